@@ -1,0 +1,1 @@
+//! Logs every request and relays it.
