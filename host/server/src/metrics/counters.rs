@@ -1,0 +1,352 @@
+//! What one worker counts. Every worker owns one [`WorkerCounters`] and is the only one that writes it; a scrape reads the
+//! counters of all workers and adds them up.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// A number that one thread writes and any thread may read.
+///
+/// There is one writer, so adding is a load and a store: no bus lock, no contention.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds one. Only the owning worker may call this.
+    #[inline]
+    pub fn inc(&self) {
+        self.add(1);
+    }
+
+    /// Adds `n`. Only the owning worker may call this.
+    #[inline]
+    pub fn add(&self, n: u64) {
+        self.0.store(self.value().wrapping_add(n), Ordering::Relaxed);
+    }
+
+    /// The present value.
+    #[inline]
+    pub fn value(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// A label of a metric: a fixed, small set of values. An enum of this crate or of a library can be one.
+pub trait Label: Copy + 'static {
+    /// Every value, in the order of [`Label::index`].
+    const ALL: &'static [Self];
+
+    /// The place of this value in [`Label::ALL`].
+    fn index(self) -> usize;
+
+    /// The value as it is shown.
+    fn label(self) -> &'static str;
+}
+
+/// One counter for each value of a label. `N` is the length of `L::ALL`.
+#[derive(Debug)]
+pub struct Counts<L, const N: usize>([Counter; N], std::marker::PhantomData<fn(L)>);
+
+impl<L: Label, const N: usize> Counts<L, N> {
+    const COMPLETE: () = assert!(L::ALL.len() == N, "N must be the number of values of the label");
+
+    /// Adds one for `label`.
+    #[inline]
+    pub fn inc(&self, label: L) {
+        self.add(label, 1);
+    }
+
+    /// Adds `n` for `label`.
+    #[inline]
+    pub fn add(&self, label: L, n: u64) {
+        self.0[label.index()].add(n);
+    }
+
+    /// The present value for `label`.
+    #[inline]
+    pub fn value(&self, label: L) -> u64 {
+        self.0[label.index()].value()
+    }
+}
+
+impl<L: Label, const N: usize> Default for Counts<L, N> {
+    fn default() -> Self {
+        let () = Self::COMPLETE;
+        Self(std::array::from_fn(|_| Counter::default()), std::marker::PhantomData)
+    }
+}
+
+/// One counter for each status code, 100 to 699.
+#[derive(Debug)]
+pub struct CodeCounts([Counter; 600]);
+
+impl CodeCounts {
+    /// Adds one for `code`; codes outside 100 to 699 do not exist in SIP and are not counted.
+    #[inline]
+    pub fn inc(&self, code: u16) {
+        if let Some(counter) = usize::from(code).checked_sub(100).and_then(|at| self.0.get(at)) {
+            counter.inc();
+        }
+    }
+
+    /// The codes that were counted at least once, with their numbers.
+    pub fn iter(&self) -> impl Iterator<Item = (u16, u64)> + '_ {
+        (100..).zip(&self.0).map(|(code, counter)| (code, counter.value())).filter(|&(_, n)| n > 0)
+    }
+}
+
+impl Default for CodeCounts {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| Counter::default()))
+    }
+}
+
+/// How long something took: buckets, number and sum.
+#[derive(Debug, Default)]
+pub struct TimeCounts {
+    buckets: [Counter; TimeCounts::BOUNDS_US.len() + 1],
+    nanoseconds: Counter,
+}
+
+impl TimeCounts {
+    /// The upper bounds of the buckets in microseconds; one more bucket holds what took longer.
+    pub const BOUNDS_US: [u32; 12] = [1, 2, 3, 5, 10, 20, 50, 100, 500, 1_000, 5_000, 10_000];
+
+    /// Counts one duration.
+    #[inline]
+    pub fn record(&self, took: Duration) {
+        let nanoseconds = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        let bucket = Self::BOUNDS_US.iter().take_while(|&&bound| u64::from(bound) * 1_000 < nanoseconds).count();
+        self.buckets[bucket].inc();
+        self.nanoseconds.add(nanoseconds);
+    }
+
+    /// How many durations fell into each bucket (not accumulated); the last one has no upper bound.
+    pub fn buckets(&self) -> [u64; Self::BOUNDS_US.len() + 1] {
+        std::array::from_fn(|at| self.buckets[at].value())
+    }
+
+    /// The sum of all durations.
+    pub fn sum(&self) -> Duration {
+        Duration::from_nanos(self.nanoseconds.value())
+    }
+}
+
+/// Declares an enum whose values are labels.
+macro_rules! labels {
+    ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $value:ident = $text:literal,)+ }) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum $name { $($(#[$doc])* $value,)+ }
+
+        impl $name {
+            /// How many values there are.
+            pub const COUNT: usize = <Self as Label>::ALL.len();
+        }
+
+        impl Label for $name {
+            const ALL: &'static [Self] = &[$(Self::$value,)+];
+
+            #[inline]
+            fn index(self) -> usize {
+                self as usize
+            }
+
+            fn label(self) -> &'static str {
+                match self { $(Self::$value => $text,)+ }
+            }
+        }
+    };
+}
+
+labels! {
+    /// The method of a request, as a label: extension methods share one value, so that a sender can't make new series.
+    Method {
+        /// INVITE
+        Invite = "INVITE",
+        /// ACK
+        Ack = "ACK",
+        /// BYE
+        Bye = "BYE",
+        /// CANCEL
+        Cancel = "CANCEL",
+        /// OPTIONS
+        Options = "OPTIONS",
+        /// REGISTER
+        Register = "REGISTER",
+        /// SUBSCRIBE
+        Subscribe = "SUBSCRIBE",
+        /// NOTIFY
+        Notify = "NOTIFY",
+        /// MESSAGE
+        Message = "MESSAGE",
+        /// INFO
+        Info = "INFO",
+        /// UPDATE
+        Update = "UPDATE",
+        /// PRACK
+        Prack = "PRACK",
+        /// REFER
+        Refer = "REFER",
+        /// PUBLISH
+        Publish = "PUBLISH",
+        /// Any other method.
+        Other = "other",
+    }
+}
+
+impl Method {
+    /// The label for a method as received; methods are case-sensitive (RFC 3261 §7.1).
+    #[inline]
+    pub fn of(method: &[u8]) -> Self {
+        match method {
+            b"INVITE" => Self::Invite,
+            b"ACK" => Self::Ack,
+            b"BYE" => Self::Bye,
+            b"CANCEL" => Self::Cancel,
+            b"OPTIONS" => Self::Options,
+            b"REGISTER" => Self::Register,
+            b"SUBSCRIBE" => Self::Subscribe,
+            b"NOTIFY" => Self::Notify,
+            b"MESSAGE" => Self::Message,
+            b"INFO" => Self::Info,
+            b"UPDATE" => Self::Update,
+            b"PRACK" => Self::Prack,
+            b"REFER" => Self::Refer,
+            b"PUBLISH" => Self::Publish,
+            _ => Self::Other,
+        }
+    }
+}
+
+labels! {
+    /// What the policies, or the configured default after them, decided.
+    VerdictKind {
+        /// Sent on.
+        Relay = "relay",
+        /// Answered with a status.
+        Reject = "reject",
+        /// Left without an answer.
+        Drop = "drop",
+        /// No opinion: the configured default was applied.
+        Pass = "pass",
+    }
+}
+
+labels! {
+    /// The transport that a message came or went over.
+    Wire {
+        /// UDP
+        Udp = "udp",
+        /// TCP
+        Tcp = "tcp",
+    }
+}
+
+/// What happens on one transport.
+#[derive(Debug, Default)]
+pub struct WireCounters {
+    /// Requests that came in and could be read, by method.
+    pub requests: Counts<Method, { Method::COUNT }>,
+    /// Responses that came in and could be read.
+    pub responses: Counter,
+    /// Datagrams or framed messages that came in, readable or not.
+    pub received: Counter,
+    /// Bytes of these.
+    pub received_bytes: Counter,
+    /// Messages that went out, relayed and of our own.
+    pub sent: Counter,
+    /// Bytes of these.
+    pub sent_bytes: Counter,
+    /// Messages that the system refused to send.
+    pub send_errors: Counter,
+    /// Keep-alives: empty datagrams, CRLF pings on streams.
+    pub keepalives: Counter,
+}
+
+/// The stream connections of one worker.
+#[derive(Debug, Default)]
+pub struct ConnectionCounters {
+    /// Connections that peers opened to us.
+    pub accepted: Counter,
+    /// Connections that we opened to next hops.
+    pub opened: Counter,
+    /// Connections that ended, accepted and opened ones.
+    pub closed: Counter,
+    /// Connections that we could not open.
+    pub connect_errors: Counter,
+}
+
+/// Everything that one worker counts. Aligned so that two workers never write to one cache line.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct WorkerCounters {
+    /// UDP.
+    pub udp: WireCounters,
+    /// TCP.
+    pub tcp: WireCounters,
+    /// Stream connections.
+    pub connections: ConnectionCounters,
+    /// Replies of our own (rejections, 400, 483, 200 to OPTIONS, …), by status code.
+    pub replies: CodeCounts,
+    /// Requests sent on.
+    pub relayed_requests: Counter,
+    /// Responses sent back.
+    pub relayed_responses: Counter,
+    /// Verdicts.
+    pub verdicts: Counts<VerdictKind, { VerdictKind::COUNT }>,
+    /// How long the policy took for each decision.
+    pub policy_time: TimeCounts,
+    /// ACKs to our own rejections, which end here (RFC 3261 §17.1.1.3).
+    pub absorbed_acks: Counter,
+}
+
+impl WorkerCounters {
+    /// The counters of one transport.
+    #[inline]
+    pub fn wire(&self, wire: Wire) -> &WireCounters {
+        match wire {
+            Wire::Udp => &self.udp,
+            Wire::Tcp => &self.tcp,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_know_their_place() {
+        for (at, method) in Method::ALL.iter().enumerate() {
+            assert_eq!(method.index(), at);
+            if *method != Method::Other {
+                assert_eq!(Method::of(method.label().as_bytes()), *method);
+            }
+        }
+        assert_eq!(Method::of(b"invite"), Method::Other);
+    }
+
+    #[test]
+    fn codes_outside_sip_are_not_counted() {
+        let codes = CodeCounts::default();
+        for code in [0, 99, 100, 401, 401, 699, 700, u16::MAX] {
+            codes.inc(code);
+        }
+        assert_eq!(codes.iter().collect::<Vec<_>>(), [(100, 1), (401, 2), (699, 1)]);
+    }
+
+    #[test]
+    fn durations_fall_into_the_bucket_whose_bound_they_do_not_exceed() {
+        let times = TimeCounts::default();
+        for us in [0, 1, 2, 4, 10_000, 10_001] {
+            times.record(Duration::from_micros(us));
+        }
+        let buckets = times.buckets();
+        assert_eq!(buckets[0], 2);
+        assert_eq!(buckets[1], 1);
+        assert_eq!(buckets[3], 1);
+        assert_eq!(buckets[11], 1);
+        assert_eq!(buckets[12], 1);
+        assert_eq!(times.sum(), Duration::from_micros(20_008));
+    }
+}

@@ -1,0 +1,43 @@
+//! What all workers and the control side see. Everything in here is immutable, swapped whole, or a counter.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use arc_swap::ArcSwap;
+use portcullis_address::AddressBook;
+use portcullis_policy::PolicySlot;
+use portcullis_sip::{Proxy, Routes};
+
+use crate::config::Config;
+use crate::metrics::WorkerCounters;
+use crate::pipeline::PolicyRequest;
+
+/// The state of one running host. `serve` builds it once; every worker and the control side hold it in an `Arc`.
+pub struct Shared {
+    /// The configuration, validated.
+    pub config: Config,
+    /// The sockets that are bound, with the ports that the system chose where the configuration says 0.
+    pub listen: Vec<Bound>,
+    /// The address table of the moment.
+    pub addresses: Arc<AddressBook>,
+    /// The policy of the moment.
+    pub policy: Arc<PolicySlot<PolicyRequest>>,
+    /// The proxy rules.
+    pub proxy: Arc<Proxy>,
+    /// Next hops and domains with their resolved addresses; a task replaces them as names resolve anew.
+    pub routes: ArcSwap<Routes>,
+    /// One for each worker; worker `n` is the only writer of the `n`-th.
+    pub counters: Vec<WorkerCounters>,
+    /// When the host started.
+    pub started: SystemTime,
+}
+
+/// One address that the host listens on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bound {
+    /// The transport.
+    pub transport: portcullis_sip::Transport,
+    /// The address, with the port that was really bound.
+    pub addr: SocketAddr,
+}
