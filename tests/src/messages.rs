@@ -1,0 +1,105 @@
+//! SIP messages as callers send them.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::sip::Transport;
+
+static NEXT: AtomicU64 = AtomicU64::new(1);
+
+/// A request that is well-formed unless a test makes it otherwise.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// The method.
+    pub method: String,
+    /// The request URI.
+    pub uri: String,
+    /// The value of the top Via's branch.
+    pub branch: String,
+    /// Call-ID.
+    pub call_id: String,
+    /// CSeq's number.
+    pub cseq: u32,
+    /// To, with tag if there is one.
+    pub to: String,
+    /// Header lines besides the usual ones, each without CRLF.
+    pub extra: Vec<String>,
+    /// The body.
+    pub body: Vec<u8>,
+    transport: Transport,
+    local: SocketAddr,
+}
+
+impl Request {
+    /// A new request with a branch and Call-ID of its own, sent from `local`.
+    pub fn new(method: &str, uri: &str, transport: Transport, local: SocketAddr) -> Self {
+        let n = NEXT.fetch_add(1, Ordering::Relaxed);
+        let pid = std::process::id();
+        Self {
+            method: method.into(),
+            uri: uri.into(),
+            branch: format!("z9hG4bK-test-{pid}-{n}"),
+            call_id: format!("call-{pid}-{n}@{}", local.ip()),
+            cseq: 1,
+            to: format!("<{uri}>"),
+            extra: Vec::new(),
+            body: Vec::new(),
+            transport,
+            local,
+        }
+    }
+
+    /// Adds a header line.
+    #[must_use]
+    pub fn header(mut self, line: &str) -> Self {
+        self.extra.push(line.into());
+        self
+    }
+
+    /// Sets the body.
+    #[must_use]
+    pub fn body(mut self, body: impl Into<Vec<u8>>) -> Self {
+        self.body = body.into();
+        self
+    }
+
+    /// The ACK that the caller's transaction sends for a final answer other than 2xx (RFC 3261 §17.1.1.3).
+    pub fn ack_for(&self, answer: &crate::sip::Message) -> Self {
+        let mut ack = self.clone();
+        ack.method = "ACK".into();
+        ack.to = answer.header("To").expect("an answer has To").into();
+        ack.extra.clear();
+        ack.body.clear();
+        ack
+    }
+
+    /// The message as it goes over the wire.
+    pub fn bytes(&self) -> Vec<u8> {
+        let Self {
+            method,
+            uri,
+            branch,
+            call_id,
+            cseq,
+            to,
+            ..
+        } = self;
+        let mut text = format!(
+            "{method} {uri} SIP/2.0\r\nVia: SIP/2.0/{} {};branch={branch};rport\r\nMax-Forwards: 70\r\n\
+             From: <sip:caller@{}>;tag=from-{cseq}\r\nTo: {to}\r\nCall-ID: {call_id}\r\nCSeq: {cseq} {method}\r\n\
+             Contact: <sip:caller@{}>\r\n",
+            self.transport,
+            self.local,
+            self.local.ip(),
+            self.local,
+        );
+        for line in &self.extra {
+            text.push_str(line);
+            text.push_str("\r\n");
+        }
+        text.push_str(&format!("Content-Length: {}\r\n\r\n", self.body.len()));
+        let mut bytes = text.into_bytes();
+        bytes.extend_from_slice(&self.body);
+        bytes
+    }
+}

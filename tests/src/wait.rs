@@ -1,0 +1,21 @@
+//! Waiting for a condition with a deadline, never for a length of time.
+
+use std::time::{Duration, Instant};
+
+/// How long a condition may take before a test gives up on it. Generous, because test machines are slow and shared.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Asks `probe` until it gives a value.
+///
+/// # Panics
+/// When `PATIENCE` is over, with `what` in the message.
+pub fn until<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(value) = probe() {
+            return value;
+        }
+        assert!(Instant::now() < deadline, "gave up waiting until {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}

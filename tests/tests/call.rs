@@ -1,0 +1,168 @@
+//! Calls of SIPp through the host: accepted, rejected, and in-dialog requests by Record-Route, with no retransmission.
+
+#![forbid(unsafe_code)]
+
+use std::path::PathBuf;
+use std::process::Output;
+
+use portcullis_tests::host::{Builder, Host};
+use portcullis_tests::{peers, root, wait};
+
+const CALLER: u8 = 10;
+const CALLEE: u8 = 3;
+const CALLS: &str = "50";
+
+fn scenario(name: &str) -> PathBuf {
+    root().join("tests/scenarios").join(name)
+}
+
+fn start(allowed: bool, tcp: bool) -> Host {
+    let builder = Builder::new();
+    let (caller, callee) = (builder.lease().ip(CALLER), builder.lease().ip(CALLEE));
+    let transport = if tcp { ";transport=tcp" } else { "" };
+    let mut builder = builder
+        .set(
+            "relay",
+            &format!("next-hop = \"sip:{callee}:5080{transport}\""),
+        )
+        .set("relay", &format!("domains = [\"{caller}\", \"{callee}\"]"))
+        .row(&format!("200 {callee} 32"));
+    if allowed {
+        builder = builder.row(&format!("200 {caller} 32"));
+    }
+    builder.start()
+}
+
+/// Runs SIPp as the caller.
+///
+/// # Panics
+/// When a call fails or a message is sent twice.
+fn call(host: &Host, name: &str, transport: &str) {
+    let output = peers::sipp(
+        &scenario(name),
+        host.folder(),
+        host.lease().addr(CALLER, 5060),
+        host.sip(),
+        &[
+            "-t", transport, "-m", CALLS, "-r", "100", "-l", "20", "-s", "bob",
+        ],
+    );
+    assert_success(&output, host);
+    let statistics = statistics(host, name);
+    let column = |title: &str| {
+        let titles = statistics.0.iter().position(|t| t == title);
+        statistics.1[titles.unwrap_or_else(|| panic!("SIPp prints {title}"))].as_str()
+    };
+    assert_eq!(column("SuccessfulCall(C)"), CALLS);
+    assert_eq!(column("FailedCall(C)"), "0");
+    assert_eq!(column("Retransmissions(C)"), "0");
+}
+
+fn assert_success(output: &Output, host: &Host) {
+    assert!(
+        output.status.success(),
+        "SIPp: {}{}\n{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+        std::fs::read_dir(host.folder())
+            .expect("the folder can be read")
+            .flatten()
+            .filter(|e| e.file_name().to_string_lossy().contains("_errors"))
+            .filter_map(|e| std::fs::read_to_string(e.path()).ok())
+            .collect::<String>()
+    );
+}
+
+/// Titles and last line of SIPp's statistics file.
+fn statistics(host: &Host, name: &str) -> (Vec<String>, Vec<String>) {
+    let stem = name.trim_end_matches(".xml");
+    let file = std::fs::read_dir(host.folder())
+        .expect("the folder can be read")
+        .flatten()
+        .find(|e| {
+            let file = e.file_name().to_string_lossy().into_owned();
+            file.starts_with(stem) && file.ends_with("_.csv")
+        })
+        .expect("SIPp writes statistics");
+    let text = std::fs::read_to_string(file.path()).expect("statistics can be read");
+    let split = |line: &str| line.split(';').map(str::to_owned).collect();
+    let mut lines = text.lines();
+    let titles = split(lines.next().expect("statistics have titles"));
+    (titles, split(lines.last().expect("statistics have a line")))
+}
+
+fn with_callee(host: &Host, scenario_name: &str, transport: &str, run: impl FnOnce()) {
+    let local = host.lease().addr(CALLEE, 5080);
+    let mut callee = peers::sipp_server(
+        &scenario(scenario_name),
+        host.folder(),
+        local,
+        &["-t", transport, "-m", CALLS],
+    );
+    wait::until("SIPp listens", || {
+        if transport.starts_with('t') {
+            std::net::TcpStream::connect(local).ok().map(drop)
+        } else {
+            std::net::UdpSocket::bind(local).err().map(drop)
+        }
+    });
+    run();
+    let status = wait::until("the callee has seen every call", || {
+        callee.try_wait().expect("SIPp can be asked")
+    });
+    assert!(status.success(), "the callee's SIPp ended with {status}");
+}
+
+#[test]
+fn peers_calls_over_udp() {
+    let host = start(true, false);
+    with_callee(&host, "callee.xml", "u1", || {
+        call(&host, "caller.xml", "u1")
+    });
+}
+
+#[test]
+fn peers_calls_over_tcp() {
+    let host = start(true, true);
+    with_callee(&host, "callee.xml", "t1", || {
+        call(&host, "caller.xml", "t1")
+    });
+}
+
+#[test]
+fn peers_calls_from_tcp_to_udp() {
+    let host = start(true, false);
+    with_callee(&host, "callee.xml", "u1", || {
+        call(&host, "caller.xml", "t1")
+    });
+}
+
+#[test]
+fn peers_the_callee_hangs_up() {
+    let host = start(true, false);
+    with_callee(&host, "callee_hangs_up.xml", "u1", || {
+        call(&host, "caller_waits.xml", "u1");
+    });
+}
+
+#[test]
+fn peers_rejected_calls() {
+    let host = start(false, false);
+    call(&host, "rejected.xml", "u1");
+    assert_eq!(
+        host.metric("portcullis_policy_calls_total", &[]),
+        CALLS.parse::<f64>().expect("a number"),
+        "one decision a call: the ACKs are absorbed"
+    );
+}
+
+#[test]
+fn peers_sipsak_from_several_addresses() {
+    let host = start(true, false);
+    for source in [CALLER, CALLEE, 40, 41] {
+        let output = peers::sipsak(host.lease().ip(source), &format!("sip:{}", host.sip()));
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{text}");
+        assert!(text.contains("SIP/2.0 200"), "{text}");
+    }
+}

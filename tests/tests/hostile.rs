@@ -1,0 +1,120 @@
+//! Hostile policies: each failure is counted by kind and answered, and the next request is unharmed.
+
+#![forbid(unsafe_code)]
+
+use portcullis_tests::guests::{guest, rejecting};
+use portcullis_tests::host::{Builder, Host};
+use portcullis_tests::wait;
+
+const CALLER: u8 = 10;
+
+fn start() -> Host {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let first = folder.path().join("first.wasm");
+    std::fs::write(&first, rejecting(480, "good")).expect("a policy can be written");
+    Builder::new().policy(first).start()
+}
+
+fn answer(host: &Host) -> String {
+    let mut caller = host.udp(CALLER);
+    let request = caller.request("MESSAGE", "sip:bob@example.com");
+    caller.ask(&request).start_line().to_owned()
+}
+
+/// A guest that loads but fails when it decides: 503, counted under its kind, and a good policy works at once afterwards.
+fn fails(name: &str, kind: &str) {
+    let mut host = start();
+    host.replace_policy(&guest(name));
+    wait::until("the hostile policy serves", || {
+        answer(&host).starts_with("SIP/2.0 503 ").then_some(())
+    });
+    for _ in 0..20 {
+        let line = answer(&host);
+        assert!(line.starts_with("SIP/2.0 503 "), "{name}: {line}");
+    }
+    let label = format!("kind=\"{kind}\"");
+    let counted = host.metric("portcullis_policy_failures_total", &[&label]);
+    assert!(counted >= 20.0, "{name}: {kind} counted {counted} times");
+    let mut caller = host.udp(CALLER);
+    let options = caller.request("OPTIONS", &format!("sip:{}", host.sip()));
+    assert_eq!(caller.ask(&options).code(), 200);
+    host.replace_policy(&rejecting(486, "good again"));
+    wait::until("the good policy serves", || {
+        (answer(&host) == "SIP/2.0 486 good again").then_some(())
+    });
+    assert!(host.is_alive());
+}
+
+/// A file that must not be loaded: the reload says why, and the old policy serves on.
+fn refused(bytes: &[u8], words: &[&str]) {
+    let host = start();
+    host.replace_policy(bytes);
+    let output = host.command("policy reload");
+    assert!(!output.status.success());
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    for word in words {
+        assert!(said.contains(word), "{word} is not in: {said}");
+    }
+    assert_eq!(answer(&host), "SIP/2.0 480 good");
+}
+
+#[test]
+fn endless_loop_in_decide() {
+    fails("loop_decide", "timeout");
+}
+
+#[test]
+fn memory_growth() {
+    fails("grow_memory", "memory");
+}
+
+#[test]
+fn recursion() {
+    fails("recursion", "stack");
+}
+
+#[test]
+fn trap() {
+    fails("trap", "trap");
+}
+
+#[test]
+fn a_string_of_100_mb() {
+    fails("huge_string", "host-call");
+}
+
+#[test]
+fn an_invalid_status_code() {
+    fails("bad_code", "verdict");
+}
+
+#[test]
+fn endless_loop_in_start() {
+    refused(&guest("loop_start"), &["start", "deadline"]);
+}
+
+#[test]
+fn unknown_import() {
+    refused(&guest("unknown_import"), &["import"]);
+}
+
+#[test]
+fn wasi_import() {
+    refused(
+        &guest("wasi_import"),
+        &["wasi_snapshot_preview1", "wasm32-unknown-unknown"],
+    );
+}
+
+#[test]
+fn truncated_file() {
+    let good = rejecting(486, "good");
+    refused(&good[..good.len() - 20], &["policy.wasm"]);
+}
+
+#[test]
+fn too_large_a_file() {
+    let mut bytes = rejecting(486, "good");
+    bytes.resize(5 << 20, 0);
+    refused(&bytes, &["module-bytes", "MiB"]);
+}

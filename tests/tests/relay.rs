@@ -1,0 +1,322 @@
+//! Stateless relay through real sockets: transports, Record-Route, responses by Via, and no open relay.
+
+#![forbid(unsafe_code)]
+
+use std::net::{SocketAddr, UdpSocket};
+
+use portcullis_tests::callee::{Callee, ok_to};
+use portcullis_tests::host::{Builder, Host};
+use portcullis_tests::lease;
+use portcullis_tests::policy;
+use portcullis_tests::sip::{Caller, Message};
+use portcullis_tests::wait::PATIENCE;
+
+const CALLER: u8 = 10;
+
+fn start(transport: &str) -> (Host, Callee) {
+    let builder = Builder::new();
+    let callee = Callee::start(builder.lease().addr(3, 5080));
+    let hop = format!("next-hop = \"sip:{}{transport}\"", callee.addr());
+    let host = builder
+        .policy(policy("observe"))
+        .set("relay", &hop)
+        .set("relay", &format!("domains = [\"{}\"]", callee.addr().ip()))
+        .start();
+    (host, callee)
+}
+
+fn assert_answered(caller: &mut Caller, callee: &Callee, method: &str) -> Message {
+    let request = caller.request(method, "sip:bob@example.com");
+    let answer = caller.ask(&request);
+    assert_eq!(answer.code(), 200, "{method}: {}", answer.start_line());
+    assert_eq!(answer.headers("Via").len(), 1);
+    assert_eq!(answer.header("CSeq"), Some(format!("1 {method}").as_str()));
+    let seen = callee.next();
+    assert_eq!(seen.first_word(), method);
+    seen
+}
+
+#[test]
+fn unknown_methods_pass() {
+    let (host, callee) = start("");
+    for method in ["INVITE", "SUBSCRIBE", "PUBLISH", "FROBNICATE", "x-!%*_+`'~"] {
+        assert_answered(&mut host.udp(CALLER), &callee, method);
+        assert_answered(&mut host.tcp(CALLER), &callee, method);
+    }
+}
+
+#[test]
+fn transports_cross_with_a_double_record_route() {
+    for (hop, caller_is_tcp) in [("", true), (";transport=tcp", false)] {
+        let (host, callee) = start(hop);
+        let mut caller = if caller_is_tcp {
+            host.tcp(CALLER)
+        } else {
+            host.udp(CALLER)
+        };
+        let seen = assert_answered(&mut caller, &callee, "INVITE");
+        let routes = seen.headers("Record-Route").join(",");
+        assert_eq!(routes.matches("sip:").count(), 2, "{routes}");
+        assert!(routes.contains("transport=tcp"), "{routes}");
+        assert!(routes.matches(";lr").count() == 2, "{routes}");
+    }
+}
+
+#[test]
+fn the_same_transport_record_routes_once_and_only_when_a_dialog_may_form() {
+    let (host, callee) = start("");
+    let seen = assert_answered(&mut host.udp(CALLER), &callee, "INVITE");
+    assert_eq!(seen.headers("Record-Route").len(), 1);
+    let seen = assert_answered(&mut host.udp(CALLER), &callee, "MESSAGE");
+    assert_eq!(seen.headers("Record-Route").len(), 0);
+}
+
+#[test]
+fn a_retransmission_and_the_cancel_share_the_branch_of_the_invite() {
+    let (host, callee) = start("");
+    let mut caller = host.udp(CALLER);
+    let invite = caller.request("INVITE", "sip:bob@example.com");
+    let mut cancel = invite.clone();
+    cancel.method = "CANCEL".into();
+    caller.ask(&invite);
+    caller.ask(&invite);
+    caller.ask(&cancel);
+    let branches: Vec<String> = (0..3)
+        .map(|_| callee.next().headers("Via")[0].to_owned())
+        .collect();
+    assert_eq!(branches[0], branches[1]);
+    assert_eq!(branches[0], branches[2]);
+}
+
+#[test]
+fn one_tcp_connection_serves_many_requests_both_ways() {
+    let (host, callee) = start(";transport=tcp");
+    let mut caller = host.tcp(CALLER);
+    for _ in 0..20 {
+        assert_answered(&mut caller, &callee, "MESSAGE");
+    }
+    // Requests that arrive in one segment are answered one by one.
+    let requests: Vec<_> = (0..5)
+        .map(|_| caller.request("MESSAGE", "sip:bob@example.com"))
+        .collect();
+    let bytes: Vec<u8> = requests.iter().flat_map(|r| r.bytes()).collect();
+    caller.send(&bytes);
+    let mut ids: Vec<String> = (0..5)
+        .map(|_| {
+            caller
+                .receive()
+                .header("Call-ID")
+                .expect("a Call-ID")
+                .to_owned()
+        })
+        .collect();
+    ids.sort();
+    let mut sent: Vec<String> = requests.into_iter().map(|r| r.call_id).collect();
+    sent.sort();
+    assert_eq!(ids, sent);
+}
+
+#[test]
+fn a_request_that_trickles_in_byte_by_byte_is_one_request() {
+    let (host, callee) = start("");
+    let mut caller = host.tcp(CALLER);
+    let request = caller
+        .request("MESSAGE", "sip:bob@example.com")
+        .body("trickle");
+    for byte in request.bytes() {
+        caller.send(&[byte]);
+    }
+    assert_eq!(caller.receive().code(), 200);
+    assert_eq!(callee.next().body(), b"trickle");
+}
+
+#[test]
+fn keep_alives_are_answered_on_tcp_and_swallowed_on_udp() {
+    let (host, callee) = start("");
+    let mut tcp = host.tcp(CALLER);
+    tcp.send(b"\r\n\r\n");
+    assert_eq!(tcp.read_exact(2), b"\r\n");
+    assert_answered(&mut tcp, &callee, "MESSAGE");
+    let mut udp = host.udp(CALLER);
+    udp.send(b"\r\n\r\n");
+    assert_answered(&mut udp, &callee, "MESSAGE");
+    assert!(udp.hears_nothing());
+}
+
+#[test]
+fn a_datagram_of_the_largest_size_passes() {
+    let (host, callee) = start(";transport=tcp");
+    let mut caller = host.udp(CALLER);
+    let head = caller
+        .request("MESSAGE", "sip:bob@example.com")
+        .bytes()
+        .len();
+    // 65,507 bytes are what IPv4 leaves of 65,535; five digits of Content-Length are four more than the one counted.
+    let body = vec![b'x'; 65_507 - head - 4];
+    let request = caller
+        .request("MESSAGE", "sip:bob@example.com")
+        .body(body.clone());
+    let bytes = request.bytes();
+    assert!((65_490..=65_507).contains(&bytes.len()), "{}", bytes.len());
+    assert_eq!(caller.ask(&request).code(), 200);
+    assert_eq!(callee.next().body(), body);
+}
+
+#[test]
+fn bodies_and_strange_headers_pass_byte_by_byte() {
+    let (host, callee) = start("");
+    let mut caller = host.udp(CALLER);
+    let body: Vec<u8> = (0..=255).collect();
+    let mut bytes = caller
+        .request("MESSAGE", "sip:bob@example.com")
+        .header("Subject: folded\r\n  and more")
+        .header("x-oDD   :  kept   as it is  ")
+        .header("m: <sip:compact@example.com>")
+        .body(body.clone())
+        .bytes();
+    let from = bytes
+        .windows(5)
+        .position(|w| w == b"From:")
+        .expect("there is a From");
+    bytes.splice(from..from, b"Organization: Caf\xe9\r\n".iter().copied());
+    caller.send(&bytes);
+    assert_eq!(caller.receive().code(), 200);
+    let seen = callee.next();
+    for part in [
+        &b"\r\nSubject: folded\r\n  and more\r\n"[..],
+        b"\r\nx-oDD   :  kept   as it is  \r\n",
+        b"\r\nm: <sip:compact@example.com>\r\n",
+        b"\r\nOrganization: Caf\xe9\r\n",
+    ] {
+        assert!(
+            seen.bytes.windows(part.len()).any(|w| w == part),
+            "{}",
+            String::from_utf8_lossy(part)
+        );
+    }
+    assert!(seen.bytes.ends_with(&body));
+}
+
+#[test]
+fn nobody_can_use_the_host_to_reach_places_that_the_configuration_does_not_name() {
+    let (host, callee) = start("");
+    let elsewhere = UdpSocket::bind(host.lease().addr(77, 5099)).expect("a place to protect");
+    let elsewhere_addr = elsewhere.local_addr().expect("an address");
+    let mut caller = host.udp(CALLER);
+    // A Route to an unnamed place is refused.
+    let request = caller
+        .request("MESSAGE", "sip:bob@example.com")
+        .header(&format!("Route: <sip:{elsewhere_addr};lr>"));
+    assert_eq!(caller.ask(&request).code(), 403);
+    // A request URI of an unnamed place goes to the default next hop, not to that place.
+    let request = caller.request("MESSAGE", &format!("sip:bob@{elsewhere_addr}"));
+    assert_eq!(caller.ask(&request).code(), 200);
+    assert!(
+        callee
+            .next()
+            .start_line()
+            .contains(&elsewhere_addr.to_string())
+    );
+    elsewhere
+        .set_nonblocking(true)
+        .expect("a socket can be non-blocking");
+    assert!(elsewhere.recv(&mut [0; 10]).is_err(), "nothing came there");
+}
+
+#[test]
+fn a_route_to_a_named_place_is_followed_and_our_own_routes_are_taken_off() {
+    let (host, callee) = start("");
+    let mut caller = host.udp(CALLER);
+    let request = caller
+        .request("MESSAGE", "sip:bob@example.com")
+        .header(&format!(
+            "Route: <sip:{};lr>, <sip:{};lr>",
+            host.sip(),
+            callee.addr()
+        ));
+    assert_eq!(caller.ask(&request).code(), 200);
+    let seen = callee.next();
+    assert_eq!(
+        seen.headers("Route"),
+        [format!("<sip:{};lr>", callee.addr())]
+    );
+}
+
+#[test]
+fn a_response_that_nobody_asked_for_goes_nowhere() {
+    let (host, callee) = start("");
+    let victim = UdpSocket::bind(host.lease().addr(77, 5099)).expect("a place to protect");
+    let victim_addr: SocketAddr = victim.local_addr().expect("an address");
+    let mut forger = host.udp(66);
+    forger.send(
+        format!(
+            "SIP/2.0 200 OK\r\nVia: SIP/2.0/UDP {};branch=z9hG4bKforged\r\nVia: SIP/2.0/UDP {victim_addr};branch=z9hG4bKx\r\n\
+             From: <sip:a@b>;tag=1\r\nTo: <sip:c@d>;tag=2\r\nCall-ID: forged\r\nCSeq: 1 INVITE\r\nContent-Length: 0\r\n\r\n",
+            host.sip()
+        )
+        .as_bytes(),
+    );
+    // The next request on the same socket shows that the forged response has been handled.
+    assert_answered(&mut forger, &callee, "MESSAGE");
+    victim
+        .set_nonblocking(true)
+        .expect("a socket can be non-blocking");
+    assert!(victim.recv(&mut [0; 10]).is_err(), "nothing came there");
+    assert!(host.metric("portcullis_dropped_total", &[]) >= 1.0);
+}
+
+#[test]
+fn the_host_speaks_ipv6() {
+    let port = lease::free_port_v6();
+    let builder = Builder::new()
+        .policy(policy("observe"))
+        .listen(&format!("udp:[::1]:{port}"))
+        .listen(&format!("tcp:[::1]:{port}"));
+    let callee = UdpSocket::bind("[::1]:0").expect("::1 is there");
+    let callee_addr = callee.local_addr().expect("an address");
+    let host: Host = builder
+        .set("relay", &format!("next-hop = \"sip:{callee_addr}\""))
+        .start();
+    let sip: SocketAddr = format!("[::1]:{port}").parse().expect("an address");
+    for mut caller in [Caller::udp(sip.ip(), sip), Caller::tcp(sip.ip(), sip)] {
+        let request = caller.request("INVITE", "sip:bob@[2001:db8::9]");
+        caller.send(&request.bytes());
+        callee
+            .set_read_timeout(Some(PATIENCE))
+            .expect("a timeout can be set");
+        let mut buffer = vec![0; 65_536];
+        let (n, peer) = callee.recv_from(&mut buffer).expect("the request arrives");
+        let seen = Message::new(buffer[..n].to_vec());
+        assert!(seen.headers("Via")[0].contains(&sip.to_string()));
+        assert!(seen.headers("Record-Route")[0].contains(&sip.to_string()));
+        callee
+            .send_to(&ok_to(&seen, callee_addr), peer)
+            .expect("an answer can be sent");
+        assert_eq!(caller.receive().code(), 200);
+    }
+    drop(host);
+}
+
+#[test]
+fn a_next_hop_that_refuses_tcp_does_not_disturb_others() {
+    let builder = Builder::new().policy(policy("observe"));
+    let callee = Callee::start(builder.lease().addr(3, 5080));
+    let nobody = builder.lease().addr(4, 5080);
+    let host = builder
+        .set("relay", &format!("next-hop = \"sip:{}\"", callee.addr()))
+        .set("relay", &format!("domains = [\"{nobody}\"]"))
+        .start();
+    let mut caller = host.udp(CALLER);
+    let request = caller.request("MESSAGE", &format!("sip:bob@{nobody};transport=tcp"));
+    caller.send(&request.bytes());
+    let other = caller.request("MESSAGE", "sip:bob@example.com");
+    caller.send(&other.bytes());
+    loop {
+        let answer = caller.receive();
+        if answer.header("Call-ID") == Some(other.call_id.as_str()) {
+            assert_eq!(answer.code(), 200);
+            break;
+        }
+        assert!(answer.code() >= 500, "{}", answer.start_line());
+    }
+}
