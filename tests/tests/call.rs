@@ -117,7 +117,7 @@ fn with_callee(host: &Host, scenario_name: &str, transport: &str, run: impl FnOn
 fn peers_calls_over_udp() {
     let host = start(true, false);
     with_callee(&host, "callee.xml", "u1", || {
-        call(&host, "caller.xml", "u1")
+        call(&host, "caller.xml", "u1");
     });
 }
 
@@ -125,7 +125,7 @@ fn peers_calls_over_udp() {
 fn peers_calls_over_tcp() {
     let host = start(true, true);
     with_callee(&host, "callee.xml", "t1", || {
-        call(&host, "caller.xml", "t1")
+        call(&host, "caller.xml", "t1");
     });
 }
 
@@ -133,7 +133,7 @@ fn peers_calls_over_tcp() {
 fn peers_calls_from_tcp_to_udp() {
     let host = start(true, false);
     with_callee(&host, "callee.xml", "u1", || {
-        call(&host, "caller.xml", "t1")
+        call(&host, "caller.xml", "t1");
     });
 }
 

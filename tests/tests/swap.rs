@@ -37,7 +37,7 @@ fn swaps_under_load_lose_nothing() {
         host.replace_policy(&rejecting(480, &format!("generation {n}")));
         wait_for(&host, &format!("SIP/2.0 480 generation {n}"));
         // A broken file between two good ones must not be seen by anybody.
-        host.replace_policy(&[b"\0asm\x0d\0\x01\0broken"[..], &[n as u8; 40][..]].concat());
+        host.replace_policy(&[&b"\0asm\x0d\0\x01\0broken"[..], &[n as u8; 40]].concat());
         load.wait_for(50);
     }
     let report = load.stop();
