@@ -1,1 +1,148 @@
-//! Policy SDK.
+//! What a routing policy for Portcullis depends on.
+//!
+//! A policy is one function. Portcullis calls it for every SIP request that needs a decision, each time in a fresh sandbox, and
+//! does what it answers:
+//!
+//! ```
+//! use portcullis_sdk::prelude::*;
+//!
+//! policy!(decide);
+//!
+//! fn decide() -> Verdict {
+//!     if allow_source_address(200) {
+//!         log::info!("Coming from address group 200");
+//!         relay()
+//!     } else if allow_source_address(250) {
+//!         log::info!("Coming from address group 250");
+//!         relay()
+//!     } else {
+//!         reject(401, "Address not authorised")
+//!     }
+//! }
+//! ```
+//!
+//! The crate around it is a library of type `cdylib`:
+//!
+//! ```toml
+//! [package]
+//! name = "my-policy"
+//! version = "0.1.0"
+//! edition = "2024"
+//!
+//! [lib]
+//! crate-type = ["cdylib"]
+//!
+//! [dependencies]
+//! portcullis-sdk = { path = "../portcullis/policies/sdk" }
+//! ```
+//!
+//! `cargo xtask policy ../my-policy`, typed in Portcullis' repository, compiles it to `../my-policy/my-policy.wasm`.
+//!
+//! # What a policy can ask
+//! - [`permissions`]: is the sender in an address group? The functions of Kamailio's module of that name.
+//! - [`request`]: method, URIs, header fields, source and transport of the request.
+//! - [`log`]: lines in the host's log.
+//!
+//! # What a policy can answer
+//! [`relay`], [`relay_to`] a named next hop, [`reject`], [`drop_request`] or [`pass`] to the next policy: a [`Verdict`].
+//!
+//! There is no clock, no random source, no file, no network and no state: whatever a policy stores is gone after the call. A
+//! panic ends the call; the host logs the panic's message and answers as configured (503 unless changed).
+//!
+//! # Testing a policy
+//! The same source compiles natively, where [`testing`] plays the host, so that `cargo test` is all it takes:
+//!
+//! ```
+//! use portcullis_sdk::prelude::*;
+//! use portcullis_sdk::testing::{Host, Request};
+//! # fn decide() -> Verdict {
+//! #     if allow_source_address(200) {
+//! #         log::info!("Coming from address group 200");
+//! #         return relay();
+//! #     }
+//! #     reject(401, "Address not authorised")
+//! # }
+//!
+//! let host = Host::new().address(200, "192.168.1.0/24", 5060);
+//!
+//! let known = host
+//!     .request(Request::invite("sip:bob@example.com").from_source("192.168.1.7:5060"))
+//!     .decide(decide);
+//! assert_eq!(known.verdict, relay());
+//! assert_eq!(known.messages(), ["Coming from address group 200"]);
+//!
+//! let unknown = host
+//!     .request(Request::invite("sip:bob@example.com").from_source("203.0.113.9:5060"))
+//!     .decide(decide);
+//! assert_eq!(unknown.verdict, reject(401, "Address not authorised"));
+//! ```
+
+#![forbid(unsafe_code)]
+
+pub use verdict::{Header, Rejection, Verdict, drop_request, pass, reject, relay, relay_to};
+
+pub mod log;
+pub mod permissions;
+pub mod request;
+#[cfg(not(target_arch = "wasm32"))]
+pub mod testing;
+
+#[cfg(target_arch = "wasm32")]
+#[doc(hidden)]
+pub mod guest;
+#[cfg(target_arch = "wasm32")]
+use guest as host;
+#[cfg(not(target_arch = "wasm32"))]
+use testing::call as host;
+
+mod verdict;
+
+/// Everything that a policy usually needs.
+pub mod prelude {
+    pub use crate::permissions::{
+        allow_address, allow_address_group, allow_source_address, allow_source_address_group,
+        last_tag,
+    };
+    pub use crate::{Verdict, drop_request, log, pass, policy, reject, relay, relay_to, request};
+}
+
+/// The version of this crate. Every policy carries it in the custom section `portcullis-sdk`.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Makes a function the policy of this crate: the one that Portcullis calls for every request.
+///
+/// The function takes nothing and returns a [`Verdict`]. A crate has one policy.
+///
+/// ```
+/// use portcullis_sdk::prelude::*;
+///
+/// policy!(decide);
+///
+/// fn decide() -> Verdict {
+///     reject(503, "Closed for today").header("Retry-After", "3600")
+/// }
+/// ```
+#[macro_export]
+macro_rules! policy {
+    ($decide:path) => {
+        #[cfg(not(target_arch = "wasm32"))]
+        const _: fn() -> $crate::Verdict = $decide;
+
+        #[cfg(target_arch = "wasm32")]
+        const _: () = {
+            struct Policy;
+
+            impl $crate::guest::Guest for Policy {
+                fn decide() -> $crate::Verdict {
+                    $crate::guest::run($decide)
+                }
+            }
+
+    $crate::guest::export!(Policy with_types_in $crate::guest);
+
+            #[used]
+            #[unsafe(link_section = "portcullis-sdk")]
+            static SDK_VERSION: [u8; $crate::VERSION.len()] = $crate::guest::SECTION;
+        };
+    };
+}

@@ -1,0 +1,38 @@
+//! The real host, seen from inside the sandbox. Public for `policy!` only.
+
+use std::panic;
+
+use crate::log::Level;
+use crate::{VERSION, Verdict, log};
+
+pub(crate) use portcullis::policy::log::log;
+pub(crate) use portcullis::policy::permissions::{
+    address_group, allow_address, allow_source_address, last_tag, source_address_group,
+};
+pub(crate) use portcullis::policy::request::{
+    body_length, call_id, cseq_number, from_uri, header, headers, local_address, local_port,
+    method, source_address, source_port, to_uri, transport, uri,
+};
+
+wit_bindgen::generate!({
+    path: "../../policy-wit",
+    world: "routing-policy",
+    pub_export_macro: true,
+    default_bindings_module: "portcullis_sdk::guest",
+    with: {
+        "portcullis:policy/types": crate::verdict,
+        "portcullis:policy/log/level": crate::log::Level,
+    },
+});
+
+/// What the custom section `portcullis-sdk` holds.
+pub const SECTION: [u8; VERSION.len()] = match VERSION.as_bytes().first_chunk() {
+    Some(bytes) => *bytes,
+    None => unreachable!(),
+};
+
+/// Calls the policy. A panic is an unexplained trap to the host, so its message goes to the log first.
+pub fn run(decide: fn() -> Verdict) -> Verdict {
+    panic::set_hook(Box::new(|panic| log::error!("policy {panic}")));
+    decide()
+}

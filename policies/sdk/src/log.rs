@@ -1,0 +1,72 @@
+//! Lines in the host's log (Kamailio: `xlog`).
+//!
+//! ```
+//! use portcullis_sdk::prelude::*;
+//!
+//! # fn decide() -> Verdict {
+//! log::info!("{} from {}", request::method(), request::source_address());
+//! # relay()
+//! # }
+//! # use portcullis_sdk::testing::{Host, Request};
+//! # let outcome = Host::new().request(Request::invite("sip:bob@example.com").from_source("192.0.2.1:5060")).decide(decide);
+//! # assert_eq!(outcome.messages(), ["INVITE from 192.0.2.1"]);
+//! ```
+//!
+//! The host adds the policy's name and the Call-ID to each line. It shortens long lines and limits their number in each call.
+
+use std::fmt;
+
+use crate::host;
+
+pub use crate::{
+    __log_debug as debug, __log_error as error, __log_info as info, __log_warn as warn,
+};
+
+/// How important a line is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Level {
+    /// Something is broken.
+    Error,
+    /// Something deserves attention.
+    Warn,
+    /// Something happened.
+    Info,
+    /// Something for the policy's author.
+    Debug,
+}
+
+/// Writes one line. [`error!`], [`warn!`](self::warn!), [`info!`] and [`debug!`] are the comfortable way.
+pub fn log(level: Level, message: fmt::Arguments<'_>) {
+    match message.as_str() {
+        Some(literal) => host::log(level, literal),
+        None => host::log(level, &message.to_string()),
+    }
+}
+
+/// Writes a line at level error, with the arguments of [`format!`].
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __log_error {
+    ($($argument:tt)+) => { $crate::log::log($crate::log::Level::Error, ::core::format_args!($($argument)+)) };
+}
+
+/// Writes a line at level warn, with the arguments of [`format!`].
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __log_warn {
+    ($($argument:tt)+) => { $crate::log::log($crate::log::Level::Warn, ::core::format_args!($($argument)+)) };
+}
+
+/// Writes a line at level info, with the arguments of [`format!`].
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __log_info {
+    ($($argument:tt)+) => { $crate::log::log($crate::log::Level::Info, ::core::format_args!($($argument)+)) };
+}
+
+/// Writes a line at level debug, with the arguments of [`format!`].
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __log_debug {
+    ($($argument:tt)+) => { $crate::log::log($crate::log::Level::Debug, ::core::format_args!($($argument)+)) };
+}

@@ -1,0 +1,97 @@
+//! The SIP request to decide on.
+//!
+//! Each function reads one value from the host; what a policy does not ask for costs nothing. Bytes that are not UTF-8 arrive as
+//! U+FFFD; folded header lines arrive unfolded.
+//!
+//! ```
+//! use portcullis_sdk::prelude::*;
+//!
+//! fn decide() -> Verdict {
+//!     if request::method() == "REGISTER" {
+//!         return relay_to("registrar");
+//!     }
+//!     if request::header("User-Agent").is_some_and(|agent| agent.contains("friendly-scanner")) {
+//!         return drop_request();
+//!     }
+//!     relay()
+//! }
+//! # use portcullis_sdk::testing::{Host, Request};
+//! # let register = Request::new("REGISTER", "sip:example.com");
+//! # assert_eq!(Host::new().request(register).decide(decide).verdict, relay_to("registrar"));
+//! # let scan = Request::options("sip:example.com").header("user-agent", "friendly-scanner");
+//! # assert_eq!(Host::new().request(scan).decide(decide).verdict, drop_request());
+//! ```
+
+use crate::host;
+
+/// The method, as received: `INVITE`, `ACK`, `OPTIONS`, … or any extension method. Methods are case-sensitive.
+pub fn method() -> String {
+    host::method()
+}
+
+/// The request URI, as received.
+pub fn uri() -> String {
+    host::uri()
+}
+
+/// The URI of the From header field, without display name, angle brackets and header parameters.
+pub fn from_uri() -> String {
+    host::from_uri()
+}
+
+/// The URI of the To header field, without display name, angle brackets and header parameters.
+pub fn to_uri() -> String {
+    host::to_uri()
+}
+
+/// The value of Call-ID.
+pub fn call_id() -> String {
+    host::call_id()
+}
+
+/// The number of CSeq.
+pub fn cseq_number() -> u32 {
+    host::cseq_number()
+}
+
+/// The address that the request came from: `192.0.2.1` or `2001:db8::1`.
+pub fn source_address() -> String {
+    host::source_address()
+}
+
+/// The port that the request came from.
+pub fn source_port() -> u16 {
+    host::source_port()
+}
+
+/// The transport that the request came over, as in a Via header field: `UDP` or `TCP`. Other names may come.
+pub fn transport() -> String {
+    host::transport()
+}
+
+/// The address of the host's socket that received the request.
+pub fn local_address() -> String {
+    host::local_address()
+}
+
+/// The port of the host's socket that received the request.
+pub fn local_port() -> u16 {
+    host::local_port()
+}
+
+/// The value of the first header field of this name, or none.
+///
+/// Names are not case-sensitive, and a compact form and its full form are the same name: `header("Via")` finds a `v:` line.
+pub fn header(name: &str) -> Option<String> {
+    host::header(name)
+}
+
+/// The values of all header fields of this name, one for each line, in the order of the message.
+pub fn headers(name: &str) -> Vec<String> {
+    host::headers(name)
+}
+
+/// The length of the body in bytes.
+pub fn body_length() -> u32 {
+    host::body_length()
+}

@@ -1,0 +1,285 @@
+//! The host's side of a call: what the functions of the contract answer while a policy runs.
+
+use std::cell::RefCell;
+use std::net::SocketAddr;
+
+use super::Line;
+use super::message::Request;
+use super::table::{Query, Row, Table};
+use crate::Verdict;
+use crate::log::Level;
+
+/// Calls `policy` with `table` and `request` behind the functions of this module.
+pub(super) fn with(
+    table: Table,
+    request: Request,
+    policy: impl FnOnce() -> Verdict,
+) -> (Verdict, Vec<Line>) {
+    let call = Current {
+        table,
+        request,
+        last_tag: None,
+        log: Vec::new(),
+    };
+    let outer = Restore(CURRENT.replace(Some(call)));
+    let verdict = policy();
+    let log = CURRENT.take().map(|call| call.log).unwrap_or_default();
+    drop(outer);
+    (verdict, log)
+}
+
+pub(crate) fn allow_source_address(group: u32) -> bool {
+    current(|call| {
+        let source = call.request.source();
+        call.find(Some(group), &Query::Ip(source.ip()), source.port())
+            .is_some()
+    })
+}
+
+pub(crate) fn allow_address(group: u32, address: &str, port: u16) -> bool {
+    current(|call| {
+        call.find(Some(group), &Query::parse(address), port)
+            .is_some()
+    })
+}
+
+pub(crate) fn source_address_group() -> Option<u32> {
+    current(|call| {
+        let source = call.request.source();
+        call.find(None, &Query::Ip(source.ip()), source.port())
+    })
+}
+
+pub(crate) fn address_group(address: &str, port: u16) -> Option<u32> {
+    current(|call| call.find(None, &Query::parse(address), port))
+}
+
+pub(crate) fn last_tag() -> Option<String> {
+    current(|call| call.last_tag.clone())
+}
+
+pub(crate) fn method() -> String {
+    current(|call| call.request.method().to_owned())
+}
+
+pub(crate) fn uri() -> String {
+    current(|call| call.request.uri().to_owned())
+}
+
+pub(crate) fn from_uri() -> String {
+    current(|call| call.request.address_of("From"))
+}
+
+pub(crate) fn to_uri() -> String {
+    current(|call| call.request.address_of("To"))
+}
+
+pub(crate) fn call_id() -> String {
+    header("Call-ID").unwrap_or_default()
+}
+
+pub(crate) fn cseq_number() -> u32 {
+    current(|call| call.request.cseq_number())
+}
+
+pub(crate) fn source_address() -> String {
+    source().ip().to_string()
+}
+
+pub(crate) fn source_port() -> u16 {
+    source().port()
+}
+
+pub(crate) fn transport() -> String {
+    current(|call| call.request.transport_name().to_owned())
+}
+
+pub(crate) fn local_address() -> String {
+    local().ip().to_string()
+}
+
+pub(crate) fn local_port() -> u16 {
+    local().port()
+}
+
+pub(crate) fn header(name: &str) -> Option<String> {
+    current(|call| call.request.values_of(name).next().map(str::to_owned))
+}
+
+pub(crate) fn headers(name: &str) -> Vec<String> {
+    current(|call| call.request.values_of(name).map(str::to_owned).collect())
+}
+
+pub(crate) fn body_length() -> u32 {
+    current(|call| call.request.body_len())
+}
+
+pub(crate) fn log(level: Level, message: &str) {
+    current(|call| {
+        call.log.push(Line {
+            level,
+            message: message.to_owned(),
+        })
+    });
+}
+
+fn source() -> SocketAddr {
+    current(|call| call.request.source())
+}
+
+fn local() -> SocketAddr {
+    current(|call| call.request.local_socket())
+}
+
+fn current<T>(ask: impl FnOnce(&mut Current) -> T) -> T {
+    CURRENT.with_borrow_mut(|current| match current {
+        Some(call) => ask(call),
+        None => panic!(
+            "no request: a policy runs inside portcullis_sdk::testing::Call::decide, not on its own"
+        ),
+    })
+}
+
+thread_local! {
+    static CURRENT: RefCell<Option<Current>> = const { RefCell::new(None) };
+}
+
+/// The call that this thread is in.
+struct Current {
+    table: Table,
+    request: Request,
+    last_tag: Option<String>,
+    log: Vec<Line>,
+}
+
+impl Current {
+    /// The group of the row that answers the question, whose tag is remembered.
+    fn find(&mut self, group: Option<u32>, query: &Query<'_>, port: u16) -> Option<u32> {
+        let Row { group, tag, .. } = self.table.find(group, query, port)?;
+        self.last_tag.clone_from(tag);
+        Some(*group)
+    }
+}
+
+/// Puts the outer call back, also when the policy panics: a test may go on behind a caught panic.
+struct Restore(Option<Current>);
+
+impl Drop for Restore {
+    fn drop(&mut self) {
+        CURRENT.set(self.0.take());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use crate::prelude::*;
+    use crate::testing::{Host, Request};
+
+    #[test]
+    fn the_request_answers_with_what_the_test_said() {
+        let asked = Request::new("SUBSCRIBE", "sip:bob@example.com")
+            .from_source("[2001:db8::9]:5080")
+            .local("192.0.2.1:5061")
+            .transport("TCP")
+            .from_uri("sip:alice@example.org")
+            .to_uri("sip:bob@example.com")
+            .call_id("abc@192.0.2.9")
+            .cseq(7)
+            .header("X-Trunk", "a")
+            .header("x-trunk", "b")
+            .body("v=0\r\n");
+
+        Host::new().request(asked).decide(|| {
+            assert_eq!(request::method(), "SUBSCRIBE");
+            assert_eq!(request::uri(), "sip:bob@example.com");
+            assert_eq!(request::source_address(), "2001:db8::9");
+            assert_eq!(request::source_port(), 5080);
+            assert_eq!(request::local_address(), "192.0.2.1");
+            assert_eq!(request::local_port(), 5061);
+            assert_eq!(request::transport(), "TCP");
+            assert_eq!(request::from_uri(), "sip:alice@example.org");
+            assert_eq!(request::to_uri(), "sip:bob@example.com");
+            assert_eq!(request::call_id(), "abc@192.0.2.9");
+            assert_eq!(request::cseq_number(), 7);
+            assert_eq!(request::header("X-TRUNK").as_deref(), Some("a"));
+            assert_eq!(request::headers("X-Trunk"), ["a", "b"]);
+            assert_eq!(request::header("X-Other"), None);
+            assert_eq!(request::body_length(), 5);
+            pass()
+        });
+    }
+
+    #[test]
+    fn the_last_tag_is_that_of_the_last_success() {
+        let host = Host::new()
+            .address(1, "192.0.2.1", 0)
+            .tag("one")
+            .address(2, "192.0.2.1", 0)
+            .address(3, "192.0.2.1", 0)
+            .tag("");
+
+        host.request(Request::invite("sip:bob@example.com").from_source("192.0.2.1:5060"))
+            .decide(|| {
+                assert_eq!(last_tag(), None, "nothing asked yet");
+                assert!(allow_source_address(1));
+                assert_eq!(last_tag().as_deref(), Some("one"));
+                assert!(!allow_source_address(9));
+                assert_eq!(last_tag().as_deref(), Some("one"), "a failure leaves it");
+                assert!(allow_source_address(2));
+                assert_eq!(last_tag(), None, "a row without a tag clears it");
+                assert!(allow_source_address(3));
+                assert_eq!(last_tag().as_deref(), Some(""), "an empty tag is a tag");
+                pass()
+            });
+    }
+
+    #[test]
+    fn addresses_of_the_policys_choice() {
+        let host = Host::new()
+            .address(4, "2001:db8::/32", 0)
+            .address(5, "sip.example.com", 5060)
+            .address(6, "192.0.2.1", 0);
+
+        host.request(Request::invite("sip:bob@example.com"))
+            .decide(|| {
+                assert!(allow_address(4, "2001:db8::1", 1));
+                assert!(allow_address(4, "[2001:db8::1]", 1));
+                assert!(
+                    allow_address(6, "::ffff:192.0.2.1", 1),
+                    "mapped addresses are IPv4"
+                );
+                assert!(!allow_address(6, "[192.0.2.1]", 1), "brackets are for IPv6");
+                assert!(allow_address(5, "sip.example.com", 5060));
+                assert!(
+                    !allow_address(5, "SIP.example.com", 5060),
+                    "letter for letter"
+                );
+                assert!(!allow_address(5, "sip.example.com", 5061));
+                assert_eq!(allow_address_group("sip.example.com", 5060), Some(5));
+                assert_eq!(allow_address_group("192.0.2.1", 0), Some(6));
+                assert_eq!(allow_address_group("192.0.2.2", 0), None);
+                pass()
+            });
+    }
+
+    #[test]
+    #[should_panic(expected = "no request")]
+    fn outside_of_a_call_there_is_no_host() {
+        allow_source_address(1);
+    }
+
+    #[test]
+    fn a_panic_leaves_no_call_behind() {
+        let call = Host::new().request(Request::invite("sip:bob@example.com"));
+
+        assert!(
+            catch_unwind(AssertUnwindSafe(|| call.decide(|| panic!("broken policy")))).is_err()
+        );
+        assert!(
+            catch_unwind(request::method).is_err(),
+            "the broken call is over"
+        );
+    }
+}

@@ -1,0 +1,211 @@
+//! A host for unit tests: it plays the part of Portcullis natively, so that `cargo test` tests a policy without Wasm, sockets
+//! and database.
+//!
+//! The test says which addresses are in which group and what the request looks like; [`Call::decide`] calls the policy and
+//! returns its verdict and what it logged. Addresses match by Kamailio's rules, as they do in the real host.
+//!
+//! ```
+//! use portcullis_sdk::prelude::*;
+//! use portcullis_sdk::testing::{Host, Request};
+//!
+//! fn decide() -> Verdict {
+//!     match allow_source_address_group() {
+//!         Some(300) => relay_to(last_tag().unwrap_or_default()),
+//!         Some(_) => relay(),
+//!         None => pass(),
+//!     }
+//! }
+//!
+//! let host = Host::new()
+//!     .address(200, "192.168.1.0/24", 0)
+//!     .address(300, "10.8.203.139", 5060).tag("carrier-a");
+//! let call = |source| host.request(Request::invite("sip:bob@example.com").from_source(source)).decide(decide).verdict;
+//!
+//! assert_eq!(call("192.168.1.20:40000"), relay());
+//! assert_eq!(call("10.8.203.139:5060"), relay_to("carrier-a"));
+//! assert_eq!(call("10.8.203.139:5070"), pass());
+//! ```
+
+use crate::Verdict;
+use crate::log::Level;
+
+pub use self::message::Request;
+
+pub(crate) mod call;
+mod message;
+mod rules;
+mod table;
+
+use self::table::Table;
+
+/// What the real host knows besides the request: the address table.
+#[derive(Clone, Debug, Default)]
+pub struct Host {
+    table: Table,
+}
+
+impl Host {
+    /// A host whose address table is empty.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a row to the address table: `address` belongs to `group`, if it comes from `port` (0: any port).
+    ///
+    /// `address` is a single address (`"10.8.203.139"`, `"2001:db8::7"`), a subnet (`"192.168.1.0/24"`), or a name, which only
+    /// [`allow_address`](crate::permissions::allow_address) with the same text can match.
+    ///
+    /// # Panics
+    /// If the real table could not hold the row: group 0, or a mask that the address does not have. Mask 0 is among them, as it
+    /// stands for a single address there.
+    #[track_caller]
+    pub fn address(mut self, group: u32, address: &str, port: u16) -> Self {
+        if let Err(error) = self.table.push(group, address, port) {
+            panic!("{error}");
+        }
+        self
+    }
+
+    /// Gives the row that was added last a tag.
+    ///
+    /// # Panics
+    /// If there is no row yet.
+    #[track_caller]
+    pub fn tag(mut self, tag: &str) -> Self {
+        assert!(
+            self.table.tag_last(tag),
+            "tag() belongs behind address(): there is no row to tag yet"
+        );
+        self
+    }
+
+    /// What this host would ask its policy when `request` arrives.
+    pub fn request(&self, request: Request) -> Call {
+        Call {
+            host: self.clone(),
+            request,
+        }
+    }
+}
+
+/// A request that waits for the policy's decision.
+#[derive(Clone, Debug)]
+pub struct Call {
+    host: Host,
+    request: Request,
+}
+
+impl Call {
+    /// Calls the policy.
+    ///
+    /// # Panics
+    /// If the policy panics, or answers what the real host would treat as its failure: a status code outside 300 to 699, a line
+    /// break in a text, a header field that only the host may write.
+    #[track_caller]
+    pub fn decide(&self, policy: impl FnOnce() -> Verdict) -> Outcome {
+        let (verdict, log) = call::with(self.host.table.clone(), self.request.clone(), policy);
+        if let Err(error) = rules::check(&verdict) {
+            panic!("the host refuses this verdict: {error}: {verdict:?}");
+        }
+        Outcome { verdict, log }
+    }
+}
+
+/// What came out of a call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Outcome {
+    /// The policy's answer.
+    pub verdict: Verdict,
+    /// What the policy logged, oldest first.
+    pub log: Vec<Line>,
+}
+
+impl Outcome {
+    /// The texts of the log lines, oldest first.
+    pub fn messages(&self) -> Vec<&str> {
+        self.log.iter().map(|line| line.message.as_str()).collect()
+    }
+}
+
+/// One line in the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Line {
+    /// How important it is.
+    pub level: Level,
+    /// The text.
+    pub message: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::prelude::*;
+
+    #[test]
+    fn log_lines_keep_level_and_order() {
+        let outcome = Host::new()
+            .request(Request::options("sip:edge.example.com"))
+            .decide(|| {
+                log::warn!("{} {}", request::method(), request::uri());
+                log::debug!("done");
+                drop_request()
+            });
+
+        assert_eq!(
+            outcome.log,
+            [
+                Line {
+                    level: Level::Warn,
+                    message: "OPTIONS sip:edge.example.com".into()
+                },
+                Line {
+                    level: Level::Debug,
+                    message: "done".into()
+                },
+            ]
+        );
+    }
+
+    #[test]
+    fn one_host_serves_many_calls() {
+        let host = Host::new().address(7, "192.0.2.0/24", 0).tag("seven");
+        let ask = |source: &str| {
+            host.request(Request::invite("sip:bob@example.com").from_source(source))
+                .decide(|| {
+                    if allow_source_address(7) {
+                        relay_to(last_tag().unwrap_or_default())
+                    } else {
+                        pass()
+                    }
+                })
+                .verdict
+        };
+
+        assert_eq!(ask("192.0.2.77:5060"), relay_to("seven"));
+        assert_eq!(ask("192.0.3.77:5060"), pass());
+    }
+
+    #[test]
+    #[should_panic(
+        expected = "the host refuses this verdict: status code 200 is not within 300 to 699"
+    )]
+    fn bad_verdicts_do_not_pass() {
+        Host::new()
+            .request(Request::invite("sip:bob@example.com"))
+            .decide(|| reject(200, "OK"));
+    }
+
+    #[test]
+    #[should_panic(expected = "group 0")]
+    fn bad_rows_do_not_pass() {
+        let _ = Host::new().address(0, "192.0.2.1", 0);
+    }
+
+    #[test]
+    #[should_panic(expected = "there is no row to tag yet")]
+    fn a_tag_needs_a_row() {
+        let _ = Host::new().tag("lost");
+    }
+}
