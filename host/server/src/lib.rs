@@ -6,5 +6,6 @@
 #![forbid(unsafe_code)]
 
 pub mod config;
+pub mod logging;
 pub mod metrics;
 pub mod shared;

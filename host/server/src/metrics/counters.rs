@@ -20,7 +20,8 @@ impl Counter {
     /// Adds `n`. Only the owning worker may call this.
     #[inline]
     pub fn add(&self, n: u64) {
-        self.0.store(self.value().wrapping_add(n), Ordering::Relaxed);
+        self.0
+            .store(self.value().wrapping_add(n), Ordering::Relaxed);
     }
 
     /// The present value.
@@ -47,7 +48,10 @@ pub trait Label: Copy + 'static {
 pub struct Counts<L, const N: usize>([Counter; N], std::marker::PhantomData<fn(L)>);
 
 impl<L: Label, const N: usize> Counts<L, N> {
-    const COMPLETE: () = assert!(L::ALL.len() == N, "N must be the number of values of the label");
+    const COMPLETE: () = assert!(
+        L::ALL.len() == N,
+        "N must be the number of values of the label"
+    );
 
     /// Adds one for `label`.
     #[inline]
@@ -71,7 +75,10 @@ impl<L: Label, const N: usize> Counts<L, N> {
 impl<L: Label, const N: usize> Default for Counts<L, N> {
     fn default() -> Self {
         let () = Self::COMPLETE;
-        Self(std::array::from_fn(|_| Counter::default()), std::marker::PhantomData)
+        Self(
+            std::array::from_fn(|_| Counter::default()),
+            std::marker::PhantomData,
+        )
     }
 }
 
@@ -83,14 +90,20 @@ impl CodeCounts {
     /// Adds one for `code`; codes outside 100 to 699 do not exist in SIP and are not counted.
     #[inline]
     pub fn inc(&self, code: u16) {
-        if let Some(counter) = usize::from(code).checked_sub(100).and_then(|at| self.0.get(at)) {
+        if let Some(counter) = usize::from(code)
+            .checked_sub(100)
+            .and_then(|at| self.0.get(at))
+        {
             counter.inc();
         }
     }
 
     /// The codes that were counted at least once, with their numbers.
     pub fn iter(&self) -> impl Iterator<Item = (u16, u64)> + '_ {
-        (100..).zip(&self.0).map(|(code, counter)| (code, counter.value())).filter(|&(_, n)| n > 0)
+        (100..)
+            .zip(&self.0)
+            .map(|(code, counter)| (code, counter.value()))
+            .filter(|&(_, n)| n > 0)
     }
 }
 
@@ -115,7 +128,10 @@ impl TimeCounts {
     #[inline]
     pub fn record(&self, took: Duration) {
         let nanoseconds = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
-        let bucket = Self::BOUNDS_US.iter().take_while(|&&bound| u64::from(bound) * 1_000 < nanoseconds).count();
+        let bucket = Self::BOUNDS_US
+            .iter()
+            .take_while(|&&bound| u64::from(bound) * 1_000 < nanoseconds)
+            .count();
         self.buckets[bucket].inc();
         self.nanoseconds.add(nanoseconds);
     }
@@ -332,7 +348,10 @@ mod tests {
         for code in [0, 99, 100, 401, 401, 699, 700, u16::MAX] {
             codes.inc(code);
         }
-        assert_eq!(codes.iter().collect::<Vec<_>>(), [(100, 1), (401, 2), (699, 1)]);
+        assert_eq!(
+            codes.iter().collect::<Vec<_>>(),
+            [(100, 1), (401, 2), (699, 1)]
+        );
     }
 
     #[test]

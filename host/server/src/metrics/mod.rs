@@ -3,5 +3,6 @@
 mod counters;
 
 pub use counters::{
-    CodeCounts, ConnectionCounters, Counter, Counts, Label, Method, TimeCounts, VerdictKind, Wire, WireCounters, WorkerCounters,
+    CodeCounts, ConnectionCounters, Counter, Counts, Label, Method, TimeCounts, VerdictKind, Wire,
+    WireCounters, WorkerCounters,
 };

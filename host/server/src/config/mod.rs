@@ -1,0 +1,228 @@
+//! The configuration: one TOML file, every key with a default. `defaults.toml` beside this file shows them all.
+
+mod listen;
+mod next_hop;
+mod problem;
+mod read;
+mod section;
+mod value;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use portcullis_sip::Transport;
+
+pub use listen::{Listen, SIP_PORT};
+pub use next_hop::{Domain, Host, Hosts, NextHop};
+pub use problem::{ConfigError, Problem};
+pub(crate) use value::{parse_duration, show_size};
+
+/// Every key with its default and its meaning, as a configuration file.
+pub const DEFAULTS: &str = include_str!("defaults.toml");
+
+/// The file that is read when none is named and it exists.
+pub const DEFAULT_FILE: &str = "portcullis.toml";
+
+/// The configuration of one host, validated.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// Worker threads; none for one for each core.
+    pub workers: Option<usize>,
+    /// Where to listen.
+    pub listen: Vec<Listen>,
+    /// `[database]`
+    pub database: DatabaseConfig,
+    /// `[policy]`
+    pub policy: PolicyConfig,
+    /// `[relay]`
+    pub relay: RelayConfig,
+    /// `[control]`
+    pub control: ControlConfig,
+    /// `[log]`
+    pub log: LogConfig,
+    /// `[sip]`
+    pub sip: SipConfig,
+}
+
+/// Where the address table comes from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DatabaseConfig {
+    /// `mysql://…` or `sqlite:…`
+    pub url: String,
+    /// True if a host without a reachable database shall not start.
+    pub required: bool,
+    /// How often to look for changes of the table.
+    pub poll: Duration,
+}
+
+/// The policy, what it may use, and what happens without it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PolicyConfig {
+    /// The file; none if `default` decides on everything.
+    pub file: Option<PathBuf>,
+    /// What happens to a request that the policy has no opinion on.
+    pub default: DefaultVerdict,
+    /// The answer when the policy fails.
+    pub failure: Answer,
+    /// What one call may use, and the largest file.
+    pub limits: portcullis_policy::Limits,
+}
+
+/// What happens to a request that no policy has an opinion on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DefaultVerdict {
+    /// It is sent on, as routed.
+    Relay,
+    /// It is answered.
+    Reject(Answer),
+    /// Nothing.
+    Drop,
+}
+
+/// A final answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// The status code, 300 to 699.
+    pub code: u16,
+    /// The reason phrase; empty for the standard phrase of the code.
+    pub reason: String,
+}
+
+/// Where requests may go.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RelayConfig {
+    /// Where "relay" goes when the request itself leads nowhere that is allowed.
+    pub next_hop: Option<NextHop>,
+    /// The next hops that a policy can name, in the order of their names.
+    pub next_hops: Vec<(String, NextHop)>,
+    /// Where Route and request URI may lead.
+    pub domains: Vec<Domain>,
+    /// True if the host stays in the path of a dialog.
+    pub record_route: bool,
+}
+
+/// The control port.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ControlConfig {
+    /// Its address: loopback.
+    pub listen: SocketAddr,
+}
+
+/// The log.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LogConfig {
+    /// How lines look.
+    pub format: LogFormat,
+    /// What is logged: a level, or levels for parts.
+    pub level: String,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
+/// What goes for every SIP message.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SipConfig {
+    /// Further names that mean this host, each as `HOST` or `HOST:PORT`.
+    pub aliases: Vec<String>,
+    /// The Server header of our own replies.
+    pub server_header: Option<String>,
+    /// What a message may hold.
+    pub limits: portcullis_sip::Limits,
+}
+
+impl Config {
+    /// Reads a file and reports every problem in it.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable {
+            path: path.to_owned(),
+            source,
+        })?;
+        Self::parse(&text).map_err(|problems| ConfigError::Invalid {
+            path: path.to_owned(),
+            problems,
+        })
+    }
+
+    /// The named file; without one `portcullis.toml` if the current directory has it; else the defaults. With it the path that
+    /// was read.
+    pub fn find(named: Option<&Path>) -> Result<(Self, Option<PathBuf>), ConfigError> {
+        let path = match named {
+            Some(path) => path,
+            None if Path::new(DEFAULT_FILE).exists() => Path::new(DEFAULT_FILE),
+            None => return Ok((Self::default(), None)),
+        };
+        Ok((Self::load(path)?, Some(path.to_owned())))
+    }
+
+    /// Reads the text of a configuration file.
+    pub fn parse(text: &str) -> Result<Self, Vec<Problem>> {
+        read::config(text)
+    }
+
+    /// The number of worker threads: as configured, or one for each core that this process may use.
+    pub fn worker_count(&self) -> usize {
+        let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+        self.workers.unwrap_or_else(cores)
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let listen = |transport| Listen {
+            transport,
+            addr: SocketAddr::from((Ipv4Addr::LOCALHOST, SIP_PORT)),
+            advertise: None,
+        };
+        Self {
+            workers: None,
+            listen: vec![listen(Transport::Udp), listen(Transport::Tcp)],
+            database: DatabaseConfig {
+                url: "sqlite:portcullis.db".into(),
+                required: true,
+                poll: Duration::from_secs(1),
+            },
+            policy: PolicyConfig {
+                file: None,
+                default: DefaultVerdict::Reject(Answer::new(403)),
+                failure: Answer::new(503),
+                limits: portcullis_policy::Limits::default(),
+            },
+            relay: RelayConfig {
+                next_hop: None,
+                next_hops: Vec::new(),
+                domains: Vec::new(),
+                record_route: true,
+            },
+            control: ControlConfig {
+                listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8060)),
+            },
+            log: LogConfig {
+                format: LogFormat::Human,
+                level: "info".into(),
+            },
+            sip: SipConfig {
+                aliases: Vec::new(),
+                server_header: Some("Portcullis".into()),
+                limits: portcullis_sip::Limits::default(),
+            },
+        }
+    }
+}
+
+impl Answer {
+    /// This status with its standard phrase.
+    pub fn new(code: u16) -> Self {
+        Self {
+            code,
+            reason: String::new(),
+        }
+    }
+}

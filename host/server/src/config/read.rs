@@ -1,0 +1,475 @@
+//! From the text of a file to a [`Config`]: which key is where, what it may hold, what goes with what.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::problem::{Bad, Problem};
+use super::section::{Document, Section, Value};
+use super::value::{duration, size};
+use super::{
+    Answer, Config, ControlConfig, DatabaseConfig, DefaultVerdict, Domain, Listen, LogConfig,
+    LogFormat, NextHop, PolicyConfig, RelayConfig, SipConfig,
+};
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+
+pub(super) fn config(text: &str) -> Result<Config, Vec<Problem>> {
+    let document = Document::new(text);
+    let config = root(document.root());
+    match document.problems() {
+        problems if problems.is_empty() => Ok(config),
+        problems => Err(problems),
+    }
+}
+
+fn root(mut root: Section<'_>) -> Config {
+    let defaults = Config::default();
+    let config = Config {
+        workers: root.value("workers", defaults.workers, workers),
+        listen: listen(&mut root, defaults.listen),
+        database: database(root.section("database"), defaults.database),
+        policy: policy(root.section("policy"), defaults.policy),
+        relay: relay(root.section("relay"), defaults.relay),
+        control: control(root.section("control"), defaults.control),
+        log: log(root.section("log"), defaults.log),
+        sip: sip(root.section("sip"), defaults.sip),
+    };
+    root.finish();
+    config
+}
+
+fn workers(value: Value<'_>) -> Result<Option<usize>, Bad> {
+    if value.text() == Ok("auto") {
+        return Ok(None);
+    }
+    let mend = |bad: Bad| {
+        Bad::new(
+            bad.what,
+            format!("{}, or \"auto\" for one worker a core", bad.mend),
+        )
+    };
+    count(value, 1, 1024).map(Some).map_err(mend)
+}
+
+fn listen(root: &mut Section<'_>, default: Vec<Listen>) -> Vec<Listen> {
+    let mut seen = Vec::<Listen>::new();
+    let read = root.list("listen", default, |value| {
+        let listen = Listen::parse(value.text()?)?;
+        let same = |other: &&Listen| {
+            other.transport == listen.transport
+                && other.addr == listen.addr
+                && listen.addr.port() != 0
+        };
+        if let Some(other) = seen.iter().find(same) {
+            return Err(Bad::new(
+                format!("the same as {other}"),
+                "remove one of them",
+            ));
+        }
+        seen.push(listen.clone());
+        Ok(listen)
+    });
+    if root.is_empty_list("listen") {
+        let mend = "name at least one address, for example [\"udp:127.0.0.1:5060\"]";
+        root.reject("listen", Bad::new("a host that listens nowhere", mend));
+    }
+    read
+}
+
+fn database(mut section: Section<'_>, default: DatabaseConfig) -> DatabaseConfig {
+    let read = DatabaseConfig {
+        url: section.value("url", default.url, |value| {
+            let url = value.text()?;
+            portcullis_address::Database::check_url(url)
+                .map_err(|error| Bad::new(error.to_string(), ""))?;
+            Ok(url.to_owned())
+        }),
+        required: section.value("required", default.required, |v| v.boolean()),
+        poll: section.value("poll", default.poll, |v| {
+            duration(v, Duration::from_millis(100), Duration::from_secs(3600))
+        }),
+    };
+    section.finish();
+    read
+}
+
+fn policy(mut section: Section<'_>, default: PolicyConfig) -> PolicyConfig {
+    let file = section.optional("file", |value| Ok(PathBuf::from(value.text()?)));
+    let answer = DefaultAnswer::read(&mut section);
+    let failure = Answer {
+        code: section.value("failure-code", default.failure.code, code),
+        reason: section.value("failure-reason", default.failure.reason, phrase),
+    };
+    let mut limits = default.limits;
+    limits.deadline = section.value("deadline", limits.deadline, |v| {
+        duration(v, Duration::from_millis(1), Duration::from_secs(10))
+    });
+    limits.memory_bytes = section.value("memory", limits.memory_bytes, |v| bytes(v, 64 * KIB, GIB));
+    limits.table_elements = section.value("table-elements", limits.table_elements, |v| {
+        count(v, 1, 1_000_000)
+    });
+    limits.stack_bytes = section.value("stack", limits.stack_bytes, |v| bytes(v, 16 * KIB, MIB));
+    limits.host_call_bytes = section.value("host-call", limits.host_call_bytes, |v| {
+        bytes(v, KIB, 16 * MIB)
+    });
+    limits.log_lines = section.value("log-lines", limits.log_lines, |v| count(v, 0, 1000));
+    limits.log_bytes = section.value("log-line", limits.log_bytes, |v| bytes(v, 16, 64 * KIB));
+    limits.module_bytes = section.value("module", limits.module_bytes, |v| bytes(v, KIB, GIB));
+    section.finish();
+    PolicyConfig {
+        file: file.filter(|file| !file.as_os_str().is_empty()),
+        default: answer,
+        failure,
+        limits,
+    }
+}
+
+/// The three keys that make the default verdict.
+struct DefaultAnswer;
+
+impl DefaultAnswer {
+    fn read(section: &mut Section<'_>) -> DefaultVerdict {
+        let kind = section.value("default", "reject".to_owned(), |v| {
+            one_of(v, &["reject", "relay", "drop"])
+        });
+        let answer = Answer {
+            code: section.value("default-code", 403, code),
+            reason: section.value("default-reason", String::new(), phrase),
+        };
+        match kind.as_str() {
+            "relay" => DefaultVerdict::Relay,
+            "drop" => DefaultVerdict::Drop,
+            _ => DefaultVerdict::Reject(answer),
+        }
+    }
+}
+
+fn relay(mut section: Section<'_>, default: RelayConfig) -> RelayConfig {
+    let next_hop = section.optional("next-hop", |value| match value.text()? {
+        "" => Ok(None),
+        text => NextHop::parse(text).map(Some),
+    });
+    let read = RelayConfig {
+        next_hop: next_hop.flatten(),
+        next_hops: section.section("next-hops").entries(|name, value| {
+            if name.is_empty() {
+                return Err(Bad::new(
+                    "a next hop without a name",
+                    "write NAME = \"sip:HOST:PORT\"",
+                ));
+            }
+            NextHop::parse(value.text()?)
+        }),
+        domains: section.list("domains", default.domains, |v| Domain::parse(v.text()?)),
+        record_route: section.value("record-route", default.record_route, |v| v.boolean()),
+    };
+    section.finish();
+    read
+}
+
+fn control(mut section: Section<'_>, default: ControlConfig) -> ControlConfig {
+    let listen = section.value("listen", default.listen, |value| {
+        let mend = "write a loopback address with a port, for example \"127.0.0.1:8060\" or \"[::1]:8060\"";
+        let addr: SocketAddr = value
+            .text()?
+            .parse()
+            .map_err(|_| Bad::new("not an address with a port", mend))?;
+        if !addr.ip().is_loopback() {
+            let what = "not a loopback address: whoever reaches the control port may change the table and the policy, and there is no password yet";
+            return Err(Bad::new(what, mend));
+        }
+        Ok(addr)
+    });
+    section.finish();
+    ControlConfig { listen }
+}
+
+fn log(mut section: Section<'_>, default: LogConfig) -> LogConfig {
+    let format = section.value("format", "human".to_owned(), |v| {
+        one_of(v, &["human", "json"])
+    });
+    let level = section.value("level", default.level, |value| {
+        let level = value.text()?;
+        crate::logging::check_level(level).map_err(|what| {
+            Bad::new(what, "write error, warn, info, debug or trace; for parts: \"info,portcullis_address=debug\"")
+        })?;
+        Ok(level.to_owned())
+    });
+    section.finish();
+    LogConfig {
+        format: if format == "json" {
+            LogFormat::Json
+        } else {
+            LogFormat::Human
+        },
+        level,
+    }
+}
+
+fn sip(mut section: Section<'_>, default: SipConfig) -> SipConfig {
+    let aliases = section.list("aliases", default.aliases, |value| {
+        let alias = value.text()?;
+        let mend = "write HOST or HOST:PORT, IPv6 in brackets";
+        Domain::parse(alias)
+            .ok()
+            .filter(|_| !alias.contains('/'))
+            .ok_or_else(|| Bad::new("not a host name or address", mend))?;
+        Ok(alias.to_ascii_lowercase())
+    });
+    let server = section.optional("server-header", phrase);
+    let mut limits = default.limits;
+    limits.message_bytes =
+        section.value("message", limits.message_bytes, |v| bytes(v, KIB, 65_535));
+    limits.header_lines = section.value("header-lines", limits.header_lines, |v| count(v, 8, 4096));
+    limits.header_bytes = section.value("header-line", limits.header_bytes, |v| {
+        bytes(v, 128, 65_535)
+    });
+    limits.start_line_bytes = section.value("start-line", limits.start_line_bytes, |v| {
+        bytes(v, 128, 65_535)
+    });
+    section.finish();
+    SipConfig {
+        aliases,
+        server_header: match server {
+            Some(text) => Some(text).filter(|text| !text.is_empty()),
+            None => default.server_header,
+        },
+        limits,
+    }
+}
+
+fn code(value: Value<'_>) -> Result<u16, Bad> {
+    let code = value.number(300, 699)?;
+    Ok(u16::try_from(code).unwrap_or(u16::MAX))
+}
+
+/// Text that stands on one line of a message.
+fn phrase(value: Value<'_>) -> Result<String, Bad> {
+    let text = value.text()?;
+    match text.chars().find(|c| c.is_control()) {
+        Some(_) => Err(Bad::new(
+            "a line break or control character",
+            "write it on one line",
+        )),
+        None => Ok(text.to_owned()),
+    }
+}
+
+fn one_of(value: Value<'_>, choices: &[&str]) -> Result<String, Bad> {
+    let text = value.text()?;
+    if choices.contains(&text) {
+        return Ok(text.to_owned());
+    }
+    Err(Bad::new(
+        "not one of the choices",
+        format!("write \"{}\"", choices.join("\" or \"")),
+    ))
+}
+
+fn count<T: TryFrom<u64>>(value: Value<'_>, least: u64, most: u64) -> Result<T, Bad> {
+    fit(value.number(least, most)?)
+}
+
+fn bytes<T: TryFrom<u64>>(value: Value<'_>, least: u64, most: u64) -> Result<T, Bad> {
+    fit(size(value, least, most)?)
+}
+
+fn fit<T: TryFrom<u64>>(n: u64) -> Result<T, Bad> {
+    T::try_from(n).map_err(|_| Bad::new("too large for this machine", "write a smaller number"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::DEFAULTS;
+
+    fn problems(text: &str) -> Vec<String> {
+        config(text)
+            .unwrap_err()
+            .iter()
+            .map(Problem::to_string)
+            .collect()
+    }
+
+    #[test]
+    fn the_page_of_defaults_says_what_the_defaults_are() {
+        assert_eq!(config(DEFAULTS), Ok(Config::default()));
+        assert_eq!(config(""), Ok(Config::default()));
+    }
+
+    #[test]
+    fn the_page_of_defaults_names_every_key() {
+        // Every key that is asked for is known; on a page that lacks one, an unknown neighbour lists it.
+        for section in ["", "database", "policy", "relay", "control", "log", "sip"] {
+            let header = if section.is_empty() {
+                String::new()
+            } else {
+                format!("[{section}]\n")
+            };
+            let listed = problems(&format!("{header}zzzz = 1"));
+            let (_, known) = listed[0].split_once("known here: ").unwrap();
+            for key in known.split(", ").filter(|key| !key.is_empty()) {
+                let written = DEFAULTS.lines().any(|line| {
+                    line.starts_with(&format!("{key} = "))
+                        || line == format!("[{key}]")
+                        || line == format!("[{section}.{key}]")
+                });
+                assert!(written, "{section}.{key} is not in defaults.toml");
+            }
+        }
+    }
+
+    #[test]
+    fn a_whole_file_is_read() {
+        let read = config(
+            r#"
+            workers = 1
+            listen = ["udp:127.0.0.1:5060", "tcp:[::1]:5061 advertise sip.example.com"]
+            [database]
+            url = "mysql://kamailio:kamailiorw@127.0.0.1/kamailio"
+            required = false
+            poll = "500ms"
+            [policy]
+            file = "target/policies/address-acl.wasm"
+            default = "reject"
+            default-code = 480
+            default-reason = "Not now"
+            failure-code = 500
+            deadline = "20ms"
+            memory = "1MiB"
+            [relay]
+            next-hop = "sip:127.0.0.1:5080"
+            domains = ["example.com", "10.0.0.0/8"]
+            record-route = false
+            [relay.next-hops]
+            pstn = "sip:10.0.0.7;transport=tcp"
+            "voice mail" = "sip:[::1]:5090"
+            [control]
+            listen = "[::1]:8061"
+            [log]
+            format = "json"
+            level = "warn"
+            [sip]
+            aliases = ["Edge.Example.com", "192.0.2.1:5070"]
+            server-header = ""
+            header-lines = 100
+            "#,
+        )
+        .unwrap();
+        assert_eq!(read.workers, Some(1));
+        assert_eq!(
+            read.listen[1].to_string(),
+            "tcp:[::1]:5061 advertise sip.example.com:5060"
+        );
+        assert!(!read.database.required);
+        assert_eq!(read.database.poll, Duration::from_millis(500));
+        assert_eq!(
+            read.policy.file,
+            Some("target/policies/address-acl.wasm".into())
+        );
+        let answer = Answer {
+            code: 480,
+            reason: "Not now".into(),
+        };
+        assert_eq!(read.policy.default, DefaultVerdict::Reject(answer));
+        assert_eq!(read.policy.failure, Answer::new(500));
+        assert_eq!(read.policy.limits.deadline, Duration::from_millis(20));
+        assert_eq!(read.policy.limits.memory_bytes, 1 << 20);
+        assert_eq!(
+            read.relay.next_hop.unwrap().to_string(),
+            "sip:127.0.0.1:5080"
+        );
+        let names: Vec<_> = read
+            .relay
+            .next_hops
+            .iter()
+            .map(|(name, _)| name.as_str())
+            .collect();
+        assert_eq!(names, ["pstn", "voice mail"]);
+        assert_eq!(read.relay.domains.len(), 2);
+        assert!(!read.relay.record_route);
+        assert_eq!(read.control.listen, "[::1]:8061".parse().unwrap());
+        assert_eq!(read.log.format, LogFormat::Json);
+        assert_eq!(read.sip.aliases, ["edge.example.com", "192.0.2.1:5070"]);
+        assert_eq!(read.sip.server_header, None);
+        assert_eq!(read.sip.limits.header_lines, 100);
+    }
+
+    #[test]
+    fn every_problem_is_told_with_place_value_and_mend() {
+        let text = r#"workers = 0
+listen = ["udp:127.0.0.1:5060", "upd:127.0.0.1:5060", "udp:127.0.0.1:5060"]
+colour = "red"
+[database]
+url = "postgres://localhost/kamailio"
+required = "yes"
+poll = 5
+[policy]
+fiel = "a.wasm"
+default = "accept"
+default-code = 200
+deadline = "soon"
+memory = "99GiB"
+workers = 2
+[relay]
+next-hop = "http://example.com"
+domains = "example.com"
+[relay.next-hops]
+b = "sip:b.example;transport=tls"
+[control]
+listen = "0.0.0.0:8060"
+[log]
+level = "loud"
+"#;
+        let said = problems(text);
+        let expected = [
+            "1:11: workers = 0: too small; write a whole number from 1 to 1024, or \"auto\" for one worker a core",
+            "2:33: listen[1] = \"upd:127.0.0.1:5060\": unknown transport `upd`; write \"udp:ADDRESS:PORT\"",
+            "2:55: listen[2] = \"udp:127.0.0.1:5060\": the same as udp:127.0.0.1:5060; remove one of them",
+            "3:1: colour: unknown key; known here: workers, listen, database, policy, relay, control, log, sip",
+            "5:7: database.url = \"postgres://localhost/kamailio\": ",
+            "6:12: database.required = \"yes\": a text, not a yes or no; write true or false",
+            "7:8: database.poll = 5: a time without a unit; write a time from \"100ms\" to \"3600s\"",
+            "9:1: policy.fiel: unknown key; did you mean `file`?",
+            "10:11: policy.default = \"accept\": not one of the choices; write \"reject\" or \"relay\" or \"drop\"",
+            "11:16: policy.default-code = 200: too small; write a whole number from 300 to 699",
+            "12:12: policy.deadline = \"soon\": not a time; write a time from \"1ms\" to \"10s\"",
+            "13:10: policy.memory = \"99GiB\": too large; write a size from \"64KiB\" to \"1GiB\"",
+            "14:1: policy.workers: unknown key; it belongs to the top of the file",
+            "16:12: relay.next-hop = \"http://example.com\": not a SIP URI; write \"sip:HOST:PORT\"",
+            "17:11: relay.domains = \"example.com\": not a list; write domains = [",
+            "19:5: relay.next-hops.b = \"sip:b.example;transport=tls\": unknown parameter `transport=tls`; ",
+            "21:10: control.listen = \"0.0.0.0:8060\": not a loopback address",
+            "23:9: log.level = \"loud\": `loud` is not a level; write error, warn",
+        ];
+        assert_eq!(said.len(), expected.len(), "{said:#?}");
+        for (said, expected) in said.iter().zip(expected) {
+            assert!(said.starts_with(expected), "{said}\n{expected}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_toml_is_told_beside_the_rest() {
+        let said = problems("workers = one\n[log\nlevel = \"info\"\n[control]\nlisten = 8060\n");
+        assert!(said[0].starts_with("1:11: not TOML: "), "{said:#?}");
+        assert!(said.iter().any(|line| line.starts_with("2:")), "{said:#?}");
+        assert!(
+            said.last()
+                .unwrap()
+                .starts_with("5:10: control.listen = 8060: a number, not a text")
+        );
+    }
+
+    #[test]
+    fn a_host_that_listens_nowhere_is_refused() {
+        assert_eq!(
+            problems("listen = []"),
+            [
+                "1:10: listen = []: a host that listens nowhere; name at least one address, for example [\"udp:127.0.0.1:5060\"]"
+            ]
+        );
+    }
+}
