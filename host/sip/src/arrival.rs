@@ -1,0 +1,121 @@
+//! Where a message came from and where one goes to.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::str::FromStr;
+
+use thiserror::Error;
+
+/// A transport protocol as Via (RFC 3261 §20.42) and `;transport=` (§19.1.1) name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Transport {
+    /// Datagrams.
+    Udp,
+    /// A byte stream, framed by Content-Length.
+    Tcp,
+}
+
+impl Transport {
+    /// The upper-case name that goes into a Via header.
+    pub const fn token(self) -> &'static str {
+        match self {
+            Self::Udp => "UDP",
+            Self::Tcp => "TCP",
+        }
+    }
+
+    /// The lower-case name that goes into a URI's `transport` parameter.
+    pub const fn parameter(self) -> &'static str {
+        match self {
+            Self::Udp => "udp",
+            Self::Tcp => "tcp",
+        }
+    }
+
+    /// Whether the transport itself repeats lost bytes (RFC 3261 §17).
+    pub const fn is_reliable(self) -> bool {
+        match self {
+            Self::Udp => false,
+            Self::Tcp => true,
+        }
+    }
+
+    /// Reads a name from the wire in any case; `None` when we do not speak it.
+    pub fn from_token(token: &[u8]) -> Option<Self> {
+        if token.eq_ignore_ascii_case(b"UDP") {
+            return Some(Self::Udp);
+        }
+        token.eq_ignore_ascii_case(b"TCP").then_some(Self::Tcp)
+    }
+}
+
+impl fmt::Display for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.token())
+    }
+}
+
+impl FromStr for Transport {
+    type Err = UnknownTransport;
+
+    fn from_str(name: &str) -> Result<Self, UnknownTransport> {
+        Self::from_token(name.as_bytes()).ok_or_else(|| UnknownTransport(name.to_owned()))
+    }
+}
+
+/// A transport name that is neither `udp` nor `tcp`.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("unknown transport {0:?}: use udp or tcp")]
+pub struct UnknownTransport(pub String);
+
+/// Names one stream connection of this process; never used again for another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConnectionId(pub u64);
+
+/// How a message reached us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Arrival {
+    /// The sender's address; an IPv4-mapped IPv6 source is already plain IPv4.
+    pub source: SocketAddr,
+    /// The address of ours that it was sent to.
+    pub local: SocketAddr,
+    /// The transport it came over.
+    pub transport: Transport,
+    /// The stream it came over; `None` for datagrams.
+    pub connection: Option<ConnectionId>,
+}
+
+/// Where a message is to be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Destination {
+    /// The transport to send over.
+    pub transport: Transport,
+    /// The peer's address.
+    pub addr: SocketAddr,
+    /// The local socket to send from; `None` lets the sender choose by address family.
+    pub from: Option<SocketAddr>,
+    /// The stream to reuse if it still lives; otherwise one to `addr` is opened.
+    pub connection: Option<ConnectionId>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn transport_names_are_read_in_any_case_and_written_in_one() {
+        assert_eq!("udp".parse(), Ok(Transport::Udp));
+        assert_eq!(Transport::from_token(b"Tcp"), Some(Transport::Tcp));
+        assert_eq!(Transport::Tcp.to_string(), "TCP");
+        assert_eq!(Transport::Udp.parameter(), "udp");
+        assert!(Transport::Tcp.is_reliable());
+        assert!(!Transport::Udp.is_reliable());
+    }
+
+    #[test]
+    fn an_unknown_transport_is_named_with_its_mend() {
+        let error = "sctp".parse::<Transport>().unwrap_err();
+        assert_eq!(error.to_string(), "unknown transport \"sctp\": use udp or tcp");
+    }
+}

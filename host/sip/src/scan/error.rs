@@ -1,0 +1,138 @@
+//! What can be wrong with a message, and where.
+
+use thiserror::Error;
+
+use super::HeaderName;
+
+/// The first fault of a message and the place where it was found.
+///
+/// The scan goes on behind most faults, so that the index holds what a reply needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("{fault} (at byte {offset})")]
+pub struct ScanError {
+    /// What is wrong.
+    pub fault: Fault,
+    /// Offset into [`Message::bytes`](super::Message::bytes).
+    pub offset: usize,
+}
+
+/// What is wrong with a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum Fault {
+    /// No bytes but line ends: a keep-alive or a probe, never answered.
+    #[error("nothing but line ends")]
+    Empty,
+    /// The first line is neither a request line nor a status line of any SIP version.
+    #[error("the first line is no SIP request or status line")]
+    NotSip,
+    /// Request line with space or control characters where none belong (RFC 4475 §3.1.2.9–11).
+    #[error("the request line is not METHOD SP URI SP VERSION")]
+    RequestLine,
+    /// Status line whose code is not a number from 100 to 699.
+    #[error("the status line is not VERSION SP CODE SP REASON with a code from 100 to 699")]
+    StatusLine,
+    /// Start line above [`Limits::start_line_bytes`](super::Limits::start_line_bytes).
+    #[error("the start line is longer than the limit")]
+    StartLineTooLong,
+    /// Message above [`Limits::message_bytes`](super::Limits::message_bytes).
+    #[error("the message is longer than the limit")]
+    MessageTooLong,
+    /// One header above [`Limits::header_bytes`](super::Limits::header_bytes).
+    #[error("a header line is longer than the limit")]
+    HeaderTooLong,
+    /// More headers than [`Limits::header_lines`](super::Limits::header_lines).
+    #[error("more header lines than the limit")]
+    TooManyHeaders,
+    /// A CR without LF, or CRLF and bare LF in one message: peers would see different headers.
+    #[error("a line ends otherwise than the first line does")]
+    LineEnd,
+    /// A header line without a colon, without a name, or with space or controls in its name.
+    #[error("a header line is not NAME: VALUE")]
+    HeaderLine,
+    /// The message stops before the empty line that ends the headers.
+    #[error("no empty line behind the headers")]
+    NoEmptyLine,
+    /// A header that this kind of message must have.
+    #[error("{} is missing", .0.as_str())]
+    Missing(HeaderName),
+    /// A second header of a name that a message may have once.
+    #[error("{} stands there twice", .0.as_str())]
+    Duplicate(HeaderName),
+    /// Content-Length that is not a number, is negative or above 2³¹−1.
+    #[error("Content-Length is not a number from 0 to 2147483647")]
+    ContentLength,
+    /// The body is shorter than Content-Length says (RFC 3261 §18.3).
+    #[error("the body is shorter than Content-Length")]
+    BodyTooShort,
+    /// Max-Forwards that is not a number from 0 to 255 (RFC 3261 §20.22).
+    #[error("Max-Forwards is not a number from 0 to 255")]
+    MaxForwards,
+    /// CSeq that is not a number below 2³¹ and a method (RFC 3261 §8.1.1.5).
+    #[error("CSeq is not a number below 2147483648 and a method")]
+    CSeq,
+    /// CSeq names another method than the request line (RFC 4475 §3.1.2.17).
+    #[error("CSeq names another method than the request line")]
+    CSeqMethod,
+}
+
+impl Fault {
+    /// The status code of a reply that tells of this fault: 513 where a limit was passed, else 400.
+    pub const fn code(self) -> u16 {
+        match self {
+            Self::MessageTooLong
+            | Self::StartLineTooLong
+            | Self::HeaderTooLong
+            | Self::TooManyHeaders => 513,
+            _ => 400,
+        }
+    }
+
+    /// A reason phrase that names the fault in a few words.
+    pub const fn reason(self) -> &'static str {
+        match self {
+            Self::Empty => "Empty Message",
+            Self::NotSip => "Not SIP",
+            Self::RequestLine => "Bad Request Line",
+            Self::StatusLine => "Bad Status Line",
+            Self::StartLineTooLong => "Start Line Too Long",
+            Self::MessageTooLong => "Message Too Large",
+            Self::HeaderTooLong => "Header Too Long",
+            Self::TooManyHeaders => "Too Many Headers",
+            Self::LineEnd => "Bad Line End",
+            Self::HeaderLine => "Bad Header Line",
+            Self::NoEmptyLine => "Headers Not Ended",
+            Self::Missing(name) => missing(name),
+            Self::Duplicate(name) => duplicate(name),
+            Self::ContentLength => "Bad Content-Length",
+            Self::BodyTooShort => "Body Shorter Than Content-Length",
+            Self::MaxForwards => "Bad Max-Forwards",
+            Self::CSeq => "Bad CSeq",
+            Self::CSeqMethod => "CSeq Method Does Not Match",
+        }
+    }
+}
+
+const fn missing(name: HeaderName) -> &'static str {
+    match name {
+        HeaderName::Via => "Missing Via",
+        HeaderName::From => "Missing From",
+        HeaderName::To => "Missing To",
+        HeaderName::CallId => "Missing Call-ID",
+        HeaderName::CSeq => "Missing CSeq",
+        HeaderName::ContentLength => "Missing Content-Length",
+        _ => "Missing Header",
+    }
+}
+
+const fn duplicate(name: HeaderName) -> &'static str {
+    match name {
+        HeaderName::From => "Two From Headers",
+        HeaderName::To => "Two To Headers",
+        HeaderName::CallId => "Two Call-ID Headers",
+        HeaderName::CSeq => "Two CSeq Headers",
+        HeaderName::MaxForwards => "Two Max-Forwards Headers",
+        HeaderName::ContentLength => "Two Content-Length Headers",
+        _ => "Duplicate Header",
+    }
+}

@@ -1,0 +1,40 @@
+//! How much a message may be before the scanner says no.
+
+/// Bounds on one message, checked before any work is spent on what exceeds them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of a whole message: start line, headers and body. On datagrams nothing longer exists.
+    pub message_bytes: usize,
+    /// Header lines; a folded header counts once.
+    pub header_lines: usize,
+    /// Bytes of one header line with its name, folds and line end.
+    pub header_bytes: usize,
+    /// Bytes of the request or status line without its line end.
+    pub start_line_bytes: usize,
+}
+
+impl Limits {
+    /// The limits as the scanner applies them: offsets are kept in 32 bits and header positions in
+    /// 16, so larger wishes are cut down to what those hold.
+    pub(crate) fn effective(&self) -> Self {
+        Self {
+            message_bytes: self.message_bytes.min(MAX_MESSAGE_BYTES),
+            header_lines: self.header_lines.min(MAX_HEADER_LINES),
+            ..*self
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            message_bytes: 65_535,
+            header_lines: 256,
+            header_bytes: 8_192,
+            start_line_bytes: 8_192,
+        }
+    }
+}
+
+const MAX_MESSAGE_BYTES: usize = 1 << 30;
+const MAX_HEADER_LINES: usize = u16::MAX as usize - 1;

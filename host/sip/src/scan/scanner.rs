@@ -1,0 +1,269 @@
+//! The pass itself.
+
+use super::index::{Entry, Span, StartSpans};
+use super::lines::{header_break, leading_line_ends, line_break};
+use super::{Fault, HeaderName, Index, LineEnd, Limits, ScanError, start_line};
+use crate::cseq::{CSeq, content_length, max_forwards};
+use crate::token;
+
+/// What carries the message, which decides where its body ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    /// One datagram: without Content-Length the body is the rest (RFC 3261 §18.3).
+    Datagram,
+    /// A message that [`Framer`](crate::Framer) cut out of a stream: Content-Length must be there.
+    Stream,
+}
+
+/// Reads one message into `index`.
+///
+/// # Errors
+/// The first fault, with its place. The scan goes on behind it as far as it can, so `index` still
+/// holds what could be read: start line, headers, numbers.
+pub fn scan(
+    bytes: &[u8],
+    framing: Framing,
+    limits: &Limits,
+    index: &mut Index,
+) -> Result<(), ScanError> {
+    index.clear();
+    let limits = limits.effective();
+    let start = leading_line_ends(bytes.get(..limits.message_bytes).unwrap_or(bytes));
+    let whole = bytes.get(start..).unwrap_or_default();
+    let message = whole.get(..limits.message_bytes).unwrap_or(whole);
+    index.message = Span::new(start, start + message.len());
+
+    let mut scanner = Scanner {
+        bytes: message,
+        limits,
+        index,
+        fault: None,
+    };
+    if message.is_empty() {
+        scanner.note(Fault::Empty, 0);
+    } else {
+        if message.len() < whole.len() {
+            scanner.note(Fault::MessageTooLong, message.len());
+        }
+        scanner.message(framing);
+    }
+    scanner.fault.map_or(Ok(()), Err)
+}
+
+struct Scanner<'a, 'i> {
+    /// From the start line to the end of what was received.
+    bytes: &'a [u8],
+    limits: Limits,
+    index: &'i mut Index,
+    fault: Option<ScanError>,
+}
+
+impl<'a> Scanner<'a, '_> {
+    fn message(&mut self, framing: Framing) {
+        let Some(headers) = self.start_line() else {
+            return;
+        };
+        let body = self.headers(headers);
+        self.numbers();
+        self.required(framing);
+        self.body(body);
+    }
+
+    /// Reads the first line; tells where the headers start.
+    fn start_line(&mut self) -> Option<usize> {
+        let limit = self.limits.start_line_bytes;
+        let Some(first) = line_break(self.bytes, 0, None) else {
+            let long = self.bytes.len() > limit;
+            self.note(if long { Fault::StartLineTooLong } else { Fault::NotSip }, 0);
+            return None;
+        };
+        self.index.line_end = first.kind;
+        if first.end > limit {
+            self.note(Fault::StartLineTooLong, limit);
+            return None;
+        }
+        if let Some(odd) = first.odd {
+            self.note(Fault::LineEnd, odd);
+        }
+
+        let (spans, fault) = start_line::read(&self.bytes[..first.end]);
+        self.index.start_line = spans;
+        self.index.header_end = first.next as u32;
+        if let Some(fault) = fault {
+            self.note(fault, 0);
+            if fault == Fault::NotSip {
+                return None;
+            }
+        }
+        if matches!(self.bytes.get(first.next), Some(b' ' | b'\t')) {
+            let fault = match spans {
+                StartSpans::Request { .. } => Fault::RequestLine,
+                StartSpans::Response { .. } => Fault::StatusLine,
+            };
+            self.note(fault, first.next);
+        }
+        Some(first.next)
+    }
+
+    /// Reads the header lines from `at` on; tells where the body starts.
+    fn headers(&mut self, mut at: usize) -> usize {
+        loop {
+            self.index.header_end = at as u32;
+            let line = self.bytes.get(at..).unwrap_or_default();
+            match line {
+                [b'\n', ..] => {
+                    self.expect(LineEnd::Lf, at);
+                    return at + 1;
+                }
+                [b'\r', b'\n', ..] => {
+                    self.expect(LineEnd::CrLf, at);
+                    return at + 2;
+                }
+                _ => {}
+            }
+            if self.index.len() == self.limits.header_lines && !line.is_empty() {
+                self.note(Fault::TooManyHeaders, at);
+                return self.bytes.len();
+            }
+            let Some(next) = self.header(at, line) else {
+                self.note(Fault::NoEmptyLine, at);
+                return self.bytes.len();
+            };
+            at = next;
+        }
+    }
+
+    /// Reads one header; tells where the next line starts, or `None` when the bytes stop before.
+    fn header(&mut self, at: usize, line: &[u8]) -> Option<usize> {
+        let name = name(line);
+        let from = name.map_or(at, |name| at + name.colon + 1);
+        let end = header_break(self.bytes, from, self.index.line_end)?;
+        if let Some(odd) = end.odd {
+            self.note(Fault::LineEnd, odd);
+        }
+        if end.next - at > self.limits.header_bytes {
+            self.note(Fault::HeaderTooLong, at);
+            return Some(end.next);
+        }
+        let Some(name) = name else {
+            self.note(Fault::HeaderLine, at);
+            return Some(end.next);
+        };
+
+        let (value, cut) = token::trim(&self.bytes[from..end.end]);
+        let entry = Entry {
+            name: HeaderName::of(&line[..name.end]),
+            line: Span::new(at, end.next),
+            name_end: (at + name.end) as u32,
+            value: Span::new(from + cut, from + cut + value.len()),
+        };
+        if self.index.push(entry) && entry.name.is_single() {
+            self.note(Fault::Duplicate(entry.name), at);
+        }
+        Some(end.next)
+    }
+
+    fn numbers(&mut self) {
+        if let Some((value, at)) = self.value(HeaderName::ContentLength) {
+            self.index.numbers.content_length = content_length(value);
+            if self.index.numbers.content_length.is_none() {
+                self.note(Fault::ContentLength, at);
+            }
+        }
+        if let Some((value, at)) = self.value(HeaderName::MaxForwards) {
+            self.index.numbers.max_forwards = max_forwards(value);
+            if self.index.numbers.max_forwards.is_none() {
+                self.note(Fault::MaxForwards, at);
+            }
+        }
+        if let Some((value, at)) = self.value(HeaderName::CSeq) {
+            match CSeq::parse(value) {
+                Some(cseq) => self.cseq(cseq, at, value.len()),
+                None => self.note(Fault::CSeq, at),
+            }
+        }
+    }
+
+    fn cseq(&mut self, cseq: CSeq<'_>, at: usize, length: usize) {
+        // The method is the last thing in the value.
+        let method = Span::new(at + length - cseq.method.len(), at + length);
+        self.index.numbers.cseq = Some((cseq.number, method));
+        if let StartSpans::Request { method, .. } = self.index.start_line
+            && method.of(self.bytes) != cseq.method
+        {
+            self.note(Fault::CSeqMethod, at);
+        }
+    }
+
+    /// A stateless proxy sends responses back by Via alone; a request must be answerable.
+    fn required(&mut self, framing: Framing) {
+        const OF_REQUESTS: [HeaderName; 5] = [
+            HeaderName::Via,
+            HeaderName::From,
+            HeaderName::To,
+            HeaderName::CallId,
+            HeaderName::CSeq,
+        ];
+        let names = match self.index.start_line {
+            StartSpans::Request { .. } => &OF_REQUESTS[..],
+            StartSpans::Response { .. } => &OF_REQUESTS[..1],
+        };
+        let end = self.index.header_end as usize;
+        for &name in names {
+            if self.index.first(name).is_none() {
+                self.note(Fault::Missing(name), end);
+            }
+        }
+        if framing == Framing::Stream && self.index.first(HeaderName::ContentLength).is_none() {
+            self.note(Fault::Missing(HeaderName::ContentLength), end);
+        }
+    }
+
+    /// Cuts off what is behind Content-Length.
+    fn body(&mut self, start: usize) {
+        let received = self.bytes.len() - start;
+        let declared = self.index.numbers.content_length;
+        let length = declared.map_or(received, |declared| declared as usize);
+        if length > received {
+            self.note(Fault::BodyTooShort, self.bytes.len());
+        }
+        let length = length.min(received);
+        let message = self.index.message.range().start;
+        self.index.body = Span::new(start, start + length);
+        self.index.message = Span::new(message, message + start + length);
+    }
+
+    /// The value of the first header of this name, and where it stands.
+    fn value(&self, name: HeaderName) -> Option<(&'a [u8], usize)> {
+        let value = self.index.first(name)?.value;
+        Some((value.of(self.bytes), value.range().start))
+    }
+
+    fn expect(&mut self, kind: LineEnd, at: usize) {
+        if self.index.line_end != kind {
+            self.note(Fault::LineEnd, at);
+        }
+    }
+
+    /// Keeps the first fault.
+    fn note(&mut self, fault: Fault, offset: usize) {
+        self.fault.get_or_insert(ScanError { fault, offset });
+    }
+}
+
+/// A header name within its line.
+#[derive(Clone, Copy)]
+struct Name {
+    end: usize,
+    colon: usize,
+}
+
+/// The name before the colon, behind which space may stand (RFC 3261 §25.1 HCOLON).
+fn name(line: &[u8]) -> Option<Name> {
+    let end = line.iter().position(|&byte| byte == b':' || byte <= b' ')?;
+    let mut colon = end;
+    while matches!(line.get(colon), Some(b' ' | b'\t')) {
+        colon += 1;
+    }
+    (end > 0 && line.get(colon) == Some(&b':')).then_some(Name { end, colon })
+}

@@ -1,0 +1,72 @@
+//! Character classes of RFC 3261 §25.1.
+
+/// Whether these bytes are one or more `token` characters.
+pub(crate) fn is_token(bytes: &[u8]) -> bool {
+    !bytes.is_empty() && bytes.iter().all(|&byte| TOKEN[usize::from(byte)])
+}
+
+/// Whether this byte is linear white space or part of a fold.
+pub(crate) fn is_space(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\r' | b'\n')
+}
+
+/// The slice without linear white space at both ends, and how much was cut off before it.
+pub(crate) fn trim(bytes: &[u8]) -> (&[u8], usize) {
+    let start = skip_space(bytes, 0);
+    let rest = bytes.get(start..).unwrap_or_default();
+    (trim_end(rest), start)
+}
+
+/// The slice without linear white space at its end.
+pub(crate) fn trim_end(bytes: &[u8]) -> &[u8] {
+    let end = bytes.iter().rposition(|&byte| !is_space(byte)).map_or(0, |at| at + 1);
+    bytes.get(..end).unwrap_or_default()
+}
+
+/// The first place at or behind `from` that is not linear white space.
+pub(crate) fn skip_space(bytes: &[u8], from: usize) -> usize {
+    let mut at = from;
+    while bytes.get(at).is_some_and(|&byte| is_space(byte)) {
+        at += 1;
+    }
+    at
+}
+
+static TOKEN: [bool; 256] = token_table();
+
+const fn token_table() -> [bool; 256] {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        table[byte] = (byte as u8).is_ascii_alphanumeric();
+        byte += 1;
+    }
+    let marks = b"-.!%*_+`'~";
+    let mut at = 0;
+    while at < marks.len() {
+        table[marks[at] as usize] = true;
+        at += 1;
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_are_what_the_grammar_lists() {
+        assert!(is_token(b"!interesting-Method0123456789_*+`.%indeed'~"));
+        assert!(!is_token(b""));
+        for byte in b"()<>@,;:\\\"/[]?={} \t\x7f\xc3" {
+            assert!(!is_token(&[*byte]), "{byte:#x}");
+        }
+    }
+
+    #[test]
+    fn trimming_takes_folds_away_and_counts_what_went_before() {
+        assert_eq!(trim(b" \r\n\t a b \r\n "), (&b"a b"[..], 5));
+        assert_eq!(trim(b" \r\n "), (&b""[..], 4));
+        assert_eq!(trim(b""), (&b""[..], 0));
+    }
+}
