@@ -1,0 +1,300 @@
+//! `portcullis probe`: one request from a chosen source, and what comes back.
+
+mod dialog;
+mod wire;
+
+use std::io::Write;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use portcullis_sip::Transport;
+
+use crate::config::{Host, NextHop, SIP_PORT, parse_duration};
+use dialog::{Answer, Request};
+use wire::Wire;
+
+use super::print::clean;
+
+/// Send one request and show the answer.
+///
+/// The exit code is 0 for a 2xx answer; 3, 4, 5 or 6 for an answer of that class; 1 if no answer comes or the request can't be
+/// sent. An INVITE is ended properly: with ACK after a rejection, with ACK and BYE after a 2xx.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Where to send it: sip:HOST:PORT or sip:USER@HOST:PORT
+    #[arg(value_name = "sip:HOST:PORT")]
+    target: String,
+    /// The source: an address of this machine, for example 127.0.0.10, with a port if it matters
+    #[arg(long, value_name = "ADDRESS[:PORT]")]
+    from: Option<String>,
+    /// The method
+    #[arg(long, default_value = "OPTIONS", value_parser = parse_method)]
+    method: String,
+    /// The user to ask for. A host answers OPTIONS without a user itself, and does not ask its policy
+    #[arg(long, value_parser = parse_user)]
+    user: Option<String>,
+    /// Use TCP
+    #[arg(long)]
+    tcp: bool,
+    /// How long to wait for the final answer
+    #[arg(long, default_value = "5s", value_parser = parse_timeout)]
+    timeout: Duration,
+}
+
+pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let target = Target::new(args)?;
+    let mut out = std::io::stdout().lock();
+    let mut wire = Wire::open(target.transport, target.from, target.addr)?;
+    let request = Request::new(&args.method, &target.uri, target.transport, wire.local());
+    let deadline = Instant::now() + args.timeout;
+    let Some(answer) = exchange(&mut wire, &request, deadline, &mut out)? else {
+        eprintln!(
+            "error: no final answer from {} within {:?}",
+            target.addr, args.timeout
+        );
+        return Ok(ExitCode::FAILURE);
+    };
+    if args.method == "INVITE" {
+        end_call(&mut wire, &request, &answer, args.timeout, &mut out)?;
+    }
+    Ok(match answer.code / 100 {
+        2 => ExitCode::SUCCESS,
+        class => ExitCode::from(u8::try_from(class).unwrap_or(1)),
+    })
+}
+
+/// Where the request goes, from where, and what it asks for.
+struct Target {
+    uri: String,
+    addr: SocketAddr,
+    from: Option<SocketAddr>,
+    transport: Transport,
+}
+
+impl Target {
+    fn new(args: &Args) -> anyhow::Result<Self> {
+        let (scheme, rest) = args.target.split_once(':').context(
+            "the target is not a SIP URI: write sip:HOST:PORT, for example sip:127.0.0.1:5060",
+        )?;
+        let (user, socket) = match rest.rsplit_once('@') {
+            Some((user, socket)) => (Some(user.to_owned()), socket),
+            None => (None, rest),
+        };
+        let hop = NextHop::parse(&format!("{scheme}:{socket}")).map_err(|bad| {
+            anyhow::anyhow!("the target {}: {}; {}", args.target, bad.what, bad.mend)
+        })?;
+        let from = args.from.as_deref().map(parse_source).transpose()?;
+        let transport = if args.tcp {
+            Transport::Tcp
+        } else {
+            hop.transport.unwrap_or(Transport::Udp)
+        };
+        let host = match hop.port {
+            Some(port) => format!("{}:{port}", hop.host),
+            None => hop.host.to_string(),
+        };
+        Ok(Self {
+            uri: match args.user.clone().or(user) {
+                Some(user) => format!("sip:{user}@{host}"),
+                None => format!("sip:{host}"),
+            },
+            addr: resolve(&hop, from)?,
+            from,
+            transport,
+        })
+    }
+}
+
+/// Sends a request, again and again over UDP as RFC 3261 §17.1 has it, and shows everything until the final answer.
+fn exchange(
+    wire: &mut Wire,
+    request: &Request,
+    deadline: Instant,
+    out: &mut impl Write,
+) -> anyhow::Result<Option<Answer>> {
+    const T2: Duration = Duration::from_secs(4);
+    show(out, "sent", wire, &request.text)?;
+    let began = Instant::now();
+    let mut pause = Duration::from_millis(500);
+    let mut provisional = false;
+    wire.send(&request.text)?;
+    loop {
+        let again = if wire.is_reliable() || provisional {
+            deadline
+        } else {
+            deadline.min(Instant::now() + pause)
+        };
+        match wire.receive(again)? {
+            Some(text) => {
+                let took = began.elapsed();
+                let Some(answer) = Answer::read(text) else {
+                    writeln!(out, "ignored: what came is not a SIP response")?;
+                    continue;
+                };
+                show(out, &format!("answer after {took:.1?}"), wire, &answer.text)?;
+                if !request.is_answered_by(&answer) {
+                    writeln!(out, "ignored: the answer belongs to another request\n")?;
+                } else if answer.code >= 200 {
+                    return Ok(Some(answer));
+                } else {
+                    provisional = true;
+                }
+            }
+            None if Instant::now() >= deadline => return Ok(None),
+            None => {
+                writeln!(
+                    out,
+                    "no answer yet after {:.1?}: sent again\n",
+                    began.elapsed()
+                )?;
+                wire.send(&request.text)?;
+                pause = T2.min(pause * 2);
+            }
+        }
+    }
+}
+
+/// Acknowledges the final answer to an INVITE, and hangs up if it was a 2xx.
+fn end_call(
+    wire: &mut Wire,
+    invite: &Request,
+    answer: &Answer,
+    timeout: Duration,
+    out: &mut impl Write,
+) -> anyhow::Result<()> {
+    let ack = invite.ack(answer);
+    show(out, "sent", wire, &ack.text)?;
+    wire.send(&ack.text)?;
+    if answer.code < 300 {
+        let bye = invite.bye(answer);
+        if exchange(wire, &bye, Instant::now() + timeout, out)?.is_none() {
+            eprintln!("warning: the BYE was not answered within {timeout:?}");
+        }
+    }
+    Ok(())
+}
+
+fn show(out: &mut impl Write, what: &str, wire: &Wire, message: &[u8]) -> std::io::Result<()> {
+    let (local, peer, transport) = (wire.local(), wire.peer(), wire.transport());
+    match what {
+        "sent" => writeln!(out, "sent over {transport} from {local} to {peer}:")?,
+        what => writeln!(out, "{what} from {peer}:")?,
+    }
+    let text = String::from_utf8_lossy(message);
+    for line in text.trim_end().lines() {
+        writeln!(out, "    {}", clean(line))?;
+    }
+    writeln!(out)?;
+    out.flush()
+}
+
+fn resolve(hop: &NextHop, from: Option<SocketAddr>) -> anyhow::Result<SocketAddr> {
+    let port = hop.port.unwrap_or(SIP_PORT);
+    let addr = match &hop.host {
+        Host::Addr(ip) => SocketAddr::new(*ip, port),
+        Host::Name(name) => (name.as_str(), port)
+            .to_socket_addrs()
+            .with_context(|| format!("the name {name} has no address"))?
+            .find(|addr| from.is_none_or(|from| from.is_ipv4() == addr.is_ipv4()))
+            .with_context(|| format!("the name {name} has no address of the family of --from"))?,
+    };
+    match from {
+        Some(from) if from.is_ipv4() != addr.is_ipv4() => {
+            bail!(
+                "can't send from {} to {}: one is IPv4, the other IPv6",
+                from.ip(),
+                addr.ip()
+            )
+        }
+        _ => Ok(addr),
+    }
+}
+
+fn parse_source(text: &str) -> anyhow::Result<SocketAddr> {
+    if let Ok(ip) = text.parse::<IpAddr>() {
+        return Ok(SocketAddr::new(ip, 0));
+    }
+    text.parse().with_context(|| {
+        format!("--from {text}: not an address; write for example 127.0.0.10 or 127.0.0.10:5060")
+    })
+}
+
+fn parse_timeout(text: &str) -> Result<Duration, String> {
+    let time = parse_duration(text).filter(|time| !time.is_zero());
+    time.ok_or_else(|| "write a time with its unit, for example 500ms or 5s".into())
+}
+
+fn parse_method(text: &str) -> Result<String, String> {
+    let token = |byte: u8| byte.is_ascii_alphanumeric() || b"-.!%*_+`'~".contains(&byte);
+    match text {
+        "" => Err("the method is empty".into()),
+        "ACK" | "CANCEL" => {
+            Err("it has no answer of its own; an INVITE is followed by its ACK anyway".into())
+        }
+        text if text.bytes().all(token) => Ok(text.to_owned()),
+        _ => Err("a method is one word of letters and digits".into()),
+    }
+}
+
+/// The user part of a SIP URI (RFC 3261 §25.1), already escaped.
+fn parse_user(text: &str) -> Result<String, String> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.!~*'()&=+$,;?/%".contains(&byte);
+    if text.is_empty() || !text.bytes().all(allowed) {
+        return Err(
+            "a user is made of letters, digits and -_.!~*'()&=+$,;?/; write others as %XX".into(),
+        );
+    }
+    Ok(text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Probe {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn target(words: &str) -> anyhow::Result<Target> {
+        let words = std::iter::once("probe").chain(words.split_whitespace());
+        Target::new(&Probe::try_parse_from(words)?.args)
+    }
+
+    #[test]
+    fn targets_name_place_user_and_transport() {
+        let plain = target("sip:127.0.0.1").unwrap();
+        assert_eq!(plain.uri, "sip:127.0.0.1");
+        assert_eq!(plain.addr, "127.0.0.1:5060".parse().unwrap());
+        assert_eq!(plain.transport, Transport::Udp);
+
+        let full = target("sip:alice@[::1]:5070;transport=tcp --from [::1]:5080").unwrap();
+        assert_eq!(full.uri, "sip:alice@[::1]:5070");
+        assert_eq!(full.from, Some("[::1]:5080".parse().unwrap()));
+        assert_eq!(full.transport, Transport::Tcp);
+
+        let asked = target("sip:127.0.0.1:5062 --from 127.0.0.9 --user bob --tcp").unwrap();
+        assert_eq!(asked.uri, "sip:bob@127.0.0.1:5062");
+        assert_eq!(asked.transport, Transport::Tcp);
+    }
+
+    #[test]
+    fn bad_words_are_refused_with_a_mend() {
+        for (words, mend) in [
+            ("127.0.0.1:5060", "write \"sip:HOST:PORT\""),
+            ("sip:127.0.0.1 --from localhost", "127.0.0.10"),
+            ("sip:127.0.0.1 --from ::1", "one is IPv4, the other IPv6"),
+            ("sip:127.0.0.1 --timeout 5", "with its unit"),
+            ("sip:127.0.0.1 --method ACK", "followed by its ACK"),
+            ("sip:127.0.0.1 --user a\u{7f}b", "%XX"),
+        ] {
+            let error = target(words).err().unwrap();
+            assert!(format!("{error:#}").contains(mend), "{words}: {error:#}");
+        }
+    }
+}

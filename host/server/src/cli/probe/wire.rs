@@ -1,0 +1,196 @@
+//! The socket that a probe sends and receives on.
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use portcullis_sip::Transport;
+use socket2::{Domain, Socket, Type};
+
+/// One UDP socket or TCP connection to one peer.
+pub(super) enum Wire {
+    Udp {
+        socket: UdpSocket,
+        local: SocketAddr,
+        peer: SocketAddr,
+    },
+    Tcp {
+        stream: TcpStream,
+        local: SocketAddr,
+        peer: SocketAddr,
+        received: Vec<u8>,
+    },
+}
+
+impl Wire {
+    pub(super) fn open(
+        transport: Transport,
+        from: Option<SocketAddr>,
+        peer: SocketAddr,
+    ) -> anyhow::Result<Self> {
+        let kind = if transport.is_reliable() {
+            Type::STREAM
+        } else {
+            Type::DGRAM
+        };
+        let socket = Socket::new(Domain::for_address(peer), kind, None)?;
+        if let Some(from) = from {
+            if transport.is_reliable() {
+                socket.set_reuse_address(true)?;
+            }
+            let bind = socket.bind(&from.into());
+            bind.with_context(|| {
+                format!("can't send from {from}: is it an address of this machine?")
+            })?;
+        }
+        let connect = socket.connect_timeout(&peer.into(), Duration::from_secs(5));
+        connect.with_context(|| format!("can't reach {peer} over {transport}"))?;
+        let local = socket
+            .local_addr()?
+            .as_socket()
+            .context("the socket has no address")?;
+        if transport.is_reliable() {
+            return Ok(Self::Tcp {
+                stream: socket.into(),
+                local,
+                peer,
+                received: Vec::new(),
+            });
+        }
+        let socket = UdpSocket::from(socket);
+        Ok(Self::Udp {
+            socket,
+            local,
+            peer,
+        })
+    }
+
+    pub(super) fn send(&mut self, message: &[u8]) -> anyhow::Result<()> {
+        let sent = match self {
+            Self::Udp { socket, .. } => socket.send(message).map(drop),
+            Self::Tcp { stream, .. } => stream.write_all(message),
+        };
+        sent.with_context(|| format!("can't send to {}", self.peer()))
+    }
+
+    /// The next message; none if it does not come until `deadline`.
+    pub(super) fn receive(&mut self, deadline: Instant) -> anyhow::Result<Option<Vec<u8>>> {
+        let received = match self {
+            Self::Udp { socket, .. } => receive_datagram(socket, deadline),
+            Self::Tcp {
+                stream, received, ..
+            } => receive_framed(stream, received, deadline),
+        };
+        match received {
+            Ok(message) => Ok(Some(message)),
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
+                ) =>
+            {
+                Ok(None)
+            }
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                anyhow::bail!("nobody listens on UDP {}", self.peer())
+            }
+            Err(error) => Err(error).with_context(|| format!("can't receive from {}", self.peer())),
+        }
+    }
+
+    pub(super) fn local(&self) -> SocketAddr {
+        match self {
+            Self::Udp { local, .. } | Self::Tcp { local, .. } => *local,
+        }
+    }
+
+    pub(super) fn peer(&self) -> SocketAddr {
+        match self {
+            Self::Udp { peer, .. } | Self::Tcp { peer, .. } => *peer,
+        }
+    }
+
+    pub(super) fn transport(&self) -> Transport {
+        match self {
+            Self::Udp { .. } => Transport::Udp,
+            Self::Tcp { .. } => Transport::Tcp,
+        }
+    }
+
+    pub(super) fn is_reliable(&self) -> bool {
+        self.transport().is_reliable()
+    }
+}
+
+fn receive_datagram(socket: &UdpSocket, deadline: Instant) -> io::Result<Vec<u8>> {
+    socket.set_read_timeout(Some(left(deadline)?))?;
+    let mut buffer = vec![0; 65_535];
+    let length = socket.recv(&mut buffer)?;
+    buffer.truncate(length);
+    Ok(buffer)
+}
+
+/// The next message of a stream; what lies behind it waits in `received`.
+fn receive_framed(
+    stream: &mut TcpStream,
+    received: &mut Vec<u8>,
+    deadline: Instant,
+) -> io::Result<Vec<u8>> {
+    loop {
+        if let Some(end) = message_end(received) {
+            let rest = received.split_off(end);
+            return Ok(std::mem::replace(received, rest));
+        }
+        stream.set_read_timeout(Some(left(deadline)?))?;
+        let mut chunk = [0; 16_384];
+        match stream.read(&mut chunk)? {
+            0 => {
+                return Err(io::Error::new(
+                    io::ErrorKind::UnexpectedEof,
+                    "the connection was closed",
+                ));
+            }
+            n => received.extend_from_slice(&chunk[..n]),
+        }
+    }
+}
+
+/// Where the first message of a stream ends (RFC 3261 §18.3); none if it is not whole yet.
+fn message_end(bytes: &[u8]) -> Option<usize> {
+    let head_end = bytes.windows(4).position(|window| window == b"\r\n\r\n")? + 4;
+    let head = String::from_utf8_lossy(&bytes[..head_end]);
+    let body = head.lines().find_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        let name = name.trim();
+        let is_length =
+            name.eq_ignore_ascii_case("content-length") || name.eq_ignore_ascii_case("l");
+        is_length
+            .then(|| value.trim().parse::<usize>().ok())
+            .flatten()
+    });
+    let end = head_end.checked_add(body.unwrap_or_default())?;
+    (bytes.len() >= end).then_some(end)
+}
+
+fn left(deadline: Instant) -> io::Result<Duration> {
+    let left = deadline.saturating_duration_since(Instant::now());
+    if left.is_zero() {
+        return Err(io::ErrorKind::TimedOut.into());
+    }
+    Ok(left)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn streams_are_cut_behind_the_body() {
+        let message = b"SIP/2.0 200 OK\r\nl: 3\r\n\r\nabcSIP/2.0";
+        assert_eq!(message_end(message), Some(27));
+        assert_eq!(message_end(&message[..26]), None);
+        assert_eq!(message_end(b"SIP/2.0 200 OK\r\nl: 3\r\n"), None);
+        assert_eq!(message_end(b"SIP/2.0 200 OK\r\n\r\n"), Some(18));
+    }
+}
