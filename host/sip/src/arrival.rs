@@ -116,6 +116,9 @@ mod tests {
     #[test]
     fn an_unknown_transport_is_named_with_its_mend() {
         let error = "sctp".parse::<Transport>().unwrap_err();
-        assert_eq!(error.to_string(), "unknown transport \"sctp\": use udp or tcp");
+        assert_eq!(
+            error.to_string(),
+            "unknown transport \"sctp\": use udp or tcp"
+        );
     }
 }

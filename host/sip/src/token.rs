@@ -19,7 +19,10 @@ pub(crate) fn trim(bytes: &[u8]) -> (&[u8], usize) {
 
 /// The slice without linear white space at its end.
 pub(crate) fn trim_end(bytes: &[u8]) -> &[u8] {
-    let end = bytes.iter().rposition(|&byte| !is_space(byte)).map_or(0, |at| at + 1);
+    let end = bytes
+        .iter()
+        .rposition(|&byte| !is_space(byte))
+        .map_or(0, |at| at + 1);
     bytes.get(..end).unwrap_or_default()
 }
 
@@ -30,6 +33,19 @@ pub(crate) fn skip_space(bytes: &[u8], from: usize) -> usize {
         at += 1;
     }
     at
+}
+
+/// The place behind the quoted string that begins at `from`, backslash pairs understood; `None` when
+/// it never ends.
+pub(crate) fn skip_quoted(bytes: &[u8], from: usize) -> Option<usize> {
+    let mut at = from + 1;
+    loop {
+        let found = at + memchr::memchr2(b'"', b'\\', bytes.get(at..)?)?;
+        if bytes[found] == b'"' {
+            return Some(found + 1);
+        }
+        at = found + 2;
+    }
 }
 
 static TOKEN: [bool; 256] = token_table();
@@ -61,6 +77,15 @@ mod tests {
         for byte in b"()<>@,;:\\\"/[]?={} \t\x7f\xc3" {
             assert!(!is_token(&[*byte]), "{byte:#x}");
         }
+    }
+
+    #[test]
+    fn quoted_strings_end_at_the_first_quote_that_is_not_escaped() {
+        assert_eq!(skip_quoted(br#""a" b"#, 0), Some(3));
+        assert_eq!(skip_quoted(br#"x"\"\\" b"#, 1), Some(7));
+        assert_eq!(skip_quoted(br#""a\""#, 0), None);
+        assert_eq!(skip_quoted(br#""a\"#, 0), None);
+        assert_eq!(skip_quoted(br#"""#, 0), None);
     }
 
     #[test]

@@ -186,7 +186,12 @@ const fn slot_table() -> [u8; SLOT_COUNT] {
     let mut at = 0;
     while at < KNOWN.len() {
         let full = KNOWN[at].full.as_bytes();
-        let slot = slot(full[0], full[full.len() / 2], full[full.len() - 1], full.len());
+        let slot = slot(
+            full[0],
+            full[full.len() / 2],
+            full[full.len() - 1],
+            full.len(),
+        );
         assert!(table[slot] == NO_SLOT, "two header names share a slot");
         table[slot] = at as u8;
         at += 1;
@@ -216,8 +221,14 @@ mod tests {
         for (at, known) in KNOWN.iter().enumerate() {
             assert_eq!(known.name as usize, at);
             assert_eq!(HeaderName::of(known.full.as_bytes()), known.name);
-            assert_eq!(HeaderName::of(known.full.to_ascii_uppercase().as_bytes()), known.name);
-            assert_eq!(HeaderName::of(known.full.to_ascii_lowercase().as_bytes()), known.name);
+            assert_eq!(
+                HeaderName::of(known.full.to_ascii_uppercase().as_bytes()),
+                known.name
+            );
+            assert_eq!(
+                HeaderName::of(known.full.to_ascii_lowercase().as_bytes()),
+                known.name
+            );
             assert_eq!(known.name.as_str(), known.full);
             if let Some(compact) = known.name.compact() {
                 let upper = compact.to_ascii_uppercase();
@@ -229,7 +240,16 @@ mod tests {
 
     #[test]
     fn near_misses_are_other() {
-        for raw in ["", "Vi", "Viaa", "Call_ID", "Call\rID", "z", "X-Via", "Content-Lengti"] {
+        for raw in [
+            "",
+            "Vi",
+            "Viaa",
+            "Call_ID",
+            "Call\rID",
+            "z",
+            "X-Via",
+            "Content-Lengti",
+        ] {
             assert_eq!(HeaderName::of(raw.as_bytes()), HeaderName::Other, "{raw:?}");
         }
         assert_eq!(HeaderName::Other.as_str(), "");

@@ -50,7 +50,7 @@ impl Index {
     }
 
     /// The headers from the first of this name on, others among them.
-    pub(super) fn from_first(&self, name: HeaderName) -> &[Entry] {
+    pub(super) fn since_first(&self, name: HeaderName) -> &[Entry] {
         let first = usize::from(self.first[name as usize]);
         self.entries.get(first..).unwrap_or_default()
     }

@@ -35,7 +35,11 @@ pub(crate) struct LineBreak {
 }
 
 /// The next line end at or behind `from`; `None` when there is none yet.
-pub(crate) fn line_break(bytes: &[u8], from: usize, expected: Option<LineEnd>) -> Option<LineBreak> {
+pub(crate) fn line_break(
+    bytes: &[u8],
+    from: usize,
+    expected: Option<LineEnd>,
+) -> Option<LineBreak> {
     let mut odd = None;
     let mut at = from;
     loop {
@@ -55,7 +59,12 @@ pub(crate) fn line_break(bytes: &[u8], from: usize, expected: Option<LineEnd>) -
         if expected.is_some_and(|expected| expected != kind) {
             odd = odd.or(Some(end));
         }
-        return Some(LineBreak { end, next, kind, odd });
+        return Some(LineBreak {
+            end,
+            next,
+            kind,
+            odd,
+        });
     }
 }
 

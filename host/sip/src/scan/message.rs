@@ -71,7 +71,7 @@ impl<'a> Message<'a> {
 
     /// All headers of this name, in their order.
     pub fn headers(self, name: HeaderName) -> impl Iterator<Item = Field<'a>> {
-        let entries = self.index.from_first(name).iter();
+        let entries = self.index.since_first(name).iter();
         entries
             .filter(move |entry| entry.name == name)
             .map(move |entry| self.field(entry))
@@ -79,14 +79,17 @@ impl<'a> Message<'a> {
 
     /// All headers, in their order.
     pub fn fields(self) -> impl DoubleEndedIterator<Item = Field<'a>> + ExactSizeIterator {
-        self.index.entries.iter().map(move |entry| self.field(entry))
+        self.index
+            .entries
+            .iter()
+            .map(move |entry| self.field(entry))
     }
 
     /// All headers of a name that need not be a known one, in their order. Case does not matter,
     /// and a compact name finds the full one and the other way round.
     pub fn by_name<'n>(self, name: &'n str) -> impl Iterator<Item = Field<'a>> + use<'a, 'n> {
         let wanted = HeaderName::of(name.as_bytes());
-        let entries = self.index.from_first(wanted).iter();
+        let entries = self.index.since_first(wanted).iter();
         entries
             .filter(move |entry| entry.name == wanted)
             .map(move |entry| self.field(entry))

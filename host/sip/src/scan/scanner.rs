@@ -2,7 +2,7 @@
 
 use super::index::{Entry, Span, StartSpans};
 use super::lines::{header_break, leading_line_ends, line_break};
-use super::{Fault, HeaderName, Index, LineEnd, Limits, ScanError, start_line};
+use super::{Fault, HeaderName, Index, Limits, LineEnd, ScanError, start_line};
 use crate::cseq::{CSeq, content_length, max_forwards};
 use crate::token;
 
@@ -74,7 +74,14 @@ impl<'a> Scanner<'a, '_> {
         let limit = self.limits.start_line_bytes;
         let Some(first) = line_break(self.bytes, 0, None) else {
             let long = self.bytes.len() > limit;
-            self.note(if long { Fault::StartLineTooLong } else { Fault::NotSip }, 0);
+            self.note(
+                if long {
+                    Fault::StartLineTooLong
+                } else {
+                    Fault::NotSip
+                },
+                0,
+            );
             return None;
         };
         self.index.line_end = first.kind;

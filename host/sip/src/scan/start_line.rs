@@ -37,7 +37,11 @@ fn request_line(line: &[u8]) -> (StartSpans, Option<Fault>) {
     let strict = trimmed.len() == line.len()
         && uri.len() == between.len()
         && !uri.is_empty()
-        && line.iter().filter(|&&byte| byte <= b' ' || byte == 0x7f).count() == 2;
+        && line
+            .iter()
+            .filter(|&&byte| byte <= b' ' || byte == 0x7f)
+            .count()
+            == 2;
     (spans, (!strict).then_some(Fault::RequestLine))
 }
 
@@ -57,7 +61,12 @@ fn status_line(line: &[u8]) -> (StartSpans, Option<Fault>) {
 }
 
 fn status_code(digits: &[u8]) -> Option<u16> {
-    let [hundreds @ b'1'..=b'6', tens @ b'0'..=b'9', ones @ b'0'..=b'9'] = digits else {
+    let [
+        hundreds @ b'1'..=b'6',
+        tens @ b'0'..=b'9',
+        ones @ b'0'..=b'9',
+    ] = digits
+    else {
         return None;
     };
     Some(u16::from(hundreds - b'0') * 100 + u16::from(tens - b'0') * 10 + u16::from(ones - b'0'))

@@ -1,0 +1,281 @@
+//! SIP and SIPS URIs (RFC 3261 §19.1), read in place.
+
+use std::ops::Range;
+
+use memchr::memchr;
+use thiserror::Error;
+
+use crate::arrival::Transport;
+use crate::host::{Host, port};
+use crate::params::Params;
+
+/// A SIP or SIPS URI. Escapes are left as they are.
+#[derive(Clone, Debug)]
+pub struct Uri<'a> {
+    /// `sip` or `sips`.
+    pub scheme: Scheme,
+    /// What stands before `@`, without the password.
+    pub user: Option<&'a [u8]>,
+    /// What stands behind the first colon before `@`.
+    pub password: Option<&'a [u8]>,
+    /// Where the URI points.
+    pub host: Host<'a>,
+    /// 1 to 65535, when it is named.
+    pub port: Option<u16>,
+    /// Where host and port stand in the URI.
+    pub host_range: Range<usize>,
+    /// Behind the first semicolon after the host.
+    pub params: Params<'a>,
+    /// Behind the question mark.
+    pub headers: Option<&'a [u8]>,
+}
+
+impl<'a> Uri<'a> {
+    /// Reads a URI that fills the slice.
+    ///
+    /// # Errors
+    /// What keeps a proxy from using it; [`UriError::Scheme`] for every other scheme.
+    pub fn parse(uri: &'a [u8]) -> Result<Self, UriError> {
+        let (scheme, start) = Scheme::prefix(uri)?;
+        if uri.iter().any(|&byte| is_foreign(byte)) {
+            return Err(UriError::Character);
+        }
+
+        let userinfo = memchr(b'@', &uri[start..]).map(|length| &uri[start..start + length]);
+        let (user, password) = userinfo.map_or((None, None), split_user);
+        let host_start = start + userinfo.map_or(0, |userinfo| userinfo.len() + 1);
+        let (host, length) = Host::prefix(&uri[host_start..]).ok_or(UriError::Host)?;
+        let mut end = host_start + length;
+        let mut number = None;
+        if uri.get(end) == Some(&b':') {
+            let digits = digits(&uri[end + 1..]);
+            number = Some(port(digits).ok_or(UriError::Port)?);
+            end += 1 + digits.len();
+        }
+
+        let host_range = host_start..end;
+        let tail = &uri[end..];
+        if !matches!(tail.first(), None | Some(b';' | b'?')) {
+            return Err(UriError::Host);
+        }
+        let question = memchr(b'?', tail);
+        let params = &tail[..question.unwrap_or(tail.len())];
+        Ok(Self {
+            scheme,
+            user,
+            password,
+            host,
+            port: number,
+            host_range,
+            params: Params::of_uri(params, end),
+            headers: question.map(|at| &tail[at + 1..]),
+        })
+    }
+
+    /// The port to use: the named one, else the scheme's.
+    pub fn port_or_default(&self) -> u16 {
+        self.port.unwrap_or_else(|| self.scheme.default_port())
+    }
+
+    /// `lr`: the element is a loose router (RFC 3261 §19.1.1). Some write `lr=on`.
+    pub fn is_loose_router(&self) -> bool {
+        self.params.named("lr").is_some()
+    }
+
+    /// The `transport` parameter as it stands there.
+    pub fn transport(&self) -> Option<&'a [u8]> {
+        self.params.named("transport")?.value
+    }
+
+    /// The transport to use: the named one, else UDP. `None` when it is one that we do not speak.
+    pub fn known_transport(&self) -> Option<Transport> {
+        self.transport()
+            .map_or(Some(Transport::Udp), Transport::from_token)
+    }
+
+    /// The `maddr` parameter: the host to send to in place of the URI's own.
+    pub fn maddr(&self) -> Option<&'a [u8]> {
+        self.params.named("maddr")?.value
+    }
+}
+
+/// The schemes of [`Uri`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Scheme {
+    /// `sip:`
+    Sip,
+    /// `sips:`
+    Sips,
+}
+
+impl Scheme {
+    /// 5060, or 5061 for `sips`.
+    pub const fn default_port(self) -> u16 {
+        match self {
+            Self::Sip => 5060,
+            Self::Sips => 5061,
+        }
+    }
+
+    /// The scheme and where it ends, colon included.
+    fn prefix(uri: &[u8]) -> Result<(Self, usize), UriError> {
+        let name = scheme_name(uri).ok_or(UriError::NoScheme)?;
+        if name.eq_ignore_ascii_case(b"sip") {
+            return Ok((Self::Sip, name.len() + 1));
+        }
+        if name.eq_ignore_ascii_case(b"sips") {
+            return Ok((Self::Sips, name.len() + 1));
+        }
+        Err(UriError::Scheme)
+    }
+}
+
+/// The scheme of any URI, without the colon; `None` when there is none.
+pub fn scheme_name(uri: &[u8]) -> Option<&[u8]> {
+    let name = uri.get(..memchr(b':', uri)?)?;
+    let is_later = |byte: &u8| byte.is_ascii_alphanumeric() || b"+-.".contains(byte);
+    (name.first()?.is_ascii_alphabetic() && name.iter().all(is_later)).then_some(name)
+}
+
+/// Why a URI cannot be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum UriError {
+    /// No name and colon at the start.
+    #[error("the URI has no scheme")]
+    NoScheme,
+    /// A proxy that does not know how to use it answers 416 (RFC 3261 §16.3).
+    #[error("the URI's scheme is neither sip nor sips")]
+    Scheme,
+    /// Space, controls, quotes or angle brackets.
+    #[error("the URI has a character that must be escaped")]
+    Character,
+    /// No host, or something that is none; IPv6 addresses need brackets.
+    #[error("the URI's host is no name and no address")]
+    Host,
+    /// Not a number from 1 to 65535.
+    #[error("the URI's port is not a number from 1 to 65535")]
+    Port,
+}
+
+fn split_user(userinfo: &[u8]) -> (Option<&[u8]>, Option<&[u8]>) {
+    match memchr(b':', userinfo) {
+        Some(colon) => (Some(&userinfo[..colon]), Some(&userinfo[colon + 1..])),
+        None => (Some(userinfo), None),
+    }
+}
+
+/// The leading bytes that could be a port: up to the next delimiter.
+fn digits(bytes: &[u8]) -> &[u8] {
+    let end = bytes.iter().position(|byte| matches!(byte, b';' | b'?'));
+    &bytes[..end.unwrap_or(bytes.len())]
+}
+
+fn is_foreign(byte: u8) -> bool {
+    byte <= b' ' || matches!(byte, 0x7f | b'"' | b'<' | b'>')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn uri(text: &str) -> Uri<'_> {
+        Uri::parse(text.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn all_parts_are_found() {
+        let uri = uri(
+            "SIPS:john.doe:secret@Example.com:5071;transport=TCP;lr=on;maddr=192.0.2.1?Subject=x",
+        );
+        assert_eq!(uri.scheme, Scheme::Sips);
+        assert_eq!(uri.user, Some(&b"john.doe"[..]));
+        assert_eq!(uri.password, Some(&b"secret"[..]));
+        assert_eq!(uri.host, Host::Name(b"example.com"));
+        assert_eq!(uri.port, Some(5071));
+        assert_eq!(uri.host_range, 21..37);
+        assert_eq!(uri.known_transport(), Some(Transport::Tcp));
+        assert_eq!(uri.maddr(), Some(&b"192.0.2.1"[..]));
+        assert!(uri.is_loose_router());
+        assert_eq!(uri.headers, Some(&b"Subject=x"[..]));
+    }
+
+    #[test]
+    fn what_is_left_out_has_its_default() {
+        let uri = uri("sip:example.com");
+        assert_eq!(
+            (uri.user, uri.password, uri.port, uri.headers),
+            (None, None, None, None)
+        );
+        assert_eq!(uri.port_or_default(), 5060);
+        assert_eq!(uri.known_transport(), Some(Transport::Udp));
+        assert!(!uri.is_loose_router());
+        assert!(uri.params.is_empty());
+    }
+
+    #[test]
+    fn users_may_hold_nearly_everything() {
+        let semicolon = uri("sip:user;par=u%40example.net@example.com");
+        assert_eq!(semicolon.user, Some(&b"user;par=u%40example.net"[..]));
+        assert!(semicolon.params.is_empty());
+        let crazy = uri(
+            "sip:1_unusual.URI~(to-be!sure)&isn't+it$/crazy?,/;;*:&it+has=1,weird!*pas$wo~d_too.(doesn't-it)@example.com",
+        );
+        assert_eq!(
+            crazy.user,
+            Some(&b"1_unusual.URI~(to-be!sure)&isn't+it$/crazy?,/;;*"[..])
+        );
+        assert_eq!(crazy.host, Host::Name(b"example.com"));
+        assert_eq!(
+            uri("sip:null-%00-null@example.com").user,
+            Some(&b"null-%00-null"[..])
+        );
+    }
+
+    #[test]
+    fn ipv6_needs_brackets() {
+        let with_port = uri("sip:[2001:db8::10]:5070");
+        assert_eq!(
+            (with_port.host.to_string(), with_port.port),
+            ("[2001:db8::10]".into(), Some(5070))
+        );
+        let without = uri("sip:user@[2001:db8::10:5070]");
+        assert_eq!(
+            (without.host.to_string(), without.port),
+            ("[2001:db8::10:5070]".into(), None)
+        );
+        assert_eq!(Uri::parse(b"sip:2001:db8::10").unwrap_err(), UriError::Port);
+    }
+
+    #[test]
+    fn each_fault_has_its_name() {
+        for (text, error) in [
+            ("", UriError::NoScheme),
+            ("example.com", UriError::NoScheme),
+            ("<sip:user@example.com>", UriError::NoScheme),
+            ("tel:+15551234", UriError::Scheme),
+            (
+                "nobodyKnowsThisScheme:totallyopaquecontent",
+                UriError::Scheme,
+            ),
+            ("sip:", UriError::Host),
+            ("sip:user@", UriError::Host),
+            ("sip:a@b@c", UriError::Host),
+            ("sip:exa%6dple.com", UriError::Host),
+            ("sip:a b@example.com", UriError::Character),
+            ("sip:a@example.com>", UriError::Character),
+            ("sip:example.com:", UriError::Port),
+            ("sip:example.com:0;lr", UriError::Port),
+            ("sip:example.com:5060x", UriError::Port),
+            ("sip:example.com:65536", UriError::Port),
+        ] {
+            assert_eq!(Uri::parse(text.as_bytes()).unwrap_err(), error, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_parameter_keeps_its_place_in_the_uri() {
+        let text = "sip:p1.example.com;lr;r2=on";
+        let r2 = uri(text).params.named("r2").unwrap();
+        assert_eq!(&text[r2.range], ";r2=on");
+    }
+}
