@@ -1,0 +1,151 @@
+//! The callers: one socket for each source, and the books they share.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+
+use anyhow::{Context, Result};
+use portcullis_udp::{Receiver, Sender};
+
+use crate::answer::Reader;
+use crate::histogram::Histogram;
+use crate::ledger::{Ledger, Settled};
+use crate::plan::{Mode, Plan};
+use crate::socket;
+use crate::tally::Tally;
+use crate::template::Template;
+
+/// Datagrams read or written with one system call.
+pub(crate) const BATCH: usize = 32;
+
+/// All callers of a run.
+pub(crate) struct Crowd {
+    /// What has been counted.
+    pub(crate) tally: Tally,
+    /// Latencies of answers to requests that were sent once.
+    pub(crate) latencies: Histogram,
+    callers: Vec<Caller>,
+    ledger: Ledger,
+    reader: Reader,
+    receiver: Receiver,
+    sender: Sender,
+    target: SocketAddr,
+    mode: Mode,
+    expected: Option<u16>,
+}
+
+/// One source. It owns every slot whose number leaves its own when divided by the number of callers.
+struct Caller {
+    socket: UdpSocket,
+    template: Template,
+    free: VecDeque<usize>,
+}
+
+impl Crowd {
+    /// Binds the sources.
+    pub(crate) fn bind(plan: &Plan) -> Result<Self> {
+        let count = plan.sources;
+        let mut callers = Vec::with_capacity(count);
+        for (nth, address) in plan.source_addresses().into_iter().enumerate() {
+            let socket = socket::bind(SocketAddr::new(address, 0))
+                .with_context(|| format!("source {address}"))?;
+            callers.push(Caller {
+                template: Template::new(plan.mode, socket.local_addr()?, plan.target),
+                socket,
+                free: (0..plan.outstanding).map(|n| n * count + nth).collect(),
+            });
+        }
+        Ok(Self {
+            tally: Tally::default(),
+            latencies: Histogram::new(),
+            callers,
+            ledger: Ledger::new(count * plan.outstanding),
+            reader: Reader::new(),
+            receiver: Receiver::new(BATCH),
+            sender: Sender::new(BATCH),
+            target: plan.target,
+            mode: plan.mode,
+            expected: plan.expected_code(),
+        })
+    }
+
+    /// Number of callers.
+    pub(crate) fn len(&self) -> usize {
+        self.callers.len()
+    }
+
+    /// Sends new requests of this caller: as many as it has free slots, at most `limit`. Gives how many.
+    pub(crate) fn call(&mut self, caller: usize, limit: u64, now_ns: u64) -> io::Result<u64> {
+        let caller = &mut self.callers[caller];
+        let mut sent = 0;
+        while sent < limit {
+            let Some(slot) = caller.free.pop_front() else {
+                break;
+            };
+            let id = self.ledger.begin(slot, now_ns);
+            self.sender.push(caller.template.with_id(id), self.target);
+            sent += 1;
+        }
+        socket::send(&mut self.sender, &caller.socket)?;
+        self.tally.sent += sent;
+        Ok(sent)
+    }
+
+    /// Takes one batch of answers from this caller's socket and gives its size.
+    pub(crate) fn collect(&mut self, caller: usize, now_ns: u64) -> io::Result<usize> {
+        let caller = &mut self.callers[caller];
+        let count = socket::receive(&mut self.receiver, &caller.socket)?;
+        for nth in 0..count {
+            let bytes = self.receiver.datagram(nth).0;
+            let answer = match self.mode {
+                Mode::Echo => caller.template.id_of(bytes).map(|id| (0, id)),
+                _ => self
+                    .reader
+                    .read(bytes)
+                    .map(|answer| (answer.code, answer.id)),
+            };
+            let settled = answer.map_or(Settled::Foreign, |(_, id)| self.ledger.settle(id, now_ns));
+            match settled {
+                Settled::First { slot, latency_ns } => {
+                    let code = answer.map_or(0, |(code, _)| code);
+                    // A final answer frees the slot; so does a provisional one, which no mode expects and which is counted as wrong.
+                    self.tally
+                        .answer(code, self.expected.is_none_or(|expected| code == expected));
+                    if let Some(ns) = latency_ns {
+                        self.latencies.record(ns);
+                    }
+                    caller.free.push_back(slot);
+                }
+                Settled::Repeated => self.tally.repeated += 1,
+                Settled::Foreign => self.tally.foreign += 1,
+            }
+        }
+        Ok(count)
+    }
+
+    /// Sends again what has waited longer than `patience_ns`.
+    pub(crate) fn call_again(&mut self, now_ns: u64, patience_ns: u64) -> io::Result<()> {
+        let count = self.callers.len();
+        for (slot, id) in self.ledger.overdue(now_ns, patience_ns) {
+            let caller = &mut self.callers[slot % count];
+            self.sender.push(caller.template.with_id(id), self.target);
+            socket::send(&mut self.sender, &caller.socket)?;
+            self.tally.resent += 1;
+        }
+        Ok(())
+    }
+
+    /// Gives up what has waited longer than `patience_ns`.
+    pub(crate) fn give_up(&mut self, now_ns: u64, patience_ns: u64) {
+        let count = self.callers.len();
+        for slot in self.ledger.give_up(now_ns, patience_ns) {
+            self.callers[slot % count].free.push_back(slot);
+            self.tally.lost += 1;
+        }
+    }
+
+    /// True while any request waits for an answer.
+    pub(crate) fn any_under_way(&self) -> bool {
+        self.ledger.any_under_way()
+    }
+}

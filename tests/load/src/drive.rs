@@ -1,0 +1,254 @@
+//! One run: warm-up, measured window, and the wait for the last answers.
+
+use std::hint;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+
+use crate::crowd::Crowd;
+use crate::plan::{End, Plan};
+use crate::sink::Sink;
+use crate::tally::{Report, Window};
+use crate::usage::{Consumed, Watched};
+
+/// How often overdue requests are looked for and a window's end is checked.
+const HOUSEKEEPING_NS: u64 = 5_000_000;
+/// At a fixed rate the core is left to others between turns. In a closed loop this generator never sleeps: waking it would be charged
+/// to the server, in whose send the kernel does that.
+const REST: Duration = Duration::from_micros(100);
+/// The pause in a closed loop when few answers have come, so that they gather to batches.
+const PAUSE_NS: u64 = 20_000;
+/// As many datagrams in one visit are worth no pause.
+const PLENTY: usize = 8;
+/// In a closed loop, so many times a request is sent again at the end before it counts as lost.
+const LAST_TRIES: u32 = 6;
+
+/// Runs the plan to its end.
+///
+/// # Errors
+/// When sockets cannot be bound, or a watched process is not there.
+pub fn run(plan: &Plan) -> Result<Report> {
+    plan.check()?;
+    let mut drive = Drive::new(plan)?;
+    drive.warm_up()?;
+    drive.measure()?;
+    drive.finish()?;
+    let relayed = drive.sink.as_ref().map(Sink::requests);
+    Ok(drive.crowd.tally.report(plan.mode, relayed, drive.window))
+}
+
+struct Drive<'p> {
+    plan: &'p Plan,
+    crowd: Crowd,
+    sink: Option<Sink>,
+    watched: Option<Watched>,
+    begun: Instant,
+    pacer: Pacer,
+    window: Window,
+    idle_ns: u64,
+}
+
+/// How many requests may be sent at a moment.
+struct Pacer {
+    rate: Option<u64>,
+    since_ns: u64,
+    sent: u64,
+    limit: u64,
+}
+
+impl<'p> Drive<'p> {
+    fn new(plan: &'p Plan) -> Result<Self> {
+        let watched = (!plan.watch.is_empty()).then(|| Watched::new(&plan.watch));
+        Ok(Self {
+            plan,
+            crowd: Crowd::bind(plan)?,
+            sink: plan
+                .sink
+                .map(|address| Sink::bind(address).context("the callee"))
+                .transpose()?,
+            watched: watched.transpose()?,
+            begun: Instant::now(),
+            pacer: Pacer::new(plan.rate, 0, u64::MAX),
+            window: Window::default(),
+            idle_ns: 0,
+        })
+    }
+
+    fn warm_up(&mut self) -> Result<()> {
+        if self.plan.warm_up.is_zero() {
+            return Ok(());
+        }
+        let end = self.plan.warm_up.as_nanos() as u64;
+        self.turn_until(|drive| drive.now_ns() >= end)
+    }
+
+    fn measure(&mut self) -> Result<()> {
+        let start = self.now_ns();
+        let (limit, end) = match self.plan.end {
+            End::Requests(count) => (count, u64::MAX),
+            End::After(length) => (u64::MAX, start + length.as_nanos() as u64),
+        };
+        let answered = self.crowd.tally.answered;
+        self.crowd.latencies.clear();
+        self.pacer = Pacer::new(self.plan.rate, start, limit);
+        self.idle_ns = 0;
+        let before = self.consumed()?;
+        self.turn_until(|drive| drive.now_ns() >= end || drive.pacer.spent())?;
+        let after = self.consumed()?;
+        let seconds = (self.now_ns() - start) as f64 / 1e9;
+
+        let answered = self.crowd.tally.answered - answered;
+        self.window = Window {
+            seconds,
+            answered,
+            per_second: answered as f64 / seconds,
+            latency: self.crowd.latencies.latency(),
+            generator_idle: self.idle_ns as f64 / 1e9 / seconds,
+            server: before.zip(after).map(|(before, after)| {
+                let memory = self.watched.as_ref().map_or(0, Watched::memory_bytes);
+                after.usage(&before, answered, seconds, memory)
+            }),
+        };
+        Ok(())
+    }
+
+    /// Asks nothing new and waits until every request is answered or given up.
+    fn finish(&mut self) -> Result<()> {
+        self.pacer.limit = self.pacer.sent;
+        let patience = match self.plan.rate {
+            Some(_) => self.plan.patience + REST * 2,
+            None => self.plan.patience * LAST_TRIES,
+        };
+        let end = self.now_ns() + patience.as_nanos() as u64;
+        self.turn_until(|drive| !drive.crowd.any_under_way() || drive.now_ns() >= end)?;
+        self.crowd.give_up(u64::MAX, 0);
+        Ok(())
+    }
+
+    /// Goes round until `done`, which is asked now and then.
+    fn turn_until(&mut self, done: impl Fn(&Self) -> bool) -> Result<()> {
+        let mut checked = 0;
+        loop {
+            let news = self.turn()?;
+            let now = self.now_ns();
+            let due = now - checked >= HOUSEKEEPING_NS;
+            if due {
+                checked = now;
+                self.settle_overdue(now)?;
+            }
+            if (due || self.pacer.spent()) && done(self) {
+                return Ok(());
+            }
+            if !news && self.plan.rate.is_some() {
+                thread::sleep(REST);
+                self.idle_ns += self.now_ns() - now;
+            }
+        }
+    }
+
+    /// Visits every caller once: takes its answers, sends what it may send. Tells whether anything happened.
+    fn turn(&mut self) -> Result<bool> {
+        let mut news = false;
+        for caller in 0..self.crowd.len() {
+            let now = self.now_ns();
+            let allowance = self.pacer.allowance(now, self.crowd.len());
+            let mut received = self.crowd.collect(caller, now)?;
+            let sent = self.crowd.call(caller, allowance, now)?;
+            self.pacer.sent += sent;
+            if let Some(sink) = &mut self.sink {
+                received += sink.turn()?;
+            }
+            news |= received > 0 || sent > 0;
+            if self.plan.rate.is_none() && received < PLENTY {
+                self.pause(now);
+            }
+        }
+        Ok(news)
+    }
+
+    fn settle_overdue(&mut self, now_ns: u64) -> Result<()> {
+        let patience_ns = self.plan.patience.as_nanos() as u64;
+        match self.plan.rate {
+            Some(_) => self.crowd.give_up(now_ns, patience_ns),
+            None => self.crowd.call_again(now_ns, patience_ns)?,
+        }
+        Ok(())
+    }
+
+    fn pause(&mut self, since_ns: u64) {
+        let end = since_ns + PAUSE_NS;
+        let mut now = self.now_ns();
+        let start = now;
+        while now < end {
+            hint::spin_loop();
+            now = self.now_ns();
+        }
+        self.idle_ns += now - start;
+    }
+
+    fn consumed(&self) -> Result<Option<Consumed>> {
+        self.watched.as_ref().map(Watched::consumed).transpose()
+    }
+
+    fn now_ns(&self) -> u64 {
+        self.begun.elapsed().as_nanos() as u64
+    }
+}
+
+impl Pacer {
+    fn new(rate: Option<u64>, since_ns: u64, limit: u64) -> Self {
+        Self {
+            rate,
+            since_ns,
+            sent: 0,
+            limit,
+        }
+    }
+
+    /// True when the last request has been sent.
+    fn spent(&self) -> bool {
+        self.sent >= self.limit
+    }
+
+    /// How many requests one of `callers` may send now, so that all of them get their share.
+    fn allowance(&self, now_ns: u64, callers: usize) -> u64 {
+        let left = self.limit - self.sent;
+        let Some(rate) = self.rate else {
+            return left;
+        };
+        let elapsed_ns = u128::from(now_ns - self.since_ns);
+        let due = (u128::from(rate) * elapsed_ns / 1_000_000_000) as u64;
+        due.saturating_sub(self.sent)
+            .div_ceil(callers as u64)
+            .min(left)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fixed_rate_allows_what_is_due_and_no_more() {
+        let mut pacer = Pacer::new(Some(1000), 5_000_000_000, 20);
+        assert_eq!(pacer.allowance(5_000_000_000, 4), 0);
+        assert_eq!(pacer.allowance(5_008_000_000, 4), 2);
+        pacer.sent = 8;
+        assert_eq!(pacer.allowance(5_008_000_000, 4), 0);
+        pacer.sent = 19;
+        assert_eq!(pacer.allowance(9_000_000_000, 4), 1);
+        pacer.sent = 20;
+        assert!(pacer.spent());
+        assert_eq!(pacer.allowance(9_000_000_000, 4), 0);
+    }
+
+    #[test]
+    fn a_closed_loop_is_bounded_by_its_limit_only() {
+        let mut pacer = Pacer::new(None, 0, 10);
+        assert_eq!(pacer.allowance(0, 16), 10);
+        pacer.sent = 4;
+        assert_eq!(pacer.allowance(0, 16), 6);
+        assert!(!Pacer::new(None, 0, u64::MAX).spent());
+    }
+}

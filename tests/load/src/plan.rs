@@ -1,0 +1,183 @@
+//! What a run does: whom it asks, what, from where, how fast and for how long.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use serde::{Deserialize, Serialize};
+
+/// Largest number of requests that one run keeps track of at the same time.
+pub const MAX_OUTSTANDING: usize = 1 << 20;
+
+/// One run.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The server under load.
+    pub target: SocketAddr,
+    /// What is asked, and what answer is right.
+    pub mode: Mode,
+    /// The status code that counts as right; the mode's own when absent.
+    pub expect: Option<u16>,
+    /// Address of the first source; IPv4 sources count up from it, IPv6 sources share it.
+    pub first_source: IpAddr,
+    /// Number of sources, one socket each.
+    pub sources: usize,
+    /// Requests that each source has under way at most.
+    pub outstanding: usize,
+    /// Requests a second, and nothing is sent twice. None makes a closed loop: the next request goes when an answer comes, and what has
+    /// no answer for `patience` is sent again.
+    pub rate: Option<u64>,
+    /// Load before the measured window.
+    pub warm_up: Duration,
+    /// Length of the measured window.
+    pub end: End,
+    /// A request without answer for this long is sent again (closed loop) or given up (fixed rate).
+    pub patience: Duration,
+    /// Where the callee of [`Mode::Relay`] listens; absent when it runs elsewhere.
+    pub sink: Option<SocketAddr>,
+    /// Processes whose CPU time is measured over the window, each with its descendants.
+    pub watch: Vec<u32>,
+}
+
+/// What is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    /// INVITE to a user, from sources that nobody knows: 401.
+    Reject,
+    /// OPTIONS to the server itself: 200.
+    Options,
+    /// INVITE to a user, from known sources, through the server to a callee: 200 from there.
+    Relay,
+    /// The INVITE of the others, to a server that sends every datagram back as it is.
+    Echo,
+}
+
+/// When the measured window ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// After this many requests, those of the warm-up not counted.
+    Requests(u64),
+    /// After this time.
+    After(Duration),
+}
+
+impl Plan {
+    /// A closed loop of 16 sources with 16 requests each for two seconds.
+    pub fn new(target: SocketAddr, mode: Mode, first_source: IpAddr) -> Self {
+        Self {
+            target,
+            mode,
+            expect: None,
+            first_source,
+            sources: 16,
+            outstanding: 16,
+            rate: None,
+            warm_up: Duration::ZERO,
+            end: End::After(Duration::from_secs(2)),
+            patience: Duration::from_millis(500),
+            sink: None,
+            watch: Vec::new(),
+        }
+    }
+
+    /// The status code that counts as right; none where the answer is no SIP response.
+    pub fn expected_code(&self) -> Option<u16> {
+        self.mode.code().map(|code| self.expect.unwrap_or(code))
+    }
+
+    /// The addresses that requests come from.
+    pub fn source_addresses(&self) -> Vec<IpAddr> {
+        (0..self.sources as u32)
+            .map(|n| match self.first_source {
+                IpAddr::V4(first) => IpAddr::V4((u32::from(first) + n).into()),
+                IpAddr::V6(first) => IpAddr::V6(first),
+            })
+            .collect()
+    }
+
+    /// Refuses what cannot be run, and addresses that would carry load away from this machine.
+    ///
+    /// # Errors
+    /// The first thing that is wrong, with its mend.
+    pub fn check(&self) -> Result<()> {
+        ensure!(self.sources > 0, "--sources must be at least 1");
+        ensure!(
+            self.target.is_ipv4() == self.first_source.is_ipv4(),
+            "--source {} and target {} must be of one address family",
+            self.first_source,
+            self.target
+        );
+        let every = self
+            .source_addresses()
+            .into_iter()
+            .chain([self.target.ip()])
+            .chain(self.sink.map(|sink| sink.ip()));
+        for address in every {
+            ensure!(
+                address.is_loopback(),
+                "{address} is no loopback address: this generator is made for 127.0.0.0/8 and ::1 only"
+            );
+        }
+        let outstanding = self.outstanding.saturating_mul(self.sources);
+        ensure!(outstanding > 0, "--outstanding must be at least 1");
+        ensure!(self.rate != Some(0), "--rate must be at least 1");
+        ensure!(
+            outstanding <= MAX_OUTSTANDING,
+            "{outstanding} requests under way are more than the {MAX_OUTSTANDING} that can be kept track of"
+        );
+        Ok(())
+    }
+}
+
+impl Mode {
+    /// The status code of a right answer.
+    fn code(self) -> Option<u16> {
+        match self {
+            Self::Reject => Some(401),
+            Self::Options | Self::Relay => Some(200),
+            Self::Echo => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn load_never_leaves_the_machine() {
+        let mut plan = Plan::new(
+            "127.0.0.1:5060".parse().unwrap(),
+            Mode::Reject,
+            "127.1.0.1".parse().unwrap(),
+        );
+        plan.check().unwrap();
+        plan.target = "192.0.2.1:5060".parse().unwrap();
+        let refusal = plan.check().unwrap_err().to_string();
+        assert!(refusal.contains("192.0.2.1"), "{refusal}");
+    }
+
+    #[test]
+    fn sources_that_run_out_of_loopback_are_refused() {
+        let mut plan = Plan::new(
+            "127.0.0.1:5060".parse().unwrap(),
+            Mode::Reject,
+            "127.255.255.250".parse().unwrap(),
+        );
+        plan.sources = 5;
+        plan.check().unwrap();
+        plan.sources = 7;
+        plan.check().unwrap_err();
+    }
+
+    #[test]
+    fn families_do_not_mix() {
+        let plan = Plan::new(
+            "[::1]:5060".parse().unwrap(),
+            Mode::Reject,
+            "127.1.0.1".parse().unwrap(),
+        );
+        plan.check().unwrap_err();
+    }
+}

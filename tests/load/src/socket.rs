@@ -1,0 +1,47 @@
+//! Sockets with room for a burst.
+
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::thread;
+
+use portcullis_udp::{Bind, Receiver, Sender};
+
+/// Asked for; the kernel grants at most net.core.rmem_max and wmem_max.
+const BUFFER_BYTES: usize = 4 << 20;
+
+/// A socket that never blocks.
+pub(crate) fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
+    let options = Bind {
+        receive_buffer: BUFFER_BYTES,
+        send_buffer: BUFFER_BYTES,
+        ..Bind::default()
+    };
+    portcullis_udp::bind(address, options)
+}
+
+/// Receives what is there: 0 if nothing is.
+pub(crate) fn receive(receiver: &mut Receiver, socket: &UdpSocket) -> io::Result<usize> {
+    match receiver.recv(socket) {
+        Ok(count) => Ok(count),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
+        // An ICMP error of an earlier datagram (nobody listens there yet); the datagram counts as unanswered.
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(0),
+        Err(error) => Err(error),
+    }
+}
+
+/// Sends everything that waits. The queue serves several sockets, so nothing may stay in it.
+pub(crate) fn send(sender: &mut Sender, socket: &UdpSocket) -> io::Result<()> {
+    loop {
+        match sender.flush(socket) {
+            Ok(_) => break,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => thread::yield_now(),
+            Err(error) => return Err(error),
+        }
+    }
+    match sender.failures().1 {
+        // The receiver's side of the story, as above.
+        Some(error) if error.kind() != io::ErrorKind::ConnectionRefused => Err(error),
+        _ => Ok(()),
+    }
+}
