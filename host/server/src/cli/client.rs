@@ -53,8 +53,11 @@ impl Client {
                     self.addr
                 )
             })?;
-        if let Some(message) = answer["error"]["message"].as_str() {
-            bail!("{message}");
+        let error = &answer["error"];
+        match (error["message"].as_str(), error["data"].as_str()) {
+            (Some(message), Some(cause)) => bail!("{message} {cause}"),
+            (Some(message), None) => bail!("{message}"),
+            _ => {}
         }
         answer.get("result").cloned().with_context(|| {
             format!(

@@ -18,7 +18,9 @@ use crate::config::Config;
 /// A SIP edge whose routing rules are WebAssembly files.
 #[derive(Debug, Parser)]
 #[command(name = "portcullis", version, arg_required_else_help = true)]
-#[command(after_help = "`portcullis check --defaults` prints a configuration file with every key, its default and its meaning.")]
+#[command(
+    after_help = "`portcullis check --defaults` prints a configuration file with every key, its default and its meaning."
+)]
 pub struct Cli {
     /// The configuration file [default: ./portcullis.toml if it exists, else the built-in defaults]
     #[arg(short, long, global = true, value_name = "FILE")]
@@ -93,7 +95,10 @@ mod tests {
 
     #[test]
     fn the_configuration_can_be_named_before_and_behind_the_command() {
-        for words in [["portcullis", "--config", "a.toml", "serve"], ["portcullis", "serve", "-c", "a.toml"]] {
+        for words in [
+            ["portcullis", "--config", "a.toml", "serve"],
+            ["portcullis", "serve", "-c", "a.toml"],
+        ] {
             let cli = Cli::try_parse_from(words).unwrap();
             assert_eq!(cli.config, Some("a.toml".into()));
             assert!(matches!(cli.command, Command::Serve));

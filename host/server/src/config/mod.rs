@@ -65,6 +65,8 @@ pub struct PolicyConfig {
     pub default: DefaultVerdict,
     /// The answer when the policy fails.
     pub failure: Answer,
+    /// True if a policy's memory is kept from call to call.
+    pub reuse: bool,
     /// What one call may use, and the largest file.
     pub limits: portcullis_policy::Limits,
 }
@@ -193,6 +195,7 @@ impl Default for Config {
                 file: None,
                 default: DefaultVerdict::Reject(Answer::new(403)),
                 failure: Answer::new(503),
+                reuse: false,
                 limits: portcullis_policy::Limits::default(),
             },
             relay: RelayConfig {

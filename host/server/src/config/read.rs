@@ -118,11 +118,14 @@ fn policy(mut section: Section<'_>, default: PolicyConfig) -> PolicyConfig {
     limits.log_lines = section.value("log-lines", limits.log_lines, |v| count(v, 0, 1000));
     limits.log_bytes = section.value("log-line", limits.log_bytes, |v| bytes(v, 16, 64 * KIB));
     limits.module_bytes = section.value("module", limits.module_bytes, |v| bytes(v, KIB, GIB));
+    limits.instances = section.value("instances", limits.instances, |v| count(v, 1, 10_000));
+    let reuse = section.value("reuse", default.reuse, |v| v.boolean());
     section.finish();
     PolicyConfig {
         file: file.filter(|file| !file.as_os_str().is_empty()),
         default: answer,
         failure,
+        reuse,
         limits,
     }
 }

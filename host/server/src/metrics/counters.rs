@@ -4,6 +4,11 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use portcullis_policy::FailureKind;
+use portcullis_sip::DropReason;
+
+use super::labels::{Label, Lost, Method, VerdictKind, Wire};
+
 /// A number that one thread writes and any thread may read.
 ///
 /// There is one writer, so adding is a load and a store: no bus lock, no contention.
@@ -29,18 +34,6 @@ impl Counter {
     pub fn value(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
-}
-
-/// A label of a metric: a fixed, small set of values. An enum of this crate or of a library can be one.
-pub trait Label: Copy + 'static {
-    /// Every value, in the order of [`Label::index`].
-    const ALL: &'static [Self];
-
-    /// The place of this value in [`Label::ALL`].
-    fn index(self) -> usize;
-
-    /// The value as it is shown.
-    fn label(self) -> &'static str;
 }
 
 /// One counter for each value of a label. `N` is the length of `L::ALL`.
@@ -147,117 +140,6 @@ impl TimeCounts {
     }
 }
 
-/// Declares an enum whose values are labels.
-macro_rules! labels {
-    ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $value:ident = $text:literal,)+ }) => {
-        $(#[$meta])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-        pub enum $name { $($(#[$doc])* $value,)+ }
-
-        impl $name {
-            /// How many values there are.
-            pub const COUNT: usize = <Self as Label>::ALL.len();
-        }
-
-        impl Label for $name {
-            const ALL: &'static [Self] = &[$(Self::$value,)+];
-
-            #[inline]
-            fn index(self) -> usize {
-                self as usize
-            }
-
-            fn label(self) -> &'static str {
-                match self { $(Self::$value => $text,)+ }
-            }
-        }
-    };
-}
-
-labels! {
-    /// The method of a request, as a label: extension methods share one value, so that a sender can't make new series.
-    Method {
-        /// INVITE
-        Invite = "INVITE",
-        /// ACK
-        Ack = "ACK",
-        /// BYE
-        Bye = "BYE",
-        /// CANCEL
-        Cancel = "CANCEL",
-        /// OPTIONS
-        Options = "OPTIONS",
-        /// REGISTER
-        Register = "REGISTER",
-        /// SUBSCRIBE
-        Subscribe = "SUBSCRIBE",
-        /// NOTIFY
-        Notify = "NOTIFY",
-        /// MESSAGE
-        Message = "MESSAGE",
-        /// INFO
-        Info = "INFO",
-        /// UPDATE
-        Update = "UPDATE",
-        /// PRACK
-        Prack = "PRACK",
-        /// REFER
-        Refer = "REFER",
-        /// PUBLISH
-        Publish = "PUBLISH",
-        /// Any other method.
-        Other = "other",
-    }
-}
-
-impl Method {
-    /// The label for a method as received; methods are case-sensitive (RFC 3261 §7.1).
-    #[inline]
-    pub fn of(method: &[u8]) -> Self {
-        match method {
-            b"INVITE" => Self::Invite,
-            b"ACK" => Self::Ack,
-            b"BYE" => Self::Bye,
-            b"CANCEL" => Self::Cancel,
-            b"OPTIONS" => Self::Options,
-            b"REGISTER" => Self::Register,
-            b"SUBSCRIBE" => Self::Subscribe,
-            b"NOTIFY" => Self::Notify,
-            b"MESSAGE" => Self::Message,
-            b"INFO" => Self::Info,
-            b"UPDATE" => Self::Update,
-            b"PRACK" => Self::Prack,
-            b"REFER" => Self::Refer,
-            b"PUBLISH" => Self::Publish,
-            _ => Self::Other,
-        }
-    }
-}
-
-labels! {
-    /// What the policies, or the configured default after them, decided.
-    VerdictKind {
-        /// Sent on.
-        Relay = "relay",
-        /// Answered with a status.
-        Reject = "reject",
-        /// Left without an answer.
-        Drop = "drop",
-        /// No opinion: the configured default was applied.
-        Pass = "pass",
-    }
-}
-
-labels! {
-    /// The transport that a message came or went over.
-    Wire {
-        /// UDP
-        Udp = "udp",
-        /// TCP
-        Tcp = "tcp",
-    }
-}
-
 /// What happens on one transport.
 #[derive(Debug, Default)]
 pub struct WireCounters {
@@ -310,8 +192,14 @@ pub struct WorkerCounters {
     pub relayed_responses: Counter,
     /// Verdicts.
     pub verdicts: Counts<VerdictKind, { VerdictKind::COUNT }>,
-    /// How long the policy took for each decision.
+    /// Calls of the policy that brought no verdict.
+    pub policy_failures: Counts<FailureKind, { FailureKind::ALL.len() }>,
+    /// How long each call of the policy took, with and without a verdict. Their number is the number of calls.
     pub policy_time: TimeCounts,
+    /// Messages that the proxy rules let go nowhere.
+    pub dropped: Counts<DropReason, { DropReason::ALL.len() }>,
+    /// Messages that the transports could not carry.
+    pub lost: Counts<Lost, { Lost::COUNT }>,
     /// ACKs to our own rejections, which end here (RFC 3261 §17.1.1.3).
     pub absorbed_acks: Counter,
 }
@@ -330,17 +218,6 @@ impl WorkerCounters {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn labels_know_their_place() {
-        for (at, method) in Method::ALL.iter().enumerate() {
-            assert_eq!(method.index(), at);
-            if *method != Method::Other {
-                assert_eq!(Method::of(method.label().as_bytes()), *method);
-            }
-        }
-        assert_eq!(Method::of(b"invite"), Method::Other);
-    }
 
     #[test]
     fn codes_outside_sip_are_not_counted() {

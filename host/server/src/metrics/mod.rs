@@ -1,8 +1,11 @@
 //! Metrics: what the workers count, and how it is shown.
 
 mod counters;
+mod exposition;
+mod labels;
 
 pub use counters::{
-    CodeCounts, ConnectionCounters, Counter, Counts, Label, Method, TimeCounts, VerdictKind, Wire,
-    WireCounters, WorkerCounters,
+    CodeCounts, ConnectionCounters, Counter, Counts, TimeCounts, WireCounters, WorkerCounters,
 };
+pub use exposition::{CONTENT_TYPE, Exposition};
+pub use labels::{Label, Lost, Method, VerdictKind, Wire};

@@ -1,0 +1,247 @@
+//! `portcullis answer`: a callee for trying things out.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::thread;
+
+use anyhow::Context;
+use portcullis_sip::{
+    Frame, Framer, Framing, HeaderName, Index, Limits, Message, PONG, StartLine, Transport, scan,
+    standard_reason,
+};
+
+use super::print::clean;
+
+/// Answer every SIP request with 200, to try a host out.
+///
+/// It listens on UDP and TCP, prints a line for each request, and answers it at once; an ACK gets no answer. It keeps no calls,
+/// sends no media and repeats nothing: good enough as the next hop of a host that is being tried, and for nothing else. Ctrl-C
+/// ends it.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Where to listen, for example 127.0.0.1:5080
+    #[arg(value_name = "ADDRESS:PORT")]
+    addr: SocketAddr,
+    /// The status of the answers
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u16).range(200..700))]
+    code: u16,
+}
+
+pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let taken = || {
+        format!(
+            "can't listen on {}: is it an address of this machine, and free?",
+            args.addr
+        )
+    };
+    let udp = UdpSocket::bind(args.addr).with_context(taken)?;
+    let addr = udp.local_addr()?;
+    let tcp = TcpListener::bind(addr).with_context(taken)?;
+    let callee = Callee {
+        code: args.code,
+        addr,
+        out: Mutex::new(io::stdout()),
+    };
+    callee.say(&format!(
+        "answering {} to every request on udp and tcp {addr}; Ctrl-C ends it",
+        args.code
+    ))?;
+    thread::scope(|scope| {
+        let (callee, tcp) = (&callee, &tcp);
+        scope.spawn(move || {
+            loop {
+                match tcp.accept() {
+                    Ok((stream, peer)) => {
+                        _ = scope.spawn(move || callee.serve_stream(stream, peer))
+                    }
+                    Err(error) => eprintln!("warning: can't accept a connection: {error}"),
+                }
+            }
+        });
+        callee.serve_datagrams(&udp)
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+struct Callee {
+    code: u16,
+    addr: SocketAddr,
+    out: Mutex<io::Stdout>,
+}
+
+impl Callee {
+    fn serve_datagrams(&self, socket: &UdpSocket) -> anyhow::Result<()> {
+        let mut buffer = vec![0; 65_535];
+        let mut index = Index::default();
+        loop {
+            let (length, peer) = match socket.recv_from(&mut buffer) {
+                Ok(received) => received,
+                // What an earlier answer met: nobody listens where it went.
+                Err(error) if error.kind() == ErrorKind::ConnectionRefused => continue,
+                Err(error) => return Err(error).context("can't receive datagrams"),
+            };
+            let bytes = buffer.get(..length).unwrap_or_default();
+            if bytes.iter().all(|byte| b"\r\n\0".contains(byte)) {
+                continue;
+            }
+            if let Some(answer) = self.answer(bytes, Framing::Datagram, peer, &mut index)? {
+                let _lost = socket.send_to(&answer, peer);
+            }
+        }
+    }
+
+    fn serve_stream(&self, mut stream: TcpStream, peer: SocketAddr) {
+        if let Err(error) = self.try_serve_stream(&mut stream, peer) {
+            let _closed = self.say(&format!("the connection of {peer} ended: {error:#}"));
+        }
+    }
+
+    fn try_serve_stream(&self, stream: &mut TcpStream, peer: SocketAddr) -> anyhow::Result<()> {
+        let mut framer = Framer::new(&Limits::default());
+        let mut index = Index::default();
+        let mut chunk = [0; 16_384];
+        loop {
+            match framer.next()? {
+                Frame::NeedMore => match stream.read(&mut chunk)? {
+                    0 => return Ok(()),
+                    length => framer.push(chunk.get(..length).unwrap_or_default()),
+                },
+                Frame::Ping => stream.write_all(PONG)?,
+                Frame::Message(range) => {
+                    let answer =
+                        self.answer(framer.bytes(range), Framing::Stream, peer, &mut index)?;
+                    stream.write_all(&answer.unwrap_or_default())?;
+                }
+            }
+        }
+    }
+
+    /// Tells of a message and makes the answer to it.
+    fn answer(
+        &self,
+        bytes: &[u8],
+        framing: Framing,
+        peer: SocketAddr,
+        index: &mut Index,
+    ) -> io::Result<Option<Vec<u8>>> {
+        let transport = match framing {
+            Framing::Datagram => Transport::Udp,
+            Framing::Stream => Transport::Tcp,
+        };
+        let from = format!("from {peer} over {transport}");
+        if let Err(error) = scan(bytes, framing, &Limits::default(), index) {
+            self.say(&format!("ignored {} bytes {from}: {error}", bytes.len()))?;
+            return Ok(None);
+        }
+        let message = Message::new(bytes, index);
+        let StartLine::Request { method, uri, .. } = message.start_line() else {
+            self.say(&format!("ignored a response {from}"))?;
+            return Ok(None);
+        };
+        let what = format!(
+            "{} {} {from}",
+            String::from_utf8_lossy(method),
+            String::from_utf8_lossy(uri)
+        );
+        if method == b"ACK" {
+            self.say(&what)?;
+            return Ok(None);
+        }
+        self.say(&format!("{what}: {}", self.code))?;
+        Ok(Some(respond(message, self.code, self.addr, transport)))
+    }
+
+    fn say(&self, line: &str) -> io::Result<()> {
+        let mut out = self
+            .out
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        writeln!(out, "{}", clean(line))?;
+        out.flush()
+    }
+}
+
+/// A response to `request` (RFC 3261 §8.2.6.2), with a tag that is the same for retransmissions.
+fn respond(request: Message<'_>, code: u16, local: SocketAddr, transport: Transport) -> Vec<u8> {
+    let mut response = format!("SIP/2.0 {code} {}\r\n", standard_reason(code)).into_bytes();
+    for field in request.fields() {
+        let name = match field.name {
+            HeaderName::Via => "Via",
+            HeaderName::From => "From",
+            HeaderName::To => "To",
+            HeaderName::CallId => "Call-ID",
+            HeaderName::CSeq => "CSeq",
+            HeaderName::RecordRoute => "Record-Route",
+            _ => continue,
+        };
+        let value = field.unfolded();
+        response.extend_from_slice(name.as_bytes());
+        response.extend_from_slice(b": ");
+        response.extend_from_slice(&value);
+        let has_tag = || {
+            String::from_utf8_lossy(&value)
+                .to_ascii_lowercase()
+                .contains(";tag=")
+        };
+        if field.name == HeaderName::To && !has_tag() {
+            response.extend_from_slice(b";tag=answer");
+        }
+        response.extend_from_slice(b"\r\n");
+    }
+    let parameter = transport.parameter();
+    let end =
+        format!("Contact: <sip:answer@{local};transport={parameter}>\r\nContent-Length: 0\r\n\r\n");
+    response.extend_from_slice(end.as_bytes());
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const INVITE: &[u8] = b"INVITE sip:bob@example.com SIP/2.0\r\nv: SIP/2.0/UDP 10.0.0.1;branch=z9hG4bK1\r\n\
+        Via: SIP/2.0/UDP 10.0.0.2\r\nRecord-Route: <sip:10.0.0.1;lr>\r\nMax-Forwards: 70\r\nf: <sip:a@b>;tag=1\r\n\
+        t: <sip:bob@example.com>\r\ni: abc\r\nCSeq: 7 INVITE\r\nl: 0\r\n\r\n";
+
+    fn callee() -> Callee {
+        Callee {
+            code: 200,
+            addr: "127.0.0.1:5080".parse().unwrap(),
+            out: Mutex::new(io::stdout()),
+        }
+    }
+
+    fn answer(bytes: &[u8]) -> Option<String> {
+        let peer = "127.0.0.1:5060".parse().unwrap();
+        let answer = callee().answer(bytes, Framing::Datagram, peer, &mut Index::default());
+        answer
+            .unwrap()
+            .map(|bytes| String::from_utf8(bytes).unwrap())
+    }
+
+    #[test]
+    fn a_request_is_answered_along_its_way() {
+        assert_eq!(
+            answer(INVITE).unwrap(),
+            "SIP/2.0 200 OK\r\nVia: SIP/2.0/UDP 10.0.0.1;branch=z9hG4bK1\r\nVia: SIP/2.0/UDP 10.0.0.2\r\n\
+             Record-Route: <sip:10.0.0.1;lr>\r\nFrom: <sip:a@b>;tag=1\r\nTo: <sip:bob@example.com>;tag=answer\r\n\
+             Call-ID: abc\r\nCSeq: 7 INVITE\r\nContact: <sip:answer@127.0.0.1:5080;transport=udp>\r\nContent-Length: 0\r\n\r\n"
+        );
+    }
+
+    #[test]
+    fn acks_responses_and_noise_are_not_answered() {
+        let text = String::from_utf8_lossy(INVITE);
+        assert_eq!(answer(text.replace("INVITE", "ACK").as_bytes()), None);
+        assert_eq!(
+            answer(
+                text.replacen("INVITE sip:bob@example.com SIP/2.0", "SIP/2.0 200 OK", 1)
+                    .as_bytes()
+            ),
+            None
+        );
+        assert_eq!(answer(b"noise"), None);
+    }
+}

@@ -1,0 +1,202 @@
+//! The labels of metrics: each a small, fixed set of values.
+
+use portcullis_policy::FailureKind;
+use portcullis_sip::DropReason;
+
+/// A label of a metric: a fixed, small set of values. An enum of this crate or of a library can be one.
+pub trait Label: Copy + 'static {
+    /// Every value, in the order of [`Label::index`].
+    const ALL: &'static [Self];
+
+    /// The place of this value in [`Label::ALL`].
+    fn index(self) -> usize;
+
+    /// The value as it is shown.
+    fn label(self) -> &'static str;
+}
+
+/// Declares an enum whose values are labels.
+macro_rules! labels {
+    ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $value:ident = $text:literal,)+ }) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum $name { $($(#[$doc])* $value,)+ }
+
+        impl $name {
+            /// How many values there are.
+            pub const COUNT: usize = <Self as Label>::ALL.len();
+        }
+
+        impl Label for $name {
+            const ALL: &'static [Self] = &[$(Self::$value,)+];
+
+            #[inline]
+            fn index(self) -> usize {
+                self as usize
+            }
+
+            fn label(self) -> &'static str {
+                match self { $(Self::$value => $text,)+ }
+            }
+        }
+    };
+}
+
+labels! {
+    /// The method of a request, as a label: extension methods share one value, so that a sender can't make new series.
+    Method {
+        /// INVITE
+        Invite = "INVITE",
+        /// ACK
+        Ack = "ACK",
+        /// BYE
+        Bye = "BYE",
+        /// CANCEL
+        Cancel = "CANCEL",
+        /// OPTIONS
+        Options = "OPTIONS",
+        /// REGISTER
+        Register = "REGISTER",
+        /// SUBSCRIBE
+        Subscribe = "SUBSCRIBE",
+        /// NOTIFY
+        Notify = "NOTIFY",
+        /// MESSAGE
+        Message = "MESSAGE",
+        /// INFO
+        Info = "INFO",
+        /// UPDATE
+        Update = "UPDATE",
+        /// PRACK
+        Prack = "PRACK",
+        /// REFER
+        Refer = "REFER",
+        /// PUBLISH
+        Publish = "PUBLISH",
+        /// Any other method.
+        Other = "other",
+    }
+}
+
+impl Method {
+    /// The label for a method as received; methods are case-sensitive (RFC 3261 §7.1).
+    #[inline]
+    pub fn of(method: &[u8]) -> Self {
+        match method {
+            b"INVITE" => Self::Invite,
+            b"ACK" => Self::Ack,
+            b"BYE" => Self::Bye,
+            b"CANCEL" => Self::Cancel,
+            b"OPTIONS" => Self::Options,
+            b"REGISTER" => Self::Register,
+            b"SUBSCRIBE" => Self::Subscribe,
+            b"NOTIFY" => Self::Notify,
+            b"MESSAGE" => Self::Message,
+            b"INFO" => Self::Info,
+            b"UPDATE" => Self::Update,
+            b"PRACK" => Self::Prack,
+            b"REFER" => Self::Refer,
+            b"PUBLISH" => Self::Publish,
+            _ => Self::Other,
+        }
+    }
+}
+
+labels! {
+    /// What the policies, or the configured default after them, decided.
+    VerdictKind {
+        /// Sent on.
+        Relay = "relay",
+        /// Answered with a status.
+        Reject = "reject",
+        /// Left without an answer.
+        Drop = "drop",
+        /// No opinion: the configured default was applied.
+        Pass = "pass",
+    }
+}
+
+labels! {
+    /// The transport that a message came or went over.
+    Wire {
+        /// UDP
+        Udp = "udp",
+        /// TCP
+        Tcp = "tcp",
+    }
+}
+
+labels! {
+    /// Why a transport could not carry a message.
+    Lost {
+        /// A datagram that is longer than a datagram of SIP can be.
+        Truncated = "truncated",
+        /// A stream whose bytes are no framed messages; it was closed.
+        Unframed = "unframed",
+        /// The peer reads too slowly: too much waits for it already.
+        QueueFull = "queue_full",
+        /// The connection to the next hop could not be opened, or broke.
+        NoConnection = "no_connection",
+        /// The system refused to send it.
+        SendError = "send_error",
+    }
+}
+
+impl Label for FailureKind {
+    const ALL: &'static [Self] = &Self::ALL;
+
+    fn index(self) -> usize {
+        Self::index(self)
+    }
+
+    fn label(self) -> &'static str {
+        self.as_str()
+    }
+}
+
+impl Label for DropReason {
+    const ALL: &'static [Self] = Self::ALL;
+
+    fn index(self) -> usize {
+        Self::index(self)
+    }
+
+    fn label(self) -> &'static str {
+        Self::label(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_know_their_place() {
+        for (at, method) in Method::ALL.iter().enumerate() {
+            assert_eq!(method.index(), at);
+            if *method != Method::Other {
+                assert_eq!(Method::of(method.label().as_bytes()), *method);
+            }
+        }
+        assert_eq!(Method::of(b"invite"), Method::Other);
+    }
+
+    #[test]
+    fn values_of_one_label_differ() {
+        fn check<L: Label>() {
+            for (at, value) in L::ALL.iter().enumerate() {
+                assert_eq!(value.index(), at);
+                assert!(
+                    L::ALL[..at]
+                        .iter()
+                        .all(|other| other.label() != value.label())
+                );
+            }
+        }
+        check::<VerdictKind>();
+        check::<Wire>();
+        check::<Lost>();
+        check::<FailureKind>();
+        check::<DropReason>();
+    }
+}

@@ -1,0 +1,280 @@
+//! The policy file: loaded at the start, again when it changes, and when an operator asks for it.
+//!
+//! Compiling happens on blocking threads of the control side. Workers see a new policy with their next request; a file that
+//! can't be used changes nothing but the status.
+
+mod watch;
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
+
+use parking_lot::Mutex;
+use portcullis_policy::{
+    Digest, Generation, LoadError, LoadProblem, PolicySlot, Reload, RequestView, Runtime,
+    RuntimeError,
+};
+use thiserror::Error;
+
+use crate::config::PolicyConfig;
+use watch::FileWatch;
+
+/// Loads and reloads the policy of one slot.
+pub struct PolicyFiles<R: 'static> {
+    file: Option<PathBuf>,
+    name: String,
+    reuse: bool,
+    runtime: Runtime,
+    slot: Arc<PolicySlot<R>>,
+    failed: Mutex<Option<Failed>>,
+    loads: AtomicU64,
+    failures: AtomicU64,
+}
+
+/// What a load did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The file has become the policy that serves.
+    Published(PolicyId),
+    /// The file is the policy that serves already.
+    Unchanged(PolicyId),
+}
+
+/// Which policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PolicyId {
+    /// The SHA-256 of its file.
+    pub digest: Digest,
+    /// The number of its generation, from 1.
+    pub generation: u64,
+}
+
+/// Why a load brought nothing.
+#[derive(Debug, Error)]
+pub enum PolicyFileError {
+    /// The configuration names no file.
+    #[error("no policy is configured: name one as `file` in [policy] and start the host again")]
+    NotConfigured,
+    /// The file can't be read.
+    #[error("can't read the policy {}: {source}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The file can be read and is no policy.
+    #[error(transparent)]
+    Refused(#[from] LoadError),
+    /// The load panicked or was interrupted by the end of the host.
+    #[error("the load of the policy was interrupted")]
+    Interrupted,
+}
+
+/// The last load that failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failed {
+    /// What was wrong.
+    pub error: String,
+    /// When.
+    pub at: SystemTime,
+    /// What the file held, if it could be read.
+    digest: Option<Digest>,
+}
+
+impl<R: RequestView> PolicyFiles<R> {
+    /// Sets up the engine. Nothing is loaded yet.
+    pub fn new(config: &PolicyConfig) -> Result<Self, RuntimeError> {
+        let name = config.file.as_deref().and_then(Path::file_name);
+        Ok(Self {
+            name: name
+                .map(|name| name.to_string_lossy().into_owned())
+                .unwrap_or_default(),
+            file: config.file.clone(),
+            reuse: config.reuse,
+            runtime: Runtime::new(config.limits.clone())?,
+            slot: Arc::default(),
+            failed: Mutex::new(None),
+            loads: AtomicU64::new(0),
+            failures: AtomicU64::new(0),
+        })
+    }
+
+    /// The slot that workers take the policy from.
+    pub fn slot(&self) -> &Arc<PolicySlot<R>> {
+        &self.slot
+    }
+
+    /// The file; none if none is configured.
+    pub fn file(&self) -> Option<&Path> {
+        self.file.as_deref()
+    }
+
+    /// The engine that runs the policies.
+    pub fn runtime(&self) -> &Runtime {
+        &self.runtime
+    }
+
+    /// The last load, if it failed.
+    pub fn failed(&self) -> Option<Failed> {
+        self.failed.lock().clone()
+    }
+
+    /// How many loads brought a new policy, and how many failed.
+    pub fn counts(&self) -> (u64, u64) {
+        (
+            self.loads.load(Ordering::Relaxed),
+            self.failures.load(Ordering::Relaxed),
+        )
+    }
+
+    /// Loads the file and gives it to all workers. Blocks while it compiles.
+    ///
+    /// # Errors
+    /// If the file can't be used. The policy that serves goes on serving.
+    pub fn load(&self) -> Result<Outcome, PolicyFileError> {
+        let file = self.file.as_deref().ok_or(PolicyFileError::NotConfigured)?;
+        let mut digest = None;
+        let loaded = read(file, self.runtime.limits().module_bytes, &self.name).and_then(|bytes| {
+            digest = Some(Digest::of(&bytes));
+            Ok(self
+                .slot
+                .load(&self.runtime, &self.name, &bytes, self.reuse)?)
+        });
+        match loaded {
+            Ok(reload) => Ok(self.note_success(&reload)),
+            Err(error) => {
+                self.note_failure(&error, digest);
+                Err(error)
+            }
+        }
+    }
+
+    /// The same from a task of the control side.
+    pub async fn reload(self: &Arc<Self>) -> Result<Outcome, PolicyFileError> {
+        let files = Arc::clone(self);
+        let load = tokio::task::spawn_blocking(move || files.load());
+        load.await.unwrap_or(Err(PolicyFileError::Interrupted))
+    }
+
+    /// Loads the file whenever it changes. Ends never, and at once if no file is configured.
+    pub async fn watch(self: Arc<Self>) {
+        let Some(file) = &self.file else {
+            return;
+        };
+        let mut watch = FileWatch::new(file);
+        loop {
+            // What changed between the load at the start and the watch is found by the first look, too.
+            let _told_in_the_log = self.reload().await;
+            watch.changed().await;
+        }
+    }
+
+    fn note_success(&self, reload: &Reload<R>) -> Outcome {
+        *self.failed.lock() = None;
+        match reload {
+            Reload::Published(generation) => {
+                self.loads.fetch_add(1, Ordering::Relaxed);
+                self.announce(generation);
+                Outcome::Published(PolicyId::of(generation))
+            }
+            Reload::Unchanged(generation) => Outcome::Unchanged(PolicyId::of(generation)),
+        }
+    }
+
+    fn announce(&self, generation: &Generation<R>) {
+        let policy = &generation.policy;
+        tracing::info!(
+            policy = policy.name(),
+            generation = generation.number,
+            digest = %format_args!("sha256:{:#}", policy.digest()),
+            bytes = policy.inspection().size,
+            "policy loaded in {:.1?}",
+            policy.load_time()
+        );
+        if let Some(failure) = policy.trial_failure() {
+            tracing::warn!(
+                policy = policy.name(),
+                "the policy fails on a plain OPTIONS: {failure}"
+            );
+        }
+    }
+
+    /// Keeps the error for the status, and logs it unless the same content failed before.
+    fn note_failure(&self, error: &PolicyFileError, digest: Option<Digest>) {
+        self.failures.fetch_add(1, Ordering::Relaxed);
+        let failed = Failed {
+            error: error.to_string(),
+            at: SystemTime::now(),
+            digest,
+        };
+        let known = {
+            let mut last = self.failed.lock();
+            let known = last
+                .as_ref()
+                .is_some_and(|last| last.digest == digest && last.error == failed.error);
+            *last = Some(failed);
+            known
+        };
+        if known {
+            return;
+        }
+        match self.slot.number() {
+            0 => tracing::error!("{error}"),
+            serving => tracing::error!("{error}; generation {serving} goes on serving"),
+        }
+    }
+}
+
+impl Outcome {
+    /// The policy that serves now.
+    pub fn id(self) -> PolicyId {
+        match self {
+            Self::Published(id) | Self::Unchanged(id) => id,
+        }
+    }
+}
+
+impl PolicyId {
+    fn of<R>(generation: &Generation<R>) -> Self {
+        Self {
+            digest: generation.policy.digest(),
+            generation: generation.number,
+        }
+    }
+}
+
+/// Reads a file that is not larger than a policy may be.
+fn read(path: &Path, limit: usize, name: &str) -> Result<Vec<u8>, PolicyFileError> {
+    let unreadable = |source| PolicyFileError::Unreadable {
+        path: std::path::absolute(path).unwrap_or_else(|_| path.to_owned()),
+        source,
+    };
+    let metadata = std::fs::metadata(path).map_err(unreadable)?;
+    if !metadata.is_file() {
+        return Err(unreadable(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "it is not a file",
+        )));
+    }
+    let too_large = |size: u64| LoadError {
+        policy: name.to_owned(),
+        problem: LoadProblem::TooLarge {
+            size: usize::try_from(size).unwrap_or(usize::MAX),
+            limit,
+        },
+    };
+    if metadata.len() > limit as u64 {
+        return Err(too_large(metadata.len()).into());
+    }
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(unreadable)?;
+    // The file may grow while it is read.
+    file.take(limit as u64 + 1)
+        .read_to_end(&mut bytes)
+        .map_err(unreadable)?;
+    Ok(bytes)
+}
