@@ -17,7 +17,7 @@ const HOUSEKEEPING_NS: u64 = 5_000_000;
 /// At a fixed rate the core is left to others between turns. In a closed loop this generator never sleeps: waking it would be charged
 /// to the server, in whose send the kernel does that.
 const REST: Duration = Duration::from_micros(100);
-/// The pause in a closed loop when few answers have come, so that they gather to batches.
+/// The pause in a closed loop when few answers have come, so that they gather to batches; and of a fixed rate that keeps its core.
 const PAUSE_NS: u64 = 20_000;
 /// As many datagrams in one visit are worth no pause.
 const PLENTY: usize = 8;
@@ -141,8 +141,7 @@ impl<'p> Drive<'p> {
                 return Ok(());
             }
             if !news && self.plan.rate.is_some() {
-                thread::sleep(REST);
-                self.idle_ns += self.now_ns() - now;
+                self.rest(now);
             }
         }
     }
@@ -174,6 +173,14 @@ impl<'p> Drive<'p> {
             None => self.crowd.call_again(now_ns, patience_ns)?,
         }
         Ok(())
+    }
+
+    fn rest(&mut self, now_ns: u64) {
+        if self.plan.spin {
+            return self.pause(now_ns);
+        }
+        thread::sleep(REST);
+        self.idle_ns += self.now_ns() - now_ns;
     }
 
     fn pause(&mut self, since_ns: u64) {

@@ -62,6 +62,9 @@ struct Run {
     /// Requests a second; without it each answer sets off the next request.
     #[arg(long)]
     rate: Option<u64>,
+    /// With --rate: keep the core between requests, so that each goes in its own moment instead of in small bursts.
+    #[arg(long, requires = "rate")]
+    spin: bool,
     /// Load before the measured window, in seconds.
     #[arg(long, default_value_t = 0.0)]
     warm_up: f64,
@@ -145,6 +148,7 @@ impl Run {
             sources: self.sources,
             outstanding: self.outstanding,
             rate: self.rate,
+            spin: self.spin,
             warm_up: seconds(self.warm_up)?,
             end: match self.requests {
                 Some(count) => End::Requests(count),

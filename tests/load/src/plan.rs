@@ -27,6 +27,8 @@ pub struct Plan {
     /// Requests a second, and nothing is sent twice. None makes a closed loop: the next request goes when an answer comes, and what has
     /// no answer for `patience` is sent again.
     pub rate: Option<u64>,
+    /// At a fixed rate: keep the core between requests, so that each goes in its own moment. Otherwise they go in small bursts.
+    pub spin: bool,
     /// Load before the measured window.
     pub warm_up: Duration,
     /// Length of the measured window.
@@ -73,6 +75,7 @@ impl Plan {
             sources: 16,
             outstanding: 16,
             rate: None,
+            spin: false,
             warm_up: Duration::ZERO,
             end: End::After(Duration::from_secs(2)),
             patience: Duration::from_millis(500),

@@ -1,0 +1,118 @@
+//! Medians over the rounds.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::load::Report;
+use super::plan::{Rows, Server, Subject, Task};
+
+/// What is measured.
+pub(crate) type Key = (Task, Subject);
+
+/// What was measured of one server doing one task over one table.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Figure {
+    #[serde(flatten)]
+    pub(crate) task: Task,
+    pub(crate) server: Server,
+    pub(crate) rows: Option<Rows>,
+    /// CPU time for each request, in user mode and in the kernel, microseconds.
+    pub(crate) cpu_us: f64,
+    pub(crate) user_us: f64,
+    pub(crate) system_us: f64,
+    /// Lowest and highest CPU time of the rounds.
+    pub(crate) cpu_us_range: [f64; 2],
+    pub(crate) per_second: f64,
+    pub(crate) p50_us: f64,
+    pub(crate) p99_us: f64,
+    pub(crate) memory_bytes: u64,
+    /// Share of the time in which the generator had nothing to do.
+    pub(crate) generator_idle: f64,
+    /// Requests that had to be sent again, in all rounds.
+    pub(crate) resent: u64,
+    /// Requests answered, in all rounds.
+    pub(crate) answered: u64,
+}
+
+/// All measurements of a run, by what was measured.
+#[derive(Debug, Default)]
+pub(crate) struct Figures {
+    reports: BTreeMap<Key, BTreeMap<usize, Report>>,
+}
+
+impl Figures {
+    /// Adds the measurement of one round.
+    pub(crate) fn add(&mut self, key: Key, round: usize, report: Report) {
+        self.reports.entry(key).or_default().insert(round, report);
+    }
+
+    /// The figures, by task, server and table.
+    pub(crate) fn all(&self) -> Vec<Figure> {
+        let reports = self.reports.iter();
+        let reports = reports.map(|(key, rounds)| (*key, rounds.values().collect::<Vec<_>>()));
+        reports
+            .map(|(key, reports)| figure(key, &reports))
+            .collect()
+    }
+
+    /// The median over the rounds of the ratio of two measurements' CPU time. Taken round by round, because a shared machine is now
+    /// faster and now slower, but the same for both within a round.
+    pub(crate) fn ratio(&self, of: Key, to: Key) -> Option<f64> {
+        let (of, to) = (self.reports.get(&of)?, self.reports.get(&to)?);
+        let cpu = |report: &Report| report.window.server.cpu_us;
+        let ratios: Vec<f64> = of
+            .iter()
+            .filter_map(|(round, of)| Some(cpu(of) / cpu(to.get(round)?)))
+            .collect();
+        (!ratios.is_empty()).then(|| median(ratios))
+    }
+}
+
+fn figure((task, subject): Key, reports: &[&Report]) -> Figure {
+    let over =
+        |pick: &dyn Fn(&Report) -> f64| median(reports.iter().map(|report| pick(report)).collect());
+    let cpu = || reports.iter().map(|report| report.window.server.cpu_us);
+    Figure {
+        task,
+        server: subject.server,
+        rows: subject.rows,
+        cpu_us: over(&|r| r.window.server.cpu_us),
+        user_us: over(&|r| r.window.server.user_us),
+        system_us: over(&|r| r.window.server.system_us),
+        cpu_us_range: [
+            cpu().fold(f64::INFINITY, f64::min),
+            cpu().fold(0.0, f64::max),
+        ],
+        per_second: over(&|r| r.window.per_second),
+        p50_us: over(&|r| r.window.latency.p50_us),
+        p99_us: over(&|r| r.window.latency.p99_us),
+        memory_bytes: over(&|r| r.window.server.memory_bytes as f64) as u64,
+        generator_idle: over(&|r| r.window.generator_idle),
+        resent: reports.iter().map(|r| r.resent).sum(),
+        answered: reports.iter().map(|r| r.answered).sum(),
+    }
+}
+
+/// The middle value, or the mean of the two middle ones.
+pub(crate) fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    match values.len() {
+        0 => f64::NAN,
+        n if n % 2 == 1 => values[middle],
+        _ => f64::midpoint(values[middle - 1], values[middle]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_is_in_the_middle() {
+        assert_eq!(median(vec![3.0, 1.0, 2.0]), 2.0);
+        assert_eq!(median(vec![4.0, 1.0, 2.0, 3.0]), 2.5);
+        assert!(median(Vec::new()).is_nan());
+    }
+}

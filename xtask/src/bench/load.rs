@@ -1,0 +1,130 @@
+//! One measurement: the generator put on its core against a running server.
+
+use std::process::Command;
+
+use anyhow::{Context, Result, bail, ensure};
+use serde::{Deserialize, Serialize};
+
+use super::pinned::pin;
+use super::plan::{Pace, STEADY, Shape, Task, Work};
+use super::servers::{Programs, Running};
+
+/// What the generator reports, as far as it is needed here; its own documentation tells what each figure means.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct Report {
+    pub(crate) sent: u64,
+    pub(crate) answered: u64,
+    pub(crate) unexpected: u64,
+    pub(crate) lost: u64,
+    pub(crate) resent: u64,
+    pub(crate) foreign: u64,
+    pub(crate) repeated: u64,
+    pub(crate) relayed: Option<u64>,
+    pub(crate) codes: serde_json::Value,
+    pub(crate) window: Window,
+}
+
+/// The measured part of a run.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+pub(crate) struct Window {
+    pub(crate) seconds: f64,
+    pub(crate) answered: u64,
+    pub(crate) per_second: f64,
+    pub(crate) latency: Latency,
+    pub(crate) generator_idle: f64,
+    pub(crate) server: Usage,
+}
+
+/// Microseconds from a request to its answer.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+pub(crate) struct Latency {
+    pub(crate) p50_us: f64,
+    pub(crate) p90_us: f64,
+    pub(crate) p99_us: f64,
+    pub(crate) max_us: f64,
+}
+
+/// What the server used for each request.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+pub(crate) struct Usage {
+    pub(crate) cpu_us: f64,
+    pub(crate) user_us: f64,
+    pub(crate) system_us: f64,
+    pub(crate) cores: f64,
+    pub(crate) memory_bytes: u64,
+}
+
+/// Puts `server` under load.
+///
+/// # Errors
+/// When answers are wrong or missing: figures of a server that does not do the work are worth nothing.
+pub(crate) fn measure(
+    task: Task,
+    server: &Running,
+    programs: &Programs,
+    pace: &Pace,
+) -> Result<Report> {
+    let mut command = Command::new(&programs.load);
+    command
+        .args(["run", "--target", &server.address.to_string()])
+        .args([
+            "--mode",
+            task.work.mode(),
+            "--source",
+            task.work.first_source(),
+        ])
+        .args(["--sources", &pace.sources.to_string()])
+        .args(["--outstanding", &pace.outstanding.to_string()])
+        .args(["--warm-up", &pace.warm_up_seconds.to_string()])
+        .args(["--seconds", &pace.seconds.to_string()])
+        .args(["--watch", &server.pid().to_string()]);
+    if task.shape == Shape::Steady {
+        command.args(["--spin", "--rate", &STEADY.to_string()]);
+    }
+    if task.work == Work::Relay {
+        command.args(["--sink", &server.callee.to_string()]);
+    }
+    let output = pin(pace.load_core, &command)
+        .output()
+        .context("cannot run the generator")?;
+    if !output.status.success() {
+        bail!(
+            "{}",
+            String::from_utf8_lossy(&output.stderr).trim().to_owned()
+        );
+    }
+    let report: Report =
+        serde_json::from_slice(&output.stdout).context("the generator's report cannot be read")?;
+    report.check()?;
+    Ok(report)
+}
+
+impl Report {
+    fn check(&self) -> Result<()> {
+        let Self {
+            sent,
+            unexpected,
+            lost,
+            foreign,
+            resent,
+            repeated,
+            codes,
+            ..
+        } = self;
+        ensure!(
+            *unexpected == 0 && *lost == 0 && *foreign == 0,
+            "of {sent} requests {unexpected} were answered otherwise than expected ({codes}) and {lost} not at all; \
+             {foreign} datagrams belong to no request"
+        );
+        ensure!(
+            repeated <= resent,
+            "{repeated} requests were answered twice, though only {resent} were sent twice"
+        );
+        // Every datagram that is lost costs the server work that is counted for no answer.
+        ensure!(
+            resent * 200 <= *sent,
+            "{resent} of {sent} requests had to be sent again: the server loses datagrams"
+        );
+        Ok(())
+    }
+}

@@ -1,0 +1,71 @@
+//! The machine that figures are from.
+
+use std::fs;
+use std::thread;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::Serialize;
+
+use crate::process::capture;
+use crate::workspace::root;
+
+/// What figures depend on.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Machine {
+    /// Seconds since 1970.
+    pub(crate) time: u64,
+    pub(crate) cpu: String,
+    pub(crate) cores: usize,
+    pub(crate) kernel: String,
+    /// Processes that wanted a core in the last minute, before the benchmark. Near 0 on a machine that is left alone.
+    pub(crate) load_before: f64,
+    /// The commit that was measured; "+" if files differ from it.
+    pub(crate) commit: String,
+}
+
+impl Machine {
+    /// This machine, now.
+    pub(crate) fn new() -> Self {
+        let read = |file| fs::read_to_string(file).unwrap_or_default();
+        let cpu = read("/proc/cpuinfo");
+        let cpu = cpu.lines().find_map(|line| line.strip_prefix("model name"));
+        let cpu = cpu.map_or("unknown", |rest| rest.trim_start_matches([' ', '\t', ':']));
+        let load = read("/proc/loadavg");
+        let load = load.split(' ').next().and_then(|load| load.parse().ok());
+        let since = SystemTime::now().duration_since(UNIX_EPOCH);
+        Self {
+            time: since.map_or(0, |since| since.as_secs()),
+            cpu: cpu.to_owned(),
+            cores: thread::available_parallelism().map_or(0, usize::from),
+            kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
+            load_before: load.unwrap_or(f64::NAN),
+            commit: commit().unwrap_or_else(|| "unknown".into()),
+        }
+    }
+
+    /// True if others were using the machine.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.load_before > self.cores as f64 / 2.0
+    }
+}
+
+fn commit() -> Option<String> {
+    let git = |args: &[&str]| {
+        let mut git = std::process::Command::new("git");
+        capture(git.current_dir(root()).args(args)).ok()
+    };
+    let commit = git(&["rev-parse", "--short=12", "HEAD"])?;
+    let changed = git(&["status", "--porcelain", "--untracked-files=no"])?;
+    let mark = if changed.is_empty() { "" } else { "+" };
+    Some(format!("{}{mark}", commit.trim()))
+}
+
+/// Memory of a process, pages that it shares with others counted in part.
+pub(crate) fn memory_bytes(pid: u32) -> u64 {
+    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
+    let kib = rollup.lines().find_map(|line| {
+        let kib = line.strip_prefix("Pss:")?.split_whitespace().next()?;
+        kib.parse::<u64>().ok()
+    });
+    kib.unwrap_or(0) * 1024
+}

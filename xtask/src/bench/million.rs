@@ -1,0 +1,98 @@
+//! A million rows: how long our host takes to load them, and how much memory the table takes.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::database::{Database, MILLION};
+use super::plan::{Pace, Rows, Server, Subject};
+use super::servers::{Programs, Running};
+
+/// What was measured.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Million {
+    /// Rows in the table.
+    pub(crate) rows: u64,
+    /// Time of a reload, asked for over the control port, until the new table serves; the median of several.
+    pub(crate) load_seconds: f64,
+    /// Size of the table by the host's own account.
+    pub(crate) table_bytes: u64,
+    /// Memory of the whole process with the table.
+    pub(crate) memory_bytes: u64,
+}
+
+/// Reloads that are timed.
+const RELOADS: usize = 3;
+/// Nothing that works takes this long.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Loads the table of a million rows again and again.
+pub(crate) fn measure(programs: &Programs, database: &Database, pace: &Pace) -> Result<Million> {
+    let subject = Subject {
+        server: Server::Portcullis,
+        rows: Some(Rows::Many),
+    };
+    let url = database.url("million");
+    let host = Running::start(subject, pace.server_core, programs, Some(&url))?;
+    let control = Control::new(&host);
+    let mut seconds = Vec::new();
+    for _ in 0..RELOADS {
+        let begun = Instant::now();
+        control.reload()?;
+        seconds.push(begun.elapsed().as_secs_f64());
+    }
+    let rows = control.metric("portcullis_table_rows")?;
+    ensure!(
+        rows == u64::from(MILLION),
+        "the table has {rows} rows instead of {MILLION}"
+    );
+    Ok(Million {
+        rows,
+        load_seconds: super::figures::median(seconds),
+        table_bytes: control.metric("portcullis_table_bytes")?,
+        memory_bytes: super::machine::memory_bytes(host.pid()),
+    })
+}
+
+/// The control port of a running host.
+struct Control {
+    agent: ureq::Agent,
+    base: String,
+}
+
+impl Control {
+    fn new(host: &Running) -> Self {
+        let config = ureq::Agent::config_builder().timeout_global(Some(PATIENCE));
+        Self {
+            agent: config.build().into(),
+            base: format!("http://{}", host.control),
+        }
+    }
+
+    fn reload(&self) -> Result<()> {
+        let call = json!({"jsonrpc": "2.0", "method": "permissions.addressReload", "id": 1});
+        let mut answer = self
+            .agent
+            .post(format!("{}/RPC", self.base))
+            .send_json(call)?;
+        let answer: Value = answer.body_mut().read_json()?;
+        ensure!(answer.get("error").is_none(), "reload: {answer}");
+        Ok(())
+    }
+
+    /// The sum of a metric over its labels.
+    fn metric(&self, name: &str) -> Result<u64> {
+        let mut answer = self.agent.get(format!("{}/metrics", self.base)).call()?;
+        let page = answer.body_mut().read_to_string()?;
+        let values: Vec<f64> = page
+            .lines()
+            .filter_map(|line| line.strip_prefix(name))
+            .filter(|rest| rest.starts_with([' ', '{']))
+            .filter_map(|rest| rest.rsplit(' ').next()?.parse().ok())
+            .collect();
+        ensure!(!values.is_empty(), "the host tells no {name}");
+        Ok(values.iter().sum::<f64>() as u64)
+    }
+}

@@ -1,0 +1,269 @@
+//! `cargo xtask bench`: Portcullis, Kamailio with the page's configuration, and a bare UDP echo, side by side.
+
+mod database;
+mod figures;
+mod load;
+mod machine;
+mod million;
+mod pinned;
+mod plan;
+mod report;
+mod servers;
+mod targets;
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+
+use self::database::Database;
+use self::figures::Figures;
+use self::machine::Machine;
+use self::million::Million;
+use self::plan::{Pace, Part, Server, Subject, Task};
+use self::report::Outcome;
+use self::servers::{Programs, Running};
+use crate::build::{self, Built};
+use crate::debian::{self, Program};
+use crate::process::{cargo, run as run_command};
+use crate::workspace::{Workspace, root};
+
+/// Measure Portcullis beside Kamailio and a bare UDP echo
+///
+/// Each server runs with one worker on one core; load, callee and MariaDB on another. Every measurement is repeated in rounds, and
+/// the medians count. The table shows CPU time for each request; below it stand the project's targets with what was reached. The
+/// same goes as JSON to target/bench.
+#[derive(Debug, clap::Args)]
+pub(crate) struct BenchArgs {
+    /// One short round, for a first look
+    #[arg(long)]
+    quick: bool,
+    /// Measure this part only; may be given several times
+    #[arg(long, value_name = "PART")]
+    only: Vec<Part>,
+    /// Measure this server only; may be given several times
+    #[arg(long, value_name = "SERVER")]
+    server: Vec<Server>,
+    /// How often everything is measured (5, or 1 with --quick)
+    #[arg(long)]
+    rounds: Option<usize>,
+    /// Length of a measurement (3, or 1 with --quick)
+    #[arg(long)]
+    seconds: Option<f64>,
+    /// Write the JSON here as well
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Measure what has been built before
+    #[arg(long)]
+    no_build: bool,
+}
+
+pub(crate) fn run(args: BenchArgs) -> Result<()> {
+    let pace = Pace::new(args.quick, args.rounds, args.seconds)?;
+    let programs = programs(args.no_build)?;
+    let mut bench = Bench {
+        programs,
+        database: None,
+        figures: Figures::default(),
+        problems: Vec::new(),
+        pace,
+    };
+    let machine = Machine::new();
+    let peers = bench.prepare(&args)?;
+    let tasks = bench.tasks(&args);
+    let minutes = bench.pace.expected(&tasks).as_secs_f64() / 60.0;
+    eprintln!("Measuring for about {minutes:.1} minutes.");
+    for round in 0..bench.pace.rounds {
+        for (subject, tasks) in &tasks {
+            bench.subject(round, *subject, tasks);
+        }
+    }
+    let million = bench.million(&args);
+
+    let outcome = Outcome::new(
+        machine,
+        peers,
+        bench.pace,
+        &bench.figures,
+        million,
+        bench.problems,
+    );
+    print!("{outcome}");
+    for file in outcome.write(
+        &Workspace::own()?.target.join("bench"),
+        args.json.as_deref(),
+    )? {
+        println!("JSON: {}", file.display());
+    }
+    if outcome.has_problems() {
+        bail!("not everything could be measured");
+    }
+    Ok(())
+}
+
+/// A benchmark under way.
+struct Bench {
+    programs: Programs,
+    /// None if MariaDB is not there.
+    database: Option<Database>,
+    figures: Figures,
+    /// What could not be measured, and why.
+    problems: Vec<String>,
+    pace: Pace,
+}
+
+/// The versions of the programs of others; none for what is missing.
+#[derive(Debug, serde::Serialize)]
+struct Peers {
+    kamailio: Option<String>,
+    mariadb: Option<String>,
+}
+
+impl Bench {
+    /// Finds or installs the programs of others, and fills the database.
+    fn prepare(&mut self, args: &BenchArgs) -> Result<Peers> {
+        let installed = debian::require(&[
+            Program {
+                name: "kamailio",
+                package: "kamailio",
+            },
+            Program {
+                name: "mariadbd",
+                package: "mariadb-server",
+            },
+        ]);
+        if let Err(error) = installed {
+            eprintln!("warning: {error:#}");
+        }
+        if servers::kamailio_version().is_err() && debian::can_install() {
+            // The program without its modules for MySQL.
+            if let Err(error) = debian::install(&["kamailio-mysql-modules"]) {
+                eprintln!("warning: {error:#}");
+            }
+        }
+        let peers = Peers {
+            kamailio: self.note(servers::kamailio_version()),
+            mariadb: self.note(Database::version()),
+        };
+        if peers.mariadb.is_some() {
+            self.database = Some(fill(args, &self.pace).context("MariaDB")?);
+        }
+        Ok(peers)
+    }
+
+    /// What is asked for and can be measured.
+    fn tasks(&mut self, args: &BenchArgs) -> Vec<(Subject, Vec<Task>)> {
+        let mut tasks = plan::matrix(&args.only, &args.server);
+        let has_portcullis = self.programs.portcullis.exists() && self.programs.policy.exists();
+        if !has_portcullis
+            && tasks
+                .iter()
+                .any(|(subject, _)| subject.server == Server::Portcullis)
+        {
+            self.problems.push(format!(
+                "Portcullis: {} or {} is missing",
+                self.programs.portcullis.display(),
+                self.programs.policy.display()
+            ));
+        }
+        let has_kamailio = servers::kamailio_version().is_ok() && self.database.is_some();
+        let has_database = self.database.is_some();
+        tasks.retain(|(subject, _)| match subject.server {
+            Server::Echo => true,
+            Server::Portcullis => {
+                has_portcullis && (has_database || subject.rows == Some(plan::Rows::Few))
+            }
+            Server::Kamailio => has_kamailio,
+        });
+        tasks
+    }
+
+    /// Starts a server, gives it its tasks one after the other, and ends it.
+    fn subject(&mut self, round: usize, subject: Subject, tasks: &[Task]) {
+        let url = self.database.as_ref().zip(subject.rows);
+        let url = url.map(|(database, rows)| database.url(database::name(rows)));
+        let core = self.pace.server_core;
+        let started = Running::start(subject, core, &self.programs, url.as_deref());
+        let Some(running) = self.note(started.with_context(|| subject.to_string())) else {
+            return;
+        };
+        for task in tasks {
+            let measured = load::measure(*task, &running, &self.programs, &self.pace);
+            let measured = measured.with_context(|| format!("{subject}: {task}"));
+            if let Some(report) = self.note(measured) {
+                eprintln!(
+                    "{}/{}  {subject}: {task}: {:.2} µs",
+                    round + 1,
+                    self.pace.rounds,
+                    report.window.server.cpu_us
+                );
+                self.figures.add((*task, subject), round, report);
+            }
+        }
+    }
+
+    fn million(&mut self, args: &BenchArgs) -> Option<Million> {
+        let can = self.programs.portcullis.exists() && self.programs.policy.exists();
+        let database = self
+            .database
+            .as_ref()
+            .filter(|_| can && wants_million(args))?;
+        let million = million::measure(&self.programs, database, &self.pace);
+        self.note(million.context("1,000,000 rows"))
+    }
+
+    fn note<T>(&mut self, result: Result<T>) -> Option<T> {
+        match result {
+            Ok(value) => Some(value),
+            Err(error) => {
+                eprintln!("warning: {error:#}");
+                self.problems.push(format!("{error:#}"));
+                None
+            }
+        }
+    }
+}
+
+fn wants_million(args: &BenchArgs) -> bool {
+    let part = args.only.is_empty() || args.only.contains(&Part::Million);
+    part && (args.server.is_empty() || args.server.contains(&Server::Portcullis))
+}
+
+fn fill(args: &BenchArgs, pace: &Pace) -> Result<Database> {
+    let schema = database::schema(&root())?;
+    let database = Database::start(pace.load_core)?;
+    for rows in [plan::Rows::Few, plan::Rows::Many] {
+        database.fill(rows, &schema)?;
+    }
+    if wants_million(args) {
+        database.fill_million(&schema)?;
+    }
+    Ok(database)
+}
+
+fn programs(as_built: bool) -> Result<Programs> {
+    let target = Workspace::own()?.target;
+    let load = target.join("release/portcullis-load");
+    if as_built {
+        return Ok(Programs {
+            portcullis: target.join("release/portcullis"),
+            policy: target.join("policies/address-acl.wasm"),
+            load,
+        });
+    }
+    let Built {
+        portcullis,
+        policies,
+    } = build::all()?;
+    let mut generator = cargo();
+    generator
+        .current_dir(root())
+        .args(["build", "--release", "--package", "portcullis-load"]);
+    run_command(&mut generator)?;
+    let mut policies = policies.into_iter();
+    let policy = policies.find(|file| file.ends_with("address-acl.wasm"));
+    Ok(Programs {
+        portcullis,
+        policy: policy.context("the build left no address-acl.wasm")?,
+        load,
+    })
+}

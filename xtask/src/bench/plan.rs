@@ -1,0 +1,304 @@
+//! What is measured: which servers, over which tables, with which work, how often and how long.
+
+use std::fmt;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use serde::Serialize;
+
+/// A server under load.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Server {
+    /// Sends every datagram back: what UDP alone costs on this machine.
+    Echo,
+    /// Ours, the release build.
+    Portcullis,
+    /// The reference.
+    Kamailio,
+}
+
+/// How many rows the `address` table has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Rows {
+    /// The page's two and the loopback group.
+    Few,
+    /// 100,000: the loopback group is the last, every other is a network that nothing comes from.
+    Many,
+}
+
+/// What is asked of a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Work {
+    /// INVITE from a source in no group: 401.
+    Reject,
+    /// OPTIONS to the server itself: 200.
+    Options,
+    /// INVITE from a source in group 200, relayed to a callee, and the callee's 200 on its way back.
+    Relay,
+    /// The datagram of [`Work::Reject`], back as it came.
+    Echo,
+}
+
+/// How requests come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Shape {
+    /// As fast as the server answers: its core is full, and it finds several datagrams whenever it looks.
+    Full,
+    /// [`STEADY`] requests a second, evenly: the server sleeps and wakes for nearly every one, as most servers do most of the time.
+    Steady,
+}
+
+/// What is done with a server in one window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub(crate) struct Task {
+    /// What is asked.
+    pub(crate) work: Work,
+    /// How it comes.
+    pub(crate) shape: Shape,
+}
+
+/// Requests a second of [`Shape::Steady`].
+pub(crate) const STEADY: u64 = 10_000;
+
+/// A part of the benchmark that can be asked for by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Part {
+    /// 401 to an unknown source.
+    Reject,
+    /// 200 to OPTIONS.
+    Options,
+    /// Stateless relay.
+    Relay,
+    /// Loading a million rows.
+    Million,
+}
+
+/// One server as it is started: what it serves and over which table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Subject {
+    /// The server.
+    pub(crate) server: Server,
+    /// Its table; the echo has none.
+    pub(crate) rows: Option<Rows>,
+}
+
+/// How load is made.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Pace {
+    /// Each measurement is made this often; the median counts.
+    pub(crate) rounds: usize,
+    /// Load before a measured window.
+    pub(crate) warm_up_seconds: f64,
+    /// Length of a measured window.
+    pub(crate) seconds: f64,
+    /// Loopback addresses that requests come from.
+    pub(crate) sources: usize,
+    /// Requests that each source has under way.
+    pub(crate) outstanding: usize,
+    /// The core of the server under load.
+    pub(crate) server_core: usize,
+    /// The core of everything else: generator, callee, database.
+    pub(crate) load_core: usize,
+}
+
+/// The tasks of each subject, subjects in the order in which they are measured. Our two tables stand side by side, because they are
+/// compared to within a few percent.
+pub(crate) fn matrix(parts: &[Part], servers: &[Server]) -> Vec<(Subject, Vec<Task>)> {
+    let parts: Vec<Work> = [
+        (Part::Reject, Work::Reject),
+        (Part::Options, Work::Options),
+        (Part::Relay, Work::Relay),
+    ]
+    .into_iter()
+    .filter(|(part, _)| parts.is_empty() || parts.contains(part))
+    .map(|(_, work)| work)
+    .collect();
+    let mut subjects = Vec::new();
+    for server in [Server::Echo, Server::Portcullis, Server::Kamailio] {
+        if !(servers.is_empty() || servers.contains(&server)) {
+            continue;
+        }
+        let tables: &[_] = match server {
+            Server::Echo => &[None],
+            Server::Portcullis | Server::Kamailio => &[Some(Rows::Few), Some(Rows::Many)],
+        };
+        subjects.extend(tables.iter().map(|rows| Subject {
+            server,
+            rows: *rows,
+        }));
+    }
+    let all = subjects.into_iter().map(|subject| {
+        let tasks = subject.tasks(&parts);
+        (subject, tasks)
+    });
+    all.filter(|(_, tasks)| !tasks.is_empty()).collect()
+}
+
+impl Subject {
+    fn tasks(self, parts: &[Work]) -> Vec<Task> {
+        let full = |work| Task {
+            work,
+            shape: Shape::Full,
+        };
+        let steady = |work| Task {
+            work,
+            shape: Shape::Steady,
+        };
+        if self.server == Server::Echo {
+            let asked_for = !parts.is_empty();
+            return [full(Work::Echo), steady(Work::Echo)]
+                .into_iter()
+                .filter(|_| asked_for)
+                .collect();
+        }
+        let mut tasks: Vec<Task> = parts.iter().copied().map(full).collect();
+        if self.rows == Some(Rows::Few) {
+            let slept_between = [Work::Reject, Work::Relay];
+            tasks.extend(
+                parts
+                    .iter()
+                    .copied()
+                    .filter(|work| slept_between.contains(work))
+                    .map(steady),
+            );
+        }
+        tasks
+    }
+}
+
+impl Pace {
+    /// The usual pace, or the one for a quick look.
+    ///
+    /// # Errors
+    /// When the machine has a single core: server and generator must not share one.
+    pub(crate) fn new(quick: bool, rounds: Option<usize>, seconds: Option<f64>) -> Result<Self> {
+        let cores = thread::available_parallelism()?.get();
+        ensure!(
+            cores >= 2,
+            "the benchmark needs two cores, one for the server and one for the load; this process may use {cores}"
+        );
+        Ok(Self {
+            rounds: rounds.unwrap_or(if quick { 1 } else { 5 }).max(1),
+            warm_up_seconds: if quick { 0.3 } else { 0.5 },
+            seconds: seconds.unwrap_or(if quick { 1.0 } else { 3.0 }),
+            sources: 16,
+            outstanding: 8,
+            server_core: cores - 1,
+            load_core: 0,
+        })
+    }
+
+    /// A rough length of the whole run, to say beforehand.
+    pub(crate) fn expected(&self, matrix: &[(Subject, Vec<Task>)]) -> Duration {
+        let windows: usize = matrix.iter().map(|(_, tasks)| tasks.len()).sum();
+        let start_seconds = 1.5;
+        let one = windows as f64 * (self.seconds + self.warm_up_seconds)
+            + matrix.len() as f64 * start_seconds;
+        Duration::from_secs_f64(one * self.rounds as f64)
+    }
+}
+
+impl Rows {
+    /// The number of rows.
+    pub(crate) fn count(self) -> u32 {
+        match self {
+            Self::Few => 3,
+            Self::Many => 100_000,
+        }
+    }
+}
+
+impl Work {
+    /// The generator's name for it.
+    pub(crate) fn mode(self) -> &'static str {
+        match self {
+            Self::Reject => "reject",
+            Self::Options => "options",
+            Self::Relay => "relay",
+            Self::Echo => "echo",
+        }
+    }
+
+    /// First source address: 127.2/16 is in group 200, 127.1/16 in none.
+    pub(crate) fn first_source(self) -> &'static str {
+        match self {
+            Self::Relay => "127.2.0.1",
+            Self::Reject | Self::Options | Self::Echo => "127.1.0.1",
+        }
+    }
+}
+
+impl fmt::Display for Work {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Reject => "401",
+            Self::Options => "OPTIONS 200",
+            Self::Relay => "relay",
+            Self::Echo => "echo",
+        })
+    }
+}
+
+impl fmt::Display for Task {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.shape {
+            Shape::Full => write!(f, "{}", self.work),
+            Shape::Steady => write!(f, "{} at {STEADY} a second", self.work),
+        }
+    }
+}
+
+impl fmt::Display for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Echo => "bare UDP",
+            Self::Portcullis => "Portcullis",
+            Self::Kamailio => "Kamailio",
+        })
+    }
+}
+
+impl fmt::Display for Rows {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Few => "3",
+            Self::Many => "100,000",
+        })
+    }
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.rows {
+            Some(rows) => write!(f, "{}, {rows} rows", self.server),
+            None => write!(f, "{}", self.server),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everything_is_measured_unless_parts_are_asked_for() {
+        let windows = |parts: &[Part], servers: &[Server]| -> usize {
+            matrix(parts, servers)
+                .iter()
+                .map(|(_, tasks)| tasks.len())
+                .sum()
+        };
+        assert_eq!(windows(&[], &[]), 2 + 2 * (3 + 2 + 3));
+        assert_eq!(windows(&[Part::Relay], &[]), 2 + 2 * 3);
+        assert_eq!(
+            windows(&[Part::Relay, Part::Options], &[Server::Kamailio]),
+            3 + 2
+        );
+        assert_eq!(windows(&[Part::Million], &[]), 0);
+    }
+}

@@ -1,0 +1,249 @@
+//! The outcome, for people and as JSON.
+
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+
+use super::Peers;
+use super::figures::{Figure, Figures};
+use super::machine::Machine;
+use super::million::Million;
+use super::plan::{Pace, STEADY, Server, Shape};
+use super::targets::{Target, targets};
+
+/// Everything that a benchmark found out.
+#[derive(Debug, Serialize)]
+pub(crate) struct Outcome {
+    machine: Machine,
+    peers: Peers,
+    pace: Pace,
+    steady_per_second: u64,
+    figures: Vec<Figure>,
+    million: Option<Million>,
+    targets: Vec<Target>,
+    problems: Vec<String>,
+}
+
+impl Outcome {
+    pub(crate) fn new(
+        machine: Machine,
+        peers: Peers,
+        pace: Pace,
+        figures: &Figures,
+        million: Option<Million>,
+        problems: Vec<String>,
+    ) -> Self {
+        Self {
+            machine,
+            peers,
+            pace,
+            steady_per_second: STEADY,
+            figures: figures.all(),
+            targets: targets(figures, million.as_ref()),
+            million,
+            problems,
+        }
+    }
+
+    /// Writes the JSON into this folder, under the time of the run and as `latest.json`, and to `also`. Gives the files.
+    pub(crate) fn write(&self, folder: &Path, also: Option<&Path>) -> Result<Vec<PathBuf>> {
+        let text = serde_json::to_string_pretty(self)?;
+        fs::create_dir_all(folder)
+            .with_context(|| format!("cannot create {}", folder.display()))?;
+        let mut files = vec![
+            folder.join(format!("{}.json", self.machine.time)),
+            folder.join("latest.json"),
+        ];
+        files.extend(also.map(Path::to_owned));
+        for file in &files {
+            fs::write(file, &text).with_context(|| format!("cannot write {}", file.display()))?;
+        }
+        Ok(files)
+    }
+
+    /// True if something could not be measured.
+    pub(crate) fn has_problems(&self) -> bool {
+        !self.problems.is_empty()
+    }
+
+    fn conditions(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            machine,
+            peers,
+            pace,
+            ..
+        } = self;
+        let version = |peer: &Option<String>| peer.clone().unwrap_or_else(|| "(missing)".into());
+        writeln!(f)?;
+        writeln!(
+            f,
+            "Portcullis at {}, Kamailio {}, MariaDB {}",
+            machine.commit,
+            version(&peers.kamailio),
+            version(&peers.mariadb)
+        )?;
+        writeln!(
+            f,
+            "{}, {} cores, Linux {}",
+            machine.cpu, machine.cores, machine.kernel
+        )?;
+        writeln!(
+            f,
+            "Server on core {}, everything else on core {}; {} sources with {} requests under way each, or {STEADY} requests a second; \
+             {} x {} s each, medians.",
+            pace.server_core,
+            pace.load_core,
+            pace.sources,
+            pace.outstanding,
+            pace.rounds,
+            pace.seconds
+        )?;
+        writeln!(
+            f,
+            "One worker each; nothing is logged for a request (the page's xlog and log::info! are called, below the level that is shown)."
+        )?;
+        writeln!(
+            f,
+            "CPU: the scheduler's account of all processes and threads of the server; user and system are told apart by sampling."
+        )?;
+        if machine.is_busy() {
+            writeln!(
+                f,
+                "NOT ALONE: {} processes wanted a core before this began, so these figures are provisional.",
+                machine.load_before
+            )?;
+        }
+        Ok(())
+    }
+
+    fn table(&self, f: &mut fmt::Formatter<'_>, shape: Shape, title: &str) -> fmt::Result {
+        let figures: Vec<&Figure> = self
+            .figures
+            .iter()
+            .filter(|figure| figure.task.shape == shape)
+            .collect();
+        if figures.is_empty() {
+            return Ok(());
+        }
+        writeln!(f, "\n{title}")?;
+        writeln!(
+            f,
+            "{:<13} {:<11} {:>8} {:>8} {:>6} {:>6} {:>12} {:>10} {:>8} {:>8} {:>8}",
+            "",
+            "",
+            "rows",
+            "CPU µs",
+            "user",
+            "system",
+            "lowest-most",
+            "requests/s",
+            "p50 ms",
+            "p99 ms",
+            "MiB"
+        )?;
+        let mut last = None;
+        for figure in figures {
+            let work = figure.task.work;
+            let name = if last == Some(work) {
+                String::new()
+            } else {
+                work.to_string()
+            };
+            last = Some(work);
+            row(f, &name, figure)?;
+        }
+        Ok(())
+    }
+
+    fn goals(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "\nTargets")?;
+        for target in &self.targets {
+            let told = target
+                .told()
+                .map_or_else(|| "-".to_owned(), |told| told.to_string());
+            writeln!(
+                f,
+                "  {:<13} {:<50} {:>8}   ({})",
+                target.verdict(),
+                target.what,
+                told,
+                target.goal()
+            )?;
+        }
+        let missed = self
+            .targets
+            .iter()
+            .filter(|target| target.reached() == Some(false))
+            .count();
+        let measured = self
+            .targets
+            .iter()
+            .filter(|target| target.reached().is_some())
+            .count();
+        writeln!(
+            f,
+            "{} of {measured} measured targets reached.",
+            measured - missed
+        )
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.conditions(f)?;
+        self.table(f, Shape::Full, "Server's core full")?;
+        self.table(f, Shape::Steady, &format!("{STEADY} requests a second"))?;
+        if let Some(million) = &self.million {
+            let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+            writeln!(
+                f,
+                "\n{} rows from MariaDB: {:.2} s; table {:.1} MiB, process {:.1} MiB",
+                million.rows,
+                million.load_seconds,
+                mib(million.table_bytes),
+                mib(million.memory_bytes)
+            )?;
+        }
+        self.goals(f)?;
+        for problem in &self.problems {
+            writeln!(f, "NOT MEASURED: {problem}")?;
+        }
+        Ok(())
+    }
+}
+
+fn row(f: &mut fmt::Formatter<'_>, name: &str, figure: &Figure) -> fmt::Result {
+    let [lowest, most] = figure.cpu_us_range;
+    let rows = figure
+        .rows
+        .map_or_else(String::new, |rows| rows.to_string());
+    let resent = match figure.resent {
+        0 => String::new(),
+        resent => format!("  ({resent} sent again)"),
+    };
+    // The generator's part in the figure: where it had nothing left, it, not the server, set the speed.
+    let starved = figure.task.shape == Shape::Full
+        && figure.generator_idle < 0.02
+        && figure.server != Server::Kamailio;
+    let starved = if starved {
+        "  (generator at its limit)"
+    } else {
+        ""
+    };
+    writeln!(
+        f,
+        "{name:<13} {:<11} {rows:>8} {:>8.2} {:>6.2} {:>6.2} {:>12} {:>10.0} {:>8.2} {:>8.2} {:>8.1}{resent}{starved}",
+        figure.server.to_string(),
+        figure.cpu_us,
+        figure.user_us,
+        figure.system_us,
+        format!("{lowest:.2}-{most:.2}"),
+        figure.per_second,
+        figure.p50_us / 1000.0,
+        figure.p99_us / 1000.0,
+        figure.memory_bytes as f64 / f64::from(1 << 20),
+    )
+}

@@ -1,0 +1,193 @@
+//! The servers under load, each started the way its operator would, with one worker.
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use tempfile::TempDir;
+
+use super::pinned::{Process, free_port};
+use super::plan::{Rows, Server, Subject};
+use crate::process::{capture, find};
+
+const KAMAILIO_CONFIG: &str = include_str!("kamailio.cfg");
+
+/// The page's rows and the loopback group, in the words of `portcullis address add`.
+const PAGE: [[&str; 5]; 3] = [
+    ["250", "10.8.203.139", "32", "5060", "TestServer"],
+    ["200", "192.168.1.0", "24", "5060", "OfficeSubnet"],
+    ["200", "127.2.0.0", "16", "0", "Loopback"],
+];
+
+/// Where the programs are.
+#[derive(Clone, Debug)]
+pub(crate) struct Programs {
+    /// Our host, the release build.
+    pub(crate) portcullis: PathBuf,
+    /// The compiled page.
+    pub(crate) policy: PathBuf,
+    /// Generator, callee and echo.
+    pub(crate) load: PathBuf,
+}
+
+/// A server ready for load.
+#[derive(Debug)]
+pub(crate) struct Running {
+    // Dropped in this order: the process goes before its files.
+    process: Process,
+    /// Where it listens for SIP.
+    pub(crate) address: SocketAddr,
+    /// Where it relays to.
+    pub(crate) callee: SocketAddr,
+    /// Our host's control port.
+    pub(crate) control: SocketAddr,
+    _folder: TempDir,
+}
+
+impl Running {
+    /// Starts a server on this core, with its table in the database of this URL, and waits until it answers. Without a database our
+    /// host gets the page's table in SQLite; Kamailio has no other.
+    pub(crate) fn start(
+        subject: Subject,
+        core: usize,
+        programs: &Programs,
+        database: Option<&str>,
+    ) -> Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let places = Places {
+            folder: folder.path().to_owned(),
+            address: local(free_port()?),
+            control: local(free_port()?),
+            callee: SocketAddr::from((Ipv4Addr::new(127, 3, 0, 1), free_port()?)),
+        };
+        let command = match subject.server {
+            Server::Echo => places.echo(programs),
+            Server::Portcullis => places.portcullis(programs, database)?,
+            Server::Kamailio => places.kamailio(subject.rows, database)?,
+        };
+        let log = folder.path().join("log");
+        let mut process = Process::start(&subject.server.to_string(), core, &command, &log)?;
+        process.wait_for_sip(places.address)?;
+        Ok(Self {
+            process,
+            address: places.address,
+            callee: places.callee,
+            control: places.control,
+            _folder: folder,
+        })
+    }
+
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+}
+
+/// The version of the Kamailio that is installed, with the modules that are needed.
+pub(crate) fn kamailio_version() -> Result<String> {
+    kamailio_modules()?;
+    let text = capture(Command::new(kamailio_program()?).arg("-v"))?;
+    Ok(text.split_whitespace().nth(2).unwrap_or("?").to_owned())
+}
+
+/// Files and addresses of one server.
+struct Places {
+    folder: PathBuf,
+    address: SocketAddr,
+    control: SocketAddr,
+    callee: SocketAddr,
+}
+
+impl Places {
+    fn echo(&self, programs: &Programs) -> Command {
+        let mut command = Command::new(&programs.load);
+        command.args(["echo", "--listen", &self.address.to_string()]);
+        command
+    }
+
+    fn portcullis(&self, programs: &Programs, database: Option<&str>) -> Result<Command> {
+        let Self {
+            address,
+            control,
+            callee,
+            ..
+        } = self;
+        let policy = programs.policy.display();
+        let url = database.unwrap_or("sqlite:table.db");
+        let config = format!(
+            "workers = 1\n\
+             listen = [\"udp:{address}\"]\n\
+             [database]\nurl = \"{url}\"\n\
+             [policy]\nfile = \"{policy}\"\n\
+             [relay]\nnext-hop = \"sip:{callee}\"\nrecord-route = false\n\
+             [control]\nlisten = \"{control}\"\n\
+             [log]\nlevel = \"warn\"\n"
+        );
+        let file = self.folder.join("portcullis.toml");
+        fs::write(&file, config)?;
+        let command = |verb: &[&str]| {
+            let mut command = Command::new(&programs.portcullis);
+            command.current_dir(&self.folder).args(verb);
+            command.arg("--config").arg(&file);
+            command
+        };
+        if database.is_none() {
+            for row in PAGE {
+                capture(&mut command(
+                    &[&["address", "add"], row.as_slice()].concat(),
+                ))?;
+            }
+        }
+        Ok(command(&["serve"]))
+    }
+
+    fn kamailio(&self, rows: Option<Rows>, database: Option<&str>) -> Result<Command> {
+        let database = database.context("Kamailio needs MariaDB")?;
+        let modules = kamailio_modules()?;
+        // Kamailio takes the array of subnets in full at its start; 512 is its default.
+        let subnets = rows.map_or(0, Rows::count) + 512;
+        let config = KAMAILIO_CONFIG
+            .replace("@LISTEN@", &self.address.to_string())
+            .replace("@MODULES@", &format!("{}/", modules.display()))
+            .replace("@DATABASE@", database)
+            .replace("@ROWS@", &subnets.to_string())
+            .replace("@CALLEE@", &self.callee.to_string());
+        let file = self.folder.join("kamailio.cfg");
+        fs::write(&file, config)?;
+        let mut command = Command::new(kamailio_program()?);
+        command
+            .arg("-f")
+            .arg(file)
+            // In the foreground, runtime files in our folder, memory for 100,000 rows (shared, then private to each process).
+            .args(["-DD", "-E", "-m", "512", "-M", "256", "-Y"])
+            .arg(&self.folder);
+        Ok(command)
+    }
+}
+
+fn kamailio_program() -> Result<PathBuf> {
+    find("kamailio").context("kamailio is not installed")
+}
+
+fn kamailio_modules() -> Result<PathBuf> {
+    let candidates = [
+        "/usr/lib/x86_64-linux-gnu/kamailio/modules",
+        "/usr/lib/aarch64-linux-gnu/kamailio/modules",
+        "/usr/lib64/kamailio/modules",
+        "/usr/lib/kamailio/modules",
+        "/usr/local/lib64/kamailio/modules",
+    ];
+    let modules = candidates
+        .map(PathBuf::from)
+        .into_iter()
+        .find(|folder| folder.join("permissions.so").exists())
+        .context("Kamailio's modules are not where Debian, Fedora or its own build put them")?;
+    ensure!(
+        modules.join("db_mysql.so").exists(),
+        "Kamailio's module db_mysql is missing: apt-get install kamailio-mysql-modules"
+    );
+    Ok(modules)
+}

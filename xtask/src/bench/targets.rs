@@ -1,0 +1,207 @@
+//! What the figures must reach, and where they aim.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use super::figures::Figures;
+use super::million::Million;
+use super::plan::{Rows, Server, Shape, Subject, Task, Work};
+
+/// A figure against its bar and aim; smaller is better for all of them.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Target {
+    /// What the figure is.
+    pub(crate) what: &'static str,
+    /// Its value; none if it was not measured.
+    pub(crate) value: Option<f64>,
+    /// At most this much must be reached.
+    pub(crate) bar: f64,
+    /// This is where we go.
+    pub(crate) aim: Option<f64>,
+    #[serde(skip)]
+    unit: Unit,
+}
+
+/// How a value is told.
+#[derive(Clone, Copy, Debug)]
+enum Unit {
+    /// As "1/4.2".
+    Fraction,
+    /// As "1.42×".
+    Times,
+    Seconds,
+    Mebibytes,
+}
+
+/// A value in its unit.
+pub(crate) struct Told(Unit, f64);
+
+/// Everything that must be reached, in the order of the project's goals.
+pub(crate) fn targets(figures: &Figures, million: Option<&Million>) -> Vec<Target> {
+    let key = |work, server, rows| {
+        let task = Task {
+            work,
+            shape: Shape::Full,
+        };
+        (task, Subject { server, rows })
+    };
+    let (few, many) = (Some(Rows::Few), Some(Rows::Many));
+    let (ours, theirs) = (Server::Portcullis, Server::Kamailio);
+    let ratio = |what, of, to, bar, aim, unit| Target {
+        what,
+        value: figures.ratio(of, to),
+        bar,
+        aim,
+        unit,
+    };
+    let plain = |what, value, bar, aim, unit| Target {
+        what,
+        value,
+        bar,
+        aim,
+        unit,
+    };
+    let reject = |server, rows| key(Work::Reject, server, rows);
+    let relay = |server, rows| key(Work::Relay, server, rows);
+    let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+    vec![
+        ratio(
+            "401, 3 rows: CPU against Kamailio's",
+            reject(ours, few),
+            reject(theirs, few),
+            1.0 / 3.0,
+            Some(0.25),
+            Unit::Fraction,
+        ),
+        ratio(
+            "401, 3 rows: CPU against the bare UDP echo's",
+            reject(ours, few),
+            key(Work::Echo, Server::Echo, None),
+            2.0,
+            Some(1.5),
+            Unit::Times,
+        ),
+        ratio(
+            "Stateless relay, 3 rows: CPU against Kamailio's",
+            relay(ours, few),
+            relay(theirs, few),
+            0.25,
+            Some(0.2),
+            Unit::Fraction,
+        ),
+        ratio(
+            "401, 100,000 rows: CPU against Kamailio's",
+            reject(ours, many),
+            reject(theirs, many),
+            0.02,
+            Some(0.01),
+            Unit::Fraction,
+        ),
+        ratio(
+            "401, 100,000 rows: CPU against our own at 3 rows",
+            reject(ours, many),
+            reject(ours, few),
+            1.05,
+            None,
+            Unit::Times,
+        ),
+        plain(
+            "1,000,000 rows from MariaDB: time to load",
+            million.map(|million| million.load_seconds),
+            3.0,
+            Some(2.0),
+            Unit::Seconds,
+        ),
+        plain(
+            "1,000,000 rows: size of the table",
+            million.map(|million| mib(million.table_bytes)),
+            64.0,
+            None,
+            Unit::Mebibytes,
+        ),
+    ]
+}
+
+impl Target {
+    /// True if the bar is reached; none if there is no value.
+    pub(crate) fn reached(&self) -> Option<bool> {
+        self.value.map(|value| value <= self.bar)
+    }
+
+    /// The value, told in its unit.
+    pub(crate) fn told(&self) -> Option<Told> {
+        self.value.map(|value| Told(self.unit, value))
+    }
+
+    /// Bar and aim in words.
+    pub(crate) fn goal(&self) -> String {
+        let bar = Told(self.unit, self.bar);
+        match self.aim.map(|aim| Told(self.unit, aim)) {
+            Some(aim) => format!("at most {bar}, aim {aim}"),
+            None => format!("at most {bar}"),
+        }
+    }
+
+    /// One word or two for a reader in a hurry.
+    pub(crate) fn verdict(&self) -> &'static str {
+        let Some(value) = self.value else {
+            return "not measured";
+        };
+        match self.aim {
+            _ if value > self.bar => "MISSED",
+            Some(aim) if value > aim => "reached",
+            Some(_) => "aim reached",
+            None => "reached",
+        }
+    }
+}
+
+impl fmt::Display for Told {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(unit, value) = self;
+        match unit {
+            Unit::Fraction if *value > 0.0 => {
+                let share = 1.0 / value;
+                let digits = usize::from(share.fract().abs() > 0.05 && share < 100.0);
+                write!(f, "1/{share:.digits$}")
+            }
+            Unit::Fraction => write!(f, "{value}"),
+            Unit::Times => write!(f, "{value:.2}x"),
+            Unit::Seconds => write!(f, "{value:.2} s"),
+            Unit::Mebibytes => write!(f, "{value:.0} MiB"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn target(value: Option<f64>) -> Target {
+        Target {
+            what: "x",
+            value,
+            bar: 1.0 / 3.0,
+            aim: Some(0.25),
+            unit: Unit::Fraction,
+        }
+    }
+
+    #[test]
+    fn verdicts() {
+        assert_eq!(target(None).verdict(), "not measured");
+        assert_eq!(target(Some(0.34)).verdict(), "MISSED");
+        assert_eq!(target(Some(0.30)).verdict(), "reached");
+        assert_eq!(target(Some(0.25)).verdict(), "aim reached");
+        assert_eq!(target(None).reached(), None);
+        assert_eq!(target(Some(0.34)).reached(), Some(false));
+    }
+
+    #[test]
+    fn fractions_read_as_a_person_says_them() {
+        assert_eq!(target(None).goal(), "at most 1/3, aim 1/4");
+        assert_eq!(target(Some(0.24)).told().unwrap().to_string(), "1/4.2");
+        assert_eq!(target(Some(0.005)).told().unwrap().to_string(), "1/200");
+    }
+}
