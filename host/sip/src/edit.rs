@@ -1,0 +1,283 @@
+//! Splices over received bytes: what is not edited goes out as it came in.
+
+use std::io::Write;
+use std::net::IpAddr;
+use std::ops::Range;
+
+/// Up to `MOST` edits of one message, in the order of their places. Nothing is copied until [`Edits::apply`].
+pub(crate) struct Edits<'a, const MOST: usize> {
+    list: [Edit<'a>; MOST],
+    length: usize,
+}
+
+/// What stands in the place of the bytes that an edit takes out.
+#[derive(Clone, Copy)]
+pub(crate) enum Text<'a> {
+    /// Nothing: the bytes are only taken out.
+    Nothing,
+    /// These bytes.
+    Bytes(&'a [u8]),
+    /// A decimal number.
+    Number(u32),
+    /// These bytes and a decimal number.
+    Labelled(&'a [u8], u32),
+    /// These bytes and an address without brackets.
+    Address(&'a [u8], IpAddr),
+    /// Whatever this writes.
+    Written(&'a dyn Fn(&mut Vec<u8>)),
+}
+
+#[derive(Clone)]
+struct Edit<'a> {
+    place: Range<usize>,
+    text: Text<'a>,
+}
+
+impl<'a, const MOST: usize> Edits<'a, MOST> {
+    pub(crate) fn new() -> Self {
+        const NONE: Edit<'_> = Edit {
+            place: 0..0,
+            text: Text::Nothing,
+        };
+        Self {
+            list: [NONE; MOST],
+            length: 0,
+        }
+    }
+
+    /// Puts `text` in the place of the bytes `place`. Of several at one place the first stays first. False, and no edit, when
+    /// the list is full or the place overlaps that of another edit.
+    #[must_use]
+    pub(crate) fn replace(&mut self, place: Range<usize>, text: Text<'a>) -> bool {
+        let mut at = self.length;
+        while at > 0 && self.list[at - 1].place.start > place.start {
+            at -= 1;
+        }
+        let free = self.length < MOST
+            && (at == 0 || self.list[at - 1].place.end <= place.start)
+            && (at == self.length || place.end <= self.list[at].place.start);
+        if free {
+            self.list[at..=self.length].rotate_right(1);
+            self.list[at] = Edit { place, text };
+            self.length += 1;
+        }
+        free
+    }
+
+    /// Puts `text` before the byte at `at`.
+    #[must_use]
+    pub(crate) fn insert(&mut self, at: usize, text: Text<'a>) -> bool {
+        self.replace(at..at, text)
+    }
+
+    /// Takes bytes out.
+    #[must_use]
+    pub(crate) fn remove(&mut self, place: Range<usize>) -> bool {
+        self.replace(place, Text::Nothing)
+    }
+
+    /// Appends `bytes` with these edits to `out`.
+    pub(crate) fn apply(&self, bytes: &[u8], out: &mut Vec<u8>) {
+        let mut done = 0;
+        for edit in &self.list[..self.length] {
+            out.extend_from_slice(bytes.get(done..edit.place.start).unwrap_or_default());
+            edit.text.write(out);
+            done = edit.place.end;
+        }
+        out.extend_from_slice(bytes.get(done..).unwrap_or_default());
+    }
+}
+
+impl Text<'_> {
+    pub(crate) fn write(self, out: &mut Vec<u8>) {
+        match self {
+            Self::Nothing => {}
+            Self::Bytes(bytes) => out.extend_from_slice(bytes),
+            Self::Number(number) => write_decimal(number, out),
+            Self::Labelled(label, number) => {
+                out.extend_from_slice(label);
+                write_decimal(number, out);
+            }
+            Self::Address(label, ip) => {
+                out.extend_from_slice(label);
+                write_ip(ip, out);
+            }
+            Self::Written(write) => write(out),
+        }
+    }
+}
+
+/// Writes a number in decimal.
+pub(crate) fn write_decimal(mut number: u32, out: &mut Vec<u8>) {
+    let mut digits = [0; 10];
+    let mut at = digits.len();
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(&digits[at..]);
+}
+
+/// Writes a number as 16 hexadecimal digits in lower case.
+pub(crate) fn write_hex(number: u64, out: &mut Vec<u8>) {
+    let mut digits = [0; HEX_DIGITS];
+    for (at, digit) in digits.iter_mut().enumerate() {
+        let nibble = (number >> (60 - 4 * at)) as u8 & 0xf;
+        *digit = if nibble < 10 {
+            b'0' + nibble
+        } else {
+            b'a' + nibble - 10
+        };
+    }
+    out.extend_from_slice(&digits);
+}
+
+/// How many digits [`write_hex`] writes.
+pub(crate) const HEX_DIGITS: usize = 16;
+
+/// Reads what [`write_hex`] wrote, in any case.
+pub(crate) fn read_hex(digits: &[u8]) -> Option<u64> {
+    if digits.len() != HEX_DIGITS {
+        return None;
+    }
+    digits.iter().try_fold(0, |number, &digit| {
+        Some(number << 4 | u64::from(char::from(digit).to_digit(16)?))
+    })
+}
+
+/// Writes an address, an IPv6 one without brackets, as `received` has it (RFC 5118 §4.5).
+pub(crate) fn write_ip(ip: IpAddr, out: &mut Vec<u8>) {
+    match ip {
+        IpAddr::V4(ip) => {
+            let [a, b, c, d] = ip.octets();
+            write_decimal(a.into(), out);
+            for octet in [b, c, d] {
+                out.push(b'.');
+                write_decimal(octet.into(), out);
+            }
+        }
+        IpAddr::V6(ip) => {
+            // A Vec takes everything.
+            let _always = write!(out, "{ip}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn applied(bytes: &[u8], edits: &Edits<'_, 8>) -> String {
+        let mut out = Vec::new();
+        edits.apply(bytes, &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn edits_may_come_in_any_order() {
+        let mut edits = Edits::new();
+        assert!(edits.remove(7..8));
+        assert!(edits.insert(2, Text::Bytes(b"<")));
+        assert!(edits.insert(2, Text::Labelled(b"n=", 7)));
+        assert!(edits.replace(3..5, Text::Number(42)));
+        assert!(edits.insert(8, Text::Address(b";", "::1".parse().unwrap())));
+        assert!(edits.insert(0, Text::Written(&|out| out.extend_from_slice(b"first "))));
+        assert_eq!(applied(b"01234567", &edits), "first 01<n=724256;::1");
+    }
+
+    #[test]
+    fn an_edit_within_another_is_refused() {
+        let mut edits = Edits::new();
+        assert!(edits.remove(2..6));
+        for place in [3..4, 0..3, 5..8, 0..8, 4..4] {
+            assert!(!edits.remove(place));
+        }
+        assert!(edits.remove(0..2));
+        assert!(edits.remove(6..8));
+        assert_eq!(applied(b"01234567", &edits), "");
+    }
+
+    #[test]
+    fn a_full_list_takes_no_more() {
+        let mut edits = Edits::<8>::new();
+        for at in 0..8 {
+            assert!(edits.insert(at, Text::Number(1)));
+        }
+        assert!(!edits.insert(0, Text::Number(1)));
+    }
+
+    #[test]
+    fn numbers_and_addresses_are_written_as_the_standard_library_does() {
+        for number in [0, 7, 10, 255, 65_535, u32::MAX] {
+            let mut out = Vec::new();
+            write_decimal(number, &mut out);
+            assert_eq!(out, number.to_string().as_bytes());
+        }
+        for ip in [
+            "0.0.0.0",
+            "10.200.3.44",
+            "255.255.255.255",
+            "::",
+            "2001:db8::9:1",
+        ] {
+            let mut out = Vec::new();
+            write_ip(ip.parse().unwrap(), &mut out);
+            assert_eq!(out, ip.as_bytes());
+        }
+    }
+
+    #[test]
+    fn only_sixteen_hexadecimal_digits_are_a_number() {
+        assert_eq!(read_hex(b"00000000DeadBeef"), Some(0xdead_beef));
+        for bad in [
+            "",
+            "0",
+            "00000000deadbee",
+            "00000000deadbeef0",
+            "0000000+deadbeef",
+            "0000000gdeadbeef",
+        ] {
+            assert_eq!(read_hex(bad.as_bytes()), None, "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn hex_comes_back(number: u64) {
+            let mut out = Vec::new();
+            write_hex(number, &mut out);
+            prop_assert_eq!(read_hex(&out), Some(number));
+        }
+
+        #[test]
+        fn edits_equal_a_naive_rebuild(
+            mut cuts in proptest::collection::vec(0_usize..100, 0..16),
+            order in any::<u64>(),
+        ) {
+            cuts.sort_unstable();
+            cuts.dedup();
+            let bytes: Vec<u8> = (0..100).collect();
+            let mut places: Vec<Range<usize>> =
+                cuts.chunks_exact(2).map(|pair| pair[0]..pair[1]).collect();
+            let mut naive = bytes.clone();
+            for place in places.iter().rev() {
+                naive.splice(place.clone(), *b"new");
+            }
+            let turn = if places.is_empty() { 0 } else { order as usize % places.len() };
+            places.rotate_left(turn);
+            let mut edits = Edits::<8>::new();
+            for place in places {
+                prop_assert!(edits.replace(place, Text::Bytes(b"new")));
+            }
+            let mut out = Vec::new();
+            edits.apply(&bytes, &mut out);
+            prop_assert_eq!(out, naive);
+        }
+    }
+}

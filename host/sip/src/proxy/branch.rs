@@ -1,0 +1,289 @@
+//! The branch that this host writes into its Via, and what it tells when a response brings it back.
+//!
+//! A branch is `z9hG4bK`, 16 digits that name the transaction, and 16 digits that seal them:
+//! - The name is a keyed hash of what a retransmission, a CANCEL and an ACK to a failure share with their request
+//!   (RFC 3261 §16.11), so all of them get the same branch without any memory, also when they come over another connection.
+//! - The seal is a keyed hash of the name. A response whose branch is not sealed was not asked for.
+//!
+//! Where a response can't find its way back by the next Via alone, since the request came over a stream or to another socket
+//! than it was sent from, a Via parameter `i=SOCKET-CONNECTION-SEAL` says where. It is no part of the branch: the CANCEL of a
+//! request must have the branch of the request, wherever it comes from.
+
+use super::identity::Identity;
+use super::top_via::TopVia;
+use crate::arrival::{Arrival, ConnectionId};
+use crate::edit::{HEX_DIGITS, read_hex, write_decimal, write_hex};
+use crate::key::Key;
+use crate::name_addr::NameAddr;
+use crate::scan::{HeaderName, Message, StartLine};
+use crate::via::{MAGIC_COOKIE, Via};
+
+/// The name of a transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Transaction(u64);
+
+/// Where a request came in, as its response is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Origin {
+    /// The number of the socket; above all numbers if the socket is unknown.
+    pub(super) socket: u32,
+    /// The stream.
+    pub(super) connection: Option<ConnectionId>,
+}
+
+impl Transaction {
+    /// The transaction of a request, in the way of RFC 3261 §16.11: of a branch with the magic cookie; without one, of what
+    /// RFC 2543 tells transactions by. Sent-by, Call-ID and CSeq number are in both, so that a client with poor random numbers
+    /// disturbs nobody else.
+    pub(super) fn of(key: &Key, message: Message<'_>, top: &TopVia<'_>) -> Self {
+        let value = |name| {
+            message
+                .header(name)
+                .map(|field| field.value)
+                .unwrap_or_default()
+        };
+        let mac = key
+            .branch()
+            .name(
+                top.field
+                    .value
+                    .get(top.via.sent_by.clone())
+                    .unwrap_or_default(),
+            )
+            .field(value(HeaderName::CallId))
+            .number(message.cseq().map_or(0, |cseq| cseq.number.into()))
+            .field(top.via.branch().unwrap_or_default());
+        // A bare cookie names nothing (RFC 4475 §3.2.1).
+        if top
+            .via
+            .rfc3261_branch()
+            .is_some_and(|branch| branch.len() > MAGIC_COOKIE.len())
+        {
+            return Self(mac.finish());
+        }
+        let StartLine::Request { method, uri, .. } = message.start_line() else {
+            return Self(mac.finish());
+        };
+        let tag = |value| {
+            NameAddr::parse(value)
+                .ok()
+                .and_then(|address| address.tag())
+                .unwrap_or_default()
+        };
+        // The ACK to a failure has the To-tag that its INVITE lacks.
+        let to_tag = match method {
+            b"INVITE" | b"ACK" | b"CANCEL" => &b""[..],
+            _ => tag(value(HeaderName::To)),
+        };
+        Self(
+            mac.field(tag(value(HeaderName::From)))
+                .field(to_tag)
+                .field(uri)
+                .finish(),
+        )
+    }
+
+    /// The transaction of a branch that this host wrote; none for any other branch.
+    pub(super) fn of_our(key: &Key, via: &Via<'_>) -> Option<Self> {
+        let digits = via.rfc3261_branch()?.get(MAGIC_COOKIE.len()..)?;
+        let (name, seal) = digits.split_at_checked(HEX_DIGITS)?;
+        let transaction = Self(read_hex(name)?);
+        (read_hex(seal)? == transaction.seal(key)).then_some(transaction)
+    }
+
+    /// Writes the branch.
+    pub(super) fn write(self, key: &Key, out: &mut Vec<u8>) {
+        out.extend_from_slice(MAGIC_COOKIE);
+        write_hex(self.0, out);
+        write_hex(self.seal(key), out);
+    }
+
+    fn seal(self, key: &Key) -> u64 {
+        key.seal().number(self.0).finish()
+    }
+}
+
+impl Origin {
+    /// What the response to a request needs to be told; none where the next Via says everything.
+    pub(super) fn of(
+        identity: &Identity,
+        arrival: &Arrival,
+        sent_from: std::net::SocketAddr,
+    ) -> Option<Self> {
+        if arrival.connection.is_none() && arrival.local == sent_from {
+            return None;
+        }
+        let place = identity.place_of(arrival.transport, arrival.local);
+        Some(Self {
+            socket: place.map_or(u32::MAX, |(number, _)| number as u32),
+            connection: arrival.connection,
+        })
+    }
+
+    /// Reads what [`Origin::write`] wrote for this transaction.
+    pub(super) fn of_our(key: &Key, via: &Via<'_>, transaction: Transaction) -> Option<Self> {
+        let value = via.params.named("i")?.value?;
+        let mut parts = value.split(|&byte| byte == b'-');
+        let (socket, connection, seal) = (parts.next()?, parts.next()?, parts.next()?);
+        let origin = Self {
+            socket: crate::cseq::number(socket, u32::MAX)?,
+            connection: match connection {
+                b"" => None,
+                digits => Some(ConnectionId(read_hex(digits)?)),
+            },
+        };
+        (parts.next().is_none() && read_hex(seal)? == origin.seal(key, transaction))
+            .then_some(origin)
+    }
+
+    /// Writes the Via parameter.
+    pub(super) fn write(self, key: &Key, transaction: Transaction, out: &mut Vec<u8>) {
+        out.extend_from_slice(b";i=");
+        write_decimal(self.socket, out);
+        out.push(b'-');
+        if let Some(connection) = self.connection {
+            write_hex(connection.0, out);
+        }
+        out.push(b'-');
+        write_hex(self.seal(key, transaction), out);
+    }
+
+    fn seal(self, key: &Key, transaction: Transaction) -> u64 {
+        let connection = self
+            .connection
+            .map_or([0, 0], |connection| [1, connection.0]);
+        key.origin()
+            .number(transaction.0)
+            .number(self.socket.into())
+            .number(connection[0])
+            .number(connection[1])
+            .finish()
+    }
+}
+
+/// The To-tag of our own replies to a request: the same for each retransmission and for the ACK, which has the request's top
+/// Via, Call-ID and CSeq number (RFC 3261 §17.1.1.3).
+pub(super) fn own_tag(key: &Key, message: Message<'_>, top: &TopVia<'_>) -> u64 {
+    let call_id = message.header(HeaderName::CallId).map(|field| field.value);
+    key.tag()
+        .name(
+            top.field
+                .value
+                .get(top.via.sent_by.clone())
+                .unwrap_or_default(),
+        )
+        .field(top.via.branch().unwrap_or_default())
+        .field(call_id.unwrap_or_default())
+        .number(message.cseq().map_or(0, |cseq| cseq.number.into()))
+        .finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::scan::{Framing, Index, Limits, scan};
+
+    const SECRET: [u8; 16] = [7; 16];
+
+    fn transaction(method: &str, uri: &str, via: &str, to_tag: &str) -> Transaction {
+        let bytes = format!(
+            "{method} {uri} SIP/2.0\r\nVia: {via}\r\nFrom: <sip:a@b>;tag=f\r\nTo: <sip:c@d>{to_tag}\r\n\
+             Call-ID: x\r\nCSeq: 4 {method}\r\n\r\n"
+        );
+        let mut index = Index::default();
+        scan(
+            bytes.as_bytes(),
+            Framing::Datagram,
+            &Limits::default(),
+            &mut index,
+        )
+        .unwrap();
+        let message = Message::new(bytes.as_bytes(), &index);
+        let top = TopVia::of(message).unwrap();
+        Transaction::of(&Key::new(&SECRET), message, &top)
+    }
+
+    const COOKIE: &str = "SIP/2.0/UDP a.example:5060;branch=z9hG4bKx1";
+    const OLD: &str = "SIP/2.0/UDP a.example:5060;branch=1";
+
+    #[test]
+    fn cancel_and_ack_share_the_transaction_of_their_invite() {
+        for via in [
+            COOKIE,
+            OLD,
+            "SIP/2.0/UDP a.example",
+            "SIP/2.0/UDP a.example;branch=z9hG4bK",
+        ] {
+            let invite = transaction("INVITE", "sip:c@d", via, "");
+            assert_eq!(transaction("INVITE", "sip:c@d", via, ""), invite);
+            assert_eq!(transaction("CANCEL", "sip:c@d", via, ""), invite);
+            assert_eq!(transaction("ACK", "sip:c@d", via, ";tag=callee"), invite);
+        }
+    }
+
+    #[test]
+    fn other_requests_are_other_transactions() {
+        let invite = transaction("INVITE", "sip:c@d", COOKIE, "");
+        assert_ne!(
+            transaction("INVITE", "sip:c@d", &COOKIE.replace("x1", "x2"), ""),
+            invite
+        );
+        assert_ne!(
+            transaction(
+                "INVITE",
+                "sip:c@d",
+                &COOKIE.replace("a.example", "b.example"),
+                ""
+            ),
+            invite
+        );
+        // Without the cookie it is RFC 2543's fields that count.
+        let old = transaction("BYE", "sip:c@d", OLD, ";tag=1");
+        assert_ne!(transaction("BYE", "sip:c@d", OLD, ";tag=2"), old);
+        assert_ne!(transaction("BYE", "sip:other@d", OLD, ";tag=1"), old);
+        let spelt = transaction(
+            "BYE",
+            "sip:c@d",
+            &OLD.replace("a.example", "A.Example"),
+            ";tag=1",
+        );
+        assert_eq!(spelt, old, "host names have no case");
+    }
+
+    #[test]
+    fn a_seal_of_another_key_or_for_another_name_is_no_seal() {
+        let key = Key::new(&SECRET);
+        let mut branch = Vec::new();
+        Transaction(5).write(&key, &mut branch);
+        let branch = String::from_utf8(branch).unwrap();
+        let read = |key: &Key, branch: &str| {
+            let via = format!("SIP/2.0/UDP a;branch={branch}");
+            Transaction::of_our(key, &Via::parse(via.as_bytes()).unwrap())
+        };
+        assert_eq!(read(&key, &branch), Some(Transaction(5)));
+        assert_eq!(
+            read(&key, &branch.to_ascii_uppercase()),
+            Some(Transaction(5))
+        );
+        assert_eq!(read(&Key::new(&[8; 16]), &branch), None);
+        assert_eq!(read(&key, &branch.replacen('5', "6", 1)), None);
+        for other in ["z9hG4bK", "z9hG4bKshort", "1", &format!("{branch}0")] {
+            assert_eq!(read(&key, other), None, "{other}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn origins_come_back_for_their_transaction_only(name: u64, socket: u32, connection: Option<u64>) {
+            let key = Key::new(&SECRET);
+            let origin = Origin { socket, connection: connection.map(ConnectionId) };
+            let mut text = b"SIP/2.0/TCP a;branch=z9hG4bKx".to_vec();
+            origin.write(&key, Transaction(name), &mut text);
+            let via = Via::parse(&text).unwrap();
+            prop_assert_eq!(Origin::of_our(&key, &via, Transaction(name)), Some(origin));
+            prop_assert_eq!(Origin::of_our(&key, &via, Transaction(name ^ 1)), None);
+        }
+    }
+}

@@ -1,0 +1,373 @@
+//! Who this host is: its sockets, the names for them, and which of them to send from.
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::top_via::DEFAULT_PORT;
+use crate::arrival::Transport;
+use crate::host::Host;
+use crate::uri::Uri;
+use crate::via::Via;
+
+/// One socket that the host listens on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Local {
+    /// The transport.
+    pub transport: Transport,
+    /// The address that peers reach and that messages are sent from: a concrete one. Where a socket listens on every address
+    /// of the machine, there is one `Local` for each of these.
+    pub addr: SocketAddr,
+    /// The host and port that go into Via and Record-Route in place of `addr`, behind NAT or for a name. IPv6 in brackets.
+    pub advertised: Option<(String, u16)>,
+}
+
+/// What the host knows of itself.
+#[derive(Debug)]
+pub(super) struct Identity {
+    places: Box<[Place]>,
+    aliases: Box<[Name]>,
+}
+
+/// One [`Local`], with what is written about it.
+#[derive(Debug)]
+pub(super) struct Place {
+    pub(super) transport: Transport,
+    pub(super) addr: SocketAddr,
+    /// `HOST:PORT` as it stands in Via.
+    pub(super) sent_by: Box<[u8]>,
+    /// `<sip:HOST:PORT;lr` with the transport, if it is not UDP; parameters may follow.
+    pub(super) route: Box<[u8]>,
+    advertised: Option<Name>,
+}
+
+/// A host that means us; without a port it does so on each of our ports.
+#[derive(Debug, PartialEq, Eq)]
+struct Name {
+    host: OwnedHost,
+    port: Option<u16>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum OwnedHost {
+    Ip(IpAddr),
+    Name(Box<[u8]>),
+}
+
+impl Identity {
+    pub(super) fn new(locals: &[Local], aliases: &[String]) -> Self {
+        Self {
+            places: locals.iter().map(Place::new).collect(),
+            aliases: aliases.iter().map(|alias| Name::parse(alias)).collect(),
+        }
+    }
+
+    /// Whether host and port (5060 if none) name this host.
+    pub(super) fn is_us(&self, host: Host<'_>, port: Option<u16>) -> bool {
+        let number = port.unwrap_or(DEFAULT_PORT);
+        let ip = host.ip().map(|ip| ip.to_canonical());
+        let is_place = |place: &Place| {
+            let is_addr = ip == Some(place.addr.ip()) && number == place.addr.port();
+            is_addr
+                || place
+                    .advertised
+                    .as_ref()
+                    .is_some_and(|name| name.is(host, number))
+        };
+        self.places.iter().any(is_place) || self.is_alias(host, port)
+    }
+
+    /// Whether the URI's host and port name this host.
+    pub(super) fn is_our_uri(&self, uri: &Uri<'_>) -> bool {
+        self.is_us(uri.host, uri.port)
+    }
+
+    /// Whether the Via's sent-by is one that this host writes.
+    pub(super) fn is_our_via(&self, via: &Via<'_>) -> bool {
+        let transport = Transport::from_token(via.transport);
+        let port = via.port.unwrap_or(DEFAULT_PORT);
+        self.places.iter().any(|place| {
+            transport == Some(place.transport)
+                && match &place.advertised {
+                    Some(name) => name.is(via.host, port),
+                    None => via.host.ip() == Some(place.addr.ip()) && port == place.addr.port(),
+                }
+        })
+    }
+
+    /// Whether one of our sockets listens there.
+    pub(super) fn listens_on(&self, transport: Transport, addr: SocketAddr) -> bool {
+        self.places
+            .iter()
+            .any(|place| place.transport == transport && place.addr == addr)
+    }
+
+    /// The socket to send to `ip` from: that of the arrival, if it has the transport and the address family; else one of the
+    /// same address; else the first. A loopback address reaches only loopback addresses, so that goes first.
+    pub(super) fn place_towards(
+        &self,
+        transport: Transport,
+        ip: IpAddr,
+        arrived_at: SocketAddr,
+    ) -> Option<&Place> {
+        let rank = |place: &&Place| {
+            let reach = place.addr.ip().is_loopback() == ip.is_loopback();
+            (
+                reach,
+                place.addr == arrived_at,
+                place.addr.ip() == arrived_at.ip(),
+            )
+        };
+        let fitting =
+            |place: &&Place| place.transport == transport && place.addr.is_ipv4() == ip.is_ipv4();
+        // `max_by_key` takes the last of equals; the first one is wanted.
+        self.places.iter().rev().filter(fitting).max_by_key(rank)
+    }
+
+    /// The place of the socket that a message came in on, and its number.
+    pub(super) fn place_of(
+        &self,
+        transport: Transport,
+        addr: SocketAddr,
+    ) -> Option<(usize, &Place)> {
+        let is_it =
+            |(_, place): &(usize, &Place)| place.transport == transport && place.addr == addr;
+        self.places.iter().enumerate().find(is_it)
+    }
+
+    /// The place of this number.
+    pub(super) fn place(&self, number: usize) -> Option<&Place> {
+        self.places.get(number)
+    }
+
+    fn is_alias(&self, host: Host<'_>, port: Option<u16>) -> bool {
+        let number = port.unwrap_or(DEFAULT_PORT);
+        let is_our_port = || {
+            let is_it = |place: &Place| {
+                let advertised = place.advertised.as_ref().and_then(|name| name.port);
+                place.addr.port() == number || advertised == Some(number)
+            };
+            port.is_none() || number == DEFAULT_PORT || self.places.iter().any(is_it)
+        };
+        self.aliases.iter().any(|alias| match alias.port {
+            Some(_) => alias.is(host, number),
+            None => alias.host.is(host) && is_our_port(),
+        })
+    }
+}
+
+impl Place {
+    fn new(local: &Local) -> Self {
+        let addr = SocketAddr::new(local.addr.ip().to_canonical(), local.addr.port());
+        let sent_by = match &local.advertised {
+            Some((host, port)) => format!("{host}:{port}"),
+            None => addr.to_string(),
+        };
+        let transport = match local.transport {
+            Transport::Udp => String::new(),
+            other => format!(";transport={}", other.parameter()),
+        };
+        let advertised = local.advertised.as_ref();
+        Self {
+            transport: local.transport,
+            addr,
+            route: format!("<sip:{sent_by}{transport};lr").into_bytes().into(),
+            sent_by: sent_by.into_bytes().into(),
+            advertised: advertised.map(|(host, port)| Name {
+                host: OwnedHost::parse(host),
+                port: Some(*port),
+            }),
+        }
+    }
+}
+
+impl Name {
+    /// `HOST` or `HOST:PORT`; an IPv6 address with a port stands in brackets.
+    fn parse(text: &str) -> Self {
+        let number = |port: &str| port.parse().ok();
+        let split = text
+            .rsplit_once(':')
+            .filter(|(host, _)| !host.contains(':') || host.ends_with(']'));
+        match split.and_then(|(host, port)| Some((host, number(port)?))) {
+            Some((host, port)) => Self {
+                host: OwnedHost::parse(host),
+                port: Some(port),
+            },
+            None => Self {
+                host: OwnedHost::parse(text),
+                port: None,
+            },
+        }
+    }
+
+    fn is(&self, host: Host<'_>, port: u16) -> bool {
+        self.port.is_none_or(|own| own == port) && self.host.is(host)
+    }
+}
+
+impl OwnedHost {
+    fn parse(text: &str) -> Self {
+        match crate::host::ip_address(text.as_bytes()) {
+            Some(ip) => Self::Ip(ip.to_canonical()),
+            None => Self::Name(without_dot(text.as_bytes()).into()),
+        }
+    }
+
+    fn is(&self, host: Host<'_>) -> bool {
+        match (self, host) {
+            (Self::Ip(own), host) => host.ip().is_some_and(|ip| ip.to_canonical() == *own),
+            (Self::Name(own), Host::Name(name)) => without_dot(name).eq_ignore_ascii_case(own),
+            (Self::Name(_), _) => false,
+        }
+    }
+}
+
+/// A name without the dot that ends a fully qualified one.
+fn without_dot(name: &[u8]) -> &[u8] {
+    name.strip_suffix(b".").unwrap_or(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn local(transport: Transport, addr: &str) -> Local {
+        Local {
+            transport,
+            addr: addr.parse().unwrap(),
+            advertised: None,
+        }
+    }
+
+    fn identity() -> Identity {
+        let mut behind_nat = local(Transport::Tcp, "10.0.0.5:5070");
+        behind_nat.advertised = Some(("edge.example.com".into(), 5080));
+        Identity::new(
+            &[
+                local(Transport::Udp, "127.0.0.1:5060"),
+                local(Transport::Tcp, "127.0.0.1:5060"),
+                behind_nat,
+                local(Transport::Udp, "[2001:db8::1]:5060"),
+            ],
+            &[
+                "sip.Example.com".into(),
+                "other.example:5090".into(),
+                "198.51.100.7".into(),
+            ],
+        )
+    }
+
+    fn is_us(uri: &str) -> bool {
+        identity().is_our_uri(&Uri::parse(uri.as_bytes()).unwrap())
+    }
+
+    #[test]
+    fn sockets_advertised_names_and_aliases_are_us() {
+        for uri in [
+            "sip:127.0.0.1",
+            "sip:user@127.0.0.1:5060;transport=tcp",
+            "sip:[::ffff:127.0.0.1]:5060",
+            "sip:10.0.0.5:5070",
+            "sip:EDGE.example.com:5080",
+            "sip:[2001:db8:0::1]",
+            "sip:sip.example.com",
+            "sip:sip.example.com.:5060",
+            "sip:sip.example.com:5070",
+            "sip:sip.example.com:5080",
+            "sip:other.example:5090",
+            "sip:198.51.100.7",
+        ] {
+            assert!(is_us(uri), "{uri}");
+        }
+    }
+
+    #[test]
+    fn other_hosts_and_other_ports_are_not_us() {
+        for uri in [
+            "sip:127.0.0.2",
+            "sip:127.0.0.1:5061",
+            "sip:10.0.0.5",
+            "sip:edge.example.com",
+            "sip:example.com",
+            "sip:sip.example.com:6000",
+            "sip:other.example",
+            "sip:198.51.100.7:6000",
+            "sip:[2001:db8::2]",
+        ] {
+            assert!(!is_us(uri), "{uri}");
+        }
+    }
+
+    #[test]
+    fn only_what_we_write_into_via_is_our_via() {
+        let identity = identity();
+        let is = |text: &str| identity.is_our_via(&Via::parse(text.as_bytes()).unwrap());
+        assert!(is("SIP/2.0/UDP 127.0.0.1:5060"));
+        assert!(is("SIP/2.0/TCP edge.example.com:5080"));
+        assert!(!is("SIP/2.0/TCP 10.0.0.5:5070"));
+        assert!(!is("SIP/2.0/UDP edge.example.com:5080"));
+        assert!(!is("SIP/2.0/UDP sip.example.com"));
+        assert!(!is("SIP/2.0/TLS 127.0.0.1:5060"));
+    }
+
+    #[test]
+    fn the_arrival_socket_is_preferred_where_it_fits() {
+        let identity = Identity::new(
+            &[
+                local(Transport::Udp, "10.0.0.5:5060"),
+                local(Transport::Udp, "10.0.0.5:5080"),
+                local(Transport::Tcp, "10.0.0.5:5060"),
+                local(Transport::Udp, "10.0.0.6:5080"),
+                local(Transport::Tcp, "10.0.0.6:5080"),
+                local(Transport::Udp, "127.0.0.1:5060"),
+            ],
+            &[],
+        );
+        let from = |transport, ip: &str, arrived: &str| {
+            let place =
+                identity.place_towards(transport, ip.parse().unwrap(), arrived.parse().unwrap());
+            place.map(|place| place.addr.to_string())
+        };
+        assert_eq!(
+            from(Transport::Udp, "10.0.0.9", "10.0.0.5:5080").unwrap(),
+            "10.0.0.5:5080"
+        );
+        assert_eq!(
+            from(Transport::Tcp, "10.0.0.9", "10.0.0.6:5080").unwrap(),
+            "10.0.0.6:5080"
+        );
+        assert_eq!(
+            from(Transport::Tcp, "10.0.0.9", "10.0.0.5:5080").unwrap(),
+            "10.0.0.5:5060"
+        );
+        assert_eq!(
+            from(Transport::Udp, "10.0.0.9", "127.0.0.1:5060").unwrap(),
+            "10.0.0.5:5060"
+        );
+        assert_eq!(
+            from(Transport::Udp, "127.0.0.9", "10.0.0.5:5080").unwrap(),
+            "127.0.0.1:5060"
+        );
+        assert_eq!(from(Transport::Udp, "::1", "10.0.0.5:5080"), None);
+    }
+
+    #[test]
+    fn what_is_written_about_a_place_names_its_transport() {
+        let identity = identity();
+        let written = |number| {
+            let place: &Place = identity.place(number).unwrap();
+            let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+            (text(&place.sent_by), text(&place.route))
+        };
+        assert_eq!(
+            written(0),
+            ("127.0.0.1:5060".into(), "<sip:127.0.0.1:5060;lr".into())
+        );
+        assert_eq!(
+            written(2),
+            (
+                "edge.example.com:5080".into(),
+                "<sip:edge.example.com:5080;transport=tcp;lr".into()
+            )
+        );
+        assert_eq!(written(3).0, "[2001:db8::1]:5060");
+    }
+}

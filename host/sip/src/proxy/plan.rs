@@ -1,0 +1,385 @@
+//! Where a request goes and what that changes in it: request URI and Routes (RFC 3261 §16.4 to §16.6).
+
+use std::net::IpAddr;
+use std::net::SocketAddr;
+use std::ops::Range;
+
+use super::identity::Place;
+use super::relay_error::RelayError;
+use super::{Proxy, Target};
+use crate::arrival::{Arrival, Transport};
+use crate::host::{Host, ip_address};
+use crate::list::values;
+use crate::name_addr::NameAddr;
+use crate::routes::{Hop, Permission, Routes};
+use crate::scan::{HeaderName, Message, StartLine};
+use crate::uri::{Scheme, Uri, UriError, scheme_name};
+
+/// Where a request goes and what changes on the way.
+pub(super) struct Plan<'a> {
+    /// The next hop.
+    pub(super) leg: Leg<'a>,
+    /// The request URI to write, where it is another than the received one.
+    pub(super) uri: Option<&'a [u8]>,
+    /// Parts of the received request URI to take out; empty ranges stand for nothing.
+    pub(super) cut_from_uri: [Range<usize>; 3],
+    /// How many Route values to take off at the front.
+    pub(super) first_routes: usize,
+    /// Whether to take off the last Route value as well.
+    pub(super) last_route: bool,
+    /// The URI to add as the last Route value.
+    pub(super) add_route: Option<&'a [u8]>,
+}
+
+/// One hop.
+pub(super) struct Leg<'p> {
+    pub(super) transport: Transport,
+    pub(super) addr: SocketAddr,
+    /// The socket to send from.
+    pub(super) place: &'p Place,
+}
+
+/// How many Route values of ours are taken off: two of a double Record-Route for each of two passes. A request that has more
+/// runs in circles.
+const OWN_ROUTES: usize = 4;
+
+impl<'a> Plan<'a> {
+    pub(super) fn of(
+        proxy: &'a Proxy,
+        message: Message<'a>,
+        arrival: &Arrival,
+        routes: &'a Routes,
+        target: Target<'_>,
+    ) -> Result<Self, RelayError> {
+        let StartLine::Request { uri, .. } = message.start_line() else {
+            return Err(RelayError::Unrelayable);
+        };
+        let planner = Planner {
+            proxy,
+            message,
+            arrival,
+            routes,
+        };
+        planner.plan(uri, target)
+    }
+}
+
+struct Planner<'a, 'r> {
+    proxy: &'a Proxy,
+    message: Message<'a>,
+    arrival: &'r Arrival,
+    routes: &'a Routes,
+}
+
+impl<'a> Planner<'a, '_> {
+    fn plan(&self, received: &'a [u8], target: Target<'_>) -> Result<Plan<'a>, RelayError> {
+        let mut uri = received;
+        let mut request = read_request_uri(uri)?;
+        let last = self.last_route_if_strict(request.as_ref())?;
+        if let Some(last) = last {
+            uri = last;
+            request = read_request_uri(uri)?;
+        }
+        let cut_from_uri = self.cut_own_maddr(request.as_mut(), uri);
+        let mut routes = self.routes_after_ours(last.is_some())?;
+        let mut add_route = None;
+
+        let leg = match (target, routes.next) {
+            (Target::NextHop(name), _) => {
+                let hop = self
+                    .routes
+                    .hop(name)
+                    .ok_or_else(|| RelayError::UnknownNextHop(name.to_owned()))?;
+                self.leg_to_hop(hop)?
+            }
+            (Target::AsRouted, Some(route)) => {
+                let next = read_route(route)?;
+                if !next.is_loose_router() {
+                    // The next hop knows only strict routing: it wants to find itself in the request URI (§16.6(6)).
+                    add_route = Some(uri);
+                    uri = route;
+                    routes.ours += 1;
+                }
+                self.leg_by_route(&next, route)?
+            }
+            (Target::AsRouted, None) => self.leg_by_uri(request.as_ref(), uri)?,
+        };
+        let is_received = uri.as_ptr() == received.as_ptr();
+        Ok(Plan {
+            leg,
+            uri: (!is_received).then_some(uri),
+            cut_from_uri: if is_received {
+                cut_from_uri
+            } else {
+                Default::default()
+            },
+            first_routes: routes.ours,
+            last_route: last.is_some(),
+            add_route,
+        })
+    }
+
+    /// A strict router put our own Record-Route value into the request URI and the request URI behind the Routes (§16.4). The
+    /// value is known by its shape, since a request URI that names this host alone may just mean this host.
+    fn last_route_if_strict(
+        &self,
+        request: Option<&Uri<'_>>,
+    ) -> Result<Option<&'a [u8]>, RelayError> {
+        let is_ours = |uri: &Uri<'_>| {
+            uri.user.is_none() && uri.is_loose_router() && self.proxy.identity.is_our_uri(uri)
+        };
+        if !request.is_some_and(is_ours) {
+            return Ok(None);
+        }
+        self.route_values().last().map(uri_of_route).transpose()
+    }
+
+    /// An `maddr` that is ours has done its work; so has what says how to reach it (§16.4).
+    fn cut_own_maddr(&self, request: Option<&mut Uri<'_>>, text: &[u8]) -> [Range<usize>; 3] {
+        let mut cuts: [Range<usize>; 3] = Default::default();
+        let Some(uri) = request else {
+            return cuts;
+        };
+        let maddr = uri.params.named("maddr");
+        let host = maddr.as_ref().and_then(|maddr| host_of_maddr(maddr.value?));
+        let is_ours = host.is_some_and(|host| self.proxy.identity.is_us(host, uri.port))
+            && uri.known_transport() == Some(self.arrival.transport);
+        let (Some(maddr), true) = (maddr, is_ours) else {
+            return cuts;
+        };
+        cuts[1] = maddr.range;
+        if let Some(transport) = uri.params.named("transport") {
+            cuts[2] = transport.range;
+        }
+        if uri.port.is_some() {
+            let host = text.get(uri.host_range.clone()).unwrap_or_default();
+            let colon = host
+                .iter()
+                .rposition(|&byte| byte == b':')
+                .unwrap_or(host.len());
+            cuts[0] = uri.host_range.start + colon..uri.host_range.end;
+        }
+        cuts
+    }
+
+    /// Counts the Route values at the front that are ours and finds the first one that is not.
+    fn routes_after_ours(&self, without_last: bool) -> Result<Remaining<'a>, RelayError> {
+        let mut ours = 0;
+        let mut values = self.route_values().peekable();
+        while let Some(value) = values.next() {
+            if without_last && values.peek().is_none() {
+                break;
+            }
+            let route = uri_of_route(value)?;
+            if !self.proxy.identity.is_our_uri(&read_route(route)?) {
+                return Ok(Remaining {
+                    ours,
+                    next: Some(route),
+                });
+            }
+            ours += 1;
+            if ours > OWN_ROUTES {
+                return Err(RelayError::Loop(RelayError::shown(route)));
+            }
+        }
+        Ok(Remaining { ours, next: None })
+    }
+
+    fn route_values(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        let fields = self.message.headers(HeaderName::Route);
+        fields
+            .flat_map(|field| values(field.value))
+            .map(|value| value.bytes)
+    }
+
+    fn leg_to_hop(&self, hop: &Hop) -> Result<Leg<'a>, RelayError> {
+        self.leg(hop.transport, hop.port, &hop.addresses, hop.uri.as_bytes())
+    }
+
+    fn leg_by_route(&self, next: &Uri<'_>, text: &[u8]) -> Result<Leg<'a>, RelayError> {
+        let refused = || RelayError::NotPermitted(RelayError::shown(text));
+        self.leg_if_permitted(next, text)?.ok_or_else(refused)
+    }
+
+    fn leg_by_uri(&self, request: Option<&Uri<'_>>, text: &[u8]) -> Result<Leg<'a>, RelayError> {
+        let is_ours =
+            request.is_some_and(|uri| uri.maddr().is_none() && self.proxy.identity.is_our_uri(uri));
+        if let (Some(uri), false) = (request, is_ours)
+            && let Some(leg) = self.leg_if_permitted(uri, text)?
+        {
+            return Ok(leg);
+        }
+        let Some(hop) = self.routes.default_hop() else {
+            let text = RelayError::shown(text);
+            return Err(if is_ours {
+                RelayError::NowhereToGo(text)
+            } else {
+                RelayError::NotPermitted(text)
+            });
+        };
+        let leg = self.leg_to_hop(hop)?;
+        // Within a dialog the request URI names the other end. Where that may not be reached, the default next hop is no
+        // substitute if it is the one that has just sent this.
+        if !is_ours && self.is_from(&leg) && self.is_within_dialog() {
+            return Err(RelayError::NotPermitted(RelayError::shown(text)));
+        }
+        Ok(leg)
+    }
+
+    /// The way to the place that a URI names; none if requests may not go there.
+    fn leg_if_permitted(&self, uri: &Uri<'_>, text: &[u8]) -> Result<Option<Leg<'a>>, RelayError> {
+        let unresolvable = || RelayError::Unresolved(RelayError::shown(text));
+        let host = match uri.maddr() {
+            Some(maddr) => host_of_maddr(maddr).ok_or_else(unresolvable)?,
+            None => uri.host,
+        };
+        let port = uri.port_or_default();
+        let one;
+        let addresses = match self.routes.permission(host, port) {
+            Permission::Refused => return Ok(None),
+            Permission::Address(ip) => {
+                one = [ip];
+                &one
+            }
+            Permission::Addresses(addresses) => addresses,
+        };
+        let transport = uri.known_transport().filter(|_| uri.scheme == Scheme::Sip);
+        let unsupported = || RelayError::UnsupportedTransport(RelayError::shown(text));
+        self.leg(transport.ok_or_else(unsupported)?, port, addresses, text)
+            .map(Some)
+    }
+
+    /// The first of these addresses that one of our sockets can reach.
+    fn leg(
+        &self,
+        transport: Transport,
+        port: u16,
+        addresses: &[IpAddr],
+        text: &[u8],
+    ) -> Result<Leg<'a>, RelayError> {
+        let place = |&ip: &IpAddr| {
+            let place = self
+                .proxy
+                .identity
+                .place_towards(transport, ip, self.arrival.local);
+            place.map(|place| (SocketAddr::new(ip, port), place))
+        };
+        let Some((addr, place)) = addresses.iter().find_map(place) else {
+            return Err(match addresses.first() {
+                Some(&ip) => RelayError::NoSocket { transport, ip },
+                None => RelayError::Unresolved(RelayError::shown(text)),
+            });
+        };
+        if self.proxy.identity.listens_on(transport, addr) {
+            return Err(RelayError::Loop(RelayError::shown(text)));
+        }
+        Ok(Leg {
+            transport,
+            addr,
+            place,
+        })
+    }
+
+    /// Whether the request came from where this leads; the source port of a stream says nothing.
+    fn is_from(&self, leg: &Leg<'_>) -> bool {
+        let source = self.arrival.source;
+        leg.addr.ip() == source.ip()
+            && (self.arrival.transport.is_reliable() || leg.addr.port() == source.port())
+    }
+
+    fn is_within_dialog(&self) -> bool {
+        to_has_tag(self.message)
+    }
+}
+
+/// Whether the request is one within a dialog (RFC 3261 §12.2).
+pub(super) fn to_has_tag(message: Message<'_>) -> bool {
+    let to = message
+        .header(HeaderName::To)
+        .and_then(|to| NameAddr::parse(to.value).ok());
+    to.is_some_and(|to| to.tag().is_some())
+}
+
+/// The Route values behind ours.
+struct Remaining<'a> {
+    ours: usize,
+    /// The URI of the first one.
+    next: Option<&'a [u8]>,
+}
+
+/// Reads a request URI; none for a `tel` URI, which names no place.
+fn read_request_uri(uri: &[u8]) -> Result<Option<Uri<'_>>, RelayError> {
+    if scheme_name(uri).is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"tel")) {
+        return Ok(None);
+    }
+    Uri::parse(uri)
+        .map(Some)
+        .map_err(|_| RelayError::BadUri(RelayError::shown(uri)))
+}
+
+/// The URI of a Route value.
+fn uri_of_route(value: &[u8]) -> Result<&[u8], RelayError> {
+    let route =
+        NameAddr::parse(value).map_err(|_| RelayError::BadRoute(RelayError::shown(value)))?;
+    Ok(route.uri)
+}
+
+fn read_route(uri: &[u8]) -> Result<Uri<'_>, RelayError> {
+    Uri::parse(uri).map_err(|error| match error {
+        UriError::Scheme => RelayError::UnsupportedTransport(RelayError::shown(uri)),
+        _ => RelayError::BadRoute(RelayError::shown(uri)),
+    })
+}
+
+fn host_of_maddr(maddr: &[u8]) -> Option<Host<'_>> {
+    match ip_address(maddr) {
+        Some(IpAddr::V4(ip)) => Some(Host::V4(ip)),
+        Some(IpAddr::V6(ip)) => Some(Host::V6(ip)),
+        None => Host::parse(maddr),
+    }
+}
+
+impl Plan<'_> {
+    /// Calls `remove` with every range of the message that the Routes taken off leave: whole header lines where no value
+    /// stays, else values with the comma that parts them from one that stays.
+    pub(super) fn removed_routes(
+        &self,
+        message: Message<'_>,
+        mut remove: impl FnMut(Range<usize>),
+    ) {
+        if self.first_routes == 0 && !self.last_route {
+            return;
+        }
+        let fields = || message.headers(HeaderName::Route);
+        let total: usize = fields().map(|field| values(field.value).count()).sum();
+        let stays = self.first_routes..total - usize::from(self.last_route && total > 0);
+        let mut number = 0;
+        for field in fields() {
+            let base = field.value_range.start;
+            let (mut kept, mut all) = (None::<Range<usize>>, None::<Range<usize>>);
+            for value in values(field.value) {
+                let place = base + value.range.start..base + value.range.end;
+                let widen = |range: Option<Range<usize>>| {
+                    range.map_or_else(|| place.clone(), |range| range.start..place.end)
+                };
+                if stays.contains(&number) {
+                    kept = Some(widen(kept));
+                }
+                all = Some(widen(all));
+                number += 1;
+            }
+            match (kept, all) {
+                (None, Some(_)) => remove(field.line),
+                (Some(kept), Some(all)) => {
+                    if all.start < kept.start {
+                        remove(all.start..kept.start);
+                    }
+                    if kept.end < all.end {
+                        remove(kept.end..all.end);
+                    }
+                }
+                (_, None) => {}
+            }
+        }
+    }
+}

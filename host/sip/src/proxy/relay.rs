@@ -1,0 +1,176 @@
+//! The edits of a request on its way (RFC 3261 §16.6).
+
+use super::branch::{Origin, Transaction};
+use super::plan::{Plan, to_has_tag};
+use super::relay_error::RelayError;
+use super::top_via::TopVia;
+use super::{Proxy, Target};
+use crate::arrival::{Arrival, Destination};
+use crate::edit::{Edits, Text};
+use crate::routes::Routes;
+use crate::scan::{HeaderName, Message, StartLine};
+
+/// Request URI (3), new headers, top Via (2), Max-Forwards, Routes taken off (own ones and one more on lines of their own: 6),
+/// an added Route and Content-Length.
+const MOST_EDITS: usize = 16;
+
+/// The Max-Forwards of a request that came without (RFC 3261 §16.6(3)).
+const FIRST_MAX_FORWARDS: u32 = 70;
+
+/// See [`Proxy::relay`].
+pub(super) fn relay(
+    proxy: &Proxy,
+    message: Message<'_>,
+    arrival: &Arrival,
+    routes: &Routes,
+    target: Target<'_>,
+    out: &mut Vec<u8>,
+) -> Result<Destination, RelayError> {
+    let top = TopVia::of(message).ok_or(RelayError::Unrelayable)?;
+    let max_forwards = max_forwards(message)?;
+    let plan = Plan::of(proxy, message, arrival, routes, target)?;
+    let head = Head {
+        proxy,
+        message,
+        arrival,
+        plan: &plan,
+        transaction: Transaction::of(&proxy.key, message, &top),
+        adds_max_forwards: max_forwards.is_none(),
+    };
+    let write_head = |out: &mut Vec<u8>| head.write(out);
+    let write_tail = |out: &mut Vec<u8>| head.write_tail(out);
+
+    let mut edits = Edits::<MOST_EDITS>::new();
+    let mut fits = edit_uri(message, &plan, &mut edits);
+    let first_header = message
+        .fields()
+        .next()
+        .map_or_else(|| message.header_end(), |field| field.line.start);
+    fits &= edits.insert(first_header, Text::Written(&write_head));
+    fits &= top.note_source(arrival.source, top.field.value_range.start, &mut edits);
+    if let (Some(number), Some(field)) = (max_forwards, message.header(HeaderName::MaxForwards)) {
+        fits &= edits.replace(field.value_range, Text::Number(number));
+    }
+    plan.removed_routes(message, |place| fits &= edits.remove(place));
+    fits &= edits.insert(message.header_end(), Text::Written(&write_tail));
+    if !fits {
+        return Err(RelayError::Unrelayable);
+    }
+    edits.apply(message.bytes(), out);
+    Ok(Destination {
+        transport: plan.leg.transport,
+        addr: plan.leg.addr,
+        from: Some(plan.leg.place.addr),
+        connection: None,
+    })
+}
+
+/// Max-Forwards as it goes out; none when the request has none.
+fn max_forwards(message: Message<'_>) -> Result<Option<u32>, RelayError> {
+    if message.header(HeaderName::MaxForwards).is_none() {
+        return Ok(None);
+    }
+    let number = message
+        .max_forwards()
+        .and_then(|number| number.checked_sub(1));
+    number
+        .map(|number| Some(number.into()))
+        .ok_or(RelayError::TooManyHops)
+}
+
+fn edit_uri<'a>(message: Message<'_>, plan: &Plan<'a>, edits: &mut Edits<'a, MOST_EDITS>) -> bool {
+    let Some(place) = message.uri_range() else {
+        return false;
+    };
+    if let Some(uri) = plan.uri {
+        return edits.replace(place, Text::Bytes(uri));
+    }
+    let cuts = plan.cut_from_uri.iter().filter(|cut| !cut.is_empty());
+    let mut fits = true;
+    for cut in cuts {
+        fits &= edits.remove(place.start + cut.start..place.start + cut.end);
+    }
+    fits
+}
+
+/// The header lines that are added.
+struct Head<'a> {
+    proxy: &'a Proxy,
+    message: Message<'a>,
+    arrival: &'a Arrival,
+    plan: &'a Plan<'a>,
+    transaction: Transaction,
+    adds_max_forwards: bool,
+}
+
+impl Head<'_> {
+    /// Before all other headers: Via and Record-Route have to be the first of their names.
+    fn write(&self, out: &mut Vec<u8>) {
+        let leg = &self.plan.leg;
+        let line_end = self.message.line_end().as_bytes();
+        out.extend_from_slice(b"Via: SIP/2.0/");
+        out.extend_from_slice(leg.transport.token().as_bytes());
+        out.push(b' ');
+        out.extend_from_slice(&leg.place.sent_by);
+        out.extend_from_slice(b";branch=");
+        self.transaction.write(&self.proxy.key, out);
+        if let Some(origin) = Origin::of(&self.proxy.identity, self.arrival, leg.place.addr) {
+            origin.write(&self.proxy.key, self.transaction, out);
+        }
+        out.extend_from_slice(line_end);
+        self.write_record_route(line_end, out);
+        if self.adds_max_forwards {
+            out.extend_from_slice(b"Max-Forwards: ");
+            Text::Number(FIRST_MAX_FORWARDS).write(out);
+            out.extend_from_slice(line_end);
+        }
+    }
+
+    /// One value where the request leaves by the socket that it came to; else two, that of the leaving side on top, so that
+    /// each side gets a value that it can reach (RFC 5658).
+    fn write_record_route(&self, line_end: &[u8], out: &mut Vec<u8>) {
+        if !self.proxy.record_route || !may_start_dialog(self.message) {
+            return;
+        }
+        let leaving = self.plan.leg.place;
+        let coming = self
+            .proxy
+            .identity
+            .place_of(self.arrival.transport, self.arrival.local);
+        let coming = coming
+            .map(|(_, place)| place)
+            .filter(|place| !std::ptr::eq(*place, leaving));
+        let end: &[u8] = if coming.is_some() { b";r2=on>" } else { b">" };
+        for place in [Some(leaving), coming].into_iter().flatten() {
+            out.extend_from_slice(b"Record-Route: ");
+            out.extend_from_slice(&place.route);
+            out.extend_from_slice(end);
+            out.extend_from_slice(line_end);
+        }
+    }
+
+    /// Behind all other headers: a Route that comes last, and the length that a stream needs.
+    fn write_tail(&self, out: &mut Vec<u8>) {
+        let line_end = self.message.line_end().as_bytes();
+        if let Some(uri) = self.plan.add_route {
+            out.extend_from_slice(b"Route: <");
+            out.extend_from_slice(uri);
+            out.push(b'>');
+            out.extend_from_slice(line_end);
+        }
+        let lacks_length = self.message.header(HeaderName::ContentLength).is_none();
+        if self.plan.leg.transport.is_reliable() && lacks_length {
+            let length = u32::try_from(self.message.body().len()).unwrap_or(u32::MAX);
+            Text::Labelled(b"Content-Length: ", length).write(out);
+            out.extend_from_slice(line_end);
+        }
+    }
+}
+
+/// Whether the request may start a dialog (RFC 3261 §12.1, RFC 6665, RFC 3515).
+fn may_start_dialog(message: Message<'_>) -> bool {
+    let StartLine::Request { method, .. } = message.start_line() else {
+        return false;
+    };
+    matches!(method, b"INVITE" | b"SUBSCRIBE" | b"REFER" | b"NOTIFY") && !to_has_tag(message)
+}

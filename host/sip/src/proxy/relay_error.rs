@@ -1,0 +1,211 @@
+//! Why a request can't be relayed, what to answer, and what the operator can do about it.
+
+use std::net::IpAddr;
+
+use thiserror::Error;
+
+use crate::arrival::Transport;
+
+/// Why a request was not relayed. [`RelayError::code`] is the answer to the sender; the text is for the operator.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum RelayError {
+    /// The policy names a next hop that the configuration does not have.
+    #[error(
+        "the policy names the next hop `{0}`, which is not configured: add it to [relay.next-hops] or mend the policy"
+    )]
+    UnknownNextHop(String),
+    /// The place that Route or request URI name is neither a next hop nor in a domain: this host is no open relay.
+    #[error(
+        "`{0}` is neither a next hop nor in [relay] domains: add its host there if requests may go to it"
+    )]
+    NotPermitted(String),
+    /// The request URI names this host, and there is no next hop to send such requests to.
+    #[error(
+        "`{0}` names this host and [relay] next-hop is not set: set it, or let the policy name a next hop"
+    )]
+    NowhereToGo(String),
+    /// A name that has no address, or none yet.
+    #[error("`{0}` has no address: check that the name resolves")]
+    Unresolved(String),
+    /// The next hop is this host.
+    #[error("`{0}` is this host itself: a next hop must be another one")]
+    Loop(String),
+    /// The URI asks for a transport that this host doesn't speak. A `sips` URI asks for TLS and is never downgraded (RFC 5630).
+    #[error("`{0}` asks for a transport that is not there: only udp and tcp are")]
+    UnsupportedTransport(String),
+    /// There is no socket to send from.
+    #[error(
+        "no {transport} socket for {ip}: add an address of this family and transport to `listen`"
+    )]
+    NoSocket {
+        /// The transport that the next hop needs.
+        transport: Transport,
+        /// The next hop.
+        ip: IpAddr,
+    },
+    /// A Route value, or the request URI that strict routing takes from one, can't be read.
+    #[error("the Route value `{0}` is no name-addr with a SIP URI")]
+    BadRoute(String),
+    /// The request URI can't be read.
+    #[error("the request URI `{0}` can't be read")]
+    BadUri(String),
+    /// Max-Forwards is used up, or is no number.
+    #[error("Max-Forwards leaves no further hop")]
+    TooManyHops,
+    /// The message has more to edit than a message may have, or is no request with a readable Via.
+    #[error("the message is no request that can be relayed")]
+    Unrelayable,
+}
+
+impl RelayError {
+    /// The status code of the answer.
+    pub fn code(&self) -> u16 {
+        match self {
+            Self::BadRoute(_) | Self::BadUri(_) | Self::Unrelayable => 400,
+            Self::NotPermitted(_) => 403,
+            Self::NowhereToGo(_) => 404,
+            Self::Loop(_) => 482,
+            Self::TooManyHops => 483,
+            Self::UnknownNextHop(_) => 500,
+            Self::Unresolved(_) | Self::UnsupportedTransport(_) | Self::NoSocket { .. } => 503,
+        }
+    }
+
+    /// The reason phrase of the answer; it tells nothing about the configuration.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::BadRoute(_) => "Bad Route",
+            Self::BadUri(_) => "Bad Request-URI",
+            Self::NotPermitted(_) => "Relaying Denied",
+            other => crate::reason::standard_reason(other.code()),
+        }
+    }
+
+    /// The kind of the error, for counters.
+    pub const fn kind(&self) -> RelayErrorKind {
+        match self {
+            Self::UnknownNextHop(_) => RelayErrorKind::UnknownNextHop,
+            Self::NotPermitted(_) => RelayErrorKind::NotPermitted,
+            Self::NowhereToGo(_) => RelayErrorKind::NowhereToGo,
+            Self::Unresolved(_) => RelayErrorKind::Unresolved,
+            Self::Loop(_) => RelayErrorKind::Loop,
+            Self::UnsupportedTransport(_) => RelayErrorKind::UnsupportedTransport,
+            Self::NoSocket { .. } => RelayErrorKind::NoSocket,
+            Self::BadRoute(_) | Self::BadUri(_) | Self::Unrelayable => RelayErrorKind::BadRequest,
+            Self::TooManyHops => RelayErrorKind::TooManyHops,
+        }
+    }
+
+    /// Bytes from a message as they can be shown: cut to a length that a log line can bear.
+    pub(super) fn shown(bytes: &[u8]) -> String {
+        const MOST: usize = 200;
+        let cut = bytes.get(..MOST).unwrap_or(bytes);
+        cut.escape_ascii().to_string()
+    }
+}
+
+/// The kind of a [`RelayError`]: a small closed set, made for counters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum RelayErrorKind {
+    /// See [`RelayError::UnknownNextHop`].
+    UnknownNextHop,
+    /// See [`RelayError::NotPermitted`].
+    NotPermitted,
+    /// See [`RelayError::NowhereToGo`].
+    NowhereToGo,
+    /// See [`RelayError::Unresolved`].
+    Unresolved,
+    /// See [`RelayError::Loop`].
+    Loop,
+    /// See [`RelayError::UnsupportedTransport`].
+    UnsupportedTransport,
+    /// See [`RelayError::NoSocket`].
+    NoSocket,
+    /// Something in the request that can't be read: see [`RelayError::BadRoute`], [`RelayError::BadUri`] and
+    /// [`RelayError::Unrelayable`].
+    BadRequest,
+    /// See [`RelayError::TooManyHops`].
+    TooManyHops,
+}
+
+impl RelayErrorKind {
+    /// Every kind, in the order of [`RelayErrorKind::index`].
+    pub const ALL: &'static [Self] = &[
+        Self::UnknownNextHop,
+        Self::NotPermitted,
+        Self::NowhereToGo,
+        Self::Unresolved,
+        Self::Loop,
+        Self::UnsupportedTransport,
+        Self::NoSocket,
+        Self::BadRequest,
+        Self::TooManyHops,
+    ];
+
+    /// The place of this kind in [`RelayErrorKind::ALL`].
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+
+    /// The kind as a label of a metric.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::UnknownNextHop => "unknown_next_hop",
+            Self::NotPermitted => "not_permitted",
+            Self::NowhereToGo => "nowhere_to_go",
+            Self::Unresolved => "unresolved",
+            Self::Loop => "loop",
+            Self::UnsupportedTransport => "unsupported_transport",
+            Self::NoSocket => "no_socket",
+            Self::BadRequest => "bad_request",
+            Self::TooManyHops => "too_many_hops",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_has_its_place_and_a_label_of_its_own() {
+        for (at, kind) in RelayErrorKind::ALL.iter().enumerate() {
+            assert_eq!(kind.index(), at);
+            assert!(
+                RelayErrorKind::ALL[..at]
+                    .iter()
+                    .all(|other| other.label() != kind.label())
+            );
+        }
+    }
+
+    #[test]
+    fn every_error_is_answered_with_a_failure_and_a_phrase() {
+        for error in [
+            RelayError::UnknownNextHop("a".into()),
+            RelayError::NotPermitted("a".into()),
+            RelayError::NowhereToGo("a".into()),
+            RelayError::Unresolved("a".into()),
+            RelayError::Loop("a".into()),
+            RelayError::UnsupportedTransport("a".into()),
+            RelayError::NoSocket {
+                transport: Transport::Tcp,
+                ip: IpAddr::from([127, 0, 0, 1]),
+            },
+            RelayError::BadRoute("a".into()),
+            RelayError::BadUri("a".into()),
+            RelayError::TooManyHops,
+            RelayError::Unrelayable,
+        ] {
+            assert!((400..600).contains(&error.code()), "{error}");
+            assert!(!error.reason().is_empty());
+        }
+    }
+
+    #[test]
+    fn bytes_from_the_wire_are_shown_harmless_and_short() {
+        assert_eq!(RelayError::shown(b"sip:a\r\n\xff"), "sip:a\\r\\n\\xff");
+        assert!(RelayError::shown(&[b'x'; 9000]).len() <= 200);
+    }
+}

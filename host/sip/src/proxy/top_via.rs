@@ -1,0 +1,98 @@
+//! The Via of the hop that a request came from: where a reply belongs, and what its receiver has to note in it.
+
+use std::net::{IpAddr, SocketAddr};
+
+use crate::arrival::{Arrival, Destination};
+use crate::edit::{Edits, Text};
+use crate::scan::{Field, HeaderName, Message};
+use crate::token::skip_space;
+use crate::via::Via;
+
+/// The port of SIP over UDP and TCP where none is named (RFC 3261 §19.1.2).
+pub(crate) const DEFAULT_PORT: u16 = 5060;
+
+/// The first value of the first Via header.
+pub(crate) struct TopVia<'a> {
+    pub(crate) via: Via<'a>,
+    pub(crate) field: Field<'a>,
+}
+
+impl<'a> TopVia<'a> {
+    /// None when there is no Via that can be read.
+    pub(crate) fn of(message: Message<'a>) -> Option<Self> {
+        let field = message.header(HeaderName::Via)?;
+        let via = Via::parse(field.value).ok()?;
+        Some(Self { via, field })
+    }
+
+    /// Whether the grammar is kept as far as a proxy relies on it: no empty parameters and no empty second value
+    /// (RFC 4475 §3.1.2.1). [`Via::parse`] passes over these, so that the sender can be told.
+    pub(crate) fn is_well_formed(&self) -> bool {
+        let value = self.field.value;
+        let mut at = self.via.sent_by.end;
+        for param in self.via.params.clone() {
+            if skip_space(value, at) != param.range.start {
+                return false;
+            }
+            at = param.range.end;
+        }
+        let next = |at| value.get(at..).is_some_and(|next| Via::parse(next).is_ok());
+        skip_space(value, at) >= self.via.range.end && self.via.next.is_none_or(next)
+    }
+
+    /// Notes where the request came from: `rport` is filled in where it is asked for, and `received` is added then or when
+    /// sent-by does not say the source address (RFC 3261 §18.2.1, RFC 3581 §4). What the sender itself wrote there does not count.
+    /// `base` is the place of the header's value in what the edits are applied to. False when the edits do not fit.
+    #[must_use]
+    pub(crate) fn note_source<const MOST: usize>(
+        &self,
+        source: SocketAddr,
+        base: usize,
+        edits: &mut Edits<'_, MOST>,
+    ) -> bool {
+        let shift = |place: std::ops::Range<usize>| base + place.start..base + place.end;
+        let mut fits = true;
+        let rport = self.via.rport_range();
+        if let Some(place) = rport.clone() {
+            fits &= edits.replace(
+                shift(place),
+                Text::Labelled(b";rport=", source.port().into()),
+            );
+        }
+        let received = Text::Address(b";received=", source.ip());
+        match self.via.received_range() {
+            Some(place) => fits &= edits.replace(shift(place), received),
+            None if rport.is_some() || !self.says(source.ip()) => {
+                fits &= edits.insert(base + self.via.range.end, received);
+            }
+            None => {}
+        }
+        fits
+    }
+
+    /// Where a reply of our own goes, as Kamailio's `sl_reply` sends it: to the source address; to the source port where
+    /// `rport` asks for it, else to the port of sent-by. On streams it takes the connection of the request; the address is
+    /// for the case that this is gone (RFC 3261 §18.2.2). `maddr` is not followed: a reply never goes to a third party.
+    pub(crate) fn reply_to(&self, arrival: &Arrival) -> Destination {
+        let sent_by = self.via.port.unwrap_or(DEFAULT_PORT);
+        let is_symmetric = !arrival.transport.is_reliable() && self.via.rport().is_some();
+        let port = if is_symmetric {
+            arrival.source.port()
+        } else {
+            sent_by
+        };
+        Destination {
+            transport: arrival.transport,
+            addr: SocketAddr::new(arrival.source.ip(), port),
+            from: Some(arrival.local),
+            connection: arrival.connection,
+        }
+    }
+
+    fn says(&self, source: IpAddr) -> bool {
+        self.via
+            .host
+            .ip()
+            .is_some_and(|ip| ip.to_canonical() == source)
+    }
+}

@@ -1,0 +1,262 @@
+//! Reads next hops and domains from the configuration.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use thiserror::Error;
+
+use super::{Hop, LONGEST_NAME, Routes};
+use crate::arrival::Transport;
+use crate::host::{Host, ip_address, port};
+use crate::uri::{Scheme, Uri};
+
+/// Next hops and domains as configured, with names that have no addresses yet.
+#[derive(Clone, Debug, Default)]
+pub struct RoutesBuilder {
+    default_hop: Option<Target>,
+    hops: Vec<(Box<str>, Target)>,
+    domains: Vec<(Place, Option<u16>)>,
+}
+
+impl RoutesBuilder {
+    /// Nothing: every relay is refused.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets the next hop for requests whose Route and request URI name no place that they may go to.
+    ///
+    /// # Errors
+    /// When `uri` is not `sip:HOST`, with `:PORT` and `;transport=udp` or `tcp` if need be.
+    pub fn default_hop(&mut self, uri: &str) -> Result<&mut Self, RouteError> {
+        self.default_hop = Some(Target::parse(uri)?);
+        Ok(self)
+    }
+
+    /// Adds a next hop that a policy can name. A second one of a name replaces the first.
+    ///
+    /// # Errors
+    /// As [`RoutesBuilder::default_hop`].
+    pub fn hop(&mut self, name: &str, uri: &str) -> Result<&mut Self, RouteError> {
+        self.hops.push((name.into(), Target::parse(uri)?));
+        Ok(self)
+    }
+
+    /// Adds hosts that requests may follow their Route and request URI to: a name, an address or a network, with `:PORT` to
+    /// allow one port only. An IPv6 address with a port stands in brackets. A name covers itself, not the names below it, and
+    /// the addresses that it resolves to.
+    ///
+    /// # Errors
+    /// When `entry` is none of these.
+    pub fn domain(&mut self, entry: &str) -> Result<&mut Self, RouteError> {
+        let wrong = || RouteError::Domain(entry.to_owned());
+        self.domains.push(parse_domain(entry).ok_or_else(wrong)?);
+        Ok(self)
+    }
+
+    /// The host names that must be resolved: in lower case, sorted, each once.
+    pub fn names_to_resolve(&self) -> Vec<&str> {
+        let places = self.domains.iter().map(|(place, _)| place);
+        let mut names: Vec<&str> = places
+            .chain(self.targets().map(|hop| &hop.place))
+            .filter_map(Place::name)
+            .collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+
+    /// The routes with these addresses. A name without addresses is known, but nothing can be sent to it.
+    pub fn build(&self, resolved: &HashMap<String, Vec<IpAddr>>) -> Routes {
+        let mut routes = Routes {
+            default_hop: self.default_hop.as_ref().map(|hop| hop.with(resolved)),
+            hops: self
+                .hops
+                .iter()
+                .map(|(name, hop)| (name.clone(), hop.with(resolved)))
+                .collect(),
+            ..Routes::default()
+        };
+        let domains = self.domains.iter().map(|(place, port)| (place, *port));
+        let hops = self.targets().map(|hop| (&hop.place, Some(hop.port)));
+        for (place, port) in domains.chain(hops) {
+            match place {
+                Place::Net(net) => routes.permit_net(*net, port),
+                Place::Name(name) => {
+                    routes.permit_name(name, in_order(resolved.get(name.as_ref())), port);
+                }
+            }
+        }
+        routes
+    }
+
+    fn targets(&self) -> impl Iterator<Item = &Target> {
+        self.default_hop
+            .iter()
+            .chain(self.hops.iter().map(|(_, hop)| hop))
+    }
+}
+
+/// What is wrong with an entry of the configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum RouteError {
+    /// Not a next hop.
+    #[error(
+        "`{0}` is no next hop: write \"sip:HOST:PORT\", with \";transport=tcp\" for TCP, for example \"sip:127.0.0.1:5080\""
+    )]
+    Hop(String),
+    /// Not a domain.
+    #[error(
+        "`{0}` is no domain: write a host name, an address or a network, with \":PORT\" to allow one port only, for example \"example.com\" or \"192.0.2.0/24\""
+    )]
+    Domain(String),
+}
+
+/// A next hop before its name is resolved.
+#[derive(Clone, Debug)]
+struct Target {
+    uri: Box<str>,
+    place: Place,
+    port: u16,
+    transport: Transport,
+}
+
+/// Addresses, or a name for some, in lower case and without a final dot.
+#[derive(Clone, Debug)]
+enum Place {
+    Net(IpNet),
+    Name(Box<str>),
+}
+
+impl Target {
+    fn parse(text: &str) -> Result<Self, RouteError> {
+        let wrong = || RouteError::Hop(text.to_owned());
+        let uri = Uri::parse(text.as_bytes()).map_err(|_| wrong())?;
+        let is_plain = uri.scheme == Scheme::Sip
+            && uri.user.is_none()
+            && uri.headers.is_none()
+            && uri
+                .params
+                .clone()
+                .all(|param| param.is("transport") || param.is("lr"));
+        if !is_plain {
+            return Err(wrong());
+        }
+        Ok(Self {
+            uri: text.into(),
+            place: Place::of(uri.host).ok_or_else(wrong)?,
+            port: uri.port_or_default(),
+            transport: uri.known_transport().ok_or_else(wrong)?,
+        })
+    }
+
+    fn with(&self, resolved: &HashMap<String, Vec<IpAddr>>) -> Hop {
+        Hop {
+            uri: self.uri.clone(),
+            transport: self.transport,
+            port: self.port,
+            addresses: match &self.place {
+                Place::Net(net) => [net.addr()].into(),
+                Place::Name(name) => in_order(resolved.get(name.as_ref())),
+            },
+        }
+    }
+}
+
+impl Place {
+    fn of(host: Host<'_>) -> Option<Self> {
+        let Host::Name(name) = host else {
+            return Some(Self::Net(host.ip()?.to_canonical().into()));
+        };
+        let name = name.strip_suffix(b".").unwrap_or(name);
+        let last = name.rsplit(|&byte| byte == b'.').next()?;
+        // "10.0.0.300" and "1.2.3" are slips of the pen: no top level domain is a number.
+        let is_number = last.iter().all(u8::is_ascii_digit);
+        if is_number || name.len() > LONGEST_NAME {
+            return None;
+        }
+        let name = std::str::from_utf8(name).ok()?.to_ascii_lowercase();
+        Some(Self::Name(name.into()))
+    }
+
+    fn name(&self) -> Option<&str> {
+        match self {
+            Self::Net(_) => None,
+            Self::Name(name) => Some(name),
+        }
+    }
+}
+
+fn parse_domain(entry: &str) -> Option<(Place, Option<u16>)> {
+    if let Some(ip) = ip_address(entry.as_bytes()) {
+        return Some((Place::Net(ip.to_canonical().into()), None));
+    }
+    if let Ok(net) = entry.parse::<IpNet>() {
+        return Some((Place::Net(net.trunc()), None));
+    }
+    let Some((host, digits)) = entry.rsplit_once(':') else {
+        return Some((Place::of(Host::parse(entry.as_bytes())?)?, None));
+    };
+    let port = Some(port(digits.as_bytes())?);
+    match host.parse::<IpNet>() {
+        Ok(net @ IpNet::V4(_)) => Some((Place::Net(net.trunc()), port)),
+        _ => Some((Place::of(Host::parse(host.as_bytes())?)?, port)),
+    }
+}
+
+fn in_order(addresses: Option<&Vec<IpAddr>>) -> Box<[IpAddr]> {
+    let mut addresses: Vec<IpAddr> = addresses
+        .into_iter()
+        .flatten()
+        .map(|ip| ip.to_canonical())
+        .collect();
+    addresses.sort_unstable();
+    addresses.dedup();
+    addresses.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wrong_entries_are_named() {
+        let mut builder = RoutesBuilder::new();
+        for bad in [
+            "127.0.0.1:5080",
+            "sips:127.0.0.1",
+            "sip:alice@127.0.0.1",
+            "sip:127.0.0.1:0",
+            "sip:10.0.0.300",
+            "sip:a.example;transport=tls",
+            "sip:a.example;maddr=10.0.0.1",
+            "tel:+1",
+        ] {
+            let error = builder.hop("x", bad).unwrap_err();
+            assert!(
+                error
+                    .to_string()
+                    .starts_with(&format!("`{bad}` is no next hop")),
+                "{error}"
+            );
+        }
+        for bad in [
+            "",
+            "a b",
+            "192.0.2.0/33",
+            "192.0.2.256",
+            "example.com:x",
+            "example.com:0",
+            "*.example.com",
+        ] {
+            let error = builder.domain(bad).unwrap_err();
+            assert!(
+                error
+                    .to_string()
+                    .starts_with(&format!("`{bad}` is no domain")),
+                "{error}"
+            );
+        }
+    }
+}

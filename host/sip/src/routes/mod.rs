@@ -1,0 +1,278 @@
+//! Where requests may go: next hops and domains, with the addresses that their names have at the moment.
+//!
+//! [`RoutesBuilder`] reads the configuration. Names are resolved outside, and each resolution gives a new [`Routes`], which
+//! never changes. Addresses are put into order, so that every host and every resolution chooses alike: a CANCEL has to take
+//! the way of its INVITE (RFC 3261 §16.11, RFC 3263 §4.4). Only addresses are resolved, not SRV or NAPTR records.
+
+mod builder;
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use crate::arrival::Transport;
+use crate::host::Host;
+
+pub use builder::{RouteError, RoutesBuilder};
+
+/// Next hops and domains with their addresses. Immutable; a change is a new one.
+#[derive(Clone, Debug, Default)]
+pub struct Routes {
+    default_hop: Option<Hop>,
+    hops: HashMap<Box<str>, Hop>,
+    names: HashMap<Box<[u8]>, Named>,
+    hosts: HashMap<IpAddr, Ports>,
+    nets: Vec<(IpNet, Ports)>,
+}
+
+/// A configured next hop.
+#[derive(Clone, Debug)]
+pub(crate) struct Hop {
+    /// As configured, for messages.
+    pub(crate) uri: Box<str>,
+    pub(crate) transport: Transport,
+    pub(crate) port: u16,
+    /// In order; empty while the name is not resolved.
+    pub(crate) addresses: Box<[IpAddr]>,
+}
+
+/// What the configuration says about a host that Route or request URI name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Permission<'r> {
+    /// Nothing: requests don't go there.
+    Refused,
+    /// Requests may go to this address.
+    Address(IpAddr),
+    /// Requests may go to this name; these are its addresses, none while it is not resolved.
+    Addresses(&'r [IpAddr]),
+}
+
+impl Routes {
+    /// The next hop for requests that name no place themselves.
+    pub(crate) fn default_hop(&self) -> Option<&Hop> {
+        self.default_hop.as_ref()
+    }
+
+    /// The next hop of this name.
+    pub(crate) fn hop(&self, name: &str) -> Option<&Hop> {
+        self.hops.get(name)
+    }
+
+    /// Whether requests may go to this host and port.
+    pub(crate) fn permission(&self, host: Host<'_>, port: u16) -> Permission<'_> {
+        let Host::Name(name) = host else {
+            return match host.ip().map(|ip| ip.to_canonical()) {
+                Some(ip) if self.is_permitted(ip, port) => Permission::Address(ip),
+                _ => Permission::Refused,
+            };
+        };
+        let mut lower = [0; LONGEST_NAME];
+        let name = name.strip_suffix(b".").unwrap_or(name);
+        let Some(lower) = lower.get_mut(..name.len()) else {
+            return Permission::Refused;
+        };
+        lower.copy_from_slice(name);
+        lower.make_ascii_lowercase();
+        match self.names.get(&*lower) {
+            Some(named) if named.ports.include(port) => Permission::Addresses(&named.addresses),
+            _ => Permission::Refused,
+        }
+    }
+
+    fn is_permitted(&self, ip: IpAddr, port: u16) -> bool {
+        self.hosts.get(&ip).is_some_and(|ports| ports.include(port))
+            || self
+                .nets
+                .iter()
+                .any(|(net, ports)| net.contains(&ip) && ports.include(port))
+    }
+}
+
+impl Routes {
+    fn permit_name(&mut self, name: &str, addresses: Box<[IpAddr]>, port: Option<u16>) {
+        for &ip in &addresses {
+            self.hosts.entry(ip).or_default().add(port);
+        }
+        let named = self.names.entry(name.as_bytes().into()).or_default();
+        named.addresses = addresses;
+        named.ports.add(port);
+    }
+
+    fn permit_net(&mut self, net: IpNet, port: Option<u16>) {
+        if net.prefix_len() == net.max_prefix_len() {
+            return self.hosts.entry(net.addr()).or_default().add(port);
+        }
+        match self.nets.iter_mut().find(|(known, _)| *known == net) {
+            Some((_, ports)) => ports.add(port),
+            None => {
+                let mut ports = Ports::default();
+                ports.add(port);
+                self.nets.push((net, ports));
+            }
+        }
+    }
+}
+
+/// A host name with its addresses and the ports that are allowed there.
+#[derive(Clone, Debug, Default)]
+struct Named {
+    addresses: Box<[IpAddr]>,
+    ports: Ports,
+}
+
+/// The ports that are allowed.
+#[derive(Clone, Debug)]
+enum Ports {
+    Any,
+    These(Vec<u16>),
+}
+
+impl Ports {
+    fn include(&self, port: u16) -> bool {
+        match self {
+            Self::Any => true,
+            Self::These(ports) => ports.contains(&port),
+        }
+    }
+
+    fn add(&mut self, port: Option<u16>) {
+        match (&mut *self, port) {
+            (Self::Any, _) => {}
+            (Self::These(_), None) => *self = Self::Any,
+            (Self::These(ports), Some(port)) if ports.contains(&port) => {}
+            (Self::These(ports), Some(port)) => ports.push(port),
+        }
+    }
+}
+
+impl Default for Ports {
+    fn default() -> Self {
+        Self::These(Vec::new())
+    }
+}
+
+/// The longest host name that DNS has, in bytes.
+const LONGEST_NAME: usize = 255;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    fn resolved() -> HashMap<String, Vec<IpAddr>> {
+        HashMap::from([
+            (
+                "gw.example.com".into(),
+                vec![ip("192.0.2.9"), ip("192.0.2.8"), ip("192.0.2.9")],
+            ),
+            ("pbx.example.com".into(), vec![ip("::ffff:10.0.0.7")]),
+        ])
+    }
+
+    fn routes() -> Routes {
+        let mut builder = RoutesBuilder::new();
+        builder
+            .default_hop("sip:PBX.example.com.:5080;transport=tcp")
+            .unwrap();
+        builder.hop("trunk", "sip:[2001:db8::7]").unwrap();
+        for domain in [
+            "gw.Example.com",
+            "late.example.com:5070",
+            "198.51.100.1:5060",
+            "198.51.100.1:5062",
+            "203.0.113.77/24",
+            "2001:db8:1::/48",
+            "[2001:db8:2::1]:5070",
+            "10.9.0.0/16:5060",
+        ] {
+            builder.domain(domain).unwrap();
+        }
+        assert_eq!(
+            builder.names_to_resolve(),
+            ["gw.example.com", "late.example.com", "pbx.example.com"]
+        );
+        builder.build(&resolved())
+    }
+
+    fn permission(routes: &Routes, host: &str, port: u16) -> String {
+        match routes.permission(Host::parse(host.as_bytes()).unwrap(), port) {
+            Permission::Refused => "refused".into(),
+            Permission::Address(ip) => ip.to_string(),
+            Permission::Addresses(all) => format!("{all:?}"),
+        }
+    }
+
+    #[test]
+    fn hops_have_address_port_and_transport() {
+        let routes = routes();
+        let hop = routes.default_hop().unwrap();
+        assert_eq!(hop.addresses.as_ref(), [ip("10.0.0.7")]);
+        assert_eq!((hop.port, hop.transport), (5080, Transport::Tcp));
+        let trunk = routes.hop("trunk").unwrap();
+        assert_eq!(trunk.addresses.as_ref(), [ip("2001:db8::7")]);
+        assert_eq!((trunk.port, trunk.transport), (5060, Transport::Udp));
+        assert!(routes.hop("Trunk").is_none());
+    }
+
+    #[test]
+    fn numbers_are_decided_without_names() {
+        let routes = routes();
+        for (host, port, expected) in [
+            ("198.51.100.1", 5060, "198.51.100.1"),
+            ("198.51.100.1", 5062, "198.51.100.1"),
+            ("198.51.100.1", 5061, "refused"),
+            ("203.0.113.1", 9, "203.0.113.1"),
+            ("[::ffff:203.0.113.1]", 9, "203.0.113.1"),
+            ("203.0.114.1", 9, "refused"),
+            ("[2001:db8:1::9]", 1, "2001:db8:1::9"),
+            ("[2001:db8:2::1]", 5070, "2001:db8:2::1"),
+            ("[2001:db8:2::1]", 5060, "refused"),
+            ("10.9.3.4", 5060, "10.9.3.4"),
+            ("10.9.3.4", 5080, "refused"),
+            // The addresses of next hops and of names are as good as these themselves.
+            ("10.0.0.7", 5080, "10.0.0.7"),
+            ("10.0.0.7", 5060, "refused"),
+            ("[2001:db8::7]", 5060, "2001:db8::7"),
+            ("192.0.2.8", 7000, "192.0.2.8"),
+        ] {
+            assert_eq!(permission(&routes, host, port), expected, "{host}:{port}");
+        }
+    }
+
+    #[test]
+    fn names_have_their_addresses_in_order_and_each_once() {
+        let routes = routes();
+        for (host, port, expected) in [
+            ("GW.example.com", 1, "[192.0.2.8, 192.0.2.9]"),
+            ("gw.example.com.", 1, "[192.0.2.8, 192.0.2.9]"),
+            ("late.example.com", 5070, "[]"),
+            ("late.example.com", 5060, "refused"),
+            ("pbx.example.com", 5080, "[10.0.0.7]"),
+            ("pbx.example.com", 5060, "refused"),
+            ("sub.gw.example.com", 1, "refused"),
+            ("example.com", 1, "refused"),
+            (&"x".repeat(300), 1, "refused"),
+        ] {
+            assert_eq!(permission(&routes, host, port), expected, "{host}:{port}");
+        }
+    }
+
+    #[test]
+    fn a_domain_without_port_outdoes_one_with_a_port() {
+        for order in [
+            ["192.0.2.1", "192.0.2.1:5070"],
+            ["192.0.2.1:5070", "192.0.2.1"],
+        ] {
+            let mut builder = RoutesBuilder::new();
+            for domain in order {
+                builder.domain(domain).unwrap();
+            }
+            let routes = builder.build(&HashMap::new());
+            assert_eq!(permission(&routes, "192.0.2.1", 1), "192.0.2.1");
+        }
+    }
+}
