@@ -1,2 +1,9 @@
 //! The `portcullis` binary.
-fn main() {}
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    portcullis::cli::Cli::parse().run()
+}

@@ -166,6 +166,14 @@ impl Config {
 
     /// Reads the text of a configuration file.
     pub fn parse(text: &str) -> Result<Self, Vec<Problem>> {
+        match read::config(text) {
+            (config, problems) if problems.is_empty() => Ok(config),
+            (_, problems) => Err(problems),
+        }
+    }
+
+    /// The same, with defaults in place of what can't be used: for a check that goes on behind the first problem.
+    pub(crate) fn parse_as_far_as_possible(text: &str) -> (Self, Vec<Problem>) {
         read::config(text)
     }
 

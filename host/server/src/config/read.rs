@@ -16,13 +16,11 @@ const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 
-pub(super) fn config(text: &str) -> Result<Config, Vec<Problem>> {
+/// The configuration with defaults in place of what can't be used, and every problem.
+pub(super) fn config(text: &str) -> (Config, Vec<Problem>) {
     let document = Document::new(text);
     let config = root(document.root());
-    match document.problems() {
-        problems if problems.is_empty() => Ok(config),
-        problems => Err(problems),
-    }
+    (config, document.problems())
 }
 
 fn root(mut root: Section<'_>) -> Config {
@@ -290,7 +288,7 @@ mod tests {
     use crate::config::DEFAULTS;
 
     fn problems(text: &str) -> Vec<String> {
-        config(text)
+        Config::parse(text)
             .unwrap_err()
             .iter()
             .map(Problem::to_string)
@@ -299,8 +297,8 @@ mod tests {
 
     #[test]
     fn the_page_of_defaults_says_what_the_defaults_are() {
-        assert_eq!(config(DEFAULTS), Ok(Config::default()));
-        assert_eq!(config(""), Ok(Config::default()));
+        assert_eq!(Config::parse(DEFAULTS), Ok(Config::default()));
+        assert_eq!(Config::parse(""), Ok(Config::default()));
     }
 
     #[test]
@@ -327,7 +325,7 @@ mod tests {
 
     #[test]
     fn a_whole_file_is_read() {
-        let read = config(
+        let read = Config::parse(
             r#"
             workers = 1
             listen = ["udp:127.0.0.1:5060", "tcp:[::1]:5061 advertise sip.example.com"]

@@ -219,12 +219,10 @@ impl<R: RequestView> PolicyFiles<R> {
             *last = Some(failed);
             known
         };
-        if known {
-            return;
-        }
-        match self.slot.number() {
-            0 => tracing::error!("{error}"),
-            serving => tracing::error!("{error}; generation {serving} goes on serving"),
+        // At the start nothing serves yet, and whoever starts the host tells why it ends.
+        let serving = self.slot.number();
+        if !known && serving > 0 {
+            tracing::error!("{error}; generation {serving} goes on serving");
         }
     }
 }

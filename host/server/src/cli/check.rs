@@ -1,0 +1,215 @@
+//! `portcullis check`: everything that is wrong with configuration, database and policy, before a host is started.
+
+use std::io::Write;
+use std::net::{ToSocketAddrs, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use crate::config::{Config, ConfigError, DEFAULT_FILE, DEFAULTS, Host, Hosts, Problem};
+use crate::pipeline::PolicyRequest;
+use crate::policy_files::PolicyFiles;
+
+use super::address;
+use super::print::{clean, count};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Print a configuration file with every key, its default and its meaning, and check nothing
+    #[arg(long)]
+    defaults: bool,
+}
+
+pub(super) fn run(args: &Args, named: Option<&Path>) -> anyhow::Result<ExitCode> {
+    let mut out = std::io::stdout().lock();
+    if args.defaults {
+        out.write_all(DEFAULTS.as_bytes())?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut findings = Findings::default();
+    check(named, &mut findings)?;
+    findings.write(&mut out)?;
+    Ok(if findings.wrong == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// What was found, in the order of the checks.
+#[derive(Default)]
+struct Findings {
+    lines: Vec<String>,
+    wrong: u64,
+}
+
+impl Findings {
+    fn good(&mut self, what: &str, text: impl AsRef<str>) {
+        self.lines
+            .push(format!("{what:<14} {}", clean(text.as_ref())));
+    }
+
+    fn odd(&mut self, what: &str, text: impl AsRef<str>) {
+        self.lines
+            .push(format!("{what:<14} warning: {}", clean(text.as_ref())));
+    }
+
+    fn wrong(&mut self, what: &str, text: impl AsRef<str>) {
+        self.lines
+            .push(format!("{what:<14} error: {}", clean(text.as_ref())));
+        self.wrong += 1;
+    }
+
+    fn write(&self, out: &mut impl Write) -> std::io::Result<()> {
+        for line in &self.lines {
+            writeln!(out, "{line}")?;
+        }
+        match self.wrong {
+            0 => writeln!(out, "everything can be used"),
+            n => writeln!(out, "{}", count(n, "problem")),
+        }
+    }
+}
+
+fn check(named: Option<&Path>, findings: &mut Findings) -> anyhow::Result<()> {
+    let path = match named {
+        None if !Path::new(DEFAULT_FILE).exists() => {
+            findings.good(
+                "configuration",
+                format!("the defaults: there is no {DEFAULT_FILE} here"),
+            );
+            return check_rest(&Config::default(), &[], findings);
+        }
+        None => PathBuf::from(DEFAULT_FILE),
+        Some(path) => path.to_owned(),
+    };
+    let text = match std::fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(source) => {
+            findings.wrong(
+                "configuration",
+                ConfigError::Unreadable { path, source }.to_string(),
+            );
+            return Ok(());
+        }
+    };
+    let (config, problems) = Config::parse_as_far_as_possible(&text);
+    if problems.is_empty() {
+        findings.good("configuration", path.display().to_string());
+    }
+    for problem in &problems {
+        findings.wrong("configuration", format!("{}:{problem}", path.display()));
+    }
+    check_rest(&config, &problems, findings)
+}
+
+/// Checks what the configuration names, where it could be read.
+fn check_rest(
+    config: &Config,
+    problems: &[Problem],
+    findings: &mut Findings,
+) -> anyhow::Result<()> {
+    // What is not TOML may be a part of any section.
+    let is_sound = |section: &str| {
+        let concerns = |problem: &Problem| {
+            problem.key.is_empty() || problem.key.split(['.', '[']).next() == Some(section)
+        };
+        !problems.iter().any(concerns)
+    };
+    if is_sound("listen") {
+        check_listen(config, findings);
+    }
+    if is_sound("database") {
+        address::check(config, &mut |finding| match finding {
+            address::Finding::Good(text) => findings.good("database", text),
+            address::Finding::Odd(text) => findings.odd("database", text),
+            address::Finding::Wrong(text) => findings.wrong("database", text),
+        })?;
+    }
+    if is_sound("policy") {
+        check_policy(config, findings);
+    }
+    if is_sound("relay") {
+        check_names(config, findings);
+    }
+    Ok(())
+}
+
+/// Ports may be taken by the host that runs already, but the addresses must be there.
+fn check_listen(config: &Config, findings: &mut Findings) {
+    for listen in &config.listen {
+        match UdpSocket::bind((listen.addr.ip(), 0)) {
+            Ok(_) => findings.good("listen", listen.to_string()),
+            Err(error) => findings.wrong(
+                "listen",
+                format!("{listen}: {error}; this machine must have the address"),
+            ),
+        }
+    }
+}
+
+fn check_policy(config: &Config, findings: &mut Findings) {
+    let Some(file) = &config.policy.file else {
+        findings.odd(
+            "policy",
+            "none is configured: `default` in [policy] decides on every request",
+        );
+        return;
+    };
+    let loaded = PolicyFiles::<PolicyRequest>::new(&config.policy)
+        .map_err(|error| error.to_string())
+        .and_then(|files| {
+            files.load().map_err(|error| error.to_string())?;
+            Ok(files)
+        });
+    match loaded {
+        Ok(files) => {
+            let Some(generation) = files.slot().current() else {
+                return;
+            };
+            let policy = &generation.policy;
+            findings.good(
+                "policy",
+                format!("{}, sha256:{:#}", file.display(), policy.digest()),
+            );
+            if let Some(failure) = policy.trial_failure() {
+                findings.odd("policy", format!("it fails on a plain OPTIONS: {failure}"));
+            }
+        }
+        Err(error) => findings.wrong("policy", error),
+    }
+}
+
+/// Names that do not resolve now may do so later, and calls to them fail until then.
+fn check_names(config: &Config, findings: &mut Findings) {
+    let relay = &config.relay;
+    let hops = relay
+        .next_hop
+        .iter()
+        .chain(relay.next_hops.iter().map(|(_, hop)| hop));
+    let mut names: Vec<&str> = hops
+        .filter_map(|hop| match &hop.host {
+            Host::Name(name) => Some(name.as_str()),
+            Host::Addr(_) => None,
+        })
+        .chain(
+            relay
+                .domains
+                .iter()
+                .filter_map(|domain| match &domain.hosts {
+                    Hosts::Name(name) => Some(name.as_str()),
+                    Hosts::Net(_) => None,
+                }),
+        )
+        .collect();
+    names.sort_unstable();
+    names.dedup();
+    for name in names {
+        match (name, 0).to_socket_addrs() {
+            Ok(_) => findings.good("relay", format!("{name} resolves")),
+            Err(error) => findings.odd(
+                "relay",
+                format!("{name}: {error}; requests to it are answered 503 until it resolves"),
+            ),
+        }
+    }
+}
