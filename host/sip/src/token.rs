@@ -11,7 +11,16 @@ pub(crate) fn is_space(byte: u8) -> bool {
 }
 
 /// The slice without linear white space at both ends, and how much was cut off before it.
+#[inline]
 pub(crate) fn trim(bytes: &[u8]) -> (&[u8], usize) {
+    // One space before the value and none behind it is how nearly every header is written.
+    if let [b' ', value @ ..] = bytes
+        && let [first, .., last] = value
+        && !is_space(*first)
+        && !is_space(*last)
+    {
+        return (value, 1);
+    }
     let start = skip_space(bytes, 0);
     let rest = bytes.get(start..).unwrap_or_default();
     (trim_end(rest), start)

@@ -22,8 +22,10 @@ mod index;
 mod limits;
 pub(crate) mod lines;
 mod message;
+#[cfg(test)]
+mod properties;
 mod scanner;
-mod start_line;
+pub(crate) mod start_line;
 
 pub use error::{Fault, ScanError};
 pub use header_name::HeaderName;

@@ -5,24 +5,57 @@ use memchr::{memchr, memrchr};
 use super::Fault;
 use super::index::{Span, StartSpans};
 use crate::token::is_token;
+use crate::words::find_end;
 
 /// Reads a start line, which begins at offset 0 of the message. With a fault the spans hold what
 /// could be read.
 pub(super) fn read(line: &[u8]) -> (StartSpans, Option<Fault>) {
-    if line.get(..4).is_some_and(is_sip) {
+    if line.get(..4).is_some_and(begins_version) {
         return status_line(line);
     }
     request_line(line)
 }
 
+/// Whether this is a start line of some SIP version, if a faulty one.
+pub(crate) fn is_sip(line: &[u8]) -> bool {
+    read(line).1 != Some(Fault::NotSip)
+}
+
 fn request_line(line: &[u8]) -> (StartSpans, Option<Fault>) {
+    match strict_request_line(line) {
+        Some(spans) => (spans, None),
+        None => loose_request_line(line),
+    }
+}
+
+/// As the grammar has it.
+fn strict_request_line(line: &[u8]) -> Option<StartSpans> {
+    let method_end = find_end(line, DEL)?;
+    let uri = method_end + 1;
+    let uri_end = uri + find_end(line.get(uri..)?, DEL)?;
+    let version = line.get(uri_end..)?.strip_prefix(b" ")?;
+    let strict = line.get(method_end) == Some(&b' ')
+        && uri < uri_end
+        && is_token(line.get(..method_end)?)
+        && version.get(..4).is_some_and(begins_version)
+        && find_end(version, DEL).is_none();
+    strict.then(|| StartSpans::Request {
+        method: Span::new(0, method_end),
+        uri: Span::new(uri, uri_end),
+        version: Span::new(uri_end + 1, line.len()),
+    })
+}
+
+/// With space in wrong places: what was meant can be told, so that it can be refused by a reply.
+#[cold]
+fn loose_request_line(line: &[u8]) -> (StartSpans, Option<Fault>) {
     let trimmed = line.trim_ascii_end();
     let (Some(method_end), Some(uri_end)) = (memchr(b' ', trimmed), memrchr(b' ', trimmed)) else {
         return (StartSpans::default(), Some(Fault::NotSip));
     };
     let method = &trimmed[..method_end];
     let version = &trimmed[uri_end + 1..];
-    if !is_token(method) || !version.get(..4).is_some_and(is_sip) {
+    if !is_token(method) || !version.get(..4).is_some_and(begins_version) {
         return (StartSpans::default(), Some(Fault::NotSip));
     }
 
@@ -34,15 +67,7 @@ fn request_line(line: &[u8]) -> (StartSpans, Option<Fault>) {
         uri: Span::new(uri_start, uri_start + uri.len()),
         version: Span::new(uri_end + 1, trimmed.len()),
     };
-    let strict = trimmed.len() == line.len()
-        && uri.len() == between.len()
-        && !uri.is_empty()
-        && line
-            .iter()
-            .filter(|&&byte| byte <= b' ' || byte == 0x7f)
-            .count()
-            == 2;
-    (spans, (!strict).then_some(Fault::RequestLine))
+    (spans, Some(Fault::RequestLine))
 }
 
 /// The reason phrase may be absent together with the space before it; some senders leave it out.
@@ -72,6 +97,8 @@ fn status_code(digits: &[u8]) -> Option<u16> {
     Some(u16::from(hundreds - b'0') * 100 + u16::from(tens - b'0') * 10 + u16::from(ones - b'0'))
 }
 
-fn is_sip(bytes: &[u8]) -> bool {
+fn begins_version(bytes: &[u8]) -> bool {
     bytes.eq_ignore_ascii_case(b"SIP/")
 }
+
+const DEL: u8 = 0x7f;

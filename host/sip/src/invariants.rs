@@ -1,0 +1,221 @@
+//! What holds for every input, written as assertions that property tests and fuzz targets share.
+//!
+//! Each function panics when its property does not hold. Nothing else calls them.
+
+use std::ops::Range;
+
+use crate::frame::{Frame, FrameError, Framer};
+use crate::list::values;
+use crate::name_addr::NameAddr;
+use crate::params::Params;
+use crate::scan::{Field, Framing, HeaderName, Index, Limits, Message, ScanError, StartLine, scan};
+use crate::uri::Uri;
+use crate::via::Via;
+
+/// Scans `bytes` in every way and reads every value that is found.
+pub fn scanner(bytes: &[u8]) {
+    let narrow = Limits {
+        message_bytes: 300,
+        header_lines: 4,
+        header_bytes: 60,
+        start_line_bytes: 40,
+    };
+    let mut used = Index::default();
+    for limits in [&Limits::default(), &narrow] {
+        for framing in [Framing::Datagram, Framing::Stream] {
+            let mut fresh = Index::default();
+            let result = scan(bytes, framing, limits, &mut fresh);
+            assert_eq!(result, scan(bytes, framing, limits, &mut used));
+            let message = Message::new(bytes, &fresh);
+            same(message, Message::new(bytes, &used));
+            spans(bytes, message);
+            match result {
+                Ok(()) => whole(message, framing, limits),
+                Err(error) => assert!(error.offset <= message.bytes().len(), "{error:?}"),
+            }
+            for field in message.fields() {
+                readers(field.value);
+            }
+        }
+    }
+    readers(bytes);
+}
+
+/// Feeds a stream whole, byte by byte and in chunks of this length; frames and error are the same.
+pub fn framer(stream: &[u8], chunk: usize) {
+    let narrow = Limits {
+        message_bytes: 200,
+        start_line_bytes: 30,
+        ..Limits::default()
+    };
+    for limits in [&Limits::default(), &narrow] {
+        let whole = frames(stream, stream.len().max(1), limits);
+        assert_eq!(whole, frames(stream, 1, limits));
+        assert_eq!(whole, frames(stream, chunk.max(1), limits));
+        for message in whole.messages.iter().flatten() {
+            framed(message, limits);
+        }
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Frames {
+    /// `None` is a ping.
+    messages: Vec<Option<Vec<u8>>>,
+    /// The bytes of its readable part stand in for their place, which the chunks do decide.
+    error: Option<(ScanError, Vec<u8>)>,
+    /// Nothing can be told of it behind an error.
+    pending: Option<usize>,
+}
+
+fn frames(stream: &[u8], chunk: usize, limits: &Limits) -> Frames {
+    let mut framer = Framer::new(limits);
+    let mut messages = Vec::new();
+    for bytes in stream.chunks(chunk) {
+        framer.push(bytes);
+        loop {
+            match framer.next() {
+                Ok(Frame::Message(range)) => messages.push(Some(framer.bytes(range).to_vec())),
+                Ok(Frame::Ping) => messages.push(None),
+                Ok(Frame::NeedMore) => break,
+                Err(FrameError { error, readable }) => {
+                    let readable = framer.bytes(readable).to_vec();
+                    assert!(error.offset <= readable.len());
+                    return Frames {
+                        messages,
+                        error: Some((error, readable)),
+                        pending: None,
+                    };
+                }
+            }
+        }
+    }
+    Frames {
+        messages,
+        error: None,
+        pending: Some(framer.pending()),
+    }
+}
+
+/// The scanner sees a framed message end where the framer did.
+fn framed(bytes: &[u8], limits: &Limits) {
+    let mut index = Index::default();
+    let result = scan(bytes, Framing::Stream, limits, &mut index);
+    let message = Message::new(bytes, &index);
+    assert_eq!(message.bytes(), bytes, "{result:?}");
+    if result.is_ok() {
+        assert_eq!(
+            message.content_length(),
+            u32::try_from(message.body().len()).ok()
+        );
+    }
+}
+
+fn same(one: Message<'_>, two: Message<'_>) {
+    assert_eq!(one.bytes(), two.bytes());
+    assert_eq!(one.start_line(), two.start_line());
+    assert!(one.fields().eq(two.fields()));
+    assert_eq!(one.body(), two.body());
+    assert_eq!(one.cseq(), two.cseq());
+}
+
+/// Everything lies in the message, in order, and is found by its name.
+fn spans(bytes: &[u8], message: Message<'_>) {
+    assert!(message.bytes().len() <= bytes.len());
+    assert!(message.header_end() <= message.bytes().len());
+    assert!(message.bytes().ends_with(message.body()));
+    let mut behind = 0;
+    for field in message.fields() {
+        field_spans(message, &field);
+        assert!(behind <= field.line.start);
+        behind = field.line.end;
+        assert!(message.headers(field.name).any(|other| other == field));
+        let name = String::from_utf8_lossy(field.raw_name);
+        if name.as_bytes() == field.raw_name {
+            assert!(message.by_name(&name).any(|other| other == field));
+        }
+    }
+    assert!(behind <= message.header_end());
+}
+
+fn field_spans(message: Message<'_>, field: &Field<'_>) {
+    let line = &message.bytes()[field.line.clone()];
+    assert!(line.starts_with(field.raw_name) && line.ends_with(b"\n"));
+    assert!(!field.raw_name.is_empty());
+    assert_eq!(HeaderName::of(field.raw_name), field.name);
+    assert_eq!(&message.bytes()[field.value_range.clone()], field.value);
+    assert!(field.line.start <= field.value_range.start && field.value_range.end <= field.line.end);
+    let is_space = |byte: Option<&u8>| byte.is_some_and(|byte| b" \t\r\n".contains(byte));
+    assert!(!is_space(field.value.first()) && !is_space(field.value.last()));
+    assert!(!field.unfolded().contains(&b'\n'));
+    assert!(
+        message
+            .header(field.name)
+            .is_some_and(|first| first.line.start <= field.line.start)
+    );
+}
+
+/// A message without fault has what it must have, and reads the same when it is read again.
+fn whole(message: Message<'_>, framing: Framing, limits: &Limits) {
+    let mut index = Index::default();
+    assert_eq!(scan(message.bytes(), framing, limits, &mut index), Ok(()));
+    same(message, Message::new(message.bytes(), &index));
+
+    let end = message.line_end().as_bytes();
+    assert!(message.bytes()[message.header_end()..].starts_with(end));
+    assert_eq!(
+        message.bytes().len(),
+        message.header_end() + end.len() + message.body().len()
+    );
+    assert!(message.header(HeaderName::Via).is_some());
+    let mut behind = None;
+    for field in message.fields() {
+        assert!(message.bytes()[field.line.clone()].ends_with(end));
+        assert!(
+            behind.is_none_or(|behind| behind == field.line.start),
+            "no line is left out"
+        );
+        behind = Some(field.line.end);
+    }
+    assert_eq!(behind, Some(message.header_end()));
+    if let StartLine::Request { method, uri, .. } = message.start_line() {
+        assert!(!uri.is_empty());
+        assert_eq!(message.cseq().map(|cseq| cseq.method), Some(method));
+    }
+    if let Some(length) = message.content_length() {
+        assert_eq!(message.body().len(), length as usize);
+    }
+}
+
+/// Every value reader takes every value, and what it finds lies in it.
+fn readers(value: &[u8]) {
+    let within =
+        |range: &Range<usize>| assert!(range.start <= range.end && range.end <= value.len());
+    let params = |params: &Params<'_>| params.clone().for_each(|param| within(&param.range));
+    if let Ok(via) = Via::parse(value) {
+        within(&via.range);
+        within(&via.sent_by);
+        params(&via.params);
+        assert!(
+            via.next
+                .is_none_or(|next| via.range.end < next && next <= value.len())
+        );
+        let _ = (via.received(), via.rport(), via.rfc3261_branch());
+    }
+    if let Ok(address) = NameAddr::parse(value) {
+        assert_eq!(&value[address.uri_range.clone()], address.uri);
+        params(&address.params);
+        let _ = address.tag();
+    }
+    if let Ok(uri) = Uri::parse(value) {
+        within(&uri.host_range);
+        params(&uri.params);
+        let _ = (uri.known_transport(), uri.is_loose_router());
+    }
+    let mut behind = 0;
+    for part in values(value) {
+        assert_eq!(&value[part.range.clone()], part.bytes);
+        assert!(behind <= part.range.start);
+        behind = part.range.end;
+    }
+}

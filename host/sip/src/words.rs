@@ -1,0 +1,43 @@
+//! Searches over eight bytes at a time, for what is too near to be worth a call.
+
+/// The first space, control character or `end` in `bytes`; DEL does not count as a control here.
+#[inline]
+pub(crate) fn find_end(bytes: &[u8], end: u8) -> Option<usize> {
+    let (words, rest) = bytes.as_chunks::<8>();
+    for (at, word) in words.iter().enumerate() {
+        let word = u64::from_le_bytes(*word);
+        let ends = bytes_below(word ^ every_byte(end), 1) | bytes_below(word, b' ' + 1);
+        if ends != 0 {
+            return Some(at * 8 + ends.trailing_zeros() as usize / 8);
+        }
+    }
+    let at = rest.iter().position(|&byte| byte == end || byte <= b' ')?;
+    Some(words.len() * 8 + at)
+}
+
+/// The top bit of each byte below `limit`, which is at most 128; only the lowest one is sure.
+const fn bytes_below(word: u64, limit: u8) -> u64 {
+    word.wrapping_sub(every_byte(limit)) & !word & every_byte(0x80)
+}
+
+const fn every_byte(byte: u8) -> u64 {
+    u64::from_ne_bytes([byte; 8])
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn words_find_what_single_bytes_find(
+            bytes in prop::collection::vec(prop_oneof![0x1eu8..=0x22, 0x38u8..=0x3c, any::<u8>()], 0..40),
+            end in any::<u8>(),
+        ) {
+            let single = bytes.iter().position(|&byte| byte == end || byte <= b' ');
+            prop_assert_eq!(find_end(&bytes, end), single);
+        }
+    }
+}
