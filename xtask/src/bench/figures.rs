@@ -27,6 +27,8 @@ pub(crate) struct Figure {
     pub(crate) p50_us: f64,
     pub(crate) p99_us: f64,
     pub(crate) memory_bytes: u64,
+    /// Share of one core that the server used.
+    pub(crate) cores: f64,
     /// Share of the time in which the generator had nothing to do.
     pub(crate) generator_idle: f64,
     /// Requests that had to be sent again, in all rounds.
@@ -88,6 +90,7 @@ fn figure((task, subject): Key, reports: &[&Report]) -> Figure {
         p50_us: over(&|r| r.window.latency.p50_us),
         p99_us: over(&|r| r.window.latency.p99_us),
         memory_bytes: over(&|r| r.window.server.memory_bytes as f64) as u64,
+        cores: over(&|r| r.window.server.cores),
         generator_idle: over(&|r| r.window.generator_idle),
         resent: reports.iter().map(|r| r.resent).sum(),
         answered: reports.iter().map(|r| r.answered).sum(),

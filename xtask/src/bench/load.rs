@@ -77,6 +77,7 @@ pub(crate) fn measure(
         .args(["--outstanding", &pace.outstanding.to_string()])
         .args(["--warm-up", &pace.warm_up_seconds.to_string()])
         .args(["--seconds", &pace.seconds.to_string()])
+        .args(["--patience", "2000"])
         .args(["--watch", &server.pid().to_string()]);
     if task.shape == Shape::Steady {
         command.args(["--spin", "--rate", &STEADY.to_string()]);

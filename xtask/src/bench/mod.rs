@@ -172,7 +172,7 @@ impl Bench {
             Server::Portcullis => {
                 has_portcullis && (has_database || subject.rows == Some(plan::Rows::Few))
             }
-            Server::Kamailio => has_kamailio,
+            Server::Kamailio | Server::KamailioBare => has_kamailio,
         });
         tasks
     }

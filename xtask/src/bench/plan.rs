@@ -15,8 +15,11 @@ pub(crate) enum Server {
     Echo,
     /// Ours, the release build.
     Portcullis,
-    /// The reference.
+    /// The reference as it is in service: the page in a Kamailio with the modules and checks of Debian's configuration.
     Kamailio,
+    /// The reference with nothing but what the page needs.
+    #[serde(rename = "kamailio-bare")]
+    KamailioBare,
 }
 
 /// How many rows the `address` table has.
@@ -119,13 +122,19 @@ pub(crate) fn matrix(parts: &[Part], servers: &[Server]) -> Vec<(Subject, Vec<Ta
     .map(|(_, work)| work)
     .collect();
     let mut subjects = Vec::new();
-    for server in [Server::Echo, Server::Portcullis, Server::Kamailio] {
+    for server in [
+        Server::Echo,
+        Server::Portcullis,
+        Server::Kamailio,
+        Server::KamailioBare,
+    ] {
         if !(servers.is_empty() || servers.contains(&server)) {
             continue;
         }
         let tables: &[_] = match server {
             Server::Echo => &[None],
             Server::Portcullis | Server::Kamailio => &[Some(Rows::Few), Some(Rows::Many)],
+            Server::KamailioBare => &[Some(Rows::Few)],
         };
         subjects.extend(tables.iter().map(|rows| Subject {
             server,
@@ -259,6 +268,7 @@ impl fmt::Display for Server {
             Self::Echo => "bare UDP",
             Self::Portcullis => "Portcullis",
             Self::Kamailio => "Kamailio",
+            Self::KamailioBare => "Kamailio bare",
         })
     }
 }
@@ -293,8 +303,8 @@ mod tests {
                 .map(|(_, tasks)| tasks.len())
                 .sum()
         };
-        assert_eq!(windows(&[], &[]), 2 + 2 * (3 + 2 + 3));
-        assert_eq!(windows(&[Part::Relay], &[]), 2 + 2 * 3);
+        assert_eq!(windows(&[], &[]), 2 + 2 * (3 + 2 + 3) + (3 + 2));
+        assert_eq!(windows(&[Part::Relay], &[]), 2 + 2 * 3 + 2);
         assert_eq!(
             windows(&[Part::Relay, Part::Options], &[Server::Kamailio]),
             3 + 2

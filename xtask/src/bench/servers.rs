@@ -66,7 +66,8 @@ impl Running {
         let command = match subject.server {
             Server::Echo => places.echo(programs),
             Server::Portcullis => places.portcullis(programs, database)?,
-            Server::Kamailio => places.kamailio(subject.rows, database)?,
+            Server::Kamailio => places.kamailio(subject.rows, database, &["-A", "STOCK"])?,
+            Server::KamailioBare => places.kamailio(subject.rows, database, &[])?,
         };
         let log = folder.path().join("log");
         let mut process = Process::start(&subject.server.to_string(), core, &command, &log)?;
@@ -144,7 +145,12 @@ impl Places {
         Ok(command(&["serve"]))
     }
 
-    fn kamailio(&self, rows: Option<Rows>, database: Option<&str>) -> Result<Command> {
+    fn kamailio(
+        &self,
+        rows: Option<Rows>,
+        database: Option<&str>,
+        defines: &[&str],
+    ) -> Result<Command> {
         let database = database.context("Kamailio needs MariaDB")?;
         let modules = kamailio_modules()?;
         // Kamailio takes the array of subnets in full at its start; 512 is its default.
@@ -161,9 +167,14 @@ impl Places {
         command
             .arg("-f")
             .arg(file)
-            // In the foreground, runtime files in our folder, memory for 100,000 rows (shared, then private to each process).
-            .args(["-DD", "-E", "-m", "512", "-M", "256", "-Y"])
-            .arg(&self.folder);
+            // In the foreground, with runtime files in our folder.
+            .args(["-DD", "-E", "-Y"])
+            .arg(&self.folder)
+            .args(defines);
+        if rows == Some(Rows::Many) {
+            // MB of shared memory, and of private memory of each process: its defaults do not hold so many rows.
+            command.args(["-m", "512", "-M", "256"]);
+        }
         Ok(command)
     }
 }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::figures::Figures;
+use super::figures::{Figures, Key};
 use super::million::Million;
 use super::plan::{Rows, Server, Shape, Subject, Task, Work};
 
@@ -37,15 +37,70 @@ enum Unit {
 /// A value in its unit.
 pub(crate) struct Told(Unit, f64);
 
+/// A ratio that is worth knowing and has no target.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Comparison {
+    /// What it is.
+    pub(crate) what: &'static str,
+    /// Its value.
+    pub(crate) value: f64,
+}
+
+/// Ratios to read the targets by.
+pub(crate) fn comparisons(figures: &Figures) -> Vec<Comparison> {
+    let few = Some(Rows::Few);
+    let (ours, theirs, bare) = (Server::Portcullis, Server::Kamailio, Server::KamailioBare);
+    let steady = |(task, subject): Key| {
+        let shape = Shape::Steady;
+        (Task { shape, ..task }, subject)
+    };
+    let reject = |server| key(Work::Reject, server, few);
+    let relay = |server| key(Work::Relay, server, few);
+    let options = |server| key(Work::Options, server, few);
+    [
+        ("401 against Kamailio bare", reject(ours), reject(bare)),
+        ("Relay against Kamailio bare", relay(ours), relay(bare)),
+        (
+            "OPTIONS 200 against Kamailio",
+            options(ours),
+            options(theirs),
+        ),
+        (
+            "401 at a steady rate against Kamailio",
+            steady(reject(ours)),
+            steady(reject(theirs)),
+        ),
+        (
+            "401 at a steady rate against Kamailio bare",
+            steady(reject(ours)),
+            steady(reject(bare)),
+        ),
+        (
+            "401 at a steady rate against the bare UDP echo",
+            steady(reject(ours)),
+            steady(key(Work::Echo, Server::Echo, None)),
+        ),
+        (
+            "Relay at a steady rate against Kamailio",
+            steady(relay(ours)),
+            steady(relay(theirs)),
+        ),
+        (
+            "Relay at a steady rate against Kamailio bare",
+            steady(relay(ours)),
+            steady(relay(bare)),
+        ),
+    ]
+    .into_iter()
+    .filter_map(|(what, of, to)| {
+        let value = figures.ratio(of, to)?;
+        Some(Comparison { what, value })
+    })
+    .collect()
+}
+
 /// Everything that must be reached, in the order of the project's goals.
 pub(crate) fn targets(figures: &Figures, million: Option<&Million>) -> Vec<Target> {
-    let key = |work, server, rows| {
-        let task = Task {
-            work,
-            shape: Shape::Full,
-        };
-        (task, Subject { server, rows })
-    };
     let (few, many) = (Some(Rows::Few), Some(Rows::Many));
     let (ours, theirs) = (Server::Portcullis, Server::Kamailio);
     let ratio = |what, of, to, bar, aim, unit| Target {
@@ -157,6 +212,12 @@ impl Target {
     }
 }
 
+impl fmt::Display for Comparison {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:<50} {:.2}x", self.what, self.value)
+    }
+}
+
 impl fmt::Display for Told {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self(unit, value) = self;
@@ -172,6 +233,11 @@ impl fmt::Display for Told {
             Unit::Mebibytes => write!(f, "{value:.0} MiB"),
         }
     }
+}
+
+fn key(work: Work, server: Server, rows: Option<Rows>) -> Key {
+    let shape = Shape::Full;
+    (Task { work, shape }, Subject { server, rows })
 }
 
 #[cfg(test)]
