@@ -21,6 +21,8 @@ pub(crate) struct Million {
     pub(crate) table_bytes: u64,
     /// Memory of the whole process with the table.
     pub(crate) memory_bytes: u64,
+    /// What the host said of the last reload.
+    pub(crate) report: Value,
 }
 
 /// Reloads that are timed.
@@ -38,12 +40,13 @@ pub(crate) fn measure(programs: &Programs, database: &Database, pace: &Pace) -> 
     let host = Running::start(subject, pace.server_core, programs, Some(&url))?;
     let control = Control::new(&host);
     let mut seconds = Vec::new();
+    let mut report = Value::Null;
     for _ in 0..RELOADS {
         let begun = Instant::now();
-        control.reload()?;
+        report = control.reload()?;
         seconds.push(begun.elapsed().as_secs_f64());
     }
-    let rows = control.metric("portcullis_table_rows")?;
+    let rows = control.metric("portcullis_address_rows")?;
     ensure!(
         rows == u64::from(MILLION),
         "the table has {rows} rows instead of {MILLION}"
@@ -51,8 +54,9 @@ pub(crate) fn measure(programs: &Programs, database: &Database, pace: &Pace) -> 
     Ok(Million {
         rows,
         load_seconds: super::figures::median(seconds),
-        table_bytes: control.metric("portcullis_table_bytes")?,
+        table_bytes: control.metric("portcullis_address_memory_bytes")?,
         memory_bytes: super::machine::memory_bytes(host.pid()),
+        report,
     })
 }
 
@@ -71,15 +75,16 @@ impl Control {
         }
     }
 
-    fn reload(&self) -> Result<()> {
-        let call = json!({"jsonrpc": "2.0", "method": "permissions.addressReload", "id": 1});
+    /// Loads the table anew; returns the host's report when the new one serves.
+    fn reload(&self) -> Result<Value> {
+        let call = json!({"jsonrpc": "2.0", "method": "address.reload", "id": 1});
         let mut answer = self
             .agent
             .post(format!("{}/RPC", self.base))
             .send_json(call)?;
-        let answer: Value = answer.body_mut().read_json()?;
+        let mut answer: Value = answer.body_mut().read_json()?;
         ensure!(answer.get("error").is_none(), "reload: {answer}");
-        Ok(())
+        Ok(answer["result"].take())
     }
 
     /// The sum of a metric over its labels.
