@@ -109,8 +109,81 @@ pub(crate) fn median(mut values: Vec<f64>) -> f64 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
+    use super::super::load::{Latency, Usage, Window};
+    use super::super::plan::{Rows, Server, Shape, Work};
     use super::*;
+
+    /// A report in which only the CPU time matters.
+    pub(crate) fn report(cpu_us: f64) -> Report {
+        let latency = Latency {
+            p50_us: 100.0,
+            p90_us: 150.0,
+            p99_us: 200.0,
+            max_us: 300.0,
+        };
+        let server = Usage {
+            cpu_us,
+            user_us: cpu_us / 2.0,
+            system_us: cpu_us / 2.0,
+            cores: 1.0,
+            memory_bytes: 1 << 20,
+        };
+        Report {
+            sent: 1000,
+            answered: 1000,
+            unexpected: 0,
+            lost: 0,
+            resent: 0,
+            foreign: 0,
+            repeated: 0,
+            relayed: None,
+            codes: serde_json::Value::Null,
+            window: Window {
+                seconds: 1.0,
+                answered: 1000,
+                per_second: 1000.0,
+                latency,
+                generator_idle: 0.5,
+                server,
+            },
+        }
+    }
+
+    /// A 401 over three rows with the server's core full.
+    pub(crate) fn reject(server: Server) -> Key {
+        let task = Task {
+            work: Work::Reject,
+            shape: Shape::Full,
+        };
+        let rows = Some(Rows::Few);
+        (task, Subject { server, rows })
+    }
+
+    #[test]
+    fn a_ratio_compares_what_was_measured_in_the_same_round() {
+        let (ours, theirs) = (reject(Server::Portcullis), reject(Server::Kamailio));
+        let mut figures = Figures::default();
+        assert_eq!(figures.ratio(ours, theirs), None);
+        figures.add(ours, 0, report(2.0));
+        figures.add(ours, 1, report(6.0));
+        figures.add(theirs, 1, report(12.0));
+        figures.add(theirs, 2, report(100.0));
+        assert_eq!(figures.ratio(ours, theirs), Some(0.5));
+    }
+
+    #[test]
+    fn a_figure_is_the_median_of_its_rounds() {
+        let mut figures = Figures::default();
+        for (round, cpu_us) in [9.0, 2.0, 3.0].into_iter().enumerate() {
+            figures.add(reject(Server::Kamailio), round, report(cpu_us));
+        }
+        let all = figures.all();
+        assert_eq!(all.len(), 1);
+        assert_eq!(all[0].cpu_us, 3.0);
+        assert_eq!(all[0].cpu_us_range, [2.0, 9.0]);
+        assert_eq!(all[0].answered, 3000);
+    }
 
     #[test]
     fn the_median_is_in_the_middle() {

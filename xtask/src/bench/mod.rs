@@ -153,12 +153,9 @@ impl Bench {
     /// What is asked for and can be measured.
     fn tasks(&mut self, args: &BenchArgs) -> Vec<(Subject, Vec<Task>)> {
         let mut tasks = plan::matrix(&args.only, &args.server);
-        let has_portcullis = self.programs.portcullis.exists() && self.programs.policy.exists();
-        if !has_portcullis
-            && tasks
-                .iter()
-                .any(|(subject, _)| subject.server == Server::Portcullis)
-        {
+        let has_portcullis = self.has_portcullis();
+        let wants_portcullis = args.server.is_empty() || args.server.contains(&Server::Portcullis);
+        if wants_portcullis && !has_portcullis {
             self.problems.push(format!(
                 "Portcullis: {} or {} is missing",
                 self.programs.portcullis.display(),
@@ -202,13 +199,14 @@ impl Bench {
     }
 
     fn million(&mut self, args: &BenchArgs) -> Option<Million> {
-        let can = self.programs.portcullis.exists() && self.programs.policy.exists();
-        let database = self
-            .database
-            .as_ref()
-            .filter(|_| can && wants_million(args))?;
+        let can = self.has_portcullis() && wants_million(args);
+        let database = self.database.as_ref().filter(|_| can)?;
         let million = million::measure(&self.programs, database, &self.pace);
         self.note(million.context("1,000,000 rows"))
+    }
+
+    fn has_portcullis(&self) -> bool {
+        self.programs.portcullis.exists() && self.programs.policy.exists()
     }
 
     fn note<T>(&mut self, result: Result<T>) -> Option<T> {

@@ -256,3 +256,62 @@ fn row(f: &mut fmt::Formatter<'_>, name: &str, figure: &Figure) -> fmt::Result {
         figure.memory_bytes as f64 / f64::from(1 << 20),
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::figures::tests::{reject, report};
+    use super::super::plan::Server;
+    use super::*;
+
+    fn outcome(ours: f64, problems: Vec<String>) -> Outcome {
+        let mut figures = Figures::default();
+        figures.add(reject(Server::Portcullis), 0, report(ours));
+        figures.add(reject(Server::Kamailio), 0, report(24.0));
+        let peers = Peers {
+            kamailio: Some("5.6.3".into()),
+            mariadb: None,
+        };
+        let pace = Pace {
+            rounds: 1,
+            warm_up_seconds: 0.0,
+            seconds: 1.0,
+            sources: 1,
+            outstanding: 1,
+            server_core: 1,
+            load_core: 0,
+        };
+        Outcome::new(Machine::new(), peers, pace, &figures, None, problems)
+    }
+
+    #[test]
+    fn a_person_sees_what_was_reached_and_what_was_missed() {
+        let text = outcome(5.0, Vec::new()).to_string();
+        assert!(
+            text.contains("aim reached   401, 3 rows: CPU against Kamailio's"),
+            "{text}"
+        );
+        assert!(text.contains("1/4.8   (at most 1/3, aim 1/4)"), "{text}");
+        assert!(text.contains("1 of 1 measured targets reached."), "{text}");
+        let text = outcome(12.0, vec!["the moon".into()]).to_string();
+        assert!(
+            text.contains("MISSED        401, 3 rows: CPU against Kamailio's"),
+            "{text}"
+        );
+        assert!(text.contains("0 of 1 measured targets reached."), "{text}");
+        assert!(text.contains("NOT MEASURED: the moon"), "{text}");
+    }
+
+    #[test]
+    fn the_json_has_what_the_table_has() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let also = folder.path().join("also.json");
+        let files = outcome(12.0, Vec::new()).write(&folder.path().join("bench"), Some(&also));
+        assert_eq!(files.expect("files are written").len(), 3);
+        let text = fs::read(also).expect("the file is there");
+        let json: serde_json::Value = serde_json::from_slice(&text).expect("it is JSON");
+        assert_eq!(json["figures"][0]["work"], "reject");
+        assert_eq!(json["figures"][0]["server"], "portcullis");
+        assert_eq!(json["figures"][0]["cpu_us"], 12.0);
+        assert_eq!(json["targets"][0]["value"], 0.5);
+    }
+}
