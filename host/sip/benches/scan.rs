@@ -55,7 +55,12 @@ fn values(criterion: &mut Criterion) {
     });
     group.bench_function("header by name", |bencher| {
         let message = Message::new(&message, &index);
-        bencher.iter(|| message.by_name(black_box("content-length")).next().is_some());
+        bencher.iter(|| {
+            message
+                .by_name(black_box("content-length"))
+                .next()
+                .is_some()
+        });
     });
     group.finish();
 }

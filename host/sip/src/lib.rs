@@ -7,9 +7,9 @@ mod cseq;
 mod edit;
 mod frame;
 mod host;
-mod key;
 #[cfg(any(test, feature = "invariants"))]
 pub mod invariants;
+mod key;
 mod list;
 mod name_addr;
 mod params;

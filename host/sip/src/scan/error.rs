@@ -12,7 +12,7 @@ use super::HeaderName;
 pub struct ScanError {
     /// What is wrong.
     pub fault: Fault,
-    /// Offset into [`Message::bytes`](super::Message::bytes).
+    /// Bytes behind the start of the start line; may lie behind what is left as the message.
     pub offset: usize,
 }
 
@@ -26,7 +26,7 @@ pub enum Fault {
     /// The first line is neither a request line nor a status line of any SIP version.
     #[error("the first line is no SIP request or status line")]
     NotSip,
-    /// Request line with space or control characters where none belong (RFC 4475 §3.1.2.9–11).
+    /// Request line with space or control characters where none belong (RFC 4475 §3.1.2.8–10).
     #[error("the request line is not METHOD SP URI SP VERSION")]
     RequestLine,
     /// Status line whose code is not a number from 100 to 699.

@@ -26,6 +26,8 @@ mod message;
 mod properties;
 mod scanner;
 pub(crate) mod start_line;
+#[cfg(test)]
+mod tests;
 
 pub use error::{Fault, ScanError};
 pub use header_name::HeaderName;
