@@ -1,0 +1,117 @@
+use std::sync::Arc;
+
+use super::*;
+use crate::database::{DatabaseUrl, NewRow};
+
+fn book(folder: &tempfile::TempDir) -> Arc<AddressBook> {
+    let url = DatabaseUrl::Sqlite(folder.path().join("table.db"));
+    let options = BookOptions {
+        poll: Duration::from_millis(5),
+    };
+    Arc::new(AddressBook::new(Database::new(url), options))
+}
+
+fn row(ip_addr: &str) -> NewRow {
+    NewRow {
+        group: 200,
+        ip_addr: ip_addr.to_owned(),
+        mask: 32,
+        port: 0,
+        tag: None,
+    }
+}
+
+async fn until(book: &AddressBook, what: impl Fn(&Snapshot) -> bool) {
+    let found = async {
+        while !what(&book.current()) {
+            sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), found)
+        .await
+        .expect("the book gets there");
+}
+
+#[tokio::test]
+async fn a_reload_replaces_the_table_and_a_failure_keeps_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let book = book(&folder);
+    assert_eq!(book.current().generation, 0);
+    book.database().add(&row("10.0.0.1")).await.unwrap();
+    let mut reader = book.reader();
+    assert!(reader.current().table.is_empty());
+    let report = book.reload().await.unwrap();
+    assert_eq!((report.snapshot.generation, report.snapshot.counts.hosts), (1, 1));
+    assert_eq!(reader.current().table.len(), 1);
+    assert_eq!(book.status().database, DatabaseState::Up);
+
+    std::fs::write(folder.path().join("table.db"), b"no database any more, just text").unwrap();
+    let error = book.reload().await.unwrap_err();
+    assert_eq!(reader.current().table.len(), 1, "the old table serves");
+    let status = book.status();
+    assert_eq!((status.loads, status.failures), (1, 1));
+    assert_eq!(status.last_error, Some(error));
+}
+
+#[tokio::test]
+async fn reloads_that_wait_share_one_load() {
+    let folder = tempfile::tempdir().unwrap();
+    let book = book(&folder);
+    let asked: Vec<_> = (0..50)
+        .map(|_| {
+            let book = Arc::clone(&book);
+            tokio::spawn(async move { book.reload().await.unwrap().snapshot.generation })
+        })
+        .collect();
+    for one in asked {
+        assert!(one.await.unwrap() >= 1);
+    }
+    assert!(book.current().generation < 50);
+    // Who asks after a change sees it, however many wait.
+    book.database().add(&row("10.0.0.1")).await.unwrap();
+    assert_eq!(book.reload().await.unwrap().snapshot.counts.hosts, 1);
+}
+
+#[tokio::test]
+async fn a_watched_book_follows_its_database() {
+    let folder = tempfile::tempdir().unwrap();
+    let book = book(&folder);
+    let watched = Arc::clone(&book);
+    let watch = tokio::spawn(async move { watched.watch().await });
+    until(&book, |snapshot| snapshot.generation > 0).await;
+    book.database().add(&row("10.0.0.1")).await.unwrap();
+    until(&book, |snapshot| snapshot.counts.hosts == 1).await;
+    book.database().remove(200, "10.0.0.1").await.unwrap();
+    until(&book, |snapshot| snapshot.counts.hosts == 0).await;
+
+    let file = folder.path().join("table.db");
+    std::fs::write(&file, b"no database any more, just text").unwrap();
+    let down = async {
+        while !matches!(book.status().database, DatabaseState::Down { .. }) {
+            sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), down).await.expect("the loss is noticed");
+    std::fs::remove_file(&file).unwrap();
+    book.database().add(&row("10.0.0.2")).await.unwrap();
+    until(&book, |snapshot| snapshot.counts.hosts == 1).await;
+    assert_eq!(book.status().database, DatabaseState::Up);
+    watch.abort();
+}
+
+#[tokio::test]
+async fn old_snapshots_are_freed_when_the_last_worker_lets_go() {
+    let folder = tempfile::tempdir().unwrap();
+    let book = book(&folder);
+    let mut reader = book.reader();
+    book.reload().await.unwrap();
+    let weak = Arc::downgrade(reader.current());
+    book.reload().await.unwrap();
+    book.collect();
+    assert!(weak.upgrade().is_some(), "the reader still has it");
+    reader.current();
+    book.collect();
+    while weak.upgrade().is_some() {
+        tokio::task::yield_now().await;
+    }
+}
