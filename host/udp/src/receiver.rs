@@ -3,40 +3,46 @@
 use std::io;
 use std::mem;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd};
-use std::ptr;
+use std::os::fd::AsFd;
 
-use socket2::{SockAddr, SockAddrStorage};
+use crate::system::Incoming;
 
 /// The room for one datagram: no UDP datagram is larger (RFC 768 counts its length in 16 bits).
 pub const DATAGRAM_BYTES: usize = 65_535;
 
+/// Unused bytes behind each slot. Slots that begin at multiples of a large power of two would all compete for the same few
+/// sets of the processor's caches.
+const STAGGER: usize = 1_600;
+
 /// A batch of slots for incoming datagrams, made once and reused.
+#[derive(Debug)]
 pub struct Receiver {
     slots: Vec<Slot>,
-    iovecs: Vec<libc::iovec>,
-    headers: Vec<libc::mmsghdr>,
+    system: Incoming,
+    room: usize,
 }
 
-struct Slot {
-    bytes: Vec<u8>,
-    source: SocketAddr,
-    truncated: bool,
-    name: SockAddrStorage,
+/// One received datagram.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) source: SocketAddr,
+    pub(crate) truncated: bool,
 }
-
-// SAFETY: the pointers in `iovecs` and `headers` are written anew from the slots in each call of `recv` and never followed
-// outside of it, so the value may move between threads.
-unsafe impl Send for Receiver {}
 
 impl Receiver {
-    /// Makes room for `batch` datagrams of any size. The kernel gives memory only for the pages that datagrams really touch.
+    /// Makes slots for `batch` datagrams of any size. The kernel gives memory only for the pages that datagrams really touch.
     pub fn new(batch: usize) -> Self {
-        let batch = batch.max(1);
+        Self::with_room(batch, DATAGRAM_BYTES)
+    }
+
+    /// Makes slots for `batch` datagrams of up to `room` bytes each. Longer ones are cut off, and marked as such.
+    pub fn with_room(batch: usize, room: usize) -> Self {
+        let (batch, room) = (batch.max(1), room.max(1));
         Self {
-            slots: (0..batch).map(|_| Slot::new()).collect(),
-            iovecs: Vec::with_capacity(batch),
-            headers: Vec::with_capacity(batch),
+            slots: (0..batch).map(|_| Slot::new(room)).collect(),
+            system: Incoming::new(batch),
+            room,
         }
     }
 
@@ -45,37 +51,18 @@ impl Receiver {
         self.slots.len()
     }
 
-    /// Receives up to a batch of datagrams, at least one.
+    /// Receives up to a batch of datagrams, at least one. Fewer than a batch: nothing more was there.
     ///
     /// # Errors
     /// Those of `recvmmsg`: `WouldBlock` when a non-blocking socket has nothing, errors that ICMP reported for datagrams sent
     /// earlier (`ConnectionRefused` and the like). An interrupted call is repeated.
     pub fn recv(&mut self, socket: impl AsFd) -> io::Result<usize> {
-        self.prepare();
-        let count = loop {
-            // SAFETY: each header points to an iovec and a name that `prepare` has just set to memory of `slots`, which nobody
-            // touches during the call; the iovec's length is within the slot's capacity.
-            let count = unsafe {
-                libc::recvmmsg(
-                    socket.as_fd().as_raw_fd(),
-                    self.headers.as_mut_ptr(),
-                    self.headers.len() as libc::c_uint,
-                    libc::MSG_WAITFORONE as _,
-                    ptr::null_mut(),
-                )
-            };
-            match usize::try_from(count) {
-                Ok(count) => break count,
-                Err(_) => match io::Error::last_os_error() {
-                    error if error.kind() == io::ErrorKind::Interrupted => {}
-                    error => return Err(error),
-                },
-            }
-        };
-        for (slot, header) in self.slots.iter_mut().zip(&self.headers).take(count) {
-            slot.accept(header);
+        for slot in &mut self.slots {
+            slot.bytes.clear();
+            // Nothing to do but for a slot whose buffer was taken and not given back.
+            slot.bytes.reserve_exact(self.room);
         }
-        Ok(count)
+        self.system.recv(socket.as_fd(), &mut self.slots, self.room)
     }
 
     /// The `nth` datagram of the last batch: its bytes, where it came from, and whether it was cut off.
@@ -103,52 +90,15 @@ impl Receiver {
     pub fn restore(&mut self, nth: usize, bytes: Vec<u8>) {
         self.slots[nth].bytes = bytes;
     }
-
-    fn prepare(&mut self) {
-        self.iovecs.clear();
-        self.headers.clear();
-        for slot in &mut self.slots {
-            slot.bytes.clear();
-            slot.bytes.reserve_exact(DATAGRAM_BYTES);
-            self.iovecs.push(libc::iovec {
-                iov_base: slot.bytes.as_mut_ptr().cast(),
-                iov_len: DATAGRAM_BYTES,
-            });
-        }
-        for (slot, iovec) in self.slots.iter_mut().zip(&mut self.iovecs) {
-            // SAFETY: all-zero is a valid value of this plain C struct.
-            let mut header: libc::mmsghdr = unsafe { mem::zeroed() };
-            header.msg_hdr.msg_name = ptr::from_mut(&mut slot.name).cast();
-            header.msg_hdr.msg_namelen = slot.name.size_of();
-            header.msg_hdr.msg_iov = iovec;
-            header.msg_hdr.msg_iovlen = 1;
-            self.headers.push(header);
-        }
-    }
 }
 
 impl Slot {
-    fn new() -> Self {
+    pub(crate) fn new(room: usize) -> Self {
         Self {
-            bytes: Vec::with_capacity(DATAGRAM_BYTES),
-            source: SocketAddr::from(([0, 0, 0, 0], 0)),
+            bytes: Vec::with_capacity(room + STAGGER),
+            source: crate::system::NOWHERE,
             truncated: false,
-            name: SockAddrStorage::zeroed(),
         }
-    }
-
-    fn accept(&mut self, header: &libc::mmsghdr) {
-        let length = (header.msg_len as usize).min(DATAGRAM_BYTES);
-        // SAFETY: the kernel has written `length` bytes, and `prepare` reserved at least that many.
-        unsafe { self.bytes.set_len(length) };
-        self.truncated = header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0;
-        let name = mem::replace(&mut self.name, SockAddrStorage::zeroed());
-        // SAFETY: the kernel has written a socket address of this length into `name`.
-        let name = unsafe { SockAddr::new(name, header.msg_hdr.msg_namelen) };
-        // A datagram without an internet address has nowhere to answer to: source port 0 says so.
-        self.source = name
-            .as_socket()
-            .unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0)));
     }
 }
 
@@ -187,29 +137,97 @@ mod tests {
     }
 
     #[test]
-    fn the_largest_datagram_passes_whole() {
+    fn one_receiver_serves_sockets_of_both_families_in_turn() {
+        let pairs = ["127.0.0.1:0", "[::1]:0", "127.0.0.1:0"].map(pair);
+        let mut receiver = Receiver::new(4);
+        for (a, b) in &pairs {
+            a.send(b"hello").unwrap();
+            assert_eq!(receiver.recv(b).unwrap(), 1);
+            let (bytes, source, _) = receiver.datagram(0);
+            assert_eq!((bytes, source), (&b"hello"[..], a.local_addr().unwrap()));
+        }
+    }
+
+    #[test]
+    fn more_than_a_batch_comes_in_several() {
         let (a, b) = pair("127.0.0.1:0");
-        let sent: Vec<u8> = (0..65_507u32).map(|n| n as u8).collect();
-        a.send(&sent).unwrap();
-        let mut receiver = Receiver::new(1);
+        for n in 0..5u8 {
+            a.send(&[n]).unwrap();
+        }
+        let mut receiver = Receiver::new(2);
+        assert_eq!(receiver.batch(), 2);
+        let mut seen = Vec::new();
+        for expected in [2, 2, 1] {
+            assert_eq!(receiver.recv(&b).unwrap(), expected);
+            seen.extend((0..expected).map(|nth| receiver.datagram(nth).0[0]));
+        }
+        assert_eq!(seen, [0, 1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn the_largest_datagram_passes_whole() {
+        for (address, most) in [("127.0.0.1:0", 65_507u32), ("[::1]:0", 65_487)] {
+            let (a, b) = pair(address);
+            let sent: Vec<u8> = (0..most).map(|n| n as u8).collect();
+            a.send(&sent).unwrap();
+            let mut receiver = Receiver::new(1);
+            assert_eq!(receiver.recv(&b).unwrap(), 1);
+            let (bytes, _, truncated) = receiver.datagram(0);
+            assert_eq!(bytes, sent);
+            assert!(!truncated);
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_cut_off_and_marked() {
+        let (a, b) = pair("127.0.0.1:0");
+        let mut receiver = Receiver::with_room(3, 10);
+        for length in [11, 10, 9] {
+            a.send(&vec![7; length]).unwrap();
+        }
+        assert_eq!(receiver.recv(&b).unwrap(), 3);
+        let seen = [0, 1, 2].map(|nth| {
+            let (bytes, _, truncated) = receiver.datagram(nth);
+            (bytes.len(), truncated)
+        });
+        assert_eq!(seen, [(10, true), (10, false), (9, false)]);
+    }
+
+    #[test]
+    fn an_empty_datagram_is_one() {
+        let (a, b) = pair("127.0.0.1:0");
+        a.send(b"").unwrap();
+        let mut receiver = Receiver::new(2);
         assert_eq!(receiver.recv(&b).unwrap(), 1);
-        assert_eq!(receiver.datagram(0).0, sent);
+        assert_eq!(
+            receiver.datagram(0),
+            (&b""[..], a.local_addr().unwrap(), false)
+        );
     }
 
     #[test]
     fn a_lent_buffer_comes_back_or_is_replaced() {
         let (a, b) = pair("127.0.0.1:0");
         let mut receiver = Receiver::new(1);
-        for round in 0..3u8 {
+        let mut places = Vec::new();
+        for round in 0..4u8 {
             a.send(&[round; 10]).unwrap();
             assert_eq!(receiver.recv(&b).unwrap(), 1);
             let bytes = receiver.take(0);
             assert_eq!(bytes, [round; 10]);
             assert!(receiver.datagram(0).0.is_empty());
-            if round != 1 {
-                receiver.restore(0, bytes);
+            places.push(bytes.as_ptr());
+            match round {
+                // A buffer with another history is as good.
+                1 => receiver.restore(0, vec![1; 3]),
+                2 => drop(bytes),
+                _ => receiver.restore(0, bytes),
             }
         }
+        assert_eq!(
+            places[0], places[1],
+            "a buffer that came back is used again"
+        );
     }
 
     #[test]
@@ -218,5 +236,20 @@ mod tests {
         b.set_nonblocking(true).unwrap();
         let error = Receiver::new(4).recv(&b).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+    }
+
+    #[test]
+    fn a_refused_port_is_reported_once_and_the_socket_lives() {
+        let (a, b) = pair("127.0.0.1:0");
+        let address = b.local_addr().unwrap();
+        drop(b);
+        a.send(b"nobody is there").unwrap();
+        let mut receiver = Receiver::new(2);
+        let error = receiver.recv(&a).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+        let b = UdpSocket::bind(address).unwrap();
+        b.send_to(b"now I am", a.local_addr().unwrap()).unwrap();
+        assert_eq!(receiver.recv(&a).unwrap(), 1);
+        assert_eq!(receiver.datagram(0).0, b"now I am");
     }
 }

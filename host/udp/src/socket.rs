@@ -1,21 +1,32 @@
 //! Making sockets for SIP.
 
 use std::io;
-use std::mem;
 use std::net::{SocketAddr, UdpSocket};
-use std::os::fd::AsRawFd;
+use std::os::fd::AsFd;
 
-use socket2::{Domain, Socket, Type};
+use socket2::{Domain, SockRef, Socket, Type};
+
+use crate::system::option;
 
 /// How a socket is bound.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Bind {
     /// Several sockets share the address, and the kernel spreads flows over them (`SO_REUSEPORT`).
     pub share_port: bool,
-    /// The receive buffer to ask for, in bytes; 0 for the system's default. The system grants at most `net.core.rmem_max`.
+    /// The receive buffer to ask for, in bytes; 0 for the system's default. The system grants at most `net.core.rmem_max`,
+    /// unless the process may administer the network. [`buffers`] tells what came of it.
     pub receive_buffer: usize,
     /// The same for the send buffer and `net.core.wmem_max`.
     pub send_buffer: usize,
+}
+
+/// The buffers that a socket has, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Buffers {
+    /// For what was received and not read yet.
+    pub receive: usize,
+    /// For what was sent and has not left yet.
+    pub send: usize,
 }
 
 /// Binds a non-blocking UDP socket.
@@ -39,57 +50,65 @@ pub fn bind(address: SocketAddr, options: Bind) -> io::Result<UdpSocket> {
     if options.send_buffer > 0 {
         socket.set_send_buffer_size(options.send_buffer)?;
     }
-    allow_fragments(&socket, address)?;
+    option::insist_on_buffers(&socket, options);
+    option::allow_fragments(&socket, address)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     Ok(socket.into())
 }
 
-fn allow_fragments(socket: &Socket, address: SocketAddr) -> io::Result<()> {
-    let (level, name, value) = if address.is_ipv4() {
-        (
-            libc::IPPROTO_IP,
-            libc::IP_MTU_DISCOVER,
-            libc::IP_PMTUDISC_DONT,
-        )
-    } else {
-        (
-            libc::IPPROTO_IPV6,
-            libc::IPV6_MTU_DISCOVER,
-            libc::IPV6_PMTUDISC_DONT,
-        )
-    };
-    // SAFETY: the option's value is one C int, and pointer and length say so.
-    let status = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            level,
-            name,
-            (&raw const value).cast(),
-            mem::size_of_val(&value) as libc::socklen_t,
-        )
-    };
-    if status == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+/// The buffers of a socket, to be compared with what [`Bind`] asked for.
+///
+/// # Errors
+/// Those of `getsockopt`.
+pub fn buffers(socket: &impl AsFd) -> io::Result<Buffers> {
+    let socket = SockRef::from(socket);
+    Ok(Buffers {
+        receive: socket.recv_buffer_size()? / option::BUFFER_SHOWN_TIMES,
+        send: socket.send_buffer_size()? / option::BUFFER_SHOWN_TIMES,
+    })
+}
+
+/// Lets the kernel give each datagram to any of the `count` sockets that share this one's address, at random, in place of giving
+/// all datagrams of one sender to the same one. One call for one of the sockets, when all are bound.
+///
+/// A SIP trunk is one flow: without this, one worker has to carry all of it.
+///
+/// # Errors
+/// `Unsupported` on systems other than Linux, else those of `setsockopt`. Flows are spread then, not datagrams.
+pub fn spread(socket: &impl AsFd, count: u32) -> io::Result<()> {
+    option::spread(socket.as_fd(), count)
+}
+
+/// How many datagrams the system has thrown away because the receive buffer was full, since the socket was made. Wraps around.
+///
+/// # Errors
+/// `Unsupported` on systems other than Linux, else those of `getsockopt`.
+pub fn overflows(socket: &impl AsFd) -> io::Result<u32> {
+    option::overflows(socket.as_fd())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Receiver, Sender};
+
+    const SHARED: Bind = Bind {
+        share_port: true,
+        receive_buffer: 0,
+        send_buffer: 0,
+    };
+
+    fn any(address: &str) -> SocketAddr {
+        address.parse().unwrap()
+    }
 
     #[test]
     fn a_shared_port_can_be_bound_twice_and_an_unshared_one_cannot() {
-        let shared = Bind {
-            share_port: true,
-            ..Bind::default()
-        };
-        for any in ["127.0.0.1:0", "[::1]:0"] {
-            let first = bind(any.parse().unwrap(), shared).unwrap();
+        for address in ["127.0.0.1:0", "[::1]:0"] {
+            let first = bind(any(address), SHARED).unwrap();
             let address = first.local_addr().unwrap();
-            bind(address, shared).unwrap();
+            bind(address, SHARED).unwrap();
             let error = bind(address, Bind::default()).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
         }
@@ -97,7 +116,87 @@ mod tests {
 
     #[test]
     fn an_address_of_another_machine_is_refused() {
-        let error = bind("192.0.2.1:0".parse().unwrap(), Bind::default()).unwrap_err();
+        let error = bind(any("192.0.2.1:0"), Bind::default()).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::AddrNotAvailable);
+    }
+
+    #[test]
+    fn an_ipv6_socket_leaves_ipv4_to_others() {
+        let v6 = bind(any("[::1]:0"), Bind::default()).unwrap();
+        assert!(SockRef::from(&v6).only_v6().unwrap());
+    }
+
+    #[test]
+    fn a_buffer_is_as_large_as_asked_for_or_as_the_system_grants() {
+        let small = Bind {
+            receive_buffer: 64 << 10,
+            send_buffer: 32 << 10,
+            ..Bind::default()
+        };
+        let socket = bind(any("127.0.0.1:0"), small).unwrap();
+        let granted = Buffers {
+            receive: 64 << 10,
+            send: 32 << 10,
+        };
+        assert_eq!(buffers(&socket).unwrap(), granted);
+    }
+
+    #[test]
+    fn a_datagram_above_the_mtu_leaves_in_fragments() {
+        // Loopback has an MTU of 65,536, so the option itself is looked at.
+        let socket = bind(any("127.0.0.1:0"), Bind::default()).unwrap();
+        assert!(option::may_fragment(&socket, any("127.0.0.1:0")).unwrap());
+        let socket = bind(any("[::1]:0"), Bind::default()).unwrap();
+        assert!(option::may_fragment(&socket, any("[::1]:0")).unwrap());
+        let plain = UdpSocket::bind("127.0.0.1:0").unwrap();
+        assert!(!option::may_fragment(&plain, any("127.0.0.1:0")).unwrap());
+    }
+
+    #[test]
+    fn one_flow_reaches_every_socket_when_datagrams_are_spread() {
+        const EACH: usize = 100;
+        let first = bind(any("127.0.0.1:0"), SHARED).unwrap();
+        let address = first.local_addr().unwrap();
+        let sockets = [first, bind(address, SHARED).unwrap()];
+        let caller = bind(any("127.0.0.1:0"), Bind::default()).unwrap();
+        let mut sender = Sender::new(EACH);
+        let mut receiver = Receiver::new(EACH);
+        let mut shares = |spread_over: Option<u32>| {
+            if let Some(count) = spread_over {
+                spread(&sockets[0], count).unwrap();
+            }
+            for _ in 0..EACH {
+                sender.push(b"trunk", address);
+            }
+            assert_eq!(sender.flush(&caller).unwrap(), EACH);
+            [0, 1].map(|nth| receiver.recv(&sockets[nth]).unwrap_or(0))
+        };
+
+        let by_flow = shares(None);
+        assert!(by_flow.contains(&EACH), "{by_flow:?}");
+        // Each socket stays empty with a probability of 2 to the power of -100.
+        let spread = shares(Some(2));
+        assert!(!spread.contains(&0), "{spread:?}");
+        assert_eq!(spread[0] + spread[1], EACH);
+    }
+
+    #[test]
+    fn datagrams_that_found_no_room_are_counted() {
+        let tight = Bind {
+            receive_buffer: 4 << 10,
+            ..Bind::default()
+        };
+        let socket = bind(any("127.0.0.1:0"), tight).unwrap();
+        assert_eq!(overflows(&socket).unwrap(), 0);
+        let caller = UdpSocket::bind("127.0.0.1:0").unwrap();
+        for _ in 0..100 {
+            caller
+                .send_to(&[0; 1_000], socket.local_addr().unwrap())
+                .unwrap();
+        }
+        let lost = overflows(&socket).unwrap() as usize;
+        let mut receiver = Receiver::new(128);
+        assert_eq!(receiver.recv(&socket).unwrap() + lost, 100);
+        assert!(lost > 0);
     }
 }
