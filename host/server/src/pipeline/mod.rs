@@ -1,0 +1,335 @@
+//! The data path of one message, from received bytes to what is sent: scan, first look, policy, verdict, reply or relay.
+
+mod request;
+
+use std::mem;
+use std::sync::Arc;
+use std::time::Instant;
+
+use portcullis_address::Reader;
+use portcullis_policy::{Evaluator, Failure, Rejection, SlotReader, Verdict};
+use portcullis_sip::{
+    Arrival, Destination, Framing, Index, Message, Received, RelayError, Routes, ScanError,
+    StartLine, Target, Transport, scan,
+};
+use tracing::debug;
+
+pub use request::PolicyRequest;
+
+use crate::config::{Answer, DefaultVerdict};
+use crate::metrics::{Lost, Method, VerdictKind, Wire, WorkerCounters};
+use crate::shared::Shared;
+
+/// What one worker needs to decide on messages. Nothing in it is shared with other workers but through [`Shared`].
+pub struct Pipeline {
+    shared: Arc<Shared>,
+    number: usize,
+    evaluator: Evaluator<PolicyRequest>,
+    policy: SlotReader<PolicyRequest>,
+    addresses: Reader,
+    routes: Arc<Routes>,
+    index: Index,
+}
+
+impl Pipeline {
+    /// The pipeline of the worker of this number.
+    ///
+    /// # Panics
+    /// When `shared` has no counters for that worker.
+    pub fn new(shared: Arc<Shared>, number: usize) -> Self {
+        assert!(number < shared.counters.len(), "every worker has counters");
+        Self {
+            number,
+            evaluator: Evaluator::new(),
+            policy: shared.policy.reader(),
+            addresses: shared.addresses.reader(),
+            routes: shared.routes.load_full(),
+            index: Index::default(),
+            shared,
+        }
+    }
+
+    /// What the worker counts.
+    pub fn counters(&self) -> &WorkerCounters {
+        &self.shared.counters[self.number]
+    }
+
+    /// What all workers share.
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// Takes over new routes, if there are any. Once for each batch of messages; policy and table are looked up anew for each
+    /// message anyway.
+    pub fn refresh(&mut self) {
+        let current = self.shared.routes.load();
+        if !Arc::ptr_eq(&current, &self.routes) {
+            self.routes = Arc::clone(&current);
+        }
+    }
+
+    /// Decides on one datagram or framed message. What is to be sent is in `out`, for the destination that comes back; with
+    /// none, nothing is sent. The bytes come back as well, so that their buffer can be reused.
+    pub fn handle(
+        &mut self,
+        bytes: Vec<u8>,
+        framing: Framing,
+        arrival: &Arrival,
+        out: &mut Vec<u8>,
+    ) -> (Vec<u8>, Option<Destination>) {
+        let mut index = mem::take(&mut self.index);
+        let scanned = scan(&bytes, framing, &self.shared.config.sip.limits, &mut index);
+        let received = self.look(Message::new(&bytes, &index), scanned, arrival, out);
+        match received {
+            Received::Judge => self.judge(bytes, index, arrival, out),
+            Received::Reply(destination, _) | Received::Forward(destination) => {
+                self.index = index;
+                (bytes, Some(destination))
+            }
+            Received::Absorbed | Received::Drop(_) => {
+                self.index = index;
+                (bytes, None)
+            }
+        }
+    }
+
+    /// Answers a stream whose bytes cannot be framed, as far as they can be read. `readable` are whole lines of the message.
+    pub fn unframed(
+        &mut self,
+        readable: &[u8],
+        error: &ScanError,
+        arrival: &Arrival,
+        out: &mut Vec<u8>,
+    ) -> Option<Destination> {
+        self.counters().lost.inc(Lost::Unframed);
+        let mut index = Index::default();
+        let limits = &self.shared.config.sip.limits;
+        // What the scan says about the cut-off message is of no interest: the framer knows what is wrong.
+        let _readable = scan(readable, Framing::Stream, limits, &mut index);
+        match self.look(Message::new(readable, &index), Err(*error), arrival, out) {
+            Received::Reply(destination, _) => Some(destination),
+            _ => None,
+        }
+    }
+
+    /// What goes back to the sender of a request that could not be delivered (RFC 3261 §16.9): a 503 as if the next hop
+    /// had sent it. `bytes` is the request as it was relayed.
+    pub fn undeliverable(
+        &mut self,
+        bytes: &[u8],
+        to: &Destination,
+        out: &mut Vec<u8>,
+    ) -> Option<Destination> {
+        let arrival = Arrival {
+            source: to.addr,
+            local: to.from?,
+            transport: to.transport,
+            connection: None,
+        };
+        let mut index = Index::default();
+        let limits = &self.shared.config.sip.limits;
+        scan(bytes, Framing::Datagram, limits, &mut index).ok()?;
+        let request = Message::new(bytes, &index);
+        let mut reply = Vec::new();
+        let proxy = Arc::clone(&self.shared.proxy);
+        proxy.reject(request, &arrival, 503, "", NO_HEADERS, &mut reply)?;
+        self.handle(reply, Framing::Datagram, &arrival, out).1
+    }
+
+    /// The first look, and its count.
+    fn look(
+        &self,
+        message: Message<'_>,
+        scanned: Result<(), ScanError>,
+        arrival: &Arrival,
+        out: &mut Vec<u8>,
+    ) -> Received {
+        let counters = self.counters();
+        let wire = counters.wire(wire_of(arrival.transport));
+        if scanned.is_ok() {
+            match message.start_line() {
+                StartLine::Request { method, .. } => wire.requests.inc(Method::of(method)),
+                StartLine::Response { .. } => wire.responses.inc(),
+            }
+        }
+        let received = self.shared.proxy.receive(message, scanned, arrival, out);
+        match &received {
+            Received::Judge => {}
+            Received::Reply(_, code) => counters.replies.inc(*code),
+            Received::Forward(_) => counters.relayed_responses.inc(),
+            Received::Absorbed => counters.absorbed_acks.inc(),
+            Received::Drop(reason) => counters.dropped.inc(*reason),
+        }
+        received
+    }
+
+    /// Asks the policy and does what it says.
+    fn judge(
+        &mut self,
+        bytes: Vec<u8>,
+        index: Index,
+        arrival: &Arrival,
+        out: &mut Vec<u8>,
+    ) -> (Vec<u8>, Option<Destination>) {
+        let mut request = PolicyRequest {
+            bytes,
+            index,
+            arrival: *arrival,
+        };
+        let verdict;
+        (request, verdict) = self.ask(request);
+        let message = Message::new(&request.bytes, &request.index);
+        let destination = match verdict {
+            Ok(verdict) => self.carry_out(verdict, message, arrival, out),
+            Err(failure) => {
+                debug!(%failure, source = %arrival.source, "The policy failed.");
+                self.counters().policy_failures.inc(failure.kind());
+                self.answer(&self.shared.config.policy.failure, message, arrival, out)
+            }
+        };
+        self.index = request.index;
+        (request.bytes, destination)
+    }
+
+    fn ask(&mut self, request: PolicyRequest) -> (PolicyRequest, Result<Verdict, Failure>) {
+        let Some(generation) = self.policy.current() else {
+            return (request, Ok(Verdict::Pass));
+        };
+        let begun = Instant::now();
+        let answer = self
+            .evaluator
+            .decide(&generation.policy, self.addresses.current(), request);
+        self.counters().policy_time.record(begun.elapsed());
+        answer
+    }
+
+    fn carry_out(
+        &self,
+        verdict: Verdict,
+        message: Message<'_>,
+        arrival: &Arrival,
+        out: &mut Vec<u8>,
+    ) -> Option<Destination> {
+        let verdicts = &self.counters().verdicts;
+        match verdict {
+            Verdict::Relay(next_hop) => {
+                verdicts.inc(VerdictKind::Relay);
+                let target = next_hop
+                    .as_deref()
+                    .map_or(Target::AsRouted, Target::NextHop);
+                self.relay(target, message, arrival, out)
+            }
+            Verdict::Reject(rejection) => {
+                verdicts.inc(VerdictKind::Reject);
+                self.reject(&rejection, message, arrival, out)
+            }
+            Verdict::Drop => {
+                verdicts.inc(VerdictKind::Drop);
+                None
+            }
+            Verdict::Pass => {
+                verdicts.inc(VerdictKind::Pass);
+                match &self.shared.config.policy.default {
+                    DefaultVerdict::Relay => self.relay(Target::AsRouted, message, arrival, out),
+                    DefaultVerdict::Reject(answer) => self.answer(answer, message, arrival, out),
+                    DefaultVerdict::Drop => None,
+                }
+            }
+        }
+    }
+
+    fn relay(
+        &self,
+        target: Target<'_>,
+        message: Message<'_>,
+        arrival: &Arrival,
+        out: &mut Vec<u8>,
+    ) -> Option<Destination> {
+        let relayed = self
+            .shared
+            .proxy
+            .relay(message, arrival, &self.routes, target, out);
+        match relayed {
+            Ok(destination) => {
+                self.counters().relayed_requests.inc();
+                Some(destination)
+            }
+            Err(error) => self.refuse(&error, message, arrival, out),
+        }
+    }
+
+    fn refuse(
+        &self,
+        error: &RelayError,
+        message: Message<'_>,
+        arrival: &Arrival,
+        out: &mut Vec<u8>,
+    ) -> Option<Destination> {
+        debug!(%error, source = %arrival.source, "The request cannot be relayed.");
+        self.send_reply(
+            error.code(),
+            error.reason(),
+            NO_HEADERS,
+            message,
+            arrival,
+            out,
+        )
+    }
+
+    fn reject(
+        &self,
+        rejection: &Rejection,
+        message: Message<'_>,
+        arrival: &Arrival,
+        out: &mut Vec<u8>,
+    ) -> Option<Destination> {
+        let Rejection {
+            code,
+            reason,
+            headers,
+        } = rejection;
+        self.send_reply(*code, reason, headers, message, arrival, out)
+    }
+
+    fn answer(
+        &self,
+        answer: &Answer,
+        message: Message<'_>,
+        arrival: &Arrival,
+        out: &mut Vec<u8>,
+    ) -> Option<Destination> {
+        self.send_reply(
+            answer.code,
+            &answer.reason,
+            NO_HEADERS,
+            message,
+            arrival,
+            out,
+        )
+    }
+
+    fn send_reply<H: AsRef<str>>(
+        &self,
+        code: u16,
+        reason: &str,
+        headers: &[(H, H)],
+        message: Message<'_>,
+        arrival: &Arrival,
+        out: &mut Vec<u8>,
+    ) -> Option<Destination> {
+        let proxy = &self.shared.proxy;
+        let destination = proxy.reject(message, arrival, code, reason, headers, out)?;
+        self.counters().replies.inc(code);
+        Some(destination)
+    }
+}
+
+/// The label of a transport.
+pub(crate) fn wire_of(transport: Transport) -> Wire {
+    match transport {
+        Transport::Tcp => Wire::Tcp,
+        _ => Wire::Udp,
+    }
+}
+
+const NO_HEADERS: &[(&str, &str)] = &[];
