@@ -228,10 +228,8 @@ impl<'a> Planner<'a, '_> {
 
     /// The way to the place that a URI names; none if requests may not go there.
     fn leg_if_permitted(&self, uri: &Uri<'_>, text: &[u8]) -> Result<Option<Leg<'a>>, RelayError> {
-        let unresolvable = || RelayError::Unresolved(RelayError::shown(text));
-        let host = match uri.maddr() {
-            Some(maddr) => host_of_maddr(maddr).ok_or_else(unresolvable)?,
-            None => uri.host,
+        let Some(host) = uri.maddr().map_or(Some(uri.host), host_of_maddr) else {
+            return Ok(None);
         };
         let port = uri.port_or_default();
         let one;

@@ -1,0 +1,218 @@
+//! Neither a rejection nor a relay nor a response on its way back allocates anything, once the buffers have their size.
+
+#![allow(clippy::unwrap_used)] // A panic is how a test fails.
+
+mod edge;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+
+use edge::{CALLER, Edge, NEXT_HOP, request, response, tcp, udp};
+use portcullis_sip::{Arrival, Framing, Index, Limits, Message, Received, Target, scan};
+
+/// The system's allocator, counting what each thread asks of it.
+struct Counting;
+
+thread_local! {
+    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+}
+
+// SAFETY: every call goes to the system's allocator as it came; the counter is a plain cell of the calling thread.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: the caller keeps the contract of `alloc`.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        count();
+        // SAFETY: the caller keeps the contract of `realloc`.
+        unsafe { System.realloc(pointer, layout, size) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: the caller keeps the contract of `dealloc`.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+fn count() {
+    ALLOCATIONS.with(|count| count.set(count.get() + 1));
+}
+
+/// How often `work` allocates when it runs for the second time.
+fn allocations(mut work: impl FnMut()) -> u64 {
+    work();
+    let before = ALLOCATIONS.get();
+    work();
+    ALLOCATIONS.get() - before
+}
+
+struct Worker {
+    edge: Edge,
+    index: Index,
+    out: Vec<u8>,
+}
+
+impl Worker {
+    fn new() -> Self {
+        let edge = Edge::new(|routes| {
+            routes
+                .hop("tcp", "sip:gw.example.net;transport=tcp")
+                .unwrap();
+            routes.domain("gw.example.net").unwrap();
+            routes.domain("192.0.2.64/26").unwrap();
+        });
+        Self {
+            edge,
+            index: Index::default(),
+            out: Vec::new(),
+        }
+    }
+
+    fn receive(&mut self, text: &str, arrival: &Arrival) -> Received {
+        let scanned = scan(
+            text.as_bytes(),
+            Framing::Datagram,
+            &Limits::default(),
+            &mut self.index,
+        );
+        let message = Message::new(text.as_bytes(), &self.index);
+        self.edge
+            .proxy
+            .receive(message, scanned, arrival, &mut self.out)
+    }
+
+    fn reject(&mut self, text: &str, arrival: &Arrival) {
+        assert_eq!(self.receive(text, arrival), Received::Judge);
+        let message = Message::new(text.as_bytes(), &self.index);
+        let headers = [("X-Why", "not in the table")];
+        let sent = self.edge.proxy.reject(
+            message,
+            arrival,
+            401,
+            "Address not authorised",
+            &headers,
+            &mut self.out,
+        );
+        assert!(sent.is_some());
+    }
+
+    fn relay(&mut self, text: &str, arrival: &Arrival, target: Target<'_>) {
+        assert_eq!(self.receive(text, arrival), Received::Judge);
+        let message = Message::new(text.as_bytes(), &self.index);
+        self.edge
+            .proxy
+            .relay(message, arrival, &self.edge.routes, target, &mut self.out)
+            .unwrap();
+    }
+}
+
+#[test]
+fn the_counter_counts() {
+    assert!(allocations(|| drop(std::hint::black_box(vec![1_u8; 100]))) > 0);
+}
+
+#[test]
+fn a_rejection_allocates_nothing() {
+    let mut worker = Worker::new();
+    for via in [
+        "192.0.2.10:40000;",
+        "pc.example;rport;",
+        "[2001:db8::9]:7;received=1.2.3.4;",
+    ] {
+        let text =
+            request("INVITE", "sip:grace@example.com", &[]).replace("192.0.2.10:40000;", via);
+        assert_eq!(
+            allocations(|| worker.reject(&text, &udp(CALLER))),
+            0,
+            "{via}"
+        );
+        assert_eq!(
+            allocations(|| worker.reject(&text, &tcp("[2001:db8::9]:7", 5))),
+            0,
+            "{via}"
+        );
+    }
+}
+
+#[test]
+fn an_answer_of_our_own_allocates_nothing() {
+    let mut worker = Worker::new();
+    for text in [
+        request("OPTIONS", "sip:edge.example.com", &[]),
+        request("INVITE", "mailto:grace@example.com", &[]),
+        request("INVITE", "sip:g@h", &["Proxy-Require: a, b"]),
+        request("INVITE", "sip:g@h", &["CSeq: 8 INVITE"]),
+    ] {
+        let work = || {
+            assert!(matches!(
+                worker.receive(&text, &udp(CALLER)),
+                Received::Reply(_)
+            ));
+        };
+        assert_eq!(allocations(work), 0, "{text}");
+    }
+}
+
+#[test]
+fn a_relay_allocates_nothing() {
+    let mut worker = Worker::new();
+    for (uri, lines) in [
+        ("sip:grace@example.com", &[][..]),
+        (
+            "sip:grace@gw.example.net",
+            &["Route: <sip:edge.example.com;lr>"],
+        ),
+        (
+            "sip:grace@pc.example",
+            &["Route: <sip:198.51.100.1;lr;r2=on>, <sip:192.0.2.70;lr>"],
+        ),
+        ("sip:grace@pc.example", &["Route: <sip:192.0.2.70>"]),
+        (
+            "sip:198.51.100.1;lr",
+            &[
+                "Route: <sip:192.0.2.70;lr>",
+                "Route: <sip:grace@pc.example>",
+            ],
+        ),
+        ("tel:+49", &[]),
+    ] {
+        let text = request("INVITE", uri, lines).replace("192.0.2.10:40000;", "pc.example;rport;");
+        for target in [Target::AsRouted, Target::NextHop("tcp")] {
+            assert_eq!(
+                allocations(|| worker.relay(&text, &udp(CALLER), target)),
+                0,
+                "{uri} {lines:?}"
+            );
+            assert_eq!(
+                allocations(|| worker.relay(&text, &tcp(CALLER, 5), target)),
+                0,
+                "{uri} {lines:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_response_on_its_way_back_allocates_nothing() {
+    let mut worker = Worker::new();
+    for arrival in [udp(CALLER), tcp(CALLER, 5)] {
+        let (_, sent) = worker
+            .edge
+            .relay(&request("INVITE", "sip:g@h", &[]), &arrival)
+            .unwrap();
+        let text = response(200, &sent);
+        let work = || {
+            assert!(matches!(
+                worker.receive(&text, &udp(NEXT_HOP)),
+                Received::Forward(_)
+            ));
+        };
+        assert_eq!(allocations(work), 0);
+    }
+}

@@ -1,0 +1,396 @@
+//! The first look at a message: what is answered, absorbed, dropped and left to the policy.
+
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used)] // A panic is how a test fails.
+
+mod edge;
+
+use edge::{CALLER, Edge, headers, request, start_line, udp};
+use portcullis_sip::{DropReason, Received};
+
+fn edge() -> Edge {
+    Edge::new(|_| {})
+}
+
+fn received(text: &str) -> Received {
+    edge().receive(text, &udp(CALLER)).0
+}
+
+fn answered(text: &str) -> String {
+    start_line(&edge().answer(text, &udp(CALLER))).to_owned()
+}
+
+fn invite() -> String {
+    request("INVITE", "sip:grace@example.com", &[])
+}
+
+#[test]
+fn requests_in_order_are_for_the_policy() {
+    for method in [
+        "INVITE",
+        "ACK",
+        "CANCEL",
+        "BYE",
+        "REGISTER",
+        "OPTIONS",
+        "FROBNICATE",
+        "invite",
+    ] {
+        assert_eq!(
+            received(&request(method, "sip:grace@example.com", &[])),
+            Received::Judge,
+            "{method}"
+        );
+    }
+    for uri in [
+        "sip:edge.example.com",
+        "sip:[2001:db8::9]:5061;x=y",
+        "tel:+49-30-123456;phone-context=x",
+        "SIP:a@b",
+    ] {
+        assert_eq!(
+            received(&request("INVITE", uri, &[])),
+            Received::Judge,
+            "{uri}"
+        );
+    }
+    assert_eq!(
+        received(&invite().replace("Max-Forwards: 70\r\n", "")),
+        Received::Judge
+    );
+    assert_eq!(received(&invite().replace("\r\n", "\n")), Received::Judge);
+}
+
+#[test]
+fn what_is_wrong_is_said() {
+    for (from, to, answer) in [
+        (
+            "SIP/2.0\r\nVia",
+            "SIP/3.0\r\nVia",
+            "505 Version Not Supported",
+        ),
+        (
+            "sip:grace@example.com SIP",
+            "sips:grace@example.com SIP",
+            "416 Unsupported URI Scheme in Request URI",
+        ),
+        (
+            "sip:grace@example.com SIP",
+            "mailto:grace@example.com SIP",
+            "416 Unsupported URI Scheme in Request URI",
+        ),
+        (
+            "sip:grace@example.com SIP",
+            "grace@example.com SIP",
+            "400 Bad Request-URI",
+        ),
+        (
+            "sip:grace@example.com SIP",
+            "sip: SIP",
+            "400 Bad Host in Request-URI",
+        ),
+        (
+            "sip:grace@example.com SIP",
+            "sip:a@b:0 SIP",
+            "400 Bad Port in Request-URI",
+        ),
+        (
+            "sip:grace@example.com SIP",
+            "sip:a@b> SIP",
+            "400 Bad Character in Request-URI",
+        ),
+        (
+            "sip:grace@example.com SIP",
+            "sip:a@b?Subject=x SIP",
+            "400 Headers in Request-URI",
+        ),
+        (
+            "sip:grace@example.com SIP",
+            "sip:a@b  SIP",
+            "400 Bad Request Line",
+        ),
+        (
+            "CSeq: 7 INVITE",
+            "CSeq: 7 BYE",
+            "400 CSeq Method Does Not Match",
+        ),
+        ("CSeq: 7 INVITE", "CSeq: 2147483648 INVITE", "400 Bad CSeq"),
+        ("CSeq: 7 INVITE\r\n", "", "400 Missing CSeq"),
+        ("Call-ID: call-1\r\n", "", "400 Missing Call-ID"),
+        (
+            "To: <sip:grace@example.com>",
+            "To: <sip:grace@example.com",
+            "400 Bad To",
+        ),
+        ("From: <", "From: \"<", "400 Bad From"),
+        (
+            "Call-ID: call-1",
+            "Call-ID: call-1\r\ni: call-2",
+            "400 Two Call-ID Headers",
+        ),
+        (
+            "Max-Forwards: 70",
+            "Max-Forwards: 256",
+            "400 Bad Max-Forwards",
+        ),
+        ("Max-Forwards: 70", "Max-Forwards: 0", "483 Too Many Hops"),
+        (
+            "Content-Length: 0",
+            "Content-Length: 3",
+            "400 Body Shorter Than Content-Length",
+        ),
+        (
+            ";branch=z9hG4bKcaller-1",
+            ";;branch=z9hG4bKcaller-1",
+            "400 Bad Via",
+        ),
+        (
+            ";branch=z9hG4bKcaller-1",
+            ";branch=z9hG4bKcaller-1;",
+            "400 Bad Via",
+        ),
+        (
+            ";branch=z9hG4bKcaller-1",
+            ";branch=z9hG4bKcaller-1, rubbish",
+            "400 Bad Via",
+        ),
+        (
+            "Max-Forwards: 70",
+            "Max-Forwards: 70\r\nProxy-Require: a",
+            "420 Bad Proxy Require Extension",
+        ),
+        (
+            "Call-ID: call-1",
+            "Call-ID : call-1\r\nnonsense",
+            "400 Bad Header Line",
+        ),
+    ] {
+        let text = invite();
+        assert!(text.contains(from), "{from}");
+        assert_eq!(
+            answered(&text.replacen(from, to, 1)),
+            format!("SIP/2.0 {answer}"),
+            "{to}"
+        );
+    }
+}
+
+#[test]
+fn the_version_is_looked_at_before_what_another_version_may_have_changed() {
+    let text = invite()
+        .replacen("SIP/2.0\r\nVia", "SIP/3.0\r\nVia", 1)
+        .replace("CSeq: 7", "CSeq: seven");
+    assert_eq!(answered(&text), "SIP/2.0 505 Version Not Supported");
+}
+
+#[test]
+fn every_extension_that_is_missing_is_listed() {
+    let text = request(
+        "INVITE",
+        "sip:grace@example.com",
+        &["Proxy-Require: a, b", "Proxy-Require: c", "Require: d"],
+    );
+    let reply = edge().answer(&text, &udp(CALLER));
+    assert_eq!(headers(&reply, "Unsupported"), ["a, b", "c"]);
+    // An empty list asks for nothing.
+    assert_eq!(
+        received(&request("INVITE", "sip:a@b", &["Proxy-Require: ,"])),
+        Received::Judge
+    );
+    // CANCEL and ACK can't be refused for it.
+    for method in ["CANCEL", "ACK"] {
+        assert_eq!(
+            received(&request(method, "sip:a@b", &["Proxy-Require: a"])),
+            Received::Judge
+        );
+    }
+}
+
+#[test]
+fn the_missing_is_missing_in_the_answer_too() {
+    let text = invite()
+        .replace("From: <sip:ada@example.net>;tag=ada1\r\n", "")
+        .replace("CSeq: 7 INVITE\r\n", "");
+    let reply = edge().answer(&text, &udp(CALLER));
+    assert_eq!(start_line(&reply), "SIP/2.0 400 Missing From");
+    assert!(headers(&reply, "From").is_empty() && headers(&reply, "CSeq").is_empty());
+    assert_eq!(headers(&reply, "Call-ID"), ["call-1"]);
+}
+
+#[test]
+fn an_options_to_the_host_itself_is_answered() {
+    for uri in [
+        "sip:198.51.100.1",
+        "sip:198.51.100.1:5060;transport=tcp",
+        "sip:edge.example.com",
+        "sip:[2001:db8::1]",
+    ] {
+        let reply = edge().answer(&request("OPTIONS", uri, &[]), &udp(CALLER));
+        assert_eq!(start_line(&reply), "SIP/2.0 200 OK", "{uri}");
+        assert!(headers(&reply, "Allow")[0].contains("INVITE"));
+        assert_eq!(headers(&reply, "Accept"), ["*/*"]);
+        assert_eq!(headers(&reply, "Supported"), [""]);
+        assert!(headers(&reply, "To")[0].contains(";tag="));
+    }
+    let last_hop =
+        request("OPTIONS", "sip:198.51.100.1", &[]).replace("Forwards: 70", "Forwards: 0");
+    assert_eq!(answered(&last_hop), "SIP/2.0 200 OK");
+    let by_us = request(
+        "OPTIONS",
+        "sip:198.51.100.1",
+        &["Route: <sip:edge.example.com;lr>, <sip:198.51.100.1;lr>"],
+    );
+    assert_eq!(answered(&by_us), "SIP/2.0 200 OK");
+}
+
+#[test]
+fn an_options_to_others_is_for_the_policy() {
+    for (uri, route) in [
+        ("sip:grace@198.51.100.1", "Subject: a user"),
+        ("sip:198.51.100.1:5070", "Subject: a port"),
+        ("sip:example.com", "Subject: a host"),
+        ("sip:198.51.100.1;maddr=192.0.2.7", "Subject: an maddr"),
+        ("sip:198.51.100.1", "Route: <sip:192.0.2.7;lr>"),
+        (
+            "sip:198.51.100.1",
+            "Route: <sip:198.51.100.1;lr>, <sip:192.0.2.7;lr>",
+        ),
+        ("sip:198.51.100.1", "Route: nonsense"),
+        ("tel:+1", "Subject: a telephone"),
+    ] {
+        assert_eq!(
+            received(&request("OPTIONS", uri, &[route])),
+            Received::Judge,
+            "{uri} {route}"
+        );
+    }
+    assert_eq!(
+        received(&request("MESSAGE", "sip:198.51.100.1", &[])),
+        Received::Judge
+    );
+}
+
+#[test]
+fn an_options_to_the_host_that_requires_something_is_refused() {
+    let text = request("OPTIONS", "sip:198.51.100.1", &["Require: 100rel, path"]);
+    let reply = edge().answer(&text, &udp(CALLER));
+    assert_eq!(start_line(&reply), "SIP/2.0 420 Bad Extension");
+    assert_eq!(headers(&reply, "Unsupported"), ["100rel, path"]);
+    // For anybody else it is the callee's to say.
+    assert_eq!(
+        received(&request("INVITE", "sip:198.51.100.1", &["Require: 100rel"])),
+        Received::Judge
+    );
+}
+
+#[test]
+fn the_ack_to_our_own_answer_ends_here() {
+    let edge = edge();
+    let (_, reply) = edge.reject(&invite(), &udp(CALLER), 401, "", &[]).unwrap();
+    let to = headers(&reply, "To")[0];
+    let ack = invite().replace("INVITE", "ACK").replace(
+        "<sip:grace@example.com>\r\n",
+        &format!("{to}\r\n").replace("To: ", ""),
+    );
+    assert!(ack.contains(";tag="), "{ack}");
+    assert_eq!(edge.receive(&ack, &udp(CALLER)).0, Received::Absorbed);
+    // A port of its own, as NAT may give it, and headers as another stack writes them.
+    let other = ack
+        .replace("Call-ID: ", "i:")
+        .replace("Max-Forwards: 70\r\n", "");
+    assert_eq!(
+        edge.receive(&other, &udp("192.0.2.10:41111")).0,
+        Received::Absorbed
+    );
+    // Nothing else that is wrong with it matters any more.
+    assert_eq!(
+        edge.receive(&ack.replace("Forwards: 70", "Forwards: 0"), &udp(CALLER))
+            .0,
+        Received::Absorbed
+    );
+    assert_eq!(
+        edge.receive(
+            &ack.replace("example.com SIP", "example.com:x SIP"),
+            &udp(CALLER)
+        )
+        .0,
+        Received::Absorbed
+    );
+}
+
+#[test]
+fn the_ack_to_another_answer_goes_on() {
+    let edge = edge();
+    let (_, reply) = edge.reject(&invite(), &udp(CALLER), 401, "", &[]).unwrap();
+    let to = format!("To: {}", headers(&reply, "To")[0]);
+    let ack = invite()
+        .replace("INVITE", "ACK")
+        .replace("To: <sip:grace@example.com>", &to);
+    for (from, into) in [
+        ("caller-1", "caller-2"),
+        ("call-1", "call-2"),
+        ("CSeq: 7", "CSeq: 8"),
+        (to.as_str(), "To: <sip:grace@example.com>;tag=grace1"),
+        (to.as_str(), "To: <sip:grace@example.com>"),
+    ] {
+        let other = ack.replace(from, into);
+        assert_ne!(other, ack);
+        assert_eq!(
+            edge.receive(&other, &udp(CALLER)).0,
+            Received::Judge,
+            "{into}"
+        );
+    }
+    // Only an ACK is absorbed.
+    let bye = ack.replace("ACK", "BYE");
+    assert_eq!(edge.receive(&bye, &udp(CALLER)).0, Received::Judge);
+    // Another key makes other tags.
+    let stranger = Edge::with(|config| config.key = [1; 16], |_| {});
+    assert_eq!(stranger.receive(&ack, &udp(CALLER)).0, Received::Judge);
+}
+
+#[test]
+fn a_bad_ack_is_dropped_and_never_answered() {
+    for (from, to) in [
+        ("SIP/2.0\r\nVia", "SIP/3.0\r\nVia"),
+        ("sip:grace@example.com SIP", "mailto:grace@example.com SIP"),
+        ("CSeq: 7 ACK", "CSeq: 7 INVITE"),
+        ("Max-Forwards: 70", "Max-Forwards: 0"),
+        ("Content-Length: 0", "Content-Length: 5"),
+        ("Call-ID: call-1\r\n", ""),
+    ] {
+        let text = request("ACK", "sip:grace@example.com", &[]).replacen(from, to, 1);
+        assert_eq!(
+            edge().receive(&text, &udp(CALLER)),
+            (Received::Drop(DropReason::BadAck), String::new()),
+            "{to}"
+        );
+    }
+}
+
+#[test]
+fn what_can_not_be_answered_is_dropped_for_a_reason() {
+    let via = "Via: SIP/2.0/UDP 192.0.2.10:40000;branch=z9hG4bKcaller-1\r\n";
+    for (text, reason) in [
+        ("\r\n\r\n".to_owned(), DropReason::KeepAlive),
+        (String::new(), DropReason::KeepAlive),
+        (
+            "GET / HTTP/1.1\r\nHost: x\r\n\r\n".to_owned(),
+            DropReason::NotSip,
+        ),
+        ("\0\0\0\0".to_owned(), DropReason::NotSip),
+        (invite().replace(via, ""), DropReason::UnreadableVia),
+        (
+            invite().replace(via, "Via: nonsense\r\n"),
+            DropReason::UnreadableVia,
+        ),
+        (
+            invite().replace(via, "Via: SIP/2.0/UDP :5060\r\n"),
+            DropReason::UnreadableVia,
+        ),
+    ] {
+        assert_eq!(received(&text), Received::Drop(reason), "{text}");
+    }
+    let from_zero = edge().receive(&invite(), &udp("192.0.2.10:0")).0;
+    assert_eq!(from_zero, Received::Drop(DropReason::SourcePortZero));
+}

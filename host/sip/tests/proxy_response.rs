@@ -1,0 +1,318 @@
+//! Responses on their way back by Via.
+
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used)] // A panic is how a test fails.
+
+mod edge;
+
+use edge::{CALLER, Edge, NEXT_HOP, headers, local, request, response, tcp, udp};
+use portcullis_sip::{Arrival, ConnectionId, Destination, DropReason, Received, Target, Transport};
+
+fn edge() -> Edge {
+    Edge::new(|routes| {
+        routes.hop("tcp", "sip:192.0.2.81;transport=tcp").unwrap();
+        routes.hop("six", "sip:[2001:db8::80]").unwrap();
+    })
+}
+
+/// Relays a request and gives what the next hop sees.
+fn sent(edge: &Edge, text: &str, arrival: &Arrival) -> String {
+    edge.relay(text, arrival).unwrap().1
+}
+
+fn invite() -> String {
+    request("INVITE", "sip:grace@example.com", &[])
+}
+
+fn back(edge: &Edge, text: &str) -> Destination {
+    match edge.receive(text, &udp(NEXT_HOP)) {
+        (Received::Forward(to), _) => to,
+        (other, _) => panic!("{other:?}, not forwarded: {text}"),
+    }
+}
+
+fn dropped(edge: &Edge, text: &str) -> DropReason {
+    match edge.receive(text, &udp(NEXT_HOP)) {
+        (Received::Drop(reason), out) if out.is_empty() => reason,
+        (other, out) => panic!("{other:?}, not dropped: {out}"),
+    }
+}
+
+#[test]
+fn a_response_loses_our_via_and_nothing_else() {
+    let edge = edge();
+    let request = sent(&edge, &invite(), &udp(CALLER));
+    let ours = format!("Via: {}\r\n", headers(&request, "Via")[0]);
+    for code in [100, 180, 200, 404, 699] {
+        let text = response(code, &request);
+        let (received, out) = edge.receive(&text, &udp(NEXT_HOP));
+        let expected = Destination {
+            transport: Transport::Udp,
+            addr: CALLER.parse().unwrap(),
+            from: Some("198.51.100.1:5060".parse().unwrap()),
+            connection: None,
+        };
+        assert_eq!(received, Received::Forward(expected));
+        assert_eq!(out, text.replacen(&ours, "", 1));
+    }
+}
+
+#[test]
+fn vias_may_share_a_line() {
+    let edge = edge();
+    let text = response(200, &sent(&edge, &invite(), &udp(CALLER)));
+    for between in [",", " , ", ",\r\n\t"] {
+        let joined = text.replacen(
+            "\r\nVia: SIP/2.0/UDP 192",
+            &format!("{between}SIP/2.0/UDP 192"),
+            1,
+        );
+        assert_ne!(joined, text);
+        let (received, out) = edge.receive(&joined, &udp(NEXT_HOP));
+        assert!(matches!(received, Received::Forward(to) if to.addr.to_string() == CALLER));
+        assert_eq!(
+            headers(&out, "Via"),
+            ["SIP/2.0/UDP 192.0.2.10:40000;branch=z9hG4bKcaller-1"]
+        );
+        assert_eq!(out.lines().count(), text.lines().count() - 1);
+    }
+}
+
+#[test]
+fn the_next_via_says_where() {
+    let edge = edge();
+    let text = response(200, &sent(&edge, &invite(), &udp(CALLER)));
+    for (via, to) in [
+        ("SIP/2.0/UDP 192.0.2.10:40000;branch=z9", "192.0.2.10:40000"),
+        ("SIP/2.0/UDP 192.0.2.10", "192.0.2.10:5060"),
+        ("SIP/2.0/UDP pc:5070;received=192.0.2.11", "192.0.2.11:5070"),
+        (
+            "SIP/2.0/UDP pc:5070;received=192.0.2.11;rport=4444",
+            "192.0.2.11:4444",
+        ),
+        (
+            "SIP/2.0/UDP pc:5070;received=2001:db8::11",
+            "[2001:db8::11]:5070",
+        ),
+        (
+            "SIP/2.0/UDP [2001:db8::12];received=[2001:db8::11];rport=7",
+            "[2001:db8::11]:7",
+        ),
+        ("SIP/2.0/UDP [2001:db8::12]:9", "[2001:db8::12]:9"),
+        ("SIP/2.0/UDP [::ffff:192.0.2.10]:9", "192.0.2.10:9"),
+        (
+            "SIP/2.0/UDP pc:5070;maddr=192.0.2.12;received=192.0.2.11;rport=4444",
+            "192.0.2.12:5070",
+        ),
+        (
+            "SIP/2.0/UDP pc;maddr=many.example;received=192.0.2.11",
+            "192.0.2.11:5060",
+        ),
+    ] {
+        let text = text.replace("SIP/2.0/UDP 192.0.2.10:40000;branch=z9hG4bKcaller-1", via);
+        assert_eq!(back(&edge, &text).addr.to_string(), to, "{via}");
+    }
+}
+
+#[test]
+fn a_via_that_leads_nowhere_ends_the_way() {
+    let edge = edge();
+    let text = response(200, &sent(&edge, &invite(), &udp(CALLER)));
+    for via in [
+        "SIP/2.0/UDP pc",
+        "SIP/2.0/TCP pc;branch=1",
+        "SIP/2.0/SCTP 192.0.2.10",
+        "SIP/2.0/TLS 192.0.2.10",
+        "SIP/2.0/UDP 255.255.255.255",
+        "SIP/2.0/UDP 0.0.0.0",
+        "SIP/2.0/UDP [::]",
+        "SIP/2.0/UDP 224.0.1.75",
+        "SIP/2.0/UDP pc;received=ff02::1",
+        "SIP/2.0/UDP pc;maddr=239.255.255.1;received=192.0.2.10",
+        "SIP/2.0/UDP 198.51.100.1:5060",
+    ] {
+        let text = text.replace("SIP/2.0/UDP 192.0.2.10:40000;branch=z9hG4bKcaller-1", via);
+        assert_eq!(dropped(&edge, &text), DropReason::NoWayBack, "{via}");
+    }
+}
+
+#[test]
+fn what_was_not_asked_for_is_dropped() {
+    let edge = edge();
+    let text = response(200, &sent(&edge, &invite(), &udp(CALLER)));
+    let foreign = text.replacen("198.51.100.1:5060", "198.51.100.1:5061", 1);
+    assert_eq!(dropped(&edge, &foreign), DropReason::ForeignResponse);
+    let foreign = text.replacen("SIP/2.0/UDP 198", "SIP/2.0/TLS 198", 1);
+    assert_eq!(dropped(&edge, &foreign), DropReason::ForeignResponse);
+
+    let via = headers(&text, "Via")[0];
+    let ours = edge::branch(via);
+    let mut turned = ours.to_owned();
+    let last = turned.pop().unwrap();
+    turned.push(if last == '0' { '1' } else { '0' });
+    for forged in [
+        "z9hG4bKforged",
+        "1",
+        "z9hG4bK",
+        &turned,
+        &format!("{ours}00"),
+        &ours.replace("bK", "bk0"),
+    ] {
+        let text = text.replacen(ours, forged, 1);
+        assert_eq!(
+            dropped(&edge, &text),
+            DropReason::ForgedResponse,
+            "{forged}"
+        );
+    }
+    let other_key = Edge::with(|config| config.key = [3; 16], |_| {});
+    assert_eq!(dropped(&other_key, &text), DropReason::ForgedResponse);
+
+    let alone = text.replace(
+        "Via: SIP/2.0/UDP 192.0.2.10:40000;branch=z9hG4bKcaller-1\r\n",
+        "",
+    );
+    assert_eq!(dropped(&edge, &alone), DropReason::ResponseToUs);
+}
+
+#[test]
+fn what_can_not_be_read_is_dropped() {
+    let edge = edge();
+    let text = response(200, &sent(&edge, &invite(), &udp(CALLER)));
+    for (from, to) in [
+        ("SIP/2.0 200", "SIP/2.0 2000"),
+        ("SIP/2.0 200", "SIP/2.0 099"),
+        ("SIP/2.0 200", "SIP/3.0 200"),
+        ("CSeq: 7", "CSeq: 99999999999"),
+        ("Content-Length: 0", "Content-Length: 9"),
+        ("Via: SIP/2.0/UDP 198", "Via: SIP/2.0/UDP @198"),
+        ("Via: SIP/2.0/UDP 192", "Via: SIP/2.0/UDP @192"),
+        ("Via", "X-Via"),
+    ] {
+        let text = text.replace(from, to);
+        assert_eq!(dropped(&edge, &text), DropReason::BadResponse, "{to}");
+    }
+}
+
+#[test]
+fn a_stream_is_found_again_by_its_number() {
+    let edge = edge();
+    let invite = invite().replace("/UDP 192.0.2.10:40000", "/TCP pc.example:5070");
+    let text = response(200, &sent(&edge, &invite, &tcp(CALLER, u64::MAX - 1)));
+    let to = back(&edge, &text);
+    assert_eq!(
+        (to.transport, to.connection),
+        (Transport::Tcp, Some(ConnectionId(u64::MAX - 1)))
+    );
+    assert_eq!(
+        to.addr.to_string(),
+        "192.0.2.10:5070",
+        "where to open another one"
+    );
+    assert_eq!(to.from, Some("198.51.100.1:5060".parse().unwrap()));
+
+    // A number that we did not write leads to no one's connection.
+    let (before, after) = text.split_once(";i=").unwrap();
+    let (mark, rest) = after.split_once("\r\n").unwrap();
+    let (socket, more) = mark.split_once('-').unwrap();
+    let (connection, seal) = more.split_once('-').unwrap();
+    assert_eq!((connection.len(), seal.len()), (16, 16));
+    for forged in [
+        format!("{socket}-0000000000000001-{seal}"),
+        format!("{socket}--{seal}"),
+        format!("9-{connection}-{seal}"),
+        format!("{socket}-{connection}"),
+        format!("{mark}-{seal}"),
+        String::new(),
+    ] {
+        let text = format!("{before};i={forged}\r\n{rest}");
+        assert_eq!(back(&edge, &text).connection, None, "{forged}");
+    }
+    // Nor does a number from another transaction.
+    let other = response(
+        200,
+        &sent(
+            &edge,
+            &invite.replace("caller-1", "caller-2"),
+            &tcp(CALLER, 5),
+        ),
+    );
+    let other_mark = other
+        .split_once(";i=")
+        .unwrap()
+        .1
+        .split_once("\r\n")
+        .unwrap()
+        .0;
+    assert_eq!(
+        back(&edge, &format!("{before};i={other_mark}\r\n{rest}")).connection,
+        None
+    );
+}
+
+#[test]
+fn a_response_leaves_by_the_socket_that_its_request_came_to() {
+    let edge = Edge::with(
+        |config| {
+            config
+                .locals
+                .push(local(Transport::Udp, "198.51.100.9:5062"));
+        },
+        |routes| {
+            routes.default_hop("sip:[2001:db8::80]").unwrap();
+        },
+    );
+    let mut arrival = udp(CALLER);
+    for socket in ["198.51.100.9:5062", "198.51.100.1:5060"] {
+        arrival.local = socket.parse().unwrap();
+        let text = response(200, &sent(&edge, &invite(), &arrival));
+        let (received, _) = edge.receive(&text, &udp("[2001:db8::80]:5060"));
+        let Received::Forward(to) = received else {
+            panic!("{received:?}");
+        };
+        assert_eq!(to.from, Some(arrival.local));
+        assert_eq!(to.addr.to_string(), CALLER);
+    }
+}
+
+#[test]
+fn transports_may_differ_on_both_sides() {
+    let edge = edge();
+    let (_, request) = edge
+        .relay_to(&invite(), &udp(CALLER), Target::NextHop("tcp"))
+        .unwrap();
+    let (received, out) = edge.receive(&response(200, &request), &tcp("192.0.2.81:5060", 9));
+    let Received::Forward(to) = received else {
+        panic!("{received:?}");
+    };
+    assert_eq!(
+        (to.transport, to.addr.to_string(), to.connection),
+        (Transport::Udp, CALLER.into(), None)
+    );
+    assert_eq!(to.from, Some("198.51.100.1:5060".parse().unwrap()));
+    assert_eq!(headers(&out, "Via").len(), 1);
+}
+
+#[test]
+fn a_failure_that_the_host_makes_up_for_a_dead_next_hop_finds_its_way() {
+    // What a server does when it can't deliver: it rejects its own relayed request in the name of the next hop.
+    let edge = edge();
+    for arrival in [udp(CALLER), tcp(CALLER, 4)] {
+        let (to, relayed) = edge
+            .relay_to(&invite(), &arrival, Target::NextHop("tcp"))
+            .unwrap();
+        let from_next_hop = Arrival {
+            source: to.addr,
+            local: to.from.unwrap(),
+            transport: to.transport,
+            connection: None,
+        };
+        let (_, reply) = edge.reject(&relayed, &from_next_hop, 503, "", &[]).unwrap();
+        let (received, out) = edge.receive(&reply, &from_next_hop);
+        let Received::Forward(to) = received else {
+            panic!("{received:?}: {reply}");
+        };
+        assert_eq!(to.connection, arrival.connection);
+        assert_eq!(headers(&out, "Via").len(), 1);
+    }
+}
