@@ -1,1 +1,41 @@
-//! The address table.
+//! Kamailio's `address` table in memory.
+//!
+//! Operators keep the sources they trust in the table `address` of Kamailio's `permissions` module: a group, an
+//! address or a network, a port, a tag. This crate reads that table from MySQL, MariaDB or SQLite, says what is wrong
+//! with which row, and answers "is this source in group 200?" with Kamailio's meaning at the cost of a few cache lines,
+//! however many rows there are.
+//!
+//! - [`Table`] is the immutable look-up structure, [`TableBuilder`] makes it from [`Row`]s;
+//! - [`Database`] reads and changes the rows where operators keep them;
+//! - [`AddressBook`] holds the current [`Snapshot`], reloads it, and watches the database for changes.
+//!
+//! ```
+//! use portcullis_address::{Row, TableBuilder};
+//!
+//! let mut builder = TableBuilder::default();
+//! builder.push(Row { id: 1, group: 200, ip_addr: "192.168.1.0", mask: 24, port: 0, tag: Some("OfficeSubnet") })?;
+//! let table = builder.build();
+//!
+//! let source = table.lookup("192.168.1.7".parse().unwrap());
+//! assert_eq!(source.find(200, 5060).unwrap().tag, Some("OfficeSubnet"));
+//! assert!(source.find(250, 5060).is_none());
+//! # Ok::<(), portcullis_address::RowError>(())
+//! ```
+
+#![forbid(unsafe_code)]
+
+mod book;
+mod database;
+mod row;
+mod table;
+
+pub use book::{
+    AddressBook, BookOptions, Counts, DatabaseState, LoadReport, Reader, Snapshot, Status,
+};
+pub use database::{
+    AddError, Database, DatabaseError, DatabaseUrl, Loaded, MySqlUrl, NewRow, StoredRow, UrlError,
+};
+pub use row::{Row, RowError, RowWarning};
+pub use table::{
+    DomainRow, Entries, Entry, EntryIter, HostRow, Match, SubnetRow, Table, TableBuilder,
+};

@@ -41,11 +41,18 @@ async fn a_reload_replaces_the_table_and_a_failure_keeps_it() {
     let mut reader = book.reader();
     assert!(reader.current().table.is_empty());
     let report = book.reload().await.unwrap();
-    assert_eq!((report.snapshot.generation, report.snapshot.counts.hosts), (1, 1));
+    assert_eq!(
+        (report.snapshot.generation, report.snapshot.counts.hosts),
+        (1, 1)
+    );
     assert_eq!(reader.current().table.len(), 1);
     assert_eq!(book.status().database, DatabaseState::Up);
 
-    std::fs::write(folder.path().join("table.db"), b"no database any more, just text").unwrap();
+    std::fs::write(
+        folder.path().join("table.db"),
+        b"no database any more, just text",
+    )
+    .unwrap();
     let error = book.reload().await.unwrap_err();
     assert_eq!(reader.current().table.len(), 1, "the old table serves");
     let status = book.status();
@@ -91,7 +98,9 @@ async fn a_watched_book_follows_its_database() {
             sleep(Duration::from_millis(1)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(30), down).await.expect("the loss is noticed");
+    tokio::time::timeout(Duration::from_secs(30), down)
+        .await
+        .expect("the loss is noticed");
     std::fs::remove_file(&file).unwrap();
     book.database().add(&row("10.0.0.2")).await.unwrap();
     until(&book, |snapshot| snapshot.counts.hosts == 1).await;

@@ -12,7 +12,9 @@ pub(crate) const TABLE_VERSION: i64 = 6;
 #[non_exhaustive]
 pub enum DatabaseError {
     /// There is no connection.
-    #[error("can't reach the database {url}: {cause}; check [database] url, and that the server runs and lets this user in")]
+    #[error(
+        "can't reach the database {url}: {cause}; check [database] url, and that the server runs and lets this user in"
+    )]
     Unreachable {
         /// The database.
         url: String,
@@ -20,7 +22,9 @@ pub enum DatabaseError {
         cause: String,
     },
     /// A table is not there.
-    #[error("the database {url} has no table `{table}`: create Kamailio's tables with `kamdbctl create`, or apply migrations/mysql")]
+    #[error(
+        "the database {url} has no table `{table}`: create Kamailio's tables with `kamdbctl create`, or apply migrations/mysql"
+    )]
     NoTable {
         /// The database.
         url: String,
@@ -28,7 +32,9 @@ pub enum DatabaseError {
         table: &'static str,
     },
     /// The table has another version than the one whose columns we know.
-    #[error("the table `address` in {url} has version {found}, and only version {TABLE_VERSION} is known: upgrade the database with Kamailio's tools, or set its row in `version` right")]
+    #[error(
+        "the table `address` in {url} has version {found}, and only version {TABLE_VERSION} is known: upgrade the database with Kamailio's tools, or set its row in `version` right"
+    )]
     Version {
         /// The database.
         url: String,

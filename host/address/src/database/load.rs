@@ -17,8 +17,10 @@ const MYSQL_ROWS: &str = "SELECT CONVERT(id USING utf8mb4), CONVERT(grp USING ut
 const SQLITE_ROWS: &str = "SELECT CAST(id AS TEXT), CAST(grp AS TEXT), CAST(ip_addr AS TEXT), CAST(mask AS TEXT), \
      CAST(port AS TEXT), CAST(tag AS TEXT) FROM address";
 
-const MYSQL_VERSION: &str = "SELECT CONVERT(table_version USING utf8mb4) FROM version WHERE table_name = 'address'";
-const SQLITE_VERSION: &str = "SELECT CAST(table_version AS TEXT) FROM version WHERE table_name = 'address'";
+const MYSQL_VERSION: &str =
+    "SELECT CONVERT(table_version USING utf8mb4) FROM version WHERE table_name = 'address'";
+const SQLITE_VERSION: &str =
+    "SELECT CAST(table_version AS TEXT) FROM version WHERE table_name = 'address'";
 
 /// What a load brought.
 #[derive(Debug, Default)]
@@ -96,7 +98,11 @@ impl Database {
     pub(super) async fn check_version(&self, link: &mut Link) -> Result<(), DatabaseError> {
         let version: Result<Option<Option<String>>, _> = match link {
             Link::MySql(link) => sqlx::query_scalar(MYSQL_VERSION).fetch_optional(link).await,
-            Link::Sqlite(link) => sqlx::query_scalar(SQLITE_VERSION).fetch_optional(link).await,
+            Link::Sqlite(link) => {
+                sqlx::query_scalar(SQLITE_VERSION)
+                    .fetch_optional(link)
+                    .await
+            }
         };
         let version = version.map_err(|error| self.failed(&error))?.flatten();
         if version.as_deref().and_then(|text| text.parse().ok()) == Some(TABLE_VERSION) {

@@ -52,7 +52,11 @@ async fn rows_are_added_listed_and_removed() {
     let database = database(&folder);
     assert_eq!(database.add(&row(200, "10.0.0.1")).await.unwrap(), None);
     database.add(&row(200, "10.0.0.1")).await.unwrap();
-    database.add(&row(4_000_000_000, "2001:db8::1")).await.unwrap().unwrap();
+    database
+        .add(&row(4_000_000_000, "2001:db8::1"))
+        .await
+        .unwrap()
+        .unwrap();
     let rows = database.rows().await.unwrap();
     assert_eq!(rows.len(), 3);
     assert_eq!(rows[0].ip_addr.as_deref(), Some("10.0.0.1"));
@@ -117,7 +121,13 @@ async fn rows_that_cannot_be_used_are_named_and_the_rest_is_loaded() {
     let named: Vec<_> = loaded.errors.iter().map(|e| (e.id, e.column)).collect();
     assert_eq!(
         named,
-        [(2, "grp"), (3, "ip_addr"), (4, "mask"), (5, "mask"), (6, "grp")]
+        [
+            (2, "grp"),
+            (3, "ip_addr"),
+            (4, "mask"),
+            (5, "mask"),
+            (6, "grp")
+        ]
     );
     let found = loaded.table.lookup("10.0.0.1".parse().unwrap());
     assert!(found.find(200, 40_000).is_some());
@@ -128,18 +138,50 @@ async fn another_version_or_no_table_is_an_error_with_a_mend() {
     let folder = tempfile::tempdir().unwrap();
     let database = database(&folder);
     database.check().await.unwrap();
-    run(&database, "update version set table_version = 5 where table_name = 'address'").await;
+    run(
+        &database,
+        "update version set table_version = 5 where table_name = 'address'",
+    )
+    .await;
     let error = database.load().await.unwrap_err();
-    assert!(matches!(&error, DatabaseError::Version { found, .. } if found == "\"5\""), "{error}");
+    assert!(
+        matches!(&error, DatabaseError::Version { found, .. } if found == "\"5\""),
+        "{error}"
+    );
     run(&database, "delete from version").await;
     let error = database.load().await.unwrap_err();
-    assert!(matches!(&error, DatabaseError::Version { found, .. } if found == "none"), "{error}");
-    run(&database, "insert into version (table_name, table_version) values ('address', 6); drop table address").await;
+    assert!(
+        matches!(&error, DatabaseError::Version { found, .. } if found == "none"),
+        "{error}"
+    );
+    run(
+        &database,
+        "insert into version (table_name, table_version) values ('address', 6); drop table address",
+    )
+    .await;
     let error = database.load().await.unwrap_err();
-    assert!(matches!(error, DatabaseError::NoTable { table: "address", .. }), "{error}");
+    assert!(
+        matches!(
+            error,
+            DatabaseError::NoTable {
+                table: "address",
+                ..
+            }
+        ),
+        "{error}"
+    );
     run(&database, "drop table version").await;
     let error = database.load().await.unwrap_err();
-    assert!(matches!(error, DatabaseError::NoTable { table: "version", .. }), "{error}");
+    assert!(
+        matches!(
+            error,
+            DatabaseError::NoTable {
+                table: "version",
+                ..
+            }
+        ),
+        "{error}"
+    );
     database.create_tables().await.unwrap();
     assert!(database.load().await.unwrap().table.is_empty());
 }
@@ -147,19 +189,31 @@ async fn another_version_or_no_table_is_an_error_with_a_mend() {
 #[tokio::test]
 async fn a_file_that_is_no_database_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
-    std::fs::write(file(&folder), b"this is not a database, only some text of some length").unwrap();
+    std::fs::write(
+        file(&folder),
+        b"this is not a database, only some text of some length",
+    )
+    .unwrap();
     let error = database(&folder).check().await.unwrap_err().to_string();
     assert!(error.contains("not a database"), "{error}");
     let nowhere = Database::new(DatabaseUrl::Sqlite("/nowhere/at/all.db".into()));
     let error = nowhere.check().await.unwrap_err();
-    assert!(matches!(error, DatabaseError::Unreachable { .. }), "{error}");
+    assert!(
+        matches!(error, DatabaseError::Unreachable { .. }),
+        "{error}"
+    );
 }
 
 #[tokio::test]
 async fn a_server_that_is_not_there_is_unreachable_and_no_password_is_shown() {
-    let url = "mysql://kamailio:secret@127.0.0.1:1/kamailio".parse().unwrap();
+    let url = "mysql://kamailio:secret@127.0.0.1:1/kamailio"
+        .parse()
+        .unwrap();
     let error = Database::new(url).check().await.unwrap_err();
-    assert!(matches!(error, DatabaseError::Unreachable { .. }), "{error}");
+    assert!(
+        matches!(error, DatabaseError::Unreachable { .. }),
+        "{error}"
+    );
     assert!(!error.to_string().contains("secret"));
     assert!(error.to_string().contains("127.0.0.1:1"));
 }
@@ -170,10 +224,16 @@ async fn changes_of_the_file_are_seen() {
     let database = database(&folder);
     database.check().await.unwrap();
     let mut watcher = Watcher::new(database.clone());
-    assert!(watcher.has_changed().await.unwrap(), "the first look says yes");
+    assert!(
+        watcher.has_changed().await.unwrap(),
+        "the first look says yes"
+    );
     assert!(!watcher.has_changed().await.unwrap());
     database.load().await.unwrap();
-    assert!(!watcher.has_changed().await.unwrap(), "reading changes nothing");
+    assert!(
+        !watcher.has_changed().await.unwrap(),
+        "reading changes nothing"
+    );
     database.add(&row(200, "10.0.0.1")).await.unwrap();
     assert!(watcher.has_changed().await.unwrap());
     assert!(!watcher.has_changed().await.unwrap());
@@ -181,7 +241,10 @@ async fn changes_of_the_file_are_seen() {
     let other = Database::new(DatabaseUrl::Sqlite(folder.path().join("other.db")));
     other.add(&row(200, "10.0.0.2")).await.unwrap();
     std::fs::rename(folder.path().join("other.db"), file(&folder)).unwrap();
-    assert!(watcher.has_changed().await.unwrap(), "another file has its place");
+    assert!(
+        watcher.has_changed().await.unwrap(),
+        "another file has its place"
+    );
     assert!(!watcher.has_changed().await.unwrap());
     other_row_is_seen(&mut watcher, &database).await;
     std::fs::remove_file(file(&folder)).unwrap();
@@ -190,5 +253,8 @@ async fn changes_of_the_file_are_seen() {
 
 async fn other_row_is_seen(watcher: &mut Watcher, database: &Database) {
     database.add(&row(200, "10.0.0.3")).await.unwrap();
-    assert!(watcher.has_changed().await.unwrap(), "the new file is watched");
+    assert!(
+        watcher.has_changed().await.unwrap(),
+        "the new file is watched"
+    );
 }

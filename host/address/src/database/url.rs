@@ -182,11 +182,23 @@ mod tests {
                 "mysql://kamailio:kamailiorw@127.0.0.1/kamailio",
                 "mysql://kamailio@127.0.0.1:3306/kamailio",
             ),
-            ("mysql://a:p@ss:w%2Frd@db.example:3307/k", "mysql://a@db.example:3307/k"),
-            ("mysql://a:b@[2001:db8::1]:3307/k", "mysql://a@[2001:db8::1]:3307/k"),
-            ("mysql://a@localhost/k?socket=/run/my.sock", "mysql://a@/run/my.sock/k"),
+            (
+                "mysql://a:p@ss:w%2Frd@db.example:3307/k",
+                "mysql://a@db.example:3307/k",
+            ),
+            (
+                "mysql://a:b@[2001:db8::1]:3307/k",
+                "mysql://a@[2001:db8::1]:3307/k",
+            ),
+            (
+                "mysql://a@localhost/k?socket=/run/my.sock",
+                "mysql://a@/run/my.sock/k",
+            ),
             ("sqlite:portcullis.db", "sqlite:portcullis.db"),
-            ("sqlite:///var/lib/portcullis.db", "sqlite:/var/lib/portcullis.db"),
+            (
+                "sqlite:///var/lib/portcullis.db",
+                "sqlite:/var/lib/portcullis.db",
+            ),
         ] {
             let url: DatabaseUrl = text.parse().unwrap();
             assert_eq!(url.to_string(), shown);

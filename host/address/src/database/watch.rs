@@ -37,10 +37,7 @@ enum Mark {
     },
     /// The time of the last change in whole seconds, NULL when there was none since the server's start. Within that second more
     /// changes may follow that do not show.
-    Time {
-        updated: Option<i64>,
-        settled: bool,
-    },
+    Time { updated: Option<i64>, settled: bool },
     /// Number of rows, and the sum of their checksums.
     Checksum { rows: i64, sum: String },
 }
@@ -75,7 +72,9 @@ impl Watcher {
             // The last look was within the second of a change: there may have been another one.
             (Some(Mark::Time { settled: false, .. }), _) => true,
             (
-                Some(Mark::Time { updated: before, .. }),
+                Some(Mark::Time {
+                    updated: before, ..
+                }),
                 Mark::Time { updated: now, .. },
             ) => before != now,
             (seen, mark) => seen.as_ref() != Some(mark),

@@ -1,0 +1,126 @@
+//! What was found in a row: an error that makes it useless, or a warning.
+
+use std::fmt;
+
+/// A row that cannot be used, and is left out of the table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RowError {
+    /// Column `id` of the row; the number of the row in the order of loading when the table has no such column; 0 for a
+    /// row that is not stored yet.
+    pub id: i64,
+    /// The column at fault.
+    pub column: &'static str,
+    /// What the column holds, as printable text of bounded length.
+    pub value: String,
+    /// What is wrong with it.
+    pub fault: String,
+    /// What to do about it.
+    pub mend: String,
+}
+
+/// A row that is used, but probably not as its author thinks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RowWarning {
+    /// Column `id` of the row, as in [`RowError::id`].
+    pub id: i64,
+    /// The column in question.
+    pub column: &'static str,
+    /// What the column holds, as printable text of bounded length.
+    pub value: String,
+    /// What is odd about it.
+    pub fault: String,
+    /// How it is used, and what to write instead.
+    pub mend: String,
+}
+
+/// An error or a warning before it knows its row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Finding {
+    column: &'static str,
+    value: String,
+    fault: String,
+    mend: String,
+}
+
+impl Finding {
+    pub(crate) fn text(column: &'static str, value: &str, fault: &str, mend: &str) -> Self {
+        Self {
+            column,
+            value: shown(value),
+            fault: fault.to_owned(),
+            mend: mend.to_owned(),
+        }
+    }
+
+    pub(crate) fn number(column: &'static str, value: i64, fault: &str, mend: &str) -> Self {
+        Self {
+            column,
+            value: value.to_string(),
+            fault: fault.to_owned(),
+            mend: mend.to_owned(),
+        }
+    }
+
+    pub(crate) fn error(self, id: i64) -> RowError {
+        RowError {
+            id,
+            column: self.column,
+            value: self.value,
+            fault: self.fault,
+            mend: self.mend,
+        }
+    }
+
+    pub(crate) fn warning(self, id: i64) -> RowWarning {
+        RowWarning {
+            id,
+            column: self.column,
+            value: self.value,
+            fault: self.fault,
+            mend: self.mend,
+        }
+    }
+}
+
+/// `row 17: ip_addr "10.0.0.0/24" is a network …; write …`, without the row's number when it is not stored yet.
+impl fmt::Display for RowError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        line(
+            f,
+            self.id,
+            [self.column, &self.value, &self.fault, &self.mend],
+        )
+    }
+}
+
+impl std::error::Error for RowError {}
+
+impl fmt::Display for RowWarning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        line(
+            f,
+            self.id,
+            [self.column, &self.value, &self.fault, &self.mend],
+        )
+    }
+}
+
+fn line(
+    f: &mut fmt::Formatter<'_>,
+    id: i64,
+    [column, value, fault, mend]: [&str; 4],
+) -> fmt::Result {
+    if id != 0 {
+        write!(f, "row {id}: ")?;
+    }
+    write!(f, "{column} {value} {fault}; {mend}")
+}
+
+/// Text from the database as it may appear in a log: quoted, escaped, and of bounded length.
+pub(crate) fn shown(text: &str) -> String {
+    const LONGEST: usize = 80;
+    match text.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{:?}…", &text[..end]),
+        None => format!("{text:?}"),
+    }
+}

@@ -1,0 +1,170 @@
+//! What a look-up answers.
+
+use std::{fmt, vec};
+
+use rustc_hash::FxHashSet;
+
+use super::Table;
+use super::sets::{NO_TAG, Ranked, Rule, SetId};
+
+/// Everything the table says about one source or name.
+///
+/// Cheap to copy; asking it for several groups costs no further look-up.
+#[derive(Clone, Copy)]
+pub struct Entries<'t> {
+    table: &'t Table,
+    /// `None`: nothing.
+    place: Option<Place>,
+}
+
+/// Where the table speaks of the source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// The innermost slot of IPv4 that holds it.
+    V4(u32),
+    /// The same of IPv6.
+    V6(u32),
+    /// The rows of the name.
+    Name(SetId),
+}
+
+/// The row that answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Match<'t> {
+    /// The row's group.
+    pub group: u32,
+    /// The row's tag; `Some("")` where the column holds an empty text, `None` where it holds NULL.
+    pub tag: Option<&'t str>,
+}
+
+/// One of the rows about a source, as [`Entries::iter`] gives them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry<'t> {
+    /// The row's group.
+    pub group: u32,
+    /// The port it asks for; 0 for any.
+    pub port: u16,
+    /// Its tag.
+    pub tag: Option<&'t str>,
+}
+
+/// Iterator over [`Entry`], from [`Entries::iter`].
+#[derive(Clone)]
+pub struct EntryIter<'t> {
+    table: &'t Table,
+    rules: vec::IntoIter<u32>,
+}
+
+impl<'t> Entries<'t> {
+    pub(super) fn new(table: &'t Table, place: Option<Place>) -> Self {
+        Self { table, place }
+    }
+
+    /// Whether a request from this port is in the group, and by which row: Kamailio's `allow_source_address` and
+    /// `allow_address`.
+    ///
+    /// A row with port 0 fits every port. A request from port 0 fits only those.
+    #[inline]
+    pub fn find(self, group: u32, port: u16) -> Option<Match<'t>> {
+        self.answer(|set, rank| self.table.sets.find(set, rank, group, port))
+    }
+
+    /// The first row that fits a request from this port, whatever its group: Kamailio's `allow_source_address_group` and
+    /// `allow_address_group`.
+    ///
+    /// The last loaded row about this very address; without one, of the networks around it the row of the lowest group,
+    /// and of several the first loaded.
+    #[inline]
+    pub fn first(self, port: u16) -> Option<Match<'t>> {
+        self.answer(|set, rank| self.table.sets.first(set, rank, port))
+    }
+
+    /// Whether the table says nothing at all about the source.
+    #[inline]
+    pub fn is_empty(self) -> bool {
+        self.place.is_none()
+    }
+
+    /// Every row that can answer [`find`](Self::find) or [`first`](Self::first), in Kamailio's order; rows that others
+    /// before them hide are left out.
+    ///
+    /// Sorts the rows about the source, so it allocates: not for the way of a request.
+    pub fn iter(self) -> EntryIter<'t> {
+        let sets = &self.table.sets;
+        let all = |set, rank| sets.all(set, rank);
+        let mut rules = match self.place {
+            None => Vec::new(),
+            Some(Place::V4(slot)) => self.table.v4.rules(slot, all),
+            Some(Place::V6(slot)) => self.table.v6.rules(slot, all),
+            Some(Place::Name(set)) => {
+                let mut ranked: Vec<_> = sets.all(set, 0).collect();
+                ranked.sort_unstable();
+                ranked.into_iter().map(|ranked| ranked.rule).collect()
+            }
+        };
+        let mut seen = FxHashSet::default();
+        rules.retain(|&rule| {
+            let Rule { group, port, .. } = sets.rule(rule);
+            !seen.contains(&(group, 0)) && seen.insert((group, port))
+        });
+        EntryIter {
+            table: self.table,
+            rules: rules.into_iter(),
+        }
+    }
+
+    #[inline]
+    fn answer(self, find: impl Fn(SetId, u32) -> Option<Ranked>) -> Option<Match<'t>> {
+        let rule = match self.place? {
+            Place::V4(slot) => self.table.v4.answer(slot, find)?,
+            Place::V6(slot) => self.table.v6.answer(slot, find)?,
+            Place::Name(set) => find(set, 0)?.rule,
+        };
+        let rule = self.table.sets.rule(rule);
+        Some(Match {
+            group: rule.group,
+            tag: self.table.tag(rule.tag),
+        })
+    }
+}
+
+impl<'t> IntoIterator for Entries<'t> {
+    type Item = Entry<'t>;
+    type IntoIter = EntryIter<'t>;
+
+    fn into_iter(self) -> EntryIter<'t> {
+        self.iter()
+    }
+}
+
+impl fmt::Debug for Entries<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.iter()).finish()
+    }
+}
+
+impl<'t> Iterator for EntryIter<'t> {
+    type Item = Entry<'t>;
+
+    fn next(&mut self) -> Option<Entry<'t>> {
+        let rule = self.table.sets.rule(self.rules.next()?);
+        Some(Entry {
+            group: rule.group,
+            port: rule.port,
+            tag: self.table.tag(rule.tag),
+        })
+    }
+}
+
+impl fmt::Debug for EntryIter<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.clone()).finish()
+    }
+}
+
+impl Table {
+    #[inline]
+    pub(super) fn tag(&self, number: u32) -> Option<&str> {
+        (number != NO_TAG).then(|| self.tags.text(number))
+    }
+}

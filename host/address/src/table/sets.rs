@@ -1,0 +1,253 @@
+//! What the rows about one network, host or name say: a rule, or a block of rules.
+//!
+//! Rules are stored once, however many rows repeat them, and so are equal blocks; what nearly all rows of a table say
+//! stays in the cache. Within a block a rule is found by halving, so thousands of rows about one network cost a few more
+//! steps, not a longer scan.
+
+use std::hash::{BuildHasher, BuildHasherDefault};
+use std::ops::Range;
+
+use hashbrown::HashTable;
+use rustc_hash::FxHasher;
+
+/// The tag of a rule without one.
+pub(super) const NO_TAG: u32 = u32::MAX;
+/// Marks a set that is a block.
+const BLOCK: u32 = 1 << 31;
+
+/// Group, port and tag of a row: what it says, without the address it says it about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Rule {
+    pub(super) group: u32,
+    /// Number of the tag's text, or [`NO_TAG`].
+    pub(super) tag: u32,
+    /// 0: any port.
+    pub(super) port: u16,
+}
+
+/// A rule and the place of its row in Kamailio's order: of the rules that one source meets, the lowest rank is tried
+/// first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Ranked {
+    pub(super) rank: u32,
+    /// Number of the rule.
+    pub(super) rule: u32,
+}
+
+/// Names a set: the number of a rule, or that of a block with [`BLOCK`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct SetId(u32);
+
+/// All sets of a table.
+#[derive(Debug, Default)]
+pub(super) struct Sets {
+    rules: Vec<Rule>,
+    blocks: Vec<Block>,
+    /// The rules of each block, sorted by port and group; of several with one port and group only the first in rank.
+    ranked: Vec<Ranked>,
+    /// For each port of each block, sorted by port: where in `ranked` its first in rank is.
+    firsts: Vec<u32>,
+}
+
+/// The rules of several rows. Its parts of `ranked` and `firsts` start where those of the block before it end.
+#[derive(Clone, Copy, Debug)]
+struct Block {
+    ranked_end: u32,
+    firsts_end: u32,
+}
+
+/// Makes the sets of a table.
+#[derive(Debug)]
+pub(super) struct SetsBuilder {
+    sets: Sets,
+    /// Finds a block by its rules and ranks.
+    index: HashTable<u32>,
+}
+
+impl Rule {
+    /// Whether a request from this port is meant.
+    #[inline]
+    fn fits(self, port: u16) -> bool {
+        self.port == 0 || self.port == port
+    }
+
+    fn key(self) -> (u16, u32) {
+        (self.port, self.group)
+    }
+}
+
+impl SetId {
+    pub(super) const fn rule(number: u32) -> Self {
+        Self(number)
+    }
+
+    fn block(self) -> Option<usize> {
+        (self.0 & BLOCK != 0).then_some((self.0 & !BLOCK) as usize)
+    }
+}
+
+impl Sets {
+    /// The rule that answers for this group and source port: the first in rank of those that could.
+    ///
+    /// `rank` is the rank of the rule if the set is one rule alone.
+    #[inline]
+    pub(super) fn find(&self, set: SetId, rank: u32, group: u32, port: u16) -> Option<Ranked> {
+        match set.block() {
+            None => {
+                let rule = self.rule(set.0);
+                (rule.group == group && rule.fits(port)).then_some(Ranked { rank, rule: set.0 })
+            }
+            Some(block) => self.find_in_block(block, group, port),
+        }
+    }
+
+    /// The rule that answers for this source port, whatever its group: the first in rank.
+    #[inline]
+    pub(super) fn first(&self, set: SetId, rank: u32, port: u16) -> Option<Ranked> {
+        match set.block() {
+            None => self
+                .rule(set.0)
+                .fits(port)
+                .then_some(Ranked { rank, rule: set.0 }),
+            Some(block) => self.first_in_block(block, port),
+        }
+    }
+
+    /// All rules of the set, in any order.
+    pub(super) fn all(&self, set: SetId, rank: u32) -> impl Iterator<Item = Ranked> {
+        let (one, many) = match set.block() {
+            None => (Some(Ranked { rank, rule: set.0 }), &[][..]),
+            Some(block) => (None, self.ranked(block)),
+        };
+        one.into_iter().chain(many.iter().copied())
+    }
+
+    #[inline]
+    pub(super) fn rule(&self, number: u32) -> Rule {
+        self.rules[number as usize]
+    }
+
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.rules.capacity() * size_of::<Rule>()
+            + self.blocks.capacity() * size_of::<Block>()
+            + self.ranked.capacity() * size_of::<Ranked>()
+            + self.firsts.capacity() * size_of::<u32>()
+    }
+
+    fn find_in_block(&self, block: usize, group: u32, port: u16) -> Option<Ranked> {
+        let ranked = self.ranked(block);
+        let at = |port| {
+            let found =
+                ranked.binary_search_by_key(&(port, group), |ranked| self.rule(ranked.rule).key());
+            found.ok().map(|at| ranked[at])
+        };
+        earlier(at(0), at(port))
+    }
+
+    fn first_in_block(&self, block: usize, port: u16) -> Option<Ranked> {
+        let firsts = self.firsts(block);
+        let at = |port| {
+            let found = firsts
+                .binary_search_by_key(&port, |&at| self.rule(self.ranked[at as usize].rule).port);
+            found.ok().map(|at| self.ranked[firsts[at] as usize])
+        };
+        earlier(at(0), at(port))
+    }
+
+    fn ranked(&self, block: usize) -> &[Ranked] {
+        &self.ranked[self.part(block, |block| block.ranked_end)]
+    }
+
+    fn firsts(&self, block: usize) -> &[u32] {
+        &self.firsts[self.part(block, |block| block.firsts_end)]
+    }
+
+    fn part(&self, block: usize, end: impl Fn(&Block) -> u32) -> Range<usize> {
+        let start = match block {
+            0 => 0,
+            _ => end(&self.blocks[block - 1]),
+        };
+        start as usize..end(&self.blocks[block]) as usize
+    }
+}
+
+impl SetsBuilder {
+    pub(super) fn new(rules: Vec<Rule>) -> Self {
+        Self {
+            sets: Sets {
+                rules,
+                ..Sets::default()
+            },
+            index: HashTable::new(),
+        }
+    }
+
+    /// The set of all rows about one network, host or name, in the order of their ranks.
+    ///
+    /// `absolute`: the ranks are compared with those of other sets. Where they are not, only the order within the set
+    /// counts, and sets of equal rules in equal order are one.
+    pub(super) fn block(&mut self, rows: impl Iterator<Item = Ranked>, absolute: bool) -> SetId {
+        let mut block: Vec<Ranked> = rows.collect();
+        let sets = &mut self.sets;
+        if !absolute {
+            for (rank, ranked) in (0..).zip(&mut block) {
+                ranked.rank = rank;
+            }
+        }
+        let key = |ranked: &Ranked| sets.rules[ranked.rule as usize].key();
+        block.sort_unstable_by_key(|ranked| (key(ranked), ranked.rank));
+        block.dedup_by_key(|ranked| key(ranked));
+        let found = self.index.find(hash(&block), |&number| {
+            sets.ranked(number as usize) == block
+        });
+        if let Some(&number) = found {
+            return SetId(number | BLOCK);
+        }
+        let number = sets.blocks.len() as u32;
+        let start = sets.ranked.len() as u32;
+        let mut firsts: Vec<u32> = Vec::new();
+        for (at, ranked) in (0u32..).zip(&block) {
+            let port = sets.rule(ranked.rule).port;
+            // The block is sorted by port: the rules of one port follow each other.
+            match firsts
+                .last_mut()
+                .map(|first| (block[*first as usize], first))
+            {
+                Some((best, first)) if sets.rule(best.rule).port == port => {
+                    if ranked.rank < best.rank {
+                        *first = at;
+                    }
+                }
+                _ => firsts.push(at),
+            }
+        }
+        sets.firsts.extend(firsts.iter().map(|at| start + at));
+        sets.ranked.append(&mut block);
+        sets.blocks.push(Block {
+            ranked_end: sets.ranked.len() as u32,
+            firsts_end: sets.firsts.len() as u32,
+        });
+        let rehash = |&number: &u32| hash(sets.ranked(number as usize));
+        self.index.insert_unique(rehash(&number), number, rehash);
+        SetId(number | BLOCK)
+    }
+
+    pub(super) fn build(mut self) -> Sets {
+        self.sets.blocks.shrink_to_fit();
+        self.sets.ranked.shrink_to_fit();
+        self.sets.firsts.shrink_to_fit();
+        self.sets
+    }
+}
+
+#[inline]
+fn earlier(a: Option<Ranked>, b: Option<Ranked>) -> Option<Ranked> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    }
+}
+
+fn hash(block: &[Ranked]) -> u64 {
+    BuildHasherDefault::<FxHasher>::default().hash_one(block)
+}

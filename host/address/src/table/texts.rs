@@ -1,0 +1,81 @@
+//! Texts that repeat (tags) or are looked up (names), each stored once.
+
+use std::hash::{BuildHasher, BuildHasherDefault};
+
+use hashbrown::HashTable;
+use rustc_hash::FxHasher;
+
+/// Many texts in one piece of memory, numbered from 0.
+#[derive(Debug, Default)]
+pub(super) struct Texts {
+    bytes: String,
+    /// Where each text ends; it starts where the one before it ends.
+    ends: Vec<u32>,
+}
+
+/// Finds the number of a text.
+///
+/// The hash is not keyed: what is in the table comes from the operator, and a name that arrives from the network can
+/// only meet what is in the table.
+#[derive(Debug, Default)]
+pub(super) struct Index {
+    numbers: HashTable<u32>,
+}
+
+impl Texts {
+    /// The text with this number. Panics when there is none.
+    #[inline]
+    pub(super) fn text(&self, number: u32) -> &str {
+        let number = number as usize;
+        let start = match number {
+            0 => 0,
+            _ => self.ends[number - 1],
+        };
+        &self.bytes[start as usize..self.ends[number] as usize]
+    }
+
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.bytes.capacity() + self.ends.capacity() * size_of::<u32>()
+    }
+
+    pub(super) fn shrink(&mut self) {
+        self.bytes.shrink_to_fit();
+        self.ends.shrink_to_fit();
+    }
+
+    /// `None` when all texts together would pass 4 GiB.
+    fn push(&mut self, text: &str) -> Option<u32> {
+        let end = u32::try_from(self.bytes.len() + text.len()).ok()?;
+        let number = u32::try_from(self.ends.len()).ok()?;
+        self.bytes.push_str(text);
+        self.ends.push(end);
+        Some(number)
+    }
+}
+
+impl Index {
+    pub(super) fn find(&self, texts: &Texts, text: &str) -> Option<u32> {
+        self.numbers
+            .find(hash(text), |&number| texts.text(number) == text)
+            .copied()
+    }
+
+    /// The number of the text, which is added if it is new. `None` when there is no more room (4 GiB).
+    pub(super) fn intern(&mut self, texts: &mut Texts, text: &str) -> Option<u32> {
+        if let Some(number) = self.find(texts, text) {
+            return Some(number);
+        }
+        let number = texts.push(text)?;
+        self.numbers
+            .insert_unique(hash(text), number, |&number| hash(texts.text(number)));
+        Some(number)
+    }
+
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.numbers.allocation_size()
+    }
+}
+
+fn hash(text: &str) -> u64 {
+    BuildHasherDefault::<FxHasher>::default().hash_one(text)
+}
