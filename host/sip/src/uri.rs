@@ -2,12 +2,13 @@
 
 use std::ops::Range;
 
-use memchr::memchr;
+use memchr::{memchr, memchr3};
 use thiserror::Error;
 
 use crate::arrival::Transport;
 use crate::host::{Host, port};
 use crate::params::Params;
+use crate::words::find_end;
 
 /// A SIP or SIPS URI. Escapes are left as they are.
 #[derive(Clone, Debug)]
@@ -37,7 +38,7 @@ impl<'a> Uri<'a> {
     /// What keeps a proxy from using it; [`UriError::Scheme`] for every other scheme.
     pub fn parse(uri: &'a [u8]) -> Result<Self, UriError> {
         let (scheme, start) = Scheme::prefix(uri)?;
-        if uri.iter().any(|&byte| is_foreign(byte)) {
+        if find_end(uri, DEL).is_some() || memchr3(b'"', b'<', b'>', uri).is_some() {
             return Err(UriError::Character);
         }
 
@@ -170,9 +171,7 @@ fn digits(bytes: &[u8]) -> &[u8] {
     &bytes[..end.unwrap_or(bytes.len())]
 }
 
-fn is_foreign(byte: u8) -> bool {
-    byte <= b' ' || matches!(byte, 0x7f | b'"' | b'<' | b'>')
-}
+const DEL: u8 = 0x7f;
 
 #[cfg(test)]
 mod tests {
@@ -263,6 +262,10 @@ mod tests {
             ("sip:exa%6dple.com", UriError::Host),
             ("sip:a b@example.com", UriError::Character),
             ("sip:a@example.com>", UriError::Character),
+            ("sip:\"a@example.com", UriError::Character),
+            ("sip:a@example.com;<", UriError::Character),
+            ("sip:a@example.com;\x7f", UriError::Character),
+            ("sip:a@example.com\r\n", UriError::Character),
             ("sip:example.com:", UriError::Port),
             ("sip:example.com:0;lr", UriError::Port),
             ("sip:example.com:5060x", UriError::Port),

@@ -271,6 +271,7 @@ mod tests {
         assert_eq!(&text[first.range.clone()], r#"SIP/2.0/UDP a;x="1,2";rport"#);
         assert_eq!(first.rport(), Some(None));
         assert_eq!(&text[first.next.unwrap()..], "SIP/2.0/UDP b");
+        assert_eq!(via("SIP/2.0/UDP a;rport , b").range, 0..19);
         let bare = via("SIP/2.0/UDP a , SIP/2.0/UDP b");
         assert_eq!((bare.range, bare.next), (0..13, Some(16)));
     }

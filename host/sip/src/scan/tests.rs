@@ -132,6 +132,7 @@ fn mixed_line_ends_and_lone_returns_are_refused() {
         Some(Fault::LineEnd)
     );
     assert_eq!(header_fault("Subject: a\n b\r\n"), Some(Fault::LineEnd));
+    assert_eq!(header_fault("Subject: a\r\n b\n"), Some(Fault::LineEnd));
     assert_eq!(header_fault("Subject: a\r\r\n"), Some(Fault::LineEnd));
     let lf = request("", "").replace("\r\n", "\n");
     assert_eq!(fault(&lf.replace("\n\n", "\n\r\n")), Some(Fault::LineEnd));
@@ -308,7 +309,9 @@ fn limits_stop_the_work() {
         check(&request("X: 1\r\nX: 2\r\nX: 3\r\n", "")),
         (Some(Fault::TooManyHeaders), 7)
     );
-    let long = format!("X: {}\r\n", "x".repeat(30));
+    let just = format!("X: {}\r\n", "x".repeat(25));
+    assert_eq!(check(&request(&just, "")), (None, 6));
+    let long = format!("X: {}\r\n", "x".repeat(26));
     assert_eq!(check(&request(&long, "")), (Some(Fault::HeaderTooLong), 5));
     assert_eq!(
         check(&request("", &"x".repeat(200))),
