@@ -1,0 +1,281 @@
+//! What a sandbox holds of the host while it lives: the request, the address table, and the counters of one call.
+
+use std::cell::Cell;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use portcullis_address::{Match, Snapshot};
+use tracing::Level;
+use wasmtime::ResourceLimiter;
+
+use crate::failure::Refused;
+use crate::text;
+use crate::view::RequestView;
+
+/// The longest Call-ID in a log line, in bytes.
+const MAX_CALL_ID: usize = 128;
+
+/// The state of one call, as the host's functions see it.
+///
+/// It moves into the sandbox and comes back when the sandbox ends, in one piece of memory that serves call after call.
+pub(crate) struct Call<R> {
+    request: Option<R>,
+    addresses: Arc<Snapshot>,
+    policy: Arc<str>,
+    bounds: Bounds,
+    log: LogBudget,
+    tag: String,
+    has_tag: bool,
+}
+
+/// The limits that the host's functions enforce.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    pub(crate) memory_bytes: usize,
+    pub(crate) table_elements: usize,
+    pub(crate) log_bytes: usize,
+    pub(crate) log_lines: u32,
+    /// Whether log lines go nowhere: a trial run is nobody's call.
+    pub(crate) mute: bool,
+}
+
+/// Lines that a call may still log, and those that were dropped. Cells, because the lines lie in the sandbox's memory, which is
+/// borrowed together with this.
+#[derive(Default)]
+struct LogBudget {
+    written: Cell<u32>,
+    dropped: Cell<u32>,
+}
+
+/// The address that a policy asks about.
+pub(crate) enum Address<'a> {
+    Ip(IpAddr),
+    Name(&'a str),
+}
+
+impl<R: RequestView> Call<R> {
+    /// `allow-source-address`
+    pub(crate) fn allow_source_address(&mut self, group: u32) -> bool {
+        let source = self.request().source();
+        let entries = self.addresses.table.lookup(source.ip());
+        let found = entries.find(group, source.port());
+        note(&mut self.tag, &mut self.has_tag, found).is_some()
+    }
+
+    /// `source-address-group`
+    pub(crate) fn source_address_group(&mut self) -> Option<u32> {
+        let source = self.request().source();
+        let found = self
+            .addresses
+            .table
+            .lookup(source.ip())
+            .first(source.port());
+        note(&mut self.tag, &mut self.has_tag, found)
+    }
+
+    /// `log`
+    pub(crate) fn log(&self, level: Level, message: &str) {
+        if self.bounds.mute || !enabled(level) || !self.log.take(self.bounds.log_lines) {
+            return;
+        }
+        self.write(level, &text::shown(message, self.bounds.log_bytes));
+    }
+
+    /// Says how many lines were dropped, if any. Called once, when the call has ended.
+    pub(crate) fn finish_log(&self) -> u32 {
+        let dropped = self.log.dropped.get();
+        if dropped > 0 {
+            let message = format!("{dropped} more lines of this call (key `log-lines`)");
+            self.write(Level::WARN, &message);
+        }
+        dropped
+    }
+
+    fn write(&self, level: Level, message: &str) {
+        let call_id = self.request().call_id();
+        let call_id = &*text::shown(&call_id, MAX_CALL_ID);
+        let policy = &*self.policy;
+        match level {
+            Level::ERROR => tracing::error!(target: "policy", policy, call_id, "{message}"),
+            Level::WARN => tracing::warn!(target: "policy", policy, call_id, "{message}"),
+            Level::INFO => tracing::info!(target: "policy", policy, call_id, "{message}"),
+            _ => tracing::debug!(target: "policy", policy, call_id, "{message}"),
+        }
+    }
+}
+
+impl<R> Call<R> {
+    pub(crate) fn new(addresses: Arc<Snapshot>, policy: Arc<str>, bounds: Bounds) -> Self {
+        Self {
+            request: None,
+            addresses,
+            policy,
+            bounds,
+            log: LogBudget::default(),
+            tag: String::new(),
+            has_tag: false,
+        }
+    }
+
+    /// Makes this the state of a call that starts now. Costs no atomic operation while policy and table stay the same.
+    pub(crate) fn begin(
+        &mut self,
+        addresses: &Arc<Snapshot>,
+        policy: &Arc<str>,
+        bounds: Bounds,
+        request: R,
+    ) {
+        if !Arc::ptr_eq(&self.addresses, addresses) {
+            self.addresses = Arc::clone(addresses);
+        }
+        if !Arc::ptr_eq(&self.policy, policy) {
+            self.policy = Arc::clone(policy);
+        }
+        self.bounds = bounds;
+        self.log = LogBudget::default();
+        self.has_tag = false;
+        self.request = Some(request);
+    }
+
+    /// Takes the request back.
+    pub(crate) fn end(&mut self) -> R {
+        self.request
+            .take()
+            .expect("a call that began has a request")
+    }
+
+    /// The request of the call.
+    pub(crate) fn request(&self) -> &R {
+        self.request
+            .as_ref()
+            .expect("a call that began has a request")
+    }
+
+    /// `allow-address`
+    pub(crate) fn allow_address(&mut self, group: u32, address: Address<'_>, port: u16) -> bool {
+        let table = &self.addresses.table;
+        let entries = match address {
+            Address::Ip(ip) => table.lookup(ip),
+            Address::Name(name) => table.lookup_name(name),
+        };
+        note(&mut self.tag, &mut self.has_tag, entries.find(group, port)).is_some()
+    }
+
+    /// `address-group`
+    pub(crate) fn address_group(&mut self, address: Address<'_>, port: u16) -> Option<u32> {
+        let table = &self.addresses.table;
+        let entries = match address {
+            Address::Ip(ip) => table.lookup(ip),
+            Address::Name(name) => table.lookup_name(name),
+        };
+        note(&mut self.tag, &mut self.has_tag, entries.first(port))
+    }
+
+    /// `last-tag`
+    pub(crate) fn last_tag(&self) -> Option<&str> {
+        self.has_tag.then_some(&self.tag)
+    }
+}
+
+impl<R: Send> ResourceLimiter for Call<R> {
+    fn memory_growing(
+        &mut self,
+        _current: usize,
+        wanted: usize,
+        _maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        let limit = self.bounds.memory_bytes;
+        match wanted > limit {
+            true => Err(Refused::Memory { wanted, limit }.into()),
+            false => Ok(true),
+        }
+    }
+
+    fn table_growing(
+        &mut self,
+        _current: usize,
+        wanted: usize,
+        _maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        let limit = self.bounds.table_elements;
+        match wanted > limit {
+            true => Err(Refused::Table { wanted, limit }.into()),
+            false => Ok(true),
+        }
+    }
+}
+
+impl LogBudget {
+    /// Whether one more line may be written.
+    fn take(&self, lines: u32) -> bool {
+        let room = self.written.get() < lines;
+        let counter = if room { &self.written } else { &self.dropped };
+        counter.set(counter.get().saturating_add(1));
+        room
+    }
+}
+
+impl<'a> Address<'a> {
+    /// Reads an address: IPv6 with or without brackets; what is no address is a name.
+    pub(crate) fn parse(text: &'a str) -> Self {
+        let bare = text
+            .strip_prefix('[')
+            .and_then(|rest| rest.strip_suffix(']'));
+        let ip = match bare {
+            Some(bare) => bare.parse().ok().map(IpAddr::V6),
+            None => text.parse().ok(),
+        };
+        ip.map_or(Self::Name(text), Self::Ip)
+    }
+}
+
+/// Remembers the tag of a match for `last-tag`. What found nothing leaves the tag of the match before.
+fn note(tag: &mut String, has_tag: &mut bool, found: Option<Match<'_>>) -> Option<u32> {
+    let found = found?;
+    *has_tag = found.tag.is_some();
+    tag.clear();
+    tag.push_str(found.tag.unwrap_or_default());
+    Some(found.group)
+}
+
+/// Whether anybody reads lines of this level. Dropped ones do not count against the limit.
+fn enabled(level: Level) -> bool {
+    match level {
+        Level::ERROR => tracing::enabled!(target: "policy", Level::ERROR),
+        Level::WARN => tracing::enabled!(target: "policy", Level::WARN),
+        Level::INFO => tracing::enabled!(target: "policy", Level::INFO),
+        _ => tracing::enabled!(target: "policy", Level::DEBUG),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_read_with_and_without_brackets() {
+        let ip = |text: &str| match Address::parse(text) {
+            Address::Ip(ip) => Some(ip.to_string()),
+            Address::Name(_) => None,
+        };
+
+        assert_eq!(ip("192.0.2.1").unwrap(), "192.0.2.1");
+        assert_eq!(ip("2001:db8::1").unwrap(), "2001:db8::1");
+        assert_eq!(ip("[2001:db8::1]").unwrap(), "2001:db8::1");
+        assert_eq!(ip("[192.0.2.1]"), None);
+        assert_eq!(ip("[2001:db8::1"), None);
+        assert_eq!(ip("gw.example.com"), None);
+        assert_eq!(ip("192.0.2.1:5060"), None);
+        assert_eq!(ip(""), None);
+    }
+
+    #[test]
+    fn the_log_budget_counts_what_it_refuses() {
+        let budget = LogBudget::default();
+
+        let written = (0..20).filter(|_| budget.take(16)).count();
+
+        assert_eq!(written, 16);
+        assert_eq!(budget.dropped.get(), 4);
+    }
+}

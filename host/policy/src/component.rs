@@ -1,0 +1,249 @@
+//! Policies that are components: the runtime's own component model does the conversion of values.
+
+use tracing::Level;
+use wasmtime::component::{
+    Component, ComponentExportIndex, ComponentType, InstancePre, Lift, Linker, LinkerInstance,
+    WasmStr,
+};
+use wasmtime::{AsContext, Engine, Store, StoreContextMut};
+
+use crate::call::{Address, Call};
+use crate::contract::{LOG, PERMISSIONS, REQUEST};
+use crate::failure::HostError;
+use crate::verdict::{Rejection, Verdict};
+use crate::view::RequestView;
+
+type Data<R> = Box<Call<R>>;
+
+/// A component, ready to be instantiated.
+pub(crate) struct Prepared<R: 'static> {
+    pre: InstancePre<Data<R>>,
+    decide: ComponentExportIndex,
+}
+
+/// A live instance of a component.
+pub(crate) struct Live {
+    decide: wasmtime::component::TypedFunc<(), (WireVerdict,)>,
+}
+
+#[derive(ComponentType, Lift)]
+#[component(variant)]
+pub(crate) enum WireVerdict {
+    #[component(name = "relay")]
+    Relay(Option<String>),
+    #[component(name = "reject")]
+    Reject(WireRejection),
+    #[component(name = "drop")]
+    Drop,
+    #[component(name = "pass")]
+    Pass,
+}
+
+#[derive(ComponentType, Lift)]
+#[component(record)]
+pub(crate) struct WireRejection {
+    code: u16,
+    reason: String,
+    headers: Vec<WireHeader>,
+}
+
+#[derive(ComponentType, Lift)]
+#[component(record)]
+pub(crate) struct WireHeader {
+    name: String,
+    value: String,
+}
+
+#[derive(Clone, Copy, ComponentType, Lift)]
+#[allow(dead_code, reason = "the runtime makes them from what a policy passes")]
+#[component(enum)]
+#[repr(u8)]
+enum WireLevel {
+    #[component(name = "error")]
+    Error,
+    #[component(name = "warn")]
+    Warn,
+    #[component(name = "info")]
+    Info,
+    #[component(name = "debug")]
+    Debug,
+}
+
+impl<R: RequestView> Prepared<R> {
+    /// Links `component` with the host's functions.
+    pub(crate) fn new(engine: &Engine, component: &Component) -> wasmtime::Result<Self> {
+        let pre = linker(engine)?.instantiate_pre(component)?;
+        let decide = component
+            .get_export_index(None, "decide")
+            .ok_or_else(|| wasmtime::Error::msg("the component has no export `decide`"))?;
+        Ok(Self { pre, decide })
+    }
+
+    /// Makes an instance; its start functions run.
+    pub(crate) fn instantiate(&self, store: &mut Store<Data<R>>) -> wasmtime::Result<Live> {
+        let instance = self.pre.instantiate(&mut *store)?;
+        let decide = instance.get_typed_func(&mut *store, self.decide)?;
+        Ok(Live { decide })
+    }
+}
+
+impl Live {
+    /// Asks for a verdict. It is as the policy gave it: nothing is checked yet.
+    pub(crate) fn decide<R: RequestView>(
+        &self,
+        store: &mut Store<Data<R>>,
+    ) -> wasmtime::Result<Verdict> {
+        let (verdict,) = self.decide.call(store, ())?;
+        Ok(verdict.into())
+    }
+}
+
+impl From<WireVerdict> for Verdict {
+    fn from(verdict: WireVerdict) -> Self {
+        match verdict {
+            WireVerdict::Relay(next_hop) => Self::Relay(next_hop),
+            WireVerdict::Reject(rejection) => Self::Reject(Rejection {
+                code: rejection.code,
+                reason: rejection.reason,
+                headers: rejection
+                    .headers
+                    .into_iter()
+                    .map(|header| (header.name, header.value))
+                    .collect(),
+            }),
+            WireVerdict::Drop => Self::Drop,
+            WireVerdict::Pass => Self::Pass,
+        }
+    }
+}
+
+impl From<WireLevel> for Level {
+    fn from(level: WireLevel) -> Self {
+        match level {
+            WireLevel::Error => Self::ERROR,
+            WireLevel::Warn => Self::WARN,
+            WireLevel::Info => Self::INFO,
+            WireLevel::Debug => Self::DEBUG,
+        }
+    }
+}
+
+fn linker<R: RequestView>(engine: &Engine) -> wasmtime::Result<Linker<Data<R>>> {
+    let mut linker = Linker::new(engine);
+    link_permissions(&mut linker)?;
+    link_request(&mut linker)?;
+    link_log(&mut linker)?;
+    Ok(linker)
+}
+
+fn link_permissions<R: RequestView>(linker: &mut Linker<Data<R>>) -> wasmtime::Result<()> {
+    let mut permissions = linker.instance(PERMISSIONS)?;
+    permissions.func_wrap(
+        "allow-source-address",
+        |mut store: Context<'_, R>, (group,): (u32,)| {
+            Ok((store.data_mut().allow_source_address(group),))
+        },
+    )?;
+    permissions.func_wrap(
+        "allow-address",
+        |mut store: Context<'_, R>, (group, address, port): (u32, WasmStr, u16)| {
+            let address = text(&store, &address)?;
+            let call = store.data_mut();
+            Ok((call.allow_address(group, Address::parse(&address), port),))
+        },
+    )?;
+    permissions.func_wrap(
+        "source-address-group",
+        |mut store: Context<'_, R>, (): ()| Ok((store.data_mut().source_address_group(),)),
+    )?;
+    permissions.func_wrap(
+        "address-group",
+        |mut store: Context<'_, R>, (address, port): (WasmStr, u16)| {
+            let address = text(&store, &address)?;
+            let call = store.data_mut();
+            Ok((call.address_group(Address::parse(&address), port),))
+        },
+    )?;
+    permissions.func_wrap("last-tag", |store: Context<'_, R>, (): ()| {
+        Ok((store.data().last_tag().map(str::to_owned),))
+    })
+}
+
+fn link_request<R: RequestView>(linker: &mut Linker<Data<R>>) -> wasmtime::Result<()> {
+    let mut request = linker.instance(REQUEST)?;
+    request.func_wrap("method", |store: Context<'_, R>, (): ()| {
+        Ok((store.data().request().method().into_owned(),))
+    })?;
+    request.func_wrap("uri", |store: Context<'_, R>, (): ()| {
+        Ok((store.data().request().uri().into_owned(),))
+    })?;
+    request.func_wrap("from-uri", |store: Context<'_, R>, (): ()| {
+        Ok((store.data().request().from_uri().into_owned(),))
+    })?;
+    request.func_wrap("to-uri", |store: Context<'_, R>, (): ()| {
+        Ok((store.data().request().to_uri().into_owned(),))
+    })?;
+    request.func_wrap("call-id", |store: Context<'_, R>, (): ()| {
+        Ok((store.data().request().call_id().into_owned(),))
+    })?;
+    request.func_wrap("cseq-number", |store: Context<'_, R>, (): ()| {
+        Ok((store.data().request().cseq_number(),))
+    })?;
+    request.func_wrap("source-address", |store: Context<'_, R>, (): ()| {
+        Ok((store.data().request().source().ip().to_string(),))
+    })?;
+    request.func_wrap("source-port", |store: Context<'_, R>, (): ()| {
+        Ok((store.data().request().source().port(),))
+    })?;
+    request.func_wrap("transport", |store: Context<'_, R>, (): ()| {
+        Ok((store.data().request().transport(),))
+    })?;
+    request.func_wrap("local-address", |store: Context<'_, R>, (): ()| {
+        Ok((store.data().request().local().ip().to_string(),))
+    })?;
+    request.func_wrap("local-port", |store: Context<'_, R>, (): ()| {
+        Ok((store.data().request().local().port(),))
+    })?;
+    request.func_wrap("body-length", |store: Context<'_, R>, (): ()| {
+        Ok((store.data().request().body_length(),))
+    })?;
+    link_headers(&mut request)
+}
+
+fn link_headers<R: RequestView>(request: &mut LinkerInstance<'_, Data<R>>) -> wasmtime::Result<()> {
+    request.func_wrap("header", |store: Context<'_, R>, (name,): (WasmStr,)| {
+        let context = store.as_context();
+        let name = name.to_str(&context).map_err(|_| HostError::NotUtf8)?;
+        let value = context.data().request().header(&name);
+        Ok((value.map(|value| value.into_owned()),))
+    })?;
+    request.func_wrap("headers", |store: Context<'_, R>, (name,): (WasmStr,)| {
+        let context = store.as_context();
+        let name = name.to_str(&context).map_err(|_| HostError::NotUtf8)?;
+        let mut values = Vec::new();
+        let request = context.data().request();
+        request.headers(&name, &mut |value| values.push(value.into_owned()));
+        Ok((values,))
+    })
+}
+
+fn link_log<R: RequestView>(linker: &mut Linker<Data<R>>) -> wasmtime::Result<()> {
+    let mut log = linker.instance(LOG)?;
+    log.func_wrap(
+        "log",
+        |store: Context<'_, R>, (level, message): (WireLevel, WasmStr)| {
+            let context = store.as_context();
+            let message = message.to_str(&context).map_err(|_| HostError::NotUtf8)?;
+            context.data().log(level.into(), &message);
+            Ok(())
+        },
+    )
+}
+
+type Context<'a, R> = StoreContextMut<'a, Data<R>>;
+
+/// A copy of a text in the sandbox's memory.
+fn text<R: RequestView>(store: &Context<'_, R>, text: &WasmStr) -> wasmtime::Result<String> {
+    let text = text.to_str(store).map_err(|_| HostError::NotUtf8)?;
+    Ok(text.into_owned())
+}

@@ -1,0 +1,353 @@
+//! What can be said about a policy file without running it.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use wasmparser::{
+    CanonicalFunction, CanonicalOption, ComponentExternalKind, ComponentTypeRef, ExternalKind,
+    MemoryType, Parser, Payload, ProducersSectionReader, TypeRef, Validator, WasmFeatures,
+};
+
+use crate::contract::SECTION;
+use crate::digest::Digest;
+use crate::engine::PAGE;
+use crate::load::LoadProblem;
+
+/// The custom section in which the SDK leaves its version.
+const SDK_SECTION: &str = "portcullis-sdk";
+
+/// A policy file, looked at from outside.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Inspection {
+    /// Module or component.
+    pub kind: Kind,
+    /// Bytes of the file.
+    pub size: usize,
+    /// SHA-256 of the file.
+    pub digest: Digest,
+    /// The world that a module says it is built for. A component does not say.
+    pub world: Option<String>,
+    /// What the file needs from its host.
+    pub imports: Vec<Import>,
+    /// What it offers to its host.
+    pub exports: Vec<Export>,
+    /// Languages and tools that made it, as they say.
+    pub producers: Vec<Producer>,
+    /// The version of the SDK that it was built with.
+    pub sdk: Option<String>,
+    /// Bytes of linear memory that it starts with, over all memories.
+    pub memory_bytes: u64,
+    /// Bytes of linear memory that it declares as its maximum, if it does.
+    pub max_memory_bytes: Option<u64>,
+    /// Table elements that its largest table starts with.
+    pub table_elements: u64,
+    /// Texts pass the border in UTF-8.
+    pub(crate) utf8: bool,
+}
+
+/// The two forms of a policy file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A core module, as compilers make it.
+    Module,
+    /// A component, as `wasm-tools component new` makes it.
+    Component,
+}
+
+/// Something that a file needs.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Import {
+    /// The interface, or the whole name for what is in none.
+    pub interface: String,
+    /// The item of the interface. Components import interfaces whole.
+    pub item: Option<String>,
+    /// `function`, `memory`, `interface`, …
+    pub kind: &'static str,
+}
+
+/// Something that a file offers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Export {
+    /// Its name.
+    pub name: String,
+    /// `function`, `memory`, …
+    pub kind: &'static str,
+}
+
+/// One line of a `producers` section.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Producer {
+    /// `language`, `processed-by` or `sdk`.
+    pub role: String,
+    /// What it is.
+    pub name: String,
+    /// Its version, possibly empty.
+    pub version: String,
+}
+
+/// Reads a policy file without compiling or running it.
+///
+/// # Errors
+/// If it is not a WebAssembly file or not a valid one.
+pub fn inspect(bytes: &[u8]) -> Result<Inspection, LoadProblem> {
+    refuse_other_formats(bytes)?;
+    let mut found = Inspection {
+        kind: match Parser::is_component(bytes) {
+            true => Kind::Component,
+            false => Kind::Module,
+        },
+        size: bytes.len(),
+        digest: Digest::of(bytes),
+        world: None,
+        imports: Vec::new(),
+        exports: Vec::new(),
+        producers: Vec::new(),
+        sdk: None,
+        memory_bytes: 0,
+        max_memory_bytes: Some(0),
+        table_elements: 0,
+        utf8: true,
+    };
+    found.read(bytes)?;
+    Validator::new_with_features(features()).validate_all(bytes)?;
+    Ok(found)
+}
+
+impl Inspection {
+    fn read(&mut self, bytes: &[u8]) -> wasmparser::Result<()> {
+        let mut producers = BTreeSet::new();
+        // Nested modules and components: 0 is the file itself.
+        let mut depth = 0;
+        for payload in Parser::new(0).parse_all(bytes) {
+            let payload = payload?;
+            match &payload {
+                Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => depth += 1,
+                Payload::End(_) => depth -= 1,
+                Payload::CustomSection(section) if section.name() == "producers" => {
+                    // Nothing depends on this section: if it is broken, it is left out.
+                    let _ = read_producers(section.data(), section.data_offset(), &mut producers);
+                }
+                Payload::CustomSection(section) if section.name() == SDK_SECTION => {
+                    self.sdk = Some(String::from_utf8_lossy(section.data()).into_owned());
+                }
+                Payload::CustomSection(section)
+                    if depth == 0 && section.name().starts_with(SECTION) =>
+                {
+                    self.world = Some(world(section.data()));
+                }
+                _ => self.read_section(&payload, depth == 0)?,
+            }
+        }
+        self.producers = producers.into_iter().collect();
+        Ok(())
+    }
+
+    fn read_section(&mut self, payload: &Payload<'_>, outermost: bool) -> wasmparser::Result<()> {
+        match payload {
+            Payload::MemorySection(memories) => {
+                for memory in memories.clone() {
+                    self.add_memory(memory?);
+                }
+            }
+            Payload::TableSection(tables) => {
+                for table in tables.clone() {
+                    self.table_elements = self.table_elements.max(table?.ty.initial);
+                }
+            }
+            Payload::ComponentCanonicalSection(functions) => {
+                for function in functions.clone() {
+                    self.utf8 &= is_utf8(&function?);
+                }
+            }
+            _ if outermost => self.read_border(payload)?,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn read_border(&mut self, payload: &Payload<'_>) -> wasmparser::Result<()> {
+        match payload {
+            Payload::ImportSection(imports) => {
+                for import in imports.clone().into_imports() {
+                    let import = import?;
+                    self.imports.push(Import {
+                        interface: import.module.to_owned(),
+                        item: Some(import.name.to_owned()),
+                        kind: core_kind(import.ty),
+                    });
+                }
+            }
+            Payload::ExportSection(exports) => {
+                for export in exports.clone() {
+                    let export = export?;
+                    self.exports.push(Export {
+                        name: export.name.to_owned(),
+                        kind: external_kind(export.kind),
+                    });
+                }
+            }
+            Payload::ComponentImportSection(imports) => {
+                for import in imports.clone() {
+                    let import = import?;
+                    self.imports.push(Import {
+                        interface: import.name.name.to_owned(),
+                        item: None,
+                        kind: component_kind(&import.ty),
+                    });
+                }
+            }
+            Payload::ComponentExportSection(exports) => {
+                for export in exports.clone() {
+                    let export = export?;
+                    self.exports.push(Export {
+                        name: export.name.name.to_owned(),
+                        kind: component_external_kind(export.kind),
+                    });
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn add_memory(&mut self, memory: MemoryType) {
+        let bytes = |pages: u64| pages.saturating_mul(PAGE as u64);
+        self.memory_bytes = self.memory_bytes.saturating_add(bytes(memory.initial));
+        self.max_memory_bytes = match (self.max_memory_bytes, memory.maximum) {
+            (Some(sum), Some(maximum)) => Some(sum.saturating_add(bytes(maximum))),
+            _ => None,
+        };
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Module => "module",
+            Self::Component => "component",
+        })
+    }
+}
+
+impl fmt::Display for Import {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.item {
+            Some(item) => write!(f, "{} {item}", self.interface),
+            None => f.write_str(&self.interface),
+        }
+    }
+}
+
+/// The instructions and types that the engine takes too.
+fn features() -> WasmFeatures {
+    let mut features = WasmFeatures::WASM2 | WasmFeatures::EXTENDED_CONST;
+    features |= WasmFeatures::COMPONENT_MODEL;
+    features
+}
+
+fn refuse_other_formats(bytes: &[u8]) -> Result<(), LoadProblem> {
+    if bytes.is_empty() {
+        return Err(LoadProblem::Empty);
+    }
+    if wasmtime::Engine::detect_precompiled(bytes).is_some() {
+        return Err(LoadProblem::Precompiled);
+    }
+    if bytes.starts_with(b"\0asm") {
+        return Ok(());
+    }
+    let start = bytes.trim_ascii_start();
+    match start.starts_with(b"(") || start.starts_with(b";;") {
+        true => Err(LoadProblem::Text),
+        false => Err(LoadProblem::NotWasm),
+    }
+}
+
+fn read_producers(
+    data: &[u8],
+    offset: u64,
+    producers: &mut BTreeSet<Producer>,
+) -> wasmparser::Result<()> {
+    let reader = wasmparser::BinaryReader::new(data, offset);
+    for field in ProducersSectionReader::new(reader)? {
+        let field = field?;
+        for value in field.values {
+            let value = value?;
+            producers.insert(Producer {
+                role: field.name.to_owned(),
+                name: value.name.to_owned(),
+                version: value.version.to_owned(),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// The name of the world in a `component-type` section.
+fn world(section: &[u8]) -> String {
+    let Ok((resolve, world)) = wit_parser::decoding::decode_world(section) else {
+        return "(unreadable)".into();
+    };
+    let world = &resolve.worlds[world];
+    match world.package {
+        Some(package) => resolve.id_of_name(package, &world.name),
+        None => world.name.clone(),
+    }
+}
+
+fn is_utf8(function: &CanonicalFunction) -> bool {
+    let options = match function {
+        CanonicalFunction::Lift { options, .. } | CanonicalFunction::Lower { options, .. } => {
+            options
+        }
+        _ => return true,
+    };
+    !options.iter().any(|option| {
+        matches!(
+            option,
+            CanonicalOption::UTF16 | CanonicalOption::CompactUTF16
+        )
+    })
+}
+
+fn core_kind(ty: TypeRef) -> &'static str {
+    match ty {
+        TypeRef::Func(_) | TypeRef::FuncExact(_) => "function",
+        TypeRef::Table(_) => "table",
+        TypeRef::Memory(_) => "memory",
+        TypeRef::Global(_) => "global",
+        TypeRef::Tag(_) => "tag",
+    }
+}
+
+fn external_kind(kind: ExternalKind) -> &'static str {
+    match kind {
+        ExternalKind::Func | ExternalKind::FuncExact => "function",
+        ExternalKind::Table => "table",
+        ExternalKind::Memory => "memory",
+        ExternalKind::Global => "global",
+        ExternalKind::Tag => "tag",
+    }
+}
+
+fn component_kind(ty: &ComponentTypeRef) -> &'static str {
+    match ty {
+        ComponentTypeRef::Module(_) => "module",
+        ComponentTypeRef::Func(_) => "function",
+        ComponentTypeRef::Value(_) => "value",
+        ComponentTypeRef::Type(_) => "type",
+        ComponentTypeRef::Instance(_) => "interface",
+        ComponentTypeRef::Component(_) => "component",
+    }
+}
+
+fn component_external_kind(kind: ComponentExternalKind) -> &'static str {
+    match kind {
+        ComponentExternalKind::Module => "module",
+        ComponentExternalKind::Func => "function",
+        ComponentExternalKind::Value => "value",
+        ComponentExternalKind::Type => "type",
+        ComponentExternalKind::Instance => "interface",
+        ComponentExternalKind::Component => "component",
+    }
+}

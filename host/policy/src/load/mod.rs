@@ -1,0 +1,130 @@
+//! From the bytes of a file to something that can be instantiated: all checks that need no engine.
+
+mod problem;
+mod trial;
+
+use std::borrow::Cow;
+
+use wit_component::ComponentEncoder;
+
+use crate::contract::{CONTRACT, PACKAGE, WORLD};
+use crate::inspect::{Inspection, Kind, inspect};
+use crate::limits::Limits;
+
+pub use problem::{LoadError, LoadProblem};
+pub(crate) use trial::try_out;
+
+/// A file that keeps the contract, as a component.
+pub(crate) struct Checked<'a> {
+    pub(crate) inspection: Inspection,
+    pub(crate) component: Cow<'a, [u8]>,
+}
+
+/// Checks all that can be checked without compiling.
+pub(crate) fn check<'a>(bytes: &'a [u8], limits: &Limits) -> Result<Checked<'a>, LoadProblem> {
+    if bytes.len() > limits.module_bytes {
+        return Err(LoadProblem::TooLarge {
+            size: bytes.len(),
+            limit: limits.module_bytes,
+        });
+    }
+    let inspection = inspect(bytes)?;
+    check_imports(&inspection)?;
+    check_size(&inspection, limits)?;
+    let component = match inspection.kind {
+        Kind::Component => Cow::Borrowed(bytes),
+        Kind::Module => Cow::Owned(encode(bytes, &inspection)?),
+    };
+    check_world(&component, &inspection)?;
+    Ok(Checked {
+        inspection,
+        component,
+    })
+}
+
+fn check_imports(inspection: &Inspection) -> Result<(), LoadProblem> {
+    for import in &inspection.imports {
+        let interface = &*import.interface;
+        let offered = match &import.item {
+            Some(item) => CONTRACT.offers_function(interface, item) && import.kind == "function",
+            // Types need nothing of the host; whether they are the contract's is seen later.
+            None => CONTRACT.offers(interface) || import.kind == "type",
+        };
+        if offered {
+            continue;
+        }
+        let import = import.to_string();
+        return Err(match interface {
+            _ if interface.starts_with("wasi") => LoadProblem::Wasi { import },
+            _ if interface.starts_with("__wbindgen") || interface.contains("wbg") => {
+                LoadProblem::WasmBindgen { import }
+            }
+            _ if CONTRACT.offers(interface) => LoadProblem::UnknownFunction { import },
+            _ if interface.starts_with(PACKAGE) => LoadProblem::OtherVersion {
+                import,
+                offered: CONTRACT.interfaces().join(", "),
+            },
+            _ => LoadProblem::ForeignImport {
+                import,
+                offered: CONTRACT.interfaces().join(", "),
+            },
+        });
+    }
+    Ok(())
+}
+
+fn check_size(inspection: &Inspection, limits: &Limits) -> Result<(), LoadProblem> {
+    let limit = limits.memory_bytes as u64;
+    if inspection.memory_bytes > limit {
+        return Err(LoadProblem::Memory {
+            wanted: inspection.memory_bytes,
+            limit,
+        });
+    }
+    let limit = limits.table_elements as u64;
+    if inspection.table_elements > limit {
+        return Err(LoadProblem::Table {
+            wanted: inspection.table_elements,
+            limit,
+        });
+    }
+    Ok(())
+}
+
+/// Makes a component of a module that says what world it is built for.
+fn encode(module: &[u8], inspection: &Inspection) -> Result<Vec<u8>, LoadProblem> {
+    let Some(world) = &inspection.world else {
+        return Err(LoadProblem::NoWorld);
+    };
+    let decides = inspection
+        .exports
+        .iter()
+        .any(|export| export.name == "decide");
+    if world == WORLD && !decides {
+        return Err(LoadProblem::MissingExport);
+    }
+    let encoded = ComponentEncoder::default()
+        .validate(true)
+        .module(module)
+        .and_then(|encoder| encoder.encode());
+    encoded.map_err(|error| LoadProblem::Encoding {
+        cause: error.root_cause().to_string(),
+    })
+}
+
+fn check_world(component: &[u8], inspection: &Inspection) -> Result<(), LoadProblem> {
+    CONTRACT
+        .check(component)
+        .map_err(|cause| LoadProblem::OtherWorld {
+            world: inspection.world.clone(),
+            cause,
+        })?;
+    let utf8 = match inspection.kind {
+        Kind::Component => inspection.utf8,
+        Kind::Module => inspect(component)?.utf8,
+    };
+    match utf8 {
+        true => Ok(()),
+        false => Err(LoadProblem::NotUtf8),
+    }
+}

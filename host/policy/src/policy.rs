@@ -1,0 +1,95 @@
+//! A policy that has been loaded.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::digest::Digest;
+use crate::failure::Failure;
+use crate::inspect::Inspection;
+use crate::sandbox::{Rules, Sandboxes};
+
+/// A policy, compiled, linked and tried: what [`Evaluator`](crate::Evaluator)s ask. A handle, cheap to clone.
+pub struct Policy<R: 'static> {
+    pub(crate) loaded: Arc<Loaded<R>>,
+    pub(crate) reuse: bool,
+}
+
+/// What all handles of a policy share.
+pub(crate) struct Loaded<R: 'static> {
+    pub(crate) name: Arc<str>,
+    pub(crate) inspection: Inspection,
+    pub(crate) sandboxes: Sandboxes<R>,
+    pub(crate) rules: Rules,
+    pub(crate) trial_failure: Option<Failure>,
+    pub(crate) load_time: Duration,
+    pub(crate) dropped_lines: AtomicU64,
+}
+
+impl<R: 'static> Policy<R> {
+    /// The name that it was loaded under.
+    pub fn name(&self) -> &str {
+        &self.loaded.name
+    }
+
+    /// The SHA-256 of its file.
+    pub fn digest(&self) -> Digest {
+        self.loaded.inspection.digest
+    }
+
+    /// What its file says of itself.
+    pub fn inspection(&self) -> &Inspection {
+        &self.loaded.inspection
+    }
+
+    /// How it failed on the trial run's OPTIONS, if it did. Worth a warning: real requests may fare no better.
+    pub fn trial_failure(&self) -> Option<&Failure> {
+        self.loaded.trial_failure.as_ref()
+    }
+
+    /// How long checking, compiling and the trial run took.
+    pub fn load_time(&self) -> Duration {
+        self.loaded.load_time
+    }
+
+    /// Log lines that calls of this policy wrote beyond the limit, since it was loaded.
+    pub fn dropped_log_lines(&self) -> u64 {
+        self.loaded.dropped_lines.load(Ordering::Relaxed)
+    }
+
+    /// Whether sandboxes are kept from call to call. Off unless set: with it, what a call leaves in the policy's memory is there
+    /// for the next one. Only for policies that are trusted not to mind. A failure ends the sandbox in any case.
+    pub fn with_reuse(mut self, reuse: bool) -> Self {
+        self.reuse = reuse;
+        self
+    }
+
+    /// Whether nothing but this handle holds the policy.
+    pub(crate) fn is_last(&self) -> bool {
+        Arc::strong_count(&self.loaded) == 1
+    }
+
+    /// Whether both are handles of one loaded policy.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.loaded, &other.loaded)
+    }
+}
+
+// A derived one would ask for `R: Clone`.
+impl<R> Clone for Policy<R> {
+    fn clone(&self) -> Self {
+        Self {
+            loaded: Arc::clone(&self.loaded),
+            reuse: self.reuse,
+        }
+    }
+}
+
+impl<R> std::fmt::Debug for Policy<R> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Policy")
+            .field("name", &self.name())
+            .field("digest", &self.digest())
+            .finish_non_exhaustive()
+    }
+}

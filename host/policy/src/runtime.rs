@@ -1,0 +1,246 @@
+//! The process' one engine, and the way from a file's bytes to a policy.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Instant;
+
+use thiserror::Error;
+use wasmtime::Engine;
+use wasmtime::component::Component;
+
+use crate::engine::{self, PAGE};
+use crate::limits::Limits;
+use crate::load::{self, LoadError, LoadProblem};
+use crate::policy::{Loaded, Policy};
+use crate::sandbox::{Rules, Sandboxes};
+use crate::view::RequestView;
+
+/// Compiles and runs policies. One for each process: it has a clock thread, and reserves address space for all sandboxes.
+pub struct Runtime {
+    engine: Engine,
+    limits: Limits,
+    allocation: Allocation,
+}
+
+/// Where sandboxes come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Allocation {
+    /// From a pool that was reserved at the start: a call costs microseconds.
+    Pooled,
+    /// From the system, for each call anew: a call costs tens of microseconds. This happens when the address space for the pool
+    /// cannot be reserved.
+    OnDemand {
+        /// Why there is no pool.
+        reason: String,
+    },
+}
+
+/// Why there is no runtime.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum RuntimeError {
+    /// A limit makes every policy fail.
+    #[error("[policy] {key}: {value} is too small; the least is {least}")]
+    Limit {
+        /// The key in the configuration.
+        key: &'static str,
+        /// Its value.
+        value: usize,
+        /// The least value.
+        least: usize,
+    },
+    /// A limit is beyond what a 32-bit memory can have.
+    #[error("[policy] memory: {0} bytes are too much; the most is 4 GiB less 64 KiB")]
+    Memory(usize),
+    /// The engine refuses its configuration or this machine.
+    #[error("the WebAssembly engine cannot be set up: {0}")]
+    Engine(String),
+    /// The clock thread cannot be started.
+    #[error("the thread that ends slow policies cannot be started: {0}")]
+    Clock(#[from] std::io::Error),
+}
+
+/// How many sandboxes there are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PoolUse {
+    /// Sandboxes that exist now.
+    pub live: u64,
+    /// Sandboxes that may exist at the same time.
+    pub size: u64,
+    /// Free slots that still hold the memory image of a policy.
+    pub warm: u64,
+}
+
+impl Runtime {
+    /// Sets the engine up and starts its clock.
+    ///
+    /// # Errors
+    /// If a limit makes no sense or the machine has no place for the engine. A pool that cannot be reserved is no error: it is
+    /// warned about, and [`Runtime::allocation`] tells.
+    pub fn new(limits: Limits) -> Result<Self, RuntimeError> {
+        let limits = checked(limits)?;
+        let (engine, allocation) = match engine::pooled(&limits) {
+            Ok(engine) => (engine, Allocation::Pooled),
+            Err(error) => {
+                let reason = format!("{error:#}");
+                let engine = engine::on_demand(&limits)
+                    .map_err(|error| RuntimeError::Engine(format!("{error:#}")))?;
+                tracing::warn!(
+                    reason,
+                    "no address space for the pool of sandboxes: each call is many times slower; raise the limit on virtual \
+                     memory (ulimit -v)"
+                );
+                (engine, Allocation::OnDemand { reason })
+            }
+        };
+        engine::start_clock(&engine)?;
+        Ok(Self {
+            engine,
+            limits,
+            allocation,
+        })
+    }
+
+    /// The limits that hold for all policies.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Where sandboxes come from.
+    pub fn allocation(&self) -> &Allocation {
+        &self.allocation
+    }
+
+    /// How many sandboxes there are; zeros without a pool.
+    pub fn pool_use(&self) -> PoolUse {
+        let Some(metrics) = self.engine.pooling_allocator_metrics() else {
+            return PoolUse::default();
+        };
+        PoolUse {
+            live: metrics.memories() as u64,
+            size: self.limits.instances.into(),
+            warm: metrics.unused_warm_memories().into(),
+        }
+    }
+
+    /// Checks, compiles and tries a policy. `name` is for logs and errors: its file, as a rule.
+    ///
+    /// Takes tens of milliseconds and more, so it must not be called on a thread that serves requests.
+    ///
+    /// # Errors
+    /// Says what is wrong with the file and how to mend it.
+    pub fn load<R: RequestView>(&self, name: &str, bytes: &[u8]) -> Result<Policy<R>, LoadError> {
+        self.load_inner(name, bytes)
+            .map_err(|problem| problem.of(name))
+    }
+
+    fn load_inner<R: RequestView>(
+        &self,
+        name: &str,
+        bytes: &[u8],
+    ) -> Result<Policy<R>, LoadProblem> {
+        let start = Instant::now();
+        let checked = load::check(bytes, &self.limits)?;
+        let component = Component::new(&self.engine, &checked.component).map_err(|error| {
+            LoadProblem::Compile {
+                cause: last(&error),
+            }
+        })?;
+        component
+            .initialize_copy_on_write_image()
+            .map_err(|error| LoadProblem::Compile {
+                cause: last(&error),
+            })?;
+        let trial = load::try_out(&component, &self.limits)?;
+        let sandboxes = Sandboxes::new(&component).map_err(|error| LoadProblem::Link {
+            cause: last(&error),
+        })?;
+        Ok(Policy {
+            loaded: Arc::new(Loaded {
+                name: name.into(),
+                inspection: checked.inspection,
+                sandboxes,
+                rules: Rules::of(&self.limits),
+                trial_failure: trial.failure,
+                load_time: start.elapsed(),
+                dropped_lines: AtomicU64::new(0),
+            }),
+            reuse: false,
+        })
+    }
+}
+
+fn checked(mut limits: Limits) -> Result<Limits, RuntimeError> {
+    let least = [
+        ("memory", limits.memory_bytes, PAGE),
+        ("stack", limits.stack_bytes, 16 << 10),
+        ("module", limits.module_bytes, 1),
+        ("deadline", limits.deadline.as_nanos().min(1) as usize, 1),
+    ];
+    for (key, value, least) in least {
+        if value < least {
+            return Err(RuntimeError::Limit { key, value, least });
+        }
+    }
+    if limits.memory_bytes > u32::MAX as usize - PAGE + 1 {
+        return Err(RuntimeError::Memory(limits.memory_bytes));
+    }
+    limits.memory_bytes -= limits.memory_bytes % PAGE;
+    limits.instances = limits.instances.max(1);
+    Ok(limits)
+}
+
+fn last(error: &wasmtime::Error) -> String {
+    error.root_cause().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn limits_that_nothing_can_keep_are_refused() {
+        let refused = |change: fn(&mut Limits)| {
+            let mut limits = Limits::default();
+            change(&mut limits);
+            Runtime::new(limits).err().unwrap().to_string()
+        };
+
+        assert_eq!(
+            refused(|limits| limits.memory_bytes = 1000),
+            "[policy] memory: 1000 is too small; the least is 65536"
+        );
+        assert_eq!(
+            refused(|limits| limits.deadline = Duration::ZERO),
+            "[policy] deadline: 0 is too small; the least is 1"
+        );
+        assert!(refused(|limits| limits.memory_bytes = 1 << 32).contains("4 GiB"));
+    }
+
+    #[test]
+    fn memory_counts_in_whole_pages() {
+        let limits = Limits {
+            memory_bytes: 100_000,
+            ..Limits::default()
+        };
+
+        let runtime = Runtime::new(limits).unwrap();
+
+        assert_eq!(runtime.limits().memory_bytes, PAGE);
+    }
+
+    #[test]
+    fn a_pool_that_does_not_fit_is_reported() {
+        let limits = Limits {
+            instances: u32::MAX,
+            ..Limits::default()
+        };
+
+        let runtime = Runtime::new(limits).unwrap();
+
+        assert!(matches!(runtime.allocation(), Allocation::OnDemand { .. }));
+    }
+}

@@ -1,0 +1,143 @@
+//! Sandboxes of one policy: made from the pool for each call, or kept.
+
+use std::time::Duration;
+
+use wasmtime::component::Component;
+use wasmtime::{Engine, Store};
+
+use crate::call::{Bounds, Call};
+use crate::component::{Live, Prepared};
+use crate::engine;
+use crate::failure::{Failure, Stage, Terms};
+use crate::limits::Limits;
+use crate::verdict::Verdict;
+use crate::view::RequestView;
+
+/// A policy that is compiled and linked.
+pub(crate) struct Sandboxes<R: 'static> {
+    engine: Engine,
+    prepared: Prepared<R>,
+}
+
+/// A sandbox that serves one call after the other.
+pub(crate) struct Open<R: 'static> {
+    store: Store<Box<Call<R>>>,
+    live: Live,
+}
+
+/// The limits of one call.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rules {
+    pub(crate) bounds: Bounds,
+    ticks: u64,
+    terms: Terms,
+}
+
+/// What a call brought, and where it failed.
+pub(crate) type Outcome = Result<Verdict, (Stage, Failure)>;
+
+impl<R: RequestView> Sandboxes<R> {
+    /// Links a component with the host's functions.
+    pub(crate) fn new(component: &Component) -> wasmtime::Result<Self> {
+        let engine = component.engine().clone();
+        let prepared = Prepared::new(&engine, component)?;
+        Ok(Self { engine, prepared })
+    }
+
+    /// Makes a sandbox, asks it for a verdict, and ends it. The state of the call comes back in any case.
+    pub(crate) fn ask(&self, call: Box<Call<R>>, rules: &Rules) -> (Box<Call<R>>, Outcome) {
+        let mut store = self.store(call, rules);
+        let outcome = match self.prepared.instantiate(&mut store) {
+            Ok(live) => ask(&mut store, &live, rules),
+            Err(error) => Err((
+                Stage::Instantiate,
+                Failure::read(&error, Stage::Instantiate, rules.terms),
+            )),
+        };
+        (store.into_data(), outcome)
+    }
+
+    /// Makes a sandbox that can be asked again and again. On failure the state of the call comes back.
+    pub(crate) fn open(
+        &self,
+        call: Box<Call<R>>,
+        rules: &Rules,
+    ) -> Result<Open<R>, (Box<Call<R>>, Failure)> {
+        let mut store = self.store(call, rules);
+        match self.prepared.instantiate(&mut store) {
+            Ok(live) => Ok(Open { store, live }),
+            Err(error) => {
+                let failure = Failure::read(&error, Stage::Instantiate, rules.terms);
+                Err((store.into_data(), failure))
+            }
+        }
+    }
+
+    /// Start functions run while a sandbox is made, so the deadline comes first.
+    fn store(&self, call: Box<Call<R>>, rules: &Rules) -> Store<Box<Call<R>>> {
+        let mut store = Store::new(&self.engine, call);
+        store.limiter(|call| &mut **call);
+        store.set_hostcall_fuel(rules.terms.host_call_bytes);
+        store.set_epoch_deadline(rules.ticks);
+        store
+    }
+}
+
+impl<R: RequestView> Open<R> {
+    /// The state of the call, to begin and end calls.
+    pub(crate) fn call(&mut self) -> &mut Call<R> {
+        self.store.data_mut()
+    }
+
+    /// Asks for a verdict. After a failure the sandbox is of no more use.
+    pub(crate) fn ask(&mut self, rules: &Rules) -> Outcome {
+        self.store.set_epoch_deadline(rules.ticks);
+        ask(&mut self.store, &self.live, rules)
+    }
+
+    /// Ends the sandbox.
+    pub(crate) fn close(self) -> Box<Call<R>> {
+        self.store.into_data()
+    }
+}
+
+impl Rules {
+    pub(crate) fn of(limits: &Limits) -> Self {
+        let bounds = Bounds {
+            memory_bytes: limits.memory_bytes,
+            table_elements: limits.table_elements,
+            log_bytes: limits.log_bytes,
+            log_lines: limits.log_lines,
+            mute: false,
+        };
+        let terms = Terms {
+            deadline: limits.deadline,
+            host_call_bytes: limits.host_call_bytes,
+        };
+        Self {
+            bounds,
+            ticks: engine::ticks(limits.deadline),
+            terms,
+        }
+    }
+
+    pub(crate) fn with_deadline(mut self, deadline: Duration) -> Self {
+        self.ticks = engine::ticks(deadline);
+        self.terms.deadline = deadline;
+        self
+    }
+
+    pub(crate) fn muted(mut self) -> Self {
+        self.bounds.mute = true;
+        self
+    }
+}
+
+fn ask<R: RequestView>(store: &mut Store<Box<Call<R>>>, live: &Live, rules: &Rules) -> Outcome {
+    let verdict = live
+        .decide(store)
+        .map_err(|error| Failure::read(&error, Stage::Decide, rules.terms));
+    verdict
+        .and_then(|verdict| Ok(verdict.checked()?))
+        .map_err(|failure| (Stage::Decide, failure))
+}

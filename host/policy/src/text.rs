@@ -1,0 +1,52 @@
+//! Text from policies and from the network on its way into logs and messages.
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+
+/// `text`, cut to `limit` bytes, with control characters escaped. Allocates only if there is something to change.
+pub(crate) fn shown(text: &str, limit: usize) -> Cow<'_, str> {
+    let cut = &text[..text.floor_char_boundary(limit)];
+    let whole = cut.len() == text.len();
+    if whole && !cut.chars().any(char::is_control) {
+        return Cow::Borrowed(cut);
+    }
+
+    let mut shown = String::with_capacity(cut.len() + 16);
+    for c in cut.chars() {
+        match c.is_control() {
+            true => shown.extend(c.escape_default()),
+            false => shown.push(c),
+        }
+    }
+    if !whole {
+        let _ = write!(shown, "… ({} bytes)", text.len());
+    }
+    Cow::Owned(shown)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_text_is_borrowed() {
+        assert!(matches!(
+            shown("Ünïcode, plain", 64),
+            Cow::Borrowed("Ünïcode, plain")
+        ));
+    }
+
+    #[test]
+    fn control_characters_are_escaped() {
+        assert_eq!(
+            shown("a\r\nb\x1b[31m\u{85}\0", 64),
+            "a\\r\\nb\\u{1b}[31m\\u{85}\\u{0}"
+        );
+    }
+
+    #[test]
+    fn long_text_is_cut_between_characters() {
+        assert_eq!(shown("ääää", 5), "ää… (8 bytes)");
+        assert_eq!(shown("abcd", 4), "abcd");
+    }
+}

@@ -1,0 +1,315 @@
+//! What a policy answers, and the rules that an answer keeps.
+
+use thiserror::Error;
+
+use crate::text;
+
+/// The longest reason phrase in bytes.
+pub const MAX_REASON: usize = 256;
+/// The most header fields that a rejection may add.
+pub const MAX_HEADERS: usize = 32;
+/// The longest value of an added header field in bytes.
+pub const MAX_HEADER_VALUE: usize = 2048;
+/// The longest name of an added header field or of a next hop in bytes.
+pub const MAX_NAME: usize = 128;
+
+/// The decision on one request, checked: code, reason, header fields and names keep the rules of the contract.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Send the request on: to the next hop of this name, or with none as the message is routed. Whether a next hop of that
+    /// name exists is not checked here.
+    Relay(Option<String>),
+    /// Answer with this status.
+    Reject(Rejection),
+    /// Do nothing.
+    Drop,
+    /// No opinion.
+    Pass,
+}
+
+/// A final answer to a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rejection {
+    /// The status code, 300 to 699.
+    pub code: u16,
+    /// The reason phrase; empty for the standard phrase of the code.
+    pub reason: String,
+    /// Names and values of the header fields to add.
+    pub headers: Vec<(String, String)>,
+}
+
+/// How a verdict breaks the rules of the contract.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum InvalidVerdict {
+    /// The status code is no final answer other than success.
+    #[error("the status code {0} is not in 300 to 699")]
+    Code(u16),
+    /// The reason phrase has a line break or another control character.
+    #[error("the reason phrase \"{0}\" has a control character")]
+    Reason(String),
+    /// The reason phrase is too long.
+    #[error("the reason phrase has {0} bytes, more than {MAX_REASON}")]
+    LongReason(usize),
+    /// There are too many header fields.
+    #[error("{0} header fields, more than {MAX_HEADERS}")]
+    ManyHeaders(usize),
+    /// The name of a header field is no token.
+    #[error("the header name \"{0}\" is not a token of at most {MAX_NAME} bytes")]
+    HeaderName(String),
+    /// The host itself writes header fields of this name.
+    #[error("the header field {0} is the host's to write")]
+    ReservedHeader(String),
+    /// The value of a header field has a line break or another control character.
+    #[error("the value of the header field {0} has a control character")]
+    HeaderValue(String),
+    /// The value of a header field is too long.
+    #[error("the value of the header field {name} has {bytes} bytes, more than {MAX_HEADER_VALUE}")]
+    LongHeader {
+        /// The name of the header field.
+        name: String,
+        /// The length of the value.
+        bytes: usize,
+    },
+    /// The name of the next hop cannot be one.
+    #[error(
+        "the next hop \"{0}\" is empty, has a control character or is longer than {MAX_NAME} bytes"
+    )]
+    NextHop(String),
+    /// A text is not UTF-8.
+    #[error("a text in the verdict is not UTF-8")]
+    NotUtf8,
+    /// What the policy left in its memory is no verdict: a pointer out of bounds, an unknown case.
+    #[error("the verdict cannot be read: {0}")]
+    Unreadable(String),
+}
+
+/// Header fields that a reply gets from the host, full and compact names.
+const RESERVED: [&str; 19] = [
+    "Call-ID",
+    "Content-Encoding",
+    "Content-Length",
+    "Content-Type",
+    "CSeq",
+    "From",
+    "Max-Forwards",
+    "Record-Route",
+    "Route",
+    "Server",
+    "To",
+    "Via",
+    "c",
+    "e",
+    "f",
+    "i",
+    "l",
+    "t",
+    "v",
+];
+
+impl Verdict {
+    /// The verdict, if it keeps the rules.
+    pub(crate) fn checked(self) -> Result<Self, InvalidVerdict> {
+        match &self {
+            Self::Relay(Some(name)) => check_next_hop(name)?,
+            Self::Reject(rejection) => rejection.check()?,
+            Self::Relay(None) | Self::Drop | Self::Pass => {}
+        }
+        Ok(self)
+    }
+}
+
+impl Rejection {
+    fn check(&self) -> Result<(), InvalidVerdict> {
+        if !(300..=699).contains(&self.code) {
+            return Err(InvalidVerdict::Code(self.code));
+        }
+        if self.reason.len() > MAX_REASON {
+            return Err(InvalidVerdict::LongReason(self.reason.len()));
+        }
+        if has_control(&self.reason) {
+            return Err(InvalidVerdict::Reason(shown(&self.reason)));
+        }
+        if self.headers.len() > MAX_HEADERS {
+            return Err(InvalidVerdict::ManyHeaders(self.headers.len()));
+        }
+        self.headers
+            .iter()
+            .try_for_each(|(name, value)| check_header(name, value))
+    }
+}
+
+fn check_next_hop(name: &str) -> Result<(), InvalidVerdict> {
+    if name.is_empty() || name.len() > MAX_NAME || has_control(name) {
+        return Err(InvalidVerdict::NextHop(shown(name)));
+    }
+    Ok(())
+}
+
+fn check_header(name: &str, value: &str) -> Result<(), InvalidVerdict> {
+    if name.is_empty() || name.len() > MAX_NAME || !name.bytes().all(is_token) {
+        return Err(InvalidVerdict::HeaderName(shown(name)));
+    }
+    if RESERVED.iter().any(|own| own.eq_ignore_ascii_case(name)) {
+        return Err(InvalidVerdict::ReservedHeader(name.to_owned()));
+    }
+    if value.len() > MAX_HEADER_VALUE {
+        return Err(InvalidVerdict::LongHeader {
+            name: name.to_owned(),
+            bytes: value.len(),
+        });
+    }
+    if has_control(value) {
+        return Err(InvalidVerdict::HeaderValue(name.to_owned()));
+    }
+    Ok(())
+}
+
+/// RFC 3261 §25.1, `token`.
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-.!%*_+`'~".contains(&byte)
+}
+
+fn has_control(text: &str) -> bool {
+    text.chars().any(|c| c.is_control() && c != '\t')
+}
+
+fn shown(text: &str) -> String {
+    text::shown(text, 64).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ordinary_verdicts_pass_unchanged() {
+        let verdicts = [
+            Verdict::Relay(None),
+            Verdict::Relay(Some("gateway 2".into())),
+            reject(300, "", &[]),
+            reject(699, "Nicht erwünscht", &[]),
+            reject(
+                302,
+                "Moved Temporarily",
+                &[
+                    ("Contact", "<sip:bob@192.0.2.7>"),
+                    ("X-Empty", ""),
+                    ("X-Tab", "a\tb"),
+                ],
+            ),
+            Verdict::Drop,
+            Verdict::Pass,
+        ];
+
+        for verdict in verdicts {
+            assert_eq!(verdict.clone().checked(), Ok(verdict));
+        }
+    }
+
+    #[test]
+    fn codes_are_final_and_no_success() {
+        for code in [0, 100, 200, 299, 700, u16::MAX] {
+            assert_eq!(
+                reject(code, "", &[]).checked(),
+                Err(InvalidVerdict::Code(code))
+            );
+        }
+    }
+
+    #[test]
+    fn reasons_are_one_short_line() {
+        assert_eq!(
+            reject(401, "No\r\nVia: evil", &[]).checked(),
+            Err(InvalidVerdict::Reason("No\\r\\nVia: evil".into()))
+        );
+        assert_eq!(
+            reject(401, &"x".repeat(MAX_REASON + 1), &[]).checked(),
+            Err(InvalidVerdict::LongReason(MAX_REASON + 1))
+        );
+        assert!(reject(401, &"x".repeat(MAX_REASON), &[]).checked().is_ok());
+    }
+
+    #[test]
+    fn header_names_are_tokens() {
+        for name in ["", "X Y", "X:", "X\r\n", "Größe", &"x".repeat(MAX_NAME + 1)] {
+            assert!(
+                matches!(
+                    reject(401, "", &[(name, "")]).checked(),
+                    Err(InvalidVerdict::HeaderName(_))
+                ),
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
+    fn header_fields_of_the_host_are_refused() {
+        for name in [
+            "Via",
+            "VIA",
+            "v",
+            "from",
+            "F",
+            "t",
+            "To",
+            "i",
+            "call-id",
+            "cseq",
+            "l",
+            "content-length",
+            "Content-Type",
+            "c",
+            "record-route",
+            "Route",
+            "Max-Forwards",
+            "Server",
+        ] {
+            assert_eq!(
+                reject(401, "", &[(name, "x")]).checked(),
+                Err(InvalidVerdict::ReservedHeader(name.into()))
+            );
+        }
+    }
+
+    #[test]
+    fn header_values_are_one_line() {
+        assert_eq!(
+            reject(401, "", &[("X-A", "a\nb")]).checked(),
+            Err(InvalidVerdict::HeaderValue("X-A".into()))
+        );
+        assert_eq!(
+            reject(401, "", &[("X-A", &"x".repeat(MAX_HEADER_VALUE + 1))]).checked(),
+            Err(InvalidVerdict::LongHeader {
+                name: "X-A".into(),
+                bytes: MAX_HEADER_VALUE + 1
+            })
+        );
+        let many = vec![("X-A", "x"); MAX_HEADERS + 1];
+        assert_eq!(
+            reject(401, "", &many).checked(),
+            Err(InvalidVerdict::ManyHeaders(MAX_HEADERS + 1))
+        );
+    }
+
+    #[test]
+    fn next_hops_have_names() {
+        for name in ["", "a\0b", &"x".repeat(MAX_NAME + 1)] {
+            assert!(matches!(
+                Verdict::Relay(Some(name.into())).checked(),
+                Err(InvalidVerdict::NextHop(_))
+            ));
+        }
+    }
+
+    fn reject(code: u16, reason: &str, headers: &[(&str, &str)]) -> Verdict {
+        Verdict::Reject(Rejection {
+            code,
+            reason: reason.into(),
+            headers: headers
+                .iter()
+                .map(|&(name, value)| (name.into(), value.into()))
+                .collect(),
+        })
+    }
+}

@@ -1,0 +1,232 @@
+//! Each hostile guest fails in its own way, and the next request is unharmed.
+
+use portcullis_policy::{Failure, InvalidVerdict, Limits, Refused};
+
+use crate::support::{Host, Request, component, guest, unauthorised};
+
+#[test]
+fn an_endless_loop_is_cut_off() {
+    let mut host = Host::hasty();
+
+    for failure in fails(&mut host, "loop-with-body") {
+        let Failure::Timeout { deadline, function } = failure else {
+            panic!("{failure}");
+        };
+        assert_eq!(deadline, host.runtime.limits().deadline);
+        assert_eq!(function.as_deref(), Some("forever"));
+    }
+}
+
+#[test]
+fn memory_ends_at_the_limit() {
+    let refused = Refused::Memory {
+        wanted: (16 << 20) + (64 << 10),
+        limit: 16 << 20,
+    };
+    fails_with("memory-growth", Failure::Memory(refused));
+}
+
+#[test]
+fn tables_end_at_the_limit() {
+    let refused = Refused::Table {
+        wanted: 10_001,
+        limit: 10_000,
+    };
+    fails_with("table-growth", Failure::Memory(refused));
+}
+
+#[test]
+fn recursion_ends_at_the_limit() {
+    let function = Some("deeper".into());
+    fails_with("recursion", Failure::Stack { function });
+}
+
+#[test]
+fn traps_are_named() {
+    fails_with(
+        "trap",
+        Failure::Trap {
+            cause: "wasm `unreachable` instruction executed (a panic, as a rule)".into(),
+            function: Some("broken".into()),
+        },
+    );
+}
+
+#[test]
+fn reads_beyond_memory_trap() {
+    fails_with(
+        "out-of-bounds",
+        Failure::Trap {
+            cause: "out of bounds memory access".into(),
+            function: None,
+        },
+    );
+}
+
+#[test]
+fn a_string_larger_than_memory_is_a_growth() {
+    let refused = Refused::Memory {
+        wanted: 1601 << 16,
+        limit: 16 << 20,
+    };
+    fails_with("huge-string", Failure::Memory(refused));
+}
+
+#[test]
+fn a_string_of_100_mb_is_not_copied() {
+    let mut host = Host::with(Limits {
+        memory_bytes: 256 << 20,
+        ..Host::new().runtime.limits().clone()
+    });
+
+    for failure in fails(&mut host, "huge-string") {
+        assert_eq!(failure, Failure::HostCall { limit: 64 << 10 });
+    }
+}
+
+#[test]
+fn a_string_beyond_the_host_call_limit_is_not_copied() {
+    fails_with("long-string", Failure::HostCall { limit: 64 << 10 });
+}
+
+#[test]
+fn a_string_that_does_not_exist_is_unreadable() {
+    unreadable("claimed-string");
+}
+
+#[test]
+fn verdicts_are_utf8() {
+    fails_with("invalid-utf8", InvalidVerdict::NotUtf8.into());
+}
+
+#[test]
+fn codes_are_checked() {
+    fails_with("invalid-code", InvalidVerdict::Code(200).into());
+}
+
+#[test]
+fn nothing_is_smuggled_in_with_the_reason() {
+    let reason = "No\\r\\nX-Smuggled: 1".into();
+    fails_with("line-break", InvalidVerdict::Reason(reason).into());
+}
+
+#[test]
+fn header_fields_of_the_host_are_refused() {
+    let name = "Via".into();
+    fails_with(
+        "reserved-header",
+        InvalidVerdict::ReservedHeader(name).into(),
+    );
+}
+
+#[test]
+fn what_is_no_verdict_is_unreadable() {
+    unreadable("unknown-case");
+    unreadable("stray-pointer");
+    unreadable("odd-pointer");
+}
+
+#[test]
+fn texts_for_the_log_are_checked() {
+    let cause = "a text passed to the host is not UTF-8".into();
+    let function = Some("garbled".into());
+    fails_with("log-invalid", Failure::Trap { cause, function });
+    fails_with("log-huge", Failure::HostCall { limit: 64 << 10 });
+    traps_in("log-stray", "stray");
+    traps_in("log-level", "level");
+}
+
+#[test]
+fn memory_for_the_host_is_checked() {
+    traps_in("stray-realloc", "");
+    traps_in("odd-return-area", "stray");
+}
+
+#[test]
+fn the_host_is_not_called_while_it_asks_for_memory() {
+    let cause = "cannot leave component instance".into();
+    let function = Some("realloc".into());
+    fails_with("call-in-realloc", Failure::Trap { cause, function });
+}
+
+#[test]
+fn the_pool_can_be_used_up() {
+    let mut host = Host::with(Limits {
+        instances: 1,
+        ..Host::new().runtime.limits().clone()
+    });
+    let policy = host.load("reject");
+    let kept = policy.clone().with_reuse(true);
+    assert_eq!(host.ask(&kept, Request::invite()), Ok(unauthorised()));
+
+    let mut other = portcullis_policy::Evaluator::new();
+    let (_, outcome) = other.decide(&policy, &host.addresses, Request::invite());
+
+    assert!(matches!(outcome, Err(Failure::Exhausted(_))), "{outcome:?}");
+    assert_eq!(host.ask(&kept, Request::invite()), Ok(unauthorised()));
+}
+
+#[test]
+fn a_kept_sandbox_ends_with_its_first_failure() {
+    let mut host = Host::hasty();
+    let policy = host.load("loop-with-body").with_reuse(true);
+    let with_body = Request {
+        body_length: 1,
+        ..Request::invite()
+    };
+
+    for _ in 0..2 {
+        assert_eq!(host.ask(&policy, Request::invite()), Ok(unauthorised()));
+        let failed = host.ask(&policy, with_body.clone());
+        assert!(matches!(failed, Err(Failure::Timeout { .. })));
+    }
+    assert_eq!(host.runtime.pool_use().live, 0);
+}
+
+/// Both forms of the guest fail like this.
+fn fails_with(name: &str, expected: Failure) {
+    for failure in fails(&mut Host::new(), name) {
+        assert_eq!(failure, expected);
+    }
+}
+
+fn unreadable(name: &str) {
+    for failure in fails(&mut Host::new(), name) {
+        let unreadable = matches!(
+            failure,
+            Failure::InvalidVerdict(InvalidVerdict::Unreadable(_))
+        );
+        assert!(unreadable, "{name}: {failure}");
+    }
+}
+
+/// Both forms of the guest trap in this function; "" for whichever.
+fn traps_in(name: &str, expected: &str) {
+    for failure in fails(&mut Host::new(), name) {
+        let Failure::Trap { function, .. } = &failure else {
+            panic!("{name}: {failure}");
+        };
+        let function = function.as_deref().unwrap_or_default();
+        assert!(expected.is_empty() || function == expected, "{failure}");
+    }
+}
+
+/// The failures of both forms of the guest, module and component, on a request with a body. A good policy answers after each,
+/// on the same evaluator and from the same pool.
+fn fails(host: &mut Host, name: &str) -> [Failure; 2] {
+    let good = host.load("reject");
+    let module = guest(name);
+    let request = Request {
+        body_length: 1,
+        ..Request::invite()
+    };
+    [module.clone(), component(&module)].map(|bytes| {
+        let policy = host.runtime.load(name, &bytes).unwrap();
+        let failure = host.ask(&policy, request.clone()).unwrap_err();
+        assert_eq!(host.ask(&good, request.clone()), Ok(unauthorised()));
+        let again = host.ask(&policy, request.clone()).unwrap_err();
+        assert_eq!(failure, again, "{name}");
+        assert_eq!(host.runtime.pool_use().live, 0, "{name}");
+        failure
+    })
+}

@@ -1,0 +1,7 @@
+//! Policies from their files to their verdicts, good and hostile.
+
+mod hostile;
+mod interfaces;
+mod refusals;
+mod slot;
+mod support;

@@ -1,0 +1,8 @@
+;; Logs a line that is not UTF-8.
+(module
+  (import "portcullis:policy/log@0.1.0" "log" (func $log (param i32 i32 i32)))
+  (memory (export "memory") 1)
+  (data (i32.const 64) "\ff\fe")
+  (func $garbled (export "decide") (result i32)
+    (call $log (i32.const 2) (i32.const 64) (i32.const 2))
+    i32.const 16))
