@@ -2,8 +2,7 @@
 
 use std::panic;
 
-use crate::log::Level;
-use crate::{VERSION, Verdict, log};
+use crate::VERSION;
 
 pub(crate) use portcullis::policy::log::log;
 pub(crate) use portcullis::policy::permissions::{
@@ -20,8 +19,8 @@ wit_bindgen::generate!({
     pub_export_macro: true,
     default_bindings_module: "portcullis_sdk::guest",
     with: {
-        "portcullis:policy/types": crate::verdict,
-        "portcullis:policy/log/level": crate::log::Level,
+        "portcullis:policy/types@0.1.0": crate::verdict,
+        "portcullis:policy/log@0.1.0/level": crate::log::Level,
     },
 });
 
@@ -33,6 +32,6 @@ pub const SECTION: [u8; VERSION.len()] = match VERSION.as_bytes().first_chunk() 
 
 /// Calls the policy. A panic is an unexplained trap to the host, so its message goes to the log first.
 pub fn run(decide: fn() -> Verdict) -> Verdict {
-    panic::set_hook(Box::new(|panic| log::error!("policy {panic}")));
+    panic::set_hook(Box::new(|panic| crate::log::error!("policy {panic}")));
     decide()
 }

@@ -1,0 +1,67 @@
+//! `cargo xtask build`
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+
+use crate::process::{cargo, run as run_command};
+use crate::wasm;
+use crate::workspace::{Workspace, root};
+
+/// Build target/release/portcullis and target/policies/*.wasm
+///
+/// Policies are compiled by the Rust in use if it can (`rustup target add wasm32-unknown-unknown` is tried), else by Debian's
+/// packages rustc-web, cargo-web, rust-web-src and lld-19, which are installed when this runs as root. What is up to date is not
+/// built again.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Build the policies only
+    #[arg(long)]
+    policies: bool,
+}
+
+/// What a build leaves.
+pub(crate) struct Built {
+    pub(crate) portcullis: PathBuf,
+    pub(crate) policies: Vec<PathBuf>,
+}
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let workspace = Workspace::own()?;
+    let mut files = policies(&workspace)?;
+    if !args.policies {
+        files.insert(0, host(&workspace)?);
+    }
+    for file in files {
+        println!("{} ({} bytes)", file.display(), file.metadata()?.len());
+    }
+    Ok(())
+}
+
+/// The release build of everything that runs.
+pub(crate) fn all() -> Result<Built> {
+    let workspace = Workspace::own()?;
+    let policies = policies(&workspace)?;
+    Ok(Built {
+        portcullis: host(&workspace)?,
+        policies,
+    })
+}
+
+/// The policies of this repository, as .wasm files.
+pub(crate) fn policies(workspace: &Workspace) -> Result<Vec<PathBuf>> {
+    wasm::compile(
+        &workspace.policies().collect::<Vec<_>>(),
+        &workspace.target.join("policies"),
+    )
+}
+
+fn host(workspace: &Workspace) -> Result<PathBuf> {
+    run_command(cargo().current_dir(root()).args([
+        "build",
+        "--release",
+        "--package",
+        "portcullis",
+    ]))?;
+    Ok(workspace.target.join("release/portcullis"))
+}

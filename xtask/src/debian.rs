@@ -1,0 +1,160 @@
+//! Programs of others, installed on Debian when root, named elsewhere.
+
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Once;
+
+use anyhow::{Context, Result, bail};
+
+use crate::process::{capture, find, run};
+
+/// A program and the Debian package that brings it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Program {
+    pub(crate) name: &'static str,
+    pub(crate) package: &'static str,
+}
+
+/// Makes sure that programs are there.
+///
+/// # Errors
+/// If some are missing and can't be installed: the error names them and how to get them.
+pub(crate) fn require(programs: &[Program]) -> Result<()> {
+    let is_missing = |program: &&Program| find(program.name).is_none();
+    let missing: Vec<_> = programs.iter().filter(is_missing).copied().collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+
+    let names = list(missing.iter().map(|program| program.name));
+    let packages: Vec<_> = unique(missing.iter().map(|program| program.package));
+    if !can_install() {
+        bail!(
+            "{names}: not found. On Debian: `{}` (or run this command as root, which does it by itself)",
+            install_line(&packages)
+        );
+    }
+    install(&packages)
+        .with_context(|| format!("{names}: not found, and could not be installed"))?;
+    match missing.iter().find(is_missing) {
+        Some(Program { name, package }) => {
+            bail!("package {package} is installed, but brought no {name}")
+        }
+        None => Ok(()),
+    }
+}
+
+/// True if this is a Debian, or a relative, and we may install packages.
+pub(crate) fn can_install() -> bool {
+    find("apt-get").is_some() && is_root()
+}
+
+/// Installs packages without asking, without removing any, and without starting services.
+pub(crate) fn install(packages: &[&str]) -> Result<()> {
+    static UPDATE: Once = Once::new();
+    // What is known already may do: offline, or with a mirror that lacks an index, the installation tells what is wrong.
+    UPDATE.call_once(|| {
+        if let Err(error) = run(apt_get().arg("update")) {
+            eprintln!("warning: {error:#}");
+        }
+    });
+
+    let _quiet = NoServices::new()?;
+    run(apt_get()
+        .args(["--yes", "--no-install-recommends", "--no-remove", "install"])
+        .args(packages))
+}
+
+/// True if all packages are installed.
+pub(crate) fn are_installed(packages: &[&str]) -> bool {
+    let mut query = Command::new("dpkg-query");
+    query
+        .args(["--show", "--showformat=${db:Status-Status}\n"])
+        .args(packages);
+    capture(&mut query).is_ok_and(|states| states.lines().all(|state| state == "installed"))
+}
+
+/// What to type to get packages.
+pub(crate) fn install_line(packages: &[&str]) -> String {
+    format!("apt-get install {}", packages.join(" "))
+}
+
+fn apt_get() -> Command {
+    let mut command = Command::new("apt-get");
+    command
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .args(["--quiet", "--option=Dpkg::Use-Pty=0"]);
+    command
+}
+
+fn is_root() -> bool {
+    capture(Command::new("id").arg("-u")).is_ok_and(|id| id.trim() == "0")
+}
+
+fn unique<'a>(items: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
+    let mut items: Vec<_> = items.collect();
+    items.sort_unstable();
+    items.dedup();
+    items
+}
+
+fn list<'a>(items: impl Iterator<Item = &'a str>) -> String {
+    items.collect::<Vec<_>>().join(", ")
+}
+
+/// While it lives, packages do not start their services. A rule that someone else made stays.
+struct NoServices {
+    ours: bool,
+}
+
+impl NoServices {
+    fn new() -> Result<Self> {
+        if Path::new(RULE).exists() {
+            return Ok(Self { ours: false });
+        }
+        let guard = Self { ours: true };
+        fs::write(RULE, "#!/bin/sh\nexit 101\n").with_context(|| format!("cannot write {RULE}"))?;
+        File::open(RULE)?.set_permissions(Permissions::from_mode(0o755))?;
+        Ok(guard)
+    }
+}
+
+impl Drop for NoServices {
+    fn drop(&mut self) {
+        if self.ours
+            && let Err(error) = fs::remove_file(RULE)
+        {
+            eprintln!(
+                "warning: cannot remove {RULE}, which keeps packages from starting their services: {error}"
+            );
+        }
+    }
+}
+
+const RULE: &str = "/usr/sbin/policy-rc.d";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_there_is_not_installed() {
+        require(&[Program {
+            name: "sh",
+            package: "no-such-package",
+        }])
+        .expect("sh is there");
+    }
+
+    #[test]
+    fn unknown_packages_are_not_installed() {
+        assert!(!are_installed(&["no-such-package-anywhere"]));
+    }
+
+    #[test]
+    fn a_package_is_named_once() {
+        assert_eq!(unique(["b", "a", "b"].into_iter()), ["a", "b"]);
+    }
+}

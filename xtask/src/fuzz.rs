@@ -1,0 +1,120 @@
+//! `cargo xtask fuzz`
+
+use std::env;
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::process::{capture, cargo, run as run_command};
+use crate::workspace::{Workspace, root};
+
+/// Run a fuzz target
+///
+/// Works with the stable compiler: the targets are built with coverage counters, but without a sanitizer. New inputs are kept in
+/// host/sip/fuzz/target/corpus/TARGET; an input that breaks the target is written to host/sip/fuzz/artifacts.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The target; `cargo xtask fuzz list` shows them
+    target: String,
+    /// How long to run it
+    #[arg(long, value_name = "N", default_value_t = 60)]
+    seconds: u32,
+    /// Further arguments for libFuzzer, for example a crashing input
+    #[arg(last = true)]
+    further: Vec<String>,
+}
+
+/// The coverage that libFuzzer wants.
+const FLAGS: [&str; 6] = [
+    "-Cpasses=sancov-module",
+    "-Cllvm-args=-sanitizer-coverage-level=4",
+    "-Cllvm-args=-sanitizer-coverage-inline-8bit-counters",
+    "-Cllvm-args=-sanitizer-coverage-pc-table",
+    "-Cllvm-args=-sanitizer-coverage-trace-compares",
+    "-Ccodegen-units=1",
+];
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let targets = targets()?;
+    if args.target == "list" {
+        println!("{}", targets.join("\n"));
+        return Ok(());
+    }
+    if !targets.contains(&args.target) {
+        bail!(
+            "there is no fuzz target {}, but {}",
+            args.target,
+            targets.join(", ")
+        );
+    }
+    fuzz(&args.target, args.seconds, &args.further)
+}
+
+/// Where the fuzz targets are: a workspace of their own.
+pub(crate) fn folder() -> PathBuf {
+    root().join("host/sip/fuzz")
+}
+
+/// The names of all targets.
+pub(crate) fn targets() -> Result<Vec<String>> {
+    let workspace = Workspace::of(&folder().join("Cargo.toml"))?;
+    Ok(workspace
+        .packages
+        .iter()
+        .flat_map(|package| package.programs())
+        .collect())
+}
+
+/// Builds a target and runs it.
+pub(crate) fn fuzz(target: &str, seconds: u32, further: &[String]) -> Result<()> {
+    let triple = host_triple()?;
+    let built = folder().join("target");
+    let mut build = cargo();
+    build
+        .env("CARGO_ENCODED_RUSTFLAGS", FLAGS.join("\x1f"))
+        // With a target of its own, build scripts and procedural macros do without the flags.
+        .args([
+            "build",
+            "--release",
+            "--locked",
+            "--bin",
+            target,
+            "--target",
+            &triple,
+            "--manifest-path",
+        ])
+        .arg(folder().join("Cargo.toml"))
+        .arg("--target-dir")
+        .arg(&built);
+    run_command(&mut build)?;
+
+    let corpus = built.join("corpus").join(target);
+    let artifacts = folder().join("artifacts");
+    for folder in [&corpus, &artifacts] {
+        fs::create_dir_all(folder)
+            .with_context(|| format!("cannot create {}", folder.display()))?;
+    }
+    let mut run = Command::new(built.join(triple).join("release").join(target));
+    run.args(["-max_len=2048", "-timeout=5", "-print_final_stats=1"])
+        .arg(format!("-max_total_time={seconds}"))
+        .arg(format!("-dict={}", folder().join("sip.dict").display()))
+        .arg(format!(
+            "-artifact_prefix={}/{target}-",
+            artifacts.display()
+        ));
+    if further.is_empty() {
+        // What is found grows in the first; the seeds in the second are only read.
+        run.arg(corpus).arg(folder().join("corpus").join(target));
+    }
+    run_command(run.args(further))
+}
+
+fn host_triple() -> Result<String> {
+    let rustc = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let version = capture(Command::new(rustc).arg("-vV"))?;
+    let host = version.lines().find_map(|line| line.strip_prefix("host: "));
+    host.map(str::to_owned)
+        .context("rustc -vV does not name its host")
+}

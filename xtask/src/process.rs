@@ -1,0 +1,108 @@
+//! Other programs: found, shown, run to their end.
+
+use std::env;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use anyhow::{Context, Result, bail};
+
+/// The cargo that runs this program.
+pub(crate) fn cargo() -> Command {
+    Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+}
+
+/// Shows the command, runs it, and makes an error of a failure.
+pub(crate) fn run(command: &mut Command) -> Result<()> {
+    eprintln!("$ {}", show(command));
+    let status = command.status().with_context(|| cannot_start(command))?;
+    if !status.success() {
+        bail!("`{}` failed ({status})", show(command));
+    }
+    Ok(())
+}
+
+/// Runs the command without showing it; what it printed, or an error that has it all.
+pub(crate) fn capture(command: &mut Command) -> Result<String> {
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = command.output().with_context(|| cannot_start(command))?;
+    if !status.success() {
+        bail!(
+            "`{}` failed ({status}): {}",
+            show(command),
+            String::from_utf8_lossy(&stderr).trim_end()
+        );
+    }
+    Ok(String::from_utf8_lossy(&stdout).into_owned())
+}
+
+/// Where a program is: on the path, or where servers are although a user's path may lack it.
+pub(crate) fn find(program: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path)
+        .chain(["/usr/sbin", "/usr/local/sbin", "/sbin"].map(PathBuf::from))
+        .map(|folder| folder.join(program))
+        .find(|file| is_program(file))
+}
+
+/// A file that someone may execute.
+pub(crate) fn is_program(file: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+
+    file.metadata()
+        .is_ok_and(|data| data.is_file() && data.permissions().mode() & 0o111 != 0)
+}
+
+/// The command as one could type it.
+pub(crate) fn show(command: &Command) -> String {
+    let words = [command.get_program()]
+        .into_iter()
+        .chain(command.get_args());
+    words.map(quote).collect::<Vec<_>>().join(" ")
+}
+
+fn quote(word: &OsStr) -> String {
+    let word = word.to_string_lossy();
+    let is_plain = |c: char| c.is_alphanumeric() || "-_=+./,:@%".contains(c);
+    if !word.is_empty() && word.chars().all(is_plain) {
+        return word.into_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+fn cannot_start(command: &Command) -> String {
+    format!("cannot start `{}`", show(command))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_are_shown_as_typed() {
+        let mut command = Command::new("echo");
+        command.args(["-a", "two words", "", "it's", "--x=/y"]);
+
+        assert_eq!(show(&command), r"echo -a 'two words' '' 'it'\''s' --x=/y");
+    }
+
+    #[test]
+    fn failures_tell_what_was_said() {
+        let error = capture(Command::new("sh").args(["-c", "echo no good >&2; exit 3"]))
+            .expect_err("it fails");
+
+        assert!(
+            format!("{error:#}").ends_with("failed (exit status: 3): no good"),
+            "{error:#}"
+        );
+    }
+
+    #[test]
+    fn programs_are_found() {
+        assert!(find("sh").is_some_and(|file| file.ends_with("sh")));
+        assert_eq!(find("no-such-program-anywhere"), None);
+    }
+}

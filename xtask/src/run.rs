@@ -1,0 +1,227 @@
+//! `cargo xtask run`
+
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::unix::process::{CommandExt, parent_id};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use crate::build::{self, Built};
+use crate::process::run as run_command;
+use crate::workspace::Workspace;
+
+/// Build, then serve the page's policy and address groups on this machine, and print how to try it
+///
+/// Configuration and table (embedded SQLite) are kept in target/run; delete that folder to start over. What the policy relays is
+/// answered with 200 by a small user agent that runs as long as the host does. Ctrl-C ends both.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The address to serve SIP on
+    #[arg(long, value_name = "ADDRESS", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
+    listen: IpAddr,
+    /// The port to serve SIP on, UDP and TCP
+    #[arg(long, default_value_t = 5060)]
+    port: u16,
+    /// The port on 127.0.0.1 of the user agent behind the host
+    #[arg(long, value_name = "PORT", default_value_t = 5080)]
+    answer_port: u16,
+    /// The port on 127.0.0.1 of the control interface
+    #[arg(long, value_name = "PORT", default_value_t = 8060)]
+    control_port: u16,
+}
+
+/// Answers what the host relays, as long as the host lives.
+#[derive(Debug, clap::Args)]
+pub(crate) struct CompanionArgs {
+    portcullis: PathBuf,
+    listen: SocketAddr,
+}
+
+/// The rows of the page in `kamctl`'s order: group, address, mask, port, tag. The last is ours, to have someone to call.
+const ROWS: [[&str; 5]; 3] = [
+    ["250", "10.8.203.139", "32", "5060", "TestServer"],
+    ["200", "192.168.1.0", "24", "5060", "OfficeSubnet"],
+    ["200", "127.0.0.0", "29", "0", "Loopback"],
+];
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let Built {
+        portcullis,
+        policies,
+    } = build::all()?;
+    let folder = Workspace::own()?.target.join("run");
+    fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    let policy = policies
+        .iter()
+        .find(|file| file.ends_with("address-acl.wasm"))
+        .context("there is no address-acl")?;
+
+    let database = folder.join("portcullis.db");
+    let config = folder.join("portcullis.toml");
+    let text = configuration(args, policy, &database);
+    fs::write(&config, text).with_context(|| format!("cannot write {}", config.display()))?;
+    if !database.exists() {
+        fill(&portcullis, &config)?;
+    }
+
+    answer(&portcullis, args.answer())?;
+    println!("{}", how_to_try(args, &portcullis, &config));
+    let error = Command::new(&portcullis)
+        .arg("serve")
+        .arg("--config")
+        .arg(&config)
+        .exec();
+    Err(error).with_context(|| format!("cannot start {}", portcullis.display()))
+}
+
+pub(crate) fn companion(args: &CompanionArgs) -> Result<()> {
+    let host = parent_id();
+    let mut child = Command::new(&args.portcullis)
+        .arg("answer")
+        .arg(args.listen.to_string())
+        .spawn()
+        .with_context(|| format!("cannot start {}", args.portcullis.display()))?;
+    while child.try_wait()?.is_none() {
+        if parent_id() != host {
+            child.kill()?;
+        }
+        thread::sleep(Duration::from_millis(200));
+    }
+    Ok(())
+}
+
+impl Args {
+    fn sip(&self) -> SocketAddr {
+        SocketAddr::new(self.listen, self.port)
+    }
+
+    fn answer(&self) -> SocketAddr {
+        SocketAddr::from((Ipv4Addr::LOCALHOST, self.answer_port))
+    }
+
+    fn control(&self) -> SocketAddr {
+        SocketAddr::from((Ipv4Addr::LOCALHOST, self.control_port))
+    }
+}
+
+fn configuration(args: &Args, policy: &Path, database: &Path) -> String {
+    let (sip, control, answer) = (args.sip(), args.control(), args.answer());
+    let (policy, database) = (policy.display(), database.display());
+    format!(
+        r#"# Written by `cargo xtask run`, anew with every start.
+workers = 1
+listen = ["udp:{sip}", "tcp:{sip}"]
+
+[database]
+url = "sqlite:{database}"
+
+[policy]
+file = "{policy}"
+
+[relay]
+next-hop = "sip:{answer}"
+
+[control]
+listen = "{control}"
+"#
+    )
+}
+
+/// Puts the page's rows into a new table, with the command that an operator would type.
+fn fill(portcullis: &Path, config: &Path) -> Result<()> {
+    for row in ROWS {
+        run_command(
+            Command::new(portcullis)
+                .arg("--config")
+                .arg(config)
+                .args(["address", "add"])
+                .args(row),
+        )?;
+    }
+    Ok(())
+}
+
+/// Starts the user agent behind the host. This process becomes the host; only another one can see that it has ended.
+fn answer(portcullis: &Path, listen: SocketAddr) -> Result<()> {
+    let this = std::env::current_exe().context("cannot find this program")?;
+    let mut companion = Command::new(this);
+    companion
+        .arg("companion")
+        .arg(portcullis)
+        .arg(listen.to_string());
+    companion
+        .stdin(Stdio::null())
+        .spawn()
+        .context("cannot start the user agent behind the host")?;
+    Ok(())
+}
+
+fn how_to_try(args: &Args, portcullis: &Path, config: &Path) -> String {
+    let sip = args.sip();
+    let (program, config) = (show(portcullis), show(config));
+    format!(
+        "
+Portcullis serves {sip}, UDP and TCP, with the policy policies/address-acl and these rows:
+
+    portcullis --config {config} address show
+
+To try it, in another terminal:
+
+    portcullis probe sip:bob@{sip} --from 127.0.0.1
+        a source in group 200: relayed, and answered 200 by the user agent behind the host
+    portcullis probe sip:bob@{sip} --from 127.0.0.9
+        a source in no group: 401 Address not authorised
+    portcullis probe sip:bob@{sip} --from 127.0.0.9 --method INVITE --tcp
+        the same with a call over TCP
+    sipsak -vv -s sip:bob@{sip}
+        the first with sipsak
+    portcullis --config {config} address add 200 127.0.0.9
+        now the second is answered 200 within a second, too
+
+portcullis is {program}. After a change of the policy's source, `cargo xtask build --policies` is all it takes.
+Ctrl-C ends it.
+"
+    )
+}
+
+/// The path as one would type it here.
+fn show(path: &Path) -> String {
+    let here = std::env::current_dir().unwrap_or_default();
+    path.strip_prefix(&here)
+        .unwrap_or(path)
+        .display()
+        .to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_configuration_says_what_was_asked_for() {
+        let args = Args {
+            listen: "::1".parse().expect("an address"),
+            port: 5070,
+            answer_port: 5081,
+            control_port: 8061,
+        };
+        let text = configuration(&args, Path::new("/p/acl.wasm"), Path::new("/d/p.db"));
+
+        for line in [
+            r#"listen = ["udp:[::1]:5070", "tcp:[::1]:5070"]"#,
+            r#"url = "sqlite:/d/p.db""#,
+            r#"file = "/p/acl.wasm""#,
+            r#"next-hop = "sip:127.0.0.1:5081""#,
+            r#"listen = "127.0.0.1:8061""#,
+        ] {
+            assert!(
+                text.lines().any(|other| other == line),
+                "{line} is missing in\n{text}"
+            );
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! A row of steps, told as they go and summed up at the end.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+
+/// What has been done so far.
+#[derive(Debug, Default)]
+pub(crate) struct Steps {
+    passed: Vec<(&'static str, Duration)>,
+    failed: Option<(&'static str, Duration)>,
+    left_out: Vec<String>,
+}
+
+impl Steps {
+    /// Does a step; none is done behind one that has failed.
+    pub(crate) fn step(&mut self, name: &'static str, work: impl FnOnce() -> Result<()>) {
+        if self.failed.is_some() {
+            return;
+        }
+        eprintln!("\n== {name}");
+        let began = Instant::now();
+        let done = work();
+        let took = began.elapsed();
+        match done {
+            Ok(()) => self.passed.push((name, took)),
+            Err(error) => {
+                eprintln!("error: {error:#}");
+                self.failed = Some((name, took));
+            }
+        }
+    }
+
+    /// Notes something that is not done, for the end.
+    pub(crate) fn leave_out(&mut self, what: impl Into<String>) {
+        self.left_out.push(what.into());
+    }
+
+    /// Prints the summary, whose last line is `N passed, N failed`.
+    ///
+    /// # Errors
+    /// If a step has failed.
+    pub(crate) fn finish(self) -> Result<()> {
+        println!("\n{}", self.summary());
+        match self.failed {
+            Some((name, _)) => bail!("step `{name}` failed"),
+            None => Ok(()),
+        }
+    }
+
+    fn summary(&self) -> String {
+        let line = |word: &str, (name, took): &(&str, Duration)| {
+            format!("{word:<8}{:>7.1} s  {name}\n", took.as_secs_f64())
+        };
+        let mut text = String::new();
+        text.extend(self.passed.iter().map(|step| line("passed", step)));
+        text.extend(self.failed.iter().map(|step| line("FAILED", step)));
+        text.extend(
+            self.left_out
+                .iter()
+                .map(|what| format!("left out: {what}\n")),
+        );
+        text + &format!(
+            "{} passed, {} failed",
+            self.passed.len(),
+            u8::from(self.failed.is_some())
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_ends_the_row() {
+        let mut steps = Steps::default();
+        let mut done = Vec::new();
+        steps.step("one", || {
+            done.push(1);
+            Ok(())
+        });
+        steps.step("two", || bail!("no"));
+        steps.step("three", || {
+            done.push(3);
+            Ok(())
+        });
+
+        assert_eq!(done, [1]);
+        let summary = steps.summary();
+        assert!(summary.ends_with("s  two\n1 passed, 1 failed"), "{summary}");
+        assert_eq!(
+            steps.finish().expect_err("two failed").to_string(),
+            "step `two` failed"
+        );
+    }
+
+    #[test]
+    fn what_was_left_out_is_told() {
+        let mut steps = Steps::default();
+        steps.step("one", || Ok(()));
+        steps.leave_out("two, as asked");
+
+        let summary = steps.summary();
+        assert!(
+            summary.ends_with("s  one\nleft out: two, as asked\n1 passed, 0 failed"),
+            "{summary}"
+        );
+        assert!(steps.finish().is_ok());
+    }
+}

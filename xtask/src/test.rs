@@ -1,0 +1,178 @@
+//! `cargo xtask test`
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::Result;
+
+use crate::debian::{self, Program};
+use crate::process::{cargo, find, run as run_command};
+use crate::steps::Steps;
+use crate::workspace::{Workspace, root};
+use crate::{build, fuzz};
+
+/// Run every check and test there is
+///
+/// In this order: format, lints, documentation, the policies compiled to Wasm, unit and property tests (with those that need a
+/// MariaDB), documentation tests, end-to-end tests with MariaDB, SIPp, sipsak and kamctl, and a short run of each fuzz target.
+/// The programs of others are installed when this runs as root on Debian; elsewhere it says what is missing and fails. The first
+/// failing step ends the run and is named; the last line of output is `N passed, N failed`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Leave out the tests that need MariaDB, SIPp, sipsak or kamctl
+    #[arg(long)]
+    without_peers: bool,
+    /// How long to run each fuzz target; 0 leaves them out
+    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
+    fuzz_seconds: u32,
+}
+
+/// What the tests need that is not ours.
+const PEERS: [Program; 6] = [
+    Program {
+        name: "mariadbd",
+        package: "mariadb-server",
+    },
+    Program {
+        name: "mariadb-install-db",
+        package: "mariadb-server",
+    },
+    Program {
+        name: "mariadb",
+        package: "mariadb-client",
+    },
+    Program {
+        name: "sipp",
+        package: "sip-tester",
+    },
+    Program {
+        name: "sipsak",
+        package: "sipsak",
+    },
+    Program {
+        name: "kamctl",
+        package: "kamailio",
+    },
+];
+
+/// The crate with the end-to-end tests.
+const END_TO_END: &str = "portcullis-tests";
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let workspace = Workspace::own()?;
+    let mut steps = Steps::default();
+
+    steps.step("format", || check_format(&workspace));
+    steps.step("lints", || {
+        cargo_in_root(&[
+            "clippy",
+            "--workspace",
+            "--all-targets",
+            "--",
+            "--deny",
+            "warnings",
+        ])
+    });
+    steps.step("documentation", || {
+        let mut doc = cargo();
+        doc.current_dir(root())
+            .env("RUSTDOCFLAGS", "--deny warnings");
+        run_command(doc.args(["doc", "--workspace", "--no-deps"]))
+    });
+    steps.step("policies", || build::policies(&workspace).map(drop));
+    if args.without_peers {
+        steps.leave_out("tests with MariaDB, SIPp, sipsak and kamctl (--without-peers)");
+    } else {
+        steps.step("peers", || debian::require(&PEERS));
+    }
+    steps.step("unit tests", || {
+        run_command(&mut tests(&workspace, args, false))
+    });
+    steps.step("documentation tests", || {
+        cargo_in_root(&["test", "--workspace", "--doc"])
+    });
+    steps.step("host binary", || {
+        cargo_in_root(&["build", "--package", "portcullis"])
+    });
+    steps.step("end-to-end tests", || {
+        run_command(&mut tests(&workspace, args, true))
+    });
+    fuzz_all(&mut steps, args);
+
+    steps.finish()
+}
+
+fn check_format(workspace: &Workspace) -> Result<()> {
+    cargo_in_root(&["fmt", "--all", "--check"])?;
+    // The fuzz targets are a workspace of their own.
+    let manifest = fuzz::folder().join("Cargo.toml");
+    if workspace
+        .packages
+        .iter()
+        .all(|package| package.manifest_path != manifest)
+        && manifest.is_file()
+    {
+        let mut format = cargo();
+        run_command(
+            format
+                .args(["fmt", "--check", "--manifest-path"])
+                .arg(manifest),
+        )?;
+    }
+    Ok(())
+}
+
+/// The end-to-end tests, or all others.
+fn tests(workspace: &Workspace, args: &Args, end_to_end: bool) -> Command {
+    let has_nextest = find("cargo-nextest").is_some();
+    let mut command = cargo();
+    command
+        .current_dir(root())
+        .args(if has_nextest {
+            &["nextest", "run"][..]
+        } else {
+            &["test"]
+        })
+        .args(if end_to_end {
+            &["--package", END_TO_END][..]
+        } else {
+            &["--workspace", "--exclude", END_TO_END]
+        })
+        .args(if has_nextest {
+            &["--no-fail-fast"][..]
+        } else {
+            &["--no-fail-fast", "--lib", "--bins", "--tests"]
+        });
+    if args.without_peers {
+        // Tests that need programs of others have names that say so.
+        command.args(if has_nextest {
+            ["--filter-expr", "not test(peers_)"]
+        } else {
+            ["--", "--skip=peers_"]
+        });
+    }
+    command
+        .env("PORTCULLIS_BIN", binary(workspace))
+        .env("PORTCULLIS_POLICIES", workspace.target.join("policies"));
+    command
+}
+
+fn binary(workspace: &Workspace) -> std::path::PathBuf {
+    workspace.target.join("debug").join(Path::new("portcullis"))
+}
+
+fn fuzz_all(steps: &mut Steps, args: &Args) {
+    if args.fuzz_seconds == 0 {
+        steps.leave_out("fuzz targets (--fuzz-seconds 0)");
+        return;
+    }
+    steps.step("fuzz targets", || {
+        fuzz::targets()?
+            .iter()
+            .try_for_each(|target| fuzz::fuzz(target, args.fuzz_seconds, &[]))
+    });
+}
+
+fn cargo_in_root(args: &[&str]) -> Result<()> {
+    run_command(cargo().current_dir(root()).args(args))
+}

@@ -1,0 +1,116 @@
+//! What cargo knows of a crate and its workspace.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use serde::Deserialize;
+
+use crate::process::{capture, cargo};
+
+/// The repository that this program belongs to.
+pub(crate) fn root() -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.parent().unwrap_or(here).to_owned()
+}
+
+/// A workspace, or a crate that is one by itself.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Workspace {
+    pub(crate) packages: Vec<Package>,
+    /// Where cargo puts what it builds.
+    #[serde(rename = "target_directory")]
+    pub(crate) target: PathBuf,
+}
+
+/// One crate.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Package {
+    pub(crate) name: String,
+    pub(crate) manifest_path: PathBuf,
+    targets: Vec<Target>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Target {
+    name: String,
+    kind: Vec<String>,
+    crate_types: Vec<String>,
+}
+
+impl Workspace {
+    /// The workspace of this repository.
+    pub(crate) fn own() -> Result<Self> {
+        Self::of(&root().join("Cargo.toml"))
+    }
+
+    /// The workspace that the crate with this manifest belongs to.
+    pub(crate) fn of(manifest: &Path) -> Result<Self> {
+        let mut metadata = cargo();
+        metadata
+            .args([
+                "metadata",
+                "--format-version=1",
+                "--no-deps",
+                "--manifest-path",
+            ])
+            .arg(manifest);
+        serde_json::from_str(&capture(&mut metadata)?)
+            .context("cargo metadata did not answer as expected")
+    }
+
+    /// The policies of this repository.
+    pub(crate) fn policies(&self) -> impl Iterator<Item = &Package> {
+        let folder = root().join("policies");
+        self.packages.iter().filter(move |package| {
+            package.manifest_path.starts_with(&folder) && package.library().is_some()
+        })
+    }
+}
+
+impl Package {
+    /// The file name of the dynamic library, without its extension; none if the crate is not built as one.
+    pub(crate) fn library(&self) -> Option<String> {
+        let target = self
+            .targets
+            .iter()
+            .find(|target| target.crate_types.iter().any(|kind| kind == "cdylib"))?;
+        Some(target.name.replace('-', "_"))
+    }
+
+    /// The names of its programs.
+    pub(crate) fn programs(&self) -> impl Iterator<Item = String> {
+        self.targets
+            .iter()
+            .filter(|target| target.kind == ["bin"])
+            .map(|target| target.name.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bundled_policies_are_found() {
+        let workspace = Workspace::own().expect("cargo metadata works");
+        let policies: Vec<_> = workspace
+            .policies()
+            .map(|package| package.name.as_str())
+            .collect();
+
+        assert!(policies.contains(&"address-acl"), "{policies:?}");
+        assert!(policies.contains(&"observe"), "{policies:?}");
+        assert!(!policies.contains(&"portcullis-sdk"), "{policies:?}");
+    }
+
+    #[test]
+    fn libraries_are_named_as_rustc_names_them() {
+        let package: Package = serde_json::from_str(
+            r#"{"name": "my-policy", "manifest_path": "/x/Cargo.toml",
+                "targets": [{"name": "my-policy", "kind": ["cdylib", "rlib"], "crate_types": ["cdylib", "rlib"]}]}"#,
+        )
+        .expect("a package");
+
+        assert_eq!(package.library().as_deref(), Some("my_policy"));
+    }
+}
