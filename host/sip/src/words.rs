@@ -1,5 +1,7 @@
 //! Searches over eight bytes at a time, for what is too near to be worth a call.
 
+use memchr::memchr2;
+
 /// The first space, control character or `end` in `bytes`; DEL does not count as a control here.
 #[inline]
 pub(crate) fn find_end(bytes: &[u8], end: u8) -> Option<usize> {
@@ -15,10 +17,31 @@ pub(crate) fn find_end(bytes: &[u8], end: u8) -> Option<usize> {
     Some(words.len() * 8 + at)
 }
 
+/// The first CR or LF. Lines are short as a rule, so the first words are looked at in place.
+#[inline]
+pub(crate) fn find_line_end(bytes: &[u8]) -> Option<usize> {
+    let (words, _) = bytes.as_chunks::<8>();
+    let mut at = 0;
+    for word in words.iter().take(NEAR_WORDS) {
+        let ends = bytes_below(u64::from_le_bytes(*word), b'\r' + 1);
+        if ends != 0 {
+            at += ends.trailing_zeros() as usize / 8;
+            if matches!(bytes.get(at), Some(b'\r' | b'\n')) {
+                return Some(at);
+            }
+            break;
+        }
+        at += 8;
+    }
+    memchr2(b'\r', b'\n', bytes.get(at..)?).map(|found| at + found)
+}
+
 /// The top bit of each byte below `limit`, which is at most 128; only the lowest one is sure.
 const fn bytes_below(word: u64, limit: u8) -> u64 {
     word.wrapping_sub(every_byte(limit)) & !word & every_byte(0x80)
 }
+
+const NEAR_WORDS: usize = 8;
 
 const fn every_byte(byte: u8) -> u64 {
     u64::from_ne_bytes([byte; 8])
@@ -38,6 +61,14 @@ mod tests {
         ) {
             let single = bytes.iter().position(|&byte| byte == end || byte <= b' ');
             prop_assert_eq!(find_end(&bytes, end), single);
+        }
+
+        #[test]
+        fn line_ends_near_and_far_are_found(
+            bytes in prop::collection::vec(prop_oneof![20 => 0x20u8..=0xff, 1 => 0x08u8..=0x0f], 0..120),
+        ) {
+            let single = bytes.iter().position(|byte| matches!(byte, b'\r' | b'\n'));
+            prop_assert_eq!(find_line_end(&bytes), single);
         }
     }
 }

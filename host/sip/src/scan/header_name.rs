@@ -103,6 +103,7 @@ header_names! {
 
 impl HeaderName {
     /// Looks a name up as it stands on the wire, without the space that may precede the colon.
+    #[inline]
     pub fn of(raw: &[u8]) -> Self {
         let (Some(&first), Some(&last)) = (raw.first(), raw.last()) else {
             return Self::Other;

@@ -1,8 +1,6 @@
 //! Line ends and folding, shared by the scanner and the stream framer.
 
-use memchr::memchr2;
-
-use crate::words::find_end;
+use crate::words::{find_end, find_line_end};
 
 /// How the lines of a message end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,7 +43,7 @@ pub(crate) fn line_break(
     let mut odd = None;
     let mut at = from;
     loop {
-        let end = at + memchr2(b'\r', b'\n', bytes.get(at..)?)?;
+        let end = at + find_line_end(bytes.get(at..)?)?;
         let (kind, next) = if bytes[end] == b'\n' {
             (LineEnd::Lf, end + 1)
         } else {
@@ -104,6 +102,7 @@ pub(crate) fn raw_header(bytes: &[u8], at: usize, expected: LineEnd) -> Option<R
 
 /// The ends of the name and of the space that may stand between it and the colon (RFC 3261 §25.1
 /// HCOLON).
+#[inline]
 fn name(line: &[u8]) -> Option<(usize, usize)> {
     let end = find_end(line, b':')?;
     let mut colon = end;
@@ -116,7 +115,7 @@ fn name(line: &[u8]) -> Option<(usize, usize)> {
 /// The end of the header that goes on at `from`: behind the first line that no folded line follows.
 #[inline]
 fn header_break(bytes: &[u8], from: usize, expected: LineEnd) -> Option<LineBreak> {
-    let end = from + memchr2(b'\r', b'\n', bytes.get(from..)?)?;
+    let end = from + find_line_end(bytes.get(from..)?)?;
     if expected == LineEnd::CrLf
         && let Some([b'\r', b'\n', next, ..]) = bytes.get(end..)
         && !matches!(next, b' ' | b'\t')

@@ -142,6 +142,7 @@ impl<'a> Scanner<'a, '_> {
 
     /// Reads the header at `at`; tells where the next line starts, or `None` when the bytes stop
     /// before.
+    #[inline]
     fn header(&mut self, at: usize) -> Option<usize> {
         let raw = raw_header(self.bytes, at, self.index.line_end)?;
         let next = raw.end.next;
@@ -254,6 +255,8 @@ impl<'a> Scanner<'a, '_> {
     }
 
     /// Keeps the first fault.
+    #[cold]
+    #[inline(never)]
     fn note(&mut self, fault: Fault, offset: usize) {
         self.fault.get_or_insert(ScanError { fault, offset });
     }
