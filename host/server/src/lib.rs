@@ -5,7 +5,17 @@
 
 #![forbid(unsafe_code)]
 
+mod address_task;
+pub mod cli;
 pub mod config;
+pub mod control;
 pub mod logging;
 pub mod metrics;
+pub mod pipeline;
+pub mod policy_files;
+pub mod resolve;
+pub mod serve;
 pub mod shared;
+mod time;
+pub mod transport;
+pub mod worker;

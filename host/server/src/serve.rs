@@ -154,10 +154,8 @@ impl Host {
                 tracing::error!(%error, "the control port has ended");
             }
         });
-        tokio::spawn(address_task::watch(
-            Arc::clone(&self.shared.addresses),
-            until(stopping.clone()),
-        ));
+        let addresses = Arc::clone(&self.shared.addresses);
+        tokio::spawn(async move { addresses.watch().await });
         tokio::spawn(Arc::clone(&self.policy).watch());
         tokio::spawn(collect(Arc::clone(&self.policy)));
         tokio::spawn(

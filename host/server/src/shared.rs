@@ -1,5 +1,6 @@
 //! What all workers and the control side see. Everything in here is immutable, swapped whole, or a counter.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -12,6 +13,7 @@ use portcullis_sip::{Proxy, Routes};
 use crate::config::Config;
 use crate::metrics::WorkerCounters;
 use crate::pipeline::PolicyRequest;
+use crate::transport::Connections;
 
 /// The state of one running host. `serve` builds it once; every worker and the control side hold it in an `Arc`.
 pub struct Shared {
@@ -26,7 +28,9 @@ pub struct Shared {
     /// The proxy rules.
     pub proxy: Arc<Proxy>,
     /// Next hops and domains with their resolved addresses; a task replaces them as names resolve anew.
-    pub routes: ArcSwap<Routes>,
+    pub routes: Arc<ArcSwap<Routes>>,
+    /// The TCP connections of all workers.
+    pub connections: Arc<Connections>,
     /// One for each worker; worker `n` is the only writer of the `n`-th.
     pub counters: Vec<WorkerCounters>,
     /// When the host started.
@@ -40,4 +44,10 @@ pub struct Bound {
     pub transport: portcullis_sip::Transport,
     /// The address, with the port that was really bound.
     pub addr: SocketAddr,
+}
+
+impl fmt::Display for Bound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.transport.parameter(), self.addr)
+    }
 }

@@ -1,6 +1,6 @@
 //! Times as people and programs read them.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// RFC 3339 in UTC, whole seconds: `2024-02-29T12:00:00Z`. Times before 1970 are shown as 1970.
 pub(crate) fn rfc3339(time: SystemTime) -> String {
@@ -10,18 +10,6 @@ pub(crate) fn rfc3339(time: SystemTime) -> String {
     let (year, month, day) = civil(seconds / 86_400);
     let (hour, minute, second) = (seconds / 3_600 % 24, seconds / 60 % 60, seconds % 60);
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
-}
-
-/// How long something runs: `2d 3h`, `5m 7s`.
-pub(crate) fn uptime(time: Duration) -> String {
-    let seconds = time.as_secs();
-    let (days, hours, minutes) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60);
-    match (days, hours, minutes) {
-        (0, 0, 0) => format!("{seconds}s"),
-        (0, 0, _) => format!("{minutes}m {}s", seconds % 60),
-        (0, ..) => format!("{hours}h {minutes}m"),
-        _ => format!("{days}d {hours}h"),
-    }
 }
 
 /// Year, month and day of a day counted from 1970-01-01 in the Gregorian calendar.
@@ -45,6 +33,8 @@ fn civil(days: u64) -> (u64, u64, u64) {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -58,18 +48,6 @@ mod tests {
             (4_107_542_400, "2100-03-01T00:00:00Z"),
         ] {
             assert_eq!(rfc3339(UNIX_EPOCH + Duration::from_secs(seconds)), text);
-        }
-    }
-
-    #[test]
-    fn uptimes_show_their_two_largest_parts() {
-        for (seconds, text) in [
-            (7, "7s"),
-            (307, "5m 7s"),
-            (3_600, "1h 0m"),
-            (183_600, "2d 3h"),
-        ] {
-            assert_eq!(uptime(Duration::from_secs(seconds)), text);
         }
     }
 }

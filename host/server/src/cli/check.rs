@@ -9,7 +9,7 @@ use crate::config::{Config, ConfigError, DEFAULT_FILE, DEFAULTS, Host, Hosts, Pr
 use crate::pipeline::PolicyRequest;
 use crate::policy_files::PolicyFiles;
 
-use super::address;
+use super::address::{self, Finding};
 use super::print::{clean, count};
 
 #[derive(Debug, clap::Args)]
@@ -108,24 +108,24 @@ fn check_rest(
     problems: &[Problem],
     findings: &mut Findings,
 ) -> anyhow::Result<()> {
-    // What is not TOML may be a part of any section.
-    let is_sound = |section: &str| {
-        let concerns = |problem: &Problem| {
-            problem.key.is_empty() || problem.key.split(['.', '[']).next() == Some(section)
-        };
+    // What is not TOML may be a part of anything.
+    let is_sound = |key: &str| {
+        let concerns = |problem: &Problem| problem.key.is_empty() || problem.key.starts_with(key);
         !problems.iter().any(concerns)
     };
     if is_sound("listen") {
         check_listen(config, findings);
     }
-    if is_sound("database") {
-        address::check(config, &mut |finding| match finding {
-            address::Finding::Good(text) => findings.good("database", text),
-            address::Finding::Odd(text) => findings.odd("database", text),
-            address::Finding::Wrong(text) => findings.wrong("database", text),
-        })?;
+    if is_sound("database.url") {
+        for finding in address::check(config)? {
+            match finding {
+                Finding::Good(text) => findings.good("database", text),
+                Finding::Odd(text) => findings.odd("database", text),
+                Finding::Wrong(text) => findings.wrong("database", text),
+            }
+        }
     }
-    if is_sound("policy") {
+    if is_sound("policy.file") {
         check_policy(config, findings);
     }
     if is_sound("relay") {

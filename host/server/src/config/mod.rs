@@ -11,6 +11,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use portcullis_address::DatabaseUrl;
 use portcullis_sip::Transport;
 
 pub use listen::{Listen, SIP_PORT};
@@ -49,7 +50,7 @@ pub struct Config {
 #[derive(Clone, Debug, PartialEq)]
 pub struct DatabaseConfig {
     /// `mysql://…` or `sqlite:…`
-    pub url: String,
+    pub url: DatabaseUrl,
     /// True if a host without a reachable database shall not start.
     pub required: bool,
     /// How often to look for changes of the table.
@@ -195,7 +196,7 @@ impl Default for Config {
             workers: None,
             listen: vec![listen(Transport::Udp), listen(Transport::Tcp)],
             database: DatabaseConfig {
-                url: "sqlite:portcullis.db".into(),
+                url: DatabaseUrl::Sqlite("portcullis.db".into()),
                 required: true,
                 poll: Duration::from_secs(1),
             },

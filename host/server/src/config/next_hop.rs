@@ -104,13 +104,11 @@ impl Domain {
     pub(crate) fn parse(text: &str) -> Result<Self, Bad> {
         const MEND: &str = "write a host name, an address or a network, with \":PORT\" to allow one port only, for example \"example.com\" or \"192.0.2.0/24\"";
         if text.contains('/') {
-            let net = text.trim_start_matches('[').replacen(']', "", 1);
-            let net = net
-                .parse::<IpNet>()
-                .map_err(|_| Bad::new("not a network", MEND))?;
+            let wrong = || Bad::new("not a network", MEND);
+            let (net, port) = split_net(text).ok_or_else(wrong)?;
             return Ok(Self {
                 hosts: Hosts::Net(net.trunc()),
-                port: None,
+                port,
             });
         }
         if let Ok(ip) = text.parse::<IpAddr>() {
@@ -139,12 +137,25 @@ impl fmt::Display for Domain {
             (Hosts::Net(net), None) if net.prefix_len() == net.max_prefix_len() => {
                 net.addr().fmt(f)
             }
-            (Hosts::Net(net), Some(port)) => write!(f, "{}:{port}", Host::Addr(net.addr())),
+            (Hosts::Net(net), Some(port)) if net.prefix_len() == net.max_prefix_len() => {
+                write!(f, "{}:{port}", Host::Addr(net.addr()))
+            }
+            (Hosts::Net(net), Some(port)) => write!(f, "{net}:{port}"),
             (Hosts::Net(net), None) => net.fmt(f),
             (Hosts::Name(name), None) => f.write_str(name),
             (Hosts::Name(name), Some(port)) => write!(f, "{name}:{port}"),
         }
     }
+}
+
+/// Network and port. Only an IPv4 network can have one: behind an IPv6 network it could not be told from the prefix length.
+fn split_net(text: &str) -> Option<(IpNet, Option<u16>)> {
+    if let Ok(net) = text.parse() {
+        return Some((net, None));
+    }
+    let (net, port) = text.rsplit_once(':')?;
+    let port = port.parse().ok().filter(|port| *port > 0)?;
+    Some((IpNet::V4(net.parse().ok()?), Some(port)))
 }
 
 /// Host and port; an IPv6 address keeps its brackets.
@@ -252,6 +263,7 @@ mod tests {
             "2001:db8::1",
             "192.0.2.0/24",
             "2001:db8::/32",
+            "192.0.2.0/24:5060",
         ] {
             assert_eq!(Domain::parse(text).unwrap().to_string(), text);
         }
@@ -266,7 +278,8 @@ mod tests {
             "192.0.2.0/33",
             "192.0.2.256",
             "example.com:x",
-            "192.0.2.0/24:5060",
+            "192.0.2.0/24:0",
+            "2001:db8::/32:5060",
         ] {
             assert!(Domain::parse(bad).is_err(), "{bad}");
         }

@@ -75,6 +75,8 @@ impl fmt::Display for Problem {
 pub(crate) struct Bad {
     pub(crate) what: String,
     pub(crate) mend: String,
+    /// The value is a secret, or holds one.
+    pub(crate) hidden: bool,
 }
 
 impl Bad {
@@ -82,7 +84,14 @@ impl Bad {
         Self {
             what: what.into(),
             mend: mend.into(),
+            hidden: false,
         }
+    }
+
+    /// The same for a value that must not be shown.
+    pub(crate) fn hidden(mut self) -> Self {
+        self.hidden = true;
+        self
     }
 }
 

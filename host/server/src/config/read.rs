@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use portcullis_address::DatabaseUrl;
+
 use super::problem::{Bad, Problem};
 use super::section::{Document, Section, Value};
 use super::value::{duration, size};
@@ -80,10 +82,8 @@ fn listen(root: &mut Section<'_>, default: Vec<Listen>) -> Vec<Listen> {
 fn database(mut section: Section<'_>, default: DatabaseConfig) -> DatabaseConfig {
     let read = DatabaseConfig {
         url: section.value("url", default.url, |value| {
-            let url = value.text()?;
-            portcullis_address::Database::check_url(url)
-                .map_err(|error| Bad::new(error.to_string(), ""))?;
-            Ok(url.to_owned())
+            let known = value.text()?.parse::<DatabaseUrl>();
+            known.map_err(|error| Bad::new(error.to_string(), "").hidden())
         }),
         required: section.value("required", default.required, |v| v.boolean()),
         poll: section.value("poll", default.poll, |v| {
@@ -431,7 +431,7 @@ level = "loud"
             "2:33: listen[1] = \"upd:127.0.0.1:5060\": unknown transport `upd`; write \"udp:ADDRESS:PORT\"",
             "2:55: listen[2] = \"udp:127.0.0.1:5060\": the same as udp:127.0.0.1:5060; remove one of them",
             "3:1: colour: unknown key; known here: workers, listen, database, policy, relay, control, log, sip",
-            "5:7: database.url = \"postgres://localhost/kamailio\": ",
+            "5:7: database.url: the database \"postgres\" is not supported; write \"mysql://",
             "6:12: database.required = \"yes\": a text, not a yes or no; write true or false",
             "7:8: database.poll = 5: a time without a unit; write a time from \"100ms\" to \"3600s\"",
             "9:1: policy.fiel: unknown key; did you mean `file`?",

@@ -215,7 +215,10 @@ impl<'d> Section<'d> {
             line,
             column,
             key: path.to_owned(),
-            value: excerpt(self.text.get(span).unwrap_or_default()),
+            value: match bad.hidden {
+                true => String::new(),
+                false => excerpt(self.text.get(span).unwrap_or_default()),
+            },
             what: bad.what,
             mend: bad.mend,
         });

@@ -1,17 +1,16 @@
 //! The methods of the control port: those of Kamailio that its operators and tools call, and our own.
 
-use std::sync::Arc;
-
-use portcullis_address::Snapshot;
+use portcullis_address::{DatabaseState, Snapshot};
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::Control;
 use super::dump::{Domains, Hosts, Subnets};
 use super::rpc::{Call, Fault, success};
+use crate::address_task::counts;
 use crate::policy_files::Outcome;
 use crate::shared::Bound;
-use crate::time::{rfc3339, uptime};
+use crate::time::rfc3339;
 
 const METHODS: [&str; 11] = [
     "address.reload",
@@ -75,7 +74,9 @@ impl Control {
     async fn reload_addresses(&self) -> Result<Value, Fault> {
         let reloaded = self.shared.addresses.reload().await;
         let report = reloaded.map_err(|error| Fault::new(500, "Reload failed.").because(error))?;
-        Ok(json!({ "status": "Reload OK" }))
+        let mut answer = table_status(&report.snapshot);
+        answer["status"] = "Reload OK".into();
+        Ok(answer)
     }
 
     async fn reload_policy(&self) -> Result<Value, Fault> {
@@ -125,8 +126,23 @@ impl Control {
             "started_at": rfc3339(self.shared.started),
             "workers": self.shared.counters.len(),
             "listen": listen,
+            "addresses": self.address_status(),
             "policy": self.policy_status(),
         })
+    }
+
+    fn address_status(&self) -> Value {
+        let status = self.shared.addresses.status();
+        let mut answer = table_status(&self.shared.addresses.current());
+        answer["database"] = self.shared.addresses.database().url().to_string().into();
+        answer["loads"] = status.loads.into();
+        answer["failed_loads"] = status.failures.into();
+        answer["error"] = status.last_error.map(|error| error.to_string()).into();
+        answer["database_down_since"] = match status.database {
+            DatabaseState::Down { since } => rfc3339(since).into(),
+            DatabaseState::Up | DatabaseState::Unknown => Value::Null,
+        };
+        answer
     }
 
     /// As Kamailio tells it, with times in RFC 3339.
@@ -139,6 +155,28 @@ impl Control {
             "uptime": up.as_secs(),
         })
     }
+}
+
+/// What one load of the table brought, with the rows that need somebody's attention.
+fn table_status(snapshot: &Snapshot) -> Value {
+    json!({
+        "generation": snapshot.generation,
+        "rows": counts(&snapshot.table),
+        "hosts": snapshot.counts.hosts,
+        "subnets": snapshot.counts.subnets,
+        "domains": snapshot.counts.domains,
+        "skipped": snapshot.counts.skipped,
+        "warned": snapshot.counts.warned,
+        "errors": lines(&snapshot.errors),
+        "warnings": lines(&snapshot.warnings),
+        "loaded_at": rfc3339(snapshot.loaded_at),
+        "took_ms": u64::try_from(snapshot.took.as_millis()).unwrap_or(u64::MAX),
+        "memory_bytes": snapshot.table.memory_bytes(),
+    })
+}
+
+fn lines(findings: &[impl std::fmt::Display]) -> Vec<String> {
+    findings.iter().map(ToString::to_string).collect()
 }
 
 fn version() -> String {

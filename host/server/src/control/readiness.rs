@@ -6,9 +6,9 @@ impl Control {
     /// What is missing, a line each; nothing if the host is ready. The sockets are bound before the control port answers.
     pub(super) fn missing(&self) -> Vec<String> {
         let mut missing = Vec::new();
-        let addresses = self.shared.addresses.status();
-        if addresses.generation == 0 {
-            missing.push(match addresses.last_error {
+        let addresses = &self.shared.addresses;
+        if addresses.current().generation == 0 {
+            missing.push(match addresses.status().last_error {
                 Some(error) => format!("address table: not loaded: {error}"),
                 None => "address table: not loaded yet".into(),
             });

@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use portcullis_address::DatabaseState;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet, text};
 use prometheus_client::metrics::MetricType;
@@ -12,6 +13,8 @@ use prometheus_client::registry::Registry;
 
 use super::counters::{Counter, TimeCounts, WireCounters, WorkerCounters};
 use super::labels::{Label, Lost, Method, VerdictKind, Wire};
+use crate::pipeline::PolicyRequest;
+use crate::policy_files::PolicyFiles;
 use crate::shared::Shared;
 
 /// The media type of the text.
@@ -24,9 +27,9 @@ pub struct Exposition {
 
 impl Exposition {
     /// The metrics of this host.
-    pub fn new(shared: Arc<Shared>) -> Self {
+    pub fn new(shared: Arc<Shared>, policy: Arc<PolicyFiles<PolicyRequest>>) -> Self {
         let mut registry = Registry::with_prefix("portcullis");
-        registry.register_collector(Box::new(Host(shared)));
+        registry.register_collector(Box::new(Host { shared, policy }));
         Self { registry }
     }
 
@@ -38,7 +41,10 @@ impl Exposition {
     }
 }
 
-struct Host(Arc<Shared>);
+struct Host {
+    shared: Arc<Shared>,
+    policy: Arc<PolicyFiles<PolicyRequest>>,
+}
 
 impl fmt::Debug for Host {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -50,25 +56,25 @@ impl Collector for Host {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let mut page = Page {
             encoder,
-            workers: &self.0.counters,
+            workers: &self.shared.counters,
         };
         page.wires()?;
         page.messages()?;
         page.policy_calls()?;
         page.connections()?;
-        page.host(&self.0)?;
-        page.table(&self.0)?;
-        page.policy(&self.0)
+        page.host(&self.shared)?;
+        page.table(&self.shared)?;
+        page.policy(&self.policy)
     }
 }
 
 /// One page being written.
-struct Page<'a> {
-    encoder: DescriptorEncoder<'a>,
-    workers: &'a [WorkerCounters],
+struct Page<'e, 'w> {
+    encoder: DescriptorEncoder<'e>,
+    workers: &'w [WorkerCounters],
 }
 
-impl Page<'_> {
+impl Page<'_, '_> {
     fn wires(&mut self) -> fmt::Result {
         let workers = self.workers;
         let mut requests = self.encoder.encode_descriptor(
@@ -108,6 +114,11 @@ impl Page<'_> {
             |c| &c.sent,
         )?;
         self.wire("sent_bytes", "Bytes that went out", |c| &c.sent_bytes)?;
+        self.wire(
+            "send_errors",
+            "Messages that the system refused to send",
+            |c| &c.send_errors,
+        )?;
         self.wire("keepalives", "Keep-alives that came in", |c| &c.keepalives)
     }
 
@@ -233,6 +244,95 @@ impl Page<'_> {
         )
     }
 
+    fn table(&mut self, shared: &Shared) -> fmt::Result {
+        let status = shared.addresses.status();
+        let results = [("ok", status.loads), ("failed", status.failures)];
+        self.family(
+            "address_reloads",
+            "Loads of the address table",
+            "result",
+            results,
+        )?;
+        let is_up = u64::from(!matches!(status.database, DatabaseState::Down { .. }));
+        self.gauge(
+            "database_up",
+            "1 unless the database did not answer when it was last asked",
+            is_up,
+        )?;
+        let snapshot = shared.addresses.current();
+        let counts = snapshot.counts;
+        let kinds = [
+            ("host", counts.hosts),
+            ("subnet", counts.subnets),
+            ("domain", counts.domains),
+        ];
+        self.gauges(
+            "address_rows",
+            "Rows of the address table that serve",
+            "kind",
+            kinds,
+        )?;
+        self.gauge(
+            "address_skipped_rows",
+            "Rows that can't be used",
+            counts.skipped,
+        )?;
+        self.gauge(
+            "address_generation",
+            "Number of the table that serves; 0 before the first",
+            snapshot.generation,
+        )?;
+        self.gauge(
+            "address_memory_bytes",
+            "Memory of the table that serves",
+            snapshot.table.memory_bytes() as u64,
+        )?;
+        let loaded = seconds(snapshot.loaded_at);
+        self.gauge(
+            "address_loaded_timestamp_seconds",
+            "When the table was loaded, since 1970",
+            loaded,
+        )
+    }
+
+    fn policy(&mut self, policy: &PolicyFiles<PolicyRequest>) -> fmt::Result {
+        let slot = policy.slot();
+        let (loads, failures) = policy.counts();
+        let results = [("ok", loads), ("failed", failures)];
+        self.family(
+            "policy_loads",
+            "Loads of the policy file that brought a new policy or an error",
+            "result",
+            results,
+        )?;
+        self.gauge(
+            "policy_generation",
+            "Number of the policy that serves; 0 without one",
+            slot.number(),
+        )?;
+        let live = slot.live_generations() as u64;
+        self.gauge(
+            "policy_live_generations",
+            "Policies in memory, old ones that a worker still has among them",
+            live,
+        )?;
+        let loaded = slot
+            .current()
+            .map_or(0, |generation| seconds(generation.loaded_at));
+        self.gauge(
+            "policy_loaded_timestamp_seconds",
+            "When the policy was loaded, since 1970",
+            loaded,
+        )?;
+        let pool = policy.runtime().pool_use();
+        self.gauge("policy_sandboxes", "Sandboxes that exist", pool.live)?;
+        self.gauge(
+            "policy_sandboxes_max",
+            "Sandboxes that may exist",
+            pool.size,
+        )
+    }
+
     fn counter(&mut self, name: &str, help: &str, n: u64) -> fmt::Result {
         let mut metric = self
             .encoder
@@ -265,6 +365,22 @@ impl Page<'_> {
         Ok(())
     }
 
+    fn gauges<'l>(
+        &mut self,
+        name: &str,
+        help: &str,
+        label: &str,
+        values: impl IntoIterator<Item = (&'l str, u64)>,
+    ) -> fmt::Result {
+        let mut family = self
+            .encoder
+            .encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for (value, n) in values {
+            family.encode_family(&[(label, value)])?.encode_gauge(&n)?;
+        }
+        Ok(())
+    }
+
     fn wire(
         &mut self,
         name: &str,
@@ -291,7 +407,7 @@ impl Page<'_> {
         let bounds = TimeCounts::BOUNDS_US.map(|bound| f64::from(bound) / 1e6);
         let mut buckets: Vec<(f64, u64)> = bounds
             .into_iter()
-            .chain([f64::MAX])
+            .chain([f64::INFINITY])
             .map(|bound| (bound, 0))
             .collect();
         let mut sum = 0.0;

@@ -276,3 +276,6 @@ fn read(path: &Path, limit: usize, name: &str) -> Result<Vec<u8>, PolicyFileErro
         .map_err(unreadable)?;
     Ok(bytes)
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

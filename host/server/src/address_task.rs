@@ -1,0 +1,79 @@
+//! The address table of a running host: loaded at the start, and told of in a line.
+
+use std::sync::Arc;
+
+use anyhow::anyhow;
+use portcullis_address::{AddressBook, BookOptions, Database, Table};
+
+use crate::config::DatabaseConfig;
+
+/// Loads the table. Without a database that must be there this is an error, otherwise the table is empty until there is one.
+///
+/// # Errors
+/// Names the database and both mends.
+pub(crate) async fn open(config: &DatabaseConfig) -> anyhow::Result<Arc<AddressBook>> {
+    let database = Database::new(config.url.clone());
+    let options = BookOptions { poll: config.poll };
+    let book = Arc::new(AddressBook::new(database, options));
+    match book.reload().await {
+        Err(error) if config.required => Err(anyhow!(
+            "{error}; or set `required = false` in [database] to start with an empty table"
+        )),
+        // Told in the log by the book; the watch goes on trying.
+        Err(_) | Ok(_) => Ok(book),
+    }
+}
+
+/// Which table serves: where it comes from and how many rows it has.
+pub(crate) fn summary(book: &AddressBook) -> String {
+    let snapshot = book.current();
+    let skipped = match snapshot.counts.skipped {
+        0 => String::new(),
+        n => format!(", {n} skipped"),
+    };
+    format!(
+        "{}{skipped} from {}",
+        counts(&snapshot.table),
+        book.database().url()
+    )
+}
+
+/// How many rows of each kind a table has.
+pub(crate) fn counts(table: &Table) -> String {
+    let number = |n: usize, noun: &str| match n {
+        1 => format!("1 {noun}"),
+        n => format!("{n} {noun}s"),
+    };
+    format!(
+        "{} ({}, {}, {})",
+        number(table.len(), "row"),
+        number(table.host_count(), "host"),
+        number(table.subnet_count(), "subnet"),
+        number(table.domain_count(), "name")
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use portcullis_address::DatabaseUrl;
+
+    use super::*;
+    use crate::config::Config;
+
+    #[tokio::test]
+    async fn a_database_that_is_not_there_ends_the_start_unless_it_may_be_absent() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = Config::default().database;
+        // A folder is no database.
+        config.url = DatabaseUrl::Sqlite(folder.path().to_owned());
+        let error = open(&config).await.unwrap_err().to_string();
+        assert!(
+            error.contains(folder.path().to_str().unwrap()) && error.contains("required = false"),
+            "{error}"
+        );
+        config.required = false;
+        let book = open(&config).await.unwrap();
+        assert_eq!(book.current().generation, 0);
+        assert!(summary(&book).starts_with("0 rows (0 hosts, 0 subnets, 0 names) from sqlite:"));
+    }
+}

@@ -1,0 +1,447 @@
+//! `portcullis address …`: rows in the database in kamctl's words, and the table of the running host.
+
+use std::future::Future;
+use std::io::Write;
+use std::net::IpAddr;
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+use portcullis_address::{Database, DatabaseUrl, NewRow, StoredRow};
+use serde_json::{Value, json};
+
+use crate::address_task::counts;
+use crate::config::Config;
+
+use super::client::Client;
+use super::print::{Table, clean, count};
+
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum Command {
+    /// Add a row to the database; a running host sees it within about a second
+    ///
+    /// The words and their order are those of `kamctl address add`. A row that the host could not use is refused.
+    Add(Row),
+    /// Show the rows in the database
+    Show,
+    /// Remove all rows of a group and an address, whatever their masks and ports
+    Rm {
+        /// The group
+        #[arg(allow_negative_numbers = true)]
+        group: i64,
+        /// The address, as it is written in the row
+        ip: String,
+    },
+    /// Show the table that the running host has in memory
+    Dump,
+    /// Load the table of the running host anew, and tell which rows can't be used
+    ///
+    /// The host does so by itself when the table changes. This command waits for it.
+    Reload,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Row {
+    /// The group, from 1
+    #[arg(allow_negative_numbers = true)]
+    group: i64,
+    /// An IPv4 or IPv6 address, the first address of a network, or a name, which only `allow-address` matches
+    ip: String,
+    /// Bits of the network [default: 32 for IPv4 and names, 128 for IPv6: one host]
+    #[arg(allow_negative_numbers = true)]
+    mask: Option<i64>,
+    /// The source port; 0 for any
+    #[arg(default_value_t = 0, allow_negative_numbers = true)]
+    port: i64,
+    /// A text that the policy can read
+    #[arg(default_value = "", hide_default_value = true)]
+    tag: String,
+}
+
+impl Command {
+    pub(super) fn run(self, config: &Config) -> anyhow::Result<ExitCode> {
+        let out = &mut std::io::stdout().lock();
+        let database = Database::new(config.database.url.clone());
+        match self {
+            Self::Add(row) => add(&database, row, out)?,
+            Self::Show => show(&database, out)?,
+            Self::Rm { group, ip } => remove(&database, group, &ip, out)?,
+            Self::Dump => dump(&Client::new(config), out)?,
+            Self::Reload => reload(&Client::new(config), out)?,
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// What a check of the database found.
+pub(super) enum Finding {
+    Good(String),
+    Odd(String),
+    Wrong(String),
+}
+
+/// Reads the whole table and tells of every row that can't be used or is odd.
+pub(super) fn check(config: &Config) -> anyhow::Result<Vec<Finding>> {
+    let database = Database::new(config.database.url.clone());
+    let url = database.url();
+    if is_absent(url) {
+        return Ok(vec![Finding::Odd(format!(
+            "{url} is not there yet: `serve` creates it"
+        ))]);
+    }
+    let loaded = match block_on(database.load())? {
+        Ok(loaded) => loaded,
+        Err(error) => return Ok(vec![Finding::Wrong(error.to_string())]),
+    };
+    let mut findings = vec![Finding::Good(format!("{url}: {}", counts(&loaded.table)))];
+    findings.extend(
+        loaded
+            .errors
+            .iter()
+            .map(|error| Finding::Wrong(error.to_string())),
+    );
+    let more = |all: u64, named: usize, what: &str| {
+        let more = all.saturating_sub(named as u64);
+        (more > 0).then(|| format!("{} more {what}", count(more, "row")))
+    };
+    let untold = more(loaded.skipped, loaded.errors.len(), "that can't be used");
+    findings.extend(untold.map(Finding::Wrong));
+    findings.extend(
+        loaded
+            .warnings
+            .iter()
+            .map(|warning| Finding::Odd(warning.to_string())),
+    );
+    findings.extend(more(loaded.warned, loaded.warnings.len(), "with a warning").map(Finding::Odd));
+    Ok(findings)
+}
+
+fn add(database: &Database, row: Row, out: &mut impl Write) -> anyhow::Result<()> {
+    let url = database.url();
+    let is_new = is_absent(url);
+    let bare = row.ip.trim_start_matches('[').trim_end_matches(']');
+    let is_v6 = matches!(bare.parse(), Ok(IpAddr::V6(_)));
+    let new = NewRow {
+        group: row.group,
+        mask: row.mask.unwrap_or(if is_v6 { 128 } else { 32 }),
+        port: row.port,
+        tag: Some(row.tag),
+        ip_addr: row.ip,
+    };
+    let warning = block_on(database.add(&new))?.context("the row was not added")?;
+    if is_new {
+        writeln!(out, "created {url}")?;
+    }
+    writeln!(
+        out,
+        "added to {url}: group {}, address {}, mask {}, port {}, tag {}",
+        new.group,
+        new.ip_addr,
+        new.mask,
+        match new.port {
+            0 => "0 (any)".to_owned(),
+            port => port.to_string(),
+        },
+        clean(&format!("{:?}", new.tag.unwrap_or_default()))
+    )?;
+    if is_v6 && row.mask.is_none() {
+        writeln!(
+            out,
+            "note: without a mask an IPv6 address is one host here; kamctl writes 32, which is a network of 2^96 addresses"
+        )?;
+    }
+    if let Some(warning) = warning {
+        writeln!(out, "warning: {warning}")?;
+    }
+    Ok(())
+}
+
+fn show(database: &Database, out: &mut impl Write) -> anyhow::Result<()> {
+    must_be_there(database.url())?;
+    let rows = block_on(database.rows())??;
+    let mut table = Table::new(["id", "group", "address", "mask", "port", "tag"]);
+    for row in rows {
+        let StoredRow {
+            id,
+            group,
+            ip_addr,
+            mask,
+            port,
+            tag,
+        } = row;
+        table.push(
+            [id, group, ip_addr, mask, port, tag]
+                .map(|column| column.unwrap_or_else(|| "NULL".into())),
+        );
+    }
+    if table.is_empty() {
+        writeln!(out, "{} has no rows", database.url())?;
+        return Ok(());
+    }
+    table.write(out)?;
+    let loaded = block_on(database.load())??;
+    write_findings(out, loaded.skipped, "can't be used", &loaded.errors)?;
+    Ok(write_findings(
+        out,
+        loaded.warned,
+        "may mean something else than it should",
+        &loaded.warnings,
+    )?)
+}
+
+fn remove(database: &Database, group: i64, ip: &str, out: &mut impl Write) -> anyhow::Result<()> {
+    must_be_there(database.url())?;
+    match block_on(database.remove(group, ip))?? {
+        0 => bail!(
+            "no row of {} has group {group} and address {ip}; `portcullis address show` shows them",
+            database.url()
+        ),
+        n => Ok(writeln!(
+            out,
+            "removed from {}: {} with group {group} and address {ip}",
+            database.url(),
+            count(n, "row")
+        )?),
+    }
+}
+
+fn dump(client: &Client, out: &mut impl Write) -> anyhow::Result<()> {
+    let mut hosts = Table::new(["group", "address", "port", "tag"]);
+    for row in rows(&client.call("permissions.addressDump", json!([]))?) {
+        hosts.push(
+            [
+                &row["group"],
+                &row["item"]["ip"],
+                &row["item"]["port"],
+                &row["item"]["tag"],
+            ]
+            .map(cell),
+        );
+    }
+    let mut subnets = Table::new(["group", "network", "mask", "port", "tag"]);
+    for row in rows(&client.call("permissions.subnetDump", json!([]))?) {
+        let item = &row["item"];
+        subnets.push(
+            [
+                &row["group"],
+                &item["ip"],
+                &item["mask"],
+                &item["port"],
+                &item["tag"],
+            ]
+            .map(cell),
+        );
+    }
+    let mut names = Table::new(["group", "name", "port", "tag"]);
+    for row in rows(&client.call("permissions.domainDump", json!([]))?) {
+        let item = &row["item"];
+        names.push(
+            [
+                &row["group"],
+                &item["domain_name"],
+                &item["port"],
+                &item["tag"],
+            ]
+            .map(cell),
+        );
+    }
+    if hosts.is_empty() && subnets.is_empty() && names.is_empty() {
+        writeln!(out, "the table of the running host is empty")?;
+    }
+    write_titled(out, "hosts", &hosts)?;
+    write_titled(out, "subnets", &subnets)?;
+    write_titled(out, "names", &names)
+}
+
+fn reload(client: &Client, out: &mut impl Write) -> anyhow::Result<()> {
+    let answer = client.call("address.reload", json!([]))?;
+    let text = |key: &str| answer[key].as_str().unwrap_or_default();
+    writeln!(
+        out,
+        "{}: {}, generation {}, {} ms",
+        text("status"),
+        text("rows"),
+        answer["generation"],
+        answer["took_ms"]
+    )?;
+    for (key, total, what) in [
+        ("errors", "skipped", "can't be used"),
+        (
+            "warnings",
+            "warned",
+            "may mean something else than it should",
+        ),
+    ] {
+        let lines: Vec<_> = rows(&answer[key]).iter().map(cell).collect();
+        write_findings(
+            out,
+            answer[total].as_u64().unwrap_or_default(),
+            what,
+            &lines,
+        )?;
+    }
+    Ok(())
+}
+
+/// The first findings of a kind; `total` counts all of them.
+fn write_findings(
+    out: &mut impl Write,
+    total: u64,
+    what: &str,
+    findings: &[impl std::fmt::Display],
+) -> std::io::Result<()> {
+    if total == 0 {
+        return Ok(());
+    }
+    writeln!(out, "\n{} {what}:", count(total, "row"))?;
+    for finding in findings {
+        writeln!(out, "  {}", clean(&finding.to_string()))?;
+    }
+    match total.saturating_sub(findings.len() as u64) {
+        0 => Ok(()),
+        more => writeln!(out, "  and {}", count(more, "more row")),
+    }
+}
+
+fn write_titled<const N: usize>(
+    out: &mut impl Write,
+    title: &str,
+    table: &Table<N>,
+) -> anyhow::Result<()> {
+    if !table.is_empty() {
+        writeln!(out, "{title}")?;
+        table.write(out)?;
+    }
+    Ok(())
+}
+
+fn rows(answer: &Value) -> &[Value] {
+    answer.as_array().map(Vec::as_slice).unwrap_or_default()
+}
+
+fn cell(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// A file of SQLite that is not there: opening it would make it.
+fn is_absent(url: &DatabaseUrl) -> bool {
+    matches!(url, DatabaseUrl::Sqlite(path) if !path.exists())
+}
+
+fn must_be_there(url: &DatabaseUrl) -> anyhow::Result<()> {
+    if is_absent(url) {
+        bail!(
+            "{url} is not there: `portcullis address add` creates it, or name another one as `url` in [database]"
+        );
+    }
+    Ok(())
+}
+
+fn block_on<T>(future: impl Future<Output = T>) -> anyhow::Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    Ok(runtime.block_on(future))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn database(folder: &tempfile::TempDir) -> Database {
+        Database::new(DatabaseUrl::Sqlite(folder.path().join("table.db")))
+    }
+
+    fn row(group: i64, ip: &str, mask: Option<i64>) -> Row {
+        Row {
+            group,
+            ip: ip.into(),
+            mask,
+            port: 0,
+            tag: String::new(),
+        }
+    }
+
+    fn added(database: &Database, row: Row) -> anyhow::Result<String> {
+        let mut out = Vec::new();
+        add(database, row, &mut out)?;
+        Ok(String::from_utf8(out)?)
+    }
+
+    #[test]
+    fn rows_are_added_shown_and_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let database = database(&folder);
+        assert!(
+            show(&database, &mut Vec::new())
+                .unwrap_err()
+                .to_string()
+                .contains("address add")
+        );
+        let said = added(&database, row(200, "192.168.1.0", Some(24))).unwrap();
+        assert!(said.starts_with("created sqlite:"), "{said}");
+        assert!(
+            said.ends_with("group 200, address 192.168.1.0, mask 24, port 0 (any), tag \"\"\n"),
+            "{said}"
+        );
+        let mut out = Vec::new();
+        show(&database, &mut out).unwrap();
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "id  group  address      mask  port  tag\n 1    200  192.168.1.0    24     0\n"
+        );
+        remove(&database, 200, "192.168.1.0", &mut Vec::new()).unwrap();
+        let again = remove(&database, 200, "192.168.1.0", &mut Vec::new());
+        assert!(again.unwrap_err().to_string().contains("address show"));
+    }
+
+    #[test]
+    fn an_ipv6_address_without_mask_is_one_host() {
+        let folder = tempfile::tempdir().unwrap();
+        let database = database(&folder);
+        let said = added(&database, row(200, "2001:db8::1", None)).unwrap();
+        assert!(
+            said.contains("mask 128") && said.contains("note:"),
+            "{said}"
+        );
+        let said = added(&database, row(200, "2001:db8::1", Some(32))).unwrap();
+        assert!(
+            said.contains("mask 32") && said.contains("warning:"),
+            "{said}"
+        );
+    }
+
+    #[test]
+    fn rows_that_no_host_could_use_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let database = database(&folder);
+        for (bad, named) in [
+            (row(0, "10.0.0.1", None), "grp"),
+            (row(1, "10.0.0.1", Some(33)), "33"),
+            (row(1, "10.0.0.0/24", None), "mask 24"),
+            (row(1, "300.1.1.1", None), "300.1.1.1"),
+        ] {
+            let error = format!("{:#}", added(&database, bad).unwrap_err());
+            assert!(error.contains(named), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_check_names_rows_that_cannot_be_used() {
+        let folder = tempfile::tempdir().unwrap();
+        let database = database(&folder);
+        let mut config = Config::default();
+        config.database.url = database.url().clone();
+        assert!(matches!(check(&config).unwrap()[..], [Finding::Odd(_)]));
+        added(&database, row(200, "10.0.0.1", None)).unwrap();
+        added(&database, row(200, "example.com", None)).unwrap();
+        let findings = check(&config).unwrap();
+        assert!(
+            matches!(&findings[..], [Finding::Good(rows), Finding::Odd(_)] if rows.contains("2 rows"))
+        );
+        config.database.url = DatabaseUrl::Sqlite(folder.path().to_owned());
+        assert!(matches!(check(&config).unwrap()[..], [Finding::Wrong(_)]));
+    }
+}

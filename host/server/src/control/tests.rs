@@ -1,0 +1,293 @@
+use std::time::SystemTime;
+
+use arc_swap::ArcSwap;
+use axum::body::{Body, to_bytes};
+use axum::http::Request;
+use portcullis_address::{AddressBook, BookOptions, Database, DatabaseUrl, NewRow};
+use portcullis_sip::{Local, Proxy, ProxyConfig, Routes, Transport};
+use serde_json::json;
+use tempfile::TempDir;
+use tower::ServiceExt;
+
+use super::*;
+use crate::config::Config;
+use crate::metrics::{Method, VerdictKind, WorkerCounters};
+use crate::policy_files::tests::rejecting;
+use crate::shared::Bound;
+use crate::transport::Connections;
+
+/// The control of a host whose table and policy lie in `folder`. Nothing is loaded yet.
+fn control(folder: &TempDir) -> Arc<Control> {
+    let mut config = Config::default();
+    config.database.url = DatabaseUrl::Sqlite(folder.path().join("table.db"));
+    config.policy.file = Some(folder.path().join("policy.wasm"));
+    config.policy.limits.instances = 1;
+    let policy = Arc::new(PolicyFiles::new(&config.policy).unwrap());
+    let bound = Bound {
+        transport: Transport::Udp,
+        addr: "127.0.0.1:5060".parse().unwrap(),
+    };
+    let local = Local {
+        transport: bound.transport,
+        addr: bound.addr,
+        advertised: None,
+    };
+    let proxy = Proxy::new(ProxyConfig {
+        locals: vec![local],
+        aliases: Vec::new(),
+        key: [0; 16],
+        record_route: true,
+        server_header: None,
+    });
+    let database = Database::new(config.database.url.clone());
+    let options = BookOptions {
+        poll: config.database.poll,
+    };
+    let shared = Shared {
+        config,
+        listen: vec![bound],
+        addresses: Arc::new(AddressBook::new(database, options)),
+        policy: Arc::clone(policy.slot()),
+        proxy: Arc::new(proxy),
+        routes: Arc::new(ArcSwap::from_pointee(Routes::default())),
+        connections: Arc::new(Connections::default()),
+        counters: vec![WorkerCounters::default(), WorkerCounters::default()],
+        started: SystemTime::now(),
+    };
+    Arc::new(Control::new(Arc::new(shared), policy))
+}
+
+async fn send(control: &Arc<Control>, request: Request<Body>) -> (u16, String) {
+    let response = Arc::clone(control).router().oneshot(request).await.unwrap();
+    let status = response.status().as_u16();
+    let body = to_bytes(response.into_body(), usize::MAX).await.unwrap();
+    (status, String::from_utf8(body.to_vec()).unwrap())
+}
+
+async fn get(control: &Arc<Control>, path: &str) -> (u16, String) {
+    send(control, Request::get(path).body(Body::empty()).unwrap()).await
+}
+
+async fn post(control: &Arc<Control>, body: impl Into<Body>) -> (u16, Value) {
+    let (status, text) = send(control, Request::post("/RPC").body(body.into()).unwrap()).await;
+    (status, serde_json::from_str(&text).unwrap_or(Value::Null))
+}
+
+async fn result(control: &Arc<Control>, method: &str) -> Value {
+    let call = json!({"jsonrpc": "2.0", "method": method, "id": "x"});
+    let (status, answer) = post(control, call.to_string()).await;
+    assert_eq!(status, 200, "{answer}");
+    assert_eq!(answer["id"], "x");
+    answer["result"].clone()
+}
+
+async fn add(control: &Control, group: i64, ip_addr: &str, mask: i64) {
+    let row = NewRow {
+        group,
+        ip_addr: ip_addr.into(),
+        mask,
+        port: 5060,
+        tag: Some("Tag".into()),
+    };
+    control.shared.addresses.database().add(&row).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_host_is_ready_when_table_and_policy_are_loaded() {
+    let folder = tempfile::tempdir().unwrap();
+    let control = control(&folder);
+    assert_eq!(get(&control, "/healthz").await, (200, "ok\n".into()));
+    let (status, body) = get(&control, "/readyz").await;
+    assert_eq!(status, 503);
+    assert_eq!(
+        body,
+        "address table: not loaded yet\npolicy: not loaded yet\n"
+    );
+
+    result(&control, "address.reload").await;
+    control.policy.load().unwrap_err();
+    let (_, body) = get(&control, "/readyz").await;
+    assert!(
+        body.starts_with("policy: can't read") && body.contains("policy.wasm"),
+        "{body}"
+    );
+
+    std::fs::write(folder.path().join("policy.wasm"), rejecting(480)).unwrap();
+    assert_eq!(result(&control, "policy.reload").await["generation"], 1);
+    assert_eq!(get(&control, "/readyz").await, (200, "ready\n".into()));
+    assert_eq!(result(&control, "portcullis.status").await["ready"], true);
+}
+
+#[tokio::test]
+async fn kamailios_methods_answer_as_kamailio_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let control = control(&folder);
+    add(&control, 250, "10.8.203.139", 32).await;
+    add(&control, 200, "192.168.1.0", 24).await;
+    assert_eq!(result(&control, "permissions.addressDump").await, json!([]));
+    assert_eq!(
+        result(&control, "permissions.addressReload").await,
+        "Reload OK"
+    );
+    assert_eq!(
+        result(&control, "permissions.subnetDump").await,
+        json!([{"id": 0, "group": 200, "item": {"ip": "192.168.1.0", "mask": 24, "port": 5060, "tag": "Tag"}}])
+    );
+    let hosts = result(&control, "permissions.addressDump").await;
+    assert_eq!(
+        hosts[0]["item"],
+        json!({"ip": "10.8.203.139", "port": 5060, "tag": "Tag"})
+    );
+    assert_eq!(result(&control, "permissions.domainDump").await, json!([]));
+    assert!(
+        result(&control, "core.version")
+            .await
+            .as_str()
+            .unwrap()
+            .starts_with("portcullis ")
+    );
+    assert!(result(&control, "core.uptime").await["uptime"].is_u64());
+    let methods = result(&control, "system.listMethods").await;
+    for method in methods.as_array().unwrap() {
+        let call = json!({"jsonrpc": "2.0", "method": method, "id": 1});
+        let (_, answer) = post(&control, call.to_string()).await;
+        assert_ne!(answer["error"]["message"], "Method Not Found", "{method}");
+    }
+}
+
+#[tokio::test]
+async fn our_reload_tells_counts_and_rows_that_cannot_be_used() {
+    let folder = tempfile::tempdir().unwrap();
+    let control = control(&folder);
+    add(&control, 200, "10.0.0.1", 32).await;
+    add(&control, 200, "sip.example.com", 32).await;
+    let answer = result(&control, "address.reload").await;
+    assert_eq!(answer["status"], "Reload OK");
+    assert_eq!(answer["rows"], "2 rows (1 host, 0 subnets, 1 name)");
+    assert_eq!(
+        (&answer["generation"], &answer["skipped"], &answer["warned"]),
+        (&json!(1), &json!(0), &json!(1))
+    );
+    assert!(
+        answer["warnings"][0]
+            .as_str()
+            .unwrap()
+            .starts_with("row 2: ip_addr")
+    );
+}
+
+#[tokio::test]
+async fn faults_say_why() {
+    let folder = tempfile::tempdir().unwrap();
+    let control = control(&folder);
+    for (body, status, code, message) in [
+        (
+            r#"{"jsonrpc":"2.0","method":"no.such","id":1}"#,
+            500,
+            500,
+            "Method Not Found",
+        ),
+        (
+            r#"{"jsonrpc":"2.0","method":"policy.reload","id":1}"#,
+            500,
+            500,
+            "Reload failed.",
+        ),
+        ("{", 400, -32700, "Parse error"),
+        ("[]", 400, -32600, "Invalid Request"),
+    ] {
+        let (http, answer) = post(&control, body).await;
+        assert_eq!(http, status, "{body}");
+        assert_eq!(answer["error"]["code"], code, "{body}");
+        assert_eq!(answer["error"]["message"], message, "{body}");
+    }
+    std::fs::write(
+        folder.path().join("table.db"),
+        "no database, however long this text may be",
+    )
+    .unwrap();
+    let (_, answer) = post(
+        &control,
+        r#"{"jsonrpc":"2.0","method":"permissions.addressReload","id":1}"#,
+    )
+    .await;
+    assert_eq!(answer["error"]["message"], "Reload failed.");
+    assert!(
+        answer["error"]["data"]
+            .as_str()
+            .unwrap()
+            .contains("table.db"),
+        "{answer}"
+    );
+    let status = result(&control, "portcullis.status").await;
+    assert!(
+        status["addresses"]["error"].is_string() && status["policy"]["error"].is_string(),
+        "{status}"
+    );
+}
+
+#[tokio::test]
+async fn what_is_too_large_or_unknown_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let control = control(&folder);
+    assert_eq!(post(&control, vec![b' '; MOST_BODY + 1]).await.0, 413);
+    assert_eq!(get(&control, "/RPC").await.0, 405);
+    let (status, body) = get(&control, "/nowhere").await;
+    assert_eq!((status, body.as_str()), (404, INDEX));
+    assert_eq!(get(&control, "/").await, (200, INDEX.into()));
+}
+
+#[tokio::test]
+async fn metrics_add_up_all_workers() {
+    let folder = tempfile::tempdir().unwrap();
+    let control = control(&folder);
+    add(&control, 200, "10.0.0.1", 32).await;
+    result(&control, "address.reload").await;
+    for worker in &control.shared.counters {
+        worker.udp.requests.inc(Method::Invite);
+        worker.replies.inc(401);
+        worker.verdicts.inc(VerdictKind::Reject);
+        worker
+            .policy_time
+            .record(std::time::Duration::from_micros(3));
+        worker.dropped.inc(portcullis_sip::DropReason::NotSip);
+        worker.connections.accepted.add(2);
+        worker.connections.closed.inc();
+    }
+    let (status, page) = get(&control, "/metrics").await;
+    assert_eq!(status, 200);
+    for line in [
+        "portcullis_requests_total{transport=\"udp\",method=\"INVITE\"} 2",
+        "portcullis_requests_total{transport=\"tcp\",method=\"INVITE\"} 0",
+        "portcullis_replies_total{code=\"401\"} 2",
+        "portcullis_verdicts_total{verdict=\"reject\"} 2",
+        "portcullis_policy_calls_total 2",
+        "portcullis_policy_failures_total{kind=\"timeout\"} 0",
+        "portcullis_policy_duration_seconds_count 2",
+        "portcullis_policy_duration_seconds_bucket{le=\"0.000003\"} 2",
+        "portcullis_policy_duration_seconds_bucket{le=\"0.000002\"} 0",
+        "portcullis_policy_duration_seconds_bucket{le=\"+Inf\"} 2",
+        "portcullis_dropped_total{reason=\"not_sip\"} 2",
+        "portcullis_connections_open 2",
+        "portcullis_address_rows{kind=\"host\"} 1",
+        "portcullis_address_reloads_total{result=\"ok\"} 1",
+        "portcullis_workers 2",
+        "# EOF",
+    ] {
+        assert!(
+            page.lines().any(|found| found == line),
+            "{line} is not in:\n{page}"
+        );
+    }
+    // Every metric is described, and told once.
+    for line in page.lines().filter(|line| !line.starts_with('#')) {
+        assert_eq!(
+            page.lines()
+                .filter(|other| other.rsplit_once(' ').map(|l| l.0)
+                    == line.rsplit_once(' ').map(|l| l.0))
+                .count(),
+            1,
+            "{line}"
+        );
+    }
+}

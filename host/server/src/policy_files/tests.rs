@@ -1,0 +1,128 @@
+use std::time::Duration;
+
+use portcullis_policy::Limits;
+use tempfile::TempDir;
+
+use super::*;
+use crate::config::Config;
+use crate::pipeline::PolicyRequest;
+
+type Files = PolicyFiles<PolicyRequest>;
+
+/// A policy that rejects everything with this code.
+pub(crate) fn rejecting(code: u16) -> Vec<u8> {
+    // The verdict lies at 0: discriminant 1 (reject), then the code; no reason and no headers.
+    let [low, high] = code.to_le_bytes();
+    let text = format!(
+        r#"(module
+            (memory (export "memory") 1)
+            (data (i32.const 0) "\01\00\00\00\{low:02x}\{high:02x}")
+            (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) unreachable)
+            (func (export "decide") (result i32) i32.const 0))"#
+    );
+    let mut module = wat::parse_str(text).unwrap();
+    portcullis_policy::embed(&mut module).unwrap();
+    module
+}
+
+fn files(folder: &TempDir, file: &str) -> Arc<Files> {
+    let mut config = Config::default().policy;
+    config.file = Some(folder.path().join(file));
+    config.limits = Limits {
+        instances: 1,
+        module_bytes: 64 << 10,
+        ..Limits::default()
+    };
+    Arc::new(Files::new(&config).unwrap())
+}
+
+/// Waits until the watch has done its work; the tests' own limit, far above what it takes.
+async fn until(what: impl Fn() -> bool) {
+    let seen = async {
+        while !what() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), seen)
+        .await
+        .expect("it happens");
+}
+
+#[test]
+fn a_load_publishes_what_is_new_and_only_that() {
+    let folder = tempfile::tempdir().unwrap();
+    let files = files(&folder, "policy.wasm");
+    std::fs::write(folder.path().join("policy.wasm"), rejecting(480)).unwrap();
+    let first = files.load().unwrap();
+    assert!(matches!(first, Outcome::Published(id) if id.generation == 1));
+    assert_eq!(files.load().unwrap(), Outcome::Unchanged(first.id()));
+    std::fs::write(folder.path().join("policy.wasm"), rejecting(486)).unwrap();
+    assert_eq!(files.load().unwrap().id().generation, 2);
+    assert_eq!(files.counts(), (2, 0));
+}
+
+#[test]
+fn a_file_that_cannot_be_used_is_named_and_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let files = files(&folder, "policy.wasm");
+    let file = folder.path().join("policy.wasm");
+    let good = rejecting(480);
+    std::fs::write(&file, &good).unwrap();
+    files.load().unwrap();
+    for (bytes, word) in [
+        (&b""[..], "empty"),
+        (&b"no policy"[..], "not WebAssembly"),
+        (&good[..good.len() / 2], "policy.wasm"),
+        (&[0; 65 << 10][..], "raise `module`"),
+    ] {
+        std::fs::write(&file, bytes).unwrap();
+        let error = files.load().unwrap_err().to_string();
+        assert!(error.contains(word), "{error}");
+        assert_eq!(files.failed().unwrap().error, error);
+        assert_eq!(files.slot().number(), 1);
+    }
+    std::fs::remove_file(&file).unwrap();
+    let error = files.load().unwrap_err().to_string();
+    assert!(error.contains(file.to_str().unwrap()), "{error}");
+    std::fs::create_dir(&file).unwrap();
+    assert!(files.load().unwrap_err().to_string().contains("not a file"));
+    assert_eq!(files.counts(), (1, 6));
+    std::fs::remove_dir(&file).unwrap();
+    std::fs::write(&file, &good).unwrap();
+    assert!(matches!(files.load(), Ok(Outcome::Unchanged(_))));
+    assert_eq!(files.failed(), None);
+}
+
+#[test]
+fn without_a_file_there_is_nothing_to_load() {
+    let files = Files::new(&Config::default().policy).unwrap();
+    assert!(matches!(files.load(), Err(PolicyFileError::NotConfigured)));
+}
+
+#[tokio::test]
+async fn the_watch_swaps_good_files_in_and_leaves_broken_ones_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let files = files(&folder, "policy.wasm");
+    let file = folder.path().join("policy.wasm");
+    std::fs::write(&file, rejecting(480)).unwrap();
+    let watch = tokio::spawn(Arc::clone(&files).watch());
+    until(|| files.slot().number() == 1).await;
+
+    std::fs::write(&file, b"broken").unwrap();
+    until(|| files.failed().is_some()).await;
+    assert_eq!(files.slot().number(), 1);
+
+    // Half of a file, then the rest: the load that failed is tried again.
+    let next = rejecting(486);
+    std::fs::write(&file, &next[..100]).unwrap();
+    until(|| files.counts().1 == 2).await;
+    std::fs::write(&file, &next).unwrap();
+    until(|| files.slot().number() == 2).await;
+    assert_eq!(files.failed(), None);
+
+    let beside = folder.path().join("next.wasm");
+    std::fs::write(&beside, rejecting(500)).unwrap();
+    std::fs::rename(&beside, &file).unwrap();
+    until(|| files.slot().number() == 3).await;
+    watch.abort();
+}
