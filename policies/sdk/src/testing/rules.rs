@@ -2,45 +2,88 @@
 
 use crate::{Header, Rejection, Verdict};
 
+const MAX_REASON: usize = 256;
+const MAX_HEADERS: usize = 32;
+const MAX_HEADER_VALUE: usize = 2048;
+const MAX_NAME: usize = 128;
+
+/// Header fields that a reply gets from the host, full and compact names.
+const RESERVED: [&str; 19] = [
+    "Call-ID",
+    "Content-Encoding",
+    "Content-Length",
+    "Content-Type",
+    "CSeq",
+    "From",
+    "Max-Forwards",
+    "Record-Route",
+    "Route",
+    "Server",
+    "To",
+    "Via",
+    "c",
+    "e",
+    "f",
+    "i",
+    "l",
+    "t",
+    "v",
+];
+
 /// Ok, or what is wrong.
 pub(super) fn check(verdict: &Verdict) -> Result<(), String> {
     match verdict {
+        Verdict::Relay(Some(name)) => check_next_hop(name),
         Verdict::Reject(rejection) => check_rejection(rejection),
-        Verdict::Relay(Some(name)) if name.is_empty() => {
-            Err("the name of a next hop is not empty".into())
-        }
-        Verdict::Relay(_) | Verdict::Drop | Verdict::Pass => Ok(()),
+        Verdict::Relay(None) | Verdict::Drop | Verdict::Pass => Ok(()),
     }
 }
 
+fn check_next_hop(name: &str) -> Result<(), String> {
+    if name.is_empty() || name.len() > MAX_NAME || has_control(name) {
+        return Err(format!("{name:?} is not the name of a next hop"));
+    }
+    Ok(())
+}
+
 fn check_rejection(rejection: &Rejection) -> Result<(), String> {
-    if !(300..=699).contains(&rejection.code) {
+    let Rejection {
+        code,
+        reason,
+        headers,
+    } = rejection;
+    if !(300..=699).contains(code) {
+        return Err(format!("status code {code} is not within 300 to 699"));
+    }
+    if reason.len() > MAX_REASON {
         return Err(format!(
-            "status code {} is not within 300 to 699",
-            rejection.code
+            "the reason phrase has more than {MAX_REASON} bytes"
         ));
     }
-    if rejection.reason.contains(BREAKS) {
-        return Err("the reason phrase has a line break or NUL".into());
+    if has_control(reason) {
+        return Err("the reason phrase has a control character".to_owned());
     }
-    rejection.headers.iter().try_for_each(check_header)
+    if headers.len() > MAX_HEADERS {
+        return Err(format!("there are more than {MAX_HEADERS} header fields"));
+    }
+    headers.iter().try_for_each(check_header)
 }
 
 fn check_header(header: &Header) -> Result<(), String> {
     let Header { name, value } = header;
-    if name.is_empty() || !name.bytes().all(is_token) {
+    if name.is_empty() || name.len() > MAX_NAME || !name.bytes().all(is_token) {
         return Err(format!("{name:?} is not the name of a header field"));
     }
-    if WRITTEN_BY_THE_HOST
-        .iter()
-        .any(|taken| taken.eq_ignore_ascii_case(name))
-    {
-        return Err(format!("only the host writes the header field {name}"));
+    if RESERVED.iter().any(|own| own.eq_ignore_ascii_case(name)) {
+        return Err(format!("the header field {name} is the host's to write"));
     }
-    if value.contains(BREAKS) {
+    if value.len() > MAX_HEADER_VALUE {
         return Err(format!(
-            "the value of header field {name} has a line break or NUL"
+            "the value of {name} has more than {MAX_HEADER_VALUE} bytes"
         ));
+    }
+    if has_control(value) {
+        return Err(format!("the value of {name} has a control character"));
     }
     Ok(())
 }
@@ -50,24 +93,9 @@ fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-.!%*_+`'~".contains(&byte)
 }
 
-const BREAKS: [char; 3] = ['\r', '\n', '\0'];
-
-const WRITTEN_BY_THE_HOST: [&str; 14] = [
-    "Via",
-    "v",
-    "From",
-    "f",
-    "To",
-    "t",
-    "Call-ID",
-    "i",
-    "CSeq",
-    "Content-Length",
-    "l",
-    "Record-Route",
-    "Route",
-    "Max-Forwards",
-];
+fn has_control(text: &str) -> bool {
+    text.chars().any(|c| c.is_control() && c != '\t')
+}
 
 #[cfg(test)]
 mod tests {
@@ -78,12 +106,13 @@ mod tests {
     fn what_the_host_takes() {
         let taken = [
             relay(),
-            relay_to("carrier-a"),
+            relay_to("gateway 2"),
             reject(300, ""),
-            reject(699, "Ende. Schluß."),
+            reject(699, "Nicht erwünscht"),
             reject(302, "Moved")
                 .header("Contact", "<sip:bob@192.0.2.7>")
                 .header("X_odd!", ""),
+            reject(401, "x".repeat(MAX_REASON)).header("X-Tab", "a\tb"),
             drop_request(),
             pass(),
         ];
@@ -95,27 +124,44 @@ mod tests {
 
     #[test]
     fn what_the_host_refuses() {
+        let many = (0..=MAX_HEADERS).fold(reject(401, ""), |verdict, _| verdict.header("X", "y"));
         let refused = [
-            (relay_to(""), "the name of a next hop"),
+            (relay_to(""), "\"\" is not the name of a next hop"),
+            (relay_to("a\n"), "\"a\\n\" is not the name of a next hop"),
             (reject(299, ""), "status code 299"),
             (reject(700, ""), "status code 700"),
-            (reject(401, "two\r\nlines"), "the reason phrase"),
-            (reject(401, "").header("", "x"), "\"\" is not the name"),
+            (
+                reject(401, "two\r\nlines"),
+                "the reason phrase has a control",
+            ),
+            (
+                reject(401, "x".repeat(MAX_REASON + 1)),
+                "the reason phrase has more than",
+            ),
+            (many, "there are more than 32"),
+            (
+                reject(401, "").header("", "x"),
+                "\"\" is not the name of a header",
+            ),
             (
                 reject(401, "").header("Retry After", "x"),
                 "\"Retry After\" is not the name",
             ),
             (
                 reject(401, "").header("call-id", "x"),
-                "only the host writes the header field call-id",
+                "the header field call-id is the host's",
             ),
             (
-                reject(401, "").header("v", "x"),
-                "only the host writes the header field v",
+                reject(401, "").header("V", "x"),
+                "the header field V is the host's",
             ),
             (
                 reject(401, "").header("Retry-After", "1\n2"),
-                "the value of header field Retry-After",
+                "the value of Retry-After has a control",
+            ),
+            (
+                reject(401, "").header("X", "x".repeat(MAX_HEADER_VALUE + 1)),
+                "the value of X has more",
             ),
         ];
 
