@@ -115,12 +115,8 @@ pub(crate) fn body_length() -> u32 {
 }
 
 pub(crate) fn log(level: Level, message: &str) {
-    current(|call| {
-        call.log.push(Line {
-            level,
-            message: message.to_owned(),
-        })
-    });
+    let message = message.to_owned();
+    current(|call| call.log.push(Line { level, message }));
 }
 
 fn source() -> SocketAddr {
