@@ -1,4 +1,5 @@
-//! Lines in the host's log (Kamailio: `xlog`).
+//! Lines in the host's log (Kamailio: `xlog`): `log::error!`, `log::warn!`, `log::info!` and `log::debug!` take the arguments of
+//! [`format!`].
 //!
 //! ```
 //! use portcullis_sdk::prelude::*;
@@ -35,7 +36,7 @@ pub enum Level {
     Debug,
 }
 
-/// Writes one line. [`error!`], [`warn!`](self::warn!), [`info!`] and [`debug!`] are the comfortable way.
+/// Writes one line. The macros of this module are the comfortable way.
 pub fn log(level: Level, message: fmt::Arguments<'_>) {
     match message.as_str() {
         Some(literal) => host::log(level, literal),
