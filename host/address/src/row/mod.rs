@@ -1,26 +1,4 @@
 //! One row of the table: what each column may hold, and what it means.
-//!
-//! The meaning is Kamailio's (`permissions/address.c`, `reload_address_insert`). Where Kamailio refuses the whole table
-//! because of one row, this crate skips the row and names it. Where Kamailio silently reads something else than the
-//! operator wrote, this crate skips the row, or keeps it and warns:
-//!
-//! | column | value | Kamailio | here |
-//! |---|---|---|---|
-//! | `grp` | 0 or below | refuses the table | row skipped |
-//! | `grp` | above 2³¹ | sees a negative number, refuses the table | read as it is |
-//! | `ip_addr` | octet above 255 | keeps the low 8 bits (`300.1.1.1` is `44.1.1.1`) | row skipped |
-//! | `ip_addr` | `010.0.0.1` | `10.0.0.1` | the same, with a warning |
-//! | `ip_addr` | `1..2.3`, `10.0.0`, blanks, `a/24`, `a:port`, zone | a name that never matches | row skipped |
-//! | `ip_addr` | `[2001:db8::1]` | the address | the address |
-//! | `ip_addr` | `64:ff9b::192.0.2.1` | a name that never matches | the address, with a warning |
-//! | `ip_addr` | `::ffff:192.0.2.1`, mask 0 or 97–128 | never equals an IPv4 source | the IPv4 address, with a warning |
-//! | `ip_addr` | `::ffff:192.0.2.1`, any other mask | a name, or all of `::/32` | row skipped |
-//! | `ip_addr` | a name | compared as text with what a script passes; no DNS | the same, with a warning |
-//! | `mask` | 0 | a host | a host; a warning when the address is `0.0.0.0` or `::` |
-//! | `mask` | above 32, IPv6: above 128, or negative | refuses the table | row skipped |
-//! | `mask` | 32 on IPv6 (the column's default) | a /32 network | the same, with a warning |
-//! | `port` | negative or above 65535 | stored as it is, never matches | row skipped |
-//! | `tag` | NULL / empty | no tag / an empty tag | the same |
 
 mod finding;
 mod ip_text;
@@ -32,9 +10,35 @@ pub(crate) use finding::shown;
 pub use finding::{RowError, RowWarning};
 use ip_text::IpText;
 
+/// Longest tag in bytes. Kamailio's column is far shorter; this bounds what a changed schema can bring.
+const LONGEST_TAG: usize = 65_534;
+
 /// One row of the table `address`, not yet validated.
 ///
 /// The numbers are wider than the columns, so that a value out of range can be named instead of wrapped.
+///
+/// The meaning is Kamailio's (`permissions/address.c`, `reload_address_insert`). Where Kamailio refuses the whole table
+/// because of one row, this crate skips the row and names it. Where Kamailio silently reads something else than the
+/// operator wrote, this crate skips the row, or keeps it and warns:
+///
+/// | column | value | Kamailio | here |
+/// |---|---|---|---|
+/// | `grp` | 0 or below | refuses the table | row skipped |
+/// | `grp` | above 2³¹ | sees a negative number, refuses the table | read as it is |
+/// | `ip_addr` | octet above 255 | keeps the low 8 bits (`300.1.1.1` is `44.1.1.1`) | row skipped |
+/// | `ip_addr` | `010.0.0.1` | `10.0.0.1` | the same, with a warning |
+/// | `ip_addr` | `1..2.3`, `10.0.0`, blanks, `a/24`, `a:port`, zone | a name that never matches | row skipped |
+/// | `ip_addr` | `[2001:db8::1]` | the address | the address |
+/// | `ip_addr` | `64:ff9b::192.0.2.1` | a name that never matches | the address, with a warning |
+/// | `ip_addr` | `::ffff:192.0.2.1`, mask 0 or 97–128 | never equals an IPv4 source | the IPv4 address, with a warning |
+/// | `ip_addr` | `::ffff:192.0.2.1`, any other mask | a name, or all of `::/32` | row skipped |
+/// | `ip_addr` | a name | compared as text with what a script passes; no DNS | the same, with a warning |
+/// | `mask` | 0 | a host | a host; a warning when the address is `0.0.0.0` or `::` |
+/// | `mask` | above 32, IPv6: above 128, or negative | refuses the table | row skipped |
+/// | `mask` | 32 on IPv6 (the column's default) | a /32 network | the same, with a warning |
+/// | `port` | negative or above 65535 | stored as it is, never matches | row skipped |
+/// | `tag` | NULL / empty | no tag / an empty tag | the same |
+/// | `tag` | above 65,534 bytes (a changed schema) | kept | row skipped |
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Row<'a> {
     /// Column `id`: names the row in errors. 0 for a row that is not stored yet.
@@ -86,12 +90,13 @@ impl<'a> Row<'a> {
     fn check(self) -> Result<(Valid<'a>, Option<Finding>), Finding> {
         let group = self.checked_group()?;
         let port = self.checked_port()?;
+        let tag = self.checked_tag()?;
         let (place, warning) = self.checked_place()?;
         let valid = Valid {
             place,
             group,
             port,
-            tag: self.tag,
+            tag,
         };
         Ok((valid, warning))
     }
@@ -117,6 +122,18 @@ impl<'a> Row<'a> {
                 "use 1 to 65535, or 0 for any port",
             )
         })
+    }
+
+    fn checked_tag(self) -> Result<Option<&'a str>, Finding> {
+        match self.tag {
+            Some(tag) if tag.len() > LONGEST_TAG => Err(Finding::text(
+                "tag",
+                tag,
+                &format!("has {} bytes", tag.len()),
+                &format!("keep to {LONGEST_TAG} bytes; Kamailio's column holds 64 characters"),
+            )),
+            tag => Ok(tag),
+        }
     }
 
     fn checked_place(self) -> Result<(Place<'a>, Option<Finding>), Finding> {

@@ -8,7 +8,7 @@ use rustc_hash::FxHasher;
 
 use super::address::Address;
 use super::dump::{Rows, Stored};
-use super::sets::{NO_TAG, Ranked, Rule, SetId, SetsBuilder};
+use super::sets::{Ranked, Rule, SetId, SetsBuilder};
 use super::slots::{Placed, Slots};
 use super::texts::{Index, Texts};
 use super::{Names, Table};
@@ -88,6 +88,7 @@ impl TableBuilder {
         } = self;
         drop((rule_index, tag_index));
         rules.shrink_to_fit();
+        tags.forget_numbers();
         tags.shrink();
         names.shrink();
         // Kamailio's order: the last loaded host and name first, networks by group and then as loaded.
@@ -123,14 +124,13 @@ impl TableBuilder {
             return None;
         }
         let tag = match row.tag {
-            Some(tag) => self.tag_index.intern(&mut self.tags, tag)?,
-            None => NO_TAG,
+            Some(tag) => {
+                let number = self.tag_index.intern(&mut self.tags, tag)?;
+                Some(self.tags.span(number))
+            }
+            None => None,
         };
-        let rule = self.rule(Rule {
-            group: row.group,
-            tag,
-            port: row.port,
-        });
+        let rule = self.rule(Rule::new(row.group, row.port, tag)?);
         let taken = |ip, bits| Taken { ip, bits, rule };
         match row.place {
             Place::Host4(addr) => self.hosts.push(taken(addr.into(), u32::WIDTH)),

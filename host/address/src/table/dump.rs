@@ -84,7 +84,7 @@ pub(super) fn hosts(table: &Table) -> impl ExactSizeIterator<Item = HostRow<'_>>
             group: rule.group,
             ip,
             port: rule.port,
-            tag: table.tag(rule.tag),
+            tag: table.tag(rule),
         }
     });
     let mut rows: Vec<_> = rows.collect();
@@ -101,7 +101,7 @@ pub(super) fn subnets(table: &Table) -> impl ExactSizeIterator<Item = SubnetRow<
             ip: table.rows.with_host_bits(number as u32).unwrap_or(first),
             mask,
             port: rule.port,
-            tag: table.tag(rule.tag),
+            tag: table.tag(rule),
         }
     })
 }
@@ -115,7 +115,7 @@ pub(super) fn domains(table: &Table) -> impl ExactSizeIterator<Item = DomainRow<
             group: rule.group,
             name,
             port: rule.port,
-            tag: table.tag(rule.tag),
+            tag: table.tag(rule),
         }
     });
     let mut rows: Vec<_> = rows.collect();

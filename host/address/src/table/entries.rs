@@ -5,7 +5,7 @@ use std::{fmt, vec};
 use rustc_hash::FxHashSet;
 
 use super::Table;
-use super::sets::{NO_TAG, Ranked, Rule, SetId};
+use super::sets::{Ranked, Rule, SetId};
 
 /// Everything the table says about one source or name.
 ///
@@ -123,7 +123,7 @@ impl<'t> Entries<'t> {
         let rule = self.table.sets.rule(rule);
         Some(Match {
             group: rule.group,
-            tag: self.table.tag(rule.tag),
+            tag: self.table.tag(rule),
         })
     }
 }
@@ -151,7 +151,7 @@ impl<'t> Iterator for EntryIter<'t> {
         Some(Entry {
             group: rule.group,
             port: rule.port,
-            tag: self.table.tag(rule.tag),
+            tag: self.table.tag(rule),
         })
     }
 }
@@ -164,7 +164,7 @@ impl fmt::Debug for EntryIter<'_> {
 
 impl Table {
     #[inline]
-    pub(super) fn tag(&self, number: u32) -> Option<&str> {
-        (number != NO_TAG).then(|| self.tags.text(number))
+    pub(super) fn tag(&self, rule: Rule) -> Option<&str> {
+        rule.tag().map(|tag| self.tags.at(tag))
     }
 }

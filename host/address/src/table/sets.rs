@@ -10,8 +10,10 @@ use std::ops::Range;
 use hashbrown::HashTable;
 use rustc_hash::FxHasher;
 
-/// The tag of a rule without one.
-pub(super) const NO_TAG: u32 = u32::MAX;
+use super::texts::Span;
+
+/// The length of the tag of a rule without one.
+const NO_TAG: u16 = u16::MAX;
 /// Marks a set that is a block.
 const BLOCK: u32 = 1 << 31;
 
@@ -19,8 +21,10 @@ const BLOCK: u32 = 1 << 31;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Rule {
     pub(super) group: u32,
-    /// Number of the tag's text, or [`NO_TAG`].
-    pub(super) tag: u32,
+    /// Where the tag lies. Not its number: looking that up would be one more step that misses the cache.
+    tag_start: u32,
+    /// Its length, or [`NO_TAG`].
+    tag_length: u16,
     /// 0: any port.
     pub(super) port: u16,
 }
@@ -65,6 +69,34 @@ pub(super) struct SetsBuilder {
 }
 
 impl Rule {
+    /// `None` when the tag is longer than 65,534 bytes, which validated rows have not.
+    pub(super) fn new(group: u32, port: u16, tag: Option<Span>) -> Option<Self> {
+        let (tag_start, tag_length) = match tag {
+            Some(Span { start, length }) => {
+                let length = u16::try_from(length)
+                    .ok()
+                    .filter(|&length| length != NO_TAG)?;
+                (start, length)
+            }
+            None => (0, NO_TAG),
+        };
+        Some(Self {
+            group,
+            tag_start,
+            tag_length,
+            port,
+        })
+    }
+
+    /// Where the tag lies.
+    #[inline]
+    pub(super) fn tag(self) -> Option<Span> {
+        (self.tag_length != NO_TAG).then(|| Span {
+            start: self.tag_start,
+            length: u32::from(self.tag_length),
+        })
+    }
+
     /// Whether a request from this port is meant.
     #[inline]
     fn fits(self, port: u16) -> bool {

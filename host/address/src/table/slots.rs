@@ -315,7 +315,7 @@ fn nest<A: Address>(rows: &[Placed<A>], slots: &mut Vec<Slot<A>>) -> Vec<bool> {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::sets::{NO_TAG, Rule};
+    use super::super::sets::Rule;
     use super::*;
 
     proptest! {
@@ -360,11 +360,7 @@ mod tests {
     }
 
     fn compare<A: Address>(networks: Vec<(A, u8)>, addrs: &[A]) -> Result<(), TestCaseError> {
-        let rule = Rule {
-            group: 1,
-            tag: NO_TAG,
-            port: 0,
-        };
+        let rule = Rule::new(1, 0, None).unwrap();
         let rows = (0..)
             .zip(&networks)
             .map(|(rank, &(addr, bits))| Placed::new(addr, bits, Ranked { rank, rule: 0 }));

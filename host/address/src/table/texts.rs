@@ -9,8 +9,15 @@ use rustc_hash::FxHasher;
 #[derive(Debug, Default)]
 pub(super) struct Texts {
     bytes: String,
-    /// Where each text ends; it starts where the one before it ends.
-    ends: Vec<u32>,
+    /// Where each text lies.
+    spans: Vec<Span>,
+}
+
+/// Where a text lies.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Span {
+    pub(super) start: u32,
+    pub(super) length: u32,
 }
 
 /// Finds the number of a text.
@@ -24,31 +31,43 @@ pub(super) struct Index {
 
 impl Texts {
     /// The text with this number. Panics when there is none.
-    #[inline]
     pub(super) fn text(&self, number: u32) -> &str {
-        let number = number as usize;
-        let start = match number {
-            0 => 0,
-            _ => self.ends[number - 1],
-        };
-        &self.bytes[start as usize..self.ends[number] as usize]
+        self.at(self.span(number))
+    }
+
+    /// The text that lies here.
+    #[inline]
+    pub(super) fn at(&self, Span { start, length }: Span) -> &str {
+        &self.bytes[start as usize..start as usize + length as usize]
+    }
+
+    /// Where the text with this number lies.
+    pub(super) fn span(&self, number: u32) -> Span {
+        self.spans[number as usize]
+    }
+
+    /// Forgets the numbers, for those who have noted where the texts lie.
+    pub(super) fn forget_numbers(&mut self) {
+        self.spans = Vec::new();
     }
 
     pub(super) fn memory_bytes(&self) -> usize {
-        self.bytes.capacity() + self.ends.capacity() * size_of::<u32>()
+        self.bytes.capacity() + self.spans.capacity() * size_of::<Span>()
     }
 
     pub(super) fn shrink(&mut self) {
         self.bytes.shrink_to_fit();
-        self.ends.shrink_to_fit();
+        self.spans.shrink_to_fit();
     }
 
     /// `None` when all texts together would pass 4 GiB.
     fn push(&mut self, text: &str) -> Option<u32> {
-        let end = u32::try_from(self.bytes.len() + text.len()).ok()?;
-        let number = u32::try_from(self.ends.len()).ok()?;
+        let start = u32::try_from(self.bytes.len()).ok()?;
+        let length = u32::try_from(text.len()).ok()?;
+        start.checked_add(length)?;
+        let number = u32::try_from(self.spans.len()).ok()?;
         self.bytes.push_str(text);
-        self.ends.push(end);
+        self.spans.push(Span { start, length });
         Some(number)
     }
 }
