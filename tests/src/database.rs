@@ -89,7 +89,6 @@ impl MariaDb {
             .arg(format!("--socket={}", self.socket().display()))
             .arg(format!("--bind-address={}", self.addr().ip()))
             .arg(format!("--port={}", self.addr().port()))
-            .arg("--innodb-flush-log-at-trx-commit=0")
             .arg("--innodb-buffer-pool-size=64M")
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a file handle can be cloned"))

@@ -149,7 +149,14 @@ impl Builder {
                     self.database.as_deref().unwrap_or("sqlite:table.db")
                 )],
             ),
-            ("policy".to_owned(), vec![format!("file = {policy:?}")]),
+            (
+                "policy".to_owned(),
+                vec![
+                    format!("file = {policy:?}"),
+                    // Wall time, and the machines of tests are shared.
+                    "deadline = \"100ms\"".to_owned(),
+                ],
+            ),
             (
                 "control".to_owned(),
                 vec![format!("listen = \"{}\"", self.lease.addr(1, 8060))],

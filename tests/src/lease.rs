@@ -1,6 +1,10 @@
 //! Loopback networks of one test each, so that tests can run side by side on the ports that operators use.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Networks that this process has tried.
+static TAKEN: AtomicUsize = AtomicUsize::new(0);
 
 /// A network 127.a.b.0/24 that belongs to one test as long as this value lives.
 #[derive(Debug)]
@@ -15,8 +19,9 @@ impl Lease {
     /// Leases a network that no other test holds.
     pub fn new() -> Self {
         let start = std::process::id() as usize * 37;
-        for step in 0..60_000 {
-            let n = (start + step) % 60_000;
+        for _ in 0..60_000 {
+            // Never the same one twice: threads of an earlier callee may still be there.
+            let n = (start + TAKEN.fetch_add(1, Ordering::Relaxed)) % 60_000;
             // 127.0.x.y stays free for what a person runs beside the tests.
             let (a, b) = ((n / 250 + 1) as u8, (n % 250 + 1) as u8);
             if let Ok(guard) = UdpSocket::bind((Ipv4Addr::new(127, a, b, 254), 9)) {

@@ -12,12 +12,18 @@ fn start() -> Host {
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     let first = folder.path().join("first.wasm");
     std::fs::write(&first, rejecting(480, "good")).expect("a policy can be written");
-    Builder::new().policy(first).start()
+    Builder::new()
+        .policy(first)
+        // Room for the guest that makes a string of 100 MB.
+        .set("policy", "memory = \"128MiB\"")
+        .start()
 }
 
 fn answer(host: &Host) -> String {
     let mut caller = host.udp(CALLER);
-    let request = caller.request("MESSAGE", "sip:bob@example.com");
+    let request = caller
+        .request("MESSAGE", "sip:bob@example.com")
+        .body("with a body");
     caller.ask(&request).start_line().to_owned()
 }
 
@@ -60,12 +66,14 @@ fn refused(bytes: &[u8], words: &[&str]) {
 
 #[test]
 fn endless_loop_in_decide() {
-    fails("loop_decide", "timeout");
+    // One that loops on a plain OPTIONS does not even get past the trial run.
+    refused(&guest("loop-in-decide"), &["deadline"]);
+    fails("loop-with-body", "timeout");
 }
 
 #[test]
 fn memory_growth() {
-    fails("grow_memory", "memory");
+    fails("memory-growth", "memory");
 }
 
 #[test]
@@ -80,28 +88,28 @@ fn trap() {
 
 #[test]
 fn a_string_of_100_mb() {
-    fails("huge_string", "host-call");
+    fails("huge-string", "host_call");
 }
 
 #[test]
 fn an_invalid_status_code() {
-    fails("bad_code", "verdict");
+    fails("invalid-code", "invalid_verdict");
 }
 
 #[test]
 fn endless_loop_in_start() {
-    refused(&guest("loop_start"), &["start", "deadline"]);
+    refused(&guest("loop-in-start"), &["start", "deadline"]);
 }
 
 #[test]
 fn unknown_import() {
-    refused(&guest("unknown_import"), &["import"]);
+    refused(&guest("unknown-import"), &["import"]);
 }
 
 #[test]
 fn wasi_import() {
     refused(
-        &guest("wasi_import"),
+        &guest("wasi-import"),
         &["wasi_snapshot_preview1", "wasm32-unknown-unknown"],
     );
 }
@@ -116,5 +124,5 @@ fn truncated_file() {
 fn too_large_a_file() {
     let mut bytes = rejecting(486, "good");
     bytes.resize(5 << 20, 0);
-    refused(&bytes, &["module-bytes", "MiB"]);
+    refused(&bytes, &["module"]);
 }

@@ -41,6 +41,8 @@ fn swaps_under_load_lose_nothing() {
         load.wait_for(50);
     }
     let report = load.stop();
+    let failures = host.metric("portcullis_policy_failures_total", &[]);
+    assert_eq!(failures, 0.0, "{:?}", host.get("/metrics"));
     assert_eq!(report.answers.keys().collect::<Vec<_>>(), [&480]);
     assert_eq!(report.answers[&480], report.sent);
     assert_eq!(report.duplicates, 0);
