@@ -108,32 +108,43 @@ impl Text<'_> {
 }
 
 /// Writes a number in decimal.
-pub(crate) fn write_decimal(mut number: u32, out: &mut Vec<u8>) {
+pub(crate) fn write_decimal(number: u32, out: &mut Vec<u8>) {
     let mut digits = [0; 10];
-    let mut at = digits.len();
+    let start = decimal(number, &mut digits);
+    out.extend_from_slice(&digits[start..]);
+}
+
+/// Puts a number at the end of `digits`; tells where it begins.
+fn decimal<const ROOM: usize>(mut number: u32, digits: &mut [u8; ROOM]) -> usize {
+    let mut at = ROOM;
     loop {
         at -= 1;
         digits[at] = b'0' + (number % 10) as u8;
         number /= 10;
         if number == 0 {
-            break;
+            return at;
         }
     }
-    out.extend_from_slice(&digits[at..]);
 }
 
 /// Writes a number as 16 hexadecimal digits in lower case.
 pub(crate) fn write_hex(number: u64, out: &mut Vec<u8>) {
     let mut digits = [0; HEX_DIGITS];
-    for (at, digit) in digits.iter_mut().enumerate() {
-        let nibble = (number >> (60 - 4 * at)) as u8 & 0xf;
-        *digit = if nibble < 10 {
-            b'0' + nibble
-        } else {
-            b'a' + nibble - 10
-        };
-    }
+    let (high, low) = digits.split_at_mut(HEX_DIGITS / 2);
+    high.copy_from_slice(&hex_digits((number >> 32) as u32).to_be_bytes());
+    low.copy_from_slice(&hex_digits(number as u32).to_be_bytes());
     out.extend_from_slice(&digits);
+}
+
+/// The eight digits of a number as the bytes of a larger one, all at once: this is written into every branch and tag.
+const fn hex_digits(number: u32) -> u64 {
+    const EVERY: u64 = 0x0101_0101_0101_0101;
+    let spread = number as u64;
+    let spread = (spread | spread << 16) & 0x0000_ffff_0000_ffff;
+    let spread = (spread | spread << 8) & 0x00ff_00ff_00ff_00ff;
+    let nibbles = (spread | spread << 4) & 0x0f0f_0f0f_0f0f_0f0f;
+    let above_nine = (nibbles + 6 * EVERY) >> 4 & EVERY;
+    nibbles + b'0' as u64 * EVERY + above_nine * (b'a' - b'0' - 10) as u64
 }
 
 /// How many digits [`write_hex`] writes.
@@ -153,12 +164,18 @@ pub(crate) fn read_hex(digits: &[u8]) -> Option<u64> {
 pub(crate) fn write_ip(ip: IpAddr, out: &mut Vec<u8>) {
     match ip {
         IpAddr::V4(ip) => {
-            let [a, b, c, d] = ip.octets();
-            write_decimal(a.into(), out);
-            for octet in [b, c, d] {
-                out.push(b'.');
-                write_decimal(octet.into(), out);
+            let mut text = [b'.'; 15];
+            let mut end = 0;
+            for octet in ip.octets() {
+                let mut digits = [0; 3];
+                let start = decimal(octet.into(), &mut digits);
+                for &digit in &digits[start..] {
+                    text[end] = digit;
+                    end += 1;
+                }
+                end += 1;
             }
+            out.extend_from_slice(&text[..end - 1]);
         }
         IpAddr::V6(ip) => {
             // A Vec takes everything.

@@ -4,10 +4,8 @@
 //! headers; Server; an empty body. The top Via gets `received` and `rport`, To gets a tag where it has none. The same request
 //! always gets the same reply, so a retransmission needs no memory.
 
-use memchr::memchr2;
-
 use crate::arrival::Arrival;
-use crate::edit::{Edits, Text, write_decimal, write_hex};
+use crate::edit::{Edits, write_decimal, write_hex};
 use crate::name_addr::NameAddr;
 use crate::proxy::top_via::TopVia;
 use crate::scan::{Field, HeaderName, Message};
@@ -31,28 +29,27 @@ impl<'o> Reply<'o> {
         out: &'o mut Vec<u8>,
     ) -> Self {
         out.clear();
+        // Room at once; a reply is hardly ever larger.
+        out.reserve(message.bytes().len() + 256);
         out.extend_from_slice(b"SIP/2.0 ");
         write_decimal(code.into(), out);
-        out.push(b' ');
-        Text::Bytes(reason.as_bytes()).write_in_line(out);
-        out.extend_from_slice(b"\r\n");
-
         let mut reply = Self {
             out,
             has_server: false,
         };
+        reply.line(b" ", reason.as_bytes());
         reply.vias(message, top, arrival);
         if let Some(from) = message.header(HeaderName::From) {
-            reply.line(b"From: ", Text::Bytes(from.value));
+            reply.line(b"From: ", from.value);
         }
         if let Some(to) = message.header(HeaderName::To) {
             reply.recipient(&to, tag);
         }
         if let Some(call_id) = message.header(HeaderName::CallId) {
-            reply.line(b"Call-ID: ", Text::Bytes(call_id.value));
+            reply.line(b"Call-ID: ", call_id.value);
         }
         if let Some(cseq) = message.header(HeaderName::CSeq) {
-            reply.line(b"CSeq: ", Text::Bytes(cseq.value));
+            reply.line(b"CSeq: ", cseq.value);
         }
         reply
     }
@@ -71,13 +68,13 @@ impl<'o> Reply<'o> {
         }
         self.has_server |= known == Server;
         self.out.extend_from_slice(name.as_bytes());
-        self.line(b": ", Text::Bytes(value.as_bytes()));
+        self.line(b": ", value.as_bytes());
     }
 
     /// Adds an Unsupported header with every value of the request's headers of that name (RFC 3261 §16.3(5), §8.2.2.3).
     pub(crate) fn unsupported(&mut self, message: Message<'_>, name: HeaderName) {
         for field in message.headers(name) {
-            self.line(b"Unsupported: ", Text::Bytes(field.value));
+            self.line(b"Unsupported: ", field.value);
         }
     }
 
@@ -93,47 +90,82 @@ impl<'o> Reply<'o> {
         let mut edits = Edits::<2>::new();
         // Two edits at two places of the grammar: they fit.
         let _fits = top.note_source(arrival.source, 0, &mut edits);
-        let first = |out: &mut Vec<u8>| edits.apply(top.field.value, out);
-        self.line(b"Via: ", Text::Written(&first));
+        self.out.extend_from_slice(b"Via: ");
+        let start = self.out.len();
+        edits.apply(top.field.value, self.out);
+        self.end_line(start);
         for field in message.headers(HeaderName::Via).skip(1) {
-            self.line(b"Via: ", Text::Bytes(field.value));
+            self.line(b"Via: ", field.value);
         }
     }
 
     fn recipient(&mut self, to: &Field<'_>, tag: u64) {
-        let lacks_tag = NameAddr::parse(to.value).is_ok_and(|to| to.params.named("tag").is_none());
-        if !lacks_tag {
-            return self.line(b"To: ", Text::Bytes(to.value));
+        self.out.extend_from_slice(b"To: ");
+        let start = self.out.len();
+        self.out.extend_from_slice(to.value);
+        if NameAddr::parse(to.value).is_ok_and(|to| to.params.named("tag").is_none()) {
+            self.out.extend_from_slice(b";tag=");
+            write_hex(tag, self.out);
         }
-        let tagged = |out: &mut Vec<u8>| {
-            out.extend_from_slice(to.value);
-            out.extend_from_slice(b";tag=");
-            write_hex(tag, out);
-        };
-        self.line(b"To: ", Text::Written(&tagged));
+        self.end_line(start);
     }
 
-    fn line(&mut self, label: &[u8], value: Text<'_>) {
+    fn line(&mut self, label: &[u8], value: &[u8]) {
         self.out.extend_from_slice(label);
-        value.write_in_line(self.out);
-        self.out.extend_from_slice(b"\r\n");
+        let start = self.out.len();
+        self.out.extend_from_slice(value);
+        self.end_line(start);
     }
-}
 
-impl Text<'_> {
-    /// Writes a value that must stay in its line: what is left of folds and other line ends becomes space, which means the
-    /// same (RFC 3261 §7.3.1) and lets nobody write header lines of his own into our replies.
-    fn write_in_line(self, out: &mut Vec<u8>) {
-        let start = out.len();
-        self.write(out);
-        let written = &mut out[start..];
-        if memchr2(b'\r', b'\n', written).is_some() {
-            for byte in written
+    /// Ends the line whose value begins at `start`. What is left of folds and other line ends in it becomes space, which means
+    /// the same (RFC 3261 §7.3.1) and lets nobody write header lines of his own into our replies.
+    fn end_line(&mut self, start: usize) {
+        let value = self.out.get_mut(start..).unwrap_or_default();
+        if may_have_line_end(value) {
+            for byte in value
                 .iter_mut()
                 .filter(|byte| matches!(byte, b'\r' | b'\n'))
             {
                 *byte = b' ';
             }
+        }
+        self.out.extend_from_slice(b"\r\n");
+    }
+}
+
+/// Whether one of the bytes is CR or LF; true as well for some others below space, which are as rare.
+fn may_have_line_end(bytes: &[u8]) -> bool {
+    const EVERY: u64 = 0x0101_0101_0101_0101;
+    const TOP: u64 = 0x80 * EVERY;
+    // Eight bytes at a time: the top bit stays where the byte is below CR + 1. The last eight may overlap others.
+    let below = |word: [u8; 8]| {
+        let word = u64::from_le_bytes(word);
+        word.wrapping_sub((u64::from(b'\r') + 1) * EVERY) & !word & TOP
+    };
+    let (words, rest) = bytes.as_chunks::<8>();
+    let found = words.iter().fold(0, |found, &word| found | below(word));
+    let last = match bytes.last_chunk::<8>() {
+        Some(&last) => below(last),
+        None => u64::from(rest.iter().any(|&byte| byte <= b'\r')),
+    };
+    found | last != 0
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn no_line_end_is_overlooked(
+            bytes in prop::collection::vec(prop_oneof![20 => any::<u8>(), 1 => 0x08_u8..0x10], 0..40),
+        ) {
+            let has = bytes.iter().any(|byte| matches!(byte, b'\r' | b'\n'));
+            prop_assert!(!has || may_have_line_end(&bytes));
+            let is_plain = bytes.iter().all(|&byte| byte >= b' ');
+            prop_assert!(!is_plain || !may_have_line_end(&bytes));
         }
     }
 }

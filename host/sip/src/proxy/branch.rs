@@ -13,7 +13,7 @@ use super::identity::Identity;
 use super::top_via::TopVia;
 use crate::arrival::{Arrival, ConnectionId};
 use crate::edit::{HEX_DIGITS, read_hex, write_decimal, write_hex};
-use crate::key::Key;
+use crate::key::{Key, Request};
 use crate::name_addr::NameAddr;
 use crate::scan::{HeaderName, Message, StartLine};
 use crate::via::{MAGIC_COOKIE, Via};
@@ -36,51 +36,24 @@ impl Transaction {
     /// RFC 2543 tells transactions by. Sent-by, Call-ID and CSeq number are in both, so that a client with poor random numbers
     /// disturbs nobody else.
     pub(super) fn of(key: &Key, message: Message<'_>, top: &TopVia<'_>) -> Self {
-        let value = |name| {
-            message
-                .header(name)
-                .map(|field| field.value)
-                .unwrap_or_default()
-        };
-        let mac = key
-            .branch()
-            .name(
-                top.field
-                    .value
-                    .get(top.via.sent_by.clone())
-                    .unwrap_or_default(),
-            )
-            .field(value(HeaderName::CallId))
-            .number(message.cseq().map_or(0, |cseq| cseq.number.into()))
-            .field(top.via.branch().unwrap_or_default());
+        let name = |fields: &[&[u8]]| Self(key.branch(&request(message, top, fields)));
+        let branch = top.via.branch().unwrap_or_default();
+        let call_id = value(message, HeaderName::CallId);
         // A bare cookie names nothing (RFC 4475 §3.2.1).
-        if top
-            .via
-            .rfc3261_branch()
-            .is_some_and(|branch| branch.len() > MAGIC_COOKIE.len())
-        {
-            return Self(mac.finish());
-        }
+        let is_new = branch.len() > MAGIC_COOKIE.len() && top.via.rfc3261_branch().is_some();
         let StartLine::Request { method, uri, .. } = message.start_line() else {
-            return Self(mac.finish());
+            return name(&[branch, call_id]);
         };
-        let tag = |value| {
-            NameAddr::parse(value)
-                .ok()
-                .and_then(|address| address.tag())
-                .unwrap_or_default()
-        };
+        if is_new {
+            return name(&[branch, call_id]);
+        }
         // The ACK to a failure has the To-tag that its INVITE lacks.
         let to_tag = match method {
             b"INVITE" | b"ACK" | b"CANCEL" => &b""[..],
-            _ => tag(value(HeaderName::To)),
+            _ => tag(value(message, HeaderName::To)),
         };
-        Self(
-            mac.field(tag(value(HeaderName::From)))
-                .field(to_tag)
-                .field(uri)
-                .finish(),
-        )
+        let from_tag = tag(value(message, HeaderName::From));
+        name(&[branch, call_id, from_tag, to_tag, uri])
     }
 
     /// The transaction of a branch that this host wrote; none for any other branch.
@@ -99,7 +72,7 @@ impl Transaction {
     }
 
     fn seal(self, key: &Key) -> u64 {
-        key.seal().number(self.0).finish()
+        key.seal(self.0)
     }
 }
 
@@ -149,33 +122,41 @@ impl Origin {
     }
 
     fn seal(self, key: &Key, transaction: Transaction) -> u64 {
-        let connection = self
-            .connection
-            .map_or([0, 0], |connection| [1, connection.0]);
-        key.origin()
-            .number(transaction.0)
-            .number(self.socket.into())
-            .number(connection[0])
-            .number(connection[1])
-            .finish()
+        let (is_stream, connection) = match self.connection {
+            Some(connection) => (1, connection.0),
+            None => (0, 0),
+        };
+        key.origin([transaction.0, self.socket.into(), is_stream, connection])
     }
 }
 
 /// The To-tag of our own replies to a request: the same for each retransmission and for the ACK, which has the request's top
 /// Via, Call-ID and CSeq number (RFC 3261 §17.1.1.3).
 pub(super) fn own_tag(key: &Key, message: Message<'_>, top: &TopVia<'_>) -> u64 {
-    let call_id = message.header(HeaderName::CallId).map(|field| field.value);
-    key.tag()
-        .name(
-            top.field
-                .value
-                .get(top.via.sent_by.clone())
-                .unwrap_or_default(),
-        )
-        .field(top.via.branch().unwrap_or_default())
-        .field(call_id.unwrap_or_default())
-        .number(message.cseq().map_or(0, |cseq| cseq.number.into()))
-        .finish()
+    let branch = top.via.branch().unwrap_or_default();
+    let call_id = value(message, HeaderName::CallId);
+    key.tag(&request(message, top, &[branch, call_id]))
+}
+
+fn request<'a>(message: Message<'a>, top: &TopVia<'a>, fields: &'a [&'a [u8]]) -> Request<'a> {
+    let sent_by = top.field.value.get(top.via.sent_by.clone());
+    Request {
+        sent_by: sent_by.unwrap_or_default(),
+        cseq: message.cseq().map_or(0, |cseq| cseq.number),
+        fields,
+    }
+}
+
+fn value(message: Message<'_>, name: HeaderName) -> &[u8] {
+    let field = message.header(name);
+    field.map(|field| field.value).unwrap_or_default()
+}
+
+fn tag(value: &[u8]) -> &[u8] {
+    let address = NameAddr::parse(value).ok();
+    address
+        .and_then(|address| address.tag())
+        .unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use super::top_via::TopVia;
 use crate::list::values;
 use crate::name_addr::NameAddr;
 use crate::scan::{HeaderName, Message, ScanError, StartLine};
-use crate::uri::{Scheme, Uri, UriError, scheme_name};
+use crate::uri::{Scheme, Uri, UriError};
 
 /// A request that nothing is wrong with.
 pub(super) enum Checked {
@@ -79,7 +79,7 @@ impl Refusal {
 
 /// Reads the request URI; none for a `tel` URI, which names no host.
 fn request_uri(uri: &[u8]) -> Result<Option<Uri<'_>>, Refusal> {
-    if scheme_name(uri).is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"tel")) {
+    if is_tel(uri) {
         return Ok(None);
     }
     let bad = |reason| Err(Refusal::new(400, reason));
@@ -94,6 +94,12 @@ fn request_uri(uri: &[u8]) -> Result<Option<Uri<'_>>, Refusal> {
         Err(UriError::Host) => bad("Bad Host in Request-URI"),
         Err(UriError::Port) => bad("Bad Port in Request-URI"),
     }
+}
+
+/// Whether this is a `tel` URI: one that names no host, but that a next hop may know a way for.
+pub(super) fn is_tel(uri: &[u8]) -> bool {
+    uri.get(..4)
+        .is_some_and(|start| start.eq_ignore_ascii_case(b"tel:"))
 }
 
 const UNKNOWN_SCHEME: &str = "Unsupported URI Scheme in Request URI";

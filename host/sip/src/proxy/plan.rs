@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::net::SocketAddr;
 use std::ops::Range;
 
+use super::checks::is_tel;
 use super::identity::Place;
 use super::relay_error::RelayError;
 use super::{Proxy, Target};
@@ -13,7 +14,7 @@ use crate::list::values;
 use crate::name_addr::NameAddr;
 use crate::routes::{Hop, Permission, Routes};
 use crate::scan::{HeaderName, Message, StartLine};
-use crate::uri::{Scheme, Uri, UriError, scheme_name};
+use crate::uri::{Scheme, Uri, UriError};
 
 /// Where a request goes and what changes on the way.
 pub(super) struct Plan<'a> {
@@ -307,7 +308,7 @@ struct Remaining<'a> {
 
 /// Reads a request URI; none for a `tel` URI, which names no place.
 fn read_request_uri(uri: &[u8]) -> Result<Option<Uri<'_>>, RelayError> {
-    if scheme_name(uri).is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"tel")) {
+    if is_tel(uri) {
         return Ok(None);
     }
     Uri::parse(uri)
