@@ -1,4 +1,22 @@
 //! SIP without sockets and clocks.
+//!
+//! Received bytes are [scanned](scan) once into an [`Index`] of spans; a [`Message`] reads them
+//! through it, and value readers such as [`Via`] and [`Uri`] read single headers in place. Streams
+//! are cut into messages by a [`Framer`] first. What is to be done with a message is said by
+//! [`Proxy`]: it writes replies and relayed messages into a buffer and names their [`Destination`].
+//!
+//! ```
+//! use portcullis_sip::{Framing, HeaderName, Index, Limits, Message, Via, scan};
+//!
+//! let bytes = b"SIP/2.0 200 OK\r\nv: SIP/2.0/UDP 192.0.2.1:5070;branch=z9hG4bK1\r\n\r\n";
+//! let mut index = Index::default(); // kept and used again for the next message
+//! scan(bytes, Framing::Datagram, &Limits::default(), &mut index)?;
+//!
+//! let message = Message::new(bytes, &index);
+//! let via = message.header(HeaderName::Via).map(|field| Via::parse(field.value));
+//! assert_eq!(via.and_then(Result::ok).and_then(|via| via.port), Some(5070));
+//! # Ok::<(), portcullis_sip::ScanError>(())
+//! ```
 
 #![forbid(unsafe_code)]
 
