@@ -20,6 +20,13 @@ pub(crate) struct Args {
     policies: bool,
 }
 
+/// How the host is compiled. Policies are always optimised.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Profile {
+    Debug,
+    Release,
+}
+
 /// What a build leaves.
 pub(crate) struct Built {
     pub(crate) portcullis: PathBuf,
@@ -30,7 +37,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let workspace = Workspace::own()?;
     let mut files = policies(&workspace)?;
     if !args.policies {
-        files.insert(0, host(&workspace)?);
+        files.insert(0, host(&workspace, Profile::Release)?);
     }
     for file in files {
         println!("{} ({} bytes)", file.display(), file.metadata()?.len());
@@ -38,12 +45,12 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// The release build of everything that runs.
-pub(crate) fn all() -> Result<Built> {
+/// Everything that runs.
+pub(crate) fn all(profile: Profile) -> Result<Built> {
     let workspace = Workspace::own()?;
     let policies = policies(&workspace)?;
     Ok(Built {
-        portcullis: host(&workspace)?,
+        portcullis: host(&workspace, profile)?,
         policies,
     })
 }
@@ -56,12 +63,18 @@ pub(crate) fn policies(workspace: &Workspace) -> Result<Vec<PathBuf>> {
     )
 }
 
-fn host(workspace: &Workspace) -> Result<PathBuf> {
-    run_command(cargo().current_dir(root()).args([
-        "build",
-        "--release",
-        "--package",
-        "portcullis",
-    ]))?;
-    Ok(workspace.target.join("release/portcullis"))
+fn host(workspace: &Workspace, profile: Profile) -> Result<PathBuf> {
+    let mut build = cargo();
+    build
+        .current_dir(root())
+        .args(["build", "--package", "portcullis"]);
+    let folder = match profile {
+        Profile::Debug => "debug",
+        Profile::Release => {
+            build.arg("--release");
+            "release"
+        }
+    };
+    run_command(&mut build)?;
+    Ok(workspace.target.join(folder).join("portcullis"))
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use crate::build::{self, Built};
+use crate::build::{self, Built, Profile};
 use crate::process::run as run_command;
 use crate::workspace::Workspace;
 
@@ -32,6 +32,9 @@ pub(crate) struct Args {
     /// The port on 127.0.0.1 of the control interface
     #[arg(long, value_name = "PORT", default_value_t = 8060)]
     control_port: u16,
+    /// Serve the debug build, which compiles sooner
+    #[arg(long)]
+    debug: bool,
 }
 
 /// Answers what the host relays, as long as the host lives.
@@ -49,10 +52,15 @@ const ROWS: [[&str; 5]; 3] = [
 ];
 
 pub(crate) fn run(args: &Args) -> Result<()> {
+    let profile = if args.debug {
+        Profile::Debug
+    } else {
+        Profile::Release
+    };
     let Built {
         portcullis,
         policies,
-    } = build::all()?;
+    } = build::all(profile)?;
     let folder = Workspace::own()?.target.join("run");
     fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
     let policy = policies
@@ -208,6 +216,7 @@ mod tests {
             port: 5070,
             answer_port: 5081,
             control_port: 8061,
+            debug: false,
         };
         let text = configuration(&args, Path::new("/p/acl.wasm"), Path::new("/d/p.db"));
 

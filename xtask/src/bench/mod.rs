@@ -22,7 +22,7 @@ use self::million::Million;
 use self::plan::{Pace, Part, Server, Subject, Task};
 use self::report::Outcome;
 use self::servers::{Programs, Running};
-use crate::build::{self, Built};
+use crate::build::{self, Built, Profile};
 use crate::debian::{self, Program};
 use crate::process::{cargo, run as run_command};
 use crate::workspace::{Workspace, root};
@@ -251,7 +251,7 @@ fn programs(as_built: bool) -> Result<Programs> {
     let Built {
         portcullis,
         policies,
-    } = build::all()?;
+    } = build::all(Profile::Release)?;
     let mut generator = cargo();
     generator
         .current_dir(root())
