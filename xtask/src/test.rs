@@ -123,32 +123,39 @@ fn check_format(workspace: &Workspace) -> Result<()> {
 }
 
 /// The end-to-end tests, or all others.
+///
+/// Both are chosen from the whole workspace: packages built by themselves have other features, and much would be built twice.
 fn tests(workspace: &Workspace, args: &Args, end_to_end: bool) -> Command {
-    let has_nextest = find("cargo-nextest").is_some();
     let mut command = cargo();
-    command
-        .current_dir(root())
-        .args(if has_nextest {
-            &["nextest", "run"][..]
+    command.current_dir(root());
+    if find("cargo-nextest").is_some() {
+        let package = if end_to_end { "" } else { "not " };
+        let peers = if args.without_peers {
+            " and not test(peers_)"
         } else {
-            &["test"]
-        })
-        .args(if end_to_end {
+            ""
+        };
+        let filter = format!("{package}package({END_TO_END}){peers}");
+        command.args([
+            "nextest",
+            "run",
+            "--workspace",
+            "--no-fail-fast",
+            "--filter-expr",
+            &filter,
+        ]);
+    } else {
+        command.args(["test", "--no-fail-fast", "--lib", "--bins", "--tests"]);
+        command.args(if end_to_end {
             &["--package", END_TO_END][..]
         } else {
             &["--workspace", "--exclude", END_TO_END]
-        })
-        .args(if has_nextest {
-            &["--no-fail-fast"][..]
-        } else {
-            &["--no-fail-fast", "--lib", "--bins", "--tests"]
         });
-    if args.without_peers {
         // Tests that need programs of others have names that say so.
-        command.args(if has_nextest {
-            ["--filter-expr", "not test(peers_)"]
+        command.args(if args.without_peers {
+            &["--", "--skip=peers_"][..]
         } else {
-            ["--", "--skip=peers_"]
+            &[]
         });
     }
     command
