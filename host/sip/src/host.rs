@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::cseq::number;
+use crate::token::is_host_name;
 
 /// A host name or an address.
 #[derive(Clone, Copy, Debug)]
@@ -40,13 +41,8 @@ impl<'a> Host<'a> {
             return Some((Self::V6(text.parse().ok()?), length + 2));
         }
 
-        // Underscores are against the grammar, but they are in host names out there.
-        let is_name =
-            |&byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
-        let end = bytes
-            .iter()
-            .position(|byte| !is_name(byte))
-            .unwrap_or(bytes.len());
+        let end = bytes.iter().position(|&byte| !is_host_name(byte));
+        let end = end.unwrap_or(bytes.len());
         let name = &bytes[..end];
         let (first, last) = (name.first()?, name.last()?);
         if first.is_ascii_digit()
@@ -101,12 +97,39 @@ pub(crate) fn port(digits: &[u8]) -> Option<u16> {
     u16::try_from(number).ok().filter(|&port| port != 0)
 }
 
+/// Four numbers up to 255 without leading zeros, which some read as octal.
 fn ipv4(text: &[u8]) -> Option<Ipv4Addr> {
-    std::str::from_utf8(text).ok()?.parse().ok()
+    let mut octets = [0; 4];
+    let mut rest = text;
+    for (at, octet) in octets.iter_mut().enumerate() {
+        if at > 0 {
+            rest = rest.strip_prefix(b".")?;
+        }
+        let mut number = 0;
+        let mut digits = 0;
+        while let [digit @ b'0'..=b'9', more @ ..] = rest {
+            if digits > 0 && number == 0 {
+                return None;
+            }
+            number = number * 10 + u16::from(digit - b'0');
+            digits += 1;
+            if number > 255 {
+                return None;
+            }
+            rest = more;
+        }
+        if digits == 0 {
+            return None;
+        }
+        *octet = number as u8;
+    }
+    rest.is_empty().then(|| octets.into())
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -176,6 +199,15 @@ mod tests {
         assert_eq!(port(b"065535"), Some(65_535));
         for digits in ["", "0", "65536", "-1", "5060 ", "99999999999"] {
             assert_eq!(port(digits.as_bytes()), None, "{digits:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn ipv4_addresses_are_those_of_the_standard_library(
+            text in prop_oneof!["[0-9.]{0,16}", "([0-9]{1,3}\\.){3}[0-9]{1,3}", "(0?[0-2]?[0-9]{1,2}\\.){3}[0-9]{1,4}"],
+        ) {
+            prop_assert_eq!(ipv4(text.as_bytes()), text.parse().ok());
         }
     }
 }

@@ -2,9 +2,8 @@
 
 use std::ops::Range;
 
-use memchr::{memchr, memchr2};
-
 use crate::token::{skip_quoted, skip_space, trim};
+use crate::words::find_any;
 
 /// `;name=value` with space allowed around name and value.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,9 +22,11 @@ impl<'a> Param<'a> {
         self.name.eq_ignore_ascii_case(name.as_bytes())
     }
 
-    fn read(text: &'a [u8], range: Range<usize>) -> Self {
-        let (name, value) = match memchr(b'=', text) {
-            Some(at) => (&text[..at], Some(trim(&text[at + 1..]).0)),
+    /// Reads trimmed text that has its equals sign, if there is one, at `equals`.
+    #[inline]
+    fn read(text: &'a [u8], equals: Option<usize>, range: Range<usize>) -> Self {
+        let (name, value) = match equals.and_then(|at| text.split_at_checked(at)) {
+            Some((name, value)) => (name, Some(trim(&value[1..]).0)),
             None => (text, None),
         };
         Self {
@@ -76,50 +77,58 @@ impl<'a> Params<'a> {
         }
     }
 
-    /// The end of the parameter that begins at `from`: a semicolon outside quotes, or the end.
-    fn end(&self, from: usize) -> usize {
+    /// The end of the parameter that begins at `from`, a semicolon outside quotes or the end, and its first equals sign.
+    #[inline]
+    fn end(&self, from: usize) -> (usize, Option<usize>) {
+        let mut equals = None;
         let mut at = from;
         while let Some(rest) = self.text.get(at..) {
-            let found = if self.quotes {
-                memchr2(b';', b'"', rest)
-            } else {
-                memchr(b';', rest)
+            let next = match equals {
+                None => find_any(rest, *b"=;\""),
+                Some(_) => find_any(rest, *b";\""),
             };
-            let Some(found) = found.map(|found| at + found) else {
+            let Some(found) = next.map(|next| at + next) else {
                 break;
             };
-            if self.text[found] == b';' {
-                return found;
-            }
-            let Some(behind) = skip_quoted(self.text, found) else {
-                break;
+            at = match self.text[found] {
+                b';' => return (found, equals),
+                b'"' if self.quotes => match skip_quoted(self.text, found) {
+                    Some(behind) => behind,
+                    None => break,
+                },
+                b'=' => {
+                    equals = Some(found);
+                    found + 1
+                }
+                _ => found + 1,
             };
-            at = behind;
         }
-        self.text.len()
+        (self.text.len(), equals)
     }
 }
 
 impl<'a> Iterator for Params<'a> {
     type Item = Param<'a>;
 
+    #[inline]
     fn next(&mut self) -> Option<Param<'a>> {
         loop {
             let semicolon = skip_space(self.text, self.at);
             if self.text.get(semicolon) != Some(&b';') {
                 return None;
             }
-            let end = self.end(semicolon + 1);
+            let (end, equals) = self.end(semicolon + 1);
             self.at = end;
             let raw = self.text.get(semicolon + 1..end).unwrap_or_default();
             let (text, cut) = trim(raw);
             if text.is_empty() {
                 continue;
             }
-            let text_end = semicolon + 1 + cut + text.len();
+            let start = semicolon + 1 + cut;
             return Some(Param::read(
                 text,
-                self.base + semicolon..self.base + text_end,
+                equals.map(|equals| equals - start),
+                self.base + semicolon..self.base + start + text.len(),
             ));
         }
     }

@@ -5,7 +5,14 @@ pub(crate) fn is_token(bytes: &[u8]) -> bool {
     !bytes.is_empty() && bytes.iter().all(|&byte| TOKEN[usize::from(byte)])
 }
 
+/// Whether this byte may stand in a host name. Underscores are against the grammar, but they are in host names out there.
+#[inline]
+pub(crate) fn is_host_name(byte: u8) -> bool {
+    HOST_NAME[usize::from(byte)]
+}
+
 /// Whether this byte is linear white space or part of a fold.
+#[inline]
 pub(crate) fn is_space(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\r' | b'\n')
 }
@@ -13,13 +20,17 @@ pub(crate) fn is_space(byte: u8) -> bool {
 /// The slice without linear white space at both ends, and how much was cut off before it.
 #[inline]
 pub(crate) fn trim(bytes: &[u8]) -> (&[u8], usize) {
-    // One space before the value and none behind it is how nearly every header is written.
-    if let [b' ', value @ ..] = bytes
-        && let [first, .., last] = value
+    // One space before the value and none behind it is how nearly every header is written, and none at all how nearly every
+    // parameter is.
+    let (value, cut) = match bytes {
+        [b' ', value @ ..] => (value, 1),
+        value => (value, 0),
+    };
+    if let [first, .., last] = value
         && !is_space(*first)
         && !is_space(*last)
     {
-        return (value, 1);
+        return (value, cut);
     }
     let start = skip_space(bytes, 0);
     let rest = bytes.get(start..).unwrap_or_default();
@@ -36,6 +47,7 @@ pub(crate) fn trim_end(bytes: &[u8]) -> &[u8] {
 }
 
 /// The first place at or behind `from` that is not linear white space.
+#[inline]
 pub(crate) fn skip_space(bytes: &[u8], from: usize) -> usize {
     let mut at = from;
     while bytes.get(at).is_some_and(|&byte| is_space(byte)) {
@@ -57,16 +69,17 @@ pub(crate) fn skip_quoted(bytes: &[u8], from: usize) -> Option<usize> {
     }
 }
 
-static TOKEN: [bool; 256] = token_table();
+static TOKEN: [bool; 256] = table(b"-.!%*_+`'~");
+static HOST_NAME: [bool; 256] = table(b"-._");
 
-const fn token_table() -> [bool; 256] {
+/// Letters, digits and `marks`.
+const fn table(marks: &[u8]) -> [bool; 256] {
     let mut table = [false; 256];
     let mut byte = 0;
     while byte < 256 {
         table[byte] = (byte as u8).is_ascii_alphanumeric();
         byte += 1;
     }
-    let marks = b"-.!%*_+`'~";
     let mut at = 0;
     while at < marks.len() {
         table[marks[at] as usize] = true;

@@ -41,9 +41,12 @@ impl<'a> Via<'a> {
     /// What keeps a proxy from sending a response by it.
     pub fn parse(value: &'a [u8]) -> Result<Self, ViaError> {
         let start = skip_space(value, 0);
-        let (protocol, at) = token_before_slash(value, start)?;
-        let (version, at) = token_before_slash(value, at)?;
-        let (transport, at) = transport(value, at)?;
+        let Protocol {
+            name: protocol,
+            version,
+            transport,
+            end: at,
+        } = Protocol::parse(value, start)?;
 
         let (host, length) = Host::prefix(&value[at..]).ok_or(ViaError::Host)?;
         let sent_by = at;
@@ -169,6 +172,45 @@ impl<'a> Known<'a> {
             slot.get_or_insert(param);
         }
         known
+    }
+}
+
+/// What stands before sent-by.
+struct Protocol<'a> {
+    name: &'a [u8],
+    version: &'a [u8],
+    transport: &'a [u8],
+    /// Where sent-by begins.
+    end: usize,
+}
+
+impl<'a> Protocol<'a> {
+    #[inline]
+    fn parse(value: &'a [u8], start: usize) -> Result<Self, ViaError> {
+        // This is how nearly every Via is written.
+        if let Some((plain, [next, ..])) = value.split_at_checked(start + 12)
+            && matches!(
+                &plain[start..],
+                b"SIP/2.0/UDP " | b"SIP/2.0/TCP " | b"SIP/2.0/TLS "
+            )
+            && !is_space(*next)
+        {
+            return Ok(Self {
+                name: &plain[start..start + 3],
+                version: &plain[start + 4..start + 7],
+                transport: &plain[start + 8..start + 11],
+                end: start + 12,
+            });
+        }
+        let (name, at) = token_before_slash(value, start)?;
+        let (version, at) = token_before_slash(value, at)?;
+        let (transport, end) = transport(value, at)?;
+        Ok(Self {
+            name,
+            version,
+            transport,
+            end,
+        })
     }
 }
 

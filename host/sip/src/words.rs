@@ -36,6 +36,30 @@ pub(crate) fn find_line_end(bytes: &[u8]) -> Option<usize> {
     memchr2(b'\r', b'\n', bytes.get(at..)?).map(|found| at + found)
 }
 
+/// The first of these bytes.
+#[inline]
+pub(crate) fn find_any<const COUNT: usize>(bytes: &[u8], any: [u8; COUNT]) -> Option<usize> {
+    let is_any = |word: [u8; 8]| {
+        let word = u64::from_le_bytes(word);
+        let equal = |found, byte| found | bytes_below(word ^ every_byte(byte), 1);
+        any.into_iter().fold(0, equal)
+    };
+    let place = |found: u64| found.trailing_zeros() as usize / 8;
+    let (words, rest) = bytes.as_chunks::<8>();
+    for (at, &word) in words.iter().enumerate() {
+        let found = is_any(word);
+        if found != 0 {
+            return Some(at * 8 + place(found));
+        }
+    }
+    // Of the last eight bytes those that were looked at before are none of these.
+    match bytes.last_chunk::<8>().map(|&last| is_any(last)) {
+        Some(0) => None,
+        Some(found) => Some(bytes.len() - 8 + place(found)),
+        None => rest.iter().position(|byte| any.contains(byte)),
+    }
+}
+
 /// The top bit of each byte below `limit`, which is at most 128; only the lowest one is sure.
 const fn bytes_below(word: u64, limit: u8) -> u64 {
     word.wrapping_sub(every_byte(limit)) & !word & every_byte(0x80)
@@ -70,6 +94,17 @@ mod tests {
         ) {
             let single = bytes.iter().position(|byte| matches!(byte, b'\r' | b'\n'));
             prop_assert_eq!(find_line_end(&bytes), single);
+        }
+
+        #[test]
+        fn any_of_some_bytes_is_found(
+            bytes in prop::collection::vec(prop_oneof![0x1eu8..=0x3f, any::<u8>()], 0..40),
+            one in 0x1eu8..=0x3f,
+            two in any::<u8>(),
+        ) {
+            let single = bytes.iter().position(|&byte| byte == one || byte == two);
+            prop_assert_eq!(find_any(&bytes, [one, two]), single);
+            prop_assert_eq!(find_any(&bytes, []), None);
         }
     }
 }
