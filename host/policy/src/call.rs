@@ -8,6 +8,7 @@ use portcullis_address::{Match, Snapshot};
 use tracing::Level;
 use wasmtime::ResourceLimiter;
 
+use crate::direct::Guest;
 use crate::failure::Refused;
 use crate::text;
 use crate::view::RequestView;
@@ -26,6 +27,8 @@ pub(crate) struct Call<R> {
     log: LogBudget,
     tag: String,
     has_tag: bool,
+    /// The module of this call, if it is one. Belongs to one sandbox.
+    pub(crate) guest: Option<Guest>,
 }
 
 /// The limits that the host's functions enforce.
@@ -33,6 +36,7 @@ pub(crate) struct Call<R> {
 pub(crate) struct Bounds {
     pub(crate) memory_bytes: usize,
     pub(crate) table_elements: usize,
+    pub(crate) host_call_bytes: usize,
     pub(crate) log_bytes: usize,
     pub(crate) log_lines: u32,
     /// Whether log lines go nowhere: a trial run is nobody's call.
@@ -114,6 +118,7 @@ impl<R> Call<R> {
             log: LogBudget::default(),
             tag: String::new(),
             has_tag: false,
+            guest: None,
         }
     }
 
@@ -149,6 +154,11 @@ impl<R> Call<R> {
         self.request
             .as_ref()
             .expect("a call that began has a request")
+    }
+
+    /// The bytes that a policy may pass in one call.
+    pub(crate) fn host_call_bytes(&self) -> usize {
+        self.bounds.host_call_bytes
     }
 
     /// `allow-address`

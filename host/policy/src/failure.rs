@@ -103,6 +103,22 @@ pub enum Refused {
 pub(crate) enum HostError {
     #[error("a text passed to the host is not UTF-8")]
     NotUtf8,
+    #[error("string pointer/length out of bounds of memory")]
+    StrayText,
+    #[error("too much data for one call")]
+    TooMuch,
+    #[error("unexpected discriminant: {0}")]
+    Level(u32),
+    #[error("pointer not aligned")]
+    OddPointer,
+    #[error("pointer out of bounds")]
+    StrayPointer,
+    #[error("realloc return: result not aligned")]
+    OddMemory,
+    #[error("realloc return: beyond end of memory")]
+    StrayMemory,
+    #[error("the module does not export cabi_realloc")]
+    NoMemory,
 }
 
 /// What is needed to name a failure.
@@ -145,11 +161,19 @@ impl Failure {
         if let Some(trap) = error.downcast_ref::<Trap>() {
             return Self::from_trap(*trap, innermost(error), terms);
         }
-        if let Some(host) = error.downcast_ref::<HostError>() {
-            return Self::Trap {
-                cause: host.to_string(),
-                function: innermost(error),
-            };
+        match error.downcast_ref::<HostError>() {
+            Some(HostError::TooMuch) => {
+                return Self::HostCall {
+                    limit: terms.host_call_bytes,
+                };
+            }
+            Some(host) => {
+                return Self::Trap {
+                    cause: host.to_string(),
+                    function: innermost(error),
+                };
+            }
+            None => {}
         }
         if let Some(exhausted) = error.downcast_ref::<PoolConcurrencyLimitError>() {
             return Self::Exhausted(exhausted.to_string());

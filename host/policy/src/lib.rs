@@ -30,6 +30,7 @@ mod call;
 mod component;
 mod contract;
 mod digest;
+mod direct;
 mod engine;
 mod evaluator;
 mod failure;

@@ -6,13 +6,12 @@ use std::time::Instant;
 
 use thiserror::Error;
 use wasmtime::Engine;
-use wasmtime::component::Component;
 
 use crate::engine::{self, PAGE};
 use crate::limits::Limits;
 use crate::load::{self, LoadError, LoadProblem};
 use crate::policy::{Loaded, Policy};
-use crate::sandbox::{Rules, Sandboxes};
+use crate::sandbox::{Code, Rules, Sandboxes};
 use crate::view::RequestView;
 
 /// Compiles and runs policies. One for each process: it has a clock thread, and reserves address space for all sandboxes.
@@ -142,20 +141,11 @@ impl Runtime {
     ) -> Result<Policy<R>, LoadProblem> {
         let start = Instant::now();
         let checked = load::check(bytes, &self.limits)?;
-        let component = Component::new(&self.engine, &checked.component).map_err(|error| {
-            LoadProblem::Compile {
-                cause: last(&error),
-            }
-        })?;
-        component
-            .initialize_copy_on_write_image()
-            .map_err(|error| LoadProblem::Compile {
-                cause: last(&error),
-            })?;
-        let trial = load::try_out(&component, &self.limits)?;
-        let sandboxes = Sandboxes::new(&component).map_err(|error| LoadProblem::Link {
-            cause: last(&error),
-        })?;
+        let code = Code::compile(&self.engine, bytes, &checked)
+            .map_err(|error| LoadProblem::Compile { cause: last(&error) })?;
+        let trial = load::try_out(&self.engine, &code, &self.limits)?;
+        let sandboxes = Sandboxes::new(&self.engine, &code)
+            .map_err(|error| LoadProblem::Link { cause: last(&error) })?;
         Ok(Policy {
             loaded: Arc::new(Loaded {
                 name: name.into(),

@@ -3,20 +3,38 @@
 use std::time::Duration;
 
 use wasmtime::component::Component;
-use wasmtime::{Engine, Store};
+use wasmtime::{Engine, Module, Store};
 
 use crate::call::{Bounds, Call};
-use crate::component::{Live, Prepared};
-use crate::engine;
+use crate::{component, direct, engine};
 use crate::failure::{Failure, Stage, Terms};
 use crate::limits::Limits;
+use crate::load::Checked;
 use crate::verdict::Verdict;
 use crate::view::RequestView;
+
+/// A policy that is compiled.
+pub(crate) enum Code {
+    /// As a core module.
+    Module(Module),
+    /// As a component.
+    Component(Component),
+}
 
 /// A policy that is compiled and linked.
 pub(crate) struct Sandboxes<R: 'static> {
     engine: Engine,
     prepared: Prepared<R>,
+}
+
+enum Prepared<R: 'static> {
+    Module(direct::Prepared<R>),
+    Component(component::Prepared<R>),
+}
+
+enum Live {
+    Module(direct::Live),
+    Component(component::Live),
 }
 
 /// A sandbox that serves one call after the other.
@@ -37,17 +55,22 @@ pub(crate) struct Rules {
 pub(crate) type Outcome = Result<Verdict, (Stage, Failure)>;
 
 impl<R: RequestView> Sandboxes<R> {
-    /// Links a component with the host's functions.
-    pub(crate) fn new(component: &Component) -> wasmtime::Result<Self> {
-        let engine = component.engine().clone();
-        let prepared = Prepared::new(&engine, component)?;
+    /// Links compiled code with the host's functions.
+    pub(crate) fn new(engine: &Engine, code: &Code) -> wasmtime::Result<Self> {
+        let prepared = match code {
+            Code::Module(module) => Prepared::Module(direct::Prepared::new(engine, module)?),
+            Code::Component(component) => {
+                Prepared::Component(component::Prepared::new(engine, component)?)
+            }
+        };
+        let engine = engine.clone();
         Ok(Self { engine, prepared })
     }
 
     /// Makes a sandbox, asks it for a verdict, and ends it. The state of the call comes back in any case.
     pub(crate) fn ask(&self, call: Box<Call<R>>, rules: &Rules) -> (Box<Call<R>>, Outcome) {
         let mut store = self.store(call, rules);
-        let outcome = match self.prepared.instantiate(&mut store) {
+        let outcome = match self.prepared.instantiate(&mut store, false) {
             Ok(live) => ask(&mut store, &live, rules),
             Err(error) => Err((
                 Stage::Instantiate,
@@ -64,7 +87,7 @@ impl<R: RequestView> Sandboxes<R> {
         rules: &Rules,
     ) -> Result<Open<R>, (Box<Call<R>>, Failure)> {
         let mut store = self.store(call, rules);
-        match self.prepared.instantiate(&mut store) {
+        match self.prepared.instantiate(&mut store, true) {
             Ok(live) => Ok(Open { store, live }),
             Err(error) => {
                 let failure = Failure::read(&error, Stage::Instantiate, rules.terms);
@@ -80,6 +103,33 @@ impl<R: RequestView> Sandboxes<R> {
         store.set_hostcall_fuel(rules.terms.host_call_bytes);
         store.set_epoch_deadline(rules.ticks);
         store
+    }
+}
+
+impl<R: RequestView> Prepared<R> {
+    fn instantiate(&self, store: &mut Store<Box<Call<R>>>, keep: bool) -> wasmtime::Result<Live> {
+        match self {
+            Self::Module(prepared) => prepared.instantiate(store, keep).map(Live::Module),
+            Self::Component(prepared) => prepared.instantiate(store).map(Live::Component),
+        }
+    }
+}
+
+impl Code {
+    /// Compiles what has been checked.
+    pub(crate) fn compile(
+        engine: &Engine,
+        file: &[u8],
+        checked: &Checked<'_>,
+    ) -> wasmtime::Result<Self> {
+        if direct::fits(&checked.inspection) {
+            let module = Module::new(engine, file)?;
+            module.initialize_copy_on_write_image()?;
+            return Ok(Self::Module(module));
+        }
+        let component = Component::new(engine, &checked.component)?;
+        component.initialize_copy_on_write_image()?;
+        Ok(Self::Component(component))
     }
 }
 
@@ -106,6 +156,7 @@ impl Rules {
         let bounds = Bounds {
             memory_bytes: limits.memory_bytes,
             table_elements: limits.table_elements,
+            host_call_bytes: limits.host_call_bytes,
             log_bytes: limits.log_bytes,
             log_lines: limits.log_lines,
             mute: false,
@@ -134,9 +185,12 @@ impl Rules {
 }
 
 fn ask<R: RequestView>(store: &mut Store<Box<Call<R>>>, live: &Live, rules: &Rules) -> Outcome {
-    let verdict = live
-        .decide(store)
-        .map_err(|error| Failure::read(&error, Stage::Decide, rules.terms));
+    let verdict = match live {
+        Live::Module(live) => live.decide(store, rules.terms),
+        Live::Component(live) => live
+            .decide(store)
+            .map_err(|error| Failure::read(&error, Stage::Decide, rules.terms)),
+    };
     verdict
         .and_then(|verdict| Ok(verdict.checked()?))
         .map_err(|failure| (Stage::Decide, failure))

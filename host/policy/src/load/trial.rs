@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use portcullis_address::Snapshot;
-use wasmtime::component::Component;
+use wasmtime::Engine;
 
 use crate::call::Call;
 use crate::failure::{Failure, Stage};
 use crate::limits::Limits;
 use crate::load::LoadProblem;
-use crate::sandbox::{Rules, Sandboxes};
+use crate::sandbox::{Code, Rules, Sandboxes};
 use crate::view::RequestView;
 
 /// The least time that a trial run gets. A machine under load must not make an honest policy look endless.
@@ -29,10 +29,10 @@ pub(crate) struct Trial {
 /// What happens before `decide` happens on every call, so a failure there is refused. A failure of `decide` is only reported: a
 /// policy may have its reasons to dislike this request. Endless loops are refused all the same, because they would take a
 /// worker's time on every call.
-pub(crate) fn try_out(component: &Component, limits: &Limits) -> Result<Trial, LoadProblem> {
+pub(crate) fn try_out(engine: &Engine, code: &Code, limits: &Limits) -> Result<Trial, LoadProblem> {
     let deadline = limits.deadline.saturating_mul(10).max(LEAST);
     let rules = Rules::of(limits).with_deadline(deadline).muted();
-    let sandboxes = Sandboxes::<Options>::new(component).map_err(|error| LoadProblem::Link {
+    let sandboxes = Sandboxes::<Options>::new(engine, code).map_err(|error| LoadProblem::Link {
         cause: error.root_cause().to_string(),
     })?;
     let table = Arc::new(Snapshot::default());

@@ -1,0 +1,210 @@
+//! The host's functions, with the signatures that the canonical ABI gives them: a text is a pointer and a length; a result that
+//! is not one number goes where the last argument points.
+
+use std::borrow::Cow;
+use std::net::SocketAddr;
+
+use tracing::Level;
+use wasmtime::{Caller, Engine, Linker};
+
+use crate::call::{Address, Call};
+use crate::contract::{LOG, PERMISSIONS, REQUEST};
+use crate::failure::HostError;
+use crate::view::RequestView;
+
+use super::Data;
+use super::guest::{allocate, check, give, open, text, write_words};
+
+type Context<'a, R> = Caller<'a, Data<R>>;
+
+pub(super) fn linker<R: RequestView>(engine: &Engine) -> wasmtime::Result<Linker<Data<R>>> {
+    let mut linker = Linker::new(engine);
+    link_permissions(&mut linker)?;
+    link_texts(&mut linker)?;
+    link_numbers(&mut linker)?;
+    linker.func_wrap(REQUEST, "header", header::<R>)?;
+    linker.func_wrap(REQUEST, "headers", headers::<R>)?;
+    linker.func_wrap(LOG, "log", log::<R>)?;
+    Ok(linker)
+}
+
+fn link_permissions<R: RequestView>(linker: &mut Linker<Data<R>>) -> wasmtime::Result<()> {
+    linker.func_wrap(
+        PERMISSIONS,
+        "allow-source-address",
+        |mut caller: Context<'_, R>, group: u32| -> wasmtime::Result<u32> {
+            check(caller.data())?;
+            Ok(caller.data_mut().allow_source_address(group).into())
+        },
+    )?;
+    linker.func_wrap(
+        PERMISSIONS,
+        "allow-address",
+        |mut caller: Context<'_, R>, group: u32, at: u32, length: u32, port: u32| {
+            let (memory, call) = open(&mut caller)?;
+            let address = text(memory, at, length, call.host_call_bytes())?;
+            let allowed = call.allow_address(group, Address::parse(address), port as u16);
+            wasmtime::Result::Ok(u32::from(allowed))
+        },
+    )?;
+    linker.func_wrap(
+        PERMISSIONS,
+        "source-address-group",
+        |mut caller: Context<'_, R>, result: u32| {
+            open(&mut caller)?;
+            let group = caller.data_mut().source_address_group();
+            give_number(&mut caller, result, group)
+        },
+    )?;
+    linker.func_wrap(
+        PERMISSIONS,
+        "address-group",
+        |mut caller: Context<'_, R>, at: u32, length: u32, port: u32, result: u32| {
+            let (memory, call) = open(&mut caller)?;
+            let address = text(memory, at, length, call.host_call_bytes())?;
+            let group = call.address_group(Address::parse(address), port as u16);
+            give_number(&mut caller, result, group)
+        },
+    )?;
+    linker.func_wrap(
+        PERMISSIONS,
+        "last-tag",
+        |mut caller: Context<'_, R>, result: u32| {
+            open(&mut caller)?;
+            if caller.data().last_tag().is_none() {
+                return write_words(&mut caller, result, &[0, 0, 0]);
+            }
+            let (at, length) = give(&mut caller, |call| last_tag(call))?;
+            write_words(&mut caller, result, &[1, at, length])
+        },
+    )?;
+    Ok(())
+}
+
+fn link_texts<R: RequestView>(linker: &mut Linker<Data<R>>) -> wasmtime::Result<()> {
+    let texts: [(&str, fn(&R) -> Cow<'_, str>); 8] = [
+        ("method", |request| request.method()),
+        ("uri", |request| request.uri()),
+        ("from-uri", |request| request.from_uri()),
+        ("to-uri", |request| request.to_uri()),
+        ("call-id", |request| request.call_id()),
+        ("source-address", |request| ip(request.source())),
+        ("transport", |request| request.transport().into()),
+        ("local-address", |request| ip(request.local())),
+    ];
+    for (name, text) in texts {
+        linker.func_wrap(
+            REQUEST,
+            name,
+            move |mut caller: Context<'_, R>, result: u32| {
+                open(&mut caller)?;
+                let (at, length) = give(&mut caller, |call| text(call.request()))?;
+                write_words(&mut caller, result, &[at, length])
+            },
+        )?;
+    }
+    Ok(())
+}
+
+fn link_numbers<R: RequestView>(linker: &mut Linker<Data<R>>) -> wasmtime::Result<()> {
+    let numbers: [(&str, fn(&R) -> u32); 4] = [
+        ("cseq-number", |request| request.cseq_number()),
+        ("source-port", |request| request.source().port().into()),
+        ("local-port", |request| request.local().port().into()),
+        ("body-length", |request| request.body_length()),
+    ];
+    for (name, number) in numbers {
+        linker.func_wrap(REQUEST, name, move |caller: Context<'_, R>| {
+            check(caller.data())?;
+            wasmtime::Result::Ok(number(caller.data().request()))
+        })?;
+    }
+    Ok(())
+}
+
+fn header<R: RequestView>(
+    mut caller: Context<'_, R>,
+    at: u32,
+    length: u32,
+    result: u32,
+) -> wasmtime::Result<()> {
+    let (memory, call) = open(&mut caller)?;
+    let name = text(memory, at, length, call.host_call_bytes())?;
+    // A copy: the module runs before the value is written, and the name lies in its memory.
+    let Some(value) = call.request().header(name).map(Cow::into_owned) else {
+        return write_words(&mut caller, result, &[0, 0, 0]);
+    };
+    let (at, length) = give_copy(&mut caller, &value)?;
+    write_words(&mut caller, result, &[1, at, length])
+}
+
+fn headers<R: RequestView>(
+    mut caller: Context<'_, R>,
+    at: u32,
+    length: u32,
+    result: u32,
+) -> wasmtime::Result<()> {
+    let (memory, call) = open(&mut caller)?;
+    let name = text(memory, at, length, call.host_call_bytes())?;
+    let mut values = Vec::new();
+    call.request()
+        .headers(name, &mut |value| values.push(value.into_owned()));
+    let list = allocate(&mut caller, 4, 8 * values.len())?;
+    for (place, value) in (list..).step_by(8).zip(&values) {
+        let (at, length) = give_copy(&mut caller, value)?;
+        write_words(&mut caller, place, &[at, length])?;
+    }
+    write_words(&mut caller, result, &[list, values.len() as u32])
+}
+
+fn log<R: RequestView>(
+    mut caller: Context<'_, R>,
+    level: u32,
+    at: u32,
+    length: u32,
+) -> wasmtime::Result<()> {
+    let (memory, call) = open(&mut caller)?;
+    let level = match level {
+        0 => Level::ERROR,
+        1 => Level::WARN,
+        2 => Level::INFO,
+        3 => Level::DEBUG,
+        level => return Err(HostError::Level(level).into()),
+    };
+    call.log(level, text(memory, at, length, call.host_call_bytes())?);
+    Ok(())
+}
+
+fn give_number<R: RequestView>(
+    caller: &mut Context<'_, R>,
+    result: u32,
+    number: Option<u32>,
+) -> wasmtime::Result<()> {
+    let [case, number] = match number {
+        Some(number) => [1, number],
+        None => [0, 0],
+    };
+    write_words(caller, result, &[case, number])
+}
+
+fn give_copy<R: RequestView>(
+    caller: &mut Context<'_, R>,
+    value: &str,
+) -> wasmtime::Result<(u32, u32)> {
+    let at = allocate(caller, 1, value.len())?;
+    let (memory, _) = open(caller)?;
+    let area = memory
+        .get_mut(at as usize..)
+        .and_then(|rest| rest.get_mut(..value.len()));
+    area.ok_or(HostError::StrayMemory)?
+        .copy_from_slice(value.as_bytes());
+    Ok((at, value.len() as u32))
+}
+
+fn last_tag<R: RequestView>(call: &Call<R>) -> Cow<'_, str> {
+    call.last_tag().unwrap_or_default().into()
+}
+
+fn ip(socket: SocketAddr) -> Cow<'static, str> {
+    socket.ip().to_string().into()
+}

@@ -1,0 +1,179 @@
+//! The memory of a module, and the ways in and out of it.
+
+use std::borrow::Cow;
+
+use wasmtime::{AsContextMut, Caller, Func, Memory, Trap, TypedFunc};
+
+use crate::call::Call;
+use crate::failure::HostError;
+
+use super::Data;
+
+/// What the host's functions need of the module that calls them. It is there from the end of the start function on.
+pub(crate) struct Guest {
+    memory: Memory,
+    realloc: Realloc,
+    /// While the host asks for memory or returns it, the module may not call the host.
+    is_inside: bool,
+}
+
+enum Realloc {
+    Missing,
+    /// Its type is looked at when it is first needed: many calls never need it.
+    Untyped(Func),
+    Typed(TypedFunc<(u32, u32, u32, u32), u32>),
+}
+
+impl Guest {
+    pub(super) fn new(memory: Memory, realloc: Option<Func>) -> Self {
+        Self {
+            memory,
+            realloc: realloc.map_or(Realloc::Missing, Realloc::Untyped),
+            is_inside: false,
+        }
+    }
+
+    pub(super) fn memory(&self) -> Memory {
+        self.memory
+    }
+}
+
+/// The module of the call.
+pub(super) fn of<R>(call: &Call<R>) -> wasmtime::Result<&Guest> {
+    // A component's start function finds nothing either where the functions with pointers will be.
+    call.guest
+        .as_ref()
+        .ok_or_else(|| Trap::IndirectCallToNull.into())
+}
+
+/// Notes that the module works for the host.
+pub(super) fn enter<R>(call: &mut Call<R>) {
+    if let Some(guest) = &mut call.guest {
+        guest.is_inside = true;
+    }
+}
+
+/// Notes that it is done.
+pub(super) fn leave<R>(call: &mut Call<R>) {
+    if let Some(guest) = &mut call.guest {
+        guest.is_inside = false;
+    }
+}
+
+/// Ends the call if the module may not call the host now.
+pub(super) fn check<R>(call: &Call<R>) -> wasmtime::Result<()> {
+    match &call.guest {
+        Some(guest) if guest.is_inside => Err(Trap::CannotLeaveComponent.into()),
+        _ => Ok(()),
+    }
+}
+
+/// The memory of the module, and beside it the state of the call.
+pub(super) fn open<'a, R>(
+    caller: &'a mut Caller<'_, Data<R>>,
+) -> wasmtime::Result<(&'a mut [u8], &'a mut Call<R>)> {
+    check(caller.data())?;
+    let memory = of(caller.data())?.memory;
+    let (bytes, call) = memory.data_and_store_mut(caller);
+    Ok((bytes, call))
+}
+
+/// A text that the module passes.
+pub(super) fn text(memory: &[u8], at: u32, length: u32, limit: usize) -> wasmtime::Result<&str> {
+    let bytes = memory
+        .get(at as usize..)
+        .and_then(|rest| rest.get(..length as usize))
+        .ok_or(HostError::StrayText)?;
+    if bytes.len() > limit {
+        return Err(HostError::TooMuch.into());
+    }
+    Ok(std::str::from_utf8(bytes).map_err(|_| HostError::NotUtf8)?)
+}
+
+/// Gives the module a text: where it lies now, and its length.
+pub(super) fn give<R>(
+    caller: &mut Caller<'_, Data<R>>,
+    text: impl Fn(&Call<R>) -> Cow<'_, str>,
+) -> wasmtime::Result<(u32, u32)> {
+    // Borrowed texts are asked for twice instead of copied, because the module runs in between.
+    let (length, owned) = match text(caller.data()) {
+        Cow::Borrowed(text) => (text.len(), None),
+        Cow::Owned(text) => (text.len(), Some(text)),
+    };
+    let at = allocate(caller, 1, length)?;
+    let memory = of(caller.data())?.memory;
+    let (bytes, call) = memory.data_and_store_mut(&mut *caller);
+    let text = match &owned {
+        Some(text) => Cow::Borrowed(&**text),
+        None => text(call),
+    };
+    write(bytes, at, text.as_bytes())?;
+    Ok((at, length as u32))
+}
+
+/// Memory of the module for the host to fill.
+pub(super) fn allocate<R>(
+    caller: &mut Caller<'_, Data<R>>,
+    align: u32,
+    size: usize,
+) -> wasmtime::Result<u32> {
+    let size = u32::try_from(size).map_err(|_| HostError::TooMuch)?;
+    let realloc = take_realloc(caller)?;
+    let allocated = realloc.call(&mut *caller, (0, 0, align, size));
+    if let Some(guest) = &mut caller.data_mut().guest {
+        guest.realloc = Realloc::Typed(realloc);
+        guest.is_inside = false;
+    }
+    let at = allocated?;
+    if at % align != 0 {
+        return Err(HostError::OddMemory.into());
+    }
+    let has = of(caller.data())?.memory.data_size(&*caller);
+    match (at as usize).checked_add(size as usize) {
+        Some(end) if end <= has => Ok(at),
+        _ => Err(HostError::StrayMemory.into()),
+    }
+}
+
+/// Writes values of four bytes each where the module wants a result.
+pub(super) fn write_words<R>(
+    caller: &mut Caller<'_, Data<R>>,
+    at: u32,
+    words: &[u32],
+) -> wasmtime::Result<()> {
+    let memory = of(caller.data())?.memory;
+    let bytes = memory.data_mut(caller);
+    if at % 4 != 0 {
+        return Err(HostError::OddPointer.into());
+    }
+    let area = bytes
+        .get_mut(at as usize..)
+        .and_then(|rest| rest.get_mut(..4 * words.len()))
+        .ok_or(HostError::StrayPointer)?;
+    for (place, word) in area.chunks_exact_mut(4).zip(words) {
+        place.copy_from_slice(&word.to_le_bytes());
+    }
+    Ok(())
+}
+
+fn take_realloc<R>(
+    caller: &mut Caller<'_, Data<R>>,
+) -> wasmtime::Result<TypedFunc<(u32, u32, u32, u32), u32>> {
+    let guest = caller.data_mut().guest.as_mut();
+    let guest = guest.ok_or(Trap::IndirectCallToNull)?;
+    guest.is_inside = true;
+    match std::mem::replace(&mut guest.realloc, Realloc::Missing) {
+        Realloc::Typed(realloc) => Ok(realloc),
+        Realloc::Untyped(realloc) => realloc.typed(caller.as_context_mut()),
+        Realloc::Missing => Err(HostError::NoMemory.into()),
+    }
+}
+
+fn write(memory: &mut [u8], at: u32, bytes: &[u8]) -> wasmtime::Result<()> {
+    let area = memory
+        .get_mut(at as usize..)
+        .and_then(|rest| rest.get_mut(..bytes.len()))
+        .ok_or(HostError::StrayMemory)?;
+    area.copy_from_slice(bytes);
+    Ok(())
+}

@@ -1,0 +1,122 @@
+//! Policies that are core modules: instantiated as they are, with the canonical ABI of the contract written out by hand.
+//!
+//! A module could as well be wrapped in a component, which is what [`load`](crate::load) does to check it. But such a component
+//! has three instances (the module, a shim and its fix-up) and goes through the runtime's general conversion of values; this
+//! way a call costs less than half. Tests hold both ways against each other: the same verdicts, the same failures.
+//!
+//! Memory safety is not at stake here: everything that a module passes is checked like any other input, by safe code.
+
+mod functions;
+mod guest;
+mod lift;
+
+use wasmtime::{Engine, Extern, InstancePre, Module, ModuleExport, Store, TypedFunc};
+
+use crate::call::Call;
+use crate::failure::{Failure, Stage, Terms};
+use crate::inspect::{Inspection, Kind};
+use crate::verdict::Verdict;
+use crate::view::RequestView;
+
+pub(crate) use guest::Guest;
+
+type Data<R> = Box<Call<R>>;
+
+/// A module, ready to be instantiated.
+pub(crate) struct Prepared<R: 'static> {
+    pre: InstancePre<Data<R>>,
+    memory: ModuleExport,
+    decide: ModuleExport,
+    realloc: Option<ModuleExport>,
+    post_return: Option<ModuleExport>,
+}
+
+/// A live instance of a module.
+pub(crate) struct Live {
+    decide: TypedFunc<(), u32>,
+    post_return: Option<TypedFunc<u32, ()>>,
+}
+
+/// Whether a file that keeps the contract can go this way. A module that needs more of the component model than functions of
+/// the contract and one `decide` goes the other.
+pub(crate) fn fits(inspection: &Inspection) -> bool {
+    const SPECIAL: [&str; 3] = ["_initialize", "cabi_import_realloc", "cabi_export_realloc"];
+    let exports = &inspection.exports;
+    let has = |name: &str, kind: &str| {
+        let mut exports = exports.iter();
+        exports.any(|export| export.name == name && export.kind == kind)
+    };
+    inspection.kind == Kind::Module
+        && has("memory", "memory")
+        && has("decide", "function")
+        && !exports.iter().any(|export| SPECIAL.contains(&&*export.name))
+}
+
+impl<R: RequestView> Prepared<R> {
+    /// Links `module` with the host's functions.
+    pub(crate) fn new(engine: &Engine, module: &Module) -> wasmtime::Result<Self> {
+        let export = |name: &str| {
+            let found = module.get_export_index(name);
+            found.ok_or_else(|| wasmtime::Error::msg(format!("the module has no export `{name}`")))
+        };
+        Ok(Self {
+            pre: functions::linker(engine)?.instantiate_pre(module)?,
+            memory: export("memory")?,
+            decide: export("decide")?,
+            realloc: export("cabi_realloc").ok(),
+            post_return: export("cabi_post_decide").ok(),
+        })
+    }
+
+    /// Makes an instance; its start function runs. With `keep`, the instance can be asked more than once.
+    pub(crate) fn instantiate(
+        &self,
+        store: &mut Store<Data<R>>,
+        keep: bool,
+    ) -> wasmtime::Result<Live> {
+        store.data_mut().guest = None;
+        let instance = self.pre.instantiate(&mut *store)?;
+        let mut export = |export: &ModuleExport| instance.get_module_export(&mut *store, export);
+        let (Some(Extern::Memory(memory)), Some(Extern::Func(decide))) =
+            (export(&self.memory), export(&self.decide))
+        else {
+            return Err(wasmtime::Error::msg("the module's exports are of other kinds"));
+        };
+        let realloc = self.realloc.as_ref().and_then(&mut export);
+        // What it would free goes with the sandbox.
+        let post_return = match keep {
+            true => self.post_return.as_ref().and_then(&mut export),
+            false => None,
+        };
+        let live = Live {
+            decide: decide.typed(&*store)?,
+            post_return: match post_return.and_then(Extern::into_func) {
+                Some(function) => Some(function.typed(&*store)?),
+                None => None,
+            },
+        };
+        let realloc = realloc.and_then(Extern::into_func);
+        store.data_mut().guest = Some(Guest::new(memory, realloc));
+        Ok(live)
+    }
+}
+
+impl Live {
+    /// Asks for a verdict. It is as the policy gave it: nothing is checked yet.
+    pub(crate) fn decide<R: RequestView>(
+        &self,
+        store: &mut Store<Data<R>>,
+        terms: Terms,
+    ) -> Result<Verdict, Failure> {
+        let read = |error: wasmtime::Error| Failure::read(&error, Stage::Decide, terms);
+        let at = self.decide.call(&mut *store, ()).map_err(read)?;
+        let guest = guest::of(store.data()).map_err(read)?;
+        let verdict = lift::verdict(guest.memory().data(&*store), at, terms.host_call_bytes)?;
+        if let Some(post_return) = &self.post_return {
+            guest::enter(store.data_mut());
+            post_return.call(&mut *store, at).map_err(read)?;
+            guest::leave(store.data_mut());
+        }
+        Ok(verdict)
+    }
+}
