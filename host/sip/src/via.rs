@@ -75,7 +75,7 @@ impl<'a> Via<'a> {
             host,
             port: number,
             sent_by: sent_by..end,
-            known: Known::find(params.clone()),
+            known: Known::find(value, end, params.clone()),
             range: start..if text.is_empty() {
                 end
             } else {
@@ -84,6 +84,11 @@ impl<'a> Via<'a> {
             params,
             next: (params_end < value.len()).then(|| skip_space(value, params_end + 1)),
         })
+    }
+
+    /// Whether each semicolon has a parameter behind it; empty ones are passed over in reading (RFC 4475 §3.1.2.1).
+    pub(crate) fn has_no_empty_params(&self) -> bool {
+        self.known.end == self.range.end
     }
 
     /// The transaction's name at the hop that wrote this Via.
@@ -156,12 +161,20 @@ struct Known<'a> {
     received: Option<Param<'a>>,
     rport: Option<Param<'a>>,
     maddr: Option<Param<'a>>,
+    /// Behind the last parameter, or behind sent-by; 0 if an empty parameter was found on the way.
+    end: usize,
 }
 
 impl<'a> Known<'a> {
-    fn find(params: Params<'a>) -> Self {
-        let mut known = Self::default();
+    #[inline]
+    fn find(value: &[u8], sent_by_end: usize, params: Params<'a>) -> Self {
+        let mut known = Self {
+            end: sent_by_end,
+            ..Self::default()
+        };
         for param in params {
+            let follows = skip_space(value, known.end) == param.range.start;
+            known.end = if follows { param.range.end } else { 0 };
             let slot = match param.name.len() {
                 6 if param.is("branch") => &mut known.branch,
                 8 if param.is("received") => &mut known.received,
@@ -169,7 +182,9 @@ impl<'a> Known<'a> {
                 5 if param.is("maddr") => &mut known.maddr,
                 _ => continue,
             };
-            slot.get_or_insert(param);
+            if slot.is_none() {
+                *slot = Some(param);
+            }
         }
         known
     }
@@ -351,6 +366,26 @@ mod tests {
             via("SIP/2.0/UDP a;maddr=224.2.0.1").maddr(),
             Some(&b"224.2.0.1"[..])
         );
+    }
+
+    #[test]
+    fn empty_parameters_are_noticed() {
+        for text in [
+            "SIP/2.0/UDP a",
+            "SIP/2.0/UDP a ; b ;c=\";;\" , x",
+            "SIP/2.0/UDP a:1;b",
+        ] {
+            assert!(via(text).has_no_empty_params(), "{text}");
+        }
+        for text in [
+            "SIP/2.0/UDP a;",
+            "SIP/2.0/UDP a;;b",
+            "SIP/2.0/UDP a;b; ;c",
+            "SIP/2.0/UDP a;b;",
+            "SIP/2.0/UDP a;;,;,,",
+        ] {
+            assert!(!via(text).has_no_empty_params(), "{text}");
+        }
     }
 
     #[test]

@@ -5,7 +5,6 @@ use std::net::{IpAddr, SocketAddr};
 use crate::arrival::{Arrival, Destination};
 use crate::edit::{Edits, Text};
 use crate::scan::{Field, HeaderName, Message};
-use crate::token::skip_space;
 use crate::via::Via;
 
 /// The port of SIP over UDP and TCP where none is named (RFC 3261 §19.1.2).
@@ -26,18 +25,13 @@ impl<'a> TopVia<'a> {
     }
 
     /// Whether the grammar is kept as far as a proxy relies on it: no empty parameters and no empty second value
-    /// (RFC 4475 §3.1.2.1). [`Via::parse`] passes over these, so that the sender can be told.
+    /// (RFC 4475 §3.1.2.1). These can be passed over, but the sender should be told.
     pub(crate) fn is_well_formed(&self) -> bool {
-        let value = self.field.value;
-        let mut at = self.via.sent_by.end;
-        for param in self.via.params.clone() {
-            if skip_space(value, at) != param.range.start {
-                return false;
-            }
-            at = param.range.end;
-        }
-        let next = |at| value.get(at..).is_some_and(|next| Via::parse(next).is_ok());
-        skip_space(value, at) >= self.via.range.end && self.via.next.is_none_or(next)
+        let next = |at| {
+            let next = self.field.value.get(at..);
+            next.is_some_and(|next| Via::parse(next).is_ok())
+        };
+        self.via.has_no_empty_params() && self.via.next.is_none_or(next)
     }
 
     /// Notes where the request came from: `rport` is filled in where it is asked for, and `received` is added then or when
