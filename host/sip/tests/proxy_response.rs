@@ -251,6 +251,21 @@ fn a_stream_is_found_again_by_its_number() {
 }
 
 #[test]
+fn a_stream_that_was_taken_out_of_tls_before_us_is_a_stream() {
+    let edge = edge();
+    let invite = invite().replace("/UDP 192.0.2.10:40000", "/TLS 192.0.2.10:5061");
+    let text = response(200, &sent(&edge, &invite, &tcp(CALLER, 3)));
+    let to = back(&edge, &text);
+    assert_eq!(
+        (to.transport, to.connection),
+        (Transport::Tcp, Some(ConnectionId(3)))
+    );
+    // Without the stream there is nothing that speaks TLS.
+    let text = response(200, &sent(&edge, &invite, &udp(CALLER)));
+    assert_eq!(dropped(&edge, &text), DropReason::NoWayBack);
+}
+
+#[test]
 fn a_response_leaves_by_the_socket_that_its_request_came_to() {
     let edge = Edge::with(
         |config| {

@@ -246,4 +246,12 @@ fn a_request_within_a_dialog_does_not_go_back_to_its_sender() {
             .to_string(),
         NEXT_HOP
     );
+    // So does the ACK to a failure, which has the callee's To-tag.
+    let ack = invite
+        .replace("INVITE", "ACK")
+        .replace("m>\r\nCall", "m>;tag=g\r\nCall");
+    assert_eq!(
+        edge.relay(&ack, &udp(NEXT_HOP)).unwrap().0.addr.to_string(),
+        NEXT_HOP
+    );
 }

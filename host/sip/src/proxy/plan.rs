@@ -220,7 +220,7 @@ impl<'a> Planner<'a, '_> {
         };
         let leg = self.leg_to_hop(hop)?;
         // Within a dialog the request URI names the other end. Where that may not be reached, the default next hop is no
-        // substitute if it is the one that has just sent this.
+        // substitute if it is the one that has just sent this. An ACK goes the way of its INVITE in any case.
         if !is_ours && self.is_from(&leg) && self.is_within_dialog() {
             return Err(RelayError::NotPermitted(RelayError::shown(text)));
         }
@@ -287,7 +287,9 @@ impl<'a> Planner<'a, '_> {
     }
 
     fn is_within_dialog(&self) -> bool {
-        to_has_tag(self.message)
+        let start = self.message.start_line();
+        let is_ack = matches!(start, StartLine::Request { method: b"ACK", .. });
+        !is_ack && to_has_tag(self.message)
     }
 }
 

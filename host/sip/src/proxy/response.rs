@@ -59,8 +59,13 @@ impl Proxy {
         origin: Option<Origin>,
         arrival: &Arrival,
     ) -> Option<Destination> {
-        let transport = Transport::from_token(next.transport)?;
+        // A request over a stream has its response over that stream, whatever the Via says: one that was taken out of TLS
+        // before it came here says TLS.
         let connection = origin.and_then(|origin| origin.connection);
+        let transport = match connection {
+            Some(_) => Transport::Tcp,
+            None => Transport::from_token(next.transport)?,
+        };
         let addr = match transport {
             Transport::Udp => datagram_address(next)?,
             Transport::Tcp => stream_address(next)?,
