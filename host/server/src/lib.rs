@@ -9,6 +9,7 @@ mod address_task;
 pub mod cli;
 pub mod config;
 pub mod control;
+mod error_text;
 pub mod logging;
 pub mod metrics;
 pub mod pipeline;

@@ -17,6 +17,7 @@ use tokio::time::timeout;
 
 use crate::config::{Config, Listen};
 use crate::control::Control;
+use crate::error_text::one_line;
 use crate::metrics::WorkerCounters;
 use crate::pipeline::PolicyRequest;
 use crate::policy_files::PolicyFiles;
@@ -47,7 +48,7 @@ pub fn run(config: Config, path: Option<PathBuf>) -> anyhow::Result<ExitCode> {
     // A worker or a compilation that hangs must not keep the process.
     runtime.shutdown_timeout(PATIENCE);
     if let Err(error) = ended {
-        tracing::error!("{error:#}");
+        tracing::error!("{}", one_line(&error));
         return Ok(ExitCode::FAILURE);
     }
     Ok(ExitCode::SUCCESS)
@@ -71,11 +72,11 @@ async fn serve(config: Config, path: Option<&Path>) -> anyhow::Result<()> {
             Some(ended) = workers.join_next() => break ended.context("a worker").and_then(|worker| worker),
         }
     };
-    tracing::info!("ending");
+    tracing::info!("Portcullis ends.");
     let _nobody_listens = stop.send(true);
     let all_ended = async { while workers.join_next().await.is_some() {} };
     if timeout(PATIENCE, all_ended).await.is_err() {
-        tracing::warn!("not every worker ended within {PATIENCE:?}");
+        tracing::warn!("Not every worker ended within {PATIENCE:?}.");
     }
     ended
 }
@@ -151,7 +152,7 @@ impl Host {
         let end = until(stopping.clone());
         tokio::spawn(async move {
             if let Err(error) = control.serve(self.control, end).await {
-                tracing::error!(%error, "the control port has ended");
+                tracing::error!(%error, "The control port has ended.");
             }
         });
         let addresses = Arc::clone(&self.shared.addresses);
@@ -193,17 +194,17 @@ impl Running {
             version = env!("CARGO_PKG_VERSION"),
             listen = listen.join(" "),
             workers = self.shared.counters.len(),
-            addresses = %address_task::summary(addresses),
+            addresses = address_task::summary(addresses),
             policy,
             control = %format_args!("http://{}", config.control.listen),
             configuration = path.map_or("defaults".into(), |path| path.display().to_string()),
-            "portcullis serves"
+            "Portcullis serves."
         );
     }
 
     /// Reloads policy and table, as SIGHUP asks. How it went is in the log.
     fn reload(&self) {
-        tracing::info!("SIGHUP: reloading policy and address table");
+        tracing::info!("SIGHUP: policy and address table are loaded anew.");
         let policy = Arc::clone(&self.policy);
         if policy.file().is_some() {
             tokio::spawn(async move { policy.reload().await });

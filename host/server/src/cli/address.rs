@@ -247,9 +247,10 @@ fn dump(client: &Client, out: &mut impl Write) -> anyhow::Result<()> {
     if hosts.is_empty() && subnets.is_empty() && names.is_empty() {
         writeln!(out, "the table of the running host is empty")?;
     }
-    write_titled(out, "hosts", &hosts)?;
-    write_titled(out, "subnets", &subnets)?;
-    write_titled(out, "names", &names)
+    let mut separate = false;
+    write_titled(out, "hosts", &hosts, &mut separate)?;
+    write_titled(out, "subnets", &subnets, &mut separate)?;
+    write_titled(out, "names", &names, &mut separate)
 }
 
 fn reload(client: &Client, out: &mut impl Write) -> anyhow::Result<()> {
@@ -302,16 +303,21 @@ fn write_findings(
     }
 }
 
+/// A table under its title, with an empty line before it if another one went before; nothing for an empty one.
 fn write_titled<const N: usize>(
     out: &mut impl Write,
     title: &str,
     table: &Table<N>,
+    separate: &mut bool,
 ) -> anyhow::Result<()> {
-    if !table.is_empty() {
-        writeln!(out, "{title}")?;
-        table.write(out)?;
+    if table.is_empty() {
+        return Ok(());
     }
-    Ok(())
+    if std::mem::replace(separate, true) {
+        writeln!(out)?;
+    }
+    writeln!(out, "{title}")?;
+    Ok(table.write(out)?)
 }
 
 fn rows(answer: &Value) -> &[Value] {
@@ -320,6 +326,8 @@ fn rows(answer: &Value) -> &[Value] {
 
 fn cell(value: &Value) -> String {
     match value {
+        // Kamailio's word for no tag and for an empty one.
+        Value::String(text) if text == "NULL" => String::new(),
         Value::String(text) => text.clone(),
         other => other.to_string(),
     }

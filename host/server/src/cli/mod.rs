@@ -14,6 +14,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::config::Config;
+use crate::error_text::one_line;
 
 /// A SIP edge whose routing rules are WebAssembly files.
 #[derive(Debug, Parser)]
@@ -55,7 +56,7 @@ impl Cli {
             // Whoever reads our output has read enough (`portcullis address dump | head`).
             Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
             Err(error) => {
-                eprintln!("error: {error:#}");
+                eprintln!("error: {}", one_line(&error));
                 ExitCode::FAILURE
             }
         }

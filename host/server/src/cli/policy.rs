@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::config::{Config, show_size};
 
 use super::client::Client;
-use super::print::clean;
+use super::print::{clean, count};
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
@@ -62,12 +62,30 @@ fn read(file: &Path) -> anyhow::Result<Inspection> {
     inspect(&bytes).with_context(|| file.display().to_string())
 }
 
-/// One line for each member of the answer; what is null has no line.
 fn write_status(status: &Value, out: &mut impl Write) -> std::io::Result<()> {
-    let members = status.as_object().into_iter().flatten();
-    for (name, value) in members.filter(|(_, value)| !value.is_null()) {
-        let name = format!("{}:", name.replace('_', " "));
-        writeln!(out, "{name:<12}  {}", text(value))?;
+    const LINES: [(&str, &str); 10] = [
+        ("file", "file"),
+        ("policy", "name"),
+        ("generation", "generation"),
+        ("digest", "digest"),
+        ("loaded at", "loaded_at"),
+        ("loads", "loads"),
+        ("failed loads", "failed_loads"),
+        ("sandboxes", "sandboxes"),
+        ("error", "error"),
+        ("error at", "error_at"),
+    ];
+    if status["file"].is_null() {
+        writeln!(
+            out,
+            "no policy is configured: `default` in [policy] decides on every request"
+        )?;
+    }
+    for (label, key) in LINES {
+        let value = &status[key];
+        if !value.is_null() {
+            writeln!(out, "{:<14}{}", format!("{label}:"), text(value))?;
+        }
     }
     Ok(())
 }
@@ -99,7 +117,7 @@ fn write_inspection(file: &Path, found: &Inspection, out: &mut impl Write) -> st
     for import in &found.imports {
         line("", &format!("{import} ({})", import.kind))?;
     }
-    line("exports:", "")?;
+    line("exports:", &count(found.exports.len() as u64, "item"))?;
     for export in &found.exports {
         line("", &format!("{} ({})", export.name, export.kind))?;
     }

@@ -192,14 +192,11 @@ impl<R: RequestView> PolicyFiles<R> {
             generation = generation.number,
             digest = %format_args!("sha256:{:#}", policy.digest()),
             bytes = policy.inspection().size,
-            "policy loaded in {:.1?}",
-            policy.load_time()
+            milliseconds = policy.load_time().as_millis() as u64,
+            "The policy is loaded."
         );
         if let Some(failure) = policy.trial_failure() {
-            tracing::warn!(
-                policy = policy.name(),
-                "the policy fails on a plain OPTIONS: {failure}"
-            );
+            tracing::warn!(policy = policy.name(), %failure, "The policy fails on a plain OPTIONS.");
         }
     }
 
@@ -220,9 +217,9 @@ impl<R: RequestView> PolicyFiles<R> {
             known
         };
         // At the start nothing serves yet, and whoever starts the host tells why it ends.
-        let serving = self.slot.number();
-        if !known && serving > 0 {
-            tracing::error!("{error}; generation {serving} goes on serving");
+        let generation = self.slot.number();
+        if !known && generation > 0 {
+            tracing::error!(%error, generation, "The policy was not loaded; the old one goes on serving.");
         }
     }
 }
