@@ -57,6 +57,7 @@ impl Snapshot {
             errors,
             warned,
             warnings,
+            digest: _,
         } = loaded;
         Self {
             counts: Counts {

@@ -116,10 +116,10 @@ async fn old_snapshots_are_freed_when_the_last_worker_lets_go() {
     book.reload().await.unwrap();
     let weak = Arc::downgrade(reader.current());
     book.reload().await.unwrap();
-    book.collect();
+    book.shared.collect();
     assert!(weak.upgrade().is_some(), "the reader still has it");
     reader.current();
-    book.collect();
+    book.shared.collect();
     while weak.upgrade().is_some() {
         tokio::task::yield_now().await;
     }

@@ -12,24 +12,42 @@ pub(crate) const TABLE_VERSION: i64 = 6;
 #[non_exhaustive]
 pub enum DatabaseError {
     /// There is no connection.
-    #[error(
-        "can't reach the database {url}: {cause}; check [database] url, and that the server runs and lets this user in"
-    )]
+    #[error("can't reach the database {url}: {cause}")]
     Unreachable {
         /// The database.
         url: String,
-        /// What the driver says.
+        /// What the driver says, and what to do.
         cause: String,
+    },
+    /// The file of SQLite is not there (any more).
+    #[error(
+        "the database {url} is not there: put the file back, or restart to begin with a new one"
+    )]
+    NoFile {
+        /// The database.
+        url: String,
     },
     /// A table is not there.
     #[error(
-        "the database {url} has no table `{table}`: create Kamailio's tables with `kamdbctl create`, or apply migrations/mysql"
+        "the database {url} has no table `{table}`: create Kamailio's tables with `kamdbctl create`, or with the statements in {migrations}"
     )]
     NoTable {
         /// The database.
         url: String,
         /// The table.
         table: &'static str,
+        /// Where the statements are.
+        migrations: &'static str,
+    },
+    /// A table lacks a column.
+    #[error(
+        "the tables of the database {url} are not Kamailio's: {cause}; table `address` needs the columns id, grp, ip_addr, mask, port, tag, and table `version` the columns table_name, table_version"
+    )]
+    NoColumn {
+        /// The database.
+        url: String,
+        /// Names the column, in the words of the database.
+        cause: String,
     },
     /// The table has another version than the one whose columns we know.
     #[error(

@@ -1,24 +1,36 @@
 //! Reading the rows.
 
-use futures_util::TryStreamExt;
-use sqlx::{Executor, Row as _};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::time::Duration;
+
+use futures_util::{FutureExt, Stream, StreamExt};
+use sqlx::{Decode, Executor, MySql, Row as _, Sqlite, ValueRef};
+use tokio::sync::oneshot;
+use tokio::time::timeout;
 
 use super::error::TABLE_VERSION;
-use super::{Database, DatabaseError, Link, StoredRow};
+use super::{Absent, Database, DatabaseError, Link, StoredRow};
 use crate::row::{Row, RowError, RowWarning, shown};
 use crate::table::{Table, TableBuilder};
 
 /// Problems of each kind that a load keeps by name; the rest is only counted.
 const MOST_NAMED: usize = 100;
 
-/// The rows in the order of the table itself, as Kamailio asks for them: no WHERE, no ORDER BY.
-const MYSQL_ROWS: &str = "SELECT CONVERT(id USING utf8mb4), CONVERT(grp USING utf8mb4), CONVERT(ip_addr USING utf8mb4), \
-     CONVERT(mask USING utf8mb4), CONVERT(port USING utf8mb4), CONVERT(tag USING utf8mb4) FROM address";
+/// How long the database may take for the next row before a load gives up.
+const STALL: Duration = Duration::from_secs(30);
+
+/// Version and rows come from one state of the database, whatever is written meanwhile.
+const MYSQL_BEGIN: &str = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; \
+     START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY";
+const SQLITE_BEGIN: &str = "BEGIN";
+
+/// The rows in the order of the table itself, as Kamailio asks for them: no WHERE, no ORDER BY. MySQL answers a statement
+/// that was not prepared with text, whatever the types of the columns are.
+const MYSQL_ROWS: &str = "SELECT id, grp, ip_addr, mask, port, tag FROM address";
 const SQLITE_ROWS: &str = "SELECT CAST(id AS TEXT), CAST(grp AS TEXT), CAST(ip_addr AS TEXT), CAST(mask AS TEXT), \
      CAST(port AS TEXT), CAST(tag AS TEXT) FROM address";
 
-const MYSQL_VERSION: &str =
-    "SELECT CONVERT(table_version USING utf8mb4) FROM version WHERE table_name = 'address'";
+const MYSQL_VERSION: &str = "SELECT table_version FROM version WHERE table_name = 'address'";
 const SQLITE_VERSION: &str =
     "SELECT CAST(table_version AS TEXT) FROM version WHERE table_name = 'address'";
 
@@ -35,60 +47,113 @@ pub struct Loaded {
     pub warned: u64,
     /// The first of these.
     pub warnings: Vec<RowWarning>,
+    /// A hash of all rows as they were read: equal for equal tables.
+    pub(crate) digest: u64,
 }
 
 /// One row of the result, each column as text.
 #[derive(Clone, Copy)]
 pub(super) struct TextRow<'r> {
-    columns: [Option<&'r str>; 6],
+    columns: [Column<'r>; 6],
     /// Its place in the result, to name a row without a usable id.
     number: i64,
 }
 
+/// One column of a row.
+#[derive(Clone, Copy, Hash)]
+enum Column<'r> {
+    Null,
+    Text(&'r str),
+    /// Not UTF-8.
+    Bytes,
+}
+
+/// A load under way.
 #[derive(Default)]
 struct Loading {
     builder: TableBuilder,
     loaded: Loaded,
+    hasher: DefaultHasher,
 }
 
 impl Database {
-    /// Reads all rows in one statement, as a stream, and makes a table of them.
+    /// Reads all rows as a stream and makes a table of them, on a thread of its own, so that a million rows hold nobody up.
+    /// A file of SQLite that is not there is made, with its tables.
     ///
     /// # Errors
     /// When the database fails or the table is not the one that is expected. A row that cannot be used is no error: it is left
     /// out and named.
     pub async fn load(&self) -> Result<Loaded, DatabaseError> {
-        let mut loading = Loading::default();
-        self.each_row(|row| loading.take(row)).await?;
-        // Building sorts all rows: not for a thread that others wait for.
-        tokio::task::spawn_blocking(|| loading.finish())
-            .await
-            .map_err(|error| DatabaseError::Build(error.to_string()))
+        self.load_on_a_thread(Absent::Make).await
     }
 
-    pub(super) async fn each_row(
+    /// The same, but a file that is not there is an error: an empty table in place of one that serves would shut everybody
+    /// out.
+    pub(crate) async fn load_again(&self) -> Result<Loaded, DatabaseError> {
+        self.load_on_a_thread(Absent::Refuse).await
+    }
+
+    async fn load_on_a_thread(&self, absent: Absent) -> Result<Loaded, DatabaseError> {
+        let (done, loaded) = oneshot::channel();
+        let database = self.clone();
+        let load = move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build();
+            let result = match runtime {
+                Ok(runtime) => runtime.block_on(database.load_here(absent)),
+                Err(error) => Err(DatabaseError::Build(error.to_string())),
+            };
+            // Who asked may be gone.
+            let _unasked = done.send(result);
+        };
+        std::thread::Builder::new()
+            .name("address-load".to_owned())
+            .spawn(load)
+            .map_err(|error| DatabaseError::Build(error.to_string()))?;
+        let ended = || DatabaseError::Build("the thread that loads it ended early".to_owned());
+        loaded.await.map_err(|_| ended())?
+    }
+
+    async fn load_here(&self, absent: Absent) -> Result<Loaded, DatabaseError> {
+        let mut loading = Loading::default();
+        self.each_text_row(absent, |row| loading.take(row)).await?;
+        Ok(loading.finish())
+    }
+
+    pub(super) async fn each_text_row(
         &self,
+        absent: Absent,
         mut each: impl FnMut(TextRow<'_>),
     ) -> Result<(), DatabaseError> {
-        let mut link = self.open().await?;
+        let mut link = self.open(absent).await?;
+        match &mut link {
+            Link::MySql(link) => self
+                .run(link.execute(sqlx::raw_sql(MYSQL_BEGIN)))
+                .await
+                .map(drop)?,
+            Link::Sqlite(link) => self
+                .run(link.execute(sqlx::raw_sql(SQLITE_BEGIN)))
+                .await
+                .map(drop)?,
+        }
         self.check_version(&mut link).await?;
         let mut number = 0;
         macro_rules! stream {
-            ($link:expr, $rows:expr) => {{
-                let mut rows = $link.fetch(sqlx::query($rows));
-                while let Some(row) = rows.try_next().await.map_err(|error| self.failed(&error))? {
+            ($link:expr, $rows:expr, $engine:ty) => {{
+                let mut rows = $link.fetch(sqlx::raw_sql($rows));
+                while let Some(row) = self.next(&mut rows).await? {
                     number += 1;
-                    let mut columns = [None; 6];
-                    for (at, column) in columns.iter_mut().enumerate() {
-                        *column = row.try_get(at).map_err(|error| self.failed(&error))?;
-                    }
-                    each(TextRow { columns, number });
+                    each(TextRow {
+                        columns: std::array::from_fn(|at| column::<$engine>(row.try_get_raw(at))),
+                        number,
+                    });
                 }
             }};
         }
         match &mut link {
-            Link::MySql(link) => stream!(link, MYSQL_ROWS),
-            Link::Sqlite(link) => stream!(link, SQLITE_ROWS),
+            Link::MySql(link) => stream!(link, MYSQL_ROWS, MySql),
+            Link::Sqlite(link) => stream!(link, SQLITE_ROWS, Sqlite),
         }
         link.close().await;
         Ok(())
@@ -96,27 +161,64 @@ impl Database {
 
     /// Kamailio refuses to start on another version, because the columns may mean something else.
     pub(super) async fn check_version(&self, link: &mut Link) -> Result<(), DatabaseError> {
-        let version: Result<Option<Option<String>>, _> = match link {
-            Link::MySql(link) => sqlx::query_scalar(MYSQL_VERSION).fetch_optional(link).await,
-            Link::Sqlite(link) => {
-                sqlx::query_scalar(SQLITE_VERSION)
-                    .fetch_optional(link)
-                    .await
-            }
-        };
-        let version = version.map_err(|error| self.failed(&error))?.flatten();
-        if version.as_deref().and_then(|text| text.parse().ok()) == Some(TABLE_VERSION) {
-            return Ok(());
+        macro_rules! version {
+            ($link:expr, $version:expr, $engine:ty) => {{
+                let found = self
+                    .run($link.fetch_optional(sqlx::raw_sql($version)))
+                    .await?;
+                found.map(|row| column::<$engine>(row.try_get_raw(0)).shown())
+            }};
         }
-        Err(DatabaseError::Version {
+        let found = match link {
+            Link::MySql(link) => version!(link, MYSQL_VERSION, MySql),
+            Link::Sqlite(link) => version!(link, SQLITE_VERSION, Sqlite),
+        };
+        match found {
+            Some(version) if version.parse() == Ok(TABLE_VERSION) => Ok(()),
+            found => Err(DatabaseError::Version {
+                url: self.url.to_string(),
+                found: found.map_or_else(|| "none".to_owned(), |version| shown(&version)),
+            }),
+        }
+    }
+
+    /// The next row, if it comes in time. A row that is there already costs no timer.
+    async fn next<T>(
+        &self,
+        rows: &mut (impl Stream<Item = Result<T, sqlx::Error>> + Unpin),
+    ) -> Result<Option<T>, DatabaseError> {
+        let next = match rows.next().now_or_never() {
+            Some(next) => next,
+            None => match timeout(STALL, rows.next()).await {
+                Ok(next) => next,
+                Err(_elapsed) => return Err(self.stalled()),
+            },
+        };
+        next.transpose().map_err(|error| self.failed(&error))
+    }
+
+    /// A statement that takes no longer than a row may.
+    pub(super) async fn run<T>(
+        &self,
+        statement: impl Future<Output = Result<T, sqlx::Error>>,
+    ) -> Result<T, DatabaseError> {
+        match timeout(STALL, statement).await {
+            Ok(done) => done.map_err(|error| self.failed(&error)),
+            Err(_elapsed) => Err(self.stalled()),
+        }
+    }
+
+    fn stalled(&self) -> DatabaseError {
+        DatabaseError::Failed {
             url: self.url.to_string(),
-            found: version.map_or_else(|| "none".to_owned(), |text| shown(&text)),
-        })
+            cause: format!("no answer in {} s", STALL.as_secs()),
+        }
     }
 }
 
 impl Loading {
     fn take(&mut self, row: TextRow<'_>) {
+        row.columns.hash(&mut self.hasher);
         let pushed = row.read().and_then(|row| self.builder.push(row));
         match pushed {
             Ok(None) => {}
@@ -138,6 +240,7 @@ impl Loading {
     fn finish(self) -> Loaded {
         Loaded {
             table: self.builder.build(),
+            digest: self.hasher.finish(),
             ..self.loaded
         }
     }
@@ -145,8 +248,10 @@ impl Loading {
 
 impl<'r> TextRow<'r> {
     pub(super) fn to_stored(self) -> StoredRow {
-        let [id, group, ip_addr, mask, port, tag] =
-            self.columns.map(|column| column.map(str::to_owned));
+        let [id, group, ip_addr, mask, port, tag] = self.columns.map(|column| match column {
+            Column::Null => None,
+            column => Some(column.shown()),
+        });
         StoredRow {
             id,
             group,
@@ -159,35 +264,73 @@ impl<'r> TextRow<'r> {
 
     fn read(self) -> Result<Row<'r>, RowError> {
         let [id, group, ip_addr, mask, port, tag] = self.columns;
-        let id = id.and_then(|id| id.parse().ok()).unwrap_or(self.number);
+        let id = match id {
+            Column::Text(id) => id.parse().unwrap_or(self.number),
+            _ => self.number,
+        };
         Ok(Row {
             id,
-            group: number(id, "grp", group)?,
-            ip_addr: ip_addr.ok_or_else(|| null(id, "ip_addr"))?,
-            mask: number(id, "mask", mask)?,
-            port: number(id, "port", port)?,
-            tag,
+            group: group.number(id, "grp")?,
+            ip_addr: ip_addr.text(id, "ip_addr")?,
+            mask: mask.number(id, "mask")?,
+            port: port.number(id, "port")?,
+            tag: match tag {
+                Column::Null => None,
+                tag => Some(tag.text(id, "tag")?),
+            },
         })
     }
 }
 
-fn number(id: i64, column: &'static str, text: Option<&str>) -> Result<i64, RowError> {
-    let text = text.ok_or_else(|| null(id, column))?;
-    text.parse().map_err(|_| RowError {
-        id,
-        column,
-        value: shown(text),
-        fault: "is not a whole number".to_owned(),
-        mend: "write a number, and let the column have an integer type".to_owned(),
-    })
+impl<'r> Column<'r> {
+    fn number(self, id: i64, column: &'static str) -> Result<i64, RowError> {
+        let text = self.text(id, column)?;
+        text.parse().map_err(|_| RowError {
+            id,
+            column,
+            value: shown(text),
+            fault: "is not a whole number".to_owned(),
+            mend: "write a number, and let the column have an integer type".to_owned(),
+        })
+    }
+
+    fn text(self, id: i64, column: &'static str) -> Result<&'r str, RowError> {
+        let (value, fault, mend) = match self {
+            Column::Text(text) => return Ok(text),
+            Column::Null => (
+                "NULL",
+                "is no value",
+                "write one, and declare the column NOT NULL",
+            ),
+            Column::Bytes => ("(bytes)", "is no text", "write it as text in UTF-8"),
+        };
+        Err(RowError {
+            id,
+            column,
+            value: value.to_owned(),
+            fault: fault.to_owned(),
+            mend: mend.to_owned(),
+        })
+    }
+
+    fn shown(self) -> String {
+        match self {
+            Column::Null => "NULL".to_owned(),
+            Column::Text(text) => text.to_owned(),
+            Column::Bytes => "(bytes)".to_owned(),
+        }
+    }
 }
 
-fn null(id: i64, column: &'static str) -> RowError {
-    RowError {
-        id,
-        column,
-        value: "NULL".to_owned(),
-        fault: "is no value".to_owned(),
-        mend: "write one, and declare the column NOT NULL".to_owned(),
+fn column<'r, E>(value: Result<E::ValueRef<'r>, sqlx::Error>) -> Column<'r>
+where
+    E: sqlx::Database,
+    &'r str: Decode<'r, E>,
+{
+    match value {
+        Ok(value) if value.is_null() => Column::Null,
+        Ok(value) => Decode::decode(value).map_or(Column::Bytes, Column::Text),
+        // The statement names as many columns as are asked for.
+        Err(_) => Column::Null,
     }
 }

@@ -4,6 +4,7 @@
 //! names row and column instead of a silent 0, and numbers are never cut to the driver's types.
 
 mod error;
+mod explain;
 mod load;
 mod url;
 mod watch;
@@ -19,7 +20,7 @@ use tokio::time::timeout;
 pub use error::{AddError, DatabaseError};
 pub use load::Loaded;
 pub use url::{DatabaseUrl, MySqlUrl, UrlError};
-pub(crate) use watch::Watcher;
+pub(crate) use watch::{Look, Watcher};
 
 use crate::row::{Row, RowWarning};
 
@@ -28,6 +29,9 @@ const CONNECT: Duration = Duration::from_secs(5);
 
 /// How long SQLite waits for a writer of another process.
 const BUSY: Duration = Duration::from_secs(5);
+
+/// How many rows SQLite may read ahead of us.
+const ROWS_AHEAD: usize = 1024;
 
 const MYSQL_TABLES: &str = include_str!("../../../../migrations/mysql/0001_address.sql");
 const SQLITE_TABLES: &str = include_str!("../../../../migrations/sqlite/0001_address.sql");
@@ -75,6 +79,15 @@ pub struct StoredRow {
     pub tag: Option<String>,
 }
 
+/// What to do about a file of SQLite that is not there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Absent {
+    /// Make it, with its tables.
+    Make,
+    /// Fail.
+    Refuse,
+}
+
 /// One connection.
 pub(crate) enum Link {
     MySql(MySqlConnection),
@@ -98,7 +111,7 @@ impl Database {
     /// # Errors
     /// When the database cannot be reached or the table is not the one that is expected.
     pub async fn check(&self) -> Result<(), DatabaseError> {
-        let mut link = self.open().await?;
+        let mut link = self.open(Absent::Make).await?;
         self.check_version(&mut link).await?;
         link.close().await;
         Ok(())
@@ -109,13 +122,16 @@ impl Database {
     /// # Errors
     /// When the database cannot be reached or forbids it.
     pub async fn create_tables(&self) -> Result<(), DatabaseError> {
-        let mut link = self.open().await?;
-        let made = match &mut link {
-            Link::MySql(link) => link.execute(sqlx::raw_sql(MYSQL_TABLES)).await.map(drop),
-            Link::Sqlite(link) => link.execute(sqlx::raw_sql(SQLITE_TABLES)).await.map(drop),
-        };
+        let mut link = self.open(Absent::Make).await?;
+        match &mut link {
+            Link::MySql(link) => self
+                .run(link.execute(sqlx::raw_sql(MYSQL_TABLES)))
+                .await
+                .map(drop)?,
+            Link::Sqlite(link) => self.run(make_tables(link)).await?,
+        }
         link.close().await;
-        made.map_err(|error| self.failed(&error))
+        Ok(())
     }
 
     /// Adds a row (Kamailio: `kamctl address add`), unless a load would skip it.
@@ -124,7 +140,7 @@ impl Database {
     /// When the row cannot be used, or the database fails.
     pub async fn add(&self, row: &NewRow) -> Result<Option<RowWarning>, AddError> {
         let warning = row.check()?;
-        let mut link = self.open().await?;
+        let mut link = self.open(Absent::Make).await?;
         self.check_version(&mut link).await?;
         const INSERT: &str =
             "INSERT INTO address (grp, ip_addr, mask, port, tag) VALUES (?, ?, ?, ?, ?)";
@@ -137,16 +153,13 @@ impl Database {
                     .bind(row.port)
                     .bind(&row.tag)
                     .execute($link)
-                    .await
-                    .map(drop)
             };
         }
-        let added = match &mut link {
-            Link::MySql(link) => insert!(link),
-            Link::Sqlite(link) => insert!(link),
-        };
+        match &mut link {
+            Link::MySql(link) => self.run(insert!(link)).await.map(drop)?,
+            Link::Sqlite(link) => self.run(insert!(link)).await.map(drop)?,
+        }
         link.close().await;
-        added.map_err(|error| self.failed(&error))?;
         Ok(warning)
     }
 
@@ -156,75 +169,83 @@ impl Database {
     /// # Errors
     /// When the database fails.
     pub async fn remove(&self, group: i64, ip_addr: &str) -> Result<u64, DatabaseError> {
-        let mut link = self.open().await?;
+        let mut link = self.open(Absent::Refuse).await?;
         const DELETE: &str = "DELETE FROM address WHERE grp = ? AND ip_addr = ?";
         macro_rules! delete {
             ($link:expr) => {
-                sqlx::query(DELETE)
-                    .bind(group)
-                    .bind(ip_addr)
-                    .execute($link)
-                    .await
-                    .map(|done| done.rows_affected())
+                sqlx::query(DELETE).bind(group).bind(ip_addr).execute($link)
             };
         }
         let removed = match &mut link {
-            Link::MySql(link) => delete!(link),
-            Link::Sqlite(link) => delete!(link),
+            Link::MySql(link) => self.run(delete!(link)).await?.rows_affected(),
+            Link::Sqlite(link) => self.run(delete!(link)).await?.rows_affected(),
         };
         link.close().await;
-        removed.map_err(|error| self.failed(&error))
+        Ok(removed)
     }
 
-    /// All rows in the order in which a load reads them.
+    /// All rows in the order in which a load reads them. For tables that may be large there is
+    /// [`each_row`](Self::each_row).
     ///
     /// # Errors
     /// When the database fails.
     pub async fn rows(&self) -> Result<Vec<StoredRow>, DatabaseError> {
         let mut rows = Vec::new();
-        self.each_row(|row| rows.push(row.to_stored())).await?;
+        self.each_row(|row| rows.push(row)).await?;
         Ok(rows)
     }
 
-    pub(crate) async fn open(&self) -> Result<Link, DatabaseError> {
+    /// Passes all rows on, in the order in which a load reads them, as they arrive.
+    ///
+    /// # Errors
+    /// When the database fails; some rows may have been passed on then.
+    pub async fn each_row(&self, mut each: impl FnMut(StoredRow)) -> Result<(), DatabaseError> {
+        self.each_text_row(Absent::Refuse, |row| each(row.to_stored()))
+            .await
+    }
+
+    /// Number of rows, good and bad.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn count(&self) -> Result<u64, DatabaseError> {
+        let mut link = self.open(Absent::Refuse).await?;
+        const COUNT: &str = "SELECT COUNT(*) FROM address";
+        let count: i64 = match &mut link {
+            Link::MySql(link) => self.run(sqlx::query_scalar(COUNT).fetch_one(link)).await?,
+            Link::Sqlite(link) => self.run(sqlx::query_scalar(COUNT).fetch_one(link)).await?,
+        };
+        link.close().await;
+        Ok(count.unsigned_abs())
+    }
+
+    pub(crate) async fn open(&self, absent: Absent) -> Result<Link, DatabaseError> {
         let opened = match &self.url {
             DatabaseUrl::MySql(url) => {
                 let options = url.options().disable_statement_logging();
-                timeout(CONNECT, MySqlConnection::connect_with(&options))
-                    .await
-                    .map(|opened| opened.map(Link::MySql))
+                let opened = timeout(CONNECT, MySqlConnection::connect_with(&options)).await;
+                opened.map(|opened| opened.map(Link::MySql))
             }
-            DatabaseUrl::Sqlite(path) => timeout(CONNECT, open_sqlite(path))
-                .await
-                .map(|opened| opened.map(Link::Sqlite)),
+            DatabaseUrl::Sqlite(path) => {
+                // SQLite makes an empty file of nothing, and fills it at the first write.
+                let is_there = std::fs::metadata(path).is_ok_and(|file| file.len() > 0);
+                if absent == Absent::Refuse && !is_there {
+                    let url = self.url.to_string();
+                    return Err(DatabaseError::NoFile { url });
+                }
+                let opened = timeout(CONNECT + BUSY, open_sqlite(path, is_there)).await;
+                opened.map(|opened| opened.map(Link::Sqlite))
+            }
         };
         match opened {
             Ok(Ok(link)) => Ok(link),
-            Ok(Err(error)) => Err(self.unreachable(&describe(&error))),
-            Err(_elapsed) => {
-                Err(self.unreachable(&format!("no answer in {} s", CONNECT.as_secs())))
-            }
-        }
-    }
-
-    fn unreachable(&self, cause: &str) -> DatabaseError {
-        DatabaseError::Unreachable {
-            url: self.url.to_string(),
-            cause: cause.to_owned(),
+            Ok(Err(error)) => Err(explain::unreachable(&self.url, &error)),
+            Err(_elapsed) => Err(explain::no_answer(&self.url, CONNECT)),
         }
     }
 
     pub(crate) fn failed(&self, error: &sqlx::Error) -> DatabaseError {
-        let url = self.url.to_string();
-        let cause = describe(error);
-        let code = error.as_database_error().and_then(|error| error.code());
-        // MySQL: "Table … doesn't exist"; SQLite has no code of its own for it.
-        if code.as_deref() == Some("42S02") || cause.contains("no such table") {
-            let is_version = cause.contains("version");
-            let table = if is_version { "version" } else { "address" };
-            return DatabaseError::NoTable { url, table };
-        }
-        DatabaseError::Failed { url, cause }
+        explain::failed(&self.url, error)
     }
 }
 
@@ -270,25 +291,26 @@ fn fits(column: &'static str, text: &str, most: usize) -> Result<(), AddError> {
 }
 
 /// Opens the file; makes it with its tables when it is not there.
-async fn open_sqlite(path: &Path) -> Result<SqliteConnection, sqlx::Error> {
+async fn open_sqlite(path: &Path, is_there: bool) -> Result<SqliteConnection, sqlx::Error> {
     let options = SqliteConnectOptions::new()
         .filename(path)
         .busy_timeout(BUSY)
+        .row_buffer_size(ROWS_AHEAD)
+        .create_if_missing(!is_there)
         .disable_statement_logging();
-    if path.exists() {
-        return SqliteConnection::connect_with(&options).await;
+    let mut link = SqliteConnection::connect_with(&options).await?;
+    if !is_there {
+        make_tables(&mut link).await?;
     }
-    let mut link = SqliteConnection::connect_with(&options.create_if_missing(true)).await?;
-    link.execute(sqlx::raw_sql(SQLITE_TABLES)).await?;
     Ok(link)
 }
 
-fn describe(error: &sqlx::Error) -> String {
-    match error {
-        sqlx::Error::Database(error) => error.message().to_owned(),
-        sqlx::Error::Io(error) => error.to_string(),
-        other => other.to_string(),
-    }
+/// All or none, so that a host that dies meanwhile leaves no half of a database, and two that start at once do not meet.
+async fn make_tables(link: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+    link.execute(sqlx::raw_sql("BEGIN IMMEDIATE")).await?;
+    link.execute(sqlx::raw_sql(SQLITE_TABLES)).await?;
+    link.execute(sqlx::raw_sql("COMMIT")).await?;
+    Ok(())
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ fn row(group: i64, ip_addr: &str) -> NewRow {
 }
 
 async fn run(database: &Database, statement: &'static str) {
-    let Link::Sqlite(mut link) = database.open().await.unwrap() else {
+    let Link::Sqlite(mut link) = database.open(Absent::Make).await.unwrap() else {
         panic!("an SQLite database");
     };
     link.execute(sqlx::raw_sql(statement)).await.unwrap();
@@ -70,6 +70,7 @@ async fn rows_are_added_listed_and_removed() {
 async fn what_a_load_would_skip_is_not_added() {
     let folder = tempfile::tempdir().unwrap();
     let database = database(&folder);
+    database.check().await.unwrap();
     for (bad, column) in [
         (row(0, "10.0.0.1"), "grp"),
         (row(200, "10.0.0.0/24"), "ip_addr"),
@@ -224,37 +225,145 @@ async fn changes_of_the_file_are_seen() {
     let database = database(&folder);
     database.check().await.unwrap();
     let mut watcher = Watcher::new(database.clone());
-    assert!(
-        watcher.has_changed().await.unwrap(),
-        "the first look says yes"
+    assert_eq!(
+        watcher.look().await.unwrap(),
+        Look::Changed,
+        "the first look"
     );
-    assert!(!watcher.has_changed().await.unwrap());
+    assert_eq!(watcher.look().await.unwrap(), Look::Same);
     database.load().await.unwrap();
-    assert!(
-        !watcher.has_changed().await.unwrap(),
+    assert_eq!(
+        watcher.look().await.unwrap(),
+        Look::Same,
         "reading changes nothing"
     );
     database.add(&row(200, "10.0.0.1")).await.unwrap();
-    assert!(watcher.has_changed().await.unwrap());
-    assert!(!watcher.has_changed().await.unwrap());
+    assert_eq!(watcher.look().await.unwrap(), Look::Changed);
+    assert_eq!(watcher.look().await.unwrap(), Look::Same);
+    watcher.forget();
+    assert_eq!(
+        watcher.look().await.unwrap(),
+        Look::Changed,
+        "what was not loaded is news again"
+    );
 
     let other = Database::new(DatabaseUrl::Sqlite(folder.path().join("other.db")));
     other.add(&row(200, "10.0.0.2")).await.unwrap();
     std::fs::rename(folder.path().join("other.db"), file(&folder)).unwrap();
-    assert!(
-        watcher.has_changed().await.unwrap(),
+    assert_eq!(
+        watcher.look().await.unwrap(),
+        Look::Changed,
         "another file has its place"
     );
-    assert!(!watcher.has_changed().await.unwrap());
-    other_row_is_seen(&mut watcher, &database).await;
-    std::fs::remove_file(file(&folder)).unwrap();
-    assert!(watcher.has_changed().await.unwrap(), "the file is gone");
-}
-
-async fn other_row_is_seen(watcher: &mut Watcher, database: &Database) {
+    assert_eq!(watcher.look().await.unwrap(), Look::Same);
     database.add(&row(200, "10.0.0.3")).await.unwrap();
-    assert!(
-        watcher.has_changed().await.unwrap(),
+    assert_eq!(
+        watcher.look().await.unwrap(),
+        Look::Changed,
         "the new file is watched"
     );
+
+    std::fs::remove_file(file(&folder)).unwrap();
+    assert_eq!(
+        watcher.look().await.unwrap(),
+        Look::Changed,
+        "the file is gone"
+    );
+    assert_eq!(watcher.look().await.unwrap(), Look::Same);
+    database.add(&row(200, "10.0.0.4")).await.unwrap();
+    assert_eq!(
+        watcher.look().await.unwrap(),
+        Look::Changed,
+        "it was made again"
+    );
+}
+
+#[tokio::test]
+async fn a_file_that_served_and_is_gone_is_not_made_again_by_a_load() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = database(&folder);
+    let error = database.load_again().await.unwrap_err();
+    assert!(
+        matches!(&error, DatabaseError::NoFile { url } if url.contains("table.db")),
+        "{error}"
+    );
+    assert!(matches!(
+        database.rows().await,
+        Err(DatabaseError::NoFile { .. })
+    ));
+    assert!(matches!(
+        database.remove(1, "10.0.0.1").await,
+        Err(DatabaseError::NoFile { .. })
+    ));
+    assert!(!file(&folder).exists());
+    // An empty file is what a copy begins with, and what SQLite makes of nothing.
+    std::fs::write(file(&folder), b"").unwrap();
+    assert!(matches!(
+        database.load_again().await,
+        Err(DatabaseError::NoFile { .. })
+    ));
+    assert!(database.load().await.unwrap().table.is_empty());
+    assert!(database.load_again().await.unwrap().table.is_empty());
+}
+
+#[tokio::test]
+async fn a_column_that_is_missing_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = database(&folder);
+    database.check().await.unwrap();
+    run(&database, "alter table address drop column tag").await;
+    let error = database.load().await.unwrap_err();
+    assert!(matches!(error, DatabaseError::NoColumn { .. }), "{error}");
+    assert!(error.to_string().contains("no such column: tag"), "{error}");
+}
+
+#[tokio::test]
+async fn bytes_that_are_no_text_cost_their_row_only() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = database(&folder);
+    database.add(&row(200, "10.0.0.1")).await.unwrap();
+    run(
+        &database,
+        "insert into address (id, grp, ip_addr, tag) values (7, 200, x'ff00', ''), (8, 200, '10.0.0.8', x'c328'), \
+         (9, x'fe', '10.0.0.9', '')",
+    )
+    .await;
+    let loaded = database.load().await.unwrap();
+    assert_eq!((loaded.table.len(), loaded.skipped), (1, 3));
+    let named: Vec<_> = loaded.errors.iter().map(|e| (e.id, e.column)).collect();
+    assert_eq!(named, [(7, "ip_addr"), (8, "tag"), (9, "grp")]);
+    assert_eq!(database.rows().await.unwrap().len(), 4);
+    assert_eq!(database.count().await.unwrap(), 4);
+}
+
+#[tokio::test]
+async fn the_digest_tells_tables_apart() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = database(&folder);
+    database.add(&row(200, "10.0.0.1")).await.unwrap();
+    let digest = database.load().await.unwrap().digest;
+    assert_eq!(database.load().await.unwrap().digest, digest);
+    run(&database, "update address set tag = NULL").await;
+    let changed = database.load().await.unwrap().digest;
+    assert_ne!(changed, digest, "NULL is not empty");
+    run(&database, "update address set tag = ''").await;
+    assert_eq!(database.load().await.unwrap().digest, digest);
+}
+
+#[tokio::test]
+async fn problems_are_counted_in_full_and_named_in_part() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = database(&folder);
+    database.check().await.unwrap();
+    run(
+        &database,
+        "with recursive n(n) as (select 1 union all select n + 1 from n where n < 300) \
+         insert into address (grp, ip_addr) select 1, '10.0.0.0/' || n from n union all select 1, 'a' || n from n",
+    )
+    .await;
+    let loaded = database.load().await.unwrap();
+    assert_eq!((loaded.skipped, loaded.errors.len()), (300, 100));
+    assert_eq!((loaded.warned, loaded.warnings.len()), (300, 100));
+    assert_eq!(loaded.errors[0].id, 1);
+    assert_eq!(loaded.table.domain_count(), 300);
 }

@@ -1,7 +1,8 @@
 //! Database URLs as Kamailio's operators write them.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::net::Ipv6Addr;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use sqlx::mysql::{MySqlConnectOptions, MySqlSslMode};
@@ -10,10 +11,20 @@ use thiserror::Error;
 /// The port of MySQL.
 const MYSQL_PORT: u16 = 3306;
 
+/// Where servers have their unix sockets.
+const SOCKETS: [&str; 4] = [
+    "/run/mysqld/mysqld.sock",
+    "/var/run/mysqld/mysqld.sock",
+    "/var/lib/mysql/mysql.sock",
+    "/tmp/mysql.sock",
+];
+
 /// Where the address table is: `mysql://USER:PASSWORD@HOST:PORT/DATABASE` or `sqlite:FILE`.
 ///
-/// User and password are taken as they stand, as Kamailio takes them: nothing is percent-decoded. `?socket=PATH` behind the name
-/// of the database connects over a unix socket. Shown without the password.
+/// User and password are taken as they stand, as Kamailio takes them: nothing is percent-decoded, the last `@` ends the
+/// password, and the first `:` the user. `?socket=PATH` behind the name of the database connects over a unix socket; so does
+/// the host `localhost` without a port, if the server's socket is in its usual place, because Kamailio's client library does
+/// the same. Shown without the password.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DatabaseUrl {
     /// MySQL or MariaDB.
@@ -28,7 +39,7 @@ pub struct MySqlUrl {
     user: String,
     password: Option<String>,
     host: String,
-    port: u16,
+    port: Option<u16>,
     database: String,
     socket: Option<PathBuf>,
 }
@@ -44,7 +55,7 @@ impl MySqlUrl {
     pub(super) fn options(&self) -> MySqlConnectOptions {
         let mut options = MySqlConnectOptions::new()
             .host(&self.host)
-            .port(self.port)
+            .port(self.port.unwrap_or(MYSQL_PORT))
             .username(&self.user)
             .database(&self.database)
             // TLS is not compiled in; a server that insists on it says so.
@@ -53,17 +64,32 @@ impl MySqlUrl {
             options = options.password(password);
         }
         if let Some(socket) = &self.socket {
-            options = options.socket(socket);
+            return options.socket(socket);
         }
-        options
+        let usual = SOCKETS.iter().find(|socket| Path::new(socket).exists());
+        match usual {
+            Some(socket) if self.is_local() => options.socket(socket),
+            _ => options,
+        }
+    }
+
+    /// What Kamailio's client library takes for "over the unix socket".
+    fn is_local(&self) -> bool {
+        self.host == "localhost" && self.port.is_none()
     }
 
     fn parse(rest: &str) -> Result<Self, UrlError> {
         let wrong = |what: &str| UrlError {
             what: what.to_owned(),
         };
+        let (rest, socket) = match rest.rsplit_once("?socket=") {
+            Some((rest, path)) if !path.is_empty() => (rest, Some(PathBuf::from(path))),
+            _ => (rest, None),
+        };
         // The last @: passwords may have others.
-        let (login, place) = rest.rsplit_once('@').unwrap_or(("root", rest));
+        let (login, place) = rest
+            .rsplit_once('@')
+            .ok_or_else(|| wrong("the URL names no user"))?;
         let (user, password) = match login.split_once(':') {
             Some((user, password)) => (user, Some(password)),
             None => (login, None),
@@ -71,16 +97,14 @@ impl MySqlUrl {
         let (server, database) = place
             .split_once('/')
             .ok_or_else(|| wrong("the URL names no database"))?;
-        let (database, query) = database.split_once('?').unwrap_or((database, ""));
+        if database.contains('?') {
+            return Err(wrong("only \"?socket=PATH\" may stand behind the database"));
+        }
         if user.is_empty() || database.is_empty() {
             return Err(wrong("the URL names no user or no database"));
         }
-        let (host, port) = host_and_port(server).ok_or_else(|| wrong("the port is no number"))?;
-        let socket = match query.split_once('=') {
-            None if query.is_empty() => None,
-            Some(("socket", path)) if !path.is_empty() => Some(PathBuf::from(path)),
-            _ => return Err(wrong("only \"?socket=PATH\" may stand behind the database")),
-        };
+        let (host, port) = host_and_port(server)
+            .ok_or_else(|| wrong("what stands for host and port is neither"))?;
         Ok(Self {
             user: user.to_owned(),
             password: password.map(str::to_owned),
@@ -108,7 +132,7 @@ impl FromStr for DatabaseUrl {
             }
             "sqlite" | "sqlite3" => {
                 let path = rest.strip_prefix("//").unwrap_or(rest);
-                if path.is_empty() {
+                if path.is_empty() || path == ":memory:" {
                     return Err(UrlError {
                         what: "the URL names no file".to_owned(),
                     });
@@ -137,10 +161,10 @@ impl fmt::Display for MySqlUrl {
         let Self {
             user,
             host,
-            port,
             database,
             ..
         } = self;
+        let port = self.port.unwrap_or(MYSQL_PORT);
         match &self.socket {
             Some(socket) => write!(f, "mysql://{user}@{}/{database}", socket.display()),
             None if host.contains(':') => write!(f, "mysql://{user}@[{host}]:{port}/{database}"),
@@ -155,20 +179,22 @@ impl fmt::Debug for MySqlUrl {
     }
 }
 
-fn host_and_port(server: &str) -> Option<(&str, u16)> {
-    if let Some(rest) = server.strip_prefix('[') {
-        let (host, port) = rest.split_once(']')?;
-        return match port.strip_prefix(':') {
-            Some(port) => Some((host, port.parse().ok()?)),
-            None if port.is_empty() => Some((host, MYSQL_PORT)),
-            None => None,
-        };
+fn host_and_port(server: &str) -> Option<(&str, Option<u16>)> {
+    let (host, port) = match server.strip_prefix('[') {
+        Some(rest) => {
+            let (host, port) = rest.split_once(']')?;
+            // Kamailio takes a name in brackets for a group of my.cnf, which is not read here.
+            host.parse::<Ipv6Addr>().ok()?;
+            (host, port)
+        }
+        None => server.split_at(server.find(':').unwrap_or(server.len())),
+    };
+    let host = if host.is_empty() { "localhost" } else { host };
+    if port.is_empty() {
+        return Some((host, None));
     }
-    match server.split_once(':') {
-        Some((host, port)) => Some((host, port.parse().ok()?)),
-        None if server.is_empty() => Some(("localhost", MYSQL_PORT)),
-        None => Some((server, MYSQL_PORT)),
-    }
+    let port = port.strip_prefix(':')?.parse().ok()?;
+    Some((host, Some(port)))
 }
 
 #[cfg(test)]
@@ -194,7 +220,15 @@ mod tests {
                 "mysql://a@localhost/k?socket=/run/my.sock",
                 "mysql://a@/run/my.sock/k",
             ),
+            (
+                "mysql://a:b?c/d#e@h/k?socket=/run/my@x.sock",
+                "mysql://a@/run/my@x.sock/k",
+            ),
+            ("mysql://a@/k", "mysql://a@localhost:3306/k"),
+            ("mysql://a@[::1]/k", "mysql://a@[::1]:3306/k"),
+            ("mariadb://a@h/k", "mysql://a@h:3306/k"),
             ("sqlite:portcullis.db", "sqlite:portcullis.db"),
+            ("sqlite:////var/lib/k.db", "sqlite://var/lib/k.db"),
             (
                 "sqlite:///var/lib/portcullis.db",
                 "sqlite:/var/lib/portcullis.db",
@@ -204,10 +238,25 @@ mod tests {
             assert_eq!(url.to_string(), shown);
             assert!(!format!("{url:?}").contains("p@ss"));
         }
-        let Ok(DatabaseUrl::MySql(url)) = "mysql://a:p@ss:w%2Frd@h/k".parse() else {
-            panic!("a MySQL URL");
+        for password in ["p@ss:w%2Frd", "a/b?c#d", "", ":", "@", "ü %41"] {
+            let Ok(DatabaseUrl::MySql(url)) = format!("mysql://a:{password}@h/k").parse() else {
+                panic!("a MySQL URL");
+            };
+            assert_eq!(url.password.as_deref(), Some(password));
+            assert_eq!((url.user.as_str(), url.host.as_str()), ("a", "h"));
+        }
+    }
+
+    #[test]
+    fn localhost_without_a_port_is_the_unix_socket() {
+        let local = |text: &str| match text.parse() {
+            Ok(DatabaseUrl::MySql(url)) => url.is_local(),
+            _ => panic!("a MySQL URL"),
         };
-        assert_eq!(url.password.as_deref(), Some("p@ss:w%2Frd"));
+        assert!(local("mysql://a@localhost/k"));
+        assert!(local("mysql://a@/k"));
+        assert!(!local("mysql://a@localhost:3306/k"));
+        assert!(!local("mysql://a@127.0.0.1/k"));
     }
 
     #[test]
@@ -221,6 +270,13 @@ mod tests {
             "mysql://a:secret@h/",
             "mysql://a:secret@h:port/k",
             "mysql://a:secret@h/k?ssl=1",
+            "mysql://a:secret@h/k?socket=",
+            "mysql://a:secret@[group]/k",
+            "mysql://a:secret@[::1]x/k",
+            "mysql://a:secret@h:70000/k",
+            "mysql://:secret@h/k",
+            "mysql://h/k",
+            "sqlite::memory:",
             "sqlite:",
         ] {
             let error = text.parse::<DatabaseUrl>().unwrap_err().to_string();

@@ -1,0 +1,252 @@
+//! Loading and publishing, one load at a time.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use tracing::{debug, info, warn};
+
+use super::{Counts, DatabaseState, LoadReport, Snapshot, Status};
+use crate::database::{Database, DatabaseError, Loaded, Look, Watcher};
+
+/// How many problem rows a load tells in the log; all of the first hundred are in the snapshot.
+const MOST_LOGGED: usize = 20;
+
+/// Where the database does not say whether the table has changed, it is read anew after a multiple of the time that reading
+/// took, but no later than this.
+const LONGEST_TRUST: Duration = Duration::from_secs(60);
+const TRUST_TIMES: u32 = 60;
+
+/// What a load that outlives its caller needs.
+pub(super) struct Shared {
+    pub(super) database: Database,
+    pub(super) current: Arc<ArcSwap<Snapshot>>,
+    /// Snapshots that a worker may still have. They are freed here and not by the worker that drops them last: freeing a
+    /// million rows takes a while.
+    retired: Mutex<Vec<Arc<Snapshot>>>,
+    /// Reloads asked for so far. A load answers for all that were asked for when it began.
+    pub(super) asked: AtomicU64,
+    /// Who holds it loads.
+    keeper: tokio::sync::Mutex<Keeper>,
+    pub(super) status: Mutex<Status>,
+}
+
+/// What loads leave for each other.
+struct Keeper {
+    watcher: Watcher,
+    /// The last reload that the result answers for.
+    answers: u64,
+    result: Option<Result<LoadReport, DatabaseError>>,
+    /// The rows that serve, to tell whether others were read.
+    digest: Option<u64>,
+    /// When the last load ended, and how long it took.
+    ended: Option<(Instant, Duration)>,
+}
+
+/// What to do with a table that is as it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Unchanged {
+    /// Publish it, because somebody asked for a reload.
+    Publish,
+    /// Leave the one that serves.
+    Keep,
+}
+
+impl Shared {
+    pub(super) fn new(database: Database) -> Self {
+        let keeper = Keeper {
+            watcher: Watcher::new(database.clone()),
+            answers: 0,
+            result: None,
+            digest: None,
+            ended: None,
+        };
+        Self {
+            database,
+            current: Arc::new(ArcSwap::from_pointee(Snapshot::default())),
+            retired: Mutex::new(Vec::new()),
+            asked: AtomicU64::new(0),
+            keeper: tokio::sync::Mutex::new(keeper),
+            status: Mutex::new(Status::default()),
+        }
+    }
+
+    pub(super) async fn reload(&self, ticket: u64) -> Result<LoadReport, DatabaseError> {
+        let mut keeper = self.keeper.lock().await;
+        if keeper.answers >= ticket
+            && let Some(result) = &keeper.result
+        {
+            return result.clone();
+        }
+        let answers = self.asked.load(Ordering::Relaxed);
+        // What changes from here on shows in the next look.
+        let result = match self.look(&mut keeper).await {
+            Ok(_) => self.load(&mut keeper, Unchanged::Publish).await,
+            Err(error) => Err(error),
+        };
+        if result.is_err() {
+            self.status.lock().failures += 1;
+        }
+        keeper.answers = answers;
+        keeper.result = Some(result.clone());
+        result
+    }
+
+    /// Loads the table if it has changed; tells how long that took.
+    pub(super) async fn follow(&self, poll: Duration) -> Result<Duration, DatabaseError> {
+        let mut keeper = self.keeper.lock().await;
+        // All who waited for it have it, as the lock is fair; kept longer, it would keep its snapshot in memory.
+        keeper.result = None;
+        let is_due = match self.look(&mut keeper).await? {
+            Look::Changed => true,
+            Look::Unknown => keeper.is_due(poll),
+            Look::Same => false,
+        };
+        if !is_due {
+            return Ok(Duration::ZERO);
+        }
+        let begun = Instant::now();
+        let loaded = self.load(&mut keeper, Unchanged::Keep).await;
+        if loaded.is_err() {
+            self.status.lock().failures += 1;
+        }
+        loaded.map(|_| begun.elapsed())
+    }
+
+    /// Whether the table may have changed. A database that cannot tell is away.
+    async fn look(&self, keeper: &mut Keeper) -> Result<Look, DatabaseError> {
+        keeper.watcher.look().await.inspect_err(|error| {
+            self.is_away();
+            self.tell(error);
+        })
+    }
+
+    async fn load(
+        &self,
+        keeper: &mut Keeper,
+        unchanged: Unchanged,
+    ) -> Result<LoadReport, DatabaseError> {
+        let begun = Instant::now();
+        let loaded = match keeper.digest {
+            // A file that is not there yet is made, but one that served and is gone leaves the table as it was.
+            None => self.database.load().await,
+            Some(_) => self.database.load_again().await,
+        };
+        let loaded = loaded.inspect_err(|error| {
+            keeper.watcher.forget();
+            match error {
+                DatabaseError::Unreachable { .. } | DatabaseError::NoFile { .. } => self.is_away(),
+                _ => self.answers(),
+            }
+            self.tell(error);
+        })?;
+        let took = begun.elapsed();
+        keeper.ended = Some((Instant::now(), took));
+        self.answers();
+        let mut status = self.status.lock();
+        status.loads += 1;
+        status.last_error = None;
+        drop(status);
+        if unchanged == Unchanged::Keep && keeper.digest == Some(loaded.digest) {
+            debug!("The address table was read again and has not changed.");
+            let snapshot = self.current.load_full();
+            return Ok(LoadReport { snapshot });
+        }
+        keeper.digest = Some(loaded.digest);
+        Ok(self.publish(loaded, took))
+    }
+
+    fn publish(&self, loaded: Loaded, took: Duration) -> LoadReport {
+        let generation = self.current.load().generation + 1;
+        let snapshot = Arc::new(Snapshot::new(loaded, generation, took));
+        let old = self.current.swap(Arc::clone(&snapshot));
+        self.retired.lock().push(old);
+        self.collect();
+        tell(&snapshot);
+        LoadReport { snapshot }
+    }
+
+    /// Frees the old snapshots that no worker has any more.
+    pub(super) fn collect(&self) {
+        let mut retired = self.retired.lock();
+        let unused: Vec<_> = retired
+            .extract_if(.., |snapshot| Arc::strong_count(snapshot) == 1)
+            .collect();
+        drop(retired);
+        if !unused.is_empty() {
+            // Freeing is work, too: not on a thread that others wait for.
+            drop(tokio::task::spawn_blocking(move || drop(unused)));
+        }
+    }
+
+    /// The database answers, be it with an error.
+    fn answers(&self) {
+        let mut status = self.status.lock();
+        let was_down = matches!(status.database, DatabaseState::Down { .. });
+        status.database = DatabaseState::Up;
+        drop(status);
+        if was_down {
+            info!(database = %self.database.url(), "The database answers again.");
+        }
+    }
+
+    /// Tells an error once, not each time it comes.
+    fn tell(&self, error: &DatabaseError) {
+        let last = self.status.lock().last_error.replace(error.clone());
+        if last.as_ref() != Some(error) {
+            let generation = self.current.load().generation;
+            warn!(%error, generation, "The address table can't be loaded and stays as it is.");
+        }
+    }
+
+    fn is_away(&self) {
+        let mut status = self.status.lock();
+        if !matches!(status.database, DatabaseState::Down { .. }) {
+            let since = SystemTime::now();
+            status.database = DatabaseState::Down { since };
+        }
+    }
+}
+
+impl Keeper {
+    /// Whether it is time to read a table of which nobody knows whether it has changed.
+    fn is_due(&self, poll: Duration) -> bool {
+        self.ended.is_none_or(|(ended, took)| {
+            ended.elapsed() >= (took * TRUST_TIMES).clamp(poll, LONGEST_TRUST.max(poll))
+        })
+    }
+}
+
+fn tell(snapshot: &Snapshot) {
+    let Counts {
+        hosts,
+        subnets,
+        domains,
+        skipped,
+        warned,
+    } = snapshot.counts;
+    info!(
+        generation = snapshot.generation,
+        hosts,
+        subnets,
+        domains,
+        skipped,
+        warned,
+        milliseconds = snapshot.took.as_millis() as u64,
+        "The address table is loaded."
+    );
+    for error in snapshot.errors.iter().take(MOST_LOGGED) {
+        warn!("Skipped: {error}.");
+    }
+    if skipped > MOST_LOGGED as u64 {
+        warn!("… and {} more rows.", skipped - MOST_LOGGED as u64);
+    }
+    for warning in snapshot.warnings.iter().take(MOST_LOGGED) {
+        warn!("Odd: {warning}.");
+    }
+    if warned > MOST_LOGGED as u64 {
+        warn!("… and {} more odd rows.", warned - MOST_LOGGED as u64);
+    }
+}

@@ -1,0 +1,89 @@
+//! What the drivers' errors mean to an operator.
+
+use std::time::Duration;
+
+use super::{DatabaseError, DatabaseUrl};
+
+/// No connection within the time.
+pub(super) fn no_answer(url: &DatabaseUrl, waited: Duration) -> DatabaseError {
+    let cause = format!(
+        "no answer in {} s; check host and port in [database] url, and firewalls on the way",
+        waited.as_secs()
+    );
+    DatabaseError::Unreachable {
+        url: url.to_string(),
+        cause,
+    }
+}
+
+/// An error while connecting.
+pub(super) fn unreachable(url: &DatabaseUrl, error: &sqlx::Error) -> DatabaseError {
+    let said = said(error);
+    let mend = match (url, number(error), error) {
+        (DatabaseUrl::Sqlite(_), ..) => {
+            "check the path in [database] url, and that we may read and write it and its folder"
+        }
+        // ER_SECURE_TRANSPORT_REQUIRED of MySQL and of MariaDB.
+        (_, Some(3159 | 4_221), _) => {
+            "TLS is not built in: allow this user to connect without, or connect over its unix socket (?socket=PATH)"
+        }
+        (_, Some(1045 | 1698), _) => {
+            "check user and password in [database] url; a user that must use TLS (REQUIRE SSL) is refused in the same words, and TLS is not built in"
+        }
+        (_, Some(1044 | 1049), _) => {
+            "check the name of the database in [database] url, and what the user may do there"
+        }
+        (_, _, sqlx::Error::Configuration(_)) => {
+            "the server wants this user's password over TLS or RSA, which are not built in: \
+             use ALTER USER … IDENTIFIED WITH mysql_native_password, or another server user"
+        }
+        _ => "check host and port in [database] url, and that the server runs",
+    };
+    DatabaseError::Unreachable {
+        url: url.to_string(),
+        cause: format!("{said}; {mend}"),
+    }
+}
+
+/// An error of a statement.
+pub(super) fn failed(url: &DatabaseUrl, error: &sqlx::Error) -> DatabaseError {
+    let said = said(error);
+    let migrations = match url {
+        DatabaseUrl::MySql(_) => "migrations/mysql",
+        DatabaseUrl::Sqlite(_) => "migrations/sqlite",
+    };
+    let url = url.to_string();
+    // SQLite has no numbers of its own for these.
+    if number(error) == Some(1146) || said.contains("no such table") {
+        let table = match said.contains("version") {
+            true => "version",
+            false => "address",
+        };
+        return DatabaseError::NoTable {
+            url,
+            table,
+            migrations,
+        };
+    }
+    if number(error) == Some(1054) || said.contains("no such column") {
+        return DatabaseError::NoColumn { url, cause: said };
+    }
+    DatabaseError::Failed { url, cause: said }
+}
+
+/// The number of an error of MySQL or MariaDB.
+fn number(error: &sqlx::Error) -> Option<u16> {
+    let error = error.as_database_error()?;
+    let error = error.try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>()?;
+    Some(error.number())
+}
+
+/// In the words of driver or server, in one line.
+fn said(error: &sqlx::Error) -> String {
+    let said = match error {
+        sqlx::Error::Database(error) => error.message().to_owned(),
+        sqlx::Error::Io(error) => error.to_string(),
+        other => other.to_string(),
+    };
+    said.replace(|c: char| c.is_control(), " ")
+}
