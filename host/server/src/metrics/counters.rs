@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use portcullis_policy::FailureKind;
-use portcullis_sip::DropReason;
+use portcullis_sip::{DropReason, RelayErrorKind};
 
 use super::labels::{Label, Lost, Method, VerdictKind, Wire};
 
@@ -198,6 +198,8 @@ pub struct WorkerCounters {
     pub policy_time: TimeCounts,
     /// Messages that the proxy rules let go nowhere.
     pub dropped: Counts<DropReason, { DropReason::ALL.len() }>,
+    /// Requests that were to be sent on and could not be, by what stood in the way.
+    pub relay_errors: Counts<RelayErrorKind, { RelayErrorKind::ALL.len() }>,
     /// Messages that the transports could not carry.
     pub lost: Counts<Lost, { Lost::COUNT }>,
     /// ACKs to our own rejections, which end here (RFC 3261 §17.1.1.3).

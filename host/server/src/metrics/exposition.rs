@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use portcullis_address::DatabaseState;
+use portcullis_sip::RelayErrorKind;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet, text};
 use prometheus_client::metrics::MetricType;
@@ -143,6 +144,17 @@ impl Page<'_, '_> {
             ("response", self.sum(|w| &w.relayed_responses)),
         ];
         self.family("relayed", "Messages that were sent on", "kind", relayed)?;
+        let workers = self.workers;
+        let errors = RelayErrorKind::ALL.iter().map(|&kind| {
+            let n = workers.iter().map(|w| w.relay_errors.value(kind)).sum();
+            (Label::label(kind), n)
+        });
+        self.family(
+            "relay_errors",
+            "Requests that were to be sent on and could not be",
+            "kind",
+            errors,
+        )?;
         let absorbed = self.sum(|w| &w.absorbed_acks);
         self.counter(
             "absorbed_acks",

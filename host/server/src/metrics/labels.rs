@@ -1,7 +1,7 @@
 //! The labels of metrics: each a small, fixed set of values.
 
 use portcullis_policy::FailureKind;
-use portcullis_sip::DropReason;
+use portcullis_sip::{DropReason, RelayErrorKind};
 
 /// A label of a metric: a fixed, small set of values. An enum of this crate or of a library can be one.
 pub trait Label: Copy + 'static {
@@ -139,6 +139,12 @@ labels! {
         NoConnection = "no_connection",
         /// The system refused to send it.
         SendError = "send_error",
+        /// A connection that was closed at once, or not opened: there are too many already.
+        TooManyConnections = "too_many_connections",
+        /// The system had no room left for what came in: the workers are too slow.
+        ReceiveBufferFull = "receive_buffer_full",
+        /// A rejection of a request that must not be answered: an ACK.
+        Unanswerable = "unanswerable",
     }
 }
 
@@ -151,6 +157,18 @@ impl Label for FailureKind {
 
     fn label(self) -> &'static str {
         self.as_str()
+    }
+}
+
+impl Label for RelayErrorKind {
+    const ALL: &'static [Self] = Self::ALL;
+
+    fn index(self) -> usize {
+        Self::index(self)
+    }
+
+    fn label(self) -> &'static str {
+        Self::label(self)
     }
 }
 
@@ -198,5 +216,6 @@ mod tests {
         check::<Lost>();
         check::<FailureKind>();
         check::<DropReason>();
+        check::<RelayErrorKind>();
     }
 }

@@ -68,6 +68,13 @@ impl Pipeline {
         }
     }
 
+    /// Takes over everything that is new, so that what it replaces can go while no message comes.
+    pub fn refresh_all(&mut self) {
+        self.refresh();
+        self.policy.current();
+        self.addresses.current();
+    }
+
     /// Decides on one datagram or framed message. What is to be sent is in `out`, for the destination that comes back; with
     /// none, nothing is sent. The bytes come back as well, so that their buffer can be reused.
     pub fn handle(
@@ -82,7 +89,7 @@ impl Pipeline {
         let received = self.look(Message::new(&bytes, &index), scanned, arrival, out);
         match received {
             Received::Judge => self.judge(bytes, index, arrival, out),
-            Received::Reply(destination, _) | Received::Forward(destination) => {
+            Received::Reply(destination) | Received::Forward(destination) => {
                 self.index = index;
                 (bytes, Some(destination))
             }
@@ -101,39 +108,44 @@ impl Pipeline {
         arrival: &Arrival,
         out: &mut Vec<u8>,
     ) -> Option<Destination> {
-        self.counters().lost.inc(Lost::Unframed);
         let mut index = Index::default();
         let limits = &self.shared.config.sip.limits;
         // What the scan says about the cut-off message is of no interest: the framer knows what is wrong.
         let _readable = scan(readable, Framing::Stream, limits, &mut index);
         match self.look(Message::new(readable, &index), Err(*error), arrival, out) {
-            Received::Reply(destination, _) => Some(destination),
+            Received::Reply(destination) => Some(destination),
             _ => None,
         }
     }
 
-    /// What goes back to the sender of a request that could not be delivered (RFC 3261 §16.9): a 503 as if the next hop
-    /// had sent it. `bytes` is the request as it was relayed.
+    /// What goes back to the sender of a request that could not be delivered (RFC 3261 §16.9): a 503 as if the next hop had
+    /// sent it. It finds its way back by the Vias, so no state is needed. `bytes` is the request as it was relayed to `to`.
     pub fn undeliverable(
-        &mut self,
+        &self,
         bytes: &[u8],
         to: &Destination,
         out: &mut Vec<u8>,
     ) -> Option<Destination> {
-        let arrival = Arrival {
+        let next_hop = Arrival {
             source: to.addr,
             local: to.from?,
             transport: to.transport,
             connection: None,
         };
+        let Shared { proxy, config, .. } = &*self.shared;
+        let limits = &config.sip.limits;
         let mut index = Index::default();
-        let limits = &self.shared.config.sip.limits;
-        scan(bytes, Framing::Datagram, limits, &mut index).ok()?;
+        scan(bytes, Framing::Stream, limits, &mut index).ok()?;
         let request = Message::new(bytes, &index);
         let mut reply = Vec::new();
-        let proxy = Arc::clone(&self.shared.proxy);
-        proxy.reject(request, &arrival, 503, "", NO_HEADERS, &mut reply)?;
-        self.handle(reply, Framing::Datagram, &arrival, out).1
+        proxy.reject(request, &next_hop, 503, UNREACHABLE, NO_HEADERS, &mut reply)?;
+        let scanned = scan(&reply, Framing::Stream, limits, &mut index);
+        let reply = Message::new(&reply, &index);
+        let Received::Forward(destination) = proxy.receive(reply, scanned, &next_hop, out) else {
+            return None;
+        };
+        self.counters().replies.inc(503);
+        Some(destination)
     }
 
     /// The first look, and its count.
@@ -155,7 +167,7 @@ impl Pipeline {
         let received = self.shared.proxy.receive(message, scanned, arrival, out);
         match &received {
             Received::Judge => {}
-            Received::Reply(_, code) => counters.replies.inc(*code),
+            Received::Reply(_) => counters.replies.inc(code_of(out)),
             Received::Forward(_) => counters.relayed_responses.inc(),
             Received::Absorbed => counters.absorbed_acks.inc(),
             Received::Drop(reason) => counters.dropped.inc(*reason),
@@ -181,11 +193,7 @@ impl Pipeline {
         let message = Message::new(&request.bytes, &request.index);
         let destination = match verdict {
             Ok(verdict) => self.carry_out(verdict, message, arrival, out),
-            Err(failure) => {
-                debug!(%failure, source = %arrival.source, "The policy failed.");
-                self.counters().policy_failures.inc(failure.kind());
-                self.answer(&self.shared.config.policy.failure, message, arrival, out)
-            }
+            Err(failure) => self.excuse(&failure, message, arrival, out),
         };
         self.index = request.index;
         (request.bytes, destination)
@@ -201,6 +209,24 @@ impl Pipeline {
             .decide(&generation.policy, self.addresses.current(), request);
         self.counters().policy_time.record(begun.elapsed());
         answer
+    }
+
+    /// Answers a request that the policy failed on.
+    fn excuse(
+        &self,
+        failure: &Failure,
+        message: Message<'_>,
+        arrival: &Arrival,
+        out: &mut Vec<u8>,
+    ) -> Option<Destination> {
+        debug!(%failure, source = %arrival.source, "The policy failed.");
+        self.counters().policy_failures.inc(failure.kind());
+        let Answer { code, reason } = &self.shared.config.policy.failure;
+        let reason = match reason.as_str() {
+            "" => FAILED,
+            configured => configured,
+        };
+        self.send_reply(*code, reason, NO_HEADERS, message, arrival, out)
     }
 
     fn carry_out(
@@ -266,6 +292,7 @@ impl Pipeline {
         out: &mut Vec<u8>,
     ) -> Option<Destination> {
         debug!(%error, source = %arrival.source, "The request cannot be relayed.");
+        self.counters().relay_errors.inc(error.kind());
         self.send_reply(
             error.code(),
             error.reason(),
@@ -318,9 +345,12 @@ impl Pipeline {
         out: &mut Vec<u8>,
     ) -> Option<Destination> {
         let proxy = &self.shared.proxy;
-        let destination = proxy.reject(message, arrival, code, reason, headers, out)?;
-        self.counters().replies.inc(code);
-        Some(destination)
+        let destination = proxy.reject(message, arrival, code, reason, headers, out);
+        match destination {
+            Some(_) => self.counters().replies.inc(code),
+            None => self.counters().lost.inc(Lost::Unanswerable),
+        }
+        destination
     }
 }
 
@@ -332,4 +362,18 @@ pub(crate) fn wire_of(transport: Transport) -> Wire {
     }
 }
 
+/// The status code of a reply that we wrote: `SIP/2.0 401 …`.
+fn code_of(reply: &[u8]) -> u16 {
+    let digits = reply.get(8..11).unwrap_or_default();
+    digits.iter().fold(0, |code, digit| {
+        code * 10 + u16::from(digit.wrapping_sub(b'0'))
+    })
+}
+
 const NO_HEADERS: &[(&str, &str)] = &[];
+
+/// What callers read when the policy failed and the configuration has no words for it.
+const FAILED: &str = "Policy Failure";
+
+/// What callers read when the next hop takes no connection.
+const UNREACHABLE: &str = "Next Hop Unreachable";

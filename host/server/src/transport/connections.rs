@@ -2,29 +2,38 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use portcullis_sip::ConnectionId;
+use portcullis_sip::{ConnectionId, Destination};
 use tokio::sync::mpsc;
 
-/// Messages that may wait for one connection. A peer that reads more slowly loses what comes on top.
-pub(crate) const QUEUE: usize = 256;
+/// Bytes that may wait for one connection. A peer that reads more slowly loses what comes on top.
+pub(crate) const QUEUE_BYTES: usize = 1 << 20;
+
+/// Bytes that may wait for all connections together.
+const QUEUES_BYTES: usize = 256 << 20;
+
+/// What a message costs beside its bytes, so that tiny ones can't add up unseen.
+const MESSAGE_BYTES: usize = 256;
 
 /// Connections of the whole host, both ways.
 const MAX_TOTAL: usize = 16_384;
 
-/// Connections from one address, so that one peer cannot take them all.
+/// Connections from one address, so that one peer can't take them all.
 const MAX_PER_ADDRESS: usize = 1_024;
 
 /// A message on its way to a connection.
 #[derive(Clone, Debug)]
 pub(crate) struct Outgoing {
-    /// The bytes.
+    /// Where it goes.
+    pub(crate) to: Destination,
+    /// The message.
     pub(crate) bytes: Bytes,
-    /// The local socket that the message was made for: where an error about it seems to arrive.
-    pub(crate) from: Option<SocketAddr>,
+    /// Whether another connection may be tried if this one breaks.
+    pub(crate) may_try_again: bool,
 }
 
 /// Why a message does not go out over a connection.
@@ -40,7 +49,15 @@ pub(crate) enum Refusal {
 #[derive(Debug, Default)]
 pub struct Connections {
     last: AtomicU64,
+    /// Bytes that wait for all of them.
+    waiting: Arc<AtomicUsize>,
     table: Mutex<Table>,
+}
+
+/// What waits for one connection: the end that its writer holds.
+#[derive(Debug)]
+pub(crate) struct Queue {
+    messages: mpsc::UnboundedReceiver<Waiting>,
 }
 
 #[derive(Debug, Default)]
@@ -48,31 +65,54 @@ struct Table {
     by_id: HashMap<ConnectionId, Entry>,
     by_peer: HashMap<SocketAddr, ConnectionId>,
     per_address: HashMap<IpAddr, usize>,
+    is_closed: bool,
 }
 
 #[derive(Debug)]
 struct Entry {
     peer: SocketAddr,
-    queue: mpsc::Sender<Outgoing>,
+    messages: mpsc::UnboundedSender<Waiting>,
+    waiting: Arc<AtomicUsize>,
+}
+
+/// A queued message. Dropped or not, it stops counting when it leaves the queue.
+#[derive(Debug)]
+struct Waiting {
+    message: Outgoing,
+    _here: Charge,
+    _everywhere: Charge,
+}
+
+/// Bytes that count against a limit for as long as this lives.
+#[derive(Debug)]
+struct Charge {
+    counter: Arc<AtomicUsize>,
+    bytes: usize,
 }
 
 impl Connections {
-    /// Takes a connection in. None when there are too many, from that address or at all.
-    pub(crate) fn add(&self, peer: SocketAddr) -> Option<(ConnectionId, mpsc::Receiver<Outgoing>)> {
+    /// Takes a connection in. None when there are too many, from that address or at all, and when the host ends.
+    pub(crate) fn add(&self, peer: SocketAddr) -> Option<(ConnectionId, Queue)> {
         let mut table = self.table.lock();
         let from_address = table.per_address.get(&peer.ip()).copied().unwrap_or(0);
-        if table.by_id.len() >= MAX_TOTAL || from_address >= MAX_PER_ADDRESS {
+        let is_full = table.by_id.len() >= MAX_TOTAL || from_address >= MAX_PER_ADDRESS;
+        if is_full || table.is_closed {
             return None;
         }
         let id = ConnectionId(self.last.fetch_add(1, Ordering::Relaxed) + 1);
-        let (queue, messages) = mpsc::channel(QUEUE);
-        table.by_id.insert(id, Entry { peer, queue });
+        let (queue, messages) = mpsc::unbounded_channel();
+        let entry = Entry {
+            peer,
+            messages: queue,
+            waiting: Arc::default(),
+        };
+        table.by_id.insert(id, entry);
         table.by_peer.insert(peer, id);
         *table.per_address.entry(peer.ip()).or_default() += 1;
-        Some((id, messages))
+        Some((id, Queue { messages }))
     }
 
-    /// Forgets a connection.
+    /// Forgets a connection. Its queue ends when what waits in it is taken.
     pub(crate) fn remove(&self, id: ConnectionId) {
         let mut table = self.table.lock();
         let Some(entry) = table.by_id.remove(&id) else {
@@ -91,24 +131,34 @@ impl Connections {
         }
     }
 
-    /// Queues a message on the connection of this number, if it lives, else on one to this peer.
-    pub(crate) fn send(
-        &self,
-        id: Option<ConnectionId>,
-        peer: SocketAddr,
-        message: Outgoing,
-    ) -> Result<(), (Refusal, Outgoing)> {
+    /// Forgets all connections and takes no more: the host ends. Writers send what waits.
+    pub(crate) fn close(&self) {
+        *self.table.lock() = Table {
+            is_closed: true,
+            ..Table::default()
+        };
+    }
+
+    /// Queues a message on the connection that it names, if that lives, else on one to its peer.
+    pub(crate) fn send(&self, message: Outgoing) -> Result<(), (Refusal, Outgoing)> {
         let table = self.table.lock();
-        let by_id = id.and_then(|id| table.by_id.get(&id));
-        let entry = by_id.or_else(|| table.by_id.get(table.by_peer.get(&peer)?));
-        let Some(entry) = entry else {
+        let Some(entry) = table.entry(&message.to) else {
             return Err((Refusal::Absent, message));
         };
-        entry.queue.try_send(message).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(message) => (Refusal::Full, message),
-            // Its task is just ending.
-            mpsc::error::TrySendError::Closed(message) => (Refusal::Absent, message),
-        })
+        let bytes = message.bytes.len() + MESSAGE_BYTES;
+        let here = Charge::within(QUEUE_BYTES, &entry.waiting, bytes);
+        let everywhere = Charge::within(QUEUES_BYTES, &self.waiting, bytes);
+        let (Some(here), Some(everywhere)) = (here, everywhere) else {
+            return Err((Refusal::Full, message));
+        };
+        let waiting = Waiting {
+            message,
+            _here: here,
+            _everywhere: everywhere,
+        };
+        let queued = entry.messages.send(waiting);
+        // A connection whose task is just ending is none any more.
+        queued.map_err(|mpsc::error::SendError(waiting)| (Refusal::Absent, waiting.message))
     }
 
     /// The number of connections.
@@ -122,19 +172,73 @@ impl Connections {
     }
 }
 
+impl Queue {
+    /// The next message; none when the connection is forgotten and nothing waits any more.
+    pub(crate) async fn next(&mut self) -> Option<Outgoing> {
+        self.messages.recv().await.map(|waiting| waiting.message)
+    }
+
+    /// The next message if there is one already.
+    pub(crate) fn next_now(&mut self) -> Option<Outgoing> {
+        let waiting = self.messages.try_recv().ok()?;
+        Some(waiting.message)
+    }
+
+    /// Takes no more messages.
+    pub(crate) fn close(&mut self) {
+        self.messages.close();
+    }
+}
+
+impl Table {
+    fn entry(&self, to: &Destination) -> Option<&Entry> {
+        let named = to.connection.and_then(|id| self.by_id.get(&id));
+        named.or_else(|| self.by_id.get(self.by_peer.get(&to.addr)?))
+    }
+}
+
+impl Charge {
+    fn within(limit: usize, counter: &Arc<AtomicUsize>, bytes: usize) -> Option<Self> {
+        let before = counter.fetch_add(bytes, Ordering::Relaxed);
+        let charge = Self {
+            counter: Arc::clone(counter),
+            bytes,
+        };
+        (before + bytes <= limit).then_some(charge)
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.counter.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use portcullis_sip::Transport;
+
     use super::*;
 
     fn peer(port: u16) -> SocketAddr {
         SocketAddr::from(([127, 0, 0, 1], port))
     }
 
-    fn message(text: &'static str) -> Outgoing {
+    fn message(id: Option<ConnectionId>, text: &'static str) -> Outgoing {
         Outgoing {
+            to: Destination {
+                transport: Transport::Tcp,
+                addr: peer(1),
+                from: None,
+                connection: id,
+            },
             bytes: Bytes::from_static(text.as_bytes()),
-            from: None,
+            may_try_again: true,
         }
+    }
+
+    fn taken(queue: &mut Queue) -> Option<Bytes> {
+        queue.next_now().map(|message| message.bytes)
     }
 
     #[test]
@@ -142,34 +246,52 @@ mod tests {
         let connections = Connections::default();
         let (first, mut to_first) = connections.add(peer(1)).unwrap();
         let (second, mut to_second) = connections.add(peer(1)).unwrap();
-        connections
-            .send(Some(first), peer(1), message("a"))
-            .unwrap();
-        assert_eq!(to_first.try_recv().unwrap().bytes, "a");
-        connections.send(None, peer(1), message("b")).unwrap();
-        assert_eq!(to_second.try_recv().unwrap().bytes, "b");
+        connections.send(message(Some(first), "a")).unwrap();
+        assert_eq!(taken(&mut to_first).unwrap(), "a");
+        connections.send(message(None, "b")).unwrap();
+        assert_eq!(taken(&mut to_second).unwrap(), "b");
         connections.remove(first);
-        connections
-            .send(Some(first), peer(1), message("c"))
-            .unwrap();
-        assert_eq!(to_second.try_recv().unwrap().bytes, "c");
+        connections.send(message(Some(first), "c")).unwrap();
+        assert_eq!(taken(&mut to_second).unwrap(), "c");
         connections.remove(second);
-        let (refusal, kept) = connections.send(None, peer(1), message("d")).unwrap_err();
+        let (refusal, kept) = connections.send(message(None, "d")).unwrap_err();
         assert_eq!((refusal, kept.bytes), (Refusal::Absent, "d".into()));
         assert!(connections.is_empty());
     }
 
     #[test]
+    fn an_older_connection_does_not_take_the_place_of_a_newer_one_with_it() {
+        let connections = Connections::default();
+        let (old, _queue) = connections.add(peer(1)).unwrap();
+        let (_new, mut to_new) = connections.add(peer(1)).unwrap();
+        connections.remove(old);
+        connections.send(message(None, "a")).unwrap();
+        assert_eq!(taken(&mut to_new).unwrap(), "a");
+    }
+
+    #[test]
+    fn a_connection_that_takes_nothing_any_more_is_absent() {
+        let connections = Connections::default();
+        let (id, mut queue) = connections.add(peer(1)).unwrap();
+        queue.close();
+        let (refusal, _) = connections.send(message(Some(id), "a")).unwrap_err();
+        assert_eq!(refusal, Refusal::Absent);
+    }
+
+    #[test]
     fn a_slow_reader_loses_messages_and_no_memory() {
         let connections = Connections::default();
-        let (id, _messages) = connections.add(peer(1)).unwrap();
-        for _ in 0..QUEUE {
-            connections.send(Some(id), peer(1), message("x")).unwrap();
+        let (id, mut queue) = connections.add(peer(1)).unwrap();
+        let most = QUEUE_BYTES / (MESSAGE_BYTES + 1);
+        for _ in 0..most {
+            connections.send(message(Some(id), "x")).unwrap();
         }
-        let (refusal, _) = connections
-            .send(Some(id), peer(1), message("x"))
-            .unwrap_err();
+        let (refusal, _) = connections.send(message(Some(id), "x")).unwrap_err();
         assert_eq!(refusal, Refusal::Full);
+        assert!(taken(&mut queue).is_some());
+        connections.send(message(Some(id), "x")).unwrap();
+        drop(queue);
+        assert_eq!(connections.waiting.load(Ordering::Relaxed), 0);
     }
 
     #[test]
@@ -182,5 +304,16 @@ mod tests {
         assert!(connections.add("127.0.0.2:9".parse().unwrap()).is_some());
         connections.remove(held[0].0);
         assert!(connections.add(peer(9)).is_some());
+    }
+
+    #[test]
+    fn after_the_end_what_waits_is_still_there_and_nothing_is_added() {
+        let connections = Connections::default();
+        let (id, mut queue) = connections.add(peer(1)).unwrap();
+        connections.send(message(Some(id), "last")).unwrap();
+        connections.close();
+        assert!(connections.add(peer(2)).is_none());
+        assert_eq!(taken(&mut queue).unwrap(), "last");
+        assert!(taken(&mut queue).is_none());
     }
 }

@@ -1,6 +1,7 @@
 //! Sockets: UDP in batches, TCP connections, and the way from a message to the one that carries it.
 
 mod connections;
+mod stream;
 mod tcp;
 mod udp;
 
@@ -13,7 +14,7 @@ use socket2::{Domain, Socket, Type};
 use thiserror::Error;
 
 pub use connections::Connections;
-pub(crate) use tcp::{accept, send};
+pub(crate) use tcp::accept;
 pub(crate) use udp::{BATCH, Udp, flush_all, serve};
 
 use crate::shared::Bound;

@@ -4,13 +4,18 @@ use std::cell::RefCell;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::time::Duration;
 
-use portcullis_sip::{Arrival, Framing, Transport};
+use bytes::Bytes;
+use portcullis_sip::{Arrival, Destination, Framing, Transport};
 use portcullis_udp::Sender;
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
-use tracing::warn;
+use tokio::task::yield_now;
+use tokio::time::sleep;
+use tracing::{debug, warn};
 
+use super::connections::Outgoing;
 use crate::metrics::Lost;
 use crate::worker::Worker;
 
@@ -20,11 +25,33 @@ pub(crate) const BATCH: usize = 32;
 /// Batches in a row before other sockets and connections of the worker have their turn.
 const TURN: usize = 4;
 
+/// Datagrams that may wait for a socket whose buffer is full.
+const MOST_WAITING: usize = 1_024;
+
+/// The pause after a receive that failed, so that an error that stays does not take the whole core.
+const ERROR_PAUSE: Duration = Duration::from_millis(10);
+
+/// The longest keep-alive: CRLF CRLF.
+const KEEP_ALIVE: usize = 4;
+
 /// One UDP socket of a worker, with what waits to be sent from it.
+#[derive(Debug)]
 pub(crate) struct Udp {
     socket: Rc<UdpSocket>,
     local: SocketAddr,
-    pub(crate) sender: Sender,
+    sender: Sender,
+    /// What the system has counted so far; see [`portcullis_udp::overflows`].
+    overflows: u32,
+}
+
+/// How a turn at receiving ended.
+enum Turn {
+    /// Nothing more was there.
+    Drained,
+    /// More is there.
+    Cut,
+    /// The system refused.
+    Failed(io::Error),
 }
 
 impl Udp {
@@ -34,12 +61,8 @@ impl Udp {
             socket: Rc::new(UdpSocket::from_std(socket)?),
             local,
             sender: Sender::new(BATCH),
+            overflows: 0,
         })
-    }
-
-    /// The address that it is bound to.
-    pub(crate) fn local(&self) -> SocketAddr {
-        self.local
     }
 }
 
@@ -51,16 +74,15 @@ pub(crate) async fn serve(worker: Rc<RefCell<Worker>>, number: usize) {
             warn!(%error, "A UDP socket cannot be waited for.");
             return;
         }
-        let mut more = true;
-        for _ in 0..TURN {
-            more = worker.borrow_mut().receive(&socket, number);
-            if !more {
-                break;
-            }
-        }
+        let turn = worker.borrow_mut().turn(&socket, number);
         flush_all(&worker).await;
-        if more {
-            tokio::task::yield_now().await;
+        match turn {
+            Turn::Drained => {}
+            Turn::Cut => yield_now().await,
+            Turn::Failed(error) => {
+                debug!(%error, "Nothing could be received from a UDP socket.");
+                sleep(ERROR_PAUSE).await;
+            }
         }
     }
 }
@@ -74,44 +96,63 @@ pub(crate) async fn flush_all(worker: &Rc<RefCell<Worker>>) {
             return;
         };
         let socket = Rc::clone(&worker.borrow().udp[number].socket);
-        if socket.writable().await.is_err() {
+        if let Err(error) = socket.writable().await {
             let lost = worker.borrow_mut().udp[number].sender.clear();
-            warn!(lost, "A UDP socket cannot be written to.");
+            warn!(%error, lost, "A UDP socket cannot be written to.");
         }
     }
 }
 
 impl Worker {
-    /// Receives one batch, decides on each datagram and queues what is to be sent. False when nothing more is there.
-    fn receive(&mut self, socket: &UdpSocket, number: usize) -> bool {
-        let receiver = &mut self.receiver;
-        let count = match socket.try_io(Interest::READABLE, || receiver.recv(socket)) {
-            Ok(count) => count,
-            Err(error) => {
-                // Errors that ICMP reports are about datagrams that were sent long ago, and more datagrams may be waiting.
-                return error.kind() != io::ErrorKind::WouldBlock;
-            }
-        };
+    /// Receives a few batches, decides on each datagram, and sends what comes out of it.
+    fn turn(&mut self, socket: &UdpSocket, number: usize) -> Turn {
         self.pipeline.refresh();
-        for nth in 0..count {
-            self.datagram(number, nth);
+        for _ in 0..TURN {
+            let count = match self.receive(socket) {
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Turn::Drained,
+                Err(error) => return Turn::Failed(error),
+            };
+            for nth in 0..count {
+                self.datagram(number, nth);
+            }
+            let _blocked = self.flush();
+            if count < BATCH {
+                return Turn::Drained;
+            }
         }
-        let _blocked = self.flush();
-        true
+        Turn::Cut
+    }
+
+    /// Receives one batch.
+    fn receive(&mut self, socket: &UdpSocket) -> io::Result<usize> {
+        let receiver = &mut self.receiver;
+        let mut received = 0;
+        let tried = socket.try_io(Interest::READABLE, || {
+            received = receiver.recv(socket)?;
+            // Fewer than there was room for: the socket is empty, and says so when it is not any more. To tell the runtime now
+            // spares the call that would find nothing.
+            if received < BATCH {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            Ok(())
+        });
+        match tried {
+            Err(error) if received == 0 => Err(error),
+            _ => Ok(received),
+        }
     }
 
     fn datagram(&mut self, number: usize, nth: usize) {
         let (bytes, source, truncated) = self.receiver.datagram(nth);
-        let counters = &self.pipeline.counters().udp;
-        counters.received.inc();
-        counters.received_bytes.add(bytes.len() as u64);
-        if bytes.len() <= 4 && bytes.iter().all(|byte| matches!(byte, b'\r' | b'\n' | 0)) {
-            counters.keepalives.inc();
-            return;
+        let counters = self.counters();
+        counters.udp.received.inc();
+        counters.udp.received_bytes.add(bytes.len() as u64);
+        if bytes.len() <= KEEP_ALIVE && bytes.iter().all(|byte| matches!(byte, b'\r' | b'\n' | 0)) {
+            return counters.udp.keepalives.inc();
         }
         if truncated {
-            self.pipeline.counters().lost.inc(Lost::Truncated);
-            return;
+            return counters.lost.inc(Lost::Truncated);
         }
         let arrival = Arrival {
             source: SocketAddr::new(source.ip().to_canonical(), source.port()),
@@ -125,33 +166,101 @@ impl Worker {
             .pipeline
             .handle(bytes, Framing::Datagram, &arrival, out);
         self.receiver.restore(nth, bytes);
-        if let Some(destination) = destination {
-            self.dispatch(number, &destination);
+        if let Some(to) = destination {
+            self.send_draft(number, to);
         }
     }
 
+    /// Sends what the pipeline wrote into the buffer of the UDP socket `number`, from wherever it is to go.
+    fn send_draft(&mut self, number: usize, to: Destination) {
+        let draft = self.udp[number].sender.draft();
+        if to.transport == Transport::Tcp {
+            let bytes = Bytes::copy_from_slice(draft);
+            return self.send_stream(Outgoing {
+                to,
+                bytes,
+                may_try_again: true,
+            });
+        }
+        let Some(from) = self.udp_towards(&to) else {
+            return;
+        };
+        if !self.has_room(from) {
+            return;
+        }
+        self.counters().udp.sent_bytes.add(draft.len() as u64);
+        match self.udp.get_disjoint_mut([from, number]) {
+            Ok([there, here]) => there.sender.push(here.sender.draft(), to.addr),
+            // They are the same.
+            Err(_) => self.udp[number].sender.commit(to.addr),
+        }
+    }
+
+    /// Queues a datagram on the UDP socket `from`.
+    pub(super) fn push_datagram(&mut self, from: usize, bytes: &[u8], to: &Destination) {
+        if self.has_room(from) {
+            self.counters().udp.sent_bytes.add(bytes.len() as u64);
+            self.udp[from].sender.push(bytes, to.addr);
+        }
+    }
+
+    /// The socket to send from: the one that the destination names, else one of the same address family. None is counted.
+    pub(super) fn udp_towards(&self, to: &Destination) -> Option<usize> {
+        let place = |is_it: &dyn Fn(&Udp) -> bool| self.udp.iter().position(is_it);
+        let named = to
+            .from
+            .and_then(|from| place(&|udp: &Udp| udp.local == from));
+        let found = named.or_else(|| place(&|udp: &Udp| udp.local.is_ipv4() == to.addr.is_ipv4()));
+        if found.is_none() {
+            self.counters().lost.inc(Lost::SendError);
+        }
+        found
+    }
+
+    /// Whether one more datagram may wait for that socket. One that may not is counted.
+    fn has_room(&self, number: usize) -> bool {
+        let has_room = self.udp[number].sender.waiting() < MOST_WAITING;
+        if !has_room {
+            self.counters().lost.inc(Lost::QueueFull);
+        }
+        has_room
+    }
+
     /// Hands what waits to the system. The number of a socket whose buffer is full, if there is one.
-    pub(crate) fn flush(&mut self) -> Option<usize> {
+    fn flush(&mut self) -> Option<usize> {
         let counters = &self.pipeline.counters().udp;
         let mut blocked = None;
         for (number, udp) in self.udp.iter_mut().enumerate() {
-            if udp.sender.waiting() == 0 {
+            let before = udp.sender.waiting();
+            if before == 0 {
                 continue;
             }
             let (socket, sender) = (&udp.socket, &mut udp.sender);
-            let before = sender.waiting();
             let flushed = socket.try_io(Interest::WRITABLE, || sender.flush(&**socket));
             let (failed, error) = sender.failures();
             let gone = before - sender.waiting();
             counters.sent.add((gone as u64).saturating_sub(failed));
             counters.send_errors.add(failed);
             if let Some(error) = error {
-                tracing::debug!(%error, failed, "Datagrams were refused by the system.");
+                debug!(%error, failed, "Datagrams were refused by the system.");
             }
             if flushed.is_err() && sender.waiting() > 0 {
                 blocked = Some(number);
             }
         }
         blocked
+    }
+
+    /// Counts what the system has thrown away since the last look, because we were too slow.
+    pub(crate) fn count_overflows(&mut self) {
+        for udp in &mut self.udp {
+            let Ok(overflows) = portcullis_udp::overflows(&*udp.socket) else {
+                continue;
+            };
+            let more = overflows.wrapping_sub(udp.overflows);
+            udp.overflows = overflows;
+            let lost = &self.pipeline.counters().lost;
+            lost.add(Lost::ReceiveBufferFull, more.into());
+        }
     }
 }

@@ -5,20 +5,29 @@ use std::io;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
-use bytes::Bytes;
-use portcullis_sip::{Destination, Transport};
 use portcullis_udp::Receiver;
-use tokio::sync::watch;
-use tokio::task::{LocalSet, spawn_local};
+use tokio::net::TcpListener;
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use tracing::warn;
 
-use crate::metrics::Lost;
+use crate::metrics::WorkerCounters;
 use crate::pipeline::Pipeline;
 use crate::shared::Shared;
 use crate::transport::{self, Udp, WorkerSockets};
 
-/// Room for a policy's stack, for what the host does around it, and to spare.
-const STACK: usize = 4 << 20;
+/// Room for what the host does, beside the stack that a policy may use.
+const STACK: usize = 2 << 20;
+
+/// How often a worker looks after what no message makes it look after.
+const CHORES: Duration = Duration::from_secs(1);
+
+/// How long the end waits for peers to take what is on its way to them.
+const DRAIN: Duration = Duration::from_secs(2);
 
 /// What the tasks of one worker share. They run on one thread and never hold it across an await.
 pub(crate) struct Worker {
@@ -29,103 +38,137 @@ pub(crate) struct Worker {
     pub(crate) stream_in: Vec<u8>,
     pub(crate) stream_out: Vec<u8>,
     this: Weak<RefCell<Self>>,
+    /// Each writer of a connection has a clone: when all are gone, everything is sent. None when the worker ends.
+    writers: Option<mpsc::Sender<()>>,
 }
 
-/// Starts the worker of this number on a thread of its own. It ends when `stop` becomes true or its sender is gone.
+/// Starts the worker of this number on a thread of its own, and returns when its sockets are served. It ends, with everything
+/// sent that can be sent, when `stop` becomes true or its sender is gone.
 ///
 /// # Errors
-/// When the thread or its runtime cannot be made.
+/// When the thread or its runtime can't be made, or a socket can't be waited for.
+///
+/// # Panics
+/// The thread does when `shared` has no counters for that worker.
 pub fn spawn(
     number: usize,
     shared: Arc<Shared>,
     sockets: WorkerSockets,
     stop: watch::Receiver<bool>,
 ) -> io::Result<JoinHandle<()>> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    std::thread::Builder::new()
+    let (tell, told) = std::sync::mpsc::sync_channel(1);
+    let policy_stack = shared.config.policy.limits.stack_bytes;
+    let thread = std::thread::Builder::new()
         .name(format!("worker-{number}"))
-        .stack_size(STACK)
+        .stack_size(STACK + policy_stack)
         .spawn(move || {
-            let tasks = LocalSet::new();
-            tasks.block_on(&runtime, run(number, shared, sockets, stop));
-        })
-}
-
-async fn run(
-    number: usize,
-    shared: Arc<Shared>,
-    sockets: WorkerSockets,
-    mut stop: watch::Receiver<bool>,
-) {
-    let mut udp = Vec::new();
-    for (socket, local) in sockets.udp {
-        match Udp::new(socket, local) {
-            Ok(one) => udp.push(one),
-            Err(error) => tracing::error!(%error, %local, "A UDP socket cannot be served."),
-        }
+            let mut builder = Builder::new_current_thread();
+            let runtime = match builder.enable_all().build_local(LocalOptions::default()) {
+                Ok(runtime) => runtime,
+                Err(error) => return drop(tell.send(Err(error))),
+            };
+            runtime.block_on(async {
+                match Running::start(number, shared, sockets) {
+                    Ok(running) => {
+                        let _listens = tell.send(Ok(()));
+                        running.until(stop).await;
+                    }
+                    Err(error) => drop(tell.send(Err(error))),
+                }
+            });
+        })?;
+    match told.recv() {
+        Ok(started) => started.map(|()| thread),
+        Err(_) => Err(io::Error::other("the thread died")),
     }
-    let count = udp.len();
-    let worker = Rc::new_cyclic(|this| {
-        RefCell::new(Worker {
-            pipeline: Pipeline::new(shared, number),
-            receiver: Receiver::new(transport::BATCH),
-            udp,
-            stream_in: Vec::new(),
-            stream_out: Vec::new(),
-            this: Weak::clone(this),
-        })
-    });
-    for socket in 0..count {
-        spawn_local(transport::serve(Rc::clone(&worker), socket));
-    }
-    for (listener, local) in sockets.tcp {
-        spawn_local(transport::accept(Rc::clone(&worker), listener, local));
-    }
-    let _stopped_or_gone = stop.wait_for(|stop| *stop).await;
-    transport::flush_all(&worker).await;
 }
 
 impl Worker {
-    /// Sends what the pipeline wrote into the buffer of the UDP socket `number`, from wherever it is to go.
-    pub(crate) fn dispatch(&mut self, number: usize, destination: &Destination) {
-        if destination.transport == Transport::Tcp {
-            let bytes = Bytes::copy_from_slice(self.udp[number].sender.draft());
-            if let Some(this) = self.this.upgrade() {
-                // The worker is borrowed here: the connection is looked for in a task of its own.
-                let destination = *destination;
-                spawn_local(async move { transport::send(&this, &destination, bytes) });
-            }
-            return;
-        }
-        let Some(from) = self.udp_towards(destination) else {
-            self.pipeline.counters().lost.inc(Lost::SendError);
-            return;
-        };
-        let length = self.udp[number].sender.draft().len() as u64;
-        self.pipeline.counters().udp.sent_bytes.add(length);
-        if from == number {
-            self.udp[number].sender.commit(destination.addr);
-            return;
-        }
-        let [there, here] = self
-            .udp
-            .get_disjoint_mut([from, number])
-            .expect("two different sockets of this worker");
-        there.sender.push(here.sender.draft(), destination.addr);
+    /// What this worker counts.
+    pub(crate) fn counters(&self) -> &WorkerCounters {
+        self.pipeline.counters()
     }
 
-    /// The socket to send from: the one that the destination names, else one of the same address family.
-    pub(crate) fn udp_towards(&self, destination: &Destination) -> Option<usize> {
-        let named = destination
-            .from
-            .and_then(|from| self.udp.iter().position(|udp| udp.local() == from));
-        named.or_else(|| {
-            let is_v4 = destination.addr.is_ipv4();
-            self.udp
-                .iter()
-                .position(|udp| udp.local().is_ipv4() == is_v4)
+    /// The handle of this worker for a new task.
+    pub(crate) fn this(&self) -> Option<Rc<RefCell<Self>>> {
+        self.this.upgrade()
+    }
+
+    /// What a writer holds for as long as it has something to send.
+    pub(crate) fn writers(&self) -> Option<mpsc::Sender<()>> {
+        self.writers.clone()
+    }
+}
+
+/// A worker with its tasks.
+struct Running {
+    worker: Rc<RefCell<Worker>>,
+    tasks: JoinSet<()>,
+    all_sent: mpsc::Receiver<()>,
+}
+
+impl Running {
+    /// Takes the sockets over and starts a task for each.
+    fn start(number: usize, shared: Arc<Shared>, sockets: WorkerSockets) -> io::Result<Self> {
+        let udp = sockets.udp.into_iter();
+        let udp: Vec<Udp> = udp
+            .map(|(socket, local)| Udp::new(socket, local))
+            .collect::<io::Result<_>>()?;
+        let (writers, all_sent) = mpsc::channel(1);
+        let udp_count = udp.len();
+        let worker = Rc::new_cyclic(|this| {
+            RefCell::new(Worker {
+                pipeline: Pipeline::new(shared, number),
+                receiver: Receiver::new(transport::BATCH),
+                udp,
+                stream_in: Vec::new(),
+                stream_out: Vec::new(),
+                this: Weak::clone(this),
+                writers: Some(writers),
+            })
+        });
+        let mut tasks = JoinSet::new();
+        for socket in 0..udp_count {
+            tasks.spawn_local(transport::serve(Rc::clone(&worker), socket));
+        }
+        for (listener, local) in sockets.tcp {
+            let listener = TcpListener::from_std(listener)?;
+            tasks.spawn_local(transport::accept(Rc::clone(&worker), listener, local));
+        }
+        tasks.spawn_local(chores(Rc::clone(&worker)));
+        Ok(Self {
+            worker,
+            tasks,
+            all_sent,
         })
+    }
+
+    /// Runs until `stop` becomes true or its sender is gone.
+    async fn until(mut self, mut stop: watch::Receiver<bool>) {
+        let _stopped_or_gone = stop.wait_for(|stop| *stop).await;
+        // Nothing new comes in from here on; what is decided goes out.
+        self.tasks.shutdown().await;
+        self.worker.borrow().connections().close();
+        self.worker.borrow_mut().writers = None;
+        let drained = timeout(DRAIN, async {
+            transport::flush_all(&self.worker).await;
+            let _all_writers_gone = self.all_sent.recv().await;
+            transport::flush_all(&self.worker).await;
+        });
+        if drained.await.is_err() {
+            warn!("Some peers took too long for the last messages to them.");
+        }
+    }
+}
+
+/// What has to be done without any message: old policies and tables must not stay only because nobody calls.
+async fn chores(worker: Rc<RefCell<Worker>>) {
+    let mut tick = interval(CHORES);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        let mut worker = worker.borrow_mut();
+        worker.pipeline.refresh_all();
+        worker.count_overflows();
     }
 }
