@@ -19,10 +19,10 @@ const TARGET: &str = "wasm32-unknown-unknown";
 /// The stack of a policy in bytes. Small, because a fresh sandbox must clear what the last one used.
 const STACK: u32 = 32 * 1024;
 
-/// How policies are compiled, whatever their manifest says: small, without unwinding, without debug sections (function names
+/// How policies are compiled, whatever their manifest says: fast, without unwinding, without debug sections (function names
 /// stay, for the host's traces).
 const PROFILE: [(&str, &str); 6] = [
-    ("CARGO_PROFILE_RELEASE_OPT_LEVEL", "s"),
+    ("CARGO_PROFILE_RELEASE_OPT_LEVEL", "3"),
     ("CARGO_PROFILE_RELEASE_LTO", "fat"),
     ("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "1"),
     ("CARGO_PROFILE_RELEASE_PANIC", "abort"),
