@@ -287,6 +287,15 @@ fn a_response_leaves_by_the_socket_that_its_request_came_to() {
         };
         assert_eq!(to.from, Some(arrival.local));
         assert_eq!(to.addr.to_string(), CALLER);
+
+        // A socket of another transport than the Via names is not the one to open a connection from.
+        let text = text.replace("SIP/2.0/UDP 192.0.2.10", "SIP/2.0/TCP 192.0.2.10");
+        let (received, _) = edge.receive(&text, &udp("[2001:db8::80]:5060"));
+        let Received::Forward(to) = received else {
+            panic!("{received:?}");
+        };
+        assert_eq!(to.transport, Transport::Tcp);
+        assert_eq!(to.from, Some("198.51.100.1:5060".parse().unwrap()));
     }
 }
 

@@ -39,6 +39,14 @@ fn without_a_route_the_request_uri_leads_if_it_may_and_the_next_hop_else() {
             "sip:grace@elsewhere.example:5070;maddr=192.0.2.66",
             "UDP 192.0.2.66:5070",
         ),
+        (
+            "sip:grace@edge.example.com:5070;maddr=192.0.2.66",
+            "UDP 192.0.2.66:5070",
+        ),
+        (
+            "sip:grace@edge.example.com;maddr=gw.example.net",
+            "UDP 192.0.2.90:5060",
+        ),
         // All others go to the next hop, which may know more.
         ("sip:grace@192.0.2.65", "UDP 192.0.2.80:5080"),
         ("sip:grace@elsewhere.example", "UDP 192.0.2.80:5080"),
@@ -240,6 +248,16 @@ fn a_request_within_a_dialog_does_not_go_back_to_its_sender() {
     let invite = request("INVITE", "sip:ada@pc.example", &[]);
     assert_eq!(
         edge.relay(&invite, &udp(NEXT_HOP))
+            .unwrap()
+            .0
+            .addr
+            .to_string(),
+        NEXT_HOP
+    );
+    // A request URI that names this host never was the other end.
+    let to_us = bye.replace("sip:ada@pc.example", "sip:198.51.100.1");
+    assert_eq!(
+        edge.relay(&to_us, &udp(NEXT_HOP))
             .unwrap()
             .0
             .addr

@@ -224,6 +224,12 @@ mod tests {
         let old = transaction("BYE", "sip:c@d", OLD, ";tag=1");
         assert_ne!(transaction("BYE", "sip:c@d", OLD, ";tag=2"), old);
         assert_ne!(transaction("BYE", "sip:other@d", OLD, ";tag=1"), old);
+        // Nor does a cookie alone tell anything.
+        let bare = COOKIE.replace("x1", "");
+        assert_ne!(
+            transaction("BYE", "sip:c@d", &bare, ";tag=1"),
+            transaction("BYE", "sip:c@d", &bare, ";tag=2")
+        );
         let spelt = transaction(
             "BYE",
             "sip:c@d",
