@@ -100,7 +100,7 @@ impl Proxy {
         }
     }
 
-    /// First look at a datagram or a framed stream message, with what [`scan`](crate::scan) said about it.
+    /// First look at a datagram or a framed stream message, with what [`scan`](crate::scan()) said about it.
     ///
     /// What is looked at, in this order: whether an answer could go anywhere; for an ACK, whether it ends here; then what
     /// RFC 3261 §16.3 asks of a request. An answer of our own goes out for 400 (with a reason that says what is wrong), 416, 420,
