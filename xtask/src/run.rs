@@ -173,24 +173,24 @@ fn how_to_try(args: &Args, portcullis: &Path, config: &Path) -> String {
     let (program, config) = (show(portcullis), show(config));
     format!(
         "
-Portcullis serves {sip}, UDP and TCP, with the policy policies/address-acl and these rows:
+Portcullis serves {sip}, UDP and TCP, with the policy policies/address-acl and the rows that this shows:
 
-    portcullis --config {config} address show
+    {program} -c {config} address show
 
 To try it, in another terminal:
 
-    portcullis probe sip:bob@{sip} --from 127.0.0.1
+    {program} probe sip:bob@{sip} --from 127.0.0.1
         a source in group 200: relayed, and answered 200 by the user agent behind the host
-    portcullis probe sip:bob@{sip} --from 127.0.0.9
+    {program} probe sip:bob@{sip} --from 127.0.0.9
         a source in no group: 401 Address not authorised
-    portcullis probe sip:bob@{sip} --from 127.0.0.9 --method INVITE --tcp
+    {program} probe sip:bob@{sip} --from 127.0.0.9 --method INVITE --tcp
         the same with a call over TCP
     sipsak -vv -s sip:bob@{sip}
         the first with sipsak
-    portcullis --config {config} address add 200 127.0.0.9
-        now the second is answered 200 within a second, too
+    {program} -c {config} address add 200 127.0.0.9
+        within a second, the second is answered 200 as well
 
-portcullis is {program}. After a change of the policy's source, `cargo xtask build --policies` is all it takes.
+After a change of the policy's source, `cargo xtask build --policies` is all it takes.
 Ctrl-C ends it.
 "
     )

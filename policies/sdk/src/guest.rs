@@ -30,8 +30,18 @@ pub const SECTION: [u8; VERSION.len()] = match VERSION.as_bytes().first_chunk() 
     None => unreachable!(),
 };
 
-/// Calls the policy. A panic is an unexplained trap to the host, so its message goes to the log first.
+/// Calls the policy. To the host a panic is a trap without a reason, so its message goes to the log first.
 pub fn run(decide: fn() -> Verdict) -> Verdict {
-    panic::set_hook(Box::new(|panic| crate::log::error!("policy {panic}")));
+    panic::set_hook(Box::new(|panic| {
+        let payload = panic.payload();
+        let message = match payload.downcast_ref::<String>() {
+            Some(message) => message,
+            None => payload.downcast_ref::<&str>().copied().unwrap_or_default(),
+        };
+        match panic.location() {
+            Some(place) => crate::log::error!("the policy panicked at {place}: {message}"),
+            None => crate::log::error!("the policy panicked: {message}"),
+        }
+    }));
     decide()
 }
