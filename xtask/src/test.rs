@@ -1,7 +1,7 @@
 //! `cargo xtask test`
 
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, ExitCode};
 
 use anyhow::Result;
 
@@ -58,7 +58,7 @@ const PEERS: [Program; 6] = [
 /// The crate with the end-to-end tests.
 const END_TO_END: &str = "portcullis-tests";
 
-pub(crate) fn run(args: &Args) -> Result<()> {
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let workspace = Workspace::own()?;
     let mut steps = Steps::default();
 
@@ -99,7 +99,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     });
     fuzz_all(&mut steps, args);
 
-    steps.finish()
+    Ok(steps.finish())
 }
 
 fn check_format(workspace: &Workspace) -> Result<()> {
