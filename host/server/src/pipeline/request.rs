@@ -4,7 +4,9 @@ use std::borrow::Cow;
 use std::net::SocketAddr;
 
 use portcullis_policy::RequestView;
-use portcullis_sip::{Arrival, HeaderName, Index, Message, NameAddr, StartLine};
+use portcullis_sip::{
+    Arrival, Framing, HeaderName, Index, Limits, Message, NameAddr, StartLine, scan,
+};
 
 /// A scanned request that owns its bytes: it moves into the sandbox for a call and comes back, without a copy.
 #[derive(Debug)]
@@ -18,6 +20,17 @@ pub struct PolicyRequest {
 }
 
 impl PolicyRequest {
+    /// Reads a request from its bytes, as the data path does; none when they are no message. For tests and benchmarks.
+    pub fn read(bytes: Vec<u8>, framing: Framing, arrival: Arrival) -> Option<Self> {
+        let mut index = Index::default();
+        scan(&bytes, framing, &Limits::default(), &mut index).ok()?;
+        Some(Self {
+            bytes,
+            index,
+            arrival,
+        })
+    }
+
     fn message(&self) -> Message<'_> {
         Message::new(&self.bytes, &self.index)
     }
@@ -108,23 +121,18 @@ fn unfolded(value: Cow<'_, [u8]>) -> Cow<'_, str> {
 
 #[cfg(test)]
 mod tests {
-    use portcullis_sip::{Framing, Limits, Transport, scan};
+    use portcullis_sip::Transport;
 
     use super::*;
 
     fn request(text: &[u8]) -> PolicyRequest {
-        let mut index = Index::default();
-        scan(text, Framing::Datagram, &Limits::default(), &mut index).unwrap();
-        PolicyRequest {
-            bytes: text.to_vec(),
-            index,
-            arrival: Arrival {
-                source: "192.0.2.1:5070".parse().unwrap(),
-                local: "192.0.2.9:5060".parse().unwrap(),
-                transport: Transport::Udp,
-                connection: None,
-            },
-        }
+        let arrival = Arrival {
+            source: "192.0.2.1:5070".parse().unwrap(),
+            local: "192.0.2.9:5060".parse().unwrap(),
+            transport: Transport::Udp,
+            connection: None,
+        };
+        PolicyRequest::read(text.to_vec(), Framing::Datagram, arrival).unwrap()
     }
 
     #[test]

@@ -1,0 +1,283 @@
+//! Hosts within the test's own process: everything of `portcullis serve` that carries messages, and no files but a table.
+
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "each test program uses a part of this"
+)]
+
+pub mod peer;
+pub mod policies;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime};
+
+use arc_swap::ArcSwap;
+use portcullis::config::Config;
+use portcullis::metrics::WorkerCounters;
+use portcullis::pipeline::PolicyRequest;
+use portcullis::resolve::Resolver;
+use portcullis::shared::Shared;
+use portcullis::transport::{self, Connections, WorkerSockets};
+use portcullis::worker;
+use portcullis_address::{AddressBook, BookOptions, Database, DatabaseUrl, NewRow};
+use portcullis_policy::{PolicySlot, Runtime};
+use portcullis_sip::{Local, Proxy, ProxyConfig, Transport};
+use tempfile::TempDir;
+use tokio::sync::watch;
+
+/// How long a test waits for what must come.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What a host is made of.
+pub struct Setup {
+    config: String,
+    policy: Option<String>,
+    rows: Vec<(i64, String)>,
+    workers: usize,
+    listen: Vec<(Transport, SocketAddr)>,
+}
+
+/// A host without threads: what a pipeline needs.
+pub struct Parts {
+    pub shared: Arc<Shared>,
+    pub runtime: Runtime,
+    sockets: Vec<WorkerSockets>,
+    _folder: TempDir,
+}
+
+/// A host with running workers.
+pub struct Host {
+    pub shared: Arc<Shared>,
+    pub runtime: Runtime,
+    stop: watch::Sender<bool>,
+    workers: Vec<JoinHandle<()>>,
+    _folder: TempDir,
+}
+
+impl Setup {
+    /// One worker on a UDP and a TCP port of 127.0.0.1, without policy and with an empty table.
+    pub fn new() -> Self {
+        Self {
+            config: String::new(),
+            policy: None,
+            rows: Vec::new(),
+            workers: 1,
+            listen: Vec::new(),
+        }
+        .listen(Transport::Udp, "127.0.0.1:0")
+        .listen(Transport::Tcp, "127.0.0.1:0")
+    }
+
+    /// The same on ::1.
+    pub fn v6() -> Self {
+        Self {
+            listen: Vec::new(),
+            ..Self::new()
+        }
+        .listen(Transport::Udp, "[::1]:0")
+        .listen(Transport::Tcp, "[::1]:0")
+    }
+
+    pub fn listen(mut self, transport: Transport, addr: &str) -> Self {
+        self.listen.push((transport, addr.parse().unwrap()));
+        self
+    }
+
+    /// Adds sections of a configuration file.
+    pub fn config(mut self, text: &str) -> Self {
+        self.config.push_str(text);
+        self
+    }
+
+    /// Serves this policy, in WebAssembly's text form.
+    pub fn policy(mut self, wat: impl Into<String>) -> Self {
+        self.policy = Some(wat.into());
+        self
+    }
+
+    /// Puts an address into a group.
+    pub fn row(mut self, group: i64, ip_addr: &str) -> Self {
+        self.rows.push((group, ip_addr.into()));
+        self
+    }
+
+    pub fn workers(mut self, workers: usize) -> Self {
+        self.workers = workers;
+        self
+    }
+
+    /// Puts the host together.
+    pub fn parts(self) -> Parts {
+        let folder = tempfile::tempdir().unwrap();
+        let config = self.read_config();
+        let (bound, sockets) = transport::bind(self.listen.clone(), self.workers).unwrap();
+        let locals = bound.iter().map(|bound| Local {
+            transport: bound.transport,
+            addr: bound.addr,
+            advertised: None,
+        });
+        let proxy = Proxy::new(ProxyConfig {
+            locals: locals.collect(),
+            aliases: config.sip.aliases.clone(),
+            key: [7; 16],
+            record_route: config.relay.record_route,
+            server_header: config.sip.server_header.clone(),
+        });
+        let url = DatabaseUrl::Sqlite(folder.path().join("table.db"));
+        let addresses = block_on(address_book(url, &self.rows));
+        let mut resolver = Resolver::new(&config.relay).unwrap();
+        block_on(resolver.resolve());
+        let runtime = Runtime::new(config.policy.limits.clone()).unwrap();
+        let shared = Arc::new(Shared {
+            listen: bound,
+            addresses: Arc::new(addresses),
+            policy: Arc::new(PolicySlot::new()),
+            proxy: Arc::new(proxy),
+            routes: Arc::new(ArcSwap::from_pointee(resolver.routes())),
+            connections: Arc::new(Connections::default()),
+            counters: (0..self.workers)
+                .map(|_| WorkerCounters::default())
+                .collect(),
+            started: SystemTime::now(),
+            config,
+        });
+        if let Some(wat) = &self.policy {
+            publish(&shared, &runtime, wat);
+        }
+        Parts {
+            shared,
+            runtime,
+            sockets,
+            _folder: folder,
+        }
+    }
+
+    /// Puts the host together and starts its workers.
+    pub fn start(self) -> Host {
+        self.parts().start()
+    }
+
+    fn read_config(&self) -> Config {
+        let mut config = Config::parse(&self.config).unwrap();
+        // A machine that is busy with other tests must not make an honest policy late.
+        if !self.config.contains("deadline") {
+            config.policy.limits.deadline = PATIENCE;
+        }
+        config.policy.limits.instances = 8;
+        config
+    }
+}
+
+impl Parts {
+    pub fn start(self) -> Host {
+        let (stop, stopping) = watch::channel(false);
+        let sockets = self.sockets.into_iter().enumerate();
+        let workers = sockets.map(|(number, sockets)| {
+            worker::spawn(number, Arc::clone(&self.shared), sockets, stopping.clone()).unwrap()
+        });
+        Host {
+            workers: workers.collect(),
+            shared: self.shared,
+            runtime: self.runtime,
+            stop,
+            _folder: self._folder,
+        }
+    }
+
+    /// The address that the host listens on.
+    pub fn addr(&self, transport: Transport) -> SocketAddr {
+        addr(&self.shared, transport)
+    }
+
+    /// Replaces the policy.
+    pub fn publish(&self, wat: &str) {
+        publish(&self.shared, &self.runtime, wat);
+    }
+}
+
+impl Host {
+    pub fn udp(&self) -> SocketAddr {
+        addr(&self.shared, Transport::Udp)
+    }
+
+    pub fn tcp(&self) -> SocketAddr {
+        addr(&self.shared, Transport::Tcp)
+    }
+
+    /// The sum of a counter over all workers.
+    pub fn count(&self, pick: impl Fn(&WorkerCounters) -> u64) -> u64 {
+        self.shared.counters.iter().map(pick).sum()
+    }
+
+    /// Ends the host in order.
+    pub fn stop(mut self) {
+        self.end();
+    }
+
+    fn end(&mut self) {
+        let _ended_already = self.stop.send(true);
+        for worker in self.workers.drain(..) {
+            if worker.join().is_err() && !std::thread::panicking() {
+                panic!("a worker died");
+            }
+        }
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// Asks again and again until the answer is yes.
+pub fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !is_so() {
+        assert!(begun.elapsed() < PATIENCE, "waited in vain until {what}");
+        std::thread::yield_now();
+    }
+}
+
+fn addr(shared: &Shared, transport: Transport) -> SocketAddr {
+    let mut listen = shared.listen.iter();
+    let bound = listen.find(|bound| bound.transport == transport);
+    bound.unwrap().addr
+}
+
+fn publish(shared: &Shared, runtime: &Runtime, wat: &str) {
+    let mut module = wat::parse_str(wat).unwrap();
+    portcullis_policy::embed(&mut module).unwrap();
+    let loaded = shared.policy.load(runtime, "test.wasm", &module, false);
+    loaded.unwrap_or_else(|error| panic!("{error}"));
+}
+
+async fn address_book(url: DatabaseUrl, rows: &[(i64, String)]) -> AddressBook {
+    let database = Database::new(url);
+    database.create_tables().await.unwrap();
+    for (group, ip_addr) in rows {
+        let row = NewRow {
+            group: *group,
+            ip_addr: ip_addr.clone(),
+            mask: 32,
+            port: 0,
+            tag: None,
+        };
+        database.add(&row).await.unwrap();
+    }
+    let poll = Duration::from_secs(1);
+    let book = AddressBook::new(database, BookOptions { poll });
+    book.reload().await.unwrap();
+    book
+}
+
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_all().build().unwrap().block_on(future)
+}
+
+/// A pipeline's request type, so that tests can name what a slot holds.
+pub type Slot = PolicySlot<PolicyRequest>;
