@@ -53,13 +53,14 @@ async fn measure(database: &Database) {
         let loaded = database.load().await.expect("the table can be loaded");
         let took = begun.elapsed();
         println!(
-            "load {round}: {:.2} s; {} hosts, {} networks, {} names, {} skipped; table {:.1} MB; resident {:+.1} MB, peak {:.1} MB",
+            "load {round}: {:.2} s; {} hosts, {} networks, {} names, {} skipped; table {:.1} MB; resident {:.1} MB ({:+.1}), peak {:.1} MB",
             took.as_secs_f64(),
             loaded.table.host_count(),
             loaded.table.subnet_count(),
             loaded.table.domain_count(),
             loaded.skipped,
             loaded.table.memory_bytes() as f64 / 1e6,
+            memory("VmRSS"),
             memory("VmRSS") - before,
             memory("VmHWM"),
         );

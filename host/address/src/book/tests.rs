@@ -1,5 +1,7 @@
 use std::sync::Arc;
 
+use futures_util::FutureExt;
+
 use super::*;
 use crate::database::{DatabaseUrl, NewRow};
 
@@ -123,4 +125,115 @@ async fn old_snapshots_are_freed_when_the_last_worker_lets_go() {
     while weak.upgrade().is_some() {
         tokio::task::yield_now().await;
     }
+}
+
+#[tokio::test]
+async fn a_file_that_goes_away_leaves_the_table_as_it_was() {
+    let folder = tempfile::tempdir().unwrap();
+    let book = book(&folder);
+    book.database().add(&row("10.0.0.1")).await.unwrap();
+    book.reload().await.unwrap();
+    std::fs::remove_file(folder.path().join("table.db")).unwrap();
+    let error = book.reload().await.unwrap_err();
+    assert!(matches!(error, DatabaseError::NoFile { .. }), "{error}");
+    assert!(matches!(book.status().database, DatabaseState::Down { .. }));
+    assert_eq!(book.current().counts.hosts, 1);
+    let watched = Arc::clone(&book);
+    let watch = tokio::spawn(async move { watched.watch().await });
+    // Many looks later the file is still not there, and the table is.
+    let failures = book.status().failures;
+    let tried = async {
+        while book.status().failures < failures + 5 {
+            sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), tried)
+        .await
+        .expect("the watch goes on");
+    assert!(!folder.path().join("table.db").exists());
+    assert_eq!(book.current().counts.hosts, 1);
+    book.database().add(&row("10.0.0.2")).await.unwrap();
+    until(&book, |snapshot| {
+        snapshot
+            .table
+            .lookup([10, 0, 0, 2].into())
+            .find(200, 1)
+            .is_some()
+    })
+    .await;
+    watch.abort();
+}
+
+#[tokio::test]
+async fn what_changes_before_the_watch_begins_is_seen() {
+    let folder = tempfile::tempdir().unwrap();
+    let book = book(&folder);
+    book.reload().await.unwrap();
+    book.database().add(&row("10.0.0.1")).await.unwrap();
+    let watched = Arc::clone(&book);
+    let watch = tokio::spawn(async move { watched.watch().await });
+    until(&book, |snapshot| snapshot.counts.hosts == 1).await;
+    watch.abort();
+}
+
+#[tokio::test]
+async fn a_table_that_was_written_but_not_changed_is_not_published_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let book = book(&folder);
+    book.database().add(&row("10.0.0.1")).await.unwrap();
+    let before = book.reload().await.unwrap().snapshot;
+    book.database().add(&row("10.0.0.2")).await.unwrap();
+    book.database().remove(200, "10.0.0.2").await.unwrap();
+    let loads = book.status().loads;
+    book.shared.follow(Duration::ZERO).await.unwrap();
+    assert_eq!(book.status().loads, loads + 1, "it was read");
+    assert!(Arc::ptr_eq(&before, &book.current()));
+    // Who asks for a reload gets one.
+    assert_eq!(
+        book.reload().await.unwrap().snapshot.generation,
+        before.generation + 1
+    );
+}
+
+#[tokio::test]
+async fn a_reload_goes_on_without_him_who_asked() {
+    let folder = tempfile::tempdir().unwrap();
+    let book = book(&folder);
+    // Polled once and dropped.
+    assert!(book.reload().now_or_never().is_none());
+    until(&book, |snapshot| snapshot.generation == 1).await;
+    book.database().add(&row("10.0.0.1")).await.unwrap();
+    assert_eq!(
+        book.reload().await.unwrap().snapshot.counts.hosts,
+        1,
+        "no stale result"
+    );
+}
+
+#[tokio::test]
+async fn a_reload_sees_what_was_written_before_it_was_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let book = book(&folder);
+    book.reload().await.unwrap();
+    // Each task writes a row and reloads: the answer has to have the row, whoever else reloads meanwhile.
+    let tasks: Vec<_> = (1..=20u8)
+        .map(|n| {
+            let book = Arc::clone(&book);
+            tokio::spawn(async move {
+                let ip = format!("10.0.0.{n}");
+                book.database().add(&row(&ip)).await.unwrap();
+                let snapshot = book.reload().await.unwrap().snapshot;
+                snapshot
+                    .table
+                    .lookup(ip.parse().unwrap())
+                    .find(200, 1)
+                    .is_some()
+            })
+        })
+        .collect();
+    for task in tasks {
+        assert!(task.await.unwrap());
+    }
+    let generation = book.current().generation;
+    assert!(generation < 20, "some of {generation} loads were shared");
 }

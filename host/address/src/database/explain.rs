@@ -23,12 +23,13 @@ pub(super) fn unreachable(url: &DatabaseUrl, error: &sqlx::Error) -> DatabaseErr
         (DatabaseUrl::Sqlite(_), ..) => {
             "check the path in [database] url, and that we may read and write it and its folder"
         }
-        // ER_SECURE_TRANSPORT_REQUIRED of MySQL and of MariaDB.
-        (_, Some(3159 | 4_221), _) => {
+        // ER_SECURE_TRANSPORT_REQUIRED
+        (_, Some(3159), _) => {
             "TLS is not built in: allow this user to connect without, or connect over its unix socket (?socket=PATH)"
         }
         (_, Some(1045 | 1698), _) => {
-            "check user and password in [database] url; a user that must use TLS (REQUIRE SSL) is refused in the same words, and TLS is not built in"
+            "check user and password in [database] url; in the same words a server refuses those who must use TLS \
+             (REQUIRE SSL, require_secure_transport): TLS is not built in, but the unix socket (?socket=PATH) will do"
         }
         (_, Some(1044 | 1049), _) => {
             "check the name of the database in [database] url, and what the user may do there"
