@@ -57,7 +57,10 @@ impl<'a, const MOST: usize> Edits<'a, MOST> {
             && (at == 0 || self.list[at - 1].place.end <= place.start)
             && (at == self.length || place.end <= self.list[at].place.start);
         if free {
-            self.list[at..=self.length].rotate_right(1);
+            // Most edits come in order.
+            if at < self.length {
+                self.list[at..=self.length].rotate_right(1);
+            }
             self.list[at] = Edit { place, text };
             self.length += 1;
         }

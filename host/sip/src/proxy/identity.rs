@@ -32,10 +32,10 @@ pub(super) struct Identity {
 pub(super) struct Place {
     pub(super) transport: Transport,
     pub(super) addr: SocketAddr,
-    /// `HOST:PORT` as it stands in Via.
-    pub(super) sent_by: Box<[u8]>,
-    /// `<sip:HOST:PORT;lr` with the transport, if it is not UDP; parameters may follow.
-    pub(super) route: Box<[u8]>,
+    /// `Via: SIP/2.0/TRANSPORT HOST:PORT;branch=`; the branch follows.
+    pub(super) via: Box<[u8]>,
+    /// `Record-Route: <sip:HOST:PORT;lr` with the transport, if it is not UDP; parameters may follow.
+    pub(super) record_route: Box<[u8]>,
     advertised: Option<Name>,
 }
 
@@ -169,8 +169,12 @@ impl Place {
         Self {
             transport: local.transport,
             addr,
-            route: format!("<sip:{sent_by}{transport};lr").into_bytes().into(),
-            sent_by: sent_by.into_bytes().into(),
+            via: format!("Via: SIP/2.0/{} {sent_by};branch=", local.transport)
+                .into_bytes()
+                .into(),
+            record_route: format!("Record-Route: <sip:{sent_by}{transport};lr")
+                .into_bytes()
+                .into(),
             advertised: advertised.map(|(host, port)| Name {
                 host: OwnedHost::parse(host),
                 port: Some(*port),
@@ -354,20 +358,23 @@ mod tests {
         let identity = identity();
         let written = |number| {
             let place: &Place = identity.place(number).unwrap();
-            let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
-            (text(&place.sent_by), text(&place.route))
+            [&place.via, &place.record_route]
+                .map(|bytes| String::from_utf8(bytes.to_vec()).unwrap())
         };
         assert_eq!(
             written(0),
-            ("127.0.0.1:5060".into(), "<sip:127.0.0.1:5060;lr".into())
+            [
+                "Via: SIP/2.0/UDP 127.0.0.1:5060;branch=",
+                "Record-Route: <sip:127.0.0.1:5060;lr"
+            ]
         );
         assert_eq!(
             written(2),
-            (
-                "edge.example.com:5080".into(),
-                "<sip:edge.example.com:5080;transport=tcp;lr".into()
-            )
+            [
+                "Via: SIP/2.0/TCP edge.example.com:5080;branch=",
+                "Record-Route: <sip:edge.example.com:5080;transport=tcp;lr"
+            ]
         );
-        assert_eq!(written(3).0, "[2001:db8::1]:5060");
+        assert_eq!(written(3)[0], "Via: SIP/2.0/UDP [2001:db8::1]:5060;branch=");
     }
 }

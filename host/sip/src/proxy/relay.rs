@@ -108,11 +108,7 @@ impl Head<'_> {
     fn write(&self, out: &mut Vec<u8>) {
         let leg = &self.plan.leg;
         let line_end = self.message.line_end().as_bytes();
-        out.extend_from_slice(b"Via: SIP/2.0/");
-        out.extend_from_slice(leg.transport.token().as_bytes());
-        out.push(b' ');
-        out.extend_from_slice(&leg.place.sent_by);
-        out.extend_from_slice(b";branch=");
+        out.extend_from_slice(&leg.place.via);
         self.transaction.write(&self.proxy.key, out);
         if let Some(origin) = Origin::of(&self.proxy.identity, self.arrival, leg.place.addr) {
             origin.write(&self.proxy.key, self.transaction, out);
@@ -142,8 +138,7 @@ impl Head<'_> {
             .filter(|place| !std::ptr::eq(*place, leaving));
         let end: &[u8] = if coming.is_some() { b";r2=on>" } else { b">" };
         for place in [Some(leaving), coming].into_iter().flatten() {
-            out.extend_from_slice(b"Record-Route: ");
-            out.extend_from_slice(&place.route);
+            out.extend_from_slice(&place.record_route);
             out.extend_from_slice(end);
             out.extend_from_slice(line_end);
         }
