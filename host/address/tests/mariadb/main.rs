@@ -428,6 +428,6 @@ async fn eventually(what: &str, is_so: impl Fn() -> bool) {
 }
 
 fn knows(snapshot: &Snapshot, source: &str, group: u32) -> bool {
-    let source: IpAddr = source.parse().unwrap();
+    let source: IpAddr = source.parse().expect("an address");
     snapshot.table.lookup(source).find(group, 5060).is_some()
 }
