@@ -234,6 +234,4 @@ async fn a_reload_sees_what_was_written_before_it_was_asked_for() {
     for task in tasks {
         assert!(task.await.unwrap());
     }
-    let generation = book.current().generation;
-    assert!(generation < 20, "some of {generation} loads were shared");
 }
