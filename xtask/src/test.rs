@@ -1,6 +1,6 @@
 //! `cargo xtask test`
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
 use anyhow::Result;
@@ -92,7 +92,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         cargo_in_root(&["test", "--workspace", "--doc"])
     });
     steps.step("host binary", || {
-        cargo_in_root(&["build", "--package", "portcullis"])
+        cargo_in_root(&["build", "--workspace", "--bin", "portcullis"])
     });
     steps.step("end-to-end tests", || {
         run_command(&mut tests(&workspace, args, true))
@@ -128,6 +128,7 @@ fn check_format(workspace: &Workspace) -> Result<()> {
 fn tests(workspace: &Workspace, args: &Args, end_to_end: bool) -> Command {
     let mut command = cargo();
     command.current_dir(root());
+    // Tests that need programs of others are named `peers_…`, or ignored.
     if find("cargo-nextest").is_some() {
         let package = if end_to_end { "" } else { "not " };
         let peers = if args.without_peers {
@@ -135,27 +136,24 @@ fn tests(workspace: &Workspace, args: &Args, end_to_end: bool) -> Command {
         } else {
             ""
         };
-        let filter = format!("{package}package({END_TO_END}){peers}");
-        command.args([
-            "nextest",
-            "run",
-            "--workspace",
-            "--no-fail-fast",
-            "--filter-expr",
-            &filter,
-        ]);
+        command
+            .args(["nextest", "run", "--workspace", "--no-fail-fast"])
+            .arg(format!("--filterset={package}package({END_TO_END}){peers}"));
+        if !args.without_peers {
+            command.arg("--run-ignored=all");
+        }
     } else {
-        command.args(["test", "--no-fail-fast", "--lib", "--bins", "--tests"]);
-        command.args(if end_to_end {
-            &["--package", END_TO_END][..]
+        command
+            .args(["test", "--no-fail-fast", "--lib", "--bins", "--tests"])
+            .args(if end_to_end {
+                &["--package", END_TO_END][..]
+            } else {
+                &["--workspace", "--exclude", END_TO_END]
+            });
+        command.arg("--").arg(if args.without_peers {
+            "--skip=peers_"
         } else {
-            &["--workspace", "--exclude", END_TO_END]
-        });
-        // Tests that need programs of others have names that say so.
-        command.args(if args.without_peers {
-            &["--", "--skip=peers_"][..]
-        } else {
-            &[]
+            "--include-ignored"
         });
     }
     command
@@ -164,8 +162,8 @@ fn tests(workspace: &Workspace, args: &Args, end_to_end: bool) -> Command {
     command
 }
 
-fn binary(workspace: &Workspace) -> std::path::PathBuf {
-    workspace.target.join("debug").join(Path::new("portcullis"))
+fn binary(workspace: &Workspace) -> PathBuf {
+    workspace.target.join("debug/portcullis")
 }
 
 fn fuzz_all(steps: &mut Steps, args: &Args) {
