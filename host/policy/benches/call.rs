@@ -2,6 +2,8 @@
 //!
 //! `PORTCULLIS_POLICY=FILE` measures another policy.
 
+#![allow(clippy::unwrap_used, reason = "a bench that cannot run may panic")]
+
 use std::borrow::Cow;
 use std::hint::black_box;
 use std::net::SocketAddr;

@@ -296,11 +296,10 @@ fn world(section: &[u8]) -> String {
 }
 
 fn is_utf8(function: &CanonicalFunction) -> bool {
-    let options = match function {
-        CanonicalFunction::Lift { options, .. } | CanonicalFunction::Lower { options, .. } => {
-            options
-        }
-        _ => return true,
+    let (CanonicalFunction::Lift { options, .. } | CanonicalFunction::Lower { options, .. }) =
+        function
+    else {
+        return true;
     };
     !options.iter().any(|option| {
         matches!(

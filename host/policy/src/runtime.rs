@@ -141,11 +141,14 @@ impl Runtime {
     ) -> Result<Policy<R>, LoadProblem> {
         let start = Instant::now();
         let checked = load::check(bytes, &self.limits)?;
-        let code = Code::compile(&self.engine, bytes, &checked)
-            .map_err(|error| LoadProblem::Compile { cause: last(&error) })?;
+        let code =
+            Code::compile(&self.engine, bytes, &checked).map_err(|error| LoadProblem::Compile {
+                cause: last(&error),
+            })?;
         let trial = load::try_out(&self.engine, &code, &self.limits)?;
-        let sandboxes = Sandboxes::new(&self.engine, &code)
-            .map_err(|error| LoadProblem::Link { cause: last(&error) })?;
+        let sandboxes = Sandboxes::new(&self.engine, &code).map_err(|error| LoadProblem::Link {
+            cause: last(&error),
+        })?;
         Ok(Policy {
             loaded: Arc::new(Loaded {
                 name: name.into(),

@@ -6,12 +6,12 @@ use wasmtime::component::Component;
 use wasmtime::{Engine, Module, Store};
 
 use crate::call::{Bounds, Call};
-use crate::{component, direct, engine};
 use crate::failure::{Failure, Stage, Terms};
 use crate::limits::Limits;
 use crate::load::Checked;
 use crate::verdict::Verdict;
 use crate::view::RequestView;
+use crate::{component, direct, engine};
 
 /// A policy that is compiled.
 pub(crate) enum Code {

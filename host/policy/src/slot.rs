@@ -54,9 +54,11 @@ pub enum Reload<R: 'static> {
     Unchanged(Arc<Generation<R>>),
 }
 
+type Current<R> = Option<Arc<Generation<R>>>;
+
 /// A worker's view of a slot: looking costs one atomic load while nothing changes.
 pub struct SlotReader<R: 'static> {
-    cache: Cache<Arc<ArcSwapOption<Generation<R>>>, Option<Arc<Generation<R>>>>,
+    cache: Cache<Arc<ArcSwapOption<Generation<R>>>, Current<R>>,
 }
 
 impl<R: RequestView> PolicySlot<R> {

@@ -14,6 +14,10 @@ pub trait RequestView: Send + 'static {
     /// The request URI as received.
     fn uri(&self) -> Cow<'_, str>;
     /// The URI of From without display name, brackets and header parameters.
+    #[expect(
+        clippy::wrong_self_convention,
+        reason = "the header field is called From"
+    )]
     fn from_uri(&self) -> Cow<'_, str>;
     /// The URI of To without display name, brackets and header parameters.
     fn to_uri(&self) -> Cow<'_, str>;

@@ -107,7 +107,7 @@ impl Host {
         resolver.resolve().await;
         let listen = expand(&config.listen)?;
         let wanted = listen.iter().map(|listen| (listen.transport, listen.addr));
-        let (bound, sockets) = transport::bind(wanted, workers)?;
+        let (bound, sockets) = transport::bind(wanted, workers, config.spread)?;
         let control = bind_control(config.control.listen).await?;
         let shared = Shared {
             addresses,
@@ -197,7 +197,7 @@ impl Running {
             addresses = address_task::summary(addresses),
             policy,
             control = %format_args!("http://{}", config.control.listen),
-            configuration = path.map_or("defaults".into(), |path| path.display().to_string()),
+            configuration = path.map_or_else(|| "defaults".into(), |path| path.display().to_string()),
             "Portcullis serves."
         );
     }

@@ -81,8 +81,14 @@ fn link_permissions<R: RequestView>(linker: &mut Linker<Data<R>>) -> wasmtime::R
     Ok(())
 }
 
+/// A part of the request that is a text.
+type Text<R> = fn(&R) -> Cow<'_, str>;
+
+/// A part of the request that is a number.
+type Number<R> = fn(&R) -> u32;
+
 fn link_texts<R: RequestView>(linker: &mut Linker<Data<R>>) -> wasmtime::Result<()> {
-    let texts: [(&str, fn(&R) -> Cow<'_, str>); 8] = [
+    let texts: [(&str, Text<R>); 8] = [
         ("method", |request| request.method()),
         ("uri", |request| request.uri()),
         ("from-uri", |request| request.from_uri()),
@@ -107,7 +113,7 @@ fn link_texts<R: RequestView>(linker: &mut Linker<Data<R>>) -> wasmtime::Result<
 }
 
 fn link_numbers<R: RequestView>(linker: &mut Linker<Data<R>>) -> wasmtime::Result<()> {
-    let numbers: [(&str, fn(&R) -> u32); 4] = [
+    let numbers: [(&str, Number<R>); 4] = [
         ("cseq-number", |request| request.cseq_number()),
         ("source-port", |request| request.source().port().into()),
         ("local-port", |request| request.local().port().into()),

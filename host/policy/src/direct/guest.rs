@@ -143,7 +143,7 @@ pub(super) fn write_words<R>(
 ) -> wasmtime::Result<()> {
     let memory = of(caller.data())?.memory;
     let bytes = memory.data_mut(caller);
-    if at % 4 != 0 {
+    if !at.is_multiple_of(4) {
         return Err(HostError::OddPointer.into());
     }
     let area = bytes

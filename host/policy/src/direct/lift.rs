@@ -22,7 +22,7 @@ pub(super) fn verdict(memory: &[u8], at: u32, limit: usize) -> Result<Verdict, F
         limit,
         left: limit,
     };
-    if at % 4 != 0 {
+    if !at.is_multiple_of(4) {
         return Err(unreadable("return pointer not aligned"));
     }
     let raw = reader.bytes(at, VERDICT, "pointer out of bounds of memory")?;
@@ -48,7 +48,7 @@ impl<'a> Reader<'a> {
         let size = (count as usize).saturating_mul(HEADER);
         let raw = self.bytes(at, size, "list pointer/length out of bounds of memory")?;
         self.spend((count as usize).saturating_mul(size_of::<(String, String)>()))?;
-        if at % 4 != 0 {
+        if !at.is_multiple_of(4) {
             return Err(unreadable("list pointer is not aligned"));
         }
         let mut headers = Vec::with_capacity(count as usize);

@@ -49,7 +49,9 @@ pub(crate) fn fits(inspection: &Inspection) -> bool {
     inspection.kind == Kind::Module
         && has("memory", "memory")
         && has("decide", "function")
-        && !exports.iter().any(|export| SPECIAL.contains(&&*export.name))
+        && !exports
+            .iter()
+            .any(|export| SPECIAL.contains(&&*export.name))
 }
 
 impl<R: RequestView> Prepared<R> {
@@ -80,7 +82,9 @@ impl<R: RequestView> Prepared<R> {
         let (Some(Extern::Memory(memory)), Some(Extern::Func(decide))) =
             (export(&self.memory), export(&self.decide))
         else {
-            return Err(wasmtime::Error::msg("the module's exports are of other kinds"));
+            return Err(wasmtime::Error::msg(
+                "the module's exports are of other kinds",
+            ));
         };
         let realloc = self.realloc.as_ref().and_then(&mut export);
         // What it would free goes with the sandbox.

@@ -23,7 +23,9 @@ fn verdicts_from_noise_are_read_alike() {
         let one = host.ask(&module, request.clone());
         let other = host.ask(&component, request);
         assert!(alike(&one, &other), "{seed}: {one:?}, {other:?}");
-        *seen.entry(one.err().map(|failure| failure.kind())).or_default() += 1;
+        *seen
+            .entry(one.err().map(|failure| failure.kind()))
+            .or_default() += 1;
     }
 
     // The noise is loud enough to say something.

@@ -1,5 +1,8 @@
 //! Policies from their files to their verdicts, good and hostile.
 
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
+
 mod forms;
 mod hostile;
 mod interfaces;

@@ -54,7 +54,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
             loop {
                 match tcp.accept() {
                     Ok((stream, peer)) => {
-                        _ = scope.spawn(move || callee.serve_stream(stream, peer))
+                        scope.spawn(move || callee.serve_stream(stream, peer));
                     }
                     Err(error) => eprintln!("warning: can't accept a connection: {error}"),
                 }

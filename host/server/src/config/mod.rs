@@ -30,6 +30,8 @@ pub const DEFAULT_FILE: &str = "portcullis.toml";
 pub struct Config {
     /// Worker threads; none for one for each core.
     pub workers: Option<usize>,
+    /// How datagrams are shared out among them.
+    pub spread: Spread,
     /// Where to listen.
     pub listen: Vec<Listen>,
     /// `[database]`
@@ -44,6 +46,15 @@ pub struct Config {
     pub log: LogConfig,
     /// `[sip]`
     pub sip: SipConfig,
+}
+
+/// How datagrams are shared out among workers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spread {
+    /// Those of one peer to one worker.
+    Flow,
+    /// Each to any.
+    Datagram,
 }
 
 /// Where the address table comes from.
@@ -194,6 +205,7 @@ impl Default for Config {
         };
         Self {
             workers: None,
+            spread: Spread::Flow,
             listen: vec![listen(Transport::Udp), listen(Transport::Tcp)],
             database: DatabaseConfig {
                 url: DatabaseUrl::Sqlite("portcullis.db".into()),

@@ -11,7 +11,7 @@ use super::section::{Document, Section, Value};
 use super::value::{duration, size};
 use super::{
     Answer, Config, ControlConfig, DatabaseConfig, DefaultVerdict, Domain, Listen, LogConfig,
-    LogFormat, NextHop, PolicyConfig, RelayConfig, SipConfig,
+    LogFormat, NextHop, PolicyConfig, RelayConfig, SipConfig, Spread,
 };
 
 const KIB: u64 = 1 << 10;
@@ -29,6 +29,7 @@ fn root(mut root: Section<'_>) -> Config {
     let defaults = Config::default();
     let config = Config {
         workers: root.value("workers", defaults.workers, workers),
+        spread: root.value("spread", defaults.spread, spread),
         listen: listen(&mut root, defaults.listen),
         database: database(root.section("database"), defaults.database),
         policy: policy(root.section("policy"), defaults.policy),
@@ -52,6 +53,14 @@ fn workers(value: Value<'_>) -> Result<Option<usize>, Bad> {
         )
     };
     count(value, 1, 1024).map(Some).map_err(mend)
+}
+
+fn spread(value: Value<'_>) -> Result<Spread, Bad> {
+    match value.text()? {
+        "flow" => Ok(Spread::Flow),
+        "datagram" => Ok(Spread::Datagram),
+        _ => Err(Bad::new("no such way", "write \"flow\" or \"datagram\"")),
+    }
 }
 
 fn listen(root: &mut Section<'_>, default: Vec<Listen>) -> Vec<Listen> {
@@ -328,6 +337,7 @@ mod tests {
         let read = Config::parse(
             r#"
             workers = 1
+            spread = "datagram"
             listen = ["udp:127.0.0.1:5060", "tcp:[::1]:5061 advertise sip.example.com"]
             [database]
             url = "mysql://kamailio:kamailiorw@127.0.0.1/kamailio"
@@ -361,6 +371,7 @@ mod tests {
         )
         .unwrap();
         assert_eq!(read.workers, Some(1));
+        assert_eq!(read.spread, Spread::Datagram);
         assert_eq!(
             read.listen[1].to_string(),
             "tcp:[::1]:5061 advertise sip.example.com:5060"
@@ -430,7 +441,7 @@ level = "loud"
             "1:11: workers = 0: too small; write a whole number from 1 to 1024, or \"auto\" for one worker a core",
             "2:33: listen[1] = \"upd:127.0.0.1:5060\": unknown transport `upd`; write \"udp:ADDRESS:PORT\"",
             "2:55: listen[2] = \"udp:127.0.0.1:5060\": the same as udp:127.0.0.1:5060; remove one of them",
-            "3:1: colour: unknown key; known here: workers, listen, database, policy, relay, control, log, sip",
+            "3:1: colour: unknown key; known here: workers, spread, listen, database, policy, relay, control, log, sip",
             "5:7: database.url: the database \"postgres\" is not supported; write \"mysql://",
             "6:12: database.required = \"yes\": a text, not a yes or no; write true or false",
             "7:8: database.poll = 5: a time without a unit; write a time from \"100ms\" to \"3600s\"",

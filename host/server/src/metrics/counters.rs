@@ -109,7 +109,7 @@ impl Default for CodeCounts {
 /// How long something took: buckets, number and sum.
 #[derive(Debug, Default)]
 pub struct TimeCounts {
-    buckets: [Counter; TimeCounts::BOUNDS_US.len() + 1],
+    buckets: [Counter; Self::BOUNDS_US.len() + 1],
     nanoseconds: Counter,
 }
 

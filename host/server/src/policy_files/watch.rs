@@ -68,7 +68,7 @@ impl FileWatch {
     }
 
     /// The file as it is now; if it differs from what was seen, as it is after its writer has come to rest.
-    async fn settled(&mut self) -> Option<Print> {
+    async fn settled(&self) -> Option<Print> {
         let mut print = Print::of(&self.path);
         while print != self.seen {
             sleep(QUIET).await;

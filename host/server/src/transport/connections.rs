@@ -36,13 +36,15 @@ pub(crate) struct Outgoing {
     pub(crate) may_try_again: bool,
 }
 
-/// Why a message does not go out over a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Refusal {
-    /// No such connection: one must be opened.
-    Absent,
-    /// The peer reads too slowly.
-    Full,
+/// What became of a message.
+#[derive(Debug)]
+pub(crate) enum Sent {
+    /// It waits for its turn.
+    Queued,
+    /// It is gone: the peer reads too slowly.
+    Lost,
+    /// There is no such connection, and here it is again.
+    Unsent(Outgoing),
 }
 
 /// All connections, found by their number or their peer. Locked for moments, by TCP traffic only.
@@ -140,25 +142,27 @@ impl Connections {
     }
 
     /// Queues a message on the connection that it names, if that lives, else on one to its peer.
-    pub(crate) fn send(&self, message: Outgoing) -> Result<(), (Refusal, Outgoing)> {
+    pub(crate) fn send(&self, message: Outgoing) -> Sent {
         let table = self.table.lock();
         let Some(entry) = table.entry(&message.to) else {
-            return Err((Refusal::Absent, message));
+            return Sent::Unsent(message);
         };
         let bytes = message.bytes.len() + MESSAGE_BYTES;
         let here = Charge::within(QUEUE_BYTES, &entry.waiting, bytes);
         let everywhere = Charge::within(QUEUES_BYTES, &self.waiting, bytes);
         let (Some(here), Some(everywhere)) = (here, everywhere) else {
-            return Err((Refusal::Full, message));
+            return Sent::Lost;
         };
         let waiting = Waiting {
             message,
             _here: here,
             _everywhere: everywhere,
         };
-        let queued = entry.messages.send(waiting);
-        // A connection whose task is just ending is none any more.
-        queued.map_err(|mpsc::error::SendError(waiting)| (Refusal::Absent, waiting.message))
+        match entry.messages.send(waiting) {
+            Ok(()) => Sent::Queued,
+            // A connection whose task is just ending is none any more.
+            Err(mpsc::error::SendError(waiting)) => Sent::Unsent(waiting.message),
+        }
     }
 
     /// The number of connections.
@@ -237,6 +241,11 @@ mod tests {
         }
     }
 
+    fn send(connections: &Connections, id: Option<ConnectionId>, text: &'static str) {
+        let sent = connections.send(message(id, text));
+        assert!(matches!(sent, Sent::Queued), "{sent:?}");
+    }
+
     fn taken(queue: &mut Queue) -> Option<Bytes> {
         queue.next_now().map(|message| message.bytes)
     }
@@ -246,16 +255,19 @@ mod tests {
         let connections = Connections::default();
         let (first, mut to_first) = connections.add(peer(1)).unwrap();
         let (second, mut to_second) = connections.add(peer(1)).unwrap();
-        connections.send(message(Some(first), "a")).unwrap();
+        send(&connections, Some(first), "a");
         assert_eq!(taken(&mut to_first).unwrap(), "a");
-        connections.send(message(None, "b")).unwrap();
+        send(&connections, None, "b");
         assert_eq!(taken(&mut to_second).unwrap(), "b");
         connections.remove(first);
-        connections.send(message(Some(first), "c")).unwrap();
+        send(&connections, Some(first), "c");
         assert_eq!(taken(&mut to_second).unwrap(), "c");
         connections.remove(second);
-        let (refusal, kept) = connections.send(message(None, "d")).unwrap_err();
-        assert_eq!((refusal, kept.bytes), (Refusal::Absent, "d".into()));
+        let unsent = connections.send(message(None, "d"));
+        assert!(
+            matches!(&unsent, Sent::Unsent(message) if message.bytes == "d"),
+            "{unsent:?}"
+        );
         assert!(connections.is_empty());
     }
 
@@ -265,7 +277,7 @@ mod tests {
         let (old, _queue) = connections.add(peer(1)).unwrap();
         let (_new, mut to_new) = connections.add(peer(1)).unwrap();
         connections.remove(old);
-        connections.send(message(None, "a")).unwrap();
+        send(&connections, None, "a");
         assert_eq!(taken(&mut to_new).unwrap(), "a");
     }
 
@@ -274,8 +286,8 @@ mod tests {
         let connections = Connections::default();
         let (id, mut queue) = connections.add(peer(1)).unwrap();
         queue.close();
-        let (refusal, _) = connections.send(message(Some(id), "a")).unwrap_err();
-        assert_eq!(refusal, Refusal::Absent);
+        let sent = connections.send(message(Some(id), "a"));
+        assert!(matches!(sent, Sent::Unsent(_)), "{sent:?}");
     }
 
     #[test]
@@ -284,12 +296,12 @@ mod tests {
         let (id, mut queue) = connections.add(peer(1)).unwrap();
         let most = QUEUE_BYTES / (MESSAGE_BYTES + 1);
         for _ in 0..most {
-            connections.send(message(Some(id), "x")).unwrap();
+            send(&connections, Some(id), "x");
         }
-        let (refusal, _) = connections.send(message(Some(id), "x")).unwrap_err();
-        assert_eq!(refusal, Refusal::Full);
+        let sent = connections.send(message(Some(id), "x"));
+        assert!(matches!(sent, Sent::Lost), "{sent:?}");
         assert!(taken(&mut queue).is_some());
-        connections.send(message(Some(id), "x")).unwrap();
+        send(&connections, Some(id), "x");
         drop(queue);
         assert_eq!(connections.waiting.load(Ordering::Relaxed), 0);
     }
@@ -310,7 +322,7 @@ mod tests {
     fn after_the_end_what_waits_is_still_there_and_nothing_is_added() {
         let connections = Connections::default();
         let (id, mut queue) = connections.add(peer(1)).unwrap();
-        connections.send(message(Some(id), "last")).unwrap();
+        send(&connections, Some(id), "last");
         connections.close();
         assert!(connections.add(peer(2)).is_none());
         assert_eq!(taken(&mut queue).unwrap(), "last");

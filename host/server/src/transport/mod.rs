@@ -12,11 +12,13 @@ use portcullis_sip::Transport;
 use portcullis_udp::Bind;
 use socket2::{Domain, Socket, Type};
 use thiserror::Error;
+use tracing::{info, warn};
 
 pub use connections::Connections;
 pub(crate) use tcp::accept;
 pub(crate) use udp::{BATCH, Udp, flush_all, serve};
 
+use crate::config::Spread;
 use crate::shared::Bound;
 
 /// Buffers that a burst of calls fits into while a worker is busy; the system may grant less (`net.core.rmem_max`).
@@ -48,31 +50,65 @@ pub struct BindError {
 }
 
 /// Binds every address once for each worker. A port 0 becomes the port that the system chooses, the same for all workers.
+///
+/// # Errors
+/// Names the first address that can't be listened on, why, and what to do about it.
 pub fn bind(
     listen: impl IntoIterator<Item = (Transport, SocketAddr)>,
     workers: usize,
+    spread: Spread,
 ) -> Result<(Vec<Bound>, Vec<WorkerSockets>), BindError> {
     let mut all: Vec<WorkerSockets> = (0..workers.max(1))
         .map(|_| WorkerSockets::default())
         .collect();
     let mut bound = Vec::new();
     for (transport, addr) in listen {
-        let mut addr = addr;
-        reserve(transport, addr).map_err(|source| BindError {
-            transport,
-            addr,
-            source,
-        })?;
-        for sockets in &mut all {
-            addr = bind_one(transport, addr, sockets).map_err(|source| BindError {
+        let at = |addr| {
+            move |source| BindError {
                 transport,
                 addr,
                 source,
-            })?;
+            }
+        };
+        reserve(transport, addr).map_err(at(addr))?;
+        let mut addr = addr;
+        for sockets in &mut all {
+            addr = bind_one(transport, addr, sockets).map_err(at(addr))?;
         }
         bound.push(Bound { transport, addr });
     }
+    if spread == Spread::Datagram {
+        spread_datagrams(&all);
+    }
+    tell_buffers(&all);
     Ok((bound, all))
+}
+
+/// One socket of an address speaks for all that share it.
+fn spread_datagrams(all: &[WorkerSockets]) {
+    let count = u32::try_from(all.len()).unwrap_or(u32::MAX);
+    let first = all.first().map_or(&[][..], |sockets| &sockets.udp);
+    for (socket, addr) in first.iter().filter(|_| count > 1) {
+        if let Err(error) = portcullis_udp::spread(socket, count) {
+            warn!(%addr, %error, "datagrams can't be spread over the workers here: they are spread by flow");
+        }
+    }
+}
+
+/// Small buffers lose datagrams in a burst, and nothing else says why.
+fn tell_buffers(all: &[WorkerSockets]) {
+    let udp = all.iter().flat_map(|sockets| &sockets.udp);
+    let granted = udp.filter_map(|(socket, _)| portcullis_udp::buffers(socket).ok());
+    let Some(receive) = granted.map(|buffers| buffers.receive).min() else {
+        return;
+    };
+    if receive < SOCKET_BUFFER {
+        info!(
+            granted = receive,
+            wanted = SOCKET_BUFFER,
+            "the system grants small receive buffers: raise net.core.rmem_max, or a burst of calls loses datagrams"
+        );
+    }
 }
 
 /// Shared ports let a second process in without a word. A moment of sole ownership shows that nobody else is there.
@@ -144,7 +180,12 @@ mod tests {
     #[test]
     fn every_worker_gets_every_address() {
         let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
-        let (bound, sockets) = bind([(Transport::Udp, any), (Transport::Tcp, any)], 3).unwrap();
+        let (bound, sockets) = bind(
+            [(Transport::Udp, any), (Transport::Tcp, any)],
+            3,
+            Spread::Datagram,
+        )
+        .unwrap();
         assert_eq!(bound.len(), 2);
         assert_eq!(sockets.len(), 3);
         for worker in sockets {
@@ -157,8 +198,8 @@ mod tests {
     fn a_taken_address_is_named_with_a_mend() {
         let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
         for transport in [Transport::Udp, Transport::Tcp] {
-            let (bound, _sockets) = bind([(transport, any)], 1).unwrap();
-            let error = bind([(transport, bound[0].addr)], 1).unwrap_err();
+            let (bound, _sockets) = bind([(transport, any)], 1, Spread::Flow).unwrap();
+            let error = bind([(transport, bound[0].addr)], 1, Spread::Flow).unwrap_err();
             let text = error.to_string();
             assert!(text.contains(&bound[0].addr.to_string()), "{text}");
             assert!(text.contains("another process"), "{text}");

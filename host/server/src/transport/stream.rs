@@ -199,23 +199,11 @@ impl Writer {
 
     /// What a broken connection did not take goes over another one, once; what a peer that does not read did not take, nowhere.
     async fn give_up(mut self, unsent: Vec<Outgoing>, error: &io::Error) {
-        let mut worker = self.worker.borrow_mut();
-        worker.counters().tcp.send_errors.inc();
-        worker.connections().remove(self.tcp.id);
         self.queue.close();
         let waiting = std::iter::from_fn(|| self.queue.next_now());
-        for message in unsent.into_iter().chain(waiting) {
-            if message.may_try_again && error.kind() != io::ErrorKind::TimedOut {
-                let again = Outgoing {
-                    may_try_again: false,
-                    ..message
-                };
-                worker.send_stream(again);
-            } else {
-                worker.undeliverable(&message);
-            }
-        }
-        drop(worker);
+        let messages = unsent.into_iter().chain(waiting);
+        let tries_again = error.kind() != io::ErrorKind::TimedOut;
+        Worker::send_elsewhere(&self.worker, self.tcp, messages, tries_again);
         super::flush_all(&self.worker).await;
     }
 }
@@ -258,7 +246,28 @@ impl Worker {
         self.send_stream_out(destination);
     }
 
-    fn ping(&mut self, tcp: Tcp) {
+    fn send_elsewhere(
+        worker: &RefCell<Self>,
+        tcp: Tcp,
+        messages: impl Iterator<Item = Outgoing>,
+        tries_again: bool,
+    ) {
+        let mut this = worker.borrow_mut();
+        this.counters().tcp.send_errors.inc();
+        this.connections().remove(tcp.id);
+        for message in messages {
+            if message.may_try_again && tries_again {
+                this.send_stream(Outgoing {
+                    may_try_again: false,
+                    ..message
+                });
+            } else {
+                this.undeliverable(&message);
+            }
+        }
+    }
+
+    fn ping(&self, tcp: Tcp) {
         self.counters().tcp.keepalives.inc();
         self.send_stream(Outgoing {
             to: tcp.back(),

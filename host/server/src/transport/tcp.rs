@@ -13,7 +13,7 @@ use tokio::task::spawn_local;
 use tokio::time::{sleep, timeout};
 use tracing::debug;
 
-use super::connections::{Connections, Outgoing, Queue, Refusal};
+use super::connections::{Connections, Outgoing, Queue, Sent};
 use super::stream;
 use crate::metrics::Lost;
 use crate::worker::Worker;
@@ -64,12 +64,12 @@ fn welcome(worker: &Rc<RefCell<Worker>>, stream: TcpStream, peer: SocketAddr, lo
 
 impl Worker {
     /// Sends a message over the connection that it names, over one to its peer, or over a new one.
-    pub(super) fn send_stream(&mut self, message: Outgoing) {
+    pub(super) fn send_stream(&self, message: Outgoing) {
         let connections = Arc::clone(self.connections());
         let message = match connections.send(message) {
-            Ok(()) => return,
-            Err((Refusal::Full, _)) => return self.counters().lost.inc(Lost::QueueFull),
-            Err((Refusal::Absent, message)) => message,
+            Sent::Queued => return,
+            Sent::Lost => return self.counters().lost.inc(Lost::QueueFull),
+            Sent::Unsent(message) => message,
         };
         let to = message.to;
         let (Some(worker), Some((id, queue))) = (self.this(), connections.add(to.addr)) else {

@@ -168,3 +168,25 @@ fn workers_share_the_port() {
     assert_eq!(each.iter().sum::<u64>(), 64);
     assert!(!each.contains(&0), "{each:?}");
 }
+
+#[test]
+fn one_flow_meets_all_workers_when_datagrams_are_spread() {
+    const BURST: usize = 100;
+    let host = Setup::new()
+        .config("spread = \"datagram\"\n")
+        .workers(2)
+        .start();
+    let caller = Udp::new("127.0.0.1:0");
+    for _ in 0..BURST {
+        caller.send(&request("INVITE", BOB, "UDP", caller.addr()), host.udp());
+    }
+    let mut answered = HashSet::new();
+    for _ in 0..BURST {
+        let (answer, _) = caller.receive();
+        answered.insert(header(&answer, "Call-ID").unwrap().to_owned());
+    }
+    assert_eq!(answered.len(), BURST);
+    let counters = host.shared.counters.iter();
+    let each: Vec<u64> = counters.map(|c| c.udp.received.value()).collect();
+    assert!(!each.contains(&0), "{each:?}");
+}

@@ -2,8 +2,9 @@
 
 #![allow(
     dead_code,
+    clippy::unwrap_used,
     unreachable_pub,
-    reason = "each test program uses a part of this"
+    reason = "each test program uses a part of this, and a panic is how a test fails"
 )]
 
 pub mod peer;
@@ -113,7 +114,8 @@ impl Setup {
     pub fn parts(self) -> Parts {
         let folder = tempfile::tempdir().unwrap();
         let config = self.read_config();
-        let (bound, sockets) = transport::bind(self.listen.clone(), self.workers).unwrap();
+        let (bound, sockets) =
+            transport::bind(self.listen.clone(), self.workers, config.spread).unwrap();
         let locals = bound.iter().map(|bound| Local {
             transport: bound.transport,
             addr: bound.addr,
