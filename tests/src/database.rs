@@ -86,6 +86,7 @@ impl MariaDb {
                 "--datadir={}",
                 self.folder.path().join("data").display()
             ))
+            .arg(format!("--tmpdir={}", self.folder.path().display()))
             .arg(format!("--socket={}", self.socket().display()))
             .arg(format!("--bind-address={}", self.addr().ip()))
             .arg(format!("--port={}", self.addr().port()))
@@ -151,6 +152,8 @@ impl MariaDb {
             .arg("--user=root")
             .arg("--auth-root-authentication-method=normal")
             .arg("--skip-test-db")
+            // Servers that share a folder for temporary tables delete each other's.
+            .arg(format!("--tmpdir={}", self.folder.path().display()))
             .arg(format!(
                 "--datadir={}",
                 self.folder.path().join("data").display()
