@@ -8,28 +8,32 @@ use std::sync::Once;
 
 use anyhow::{Context, Result, bail};
 
-use crate::process::{capture, find, run};
+use crate::process::{capture, find, library_file, run};
 
-/// A program and the Debian package that brings it.
+/// Something of others that we need, and the Debian package that brings it.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Program {
+pub(crate) struct Need {
+    /// A program, or, with a slash in it, a file below the system's library folders.
     pub(crate) name: &'static str,
     pub(crate) package: &'static str,
 }
 
-/// Makes sure that programs are there.
+/// Makes sure that everything is there.
 ///
 /// # Errors
-/// If some are missing and can't be installed: the error names them and how to get them.
-pub(crate) fn require(programs: &[Program]) -> Result<()> {
-    let is_missing = |program: &&Program| find(program.name).is_none();
-    let missing: Vec<_> = programs.iter().filter(is_missing).copied().collect();
+/// If something is missing and can't be installed: the error names it and how to get it.
+pub(crate) fn require(needs: &[Need]) -> Result<()> {
+    let is_missing = |need: &&Need| match need.name.contains('/') {
+        true => library_file(need.name).is_none(),
+        false => find(need.name).is_none(),
+    };
+    let missing: Vec<_> = needs.iter().filter(is_missing).copied().collect();
     if missing.is_empty() {
         return Ok(());
     }
 
-    let names = list(missing.iter().map(|program| program.name));
-    let packages: Vec<_> = unique(missing.iter().map(|program| program.package));
+    let names = list(missing.iter().map(|need| need.name));
+    let packages: Vec<_> = unique(missing.iter().map(|need| need.package));
     if !can_install() {
         bail!(
             "{names}: not found. On Debian: `{}` (or run this command as root, which does it by itself)",
@@ -39,7 +43,7 @@ pub(crate) fn require(programs: &[Program]) -> Result<()> {
     install(&packages)
         .with_context(|| format!("{names}: not found, and could not be installed"))?;
     match missing.iter().find(is_missing) {
-        Some(Program { name, package }) => {
+        Some(Need { name, package }) => {
             bail!("package {package} is installed, but brought no {name}")
         }
         None => Ok(()),
@@ -141,11 +145,12 @@ mod tests {
 
     #[test]
     fn what_is_there_is_not_installed() {
-        require(&[Program {
+        require(&[Need {
             name: "sh",
             package: "no-such-package",
         }])
         .expect("sh is there");
+        assert!(library_file("no-such-folder/no-such.so").is_none());
     }
 
     #[test]

@@ -48,6 +48,21 @@ pub(crate) fn find(program: &str) -> Option<PathBuf> {
         .find(|file| is_program(file))
 }
 
+/// Where a file of a package lies below the folders for libraries of Debian, Fedora and builds of one's own.
+pub(crate) fn library_file(name: &str) -> Option<PathBuf> {
+    [
+        "/usr/lib/x86_64-linux-gnu",
+        "/usr/lib/aarch64-linux-gnu",
+        "/usr/lib64",
+        "/usr/lib",
+        "/usr/local/lib64",
+        "/usr/local/lib",
+    ]
+    .map(|folder| Path::new(folder).join(name))
+    .into_iter()
+    .find(|file| file.is_file())
+}
+
 /// A file that someone may execute.
 pub(crate) fn is_program(file: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt;

@@ -5,7 +5,7 @@ use std::process::{Command, ExitCode};
 
 use anyhow::Result;
 
-use crate::debian::{self, Program};
+use crate::debian::{self, Need};
 use crate::process::{cargo, find, run as run_command};
 use crate::steps::Steps;
 use crate::workspace::{Workspace, root};
@@ -28,30 +28,35 @@ pub(crate) struct Args {
 }
 
 /// What the tests need that is not ours.
-const PEERS: [Program; 6] = [
-    Program {
+const PEERS: [Need; 7] = [
+    Need {
         name: "mariadbd",
         package: "mariadb-server",
     },
-    Program {
+    Need {
         name: "mariadb-install-db",
         package: "mariadb-server",
     },
-    Program {
+    Need {
         name: "mariadb",
         package: "mariadb-client",
     },
-    Program {
+    Need {
         name: "sipp",
         package: "sip-tester",
     },
-    Program {
+    Need {
         name: "sipsak",
         package: "sipsak",
     },
-    Program {
+    Need {
         name: "kamctl",
         package: "kamailio",
+    },
+    // Without it kamctl knows no MySQL.
+    Need {
+        name: "kamailio/kamctl/kamctl.mysql",
+        package: "kamailio-mysql-modules",
     },
 ];
 

@@ -23,7 +23,7 @@ use self::plan::{Pace, Part, Server, Subject, Task};
 use self::report::Outcome;
 use self::servers::{Programs, Running};
 use crate::build::{self, Built, Profile};
-use crate::debian::{self, Program};
+use crate::debian::{self, Need};
 use crate::process::{cargo, run as run_command};
 use crate::workspace::{Workspace, root};
 
@@ -122,23 +122,21 @@ impl Bench {
     /// Finds or installs the programs of others, and fills the database.
     fn prepare(&mut self, args: &BenchArgs) -> Result<Peers> {
         let installed = debian::require(&[
-            Program {
+            Need {
                 name: "kamailio",
                 package: "kamailio",
             },
-            Program {
+            Need {
+                name: servers::KAMAILIO_MYSQL,
+                package: "kamailio-mysql-modules",
+            },
+            Need {
                 name: "mariadbd",
                 package: "mariadb-server",
             },
         ]);
         if let Err(error) = installed {
             eprintln!("warning: {error:#}");
-        }
-        if servers::kamailio_version().is_err() && debian::can_install() {
-            // The program without its modules for MySQL.
-            if let Err(error) = debian::install(&["kamailio-mysql-modules"]) {
-                eprintln!("warning: {error:#}");
-            }
         }
         let peers = Peers {
             kamailio: self.note(servers::kamailio_version()),

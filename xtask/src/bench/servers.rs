@@ -10,7 +10,11 @@ use tempfile::TempDir;
 
 use super::pinned::{Process, free_port};
 use super::plan::{Rows, Server, Subject};
-use crate::process::{capture, find};
+use crate::debian::install_line;
+use crate::process::{capture, find, library_file};
+
+/// The module with which Kamailio reads MySQL.
+pub(crate) const KAMAILIO_MYSQL: &str = "kamailio/modules/db_mysql.so";
 
 const KAMAILIO_CONFIG: &str = include_str!("kamailio.cfg");
 
@@ -184,21 +188,13 @@ fn kamailio_program() -> Result<PathBuf> {
 }
 
 fn kamailio_modules() -> Result<PathBuf> {
-    let candidates = [
-        "/usr/lib/x86_64-linux-gnu/kamailio/modules",
-        "/usr/lib/aarch64-linux-gnu/kamailio/modules",
-        "/usr/lib64/kamailio/modules",
-        "/usr/lib/kamailio/modules",
-        "/usr/local/lib64/kamailio/modules",
-    ];
-    let modules = candidates
-        .map(PathBuf::from)
-        .into_iter()
-        .find(|folder| folder.join("permissions.so").exists())
+    let module = library_file("kamailio/modules/permissions.so")
         .context("Kamailio's modules are not where Debian, Fedora or its own build put them")?;
     ensure!(
-        modules.join("db_mysql.so").exists(),
-        "Kamailio's module db_mysql is missing: apt-get install kamailio-mysql-modules"
+        library_file(KAMAILIO_MYSQL).is_some(),
+        "Kamailio's module db_mysql is missing: {}",
+        install_line(&["kamailio-mysql-modules"])
     );
-    Ok(modules)
+    let modules = module.parent().context("a module is in a folder")?;
+    Ok(modules.to_owned())
 }
