@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use portcullis_address::Snapshot;
 
 use crate::call::Call;
+use crate::direct::Use;
 use crate::failure::{Failure, Stage};
 use crate::policy::Policy;
 use crate::sandbox::{Open, Outcome};
@@ -20,7 +21,8 @@ pub struct Evaluator<R: 'static> {
     kept: Option<Kept<R>>,
 }
 
-/// A sandbox kept for the next call of its policy.
+/// A sandbox kept for the next call of its policy: put back to its first state, or as the last call left it, where that is asked
+/// for.
 struct Kept<R: 'static> {
     policy: Policy<R>,
     sandbox: Open<R>,
@@ -47,11 +49,28 @@ impl<R: RequestView> Evaluator<R> {
         addresses: &Arc<Snapshot>,
         request: R,
     ) -> (R, Result<Verdict, Failure>) {
-        let (request, outcome) = match policy.reuse {
-            false => self.decide_fresh(policy, addresses, request),
-            true => self.decide_kept(policy, addresses, request),
+        let usage = match policy.reuse {
+            true => Use::Again,
+            false if policy.loaded.sandboxes.can_reset() => Use::Reset,
+            false => Use::Once,
+        };
+        let (request, outcome) = match usage {
+            Use::Once => {
+                self.forget_others(None);
+                self.decide_fresh(policy, addresses, request)
+            }
+            Use::Again | Use::Reset => self.decide_kept(policy, addresses, request, usage),
         };
         (request, outcome.map_err(|(_, failure)| failure))
+    }
+
+    /// Ends the sandbox that is kept, unless it is one of `policy`. For times without requests, so that what has been replaced can
+    /// go.
+    pub fn forget_others(&mut self, policy: Option<&Policy<R>>) {
+        let is_other = |kept: &Kept<R>| !policy.is_some_and(|policy| kept.policy.is_same(policy));
+        if let Some(kept) = self.kept.take_if(|kept| is_other(kept)) {
+            self.idle = Some(kept.sandbox.close());
+        }
     }
 
     fn decide_fresh(
@@ -74,9 +93,10 @@ impl<R: RequestView> Evaluator<R> {
         policy: &Policy<R>,
         addresses: &Arc<Snapshot>,
         request: R,
+        usage: Use,
     ) -> (R, Outcome) {
         let loaded = &*policy.loaded;
-        let mut sandbox = match self.take_kept(policy) {
+        let mut sandbox = match self.take_kept(policy, usage) {
             Some(mut sandbox) => {
                 let bounds = loaded.rules.bounds;
                 sandbox
@@ -87,7 +107,7 @@ impl<R: RequestView> Evaluator<R> {
             None => {
                 let mut call = self.idle(policy, addresses);
                 call.begin(addresses, &loaded.name, loaded.rules.bounds, request);
-                match loaded.sandboxes.open(call, &loaded.rules) {
+                match loaded.sandboxes.open(call, &loaded.rules, usage) {
                     Ok(sandbox) => sandbox,
                     Err((mut call, failure)) => {
                         let request = end(&mut call, policy);
@@ -99,20 +119,20 @@ impl<R: RequestView> Evaluator<R> {
         };
         let outcome = sandbox.ask(&loaded.rules);
         let request = end(sandbox.call(), policy);
-        match outcome {
-            Ok(_) => {
+        match outcome.is_ok() && sandbox.make_ready() {
+            true => {
                 let policy = policy.clone();
                 self.kept = Some(Kept { policy, sandbox });
             }
-            Err(_) => self.idle = Some(sandbox.close()),
+            false => self.idle = Some(sandbox.close()),
         }
         (request, outcome)
     }
 
-    /// The sandbox kept for `policy`. One for another policy is ended.
-    fn take_kept(&mut self, policy: &Policy<R>) -> Option<Open<R>> {
+    /// The sandbox kept for this use of `policy`. Any other is ended.
+    fn take_kept(&mut self, policy: &Policy<R>, usage: Use) -> Option<Open<R>> {
         let kept = self.kept.take()?;
-        if kept.policy.is_same(policy) {
+        if kept.policy.is_same(policy) && kept.sandbox.usage() == usage {
             return Some(kept.sandbox);
         }
         self.idle = Some(kept.sandbox.close());

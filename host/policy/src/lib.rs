@@ -2,8 +2,8 @@
 //!
 //! - [`Runtime`] is the engine of the process. It turns the bytes of a file into a [`Policy`], or says what is wrong with it.
 //! - [`PolicySlot`] holds the policy that serves, and swaps it for all workers at once.
-//! - [`Evaluator`] asks a policy about a request and gives a [`Verdict`] or a [`Failure`]. Each worker has one. Every call runs
-//!   in a sandbox of its own, made from a pool and gone afterwards.
+//! - [`Evaluator`] asks a policy about a request and gives a [`Verdict`] or a [`Failure`]. Each worker has one. Every call finds
+//!   the policy in its first state: in a new sandbox from a pool, or in the last one with memory and globals put back.
 //! - [`inspect`] tells what a file contains.
 //!
 //! Nothing that a policy does reaches beyond its call: it has no files, no clock and no network, its memory, time, stack and log

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use wasmtime::component::Component;
-use wasmtime::{Engine, Module, Store};
+use wasmtime::{Engine, Store};
 
 use crate::call::{Bounds, Call};
+use crate::direct::Use;
 use crate::failure::{Failure, Stage, Terms};
 use crate::limits::Limits;
 use crate::load::Checked;
@@ -16,7 +17,7 @@ use crate::{component, direct, engine};
 /// A policy that is compiled.
 pub(crate) enum Code {
     /// As a core module.
-    Module(Module),
+    Module(direct::Module),
     /// As a component.
     Component(Component),
 }
@@ -41,6 +42,7 @@ enum Live {
 pub(crate) struct Open<R: 'static> {
     store: Store<Box<Call<R>>>,
     live: Live,
+    usage: Use,
 }
 
 /// The limits of one call.
@@ -67,10 +69,18 @@ impl<R: RequestView> Sandboxes<R> {
         Ok(Self { engine, prepared })
     }
 
+    /// Whether a sandbox can be put back to its first state after a call.
+    pub(crate) fn can_reset(&self) -> bool {
+        match &self.prepared {
+            Prepared::Module(prepared) => prepared.can_reset(),
+            Prepared::Component(_) => false,
+        }
+    }
+
     /// Makes a sandbox, asks it for a verdict, and ends it. The state of the call comes back in any case.
     pub(crate) fn ask(&self, call: Box<Call<R>>, rules: &Rules) -> (Box<Call<R>>, Outcome) {
         let mut store = self.store(call, rules);
-        let outcome = match self.prepared.instantiate(&mut store, false) {
+        let outcome = match self.prepared.instantiate(&mut store, Use::Once) {
             Ok(live) => ask(&mut store, &live, rules),
             Err(error) => Err((
                 Stage::Instantiate,
@@ -85,10 +95,11 @@ impl<R: RequestView> Sandboxes<R> {
         &self,
         call: Box<Call<R>>,
         rules: &Rules,
+        usage: Use,
     ) -> Result<Open<R>, (Box<Call<R>>, Failure)> {
         let mut store = self.store(call, rules);
-        match self.prepared.instantiate(&mut store, true) {
-            Ok(live) => Ok(Open { store, live }),
+        match self.prepared.instantiate(&mut store, usage) {
+            Ok(live) => Ok(Open { store, live, usage }),
             Err(error) => {
                 let failure = Failure::read(&error, Stage::Instantiate, rules.terms);
                 Err((store.into_data(), failure))
@@ -107,9 +118,9 @@ impl<R: RequestView> Sandboxes<R> {
 }
 
 impl<R: RequestView> Prepared<R> {
-    fn instantiate(&self, store: &mut Store<Box<Call<R>>>, keep: bool) -> wasmtime::Result<Live> {
+    fn instantiate(&self, store: &mut Store<Box<Call<R>>>, usage: Use) -> wasmtime::Result<Live> {
         match self {
-            Self::Module(prepared) => prepared.instantiate(store, keep).map(Live::Module),
+            Self::Module(prepared) => prepared.instantiate(store, usage).map(Live::Module),
             Self::Component(prepared) => prepared.instantiate(store).map(Live::Component),
         }
     }
@@ -123,9 +134,7 @@ impl Code {
         checked: &Checked<'_>,
     ) -> wasmtime::Result<Self> {
         if direct::fits(&checked.inspection) {
-            let module = Module::new(engine, file)?;
-            module.initialize_copy_on_write_image()?;
-            return Ok(Self::Module(module));
+            return Ok(Self::Module(direct::Module::compile(engine, file)?));
         }
         let component = Component::new(engine, &checked.component)?;
         component.initialize_copy_on_write_image()?;
@@ -143,6 +152,20 @@ impl<R: RequestView> Open<R> {
     pub(crate) fn ask(&mut self, rules: &Rules) -> Outcome {
         self.store.set_epoch_deadline(rules.ticks);
         ask(&mut self.store, &self.live, rules)
+    }
+
+    /// Makes the sandbox ready for the next call, after one that went well; false if it is of no more use.
+    pub(crate) fn make_ready(&mut self) -> bool {
+        match (self.usage, &self.live) {
+            (Use::Again, _) => true,
+            (Use::Reset, Live::Module(live)) => live.reset(&mut self.store),
+            _ => false,
+        }
+    }
+
+    /// What it was made for.
+    pub(crate) fn usage(&self) -> Use {
+        self.usage
     }
 
     /// Ends the sandbox.

@@ -250,7 +250,13 @@ impl Signals {
 
 /// A policy that can't be used is no reason to start with another verdict than the operator meant.
 async fn load_policy(config: &Config) -> anyhow::Result<Arc<PolicyFiles<PolicyRequest>>> {
-    let files = Arc::new(PolicyFiles::new(&config.policy)?);
+    let mut policy = config.policy.clone();
+    // Each worker keeps one, and a policy that is tried out needs one.
+    let least = u32::try_from(config.worker_count())
+        .unwrap_or(u32::MAX)
+        .saturating_add(1);
+    policy.limits.instances = policy.limits.instances.max(least);
+    let files = Arc::new(PolicyFiles::new(&policy)?);
     if files.file().is_some() {
         files.reload().await.context("no policy to start with")?;
     }

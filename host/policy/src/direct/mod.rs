@@ -9,8 +9,10 @@
 mod functions;
 mod guest;
 mod lift;
+mod pristine;
+mod resettable;
 
-use wasmtime::{Engine, Extern, InstancePre, Module, ModuleExport, Store, TypedFunc};
+use wasmtime::{Engine, Extern, InstancePre, ModuleExport, Store, TypedFunc};
 
 use crate::call::Call;
 use crate::failure::{Failure, Stage, Terms};
@@ -20,7 +22,17 @@ use crate::view::RequestView;
 
 pub(crate) use guest::Guest;
 
+use pristine::Pristine;
+use resettable::Resettable;
+
 type Data<R> = Box<Call<R>>;
+
+/// A compiled module.
+pub(crate) struct Module {
+    module: wasmtime::Module,
+    /// What its mutable globals are exported as, if its instances can be put back to their first state.
+    globals: Option<Vec<String>>,
+}
 
 /// A module, ready to be instantiated.
 pub(crate) struct Prepared<R: 'static> {
@@ -29,12 +41,25 @@ pub(crate) struct Prepared<R: 'static> {
     decide: ModuleExport,
     realloc: Option<ModuleExport>,
     post_return: Option<ModuleExport>,
+    globals: Option<Vec<ModuleExport>>,
 }
 
 /// A live instance of a module.
 pub(crate) struct Live {
     decide: TypedFunc<(), u32>,
     post_return: Option<TypedFunc<u32, ()>>,
+    pristine: Option<Pristine>,
+}
+
+/// What an instance is made for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Use {
+    /// One call.
+    Once,
+    /// Calls of which each finds what the one before left.
+    Again,
+    /// Calls of which each finds the instance in its first state.
+    Reset,
 }
 
 /// Whether a file that keeps the contract can go this way. A module that needs more of the component model than functions of
@@ -54,27 +79,54 @@ pub(crate) fn fits(inspection: &Inspection) -> bool {
             .any(|export| SPECIAL.contains(&&*export.name))
 }
 
+impl Module {
+    /// Compiles a file that [`fits`].
+    pub(crate) fn compile(engine: &Engine, file: &[u8]) -> wasmtime::Result<Self> {
+        let (module, globals) = match Resettable::of(file) {
+            Some(Resettable { module, globals }) => {
+                (wasmtime::Module::new(engine, module)?, Some(globals))
+            }
+            None => (wasmtime::Module::new(engine, file)?, None),
+        };
+        module.initialize_copy_on_write_image()?;
+        Ok(Self { module, globals })
+    }
+}
+
 impl<R: RequestView> Prepared<R> {
     /// Links `module` with the host's functions.
-    pub(crate) fn new(engine: &Engine, module: &Module) -> wasmtime::Result<Self> {
+    pub(crate) fn new(
+        engine: &Engine,
+        Module { module, globals }: &Module,
+    ) -> wasmtime::Result<Self> {
         let export = |name: &str| {
             let found = module.get_export_index(name);
             found.ok_or_else(|| wasmtime::Error::msg(format!("the module has no export `{name}`")))
         };
+        let globals = globals.as_ref().map(|globals| {
+            let exports = globals.iter().map(|global| export(global));
+            exports.collect::<wasmtime::Result<_>>()
+        });
         Ok(Self {
             pre: functions::linker(engine)?.instantiate_pre(module)?,
             memory: export("memory")?,
             decide: export("decide")?,
             realloc: export("cabi_realloc").ok(),
             post_return: export("cabi_post_decide").ok(),
+            globals: globals.transpose()?,
         })
     }
 
-    /// Makes an instance; its start function runs. With `keep`, the instance can be asked more than once.
+    /// Whether instances can be put back to their first state.
+    pub(crate) fn can_reset(&self) -> bool {
+        self.globals.is_some()
+    }
+
+    /// Makes an instance; its start function runs.
     pub(crate) fn instantiate(
         &self,
         store: &mut Store<Data<R>>,
-        keep: bool,
+        usage: Use,
     ) -> wasmtime::Result<Live> {
         store.data_mut().guest = None;
         let instance = self.pre.instantiate(&mut *store)?;
@@ -87,10 +139,17 @@ impl<R: RequestView> Prepared<R> {
             ));
         };
         let realloc = self.realloc.as_ref().and_then(&mut export);
-        // What it would free goes with the sandbox.
-        let post_return = match keep {
-            true => self.post_return.as_ref().and_then(&mut export),
-            false => None,
+        // What it would free goes with the sandbox, or when the sandbox is put back.
+        let post_return = match usage {
+            Use::Again => self.post_return.as_ref().and_then(&mut export),
+            Use::Once | Use::Reset => None,
+        };
+        let globals = match (usage, &self.globals) {
+            (Use::Reset, Some(globals)) => globals
+                .iter()
+                .map(|global| export(global).and_then(Extern::into_global))
+                .collect(),
+            _ => None,
         };
         let live = Live {
             decide: decide.typed(&*store)?,
@@ -98,6 +157,7 @@ impl<R: RequestView> Prepared<R> {
                 Some(function) => Some(function.typed(&*store)?),
                 None => None,
             },
+            pristine: globals.map(|globals| Pristine::of(store, memory, globals)),
         };
         let realloc = realloc.and_then(Extern::into_func);
         store.data_mut().guest = Some(Guest::new(memory, realloc));
@@ -122,5 +182,11 @@ impl Live {
             guest::leave(store.data_mut());
         }
         Ok(verdict)
+    }
+
+    /// Puts the instance back to its first state after a call that went well; false if it can't be asked again.
+    pub(crate) fn reset<R: RequestView>(&self, store: &mut Store<Data<R>>) -> bool {
+        let pristine = self.pristine.as_ref();
+        pristine.is_some_and(|pristine| pristine.restore(store))
     }
 }

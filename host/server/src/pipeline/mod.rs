@@ -71,7 +71,9 @@ impl Pipeline {
     /// Takes over everything that is new, so that what it replaces can go while no message comes.
     pub fn refresh_all(&mut self) {
         self.refresh();
-        self.policy.current();
+        let generation = self.policy.current();
+        self.evaluator
+            .forget_others(generation.map(|generation| &generation.policy));
         self.addresses.current();
     }
 

@@ -1,0 +1,147 @@
+//! Every call finds the policy in its first state, whichever way it gets there: a new sandbox, or one that was put back.
+
+use portcullis_policy::Verdict;
+
+use crate::support::{Host, Request, component, embedded, reject};
+
+/// How often each policy is asked.
+const CALLS: usize = 5;
+
+#[test]
+fn memory_is_put_back() {
+    // Adds what it finds at the beginning, in a data segment, behind it and at the end to its code, and changes all of them.
+    let body = "
+        (local $code i32)
+        (local.set $code (i32.add
+            (i32.add (i32.load8_u (i32.const 0)) (i32.load8_u (i32.const 1000)))
+            (i32.add (i32.load8_u (i32.const 1001)) (i32.load8_u (i32.const 65535)))))
+        (memory.fill (i32.const 0) (i32.const 1) (i32.const 16))
+        (memory.fill (i32.const 40) (i32.const 1) (i32.const 65496))
+        (i32.store16 (i32.const 20) (i32.add (i32.const 300) (local.get $code)))
+        i32.const 16";
+    stays_the_same("(data (i32.const 1000) \"\\07\")", body, 307, 1);
+}
+
+#[test]
+fn globals_are_put_back() {
+    let globals = "(global $a (mut i32) (i32.const 1)) (global $b (mut i64) (i64.const 2)) (global $c (mut f32) (f32.const 3))
+        (global $d (mut f64) (f64.const 4)) (global $e (mut v128) (v128.const i32x4 5 0 0 0)) (global $f i32 (i32.const 6))";
+    let body = "
+        (i32.store16 (i32.const 20) (i32.add (i32.const 300) (i32.add (global.get $f) (i32.add
+            (i32.add (global.get $a) (i32.wrap_i64 (global.get $b)))
+            (i32.add (i32.add (i32.trunc_f32_s (global.get $c)) (i32.trunc_f64_s (global.get $d)))
+                (i32x4.extract_lane 0 (global.get $e)))))))
+        (global.set $a (i32.const 11)) (global.set $b (i64.const 12)) (global.set $c (f32.const 13))
+        (global.set $d (f64.const 14)) (global.set $e (v128.const i32x4 15 0 0 0))
+        i32.const 16";
+    stays_the_same(globals, body, 321, 1);
+}
+
+#[test]
+fn a_memory_that_grew_is_given_up() {
+    let body = "
+        (drop (memory.grow (i32.const 1)))
+        (i32.store16 (i32.const 20) (i32.add (i32.const 300) (memory.size)))
+        i32.const 16";
+    stays_the_same("", body, 302, 0);
+}
+
+#[test]
+fn state_of_other_kinds_needs_a_new_sandbox() {
+    let table = "(table 1 funcref) (elem (i32.const 0) $one) (elem declare func $two) (type $code (func (result i32)))
+        (func $one (type $code) i32.const 301) (func $two (type $code) i32.const 302)";
+    let body = "
+        (i32.store16 (i32.const 20) (call_indirect (type $code) (i32.const 0)))
+        (table.set (i32.const 0) (ref.func $two))
+        i32.const 16";
+    stays_the_same(table, body, 301, 0);
+
+    // Taking from a segment that was dropped is a trap.
+    let body = "
+        (memory.init $d (i32.const 20) (i32.const 0) (i32.const 2))
+        (data.drop $d)
+        i32.const 16";
+    stays_the_same("(data $d \"\\2e\\01\")", body, 302, 0);
+
+    let start = "(global $g (mut i32) (i32.const 303)) (func $s (global.set $g (i32.add (global.get $g) (i32.const 1)))) (start $s)";
+    let body = "
+        (i32.store16 (i32.const 20) (global.get $g))
+        i32.const 16";
+    stays_the_same(start, body, 304, 0);
+}
+
+#[test]
+fn a_call_that_failed_leaves_nothing() {
+    let mut host = Host::new();
+    // Counts, and traps where the request has a body.
+    let wat = r#"(module
+        (import "portcullis:policy/request@0.1.0" "body-length" (func $length (result i32)))
+        (memory (export "memory") 1) (global $calls (mut i32) (i32.const 300))
+        (data (i32.const 16) "\01\00\00\00" "\00\00\00\00" "\40\00\00\00" "\00\00\00\00" "\00\00\00\00" "\00\00\00\00")
+        (func (export "decide") (result i32)
+            (global.set $calls (i32.add (global.get $calls) (i32.const 1)))
+            (if (call $length) (then unreachable))
+            (i32.store16 (i32.const 20) (global.get $calls))
+            i32.const 16))"#;
+    let policy = host.load_text(wat);
+    let with_body = Request {
+        body_length: 1,
+        ..Request::invite()
+    };
+    for _ in 0..CALLS {
+        assert_eq!(host.ask(&policy, Request::invite()), Ok(reject(301, "")));
+        assert!(host.ask(&policy, with_body.clone()).is_err());
+    }
+}
+
+#[test]
+fn a_sandbox_that_keeps_its_state_serves_nobody_else() {
+    let mut host = Host::new();
+    let policy = host.load("stateful");
+    let kept = policy.clone().with_reuse(true);
+
+    for code in [301, 302] {
+        assert_eq!(host.ask(&kept, Request::invite()), Ok(reject(code, "")));
+    }
+    for _ in 0..CALLS {
+        assert_eq!(host.ask(&policy, Request::invite()), Ok(reject(301, "")));
+    }
+    assert_eq!(host.ask(&kept, Request::invite()), Ok(reject(301, "")));
+}
+
+#[test]
+fn what_was_replaced_is_let_go() {
+    let mut host = Host::new();
+    let policy = host.load("reject");
+    host.ask(&policy, Request::invite()).unwrap();
+    assert_eq!(host.runtime.pool_use().live, 1);
+
+    host.evaluator.forget_others(Some(&policy));
+    assert_eq!(host.runtime.pool_use().live, 1);
+    host.evaluator.forget_others(None);
+    assert_eq!(host.runtime.pool_use().live, 0);
+}
+
+/// Both forms of this policy answer every call with the same code. `live`: how many sandboxes its module leaves behind.
+fn stays_the_same(fields: &str, decide: &str, code: u16, live: u64) {
+    let verdict: Verdict = reject(code, "");
+    let wat = format!(
+        r#"(module (memory (export "memory") 1)
+            (data (i32.const 16) "\01\00\00\00" "\00\00\00\00" "\40\00\00\00" "\00\00\00\00" "\00\00\00\00" "\00\00\00\00")
+            {fields}
+            (func (export "decide") (result i32) {decide}))"#
+    );
+    let module = embedded(&wat);
+    for (bytes, live) in [(&module, live), (&component(&module), 0)] {
+        let mut host = Host::new();
+        let policy = host.runtime.load("fresh", bytes).unwrap();
+        for call in 0..CALLS {
+            assert_eq!(
+                host.ask(&policy, Request::invite()),
+                Ok(verdict.clone()),
+                "call {call} of {wat}"
+            );
+        }
+        assert_eq!(host.runtime.pool_use().live, live, "{wat}");
+    }
+}
