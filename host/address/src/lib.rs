@@ -6,7 +6,8 @@
 //! however many rows there are.
 //!
 //! - [`Table`] is the immutable look-up structure, [`TableBuilder`] makes it from [`Row`]s;
-//! - [`Database`] reads and changes the rows where operators keep them;
+//! - [`Database`] reads and changes the rows where operators keep them, under the names of a [`Schema`];
+//! - [`Import`] and [`RowWriter`] carry rows from and to files;
 //! - [`AddressBook`] holds the current [`Snapshot`], reloads it, and watches the database for changes.
 //!
 //! ```
@@ -26,6 +27,7 @@
 
 mod book;
 mod database;
+mod exchange;
 mod row;
 mod table;
 
@@ -33,8 +35,11 @@ pub use book::{
     AddressBook, BookOptions, Counts, DatabaseState, LoadReport, Reader, Snapshot, Status,
 };
 pub use database::{
-    AddError, Database, DatabaseError, DatabaseUrl, Loaded, MySqlUrl, NewRow, StoredRow, UrlError,
+    AddError, AddressNames, ChangeSource, Database, DatabaseError, DatabaseUrl, Imported, Loaded,
+    MigrationAction, MigrationStep, MySqlUrl, Name, NameError, NewRow, Schema, StoredRow,
+    TrustedNames, UrlError,
 };
+pub use exchange::{Format, Import, RowWriter};
 pub use row::{Row, RowError, RowWarning};
 pub use table::{
     DomainRow, Entries, Entry, EntryIter, HostRow, Match, SubnetRow, Table, TableBuilder,

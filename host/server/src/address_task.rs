@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::anyhow;
-use portcullis_address::{AddressBook, BookOptions, Database, Table};
+use portcullis_address::{AddressBook, Table};
 
 use crate::config::DatabaseConfig;
 
@@ -12,9 +12,8 @@ use crate::config::DatabaseConfig;
 /// # Errors
 /// Names the database and both mends.
 pub(crate) async fn open(config: &DatabaseConfig) -> anyhow::Result<Arc<AddressBook>> {
-    let database = Database::new(config.url.clone());
-    let options = BookOptions { poll: config.poll };
-    let book = Arc::new(AddressBook::new(database, options));
+    let book = AddressBook::new(config.database(), config.book_options());
+    let book = Arc::new(book);
     match book.reload().await {
         Err(error) if config.required => Err(anyhow!(
             "{error}; or set `required = false` in [database] to start with an empty table"
@@ -24,17 +23,21 @@ pub(crate) async fn open(config: &DatabaseConfig) -> anyhow::Result<Arc<AddressB
     }
 }
 
-/// Which table serves: where it comes from and how many rows it has.
+/// Which table serves: where it comes from, how many rows it has, and how its changes are noticed.
 pub(crate) fn summary(book: &AddressBook) -> String {
     let snapshot = book.current();
     let skipped = match snapshot.counts.skipped {
         0 => String::new(),
         n => format!(", {n} skipped"),
     };
+    let seen = match book.status().changes_seen_by {
+        Some(source) => format!(", changes seen by {source}"),
+        None => String::new(),
+    };
     format!(
-        "{}{skipped} from {}",
+        "{}{skipped} from {}{seen}",
         counts(&snapshot.table),
-        book.database().url()
+        book.database().address_source()
     )
 }
 

@@ -15,7 +15,7 @@ pub use snapshot::{Counts, Snapshot};
 
 use shared::Shared;
 
-use crate::database::{Database, DatabaseError};
+use crate::database::{ChangeSource, Database, DatabaseError};
 
 /// The longest pause between two tries to reach a database that is away.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
@@ -23,7 +23,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// Holds the snapshot that serves, and replaces it whole.
 pub struct AddressBook {
     shared: Arc<Shared>,
-    poll: Duration,
+    options: BookOptions,
 }
 
 /// How the book is kept.
@@ -31,6 +31,9 @@ pub struct AddressBook {
 pub struct BookOptions {
     /// How often to look for changes.
     pub poll: Duration,
+    /// Where the database does not say whether the table has changed, it is read anew and compared after 60 times what reading it
+    /// takes, but at least this often.
+    pub reread: Duration,
 }
 
 /// What a successful reload brought.
@@ -45,6 +48,8 @@ pub struct LoadReport {
 pub struct Status {
     /// Whether the database answers.
     pub database: DatabaseState,
+    /// How changes are noticed; none before the first look.
+    pub changes_seen_by: Option<ChangeSource>,
     /// Loads that succeeded.
     pub loads: u64,
     /// Loads that failed.
@@ -73,12 +78,21 @@ pub struct Reader {
     cache: Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>,
 }
 
+impl Default for BookOptions {
+    fn default() -> Self {
+        Self {
+            poll: Duration::from_secs(1),
+            reread: Duration::from_secs(60),
+        }
+    }
+}
+
 impl AddressBook {
     /// A book with an empty table, generation 0.
     pub fn new(database: Database, options: BookOptions) -> Self {
         Self {
             shared: Arc::new(Shared::new(database)),
-            poll: options.poll,
+            options,
         }
     }
 
@@ -123,15 +137,16 @@ impl AddressBook {
     /// Looks for changes of the table and loads them, for ever. A database that is away is asked again and again; the log says
     /// so once, and once more when it is back.
     pub async fn watch(&self) {
-        let mut pause = self.poll;
+        let options = self.options;
+        let poll = options.poll;
+        let mut pause = poll;
         loop {
             let shared = Arc::clone(&self.shared);
-            let poll = self.poll;
-            let follow = tokio::spawn(async move { shared.follow(poll).await });
+            let follow = tokio::spawn(async move { shared.follow(options).await });
             pause = match follow.await {
                 // A large table that changes all the time is read half of the time.
-                Ok(Ok(took)) => self.poll.max(took),
-                Ok(Err(_)) | Err(_) => (pause * 2).min(LONGEST_PAUSE.max(self.poll)),
+                Ok(Ok(took)) => poll.max(took),
+                Ok(Err(_)) | Err(_) => (pause * 2).min(LONGEST_PAUSE.max(poll)),
             };
             self.shared.collect();
             sleep(pause).await;

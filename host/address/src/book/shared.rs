@@ -8,15 +8,14 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tracing::{debug, info, warn};
 
-use super::{Counts, DatabaseState, LoadReport, Snapshot, Status};
+use super::{BookOptions, Counts, DatabaseState, LoadReport, Snapshot, Status};
 use crate::database::{Database, DatabaseError, Loaded, Look, Watcher};
 
 /// How many problem rows a load tells in the log; all of the first hundred are in the snapshot.
 const MOST_LOGGED: usize = 20;
 
-/// Where the database does not say whether the table has changed, it is read anew after a multiple of the time that reading
-/// took, but no later than this.
-const LONGEST_TRUST: Duration = Duration::from_secs(60);
+/// Where the database does not say whether the table has changed, it is read anew after this many times the time that reading took,
+/// but no later than [`BookOptions::reread`].
 const TRUST_TIMES: u32 = 60;
 
 /// What a load that outlives its caller needs.
@@ -95,13 +94,13 @@ impl Shared {
     }
 
     /// Loads the table if it has changed; tells how long that took.
-    pub(super) async fn follow(&self, poll: Duration) -> Result<Duration, DatabaseError> {
+    pub(super) async fn follow(&self, options: BookOptions) -> Result<Duration, DatabaseError> {
         let mut keeper = self.keeper.lock().await;
         // All who waited for it have it, as the lock is fair; kept longer, it would keep its snapshot in memory.
         keeper.result = None;
         let is_due = match self.look(&mut keeper).await? {
             Look::Changed => true,
-            Look::Unknown => keeper.is_due(poll),
+            look @ (Look::Unknown | Look::Quiet) => keeper.is_due(look, options),
             Look::Same => false,
         };
         if !is_due {
@@ -117,10 +116,12 @@ impl Shared {
 
     /// Whether the table may have changed. A database that cannot tell is away.
     async fn look(&self, keeper: &mut Keeper) -> Result<Look, DatabaseError> {
-        keeper.watcher.look().await.inspect_err(|error| {
+        let look = keeper.watcher.look().await.inspect_err(|error| {
             self.is_away();
             self.tell(error);
-        })
+        })?;
+        self.status.lock().changes_seen_by = keeper.watcher.source().cloned();
+        Ok(look)
     }
 
     async fn load(
@@ -137,7 +138,9 @@ impl Shared {
         let loaded = loaded.inspect_err(|error| {
             keeper.watcher.forget();
             match error {
-                DatabaseError::Unreachable { .. } | DatabaseError::NoFile { .. } => self.is_away(),
+                DatabaseError::Unreachable { .. }
+                | DatabaseError::NoFile { .. }
+                | DatabaseError::File { .. } => self.is_away(),
                 _ => self.answers(),
             }
             self.tell(error);
@@ -188,7 +191,10 @@ impl Shared {
         status.database = DatabaseState::Up;
         drop(status);
         if was_down {
-            info!(database = %self.database.url(), "The database answers again.");
+            info!(
+                database = self.database.address_source(),
+                "The database answers again."
+            );
         }
     }
 
@@ -212,9 +218,14 @@ impl Shared {
 
 impl Keeper {
     /// Whether it is time to read a table of which nobody knows whether it has changed.
-    fn is_due(&self, poll: Duration) -> bool {
+    fn is_due(&self, look: Look, options: BookOptions) -> bool {
+        let BookOptions { poll, reread } = options;
         self.ended.is_none_or(|(ended, took)| {
-            ended.elapsed() >= (took * TRUST_TIMES).clamp(poll, LONGEST_TRUST.max(poll))
+            let due = match look {
+                Look::Quiet => reread.max(took * TRUST_TIMES),
+                _ => (took * TRUST_TIMES).clamp(poll, reread.max(poll)),
+            };
+            ended.elapsed() >= due
         })
     }
 }

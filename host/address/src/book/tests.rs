@@ -9,6 +9,7 @@ fn book(folder: &tempfile::TempDir) -> Arc<AddressBook> {
     let url = DatabaseUrl::Sqlite(folder.path().join("table.db"));
     let options = BookOptions {
         poll: Duration::from_millis(5),
+        ..BookOptions::default()
     };
     Arc::new(AddressBook::new(Database::new(url), options))
 }
@@ -185,7 +186,8 @@ async fn a_table_that_was_written_but_not_changed_is_not_published_again() {
     book.database().add(&row("10.0.0.2")).await.unwrap();
     book.database().remove(200, "10.0.0.2").await.unwrap();
     let loads = book.status().loads;
-    book.shared.follow(Duration::ZERO).await.unwrap();
+    let options = BookOptions::default();
+    book.shared.follow(options).await.unwrap();
     assert_eq!(book.status().loads, loads + 1, "it was read");
     assert!(Arc::ptr_eq(&before, &book.current()));
     // Who asks for a reload gets one.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{DatabaseError, DatabaseUrl};
+use super::{DatabaseError, DatabaseUrl, Schema};
 
 /// No connection within the time.
 pub(super) fn no_answer(url: &DatabaseUrl, waited: Duration) -> DatabaseError {
@@ -47,29 +47,39 @@ pub(super) fn unreachable(url: &DatabaseUrl, error: &sqlx::Error) -> DatabaseErr
 }
 
 /// An error of a statement.
-pub(super) fn failed(url: &DatabaseUrl, error: &sqlx::Error) -> DatabaseError {
+pub(super) fn failed(url: &DatabaseUrl, schema: &Schema, error: &sqlx::Error) -> DatabaseError {
     let said = said(error);
-    let migrations = match url {
-        DatabaseUrl::MySql(_) => "migrations/mysql",
-        DatabaseUrl::Sqlite(_) => "migrations/sqlite",
-    };
     let url = url.to_string();
     // SQLite has no numbers of its own for these.
     if number(error) == Some(1146) || said.contains("no such table") {
-        let table = match said.contains("version") {
-            true => "version",
-            false => "address",
-        };
-        return DatabaseError::NoTable {
-            url,
-            table,
-            migrations,
-        };
+        let table = missing_table(&said).to_owned();
+        return DatabaseError::NoTable { url, table };
     }
     if number(error) == Some(1054) || said.contains("no such column") {
-        return DatabaseError::NoColumn { url, cause: said };
+        return DatabaseError::NoColumn {
+            url,
+            cause: said,
+            expected: schema.columns(),
+        };
     }
-    DatabaseError::Failed { url, cause: said }
+    let mend = match number(error) {
+        // Of a table and of a column.
+        Some(1142 | 1143) => "; grant it to this user, or name another one in [database] url",
+        _ => "",
+    };
+    DatabaseError::Failed {
+        url,
+        cause: format!("{said}{mend}"),
+    }
+}
+
+/// The table that an error says is not there: "no such table: NAME", "Table 'DATABASE.NAME' doesn't exist".
+fn missing_table(said: &str) -> &str {
+    let name = match said.split_once("no such table: ") {
+        Some((_, name)) => name,
+        None => said.split('\'').nth(1).unwrap_or(said),
+    };
+    name.rsplit_once('.').map_or(name, |(_, name)| name)
 }
 
 /// The number of an error of MySQL or MariaDB.
@@ -87,4 +97,21 @@ fn said(error: &sqlx::Error) -> String {
         other => other.to_string(),
     };
     said.replace(|c: char| c.is_control(), " ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_missing_table_is_named() {
+        for (said, table) in [
+            ("no such table: trunks", "trunks"),
+            ("no such table: main.trunks", "trunks"),
+            ("Table 'kamailio.trunks' doesn't exist", "trunks"),
+            ("Table 'a.b.trunks' doesn't exist", "trunks"),
+        ] {
+            assert_eq!(missing_table(said), table);
+        }
+    }
 }

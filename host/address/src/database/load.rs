@@ -4,11 +4,13 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
 use futures_util::{FutureExt, Stream, StreamExt};
-use sqlx::{Decode, Executor, MySql, Row as _, Sqlite, ValueRef};
+use sqlx::{Decode, Executor, Row as _, ValueRef};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use super::error::TABLE_VERSION;
+use super::error::ADDRESS_VERSION;
+use super::schema::{AddressNames, Name};
+use super::statements::Engine;
 use super::{Absent, Database, DatabaseError, Link, StoredRow};
 use crate::row::{Row, RowError, RowWarning, shown};
 use crate::table::{Table, TableBuilder};
@@ -23,16 +25,6 @@ const STALL: Duration = Duration::from_secs(30);
 const MYSQL_BEGIN: &str = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; \
      START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY";
 const SQLITE_BEGIN: &str = "BEGIN";
-
-/// The rows in the order of the table itself, as Kamailio asks for them: no WHERE, no ORDER BY. MySQL answers a statement
-/// that was not prepared with text, whatever the types of the columns are.
-const MYSQL_ROWS: &str = "SELECT id, grp, ip_addr, mask, port, tag FROM address";
-const SQLITE_ROWS: &str = "SELECT CAST(id AS TEXT), CAST(grp AS TEXT), CAST(ip_addr AS TEXT), CAST(mask AS TEXT), \
-     CAST(port AS TEXT), CAST(tag AS TEXT) FROM address";
-
-const MYSQL_VERSION: &str = "SELECT table_version FROM version WHERE table_name = 'address'";
-const SQLITE_VERSION: &str =
-    "SELECT CAST(table_version AS TEXT) FROM version WHERE table_name = 'address'";
 
 /// What a load brought.
 #[derive(Debug, Default)]
@@ -70,10 +62,10 @@ enum Column<'r> {
 
 /// A load under way.
 #[derive(Default)]
-struct Loading {
-    builder: TableBuilder,
+pub(super) struct Loading {
+    pub(super) builder: TableBuilder,
     loaded: Loaded,
-    hasher: DefaultHasher,
+    pub(super) hasher: DefaultHasher,
 }
 
 impl Database {
@@ -81,8 +73,8 @@ impl Database {
     /// A file of SQLite that is not there is made, with its tables.
     ///
     /// # Errors
-    /// When the database fails or the table is not the one that is expected. A row that cannot be used is no error: it is left
-    /// out and named.
+    /// When the database fails or the table is not the one that is expected, or the file in its place has entries and none that
+    /// can be used. A row that cannot be used is no error: it is left out and named.
     pub async fn load(&self) -> Result<Loaded, DatabaseError> {
         self.load_on_a_thread(Absent::Make).await
     }
@@ -116,8 +108,13 @@ impl Database {
     }
 
     async fn load_here(&self, absent: Absent) -> Result<Loaded, DatabaseError> {
+        if let Some(file) = &self.address_file {
+            return file.load();
+        }
+        let names = &self.schema.address;
         let mut loading = Loading::default();
-        self.each_text_row(absent, |row| loading.take(row)).await?;
+        self.each_text_row(absent, |row| loading.take(row, names))
+            .await?;
         Ok(loading.finish())
     }
 
@@ -137,48 +134,80 @@ impl Database {
                 .await
                 .map(drop)?,
         }
-        self.check_version(&mut link).await?;
+        let names = &self.schema.address;
+        self.check_version(&mut link, &names.table, ADDRESS_VERSION)
+            .await?;
+        let has_id = self.has_id(&mut link).await?;
         let mut number = 0;
         macro_rules! stream {
-            ($link:expr, $rows:expr, $engine:ty) => {{
-                let mut rows = $link.fetch(sqlx::raw_sql($rows));
+            ($link:expr, $engine:ident) => {{
+                let mut rows = $link.fetch(sqlx::raw_sql(names.rows(Engine::$engine, has_id)));
                 while let Some(row) = self.next(&mut rows).await? {
                     number += 1;
                     each(TextRow {
-                        columns: std::array::from_fn(|at| column::<$engine>(row.try_get_raw(at))),
+                        columns: std::array::from_fn(|at| {
+                            column::<sqlx::$engine>(row.try_get_raw(at))
+                        }),
                         number,
                     });
                 }
             }};
         }
         match &mut link {
-            Link::MySql(link) => stream!(link, MYSQL_ROWS, MySql),
-            Link::Sqlite(link) => stream!(link, SQLITE_ROWS, Sqlite),
+            Link::MySql(link) => stream!(link, MySql),
+            Link::Sqlite(link) => stream!(link, Sqlite),
         }
         link.close().await;
         Ok(())
     }
 
-    /// Kamailio refuses to start on another version, because the columns may mean something else.
-    pub(super) async fn check_version(&self, link: &mut Link) -> Result<(), DatabaseError> {
+    /// Kamailio refuses to start on another version, because the columns may mean something else. Here the row in `version` is
+    /// looked at before every load.
+    pub(super) async fn check_version(
+        &self,
+        link: &mut Link,
+        table: &Name,
+        known: i64,
+    ) -> Result<(), DatabaseError> {
         macro_rules! version {
-            ($link:expr, $version:expr, $engine:ty) => {{
+            ($link:expr, $engine:ident) => {{
+                let version = self.schema.version_of(table, Engine::$engine);
                 let found = self
-                    .run($link.fetch_optional(sqlx::raw_sql($version)))
+                    .run($link.fetch_optional(sqlx::raw_sql(version)))
                     .await?;
-                found.map(|row| column::<$engine>(row.try_get_raw(0)).shown())
+                found.map(|row| column::<sqlx::$engine>(row.try_get_raw(0)).shown())
             }};
         }
         let found = match link {
-            Link::MySql(link) => version!(link, MYSQL_VERSION, MySql),
-            Link::Sqlite(link) => version!(link, SQLITE_VERSION, Sqlite),
+            Link::MySql(link) => version!(link, MySql),
+            Link::Sqlite(link) => version!(link, Sqlite),
         };
         match found {
-            Some(version) if version.parse() == Ok(TABLE_VERSION) => Ok(()),
+            Some(version) if version.parse() == Ok(known) => Ok(()),
             found => Err(DatabaseError::Version {
                 url: self.url.to_string(),
-                found: found.map_or_else(|| "none".to_owned(), |version| shown(&version)),
+                table: table.to_string(),
+                found: found.as_deref().map(shown),
+                known,
+                mend: self.schema.mend_version(table, known, found.is_some()),
             }),
+        }
+    }
+
+    /// Whether the rows have numbers of their own. A table may go without, but not without a column that the configuration names.
+    async fn has_id(&self, link: &mut Link) -> Result<bool, DatabaseError> {
+        let names = &self.schema.address;
+        let probe = sqlx::raw_sql(names.probe_id());
+        let probed = match link {
+            Link::MySql(link) => self.run(link.execute(probe)).await.map(drop),
+            Link::Sqlite(link) => self.run(link.execute(probe)).await.map(drop),
+        };
+        match probed {
+            Ok(()) => Ok(true),
+            Err(DatabaseError::NoColumn { .. }) if names.id == AddressNames::default().id => {
+                Ok(false)
+            }
+            Err(error) => Err(error),
         }
     }
 
@@ -191,7 +220,7 @@ impl Database {
             Some(next) => next,
             None => match timeout(STALL, rows.next()).await {
                 Ok(next) => next,
-                Err(_elapsed) => return Err(self.stalled()),
+                Err(_elapsed) => return Err(self.stalled(STALL)),
             },
         };
         next.transpose().map_err(|error| self.failed(&error))
@@ -202,42 +231,61 @@ impl Database {
         &self,
         statement: impl Future<Output = Result<T, sqlx::Error>>,
     ) -> Result<T, DatabaseError> {
-        match timeout(STALL, statement).await {
+        self.run_within(STALL, statement).await
+    }
+
+    pub(super) async fn run_within<T>(
+        &self,
+        time: Duration,
+        statement: impl Future<Output = Result<T, sqlx::Error>>,
+    ) -> Result<T, DatabaseError> {
+        match timeout(time, statement).await {
             Ok(done) => done.map_err(|error| self.failed(&error)),
-            Err(_elapsed) => Err(self.stalled()),
+            Err(_elapsed) => Err(self.stalled(time)),
         }
     }
 
-    fn stalled(&self) -> DatabaseError {
+    fn stalled(&self, time: Duration) -> DatabaseError {
         DatabaseError::Failed {
             url: self.url.to_string(),
-            cause: format!("no answer in {} s", STALL.as_secs()),
+            cause: format!("no answer in {} s", time.as_secs()),
         }
     }
 }
 
 impl Loading {
-    fn take(&mut self, row: TextRow<'_>) {
+    fn take(&mut self, row: TextRow<'_>, names: &AddressNames) {
         row.columns.hash(&mut self.hasher);
-        let pushed = row.read().and_then(|row| self.builder.push(row));
-        match pushed {
+        match row.read().and_then(|row| self.builder.push(row)) {
             Ok(None) => {}
-            Ok(Some(warning)) => {
-                self.loaded.warned += 1;
-                if self.loaded.warnings.len() < MOST_NAMED {
-                    self.loaded.warnings.push(warning);
-                }
-            }
-            Err(error) => {
-                self.loaded.skipped += 1;
-                if self.loaded.errors.len() < MOST_NAMED {
-                    self.loaded.errors.push(error);
-                }
-            }
+            Ok(Some(warning)) => self.warn(RowWarning {
+                place: names.place(warning.id, warning.column),
+                ..warning
+            }),
+            Err(error) => self.skip(RowError {
+                place: names.place(error.id, error.column),
+                ..error
+            }),
         }
     }
 
-    fn finish(self) -> Loaded {
+    /// Notes a row that is in, with a warning.
+    pub(super) fn warn(&mut self, warning: RowWarning) {
+        self.loaded.warned += 1;
+        if self.loaded.warnings.len() < MOST_NAMED {
+            self.loaded.warnings.push(warning);
+        }
+    }
+
+    /// Notes a row that is left out.
+    pub(super) fn skip(&mut self, error: RowError) {
+        self.loaded.skipped += 1;
+        if self.loaded.errors.len() < MOST_NAMED {
+            self.loaded.errors.push(error);
+        }
+    }
+
+    pub(super) fn finish(self) -> Loaded {
         Loaded {
             table: self.builder.build(),
             digest: self.hasher.finish(),
@@ -262,7 +310,7 @@ impl<'r> TextRow<'r> {
         }
     }
 
-    fn read(self) -> Result<Row<'r>, RowError> {
+    pub(super) fn read(self) -> Result<Row<'r>, RowError> {
         let [id, group, ip_addr, mask, port, tag] = self.columns;
         let id = match id {
             Column::Text(id) => id.parse().unwrap_or(self.number),
@@ -287,6 +335,7 @@ impl<'r> Column<'r> {
         let text = self.text(id, column)?;
         text.parse().map_err(|_| RowError {
             id,
+            place: None,
             column,
             value: shown(text),
             fault: "is not a whole number".to_owned(),
@@ -306,6 +355,7 @@ impl<'r> Column<'r> {
         };
         Err(RowError {
             id,
+            place: None,
             column,
             value: value.to_owned(),
             fault: fault.to_owned(),

@@ -1,28 +1,43 @@
-//! Where operators keep the rows: MySQL, MariaDB or SQLite, with Kamailio's tables as they are.
+//! Where operators keep the rows: MySQL, MariaDB or SQLite, with Kamailio's tables as they are, or a file in place of the table.
 //!
 //! Every column is asked for as text and read here. So a changed schema (a text column for the mask, a NULL) gives an error that
 //! names row and column instead of a silent 0, and numbers are never cut to the driver's types.
 
+mod address_file;
 mod error;
 mod explain;
+mod import;
 mod load;
+mod migrate;
+mod schema;
+mod statements;
 mod url;
 mod watch;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::mysql::MySqlConnection;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
-use sqlx::{ConnectOptions, Connection, Executor};
+use sqlx::{ConnectOptions, Connection};
 use tokio::time::timeout;
 
+pub(crate) use address_file::entries;
 pub use error::{AddError, DatabaseError};
+pub use import::Imported;
 pub use load::Loaded;
+pub use migrate::{MigrationAction, MigrationStep};
+pub use schema::{AddressNames, Name, NameError, Schema, TrustedNames};
 pub use url::{DatabaseUrl, MySqlUrl, UrlError};
+pub use watch::ChangeSource;
 pub(crate) use watch::{Look, Watcher};
 
-use crate::row::{Row, RowWarning};
+use address_file::AddressFile;
+use error::ADDRESS_VERSION;
+use statements::Engine;
+
+use crate::row::{Finding, Row, RowError, RowWarning};
 
 /// How long a connection may take.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -33,18 +48,19 @@ const BUSY: Duration = Duration::from_secs(5);
 /// How many rows SQLite may read ahead of us.
 const ROWS_AHEAD: usize = 1024;
 
-const MYSQL_TABLES: &str = include_str!("../../../../migrations/mysql/0001_address.sql");
-const SQLITE_TABLES: &str = include_str!("../../../../migrations/sqlite/0001_address.sql");
-
 /// The width of the columns `ip_addr` and `tag` in characters.
 const IP_ADDR_WIDTH: usize = 50;
 const TAG_WIDTH: usize = 64;
 
-/// A database with the table `address`. Holds no connection: each operation opens its own, so that a database that was away or
-/// a file that was replaced needs no care.
+/// A database with the tables of Kamailio's `permissions`. Holds no connection: each operation opens its own, so that a database
+/// that was away or a file that was replaced needs no care.
+///
+/// The rows about addresses may come from a file in place of the table; see [`with_address_file`](Self::with_address_file).
 #[derive(Clone, Debug)]
 pub struct Database {
     url: DatabaseUrl,
+    schema: Arc<Schema>,
+    address_file: Option<AddressFile>,
 }
 
 /// A row to be added.
@@ -95,14 +111,55 @@ pub(crate) enum Link {
 }
 
 impl Database {
-    /// The database at this place. Nothing is opened yet.
+    /// The database at this place, with Kamailio's names of tables and columns. Nothing is opened yet.
     pub fn new(url: DatabaseUrl) -> Self {
-        Self { url }
+        Self {
+            url,
+            schema: Arc::default(),
+            address_file: None,
+        }
+    }
+
+    /// The same with other names of tables and columns.
+    #[must_use]
+    pub fn with_schema(mut self, schema: Schema) -> Self {
+        self.schema = Arc::new(schema);
+        self
+    }
+
+    /// The same with a file in place of the table of addresses, in the format of Kamailio's parameter `address_file`: a line is
+    /// group, address and, if need be, mask, port and tag, with blanks between; `#` starts a comment. The database is not asked
+    /// for addresses then.
+    ///
+    /// A line that can't be used is left out and named. A file that has lines but not one that can be used is an error, and so
+    /// leaves the table that serves as it is. Kamailio refuses a file for one bad line, and takes group 0, which is refused here.
+    #[must_use]
+    pub fn with_address_file(mut self, file: impl Into<PathBuf>) -> Self {
+        self.address_file = Some(AddressFile::new(file.into()));
+        self
     }
 
     /// Its URL.
     pub fn url(&self) -> &DatabaseUrl {
         &self.url
+    }
+
+    /// The names of its tables and columns.
+    pub fn schema(&self) -> &Schema {
+        &self.schema
+    }
+
+    /// The file in place of the table of addresses.
+    pub fn address_file(&self) -> Option<&Path> {
+        self.address_file.as_ref().map(AddressFile::path)
+    }
+
+    /// Where the rows about addresses come from, in words.
+    pub fn address_source(&self) -> String {
+        match &self.address_file {
+            Some(file) => file.to_string(),
+            None => self.url.to_string(),
+        }
     }
 
     /// Opens a connection, looks for the table and its version, and closes it again. A file of SQLite that is not there is made,
@@ -111,25 +168,11 @@ impl Database {
     /// # Errors
     /// When the database cannot be reached or the table is not the one that is expected.
     pub async fn check(&self) -> Result<(), DatabaseError> {
-        let mut link = self.open(Absent::Make).await?;
-        self.check_version(&mut link).await?;
-        link.close().await;
-        Ok(())
-    }
-
-    /// Makes Kamailio's tables `version` and `address` where they are absent.
-    ///
-    /// # Errors
-    /// When the database cannot be reached or forbids it.
-    pub async fn create_tables(&self) -> Result<(), DatabaseError> {
-        let mut link = self.open(Absent::Make).await?;
-        match &mut link {
-            Link::MySql(link) => self
-                .run(link.execute(sqlx::raw_sql(MYSQL_TABLES)))
-                .await
-                .map(drop)?,
-            Link::Sqlite(link) => self.run(make_tables(link)).await?,
+        if let Some(file) = &self.address_file {
+            return file.load().map(drop);
         }
+        let mut link = self.open(Absent::Make).await?;
+        self.check_address_version(&mut link).await?;
         link.close().await;
         Ok(())
     }
@@ -137,28 +180,14 @@ impl Database {
     /// Adds a row (Kamailio: `kamctl address add`), unless a load would skip it.
     ///
     /// # Errors
-    /// When the row cannot be used, or the database fails.
+    /// When the row cannot be used, the rows are in a file, or the database fails.
     pub async fn add(&self, row: &NewRow) -> Result<Option<RowWarning>, AddError> {
+        self.must_be_a_table()?;
         let warning = row.check()?;
         let mut link = self.open(Absent::Make).await?;
-        self.check_version(&mut link).await?;
-        const INSERT: &str =
-            "INSERT INTO address (grp, ip_addr, mask, port, tag) VALUES (?, ?, ?, ?, ?)";
-        macro_rules! insert {
-            ($link:expr) => {
-                sqlx::query(INSERT)
-                    .bind(row.group)
-                    .bind(&row.ip_addr)
-                    .bind(row.mask)
-                    .bind(row.port)
-                    .bind(&row.tag)
-                    .execute($link)
-            };
-        }
-        match &mut link {
-            Link::MySql(link) => self.run(insert!(link)).await.map(drop)?,
-            Link::Sqlite(link) => self.run(insert!(link)).await.map(drop)?,
-        }
+        self.check_address_version(&mut link).await?;
+        self.be_strict(&mut link).await?;
+        self.insert(&mut link, std::slice::from_ref(row)).await?;
         link.close().await;
         Ok(warning)
     }
@@ -167,13 +196,16 @@ impl Database {
     /// of rows removed.
     ///
     /// # Errors
-    /// When the database fails.
+    /// When the rows are in a file, or the database fails.
     pub async fn remove(&self, group: i64, ip_addr: &str) -> Result<u64, DatabaseError> {
+        self.must_be_a_table()?;
         let mut link = self.open(Absent::Refuse).await?;
-        const DELETE: &str = "DELETE FROM address WHERE grp = ? AND ip_addr = ?";
         macro_rules! delete {
             ($link:expr) => {
-                sqlx::query(DELETE).bind(group).bind(ip_addr).execute($link)
+                sqlx::query(self.schema.address.delete())
+                    .bind(group)
+                    .bind(ip_addr)
+                    .execute($link)
             };
         }
         let removed = match &mut link {
@@ -200,8 +232,38 @@ impl Database {
     /// # Errors
     /// When the database fails; some rows may have been passed on then.
     pub async fn each_row(&self, mut each: impl FnMut(StoredRow)) -> Result<(), DatabaseError> {
-        self.each_text_row(Absent::Refuse, |row| each(row.to_stored()))
-            .await
+        match &self.address_file {
+            Some(file) => file.each_stored(each),
+            None => {
+                self.each_text_row(Absent::Refuse, |row| each(row.to_stored()))
+                    .await
+            }
+        }
+    }
+
+    /// Passes all rows on as they arrive, each as it can be added to a table elsewhere; a row that a load would skip comes as its
+    /// error.
+    ///
+    /// # Errors
+    /// When the database fails; some rows may have been passed on then.
+    pub async fn each_new_row(
+        &self,
+        mut each: impl FnMut(Result<NewRow, RowError>),
+    ) -> Result<(), DatabaseError> {
+        if let Some(file) = &self.address_file {
+            return file.each_new_row(each);
+        }
+        let names = &self.schema.address;
+        self.each_text_row(Absent::Refuse, |row| {
+            let read = row
+                .read()
+                .and_then(|row| row.validate().map(|_| row.into()));
+            each(read.map_err(|error| RowError {
+                place: names.place(error.id, error.column),
+                ..error
+            }));
+        })
+        .await
     }
 
     /// Number of rows, good and bad.
@@ -209,11 +271,16 @@ impl Database {
     /// # Errors
     /// When the database fails.
     pub async fn count(&self) -> Result<u64, DatabaseError> {
+        if self.address_file.is_some() {
+            let mut count = 0;
+            self.each_row(|_| count += 1).await?;
+            return Ok(count);
+        }
         let mut link = self.open(Absent::Refuse).await?;
-        const COUNT: &str = "SELECT COUNT(*) FROM address";
+        let count = self.schema.address.count();
         let count: i64 = match &mut link {
-            Link::MySql(link) => self.run(sqlx::query_scalar(COUNT).fetch_one(link)).await?,
-            Link::Sqlite(link) => self.run(sqlx::query_scalar(COUNT).fetch_one(link)).await?,
+            Link::MySql(link) => self.run(sqlx::query_scalar(count).fetch_one(link)).await?,
+            Link::Sqlite(link) => self.run(sqlx::query_scalar(count).fetch_one(link)).await?,
         };
         link.close().await;
         Ok(count.unsigned_abs())
@@ -233,7 +300,8 @@ impl Database {
                     let url = self.url.to_string();
                     return Err(DatabaseError::NoFile { url });
                 }
-                let opened = timeout(CONNECT + BUSY, open_sqlite(path, is_there)).await;
+                let opened = self.open_sqlite(path, is_there);
+                let opened = timeout(CONNECT + BUSY, opened).await;
                 opened.map(|opened| opened.map(Link::Sqlite))
             }
         };
@@ -244,14 +312,50 @@ impl Database {
         }
     }
 
+    /// Opens the file; makes it with its tables when it is not there.
+    async fn open_sqlite(
+        &self,
+        path: &Path,
+        is_there: bool,
+    ) -> Result<SqliteConnection, sqlx::Error> {
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .busy_timeout(BUSY)
+            .row_buffer_size(ROWS_AHEAD)
+            .create_if_missing(!is_there)
+            .disable_statement_logging();
+        let mut link = SqliteConnection::connect_with(&options).await?;
+        if !is_there {
+            migrate::run_sqlite(&mut link, &migrate::all(&self.schema, Engine::Sqlite)).await?;
+        }
+        Ok(link)
+    }
+
+    async fn check_address_version(&self, link: &mut Link) -> Result<(), DatabaseError> {
+        let table = &self.schema.address.table;
+        self.check_version(link, table, ADDRESS_VERSION).await
+    }
+
+    fn must_be_a_table(&self) -> Result<(), DatabaseError> {
+        match &self.address_file {
+            Some(file) => Err(DatabaseError::IsFile {
+                file: file.to_string(),
+            }),
+            None => Ok(()),
+        }
+    }
+
     pub(crate) fn failed(&self, error: &sqlx::Error) -> DatabaseError {
-        explain::failed(&self.url, error)
+        explain::failed(&self.url, &self.schema, error)
     }
 }
 
 impl NewRow {
-    /// Whether a load would use the row, and what it would warn of.
-    fn check(&self) -> Result<Option<RowWarning>, AddError> {
+    /// Whether a load would use the row and the table can hold it, and what a load would warn of.
+    ///
+    /// # Errors
+    /// Names the column, without a place.
+    pub fn check(&self) -> Result<Option<RowWarning>, RowError> {
         let row = Row {
             id: 0,
             group: self.group,
@@ -268,6 +372,18 @@ impl NewRow {
     }
 }
 
+impl From<Row<'_>> for NewRow {
+    fn from(row: Row<'_>) -> Self {
+        Self {
+            group: row.group,
+            ip_addr: row.ip_addr.to_owned(),
+            mask: row.mask,
+            port: row.port,
+            tag: row.tag.map(str::to_owned),
+        }
+    }
+}
+
 impl Link {
     pub(crate) async fn close(self) {
         // The server notices either way; this is only politer.
@@ -278,38 +394,13 @@ impl Link {
     }
 }
 
-fn fits(column: &'static str, text: &str, most: usize) -> Result<(), AddError> {
+fn fits(column: &'static str, text: &str, most: usize) -> Result<(), RowError> {
     let length = text.chars().count();
     if length > most {
-        return Err(AddError::TooLong {
-            column,
-            length,
-            most,
-        });
+        let fault = format!("has {length} characters");
+        let mend = format!("keep to {most}: the column holds no more");
+        return Err(Finding::text(column, text, &fault, &mend).error(0));
     }
-    Ok(())
-}
-
-/// Opens the file; makes it with its tables when it is not there.
-async fn open_sqlite(path: &Path, is_there: bool) -> Result<SqliteConnection, sqlx::Error> {
-    let options = SqliteConnectOptions::new()
-        .filename(path)
-        .busy_timeout(BUSY)
-        .row_buffer_size(ROWS_AHEAD)
-        .create_if_missing(!is_there)
-        .disable_statement_logging();
-    let mut link = SqliteConnection::connect_with(&options).await?;
-    if !is_there {
-        make_tables(&mut link).await?;
-    }
-    Ok(link)
-}
-
-/// All or none, so that a host that dies meanwhile leaves no half of a database, and two that start at once do not meet.
-async fn make_tables(link: &mut SqliteConnection) -> Result<(), sqlx::Error> {
-    link.execute(sqlx::raw_sql("BEGIN IMMEDIATE")).await?;
-    link.execute(sqlx::raw_sql(SQLITE_TABLES)).await?;
-    link.execute(sqlx::raw_sql("COMMIT")).await?;
     Ok(())
 }
 

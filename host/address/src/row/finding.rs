@@ -6,8 +6,10 @@ use std::fmt;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RowError {
     /// Column `id` of the row; the number of the row in the order of loading when the table has no such column; 0 for a
-    /// row that is not stored yet.
+    /// row that is not stored yet; the number of the line in a file.
     pub id: i64,
+    /// Where the row stands when the number alone does not say so: file and line, or the column's other name.
+    pub place: Option<String>,
     /// The column at fault.
     pub column: &'static str,
     /// What the column holds, as printable text of bounded length.
@@ -23,6 +25,8 @@ pub struct RowError {
 pub struct RowWarning {
     /// Column `id` of the row, as in [`RowError::id`].
     pub id: i64,
+    /// Where the row stands, as in [`RowError::place`].
+    pub place: Option<String>,
     /// The column in question.
     pub column: &'static str,
     /// What the column holds, as printable text of bounded length.
@@ -64,6 +68,7 @@ impl Finding {
     pub(crate) fn error(self, id: i64) -> RowError {
         RowError {
             id,
+            place: None,
             column: self.column,
             value: self.value,
             fault: self.fault,
@@ -74,6 +79,7 @@ impl Finding {
     pub(crate) fn warning(self, id: i64) -> RowWarning {
         RowWarning {
             id,
+            place: None,
             column: self.column,
             value: self.value,
             fault: self.fault,
@@ -82,12 +88,14 @@ impl Finding {
     }
 }
 
-/// `row 17: ip_addr "10.0.0.0/24" is a network …; write …`, without the row's number when it is not stored yet.
+/// `row 17: ip_addr "10.0.0.0/24" is a network …; write …`, without the row's number when it is not stored yet; the place in place of
+/// the number where there is one.
 impl fmt::Display for RowError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         line(
             f,
             self.id,
+            self.place.as_deref(),
             [self.column, &self.value, &self.fault, &self.mend],
         )
     }
@@ -100,6 +108,7 @@ impl fmt::Display for RowWarning {
         line(
             f,
             self.id,
+            self.place.as_deref(),
             [self.column, &self.value, &self.fault, &self.mend],
         )
     }
@@ -108,10 +117,13 @@ impl fmt::Display for RowWarning {
 fn line(
     f: &mut fmt::Formatter<'_>,
     id: i64,
+    place: Option<&str>,
     [column, value, fault, mend]: [&str; 4],
 ) -> fmt::Result {
-    if id != 0 {
-        write!(f, "row {id}: ")?;
+    match place {
+        Some(place) => write!(f, "{place}: ")?,
+        None if id != 0 => write!(f, "row {id}: ")?,
+        None => {}
     }
     write!(f, "{column} {value} {fault}; {mend}")
 }

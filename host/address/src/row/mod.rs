@@ -5,8 +5,7 @@ mod ip_text;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use finding::Finding;
-pub(crate) use finding::shown;
+pub(crate) use finding::{Finding, shown};
 pub use finding::{RowError, RowWarning};
 use ip_text::IpText;
 

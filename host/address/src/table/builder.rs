@@ -55,6 +55,7 @@ impl TableBuilder {
             Some(()) => Ok(warning),
             None => Err(RowError {
                 id: row.id,
+                place: None,
                 column: "id",
                 value: row.id.to_string(),
                 fault: "is one row too many for a table in memory".to_owned(),

@@ -60,7 +60,7 @@ pub(super) struct Row {
 impl Command {
     pub(super) fn run(self, config: &Config) -> anyhow::Result<ExitCode> {
         let out = &mut std::io::stdout().lock();
-        let database = Database::new(config.database.url.clone());
+        let database = config.database.database();
         match self {
             Self::Add(row) => add(&database, row, out)?,
             Self::Show => show(&database, out)?,
@@ -81,18 +81,21 @@ pub(super) enum Finding {
 
 /// Reads the whole table and tells of every row that can't be used or is odd.
 pub(super) fn check(config: &Config) -> anyhow::Result<Vec<Finding>> {
-    let database = Database::new(config.database.url.clone());
-    let url = database.url();
-    if is_absent(url) {
+    let database = config.database.database();
+    let source = database.address_source();
+    if is_absent(&database) {
         return Ok(vec![Finding::Odd(format!(
-            "{url} is not there yet: `serve` creates it"
+            "{source} is not there yet: `serve` creates it"
         ))]);
     }
     let loaded = match block_on(database.load())? {
         Ok(loaded) => loaded,
         Err(error) => return Ok(vec![Finding::Wrong(error.to_string())]),
     };
-    let mut findings = vec![Finding::Good(format!("{url}: {}", counts(&loaded.table)))];
+    let mut findings = vec![Finding::Good(format!(
+        "{source}: {}",
+        counts(&loaded.table)
+    ))];
     findings.extend(
         loaded
             .errors
@@ -117,7 +120,7 @@ pub(super) fn check(config: &Config) -> anyhow::Result<Vec<Finding>> {
 
 fn add(database: &Database, row: Row, out: &mut impl Write) -> anyhow::Result<()> {
     let url = database.url();
-    let is_new = is_absent(url);
+    let is_new = is_absent(database);
     let bare = row.ip.trim_start_matches('[').trim_end_matches(']');
     let is_v6 = matches!(bare.parse(), Ok(IpAddr::V6(_)));
     let new = NewRow {
@@ -156,7 +159,7 @@ fn add(database: &Database, row: Row, out: &mut impl Write) -> anyhow::Result<()
 }
 
 fn show(database: &Database, out: &mut impl Write) -> anyhow::Result<()> {
-    must_be_there(database.url())?;
+    must_be_there(database)?;
     let rows = block_on(database.rows())??;
     let mut table = Table::new(["id", "group", "address", "mask", "port", "tag"]);
     for row in rows {
@@ -174,7 +177,7 @@ fn show(database: &Database, out: &mut impl Write) -> anyhow::Result<()> {
         );
     }
     if table.is_empty() {
-        writeln!(out, "{} has no rows", database.url())?;
+        writeln!(out, "{} has no rows", database.address_source())?;
         return Ok(());
     }
     table.write(out)?;
@@ -189,7 +192,7 @@ fn show(database: &Database, out: &mut impl Write) -> anyhow::Result<()> {
 }
 
 fn remove(database: &Database, group: i64, ip: &str, out: &mut impl Write) -> anyhow::Result<()> {
-    must_be_there(database.url())?;
+    must_be_there(database)?;
     match block_on(database.remove(group, ip))?? {
         0 => bail!(
             "no row of {} has group {group} and address {ip}; `portcullis address show` shows them",
@@ -334,14 +337,18 @@ fn cell(value: &Value) -> String {
 }
 
 /// A file of SQLite that is not there: opening it would make it.
-fn is_absent(url: &DatabaseUrl) -> bool {
-    matches!(url, DatabaseUrl::Sqlite(path) if !path.exists())
+fn is_absent(database: &Database) -> bool {
+    let DatabaseUrl::Sqlite(path) = database.url() else {
+        return false;
+    };
+    database.address_file().is_none() && !path.exists()
 }
 
-fn must_be_there(url: &DatabaseUrl) -> anyhow::Result<()> {
-    if is_absent(url) {
+fn must_be_there(database: &Database) -> anyhow::Result<()> {
+    if is_absent(database) {
         bail!(
-            "{url} is not there: `portcullis address add` creates it, or name another one as `url` in [database]"
+            "{} is not there: `portcullis address add` creates it, or name another one as `url` in [database]",
+            database.url()
         );
     }
     Ok(())

@@ -1,5 +1,6 @@
 //! The configuration: one TOML file, every key with a default. `defaults.toml` beside this file shows them all.
 
+mod database;
 mod listen;
 mod next_hop;
 mod problem;
@@ -9,11 +10,10 @@ mod value;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use portcullis_address::DatabaseUrl;
 use portcullis_sip::Transport;
 
+pub use database::DatabaseConfig;
 pub use listen::{Listen, SIP_PORT};
 pub use next_hop::{Domain, Host, Hosts, NextHop};
 pub use problem::{ConfigError, Problem};
@@ -55,17 +55,6 @@ pub enum Spread {
     Flow,
     /// Each to any.
     Datagram,
-}
-
-/// Where the address table comes from.
-#[derive(Clone, Debug, PartialEq)]
-pub struct DatabaseConfig {
-    /// `mysql://…` or `sqlite:…`
-    pub url: DatabaseUrl,
-    /// True if a host without a reachable database shall not start.
-    pub required: bool,
-    /// How often to look for changes of the table.
-    pub poll: Duration,
 }
 
 /// The policy, what it may use, and what happens without it.
@@ -207,11 +196,7 @@ impl Default for Config {
             workers: None,
             spread: Spread::Flow,
             listen: vec![listen(Transport::Udp), listen(Transport::Tcp)],
-            database: DatabaseConfig {
-                url: DatabaseUrl::Sqlite("portcullis.db".into()),
-                required: true,
-                poll: Duration::from_secs(1),
-            },
+            database: DatabaseConfig::default(),
             policy: PolicyConfig {
                 file: None,
                 default: DefaultVerdict::Reject(Answer::new(403)),

@@ -4,14 +4,12 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use portcullis_address::DatabaseUrl;
-
 use super::problem::{Bad, Problem};
 use super::section::{Document, Section, Value};
 use super::value::{duration, size};
 use super::{
-    Answer, Config, ControlConfig, DatabaseConfig, DefaultVerdict, Domain, Listen, LogConfig,
-    LogFormat, NextHop, PolicyConfig, RelayConfig, SipConfig, Spread,
+    Answer, Config, ControlConfig, DefaultVerdict, Domain, Listen, LogConfig, LogFormat, NextHop,
+    PolicyConfig, RelayConfig, SipConfig, Spread, database,
 };
 
 const KIB: u64 = 1 << 10;
@@ -31,7 +29,7 @@ fn root(mut root: Section<'_>) -> Config {
         workers: root.value("workers", defaults.workers, workers),
         spread: root.value("spread", defaults.spread, spread),
         listen: listen(&mut root, defaults.listen),
-        database: database(root.section("database"), defaults.database),
+        database: database::read(root.section("database"), defaults.database),
         policy: policy(root.section("policy"), defaults.policy),
         relay: relay(root.section("relay"), defaults.relay),
         control: control(root.section("control"), defaults.control),
@@ -85,21 +83,6 @@ fn listen(root: &mut Section<'_>, default: Vec<Listen>) -> Vec<Listen> {
         let mend = "name at least one address, for example [\"udp:127.0.0.1:5060\"]";
         root.reject("listen", Bad::new("a host that listens nowhere", mend));
     }
-    read
-}
-
-fn database(mut section: Section<'_>, default: DatabaseConfig) -> DatabaseConfig {
-    let read = DatabaseConfig {
-        url: section.value("url", default.url, |value| {
-            let known = value.text()?.parse::<DatabaseUrl>();
-            known.map_err(|error| Bad::new(error.to_string(), "").hidden())
-        }),
-        required: section.value("required", default.required, |v| v.boolean()),
-        poll: section.value("poll", default.poll, |v| {
-            duration(v, Duration::from_millis(100), Duration::from_secs(3600))
-        }),
-    };
-    section.finish();
     read
 }
 

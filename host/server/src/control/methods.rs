@@ -1,5 +1,7 @@
 //! The methods of the control port: those of Kamailio that its operators and tools call, and our own.
 
+use std::path::Path;
+
 use portcullis_address::{DatabaseState, Snapshot};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -134,7 +136,10 @@ impl Control {
     fn address_status(&self) -> Value {
         let status = self.shared.addresses.status();
         let mut answer = table_status(&self.shared.addresses.current());
-        answer["database"] = self.shared.addresses.database().url().to_string().into();
+        let database = self.shared.addresses.database();
+        answer["database"] = database.url().to_string().into();
+        answer["address_file"] = database.address_file().map(Path::to_string_lossy).into();
+        answer["changes_seen_by"] = status.changes_seen_by.map(|by| by.to_string()).into();
         answer["loads"] = status.loads.into();
         answer["failed_loads"] = status.failures.into();
         answer["error"] = status.last_error.map(|error| error.to_string()).into();

@@ -3,7 +3,7 @@ use std::time::SystemTime;
 use arc_swap::ArcSwap;
 use axum::body::{Body, to_bytes};
 use axum::http::Request;
-use portcullis_address::{AddressBook, BookOptions, Database, DatabaseUrl, NewRow};
+use portcullis_address::{AddressBook, DatabaseUrl, NewRow};
 use portcullis_sip::{Local, Proxy, ProxyConfig, Routes, Transport};
 use serde_json::json;
 use tempfile::TempDir;
@@ -39,10 +39,8 @@ fn control(folder: &TempDir) -> Arc<Control> {
         record_route: true,
         server_header: None,
     });
-    let database = Database::new(config.database.url.clone());
-    let options = BookOptions {
-        poll: config.database.poll,
-    };
+    let database = config.database.database();
+    let options = config.database.book_options();
     let shared = Shared {
         config,
         listen: vec![bound],

@@ -270,8 +270,7 @@ async fn address_book(url: DatabaseUrl, rows: &[(i64, String)]) -> AddressBook {
         };
         database.add(&row).await.unwrap();
     }
-    let poll = Duration::from_secs(1);
-    let book = AddressBook::new(database, BookOptions { poll });
+    let book = AddressBook::new(database, BookOptions::default());
     book.reload().await.unwrap();
     book
 }

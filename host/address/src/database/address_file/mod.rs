@@ -1,0 +1,106 @@
+//! A file in place of the table of addresses.
+
+mod entry;
+
+use std::fmt;
+use std::hash::Hash;
+use std::path::{Path, PathBuf};
+
+pub(crate) use entry::entries;
+
+use super::load::{Loaded, Loading};
+use super::{DatabaseError, NewRow, StoredRow};
+use crate::row::{RowError, RowWarning};
+
+/// A file in the format of Kamailio's parameter `address_file`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct AddressFile {
+    path: PathBuf,
+}
+
+impl AddressFile {
+    pub(super) fn new(path: PathBuf) -> Self {
+        Self { path }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Reads the file and makes a table of its lines.
+    pub(super) fn load(&self) -> Result<Loaded, DatabaseError> {
+        let bytes = self.read()?;
+        let file = self.to_string();
+        let mut loading = Loading::default();
+        bytes.hash(&mut loading.hasher);
+        let mut first = None;
+        for entry in entries(&bytes, &file) {
+            let pushed = entry.row.clone().and_then(|row| {
+                let pushed = loading.builder.push(row);
+                pushed.map_err(|error| entry.locate(error))
+            });
+            let warning = match pushed {
+                Ok(warning) => warning.or_else(|| entry.warning.clone()),
+                Err(error) => {
+                    first.get_or_insert_with(|| error.clone());
+                    loading.skip(error);
+                    continue;
+                }
+            };
+            if let Some(warning) = warning {
+                let place = Some(entry.place(warning.column));
+                loading.warn(RowWarning { place, ..warning });
+            }
+        }
+        match first {
+            Some(first) if loading.builder.is_empty() => Err(DatabaseError::NoUsableLine {
+                file,
+                first: Box::new(first),
+            }),
+            _ => Ok(loading.finish()),
+        }
+    }
+
+    /// Passes all entries on, each with the number of its line for an id.
+    pub(super) fn each_stored(&self, mut each: impl FnMut(StoredRow)) -> Result<(), DatabaseError> {
+        let bytes = self.read()?;
+        for entry in entries(&bytes, "") {
+            each(entry.stored());
+        }
+        Ok(())
+    }
+
+    /// Passes all entries on, those that can't be used as their errors.
+    pub(super) fn each_new_row(
+        &self,
+        mut each: impl FnMut(Result<NewRow, RowError>),
+    ) -> Result<(), DatabaseError> {
+        let bytes = self.read()?;
+        let file = self.to_string();
+        for entry in entries(&bytes, &file) {
+            each(entry.row.clone().and_then(|row| {
+                let valid = row.validate();
+                valid
+                    .map(|_| row.into())
+                    .map_err(|error| entry.locate(error))
+            }));
+        }
+        Ok(())
+    }
+
+    fn read(&self) -> Result<Vec<u8>, DatabaseError> {
+        std::fs::read(&self.path).map_err(|error| DatabaseError::File {
+            file: self.to_string(),
+            cause: error.to_string(),
+        })
+    }
+}
+
+impl fmt::Display for AddressFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.path.display(), f)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,140 @@
+use super::*;
+use crate::database::{Database, DatabaseUrl};
+
+fn file(folder: &tempfile::TempDir, text: impl AsRef<[u8]>) -> Database {
+    let path = folder.path().join("address.list");
+    std::fs::write(&path, text).unwrap();
+    // A database that nobody may ask.
+    Database::new(DatabaseUrl::Sqlite("/nowhere/at/all.db".into())).with_address_file(path)
+}
+
+#[tokio::test]
+async fn lines_are_read_as_kamailio_reads_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = file(
+        &folder,
+        "# group address mask port tag\n\n  200\t192.168.1.0  24 5060 OfficeSubnet # ours\r\n\
+         250 10.8.203.139\n250 [2001:db8::1] 128 0 six#teen\n300 2001:db8:1:: 48\n4294967295 10.0.0.1 32 65535 last",
+    );
+    let loaded = database.load().await.unwrap();
+    assert_eq!(
+        (loaded.table.len(), loaded.skipped, loaded.warned),
+        (5, 0, 0)
+    );
+    let find = |ip: &str, group, port| {
+        let found = loaded.table.lookup(ip.parse().unwrap()).find(group, port);
+        found.map(|entry| entry.tag)
+    };
+    assert_eq!(find("192.168.1.77", 200, 5060), Some(Some("OfficeSubnet")));
+    assert_eq!(find("192.168.1.77", 200, 5061), None);
+    assert_eq!(find("10.8.203.139", 250, 9), Some(None));
+    assert_eq!(find("2001:db8::1", 250, 9), Some(Some("six")));
+    assert_eq!(find("2001:db8:1::7", 300, 9), Some(None));
+    assert_eq!(find("10.0.0.1", 4_294_967_295, 65_535), Some(Some("last")));
+    let rows = database.rows().await.unwrap();
+    let ids: Vec<_> = rows.iter().map(|row| row.id.as_deref().unwrap()).collect();
+    assert_eq!(ids, ["3", "4", "5", "6", "7"]);
+    assert_eq!(
+        (rows[1].mask.as_deref(), rows[1].tag.as_deref()),
+        (Some("0"), None)
+    );
+    assert_eq!(database.count().await.unwrap(), 5);
+}
+
+#[tokio::test]
+async fn every_bad_line_is_named_with_its_place_and_the_rest_serves() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = file(
+        &folder,
+        b"200 10.0.0.1\nabc 10.0.0.2\n0 10.0.0.3\n 200 10.0.0.0/24\n200 10.0.0.5 33\n200 10.0.0.6 32 sip\n200\n\
+          200 10.0.0.8 32 0 \xc3\x28\n200 10.0.0.9 32 0 Office Subnet\n200 10.0.0.10 32 70000\n",
+    );
+    let loaded = database.load().await.unwrap();
+    assert_eq!(
+        (loaded.table.len(), loaded.skipped, loaded.warned),
+        (2, 8, 1)
+    );
+    let path = folder.path().join("address.list");
+    let said: Vec<_> = loaded.errors.iter().map(ToString::to_string).collect();
+    let expected = [
+        "2:1: grp \"abc\" is not a whole number",
+        "3:1: grp 0 is not a group; use a group from 1",
+        "4:6: ip_addr \"10.0.0.0/24\" is a network in CIDR form, which Kamailio takes for a name; write ip_addr 10.0.0.0 and mask 24",
+        "5:14: mask 33 ",
+        "6:17: port \"sip\" is not a whole number",
+        "7:1: grp \"200\" has no address behind it",
+        "8:1: line \"200 10.0.0.8 32 0 \u{fffd}(\" is no text; write it in UTF-8",
+        "10:18: port 70000 is not a port",
+    ];
+    assert_eq!(said.len(), expected.len(), "{said:#?}");
+    for (said, expected) in said.iter().zip(expected) {
+        let expected = format!("{}:{expected}", path.display());
+        assert!(said.starts_with(&expected), "{said}\n{expected}");
+    }
+    let warning = loaded.warnings[0].to_string();
+    assert!(
+        warning.contains(":9:19: tag \"Subnet\" stands behind the tag"),
+        "{warning}"
+    );
+}
+
+#[tokio::test]
+async fn a_file_without_a_usable_line_is_an_error_and_one_without_lines_is_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let error = file(&folder, "0 10.0.0.1\n200 x y\n")
+        .load()
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(error, DatabaseError::NoUsableLine { .. }),
+        "{error}"
+    );
+    assert!(
+        error
+            .to_string()
+            .contains("address.list:1:1: grp 0 is not a group"),
+        "{error}"
+    );
+    for empty in ["", "\n\n", "# nobody\n"] {
+        assert!(file(&folder, empty).load().await.unwrap().table.is_empty());
+    }
+    std::fs::remove_file(folder.path().join("address.list")).unwrap();
+    let database = Database::new(DatabaseUrl::Sqlite("x.db".into()));
+    let error = database
+        .with_address_file(folder.path().join("address.list"))
+        .load()
+        .await
+        .unwrap_err();
+    assert!(
+        error.to_string().contains("`address-file` in [database]"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn a_file_is_edited_and_not_changed_by_commands() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = file(&folder, "200 10.0.0.1\n");
+    let row = NewRow {
+        group: 1,
+        ip_addr: "10.0.0.2".to_owned(),
+        mask: 32,
+        port: 0,
+        tag: None,
+    };
+    for error in [
+        database.add(&row).await.unwrap_err().to_string(),
+        database
+            .remove(200, "10.0.0.1")
+            .await
+            .unwrap_err()
+            .to_string(),
+        database.import(&[row], true).await.unwrap_err().to_string(),
+    ] {
+        assert!(
+            error.contains("address.list") && error.contains("edit the file"),
+            "{error}"
+        );
+    }
+    assert_eq!(database.rows().await.unwrap().len(), 1);
+}
