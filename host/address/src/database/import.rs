@@ -62,7 +62,7 @@ impl Database {
         // A connection that is dropped ends its transaction, and nothing has happened.
         let imported = imported.map_err(|error| match whole {
             Whole::Transaction => error,
-            Whole::Lock => self.half_done(&error),
+            Whole::Lock => self.half_done(error),
         })?;
         self.execute(&mut link, end).await?;
         link.close().await;
@@ -156,14 +156,15 @@ impl Database {
         })
     }
 
-    fn half_done(&self, error: &DatabaseError) -> DatabaseError {
-        DatabaseError::Failed {
-            url: self.url.to_string(),
-            cause: format!(
-                "{error}; the engine of table `{}` has no transactions, so a part of the rows may be in: import again with \
-                 --replace, or ALTER TABLE … ENGINE = InnoDB",
-                self.schema.address.table
-            ),
-        }
+    fn half_done(&self, error: DatabaseError) -> DatabaseError {
+        let DatabaseError::Failed { url, cause } = error else {
+            return error;
+        };
+        let table = &self.schema.address.table;
+        let cause = format!(
+            "{cause}; the engine of table `{table}` has no transactions, so a part of the rows may be in: import again with \
+             --replace, or ALTER TABLE {table} ENGINE = InnoDB"
+        );
+        DatabaseError::Failed { url, cause }
     }
 }

@@ -2,7 +2,10 @@
 //!
 //! `cargo test -p portcullis-address --test mariadb -- --ignored`: without MariaDB installed these tests fail.
 
+mod import;
+mod schema;
 mod server;
+mod watch;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -68,10 +71,12 @@ async fn the_tables_are_those_of_kamailio() {
         columns,
         "id int(10) unsigned NO - PRI; grp int(11) unsigned NO 1 ; ip_addr varchar(50) NO - ; mask int(11) NO 32 ; \
          port smallint(5) unsigned NO 0 ; tag varchar(64) YES NULL ; \
+         id int(10) unsigned NO - PRI; src_ip varchar(50) NO - MUL; proto varchar(4) NO - ; from_pattern varchar(64) YES NULL ; \
+         ruri_pattern varchar(64) YES NULL ; tag varchar(64) YES NULL ; priority int(11) NO 0 ; \
          id int(10) unsigned NO - PRI; table_name varchar(32) NO - UNI; table_version int(10) unsigned NO 0 "
     );
     let versions = "SELECT GROUP_CONCAT(CONCAT(table_name, ' ', table_version) ORDER BY table_name) FROM version";
-    assert_eq!(server.ask(versions).await, "address 6,version 1");
+    assert_eq!(server.ask(versions).await, "address 6,trusted 6,version 1");
     assert!(database.load().await.unwrap().table.is_empty());
 }
 

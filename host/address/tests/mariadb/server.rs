@@ -85,6 +85,8 @@ impl Server {
             .arg("--no-defaults")
             .arg("--user=root")
             .arg(format!("--datadir={}", self.data().display()))
+            // Servers that share a folder for temporary tables delete each other's.
+            .arg(format!("--tmpdir={}", self.folder.path().display()))
             .arg(format!("--socket={}", self.socket().display()))
             .arg(format!(
                 "--pid-file={}",
@@ -131,6 +133,11 @@ impl Server {
 
     /// The first column of the only row.
     pub(crate) async fn ask(&self, question: &str) -> String {
+        self.ask_at(question, 0).await
+    }
+
+    /// One column of the only row.
+    pub(crate) async fn ask_at(&self, question: &str, column: usize) -> String {
         let mut link = MySqlConnection::connect_with(&self.root())
             .await
             .expect("root may connect");
@@ -141,7 +148,7 @@ impl Server {
             .fetch_one(sqlx::raw_sql(AssertSqlSafe(question.to_owned())))
             .await;
         row.unwrap_or_else(|error| panic!("{question}: {error}"))
-            .get(0)
+            .get(column)
     }
 
     fn data(&self) -> PathBuf {

@@ -1,0 +1,167 @@
+//! Which changes are noticed, for each engine, and how.
+
+use std::sync::Arc;
+
+use portcullis_address::AddressBook;
+
+use super::server::Server;
+use super::{book, eventually, until, watch};
+
+#[tokio::test]
+#[ignore = "needs MariaDB"]
+async fn every_change_of_an_innodb_table_is_noticed() {
+    let seen = changes_are_noticed("InnoDB", true).await;
+    assert_eq!(seen, "UPDATE_TIME of the InnoDB table");
+}
+
+#[tokio::test]
+#[ignore = "needs MariaDB"]
+async fn every_change_of_an_innodb_table_without_numbers_is_noticed() {
+    let seen = changes_are_noticed("InnoDB", false).await;
+    assert_eq!(seen, "UPDATE_TIME of the InnoDB table");
+}
+
+#[tokio::test]
+#[ignore = "needs MariaDB"]
+async fn every_change_of_a_myisam_table_is_noticed() {
+    let seen = changes_are_noticed("MyISAM", true).await;
+    assert_eq!(seen, "UPDATE_TIME of the MyISAM table");
+}
+
+#[tokio::test]
+#[ignore = "needs MariaDB"]
+async fn every_change_of_an_aria_table_is_noticed() {
+    let seen = changes_are_noticed("Aria", true).await;
+    assert_eq!(
+        seen,
+        "reading it again (Aria tells of changes late or not at all)"
+    );
+}
+
+#[tokio::test]
+#[ignore = "needs MariaDB"]
+async fn every_change_of_a_partitioned_table_is_noticed() {
+    let seen = changes_are_noticed("InnoDB PARTITION BY HASH (id) PARTITIONS 4", true).await;
+    assert!(seen.starts_with("reading it again (the server"), "{seen}");
+}
+
+#[tokio::test]
+#[ignore = "needs MariaDB"]
+async fn a_table_that_rests_is_not_read_again() {
+    let (server, database) = Server::with_tables(&[]).await;
+    let book = book(database);
+    server
+        .sql("INSERT INTO address (grp, ip_addr) VALUES (1, '10.0.0.1')")
+        .await;
+    let watch = watch(&book);
+    until(&book, |snapshot| snapshot.counts.hosts == 1).await;
+    at_rest(&server).await;
+    let loads = book.status().loads;
+    at_rest_for(&server, 6).await;
+    // A look may have been under way.
+    assert!(book.status().loads <= loads + 1);
+    watch.abort();
+}
+
+/// After a start the server has forgotten when the table changed, and tells of the next change all the same.
+#[tokio::test]
+#[ignore = "needs MariaDB"]
+async fn a_server_that_was_started_again_tells_of_changes() {
+    let (mut server, database) = Server::with_tables(&[]).await;
+    server
+        .sql("INSERT INTO address (grp, ip_addr) VALUES (1, '10.0.0.1')")
+        .await;
+    server.kill();
+    server.up().await;
+    let updated = "SELECT IFNULL(CAST(UPDATE_TIME AS CHAR), 'none') FROM information_schema.TABLES \
+                   WHERE TABLE_SCHEMA = 'kamailio' AND TABLE_NAME = 'address'";
+    assert_eq!(server.ask(updated).await, "none");
+    let book = book(database);
+    book.reload().await.unwrap();
+    let watch = watch(&book);
+    let loads = book.status().loads;
+    server
+        .sql("UPDATE address SET grp = 7 WHERE ip_addr = '10.0.0.1'")
+        .await;
+    until(&book, |snapshot| super::knows(snapshot, "10.0.0.1", 7)).await;
+    assert!(book.status().loads > loads);
+    let seen = book.status().changes_seen_by.unwrap().to_string();
+    assert_eq!(seen, "UPDATE_TIME of the InnoDB table");
+    watch.abort();
+}
+
+/// Changes a table in every way there is, each time after it has come to rest; how the changes are noticed.
+async fn changes_are_noticed(engine: &str, numbered: bool) -> String {
+    let (server, database) = Server::with_tables(&[]).await;
+    let id = match numbered {
+        true => "id INT AUTO_INCREMENT PRIMARY KEY, ",
+        false => "",
+    };
+    server
+        .sql(&format!(
+            "DROP TABLE address; CREATE TABLE address ({id}grp INT, ip_addr VARCHAR(50), mask INT DEFAULT 32, \
+             port INT DEFAULT 0, tag VARCHAR(64)) ENGINE = {engine}"
+        ))
+        .await;
+    let folder = tempfile::tempdir().unwrap();
+    let rows = folder.path().join("rows");
+    std::fs::write(&rows, "3\t10.0.0.7\n3\t10.0.0.8\n").unwrap();
+    let load = format!(
+        "LOAD DATA INFILE '{}' INTO TABLE address (grp, ip_addr)",
+        rows.display()
+    );
+    let book = book(database);
+    let watch = watch(&book);
+    until(&book, |snapshot| snapshot.generation > 0).await;
+    for (statement, hosts) in [
+        (
+            "INSERT INTO address (grp, ip_addr) VALUES (1, '10.0.0.1'), (1, '10.0.0.2')",
+            2,
+        ),
+        (
+            "UPDATE address SET ip_addr = '10.0.0.3', mask = 24 WHERE ip_addr = '10.0.0.2'",
+            1,
+        ),
+        ("DELETE FROM address WHERE ip_addr = '10.0.0.1'", 0),
+        (
+            "INSERT INTO address (grp, ip_addr) VALUES (1, '10.0.0.4'), (1, '10.0.0.5')",
+            2,
+        ),
+        ("TRUNCATE TABLE address", 0),
+        (&*load, 2),
+        (
+            "ALTER TABLE address MODIFY port BIGINT NOT NULL DEFAULT 0, ADD COLUMN note INT",
+            2,
+        ),
+        (
+            "REPLACE INTO address (grp, ip_addr) VALUES (1, '10.0.0.6')",
+            3,
+        ),
+    ] {
+        changes(&server, &book, statement, hosts).await;
+    }
+    watch.abort();
+    book.status().changes_seen_by.unwrap().to_string()
+}
+
+async fn changes(server: &Server, book: &Arc<AddressBook>, statement: &str, hosts: u64) {
+    at_rest(server).await;
+    server.sql(statement).await;
+    let seen = || book.current().counts.hosts == hosts && book.current().counts.skipped == 0;
+    eventually(statement, seen).await;
+}
+
+/// The last change that the server knows of is so long ago that no look takes it for a fresh one.
+async fn at_rest(server: &Server) {
+    at_rest_for(server, 2).await;
+}
+
+async fn at_rest_for(server: &Server, seconds: u32) {
+    let rests = format!(
+        "SELECT CAST(TIMESTAMPDIFF(SECOND, IFNULL(UPDATE_TIME, CREATE_TIME), NOW()) >= {seconds} AS CHAR) \
+         FROM information_schema.TABLES WHERE TABLE_SCHEMA = 'kamailio' AND TABLE_NAME = 'address'"
+    );
+    while server.ask(&rests).await != "1" {
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+}
