@@ -8,20 +8,21 @@ use super::server::Server;
 use super::{book, until, watch};
 
 fn renamed() -> Schema {
+    let name = |text: &str| text.parse().expect("a good name");
     let mut schema = Schema {
-        version_table: "versions".parse().unwrap(),
+        version_table: name("versions"),
         address: AddressNames {
-            table: "sip-trunks".parse().unwrap(),
-            id: "nr".parse().unwrap(),
-            group: "customer".parse().unwrap(),
-            ip_addr: "source".parse().unwrap(),
-            mask: "bits".parse().unwrap(),
-            port: "from_port".parse().unwrap(),
-            tag: "label".parse().unwrap(),
+            table: name("sip-trunks"),
+            id: name("nr"),
+            group: name("customer"),
+            ip_addr: name("source"),
+            mask: name("bits"),
+            port: name("from_port"),
+            tag: name("label"),
         },
         ..Schema::default()
     };
-    schema.trusted.table = "peers".parse().unwrap();
+    schema.trusted.table = name("peers");
     schema
 }
 

@@ -103,9 +103,9 @@ async fn changes_are_noticed(engine: &str, numbered: bool) -> String {
              port INT DEFAULT 0, tag VARCHAR(64)) ENGINE = {engine}"
         ))
         .await;
-    let folder = tempfile::tempdir().unwrap();
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
     let rows = folder.path().join("rows");
-    std::fs::write(&rows, "3\t10.0.0.7\n3\t10.0.0.8\n").unwrap();
+    std::fs::write(&rows, "3\t10.0.0.7\n3\t10.0.0.8\n").expect("a file can be written");
     let load = format!(
         "LOAD DATA INFILE '{}' INTO TABLE address (grp, ip_addr)",
         rows.display()
@@ -141,7 +141,8 @@ async fn changes_are_noticed(engine: &str, numbered: bool) -> String {
         changes(&server, &book, statement, hosts).await;
     }
     watch.abort();
-    book.status().changes_seen_by.unwrap().to_string()
+    let seen = book.status().changes_seen_by.expect("it was looked at");
+    seen.to_string()
 }
 
 async fn changes(server: &Server, book: &Arc<AddressBook>, statement: &str, hosts: u64) {
