@@ -39,7 +39,7 @@ pub use database::{
     MigrationAction, MigrationStep, MySqlUrl, Name, NameError, NewRow, Schema, StoredRow,
     TrustedNames, UrlError,
 };
-pub use exchange::{Format, Import, RowWriter};
+pub use exchange::{Format, FormatError, Import, RowWriter, WriteError};
 pub use row::{Row, RowError, RowWarning};
 pub use table::{
     DomainRow, Entries, Entry, EntryIter, HostRow, Match, SubnetRow, Table, TableBuilder,

@@ -162,6 +162,19 @@ impl Database {
         }
     }
 
+    /// Whether rows can be added and removed here.
+    ///
+    /// # Errors
+    /// When they are in a file, which people write.
+    pub fn must_be_a_table(&self) -> Result<(), DatabaseError> {
+        match &self.address_file {
+            Some(file) => Err(DatabaseError::IsFile {
+                file: file.to_string(),
+            }),
+            None => Ok(()),
+        }
+    }
+
     /// Opens a connection, looks for the table and its version, and closes it again. A file of SQLite that is not there is made,
     /// with its tables; nothing is ever made in MySQL.
     ///
@@ -334,15 +347,6 @@ impl Database {
     async fn check_address_version(&self, link: &mut Link) -> Result<(), DatabaseError> {
         let table = &self.schema.address.table;
         self.check_version(link, table, ADDRESS_VERSION).await
-    }
-
-    fn must_be_a_table(&self) -> Result<(), DatabaseError> {
-        match &self.address_file {
-            Some(file) => Err(DatabaseError::IsFile {
-                file: file.to_string(),
-            }),
-            None => Ok(()),
-        }
     }
 
     pub(crate) fn failed(&self, error: &sqlx::Error) -> DatabaseError {

@@ -125,7 +125,7 @@ async fn a_version_that_is_wrong_or_absent_is_told_with_the_statement_that_mends
         let error = database.load().await.unwrap_err().to_string();
         let (_, mend) = error.split_once(found).unwrap_or_else(|| panic!("{error}"));
         // Each names a condition and a statement.
-        let statement = mend.find("UPDATE").or(mend.find("INSERT")).unwrap();
+        let statement = mend.find("UPDATE").or_else(|| mend.find("INSERT")).unwrap();
         server.sql(&mend[statement..]).await;
         database.load().await.unwrap();
     }

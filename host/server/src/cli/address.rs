@@ -1,5 +1,7 @@
 //! `portcullis address …`: rows in the database in kamctl's words, and the table of the running host.
 
+mod transfer;
+
 use std::future::Future;
 use std::io::Write;
 use std::net::IpAddr;
@@ -31,6 +33,15 @@ pub(super) enum Command {
         /// The address, as it is written in the row
         ip: String,
     },
+    /// Write the rows in the database to a file: CSV, JSON lines, or Kamailio's address_file
+    ///
+    /// A row that no import would take is left out and named; the exit code tells of it.
+    Export(transfer::ExportArgs),
+    /// Add the rows of a file to the database, all of them or none
+    ///
+    /// Every row that can't be used is named with its line, and nothing is imported then. A CSV file begins with the names of its
+    /// columns: grp,ip_addr,mask,port,tag, of which the last three may be left out; a tag \\N is NULL.
+    Import(transfer::ImportArgs),
     /// Show the table that the running host has in memory
     Dump,
     /// Load the table of the running host anew, and tell which rows can't be used
@@ -65,6 +76,8 @@ impl Command {
             Self::Add(row) => add(&database, row, out)?,
             Self::Show => show(&database, out)?,
             Self::Rm { group, ip } => remove(&database, group, &ip, out)?,
+            Self::Export(args) => return transfer::export(&database, &args, out),
+            Self::Import(args) => transfer::import(&database, &args, out)?,
             Self::Dump => dump(&Client::new(config), out)?,
             Self::Reload => reload(&Client::new(config), out)?,
         }
@@ -354,7 +367,7 @@ fn must_be_there(database: &Database) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn block_on<T>(future: impl Future<Output = T>) -> anyhow::Result<T> {
+pub(super) fn block_on<T>(future: impl Future<Output = T>) -> anyhow::Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;

@@ -116,7 +116,7 @@ fn check_rest(
     if is_sound("listen") {
         check_listen(config, findings);
     }
-    if is_sound("database.url") {
+    if is_sound("database") {
         for finding in address::check(config)? {
             match finding {
                 Finding::Good(text) => findings.good("database", text),

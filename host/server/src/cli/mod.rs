@@ -4,6 +4,7 @@ mod address;
 mod answer;
 mod check;
 mod client;
+mod db;
 mod policy;
 mod print;
 mod probe;
@@ -39,6 +40,9 @@ enum Command {
     /// See and change the address table.
     #[command(subcommand)]
     Address(address::Command),
+    /// Create Kamailio's tables where they are absent.
+    #[command(subcommand)]
+    Db(db::Command),
     /// Look at policies and reload the running one.
     #[command(subcommand)]
     Policy(policy::Command),
@@ -71,6 +75,7 @@ impl Cli {
             }
             Command::Check(args) => check::run(&args, named),
             Command::Address(command) => command.run(&Config::find(named)?.0),
+            Command::Db(command) => command.run(&Config::find(named)?.0),
             Command::Policy(command) => command.run(|| Ok(Config::find(named)?.0)),
             Command::Probe(args) => probe::run(&args),
             Command::Answer(args) => answer::run(&args),

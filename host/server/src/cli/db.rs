@@ -1,0 +1,115 @@
+//! `portcullis db …`: the tables themselves.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use portcullis_address::{Database, MigrationAction};
+
+use crate::config::Config;
+
+use super::address::block_on;
+use super::print::clean;
+
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum Command {
+    /// Create Kamailio's tables `version`, `address` and `trusted` where they are absent
+    ///
+    /// They go by the names that [database] gives them. A table that is there is left as it is. Nothing else ever creates a
+    /// table, but for the file of SQLite that is not there yet.
+    Migrate {
+        /// Print the statements and run none
+        #[arg(long)]
+        dry_run: bool,
+    },
+}
+
+impl Command {
+    pub(super) fn run(&self, config: &Config) -> anyhow::Result<ExitCode> {
+        let out = &mut std::io::stdout().lock();
+        let database = config.database.database();
+        match self {
+            Self::Migrate { dry_run: true } => plan(&database, out),
+            Self::Migrate { dry_run: false } => migrate(&database, out),
+        }
+    }
+}
+
+/// Prints what a database client can run.
+fn plan(database: &Database, out: &mut impl Write) -> anyhow::Result<ExitCode> {
+    for step in block_on(database.migration())?? {
+        let table = step.table;
+        match step.action {
+            MigrationAction::Create(statements) => {
+                for statement in statements {
+                    writeln!(out, "{statement};")?;
+                }
+            }
+            MigrationAction::Keep => {
+                writeln!(out, "-- table `{table}` is there, and left as it is")?;
+            }
+            MigrationAction::Complain(why) => {
+                writeln!(
+                    out,
+                    "-- table `{table}` is there, and left as it is; {}",
+                    clean(&why)
+                )?;
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn migrate(database: &Database, out: &mut impl Write) -> anyhow::Result<ExitCode> {
+    let mut code = ExitCode::SUCCESS;
+    for step in block_on(database.migrate())?? {
+        let table = step.table;
+        match step.action {
+            MigrationAction::Create(_) => writeln!(out, "created table `{table}`")?,
+            MigrationAction::Keep => {
+                writeln!(out, "table `{table}` is there, and was left as it is")?;
+            }
+            MigrationAction::Complain(why) => {
+                let why = clean(&why);
+                writeln!(
+                    out,
+                    "table `{table}` is there, and was left as it is; {why}"
+                )?;
+                code = ExitCode::FAILURE;
+            }
+        }
+    }
+    Ok(code)
+}
+
+#[cfg(test)]
+mod tests {
+    use portcullis_address::DatabaseUrl;
+
+    use super::*;
+
+    #[test]
+    fn a_plan_is_a_script_and_makes_no_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("table.db");
+        let database = Database::new(DatabaseUrl::Sqlite(path.clone()));
+        let mut out = Vec::new();
+        plan(&database, &mut out).unwrap();
+        let script = String::from_utf8(out).unwrap();
+        assert_eq!(script.matches("CREATE TABLE").count(), 3, "{script}");
+        assert!(script.ends_with(";\n"), "{script}");
+        assert!(!path.exists());
+
+        let mut out = Vec::new();
+        migrate(&database, &mut out).unwrap();
+        let said = String::from_utf8(out).unwrap();
+        assert_eq!(
+            said,
+            "created table `version`\ncreated table `address`\ncreated table `trusted`\n"
+        );
+        let mut out = Vec::new();
+        migrate(&database, &mut out).unwrap();
+        let said = String::from_utf8(out).unwrap();
+        assert_eq!(said.matches("was left as it is\n").count(), 3, "{said}");
+        block_on(database.load()).unwrap().unwrap();
+    }
+}
