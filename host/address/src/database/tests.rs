@@ -357,3 +357,82 @@ async fn problems_are_counted_in_full_and_named_in_part() {
     assert_eq!(loaded.errors[0].id, 1);
     assert_eq!(loaded.table.domain_count(), 300);
 }
+
+#[tokio::test]
+async fn tables_and_columns_may_have_other_names() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut schema = Schema {
+        version_table: "versions".parse().unwrap(),
+        ..Schema::default()
+    };
+    schema.address.table = "sip-trunks".parse().unwrap();
+    schema.address.group = "customer".parse().unwrap();
+    schema.address.mask = "bits".parse().unwrap();
+    let database = database(&folder).with_schema(schema);
+    database.add(&row(200, "10.0.0.1")).await.unwrap();
+    run(
+        &database,
+        "insert into `sip-trunks` (customer, ip_addr, bits) values (0, '10.0.0.2', 32), (200, '10.0.0.3', 33)",
+    )
+    .await;
+    let loaded = database.load().await.unwrap();
+    assert_eq!((loaded.table.len(), loaded.skipped), (1, 2));
+    let said: Vec<_> = loaded.errors.iter().map(ToString::to_string).collect();
+    assert!(
+        said[0].starts_with("row 2, column `customer`: grp 0 is not a group"),
+        "{said:?}"
+    );
+    assert!(
+        said[1].starts_with("row 3, column `bits`: mask 33 "),
+        "{said:?}"
+    );
+    assert_eq!(database.count().await.unwrap(), 3);
+    assert_eq!(database.remove(200, "10.0.0.1").await.unwrap(), 1);
+    // A name that is no column is not taken for a text.
+    run(
+        &database,
+        "alter table `sip-trunks` rename column bits to mask",
+    )
+    .await;
+    let error = database.load().await.unwrap_err().to_string();
+    assert!(error.contains("no such column: bits"), "{error}");
+}
+
+#[tokio::test]
+async fn a_view_without_numbers_will_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = database(&folder);
+    database.check().await.unwrap();
+    run(
+        &database,
+        "drop table address; create table trunks (customer, ip); insert into trunks values (200, '10.0.0.1'), (0, '10.0.0.2'); \
+         create view address as select customer as grp, ip as ip_addr, 32 as mask, 0 as port, 7 as tag from trunks",
+    )
+    .await;
+    let loaded = database.load().await.unwrap();
+    assert_eq!((loaded.table.len(), loaded.errors[0].id), (1, 2));
+    let found = loaded.table.lookup("10.0.0.1".parse().unwrap());
+    assert_eq!(found.find(200, 5060).unwrap().tag, Some("7"));
+    assert_eq!(database.rows().await.unwrap()[0].id, None);
+}
+
+#[tokio::test]
+async fn an_import_is_whole_or_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = database(&folder);
+    let rows: Vec<_> = (0..2_500)
+        .map(|n| row(1 + n, &format!("10.0.{}.{}", n / 250, n % 250)))
+        .collect();
+    let imported = database.import(&rows, false).await.unwrap();
+    assert_eq!((imported.added, imported.removed), (2_500, 0));
+    run(&database, "create unique index once on address (grp)").await;
+    let mut twice = rows.clone();
+    twice.push(rows[7].clone());
+    for replace in [false, true] {
+        let error = database.import(&twice, replace).await.unwrap_err();
+        assert!(error.to_string().contains("UNIQUE"), "{error}");
+        assert_eq!(database.count().await.unwrap(), 2_500);
+    }
+    let imported = database.import(&rows[..3], true).await.unwrap();
+    assert_eq!((imported.added, imported.removed), (3, 2_500));
+}

@@ -1,5 +1,9 @@
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
 use super::*;
-use crate::database::{Database, DatabaseUrl};
+use crate::book::{AddressBook, BookOptions, DatabaseState};
+use crate::database::{ChangeSource, Database, DatabaseUrl, Look, Watcher};
 
 fn file(folder: &tempfile::TempDir, text: impl AsRef<[u8]>) -> Database {
     let path = folder.path().join("address.list");
@@ -137,4 +141,88 @@ async fn a_file_is_edited_and_not_changed_by_commands() {
         );
     }
     assert_eq!(database.rows().await.unwrap().len(), 1);
+}
+
+/// A file that is written in place is read when it has come to rest, one that is renamed into place at once.
+#[tokio::test]
+async fn a_watched_book_follows_a_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("address.list");
+    let options = BookOptions {
+        poll: Duration::from_millis(5),
+        ..BookOptions::default()
+    };
+    let book = Arc::new(AddressBook::new(file(&folder, "200 10.0.0.1\n"), options));
+    book.reload().await.unwrap();
+    assert_eq!(book.status().changes_seen_by, Some(ChangeSource::FileStamp));
+    let watched = Arc::clone(&book);
+    let watch = tokio::spawn(async move { watched.watch().await });
+    std::fs::write(&path, "200 10.0.0.1\n200 10.0.0.2\n").unwrap();
+    until("it is rewritten", || book.current().counts.hosts == 2).await;
+
+    let next = folder.path().join("next");
+    std::fs::write(&next, "200 10.0.0.1\n200 10.0.0.2\n200 10.0.0.3\n").unwrap();
+    std::fs::rename(&next, &path).unwrap();
+    until("it is replaced", || book.current().counts.hosts == 3).await;
+
+    let generation = book.current().generation;
+    std::fs::write(&path, "200 10.0.0.1/32\n").unwrap();
+    let failed = || {
+        let error = book.status().last_error;
+        matches!(error, Some(DatabaseError::NoUsableLine { .. }))
+    };
+    until("not one line is good", failed).await;
+    assert_eq!(
+        book.current().generation,
+        generation,
+        "the old table serves"
+    );
+    std::fs::remove_file(&path).unwrap();
+    let is_down = || matches!(book.status().database, DatabaseState::Down { .. });
+    until("it is gone", is_down).await;
+    std::fs::write(&path, "200 10.0.0.1/32\n7 10.0.0.7\n").unwrap();
+    until("it is back", || {
+        let counts = book.current().counts;
+        (counts.hosts, counts.skipped) == (1, 1)
+    })
+    .await;
+    assert_eq!(book.status().database, DatabaseState::Up);
+    watch.abort();
+}
+
+/// Half a file must not serve: while it is being written, nothing is read.
+#[tokio::test]
+async fn a_file_that_is_being_written_waits() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = file(&folder, "200 10.0.0.1\n");
+    let path = folder.path().join("address.list");
+    let written = |age: Duration| {
+        let file = std::fs::File::options().write(true).open(&path).unwrap();
+        file.set_modified(SystemTime::now() - age).unwrap();
+    };
+    let hour = Duration::from_secs(3600);
+    written(hour);
+    let mut watcher = Watcher::new(database);
+    assert_eq!(watcher.look().await.unwrap(), Look::Changed);
+    assert_eq!(watcher.look().await.unwrap(), Look::Same);
+    std::fs::write(&path, "").unwrap();
+    written(Duration::ZERO);
+    assert_eq!(
+        watcher.look().await.unwrap(),
+        Look::Same,
+        "it is not at rest"
+    );
+    written(hour / 2);
+    assert_eq!(watcher.look().await.unwrap(), Look::Changed);
+    assert_eq!(watcher.look().await.unwrap(), Look::Same);
+}
+
+async fn until(what: &str, is_so: impl Fn() -> bool) {
+    let waiting = async {
+        while !is_so() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    let waited = tokio::time::timeout(Duration::from_secs(30), waiting).await;
+    assert!(waited.is_ok(), "waited in vain until {what}");
 }
