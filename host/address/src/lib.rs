@@ -36,8 +36,8 @@ pub use book::{
 };
 pub use database::{
     AddError, AddressNames, ChangeSource, Database, DatabaseError, DatabaseUrl, Imported, Loaded,
-    MigrationAction, MigrationStep, MySqlUrl, Name, NameError, NewRow, Schema, StoredRow,
-    TrustedNames, UrlError,
+    Look, MigrationAction, MigrationStep, MySqlUrl, Name, NameError, NewRow, Schema, StoredRow,
+    TrustedNames, UrlError, Watcher,
 };
 pub use exchange::{Format, FormatError, Import, RowWriter, WriteError};
 pub use row::{Row, RowError, RowWarning};

@@ -219,14 +219,18 @@ impl Shared {
 impl Keeper {
     /// Whether it is time to read a table of which nobody knows whether it has changed.
     fn is_due(&self, look: Look, options: BookOptions) -> bool {
-        let BookOptions { poll, reread } = options;
-        self.ended.is_none_or(|(ended, took)| {
-            let due = match look {
-                Look::Quiet => reread.max(took * TRUST_TIMES),
-                _ => (took * TRUST_TIMES).clamp(poll, reread.max(poll)),
-            };
-            ended.elapsed() >= due
-        })
+        self.ended
+            .is_none_or(|(ended, took)| ended.elapsed() >= trust(look, took, options))
+    }
+}
+
+/// How long a table is taken for unchanged that took so long to read.
+fn trust(look: Look, took: Duration, options: BookOptions) -> Duration {
+    let BookOptions { poll, reread } = options;
+    match look {
+        // A change would have shown, unless the server forgot it at once.
+        Look::Quiet => reread.max(took * TRUST_TIMES),
+        _ => (took * TRUST_TIMES).clamp(poll, reread.max(poll)),
     }
 }
 
@@ -259,5 +263,35 @@ fn tell(snapshot: &Snapshot) {
     }
     if warned > MOST_LOGGED as u64 {
         warn!("… and {} more odd rows.", warned - MOST_LOGGED as u64);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn small_tables_are_read_again_soon_and_large_ones_as_often_as_configured() {
+        let (poll, reread) = (Duration::from_secs(1), Duration::from_secs(30));
+        let options = BookOptions { poll, reread };
+        let millis = Duration::from_millis;
+        for (look, took, trusted) in [
+            (Look::Unknown, millis(1), poll),
+            (Look::Unknown, millis(100), millis(6_000)),
+            (Look::Unknown, millis(5_000), reread),
+            (Look::Quiet, millis(1), reread),
+            (Look::Quiet, millis(1_000), millis(60_000)),
+        ] {
+            assert_eq!(trust(look, took, options), trusted, "{look:?} {took:?}");
+        }
+        let often = BookOptions {
+            poll: reread,
+            reread: poll,
+        };
+        assert_eq!(
+            trust(Look::Unknown, millis(1), often),
+            reread,
+            "no more often than it is looked"
+        );
     }
 }

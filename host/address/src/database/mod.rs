@@ -30,8 +30,7 @@ pub use load::Loaded;
 pub use migrate::{MigrationAction, MigrationStep};
 pub use schema::{AddressNames, Name, NameError, Schema, TrustedNames};
 pub use url::{DatabaseUrl, MySqlUrl, UrlError};
-pub use watch::ChangeSource;
-pub(crate) use watch::{Look, Watcher};
+pub use watch::{ChangeSource, Look, Watcher};
 
 use address_file::AddressFile;
 use error::ADDRESS_VERSION;

@@ -31,8 +31,8 @@ const LOOK: Duration = Duration::from_secs(5);
 
 const FRESH_TIMES: &str = "SET SESSION information_schema_stats_expiry = 0";
 
-/// Looks whether a table has changed.
-pub(crate) struct Watcher {
+/// Looks whether a table has changed. [`AddressBook::watch`](crate::AddressBook::watch) has one, and looks by itself.
+pub struct Watcher {
     database: Database,
     watched: Watched,
     server: Option<MySqlConnection>,
@@ -75,7 +75,7 @@ struct OpenFile {
 
 /// What a look found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Look {
+pub enum Look {
     /// The table is as it was at the last look.
     Same,
     /// It may have changed since.
@@ -87,8 +87,8 @@ pub(crate) enum Look {
 }
 
 impl Watcher {
-    /// Watches where the addresses come from.
-    pub(crate) fn new(database: Database) -> Self {
+    /// Watches where the addresses come from. Nothing is opened yet.
+    pub fn new(database: Database) -> Self {
         let watched = match database.address_file() {
             Some(path) => Watched::File(path.to_owned()),
             None => Watched::Table(database.schema().address.table.clone()),
@@ -108,7 +108,7 @@ impl Watcher {
     }
 
     /// How changes are noticed, as the last look that succeeded found it.
-    pub(crate) fn source(&self) -> Option<&ChangeSource> {
+    pub fn source(&self) -> Option<&ChangeSource> {
         self.source.as_ref()
     }
 
@@ -116,7 +116,10 @@ impl Watcher {
     /// that failed.
     ///
     /// To be asked before a load: what changes while the load runs shows in the next look.
-    pub(crate) async fn look(&mut self) -> Result<Look, DatabaseError> {
+    ///
+    /// # Errors
+    /// When the database can't be reached or asked.
+    pub async fn look(&mut self) -> Result<Look, DatabaseError> {
         let before = self.seen.take();
         let looked = match timeout(LOOK, self.mark()).await {
             Ok(looked) => looked,
@@ -223,6 +226,15 @@ impl Watcher {
             }
             Link::Sqlite(_) => Err(explain::no_answer(self.database.url(), LOOK)),
         }
+    }
+}
+
+impl fmt::Debug for Watcher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Watcher")
+            .field("database", &self.database)
+            .field("seen", &self.seen)
+            .finish_non_exhaustive()
     }
 }
 
