@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
-use portcullis_address::{Database, DatabaseUrl, NewRow, StoredRow};
+use portcullis_address::{Database, DatabaseUrl, NewRow, StoredRow, Watcher};
 use serde_json::{Value, json};
 
 use crate::address_task::counts;
@@ -109,6 +109,10 @@ pub(super) fn check(config: &Config) -> anyhow::Result<Vec<Finding>> {
         "{source}: {}",
         counts(&loaded.table)
     ))];
+    let mut watcher = Watcher::new(database);
+    if let (Ok(_), Some(seen)) = (block_on(watcher.look())?, watcher.source()) {
+        findings.push(Finding::Good(format!("changes seen by {seen}")));
+    }
     findings.extend(
         loaded
             .errors
@@ -467,7 +471,7 @@ mod tests {
         added(&database, row(200, "example.com", None)).unwrap();
         let findings = check(&config).unwrap();
         assert!(
-            matches!(&findings[..], [Finding::Good(rows), Finding::Odd(_)] if rows.contains("2 rows"))
+            matches!(&findings[..], [Finding::Good(rows), Finding::Good(_), Finding::Odd(_)] if rows.contains("2 rows"))
         );
         config.database.url = DatabaseUrl::Sqlite(folder.path().to_owned());
         assert!(matches!(check(&config).unwrap()[..], [Finding::Wrong(_)]));
