@@ -16,15 +16,15 @@ use crate::row::{Row, RowError, RowWarning, shown};
 use crate::table::{Table, TableBuilder};
 
 /// Problems of each kind that a load keeps by name; the rest is only counted.
-const MOST_NAMED: usize = 100;
+pub(super) const MOST_NAMED: usize = 100;
 
 /// How long the database may take for the next row before a load gives up.
 const STALL: Duration = Duration::from_secs(30);
 
 /// Version and rows come from one state of the database, whatever is written meanwhile.
-const MYSQL_BEGIN: &str = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; \
+pub(super) const MYSQL_BEGIN: &str = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; \
      START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY";
-const SQLITE_BEGIN: &str = "BEGIN";
+pub(super) const SQLITE_BEGIN: &str = "BEGIN";
 
 /// What a load brought.
 #[derive(Debug, Default)]
@@ -53,7 +53,7 @@ pub(super) struct TextRow<'r> {
 
 /// One column of a row.
 #[derive(Clone, Copy, Hash)]
-enum Column<'r> {
+pub(super) enum Column<'r> {
     Null,
     Text(&'r str),
     /// Not UTF-8.
@@ -86,25 +86,8 @@ impl Database {
     }
 
     async fn load_on_a_thread(&self, absent: Absent) -> Result<Loaded, DatabaseError> {
-        let (done, loaded) = oneshot::channel();
         let database = self.clone();
-        let load = move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build();
-            let result = match runtime {
-                Ok(runtime) => runtime.block_on(database.load_here(absent)),
-                Err(error) => Err(DatabaseError::Build(error.to_string())),
-            };
-            // Who asked may be gone.
-            let _unasked = done.send(result);
-        };
-        std::thread::Builder::new()
-            .name("address-load".to_owned())
-            .spawn(load)
-            .map_err(|error| DatabaseError::Build(error.to_string()))?;
-        let ended = || DatabaseError::Build("the thread that loads it ended early".to_owned());
-        loaded.await.map_err(|_| ended())?
+        on_a_thread(move || async move { database.load_here(absent).await }).await
     }
 
     async fn load_here(&self, absent: Absent) -> Result<Loaded, DatabaseError> {
@@ -212,7 +195,7 @@ impl Database {
     }
 
     /// The next row, if it comes in time. A row that is there already costs no timer.
-    async fn next<T>(
+    pub(super) async fn next<T>(
         &self,
         rows: &mut (impl Stream<Item = Result<T, sqlx::Error>> + Unpin),
     ) -> Result<Option<T>, DatabaseError> {
@@ -331,7 +314,7 @@ impl<'r> TextRow<'r> {
 }
 
 impl<'r> Column<'r> {
-    fn number(self, id: i64, column: &'static str) -> Result<i64, RowError> {
+    pub(super) fn number(self, id: i64, column: &'static str) -> Result<i64, RowError> {
         let text = self.text(id, column)?;
         text.parse().map_err(|_| RowError {
             id,
@@ -343,7 +326,7 @@ impl<'r> Column<'r> {
         })
     }
 
-    fn text(self, id: i64, column: &'static str) -> Result<&'r str, RowError> {
+    pub(super) fn text(self, id: i64, column: &'static str) -> Result<&'r str, RowError> {
         let (value, fault, mend) = match self {
             Column::Text(text) => return Ok(text),
             Column::Null => (
@@ -363,7 +346,7 @@ impl<'r> Column<'r> {
         })
     }
 
-    fn shown(self) -> String {
+    pub(super) fn shown(self) -> String {
         match self {
             Column::Null => "NULL".to_owned(),
             Column::Text(text) => text.to_owned(),
@@ -372,7 +355,35 @@ impl<'r> Column<'r> {
     }
 }
 
-fn column<'r, E>(value: Result<E::ValueRef<'r>, sqlx::Error>) -> Column<'r>
+/// Does what takes its time on a thread of its own.
+pub(super) async fn on_a_thread<T, F>(
+    load: impl FnOnce() -> F + Send + 'static,
+) -> Result<T, DatabaseError>
+where
+    T: Send + 'static,
+    F: Future<Output = Result<T, DatabaseError>>,
+{
+    let (done, loaded) = oneshot::channel();
+    let load = move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+        let result = match runtime {
+            Ok(runtime) => runtime.block_on(load()),
+            Err(error) => Err(DatabaseError::Build(error.to_string())),
+        };
+        // Who asked may be gone.
+        let _unasked = done.send(result);
+    };
+    std::thread::Builder::new()
+        .name("address-load".to_owned())
+        .spawn(load)
+        .map_err(|error| DatabaseError::Build(error.to_string()))?;
+    let ended = || DatabaseError::Build("the thread that loads it ended early".to_owned());
+    loaded.await.map_err(|_| ended())?
+}
+
+pub(super) fn column<'r, E>(value: Result<E::ValueRef<'r>, sqlx::Error>) -> Column<'r>
 where
     E: sqlx::Database,
     &'r str: Decode<'r, E>,

@@ -96,6 +96,12 @@ impl Watcher {
         Self::of(database, watched)
     }
 
+    /// Watches the table of trusted peers.
+    pub fn of_trusted(database: Database) -> Self {
+        let table = database.schema().trusted.table.clone();
+        Self::of(database, Watched::Table(table))
+    }
+
     fn of(database: Database, watched: Watched) -> Self {
         Self {
             database,
