@@ -121,7 +121,7 @@ impl<'t> Line<'t> {
         })
     }
 
-    /// The number in a field, 0 where it is left out. Kamailio takes the digits and forgets what follows them.
+    /// The number in a field, 0 where it is left out. Kamailio takes the digits, and what follows them for the next field.
     fn whole_number(&self, at: usize) -> Result<i64, RowError> {
         let Some(field) = self.fields.get(at) else {
             return Ok(0);
