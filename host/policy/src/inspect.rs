@@ -16,6 +16,9 @@ use crate::load::LoadProblem;
 /// The custom section in which the SDK leaves its version.
 const SDK_SECTION: &str = "portcullis-sdk";
 
+/// What wit-bindgen adds to the name of a world whose exports it leaves out.
+const IMPORTS_ALONE: &str = "-with-all-of-its-exports-removed";
+
 /// A policy file, looked at from outside.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -134,13 +137,21 @@ impl Inspection {
                 Payload::CustomSection(section)
                     if depth == 0 && section.name().starts_with(SECTION) =>
                 {
-                    self.world = Some(world(section.data()));
+                    self.note_world(world(section.data()));
                 }
                 _ => self.read_section(&payload, depth == 0)?,
             }
         }
         self.producers = producers.into_iter().collect();
         Ok(())
+    }
+
+    /// Bindings leave a section for the world that counts, and another one for its imports alone.
+    fn note_world(&mut self, world: String) {
+        let is_part = |world: &String| world.contains(IMPORTS_ALONE);
+        if self.world.as_ref().is_none_or(is_part) {
+            self.world = Some(world);
+        }
     }
 
     fn read_section(&mut self, payload: &Payload<'_>, outermost: bool) -> wasmparser::Result<()> {
