@@ -14,12 +14,12 @@ use crate::{build, fuzz};
 /// Run every check and test there is
 ///
 /// In this order: format, lints, documentation, the policies compiled to Wasm, unit and property tests (with those that need a
-/// MariaDB), documentation tests, end-to-end tests with MariaDB, SIPp, sipsak and kamctl, and a short run of each fuzz target.
+/// MariaDB), documentation tests, end-to-end tests with MariaDB, SIPp, sipsak and Kamailio's tools, and a short run of each fuzz target.
 /// The programs of others are installed when this runs as root on Debian; elsewhere it says what is missing and fails. The first
 /// failing step ends the run and is named; the last line of output is `N passed, N failed`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Leave out the tests that need MariaDB, SIPp, sipsak or kamctl
+    /// Leave out the tests that need MariaDB, SIPp, sipsak or Kamailio's tools
     #[arg(long)]
     without_peers: bool,
     /// How long to run each fuzz target; 0 leaves them out
@@ -28,7 +28,7 @@ pub(crate) struct Args {
 }
 
 /// What the tests need that is not ours.
-const PEERS: [Need; 7] = [
+const PEERS: [Need; 9] = [
     Need {
         name: "mariadbd",
         package: "mariadb-server",
@@ -52,6 +52,14 @@ const PEERS: [Need; 7] = [
     Need {
         name: "kamctl",
         package: "kamailio",
+    },
+    Need {
+        name: "kamcmd",
+        package: "kamailio",
+    },
+    Need {
+        name: "kamcli",
+        package: "kamcli",
     },
     // Without it kamctl knows no MySQL.
     Need {
@@ -86,7 +94,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     });
     steps.step("policies", || build::policies(&workspace).map(drop));
     if args.without_peers {
-        steps.leave_out("tests with MariaDB, SIPp, sipsak and kamctl (--without-peers)");
+        steps.leave_out("tests with MariaDB, SIPp, sipsak and Kamailio's tools (--without-peers)");
     } else {
         steps.step("peers", || debian::require(&PEERS));
     }
