@@ -29,7 +29,9 @@ fn assert_answers(host: &Host) {
 #[test]
 fn the_start_line_names_the_doors_and_their_files_go_with_the_host() {
     let mut host = start();
-    let log = host.log();
+    let log = wait::until("the host serves", || {
+        Some(host.log()).filter(|log| log.contains("Portcullis serves."))
+    });
     for door in [
         " binrpc=unix:ctl ",
         " binrpc=unixd:ctld ",
@@ -82,7 +84,9 @@ fn files_of_a_dead_host_are_replaced_and_those_of_a_live_one_are_not() {
         fs::metadata(path("ctl")).expect("the door is there").mode() & 0o777,
         0o660
     );
-    assert!(third.log().contains("Portcullis serves."));
+    wait::until("the third host serves", || {
+        third.log().contains("Portcullis serves.").then_some(())
+    });
 }
 
 #[test]
@@ -306,6 +310,57 @@ fn a_sender_that_takes_no_datagrams_disturbs_nobody() {
     let length = client.recv(&mut buffer).expect("the host answers");
     assert!(String::from_utf8_lossy(&buffer[..length]).contains("portcullis"));
     assert_answers(&host);
+}
+
+/// kamcmd hears the host's own socket only, and the system lets all replies of a socket share one buffer.
+#[test]
+fn a_sender_that_takes_no_binrpc_is_left_behind() {
+    let host = start();
+    let path = |name: &str| host.folder().join(name);
+    // As large as a reply can be made without a large table.
+    let words = vec!["x".repeat(200); 280];
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let echo = long_request(&[&["core.echo"], &words[..]].concat());
+    for number in 0..20 {
+        let deaf =
+            UnixDatagram::bind(path(&format!("deaf{number}"))).expect("a socket can be bound");
+        deaf.connect(path("ctld")).expect("the socket is there");
+        deaf.set_write_timeout(Some(wait::PATIENCE))
+            .expect("a socket takes a time-out");
+        // It lives on and takes nothing.
+        if deaf.send(&echo).is_ok() {
+            std::mem::forget(deaf);
+        }
+    }
+    let mut number = 0;
+    wait::until("another client is answered", || {
+        number += 1;
+        let client = UnixDatagram::bind(path(&format!("client{number}"))).ok()?;
+        client
+            .set_read_timeout(Some(std::time::Duration::from_secs(1)))
+            .ok()?;
+        client.connect(path("ctld")).ok()?;
+        client.send(&request(1, &["core.version"])).ok()?;
+        let mut buffer = [0; 2000];
+        let length = client.recv(&mut buffer).ok()?;
+        String::from_utf8_lossy(&buffer[..length])
+            .contains("portcullis")
+            .then_some(())
+    });
+    assert!(host.log().contains("it was made anew"), "{}", host.log());
+    assert_answers(&host);
+}
+
+/// A request of BINRPC of any size.
+fn long_request(words: &[&str]) -> Vec<u8> {
+    let mut body = Vec::new();
+    for word in words {
+        body.extend([0x91, word.len() as u8 + 1]);
+        body.extend(word.as_bytes());
+        body.push(0);
+    }
+    let length = (body.len() as u32).to_be_bytes();
+    [&[0xa1, 0x0c], &length[..], &[1], &body].concat()
 }
 
 /// A request through the FIFO whose reply goes to the pipe of this name.

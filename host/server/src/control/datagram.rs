@@ -2,20 +2,24 @@
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
+use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr as UnixAddr, UnixDatagram};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use portcullis_rpc::binrpc::{self, MOST_REPLY, Packet};
 use portcullis_rpc::json::{self, Layout, MOST_DATAGRAM_REPLY};
 use portcullis_rpc::{Fault, MOST_REQUEST, TooLarge};
+use socket2::Type;
 use tokio::net::{self, UdpSocket};
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio::time::{Instant, sleep};
-use tracing::debug;
+use tracing::{debug, error, warn};
 
 use super::Control;
-use super::socket_file::SocketFile;
+use super::socket_file::{Owner, SocketFile};
+use crate::error_text::one_line;
 
 /// Requests of one socket that are answered at the same time.
 const AT_ONCE: usize = 16;
@@ -41,7 +45,8 @@ pub(super) enum Protocol {
 pub(super) struct Datagrams {
     protocol: Protocol,
     socket: Arc<Socket>,
-    _file: Option<SocketFile>,
+    /// Of a unix socket, and what to make it anew with.
+    file: Option<(SocketFile, Owner)>,
 }
 
 enum Socket {
@@ -49,6 +54,8 @@ enum Socket {
         receiver: net::UnixDatagram,
         /// The same socket, to send without waiting: the system does not tell when a peer has room again.
         sender: UnixDatagram,
+        /// Told when clients that take nothing have filled the socket's buffer, which all replies share.
+        stuck: Notify,
     },
     Udp(UdpSocket),
 }
@@ -68,13 +75,18 @@ impl Datagrams {
         protocol: Protocol,
         socket: UnixDatagram,
         file: SocketFile,
+        owner: Owner,
     ) -> io::Result<Self> {
         let sender = socket.try_clone()?;
         let receiver = net::UnixDatagram::from_std(socket)?;
         Ok(Self {
             protocol,
-            socket: Arc::new(Socket::Unix { receiver, sender }),
-            _file: Some(file),
+            socket: Arc::new(Socket::Unix {
+                receiver,
+                sender,
+                stuck: Notify::new(),
+            }),
+            file: Some((file, owner)),
         })
     }
 
@@ -82,17 +94,24 @@ impl Datagrams {
         Self {
             protocol,
             socket: Arc::new(Socket::Udp(socket)),
-            _file: None,
+            file: None,
         }
     }
 
     /// Answers requests for ever.
-    pub(super) async fn serve(self, control: Arc<Control>) {
+    pub(super) async fn serve(mut self, control: Arc<Control>) {
         let turns = Arc::new(Semaphore::new(AT_ONCE));
         // One byte more than is taken shows what is too long.
         let mut buffer = vec![0; MOST_REQUEST + 1];
         loop {
-            let (length, peer) = match self.socket.receive(&mut buffer).await {
+            let received = tokio::select! {
+                received = self.socket.receive(&mut buffer) => received,
+                () = self.socket.stuck() => {
+                    self.renew();
+                    continue;
+                }
+            };
+            let (length, peer) = match received {
                 Ok(received) => received,
                 Err(error) => {
                     debug!(%error, "A datagram for control can't be received.");
@@ -121,7 +140,35 @@ impl Datagrams {
     }
 }
 
+impl Datagrams {
+    /// Makes the socket anew at its place: what waits in the old one for clients that take nothing is theirs alone then.
+    fn renew(&mut self) {
+        let Some((file, owner)) = self.file.take() else {
+            return;
+        };
+        let path = file.path().to_owned();
+        drop(file);
+        let renewed = SocketFile::bind(&path, Type::DGRAM, owner)
+            .and_then(|(socket, file)| Ok(Self::unix(self.protocol, socket.into(), file, owner)?));
+        match renewed {
+            Ok(renewed) => {
+                *self = renewed;
+                warn!(path = %path.display(), "Clients that take no replies had filled a socket; it was made anew.");
+            }
+            Err(error) => error!("{}", one_line(&error)),
+        }
+    }
+}
+
 impl Socket {
+    /// Returns when the socket can't be used for replies any more.
+    async fn stuck(&self) {
+        match self {
+            Self::Unix { stuck, .. } => stuck.notified().await,
+            Self::Udp(_) => std::future::pending().await,
+        }
+    }
+
     async fn receive(&self, buffer: &mut [u8]) -> io::Result<(usize, Peer)> {
         match self {
             Self::Unix { receiver, .. } => {
@@ -146,7 +193,7 @@ impl Socket {
 
     async fn send(&self, protocol: Protocol, answer: &[u8], peer: &Peer) -> io::Result<()> {
         match (self, peer) {
-            (Self::Unix { sender, .. }, Peer::Unix(peer)) => {
+            (Self::Unix { sender, stuck, .. }, Peer::Unix(peer)) => {
                 // kamcmd has connected its socket to ours and hears no other. For all others a socket of the reply's own: what a
                 // client does not take fills that one's buffer, not the one of everybody.
                 let own = match protocol {
@@ -156,7 +203,11 @@ impl Socket {
                 if let Some(own) = &own {
                     own.set_nonblocking(true)?;
                 }
-                send_unix(own.as_ref().unwrap_or(sender), answer, peer).await
+                let sent = send_unix(own.as_ref().unwrap_or(sender), answer, peer).await;
+                if own.is_none() && is_full(&sent) && is_full(&probe(sender)) {
+                    stuck.notify_one();
+                }
+                sent
             }
             (Self::Udp(socket), Peer::Udp(peer)) => socket.send_to(answer, peer).await.map(drop),
             _ => Ok(()),
@@ -178,6 +229,21 @@ async fn send_unix(socket: &UnixDatagram, answer: &[u8], peer: &UnixAddr) -> io:
             sent => return sent.map(drop),
         }
     }
+}
+
+/// Sends nothing to ourselves: tells a full buffer of the socket from a full buffer of one client.
+fn probe(socket: &UnixDatagram) -> io::Result<()> {
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let name = format!("portcullis-probe-{}-{number}", std::process::id());
+    let addr = UnixAddr::from_abstract_name(name)?;
+    let _receiver = UnixDatagram::bind_addr(&addr)?;
+    socket.send_to_addr(&[], &addr).map(drop)
+}
+
+fn is_full(sent: &io::Result<()>) -> bool {
+    sent.as_ref()
+        .is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
 }
 
 /// The answer; none to what can't be answered.

@@ -138,7 +138,7 @@ impl Doors {
             Endpoint::UnixDatagram(path) => {
                 let (socket, file) = SocketFile::bind(path, Type::DGRAM, owner)?;
                 self.datagrams
-                    .push(Datagrams::unix(protocol, socket.into(), file)?);
+                    .push(Datagrams::unix(protocol, socket.into(), file, owner)?);
                 endpoint.clone()
             }
             Endpoint::Tcp(addr) => {
