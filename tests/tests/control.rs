@@ -206,6 +206,24 @@ fn idle_connections_keep_nobody_out() {
 }
 
 #[test]
+fn clients_that_take_no_replies_keep_nobody_out() {
+    let host = start();
+    let word = "x".repeat(200);
+    let flood = request(1, &["core.echo", &word]).repeat(100);
+    let mut deaf = Vec::new();
+    for _ in 0..150 {
+        let mut stream = connect(&host);
+        stream.set_nonblocking(true).expect("a socket can do so");
+        // Until neither side has room.
+        while stream.write(&flood).is_ok() {}
+        deaf.push(stream);
+    }
+    assert_answers(&host);
+    drop(deaf);
+    assert_answers(&host);
+}
+
+#[test]
 fn clients_that_vanish_cost_nothing() {
     let host = start();
     for number in 0..100 {

@@ -113,6 +113,8 @@ where
                 Ok(reply) => (reply, true),
                 Err(fault) => (fault, false),
             };
+            // A client that takes nothing of its answer is one that waits, and may lose its place.
+            place.waits();
             timeout(WRITE, stream.write_all(bytes)).await??;
             if !follows {
                 return linger(stream).await;

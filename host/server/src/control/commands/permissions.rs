@@ -1,4 +1,5 @@
 //! `permissions.…`: the module's commands with its texts and codes (`src/modules/permissions/rpc.c`).
+//! Each is a method here, beside its line and its arm in the parent module; what it dumps is written in `dump`.
 
 use portcullis_rpc::{Call, Fault, Reply};
 
