@@ -9,9 +9,11 @@ pub mod control;
 pub mod database;
 pub mod guests;
 pub mod host;
+pub mod kamailio;
 pub mod lease;
 pub mod load;
 pub mod messages;
+pub mod oracle;
 pub mod peers;
 pub mod sip;
 pub mod wait;
@@ -44,7 +46,7 @@ pub fn policy(name: &str) -> PathBuf {
     let path = folder.join(format!("{name}.wasm"));
     assert!(
         path.exists(),
-        "{} is missing: build the policies with `cargo xtask build`",
+        "{} is missing: build the policies with `cargo xtask build --policies --tests`",
         path.display()
     );
     path

@@ -14,12 +14,12 @@ use crate::{build, fuzz};
 /// Run every check and test there is
 ///
 /// In this order: format, lints, documentation, the policies compiled to Wasm, unit and property tests (with those that need a
-/// MariaDB), documentation tests, end-to-end tests with MariaDB, SIPp, sipsak and Kamailio's tools, and a short run of each fuzz target.
+/// MariaDB), documentation tests, end-to-end tests with MariaDB, Kamailio and its tools, SIPp and sipsak, and a short run of each fuzz target.
 /// The programs of others are installed when this runs as root on Debian; elsewhere it says what is missing and fails. The first
 /// failing step ends the run and is named; the last line of output is `N passed, N failed`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Leave out the tests that need MariaDB, SIPp, sipsak or Kamailio's tools
+    /// Leave out the tests that need MariaDB, Kamailio or its tools, SIPp or sipsak
     #[arg(long)]
     without_peers: bool,
     /// How long to run each fuzz target; 0 leaves them out
@@ -28,7 +28,7 @@ pub(crate) struct Args {
 }
 
 /// What the tests need that is not ours.
-const PEERS: [Need; 9] = [
+const PEERS: [Need; 11] = [
     Need {
         name: "mariadbd",
         package: "mariadb-server",
@@ -66,6 +66,14 @@ const PEERS: [Need; 9] = [
         name: "kamailio/kamctl/kamctl.mysql",
         package: "kamailio-mysql-modules",
     },
+    Need {
+        name: "kamailio",
+        package: "kamailio",
+    },
+    Need {
+        name: "kamailio/modules/db_mysql.so",
+        package: "kamailio-mysql-modules",
+    },
 ];
 
 /// The crate with the end-to-end tests.
@@ -92,9 +100,13 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             .env("RUSTDOCFLAGS", "--deny warnings");
         run_command(doc.args(["doc", "--workspace", "--no-deps"]))
     });
-    steps.step("policies", || build::policies(&workspace).map(drop));
+    steps.step("policies", || {
+        build::policies_with_tests(&workspace).map(drop)
+    });
     if args.without_peers {
-        steps.leave_out("tests with MariaDB, SIPp, sipsak and Kamailio's tools (--without-peers)");
+        steps.leave_out(
+            "tests with MariaDB, Kamailio, its tools, SIPp and sipsak (--without-peers)",
+        );
     } else {
         steps.step("peers", || debian::require(&PEERS));
     }

@@ -40,7 +40,7 @@ pub use database::{
     TrustedNames, UrlError, Watcher,
 };
 pub use exchange::{Format, FormatError, Import, RowWriter, WriteError};
-pub use row::{Row, RowError, RowWarning};
+pub use row::{Row, RowError, RowWarning, parse_ip};
 pub use table::{
     DomainRow, Entries, Entry, EntryIter, HostRow, Match, SubnetRow, Table, TableBuilder,
 };
