@@ -36,16 +36,17 @@ fn peers_the_same_answers_as_kamailio() {
             fail(&mut oracle, case, difference, seed);
         }
     }
-    println!(
-        "{} answers about {cases} tables are equal.",
-        oracle.decisions
-    );
-    let of_cases: BTreeSet<_> = EXCEPTIONS
+    let Oracle {
+        decisions, matched, ..
+    } = oracle;
+    println!("{decisions} answers about {cases} tables are equal; {matched} of them are matches.");
+    assert!(matched * 5 > decisions, "too few matches to mean much");
+    let all: BTreeSet<_> = EXCEPTIONS
         .iter()
-        .filter(|exception| !OF_ALL_CASES.contains(exception))
+        .filter(|exception| !OF_THE_CONFIGURATION.contains(exception))
         .map(|exception| exception.name)
         .collect();
-    assert_eq!(oracle.met, of_cases, "every exception was met");
+    assert_eq!(oracle.met, all, "every exception was met");
 }
 
 /// Prints the smallest case that still differs, and ends the test.
@@ -99,11 +100,6 @@ fn peers_every_exception_makes_a_difference() {
             kamailio,
             Ok(portcullis),
             "{} makes no difference to {case:?}",
-            exception.name
-        );
-        assert!(
-            OF_ALL_CASES.contains(&exception) || View::of(&case).met.contains(exception.name),
-            "{} is not met by {case:?}",
             exception.name
         );
     }
@@ -186,5 +182,5 @@ fn number(variable: &str) -> Option<u64> {
     Some(number.unwrap_or_else(|_| panic!("{variable}={text}: a whole number is needed")))
 }
 
-/// Exceptions that the oracle makes for all cases alike, in Kamailio's configuration.
-const OF_ALL_CASES: [Exception; 3] = [SUBNET_LIMIT, TAGS_STACK, NAME_GROUP_TAG];
+/// Exceptions that are made for all cases alike, in Kamailio's configuration.
+const OF_THE_CONFIGURATION: [Exception; 2] = [SUBNET_LIMIT, TAGS_STACK];

@@ -85,7 +85,7 @@ impl Row {
             port,
             tag,
         } = self;
-        let tag = tag.as_deref().map_or("NULL".into(), quoted);
+        let tag = tag.as_deref().map_or_else(|| "NULL".into(), quoted);
         format!("({group}, {}, {mask}, {port}, {tag})", quoted(ip_addr))
     }
 }

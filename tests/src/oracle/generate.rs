@@ -187,7 +187,8 @@ impl Generator {
     fn questions(&mut self, rows: &[Row], theme: &Theme) -> Vec<Question> {
         let mut questions = vec![Question::SourceGroup];
         let mut groups = theme.groups.clone();
-        groups.push(1);
+        // 1 is Kamailio's default; 77 has no row.
+        groups.extend([1, 77]);
         groups.sort_unstable();
         groups.dedup();
         for group in groups {

@@ -39,6 +39,8 @@ pub struct Oracle {
     pub met: BTreeSet<&'static str>,
     /// Answers compared so far.
     pub decisions: usize,
+    /// How many of these tell of a match.
+    pub matched: usize,
 }
 
 /// What is not equal.
@@ -119,6 +121,7 @@ impl Oracle {
             database,
             met: BTreeSet::new(),
             decisions: 0,
+            matched: 0,
         }
     }
 
@@ -152,6 +155,7 @@ impl Oracle {
         let mut differences = Vec::new();
         for (at, (kamailio, portcullis)) in theirs.into_iter().zip(ours).enumerate() {
             let kamailio = view.expected(at, kamailio);
+            self.matched += usize::from(kamailio.is_some());
             if !view.accepts(at, &kamailio, &portcullis) {
                 differences.push(Difference::Answer {
                     at,

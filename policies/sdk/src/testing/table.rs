@@ -155,6 +155,17 @@ fn padded(text: &str) -> Option<IpAddr> {
 mod tests {
     use super::*;
 
+    #[test]
+    fn leading_zeros_mean_nothing() {
+        let ip = |text| match Query::parse(text) {
+            Query::Ip(ip) => Some(ip.to_string()),
+            Query::Name(_) => None,
+        };
+        assert_eq!(ip("010.001.000.099").as_deref(), Some("10.1.0.99"));
+        assert_eq!(ip("0010.1.0.99"), None);
+        assert_eq!(ip("10..0.99"), None);
+    }
+
     fn table(rows: &[(u32, &str, u16, &str)]) -> Table {
         let mut table = Table::default();
         for (group, address, port, tag) in rows {
