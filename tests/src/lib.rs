@@ -15,7 +15,9 @@ pub mod load;
 pub mod messages;
 pub mod oracle;
 pub mod peers;
+pub mod reloads;
 pub mod sip;
+pub mod states;
 pub mod wait;
 
 use std::path::{Path, PathBuf};

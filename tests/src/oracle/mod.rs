@@ -19,7 +19,7 @@ use crate::host::{Builder, Host};
 use crate::kamailio::Kamailio;
 use crate::lease::free_port_v6;
 use crate::policy;
-use crate::sip::Transport;
+use crate::sip::{Caller, Transport};
 
 use case::{Answer, Ask, Case, Question, Row, shown};
 use exceptions::View;
@@ -257,6 +257,15 @@ impl fmt::Display for Finding<'_> {
             }
         }
     }
+}
+
+/// Puts these questions in one request to a host that serves the policy `oracle`, and gives the answers.
+///
+/// # Panics
+/// When no answer comes, or another than to this request.
+pub fn ask(caller: &mut Caller, questions: &[Question]) -> Vec<Answer> {
+    let lines: Vec<_> = questions.iter().map(Question::line).collect();
+    voice::ask(caller, &lines)
 }
 
 fn wrong_reload(reload: &Value, expected: usize) -> Option<Difference> {

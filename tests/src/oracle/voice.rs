@@ -93,7 +93,8 @@ impl fmt::Display for Voice {
     }
 }
 
-fn ask(caller: &mut Caller, questions: &[String]) -> Vec<Answer> {
+/// Puts all questions, each a line of `X-Ask`, in one request.
+pub(super) fn ask(caller: &mut Caller, questions: &[String]) -> Vec<Answer> {
     let mut request = caller.request("MESSAGE", "sip:oracle@example.com");
     request.extra = questions
         .iter()
