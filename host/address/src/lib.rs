@@ -30,6 +30,7 @@ mod database;
 mod exchange;
 mod row;
 mod table;
+mod turns;
 
 pub use book::{
     AddressBook, BookOptions, Counts, DatabaseState, LoadReport, Reader, Snapshot, Status,
