@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::host::{Builder, Host};
+use crate::host::Host;
 use crate::states::Counts;
 
 /// A client that asks for a reload of the address table.
@@ -27,11 +27,6 @@ pub const CLIENTS: [Client; 4] = [
 ];
 
 impl Client {
-    /// A host with the doors that the clients come through.
-    pub fn doors(builder: Builder) -> Builder {
-        builder
-    }
-
     /// Asks for a reload and returns when it is answered, with what it tells about the table, if that client is told.
     ///
     /// # Panics

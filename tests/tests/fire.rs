@@ -14,7 +14,7 @@ use portcullis_tests::host::{Builder, Host};
 use portcullis_tests::oracle::ask;
 use portcullis_tests::oracle::case::{Answer, Question};
 use portcullis_tests::policy;
-use portcullis_tests::reloads::{CLIENTS, Client};
+use portcullis_tests::reloads::CLIENTS;
 use portcullis_tests::sip::Caller;
 use portcullis_tests::states::{self, Counts, HOSTS, Item, NAMES, SUBNETS, State};
 use portcullis_tests::wait;
@@ -25,6 +25,8 @@ const SECONDS: u64 = 10;
 const EVERY: Duration = Duration::from_millis(100);
 /// Reloads that may be under way; a machine that is too slow for ten a second gets no more.
 const MOST_UNDER_WAY: u64 = 40;
+/// Between two requests of a caller.
+const PAUSE: Duration = Duration::from_millis(2);
 /// Questions in one request.
 const QUESTIONS: usize = 24;
 /// What the process may have more in the second half than in the first, at the best moment of each. A table takes several MiB, so
@@ -39,7 +41,6 @@ struct Fire<'t> {
     /// Reloads asked for and not answered yet.
     under_way: AtomicU64,
     reloads: AtomicU64,
-    requests: AtomicU64,
     /// Requests that were judged by each state.
     judged: [AtomicU64; 2],
 }
@@ -50,11 +51,11 @@ fn peers_reloads_by_all_clients_under_fire() {
     let builder = Builder::new();
     let callers: Vec<_> = [10, 11, 12, 13].map(|n| builder.lease().ip(n)).into();
     states::create(&database, &callers);
-    let host = Client::doors(builder)
+    let host = builder
         .policy(policy("oracle"))
         .database(&database.url())
         .workers(2)
-        .set("log", "level = \"warn\"")
+        .set("log", "level = \"error\"")
         .start();
     let fire = Fire {
         host: &host,
@@ -62,7 +63,6 @@ fn peers_reloads_by_all_clients_under_fire() {
         stop: AtomicBool::new(false),
         under_way: AtomicU64::new(0),
         reloads: AtomicU64::new(0),
-        requests: AtomicU64::new(0),
         judged: [AtomicU64::new(0), AtomicU64::new(0)],
     };
     let memory = std::thread::scope(|threads| {
@@ -89,7 +89,9 @@ fn peers_reloads_by_all_clients_under_fire() {
         memory.len()
     );
     assert!(a > 0 && b > 0, "both states judged: {a}, {b}");
-    let (first, second) = memory.split_at(memory.len() / 2);
+    // Until each of the host's threads has had its part, it grows.
+    let settled = &memory[memory.len().min(3)..];
+    let (first, second) = settled.split_at(settled.len() / 2);
     assert!(
         second.iter().min() <= first.iter().min().map(|mib| mib + GROWTH_MIB).as_ref(),
         "memory has grown: {first:?}, then {second:?} MiB"
@@ -97,7 +99,7 @@ fn peers_reloads_by_all_clients_under_fire() {
 }
 
 impl Fire<'_> {
-    /// Asks all the time. Each answer has to be that of one state from its first to its last word.
+    /// Asks again and again. Each answer has to be that of one state from its first to its last word.
     fn traffic(&self, number: u32, mut caller: Caller) {
         let mut random = fastrand::Rng::with_seed(number.into());
         while !self.is_over() {
@@ -105,7 +107,8 @@ impl Fire<'_> {
             let answers = ask(&mut caller, &questions(&items));
             let state = judge(&items, &answers);
             self.judged[state as usize].fetch_add(1, Ordering::Relaxed);
-            self.requests.fetch_add(1, Ordering::Relaxed);
+            // Leaves something of the machine to the reloads.
+            std::thread::sleep(PAUSE);
         }
     }
 
@@ -145,7 +148,7 @@ impl Fire<'_> {
         let mut caller = Caller::udp(self.callers[0], self.host.sip());
         for client in CLIENTS.iter().cycle() {
             // Every client has its turn, however slow the machine is.
-            if Instant::now() > end && memory.len() > CLIENTS.len() {
+            if Instant::now() > end && memory.len() >= CLIENTS.len().max(7) {
                 return memory;
             }
             state = state.other();
