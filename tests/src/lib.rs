@@ -18,6 +18,7 @@ pub mod peers;
 pub mod reloads;
 pub mod sip;
 pub mod states;
+pub mod tools;
 pub mod wait;
 
 use std::path::{Path, PathBuf};
