@@ -6,6 +6,7 @@
 use portcullis_tests::database::MariaDb;
 use portcullis_tests::host::{Builder, Host};
 use portcullis_tests::kamailio::Kamailio;
+use portcullis_tests::oracle::exceptions::{FAULT_DATA, NAMES_IN_JSON};
 use portcullis_tests::tools::Tool::{self, Kamcli, Kamcmd, Kamctl};
 use portcullis_tests::tools::Tools;
 
@@ -47,6 +48,10 @@ impl Both {
         let kamailio = self.kamailio.run(tool, words);
         let portcullis = self.portcullis.run(tool, words);
         assert_eq!(portcullis, kamailio, "{tool:?} {words}");
+        assert!(
+            !kamailio.contains("Traceback"),
+            "{tool:?} {words} breaks by itself: {kamailio}"
+        );
         kamailio
     }
 }
@@ -65,31 +70,113 @@ fn peers_dumps_and_reloads_look_the_same() {
     let both = Both::start();
     for rows in ["", ROWS, "DELETE FROM address WHERE mask <> 24"] {
         both.database.sql("kamailio", rows);
-        for (tool, words) in [
-            (Kamcmd, "permissions.addressReload"),
-            (Kamctl, "address reload"),
-            (Kamctl, "rpc permissions.addressReload"),
-            (Kamcli, "address reload"),
-            (Kamcli, "rpc permissions.addressReload"),
-        ] {
+        for (tool, words) in RELOADS {
             let said = both.same(tool, words);
-            println!("{tool:?} {words}\n{said}");
+            assert!(said.contains("Reload OK"), "{tool:?} {words}: {said}");
         }
-        for (tool, words) in [
-            (Kamcmd, "permissions.addressDump"),
-            (Kamcmd, "permissions.subnetDump"),
-            (Kamcmd, "permissions.domainDump"),
-            (Kamctl, "address show"),
-            (Kamctl, "address dump"),
-            (Kamctl, "rpc permissions.addressDump"),
-            (Kamctl, "rpc permissions.subnetDump"),
-            (Kamcli, "address showdb"),
-            (Kamcli, "address list"),
-            (Kamcli, "address list --mode subnets"),
-            (Kamcli, "rpc permissions.addressDump"),
-        ] {
-            let said = both.same(tool, words);
-            println!("{tool:?} {words}\n{said}");
+        for (tool, words) in DUMPS {
+            both.same(tool, words);
         }
     }
+    both.database.sql("kamailio", ROWS);
+    both.same(Kamcmd, "permissions.addressReload");
+    for (tool, words) in DUMPS {
+        let said = both.same(tool, words);
+        assert!(said.contains("item"), "{tool:?} {words} shows rows: {said}");
+    }
 }
+
+#[test]
+fn peers_faults_look_the_same() {
+    let both = Both::start();
+    for (tool, words) in [
+        (Kamcmd, "permissions.noSuchCommand"),
+        (Kamctl, "rpc permissions.noSuchCommand"),
+        (Kamcli, "rpc permissions.noSuchCommand"),
+    ] {
+        let said = both.same(tool, words);
+        println!("{tool:?} {words}: {said}");
+    }
+    both.database
+        .sql("kamailio", "RENAME TABLE address TO elsewhere");
+    for (tool, words) in RELOADS {
+        let [kamailio, portcullis] =
+            [&both.kamailio, &both.portcullis].map(|tools| tools.run(tool, words));
+        assert!(
+            kamailio.contains("Reload failed."),
+            "{tool:?} {words}: {kamailio}"
+        );
+        assert_eq!(
+            without_data(&portcullis),
+            without_data(&kamailio),
+            "{tool:?} {words}"
+        );
+        if tool != Kamcmd {
+            let cause = "has no table `address`";
+            assert!(portcullis.contains(cause), "{FAULT_DATA:?}: {portcullis}");
+        }
+    }
+    both.database
+        .sql("kamailio", "RENAME TABLE elsewhere TO address");
+    for (tool, words) in RELOADS {
+        both.same(tool, words);
+    }
+}
+
+#[test]
+fn peers_names_in_json_are_a_list() {
+    let both = Both::start();
+    both.database.sql("kamailio", ROWS);
+    both.same(Kamcmd, "permissions.addressReload");
+    let words = "rpc permissions.domainDump";
+    let rows = |tools: &Tools, tool| fields(&tools.run(tool, words));
+    let kamailio = rows(&both.kamailio, Kamctl);
+    assert_eq!(kamailio.len(), 3 * 5, "{kamailio:?}");
+    assert_eq!(rows(&both.portcullis, Kamctl), kamailio);
+    let [seen, all] = [&both.kamailio, &both.portcullis].map(|tools| rows(tools, Kamcli).len());
+    assert!(
+        all == 3 * 5 && seen < all,
+        "{NAMES_IN_JSON:?}: {seen}, {all}"
+    );
+}
+
+/// What is left of a fault without what only Portcullis says.
+fn without_data(said: &str) -> Vec<&str> {
+    let lines = said
+        .lines()
+        .filter(|line| !line.trim().starts_with("\"data\":"));
+    lines.map(|line| line.trim_end_matches(',')).collect()
+}
+
+/// The lines with the fields of a name's row, whatever is around them.
+fn fields(said: &str) -> Vec<String> {
+    let names = ["table", "group", "domain_name", "port", "tag"];
+    let is_field = |line: &&str| {
+        names
+            .iter()
+            .any(|name| line.starts_with(&format!("\"{name}\":")))
+    };
+    let lines = said.lines().map(|line| line.trim().trim_end_matches(','));
+    lines.filter(is_field).map(str::to_owned).collect()
+}
+
+/// All ways to ask for a reload.
+const RELOADS: [(Tool, &str); 5] = [
+    (Kamcmd, "permissions.addressReload"),
+    (Kamctl, "address reload"),
+    (Kamctl, "rpc permissions.addressReload"),
+    (Kamcli, "address reload"),
+    (Kamcli, "rpc permissions.addressReload"),
+];
+
+/// All ways to see the table, but for names in JSON.
+const DUMPS: [(Tool, &str); 8] = [
+    (Kamcmd, "permissions.addressDump"),
+    (Kamcmd, "permissions.subnetDump"),
+    (Kamcmd, "permissions.domainDump"),
+    (Kamctl, "address dump"),
+    (Kamctl, "rpc permissions.addressDump"),
+    (Kamctl, "rpc permissions.subnetDump"),
+    (Kamcli, "rpc permissions.addressDump"),
+    (Kamcli, "rpc permissions.subnetDump"),
+];

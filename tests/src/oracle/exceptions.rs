@@ -110,8 +110,25 @@ pub const NAME_GROUP_TAG: Exception = Exception {
     reason: "all questions that match tell the tag",
 };
 
+/// A dump of several names, or of trusted peers, in JSON.
+pub const NAMES_IN_JSON: Exception = Exception {
+    name: "names-in-json",
+    kamailio: "repeats the keys of one object for each row of domainDump and trustedDump, of which most readers, kamcli among them, \
+               keep the last",
+    portcullis: "gives a list of objects in the same order; over BINRPC it repeats the keys as Kamailio does",
+    reason: "a dump that shows one row of many is of no use, and the keys of a JSON object are unique (RFC 8259 §4)",
+};
+
+/// The cause of a fault in JSON.
+pub const FAULT_DATA: Exception = Exception {
+    name: "fault-data",
+    kamailio: "says why a reload failed in its own log only",
+    portcullis: "says it in the member \"data\" of the error as well, beside Kamailio's code and message",
+    reason: "JSON-RPC 2.0 has a place for it (§5.1)",
+};
+
 /// All of them.
-pub const EXCEPTIONS: [Exception; 11] = [
+pub const EXCEPTIONS: [Exception; 13] = [
     GROUP_ZERO,
     GROUP_ABOVE_31_BITS,
     MASK_OUT_OF_RANGE,
@@ -123,7 +140,15 @@ pub const EXCEPTIONS: [Exception; 11] = [
     SUBNET_LIMIT,
     TAGS_STACK,
     NAME_GROUP_TAG,
+    NAMES_IN_JSON,
+    FAULT_DATA,
 ];
+
+/// Those that are made for all cases alike, in Kamailio's configuration.
+pub const OF_THE_CONFIGURATION: [Exception; 2] = [SUBNET_LIMIT, TAGS_STACK];
+
+/// Those in what clients see, not in what is decided.
+pub const OF_CLIENTS: [Exception; 2] = [NAMES_IN_JSON, FAULT_DATA];
 
 /// A case as Kamailio has to see it for its answers to be the right ones.
 #[derive(Clone, Debug)]
