@@ -17,6 +17,7 @@ use portcullis_tests::policy;
 use portcullis_tests::reloads::CLIENTS;
 use portcullis_tests::sip::Caller;
 use portcullis_tests::states::{self, Counts, HOSTS, Item, NAMES, SUBNETS, State};
+use portcullis_tests::tools::Tools;
 use portcullis_tests::wait;
 
 /// How long the fire lasts, unless told otherwise.
@@ -36,6 +37,7 @@ const GROWTH_MIB: u64 = 16;
 /// What all threads share.
 struct Fire<'t> {
     host: &'t Host,
+    tools: &'t Tools,
     callers: &'t [IpAddr],
     stop: AtomicBool,
     /// Reloads asked for and not answered yet.
@@ -51,14 +53,16 @@ fn peers_reloads_by_all_clients_under_fire() {
     let builder = Builder::new();
     let callers: Vec<_> = [10, 11, 12, 13].map(|n| builder.lease().ip(n)).into();
     states::create(&database, &callers);
-    let host = builder
+    let host = Tools::doors(builder)
         .policy(policy("oracle"))
         .database(&database.url())
         .workers(2)
         .set("log", "level = \"error\"")
         .start();
+    let tools = Tools::for_host(&host, &database);
     let fire = Fire {
         host: &host,
+        tools: &tools,
         callers: &callers,
         stop: AtomicBool::new(false),
         under_way: AtomicU64::new(0),
@@ -126,7 +130,7 @@ impl Fire<'_> {
             }
             self.under_way.fetch_add(1, Ordering::Relaxed);
             clients.spawn(move || {
-                let counts = client.reload(self.host);
+                let counts = client.reload(self.host, self.tools);
                 let is_state = |state: State| counts == Some(state.counts(self.callers.len()));
                 assert!(
                     counts.is_none() || is_state(State::A) || is_state(State::B),
@@ -148,12 +152,12 @@ impl Fire<'_> {
         let mut caller = Caller::udp(self.callers[0], self.host.sip());
         for client in CLIENTS.iter().cycle() {
             // Every client has its turn, however slow the machine is.
-            if Instant::now() > end && memory.len() >= CLIENTS.len().max(7) {
+            if Instant::now() > end && memory.len() >= CLIENTS.len() {
                 return memory;
             }
             state = state.other();
             state.publish(database);
-            let counts = client.reload(self.host);
+            let counts = client.reload(self.host, self.tools);
             let expected: Counts = state.counts(self.callers.len());
             assert!(
                 counts.is_none_or(|counts| counts == expected),
