@@ -17,6 +17,9 @@ use crate::{build, fuzz};
 /// MariaDB), documentation tests, end-to-end tests with MariaDB, Kamailio and its tools, SIPp and sipsak, and a short run of each fuzz target.
 /// The programs of others are installed when this runs as root on Debian; elsewhere it says what is missing and fails. The first
 /// failing step ends the run and is named; the last line of output is `N passed, N failed`.
+///
+/// In the environment, PORTCULLIS_ORACLE_SEED repeats a comparison with Kamailio, PORTCULLIS_ORACLE_DECISIONS makes it longer, and
+/// PORTCULLIS_FIRE_SECONDS the reloads under fire.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Leave out the tests that need MariaDB, Kamailio or its tools, SIPp or sipsak
