@@ -213,6 +213,17 @@ impl Host {
         self.child.id()
     }
 
+    /// The memory that its process has in use, in MiB.
+    pub fn memory_mib(&self) -> u64 {
+        let status =
+            std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("the host runs");
+        let kib = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:")?.split_whitespace().next())
+            .expect("a process has memory");
+        kib.parse::<u64>().expect("VmRSS is a number") / 1024
+    }
+
     /// A caller on 127.a.b.`source` over UDP.
     pub fn udp(&self, source: u8) -> Caller {
         Caller::udp(self.lease.ip(source), self.sip())

@@ -40,6 +40,12 @@ impl Lease {
         IpAddr::V4(Ipv4Addr::new(127, self.a, self.b, host))
     }
 
+    /// An address of this lease that is not a neighbour of the others: 127.(251 + `n`).a.b, for `n` from 0 to 3.
+    pub fn far(&self, n: u8) -> IpAddr {
+        assert!(n < 4, "there are four of these");
+        IpAddr::V4(Ipv4Addr::new(127, 251 + n, self.a, self.b))
+    }
+
     /// The address 127.a.b.`host` with a port.
     pub fn addr(&self, host: u8, port: u16) -> SocketAddr {
         SocketAddr::new(self.ip(host), port)

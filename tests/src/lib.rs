@@ -5,14 +5,20 @@
 #![forbid(unsafe_code)]
 
 pub mod callee;
+pub mod control;
 pub mod database;
 pub mod guests;
 pub mod host;
+pub mod kamailio;
 pub mod lease;
 pub mod load;
 pub mod messages;
+pub mod oracle;
 pub mod peers;
+pub mod reloads;
 pub mod sip;
+pub mod states;
+pub mod tools;
 pub mod wait;
 
 use std::path::{Path, PathBuf};
@@ -43,7 +49,7 @@ pub fn policy(name: &str) -> PathBuf {
     let path = folder.join(format!("{name}.wasm"));
     assert!(
         path.exists(),
-        "{} is missing: build the policies with `cargo xtask build`",
+        "{} is missing: build the policies with `cargo xtask build --policies --tests`",
         path.display()
     );
     path

@@ -129,10 +129,19 @@ impl Caller {
 
     /// A caller on `source` that talks to `host` over one TCP connection.
     pub fn tcp(source: IpAddr, host: SocketAddr) -> Self {
+        Self::tcp_from(SocketAddr::new(source, 0), host)
+    }
+
+    /// A caller on this very address and port that talks to `host` over one TCP connection. The same address may talk to other hosts
+    /// as well.
+    pub fn tcp_from(source: SocketAddr, host: SocketAddr) -> Self {
         let socket = Socket::new(Domain::for_address(host), Type::STREAM, None)
             .expect("a TCP socket can be made");
         socket
-            .bind(&SocketAddr::new(source, 0).into())
+            .set_reuse_address(true)
+            .expect("SO_REUSEADDR can be set");
+        socket
+            .bind(&source.into())
             .expect("a loopback source can be bound");
         socket
             .connect_timeout(&host.into(), PATIENCE)
@@ -145,6 +154,15 @@ impl Caller {
             host,
             local,
         }
+    }
+
+    /// Lets a caller over UDP talk to another host from now on.
+    pub fn turn_to(&mut self, host: SocketAddr) {
+        assert!(
+            matches!(self.stream, Stream::Udp(_)),
+            "a TCP connection has one other end"
+        );
+        self.host = host;
     }
 
     /// This caller's own address.

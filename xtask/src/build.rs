@@ -18,6 +18,9 @@ pub(crate) struct Args {
     /// Build the policies only
     #[arg(long)]
     policies: bool,
+    /// Build the policies of the tests as well
+    #[arg(long)]
+    tests: bool,
 }
 
 /// How the host is compiled. Policies are always optimised.
@@ -35,7 +38,10 @@ pub(crate) struct Built {
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     let workspace = Workspace::own()?;
-    let mut files = policies(&workspace)?;
+    let mut files = match args.tests {
+        true => policies_with_tests(&workspace)?,
+        false => policies(&workspace)?,
+    };
     if !args.policies {
         files.insert(0, host(&workspace, Profile::Release)?);
     }
@@ -57,10 +63,15 @@ pub(crate) fn all(profile: Profile) -> Result<Built> {
 
 /// The policies of this repository, as .wasm files.
 pub(crate) fn policies(workspace: &Workspace) -> Result<Vec<PathBuf>> {
-    wasm::compile(
-        &workspace.policies().collect::<Vec<_>>(),
-        &workspace.target.join("policies"),
-    )
+    let policies: Vec<_> = workspace.policies().collect();
+    wasm::compile(&policies, &workspace.target.join("policies"))
+}
+
+/// These and those of the tests, as .wasm files.
+pub(crate) fn policies_with_tests(workspace: &Workspace) -> Result<Vec<PathBuf>> {
+    let policies = workspace.policies().chain(workspace.test_policies());
+    let policies: Vec<_> = policies.collect();
+    wasm::compile(&policies, &workspace.target.join("policies"))
 }
 
 fn host(workspace: &Workspace, profile: Profile) -> Result<PathBuf> {

@@ -13,7 +13,7 @@ use crate::workspace::{Workspace, root};
 /// Run a fuzz target
 ///
 /// Works with the stable compiler: the targets are built with coverage counters, but without a sanitizer. New inputs are kept in
-/// host/sip/fuzz/target/corpus/TARGET; an input that breaks the target is written to host/sip/fuzz/artifacts.
+/// host/fuzz/target/corpus/TARGET; an input that breaks the target is written to host/sip/fuzz/artifacts.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The target; `cargo xtask fuzz list` shows them
@@ -54,7 +54,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 
 /// Where the fuzz targets are: a workspace of their own.
 pub(crate) fn folder() -> PathBuf {
-    root().join("host/sip/fuzz")
+    root().join("host/fuzz")
 }
 
 /// The names of all targets.
@@ -99,7 +99,10 @@ pub(crate) fn fuzz(target: &str, seconds: u32, further: &[String]) -> Result<()>
     let mut run = Command::new(built.join(triple).join("release").join(target));
     run.args(["-max_len=2048", "-timeout=5", "-print_final_stats=1"])
         .arg(format!("-max_total_time={seconds}"))
-        .arg(format!("-dict={}", folder().join("sip.dict").display()))
+        .arg(format!(
+            "-dict={}",
+            folder().join(dictionary(target)).display()
+        ))
         .arg(format!(
             "-artifact_prefix={}/{target}-",
             artifacts.display()
@@ -109,6 +112,14 @@ pub(crate) fn fuzz(target: &str, seconds: u32, further: &[String]) -> Result<()>
         run.arg(corpus).arg(folder().join("corpus").join(target));
     }
     run_command(run.args(further))
+}
+
+/// The words of what a target reads.
+fn dictionary(target: &str) -> &'static str {
+    match target {
+        "binrpc" | "fifo" => "control.dict",
+        _ => "sip.dict",
+    }
 }
 
 fn host_triple() -> Result<String> {

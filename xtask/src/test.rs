@@ -14,12 +14,15 @@ use crate::{build, fuzz};
 /// Run every check and test there is
 ///
 /// In this order: format, lints, documentation, the policies compiled to Wasm, unit and property tests (with those that need a
-/// MariaDB), documentation tests, end-to-end tests with MariaDB, SIPp, sipsak and kamctl, and a short run of each fuzz target.
+/// MariaDB), documentation tests, end-to-end tests with MariaDB, Kamailio and its tools, SIPp and sipsak, and a short run of each fuzz target.
 /// The programs of others are installed when this runs as root on Debian; elsewhere it says what is missing and fails. The first
 /// failing step ends the run and is named; the last line of output is `N passed, N failed`.
+///
+/// In the environment, PORTCULLIS_ORACLE_SEED repeats a comparison with Kamailio, PORTCULLIS_ORACLE_DECISIONS makes it longer, and
+/// PORTCULLIS_FIRE_SECONDS the reloads under fire.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Leave out the tests that need MariaDB, SIPp, sipsak or kamctl
+    /// Leave out the tests that need MariaDB, Kamailio or its tools, SIPp or sipsak
     #[arg(long)]
     without_peers: bool,
     /// How long to run each fuzz target; 0 leaves them out
@@ -28,7 +31,7 @@ pub(crate) struct Args {
 }
 
 /// What the tests need that is not ours.
-const PEERS: [Need; 7] = [
+const PEERS: [Need; 11] = [
     Need {
         name: "mariadbd",
         package: "mariadb-server",
@@ -53,9 +56,25 @@ const PEERS: [Need; 7] = [
         name: "kamctl",
         package: "kamailio",
     },
+    Need {
+        name: "kamcmd",
+        package: "kamailio",
+    },
+    Need {
+        name: "kamcli",
+        package: "kamcli",
+    },
     // Without it kamctl knows no MySQL.
     Need {
         name: "kamailio/kamctl/kamctl.mysql",
+        package: "kamailio-mysql-modules",
+    },
+    Need {
+        name: "kamailio",
+        package: "kamailio",
+    },
+    Need {
+        name: "kamailio/modules/db_mysql.so",
         package: "kamailio-mysql-modules",
     },
 ];
@@ -84,9 +103,13 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             .env("RUSTDOCFLAGS", "--deny warnings");
         run_command(doc.args(["doc", "--workspace", "--no-deps"]))
     });
-    steps.step("policies", || build::policies(&workspace).map(drop));
+    steps.step("policies", || {
+        build::policies_with_tests(&workspace).map(drop)
+    });
     if args.without_peers {
-        steps.leave_out("tests with MariaDB, SIPp, sipsak and kamctl (--without-peers)");
+        steps.leave_out(
+            "tests with MariaDB, Kamailio, its tools, SIPp and sipsak (--without-peers)",
+        );
     } else {
         steps.step("peers", || debian::require(&PEERS));
     }

@@ -60,7 +60,16 @@ impl Workspace {
 
     /// The policies of this repository.
     pub(crate) fn policies(&self) -> impl Iterator<Item = &Package> {
-        let folder = root().join("policies");
+        self.policies_in("policies")
+    }
+
+    /// Policies that only tests have a use for.
+    pub(crate) fn test_policies(&self) -> impl Iterator<Item = &Package> {
+        self.policies_in("tests")
+    }
+
+    fn policies_in(&self, folder: &str) -> impl Iterator<Item = &Package> {
+        let folder = root().join(folder);
         self.packages.iter().filter(move |package| {
             package.manifest_path.starts_with(&folder) && package.library().is_some()
         })
@@ -101,6 +110,7 @@ mod tests {
         assert!(policies.contains(&"address-acl"), "{policies:?}");
         assert!(policies.contains(&"observe"), "{policies:?}");
         assert!(!policies.contains(&"portcullis-sdk"), "{policies:?}");
+        assert!(!policies.contains(&"oracle"), "{policies:?}");
     }
 
     #[test]

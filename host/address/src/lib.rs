@@ -30,6 +30,7 @@ mod database;
 mod exchange;
 mod row;
 mod table;
+mod turns;
 
 pub use book::{
     AddressBook, BookOptions, Counts, DatabaseState, LoadReport, Reader, Snapshot, Status,
@@ -40,7 +41,7 @@ pub use database::{
     TrustedNames, UrlError, Watcher,
 };
 pub use exchange::{Format, FormatError, Import, RowWriter, WriteError};
-pub use row::{Row, RowError, RowWarning};
+pub use row::{Row, RowError, RowWarning, parse_ip};
 pub use table::{
     DomainRow, Entries, Entry, EntryIter, HostRow, Match, SubnetRow, Table, TableBuilder,
 };

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use portcullis_address::{Match, Snapshot};
+use portcullis_address::{Match, Snapshot, parse_ip};
 use tracing::Level;
 use wasmtime::ResourceLimiter;
 
@@ -226,16 +226,9 @@ impl LogBudget {
 }
 
 impl<'a> Address<'a> {
-    /// Reads an address: IPv6 with or without brackets; what is no address is a name.
+    /// Reads an address as the table does; what is no address is a name.
     pub(crate) fn parse(text: &'a str) -> Self {
-        let bare = text
-            .strip_prefix('[')
-            .and_then(|rest| rest.strip_suffix(']'));
-        let ip = match bare {
-            Some(bare) => bare.parse().ok().map(IpAddr::V6),
-            None => text.parse().ok(),
-        };
-        ip.map_or(Self::Name(text), Self::Ip)
+        parse_ip(text).map_or(Self::Name(text), Self::Ip)
     }
 }
 
@@ -261,23 +254,6 @@ fn enabled(level: Level) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn addresses_are_read_with_and_without_brackets() {
-        let ip = |text: &str| match Address::parse(text) {
-            Address::Ip(ip) => Some(ip.to_string()),
-            Address::Name(_) => None,
-        };
-
-        assert_eq!(ip("192.0.2.1").unwrap(), "192.0.2.1");
-        assert_eq!(ip("2001:db8::1").unwrap(), "2001:db8::1");
-        assert_eq!(ip("[2001:db8::1]").unwrap(), "2001:db8::1");
-        assert_eq!(ip("[192.0.2.1]"), None);
-        assert_eq!(ip("[2001:db8::1"), None);
-        assert_eq!(ip("gw.example.com"), None);
-        assert_eq!(ip("192.0.2.1:5060"), None);
-        assert_eq!(ip(""), None);
-    }
 
     #[test]
     fn the_log_budget_counts_what_it_refuses() {

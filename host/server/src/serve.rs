@@ -9,14 +9,13 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, bail};
 use arc_swap::ArcSwap;
 use portcullis_sip::{Local, Proxy, ProxyConfig};
-use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 
 use crate::config::{Config, Listen};
-use crate::control::Control;
+use crate::control::{Control, Doors, Listening};
 use crate::error_text::one_line;
 use crate::metrics::WorkerCounters;
 use crate::pipeline::PolicyRequest;
@@ -78,6 +77,10 @@ async fn serve(config: Config, path: Option<&Path>) -> anyhow::Result<()> {
     if timeout(PATIENCE, all_ended).await.is_err() {
         tracing::warn!("Not every worker ended within {PATIENCE:?}.");
     }
+    // The files of unix sockets and FIFO are removed with them.
+    if timeout(PATIENCE, running.doors).await.is_err() {
+        tracing::warn!("Not every request of control was answered within {PATIENCE:?}.");
+    }
     ended
 }
 
@@ -87,13 +90,15 @@ struct Host {
     policy: Arc<PolicyFiles<PolicyRequest>>,
     resolver: Resolver,
     sockets: Vec<WorkerSockets>,
-    control: TcpListener,
+    doors: Doors,
 }
 
 /// A host that runs.
 struct Running {
     shared: Arc<Shared>,
     policy: Arc<PolicyFiles<PolicyRequest>>,
+    control: Listening,
+    doors: JoinHandle<()>,
 }
 
 impl Host {
@@ -108,7 +113,7 @@ impl Host {
         let listen = expand(&config.listen)?;
         let wanted = listen.iter().map(|listen| (listen.transport, listen.addr));
         let (bound, sockets) = transport::bind(wanted, workers, config.spread)?;
-        let control = bind_control(config.control.listen).await?;
+        let doors = Doors::open(&config.control).await?;
         let shared = Shared {
             addresses,
             policy: Arc::clone(policy.slot()),
@@ -125,7 +130,7 @@ impl Host {
             policy,
             resolver,
             sockets,
-            control,
+            doors,
         })
     }
 
@@ -145,16 +150,13 @@ impl Host {
                 Err(_) => bail!("worker {number} died: please report this with the lines above"),
             });
         }
-        let control = Arc::new(Control::new(
+        let listening = self.doors.listening().clone();
+        let control = Control::new(
             Arc::clone(&self.shared),
             Arc::clone(&self.policy),
-        ));
-        let end = until(stopping.clone());
-        tokio::spawn(async move {
-            if let Err(error) = control.serve(self.control, end).await {
-                tracing::error!(%error, "The control port has ended.");
-            }
-        });
+            listening.clone(),
+        );
+        let doors = tokio::spawn(self.doors.serve(Arc::new(control), stopping.clone()));
         let addresses = Arc::clone(&self.shared.addresses);
         tokio::spawn(async move { addresses.watch().await });
         tokio::spawn(Arc::clone(&self.policy).watch());
@@ -166,6 +168,8 @@ impl Host {
         let running = Running {
             shared: self.shared,
             policy: self.policy,
+            control: listening,
+            doors,
         };
         Ok((running, workers))
     }
@@ -175,10 +179,7 @@ impl Running {
     /// The one line that says what runs where.
     fn announce(&self, path: Option<&Path>) {
         let Shared {
-            config,
-            listen,
-            addresses,
-            ..
+            listen, addresses, ..
         } = &*self.shared;
         let listen: Vec<_> = listen.iter().map(Bound::to_string).collect();
         let policy = match self.shared.policy.current() {
@@ -196,7 +197,7 @@ impl Running {
             workers = self.shared.counters.len(),
             addresses = address_task::summary(addresses),
             policy,
-            control = %format_args!("http://{}", config.control.listen),
+            control = %self.control,
             configuration = path.map_or_else(|| "defaults".into(), |path| path.display().to_string()),
             "Portcullis serves."
         );
@@ -285,13 +286,6 @@ fn expand(listen: &[Listen]) -> anyhow::Result<Vec<Listen>> {
     Ok(all)
 }
 
-async fn bind_control(addr: std::net::SocketAddr) -> anyhow::Result<TcpListener> {
-    let bound = TcpListener::bind(addr).await;
-    bound.with_context(|| {
-        format!("can't open the control port {addr}: is it taken? Change `listen` in [control]")
-    })
-}
-
 fn proxy_config(
     config: &Config,
     listen: &[Listen],
@@ -322,8 +316,4 @@ async fn collect(files: Arc<PolicyFiles<PolicyRequest>>) {
         tick.tick().await;
         files.slot().collect();
     }
-}
-
-async fn until(mut stopping: watch::Receiver<bool>) {
-    let _stopped_or_gone = stopping.wait_for(|stop| *stop).await;
 }

@@ -79,8 +79,11 @@ pub(crate) fn measure(
         .args(["--seconds", &pace.seconds.to_string()])
         .args(["--patience", "2000"])
         .args(["--watch", &server.pid().to_string()]);
+    if task.shape != Shape::Full {
+        command.args(["--rate", &STEADY.to_string()]);
+    }
     if task.shape == Shape::Steady {
-        command.args(["--spin", "--rate", &STEADY.to_string()]);
+        command.arg("--spin");
     }
     if task.work == Work::Relay {
         command.args(["--sink", &server.callee.to_string()]);

@@ -1,11 +1,12 @@
 //! A million rows: how long our host takes to load them, and how much memory the table takes.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Result, ensure};
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 
+use super::control::Control;
 use super::database::{Database, MILLION};
 use super::plan::{Pace, Rows, Server, Subject};
 use super::servers::{Programs, Running};
@@ -27,8 +28,6 @@ pub(crate) struct Million {
 
 /// Reloads that are timed.
 const RELOADS: usize = 3;
-/// Nothing that works takes this long.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Loads the table of a million rows again and again.
 pub(crate) fn measure(programs: &Programs, database: &Database, pace: &Pace) -> Result<Million> {
@@ -58,46 +57,4 @@ pub(crate) fn measure(programs: &Programs, database: &Database, pace: &Pace) -> 
         memory_bytes: super::machine::memory_bytes(host.pid()),
         report,
     })
-}
-
-/// The control port of a running host.
-struct Control {
-    agent: ureq::Agent,
-    base: String,
-}
-
-impl Control {
-    fn new(host: &Running) -> Self {
-        let config = ureq::Agent::config_builder().timeout_global(Some(PATIENCE));
-        Self {
-            agent: config.build().into(),
-            base: format!("http://{}", host.control),
-        }
-    }
-
-    /// Loads the table anew; returns the host's report when the new one serves.
-    fn reload(&self) -> Result<Value> {
-        let call = json!({"jsonrpc": "2.0", "method": "address.reload", "id": 1});
-        let mut answer = self
-            .agent
-            .post(format!("{}/RPC", self.base))
-            .send_json(call)?;
-        let mut answer: Value = answer.body_mut().read_json()?;
-        ensure!(answer.get("error").is_none(), "reload: {answer}");
-        Ok(answer["result"].take())
-    }
-
-    /// The sum of a metric over its labels.
-    fn metric(&self, name: &str) -> Result<u64> {
-        let mut answer = self.agent.get(format!("{}/metrics", self.base)).call()?;
-        let page = answer.body_mut().read_to_string()?;
-        let values: Vec<f64> = page
-            .lines()
-            .filter_map(|line| line.strip_prefix(name))
-            .filter(|rest| rest.starts_with([' ', '{']))
-            .filter_map(|rest| rest.rsplit(' ').next()?.parse().ok())
-            .collect();
-        ensure!(!values.is_empty(), "the host tells no {name}");
-        Ok(values.iter().sum::<f64>() as u64)
-    }
 }

@@ -1,5 +1,6 @@
 //! `cargo xtask bench`: Portcullis, Kamailio with the page's configuration, and a bare UDP echo, side by side.
 
+mod control;
 mod database;
 mod figures;
 mod load;
@@ -7,6 +8,7 @@ mod machine;
 mod million;
 mod pinned;
 mod plan;
+mod reload;
 mod report;
 mod servers;
 mod targets;
@@ -20,6 +22,7 @@ use self::figures::Figures;
 use self::machine::Machine;
 use self::million::Million;
 use self::plan::{Pace, Part, Server, Subject, Task};
+use self::reload::Reload;
 use self::report::Outcome;
 use self::servers::{Programs, Running};
 use crate::build::{self, Built, Profile};
@@ -77,6 +80,7 @@ pub(crate) fn run(args: BenchArgs) -> Result<()> {
             bench.subject(round, *subject, tasks);
         }
     }
+    let reload = bench.reload(&args);
     let million = bench.million(&args);
 
     let outcome = Outcome::new(
@@ -84,7 +88,7 @@ pub(crate) fn run(args: BenchArgs) -> Result<()> {
         peers,
         bench.pace,
         &bench.figures,
-        million,
+        (reload, million),
         bench.problems,
     );
     print!("{outcome}");
@@ -196,8 +200,15 @@ impl Bench {
         }
     }
 
+    fn reload(&mut self, args: &BenchArgs) -> Option<Reload> {
+        let can = self.has_portcullis() && wants_ours(args, Part::Reload);
+        let database = self.database.as_ref().filter(|_| can)?;
+        let reload = reload::measure(&self.programs, database, &self.pace);
+        self.note(reload.context("reloads beside requests"))
+    }
+
     fn million(&mut self, args: &BenchArgs) -> Option<Million> {
-        let can = self.has_portcullis() && wants_million(args);
+        let can = self.has_portcullis() && wants_ours(args, Part::Million);
         let database = self.database.as_ref().filter(|_| can)?;
         let million = million::measure(&self.programs, database, &self.pace);
         self.note(million.context("1,000,000 rows"))
@@ -219,8 +230,9 @@ impl Bench {
     }
 }
 
-fn wants_million(args: &BenchArgs) -> bool {
-    let part = args.only.is_empty() || args.only.contains(&Part::Million);
+/// Whether this part, which only our host has, is asked for.
+fn wants_ours(args: &BenchArgs, part: Part) -> bool {
+    let part = args.only.is_empty() || args.only.contains(&part);
     part && (args.server.is_empty() || args.server.contains(&Server::Portcullis))
 }
 
@@ -230,7 +242,7 @@ fn fill(args: &BenchArgs, pace: &Pace) -> Result<Database> {
     for rows in [plan::Rows::Few, plan::Rows::Many] {
         database.fill(rows, &schema)?;
     }
-    if wants_million(args) {
+    if wants_ours(args, Part::Million) {
         database.fill_million(&schema)?;
     }
     Ok(database)

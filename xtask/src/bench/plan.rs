@@ -54,6 +54,8 @@ pub(crate) enum Shape {
     Full,
     /// [`STEADY`] requests a second, evenly: the server sleeps and wakes for nearly every one, as most servers do most of the time.
     Steady,
+    /// [`STEADY`] requests a second in small bursts, between which the generator leaves its core to others.
+    Bursts,
 }
 
 /// What is done with a server in one window.
@@ -77,6 +79,8 @@ pub(crate) enum Part {
     Options,
     /// Stateless relay.
     Relay,
+    /// 401s beside reloads of 100,000 rows.
+    Reload,
     /// Loading a million rows.
     Million,
 }
@@ -257,7 +261,7 @@ impl fmt::Display for Task {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.shape {
             Shape::Full => write!(f, "{}", self.work),
-            Shape::Steady => write!(f, "{} at {STEADY} a second", self.work),
+            Shape::Steady | Shape::Bursts => write!(f, "{} at {STEADY} a second", self.work),
         }
     }
 }

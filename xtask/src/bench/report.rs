@@ -12,6 +12,7 @@ use super::figures::{Figure, Figures};
 use super::machine::Machine;
 use super::million::Million;
 use super::plan::{Pace, STEADY, Shape};
+use super::reload::Reload;
 use super::targets::{Comparison, Target, comparisons, targets};
 
 /// Everything that a benchmark found out.
@@ -22,6 +23,7 @@ pub(crate) struct Outcome {
     pace: Pace,
     steady_per_second: u64,
     figures: Vec<Figure>,
+    reload: Option<Reload>,
     million: Option<Million>,
     targets: Vec<Target>,
     comparisons: Vec<Comparison>,
@@ -34,7 +36,7 @@ impl Outcome {
         peers: Peers,
         pace: Pace,
         figures: &Figures,
-        million: Option<Million>,
+        (reload, million): (Option<Reload>, Option<Million>),
         problems: Vec<String>,
     ) -> Self {
         Self {
@@ -43,8 +45,9 @@ impl Outcome {
             pace,
             steady_per_second: STEADY,
             figures: figures.all(),
-            targets: targets(figures, million.as_ref()),
+            targets: targets(figures, reload.as_ref(), million.as_ref()),
             comparisons: comparisons(figures),
+            reload,
             million,
             problems,
         }
@@ -206,6 +209,17 @@ impl fmt::Display for Outcome {
         self.conditions(f)?;
         self.table(f, Shape::Full, "Server's core full")?;
         self.table(f, Shape::Steady, &format!("{STEADY} requests a second"))?;
+        if let Some(reload) = &self.reload {
+            writeln!(
+                f,
+                "\n401 at {STEADY} a second beside {} reloads of {} rows, {:.2} s each: p99 {:.2} ms, {:.2} ms without",
+                reload.reloads,
+                reload.rows,
+                reload.reload_seconds,
+                reload.p99_us / 1000.0,
+                reload.quiet_p99_us / 1000.0
+            )?;
+        }
         if let Some(million) = &self.million {
             let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
             writeln!(
@@ -280,7 +294,14 @@ mod tests {
             server_core: 1,
             load_core: 0,
         };
-        Outcome::new(Machine::new(), peers, pace, &figures, None, problems)
+        Outcome::new(
+            Machine::new(),
+            peers,
+            pace,
+            &figures,
+            (None, None),
+            problems,
+        )
     }
 
     #[test]

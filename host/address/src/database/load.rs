@@ -14,6 +14,7 @@ use super::statements::Engine;
 use super::{Absent, Database, DatabaseError, Link, StoredRow};
 use crate::row::{Row, RowError, RowWarning, shown};
 use crate::table::{Table, TableBuilder};
+use crate::turns;
 
 /// Problems of each kind that a load keeps by name; the rest is only counted.
 pub(super) const MOST_NAMED: usize = 100;
@@ -127,6 +128,9 @@ impl Database {
                 let mut rows = $link.fetch(sqlx::raw_sql(names.rows(Engine::$engine, has_id)));
                 while let Some(row) = self.next(&mut rows).await? {
                     number += 1;
+                    if number % turns::ROWS == 0 {
+                        turns::give_way();
+                    }
                     each(TextRow {
                         columns: std::array::from_fn(|at| {
                             column::<sqlx::$engine>(row.try_get_raw(at))

@@ -54,33 +54,33 @@ pub(super) fn read(text: &str) -> Result<IpText, Finding> {
 }
 
 fn v4(text: &str) -> Result<IpText, Finding> {
-    let not_an_address = || {
+    let addr = dotted_quad(text).ok_or_else(|| {
         fault(
             text,
             "is not an IPv4 address",
             "write four numbers from 0 to 255 with dots between them",
         )
-    };
-    let mut octets = [0; 4];
-    let mut parts = text.split('.');
-    for octet in &mut octets {
-        let part = parts.next().unwrap_or_default();
-        // No longer than an octet needs, so that the number below cannot overflow.
-        if part.is_empty() || part.len() > 3 {
-            return Err(not_an_address());
-        }
-        *octet = part.parse().map_err(|_| not_an_address())?;
-    }
-    if parts.next().is_some() {
-        return Err(not_an_address());
-    }
+    })?;
     let padded = text
         .split('.')
         .any(|part| part.len() > 1 && part.starts_with('0'));
-    Ok(IpText::V4 {
-        addr: Ipv4Addr::from(octets),
-        padded,
-    })
+    Ok(IpText::V4 { addr, padded })
+}
+
+/// Four numbers from 0 to 255 of at most three digits. Leading zeros mean nothing, as in Kamailio.
+pub(super) fn dotted_quad(text: &str) -> Option<Ipv4Addr> {
+    let mut octets = [0; 4];
+    let mut parts = text.split('.');
+    for octet in &mut octets {
+        let part = parts.next()?;
+        let is_number = part.bytes().all(|b| b.is_ascii_digit());
+        // No longer than an octet needs, so that the number below cannot overflow.
+        if !is_number || !(1..=3).contains(&part.len()) {
+            return None;
+        }
+        *octet = part.parse().ok()?;
+    }
+    parts.next().is_none().then(|| Ipv4Addr::from(octets))
 }
 
 fn v6(text: &str) -> Result<IpText, Finding> {

@@ -24,9 +24,10 @@ const LONGEST_TAG: usize = 65_534;
 /// |---|---|---|---|
 /// | `grp` | 0 or below | refuses the table | row skipped |
 /// | `grp` | above 2³¹ | sees a negative number, refuses the table | read as it is |
-/// | `ip_addr` | octet above 255 | keeps the low 8 bits (`300.1.1.1` is `44.1.1.1`) | row skipped |
+/// | `ip_addr` | octet above 255 or absent | keeps the low 8 bits, or 0 (`300.1..1` is `44.1.0.1`) | row skipped |
 /// | `ip_addr` | `010.0.0.1` | `10.0.0.1` | the same, with a warning |
-/// | `ip_addr` | `1..2.3`, `10.0.0`, blanks, `a/24`, `a:port`, zone | a name that never matches | row skipped |
+/// | `ip_addr` | IPv6 group of more than four digits | keeps the last four (`12345::1` is `2345::1`) | row skipped |
+/// | `ip_addr` | `10.0.0`, blanks, `a/24`, `a:port`, zone | a name that never matches | row skipped |
 /// | `ip_addr` | `[2001:db8::1]` | the address | the address |
 /// | `ip_addr` | `64:ff9b::192.0.2.1` | a name that never matches | the address, with a warning |
 /// | `ip_addr` | `::ffff:192.0.2.1`, mask 0 or 97–128 | never equals an IPv4 source | the IPv4 address, with a warning |
@@ -76,6 +77,21 @@ pub(crate) enum Place<'a> {
     Subnet6(Ipv6Addr, u8),
     /// A name, compared as text.
     Name(&'a str),
+}
+
+/// The address that a text in a question means: what a row with this text in `ip_addr` would be about. None: it can only be a
+/// name. IPv6 comes with or without brackets, IPv4 with or without leading zeros.
+pub fn parse_ip(text: &str) -> Option<IpAddr> {
+    let bare = text
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'));
+    match bare {
+        Some(bare) => bare.parse().ok().map(IpAddr::V6),
+        None => text
+            .parse()
+            .ok()
+            .or_else(|| ip_text::dotted_quad(text).map(IpAddr::V4)),
+    }
 }
 
 impl<'a> Row<'a> {

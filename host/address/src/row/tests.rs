@@ -26,6 +26,35 @@ fn ipv6_rows() {
 }
 
 #[test]
+fn questions_are_read_as_rows_are() {
+    let ip = |text: &str| parse_ip(text).map(|ip| ip.to_string());
+    for (text, read) in [
+        ("192.0.2.1", "192.0.2.1"),
+        ("010.001.000.099", "10.1.0.99"),
+        ("2001:DB8::1", "2001:db8::1"),
+        ("[2001:db8::1]", "2001:db8::1"),
+        ("64:ff9b::192.0.2.1", "64:ff9b::c000:201"),
+    ] {
+        assert_eq!(ip(text).as_deref(), Some(read), "{text}");
+    }
+    for text in [
+        "",
+        "gw.example.com",
+        "192.0.2.1:5060",
+        "[192.0.2.1]",
+        "[2001:db8::1",
+        "256.0.0.1",
+        "1..2.3",
+        "0010.0.0.1",
+        "+1.2.3.4",
+        "1.2.3",
+        "1.2.3.4.5",
+    ] {
+        assert_eq!(ip(text), None, "{text}");
+    }
+}
+
+#[test]
 fn rows_that_are_used_with_a_warning() {
     for (ip_addr, mask, place, column, said) in [
         (

@@ -13,6 +13,7 @@ use super::slots::{Placed, Slots};
 use super::texts::{Index, Texts};
 use super::{Names, Table};
 use crate::row::{Place, Row, RowError, RowWarning, Valid};
+use crate::turns::{InTurns, sort_by_key};
 
 /// Most rows of a table: some 16 GB of them. Slots are numbered with 31 bits and NONE, so there is room to spare.
 const MOST_ROWS: usize = (1 << 29) - 1;
@@ -74,7 +75,8 @@ impl TableBuilder {
         self.len() == 0
     }
 
-    /// Makes the table. Takes a tenth of a second and more for a million rows, so it is nothing for an async worker.
+    /// Makes the table. Takes a tenth of a second and more for a million rows, in short turns, so it is nothing for an async
+    /// worker.
     pub fn build(self) -> Table {
         let Self {
             mut hosts,
@@ -95,9 +97,12 @@ impl TableBuilder {
         // Kamailio's order: the last loaded host and name first, networks by group and then as loaded.
         hosts.reverse();
         domains.reverse();
-        subnets.sort_by_key(|row| rules[row.rule as usize].group);
+        sort_by_key(&mut subnets, |row| rules[row.rule as usize].group);
         let mut sets = SetsBuilder::new(rules);
-        let stored = |rows: &[Taken]| rows.iter().map(|row| Stored::new(row.rule)).collect();
+        let stored = |rows: &[Taken]| {
+            let stored = rows.iter().map(|row| Stored::new(row.rule));
+            stored.in_turns().collect()
+        };
         let mut rows = Rows::new(stored(&hosts), stored(&subnets));
         let v4 = slots(v4_rows(&hosts), v4_rows(&subnets), &mut sets, &mut rows);
         let v6 = slots(v6_rows(&hosts), v6_rows(&subnets), &mut sets, &mut rows);
@@ -173,11 +178,10 @@ fn slots<A: Address>(
     rows: &mut Rows,
 ) -> Slots<A> {
     let mut placed = Vec::with_capacity(hosts.clone().count() + subnets.clone().count());
-    placed.extend(
-        hosts
-            .chain(subnets)
-            .map(|(rank, addr, bits, rule)| Placed::new(addr, bits, Ranked { rank, rule })),
-    );
+    let rows_placed = hosts
+        .chain(subnets)
+        .map(|(rank, addr, bits, rule)| Placed::new(addr, bits, Ranked { rank, rule }));
+    placed.extend(rows_placed.in_turns());
     Slots::new(placed, sets, |row, slot| rows.place(row, slot))
 }
 

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use super::Table;
 use super::address::Address;
 use super::slots::{Placed, Slots};
+use crate::turns::InTurns;
 
 /// A row about one address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -150,7 +151,7 @@ impl Rows {
         v4: &Slots<u32>,
         v6: &Slots<u128>,
     ) {
-        let odd = (0..).zip(written).zip(&self.subnets);
+        let odd = (0..).zip(written).zip(&self.subnets).in_turns();
         let odd = odd.filter(|((_, ip), row)| row.network(v4, v6).0 != *ip);
         self.host_bits = odd.map(|(written, _)| written).collect();
         self.host_bits.shrink_to_fit();

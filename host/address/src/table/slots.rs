@@ -13,6 +13,7 @@
 
 use super::address::Address;
 use super::sets::{Ranked, SetId, SetsBuilder};
+use crate::turns::{InTurns, sort_by_key};
 
 /// A number that is no slot.
 const NONE: u32 = u32::MAX;
@@ -203,12 +204,14 @@ impl<A: Address> Slots<A> {
         sets: &mut SetsBuilder,
         mut placed: impl FnMut(&Placed<A>, u32),
     ) -> Self {
-        rows.sort_unstable();
-        let count = rows.chunk_by(|a, b| a.network() == b.network()).count();
+        sort_by_key(&mut rows, |row| *row);
+        let networks = rows.chunk_by(|a, b| a.network() == b.network());
+        let count = networks.in_turns().count();
         let mut slots = Vec::with_capacity(count);
         let nested = nest(&rows, &mut slots);
         let same = rows.chunk_by(|a, b| a.network() == b.network());
-        for ((rows, slot), (number, nested)) in same.zip(&mut slots).zip((0..).zip(nested)) {
+        let slot_by_slot = same.zip(&mut slots).zip((0..).zip(nested));
+        for ((rows, slot), (number, nested)) in slot_by_slot.in_turns() {
             for row in rows {
                 placed(row, number);
             }
@@ -254,14 +257,14 @@ impl<A: Address> Slots<A> {
             last,
             shift,
         });
-        for slot in from..to {
+        for slot in (from..to).in_turns() {
             let bin = self.slots[slot].first.steps_from(base, shift, last) as usize;
             if self.bins.len() <= bins + bin {
                 self.bins.resize(bins + bin + 1, slot as u32);
             }
         }
         let end = bins + last as usize;
-        for bin in bins..=end {
+        for bin in (bins..=end).in_turns() {
             let first = self.bins[bin] as usize;
             // The bins of nodes below lie behind those of this node, and this bin's successor is still a slot.
             let behind = match bin == end {
@@ -283,7 +286,8 @@ fn nest<A: Address>(rows: &[Placed<A>], slots: &mut Vec<Slot<A>>) -> Vec<bool> {
     let mut nested = Vec::with_capacity(slots.capacity());
     // The slots that are open at the current address, from the outside in.
     let mut open: Vec<u32> = Vec::new();
-    for rows in rows.chunk_by(|a, b| a.network() == b.network()) {
+    let networks = rows.chunk_by(|a, b| a.network() == b.network());
+    for rows in networks.in_turns() {
         let (first, bits) = rows[0].network();
         while open
             .pop_if(|&mut slot| {

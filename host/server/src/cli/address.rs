@@ -78,8 +78,8 @@ impl Command {
             Self::Rm { group, ip } => remove(&database, group, &ip, out)?,
             Self::Export(args) => return transfer::export(&database, &args, out),
             Self::Import(args) => transfer::import(&database, &args, out)?,
-            Self::Dump => dump(&Client::new(config), out)?,
-            Self::Reload => reload(&Client::new(config), out)?,
+            Self::Dump => dump(&Client::new(config)?, out)?,
+            Self::Reload => reload(&Client::new(config)?, out)?,
         }
         Ok(ExitCode::SUCCESS)
     }

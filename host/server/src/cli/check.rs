@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use crate::config::{Config, ConfigError, DEFAULT_FILE, DEFAULTS, Host, Hosts, Problem};
+use crate::control::Listening;
 use crate::pipeline::PolicyRequest;
 use crate::policy_files::PolicyFiles;
 
@@ -131,6 +132,9 @@ fn check_rest(
     if is_sound("relay") {
         check_names(config, findings);
     }
+    if is_sound("control") {
+        check_control(config, findings);
+    }
     Ok(())
 }
 
@@ -144,6 +148,25 @@ fn check_listen(config: &Config, findings: &mut Findings) {
                 format!("{listen}: {error}; this machine must have the address"),
             ),
         }
+    }
+}
+
+/// The doors may be open already, by the host that runs; what they need must be there.
+fn check_control(config: &Config, findings: &mut Findings) {
+    let control = &config.control;
+    let problems = crate::control::check(control);
+    if problems.is_empty() {
+        let doors = Listening::wanted(control);
+        match control.listen {
+            Some(addr) if !addr.ip().is_loopback() => findings.odd(
+                "control",
+                format!("{doors}: the token goes over the network as plain text; put a proxy with TLS in front"),
+            ),
+            _ => findings.good("control", doors.to_string()),
+        }
+    }
+    for problem in problems {
+        findings.wrong("control", problem);
     }
 }
 

@@ -37,7 +37,7 @@ impl Command {
         let mut out = std::io::stdout().lock();
         match self {
             Self::Reload => {
-                let answer = Client::new(&config()?).call("policy.reload", json!([]))?;
+                let answer = Client::new(&config()?)?.call("policy.reload", json!([]))?;
                 writeln!(
                     out,
                     "{}: {}, generation {}, {}",
@@ -48,7 +48,7 @@ impl Command {
                 )?;
             }
             Self::Status => write_status(
-                &Client::new(&config()?).call("policy.status", json!([]))?,
+                &Client::new(&config()?)?.call("policy.status", json!([]))?,
                 &mut out,
             )?,
             Self::Inspect { file } => write_inspection(&file, &read(&file)?, &mut out)?,

@@ -1,5 +1,6 @@
 //! The configuration: one TOML file, every key with a default. `defaults.toml` beside this file shows them all.
 
+mod control;
 mod database;
 mod listen;
 mod next_hop;
@@ -13,6 +14,7 @@ use std::path::{Path, PathBuf};
 
 use portcullis_sip::Transport;
 
+pub use control::{ControlConfig, Endpoint, FileAccess, Token};
 pub use database::DatabaseConfig;
 pub use listen::{Listen, SIP_PORT};
 pub use next_hop::{Domain, Host, Hosts, NextHop};
@@ -103,13 +105,6 @@ pub struct RelayConfig {
     pub domains: Vec<Domain>,
     /// True if the host stays in the path of a dialog.
     pub record_route: bool,
-}
-
-/// The control port.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ControlConfig {
-    /// Its address: loopback.
-    pub listen: SocketAddr,
 }
 
 /// The log.
@@ -210,9 +205,7 @@ impl Default for Config {
                 domains: Vec::new(),
                 record_route: true,
             },
-            control: ControlConfig {
-                listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8060)),
-            },
+            control: ControlConfig::default(),
             log: LogConfig {
                 format: LogFormat::Human,
                 level: "info".into(),

@@ -1,6 +1,5 @@
 //! From the text of a file to a [`Config`]: which key is where, what it may hold, what goes with what.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -32,7 +31,7 @@ fn root(mut root: Section<'_>) -> Config {
         database: database::read(root.section("database"), defaults.database),
         policy: policy(root.section("policy"), defaults.policy),
         relay: relay(root.section("relay"), defaults.relay),
-        control: control(root.section("control"), defaults.control),
+        control: ControlConfig::read(root.section("control"), defaults.control),
         log: log(root.section("log"), defaults.log),
         sip: sip(root.section("sip"), defaults.sip),
     };
@@ -161,23 +160,6 @@ fn relay(mut section: Section<'_>, default: RelayConfig) -> RelayConfig {
     };
     section.finish();
     read
-}
-
-fn control(mut section: Section<'_>, default: ControlConfig) -> ControlConfig {
-    let listen = section.value("listen", default.listen, |value| {
-        let mend = "write a loopback address with a port, for example \"127.0.0.1:8060\" or \"[::1]:8060\"";
-        let addr: SocketAddr = value
-            .text()?
-            .parse()
-            .map_err(|_| Bad::new("not an address with a port", mend))?;
-        if !addr.ip().is_loopback() {
-            let what = "not a loopback address: whoever reaches the control port may change the table and the policy, and there is no password yet";
-            return Err(Bad::new(what, mend));
-        }
-        Ok(addr)
-    });
-    section.finish();
-    ControlConfig { listen }
 }
 
 fn log(mut section: Section<'_>, default: LogConfig) -> LogConfig {
@@ -386,7 +368,7 @@ mod tests {
         assert_eq!(names, ["pstn", "voice mail"]);
         assert_eq!(read.relay.domains.len(), 2);
         assert!(!read.relay.record_route);
-        assert_eq!(read.control.listen, "[::1]:8061".parse().unwrap());
+        assert_eq!(read.control.listen, "[::1]:8061".parse().ok());
         assert_eq!(read.log.format, LogFormat::Json);
         assert_eq!(read.sip.aliases, ["edge.example.com", "192.0.2.1:5070"]);
         assert_eq!(read.sip.server_header, None);

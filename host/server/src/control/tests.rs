@@ -4,11 +4,13 @@ use arc_swap::ArcSwap;
 use axum::body::{Body, to_bytes};
 use axum::http::Request;
 use portcullis_address::{AddressBook, DatabaseUrl, NewRow};
+use portcullis_rpc::{MOST_REQUEST, Param};
 use portcullis_sip::{Local, Proxy, ProxyConfig, Routes, Transport};
-use serde_json::json;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use tower::ServiceExt;
 
+use super::http::INDEX;
 use super::*;
 use crate::config::Config;
 use crate::metrics::{Method, VerdictKind, WorkerCounters};
@@ -18,7 +20,12 @@ use crate::transport::Connections;
 
 /// The control of a host whose table and policy lie in `folder`. Nothing is loaded yet.
 fn control(folder: &TempDir) -> Arc<Control> {
-    let mut config = Config::default();
+    control_with(folder, "")
+}
+
+/// The same with lines of `[control]`.
+fn control_with(folder: &TempDir, lines: &str) -> Arc<Control> {
+    let mut config = Config::parse(&format!("[control]\n{lines}")).unwrap();
     config.database.url = DatabaseUrl::Sqlite(folder.path().join("table.db"));
     config.policy.file = Some(folder.path().join("policy.wasm"));
     config.policy.limits.instances = 1;
@@ -52,7 +59,7 @@ fn control(folder: &TempDir) -> Arc<Control> {
         counters: vec![WorkerCounters::default(), WorkerCounters::default()],
         started: SystemTime::now(),
     };
-    Arc::new(Control::new(Arc::new(shared), policy))
+    Arc::new(Control::new(Arc::new(shared), policy, Listening::default()))
 }
 
 async fn send(control: &Arc<Control>, request: Request<Body>) -> (u16, String) {
@@ -153,6 +160,180 @@ async fn kamailios_methods_answer_as_kamailio_does() {
     }
 }
 
+/// The records of an answer over BINRPC, a word each.
+async fn binrpc(control: &Control, method: &str, params: Vec<Param>) -> String {
+    let call = Call {
+        method: method.into(),
+        params,
+    };
+    let packet = control.answer_binrpc(7, &call, binrpc::MOST_REPLY).await;
+    let packet = binrpc::Packet::parse(&packet).unwrap().unwrap();
+    assert_eq!(packet.cookie, 7);
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    let records = binrpc::Records::new(packet.body).map(|record| match record.unwrap() {
+        binrpc::Record::Int(number) => number.to_string(),
+        binrpc::Record::Text(bytes) => format!("{:?}", text(bytes)),
+        binrpc::Record::Struct => "{".into(),
+        binrpc::Record::StructEnd => "}".into(),
+        binrpc::Record::Name(name) => format!("{}:", text(name)),
+        other => panic!("{other:?}"),
+    });
+    records.collect::<Vec<_>>().join(" ")
+}
+
+#[tokio::test]
+async fn dumps_have_kamailios_shapes() {
+    let folder = tempfile::tempdir().unwrap();
+    let control = control(&folder);
+    for (group, ip_addr, mask, port, tag) in [
+        (200, "127.0.0.1", 32, 5060, Some("Test")),
+        (250, "192.168.1.7", 24, 0, None),
+        (1, "10.0.0.10", 32, 0, Some("")),
+        (3, "sipdomain.com", 32, 5060, None),
+        (4, "example.com", 32, 0, Some("x")),
+    ] {
+        let row = NewRow {
+            group,
+            ip_addr: ip_addr.into(),
+            mask,
+            port,
+            tag: tag.map(Into::into),
+        };
+        control.shared.addresses.database().add(&row).await.unwrap();
+    }
+    result(&control, "permissions.addressReload").await;
+    assert_eq!(
+        result(&control, "permissions.addressDump").await,
+        json!([
+            {"table": 33, "group": 1, "item": {"ip": "10.0.0.10", "port": 0, "tag": "NULL"}},
+            {"table": 98, "group": 200, "item": {"ip": "127.0.0.1", "port": 5060, "tag": "Test"}},
+        ])
+    );
+    assert_eq!(
+        result(&control, "permissions.subnetDump").await,
+        json!([{"id": 0, "group": 250, "item": {"ip": "192.168.1.7", "mask": 24, "port": 0, "tag": ""}}])
+    );
+    assert_eq!(
+        result(&control, "permissions.domainDump")
+            .await
+            .as_array()
+            .unwrap()[0],
+        json!({"table": 53, "group": 3, "item": {"domain_name": "sipdomain.com", "port": 5060, "tag": "NULL"}})
+    );
+    assert_eq!(
+        binrpc(&control, "permissions.addressDump", vec![]).await,
+        "{ table: 33 group: 1 item: { ip: \"10.0.0.10\" port: 0 tag: \"NULL\" } } \
+         { table: 98 group: 200 item: { ip: \"127.0.0.1\" port: 5060 tag: \"Test\" } }"
+    );
+    let domains = binrpc(&control, "permissions.domainDump", vec![]).await;
+    assert!(
+        domains.starts_with("{ table: 53 group: 3 item: { domain_name: \"sipdomain.com\" "),
+        "{domains}"
+    );
+    // One structure, in which the names come again.
+    assert_eq!(domains.matches("table:").count(), 2);
+    assert_eq!(domains.matches('{').count(), 3);
+}
+
+#[tokio::test]
+async fn both_protocols_say_no_in_kamailios_words() {
+    let folder = tempfile::tempdir().unwrap();
+    let control = control(&folder);
+    let five = || vec![Param::Int(5)];
+    for (method, params, said) in [
+        ("no.such", vec![], "500 \"command no.such not found\""),
+        (
+            "permissions.addressDump",
+            five(),
+            "400 \"permissions.addressDump takes no parameters, but got 1\"",
+        ),
+        (
+            "core.echo",
+            vec![Param::Double(1.5)],
+            "400 \"error at parameter 1: expected string type but got float\"",
+        ),
+        ("ctl.who", vec![], "400 \"no open stream connection\""),
+        ("system.methodHelp", vec![], "400 \"Method Name Expected\""),
+        (
+            "system.methodHelp",
+            vec![Param::Text("no.such".into())],
+            "400 \"command not found\"",
+        ),
+    ] {
+        assert_eq!(binrpc(&control, method, params).await, said);
+    }
+    let echoed = vec![Param::Text("a".into()), Param::Int(-5)];
+    assert_eq!(
+        binrpc(&control, "core.echo", echoed.clone()).await,
+        "\"a\" \"-5\""
+    );
+    assert_eq!(binrpc(&control, "jsonrpc.echo", echoed).await, "\"a\" -5");
+    let ps = binrpc(&control, "core.ps", vec![]).await;
+    assert!(
+        ps.contains(&format!("{} \"main process\"", std::process::id())),
+        "{ps}"
+    );
+}
+
+#[tokio::test]
+async fn every_command_is_listed_with_its_help() {
+    let folder = tempfile::tempdir().unwrap();
+    let control = control(&folder);
+    let listed = result(&control, "system.listMethods").await;
+    let names: Vec<_> = listed
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|name| name.as_str().unwrap())
+        .collect();
+    assert!(names.is_sorted());
+    for name in names {
+        let help = binrpc(
+            &control,
+            "system.methodHelp",
+            vec![Param::Text(name.into())],
+        )
+        .await;
+        assert!(help.len() > 10, "{name}: {help}");
+        assert_ne!(
+            binrpc(&control, name, vec![]).await,
+            format!("500 \"command {name} not found\"")
+        );
+    }
+}
+
+#[tokio::test]
+async fn with_a_token_nobody_comes_in_without_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let control = control_with(&folder, "token = \"0123456789abcdef\"");
+    let ask = async |path: &str, header: Option<&str>| {
+        let mut request = Request::get(path);
+        if let Some(header) = header {
+            request = request.header("Authorization", header);
+        }
+        send(&control, request.body(Body::empty()).unwrap()).await
+    };
+    for header in [
+        None,
+        Some(""),
+        Some("Bearer"),
+        Some("Bearer "),
+        Some("Bearer 0123456789abcde"),
+        Some("Bearer 0123456789abcdef0"),
+        Some("Basic 0123456789abcdef"),
+    ] {
+        for path in ["/", "/metrics", "/nowhere", "/RPC"] {
+            assert_eq!(ask(path, header).await.0, 401, "{path} {header:?}");
+        }
+        assert_eq!(ask("/healthz", header).await.0, 200);
+        assert_eq!(ask("/readyz", header).await, (503, "not ready\n".into()));
+    }
+    let right = Some("bearer 0123456789abcdef");
+    assert_eq!(ask("/metrics", right).await.0, 200);
+    assert_eq!(ask("/nowhere", right).await.0, 404);
+    assert!(ask("/readyz", right).await.1.starts_with("address table: "));
+}
+
 #[tokio::test]
 async fn our_reload_tells_counts_and_rows_that_cannot_be_used() {
     let folder = tempfile::tempdir().unwrap();
@@ -228,7 +409,7 @@ async fn faults_say_why() {
 async fn what_is_too_large_or_unknown_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let control = control(&folder);
-    assert_eq!(post(&control, vec![b' '; MOST_BODY + 1]).await.0, 413);
+    assert_eq!(post(&control, vec![b' '; MOST_REQUEST + 1]).await.0, 413);
     assert_eq!(get(&control, "/RPC").await.0, 405);
     let (status, body) = get(&control, "/nowhere").await;
     assert_eq!((status, body.as_str()), (404, INDEX));

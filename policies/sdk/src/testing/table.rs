@@ -123,14 +123,14 @@ impl What {
 }
 
 impl<'a> Query<'a> {
-    /// An address, with or without the brackets of IPv6, or else a name.
+    /// An address, with or without the brackets of IPv6 and leading zeros of IPv4, or else a name.
     pub(super) fn parse(text: &'a str) -> Self {
         let bare = text
             .strip_prefix('[')
             .and_then(|rest| rest.strip_suffix(']'));
         let address = match bare {
             Some(bare) => bare.parse().ok().map(IpAddr::V6),
-            None => text.parse().ok(),
+            None => text.parse().ok().or_else(|| padded(text)),
         };
         address.map_or(Self::Name(text), |address: IpAddr| {
             Self::Ip(address.to_canonical())
@@ -138,9 +138,33 @@ impl<'a> Query<'a> {
     }
 }
 
+/// An IPv4 address with leading zeros, which mean nothing.
+fn padded(text: &str) -> Option<IpAddr> {
+    let octets: Vec<u8> = text
+        .split('.')
+        .map(|octet| {
+            let is_octet =
+                (1..=3).contains(&octet.len()) && octet.bytes().all(|b| b.is_ascii_digit());
+            is_octet.then(|| octet.parse().ok())?
+        })
+        .collect::<Option<_>>()?;
+    <[u8; 4]>::try_from(octets).ok().map(IpAddr::from)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn leading_zeros_mean_nothing() {
+        let ip = |text| match Query::parse(text) {
+            Query::Ip(ip) => Some(ip.to_string()),
+            Query::Name(_) => None,
+        };
+        assert_eq!(ip("010.001.000.099").as_deref(), Some("10.1.0.99"));
+        assert_eq!(ip("0010.1.0.99"), None);
+        assert_eq!(ip("10..0.99"), None);
+    }
 
     fn table(rows: &[(u32, &str, u16, &str)]) -> Table {
         let mut table = Table::default();

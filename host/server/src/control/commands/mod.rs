@@ -1,0 +1,105 @@
+//! The commands: those of Kamailio that its operators and tools call, and our own.
+//!
+//! A command is a line in [`COMMANDS`] and an arm in [`Control::execute`]; the answers are built in the module of its first word.
+
+mod core;
+mod ctl;
+mod dump;
+mod own;
+mod permissions;
+
+use portcullis_rpc::{Call, Fault, Reply};
+
+use super::Control;
+
+/// Each command with what `system.methodHelp` says about it, in the order of their names.
+const COMMANDS: [(&str, &str); 19] = [
+    (
+        "address.reload",
+        "Load the address table and tell what it holds and which rows can't be used.",
+    ),
+    ("core.echo", "Returns back its parameters."),
+    ("core.ps", "Returns the description of running threads."),
+    (
+        "core.psx",
+        "Returns the detailed description of running threads.",
+    ),
+    ("core.uptime", "Returns uptime of SIP server."),
+    ("core.version", "Returns the version string of the server."),
+    ("ctl.connections", "returns number of open connections"),
+    ("ctl.listen", "list ctl listen sockets"),
+    ("ctl.who", "list open connections"),
+    ("jsonrpc.echo", "Sample echo command"),
+    ("permissions.addressDump", "Dump address table."),
+    (
+        "permissions.addressReload",
+        "Reload permissions address table.",
+    ),
+    ("permissions.domainDump", "Dump domain name table."),
+    ("permissions.subnetDump", "Dump subnet table."),
+    (
+        "policy.reload",
+        "Load the policy file and give it to all workers.",
+    ),
+    (
+        "policy.status",
+        "Tell which policy serves, since when, and what was wrong with the last file.",
+    ),
+    (
+        "portcullis.status",
+        "Tell everything that is worth knowing about the host.",
+    ),
+    (
+        "system.listMethods",
+        "Lists all RPC methods supported by the server.",
+    ),
+    (
+        "system.methodHelp",
+        "Print the help string for given method.",
+    ),
+];
+
+impl Control {
+    /// Does what the call asks for; none if there is no such command.
+    pub(super) async fn execute(&self, call: &Call) -> Option<Result<Reply, Fault>> {
+        Some(match call.method.as_str() {
+            "address.reload" => self.address_reload(call).await,
+            "core.echo" => core::echo(call),
+            "core.ps" => core::ps(call).await,
+            "core.psx" => core::psx(call).await,
+            "core.uptime" => self.uptime(call),
+            "core.version" => core::version(call),
+            "ctl.connections" => self.connections(call),
+            "ctl.listen" => self.listen(call),
+            "ctl.who" => self.who(call),
+            "jsonrpc.echo" => core::sample_echo(call),
+            "permissions.addressDump" => self.address_dump(call),
+            "permissions.addressReload" => self.permissions_address_reload(call).await,
+            "permissions.domainDump" => self.domain_dump(call),
+            "permissions.subnetDump" => self.subnet_dump(call),
+            "policy.reload" => self.policy_reload(call).await,
+            "policy.status" => self.policy_status(call),
+            "portcullis.status" => self.status(call),
+            "system.listMethods" => list_methods(call),
+            "system.methodHelp" => method_help(call),
+            _ => return None,
+        })
+    }
+}
+
+fn list_methods(call: &Call) -> Result<Reply, Fault> {
+    call.no_params()?;
+    Ok(Reply::Each(
+        COMMANDS.iter().map(|(name, _)| (*name).into()).collect(),
+    ))
+}
+
+fn method_help(call: &Call) -> Result<Reply, Fault> {
+    let texts = call.texts()?;
+    let [name] = texts[..] else {
+        return Err(Fault::new(400, "Method Name Expected"));
+    };
+    let found = COMMANDS.iter().find(|(command, _)| *command == name);
+    let (_, help) = found.ok_or_else(|| Fault::new(400, "command not found"))?;
+    Ok(Reply::One((*help).into()))
+}

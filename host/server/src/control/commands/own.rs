@@ -1,0 +1,174 @@
+//! The commands that Kamailio does not have: `address.…`, `policy.…`, `portcullis.…`.
+
+use portcullis_address::{DatabaseState, Snapshot};
+use portcullis_rpc::{Call, Fault, Reply, Value};
+
+use super::super::Control;
+use crate::address_task::counts;
+use crate::policy_files::Outcome;
+use crate::shared::Bound;
+use crate::time::rfc3339;
+
+type Members = Vec<(&'static str, Value<'static>)>;
+
+impl Control {
+    pub(super) async fn address_reload(&self, call: &Call) -> Result<Reply, Fault> {
+        call.no_params()?;
+        let mut answer: Members = vec![("status", "Reload OK".into())];
+        answer.extend(self.reload_addresses().await?);
+        Ok(Reply::One(Value::Struct(answer)))
+    }
+
+    /// Loads the table: what it brought.
+    pub(super) async fn reload_addresses(&self) -> Result<Members, Fault> {
+        let reloaded = self.shared.addresses.reload().await;
+        let report = reloaded.map_err(|error| Fault::new(500, "Reload failed.").because(error))?;
+        Ok(table_status(&report.snapshot))
+    }
+
+    pub(super) async fn policy_reload(&self, call: &Call) -> Result<Reply, Fault> {
+        call.no_params()?;
+        let reloaded = self.policy.reload().await;
+        let outcome = reloaded.map_err(|error| Fault::new(500, "Reload failed.").because(error))?;
+        let id = outcome.id();
+        let status = match outcome {
+            Outcome::Published(_) => "Reload OK",
+            Outcome::Unchanged(_) => "Reload OK, nothing new",
+        };
+        let answer = [
+            ("status", status.into()),
+            ("file", self.policy_file()),
+            ("generation", id.generation.into()),
+            ("digest", format!("sha256:{}", id.digest).into()),
+        ];
+        Ok(Reply::One(answer.into()))
+    }
+
+    pub(super) fn policy_status(&self, call: &Call) -> Result<Reply, Fault> {
+        call.no_params()?;
+        Ok(Reply::One(self.policy_members()))
+    }
+
+    pub(super) fn status(&self, call: &Call) -> Result<Reply, Fault> {
+        call.no_params()?;
+        let missing = self.missing();
+        let listen: Vec<_> = self.shared.listen.iter().map(Bound::to_string).collect();
+        let answer = [
+            ("version", env!("CARGO_PKG_VERSION").into()),
+            ("pid", std::process::id().into()),
+            ("ready", missing.is_empty().into()),
+            ("missing", missing.into()),
+            ("started_at", rfc3339(self.shared.started).into()),
+            ("workers", self.shared.counters.len().into()),
+            ("listen", listen.into()),
+            ("control", self.listening.lines().into()),
+            ("addresses", self.address_members()),
+            ("policy", self.policy_members()),
+        ];
+        Ok(Reply::One(answer.into()))
+    }
+
+    fn policy_members(&self) -> Value<'static> {
+        let generation = self.shared.policy.current();
+        let generation = generation.as_deref();
+        let failed = self.policy.failed();
+        let pool = self.policy.runtime().pool_use();
+        let (loads, failures) = self.policy.counts();
+        let digest = generation.map(|one| format!("sha256:{}", one.policy.digest()));
+        let members = [
+            ("file", self.policy_file()),
+            (
+                "name",
+                generation.map(|one| one.policy.name().to_owned()).into(),
+            ),
+            ("generation", generation.map(|one| one.number).into()),
+            ("digest", digest.into()),
+            (
+                "loaded_at",
+                generation.map(|one| rfc3339(one.loaded_at)).into(),
+            ),
+            ("loads", loads.into()),
+            ("failed_loads", failures.into()),
+            (
+                "live_generations",
+                self.shared.policy.live_generations().into(),
+            ),
+            (
+                "sandboxes",
+                format!("{} of {}", pool.live, pool.size).into(),
+            ),
+            (
+                "error",
+                failed.as_ref().map(|failed| failed.error.clone()).into(),
+            ),
+            (
+                "error_at",
+                failed.as_ref().map(|failed| rfc3339(failed.at)).into(),
+            ),
+        ];
+        members.into()
+    }
+
+    fn policy_file(&self) -> Value<'static> {
+        let file = self.policy.file();
+        file.map(|file| file.display().to_string()).into()
+    }
+
+    fn address_members(&self) -> Value<'static> {
+        let status = self.shared.addresses.status();
+        let mut members = table_status(&self.shared.addresses.current());
+        let down_since = match status.database {
+            DatabaseState::Down { since } => rfc3339(since).into(),
+            DatabaseState::Up | DatabaseState::Unknown => Value::Null,
+        };
+        let database = self.shared.addresses.database();
+        let address_file = database.address_file();
+        members.extend([
+            ("database", database.url().to_string().into()),
+            (
+                "address_file",
+                address_file.map(|file| file.display().to_string()).into(),
+            ),
+            (
+                "changes_seen_by",
+                status.changes_seen_by.map(|by| by.to_string()).into(),
+            ),
+            ("loads", status.loads.into()),
+            ("failed_loads", status.failures.into()),
+            (
+                "error",
+                status.last_error.map(|error| error.to_string()).into(),
+            ),
+            ("database_down_since", down_since),
+        ]);
+        Value::Struct(members)
+    }
+}
+
+/// What one load of the table brought, with the rows that need somebody's attention.
+fn table_status(snapshot: &Snapshot) -> Members {
+    let took = u64::try_from(snapshot.took.as_millis()).unwrap_or(u64::MAX);
+    vec![
+        ("generation", snapshot.generation.into()),
+        ("rows", counts(&snapshot.table).into()),
+        ("hosts", snapshot.counts.hosts.into()),
+        ("subnets", snapshot.counts.subnets.into()),
+        ("domains", snapshot.counts.domains.into()),
+        ("skipped", snapshot.counts.skipped.into()),
+        ("warned", snapshot.counts.warned.into()),
+        ("errors", lines(&snapshot.errors)),
+        ("warnings", lines(&snapshot.warnings)),
+        ("loaded_at", rfc3339(snapshot.loaded_at).into()),
+        ("took_ms", took.into()),
+        ("memory_bytes", snapshot.table.memory_bytes().into()),
+    ]
+}
+
+fn lines(findings: &[impl std::fmt::Display]) -> Value<'static> {
+    Value::List(
+        findings
+            .iter()
+            .map(|finding| finding.to_string().into())
+            .collect(),
+    )
+}

@@ -1,0 +1,135 @@
+//! A real Kamailio of one test: started in a temporary folder, driven with its own tools.
+
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+use tempfile::TempDir;
+
+use crate::wait;
+
+/// A running Kamailio.
+#[derive(Debug)]
+pub struct Kamailio {
+    server: Child,
+    folder: TempDir,
+}
+
+impl Kamailio {
+    /// Starts Kamailio with this configuration, in which each `@NAME@` is filled in; `@FOLDER@` is the folder that it runs in, where
+    /// the configuration has to put the sockets `ctl` (BINRPC), `rpc.sock` and `rpc.fifo` (JSON-RPC). Returns when it answers there.
+    ///
+    /// # Panics
+    /// When Kamailio is not installed, or ends at once: a test that asks for it must not pass without it.
+    pub fn start(config: &str, values: &[(&str, String)], defines: &[&str]) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        let place = folder.path().display().to_string();
+        let mut config = config.replace("@FOLDER@", &place);
+        for (name, value) in values {
+            config = config.replace(&format!("@{name}@"), value);
+        }
+        let file = folder.path().join("kamailio.cfg");
+        std::fs::write(&file, config).expect("the configuration can be written");
+        let log = std::fs::File::create(folder.path().join("log")).expect("a log can be written");
+        let server = Command::new("kamailio")
+            .arg("-f")
+            .arg(&file)
+            // In the foreground, with runtime files in its own folder; MB of shared memory, and of each process' own.
+            .args(["-DD", "-E", "-m", "256", "-M", "64", "-Y", &place])
+            .args(defines.iter().flat_map(|define| ["-A", define]))
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("a file handle can be cloned"))
+            .stderr(log)
+            // Its processes form a group, so that none outlives the test.
+            .process_group(0)
+            .spawn()
+            .expect("kamailio is installed: apt-get install kamailio kamailio-mysql-modules");
+        let mut kamailio = Self { server, folder };
+        kamailio.wait_until_ready();
+        kamailio
+    }
+
+    /// The unix socket that speaks BINRPC, for `kamcmd`.
+    pub fn ctl(&self) -> PathBuf {
+        self.folder.path().join("ctl")
+    }
+
+    /// The unix socket that speaks JSON-RPC, for `kamcli`.
+    pub fn datagram(&self) -> PathBuf {
+        self.folder.path().join("rpc.sock")
+    }
+
+    /// The FIFO that speaks JSON-RPC, for `kamctl`.
+    pub fn fifo(&self) -> PathBuf {
+        self.folder.path().join("rpc.fifo")
+    }
+
+    /// What it has logged so far.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("log")).expect("the log can be read")
+    }
+
+    /// Loads the address table.
+    ///
+    /// # Errors
+    /// What kamcmd says, when Kamailio refuses the table.
+    pub fn reload(&self) -> Result<(), String> {
+        let said = kamcmd(&self.ctl(), &["permissions.addressReload"]);
+        let said = String::from_utf8_lossy(&said.stdout).into_owned();
+        match said.trim() {
+            "Reload OK" => Ok(()),
+            _ => Err(said),
+        }
+    }
+
+    fn wait_until_ready(&mut self) {
+        wait::until("Kamailio answers", || {
+            if let Some(status) = self.server.try_wait().expect("the child can be asked") {
+                panic!("Kamailio ended with {status}:\n{}", self.log());
+            }
+            let output = kamcmd(&self.ctl(), &["core.version"]);
+            output.stdout.starts_with(b"kamailio").then_some(())
+        });
+    }
+}
+
+impl Drop for Kamailio {
+    /// Asks it to end, so that it ends its own processes, then ends what is left of the group.
+    fn drop(&mut self) {
+        let pid = self.server.id();
+        kill("-TERM", &pid.to_string());
+        for _ in 0..200 {
+            if !matches!(self.server.try_wait(), Ok(None)) {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        kill("-KILL", &format!("-{pid}"));
+        let _reaped = self.server.wait();
+        if std::thread::panicking() {
+            eprintln!("Kamailio's log:\n{}", self.log());
+        }
+    }
+}
+
+/// Runs Kamailio's BINRPC client against this unix socket.
+///
+/// # Panics
+/// When it is not installed.
+pub fn kamcmd(socket: &Path, words: &[&str]) -> Output {
+    Command::new("kamcmd")
+        .arg("-s")
+        .arg(format!("unixs:{}", socket.display()))
+        .args(words)
+        .stdin(Stdio::null())
+        .output()
+        .expect("kamcmd is installed: apt-get install kamailio")
+}
+
+fn kill(signal: &str, whom: &str) {
+    // The group may be gone already, which is no problem.
+    let _gone = Command::new("kill")
+        .args([signal, "--", whom])
+        .stderr(Stdio::null())
+        .status();
+}

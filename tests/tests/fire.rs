@@ -1,0 +1,227 @@
+//! Reload under fire: the table of 100,000 rows changes and is reloaded by every client at once, ten times a second, while requests
+//! flow. No request is lost or judged by a mixture of two tables, each reload tells the truth, and memory does not grow.
+//!
+//! `PORTCULLIS_FIRE_SECONDS` makes it longer.
+
+#![forbid(unsafe_code)]
+
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use portcullis_tests::database::MariaDb;
+use portcullis_tests::host::{Builder, Host};
+use portcullis_tests::oracle::ask;
+use portcullis_tests::oracle::case::{Answer, Question};
+use portcullis_tests::policy;
+use portcullis_tests::reloads::CLIENTS;
+use portcullis_tests::sip::Caller;
+use portcullis_tests::states::{self, Counts, HOSTS, Item, NAMES, SUBNETS, State};
+use portcullis_tests::tools::Tools;
+use portcullis_tests::wait;
+
+/// How long the fire lasts, unless told otherwise.
+const SECONDS: u64 = 10;
+/// A reload is asked for this often, by one client after the other.
+const EVERY: Duration = Duration::from_millis(100);
+/// Reloads that may be under way; a machine that is too slow for ten a second gets no more.
+const MOST_UNDER_WAY: u64 = 40;
+/// Between two requests of a caller.
+const PAUSE: Duration = Duration::from_millis(2);
+/// Questions in one request.
+const QUESTIONS: usize = 24;
+/// What the process may have more in the second half than in the first, at the best moment of each. A table takes several MiB, so
+/// a leak of one with each reload would show at once, one of a fiftieth of it in a minute.
+const GROWTH_MIB: u64 = 16;
+
+/// What all threads share.
+struct Fire<'t> {
+    host: &'t Host,
+    tools: &'t Tools,
+    callers: &'t [IpAddr],
+    stop: AtomicBool,
+    /// Reloads asked for and not answered yet.
+    under_way: AtomicU64,
+    reloads: AtomicU64,
+    /// Requests that were judged by each state.
+    judged: [AtomicU64; 2],
+}
+
+#[test]
+fn peers_reloads_by_all_clients_under_fire() {
+    let database = MariaDb::start();
+    let builder = Builder::new();
+    let callers: Vec<_> = [10, 11, 12, 13].map(|n| builder.lease().ip(n)).into();
+    states::create(&database, &callers);
+    let host = Tools::doors(builder)
+        .policy(policy("oracle"))
+        .database(&database.url())
+        .workers(2)
+        .set("log", "level = \"error\"")
+        .start();
+    let tools = Tools::for_host(&host, &database);
+    let fire = Fire {
+        host: &host,
+        tools: &tools,
+        callers: &callers,
+        stop: AtomicBool::new(false),
+        under_way: AtomicU64::new(0),
+        reloads: AtomicU64::new(0),
+        judged: [AtomicU64::new(0), AtomicU64::new(0)],
+    };
+    let memory = std::thread::scope(|threads| {
+        // However this ends, the threads have to end with it.
+        let _stop = StopOnDrop(&fire.stop);
+        for (number, ip) in (0..).zip(&callers) {
+            let fire = &fire;
+            let caller = match number % 2 {
+                0 => Caller::udp(*ip, host.sip()),
+                _ => Caller::tcp(*ip, host.sip()),
+            };
+            threads.spawn(move || fire.traffic(number, caller));
+        }
+        let fire = &fire;
+        threads.spawn(move || {
+            std::thread::scope(|clients| fire.ask_for_reloads(clients));
+        });
+        fire.change_the_table(&database)
+    });
+    let [a, b] = fire.judged.map(AtomicU64::into_inner);
+    println!(
+        "{} reloads, {} changes of the table, {a} + {b} requests, MiB: {memory:?}",
+        fire.reloads.into_inner(),
+        memory.len()
+    );
+    assert!(a > 0 && b > 0, "both states judged: {a}, {b}");
+    // Until each of the host's threads has had its part, it grows.
+    let settled = &memory[memory.len().min(3)..];
+    let (first, second) = settled.split_at(settled.len() / 2);
+    assert!(
+        second.iter().min() <= first.iter().min().map(|mib| mib + GROWTH_MIB).as_ref(),
+        "memory has grown: {first:?}, then {second:?} MiB"
+    );
+}
+
+impl Fire<'_> {
+    /// Asks again and again. Each answer has to be that of one state from its first to its last word.
+    fn traffic(&self, number: u32, mut caller: Caller) {
+        let mut random = fastrand::Rng::with_seed(number.into());
+        while !self.is_over() {
+            let items = items(number, &mut random);
+            let answers = ask(&mut caller, &questions(&items));
+            let state = judge(&items, &answers);
+            self.judged[state as usize].fetch_add(1, Ordering::Relaxed);
+            // Leaves something of the machine to the reloads.
+            std::thread::sleep(PAUSE);
+        }
+    }
+
+    /// Asks for a reload ten times a second, whether the last one has ended or not.
+    fn ask_for_reloads<'s>(&'s self, clients: &'s std::thread::Scope<'s, '_>) {
+        let mut next = Instant::now();
+        for client in CLIENTS.iter().cycle() {
+            if self.is_over() {
+                return;
+            }
+            next += EVERY;
+            std::thread::sleep(next.saturating_duration_since(Instant::now()));
+            if self.under_way.load(Ordering::Relaxed) >= MOST_UNDER_WAY {
+                continue;
+            }
+            self.under_way.fetch_add(1, Ordering::Relaxed);
+            clients.spawn(move || {
+                let counts = client.reload(self.host, self.tools);
+                let is_state = |state: State| counts == Some(state.counts(self.callers.len()));
+                assert!(
+                    counts.is_none() || is_state(State::A) || is_state(State::B),
+                    "{client:?} tells of a table that never was: {counts:?}"
+                );
+                self.under_way.fetch_sub(1, Ordering::Relaxed);
+                self.reloads.fetch_add(1, Ordering::Relaxed);
+            });
+        }
+    }
+
+    /// Changes the table, reloads it, and looks whether the reload told the truth: its counts are those of the new state, and the
+    /// next request is judged by it. Gives the process' memory in MiB after each change.
+    fn change_the_table(&self, database: &MariaDb) -> Vec<u64> {
+        let end = Instant::now() + Duration::from_secs(seconds());
+        let mut state = State::A;
+        let mut memory = Vec::new();
+        let mut random = fastrand::Rng::with_seed(77);
+        let mut caller = Caller::udp(self.callers[0], self.host.sip());
+        for client in CLIENTS.iter().cycle() {
+            // Every client has its turn, however slow the machine is.
+            if Instant::now() > end && memory.len() >= CLIENTS.len() {
+                return memory;
+            }
+            state = state.other();
+            state.publish(database);
+            let counts = client.reload(self.host, self.tools);
+            let expected: Counts = state.counts(self.callers.len());
+            assert!(
+                counts.is_none_or(|counts| counts == expected),
+                "{client:?} tells {counts:?} of a table with {expected:?}"
+            );
+            let mut asked = || {
+                let items = items(0, &mut random);
+                judge(&items, &ask(&mut caller, &questions(&items)))
+            };
+            match client.waits() {
+                true => assert_eq!(asked(), state, "{client:?} has reloaded the table"),
+                false => wait::until("the signal has reloaded the table", || {
+                    (asked() == state).then_some(())
+                }),
+            }
+            memory.push(self.host.memory_mib());
+        }
+        unreachable!("the clients go round and round");
+    }
+
+    fn is_over(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+}
+
+/// What a request asks about: its own source, and rows of all kinds.
+fn items(caller: u32, random: &mut fastrand::Rng) -> Vec<Item> {
+    let mut items = vec![Item::Source(caller)];
+    items.extend((1..QUESTIONS).map(|n| match n % 3 {
+        0 => Item::Host(random.u32(..HOSTS)),
+        1 => Item::Subnet(random.u32(..SUBNETS)),
+        _ => Item::Name(random.u32(..NAMES)),
+    }));
+    random.shuffle(&mut items);
+    items
+}
+
+fn questions(items: &[Item]) -> Vec<Question> {
+    items.iter().map(|item| item.question()).collect()
+}
+
+/// The state that gives these answers.
+fn judge(items: &[Item], answers: &[Answer]) -> State {
+    for state in [State::A, State::B] {
+        let expected: Vec<_> = items.iter().map(|item| state.answer(*item)).collect();
+        if answers == expected {
+            return state;
+        }
+    }
+    panic!("answers of neither state to {items:?}: {answers:?}");
+}
+
+fn seconds() -> u64 {
+    let Ok(text) = std::env::var("PORTCULLIS_FIRE_SECONDS") else {
+        return SECONDS;
+    };
+    text.parse()
+        .unwrap_or_else(|_| panic!("PORTCULLIS_FIRE_SECONDS={text}: a whole number is needed"))
+}
+
+struct StopOnDrop<'t>(&'t AtomicBool);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,182 @@
+//! What people see: the replies of both servers through Kamailio's own tools, compared as text. Every order is defined: Kamailio
+//! dumps its hash tables bucket by bucket, the newest row first, and its networks by group, then as loaded.
+
+#![forbid(unsafe_code)]
+
+use portcullis_tests::database::MariaDb;
+use portcullis_tests::host::{Builder, Host};
+use portcullis_tests::kamailio::Kamailio;
+use portcullis_tests::oracle::exceptions::{FAULT_DATA, NAMES_IN_JSON};
+use portcullis_tests::tools::Tool::{self, Kamcli, Kamcmd, Kamctl};
+use portcullis_tests::tools::Tools;
+
+/// Both servers on one table, and the tools for each.
+struct Both {
+    portcullis: Tools,
+    kamailio: Tools,
+    _host: Host,
+    _kamailio: Kamailio,
+    database: MariaDb,
+}
+
+impl Both {
+    fn start() -> Self {
+        let database = MariaDb::start();
+        let builder = Builder::new();
+        let listen = builder.lease().addr(4, 5060);
+        let host = Tools::doors(builder)
+            .database(&database.url())
+            .set("database", "poll = \"1h\"")
+            .set("log", "level = \"error\"")
+            .start();
+        let kamailio = Kamailio::start(
+            include_str!("../oracle/kamailio.cfg"),
+            &[("LISTEN", listen.to_string()), ("DATABASE", database.url())],
+            &[],
+        );
+        Self {
+            portcullis: Tools::for_host(&host, &database),
+            kamailio: Tools::for_kamailio(&kamailio, &database),
+            _host: host,
+            _kamailio: kamailio,
+            database,
+        }
+    }
+
+    /// Says the same to both and gives what both answer.
+    fn same(&self, tool: Tool, words: &str) -> String {
+        let kamailio = self.kamailio.run(tool, words);
+        let portcullis = self.portcullis.run(tool, words);
+        assert_eq!(portcullis, kamailio, "{tool:?} {words}");
+        assert!(
+            !kamailio.contains("Traceback"),
+            "{tool:?} {words} breaks by itself: {kamailio}"
+        );
+        kamailio
+    }
+}
+
+/// Hosts in one bucket and in many, IPv6, ports, tags of all kinds, networks with host bits and in several groups, names.
+const ROWS: &str = "INSERT INTO address (grp, ip_addr, mask, port, tag) VALUES \
+    (200, '10.0.0.1', 32, 0, NULL), (200, '10.0.0.1', 32, 5060, ''), (201, '10.0.0.1', 0, 0, 'last of three'), \
+    (3, '127.0.0.1', 32, 5060, 'Test'), (3, '2001:db8::1', 128, 0, 'six'), (3, '2001:db8::2', 128, 65535, NULL), \
+    (1, '192.168.1.1', 32, 0, 'signed'), (1, '203.0.113.7', 32, 40000, 'a \"quoted\" tag'), (1, '0.0.0.0', 32, 0, ''), (1, '255.255.255.255', 32, 0, 'x'), \
+    (250, '192.168.1.7', 24, 0, NULL), (200, '192.168.1.0', 25, 5060, ''), (250, '172.16.0.0', 12, 0, 'later'), \
+    (200, '2001:db8::7', 48, 0, 'v6 net'), (1, '10.0.0.0', 8, 0, 'first group'), \
+    (5, 'sip.example.com', 32, 5060, NULL), (6, 'sip.example.com', 32, 0, 'newest'), (5, 'gw-1', 32, 0, '')";
+
+#[test]
+fn peers_dumps_and_reloads_look_the_same() {
+    let both = Both::start();
+    for rows in ["", ROWS, "DELETE FROM address WHERE mask <> 24"] {
+        both.database.sql("kamailio", rows);
+        for (tool, words) in RELOADS {
+            let said = both.same(tool, words);
+            assert!(said.contains("Reload OK"), "{tool:?} {words}: {said}");
+        }
+        for (tool, words) in DUMPS {
+            both.same(tool, words);
+        }
+    }
+    both.database.sql("kamailio", ROWS);
+    both.same(Kamcmd, "permissions.addressReload");
+    for (tool, words) in DUMPS {
+        let said = both.same(tool, words);
+        assert!(said.contains("item"), "{tool:?} {words} shows rows: {said}");
+    }
+}
+
+#[test]
+fn peers_faults_look_the_same() {
+    let both = Both::start();
+    for (tool, words) in [
+        (Kamcmd, "permissions.noSuchCommand"),
+        (Kamctl, "rpc permissions.noSuchCommand"),
+        (Kamcli, "rpc permissions.noSuchCommand"),
+    ] {
+        let said = both.same(tool, words);
+        println!("{tool:?} {words}: {said}");
+    }
+    both.database
+        .sql("kamailio", "RENAME TABLE address TO elsewhere");
+    for (tool, words) in RELOADS {
+        let [kamailio, portcullis] =
+            [&both.kamailio, &both.portcullis].map(|tools| tools.run(tool, words));
+        assert!(
+            kamailio.contains("Reload failed."),
+            "{tool:?} {words}: {kamailio}"
+        );
+        assert_eq!(
+            without_data(&portcullis),
+            without_data(&kamailio),
+            "{tool:?} {words}"
+        );
+        if tool != Kamcmd {
+            let cause = "has no table `address`";
+            assert!(portcullis.contains(cause), "{FAULT_DATA:?}: {portcullis}");
+        }
+    }
+    both.database
+        .sql("kamailio", "RENAME TABLE elsewhere TO address");
+    for (tool, words) in RELOADS {
+        both.same(tool, words);
+    }
+}
+
+#[test]
+fn peers_names_in_json_are_a_list() {
+    let both = Both::start();
+    both.database.sql("kamailio", ROWS);
+    both.same(Kamcmd, "permissions.addressReload");
+    let words = "rpc permissions.domainDump";
+    let rows = |tools: &Tools, tool| fields(&tools.run(tool, words));
+    let kamailio = rows(&both.kamailio, Kamctl);
+    assert_eq!(kamailio.len(), 3 * 5, "{kamailio:?}");
+    assert_eq!(rows(&both.portcullis, Kamctl), kamailio);
+    let [seen, all] = [&both.kamailio, &both.portcullis].map(|tools| rows(tools, Kamcli).len());
+    assert!(
+        all == 3 * 5 && seen < all,
+        "{NAMES_IN_JSON:?}: {seen}, {all}"
+    );
+}
+
+/// What is left of a fault without what only Portcullis says.
+fn without_data(said: &str) -> Vec<&str> {
+    let lines = said
+        .lines()
+        .filter(|line| !line.trim().starts_with("\"data\":"));
+    lines.map(|line| line.trim_end_matches(',')).collect()
+}
+
+/// The lines with the fields of a name's row, whatever is around them.
+fn fields(said: &str) -> Vec<String> {
+    let names = ["table", "group", "domain_name", "port", "tag"];
+    let is_field = |line: &&str| {
+        names
+            .iter()
+            .any(|name| line.starts_with(&format!("\"{name}\":")))
+    };
+    let lines = said.lines().map(|line| line.trim().trim_end_matches(','));
+    lines.filter(is_field).map(str::to_owned).collect()
+}
+
+/// All ways to ask for a reload.
+const RELOADS: [(Tool, &str); 5] = [
+    (Kamcmd, "permissions.addressReload"),
+    (Kamctl, "address reload"),
+    (Kamctl, "rpc permissions.addressReload"),
+    (Kamcli, "address reload"),
+    (Kamcli, "rpc permissions.addressReload"),
+];
+
+/// All ways to see the table, but for names in JSON.
+const DUMPS: [(Tool, &str); 8] = [
+    (Kamcmd, "permissions.addressDump"),
+    (Kamcmd, "permissions.subnetDump"),
+    (Kamcmd, "permissions.domainDump"),
+    (Kamctl, "address dump"),
+    (Kamctl, "rpc permissions.addressDump"),
+    (Kamctl, "rpc permissions.subnetDump"),
+    (Kamcli, "rpc permissions.addressDump"),
+    (Kamcli, "rpc permissions.subnetDump"),
+];

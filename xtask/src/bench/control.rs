@@ -1,0 +1,53 @@
+//! The control port of a running host.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use serde_json::{Value, json};
+
+use super::servers::Running;
+
+/// Nothing that works takes this long.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Asks a host over HTTP.
+pub(super) struct Control {
+    agent: ureq::Agent,
+    base: String,
+}
+
+impl Control {
+    pub(super) fn new(host: &Running) -> Self {
+        let config = ureq::Agent::config_builder().timeout_global(Some(PATIENCE));
+        Self {
+            agent: config.build().into(),
+            base: format!("http://{}", host.control),
+        }
+    }
+
+    /// Loads the table anew; returns the host's report when the new one serves.
+    pub(super) fn reload(&self) -> Result<Value> {
+        let call = json!({"jsonrpc": "2.0", "method": "address.reload", "id": 1});
+        let mut answer = self
+            .agent
+            .post(format!("{}/RPC", self.base))
+            .send_json(call)?;
+        let mut answer: Value = answer.body_mut().read_json()?;
+        ensure!(answer.get("error").is_none(), "reload: {answer}");
+        Ok(answer["result"].take())
+    }
+
+    /// The sum of a metric over its labels.
+    pub(super) fn metric(&self, name: &str) -> Result<u64> {
+        let mut answer = self.agent.get(format!("{}/metrics", self.base)).call()?;
+        let page = answer.body_mut().read_to_string()?;
+        let values: Vec<f64> = page
+            .lines()
+            .filter_map(|line| line.strip_prefix(name))
+            .filter(|rest| rest.starts_with([' ', '{']))
+            .filter_map(|rest| rest.rsplit(' ').next()?.parse().ok())
+            .collect();
+        ensure!(!values.is_empty(), "the host tells no {name}");
+        Ok(values.iter().sum::<f64>() as u64)
+    }
+}

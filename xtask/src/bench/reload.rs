@@ -1,0 +1,104 @@
+//! What reloads cost the requests beside them: the latency of 401s at a steady rate, quiet and while the table of 100,000 rows is
+//! loaded again and again, in the same run.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+use serde::Serialize;
+
+use super::control::Control;
+use super::database::{self, Database};
+use super::figures::median;
+use super::load;
+use super::plan::{Pace, Rows, Server, Shape, Subject, Task, Work};
+use super::servers::{Programs, Running};
+
+/// What was measured; medians of the rounds.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Reload {
+    /// Rows in the table.
+    pub(crate) rows: u32,
+    /// Latency that 99 of 100 requests do not exceed, with no reload going on, microseconds.
+    pub(crate) quiet_p99_us: f64,
+    /// The same while one reload follows the other.
+    pub(crate) p99_us: f64,
+    /// The second against the first, of one round each.
+    pub(crate) p99_ratio: f64,
+    /// How long a reload takes beside the requests.
+    pub(crate) reload_seconds: f64,
+    /// Reloads that were made.
+    pub(crate) reloads: usize,
+}
+
+/// Generator and database share a core, so the generator leaves it between its bursts.
+const TASK: Task = Task {
+    work: Work::Reject,
+    shape: Shape::Bursts,
+};
+
+/// Measures each round quiet and with reloads, one behind the other.
+pub(crate) fn measure(programs: &Programs, database: &Database, pace: &Pace) -> Result<Reload> {
+    let subject = Subject {
+        server: Server::Portcullis,
+        rows: Some(Rows::Many),
+    };
+    let url = database.url(database::name(Rows::Many));
+    let host = Running::start(subject, pace.server_core, programs, Some(&url))?;
+    let control = Control::new(&host);
+    let (mut quiet, mut beside, mut reloads) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..pace.rounds {
+        let p99 = || {
+            let report = load::measure(TASK, &host, programs, pace)?;
+            anyhow::Ok(report.window.latency.p99_us)
+        };
+        quiet.push(p99()?);
+        let (p99, seconds) = with_reloads(&control, p99)?;
+        beside.push(p99);
+        reloads.extend(seconds);
+        eprintln!(
+            "reload: p99 {:.0} µs quiet, {p99:.0} µs beside reloads",
+            quiet.last().copied().unwrap_or_default()
+        );
+    }
+    let ratios = beside.iter().zip(&quiet).map(|(of, to)| of / to).collect();
+    Ok(Reload {
+        rows: Rows::Many.count(),
+        quiet_p99_us: median(quiet),
+        p99_us: median(beside),
+        p99_ratio: median(ratios),
+        reloads: reloads.len(),
+        reload_seconds: median(reloads),
+    })
+}
+
+/// Does the work while reloads follow each other without a pause. Gives its result, and how long each reload took in seconds.
+fn with_reloads<T>(control: &Control, work: impl FnOnce() -> Result<T>) -> Result<(T, Vec<f64>)> {
+    let is_over = AtomicBool::new(false);
+    thread::scope(|threads| {
+        let reloads = threads.spawn(|| reload_until(control, &is_over));
+        let done = work();
+        is_over.store(true, Ordering::Relaxed);
+        let seconds = reloads
+            .join()
+            .ok()
+            .context("the thread that reloads broke")??;
+        Ok((done?, seconds))
+    })
+}
+
+fn reload_until(control: &Control, is_over: &AtomicBool) -> Result<Vec<f64>> {
+    let mut seconds = Vec::new();
+    while !is_over.load(Ordering::Relaxed) {
+        let begun = Instant::now();
+        let report = control.reload()?;
+        let loaded = report["subnets"].as_u64().zip(report["hosts"].as_u64());
+        ensure!(
+            loaded.is_some_and(|(subnets, hosts)| subnets + hosts == u64::from(Rows::Many.count())),
+            "a reload brought something else than the table: {report}"
+        );
+        seconds.push(begun.elapsed().as_secs_f64());
+    }
+    Ok(seconds)
+}
