@@ -71,6 +71,12 @@ pub(super) fn setting(
         "server_signature" if value.number() == Some(0) => {
             draft.set("sip", "server-header", String::new(), Origin::line(place));
         }
+        "version_table" => draft.set(
+            "database",
+            "version-table",
+            value.text(),
+            Origin::line(place),
+        ),
         // Read before: they go for all listen lines.
         "port" | "disable_tcp" | "advertised_address" | "advertised_port" | "run_dir"
         | "rundir" => {}
@@ -178,7 +184,6 @@ fn is_not_needed(name: &str) -> bool {
         "maxbuffer",
         "sql_buffer_size",
         "statistics",
-        "version_table",
         "sip_warning",
         "check_via",
         "server_id",

@@ -249,7 +249,7 @@ impl<'t> Parser<'t> {
         (!sockets.is_empty()).then_some(What::Listen(Listen { sockets, advertise }))
     }
 
-    /// `socket = { bind = …; advertise = …; … }` of Kamailio 5.7 and later.
+    /// `socket = { bind = …; advertise = …; … }` of versions after 5.6.
     fn socket(&mut self) -> Option<What> {
         self.at += 2;
         let mut listen = Listen {
