@@ -171,3 +171,77 @@ fn assert_is_accepted(folder: &Path) {
     let lines: Vec<_> = said.lines().filter(about).collect();
     assert_eq!(lines, ["configuration  portcullis.toml"], "{said}");
 }
+
+/// Kamailio says with `-c` where it would listen.
+#[test]
+fn peers_kamailio_itself_would_listen_on_the_same_addresses() {
+    const TRICKY: &str = r#"#!KAMAILIO
+/* outer /* nested */ still a comment */
+auto_aliases=no
+#!define MYIP 127.0.0.9
+#!define SOCK udp:MYIP:5065
+#!substdef "!HOSTX!127.0.0.8!g"
+#!subst "/NAMEX/127.0.0.7/i"
+#!trydef MYIP 1.1.1.1
+#!redef FOO 1
+listen=SOCK
+listen = udp : 127.0.0.3 : 5070
+listen=udp:HOSTX:5066 advertise 10.1.1.1:5062
+listen="namex":5067
+listen=127.0.0.4 udp:127.0.0.5:5080
+tcp:127.0.0.6:5081
+port=5090
+#!ifdef MYIP
+#!ifndef FOO
+listen=udp:127.0.0.50:5060
+#!else
+listen=udp:127.0.0.51:5060 // the one
+#!endif
+#!else # not seen
+listen=tcp:127.0.0.52
+#!endif
+import_file "absent.cfg"
+include_file "more.cfg"
+request_route { exit; }
+"#;
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let folder = folder.path();
+    std::fs::write(folder.join("kamailio.cfg"), TRICKY).expect("the configuration can be written");
+    std::fs::write(folder.join("more.cfg"), "listen=\n  udp:127.0.0.53:5068\n")
+        .expect("a file can be written");
+
+    let kamailio = Command::new("kamailio")
+        .args(["-c", "-f"])
+        .arg(folder.join("kamailio.cfg"))
+        .output()
+        .expect("kamailio is installed: apt-get install kamailio");
+    let said = format!("{}{}", stdout(&kamailio), stderr(&kamailio));
+    assert!(kamailio.status.success(), "{said}");
+    let sockets = said
+        .split("Listening on")
+        .nth(1)
+        .expect("Kamailio says where it listens");
+    let sockets = sockets
+        .split("Aliases:")
+        .next()
+        .expect("there is a first part");
+    // "udp: NAME [ADDRESS]:PORT advertise …"; the address is left out where it is the name.
+    let written = |line: &str| match (line.split_once(" ["), line.split_once("]:")) {
+        (Some((name, _)), Some((_, rest))) => format!("{name}:{rest}"),
+        _ => line.to_owned(),
+    };
+    let mut theirs: Vec<_> = sockets
+        .lines()
+        .map(|line| written(&line.trim().replacen(": ", ":", 1)))
+        .filter(|line| !line.is_empty())
+        .collect();
+    theirs.sort();
+
+    let text = stdout(&run(folder, "import kamailio.cfg"));
+    let quoted = |line: &str| Some(line.strip_prefix("    \"")?.split('"').next()?.to_owned());
+    let list = text.split("listen = [\n").nth(1).expect("there is a list");
+    let mut ours: Vec<_> = list.lines().map_while(quoted).collect();
+    ours.sort();
+    assert_eq!(ours, theirs, "{text}\n{said}");
+    assert_eq!(ours.len(), 12, "{text}");
+}

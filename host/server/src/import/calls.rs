@@ -4,7 +4,7 @@ use super::finding::{Finding, Place};
 use super::statement::Value;
 
 /// The module's functions.
-const FUNCTIONS: [&str; 9] = [
+pub(super) const FUNCTIONS: [&str; 9] = [
     "allow_source_address",
     "allow_source_address_group",
     "allow_address",

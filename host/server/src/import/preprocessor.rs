@@ -37,13 +37,13 @@ struct Frame {
     lexer: Lexer,
     file: Arc<Path>,
     expansion: Option<Expansion>,
+    /// Whether the first token is to be taken as standing behind a blank: a file does, an expansion as the word it replaces.
+    first_spaced: Option<bool>,
 }
 
 struct Expansion {
     name: String,
     place: Place,
-    /// Whether the word that it replaces stood behind a blank; goes for the first token.
-    spaced: Option<bool>,
 }
 
 /// An `#!ifdef` that has not ended.
@@ -73,6 +73,7 @@ impl<'s> Preprocessor<'s> {
                 lexer: Lexer::new(text),
                 file: file.into(),
                 expansion: None,
+                first_spaced: Some(true),
             }],
             defines: defines.iter().cloned().collect(),
             substitutions: Vec::new(),
@@ -147,11 +148,8 @@ impl<'s> Preprocessor<'s> {
         self.frames.push(Frame {
             lexer: Lexer::new(value),
             file: place.file.clone(),
-            expansion: Some(Expansion {
-                name,
-                place,
-                spaced: Some(spaced),
-            }),
+            expansion: Some(Expansion { name, place }),
+            first_spaced: Some(spaced),
         });
     }
 
@@ -176,7 +174,12 @@ impl<'s> Preprocessor<'s> {
             }
             "subst" | "substdef" | "substdefs" => self.substitution(name, rest, place),
             "ifdef" | "ifndef" | "ifexp" => self.open_condition(name, rest, place),
-            "else" | "endif" => self.turn_condition(name, place),
+            "else" | "endif" if rest.is_empty() => self.turn_condition(name, place),
+            "else" | "endif" => {
+                let what = format!("#!{name} with something behind it");
+                let mend = "a comment for Kamailio, and here, too: let it stand alone on its line";
+                self.note(place, what, mend);
+            }
             "include_file" | "import_file" => match Lexer::new(rest).next_piece().map(|p| p.kind) {
                 Some(Kind::Text(file)) => self.include(name, file, place),
                 _ => self.no_file_name(name, place),
@@ -342,18 +345,17 @@ impl<'s> Preprocessor<'s> {
     fn tell_skipped(&mut self) {
         for skipped in std::mem::take(&mut self.skipped) {
             let lines: Vec<_> = skipped.lines.iter().map(Place::short).collect();
-            let (does, line) = match (skipped.conditions.len(), lines.len()) {
-                (1, 1) => ("does", "line"),
-                (1, _) => ("does", "lines"),
-                (_, 1) => ("do", "line"),
-                _ => ("do", "lines"),
+            let does = if skipped.conditions.len() == 1 {
+                "does"
+            } else {
+                "do"
             };
             let what = format!(
-                "{} {does} not hold, and {line} about permissions or listening passed over: {}",
+                "{} {does} not hold, which switches off what {} says about permissions or listening",
                 skipped.conditions.join(" and "),
                 lines.join(", ")
             );
-            let mend = "where Kamailio is started with -A NAME, give --define NAME here";
+            let mend = "if Kamailio is started with -A NAME, give --define NAME here";
             self.note(&skipped.place, what, mend);
         }
     }
@@ -400,6 +402,7 @@ impl<'s> Preprocessor<'s> {
                 lexer: Lexer::new(text),
                 file: file.into(),
                 expansion: None,
+                first_spaced: Some(true),
             }),
             Err(error)
                 if error.kind() == std::io::ErrorKind::NotFound && directive == "import_file" => {}
@@ -431,8 +434,7 @@ impl Frame {
     }
 
     fn spaced(&mut self, piece: &Piece) -> bool {
-        let first = self.expansion.as_mut().and_then(|e| e.spaced.take());
-        first.unwrap_or(piece.spaced)
+        self.first_spaced.take().unwrap_or(piece.spaced)
     }
 }
 

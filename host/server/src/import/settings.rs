@@ -144,7 +144,7 @@ fn explanation(name: &str, value: &Value) -> Option<&'static str> {
 
 /// Settings of processes, memory, timers and sockets that a host without them need not be told.
 fn is_not_needed(name: &str) -> bool {
-    const PREFIXES: [&str; 14] = [
+    const PREFIXES: &[&str] = &[
         "tcp_",
         "tls_",
         "sctp_",
@@ -160,7 +160,7 @@ fn is_not_needed(name: &str) -> bool {
         "async_",
         "mcast",
     ];
-    const NAMES: [&str; 55] = [
+    const NAMES: &[&str] = &[
         "fork",
         "fork_delay",
         "modinit_delay",
@@ -216,7 +216,7 @@ fn is_not_needed(name: &str) -> bool {
         "server_signature",
         "udp4_raw",
     ];
-    const OFF: [&str; 6] = [
+    const OFF: &[&str] = &[
         "auto_bind_ipv6",
         "ip_free_bind",
         "ipfreebind",

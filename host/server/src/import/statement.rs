@@ -277,27 +277,29 @@ impl<'t> Parser<'t> {
         (!listen.sockets.is_empty()).then_some(What::Listen(listen))
     }
 
-    /// One or more addresses on one line. (Kamailio would also take those of the next line.)
+    /// One or more addresses, up to where something else starts.
     fn sockets(&mut self) -> Vec<String> {
-        let Some(first) = self.tokens.get(self.at) else {
-            return Vec::new();
-        };
         let mut sockets = Vec::new();
-        while let Some(token) = self.tokens.get(self.at) {
-            let ends = match &token.kind {
-                Kind::Word(word) => matches!(
-                    word.as_str(),
-                    "advertise" | "ADVERTISE" | "name" | "NAME" | "virtual"
-                ),
-                Kind::Text(_) | Kind::Sign('[' | '*') => false,
-                _ => true,
+        loop {
+            let start = self.at;
+            match self.kind(start) {
+                Some(Kind::Word(word)) if is_behind_addresses(word) => break,
+                Some(Kind::Word(_) | Kind::Text(_) | Kind::Sign('[' | '*')) => {}
+                _ => break,
+            }
+            let Some(socket) = self.glued() else {
+                break;
             };
-            // The next statement may be on the same line.
-            let is_next = !sockets.is_empty() && self.is_sign(self.at + 1, '=');
-            if ends || is_next || token.place != first.place {
+            // What is followed by one of these is the start of the next statement.
+            let is_next = matches!(
+                self.kind(self.at),
+                Some(Kind::Sign('=' | '(' | '{' | '[') | Kind::Text(_))
+            );
+            if is_next && !sockets.is_empty() {
+                self.at = start;
                 break;
             }
-            sockets.extend(self.glued());
+            sockets.push(socket);
         }
         sockets
     }
@@ -377,6 +379,22 @@ impl<'t> Parser<'t> {
     fn is_sign(&self, at: usize, sign: char) -> bool {
         self.kind(at) == Some(&Kind::Sign(sign))
     }
+}
+
+/// Words that end a list of addresses.
+fn is_behind_addresses(word: &str) -> bool {
+    matches!(
+        word,
+        "advertise"
+            | "ADVERTISE"
+            | "name"
+            | "NAME"
+            | "virtual"
+            | "loadmodule"
+            | "loadmodulex"
+            | "modparam"
+            | "modparamx"
+    )
 }
 
 fn argument(parts: &[Kind]) -> Value {

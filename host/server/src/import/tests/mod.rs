@@ -1,5 +1,8 @@
 //! Whole configurations, from text to text.
 
+mod listen;
+mod text;
+
 use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
@@ -70,104 +73,6 @@ fn lines(import: &Import) -> Vec<&str> {
         .map(|line| line.split("  # ").next().unwrap_or(line))
         .filter(|line| !line.is_empty())
         .collect()
-}
-
-#[track_caller]
-fn listens(text: &str, expected: &[&str]) -> Import {
-    let import = imported(text);
-    let config = Config::parse(&import.text).unwrap();
-    let listens: Vec<_> = config.listen.iter().map(ToString::to_string).collect();
-    assert_eq!(listens, expected, "{}\n{:#?}", import.text, said(&import));
-    import
-}
-
-#[test]
-fn listen_lines_bind_what_kamailio_binds() {
-    listens("", &["udp:0.0.0.0:5060", "tcp:0.0.0.0:5060"]);
-    listens("port=5070 disable_tcp=yes", &["udp:0.0.0.0:5070"]);
-    listens(
-        "listen=10.0.0.1 listen = udp:10.0.0.2:5080\nport=5070",
-        &[
-            "udp:10.0.0.1:5070",
-            "tcp:10.0.0.1:5070",
-            "udp:10.0.0.2:5080",
-        ],
-    );
-    listens(
-        "listen=udp:10.0.0.1:5060 tcp:10.0.0.1:5061 # both\nchildren=4",
-        &["udp:10.0.0.1:5060", "tcp:10.0.0.1:5061"],
-    );
-    listens("listen=udp:[::1]:5060;", &["udp:[::1]:5060"]);
-    listens("listen=\"udp:10.0.0.1\"", &["udp:10.0.0.1:5060"]);
-    listens(
-        "#!define MY_IP 10.0.0.9 \n#!define MY_SOCKET tcp:MY_IP:5066\nlisten=udp:MY_IP:5065\nlisten=MY_SOCKET",
-        &["udp:10.0.0.9:5065", "tcp:10.0.0.9:5066"],
-    );
-}
-
-#[test]
-fn listen_lines_carry_what_is_advertised() {
-    listens(
-        "listen=udp:10.0.0.1:5060 advertise 198.51.100.7:5061 name \"a\"\nlisten=tcp:10.0.0.1:5060 name \"b\"",
-        &[
-            "udp:10.0.0.1:5060 advertise 198.51.100.7:5061",
-            "tcp:10.0.0.1:5060",
-        ],
-    );
-    listens(
-        "advertised_address=\"sip.example.com\"\nadvertised_port=5062\nlisten=udp:10.0.0.1:5060",
-        &["udp:10.0.0.1:5060 advertise sip.example.com:5062"],
-    );
-    listens(
-        "socket = {\n  bind = udp:10.0.0.1:5060;\n  advertise = 11.0.0.1:5070;\n  name = \"s\"; workers = 4\n}\n\
-         socket={ bind = tcp:10.0.0.1:5060 }",
-        &[
-            "udp:10.0.0.1:5060 advertise 11.0.0.1:5070",
-            "tcp:10.0.0.1:5060",
-        ],
-    );
-}
-
-#[test]
-fn interfaces_and_names_become_addresses() {
-    let import = listens(
-        "listen=udp:eth0:5070\nlisten=tcp:edge.example.com\nlisten=udp:eth7",
-        &[
-            "udp:10.0.0.5:5070",
-            "udp:[2001:db8::5]:5070",
-            "tcp:192.0.2.7:5060",
-        ],
-    );
-    assert_eq!(
-        said(&import)[..3],
-        [
-            "/etc/k/k.cfg:1: listen=udp:eth0:5070: eth0 stands for the addresses of this interface at the time of the import: \
-             add or remove addresses in `listen` when that changes",
-            "/etc/k/k.cfg:2: listen=tcp:edge.example.com: edge.example.com stands for what this name resolves to at the time of \
-             the import: add or remove addresses in `listen` when that changes",
-            "/etc/k/k.cfg:3: listen=udp:eth7: eth7 is no address, no interface of this machine and no name that resolves here: \
-             add the address to `listen`",
-        ]
-    );
-}
-
-#[test]
-fn what_is_not_served_is_said_with_its_line() {
-    let import = listens(
-        "listen=udp:10.0.0.1:5060\nlisten=tls:10.0.0.1:5061",
-        &["udp:10.0.0.1:5060"],
-    );
-    assert_eq!(
-        said(&import)[0],
-        "/etc/k/k.cfg:2: listen can't be taken over as it is: the transport tls is not there yet; listen on udp or tcp"
-    );
-    assert!(
-        import
-            .text
-            .contains("#     \"tls:10.0.0.1:5061\",  # k.cfg:2: not taken: the transport tls"),
-        "{}",
-        import.text
-    );
 }
 
 #[test]
@@ -248,92 +153,6 @@ fn parameters_without_a_counterpart_are_explained() {
 }
 
 #[test]
-fn switched_off_parts_are_passed_over_and_told() {
-    let text = "#!ifdef WITH_A\n#!ifdef WITH_B\nlisten=udp:10.0.0.1\n#!else\nlisten=udp:10.0.0.2\n#!endif\n\
-                #!else\nlisten=udp:10.0.0.3\n#!endif\nport=5070\n";
-    let fake = Fake::default().file("/etc/k/k.cfg", text);
-    let listen = |defines: &[(&str, &str)]| {
-        let import = fake.import(defines);
-        let config = Config::parse(&import.text).unwrap();
-        (config.listen[0].to_string(), said(&import))
-    };
-    let (first, said) = listen(&[]);
-    assert_eq!(first, "udp:10.0.0.3:5070");
-    assert_eq!(
-        said[..2],
-        [
-            "/etc/k/k.cfg:1: #!ifdef WITH_A and #!ifdef WITH_B do not hold, and line about permissions or listening passed \
-             over: k.cfg:3: where Kamailio is started with -A NAME, give --define NAME here",
-            "/etc/k/k.cfg:1: #!ifdef WITH_A does not hold, and line about permissions or listening passed over: k.cfg:5: where \
-             Kamailio is started with -A NAME, give --define NAME here",
-        ]
-    );
-    assert_eq!(listen(&[("WITH_A", "")]).0, "udp:10.0.0.2:5070");
-    assert_eq!(
-        listen(&[("WITH_A", ""), ("WITH_B", "1")]).0,
-        "udp:10.0.0.1:5070"
-    );
-    assert_eq!(listen(&[("WITH_B", "")]).0, "udp:10.0.0.3:5070");
-}
-
-#[test]
-fn definitions_and_substitutions_reach_the_values() {
-    let import = imported(
-        "#!substdef \"!HOST!10.0.0.3!g\"\n#!subst \"/USER/kamailio/i\"\n#!defenv DB_HOST\n#!defenv ID=NOT_SET\n\
-         #!define A B\n#!define B A\n#!trydef HOST x\n\
-         modparam(\"permissions\", \"db_url\", \"mysql://user@HOST/\" \"k\")\n\
-         listen=udp:HOST:5060\nalias=DB_HOST\nalias=A\n",
-    );
-    let config = Config::parse(&import.text).unwrap();
-    assert_eq!(
-        config.database.url.to_string(),
-        "mysql://kamailio@10.0.0.3:3306/k"
-    );
-    assert_eq!(config.listen[0].to_string(), "udp:10.0.0.3:5060");
-    assert_eq!(config.sip.aliases, ["db.example.com", "a"]);
-    assert!(
-        said(&import)[0]
-            .starts_with("/etc/k/k.cfg:4: #!defenv ID=NOT_SET: NOT_SET is not in the environment")
-    );
-}
-
-#[test]
-fn files_are_included_from_beside_the_file_that_names_them() {
-    let fake = Fake::default()
-        .file(
-            "/etc/k/k.cfg",
-            "include_file \"more/a.cfg\"\nimport_file \"absent.cfg\"\n#!include_file \"lost.cfg\"\nalias=last.example.com",
-        )
-        .file("/etc/k/more/a.cfg", "\nlisten=udp:10.0.0.1:5060\n!!include_file \"b.cfg\"\n")
-        .file("/etc/k/more/b.cfg", "include_file \"b.cfg\"\nmodparam(\"permissions\", \"max_subnets\", 1)\n");
-    let import = fake.import(&[]);
-    assert!(
-        import.text.contains("\"udp:10.0.0.1:5060\",  # a.cfg:2\n"),
-        "{}",
-        import.text
-    );
-    assert!(
-        import.text.contains("\"last.example.com\",  # k.cfg:4\n"),
-        "{}",
-        import.text
-    );
-    let said = said(&import);
-    assert!(
-        said.iter().any(|line| line.starts_with("/etc/k/k.cfg:3: include_file lost.cfg: entity not found")),
-        "{said:#?}"
-    );
-    assert!(
-        said.iter().any(|line| line
-            .starts_with("/etc/k/more/b.cfg:1: include_file b.cfg: files are included too deep")),
-        "{said:#?}"
-    );
-    assert!(
-        said.iter()
-            .any(|line| line.starts_with("/etc/k/more/b.cfg:2: permissions: max_subnets"))
-    );
-}
-
-#[test]
 fn the_file_itself_must_be_there() {
     let error = import(Path::new("/etc/k/none.cfg"), &[], &Fake::default()).unwrap_err();
     assert!(
@@ -394,48 +213,58 @@ fn calls_of_the_routing_logic_are_listed_with_their_rust() {
 }
 
 #[test]
-fn what_does_not_end_is_told_where_it_starts() {
-    for (text, words) in [
-        ("a=1\nroute {\n", "k.cfg:2: a block that does not end"),
-        ("a=1\n}", "k.cfg:2: a } without its {"),
-        ("\n#!ifdef A\n", "k.cfg:2: #!ifdef A has no #!endif"),
-        ("#!endif", "k.cfg:1: #!endif without #!ifdef"),
-        ("\n/* a", "k.cfg:2: a comment that does not end"),
-        (
-            "a=\"b",
-            "k.cfg:1: a text in double quotes that does not end",
-        ),
-        (
-            "route { allow_trusted(",
-            "k.cfg:1: allow_trusted: its arguments do not end",
-        ),
-        (
-            "modparam(\"permissions\", 5)",
-            "k.cfg:1: modparam: not understood",
-        ),
-        (
-            "loadmodule permissions",
-            "k.cfg:1: loadmodule: not understood",
-        ),
-        (
-            "modparam(\"(\", \"a\", 5)",
-            "k.cfg:1: modparam of \"(\": not a name of modules",
-        ),
-    ] {
-        let said = said(&imported(text)).join("\n");
-        assert!(said.contains(words), "{text:?}: {said}");
+fn the_page_for_operators_names_every_parameter_and_function() {
+    const PAGE: &str = include_str!("../../../../../docs/from-kamailio.md");
+    const PARAMETERS: [&str; 28] = [
+        "db_url",
+        "address_table",
+        "grp_col",
+        "ip_addr_col",
+        "mask_col",
+        "port_col",
+        "tag_col",
+        "address_file",
+        "trusted_table",
+        "source_col",
+        "proto_col",
+        "from_col",
+        "ruri_col",
+        "priority_col",
+        "db_mode",
+        "peer_tag_avp",
+        "peer_tag_mode",
+        "max_subnets",
+        "subnet_match_mode",
+        "load_backends",
+        "reload_delta",
+        "trusted_cleanup_interval",
+        "default_allow_file",
+        "default_deny_file",
+        "allow_suffix",
+        "deny_suffix",
+        "check_all_branches",
+        "version_table",
+    ];
+    for name in PARAMETERS {
+        assert!(
+            PAGE.contains(&format!("`{name}`")),
+            "{name} is not on the page"
+        );
+        if name != "version_table" {
+            let import = imported(&format!("modparam(\"permissions\", \"{name}\", \"x\")"));
+            assert!(
+                !said(&import).concat().contains("does not know"),
+                "{name}: {:#?}",
+                said(&import)
+            );
+        }
     }
-}
-
-#[test]
-fn a_definition_that_explodes_is_cut_off() {
-    let mut text = String::from("#!define A0 x x x x\n");
-    for n in 1..20 {
-        let m = n - 1;
-        text += &format!("#!define A{n} A{m} A{m} A{m} A{m}\n");
+    for function in calls::FUNCTIONS {
+        assert!(
+            PAGE.contains(&format!("| `{function}(")),
+            "{function} is not on the page"
+        );
     }
-    text += "A19\n";
-    assert!(said(&imported(&text))[0].contains("more than 1000000 words"));
 }
 
 /// Pieces that mean something to the reader, to be put together at random.
