@@ -88,22 +88,29 @@ impl Endpoints {
 
     /// Writes the endpoints, those that exist by default, too.
     pub(super) fn write(self, draft: &mut Draft, findings: &mut Vec<Finding>) {
-        self.write_binrpc(draft);
+        self.write_binrpc(draft, findings);
         self.write_jsonrpcs(draft, findings);
         self.write_mode(draft, findings);
     }
 
-    fn write_binrpc(&self, draft: &mut Draft) {
+    fn write_binrpc(&self, draft: &mut Draft, findings: &mut Vec<Finding>) {
         let Some(module) = &self.ctl else {
             return;
         };
         if self.binrpc.is_empty() {
-            let endpoint = format!("unixs:{}/kamailio_ctl", self.run_dir);
+            let endpoint = format!("unix:{}/kamailio_ctl", self.run_dir);
             let origin = Origin::remark(module, "ctl's default, where kamcmd looks");
             draft.push("control", "binrpc", endpoint, origin);
         }
-        for (endpoint, place) in &self.binrpc {
-            let endpoint = self.endpoint(endpoint);
+        for (named, place) in &self.binrpc {
+            let endpoint = self.endpoint(named, "udp");
+            if endpoint.contains('/') && !named.contains(":/") && !named.starts_with('/') {
+                let what = format!("ctl: binrpc = {}", excerpt(named));
+                let mend = format!(
+                    "a relative path, which ctl takes from the folder that Kamailio runs in; here it is {endpoint}"
+                );
+                findings.push(Finding::at(place, what, mend));
+            }
             draft.push("control", "binrpc", endpoint, Origin::line(place));
         }
     }
@@ -129,7 +136,7 @@ impl Endpoints {
         if on(DATAGRAM) {
             let (path, origin) = or_default(&self.datagram, "kamailio_rpc.sock");
             if !path.is_empty() {
-                draft.push("control", "datagram", self.endpoint(&path), origin);
+                draft.push("control", "datagram", self.endpoint(&path, "unix"), origin);
             }
         }
         if self.transport & HTTP != 0 {
@@ -173,17 +180,15 @@ impl Endpoints {
         }
     }
 
-    /// An endpoint with its kind; a path is a unix socket, and starts in `run_dir` where it is relative.
-    fn endpoint(&self, text: &str) -> String {
+    /// An endpoint with its kind. What has none is a path, relative to `run_dir`, if it has a slash in it, and else what `bare` says.
+    fn endpoint(&self, text: &str, bare: &str) -> String {
         match text.split_once(':') {
             Some((kind @ ("unix" | "unixs" | "unixd"), path)) => {
                 format!("{kind}:{}", self.absolute(path))
             }
             Some(_) => text.to_owned(),
-            None if text.contains('/') => format!("unix:{}", self.absolute(text)),
-            // A bare host is UDP for ctl, a bare file name a unix socket for both.
-            None if text.parse::<std::net::IpAddr>().is_ok() => format!("udp:{text}"),
-            None => format!("unix:{}", self.absolute(text)),
+            None if text.contains('/') || bare == "unix" => format!("unix:{}", self.absolute(text)),
+            None => format!("{bare}:{text}"),
         }
     }
 

@@ -1,5 +1,6 @@
 //! Whole configurations, from text to text.
 
+mod control;
 mod listen;
 mod text;
 
