@@ -155,16 +155,18 @@ fn explanation(name: &str) -> Option<&'static str> {
     })
 }
 
-/// A path as Kamailio takes it: relative to the folder of its configuration.
+/// A path as Kamailio takes it, relative to the folder of its configuration; absolute, because we may be started elsewhere.
 fn beside(file: &Path, path: &str) -> String {
     let folder = match file.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
     };
-    match path {
-        "" => folder.display().to_string(),
-        path => folder.join(path).display().to_string(),
-    }
+    let path = match path {
+        "" => folder.to_owned(),
+        path => folder.join(path),
+    };
+    let absolute = std::path::absolute(&path).unwrap_or(path);
+    absolute.display().to_string()
 }
 
 const PEER_TAG_MODE: &str = "in the policy, allow_trusted_all() gives the tags of all rows that match; allow_trusted() is the first match";
