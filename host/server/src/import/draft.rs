@@ -143,6 +143,10 @@ impl Draft {
                 let Some(written) = rendered.on_line(problem.line) else {
                     continue;
                 };
+                let value = match problem.value.as_str() {
+                    "" => String::new(),
+                    value => format!(" = {value}"),
+                };
                 let reason = match problem.mend.as_str() {
                     "" => problem.what,
                     mend => format!("{}; {mend}", problem.what),
@@ -151,7 +155,7 @@ impl Draft {
                     if entry.section == written.section
                         && written.entry.is_none_or(|entry| entry == number)
                     {
-                        refused |= entry.refuse(written.item, &reason, &mut findings);
+                        refused |= entry.refuse(written.item, &value, &reason, &mut findings);
                     }
                 }
             }
@@ -217,7 +221,13 @@ impl Entry {
     }
 
     /// Takes an item out, or all of them. True if one was in.
-    fn refuse(&mut self, which: Option<usize>, reason: &str, findings: &mut Vec<Finding>) -> bool {
+    fn refuse(
+        &mut self,
+        which: Option<usize>,
+        value: &str,
+        reason: &str,
+        findings: &mut Vec<Finding>,
+    ) -> bool {
         let mut refused = false;
         for (number, item) in self.items.iter_mut().enumerate() {
             let concerns = which.is_none_or(|which| which == number);
@@ -227,7 +237,7 @@ impl Entry {
             item.refused = Some(reason.to_owned());
             findings.push(Finding {
                 place: item.origin.place.clone(),
-                what: format!("{} can't be taken over as it is", self.key),
+                what: format!("{}{value} can't be taken over", self.key),
                 mend: reason.to_owned(),
             });
             refused = true;

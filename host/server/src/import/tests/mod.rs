@@ -98,7 +98,9 @@ fn a_database_that_is_not_read_is_said_without_its_password() {
     let import = imported("modparam(\"permissions\", \"db_url\", \"postgres://a:s3cret@b/c\")");
     let said = said(&import).concat();
     assert!(
-        said.starts_with("/etc/k/k.cfg:1: url can't be taken over as it is: the database \"postgres\" is not supported"),
+        said.starts_with(
+            "/etc/k/k.cfg:1: url can't be taken over: the database \"postgres\" is not supported"
+        ),
         "{said}"
     );
     assert!(!said.contains("s3cret"), "{said}");
