@@ -207,6 +207,7 @@ fn every_command_explains_itself() {
         "policy reload",
         "policy status",
         "policy inspect",
+        "import",
     ] {
         let output = run(folder.path(), &format!("{words} --help"));
         assert!(output.status.success(), "{words}");

@@ -1,7 +1,8 @@
 //! The Portcullis server: configuration, command line, control, transports and workers.
 //!
 //! `serve` assembles a running host; the data path is in `transport`, `worker` and `pipeline`; everything that compiles,
-//! loads or talks to an operator runs beside it on its own runtime (`control`, `policy_files`, `address_task`).
+//! loads or talks to an operator runs beside it on its own runtime (`control`, `policy_files`, `address_task`). `import` reads a
+//! kamailio.cfg.
 
 #![forbid(unsafe_code)]
 
@@ -10,6 +11,7 @@ pub mod cli;
 pub mod config;
 pub mod control;
 mod error_text;
+pub mod import;
 pub mod logging;
 pub mod metrics;
 pub mod pipeline;

@@ -5,6 +5,7 @@ mod answer;
 mod check;
 mod client;
 mod db;
+mod import;
 mod policy;
 mod print;
 mod probe;
@@ -46,6 +47,8 @@ enum Command {
     /// Look at policies and reload the running one.
     #[command(subcommand)]
     Policy(policy::Command),
+    /// Make a configuration file from Kamailio's.
+    Import(import::Args),
     /// Send one request and show the answer.
     Probe(probe::Args),
     /// Answer every SIP request with 200, to try a host out.
@@ -77,6 +80,7 @@ impl Cli {
             Command::Address(command) => command.run(&Config::find(named)?.0),
             Command::Db(command) => command.run(&Config::find(named)?.0),
             Command::Policy(command) => command.run(|| Ok(Config::find(named)?.0)),
+            Command::Import(args) => import::run(&args),
             Command::Probe(args) => probe::run(&args),
             Command::Answer(args) => answer::run(&args),
         }
