@@ -28,6 +28,7 @@
 mod book;
 mod database;
 mod exchange;
+mod pattern;
 mod row;
 mod table;
 
@@ -40,6 +41,7 @@ pub use database::{
     TrustedNames, UrlError, Watcher,
 };
 pub use exchange::{Format, FormatError, Import, RowWriter, WriteError};
+pub use pattern::{Pattern, PatternError, Syntax};
 pub use row::{Row, RowError, RowWarning};
 pub use table::{
     DomainRow, Entries, Entry, EntryIter, HostRow, Match, SubnetRow, Table, TableBuilder,
