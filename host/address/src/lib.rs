@@ -30,7 +30,9 @@ mod database;
 mod exchange;
 mod pattern;
 mod row;
+mod rules;
 mod table;
+mod trusted;
 
 pub use book::{
     AddressBook, BookOptions, Counts, DatabaseState, LoadReport, Reader, Snapshot, Status,
@@ -43,6 +45,11 @@ pub use database::{
 pub use exchange::{Format, FormatError, Import, RowWriter, WriteError};
 pub use pattern::{Pattern, PatternError, Syntax};
 pub use row::{Row, RowError, RowWarning};
+pub use rules::{DEFAULT_RULES, LoadedRules, RuleError, RuleFolder, RuleSet, Rules, RulesError};
 pub use table::{
     DomainRow, Entries, Entry, EntryIter, HostRow, Match, SubnetRow, Table, TableBuilder,
+};
+pub use trusted::{
+    Proto, TrustedBuilder, TrustedDumpRow, TrustedMatch, TrustedQuestion, TrustedRow,
+    TrustedSource, TrustedTable,
 };
