@@ -9,6 +9,7 @@
 mod functions;
 mod guest;
 mod lift;
+mod questions;
 mod pristine;
 mod resettable;
 
