@@ -109,7 +109,10 @@ mod tests {
 
     #[test]
     fn interfaces_with_functions_are_those_that_the_host_defines() {
-        assert_eq!(CONTRACT.interfaces(), [PERMISSIONS, REQUEST, LOG, TRUSTED, RULES]);
+        assert_eq!(
+            CONTRACT.interfaces(),
+            [PERMISSIONS, REQUEST, LOG, TRUSTED, RULES]
+        );
     }
 
     #[test]

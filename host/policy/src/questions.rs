@@ -29,7 +29,11 @@ impl<R: RequestView> Call<R> {
         let (source, transport, from) = match peer {
             None => {
                 own_from = request.from_uri();
-                (TrustedSource::Ip(request.source().ip()), request.transport(), &*own_from)
+                (
+                    TrustedSource::Ip(request.source().ip()),
+                    request.transport(),
+                    &*own_from,
+                )
             }
             Some(peer) => {
                 own_from = match peer.from {

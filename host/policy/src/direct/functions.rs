@@ -12,8 +12,8 @@ use crate::contract::{LOG, PERMISSIONS, REQUEST};
 use crate::failure::HostError;
 use crate::view::RequestView;
 
-use super::{Data, questions};
 use super::guest::{allocate, check, give, open, text, write_words};
+use super::{Data, questions};
 
 pub(super) type Context<'a, R> = Caller<'a, Data<R>>;
 

@@ -9,8 +9,8 @@
 mod functions;
 mod guest;
 mod lift;
-mod questions;
 mod pristine;
+mod questions;
 mod resettable;
 
 use wasmtime::{Engine, Extern, InstancePre, ModuleExport, Store, TypedFunc};

@@ -69,9 +69,15 @@ type Question<R> = fn(&Call<R>, Option<&str>) -> bool;
 
 fn link_rules<R: RequestView>(linker: &mut Linker<Data<R>>) -> wasmtime::Result<()> {
     let questions: [(&str, Question<R>); 3] = [
-        ("allow-routing", |call, basename| call.allow_routing(basename)),
-        ("allow-register", |call, basename| call.allow_register(basename, false)),
-        ("allow-register-include-port", |call, basename| call.allow_register(basename, true)),
+        ("allow-routing", |call, basename| {
+            call.allow_routing(basename)
+        }),
+        ("allow-register", |call, basename| {
+            call.allow_register(basename, false)
+        }),
+        ("allow-register-include-port", |call, basename| {
+            call.allow_register(basename, true)
+        }),
     ];
     for (name, question) in questions {
         linker.func_wrap(
