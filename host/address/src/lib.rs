@@ -8,7 +8,9 @@
 //! - [`Table`] is the immutable look-up structure, [`TableBuilder`] makes it from [`Row`]s;
 //! - [`Database`] reads and changes the rows where operators keep them, under the names of a [`Schema`];
 //! - [`Import`] and [`RowWriter`] carry rows from and to files;
-//! - [`AddressBook`] holds the current [`Snapshot`], reloads it, and watches the database for changes.
+//! - [`TrustedTable`] are the peers of the table `trusted`, [`Rules`] those of Kamailio's allow and deny files, with POSIX patterns
+//!   compiled once ([`Pattern`]);
+//! - [`AddressBook`] holds the current [`Snapshot`] of all three, reloads it, and watches the database for changes.
 //!
 //! ```
 //! use portcullis_address::{Row, TableBuilder};
@@ -28,20 +30,30 @@
 mod book;
 mod database;
 mod exchange;
+mod pattern;
 mod row;
+mod rules;
 mod table;
+mod trusted;
 mod turns;
 
 pub use book::{
-    AddressBook, BookOptions, Counts, DatabaseState, LoadReport, Reader, Snapshot, Status,
+    AddressBook, BookOptions, Counts, DatabaseState, LoadReport, PartStatus, Reader, RulesPart,
+    Snapshot, Status, TrustedPart,
 };
 pub use database::{
     AddError, AddressNames, ChangeSource, Database, DatabaseError, DatabaseUrl, Imported, Loaded,
-    Look, MigrationAction, MigrationStep, MySqlUrl, Name, NameError, NewRow, Schema, StoredRow,
-    TrustedNames, UrlError, Watcher,
+    LoadedTrusted, Look, MigrationAction, MigrationStep, MySqlUrl, Name, NameError, NewRow,
+    NewTrusted, Schema, StoredRow, StoredTrusted, TrustedNames, UrlError, Watcher,
 };
 pub use exchange::{Format, FormatError, Import, RowWriter, WriteError};
+pub use pattern::{Pattern, PatternError, Syntax};
 pub use row::{Row, RowError, RowWarning, parse_ip};
+pub use rules::{DEFAULT_RULES, LoadedRules, RuleError, RuleFolder, RuleSet, Rules, RulesError};
 pub use table::{
     DomainRow, Entries, Entry, EntryIter, HostRow, Match, SubnetRow, Table, TableBuilder,
+};
+pub use trusted::{
+    Proto, TrustedBuilder, TrustedDumpRow, TrustedMatch, TrustedQuestion, TrustedRow,
+    TrustedSource, TrustedTable,
 };

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use portcullis_address::{Row, Snapshot, TableBuilder};
-use portcullis_policy::{Evaluator, Limits, Policy, RequestView, Runtime};
+use portcullis_policy::{Contact, Evaluator, Limits, PlainUri, Policy, RequestView, Runtime};
 use wit_component::ComponentEncoder;
 
 criterion_group!(benches, call, load);
@@ -148,6 +148,12 @@ impl RequestView for Request {
     }
 
     fn headers(&self, _: &str, _: &mut dyn FnMut(Cow<'_, str>)) {}
+
+    fn plain_uri(&self) -> Option<PlainUri<'_>> {
+        None
+    }
+
+    fn contacts(&self, _: &mut dyn FnMut(Contact<'_>)) {}
 
     fn body_length(&self) -> u32 {
         0

@@ -27,6 +27,8 @@ pub(crate) struct Call<R> {
     log: LogBudget,
     tag: String,
     has_tag: bool,
+    /// Those of the trusted peers that were found last.
+    trusted_tags: Vec<String>,
     /// The module of this call, if it is one. Belongs to one sandbox.
     pub(crate) guest: Option<Guest>,
 }
@@ -118,6 +120,7 @@ impl<R> Call<R> {
             log: LogBudget::default(),
             tag: String::new(),
             has_tag: false,
+            trusted_tags: Vec::new(),
             guest: None,
         }
     }
@@ -139,6 +142,7 @@ impl<R> Call<R> {
         self.bounds = bounds;
         self.log = LogBudget::default();
         self.has_tag = false;
+        self.trusted_tags.clear();
         self.request = Some(request);
     }
 
@@ -179,6 +183,23 @@ impl<R> Call<R> {
             Address::Name(name) => table.lookup_name(name),
         };
         note(&mut self.tag, &mut self.has_tag, entries.first(port))
+    }
+
+    /// What the questions about trusted peers need: the request, what is known, and where tags go.
+    pub(crate) fn parts(&mut self) -> (&R, &Snapshot, &mut Vec<String>) {
+        let request = self.request.as_ref();
+        let request = request.expect("a call that began has a request");
+        (request, &self.addresses, &mut self.trusted_tags)
+    }
+
+    /// What is known of addresses, peers and rules.
+    pub(crate) fn snapshot(&self) -> &Snapshot {
+        &self.addresses
+    }
+
+    /// `tags`
+    pub(crate) fn trusted_tags(&self) -> &[String] {
+        &self.trusted_tags
     }
 
     /// `last-tag`

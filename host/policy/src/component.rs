@@ -8,8 +8,9 @@ use wasmtime::component::{
 use wasmtime::{AsContext, Engine, Store, StoreContextMut};
 
 use crate::call::{Address, Call};
-use crate::contract::{LOG, PERMISSIONS, REQUEST};
+use crate::contract::{LOG, PERMISSIONS, REQUEST, RULES, TRUSTED};
 use crate::failure::HostError;
+use crate::questions::{Peer, Rows};
 use crate::verdict::{Rejection, Verdict};
 use crate::view::RequestView;
 
@@ -133,6 +134,8 @@ fn linker<R: RequestView>(engine: &Engine) -> wasmtime::Result<Linker<Data<R>>> 
     link_permissions(&mut linker)?;
     link_request(&mut linker)?;
     link_log(&mut linker)?;
+    link_trusted(&mut linker)?;
+    link_rules(&mut linker)?;
     Ok(linker)
 }
 
@@ -238,6 +241,85 @@ fn link_log<R: RequestView>(linker: &mut Linker<Data<R>>) -> wasmtime::Result<()
             Ok(())
         },
     )
+}
+
+type TrustedAddress = (WasmStr, WasmStr, Option<WasmStr>);
+
+fn link_trusted<R: RequestView>(linker: &mut Linker<Data<R>>) -> wasmtime::Result<()> {
+    let mut trusted = linker.instance(TRUSTED)?;
+    trusted.func_wrap("allow-trusted", |mut store: Context<'_, R>, (): ()| {
+        Ok((store.data_mut().trusted(Rows::First, None) > 0,))
+    })?;
+    trusted.func_wrap("count-trusted", |mut store: Context<'_, R>, (): ()| {
+        Ok((store.data_mut().trusted(Rows::All, None),))
+    })?;
+    trusted.func_wrap(
+        "allow-trusted-address",
+        |mut store: Context<'_, R>, peer: TrustedAddress| {
+            Ok((trusted_address(&mut store, Rows::First, &peer)? > 0,))
+        },
+    )?;
+    trusted.func_wrap(
+        "count-trusted-address",
+        |mut store: Context<'_, R>, peer: TrustedAddress| {
+            Ok((trusted_address(&mut store, Rows::All, &peer)?,))
+        },
+    )?;
+    trusted.func_wrap("tags", |store: Context<'_, R>, (): ()| {
+        Ok((store.data().trusted_tags().to_vec(),))
+    })
+}
+
+fn trusted_address<R: RequestView>(
+    store: &mut Context<'_, R>,
+    rows: Rows,
+    (address, transport, from): &TrustedAddress,
+) -> wasmtime::Result<u32> {
+    let (address, transport) = (text(store, address)?, text(store, transport)?);
+    let from = optional(store, from)?;
+    let peer = Peer {
+        address: &address,
+        transport: &transport,
+        from: from.as_deref(),
+    };
+    Ok(store.data_mut().trusted(rows, Some(peer)))
+}
+
+fn link_rules<R: RequestView>(linker: &mut Linker<Data<R>>) -> wasmtime::Result<()> {
+    let mut rules = linker.instance(RULES)?;
+    rules.func_wrap(
+        "allow-routing",
+        |store: Context<'_, R>, (basename,): (Option<WasmStr>,)| {
+            let basename = optional(&store, &basename)?;
+            Ok((store.data().allow_routing(basename.as_deref()),))
+        },
+    )?;
+    for (name, ports) in [
+        ("allow-register", false),
+        ("allow-register-include-port", true),
+    ] {
+        rules.func_wrap(
+            name,
+            move |store: Context<'_, R>, (basename,): (Option<WasmStr>,)| {
+                let basename = optional(&store, &basename)?;
+                Ok((store.data().allow_register(basename.as_deref(), ports),))
+            },
+        )?;
+    }
+    rules.func_wrap(
+        "allow-uri",
+        |store: Context<'_, R>, (basename, uri): (Option<WasmStr>, WasmStr)| {
+            let (basename, uri) = (optional(&store, &basename)?, text(&store, &uri)?);
+            Ok((store.data().allow_uri(basename.as_deref(), &uri),))
+        },
+    )
+}
+
+fn optional<R: RequestView>(
+    store: &Context<'_, R>,
+    given: &Option<WasmStr>,
+) -> wasmtime::Result<Option<String>> {
+    given.as_ref().map(|given| text(store, given)).transpose()
 }
 
 type Context<'a, R> = StoreContextMut<'a, Data<R>>;

@@ -14,6 +14,8 @@ pub const WORLD: &str = "portcullis:policy/routing-policy@0.1.0";
 pub(crate) const PERMISSIONS: &str = "portcullis:policy/permissions@0.1.0";
 pub(crate) const REQUEST: &str = "portcullis:policy/request@0.1.0";
 pub(crate) const LOG: &str = "portcullis:policy/log@0.1.0";
+pub(crate) const TRUSTED: &str = "portcullis:policy/trusted@0.1.0";
+pub(crate) const RULES: &str = "portcullis:policy/rules@0.1.0";
 
 /// The package that all interfaces of the contract are in, whatever their version.
 pub(crate) const PACKAGE: &str = "portcullis:policy/";
@@ -107,7 +109,10 @@ mod tests {
 
     #[test]
     fn interfaces_with_functions_are_those_that_the_host_defines() {
-        assert_eq!(CONTRACT.interfaces(), [PERMISSIONS, REQUEST, LOG]);
+        assert_eq!(
+            CONTRACT.interfaces(),
+            [PERMISSIONS, REQUEST, LOG, TRUSTED, RULES]
+        );
     }
 
     #[test]

@@ -24,7 +24,7 @@ pub use slot::{Failed, Generation, PolicySlot, Reload, SlotReader};
 pub use verdict::{
     InvalidVerdict, MAX_HEADER_VALUE, MAX_HEADERS, MAX_NAME, MAX_REASON, Rejection, Verdict,
 };
-pub use view::RequestView;
+pub use view::{Contact, PlainUri, RequestView};
 
 mod call;
 mod component;
@@ -38,6 +38,7 @@ mod inspect;
 mod limits;
 mod load;
 mod policy;
+mod questions;
 mod runtime;
 mod sandbox;
 mod slot;

@@ -35,6 +35,32 @@ pub trait RequestView: Send + 'static {
     fn header(&self, name: &str) -> Option<Cow<'_, str>>;
     /// Hands the unfolded values of all header fields of this name to `each`, in the order of the message.
     fn headers(&self, name: &str, each: &mut dyn FnMut(Cow<'_, str>));
+    /// The parts of the request URI that rules look at; none if it can't be read.
+    fn plain_uri(&self) -> Option<PlainUri<'_>>;
+    /// Hands every value of Contact to `each`, in the order of the message.
+    fn contacts(&self, each: &mut dyn FnMut(Contact<'_>));
     /// The length of the body in bytes.
     fn body_length(&self) -> u32;
+}
+
+/// One value of Contact.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Contact<'c> {
+    /// `*`
+    Star,
+    /// A URI.
+    Uri(PlainUri<'c>),
+    /// Something that can't be read.
+    Unreadable,
+}
+
+/// A URI without scheme, password, parameters and headers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlainUri<'u> {
+    /// What stands before `@`, empty if there is none.
+    pub user: Cow<'u, str>,
+    /// The host, an IPv6 address in its brackets.
+    pub host: Cow<'u, str>,
+    /// The port, if it is named.
+    pub port: Option<u16>,
 }

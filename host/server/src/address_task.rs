@@ -3,18 +3,27 @@
 use std::sync::Arc;
 
 use anyhow::anyhow;
-use portcullis_address::{AddressBook, Table};
+use portcullis_address::{AddressBook, RuleFolder, Table};
 
-use crate::config::DatabaseConfig;
+use crate::config::{DatabaseConfig, PermissionsConfig};
 
-/// Loads the table. Without a database that must be there this is an error, otherwise the table is empty until there is one.
+/// Loads the addresses, the trusted peers and the rules. Without a database that must be there this is an error, otherwise the tables
+/// are empty until there is one. A folder of rules that can't be read is an error in any case: without rules everything is allowed.
 ///
 /// # Errors
-/// Names the database and both mends.
-pub(crate) async fn open(config: &DatabaseConfig) -> anyhow::Result<Arc<AddressBook>> {
-    let book = AddressBook::new(config.database(), config.book_options());
+/// Names the database and both mends, or the folder.
+pub(crate) async fn open(
+    config: &DatabaseConfig,
+    permissions: &PermissionsConfig,
+) -> anyhow::Result<Arc<AddressBook>> {
+    let folder = RuleFolder::new(&permissions.folder);
+    let book = AddressBook::with_rules(config.database(), folder, config.book_options());
     let book = Arc::new(book);
-    match book.reload().await {
+    book.reload_rules().await?;
+    let addresses = book.reload().await;
+    // What is wrong with them is told in the log by the book: a host without peers trusts nobody.
+    let _told = book.reload_trusted().await;
+    match addresses {
         Err(error) if config.required => Err(anyhow!(
             "{error}; or set `required = false` in [database] to start with an empty table"
         )),
@@ -69,13 +78,16 @@ mod tests {
         let mut config = Config::default().database;
         // A folder is no database.
         config.url = DatabaseUrl::Sqlite(folder.path().to_owned());
-        let error = open(&config).await.unwrap_err().to_string();
+        let error = open(&config, &PermissionsConfig::default())
+            .await
+            .unwrap_err()
+            .to_string();
         assert!(
             error.contains(folder.path().to_str().unwrap()) && error.contains("required = false"),
             "{error}"
         );
         config.required = false;
-        let book = open(&config).await.unwrap();
+        let book = open(&config, &PermissionsConfig::default()).await.unwrap();
         assert_eq!(book.current().generation, 0);
         assert!(summary(&book).starts_with("0 rows (0 hosts, 0 subnets, 0 names) from sqlite:"));
     }

@@ -106,7 +106,7 @@ impl Host {
     async fn assemble(config: Config) -> anyhow::Result<Self> {
         let started = SystemTime::now();
         let workers = config.worker_count();
-        let addresses = address_task::open(&config.database).await?;
+        let addresses = address_task::open(&config.database, &config.permissions).await?;
         let policy = load_policy(&config).await?;
         let mut resolver = Resolver::new(&config.relay)?;
         resolver.resolve().await;
@@ -205,13 +205,20 @@ impl Running {
 
     /// Reloads policy and table, as SIGHUP asks. How it went is in the log.
     fn reload(&self) {
-        tracing::info!("SIGHUP: policy and address table are loaded anew.");
+        tracing::info!("SIGHUP: policy, tables and rules are loaded anew.");
         let policy = Arc::clone(&self.policy);
         if policy.file().is_some() {
             tokio::spawn(async move { policy.reload().await });
         }
         let addresses = Arc::clone(&self.shared.addresses);
-        tokio::spawn(async move { addresses.reload().await });
+        tokio::spawn(async move {
+            // How each went is in the log.
+            let _told = tokio::join!(
+                addresses.reload(),
+                addresses.reload_trusted(),
+                addresses.reload_rules()
+            );
+        });
     }
 }
 

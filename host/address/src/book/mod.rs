@@ -1,7 +1,11 @@
 //! The table of the moment, and how it is renewed.
 
+mod parts;
+mod rules;
 mod shared;
 mod snapshot;
+mod trusted;
+mod turns;
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,11 +15,13 @@ use std::time::{Duration, SystemTime};
 use arc_swap::{ArcSwap, Cache};
 use tokio::time::sleep;
 
+pub use parts::{PartStatus, RulesPart, TrustedPart};
 pub use snapshot::{Counts, Snapshot};
 
 use shared::Shared;
 
 use crate::database::{ChangeSource, Database, DatabaseError};
+use crate::rules::{RuleFolder, RulesError};
 
 /// The longest pause between two tries to reach a database that is away.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
@@ -56,6 +62,10 @@ pub struct Status {
     pub failures: u64,
     /// The last failure, if the last load failed.
     pub last_error: Option<DatabaseError>,
+    /// How the trusted peers have fared.
+    pub trusted: PartStatus,
+    /// How the rules have fared.
+    pub rules: PartStatus,
 }
 
 /// Whether the database answers.
@@ -88,10 +98,15 @@ impl Default for BookOptions {
 }
 
 impl AddressBook {
-    /// A book with an empty table, generation 0.
+    /// A book with an empty table, generation 0, and without rules.
     pub fn new(database: Database, options: BookOptions) -> Self {
+        Self::with_rules(database, RuleFolder::default(), options)
+    }
+
+    /// The same with the allow and deny files of a folder. Nothing is loaded yet.
+    pub fn with_rules(database: Database, folder: RuleFolder, options: BookOptions) -> Self {
         Self {
-            shared: Arc::new(Shared::new(database)),
+            shared: Arc::new(Shared::new(database, folder)),
             options,
         }
     }
@@ -134,9 +149,45 @@ impl AddressBook {
             .map_err(|error| DatabaseError::Build(error.to_string()))?
     }
 
-    /// Looks for changes of the table and loads them, for ever. A database that is away is asked again and again; the log says
+    /// Loads the trusted peers anew and publishes them, in the way of [`reload`](Self::reload). A database without such a table
+    /// trusts nobody, unless there was one before.
+    ///
+    /// # Errors
+    /// The old peers go on being trusted.
+    pub async fn reload_trusted(&self) -> Result<LoadReport, DatabaseError> {
+        let ticket = self.shared.trusted.ask();
+        let shared = Arc::clone(&self.shared);
+        let reload = tokio::spawn(async move { shared.reload_trusted(ticket).await });
+        reload
+            .await
+            .map_err(|error| DatabaseError::Build(error.to_string()))?
+    }
+
+    /// Reads the allow and deny files anew and publishes the rules, in the way of [`reload`](Self::reload).
+    ///
+    /// # Errors
+    /// The old rules go on.
+    pub async fn reload_rules(&self) -> Result<LoadReport, RulesError> {
+        let ticket = self.shared.rules.ask();
+        let shared = Arc::clone(&self.shared);
+        let reload = tokio::spawn(async move { shared.reload_rules(ticket).await });
+        reload.await.map_err(|error| RulesError {
+            path: "the folder".to_owned(),
+            cause: error.to_string(),
+        })?
+    }
+
+    /// Looks for changes of both tables and of the rules and loads them, for ever. A database that is away is asked again and again; the log says
     /// so once, and once more when it is back.
     pub async fn watch(&self) {
+        tokio::join!(
+            self.watch_addresses(),
+            self.watch_trusted(),
+            self.watch_rules()
+        );
+    }
+
+    async fn watch_addresses(&self) {
         let options = self.options;
         let poll = options.poll;
         let mut pause = poll;
@@ -150,6 +201,29 @@ impl AddressBook {
             };
             self.shared.collect();
             sleep(pause).await;
+        }
+    }
+
+    async fn watch_trusted(&self) {
+        let options = self.options;
+        let mut pause = options.poll;
+        loop {
+            let shared = Arc::clone(&self.shared);
+            let follow = tokio::spawn(async move { shared.follow_trusted(options).await });
+            pause = match follow.await {
+                Ok(Ok(took)) => options.poll.max(took),
+                Ok(Err(_)) | Err(_) => (pause * 2).min(LONGEST_PAUSE.max(options.poll)),
+            };
+            sleep(pause).await;
+        }
+    }
+
+    async fn watch_rules(&self) {
+        loop {
+            let shared = Arc::clone(&self.shared);
+            // What goes wrong is in the log and in the status.
+            let _told = tokio::spawn(async move { shared.follow_rules().await }).await;
+            sleep(self.options.poll).await;
         }
     }
 }
@@ -171,5 +245,7 @@ impl Reader {
     }
 }
 
+#[cfg(test)]
+mod part_tests;
 #[cfg(test)]
 mod tests;

@@ -8,11 +8,15 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tracing::{debug, info, warn};
 
+use super::rules::RulesKeeper;
+use super::trusted::TrustedKeeper;
+use super::turns::Turns;
 use super::{BookOptions, Counts, DatabaseState, LoadReport, Snapshot, Status};
 use crate::database::{Database, DatabaseError, Loaded, Look, Watcher};
+use crate::rules::{RuleFolder, RulesError};
 
 /// How many problem rows a load tells in the log; all of the first hundred are in the snapshot.
-const MOST_LOGGED: usize = 20;
+pub(super) const MOST_LOGGED: usize = 20;
 
 /// Where the database does not say whether the table has changed, it is read anew after this many times the time that reading took,
 /// but no later than [`BookOptions::reread`].
@@ -29,6 +33,12 @@ pub(super) struct Shared {
     pub(super) asked: AtomicU64,
     /// Who holds it loads.
     keeper: tokio::sync::Mutex<Keeper>,
+    /// Who loads the trusted peers.
+    pub(super) trusted: Turns<TrustedKeeper, Result<LoadReport, DatabaseError>>,
+    /// Who loads the rules.
+    pub(super) rules: Turns<RulesKeeper, Result<LoadReport, RulesError>>,
+    /// Who holds it publishes.
+    publishing: Mutex<()>,
     pub(super) status: Mutex<Status>,
 }
 
@@ -54,7 +64,8 @@ enum Unchanged {
 }
 
 impl Shared {
-    pub(super) fn new(database: Database) -> Self {
+    pub(super) fn new(database: Database, rules: RuleFolder) -> Self {
+        let trusted = TrustedKeeper::new(database.clone());
         let keeper = Keeper {
             watcher: Watcher::new(database.clone()),
             answers: 0,
@@ -68,6 +79,9 @@ impl Shared {
             retired: Mutex::new(Vec::new()),
             asked: AtomicU64::new(0),
             keeper: tokio::sync::Mutex::new(keeper),
+            trusted: Turns::new(trusted),
+            rules: Turns::new(RulesKeeper::new(rules)),
+            publishing: Mutex::new(()),
             status: Mutex::new(Status::default()),
         }
     }
@@ -162,13 +176,23 @@ impl Shared {
     }
 
     fn publish(&self, loaded: Loaded, took: Duration) -> LoadReport {
-        let generation = self.current.load().generation + 1;
-        let snapshot = Arc::new(Snapshot::new(loaded, generation, took));
-        let old = self.current.swap(Arc::clone(&snapshot));
-        self.retired.lock().push(old);
-        self.collect();
+        let snapshot = self.replace(|old| {
+            let (trusted, rules) = (Arc::clone(&old.trusted), Arc::clone(&old.rules));
+            Snapshot::new(loaded, old.generation + 1, took, trusted, rules)
+        });
         tell(&snapshot);
         LoadReport { snapshot }
+    }
+
+    /// Publishes a snapshot made of the one that serves. Parts are loaded side by side, and none may undo the other's.
+    pub(super) fn replace(&self, next: impl FnOnce(&Snapshot) -> Snapshot) -> Arc<Snapshot> {
+        let one_at_a_time = self.publishing.lock();
+        let snapshot = Arc::new(next(&self.current.load()));
+        let old = self.current.swap(Arc::clone(&snapshot));
+        drop(one_at_a_time);
+        self.retired.lock().push(old);
+        self.collect();
+        snapshot
     }
 
     /// Frees the old snapshots that no worker has any more.
@@ -225,7 +249,7 @@ impl Keeper {
 }
 
 /// How long a table is taken for unchanged that took so long to read.
-fn trust(look: Look, took: Duration, options: BookOptions) -> Duration {
+pub(super) fn trust(look: Look, took: Duration, options: BookOptions) -> Duration {
     let BookOptions { poll, reread } = options;
     match look {
         // A change would have shown, unless the server forgot it at once.

@@ -1,16 +1,21 @@
 //! One state of the table.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use super::parts::{RulesPart, TrustedPart};
 use crate::database::Loaded;
 use crate::row::{RowError, RowWarning};
 use crate::table::Table;
 
-/// The table as one load found it. Immutable; a change is a new one.
-#[derive(Debug)]
+/// Everything that policies ask: the table of addresses, the table of trusted peers, and the rules. Immutable; a change of one
+/// part is a new snapshot that shares the others. So no request is judged by a mixture.
+///
+/// What is said beside a part is about the table of addresses.
+#[derive(Clone, Debug)]
 pub struct Snapshot {
     /// The rows, arranged for look-ups.
-    pub table: Table,
+    pub table: Arc<Table>,
     /// Counts up from 1; 0 for the empty table before the first load.
     pub generation: u64,
     /// When it was loaded.
@@ -23,6 +28,10 @@ pub struct Snapshot {
     pub errors: Vec<RowError>,
     /// The first hundred rows that are in, but probably mean something else than they should.
     pub warnings: Vec<RowWarning>,
+    /// The trusted peers.
+    pub trusted: Arc<TrustedPart>,
+    /// The allow and deny rules.
+    pub rules: Arc<RulesPart>,
 }
 
 /// How many rows of which kind a load found.
@@ -47,10 +56,17 @@ impl Snapshot {
             table,
             ..Loaded::default()
         };
-        Self::new(loaded, 0, Duration::ZERO)
+        let (trusted, rules) = (Arc::default(), Arc::default());
+        Self::new(loaded, 0, Duration::ZERO, trusted, rules)
     }
 
-    pub(super) fn new(loaded: Loaded, generation: u64, took: Duration) -> Self {
+    pub(super) fn new(
+        loaded: Loaded,
+        generation: u64,
+        took: Duration,
+        trusted: Arc<TrustedPart>,
+        rules: Arc<RulesPart>,
+    ) -> Self {
         let Loaded {
             table,
             skipped,
@@ -67,12 +83,14 @@ impl Snapshot {
                 skipped,
                 warned,
             },
-            table,
+            table: Arc::new(table),
             generation,
             loaded_at: SystemTime::now(),
             took,
             errors,
             warnings,
+            trusted,
+            rules,
         }
     }
 }

@@ -117,6 +117,14 @@ pub enum AddError {
     /// The table would go without this row.
     #[error(transparent)]
     Row(#[from] RowError),
+    /// There is such a row, and Kamailio's tools keep to one.
+    #[error("the table `{table}` has a row with source {source_ip} already: remove it first")]
+    Exists {
+        /// The table.
+        table: String,
+        /// What stands in its column of sources, quoted.
+        source_ip: String,
+    },
     /// The database failed.
     #[error(transparent)]
     Database(#[from] DatabaseError),

@@ -11,6 +11,7 @@ mod load;
 mod migrate;
 mod schema;
 mod statements;
+mod trusted;
 mod url;
 mod watch;
 
@@ -29,6 +30,7 @@ pub use import::Imported;
 pub use load::Loaded;
 pub use migrate::{MigrationAction, MigrationStep};
 pub use schema::{AddressNames, Name, NameError, Schema, TrustedNames};
+pub use trusted::{LoadedTrusted, NewTrusted, StoredTrusted};
 pub use url::{DatabaseUrl, MySqlUrl, UrlError};
 pub use watch::{ChangeSource, Look, Watcher};
 

@@ -202,7 +202,7 @@ fn hashed(ip: IpAddr) -> [u8; 4] {
 
 /// The bucket of Kamailio's hash tables in which a row would be: `core_hash` over 128 buckets. It adds up `char`s, which have a sign
 /// on the machines that it mostly runs on.
-fn bucket(bytes: &[u8]) -> u8 {
+pub(crate) fn bucket(bytes: &[u8]) -> u8 {
     let mut words = bytes.chunks_exact(4);
     let mut hash = 0u32;
     let mut add = |bytes: &[u8]| {

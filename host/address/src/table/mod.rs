@@ -17,6 +17,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 pub use builder::TableBuilder;
+pub(crate) use dump::bucket;
 pub use dump::{DomainRow, HostRow, SubnetRow};
 pub use entries::{Entries, Entry, EntryIter, Match};
 

@@ -12,10 +12,10 @@ use crate::contract::{LOG, PERMISSIONS, REQUEST};
 use crate::failure::HostError;
 use crate::view::RequestView;
 
-use super::Data;
 use super::guest::{allocate, check, give, open, text, write_words};
+use super::{Data, questions};
 
-type Context<'a, R> = Caller<'a, Data<R>>;
+pub(super) type Context<'a, R> = Caller<'a, Data<R>>;
 
 pub(super) fn linker<R: RequestView>(engine: &Engine) -> wasmtime::Result<Linker<Data<R>>> {
     let mut linker = Linker::new(engine);
@@ -25,6 +25,7 @@ pub(super) fn linker<R: RequestView>(engine: &Engine) -> wasmtime::Result<Linker
     linker.func_wrap(REQUEST, "header", header::<R>)?;
     linker.func_wrap(REQUEST, "headers", headers::<R>)?;
     linker.func_wrap(LOG, "log", log::<R>)?;
+    questions::link(&mut linker)?;
     Ok(linker)
 }
 
@@ -193,7 +194,7 @@ fn give_number<R: RequestView>(
     write_words(caller, result, &[case, number])
 }
 
-fn give_copy<R: RequestView>(
+pub(super) fn give_copy<R: RequestView>(
     caller: &mut Context<'_, R>,
     value: &str,
 ) -> wasmtime::Result<(u32, u32)> {

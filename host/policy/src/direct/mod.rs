@@ -10,6 +10,7 @@ mod functions;
 mod guest;
 mod lift;
 mod pristine;
+mod questions;
 mod resettable;
 
 use wasmtime::{Engine, Extern, InstancePre, ModuleExport, Store, TypedFunc};

@@ -13,7 +13,7 @@ use crate::failure::{Failure, Stage};
 use crate::limits::Limits;
 use crate::load::LoadProblem;
 use crate::sandbox::{Code, Rules, Sandboxes};
-use crate::view::RequestView;
+use crate::view::{Contact, PlainUri, RequestView};
 
 /// The least time that a trial run gets. A machine under load must not make an honest policy look endless.
 const LEAST: Duration = Duration::from_millis(250);
@@ -115,6 +115,16 @@ impl RequestView for Options {
             each(value);
         }
     }
+
+    fn plain_uri(&self) -> Option<PlainUri<'_>> {
+        Some(PlainUri {
+            user: "trial".into(),
+            host: "127.0.0.1".into(),
+            port: None,
+        })
+    }
+
+    fn contacts(&self, _each: &mut dyn FnMut(Contact<'_>)) {}
 
     fn body_length(&self) -> u32 {
         0

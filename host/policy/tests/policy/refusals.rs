@@ -87,7 +87,8 @@ fn imports_are_named() {
     assert_eq!(
         message("unknown-import"),
         "the policy imports env gettimeofday, which this host does not offer; a policy may import \
-         portcullis:policy/permissions@0.1.0, portcullis:policy/request@0.1.0, portcullis:policy/log@0.1.0"
+         portcullis:policy/permissions@0.1.0, portcullis:policy/request@0.1.0, portcullis:policy/log@0.1.0, \
+         portcullis:policy/trusted@0.1.0, portcullis:policy/rules@0.1.0"
     );
     assert_eq!(
         message("wasi-import"),

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use portcullis_address::{Row, Snapshot, TableBuilder};
 use portcullis_policy::{
-    Evaluator, Failure, Limits, LoadError, LoadProblem, Policy, Rejection, RequestView, Runtime,
-    Verdict,
+    Contact, Evaluator, Failure, Limits, LoadError, LoadProblem, PlainUri, Policy, Rejection,
+    RequestView, Runtime, Verdict,
 };
 
 /// A deadline that no honest policy misses, however busy the machine is.
@@ -22,6 +22,7 @@ pub(crate) struct Request {
     pub(crate) source: SocketAddr,
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) body_length: u32,
+    pub(crate) contacts: Vec<Contact<'static>>,
 }
 
 /// A runtime, and an evaluator with its table.
@@ -42,6 +43,7 @@ impl Request {
                 ("Subject".into(), "Grüße".into()),
             ],
             body_length: 0,
+            contacts: Vec::new(),
         }
     }
 
@@ -106,6 +108,14 @@ impl RequestView for Request {
         for (_, value) in named {
             each((&**value).into());
         }
+    }
+
+    fn plain_uri(&self) -> Option<PlainUri<'_>> {
+        Some(plain("bob", "example.com", None))
+    }
+
+    fn contacts(&self, each: &mut dyn FnMut(Contact<'_>)) {
+        self.contacts.iter().cloned().for_each(each);
     }
 
     fn body_length(&self) -> u32 {
@@ -215,4 +225,16 @@ pub(crate) fn reject(code: u16, reason: &str) -> Verdict {
 
 pub(crate) fn unauthorised() -> Verdict {
     reject(401, "Address not authorised")
+}
+
+pub(crate) fn plain(
+    user: &'static str,
+    host: &'static str,
+    port: Option<u16>,
+) -> PlainUri<'static> {
+    PlainUri {
+        user: user.into(),
+        host: host.into(),
+        port,
+    }
 }

@@ -38,6 +38,8 @@ pub struct Config {
     pub listen: Vec<Listen>,
     /// `[database]`
     pub database: DatabaseConfig,
+    /// `[permissions]`
+    pub permissions: PermissionsConfig,
     /// `[policy]`
     pub policy: PolicyConfig,
     /// `[relay]`
@@ -57,6 +59,13 @@ pub enum Spread {
     Flow,
     /// Each to any.
     Datagram,
+}
+
+/// What policies can ask beside the tables.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PermissionsConfig {
+    /// The folder of allow and deny files; empty for none.
+    pub folder: PathBuf,
 }
 
 /// The policy, what it may use, and what happens without it.
@@ -192,6 +201,7 @@ impl Default for Config {
             spread: Spread::Flow,
             listen: vec![listen(Transport::Udp), listen(Transport::Tcp)],
             database: DatabaseConfig::default(),
+            permissions: PermissionsConfig::default(),
             policy: PolicyConfig {
                 file: None,
                 default: DefaultVerdict::Reject(Answer::new(403)),

@@ -8,7 +8,7 @@ use super::section::{Document, Section, Value};
 use super::value::{duration, size};
 use super::{
     Answer, Config, ControlConfig, DefaultVerdict, Domain, Listen, LogConfig, LogFormat, NextHop,
-    PolicyConfig, RelayConfig, SipConfig, Spread, database,
+    PermissionsConfig, PolicyConfig, RelayConfig, SipConfig, Spread, database,
 };
 
 const KIB: u64 = 1 << 10;
@@ -29,6 +29,7 @@ fn root(mut root: Section<'_>) -> Config {
         spread: root.value("spread", defaults.spread, spread),
         listen: listen(&mut root, defaults.listen),
         database: database::read(root.section("database"), defaults.database),
+        permissions: permissions(root.section("permissions")),
         policy: policy(root.section("policy"), defaults.policy),
         relay: relay(root.section("relay"), defaults.relay),
         control: ControlConfig::read(root.section("control"), defaults.control),
@@ -83,6 +84,14 @@ fn listen(root: &mut Section<'_>, default: Vec<Listen>) -> Vec<Listen> {
         root.reject("listen", Bad::new("a host that listens nowhere", mend));
     }
     read
+}
+
+fn permissions(mut section: Section<'_>) -> PermissionsConfig {
+    let folder = section.optional("folder", |value| Ok(PathBuf::from(value.text()?)));
+    section.finish();
+    PermissionsConfig {
+        folder: folder.unwrap_or_default(),
+    }
 }
 
 fn policy(mut section: Section<'_>, default: PolicyConfig) -> PolicyConfig {
@@ -278,7 +287,16 @@ mod tests {
     #[test]
     fn the_page_of_defaults_names_every_key() {
         // Every key that is asked for is known; on a page that lacks one, an unknown neighbour lists it.
-        for section in ["", "database", "policy", "relay", "control", "log", "sip"] {
+        for section in [
+            "",
+            "database",
+            "permissions",
+            "policy",
+            "relay",
+            "control",
+            "log",
+            "sip",
+        ] {
             let header = if section.is_empty() {
                 String::new()
             } else {
@@ -406,7 +424,7 @@ level = "loud"
             "1:11: workers = 0: too small; write a whole number from 1 to 1024, or \"auto\" for one worker a core",
             "2:33: listen[1] = \"upd:127.0.0.1:5060\": unknown transport `upd`; write \"udp:ADDRESS:PORT\"",
             "2:55: listen[2] = \"udp:127.0.0.1:5060\": the same as udp:127.0.0.1:5060; remove one of them",
-            "3:1: colour: unknown key; known here: workers, spread, listen, database, policy, relay, control, log, sip",
+            "3:1: colour: unknown key; known here: workers, spread, listen, database, permissions, policy, relay, control, log, sip",
             "5:7: database.url: the database \"postgres\" is not supported; write \"mysql://",
             "6:12: database.required = \"yes\": a text, not a yes or no; write true or false",
             "7:8: database.poll = 5: a time without a unit; write a time from \"100ms\" to \"3600s\"",

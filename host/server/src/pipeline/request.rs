@@ -3,9 +3,9 @@
 use std::borrow::Cow;
 use std::net::SocketAddr;
 
-use portcullis_policy::RequestView;
+use portcullis_policy::{Contact, PlainUri, RequestView};
 use portcullis_sip::{
-    Arrival, Framing, HeaderName, Index, Limits, Message, NameAddr, StartLine, scan,
+    Arrival, Framing, HeaderName, Index, Limits, Message, NameAddr, StartLine, Uri, scan, values,
 };
 
 /// A scanned request that owns its bytes: it moves into the sandbox for a call and comes back, without a copy.
@@ -103,9 +103,46 @@ impl RequestView for PolicyRequest {
         }
     }
 
+    fn plain_uri(&self) -> Option<PlainUri<'_>> {
+        plain(self.start_line().1)
+    }
+
+    fn contacts(&self, each: &mut dyn FnMut(Contact<'_>)) {
+        for field in self.message().by_name("Contact") {
+            let line = field.unfolded();
+            for value in values(&line) {
+                each(contact(value.bytes));
+            }
+        }
+    }
+
     fn body_length(&self) -> u32 {
         u32::try_from(self.message().body().len()).unwrap_or(u32::MAX)
     }
+}
+
+fn contact(value: &[u8]) -> Contact<'_> {
+    if value == b"*" {
+        return Contact::Star;
+    }
+    let uri = NameAddr::parse(value).ok().and_then(|addr| plain(addr.uri));
+    uri.map_or(Contact::Unreadable, Contact::Uri)
+}
+
+/// Without what rules do not look at. The host is as it stands there.
+fn plain(uri: &[u8]) -> Option<PlainUri<'_>> {
+    let read = Uri::parse(uri).ok()?;
+    let place = &uri[read.host_range];
+    // A port is behind the last colon, unless that is within an IPv6 address.
+    let end = match read.port {
+        Some(_) => place.iter().rposition(|&byte| byte == b':')?,
+        None => place.len(),
+    };
+    Some(PlainUri {
+        user: text(read.user.unwrap_or_default()),
+        host: text(&place[..end]),
+        port: read.port,
+    })
 }
 
 fn text(bytes: &[u8]) -> Cow<'_, str> {
@@ -156,5 +193,32 @@ mod tests {
         let mut vias = Vec::new();
         request.headers("via", &mut |value| vias.push(value.into_owned()));
         assert_eq!(vias, ["SIP/2.0/UDP a;branch=z9hG4bK1", "SIP/2.0/UDP b"]);
+    }
+
+    #[test]
+    fn contacts_and_the_request_uri_are_read_for_rules() {
+        let request = request(
+            b"REGISTER sips:Bob:secret@[2001:db8::1]:5061;x=y SIP/2.0\r\nVia: SIP/2.0/UDP a;branch=z9hG4bK1\r\nFrom: <sip:a@b>;tag=1\r\n\
+              To: <sip:a@b>\r\nCall-ID: id\r\nCSeq: 1 REGISTER\r\nContact: \"A, B\" <sip:a@10.0.0.1:5070>;expires=1, sip:h\r\n\
+              m: *\r\nContact: <tel:+49>\r\nContent-Length: 0\r\n\r\n",
+        );
+        let uri = |user: &str, host: &str, port| PlainUri {
+            user: user.to_owned().into(),
+            host: host.to_owned().into(),
+            port,
+        };
+        assert_eq!(
+            request.plain_uri(),
+            Some(uri("Bob", "[2001:db8::1]", Some(5061)))
+        );
+        let mut contacts = Vec::new();
+        request.contacts(&mut |contact| contacts.push(format!("{contact:?}")));
+        let expected = [
+            Contact::Uri(uri("a", "10.0.0.1", Some(5070))),
+            Contact::Uri(uri("", "h", None)),
+            Contact::Star,
+            Contact::Unreadable,
+        ];
+        assert_eq!(contacts, expected.map(|contact| format!("{contact:?}")));
     }
 }

@@ -1,0 +1,214 @@
+//! The trusted peers and the rules in a book.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::*;
+use crate::database::{DatabaseUrl, NewTrusted};
+use crate::rules::DEFAULT_RULES;
+use crate::trusted::{Proto, TrustedQuestion, TrustedSource};
+
+fn book(folder: &Path) -> Arc<AddressBook> {
+    let url = DatabaseUrl::Sqlite(folder.join("table.db"));
+    let options = BookOptions {
+        poll: Duration::from_millis(5),
+        ..BookOptions::default()
+    };
+    let rules = RuleFolder::new(folder);
+    Arc::new(AddressBook::with_rules(Database::new(url), rules, options))
+}
+
+fn peer(source: &str) -> NewTrusted {
+    NewTrusted {
+        source: source.to_owned(),
+        proto: "any".to_owned(),
+        from: Some("^sip:".to_owned()),
+        ruri: None,
+        tag: Some("peer".to_owned()),
+        priority: 0,
+    }
+}
+
+fn trusts(snapshot: &Snapshot, source: &str) -> bool {
+    let question = TrustedQuestion {
+        source: TrustedSource::parse(source),
+        proto: Proto::Udp,
+        from: "sip:a@b",
+        ruri: "sip:c@d",
+    };
+    snapshot.trusted.table.matches(question).next().is_some()
+}
+
+fn denies(snapshot: &Snapshot) -> bool {
+    let rules = &snapshot.rules.rules;
+    !rules.allows(DEFAULT_RULES, "sip:a@b", Some("sip:1@d"))
+}
+
+async fn until(book: &AddressBook, what: impl Fn(&Snapshot) -> bool) {
+    let found = async {
+        while !what(&book.current()) {
+            sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), found)
+        .await
+        .expect("the book gets there");
+}
+
+#[tokio::test]
+async fn a_reload_of_one_part_shares_the_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let book = book(folder.path());
+    let addresses = book.reload().await.unwrap().snapshot;
+    book.database()
+        .add_trusted(&peer("192.0.2.1"))
+        .await
+        .unwrap();
+    let snapshot = book.reload_trusted().await.unwrap().snapshot;
+    assert!(trusts(&snapshot, "192.0.2.1") && !trusts(&snapshot, "192.0.2.2"));
+    assert!(Arc::ptr_eq(&snapshot.table, &addresses.table));
+    assert_eq!((snapshot.generation, snapshot.trusted.generation), (1, 1));
+    std::fs::write(
+        folder.path().join("permissions.deny"),
+        "ALL : \"^sip:1@\"\nnonsense\n",
+    )
+    .unwrap();
+    let snapshot = book.reload_rules().await.unwrap().snapshot;
+    assert!(denies(&snapshot) && trusts(&snapshot, "192.0.2.1"));
+    assert_eq!((snapshot.rules.generation, snapshot.rules.skipped), (1, 1));
+    let again = book.reload().await.unwrap().snapshot;
+    assert!(
+        Arc::ptr_eq(&again.trusted, &snapshot.trusted)
+            && Arc::ptr_eq(&again.rules, &snapshot.rules)
+    );
+}
+
+#[tokio::test]
+async fn a_watched_book_follows_peers_and_rules() {
+    let folder = tempfile::tempdir().unwrap();
+    let book = book(folder.path());
+    book.reload().await.unwrap();
+    let watched = Arc::clone(&book);
+    let watch = tokio::spawn(async move { watched.watch().await });
+    book.database()
+        .add_trusted(&peer("192.0.2.1"))
+        .await
+        .unwrap();
+    until(&book, |snapshot| trusts(snapshot, "192.0.2.1")).await;
+    book.database().remove_trusted("192.0.2.1").await.unwrap();
+    until(&book, |snapshot| !trusts(snapshot, "192.0.2.1")).await;
+    let file = folder.path().join("permissions.deny");
+    std::fs::write(&file, "ALL : \"^sip:1@\"\n").unwrap();
+    until(&book, denies).await;
+    std::fs::remove_file(&file).unwrap();
+    until(&book, |snapshot| !denies(snapshot)).await;
+    watch.abort();
+}
+
+#[tokio::test]
+async fn a_part_that_fails_stays_as_it_was() {
+    let folder = tempfile::tempdir().unwrap();
+    let rules = folder.path().join("rules");
+    std::fs::create_dir(&rules).unwrap();
+    std::fs::write(rules.join("permissions.deny"), "ALL : \"^sip:1@\"\n").unwrap();
+    let url = DatabaseUrl::Sqlite(folder.path().join("table.db"));
+    let book = AddressBook::with_rules(
+        Database::new(url),
+        RuleFolder::new(&rules),
+        BookOptions::default(),
+    );
+    book.database()
+        .add_trusted(&peer("192.0.2.1"))
+        .await
+        .unwrap();
+    book.reload_trusted().await.unwrap();
+    book.reload_rules().await.unwrap();
+    std::fs::remove_dir_all(&rules).unwrap();
+    std::fs::write(
+        folder.path().join("table.db"),
+        b"no database any more, just text",
+    )
+    .unwrap();
+    book.reload_rules().await.unwrap_err();
+    book.reload_trusted().await.unwrap_err();
+    let status = book.status();
+    assert_eq!((status.trusted.loads, status.trusted.failures), (1, 1));
+    assert_eq!((status.rules.loads, status.rules.failures), (1, 1));
+    assert!(status.rules.last_error.is_some() && status.trusted.last_error.is_some());
+    let snapshot = book.current();
+    assert!(denies(&snapshot) && trusts(&snapshot, "192.0.2.1"));
+}
+
+#[tokio::test]
+async fn a_database_without_the_table_trusts_nobody() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("table.db");
+    let book = book(folder.path());
+    book.reload().await.unwrap();
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(&path);
+    let mut link = sqlx::ConnectOptions::connect(&options).await.unwrap();
+    sqlx::Executor::execute(&mut link, "DROP TABLE trusted")
+        .await
+        .unwrap();
+    let snapshot = book.reload_trusted().await.unwrap().snapshot;
+    assert!(snapshot.trusted.is_absent && snapshot.trusted.table.is_empty());
+}
+
+#[tokio::test]
+async fn bad_rows_are_named_and_rows_go_in_and_out_in_kamctls_way() {
+    let folder = tempfile::tempdir().unwrap();
+    let book = book(folder.path());
+    let database = book.database();
+    database.add_trusted(&peer("192.0.2.1")).await.unwrap();
+    let again = database.add_trusted(&peer("192.0.2.1")).await.unwrap_err();
+    assert!(again.to_string().contains("already"), "{again}");
+    let bad = NewTrusted {
+        proto: "sip".to_owned(),
+        ..peer("192.0.2.3")
+    };
+    assert!(
+        database
+            .add_trusted(&bad)
+            .await
+            .unwrap_err()
+            .to_string()
+            .contains("is no transport")
+    );
+    let wide = NewTrusted {
+        tag: Some("x".repeat(65)),
+        ..peer("192.0.2.3")
+    };
+    assert!(
+        database
+            .add_trusted(&wide)
+            .await
+            .unwrap_err()
+            .to_string()
+            .contains("keep to 64")
+    );
+    let path = folder.path().join("table.db");
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(&path);
+    let mut link = sqlx::ConnectOptions::connect(&options).await.unwrap();
+    let odd = "INSERT INTO trusted (id, src_ip, proto, from_pattern) VALUES (41, '192.0.2.2', 'any', '['), (42, '::A', 'none', NULL), \
+        (43, '2001:DB8::1', 'tls', NULL)";
+    sqlx::Executor::execute(&mut link, odd).await.unwrap();
+    let part = Arc::clone(&book.reload_trusted().await.unwrap().snapshot.trusted);
+    assert_eq!(
+        (part.table.len(), part.ignored, part.skipped, part.warned),
+        (2, 1, 1, 1)
+    );
+    assert!(
+        part.errors[0]
+            .to_string()
+            .starts_with("row 41: from_pattern \"[\""),
+        "{:?}",
+        part.errors
+    );
+    assert!(
+        part.warnings[0].to_string().starts_with("row 43: src_ip"),
+        "{:?}",
+        part.warnings
+    );
+    assert_eq!(database.trusted_rows().await.unwrap().len(), 4);
+    assert_eq!(database.remove_trusted("192.0.2.1").await.unwrap(), 1);
+}

@@ -1,0 +1,284 @@
+use proptest::prelude::*;
+
+use super::*;
+
+const ROW: TrustedRow<'static> = TrustedRow {
+    id: 7,
+    source: "192.0.2.1",
+    proto: "any",
+    from: None,
+    ruri: None,
+    tag: None,
+    priority: 0,
+};
+
+fn table(rows: &[TrustedRow<'_>]) -> TrustedTable {
+    let mut builder = TrustedBuilder::default();
+    for row in rows {
+        builder.push(*row).unwrap();
+    }
+    builder.build()
+}
+
+fn tags<'t>(
+    table: &'t TrustedTable,
+    source: &'t str,
+    proto: Proto,
+    from: &'t str,
+    ruri: &'t str,
+) -> Vec<&'t str> {
+    let question = TrustedQuestion {
+        source: TrustedSource::parse(source),
+        proto,
+        from,
+        ruri,
+    };
+    let found = table.matches(question);
+    found.map(|found| found.tag.unwrap_or("(none)")).collect()
+}
+
+fn error(row: TrustedRow<'_>) -> String {
+    TrustedBuilder::default().push(row).unwrap_err().to_string()
+}
+
+fn warning(row: TrustedRow<'_>) -> Option<String> {
+    let warning = TrustedBuilder::default().push(row).unwrap();
+    warning.map(|warning| warning.to_string())
+}
+
+#[test]
+fn a_peer_is_known_by_source_transport_and_both_uris() {
+    let table = table(&[
+        TrustedRow {
+            proto: "udp",
+            from: Some("^sip:.*@example\\.com$"),
+            tag: Some("a"),
+            ..ROW
+        },
+        TrustedRow {
+            proto: "TCP",
+            ruri: Some("^sip:1"),
+            tag: Some("b"),
+            ..ROW
+        },
+    ]);
+    let ask = |proto, from, ruri| tags(&table, "192.0.2.1", proto, from, ruri);
+    assert_eq!(ask(Proto::Udp, "sip:x@example.com", "sip:2@h"), ["a"]);
+    assert!(ask(Proto::Udp, "sip:x@example.org", "sip:2@h").is_empty());
+    assert!(
+        ask(Proto::Udp, "SIP:x@example.com", "sip:2@h").is_empty(),
+        "case counts"
+    );
+    assert_eq!(ask(Proto::Tcp, "sip:x@example.org", "sip:1@h"), ["b"]);
+    assert_eq!(ask(Proto::Any, "sip:x@example.com", "sip:1@h"), ["a", "b"]);
+    assert!(ask(Proto::Tls, "sip:x@example.com", "sip:1@h").is_empty());
+    assert!(
+        tags(
+            &table,
+            "192.0.2.2",
+            Proto::Any,
+            "sip:x@example.com",
+            "sip:1@h"
+        )
+        .is_empty()
+    );
+}
+
+#[test]
+fn the_highest_priority_comes_first_and_then_the_first_loaded() {
+    let row = |tag, priority| TrustedRow {
+        tag: Some(tag),
+        priority,
+        ..ROW
+    };
+    let table = table(&[
+        row("a", 0),
+        row("b", 5),
+        row("c", 5),
+        row("d", -1),
+        row("e", 0),
+    ]);
+    assert_eq!(
+        tags(&table, "192.0.2.1", Proto::Udp, "", ""),
+        ["b", "c", "a", "e", "d"]
+    );
+}
+
+#[test]
+fn patterns_that_are_null_or_empty_fit_everything() {
+    let table = table(&[TrustedRow {
+        from: Some(""),
+        ruri: None,
+        ..ROW
+    }]);
+    assert_eq!(tags(&table, "192.0.2.1", Proto::Udp, "x", "y"), ["(none)"]);
+}
+
+#[test]
+fn addresses_are_equal_however_they_are_spelled() {
+    let table = table(&[
+        TrustedRow {
+            source: "2001:DB8:0::1",
+            tag: Some("six"),
+            ..ROW
+        },
+        TrustedRow {
+            source: "2001:db8::1",
+            tag: Some("same"),
+            ..ROW
+        },
+        TrustedRow {
+            source: "gw.example.com",
+            tag: Some("name"),
+            ..ROW
+        },
+    ]);
+    assert_eq!(
+        tags(&table, "2001:db8::1", Proto::Udp, "", ""),
+        ["six", "same"]
+    );
+    assert_eq!(tags(&table, "gw.example.com", Proto::Udp, "", ""), ["name"]);
+    assert!(tags(&table, "GW.example.com", Proto::Udp, "", "").is_empty());
+    assert_eq!(warning(ROW), None);
+    let odd = warning(TrustedRow {
+        source: "2001:DB8:0::1",
+        ..ROW
+    })
+    .unwrap();
+    assert!(
+        odd.starts_with("row 7: src_ip \"2001:DB8:0::1\" is not spelled")
+            && odd.contains("read as 2001:db8::1"),
+        "{odd}"
+    );
+    let name = warning(TrustedRow {
+        source: "10.0.0.0/8",
+        ..ROW
+    })
+    .unwrap();
+    assert!(name.contains("is no address"), "{name}");
+}
+
+#[test]
+fn rows_that_can_not_be_used_are_named() {
+    let bad = error(TrustedRow {
+        proto: "sip",
+        ..ROW
+    });
+    assert!(
+        bad.starts_with("row 7: proto \"sip\" is no transport; write any"),
+        "{bad}"
+    );
+    let bad = error(TrustedRow {
+        from: Some("\\(a\\)\\1"),
+        ..ROW
+    });
+    assert!(
+        bad.contains("from_pattern") && bad.contains("back-reference"),
+        "{bad}"
+    );
+    let bad = error(TrustedRow {
+        ruri: Some("[a"),
+        ..ROW
+    });
+    assert!(
+        bad.contains("ruri_pattern \"[a\" has a [ without its ]"),
+        "{bad}"
+    );
+    let bad = error(TrustedRow {
+        priority: 1 << 40,
+        ..ROW
+    });
+    assert!(
+        bad.contains("priority 1099511627776 is out of range"),
+        "{bad}"
+    );
+}
+
+#[test]
+fn rows_at_rest_are_counted() {
+    let mut builder = TrustedBuilder::default();
+    builder
+        .push(TrustedRow {
+            proto: "None",
+            ..ROW
+        })
+        .unwrap();
+    builder.push(ROW).unwrap();
+    assert_eq!((builder.ignored(), builder.build().len()), (1, 1));
+}
+
+#[test]
+fn a_uri_above_kamailios_limit_is_trusted_by_no_row() {
+    let table = table(&[ROW]);
+    let uri = "x".repeat(1025);
+    assert!(tags(&table, "192.0.2.1", Proto::Udp, &uri, "").is_empty());
+    assert_eq!(
+        tags(&table, "192.0.2.1", Proto::Udp, &uri[..1024], "").len(),
+        1
+    );
+}
+
+#[test]
+fn dumps_have_kamailios_order() {
+    let table = table(&[
+        TrustedRow {
+            source: "192.0.2.9",
+            proto: "wss",
+            ..ROW
+        },
+        TrustedRow {
+            priority: 1,
+            from: Some("x"),
+            ..ROW
+        },
+        TrustedRow {
+            priority: 2,
+            tag: Some("t"),
+            ..ROW
+        },
+    ]);
+    let rows: Vec<_> = table.rows().collect();
+    assert!(rows.is_sorted_by_key(|row| row.bucket));
+    let same: Vec<_> = rows
+        .iter()
+        .filter(|row| row.source == "192.0.2.1")
+        .map(|row| row.priority)
+        .collect();
+    assert_eq!(same, [2, 1]);
+    assert_eq!(rows.iter().map(|row| row.proto.number()).max(), Some(6));
+}
+
+proptest! {
+    /// Against the plainest way: all rows, one after the other.
+    #[test]
+    fn the_table_answers_as_a_list_of_rows_does(
+        rows in proptest::collection::vec((0..3_usize, 0..4_usize, 0..4_usize, 0..4_usize, -2..3_i64), 0..24),
+        asked in proptest::collection::vec((0..4_usize, 0..4_usize, 0..3_usize, 0..3_usize), 8),
+    ) {
+        const SOURCES: [&str; 4] = ["10.0.0.1", "10.0.0.2", "2001:db8::1", "name"];
+        const PROTOS: [&str; 4] = ["any", "udp", "tcp", "tls"];
+        const PATTERNS: [Option<&str>; 4] = [None, Some(""), Some("^sip:a"), Some("b$")];
+        const URIS: [&str; 3] = ["sip:a@b", "sip:b@a", "sip:c@b"];
+        let fits = |pattern: Option<&str>, uri: &str| match pattern {
+            None | Some("") => true,
+            Some("b$") => uri.ends_with('b'),
+            Some(_) => uri.starts_with("sip:a"),
+        };
+        let names: Vec<_> = (0..rows.len()).map(|at| at.to_string()).collect();
+        let rows: Vec<_> = rows.iter().zip(&names).map(|(&(source, proto, from, ruri, priority), tag)| TrustedRow {
+            id: 1, source: SOURCES[source], proto: PROTOS[proto], from: PATTERNS[from], ruri: PATTERNS[ruri],
+            tag: Some(tag), priority,
+        }).collect();
+        let table = table(&rows);
+        for (source, proto, from, ruri) in asked {
+            let (source, proto, from, ruri) = (SOURCES[source], PROTOS[proto], URIS[from], URIS[ruri]);
+            let mut expected: Vec<_> = rows.iter().filter(|row| {
+                row.source == source && (row.proto == "any" || proto == "any" || row.proto == proto)
+                    && fits(row.from, from) && fits(row.ruri, ruri)
+            }).collect();
+            expected.sort_by_key(|row| -row.priority);
+            let expected: Vec<_> = expected.iter().map(|row| row.tag.unwrap()).collect();
+            prop_assert_eq!(tags(&table, source, Proto::parse(proto).unwrap(), from, ruri), expected);
+        }
+    }
+}

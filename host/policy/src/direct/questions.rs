@@ -1,0 +1,122 @@
+//! The interfaces `trusted` and `rules`. An optional text is three numbers: whether it is there, its pointer, its length.
+
+use wasmtime::Linker;
+
+use crate::call::Call;
+use crate::contract::{RULES, TRUSTED};
+use crate::failure::HostError;
+use crate::questions::{Peer, Rows};
+use crate::view::RequestView;
+
+use super::Data;
+use super::functions::{Context, give_copy};
+use super::guest::{allocate, check, open, text, write_words};
+
+pub(super) fn link<R: RequestView>(linker: &mut Linker<Data<R>>) -> wasmtime::Result<()> {
+    link_trusted(linker)?;
+    link_rules(linker)
+}
+
+fn link_trusted<R: RequestView>(linker: &mut Linker<Data<R>>) -> wasmtime::Result<()> {
+    for (own, address, rows) in [
+        ("allow-trusted", "allow-trusted-address", Rows::First),
+        ("count-trusted", "count-trusted-address", Rows::All),
+    ] {
+        linker.func_wrap(TRUSTED, own, move |mut caller: Context<'_, R>| {
+            check(caller.data())?;
+            wasmtime::Result::Ok(caller.data_mut().trusted(rows, None))
+        })?;
+        linker.func_wrap(
+            TRUSTED,
+            address,
+            move |mut caller: Context<'_, R>,
+                  at: u32,
+                  length: u32,
+                  transport_at: u32,
+                  transport_length: u32,
+                  has_from: u32,
+                  from_at: u32,
+                  from_length: u32| {
+                let (memory, call) = open(&mut caller)?;
+                let limit = call.host_call_bytes();
+                let peer = Peer {
+                    address: text(memory, at, length, limit)?,
+                    transport: text(memory, transport_at, transport_length, limit)?,
+                    from: optional(memory, [has_from, from_at, from_length], limit)?,
+                };
+                wasmtime::Result::Ok(call.trusted(rows, Some(peer)))
+            },
+        )?;
+    }
+    linker.func_wrap(TRUSTED, "tags", tags::<R>)?;
+    Ok(())
+}
+
+fn tags<R: RequestView>(mut caller: Context<'_, R>, result: u32) -> wasmtime::Result<()> {
+    open(&mut caller)?;
+    // Copies: the module runs before the values are written.
+    let tags = caller.data().trusted_tags().to_vec();
+    let list = allocate(&mut caller, 4, 8 * tags.len())?;
+    for (place, tag) in (list..).step_by(8).zip(&tags) {
+        let (at, length) = give_copy(&mut caller, tag)?;
+        write_words(&mut caller, place, &[at, length])?;
+    }
+    write_words(&mut caller, result, &[list, tags.len() as u32])
+}
+
+/// A question about a pair of files.
+type Question<R> = fn(&Call<R>, Option<&str>) -> bool;
+
+fn link_rules<R: RequestView>(linker: &mut Linker<Data<R>>) -> wasmtime::Result<()> {
+    let questions: [(&str, Question<R>); 3] = [
+        ("allow-routing", |call, basename| {
+            call.allow_routing(basename)
+        }),
+        ("allow-register", |call, basename| {
+            call.allow_register(basename, false)
+        }),
+        ("allow-register-include-port", |call, basename| {
+            call.allow_register(basename, true)
+        }),
+    ];
+    for (name, question) in questions {
+        linker.func_wrap(
+            RULES,
+            name,
+            move |mut caller: Context<'_, R>, is_named: u32, at: u32, length: u32| {
+                let (memory, call) = open(&mut caller)?;
+                let basename = optional(memory, [is_named, at, length], call.host_call_bytes())?;
+                wasmtime::Result::Ok(u32::from(question(call, basename)))
+            },
+        )?;
+    }
+    linker.func_wrap(
+        RULES,
+        "allow-uri",
+        |mut caller: Context<'_, R>,
+         is_named: u32,
+         at: u32,
+         length: u32,
+         uri_at: u32,
+         uri_length: u32| {
+            let (memory, call) = open(&mut caller)?;
+            let limit = call.host_call_bytes();
+            let basename = optional(memory, [is_named, at, length], limit)?;
+            let uri = text(memory, uri_at, uri_length, limit)?;
+            wasmtime::Result::Ok(u32::from(call.allow_uri(basename, uri)))
+        },
+    )?;
+    Ok(())
+}
+
+fn optional(
+    memory: &[u8],
+    [case, at, length]: [u32; 3],
+    limit: usize,
+) -> wasmtime::Result<Option<&str>> {
+    match case {
+        0 => Ok(None),
+        1 => text(memory, at, length, limit).map(Some),
+        case => Err(HostError::Level(case).into()),
+    }
+}

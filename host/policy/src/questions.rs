@@ -1,0 +1,129 @@
+//! The questions of the interfaces `trusted` and `rules`.
+
+use std::fmt::Write as _;
+
+use portcullis_address::{DEFAULT_RULES, Proto, TrustedQuestion, TrustedSource};
+
+use crate::call::{Address, Call};
+use crate::view::{Contact, PlainUri, RequestView};
+
+/// A peer of the policy's choice.
+pub(crate) struct Peer<'p> {
+    pub(crate) address: &'p str,
+    pub(crate) transport: &'p str,
+    pub(crate) from: Option<&'p str>,
+}
+
+/// How many of the rows that match are of interest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rows {
+    First,
+    All,
+}
+
+impl<R: RequestView> Call<R> {
+    /// `allow-trusted`, `count-trusted` and, with a peer, those for an address: the number of rows.
+    pub(crate) fn trusted(&mut self, rows: Rows, peer: Option<Peer<'_>>) -> u32 {
+        let (request, snapshot, tags) = self.parts();
+        let own_from;
+        let (source, transport, from) = match peer {
+            None => {
+                own_from = request.from_uri();
+                (
+                    TrustedSource::Ip(request.source().ip()),
+                    request.transport(),
+                    &*own_from,
+                )
+            }
+            Some(peer) => {
+                own_from = match peer.from {
+                    Some(from) => from.into(),
+                    None => request.from_uri(),
+                };
+                let source = match Address::parse(peer.address) {
+                    Address::Ip(ip) => TrustedSource::Ip(ip),
+                    Address::Name(name) => TrustedSource::Text(name),
+                };
+                (source, peer.transport, &*own_from)
+            }
+        };
+        let Some(proto) = Proto::parse(transport) else {
+            return 0;
+        };
+        let ruri = request.uri();
+        let question = TrustedQuestion {
+            source,
+            proto,
+            from,
+            ruri: &ruri,
+        };
+        let most = match rows {
+            Rows::First => 1,
+            Rows::All => usize::MAX,
+        };
+        let mut count = 0;
+        for found in snapshot.trusted.table.matches(question).take(most) {
+            if count == 0 {
+                tags.clear();
+            }
+            count += 1;
+            tags.extend(found.tag.map(str::to_owned));
+        }
+        count
+    }
+
+    /// `allow-routing`
+    pub(crate) fn allow_routing(&self, basename: Option<&str>) -> bool {
+        let Some(rules) = self.rules(basename) else {
+            return true;
+        };
+        let request = self.request();
+        let right = request.plain_uri().map(|uri| written(&uri, true, false));
+        rules.allows(&request.from_uri(), right.as_deref())
+    }
+
+    /// `allow-register`, and with `ports` `allow-register-include-port`
+    pub(crate) fn allow_register(&self, basename: Option<&str>, ports: bool) -> bool {
+        let Some(rules) = self.rules(basename) else {
+            return true;
+        };
+        let request = self.request();
+        let to = request.to_uri();
+        let (mut is_allowed, mut is_first, mut is_star) = (true, true, false);
+        request.contacts(&mut |contact| {
+            is_star |= is_first && contact == Contact::Star;
+            is_first = false;
+            let right = match &contact {
+                Contact::Uri(uri) => Some(written(uri, false, ports)),
+                Contact::Star | Contact::Unreadable => None,
+            };
+            is_allowed = is_allowed && rules.allows(&to, right.as_deref());
+        });
+        is_allowed || is_star
+    }
+
+    /// `allow-uri`
+    pub(crate) fn allow_uri(&self, basename: Option<&str>, uri: &str) -> bool {
+        let rules = self.rules(basename);
+        rules.is_none_or(|rules| rules.allows(&self.request().from_uri(), Some(uri)))
+    }
+
+    fn rules(&self, basename: Option<&str>) -> Option<&portcullis_address::RuleSet> {
+        let rules = &self.snapshot().rules.rules;
+        let rules = rules.set(basename.unwrap_or(DEFAULT_RULES))?;
+        (!rules.is_empty()).then_some(rules)
+    }
+}
+
+/// `sip:USER@HOST`, as Kamailio writes URIs for its rules. The request URI has an `@` in any case.
+fn written(uri: &PlainUri<'_>, always_at: bool, port: bool) -> String {
+    let PlainUri { user, host, .. } = uri;
+    let mut text = match user.is_empty() && !always_at {
+        true => format!("sip:{host}"),
+        false => format!("sip:{user}@{host}"),
+    };
+    if let (true, Some(port)) = (port, uri.port) {
+        let _infallible = write!(text, ":{port}");
+    }
+    text
+}
