@@ -6,6 +6,7 @@ mod core;
 mod ctl;
 mod dump;
 mod own;
+mod parts;
 mod permissions;
 
 use portcullis_rpc::{Call, Fault, Reply};
