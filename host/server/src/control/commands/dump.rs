@@ -1,4 +1,4 @@
-//! The address table in the shapes of Kamailio's `permissions.addressDump`, `subnetDump` and `domainDump`: names, order and
+//! The tables in the shapes of Kamailio's `permissions.addressDump`, `subnetDump`, `domainDump` and `trustedDump`: names, order and
 //! spelling of absent tags are Kamailio's.
 
 use std::sync::Arc;
@@ -50,6 +50,23 @@ pub(super) fn domains(snapshot: Arc<Snapshot>) -> Rows {
                 ("tag", tag_or_null(row.tag).into()),
             ];
             write(entry(row.bucket, row.group, item.into()));
+        }
+    })
+}
+
+/// All rows about trusted peers.
+pub(super) fn trusted(snapshot: Arc<Snapshot>) -> Rows {
+    Rows::new(RowsForm::Repeated, move |write| {
+        for row in snapshot.trusted.table.rows() {
+            let item = [
+                ("ip", row.source.into()),
+                ("proto", row.proto.number().into()),
+                ("pattern", row.from.unwrap_or("NULL").into()),
+                ("ruri_pattern", row.ruri.unwrap_or("NULL").into()),
+                ("tag", tag_or_null(row.tag).into()),
+                ("priority", row.priority.into()),
+            ];
+            write([("table", row.bucket.into()), ("item", item.into())].into());
         }
     })
 }

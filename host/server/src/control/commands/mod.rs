@@ -6,6 +6,7 @@ mod core;
 mod ctl;
 mod dump;
 mod own;
+mod parts;
 mod permissions;
 
 use portcullis_rpc::{Call, Fault, Reply};
@@ -13,7 +14,7 @@ use portcullis_rpc::{Call, Fault, Reply};
 use super::Control;
 
 /// Each command with what `system.methodHelp` says about it, in the order of their names.
-const COMMANDS: [(&str, &str); 19] = [
+const COMMANDS: [(&str, &str); 23] = [
     (
         "address.reload",
         "Load the address table and tell what it holds and which rows can't be used.",
@@ -35,8 +36,21 @@ const COMMANDS: [(&str, &str); 19] = [
         "permissions.addressReload",
         "Reload permissions address table.",
     ),
+    (
+        "permissions.allowUri",
+        "Tests if (URI, Contact) pair is allowed according to allow/deny files.",
+    ),
     ("permissions.domainDump", "Dump domain name table."),
     ("permissions.subnetDump", "Dump subnet table."),
+    (
+        "permissions.testUri",
+        "Tests if (URI, Contact) pair is allowed according to allow/deny files.",
+    ),
+    ("permissions.trustedDump", "Dump trusted table."),
+    (
+        "permissions.trustedReload",
+        "Reload permissions trusted table.",
+    ),
     (
         "policy.reload",
         "Load the policy file and give it to all workers.",
@@ -75,8 +89,11 @@ impl Control {
             "jsonrpc.echo" => core::sample_echo(call),
             "permissions.addressDump" => self.address_dump(call),
             "permissions.addressReload" => self.permissions_address_reload(call).await,
+            "permissions.allowUri" | "permissions.testUri" => self.test_uri(call),
             "permissions.domainDump" => self.domain_dump(call),
             "permissions.subnetDump" => self.subnet_dump(call),
+            "permissions.trustedDump" => self.trusted_dump(call),
+            "permissions.trustedReload" => self.trusted_reload(call).await,
             "policy.reload" => self.policy_reload(call).await,
             "policy.status" => self.policy_status(call),
             "portcullis.status" => self.status(call),

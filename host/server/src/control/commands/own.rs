@@ -63,6 +63,8 @@ impl Control {
             ("listen", listen.into()),
             ("control", self.listening.lines().into()),
             ("addresses", self.address_members()),
+            ("trusted", self.trusted_members()),
+            ("rules", self.rules_members()),
             ("policy", self.policy_members()),
         ];
         Ok(Reply::One(answer.into()))
@@ -164,7 +166,8 @@ fn table_status(snapshot: &Snapshot) -> Members {
     ]
 }
 
-fn lines(findings: &[impl std::fmt::Display]) -> Value<'static> {
+/// A list of what was found, a line each.
+pub(super) fn lines(findings: &[impl std::fmt::Display]) -> Value<'static> {
     Value::List(
         findings
             .iter()

@@ -27,4 +27,31 @@ impl Control {
         call.no_params()?;
         Ok(dump::domains(self.shared.addresses.current()).into())
     }
+
+    pub(super) async fn trusted_reload(&self, call: &Call) -> Result<Reply, Fault> {
+        call.no_params()?;
+        let reloaded = self.shared.addresses.reload_trusted().await;
+        reloaded.map_err(|error| Fault::new(500, "Reload failed.").because(error))?;
+        Ok(Reply::One("Reload OK".into()))
+    }
+
+    pub(super) fn trusted_dump(&self, call: &Call) -> Result<Reply, Fault> {
+        call.no_params()?;
+        Ok(dump::trusted(self.shared.addresses.current()).into())
+    }
+
+    /// `permissions.testUri` and `permissions.allowUri`, one function in Kamailio too (`rpc_test_uri`).
+    pub(super) fn test_uri(&self, call: &Call) -> Result<Reply, Fault> {
+        let texts = call.texts()?;
+        let [basename, uri, contact] = texts[..] else {
+            let text = "Not enough parameters (basename, URI and contact)";
+            return Err(Fault::new(500, text));
+        };
+        let rules = &self.shared.addresses.current().rules.rules;
+        let answer = match rules.test(basename, uri, contact) {
+            true => "Allowed",
+            false => "Denied",
+        };
+        Ok(Reply::One(answer.into()))
+    }
 }
