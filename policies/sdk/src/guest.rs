@@ -13,6 +13,13 @@ pub(crate) use portcullis::policy::request::{
     method, source_address, source_port, to_uri, transport, uri,
 };
 
+pub(crate) use portcullis::policy::rules::{
+    allow_register, allow_register_include_port, allow_routing, allow_uri,
+};
+pub(crate) use portcullis::policy::trusted::{
+    allow_trusted, allow_trusted_address, count_trusted, count_trusted_address, tags,
+};
+
 wit_bindgen::generate!({
     path: "../../policy-wit",
     world: "routing-policy",

@@ -40,6 +40,8 @@
 //!
 //! # What a policy can ask
 //! - [`permissions`]: is the sender in an address group? The functions of Kamailio's module of that name.
+//! - [`trusted`]: is the sender a trusted peer? The table `trusted` of the same module.
+//! - [`rules`]: do allow and deny files let these two URIs pass? Who may call what, who may register what.
 //! - [`request`]: method, URIs, header fields, source and transport of the request.
 //! - [`log`]: lines in the host's log.
 //!
@@ -84,8 +86,10 @@ pub use verdict::{Header, Rejection, Verdict, drop_request, pass, reject, relay,
 pub mod log;
 pub mod permissions;
 pub mod request;
+pub mod rules;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod testing;
+pub mod trusted;
 
 #[cfg(target_arch = "wasm32")]
 #[doc(hidden)]
@@ -106,7 +110,13 @@ pub mod prelude {
         allow_address, allow_address_group, allow_source_address, allow_source_address_group,
         last_tag,
     };
-    pub use crate::{Verdict, drop_request, log, pass, policy, reject, relay, relay_to, request};
+    pub use crate::rules::{allow_register, allow_register_include_port, allow_routing, allow_uri};
+    pub use crate::trusted::{
+        allow_trusted, allow_trusted_address, count_trusted, count_trusted_address,
+    };
+    pub use crate::{
+        Verdict, drop_request, log, pass, policy, reject, relay, relay_to, request, rules, trusted,
+    };
 }
 
 /// The version of this crate. Every policy carries it in the custom section `portcullis-sdk`.

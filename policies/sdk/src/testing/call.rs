@@ -3,22 +3,25 @@
 use std::cell::RefCell;
 use std::net::SocketAddr;
 
+use super::Host;
 use super::Line;
 use super::message::Request;
-use super::table::{Query, Row, Table};
+use super::peers::{Question, plain};
+use super::table::{Query, Row};
 use crate::Verdict;
 use crate::log::Level;
 
-/// Calls `policy` with `table` and `request` behind the functions of this module.
+/// Calls `policy` with `host` and `request` behind the functions of this module.
 pub(super) fn with(
-    table: Table,
+    host: Host,
     request: Request,
     policy: impl FnOnce() -> Verdict,
 ) -> (Verdict, Vec<Line>) {
     let call = Current {
-        table,
+        host,
         request,
         last_tag: None,
+        peer_tags: Vec::new(),
         log: Vec::new(),
     };
     let outer = Restore(CURRENT.replace(Some(call)));
@@ -56,6 +59,58 @@ pub(crate) fn address_group(address: &str, port: u16) -> Option<u32> {
 
 pub(crate) fn last_tag() -> Option<String> {
     current(|call| call.last_tag.clone())
+}
+
+pub(crate) fn allow_trusted() -> bool {
+    allow_trusted_address(&source_address(), &transport(), None)
+}
+
+pub(crate) fn allow_trusted_address(
+    address: &str,
+    transport: &str,
+    from_uri: Option<&str>,
+) -> bool {
+    current(|call| call.match_peers(address, transport, from_uri, 1)) > 0
+}
+
+pub(crate) fn count_trusted() -> u32 {
+    count_trusted_address(&source_address(), &transport(), None)
+}
+
+pub(crate) fn count_trusted_address(address: &str, transport: &str, from_uri: Option<&str>) -> u32 {
+    current(|call| call.match_peers(address, transport, from_uri, usize::MAX))
+}
+
+pub(crate) fn tags() -> Vec<String> {
+    current(|call| call.peer_tags.clone())
+}
+
+pub(crate) fn allow_routing(basename: Option<&str>) -> bool {
+    allow_uri(basename, &plain(&uri(), true, false))
+}
+
+pub(crate) fn allow_register(basename: Option<&str>) -> bool {
+    may_register(basename, false)
+}
+
+pub(crate) fn allow_register_include_port(basename: Option<&str>) -> bool {
+    may_register(basename, true)
+}
+
+pub(crate) fn allow_uri(basename: Option<&str>, uri: &str) -> bool {
+    current(|call| {
+        let from = call.request.address_of("From");
+        call.host.rules.allows(basename, &from, uri)
+    })
+}
+
+fn may_register(basename: Option<&str>, with_port: bool) -> bool {
+    current(|call| {
+        let to = call.request.address_of("To");
+        let contacts = call.request.contacts();
+        let mut contacts = contacts.iter().map(|uri| plain(uri, false, with_port));
+        contacts.all(|contact| call.host.rules.allows(basename, &to, &contact))
+    })
 }
 
 pub(crate) fn method() -> String {
@@ -142,18 +197,41 @@ thread_local! {
 
 /// The call that this thread is in.
 struct Current {
-    table: Table,
+    host: Host,
     request: Request,
     last_tag: Option<String>,
+    peer_tags: Vec<String>,
     log: Vec<Line>,
 }
 
 impl Current {
     /// The group of the row that answers the question, whose tag is remembered.
     fn find(&mut self, group: Option<u32>, query: &Query<'_>, port: u16) -> Option<u32> {
-        let Row { group, tag, .. } = self.table.find(group, query, port)?;
+        let Row { group, tag, .. } = self.host.table.find(group, query, port)?;
         self.last_tag.clone_from(tag);
         Some(*group)
+    }
+
+    /// How many of the first `most` rows match, whose tags are remembered.
+    fn match_peers(
+        &mut self,
+        source: &str,
+        transport: &str,
+        from: Option<&str>,
+        most: usize,
+    ) -> u32 {
+        let own = self.request.address_of("From");
+        let question = Question {
+            source,
+            transport,
+            from: from.unwrap_or(&own),
+            ruri: self.request.uri(),
+        };
+        let found: Vec<_> = self.host.peers.matches(&question).take(most).collect();
+        if !found.is_empty() {
+            self.peer_tags = found.iter().flatten().map(|&tag| tag.to_owned()).collect();
+        }
+        u32::try_from(found.len()).unwrap_or(u32::MAX)
     }
 }
 

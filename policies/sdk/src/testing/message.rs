@@ -162,6 +162,13 @@ impl Request {
             .to_owned()
     }
 
+    /// The URIs of all Contact header fields; none where `*` stands for all of them.
+    pub(super) fn contacts(&self) -> Vec<String> {
+        let values = self.values_of("Contact").flat_map(values);
+        let uris = values.map(|value| uri_of(value).to_owned());
+        uris.filter(|uri| uri != "*").collect()
+    }
+
     pub(super) fn cseq_number(&self) -> u32 {
         let number = self
             .values_of("CSeq")
@@ -200,6 +207,21 @@ fn socket(text: &str) -> SocketAddr {
 }
 
 /// `"Bob" <sip:bob@example.com>;tag=1` → `sip:bob@example.com`
+/// The values of a line, which commas part outside of quotes and angle brackets.
+fn values(line: &str) -> impl Iterator<Item = &str> {
+    let (mut is_quoted, mut is_inside) = (false, false);
+    let parts = line.split(move |letter: char| {
+        match letter {
+            '"' if !is_inside => is_quoted = !is_quoted,
+            '<' if !is_quoted => is_inside = true,
+            '>' if !is_quoted => is_inside = false,
+            _ => {}
+        }
+        letter == ',' && !is_quoted && !is_inside
+    });
+    parts.map(str::trim).filter(|value| !value.is_empty())
+}
+
 fn uri_of(value: &str) -> &str {
     let behind_name = match value.trim_start().strip_prefix('"') {
         Some(quoted) => quoted.split_once('"').map_or("", |(_, rest)| rest),

@@ -33,15 +33,31 @@ pub use self::message::Request;
 
 pub(crate) mod call;
 mod message;
+mod peers;
 mod rules;
 mod table;
 
+use std::sync::Arc;
+
+use self::peers::{Peers, Rules};
 use self::table::Table;
 
-/// What the real host knows besides the request: the address table.
+/// What the real host knows besides the request: address table, trusted peers, allow and deny files.
 #[derive(Clone, Debug, Default)]
 pub struct Host {
     table: Table,
+    peers: Peers,
+    rules: Rules,
+    last: Last,
+}
+
+/// What was added last, and so gets a tag.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Last {
+    #[default]
+    Nothing,
+    Address,
+    Peer,
 }
 
 impl Host {
@@ -63,6 +79,46 @@ impl Host {
         if let Err(error) = self.table.push(group, address, port) {
             panic!("{error}");
         }
+        self.last = Last::Address;
+        self
+    }
+
+    /// Adds a row to the trusted peers: requests from `source` over `transport` (`any`, `udp`, `tcp`, `tls`, `sctp`, `ws`, `wss`).
+    ///
+    /// Rows match in the order in which they are added, as if each had a lower priority than the one before.
+    ///
+    /// # Panics
+    /// If there is no such transport.
+    #[track_caller]
+    pub fn trusted(mut self, source: &str, transport: &str) -> Self {
+        if let Err(error) = self.peers.push(source, transport) {
+            panic!("{error}");
+        }
+        self.last = Last::Peer;
+        self
+    }
+
+    /// Gives the peer that was added last what its patterns say: whether a From URI and a request URI fit.
+    ///
+    /// # Panics
+    /// If there is no peer yet.
+    #[track_caller]
+    pub fn when(mut self, fits: impl Fn(&str, &str) -> bool + Send + Sync + 'static) -> Self {
+        assert!(
+            self.peers.fit_last(Arc::new(fits)),
+            "when() belongs behind trusted(): there is no peer yet"
+        );
+        self
+    }
+
+    /// Makes the allow and deny files of this basename (none asked for stands for `permissions`): `allowed` says of the two URIs
+    /// of a question whether the files allow them.
+    pub fn rules(
+        mut self,
+        basename: &str,
+        allowed: impl Fn(&str, &str) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        self.rules.insert(basename, Arc::new(allowed));
         self
     }
 
@@ -72,9 +128,14 @@ impl Host {
     /// If there is no row yet.
     #[track_caller]
     pub fn tag(mut self, tag: &str) -> Self {
+        let is_tagged = match self.last {
+            Last::Nothing => false,
+            Last::Address => self.table.tag_last(tag),
+            Last::Peer => self.peers.tag_last(tag),
+        };
         assert!(
-            self.table.tag_last(tag),
-            "tag() belongs behind address(): there is no row to tag yet"
+            is_tagged,
+            "tag() belongs behind address() or trusted(): there is no row to tag yet"
         );
         self
     }
@@ -103,7 +164,7 @@ impl Call {
     /// break in a text, a header field that only the host may write.
     #[track_caller]
     pub fn decide(&self, policy: impl FnOnce() -> Verdict) -> Outcome {
-        let (verdict, log) = call::with(self.host.table.clone(), self.request.clone(), policy);
+        let (verdict, log) = call::with(self.host.clone(), self.request.clone(), policy);
         if let Err(error) = rules::check(&verdict) {
             panic!("the host refuses this verdict: {error}: {verdict:?}");
         }
