@@ -26,9 +26,12 @@ pub(super) fn is_named_in(line: &str) -> bool {
     FUNCTIONS.iter().any(|name| line.contains(name))
 }
 
-/// The others ask the trusted table and the allow and deny files.
-fn is_of_the_address_table(function: &str) -> bool {
-    function.contains("address")
+/// True for the functions that read allow and deny files.
+pub(super) fn reads_files(function: &str) -> bool {
+    matches!(
+        function,
+        "allow_routing" | "allow_register" | "allow_register_include_port" | "allow_uri"
+    )
 }
 
 /// What to write in the policy in place of a call.
@@ -36,9 +39,6 @@ pub(super) fn finding(place: &Place, function: &str, arguments: &[Value]) -> Fin
     let kamailio: Vec<_> = arguments.iter().map(as_written).collect();
     let what = format!("{function}({})", kamailio.join(", "));
     let mut blanks = Vec::new();
-    if !is_of_the_address_table(function) {
-        return Finding::at(place, what, NOT_YET);
-    }
     let Some(rust) = rust(function, arguments, &mut blanks) else {
         let mend =
             "no such form of this function in Kamailio's module: see what it was meant to ask";
@@ -72,6 +72,35 @@ fn rust(function: &str, arguments: &[Value], blanks: &mut Vec<String>) -> Option
             text(address, "address", blanks),
             number(port, "port", blanks)
         ),
+        ("allow_trusted", []) => "allow_trusted()".to_owned(),
+        ("allow_trusted", [address, transport]) => format!(
+            "allow_trusted_address({}, {}, None)",
+            text(address, "address", blanks),
+            text(transport, "transport", blanks)
+        ),
+        ("allow_trusted", [address, transport, from]) => format!(
+            "allow_trusted_address({}, {}, Some({}))",
+            text(address, "address", blanks),
+            text(transport, "transport", blanks),
+            text(from, "from", blanks)
+        ),
+        ("allow_routing", []) => "allow_routing(None)".to_owned(),
+        ("allow_uri", [basename, uri]) => format!(
+            "allow_uri(Some({}), {})",
+            text(basename, "basename", blanks),
+            text(uri, "uri", blanks)
+        ),
+        ("allow_routing" | "allow_register" | "allow_register_include_port", [basename]) => {
+            format!("{function}(Some({}))", text(basename, "basename", blanks))
+        }
+        ("allow_routing" | "allow_register" | "allow_register_include_port", [allow, deny]) => {
+            blanks.push(format!(
+                "{} and {} are renamed to NAME.allow and NAME.deny",
+                as_written(allow),
+                as_written(deny)
+            ));
+            format!("{function}(Some(\"NAME\"))")
+        }
         _ => return None,
     };
     Some(call)
@@ -129,9 +158,6 @@ fn as_written(value: &Value) -> String {
     }
 }
 
-const NOT_YET: &str = "the trusted table and the allow and deny files are not read yet: write the rule in the policy, with what the \
-     request says of itself, or put its addresses into the address table";
-
 #[cfg(test)]
 mod tests {
     use std::path::Path;
@@ -177,9 +203,12 @@ mod tests {
             "k.cfg:7: allow_source_address($avp(group)): in the policy, write allow_source_address(group), \
              where group is what $avp(group) held"
         );
-        assert!(said("allow_address", &[]).contains("no such form"));
-        assert!(said("allow_uri", &[text("a"), variable("$rt")]).starts_with(
-            "k.cfg:7: allow_uri(\"a\", $rt): the trusted table and the allow and deny files are not read yet"
-        ));
+        assert_eq!(
+            said("allow_uri", &[text("basename"), variable("$rt")]),
+            "k.cfg:7: allow_uri(\"basename\", $rt): in the policy, write allow_uri(Some(\"basename\"), &uri), \
+             where uri is what $rt held"
+        );
+        assert!(said("allow_routing", &[text("a.allow"), text("b.deny")]).contains("renamed"));
+        assert!(said("allow_uri", &[]).contains("no such form"));
     }
 }

@@ -353,7 +353,16 @@ fn plain(text: &str) -> String {
 }
 
 /// The sections of a file, in their order; the first one has no header.
-const SECTIONS: [&str; 7] = ["", "database", "policy", "relay", "control", "log", "sip"];
+const SECTIONS: [&str; 8] = [
+    "",
+    "database",
+    "permissions",
+    "policy",
+    "relay",
+    "control",
+    "log",
+    "sip",
+];
 
 #[cfg(test)]
 mod tests {

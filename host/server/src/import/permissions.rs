@@ -33,9 +33,34 @@ pub(super) fn parameter(
             let path = beside(file, value.text());
             draft.set("database", "address-file", path, Origin::line(place));
         }
+        "default_allow_file" | "default_deny_file" => {
+            folder(file, name, value, place, draft, &mut note);
+        }
+        "load_backends" => {
+            if let Some(mend) = backends(value) {
+                note(&mend);
+            }
+        }
+        "peer_tag_mode" if value.number() == Some(1) => note(PEER_TAG_MODE),
         "subnet_match_mode" if value.number() == Some(1) => note(SUBNET_MATCH_MODE),
-        "subnet_match_mode" => {}
+        "allow_suffix" if value.text() == ".allow" => {}
+        "deny_suffix" if value.text() == ".deny" => {}
+        "peer_tag_mode" | "subnet_match_mode" => {}
         _ => note(explanation(name).unwrap_or(UNKNOWN)),
+    }
+}
+
+/// Makes the allow and deny files known where a routing logic uses them.
+pub(super) fn use_files(file: &Path, place: &Place, draft: &mut Draft) {
+    if !draft.has("permissions", "folder") {
+        let folder = beside(file, "");
+        let remark = "the folder of kamailio.cfg, where Kamailio looks for allow and deny files";
+        draft.set(
+            "permissions",
+            "folder",
+            folder,
+            Origin::remark(place, remark),
+        );
     }
 }
 
@@ -58,6 +83,55 @@ fn column_or_table(name: &str) -> Option<&'static str> {
     })
 }
 
+/// `default_allow_file` and `default_deny_file` say where the files are; here they are `permissions.allow` and
+/// `permissions.deny` in one folder.
+fn folder(
+    file: &Path,
+    name: &str,
+    value: &Value,
+    place: &Place,
+    draft: &mut Draft,
+    note: &mut dyn FnMut(&str),
+) {
+    let path = beside(file, value.text());
+    let path = Path::new(&path);
+    let ours = match name {
+        "default_allow_file" => "permissions.allow",
+        _ => "permissions.deny",
+    };
+    if path.file_name().is_none_or(|name| name != ours) {
+        note(&format!(
+            "the default pair is permissions.allow and permissions.deny here: rename the file to {ours}"
+        ));
+    }
+    let folder = path.parent().unwrap_or_else(|| Path::new("."));
+    let folder = folder.display().to_string();
+    draft.set("permissions", "folder", folder, Origin::line(place));
+}
+
+fn backends(value: &Value) -> Option<String> {
+    const BACKENDS: [(i64, &str); 4] = [
+        (1, "the address table"),
+        (2, "the trusted table"),
+        (4, "the allow files"),
+        (8, "the deny files"),
+    ];
+    let Some(bits) = value.number() else {
+        return Some("not a number: Kamailio would not start".into());
+    };
+    let off: Vec<_> = BACKENDS
+        .iter()
+        .filter(|(bit, _)| bits & bit == 0)
+        .map(|(_, name)| *name)
+        .collect();
+    (!off.is_empty()).then(|| {
+        format!(
+            "Kamailio does not load {}; here each part is loaded if it is there, and matters only to a policy that asks for it",
+            off.join(", ")
+        )
+    })
+}
+
 /// Why a parameter has no key here.
 fn explanation(name: &str) -> Option<&'static str> {
     Some(match name {
@@ -66,17 +140,17 @@ fn explanation(name: &str) -> Option<&'static str> {
         "trusted_cleanup_interval" => {
             "not needed: an old table is freed as soon as nobody reads it"
         }
-        "db_mode" | "peer_tag_mode" => "a parameter of the trusted table, which is not read yet",
-        "default_allow_file" | "default_deny_file" | "allow_suffix" | "deny_suffix" => {
-            "allow and deny files are not read yet: write their rules in the policy"
+        "db_mode" => {
+            "not needed: the trusted table is always in memory, and a change is seen within about a second"
         }
-        "load_backends" => "not needed: only the address table is there to be loaded",
         "peer_tag_avp" => {
-            "no variable is set: after a successful question, last_tag() in the policy gives the tag"
+            "no variable is set: after a successful question, last_tag() in the policy gives the tag, after allow_trusted() tags() does"
         }
         "check_all_branches" => {
             "not needed: a policy decides on the request as it came, before there are branches"
         }
+        "allow_suffix" => "the ending is always .allow here: rename the files",
+        "deny_suffix" => "the ending is always .deny here: rename the files",
         _ => return None,
     })
 }
@@ -94,6 +168,8 @@ fn beside(file: &Path, path: &str) -> String {
     let absolute = std::path::absolute(&path).unwrap_or(path);
     absolute.display().to_string()
 }
+
+const PEER_TAG_MODE: &str = "in the policy, count_trusted() counts all rows that match, and tags() gives their tags; allow_trusted() is the first match";
 
 const SUBNET_MATCH_MODE: &str = "there is no longest-prefix match: of the subnets that hold a source, the one with the lowest group and \
      then the lowest id gives group and tag; whether a source is in a group is the same either way";

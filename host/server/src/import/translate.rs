@@ -88,6 +88,9 @@ impl Translator<'_> {
                 function,
                 arguments,
             } => {
+                if calls::reads_files(function) {
+                    permissions::use_files(self.file, place, &mut self.draft);
+                }
                 self.findings
                     .push(calls::finding(place, function, arguments));
             }

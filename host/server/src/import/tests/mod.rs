@@ -136,14 +136,14 @@ fn parameters_without_a_counterpart_are_explained() {
          modparam(\"permissions\", \"db_mode\", 1)\n\
          modparam(\"permissions\", \"reload_delta\", 10)\n\
          modparam(\"permissions\", \"colour\", \"red\")\n\
-         modparam(\"permissions\", \"subnet_match_mode\", 0)\n",
+         modparam(\"permissions\", \"peer_tag_mode\", 0)\n",
     );
     let said = said(&import);
     for (at, words) in [
         "max_subnets = 4096: not needed",
         "peer_tag_avp = $avp(s:tag): no variable",
         "subnet_match_mode = 1: there is no longest-prefix match",
-        "db_mode = 1: a parameter of the trusted table",
+        "db_mode = 1: not needed",
         "reload_delta = 10: not needed",
         "colour = red: a parameter that this import does not know",
     ]
@@ -208,8 +208,7 @@ fn calls_of_the_routing_logic_are_listed_with_their_rust() {
             "/etc/k/k.cfg:3: allow_source_address(\"200\"): in the policy, write allow_source_address(200)",
             "/etc/k/k.cfg:5: allow_address(\"2\", \"$avp(ip)\", \"$sp\"): in the policy, write allow_address(2, &address, \
              request::source_port()), where address is what \"$avp(ip)\" held",
-            "/etc/k/k.cfg:9: allow_routing(): the trusted table and the allow and deny files are not read yet: write the rule in \
-             the policy, with what the request says of itself, or put its addresses into the address table",
+            "/etc/k/k.cfg:9: allow_routing(): in the policy, write allow_routing(None)",
         ]
     );
     // A word in the routing logic is no setting.
