@@ -7,6 +7,8 @@
 
 /// Rows of a database after which a load gives way: each takes most of a microsecond.
 pub(crate) const ROWS: i64 = 64;
+/// Instructions of SQLite's virtual machine after which it gives way: a row takes ten or so.
+pub(crate) const INSTRUCTIONS: i32 = 640;
 /// Steps of a loop over rows that are in memory already.
 const STEPS: usize = 4096;
 /// Items that are sorted in one turn.

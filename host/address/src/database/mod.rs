@@ -39,6 +39,7 @@ use error::ADDRESS_VERSION;
 use statements::Engine;
 
 use crate::row::{Finding, Row, RowError, RowWarning};
+use crate::turns;
 
 /// How long a connection may take.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -339,6 +340,14 @@ impl Database {
             .create_if_missing(!is_there)
             .disable_statement_logging();
         let mut link = SqliteConnection::connect_with(&options).await?;
+        // SQLite reads on a thread of its own, which would else run on for as long as rows are taken off it.
+        let give_way = || {
+            turns::give_way();
+            true
+        };
+        let mut handle = link.lock_handle().await?;
+        handle.set_progress_handler(turns::INSTRUCTIONS, give_way);
+        drop(handle);
         if !is_there {
             migrate::run_sqlite(&mut link, &migrate::all(&self.schema, Engine::Sqlite)).await?;
         }
