@@ -22,7 +22,7 @@ use self::figures::Figures;
 use self::machine::Machine;
 use self::million::Million;
 use self::plan::{Pace, Part, Server, Subject, Task};
-use self::reload::Reload;
+use self::reload::{Reload, Source};
 use self::report::Outcome;
 use self::servers::{Programs, Running};
 use crate::build::{self, Built, Profile};
@@ -80,7 +80,7 @@ pub(crate) fn run(args: BenchArgs) -> Result<()> {
             bench.subject(round, *subject, tasks);
         }
     }
-    let reload = bench.reload(&args);
+    let reloads = bench.reloads(&args);
     let million = bench.million(&args);
 
     let outcome = Outcome::new(
@@ -88,7 +88,7 @@ pub(crate) fn run(args: BenchArgs) -> Result<()> {
         peers,
         bench.pace,
         &bench.figures,
-        (reload, million),
+        (reloads, million),
         bench.problems,
     );
     print!("{outcome}");
@@ -200,11 +200,18 @@ impl Bench {
         }
     }
 
-    fn reload(&mut self, args: &BenchArgs) -> Option<Reload> {
+    fn reloads(&mut self, args: &BenchArgs) -> Vec<Reload> {
         let can = self.has_portcullis() && wants_ours(args, Part::Reload);
-        let database = self.database.as_ref().filter(|_| can)?;
-        let reload = reload::measure(&self.programs, database, &self.pace);
-        self.note(reload.context("reloads beside requests"))
+        let mut reloads = Vec::new();
+        for source in [Source::MariaDb, Source::Sqlite] {
+            let Some(database) = self.database.as_ref().filter(|_| can) else {
+                break;
+            };
+            let reload = reload::measure(source, &self.programs, database, &self.pace);
+            let reload = reload.with_context(|| format!("reloads from {source} beside requests"));
+            reloads.extend(self.note(reload));
+        }
+        reloads
     }
 
     fn million(&mut self, args: &BenchArgs) -> Option<Million> {

@@ -1,6 +1,10 @@
 //! What reloads cost the requests beside them: the latency of 401s at a steady rate, quiet and while the table of 100,000 rows is
 //! loaded again and again, in the same run.
 
+use std::fmt;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Instant;
@@ -14,10 +18,13 @@ use super::figures::median;
 use super::load;
 use super::plan::{Pace, Rows, Server, Shape, Subject, Task, Work};
 use super::servers::{Programs, Running};
+use crate::process::capture;
 
 /// What was measured; medians of the rounds.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Reload {
+    /// Where the rows are.
+    pub(crate) source: Source,
     /// Rows in the table.
     pub(crate) rows: u32,
     /// Latency that 99 of 100 requests do not exceed, with no reload going on, microseconds.
@@ -32,6 +39,17 @@ pub(crate) struct Reload {
     pub(crate) reloads: usize,
 }
 
+/// A kind of database that rows are loaded from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub(crate) enum Source {
+    /// A server on another core.
+    #[serde(rename = "MariaDB")]
+    MariaDb,
+    /// A file, read in the host's own process.
+    #[serde(rename = "SQLite")]
+    Sqlite,
+}
+
 /// Generator and database share a core, so the generator leaves it between its bursts.
 const TASK: Task = Task {
     work: Work::Reject,
@@ -39,13 +57,41 @@ const TASK: Task = Task {
 };
 
 /// Measures each round quiet and with reloads, one behind the other.
-pub(crate) fn measure(programs: &Programs, database: &Database, pace: &Pace) -> Result<Reload> {
+pub(crate) fn measure(
+    source: Source,
+    programs: &Programs,
+    database: &Database,
+    pace: &Pace,
+) -> Result<Reload> {
+    let url = database.url(database::name(Rows::Many));
+    let Source::Sqlite = source else {
+        return measure_from(source, &url, programs, pace);
+    };
+    let folder = tempfile::tempdir()?;
+    let url = copied(programs, &url, folder.path())?;
+    measure_from(source, &url, programs, pace)
+}
+
+/// Copies the rows of this database into a file of SQLite; its URL.
+fn copied(programs: &Programs, url: &str, folder: &Path) -> Result<String> {
+    let copy = format!("sqlite:{}", folder.join("address.db").display());
+    let rows = folder.join("address.csv");
+    for (name, url, verb) in [("from", url, "export"), ("to", copy.as_str(), "import")] {
+        let configuration = folder.join(name).with_extension("toml");
+        fs::write(&configuration, format!("[database]\nurl = {url:?}\n"))?;
+        let mut command = Command::new(&programs.portcullis);
+        command.args(["address", verb, "--config"]);
+        capture(command.arg(configuration).arg(&rows))?;
+    }
+    Ok(copy)
+}
+
+fn measure_from(source: Source, url: &str, programs: &Programs, pace: &Pace) -> Result<Reload> {
     let subject = Subject {
         server: Server::Portcullis,
         rows: Some(Rows::Many),
     };
-    let url = database.url(database::name(Rows::Many));
-    let host = Running::start(subject, pace.server_core, programs, Some(&url))?;
+    let host = Running::start(subject, pace.server_core, programs, Some(url))?;
     let control = Control::new(&host);
     let (mut quiet, mut beside, mut reloads) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..pace.rounds {
@@ -58,12 +104,13 @@ pub(crate) fn measure(programs: &Programs, database: &Database, pace: &Pace) -> 
         beside.push(p99);
         reloads.extend(seconds);
         eprintln!(
-            "reload: p99 {:.0} µs quiet, {p99:.0} µs beside reloads",
+            "reload from {source}: p99 {:.0} µs quiet, {p99:.0} µs beside reloads",
             quiet.last().copied().unwrap_or_default()
         );
     }
     let ratios = beside.iter().zip(&quiet).map(|(of, to)| of / to).collect();
     Ok(Reload {
+        source,
         rows: Rows::Many.count(),
         quiet_p99_us: median(quiet),
         p99_us: median(beside),
@@ -71,6 +118,15 @@ pub(crate) fn measure(programs: &Programs, database: &Database, pace: &Pace) -> 
         reloads: reloads.len(),
         reload_seconds: median(reloads),
     })
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::MariaDb => "MariaDB",
+            Self::Sqlite => "SQLite",
+        })
+    }
 }
 
 /// Does the work while reloads follow each other without a pause. Gives its result, and how long each reload took in seconds.

@@ -23,7 +23,7 @@ pub(crate) struct Outcome {
     pace: Pace,
     steady_per_second: u64,
     figures: Vec<Figure>,
-    reload: Option<Reload>,
+    reloads: Vec<Reload>,
     million: Option<Million>,
     targets: Vec<Target>,
     comparisons: Vec<Comparison>,
@@ -36,7 +36,7 @@ impl Outcome {
         peers: Peers,
         pace: Pace,
         figures: &Figures,
-        (reload, million): (Option<Reload>, Option<Million>),
+        (reloads, million): (Vec<Reload>, Option<Million>),
         problems: Vec<String>,
     ) -> Self {
         Self {
@@ -45,9 +45,9 @@ impl Outcome {
             pace,
             steady_per_second: STEADY,
             figures: figures.all(),
-            targets: targets(figures, reload.as_ref(), million.as_ref()),
+            targets: targets(figures, &reloads, million.as_ref()),
             comparisons: comparisons(figures),
-            reload,
+            reloads,
             million,
             problems,
         }
@@ -209,12 +209,13 @@ impl fmt::Display for Outcome {
         self.conditions(f)?;
         self.table(f, Shape::Full, "Server's core full")?;
         self.table(f, Shape::Steady, &format!("{STEADY} requests a second"))?;
-        if let Some(reload) = &self.reload {
+        for reload in &self.reloads {
             writeln!(
                 f,
-                "\n401 at {STEADY} a second beside {} reloads of {} rows, {:.2} s each: p99 {:.2} ms, {:.2} ms without",
+                "\n401 at {STEADY} a second beside {} reloads of {} rows from {}, {:.2} s each: p99 {:.2} ms, {:.2} ms without",
                 reload.reloads,
                 reload.rows,
+                reload.source,
                 reload.reload_seconds,
                 reload.p99_us / 1000.0,
                 reload.quiet_p99_us / 1000.0
@@ -299,7 +300,7 @@ mod tests {
             peers,
             pace,
             &figures,
-            (None, None),
+            (Vec::new(), None),
             problems,
         )
     }
