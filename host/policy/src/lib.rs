@@ -20,7 +20,10 @@ pub use limits::Limits;
 pub use load::{LoadError, LoadProblem};
 pub use policy::Policy;
 pub use runtime::{Allocation, PoolUse, Runtime, RuntimeError};
-pub use slot::{Failed, Generation, PolicySlot, Reload, SlotReader};
+pub use slot::{
+    Candidate, Failed, Generation, Lineup, Mode, NoGeneration, PolicySlot, Reload, Share,
+    SlotReader, Stats, Trial, VerdictKind,
+};
 pub use verdict::{
     InvalidVerdict, MAX_HEADER_VALUE, MAX_HEADERS, MAX_NAME, MAX_REASON, Rejection, Verdict,
 };

@@ -7,6 +7,7 @@ mod forms;
 mod fresh;
 mod hostile;
 mod interfaces;
+mod lineup;
 mod questions;
 mod refusals;
 mod slot;

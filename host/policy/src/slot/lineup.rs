@@ -1,0 +1,233 @@
+//! Which generations decide on requests at one moment, and how.
+
+use std::hash::Hasher;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use siphasher::sip::SipHasher13;
+
+use crate::digest::Digest;
+use crate::policy::Policy;
+
+use super::stats::Stats;
+
+/// One policy that served, or serves.
+pub struct Generation<R: 'static> {
+    /// The policy.
+    pub policy: Policy<R>,
+    /// Counts up from 1.
+    pub number: u64,
+    /// When it was published.
+    pub loaded_at: SystemTime,
+    /// What became of the requests that it was asked about.
+    pub stats: Stats,
+}
+
+/// The generations of one slot that are asked at one moment. Immutable: a change is a new one.
+pub struct Lineup<R: 'static> {
+    /// The generation whose verdicts count.
+    pub active: Arc<Generation<R>>,
+    /// Whether they are carried out.
+    pub mode: Mode,
+    /// A generation that is tried beside it.
+    pub candidate: Option<Candidate<R>>,
+}
+
+/// Whether the verdicts of a policy are carried out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// They are.
+    #[default]
+    Enforce,
+    /// They are logged and counted; what is done is the default.
+    Monitor,
+}
+
+/// A generation that is tried on live requests.
+pub struct Candidate<R: 'static> {
+    /// The generation.
+    pub generation: Arc<Generation<R>>,
+    /// How.
+    pub trial: Trial,
+}
+
+/// How a candidate is tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trial {
+    /// It is asked about the same requests after the active one, off the way of the request; nothing that it says is done.
+    Shadow,
+    /// It decides on this share of the dialogs.
+    Canary(Share),
+}
+
+/// A share in hundredths of a percent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Share(u16);
+
+impl<R: 'static> Lineup<R> {
+    /// The generation that decides on the requests of a dialog.
+    pub fn decides(&self, call_id: &[u8]) -> &Arc<Generation<R>> {
+        match &self.candidate {
+            Some(Candidate {
+                generation,
+                trial: Trial::Canary(share),
+            }) if share.holds(call_id) => generation,
+            _ => &self.active,
+        }
+    }
+
+    /// The candidate that is asked after the active generation.
+    pub fn shadow(&self) -> Option<&Arc<Generation<R>>> {
+        match &self.candidate {
+            Some(Candidate {
+                generation,
+                trial: Trial::Shadow,
+            }) => Some(generation),
+            _ => None,
+        }
+    }
+
+    /// Whether `generation` is one of these.
+    pub fn has(&self, number: u64) -> bool {
+        let candidate = self.candidate.as_ref();
+        self.active.number == number
+            || candidate.is_some_and(|candidate| candidate.generation.number == number)
+    }
+}
+
+impl Share {
+    /// All dialogs.
+    pub const ALL: Self = Self(10_000);
+
+    /// A share of this many hundredths of a percent; none above 10,000.
+    pub fn of_hundredths(hundredths: u16) -> Option<Self> {
+        (hundredths <= Self::ALL.0).then_some(Self(hundredths))
+    }
+
+    /// Reads a share such as `5%` or `0.25%`.
+    pub fn parse(text: &str) -> Option<Self> {
+        let number = text.trim().strip_suffix('%')?.trim_end();
+        let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
+        let is_number =
+            |digits: &str| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+        if !is_number(whole) || !is_number(fraction) || fraction.len() > 2 {
+            return None;
+        }
+        let whole: u16 = whole.parse().ok().filter(|whole| *whole <= 100)?;
+        let fraction: u16 = format!("{fraction:0<2}").parse().ok()?;
+        Self::of_hundredths(whole * 100 + fraction)
+    }
+
+    /// Hundredths of a percent.
+    pub fn hundredths(self) -> u16 {
+        self.0
+    }
+
+    /// Whether the dialog of this Call-ID is in the share: always the same answer, on every host, so that a dialog stays with one
+    /// version; a dialog that is in a share is in every larger one.
+    pub fn holds(self, call_id: &[u8]) -> bool {
+        let mut hasher = SipHasher13::new();
+        hasher.write(call_id);
+        hasher.finish() % u64::from(Self::ALL.0) < u64::from(self.0)
+    }
+}
+
+impl std::fmt::Display for Share {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match (self.0 / 100, self.0 % 100) {
+            (whole, 0) => write!(f, "{whole}%"),
+            (whole, fraction) => write!(f, "{whole}.{fraction:02}%"),
+        }
+    }
+}
+
+impl Mode {
+    /// As it is written in a configuration.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Enforce => "enforce",
+            Self::Monitor => "monitor",
+        }
+    }
+}
+
+impl<R: 'static> Generation<R> {
+    pub(super) fn serves(&self, name: &str, digest: Digest, reuse: bool) -> bool {
+        self.policy.digest() == digest && self.policy.name() == name && self.policy.reuse == reuse
+    }
+}
+
+impl<R: 'static> Clone for Lineup<R> {
+    fn clone(&self) -> Self {
+        Self {
+            active: Arc::clone(&self.active),
+            mode: self.mode,
+            candidate: self.candidate.clone(),
+        }
+    }
+}
+
+impl<R: 'static> Clone for Candidate<R> {
+    fn clone(&self) -> Self {
+        Self {
+            generation: Arc::clone(&self.generation),
+            trial: self.trial,
+        }
+    }
+}
+
+impl<R> std::fmt::Debug for Generation<R> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Generation")
+            .field("number", &self.number)
+            .field("policy", &self.policy)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_are_read_as_they_are_shown() {
+        for (text, hundredths) in [
+            ("5%", 500),
+            ("0.25%", 25),
+            ("100%", 10_000),
+            ("12.50%", 1250),
+        ] {
+            let share = Share::parse(text).unwrap();
+            assert_eq!(share.hundredths(), hundredths);
+            assert_eq!(share.to_string(), text);
+        }
+        assert_eq!(Share::parse("0.5 %").unwrap().hundredths(), 50);
+        for bad in [
+            "5",
+            "101%",
+            "100.01%",
+            "-1%",
+            "%",
+            ".5%",
+            "1.234%",
+            "x%",
+            "99999999999%",
+        ] {
+            assert_eq!(Share::parse(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_share_holds_about_as_many_dialogs_as_it_says_and_always_the_same() {
+        let tenth = Share::parse("10%").unwrap();
+        let fifth = Share::parse("20%").unwrap();
+        let ids = || (0..10_000).map(|n| format!("{n}@host").into_bytes());
+
+        let held = ids().filter(|id| tenth.holds(id)).count();
+
+        assert!((900..1100).contains(&held), "{held}");
+        assert!(ids().all(|id| fifth.holds(&id) || !tenth.holds(&id)));
+        assert!(ids().all(|id| Share::ALL.holds(&id)));
+        assert!(!ids().any(|id| Share::parse("0%").unwrap().holds(&id)));
+    }
+}

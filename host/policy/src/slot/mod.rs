@@ -1,0 +1,436 @@
+//! The place from which workers take the policy of the moment.
+
+mod lineup;
+mod stats;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
+
+use arc_swap::{ArcSwapOption, Cache};
+use parking_lot::Mutex;
+use thiserror::Error;
+
+use crate::digest::Digest;
+use crate::load::LoadError;
+use crate::policy::Policy;
+use crate::runtime::Runtime;
+use crate::view::RequestView;
+
+pub use lineup::{Candidate, Generation, Lineup, Mode, Share, Trial};
+pub use stats::{Stats, VerdictKind};
+
+/// Holds the policy that serves. Replacing it reaches all workers at once: each takes the new one with its next request.
+///
+/// Old generations are never dropped by a worker, because freeing compiled code takes time: they wait here until no worker has
+/// them any more, and [`PolicySlot::collect`] drops them.
+pub struct PolicySlot<R: 'static> {
+    current: Arc<ArcSwapOption<Lineup<R>>>,
+    last_number: AtomicU64,
+    /// How many generations that no longer serve are kept for a way back.
+    kept_most: usize,
+    // Held while a policy is loaded, so that two loads come out in order.
+    loading: Mutex<()>,
+    // Held while the line-up changes, so that numbers and publications are in the same order.
+    shelf: Mutex<Shelf<R>>,
+    last_error: Mutex<Option<Failed>>,
+}
+
+/// Generations that do not serve.
+struct Shelf<R: 'static> {
+    mode: Mode,
+    /// Compiled and ready: those that served, and those that have not yet; the newest last.
+    kept: VecDeque<Arc<Generation<R>>>,
+    /// The number of the one that served before.
+    previous: Option<u64>,
+    /// Given up, and waiting for the last worker.
+    retired: Vec<Arc<Generation<R>>>,
+}
+
+/// A load that brought nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failed {
+    /// What is wrong.
+    pub error: LoadError,
+    /// When it was tried.
+    pub at: SystemTime,
+}
+
+/// What a load did.
+#[derive(Debug)]
+pub enum Reload<R: 'static> {
+    /// A new generation serves.
+    Published(Arc<Generation<R>>),
+    /// The file is the one that serves already.
+    Unchanged(Arc<Generation<R>>),
+}
+
+/// Why a generation can't serve.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum NoGeneration {
+    /// None of this number is there.
+    #[error("there is no generation {number}; {}", there_are(.kept))]
+    Unknown {
+        /// The number.
+        number: u64,
+        /// The numbers of those that are.
+        kept: Vec<u64>,
+    },
+    /// Nothing served before the one that serves.
+    #[error("there is no generation to go back to; {}", there_are(.kept))]
+    Previous {
+        /// The numbers of those that are there.
+        kept: Vec<u64>,
+    },
+    /// A candidate is tried beside one that serves.
+    #[error("no generation serves yet: activate the first one")]
+    Nothing,
+}
+
+type Current<R> = Option<Arc<Lineup<R>>>;
+
+/// A worker's view of a slot: looking costs one atomic load while nothing changes.
+pub struct SlotReader<R: 'static> {
+    cache: Cache<Arc<ArcSwapOption<Lineup<R>>>, Current<R>>,
+}
+
+impl<R: RequestView> PolicySlot<R> {
+    /// Loads a policy and publishes it. Blocks for as long as that takes; loads wait for each other. What serves already is
+    /// neither compiled nor published again.
+    ///
+    /// # Errors
+    /// The policy that serves goes on serving, and [`PolicySlot::last_error`] tells what is wrong with the new one.
+    pub fn load(
+        &self,
+        runtime: &Runtime,
+        name: &str,
+        bytes: &[u8],
+        reuse: bool,
+    ) -> Result<Reload<R>, LoadError> {
+        let _order = self.loading.lock();
+        if let Some(current) = self.current()
+            && current.serves(name, Digest::of(bytes), reuse)
+        {
+            *self.last_error.lock() = None;
+            return Ok(Reload::Unchanged(current));
+        }
+        match runtime.load(name, bytes) {
+            Ok(policy) => Ok(Reload::Published(self.publish(policy.with_reuse(reuse)))),
+            Err(error) => {
+                self.fail(error.clone());
+                Err(error)
+            }
+        }
+    }
+}
+
+impl<R: 'static> PolicySlot<R> {
+    /// An empty slot that keeps nothing of what it replaces.
+    pub fn new() -> Self {
+        Self::keeping(0)
+    }
+
+    /// An empty slot that keeps this many generations beside those that serve, compiled, so that going back to one of them takes no
+    /// time.
+    pub fn keeping(kept_most: usize) -> Self {
+        Self {
+            current: Arc::new(ArcSwapOption::empty()),
+            last_number: AtomicU64::new(0),
+            kept_most,
+            loading: Mutex::new(()),
+            shelf: Mutex::new(Shelf::default()),
+            last_error: Mutex::new(None),
+        }
+    }
+
+    /// The generation whose verdicts count. Workers use a [`SlotReader`].
+    pub fn current(&self) -> Option<Arc<Generation<R>>> {
+        let lineup = self.current.load();
+        lineup.as_ref().map(|lineup| Arc::clone(&lineup.active))
+    }
+
+    /// Everything that is asked at the moment.
+    pub fn lineup(&self) -> Option<Arc<Lineup<R>>> {
+        self.current.load_full()
+    }
+
+    /// A view for one worker.
+    pub fn reader(&self) -> SlotReader<R> {
+        SlotReader {
+            cache: Cache::new(Arc::clone(&self.current)),
+        }
+    }
+
+    /// Makes `policy` the one that serves, and forgets the last error. A candidate is tried no longer: it was measured against
+    /// another one.
+    pub fn publish(&self, policy: Policy<R>) -> Arc<Generation<R>> {
+        let mut shelf = self.shelf.lock();
+        let generation = self.number_of(policy, None);
+        self.serve(&mut shelf, Arc::clone(&generation));
+        drop(shelf);
+        *self.last_error.lock() = None;
+        self.collect();
+        generation
+    }
+
+    /// Keeps `policy` ready as a generation that does not serve yet. `number` is its number, if it has one already; the next one if
+    /// not.
+    pub fn admit(&self, policy: Policy<R>, number: Option<u64>) -> Arc<Generation<R>> {
+        let mut shelf = self.shelf.lock();
+        let generation = self.number_of(policy, number);
+        shelf.kept.retain(|kept| kept.number != generation.number);
+        shelf.kept.push_back(Arc::clone(&generation));
+        generation
+    }
+
+    /// Makes the generation of this number the one that serves. If it was the candidate, it is none any more.
+    ///
+    /// # Errors
+    /// When it is not there.
+    pub fn activate(&self, number: u64) -> Result<Arc<Generation<R>>, NoGeneration> {
+        let mut shelf = self.shelf.lock();
+        let generation = self.find(&shelf, number)?;
+        self.serve(&mut shelf, Arc::clone(&generation));
+        drop(shelf);
+        self.collect();
+        Ok(generation)
+    }
+
+    /// Makes the generation that served before serve again, or the one of this number.
+    ///
+    /// # Errors
+    /// When it is not there any more, or nothing served before.
+    pub fn roll_back(&self, to: Option<u64>) -> Result<Arc<Generation<R>>, NoGeneration> {
+        let mut shelf = self.shelf.lock();
+        let previous = || {
+            let kept = self.numbers_of(&shelf);
+            shelf.previous.ok_or(NoGeneration::Previous { kept })
+        };
+        let generation = self.find(&shelf, to.map_or_else(previous, Ok)?)?;
+        self.serve(&mut shelf, Arc::clone(&generation));
+        drop(shelf);
+        self.collect();
+        Ok(generation)
+    }
+
+    /// Tries the generation of this number beside the one that serves.
+    ///
+    /// # Errors
+    /// When it is not there, or nothing serves.
+    pub fn try_out(&self, number: u64, trial: Trial) -> Result<Arc<Generation<R>>, NoGeneration> {
+        let mut shelf = self.shelf.lock();
+        let generation = self.find(&shelf, number)?;
+        let mut lineup = self.lineup().ok_or(NoGeneration::Nothing)?.as_ref().clone();
+        shelf
+            .kept
+            .extend(lineup.candidate.take().map(|old| old.generation));
+        shelf.kept.retain(|kept| kept.number != number);
+        lineup.candidate = Some(Candidate {
+            generation: Arc::clone(&generation),
+            trial,
+        });
+        self.current.store(Some(Arc::new(lineup)));
+        shelf.trim(self.kept_most);
+        Ok(generation)
+    }
+
+    /// Ends the trial of the candidate, which is kept; none if there was none.
+    pub fn end_trial(&self) -> Option<Arc<Generation<R>>> {
+        let mut shelf = self.shelf.lock();
+        let mut lineup = self.lineup()?.as_ref().clone();
+        let ended = lineup.candidate.take()?.generation;
+        self.current.store(Some(Arc::new(lineup)));
+        shelf.kept.push_back(Arc::clone(&ended));
+        shelf.trim(self.kept_most);
+        Some(ended)
+    }
+
+    /// Says whether verdicts are carried out, from now on and whatever serves.
+    pub fn set_mode(&self, mode: Mode) {
+        let mut shelf = self.shelf.lock();
+        shelf.mode = mode;
+        if let Some(lineup) = self.lineup() {
+            let mut lineup = lineup.as_ref().clone();
+            lineup.mode = mode;
+            self.current.store(Some(Arc::new(lineup)));
+        }
+    }
+
+    /// Whether verdicts are carried out.
+    pub fn mode(&self) -> Mode {
+        self.shelf.lock().mode
+    }
+
+    /// The numbers of all generations that can serve at once, in their order.
+    pub fn numbers(&self) -> Vec<u64> {
+        self.numbers_of(&self.shelf.lock())
+    }
+
+    /// The generation of this number, if it is ready to serve.
+    pub fn generation(&self, number: u64) -> Option<Arc<Generation<R>>> {
+        self.find(&self.shelf.lock(), number).ok()
+    }
+
+    /// The number of the generation that served before the one that serves, if it is still there.
+    pub fn previous(&self) -> Option<u64> {
+        let shelf = self.shelf.lock();
+        let previous = shelf.previous?;
+        self.find(&shelf, previous).ok().map(|found| found.number)
+    }
+
+    /// Notes that a policy could not be loaded. For what fails before there are bytes to load: a file that cannot be read.
+    pub fn fail(&self, error: LoadError) {
+        *self.last_error.lock() = Some(Failed {
+            error,
+            at: SystemTime::now(),
+        });
+    }
+
+    /// The last load, if it failed.
+    pub fn last_error(&self) -> Option<Failed> {
+        self.last_error.lock().clone()
+    }
+
+    /// The number of the generation that serves; 0 if there has been none.
+    pub fn number(&self) -> u64 {
+        self.current().map_or(0, |generation| generation.number)
+    }
+
+    /// Generations that exist: those that serve, those that are kept, and old ones that a worker still has.
+    pub fn live_generations(&self) -> usize {
+        let shelf = self.shelf.lock();
+        let serving = self.current.load();
+        let serving = serving
+            .as_ref()
+            .map_or(0, |lineup| 1 + usize::from(lineup.candidate.is_some()));
+        serving + shelf.kept.len() + shelf.retired.len()
+    }
+
+    /// Drops the old generations that no worker has any more. To be called from time to time, on a thread that serves no
+    /// requests; publishing does it too.
+    pub fn collect(&self) {
+        let unused: Vec<_> = {
+            let mut shelf = self.shelf.lock();
+            let is_unused = |generation: &mut Arc<Generation<R>>| {
+                Arc::strong_count(generation) == 1 && generation.policy.is_last()
+            };
+            shelf.retired.extract_if(.., is_unused).collect()
+        };
+        drop(unused);
+    }
+
+    fn number_of(&self, policy: Policy<R>, number: Option<u64>) -> Arc<Generation<R>> {
+        let last = &self.last_number;
+        let number = match number {
+            Some(number) => {
+                last.fetch_max(number, Ordering::Relaxed);
+                number
+            }
+            None => last.fetch_add(1, Ordering::Relaxed) + 1,
+        };
+        Arc::new(Generation {
+            policy,
+            number,
+            loaded_at: SystemTime::now(),
+            stats: Stats::default(),
+        })
+    }
+
+    /// Puts a generation into service, and what it replaces on the shelf.
+    fn serve(&self, shelf: &mut Shelf<R>, generation: Arc<Generation<R>>) {
+        let number = generation.number;
+        let lineup = Lineup {
+            active: generation,
+            mode: shelf.mode,
+            candidate: None,
+        };
+        let old = self.current.swap(Some(Arc::new(lineup)));
+        if let Some(old) = old.as_deref() {
+            if old.active.number != number {
+                shelf.previous = Some(old.active.number);
+            }
+            let candidate = old.candidate.iter().map(|candidate| &candidate.generation);
+            shelf.kept.extend(candidate.chain([&old.active]).cloned());
+        }
+        shelf.kept.retain(|kept| kept.number != number);
+        shelf.trim(self.kept_most);
+    }
+
+    fn find(&self, shelf: &Shelf<R>, number: u64) -> Result<Arc<Generation<R>>, NoGeneration> {
+        let lineup = self.current.load();
+        let mut all = serving(lineup.as_deref()).chain(&shelf.kept);
+        match all.find(|generation| generation.number == number) {
+            Some(generation) => Ok(Arc::clone(generation)),
+            None => Err(NoGeneration::Unknown {
+                number,
+                kept: self.numbers_of(shelf),
+            }),
+        }
+    }
+
+    fn numbers_of(&self, shelf: &Shelf<R>) -> Vec<u64> {
+        let lineup = self.current.load();
+        let all = serving(lineup.as_deref()).chain(&shelf.kept);
+        let mut numbers: Vec<_> = all.map(|generation| generation.number).collect();
+        numbers.sort_unstable();
+        numbers
+    }
+}
+
+impl<R: 'static> Shelf<R> {
+    /// Gives up what is too much. The one that served before goes last.
+    fn trim(&mut self, most: usize) {
+        while self.kept.len() > most {
+            let is_other = |kept: &Arc<Generation<R>>| Some(kept.number) != self.previous;
+            let at = self.kept.iter().position(is_other).unwrap_or(0);
+            self.retired.extend(self.kept.remove(at));
+        }
+    }
+}
+
+impl<R: 'static> SlotReader<R> {
+    /// Everything that is asked at the moment.
+    pub fn lineup(&mut self) -> Option<&Arc<Lineup<R>>> {
+        self.cache.load().as_ref()
+    }
+
+    /// The generation whose verdicts count.
+    pub fn current(&mut self) -> Option<&Arc<Generation<R>>> {
+        self.lineup().map(|lineup| &lineup.active)
+    }
+}
+
+impl<R: 'static> Default for PolicySlot<R> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<R: 'static> Default for Shelf<R> {
+    fn default() -> Self {
+        Self {
+            mode: Mode::default(),
+            kept: VecDeque::new(),
+            previous: None,
+            retired: Vec::new(),
+        }
+    }
+}
+
+fn serving<R: 'static>(lineup: Option<&Lineup<R>>) -> impl Iterator<Item = &Arc<Generation<R>>> {
+    lineup.into_iter().flat_map(|lineup| {
+        let candidate = lineup.candidate.iter();
+        candidate
+            .map(|candidate| &candidate.generation)
+            .chain([&lineup.active])
+    })
+}
+
+fn there_are(numbers: &[u64]) -> String {
+    let numbers: Vec<_> = numbers.iter().map(u64::to_string).collect();
+    match &numbers[..] {
+        [] => "there is none at all".to_owned(),
+        numbers => format!("there are {}", numbers.join(", ")),
+    }
+}

@@ -1,0 +1,132 @@
+//! What became of the requests that a generation was asked about.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::failure::{Failure, FailureKind};
+use crate::verdict::Verdict;
+
+/// Counters of one generation, written by all workers without getting into each other's way.
+#[derive(Debug, Default)]
+pub struct Stats {
+    stripes: [Stripe; Self::STRIPES],
+}
+
+/// What one worker writes, or several where there are many. Aligned so that two never write to one cache line.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Stripe {
+    verdicts: [AtomicU64; VerdictKind::ALL.len()],
+    failures: [AtomicU64; FailureKind::ALL.len()],
+    nanoseconds: AtomicU64,
+}
+
+/// A kind of verdict.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VerdictKind {
+    /// [`Verdict::Relay`]
+    Relay,
+    /// [`Verdict::Reject`]
+    Reject,
+    /// [`Verdict::Drop`]
+    Drop,
+    /// [`Verdict::Pass`]
+    Pass,
+}
+
+impl Stats {
+    const STRIPES: usize = 8;
+
+    /// Counts one call by the worker of this number.
+    #[inline]
+    pub fn record(&self, worker: usize, answer: &Result<Verdict, Failure>, took: Duration) {
+        let stripe = &self.stripes[worker % Self::STRIPES];
+        let counter = match answer {
+            Ok(verdict) => &stripe.verdicts[VerdictKind::of(verdict) as usize],
+            Err(failure) => &stripe.failures[failure.kind().index()],
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+        let nanoseconds = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        stripe.nanoseconds.fetch_add(nanoseconds, Ordering::Relaxed);
+    }
+
+    /// Verdicts of this kind.
+    pub fn verdicts(&self, kind: VerdictKind) -> u64 {
+        self.sum(|stripe| &stripe.verdicts[kind as usize])
+    }
+
+    /// Failures of this kind.
+    pub fn failures(&self, kind: FailureKind) -> u64 {
+        self.sum(|stripe| &stripe.failures[kind.index()])
+    }
+
+    /// Failures of all kinds.
+    pub fn all_failures(&self) -> u64 {
+        let kinds = FailureKind::ALL.into_iter();
+        kinds.map(|kind| self.failures(kind)).sum()
+    }
+
+    /// Calls, with and without a verdict.
+    pub fn calls(&self) -> u64 {
+        let verdicts = VerdictKind::ALL.into_iter().map(|kind| self.verdicts(kind));
+        verdicts.sum::<u64>() + self.all_failures()
+    }
+
+    /// The time that all calls took together.
+    pub fn time(&self) -> Duration {
+        Duration::from_nanos(self.sum(|stripe| &stripe.nanoseconds))
+    }
+
+    fn sum(&self, pick: impl Fn(&Stripe) -> &AtomicU64) -> u64 {
+        let counters = self.stripes.iter().map(pick);
+        counters
+            .map(|counter| counter.load(Ordering::Relaxed))
+            .sum()
+    }
+}
+
+impl VerdictKind {
+    /// Every kind.
+    pub const ALL: [Self; 4] = [Self::Relay, Self::Reject, Self::Drop, Self::Pass];
+
+    /// The kind of this verdict.
+    pub fn of(verdict: &Verdict) -> Self {
+        match verdict {
+            Verdict::Relay(_) => Self::Relay,
+            Verdict::Reject(_) => Self::Reject,
+            Verdict::Drop => Self::Drop,
+            Verdict::Pass => Self::Pass,
+        }
+    }
+
+    /// A word for logs and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Relay => "relay",
+            Self::Reject => "reject",
+            Self::Drop => "drop",
+            Self::Pass => "pass",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn workers_add_up() {
+        let stats = Stats::default();
+        for worker in 0..20 {
+            stats.record(worker, &Ok(Verdict::Pass), Duration::from_nanos(3));
+        }
+        let failure = Failure::HostCall { limit: 1 };
+        stats.record(1, &Err(failure), Duration::from_nanos(40));
+
+        assert_eq!(stats.verdicts(VerdictKind::Pass), 20);
+        assert_eq!(stats.verdicts(VerdictKind::Drop), 0);
+        assert_eq!(stats.failures(FailureKind::HostCall), 1);
+        assert_eq!((stats.calls(), stats.all_failures()), (21, 1));
+        assert_eq!(stats.time(), Duration::from_nanos(100));
+    }
+}

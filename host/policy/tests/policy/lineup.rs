@@ -1,0 +1,127 @@
+//! Going back, trying candidates, watching without acting.
+
+use portcullis_policy::{Mode, NoGeneration, PolicySlot, Share, Trial};
+
+use crate::support::{Host, Request};
+
+fn slot_of(host: &Host, names: &[&str]) -> PolicySlot<Request> {
+    let slot = PolicySlot::keeping(2);
+    for name in names {
+        slot.publish(host.load(name));
+    }
+    slot
+}
+
+#[test]
+fn going_back_is_going_to_what_served_before() {
+    let host = Host::new();
+    let slot = slot_of(&host, &["reject", "page"]);
+
+    let back = slot.roll_back(None).unwrap();
+    assert_eq!((back.number, slot.number()), (1, 1));
+    assert_eq!(back.policy.name(), "reject");
+
+    // Twice is there and back again.
+    assert_eq!(slot.roll_back(None).unwrap().number, 2);
+    assert_eq!(slot.roll_back(Some(2)).unwrap().number, 2);
+    assert_eq!(slot.previous(), Some(1));
+}
+
+#[test]
+fn there_is_no_way_back_to_what_is_gone() {
+    let host = Host::new();
+    let slot = slot_of(&host, &["reject"]);
+    let kept = vec![1];
+    assert_eq!(
+        slot.roll_back(None).unwrap_err(),
+        NoGeneration::Previous { kept }
+    );
+
+    for _ in 0..3 {
+        slot.publish(host.load("page"));
+    }
+    let error = slot.roll_back(Some(1)).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "there is no generation 1; there are 2, 3, 4"
+    );
+    assert_eq!(slot.number(), 4);
+    assert_eq!(slot.live_generations(), 3);
+
+    let nothing = PolicySlot::<Request>::keeping(1);
+    assert_eq!(
+        nothing.activate(1).unwrap_err().to_string(),
+        "there is no generation 1; there is none at all"
+    );
+}
+
+#[test]
+fn an_admitted_generation_serves_when_it_is_activated() {
+    let host = Host::new();
+    let slot = slot_of(&host, &["reject"]);
+
+    let admitted = slot.admit(host.load("page"), Some(7));
+    assert_eq!((admitted.number, slot.number()), (7, 1));
+    slot.activate(7).unwrap();
+
+    assert_eq!((slot.number(), slot.previous()), (7, Some(1)));
+    assert_eq!(slot.publish(host.load("reject")).number, 8);
+    assert_eq!(slot.numbers(), [1, 7, 8]);
+}
+
+#[test]
+fn a_canary_decides_on_its_share_and_a_shadow_on_nothing() {
+    let host = Host::new();
+    let slot = slot_of(&host, &["reject"]);
+    let mut reader = slot.reader();
+    slot.admit(host.load("page"), None);
+
+    slot.try_out(2, Trial::Shadow).unwrap();
+    let lineup = reader.lineup().unwrap();
+    assert_eq!(lineup.decides(b"any").number, 1);
+    assert_eq!(lineup.shadow().unwrap().number, 2);
+    assert!(lineup.has(1) && lineup.has(2) && !lineup.has(3));
+
+    slot.try_out(2, Trial::Canary(Share::ALL)).unwrap();
+    let lineup = reader.lineup().unwrap();
+    assert_eq!(lineup.decides(b"any").number, 2);
+    assert!(lineup.shadow().is_none());
+
+    assert_eq!(slot.end_trial().unwrap().number, 2);
+    assert_eq!(reader.lineup().unwrap().decides(b"any").number, 1);
+    assert!(slot.end_trial().is_none());
+
+    slot.try_out(2, Trial::Shadow).unwrap();
+    slot.activate(2).unwrap();
+    let lineup = reader.lineup().unwrap();
+    assert_eq!(
+        (lineup.active.number, lineup.candidate.is_none()),
+        (2, true)
+    );
+}
+
+#[test]
+fn a_candidate_needs_something_to_be_measured_against() {
+    let host = Host::new();
+    let slot = PolicySlot::<Request>::keeping(1);
+    slot.admit(host.load("page"), None);
+
+    assert_eq!(
+        slot.try_out(1, Trial::Shadow).unwrap_err(),
+        NoGeneration::Nothing
+    );
+}
+
+#[test]
+fn the_mode_outlasts_what_serves() {
+    let host = Host::new();
+    let slot = PolicySlot::<Request>::keeping(1);
+    slot.set_mode(Mode::Monitor);
+    slot.publish(host.load("page"));
+    assert_eq!(slot.lineup().unwrap().mode, Mode::Monitor);
+
+    slot.publish(host.load("reject"));
+    assert_eq!(slot.lineup().unwrap().mode, Mode::Monitor);
+    slot.set_mode(Mode::Enforce);
+    assert_eq!(slot.lineup().unwrap().mode, Mode::Enforce);
+}
