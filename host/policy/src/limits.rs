@@ -27,6 +27,23 @@ pub struct Limits {
     pub instances: u32,
 }
 
+impl Limits {
+    /// These limits for one policy that has others: memory, table elements and size of the file where they are lower, and what
+    /// concerns one call alone as it is there.
+    pub(crate) fn lowered_to(self, other: &Self) -> Self {
+        Self {
+            deadline: other.deadline,
+            memory_bytes: self.memory_bytes.min(other.memory_bytes),
+            table_elements: self.table_elements.min(other.table_elements),
+            module_bytes: self.module_bytes.min(other.module_bytes),
+            host_call_bytes: other.host_call_bytes,
+            log_lines: other.log_lines,
+            log_bytes: other.log_bytes,
+            ..self
+        }
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {

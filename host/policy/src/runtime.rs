@@ -130,7 +130,22 @@ impl Runtime {
     /// # Errors
     /// Says what is wrong with the file and how to mend it.
     pub fn load<R: RequestView>(&self, name: &str, bytes: &[u8]) -> Result<Policy<R>, LoadError> {
-        self.load_inner(name, bytes)
+        self.load_within(name, bytes, &self.limits)
+    }
+
+    /// The same for a policy with limits of its own. What is above the runtime's own limits is the runtime's; its stack and its
+    /// number of sandboxes are in any case.
+    ///
+    /// # Errors
+    /// As [`Runtime::load`].
+    pub fn load_within<R: RequestView>(
+        &self,
+        name: &str,
+        bytes: &[u8],
+        limits: &Limits,
+    ) -> Result<Policy<R>, LoadError> {
+        let limits = self.limits.clone().lowered_to(limits);
+        self.load_inner(name, bytes, &limits)
             .map_err(|problem| problem.of(name))
     }
 
@@ -138,14 +153,15 @@ impl Runtime {
         &self,
         name: &str,
         bytes: &[u8],
+        limits: &Limits,
     ) -> Result<Policy<R>, LoadProblem> {
         let start = Instant::now();
-        let checked = load::check(bytes, &self.limits)?;
+        let checked = load::check(bytes, limits)?;
         let code =
             Code::compile(&self.engine, bytes, &checked).map_err(|error| LoadProblem::Compile {
                 cause: last(&error),
             })?;
-        let trial = load::try_out(&self.engine, &code, &self.limits)?;
+        let trial = load::try_out(&self.engine, &code, limits)?;
         let sandboxes = Sandboxes::new(&self.engine, &code).map_err(|error| LoadProblem::Link {
             cause: last(&error),
         })?;
@@ -154,7 +170,7 @@ impl Runtime {
                 name: name.into(),
                 inspection: checked.inspection,
                 sandboxes,
-                rules: Rules::of(&self.limits),
+                rules: Rules::of(limits),
                 trial_failure: trial.failure,
                 load_time: start.elapsed(),
                 dropped_lines: AtomicU64::new(0),

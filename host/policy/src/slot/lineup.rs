@@ -2,6 +2,7 @@
 
 use std::hash::Hasher;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 use siphasher::sip::SipHasher13;
@@ -21,6 +22,8 @@ pub struct Generation<R: 'static> {
     pub loaded_at: SystemTime,
     /// What became of the requests that it was asked about.
     pub stats: Stats,
+    /// Set when it failed too often: nothing goes back to it by itself.
+    pub(super) condemned: AtomicBool,
 }
 
 /// The generations of one slot that are asked at one moment. Immutable: a change is a new one.
@@ -31,6 +34,8 @@ pub struct Lineup<R: 'static> {
     pub mode: Mode,
     /// A generation that is tried beside it.
     pub candidate: Option<Candidate<R>>,
+    /// The generation that served before, if it is kept: to be asked where the active one fails, and to go back to.
+    pub fallback: Option<Arc<Generation<R>>>,
 }
 
 /// Whether the verdicts of a policy are carried out.
@@ -152,6 +157,11 @@ impl Mode {
 }
 
 impl<R: 'static> Generation<R> {
+    /// Whether it was taken out of service because it failed too often.
+    pub fn is_condemned(&self) -> bool {
+        self.condemned.load(Ordering::Relaxed)
+    }
+
     pub(super) fn serves(&self, name: &str, digest: Digest, reuse: bool) -> bool {
         self.policy.digest() == digest && self.policy.name() == name && self.policy.reuse == reuse
     }
@@ -163,6 +173,7 @@ impl<R: 'static> Clone for Lineup<R> {
             active: Arc::clone(&self.active),
             mode: self.mode,
             candidate: self.candidate.clone(),
+            fallback: self.fallback.clone(),
         }
     }
 }

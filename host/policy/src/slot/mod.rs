@@ -5,14 +5,15 @@ mod stats;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::SystemTime;
 
-use arc_swap::{ArcSwapOption, Cache};
+use arc_swap::{ArcSwapOption, Cache, Guard};
 use parking_lot::Mutex;
 use thiserror::Error;
 
 use crate::digest::Digest;
+use crate::limits::Limits;
 use crate::load::LoadError;
 use crate::policy::Policy;
 use crate::runtime::Runtime;
@@ -108,6 +109,21 @@ impl<R: RequestView> PolicySlot<R> {
         bytes: &[u8],
         reuse: bool,
     ) -> Result<Reload<R>, LoadError> {
+        self.load_within(runtime, name, bytes, reuse, runtime.limits())
+    }
+
+    /// The same for a policy with limits of its own.
+    ///
+    /// # Errors
+    /// As [`PolicySlot::load`].
+    pub fn load_within(
+        &self,
+        runtime: &Runtime,
+        name: &str,
+        bytes: &[u8],
+        reuse: bool,
+        limits: &Limits,
+    ) -> Result<Reload<R>, LoadError> {
         let _order = self.loading.lock();
         if let Some(current) = self.current()
             && current.serves(name, Digest::of(bytes), reuse)
@@ -115,7 +131,7 @@ impl<R: RequestView> PolicySlot<R> {
             *self.last_error.lock() = None;
             return Ok(Reload::Unchanged(current));
         }
-        match runtime.load(name, bytes) {
+        match runtime.load_within(name, bytes, limits) {
             Ok(policy) => Ok(Reload::Published(self.publish(policy.with_reuse(reuse)))),
             Err(error) => {
                 self.fail(error.clone());
@@ -153,6 +169,12 @@ impl<R: 'static> PolicySlot<R> {
     /// Everything that is asked at the moment.
     pub fn lineup(&self) -> Option<Arc<Lineup<R>>> {
         self.current.load_full()
+    }
+
+    /// The same without counting who has it, for a moment: cheap for a worker with many slots.
+    #[inline]
+    pub fn guard(&self) -> Guard<Option<Arc<Lineup<R>>>> {
+        self.current.load()
     }
 
     /// A view for one worker.
@@ -212,6 +234,21 @@ impl<R: 'static> PolicySlot<R> {
         drop(shelf);
         self.collect();
         Ok(generation)
+    }
+
+    /// Takes the generation of this number out of service because it failed too often, and makes the one before it serve. None, and
+    /// nothing changes, if it does not serve or there is no other one that has not failed.
+    pub fn fall_back(&self, number: u64) -> Option<Arc<Generation<R>>> {
+        let mut shelf = self.shelf.lock();
+        let lineup = self.lineup()?;
+        if lineup.active.number != number {
+            return None;
+        }
+        lineup.active.condemned.store(true, Ordering::Relaxed);
+        let good = lineup.fallback.clone();
+        let good = good.filter(|fallback| !fallback.is_condemned())?;
+        self.serve(&mut shelf, Arc::clone(&good));
+        Some(good)
     }
 
     /// Tries the generation of this number beside the one that serves.
@@ -334,27 +371,31 @@ impl<R: 'static> PolicySlot<R> {
             number,
             loaded_at: SystemTime::now(),
             stats: Stats::default(),
+            condemned: AtomicBool::new(false),
         })
     }
 
     /// Puts a generation into service, and what it replaces on the shelf.
     fn serve(&self, shelf: &mut Shelf<R>, generation: Arc<Generation<R>>) {
         let number = generation.number;
+        generation.condemned.store(false, Ordering::Relaxed);
+        let old = self.lineup();
+        if let Some(old) = &old {
+            if old.active.number != number {
+                shelf.previous = Some(old.active.number);
+            }
+            shelf.kept.extend(serving(Some(old)).cloned());
+        }
+        shelf.kept.retain(|kept| kept.number != number);
+        shelf.trim(self.kept_most);
+        let is_previous = |kept: &&Arc<Generation<R>>| Some(kept.number) == shelf.previous;
         let lineup = Lineup {
             active: generation,
             mode: shelf.mode,
             candidate: None,
+            fallback: shelf.kept.iter().find(is_previous).cloned(),
         };
-        let old = self.current.swap(Some(Arc::new(lineup)));
-        if let Some(old) = old.as_deref() {
-            if old.active.number != number {
-                shelf.previous = Some(old.active.number);
-            }
-            let candidate = old.candidate.iter().map(|candidate| &candidate.generation);
-            shelf.kept.extend(candidate.chain([&old.active]).cloned());
-        }
-        shelf.kept.retain(|kept| kept.number != number);
-        shelf.trim(self.kept_most);
+        self.current.store(Some(Arc::new(lineup)));
     }
 
     fn find(&self, shelf: &Shelf<R>, number: u64) -> Result<Arc<Generation<R>>, NoGeneration> {

@@ -125,3 +125,37 @@ fn the_mode_outlasts_what_serves() {
     slot.set_mode(Mode::Enforce);
     assert_eq!(slot.lineup().unwrap().mode, Mode::Enforce);
 }
+
+#[test]
+fn what_fails_too_often_gives_way_to_what_served_before_and_is_not_come_back_to() {
+    let host = Host::new();
+    let slot = slot_of(&host, &["reject", "page"]);
+    assert!(slot.fall_back(1).is_none(), "it does not serve");
+
+    assert_eq!(slot.fall_back(2).unwrap().number, 1);
+    assert_eq!((slot.number(), slot.previous()), (1, Some(2)));
+    assert!(slot.fall_back(1).is_none(), "the other one failed, too");
+    assert_eq!(slot.number(), 1);
+
+    // Who wants it back may have it.
+    slot.activate(2).unwrap();
+    assert!(!slot.current().unwrap().is_condemned());
+}
+
+#[test]
+fn a_fallback_is_at_hand_where_it_is_kept() {
+    let host = Host::new();
+    let number = |slot: &PolicySlot<Request>| {
+        let lineup = slot.lineup().unwrap();
+        lineup.fallback.as_ref().map(|fallback| fallback.number)
+    };
+    let slot = slot_of(&host, &["reject", "page"]);
+    assert_eq!(number(&slot), Some(1));
+    slot.roll_back(None).unwrap();
+    assert_eq!(number(&slot), Some(2));
+
+    let slot = PolicySlot::<Request>::new();
+    slot.publish(host.load("reject"));
+    slot.publish(host.load("page"));
+    assert_eq!(number(&slot), None);
+}

@@ -171,7 +171,7 @@ fn check_control(config: &Config, findings: &mut Findings) {
 }
 
 fn check_policy(config: &Config, findings: &mut Findings) {
-    let Some(file) = &config.policy.file else {
+    let Some(file) = &config.policy.seat.file else {
         findings.odd(
             "policy",
             "none is configured: `default` in [policy] decides on every request",

@@ -4,9 +4,11 @@ mod control;
 mod database;
 mod listen;
 mod next_hop;
+mod policy;
 mod problem;
 mod read;
 mod section;
+mod tenant;
 mod value;
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -18,7 +20,11 @@ pub use control::{ControlConfig, Endpoint, FileAccess, Token};
 pub use database::DatabaseConfig;
 pub use listen::{Listen, SIP_PORT};
 pub use next_hop::{Domain, Host, Hosts, NextHop};
+pub use policy::{
+    Answer, BreakerConfig, DefaultVerdict, FailureRules, OnFailure, PolicyConfig, SeatConfig,
+};
 pub use problem::{ConfigError, Problem};
+pub use tenant::{SelectorConfig, TenantConfig};
 pub(crate) use value::{parse_duration, show_size};
 
 /// Every key with its default and its meaning, as a configuration file.
@@ -44,6 +50,8 @@ pub struct Config {
     pub policy: PolicyConfig,
     /// `[relay]`
     pub relay: RelayConfig,
+    /// `[tenants.…]`, in the order of their names.
+    pub tenants: Vec<TenantConfig>,
     /// `[control]`
     pub control: ControlConfig,
     /// `[log]`
@@ -66,41 +74,6 @@ pub enum Spread {
 pub struct PermissionsConfig {
     /// The folder of allow and deny files; empty for none.
     pub folder: PathBuf,
-}
-
-/// The policy, what it may use, and what happens without it.
-#[derive(Clone, Debug, PartialEq)]
-pub struct PolicyConfig {
-    /// The file; none if `default` decides on everything.
-    pub file: Option<PathBuf>,
-    /// What happens to a request that the policy has no opinion on.
-    pub default: DefaultVerdict,
-    /// The answer when the policy fails.
-    pub failure: Answer,
-    /// True if a policy's memory is kept from call to call.
-    pub reuse: bool,
-    /// What one call may use, and the largest file.
-    pub limits: portcullis_policy::Limits,
-}
-
-/// What happens to a request that no policy has an opinion on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum DefaultVerdict {
-    /// It is sent on, as routed.
-    Relay,
-    /// It is answered.
-    Reject(Answer),
-    /// Nothing.
-    Drop,
-}
-
-/// A final answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answer {
-    /// The status code, 300 to 699.
-    pub code: u16,
-    /// The reason phrase; empty for the standard phrase of the code.
-    pub reason: String,
 }
 
 /// Where requests may go.
@@ -202,19 +175,14 @@ impl Default for Config {
             listen: vec![listen(Transport::Udp), listen(Transport::Tcp)],
             database: DatabaseConfig::default(),
             permissions: PermissionsConfig::default(),
-            policy: PolicyConfig {
-                file: None,
-                default: DefaultVerdict::Reject(Answer::new(403)),
-                failure: Answer::new(503),
-                reuse: false,
-                limits: portcullis_policy::Limits::default(),
-            },
+            policy: PolicyConfig::default(),
             relay: RelayConfig {
                 next_hop: None,
                 next_hops: Vec::new(),
                 domains: Vec::new(),
                 record_route: true,
             },
+            tenants: Vec::new(),
             control: ControlConfig::default(),
             log: LogConfig {
                 format: LogFormat::Human,
@@ -225,16 +193,6 @@ impl Default for Config {
                 server_header: Some("Portcullis".into()),
                 limits: portcullis_sip::Limits::default(),
             },
-        }
-    }
-}
-
-impl Answer {
-    /// This status with its standard phrase.
-    pub fn new(code: u16) -> Self {
-        Self {
-            code,
-            reason: String::new(),
         }
     }
 }

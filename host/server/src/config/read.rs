@@ -5,15 +5,11 @@ use std::time::Duration;
 
 use super::problem::{Bad, Problem};
 use super::section::{Document, Section, Value};
-use super::value::{duration, size};
+use super::value::{KIB, bytes, code, count, one_of, phrase};
 use super::{
-    Answer, Config, ControlConfig, DefaultVerdict, Domain, Listen, LogConfig, LogFormat, NextHop,
-    PermissionsConfig, PolicyConfig, RelayConfig, SipConfig, Spread, database,
+    Config, ControlConfig, Domain, Listen, LogConfig, LogFormat, NextHop, PermissionsConfig,
+    RelayConfig, SipConfig, Spread, database, policy, tenant,
 };
-
-const KIB: u64 = 1 << 10;
-const MIB: u64 = 1 << 20;
-const GIB: u64 = 1 << 30;
 
 /// The configuration with defaults in place of what can't be used, and every problem.
 pub(super) fn config(text: &str) -> (Config, Vec<Problem>) {
@@ -24,18 +20,20 @@ pub(super) fn config(text: &str) -> (Config, Vec<Problem>) {
 
 fn root(mut root: Section<'_>) -> Config {
     let defaults = Config::default();
-    let config = Config {
+    let mut config = Config {
         workers: root.value("workers", defaults.workers, workers),
         spread: root.value("spread", defaults.spread, spread),
         listen: listen(&mut root, defaults.listen),
         database: database::read(root.section("database"), defaults.database),
         permissions: permissions(root.section("permissions")),
-        policy: policy(root.section("policy"), defaults.policy),
+        policy: policy::read(root.section("policy"), defaults.policy),
         relay: relay(root.section("relay"), defaults.relay),
+        tenants: Vec::new(),
         control: ControlConfig::read(root.section("control"), defaults.control),
         log: log(root.section("log"), defaults.log),
         sip: sip(root.section("sip"), defaults.sip),
     };
+    config.tenants = tenant::read_all(root.section("tenants"), &config);
     root.finish();
     config
 }
@@ -91,60 +89,6 @@ fn permissions(mut section: Section<'_>) -> PermissionsConfig {
     section.finish();
     PermissionsConfig {
         folder: folder.unwrap_or_default(),
-    }
-}
-
-fn policy(mut section: Section<'_>, default: PolicyConfig) -> PolicyConfig {
-    let file = section.optional("file", |value| Ok(PathBuf::from(value.text()?)));
-    let answer = DefaultAnswer::read(&mut section);
-    let failure = Answer {
-        code: section.value("failure-code", default.failure.code, code),
-        reason: section.value("failure-reason", default.failure.reason, phrase),
-    };
-    let mut limits = default.limits;
-    limits.deadline = section.value("deadline", limits.deadline, |v| {
-        duration(v, Duration::from_millis(1), Duration::from_secs(10))
-    });
-    limits.memory_bytes = section.value("memory", limits.memory_bytes, |v| bytes(v, 64 * KIB, GIB));
-    limits.table_elements = section.value("table-elements", limits.table_elements, |v| {
-        count(v, 1, 1_000_000)
-    });
-    limits.stack_bytes = section.value("stack", limits.stack_bytes, |v| bytes(v, 16 * KIB, MIB));
-    limits.host_call_bytes = section.value("host-call", limits.host_call_bytes, |v| {
-        bytes(v, KIB, 16 * MIB)
-    });
-    limits.log_lines = section.value("log-lines", limits.log_lines, |v| count(v, 0, 1000));
-    limits.log_bytes = section.value("log-line", limits.log_bytes, |v| bytes(v, 16, 64 * KIB));
-    limits.module_bytes = section.value("module", limits.module_bytes, |v| bytes(v, KIB, GIB));
-    limits.instances = section.value("instances", limits.instances, |v| count(v, 1, 10_000));
-    let reuse = section.value("reuse", default.reuse, |v| v.boolean());
-    section.finish();
-    PolicyConfig {
-        file: file.filter(|file| !file.as_os_str().is_empty()),
-        default: answer,
-        failure,
-        reuse,
-        limits,
-    }
-}
-
-/// The three keys that make the default verdict.
-struct DefaultAnswer;
-
-impl DefaultAnswer {
-    fn read(section: &mut Section<'_>) -> DefaultVerdict {
-        let kind = section.value("default", "reject".to_owned(), |v| {
-            one_of(v, &["reject", "relay", "drop"])
-        });
-        let answer = Answer {
-            code: section.value("default-code", 403, code),
-            reason: section.value("default-reason", String::new(), phrase),
-        };
-        match kind.as_str() {
-            "relay" => DefaultVerdict::Relay,
-            "drop" => DefaultVerdict::Drop,
-            _ => DefaultVerdict::Reject(answer),
-        }
     }
 }
 
@@ -223,46 +167,6 @@ fn sip(mut section: Section<'_>, default: SipConfig) -> SipConfig {
         },
         limits,
     }
-}
-
-fn code(value: Value<'_>) -> Result<u16, Bad> {
-    let code = value.number(300, 699)?;
-    Ok(u16::try_from(code).unwrap_or(u16::MAX))
-}
-
-/// Text that stands on one line of a message.
-fn phrase(value: Value<'_>) -> Result<String, Bad> {
-    let text = value.text()?;
-    match text.chars().find(|c| c.is_control()) {
-        Some(_) => Err(Bad::new(
-            "a line break or control character",
-            "write it on one line",
-        )),
-        None => Ok(text.to_owned()),
-    }
-}
-
-fn one_of(value: Value<'_>, choices: &[&str]) -> Result<String, Bad> {
-    let text = value.text()?;
-    if choices.contains(&text) {
-        return Ok(text.to_owned());
-    }
-    Err(Bad::new(
-        "not one of the choices",
-        format!("write \"{}\"", choices.join("\" or \"")),
-    ))
-}
-
-fn count<T: TryFrom<u64>>(value: Value<'_>, least: u64, most: u64) -> Result<T, Bad> {
-    fit(value.number(least, most)?)
-}
-
-fn bytes<T: TryFrom<u64>>(value: Value<'_>, least: u64, most: u64) -> Result<T, Bad> {
-    fit(size(value, least, most)?)
-}
-
-fn fit<T: TryFrom<u64>>(n: u64) -> Result<T, Bad> {
-    T::try_from(n).map_err(|_| Bad::new("too large for this machine", "write a smaller number"))
 }
 
 #[cfg(test)]
@@ -362,7 +266,7 @@ mod tests {
         assert!(!read.database.required);
         assert_eq!(read.database.poll, Duration::from_millis(500));
         assert_eq!(
-            read.policy.file,
+            read.policy.seat.file,
             Some("target/policies/address-acl.wasm".into())
         );
         let answer = Answer {
@@ -370,9 +274,9 @@ mod tests {
             reason: "Not now".into(),
         };
         assert_eq!(read.policy.default, DefaultVerdict::Reject(answer));
-        assert_eq!(read.policy.failure, Answer::new(500));
-        assert_eq!(read.policy.limits.deadline, Duration::from_millis(20));
-        assert_eq!(read.policy.limits.memory_bytes, 1 << 20);
+        assert_eq!(read.policy.seat.failure.answer, Answer::new(500));
+        assert_eq!(read.policy.seat.limits.deadline, Duration::from_millis(20));
+        assert_eq!(read.policy.seat.limits.memory_bytes, 1 << 20);
         assert_eq!(
             read.relay.next_hop.unwrap().to_string(),
             "sip:127.0.0.1:5080"

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::ops::Range;
 
+use serde_json::Value as Json;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -46,6 +47,7 @@ impl<'t> Document<'t> {
             table: Some(self.root.get_ref()),
             notes: &self.notes,
             known: Vec::new(),
+            start: 0,
         }
     }
 
@@ -81,6 +83,8 @@ pub(super) struct Section<'d> {
     table: Option<&'d DeTable<'d>>,
     notes: &'d RefCell<Notes>,
     known: Vec<&'static str>,
+    /// Where its name stands.
+    start: usize,
 }
 
 impl<'d> Section<'d> {
@@ -144,6 +148,53 @@ impl<'d> Section<'d> {
             table: value.and_then(|value| value.get_ref().as_table()),
             notes: self.notes,
             known: Vec::new(),
+            start: value.map_or(0, |value| value.span().start),
+        }
+    }
+
+    /// The table `key`, if it is written.
+    pub(super) fn present(&mut self, key: &'static str) -> Option<Self> {
+        let section = self.section(key);
+        section.table.is_some().then_some(section)
+    }
+
+    /// Every table of this table: one whose keys the operator chooses. `accept` says what is wrong with a key.
+    pub(super) fn tables(
+        self,
+        mut accept: impl FnMut(&str) -> Result<(), Bad>,
+    ) -> Vec<(String, Self)> {
+        let mut read = Vec::new();
+        for (key, value) in self.table.into_iter().flatten() {
+            let name = key.get_ref().as_ref();
+            let path = join(&self.name, name);
+            let table = value.get_ref().as_table();
+            let accepted = match table {
+                Some(_) => accept(name),
+                None => Err(Bad::new("not a section", format!("write it as [{path}]"))),
+            };
+            if let Err(bad) = accepted {
+                self.note(&path, key.span(), bad);
+                continue;
+            }
+            let section = Self {
+                name: path,
+                text: self.text,
+                table,
+                notes: self.notes,
+                known: Vec::new(),
+                start: key.span().start,
+            };
+            read.push((name.to_owned(), section));
+        }
+        read
+    }
+
+    /// The table `key` as an object of JSON, whatever is in it.
+    pub(super) fn json(&mut self, key: &'static str, default: Json) -> Json {
+        let section = self.section(key);
+        match section.table {
+            Some(table) => json_object(table),
+            None => default,
         }
     }
 
@@ -173,6 +224,11 @@ impl<'d> Section<'d> {
         let entry = self.table.and_then(|table| table.get(key));
         let span = entry.map_or(0..0, |value| value.span());
         self.note(&join(&self.name, key), span, bad);
+    }
+
+    /// Notes a problem with the table itself.
+    pub(super) fn reject_whole(&self, bad: Bad) {
+        self.note(&self.name, self.start..self.start, bad);
     }
 
     /// Ends the reading of this table.
@@ -277,6 +333,35 @@ impl<'v> Value<'v> {
             "table" => "section",
             _ => "date",
         }
+    }
+}
+
+fn json_object(table: &DeTable<'_>) -> Json {
+    let members = table.iter().map(|(key, value)| {
+        let key = key.get_ref().as_ref().to_owned();
+        (key, json_value(value.get_ref()))
+    });
+    Json::Object(members.collect())
+}
+
+/// Dates become texts: JSON has none.
+fn json_value(value: &DeValue<'_>) -> Json {
+    match value {
+        DeValue::String(text) => text.as_ref().into(),
+        DeValue::Integer(number) => {
+            i64::from_str_radix(number.as_str(), number.radix()).map_or(Json::Null, Json::from)
+        }
+        DeValue::Float(number) => number
+            .as_str()
+            .parse::<f64>()
+            .map_or(Json::Null, Json::from),
+        DeValue::Boolean(flag) => (*flag).into(),
+        DeValue::Datetime(time) => time.to_string().into(),
+        DeValue::Array(items) => {
+            let items = items.iter().map(|item| json_value(item.get_ref()));
+            Json::Array(items.collect())
+        }
+        DeValue::Table(table) => json_object(table),
     }
 }
 

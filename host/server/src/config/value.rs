@@ -5,6 +5,10 @@ use std::time::Duration;
 use super::problem::Bad;
 use super::section::Value;
 
+pub(super) const KIB: u64 = 1 << 10;
+pub(super) const MIB: u64 = 1 << 20;
+pub(super) const GIB: u64 = 1 << 30;
+
 /// A time such as "5ms" between the two bounds, both included.
 pub(super) fn duration(value: Value<'_>, least: Duration, most: Duration) -> Result<Duration, Bad> {
     let mend = || {
@@ -40,6 +44,50 @@ pub(super) fn size(value: Value<'_>, least: u64, most: u64) -> Result<u64, Bad> 
         bytes if bytes > most => Err(Bad::new("too large", mend())),
         bytes => Ok(bytes),
     }
+}
+
+/// A status code that ends a request without success.
+pub(super) fn code(value: Value<'_>) -> Result<u16, Bad> {
+    let code = value.number(300, 699)?;
+    Ok(u16::try_from(code).unwrap_or(u16::MAX))
+}
+
+/// Text that stands on one line of a message.
+pub(super) fn phrase(value: Value<'_>) -> Result<String, Bad> {
+    let text = value.text()?;
+    match text.chars().find(|c| c.is_control()) {
+        Some(_) => Err(Bad::new(
+            "a line break or control character",
+            "write it on one line",
+        )),
+        None => Ok(text.to_owned()),
+    }
+}
+
+/// One of these words.
+pub(super) fn one_of(value: Value<'_>, choices: &[&str]) -> Result<String, Bad> {
+    let text = value.text()?;
+    if choices.contains(&text) {
+        return Ok(text.to_owned());
+    }
+    Err(Bad::new(
+        "not one of the choices",
+        format!("write \"{}\"", choices.join("\" or \"")),
+    ))
+}
+
+/// A whole number between the two bounds, both included.
+pub(super) fn count<T: TryFrom<u64>>(value: Value<'_>, least: u64, most: u64) -> Result<T, Bad> {
+    fit(value.number(least, most)?)
+}
+
+/// A size in bytes between the two bounds, both included.
+pub(super) fn bytes<T: TryFrom<u64>>(value: Value<'_>, least: u64, most: u64) -> Result<T, Bad> {
+    fit(size(value, least, most)?)
+}
+
+fn fit<T: TryFrom<u64>>(n: u64) -> Result<T, Bad> {
+    T::try_from(n).map_err(|_| Bad::new("too large for this machine", "write a smaller number"))
 }
 
 /// A size in the largest unit that fits it exactly.

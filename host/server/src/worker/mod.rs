@@ -57,7 +57,7 @@ pub fn spawn(
     stop: watch::Receiver<bool>,
 ) -> io::Result<JoinHandle<()>> {
     let (tell, told) = std::sync::mpsc::sync_channel(1);
-    let policy_stack = shared.config.policy.limits.stack_bytes;
+    let policy_stack = shared.config.policy.seat.limits.stack_bytes;
     let thread = std::thread::Builder::new()
         .name(format!("worker-{number}"))
         .stack_size(STACK + policy_stack)

@@ -132,7 +132,7 @@ impl Setup {
         let addresses = block_on(address_book(url, &self.rows));
         let mut resolver = Resolver::new(&config.relay).unwrap();
         block_on(resolver.resolve());
-        let runtime = Runtime::new(config.policy.limits.clone()).unwrap();
+        let runtime = Runtime::new(config.policy.seat.limits.clone()).unwrap();
         let shared = Arc::new(Shared {
             listen: bound,
             addresses: Arc::new(addresses),
@@ -166,9 +166,9 @@ impl Setup {
         let mut config = Config::parse(&self.config).unwrap();
         // A machine that is busy with other tests must not make an honest policy late.
         if !self.config.contains("deadline") {
-            config.policy.limits.deadline = PATIENCE;
+            config.policy.seat.limits.deadline = PATIENCE;
         }
-        config.policy.limits.instances = 8;
+        config.policy.seat.limits.instances = 8;
         config
     }
 }

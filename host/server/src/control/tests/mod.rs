@@ -29,8 +29,8 @@ fn control(folder: &TempDir) -> Arc<Control> {
 fn control_with(folder: &TempDir, lines: &str) -> Arc<Control> {
     let mut config = Config::parse(&format!("[control]\n{lines}")).unwrap();
     config.database.url = DatabaseUrl::Sqlite(folder.path().join("table.db"));
-    config.policy.file = Some(folder.path().join("policy.wasm"));
-    config.policy.limits.instances = 1;
+    config.policy.seat.file = Some(folder.path().join("policy.wasm"));
+    config.policy.seat.limits.instances = 1;
     let policy = Arc::new(PolicyFiles::new(&config.policy).unwrap());
     let bound = Bound {
         transport: Transport::Udp,
