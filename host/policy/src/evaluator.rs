@@ -56,7 +56,7 @@ impl<R: RequestView> Evaluator<R> {
         };
         let (request, outcome) = match usage {
             Use::Once => {
-                self.forget_others(None);
+                self.keep_only(|_| false);
                 self.decide_fresh(policy, addresses, request)
             }
             Use::Again | Use::Reset => self.decide_kept(policy, addresses, request, usage),
@@ -64,11 +64,9 @@ impl<R: RequestView> Evaluator<R> {
         (request, outcome.map_err(|(_, failure)| failure))
     }
 
-    /// Ends the sandbox that is kept, unless it is one of `policy`. For times without requests, so that what has been replaced can
-    /// go.
-    pub fn forget_others(&mut self, policy: Option<&Policy<R>>) {
-        let is_other = |kept: &Kept<R>| !policy.is_some_and(|policy| kept.policy.is_same(policy));
-        if let Some(kept) = self.kept.take_if(|kept| is_other(kept)) {
+    /// Ends the sandbox that is kept, unless its policy `serves`. For times without requests, so that what has been replaced can go.
+    pub fn keep_only(&mut self, serves: impl Fn(&Policy<R>) -> bool) {
+        if let Some(kept) = self.kept.take_if(|kept| !serves(&kept.policy)) {
             self.idle = Some(kept.sandbox.close());
         }
     }

@@ -1,5 +1,7 @@
 //! What a policy answers, and the rules that an answer keeps.
 
+use std::fmt;
+
 use thiserror::Error;
 
 use crate::text;
@@ -116,6 +118,22 @@ impl Verdict {
             Self::Relay(None) | Self::Drop | Self::Pass => {}
         }
         Ok(self)
+    }
+}
+
+/// In a few words, for logs: `relay to pstn`, `reject 401 Address not authorised`.
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Relay(None) => f.write_str("relay"),
+            Self::Relay(Some(next_hop)) => write!(f, "relay to {next_hop}"),
+            Self::Reject(Rejection { code, reason, .. }) if reason.is_empty() => {
+                write!(f, "reject {code}")
+            }
+            Self::Reject(Rejection { code, reason, .. }) => write!(f, "reject {code} {reason}"),
+            Self::Drop => f.write_str("drop"),
+            Self::Pass => f.write_str("pass"),
+        }
     }
 }
 

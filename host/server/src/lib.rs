@@ -1,8 +1,8 @@
 //! The Portcullis server: configuration, command line, control, transports and workers.
 //!
-//! `serve` assembles a running host; the data path is in `transport`, `worker` and `pipeline`; everything that compiles,
-//! loads or talks to an operator runs beside it on its own runtime (`control`, `policy_files`, `address_task`). `import` reads a
-//! kamailio.cfg.
+//! `serve` assembles a running host; the data path is in `transport`, `worker` and `pipeline`; who decides on a request is in
+//! `tenants`; everything that compiles, loads or talks to an operator runs beside it on its own runtime (`control`, `policy_files`,
+//! `address_task`). `import` reads a kamailio.cfg.
 
 #![forbid(unsafe_code)]
 
@@ -19,6 +19,7 @@ pub mod policy_files;
 pub mod resolve;
 pub mod serve;
 pub mod shared;
+pub mod tenants;
 mod time;
 pub mod transport;
 pub mod worker;

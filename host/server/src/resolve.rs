@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
-use crate::config::RelayConfig;
+use crate::config::{RelayConfig, TenantConfig};
 
 /// How often names are resolved anew.
 const EVERY: Duration = Duration::from_secs(60);
@@ -56,12 +56,36 @@ impl Resolver {
         for domain in &config.domains {
             builder.domain(&domain.to_string())?;
         }
+        Ok(Self::of(builder))
+    }
+
+    /// Reads what a tenant may use of it, and its own domains.
+    ///
+    /// # Errors
+    /// As [`Resolver::new`].
+    pub fn of_tenant(config: &RelayConfig, tenant: &TenantConfig) -> Result<Self, RouteError> {
+        let mut builder = RoutesBuilder::new();
+        for (name, hop) in &config.next_hops {
+            if tenant.next_hops.contains(name) {
+                builder.hop(name, &hop.to_string())?;
+            }
+            if tenant.next_hop.as_ref() == Some(name) {
+                builder.default_hop(&hop.to_string())?;
+            }
+        }
+        for domain in &tenant.domains {
+            builder.domain(&domain.to_string())?;
+        }
+        Ok(Self::of(builder))
+    }
+
+    fn of(builder: RoutesBuilder) -> Self {
         let names = builder.names_to_resolve().into_iter();
         let names = names.map(|name| (name.to_owned(), Resolved::default()));
-        Ok(Self {
+        Self {
             names: names.collect(),
             builder,
-        })
+        }
     }
 
     /// Asks the system for the addresses of all names at once. A name that has lost its addresses keeps the last ones: a

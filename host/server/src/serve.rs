@@ -18,18 +18,14 @@ use crate::config::{Config, Listen};
 use crate::control::{Control, Doors, Listening};
 use crate::error_text::one_line;
 use crate::metrics::WorkerCounters;
-use crate::pipeline::PolicyRequest;
-use crate::policy_files::PolicyFiles;
 use crate::resolve::Resolver;
 use crate::shared::{Bound, Shared};
+use crate::tenants::Registry;
 use crate::transport::{Connections, WorkerSockets};
 use crate::{address_task, logging, transport, worker};
 
 /// How long workers may take to end.
 const PATIENCE: Duration = Duration::from_secs(5);
-
-/// How often old policies are looked for that no worker has any more.
-const COLLECT: Duration = Duration::from_secs(1);
 
 /// Runs a host until a signal ends it. `path` is the file that the configuration came from.
 ///
@@ -55,11 +51,11 @@ pub fn run(config: Config, path: Option<PathBuf>) -> anyhow::Result<ExitCode> {
 
 async fn serve(config: Config, path: Option<&Path>) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
+    let (stop, stopping) = watch::channel(false);
     let host = tokio::select! {
-        host = Host::assemble(config) => host?,
+        host = Host::assemble(config, &stopping) => host?,
         () = signals.end() => return Ok(()),
     };
-    let (stop, stopping) = watch::channel(false);
     let (running, mut workers) = host.start(&stopping)?;
     running.announce(path);
     let ended = loop {
@@ -87,7 +83,7 @@ async fn serve(config: Config, path: Option<&Path>) -> anyhow::Result<()> {
 /// Everything that a host is made of, before it runs.
 struct Host {
     shared: Arc<Shared>,
-    policy: Arc<PolicyFiles<PolicyRequest>>,
+    registry: Arc<Registry>,
     resolver: Resolver,
     sockets: Vec<WorkerSockets>,
     doors: Doors,
@@ -96,18 +92,20 @@ struct Host {
 /// A host that runs.
 struct Running {
     shared: Arc<Shared>,
-    policy: Arc<PolicyFiles<PolicyRequest>>,
+    registry: Arc<Registry>,
     control: Listening,
     doors: JoinHandle<()>,
 }
 
 impl Host {
     /// Loads what is needed and binds the sockets. Nothing is answered yet.
-    async fn assemble(config: Config) -> anyhow::Result<Self> {
+    async fn assemble(config: Config, stopping: &watch::Receiver<bool>) -> anyhow::Result<Self> {
         let started = SystemTime::now();
         let workers = config.worker_count();
         let addresses = address_task::open(&config.database, &config.permissions).await?;
-        let policy = load_policy(&config).await?;
+        let registry = Registry::new(&config, workers, stopping.clone())?;
+        registry.load_operators().await?;
+        registry.apply(&config, &config.tenants).await?;
         let mut resolver = Resolver::new(&config.relay)?;
         resolver.resolve().await;
         let listen = expand(&config.listen)?;
@@ -116,7 +114,7 @@ impl Host {
         let doors = Doors::open(&config.control).await?;
         let shared = Shared {
             addresses,
-            policy: Arc::clone(policy.slot()),
+            tenants: Arc::clone(registry.current()),
             proxy: Arc::new(Proxy::new(proxy_config(&config, &listen, &bound)?)),
             routes: Arc::new(ArcSwap::from_pointee(resolver.routes())),
             connections: Arc::new(Connections::default()),
@@ -127,7 +125,7 @@ impl Host {
         };
         Ok(Self {
             shared: Arc::new(shared),
-            policy,
+            registry: Arc::new(registry),
             resolver,
             sockets,
             doors,
@@ -153,21 +151,20 @@ impl Host {
         let listening = self.doors.listening().clone();
         let control = Control::new(
             Arc::clone(&self.shared),
-            Arc::clone(&self.policy),
+            Arc::clone(&self.registry),
             listening.clone(),
         );
         let doors = tokio::spawn(self.doors.serve(Arc::new(control), stopping.clone()));
         let addresses = Arc::clone(&self.shared.addresses);
         tokio::spawn(async move { addresses.watch().await });
-        tokio::spawn(Arc::clone(&self.policy).watch());
-        tokio::spawn(collect(Arc::clone(&self.policy)));
+        tokio::spawn(Arc::clone(&self.registry).tend());
         tokio::spawn(
             self.resolver
                 .watch(Arc::clone(&self.shared.routes), stopping.clone()),
         );
         let running = Running {
             shared: self.shared,
-            policy: self.policy,
+            registry: self.registry,
             control: listening,
             doors,
         };
@@ -182,7 +179,7 @@ impl Running {
             listen, addresses, ..
         } = &*self.shared;
         let listen: Vec<_> = listen.iter().map(Bound::to_string).collect();
-        let policy = match self.shared.policy.current() {
+        let policy = match self.registry.default_files().slot().current() {
             Some(generation) => format!(
                 "{} generation {} sha256:{:#}",
                 generation.policy.name(),
@@ -195,6 +192,7 @@ impl Running {
             version = env!("CARGO_PKG_VERSION"),
             listen = listen.join(" "),
             workers = self.shared.counters.len(),
+            tenants = self.shared.tenants.load().named.len(),
             addresses = address_task::summary(addresses),
             policy,
             control = %self.control,
@@ -206,10 +204,8 @@ impl Running {
     /// Reloads policy and table, as SIGHUP asks. How it went is in the log.
     fn reload(&self) {
         tracing::info!("SIGHUP: policy, tables and rules are loaded anew.");
-        let policy = Arc::clone(&self.policy);
-        if policy.file().is_some() {
-            tokio::spawn(async move { policy.reload().await });
-        }
+        let registry = Arc::clone(&self.registry);
+        tokio::spawn(async move { registry.reload_all().await });
         let addresses = Arc::clone(&self.shared.addresses);
         tokio::spawn(async move {
             // How each went is in the log.
@@ -256,21 +252,6 @@ impl Signals {
     }
 }
 
-/// A policy that can't be used is no reason to start with another verdict than the operator meant.
-async fn load_policy(config: &Config) -> anyhow::Result<Arc<PolicyFiles<PolicyRequest>>> {
-    let mut policy = config.policy.clone();
-    // Each worker keeps one, and a policy that is tried out needs one.
-    let least = u32::try_from(config.worker_count())
-        .unwrap_or(u32::MAX)
-        .saturating_add(1);
-    policy.limits.instances = policy.limits.instances.max(least);
-    let files = Arc::new(PolicyFiles::new(&policy)?);
-    if files.file().is_some() {
-        files.reload().await.context("no policy to start with")?;
-    }
-    Ok(files)
-}
-
 /// The addresses to bind, each with what is advertised for it.
 fn expand(listen: &[Listen]) -> anyhow::Result<Vec<Listen>> {
     let mut all = Vec::<Listen>::new();
@@ -314,13 +295,4 @@ fn proxy_config(
         record_route: config.relay.record_route,
         server_header: config.sip.server_header.clone(),
     })
-}
-
-/// Drops policies that no worker has any more; freeing code takes too long for a worker.
-async fn collect(files: Arc<PolicyFiles<PolicyRequest>>) {
-    let mut tick = tokio::time::interval(COLLECT);
-    loop {
-        tick.tick().await;
-        files.slot().collect();
-    }
 }

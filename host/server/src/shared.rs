@@ -7,12 +7,11 @@ use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 use portcullis_address::AddressBook;
-use portcullis_policy::PolicySlot;
 use portcullis_sip::{Proxy, Routes};
 
 use crate::config::Config;
 use crate::metrics::WorkerCounters;
-use crate::pipeline::PolicyRequest;
+use crate::tenants::Tenants;
 use crate::transport::Connections;
 
 /// The state of one running host. `serve` builds it once; every worker and the control side hold it in an `Arc`.
@@ -23,8 +22,8 @@ pub struct Shared {
     pub listen: Vec<Bound>,
     /// The address table of the moment.
     pub addresses: Arc<AddressBook>,
-    /// The policy of the moment.
-    pub policy: Arc<PolicySlot<PolicyRequest>>,
+    /// Who decides at the moment.
+    pub tenants: Arc<ArcSwap<Tenants>>,
     /// The proxy rules.
     pub proxy: Arc<Proxy>,
     /// Next hops and domains with their resolved addresses; a task replaces them as names resolve anew.

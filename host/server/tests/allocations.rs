@@ -95,7 +95,7 @@ fn a_datagram_on_its_way_allocates_nothing_outside_the_sandbox() {
 /// The policy's call alone.
 fn of_the_call(parts: &Parts) -> u64 {
     let shared = &parts.shared;
-    let generation = shared.policy.current().unwrap();
+    let generation = shared.tenants.load().default.seat.slot.current().unwrap();
     let addresses = shared.addresses.current();
     let mut evaluator = Evaluator::new();
     let mut request = PolicyRequest::read(invite(), Framing::Datagram, arrival(parts));

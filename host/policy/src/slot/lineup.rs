@@ -92,7 +92,14 @@ impl<R: 'static> Lineup<R> {
         }
     }
 
-    /// Whether `generation` is one of these.
+    /// Whether requests may be given to this policy.
+    pub fn holds(&self, policy: &Policy<R>) -> bool {
+        let candidate = self.candidate.iter().map(|one| &one.generation);
+        let mut all = candidate.chain([&self.active]).chain(&self.fallback);
+        all.any(|generation| generation.policy.is_same(policy))
+    }
+
+    /// Whether the generation of this number is one of these.
     pub fn has(&self, number: u64) -> bool {
         let candidate = self.candidate.as_ref();
         self.active.number == number

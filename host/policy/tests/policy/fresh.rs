@@ -116,9 +116,9 @@ fn what_was_replaced_is_let_go() {
     host.ask(&policy, Request::invite()).unwrap();
     assert_eq!(host.runtime.pool_use().live, 1);
 
-    host.evaluator.forget_others(Some(&policy));
+    host.evaluator.keep_only(|_| true);
     assert_eq!(host.runtime.pool_use().live, 1);
-    host.evaluator.forget_others(None);
+    host.evaluator.keep_only(|_| false);
     assert_eq!(host.runtime.pool_use().live, 0);
 }
 

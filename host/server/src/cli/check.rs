@@ -4,10 +4,14 @@ use std::io::Write;
 use std::net::{ToSocketAddrs, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
-use crate::config::{Config, ConfigError, DEFAULT_FILE, DEFAULTS, Host, Hosts, Problem};
+use portcullis_policy::Runtime;
+
+use crate::config::{
+    Config, ConfigError, DEFAULT_FILE, DEFAULTS, Host, Hosts, Problem, SeatConfig,
+};
 use crate::control::Listening;
-use crate::pipeline::PolicyRequest;
 use crate::policy_files::PolicyFiles;
 
 use super::address::{self, Finding};
@@ -126,8 +130,8 @@ fn check_rest(
             }
         }
     }
-    if is_sound("policy.file") {
-        check_policy(config, findings);
+    if is_sound("policy") && is_sound("tenants") {
+        check_policies(config, findings);
     }
     if is_sound("relay") {
         check_names(config, findings);
@@ -170,35 +174,51 @@ fn check_control(config: &Config, findings: &mut Findings) {
     }
 }
 
-fn check_policy(config: &Config, findings: &mut Findings) {
-    let Some(file) = &config.policy.seat.file else {
+fn check_policies(config: &Config, findings: &mut Findings) {
+    let policy = &config.policy;
+    if policy.seat.file.is_none() {
         findings.odd(
             "policy",
-            "none is configured: `default` in [policy] decides on every request",
+            "none is configured: `default` in [policy] decides on every request that no tenant claims",
         );
+    }
+    let runtime = match Runtime::new(policy.seat.limits.clone()) {
+        Ok(runtime) => Arc::new(runtime),
+        Err(error) => return findings.wrong("policy", error.to_string()),
+    };
+    check_policy("policy", &policy.seat, &runtime, findings);
+    for (what, seat) in [
+        ("policy.before", &policy.before),
+        ("policy.after", &policy.after),
+    ] {
+        if let Some(seat) = seat {
+            check_policy(what, seat, &runtime, findings);
+        }
+    }
+    for tenant in &config.tenants {
+        let what = format!("tenants.{}", tenant.name);
+        check_policy(&what, &tenant.seat, &runtime, findings);
+    }
+}
+
+fn check_policy(what: &str, seat: &SeatConfig, runtime: &Arc<Runtime>, findings: &mut Findings) {
+    let Some(file) = &seat.file else {
         return;
     };
-    let loaded = PolicyFiles::<PolicyRequest>::new(&config.policy)
-        .map_err(|error| error.to_string())
-        .and_then(|files| {
-            files.load().map_err(|error| error.to_string())?;
-            Ok(files)
-        });
-    match loaded {
-        Ok(files) => {
-            let Some(generation) = files.slot().current() else {
-                return;
-            };
-            let policy = &generation.policy;
-            findings.good(
-                "policy",
-                format!("{}, sha256:{:#}", file.display(), policy.digest()),
-            );
-            if let Some(failure) = policy.trial_failure() {
-                findings.odd("policy", format!("it fails on a plain OPTIONS: {failure}"));
-            }
-        }
-        Err(error) => findings.wrong("policy", error),
+    let files = PolicyFiles::alone(what, seat.clone(), Arc::clone(runtime));
+    if let Err(error) = files.load() {
+        return findings.wrong(what, error.to_string());
+    }
+    let Some(generation) = files.slot().current() else {
+        return;
+    };
+    let policy = &generation.policy;
+    findings.good(
+        what,
+        format!("{}, sha256:{:#}", file.display(), policy.digest()),
+    );
+    if let Some(failure) = policy.trial_failure() {
+        findings.odd(what, format!("it fails on a plain OPTIONS: {failure}"));
     }
 }
 

@@ -24,7 +24,7 @@ pub use policy::{
     Answer, BreakerConfig, DefaultVerdict, FailureRules, OnFailure, PolicyConfig, SeatConfig,
 };
 pub use problem::{ConfigError, Problem};
-pub use tenant::{SelectorConfig, TenantConfig};
+pub use tenant::{Rate, SelectorConfig, TenantConfig};
 pub(crate) use value::{parse_duration, show_size};
 
 /// Every key with its default and its meaning, as a configuration file.

@@ -173,7 +173,7 @@ impl<'d> Section<'d> {
                 None => Err(Bad::new("not a section", format!("write it as [{path}]"))),
             };
             if let Err(bad) = accepted {
-                self.note(&path, key.span(), bad);
+                self.note(&path, key.span().start..key.span().start, bad);
                 continue;
             }
             let section = Self {
@@ -210,6 +210,12 @@ impl<'d> Section<'d> {
             read.extend(item.map(|item| (key.to_owned(), item)));
         }
         read
+    }
+
+    /// True if one of these keys is written, whatever its value.
+    pub(super) fn has_any(&self, keys: &[&str]) -> bool {
+        let has = |key: &&str| self.table.is_some_and(|table| table.contains_key(*key));
+        keys.iter().any(has)
     }
 
     /// True if `key` is written as a list without items.

@@ -88,7 +88,7 @@ pub(super) fn read_all(section: Section<'_>, config: &Config) -> Vec<TenantConfi
 impl TenantConfig {
     /// Reads a tenant that does not stand in the configuration file: what would stand in its section there. `others` are the
     /// tenants whose claims it must not cross.
-    pub(crate) fn parse(
+    pub fn parse(
         name: &str,
         text: &str,
         config: &Config,
@@ -108,7 +108,7 @@ impl TenantConfig {
 }
 
 /// What is wrong with a tenant's name.
-pub(crate) fn check_name(name: &str) -> Result<(), Bad> {
+fn check_name(name: &str) -> Result<(), Bad> {
     const MEND: &str = "write small letters, digits, - and _, a letter or digit first, 32 at most";
     let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     let first = name.bytes().next().is_some_and(is_plain);
@@ -134,7 +134,7 @@ fn read(
     claims: &mut Claims,
 ) -> TenantConfig {
     let selector = selector(&name, &mut section, &config.listen, claims);
-    if selector == SelectorConfig::default() {
+    if !section.has_any(&["local", "uri-domains", "from-domains", "source-groups"]) {
         section.reject_whole(Bad::new(
             "a tenant without traffic",
             "say what its traffic is: local, uri-domains, from-domains or source-groups",

@@ -21,9 +21,8 @@ use serde_json::Value as Id;
 use tokio::sync::Semaphore;
 
 use crate::metrics::Exposition;
-use crate::pipeline::PolicyRequest;
-use crate::policy_files::PolicyFiles;
 use crate::shared::Shared;
+use crate::tenants::Registry;
 use connections::Connections;
 pub(crate) use doors::check;
 pub use doors::{Doors, Listening};
@@ -34,7 +33,7 @@ const DUMPS: usize = 2;
 /// What the doors work on.
 pub struct Control {
     shared: Arc<Shared>,
-    policy: Arc<PolicyFiles<PolicyRequest>>,
+    registry: Arc<Registry>,
     exposition: Exposition,
     listening: Listening,
     connections: Arc<Connections>,
@@ -50,15 +49,11 @@ struct JsonAnswer {
 
 impl Control {
     /// The control of this host, and where it can be reached.
-    pub fn new(
-        shared: Arc<Shared>,
-        policy: Arc<PolicyFiles<PolicyRequest>>,
-        listening: Listening,
-    ) -> Self {
-        let exposition = Exposition::new(Arc::clone(&shared), Arc::clone(&policy));
+    pub fn new(shared: Arc<Shared>, registry: Arc<Registry>, listening: Listening) -> Self {
+        let exposition = Exposition::new(Arc::clone(&shared), Arc::clone(&registry));
         Self {
             shared,
-            policy,
+            registry,
             exposition,
             listening,
             connections: Arc::default(),

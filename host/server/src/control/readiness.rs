@@ -13,8 +13,10 @@ impl Control {
                 None => "address table: not loaded yet".into(),
             });
         }
-        if self.policy.file().is_some() && self.shared.policy.current().is_none() {
-            missing.push(match self.policy.failed() {
+        // What a tenant lacks is between it and the operator: the others' calls go through.
+        let policy = self.registry.default_files();
+        if policy.file().is_some() && policy.slot().current().is_none() {
+            missing.push(match policy.failed() {
                 Some(failed) => format!("policy: {}", failed.error),
                 None => "policy: not loaded yet".into(),
             });

@@ -4,10 +4,10 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use portcullis_policy::FailureKind;
+use portcullis_policy::{FailureKind, VerdictKind};
 use portcullis_sip::{DropReason, RelayErrorKind};
 
-use super::labels::{Label, Lost, Method, VerdictKind, Wire};
+use super::labels::{Label, Lost, Method, Shed, Wire};
 
 /// A number that one thread writes and any thread may read.
 ///
@@ -191,7 +191,7 @@ pub struct WorkerCounters {
     /// Responses sent back.
     pub relayed_responses: Counter,
     /// Verdicts.
-    pub verdicts: Counts<VerdictKind, { VerdictKind::COUNT }>,
+    pub verdicts: Counts<VerdictKind, { VerdictKind::ALL.len() }>,
     /// Calls of the policy that brought no verdict.
     pub policy_failures: Counts<FailureKind, { FailureKind::ALL.len() }>,
     /// How long each call of the policy took, with and without a verdict. Their number is the number of calls.
@@ -204,6 +204,24 @@ pub struct WorkerCounters {
     pub lost: Counts<Lost, { Lost::COUNT }>,
     /// ACKs to our own rejections, which end here (RFC 3261 §17.1.1.3).
     pub absorbed_acks: Counter,
+}
+
+/// What one worker counts of one tenant. Aligned so that two workers never write to one cache line.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct TenantCounters {
+    /// Requests.
+    pub requests: Counter,
+    /// What the policies, or the configured default after them, decided.
+    pub verdicts: Counts<VerdictKind, { VerdictKind::ALL.len() }>,
+    /// Requests whose policy failed, or could not be asked, and that were answered for that reason.
+    pub failed: Counter,
+    /// Requests that were turned away before a policy was asked, by the bound that they met.
+    pub shed: Counts<Shed, { Shed::COUNT }>,
+    /// What policies would have done that are only watched.
+    pub monitored: Counts<VerdictKind, { VerdictKind::ALL.len() }>,
+    /// Requests that were to be relayed and may not go where they lead.
+    pub refused_relays: Counter,
 }
 
 impl WorkerCounters {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use portcullis_address::DatabaseState;
+use portcullis_policy::VerdictKind;
 use portcullis_sip::RelayErrorKind;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet, text};
@@ -13,10 +14,10 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
 use super::counters::{Counter, TimeCounts, WireCounters, WorkerCounters};
-use super::labels::{Label, Lost, Method, VerdictKind, Wire};
-use crate::pipeline::PolicyRequest;
+use super::labels::{Label, Lost, Method, Wire};
 use crate::policy_files::PolicyFiles;
 use crate::shared::Shared;
+use crate::tenants::Registry as Tenants;
 
 /// The media type of the text.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -28,9 +29,9 @@ pub struct Exposition {
 
 impl Exposition {
     /// The metrics of this host.
-    pub fn new(shared: Arc<Shared>, policy: Arc<PolicyFiles<PolicyRequest>>) -> Self {
+    pub fn new(shared: Arc<Shared>, tenants: Arc<Tenants>) -> Self {
         let mut registry = Registry::with_prefix("portcullis");
-        registry.register_collector(Box::new(Host { shared, policy }));
+        registry.register_collector(Box::new(Host { shared, tenants }));
         Self { registry }
     }
 
@@ -44,7 +45,7 @@ impl Exposition {
 
 struct Host {
     shared: Arc<Shared>,
-    policy: Arc<PolicyFiles<PolicyRequest>>,
+    tenants: Arc<Tenants>,
 }
 
 impl fmt::Debug for Host {
@@ -65,7 +66,7 @@ impl Collector for Host {
         page.connections()?;
         page.host(&self.shared)?;
         page.table(&self.shared)?;
-        page.policy(&self.policy)
+        page.policy(self.tenants.default_files())
     }
 }
 
@@ -307,7 +308,7 @@ impl Page<'_, '_> {
         )
     }
 
-    fn policy(&mut self, policy: &PolicyFiles<PolicyRequest>) -> fmt::Result {
+    fn policy(&mut self, policy: &PolicyFiles) -> fmt::Result {
         let slot = policy.slot();
         let (loads, failures) = policy.counts();
         let results = [("ok", loads), ("failed", failures)];

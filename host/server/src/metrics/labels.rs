@@ -1,6 +1,6 @@
 //! The labels of metrics: each a small, fixed set of values.
 
-use portcullis_policy::FailureKind;
+use portcullis_policy::{FailureKind, VerdictKind};
 use portcullis_sip::{DropReason, RelayErrorKind};
 
 /// A label of a metric: a fixed, small set of values. An enum of this crate or of a library can be one.
@@ -103,26 +103,24 @@ impl Method {
 }
 
 labels! {
-    /// What the policies, or the configured default after them, decided.
-    VerdictKind {
-        /// Sent on.
-        Relay = "relay",
-        /// Answered with a status.
-        Reject = "reject",
-        /// Left without an answer.
-        Drop = "drop",
-        /// No opinion: the configured default was applied.
-        Pass = "pass",
-    }
-}
-
-labels! {
     /// The transport that a message came or went over.
     Wire {
         /// UDP
         Udp = "udp",
         /// TCP
         Tcp = "tcp",
+    }
+}
+
+labels! {
+    /// Why a request was turned away before its policy was asked.
+    Shed {
+        /// Too many requests come from the tenant.
+        Rate = "rate",
+        /// Its policy takes more of the worker's time than it may.
+        Share = "share",
+        /// Its policy failed too often and is out of service.
+        Breaker = "breaker",
     }
 }
 
@@ -153,6 +151,18 @@ impl Label for FailureKind {
 
     fn index(self) -> usize {
         Self::index(self)
+    }
+
+    fn label(self) -> &'static str {
+        self.as_str()
+    }
+}
+
+impl Label for VerdictKind {
+    const ALL: &'static [Self] = &Self::ALL;
+
+    fn index(self) -> usize {
+        self as usize
     }
 
     fn label(self) -> &'static str {

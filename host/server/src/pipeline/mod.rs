@@ -1,13 +1,12 @@
 //! The data path of one message, from received bytes to what is sent: scan, first look, policy, verdict, reply or relay.
 
+mod judge;
 mod request;
 
 use std::mem;
 use std::sync::Arc;
-use std::time::Instant;
 
-use portcullis_address::Reader;
-use portcullis_policy::{Evaluator, Failure, Rejection, SlotReader, Verdict};
+use portcullis_policy::{Rejection, Verdict, VerdictKind};
 use portcullis_sip::{
     Arrival, Destination, Framing, Index, Message, Received, RelayError, Routes, ScanError,
     StartLine, Target, Transport, scan,
@@ -17,16 +16,16 @@ use tracing::debug;
 pub use request::PolicyRequest;
 
 use crate::config::{Answer, DefaultVerdict};
-use crate::metrics::{Lost, Method, VerdictKind, Wire, WorkerCounters};
+use crate::metrics::{Lost, Method, Wire, WorkerCounters};
 use crate::shared::Shared;
+use crate::tenants::Tenant;
+use judge::{Judge, Judgement, Outcome};
 
 /// What one worker needs to decide on messages. Nothing in it is shared with other workers but through [`Shared`].
 pub struct Pipeline {
     shared: Arc<Shared>,
     number: usize,
-    evaluator: Evaluator<PolicyRequest>,
-    policy: SlotReader<PolicyRequest>,
-    addresses: Reader,
+    judge: Judge,
     routes: Arc<Routes>,
     index: Index,
 }
@@ -40,9 +39,7 @@ impl Pipeline {
         assert!(number < shared.counters.len(), "every worker has counters");
         Self {
             number,
-            evaluator: Evaluator::new(),
-            policy: shared.policy.reader(),
-            addresses: shared.addresses.reader(),
+            judge: Judge::new(Arc::clone(&shared), number),
             routes: shared.routes.load_full(),
             index: Index::default(),
             shared,
@@ -71,10 +68,7 @@ impl Pipeline {
     /// Takes over everything that is new, so that what it replaces can go while no message comes.
     pub fn refresh_all(&mut self) {
         self.refresh();
-        let generation = self.policy.current();
-        self.evaluator
-            .forget_others(generation.map(|generation| &generation.policy));
-        self.addresses.current();
+        self.judge.refresh();
     }
 
     /// Decides on one datagram or framed message. What is to be sent is in `out`, for the destination that comes back; with
@@ -177,7 +171,7 @@ impl Pipeline {
         received
     }
 
-    /// Asks the policy and does what it says.
+    /// Asks the policies and does what they say.
     fn judge(
         &mut self,
         bytes: Vec<u8>,
@@ -185,104 +179,84 @@ impl Pipeline {
         arrival: &Arrival,
         out: &mut Vec<u8>,
     ) -> (Vec<u8>, Option<Destination>) {
-        let mut request = PolicyRequest {
+        let request = PolicyRequest {
             bytes,
             index,
             arrival: *arrival,
         };
-        let verdict;
-        (request, verdict) = self.ask(request);
+        let (request, judgement) = self.judge.judge(request);
         let message = Message::new(&request.bytes, &request.index);
-        let destination = match verdict {
-            Ok(verdict) => self.carry_out(verdict, message, arrival, out),
-            Err(failure) => self.excuse(&failure, message, arrival, out),
-        };
+        let destination = self.carry_out(&judgement, message, arrival, out);
         self.index = request.index;
         (request.bytes, destination)
     }
 
-    fn ask(&mut self, request: PolicyRequest) -> (PolicyRequest, Result<Verdict, Failure>) {
-        let Some(generation) = self.policy.current() else {
-            return (request, Ok(Verdict::Pass));
-        };
-        let begun = Instant::now();
-        let answer = self
-            .evaluator
-            .decide(&generation.policy, self.addresses.current(), request);
-        self.counters().policy_time.record(begun.elapsed());
-        answer
-    }
-
-    /// Answers a request that the policy failed on.
-    fn excuse(
-        &self,
-        failure: &Failure,
-        message: Message<'_>,
-        arrival: &Arrival,
-        out: &mut Vec<u8>,
-    ) -> Option<Destination> {
-        debug!(%failure, source = %arrival.source, "The policy failed.");
-        self.counters().policy_failures.inc(failure.kind());
-        let Answer { code, reason } = &self.shared.config.policy.failure;
-        let reason = match reason.as_str() {
-            "" => FAILED,
-            configured => configured,
-        };
-        self.send_reply(*code, reason, NO_HEADERS, message, arrival, out)
-    }
-
     fn carry_out(
         &self,
-        verdict: Verdict,
+        judgement: &Judgement,
         message: Message<'_>,
         arrival: &Arrival,
         out: &mut Vec<u8>,
     ) -> Option<Destination> {
         let verdicts = &self.counters().verdicts;
-        match verdict {
-            Verdict::Relay(next_hop) => {
-                verdicts.inc(VerdictKind::Relay);
-                let target = next_hop
-                    .as_deref()
-                    .map_or(Target::AsRouted, Target::NextHop);
-                self.relay(target, message, arrival, out)
+        let tenant = judgement.tenant.as_deref();
+        match &judgement.outcome {
+            Outcome::Verdict(verdict) => {
+                verdicts.inc(VerdictKind::of(verdict));
+                match verdict {
+                    Verdict::Relay(next_hop) => {
+                        let target = next_hop
+                            .as_deref()
+                            .map_or(Target::AsRouted, Target::NextHop);
+                        self.relay(target, tenant, message, arrival, out)
+                    }
+                    Verdict::Reject(rejection) => self.reject(rejection, message, arrival, out),
+                    Verdict::Drop | Verdict::Pass => None,
+                }
             }
-            Verdict::Reject(rejection) => {
-                verdicts.inc(VerdictKind::Reject);
-                self.reject(&rejection, message, arrival, out)
-            }
-            Verdict::Drop => {
-                verdicts.inc(VerdictKind::Drop);
-                None
-            }
-            Verdict::Pass => {
+            Outcome::Default => {
                 verdicts.inc(VerdictKind::Pass);
-                match &self.shared.config.policy.default {
-                    DefaultVerdict::Relay => self.relay(Target::AsRouted, message, arrival, out),
+                let default = match tenant {
+                    Some(tenant) => &tenant.default,
+                    None => &self.shared.config.policy.default,
+                };
+                match default {
+                    DefaultVerdict::Relay => {
+                        self.relay(Target::AsRouted, tenant, message, arrival, out)
+                    }
                     DefaultVerdict::Reject(answer) => self.answer(answer, message, arrival, out),
                     DefaultVerdict::Drop => None,
                 }
             }
+            Outcome::Failed(answer) => self.answer(answer, message, arrival, out),
         }
     }
 
     fn relay(
         &self,
         target: Target<'_>,
+        tenant: Option<&Tenant>,
         message: Message<'_>,
         arrival: &Arrival,
         out: &mut Vec<u8>,
     ) -> Option<Destination> {
-        let relayed = self
-            .shared
-            .proxy
-            .relay(message, arrival, &self.routes, target, out);
+        let proxy = &self.shared.proxy;
+        let own = tenant.and_then(|tenant| tenant.routes.as_ref());
+        let relayed = match own {
+            Some(routes) => proxy.relay(message, arrival, &routes.load(), target, out),
+            None => proxy.relay(message, arrival, &self.routes, target, out),
+        };
         match relayed {
             Ok(destination) => {
                 self.counters().relayed_requests.inc();
                 Some(destination)
             }
-            Err(error) => self.refuse(&error, message, arrival, out),
+            Err(error) => {
+                if let Some(tenant) = tenant {
+                    tenant.counters[self.number].refused_relays.inc();
+                }
+                self.refuse(&error, message, arrival, out)
+            }
         }
     }
 
@@ -373,9 +347,6 @@ fn code_of(reply: &[u8]) -> u16 {
 }
 
 const NO_HEADERS: &[(&str, &str)] = &[];
-
-/// What callers read when the policy failed and the configuration has no words for it.
-const FAILED: &str = "Policy Failure";
 
 /// What callers read when the next hop takes no connection.
 const UNREACHABLE: &str = "Next Hop Unreachable";

@@ -16,7 +16,7 @@ pub struct PolicyRequest {
     /// Where things are in them.
     pub(super) index: Index,
     /// Where they came from.
-    pub(super) arrival: Arrival,
+    pub(crate) arrival: Arrival,
 }
 
 impl PolicyRequest {
@@ -29,6 +29,23 @@ impl PolicyRequest {
             index,
             arrival,
         })
+    }
+
+    /// The request URI as received.
+    pub(crate) fn request_uri(&self) -> &[u8] {
+        self.start_line().1
+    }
+
+    /// The value of From.
+    pub(crate) fn origin(&self) -> Option<&[u8]> {
+        let field = self.message().header(HeaderName::From)?;
+        Some(field.value)
+    }
+
+    /// The value of Call-ID.
+    pub(crate) fn call_id_bytes(&self) -> &[u8] {
+        let field = self.message().header(HeaderName::CallId);
+        field.map_or(b"", |field| field.value)
     }
 
     fn message(&self) -> Message<'_> {

@@ -1,4 +1,4 @@
-//! The policy file: loaded at the start, again when it changes, and when an operator asks for it.
+//! The policy file of a seat: loaded at the start, again when it changes, and when an operator asks for it.
 //!
 //! Compiling happens on blocking threads of the control side. Workers see a new policy with their next request; a file that
 //! can't be used changes nothing but the status.
@@ -13,22 +13,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use parking_lot::Mutex;
-use portcullis_policy::{
-    Digest, Generation, LoadError, LoadProblem, PolicySlot, Reload, RequestView, Runtime,
-    RuntimeError,
-};
+use portcullis_policy::{Digest, Generation, LoadError, LoadProblem, PolicySlot, Reload, Runtime};
 use thiserror::Error;
 
-use crate::config::PolicyConfig;
+use crate::config::SeatConfig;
+use crate::pipeline::PolicyRequest;
+use crate::tenants::Seat;
 use watch::FileWatch;
 
-/// Loads and reloads the policy of one slot.
-pub struct PolicyFiles<R: 'static> {
-    file: Option<PathBuf>,
+/// Loads and reloads the policy of one seat.
+pub struct PolicyFiles {
     name: String,
-    reuse: bool,
-    runtime: Runtime,
-    slot: Arc<PolicySlot<R>>,
+    runtime: Arc<Runtime>,
+    seat: Arc<Seat>,
     failed: Mutex<Option<Failed>>,
     loads: AtomicU64,
     failures: AtomicU64,
@@ -85,32 +82,41 @@ pub struct Failed {
     digest: Option<Digest>,
 }
 
-impl<R: RequestView> PolicyFiles<R> {
-    /// Sets up the engine. Nothing is loaded yet.
-    pub fn new(config: &PolicyConfig) -> Result<Self, RuntimeError> {
-        let name = config.file.as_deref().and_then(Path::file_name);
-        Ok(Self {
+impl PolicyFiles {
+    /// For this seat. Nothing is loaded yet.
+    pub fn new(seat: Arc<Seat>, runtime: Arc<Runtime>) -> Self {
+        let name = seat.config.file.as_deref().and_then(Path::file_name);
+        Self {
             name: name
                 .map(|name| name.to_string_lossy().into_owned())
                 .unwrap_or_default(),
-            file: config.file.clone(),
-            reuse: config.reuse,
-            runtime: Runtime::new(config.limits.clone())?,
-            slot: Arc::default(),
+            runtime,
+            seat,
             failed: Mutex::new(None),
             loads: AtomicU64::new(0),
             failures: AtomicU64::new(0),
-        })
+        }
+    }
+
+    /// For a seat of its own, beside all others: to look at a file.
+    pub fn alone(name: &str, config: SeatConfig, runtime: Arc<Runtime>) -> Self {
+        let seat = Seat::new(name, Arc::default(), config, Arc::default());
+        Self::new(Arc::new(seat), runtime)
+    }
+
+    /// The seat.
+    pub fn seat(&self) -> &Arc<Seat> {
+        &self.seat
     }
 
     /// The slot that workers take the policy from.
-    pub fn slot(&self) -> &Arc<PolicySlot<R>> {
-        &self.slot
+    pub fn slot(&self) -> &Arc<PolicySlot<PolicyRequest>> {
+        &self.seat.slot
     }
 
     /// The file; none if none is configured.
     pub fn file(&self) -> Option<&Path> {
-        self.file.as_deref()
+        self.seat.config.file.as_deref()
     }
 
     /// The engine that runs the policies.
@@ -136,13 +142,13 @@ impl<R: RequestView> PolicyFiles<R> {
     /// # Errors
     /// If the file can't be used. The policy that serves goes on serving.
     pub fn load(&self) -> Result<Outcome, PolicyFileError> {
-        let file = self.file.as_deref().ok_or(PolicyFileError::NotConfigured)?;
+        let file = self.file().ok_or(PolicyFileError::NotConfigured)?;
         let mut digest = None;
-        let loaded = read(file, self.runtime.limits().module_bytes, &self.name).and_then(|bytes| {
+        let SeatConfig { reuse, limits, .. } = &self.seat.config;
+        let loaded = read(file, limits.module_bytes, &self.name).and_then(|bytes| {
             digest = Some(Digest::of(&bytes));
-            Ok(self
-                .slot
-                .load(&self.runtime, &self.name, &bytes, self.reuse)?)
+            let slot = &self.seat.slot;
+            Ok(slot.load_within(&self.runtime, &self.name, &bytes, *reuse, limits)?)
         });
         match loaded {
             Ok(reload) => Ok(self.note_success(&reload)),
@@ -162,7 +168,7 @@ impl<R: RequestView> PolicyFiles<R> {
 
     /// Loads the file whenever it changes. Ends never, and at once if no file is configured.
     pub async fn watch(self: Arc<Self>) {
-        let Some(file) = &self.file else {
+        let Some(file) = self.file() else {
             return;
         };
         let mut watch = FileWatch::new(file);
@@ -173,11 +179,12 @@ impl<R: RequestView> PolicyFiles<R> {
         }
     }
 
-    fn note_success(&self, reload: &Reload<R>) -> Outcome {
+    fn note_success(&self, reload: &Reload<PolicyRequest>) -> Outcome {
         *self.failed.lock() = None;
         match reload {
             Reload::Published(generation) => {
                 self.loads.fetch_add(1, Ordering::Relaxed);
+                self.seat.clear();
                 self.announce(generation);
                 Outcome::Published(PolicyId::of(generation))
             }
@@ -185,9 +192,10 @@ impl<R: RequestView> PolicyFiles<R> {
         }
     }
 
-    fn announce(&self, generation: &Generation<R>) {
+    fn announce(&self, generation: &Generation<PolicyRequest>) {
         let policy = &generation.policy;
         tracing::info!(
+            seat = &*self.seat.name,
             policy = policy.name(),
             generation = generation.number,
             digest = %format_args!("sha256:{:#}", policy.digest()),
@@ -217,7 +225,7 @@ impl<R: RequestView> PolicyFiles<R> {
             known
         };
         // At the start nothing serves yet, and whoever starts the host tells why it ends.
-        let generation = self.slot.number();
+        let generation = self.seat.slot.number();
         if !known && generation > 0 {
             tracing::error!(%error, generation, "The policy was not loaded; the old one goes on serving.");
         }

@@ -1,13 +1,10 @@
 use std::time::Duration;
 
-use portcullis_policy::Limits;
+use portcullis_policy::{Limits, Runtime};
 use tempfile::TempDir;
 
 use super::*;
-use crate::config::Config;
-use crate::pipeline::PolicyRequest;
-
-type Files = PolicyFiles<PolicyRequest>;
+use crate::config::SeatConfig;
 
 /// A policy that rejects everything with this code.
 pub(crate) fn rejecting(code: u16) -> Vec<u8> {
@@ -25,15 +22,23 @@ pub(crate) fn rejecting(code: u16) -> Vec<u8> {
     module
 }
 
-fn files(folder: &TempDir, file: &str) -> Arc<Files> {
-    let mut config = Config::default().policy;
-    config.file = Some(folder.path().join(file));
-    config.limits = Limits {
+fn files(folder: &TempDir, file: &str) -> Arc<PolicyFiles> {
+    files_of(Some(folder.path().join(file)))
+}
+
+fn files_of(file: Option<PathBuf>) -> Arc<PolicyFiles> {
+    let limits = Limits {
         instances: 1,
         module_bytes: 64 << 10,
         ..Limits::default()
     };
-    Arc::new(Files::new(&config).unwrap())
+    let runtime = Arc::new(Runtime::new(limits.clone()).unwrap());
+    let config = SeatConfig {
+        file,
+        limits,
+        ..SeatConfig::default()
+    };
+    Arc::new(PolicyFiles::alone("default", config, runtime))
 }
 
 /// Waits until the watch has done its work; the tests' own limit, far above what it takes.
@@ -95,7 +100,7 @@ fn a_file_that_cannot_be_used_is_named_and_changes_nothing() {
 
 #[test]
 fn without_a_file_there_is_nothing_to_load() {
-    let files = Files::new(&Config::default().policy).unwrap();
+    let files = files_of(None);
     assert!(matches!(files.load(), Err(PolicyFileError::NotConfigured)));
 }
 

@@ -3,9 +3,9 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use portcullis::metrics::{Lost, Method, VerdictKind, WorkerCounters};
+use portcullis::metrics::{Lost, Method, WorkerCounters};
 use portcullis::pipeline::Pipeline;
-use portcullis_policy::FailureKind;
+use portcullis_policy::{FailureKind, VerdictKind};
 use portcullis_sip::{
     Arrival, Destination, DropReason, Framing, RelayErrorKind, Routes, Transport,
 };

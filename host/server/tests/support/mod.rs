@@ -21,6 +21,7 @@ use portcullis::metrics::WorkerCounters;
 use portcullis::pipeline::PolicyRequest;
 use portcullis::resolve::Resolver;
 use portcullis::shared::Shared;
+use portcullis::tenants::Registry;
 use portcullis::transport::{self, Connections, WorkerSockets};
 use portcullis::worker;
 use portcullis_address::{AddressBook, BookOptions, Database, DatabaseUrl, NewRow};
@@ -44,7 +45,7 @@ pub struct Setup {
 /// A host without threads: what a pipeline needs.
 pub struct Parts {
     pub shared: Arc<Shared>,
-    pub runtime: Runtime,
+    pub runtime: Arc<Runtime>,
     sockets: Vec<WorkerSockets>,
     _folder: TempDir,
 }
@@ -52,7 +53,7 @@ pub struct Parts {
 /// A host with running workers.
 pub struct Host {
     pub shared: Arc<Shared>,
-    pub runtime: Runtime,
+    pub runtime: Arc<Runtime>,
     stop: watch::Sender<bool>,
     workers: Vec<JoinHandle<()>>,
     _folder: TempDir,
@@ -132,11 +133,13 @@ impl Setup {
         let addresses = block_on(address_book(url, &self.rows));
         let mut resolver = Resolver::new(&config.relay).unwrap();
         block_on(resolver.resolve());
-        let runtime = Runtime::new(config.policy.seat.limits.clone()).unwrap();
+        let (_never, stop) = watch::channel(false);
+        let registry = Registry::new(&config, self.workers, stop).unwrap();
+        let runtime = Arc::clone(registry.runtime());
         let shared = Arc::new(Shared {
             listen: bound,
             addresses: Arc::new(addresses),
-            policy: Arc::new(PolicySlot::new()),
+            tenants: Arc::clone(registry.current()),
             proxy: Arc::new(proxy),
             routes: Arc::new(ArcSwap::from_pointee(resolver.routes())),
             connections: Arc::new(Connections::default()),
@@ -253,7 +256,8 @@ fn addr(shared: &Shared, transport: Transport) -> SocketAddr {
 fn publish(shared: &Shared, runtime: &Runtime, wat: &str) {
     let mut module = wat::parse_str(wat).unwrap();
     portcullis_policy::embed(&mut module).unwrap();
-    let loaded = shared.policy.load(runtime, "test.wasm", &module, false);
+    let slot = &shared.tenants.load().default.seat.slot;
+    let loaded = slot.load(runtime, "test.wasm", &module, false);
     loaded.unwrap_or_else(|error| panic!("{error}"));
 }
 

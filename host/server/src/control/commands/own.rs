@@ -28,7 +28,7 @@ impl Control {
 
     pub(super) async fn policy_reload(&self, call: &Call) -> Result<Reply, Fault> {
         call.no_params()?;
-        let reloaded = self.policy.reload().await;
+        let reloaded = self.registry.default_files().reload().await;
         let outcome = reloaded.map_err(|error| Fault::new(500, "Reload failed.").because(error))?;
         let id = outcome.id();
         let status = match outcome {
@@ -71,11 +71,12 @@ impl Control {
     }
 
     fn policy_members(&self) -> Value<'static> {
-        let generation = self.shared.policy.current();
+        let files = self.registry.default_files();
+        let generation = files.slot().current();
         let generation = generation.as_deref();
-        let failed = self.policy.failed();
-        let pool = self.policy.runtime().pool_use();
-        let (loads, failures) = self.policy.counts();
+        let failed = files.failed();
+        let pool = files.runtime().pool_use();
+        let (loads, failures) = files.counts();
         let digest = generation.map(|one| format!("sha256:{}", one.policy.digest()));
         let members = [
             ("file", self.policy_file()),
@@ -91,10 +92,7 @@ impl Control {
             ),
             ("loads", loads.into()),
             ("failed_loads", failures.into()),
-            (
-                "live_generations",
-                self.shared.policy.live_generations().into(),
-            ),
+            ("live_generations", files.slot().live_generations().into()),
             (
                 "sandboxes",
                 format!("{} of {}", pool.live, pool.size).into(),
@@ -112,7 +110,7 @@ impl Control {
     }
 
     fn policy_file(&self) -> Value<'static> {
-        let file = self.policy.file();
+        let file = self.registry.default_files().file();
         file.map(|file| file.display().to_string()).into()
     }
 

@@ -15,7 +15,7 @@ use tower::ServiceExt;
 use super::http::INDEX;
 use super::*;
 use crate::config::Config;
-use crate::metrics::{Method, VerdictKind, WorkerCounters};
+use crate::metrics::{Method, WorkerCounters};
 use crate::policy_files::tests::rejecting;
 use crate::shared::Bound;
 use crate::transport::Connections;
@@ -31,7 +31,8 @@ fn control_with(folder: &TempDir, lines: &str) -> Arc<Control> {
     config.database.url = DatabaseUrl::Sqlite(folder.path().join("table.db"));
     config.policy.seat.file = Some(folder.path().join("policy.wasm"));
     config.policy.seat.limits.instances = 1;
-    let policy = Arc::new(PolicyFiles::new(&config.policy).unwrap());
+    let (_never, stop) = tokio::sync::watch::channel(false);
+    let registry = Arc::new(Registry::new(&config, 2, stop).unwrap());
     let bound = Bound {
         transport: Transport::Udp,
         addr: "127.0.0.1:5060".parse().unwrap(),
@@ -58,14 +59,18 @@ fn control_with(folder: &TempDir, lines: &str) -> Arc<Control> {
             RuleFolder::new(folder.path()),
             options,
         )),
-        policy: Arc::clone(policy.slot()),
+        tenants: Arc::clone(registry.current()),
         proxy: Arc::new(proxy),
         routes: Arc::new(ArcSwap::from_pointee(Routes::default())),
         connections: Arc::new(Connections::default()),
         counters: vec![WorkerCounters::default(), WorkerCounters::default()],
         started: SystemTime::now(),
     };
-    Arc::new(Control::new(Arc::new(shared), policy, Listening::default()))
+    Arc::new(Control::new(
+        Arc::new(shared),
+        registry,
+        Listening::default(),
+    ))
 }
 
 async fn send(control: &Arc<Control>, request: Request<Body>) -> (u16, String) {
@@ -116,7 +121,7 @@ async fn a_host_is_ready_when_table_and_policy_are_loaded() {
     );
 
     result(&control, "address.reload").await;
-    control.policy.load().unwrap_err();
+    control.registry.default_files().load().unwrap_err();
     let (_, body) = get(&control, "/readyz").await;
     assert!(
         body.starts_with("policy: can't read") && body.contains("policy.wasm"),
@@ -431,7 +436,7 @@ async fn metrics_add_up_all_workers() {
     for worker in &control.shared.counters {
         worker.udp.requests.inc(Method::Invite);
         worker.replies.inc(401);
-        worker.verdicts.inc(VerdictKind::Reject);
+        worker.verdicts.inc(portcullis_policy::VerdictKind::Reject);
         worker
             .policy_time
             .record(std::time::Duration::from_micros(3));

@@ -1,0 +1,247 @@
+//! Finds out what is to be done with a request: whose it is, and what the policies say.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use arc_swap::{ArcSwap, Cache};
+use portcullis_address::{Reader, Snapshot};
+use portcullis_policy::{Evaluator, Failure, Generation, Mode, Policy, Verdict, VerdictKind};
+use tracing::{debug, info};
+
+use crate::config::{Answer, OnFailure};
+use crate::metrics::{Shed, WorkerCounters};
+use crate::shared::Shared;
+use crate::tenants::{Seat, Tenant, Tenants};
+
+use super::PolicyRequest;
+
+/// What one worker needs to judge requests.
+pub(super) struct Judge {
+    shared: Arc<Shared>,
+    number: usize,
+    evaluator: Evaluator<PolicyRequest>,
+    tenants: Cache<Arc<ArcSwap<Tenants>>, Arc<Tenants>>,
+    addresses: Reader,
+}
+
+/// What is to be done with a request, and whose it is.
+pub(super) struct Judgement {
+    pub(super) outcome: Outcome,
+    /// None for the operator's.
+    pub(super) tenant: Option<Arc<Tenant>>,
+}
+
+/// What is to be done with a request.
+pub(super) enum Outcome {
+    /// What a policy said. Never [`Verdict::Pass`].
+    Verdict(Verdict),
+    /// What is done when no policy has an opinion.
+    Default,
+    /// A policy failed, or was not asked.
+    Failed(Answer),
+}
+
+/// What one policy brought.
+enum Opinion {
+    Verdict(Verdict),
+    None,
+    /// The default, whatever the next policy would say.
+    Default,
+    Failed(Answer),
+}
+
+/// What callers read when a policy failed and the configuration has no words for it.
+const FAILED: &str = "Policy Failure";
+
+impl Judge {
+    pub(super) fn new(shared: Arc<Shared>, number: usize) -> Self {
+        Self {
+            number,
+            evaluator: Evaluator::new(),
+            tenants: Cache::new(Arc::clone(&shared.tenants)),
+            addresses: shared.addresses.reader(),
+            shared,
+        }
+    }
+
+    /// Takes over everything that is new, so that what it replaces can go while no message comes.
+    pub(super) fn refresh(&mut self) {
+        let tenants = self.tenants.load();
+        let serves = |policy: &Policy<PolicyRequest>| {
+            tenants.seats().any(|seat| {
+                let lineup = seat.slot.guard();
+                lineup.as_ref().is_some_and(|lineup| lineup.holds(policy))
+            })
+        };
+        self.evaluator.keep_only(serves);
+        self.addresses.current();
+    }
+
+    /// Judges one request, which comes back.
+    pub(super) fn judge(&mut self, request: PolicyRequest) -> (PolicyRequest, Judgement) {
+        let tenants = self.tenants.load();
+        let addresses = self.addresses.current();
+        let named = tenants.select(&request, &addresses.table);
+        let tenant = named.unwrap_or(&tenants.default);
+        let now = Instant::now();
+        let counters = &tenant.counters[self.number];
+        counters.requests.inc();
+        if let Err(shed) = tenant.budget.admit(self.number, now) {
+            counters.shed.inc(shed);
+            let outcome = match failed(&tenant.seat, &tenant.seat.config.failure.overload) {
+                Opinion::Default => Outcome::Default,
+                Opinion::Failed(answer) => Outcome::Failed(answer),
+                Opinion::Verdict(_) | Opinion::None => Outcome::Default,
+            };
+            let tenant = named.cloned();
+            return (request, Judgement { outcome, tenant });
+        }
+        let mut asking = Asking {
+            evaluator: &mut self.evaluator,
+            counters: &self.shared.counters[self.number],
+            number: self.number,
+            addresses,
+            tenant,
+            begun: now,
+        };
+        let seats = [
+            tenants.before.as_ref(),
+            Some(&tenant.seat),
+            tenants.after.as_ref(),
+        ];
+        let mut request = request;
+        let mut outcome = Outcome::Default;
+        for seat in seats.into_iter().flatten() {
+            let opinion;
+            (request, opinion) = asking.opinion(seat, request);
+            outcome = match opinion {
+                Opinion::None => continue,
+                Opinion::Verdict(verdict) => Outcome::Verdict(verdict),
+                Opinion::Default => Outcome::Default,
+                Opinion::Failed(answer) => Outcome::Failed(answer),
+            };
+            break;
+        }
+        match &outcome {
+            Outcome::Verdict(verdict) => counters.verdicts.inc(VerdictKind::of(verdict)),
+            Outcome::Default => counters.verdicts.inc(VerdictKind::Pass),
+            Outcome::Failed(_) => counters.failed.inc(),
+        }
+        let tenant = named.cloned();
+        (request, Judgement { outcome, tenant })
+    }
+}
+
+/// One request on its way from policy to policy.
+struct Asking<'j> {
+    evaluator: &'j mut Evaluator<PolicyRequest>,
+    counters: &'j WorkerCounters,
+    number: usize,
+    addresses: &'j Arc<Snapshot>,
+    tenant: &'j Tenant,
+    /// When the call of the moment began: the end of the one before.
+    begun: Instant,
+}
+
+impl Asking<'_> {
+    /// Asks the policy of one seat. The request comes back.
+    fn opinion(&mut self, seat: &Seat, request: PolicyRequest) -> (PolicyRequest, Opinion) {
+        let lineup = seat.slot.guard();
+        let Some(lineup) = lineup.as_ref() else {
+            return (request, without_policy(seat));
+        };
+        if !seat.admits(self.begun) {
+            self.tenant.counters[self.number].shed.inc(Shed::Breaker);
+            return (request, failed(seat, &seat.config.failure.overload));
+        }
+        let generation = match &lineup.candidate {
+            Some(_) => lineup.decides(request.call_id_bytes()),
+            None => &lineup.active,
+        };
+        let (mut request, mut answer) = self.ask(generation, request);
+        if let Err(failure) = &answer {
+            debug!(policy = &*seat.name, %failure, "The policy failed.");
+            seat.note_failure(generation.number, failure, self.begun);
+            let rule = seat.config.failure.of(failure.kind());
+            let last_good = lineup.fallback.as_ref();
+            if let Some(fallback) = last_good.filter(|_| *rule == OnFailure::LastGood) {
+                (request, answer) = self.ask(fallback, request);
+            }
+            if answer.is_err() {
+                return (request, failed(seat, rule));
+            }
+        }
+        let opinion = match answer {
+            Ok(Verdict::Pass) | Err(_) => Opinion::None,
+            Ok(verdict) if lineup.mode == Mode::Monitor => {
+                self.watch(seat, generation, &request, &verdict);
+                Opinion::None
+            }
+            Ok(verdict) => Opinion::Verdict(verdict),
+        };
+        (request, opinion)
+    }
+
+    fn ask(
+        &mut self,
+        generation: &Generation<PolicyRequest>,
+        request: PolicyRequest,
+    ) -> (PolicyRequest, Result<Verdict, Failure>) {
+        let policy = &generation.policy;
+        let (request, answer) = self.evaluator.decide(policy, self.addresses, request);
+        let now = Instant::now();
+        let took = now.saturating_duration_since(self.begun);
+        self.tenant.budget.charge(self.number, self.begun, took);
+        self.begun = now;
+        generation.stats.record(self.number, &answer, took);
+        self.counters.policy_time.record(took);
+        if let Err(failure) = &answer {
+            self.counters.policy_failures.inc(failure.kind());
+        }
+        (request, answer)
+    }
+
+    /// Tells what a policy would have done that is only watched.
+    fn watch(
+        &self,
+        seat: &Seat,
+        generation: &Generation<PolicyRequest>,
+        request: &PolicyRequest,
+        verdict: &Verdict,
+    ) {
+        let counters = &self.tenant.counters[self.number];
+        counters.monitored.inc(VerdictKind::of(verdict));
+        info!(
+            policy = &*seat.name,
+            generation = generation.number,
+            %verdict,
+            call_id = %String::from_utf8_lossy(request.call_id_bytes()).escape_debug(),
+            "The policy is only watched: this is what it would have done."
+        );
+    }
+}
+
+/// A failure ends the request's way through the policies: the next one was never meant to be all that is asked.
+fn failed(seat: &Seat, rule: &OnFailure) -> Opinion {
+    match rule {
+        OnFailure::Default => Opinion::Default,
+        OnFailure::RejectWith(answer) => Opinion::Failed(answer.clone()),
+        OnFailure::Reject | OnFailure::LastGood => Opinion::Failed(answer_of(seat)),
+    }
+}
+
+/// A seat that nobody is meant to hold has no opinion; one whose policy could not be loaded is a failure.
+fn without_policy(seat: &Seat) -> Opinion {
+    match &seat.config.file {
+        None => Opinion::None,
+        Some(_) => failed(seat, &seat.config.failure.load),
+    }
+}
+
+fn answer_of(seat: &Seat) -> Answer {
+    let mut answer = seat.config.failure.answer.clone();
+    if answer.reason.is_empty() {
+        answer.reason = FAILED.to_owned();
+    }
+    answer
+}

@@ -1,0 +1,343 @@
+//! Keeps the tenants of a running host: each with its policy, its routes and its counters, from one configuration to the next.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use portcullis_policy::{PolicySlot, Runtime, RuntimeError};
+use portcullis_sip::RouteError;
+use thiserror::Error;
+use tokio::sync::{Notify, watch};
+use tokio::task::AbortHandle;
+
+use crate::config::{Config, SeatConfig, TenantConfig};
+use crate::policy_files::{PolicyFileError, PolicyFiles};
+use crate::resolve::Resolver;
+
+use super::{Budget, Seat, Tenant, Tenants};
+
+/// Generations that a seat keeps beside those that serve.
+const KEPT: usize = 4;
+
+/// How often old policies are looked for that no worker has any more.
+const COLLECT: Duration = Duration::from_secs(1);
+
+/// The names of the operator's seats.
+const DEFAULT: &str = "default";
+const BEFORE: &str = "before";
+const AFTER: &str = "after";
+
+/// Everything behind [`Tenants`] that is not for workers.
+pub struct Registry {
+    runtime: Arc<Runtime>,
+    workers: usize,
+    current: Arc<ArcSwap<Tenants>>,
+    /// Told when a policy fails too often.
+    wake: Arc<Notify>,
+    operators: Vec<Arc<PolicyFiles>>,
+    held: Mutex<BTreeMap<String, Held>>,
+    stop: watch::Receiver<bool>,
+}
+
+/// What belongs to one tenant.
+struct Held {
+    tenant: Arc<Tenant>,
+    files: Arc<PolicyFiles>,
+    /// Ended with it.
+    tasks: Vec<AbortHandle>,
+}
+
+/// Why the tenants can't be set up.
+#[derive(Debug, Error)]
+pub enum RegistryError {
+    /// There is no engine.
+    #[error(transparent)]
+    Runtime(#[from] RuntimeError),
+    /// A policy of the operator's can't be used.
+    #[error("no policy to start with{}: {source}", of(.seat))]
+    Policy {
+        /// Its seat.
+        seat: String,
+        /// What is wrong with it.
+        source: PolicyFileError,
+    },
+    /// A tenant's next hop or domain is none.
+    #[error("tenant {tenant}: {source}")]
+    Routes {
+        /// The tenant.
+        tenant: String,
+        /// What is wrong.
+        source: RouteError,
+    },
+}
+
+impl Registry {
+    /// Sets up the engine and the operator's seats, with nobody in them.
+    ///
+    /// # Errors
+    /// When there is no engine.
+    pub fn new(
+        config: &Config,
+        workers: usize,
+        stop: watch::Receiver<bool>,
+    ) -> Result<Self, RegistryError> {
+        let mut limits = config.policy.seat.limits.clone();
+        let seats = 3 + config.tenants.len();
+        let workers_number = u32::try_from(workers).unwrap_or(u32::MAX);
+        // Each worker keeps one of a few policies at least, and a policy that is tried out needs one.
+        let kept = u32::try_from(seats.min(KEPT)).unwrap_or(u32::MAX);
+        let least = workers_number.saturating_mul(kept).saturating_add(2);
+        limits.instances = limits.instances.max(least);
+        let runtime = Arc::new(Runtime::new(limits)?);
+        let wake = Arc::new(Notify::new());
+        let files_of = |name: &str, config: &SeatConfig| {
+            let slot = Arc::new(PolicySlot::keeping(KEPT));
+            let seat = Seat::new(name, slot, config.clone(), Arc::clone(&wake));
+            Arc::new(PolicyFiles::new(Arc::new(seat), Arc::clone(&runtime)))
+        };
+        let policy = &config.policy;
+        let default = files_of(DEFAULT, &policy.seat);
+        let before = policy
+            .before
+            .as_ref()
+            .map(|config| files_of(BEFORE, config));
+        let after = policy.after.as_ref().map(|config| files_of(AFTER, config));
+        let operator = Tenant {
+            name: DEFAULT.into(),
+            seat: Arc::clone(default.seat()),
+            default: policy.default.clone(),
+            routes: None,
+            budget: Budget::unlimited(workers),
+            counters: (0..workers).map(|_| Default::default()).collect(),
+            config: None,
+        };
+        let seat_of =
+            |files: &Option<Arc<PolicyFiles>>| files.as_ref().map(|files| Arc::clone(files.seat()));
+        let tenants = Tenants::operator(Arc::new(operator), seat_of(&before), seat_of(&after));
+        Ok(Self {
+            runtime,
+            workers,
+            current: Arc::new(ArcSwap::from_pointee(tenants)),
+            wake,
+            operators: [Some(default), before, after]
+                .into_iter()
+                .flatten()
+                .collect(),
+            held: Mutex::default(),
+            stop,
+        })
+    }
+
+    /// Who decides at the moment, for workers to follow.
+    pub fn current(&self) -> &Arc<ArcSwap<Tenants>> {
+        &self.current
+    }
+
+    /// The engine that runs all policies.
+    pub fn runtime(&self) -> &Arc<Runtime> {
+        &self.runtime
+    }
+
+    /// The policy that decides on what no tenant claims.
+    pub fn default_files(&self) -> &Arc<PolicyFiles> {
+        &self.operators[0]
+    }
+
+    /// The policy files of this seat: that of a tenant, `default`, `before` or `after`.
+    pub fn files(&self, name: &str) -> Option<Arc<PolicyFiles>> {
+        let mut operators = self.operators.iter();
+        let own = operators.find(|files| &*files.seat().name == name);
+        own.cloned().or_else(|| {
+            self.held
+                .lock()
+                .get(name)
+                .map(|held| Arc::clone(&held.files))
+        })
+    }
+
+    /// All policy files: the operator's, then the tenants' in the order of their names.
+    pub fn all_files(&self) -> Vec<Arc<PolicyFiles>> {
+        let held = self.held.lock();
+        let tenants = held.values().map(|held| Arc::clone(&held.files));
+        self.operators.iter().cloned().chain(tenants).collect()
+    }
+
+    /// Loads the operator's policies. Another verdict than the operator means is no way to start.
+    ///
+    /// # Errors
+    /// When a file is named and can't be used.
+    pub async fn load_operators(&self) -> Result<(), RegistryError> {
+        for files in &self.operators {
+            if files.file().is_none() {
+                continue;
+            }
+            let seat = files.seat().name.to_string();
+            let loaded = files.reload().await;
+            loaded.map_err(|source| RegistryError::Policy { seat, source })?;
+        }
+        Ok(())
+    }
+
+    /// Makes these the tenants. Those that are as they were go on as they are; of those that are not, generations and counters do.
+    /// A tenant whose policy can't be loaded is there all the same: its requests get what its configuration says for that.
+    ///
+    /// # Errors
+    /// When one can't be set up; then nothing has changed.
+    pub async fn apply(
+        &self,
+        config: &Config,
+        tenants: &[TenantConfig],
+    ) -> Result<(), RegistryError> {
+        let mut resolvers = Vec::new();
+        for tenant in tenants {
+            let resolver = match self.is_as_it_was(tenant) {
+                true => None,
+                false => Some(self.resolver(config, tenant).await?),
+            };
+            resolvers.push(resolver);
+        }
+        let mut fresh = Vec::new();
+        let mut gone = Vec::new();
+        {
+            let mut held = self.held.lock();
+            let mut old = std::mem::take(&mut *held);
+            for (tenant, resolver) in tenants.iter().zip(resolvers) {
+                let before = old.remove(&tenant.name);
+                let now = match (before, resolver) {
+                    (Some(before), None) => before,
+                    (before, Some(resolver)) => {
+                        let now = self.hold(tenant, resolver, before.as_ref());
+                        gone.extend(before);
+                        fresh.push(Arc::clone(&now.files));
+                        now
+                    }
+                    // It went while its names were looked up; whoever took it away comes after.
+                    (None, None) => continue,
+                };
+                held.insert(tenant.name.clone(), now);
+            }
+            gone.extend(old.into_values());
+            let named = held.values().map(|held| Arc::clone(&held.tenant)).collect();
+            let operator = self.current.load();
+            self.current.store(Arc::new(operator.with(named)));
+        }
+        for gone in &gone {
+            gone.tasks.iter().for_each(AbortHandle::abort);
+        }
+        for files in fresh {
+            self.watch(&files).await;
+        }
+        Ok(())
+    }
+
+    /// Reloads the file of every policy. How each went is in the log.
+    pub async fn reload_all(&self) {
+        for files in self.all_files() {
+            if files.file().is_some() {
+                let _told_in_the_log = files.reload().await;
+            }
+        }
+    }
+
+    /// Looks after all policies for as long as the host runs: follows the operator's files, takes those out of service that fail too
+    /// often, and frees what is no longer needed.
+    pub async fn tend(self: Arc<Self>) {
+        for files in &self.operators {
+            tokio::spawn(Arc::clone(files).watch());
+        }
+        let mut tick = tokio::time::interval(COLLECT);
+        loop {
+            tokio::select! {
+                _ = tick.tick() => {}
+                () = self.wake.notified() => {}
+            }
+            for files in self.all_files() {
+                files.seat().tend();
+                files.seat().slot.collect();
+            }
+        }
+    }
+
+    fn is_as_it_was(&self, tenant: &TenantConfig) -> bool {
+        let held = self.held.lock();
+        let before = held.get(&tenant.name);
+        before.is_some_and(|held| held.tenant.config.as_ref() == Some(tenant))
+    }
+
+    async fn resolver(
+        &self,
+        config: &Config,
+        tenant: &TenantConfig,
+    ) -> Result<Resolver, RegistryError> {
+        let resolver = Resolver::of_tenant(&config.relay, tenant);
+        let mut resolver = resolver.map_err(|source| RegistryError::Routes {
+            tenant: tenant.name.clone(),
+            source,
+        })?;
+        resolver.resolve().await;
+        Ok(resolver)
+    }
+
+    fn hold(&self, config: &TenantConfig, resolver: Resolver, before: Option<&Held>) -> Held {
+        let slot = match before {
+            Some(before) => Arc::clone(&before.tenant.seat.slot),
+            None => Arc::new(PolicySlot::keeping(KEPT)),
+        };
+        let counters = match before {
+            Some(before) => Arc::clone(&before.tenant.counters),
+            None => (0..self.workers).map(|_| Default::default()).collect(),
+        };
+        let wake = Arc::clone(&self.wake);
+        let seat = Arc::new(Seat::new(&config.name, slot, config.seat.clone(), wake));
+        let routes = Arc::new(ArcSwap::from_pointee(resolver.routes()));
+        let follow = tokio::spawn(resolver.watch(Arc::clone(&routes), self.stop.clone()));
+        let files = Arc::new(PolicyFiles::new(
+            Arc::clone(&seat),
+            Arc::clone(&self.runtime),
+        ));
+        Held {
+            tenant: Arc::new(Tenant {
+                name: config.name.as_str().into(),
+                seat,
+                default: config.default.clone(),
+                routes: Some(routes),
+                budget: Budget::new(config.rate, config.cpu_share, self.workers),
+                counters,
+                config: Some(config.clone()),
+            }),
+            files,
+            tasks: vec![follow.abort_handle()],
+        }
+    }
+
+    /// Loads the policy of a tenant and follows its file.
+    async fn watch(&self, files: &Arc<PolicyFiles>) {
+        if files.file().is_none() {
+            return;
+        }
+        if let Err(error) = files.reload().await {
+            tracing::error!(tenant = &*files.seat().name, %error, "The tenant has no policy.");
+        }
+        let task = tokio::spawn(Arc::clone(files).watch()).abort_handle();
+        let mut held = self.held.lock();
+        match held.get_mut(&*files.seat().name) {
+            Some(held) if Arc::ptr_eq(&held.files, files) => held.tasks.push(task),
+            _ => task.abort(),
+        }
+    }
+}
+
+fn of(seat: &str) -> String {
+    match seat {
+        DEFAULT => String::new(),
+        seat => format!(" in [policy.{seat}]"),
+    }
+}
+
+impl std::fmt::Debug for Registry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Registry").finish_non_exhaustive()
+    }
+}

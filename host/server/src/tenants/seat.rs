@@ -1,0 +1,129 @@
+//! The place of one policy, with what happens when it fails.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use parking_lot::Mutex;
+use portcullis_policy::{Failure, PolicySlot};
+use tokio::sync::Notify;
+
+use crate::config::SeatConfig;
+use crate::pipeline::PolicyRequest;
+
+use super::breaker::{Breaker, Tripped};
+
+/// A place that one policy after the other holds.
+pub struct Seat {
+    /// The tenant's name; `default`, `before` or `after` for the operator's.
+    pub name: Arc<str>,
+    /// The generations.
+    pub slot: Arc<PolicySlot<PolicyRequest>>,
+    /// File, limits, and what happens after a failure.
+    pub config: SeatConfig,
+    breaker: Breaker,
+    /// The generation that failed too often, for whoever can go back to an older one.
+    tripped: Mutex<Option<(u64, Tripped, String)>>,
+    alert: Mutex<Option<Alert>>,
+    wake: Arc<Notify>,
+}
+
+/// A policy was taken out of service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Alert {
+    /// The generation.
+    pub generation: u64,
+    /// When.
+    pub at: SystemTime,
+    /// Why, and what serves in its place.
+    pub text: String,
+}
+
+impl Seat {
+    /// A seat. `wake` is told when its policy fails too often.
+    pub fn new(
+        name: &str,
+        slot: Arc<PolicySlot<PolicyRequest>>,
+        config: SeatConfig,
+        wake: Arc<Notify>,
+    ) -> Self {
+        slot.set_mode(config.mode);
+        Self {
+            name: name.into(),
+            slot,
+            breaker: Breaker::new(config.breaker),
+            config,
+            tripped: Mutex::new(None),
+            alert: Mutex::new(None),
+            wake,
+        }
+    }
+
+    /// Whether its policy may be asked at the moment.
+    #[inline]
+    pub fn admits(&self, now: Instant) -> bool {
+        self.breaker.admits(now)
+    }
+
+    /// Counts a failure of a generation. What follows from it, if anything, is done on another thread.
+    pub fn note_failure(&self, generation: u64, failure: &Failure, now: Instant) {
+        if let Some(tripped) = self.breaker.count(now) {
+            *self.tripped.lock() = Some((generation, tripped, failure.to_string()));
+            self.wake.notify_one();
+        }
+    }
+
+    /// Goes back to the generation before the one that failed too often, if it did and there is one. Not for a worker: what is
+    /// replaced may have to be freed.
+    pub fn tend(&self) {
+        let Some((generation, Tripped { failures, within }, last)) = self.tripped.lock().take()
+        else {
+            return;
+        };
+        let reason = format!("{failures} failures within {within:.1?}, the last one: {last}");
+        let text = match self.slot.fall_back(generation) {
+            Some(good) => {
+                self.breaker.reset();
+                format!(
+                    "generation {generation} had {reason}; generation {} serves again",
+                    good.number
+                )
+            }
+            // Another one was put in its place meanwhile.
+            None if self.slot.number() != generation => {
+                self.breaker.reset();
+                return;
+            }
+            None => format!(
+                "generation {generation} had {reason}; there is none to go back to, so it is not asked for {:?}",
+                self.config.breaker.pause
+            ),
+        };
+        tracing::error!(policy = &*self.name, "The policy is out of service: {text}");
+        *self.alert.lock() = Some(Alert {
+            generation,
+            at: SystemTime::now(),
+            text,
+        });
+    }
+
+    /// The policy that was taken out of service last, until another one is put in its place by hand.
+    pub fn alert(&self) -> Option<Alert> {
+        self.alert.lock().clone()
+    }
+
+    /// Starts afresh with what serves now: someone has put it there.
+    pub fn clear(&self) {
+        *self.tripped.lock() = None;
+        *self.alert.lock() = None;
+        self.breaker.reset();
+    }
+}
+
+impl fmt::Debug for Seat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Seat")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
