@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use portcullis_address::{DEFAULT_RULES, Proto, TrustedQuestion, TrustedSource};
 
-use crate::call::{Address, Call};
+use crate::call::Call;
 use crate::view::{Contact, PlainUri, RequestView};
 
 /// A peer of the policy's choice.
@@ -40,10 +40,7 @@ impl<R: RequestView> Call<R> {
                     Some(from) => from.into(),
                     None => request.from_uri(),
                 };
-                let source = match Address::parse(peer.address) {
-                    Address::Ip(ip) => TrustedSource::Ip(ip),
-                    Address::Name(name) => TrustedSource::Text(name),
-                };
+                let source = TrustedSource::parse(peer.address);
                 (source, peer.transport, &*own_from)
             }
         };

@@ -13,6 +13,7 @@ pub use builder::{TrustedBuilder, TrustedRow};
 pub use proto::Proto;
 
 use crate::pattern::Pattern;
+use crate::row::parse_ip;
 use crate::table::bucket;
 
 /// The longest URI that Kamailio looks at here (`MAX_URI_SIZE`), in bytes. A request with a longer one is trusted by no row.
@@ -157,12 +158,9 @@ impl TrustedTable {
 }
 
 impl<'q> TrustedSource<'q> {
-    /// An address, or else a text.
+    /// An address however it is spelled, in a row as in a question, or else a text.
     pub fn parse(text: &'q str) -> Self {
-        match text.parse() {
-            Ok(ip) => Self::Ip(ip),
-            Err(_) => Self::Text(text),
-        }
+        parse_ip(text).map_or(Self::Text(text), Self::Ip)
     }
 }
 

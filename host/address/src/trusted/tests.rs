@@ -128,6 +128,16 @@ fn addresses_are_equal_however_they_are_spelled() {
             ..ROW
         },
         TrustedRow {
+            source: "[2001:db8::1]",
+            tag: Some("bare"),
+            ..ROW
+        },
+        TrustedRow {
+            source: "010.0.0.1",
+            tag: Some("padded"),
+            ..ROW
+        },
+        TrustedRow {
             source: "gw.example.com",
             tag: Some("name"),
             ..ROW
@@ -135,8 +145,11 @@ fn addresses_are_equal_however_they_are_spelled() {
     ]);
     assert_eq!(
         tags(&table, "2001:db8::1", Proto::Udp, "", ""),
-        ["six", "same"]
+        ["six", "same", "bare"]
     );
+    for source in ["10.0.0.1", "010.0.0.1"] {
+        assert_eq!(tags(&table, source, Proto::Udp, "", ""), ["padded"]);
+    }
     assert_eq!(tags(&table, "gw.example.com", Proto::Udp, "", ""), ["name"]);
     assert!(tags(&table, "GW.example.com", Proto::Udp, "", "").is_empty());
     assert_eq!(warning(ROW), None);
