@@ -30,7 +30,7 @@ fn tags<'t>(
     let question = TrustedQuestion {
         source: TrustedSource::parse(source),
         proto,
-        from,
+        from: FromUri::Own(from),
         ruri,
     };
     let found = table.matches(question);
@@ -229,6 +229,16 @@ fn a_uri_above_kamailios_limit_is_trusted_by_no_row() {
         tags(&table, "192.0.2.1", Proto::Udp, &uri[..1024], "").len(),
         1
     );
+    let given = |ruri| {
+        let question = TrustedQuestion {
+            source: TrustedSource::parse("192.0.2.1"),
+            proto: Proto::Udp,
+            from: FromUri::Given(&uri),
+            ruri,
+        };
+        table.matches(question).count()
+    };
+    assert_eq!((given(""), given(&uri)), (1, 0));
 }
 
 #[test]
