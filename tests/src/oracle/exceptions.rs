@@ -127,8 +127,41 @@ pub const FAULT_DATA: Exception = Exception {
     reason: "JSON-RPC 2.0 has a place for it (§5.1)",
 };
 
+/// A row of trusted peers with a transport or pattern that is none.
+pub const TRUSTED_ROWS: Exception = Exception {
+    name: "trusted-rows",
+    kamailio: "refuses the whole table because of one unknown proto; uses a from_pattern that is no regular expression all the same, \
+               with undefined results",
+    portcullis: "skips the row and names it",
+    reason: "one bad row must not keep all others from being loaded, and a pattern that means nothing must not let anybody in",
+};
+
+/// The source of a trusted peer, in a row or a question, that is not spelled as Kamailio prints addresses.
+pub const TRUSTED_SOURCE: Exception = Exception {
+    name: "trusted-source",
+    kamailio: "compares src_ip as text: 2001:DB8::1, [2001:db8::1] and 010.0.0.1 never equal a source",
+    portcullis: "compares addresses",
+    reason: "they are one host; a row that never matches is of no use",
+};
+
+/// A pattern with a back-reference, in a row of trusted peers or a line of a file.
+pub const BACK_REFERENCES: Exception = Exception {
+    name: "back-references",
+    kamailio: "evaluates them",
+    portcullis: "skips the row or line and names it",
+    reason: "matching takes time in proportion to the text, whatever the pattern: no caller can make it slow",
+};
+
+/// The order of trusted peers without Kamailio's cache.
+pub const PRIORITY_WITHOUT_CACHE: Exception = Exception {
+    name: "priority-without-cache",
+    kamailio: "with db_mode=0, the default, tries the row with the lowest priority first; with db_mode=1 the highest",
+    portcullis: "tries the highest first",
+    reason: "the table is always in memory, which is db_mode=1",
+};
+
 /// All of them.
-pub const EXCEPTIONS: [Exception; 13] = [
+pub const EXCEPTIONS: [Exception; 17] = [
     GROUP_ZERO,
     GROUP_ABOVE_31_BITS,
     MASK_OUT_OF_RANGE,
@@ -142,10 +175,22 @@ pub const EXCEPTIONS: [Exception; 13] = [
     NAME_GROUP_TAG,
     NAMES_IN_JSON,
     FAULT_DATA,
+    TRUSTED_ROWS,
+    TRUSTED_SOURCE,
+    BACK_REFERENCES,
+    PRIORITY_WITHOUT_CACHE,
 ];
 
 /// Those that are made for all cases alike, in Kamailio's configuration.
 pub const OF_THE_CONFIGURATION: [Exception; 2] = [SUBNET_LIMIT, TAGS_STACK];
+
+/// Those of trusted peers, and of allow and deny files.
+pub const OF_TRUSTED_AND_FILES: [Exception; 4] = [
+    TRUSTED_ROWS,
+    TRUSTED_SOURCE,
+    BACK_REFERENCES,
+    PRIORITY_WITHOUT_CACHE,
+];
 
 /// Those in what clients see, not in what is decided.
 pub const OF_CLIENTS: [Exception; 2] = [NAMES_IN_JSON, FAULT_DATA];
