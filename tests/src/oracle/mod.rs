@@ -3,6 +3,7 @@
 
 pub mod case;
 pub mod exceptions;
+pub mod files;
 pub mod generate;
 pub mod shrink;
 mod text;

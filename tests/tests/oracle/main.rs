@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod addresses;
+mod files;
 mod trusted;
 
 use std::time::{SystemTime, UNIX_EPOCH};

@@ -67,8 +67,8 @@ impl View {
 
 /// The exception by which Portcullis skips a row, if there is one.
 fn skips(row: &Row) -> Option<Exception> {
-    let is = |proto: &&str| proto.eq_ignore_ascii_case(&row.proto);
-    if is(&"none") {
+    let is = |proto: &str| proto.eq_ignore_ascii_case(&row.proto);
+    if is("none") {
         return None;
     }
     let any_of = |list: &[&str]| {
