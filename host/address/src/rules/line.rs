@@ -1,13 +1,11 @@
 //! One line of an allow or deny file: `left [EXCEPT left] : right [EXCEPT right]`, each a list of patterns with commas between.
 //!
 //! Read as Kamailio reads it (`permissions/parse_config.c`), with its odd corners: the last colon outside of quotes divides the
-//! sides; ` EXCEPT ` counts within quotes too; a word without quotes is a pattern.
+//! sides; ` EXCEPT ` counts within quotes too; a word without quotes is a pattern. Only the length of a line has no limit: Kamailio
+//! takes what is behind 499 bytes for another line, and to leave a long line out of a deny file would allow what it denies.
 
 use super::{Rule, Side};
 use crate::pattern::{Pattern, Syntax};
-
-/// The longest line that Kamailio reads in one piece, in bytes.
-const LONGEST_LINE: usize = 498;
 
 /// The longest pattern, in bytes.
 const LONGEST_PATTERN: usize = 255;
@@ -29,13 +27,6 @@ impl Rule {
         let Some((end, colon)) = extent(line) else {
             return Ok(None);
         };
-        if line.len() > LONGEST_LINE {
-            return Err(fault(
-                line,
-                &format!("has {} bytes", line.len()),
-                "keep a line to 498 bytes: Kamailio takes what is behind for another line",
-            ));
-        }
         let mend = "write LEFT : RIGHT, each a list of patterns in quotes, or ALL";
         let Some(colon) = colon else {
             return Err(fault(line, "has no colon outside of quotes", mend));
