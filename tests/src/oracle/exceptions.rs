@@ -176,6 +176,14 @@ pub const LONG_LINE: Exception = Exception {
     reason: "nobody writes half a rule on purpose",
 };
 
+/// A rule that is no UTF-8.
+pub const FILES_IN_UTF_8: Exception = Exception {
+    name: "files-in-utf-8",
+    kamailio: "compares patterns byte by byte, whatever they are written in",
+    portcullis: "leaves out a rule that is no UTF-8 and names it; a comment may be what it likes",
+    reason: "SIP is UTF-8 (RFC 3261 §7), so that such a pattern would never match what it was written for",
+};
+
 /// Branches of a request.
 pub const ONE_BRANCH: Exception = Exception {
     name: "one-branch",
@@ -209,7 +217,7 @@ pub const STAR_BEHIND_CONTACTS: Exception = Exception {
 };
 
 /// All of them.
-pub const EXCEPTIONS: [Exception; 23] = [
+pub const EXCEPTIONS: [Exception; 24] = [
     GROUP_ZERO,
     GROUP_ABOVE_31_BITS,
     MASK_OUT_OF_RANGE,
@@ -229,6 +237,7 @@ pub const EXCEPTIONS: [Exception; 23] = [
     PRIORITY_WITHOUT_CACHE,
     CARRIAGE_RETURN,
     LONG_LINE,
+    FILES_IN_UTF_8,
     ONE_BRANCH,
     FILES_RELOAD,
     TELEPHONE_CONTACT,
@@ -239,13 +248,14 @@ pub const EXCEPTIONS: [Exception; 23] = [
 pub const OF_THE_CONFIGURATION: [Exception; 2] = [SUBNET_LIMIT, TAGS_STACK];
 
 /// Those of trusted peers, and of allow and deny files.
-pub const OF_TRUSTED_AND_FILES: [Exception; 10] = [
+pub const OF_TRUSTED_AND_FILES: [Exception; 11] = [
     TRUSTED_ROWS,
     TRUSTED_SOURCE,
     BACK_REFERENCES,
     PRIORITY_WITHOUT_CACHE,
     CARRIAGE_RETURN,
     LONG_LINE,
+    FILES_IN_UTF_8,
     ONE_BRANCH,
     FILES_RELOAD,
     TELEPHONE_CONTACT,

@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 
 use portcullis_tests::oracle::Envelope;
 use portcullis_tests::oracle::exceptions::{
-    BACK_REFERENCES, CARRIAGE_RETURN, FILES_RELOAD, LONG_LINE, ONE_BRANCH, STAR_BEHIND_CONTACTS,
-    TELEPHONE_CONTACT,
+    BACK_REFERENCES, CARRIAGE_RETURN, FILES_IN_UTF_8, FILES_RELOAD, LONG_LINE, ONE_BRANCH,
+    STAR_BEHIND_CONTACTS, TELEPHONE_CONTACT,
 };
-use portcullis_tests::oracle::files::case::{Call, Case, Pair, Question};
+use portcullis_tests::oracle::files::case::{Call, Case, ODD_BYTE, Pair, Question};
 use portcullis_tests::oracle::files::generate::Generator;
 use portcullis_tests::oracle::files::{
     Oracle, Portcullis, Server, kamailio_alone, portcullis_alone, told,
@@ -51,6 +51,7 @@ fn peers_files_decide_alike() {
     let all = [
         BACK_REFERENCES,
         CARRIAGE_RETURN,
+        FILES_IN_UTF_8,
         LONG_LINE,
         STAR_BEHIND_CONTACTS,
         TELEPHONE_CONTACT,
@@ -66,11 +67,13 @@ fn peers_files_decide_alike() {
 #[test]
 fn peers_exceptions_of_files_make_a_difference() {
     let long = format!("ALL : \"nobody\" #{}ALL : ALL", " ".repeat(600));
+    let odd_byte = format!("\"{ODD_BYTE}\", \"^sip:eeve@\" : ALL");
     let examples = [
         (BACK_REFERENCES, r#""(e)\1" : ALL"#),
         (CARRIAGE_RETURN, "ALL : ALL EXCEPT \"^sip:bob@\"\r"),
         (LONG_LINE, &long),
         (TELEPHONE_CONTACT, "\"nobody\" : ALL"),
+        (FILES_IN_UTF_8, &odd_byte),
     ];
     let case = Case {
         pairs: examples.map(|(_, deny)| pair(deny)).into(),
@@ -141,7 +144,7 @@ fn denying(pattern: &str) -> Case {
     }
 }
 
-/// A request from Eve to Bob with a telephone for a Contact, and a question to each of four pairs.
+/// A request from Eve to Bob with a telephone for a Contact, and a question to each of five pairs.
 fn bob(question: impl Fn(usize) -> Question) -> Call {
     let envelope = Envelope {
         from: Some("<sip:eeve@example.com>".into()),
@@ -150,7 +153,7 @@ fn bob(question: impl Fn(usize) -> Question) -> Call {
     };
     Call {
         envelope,
-        questions: (0..4).map(|at| (at, question(at))).collect(),
+        questions: (0..5).map(|at| (at, question(at))).collect(),
     }
 }
 

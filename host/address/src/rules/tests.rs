@@ -121,7 +121,7 @@ fn a_folder_holds_pairs_by_name() {
     let write = |name: &str, text: &[u8]| std::fs::write(folder.path().join(name), text).unwrap();
     write("permissions.deny", b"ALL : \"^sip:1@\"\n");
     write("permissions.allow", b"\"^sip:boss@\" : ALL\n");
-    write("register.deny", b"ALL : ALL\n\xff : ALL\n");
+    write("register.deny", b"ALL : ALL # \xff\n\xff : ALL\n");
     write("notes.txt", b"not ours");
     write(".allow", b"nonsense");
     std::fs::create_dir(folder.path().join("old.deny")).unwrap();

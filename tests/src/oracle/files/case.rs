@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::super::Envelope;
 
-/// A pair of files, each a list of lines.
+/// A pair of files, each a list of lines. An [`ODD_BYTE`] in a line is a byte that is no UTF-8 when it is written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pair {
     /// The file `NAME.allow`.
@@ -41,6 +41,9 @@ pub struct Case {
     /// The requests.
     pub calls: Vec<Call>,
 }
+
+/// What stands for the byte 0xFF.
+pub const ODD_BYTE: char = '\u{e0ff}';
 
 impl Case {
     /// The most pairs that Kamailio takes.

@@ -3,7 +3,7 @@
 use fastrand::Rng;
 
 use super::super::Envelope;
-use super::case::{Call, Case, Pair, Question};
+use super::case::{Call, Case, ODD_BYTE, Pair, Question};
 
 /// Makes cases.
 #[derive(Debug)]
@@ -48,7 +48,16 @@ impl Generator {
         }
         let (left, right) = (self.side(&LEFT), self.side(&RIGHT));
         let colon = self.of(&[":", " : ", ":  ", "\t:\t", " :"]);
-        let end = self.of(&["", "", "", " ", " # who: \"why\"", "#", "\r"]);
+        let end = self.of(&[
+            "",
+            "",
+            "",
+            " ",
+            " # who: \"why\"",
+            "#",
+            " # f\u{e0ff}r",
+            "\r",
+        ]);
         format!("{left}{colon}{right}{end}")
     }
 
@@ -79,10 +88,11 @@ impl Generator {
     }
 
     fn odd_line(&mut self) -> String {
-        match self.rng.u32(..4) {
+        match self.rng.u32(..5) {
             0 => self.of(&ODD_LINES).to_owned(),
             1 => format!("\"{}\" : ALL", self.of(&REFERRING)),
             2 => self.long_line(),
+            3 => format!("\"bob{ODD_BYTE}\", \"^sip:alice@\" : ALL"),
             _ => {
                 let count = self.rng.usize(1..10);
                 (0..count).map(|_| self.of(&PIECES)).collect()
@@ -192,7 +202,10 @@ impl Generator {
     }
 }
 
-const LEFT: [&str; 16] = [
+const LEFT: [&str; 19] = [
+    "ü",
+    "Ü",
+    "m..ller",
     "^sip:alice@",
     "^SIP:ALICE@example\\.com$",
     "@example\\.com",
@@ -288,7 +301,7 @@ const REQUEST_URIS: [&str; 9] = [
     "sip:a%20b@example.com",
 ];
 
-const URIS: [&str; 15] = [
+const URIS: [&str; 16] = [
     "sip:alice@example.com",
     "sip:alice@example.com:5060;transport=udp",
     "SIP:alice@EXAMPLE.com",
@@ -304,4 +317,5 @@ const URIS: [&str; 15] = [
     "sip:alice@[2001:db8::1]:5060",
     "tel:+4930123",
     "mailto:alice@example.com",
+    "sip:müller@example.com",
 ];

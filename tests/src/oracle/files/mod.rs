@@ -20,7 +20,7 @@ use crate::lease::Lease;
 use crate::policy;
 use crate::sip::Caller;
 
-use case::{Call, Case, Pair, name};
+use case::{Call, Case, ODD_BYTE, Pair, name};
 use view::View;
 
 /// What was found so far.
@@ -244,7 +244,9 @@ fn write(pairs: &[Pair], folder: &Path) {
     for (at, Pair { allow, deny }) in pairs.iter().enumerate() {
         for (ending, lines) in [("allow", allow), ("deny", deny)] {
             let file = folder.join(format!("{}.{ending}", name(at)));
-            std::fs::write(file, lines.join("\n")).expect("a file can be written");
+            let text = lines.join("\n");
+            let parts: Vec<_> = text.split(ODD_BYTE).map(str::as_bytes).collect();
+            std::fs::write(file, parts.join(&0xff)).expect("a file can be written");
         }
     }
 }

@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 
 use super::super::exceptions::{
-    BACK_REFERENCES, CARRIAGE_RETURN, LONG_LINE, STAR_BEHIND_CONTACTS, TELEPHONE_CONTACT,
+    BACK_REFERENCES, CARRIAGE_RETURN, Exception, FILES_IN_UTF_8, LONG_LINE, STAR_BEHIND_CONTACTS,
+    TELEPHONE_CONTACT,
 };
-use super::case::Case;
+use super::case::{Case, ODD_BYTE};
 use super::generate::REFERRING;
 
 /// The exceptions, applied to a case.
@@ -24,11 +25,9 @@ impl View {
         for pair in &mut case.pairs {
             for lines in [&mut pair.allow, &mut pair.deny] {
                 lines.retain(|line| {
-                    let is_referring = REFERRING.iter().any(|pattern| line.contains(pattern));
-                    if is_referring {
-                        met.insert(BACK_REFERENCES.name);
-                    }
-                    !is_referring
+                    let exception = skips(line);
+                    met.extend(exception.map(|exception| exception.name));
+                    exception.is_none()
                 });
                 for line in lines {
                     if line.ends_with('\r') {
@@ -57,6 +56,17 @@ impl View {
         }
         Self { case, met }
     }
+}
+
+/// The exception by which Portcullis leaves a line out, if there is one.
+fn skips(line: &str) -> Option<Exception> {
+    // As lines are made here, a comment has a blank before and behind its sign.
+    let rule = line.split(" # ").next().unwrap_or_default();
+    if rule.contains(ODD_BYTE) {
+        return Some(FILES_IN_UTF_8);
+    }
+    let is_referring = REFERRING.iter().any(|pattern| rule.contains(pattern));
+    is_referring.then_some(BACK_REFERENCES)
 }
 
 /// The longest line that Kamailio reads in one piece, in bytes.

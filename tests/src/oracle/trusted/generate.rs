@@ -231,7 +231,7 @@ const OTHER_SOURCES: [&str; 7] = [
 
 const PRIORITIES: [i32; 10] = [0, 0, 0, 0, 1, 1, 5, -1, i32::MAX, i32::MIN];
 
-const TAGS: [Option<&str>; 8] = [
+const TAGS: [Option<&str>; 9] = [
     None,
     None,
     Some(""),
@@ -239,10 +239,11 @@ const TAGS: [Option<&str>; 8] = [
     Some("b"),
     Some("c"),
     Some("two words"),
+    Some("zwölf"),
     Some("012345678901234567890123456789"),
 ];
 
-const URIS: [&str; 14] = [
+const URIS: [&str; 15] = [
     "sip:alice@example.com",
     "sip:alice@example.com;transport=udp",
     "SIP:alice@example.com",
@@ -257,9 +258,10 @@ const URIS: [&str; 14] = [
     "sip:alice@[2001:db8::1]:5060",
     "sip:alice@192.0.2.1;lr",
     "sip:aa.bb@example.com",
+    "sip:müller@example.com",
 ];
 
-const FROM_PATTERNS: [&str; 18] = [
+const FROM_PATTERNS: [&str; 20] = [
     "",
     "^sip:alice@",
     "^sip:.*@example\\.com$",
@@ -278,6 +280,8 @@ const FROM_PATTERNS: [&str; 18] = [
     "^.*$",
     "ALICE",
     "transport=udp$",
+    "ü",
+    "^sip:m..ller@",
 ];
 
 const RURI_PATTERNS: [&str; 10] = [
