@@ -127,6 +127,14 @@ pub const FAULT_DATA: Exception = Exception {
     reason: "JSON-RPC 2.0 has a place for it (§5.1)",
 };
 
+/// A URI in `permissions.testUri` that is longer than Kamailio's buffer.
+pub const LONG_TEST_URI: Exception = Exception {
+    name: "long-test-uri",
+    kamailio: "copies a URI of more than 1024 bytes beyond the end of its buffer, and its process may die",
+    portcullis: "answers with fault 500 \"URI is too long\", as both do for a Contact",
+    reason: "a command must not end the server",
+};
+
 /// A row of trusted peers with a transport or pattern that is none.
 pub const TRUSTED_ROWS: Exception = Exception {
     name: "trusted-rows",
@@ -217,7 +225,7 @@ pub const STAR_BEHIND_CONTACTS: Exception = Exception {
 };
 
 /// All of them.
-pub const EXCEPTIONS: [Exception; 24] = [
+pub const EXCEPTIONS: [Exception; 25] = [
     GROUP_ZERO,
     GROUP_ABOVE_31_BITS,
     MASK_OUT_OF_RANGE,
@@ -231,6 +239,7 @@ pub const EXCEPTIONS: [Exception; 24] = [
     NAME_GROUP_TAG,
     NAMES_IN_JSON,
     FAULT_DATA,
+    LONG_TEST_URI,
     TRUSTED_ROWS,
     TRUSTED_SOURCE,
     BACK_REFERENCES,
@@ -263,7 +272,7 @@ pub const OF_TRUSTED_AND_FILES: [Exception; 11] = [
 ];
 
 /// Those in what clients see, not in what is decided.
-pub const OF_CLIENTS: [Exception; 2] = [NAMES_IN_JSON, FAULT_DATA];
+pub const OF_CLIENTS: [Exception; 3] = [NAMES_IN_JSON, FAULT_DATA, LONG_TEST_URI];
 
 /// A case as Kamailio has to see it for its answers to be the right ones.
 #[derive(Clone, Debug)]
