@@ -7,6 +7,8 @@ mod forms;
 mod fresh;
 mod hostile;
 mod interfaces;
+mod logging;
+mod older;
 mod questions;
 mod refusals;
 mod slot;
