@@ -6,7 +6,7 @@
 use portcullis_tests::database::MariaDb;
 use portcullis_tests::host::{Builder, Host};
 use portcullis_tests::kamailio::Kamailio;
-use portcullis_tests::oracle::exceptions::{FAULT_DATA, NAMES_IN_JSON};
+use portcullis_tests::oracle::exceptions::{FAULT_DATA, NAMES_IN_JSON, TRUSTED_ROWS};
 use portcullis_tests::tools::Tool::{self, Kamcli, Kamcmd, Kamctl};
 use portcullis_tests::tools::Tools;
 
@@ -21,6 +21,11 @@ struct Both {
 
 impl Both {
     fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// Starts both, with these parts of Kamailio's configuration.
+    fn start_with(defines: &[&str]) -> Self {
         let database = MariaDb::start();
         let builder = Builder::new();
         let listen = builder.lease().addr(4, 5060);
@@ -32,7 +37,7 @@ impl Both {
         let kamailio = Kamailio::start(
             include_str!("../oracle/kamailio.cfg"),
             &[("LISTEN", listen.to_string()), ("DATABASE", database.url())],
-            &[],
+            defines,
         );
         Self {
             portcullis: Tools::for_host(&host, &database),
@@ -84,6 +89,48 @@ fn peers_dumps_and_reloads_look_the_same() {
         let said = both.same(tool, words);
         assert!(said.contains("item"), "{tool:?} {words} shows rows: {said}");
     }
+}
+
+/// Several rows of one source, each priority twice, all transports, patterns and tags of all kinds.
+const TRUSTED: &str = "INSERT INTO trusted (src_ip, proto, from_pattern, ruri_pattern, tag, priority) VALUES \
+    ('10.0.0.1', 'any', NULL, NULL, NULL, 0), ('10.0.0.1', 'UDP', '', '', '', 5), ('10.0.0.1', 'tcp', '^sip:a@', NULL, 'second', 0), \
+    ('10.0.0.1', 'tls', NULL, '^sip:b@', 'a \"quoted\" tag', 5), ('10.0.0.1', 'none', NULL, NULL, 'at rest', 9), \
+    ('192.0.2.1', 'sctp', NULL, NULL, 'last', -1), ('2001:db8::1', 'ws', '.', '.', NULL, 2147483647), \
+    ('gw.example.com', 'wss', NULL, NULL, 'name', -2147483648)";
+
+#[test]
+fn peers_trusted_dumps_look_the_same() {
+    let both = Both::start_with(&["WITH_TRUSTED"]);
+    for (rows, count) in [
+        ("", 0),
+        (TRUSTED, 7),
+        ("DELETE FROM trusted WHERE src_ip LIKE '10.%'", 3),
+    ] {
+        both.database.sql("kamailio", rows);
+        for (tool, words) in [
+            (Kamcmd, "permissions.trustedReload"),
+            (Kamctl, "trusted reload"),
+            (Kamctl, "rpc permissions.trustedReload"),
+            (Kamcli, "rpc permissions.trustedReload"),
+        ] {
+            let said = both.same(tool, words);
+            assert!(said.contains("Reload OK"), "{tool:?} {words}: {said}");
+        }
+        let said = both.same(Kamcmd, "permissions.trustedDump");
+        assert_eq!(said.matches("item:").count(), count, "{said}");
+    }
+    both.database.sql(
+        "kamailio",
+        "INSERT INTO trusted (src_ip, proto) VALUES ('10.0.0.1', 'fax')",
+    );
+    let words = "permissions.trustedReload";
+    let [kamailio, portcullis] =
+        [&both.kamailio, &both.portcullis].map(|tools| tools.run(Kamcmd, words));
+    assert!(kamailio.contains("Reload failed."), "{kamailio}");
+    assert!(
+        portcullis.contains("Reload OK"),
+        "{TRUSTED_ROWS:?}: {portcullis}"
+    );
 }
 
 #[test]
