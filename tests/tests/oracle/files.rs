@@ -156,6 +156,34 @@ fn peers_files_are_read_again_by_portcullis_only() {
     );
 }
 
+/// The command of both servers, for each pair and for one that is not there.
+#[test]
+fn peers_uris_are_tested_alike() {
+    let case = Generator::new(super::seed()).case();
+    let seen = View::of(&case).case;
+    let (kamailio, portcullis) = (Server::start(&seen, &[]), Portcullis::start(&case));
+    let mut allowed = 0;
+    for (at, pair) in case.pairs.iter().enumerate() {
+        for (left, right) in [
+            ("sip:alice@example.com", "sip:bob@example.com"),
+            ("sip:bob@192.0.2.1;lr", "sip:+4930123@example.com"),
+        ] {
+            let said = portcullis.test(at, left, right);
+            allowed += usize::from(said == "Allowed");
+            assert_eq!(
+                said,
+                kamailio.test(at, left, right),
+                "{left} {right}:\n{pair}"
+            );
+        }
+    }
+    println!("{allowed} of {} are allowed.", 2 * case.pairs.len());
+    assert!(allowed > 0 && allowed < 2 * case.pairs.len());
+    let absent = case.pairs.len();
+    assert_eq!(kamailio.test(absent, "sip:a@b", "sip:c@d"), "Denied");
+    assert_eq!(portcullis.test(absent, "sip:a@b", "sip:c@d"), "Denied");
+}
+
 /// One pair, whose deny file has this pattern on the right, and who may call Bob.
 fn denying(pattern: &str) -> Case {
     let mut call = bob(|_| Question::Routing);

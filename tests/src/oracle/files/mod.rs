@@ -15,7 +15,7 @@ use super::BATCH;
 use super::shrink::fewest;
 use super::voice;
 use crate::host::{Builder, Host};
-use crate::kamailio::Kamailio;
+use crate::kamailio::{Kamailio, kamcmd};
 use crate::lease::Lease;
 use crate::policy;
 use crate::sip::Caller;
@@ -153,7 +153,7 @@ pub struct Portcullis {
 pub struct Server {
     lease: Lease,
     folder: TempDir,
-    _kamailio: Kamailio,
+    kamailio: Kamailio,
 }
 
 impl Portcullis {
@@ -180,6 +180,15 @@ impl Portcullis {
     pub fn ask(&self, calls: &[Call]) -> Answers {
         ask(&mut self.host.udp(10), calls)
     }
+
+    /// What `permissions.testUri` says of a pair: `Allowed` or `Denied`.
+    pub fn test(&self, at: usize, left: &str, right: &str) -> String {
+        let said = self
+            .host
+            .rpc("permissions.testUri", json!([name(at), left, right]));
+        let said = said["result"].as_str();
+        said.expect("testUri answers with a word").to_owned()
+    }
 }
 
 impl Server {
@@ -204,7 +213,7 @@ impl Server {
         Self {
             lease,
             folder,
-            _kamailio: kamailio,
+            kamailio,
         }
     }
 
@@ -217,6 +226,19 @@ impl Server {
     pub fn ask(&self, calls: &[Call]) -> Answers {
         let listen = self.lease.addr(4, 5060);
         ask(&mut Caller::udp(self.lease.ip(10), listen), calls)
+    }
+
+    /// What `permissions.testUri` says of a pair: `Allowed` or `Denied`.
+    pub fn test(&self, at: usize, left: &str, right: &str) -> String {
+        let path = self.folder.path().join(name(at)).display().to_string();
+        // Without its kind, kamcmd takes digits for a number.
+        let words = [path.as_str(), left, right].map(|word| format!("s:{word}"));
+        let [path, left, right] = &words;
+        let said = kamcmd(
+            &self.kamailio.ctl(),
+            &["permissions.testUri", path, left, right],
+        );
+        String::from_utf8_lossy(&said.stdout).trim().to_owned()
     }
 }
 
