@@ -9,6 +9,7 @@ use portcullis_tests::oracle::exceptions::{
 };
 use portcullis_tests::oracle::files::case::{Call, Case, ODD_BYTE, Pair, Question};
 use portcullis_tests::oracle::files::generate::Generator;
+use portcullis_tests::oracle::files::view::View;
 use portcullis_tests::oracle::files::{
     Oracle, Portcullis, Server, kamailio_alone, portcullis_alone, told,
 };
@@ -30,7 +31,7 @@ fn peers_files_decide_alike() {
         let Some(difference) = differences.first() else {
             continue;
         };
-        let smallest = oracle.shrink(&case, difference);
+        let smallest = oracle.shrink(&case, difference, View::of);
         let told = match oracle.differences(&smallest).first() {
             Some(difference) => told(&smallest, difference),
             None => told(&case, difference),
@@ -61,6 +62,27 @@ fn peers_files_decide_alike() {
         BTreeSet::from(all.map(|exception| exception.name)),
         "every exception was met"
     );
+}
+
+#[test]
+fn peers_a_different_answer_of_files_is_made_small() {
+    let mut oracle = Oracle::default();
+    let mut case = Generator::new(1).case();
+    case.pairs[7].allow.clear();
+    let planted = "ALL : ALL # planted".to_owned();
+    case.pairs[7].deny.insert(0, planted.clone());
+    // Kamailio sees the files without the planted line.
+    let view = |case: &Case| {
+        let mut view = View::of(case);
+        for pair in &mut view.case.pairs {
+            pair.deny.retain(|line| !line.ends_with("planted"));
+        }
+        view
+    };
+    let differences = oracle.compare(&case, view(&case));
+    let smallest = oracle.shrink(&case, &differences[0], view);
+    assert_eq!(smallest.pairs[1], pair(&planted));
+    assert_eq!(smallest.calls.len(), 1);
 }
 
 /// Kamailio as it comes answers each example otherwise.
@@ -132,6 +154,34 @@ fn peers_files_are_read_again_by_portcullis_only() {
         "{}",
         FILES_RELOAD.name
     );
+}
+
+/// The command of both servers, for each pair and for one that is not there.
+#[test]
+fn peers_uris_are_tested_alike() {
+    let case = Generator::new(super::seed()).case();
+    let seen = View::of(&case).case;
+    let (kamailio, portcullis) = (Server::start(&seen, &[]), Portcullis::start(&case));
+    let mut allowed = 0;
+    for (at, pair) in case.pairs.iter().enumerate() {
+        for (left, right) in [
+            ("sip:alice@example.com", "sip:bob@example.com"),
+            ("sip:bob@192.0.2.1;lr", "sip:+4930123@example.com"),
+        ] {
+            let said = portcullis.test(at, left, right);
+            allowed += usize::from(said == "Allowed");
+            assert_eq!(
+                said,
+                kamailio.test(at, left, right),
+                "{left} {right}:\n{pair}"
+            );
+        }
+    }
+    println!("{allowed} of {} are allowed.", 2 * case.pairs.len());
+    assert!(allowed > 0 && allowed < 2 * case.pairs.len());
+    let absent = case.pairs.len();
+    assert_eq!(kamailio.test(absent, "sip:a@b", "sip:c@d"), "Denied");
+    assert_eq!(portcullis.test(absent, "sip:a@b", "sip:c@d"), "Denied");
 }
 
 /// One pair, whose deny file has this pattern on the right, and who may call Bob.

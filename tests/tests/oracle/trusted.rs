@@ -9,6 +9,7 @@ use portcullis_tests::oracle::exceptions::{
 use portcullis_tests::oracle::trusted::Oracle;
 use portcullis_tests::oracle::trusted::case::{Call, Case, Question, Row};
 use portcullis_tests::oracle::trusted::generate::Generator;
+use portcullis_tests::oracle::trusted::view::View;
 
 /// Answers compared in a run.
 const DECISIONS: usize = 20_000;
@@ -25,7 +26,7 @@ fn peers_trusted_by_both_alike() {
         if oracle.differences(&case).is_empty() {
             continue;
         }
-        let smallest = oracle.shrink(case.clone());
+        let smallest = oracle.shrink(case.clone(), View::of);
         let (case, differences) = match oracle.differences(&smallest) {
             found if found.is_empty() => (case.clone(), oracle.differences(&case)),
             found => (smallest, found),
@@ -50,6 +51,29 @@ fn peers_trusted_by_both_alike() {
         BTreeSet::from(all.map(|exception| exception.name)),
         "every exception was met"
     );
+}
+
+#[test]
+fn peers_a_different_answer_about_a_peer_is_made_small() {
+    let mut oracle = Oracle::start();
+    let mut case = Generator::new(1, oracle.callers()).case();
+    let planted = Row {
+        from: Some("aa".into()),
+        tag: Some("planted".into()),
+        priority: 7,
+        ..Row::plain("192.0.2.77")
+    };
+    case.rows.insert(case.rows.len() / 2, planted);
+    let asked = asks(Vec::new(), "192.0.2.77").calls;
+    case.calls.extend(asked.clone());
+    // Kamailio sees the table without the planted row.
+    let smallest = oracle.shrink(case, |case| {
+        let mut view = View::of(case);
+        view.rows.retain(|row| row.source != "192.0.2.77");
+        view
+    });
+    assert_eq!(smallest.rows, [Row::plain("192.0.2.77")]);
+    assert_eq!(smallest.calls, asked);
 }
 
 /// Kamailio as it comes answers each example otherwise.

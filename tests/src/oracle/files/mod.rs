@@ -15,7 +15,7 @@ use super::BATCH;
 use super::shrink::fewest;
 use super::voice;
 use crate::host::{Builder, Host};
-use crate::kamailio::Kamailio;
+use crate::kamailio::{Kamailio, kamcmd};
 use crate::lease::Lease;
 use crate::policy;
 use crate::sip::Caller;
@@ -52,11 +52,12 @@ pub type Answers = Vec<Vec<String>>;
 
 impl Oracle {
     /// Gives both servers the files, asks both, and tells what is not equal.
-    ///
-    /// # Panics
-    /// When Portcullis leaves out more or fewer lines than the exceptions say.
     pub fn differences(&mut self, case: &Case) -> Vec<Difference> {
-        let view = View::of(case);
+        self.compare(case, View::of(case))
+    }
+
+    /// The same with a view of what Kamailio sees that is not the exceptions' own.
+    pub fn compare(&mut self, case: &Case, view: View) -> Vec<Difference> {
         let ours = portcullis_alone(case);
         let theirs = kamailio_alone(&view.case);
         self.met.extend(view.met);
@@ -78,8 +79,13 @@ impl Oracle {
         differences
     }
 
-    /// A case of this difference alone, with as few lines as show it.
-    pub fn shrink(&mut self, case: &Case, difference: &Difference) -> Case {
+    /// A case of this difference alone, with as few lines as show it, and this view of what Kamailio sees.
+    pub fn shrink(
+        &mut self,
+        case: &Case,
+        difference: &Difference,
+        view: fn(&Case) -> View,
+    ) -> Case {
         let call = &case.calls[difference.call];
         let (at, question) = call.questions[difference.question].clone();
         let mut case = Case {
@@ -92,7 +98,7 @@ impl Oracle {
         let mut differs = |pair: Pair| {
             let mut smaller = case.clone();
             smaller.pairs[1] = pair;
-            !self.differences(&smaller).is_empty()
+            !self.compare(&smaller, view(&smaller)).is_empty()
         };
         let Pair { allow, deny } = case.pairs[1].clone();
         let allow = fewest(allow, |allow| {
@@ -147,7 +153,7 @@ pub struct Portcullis {
 pub struct Server {
     lease: Lease,
     folder: TempDir,
-    _kamailio: Kamailio,
+    kamailio: Kamailio,
 }
 
 impl Portcullis {
@@ -174,6 +180,15 @@ impl Portcullis {
     pub fn ask(&self, calls: &[Call]) -> Answers {
         ask(&mut self.host.udp(10), calls)
     }
+
+    /// What `permissions.testUri` says of a pair: `Allowed` or `Denied`.
+    pub fn test(&self, at: usize, left: &str, right: &str) -> String {
+        let said = self
+            .host
+            .rpc("permissions.testUri", json!([name(at), left, right]));
+        let said = said["result"].as_str();
+        said.expect("testUri answers with a word").to_owned()
+    }
 }
 
 impl Server {
@@ -198,7 +213,7 @@ impl Server {
         Self {
             lease,
             folder,
-            _kamailio: kamailio,
+            kamailio,
         }
     }
 
@@ -211,6 +226,19 @@ impl Server {
     pub fn ask(&self, calls: &[Call]) -> Answers {
         let listen = self.lease.addr(4, 5060);
         ask(&mut Caller::udp(self.lease.ip(10), listen), calls)
+    }
+
+    /// What `permissions.testUri` says of a pair: `Allowed` or `Denied`.
+    pub fn test(&self, at: usize, left: &str, right: &str) -> String {
+        let path = self.folder.path().join(name(at)).display().to_string();
+        // Without its kind, kamcmd takes digits for a number.
+        let words = [path.as_str(), left, right].map(|word| format!("s:{word}"));
+        let [path, left, right] = &words;
+        let said = kamcmd(
+            &self.kamailio.ctl(),
+            &["permissions.testUri", path, left, right],
+        );
+        String::from_utf8_lossy(&said.stdout).trim().to_owned()
     }
 }
 

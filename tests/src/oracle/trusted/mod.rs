@@ -128,7 +128,11 @@ impl Oracle {
 
     /// Gives all servers the table, asks all of them, and tells what is not equal.
     pub fn differences(&mut self, case: &Case) -> Vec<Difference> {
-        let view = View::of(case);
+        self.compare(case, View::of(case))
+    }
+
+    /// The same with a view of what Kamailio sees that is not the exceptions' own.
+    pub fn compare(&mut self, case: &Case, view: View) -> Vec<Difference> {
         self.database.sql("kamailio", &sql(&case.rows));
         if let Err(said) = self.load(view.skipped) {
             return vec![Difference::PortcullisLoads(said)];
@@ -186,17 +190,17 @@ impl Oracle {
         self.ask_portcullis(&case.calls)
     }
 
-    /// The smallest case that still has a difference.
-    pub fn shrink(&mut self, case: Case) -> Case {
-        let mut case = self.one_question(case);
+    /// The smallest case that still has a difference, with this view of what Kamailio sees.
+    pub fn shrink(&mut self, case: Case, view: fn(&Case) -> View) -> Case {
+        let mut differs = |case: &Case| self.compare(case, view(case)).into_iter().next();
+        let mut case = one_question(case, &mut differs);
         case.rows = fewest(case.rows.clone(), |rows| {
             let rows = rows.to_vec();
-            !self
-                .differences(&Case {
-                    rows,
-                    ..case.clone()
-                })
-                .is_empty()
+            differs(&Case {
+                rows,
+                ..case.clone()
+            })
+            .is_some()
         });
         let plain: [fn(&mut Row); 5] = [
             |row| row.proto = "any".into(),
@@ -209,7 +213,7 @@ impl Oracle {
             for make_plain in plain {
                 let mut simpler = case.clone();
                 make_plain(&mut simpler.rows[at]);
-                if simpler != case && !self.differences(&simpler).is_empty() {
+                if simpler != case && differs(&simpler).is_some() {
                     case = simpler;
                 }
             }
@@ -238,31 +242,6 @@ impl Oracle {
             told += &format!("The question, from {voice} in {envelope:?}:\n    {question}\n");
         }
         told + &difference.to_string()
-    }
-
-    /// Only the question that is answered differently, if it is a question; none if it is the load.
-    fn one_question(&mut self, case: Case) -> Case {
-        let calls = match self.differences(&case).first() {
-            Some(Difference::Answer { call, question, .. }) => {
-                let call = &case.calls[*call];
-                let questions = vec![call.questions[*question].clone()];
-                vec![Call {
-                    questions,
-                    ..call.clone()
-                }]
-            }
-            Some(_) => Vec::new(),
-            None => return case,
-        };
-        let alone = Case {
-            calls,
-            ..case.clone()
-        };
-        match self.differences(&alone).is_empty() {
-            false => alone,
-            // It takes the others to show it.
-            true => case,
-        }
     }
 
     fn load(&self, skipped: usize) -> Result<(), String> {
@@ -319,6 +298,30 @@ impl fmt::Display for Difference {
                 "In mode {mode:?}\nKamailio:   {kamailio}\nPortcullis: {portcullis}"
             ),
         }
+    }
+}
+
+/// Only the question that is answered differently, if it is a question; none if it is the load.
+fn one_question(case: Case, differs: &mut impl FnMut(&Case) -> Option<Difference>) -> Case {
+    let calls = match differs(&case) {
+        Some(Difference::Answer { call, question, .. }) => {
+            let call = &case.calls[call];
+            vec![Call {
+                questions: vec![call.questions[question].clone()],
+                ..call.clone()
+            }]
+        }
+        Some(_) => Vec::new(),
+        None => return case,
+    };
+    let alone = Case {
+        calls,
+        ..case.clone()
+    };
+    match differs(&alone) {
+        Some(_) => alone,
+        // It takes the others to show it.
+        None => case,
     }
 }
 
