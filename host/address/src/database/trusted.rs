@@ -5,7 +5,8 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use sqlx::{AssertSqlSafe, Executor, Row as _};
 
 use super::error::TRUSTED_VERSION;
-use super::load::{Column, MOST_NAMED, MYSQL_BEGIN, SQLITE_BEGIN, column, on_a_thread};
+use super::load::{Column, MOST_NAMED, MYSQL_BEGIN, SQLITE_BEGIN, column};
+use super::loader::on_a_thread;
 use super::schema::{Name, TrustedNames};
 use super::statements::Engine;
 use super::{Absent, AddError, Database, DatabaseError, Link, fits};
