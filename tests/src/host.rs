@@ -164,7 +164,12 @@ impl Builder {
         ];
         for (name, lines) in &self.sections {
             match sections.iter_mut().find(|(n, _)| n == name) {
-                Some((_, all)) => all.extend(lines.iter().cloned()),
+                Some((_, all)) => {
+                    // What a test sets goes before what all have.
+                    let key = |line: &str| line.split('=').next().map(str::trim).map(str::to_owned);
+                    all.retain(|own| !lines.iter().any(|line| key(line) == key(own)));
+                    all.extend(lines.iter().cloned());
+                }
                 None => sections.push((name.clone(), lines.clone())),
             }
         }

@@ -74,7 +74,19 @@ impl Kamailio {
     /// # Errors
     /// What kamcmd says, when Kamailio refuses the table.
     pub fn reload(&self) -> Result<(), String> {
-        let said = kamcmd(&self.ctl(), &["permissions.addressReload"]);
+        self.load("permissions.addressReload")
+    }
+
+    /// Loads the table of trusted peers.
+    ///
+    /// # Errors
+    /// What kamcmd says, when Kamailio refuses the table.
+    pub fn reload_trusted(&self) -> Result<(), String> {
+        self.load("permissions.trustedReload")
+    }
+
+    fn load(&self, command: &str) -> Result<(), String> {
+        let said = kamcmd(&self.ctl(), &[command]);
         let said = String::from_utf8_lossy(&said.stdout).into_owned();
         match said.trim() {
             "Reload OK" => Ok(()),

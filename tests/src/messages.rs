@@ -20,8 +20,12 @@ pub struct Request {
     pub call_id: String,
     /// CSeq's number.
     pub cseq: u32,
+    /// From, without its tag.
+    pub from: String,
     /// To, with tag if there is one.
     pub to: String,
+    /// The values of the Contact header fields, each of which may be a list.
+    pub contacts: Vec<String>,
     /// Header lines besides the usual ones, each without CRLF.
     pub extra: Vec<String>,
     /// The body.
@@ -41,7 +45,9 @@ impl Request {
             branch: format!("z9hG4bK-test-{pid}-{n}"),
             call_id: format!("call-{pid}-{n}@{}", local.ip()),
             cseq: 1,
+            from: format!("<sip:caller@{}>", local.ip()),
             to: format!("<{uri}>"),
+            contacts: vec![format!("<sip:caller@{local}>")],
             extra: Vec::new(),
             body: Vec::new(),
             transport,
@@ -81,18 +87,18 @@ impl Request {
             branch,
             call_id,
             cseq,
+            from,
             to,
             ..
         } = self;
         let mut text = format!(
             "{method} {uri} SIP/2.0\r\nVia: SIP/2.0/{} {};branch={branch};rport\r\nMax-Forwards: 70\r\n\
-             From: <sip:caller@{}>;tag=from-{cseq}\r\nTo: {to}\r\nCall-ID: {call_id}\r\nCSeq: {cseq} {method}\r\n\
-             Contact: <sip:caller@{}>\r\n",
-            self.transport,
-            self.local,
-            self.local.ip(),
-            self.local,
+             From: {from};tag=from-{cseq}\r\nTo: {to}\r\nCall-ID: {call_id}\r\nCSeq: {cseq} {method}\r\n",
+            self.transport, self.local,
         );
+        for contact in &self.contacts {
+            text.push_str(&format!("Contact: {contact}\r\n"));
+        }
         for line in &self.extra {
             text.push_str(line);
             text.push_str("\r\n");

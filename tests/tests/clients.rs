@@ -148,12 +148,6 @@ fn peers_kamctl_address_through_the_fifo_and_a_real_database() {
 #[test]
 fn peers_kamctl_trusted_changes_its_table() {
     let database = MariaDb::start();
-    database.sql(
-        "kamailio",
-        "CREATE TABLE IF NOT EXISTS trusted (id INT UNSIGNED AUTO_INCREMENT PRIMARY KEY NOT NULL, src_ip VARCHAR(50) NOT NULL, \
-         proto VARCHAR(4) NOT NULL, from_pattern VARCHAR(64) DEFAULT NULL, ruri_pattern VARCHAR(64) DEFAULT NULL, \
-         tag VARCHAR(64), priority INT DEFAULT 0 NOT NULL)",
-    );
     let host = open_all(Builder::new()).database(&database.url()).start();
     let kamctl = |words: &str| {
         kamctl(
@@ -168,8 +162,15 @@ fn peers_kamctl_trusted_changes_its_table() {
         shown.contains("10.0.0.1") && shown.contains("Peer"),
         "{shown}"
     );
+    assert!(kamctl("trusted reload").contains("Reload OK"));
+    let dump = kamctl("trusted dump");
+    for part in ["\"10.0.0.1\"", "\"Peer\"", "\"^sip:.*@example.com$\""] {
+        assert!(dump.contains(part), "{part}: {dump}");
+    }
     kamctl("trusted rm 10.0.0.1");
     assert!(!kamctl("trusted show").contains("10.0.0.1"));
+    assert!(kamctl("trusted reload").contains("Reload OK"));
+    assert!(!kamctl("trusted dump").contains("10.0.0.1"));
 }
 
 #[test]

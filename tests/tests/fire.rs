@@ -1,11 +1,13 @@
 //! Reload under fire: the table of 100,000 rows changes and is reloaded by every client at once, ten times a second, while requests
-//! flow. No request is lost or judged by a mixture of two tables, each reload tells the truth, and memory does not grow.
+//! flow. No request is lost or judged by a mixture of two tables, each reload tells the truth, and memory does not grow. Trusted peers
+//! and rules are changed and reloaded all the while.
 //!
 //! `PORTCULLIS_FIRE_SECONDS` makes it longer.
 
 #![forbid(unsafe_code)]
 
 use std::net::IpAddr;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -17,8 +19,9 @@ use portcullis_tests::policy;
 use portcullis_tests::reloads::CLIENTS;
 use portcullis_tests::sip::Caller;
 use portcullis_tests::states::{self, Counts, HOSTS, Item, NAMES, SUBNETS, State};
-use portcullis_tests::tools::Tools;
+use portcullis_tests::tools::{Tool, Tools};
 use portcullis_tests::wait;
+use serde_json::{Value, json};
 
 /// How long the fire lasts, unless told otherwise.
 const SECONDS: u64 = 10;
@@ -43,6 +46,8 @@ struct Fire<'t> {
     /// Reloads asked for and not answered yet.
     under_way: AtomicU64,
     reloads: AtomicU64,
+    /// Reloads of trusted peers and of rules.
+    parts: AtomicU64,
     /// Requests that were judged by each state.
     judged: [AtomicU64; 2],
 }
@@ -53,11 +58,15 @@ fn peers_reloads_by_all_clients_under_fire() {
     let builder = Builder::new();
     let callers: Vec<_> = [10, 11, 12, 13].map(|n| builder.lease().ip(n)).into();
     states::create(&database, &callers);
+    let rules = tempfile::tempdir().expect("a temporary folder can be made");
     let host = Tools::doors(builder)
         .policy(policy("oracle"))
         .database(&database.url())
         .workers(2)
         .set("log", "level = \"error\"")
+        // A machine that is busy with everything else here must not make an honest policy late.
+        .set("policy", "deadline = \"10s\"")
+        .set("permissions", &format!("folder = {:?}", rules.path()))
         .start();
     let tools = Tools::for_host(&host, &database);
     let fire = Fire {
@@ -67,6 +76,7 @@ fn peers_reloads_by_all_clients_under_fire() {
         stop: AtomicBool::new(false),
         under_way: AtomicU64::new(0),
         reloads: AtomicU64::new(0),
+        parts: AtomicU64::new(0),
         judged: [AtomicU64::new(0), AtomicU64::new(0)],
     };
     let memory = std::thread::scope(|threads| {
@@ -84,12 +94,14 @@ fn peers_reloads_by_all_clients_under_fire() {
         threads.spawn(move || {
             std::thread::scope(|clients| fire.ask_for_reloads(clients));
         });
+        threads.spawn(|| fire.change_the_parts(&database, rules.path()));
         fire.change_the_table(&database)
     });
     let [a, b] = fire.judged.map(AtomicU64::into_inner);
     println!(
-        "{} reloads, {} changes of the table, {a} + {b} requests, MiB: {memory:?}",
+        "{} reloads, {} of the other parts, {} changes of the table, {a} + {b} requests, MiB: {memory:?}",
         fire.reloads.into_inner(),
+        fire.parts.into_inner(),
         memory.len()
     );
     assert!(a > 0 && b > 0, "both states judged: {a}, {b}");
@@ -176,6 +188,42 @@ impl Fire<'_> {
             memory.push(self.host.memory_mib());
         }
         unreachable!("the clients go round and round");
+    }
+
+    /// Changes trusted peers and rules and reloads them, with nothing between two rounds. Each answer is that of the new state.
+    fn change_the_parts(&self, database: &MariaDb, rules: &Path) {
+        for round in 1_u64.. {
+            if self.is_over() {
+                return;
+            }
+            let (rows, lines) = (round % 2 * 400 + 100, round % 3 + 1);
+            let insert = format!(
+                "BEGIN; DELETE FROM trusted; INSERT INTO trusted (src_ip, proto, from_pattern, tag) \
+                 SELECT CONCAT('10.0.', seq DIV 256, '.', seq MOD 256), 'any', CONCAT('^sip:', seq, '@'), '{round}' \
+                 FROM seq_1_to_{rows}; COMMIT"
+            );
+            database.sql("kamailio", &insert);
+            let answer = self.host.rpc("trusted.reload", json!([]));
+            assert_eq!(answer["result"]["rows"], rows, "{answer}");
+            let said = self.tools.run(Tool::Kamcmd, "permissions.trustedReload");
+            assert_eq!(said, "Reload OK\n");
+            let dump = self.host.rpc("permissions.trustedDump", json!([]));
+            let dump = dump["result"].as_array().expect("a dump is a list");
+            let tag = Value::from(round.to_string());
+            let is_of_round = |row: &Value| row["item"]["tag"] == tag;
+            assert_eq!(
+                dump.iter().filter(|row| is_of_round(row)).count() as u64,
+                rows
+            );
+            assert_eq!(dump.len() as u64, rows, "one state, and no other");
+
+            let text = "ALL : \"^sip:.49\"\n".repeat(lines as usize);
+            std::fs::write(rules.join("calls.allow"), text).expect("a file can be written");
+            let answer = self.host.rpc("rules.reload", json!([]));
+            let set = format!("calls: {lines} allow, 0 deny");
+            assert_eq!(answer["result"]["sets"], json!([set]), "{answer}");
+            self.parts.fetch_add(3, Ordering::Relaxed);
+        }
     }
 
     fn is_over(&self) -> bool {

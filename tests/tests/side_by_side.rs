@@ -6,7 +6,7 @@
 use portcullis_tests::database::MariaDb;
 use portcullis_tests::host::{Builder, Host};
 use portcullis_tests::kamailio::Kamailio;
-use portcullis_tests::oracle::exceptions::{FAULT_DATA, NAMES_IN_JSON};
+use portcullis_tests::oracle::exceptions::{FAULT_DATA, LONG_TEST_URI, NAMES_IN_JSON};
 use portcullis_tests::tools::Tool::{self, Kamcli, Kamcmd, Kamctl};
 use portcullis_tests::tools::Tools;
 
@@ -21,8 +21,12 @@ struct Both {
 
 impl Both {
     fn start() -> Self {
+        Self::start_with(&[], &[], Builder::new())
+    }
+
+    /// With more parts of Kamailio's configuration.
+    fn start_with(defines: &[&str], values: &[(&str, String)], builder: Builder) -> Self {
         let database = MariaDb::start();
-        let builder = Builder::new();
         let listen = builder.lease().addr(4, 5060);
         let host = Tools::doors(builder)
             .database(&database.url())
@@ -31,8 +35,12 @@ impl Both {
             .start();
         let kamailio = Kamailio::start(
             include_str!("../oracle/kamailio.cfg"),
-            &[("LISTEN", listen.to_string()), ("DATABASE", database.url())],
-            &[],
+            &[
+                &[("LISTEN", listen.to_string()), ("DATABASE", database.url())],
+                values,
+            ]
+            .concat(),
+            defines,
         );
         Self {
             portcullis: Tools::for_host(&host, &database),
@@ -140,6 +148,113 @@ fn peers_names_in_json_are_a_list() {
     );
 }
 
+/// Peers in one bucket and in many, with every transport, patterns, tags and priorities of all kinds.
+const PEERS: &str = "INSERT INTO trusted (src_ip, proto, from_pattern, ruri_pattern, tag, priority) VALUES \
+    ('10.0.0.1', 'any', NULL, NULL, NULL, 0), ('10.0.0.1', 'udp', '^sip:.*@example\\\\.com$', NULL, 'Peer', 9), \
+    ('10.0.0.1', 'TCP', '', '', '', 5), ('10.0.0.1', 'tcp', NULL, '^sip:', 'equal', 5), ('10.0.0.1', 'none', NULL, NULL, 'rests', 1), \
+    ('2001:db8::1', 'tls', NULL, '@example', 'six', -3), ('192.168.1.1', 'sctp', 'a \"quoted\" one', NULL, 'x', 2147483647), \
+    ('sip.example.com', 'ws', NULL, NULL, NULL, 0), ('203.0.113.7', 'wss', NULL, NULL, NULL, 7)";
+
+#[test]
+fn peers_trusted_dumps_and_reloads_look_the_same() {
+    let both = Both::start_with(&["WITH_TRUSTED"], &[], Builder::new());
+    for rows in ["", PEERS, "DELETE FROM trusted WHERE priority < 5"] {
+        both.database.sql("kamailio", rows);
+        for (tool, words) in TRUSTED_RELOADS {
+            let said = both.same(tool, words);
+            assert!(said.contains("Reload OK"), "{tool:?} {words}: {said}");
+        }
+        both.same(Kamcmd, "permissions.trustedDump");
+    }
+    both.database.sql("kamailio", PEERS);
+    both.same(Kamcmd, "permissions.trustedReload");
+    let said = both.same(Kamcmd, "permissions.trustedDump");
+    assert!(said.contains("pattern: ^sip:.*@example"), "{said}");
+    // In JSON the names of one object come again for each row: the same rows in the same order all the same.
+    for words in ["trusted dump", "rpc permissions.trustedDump"] {
+        let [kamailio, portcullis] = [&both.kamailio, &both.portcullis]
+            .map(|tools| fields_of(&tools.run(Kamctl, words), &PEER_FIELDS));
+        assert!(kamailio.len() > 3 * PEER_FIELDS.len(), "{kamailio:?}");
+        assert_eq!(portcullis, kamailio, "{NAMES_IN_JSON:?}: {words}");
+    }
+    both.database
+        .sql("kamailio", "RENAME TABLE trusted TO elsewhere");
+    for (tool, words) in TRUSTED_RELOADS {
+        let [kamailio, portcullis] =
+            [&both.kamailio, &both.portcullis].map(|tools| tools.run(tool, words));
+        assert!(kamailio.contains("Reload failed."), "{words}: {kamailio}");
+        let (kamailio, portcullis) = (without_data(&kamailio), without_data(&portcullis));
+        assert_eq!(portcullis, kamailio, "{FAULT_DATA:?}: {tool:?} {words}");
+    }
+}
+
+#[test]
+fn peers_pairs_of_texts_are_tested_alike() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let path = folder.path().join("calls").display().to_string();
+    for (name, text) in [
+        (
+            "calls.allow",
+            "\"^sip:alice@\" : \"^sip:.49\"\n# nothing\nALL : \"^sip:free@\"\n",
+        ),
+        ("calls.deny", "ALL : ALL EXCEPT \"^sip:112@\"\n"),
+    ] {
+        std::fs::write(folder.path().join(name), text).expect("a file can be written");
+    }
+    let builder = Builder::new().set("permissions", &format!("folder = {:?}", folder.path()));
+    let values = [
+        ("FILES", folder.path().display().to_string()),
+        (
+            "RULES",
+            format!("    allow_uri(\"{path}\", \"$var(uri)\");"),
+        ),
+    ];
+    let both = Both::start_with(&["WITH_FILES"], &values, builder);
+    let mut said = Vec::new();
+    for method in ["permissions.testUri", "permissions.allowUri"] {
+        for words in [
+            "calls sip:alice@example.com sip:+49301234",
+            "calls sip:bob@example.com sip:+49301234",
+            "calls sip:bob@example.com sip:free@example.com",
+            "calls sip:bob@example.com sip:112@example.com",
+            "calls SIP:ALICE@example.com SIP:+49",
+            "unknown sip:alice@example.com sip:+49301234",
+            "calls",
+            "calls sip:alice@example.com",
+            "calls a b c",
+            "",
+            &format!("{} sip:a@b sip:c@d", "b".repeat(121)),
+            &format!("{} sip:a@b sip:c@d", "b".repeat(122)),
+            &format!("calls sip:alice@b sip:+49{}", "1".repeat(1024 - 7)),
+            &format!("calls sip:alice@b sip:+49{}", "1".repeat(1025 - 7)),
+            &format!("calls sip:{} sip:112@d", "a".repeat(1024 - 4)),
+        ] {
+            for (tool, rpc) in [(Kamcmd, ""), (Kamctl, "rpc "), (Kamcli, "rpc ")] {
+                let asked = format!("{rpc}{method} {words}");
+                let kamailio = both.kamailio.run(tool, &asked.replace("calls", &path));
+                let portcullis = both.portcullis.run(tool, &asked);
+                assert_eq!(portcullis, kamailio, "{tool:?} {asked}");
+                said.push(kamailio);
+            }
+        }
+    }
+    for answer in [
+        "Allowed",
+        "Denied",
+        "Not enough parameters",
+        "Basename is too long",
+        "Contact is too long",
+    ] {
+        assert!(said.iter().any(|said| said.contains(answer)), "{answer}");
+    }
+    let beyond = format!(
+        "permissions.testUri calls sip:{} sip:112@d",
+        "a".repeat(1021)
+    );
+    let said = both.portcullis.run(Kamcmd, &beyond);
+    assert_eq!(said, "error: 500 - URI is too long\n", "{LONG_TEST_URI:?}");
+}
+
 /// What is left of a fault without what only Portcullis says.
 fn without_data(said: &str) -> Vec<&str> {
     let lines = said
@@ -150,7 +265,11 @@ fn without_data(said: &str) -> Vec<&str> {
 
 /// The lines with the fields of a name's row, whatever is around them.
 fn fields(said: &str) -> Vec<String> {
-    let names = ["table", "group", "domain_name", "port", "tag"];
+    fields_of(said, &["table", "group", "domain_name", "port", "tag"])
+}
+
+/// The lines with these fields, whatever is around them.
+fn fields_of(said: &str, names: &[&str]) -> Vec<String> {
     let is_field = |line: &&str| {
         names
             .iter()
@@ -167,6 +286,25 @@ const RELOADS: [(Tool, &str); 5] = [
     (Kamctl, "rpc permissions.addressReload"),
     (Kamcli, "address reload"),
     (Kamcli, "rpc permissions.addressReload"),
+];
+
+/// All ways to ask for a reload of the trusted peers.
+const TRUSTED_RELOADS: [(Tool, &str); 4] = [
+    (Kamcmd, "permissions.trustedReload"),
+    (Kamctl, "trusted reload"),
+    (Kamctl, "rpc permissions.trustedReload"),
+    (Kamcli, "rpc permissions.trustedReload"),
+];
+
+/// The fields of a peer's row.
+const PEER_FIELDS: [&str; 7] = [
+    "table",
+    "ip",
+    "proto",
+    "pattern",
+    "ruri_pattern",
+    "tag",
+    "priority",
 ];
 
 /// All ways to see the table, but for names in JSON.

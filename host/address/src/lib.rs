@@ -54,6 +54,6 @@ pub use table::{
     DomainRow, Entries, Entry, EntryIter, HostRow, Match, SubnetRow, Table, TableBuilder,
 };
 pub use trusted::{
-    Proto, TrustedBuilder, TrustedDumpRow, TrustedMatch, TrustedQuestion, TrustedRow,
+    FromUri, Proto, TrustedBuilder, TrustedDumpRow, TrustedMatch, TrustedQuestion, TrustedRow,
     TrustedSource, TrustedTable,
 };

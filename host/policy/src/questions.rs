@@ -2,9 +2,9 @@
 
 use std::fmt::Write as _;
 
-use portcullis_address::{DEFAULT_RULES, Proto, TrustedQuestion, TrustedSource};
+use portcullis_address::{DEFAULT_RULES, FromUri, Proto, TrustedQuestion, TrustedSource};
 
-use crate::call::{Address, Call};
+use crate::call::Call;
 use crate::view::{Contact, PlainUri, RequestView};
 
 /// A peer of the policy's choice.
@@ -32,19 +32,18 @@ impl<R: RequestView> Call<R> {
                 (
                     TrustedSource::Ip(request.source().ip()),
                     request.transport(),
-                    &*own_from,
+                    FromUri::Own(&own_from),
                 )
             }
             Some(peer) => {
-                own_from = match peer.from {
-                    Some(from) => from.into(),
-                    None => request.from_uri(),
+                let from = match peer.from {
+                    Some(from) => FromUri::Given(from),
+                    None => {
+                        own_from = request.from_uri();
+                        FromUri::Own(&own_from)
+                    }
                 };
-                let source = match Address::parse(peer.address) {
-                    Address::Ip(ip) => TrustedSource::Ip(ip),
-                    Address::Name(name) => TrustedSource::Text(name),
-                };
-                (source, peer.transport, &*own_from)
+                (TrustedSource::parse(peer.address), peer.transport, from)
             }
         };
         let Some(proto) = Proto::parse(transport) else {

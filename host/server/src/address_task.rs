@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::anyhow;
-use portcullis_address::{AddressBook, RuleFolder, Table};
+use portcullis_address::{AddressBook, DatabaseError, RuleFolder, Table};
 
 use crate::config::{DatabaseConfig, PermissionsConfig};
 
@@ -21,14 +21,22 @@ pub(crate) async fn open(
     let book = Arc::new(book);
     book.reload_rules().await?;
     let addresses = book.reload().await;
-    // What is wrong with them is told in the log by the book: a host without peers trusts nobody.
-    let _told = book.reload_trusted().await;
-    match addresses {
-        Err(error) if config.required => Err(anyhow!(
+    let trusted = book.reload_trusted().await.map(drop);
+    // A database that has no such table trusts nobody, and one that is not there has none.
+    let is_broken = |error: &DatabaseError| {
+        let is_absent = matches!(
+            error,
+            DatabaseError::NoTable { .. } | DatabaseError::NoFile { .. }
+        );
+        !is_absent && config.address_file.is_none()
+    };
+    let broken = addresses.err().or_else(|| trusted.err().filter(is_broken));
+    match broken {
+        Some(error) if config.required => Err(anyhow!(
             "{error}; or set `required = false` in [database] to start with an empty table"
         )),
         // Told in the log by the book; the watch goes on trying.
-        Err(_) | Ok(_) => Ok(book),
+        Some(_) | None => Ok(book),
     }
 }
 
@@ -90,5 +98,29 @@ mod tests {
         let book = open(&config, &PermissionsConfig::default()).await.unwrap();
         assert_eq!(book.current().generation, 0);
         assert!(summary(&book).starts_with("0 rows (0 hosts, 0 subnets, 0 names) from sqlite:"));
+    }
+
+    #[tokio::test]
+    async fn a_trusted_table_that_cannot_be_used_ends_the_start_unless_it_may() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = Config::default().database;
+        config.url = DatabaseUrl::Sqlite(folder.path().join("table.db"));
+        config.database().create_tables().await.unwrap();
+        // A table that is there, and has no such column.
+        config.schema.trusted.source = "peer".parse().unwrap();
+        let permissions = PermissionsConfig::default();
+
+        let error = open(&config, &permissions).await.unwrap_err().to_string();
+        assert!(
+            error.contains("peer") && error.contains("required = false"),
+            "{error}"
+        );
+        config.required = false;
+        open(&config, &permissions).await.unwrap();
+        // One that is not there is what many a database of Kamailio has.
+        config.required = true;
+        config.schema.trusted = Default::default();
+        config.schema.trusted.table = "nobody".parse().unwrap();
+        open(&config, &permissions).await.unwrap();
     }
 }

@@ -1,5 +1,5 @@
 //! Our half of the oracle: asks the host what each `X-Ask` line of a request asks, and tells the answers in the reply's
-//! `X-Answers`. `kamailio.cfg` beside this crate is the other half: the same questions, put to Kamailio.
+//! `X-Answers`, more than one field if they are long. `kamailio.cfg` beside this crate is the other half: the same questions, put to Kamailio.
 //!
 //! | question | function |
 //! |---|---|
@@ -7,8 +7,16 @@
 //! | `source-group` | `allow_source_address_group()` |
 //! | `address,GROUP,PORT,TEXT,.` | `allow_address(GROUP, TEXT, PORT)` |
 //! | `address-group,,PORT,TEXT,.` | `allow_address_group(TEXT, PORT)` |
+//! | `trusted` | `allow_trusted()` |
+//! | `trusted-address,SOURCE,PROTO,.` | `allow_trusted(SOURCE, PROTO)` |
+//! | `trusted-from,SOURCE,PROTO,FROM,.` | `allow_trusted(SOURCE, PROTO, FROM)` |
+//! | `count`, `count-address,…`, `count-from,…` | the same with `peer_tag_mode` 1 |
+//! | `routing,NAME` | `allow_routing(NAME)`, without a name `allow_routing()` |
+//! | `register,NAME` | `allow_register(NAME)` |
+//! | `uri,NAME,URI,.` | `allow_uri(NAME, URI)` |
 //!
 //! An answer is `no;`, or what the function returns in Kamailio, with the tag in brackets if there is one: `1;`, `200[office];`.
+//! Several tags have a bar between them, in the order of their rows: `3[a|b];`.
 
 #![forbid(unsafe_code)]
 
@@ -16,38 +24,73 @@ use portcullis_sdk::prelude::*;
 
 policy!(decide);
 
+/// A header field that a policy adds may have twice as many bytes.
+const LONGEST_FIELD: usize = 1024;
+
 fn decide() -> Verdict {
-    let answers: String = request::headers("X-Ask")
-        .iter()
-        .map(|ask| match answer(ask) {
-            Some(found) => told(found),
-            None => "no;".to_owned(),
-        })
-        .collect();
-    reject(480, "Asked").header("X-Answers", answers)
+    let mut fields = vec![String::new()];
+    for ask in request::headers("X-Ask") {
+        let answer = answer(&ask);
+        match fields.last_mut() {
+            Some(field) if field.len() + answer.len() <= LONGEST_FIELD => field.push_str(&answer),
+            _ => fields.push(answer),
+        }
+    }
+    let asked = reject(480, "Asked");
+    fields.into_iter().fold(asked, |rejection, field| {
+        rejection.header("X-Answers", field)
+    })
+}
+
+fn answer(ask: &str) -> String {
+    let fields: Vec<_> = ask.split(',').collect();
+    let group = |at: usize| fields[at].parse().expect("a group is a number");
+    let port = |at: usize| fields[at].parse().expect("a port is a number");
+    let found = match fields[0] {
+        "source" => allow_source_address(group(1)).then_some(1),
+        "source-group" => allow_source_address_group(),
+        "address" => allow_address(group(1), fields[3], port(2)).then_some(1),
+        "address-group" => allow_address_group(fields[3], port(2)),
+        _ => return other_answer(&fields),
+    };
+    told(found, &Vec::from_iter(last_tag()))
+}
+
+/// An answer about trusted peers, or of allow and deny files.
+fn other_answer(fields: &[&str]) -> String {
+    let once = |is_trusted: bool| u32::from(is_trusted);
+    let count = match *fields {
+        ["trusted"] => once(allow_trusted()),
+        ["trusted-address", source, proto, _] => once(allow_trusted_address(source, proto, None)),
+        ["trusted-from", source, proto, from, _] => {
+            once(allow_trusted_address(source, proto, Some(from)))
+        }
+        ["count"] => count_trusted(),
+        ["count-address", source, proto, _] => count_trusted_address(source, proto, None),
+        ["count-from", source, proto, from, _] => count_trusted_address(source, proto, Some(from)),
+        ["routing", name] => return told_rules(allow_routing(basename(name))),
+        ["register", name] => return told_rules(allow_register(basename(name))),
+        ["uri", name, uri, _] => return told_rules(allow_uri(basename(name), uri)),
+        _ => panic!("nobody knows how to ask {fields:?}"),
+    };
+    told((count > 0).then_some(count), &trusted::tags())
+}
+
+fn basename(name: &str) -> Option<&str> {
+    (!name.is_empty()).then_some(name)
 }
 
 /// What Kamailio's function returns; none where it returns -1.
-fn answer(ask: &str) -> Option<u32> {
-    let mut fields = ask.split(',');
-    let mut next = || fields.next().unwrap_or_default();
-    let (kind, group, port, text) = (next(), next(), next(), next());
-    let group = || group.parse().expect("a group is a number");
-    let port = || port.parse().expect("a port is a number");
-    match kind {
-        "source" => allow_source_address(group()).then_some(1),
-        "source-group" => allow_source_address_group(),
-        "address" => allow_address(group(), text, port()).then_some(1),
-        "address-group" => allow_address_group(text, port()),
-        _ => panic!("nobody knows how to ask {ask:?}"),
+fn told(found: Option<u32>, tags: &[String]) -> String {
+    match found {
+        None => "no;".to_owned(),
+        Some(found) if tags.is_empty() => format!("{found};"),
+        Some(found) => format!("{found}[{}];", tags.join("|")),
     }
 }
 
-fn told(found: u32) -> String {
-    match last_tag() {
-        Some(tag) => format!("{found}[{tag}];"),
-        None => format!("{found};"),
-    }
+fn told_rules(is_allowed: bool) -> String {
+    told(is_allowed.then_some(1), &[])
 }
 
 #[cfg(test)]
@@ -61,16 +104,31 @@ mod tests {
         let host = Host::new()
             .address(200, "192.168.1.0/24", 5060)
             .tag("office")
-            .address(7, "10.0.0.1", 0);
+            .address(7, "10.0.0.1", 0)
+            .trusted("192.168.1.7", "any")
+            .tag("first")
+            .trusted("192.168.1.7", "udp")
+            .tag("")
+            .rules("permissions", |_, right| right == "sip:a@b");
         let request = Request::new("MESSAGE", "sip:oracle@example.com")
             .from_source("192.168.1.7:5060")
             .header("X-Ask", "source,200")
             .header("X-Ask", "source,201")
             .header("X-Ask", "source-group")
             .header("X-Ask", "address,7,5061,10.0.0.1,.")
-            .header("X-Ask", "address-group,,5061,10.0.0.2,.");
+            .header("X-Ask", "address-group,,5061,10.0.0.2,.")
+            .header("X-Ask", "trusted")
+            .header("X-Ask", "trusted-address,192.168.1.8,udp,.")
+            .header("X-Ask", "trusted-from,192.168.1.7,tcp,sip:a@b,.")
+            .header("X-Ask", "count")
+            .header("X-Ask", "count-address,192.168.1.7,tcp,.")
+            .header("X-Ask", "count-from,192.168.1.7,fax,sip:a@b,.")
+            .header("X-Ask", "routing,")
+            .header("X-Ask", "register,other")
+            .header("X-Ask", "uri,permissions,sip:a@b,.");
         let outcome = host.request(request).decide(decide);
-        let answers = "1[office];no;200[office];1;no;";
+        let answers =
+            "1[office];no;200[office];1;no;1[first];no;1[first];2[first|];1[first];no;no;1;1;";
         assert_eq!(
             outcome.verdict,
             reject(480, "Asked").header("X-Answers", answers)

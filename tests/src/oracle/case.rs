@@ -139,14 +139,6 @@ pub fn sql(rows: &[Row]) -> String {
     sql
 }
 
-/// Reads the value of `X-Answers`.
-///
-/// # Panics
-/// When it is none.
-pub fn read_answers(text: &str) -> Vec<Answer> {
-    text.split_terminator(';').map(read_answer).collect()
-}
-
 /// An answer for people.
 pub fn shown(answer: &Answer) -> String {
     match answer {
@@ -159,7 +151,11 @@ pub fn shown(answer: &Answer) -> String {
     }
 }
 
-fn read_answer(text: &str) -> Answer {
+/// Reads an answer as it stands in `X-Answers`.
+///
+/// # Panics
+/// When it is none.
+pub fn read_answer(text: &str) -> Answer {
     if text == "no" {
         return None;
     }
@@ -173,7 +169,8 @@ fn read_answer(text: &str) -> Answer {
     Some(Found { value, tag })
 }
 
-fn quoted(text: &str) -> String {
+/// A text as SQL writes it.
+pub(super) fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
 }
 
@@ -187,16 +184,13 @@ mod tests {
             let tag = tag.map(str::to_owned);
             Some(Found { value, tag })
         };
+        assert_eq!(read_answer("no"), None);
+        assert_eq!(read_answer("1"), found(1, None));
         assert_eq!(
-            read_answers("no;1;200[office one];3[];"),
-            [
-                None,
-                found(1, None),
-                found(200, Some("office one")),
-                found(3, Some(""))
-            ]
+            read_answer("200[office one]"),
+            found(200, Some("office one"))
         );
-        assert!(read_answers("").is_empty());
+        assert_eq!(read_answer("3[]"), found(3, Some("")));
     }
 
     #[test]

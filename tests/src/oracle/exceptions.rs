@@ -127,8 +127,105 @@ pub const FAULT_DATA: Exception = Exception {
     reason: "JSON-RPC 2.0 has a place for it (§5.1)",
 };
 
+/// A URI in `permissions.testUri` that is longer than Kamailio's buffer.
+pub const LONG_TEST_URI: Exception = Exception {
+    name: "long-test-uri",
+    kamailio: "copies a URI of more than 1024 bytes beyond the end of its buffer, and its process may die",
+    portcullis: "answers with fault 500 \"URI is too long\", as both do for a Contact",
+    reason: "a command must not end the server",
+};
+
+/// A row of trusted peers with a transport or pattern that is none.
+pub const TRUSTED_ROWS: Exception = Exception {
+    name: "trusted-rows",
+    kamailio: "refuses the whole table because of one unknown proto; uses a from_pattern that is no regular expression all the same, \
+               with undefined results",
+    portcullis: "skips the row and names it",
+    reason: "one bad row must not keep all others from being loaded, and a pattern that means nothing must not let anybody in",
+};
+
+/// The source of a trusted peer, in a row or a question, that is not spelled as Kamailio prints addresses.
+pub const TRUSTED_SOURCE: Exception = Exception {
+    name: "trusted-source",
+    kamailio: "compares src_ip as text: 2001:DB8::1, [2001:db8::1] and 010.0.0.1 never equal a source",
+    portcullis: "compares addresses",
+    reason: "they are one host; a row that never matches is of no use",
+};
+
+/// A pattern with a back-reference, in a row of trusted peers or a line of a file.
+pub const BACK_REFERENCES: Exception = Exception {
+    name: "back-references",
+    kamailio: "evaluates them",
+    portcullis: "skips the row or line and names it",
+    reason: "matching takes time in proportion to the text, whatever the pattern: no caller can make it slow",
+};
+
+/// The order of trusted peers without Kamailio's cache.
+pub const PRIORITY_WITHOUT_CACHE: Exception = Exception {
+    name: "priority-without-cache",
+    kamailio: "with db_mode=0, the default, tries the row with the lowest priority first; with db_mode=1 the highest",
+    portcullis: "tries the highest first",
+    reason: "the table is always in memory, which is db_mode=1",
+};
+
+/// A line of an allow or deny file that ends as on Windows.
+pub const CARRIAGE_RETURN: Exception = Exception {
+    name: "carriage-return",
+    kamailio: "takes the carriage return and the quote before it for a part of the last pattern behind EXCEPT, which never matches then",
+    portcullis: "takes it for a part of the end of the line",
+    reason: "an editor that writes lines so must not change what they mean without a word",
+};
+
+/// A line of an allow or deny file with more than 499 bytes.
+pub const LONG_LINE: Exception = Exception {
+    name: "long-line",
+    kamailio: "takes what is behind 499 bytes for another line, even the rest of a comment",
+    portcullis: "reads the line whole",
+    reason: "nobody writes half a rule on purpose",
+};
+
+/// A rule that is no UTF-8.
+pub const FILES_IN_UTF_8: Exception = Exception {
+    name: "files-in-utf-8",
+    kamailio: "compares patterns byte by byte, whatever they are written in",
+    portcullis: "leaves out a rule that is no UTF-8 and names it; a comment may be what it likes",
+    reason: "SIP is UTF-8 (RFC 3261 §7), so that such a pattern would never match what it was written for",
+};
+
+/// Branches of a request.
+pub const ONE_BRANCH: Exception = Exception {
+    name: "one-branch",
+    kamailio: "asks the files about each branch in allow_routing, too, unless check_all_branches=0",
+    portcullis: "asks about the request URI only",
+    reason: "a policy decides before there are branches",
+};
+
+/// Files that change.
+pub const FILES_RELOAD: Exception = Exception {
+    name: "files-reload",
+    kamailio: "reads allow and deny files at its start only",
+    portcullis: "reads them again when they change",
+    reason: "a new rule must not cost a restart",
+};
+
+/// A Contact that is a telephone number.
+pub const TELEPHONE_CONTACT: Exception = Exception {
+    name: "telephone-contact",
+    kamailio: "compares tel:+4930123 in a Contact as sip:+4930123@",
+    portcullis: "can't read it, and denies it wherever there are rules, as both do with other schemes",
+    reason: "a number is no place to send a request to, so there is nothing to register",
+};
+
+/// A Contact that is a star, behind others.
+pub const STAR_BEHIND_CONTACTS: Exception = Exception {
+    name: "star-behind-contacts",
+    kamailio: "ends at a Contact * behind others, and does not look at what comes then",
+    portcullis: "denies such a request wherever there are rules",
+    reason: "a star stands alone (RFC 3261 §10.2.2), and nothing must hide behind it",
+};
+
 /// All of them.
-pub const EXCEPTIONS: [Exception; 13] = [
+pub const EXCEPTIONS: [Exception; 25] = [
     GROUP_ZERO,
     GROUP_ABOVE_31_BITS,
     MASK_OUT_OF_RANGE,
@@ -142,13 +239,40 @@ pub const EXCEPTIONS: [Exception; 13] = [
     NAME_GROUP_TAG,
     NAMES_IN_JSON,
     FAULT_DATA,
+    LONG_TEST_URI,
+    TRUSTED_ROWS,
+    TRUSTED_SOURCE,
+    BACK_REFERENCES,
+    PRIORITY_WITHOUT_CACHE,
+    CARRIAGE_RETURN,
+    LONG_LINE,
+    FILES_IN_UTF_8,
+    ONE_BRANCH,
+    FILES_RELOAD,
+    TELEPHONE_CONTACT,
+    STAR_BEHIND_CONTACTS,
 ];
 
 /// Those that are made for all cases alike, in Kamailio's configuration.
 pub const OF_THE_CONFIGURATION: [Exception; 2] = [SUBNET_LIMIT, TAGS_STACK];
 
+/// Those of trusted peers, and of allow and deny files.
+pub const OF_TRUSTED_AND_FILES: [Exception; 11] = [
+    TRUSTED_ROWS,
+    TRUSTED_SOURCE,
+    BACK_REFERENCES,
+    PRIORITY_WITHOUT_CACHE,
+    CARRIAGE_RETURN,
+    LONG_LINE,
+    FILES_IN_UTF_8,
+    ONE_BRANCH,
+    FILES_RELOAD,
+    TELEPHONE_CONTACT,
+    STAR_BEHIND_CONTACTS,
+];
+
 /// Those in what clients see, not in what is decided.
-pub const OF_CLIENTS: [Exception; 2] = [NAMES_IN_JSON, FAULT_DATA];
+pub const OF_CLIENTS: [Exception; 3] = [NAMES_IN_JSON, FAULT_DATA, LONG_TEST_URI];
 
 /// A case as Kamailio has to see it for its answers to be the right ones.
 #[derive(Clone, Debug)]
@@ -334,4 +458,23 @@ fn large_groups(case: &Case) -> Vec<u32> {
 /// An IPv6 address in the one form that everybody reads.
 fn spelled_out(addr: Ipv6Addr) -> String {
     addr.segments().map(|group| format!("{group:x}")).join(":")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_exception_is_told_to_operators() {
+        let page = include_str!("../../../docs/from-kamailio.md");
+        let names: BTreeSet<_> = EXCEPTIONS.iter().map(|exception| exception.name).collect();
+        assert_eq!(names.len(), EXCEPTIONS.len(), "two have one name");
+        for name in names {
+            let row = format!("| <a id=\"{name}\"></a>{name} |");
+            assert!(
+                page.contains(&row),
+                "docs/from-kamailio.md has no row {row}"
+            );
+        }
+    }
 }

@@ -3,9 +3,11 @@
 
 pub mod case;
 pub mod exceptions;
+pub mod files;
 pub mod generate;
 pub mod shrink;
 mod text;
+pub mod trusted;
 mod voice;
 
 use std::collections::BTreeSet;
@@ -21,12 +23,17 @@ use crate::lease::free_port_v6;
 use crate::policy;
 use crate::sip::{Caller, Transport};
 
-use case::{Answer, Ask, Case, Question, Row, shown};
+use case::{Answer, Ask, Case, Question, Row, read_answer, shown};
 use exceptions::View;
+pub use voice::Envelope;
 use voice::Voice;
 
 /// Questions in one request.
 const BATCH: usize = 40;
+
+/// The places of the servers in what a [`Voice`] knows.
+const PORTCULLIS: usize = 0;
+const KAMAILIO: usize = 1;
 
 /// Both servers, their table, and the callers.
 #[derive(Debug)]
@@ -110,8 +117,8 @@ impl Oracle {
         let voices = callers(&host)
             .into_iter()
             .map(|(transport, local)| match local.ip() {
-                IpAddr::V4(_) => Voice::new(transport, local, host.sip(), kamailio_v4),
-                IpAddr::V6(_) => Voice::new(transport, local, ours_v6, kamailio_v6),
+                IpAddr::V4(_) => Voice::new(transport, local, vec![host.sip(), kamailio_v4]),
+                IpAddr::V6(_) => Voice::new(transport, local, vec![ours_v6, kamailio_v6]),
             })
             .collect();
         Self {
@@ -143,7 +150,7 @@ impl Oracle {
         if let Some(difference) = wrong_reload(&reload, view.skipped) {
             return vec![difference];
         }
-        let ours = self.ask(case, &case.questions(), Voice::ask_portcullis);
+        let ours = self.ask(case, &case.questions(), PORTCULLIS);
         if view.rows != case.rows {
             self.write(&view.rows);
         }
@@ -151,7 +158,7 @@ impl Oracle {
             return vec![Difference::KamailioRefuses(said)];
         }
         let questions: Vec<_> = view.questions.iter().collect();
-        let theirs = self.ask(case, &questions, Voice::ask_kamailio);
+        let theirs = self.ask(case, &questions, KAMAILIO);
         let mut differences = Vec::new();
         for (at, (kamailio, portcullis)) in theirs.into_iter().zip(ours).enumerate() {
             let kamailio = view.expected(at, kamailio);
@@ -176,7 +183,7 @@ impl Oracle {
     pub fn kamailio_alone(&mut self, case: &Case) -> Result<Vec<Answer>, String> {
         self.write(&case.rows);
         self.kamailio.reload()?;
-        Ok(self.ask(case, &case.questions(), Voice::ask_kamailio))
+        Ok(self.ask(case, &case.questions(), KAMAILIO))
     }
 
     /// What Portcullis answers.
@@ -184,7 +191,7 @@ impl Oracle {
         self.write(&case.rows);
         let reload = self.host.rpc("address.reload", json!([]));
         assert_eq!(reload["result"]["status"], "Reload OK", "{reload}");
-        self.ask(case, &case.questions(), Voice::ask_portcullis)
+        self.ask(case, &case.questions(), PORTCULLIS)
     }
 
     /// A difference and its case, to be printed.
@@ -201,20 +208,16 @@ impl Oracle {
     }
 
     /// Puts these questions, one for each of the case, from the mouths of its callers.
-    fn ask(
-        &mut self,
-        case: &Case,
-        questions: &[&Question],
-        ask: fn(&mut Voice, &[String]) -> Vec<Answer>,
-    ) -> Vec<Answer> {
+    fn ask(&mut self, case: &Case, questions: &[&Question], server: usize) -> Vec<Answer> {
         let mut answers = vec![None; questions.len()];
         for (caller, voice) in self.voices.iter_mut().enumerate() {
             let of_caller = |at: &usize| case.asks[*at].caller == caller;
             let mine: Vec<usize> = (0..questions.len()).filter(of_caller).collect();
             for batch in mine.chunks(BATCH) {
                 let lines: Vec<_> = batch.iter().map(|at| questions[*at].line()).collect();
-                for (at, answer) in batch.iter().zip(ask(voice, &lines)) {
-                    answers[*at] = answer;
+                let told = voice.ask(server, &Envelope::default(), &lines);
+                for (at, answer) in batch.iter().zip(told) {
+                    answers[*at] = read_answer(&answer);
                 }
             }
         }
@@ -265,7 +268,8 @@ impl fmt::Display for Finding<'_> {
 /// When no answer comes, or another than to this request.
 pub fn ask(caller: &mut Caller, questions: &[Question]) -> Vec<Answer> {
     let lines: Vec<_> = questions.iter().map(Question::line).collect();
-    voice::ask(caller, &lines)
+    let told = voice::ask(caller, &Envelope::default(), &lines);
+    told.iter().map(|answer| read_answer(answer)).collect()
 }
 
 fn wrong_reload(reload: &Value, expected: usize) -> Option<Difference> {

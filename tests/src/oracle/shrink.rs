@@ -6,20 +6,39 @@ use super::{Difference, Oracle};
 /// Takes questions and rows away as long as a difference remains. `differs` tells the first difference of a case.
 pub fn shrink(case: Case, mut differs: impl FnMut(&Case) -> Option<Difference>) -> Case {
     let mut case = one_question(case, &mut differs);
-    // Half of the rows, a quarter, … one by one, and again while anything goes.
-    loop {
-        let before = case.rows.len();
-        let mut size = case.rows.len().div_ceil(2);
-        while size > 0 {
-            remove_rows(&mut case, size, &mut differs);
-            size /= 2;
-        }
-        if case.rows.len() == before {
-            break;
-        }
-    }
+    case.rows = fewest(case.rows.clone(), |rows| {
+        let rows = rows.to_vec();
+        differs(&Case {
+            rows,
+            ..case.clone()
+        })
+        .is_some()
+    });
     simplify(&mut case, &mut differs);
     case
+}
+
+/// Takes items away as long as a difference remains: half of them, a quarter, … one by one, and again while anything goes.
+pub(super) fn fewest<T: Clone>(mut items: Vec<T>, mut differs: impl FnMut(&[T]) -> bool) -> Vec<T> {
+    loop {
+        let before = items.len();
+        let mut size = before.div_ceil(2);
+        while size > 0 {
+            let mut at = 0;
+            while at < items.len() {
+                let mut without = items.clone();
+                without.drain(at..(at + size).min(items.len()));
+                match differs(&without) {
+                    true => items = without,
+                    false => at += size,
+                }
+            }
+            size /= 2;
+        }
+        if items.len() == before {
+            return items;
+        }
+    }
 }
 
 impl Oracle {
@@ -44,22 +63,6 @@ fn one_question(case: Case, differs: &mut impl FnMut(&Case) -> Option<Difference
         Some(_) => alone,
         // It takes the others to show it.
         None => case,
-    }
-}
-
-fn remove_rows(
-    case: &mut Case,
-    size: usize,
-    differs: &mut impl FnMut(&Case) -> Option<Difference>,
-) {
-    let mut at = 0;
-    while at < case.rows.len() {
-        let mut without = case.clone();
-        without.rows.drain(at..(at + size).min(case.rows.len()));
-        match differs(&without) {
-            Some(_) => *case = without,
-            None => at += size,
-        }
     }
 }
 

@@ -1,84 +1,77 @@
-//! A caller that asks both servers from one address and port.
+//! A caller that asks several servers from one address and port.
 
 use std::fmt;
 use std::net::SocketAddr;
 
-use super::case::{Answer, read_answers};
 use crate::sip::{Caller, Transport};
 
 /// One address and port, over one transport.
 #[derive(Debug)]
 pub(super) struct Voice {
     line: Line,
-    portcullis: SocketAddr,
-    kamailio: SocketAddr,
+    servers: Vec<SocketAddr>,
 }
 
 #[derive(Debug)]
 enum Line {
-    /// One socket for both.
+    /// One socket for all.
     Udp(Caller),
-    /// Two connections from one address.
-    Tcp {
-        portcullis: Caller,
-        kamailio: Caller,
-    },
+    /// A connection to each, from one address.
+    Tcp(Vec<Caller>),
+}
+
+/// What a request is besides its questions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Envelope {
+    /// The method.
+    pub method: String,
+    /// The request URI.
+    pub uri: String,
+    /// The value of From, without a tag; none for the caller's own.
+    pub from: Option<String>,
+    /// The value of To; none for the request URI.
+    pub to: Option<String>,
+    /// The values of Contact; none for the caller's own.
+    pub contacts: Option<Vec<String>>,
 }
 
 impl Voice {
-    pub(super) fn new(
-        transport: Transport,
-        local: SocketAddr,
-        portcullis: SocketAddr,
-        kamailio: SocketAddr,
-    ) -> Self {
+    pub(super) fn new(transport: Transport, local: SocketAddr, servers: Vec<SocketAddr>) -> Self {
         let line = match transport {
-            Transport::Udp => Line::Udp(Caller::udp_from(local, portcullis)),
+            Transport::Udp => Line::Udp(Caller::udp_from(local, servers[0])),
             Transport::Tcp => {
-                let first = Caller::tcp_from(local, portcullis);
-                let second = Caller::tcp_from(first.local(), kamailio);
-                Line::Tcp {
-                    portcullis: first,
-                    kamailio: second,
+                let mut callers: Vec<Caller> = Vec::new();
+                for server in &servers {
+                    let local = callers.first().map_or(local, Caller::local);
+                    callers.push(Caller::tcp_from(local, *server));
                 }
+                Line::Tcp(callers)
             }
         };
-        Self {
-            line,
-            portcullis,
-            kamailio,
-        }
+        Self { line, servers }
     }
 
     /// Where it speaks from.
     pub(super) fn local(&self) -> SocketAddr {
         match &self.line {
-            Line::Udp(caller)
-            | Line::Tcp {
-                kamailio: caller, ..
-            } => caller.local(),
+            Line::Udp(caller) => caller.local(),
+            Line::Tcp(callers) => callers[0].local(),
         }
     }
 
-    /// Puts all questions to Portcullis in one request.
-    pub(super) fn ask_portcullis(&mut self, questions: &[String]) -> Vec<Answer> {
+    /// Puts all questions to one of the servers in one request.
+    pub(super) fn ask(
+        &mut self,
+        server: usize,
+        envelope: &Envelope,
+        questions: &[String],
+    ) -> Vec<String> {
         match &mut self.line {
             Line::Udp(caller) => {
-                caller.turn_to(self.portcullis);
-                ask(caller, questions)
+                caller.turn_to(self.servers[server]);
+                ask(caller, envelope, questions)
             }
-            Line::Tcp { portcullis, .. } => ask(portcullis, questions),
-        }
-    }
-
-    /// Puts all questions to Kamailio in one request.
-    pub(super) fn ask_kamailio(&mut self, questions: &[String]) -> Vec<Answer> {
-        match &mut self.line {
-            Line::Udp(caller) => {
-                caller.turn_to(self.kamailio);
-                ask(caller, questions)
-            }
-            Line::Tcp { kamailio, .. } => ask(kamailio, questions),
+            Line::Tcp(callers) => ask(&mut callers[server], envelope, questions),
         }
     }
 }
@@ -87,27 +80,53 @@ impl fmt::Display for Voice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let transport = match self.line {
             Line::Udp(_) => Transport::Udp,
-            Line::Tcp { .. } => Transport::Tcp,
+            Line::Tcp(_) => Transport::Tcp,
         };
         write!(f, "{} over {transport}", self.local())
     }
 }
 
+impl Envelope {
+    /// A request to this URI, all else as usual.
+    pub fn to(uri: &str) -> Self {
+        Self {
+            method: "MESSAGE".into(),
+            uri: uri.into(),
+            from: None,
+            to: None,
+            contacts: None,
+        }
+    }
+}
+
+impl Default for Envelope {
+    fn default() -> Self {
+        Self::to("sip:oracle@example.com")
+    }
+}
+
 /// Puts all questions, each a line of `X-Ask`, in one request.
-pub(super) fn ask(caller: &mut Caller, questions: &[String]) -> Vec<Answer> {
-    let mut request = caller.request("MESSAGE", "sip:oracle@example.com");
+pub(super) fn ask(caller: &mut Caller, envelope: &Envelope, questions: &[String]) -> Vec<String> {
+    let mut request = caller.request(&envelope.method, &envelope.uri);
+    let Envelope {
+        from, to, contacts, ..
+    } = envelope.clone();
+    request.from = from.unwrap_or(request.from);
+    request.to = to.unwrap_or(request.to);
+    request.contacts = contacts.unwrap_or(request.contacts);
     request.extra = questions
         .iter()
         .map(|question| format!("X-Ask: {question}"))
         .collect();
     let answer = caller.ask(&request);
-    assert_eq!(answer.code(), 480, "{questions:?}: {}", answer.start_line());
-    let answers = read_answers(answer.header("X-Answers").unwrap_or_default());
+    let said = answer.start_line();
+    assert_eq!(answer.code(), 480, "{envelope:?}, {questions:?}: {said}");
+    let answers = answer.headers("X-Answers").concat();
+    let answers: Vec<_> = answers.split_terminator(';').map(str::to_owned).collect();
     assert_eq!(
         answers.len(),
         questions.len(),
-        "one answer to each question of {questions:?}: {:?}",
-        answer.header("X-Answers")
+        "one answer to each question of {questions:?}: {answers:?}"
     );
     answers
 }

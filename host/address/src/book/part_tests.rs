@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::*;
 use crate::database::{DatabaseUrl, NewTrusted};
 use crate::rules::DEFAULT_RULES;
-use crate::trusted::{Proto, TrustedQuestion, TrustedSource};
+use crate::trusted::{FromUri, Proto, TrustedQuestion, TrustedSource};
 
 fn book(folder: &Path) -> Arc<AddressBook> {
     let url = DatabaseUrl::Sqlite(folder.join("table.db"));
@@ -33,7 +33,7 @@ fn trusts(snapshot: &Snapshot, source: &str) -> bool {
     let question = TrustedQuestion {
         source: TrustedSource::parse(source),
         proto: Proto::Udp,
-        from: "sip:a@b",
+        from: FromUri::Own("sip:a@b"),
         ruri: "sip:c@d",
     };
     snapshot.trusted.table.matches(question).next().is_some()

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use futures_util::{FutureExt, Stream, StreamExt};
 use sqlx::{Decode, Executor, Row as _, ValueRef};
-use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::error::ADDRESS_VERSION;
+use super::loader::on_a_thread;
 use super::schema::{AddressNames, Name};
 use super::statements::Engine;
 use super::{Absent, Database, DatabaseError, Link, StoredRow};
@@ -357,34 +357,6 @@ impl<'r> Column<'r> {
             Column::Bytes => "(bytes)".to_owned(),
         }
     }
-}
-
-/// Does what takes its time on a thread of its own.
-pub(super) async fn on_a_thread<T, F>(
-    load: impl FnOnce() -> F + Send + 'static,
-) -> Result<T, DatabaseError>
-where
-    T: Send + 'static,
-    F: Future<Output = Result<T, DatabaseError>>,
-{
-    let (done, loaded) = oneshot::channel();
-    let load = move || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build();
-        let result = match runtime {
-            Ok(runtime) => runtime.block_on(load()),
-            Err(error) => Err(DatabaseError::Build(error.to_string())),
-        };
-        // Who asked may be gone.
-        let _unasked = done.send(result);
-    };
-    std::thread::Builder::new()
-        .name("address-load".to_owned())
-        .spawn(load)
-        .map_err(|error| DatabaseError::Build(error.to_string()))?;
-    let ended = || DatabaseError::Build("the thread that loads it ended early".to_owned());
-    loaded.await.map_err(|_| ended())?
 }
 
 pub(super) fn column<'r, E>(value: Result<E::ValueRef<'r>, sqlx::Error>) -> Column<'r>

@@ -8,6 +8,7 @@ mod error;
 mod explain;
 mod import;
 mod load;
+mod loader;
 mod migrate;
 mod schema;
 mod statements;

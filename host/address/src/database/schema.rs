@@ -247,6 +247,22 @@ impl AddressNames {
     }
 }
 
+impl TrustedNames {
+    /// Names a row and its column, if the column goes by another name than in Kamailio's table.
+    pub(crate) fn place(&self, id: i64, column: &str) -> Option<String> {
+        let name = match column {
+            "src_ip" => &self.source,
+            "proto" => &self.proto,
+            "from_pattern" => &self.from,
+            "ruri_pattern" => &self.ruri,
+            "tag" => &self.tag,
+            "priority" => &self.priority,
+            _ => return None,
+        };
+        (name.as_str() != column).then(|| format!("row {id}, column `{name}`"))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

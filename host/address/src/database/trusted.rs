@@ -5,12 +5,14 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use sqlx::{AssertSqlSafe, Executor, Row as _};
 
 use super::error::TRUSTED_VERSION;
-use super::load::{Column, MOST_NAMED, MYSQL_BEGIN, SQLITE_BEGIN, column, on_a_thread};
+use super::load::{Column, MOST_NAMED, MYSQL_BEGIN, SQLITE_BEGIN, column};
+use super::loader::on_a_thread;
 use super::schema::{Name, TrustedNames};
 use super::statements::Engine;
 use super::{Absent, AddError, Database, DatabaseError, Link, fits};
 use crate::row::{RowError, RowWarning, shown};
 use crate::trusted::{TrustedBuilder, TrustedRow, TrustedTable};
+use crate::turns;
 
 /// The widths of the columns in characters.
 const SOURCE_WIDTH: usize = 50;
@@ -96,7 +98,10 @@ impl Database {
         let database = self.clone();
         let load = move || async move {
             let mut loading = Loading::default();
-            database.each_trusted(|row| loading.take(row)).await?;
+            let names = &database.schema.trusted;
+            database
+                .each_trusted(|row| loading.take(row, names))
+                .await?;
             Ok(loading.finish())
         };
         on_a_thread(load).await
@@ -205,6 +210,9 @@ impl Database {
                 let mut rows = $link.fetch(sqlx::raw_sql(names.rows(Engine::$engine, has_id)));
                 while let Some(row) = self.next(&mut rows).await? {
                     number += 1;
+                    if number % turns::ROWS == 0 {
+                        turns::give_way();
+                    }
                     each(TextRow {
                         columns: std::array::from_fn(|at| {
                             column::<sqlx::$engine>(row.try_get_raw(at))
@@ -322,7 +330,7 @@ impl NewTrusted {
 }
 
 impl Loading {
-    fn take(&mut self, row: TextRow<'_>) {
+    fn take(&mut self, row: TextRow<'_>, names: &TrustedNames) {
         row.columns.hash(&mut self.hasher);
         let loaded = &mut self.loaded;
         match row.read().and_then(|row| self.builder.push(row)) {
@@ -330,13 +338,15 @@ impl Loading {
             Ok(Some(warning)) => {
                 loaded.warned += 1;
                 if loaded.warnings.len() < MOST_NAMED {
-                    loaded.warnings.push(warning);
+                    let place = names.place(warning.id, warning.column);
+                    loaded.warnings.push(RowWarning { place, ..warning });
                 }
             }
             Err(error) => {
                 loaded.skipped += 1;
                 if loaded.errors.len() < MOST_NAMED {
-                    loaded.errors.push(error);
+                    let place = names.place(error.id, error.column);
+                    loaded.errors.push(RowError { place, ..error });
                 }
             }
         }

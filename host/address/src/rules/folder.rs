@@ -148,15 +148,7 @@ impl LoadedRules {
         let mut rules = Vec::new();
         for (number, line) in (1..).zip(bytes.split(|&byte| byte == b'\n')) {
             let line = line.strip_suffix(b"\r").unwrap_or(line);
-            let rule = match std::str::from_utf8(line) {
-                Ok(line) => Rule::parse(line),
-                Err(_) => Err(Fault {
-                    value: crate::row::shown(&String::from_utf8_lossy(line)),
-                    fault: "is no text".to_owned(),
-                    mend: "write it in UTF-8".to_owned(),
-                }),
-            };
-            match rule {
+            match Rule::parse(line) {
                 Ok(rule) => rules.extend(rule),
                 Err(Fault { value, fault, mend }) => self.skip(RuleError {
                     file: file.to_owned(),

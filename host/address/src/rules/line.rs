@@ -1,13 +1,11 @@
 //! One line of an allow or deny file: `left [EXCEPT left] : right [EXCEPT right]`, each a list of patterns with commas between.
 //!
 //! Read as Kamailio reads it (`permissions/parse_config.c`), with its odd corners: the last colon outside of quotes divides the
-//! sides; ` EXCEPT ` counts within quotes too; a word without quotes is a pattern.
+//! sides; ` EXCEPT ` counts within quotes too; a word without quotes is a pattern. Only the length of a line has no limit: Kamailio
+//! takes what is behind 499 bytes for another line, and to leave a long line out of a deny file would allow what it denies.
 
 use super::{Rule, Side};
 use crate::pattern::{Pattern, Syntax};
-
-/// The longest line that Kamailio reads in one piece, in bytes.
-const LONGEST_LINE: usize = 498;
 
 /// The longest pattern, in bytes.
 const LONGEST_PATTERN: usize = 255;
@@ -25,22 +23,20 @@ pub(super) struct Fault {
 
 impl Rule {
     /// Reads a line; none for one that says nothing.
-    pub(super) fn parse(line: &str) -> Result<Option<Self>, Fault> {
+    pub(super) fn parse(line: &[u8]) -> Result<Option<Self>, Fault> {
         let Some((end, colon)) = extent(line) else {
             return Ok(None);
         };
-        if line.len() > LONGEST_LINE {
-            return Err(fault(
-                line,
-                &format!("has {} bytes", line.len()),
-                "keep a line to 498 bytes: Kamailio takes what is behind for another line",
-            ));
-        }
+        // What a comment is written in is nobody's business.
+        let Ok(line) = std::str::from_utf8(&line[..end]) else {
+            let line = String::from_utf8_lossy(line);
+            return Err(fault(&line, "is no text", "write it in UTF-8"));
+        };
         let mend = "write LEFT : RIGHT, each a list of patterns in quotes, or ALL";
         let Some(colon) = colon else {
             return Err(fault(line, "has no colon outside of quotes", mend));
         };
-        let (left, right) = (&line[..colon], &line[colon + 1..end]);
+        let (left, right) = (&line[..colon], &line[colon + 1..]);
         if left.trim().is_empty() || right.trim().is_empty() {
             return Err(fault(line, "has nothing on one side of the colon", mend));
         }
@@ -66,10 +62,10 @@ impl Side {
 }
 
 /// Where a line ends, be it with a comment, and the last colon outside of quotes; none if there is nothing but blanks.
-fn extent(line: &str) -> Option<(usize, Option<usize>)> {
+fn extent(line: &[u8]) -> Option<(usize, Option<usize>)> {
     let (mut is_quoted, mut says_something, mut colon) = (false, false, None);
     let mut end = line.len();
-    for (at, byte) in line.bytes().enumerate() {
+    for (at, byte) in line.iter().copied().enumerate() {
         match byte {
             b'#' if !is_quoted => {
                 end = at;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 use rustc_hash::FxBuildHasher;
 
-use super::{Peer, Proto, Span, TrustedTable};
+use super::{Peer, Proto, Span, TrustedSource, TrustedTable};
 use crate::pattern::{Pattern, Syntax};
 use crate::row::{Finding, RowError, RowWarning};
 
@@ -22,7 +22,7 @@ const LONGEST_TEXT: usize = 65_534;
 /// | column | value | Kamailio | here |
 /// |---|---|---|---|
 /// | `src_ip` | an address | compared as text with the source | compared as an address |
-/// | `src_ip` | an address, spelled otherwise than sources are (`2001:DB8::1`) | never matches | matches, with a warning |
+/// | `src_ip` | an address, spelled otherwise than sources are (`2001:DB8::1`, `[::1]`, `010.0.0.1`) | never matches | matches, with a warning |
 /// | `src_ip` | any other text | matches what a script passes, never a source | the same, with a warning |
 /// | `proto` | `any`, `udp`, `tcp`, `tls`, `sctp`, `ws`, `wss`, in any case | that transport | the same |
 /// | `proto` | `none` | not loaded | not loaded, and counted |
@@ -155,7 +155,7 @@ impl TrustedBuilder {
 
 fn source(text: &str) -> Result<(Key, Option<Finding>), Finding> {
     bounded("src_ip", text)?;
-    let Ok(ip) = text.parse::<IpAddr>() else {
+    let TrustedSource::Ip(ip) = TrustedSource::parse(text) else {
         let warning = Finding::text(
             "src_ip",
             text,

@@ -13,9 +13,11 @@ pub use builder::{TrustedBuilder, TrustedRow};
 pub use proto::Proto;
 
 use crate::pattern::Pattern;
+use crate::row::parse_ip;
 use crate::table::bucket;
 
-/// The longest URI that Kamailio looks at here (`MAX_URI_SIZE`), in bytes. A request with a longer one is trusted by no row.
+/// The longest URI that Kamailio looks at here (`MAX_URI_SIZE`), in bytes. A request with a longer one is trusted by no row, unless
+/// a policy asks with another From URI, which may be of any length.
 const LONGEST_URI: usize = 1024;
 
 /// The table of trusted peers: immutable, and shared by all workers. The default one is empty and trusts nobody.
@@ -38,9 +40,18 @@ pub struct TrustedQuestion<'q> {
     /// The transport; [`Proto::Any`] asks for the rows of all.
     pub proto: Proto,
     /// The From URI.
-    pub from: &'q str,
+    pub from: FromUri<'q>,
     /// The request URI.
     pub ruri: &'q str,
+}
+
+/// A From URI, and whose it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FromUri<'q> {
+    /// The request's own.
+    Own(&'q str),
+    /// One of the policy's choice.
+    Given(&'q str),
 }
 
 /// A source, as an address or in words.
@@ -111,8 +122,11 @@ impl TrustedTable {
             from,
             ruri,
         } = question;
-        let is_short = from.len() <= LONGEST_URI && ruri.len() <= LONGEST_URI;
-        let peers = match is_short {
+        let (from, is_bounded) = match from {
+            FromUri::Own(from) => (from, from.len() <= LONGEST_URI),
+            FromUri::Given(from) => (from, true),
+        };
+        let peers = match is_bounded && ruri.len() <= LONGEST_URI {
             true => self.peers_of(source),
             false => &[],
         };
@@ -157,12 +171,9 @@ impl TrustedTable {
 }
 
 impl<'q> TrustedSource<'q> {
-    /// An address, or else a text.
+    /// An address however it is spelled, in a row as in a question, or else a text.
     pub fn parse(text: &'q str) -> Self {
-        match text.parse() {
-            Ok(ip) => Self::Ip(ip),
-            Err(_) => Self::Text(text),
-        }
+        parse_ip(text).map_or(Self::Text(text), Self::Ip)
     }
 }
 

@@ -30,7 +30,7 @@ fn tags<'t>(
     let question = TrustedQuestion {
         source: TrustedSource::parse(source),
         proto,
-        from,
+        from: FromUri::Own(from),
         ruri,
     };
     let found = table.matches(question);
@@ -128,6 +128,16 @@ fn addresses_are_equal_however_they_are_spelled() {
             ..ROW
         },
         TrustedRow {
+            source: "[2001:db8::1]",
+            tag: Some("bare"),
+            ..ROW
+        },
+        TrustedRow {
+            source: "010.0.0.1",
+            tag: Some("padded"),
+            ..ROW
+        },
+        TrustedRow {
             source: "gw.example.com",
             tag: Some("name"),
             ..ROW
@@ -135,8 +145,11 @@ fn addresses_are_equal_however_they_are_spelled() {
     ]);
     assert_eq!(
         tags(&table, "2001:db8::1", Proto::Udp, "", ""),
-        ["six", "same"]
+        ["six", "same", "bare"]
     );
+    for source in ["10.0.0.1", "010.0.0.1"] {
+        assert_eq!(tags(&table, source, Proto::Udp, "", ""), ["padded"]);
+    }
     assert_eq!(tags(&table, "gw.example.com", Proto::Udp, "", ""), ["name"]);
     assert!(tags(&table, "GW.example.com", Proto::Udp, "", "").is_empty());
     assert_eq!(warning(ROW), None);
@@ -216,6 +229,16 @@ fn a_uri_above_kamailios_limit_is_trusted_by_no_row() {
         tags(&table, "192.0.2.1", Proto::Udp, &uri[..1024], "").len(),
         1
     );
+    let given = |ruri| {
+        let question = TrustedQuestion {
+            source: TrustedSource::parse("192.0.2.1"),
+            proto: Proto::Udp,
+            from: FromUri::Given(&uri),
+            ruri,
+        };
+        table.matches(question).count()
+    };
+    assert_eq!((given(""), given(&uri)), (1, 0));
 }
 
 #[test]

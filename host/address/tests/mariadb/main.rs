@@ -5,6 +5,7 @@
 mod import;
 mod schema;
 mod server;
+mod trusted;
 mod watch;
 
 use std::net::IpAddr;

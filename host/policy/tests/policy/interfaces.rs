@@ -1,14 +1,8 @@
 //! What policies see of the host: each function of the contract, from modules and from components.
 
-use std::collections::BTreeMap;
-use std::fmt::Debug;
-use std::sync::{Arc, Mutex};
+use portcullis_policy::Verdict;
 
-use portcullis_policy::{Policy, Verdict};
-use tracing::field::{Field, Visit};
-use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
-
-use crate::support::{Host, Request, component, embedded, guest, reject, table, unauthorised};
+use crate::support::{Host, Request, both_forms, embedded, guest, reject, table, unauthorised};
 
 const PERMISSIONS: &str = "portcullis:policy/permissions@0.1.0";
 const REQUEST: &str = "portcullis:policy/request@0.1.0";
@@ -248,61 +242,6 @@ fn kept_sandboxes_of_two_policies_do_not_mix() {
     assert_eq!(host.runtime.pool_use().live, 1);
 }
 
-#[test]
-fn lines_reach_the_log_with_policy_and_call() {
-    let mut host = Host::new();
-    host.addresses = table(&[(200, "192.0.2.1", 32, 0, None)]);
-
-    for policy in both_forms(&host, &guest("page")) {
-        let lines = logged(|| {
-            host.ask(&policy, Request::invite()).unwrap();
-        });
-
-        let [line] = &*lines else {
-            panic!("{lines:?}");
-        };
-        assert_eq!(line["level"], "INFO");
-        assert_eq!(line["message"], "Coming from address group 200");
-        assert_eq!(line["policy"], "inline");
-        assert_eq!(line["call_id"], "call-1\\r\\n@192.0.2.1");
-    }
-}
-
-#[test]
-fn a_flood_is_cut_off_and_counted() {
-    let mut host = Host::new();
-
-    for policy in both_forms(&host, &guest("log-flood")) {
-        let lines = logged(|| {
-            assert_eq!(host.ask(&policy, Request::invite()), Ok(unauthorised()));
-        });
-
-        assert_eq!(lines.len(), 17);
-        for line in &lines[..16] {
-            let message = &line["message"];
-            assert!(message.starts_with("\\nxxxx"), "{message}");
-            assert!(message.ends_with("… (4000 bytes)"), "{message}");
-            assert!(message.len() < 1100);
-        }
-        assert_eq!(
-            lines[16]["message"],
-            "84 more lines of this call (key `log-lines`)"
-        );
-        assert_eq!(policy.dropped_log_lines(), 84);
-    }
-}
-
-#[test]
-fn the_trial_run_logs_nothing() {
-    let host = Host::new();
-
-    let lines = logged(|| {
-        host.load("log-flood");
-    });
-
-    assert!(lines.is_empty(), "{lines:?}");
-}
-
 /// What a guest answers; both forms of it agree.
 fn answer(wat: &str) -> Verdict {
     answer_with(&[], wat)
@@ -315,11 +254,6 @@ fn answer_with(rows: &[(i64, &str, i64, i64, Option<&str>)], wat: &str) -> Verdi
         both_forms(&host, &embedded(wat)).map(|policy| host.ask(&policy, Request::invite()));
     assert_eq!(module, component, "{wat}");
     module.unwrap()
-}
-
-/// The guest as module and as component.
-fn both_forms(host: &Host, module: &[u8]) -> [Policy<Request>; 2] {
-    [module, &component(module)].map(|bytes| host.runtime.load("inline", bytes).unwrap())
 }
 
 /// Asks for a text and answers 401 with it as the reason.
@@ -478,39 +412,4 @@ fn shell(imports: &str, text: &str, body: &str) -> String {
               {body}
               i32.const 16))"#
     )
-}
-
-/// The lines that policies log while `run` runs.
-fn logged(run: impl FnOnce()) -> Vec<BTreeMap<&'static str, String>> {
-    let lines = Arc::new(Mutex::new(Vec::new()));
-    let subscriber = tracing_subscriber::registry().with(Capture(Arc::clone(&lines)));
-    tracing::subscriber::with_default(subscriber, run);
-    std::mem::take(&mut lines.lock().unwrap())
-}
-
-struct Capture(Arc<Mutex<Vec<BTreeMap<&'static str, String>>>>);
-
-struct Fields(BTreeMap<&'static str, String>);
-
-impl<S: tracing::Subscriber> Layer<S> for Capture {
-    fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
-        if event.metadata().target() != "policy" {
-            return;
-        }
-        let mut fields = Fields(BTreeMap::new());
-        event.record(&mut fields);
-        let level = event.metadata().level().to_string();
-        fields.0.insert("level", level);
-        self.0.lock().unwrap().push(fields.0);
-    }
-}
-
-impl Visit for Fields {
-    fn record_str(&mut self, field: &Field, value: &str) {
-        self.0.insert(field.name(), value.into());
-    }
-
-    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        self.0.insert(field.name(), format!("{value:?}"));
-    }
 }

@@ -8,6 +8,8 @@ mod fresh;
 mod hostile;
 mod interfaces;
 mod lineup;
+mod logging;
+mod older;
 mod questions;
 mod refusals;
 mod slot;

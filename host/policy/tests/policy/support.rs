@@ -180,9 +180,14 @@ impl Host {
 
 /// A guest of `tests/guests`, compiled to a module of the contract.
 pub(crate) fn guest(name: &str) -> Vec<u8> {
+    embedded(&guest_text(name))
+}
+
+/// The text of a guest of `tests/guests`.
+pub(crate) fn guest_text(name: &str) -> String {
     let guests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/guests");
     let file = guests.join(name).with_extension("wat");
-    embedded(&std::fs::read_to_string(file).unwrap())
+    std::fs::read_to_string(file).unwrap()
 }
 
 /// A module from text, with the section that names its world.
@@ -190,6 +195,11 @@ pub(crate) fn embedded(wat: &str) -> Vec<u8> {
     let mut module = wat::parse_str(wat).unwrap();
     portcullis_policy::embed(&mut module).unwrap();
     module
+}
+
+/// The guest as module and as component.
+pub(crate) fn both_forms(host: &Host, module: &[u8]) -> [Policy<Request>; 2] {
+    [module, &component(module)].map(|bytes| host.runtime.load("inline", bytes).unwrap())
 }
 
 /// The same policy as a component.

@@ -2,20 +2,20 @@
 
 mod transfer;
 
-use std::future::Future;
 use std::io::Write;
 use std::net::IpAddr;
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
-use portcullis_address::{Database, DatabaseUrl, NewRow, StoredRow, Watcher};
-use serde_json::{Value, json};
+use portcullis_address::{Database, NewRow, StoredRow};
+use serde_json::json;
 
-use crate::address_task::counts;
 use crate::config::Config;
 
 use super::client::Client;
-use super::print::{Table, clean, count};
+use super::database::{block_on, is_absent, must_be_there};
+use super::findings::{write_answered, write_findings};
+use super::print::{Table, cell, clean, count, rows};
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
@@ -85,56 +85,6 @@ impl Command {
     }
 }
 
-/// What a check of the database found.
-pub(super) enum Finding {
-    Good(String),
-    Odd(String),
-    Wrong(String),
-}
-
-/// Reads the whole table and tells of every row that can't be used or is odd.
-pub(super) fn check(config: &Config) -> anyhow::Result<Vec<Finding>> {
-    let database = config.database.database();
-    let source = database.address_source();
-    if is_absent(&database) {
-        return Ok(vec![Finding::Odd(format!(
-            "{source} is not there yet: `serve` creates it"
-        ))]);
-    }
-    let loaded = match block_on(database.load())? {
-        Ok(loaded) => loaded,
-        Err(error) => return Ok(vec![Finding::Wrong(error.to_string())]),
-    };
-    let mut findings = vec![Finding::Good(format!(
-        "{source}: {}",
-        counts(&loaded.table)
-    ))];
-    let mut watcher = Watcher::new(database);
-    if let (Ok(_), Some(seen)) = (block_on(watcher.look())?, watcher.source()) {
-        findings.push(Finding::Good(format!("changes seen by {seen}")));
-    }
-    findings.extend(
-        loaded
-            .errors
-            .iter()
-            .map(|error| Finding::Wrong(error.to_string())),
-    );
-    let more = |all: u64, named: usize, what: &str| {
-        let more = all.saturating_sub(named as u64);
-        (more > 0).then(|| format!("{} more {what}", count(more, "row")))
-    };
-    let untold = more(loaded.skipped, loaded.errors.len(), "that can't be used");
-    findings.extend(untold.map(Finding::Wrong));
-    findings.extend(
-        loaded
-            .warnings
-            .iter()
-            .map(|warning| Finding::Odd(warning.to_string())),
-    );
-    findings.extend(more(loaded.warned, loaded.warnings.len(), "with a warning").map(Finding::Odd));
-    Ok(findings)
-}
-
 fn add(database: &Database, row: Row, out: &mut impl Write) -> anyhow::Result<()> {
     let url = database.url();
     let is_new = is_absent(database);
@@ -176,7 +126,7 @@ fn add(database: &Database, row: Row, out: &mut impl Write) -> anyhow::Result<()
 }
 
 fn show(database: &Database, out: &mut impl Write) -> anyhow::Result<()> {
-    must_be_there(database)?;
+    must_be_there(database, "portcullis address add")?;
     let rows = block_on(database.rows())??;
     let mut table = Table::new(["id", "group", "address", "mask", "port", "tag"]);
     for row in rows {
@@ -199,9 +149,10 @@ fn show(database: &Database, out: &mut impl Write) -> anyhow::Result<()> {
     }
     table.write(out)?;
     let loaded = block_on(database.load())??;
-    write_findings(out, loaded.skipped, "can't be used", &loaded.errors)?;
+    write_findings(out, "row", loaded.skipped, "can't be used", &loaded.errors)?;
     Ok(write_findings(
         out,
+        "row",
         loaded.warned,
         "may mean something else than it should",
         &loaded.warnings,
@@ -209,7 +160,7 @@ fn show(database: &Database, out: &mut impl Write) -> anyhow::Result<()> {
 }
 
 fn remove(database: &Database, group: i64, ip: &str, out: &mut impl Write) -> anyhow::Result<()> {
-    must_be_there(database)?;
+    must_be_there(database, "portcullis address add")?;
     match block_on(database.remove(group, ip))?? {
         0 => bail!(
             "no row of {} has group {group} and address {ip}; `portcullis address show` shows them",
@@ -284,43 +235,8 @@ fn reload(client: &Client, out: &mut impl Write) -> anyhow::Result<()> {
         answer["generation"],
         answer["took_ms"]
     )?;
-    for (key, total, what) in [
-        ("errors", "skipped", "can't be used"),
-        (
-            "warnings",
-            "warned",
-            "may mean something else than it should",
-        ),
-    ] {
-        let lines: Vec<_> = rows(&answer[key]).iter().map(cell).collect();
-        write_findings(
-            out,
-            answer[total].as_u64().unwrap_or_default(),
-            what,
-            &lines,
-        )?;
-    }
+    write_answered(&answer, "row", out)?;
     Ok(())
-}
-
-/// The first findings of a kind; `total` counts all of them.
-fn write_findings(
-    out: &mut impl Write,
-    total: u64,
-    what: &str,
-    findings: &[impl std::fmt::Display],
-) -> std::io::Result<()> {
-    if total == 0 {
-        return Ok(());
-    }
-    writeln!(out, "\n{} {what}:", count(total, "row"))?;
-    for finding in findings {
-        writeln!(out, "  {}", clean(&finding.to_string()))?;
-    }
-    match total.saturating_sub(findings.len() as u64) {
-        0 => Ok(()),
-        more => writeln!(out, "  and {}", count(more, "more row")),
-    }
 }
 
 /// A table under its title, with an empty line before it if another one went before; nothing for an empty one.
@@ -340,46 +256,10 @@ fn write_titled<const N: usize>(
     Ok(table.write(out)?)
 }
 
-fn rows(answer: &Value) -> &[Value] {
-    answer.as_array().map(Vec::as_slice).unwrap_or_default()
-}
-
-fn cell(value: &Value) -> String {
-    match value {
-        // Kamailio's word for no tag and for an empty one.
-        Value::String(text) if text == "NULL" => String::new(),
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
-    }
-}
-
-/// A file of SQLite that is not there: opening it would make it.
-fn is_absent(database: &Database) -> bool {
-    let DatabaseUrl::Sqlite(path) = database.url() else {
-        return false;
-    };
-    database.address_file().is_none() && !path.exists()
-}
-
-fn must_be_there(database: &Database) -> anyhow::Result<()> {
-    if is_absent(database) {
-        bail!(
-            "{} is not there: `portcullis address add` creates it, or name another one as `url` in [database]",
-            database.url()
-        );
-    }
-    Ok(())
-}
-
-pub(super) fn block_on<T>(future: impl Future<Output = T>) -> anyhow::Result<T> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    Ok(runtime.block_on(future))
-}
-
 #[cfg(test)]
 mod tests {
+    use portcullis_address::DatabaseUrl;
+
     use super::*;
 
     fn database(folder: &tempfile::TempDir) -> Database {
@@ -458,22 +338,5 @@ mod tests {
             let error = format!("{:#}", added(&database, bad).unwrap_err());
             assert!(error.contains(named), "{error}");
         }
-    }
-
-    #[test]
-    fn a_check_names_rows_that_cannot_be_used() {
-        let folder = tempfile::tempdir().unwrap();
-        let database = database(&folder);
-        let mut config = Config::default();
-        config.database.url = database.url().clone();
-        assert!(matches!(check(&config).unwrap()[..], [Finding::Odd(_)]));
-        added(&database, row(200, "10.0.0.1", None)).unwrap();
-        added(&database, row(200, "example.com", None)).unwrap();
-        let findings = check(&config).unwrap();
-        assert!(
-            matches!(&findings[..], [Finding::Good(rows), Finding::Good(_), Finding::Odd(_)] if rows.contains("2 rows"))
-        );
-        config.database.url = DatabaseUrl::Sqlite(folder.path().to_owned());
-        assert!(matches!(check(&config).unwrap()[..], [Finding::Wrong(_)]));
     }
 }

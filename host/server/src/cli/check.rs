@@ -14,7 +14,8 @@ use crate::config::{
 use crate::control::Listening;
 use crate::policy_files::PolicyFiles;
 
-use super::address::{self, Finding};
+use super::check_tables;
+use super::findings::Finding;
 use super::print::{clean, count};
 
 #[derive(Debug, clap::Args)]
@@ -62,6 +63,16 @@ impl Findings {
         self.lines
             .push(format!("{what:<14} error: {}", clean(text.as_ref())));
         self.wrong += 1;
+    }
+
+    fn extend(&mut self, what: &str, findings: Vec<Finding>) {
+        for finding in findings {
+            match finding {
+                Finding::Good(text) => self.good(what, text),
+                Finding::Odd(text) => self.odd(what, text),
+                Finding::Wrong(text) => self.wrong(what, text),
+            }
+        }
     }
 
     fn write(&self, out: &mut impl Write) -> std::io::Result<()> {
@@ -122,13 +133,11 @@ fn check_rest(
         check_listen(config, findings);
     }
     if is_sound("database") {
-        for finding in address::check(config)? {
-            match finding {
-                Finding::Good(text) => findings.good("database", text),
-                Finding::Odd(text) => findings.odd("database", text),
-                Finding::Wrong(text) => findings.wrong("database", text),
-            }
-        }
+        findings.extend("database", check_tables::addresses(config)?);
+        findings.extend("trusted", check_tables::trusted(config)?);
+    }
+    if is_sound("permissions") {
+        findings.extend("rules", check_tables::rules(config));
     }
     if is_sound("policy") && is_sound("tenants") {
         check_policies(config, findings);

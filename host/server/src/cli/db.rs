@@ -7,7 +7,7 @@ use portcullis_address::{Database, MigrationAction};
 
 use crate::config::Config;
 
-use super::address::block_on;
+use super::database::block_on;
 use super::print::clean;
 
 #[derive(Debug, clap::Subcommand)]

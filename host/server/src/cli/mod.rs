@@ -3,12 +3,17 @@
 mod address;
 mod answer;
 mod check;
+mod check_tables;
 mod client;
+mod database;
 mod db;
+mod findings;
 mod import;
 mod policy;
 mod print;
 mod probe;
+mod rules;
+mod trusted;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -34,13 +39,19 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the host until SIGTERM or SIGINT. SIGHUP reloads the policy and the address table.
+    /// Run the host until SIGTERM or SIGINT. SIGHUP reloads policy, tables and rules.
     Serve,
-    /// Check configuration, database and policy without serving, and tell everything that is wrong.
+    /// Check configuration, tables, rules and policy without serving, and tell everything that is wrong.
     Check(check::Args),
     /// See and change the address table.
     #[command(subcommand)]
     Address(address::Command),
+    /// See and change the table of trusted peers.
+    #[command(subcommand)]
+    Trusted(trusted::Command),
+    /// Check, reload and try the allow and deny files.
+    #[command(subcommand)]
+    Rules(rules::Command),
     /// Create Kamailio's tables where they are absent.
     #[command(subcommand)]
     Db(db::Command),
@@ -78,6 +89,8 @@ impl Cli {
             }
             Command::Check(args) => check::run(&args, named),
             Command::Address(command) => command.run(&Config::find(named)?.0),
+            Command::Trusted(command) => command.run(&Config::find(named)?.0),
+            Command::Rules(command) => command.run(&Config::find(named)?.0),
             Command::Db(command) => command.run(&Config::find(named)?.0),
             Command::Policy(command) => command.run(|| Ok(Config::find(named)?.0)),
             Command::Import(args) => import::run(&args),

@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::io::{self, Write};
 
+use serde_json::Value;
+
 /// A table with a head; columns are as wide as their widest cell. Numbers stand right, texts left.
 pub(super) struct Table<const N: usize> {
     head: [&'static str; N],
@@ -58,6 +60,21 @@ pub(super) fn count(n: u64, noun: &str) -> String {
     match n {
         1 => format!("1 {noun}"),
         n => format!("{n} {noun}s"),
+    }
+}
+
+/// The items of a list that the running host answered.
+pub(super) fn rows(answer: &Value) -> &[Value] {
+    answer.as_array().map(Vec::as_slice).unwrap_or_default()
+}
+
+/// One of its values.
+pub(super) fn cell(value: &Value) -> String {
+    match value {
+        // Kamailio's word for no tag and for an empty one.
+        Value::String(text) if text == "NULL" => String::new(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
     }
 }
 

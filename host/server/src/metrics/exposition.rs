@@ -1,11 +1,12 @@
 //! What `/metrics` shows: the counters of all workers added up, and the state of table and policy, in the text format of
 //! OpenMetrics.
 
+mod tables;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use portcullis_address::DatabaseState;
 use portcullis_policy::VerdictKind;
 use portcullis_sip::RelayErrorKind;
 use prometheus_client::collector::Collector;
@@ -66,6 +67,8 @@ impl Collector for Host {
         page.connections()?;
         page.host(&self.shared)?;
         page.table(&self.shared)?;
+        page.trusted(&self.shared)?;
+        page.rules(&self.shared)?;
         page.policy(self.tenants.default_files())
     }
 }
@@ -254,57 +257,6 @@ impl Page<'_, '_> {
             "log_lines_lost",
             "Log lines that nobody read in time",
             crate::logging::lost_lines(),
-        )
-    }
-
-    fn table(&mut self, shared: &Shared) -> fmt::Result {
-        let status = shared.addresses.status();
-        let results = [("ok", status.loads), ("failed", status.failures)];
-        self.family(
-            "address_reloads",
-            "Loads of the address table",
-            "result",
-            results,
-        )?;
-        let is_up = u64::from(!matches!(status.database, DatabaseState::Down { .. }));
-        self.gauge(
-            "database_up",
-            "1 unless the database did not answer when it was last asked",
-            is_up,
-        )?;
-        let snapshot = shared.addresses.current();
-        let counts = snapshot.counts;
-        let kinds = [
-            ("host", counts.hosts),
-            ("subnet", counts.subnets),
-            ("domain", counts.domains),
-        ];
-        self.gauges(
-            "address_rows",
-            "Rows of the address table that serve",
-            "kind",
-            kinds,
-        )?;
-        self.gauge(
-            "address_skipped_rows",
-            "Rows that can't be used",
-            counts.skipped,
-        )?;
-        self.gauge(
-            "address_generation",
-            "Number of the table that serves; 0 before the first",
-            snapshot.generation,
-        )?;
-        self.gauge(
-            "address_memory_bytes",
-            "Memory of the table that serves",
-            snapshot.table.memory_bytes() as u64,
-        )?;
-        let loaded = seconds(snapshot.loaded_at);
-        self.gauge(
-            "address_loaded_timestamp_seconds",
-            "When the table was loaded, since 1970",
-            loaded,
         )
     }
 

@@ -47,7 +47,7 @@ pub(super) fn export(
     args: &ExportArgs,
     out: &mut impl Write,
 ) -> anyhow::Result<ExitCode> {
-    must_be_there(database)?;
+    must_be_there(database, "portcullis address add")?;
     let format = args.format.or_else(|| of_file(&args.file));
     let format = format.unwrap_or(Format::Csv);
     if args.file.as_os_str() == STREAM {
@@ -119,7 +119,13 @@ pub(super) fn import(
         }
     }
     let what = "may mean something else than it should";
-    Ok(write_findings(out, import.warned, what, &import.warnings)?)
+    Ok(write_findings(
+        out,
+        "row",
+        import.warned,
+        what,
+        &import.warnings,
+    )?)
 }
 
 /// What an export wrote.

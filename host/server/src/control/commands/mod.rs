@@ -14,7 +14,7 @@ use portcullis_rpc::{Call, Fault, Reply};
 use super::Control;
 
 /// Each command with what `system.methodHelp` says about it, in the order of their names.
-const COMMANDS: [(&str, &str); 23] = [
+const COMMANDS: [(&str, &str); 25] = [
     (
         "address.reload",
         "Load the address table and tell what it holds and which rows can't be used.",
@@ -64,12 +64,20 @@ const COMMANDS: [(&str, &str); 23] = [
         "Tell everything that is worth knowing about the host.",
     ),
     (
+        "rules.reload",
+        "Read the allow and deny files and tell what they hold and which lines can't be used.",
+    ),
+    (
         "system.listMethods",
         "Lists all RPC methods supported by the server.",
     ),
     (
         "system.methodHelp",
         "Print the help string for given method.",
+    ),
+    (
+        "trusted.reload",
+        "Load the table of trusted peers and tell what it holds and which rows can't be used.",
     ),
 ];
 
@@ -97,8 +105,10 @@ impl Control {
             "policy.reload" => self.policy_reload(call).await,
             "policy.status" => self.policy_status(call),
             "portcullis.status" => self.status(call),
+            "rules.reload" => self.rules_reload(call).await,
             "system.listMethods" => list_methods(call),
             "system.methodHelp" => method_help(call),
+            "trusted.reload" => self.own_trusted_reload(call).await,
             _ => return None,
         })
     }

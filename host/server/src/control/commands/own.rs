@@ -19,6 +19,24 @@ impl Control {
         Ok(Reply::One(Value::Struct(answer)))
     }
 
+    pub(super) async fn own_trusted_reload(&self, call: &Call) -> Result<Reply, Fault> {
+        call.no_params()?;
+        let reloaded = self.shared.addresses.reload_trusted().await;
+        reloaded.map_err(|error| Fault::new(500, "Reload failed.").because(error))?;
+        let mut answer: Members = vec![("status", "Reload OK".into())];
+        answer.extend(self.trusted_part());
+        Ok(Reply::One(Value::Struct(answer)))
+    }
+
+    pub(super) async fn rules_reload(&self, call: &Call) -> Result<Reply, Fault> {
+        call.no_params()?;
+        let reloaded = self.shared.addresses.reload_rules().await;
+        reloaded.map_err(|error| Fault::new(500, "Reload failed.").because(error))?;
+        let mut answer: Members = vec![("status", "Reload OK".into())];
+        answer.extend(self.rules_part());
+        Ok(Reply::One(Value::Struct(answer)))
+    }
+
     /// Loads the table: what it brought.
     pub(super) async fn reload_addresses(&self) -> Result<Members, Fault> {
         let reloaded = self.shared.addresses.reload().await;

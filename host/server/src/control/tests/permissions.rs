@@ -3,7 +3,7 @@
 use portcullis_address::NewTrusted;
 use serde_json::json;
 
-use super::{control, post, result};
+use super::{control, get, post, result};
 
 #[tokio::test]
 async fn peers_and_rules_are_shown_and_tested_as_kamailio_does() {
@@ -52,4 +52,42 @@ async fn peers_and_rules_are_shown_and_tested_as_kamailio_does() {
         post(&control, call.to_string()).await.1["error"]["message"],
         "Not enough parameters (basename, URI and contact)"
     );
+}
+
+#[tokio::test]
+async fn our_own_reloads_tell_what_was_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let control = control(&folder);
+    let book = &control.shared.addresses;
+    book.database().create_tables().await.unwrap();
+    let told = result(&control, "trusted.reload").await;
+    assert_eq!(
+        (&told["status"], &told["rows"], &told["table_is_absent"]),
+        (&json!("Reload OK"), &json!(0), &json!(false))
+    );
+
+    std::fs::write(folder.path().join("calls.deny"), "ALL : ALL\nALL\n").unwrap();
+    let told = result(&control, "rules.reload").await;
+    assert_eq!((&told["files"], &told["skipped"]), (&json!(1), &json!(1)));
+    assert_eq!(told["sets"], json!(["calls: 0 allow, 1 deny"]));
+    let error = told["errors"][0].as_str().unwrap();
+    assert!(error.contains("calls.deny line 2"), "{error}");
+
+    let (_, page) = get(&control, "/metrics").await;
+    for line in [
+        "portcullis_trusted_reloads_total{result=\"ok\"} 1",
+        "portcullis_trusted_generation 1",
+        "portcullis_rules_reloads_total{result=\"ok\"} 1",
+        "portcullis_rules_lines 1",
+        "portcullis_rules_skipped_lines 1",
+    ] {
+        assert!(page.lines().any(|found| found == line), "{line}\n{page}");
+    }
+
+    // A folder that is gone changes nothing, and says so.
+    std::fs::remove_dir_all(folder.path()).unwrap();
+    let call = json!({"jsonrpc": "2.0", "method": "rules.reload", "id": 1});
+    let (_, answer) = post(&control, call.to_string()).await;
+    assert_eq!(answer["error"]["message"], "Reload failed.");
+    assert_eq!(book.current().rules.rules.len(), 1);
 }

@@ -1,0 +1,101 @@
+//! The threads that load tables: as many as loads at the same time, and the same ones again and again.
+//!
+//! A thread of its own for each load would do, but for memory: the allocator gives each new thread another one of its arenas, and each
+//! of them keeps the room that a table once had in it.
+
+use std::future::Future;
+use std::io;
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use parking_lot::Mutex;
+use tokio::runtime::Runtime;
+use tokio::sync::oneshot;
+
+use super::DatabaseError;
+
+type Job = Box<dyn FnOnce(&Runtime) + Send>;
+
+/// Those that have nothing to do; the last one that worked is the first to work again.
+static IDLE: Mutex<Vec<Sender<Job>>> = Mutex::new(Vec::new());
+
+/// Does what takes its time on a thread that is there for that.
+pub(super) async fn on_a_thread<T, F>(
+    load: impl FnOnce() -> F + Send + 'static,
+) -> Result<T, DatabaseError>
+where
+    T: Send + 'static,
+    F: Future<Output = Result<T, DatabaseError>>,
+{
+    let (done, loaded) = oneshot::channel();
+    let job = move |runtime: &Runtime| {
+        let result = runtime.block_on(load());
+        // Who asked may be gone.
+        let _unasked = done.send(result);
+    };
+    start(Box::new(job)).map_err(|error| DatabaseError::Build(error.to_string()))?;
+    let ended = || DatabaseError::Build("the thread that loads it ended early".to_owned());
+    loaded.await.map_err(|_| ended())?
+}
+
+fn start(mut job: Job) -> io::Result<()> {
+    loop {
+        let Some(idle) = IDLE.lock().pop() else {
+            return spawn(job);
+        };
+        match idle.send(job) {
+            Ok(()) => return Ok(()),
+            // That one has ended.
+            Err(unsent) => job = unsent.0,
+        }
+    }
+}
+
+fn spawn(first: Job) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let (jobs, next) = channel();
+    std::thread::Builder::new()
+        .name("address-load".to_owned())
+        .spawn(move || work(&runtime, first, &jobs, &next))
+        .map(drop)
+}
+
+/// Works for as long as the process lives, or until a load panics.
+fn work(runtime: &Runtime, first: Job, jobs: &Sender<Job>, next: &Receiver<Job>) {
+    first(runtime);
+    loop {
+        IDLE.lock().push(jobs.clone());
+        let Ok(job) = next.recv() else {
+            return;
+        };
+        job(runtime);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_thread_that_has_loaded_loads_again_and_one_that_died_does_not() {
+        let id = || async { Ok(std::thread::current().id()) };
+        let mut threads = HashSet::new();
+        for _ in 0..20 {
+            threads.insert(on_a_thread(id).await.unwrap());
+            // It is idle a moment after its answer is there.
+            while IDLE.lock().is_empty() {
+                tokio::task::yield_now().await;
+            }
+        }
+        // Other tests may be at it.
+        assert!(threads.len() < 20, "{threads:?}");
+
+        let panicking = on_a_thread::<(), _>(|| async { panic!("a test of panics") });
+        let error = panicking.await.unwrap_err().to_string();
+        assert!(error.contains("ended early"), "{error}");
+        on_a_thread(id).await.unwrap();
+    }
+}

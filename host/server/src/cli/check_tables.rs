@@ -1,0 +1,196 @@
+//! What `portcullis check` finds in the tables and in the folder of rules.
+
+use std::convert::Infallible;
+
+use portcullis_address::{DatabaseError, RuleFolder, Watcher};
+
+use crate::address_task::counts;
+use crate::config::Config;
+
+use super::database::{block_on, is_absent};
+use super::findings::{Finding, Found};
+use super::print::count;
+
+/// Reads the whole table of addresses and tells of every row that can't be used or is odd.
+pub(super) fn addresses(config: &Config) -> anyhow::Result<Vec<Finding>> {
+    let database = config.database.database();
+    let source = database.address_source();
+    if is_absent(&database) {
+        return Ok(vec![Finding::Odd(format!(
+            "{source} is not there yet: `serve` creates it"
+        ))]);
+    }
+    let loaded = match block_on(database.load())? {
+        Ok(loaded) => loaded,
+        Err(error) => return Ok(vec![Finding::Wrong(error.to_string())]),
+    };
+    let mut findings = vec![Finding::Good(format!(
+        "{source}: {}",
+        counts(&loaded.table)
+    ))];
+    let mut watcher = Watcher::new(database);
+    if let (Ok(_), Some(seen)) = (block_on(watcher.look())?, watcher.source()) {
+        findings.push(Finding::Good(format!("changes seen by {seen}")));
+    }
+    let found = Found {
+        noun: "row",
+        skipped: loaded.skipped,
+        errors: &loaded.errors,
+        warned: loaded.warned,
+        warnings: &loaded.warnings,
+    };
+    findings.extend(found.findings());
+    Ok(findings)
+}
+
+/// The same for the trusted peers. A database may do without them.
+pub(super) fn trusted(config: &Config) -> anyhow::Result<Vec<Finding>> {
+    let database = config.database.database();
+    let table = &database.schema().trusted.table;
+    let loaded = match block_on(database.load_trusted())? {
+        Ok(loaded) => loaded,
+        Err(DatabaseError::NoTable { .. }) => {
+            let text = format!("no table `{table}`: nobody is trusted");
+            return Ok(vec![Finding::Good(text)]);
+        }
+        // The check of the addresses has told what there is to tell.
+        Err(DatabaseError::NoFile { .. }) => return Ok(Vec::new()),
+        Err(error) => return Ok(vec![Finding::Wrong(error.to_string())]),
+    };
+    let rows = count(loaded.table.len() as u64, "row");
+    let resting = match loaded.ignored {
+        0 => String::new(),
+        n => format!(", {n} at rest (proto none)"),
+    };
+    let mut findings = vec![Finding::Good(format!("table `{table}`: {rows}{resting}"))];
+    let found = Found {
+        noun: "row",
+        skipped: loaded.skipped,
+        errors: &loaded.errors,
+        warned: loaded.warned,
+        warnings: &loaded.warnings,
+    };
+    findings.extend(found.findings());
+    Ok(findings)
+}
+
+/// Reads all allow and deny files and tells of every line that can't be used.
+pub(super) fn rules(config: &Config) -> Vec<Finding> {
+    let folder = RuleFolder::new(&config.permissions.folder);
+    let Some(path) = folder.path() else {
+        return Vec::new();
+    };
+    let loaded = match folder.load() {
+        Ok(loaded) => loaded,
+        Err(error) => return vec![Finding::Wrong(error.to_string())],
+    };
+    let path = path.display();
+    let mut findings = Vec::new();
+    if loaded.files == 0 {
+        findings.push(Finding::Odd(format!(
+            "no NAME.allow and no NAME.deny in {path}: everything is allowed"
+        )));
+    }
+    for (name, allow, deny) in loaded.rules.names() {
+        findings.push(Finding::Good(format!(
+            "{path}/{name}: {allow} allow, {deny} deny"
+        )));
+    }
+    let found = Found::<_, Infallible> {
+        noun: "line",
+        skipped: loaded.skipped,
+        errors: &loaded.errors,
+        warned: 0,
+        warnings: &[],
+    };
+    findings.extend(found.findings());
+    findings
+}
+
+#[cfg(test)]
+mod tests {
+    use portcullis_address::{DatabaseUrl, NewRow, NewTrusted};
+
+    use super::*;
+
+    fn config(folder: &tempfile::TempDir) -> Config {
+        let mut config = Config::default();
+        config.database.url = DatabaseUrl::Sqlite(folder.path().join("table.db"));
+        config
+    }
+
+    #[test]
+    fn a_check_names_rows_that_cannot_be_used() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = config(&folder);
+        assert!(matches!(addresses(&config).unwrap()[..], [Finding::Odd(_)]));
+        for ip_addr in ["10.0.0.1", "example.com"] {
+            let row = NewRow {
+                group: 200,
+                ip_addr: ip_addr.into(),
+                mask: 32,
+                port: 0,
+                tag: None,
+            };
+            let database = config.database.database();
+            block_on(database.add(&row)).unwrap().unwrap();
+        }
+        let findings = addresses(&config).unwrap();
+        assert!(
+            matches!(&findings[..], [Finding::Good(rows), Finding::Good(_), Finding::Odd(_)] if rows.contains("2 rows"))
+        );
+        config.database.url = DatabaseUrl::Sqlite(folder.path().to_owned());
+        assert!(matches!(
+            addresses(&config).unwrap()[..],
+            [Finding::Wrong(_)]
+        ));
+    }
+
+    #[test]
+    fn a_check_looks_at_the_trusted_peers_by_their_names() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = config(&folder);
+        assert!(trusted(&config).unwrap().is_empty(), "there is no file");
+        config.database.schema.trusted.source = "peer".parse().unwrap();
+        let database = config.database.database();
+        block_on(database.create_tables()).unwrap().unwrap();
+        let peer = NewTrusted {
+            source: "10.0.0.1".into(),
+            proto: "any".into(),
+            from: None,
+            ruri: None,
+            tag: None,
+            priority: 0,
+        };
+        block_on(database.add_trusted(&peer)).unwrap().unwrap();
+        assert!(
+            matches!(&trusted(&config).unwrap()[..], [Finding::Good(rows)] if rows == "table `trusted`: 1 row")
+        );
+        config.database.schema.trusted.table = "nobody".parse().unwrap();
+        assert!(
+            matches!(&trusted(&config).unwrap()[..], [Finding::Good(text)] if text.contains("nobody is trusted"))
+        );
+        config.database.schema.trusted = Default::default();
+        assert!(
+            matches!(&trusted(&config).unwrap()[..], [Finding::Wrong(text)] if text.contains("src_ip"))
+        );
+    }
+
+    #[test]
+    fn a_check_names_lines_that_cannot_be_used() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = config(&folder);
+        assert!(rules(&config).is_empty());
+        config.permissions.folder = folder.path().to_owned();
+        assert!(matches!(rules(&config)[..], [Finding::Odd(_)]));
+        let text = "ALL : ALL\n\"(\" : ALL\n";
+        std::fs::write(folder.path().join("calls.allow"), text).unwrap();
+        let findings = rules(&config);
+        assert!(
+            matches!(&findings[..], [Finding::Good(set), Finding::Wrong(line)]
+                if set.ends_with("calls: 1 allow, 0 deny") && line.contains("calls.allow line 2"))
+        );
+        config.permissions.folder = folder.path().join("nowhere");
+        assert!(matches!(rules(&config)[..], [Finding::Wrong(_)]));
+    }
+}

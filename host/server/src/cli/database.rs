@@ -1,0 +1,33 @@
+//! The database behind the commands that read and change its tables.
+
+use std::future::Future;
+
+use anyhow::bail;
+use portcullis_address::{Database, DatabaseUrl};
+
+/// A file of SQLite that is not there: opening it would make it.
+pub(super) fn is_absent(database: &Database) -> bool {
+    let DatabaseUrl::Sqlite(path) = database.url() else {
+        return false;
+    };
+    database.address_file().is_none() && !path.exists()
+}
+
+/// # Errors
+/// If the database is not there. `creator` is the command that makes it.
+pub(super) fn must_be_there(database: &Database, creator: &str) -> anyhow::Result<()> {
+    if is_absent(database) {
+        bail!(
+            "{} is not there: `{creator}` creates it, or name another one as `url` in [database]",
+            database.url()
+        );
+    }
+    Ok(())
+}
+
+pub(super) fn block_on<T>(future: impl Future<Output = T>) -> anyhow::Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    Ok(runtime.block_on(future))
+}

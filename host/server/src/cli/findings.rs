@@ -1,0 +1,79 @@
+//! What is wrong or odd in tables and files, a line each.
+
+use std::fmt;
+use std::io::{self, Write};
+
+use serde_json::Value;
+
+use super::print::{cell, clean, count, rows};
+
+/// What a check found.
+pub(super) enum Finding {
+    Good(String),
+    Odd(String),
+    Wrong(String),
+}
+
+/// What a load found in all, and the first of it.
+pub(super) struct Found<'f, E, W> {
+    /// What one is called: a row, a line.
+    pub(super) noun: &'static str,
+    pub(super) skipped: u64,
+    pub(super) errors: &'f [E],
+    pub(super) warned: u64,
+    pub(super) warnings: &'f [W],
+}
+
+impl<E: fmt::Display, W: fmt::Display> Found<'_, E, W> {
+    /// All of it as findings of a check; what is not named is counted.
+    pub(super) fn findings(&self) -> Vec<Finding> {
+        let more = |all: u64, named: usize, what: &str| {
+            let more = all.saturating_sub(named as u64);
+            (more > 0).then(|| format!("{} more {what}", count(more, self.noun)))
+        };
+        let named = self.errors.iter().map(|error| error.to_string());
+        let untold = more(self.skipped, self.errors.len(), "that can't be used");
+        let wrong = named.chain(untold).map(Finding::Wrong);
+        let named = self.warnings.iter().map(|warning| warning.to_string());
+        let untold = more(self.warned, self.warnings.len(), "with a warning");
+        wrong.chain(named.chain(untold).map(Finding::Odd)).collect()
+    }
+}
+
+/// The first findings of a kind, each a `noun`; `total` counts all of them.
+pub(super) fn write_findings(
+    out: &mut impl Write,
+    noun: &str,
+    total: u64,
+    what: &str,
+    findings: &[impl fmt::Display],
+) -> io::Result<()> {
+    if total == 0 {
+        return Ok(());
+    }
+    writeln!(out, "\n{} {what}:", count(total, noun))?;
+    for finding in findings {
+        writeln!(out, "  {}", clean(&finding.to_string()))?;
+    }
+    match total.saturating_sub(findings.len() as u64) {
+        0 => Ok(()),
+        more => writeln!(out, "  and {}", count(more, &format!("more {noun}"))),
+    }
+}
+
+/// What a reload of the running host answers of what it found.
+pub(super) fn write_answered(answer: &Value, noun: &str, out: &mut impl Write) -> io::Result<()> {
+    for (key, total, what) in [
+        ("errors", "skipped", "can't be used"),
+        (
+            "warnings",
+            "warned",
+            "may mean something else than it should",
+        ),
+    ] {
+        let lines: Vec<_> = rows(&answer[key]).iter().map(cell).collect();
+        let total = answer[total].as_u64().unwrap_or_default();
+        write_findings(out, noun, total, what, &lines)?;
+    }
+    Ok(())
+}

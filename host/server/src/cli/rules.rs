@@ -1,0 +1,87 @@
+//! `portcullis rules …`: Kamailio's allow and deny files, and those that the running host has in memory.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use anyhow::bail;
+use serde_json::json;
+
+use crate::config::Config;
+
+use super::check_tables;
+use super::client::Client;
+use super::findings::{Finding, write_answered};
+use super::print::{cell, clean, count, rows};
+
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum Command {
+    /// Read the allow and deny files, without a running host, and tell which lines can't be used
+    Check,
+    /// Read the allow and deny files of the running host anew, and tell which lines can't be used
+    ///
+    /// The host does so by itself when a file changes. This command waits for it.
+    Reload,
+    /// Ask the running host whether the files let a pair of texts pass, as Kamailio's permissions.allowUri does
+    Test {
+        /// The pair of files, without `.allow` and `.deny`
+        basename: String,
+        /// What the left sides are held against: a From URI or a To URI
+        uri: String,
+        /// What the right sides are held against: a request URI or a Contact
+        contact: String,
+    },
+}
+
+impl Command {
+    pub(super) fn run(self, config: &Config) -> anyhow::Result<ExitCode> {
+        let out = &mut std::io::stdout().lock();
+        match self {
+            Self::Check => return check(config, out),
+            Self::Reload => reload(&Client::new(config)?, out)?,
+            Self::Test {
+                basename,
+                uri,
+                contact,
+            } => {
+                let asked = json!([basename, uri, contact]);
+                let answer = Client::new(config)?.call("permissions.allowUri", asked)?;
+                writeln!(out, "{}", clean(&cell(&answer)))?;
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn check(config: &Config, out: &mut impl Write) -> anyhow::Result<ExitCode> {
+    if config.permissions.folder.as_os_str().is_empty() {
+        bail!("no files are configured: name their folder as `folder` in [permissions]");
+    }
+    let mut code = ExitCode::SUCCESS;
+    for finding in check_tables::rules(config) {
+        match finding {
+            Finding::Good(text) => writeln!(out, "{}", clean(&text))?,
+            Finding::Odd(text) => writeln!(out, "warning: {}", clean(&text))?,
+            Finding::Wrong(text) => {
+                writeln!(out, "error: {}", clean(&text))?;
+                code = ExitCode::FAILURE;
+            }
+        }
+    }
+    Ok(code)
+}
+
+fn reload(client: &Client, out: &mut impl Write) -> anyhow::Result<()> {
+    let answer = client.call("rules.reload", json!([]))?;
+    writeln!(
+        out,
+        "{}: {}, generation {}, {} ms",
+        answer["status"].as_str().unwrap_or_default(),
+        count(answer["files"].as_u64().unwrap_or_default(), "file"),
+        answer["generation"],
+        answer["took_ms"]
+    )?;
+    for set in rows(&answer["sets"]) {
+        writeln!(out, "  {}", clean(&cell(set)))?;
+    }
+    Ok(write_answered(&answer, "line", out)?)
+}

@@ -1,0 +1,277 @@
+//! `portcullis trusted …`: trusted peers in the database in kamctl's words, and those of the running host.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+use portcullis_address::{Database, NewTrusted, Proto, StoredTrusted};
+use serde_json::json;
+
+use crate::config::Config;
+
+use super::client::Client;
+use super::database::{block_on, is_absent, must_be_there};
+use super::findings::{write_answered, write_findings};
+use super::print::{Table, cell, clean, count, rows};
+
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum Command {
+    /// Add a peer to the database; a running host sees it within about a second
+    ///
+    /// The words and their order are those of `kamctl trusted add`, which like this command takes one row for each source. A row that
+    /// the host could not use is refused.
+    Add(Row),
+    /// Show the peers in the database
+    Show,
+    /// Remove all rows of a source
+    Rm {
+        /// The address, as it is written in the row
+        source: String,
+    },
+    /// Show the peers that the running host has in memory, in the order in which they are tried
+    Dump,
+    /// Load the peers of the running host anew, and tell which rows can't be used
+    ///
+    /// The host does so by itself when the table changes. This command waits for it.
+    Reload,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Row {
+    /// The source address of requests; any other text is compared letter for letter
+    source: String,
+    /// The transport: any, udp, tcp, tls, sctp, ws, wss, or none for a row that rests
+    proto: String,
+    /// A POSIX regular expression that the From URI must have a match of [default: none: any URI]
+    #[arg(default_value = "", hide_default_value = true)]
+    from_pattern: String,
+    /// A text that the policy can read
+    #[arg(default_value = "", hide_default_value = true)]
+    tag: String,
+    /// A POSIX regular expression that the request URI must have a match of [default: none: any URI]
+    #[arg(
+        long,
+        value_name = "PATTERN",
+        default_value = "",
+        hide_default_value = true
+    )]
+    ruri_pattern: String,
+    /// Rows with a higher one are tried first
+    #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
+    priority: i64,
+}
+
+impl Command {
+    pub(super) fn run(self, config: &Config) -> anyhow::Result<ExitCode> {
+        let out = &mut std::io::stdout().lock();
+        let database = config.database.database();
+        match self {
+            Self::Add(row) => add(&database, row, out)?,
+            Self::Show => show(&database, out)?,
+            Self::Rm { source } => remove(&database, &source, out)?,
+            Self::Dump => dump(&Client::new(config)?, out)?,
+            Self::Reload => reload(&Client::new(config)?, out)?,
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn add(database: &Database, row: Row, out: &mut impl Write) -> anyhow::Result<()> {
+    let url = database.url();
+    let is_new = is_absent(database);
+    let pattern = |text: String| Some(text).filter(|text| !text.is_empty());
+    let new = NewTrusted {
+        source: row.source,
+        proto: row.proto,
+        from: pattern(row.from_pattern),
+        ruri: pattern(row.ruri_pattern),
+        tag: pattern(row.tag),
+        priority: row.priority,
+    };
+    let warning = block_on(database.add_trusted(&new))?.context("the row was not added")?;
+    if is_new {
+        writeln!(out, "created {url}")?;
+    }
+    let shown = |text: Option<String>, without: &str| match text {
+        Some(text) => clean(&format!("{text:?}")).into_owned(),
+        None => without.to_owned(),
+    };
+    writeln!(
+        out,
+        "added to {url}: source {}, proto {}, From {}, request URI {}, tag {}, priority {}",
+        clean(&new.source),
+        clean(&new.proto),
+        shown(new.from, "any"),
+        shown(new.ruri, "any"),
+        shown(new.tag, "none"),
+        new.priority
+    )?;
+    if let Some(warning) = warning {
+        writeln!(out, "warning: {warning}")?;
+    }
+    Ok(())
+}
+
+fn show(database: &Database, out: &mut impl Write) -> anyhow::Result<()> {
+    must_be_there(database, "portcullis trusted add")?;
+    let stored = block_on(database.trusted_rows())??;
+    let mut table = Table::new(HEAD);
+    for row in stored {
+        let StoredTrusted {
+            id,
+            source,
+            proto,
+            from,
+            ruri,
+            tag,
+            priority,
+        } = row;
+        table.push(
+            [id, source, proto, from, ruri, tag, priority]
+                .map(|column| column.unwrap_or_else(|| "NULL".into())),
+        );
+    }
+    if table.is_empty() {
+        let name = &database.schema().trusted.table;
+        writeln!(out, "table `{name}` of {} has no rows", database.url())?;
+        return Ok(());
+    }
+    table.write(out)?;
+    let loaded = block_on(database.load_trusted())??;
+    let (skipped, warned) = (loaded.skipped, loaded.warned);
+    write_findings(out, "row", skipped, "can't be used", &loaded.errors)?;
+    let odd = "may mean something else than it should";
+    Ok(write_findings(out, "row", warned, odd, &loaded.warnings)?)
+}
+
+fn remove(database: &Database, source: &str, out: &mut impl Write) -> anyhow::Result<()> {
+    must_be_there(database, "portcullis trusted add")?;
+    let url = database.url();
+    match block_on(database.remove_trusted(source))?? {
+        0 => bail!("no row of {url} has source {source}; `portcullis trusted show` shows them"),
+        n => Ok(writeln!(
+            out,
+            "removed from {url}: {} with source {}",
+            count(n, "row"),
+            clean(source)
+        )?),
+    }
+}
+
+fn dump(client: &Client, out: &mut impl Write) -> anyhow::Result<()> {
+    let answer = client.call("permissions.trustedDump", json!([]))?;
+    let mut table = Table::new(["source", "proto", "From", "request URI", "tag", "priority"]);
+    for row in rows(&answer) {
+        let item = &row["item"];
+        let columns = ["ip", "proto", "pattern", "ruri_pattern", "tag", "priority"];
+        table.push(columns.map(|column| match (column, item[column].as_u64()) {
+            ("proto", Some(number)) => proto(number),
+            _ => cell(&item[column]),
+        }));
+    }
+    match table.is_empty() {
+        true => writeln!(out, "the running host trusts nobody")?,
+        false => table.write(out)?,
+    }
+    Ok(())
+}
+
+fn reload(client: &Client, out: &mut impl Write) -> anyhow::Result<()> {
+    let answer = client.call("trusted.reload", json!([]))?;
+    let rows = match answer["table_is_absent"].as_bool() {
+        Some(true) => "there is no such table".to_owned(),
+        _ => count(answer["rows"].as_u64().unwrap_or_default(), "row"),
+    };
+    writeln!(
+        out,
+        "{}: {rows}, generation {}, {} ms",
+        answer["status"].as_str().unwrap_or_default(),
+        answer["generation"],
+        answer["took_ms"]
+    )?;
+    Ok(write_answered(&answer, "row", out)?)
+}
+
+/// The word for a transport that Kamailio shows as a number.
+fn proto(number: u64) -> String {
+    let mut all = Proto::ALL.into_iter();
+    let found = all.find(|proto| u64::from(proto.number()) == number);
+    found.map_or_else(|| number.to_string(), |proto| proto.to_string())
+}
+
+const HEAD: [&str; 7] = [
+    "id",
+    "source",
+    "proto",
+    "From",
+    "request URI",
+    "tag",
+    "priority",
+];
+
+#[cfg(test)]
+mod tests {
+    use portcullis_address::DatabaseUrl;
+
+    use super::*;
+
+    fn row(source: &str, proto: &str, from: &str) -> Row {
+        Row {
+            source: source.into(),
+            proto: proto.into(),
+            from_pattern: from.into(),
+            tag: "Tag".into(),
+            ruri_pattern: String::new(),
+            priority: 5,
+        }
+    }
+
+    fn said(work: impl FnOnce(&mut Vec<u8>) -> anyhow::Result<()>) -> anyhow::Result<String> {
+        let mut out = Vec::new();
+        work(&mut out)?;
+        Ok(String::from_utf8(out)?)
+    }
+
+    #[test]
+    fn peers_are_added_shown_and_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("table.db");
+        let database = Database::new(DatabaseUrl::Sqlite(path));
+        let absent = said(|out| show(&database, out)).unwrap_err();
+        assert!(absent.to_string().contains("trusted add"), "{absent}");
+
+        let added = said(|out| add(&database, row("10.0.0.1", "udp", "^sip:"), out)).unwrap();
+        assert!(added.starts_with("created sqlite:"), "{added}");
+        assert!(
+            added.ends_with("source 10.0.0.1, proto udp, From \"^sip:\", request URI any, tag \"Tag\", priority 5\n"),
+            "{added}"
+        );
+        let again = said(|out| add(&database, row("10.0.0.1", "tcp", ""), out)).unwrap_err();
+        assert!(format!("{again:#}").contains("10.0.0.1"), "{again:#}");
+        let shown = said(|out| show(&database, out)).unwrap();
+        assert_eq!(
+            shown,
+            "id  source    proto  From   request URI  tag  priority\n 1  10.0.0.1  udp    ^sip:  NULL         Tag         5\n"
+        );
+
+        said(|out| remove(&database, "10.0.0.1", out)).unwrap();
+        let gone = said(|out| remove(&database, "10.0.0.1", out)).unwrap_err();
+        assert!(gone.to_string().contains("trusted show"), "{gone}");
+        let empty = said(|out| show(&database, out)).unwrap();
+        assert!(empty.ends_with("has no rows\n"), "{empty}");
+    }
+
+    #[test]
+    fn peers_that_no_host_could_use_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("table.db");
+        let database = Database::new(DatabaseUrl::Sqlite(path));
+        for (bad, named) in [
+            (row("10.0.0.1", "carrier-pigeon", ""), "proto"),
+            (row("10.0.0.1", "udp", "\\("), "from_pattern"),
+        ] {
+            let error = said(|out| add(&database, bad, out)).unwrap_err();
+            assert!(format!("{error:#}").contains(named), "{error:#}");
+        }
+    }
+}

@@ -1,0 +1,32 @@
+//! The same answer every time: random tables, files and questions, put to a real Kamailio and to Portcullis.
+//!
+//! `PORTCULLIS_ORACLE_SEED` repeats a run, `PORTCULLIS_ORACLE_DECISIONS` makes it longer: the number of answers of each kind.
+
+#![forbid(unsafe_code)]
+
+mod addresses;
+mod files;
+mod trusted;
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// The seed of this run. It is printed, so that a run that fails can be repeated.
+fn seed() -> u64 {
+    let seed = number("PORTCULLIS_ORACLE_SEED").unwrap_or_else(|| {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        now.expect("it is after 1970").as_nanos() as u64
+    });
+    println!("PORTCULLIS_ORACLE_SEED={seed}");
+    seed
+}
+
+/// How many answers to compare.
+fn decisions(usually: usize) -> usize {
+    number("PORTCULLIS_ORACLE_DECISIONS").map_or(usually, |decisions| decisions as usize)
+}
+
+fn number(variable: &str) -> Option<u64> {
+    let text = std::env::var(variable).ok()?;
+    let number = text.parse();
+    Some(number.unwrap_or_else(|_| panic!("{variable}={text}: a whole number is needed")))
+}
