@@ -5,6 +5,7 @@
 
 mod pipeline;
 mod tcp;
+mod tenants;
 mod udp;
 
 #[path = "../support/mod.rs"]

@@ -46,6 +46,9 @@ pub struct Setup {
 pub struct Parts {
     pub shared: Arc<Shared>,
     pub runtime: Arc<Runtime>,
+    pub registry: Arc<Registry>,
+    /// What the registry's tasks run on.
+    pub tasks: tokio::runtime::Runtime,
     sockets: Vec<WorkerSockets>,
     _folder: TempDir,
 }
@@ -134,7 +137,14 @@ impl Setup {
         let mut resolver = Resolver::new(&config.relay).unwrap();
         block_on(resolver.resolve());
         let (_never, stop) = watch::channel(false);
-        let registry = Registry::new(&config, self.workers, stop).unwrap();
+        let registry = Arc::new(Registry::new(&config, self.workers, stop).unwrap());
+        let tasks = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
+        let apply = registry.apply(&config, &config.tenants);
+        tasks.block_on(apply).unwrap();
         let runtime = Arc::clone(registry.runtime());
         let shared = Arc::new(Shared {
             listen: bound,
@@ -155,6 +165,8 @@ impl Setup {
         Parts {
             shared,
             runtime,
+            registry,
+            tasks,
             sockets,
             _folder: folder,
         }
@@ -200,6 +212,20 @@ impl Parts {
     /// Replaces the policy.
     pub fn publish(&self, wat: &str) {
         publish(&self.shared, &self.runtime, wat);
+    }
+
+    /// Replaces the policy of a seat: that of a tenant, `default`, `before` or `after`.
+    pub fn seat(&self, name: &str, wat: &str) -> u64 {
+        let seat = Arc::clone(self.shared.tenants.load().seat(name).unwrap());
+        let policy = self.runtime.load(name, &compiled(wat)).unwrap();
+        seat.slot.publish(policy).number
+    }
+
+    /// Puts the same policy ready without letting it serve; the number of its generation.
+    pub fn admit(&self, name: &str, wat: &str) -> u64 {
+        let seat = Arc::clone(self.shared.tenants.load().seat(name).unwrap());
+        let policy = self.runtime.load(name, &compiled(wat)).unwrap();
+        seat.slot.admit(policy, None).number
     }
 }
 
@@ -253,9 +279,15 @@ fn addr(shared: &Shared, transport: Transport) -> SocketAddr {
     bound.unwrap().addr
 }
 
-fn publish(shared: &Shared, runtime: &Runtime, wat: &str) {
+/// A policy from its text form.
+pub fn compiled(wat: &str) -> Vec<u8> {
     let mut module = wat::parse_str(wat).unwrap();
     portcullis_policy::embed(&mut module).unwrap();
+    module
+}
+
+fn publish(shared: &Shared, runtime: &Runtime, wat: &str) {
+    let module = compiled(wat);
     let slot = &shared.tenants.load().default.seat.slot;
     let loaded = slot.load(runtime, "test.wasm", &module, false);
     loaded.unwrap_or_else(|error| panic!("{error}"));
