@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use portcullis_address::AddressBook;
@@ -34,6 +34,22 @@ pub struct Shared {
     pub counters: Vec<WorkerCounters>,
     /// When the host started.
     pub started: SystemTime,
+}
+
+impl Shared {
+    /// Waits until no worker decides by what it saw before this was called: what was published before is live on all of them then.
+    /// False if one takes longer than `patience`.
+    pub async fn live_on_all_workers(&self, patience: Duration) -> bool {
+        let passes = |at: usize| self.counters[at].passes.value();
+        let before: Vec<_> = (0..self.counters.len()).map(passes).collect();
+        let is_past = |(at, before): (usize, &u64)| before % 2 == 0 || passes(at) != *before;
+        let all_past = async {
+            while !before.iter().enumerate().all(is_past) {
+                tokio::time::sleep(Duration::from_micros(200)).await;
+            }
+        };
+        tokio::time::timeout(patience, all_past).await.is_ok()
+    }
 }
 
 /// One address that the host listens on.

@@ -204,6 +204,8 @@ pub struct WorkerCounters {
     pub lost: Counts<Lost, { Lost::COUNT }>,
     /// ACKs to our own rejections, which end here (RFC 3261 §17.1.1.3).
     pub absorbed_acks: Counter,
+    /// Whether it is deciding.
+    pub passes: Passes,
 }
 
 /// What one worker counts of one tenant. Aligned so that two workers never write to one cache line.
@@ -222,6 +224,30 @@ pub struct TenantCounters {
     pub monitored: Counts<VerdictKind, { VerdictKind::ALL.len() }>,
     /// Requests that were to be relayed and may not go where they lead.
     pub refused_relays: Counter,
+}
+
+/// Tells others whether a worker is in the middle of a decision: odd while it is.
+#[derive(Debug, Default)]
+pub struct Passes(AtomicU64);
+
+impl Passes {
+    /// A decision begins. What others publish before they look here, it sees; what it sees of before, they see it at.
+    #[inline]
+    pub fn begin(&self) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// It has ended, and holds nothing of what it saw.
+    #[inline]
+    pub fn end(&self) {
+        let next = self.0.load(Ordering::Relaxed).wrapping_add(1);
+        self.0.store(next, Ordering::Release);
+    }
+
+    /// The number of beginnings and ends so far.
+    pub fn value(&self) -> u64 {
+        self.0.load(Ordering::SeqCst)
+    }
 }
 
 impl WorkerCounters {

@@ -5,8 +5,8 @@ mod exposition;
 mod labels;
 
 pub use counters::{
-    CodeCounts, ConnectionCounters, Counter, Counts, TenantCounters, TimeCounts, WireCounters,
-    WorkerCounters,
+    CodeCounts, ConnectionCounters, Counter, Counts, Passes, TenantCounters, TimeCounts,
+    WireCounters, WorkerCounters,
 };
 pub use exposition::{CONTENT_TYPE, Exposition};
 pub use labels::{Label, Lost, Method, Shed, Wire};

@@ -79,6 +79,13 @@ impl Judge {
 
     /// Judges one request, which comes back.
     pub(super) fn judge(&mut self, request: PolicyRequest) -> (PolicyRequest, Judgement) {
+        self.shared.counters[self.number].passes.begin();
+        let judged = self.judge_now(request);
+        self.shared.counters[self.number].passes.end();
+        judged
+    }
+
+    fn judge_now(&mut self, request: PolicyRequest) -> (PolicyRequest, Judgement) {
         let tenants = self.tenants.load();
         let addresses = self.addresses.current();
         let named = tenants.select(&request, &addresses.table);
