@@ -208,6 +208,14 @@ pub const TELEPHONE_CONTACT: Exception = Exception {
     reason: "a number is no place to send a request to, so there is nothing to register",
 };
 
+/// A Contact at the edges of what a URI is.
+pub const URI_SPELLING: Exception = Exception {
+    name: "uri-spelling",
+    kamailio: "reads a Contact with a colon and no port, or port 0, behind it, and can't read one whose host has an underscore",
+    portcullis: "can't read the first and reads the second; what can't be read is denied wherever there are rules",
+    reason: "a colon has a port behind it (RFC 3261 §25.1), and underscores are in use",
+};
+
 /// A Contact that is a star, behind others.
 pub const STAR_BEHIND_CONTACTS: Exception = Exception {
     name: "star-behind-contacts",
@@ -217,7 +225,7 @@ pub const STAR_BEHIND_CONTACTS: Exception = Exception {
 };
 
 /// All of them.
-pub const EXCEPTIONS: [Exception; 24] = [
+pub const EXCEPTIONS: [Exception; 25] = [
     GROUP_ZERO,
     GROUP_ABOVE_31_BITS,
     MASK_OUT_OF_RANGE,
@@ -242,13 +250,14 @@ pub const EXCEPTIONS: [Exception; 24] = [
     FILES_RELOAD,
     TELEPHONE_CONTACT,
     STAR_BEHIND_CONTACTS,
+    URI_SPELLING,
 ];
 
 /// Those that are made for all cases alike, in Kamailio's configuration.
 pub const OF_THE_CONFIGURATION: [Exception; 2] = [SUBNET_LIMIT, TAGS_STACK];
 
 /// Those of trusted peers, and of allow and deny files.
-pub const OF_TRUSTED_AND_FILES: [Exception; 11] = [
+pub const OF_TRUSTED_AND_FILES: [Exception; 12] = [
     TRUSTED_ROWS,
     TRUSTED_SOURCE,
     BACK_REFERENCES,
@@ -260,6 +269,7 @@ pub const OF_TRUSTED_AND_FILES: [Exception; 11] = [
     FILES_RELOAD,
     TELEPHONE_CONTACT,
     STAR_BEHIND_CONTACTS,
+    URI_SPELLING,
 ];
 
 /// Those in what clients see, not in what is decided.
