@@ -152,11 +152,12 @@ pub const BACK_REFERENCES: Exception = Exception {
     reason: "matching takes time in proportion to the text, whatever the pattern: no caller can make it slow",
 };
 
-/// The order of trusted peers without Kamailio's cache.
-pub const PRIORITY_WITHOUT_CACHE: Exception = Exception {
-    name: "priority-without-cache",
-    kamailio: "with db_mode=0, the default, tries the row with the lowest priority first; with db_mode=1 the highest",
-    portcullis: "tries the highest first",
+/// Trusted peers without Kamailio's cache.
+pub const TRUSTED_WITHOUT_CACHE: Exception = Exception {
+    name: "trusted-without-cache",
+    kamailio: "with db_mode=0, the default, tries the row with the lowest priority first, compares src_ip as the database does, in any \
+               case and with blanks behind, and finds rows with proto none for a question with any",
+    portcullis: "does what Kamailio does with db_mode=1: highest first, letter by letter, rows with none rest",
     reason: "the table is always in memory, which is db_mode=1",
 };
 
@@ -242,7 +243,7 @@ pub const EXCEPTIONS: [Exception; 25] = [
     TRUSTED_ROWS,
     TRUSTED_SOURCE,
     BACK_REFERENCES,
-    PRIORITY_WITHOUT_CACHE,
+    TRUSTED_WITHOUT_CACHE,
     CARRIAGE_RETURN,
     LONG_LINE,
     FILES_IN_UTF_8,
@@ -261,7 +262,7 @@ pub const OF_TRUSTED_AND_FILES: [Exception; 12] = [
     TRUSTED_ROWS,
     TRUSTED_SOURCE,
     BACK_REFERENCES,
-    PRIORITY_WITHOUT_CACHE,
+    TRUSTED_WITHOUT_CACHE,
     CARRIAGE_RETURN,
     LONG_LINE,
     FILES_IN_UTF_8,
