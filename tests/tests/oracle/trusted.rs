@@ -157,6 +157,8 @@ fn peers_requests_are_trusted_alike_without_cache() {
     let mut matched = 0;
     for _ in 0..60 {
         let mut case = generator.case();
+        // With a blank behind it, an address is found by the database only.
+        case.rows.retain(|row| !row.source.ends_with(' '));
         for call in &mut case.calls {
             call.questions = vec![Question::Own];
         }
