@@ -160,11 +160,12 @@ pub const BACK_REFERENCES: Exception = Exception {
     reason: "matching takes time in proportion to the text, whatever the pattern: no caller can make it slow",
 };
 
-/// The order of trusted peers without Kamailio's cache.
-pub const PRIORITY_WITHOUT_CACHE: Exception = Exception {
-    name: "priority-without-cache",
-    kamailio: "with db_mode=0, the default, tries the row with the lowest priority first; with db_mode=1 the highest",
-    portcullis: "tries the highest first",
+/// Trusted peers without Kamailio's cache.
+pub const TRUSTED_WITHOUT_CACHE: Exception = Exception {
+    name: "trusted-without-cache",
+    kamailio: "with db_mode=0, the default, tries the row with the lowest priority first, compares src_ip as the database does, in any \
+               case and with blanks behind, and finds rows with proto none for a question with any",
+    portcullis: "does what Kamailio does with db_mode=1: highest first, letter by letter, rows with none rest",
     reason: "the table is always in memory, which is db_mode=1",
 };
 
@@ -216,6 +217,14 @@ pub const TELEPHONE_CONTACT: Exception = Exception {
     reason: "a number is no place to send a request to, so there is nothing to register",
 };
 
+/// A Contact at the edges of what a URI is.
+pub const URI_SPELLING: Exception = Exception {
+    name: "uri-spelling",
+    kamailio: "reads a Contact with a colon and no port, or port 0, behind it, and can't read one whose host has an underscore",
+    portcullis: "can't read the first and reads the second; what can't be read is denied wherever there are rules",
+    reason: "a colon has a port behind it (RFC 3261 §25.1), and underscores are in use",
+};
+
 /// A Contact that is a star, behind others.
 pub const STAR_BEHIND_CONTACTS: Exception = Exception {
     name: "star-behind-contacts",
@@ -243,7 +252,7 @@ pub const EXCEPTIONS: [Exception; 25] = [
     TRUSTED_ROWS,
     TRUSTED_SOURCE,
     BACK_REFERENCES,
-    PRIORITY_WITHOUT_CACHE,
+    TRUSTED_WITHOUT_CACHE,
     CARRIAGE_RETURN,
     LONG_LINE,
     FILES_IN_UTF_8,
@@ -251,17 +260,18 @@ pub const EXCEPTIONS: [Exception; 25] = [
     FILES_RELOAD,
     TELEPHONE_CONTACT,
     STAR_BEHIND_CONTACTS,
+    URI_SPELLING,
 ];
 
 /// Those that are made for all cases alike, in Kamailio's configuration.
 pub const OF_THE_CONFIGURATION: [Exception; 2] = [SUBNET_LIMIT, TAGS_STACK];
 
 /// Those of trusted peers, and of allow and deny files.
-pub const OF_TRUSTED_AND_FILES: [Exception; 11] = [
+pub const OF_TRUSTED_AND_FILES: [Exception; 12] = [
     TRUSTED_ROWS,
     TRUSTED_SOURCE,
     BACK_REFERENCES,
-    PRIORITY_WITHOUT_CACHE,
+    TRUSTED_WITHOUT_CACHE,
     CARRIAGE_RETURN,
     LONG_LINE,
     FILES_IN_UTF_8,
@@ -269,6 +279,7 @@ pub const OF_TRUSTED_AND_FILES: [Exception; 11] = [
     FILES_RELOAD,
     TELEPHONE_CONTACT,
     STAR_BEHIND_CONTACTS,
+    URI_SPELLING,
 ];
 
 /// Those in what clients see, not in what is decided.

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use portcullis_tests::oracle::Envelope;
 use portcullis_tests::oracle::exceptions::{
     BACK_REFERENCES, CARRIAGE_RETURN, FILES_IN_UTF_8, FILES_RELOAD, LONG_LINE, ONE_BRANCH,
-    STAR_BEHIND_CONTACTS, TELEPHONE_CONTACT,
+    STAR_BEHIND_CONTACTS, TELEPHONE_CONTACT, URI_SPELLING,
 };
 use portcullis_tests::oracle::files::case::{Call, Case, ODD_BYTE, Pair, Question};
 use portcullis_tests::oracle::files::generate::Generator;
@@ -56,6 +56,7 @@ fn peers_files_decide_alike() {
         LONG_LINE,
         STAR_BEHIND_CONTACTS,
         TELEPHONE_CONTACT,
+        URI_SPELLING,
     ];
     assert_eq!(
         oracle.met,
@@ -124,6 +125,22 @@ fn peers_nothing_hides_behind_a_star() {
     let name = STAR_BEHIND_CONTACTS.name;
     assert_eq!(kamailio_alone(&case), [["1"]], "{name}");
     assert_eq!(portcullis_alone(&case), [["no"]], "{name}");
+}
+
+#[test]
+fn peers_contacts_can_be_read_by_one_only() {
+    let mut case = denying("sip:mallory@");
+    case.calls[0].questions = vec![(0, Question::Register)];
+    let name = URI_SPELLING.name;
+    for (contact, kamailio, portcullis) in [
+        ("<sip:bob@example.com:>", "1", "no"),
+        ("<sip:bob@example.com:0>", "1", "no"),
+        ("<sip:bob@ex_ample.com>", "no", "1"),
+    ] {
+        case.calls[0].envelope.contacts = Some(vec![contact.into()]);
+        assert_eq!(kamailio_alone(&case), [[kamailio]], "{name}: {contact}");
+        assert_eq!(portcullis_alone(&case), [[portcullis]], "{name}: {contact}");
+    }
 }
 
 #[test]

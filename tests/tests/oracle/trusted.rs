@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use portcullis_tests::oracle::Envelope;
 use portcullis_tests::oracle::exceptions::{
-    BACK_REFERENCES, IPV4_MAPPED, PRIORITY_WITHOUT_CACHE, TRUSTED_ROWS, TRUSTED_SOURCE,
+    BACK_REFERENCES, IPV4_MAPPED, TRUSTED_ROWS, TRUSTED_SOURCE, TRUSTED_WITHOUT_CACHE,
 };
 use portcullis_tests::oracle::trusted::Oracle;
 use portcullis_tests::oracle::trusted::case::{Call, Case, Question, Row};
@@ -108,34 +108,92 @@ fn peers_exceptions_of_trusted_peers_make_a_difference() {
     }
 }
 
+/// Kamailio's default, a query for each call, answers otherwise in three ways.
 #[test]
-fn peers_priority_without_cache_is_the_other_way_round() {
+fn peers_trusted_without_cache_are_others() {
     let mut oracle = Oracle::start_with(&["EACH_TIME"]);
-    let tagged = |tag: &str, priority| Row {
+    let tagged = |tag: &str, proto: &str, priority| Row {
         tag: Some(tag.into()),
+        proto: proto.into(),
         priority,
-        ..Row::plain("192.0.2.1")
+        ..Row::plain("gw.example.com")
     };
-    let case = asks(vec![tagged("low", 1), tagged("high", 5)], "192.0.2.1");
-    let both = |first: &str, all: &str| vec![vec![format!("1[{first}]"), format!("2[{all}]")]];
-    let name = PRIORITY_WITHOUT_CACHE.name;
-    assert_eq!(
-        oracle.kamailio_each_time(&case),
-        both("low", "low|high"),
-        "{name}"
-    );
-    assert_eq!(
-        oracle.portcullis_alone(&case),
-        both("high", "high|low"),
-        "{name}"
-    );
+    let both = |first: &str, all: &str| vec![vec![first.to_owned(), all.to_owned()]];
+    let order = vec![tagged("low", "udp", 1), tagged("high", "udp", 5)];
+    for (rows, asked, kamailio, portcullis) in [
+        (
+            order.clone(),
+            "gw.example.com",
+            both("1[low]", "2[low|high]"),
+            both("1[high]", "2[high|low]"),
+        ),
+        (
+            order,
+            "GW.example.com ",
+            both("1[low]", "2[low|high]"),
+            both("no", "no"),
+        ),
+        (
+            vec![tagged("rests", "none", 0)],
+            "gw.example.com",
+            both("1[rests]", "1[rests]"),
+            both("no", "no"),
+        ),
+    ] {
+        let case = asks(rows, asked);
+        let name = TRUSTED_WITHOUT_CACHE.name;
+        assert_eq!(oracle.kamailio_each_time(&case), kamailio, "{name}");
+        assert_eq!(oracle.portcullis_alone(&case), portcullis, "{name}");
+    }
+    let refusal = oracle.kamailio_alone(&Case::default());
+    assert!(refusal.is_err_and(|said| said.contains("Reload failed.")));
+}
+
+/// To a request as it comes, only the order of tags is another.
+#[test]
+fn peers_requests_are_trusted_alike_without_cache() {
+    let mut oracle = Oracle::start_with(&["EACH_TIME"]);
+    let mut generator = Generator::new(super::seed(), oracle.callers());
+    let mut matched = 0;
+    for _ in 0..60 {
+        let mut case = generator.case();
+        // With a blank behind it, an address is found by the database only.
+        case.rows.retain(|row| !row.source.ends_with(' '));
+        for call in &mut case.calls {
+            call.questions = vec![Question::Own];
+        }
+        let View { rows, calls, .. } = View::of(&case);
+        let seen = Case { rows, calls };
+        let ours = oracle.portcullis_alone(&case);
+        for (at, theirs) in oracle.kamailio_each_time(&seen).iter().enumerate() {
+            let [first, all] = [0, 1].map(|mode| [&ours[at][mode], &theirs[mode]]);
+            let call = &case.calls[at];
+            let is_trusted = first.map(|answer| answer != "no");
+            assert_eq!(is_trusted[0], is_trusted[1], "{call:?} {:?}", case.rows);
+            let tags = all.map(|answer| sorted(answer));
+            assert_eq!(tags[0], tags[1], "{call:?} {:?}", case.rows);
+            matched += usize::from(is_trusted[0]);
+        }
+    }
+    println!("{matched} requests are trusted.");
+    assert!(matched > 50, "too few matches to mean much");
+}
+
+/// The count of an answer, and its tags in order of the alphabet.
+fn sorted(answer: &str) -> (&str, Option<Vec<&str>>) {
+    let Some((count, tags)) = answer.split_once('[') else {
+        return (answer, None);
+    };
+    let mut tags: Vec<_> = tags.trim_end_matches(']').split('|').collect();
+    tags.sort_unstable();
+    (count, Some(tags))
 }
 
 /// A table and a question about a peer with two letters alike in its From URI.
 fn asks(rows: Vec<Row>, source: &str) -> Case {
     let question = Question::Peer {
         source: source.into(),
-        proto: "udp".into(),
+        proto: "any".into(),
         from: Some("sip:aa@example.com".into()),
     };
     let call = Call {

@@ -126,6 +126,7 @@ impl Database {
         let mut link = self.open(Absent::Make).await?;
         self.check_version(&mut link, &self.schema.trusted.table, TRUSTED_VERSION)
             .await?;
+        self.be_strict(&mut link).await?;
         let names = &self.schema.trusted;
         if self.count_trusted(&mut link, &row.source).await? > 0 {
             return Err(AddError::Exists {

@@ -48,6 +48,9 @@ pub(super) fn finding(place: &Place, function: &str, arguments: &[Value]) -> Fin
     if !blanks.is_empty() {
         mend += &format!(", where {}", blanks.join(" and "));
     }
+    if function == "allow_trusted" {
+        mend += "; rows are tried as with db_mode = 1, the highest priority first (Kamailio's default is the lowest)";
+    }
     Finding::at(place, what, mend)
 }
 

@@ -46,6 +46,7 @@ pub(super) fn parameter(
         "allow_suffix" if value.text() == ".allow" => {}
         "deny_suffix" if value.text() == ".deny" => {}
         "peer_tag_mode" | "subnet_match_mode" => {}
+        "db_mode" if value.number() != Some(1) => note(WITHOUT_CACHE),
         _ => note(explanation(name).unwrap_or(UNKNOWN)),
     }
 }
@@ -168,6 +169,8 @@ fn beside(file: &Path, path: &str) -> String {
     let absolute = std::path::absolute(&path).unwrap_or(path);
     absolute.display().to_string()
 }
+
+const WITHOUT_CACHE: &str = "the trusted table is always in memory here, as with 1: the row with the highest priority is tried first, not the lowest; turn the priorities round if the policy asks for tags";
 
 const PEER_TAG_MODE: &str = "in the policy, count_trusted() counts all rows that match, and tags() gives their tags; allow_trusted() is the first match";
 

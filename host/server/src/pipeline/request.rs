@@ -149,6 +149,10 @@ fn contact(value: &[u8]) -> Contact<'_> {
 /// Without what rules do not look at. The host is as it stands there.
 fn plain(uri: &[u8]) -> Option<PlainUri<'_>> {
     let read = Uri::parse(uri).ok()?;
+    // An `@` with nothing before it, which Kamailio can't read.
+    if read.user.is_some_and(<[u8]>::is_empty) {
+        return None;
+    }
     let place = &uri[read.host_range];
     // A port is behind the last colon, unless that is within an IPv6 address.
     let end = match read.port {
@@ -217,7 +221,7 @@ mod tests {
         let request = request(
             b"REGISTER sips:Bob:secret@[2001:db8::1]:5061;x=y SIP/2.0\r\nVia: SIP/2.0/UDP a;branch=z9hG4bK1\r\nFrom: <sip:a@b>;tag=1\r\n\
               To: <sip:a@b>\r\nCall-ID: id\r\nCSeq: 1 REGISTER\r\nContact: \"A, B\" <sip:a@10.0.0.1:5070>;expires=1, sip:h\r\n\
-              m: *\r\nContact: <tel:+49>\r\nContent-Length: 0\r\n\r\n",
+              m: *\r\nContact: <tel:+49>, <sip:@h>\r\nContent-Length: 0\r\n\r\n",
         );
         let uri = |user: &str, host: &str, port| PlainUri {
             user: user.to_owned().into(),
@@ -234,6 +238,7 @@ mod tests {
             Contact::Uri(uri("a", "10.0.0.1", Some(5070))),
             Contact::Uri(uri("", "h", None)),
             Contact::Star,
+            Contact::Unreadable,
             Contact::Unreadable,
         ];
         assert_eq!(contacts, expected.map(|contact| format!("{contact:?}")));

@@ -289,7 +289,16 @@ const PIECES: [&str; 18] = [
     "\"e\"", "\"sip\"", "\r", "\\",
 ];
 
-const REQUEST_URIS: [&str; 9] = [
+/// A URI with a colon and no port behind it, unless something follows.
+pub(super) const NO_PORT: &str = "sip:bob@no-port.example:";
+
+const REQUEST_URIS: [&str; 15] = [
+    "sip:bob;ext=1@example.com",
+    "sip:b?b@example.com",
+    "sip:bob:@example.com",
+    "sip:+49-30.(1)@example.com",
+    "sip:alice@example.com.",
+    "sip:alice@192.0.2.1:05060",
     "sip:alice@example.com",
     "sip:bob@example.com:5080;transport=udp",
     "SIP:bob@EXAMPLE.com",
@@ -301,7 +310,29 @@ const REQUEST_URIS: [&str; 9] = [
     "sip:a%20b@example.com",
 ];
 
-const URIS: [&str; 16] = [
+const URIS: [&str; 38] = [
+    "sip:@example.com",
+    "sip::secret@example.com",
+    "sip:example.com;x=@y",
+    "sip:example.com?x=a@b.com",
+    "sip:bob@@example.com",
+    NO_PORT,
+    "sip:bob@no-port.example:0",
+    "sip:bob@example.com:99999",
+    "sip:bob@300.1.1.1",
+    "sip:bob@exam_ple.com",
+    "sip:bob@[2001:db8::1",
+    "sip:bob;ext=1@example.com",
+    "sip:b?b@example.com",
+    "sip:bob:@example.com",
+    "sip:+49-30.(1)@example.com",
+    "sip:alice@example.com.",
+    "sip:alice@192.0.2.1:05060",
+    "sip:alice@[2001:DB8::1]",
+    "sip:alice@",
+    "sips:example.com:5061;x",
+    "sip:*@example.com",
+    "sip:a%40b@example.com",
     "sip:alice@example.com",
     "sip:alice@example.com:5060;transport=udp",
     "SIP:alice@EXAMPLE.com",

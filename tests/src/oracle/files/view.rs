@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 
 use super::super::exceptions::{
     BACK_REFERENCES, CARRIAGE_RETURN, Exception, FILES_IN_UTF_8, LONG_LINE, STAR_BEHIND_CONTACTS,
-    TELEPHONE_CONTACT,
+    TELEPHONE_CONTACT, URI_SPELLING,
 };
 use super::case::{Case, ODD_BYTE};
-use super::generate::REFERRING;
+use super::generate::{NO_PORT, REFERRING};
 
 /// The exceptions, applied to a case.
 #[derive(Clone, Debug)]
@@ -47,6 +47,11 @@ impl View {
                 if at > 0 && contact == "*" {
                     *contact = format!("<{UNREADABLE}nobody@example.com>");
                     met.insert(STAR_BEHIND_CONTACTS.name);
+                }
+                if contact.contains(NO_PORT) || contact.contains('_') {
+                    let unreadable = format!("{UNREADABLE}bob@example.com");
+                    *contact = contact.replace(NO_PORT, &unreadable).replace('_', "-");
+                    met.insert(URI_SPELLING.name);
                 }
                 if contact.contains("tel:") {
                     *contact = contact.replace("tel:", UNREADABLE);

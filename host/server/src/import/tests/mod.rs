@@ -136,9 +136,16 @@ fn parameters_without_a_counterpart_are_explained() {
          modparam(\"permissions\", \"db_mode\", 1)\n\
          modparam(\"permissions\", \"reload_delta\", 10)\n\
          modparam(\"permissions\", \"colour\", \"red\")\n\
-         modparam(\"permissions\", \"peer_tag_mode\", 0)\n",
+         modparam(\"permissions\", \"peer_tag_mode\", 0)\n\
+         modparam(\"permissions\", \"db_mode\", 0)\nroute { allow_trusted(); }\n",
     );
     let said = said(&import);
+    for what in [
+        "db_mode = 0: the trusted table is always",
+        "write allow_trusted(); rows are tried as with db_mode",
+    ] {
+        assert!(said.iter().any(|said| said.contains(what)), "{said:#?}");
+    }
     for (at, words) in [
         "max_subnets = 4096: not needed",
         "peer_tag_avp = $avp(s:tag): no variable",
