@@ -5,6 +5,7 @@ mod budget;
 mod registry;
 mod seat;
 mod selector;
+mod shipping;
 
 use std::fmt;
 use std::sync::Arc;
@@ -21,6 +22,7 @@ pub use breaker::{Breaker, Tripped};
 pub use budget::Budget;
 pub use registry::{Registry, RegistryError};
 pub use seat::{Alert, Seat};
+pub use shipping::{Arrival, Provenance, Push, ShipError};
 
 use selector::Selector;
 

@@ -16,6 +16,7 @@ use crate::config::{Config, SeatConfig, TenantConfig};
 use crate::policy_files::{PolicyFileError, PolicyFiles};
 use crate::resolve::Resolver;
 
+use super::shipping::Manifest;
 use super::{Budget, Seat, Tenant, Tenants};
 
 /// Generations that a seat keeps beside those that serve.
@@ -38,6 +39,7 @@ pub struct Registry {
     wake: Arc<Notify>,
     operators: Vec<Arc<PolicyFiles>>,
     held: Mutex<BTreeMap<String, Held>>,
+    pub(super) manifest: Manifest,
     stop: watch::Receiver<bool>,
 }
 
@@ -126,6 +128,7 @@ impl Registry {
                 .flatten()
                 .collect(),
             held: Mutex::default(),
+            manifest: Manifest::default(),
             stop,
         })
     }

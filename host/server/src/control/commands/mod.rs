@@ -8,13 +8,14 @@ mod dump;
 mod own;
 mod parts;
 mod permissions;
+pub(super) mod policy;
 
 use portcullis_rpc::{Call, Fault, Reply};
 
 use super::Control;
 
 /// Each command with what `system.methodHelp` says about it, in the order of their names.
-const COMMANDS: [(&str, &str); 25] = [
+const COMMANDS: [(&str, &str); 33] = [
     (
         "address.reload",
         "Load the address table and tell what it holds and which rows can't be used.",
@@ -52,8 +53,36 @@ const COMMANDS: [(&str, &str); 25] = [
         "Reload permissions trusted table.",
     ),
     (
+        "policy.activate",
+        "Let a generation of a seat serve: seat, generation.",
+    ),
+    (
+        "policy.canary",
+        "Let a generation decide on a share of a seat's dialogs: seat, generation, share.",
+    ),
+    (
+        "policy.endTrial",
+        "End the trial of a seat's candidate: seat.",
+    ),
+    (
+        "policy.list",
+        "List the generations of a seat that can serve at once: seat, default if none is named.",
+    ),
+    (
+        "policy.mode",
+        "Say whether a seat's verdicts are carried out: seat, enforce or monitor.",
+    ),
+    (
         "policy.reload",
         "Load the policy file and give it to all workers.",
+    ),
+    (
+        "policy.rollback",
+        "Let the generation serve again that did before: seat, and a generation if it is another one.",
+    ),
+    (
+        "policy.shadow",
+        "Ask a generation beside the one that serves, off the way of the requests: seat, generation.",
     ),
     (
         "policy.status",
@@ -74,6 +103,10 @@ const COMMANDS: [(&str, &str); 25] = [
     (
         "system.methodHelp",
         "Print the help string for given method.",
+    ),
+    (
+        "tenant.list",
+        "List the tenants with what became of their requests; the operator is called default.",
     ),
     (
         "trusted.reload",
@@ -102,12 +135,20 @@ impl Control {
             "permissions.subnetDump" => self.subnet_dump(call),
             "permissions.trustedDump" => self.trusted_dump(call),
             "permissions.trustedReload" => self.trusted_reload(call).await,
+            "policy.activate" => self.policy_activate(call).await,
+            "policy.canary" => self.policy_canary(call).await,
+            "policy.endTrial" => self.policy_end_trial(call).await,
+            "policy.list" => self.policy_list(call),
+            "policy.mode" => self.policy_mode(call),
             "policy.reload" => self.policy_reload(call).await,
+            "policy.rollback" => self.policy_roll_back(call).await,
+            "policy.shadow" => self.policy_shadow(call).await,
             "policy.status" => self.policy_status(call),
             "portcullis.status" => self.status(call),
             "rules.reload" => self.rules_reload(call).await,
             "system.listMethods" => list_methods(call),
             "system.methodHelp" => method_help(call),
+            "tenant.list" => self.tenant_list(call),
             "trusted.reload" => self.own_trusted_reload(call).await,
             _ => return None,
         })

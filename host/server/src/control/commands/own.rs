@@ -5,7 +5,6 @@ use portcullis_rpc::{Call, Fault, Reply, Value};
 
 use super::super::Control;
 use crate::address_task::counts;
-use crate::policy_files::Outcome;
 use crate::shared::Bound;
 use crate::time::rfc3339;
 
@@ -44,29 +43,6 @@ impl Control {
         Ok(table_status(&report.snapshot))
     }
 
-    pub(super) async fn policy_reload(&self, call: &Call) -> Result<Reply, Fault> {
-        call.no_params()?;
-        let reloaded = self.registry.default_files().reload().await;
-        let outcome = reloaded.map_err(|error| Fault::new(500, "Reload failed.").because(error))?;
-        let id = outcome.id();
-        let status = match outcome {
-            Outcome::Published(_) => "Reload OK",
-            Outcome::Unchanged(_) => "Reload OK, nothing new",
-        };
-        let answer = [
-            ("status", status.into()),
-            ("file", self.policy_file()),
-            ("generation", id.generation.into()),
-            ("digest", format!("sha256:{}", id.digest).into()),
-        ];
-        Ok(Reply::One(answer.into()))
-    }
-
-    pub(super) fn policy_status(&self, call: &Call) -> Result<Reply, Fault> {
-        call.no_params()?;
-        Ok(Reply::One(self.policy_members()))
-    }
-
     pub(super) fn status(&self, call: &Call) -> Result<Reply, Fault> {
         call.no_params()?;
         let missing = self.missing();
@@ -84,52 +60,10 @@ impl Control {
             ("trusted", self.trusted_members()),
             ("rules", self.rules_members()),
             ("policy", self.policy_members()),
+            ("tenants", self.shared.tenants.load().named.len().into()),
+            ("alerts", self.alerts()),
         ];
         Ok(Reply::One(answer.into()))
-    }
-
-    fn policy_members(&self) -> Value<'static> {
-        let files = self.registry.default_files();
-        let generation = files.slot().current();
-        let generation = generation.as_deref();
-        let failed = files.failed();
-        let pool = files.runtime().pool_use();
-        let (loads, failures) = files.counts();
-        let digest = generation.map(|one| format!("sha256:{}", one.policy.digest()));
-        let members = [
-            ("file", self.policy_file()),
-            (
-                "name",
-                generation.map(|one| one.policy.name().to_owned()).into(),
-            ),
-            ("generation", generation.map(|one| one.number).into()),
-            ("digest", digest.into()),
-            (
-                "loaded_at",
-                generation.map(|one| rfc3339(one.loaded_at)).into(),
-            ),
-            ("loads", loads.into()),
-            ("failed_loads", failures.into()),
-            ("live_generations", files.slot().live_generations().into()),
-            (
-                "sandboxes",
-                format!("{} of {}", pool.live, pool.size).into(),
-            ),
-            (
-                "error",
-                failed.as_ref().map(|failed| failed.error.clone()).into(),
-            ),
-            (
-                "error_at",
-                failed.as_ref().map(|failed| rfc3339(failed.at)).into(),
-            ),
-        ];
-        members.into()
-    }
-
-    fn policy_file(&self) -> Value<'static> {
-        let file = self.registry.default_files().file();
-        file.map(|file| file.display().to_string()).into()
     }
 
     fn address_members(&self) -> Value<'static> {

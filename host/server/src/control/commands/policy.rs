@@ -1,0 +1,415 @@
+//! `policy.…` and `tenant.…`: which policies there are, and which of them decide.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use portcullis_policy::{FailureKind, Generation, Lineup, Mode, Share, Trial, VerdictKind};
+use portcullis_rpc::{Call, Fault, Reply, Value};
+
+use super::super::Control;
+use crate::metrics::{Label, Shed, TenantCounters};
+use crate::pipeline::PolicyRequest;
+use crate::policy_files::{Outcome, PolicyFiles};
+use crate::tenants::{ShipError, Tenant};
+use crate::time::rfc3339;
+
+type Members = Vec<(&'static str, Value<'static>)>;
+type Answer = Result<Reply, Fault>;
+
+/// The seat that a command is about where none is named.
+const DEFAULT: &str = "default";
+
+/// How long the workers may take to see what was published. A call of a policy takes as long as `deadline` at most.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+impl Control {
+    pub(super) async fn policy_reload(&self, call: &Call) -> Answer {
+        let files = self.seat_of(call)?;
+        let reloaded = files.reload().await;
+        let outcome = reloaded.map_err(|error| Fault::new(500, "Reload failed.").because(error))?;
+        let id = outcome.id();
+        let status = match outcome {
+            Outcome::Published(_) => "Reload OK",
+            Outcome::Unchanged(_) => "Reload OK, nothing new",
+        };
+        let answer = [
+            ("status", status.into()),
+            ("file", file_of(&files)),
+            ("generation", id.generation.into()),
+            ("digest", format!("sha256:{}", id.digest).into()),
+            ("live_on_all_workers", self.is_live().await.into()),
+        ];
+        Ok(Reply::One(answer.into()))
+    }
+
+    pub(super) fn policy_status(&self, call: &Call) -> Answer {
+        let files = self.seat_of(call)?;
+        Ok(Reply::One(seat_members(&files)))
+    }
+
+    /// Every generation of a seat that can serve at once.
+    pub(super) fn policy_list(&self, call: &Call) -> Answer {
+        let files = self.seat_of(call)?;
+        Ok(Reply::One(self.generations(&files)))
+    }
+
+    pub(super) async fn policy_activate(&self, call: &Call) -> Answer {
+        let [seat, number] = expect(call, ["seat", "generation"])?;
+        let number = generation(&number)?;
+        let activated = self
+            .registry
+            .activate(&seat, number)
+            .map_err(|error| fault(&error))?;
+        self.changed("Activated", &activated).await
+    }
+
+    pub(super) async fn policy_roll_back(&self, call: &Call) -> Answer {
+        let texts = call.texts()?;
+        let (seat, to) = match texts[..] {
+            [seat] => (seat, None),
+            [seat, number] => (seat, Some(generation(number)?)),
+            _ => {
+                return Err(Fault::new(
+                    400,
+                    "name a seat, and a generation if it is not the previous one",
+                ));
+            }
+        };
+        let back = self
+            .registry
+            .roll_back(seat, to)
+            .map_err(|error| fault(&error))?;
+        self.changed("Rolled back", &back).await
+    }
+
+    pub(super) async fn policy_shadow(&self, call: &Call) -> Answer {
+        let [seat, number] = expect(call, ["seat", "generation"])?;
+        let tried = self
+            .registry
+            .try_out(&seat, generation(&number)?, Trial::Shadow);
+        let tried = tried.map_err(|error| fault(&error))?;
+        self.changed("Shadowing", &tried).await
+    }
+
+    pub(super) async fn policy_canary(&self, call: &Call) -> Answer {
+        let [seat, number, share] = expect(call, ["seat", "generation", "share"])?;
+        let share = Share::parse(&share).ok_or_else(|| {
+            Fault::new(
+                400,
+                format!("`{share}` is no share: write 5%, two digits behind the point at most"),
+            )
+        })?;
+        let tried = self
+            .registry
+            .try_out(&seat, generation(&number)?, Trial::Canary(share));
+        let tried = tried.map_err(|error| fault(&error))?;
+        self.changed("Canary", &tried).await
+    }
+
+    pub(super) async fn policy_end_trial(&self, call: &Call) -> Answer {
+        let [seat] = expect(call, ["seat"])?;
+        match self
+            .registry
+            .end_trial(&seat)
+            .map_err(|error| fault(&error))?
+        {
+            Some(ended) => self.changed("Trial ended", &ended).await,
+            None => Err(Fault::new(
+                404,
+                format!("nothing is tried at the seat `{seat}`"),
+            )),
+        }
+    }
+
+    pub(super) fn policy_mode(&self, call: &Call) -> Answer {
+        let [seat, mode] = expect(call, ["seat", "mode"])?;
+        let mode = match mode.as_str() {
+            "enforce" => Mode::Enforce,
+            "monitor" => Mode::Monitor,
+            other => {
+                return Err(Fault::new(
+                    400,
+                    format!("`{other}` is no mode: write enforce or monitor"),
+                ));
+            }
+        };
+        self.registry
+            .set_mode(&seat, mode)
+            .map_err(|error| fault(&error))?;
+        Ok(Reply::One(format!("{seat}: {}", mode.as_str()).into()))
+    }
+
+    pub(super) fn tenant_list(&self, call: &Call) -> Answer {
+        call.no_params()?;
+        let tenants = self.shared.tenants.load();
+        let all = tenants.all().map(|tenant| tenant_members(tenant));
+        Ok(Reply::One(Value::List(all.collect())))
+    }
+
+    /// What `portcullis.status` tells of the operator's policy.
+    pub(super) fn policy_members(&self) -> Value<'static> {
+        seat_members(self.registry.default_files())
+    }
+
+    /// What it tells of everybody's.
+    pub(super) fn alerts(&self) -> Value<'static> {
+        let files = self.registry.all_files();
+        let alerts = files.iter().filter_map(|files| {
+            let alert = files.seat().alert()?;
+            Some(
+                format!(
+                    "{}: {}: {}",
+                    files.seat().name,
+                    rfc3339(alert.at),
+                    alert.text
+                )
+                .into(),
+            )
+        });
+        Value::List(alerts.collect())
+    }
+
+    pub(super) fn generations(&self, files: &PolicyFiles) -> Value<'static> {
+        let slot = files.slot();
+        let lineup = slot.lineup();
+        let all = slot
+            .numbers()
+            .into_iter()
+            .filter_map(|number| slot.generation(number));
+        let all =
+            all.map(|generation| self.generation_members(files, lineup.as_deref(), &generation));
+        Value::List(all.collect())
+    }
+
+    fn generation_members(
+        &self,
+        files: &PolicyFiles,
+        lineup: Option<&Lineup<PolicyRequest>>,
+        generation: &Generation<PolicyRequest>,
+    ) -> Value<'static> {
+        let origin = self
+            .registry
+            .provenance(&files.seat().name, generation.number);
+        let origin = origin.as_ref();
+        let mut members = vec![
+            ("generation", generation.number.into()),
+            ("role", role(lineup, generation).into()),
+            ("name", generation.policy.name().to_owned().into()),
+            (
+                "digest",
+                format!("sha256:{}", generation.policy.digest()).into(),
+            ),
+            ("loaded_at", rfc3339(generation.loaded_at).into()),
+            ("author", origin.map(|origin| origin.author.clone()).into()),
+            ("note", origin.map(|origin| origin.note.clone()).into()),
+        ];
+        members.extend(stats_members(generation));
+        Value::Struct(members)
+    }
+
+    async fn changed(
+        &self,
+        status: &'static str,
+        generation: &Generation<PolicyRequest>,
+    ) -> Answer {
+        let answer = [
+            ("status", status.into()),
+            ("generation", generation.number.into()),
+            ("name", generation.policy.name().to_owned().into()),
+            (
+                "digest",
+                format!("sha256:{}", generation.policy.digest()).into(),
+            ),
+            ("live_on_all_workers", self.is_live().await.into()),
+        ];
+        Ok(Reply::One(answer.into()))
+    }
+
+    pub(super) async fn is_live(&self) -> bool {
+        self.shared.live_on_all_workers(PATIENCE).await
+    }
+
+    /// The seat that the only parameter names; the operator's without one.
+    fn seat_of(&self, call: &Call) -> Result<Arc<PolicyFiles>, Fault> {
+        let texts = call.texts()?;
+        let seat = match texts[..] {
+            [] => DEFAULT,
+            [seat] => seat,
+            _ => {
+                return Err(Fault::new(
+                    400,
+                    "name one seat: a tenant, default, before or after",
+                ));
+            }
+        };
+        self.registry
+            .seat_files(seat)
+            .map_err(|error| fault(&error))
+    }
+}
+
+/// The fault that an error of shipping is.
+pub(in crate::control) fn fault(error: &ShipError) -> Fault {
+    let code = match error {
+        ShipError::NoSeat { .. } | ShipError::NoGeneration(_) | ShipError::NotPushed(_) => 404,
+        ShipError::FollowsFile { .. } => 409,
+        ShipError::Refused(_) => 422,
+        ShipError::Interrupted => 500,
+    };
+    Fault::new(code, error.to_string())
+}
+
+fn seat_members(files: &PolicyFiles) -> Value<'static> {
+    let slot = files.slot();
+    let lineup = slot.lineup();
+    let lineup = lineup.as_deref();
+    let generation = lineup.map(|lineup| &*lineup.active);
+    let candidate = lineup.and_then(|lineup| lineup.candidate.as_ref());
+    let candidate = candidate.map(|candidate| {
+        let how = match candidate.trial {
+            Trial::Shadow => "shadow".to_owned(),
+            Trial::Canary(share) => format!("canary {share}"),
+        };
+        format!("{} ({how})", candidate.generation.number)
+    });
+    let failed = files.failed();
+    let pool = files.runtime().pool_use();
+    let (loads, failures) = files.counts();
+    let alert = files.seat().alert();
+    let digest = generation.map(|one| format!("sha256:{}", one.policy.digest()));
+    let mut members: Members = vec![
+        ("seat", files.seat().name.to_string().into()),
+        ("file", file_of(files)),
+        (
+            "name",
+            generation.map(|one| one.policy.name().to_owned()).into(),
+        ),
+        ("generation", generation.map(|one| one.number).into()),
+        ("digest", digest.into()),
+        (
+            "loaded_at",
+            generation.map(|one| rfc3339(one.loaded_at)).into(),
+        ),
+        ("mode", slot.mode().as_str().into()),
+        ("candidate", candidate.into()),
+        ("previous", slot.previous().into()),
+        ("loads", loads.into()),
+        ("failed_loads", failures.into()),
+        ("live_generations", slot.live_generations().into()),
+        (
+            "sandboxes",
+            format!("{} of {}", pool.live, pool.size).into(),
+        ),
+        (
+            "error",
+            failed.as_ref().map(|failed| failed.error.clone()).into(),
+        ),
+        (
+            "error_at",
+            failed.as_ref().map(|failed| rfc3339(failed.at)).into(),
+        ),
+        ("alert", alert.map(|alert| alert.text).into()),
+    ];
+    members.extend(generation.into_iter().flat_map(stats_members));
+    Value::Struct(members)
+}
+
+fn tenant_members(tenant: &Tenant) -> Value<'static> {
+    let sum = |pick: &dyn Fn(&TenantCounters) -> u64| tenant.counters.iter().map(pick).sum::<u64>();
+    let verdict = |kind| sum(&|counters| counters.verdicts.value(kind));
+    let shed: u64 = Shed::ALL
+        .iter()
+        .map(|&kind| sum(&|counters| counters.shed.value(kind)))
+        .sum();
+    let generation = tenant.seat.slot.current();
+    let members: Members = vec![
+        ("name", tenant.name.to_string().into()),
+        (
+            "generation",
+            generation.as_ref().map(|one| one.number).into(),
+        ),
+        (
+            "policy",
+            generation
+                .as_ref()
+                .map(|one| one.policy.name().to_owned())
+                .into(),
+        ),
+        ("mode", tenant.seat.slot.mode().as_str().into()),
+        (
+            "requests",
+            sum(&|counters| counters.requests.value()).into(),
+        ),
+        ("relay", verdict(VerdictKind::Relay).into()),
+        ("reject", verdict(VerdictKind::Reject).into()),
+        ("drop", verdict(VerdictKind::Drop).into()),
+        ("pass", verdict(VerdictKind::Pass).into()),
+        ("failed", sum(&|counters| counters.failed.value()).into()),
+        ("shed", shed.into()),
+        (
+            "refused_relays",
+            sum(&|counters| counters.refused_relays.value()).into(),
+        ),
+        ("alert", tenant.seat.alert().map(|alert| alert.text).into()),
+    ];
+    Value::Struct(members)
+}
+
+fn stats_members(generation: &Generation<PolicyRequest>) -> Members {
+    let stats = &generation.stats;
+    let calls = stats.calls();
+    let nanoseconds = u64::try_from(stats.time().as_nanos()).unwrap_or(u64::MAX);
+    let failures = FailureKind::ALL
+        .iter()
+        .filter_map(|&kind| match stats.failures(kind) {
+            0 => None,
+            n => Some(format!("{} {n}", kind.as_str()).into()),
+        });
+    vec![
+        ("calls", calls.into()),
+        ("relay", stats.verdicts(VerdictKind::Relay).into()),
+        ("reject", stats.verdicts(VerdictKind::Reject).into()),
+        ("drop", stats.verdicts(VerdictKind::Drop).into()),
+        ("pass", stats.verdicts(VerdictKind::Pass).into()),
+        ("failures", Value::List(failures.collect())),
+        ("mean_ns", nanoseconds.checked_div(calls).into()),
+    ]
+}
+
+fn role(
+    lineup: Option<&Lineup<PolicyRequest>>,
+    generation: &Generation<PolicyRequest>,
+) -> &'static str {
+    let number = generation.number;
+    let Some(lineup) = lineup else {
+        return "kept";
+    };
+    let is = |other: Option<&Arc<Generation<PolicyRequest>>>| {
+        other.is_some_and(|other| other.number == number)
+    };
+    match () {
+        () if lineup.active.number == number => "active",
+        () if is(lineup.candidate.as_ref().map(|one| &one.generation)) => "candidate",
+        () if generation.is_condemned() => "failed",
+        () if is(lineup.fallback.as_ref()) => "previous",
+        () => "kept",
+    }
+}
+
+fn file_of(files: &PolicyFiles) -> Value<'static> {
+    files.file().map(|file| file.display().to_string()).into()
+}
+
+/// The parameters, if there are as many as names.
+fn expect<const N: usize>(call: &Call, names: [&str; N]) -> Result<[String; N], Fault> {
+    let texts = call.texts()?;
+    let texts: [&str; N] = texts
+        .try_into()
+        .map_err(|_| Fault::new(400, format!("{} takes {}", call.method, names.join(", "))))?;
+    Ok(texts.map(str::to_owned))
+}
+
+fn generation(text: &str) -> Result<u64, Fault> {
+    text.parse()
+        .map_err(|_| Fault::new(400, format!("`{text}` is not the number of a generation")))
+}
