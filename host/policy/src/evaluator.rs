@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use portcullis_address::Snapshot;
 
-use crate::call::Call;
+use crate::call::{Bounds, Call};
 use crate::direct::Use;
 use crate::failure::{Failure, Stage};
 use crate::policy::Policy;
@@ -19,6 +19,8 @@ pub struct Evaluator<R: 'static> {
     /// The state of a call, between calls. Absent while a kept sandbox has it.
     idle: Option<Box<Call<R>>>,
     kept: Option<Kept<R>>,
+    /// Whether what policies log goes nowhere.
+    mute: bool,
 }
 
 /// A sandbox kept for the next call of its policy: put back to its first state, or as the last call left it, where that is asked
@@ -34,6 +36,15 @@ impl<R: RequestView> Evaluator<R> {
         Self {
             idle: None,
             kept: None,
+            mute: false,
+        }
+    }
+
+    /// One that lets nothing of what policies log into the log: what it asks has been asked before.
+    pub fn muted() -> Self {
+        Self {
+            mute: true,
+            ..Self::new()
         }
     }
 
@@ -79,7 +90,7 @@ impl<R: RequestView> Evaluator<R> {
     ) -> (R, Outcome) {
         let loaded = &*policy.loaded;
         let mut call = self.idle(policy, addresses);
-        call.begin(addresses, &loaded.name, loaded.rules.bounds, request);
+        call.begin(addresses, &loaded.name, self.bounds(policy), request);
         let (mut call, outcome) = loaded.sandboxes.ask(call, &loaded.rules);
         let request = end(&mut call, policy);
         self.idle = Some(call);
@@ -96,7 +107,7 @@ impl<R: RequestView> Evaluator<R> {
         let loaded = &*policy.loaded;
         let mut sandbox = match self.take_kept(policy, usage) {
             Some(mut sandbox) => {
-                let bounds = loaded.rules.bounds;
+                let bounds = self.bounds(policy);
                 sandbox
                     .call()
                     .begin(addresses, &loaded.name, bounds, request);
@@ -104,7 +115,7 @@ impl<R: RequestView> Evaluator<R> {
             }
             None => {
                 let mut call = self.idle(policy, addresses);
-                call.begin(addresses, &loaded.name, loaded.rules.bounds, request);
+                call.begin(addresses, &loaded.name, self.bounds(policy), request);
                 match loaded.sandboxes.open(call, &loaded.rules, usage) {
                     Ok(sandbox) => sandbox,
                     Err((mut call, failure)) => {
@@ -135,6 +146,14 @@ impl<R: RequestView> Evaluator<R> {
         }
         self.idle = Some(kept.sandbox.close());
         None
+    }
+
+    fn bounds(&self, policy: &Policy<R>) -> Bounds {
+        let bounds = policy.loaded.rules.bounds;
+        Bounds {
+            mute: bounds.mute || self.mute,
+            ..bounds
+        }
     }
 
     fn idle(&mut self, policy: &Policy<R>, addresses: &Arc<Snapshot>) -> Box<Call<R>> {

@@ -115,6 +115,7 @@ impl Host {
         let shared = Shared {
             addresses,
             tenants: Arc::clone(registry.current()),
+            shadow: registry.shadow().clone(),
             proxy: Arc::new(Proxy::new(proxy_config(&config, &listen, &bound)?)),
             routes: Arc::new(ArcSwap::from_pointee(resolver.routes())),
             connections: Arc::new(Connections::default()),

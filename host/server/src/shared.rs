@@ -11,7 +11,7 @@ use portcullis_sip::{Proxy, Routes};
 
 use crate::config::Config;
 use crate::metrics::WorkerCounters;
-use crate::tenants::Tenants;
+use crate::tenants::{Shadow, Tenants};
 use crate::transport::Connections;
 
 /// The state of one running host. `serve` builds it once; every worker and the control side hold it in an `Arc`.
@@ -24,6 +24,8 @@ pub struct Shared {
     pub addresses: Arc<AddressBook>,
     /// Who decides at the moment.
     pub tenants: Arc<ArcSwap<Tenants>>,
+    /// The way to the thread that asks candidates about what has been decided.
+    pub shadow: Shadow,
     /// The proxy rules.
     pub proxy: Arc<Proxy>,
     /// Next hops and domains with their resolved addresses; a task replaces them as names resolve anew.

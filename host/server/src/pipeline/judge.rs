@@ -11,7 +11,7 @@ use tracing::{debug, info};
 use crate::config::{Answer, OnFailure};
 use crate::metrics::{Shed, WorkerCounters};
 use crate::shared::Shared;
-use crate::tenants::{Seat, Tenant, Tenants};
+use crate::tenants::{Seat, Shadow, Tenant, Tenants};
 
 use super::PolicyRequest;
 
@@ -106,6 +106,7 @@ impl Judge {
         let mut asking = Asking {
             evaluator: &mut self.evaluator,
             counters: &self.shared.counters[self.number],
+            shadow: &self.shared.shadow,
             number: self.number,
             addresses,
             tenant,
@@ -143,6 +144,7 @@ impl Judge {
 struct Asking<'j> {
     evaluator: &'j mut Evaluator<PolicyRequest>,
     counters: &'j WorkerCounters,
+    shadow: &'j Shadow,
     number: usize,
     addresses: &'j Arc<Snapshot>,
     tenant: &'j Tenant,
@@ -166,6 +168,11 @@ impl Asking<'_> {
             None => &lineup.active,
         };
         let (mut request, mut answer) = self.ask(generation, request);
+        if let Some(candidate) = lineup.shadow() {
+            let comparison = seat.comparison_of(generation.number, candidate.number);
+            self.shadow
+                .offer(&request, self.addresses, candidate, &answer, &comparison);
+        }
         if let Err(failure) = &answer {
             debug!(policy = &*seat.name, %failure, "The policy failed.");
             seat.note_failure(generation.number, failure, self.begun);

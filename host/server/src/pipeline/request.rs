@@ -9,7 +9,7 @@ use portcullis_sip::{
 };
 
 /// A scanned request that owns its bytes: it moves into the sandbox for a call and comes back, without a copy.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct PolicyRequest {
     /// The received bytes.
     pub(super) bytes: Vec<u8>,
@@ -29,6 +29,11 @@ impl PolicyRequest {
             index,
             arrival,
         })
+    }
+
+    /// The whole message, for people.
+    pub(crate) fn as_text(&self) -> Cow<'_, str> {
+        text(&self.bytes)
     }
 
     /// The request URI as received.

@@ -5,6 +5,7 @@ mod budget;
 mod registry;
 mod seat;
 mod selector;
+mod shadow;
 mod shipping;
 
 use std::fmt;
@@ -22,6 +23,7 @@ pub use breaker::{Breaker, Tripped};
 pub use budget::Budget;
 pub use registry::{Registry, RegistryError};
 pub use seat::{Alert, Seat};
+pub use shadow::{Comparison, Difference, Shadow};
 pub use shipping::{Arrival, Provenance, Push, ShipError};
 
 use selector::Selector;

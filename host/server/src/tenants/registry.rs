@@ -17,7 +17,7 @@ use crate::policy_files::{PolicyFileError, PolicyFiles};
 use crate::resolve::Resolver;
 
 use super::shipping::Manifest;
-use super::{Budget, Seat, Tenant, Tenants};
+use super::{Budget, Seat, Shadow, Tenant, Tenants};
 
 /// Generations that a seat keeps beside those that serve.
 const KEPT: usize = 4;
@@ -33,6 +33,7 @@ const AFTER: &str = "after";
 /// Everything behind [`Tenants`] that is not for workers.
 pub struct Registry {
     runtime: Arc<Runtime>,
+    shadow: Shadow,
     workers: usize,
     current: Arc<ArcSwap<Tenants>>,
     /// Told when a policy fails too often.
@@ -57,6 +58,9 @@ pub enum RegistryError {
     /// There is no engine.
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
+    /// The thread that asks candidates can't be started.
+    #[error("the thread that tries policies out can't be started: {0}")]
+    Thread(#[from] std::io::Error),
     /// A policy of the operator's can't be used.
     #[error("no policy to start with{}: {source}", of(.seat))]
     Policy {
@@ -88,10 +92,12 @@ impl Registry {
         let mut limits = config.policy.seat.limits.clone();
         let seats = 3 + config.tenants.len();
         let workers_number = u32::try_from(workers).unwrap_or(u32::MAX);
-        // Each worker keeps one of a few policies at least, and a policy that is tried out needs one.
+        // Each worker keeps one of a few policies at least; the thread that asks candidates keeps one, and a policy that is loaded
+        // needs one to be tried in.
         let kept = u32::try_from(seats.min(KEPT)).unwrap_or(u32::MAX);
-        let least = workers_number.saturating_mul(kept).saturating_add(2);
+        let least = workers_number.saturating_mul(kept).saturating_add(3);
         limits.instances = limits.instances.max(least);
+        let shadow = Shadow::start(limits.stack_bytes)?;
         let runtime = Arc::new(Runtime::new(limits)?);
         let wake = Arc::new(Notify::new());
         let files_of = |name: &str, config: &SeatConfig| {
@@ -120,6 +126,7 @@ impl Registry {
         let tenants = Tenants::operator(Arc::new(operator), seat_of(&before), seat_of(&after));
         Ok(Self {
             runtime,
+            shadow,
             workers,
             current: Arc::new(ArcSwap::from_pointee(tenants)),
             wake,
@@ -136,6 +143,11 @@ impl Registry {
     /// Who decides at the moment, for workers to follow.
     pub fn current(&self) -> &Arc<ArcSwap<Tenants>> {
         &self.current
+    }
+
+    /// The way to the thread that asks candidates.
+    pub fn shadow(&self) -> &Shadow {
+        &self.shadow
     }
 
     /// The engine that runs all policies.

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
+use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 use portcullis_policy::{Failure, PolicySlot};
 use tokio::sync::Notify;
@@ -12,6 +13,7 @@ use crate::config::SeatConfig;
 use crate::pipeline::PolicyRequest;
 
 use super::breaker::{Breaker, Tripped};
+use super::shadow::Comparison;
 
 /// A place that one policy after the other holds.
 pub struct Seat {
@@ -22,6 +24,8 @@ pub struct Seat {
     /// File, limits, and what happens after a failure.
     pub config: SeatConfig,
     breaker: Breaker,
+    /// How the candidate of the moment, or the last one, fares in the shadow of the one that serves.
+    comparison: ArcSwapOption<Comparison>,
     /// The generation that failed too often, for whoever can go back to an older one.
     tripped: Mutex<Option<(u64, Tripped, String)>>,
     alert: Mutex<Option<Alert>>,
@@ -53,10 +57,35 @@ impl Seat {
             slot,
             breaker: Breaker::new(config.breaker),
             config,
+            comparison: ArcSwapOption::empty(),
             tripped: Mutex::new(None),
             alert: Mutex::new(None),
             wake,
         }
+    }
+
+    /// Where differences between these two are noted. A new pair begins a new one.
+    pub fn comparison_of(&self, active: u64, candidate: u64) -> Arc<Comparison> {
+        let is_of = |comparison: &Comparison| {
+            comparison.active == active && comparison.candidate == candidate
+        };
+        let found = || self.comparison.load_full().filter(|one| is_of(one));
+        if let Some(comparison) = found() {
+            return comparison;
+        }
+        // Workers that come at the same time note in one and the same.
+        let _turn = self.tripped.lock();
+        if let Some(comparison) = found() {
+            return comparison;
+        }
+        let comparison = Arc::new(Comparison::new(active, candidate));
+        self.comparison.store(Some(Arc::clone(&comparison)));
+        comparison
+    }
+
+    /// How the last candidate fared in the shadow; none if there was none.
+    pub fn comparison(&self) -> Option<Arc<Comparison>> {
+        self.comparison.load_full()
     }
 
     /// Whether its policy may be asked at the moment.

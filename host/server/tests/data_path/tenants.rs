@@ -11,7 +11,7 @@ use portcullis_sip::{Arrival, Framing, Transport};
 
 use crate::support::peer::{request, start_line};
 use crate::support::policies::{dropping, guest, passing, rejecting, relaying, relaying_to};
-use crate::support::{Parts, Setup};
+use crate::support::{Parts, Setup, until};
 
 const CALLER: &str = "127.0.0.1:40000";
 
@@ -303,4 +303,39 @@ fn tenants_come_change_and_go_while_requests_flow() {
     assert_eq!(lab.answer("sip:x@b.example"), "404 Not Found");
     lab.parts.seat("c", &relaying_to("b-trunk"));
     assert_eq!(lab.ask("sip:x@c.example").unwrap().1, 40_002);
+}
+
+#[test]
+fn a_shadow_is_asked_about_everything_and_decides_nothing() {
+    let mut lab = Lab::new(TENANTS);
+    lab.parts.seat("a", &rejecting(486, "Old"));
+    let candidate = lab.parts.admit("a", &dropping());
+    let seat = Arc::clone(lab.parts.shared.tenants.load().seat("a").unwrap());
+    seat.slot.try_out(candidate, Trial::Shadow).unwrap();
+    for _ in 0..3 {
+        assert_eq!(lab.answer("sip:x@a.example"), "486 Old");
+    }
+    let comparison = seat.comparison().unwrap();
+    until("the shadow has been asked", || comparison.different() == 3);
+    assert_eq!((comparison.active, comparison.candidate), (1, candidate));
+    assert_eq!((comparison.same(), comparison.not_compared()), (0, 0));
+    let samples = comparison.samples();
+    assert_eq!(samples.len(), 3);
+    assert_eq!(
+        (&*samples[0].active, &*samples[0].candidate),
+        ("reject 486 Old", "drop")
+    );
+    assert!(
+        samples[0]
+            .request
+            .starts_with("INVITE sip:x@a.example SIP/2.0\r\n")
+    );
+
+    // One that agrees.
+    let candidate = lab.parts.admit("a", &rejecting(486, "Old"));
+    seat.slot.try_out(candidate, Trial::Shadow).unwrap();
+    lab.answer("sip:x@a.example");
+    let comparison = seat.comparison().unwrap();
+    until("the other shadow has been asked", || comparison.same() == 1);
+    assert_eq!(comparison.different(), 0);
 }

@@ -150,6 +150,7 @@ impl Setup {
             listen: bound,
             addresses: Arc::new(addresses),
             tenants: Arc::clone(registry.current()),
+            shadow: registry.shadow().clone(),
             proxy: Arc::new(proxy),
             routes: Arc::new(ArcSwap::from_pointee(resolver.routes())),
             connections: Arc::new(Connections::default()),

@@ -15,7 +15,7 @@ use portcullis_rpc::{Call, Fault, Reply};
 use super::Control;
 
 /// Each command with what `system.methodHelp` says about it, in the order of their names.
-const COMMANDS: [(&str, &str); 33] = [
+const COMMANDS: [(&str, &str); 34] = [
     (
         "address.reload",
         "Load the address table and tell what it holds and which rows can't be used.",
@@ -59,6 +59,10 @@ const COMMANDS: [(&str, &str); 33] = [
     (
         "policy.canary",
         "Let a generation decide on a share of a seat's dialogs: seat, generation, share.",
+    ),
+    (
+        "policy.diff",
+        "Tell what the candidate of a seat decides otherwise: seat, default if none is named.",
     ),
     (
         "policy.endTrial",
@@ -137,6 +141,7 @@ impl Control {
             "permissions.trustedReload" => self.trusted_reload(call).await,
             "policy.activate" => self.policy_activate(call).await,
             "policy.canary" => self.policy_canary(call).await,
+            "policy.diff" => self.policy_diff(call),
             "policy.endTrial" => self.policy_end_trial(call).await,
             "policy.list" => self.policy_list(call),
             "policy.mode" => self.policy_mode(call),

@@ -121,6 +121,39 @@ impl Control {
         }
     }
 
+    /// What the candidate of a seat decides otherwise.
+    pub(super) fn policy_diff(&self, call: &Call) -> Answer {
+        let files = self.seat_of(call)?;
+        let seat = &files.seat().name;
+        let Some(comparison) = files.seat().comparison() else {
+            return Err(Fault::new(
+                404,
+                format!(
+                    "nothing has been tried in the shadow at the seat `{seat}`: policy.shadow begins it"
+                ),
+            ));
+        };
+        let samples = comparison.samples().into_iter().map(|difference| {
+            let members = [
+                ("at", rfc3339(difference.at).into()),
+                ("source", difference.source.to_string().into()),
+                ("active", difference.active.into()),
+                ("candidate", difference.candidate.into()),
+                ("request", difference.request.into()),
+            ];
+            members.into()
+        });
+        let answer = [
+            ("active", comparison.active.into()),
+            ("candidate", comparison.candidate.into()),
+            ("same", comparison.same().into()),
+            ("different", comparison.different().into()),
+            ("not_compared", comparison.not_compared().into()),
+            ("samples", Value::List(samples.collect())),
+        ];
+        Ok(Reply::One(answer.into()))
+    }
+
     pub(super) fn policy_mode(&self, call: &Call) -> Answer {
         let [seat, mode] = expect(call, ["seat", "mode"])?;
         let mode = match mode.as_str() {

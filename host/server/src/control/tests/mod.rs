@@ -60,6 +60,7 @@ fn control_with(folder: &TempDir, lines: &str) -> Arc<Control> {
             options,
         )),
         tenants: Arc::clone(registry.current()),
+        shadow: registry.shadow().clone(),
         proxy: Arc::new(proxy),
         routes: Arc::new(ArcSwap::from_pointee(Routes::default())),
         connections: Arc::new(Connections::default()),
