@@ -197,7 +197,7 @@ impl fmt::Display for Endpoint {
 }
 
 impl Token {
-    fn parse(value: Value<'_>) -> Result<Option<Self>, Bad> {
+    pub(super) fn parse(value: Value<'_>) -> Result<Option<Self>, Bad> {
         const MEND: &str =
             "write 16 letters or digits at least, for example what `openssl rand -hex 32` prints";
         let text = value.text()?;

@@ -10,7 +10,7 @@ use super::policy::{self, DefaultVerdict, SeatConfig};
 use super::problem::{Bad, Problem};
 use super::section::{Document, Section, Value};
 use super::value::count;
-use super::{BreakerConfig, Config, Domain, Listen};
+use super::{BreakerConfig, Config, Domain, Listen, Token};
 
 /// The longest name of a tenant in bytes.
 const MAX_NAME: usize = 32;
@@ -47,6 +47,8 @@ pub struct TenantConfig {
     pub rate: Option<Rate>,
     /// How many lines a second its policy may log.
     pub log_rate: u32,
+    /// What its people send to ship policies; none if only the operator does.
+    pub token: Option<Token>,
 }
 
 /// How many requests may come.
@@ -186,6 +188,9 @@ fn read(
             burst: if burst == 0 { per_second } else { burst },
         }),
         log_rate: section.value("log-rate", 100, |v| count(v, 0, 1_000_000)),
+        token: section
+            .optional("token", |value| own_token(&name, value, config, claims))
+            .flatten(),
         name,
         selector,
         seat,
@@ -259,10 +264,33 @@ impl Claims {
         let groups = source_groups
             .iter()
             .map(|one| ("source-groups", one.to_string()));
-        for claim in local.chain(uri).chain(from).chain(groups) {
+        let token = tenant.token.iter();
+        let token = token.map(|token| ("token", token.secret().to_owned()));
+        for claim in local.chain(uri).chain(from).chain(groups).chain(token) {
             self.0.insert(claim, tenant.name.clone());
         }
     }
+}
+
+/// A secret that nobody else has: it tells who is asking.
+fn own_token(
+    name: &str,
+    value: Value<'_>,
+    config: &Config,
+    claims: &mut Claims,
+) -> Result<Option<Token>, Bad> {
+    let Some(token) = Token::parse(value)? else {
+        return Ok(None);
+    };
+    let is_operators = config.control.token.as_ref() == Some(&token);
+    if is_operators
+        || claims
+            .add("token", token.secret().to_owned(), name)
+            .is_err()
+    {
+        return Err(Bad::new("somebody else has this token", "write another one").hidden());
+    }
+    Ok(Some(token))
 }
 
 /// Whether a request that came to `local` came in by way of `listen`.

@@ -17,26 +17,41 @@ use subtle::ConstantTimeEq;
 use tokio::net::TcpListener;
 
 use super::Control;
+use crate::config::Token;
 use crate::metrics::CONTENT_TYPE;
 
-pub(super) const INDEX: &str = "GET /metrics, GET /healthz, GET /readyz, POST /RPC (JSON-RPC 2.0, start with system.listMethods)\n";
+pub(super) const INDEX: &str = "GET /metrics, GET /healthz, GET /readyz, POST /RPC (JSON-RPC 2.0, start with system.listMethods), /v1 (policies, \
+     start with GET /v1/openapi.json)\n";
 
-const NO_TOKEN: &str =
-    "send the token of this host (`token` in [control]) as \"Authorization: Bearer TOKEN\"\n";
+/// The answer to a tenant who asks for what is not his.
+const NOT_YOURS: &str = "a tenant's token reaches /v1/policies/ with the tenant's own name only\n";
+
+const NO_TOKEN: &str = "send the token of this host (`token` in [control]) or of a tenant as \"Authorization: Bearer TOKEN\"\n";
+
+/// Who is asking.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Caller {
+    /// Whoever has the host's token, or comes from this machine where there is none.
+    Operator,
+    /// Whoever has the token of this tenant.
+    Tenant(String),
+}
 
 impl Control {
     /// Everything that is answered over HTTP.
     pub(super) fn router(self: Arc<Self>) -> Router {
+        let largest_policy = self.shared.config.policy.seat.limits.module_bytes;
         Router::new()
             .route("/", get(index))
             .route("/metrics", get(metrics))
             .route("/RPC", post(call))
+            .layer(DefaultBodyLimit::max(MOST_REQUEST))
+            .merge(Self::api(largest_policy))
             .fallback((StatusCode::NOT_FOUND, INDEX))
             .layer(middleware::from_fn_with_state(Arc::clone(&self), guard))
             // Load balancers have no token, and learn no more than yes or no.
             .route("/healthz", get(|| async { "ok\n" }))
             .route("/readyz", get(readyz))
-            .layer(DefaultBodyLimit::max(MOST_REQUEST))
             .with_state(self)
     }
 
@@ -51,28 +66,59 @@ impl Control {
             .await
     }
 
-    /// True if the request brings the token, or none is needed.
-    fn admits(&self, headers: &HeaderMap) -> bool {
-        let Some(token) = &self.shared.config.control.token else {
-            return true;
+    /// Who is asking; none if that can't be told from what he brings.
+    fn caller(&self, headers: &HeaderMap) -> Option<Caller> {
+        let own = self.shared.config.control.token.as_ref();
+        let Some(given) = headers.get(header::AUTHORIZATION) else {
+            return own.is_none().then_some(Caller::Operator);
         };
-        let given = headers
-            .get(header::AUTHORIZATION)
-            .map_or(&b""[..], |value| value.as_bytes());
-        let Some((scheme, given)) = given.split_at_checked("Bearer ".len()) else {
-            return false;
-        };
+        let (scheme, given) = given.as_bytes().split_at_checked("Bearer ".len())?;
+        if !scheme.eq_ignore_ascii_case(b"Bearer ") {
+            return None;
+        }
         // In a time that does not tell how much of it is right.
-        scheme.eq_ignore_ascii_case(b"Bearer ") && token.secret().as_bytes().ct_eq(given).into()
+        let is = |token: &Token| bool::from(token.secret().as_bytes().ct_eq(given));
+        if own.is_some_and(is) {
+            return Some(Caller::Operator);
+        }
+        let tenants = self.shared.tenants.load();
+        let mut configs = tenants
+            .named
+            .iter()
+            .filter_map(|tenant| tenant.config.as_ref());
+        let tenant = configs.find(|config| config.token.as_ref().is_some_and(is))?;
+        Some(Caller::Tenant(tenant.name.clone()))
+    }
+
+    /// Whether this is somebody from whom the host has no secrets.
+    fn is_operator(&self, headers: &HeaderMap) -> bool {
+        self.caller(headers) == Some(Caller::Operator)
     }
 }
 
-async fn guard(State(control): State<Arc<Control>>, request: Request, next: Next) -> Response {
-    if control.admits(request.headers()) {
-        return next.run(request).await;
+impl Caller {
+    /// Whether he may ask for this.
+    fn may(&self, path: &str) -> bool {
+        let Self::Tenant(tenant) = self else {
+            return true;
+        };
+        let own = path.strip_prefix("/v1/policies/");
+        let rest = own.and_then(|own| own.strip_prefix(tenant.as_str()));
+        path == "/v1/openapi.json"
+            || rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     }
-    let challenge = [(header::WWW_AUTHENTICATE, "Bearer realm=\"portcullis\"")];
-    (StatusCode::UNAUTHORIZED, challenge, NO_TOKEN).into_response()
+}
+
+async fn guard(State(control): State<Arc<Control>>, mut request: Request, next: Next) -> Response {
+    let Some(caller) = control.caller(request.headers()) else {
+        let challenge = [(header::WWW_AUTHENTICATE, "Bearer realm=\"portcullis\"")];
+        return (StatusCode::UNAUTHORIZED, challenge, NO_TOKEN).into_response();
+    };
+    if !caller.may(request.uri().path()) {
+        return (StatusCode::FORBIDDEN, NOT_YOURS).into_response();
+    }
+    request.extensions_mut().insert(caller);
+    next.run(request).await
 }
 
 async fn index() -> &'static str {
@@ -91,7 +137,7 @@ async fn readyz(State(control): State<Arc<Control>>, headers: HeaderMap) -> Resp
     if missing.is_empty() {
         return "ready\n".into_response();
     }
-    let body = match control.admits(&headers) {
+    let body = match control.is_operator(&headers) {
         true => missing.into_iter().map(|what| what + "\n").collect(),
         false => "not ready\n".to_owned(),
     };

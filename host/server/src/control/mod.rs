@@ -3,6 +3,7 @@
 //! Every door (`http`, `stream`, `datagram`, `fifo`) brings a [`Call`] in its protocol's form and carries the [`Reply`] or
 //! [`Fault`] back; what the calls do is in `commands`.
 
+mod api;
 mod commands;
 mod connections;
 mod datagram;

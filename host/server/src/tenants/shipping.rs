@@ -103,6 +103,9 @@ impl Registry {
     ) -> Result<Arc<Generation<PolicyRequest>>, ShipError> {
         let files = self.seat_files(seat)?;
         must_be_pushed(&files)?;
+        if matches!(arrival, Arrival::Try(_)) && files.slot().current().is_none() {
+            return Err(NoGeneration::Nothing.into());
+        }
         let Push {
             name,
             bytes,

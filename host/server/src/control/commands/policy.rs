@@ -258,7 +258,7 @@ impl Control {
         Ok(Reply::One(answer.into()))
     }
 
-    pub(super) async fn is_live(&self) -> bool {
+    pub(in crate::control) async fn is_live(&self) -> bool {
         self.shared.live_on_all_workers(PATIENCE).await
     }
 

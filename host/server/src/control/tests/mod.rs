@@ -1,3 +1,4 @@
+mod api;
 mod permissions;
 
 use std::time::SystemTime;
@@ -27,7 +28,12 @@ fn control(folder: &TempDir) -> Arc<Control> {
 
 /// The same with lines of `[control]`.
 fn control_with(folder: &TempDir, lines: &str) -> Arc<Control> {
-    let mut config = Config::parse(&format!("[control]\n{lines}")).unwrap();
+    control_of(folder, &format!("[control]\n{lines}"))
+}
+
+/// The same with this configuration.
+fn control_of(folder: &TempDir, text: &str) -> Arc<Control> {
+    let mut config = Config::parse(text).unwrap();
     config.database.url = DatabaseUrl::Sqlite(folder.path().join("table.db"));
     config.policy.seat.file = Some(folder.path().join("policy.wasm"));
     config.policy.seat.limits.instances = 1;
