@@ -1,0 +1,101 @@
+//! What a policy file is and needs, and whether this host would take it.
+
+use std::io::Write;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context;
+use portcullis_policy::{Inspection, Runtime, inspect};
+
+use crate::config::{Config, SeatConfig, show_size};
+use crate::policy_files::PolicyFiles;
+
+use super::super::print::{clean, count};
+
+/// Shows what is in a file.
+pub(super) fn show(file: &Path, out: &mut impl Write) -> anyhow::Result<()> {
+    Ok(write_inspection(file, &read(file)?, out)?)
+}
+
+/// Takes a file through everything that a host does before it lets a policy serve.
+pub(super) fn check(
+    file: &Path,
+    config: &Config,
+    out: &mut impl Write,
+) -> anyhow::Result<ExitCode> {
+    let limits = config.policy.seat.limits.clone();
+    let runtime = Arc::new(Runtime::new(limits.clone())?);
+    let seat = SeatConfig {
+        file: Some(file.to_owned()),
+        limits,
+        ..SeatConfig::default()
+    };
+    let files = PolicyFiles::alone("check", seat, runtime);
+    files.load()?;
+    let Some(generation) = files.slot().current() else {
+        return Ok(ExitCode::FAILURE);
+    };
+    let policy = &generation.policy;
+    writeln!(
+        out,
+        "{}: can be used: {}, sha256:{}, loaded in {} ms",
+        clean(&file.display().to_string()),
+        show_size(policy.inspection().size as u64),
+        policy.digest(),
+        policy.load_time().as_millis()
+    )?;
+    if let Some(failure) = policy.trial_failure() {
+        writeln!(
+            out,
+            "warning: it fails on a plain OPTIONS: {}",
+            clean(&failure.to_string())
+        )?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn read(file: &Path) -> anyhow::Result<Inspection> {
+    let bytes = std::fs::read(file).with_context(|| format!("can't read {}", file.display()))?;
+    inspect(&bytes).with_context(|| file.display().to_string())
+}
+
+fn write_inspection(file: &Path, found: &Inspection, out: &mut impl Write) -> std::io::Result<()> {
+    let mut line = |name: &str, value: &str| writeln!(out, "{name:<10}  {}", clean(value));
+    line("file:", &file.display().to_string())?;
+    line("kind:", &found.kind.to_string())?;
+    line("size:", &format!("{} bytes", found.size))?;
+    line("digest:", &format!("sha256:{}", found.digest))?;
+    if let Some(world) = &found.world {
+        line("world:", world)?;
+    }
+    if let Some(sdk) = &found.sdk {
+        line("sdk:", sdk)?;
+    }
+    let most = match found.max_memory_bytes {
+        Some(most) => format!("at most {}", show_size(most)),
+        None => "no own maximum".into(),
+    };
+    line(
+        "memory:",
+        &format!("{} at the start, {most}", show_size(found.memory_bytes)),
+    )?;
+    line(
+        "imports:",
+        if found.imports.is_empty() { "none" } else { "" },
+    )?;
+    for import in &found.imports {
+        line("", &format!("{import} ({})", import.kind))?;
+    }
+    line("exports:", &count(found.exports.len() as u64, "item"))?;
+    for export in &found.exports {
+        line("", &format!("{} ({})", export.name, export.kind))?;
+    }
+    for producer in &found.producers {
+        line(
+            "made with:",
+            &format!("{} {} ({})", producer.name, producer.version, producer.role),
+        )?;
+    }
+    Ok(())
+}

@@ -1,0 +1,232 @@
+//! `portcullis policy …`: look at a file, ship it to the running host, and see what becomes of it.
+
+mod inspect;
+mod ship;
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use serde_json::{Value, json};
+
+use crate::config::Config;
+
+use ship::Push;
+
+use super::client::Client;
+use super::print::clean;
+
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum Command {
+    /// Load the policy file of a seat again and give it to all workers; a file that can't be used changes nothing
+    ///
+    /// The running host does so by itself when the file changes. This command waits for it and tells how it went.
+    Reload {
+        #[command(flatten)]
+        seat: Seat,
+    },
+    /// Show which policy serves at a seat, since when, and what was wrong with the last one
+    Status {
+        #[command(flatten)]
+        seat: Seat,
+    },
+    /// Bring a policy to a seat of the running host: checked, compiled and tried before anything depends on it
+    Push(Push),
+    /// Show the generations of a seat that can serve at once, with what became of their requests
+    List {
+        #[command(flatten)]
+        seat: Seat,
+    },
+    /// Let a generation serve
+    Activate {
+        /// A tenant, or default, before or after
+        seat: String,
+        /// Its number
+        generation: u64,
+    },
+    /// Let the generation serve again that did before
+    Rollback {
+        /// A tenant, or default, before or after
+        seat: String,
+        /// Another one than the last
+        #[arg(long, value_name = "GENERATION")]
+        to: Option<u64>,
+    },
+    /// Ask a generation about every request after the one that serves, and carry nothing out
+    Shadow {
+        /// A tenant, or default, before or after
+        seat: String,
+        /// Its number
+        generation: u64,
+    },
+    /// Let a generation decide on a share of the dialogs
+    Canary {
+        /// A tenant, or default, before or after
+        seat: String,
+        /// Its number
+        generation: u64,
+        /// Of the dialogs, by a stable hash of Call-ID, for example 5%
+        share: String,
+    },
+    /// End the trial of the candidate
+    EndTrial {
+        /// A tenant, or default, before or after
+        seat: String,
+    },
+    /// Say whether verdicts are carried out (enforce), or only logged and counted (monitor)
+    Mode {
+        /// A tenant, or default, before or after
+        seat: String,
+        /// enforce or monitor
+        mode: String,
+    },
+    /// Show what the generation in the shadow decides otherwise, with the requests
+    Diff {
+        #[command(flatten)]
+        seat: Seat,
+    },
+    /// Write the file of a generation that was pushed
+    Pull {
+        /// A tenant, or default, before or after
+        seat: String,
+        /// Its number [default: the one that serves]
+        #[arg(long)]
+        generation: Option<u64>,
+        /// Where to
+        #[arg(short, long, value_name = "FILE.wasm")]
+        output: PathBuf,
+    },
+    /// Check whether a host with this configuration would take a file, without a running host
+    Check {
+        /// The policy: a WebAssembly module or component
+        #[arg(value_name = "FILE.wasm")]
+        file: PathBuf,
+    },
+    /// Show what a policy file is and needs, without a running host
+    Inspect {
+        /// The policy: a WebAssembly module or component
+        #[arg(value_name = "FILE.wasm")]
+        file: PathBuf,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Seat {
+    /// A tenant, or default, before or after for the operator's policies
+    #[arg(default_value = "default")]
+    seat: String,
+}
+
+impl Command {
+    pub(super) fn run(
+        self,
+        config: impl Fn() -> anyhow::Result<Config>,
+    ) -> anyhow::Result<ExitCode> {
+        let out = &mut std::io::stdout().lock();
+        let client = || Client::new(&config()?);
+        match self {
+            Self::Reload { seat } => reload(&client()?, &seat.seat, out)?,
+            Self::Status { seat } => {
+                write_status(&ship::status(&client()?, &seat.seat)?, out)?;
+            }
+            Self::Push(push) => ship::push(&client()?, &push, out)?,
+            Self::List { seat } => ship::list(&client()?, &seat.seat, out)?,
+            Self::Activate { seat, generation } => {
+                let number = generation.to_string();
+                ship::change(
+                    &client()?,
+                    &seat,
+                    "activate",
+                    &[("generation", &number)],
+                    out,
+                )?;
+            }
+            Self::Rollback { seat, to } => {
+                let number = to.map(|to| to.to_string());
+                let query: Vec<_> = number
+                    .iter()
+                    .map(|to| ("generation", to.as_str()))
+                    .collect();
+                ship::change(&client()?, &seat, "rollback", &query, out)?;
+            }
+            Self::Shadow { seat, generation } => {
+                let number = generation.to_string();
+                ship::change(&client()?, &seat, "shadow", &[("generation", &number)], out)?;
+            }
+            Self::Canary {
+                seat,
+                generation,
+                share,
+            } => {
+                let number = generation.to_string();
+                let query = [("generation", number.as_str()), ("share", share.as_str())];
+                ship::change(&client()?, &seat, "canary", &query, out)?;
+            }
+            Self::EndTrial { seat } => ship::change(&client()?, &seat, "candidate", &[], out)?,
+            Self::Mode { seat, mode } => {
+                ship::change(&client()?, &seat, "mode", &[("mode", &mode)], out)?;
+            }
+            Self::Diff { seat } => ship::diff(&client()?, &seat.seat, out)?,
+            Self::Pull {
+                seat,
+                generation,
+                output,
+            } => ship::pull(&client()?, &seat, generation, &output, out)?,
+            Self::Check { file } => return inspect::check(&file, &config()?, out),
+            Self::Inspect { file } => inspect::show(&file, out)?,
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn reload(client: &Client, seat: &str, out: &mut impl Write) -> anyhow::Result<()> {
+    let answer = client.call("policy.reload", json!([seat]))?;
+    writeln!(
+        out,
+        "{}: {}, generation {}, {}",
+        text(&answer["status"]),
+        text(&answer["file"]),
+        answer["generation"],
+        text(&answer["digest"])
+    )?;
+    Ok(())
+}
+
+fn write_status(status: &Value, out: &mut impl Write) -> std::io::Result<()> {
+    const LINES: [(&str, &str); 16] = [
+        ("seat", "seat"),
+        ("file", "file"),
+        ("policy", "name"),
+        ("generation", "generation"),
+        ("digest", "digest"),
+        ("loaded at", "loaded_at"),
+        ("mode", "mode"),
+        ("candidate", "candidate"),
+        ("previous", "previous"),
+        ("calls", "calls"),
+        ("alert", "alert"),
+        ("loads", "loads"),
+        ("failed loads", "failed_loads"),
+        ("sandboxes", "sandboxes"),
+        ("error", "error"),
+        ("error at", "error_at"),
+    ];
+    if status["file"].is_null() && status["generation"].is_null() {
+        writeln!(out, "no policy: its `default` decides on every request")?;
+    }
+    for (label, key) in LINES {
+        let value = &status[key];
+        if !value.is_null() {
+            writeln!(out, "{:<14}{}", format!("{label}:"), text(value))?;
+        }
+    }
+    Ok(())
+}
+
+/// A JSON value as a person reads it.
+fn text(value: &Value) -> String {
+    match value {
+        Value::String(text) => clean(text).into_owned(),
+        other => other.to_string(),
+    }
+}
