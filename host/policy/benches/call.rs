@@ -22,6 +22,7 @@ criterion_main!(benches);
 fn call(criterion: &mut Criterion) {
     let runtime = runtime();
     let addresses = table();
+    let scope = Default::default();
     let module = module();
     let component = component(&module);
     let mut group = criterion.benchmark_group("call");
@@ -36,7 +37,7 @@ fn call(criterion: &mut Criterion) {
             group.bench_function(format!("{form}/{kind}"), |bencher| {
                 bencher.iter(|| {
                     let asked = request.take().unwrap();
-                    let (back, outcome) = evaluator.decide(&policy, &addresses, asked);
+                    let (back, outcome) = evaluator.decide(&policy, &scope, &addresses, asked);
                     request = Some(back);
                     black_box(outcome.unwrap())
                 });

@@ -4,12 +4,13 @@ use std::cell::Cell;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use portcullis_address::{Match, Snapshot, parse_ip};
+use portcullis_address::{Entries, Match, Snapshot, parse_ip};
 use tracing::Level;
 use wasmtime::ResourceLimiter;
 
 use crate::direct::Guest;
 use crate::failure::Refused;
+use crate::scope::Scope;
 use crate::text;
 use crate::view::RequestView;
 
@@ -22,6 +23,7 @@ const MAX_CALL_ID: usize = 128;
 pub(crate) struct Call<R> {
     request: Option<R>,
     addresses: Arc<Snapshot>,
+    scope: Arc<Scope>,
     policy: Arc<str>,
     bounds: Bounds,
     log: LogBudget,
@@ -62,6 +64,9 @@ pub(crate) enum Address<'a> {
 impl<R: RequestView> Call<R> {
     /// `allow-source-address`
     pub(crate) fn allow_source_address(&mut self, group: u32) -> bool {
+        if !self.scope.admits_group(group) {
+            return false;
+        }
         let source = self.request().source();
         let entries = self.addresses.table.lookup(source.ip());
         let found = entries.find(group, source.port());
@@ -71,11 +76,8 @@ impl<R: RequestView> Call<R> {
     /// `source-address-group`
     pub(crate) fn source_address_group(&mut self) -> Option<u32> {
         let source = self.request().source();
-        let found = self
-            .addresses
-            .table
-            .lookup(source.ip())
-            .first(source.port());
+        let entries = self.addresses.table.lookup(source.ip());
+        let found = first_within(&self.scope, entries, source.port());
         note(&mut self.tag, &mut self.has_tag, found)
     }
 
@@ -101,6 +103,10 @@ impl<R: RequestView> Call<R> {
         let call_id = self.request().call_id();
         let call_id = &*text::shown(&call_id, MAX_CALL_ID);
         let policy = &*self.policy;
+        let tenant = &*self.scope.tenant;
+        if !tenant.is_empty() {
+            return self.write_for(tenant, level, call_id, message);
+        }
         match level {
             Level::ERROR => tracing::error!(target: "policy", policy, call_id, "{message}"),
             Level::WARN => tracing::warn!(target: "policy", policy, call_id, "{message}"),
@@ -110,11 +116,30 @@ impl<R: RequestView> Call<R> {
     }
 }
 
+impl<R: RequestView> Call<R> {
+    /// A tenant's line says whose it is.
+    fn write_for(&self, tenant: &str, level: Level, call_id: &str, message: &str) {
+        let policy = &*self.policy;
+        match level {
+            Level::ERROR => tracing::error!(target: "policy", tenant, policy, call_id, "{message}"),
+            Level::WARN => tracing::warn!(target: "policy", tenant, policy, call_id, "{message}"),
+            Level::INFO => tracing::info!(target: "policy", tenant, policy, call_id, "{message}"),
+            _ => tracing::debug!(target: "policy", tenant, policy, call_id, "{message}"),
+        }
+    }
+}
+
 impl<R> Call<R> {
-    pub(crate) fn new(addresses: Arc<Snapshot>, policy: Arc<str>, bounds: Bounds) -> Self {
+    pub(crate) fn new(
+        addresses: Arc<Snapshot>,
+        scope: Arc<Scope>,
+        policy: Arc<str>,
+        bounds: Bounds,
+    ) -> Self {
         Self {
             request: None,
             addresses,
+            scope,
             policy,
             bounds,
             log: LogBudget::default(),
@@ -129,10 +154,14 @@ impl<R> Call<R> {
     pub(crate) fn begin(
         &mut self,
         addresses: &Arc<Snapshot>,
+        scope: &Arc<Scope>,
         policy: &Arc<str>,
         bounds: Bounds,
         request: R,
     ) {
+        if !Arc::ptr_eq(&self.scope, scope) {
+            self.scope = Arc::clone(scope);
+        }
         if !Arc::ptr_eq(&self.addresses, addresses) {
             self.addresses = Arc::clone(addresses);
         }
@@ -167,6 +196,9 @@ impl<R> Call<R> {
 
     /// `allow-address`
     pub(crate) fn allow_address(&mut self, group: u32, address: Address<'_>, port: u16) -> bool {
+        if !self.scope.admits_group(group) {
+            return false;
+        }
         let table = &self.addresses.table;
         let entries = match address {
             Address::Ip(ip) => table.lookup(ip),
@@ -182,7 +214,8 @@ impl<R> Call<R> {
             Address::Ip(ip) => table.lookup(ip),
             Address::Name(name) => table.lookup_name(name),
         };
-        note(&mut self.tag, &mut self.has_tag, entries.first(port))
+        let found = first_within(&self.scope, entries, port);
+        note(&mut self.tag, &mut self.has_tag, found)
     }
 
     /// What the questions about trusted peers need: the request, what is known, and where tags go.
@@ -190,6 +223,11 @@ impl<R> Call<R> {
         let request = self.request.as_ref();
         let request = request.expect("a call that began has a request");
         (request, &self.addresses, &mut self.trusted_tags)
+    }
+
+    /// What the policy may ask about.
+    pub(crate) fn scope(&self) -> &Scope {
+        &self.scope
     }
 
     /// What is known of addresses, peers and rules.
@@ -250,6 +288,15 @@ impl<'a> Address<'a> {
     /// Reads an address as the table does; what is no address is a name.
     pub(crate) fn parse(text: &'a str) -> Self {
         parse_ip(text).map_or(Self::Name(text), Self::Ip)
+    }
+}
+
+/// The first row of a group that the policy may ask about.
+#[inline]
+fn first_within<'t>(scope: &Scope, entries: Entries<'t>, port: u16) -> Option<Match<'t>> {
+    match scope.is_limited() {
+        false => entries.first(port),
+        true => entries.first_of(port, |group| scope.has_group(group)),
     }
 }
 

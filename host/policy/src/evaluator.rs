@@ -10,15 +10,20 @@ use crate::direct::Use;
 use crate::failure::{Failure, Stage};
 use crate::policy::Policy;
 use crate::sandbox::{Open, Outcome};
+use crate::scope::Scope;
 use crate::verdict::Verdict;
 use crate::view::RequestView;
+
+/// Sandboxes that an evaluator keeps, each of another policy as a rule.
+pub const KEPT: usize = 4;
 
 /// Asks policies, one request after the other. Every worker has its own: nothing in it is shared, and while policy and address
 /// table stay the same, a call changes no reference count.
 pub struct Evaluator<R: 'static> {
     /// The state of a call, between calls. Absent while a kept sandbox has it.
     idle: Option<Box<Call<R>>>,
-    kept: Option<Kept<R>>,
+    /// The last used is the last.
+    kept: Vec<Kept<R>>,
     /// Whether what policies log goes nowhere.
     mute: bool,
 }
@@ -27,6 +32,8 @@ pub struct Evaluator<R: 'static> {
 /// for.
 struct Kept<R: 'static> {
     policy: Policy<R>,
+    /// What the last call may have left behind is for calls on the same behalf only.
+    scope: Arc<Scope>,
     sandbox: Open<R>,
 }
 
@@ -35,7 +42,7 @@ impl<R: RequestView> Evaluator<R> {
     pub fn new() -> Self {
         Self {
             idle: None,
-            kept: None,
+            kept: Vec::new(),
             mute: false,
         }
     }
@@ -48,7 +55,7 @@ impl<R: RequestView> Evaluator<R> {
         }
     }
 
-    /// Asks `policy` about `request`, with `addresses` as the table that it sees. The request comes back in any case.
+    /// Asks `policy` about `request` on behalf of `scope`, with `addresses` as the table that it sees. The request comes back in any case.
     ///
     /// Runs on the calling thread, which needs `stack_bytes` of stack and some more, for `deadline` and two ticks at most.
     ///
@@ -57,6 +64,7 @@ impl<R: RequestView> Evaluator<R> {
     pub fn decide(
         &mut self,
         policy: &Policy<R>,
+        scope: &Arc<Scope>,
         addresses: &Arc<Snapshot>,
         request: R,
     ) -> (R, Result<Verdict, Failure>) {
@@ -66,18 +74,20 @@ impl<R: RequestView> Evaluator<R> {
             false => Use::Once,
         };
         let (request, outcome) = match usage {
-            Use::Once => {
-                self.keep_only(|_| false);
-                self.decide_fresh(policy, addresses, request)
-            }
-            Use::Again | Use::Reset => self.decide_kept(policy, addresses, request, usage),
+            Use::Once => self.decide_fresh(policy, scope, addresses, request),
+            Use::Again | Use::Reset => self.decide_kept(policy, scope, addresses, request, usage),
         };
         (request, outcome.map_err(|(_, failure)| failure))
     }
 
-    /// Ends the sandbox that is kept, unless its policy `serves`. For times without requests, so that what has been replaced can go.
+    /// Ends the sandboxes that are kept of policies that do not `serve`. For times without requests, so that what has been replaced can
+    /// go.
     pub fn keep_only(&mut self, serves: impl Fn(&Policy<R>) -> bool) {
-        if let Some(kept) = self.kept.take_if(|kept| !serves(&kept.policy)) {
+        let ended: Vec<_> = self
+            .kept
+            .extract_if(.., |kept| !serves(&kept.policy))
+            .collect();
+        for kept in ended {
             self.idle = Some(kept.sandbox.close());
         }
     }
@@ -85,12 +95,13 @@ impl<R: RequestView> Evaluator<R> {
     fn decide_fresh(
         &mut self,
         policy: &Policy<R>,
+        scope: &Arc<Scope>,
         addresses: &Arc<Snapshot>,
         request: R,
     ) -> (R, Outcome) {
         let loaded = &*policy.loaded;
-        let mut call = self.idle(policy, addresses);
-        call.begin(addresses, &loaded.name, self.bounds(policy), request);
+        let mut call = self.idle(policy, scope, addresses);
+        call.begin(addresses, scope, &loaded.name, self.bounds(policy), request);
         let (mut call, outcome) = loaded.sandboxes.ask(call, &loaded.rules);
         let request = end(&mut call, policy);
         self.idle = Some(call);
@@ -100,24 +111,28 @@ impl<R: RequestView> Evaluator<R> {
     fn decide_kept(
         &mut self,
         policy: &Policy<R>,
+        scope: &Arc<Scope>,
         addresses: &Arc<Snapshot>,
         request: R,
         usage: Use,
     ) -> (R, Outcome) {
         let loaded = &*policy.loaded;
-        let mut sandbox = match self.take_kept(policy, usage) {
-            Some(mut sandbox) => {
-                let bounds = self.bounds(policy);
-                sandbox
-                    .call()
-                    .begin(addresses, &loaded.name, bounds, request);
-                sandbox
+        let bounds = self.bounds(policy);
+        let mut kept = match self.take_kept(policy, scope, usage) {
+            Some(mut kept) => {
+                let call = kept.sandbox.call();
+                call.begin(addresses, scope, &loaded.name, bounds, request);
+                kept
             }
             None => {
-                let mut call = self.idle(policy, addresses);
-                call.begin(addresses, &loaded.name, self.bounds(policy), request);
+                let mut call = self.idle(policy, scope, addresses);
+                call.begin(addresses, scope, &loaded.name, bounds, request);
                 match loaded.sandboxes.open(call, &loaded.rules, usage) {
-                    Ok(sandbox) => sandbox,
+                    Ok(sandbox) => Kept {
+                        policy: policy.clone(),
+                        scope: Arc::clone(scope),
+                        sandbox,
+                    },
                     Err((mut call, failure)) => {
                         let request = end(&mut call, policy);
                         self.idle = Some(call);
@@ -126,26 +141,32 @@ impl<R: RequestView> Evaluator<R> {
                 }
             }
         };
-        let outcome = sandbox.ask(&loaded.rules);
-        let request = end(sandbox.call(), policy);
-        match outcome.is_ok() && sandbox.make_ready() {
-            true => {
-                let policy = policy.clone();
-                self.kept = Some(Kept { policy, sandbox });
-            }
-            false => self.idle = Some(sandbox.close()),
+        let outcome = kept.sandbox.ask(&loaded.rules);
+        let request = end(kept.sandbox.call(), policy);
+        match outcome.is_ok() && kept.sandbox.make_ready() {
+            true => self.keep(kept),
+            false => self.idle = Some(kept.sandbox.close()),
         }
         (request, outcome)
     }
 
-    /// The sandbox kept for this use of `policy`. Any other is ended.
-    fn take_kept(&mut self, policy: &Policy<R>, usage: Use) -> Option<Open<R>> {
-        let kept = self.kept.take()?;
-        if kept.policy.is_same(policy) && kept.sandbox.usage() == usage {
-            return Some(kept.sandbox);
+    /// The sandbox kept for this use of `policy`.
+    fn take_kept(&mut self, policy: &Policy<R>, scope: &Arc<Scope>, usage: Use) -> Option<Kept<R>> {
+        let fits = |kept: &Kept<R>| {
+            kept.policy.is_same(policy)
+                && kept.sandbox.usage() == usage
+                && (usage != Use::Again || Arc::ptr_eq(&kept.scope, scope))
+        };
+        let at = self.kept.iter().rposition(fits)?;
+        Some(self.kept.remove(at))
+    }
+
+    /// Keeps a sandbox for the next call of its policy. The one that was not used for longest goes, if there are too many.
+    fn keep(&mut self, kept: Kept<R>) {
+        if self.kept.len() == KEPT {
+            self.idle = Some(self.kept.remove(0).sandbox.close());
         }
-        self.idle = Some(kept.sandbox.close());
-        None
+        self.kept.push(kept);
     }
 
     fn bounds(&self, policy: &Policy<R>) -> Bounds {
@@ -156,11 +177,17 @@ impl<R: RequestView> Evaluator<R> {
         }
     }
 
-    fn idle(&mut self, policy: &Policy<R>, addresses: &Arc<Snapshot>) -> Box<Call<R>> {
+    fn idle(
+        &mut self,
+        policy: &Policy<R>,
+        scope: &Arc<Scope>,
+        addresses: &Arc<Snapshot>,
+    ) -> Box<Call<R>> {
         self.idle.take().unwrap_or_else(|| {
             let loaded = &*policy.loaded;
             Box::new(Call::new(
                 Arc::clone(addresses),
+                Arc::clone(scope),
                 Arc::clone(&loaded.name),
                 loaded.rules.bounds,
             ))

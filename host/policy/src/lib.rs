@@ -13,13 +13,14 @@
 
 pub use contract::{WIT, WORLD, embed};
 pub use digest::Digest;
-pub use evaluator::Evaluator;
+pub use evaluator::{Evaluator, KEPT};
 pub use failure::{Failure, FailureKind, Refused};
 pub use inspect::{Export, Import, Inspection, Kind, Producer, inspect};
 pub use limits::Limits;
 pub use load::{LoadError, LoadProblem};
 pub use policy::Policy;
 pub use runtime::{Allocation, PoolUse, Runtime, RuntimeError};
+pub use scope::Scope;
 pub use slot::{
     Candidate, Failed, Generation, Lineup, Mode, NoGeneration, PolicySlot, Reload, Share,
     SlotReader, Stats, Trial, VerdictKind,
@@ -44,6 +45,7 @@ mod policy;
 mod questions;
 mod runtime;
 mod sandbox;
+mod scope;
 mod slot;
 mod text;
 mod verdict;

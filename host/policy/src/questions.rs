@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use portcullis_address::{DEFAULT_RULES, FromUri, Proto, TrustedQuestion, TrustedSource};
+use portcullis_address::{DEFAULT_RULES, FromUri, Proto, RuleSet, TrustedQuestion, TrustedSource};
 
 use crate::call::Call;
 use crate::view::{Contact, PlainUri, RequestView};
@@ -21,9 +21,22 @@ pub(crate) enum Rows {
     All,
 }
 
+/// The rules of a pair of files that a policy asks about.
+enum Asked<'r> {
+    /// They are not for it to ask about.
+    Refused,
+    /// There are none, which allows everything.
+    Nothing,
+    /// These.
+    Rules(&'r RuleSet),
+}
+
 impl<R: RequestView> Call<R> {
     /// `allow-trusted`, `count-trusted` and, with a peer, those for an address: the number of rows.
     pub(crate) fn trusted(&mut self, rows: Rows, peer: Option<Peer<'_>>) -> u32 {
+        if !self.scope().admits_trusted() {
+            return 0;
+        }
         let (request, snapshot, tags) = self.parts();
         let own_from;
         let (source, transport, from) = match peer {
@@ -73,8 +86,10 @@ impl<R: RequestView> Call<R> {
 
     /// `allow-routing`
     pub(crate) fn allow_routing(&self, basename: Option<&str>) -> bool {
-        let Some(rules) = self.rules(basename) else {
-            return true;
+        let rules = match self.rules(basename) {
+            Asked::Refused => return false,
+            Asked::Nothing => return true,
+            Asked::Rules(rules) => rules,
         };
         let request = self.request();
         let right = request.plain_uri().map(|uri| written(&uri, true, false));
@@ -83,8 +98,10 @@ impl<R: RequestView> Call<R> {
 
     /// `allow-register`, and with `ports` `allow-register-include-port`
     pub(crate) fn allow_register(&self, basename: Option<&str>, ports: bool) -> bool {
-        let Some(rules) = self.rules(basename) else {
-            return true;
+        let rules = match self.rules(basename) {
+            Asked::Refused => return false,
+            Asked::Nothing => return true,
+            Asked::Rules(rules) => rules,
         };
         let request = self.request();
         let to = request.to_uri();
@@ -103,14 +120,23 @@ impl<R: RequestView> Call<R> {
 
     /// `allow-uri`
     pub(crate) fn allow_uri(&self, basename: Option<&str>, uri: &str) -> bool {
-        let rules = self.rules(basename);
-        rules.is_none_or(|rules| rules.allows(&self.request().from_uri(), Some(uri)))
+        match self.rules(basename) {
+            Asked::Refused => false,
+            Asked::Nothing => true,
+            Asked::Rules(rules) => rules.allows(&self.request().from_uri(), Some(uri)),
+        }
     }
 
-    fn rules(&self, basename: Option<&str>) -> Option<&portcullis_address::RuleSet> {
-        let rules = &self.snapshot().rules.rules;
-        let rules = rules.set(basename.unwrap_or(DEFAULT_RULES))?;
-        (!rules.is_empty()).then_some(rules)
+    fn rules(&self, basename: Option<&str>) -> Asked<'_> {
+        let basename = basename.unwrap_or(DEFAULT_RULES);
+        if !self.scope().admits_rules(basename) {
+            return Asked::Refused;
+        }
+        let rules = self.snapshot().rules.rules.set(basename);
+        match rules.filter(|rules| !rules.is_empty()) {
+            Some(rules) => Asked::Rules(rules),
+            None => Asked::Nothing,
+        }
     }
 }
 

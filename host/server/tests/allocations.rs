@@ -97,11 +97,12 @@ fn of_the_call(parts: &Parts) -> u64 {
     let shared = &parts.shared;
     let generation = shared.tenants.load().default.seat.slot.current().unwrap();
     let addresses = shared.addresses.current();
+    let scope = Default::default();
     let mut evaluator = Evaluator::new();
     let mut request = PolicyRequest::read(invite(), Framing::Datagram, arrival(parts));
     mine(|| {
         let asked = request.take().unwrap();
-        let (back, verdict) = evaluator.decide(&generation.policy, &addresses, asked);
+        let (back, verdict) = evaluator.decide(&generation.policy, &scope, &addresses, asked);
         verdict.unwrap();
         request = Some(back);
     })

@@ -79,6 +79,11 @@ impl<'t> Entries<'t> {
         self.answer(|set, rank| self.table.sets.first(set, rank, port))
     }
 
+    /// The same among the rows of groups that `accept` takes.
+    pub fn first_of(self, port: u16, accept: impl Fn(u32) -> bool) -> Option<Match<'t>> {
+        self.answer(|set, rank| self.table.sets.first_of(set, rank, port, &accept))
+    }
+
     /// Whether the table says nothing at all about the source.
     #[inline]
     pub fn is_empty(self) -> bool {

@@ -145,6 +145,21 @@ impl Sets {
         }
     }
 
+    /// The same among the rules of groups that `accept` takes. Looks at every rule of a block.
+    pub(super) fn first_of(
+        &self,
+        set: SetId,
+        rank: u32,
+        port: u16,
+        accept: impl Fn(u32) -> bool,
+    ) -> Option<Ranked> {
+        let is_wanted = |ranked: &Ranked| {
+            let rule = self.rule(ranked.rule);
+            rule.fits(port) && accept(rule.group)
+        };
+        self.all(set, rank).filter(is_wanted).min()
+    }
+
     /// All rules of the set, in any order.
     pub(super) fn all(&self, set: SetId, rank: u32) -> impl Iterator<Item = Ranked> {
         let (one, many) = match set.block() {

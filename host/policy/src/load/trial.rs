@@ -13,6 +13,7 @@ use crate::failure::{Failure, Stage};
 use crate::limits::Limits;
 use crate::load::LoadProblem;
 use crate::sandbox::{Code, Rules, Sandboxes};
+use crate::scope::Scope;
 use crate::view::{Contact, PlainUri, RequestView};
 
 /// The least time that a trial run gets. A machine under load must not make an honest policy look endless.
@@ -37,12 +38,14 @@ pub(crate) fn try_out(engine: &Engine, code: &Code, limits: &Limits) -> Result<T
     })?;
     let table = Arc::new(Snapshot::default());
     let name: Arc<str> = Arc::from("trial");
+    let scope = Arc::new(Scope::operator());
     let mut call = Box::new(Call::new(
         Arc::clone(&table),
+        Arc::clone(&scope),
         Arc::clone(&name),
         rules.bounds,
     ));
-    call.begin(&table, &name, rules.bounds, Options);
+    call.begin(&table, &scope, &name, rules.bounds, Options);
 
     match sandboxes.ask(call, &rules).1 {
         Ok(_) => Ok(Trial { failure: None }),

@@ -1,6 +1,6 @@
 //! Every call finds the policy in its first state, whichever way it gets there: a new sandbox, or one that was put back.
 
-use portcullis_policy::Verdict;
+use portcullis_policy::{KEPT, Verdict};
 
 use crate::support::{Host, Request, component, embedded, reject};
 
@@ -106,7 +106,7 @@ fn a_sandbox_that_keeps_its_state_serves_nobody_else() {
     for _ in 0..CALLS {
         assert_eq!(host.ask(&policy, Request::invite()), Ok(reject(301, "")));
     }
-    assert_eq!(host.ask(&kept, Request::invite()), Ok(reject(301, "")));
+    assert_eq!(host.ask(&kept, Request::invite()), Ok(reject(303, "")));
 }
 
 #[test]
@@ -144,4 +144,17 @@ fn stays_the_same(fields: &str, decide: &str, code: u16, live: u64) {
         }
         assert_eq!(host.runtime.pool_use().live, live, "{wat}");
     }
+}
+
+/// A worker that serves many policies keeps a few sandboxes, those that were used last.
+#[test]
+fn no_more_sandboxes_are_kept_than_there_may_be() {
+    let mut host = Host::new();
+    let policies: Vec<_> = (0..KEPT + 2).map(|_| host.load("reject")).collect();
+    for policy in &policies {
+        host.ask(policy, Request::invite()).unwrap();
+    }
+    assert_eq!(host.runtime.pool_use().live, KEPT as u64);
+    host.evaluator.keep_only(|_| false);
+    assert_eq!(host.runtime.pool_use().live, 0);
 }

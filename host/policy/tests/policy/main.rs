@@ -12,5 +12,6 @@ mod logging;
 mod older;
 mod questions;
 mod refusals;
+mod scope;
 mod slot;
 mod support;

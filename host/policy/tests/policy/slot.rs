@@ -25,7 +25,7 @@ fn readers_see_the_new_policy_with_their_next_look() {
     let mut ask = |reader: &mut portcullis_policy::SlotReader<Request>| {
         let policy = reader.current().unwrap().policy.clone();
         host.evaluator
-            .decide(&policy, &host.addresses, Request::invite())
+            .decide(&policy, &host.scope, &host.addresses, Request::invite())
             .1
     };
 
@@ -115,7 +115,8 @@ fn old_generations_wait_for_kept_sandboxes() {
     let slot = PolicySlot::<Request>::new();
     let mut evaluator = Evaluator::new();
     let old = slot.publish(host.load("reject").with_reuse(true));
-    let (_, outcome) = evaluator.decide(&old.policy, &host.addresses, Request::invite());
+    let (_, outcome) =
+        evaluator.decide(&old.policy, &host.scope, &host.addresses, Request::invite());
     assert_eq!(outcome, Ok(unauthorised()));
     drop(old);
 
@@ -173,7 +174,12 @@ fn work(addresses: &Arc<Snapshot>, slot: &PolicySlot<Request>, generations: u64)
         let generation = reader.current().unwrap();
         assert!(generation.number >= last);
         last = generation.number;
-        let asked = evaluator.decide(&generation.policy, addresses, Request::invite());
+        let asked = evaluator.decide(
+            &generation.policy,
+            &Arc::default(),
+            addresses,
+            Request::invite(),
+        );
         assert_eq!(asked, (Request::invite(), Ok(unauthorised())));
     }
 }

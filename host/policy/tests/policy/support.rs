@@ -9,7 +9,7 @@ use std::time::Duration;
 use portcullis_address::{Row, Snapshot, TableBuilder};
 use portcullis_policy::{
     Contact, Evaluator, Failure, Limits, LoadError, LoadProblem, PlainUri, Policy, Rejection,
-    RequestView, Runtime, Verdict,
+    RequestView, Runtime, Scope, Verdict,
 };
 
 /// A deadline that no honest policy misses, however busy the machine is.
@@ -29,6 +29,7 @@ pub(crate) struct Request {
 pub(crate) struct Host {
     pub(crate) runtime: Runtime,
     pub(crate) evaluator: Evaluator<Request>,
+    pub(crate) scope: Arc<Scope>,
     pub(crate) addresses: Arc<Snapshot>,
 }
 
@@ -135,6 +136,7 @@ impl Host {
         Self {
             runtime: Runtime::new(limits).unwrap(),
             evaluator: Evaluator::new(),
+            scope: Arc::default(),
             addresses: table(&[]),
         }
     }
@@ -170,9 +172,9 @@ impl Host {
         policy: &Policy<Request>,
         request: Request,
     ) -> Result<Verdict, Failure> {
-        let (back, outcome) = self
-            .evaluator
-            .decide(policy, &self.addresses, request.clone());
+        let (back, outcome) =
+            self.evaluator
+                .decide(policy, &self.scope, &self.addresses, request.clone());
         assert_eq!(back, request, "the request comes back");
         outcome
     }

@@ -167,11 +167,17 @@ impl Asking<'_> {
             Some(_) => lineup.decides(request.call_id_bytes()),
             None => &lineup.active,
         };
-        let (mut request, mut answer) = self.ask(generation, request);
+        let (mut request, mut answer) = self.ask(seat, generation, request);
         if let Some(candidate) = lineup.shadow() {
             let comparison = seat.comparison_of(generation.number, candidate.number);
-            self.shadow
-                .offer(&request, self.addresses, candidate, &answer, &comparison);
+            self.shadow.offer(
+                &request,
+                &seat.scope,
+                self.addresses,
+                candidate,
+                &answer,
+                &comparison,
+            );
         }
         if let Err(failure) = &answer {
             debug!(policy = &*seat.name, %failure, "The policy failed.");
@@ -179,7 +185,7 @@ impl Asking<'_> {
             let rule = seat.config.failure.of(failure.kind());
             let last_good = lineup.fallback.as_ref();
             if let Some(fallback) = last_good.filter(|_| *rule == OnFailure::LastGood) {
-                (request, answer) = self.ask(fallback, request);
+                (request, answer) = self.ask(seat, fallback, request);
             }
             if answer.is_err() {
                 return (request, failed(seat, rule));
@@ -198,11 +204,14 @@ impl Asking<'_> {
 
     fn ask(
         &mut self,
+        seat: &Seat,
         generation: &Generation<PolicyRequest>,
         request: PolicyRequest,
     ) -> (PolicyRequest, Result<Verdict, Failure>) {
         let policy = &generation.policy;
-        let (request, answer) = self.evaluator.decide(policy, self.addresses, request);
+        let (request, answer) = self
+            .evaluator
+            .decide(policy, &seat.scope, self.addresses, request);
         let now = Instant::now();
         let took = now.saturating_duration_since(self.begun);
         self.tenant.budget.charge(self.number, self.begun, took);

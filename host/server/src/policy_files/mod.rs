@@ -13,7 +13,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use parking_lot::Mutex;
-use portcullis_policy::{Digest, Generation, LoadError, LoadProblem, PolicySlot, Reload, Runtime};
+use portcullis_policy::{
+    Digest, Generation, LoadError, LoadProblem, PolicySlot, Reload, Runtime, Scope,
+};
 use thiserror::Error;
 
 use crate::config::SeatConfig;
@@ -100,7 +102,8 @@ impl PolicyFiles {
 
     /// For a seat of its own, beside all others: to look at a file.
     pub fn alone(name: &str, config: SeatConfig, runtime: Arc<Runtime>) -> Self {
-        let seat = Seat::new(name, Arc::default(), config, Arc::default());
+        let scope = Scope::operator();
+        let seat = Seat::new(name, Arc::default(), scope, config, Arc::default());
         Self::new(Arc::new(seat), runtime)
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
-use portcullis_policy::{PolicySlot, Runtime, RuntimeError};
+use portcullis_policy::{KEPT as SANDBOXES, PolicySlot, Runtime, RuntimeError, Scope};
 use portcullis_sip::RouteError;
 use thiserror::Error;
 use tokio::sync::{Notify, watch};
@@ -90,19 +90,18 @@ impl Registry {
         stop: watch::Receiver<bool>,
     ) -> Result<Self, RegistryError> {
         let mut limits = config.policy.seat.limits.clone();
-        let seats = 3 + config.tenants.len();
-        let workers_number = u32::try_from(workers).unwrap_or(u32::MAX);
-        // Each worker keeps one of a few policies at least; the thread that asks candidates keeps one, and a policy that is loaded
-        // needs one to be tried in.
-        let kept = u32::try_from(seats.min(KEPT)).unwrap_or(u32::MAX);
-        let least = workers_number.saturating_mul(kept).saturating_add(3);
+        // Each worker keeps some and uses one more, as does the thread that asks candidates; a policy that is loaded needs one to be
+        // tried in.
+        let each = SANDBOXES + 1;
+        let least = u32::try_from((workers + 1).saturating_mul(each) + 1).unwrap_or(u32::MAX);
         limits.instances = limits.instances.max(least);
         let shadow = Shadow::start(limits.stack_bytes)?;
         let runtime = Arc::new(Runtime::new(limits)?);
         let wake = Arc::new(Notify::new());
         let files_of = |name: &str, config: &SeatConfig| {
             let slot = Arc::new(PolicySlot::keeping(KEPT));
-            let seat = Seat::new(name, slot, config.clone(), Arc::clone(&wake));
+            let (scope, wake) = (Scope::operator(), Arc::clone(&wake));
+            let seat = Seat::new(name, slot, scope, config.clone(), wake);
             Arc::new(PolicyFiles::new(Arc::new(seat), Arc::clone(&runtime)))
         };
         let policy = &config.policy;
@@ -305,7 +304,14 @@ impl Registry {
             None => (0..self.workers).map(|_| Default::default()).collect(),
         };
         let wake = Arc::clone(&self.wake);
-        let seat = Arc::new(Seat::new(&config.name, slot, config.seat.clone(), wake));
+        let seat = Seat::new(
+            &config.name,
+            slot,
+            scope_of(config),
+            config.seat.clone(),
+            wake,
+        );
+        let seat = Arc::new(seat);
         let routes = Arc::new(ArcSwap::from_pointee(resolver.routes()));
         let follow = tokio::spawn(resolver.watch(Arc::clone(&routes), self.stop.clone()));
         let files = Arc::new(PolicyFiles::new(
@@ -342,6 +348,14 @@ impl Registry {
             _ => task.abort(),
         }
     }
+}
+
+/// What a tenant's policy may ask about.
+fn scope_of(config: &TenantConfig) -> Scope {
+    Scope::tenant(&config.name)
+        .with_groups(config.groups.iter().copied())
+        .with_trusted(config.trusted)
+        .with_rules(config.rules.iter().map(String::as_str))
 }
 
 fn of(seat: &str) -> String {

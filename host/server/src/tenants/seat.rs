@@ -6,7 +6,7 @@ use std::time::{Instant, SystemTime};
 
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
-use portcullis_policy::{Failure, PolicySlot};
+use portcullis_policy::{Failure, PolicySlot, Scope};
 use tokio::sync::Notify;
 
 use crate::config::SeatConfig;
@@ -21,6 +21,8 @@ pub struct Seat {
     pub name: Arc<str>,
     /// The generations.
     pub slot: Arc<PolicySlot<PolicyRequest>>,
+    /// What its policy may ask about.
+    pub scope: Arc<Scope>,
     /// File, limits, and what happens after a failure.
     pub config: SeatConfig,
     breaker: Breaker,
@@ -48,6 +50,7 @@ impl Seat {
     pub fn new(
         name: &str,
         slot: Arc<PolicySlot<PolicyRequest>>,
+        scope: Scope,
         config: SeatConfig,
         wake: Arc<Notify>,
     ) -> Self {
@@ -55,6 +58,7 @@ impl Seat {
         Self {
             name: name.into(),
             slot,
+            scope: Arc::new(scope),
             breaker: Breaker::new(config.breaker),
             config,
             comparison: ArcSwapOption::empty(),

@@ -10,7 +10,7 @@ use std::time::{Instant, SystemTime};
 
 use parking_lot::Mutex;
 use portcullis_address::Snapshot;
-use portcullis_policy::{Evaluator, Failure, Generation, Verdict};
+use portcullis_policy::{Evaluator, Failure, Generation, Scope, Verdict};
 
 use crate::pipeline::PolicyRequest;
 
@@ -61,6 +61,7 @@ pub struct Difference {
 #[derive(Debug)]
 struct Job {
     request: PolicyRequest,
+    scope: Arc<Scope>,
     addresses: Arc<Snapshot>,
     generation: Arc<Generation<PolicyRequest>>,
     decided: Result<Verdict, Failure>,
@@ -85,6 +86,7 @@ impl Shadow {
     pub fn offer(
         &self,
         request: &PolicyRequest,
+        scope: &Arc<Scope>,
         addresses: &Arc<Snapshot>,
         generation: &Arc<Generation<PolicyRequest>>,
         decided: &Result<Verdict, Failure>,
@@ -92,6 +94,7 @@ impl Shadow {
     ) {
         let job = Job {
             request: request.clone(),
+            scope: Arc::clone(scope),
             addresses: Arc::clone(addresses),
             generation: Arc::clone(generation),
             decided: decided.clone(),
@@ -156,13 +159,14 @@ fn work(next: &Receiver<Job>) {
     while let Ok(job) = next.recv() {
         let Job {
             request,
+            scope,
             addresses,
             generation,
             decided,
             comparison,
         } = job;
         let begun = Instant::now();
-        let (request, answer) = evaluator.decide(&generation.policy, &addresses, request);
+        let (request, answer) = evaluator.decide(&generation.policy, &scope, &addresses, request);
         generation.stats.record(0, &answer, begun.elapsed());
         comparison.note(difference(&request, &decided, &answer));
     }
