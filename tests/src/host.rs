@@ -213,6 +213,15 @@ impl Host {
         std::fs::read_to_string(self.folder.path().join("log")).expect("the log can be read")
     }
 
+    /// Waits until this is in the log, which a thread of its own writes.
+    ///
+    /// # Panics
+    /// When it does not come.
+    pub fn wait_for_log(&self, text: &str) {
+        let what = format!("the log has {text:?}");
+        wait::until(&what, || self.log().contains(text).then_some(()));
+    }
+
     /// The number of its process.
     pub fn pid(&self) -> u32 {
         self.child.id()

@@ -363,7 +363,7 @@ fn a_sender_that_takes_no_binrpc_is_left_behind() {
             .contains("portcullis")
             .then_some(())
     });
-    assert!(host.log().contains("it was made anew"), "{}", host.log());
+    host.wait_for_log("it was made anew");
     assert_answers(&host);
 }
 

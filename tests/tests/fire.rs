@@ -34,8 +34,9 @@ const PAUSE: Duration = Duration::from_millis(2);
 /// Questions in one request.
 const QUESTIONS: usize = 24;
 /// What the process may have more in the second half than in the first, at the best moment of each. A table takes several MiB, so
-/// a leak of one with each reload would show at once, one of a fiftieth of it in a minute.
-const GROWTH_MIB: u64 = 16;
+/// a leak of one with each reload would show at once, one of a twentieth of it in a minute; what is below is the allocator's, which
+/// gives each of the host's threads a part of its own.
+const GROWTH_MIB: u64 = 64;
 
 /// What all threads share.
 struct Fire<'t> {

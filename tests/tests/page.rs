@@ -63,9 +63,8 @@ fn the_page(host: &Host, callee: &Callee) {
     assert_rejected(&mut host.tcp(TEST_SERVER), callee);
     assert_rejected(&mut host.udp(STRANGER), callee);
     assert_rejected(&mut host.tcp(STRANGER), callee);
-    let log = host.log();
-    assert!(log.contains("Coming from address group 200"), "{log}");
-    assert!(log.contains("Coming from address group 250"), "{log}");
+    host.wait_for_log("Coming from address group 200");
+    host.wait_for_log("Coming from address group 250");
 }
 
 #[test]

@@ -149,11 +149,7 @@ fn peers_trusted_peers_come_from_mariadb() {
         ask(&mut host.tcp(OFFICE), "MESSAGE", uri),
         "SIP/2.0 403 Peer not trusted"
     );
-    assert!(
-        host.log().contains("Coming from trusted peer trunk-a"),
-        "{}",
-        host.log()
-    );
+    host.wait_for_log("Coming from trusted peer trunk-a");
 
     let dump = host.rpc("permissions.trustedDump", json!([]));
     assert_eq!(dump["result"][0]["item"]["tag"], "trunk-a");

@@ -55,12 +55,7 @@ fn an_address_file_serves_in_place_of_the_table() {
     let host = builder.start();
     wait_for_code(&host, CALLER, 403);
     wait_for_code(&host, OTHER, 401);
-    assert!(
-        host.log()
-            .contains("changes seen by size and times of the file"),
-        "{}",
-        host.log()
-    );
+    host.wait_for_log("changes seen by size and times of the file");
     let status = host.rpc("portcullis.status", json!([]));
     let addresses = &status["result"]["addresses"];
     assert_eq!(addresses["address_file"], json!(file));

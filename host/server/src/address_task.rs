@@ -22,13 +22,13 @@ pub(crate) async fn open(
     book.reload_rules().await?;
     let addresses = book.reload().await;
     let trusted = book.reload_trusted().await.map(drop);
-    // A database that has no such table trusts nobody, and one that is not there has none.
+    // A database without such a table trusts nobody, and neither does a user who may not read it: many do without. One that is there and
+    // is another than is expected was meant to be used.
     let is_broken = |error: &DatabaseError| {
-        let is_absent = matches!(
+        matches!(
             error,
-            DatabaseError::NoTable { .. } | DatabaseError::NoFile { .. }
-        );
-        !is_absent && config.address_file.is_none()
+            DatabaseError::Version { .. } | DatabaseError::NoColumn { .. }
+        ) && config.address_file.is_none()
     };
     let broken = addresses.err().or_else(|| trusted.err().filter(is_broken));
     match broken {

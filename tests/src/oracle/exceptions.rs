@@ -234,7 +234,7 @@ pub const STAR_BEHIND_CONTACTS: Exception = Exception {
 };
 
 /// All of them.
-pub const EXCEPTIONS: [Exception; 25] = [
+pub const EXCEPTIONS: [Exception; 26] = [
     GROUP_ZERO,
     GROUP_ABOVE_31_BITS,
     MASK_OUT_OF_RANGE,

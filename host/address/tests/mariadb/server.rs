@@ -175,6 +175,11 @@ fn install(data: &Path) {
         .arg("--auth-root-authentication-method=normal")
         .arg("--skip-test-db")
         .arg("--innodb-log-file-size=8M")
+        // Servers that share a folder for temporary tables delete each other's.
+        .arg(format!(
+            "--tmpdir={}",
+            data.parent().unwrap_or(data).display()
+        ))
         .arg(format!("--datadir={}", data.display()))
         .output()
         .expect("MariaDB is not installed: apt-get install mariadb-server");
