@@ -86,13 +86,16 @@ impl<R: RequestView> Call<R> {
         if self.bounds.mute || !enabled(level) || !self.log.take(self.bounds.log_lines) {
             return;
         }
+        if !self.scope.admits_line() {
+            return;
+        }
         self.write(level, &text::shown(message, self.bounds.log_bytes));
     }
 
     /// Says how many lines were dropped, if any. Called once, when the call has ended.
     pub(crate) fn finish_log(&self) -> u32 {
         let dropped = self.log.dropped.get();
-        if dropped > 0 {
+        if dropped > 0 && self.scope.admits_line() {
             let message = format!("{dropped} more lines of this call (key `log-lines`)");
             self.write(Level::WARN, &message);
         }

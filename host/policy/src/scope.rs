@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 /// What a policy may ask about. Immutable, and shared by all calls on behalf of one tenant.
 ///
@@ -14,7 +15,19 @@ pub struct Scope {
     groups: Option<Box<[u32]>>,
     trusted: bool,
     rules: Option<Box<[Box<str>]>>,
+    lines: Option<Lines>,
     crossings: AtomicU64,
+}
+
+/// Lines that may be logged, by the generic cell rate algorithm (ITU-T I.371).
+#[derive(Debug)]
+struct Lines {
+    begun: Instant,
+    /// Nanoseconds that a line takes.
+    each: u64,
+    /// When all lines so far would be due, in nanoseconds since `begun`.
+    due: AtomicU64,
+    dropped: AtomicU64,
 }
 
 impl Scope {
@@ -25,6 +38,7 @@ impl Scope {
             groups: None,
             trusted: true,
             rules: None,
+            lines: None,
             crossings: AtomicU64::new(0),
         }
     }
@@ -36,6 +50,7 @@ impl Scope {
             groups: Some(Box::default()),
             trusted: false,
             rules: Some(Box::default()),
+            lines: None,
             crossings: AtomicU64::new(0),
         }
     }
@@ -63,6 +78,30 @@ impl Scope {
             rules: Some(names),
             ..self
         }
+    }
+
+    /// Bounds the lines that all its calls together may log in a second. As many may come at once.
+    pub fn with_log_rate(self, per_second: u32) -> Self {
+        let lines = Lines {
+            begun: Instant::now(),
+            each: 1_000_000_000 / u64::from(per_second.max(1)),
+            due: AtomicU64::new(0),
+            dropped: AtomicU64::new(0),
+        };
+        // None at all: as if the first one were never due.
+        if per_second == 0 {
+            lines.due.store(u64::MAX / 2, Ordering::Relaxed);
+        }
+        Self {
+            lines: Some(lines),
+            ..self
+        }
+    }
+
+    /// Lines beyond that rate so far.
+    pub fn dropped_lines(&self) -> u64 {
+        let lines = self.lines.as_ref();
+        lines.map_or(0, |lines| lines.dropped.load(Ordering::Relaxed))
     }
 
     /// Questions beyond it so far.
@@ -105,6 +144,13 @@ impl Scope {
         self.noted(names.iter().any(|own| &**own == name))
     }
 
+    /// Whether one more line may be logged now.
+    pub(crate) fn admits_line(&self) -> bool {
+        self.lines
+            .as_ref()
+            .is_none_or(|lines| lines.take(Instant::now()))
+    }
+
     #[inline]
     fn noted(&self, is_within: bool) -> bool {
         if !is_within {
@@ -114,8 +160,50 @@ impl Scope {
     }
 }
 
+impl Lines {
+    fn take(&self, now: Instant) -> bool {
+        const SECOND: u64 = 1_000_000_000;
+        let now = now.saturating_duration_since(self.begun).as_nanos();
+        let now = u64::try_from(now).unwrap_or(u64::MAX / 4);
+        let next = |due: u64| {
+            let due = due.max(now) + self.each;
+            (due - now <= SECOND).then_some(due)
+        };
+        let taken = self
+            .due
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
+        if taken.is_err() {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+        taken.is_ok()
+    }
+}
+
 impl Default for Scope {
     fn default() -> Self {
         Self::operator()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn lines_come_at_their_rate() {
+        let scope = Scope::tenant("acme").with_log_rate(10);
+        let lines = scope.lines.as_ref().unwrap();
+        let at = |milliseconds| lines.begun + Duration::from_millis(milliseconds);
+        let taken =
+            |milliseconds, tries| (0..tries).filter(|_| lines.take(at(milliseconds))).count();
+        assert_eq!(taken(0, 30), 10);
+        assert_eq!(taken(100, 30), 1);
+        assert_eq!(taken(60_000, 30), 10);
+        assert_eq!(scope.dropped_lines(), 20 + 29 + 20);
+        let silent = Scope::tenant("acme").with_log_rate(0);
+        assert!(!silent.admits_line());
+        assert!(Scope::operator().admits_line());
     }
 }

@@ -2,6 +2,7 @@
 //! OpenMetrics.
 
 mod tables;
+mod tenants;
 
 use std::fmt;
 use std::sync::Arc;
@@ -69,7 +70,9 @@ impl Collector for Host {
         page.table(&self.shared)?;
         page.trusted(&self.shared)?;
         page.rules(&self.shared)?;
-        page.policy(self.tenants.default_files())
+        page.policy(self.tenants.default_files())?;
+        page.tenants(&self.shared.tenants.load())?;
+        page.seats(&self.tenants)
     }
 }
 

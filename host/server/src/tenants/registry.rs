@@ -355,6 +355,7 @@ fn scope_of(config: &TenantConfig) -> Scope {
     Scope::tenant(&config.name)
         .with_groups(config.groups.iter().copied())
         .with_trusted(config.trusted)
+        .with_log_rate(config.log_rate)
         .with_rules(config.rules.iter().map(String::as_str))
 }
 

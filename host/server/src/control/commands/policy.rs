@@ -383,6 +383,11 @@ fn tenant_members(tenant: &Tenant) -> Value<'static> {
             "refused_relays",
             sum(&|counters| counters.refused_relays.value()).into(),
         ),
+        ("crossings", tenant.seat.scope.crossings().into()),
+        (
+            "dropped_log_lines",
+            tenant.seat.scope.dropped_lines().into(),
+        ),
         ("alert", tenant.seat.alert().map(|alert| alert.text).into()),
     ];
     Value::Struct(members)
