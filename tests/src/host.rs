@@ -256,6 +256,15 @@ impl Host {
             .expect("portcullis runs")
     }
 
+    /// The same for somebody who has this token.
+    pub fn command_as(&self, token: &str, words: &str) -> Output {
+        command(self.folder.path())
+            .args(words.split_whitespace())
+            .env("PORTCULLIS_TOKEN", token)
+            .output()
+            .expect("portcullis runs")
+    }
+
     /// The same, and it must succeed: its standard output.
     pub fn run(&self, words: &str) -> String {
         let output = self.command(words);

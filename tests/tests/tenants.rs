@@ -1,0 +1,182 @@
+//! Tenants of a running host: their people ship policies, and none of them can disturb another.
+
+#![forbid(unsafe_code)]
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use portcullis_tests::guests::{guest, rejecting};
+use portcullis_tests::host::{Builder, Host};
+use portcullis_tests::sip::Caller;
+use portcullis_tests::wait;
+
+const ACME: &str = "acme-0123456789abcdef";
+
+fn start(tenants: &[&str]) -> Host {
+    let mut builder = Builder::new().workers(2);
+    for name in tenants {
+        let section = format!("tenants.{name}");
+        builder = builder.set(&section, &format!("uri-domains = [\"{name}.example\"]"));
+    }
+    builder
+        .set("tenants.acme", "uri-domains = [\"acme.example\"]")
+        .set("tenants.acme", &format!("token = \"{ACME}\""))
+        .start()
+}
+
+fn write(host: &Host, name: &str, bytes: &[u8]) {
+    std::fs::write(host.folder().join(name), bytes).expect("a file can be written");
+}
+
+fn answer(caller: &mut Caller, tenant: &str) -> String {
+    let request = caller.request("MESSAGE", &format!("sip:bob@{tenant}.example"));
+    let request = request.body("with a body");
+    let answer = caller.ask(&request);
+    answer
+        .start_line()
+        .trim_start_matches("SIP/2.0 ")
+        .to_owned()
+}
+
+/// What a command of the tenant's people prints, and it must go well.
+fn ship(host: &Host, words: &str) -> String {
+    let output = host.command_as(ACME, words);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let wrong = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{words}: {said}{wrong}");
+    said
+}
+
+fn refused(host: &Host, words: &str) -> String {
+    let output = host.command_as(ACME, words);
+    assert!(!output.status.success(), "{words}");
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// From the first push to a way back, as `docs/policies.md` tells it.
+#[test]
+fn a_tenant_ships_tries_and_goes_back() {
+    let host = start(&[]);
+    let mut caller = host.udp(10);
+    write(&host, "one.wasm", &rejecting(486, "one"));
+    write(&host, "two.wasm", &rejecting(487, "two"));
+    assert_eq!(answer(&mut caller, "acme"), "403 Forbidden", "nothing yet");
+
+    let said = ship(&host, "policy push acme one.wasm --activate --note first");
+    assert!(
+        said.starts_with("acme: generation 1, active, sha256:"),
+        "{said}"
+    );
+    assert_eq!(answer(&mut caller, "acme"), "486 one");
+
+    let said = ship(&host, "policy push acme two.wasm --shadow");
+    assert!(said.contains("generation 2, shadow"), "{said}");
+    assert_eq!(answer(&mut caller, "acme"), "486 one");
+    let diff = wait::until("the shadow has been asked", || {
+        let diff = ship(&host, "policy diff acme");
+        diff.contains("1 otherwise").then_some(diff)
+    });
+    for line in [
+        "serves:    reject 486 one",
+        "candidate: reject 487 two",
+        "MESSAGE sip:bob@acme.example SIP/2.0",
+    ] {
+        assert!(diff.contains(line), "{line}: {diff}");
+    }
+
+    ship(&host, "policy canary acme 2 100%");
+    assert_eq!(answer(&mut caller, "acme"), "487 two");
+    ship(&host, "policy end-trial acme");
+    assert_eq!(answer(&mut caller, "acme"), "486 one");
+    ship(&host, "policy activate acme 2");
+    assert_eq!(answer(&mut caller, "acme"), "487 two");
+    let listed = ship(&host, "policy list acme");
+    assert!(
+        listed.contains("previous") && listed.contains("active"),
+        "{listed}"
+    );
+    ship(&host, "policy rollback acme");
+    assert_eq!(answer(&mut caller, "acme"), "486 one");
+    ship(&host, "policy mode acme monitor");
+    assert_eq!(answer(&mut caller, "acme"), "403 Forbidden");
+    host.wait_for_log("The policy is only watched");
+    ship(&host, "policy mode acme enforce");
+
+    ship(&host, "policy pull acme --output pulled.wasm");
+    let pulled = std::fs::read(host.folder().join("pulled.wasm")).expect("it was written");
+    assert_eq!(pulled, rejecting(486, "one"));
+
+    // What is no policy changes nothing, and what is not the tenant's is not reached.
+    write(&host, "three.wasm", &guest("wasi-import"));
+    let said = refused(&host, "policy push acme three.wasm --activate");
+    assert!(said.contains("wasi_snapshot_preview1"), "{said}");
+    for words in [
+        "policy push default one.wasm",
+        "policy status default",
+        "policy rollback other",
+    ] {
+        let said = refused(&host, words);
+        assert!(
+            said.contains("the tenant's own name only"),
+            "{words}: {said}"
+        );
+    }
+    assert_eq!(answer(&mut caller, "acme"), "486 one");
+    // The operator sees all of it.
+    let status = host.run("policy status acme");
+    assert!(status.contains("policy:       one.wasm"), "{status}");
+}
+
+/// One loops for ever in every request, one grows its memory, one traps, one logs without end. A fifth, on the same workers, gets every
+/// answer, and the right one.
+#[test]
+fn hostile_tenants_are_their_own_problem() {
+    const HOSTILE: [(&str, &str); 4] = [
+        ("loops", "loop-with-body"),
+        ("grows", "memory-growth"),
+        ("traps", "trap"),
+        ("shouts", "log-flood"),
+    ];
+    const ASKED: usize = 2_000;
+    let host = start(&HOSTILE.map(|(name, _)| name));
+    write(&host, "good.wasm", &rejecting(486, "good"));
+    ship(&host, "policy push acme good.wasm --activate");
+    for (tenant, name) in HOSTILE {
+        write(&host, "bad.wasm", &guest(name));
+        let words = format!("policy push {tenant} bad.wasm --activate");
+        host.run(&words);
+    }
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|threads| {
+        for (number, (tenant, _)) in (20..).zip(HOSTILE) {
+            let (stop, mut caller) = (&stop, host.udp(number));
+            threads.spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    let line = answer(&mut caller, tenant);
+                    let expected = match tenant {
+                        "shouts" => "401 ",
+                        _ => "503 ",
+                    };
+                    assert!(line.starts_with(expected), "{tenant}: {line}");
+                }
+            });
+        }
+        let mut caller = host.udp(10);
+        let answers = (0..ASKED).filter(|_| answer(&mut caller, "acme") == "486 good");
+        let right = answers.count();
+        stop.store(true, Ordering::Relaxed);
+        assert_eq!(right, ASKED);
+    });
+    // Those that failed are out of service, and the operator is told; the one that shouts is cut off.
+    for tenant in ["loops", "grows", "traps"] {
+        let label = format!("seat=\"{tenant}\"");
+        wait::until("the alert is raised", || {
+            (host.metric("portcullis_policy_alert", &[&label]) == 1.0).then_some(())
+        });
+    }
+    let label = "tenant=\"shouts\"";
+    assert!(host.metric("portcullis_tenant_dropped_log_lines_total", &[label]) > 0.0);
+    assert_eq!(
+        host.metric("portcullis_tenant_failed_total", &["tenant=\"acme\""]),
+        0.0
+    );
+}
