@@ -4,6 +4,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use portcullis_tests::database::MariaDb;
 use portcullis_tests::guests::{guest, rejecting};
 use portcullis_tests::host::{Builder, Host};
 use portcullis_tests::sip::Caller;
@@ -178,5 +179,86 @@ fn hostile_tenants_are_their_own_problem() {
     assert_eq!(
         host.metric("portcullis_tenant_failed_total", &["tenant=\"acme\""]),
         0.0
+    );
+}
+
+/// Two hosts on one database: what is pushed to one serves on both, and on one that is started later.
+#[test]
+fn peers_pushed_policies_are_on_every_host_of_the_database() {
+    let database = MariaDb::start();
+    let start = || {
+        Builder::new()
+            .database(&database.url())
+            .set("tenants.acme", "uri-domains = [\"acme.example\"]")
+            .set("tenants.acme", "breaker-failures = 2")
+            .start()
+    };
+    let (one, two) = (start(), start());
+    let answer_of = |host: &Host| answer(&mut host.udp(10), "acme");
+    let all_answer = |hosts: &[&Host], expected: &str| {
+        for host in hosts {
+            wait::until(expected, || (answer_of(host) == expected).then_some(()));
+        }
+    };
+    write(&one, "one.wasm", &rejecting(486, "one"));
+    write(&two, "two.wasm", &rejecting(487, "two"));
+    one.run("policy push acme one.wasm --activate --author ann");
+    assert_eq!(answer_of(&one), "486 one");
+    all_answer(&[&two], "486 one");
+
+    // The other host goes on from there.
+    let said = two.run("policy push acme two.wasm --activate");
+    assert!(said.starts_with("acme: generation 2, active"), "{said}");
+    all_answer(&[&one, &two], "487 two");
+    one.run("policy rollback acme");
+    all_answer(&[&one, &two], "486 one");
+    let listed = two.run("policy list acme");
+    assert!(
+        listed.contains("ann") && listed.contains("previous"),
+        "{listed}"
+    );
+    one.run("policy canary acme 2 100%");
+    all_answer(&[&two], "487 two");
+    one.run("policy end-trial acme");
+    one.run("policy mode acme monitor");
+    all_answer(&[&two], "403 Forbidden");
+    two.run("policy mode acme enforce");
+    all_answer(&[&one], "486 one");
+
+    let three = start();
+    assert_eq!(answer_of(&three), "486 one", "from the first request on");
+    three.run("policy pull acme --output pulled.wasm");
+    let pulled = std::fs::read(three.folder().join("pulled.wasm")).expect("it was written");
+    assert_eq!(pulled, rejecting(486, "one"));
+
+    // One that fails on one host is out of service on all.
+    write(&one, "trap.wasm", &guest("trap"));
+    one.run("policy push acme trap.wasm --activate");
+    all_answer(&[&two], "503 Policy Failure");
+    all_answer(&[&one, &two, &three], "486 one");
+}
+
+/// A database that has not been migrated: pushes work, and say that they do not last.
+#[test]
+fn peers_without_its_tables_a_push_lasts_until_the_end() {
+    let database = MariaDb::start();
+    database.sql(
+        "kamailio",
+        "DROP TABLE portcullis_artifact; DROP TABLE portcullis_generation; DROP TABLE portcullis_seat;",
+    );
+    let host = Builder::new()
+        .database(&database.url())
+        .set("tenants.acme", "uri-domains = [\"acme.example\"]")
+        .start();
+    write(&host, "one.wasm", &rejecting(486, "one"));
+    let said = host.run("policy push acme one.wasm --activate");
+    assert!(
+        said.contains("kept until the host ends") && said.contains("portcullis db migrate"),
+        "{said}"
+    );
+    assert_eq!(answer(&mut host.udp(10), "acme"), "486 one");
+    assert!(
+        host.run("db migrate")
+            .contains("created table `portcullis_seat`")
     );
 }

@@ -8,13 +8,22 @@ use super::schema::{Name, Schema};
 use super::statements::Engine;
 use super::{Absent, Database, DatabaseError, DatabaseUrl, Link};
 
-const MYSQL: [&str; 2] = [
+const MYSQL: [&str; 3] = [
     include_str!("../../../../migrations/mysql/0001_address.sql"),
     include_str!("../../../../migrations/mysql/0002_trusted.sql"),
+    include_str!("../../../../migrations/mysql/0003_policies.sql"),
 ];
-const SQLITE: [&str; 2] = [
+const SQLITE: [&str; 3] = [
     include_str!("../../../../migrations/sqlite/0001_address.sql"),
     include_str!("../../../../migrations/sqlite/0002_trusted.sql"),
+    include_str!("../../../../migrations/sqlite/0003_policies.sql"),
+];
+
+/// Our own tables, which Kamailio knows nothing of.
+static OURS: [Name; 3] = [
+    Name::known("portcullis_artifact"),
+    Name::known("portcullis_generation"),
+    Name::known("portcullis_seat"),
 ];
 
 /// What a migration does about one table.
@@ -37,7 +46,7 @@ pub enum MigrationAction {
     Complain(String),
 }
 
-/// One of Kamailio's tables.
+/// One of the tables.
 struct Kind<'s> {
     /// Kamailio's name.
     known: &'static str,
@@ -64,8 +73,8 @@ impl Database {
         Ok(steps)
     }
 
-    /// Makes Kamailio's tables `version`, `address` and `trusted`, by the names of the [`schema`](Self::schema), where they are
-    /// absent. A table that is there is never touched, nor is its row in `version`. What was done is returned.
+    /// Makes Kamailio's tables `version`, `address` and `trusted`, by the names of the [`schema`](Self::schema), and our own ones for
+    /// policies, where they are absent. A table that is there is never touched, nor is its row in `version`. What was done is returned.
     ///
     /// # Errors
     /// When the database can't be reached or forbids it.
@@ -206,9 +215,9 @@ impl Kind<'_> {
     }
 }
 
-fn kinds(schema: &Schema) -> [Kind<'_>; 3] {
+fn kinds(schema: &Schema) -> Vec<Kind<'_>> {
     let (address, trusted) = (&schema.address, &schema.trusted);
-    [
+    let kamailios = [
         Kind {
             known: "version",
             name: &schema.version_table,
@@ -241,7 +250,14 @@ fn kinds(schema: &Schema) -> [Kind<'_>; 3] {
                 ("priority", &trusted.priority),
             ],
         },
-    ]
+    ];
+    let ours = OURS.iter().map(|name| Kind {
+        known: name.as_str(),
+        name,
+        version: 1,
+        columns: Vec::new(),
+    });
+    kamailios.into_iter().chain(ours).collect()
 }
 
 fn statements(steps: &[MigrationStep]) -> impl Iterator<Item = &String> {
@@ -276,7 +292,7 @@ mod tests {
                 .map(|step| statements(std::slice::from_ref(step)).count())
                 .collect();
             let index = usize::from(engine == Engine::Sqlite);
-            assert_eq!(counts, [2, 2, 2 + index], "{steps:#?}");
+            assert_eq!(counts, [2, 2, 2 + index, 2, 2, 2], "{steps:#?}");
         }
         schema.version_table = "versions".parse().unwrap();
         schema.address.table = "trunks".parse().unwrap();

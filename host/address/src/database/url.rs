@@ -5,6 +5,7 @@ use std::net::Ipv6Addr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use sqlx::ConnectOptions as _;
 use sqlx::mysql::{MySqlConnectOptions, MySqlSslMode};
 use thiserror::Error;
 
@@ -52,6 +53,11 @@ pub struct UrlError {
 }
 
 impl MySqlUrl {
+    /// How to connect there, for whoever has other tables in the same database.
+    pub fn connect_options(&self) -> MySqlConnectOptions {
+        self.options().disable_statement_logging()
+    }
+
     pub(super) fn options(&self) -> MySqlConnectOptions {
         let mut options = MySqlConnectOptions::new()
             .host(&self.host)

@@ -219,6 +219,24 @@ impl<R: 'static> PolicySlot<R> {
         Ok(generation)
     }
 
+    /// The same for a seat whose history is known from elsewhere: `previous` is what served before, if it is there.
+    ///
+    /// # Errors
+    /// When the generation is not there.
+    pub fn install(
+        &self,
+        number: u64,
+        previous: Option<u64>,
+    ) -> Result<Arc<Generation<R>>, NoGeneration> {
+        let mut shelf = self.shelf.lock();
+        let generation = self.find(&shelf, number)?;
+        let previous = previous.filter(|previous| self.find(&shelf, *previous).is_ok());
+        self.serve_after(&mut shelf, Arc::clone(&generation), previous);
+        drop(shelf);
+        self.collect();
+        Ok(generation)
+    }
+
     /// Makes the generation that served before serve again, or the one of this number.
     ///
     /// # Errors
@@ -377,6 +395,16 @@ impl<R: 'static> PolicySlot<R> {
 
     /// Puts a generation into service, and what it replaces on the shelf.
     fn serve(&self, shelf: &mut Shelf<R>, generation: Arc<Generation<R>>) {
+        self.serve_after(shelf, generation, None);
+    }
+
+    /// The same with another generation than that as the one before.
+    fn serve_after(
+        &self,
+        shelf: &mut Shelf<R>,
+        generation: Arc<Generation<R>>,
+        previous: Option<u64>,
+    ) {
         let number = generation.number;
         generation.condemned.store(false, Ordering::Relaxed);
         let old = self.lineup();
@@ -386,6 +414,7 @@ impl<R: 'static> PolicySlot<R> {
             }
             shelf.kept.extend(serving(Some(old)).cloned());
         }
+        shelf.previous = previous.or(shelf.previous);
         shelf.kept.retain(|kept| kept.number != number);
         shelf.trim(self.kept_most);
         let is_previous = |kept: &&Arc<Generation<R>>| Some(kept.number) == shelf.previous;

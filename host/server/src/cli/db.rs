@@ -12,9 +12,9 @@ use super::print::clean;
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
-    /// Create Kamailio's tables `version`, `address` and `trusted` where they are absent
+    /// Create Kamailio's tables `version`, `address` and `trusted`, and our own for pushed policies, where they are absent
     ///
-    /// They go by the names that [database] gives them. A table that is there is left as it is. Nothing else ever creates a
+    /// Kamailio's go by the names that [database] gives them. A table that is there is left as it is. Nothing else ever creates a
     /// table, but for the file of SQLite that is not there yet.
     Migrate {
         /// Print the statements and run none
@@ -95,7 +95,7 @@ mod tests {
         let mut out = Vec::new();
         plan(&database, &mut out).unwrap();
         let script = String::from_utf8(out).unwrap();
-        assert_eq!(script.matches("CREATE TABLE").count(), 3, "{script}");
+        assert_eq!(script.matches("CREATE TABLE").count(), 6, "{script}");
         assert!(script.ends_with(";\n"), "{script}");
         assert!(!path.exists());
 
@@ -104,12 +104,13 @@ mod tests {
         let said = String::from_utf8(out).unwrap();
         assert_eq!(
             said,
-            "created table `version`\ncreated table `address`\ncreated table `trusted`\n"
+            "created table `version`\ncreated table `address`\ncreated table `trusted`\ncreated table `portcullis_artifact`\n\
+             created table `portcullis_generation`\ncreated table `portcullis_seat`\n"
         );
         let mut out = Vec::new();
         migrate(&database, &mut out).unwrap();
         let said = String::from_utf8(out).unwrap();
-        assert_eq!(said.matches("was left as it is\n").count(), 3, "{said}");
+        assert_eq!(said.matches("was left as it is\n").count(), 6, "{said}");
         block_on(database.load()).unwrap().unwrap();
     }
 }

@@ -52,7 +52,7 @@ enum Command {
     /// Check, reload and try the allow and deny files.
     #[command(subcommand)]
     Rules(rules::Command),
-    /// Create Kamailio's tables where they are absent.
+    /// Create Kamailio's tables, and ours for pushed policies, where they are absent.
     #[command(subcommand)]
     Db(db::Command),
     /// Look at policies and reload the running one.

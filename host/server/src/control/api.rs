@@ -106,6 +106,7 @@ impl Control {
         let warning = policy
             .trial_failure()
             .map(|failure| format!("it fails on a plain OPTIONS: {failure}"));
+        let warning = warning.or_else(|| self.unstored());
         Ok(json!({
             "seat": seat,
             "generation": generation.number,
@@ -171,7 +172,7 @@ async fn pull(State(control): Api, Path((seat, number)): Path<(String, String)>)
             }
         },
     };
-    match control.registry.pull(&seat, number) {
+    match control.registry.pull(&seat, number).await {
         Ok(bytes) => ([(header::CONTENT_TYPE, WASM)], bytes.to_vec()).into_response(),
         Err(error) => refusal(&fault(&error)),
     }

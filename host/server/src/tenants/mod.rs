@@ -7,6 +7,7 @@ mod seat;
 mod selector;
 mod shadow;
 mod shipping;
+mod stored;
 
 use std::fmt;
 use std::sync::Arc;

@@ -8,6 +8,7 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use portcullis_policy::{KEPT as SANDBOXES, PolicySlot, Runtime, RuntimeError, Scope};
 use portcullis_sip::RouteError;
+use portcullis_store::Store;
 use thiserror::Error;
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
@@ -17,6 +18,7 @@ use crate::policy_files::{PolicyFileError, PolicyFiles};
 use crate::resolve::Resolver;
 
 use super::shipping::Manifest;
+use super::stored::Stored;
 use super::{Budget, Seat, Shadow, Tenant, Tenants};
 
 /// Generations that a seat keeps beside those that serve.
@@ -41,6 +43,8 @@ pub struct Registry {
     operators: Vec<Arc<PolicyFiles>>,
     held: Mutex<BTreeMap<String, Held>>,
     pub(super) manifest: Manifest,
+    /// The database of pushed policies; none for a host that keeps them in memory.
+    pub(super) stored: Option<Stored>,
     stop: watch::Receiver<bool>,
 }
 
@@ -135,8 +139,17 @@ impl Registry {
                 .collect(),
             held: Mutex::default(),
             manifest: Manifest::default(),
+            stored: None,
             stop,
         })
+    }
+
+    /// The same with the policies that are in this database. They come with [`Registry::sync`].
+    pub fn with_store(self, store: Store) -> Self {
+        Self {
+            stored: Some(Stored::new(store)),
+            ..self
+        }
     }
 
     /// Who decides at the moment, for workers to follow.
@@ -268,9 +281,13 @@ impl Registry {
                 () = self.wake.notified() => {}
             }
             for files in self.all_files() {
-                files.seat().tend();
-                files.seat().slot.collect();
+                let seat = files.seat();
+                if let Some((from, to)) = seat.tend() {
+                    self.store_fall_back(&seat.name, from, to).await;
+                }
+                seat.slot.collect();
             }
+            self.sync_if_changed().await;
         }
     }
 

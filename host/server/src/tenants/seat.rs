@@ -106,26 +106,22 @@ impl Seat {
         }
     }
 
-    /// Goes back to the generation before the one that failed too often, if it did and there is one. Not for a worker: what is
-    /// replaced may have to be freed.
-    pub fn tend(&self) {
-        let Some((generation, Tripped { failures, within }, last)) = self.tripped.lock().take()
-        else {
-            return;
-        };
+    /// Goes back to the generation before the one that failed too often, if it did and there is one: from which to which. Not for a
+    /// worker: what is replaced may have to be freed.
+    pub fn tend(&self) -> Option<(u64, u64)> {
+        let tripped = self.tripped.lock().take();
+        let (generation, Tripped { failures, within }, last) = tripped?;
         let reason = format!("{failures} failures within {within:.1?}, the last one: {last}");
-        let text = match self.slot.fall_back(generation) {
+        let good = self.slot.fall_back(generation).map(|good| good.number);
+        let text = match good {
             Some(good) => {
                 self.breaker.reset();
-                format!(
-                    "generation {generation} had {reason}; generation {} serves again",
-                    good.number
-                )
+                format!("generation {generation} had {reason}; generation {good} serves again")
             }
             // Another one was put in its place meanwhile.
             None if self.slot.number() != generation => {
                 self.breaker.reset();
-                return;
+                return None;
             }
             None => format!(
                 "generation {generation} had {reason}; there is none to go back to, so it is not asked for {:?}",
@@ -138,6 +134,7 @@ impl Seat {
             at: SystemTime::now(),
             text,
         });
+        good.map(|good| (generation, good))
     }
 
     /// The policy that was taken out of service last, until another one is put in its place by hand.

@@ -6,12 +6,14 @@ use std::time::SystemTime;
 
 use parking_lot::Mutex;
 use portcullis_policy::{Generation, LoadError, Mode, NoGeneration, Trial};
+use portcullis_store::StoreError;
 use thiserror::Error;
 
 use crate::pipeline::PolicyRequest;
 use crate::policy_files::PolicyFiles;
 
 use super::Registry;
+use super::stored::stored_trial;
 
 /// A policy on its way to a seat.
 #[derive(Clone, Debug, Default)]
@@ -55,6 +57,16 @@ pub struct Provenance {
 #[derive(Debug, Default)]
 pub(super) struct Manifest(Mutex<BTreeMap<(String, u64), Provenance>>);
 
+/// A generation that does something now.
+type Shipped = Result<Arc<Generation<PolicyRequest>>, ShipError>;
+
+/// The mode of this name.
+pub(super) fn mode(name: &str) -> Option<Mode> {
+    [Mode::Enforce, Mode::Monitor]
+        .into_iter()
+        .find(|mode| mode.as_str() == name)
+}
+
 /// Why a policy did not get where it was sent.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum ShipError {
@@ -85,16 +97,20 @@ pub enum ShipError {
     /// The bytes of the generation are not kept: it came from a file.
     #[error("generation {0} was not pushed, so its bytes are where its file is")]
     NotPushed(u64),
+    /// The database does not take it, or does not give it.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// The load panicked or was interrupted by the end of the host.
     #[error("the load of the policy was interrupted")]
     Interrupted,
 }
 
 impl Registry {
-    /// Checks, compiles and tries a policy, keeps it ready at the seat, and lets it serve if that is asked for.
+    /// Checks, compiles and tries a policy, stores it if there is a database for that, keeps it ready at the seat, and lets it serve if
+    /// that is asked for.
     ///
     /// # Errors
-    /// When it can't be used, or the seat is none to push to. Whatever serves goes on.
+    /// When it can't be used or stored, or the seat is none to push to. Whatever serves goes on.
     pub async fn push(
         &self,
         seat: &str,
@@ -106,123 +122,161 @@ impl Registry {
         if matches!(arrival, Arrival::Try(_)) && files.slot().current().is_none() {
             return Err(NoGeneration::Nothing.into());
         }
-        let Push {
-            name,
-            bytes,
-            author,
-            note,
-        } = push;
-        let bytes: Arc<[u8]> = bytes.into();
+        let push = Arc::new(push);
         let load = {
-            let (files, bytes) = (Arc::clone(&files), Arc::clone(&bytes));
+            let (files, push) = (Arc::clone(&files), Arc::clone(&push));
             move || {
                 let config = &files.seat().config;
-                let policy = files.runtime().load_within(&name, &bytes, &config.limits)?;
-                let policy = policy.with_reuse(config.reuse);
-                Ok::<_, LoadError>(files.slot().admit(policy, None))
+                let runtime = files.runtime();
+                let policy = runtime.load_within(&push.name, &push.bytes, &config.limits)?;
+                Ok::<_, LoadError>(policy.with_reuse(config.reuse))
             }
         };
         let loaded = tokio::task::spawn_blocking(load).await;
-        let generation = loaded.map_err(|_| ShipError::Interrupted)??;
+        let policy = loaded.map_err(|_| ShipError::Interrupted)??;
+        let number = match self.stored_of(&files) {
+            Some(stored) => Some(self.store_push(stored, seat, &push).await?),
+            None => None,
+        };
+        let generation = files.slot().admit(policy, number);
         let provenance = Provenance {
-            bytes,
-            author,
-            note,
+            bytes: push.bytes.as_slice().into(),
+            author: push.author.clone(),
+            note: push.note.clone(),
             at: SystemTime::now(),
         };
-        self.manifest.add(seat, generation.number, provenance);
-        match arrival {
-            Arrival::Keep => {}
-            Arrival::Activate => drop(self.activate(seat, generation.number)?),
-            Arrival::Try(trial) => drop(self.try_out(seat, generation.number, trial)?),
-        }
-        let kept = files.slot().numbers();
-        self.manifest.keep(seat, &kept);
+        let number = generation.number;
+        self.manifest.add(seat, number, provenance);
         tracing::info!(
             seat,
             policy = generation.policy.name(),
-            generation = generation.number,
+            generation = number,
             digest = %format_args!("sha256:{:#}", generation.policy.digest()),
+            author = push.author,
             "A policy has arrived."
         );
+        match arrival {
+            Arrival::Keep => {}
+            Arrival::Activate => drop(self.activate(seat, number, &push.author).await?),
+            Arrival::Try(trial) => drop(self.try_out(seat, number, trial, &push.author).await?),
+        }
+        self.manifest.keep(seat, &files.slot().numbers());
         Ok(generation)
     }
 
-    /// Lets the generation of this number serve.
+    /// Lets the generation of this number serve, on all hosts of the database.
     ///
     /// # Errors
-    /// When there is no such seat or generation.
-    pub fn activate(
-        &self,
-        seat: &str,
-        number: u64,
-    ) -> Result<Arc<Generation<PolicyRequest>>, ShipError> {
+    /// When there is no such seat or generation, or it can't be written down.
+    pub async fn activate(&self, seat: &str, number: u64, by: &str) -> Shipped {
         let files = self.seat_files(seat)?;
-        let generation = files.slot().activate(number)?;
+        if let Some(stored) = self.stored_of(&files) {
+            self.change(stored, seat, by, |seat| {
+                if seat.active != Some(number) {
+                    seat.previous = seat.active;
+                }
+                seat.active = Some(number);
+                seat.candidate = None;
+            })
+            .await?;
+        } else {
+            files.slot().activate(number)?;
+            tracing::info!(seat, generation = number, "Another generation serves.");
+        }
         files.seat().clear();
-        tracing::info!(seat, generation = number, "Another generation serves.");
-        Ok(generation)
+        Ok(self.ready(&files, number)?)
     }
 
     /// Lets the generation serve that did before, or the one of this number.
     ///
     /// # Errors
-    /// When there is no such seat or generation.
-    pub fn roll_back(
-        &self,
-        seat: &str,
-        to: Option<u64>,
-    ) -> Result<Arc<Generation<PolicyRequest>>, ShipError> {
+    /// As [`Registry::activate`].
+    pub async fn roll_back(&self, seat: &str, to: Option<u64>, by: &str) -> Shipped {
         let files = self.seat_files(seat)?;
-        let generation = files.slot().roll_back(to)?;
-        files.seat().clear();
-        tracing::info!(
-            seat,
-            generation = generation.number,
-            "An older generation serves again."
-        );
-        Ok(generation)
+        let Some(stored) = self.stored_of(&files) else {
+            let generation = files.slot().roll_back(to)?;
+            files.seat().clear();
+            let number = generation.number;
+            tracing::info!(
+                seat,
+                generation = number,
+                "An older generation serves again."
+            );
+            return Ok(generation);
+        };
+        let kept = self.stored_numbers(stored, seat).await?;
+        let previous = || {
+            files
+                .slot()
+                .previous()
+                .ok_or(NoGeneration::Previous { kept })
+        };
+        let number = to.map_or_else(previous, Ok)?;
+        self.activate(seat, number, by).await
     }
 
     /// Tries the generation of this number beside the one that serves.
     ///
     /// # Errors
-    /// When there is no such seat or generation, or nothing serves.
-    pub fn try_out(
-        &self,
-        seat: &str,
-        number: u64,
-        trial: Trial,
-    ) -> Result<Arc<Generation<PolicyRequest>>, ShipError> {
+    /// As [`Registry::activate`], and when nothing serves.
+    pub async fn try_out(&self, seat: &str, number: u64, trial: Trial, by: &str) -> Shipped {
         let files = self.seat_files(seat)?;
-        let generation = files.slot().try_out(number, trial)?;
+        match self.stored_of(&files) {
+            Some(stored) => {
+                if files.slot().current().is_none() {
+                    return Err(NoGeneration::Nothing.into());
+                }
+                let candidate = Some((number, stored_trial(trial)));
+                let change = |seat: &mut portcullis_store::Seat| seat.candidate = candidate;
+                self.change(stored, seat, by, change).await?;
+            }
+            None => drop(files.slot().try_out(number, trial)?),
+        }
         tracing::info!(
             seat,
             generation = number,
             ?trial,
             "A generation is tried out."
         );
-        Ok(generation)
+        Ok(self.ready(&files, number)?)
     }
 
     /// Ends the trial of the candidate; none if there was none.
     ///
     /// # Errors
-    /// When there is no such seat.
-    pub fn end_trial(
+    /// When there is no such seat, or it can't be written down.
+    pub async fn end_trial(
         &self,
         seat: &str,
+        by: &str,
     ) -> Result<Option<Arc<Generation<PolicyRequest>>>, ShipError> {
         let files = self.seat_files(seat)?;
-        Ok(files.slot().end_trial())
+        let lineup = files.slot().lineup();
+        let candidate = lineup.and_then(|lineup| lineup.candidate.clone());
+        if candidate.is_none() {
+            return Ok(None);
+        }
+        match self.stored_of(&files) {
+            Some(stored) => {
+                self.change(stored, seat, by, |seat| seat.candidate = None)
+                    .await?;
+            }
+            None => drop(files.slot().end_trial()),
+        }
+        Ok(candidate.map(|candidate| candidate.generation))
     }
 
     /// Says whether the verdicts of a seat's policy are carried out.
     ///
     /// # Errors
-    /// When there is no such seat.
-    pub fn set_mode(&self, seat: &str, mode: Mode) -> Result<(), ShipError> {
+    /// When there is no such seat, or it can't be written down.
+    pub async fn set_mode(&self, seat: &str, mode: Mode, by: &str) -> Result<(), ShipError> {
         let files = self.seat_files(seat)?;
+        if let Some(stored) = self.stored_of(&files) {
+            let mode = Some(mode.as_str().to_owned());
+            self.change(stored, seat, by, |seat| seat.mode.clone_from(&mode))
+                .await?;
+        }
         files.slot().set_mode(mode);
         tracing::info!(
             seat,
@@ -232,27 +286,45 @@ impl Registry {
         Ok(())
     }
 
+    fn ready(
+        &self,
+        files: &PolicyFiles,
+        number: u64,
+    ) -> Result<Arc<Generation<PolicyRequest>>, NoGeneration> {
+        let kept = || files.slot().numbers();
+        let found = files.slot().generation(number);
+        found.ok_or_else(|| NoGeneration::Unknown {
+            number,
+            kept: kept(),
+        })
+    }
+
     /// Where a generation came from, if it was pushed.
     pub fn provenance(&self, seat: &str, number: u64) -> Option<Provenance> {
         let manifest = self.manifest.0.lock();
         manifest.get(&(seat.to_owned(), number)).cloned()
     }
 
-    /// The file of a generation.
+    /// The file of a generation: the one that serves, if none is named.
     ///
     /// # Errors
     /// When there is no such seat or generation, or it came from a file.
-    pub fn pull(&self, seat: &str, number: Option<u64>) -> Result<Arc<[u8]>, ShipError> {
+    pub async fn pull(&self, seat: &str, number: Option<u64>) -> Result<Arc<[u8]>, ShipError> {
         let files = self.seat_files(seat)?;
         let number = number.unwrap_or_else(|| files.slot().number());
-        if files.slot().generation(number).is_none() {
-            let kept = files.slot().numbers();
-            return Err(NoGeneration::Unknown { number, kept }.into());
+        if let Some(provenance) = self.provenance(seat, number) {
+            return Ok(provenance.bytes);
         }
-        let provenance = self.provenance(seat, number);
-        provenance
-            .map(|provenance| provenance.bytes)
-            .ok_or(ShipError::NotPushed(number))
+        if let Some(stored) = self.stored_of(&files) {
+            return self.stored_bytes(stored, seat, number).await;
+        }
+        match files.slot().generation(number) {
+            Some(_) => Err(ShipError::NotPushed(number)),
+            None => {
+                let kept = files.slot().numbers();
+                Err(NoGeneration::Unknown { number, kept }.into())
+            }
+        }
     }
 
     /// The policy files of a seat.
@@ -274,12 +346,12 @@ impl Registry {
 }
 
 impl Manifest {
-    fn add(&self, seat: &str, number: u64, provenance: Provenance) {
+    pub(super) fn add(&self, seat: &str, number: u64, provenance: Provenance) {
         self.0.lock().insert((seat.to_owned(), number), provenance);
     }
 
     /// Forgets what no slot keeps.
-    fn keep(&self, seat: &str, numbers: &[u64]) {
+    pub(super) fn keep(&self, seat: &str, numbers: &[u64]) {
         let is_kept = |(of, number): &(String, u64)| of != seat || numbers.contains(number);
         self.0.lock().retain(|key, _| is_kept(key));
     }

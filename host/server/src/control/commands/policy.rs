@@ -19,6 +19,9 @@ type Answer = Result<Reply, Fault>;
 /// The seat that a command is about where none is named.
 const DEFAULT: &str = "default";
 
+/// Who changes something that nobody signs.
+const BY: &str = "operator";
+
 /// How long the workers may take to see what was published. A call of a policy takes as long as `deadline` at most.
 const PATIENCE: Duration = Duration::from_secs(15);
 
@@ -48,9 +51,28 @@ impl Control {
     }
 
     /// Every generation of a seat that can serve at once.
-    pub(super) fn policy_list(&self, call: &Call) -> Answer {
+    pub(super) async fn policy_list(&self, call: &Call) -> Answer {
         let files = self.seat_of(call)?;
-        Ok(Reply::One(self.generations(&files)))
+        let mut all = self.generations(&files);
+        let ready = files.slot().numbers();
+        let stored = self.registry.stored_generations(&files.seat().name).await;
+        for found in stored.map_err(|error| fault(&error))? {
+            if ready.contains(&found.number) {
+                continue;
+            }
+            let members: Members = vec![
+                ("generation", found.number.into()),
+                ("role", "stored".into()),
+                ("name", found.name.into()),
+                ("digest", format!("sha256:{}", found.digest).into()),
+                ("author", found.author.into()),
+                ("note", found.note.into()),
+            ];
+            all.push((found.number, Value::Struct(members)));
+        }
+        all.sort_by_key(|(number, _)| *number);
+        let all = all.into_iter().map(|(_, members)| members);
+        Ok(Reply::One(Value::List(all.collect())))
     }
 
     pub(super) async fn policy_activate(&self, call: &Call) -> Answer {
@@ -58,7 +80,8 @@ impl Control {
         let number = generation(&number)?;
         let activated = self
             .registry
-            .activate(&seat, number)
+            .activate(&seat, number, BY)
+            .await
             .map_err(|error| fault(&error))?;
         self.changed("Activated", &activated).await
     }
@@ -77,16 +100,17 @@ impl Control {
         };
         let back = self
             .registry
-            .roll_back(seat, to)
+            .roll_back(seat, to, BY)
+            .await
             .map_err(|error| fault(&error))?;
         self.changed("Rolled back", &back).await
     }
 
     pub(super) async fn policy_shadow(&self, call: &Call) -> Answer {
         let [seat, number] = expect(call, ["seat", "generation"])?;
-        let tried = self
-            .registry
-            .try_out(&seat, generation(&number)?, Trial::Shadow);
+        let number = generation(&number)?;
+        let tried = self.registry.try_out(&seat, number, Trial::Shadow, BY);
+        let tried = tried.await;
         let tried = tried.map_err(|error| fault(&error))?;
         self.changed("Shadowing", &tried).await
     }
@@ -99,9 +123,9 @@ impl Control {
                 format!("`{share}` is no share: write 5%, two digits behind the point at most"),
             )
         })?;
-        let tried = self
-            .registry
-            .try_out(&seat, generation(&number)?, Trial::Canary(share));
+        let number = generation(&number)?;
+        let trial = Trial::Canary(share);
+        let tried = self.registry.try_out(&seat, number, trial, BY).await;
         let tried = tried.map_err(|error| fault(&error))?;
         self.changed("Canary", &tried).await
     }
@@ -110,7 +134,8 @@ impl Control {
         let [seat] = expect(call, ["seat"])?;
         match self
             .registry
-            .end_trial(&seat)
+            .end_trial(&seat, BY)
+            .await
             .map_err(|error| fault(&error))?
         {
             Some(ended) => self.changed("Trial ended", &ended).await,
@@ -154,7 +179,7 @@ impl Control {
         Ok(Reply::One(answer.into()))
     }
 
-    pub(super) fn policy_mode(&self, call: &Call) -> Answer {
+    pub(super) async fn policy_mode(&self, call: &Call) -> Answer {
         let [seat, mode] = expect(call, ["seat", "mode"])?;
         let mode = match mode.as_str() {
             "enforce" => Mode::Enforce,
@@ -167,7 +192,8 @@ impl Control {
             }
         };
         self.registry
-            .set_mode(&seat, mode)
+            .set_mode(&seat, mode, BY)
+            .await
             .map_err(|error| fault(&error))?;
         Ok(Reply::One(format!("{seat}: {}", mode.as_str()).into()))
     }
@@ -202,16 +228,16 @@ impl Control {
         Value::List(alerts.collect())
     }
 
-    pub(super) fn generations(&self, files: &PolicyFiles) -> Value<'static> {
+    fn generations(&self, files: &PolicyFiles) -> Vec<(u64, Value<'static>)> {
         let slot = files.slot();
         let lineup = slot.lineup();
-        let all = slot
-            .numbers()
-            .into_iter()
-            .filter_map(|number| slot.generation(number));
-        let all =
-            all.map(|generation| self.generation_members(files, lineup.as_deref(), &generation));
-        Value::List(all.collect())
+        let numbers = slot.numbers().into_iter();
+        let all = numbers.filter_map(|number| slot.generation(number));
+        let all = all.map(|generation| {
+            let members = self.generation_members(files, lineup.as_deref(), &generation);
+            (generation.number, members)
+        });
+        all.collect()
     }
 
     fn generation_members(
@@ -254,8 +280,17 @@ impl Control {
                 format!("sha256:{}", generation.policy.digest()).into(),
             ),
             ("live_on_all_workers", self.is_live().await.into()),
+            ("warning", self.unstored().into()),
         ];
         Ok(Reply::One(answer.into()))
+    }
+
+    /// What is to be said where pushed policies are kept in memory only.
+    pub(in crate::control) fn unstored(&self) -> Option<String> {
+        match self.registry.storing() {
+            Ok(()) | Err(None) => None,
+            Err(Some(error)) => Some(format!("kept until the host ends: {error}")),
+        }
     }
 
     pub(in crate::control) async fn is_live(&self) -> bool {
@@ -286,6 +321,7 @@ pub(in crate::control) fn fault(error: &ShipError) -> Fault {
     let code = match error {
         ShipError::NoSeat { .. } | ShipError::NoGeneration(_) | ShipError::NotPushed(_) => 404,
         ShipError::FollowsFile { .. } => 409,
+        ShipError::Store(_) => 503,
         ShipError::Refused(_) => 422,
         ShipError::Interrupted => 500,
     };

@@ -1,0 +1,142 @@
+use portcullis_address::Database;
+
+use super::*;
+
+async fn store(folder: &tempfile::TempDir) -> Store {
+    let url = DatabaseUrl::Sqlite(folder.path().join("table.db"));
+    Database::new(url.clone()).create_tables().await.unwrap();
+    Store::new(url)
+}
+
+fn policy<'n>(seat: &'n str, bytes: &'n [u8]) -> NewGeneration<'n> {
+    NewGeneration {
+        seat,
+        name: "policy.wasm",
+        contract: "portcullis:policy@0.1.0",
+        author: "ann",
+        note: "it's; -- new",
+        bytes,
+    }
+}
+
+#[tokio::test]
+async fn what_is_pushed_is_numbered_and_comes_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store(&folder).await;
+    assert_eq!(store.revision().await.unwrap(), 0);
+    let first = store.push(&policy("acme", b"one"), 10).await.unwrap();
+    let second = store.push(&policy("acme", b"two"), 10).await.unwrap();
+    let other = store.push(&policy("other", b"one"), 10).await.unwrap();
+    assert_eq!((first.number, second.number, other.number), (1, 2, 1));
+    assert_eq!(first.digest, other.digest);
+    assert_eq!(
+        store.generations("acme", 10).await.unwrap(),
+        [second, first.clone()]
+    );
+    assert_eq!(
+        store.generation("acme", 1).await.unwrap(),
+        Some(first.clone())
+    );
+    assert_eq!(store.generation("acme", 3).await.unwrap(), None);
+    assert_eq!(store.artifact(&first.digest).await.unwrap(), b"one");
+    let missing = store.artifact(&"0".repeat(64)).await.unwrap_err();
+    assert!(
+        matches!(missing, StoreError::NoArtifact { .. }),
+        "{missing}"
+    );
+}
+
+#[tokio::test]
+async fn of_two_who_change_a_seat_one_is_first() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store(&folder).await;
+    store.push(&policy("acme", b"one"), 10).await.unwrap();
+    let [before] = &store.seats().await.unwrap()[..] else {
+        panic!("one seat");
+    };
+    let after = Seat {
+        active: Some(1),
+        candidate: Some((2, Trial::Canary(500))),
+        mode: Some("monitor".into()),
+        ..before.clone()
+    };
+    assert!(store.replace(before, &after, "ann").await.unwrap());
+    assert!(!store.replace(before, before, "bob").await.unwrap());
+    let [now] = &store.seats().await.unwrap()[..] else {
+        panic!("one seat");
+    };
+    let expected = Seat {
+        revision: 1,
+        ..after
+    };
+    assert_eq!(*now, expected);
+    assert_eq!(store.revision().await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn old_generations_go_but_for_those_that_do_something() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store(&folder).await;
+    for bytes in [b"1", b"2"] {
+        store.push(&policy("acme", bytes), 2).await.unwrap();
+    }
+    let before = store.seats().await.unwrap().remove(0);
+    let after = Seat {
+        active: Some(1),
+        ..before.clone()
+    };
+    store.replace(&before, &after, "ann").await.unwrap();
+    for bytes in [b"3", b"4", b"5"] {
+        store.push(&policy("acme", bytes), 2).await.unwrap();
+    }
+    let left = store.generations("acme", 10).await.unwrap();
+    let numbers: Vec<_> = left.iter().map(|one| one.number).collect();
+    assert_eq!(numbers, [5, 4, 1]);
+    // Their files go with them.
+    let gone = digest_of(b"2");
+    assert!(store.artifact(&gone).await.is_err());
+    assert!(store.artifact(&digest_of(b"1")).await.is_ok());
+}
+
+#[tokio::test]
+async fn all_who_push_at_once_get_numbers_of_their_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store(&folder).await;
+    let mut pushes = tokio::task::JoinSet::new();
+    for n in 0..8_u8 {
+        let store = store.clone();
+        pushes.spawn(async move { store.push(&policy("acme", &[n]), 100).await });
+    }
+    let mut numbers = Vec::new();
+    while let Some(pushed) = pushes.join_next().await {
+        numbers.push(pushed.unwrap().unwrap().number);
+    }
+    numbers.sort_unstable();
+    assert_eq!(numbers, [1, 2, 3, 4, 5, 6, 7, 8]);
+}
+
+#[tokio::test]
+async fn what_is_wrong_is_told_with_its_mend() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("bare.db");
+    std::fs::write(&path, b"").unwrap();
+    let bare = Store::new(DatabaseUrl::Sqlite(path));
+    let error = bare.revision().await.unwrap_err().to_string();
+    assert!(error.contains("portcullis db migrate"), "{error}");
+    let nowhere = Store::new(DatabaseUrl::Sqlite(folder.path().join("none.db")));
+    let error = nowhere.seats().await.unwrap_err();
+    assert!(matches!(error, StoreError::Unreachable { .. }), "{error}");
+
+    let store = store(&folder).await;
+    let pushed = store.push(&policy("acme", b"good"), 10).await.unwrap();
+    let path = folder.path().join("table.db");
+    let mut link = SqliteConnection::connect_with(&SqliteConnectOptions::new().filename(path))
+        .await
+        .unwrap();
+    sqlx::query("UPDATE `portcullis_artifact` SET `bytes` = 'bad'")
+        .execute(&mut link)
+        .await
+        .unwrap();
+    let error = store.artifact(&pushed.digest).await.unwrap_err();
+    assert!(matches!(error, StoreError::Damaged { .. }), "{error}");
+}
