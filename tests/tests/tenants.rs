@@ -161,19 +161,19 @@ fn hostile_tenants_are_their_own_problem() {
                 }
             });
         }
+        // However this ends, the threads have to end with it.
+        let _stop = StopOnDrop(&stop);
         let mut caller = host.udp(10);
         let answers = (0..ASKED).filter(|_| answer(&mut caller, "acme") == "486 good");
-        let right = answers.count();
-        stop.store(true, Ordering::Relaxed);
-        assert_eq!(right, ASKED);
+        assert_eq!(answers.count(), ASKED);
+        // Those that fail are taken out of service, and the operator is told; the one that shouts is cut off.
+        for tenant in ["loops", "grows", "traps"] {
+            let label = format!("seat=\"{tenant}\"");
+            wait::until("the alert is raised", || {
+                (host.metric("portcullis_policy_alert", &[&label]) == 1.0).then_some(())
+            });
+        }
     });
-    // Those that failed are out of service, and the operator is told; the one that shouts is cut off.
-    for tenant in ["loops", "grows", "traps"] {
-        let label = format!("seat=\"{tenant}\"");
-        wait::until("the alert is raised", || {
-            (host.metric("portcullis_policy_alert", &[&label]) == 1.0).then_some(())
-        });
-    }
     let label = "tenant=\"shouts\"";
     assert!(host.metric("portcullis_tenant_dropped_log_lines_total", &[label]) > 0.0);
     assert_eq!(
@@ -261,4 +261,61 @@ fn peers_without_its_tables_a_push_lasts_until_the_end() {
         host.run("db migrate")
             .contains("created table `portcullis_seat`")
     );
+}
+
+/// The configuration file changes while requests flow: nobody else's request is lost, and what is wrong changes nothing.
+#[test]
+fn tenants_come_and_go_without_a_restart() {
+    let host = start(&["other"]);
+    let mut caller = host.udp(10);
+    write(&host, "one.wasm", &rejecting(486, "one"));
+    ship(&host, "policy push acme one.wasm --activate");
+    assert_eq!(answer(&mut caller, "acme"), "486 one");
+    assert_eq!(
+        answer(&mut caller, "new"),
+        "401 Address not authorised",
+        "the operator's"
+    );
+
+    let file = host.folder().join("portcullis.toml");
+    let text = std::fs::read_to_string(&file).expect("the configuration can be read");
+    let more = text
+        .replace("[tenants.other]", "[tenants.new]")
+        .replace("other.example", "new.example");
+    let more = more.replace("\"acme.example\"", "\"acme.example\", \"acme.test\"");
+    let more = format!("{more}\n[tenants.new.settings]\n");
+    let more = more.replace(
+        "uri-domains = [\"new.example\"]",
+        "uri-domains = [\"new.example\"]\ndefault-code = 480",
+    );
+    std::fs::write(&file, more).expect("the configuration can be written");
+    let said = host.run("tenant reload");
+    assert_eq!(said, "Reload OK: added new; changed acme; removed other\n");
+    assert_eq!(answer(&mut caller, "new"), "480 Temporarily Unavailable");
+    assert_eq!(answer(&mut caller, "acme"), "486 one", "its policy stays");
+    let request = caller.request("MESSAGE", "sip:bob@acme.test");
+    assert_eq!(caller.ask(&request).code(), 486);
+    let listed = host.run("tenant list");
+    assert!(
+        listed.contains("one.wasm") && !listed.contains("other"),
+        "{listed}"
+    );
+
+    std::fs::write(&file, format!("{text}\n[tenants.Bad]\n"))
+        .expect("the configuration can be written");
+    let output = host.command("tenant reload");
+    assert!(!output.status.success());
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("tenants.Bad: no name for a tenant"), "{said}");
+    host.signal("HUP");
+    host.wait_for_log("The tenants stay as they are.");
+    assert_eq!(answer(&mut caller, "new"), "480 Temporarily Unavailable");
+}
+
+struct StopOnDrop<'t>(&'t AtomicBool);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }

@@ -21,7 +21,7 @@ use crate::error_text::one_line;
 use crate::metrics::WorkerCounters;
 use crate::resolve::Resolver;
 use crate::shared::{Bound, Shared};
-use crate::tenants::Registry;
+use crate::tenants::{ReconfigureError, Registry};
 use crate::transport::{Connections, WorkerSockets};
 use crate::{address_task, logging, transport, worker};
 
@@ -54,7 +54,7 @@ async fn serve(config: Config, path: Option<&Path>) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
     let (stop, stopping) = watch::channel(false);
     let host = tokio::select! {
-        host = Host::assemble(config, &stopping) => host?,
+        host = Host::assemble(config, path, &stopping) => host?,
         () = signals.end() => return Ok(()),
     };
     let (running, mut workers) = host.start(&stopping)?;
@@ -100,15 +100,21 @@ struct Running {
 
 impl Host {
     /// Loads what is needed and binds the sockets. Nothing is answered yet.
-    async fn assemble(config: Config, stopping: &watch::Receiver<bool>) -> anyhow::Result<Self> {
+    async fn assemble(
+        config: Config,
+        path: Option<&Path>,
+        stopping: &watch::Receiver<bool>,
+    ) -> anyhow::Result<Self> {
         let started = SystemTime::now();
         let workers = config.worker_count();
         let addresses = address_task::open(&config.database, &config.permissions).await?;
         let store = Store::new(config.database.url.clone());
-        let registry = Registry::new(&config, workers, stopping.clone())?.with_store(store);
+        let mut registry = Registry::new(&config, workers, stopping.clone())?.with_store(store);
+        if let Some(path) = path {
+            registry = registry.with_file(path.to_owned(), config.clone());
+        }
         registry.load_operators().await?;
         registry.apply(&config, &config.tenants).await?;
-        registry.sync().await;
         let mut resolver = Resolver::new(&config.relay)?;
         resolver.resolve().await;
         let listen = expand(&config.listen)?;
@@ -205,11 +211,17 @@ impl Running {
         );
     }
 
-    /// Reloads policy and table, as SIGHUP asks. How it went is in the log.
+    /// Reloads policies, tables and rules, and takes the tenants over, as SIGHUP asks. How it went is in the log.
     fn reload(&self) {
-        tracing::info!("SIGHUP: policy, tables and rules are loaded anew.");
+        tracing::info!("SIGHUP: tenants, policies, tables and rules are loaded anew.");
         let registry = Arc::clone(&self.registry);
-        tokio::spawn(async move { registry.reload_all().await });
+        tokio::spawn(async move {
+            match registry.reconfigure().await {
+                Ok(_) | Err(ReconfigureError::NoFile) => {}
+                Err(error) => tracing::error!(%error, "The tenants stay as they are."),
+            }
+            registry.reload_all().await;
+        });
         let addresses = Arc::clone(&self.shared.addresses);
         tokio::spawn(async move {
             // How each went is in the log.

@@ -185,7 +185,10 @@ async fn a_migration_makes_what_is_absent_and_touches_nothing_else() {
     );
     let done = database.migrate().await.unwrap();
     assert_eq!(planned, done);
-    assert_eq!(server.ask(tables).await, "address,trusted,version");
+    assert_eq!(
+        server.ask(tables).await,
+        "address,portcullis_artifact,portcullis_generation,portcullis_seat,trusted,version"
+    );
     assert_eq!(server.ask_at("SHOW CREATE TABLE address", 1).await, address);
     assert!(
         matches!(&done[0].action, MigrationAction::Create(statements) if statements.len() == 2)

@@ -13,6 +13,7 @@ mod policy;
 mod print;
 mod probe;
 mod rules;
+mod tenant;
 mod trusted;
 
 use std::path::PathBuf;
@@ -39,7 +40,7 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the host until SIGTERM or SIGINT. SIGHUP reloads policy, tables and rules.
+    /// Run the host until SIGTERM or SIGINT. SIGHUP reloads tenants, policies, tables and rules.
     Serve,
     /// Check configuration, tables, rules and policy without serving, and tell everything that is wrong.
     Check(check::Args),
@@ -58,6 +59,9 @@ enum Command {
     /// Look at policies and reload the running one.
     #[command(subcommand)]
     Policy(policy::Command),
+    /// See the tenants, and take over what the configuration file says of them.
+    #[command(subcommand)]
+    Tenant(tenant::Command),
     /// Make a configuration file from Kamailio's.
     Import(import::Args),
     /// Send one request and show the answer.
@@ -93,6 +97,7 @@ impl Cli {
             Command::Rules(command) => command.run(&Config::find(named)?.0),
             Command::Db(command) => command.run(&Config::find(named)?.0),
             Command::Policy(command) => command.run(|| Ok(Config::find(named)?.0)),
+            Command::Tenant(command) => command.run(&Config::find(named)?.0),
             Command::Import(args) => import::run(&args),
             Command::Probe(args) => probe::run(&args),
             Command::Answer(args) => answer::run(&args),

@@ -2,6 +2,7 @@
 
 mod breaker;
 mod budget;
+mod reconfigure;
 mod registry;
 mod seat;
 mod selector;
@@ -22,6 +23,7 @@ use crate::pipeline::PolicyRequest;
 
 pub use breaker::{Breaker, Tripped};
 pub use budget::Budget;
+pub use reconfigure::{ReconfigureError, Reconfigured};
 pub use registry::{Registry, RegistryError};
 pub use seat::{Alert, Seat};
 pub use shadow::{Comparison, Difference, Shadow};

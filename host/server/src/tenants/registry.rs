@@ -1,6 +1,7 @@
 //! Keeps the tenants of a running host: each with its policy, its routes and its counters, from one configuration to the next.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use crate::config::{Config, SeatConfig, TenantConfig};
 use crate::policy_files::{PolicyFileError, PolicyFiles};
 use crate::resolve::Resolver;
 
+use super::reconfigure::ConfigFile;
 use super::shipping::Manifest;
 use super::stored::Stored;
 use super::{Budget, Seat, Shadow, Tenant, Tenants};
@@ -45,6 +47,8 @@ pub struct Registry {
     pub(super) manifest: Manifest,
     /// The database of pushed policies; none for a host that keeps them in memory.
     pub(super) stored: Option<Stored>,
+    /// What the host was started with, to read it again; none for one without a file.
+    pub(super) file: Option<ConfigFile>,
     stop: watch::Receiver<bool>,
 }
 
@@ -140,6 +144,7 @@ impl Registry {
             held: Mutex::default(),
             manifest: Manifest::default(),
             stored: None,
+            file: None,
             stop,
         })
     }
@@ -148,6 +153,14 @@ impl Registry {
     pub fn with_store(self, store: Store) -> Self {
         Self {
             stored: Some(Stored::new(store)),
+            ..self
+        }
+    }
+
+    /// The same with the file that the configuration came from.
+    pub fn with_file(self, path: PathBuf, running: Config) -> Self {
+        Self {
+            file: Some(ConfigFile { path, running }),
             ..self
         }
     }
@@ -254,8 +267,11 @@ impl Registry {
             gone.tasks.iter().for_each(AbortHandle::abort);
         }
         for files in fresh {
+            self.forget(&files.seat().name);
             self.watch(&files).await;
         }
+        // What is stored of those that are new or others goes before what the file says.
+        self.sync().await;
         Ok(())
     }
 

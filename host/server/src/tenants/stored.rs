@@ -94,6 +94,13 @@ impl Registry {
         }
     }
 
+    /// Lets the next look bring a seat to what is written, whatever it is at.
+    pub(super) fn forget(&self, seat: &str) {
+        if let Some(stored) = &self.stored {
+            stored.seen.lock().remove(seat);
+        }
+    }
+
     /// Whether pushes are stored; why not, if they are not.
     pub fn storing(&self) -> Result<(), Option<StoreError>> {
         let stored = self.stored.as_ref().ok_or(None)?;

@@ -15,7 +15,7 @@ use portcullis_rpc::{Call, Fault, Reply};
 use super::Control;
 
 /// Each command with what `system.methodHelp` says about it, in the order of their names.
-const COMMANDS: [(&str, &str); 34] = [
+const COMMANDS: [(&str, &str); 35] = [
     (
         "address.reload",
         "Load the address table and tell what it holds and which rows can't be used.",
@@ -113,6 +113,10 @@ const COMMANDS: [(&str, &str); 34] = [
         "List the tenants with what became of their requests; the operator is called default.",
     ),
     (
+        "tenant.reload",
+        "Read the configuration file again and make its tenants the tenants.",
+    ),
+    (
         "trusted.reload",
         "Load the table of trusted peers and tell what it holds and which rows can't be used.",
     ),
@@ -154,6 +158,7 @@ impl Control {
             "system.listMethods" => list_methods(call),
             "system.methodHelp" => method_help(call),
             "tenant.list" => self.tenant_list(call),
+            "tenant.reload" => self.tenant_reload(call).await,
             "trusted.reload" => self.own_trusted_reload(call).await,
             _ => return None,
         })

@@ -198,6 +198,21 @@ impl Control {
         Ok(Reply::One(format!("{seat}: {}", mode.as_str()).into()))
     }
 
+    /// Reads the configuration file again for its tenants.
+    pub(super) async fn tenant_reload(&self, call: &Call) -> Answer {
+        call.no_params()?;
+        let done = self.registry.reconfigure().await;
+        let done = done.map_err(|error| Fault::new(500, "Reload failed.").because(error))?;
+        let answer = [
+            ("status", "Reload OK".into()),
+            ("added", done.added.into()),
+            ("changed", done.changed.into()),
+            ("removed", done.removed.into()),
+            ("need_a_start", done.need_a_start.into()),
+        ];
+        Ok(Reply::One(answer.into()))
+    }
+
     pub(super) fn tenant_list(&self, call: &Call) -> Answer {
         call.no_params()?;
         let tenants = self.shared.tenants.load();
