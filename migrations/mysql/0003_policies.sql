@@ -4,7 +4,7 @@ CREATE TABLE IF NOT EXISTS `portcullis_artifact` (
     `digest` CHAR(64) CHARACTER SET ascii PRIMARY KEY NOT NULL,
     `bytes` LONGBLOB NOT NULL,
     `created_at` BIGINT NOT NULL
-);
+) ENGINE = InnoDB DEFAULT CHARACTER SET = utf8mb4;
 
 INSERT IGNORE INTO `version` (`table_name`, `table_version`) VALUES ('portcullis_artifact', 1);
 
@@ -18,7 +18,7 @@ CREATE TABLE IF NOT EXISTS `portcullis_generation` (
     `note` TEXT NOT NULL,
     `created_at` BIGINT NOT NULL,
     PRIMARY KEY (`seat`, `number`)
-);
+) ENGINE = InnoDB DEFAULT CHARACTER SET = utf8mb4;
 
 INSERT IGNORE INTO `version` (`table_name`, `table_version`) VALUES ('portcullis_generation', 1);
 
@@ -33,6 +33,6 @@ CREATE TABLE IF NOT EXISTS `portcullis_seat` (
     `revision` BIGINT NOT NULL,
     `changed_by` VARCHAR(255) NOT NULL,
     `changed_at` BIGINT NOT NULL
-);
+) ENGINE = InnoDB DEFAULT CHARACTER SET = utf8mb4;
 
 INSERT IGNORE INTO `version` (`table_name`, `table_version`) VALUES ('portcullis_seat', 1);
