@@ -134,7 +134,10 @@ fn peers_tables_with_other_names_and_a_user_who_may_only_read() {
 #[test]
 fn peers_a_table_moves_to_mariadb_and_back() {
     let database = MariaDb::start();
-    database.sql("kamailio", "DROP DATABASE kamailio; CREATE DATABASE kamailio");
+    database.sql(
+        "kamailio",
+        "DROP DATABASE kamailio; CREATE DATABASE kamailio",
+    );
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     std::fs::write(
         folder.path().join("portcullis.toml"),
