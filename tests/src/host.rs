@@ -296,6 +296,26 @@ impl Host {
         Some((answer.status().as_u16(), text))
     }
 
+    /// Pushes a policy to a seat over HTTP: status and answer.
+    pub fn push(&self, seat: &str, query: &str, policy: &[u8]) -> (u16, Value) {
+        let control = self.lease.addr(1, 8060);
+        let url = format!("http://{control}/v1/policies/{seat}?{query}");
+        let mut answer = agent()
+            .post(&url)
+            .send(policy)
+            .expect("the control port answers");
+        let told = answer.body_mut().read_json().expect("the answer is JSON");
+        (answer.status().as_u16(), told)
+    }
+
+    /// Mappings of memory and open files that its process has.
+    pub fn maps_and_files(&self) -> (usize, usize) {
+        let proc = PathBuf::from(format!("/proc/{}", self.pid()));
+        let maps = std::fs::read_to_string(proc.join("maps")).expect("the host runs");
+        let files = std::fs::read_dir(proc.join("fd")).expect("the host runs");
+        (maps.lines().count(), files.count())
+    }
+
     /// The value of a metric: the sum over all series of this name whose labels contain every given text.
     pub fn metric(&self, name: &str, labels: &[&str]) -> f64 {
         let (_, text) = self.get("/metrics").expect("the control port answers");

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod callee;
+pub mod contract;
 pub mod control;
 pub mod database;
 pub mod guests;

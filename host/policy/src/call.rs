@@ -5,12 +5,16 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use portcullis_address::{Entries, Match, Snapshot, parse_ip};
+use serde_json::{Value, json};
 use tracing::Level;
 use wasmtime::ResourceLimiter;
 
+use crate::clock::Moment;
 use crate::direct::Guest;
+use crate::edits::Edits;
 use crate::failure::Refused;
 use crate::scope::Scope;
+use crate::tape::{Leaves, Tape};
 use crate::text;
 use crate::view::RequestView;
 
@@ -31,6 +35,10 @@ pub(crate) struct Call<R> {
     has_tag: bool,
     /// Those of the trusted peers that were found last.
     trusted_tags: Vec<String>,
+    /// The time of the call, once it is asked for.
+    moment: Option<Moment>,
+    edits: Edits,
+    tape: Option<Box<Tape>>,
     /// The module of this call, if it is one. Belongs to one sandbox.
     pub(crate) guest: Option<Guest>,
 }
@@ -56,7 +64,7 @@ struct LogBudget {
 }
 
 /// The address that a policy asks about.
-pub(crate) enum Address<'a> {
+enum Address<'a> {
     Ip(IpAddr),
     Name(&'a str),
 }
@@ -64,6 +72,25 @@ pub(crate) enum Address<'a> {
 impl<R: RequestView> Call<R> {
     /// `allow-source-address`
     pub(crate) fn allow_source_address(&mut self, group: u32) -> bool {
+        self.answered(
+            "permissions.allow-source-address",
+            Leaves::Tag,
+            || json!([group]),
+            |call| call.finds_source(group),
+        )
+    }
+
+    /// `source-address-group`
+    pub(crate) fn source_address_group(&mut self) -> Option<u32> {
+        self.answered(
+            "permissions.source-address-group",
+            Leaves::Tag,
+            || json!([]),
+            Self::find_source,
+        )
+    }
+
+    fn finds_source(&mut self, group: u32) -> bool {
         if !self.scope.admits_group(group) {
             return false;
         }
@@ -73,8 +100,7 @@ impl<R: RequestView> Call<R> {
         note(&mut self.tag, &mut self.has_tag, found).is_some()
     }
 
-    /// `source-address-group`
-    pub(crate) fn source_address_group(&mut self) -> Option<u32> {
+    fn find_source(&mut self) -> Option<u32> {
         let source = self.request().source();
         let entries = self.addresses.table.lookup(source.ip());
         let found = first_within(&self.scope, entries, source.port());
@@ -149,6 +175,9 @@ impl<R> Call<R> {
             tag: String::new(),
             has_tag: false,
             trusted_tags: Vec::new(),
+            moment: None,
+            edits: Edits::default(),
+            tape: None,
             guest: None,
         }
     }
@@ -161,6 +190,7 @@ impl<R> Call<R> {
         policy: &Arc<str>,
         bounds: Bounds,
         request: R,
+        tape: Option<Box<Tape>>,
     ) {
         if !Arc::ptr_eq(&self.scope, scope) {
             self.scope = Arc::clone(scope);
@@ -175,6 +205,9 @@ impl<R> Call<R> {
         self.log = LogBudget::default();
         self.has_tag = false;
         self.trusted_tags.clear();
+        self.edits.clear();
+        self.moment = tape.as_ref().map(|tape| tape.moment());
+        self.tape = tape;
         self.request = Some(request);
     }
 
@@ -183,6 +216,48 @@ impl<R> Call<R> {
         self.request
             .take()
             .expect("a call that began has a request")
+    }
+
+    /// The tape of the call, if it had one.
+    pub(crate) fn take_tape(&mut self) -> Option<Box<Tape>> {
+        self.tape.take()
+    }
+
+    /// The changes that the policy made to the header.
+    pub(crate) fn edits(&mut self) -> &mut Edits {
+        &mut self.edits
+    }
+
+    #[inline]
+    pub(crate) fn has_tape(&self) -> bool {
+        self.tape.is_some()
+    }
+
+    /// Does something with the tape, which must be there.
+    pub(crate) fn with_tape<T>(&mut self, what: impl FnOnce(&mut Tape) -> T) -> T {
+        what(self.tape.as_mut().expect("only asked where there is one"))
+    }
+
+    /// When the call is: the same for all questions of one call.
+    pub(crate) fn moment(&mut self) -> Moment {
+        *self.moment.get_or_insert_with(Moment::now)
+    }
+
+    /// Puts a tag, or tags, where a question that found them would have.
+    pub(crate) fn leave(&mut self, leaves: Leaves, left: &Value) {
+        match leaves {
+            Leaves::Nothing => {}
+            Leaves::Tag => {
+                self.has_tag = left.is_string();
+                self.tag.clear();
+                self.tag.push_str(left.as_str().unwrap_or_default());
+            }
+            Leaves::Tags => {
+                let tags = left.as_array().map(Vec::as_slice).unwrap_or_default();
+                let tags = tags.iter().filter_map(Value::as_str);
+                self.trusted_tags = tags.map(str::to_owned).collect();
+            }
+        }
     }
 
     /// The request of the call.
@@ -198,7 +273,26 @@ impl<R> Call<R> {
     }
 
     /// `allow-address`
-    pub(crate) fn allow_address(&mut self, group: u32, address: Address<'_>, port: u16) -> bool {
+    pub(crate) fn allow_address(&mut self, group: u32, address: &str, port: u16) -> bool {
+        self.answered(
+            "permissions.allow-address",
+            Leaves::Tag,
+            || json!([group, address, port]),
+            |call| call.finds(group, Address::parse(address), port),
+        )
+    }
+
+    /// `address-group`
+    pub(crate) fn address_group(&mut self, address: &str, port: u16) -> Option<u32> {
+        self.answered(
+            "permissions.address-group",
+            Leaves::Tag,
+            || json!([address, port]),
+            |call| call.find(Address::parse(address), port),
+        )
+    }
+
+    fn finds(&mut self, group: u32, address: Address<'_>, port: u16) -> bool {
         if !self.scope.admits_group(group) {
             return false;
         }
@@ -210,8 +304,7 @@ impl<R> Call<R> {
         note(&mut self.tag, &mut self.has_tag, entries.find(group, port)).is_some()
     }
 
-    /// `address-group`
-    pub(crate) fn address_group(&mut self, address: Address<'_>, port: u16) -> Option<u32> {
+    fn find(&mut self, address: Address<'_>, port: u16) -> Option<u32> {
         let table = &self.addresses.table;
         let entries = match address {
             Address::Ip(ip) => table.lookup(ip),
@@ -289,7 +382,7 @@ impl LogBudget {
 
 impl<'a> Address<'a> {
     /// Reads an address as the table does; what is no address is a name.
-    pub(crate) fn parse(text: &'a str) -> Self {
+    fn parse(text: &'a str) -> Self {
         parse_ip(text).map_or(Self::Name(text), Self::Ip)
     }
 }

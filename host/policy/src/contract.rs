@@ -11,11 +11,21 @@ pub const WIT: &str = include_str!("../../../policy-wit/routing-policy.wit");
 /// The name of the world that a policy is built for.
 pub const WORLD: &str = "portcullis:policy/routing-policy@0.1.0";
 
+/// The name of the world of a policy that looks at its settings.
+pub(crate) const CONFIGURED_WORLD: &str = "portcullis:policy/configured-policy@0.1.0";
+
 pub(crate) const PERMISSIONS: &str = "portcullis:policy/permissions@0.1.0";
 pub(crate) const REQUEST: &str = "portcullis:policy/request@0.1.0";
 pub(crate) const LOG: &str = "portcullis:policy/log@0.1.0";
 pub(crate) const TRUSTED: &str = "portcullis:policy/trusted@0.1.0";
 pub(crate) const RULES: &str = "portcullis:policy/rules@0.1.0";
+pub(crate) const COUNTERS: &str = "portcullis:policy/counters@0.1.0";
+pub(crate) const SETTINGS: &str = "portcullis:policy/settings@0.1.0";
+pub(crate) const CLOCK: &str = "portcullis:policy/clock@0.1.0";
+pub(crate) const EDITS: &str = "portcullis:policy/edits@0.1.0";
+
+/// The export of a policy that looks at its settings.
+pub(crate) const VALIDATE: &str = "validate-settings";
 
 /// The package that all interfaces of the contract are in, whatever their version.
 pub(crate) const PACKAGE: &str = "portcullis:policy/";
@@ -29,6 +39,7 @@ pub(crate) static CONTRACT: LazyLock<Contract> = LazyLock::new(Contract::parse);
 pub(crate) struct Contract {
     resolve: Resolve,
     world: WorldId,
+    configured: WorldId,
 }
 
 impl Contract {
@@ -37,10 +48,17 @@ impl Contract {
         let package = resolve
             .push_source("routing-policy.wit", WIT)
             .expect("the contract is part of this build and has been parsed by its tests");
-        let world = resolve
-            .select_world(&[package], Some("routing-policy"))
-            .expect("the contract has this world");
-        Self { resolve, world }
+        let world = |name| {
+            resolve
+                .select_world(&[package], Some(name))
+                .expect("the contract has this world")
+        };
+        let (world, configured) = (world("routing-policy"), world("configured-policy"));
+        Self {
+            resolve,
+            world,
+            configured,
+        }
     }
 
     /// Whether `interface` is one that a policy may import.
@@ -63,9 +81,14 @@ impl Contract {
         with_functions.map(|(name, _)| name).collect()
     }
 
-    /// Why `component` does not fit the world, in the validator's words.
-    pub(crate) fn check(&self, component: &[u8]) -> Result<(), String> {
-        wit_component::targets(&self.resolve, self.world, component)
+    /// Why `component` does not fit the world, in the validator's words. One that looks at its settings has a world of its own.
+    pub(crate) fn check(&self, component: &[u8], is_configured: bool) -> Result<(), String> {
+        let world = if is_configured {
+            self.configured
+        } else {
+            self.world
+        };
+        wit_component::targets(&self.resolve, world, component)
             .map_err(|error| error.root_cause().to_string())
     }
 
@@ -86,13 +109,22 @@ impl Contract {
 /// # Errors
 /// If the section cannot be encoded, in the encoder's words.
 pub fn embed(module: &mut Vec<u8>) -> Result<(), String> {
-    wit_component::embed_component_metadata(
-        module,
-        &CONTRACT.resolve,
-        CONTRACT.world,
-        StringEncoding::UTF8,
-    )
-    .map_err(|error| error.to_string())
+    embed_world(module, CONTRACT.world)
+}
+
+/// The same for a policy that exports `validate-settings`.
+///
+/// # Errors
+/// As [`embed`].
+pub fn embed_configured(module: &mut Vec<u8>) -> Result<(), String> {
+    embed_world(module, CONTRACT.configured)
+}
+
+fn embed_world(module: &mut Vec<u8>, world: WorldId) -> Result<(), String> {
+    let resolve = &CONTRACT.resolve;
+    let embedded =
+        wit_component::embed_component_metadata(module, resolve, world, StringEncoding::UTF8);
+    embedded.map_err(|error| error.to_string())
 }
 
 #[cfg(test)]
@@ -105,13 +137,26 @@ mod tests {
         let package = world.package.unwrap();
 
         assert_eq!(CONTRACT.resolve.id_of_name(package, &world.name), WORLD);
+        let world = &CONTRACT.resolve.worlds[CONTRACT.configured];
+        let name = CONTRACT.resolve.id_of_name(package, &world.name);
+        assert_eq!(name, CONFIGURED_WORLD);
     }
 
     #[test]
     fn interfaces_with_functions_are_those_that_the_host_defines() {
         assert_eq!(
             CONTRACT.interfaces(),
-            [PERMISSIONS, REQUEST, LOG, TRUSTED, RULES]
+            [
+                PERMISSIONS,
+                REQUEST,
+                LOG,
+                TRUSTED,
+                RULES,
+                COUNTERS,
+                SETTINGS,
+                CLOCK,
+                EDITS
+            ]
         );
     }
 

@@ -43,6 +43,20 @@ pub(crate) fn on_demand(limits: &Limits) -> wasmtime::Result<Engine> {
     Engine::new(&config)
 }
 
+/// An engine that counts what calls use of fuel. Slower, and the same on every machine.
+pub(crate) fn metered(limits: &Limits) -> wasmtime::Result<Engine> {
+    let mut config = config(limits);
+    config
+        .allocation_strategy(InstanceAllocationStrategy::OnDemand)
+        .consume_fuel(true);
+    Engine::new(&config)
+}
+
+/// Whether an engine counts fuel.
+pub(crate) fn is_metered(engine: &Engine) -> bool {
+    wasmtime::Store::new(engine, ()).get_fuel().is_ok()
+}
+
 /// Starts the thread that moves the engine's epoch on once a [`TICK`]. It ends with the engine.
 ///
 /// A thread of the system and not a task: the workers that it interrupts may all be inside policies.

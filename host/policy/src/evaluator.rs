@@ -7,10 +7,12 @@ use portcullis_address::Snapshot;
 
 use crate::call::{Bounds, Call};
 use crate::direct::Use;
+use crate::edits::Edits;
 use crate::failure::{Failure, Stage};
 use crate::policy::Policy;
 use crate::sandbox::{Open, Outcome};
 use crate::scope::Scope;
+use crate::tape::Tape;
 use crate::verdict::Verdict;
 use crate::view::RequestView;
 
@@ -26,6 +28,12 @@ pub struct Evaluator<R: 'static> {
     kept: Vec<Kept<R>>,
     /// Whether what policies log goes nowhere.
     mute: bool,
+    /// For the next call, or of the last one.
+    tape: Option<Box<Tape>>,
+    /// Of the last call.
+    edits: Edits,
+    /// Of the last call, where fuel is counted.
+    fuel: Option<u64>,
 }
 
 /// A sandbox kept for the next call of its policy: put back to its first state, or as the last call left it, where that is asked
@@ -44,6 +52,9 @@ impl<R: RequestView> Evaluator<R> {
             idle: None,
             kept: Vec::new(),
             mute: false,
+            tape: None,
+            edits: Edits::default(),
+            fuel: None,
         }
     }
 
@@ -80,6 +91,27 @@ impl<R: RequestView> Evaluator<R> {
         (request, outcome.map_err(|(_, failure)| failure))
     }
 
+    /// Has the next call read from, and written down on, this tape.
+    pub fn insert_tape(&mut self, tape: Tape) {
+        self.tape = Some(Box::new(tape));
+    }
+
+    /// The tape of the last call, if it had one.
+    pub fn take_tape(&mut self) -> Option<Tape> {
+        self.tape.take().map(|tape| *tape)
+    }
+
+    /// The changes to the header that the last call made. They are for a request that is relayed in the end.
+    pub fn take_edits(&mut self) -> Edits {
+        std::mem::take(&mut self.edits)
+    }
+
+    /// What the last call took in fuel: about one for each instruction of the policy, the same on every machine. None where the runtime
+    /// does not count it.
+    pub fn fuel(&self) -> Option<u64> {
+        self.fuel
+    }
+
     /// Ends the sandboxes that are kept of policies that do not `serve`. For times without requests, so that what has been replaced can
     /// go.
     pub fn keep_only(&mut self, serves: impl Fn(&Policy<R>) -> bool) {
@@ -101,9 +133,12 @@ impl<R: RequestView> Evaluator<R> {
     ) -> (R, Outcome) {
         let loaded = &*policy.loaded;
         let mut call = self.idle(policy, scope, addresses);
-        call.begin(addresses, scope, &loaded.name, self.bounds(policy), request);
-        let (mut call, outcome) = loaded.sandboxes.ask(call, &loaded.rules);
-        let request = end(&mut call, policy);
+        let tape = self.tape.take();
+        let bounds = self.bounds(policy);
+        call.begin(addresses, scope, &loaded.name, bounds, request, tape);
+        let (mut call, outcome, fuel) = loaded.sandboxes.ask(call, &loaded.rules);
+        self.fuel = fuel;
+        let request = self.end(&mut call, policy);
         self.idle = Some(call);
         (request, outcome)
     }
@@ -118,15 +153,16 @@ impl<R: RequestView> Evaluator<R> {
     ) -> (R, Outcome) {
         let loaded = &*policy.loaded;
         let bounds = self.bounds(policy);
+        let tape = self.tape.take();
         let mut kept = match self.take_kept(policy, scope, usage) {
             Some(mut kept) => {
                 let call = kept.sandbox.call();
-                call.begin(addresses, scope, &loaded.name, bounds, request);
+                call.begin(addresses, scope, &loaded.name, bounds, request, tape);
                 kept
             }
             None => {
                 let mut call = self.idle(policy, scope, addresses);
-                call.begin(addresses, scope, &loaded.name, bounds, request);
+                call.begin(addresses, scope, &loaded.name, bounds, request, tape);
                 match loaded.sandboxes.open(call, &loaded.rules, usage) {
                     Ok(sandbox) => Kept {
                         policy: policy.clone(),
@@ -134,7 +170,7 @@ impl<R: RequestView> Evaluator<R> {
                         sandbox,
                     },
                     Err((mut call, failure)) => {
-                        let request = end(&mut call, policy);
+                        let request = self.end(&mut call, policy);
                         self.idle = Some(call);
                         return (request, Err((Stage::Instantiate, failure)));
                     }
@@ -142,7 +178,8 @@ impl<R: RequestView> Evaluator<R> {
             }
         };
         let outcome = kept.sandbox.ask(&loaded.rules);
-        let request = end(kept.sandbox.call(), policy);
+        self.fuel = kept.sandbox.fuel_used();
+        let request = self.end(kept.sandbox.call(), policy);
         match outcome.is_ok() && kept.sandbox.make_ready() {
             true => self.keep(kept),
             false => self.idle = Some(kept.sandbox.close()),
@@ -167,6 +204,21 @@ impl<R: RequestView> Evaluator<R> {
             self.idle = Some(self.kept.remove(0).sandbox.close());
         }
         self.kept.push(kept);
+    }
+
+    /// Takes out of a call what outlasts it.
+    fn end(&mut self, call: &mut Call<R>, policy: &Policy<R>) -> R {
+        let dropped = call.finish_log();
+        if dropped > 0 {
+            let counter = &policy.loaded.dropped_lines;
+            counter.fetch_add(dropped.into(), Ordering::Relaxed);
+        }
+        self.tape = call.take_tape();
+        self.edits.clear();
+        if !call.edits().is_empty() {
+            self.edits = std::mem::take(call.edits());
+        }
+        call.end()
     }
 
     fn bounds(&self, policy: &Policy<R>) -> Bounds {
@@ -199,13 +251,4 @@ impl<R: RequestView> Default for Evaluator<R> {
     fn default() -> Self {
         Self::new()
     }
-}
-
-fn end<R: RequestView>(call: &mut Call<R>, policy: &Policy<R>) -> R {
-    let dropped = call.finish_log();
-    if dropped > 0 {
-        let counter = &policy.loaded.dropped_lines;
-        counter.fetch_add(dropped.into(), Ordering::Relaxed);
-    }
-    call.end()
 }

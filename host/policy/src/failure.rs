@@ -158,6 +158,9 @@ impl Failure {
         if let Some(refused) = error.downcast_ref::<Refused>() {
             return Self::Memory(*refused);
         }
+        if let Some(invalid) = error.downcast_ref::<InvalidVerdict>() {
+            return invalid.clone().into();
+        }
         if let Some(trap) = error.downcast_ref::<Trap>() {
             return Self::from_trap(*trap, innermost(error), terms);
         }

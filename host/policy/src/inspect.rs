@@ -118,6 +118,11 @@ pub fn inspect(bytes: &[u8]) -> Result<Inspection, LoadProblem> {
 }
 
 impl Inspection {
+    /// Whether it offers a function of this name.
+    pub(crate) fn has_function(&self, name: &str) -> bool {
+        self.exports.iter().any(|export| export.name == name)
+    }
+
     fn read(&mut self, bytes: &[u8]) -> wasmparser::Result<()> {
         let mut producers = BTreeSet::new();
         // Nested modules and components: 0 is the file itself.

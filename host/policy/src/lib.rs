@@ -6,35 +6,45 @@
 //!   the policy in its first state: in a new sandbox from a pool, or in the last one with memory and globals put back.
 //! - [`inspect`] tells what a file contains.
 //!
-//! Nothing that a policy does reaches beyond its call: it has no files, no clock and no network, its memory, time, stack and log
+//! Nothing that a policy does reaches beyond its call: it has no files and no network, its memory, time, stack and log
 //! are limited ([`Limits`]), and whatever it answers is checked.
 
 #![forbid(unsafe_code)]
 
-pub use contract::{WIT, WORLD, embed};
+pub use clock::Moment;
+pub use contract::{WIT, WORLD, embed, embed_configured};
+pub use counters::Counters;
 pub use digest::Digest;
+pub use edits::{Edit, Edits};
 pub use evaluator::{Evaluator, KEPT};
 pub use failure::{Failure, FailureKind, Refused};
 pub use inspect::{Export, Import, Inspection, Kind, Producer, inspect};
 pub use limits::Limits;
-pub use load::{LoadError, LoadProblem};
+pub use load::{LoadError, LoadProblem, SettingsError};
 pub use policy::Policy;
 pub use runtime::{Allocation, PoolUse, Runtime, RuntimeError};
 pub use scope::Scope;
+pub use settings::Settings;
 pub use slot::{
     Candidate, Failed, Generation, Lineup, Mode, NoGeneration, PolicySlot, Reload, Share,
     SlotReader, Stats, Trial, VerdictKind,
 };
+pub use tape::{Asked, Tape};
 pub use verdict::{
     InvalidVerdict, MAX_HEADER_VALUE, MAX_HEADERS, MAX_NAME, MAX_REASON, Rejection, Verdict,
+    may_be_edited,
 };
 pub use view::{Contact, PlainUri, RequestView};
 
+mod ambient;
 mod call;
+mod clock;
 mod component;
 mod contract;
+mod counters;
 mod digest;
 mod direct;
+mod edits;
 mod engine;
 mod evaluator;
 mod failure;
@@ -46,7 +56,9 @@ mod questions;
 mod runtime;
 mod sandbox;
 mod scope;
+mod settings;
 mod slot;
+mod tape;
 mod text;
 mod verdict;
 mod view;

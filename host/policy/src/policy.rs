@@ -7,7 +7,9 @@ use std::time::Duration;
 use crate::digest::Digest;
 use crate::failure::Failure;
 use crate::inspect::Inspection;
+use crate::load::{SettingsError, Trial};
 use crate::sandbox::{Rules, Sandboxes};
+use crate::settings::Settings;
 
 /// A policy, compiled, linked and tried: what [`Evaluator`](crate::Evaluator)s ask. A handle, cheap to clone.
 pub struct Policy<R: 'static> {
@@ -21,6 +23,8 @@ pub(crate) struct Loaded<R: 'static> {
     pub(crate) inspection: Inspection,
     pub(crate) sandboxes: Sandboxes<R>,
     pub(crate) rules: Rules,
+    /// For a policy that looks at its settings.
+    pub(crate) trial: Option<Trial>,
     pub(crate) trial_failure: Option<Failure>,
     pub(crate) load_time: Duration,
     pub(crate) dropped_lines: AtomicU64,
@@ -45,6 +49,17 @@ impl<R: 'static> Policy<R> {
     /// How it failed on the trial run's OPTIONS, if it did. Worth a warning: real requests may fare no better.
     pub fn trial_failure(&self) -> Option<&Failure> {
         self.loaded.trial_failure.as_ref()
+    }
+
+    /// Whether it would serve with these settings. One that does not export `validate-settings` takes any.
+    ///
+    /// Takes as long as a call and some more, so it must not be called on a thread that serves requests.
+    ///
+    /// # Errors
+    /// Says what the policy says.
+    pub fn check_settings(&self, settings: &Arc<Settings>) -> Result<(), SettingsError> {
+        let trial = self.loaded.trial.as_ref();
+        trial.map_or(Ok(()), |trial| trial.check(settings))
     }
 
     /// How long checking, compiling and the trial run took.

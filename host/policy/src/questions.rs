@@ -4,7 +4,10 @@ use std::fmt::Write as _;
 
 use portcullis_address::{DEFAULT_RULES, FromUri, Proto, RuleSet, TrustedQuestion, TrustedSource};
 
+use serde_json::json;
+
 use crate::call::Call;
+use crate::tape::Leaves;
 use crate::view::{Contact, PlainUri, RequestView};
 
 /// A peer of the policy's choice.
@@ -34,6 +37,22 @@ enum Asked<'r> {
 impl<R: RequestView> Call<R> {
     /// `allow-trusted`, `count-trusted` and, with a peer, those for an address: the number of rows.
     pub(crate) fn trusted(&mut self, rows: Rows, peer: Option<Peer<'_>>) -> u32 {
+        let function = match (rows, &peer) {
+            (Rows::First, None) => "trusted.allow-trusted",
+            (Rows::First, Some(_)) => "trusted.allow-trusted-address",
+            (Rows::All, None) => "trusted.count-trusted",
+            (Rows::All, Some(_)) => "trusted.count-trusted-address",
+        };
+        let arguments = || match &peer {
+            None => json!([]),
+            Some(peer) => json!([peer.address, peer.transport, peer.from]),
+        };
+        self.answered(function, Leaves::Tags, arguments, |call| {
+            call.count_trusted(rows, peer.as_ref())
+        })
+    }
+
+    fn count_trusted(&mut self, rows: Rows, peer: Option<&Peer<'_>>) -> u32 {
         if !self.scope().admits_trusted() {
             return 0;
         }
@@ -85,7 +104,40 @@ impl<R: RequestView> Call<R> {
     }
 
     /// `allow-routing`
-    pub(crate) fn allow_routing(&self, basename: Option<&str>) -> bool {
+    pub(crate) fn allow_routing(&mut self, basename: Option<&str>) -> bool {
+        self.answered(
+            "rules.allow-routing",
+            Leaves::Nothing,
+            || json!([basename]),
+            |call| call.routes(basename),
+        )
+    }
+
+    /// `allow-register`, and with `ports` `allow-register-include-port`
+    pub(crate) fn allow_register(&mut self, basename: Option<&str>, ports: bool) -> bool {
+        let function = match ports {
+            false => "rules.allow-register",
+            true => "rules.allow-register-include-port",
+        };
+        self.answered(
+            function,
+            Leaves::Nothing,
+            || json!([basename]),
+            |call| call.registers(basename, ports),
+        )
+    }
+
+    /// `allow-uri`
+    pub(crate) fn allow_uri(&mut self, basename: Option<&str>, uri: &str) -> bool {
+        self.answered(
+            "rules.allow-uri",
+            Leaves::Nothing,
+            || json!([basename, uri]),
+            |call| call.goes_with(basename, uri),
+        )
+    }
+
+    fn routes(&self, basename: Option<&str>) -> bool {
         let rules = match self.rules(basename) {
             Asked::Refused => return false,
             Asked::Nothing => return true,
@@ -96,8 +148,7 @@ impl<R: RequestView> Call<R> {
         rules.allows(&request.from_uri(), right.as_deref())
     }
 
-    /// `allow-register`, and with `ports` `allow-register-include-port`
-    pub(crate) fn allow_register(&self, basename: Option<&str>, ports: bool) -> bool {
+    fn registers(&self, basename: Option<&str>, ports: bool) -> bool {
         let rules = match self.rules(basename) {
             Asked::Refused => return false,
             Asked::Nothing => return true,
@@ -118,8 +169,7 @@ impl<R: RequestView> Call<R> {
         is_allowed || is_star
     }
 
-    /// `allow-uri`
-    pub(crate) fn allow_uri(&self, basename: Option<&str>, uri: &str) -> bool {
+    fn goes_with(&self, basename: Option<&str>, uri: &str) -> bool {
         match self.rules(basename) {
             Asked::Refused => false,
             Asked::Nothing => true,

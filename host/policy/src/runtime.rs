@@ -7,11 +7,13 @@ use std::time::Instant;
 use thiserror::Error;
 use wasmtime::Engine;
 
+use crate::contract::VALIDATE;
 use crate::engine::{self, PAGE};
 use crate::limits::Limits;
 use crate::load::{self, LoadError, LoadProblem};
 use crate::policy::{Loaded, Policy};
 use crate::sandbox::{Code, Rules, Sandboxes};
+use crate::settings::Settings;
 use crate::view::RequestView;
 
 /// Compiles and runs policies. One for each process: it has a clock thread, and reserves address space for all sandboxes.
@@ -101,6 +103,24 @@ impl Runtime {
         })
     }
 
+    /// A runtime that counts fuel ([`Evaluator::fuel`](crate::Evaluator::fuel)), without a pool: for what is not served but looked into.
+    ///
+    /// # Errors
+    /// As [`Runtime::new`].
+    pub fn metered(limits: Limits) -> Result<Self, RuntimeError> {
+        let limits = checked(limits)?;
+        let engine =
+            engine::metered(&limits).map_err(|error| RuntimeError::Engine(format!("{error:#}")))?;
+        engine::start_clock(&engine)?;
+        Ok(Self {
+            engine,
+            limits,
+            allocation: Allocation::OnDemand {
+                reason: "it counts fuel".to_owned(),
+            },
+        })
+    }
+
     /// The limits that hold for all policies.
     pub fn limits(&self) -> &Limits {
         &self.limits
@@ -130,11 +150,11 @@ impl Runtime {
     /// # Errors
     /// Says what is wrong with the file and how to mend it.
     pub fn load<R: RequestView>(&self, name: &str, bytes: &[u8]) -> Result<Policy<R>, LoadError> {
-        self.load_within(name, bytes, &self.limits)
+        self.load_within(name, bytes, &self.limits, &Arc::default())
     }
 
-    /// The same for a policy with limits of its own. What is above the runtime's own limits is the runtime's; its stack and its
-    /// number of sandboxes are in any case.
+    /// The same for a policy with limits of its own, and with the settings that it will have, which it may refuse. What is above the
+    /// runtime's own limits is the runtime's; its stack and its number of sandboxes are in any case.
     ///
     /// # Errors
     /// As [`Runtime::load`].
@@ -143,9 +163,10 @@ impl Runtime {
         name: &str,
         bytes: &[u8],
         limits: &Limits,
+        settings: &Arc<Settings>,
     ) -> Result<Policy<R>, LoadError> {
         let limits = self.limits.clone().lowered_to(limits);
-        self.load_inner(name, bytes, &limits)
+        self.load_inner(name, bytes, &limits, settings)
             .map_err(|problem| problem.of(name))
     }
 
@@ -154,6 +175,7 @@ impl Runtime {
         name: &str,
         bytes: &[u8],
         limits: &Limits,
+        settings: &Arc<Settings>,
     ) -> Result<Policy<R>, LoadProblem> {
         let start = Instant::now();
         let checked = load::check(bytes, limits)?;
@@ -161,7 +183,8 @@ impl Runtime {
             Code::compile(&self.engine, bytes, &checked).map_err(|error| LoadProblem::Compile {
                 cause: last(&error),
             })?;
-        let trial = load::try_out(&self.engine, &code, limits)?;
+        let (trial, trial_failure) = load::try_out(&self.engine, &code, limits, settings)?;
+        let is_configured = checked.inspection.has_function(VALIDATE);
         let sandboxes = Sandboxes::new(&self.engine, &code).map_err(|error| LoadProblem::Link {
             cause: last(&error),
         })?;
@@ -171,7 +194,8 @@ impl Runtime {
                 inspection: checked.inspection,
                 sandboxes,
                 rules: Rules::of(limits),
-                trial_failure: trial.failure,
+                trial: is_configured.then_some(trial),
+                trial_failure,
                 load_time: start.elapsed(),
                 dropped_lines: AtomicU64::new(0),
             }),

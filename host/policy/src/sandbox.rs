@@ -25,6 +25,7 @@ pub(crate) enum Code {
 /// A policy that is compiled and linked.
 pub(crate) struct Sandboxes<R: 'static> {
     engine: Engine,
+    is_metered: bool,
     prepared: Prepared<R>,
 }
 
@@ -43,6 +44,7 @@ pub(crate) struct Open<R: 'static> {
     store: Store<Box<Call<R>>>,
     live: Live,
     usage: Use,
+    is_metered: bool,
 }
 
 /// The limits of one call.
@@ -65,8 +67,11 @@ impl<R: RequestView> Sandboxes<R> {
                 Prepared::Component(component::Prepared::new(engine, component)?)
             }
         };
-        let engine = engine.clone();
-        Ok(Self { engine, prepared })
+        Ok(Self {
+            engine: engine.clone(),
+            is_metered: engine::is_metered(engine),
+            prepared,
+        })
     }
 
     /// Whether a sandbox can be put back to its first state after a call.
@@ -78,7 +83,11 @@ impl<R: RequestView> Sandboxes<R> {
     }
 
     /// Makes a sandbox, asks it for a verdict, and ends it. The state of the call comes back in any case.
-    pub(crate) fn ask(&self, call: Box<Call<R>>, rules: &Rules) -> (Box<Call<R>>, Outcome) {
+    pub(crate) fn ask(
+        &self,
+        call: Box<Call<R>>,
+        rules: &Rules,
+    ) -> (Box<Call<R>>, Outcome, Option<u64>) {
         let mut store = self.store(call, rules);
         let outcome = match self.prepared.instantiate(&mut store, Use::Once) {
             Ok(live) => ask(&mut store, &live, rules),
@@ -87,7 +96,24 @@ impl<R: RequestView> Sandboxes<R> {
                 Failure::read(&error, Stage::Instantiate, rules.terms),
             )),
         };
-        (store.into_data(), outcome)
+        let fuel = fuel_used(&store);
+        (store.into_data(), outcome, fuel)
+    }
+
+    /// Asks a new sandbox what is wrong with its settings; none if the policy has nothing to say about them.
+    pub(crate) fn validate(
+        &self,
+        call: Box<Call<R>>,
+        rules: &Rules,
+    ) -> Option<Result<Result<(), String>, Failure>> {
+        let mut store = self.store(call, rules);
+        match &self.prepared {
+            Prepared::Module(prepared) => prepared.validate(&mut store, rules.terms),
+            Prepared::Component(prepared) => {
+                let answer = prepared.validate(&mut store)?;
+                Some(answer.map_err(|error| Failure::read(&error, Stage::Decide, rules.terms)))
+            }
+        }
     }
 
     /// Makes a sandbox that can be asked again and again. On failure the state of the call comes back.
@@ -99,7 +125,12 @@ impl<R: RequestView> Sandboxes<R> {
     ) -> Result<Open<R>, (Box<Call<R>>, Failure)> {
         let mut store = self.store(call, rules);
         match self.prepared.instantiate(&mut store, usage) {
-            Ok(live) => Ok(Open { store, live, usage }),
+            Ok(live) => Ok(Open {
+                store,
+                live,
+                usage,
+                is_metered: self.is_metered,
+            }),
             Err(error) => {
                 let failure = Failure::read(&error, Stage::Instantiate, rules.terms);
                 Err((store.into_data(), failure))
@@ -113,6 +144,9 @@ impl<R: RequestView> Sandboxes<R> {
         store.limiter(|call| &mut **call);
         store.set_hostcall_fuel(rules.terms.host_call_bytes);
         store.set_epoch_deadline(rules.ticks);
+        if self.is_metered {
+            fill(&mut store);
+        }
         store
     }
 }
@@ -151,7 +185,18 @@ impl<R: RequestView> Open<R> {
     /// Asks for a verdict. After a failure the sandbox is of no more use.
     pub(crate) fn ask(&mut self, rules: &Rules) -> Outcome {
         self.store.set_epoch_deadline(rules.ticks);
+        if self.is_metered {
+            fill(&mut self.store);
+        }
         ask(&mut self.store, &self.live, rules)
+    }
+
+    /// The fuel of the last call, where it is counted.
+    pub(crate) fn fuel_used(&self) -> Option<u64> {
+        match self.is_metered {
+            true => fuel_used(&self.store),
+            false => None,
+        }
     }
 
     /// Makes the sandbox ready for the next call, after one that went well; false if it is of no more use.
@@ -217,4 +262,17 @@ fn ask<R: RequestView>(store: &mut Store<Box<Call<R>>>, live: &Live, rules: &Rul
     verdict
         .and_then(|verdict| Ok(verdict.checked()?))
         .map_err(|failure| (Stage::Decide, failure))
+}
+
+/// More than any call lives to use.
+const FULL: u64 = u64::MAX;
+
+fn fill<T>(store: &mut Store<T>) {
+    store
+        .set_fuel(FULL)
+        .expect("asked only where the engine counts fuel");
+}
+
+fn fuel_used<T>(store: &Store<T>) -> Option<u64> {
+    Some(FULL - store.get_fuel().ok()?)
 }

@@ -4,6 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+use crate::counters::Counters;
+use crate::settings::Settings;
+
 /// What a policy may ask about. Immutable, and shared by all calls on behalf of one tenant.
 ///
 /// A question beyond it is answered as if nothing were there: no row of the address table, no trusted peer. Rules deny then, because
@@ -16,6 +19,10 @@ pub struct Scope {
     trusted: bool,
     rules: Option<Box<[Box<str>]>>,
     lines: Option<Lines>,
+    /// Names of header fields that may be changed; none for all.
+    headers: Option<Box<[Box<str>]>>,
+    counters: Arc<Counters>,
+    settings: Arc<Settings>,
     crossings: AtomicU64,
 }
 
@@ -39,6 +46,9 @@ impl Scope {
             trusted: true,
             rules: None,
             lines: None,
+            headers: None,
+            counters: Arc::default(),
+            settings: Arc::default(),
             crossings: AtomicU64::new(0),
         }
     }
@@ -51,6 +61,9 @@ impl Scope {
             trusted: false,
             rules: Some(Box::default()),
             lines: None,
+            headers: Some(Box::default()),
+            counters: Arc::default(),
+            settings: Arc::default(),
             crossings: AtomicU64::new(0),
         }
     }
@@ -78,6 +91,35 @@ impl Scope {
             rules: Some(names),
             ..self
         }
+    }
+
+    /// Adds names of header fields that may be changed in requests that are relayed.
+    pub fn with_headers<'n>(self, names: impl IntoIterator<Item = &'n str>) -> Self {
+        let names = names.into_iter().map(Box::from).collect();
+        Self {
+            headers: Some(names),
+            ..self
+        }
+    }
+
+    /// Gives it these settings to read.
+    pub fn with_settings(self, settings: Arc<Settings>) -> Self {
+        Self { settings, ..self }
+    }
+
+    /// What its policies read as their settings.
+    pub fn settings(&self) -> &Arc<Settings> {
+        &self.settings
+    }
+
+    /// Gives it these counters, which may outlast it.
+    pub fn with_counters(self, counters: Arc<Counters>) -> Self {
+        Self { counters, ..self }
+    }
+
+    /// What its policies count.
+    pub fn counters(&self) -> &Arc<Counters> {
+        &self.counters
     }
 
     /// Bounds the lines that all its calls together may log in a second. As many may come at once.
@@ -142,6 +184,14 @@ impl Scope {
             return true;
         };
         self.noted(names.iter().any(|own| &**own == name))
+    }
+
+    /// Whether header fields of this name may be changed.
+    pub(crate) fn admits_header(&self, name: &str) -> bool {
+        let Some(names) = &self.headers else {
+            return true;
+        };
+        self.noted(names.iter().any(|own| own.eq_ignore_ascii_case(name)))
     }
 
     /// Whether one more line may be logged now.

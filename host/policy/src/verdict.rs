@@ -78,6 +78,9 @@ pub enum InvalidVerdict {
         "the next hop \"{0}\" is empty, has a control character or is longer than {MAX_NAME} bytes"
     )]
     NextHop(String),
+    /// The policy changes too many header fields.
+    #[error("more than {MAX_HEADERS} changes to header fields")]
+    ManyEdits,
     /// A text is not UTF-8.
     #[error("a text in the verdict is not UTF-8")]
     NotUtf8,
@@ -171,6 +174,25 @@ fn check_header(name: &str, value: &str) -> Result<(), InvalidVerdict> {
     if RESERVED.iter().any(|own| own.eq_ignore_ascii_case(name)) {
         return Err(InvalidVerdict::ReservedHeader(name.to_owned()));
     }
+    check_value(name, value)
+}
+
+/// Whether policies may add header fields of this name to requests, and take them out, if the configuration lets them.
+///
+/// # Errors
+/// When it is no name, or what the host, routing, dialogs or the body rest on.
+pub fn may_be_edited(name: &str) -> Result<(), InvalidVerdict> {
+    if name.is_empty() || name.len() > MAX_NAME || !name.bytes().all(is_token) {
+        return Err(InvalidVerdict::HeaderName(shown(name)));
+    }
+    let own = RESERVED.iter().chain(&["Contact", "m"]);
+    match own.into_iter().any(|own| own.eq_ignore_ascii_case(name)) {
+        true => Err(InvalidVerdict::ReservedHeader(name.to_owned())),
+        false => Ok(()),
+    }
+}
+
+pub(crate) fn check_value(name: &str, value: &str) -> Result<(), InvalidVerdict> {
     if value.len() > MAX_HEADER_VALUE {
         return Err(InvalidVerdict::LongHeader {
             name: name.to_owned(),

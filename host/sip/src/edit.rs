@@ -79,6 +79,12 @@ impl<'a, const MOST: usize> Edits<'a, MOST> {
         self.replace(place, Text::Nothing)
     }
 
+    /// Whether these bytes have been edited, exactly these.
+    pub(crate) fn has(&self, place: &Range<usize>) -> bool {
+        let list = &self.list[..self.length];
+        list.iter().any(|edit| edit.place == *place)
+    }
+
     /// Appends `bytes` with these edits to `out`.
     pub(crate) fn apply(&self, bytes: &[u8], out: &mut Vec<u8>) {
         let mut done = 0;

@@ -49,7 +49,8 @@ pub use list::{Value, Values, values};
 pub use name_addr::{NameAddr, NameAddrError};
 pub use params::{Param, Params};
 pub use proxy::{
-    DropReason, Local, Proxy, ProxyConfig, Received, RelayError, RelayErrorKind, Target,
+    DropReason, HeaderChange, Local, Proxy, ProxyConfig, Received, RelayError, RelayErrorKind,
+    Target,
 };
 pub use reason::standard_reason;
 pub use routes::{RouteError, Routes, RoutesBuilder};

@@ -4,6 +4,9 @@ use std::panic;
 
 use crate::VERSION;
 
+pub(crate) use portcullis::policy::clock::{local, now};
+pub(crate) use portcullis::policy::counters::{add, rate_limit, value};
+pub(crate) use portcullis::policy::edits::{add_header, remove_header};
 pub(crate) use portcullis::policy::log::log;
 pub(crate) use portcullis::policy::permissions::{
     address_group, allow_address, allow_source_address, last_tag, source_address_group,
@@ -16,6 +19,7 @@ pub(crate) use portcullis::policy::request::{
 pub(crate) use portcullis::policy::rules::{
     allow_register, allow_register_include_port, allow_routing, allow_uri,
 };
+pub(crate) use portcullis::policy::settings::{boolean, integer, json, keys, number, text, texts};
 pub(crate) use portcullis::policy::trusted::{
     allow_trusted, allow_trusted_address, count_trusted, count_trusted_address, tags,
 };
@@ -28,8 +32,31 @@ wit_bindgen::generate!({
     with: {
         "portcullis:policy/types@0.1.0": crate::verdict,
         "portcullis:policy/log@0.1.0/level": crate::log::Level,
+        "portcullis:policy/clock@0.1.0/local-time": crate::clock::LocalTime,
     },
 });
+
+/// The world of a policy that looks at its settings. What it imports is the same.
+pub mod configured {
+    wit_bindgen::generate!({
+        path: "../../policy-wit",
+        world: "configured-policy",
+        pub_export_macro: true,
+        default_bindings_module: "portcullis_sdk::guest::configured",
+        with: {
+            "portcullis:policy/types@0.1.0": crate::verdict,
+            "portcullis:policy/permissions@0.1.0": super::portcullis::policy::permissions,
+            "portcullis:policy/request@0.1.0": super::portcullis::policy::request,
+            "portcullis:policy/log@0.1.0": super::portcullis::policy::log,
+            "portcullis:policy/trusted@0.1.0": super::portcullis::policy::trusted,
+            "portcullis:policy/rules@0.1.0": super::portcullis::policy::rules,
+            "portcullis:policy/counters@0.1.0": super::portcullis::policy::counters,
+            "portcullis:policy/settings@0.1.0": super::portcullis::policy::settings,
+            "portcullis:policy/clock@0.1.0": super::portcullis::policy::clock,
+            "portcullis:policy/edits@0.1.0": super::portcullis::policy::edits,
+        },
+    });
+}
 
 /// What the custom section `portcullis-sdk` holds.
 pub const SECTION: [u8; VERSION.len()] = match VERSION.as_bytes().first_chunk() {
@@ -38,7 +65,7 @@ pub const SECTION: [u8; VERSION.len()] = match VERSION.as_bytes().first_chunk() 
 };
 
 /// Calls the policy. To the host a panic is a trap without a reason, so its message goes to the log first.
-pub fn run(decide: fn() -> Verdict) -> Verdict {
+pub fn run<T>(policy: fn() -> T) -> T {
     panic::set_hook(Box::new(|panic| {
         let payload = panic.payload();
         let message = match payload.downcast_ref::<String>() {
@@ -50,5 +77,5 @@ pub fn run(decide: fn() -> Verdict) -> Verdict {
             None => crate::log::error!("the policy panicked: {message}"),
         }
     }));
-    decide()
+    policy()
 }

@@ -43,12 +43,16 @@
 //! - [`trusted`]: is the sender a trusted peer? The table `trusted` of the same module.
 //! - [`rules`]: do allow and deny files let these two URIs pass? Who may call what, who may register what.
 //! - [`request`]: method, URIs, header fields, source and transport of the request.
+//! - [`counters`]: counters and rate limits, which all calls share.
+//! - [`settings`]: what the operator's configuration gives this policy to read.
+//! - [`clock`]: the time of day.
+//! - [`edits`]: header fields to add and to take out when the request is relayed.
 //! - [`log`]: lines in the host's log.
 //!
 //! # What a policy can answer
 //! [`relay`], [`relay_to`] a named next hop, [`reject`], [`drop_request`] or [`pass`] to the next policy: a [`Verdict`].
 //!
-//! There is no clock, no random source, no file, no network and no state: whatever a policy stores is gone after the call. A
+//! There is no random source, no file, no network, and no state but [`counters`]: whatever a policy stores is gone after the call. A
 //! panic ends the call; the host logs the panic's message and answers as configured (503 unless changed).
 //!
 //! # Testing a policy
@@ -83,10 +87,14 @@
 
 pub use verdict::{Header, Rejection, Verdict, drop_request, pass, reject, relay, relay_to};
 
+pub mod clock;
+pub mod counters;
+pub mod edits;
 pub mod log;
 pub mod permissions;
 pub mod request;
 pub mod rules;
+pub mod settings;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod testing;
 pub mod trusted;
@@ -115,7 +123,8 @@ pub mod prelude {
         allow_trusted, allow_trusted_address, count_trusted, count_trusted_address,
     };
     pub use crate::{
-        Verdict, drop_request, log, pass, policy, reject, relay, relay_to, request, rules, trusted,
+        Verdict, clock, counters, drop_request, edits, log, pass, policy, reject, relay, relay_to,
+        request, rules, settings, trusted,
     };
 }
 
@@ -125,6 +134,27 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// Makes a function the policy of this crate: the one that Portcullis calls for every request.
 ///
 /// The function takes nothing and returns a [`Verdict`]. A crate has one policy.
+///
+/// A second function, if there is one, looks at the [`settings`] and says in one sentence what is wrong with them, if anything is. The
+/// host calls it when policy or settings change; what it refuses does not come to serve.
+///
+/// ```
+/// use portcullis_sdk::prelude::*;
+///
+/// policy!(decide, settings: check);
+///
+/// fn decide() -> Verdict {
+///     let rate = settings::number("calls-per-second").unwrap_or(1.0);
+///     if counters::rate_limit("calls", rate, 10) { relay() } else { reject(503, "") }
+/// }
+///
+/// fn check() -> Result<(), String> {
+///     match settings::number("calls-per-second") {
+///         Some(rate) if rate > 0.0 => Ok(()),
+///         _ => Err("`calls-per-second` must be a number above 0".into()),
+///     }
+/// }
+/// ```
 ///
 /// ```
 /// use portcullis_sdk::prelude::*;
@@ -152,6 +182,31 @@ macro_rules! policy {
             }
 
     $crate::guest::export!(Policy with_types_in $crate::guest);
+
+            #[used]
+            #[unsafe(link_section = "portcullis-sdk")]
+            static SDK_VERSION: [u8; $crate::VERSION.len()] = $crate::guest::SECTION;
+        };
+    };
+    ($decide:path, settings: $validate:path $(,)?) => {
+        #[cfg(not(target_arch = "wasm32"))]
+        const _: (fn() -> $crate::Verdict, fn() -> Result<(), String>) = ($decide, $validate);
+
+        #[cfg(target_arch = "wasm32")]
+        const _: () = {
+            struct Policy;
+
+            impl $crate::guest::configured::Guest for Policy {
+                fn decide() -> $crate::Verdict {
+                    $crate::guest::run($decide)
+                }
+
+                fn validate_settings() -> Result<(), String> {
+                    $crate::guest::run($validate)
+                }
+            }
+
+    $crate::guest::configured::export!(Policy with_types_in $crate::guest::configured);
 
             #[used]
             #[unsafe(link_section = "portcullis-sdk")]

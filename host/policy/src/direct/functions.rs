@@ -7,13 +7,13 @@ use std::net::SocketAddr;
 use tracing::Level;
 use wasmtime::{Caller, Engine, Linker};
 
-use crate::call::{Address, Call};
+use crate::call::Call;
 use crate::contract::{LOG, PERMISSIONS, REQUEST};
 use crate::failure::HostError;
 use crate::view::RequestView;
 
 use super::guest::{allocate, check, give, open, text, write_words};
-use super::{Data, questions};
+use super::{Data, ambient, questions};
 
 pub(super) type Context<'a, R> = Caller<'a, Data<R>>;
 
@@ -26,6 +26,7 @@ pub(super) fn linker<R: RequestView>(engine: &Engine) -> wasmtime::Result<Linker
     linker.func_wrap(REQUEST, "headers", headers::<R>)?;
     linker.func_wrap(LOG, "log", log::<R>)?;
     questions::link(&mut linker)?;
+    ambient::link(&mut linker)?;
     Ok(linker)
 }
 
@@ -44,7 +45,7 @@ fn link_permissions<R: RequestView>(linker: &mut Linker<Data<R>>) -> wasmtime::R
         |mut caller: Context<'_, R>, group: u32, at: u32, length: u32, port: u32| {
             let (memory, call) = open(&mut caller)?;
             let address = text(memory, at, length, call.host_call_bytes())?;
-            let allowed = call.allow_address(group, Address::parse(address), port as u16);
+            let allowed = call.allow_address(group, address, port as u16);
             wasmtime::Result::Ok(u32::from(allowed))
         },
     )?;
@@ -63,7 +64,7 @@ fn link_permissions<R: RequestView>(linker: &mut Linker<Data<R>>) -> wasmtime::R
         |mut caller: Context<'_, R>, at: u32, length: u32, port: u32, result: u32| {
             let (memory, call) = open(&mut caller)?;
             let address = text(memory, at, length, call.host_call_bytes())?;
-            let group = call.address_group(Address::parse(address), port as u16);
+            let group = call.address_group(address, port as u16);
             give_number(&mut caller, result, group)
         },
     )?;
@@ -156,12 +157,8 @@ fn headers<R: RequestView>(
     let mut values = Vec::new();
     call.request()
         .headers(name, &mut |value| values.push(value.into_owned()));
-    let list = allocate(&mut caller, 4, 8 * values.len())?;
-    for (place, value) in (list..).step_by(8).zip(&values) {
-        let (at, length) = give_copy(&mut caller, value)?;
-        write_words(&mut caller, place, &[at, length])?;
-    }
-    write_words(&mut caller, result, &[list, values.len() as u32])
+    let list = give_list(&mut caller, &values)?;
+    write_words(&mut caller, result, &list)
 }
 
 fn log<R: RequestView>(
@@ -206,6 +203,19 @@ pub(super) fn give_copy<R: RequestView>(
     area.ok_or(HostError::StrayMemory)?
         .copy_from_slice(value.as_bytes());
     Ok((at, value.len() as u32))
+}
+
+/// Gives the module a list of texts: where it lies now, and its length.
+pub(super) fn give_list<R: RequestView>(
+    caller: &mut Context<'_, R>,
+    texts: &[String],
+) -> wasmtime::Result<[u32; 2]> {
+    let list = allocate(caller, 4, 8 * texts.len())?;
+    for (place, text) in (list..).step_by(8).zip(texts) {
+        let (at, length) = give_copy(caller, text)?;
+        write_words(caller, place, &[at, length])?;
+    }
+    Ok([list, texts.len() as u32])
 }
 
 fn last_tag<R: RequestView>(call: &Call<R>) -> Cow<'_, str> {

@@ -141,19 +141,40 @@ pub(super) fn write_words<R>(
     at: u32,
     words: &[u32],
 ) -> wasmtime::Result<()> {
-    let memory = of(caller.data())?.memory;
-    let bytes = memory.data_mut(caller);
-    if !at.is_multiple_of(4) {
-        return Err(HostError::OddPointer.into());
-    }
-    let area = bytes
-        .get_mut(at as usize..)
-        .and_then(|rest| rest.get_mut(..4 * words.len()))
-        .ok_or(HostError::StrayPointer)?;
+    let area = area(caller, at, 4, 4 * words.len())?;
     for (place, word) in area.chunks_exact_mut(4).zip(words) {
         place.copy_from_slice(&word.to_le_bytes());
     }
     Ok(())
+}
+
+/// Writes a value where the module wants a result.
+pub(super) fn write_bytes<R>(
+    caller: &mut Caller<'_, Data<R>>,
+    at: u32,
+    align: u32,
+    value: &[u8],
+) -> wasmtime::Result<()> {
+    area(caller, at, align, value.len())?.copy_from_slice(value);
+    Ok(())
+}
+
+/// The memory for a result.
+fn area<'a, R>(
+    caller: &'a mut Caller<'_, Data<R>>,
+    at: u32,
+    align: u32,
+    size: usize,
+) -> wasmtime::Result<&'a mut [u8]> {
+    let memory = of(caller.data())?.memory;
+    let bytes = memory.data_mut(caller);
+    if !at.is_multiple_of(align) {
+        return Err(HostError::OddPointer.into());
+    }
+    let area = bytes
+        .get_mut(at as usize..)
+        .and_then(|rest| rest.get_mut(..size));
+    Ok(area.ok_or(HostError::StrayPointer)?)
 }
 
 fn take_realloc<R>(

@@ -43,6 +43,25 @@ pub(super) fn verdict(memory: &[u8], at: u32, limit: usize) -> Result<Verdict, F
     }
 }
 
+/// The result of `validate-settings` at `at`.
+pub(super) fn result(memory: &[u8], at: u32, limit: usize) -> Result<Result<(), String>, Failure> {
+    const RESULT: usize = 12;
+    let mut reader = Reader {
+        memory,
+        limit,
+        left: limit,
+    };
+    if !at.is_multiple_of(4) {
+        return Err(unreadable("return pointer not aligned"));
+    }
+    let raw = reader.bytes(at, RESULT, "pointer out of bounds of memory")?;
+    match raw[0] {
+        0 => Ok(Ok(())),
+        1 => Ok(Err(reader.text(word(raw, 4), word(raw, 8))?)),
+        case => Err(unreadable(&format!("unexpected discriminant: {case}"))),
+    }
+}
+
 impl<'a> Reader<'a> {
     fn headers(&mut self, at: u32, count: u32) -> Result<Vec<(String, String)>, Failure> {
         let size = (count as usize).saturating_mul(HEADER);

@@ -6,6 +6,7 @@
 //!
 //! Memory safety is not at stake here: everything that a module passes is checked like any other input, by safe code.
 
+mod ambient;
 mod functions;
 mod guest;
 mod lift;
@@ -13,9 +14,10 @@ mod pristine;
 mod questions;
 mod resettable;
 
-use wasmtime::{Engine, Extern, InstancePre, ModuleExport, Store, TypedFunc};
+use wasmtime::{Engine, Extern, Instance, InstancePre, ModuleExport, Store, TypedFunc};
 
 use crate::call::Call;
+use crate::contract::VALIDATE;
 use crate::failure::{Failure, Stage, Terms};
 use crate::inspect::{Inspection, Kind};
 use crate::verdict::Verdict;
@@ -43,6 +45,7 @@ pub(crate) struct Prepared<R: 'static> {
     realloc: Option<ModuleExport>,
     post_return: Option<ModuleExport>,
     globals: Option<Vec<ModuleExport>>,
+    validate: Option<ModuleExport>,
 }
 
 /// A live instance of a module.
@@ -115,6 +118,7 @@ impl<R: RequestView> Prepared<R> {
             realloc: export("cabi_realloc").ok(),
             post_return: export("cabi_post_decide").ok(),
             globals: globals.transpose()?,
+            validate: export(VALIDATE).ok(),
         })
     }
 
@@ -123,12 +127,50 @@ impl<R: RequestView> Prepared<R> {
         self.globals.is_some()
     }
 
+    /// Asks a new instance what is wrong with its settings; none if it has nothing to say about them.
+    pub(crate) fn validate(
+        &self,
+        store: &mut Store<Data<R>>,
+        terms: Terms,
+    ) -> Option<Result<Result<(), String>, Failure>> {
+        let export = self.validate.as_ref()?;
+        Some(self.validate_by(store, export, terms))
+    }
+
+    fn validate_by(
+        &self,
+        store: &mut Store<Data<R>>,
+        export: &ModuleExport,
+        terms: Terms,
+    ) -> Result<Result<(), String>, Failure> {
+        let read = |error: wasmtime::Error| Failure::read(&error, Stage::Decide, terms);
+        let made = self.instance(store, Use::Once);
+        let (instance, _) =
+            made.map_err(|error| Failure::read(&error, Stage::Instantiate, terms))?;
+        let function = instance.get_module_export(&mut *store, export);
+        let function = function.and_then(Extern::into_func);
+        let no_function = || wasmtime::Error::msg("the export is of another kind");
+        let function = function.ok_or_else(no_function).map_err(read)?;
+        let function = function.typed::<(), u32>(&*store).map_err(read)?;
+        let at = function.call(&mut *store, ()).map_err(read)?;
+        let guest = guest::of(store.data()).map_err(read)?;
+        lift::result(guest.memory().data(&*store), at, terms.host_call_bytes)
+    }
+
     /// Makes an instance; its start function runs.
     pub(crate) fn instantiate(
         &self,
         store: &mut Store<Data<R>>,
         usage: Use,
     ) -> wasmtime::Result<Live> {
+        Ok(self.instance(store, usage)?.1)
+    }
+
+    fn instance(
+        &self,
+        store: &mut Store<Data<R>>,
+        usage: Use,
+    ) -> wasmtime::Result<(Instance, Live)> {
         store.data_mut().guest = None;
         let instance = self.pre.instantiate(&mut *store)?;
         let mut export = |export: &ModuleExport| instance.get_module_export(&mut *store, export);
@@ -162,7 +204,7 @@ impl<R: RequestView> Prepared<R> {
         };
         let realloc = realloc.and_then(Extern::into_func);
         store.data_mut().guest = Some(Guest::new(memory, realloc));
-        Ok(live)
+        Ok((instance, live))
     }
 }
 

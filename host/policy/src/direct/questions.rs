@@ -9,8 +9,8 @@ use crate::questions::{Peer, Rows};
 use crate::view::RequestView;
 
 use super::Data;
-use super::functions::{Context, give_copy};
-use super::guest::{allocate, check, open, text, write_words};
+use super::functions::{Context, give_list};
+use super::guest::{check, open, text, write_words};
 
 pub(super) fn link<R: RequestView>(linker: &mut Linker<Data<R>>) -> wasmtime::Result<()> {
     link_trusted(linker)?;
@@ -56,16 +56,12 @@ fn tags<R: RequestView>(mut caller: Context<'_, R>, result: u32) -> wasmtime::Re
     open(&mut caller)?;
     // Copies: the module runs before the values are written.
     let tags = caller.data().trusted_tags().to_vec();
-    let list = allocate(&mut caller, 4, 8 * tags.len())?;
-    for (place, tag) in (list..).step_by(8).zip(&tags) {
-        let (at, length) = give_copy(&mut caller, tag)?;
-        write_words(&mut caller, place, &[at, length])?;
-    }
-    write_words(&mut caller, result, &[list, tags.len() as u32])
+    let list = give_list(&mut caller, &tags)?;
+    write_words(&mut caller, result, &list)
 }
 
 /// A question about a pair of files.
-type Question<R> = fn(&Call<R>, Option<&str>) -> bool;
+type Question<R> = fn(&mut Call<R>, Option<&str>) -> bool;
 
 fn link_rules<R: RequestView>(linker: &mut Linker<Data<R>>) -> wasmtime::Result<()> {
     let questions: [(&str, Question<R>); 3] = [

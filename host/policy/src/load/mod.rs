@@ -7,12 +7,12 @@ use std::borrow::Cow;
 
 use wit_component::ComponentEncoder;
 
-use crate::contract::{CONTRACT, PACKAGE, WORLD};
+use crate::contract::{CONFIGURED_WORLD, CONTRACT, PACKAGE, VALIDATE, WORLD};
 use crate::inspect::{Inspection, Kind, inspect};
 use crate::limits::Limits;
 
-pub use problem::{LoadError, LoadProblem};
-pub(crate) use trial::try_out;
+pub use problem::{LoadError, LoadProblem, SettingsError};
+pub(crate) use trial::{Trial, try_out};
 
 /// A file that keeps the contract, as a component.
 pub(crate) struct Checked<'a> {
@@ -100,7 +100,7 @@ fn encode(module: &[u8], inspection: &Inspection) -> Result<Vec<u8>, LoadProblem
         .exports
         .iter()
         .any(|export| export.name == "decide");
-    if world == WORLD && !decides {
+    if (world == WORLD || world == CONFIGURED_WORLD) && !decides {
         return Err(LoadProblem::MissingExport);
     }
     let encoded = ComponentEncoder::default()
@@ -114,7 +114,7 @@ fn encode(module: &[u8], inspection: &Inspection) -> Result<Vec<u8>, LoadProblem
 
 fn check_world(component: &[u8], inspection: &Inspection) -> Result<(), LoadProblem> {
     CONTRACT
-        .check(component)
+        .check(component, inspection.has_function(VALIDATE))
         .map_err(|cause| LoadProblem::OtherWorld {
             world: inspection.world.clone(),
             cause,

@@ -16,6 +16,20 @@ pub struct LoadError {
     pub problem: LoadProblem,
 }
 
+/// Why a policy does not serve with these settings.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SettingsError {
+    /// It does not take them.
+    #[error(
+        "the policy refuses its settings: {0}; mend the section `settings` of its configuration"
+    )]
+    Refused(String),
+    /// It failed to look at them.
+    #[error("the policy could not look at its settings (`validate-settings`): {0}")]
+    Failed(Failure),
+}
+
 /// What is wrong with a policy file, and what to do.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[non_exhaustive]
@@ -140,6 +154,9 @@ pub enum LoadProblem {
         "the policy passes texts in UTF-16, and this host takes UTF-8 only; choose UTF-8 in the bindings' generator"
     )]
     NotUtf8,
+    /// The policy does not take the settings that it would serve with.
+    #[error("{0}")]
+    Settings(#[from] SettingsError),
     /// The policy needs more memory than a sandbox has.
     #[error(
         "the policy starts with {wanted} bytes of memory, more than {limit}; link it with a smaller stack \

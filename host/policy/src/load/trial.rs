@@ -11,52 +11,96 @@ use wasmtime::Engine;
 use crate::call::Call;
 use crate::failure::{Failure, Stage};
 use crate::limits::Limits;
-use crate::load::LoadProblem;
+use crate::load::{LoadProblem, SettingsError};
 use crate::sandbox::{Code, Rules, Sandboxes};
 use crate::scope::Scope;
+use crate::settings::Settings;
+use crate::text;
 use crate::view::{Contact, PlainUri, RequestView};
 
 /// The least time that a trial run gets. A machine under load must not make an honest policy look endless.
 const LEAST: Duration = Duration::from_millis(250);
 
-/// How the trial run went.
+/// Bytes of what a policy says about its settings.
+const MOST_WORDS: usize = 1024;
+
+/// A policy, linked for calls that are about no real request.
 pub(crate) struct Trial {
-    /// The failure of `decide`, if it failed on the trial's request.
-    pub(crate) failure: Option<Failure>,
+    sandboxes: Sandboxes<Options>,
+    rules: Rules,
 }
 
-/// Starts the policy and asks it about an OPTIONS from nowhere.
-///
-/// What happens before `decide` happens on every call, so a failure there is refused. A failure of `decide` is only reported: a
-/// policy may have its reasons to dislike this request. Endless loops are refused all the same, because they would take a
-/// worker's time on every call.
-pub(crate) fn try_out(engine: &Engine, code: &Code, limits: &Limits) -> Result<Trial, LoadProblem> {
-    let deadline = limits.deadline.saturating_mul(10).max(LEAST);
-    let rules = Rules::of(limits).with_deadline(deadline).muted();
-    let sandboxes = Sandboxes::<Options>::new(engine, code).map_err(|error| LoadProblem::Link {
-        cause: error.root_cause().to_string(),
-    })?;
-    let table = Arc::new(Snapshot::default());
-    let name: Arc<str> = Arc::from("trial");
-    let scope = Arc::new(Scope::operator());
-    let mut call = Box::new(Call::new(
-        Arc::clone(&table),
-        Arc::clone(&scope),
-        Arc::clone(&name),
-        rules.bounds,
-    ));
-    call.begin(&table, &scope, &name, rules.bounds, Options);
-
-    match sandboxes.ask(call, &rules).1 {
-        Ok(_) => Ok(Trial { failure: None }),
-        Err((Stage::Instantiate, failure)) => Err(LoadProblem::Start(failure)),
-        Err((Stage::Decide, Failure::Timeout { .. })) => Err(LoadProblem::Endless {
-            limit_ms: u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX),
-        }),
-        Err((Stage::Decide, failure)) => Ok(Trial {
-            failure: Some(failure),
-        }),
+impl Trial {
+    /// Links compiled code.
+    pub(crate) fn new(engine: &Engine, code: &Code, limits: &Limits) -> Result<Self, LoadProblem> {
+        let deadline = limits.deadline.saturating_mul(10).max(LEAST);
+        let sandboxes = Sandboxes::new(engine, code).map_err(|error| LoadProblem::Link {
+            cause: error.root_cause().to_string(),
+        })?;
+        Ok(Self {
+            sandboxes,
+            rules: Rules::of(limits).with_deadline(deadline).muted(),
+        })
     }
+
+    /// What the policy says of these settings.
+    pub(crate) fn check(&self, settings: &Arc<Settings>) -> Result<(), SettingsError> {
+        let call = self.call(settings);
+        match self.sandboxes.validate(call, &self.rules) {
+            None | Some(Ok(Ok(()))) => Ok(()),
+            Some(Ok(Err(cause))) => {
+                let cause = text::shown(cause.trim_end_matches('.'), MOST_WORDS);
+                Err(SettingsError::Refused(cause.into_owned()))
+            }
+            Some(Err(failure)) => Err(SettingsError::Failed(failure)),
+        }
+    }
+
+    /// Starts the policy and asks it about an OPTIONS from nowhere: how it failed, if it did.
+    ///
+    /// What happens before `decide` happens on every call, so a failure there is refused. A failure of `decide` is only reported: a
+    /// policy may have its reasons to dislike this request. Endless loops are refused all the same, because they would take a
+    /// worker's time on every call.
+    fn ask(&self, settings: &Arc<Settings>) -> Result<Option<Failure>, LoadProblem> {
+        let call = self.call(settings);
+        match self.sandboxes.ask(call, &self.rules).1 {
+            Ok(_) => Ok(None),
+            Err((Stage::Instantiate, failure)) => Err(LoadProblem::Start(failure)),
+            Err((Stage::Decide, Failure::Timeout { deadline, .. })) => Err(LoadProblem::Endless {
+                limit_ms: u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX),
+            }),
+            Err((Stage::Decide, failure)) => Ok(Some(failure)),
+        }
+    }
+
+    fn call(&self, settings: &Arc<Settings>) -> Box<Call<Options>> {
+        let table = Arc::new(Snapshot::default());
+        let name: Arc<str> = Arc::from("trial");
+        let scope = Arc::new(Scope::operator().with_settings(Arc::clone(settings)));
+        let bounds = self.rules.bounds;
+        let mut call = Box::new(Call::new(
+            Arc::clone(&table),
+            Arc::clone(&scope),
+            Arc::clone(&name),
+            bounds,
+        ));
+        call.begin(&table, &scope, &name, bounds, Options, None);
+        call
+    }
+}
+
+/// Tries a policy with the settings that it will have. If it has something to say about settings, the way to ask it again comes back, and
+/// beside it how `decide` failed, if it did.
+pub(crate) fn try_out(
+    engine: &Engine,
+    code: &Code,
+    limits: &Limits,
+    settings: &Arc<Settings>,
+) -> Result<(Trial, Option<Failure>), LoadProblem> {
+    let trial = Trial::new(engine, code, limits)?;
+    trial.check(settings)?;
+    let failure = trial.ask(settings)?;
+    Ok((trial, failure))
 }
 
 /// The request of the trial run.

@@ -1,26 +1,29 @@
 //! The place from which workers take the policy of the moment.
 
 mod lineup;
+mod shelf;
 mod stats;
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use arc_swap::{ArcSwapOption, Cache, Guard};
 use parking_lot::Mutex;
-use thiserror::Error;
 
 use crate::digest::Digest;
 use crate::limits::Limits;
 use crate::load::LoadError;
 use crate::policy::Policy;
 use crate::runtime::Runtime;
+use crate::settings::Settings;
 use crate::view::RequestView;
 
 pub use lineup::{Candidate, Generation, Lineup, Mode, Share, Trial};
+pub use shelf::NoGeneration;
 pub use stats::{Stats, VerdictKind};
+
+use shelf::Shelf;
 
 /// Holds the policy that serves. Replacing it reaches all workers at once: each takes the new one with its next request.
 ///
@@ -36,17 +39,6 @@ pub struct PolicySlot<R: 'static> {
     // Held while the line-up changes, so that numbers and publications are in the same order.
     shelf: Mutex<Shelf<R>>,
     last_error: Mutex<Option<Failed>>,
-}
-
-/// Generations that do not serve.
-struct Shelf<R: 'static> {
-    mode: Mode,
-    /// Compiled and ready: those that served, and those that have not yet; the newest last.
-    kept: VecDeque<Arc<Generation<R>>>,
-    /// The number of the one that served before.
-    previous: Option<u64>,
-    /// Given up, and waiting for the last worker.
-    retired: Vec<Arc<Generation<R>>>,
 }
 
 /// A load that brought nothing.
@@ -65,28 +57,6 @@ pub enum Reload<R: 'static> {
     Published(Arc<Generation<R>>),
     /// The file is the one that serves already.
     Unchanged(Arc<Generation<R>>),
-}
-
-/// Why a generation can't serve.
-#[derive(Clone, Debug, Error, PartialEq, Eq)]
-pub enum NoGeneration {
-    /// None of this number is there.
-    #[error("there is no generation {number}; {}", there_are(.kept))]
-    Unknown {
-        /// The number.
-        number: u64,
-        /// The numbers of those that are.
-        kept: Vec<u64>,
-    },
-    /// Nothing served before the one that serves.
-    #[error("there is no generation to go back to; {}", there_are(.kept))]
-    Previous {
-        /// The numbers of those that are there.
-        kept: Vec<u64>,
-    },
-    /// A candidate is tried beside one that serves.
-    #[error("no generation serves yet: activate the first one")]
-    Nothing,
 }
 
 type Current<R> = Option<Arc<Lineup<R>>>;
@@ -109,10 +79,11 @@ impl<R: RequestView> PolicySlot<R> {
         bytes: &[u8],
         reuse: bool,
     ) -> Result<Reload<R>, LoadError> {
-        self.load_within(runtime, name, bytes, reuse, runtime.limits())
+        let limits = runtime.limits();
+        self.load_within(runtime, name, bytes, reuse, limits, &Arc::default())
     }
 
-    /// The same for a policy with limits of its own.
+    /// The same for a policy with limits and settings of its own.
     ///
     /// # Errors
     /// As [`PolicySlot::load`].
@@ -123,6 +94,7 @@ impl<R: RequestView> PolicySlot<R> {
         bytes: &[u8],
         reuse: bool,
         limits: &Limits,
+        settings: &Arc<Settings>,
     ) -> Result<Reload<R>, LoadError> {
         let _order = self.loading.lock();
         if let Some(current) = self.current()
@@ -131,7 +103,7 @@ impl<R: RequestView> PolicySlot<R> {
             *self.last_error.lock() = None;
             return Ok(Reload::Unchanged(current));
         }
-        match runtime.load_within(name, bytes, limits) {
+        match runtime.load_within(name, bytes, limits, settings) {
             Ok(policy) => Ok(Reload::Published(self.publish(policy.with_reuse(reuse)))),
             Err(error) => {
                 self.fail(error.clone());
@@ -448,17 +420,6 @@ impl<R: 'static> PolicySlot<R> {
     }
 }
 
-impl<R: 'static> Shelf<R> {
-    /// Gives up what is too much. The one that served before goes last.
-    fn trim(&mut self, most: usize) {
-        while self.kept.len() > most {
-            let is_other = |kept: &Arc<Generation<R>>| Some(kept.number) != self.previous;
-            let at = self.kept.iter().position(is_other).unwrap_or(0);
-            self.retired.extend(self.kept.remove(at));
-        }
-    }
-}
-
 impl<R: 'static> SlotReader<R> {
     /// Everything that is asked at the moment.
     pub fn lineup(&mut self) -> Option<&Arc<Lineup<R>>> {
@@ -477,17 +438,6 @@ impl<R: 'static> Default for PolicySlot<R> {
     }
 }
 
-impl<R: 'static> Default for Shelf<R> {
-    fn default() -> Self {
-        Self {
-            mode: Mode::default(),
-            kept: VecDeque::new(),
-            previous: None,
-            retired: Vec::new(),
-        }
-    }
-}
-
 fn serving<R: 'static>(lineup: Option<&Lineup<R>>) -> impl Iterator<Item = &Arc<Generation<R>>> {
     lineup.into_iter().flat_map(|lineup| {
         let candidate = lineup.candidate.iter();
@@ -495,12 +445,4 @@ fn serving<R: 'static>(lineup: Option<&Lineup<R>>) -> impl Iterator<Item = &Arc<
             .map(|candidate| &candidate.generation)
             .chain([&lineup.active])
     })
-}
-
-fn there_are(numbers: &[u64]) -> String {
-    let numbers: Vec<_> = numbers.iter().map(u64::to_string).collect();
-    match &numbers[..] {
-        [] => "there is none at all".to_owned(),
-        numbers => format!("there are {}", numbers.join(", ")),
-    }
 }

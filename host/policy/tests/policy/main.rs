@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
 
+mod ambient;
 mod forms;
 mod fresh;
 mod hostile;

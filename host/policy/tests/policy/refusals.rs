@@ -88,7 +88,9 @@ fn imports_are_named() {
         message("unknown-import"),
         "the policy imports env gettimeofday, which this host does not offer; a policy may import \
          portcullis:policy/permissions@0.1.0, portcullis:policy/request@0.1.0, portcullis:policy/log@0.1.0, \
-         portcullis:policy/trusted@0.1.0, portcullis:policy/rules@0.1.0"
+         portcullis:policy/trusted@0.1.0, portcullis:policy/rules@0.1.0, \
+                portcullis:policy/counters@0.1.0, portcullis:policy/settings@0.1.0, portcullis:policy/clock@0.1.0, \
+                portcullis:policy/edits@0.1.0"
     );
     assert_eq!(
         message("wasi-import"),

@@ -119,6 +119,21 @@ pub struct SipConfig {
 }
 
 impl Config {
+    /// What is configured for the policy of a seat: a tenant's name, `default`, `before` or `after`. An operator's seat that is not
+    /// configured is as `default` is.
+    pub fn seat(&self, name: &str) -> Option<&SeatConfig> {
+        let policy = &self.policy;
+        match name {
+            "default" => Some(&policy.seat),
+            "before" => Some(policy.before.as_ref().unwrap_or(&policy.seat)),
+            "after" => Some(policy.after.as_ref().unwrap_or(&policy.seat)),
+            name => {
+                let tenant = self.tenants.iter().find(|tenant| tenant.name == name);
+                tenant.map(|tenant| &tenant.seat)
+            }
+        }
+    }
+
     /// Reads a file and reports every problem in it.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable {

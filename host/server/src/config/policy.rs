@@ -38,6 +38,8 @@ pub struct SeatConfig {
     pub failure: FailureRules,
     /// When it is taken out of service.
     pub breaker: BreakerConfig,
+    /// The most counters and rate limits that it may keep.
+    pub counters: usize,
     /// What one call may use, and the largest file.
     pub limits: Limits,
 }
@@ -157,6 +159,7 @@ impl Default for SeatConfig {
                 window: Duration::from_secs(10),
                 pause: Duration::from_secs(30),
             },
+            counters: 10_000,
             limits: Limits::default(),
         }
     }
@@ -258,6 +261,7 @@ fn seat(section: &mut Section<'_>, default: SeatConfig) -> SeatConfig {
         reuse: section.value("reuse", default.reuse, |v| v.boolean()),
         failure: failures(section.section("on-failure"), failure),
         breaker: breaker(section, default.breaker),
+        counters: section.value("counters", default.counters, |v| count(v, 1, 10_000_000)),
         limits: default.limits,
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 
-use portcullis_policy::Share;
+use portcullis_policy::{Share, may_be_edited};
 
 use super::listen::is_host;
 use super::policy::{self, DefaultVerdict, SeatConfig};
@@ -35,6 +35,8 @@ pub struct TenantConfig {
     pub trusted: bool,
     /// The pairs of allow and deny files that its policy may ask about.
     pub rules: Vec<String>,
+    /// Names of header fields that its policy may add to requests and take out of them.
+    pub headers: Vec<String>,
     /// Where "relay" goes when the request leads nowhere that it may go: the name of one in `[relay.next-hops]`.
     pub next_hop: Option<String>,
     /// The next hops that its policy can name, in `[relay.next-hops]`.
@@ -179,6 +181,7 @@ fn read(
         groups: section.list("groups", selector.source_groups.clone(), group),
         trusted: section.value("trusted", false, |v| v.boolean()),
         rules: section.list("rules", Vec::new(), |v| Ok(v.text()?.to_owned())),
+        headers: section.list("headers", Vec::new(), header_name),
         next_hop: next_hop.flatten(),
         next_hops: section.list("next-hops", Vec::new(), known_hop),
         domains: section.list("domains", Vec::new(), |v| Domain::parse(v.text()?)),
@@ -197,6 +200,14 @@ fn read(
     };
     section.finish();
     tenant
+}
+
+fn header_name(value: Value<'_>) -> Result<String, Bad> {
+    let name = value.text()?;
+    match may_be_edited(name) {
+        Ok(()) => Ok(name.to_owned()),
+        Err(error) => Err(Bad::new(error.to_string(), "leave it out")),
+    }
 }
 
 fn selector(

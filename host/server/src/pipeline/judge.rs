@@ -5,7 +5,9 @@ use std::time::Instant;
 
 use arc_swap::{ArcSwap, Cache};
 use portcullis_address::{Reader, Snapshot};
-use portcullis_policy::{Evaluator, Failure, Generation, Mode, Policy, Verdict, VerdictKind};
+use portcullis_policy::{
+    Edits, Evaluator, Failure, Generation, Mode, Policy, Verdict, VerdictKind,
+};
 use tracing::{debug, info};
 
 use crate::config::{Answer, OnFailure};
@@ -29,6 +31,8 @@ pub(super) struct Judgement {
     pub(super) outcome: Outcome,
     /// None for the operator's.
     pub(super) tenant: Option<Arc<Tenant>>,
+    /// What changes in the header if the request is relayed.
+    pub(super) edits: Edits,
 }
 
 /// What is to be done with a request.
@@ -101,7 +105,13 @@ impl Judge {
                 Opinion::Verdict(_) | Opinion::None => Outcome::Default,
             };
             let tenant = named.cloned();
-            return (request, Judgement { outcome, tenant });
+            let edits = Edits::default();
+            let judgement = Judgement {
+                outcome,
+                tenant,
+                edits,
+            };
+            return (request, judgement);
         }
         let mut asking = Asking {
             evaluator: &mut self.evaluator,
@@ -111,6 +121,7 @@ impl Judge {
             addresses,
             tenant,
             begun: now,
+            edits: Edits::default(),
         };
         let seats = [
             tenants.before.as_ref(),
@@ -135,8 +146,12 @@ impl Judge {
             Outcome::Default => counters.verdicts.inc(VerdictKind::Pass),
             Outcome::Failed(_) => counters.failed.inc(),
         }
-        let tenant = named.cloned();
-        (request, Judgement { outcome, tenant })
+        let judgement = Judgement {
+            outcome,
+            edits: asking.edits,
+            tenant: named.cloned(),
+        };
+        (request, judgement)
     }
 }
 
@@ -150,6 +165,8 @@ struct Asking<'j> {
     tenant: &'j Tenant,
     /// When the call of the moment began: the end of the one before.
     begun: Instant,
+    /// What those that were asked so far change in the header.
+    edits: Edits,
 }
 
 impl Asking<'_> {
@@ -167,7 +184,7 @@ impl Asking<'_> {
             Some(_) => lineup.decides(request.call_id_bytes()),
             None => &lineup.active,
         };
-        let (mut request, mut answer) = self.ask(seat, generation, request);
+        let (mut request, mut answer, mut edits) = self.ask(seat, generation, request);
         if let Some(candidate) = lineup.shadow() {
             let comparison = seat.comparison_of(generation.number, candidate.number);
             self.shadow.offer(
@@ -175,7 +192,7 @@ impl Asking<'_> {
                 &seat.scope,
                 self.addresses,
                 candidate,
-                &answer,
+                (&answer, &edits),
                 &comparison,
             );
         }
@@ -185,20 +202,25 @@ impl Asking<'_> {
             let rule = seat.config.failure.of(failure.kind());
             let last_good = lineup.fallback.as_ref();
             if let Some(fallback) = last_good.filter(|_| *rule == OnFailure::LastGood) {
-                (request, answer) = self.ask(seat, fallback, request);
+                (request, answer, edits) = self.ask(seat, fallback, request);
             }
             if answer.is_err() {
                 return (request, failed(seat, rule));
             }
         }
         let opinion = match answer {
-            Ok(Verdict::Pass) | Err(_) => Opinion::None,
             Ok(verdict) if lineup.mode == Mode::Monitor => {
-                self.watch(seat, generation, &request, &verdict);
-                Opinion::None
+                if verdict != Verdict::Pass {
+                    self.watch(seat, generation, &request, &verdict);
+                }
+                return (request, Opinion::None);
             }
+            Ok(Verdict::Pass) | Err(_) => Opinion::None,
             Ok(verdict) => Opinion::Verdict(verdict),
         };
+        if !edits.is_empty() {
+            self.edits.append(edits);
+        }
         (request, opinion)
     }
 
@@ -207,7 +229,7 @@ impl Asking<'_> {
         seat: &Seat,
         generation: &Generation<PolicyRequest>,
         request: PolicyRequest,
-    ) -> (PolicyRequest, Result<Verdict, Failure>) {
+    ) -> (PolicyRequest, Result<Verdict, Failure>, Edits) {
         let policy = &generation.policy;
         let (request, answer) = self
             .evaluator
@@ -221,7 +243,9 @@ impl Asking<'_> {
         if let Err(failure) = &answer {
             self.counters.policy_failures.inc(failure.kind());
         }
-        (request, answer)
+        // A failed call has none that count.
+        let edits = self.evaluator.take_edits();
+        (request, answer, edits)
     }
 
     /// Tells what a policy would have done that is only watched.

@@ -6,10 +6,10 @@ mod request;
 use std::mem;
 use std::sync::Arc;
 
-use portcullis_policy::{Rejection, Verdict, VerdictKind};
+use portcullis_policy::{Edit, Rejection, Verdict, VerdictKind};
 use portcullis_sip::{
-    Arrival, Destination, Framing, Index, Message, Received, RelayError, Routes, ScanError,
-    StartLine, Target, Transport, scan,
+    Arrival, Destination, Framing, HeaderChange, Index, Message, Received, RelayError, Routes,
+    ScanError, StartLine, Target, Transport, scan,
 };
 use tracing::debug;
 
@@ -18,7 +18,6 @@ pub use request::PolicyRequest;
 use crate::config::{Answer, DefaultVerdict};
 use crate::metrics::{Lost, Method, Wire, WorkerCounters};
 use crate::shared::Shared;
-use crate::tenants::Tenant;
 use judge::{Judge, Judgement, Outcome};
 
 /// What one worker needs to decide on messages. Nothing in it is shared with other workers but through [`Shared`].
@@ -208,7 +207,7 @@ impl Pipeline {
                         let target = next_hop
                             .as_deref()
                             .map_or(Target::AsRouted, Target::NextHop);
-                        self.relay(target, tenant, message, arrival, out)
+                        self.relay(target, judgement, message, arrival, out)
                     }
                     Verdict::Reject(rejection) => self.reject(rejection, message, arrival, out),
                     Verdict::Drop | Verdict::Pass => None,
@@ -222,7 +221,7 @@ impl Pipeline {
                 };
                 match default {
                     DefaultVerdict::Relay => {
-                        self.relay(Target::AsRouted, tenant, message, arrival, out)
+                        self.relay(Target::AsRouted, judgement, message, arrival, out)
                     }
                     DefaultVerdict::Reject(answer) => self.answer(answer, message, arrival, out),
                     DefaultVerdict::Drop => None,
@@ -235,16 +234,20 @@ impl Pipeline {
     fn relay(
         &self,
         target: Target<'_>,
-        tenant: Option<&Tenant>,
+        judgement: &Judgement,
         message: Message<'_>,
         arrival: &Arrival,
         out: &mut Vec<u8>,
     ) -> Option<Destination> {
         let proxy = &self.shared.proxy;
+        let tenant = judgement.tenant.as_deref();
+        let changes: Vec<_> = judgement.edits.iter().map(change_of).collect();
         let own = tenant.and_then(|tenant| tenant.routes.as_ref());
         let relayed = match own {
-            Some(routes) => proxy.relay(message, arrival, &routes.load(), target, out),
-            None => proxy.relay(message, arrival, &self.routes, target, out),
+            Some(routes) => {
+                proxy.relay_changed(message, arrival, &routes.load(), target, &changes, out)
+            }
+            None => proxy.relay_changed(message, arrival, &self.routes, target, &changes, out),
         };
         match relayed {
             Ok(destination) => {
@@ -327,6 +330,14 @@ impl Pipeline {
             None => self.counters().lost.inc(Lost::Unanswerable),
         }
         destination
+    }
+}
+
+/// A change to the header as the proxy makes it.
+fn change_of(edit: &Edit) -> HeaderChange<'_> {
+    match edit {
+        Edit::Add { name, value } => HeaderChange::Add { name, value },
+        Edit::Remove { name } => HeaderChange::Remove(name),
     }
 }
 

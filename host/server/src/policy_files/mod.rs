@@ -14,7 +14,7 @@ use std::time::SystemTime;
 
 use parking_lot::Mutex;
 use portcullis_policy::{
-    Digest, Generation, LoadError, LoadProblem, PolicySlot, Reload, Runtime, Scope,
+    Digest, Generation, LoadError, LoadProblem, PolicySlot, Reload, Runtime, Scope, Settings,
 };
 use thiserror::Error;
 
@@ -102,7 +102,8 @@ impl PolicyFiles {
 
     /// For a seat of its own, beside all others: to look at a file.
     pub fn alone(name: &str, config: SeatConfig, runtime: Arc<Runtime>) -> Self {
-        let scope = Scope::operator();
+        let settings = Settings::new(config.settings.clone());
+        let scope = Scope::operator().with_settings(Arc::new(settings));
         let seat = Seat::new(name, Arc::default(), scope, config, Arc::default());
         Self::new(Arc::new(seat), runtime)
     }
@@ -151,7 +152,8 @@ impl PolicyFiles {
         let loaded = read(file, limits.module_bytes, &self.name).and_then(|bytes| {
             digest = Some(Digest::of(&bytes));
             let slot = &self.seat.slot;
-            Ok(slot.load_within(&self.runtime, &self.name, &bytes, *reuse, limits)?)
+            let settings = self.seat.scope.settings();
+            Ok(slot.load_within(&self.runtime, &self.name, &bytes, *reuse, limits, settings)?)
         });
         match loaded {
             Ok(reload) => Ok(self.note_success(&reload)),

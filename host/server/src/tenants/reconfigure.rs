@@ -159,4 +159,58 @@ mod tests {
         assert!(error.contains("the tenant d has it already"), "{error}");
         assert_eq!(names(), ["a", "c"]);
     }
+
+    #[tokio::test]
+    async fn settings_that_the_policy_refuses_change_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("portcullis.toml");
+        let write = |settings: &str| {
+            let text =
+                format!("[tenants.a]\nsource-groups = [1]\n[tenants.a.settings]\n{settings}\n");
+            std::fs::write(&path, text).unwrap();
+        };
+        write("open = true");
+        let config = Config::load(&path).unwrap();
+        let (_never, stop) = watch::channel(false);
+        let registry = Registry::new(&config, 1, stop).unwrap();
+        let registry = registry.with_file(path.clone(), config.clone());
+        registry.apply(&config, &config.tenants).await.unwrap();
+        let seat = || Arc::clone(registry.current().load().seat("a").unwrap());
+        let settings = Arc::clone(seat().scope.settings());
+        let (runtime, limits) = (registry.runtime(), registry.runtime().limits());
+        let load = runtime.load_within("a.wasm", &particular(), limits, &settings);
+        seat().slot.publish(load.unwrap());
+
+        write("open = true\nmore = 1");
+        let done = registry.reconfigure().await.unwrap();
+        assert_eq!(done.changed, ["a"]);
+        let before = seat();
+        write("open = false");
+        let error = registry.reconfigure().await.unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "tenant a: the policy refuses its settings: open!; mend the section `settings` of its configuration"
+        );
+        assert!(Arc::ptr_eq(&seat(), &before), "nothing has changed");
+    }
+
+    /// A policy that wants `open` to be true.
+    fn particular() -> Vec<u8> {
+        let mut module = wat::parse_str(
+            r#"(module
+                (import "portcullis:policy/settings@0.1.0" "boolean" (func $boolean (param i32 i32 i32)))
+                (memory (export "memory") 1)
+                (data (i32.const 16) "\03")
+                (data (i32.const 64) "open!")
+                (data (i32.const 132) "\40\00\00\00\05\00\00\00")
+                (func (export "decide") (result i32) i32.const 16)
+                (func (export "validate-settings") (result i32)
+                  (call $boolean (i32.const 64) (i32.const 4) (i32.const 512))
+                  (i32.store8 (i32.const 128) (i32.eqz (i32.load8_u (i32.const 513))))
+                  i32.const 128))"#,
+        )
+        .unwrap();
+        portcullis_policy::embed_configured(&mut module).unwrap();
+        module
+    }
 }

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
-use portcullis_policy::{KEPT as SANDBOXES, PolicySlot, Runtime, RuntimeError, Scope};
+use portcullis_policy::{
+    Counters, KEPT as SANDBOXES, PolicySlot, Runtime, RuntimeError, Scope, Settings, SettingsError,
+};
 use portcullis_sip::RouteError;
 use portcullis_store::Store;
 use thiserror::Error;
@@ -85,6 +87,14 @@ pub enum RegistryError {
         /// What is wrong.
         source: RouteError,
     },
+    /// The policy that serves a tenant does not take its new settings.
+    #[error("tenant {tenant}: {source}")]
+    Settings {
+        /// The tenant.
+        tenant: String,
+        /// What is wrong.
+        source: SettingsError,
+    },
 }
 
 impl Registry {
@@ -108,8 +118,11 @@ impl Registry {
         let wake = Arc::new(Notify::new());
         let files_of = |name: &str, config: &SeatConfig| {
             let slot = Arc::new(PolicySlot::keeping(KEPT));
-            let (scope, wake) = (Scope::operator(), Arc::clone(&wake));
-            let seat = Seat::new(name, slot, scope, config.clone(), wake);
+            let counters = Arc::new(Counters::new(config.counters));
+            let scope = Scope::operator()
+                .with_counters(counters)
+                .with_settings(settings_of(config));
+            let seat = Seat::new(name, slot, scope, config.clone(), Arc::clone(&wake));
             Arc::new(PolicyFiles::new(Arc::new(seat), Arc::clone(&runtime)))
         };
         let policy = &config.policy;
@@ -234,7 +247,10 @@ impl Registry {
         for tenant in tenants {
             let resolver = match self.is_as_it_was(tenant) {
                 true => None,
-                false => Some(self.resolver(config, tenant).await?),
+                false => {
+                    self.check_settings(tenant).await?;
+                    Some(self.resolver(config, tenant).await?)
+                }
             };
             resolvers.push(resolver);
         }
@@ -313,6 +329,31 @@ impl Registry {
         before.is_some_and(|held| held.tenant.config.as_ref() == Some(tenant))
     }
 
+    /// Asks the policy that serves a tenant whether it would do so with these settings. One that comes from a file will be loaded
+    /// again, maybe another one, and asked then.
+    async fn check_settings(&self, tenant: &TenantConfig) -> Result<(), RegistryError> {
+        let slot = {
+            let held = self.held.lock();
+            let before = held.get(&tenant.name);
+            let before = before.filter(|held| {
+                held.tenant.seat.config.settings != tenant.seat.settings
+                    && tenant.seat.file.is_none()
+            });
+            before.map(|held| Arc::clone(&held.tenant.seat.slot))
+        };
+        let Some(generation) = slot.and_then(|slot| slot.current()) else {
+            return Ok(());
+        };
+        let settings = settings_of(&tenant.seat);
+        let check = move || generation.policy.check_settings(&settings);
+        // One that was interrupted is no reason to refuse anything.
+        let checked = tokio::task::spawn_blocking(check).await.unwrap_or(Ok(()));
+        checked.map_err(|source| RegistryError::Settings {
+            tenant: tenant.name.clone(),
+            source,
+        })
+    }
+
     async fn resolver(
         &self,
         config: &Config,
@@ -336,11 +377,20 @@ impl Registry {
             Some(before) => Arc::clone(&before.tenant.counters),
             None => (0..self.workers).map(|_| Default::default()).collect(),
         };
+        // What was counted goes on, unless there is to be other room for it.
+        let before =
+            before.filter(|before| before.tenant.seat.config.counters == config.seat.counters);
+        let counted = match before {
+            Some(before) => Arc::clone(before.tenant.seat.scope.counters()),
+            None => Arc::new(Counters::new(config.seat.counters)),
+        };
         let wake = Arc::clone(&self.wake);
         let seat = Seat::new(
             &config.name,
             slot,
-            scope_of(config),
+            scope_of(config)
+                .with_counters(counted)
+                .with_settings(settings_of(&config.seat)),
             config.seat.clone(),
             wake,
         );
@@ -390,6 +440,11 @@ fn scope_of(config: &TenantConfig) -> Scope {
         .with_trusted(config.trusted)
         .with_log_rate(config.log_rate)
         .with_rules(config.rules.iter().map(String::as_str))
+        .with_headers(config.headers.iter().map(String::as_str))
+}
+
+fn settings_of(config: &SeatConfig) -> Arc<Settings> {
+    Arc::new(Settings::new(config.settings.clone()))
 }
 
 fn of(seat: &str) -> String {

@@ -10,7 +10,7 @@ use std::time::{Instant, SystemTime};
 
 use parking_lot::Mutex;
 use portcullis_address::Snapshot;
-use portcullis_policy::{Evaluator, Failure, Generation, Scope, Verdict};
+use portcullis_policy::{Edits, Evaluator, Failure, Generation, Scope, Verdict};
 
 use crate::pipeline::PolicyRequest;
 
@@ -65,6 +65,7 @@ struct Job {
     addresses: Arc<Snapshot>,
     generation: Arc<Generation<PolicyRequest>>,
     decided: Result<Verdict, Failure>,
+    edits: Edits,
     comparison: Arc<Comparison>,
 }
 
@@ -89,7 +90,7 @@ impl Shadow {
         scope: &Arc<Scope>,
         addresses: &Arc<Snapshot>,
         generation: &Arc<Generation<PolicyRequest>>,
-        decided: &Result<Verdict, Failure>,
+        (decided, edits): (&Result<Verdict, Failure>, &Edits),
         comparison: &Arc<Comparison>,
     ) {
         let job = Job {
@@ -98,6 +99,7 @@ impl Shadow {
             addresses: Arc::clone(addresses),
             generation: Arc::clone(generation),
             decided: decided.clone(),
+            edits: edits.clone(),
             comparison: Arc::clone(comparison),
         };
         if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) = self.jobs.try_send(job)
@@ -163,23 +165,31 @@ fn work(next: &Receiver<Job>) {
             addresses,
             generation,
             decided,
+            edits,
             comparison,
         } = job;
         let begun = Instant::now();
         let (request, answer) = evaluator.decide(&generation.policy, &scope, &addresses, request);
         generation.stats.record(0, &answer, begun.elapsed());
-        comparison.note(difference(&request, &decided, &answer));
+        let changed = evaluator.take_edits();
+        let (active, candidate) = ((&decided, &edits), (&answer, &changed));
+        comparison.note(difference(&request, active, candidate));
     }
 }
 
+/// What a policy decided, and what it changes in the header.
+type Decided<'d> = (&'d Result<Verdict, Failure>, &'d Edits);
+
 fn difference(
     request: &PolicyRequest,
-    active: &Result<Verdict, Failure>,
-    candidate: &Result<Verdict, Failure>,
+    active: Decided<'_>,
+    candidate: Decided<'_>,
 ) -> Option<Difference> {
     let is_same = match (active, candidate) {
-        (Ok(active), Ok(candidate)) => active == candidate,
-        (Err(active), Err(candidate)) => active.kind() == candidate.kind(),
+        ((Ok(active), edits), (Ok(candidate), changed)) => {
+            active == candidate && (edits == changed || !may_relay(active))
+        }
+        ((Err(active), _), (Err(candidate), _)) => active.kind() == candidate.kind(),
         _ => false,
     };
     (!is_same).then(|| Difference {
@@ -191,9 +201,15 @@ fn difference(
     })
 }
 
+/// Whether changes to the header may come to anything.
+pub(crate) fn may_relay(verdict: &Verdict) -> bool {
+    matches!(verdict, Verdict::Relay(_) | Verdict::Pass)
+}
+
 /// An answer in a few words.
-fn shown(answer: &Result<Verdict, Failure>) -> String {
+fn shown((answer, edits): Decided<'_>) -> String {
     match answer {
+        Ok(verdict) if may_relay(verdict) && !edits.is_empty() => format!("{verdict}, {edits}"),
         Ok(verdict) => verdict.to_string(),
         Err(failure) => format!("failure: {failure}"),
     }

@@ -127,8 +127,9 @@ impl Registry {
             let (files, push) = (Arc::clone(&files), Arc::clone(&push));
             move || {
                 let config = &files.seat().config;
-                let runtime = files.runtime();
-                let policy = runtime.load_within(&push.name, &push.bytes, &config.limits)?;
+                let (runtime, settings) = (files.runtime(), files.seat().scope.settings());
+                let policy =
+                    runtime.load_within(&push.name, &push.bytes, &config.limits, settings)?;
                 Ok::<_, LoadError>(policy.with_reuse(config.reuse))
             }
         };

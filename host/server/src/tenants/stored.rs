@@ -308,8 +308,8 @@ impl Registry {
             let (files, bytes) = (Arc::clone(files), Arc::clone(&bytes));
             move || {
                 let config = &files.seat().config;
-                let runtime = files.runtime();
-                let policy = runtime.load_within(&found.name, &bytes, &config.limits)?;
+                let (runtime, settings) = (files.runtime(), files.seat().scope.settings());
+                let policy = runtime.load_within(&found.name, &bytes, &config.limits, settings)?;
                 let policy = policy.with_reuse(config.reuse);
                 Ok::<_, LoadError>(files.slot().admit(policy, Some(number)))
             }

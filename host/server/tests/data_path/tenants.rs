@@ -10,7 +10,9 @@ use portcullis_policy::{Mode, Share, Trial, VerdictKind};
 use portcullis_sip::{Arrival, Framing, Transport};
 
 use crate::support::peer::{request, start_line};
-use crate::support::policies::{dropping, guest, passing, rejecting, relaying, relaying_to};
+use crate::support::policies::{
+    dropping, editing, guest, passing, rejecting, relaying, relaying_to,
+};
 use crate::support::{Parts, Setup, until};
 
 const CALLER: &str = "127.0.0.1:40000";
@@ -338,4 +340,62 @@ fn a_shadow_is_asked_about_everything_and_decides_nothing() {
     let comparison = seat.comparison().unwrap();
     until("the other shadow has been asked", || comparison.same() == 1);
     assert_eq!(comparison.different(), 0);
+}
+
+#[test]
+fn header_fields_change_by_all_who_pass_it_on() {
+    let config = TENANTS.replace("[tenants.a]", "[tenants.a]\nheaders = [\"X-By\"]")
+        + "default = \"relay\"\nnext-hop = \"b-trunk\"\n[policy.before]\n";
+    let mut lab = Lab::new(&config);
+    lab.parts.seat("before", &editing("before"));
+    lab.parts.seat("a", &editing("a"));
+    lab.parts.seat("b", &editing("b"));
+    let sent = |lab: &mut Lab, uri: &str| {
+        let (line, _) = lab.ask(uri).unwrap();
+        let text = String::from_utf8_lossy(&lab.out).into_owned();
+        let by = text.lines().filter_map(|line| line.strip_prefix("X-By: "));
+        (line, by.collect::<Vec<_>>().join(" "))
+    };
+
+    // B may not change any header field, and relays as its default says; the operator's policy may change all.
+    let (line, by) = sent(&mut lab, "sip:x@b.example");
+    assert!(line.starts_with("INVITE"), "{line}");
+    assert_eq!(by, "before");
+    let scope = |lab: &Lab, name: &str| {
+        let tenants = lab.parts.shared.tenants.load();
+        Arc::clone(&tenants.seat(name).unwrap().scope)
+    };
+    assert_eq!(scope(&lab, "b").crossings(), 2);
+
+    // A's request is not relayed in the end: nothing is left of the changes.
+    assert_eq!(
+        sent(&mut lab, "sip:x@a.example").0,
+        "480 Temporarily Unavailable"
+    );
+    assert_eq!(
+        scope(&lab, "a").crossings(),
+        1,
+        "Subject is not A's to change"
+    );
+
+    // One that is only watched changes nothing.
+    let before = Arc::clone(lab.parts.shared.tenants.load().seat("before").unwrap());
+    before.slot.set_mode(Mode::Monitor);
+    assert_eq!(sent(&mut lab, "sip:x@b.example").1, "");
+}
+
+#[test]
+fn a_candidate_that_changes_other_header_fields_differs() {
+    let mut lab = Lab::new(TENANTS);
+    let tenants = lab.parts.shared.tenants.load_full();
+    let seat = Arc::clone(tenants.seat("default").unwrap());
+    lab.parts.seat("default", &editing("one"));
+    let candidate = lab.parts.admit("default", &editing("two"));
+    seat.slot.try_out(candidate, Trial::Shadow).unwrap();
+    lab.answer("sip:x@127.0.0.1");
+    let comparison = seat.comparison().unwrap();
+    until("the shadow has been asked", || comparison.different() == 1);
+    let sample = &comparison.samples()[0];
+    assert_eq!(sample.active, "pass, add X-By: one, remove Subject");
+    assert_eq!(sample.candidate, "pass, add X-By: two, remove Subject");
 }

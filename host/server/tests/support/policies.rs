@@ -36,6 +36,25 @@ pub fn passing() -> String {
     deciding("\\03", "")
 }
 
+/// A policy that adds `X-By: NAME` and takes Subject out, and has no opinion beside that.
+pub fn editing(name: &str) -> String {
+    let length = name.len();
+    format!(
+        r#"(module
+            (import "portcullis:policy/edits@0.1.0" "add-header"
+              (func $add (param i32 i32 i32 i32) (result i32)))
+            (import "portcullis:policy/edits@0.1.0" "remove-header"
+              (func $remove (param i32 i32) (result i32)))
+            (memory (export "memory") 1)
+            (data (i32.const 16) "\03")
+            (data (i32.const 64) "X-BySubject{name}")
+            (func (export "decide") (result i32)
+              (drop (call $add (i32.const 64) (i32.const 4) (i32.const 75) (i32.const {length})))
+              (drop (call $remove (i32.const 68) (i32.const 7)))
+              i32.const 16))"#
+    )
+}
+
 /// One of `tests/guests`.
 pub fn guest(name: &str) -> String {
     let guests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/guests");

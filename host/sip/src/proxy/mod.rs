@@ -82,6 +82,20 @@ pub enum Target<'a> {
     NextHop(&'a str),
 }
 
+/// A change to the header of a request that is relayed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeaderChange<'a> {
+    /// A header field behind all others.
+    Add {
+        /// Its name.
+        name: &'a str,
+        /// Its value.
+        value: &'a str,
+    },
+    /// All header fields of this name go, in full and compact form.
+    Remove(&'a str),
+}
+
 impl Proxy {
     /// The rules for this configuration.
     pub fn new(config: ProxyConfig) -> Self {
@@ -185,8 +199,25 @@ impl Proxy {
         target: Target<'_>,
         out: &mut Vec<u8>,
     ) -> Result<Destination, RelayError> {
+        self.relay_changed(message, arrival, routes, target, &[], out)
+    }
+
+    /// The same with changes to the header. Header fields that the proxy itself writes or reads on the way (Via, Route, Record-Route,
+    /// Max-Forwards, Content-Length) must not be among them; the caller sees to it that names are tokens and values one line.
+    ///
+    /// # Errors
+    /// As [`Proxy::relay`], and [`RelayError::Unrelayable`] when the changes take out what the proxy changes.
+    pub fn relay_changed(
+        &self,
+        message: Message<'_>,
+        arrival: &Arrival,
+        routes: &Routes,
+        target: Target<'_>,
+        changes: &[HeaderChange<'_>],
+        out: &mut Vec<u8>,
+    ) -> Result<Destination, RelayError> {
         out.clear();
-        relay::relay(self, message, arrival, routes, target, out)
+        relay::relay(self, message, arrival, routes, target, changes, out)
     }
 
     fn request(

@@ -4,7 +4,7 @@ use super::branch::{Origin, Transaction};
 use super::plan::{Plan, to_has_tag};
 use super::relay_error::RelayError;
 use super::top_via::TopVia;
-use super::{Proxy, Target};
+use super::{HeaderChange, Proxy, Target};
 use crate::arrival::{Arrival, Destination};
 use crate::edit::{Edits, Text};
 use crate::routes::Routes;
@@ -14,16 +14,36 @@ use crate::scan::{HeaderName, Message, StartLine};
 /// an added Route and Content-Length.
 const MOST_EDITS: usize = 16;
 
+/// The same and each header line of a message that the scan lets through.
+const MOST_CHANGES: usize = MOST_EDITS + 256;
+
 /// The Max-Forwards of a request that came without (RFC 3261 §16.6(3)).
 const FIRST_MAX_FORWARDS: u32 = 70;
 
-/// See [`Proxy::relay`].
+/// See [`Proxy::relay_changed`].
 pub(super) fn relay(
     proxy: &Proxy,
     message: Message<'_>,
     arrival: &Arrival,
     routes: &Routes,
     target: Target<'_>,
+    changes: &[HeaderChange<'_>],
+    out: &mut Vec<u8>,
+) -> Result<Destination, RelayError> {
+    let relay = match changes {
+        [] => relay_by::<MOST_EDITS>,
+        _ => relay_by::<MOST_CHANGES>,
+    };
+    relay(proxy, message, arrival, routes, target, changes, out)
+}
+
+fn relay_by<const MOST: usize>(
+    proxy: &Proxy,
+    message: Message<'_>,
+    arrival: &Arrival,
+    routes: &Routes,
+    target: Target<'_>,
+    changes: &[HeaderChange<'_>],
     out: &mut Vec<u8>,
 ) -> Result<Destination, RelayError> {
     let top = TopVia::of(message).ok_or(RelayError::Unrelayable)?;
@@ -36,11 +56,12 @@ pub(super) fn relay(
         plan: &plan,
         transaction: Transaction::of(&proxy.key, message, &top),
         adds_max_forwards: max_forwards.is_none(),
+        changes,
     };
     let write_head = |out: &mut Vec<u8>| head.write(out);
     let write_tail = |out: &mut Vec<u8>| head.write_tail(out);
 
-    let mut edits = Edits::<MOST_EDITS>::new();
+    let mut edits = Edits::<MOST>::new();
     let mut fits = edit_uri(message, &plan, &mut edits);
     let first_header = message
         .fields()
@@ -52,6 +73,13 @@ pub(super) fn relay(
         fits &= edits.replace(field.value_range, Text::Number(number));
     }
     plan.removed_routes(message, |place| fits &= edits.remove(place));
+    for change in changes {
+        if let HeaderChange::Remove(name) = change {
+            let mut lines = message.by_name(name).map(|field| field.line);
+            // A name that comes twice is gone already.
+            fits &= lines.all(|line| edits.has(&line) || edits.remove(line));
+        }
+    }
     fits &= edits.insert(message.header_end(), Text::Written(&write_tail));
     if !fits {
         return Err(RelayError::Unrelayable);
@@ -78,7 +106,11 @@ fn max_forwards(message: Message<'_>) -> Result<Option<u32>, RelayError> {
         .ok_or(RelayError::TooManyHops)
 }
 
-fn edit_uri<'a>(message: Message<'_>, plan: &Plan<'a>, edits: &mut Edits<'a, MOST_EDITS>) -> bool {
+fn edit_uri<'a, const MOST: usize>(
+    message: Message<'_>,
+    plan: &Plan<'a>,
+    edits: &mut Edits<'a, MOST>,
+) -> bool {
     let Some(place) = message.uri_range() else {
         return false;
     };
@@ -101,6 +133,7 @@ struct Head<'a> {
     plan: &'a Plan<'a>,
     transaction: Transaction,
     adds_max_forwards: bool,
+    changes: &'a [HeaderChange<'a>],
 }
 
 impl Head<'_> {
@@ -144,9 +177,16 @@ impl Head<'_> {
         }
     }
 
-    /// Behind all other headers: a Route that comes last, and the length that a stream needs.
+    /// Behind all other headers: what is asked for, a Route that comes last, and the length that a stream needs.
     fn write_tail(&self, out: &mut Vec<u8>) {
         let line_end = self.message.line_end().as_bytes();
+        for change in self.changes {
+            if let HeaderChange::Add { name, value } = change {
+                for part in [name.as_bytes(), b": ", value.as_bytes(), line_end] {
+                    out.extend_from_slice(part);
+                }
+            }
+        }
         if let Some(uri) = self.plan.add_route {
             out.extend_from_slice(b"Route: <");
             out.extend_from_slice(uri);

@@ -3,32 +3,37 @@
 use std::cell::RefCell;
 use std::net::SocketAddr;
 
-use super::Host;
-use super::Line;
 use super::message::Request;
 use super::peers::{Question, plain};
+use super::settings::Setting;
 use super::table::{Query, Row};
-use crate::Verdict;
+use super::{Edit, Host, Line, rules};
+use crate::clock::LocalTime;
 use crate::log::Level;
 
+/// What came out of a call.
+pub(super) struct Ended<T> {
+    pub(super) answer: T,
+    pub(super) log: Vec<Line>,
+    pub(super) edits: Vec<Edit>,
+}
+
 /// Calls `policy` with `host` and `request` behind the functions of this module.
-pub(super) fn with(
-    host: Host,
-    request: Request,
-    policy: impl FnOnce() -> Verdict,
-) -> (Verdict, Vec<Line>) {
+pub(super) fn with<T>(host: Host, request: Request, policy: impl FnOnce() -> T) -> Ended<T> {
     let call = Current {
         host,
         request,
         last_tag: None,
         peer_tags: Vec::new(),
         log: Vec::new(),
+        edits: Vec::new(),
     };
     let outer = Restore(CURRENT.replace(Some(call)));
-    let verdict = policy();
-    let log = CURRENT.take().map(|call| call.log).unwrap_or_default();
+    let answer = policy();
+    let ended = CURRENT.take().map(|call| (call.log, call.edits));
+    let (log, edits) = ended.unwrap_or_default();
     drop(outer);
-    (verdict, log)
+    Ended { answer, log, edits }
 }
 
 pub(crate) fn allow_source_address(group: u32) -> bool {
@@ -113,6 +118,106 @@ fn may_register(basename: Option<&str>, with_port: bool) -> bool {
     })
 }
 
+pub(crate) fn add(name: &str, amount: u64, seconds: u32) -> u64 {
+    current(|call| call.host.counters().add(name, amount, seconds))
+}
+
+pub(crate) fn value(name: &str) -> u64 {
+    current(|call| call.host.counters().value(name))
+}
+
+pub(crate) fn rate_limit(key: &str, per_second: f64, burst: u32) -> bool {
+    current(|call| call.host.counters().rate_limit(key, per_second, burst))
+}
+
+pub(crate) fn boolean(key: &str) -> Option<bool> {
+    setting(key, |value| match value {
+        Setting::Boolean(value) => Some(*value),
+        _ => None,
+    })
+}
+
+pub(crate) fn integer(key: &str) -> Option<i64> {
+    setting(key, |value| match value {
+        Setting::Integer(value) => Some(*value),
+        _ => None,
+    })
+}
+
+pub(crate) fn number(key: &str) -> Option<f64> {
+    setting(key, |value| match value {
+        Setting::Integer(value) => Some(*value as f64),
+        Setting::Number(value) => Some(*value),
+        _ => None,
+    })
+}
+
+pub(crate) fn text(key: &str) -> Option<String> {
+    setting(key, |value| match value {
+        Setting::Text(value) => Some(value.clone()),
+        _ => None,
+    })
+}
+
+pub(crate) fn texts(key: &str) -> Option<Vec<String>> {
+    setting(key, |value| match value {
+        Setting::Texts(values) => Some(values.clone()),
+        _ => None,
+    })
+}
+
+pub(crate) fn keys(key: &str) -> Vec<String> {
+    current(|call| call.host.settings.keys(key))
+}
+
+pub(crate) fn json() -> String {
+    current(|call| call.host.settings.json())
+}
+
+fn setting<T>(key: &str, read: impl FnOnce(&Setting) -> Option<T>) -> Option<T> {
+    current(|call| call.host.settings.value(key).and_then(read))
+}
+
+pub(crate) fn now() -> u64 {
+    current(|call| {
+        let since = call.host.counters().now();
+        call.host.clock.now(since)
+    })
+}
+
+pub(crate) fn local(zone: &str) -> Option<LocalTime> {
+    current(|call| {
+        let since = call.host.counters().now();
+        call.host.clock.local(since, zone)
+    })
+}
+
+pub(crate) fn add_header(name: &str, value: &str) -> bool {
+    edit(Edit::add(name, value))
+}
+
+pub(crate) fn remove_header(name: &str) -> bool {
+    edit(Edit::remove(name))
+}
+
+fn edit(edit: Edit) -> bool {
+    if let Err(error) = rules::check_edit(&edit) {
+        panic!("the host refuses this change: {error}: {edit:?}");
+    }
+    current(|call| {
+        if call.host.keeps_headers {
+            return false;
+        }
+        assert!(
+            call.edits.len() < rules::MAX_HEADERS,
+            "the host refuses more than {} changes to header fields",
+            rules::MAX_HEADERS
+        );
+        call.edits.push(edit);
+        true
+    })
+}
+
 pub(crate) fn method() -> String {
     current(|call| call.request.method().to_owned())
 }
@@ -150,11 +255,11 @@ pub(crate) fn transport() -> String {
 }
 
 pub(crate) fn local_address() -> String {
-    local().ip().to_string()
+    local_socket().ip().to_string()
 }
 
 pub(crate) fn local_port() -> u16 {
-    local().port()
+    local_socket().port()
 }
 
 pub(crate) fn header(name: &str) -> Option<String> {
@@ -178,7 +283,7 @@ fn source() -> SocketAddr {
     current(|call| call.request.source())
 }
 
-fn local() -> SocketAddr {
+fn local_socket() -> SocketAddr {
     current(|call| call.request.local_socket())
 }
 
@@ -202,6 +307,7 @@ struct Current {
     last_tag: Option<String>,
     peer_tags: Vec<String>,
     log: Vec<Line>,
+    edits: Vec<Edit>,
 }
 
 impl Current {

@@ -30,24 +30,36 @@ use crate::Verdict;
 use crate::log::Level;
 
 pub use self::message::Request;
+pub use self::settings::Setting;
 
 pub(crate) mod call;
+mod clock;
+mod counters;
 mod message;
 mod peers;
 mod rules;
+mod settings;
 mod table;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use self::clock::Clock;
+use self::counters::Counters;
 use self::peers::{Peers, Rules};
+use self::settings::Settings;
 use self::table::Table;
 
-/// What the real host knows besides the request: address table, trusted peers, allow and deny files.
+/// What the real host knows besides the request: address table, trusted peers, allow and deny files, counters, settings, the time.
 #[derive(Clone, Debug, Default)]
 pub struct Host {
     table: Table,
     peers: Peers,
     rules: Rules,
+    /// Calls and clones share them, as workers do.
+    counters: Arc<Mutex<Counters>>,
+    settings: Settings,
+    clock: Clock,
+    keeps_headers: bool,
     last: Last,
 }
 
@@ -111,6 +123,48 @@ impl Host {
         self
     }
 
+    /// Gives the policy a setting to read. The key is the way to it, with points between the names of tables.
+    pub fn setting(mut self, key: &str, value: impl Into<Setting>) -> Self {
+        self.settings.insert(key, value.into());
+        self
+    }
+
+    /// Asks a policy's function whether these settings are right.
+    ///
+    /// # Errors
+    /// What the function says.
+    pub fn validate(&self, validate: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
+        let request = Request::options("sip:nobody@invalid");
+        call::with(self.clone(), request, validate).answer
+    }
+
+    /// Sets the clock: year, month, day, hour and minute in UTC. Without it, it is the beginning of 1970.
+    pub fn at(mut self, year: u16, month: u16, day: u16, hour: u16, minute: u16) -> Self {
+        self.clock.set([year, month, day, hour, minute]);
+        self
+    }
+
+    /// Makes a time zone that is this many seconds ahead of UTC. Without it, only `UTC` is known.
+    pub fn zone(mut self, name: &str, offset: i32) -> Self {
+        self.clock.add_zone(name, offset);
+        self
+    }
+
+    /// Keeps all header fields from the policy, as a configuration does that names none.
+    pub fn keeping_headers(mut self) -> Self {
+        self.keeps_headers = true;
+        self
+    }
+
+    /// Lets this many seconds pass for the clock, for counters and for rate limits. The time stands still otherwise.
+    pub fn wait(&self, seconds: f64) {
+        self.counters().wait(seconds);
+    }
+
+    fn counters(&self) -> MutexGuard<'_, Counters> {
+        self.counters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Makes the allow and deny files of this basename (none asked for stands for `permissions`): `allowed` says of the two URIs
     /// of a question whether the files allow them.
     pub fn rules(
@@ -164,11 +218,16 @@ impl Call {
     /// break in a text, a header field that only the host may write.
     #[track_caller]
     pub fn decide(&self, policy: impl FnOnce() -> Verdict) -> Outcome {
-        let (verdict, log) = call::with(self.host.clone(), self.request.clone(), policy);
+        let ended = call::with(self.host.clone(), self.request.clone(), policy);
+        let verdict = ended.answer;
         if let Err(error) = rules::check(&verdict) {
             panic!("the host refuses this verdict: {error}: {verdict:?}");
         }
-        Outcome { verdict, log }
+        Outcome {
+            verdict,
+            log: ended.log,
+            edits: ended.edits,
+        }
     }
 }
 
@@ -180,6 +239,43 @@ pub struct Outcome {
     pub verdict: Verdict,
     /// What the policy logged, oldest first.
     pub log: Vec<Line>,
+    /// The changes to the header, in order. They are made only if the request is relayed in the end.
+    pub edits: Vec<Edit>,
+}
+
+/// A change to the header of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Edit {
+    /// A header field behind all others.
+    Add {
+        /// Its name.
+        name: String,
+        /// Its value.
+        value: String,
+    },
+    /// All header fields of this name go.
+    Remove {
+        /// The name.
+        name: String,
+    },
+}
+
+impl Edit {
+    /// What [`add_header`](crate::edits::add_header) does.
+    pub fn add(name: &str, value: &str) -> Self {
+        Self::Add {
+            name: name.to_owned(),
+            value: value.to_owned(),
+        }
+    }
+
+    /// What [`remove_header`](crate::edits::remove_header) does.
+    pub fn remove(name: &str) -> Self {
+        Self::Remove {
+            name: name.to_owned(),
+        }
+    }
 }
 
 impl Outcome {

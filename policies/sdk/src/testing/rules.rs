@@ -1,9 +1,10 @@
 //! What a verdict must keep to. The real host counts a verdict that does not as a failure of the policy.
 
+use super::Edit;
 use crate::{Header, Rejection, Verdict};
 
 const MAX_REASON: usize = 256;
-const MAX_HEADERS: usize = 32;
+pub(super) const MAX_HEADERS: usize = 32;
 const MAX_HEADER_VALUE: usize = 2048;
 const MAX_NAME: usize = 128;
 
@@ -37,6 +38,24 @@ pub(super) fn check(verdict: &Verdict) -> Result<(), String> {
         Verdict::Reject(rejection) => check_rejection(rejection),
         Verdict::Relay(None) | Verdict::Drop | Verdict::Pass => Ok(()),
     }
+}
+
+/// Why the host would refuse a change to the header of a request.
+pub(super) fn check_edit(edit: &Edit) -> Result<(), String> {
+    let (name, value) = match edit {
+        Edit::Add { name, value } => (name, value.as_str()),
+        Edit::Remove { name } => (name, ""),
+    };
+    if ["Contact", "m"]
+        .iter()
+        .any(|own| own.eq_ignore_ascii_case(name))
+    {
+        return Err(format!("the header field {name} is the host's to write"));
+    }
+    check_header(&Header {
+        name: name.clone(),
+        value: value.to_owned(),
+    })
 }
 
 fn check_next_hop(name: &str) -> Result<(), String> {

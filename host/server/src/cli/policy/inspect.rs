@@ -21,15 +21,25 @@ pub(super) fn show(file: &Path, out: &mut impl Write) -> anyhow::Result<()> {
 /// Takes a file through everything that a host does before it lets a policy serve.
 pub(super) fn check(
     file: &Path,
+    seat: &str,
     config: &Config,
     out: &mut impl Write,
 ) -> anyhow::Result<ExitCode> {
-    let limits = config.policy.seat.limits.clone();
-    let runtime = Arc::new(Runtime::new(limits.clone())?);
+    let runtime = Arc::new(Runtime::new(config.policy.seat.limits.clone())?);
+    let seat = config.seat(seat).with_context(|| {
+        let tenants = config.tenants.iter().map(|tenant| tenant.name.as_str());
+        let all: Vec<_> = ["default", "before", "after"]
+            .into_iter()
+            .chain(tenants)
+            .collect();
+        format!(
+            "the configuration has no seat {seat}; there are {}",
+            all.join(", ")
+        )
+    })?;
     let seat = SeatConfig {
         file: Some(file.to_owned()),
-        limits,
-        ..SeatConfig::default()
+        ..seat.clone()
     };
     let files = PolicyFiles::alone("check", seat, runtime);
     files.load()?;

@@ -101,6 +101,9 @@ pub(super) enum Command {
         /// The policy: a WebAssembly module or component
         #[arg(value_name = "FILE.wasm")]
         file: PathBuf,
+        /// Whose limits and settings it would have: a tenant, or default, before or after
+        #[arg(long, default_value = "default")]
+        seat: String,
     },
     /// Show what a policy file is and needs, without a running host
     Inspect {
@@ -172,7 +175,7 @@ impl Command {
                 generation,
                 output,
             } => ship::pull(&client()?, &seat, generation, &output, out)?,
-            Self::Check { file } => return inspect::check(&file, &config()?, out),
+            Self::Check { file, seat } => return inspect::check(&file, &seat, &config()?, out),
             Self::Inspect { file } => inspect::show(&file, out)?,
         }
         Ok(ExitCode::SUCCESS)

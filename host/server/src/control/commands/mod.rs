@@ -5,6 +5,7 @@
 mod core;
 mod ctl;
 mod dump;
+mod members;
 mod own;
 mod parts;
 mod permissions;

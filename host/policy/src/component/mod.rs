@@ -1,5 +1,7 @@
 //! Policies that are components: the runtime's own component model does the conversion of values.
 
+mod ambient;
+
 use tracing::Level;
 use wasmtime::component::{
     Component, ComponentExportIndex, ComponentType, InstancePre, Lift, Linker, LinkerInstance,
@@ -7,8 +9,8 @@ use wasmtime::component::{
 };
 use wasmtime::{AsContext, Engine, Store, StoreContextMut};
 
-use crate::call::{Address, Call};
-use crate::contract::{LOG, PERMISSIONS, REQUEST, RULES, TRUSTED};
+use crate::call::Call;
+use crate::contract::{LOG, PERMISSIONS, REQUEST, RULES, TRUSTED, VALIDATE};
 use crate::failure::HostError;
 use crate::questions::{Peer, Rows};
 use crate::verdict::{Rejection, Verdict};
@@ -20,6 +22,7 @@ type Data<R> = Box<Call<R>>;
 pub(crate) struct Prepared<R: 'static> {
     pre: InstancePre<Data<R>>,
     decide: ComponentExportIndex,
+    validate: Option<ComponentExportIndex>,
 }
 
 /// A live instance of a component.
@@ -77,7 +80,32 @@ impl<R: RequestView> Prepared<R> {
         let decide = component
             .get_export_index(None, "decide")
             .ok_or_else(|| wasmtime::Error::msg("the component has no export `decide`"))?;
-        Ok(Self { pre, decide })
+        let validate = component.get_export_index(None, VALIDATE);
+        Ok(Self {
+            pre,
+            decide,
+            validate,
+        })
+    }
+
+    /// Asks a new instance what is wrong with its settings; none if it has nothing to say about them.
+    pub(crate) fn validate(
+        &self,
+        store: &mut Store<Data<R>>,
+    ) -> Option<wasmtime::Result<Result<(), String>>> {
+        let export = self.validate.as_ref()?;
+        Some(self.validate_by(store, export))
+    }
+
+    fn validate_by(
+        &self,
+        store: &mut Store<Data<R>>,
+        export: &ComponentExportIndex,
+    ) -> wasmtime::Result<Result<(), String>> {
+        let instance = self.pre.instantiate(&mut *store)?;
+        let function = instance.get_typed_func::<(), (Result<(), String>,)>(&mut *store, export)?;
+        let (result,) = function.call(store, ())?;
+        Ok(result)
     }
 
     /// Makes an instance; its start functions run.
@@ -136,6 +164,7 @@ fn linker<R: RequestView>(engine: &Engine) -> wasmtime::Result<Linker<Data<R>>> 
     link_log(&mut linker)?;
     link_trusted(&mut linker)?;
     link_rules(&mut linker)?;
+    ambient::link(&mut linker)?;
     Ok(linker)
 }
 
@@ -152,7 +181,7 @@ fn link_permissions<R: RequestView>(linker: &mut Linker<Data<R>>) -> wasmtime::R
         |mut store: Context<'_, R>, (group, address, port): (u32, WasmStr, u16)| {
             let address = text(&store, &address)?;
             let call = store.data_mut();
-            Ok((call.allow_address(group, Address::parse(&address), port),))
+            Ok((call.allow_address(group, &address, port),))
         },
     )?;
     permissions.func_wrap(
@@ -164,7 +193,7 @@ fn link_permissions<R: RequestView>(linker: &mut Linker<Data<R>>) -> wasmtime::R
         |mut store: Context<'_, R>, (address, port): (WasmStr, u16)| {
             let address = text(&store, &address)?;
             let call = store.data_mut();
-            Ok((call.address_group(Address::parse(&address), port),))
+            Ok((call.address_group(&address, port),))
         },
     )?;
     permissions.func_wrap("last-tag", |store: Context<'_, R>, (): ()| {
@@ -289,9 +318,9 @@ fn link_rules<R: RequestView>(linker: &mut Linker<Data<R>>) -> wasmtime::Result<
     let mut rules = linker.instance(RULES)?;
     rules.func_wrap(
         "allow-routing",
-        |store: Context<'_, R>, (basename,): (Option<WasmStr>,)| {
+        |mut store: Context<'_, R>, (basename,): (Option<WasmStr>,)| {
             let basename = optional(&store, &basename)?;
-            Ok((store.data().allow_routing(basename.as_deref()),))
+            Ok((store.data_mut().allow_routing(basename.as_deref()),))
         },
     )?;
     for (name, ports) in [
@@ -300,17 +329,17 @@ fn link_rules<R: RequestView>(linker: &mut Linker<Data<R>>) -> wasmtime::Result<
     ] {
         rules.func_wrap(
             name,
-            move |store: Context<'_, R>, (basename,): (Option<WasmStr>,)| {
+            move |mut store: Context<'_, R>, (basename,): (Option<WasmStr>,)| {
                 let basename = optional(&store, &basename)?;
-                Ok((store.data().allow_register(basename.as_deref(), ports),))
+                Ok((store.data_mut().allow_register(basename.as_deref(), ports),))
             },
         )?;
     }
     rules.func_wrap(
         "allow-uri",
-        |store: Context<'_, R>, (basename, uri): (Option<WasmStr>, WasmStr)| {
+        |mut store: Context<'_, R>, (basename, uri): (Option<WasmStr>, WasmStr)| {
             let (basename, uri) = (optional(&store, &basename)?, text(&store, &uri)?);
-            Ok((store.data().allow_uri(basename.as_deref(), &uri),))
+            Ok((store.data_mut().allow_uri(basename.as_deref(), &uri),))
         },
     )
 }

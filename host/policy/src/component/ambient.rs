@@ -1,0 +1,132 @@
+//! The interfaces `counters`, `settings`, `clock` and `edits`.
+
+use wasmtime::component::{ComponentType, Linker, Lower, WasmStr};
+
+use crate::clock::LocalTime;
+use crate::contract::{CLOCK, COUNTERS, EDITS, SETTINGS};
+use crate::view::RequestView;
+
+use super::{Context, Data, text};
+
+#[derive(ComponentType, Lower)]
+#[component(record)]
+struct WireLocalTime {
+    year: u16,
+    month: u8,
+    day: u8,
+    hour: u8,
+    minute: u8,
+    second: u8,
+    weekday: u8,
+    offset: i32,
+}
+
+pub(super) fn link<R: RequestView>(linker: &mut Linker<Data<R>>) -> wasmtime::Result<()> {
+    link_counters(linker)?;
+    link_settings(linker)?;
+    link_clock(linker)?;
+    link_edits(linker)
+}
+
+fn link_counters<R: RequestView>(linker: &mut Linker<Data<R>>) -> wasmtime::Result<()> {
+    let mut counters = linker.instance(COUNTERS)?;
+    counters.func_wrap(
+        "add",
+        |mut store: Context<'_, R>, (name, amount, seconds): (WasmStr, u64, u32)| {
+            let name = text(&store, &name)?;
+            Ok((store.data_mut().add(&name, amount, seconds),))
+        },
+    )?;
+    counters.func_wrap("value", |mut store: Context<'_, R>, (name,): (WasmStr,)| {
+        let name = text(&store, &name)?;
+        Ok((store.data_mut().value(&name),))
+    })?;
+    counters.func_wrap(
+        "rate-limit",
+        |mut store: Context<'_, R>, (key, per_second, burst): (WasmStr, f64, u32)| {
+            let key = text(&store, &key)?;
+            Ok((store.data_mut().rate_limit(&key, per_second, burst),))
+        },
+    )
+}
+
+/// Links functions that find something by a key.
+macro_rules! by_key {
+    ($instance:ident, $($name:literal: $method:ident),+ $(,)?) => {$(
+        $instance.func_wrap($name, |mut store: Context<'_, R>, (key,): (WasmStr,)| {
+            let key = text(&store, &key)?;
+            Ok((store.data_mut().$method(&key),))
+        })?;
+    )+};
+}
+
+fn link_settings<R: RequestView>(linker: &mut Linker<Data<R>>) -> wasmtime::Result<()> {
+    let mut settings = linker.instance(SETTINGS)?;
+    by_key!(
+        settings,
+        "boolean": boolean,
+        "integer": integer,
+        "number": number,
+        "text": text,
+        "texts": texts,
+        "keys": keys,
+    );
+    settings.func_wrap("json", |mut store: Context<'_, R>, (): ()| {
+        Ok((store.data_mut().json(),))
+    })
+}
+
+fn link_clock<R: RequestView>(linker: &mut Linker<Data<R>>) -> wasmtime::Result<()> {
+    let mut clock = linker.instance(CLOCK)?;
+    clock.func_wrap("now", |mut store: Context<'_, R>, (): ()| {
+        Ok((store.data_mut().now(),))
+    })?;
+    clock.func_wrap("local", |mut store: Context<'_, R>, (zone,): (WasmStr,)| {
+        let zone = text(&store, &zone)?;
+        let local = store.data_mut().local(&zone);
+        Ok((local.map(WireLocalTime::from),))
+    })
+}
+
+fn link_edits<R: RequestView>(linker: &mut Linker<Data<R>>) -> wasmtime::Result<()> {
+    let mut edits = linker.instance(EDITS)?;
+    edits.func_wrap(
+        "add-header",
+        |mut store: Context<'_, R>, (name, value): (WasmStr, WasmStr)| {
+            let (name, value) = (text(&store, &name)?, text(&store, &value)?);
+            Ok((store.data_mut().add_header(&name, &value)?,))
+        },
+    )?;
+    edits.func_wrap(
+        "remove-header",
+        |mut store: Context<'_, R>, (name,): (WasmStr,)| {
+            let name = text(&store, &name)?;
+            Ok((store.data_mut().remove_header(&name)?,))
+        },
+    )
+}
+
+impl From<LocalTime> for WireLocalTime {
+    fn from(time: LocalTime) -> Self {
+        let LocalTime {
+            year,
+            month,
+            day,
+            hour,
+            minute,
+            second,
+            weekday,
+            offset,
+        } = time;
+        Self {
+            year,
+            month,
+            day,
+            hour,
+            minute,
+            second,
+            weekday,
+            offset,
+        }
+    }
+}

@@ -1,0 +1,287 @@
+//! What fresh sandboxes can't keep: counters and rate limits, shared by all workers.
+
+use std::collections::HashMap;
+use std::hash::Hasher;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use siphasher::sip128::{Hasher128, SipHasher13};
+
+/// Parts that are locked apart, so that workers rarely meet.
+const SHARDS: usize = 16;
+
+/// Entries that are looked at for one that can go.
+const SAMPLE: usize = 16;
+
+/// The most entries where nothing else is said.
+const DEFAULT_MOST: usize = 10_000;
+
+/// The counters of one tenant. What they take of memory is bounded by their number: names are not kept, only a hash of 128 bits.
+#[derive(Debug)]
+pub struct Counters {
+    begun: Instant,
+    most_in_shard: usize,
+    shards: [Mutex<HashMap<u128, Entry>>; SHARDS],
+    evicted: AtomicU64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    /// Nanoseconds since `begun`.
+    used: u64,
+    what: What,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum What {
+    /// Gone at `ends`.
+    Counter { value: u64, ends: u64 },
+    /// When everything that was taken so far would be due (ITU-T I.371, generic cell rate algorithm).
+    Bucket { due: u64 },
+}
+
+impl Counters {
+    /// Room for this many counters and buckets together.
+    pub fn new(most: usize) -> Self {
+        Self {
+            begun: Instant::now(),
+            most_in_shard: most.div_ceil(SHARDS).max(1),
+            shards: std::array::from_fn(|_| Mutex::default()),
+            evicted: AtomicU64::new(0),
+        }
+    }
+
+    /// Adds to a counter and gives its new value. It is forgotten this long after its first addition. Values end at the largest number
+    /// there is.
+    pub(crate) fn add(&self, name: &str, amount: u64, seconds: u32, now: Instant) -> u64 {
+        let now = self.since_begun(now);
+        let ends = now.saturating_add(u64::from(seconds) * 1_000_000_000);
+        self.with(b'c', name, now, |found| {
+            let (value, ends) = match found {
+                Some(What::Counter { value, ends }) if ends > now => (value, ends),
+                _ => (0, ends),
+            };
+            let value = value.saturating_add(amount);
+            (What::Counter { value, ends }, value)
+        })
+    }
+
+    /// The value of a counter; 0 for one that is not there.
+    pub(crate) fn value(&self, name: &str, now: Instant) -> u64 {
+        let now = self.since_begun(now);
+        let key = key(b'c', name);
+        let mut shard = self.shard(key).lock();
+        match shard.get_mut(&key) {
+            Some(entry) => {
+                entry.used = now;
+                match entry.what {
+                    What::Counter { value, ends } if ends > now => value,
+                    _ => 0,
+                }
+            }
+            None => 0,
+        }
+    }
+
+    /// Takes one from a bucket that holds `burst` and fills with `per_second`; false if it is empty. One that fills with nothing, or
+    /// with no number, is never filled again.
+    pub(crate) fn rate_limit(&self, name: &str, per_second: f64, burst: u32, now: Instant) -> bool {
+        if burst == 0 {
+            return false;
+        }
+        let now = self.since_begun(now);
+        // Never less than a nanosecond, and at most some years.
+        let each = match 1e9 / per_second {
+            each if each >= 1.0 => each.min(1e17) as u64,
+            _ if per_second > 0.0 => 1,
+            _ => 100_000_000_000_000_000,
+        };
+        let ahead = each.saturating_mul(u64::from(burst));
+        self.with(b'b', name, now, |found| {
+            let due = match found {
+                Some(What::Bucket { due }) => due.max(now),
+                _ => now,
+            };
+            let next = due.saturating_add(each);
+            match next - now <= ahead {
+                true => (What::Bucket { due: next }, true),
+                false => (What::Bucket { due }, false),
+            }
+        })
+    }
+
+    /// Counters and buckets that there are.
+    pub fn len(&self) -> usize {
+        self.shards.iter().map(|shard| shard.lock().len()).sum()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Those that had to go before their time, because there was no room.
+    pub fn evicted(&self) -> u64 {
+        self.evicted.load(Ordering::Relaxed)
+    }
+
+    fn with<T>(
+        &self,
+        kind: u8,
+        name: &str,
+        now: u64,
+        change: impl FnOnce(Option<What>) -> (What, T),
+    ) -> T {
+        let key = key(kind, name);
+        let mut shard = self.shard(key).lock();
+        if let Some(entry) = shard.get_mut(&key) {
+            let (what, answer) = change(Some(entry.what));
+            *entry = Entry { used: now, what };
+            return answer;
+        }
+        if shard.len() >= self.most_in_shard {
+            self.make_room(&mut shard, now);
+        }
+        let (what, answer) = change(None);
+        shard.insert(key, Entry { used: now, what });
+        answer
+    }
+
+    /// Takes out what is over; if nothing is, what was not used for longest, of a few.
+    fn make_room(&self, shard: &mut HashMap<u128, Entry>, now: u64) {
+        let sample = shard.iter().take(SAMPLE);
+        let oldest = sample.min_by_key(|(_, entry)| (!entry.is_over(now), entry.used));
+        let Some((&key, entry)) = oldest else {
+            return;
+        };
+        if !entry.is_over(now) {
+            self.evicted.fetch_add(1, Ordering::Relaxed);
+        }
+        shard.remove(&key);
+    }
+
+    fn shard(&self, key: u128) -> &Mutex<HashMap<u128, Entry>> {
+        &self.shards[(key % SHARDS as u128) as usize]
+    }
+
+    fn since_begun(&self, now: Instant) -> u64 {
+        let since: Duration = now.saturating_duration_since(self.begun);
+        u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+    }
+}
+
+impl Entry {
+    /// Whether it says no more than one that is not there.
+    fn is_over(&self, now: u64) -> bool {
+        match self.what {
+            What::Counter { ends, .. } => ends <= now,
+            What::Bucket { due } => due <= now,
+        }
+    }
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        Self::new(DEFAULT_MOST)
+    }
+}
+
+/// Counters and buckets of one name are different things.
+fn key(kind: u8, name: &str) -> u128 {
+    let mut hasher = SipHasher13::new();
+    hasher.write_u8(kind);
+    hasher.write(name.as_bytes());
+    hasher.finish128().as_u128()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(counters: &Counters, milliseconds: u64) -> Instant {
+        counters.begun + Duration::from_millis(milliseconds)
+    }
+
+    #[test]
+    fn counters_count_until_their_time_is_over() {
+        let counters = Counters::new(100);
+        let at = |milliseconds| at(&counters, milliseconds);
+        assert_eq!(counters.value("calls", at(0)), 0);
+        assert_eq!(counters.add("calls", 2, 10, at(0)), 2);
+        assert_eq!(counters.add("calls", 3, 10, at(9_999)), 5);
+        assert_eq!(counters.value("calls", at(9_999)), 5);
+        assert_eq!(counters.value("other", at(9_999)), 0);
+        assert_eq!(counters.value("calls", at(10_000)), 0);
+        assert_eq!(counters.add("calls", 1, 10, at(10_000)), 1);
+        assert_eq!(counters.add("calls", u64::MAX, 10, at(10_001)), u64::MAX);
+        assert_eq!(counters.add("no time", 7, 0, at(0)), 7);
+        assert_eq!(counters.value("no time", at(0)), 0);
+    }
+
+    #[test]
+    fn buckets_hold_their_burst_and_fill_at_their_rate() {
+        let counters = Counters::new(100);
+        let taken = |milliseconds, tries| {
+            let now = at(&counters, milliseconds);
+            (0..tries)
+                .filter(|_| counters.rate_limit("a", 2.0, 3, now))
+                .count()
+        };
+        assert_eq!(taken(0, 10), 3);
+        assert_eq!(taken(400, 10), 0);
+        assert_eq!(taken(500, 10), 1);
+        assert_eq!(taken(60_000, 10), 3);
+        let now = at(&counters, 0);
+        assert!(counters.rate_limit("b", 2.0, 3, now), "another one");
+        // A counter of the same name is something else.
+        assert_eq!(counters.value("a", now), 0);
+    }
+
+    #[test]
+    fn rates_that_make_no_sense_have_an_answer() {
+        let counters = Counters::new(100);
+        let later = at(&counters, 86_400_000);
+        for (n, rate) in [0.0, -1.0, f64::NAN, f64::NEG_INFINITY]
+            .into_iter()
+            .enumerate()
+        {
+            let name = format!("never filled again {n}");
+            let taken = |now| {
+                (0..5)
+                    .filter(|_| counters.rate_limit(&name, rate, 2, now))
+                    .count()
+            };
+            assert_eq!((taken(counters.begun), taken(later)), (2, 0), "{rate}");
+        }
+        for rate in [f64::INFINITY, f64::MAX, 1e12] {
+            let name = format!("fast {rate}");
+            assert!(counters.rate_limit(&name, rate, 1, later), "{rate}");
+        }
+        assert!(!counters.rate_limit("empty", 10.0, 0, later));
+        assert!(counters.rate_limit("slow", f64::MIN_POSITIVE, u32::MAX, later));
+    }
+
+    #[test]
+    fn memory_ends_and_those_in_use_stay() {
+        let counters = Counters::new(1600);
+        for n in 0..20_000_u64 {
+            let now = at(&counters, n);
+            counters.add(&format!("attacker {n}"), 1, 3600, now);
+            counters.add("in use", 1, 3600, now);
+        }
+        assert!(counters.len() <= 1600, "{}", counters.len());
+        assert!(counters.evicted() > 18_000);
+        assert_eq!(counters.value("in use", at(&counters, 20_000)), 20_000);
+    }
+
+    #[test]
+    fn what_is_over_goes_first() {
+        let counters = Counters::new(160);
+        for n in 0..5_000_u64 {
+            counters.add(&format!("{n}"), 1, 0, at(&counters, n));
+        }
+        assert!(counters.len() <= 160);
+        assert_eq!(counters.evicted(), 0);
+    }
+}

@@ -1,0 +1,71 @@
+//! Generations that do not serve.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use thiserror::Error;
+
+use super::{Generation, Mode};
+
+/// Generations that do not serve.
+pub(super) struct Shelf<R: 'static> {
+    pub(super) mode: Mode,
+    /// Compiled and ready: those that served, and those that have not yet; the newest last.
+    pub(super) kept: VecDeque<Arc<Generation<R>>>,
+    /// The number of the one that served before.
+    pub(super) previous: Option<u64>,
+    /// Given up, and waiting for the last worker.
+    pub(super) retired: Vec<Arc<Generation<R>>>,
+}
+
+/// Why a generation can't serve.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum NoGeneration {
+    /// None of this number is there.
+    #[error("there is no generation {number}; {}", there_are(.kept))]
+    Unknown {
+        /// The number.
+        number: u64,
+        /// The numbers of those that are.
+        kept: Vec<u64>,
+    },
+    /// Nothing served before the one that serves.
+    #[error("there is no generation to go back to; {}", there_are(.kept))]
+    Previous {
+        /// The numbers of those that are there.
+        kept: Vec<u64>,
+    },
+    /// A candidate is tried beside one that serves.
+    #[error("no generation serves yet: activate the first one")]
+    Nothing,
+}
+
+impl<R: 'static> Shelf<R> {
+    /// Gives up what is too much. The one that served before goes last.
+    pub(super) fn trim(&mut self, most: usize) {
+        while self.kept.len() > most {
+            let is_other = |kept: &Arc<Generation<R>>| Some(kept.number) != self.previous;
+            let at = self.kept.iter().position(is_other).unwrap_or(0);
+            self.retired.extend(self.kept.remove(at));
+        }
+    }
+}
+
+impl<R: 'static> Default for Shelf<R> {
+    fn default() -> Self {
+        Self {
+            mode: Mode::default(),
+            kept: VecDeque::new(),
+            previous: None,
+            retired: Vec::new(),
+        }
+    }
+}
+
+fn there_are(numbers: &[u64]) -> String {
+    let numbers: Vec<_> = numbers.iter().map(u64::to_string).collect();
+    match &numbers[..] {
+        [] => "there is none at all".to_owned(),
+        numbers => format!("there are {}", numbers.join(", ")),
+    }
+}

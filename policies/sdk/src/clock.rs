@@ -1,0 +1,50 @@
+//! The time of day, as the host knows it. It stands still while a call lasts, and a replay gives a call the time that it had.
+//!
+//! ```
+//! use portcullis_sdk::prelude::*;
+//! use portcullis_sdk::testing::{Host, Request};
+//!
+//! fn decide() -> Verdict {
+//!     match clock::local("Europe/Berlin") {
+//!         Some(time) if time.weekday <= 5 && (8..18).contains(&time.hour) => relay(),
+//!         _ => reject(480, "Closed"),
+//!     }
+//! }
+//!
+//! // A Wednesday, half past seven in the evening in London.
+//! let host = Host::new().at(2026, 11, 25, 19, 30).zone("Europe/Berlin", 3600);
+//! assert_eq!(host.request(Request::invite("sip:bob@example.com")).decide(decide).verdict, reject(480, "Closed"));
+//! ```
+
+use crate::host;
+
+/// What a calendar and a clock on the wall show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LocalTime {
+    /// The year.
+    pub year: u16,
+    /// 1 to 12
+    pub month: u8,
+    /// 1 to 31
+    pub day: u8,
+    /// 0 to 23
+    pub hour: u8,
+    /// 0 to 59
+    pub minute: u8,
+    /// 0 to 59
+    pub second: u8,
+    /// 1 for Monday to 7 for Sunday (ISO 8601)
+    pub weekday: u8,
+    /// Seconds ahead of UTC, negative to the west.
+    pub offset: i32,
+}
+
+/// Milliseconds since 1970-01-01T00:00:00 UTC.
+pub fn now() -> u64 {
+    host::now()
+}
+
+/// The time in a zone of the IANA time zone database, `Europe/Berlin` or `UTC`; none if there is no zone of this name.
+pub fn local(zone: &str) -> Option<LocalTime> {
+    host::local(zone)
+}

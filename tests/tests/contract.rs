@@ -1,0 +1,25 @@
+//! `docs/contract.md` is what the contract says.
+
+#![forbid(unsafe_code)]
+
+#[test]
+fn the_reference_is_that_of_the_contract() {
+    let file = portcullis_tests::root().join("docs/contract.md");
+    let page = portcullis_tests::contract::page();
+    for part in [
+        "### permissions",
+        "#### allow-source-address",
+        "#### rejection (record)",
+        "list<string>",
+    ] {
+        assert!(page.contains(part), "{part}");
+    }
+    if std::env::var_os("PORTCULLIS_WRITE").is_some() {
+        std::fs::write(&file, &page).expect("the page can be written");
+    }
+    let written = std::fs::read_to_string(&file).expect("the page is there");
+    assert!(
+        written == page,
+        "docs/contract.md is not that of the contract: PORTCULLIS_WRITE=1 makes it anew"
+    );
+}
