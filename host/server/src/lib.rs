@@ -16,6 +16,8 @@ pub mod logging;
 pub mod metrics;
 pub mod pipeline;
 pub mod policy_files;
+pub mod records;
+pub mod replay;
 pub mod resolve;
 pub mod serve;
 pub mod shared;

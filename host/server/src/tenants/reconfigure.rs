@@ -107,6 +107,7 @@ fn other_sections(running: &Config, file: &Config) -> Vec<&'static str> {
         ("policy", running.policy != file.policy),
         ("relay", running.relay != file.relay),
         ("control", running.control != file.control),
+        ("records", running.records != file.records),
         ("log", running.log != file.log),
         ("sip", running.sip != file.sip),
     ];
