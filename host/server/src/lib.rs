@@ -21,6 +21,7 @@ pub mod replay;
 pub mod resolve;
 pub mod serve;
 pub mod shared;
+pub mod signature;
 pub mod tenants;
 mod time;
 pub mod transport;

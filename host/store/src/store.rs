@@ -27,7 +27,7 @@ const SEAT: &str = "`seat`, `last`, `active`, `previous`, `candidate`, `share`, 
 
 /// The same for a generation.
 const GENERATION: &str =
-    "`seat`, `number`, `digest`, `name`, `contract`, `author`, `note`, `created_at`";
+    "`seat`, `number`, `digest`, `name`, `contract`, `author`, `note`, `created_at`, `signature`";
 
 macro_rules! seat {
     ($row:expr) => {{
@@ -60,6 +60,7 @@ macro_rules! generation {
             author: row.try_get(5)?,
             note: row.try_get(6)?,
             created_at: row.try_get::<i64, _>(7)?.unsigned_abs(),
+            signature: row.try_get(8)?,
         })
     }};
 }
@@ -87,10 +88,10 @@ macro_rules! push_in {
             let last = sqlx::query_scalar("SELECT `last` FROM `portcullis_seat` WHERE `seat` = ?");
             let number: i64 = last.bind(new.seat).fetch_one(&mut **work).await?;
             let insert = sqlx::AssertSqlSafe(format!(
-                "INSERT INTO `portcullis_generation` ({GENERATION}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+                "INSERT INTO `portcullis_generation` ({GENERATION}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
             ));
             let insert = sqlx::query(insert).bind(new.seat).bind(number).bind(digest).bind(new.name);
-            let insert = insert.bind(new.contract).bind(new.author).bind(new.note).bind(now);
+            let insert = insert.bind(new.contract).bind(new.author).bind(new.note).bind(now).bind(new.signature);
             insert.execute(&mut **work).await?;
             let prune = sqlx::query(PRUNE).bind(new.seat).bind(number - i64::from($keep));
             prune.execute(&mut **work).await?;
@@ -290,6 +291,7 @@ impl Store {
             contract: new.contract.to_owned(),
             author: new.author.to_owned(),
             note: new.note.to_owned(),
+            signature: new.signature.to_owned(),
             created_at: now,
         })
     }

@@ -35,6 +35,8 @@ struct PushQuery {
     name: Option<String>,
     author: Option<String>,
     note: Option<String>,
+    /// Ed25519 over the file, in Base64.
+    signature: Option<String>,
     /// `keep`, `activate`, `shadow` or `canary`.
     arrival: Option<String>,
     /// With `canary`, for example `5%`.
@@ -98,6 +100,8 @@ impl Control {
             bytes: bytes.to_vec(),
             author,
             note: query.note.unwrap_or_default(),
+            // A `+` of Base64 that nobody has escaped is a space.
+            signature: query.signature.unwrap_or_default().replace(' ', "+"),
         };
         let pushed = self.registry.push(seat, push, arrival).await;
         let generation = pushed.map_err(|error| fault(&error))?;

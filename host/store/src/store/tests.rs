@@ -10,6 +10,7 @@ async fn store(folder: &tempfile::TempDir) -> Store {
 
 fn policy<'n>(seat: &'n str, bytes: &'n [u8]) -> NewGeneration<'n> {
     NewGeneration {
+        signature: "c2lnbmVk",
         seat,
         name: "policy.wasm",
         contract: "portcullis:policy@0.1.0",

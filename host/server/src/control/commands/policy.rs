@@ -336,7 +336,7 @@ pub(in crate::control) fn fault(error: &ShipError) -> Fault {
         ShipError::NoSeat { .. } | ShipError::NoGeneration(_) | ShipError::NotPushed(_) => 404,
         ShipError::FollowsFile { .. } => 409,
         ShipError::Store(_) => 503,
-        ShipError::Refused(_) => 422,
+        ShipError::Refused(_) | ShipError::Signature(_) => 422,
         ShipError::Interrupted => 500,
     };
     Fault::new(code, error.to_string())
