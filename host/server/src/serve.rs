@@ -115,7 +115,7 @@ impl Host {
             registry = registry.with_file(path.to_owned(), config.clone());
         }
         registry.load_operators().await?;
-        registry.apply(&config, &config.tenants).await?;
+        registry.apply_all(&Arc::new(config.clone())).await?;
         let mut resolver = Resolver::new(&config.relay)?;
         resolver.resolve().await;
         let listen = expand(&config.listen)?;

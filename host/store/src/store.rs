@@ -324,7 +324,11 @@ impl Store {
         Ok(changed > 0)
     }
 
-    async fn open(&self) -> Result<Link, StoreError> {
+    pub(crate) fn url(&self) -> &DatabaseUrl {
+        &self.url
+    }
+
+    pub(crate) async fn open(&self) -> Result<Link, StoreError> {
         let opened = async {
             match &self.url {
                 DatabaseUrl::MySql(url) => {
@@ -351,7 +355,7 @@ impl Store {
         }
     }
 
-    fn failed(&self, error: &sqlx::Error) -> StoreError {
+    pub(crate) fn failed(&self, error: &sqlx::Error) -> StoreError {
         let (url, cause) = (self.url.to_string(), error.to_string());
         // 42S02 is MySQL's "no such table", whose number is 1146.
         let code = error.as_database_error().and_then(|error| error.code());
@@ -364,7 +368,7 @@ impl Store {
 }
 
 impl Link {
-    async fn close(self) {
+    pub(crate) async fn close(self) {
         // The server notices either way; this is only politer.
         let _closed = match self {
             Self::MySql(link) => link.close().await,
@@ -388,7 +392,7 @@ fn is_deadlock(error: &sqlx::Error) -> bool {
     matches!(code.as_deref(), Some("40001" | "5" | "517"))
 }
 
-fn ignoring(url: &DatabaseUrl) -> &'static str {
+pub(crate) fn ignoring(url: &DatabaseUrl) -> &'static str {
     match url {
         DatabaseUrl::MySql(_) => "IGNORE",
         DatabaseUrl::Sqlite(_) => "OR IGNORE",
@@ -400,13 +404,13 @@ fn digest_of(bytes: &[u8]) -> String {
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn now() -> u64 {
+pub(crate) fn now() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.map_or(0, |since| since.as_secs())
 }
 
 /// No number comes near to the end of either.
-fn signed(number: u64) -> i64 {
+pub(crate) fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
@@ -417,7 +421,7 @@ fn hint(cause: &str) -> &'static str {
             "; the policy is larger than the server takes at once: raise `max_allowed_packet` there"
         }
         cause if cause.contains("denied") || cause.contains("readonly") => {
-            "; pushing needs the right to write the tables portcullis_artifact, portcullis_generation and portcullis_seat"
+            "; that needs the right to write the tables portcullis_artifact, portcullis_generation, portcullis_seat and portcullis_tenant"
         }
         _ => "",
     }

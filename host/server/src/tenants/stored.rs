@@ -45,6 +45,10 @@ impl Stored {
         }
     }
 
+    pub(super) fn store(&self) -> &Store {
+        &self.store
+    }
+
     /// Notes how it went, and tells what is new about it.
     fn note(&self, error: Option<StoreError>) {
         let mut last = self.error.lock();

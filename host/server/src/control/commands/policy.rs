@@ -215,7 +215,9 @@ impl Control {
     pub(super) fn tenant_list(&self, call: &Call) -> Answer {
         call.no_params()?;
         let tenants = self.shared.tenants.load();
-        let all = tenants.all().map(|tenant| tenant_members(tenant));
+        let all = tenants
+            .all()
+            .map(|tenant| tenant_members(tenant, self.registry.is_stored(&tenant.name)));
         Ok(Reply::One(Value::List(all.collect())))
     }
 
@@ -239,7 +241,10 @@ impl Control {
                 .into(),
             )
         });
-        Value::List(alerts.collect())
+        let wrong = self.registry.wrong_tenants().into_iter();
+        let wrong = wrong
+            .map(|(name, error)| format!("tenant {name} of the database can't be used: {error}"));
+        Value::List(alerts.chain(wrong.map(Value::from)).collect())
     }
 
     fn generations(&self, files: &PolicyFiles) -> Vec<(u64, Value<'static>)> {
