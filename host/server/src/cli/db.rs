@@ -111,7 +111,7 @@ mod tests {
         let mut out = Vec::new();
         migrate(&database, &mut out).unwrap();
         let said = String::from_utf8(out).unwrap();
-        assert_eq!(said.matches("was left as it is\n").count(), 6, "{said}");
+        assert_eq!(said.matches("was left as it is\n").count(), 7, "{said}");
         block_on(database.load()).unwrap().unwrap();
     }
 }
