@@ -16,6 +16,7 @@ CREATE TABLE IF NOT EXISTS `portcullis_generation` (
     `contract` VARCHAR(64) NOT NULL,
     `author` VARCHAR(255) NOT NULL,
     `note` TEXT NOT NULL,
+    `signature` VARCHAR(255) NOT NULL DEFAULT '',
     `created_at` BIGINT NOT NULL,
     PRIMARY KEY (`seat`, `number`)
 ) ENGINE = InnoDB DEFAULT CHARACTER SET = utf8mb4;

@@ -16,6 +16,7 @@ CREATE TABLE IF NOT EXISTS `portcullis_generation` (
     `contract` VARCHAR(64) NOT NULL,
     `author` VARCHAR(255) NOT NULL,
     `note` TEXT NOT NULL,
+    `signature` VARCHAR(255) NOT NULL DEFAULT '',
     `created_at` INTEGER NOT NULL,
     PRIMARY KEY (`seat`, `number`)
 );

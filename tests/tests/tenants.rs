@@ -319,3 +319,42 @@ impl Drop for StopOnDrop<'_> {
         self.0.store(true, Ordering::Relaxed);
     }
 }
+
+/// Whose code it is: pushed, from a file, and by OpenSSL.
+#[test]
+fn unsigned_policies_do_not_come_to_serve() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let key = folder.path().join("ann.pem");
+    let keygen = std::process::Command::new(portcullis_tests::binary())
+        .args(["policy", "keygen"])
+        .arg(&key)
+        .output()
+        .expect("it runs");
+    let said = String::from_utf8_lossy(&keygen.stdout);
+    let line = said.lines().last().expect("the public key");
+    assert!(line.starts_with("ann = \""), "{said}");
+    let host = Builder::new()
+        .set("tenants.acme", "uri-domains = [\"acme.example\"]")
+        .set("tenants.acme", &format!("token = \"{ACME}\""))
+        .set("tenants.acme.signers", line)
+        .start();
+    write(&host, "one.wasm", &rejecting(486, "one"));
+    let said = refused(&host, "policy push acme one.wasm --activate");
+    assert!(
+        said.contains("the policy is not signed, and this seat takes signed ones only"),
+        "{said}"
+    );
+
+    host.run(&format!("policy sign one.wasm --key {}", key.display()));
+    ship(&host, "policy push acme one.wasm --activate");
+    assert_eq!(answer(&mut host.udp(10), "acme"), "486 one");
+
+    // The signature of another file.
+    write(&host, "two.wasm", &rejecting(487, "two"));
+    let said = refused(
+        &host,
+        "policy push acme two.wasm --signature one.wasm.sig --activate",
+    );
+    assert!(said.contains("not that of this file by ann"), "{said}");
+    assert_eq!(answer(&mut host.udp(10), "acme"), "486 one");
+}

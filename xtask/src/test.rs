@@ -14,7 +14,7 @@ use crate::{build, fuzz};
 /// Run every check and test there is
 ///
 /// In this order: format, lints, documentation, the policies compiled to Wasm, unit and property tests (with those that need a
-/// MariaDB), documentation tests, end-to-end tests with MariaDB, Kamailio and its tools, SIPp and sipsak, and a short run of each fuzz target.
+/// MariaDB), documentation tests, end-to-end tests with MariaDB, Kamailio and its tools, SIPp, sipsak and tcpdump, and a short run of each fuzz target.
 /// The programs of others are installed when this runs as root on Debian; elsewhere it says what is missing and fails. The first
 /// failing step ends the run and is named; the last line of output is `N passed, N failed`.
 ///
@@ -22,7 +22,7 @@ use crate::{build, fuzz};
 /// PORTCULLIS_FIRE_SECONDS the reloads under fire.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Leave out the tests that need MariaDB, Kamailio or its tools, SIPp or sipsak
+    /// Leave out the tests that need MariaDB, Kamailio or its tools, SIPp, sipsak or tcpdump
     #[arg(long)]
     without_peers: bool,
     /// How long to run each fuzz target; 0 leaves them out
@@ -31,7 +31,7 @@ pub(crate) struct Args {
 }
 
 /// What the tests need that is not ours.
-const PEERS: [Need; 11] = [
+const PEERS: [Need; 12] = [
     Need {
         name: "mariadbd",
         package: "mariadb-server",
@@ -51,6 +51,10 @@ const PEERS: [Need; 11] = [
     Need {
         name: "sipsak",
         package: "sipsak",
+    },
+    Need {
+        name: "tcpdump",
+        package: "tcpdump",
     },
     Need {
         name: "kamctl",
@@ -108,7 +112,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     });
     if args.without_peers {
         steps.leave_out(
-            "tests with MariaDB, Kamailio, its tools, SIPp and sipsak (--without-peers)",
+            "tests with MariaDB, Kamailio, its tools, SIPp, sipsak and tcpdump (--without-peers)",
         );
     } else {
         steps.step("peers", || debian::require(&PEERS));

@@ -10,6 +10,7 @@ use tracing::Level;
 use wasmtime::ResourceLimiter;
 
 use crate::clock::Moment;
+use crate::decision::DecisionId;
 use crate::direct::Guest;
 use crate::edits::Edits;
 use crate::failure::Refused;
@@ -39,6 +40,7 @@ pub(crate) struct Call<R> {
     moment: Option<Moment>,
     edits: Edits,
     tape: Option<Box<Tape>>,
+    decision: Option<DecisionId>,
     /// The module of this call, if it is one. Belongs to one sandbox.
     pub(crate) guest: Option<Guest>,
 }
@@ -53,6 +55,13 @@ pub(crate) struct Bounds {
     pub(crate) log_lines: u32,
     /// Whether log lines go nowhere: a trial run is nobody's call.
     pub(crate) mute: bool,
+}
+
+/// What is known of a call beside its request.
+#[derive(Default)]
+pub(crate) struct Notes {
+    pub(crate) tape: Option<Box<Tape>>,
+    pub(crate) decision: Option<DecisionId>,
 }
 
 /// Lines that a call may still log, and those that were dropped. Cells, because the lines lie in the sandbox's memory, which is
@@ -132,28 +141,19 @@ impl<R: RequestView> Call<R> {
         let call_id = self.request().call_id();
         let call_id = &*text::shown(&call_id, MAX_CALL_ID);
         let policy = &*self.policy;
-        let tenant = &*self.scope.tenant;
-        if !tenant.is_empty() {
-            return self.write_for(tenant, level, call_id, message);
+        let tenant = Some(&*self.scope.tenant).filter(|tenant| !tenant.is_empty());
+        let decision = self.decision.map(tracing::field::display);
+        // Fields that are none are left out.
+        macro_rules! line {
+            ($level:ident) => {
+                tracing::$level!(target: "policy", tenant, policy, call_id, decision, "{message}")
+            };
         }
         match level {
-            Level::ERROR => tracing::error!(target: "policy", policy, call_id, "{message}"),
-            Level::WARN => tracing::warn!(target: "policy", policy, call_id, "{message}"),
-            Level::INFO => tracing::info!(target: "policy", policy, call_id, "{message}"),
-            _ => tracing::debug!(target: "policy", policy, call_id, "{message}"),
-        }
-    }
-}
-
-impl<R: RequestView> Call<R> {
-    /// A tenant's line says whose it is.
-    fn write_for(&self, tenant: &str, level: Level, call_id: &str, message: &str) {
-        let policy = &*self.policy;
-        match level {
-            Level::ERROR => tracing::error!(target: "policy", tenant, policy, call_id, "{message}"),
-            Level::WARN => tracing::warn!(target: "policy", tenant, policy, call_id, "{message}"),
-            Level::INFO => tracing::info!(target: "policy", tenant, policy, call_id, "{message}"),
-            _ => tracing::debug!(target: "policy", tenant, policy, call_id, "{message}"),
+            Level::ERROR => line!(error),
+            Level::WARN => line!(warn),
+            Level::INFO => line!(info),
+            _ => line!(debug),
         }
     }
 }
@@ -178,6 +178,7 @@ impl<R> Call<R> {
             moment: None,
             edits: Edits::default(),
             tape: None,
+            decision: None,
             guest: None,
         }
     }
@@ -190,7 +191,7 @@ impl<R> Call<R> {
         policy: &Arc<str>,
         bounds: Bounds,
         request: R,
-        tape: Option<Box<Tape>>,
+        notes: Notes,
     ) {
         if !Arc::ptr_eq(&self.scope, scope) {
             self.scope = Arc::clone(scope);
@@ -206,8 +207,9 @@ impl<R> Call<R> {
         self.has_tag = false;
         self.trusted_tags.clear();
         self.edits.clear();
-        self.moment = tape.as_ref().map(|tape| tape.moment());
-        self.tape = tape;
+        self.moment = notes.tape.as_ref().map(|tape| tape.moment());
+        self.tape = notes.tape;
+        self.decision = notes.decision;
         self.request = Some(request);
     }
 

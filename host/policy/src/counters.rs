@@ -111,6 +111,11 @@ impl Counters {
         })
     }
 
+    /// Takes one from the only bucket of these: for a host that counts for itself.
+    pub fn admits(&self, per_second: f64, burst: u32, now: Instant) -> bool {
+        self.rate_limit("", per_second, burst, now)
+    }
+
     /// Counters and buckets that there are.
     pub fn len(&self) -> usize {
         self.shards.iter().map(|shard| shard.lock().len()).sum()

@@ -5,7 +5,8 @@ use std::sync::atomic::Ordering;
 
 use portcullis_address::Snapshot;
 
-use crate::call::{Bounds, Call};
+use crate::call::{Bounds, Call, Notes};
+use crate::decision::DecisionId;
 use crate::direct::Use;
 use crate::edits::Edits;
 use crate::failure::{Failure, Stage};
@@ -30,6 +31,8 @@ pub struct Evaluator<R: 'static> {
     mute: bool,
     /// For the next call, or of the last one.
     tape: Option<Box<Tape>>,
+    /// Of the calls to come.
+    decision: Option<DecisionId>,
     /// Of the last call.
     edits: Edits,
     /// Of the last call, where fuel is counted.
@@ -53,6 +56,7 @@ impl<R: RequestView> Evaluator<R> {
             kept: Vec::new(),
             mute: false,
             tape: None,
+            decision: None,
             edits: Edits::default(),
             fuel: None,
         }
@@ -96,6 +100,11 @@ impl<R: RequestView> Evaluator<R> {
         self.tape = Some(Box::new(tape));
     }
 
+    /// What the calls to come are for, until another one is set: log lines name it.
+    pub fn set_decision(&mut self, decision: Option<DecisionId>) {
+        self.decision = decision;
+    }
+
     /// The tape of the last call, if it had one.
     pub fn take_tape(&mut self) -> Option<Tape> {
         self.tape.take().map(|tape| *tape)
@@ -133,9 +142,9 @@ impl<R: RequestView> Evaluator<R> {
     ) -> (R, Outcome) {
         let loaded = &*policy.loaded;
         let mut call = self.idle(policy, scope, addresses);
-        let tape = self.tape.take();
+        let notes = self.notes();
         let bounds = self.bounds(policy);
-        call.begin(addresses, scope, &loaded.name, bounds, request, tape);
+        call.begin(addresses, scope, &loaded.name, bounds, request, notes);
         let (mut call, outcome, fuel) = loaded.sandboxes.ask(call, &loaded.rules);
         self.fuel = fuel;
         let request = self.end(&mut call, policy);
@@ -153,16 +162,16 @@ impl<R: RequestView> Evaluator<R> {
     ) -> (R, Outcome) {
         let loaded = &*policy.loaded;
         let bounds = self.bounds(policy);
-        let tape = self.tape.take();
+        let notes = self.notes();
         let mut kept = match self.take_kept(policy, scope, usage) {
             Some(mut kept) => {
                 let call = kept.sandbox.call();
-                call.begin(addresses, scope, &loaded.name, bounds, request, tape);
+                call.begin(addresses, scope, &loaded.name, bounds, request, notes);
                 kept
             }
             None => {
                 let mut call = self.idle(policy, scope, addresses);
-                call.begin(addresses, scope, &loaded.name, bounds, request, tape);
+                call.begin(addresses, scope, &loaded.name, bounds, request, notes);
                 match loaded.sandboxes.open(call, &loaded.rules, usage) {
                     Ok(sandbox) => Kept {
                         policy: policy.clone(),
@@ -204,6 +213,13 @@ impl<R: RequestView> Evaluator<R> {
             self.idle = Some(self.kept.remove(0).sandbox.close());
         }
         self.kept.push(kept);
+    }
+
+    fn notes(&mut self) -> Notes {
+        Notes {
+            tape: self.tape.take(),
+            decision: self.decision,
+        }
     }
 
     /// Takes out of a call what outlasts it.

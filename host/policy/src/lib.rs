@@ -14,6 +14,7 @@
 pub use clock::Moment;
 pub use contract::{WIT, WORLD, embed, embed_configured};
 pub use counters::Counters;
+pub use decision::DecisionId;
 pub use digest::Digest;
 pub use edits::{Edit, Edits};
 pub use evaluator::{Evaluator, KEPT};
@@ -42,6 +43,7 @@ mod clock;
 mod component;
 mod contract;
 mod counters;
+mod decision;
 mod digest;
 mod direct;
 mod edits;

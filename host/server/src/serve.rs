@@ -19,6 +19,7 @@ use crate::config::{Config, Listen};
 use crate::control::{Control, Doors, Listening};
 use crate::error_text::one_line;
 use crate::metrics::WorkerCounters;
+use crate::records::Recorder;
 use crate::resolve::Resolver;
 use crate::shared::{Bound, Shared};
 use crate::tenants::{ReconfigureError, Registry};
@@ -114,15 +115,17 @@ impl Host {
             registry = registry.with_file(path.to_owned(), config.clone());
         }
         registry.load_operators().await?;
-        registry.apply(&config, &config.tenants).await?;
+        registry.apply_all(&Arc::new(config.clone())).await?;
         let mut resolver = Resolver::new(&config.relay)?;
         resolver.resolve().await;
         let listen = expand(&config.listen)?;
         let wanted = listen.iter().map(|listen| (listen.transport, listen.addr));
         let (bound, sockets) = transport::bind(wanted, workers, config.spread)?;
         let doors = Doors::open(&config.control).await?;
+        let records = Recorder::start(&config.records)?;
         let shared = Shared {
             addresses,
+            records,
             tenants: Arc::clone(registry.current()),
             shadow: registry.shadow().clone(),
             proxy: Arc::new(Proxy::new(proxy_config(&config, &listen, &bound)?)),

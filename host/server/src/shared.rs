@@ -11,6 +11,7 @@ use portcullis_sip::{Proxy, Routes};
 
 use crate::config::Config;
 use crate::metrics::WorkerCounters;
+use crate::records::Recorder;
 use crate::tenants::{Shadow, Tenants};
 use crate::transport::Connections;
 
@@ -26,6 +27,8 @@ pub struct Shared {
     pub tenants: Arc<ArcSwap<Tenants>>,
     /// The way to the thread that asks candidates about what has been decided.
     pub shadow: Shadow,
+    /// Decisions that are written down; none if none are.
+    pub records: Option<Recorder>,
     /// The proxy rules.
     pub proxy: Arc<Proxy>,
     /// Next hops and domains with their resolved addresses; a task replaces them as names resolve anew.

@@ -5,6 +5,8 @@
 //!   made by `portcullis db migrate`, and with a file of SQLite that the host makes itself.
 //! - [`Store::revision`] is a number that grows with every change of a seat: hosts look at it once a second.
 //!
+//! - Tenants are there as well, in `portcullis_tenant`, as the text of the section of a configuration file that they would be.
+//!
 //! A policy is bytes here: whether it can be used is for others to say before it is stored.
 
 #![forbid(unsafe_code)]
@@ -12,6 +14,8 @@
 mod link;
 mod seat;
 mod store;
+mod tenants;
 
 pub use seat::{Generation, NewGeneration, Seat, Trial};
 pub use store::{Store, StoreError};
+pub use tenants::StoredTenant;

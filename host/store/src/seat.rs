@@ -45,6 +45,8 @@ pub struct Generation {
     pub author: String,
     /// What its author says about it.
     pub note: String,
+    /// Its signature; empty if it has none.
+    pub signature: String,
     /// When it came, in seconds since 1970.
     pub created_at: u64,
 }
@@ -62,6 +64,8 @@ pub struct NewGeneration<'n> {
     pub author: &'n str,
     /// What its author says about it.
     pub note: &'n str,
+    /// Its signature; empty if it has none.
+    pub signature: &'n str,
     /// Its file.
     pub bytes: &'n [u8],
 }

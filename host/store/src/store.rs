@@ -27,7 +27,7 @@ const SEAT: &str = "`seat`, `last`, `active`, `previous`, `candidate`, `share`, 
 
 /// The same for a generation.
 const GENERATION: &str =
-    "`seat`, `number`, `digest`, `name`, `contract`, `author`, `note`, `created_at`";
+    "`seat`, `number`, `digest`, `name`, `contract`, `author`, `note`, `created_at`, `signature`";
 
 macro_rules! seat {
     ($row:expr) => {{
@@ -60,6 +60,7 @@ macro_rules! generation {
             author: row.try_get(5)?,
             note: row.try_get(6)?,
             created_at: row.try_get::<i64, _>(7)?.unsigned_abs(),
+            signature: row.try_get(8)?,
         })
     }};
 }
@@ -87,10 +88,10 @@ macro_rules! push_in {
             let last = sqlx::query_scalar("SELECT `last` FROM `portcullis_seat` WHERE `seat` = ?");
             let number: i64 = last.bind(new.seat).fetch_one(&mut **work).await?;
             let insert = sqlx::AssertSqlSafe(format!(
-                "INSERT INTO `portcullis_generation` ({GENERATION}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+                "INSERT INTO `portcullis_generation` ({GENERATION}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
             ));
             let insert = sqlx::query(insert).bind(new.seat).bind(number).bind(digest).bind(new.name);
-            let insert = insert.bind(new.contract).bind(new.author).bind(new.note).bind(now);
+            let insert = insert.bind(new.contract).bind(new.author).bind(new.note).bind(now).bind(new.signature);
             insert.execute(&mut **work).await?;
             let prune = sqlx::query(PRUNE).bind(new.seat).bind(number - i64::from($keep));
             prune.execute(&mut **work).await?;
@@ -290,6 +291,7 @@ impl Store {
             contract: new.contract.to_owned(),
             author: new.author.to_owned(),
             note: new.note.to_owned(),
+            signature: new.signature.to_owned(),
             created_at: now,
         })
     }
@@ -322,7 +324,11 @@ impl Store {
         Ok(changed > 0)
     }
 
-    async fn open(&self) -> Result<Link, StoreError> {
+    pub(crate) fn url(&self) -> &DatabaseUrl {
+        &self.url
+    }
+
+    pub(crate) async fn open(&self) -> Result<Link, StoreError> {
         let opened = async {
             match &self.url {
                 DatabaseUrl::MySql(url) => {
@@ -349,7 +355,7 @@ impl Store {
         }
     }
 
-    fn failed(&self, error: &sqlx::Error) -> StoreError {
+    pub(crate) fn failed(&self, error: &sqlx::Error) -> StoreError {
         let (url, cause) = (self.url.to_string(), error.to_string());
         // 42S02 is MySQL's "no such table", whose number is 1146.
         let code = error.as_database_error().and_then(|error| error.code());
@@ -362,7 +368,7 @@ impl Store {
 }
 
 impl Link {
-    async fn close(self) {
+    pub(crate) async fn close(self) {
         // The server notices either way; this is only politer.
         let _closed = match self {
             Self::MySql(link) => link.close().await,
@@ -386,7 +392,7 @@ fn is_deadlock(error: &sqlx::Error) -> bool {
     matches!(code.as_deref(), Some("40001" | "5" | "517"))
 }
 
-fn ignoring(url: &DatabaseUrl) -> &'static str {
+pub(crate) fn ignoring(url: &DatabaseUrl) -> &'static str {
     match url {
         DatabaseUrl::MySql(_) => "IGNORE",
         DatabaseUrl::Sqlite(_) => "OR IGNORE",
@@ -398,13 +404,13 @@ fn digest_of(bytes: &[u8]) -> String {
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn now() -> u64 {
+pub(crate) fn now() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.map_or(0, |since| since.as_secs())
 }
 
 /// No number comes near to the end of either.
-fn signed(number: u64) -> i64 {
+pub(crate) fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
@@ -415,7 +421,7 @@ fn hint(cause: &str) -> &'static str {
             "; the policy is larger than the server takes at once: raise `max_allowed_packet` there"
         }
         cause if cause.contains("denied") || cause.contains("readonly") => {
-            "; pushing needs the right to write the tables portcullis_artifact, portcullis_generation and portcullis_seat"
+            "; that needs the right to write the tables portcullis_artifact, portcullis_generation, portcullis_seat and portcullis_tenant"
         }
         _ => "",
     }

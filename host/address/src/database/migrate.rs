@@ -8,22 +8,25 @@ use super::schema::{Name, Schema};
 use super::statements::Engine;
 use super::{Absent, Database, DatabaseError, DatabaseUrl, Link};
 
-const MYSQL: [&str; 3] = [
+const MYSQL: [&str; 4] = [
     include_str!("../../../../migrations/mysql/0001_address.sql"),
     include_str!("../../../../migrations/mysql/0002_trusted.sql"),
     include_str!("../../../../migrations/mysql/0003_policies.sql"),
+    include_str!("../../../../migrations/mysql/0004_tenants.sql"),
 ];
-const SQLITE: [&str; 3] = [
+const SQLITE: [&str; 4] = [
     include_str!("../../../../migrations/sqlite/0001_address.sql"),
     include_str!("../../../../migrations/sqlite/0002_trusted.sql"),
     include_str!("../../../../migrations/sqlite/0003_policies.sql"),
+    include_str!("../../../../migrations/sqlite/0004_tenants.sql"),
 ];
 
 /// Our own tables, which Kamailio knows nothing of.
-static OURS: [Name; 3] = [
+static OURS: [Name; 4] = [
     Name::known("portcullis_artifact"),
     Name::known("portcullis_generation"),
     Name::known("portcullis_seat"),
+    Name::known("portcullis_tenant"),
 ];
 
 /// What a migration does about one table.
@@ -292,7 +295,7 @@ mod tests {
                 .map(|step| statements(std::slice::from_ref(step)).count())
                 .collect();
             let index = usize::from(engine == Engine::Sqlite);
-            assert_eq!(counts, [2, 2, 2 + index, 2, 2, 2], "{steps:#?}");
+            assert_eq!(counts, [2, 2, 2 + index, 2, 2, 2, 2], "{steps:#?}");
         }
         schema.version_table = "versions".parse().unwrap();
         schema.address.table = "trunks".parse().unwrap();

@@ -8,7 +8,7 @@ use std::time::Duration;
 use portcullis_address::Snapshot;
 use wasmtime::Engine;
 
-use crate::call::Call;
+use crate::call::{Call, Notes};
 use crate::failure::{Failure, Stage};
 use crate::limits::Limits;
 use crate::load::{LoadProblem, SettingsError};
@@ -84,7 +84,7 @@ impl Trial {
             Arc::clone(&name),
             bounds,
         ));
-        call.begin(&table, &scope, &name, bounds, Options, None);
+        call.begin(&table, &scope, &name, bounds, Options, Notes::default());
         call
     }
 }

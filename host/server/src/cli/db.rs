@@ -95,7 +95,7 @@ mod tests {
         let mut out = Vec::new();
         plan(&database, &mut out).unwrap();
         let script = String::from_utf8(out).unwrap();
-        assert_eq!(script.matches("CREATE TABLE").count(), 6, "{script}");
+        assert_eq!(script.matches("CREATE TABLE").count(), 7, "{script}");
         assert!(script.ends_with(";\n"), "{script}");
         assert!(!path.exists());
 
@@ -105,12 +105,13 @@ mod tests {
         assert_eq!(
             said,
             "created table `version`\ncreated table `address`\ncreated table `trusted`\ncreated table `portcullis_artifact`\n\
-             created table `portcullis_generation`\ncreated table `portcullis_seat`\n"
+             created table `portcullis_generation`\ncreated table `portcullis_seat`\n\
+             created table `portcullis_tenant`\n"
         );
         let mut out = Vec::new();
         migrate(&database, &mut out).unwrap();
         let said = String::from_utf8(out).unwrap();
-        assert_eq!(said.matches("was left as it is\n").count(), 6, "{said}");
+        assert_eq!(said.matches("was left as it is\n").count(), 7, "{said}");
         block_on(database.load()).unwrap().unwrap();
     }
 }

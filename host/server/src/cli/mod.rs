@@ -12,6 +12,7 @@ mod import;
 mod policy;
 mod print;
 mod probe;
+mod replay;
 mod rules;
 mod tenant;
 mod trusted;
@@ -64,6 +65,10 @@ enum Command {
     Tenant(tenant::Command),
     /// Make a configuration file from Kamailio's.
     Import(import::Args),
+    /// Let a policy decide again what was recorded or captured, and show what it decides otherwise.
+    ///
+    /// Standard output is the same each time for the same input. The exit code is 1 if a decision differs that was not expected to.
+    Replay(replay::Args),
     /// Send one request and show the answer.
     Probe(probe::Args),
     /// Answer every SIP request with 200, to try a host out.
@@ -99,6 +104,7 @@ impl Cli {
             Command::Policy(command) => command.run(|| Ok(Config::find(named)?.0)),
             Command::Tenant(command) => command.run(&Config::find(named)?.0),
             Command::Import(args) => import::run(&args),
+            Command::Replay(args) => replay::run(&args, &Config::find(named)?.0),
             Command::Probe(args) => probe::run(&args),
             Command::Answer(args) => answer::run(&args),
         }

@@ -1,8 +1,10 @@
 //! `portcullis tenant …`: who the tenants of the running host are, and how they fare.
 
 use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use anyhow::{Context, bail};
 use serde_json::{Value, json};
 
 use crate::config::Config;
@@ -18,6 +20,24 @@ pub(super) enum Command {
     ///
     /// SIGHUP does so, too. Everything is taken over, or, if anything is wrong, nothing.
     Reload,
+    /// Show a tenant of the database as it is stored
+    Show {
+        /// Its name
+        name: String,
+    },
+    /// Make or change a tenant of the database, for all hosts on it, without a restart
+    Put {
+        /// Its name
+        name: String,
+        /// What would stand in [tenants.NAME] of a configuration file, without that line; - for standard input
+        #[arg(value_name = "FILE.toml")]
+        file: PathBuf,
+    },
+    /// Remove a tenant from the database
+    Rm {
+        /// Its name
+        name: String,
+    },
 }
 
 impl Command {
@@ -27,14 +47,66 @@ impl Command {
         match self {
             Self::List => list(&client, out)?,
             Self::Reload => reload(&client, out)?,
+            Self::Show { name } => {
+                let answer = client.send("GET", &path(&name)?, &[], None)?;
+                let at = cell(&answer["changed_at"]);
+                let by = cell(&answer["changed_by"]);
+                writeln!(out, "# {}: stored at {at} by {by}", clean(&name))?;
+                let text = answer["config"].as_str().unwrap_or_default();
+                writeln!(out, "{}", text.trim_end())?;
+            }
+            Self::Put { name, file } => {
+                let text = read(&file)?;
+                let answer = client.send(
+                    "PUT",
+                    &path(&name)?,
+                    &[("author", &author())],
+                    Some(text.as_bytes()),
+                )?;
+                changed(&name, "stored", &answer, out)?;
+            }
+            Self::Rm { name } => {
+                let answer =
+                    client.send("DELETE", &path(&name)?, &[("author", &author())], None)?;
+                changed(&name, "removed", &answer, out)?;
+            }
         }
         Ok(ExitCode::SUCCESS)
     }
 }
 
+fn path(name: &str) -> anyhow::Result<String> {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+    match !name.is_empty() && name.bytes().all(is_plain) {
+        true => Ok(format!("/v1/tenants/{name}")),
+        false => bail!("{name:?} is no name for a tenant"),
+    }
+}
+
+/// Who changes it, as far as that is known.
+fn author() -> String {
+    std::env::var("USER").unwrap_or_else(|_| "operator".to_owned())
+}
+
+fn read(file: &Path) -> anyhow::Result<String> {
+    if file == Path::new("-") {
+        return Ok(std::io::read_to_string(std::io::stdin())?);
+    }
+    std::fs::read_to_string(file).with_context(|| format!("can't read {}", file.display()))
+}
+
+fn changed(name: &str, what: &str, answer: &Value, out: &mut impl Write) -> std::io::Result<()> {
+    let live = match answer["live_on_all_workers"].as_bool() {
+        Some(true) => "live on all workers here; other hosts follow within about a second",
+        _ => "not yet seen by all workers",
+    };
+    writeln!(out, "{}: {what}, {live}", clean(name))
+}
+
 fn list(client: &Client, out: &mut impl Write) -> anyhow::Result<()> {
     let columns = [
         "name",
+        "from",
         "policy",
         "generation",
         "mode",

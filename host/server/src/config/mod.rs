@@ -7,6 +7,7 @@ mod next_hop;
 mod policy;
 mod problem;
 mod read;
+mod records;
 mod section;
 mod tenant;
 mod value;
@@ -24,6 +25,7 @@ pub use policy::{
     Answer, BreakerConfig, DefaultVerdict, FailureRules, OnFailure, PolicyConfig, SeatConfig,
 };
 pub use problem::{ConfigError, Problem};
+pub use records::RecordsConfig;
 pub use tenant::{Rate, SelectorConfig, TenantConfig};
 pub(crate) use value::{parse_duration, show_size};
 
@@ -54,6 +56,8 @@ pub struct Config {
     pub tenants: Vec<TenantConfig>,
     /// `[control]`
     pub control: ControlConfig,
+    /// `[records]`
+    pub records: RecordsConfig,
     /// `[log]`
     pub log: LogConfig,
     /// `[sip]`
@@ -199,6 +203,7 @@ impl Default for Config {
             },
             tenants: Vec::new(),
             control: ControlConfig::default(),
+            records: RecordsConfig::default(),
             log: LogConfig {
                 format: LogFormat::Human,
                 level: "info".into(),

@@ -6,6 +6,8 @@ use std::time::Duration;
 use portcullis_policy::{FailureKind, Limits, Mode};
 use serde_json::Value as Json;
 
+use crate::signature::Signers;
+
 use super::problem::Bad;
 use super::section::{Section, Value};
 use super::value::{GIB, KIB, MIB, bytes, code, count, duration, one_of, phrase};
@@ -40,6 +42,8 @@ pub struct SeatConfig {
     pub breaker: BreakerConfig,
     /// The most counters and rate limits that it may keep.
     pub counters: usize,
+    /// Whose signatures count.
+    pub signers: Signers,
     /// What one call may use, and the largest file.
     pub limits: Limits,
 }
@@ -160,6 +164,7 @@ impl Default for SeatConfig {
                 pause: Duration::from_secs(30),
             },
             counters: 10_000,
+            signers: Signers::default(),
             limits: Limits::default(),
         }
     }
@@ -250,6 +255,30 @@ fn seat(section: &mut Section<'_>, default: SeatConfig) -> SeatConfig {
         answer,
         ..default.failure
     };
+    let keys = section.section("signers").entries(|_, value| {
+        let key = crate::signature::public_key(value.text()?);
+        key.ok_or_else(|| {
+            Bad::new(
+                "no Ed25519 public key",
+                "write its 32 bytes in Base64, as `portcullis policy keygen` prints them, or what is between the lines that \
+                 `openssl pkey -pubout` writes",
+            )
+        })
+    });
+    let is_signed = !keys.is_empty();
+    let signers = Signers {
+        required: section.value("require-signature", is_signed, |v| v.boolean()),
+        keys,
+    };
+    if signers.required && !is_signed {
+        section.reject(
+            "require-signature",
+            Bad::new(
+                "nobody's signature counts",
+                "name keys in the section `signers`",
+            ),
+        );
+    }
     SeatConfig {
         file: file.filter(|file| !file.as_os_str().is_empty()),
         mode: if mode == "monitor" {
@@ -262,6 +291,7 @@ fn seat(section: &mut Section<'_>, default: SeatConfig) -> SeatConfig {
         failure: failures(section.section("on-failure"), failure),
         breaker: breaker(section, default.breaker),
         counters: section.value("counters", default.counters, |v| count(v, 1, 10_000_000)),
+        signers,
         limits: default.limits,
     }
 }

@@ -7,7 +7,7 @@ use super::section::{Document, Section, Value};
 use super::value::{KIB, bytes, count, one_of, phrase};
 use super::{
     Config, ControlConfig, Domain, Listen, LogConfig, LogFormat, NextHop, PermissionsConfig,
-    RelayConfig, SipConfig, Spread, database, policy, tenant,
+    RecordsConfig, RelayConfig, SipConfig, Spread, database, policy, tenant,
 };
 
 /// The configuration with defaults in place of what can't be used, and every problem.
@@ -29,6 +29,7 @@ fn root(mut root: Section<'_>) -> Config {
         relay: relay(root.section("relay"), defaults.relay),
         tenants: Vec::new(),
         control: ControlConfig::read(root.section("control"), defaults.control),
+        records: RecordsConfig::read(root.section("records"), defaults.records),
         log: log(root.section("log"), defaults.log),
         sip: sip(root.section("sip"), defaults.sip),
     };
@@ -339,7 +340,7 @@ level = "loud"
             "1:11: workers = 0: too small; write a whole number from 1 to 1024, or \"auto\" for one worker a core",
             "2:33: listen[1] = \"upd:127.0.0.1:5060\": unknown transport `upd`; write \"udp:ADDRESS:PORT\"",
             "2:55: listen[2] = \"udp:127.0.0.1:5060\": the same as udp:127.0.0.1:5060; remove one of them",
-            "3:1: colour: unknown key; known here: workers, spread, listen, database, permissions, policy, relay, control, log, sip, tenants",
+            "3:1: colour: unknown key; known here: workers, spread, listen, database, permissions, policy, relay, control, records, log, sip, tenants",
             "5:7: database.url: the database \"postgres\" is not supported; write \"mysql://",
             "6:12: database.required = \"yes\": a text, not a yes or no; write true or false",
             "7:8: database.poll = 5: a time without a unit; write a time from \"100ms\" to \"3600s\"",

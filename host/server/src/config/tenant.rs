@@ -3,11 +3,12 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 
-use portcullis_policy::{Share, may_be_edited};
+use portcullis_policy::Share;
 
 use super::listen::is_host;
 use super::policy::{self, DefaultVerdict, SeatConfig};
 use super::problem::{Bad, Problem};
+use super::records::header_name;
 use super::section::{Document, Section, Value};
 use super::value::count;
 use super::{BreakerConfig, Config, Domain, Listen, Token};
@@ -202,14 +203,6 @@ fn read(
     tenant
 }
 
-fn header_name(value: Value<'_>) -> Result<String, Bad> {
-    let name = value.text()?;
-    match may_be_edited(name) {
-        Ok(()) => Ok(name.to_owned()),
-        Err(error) => Err(Bad::new(error.to_string(), "leave it out")),
-    }
-}
-
 fn selector(
     name: &str,
     section: &mut Section<'_>,
@@ -331,7 +324,7 @@ fn group(value: Value<'_>) -> Result<u32, Bad> {
     count(value, 0, u32::MAX.into())
 }
 
-fn share(value: Value<'_>) -> Result<Share, Bad> {
+pub(super) fn share(value: Value<'_>) -> Result<Share, Bad> {
     let share = Share::parse(value.text()?).filter(|share| share.hundredths() > 0);
     share.ok_or_else(|| {
         Bad::new(

@@ -3,6 +3,7 @@
 //! Everything but push and pull is a command of JSON-RPC under another address, with the same answers.
 
 use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
 
 use axum::Router;
 use axum::body::Bytes;
@@ -19,7 +20,8 @@ use serde_json::{Value as Json, json};
 use super::Control;
 use super::commands::policy::fault;
 use super::http::Caller;
-use crate::tenants::{Arrival, Push};
+use crate::tenants::{Arrival, Push, TenantError};
+use crate::time::rfc3339;
 
 /// What describes this interface to other tools.
 const OPENAPI: &str = include_str!("openapi.json");
@@ -35,10 +37,19 @@ struct PushQuery {
     name: Option<String>,
     author: Option<String>,
     note: Option<String>,
+    /// Ed25519 over the file, in Base64.
+    signature: Option<String>,
     /// `keep`, `activate`, `shadow` or `canary`.
     arrival: Option<String>,
     /// With `canary`, for example `5%`.
     share: Option<String>,
+}
+
+/// What may stand behind the address of a change of a tenant.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct TenantQuery {
+    author: Option<String>,
 }
 
 /// What names a generation.
@@ -58,6 +69,10 @@ impl Control {
         Router::new()
             .route("/v1/openapi.json", get(openapi))
             .route("/v1/tenants", get(tenants))
+            .route(
+                "/v1/tenants/{name}",
+                get(tenant).put(put_tenant).delete(remove_tenant),
+            )
             .route("/v1/policies/{seat}", get(status).post(push))
             .route("/v1/policies/{seat}/generations", get(generations))
             .route("/v1/policies/{seat}/generations/{generation}", get(pull))
@@ -85,6 +100,12 @@ impl Control {
         }
     }
 
+    /// What whoever changed a tenant reads.
+    async fn stored(&self, name: &str) -> Response {
+        let live = self.is_live().await;
+        axum::Json(json!({"name": name, "live_on_all_workers": live})).into_response()
+    }
+
     async fn receive(
         &self,
         seat: &str,
@@ -98,6 +119,8 @@ impl Control {
             bytes: bytes.to_vec(),
             author,
             note: query.note.unwrap_or_default(),
+            // A `+` of Base64 that nobody has escaped is a space.
+            signature: query.signature.unwrap_or_default().replace(' ', "+"),
         };
         let pushed = self.registry.push(seat, push, arrival).await;
         let generation = pushed.map_err(|error| fault(&error))?;
@@ -131,6 +154,55 @@ async fn openapi() -> Response {
 
 async fn tenants(State(control): Api) -> Response {
     control.command("tenant.list", []).await
+}
+
+async fn tenant(State(control): Api, Path(name): Path<String>) -> Response {
+    match control.registry.stored_tenant(&name).await {
+        Ok(found) => axum::Json(json!({
+            "name": found.name,
+            "config": found.config,
+            "revision": found.revision,
+            "changed_by": found.changed_by,
+            "changed_at": rfc3339(UNIX_EPOCH + Duration::from_secs(found.changed_at)),
+        }))
+        .into_response(),
+        Err(error) => refusal(&tenant_fault(&error)),
+    }
+}
+
+async fn put_tenant(
+    State(control): Api,
+    Path(name): Path<String>,
+    Query(query): Query<TenantQuery>,
+    text: String,
+) -> Response {
+    let by = query.author.as_deref().unwrap_or("operator");
+    match control.registry.put_tenant(&name, &text, by).await {
+        Ok(()) => control.stored(&name).await,
+        Err(error) => refusal(&tenant_fault(&error)),
+    }
+}
+
+async fn remove_tenant(
+    State(control): Api,
+    Path(name): Path<String>,
+    Query(query): Query<TenantQuery>,
+) -> Response {
+    let by = query.author.as_deref().unwrap_or("operator");
+    match control.registry.remove_tenant(&name, by).await {
+        Ok(()) => control.stored(&name).await,
+        Err(error) => refusal(&tenant_fault(&error)),
+    }
+}
+
+fn tenant_fault(error: &TenantError) -> Fault {
+    let code = match error {
+        TenantError::Unknown(_) => 404,
+        TenantError::InFile(_) => 409,
+        TenantError::Wrong(_) | TenantError::Registry(_) => 422,
+        TenantError::Store(_) | TenantError::NoStore => 503,
+    };
+    Fault::new(code, error.to_string())
 }
 
 async fn status(State(control): Api, Path(seat): Path<String>) -> Response {

@@ -260,6 +260,20 @@ impl Page<'_, '_> {
             "log_lines_lost",
             "Log lines that nobody read in time",
             crate::logging::lost_lines(),
+        )?;
+        let Some(records) = &shared.records else {
+            return Ok(());
+        };
+        self.counter(
+            "records_written",
+            "Decisions that were written down",
+            records.told().written(),
+        )?;
+        self.family(
+            "records_lost",
+            "Decisions that were to be written down and were not: beyond the rate, the writer was too slow, the file failed",
+            "reason",
+            records.told().lost(),
         )
     }
 

@@ -1,17 +1,20 @@
 //! Finds out what is to be done with a request: whose it is, and what the policies say.
 
+use std::fmt;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, Cache};
 use portcullis_address::{Reader, Snapshot};
 use portcullis_policy::{
-    Edits, Evaluator, Failure, Generation, Mode, Policy, Verdict, VerdictKind,
+    DecisionId, Edits, Evaluator, Failure, Generation, Mode, Moment, Policy, Tape, Verdict,
+    VerdictKind,
 };
 use tracing::{debug, info};
 
 use crate::config::{Answer, OnFailure};
 use crate::metrics::{Shed, WorkerCounters};
+use crate::records::{self, Recorder};
 use crate::shared::Shared;
 use crate::tenants::{Seat, Shadow, Tenant, Tenants};
 
@@ -33,6 +36,8 @@ pub(super) struct Judgement {
     pub(super) tenant: Option<Arc<Tenant>>,
     /// What changes in the header if the request is relayed.
     pub(super) edits: Edits,
+    /// Its id, where decisions have one.
+    pub(super) id: Option<DecisionId>,
 }
 
 /// What is to be done with a request.
@@ -56,6 +61,17 @@ enum Opinion {
 
 /// What callers read when a policy failed and the configuration has no words for it.
 const FAILED: &str = "Policy Failure";
+
+/// In a few words.
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Verdict(verdict) => verdict.fmt(f),
+            Self::Default => f.write_str("default"),
+            Self::Failed(Answer { code, reason }) => write!(f, "failed: {code} {reason}"),
+        }
+    }
+}
 
 impl Judge {
     pub(super) fn new(shared: Arc<Shared>, number: usize) -> Self {
@@ -110,9 +126,14 @@ impl Judge {
                 outcome,
                 tenant,
                 edits,
+                id: None,
             };
             return (request, judgement);
         }
+        let records = self.shared.records.as_ref();
+        let id = records.map(Recorder::next_id);
+        let recording = records.filter(|records| records.wants(&request, now));
+        self.evaluator.set_decision(id);
         let mut asking = Asking {
             evaluator: &mut self.evaluator,
             counters: &self.shared.counters[self.number],
@@ -122,6 +143,7 @@ impl Judge {
             tenant,
             begun: now,
             edits: Edits::default(),
+            recorded: recording.map(|_| (Moment::now(), Vec::new())),
         };
         let seats = [
             tenants.before.as_ref(),
@@ -146,10 +168,17 @@ impl Judge {
             Outcome::Default => counters.verdicts.inc(VerdictKind::Pass),
             Outcome::Failed(_) => counters.failed.inc(),
         }
+        if let (Some(records), Some(id), Some((moment, policies))) =
+            (recording, id, asking.recorded)
+        {
+            let outcome = outcome.to_string();
+            records.write(id, moment.wall, &tenant.name, &request, policies, outcome);
+        }
         let judgement = Judgement {
             outcome,
             edits: asking.edits,
             tenant: named.cloned(),
+            id,
         };
         (request, judgement)
     }
@@ -167,6 +196,8 @@ struct Asking<'j> {
     begun: Instant,
     /// What those that were asked so far change in the header.
     edits: Edits,
+    /// What is written down of them, if it is, and the time that they are told.
+    recorded: Option<(Moment, Vec<records::Asking>)>,
 }
 
 impl Asking<'_> {
@@ -231,6 +262,9 @@ impl Asking<'_> {
         request: PolicyRequest,
     ) -> (PolicyRequest, Result<Verdict, Failure>, Edits) {
         let policy = &generation.policy;
+        if let Some((moment, _)) = &self.recorded {
+            self.evaluator.insert_tape(Tape::new(*moment));
+        }
         let (request, answer) = self
             .evaluator
             .decide(policy, &seat.scope, self.addresses, request);
@@ -245,6 +279,17 @@ impl Asking<'_> {
         }
         // A failed call has none that count.
         let edits = self.evaluator.take_edits();
+        if let Some((_, policies)) = &mut self.recorded {
+            let tape = self.evaluator.take_tape();
+            policies.push(written(
+                seat,
+                generation,
+                tape.as_ref(),
+                &answer,
+                &edits,
+                took,
+            ));
+        }
         (request, answer, edits)
     }
 
@@ -265,6 +310,28 @@ impl Asking<'_> {
             call_id = %String::from_utf8_lossy(request.call_id_bytes()).escape_debug(),
             "The policy is only watched: this is what it would have done."
         );
+    }
+}
+
+/// A call as it is written down.
+fn written(
+    seat: &Seat,
+    generation: &Generation<PolicyRequest>,
+    tape: Option<&Tape>,
+    answer: &Result<Verdict, Failure>,
+    edits: &Edits,
+    took: Duration,
+) -> records::Asking {
+    let asked = tape.map(Tape::asked).unwrap_or_default();
+    records::Asking {
+        seat: seat.name.to_string(),
+        policy: generation.policy.name().to_owned(),
+        generation: generation.number,
+        digest: generation.policy.digest().to_string(),
+        asked: asked.iter().map(records::Question::of).collect(),
+        decided: records::Decided::of(answer),
+        edits: records::Change::all(edits),
+        duration_us: u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
     }
 }
 

@@ -209,7 +209,14 @@ impl Pipeline {
                             .map_or(Target::AsRouted, Target::NextHop);
                         self.relay(target, judgement, message, arrival, out)
                     }
-                    Verdict::Reject(rejection) => self.reject(rejection, message, arrival, out),
+                    Verdict::Reject(rejection) => match self.shown_id(judgement) {
+                        None => self.reject(rejection, message, arrival, out),
+                        Some((name, id)) => {
+                            let mut rejection = rejection.clone();
+                            rejection.headers.push((name.to_owned(), id));
+                            self.reject(&rejection, message, arrival, out)
+                        }
+                    },
                     Verdict::Drop | Verdict::Pass => None,
                 }
             }
@@ -241,7 +248,11 @@ impl Pipeline {
     ) -> Option<Destination> {
         let proxy = &self.shared.proxy;
         let tenant = judgement.tenant.as_deref();
-        let changes: Vec<_> = judgement.edits.iter().map(change_of).collect();
+        let id = self.shown_id(judgement);
+        let id = id
+            .as_ref()
+            .map(|(name, id)| HeaderChange::Add { name, value: id });
+        let changes: Vec<_> = judgement.edits.iter().map(change_of).chain(id).collect();
         let own = tenant.and_then(|tenant| tenant.routes.as_ref());
         let relayed = match own {
             Some(routes) => {
@@ -261,6 +272,12 @@ impl Pipeline {
                 self.refuse(&error, message, arrival, out)
             }
         }
+    }
+
+    /// The header field that shows the decision's id, if one does.
+    fn shown_id(&self, judgement: &Judgement) -> Option<(&str, String)> {
+        let name = self.shared.records.as_ref()?.id_header()?;
+        Some((name, judgement.id?.to_string()))
     }
 
     fn refuse(

@@ -31,6 +31,11 @@ impl PolicyRequest {
         })
     }
 
+    /// Whether it is a request.
+    pub(crate) fn is_request(&self) -> bool {
+        matches!(self.message().start_line(), StartLine::Request { .. })
+    }
+
     /// The whole message, for people.
     pub(crate) fn as_text(&self) -> Cow<'_, str> {
         text(&self.bytes)
@@ -51,6 +56,29 @@ impl PolicyRequest {
     pub(crate) fn call_id_bytes(&self) -> &[u8] {
         let field = self.message().header(HeaderName::CallId);
         field.map_or(b"", |field| field.value)
+    }
+
+    /// The message up to the body with another value in each header field of one of these names, and the body.
+    pub(crate) fn without_values(&self, names: &[String], instead: &[u8]) -> (Vec<u8>, &[u8]) {
+        let message = self.message();
+        let head = message.header_end() + message.line_end().as_bytes().len();
+        let head = head.min(self.bytes.len());
+        let mut places: Vec<_> = names
+            .iter()
+            .flat_map(|name| message.by_name(name))
+            .map(|field| field.value_range)
+            .collect();
+        places.sort_by_key(|place| place.start);
+        places.dedup();
+        let mut masked = Vec::with_capacity(head);
+        let mut done = 0;
+        for place in places {
+            masked.extend_from_slice(&self.bytes[done..place.start]);
+            masked.extend_from_slice(instead);
+            done = place.end;
+        }
+        masked.extend_from_slice(&self.bytes[done..head]);
+        (masked, message.body())
     }
 
     fn message(&self) -> Message<'_> {

@@ -20,6 +20,7 @@ use thiserror::Error;
 
 use crate::config::SeatConfig;
 use crate::pipeline::PolicyRequest;
+use crate::signature::{self, SignatureError};
 use crate::tenants::Seat;
 use watch::FileWatch;
 
@@ -68,6 +69,14 @@ pub enum PolicyFileError {
     /// The file can be read and is no policy.
     #[error(transparent)]
     Refused(#[from] LoadError),
+    /// It is not signed as it should be.
+    #[error("{path}: {source}", path = path.display())]
+    Signature {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: SignatureError,
+    },
     /// The load panicked or was interrupted by the end of the host.
     #[error("the load of the policy was interrupted")]
     Interrupted,
@@ -151,6 +160,7 @@ impl PolicyFiles {
         let SeatConfig { reuse, limits, .. } = &self.seat.config;
         let loaded = read(file, limits.module_bytes, &self.name).and_then(|bytes| {
             digest = Some(Digest::of(&bytes));
+            self.check_signature(file, &bytes)?;
             let slot = &self.seat.slot;
             let settings = self.seat.scope.settings();
             Ok(slot.load_within(&self.runtime, &self.name, &bytes, *reuse, limits, settings)?)
@@ -162,6 +172,23 @@ impl PolicyFiles {
                 Err(error)
             }
         }
+    }
+
+    fn check_signature(&self, file: &Path, bytes: &[u8]) -> Result<(), PolicyFileError> {
+        let signers = &self.seat.config.signers;
+        if signers.keys.is_empty() {
+            return Ok(());
+        }
+        let path = signature::file_of(file);
+        let signature = signature::read(&path);
+        let signature = signature.map_err(|source| PolicyFileError::Unreadable { path, source })?;
+        let checked = signers.check(bytes, &signature);
+        checked
+            .map(drop)
+            .map_err(|source| PolicyFileError::Signature {
+                path: file.to_owned(),
+                source,
+            })
     }
 
     /// The same from a task of the control side.

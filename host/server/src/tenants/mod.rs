@@ -2,6 +2,7 @@
 
 mod breaker;
 mod budget;
+mod directory;
 mod reconfigure;
 mod registry;
 mod seat;
@@ -23,6 +24,7 @@ use crate::pipeline::PolicyRequest;
 
 pub use breaker::{Breaker, Tripped};
 pub use budget::Budget;
+pub use directory::TenantError;
 pub use reconfigure::{ReconfigureError, Reconfigured};
 pub use registry::{Registry, RegistryError};
 pub use seat::{Alert, Seat};

@@ -57,7 +57,7 @@ impl Registry {
         let config = read.map_err(interrupted)??;
         let mut done = self.compare(&config.tenants);
         done.need_a_start = other_sections(&file.running, &config);
-        self.apply(&config, &config.tenants).await?;
+        self.apply_all(&Arc::new(config)).await?;
         tracing::info!(
             added = done.added.join(" "),
             changed = done.changed.join(" "),
@@ -78,6 +78,7 @@ impl Registry {
         let now: BTreeMap<&str, &TenantConfig> = current
             .named
             .iter()
+            .filter(|tenant| !self.is_stored(&tenant.name))
             .filter_map(|tenant| Some((&*tenant.name, tenant.config.as_ref()?)))
             .collect();
         let mut done = Reconfigured::default();
@@ -107,6 +108,7 @@ fn other_sections(running: &Config, file: &Config) -> Vec<&'static str> {
         ("policy", running.policy != file.policy),
         ("relay", running.relay != file.relay),
         ("control", running.control != file.control),
+        ("records", running.records != file.records),
         ("log", running.log != file.log),
         ("sip", running.sip != file.sip),
     ];
@@ -130,7 +132,7 @@ mod tests {
         let (_never, stop) = watch::channel(false);
         let registry = Registry::new(&config, 1, stop).unwrap();
         let registry = registry.with_file(path.clone(), config.clone());
-        registry.apply(&config, &config.tenants).await.unwrap();
+        registry.apply_all(&Arc::new(config.clone())).await.unwrap();
         let names = || {
             let tenants = registry.current().load();
             let names = tenants.named.iter().map(|tenant| tenant.name.to_string());

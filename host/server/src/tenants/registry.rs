@@ -20,6 +20,7 @@ use crate::config::{Config, SeatConfig, TenantConfig};
 use crate::policy_files::{PolicyFileError, PolicyFiles};
 use crate::resolve::Resolver;
 
+use super::directory::Directory;
 use super::reconfigure::ConfigFile;
 use super::shipping::Manifest;
 use super::stored::Stored;
@@ -49,6 +50,8 @@ pub struct Registry {
     pub(super) manifest: Manifest,
     /// The database of pushed policies; none for a host that keeps them in memory.
     pub(super) stored: Option<Stored>,
+    /// The tenants in the database.
+    pub(super) directory: Directory,
     /// What the host was started with, to read it again; none for one without a file.
     pub(super) file: Option<ConfigFile>,
     stop: watch::Receiver<bool>,
@@ -157,6 +160,7 @@ impl Registry {
             held: Mutex::default(),
             manifest: Manifest::default(),
             stored: None,
+            directory: Directory::default(),
             file: None,
             stop,
         })
@@ -319,6 +323,7 @@ impl Registry {
                 }
                 seat.slot.collect();
             }
+            self.sync_tenants().await;
             self.sync_if_changed().await;
         }
     }
@@ -327,6 +332,19 @@ impl Registry {
         let held = self.held.lock();
         let before = held.get(&tenant.name);
         before.is_some_and(|held| held.tenant.config.as_ref() == Some(tenant))
+    }
+
+    /// Whether a tenant could be set up as it is configured.
+    pub(super) async fn check(
+        &self,
+        config: &Config,
+        tenant: &TenantConfig,
+    ) -> Result<(), RegistryError> {
+        if self.is_as_it_was(tenant) {
+            return Ok(());
+        }
+        self.check_settings(tenant).await?;
+        self.resolver(config, tenant).await.map(drop)
     }
 
     /// Asks the policy that serves a tenant whether it would do so with these settings. One that comes from a file will be loaded

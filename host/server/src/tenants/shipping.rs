@@ -11,6 +11,7 @@ use thiserror::Error;
 
 use crate::pipeline::PolicyRequest;
 use crate::policy_files::PolicyFiles;
+use crate::signature::SignatureError;
 
 use super::Registry;
 use super::stored::stored_trial;
@@ -26,6 +27,8 @@ pub struct Push {
     pub author: String,
     /// What its author says about it.
     pub note: String,
+    /// Its signature in Base64; empty if it has none.
+    pub signature: String,
 }
 
 /// What becomes of a generation that has arrived.
@@ -91,6 +94,9 @@ pub enum ShipError {
     /// What was sent is no policy that can serve.
     #[error(transparent)]
     Refused(#[from] LoadError),
+    /// It is not signed as it should be.
+    #[error(transparent)]
+    Signature(#[from] SignatureError),
     /// The generation is not there.
     #[error(transparent)]
     NoGeneration(#[from] NoGeneration),
@@ -122,6 +128,10 @@ impl Registry {
         if matches!(arrival, Arrival::Try(_)) && files.slot().current().is_none() {
             return Err(NoGeneration::Nothing.into());
         }
+        let signers = &files.seat().config.signers;
+        let signer = signers
+            .check(&push.bytes, &push.signature)?
+            .map(str::to_owned);
         let push = Arc::new(push);
         let load = {
             let (files, push) = (Arc::clone(&files), Arc::clone(&push));
@@ -154,6 +164,7 @@ impl Registry {
             generation = number,
             digest = %format_args!("sha256:{:#}", generation.policy.digest()),
             author = push.author,
+            signer,
             "A policy has arrived."
         );
         match arrival {

@@ -45,6 +45,10 @@ impl Stored {
         }
     }
 
+    pub(super) fn store(&self) -> &Store {
+        &self.store
+    }
+
     /// Notes how it went, and tells what is new about it.
     fn note(&self, error: Option<StoreError>) {
         let mut last = self.error.lock();
@@ -130,6 +134,7 @@ impl Registry {
             contract: CONTRACT,
             author: &push.author,
             note: &push.note,
+            signature: &push.signature,
             bytes: &push.bytes,
         };
         Ok(stored.store.push(&new, STORED).await?.number)
@@ -304,6 +309,9 @@ impl Registry {
             return Err(NoGeneration::Unknown { number, kept }.into());
         };
         let bytes: Arc<[u8]> = stored.store.artifact(&found.digest).await?.into();
+        // Whoever can write to the database is not whoever may sign.
+        let signers = &files.seat().config.signers;
+        signers.check(&bytes, &found.signature)?;
         let load = {
             let (files, bytes) = (Arc::clone(files), Arc::clone(&bytes));
             move || {

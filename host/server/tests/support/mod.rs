@@ -151,6 +151,7 @@ impl Setup {
             addresses: Arc::new(addresses),
             tenants: Arc::clone(registry.current()),
             shadow: registry.shadow().clone(),
+            records: portcullis::records::Recorder::start(&config.records).unwrap(),
             proxy: Arc::new(proxy),
             routes: Arc::new(ArcSwap::from_pointee(resolver.routes())),
             connections: Arc::new(Connections::default()),

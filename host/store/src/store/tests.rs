@@ -10,6 +10,7 @@ async fn store(folder: &tempfile::TempDir) -> Store {
 
 fn policy<'n>(seat: &'n str, bytes: &'n [u8]) -> NewGeneration<'n> {
     NewGeneration {
+        signature: "c2lnbmVk",
         seat,
         name: "policy.wasm",
         contract: "portcullis:policy@0.1.0",
@@ -139,4 +140,41 @@ async fn what_is_wrong_is_told_with_its_mend() {
         .unwrap();
     let error = store.artifact(&pushed.digest).await.unwrap_err();
     assert!(matches!(error, StoreError::Damaged { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn tenants_come_change_and_go_with_a_growing_revision() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store(&folder).await;
+    assert_eq!(store.tenants_revision().await.unwrap(), 0);
+    let text = "source-groups = [200]\n# it's; -- a comment \u{fc}\n";
+    store.put_tenant("acme", Some(text), "ann").await.unwrap();
+    store.put_tenant("beta", Some(""), "ann").await.unwrap();
+    assert_eq!(store.tenants_revision().await.unwrap(), 2);
+    let [acme, beta] = &store.tenants().await.unwrap()[..] else {
+        panic!("two tenants");
+    };
+    assert_eq!(
+        (acme.name.as_str(), acme.config.as_deref()),
+        ("acme", Some(text))
+    );
+    assert_eq!((acme.revision, acme.changed_by.as_str()), (1, "ann"));
+    assert_eq!(beta.config.as_deref(), Some(""));
+
+    store.put_tenant("acme", None, "bob").await.unwrap();
+    let tenants = store.tenants().await.unwrap();
+    assert_eq!(
+        (&tenants[0].config, tenants[0].changed_by.as_str()),
+        (&None, "bob")
+    );
+    assert_eq!(store.tenants_revision().await.unwrap(), 3);
+}
+
+#[tokio::test]
+async fn without_the_table_of_tenants_it_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let url = DatabaseUrl::Sqlite(folder.path().join("empty.db"));
+    std::fs::write(folder.path().join("empty.db"), "").unwrap();
+    let error = Store::new(url).tenants().await.unwrap_err();
+    assert!(matches!(error, StoreError::NoTables { .. }), "{error}");
 }

@@ -2,6 +2,7 @@
 
 mod inspect;
 mod ship;
+mod sign;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -96,6 +97,21 @@ pub(super) enum Command {
         #[arg(short, long, value_name = "FILE.wasm")]
         output: PathBuf,
     },
+    /// Make a key to sign policies with, and print its public part for the configuration
+    Keygen {
+        /// Where the private key goes (PKCS #8); it must not exist
+        #[arg(value_name = "KEY.pem")]
+        key: PathBuf,
+    },
+    /// Sign a policy: writes FILE.wasm.sig, which `push` takes along
+    Sign {
+        /// The policy
+        #[arg(value_name = "FILE.wasm")]
+        file: PathBuf,
+        /// The private key, from `keygen` or `openssl genpkey -algorithm ed25519`
+        #[arg(long, value_name = "KEY.pem")]
+        key: PathBuf,
+    },
     /// Check whether a host with this configuration would take a file, without a running host
     Check {
         /// The policy: a WebAssembly module or component
@@ -175,6 +191,8 @@ impl Command {
                 generation,
                 output,
             } => ship::pull(&client()?, &seat, generation, &output, out)?,
+            Self::Keygen { key } => sign::keygen(&key, out)?,
+            Self::Sign { file, key } => sign::sign(&file, &key, out)?,
             Self::Check { file, seat } => return inspect::check(&file, &seat, &config()?, out),
             Self::Inspect { file } => inspect::show(&file, out)?,
         }

@@ -7,6 +7,8 @@ use std::path::Path;
 use anyhow::{Context, bail};
 use serde_json::Value;
 
+use crate::signature;
+
 use super::super::client::Client;
 use super::super::print::{Table, cell, clean, count, rows};
 use super::text;
@@ -41,6 +43,9 @@ pub(in crate::cli) struct Push {
     /// What is new in it
     #[arg(long, default_value = "", hide_default_value = true)]
     note: String,
+    /// Its signature [default: FILE.wasm.sig if it exists]
+    #[arg(long, value_name = "FILE.sig")]
+    signature: Option<std::path::PathBuf>,
 }
 
 pub(super) fn push(client: &Client, push: &Push, out: &mut impl Write) -> anyhow::Result<()> {
@@ -58,10 +63,18 @@ pub(super) fn push(client: &Client, push: &Push, out: &mut impl Write) -> anyhow
         (_, _, Some(_)) => "canary",
         _ => "keep",
     };
+    let signature = match &push.signature {
+        Some(file) if !file.exists() => bail!("there is no {}", file.display()),
+        Some(file) => signature::read(file)?,
+        None => signature::read(&signature::file_of(file))?,
+    };
     let user = std::env::var("USER").ok();
     let author = push.author.clone().or(user);
     let mut query = vec![("name", &*name), ("arrival", arrival), ("note", &push.note)];
     query.extend(author.as_deref().map(|author| ("author", author)));
+    if !signature.is_empty() {
+        query.push(("signature", &signature));
+    }
     query.extend(canary.as_deref().map(|share| ("share", share)));
     let path = format!("/v1/policies/{}", segment(&push.seat)?);
     let answer = client.send("POST", &path, &query, Some(&bytes))?;

@@ -69,7 +69,7 @@ pub(super) fn seat_members(files: &PolicyFiles) -> Value<'static> {
     Value::Struct(members)
 }
 
-pub(super) fn tenant_members(tenant: &Tenant) -> Value<'static> {
+pub(super) fn tenant_members(tenant: &Tenant, is_stored: bool) -> Value<'static> {
     let sum = |pick: &dyn Fn(&TenantCounters) -> u64| tenant.counters.iter().map(pick).sum::<u64>();
     let verdict = |kind| sum(&|counters| counters.verdicts.value(kind));
     let shed: u64 = Shed::ALL
@@ -79,6 +79,7 @@ pub(super) fn tenant_members(tenant: &Tenant) -> Value<'static> {
     let generation = tenant.seat.slot.current();
     let members: Members = vec![
         ("name", tenant.name.to_string().into()),
+        ("from", if is_stored { "database" } else { "file" }.into()),
         (
             "generation",
             generation.as_ref().map(|one| one.number).into(),

@@ -62,8 +62,32 @@ impl Control {
             ("policy", self.policy_members()),
             ("tenants", self.shared.tenants.load().named.len().into()),
             ("alerts", self.alerts()),
+            ("records", self.records_members()),
         ];
         Ok(Reply::One(answer.into()))
+    }
+
+    fn records_members(&self) -> Value<'static> {
+        let Some(records) = &self.shared.records else {
+            return Value::Null;
+        };
+        let file = self.shared.config.records.file.as_ref();
+        let told = records.told();
+        let mut members: Members = vec![
+            ("file", file.map(|file| file.display().to_string()).into()),
+            ("written", told.written().into()),
+        ];
+        let lost = told.lost().map(|(reason, n)| {
+            let name = match reason {
+                "rate" => "beyond_rate",
+                "queue" => "writer_too_slow",
+                _ => "file_failed",
+            };
+            (name, n.into())
+        });
+        members.extend(lost);
+        members.push(("error", told.error().map(str::to_owned).into()));
+        Value::Struct(members)
     }
 
     fn address_members(&self) -> Value<'static> {

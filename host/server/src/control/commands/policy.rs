@@ -215,7 +215,9 @@ impl Control {
     pub(super) fn tenant_list(&self, call: &Call) -> Answer {
         call.no_params()?;
         let tenants = self.shared.tenants.load();
-        let all = tenants.all().map(|tenant| tenant_members(tenant));
+        let all = tenants
+            .all()
+            .map(|tenant| tenant_members(tenant, self.registry.is_stored(&tenant.name)));
         Ok(Reply::One(Value::List(all.collect())))
     }
 
@@ -239,7 +241,10 @@ impl Control {
                 .into(),
             )
         });
-        Value::List(alerts.collect())
+        let wrong = self.registry.wrong_tenants().into_iter();
+        let wrong = wrong
+            .map(|(name, error)| format!("tenant {name} of the database can't be used: {error}"));
+        Value::List(alerts.chain(wrong.map(Value::from)).collect())
     }
 
     fn generations(&self, files: &PolicyFiles) -> Vec<(u64, Value<'static>)> {
@@ -336,7 +341,7 @@ pub(in crate::control) fn fault(error: &ShipError) -> Fault {
         ShipError::NoSeat { .. } | ShipError::NoGeneration(_) | ShipError::NotPushed(_) => 404,
         ShipError::FollowsFile { .. } => 409,
         ShipError::Store(_) => 503,
-        ShipError::Refused(_) => 422,
+        ShipError::Refused(_) | ShipError::Signature(_) => 422,
         ShipError::Interrupted => 500,
     };
     Fault::new(code, error.to_string())

@@ -67,6 +67,7 @@ fn control_of(folder: &TempDir, text: &str) -> Arc<Control> {
         )),
         tenants: Arc::clone(registry.current()),
         shadow: registry.shadow().clone(),
+        records: None,
         proxy: Arc::new(proxy),
         routes: Arc::new(ArcSwap::from_pointee(Routes::default())),
         connections: Arc::new(Connections::default()),

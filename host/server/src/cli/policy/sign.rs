@@ -1,0 +1,47 @@
+//! Keys and signatures.
+
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+
+use anyhow::Context;
+
+use crate::signature;
+
+use super::super::print::clean;
+
+/// Makes a key that nobody else can read.
+pub(super) fn keygen(path: &Path, out: &mut impl Write) -> anyhow::Result<()> {
+    let (key, pem) = signature::new_key()?;
+    let mut options = OpenOptions::new();
+    let file = options.write(true).create_new(true).mode(0o600).open(path);
+    let mut file = file.with_context(|| format!("can't make {}", path.display()))?;
+    file.write_all(pem.as_bytes())?;
+    let name = path.file_stem().unwrap_or_default().to_string_lossy();
+    let public = signature::shown(&key.verifying_key());
+    writeln!(
+        out,
+        "{} is the private key: keep it",
+        clean(&path.display().to_string())
+    )?;
+    writeln!(
+        out,
+        "into [policy.signers] or [tenants.NAME.signers] of the host goes:\n"
+    )?;
+    writeln!(out, "{} = \"{public}\"", clean(&name))?;
+    Ok(())
+}
+
+/// Puts the signature beside the file.
+pub(super) fn sign(file: &Path, key: &Path, out: &mut impl Write) -> anyhow::Result<()> {
+    let bytes = fs::read(file).with_context(|| format!("can't read {}", file.display()))?;
+    let pem = fs::read_to_string(key).with_context(|| format!("can't read {}", key.display()))?;
+    let signed = signature::sign(&bytes, &pem)
+        .with_context(|| format!("{} is no Ed25519 key in the form PKCS #8", key.display()))?;
+    let path = signature::file_of(file);
+    fs::write(&path, format!("{signed}\n"))
+        .with_context(|| format!("can't write {}", path.display()))?;
+    writeln!(out, "{}", clean(&path.display().to_string()))?;
+    Ok(())
+}

@@ -1,0 +1,228 @@
+//! Masks, rates and files of records.
+
+use std::time::Duration;
+
+use portcullis_sip::{Arrival, Framing, Transport};
+
+use super::mask::Mask;
+use super::*;
+
+const INVITE: &str = "INVITE sip:+4930123@example.com;user=phone SIP/2.0\r\n\
+    Via: SIP/2.0/UDP 192.0.2.1;branch=z9hG4bK1\r\n\
+    From: \"Ann Smith\" <sip:ann@example.org>;tag=1\r\n\
+    To: Bob <sip:bob@example.com>\r\n\
+    Contact: <sip:ann@192.0.2.1>\r\n\
+    P-Asserted-Identity: <tel:+49301234567>\r\n\
+    Authorization: Digest username=\"ann\"\r\n\
+    Call-ID: one@192.0.2.1\r\nCSeq: 1 INVITE\r\nContent-Length: 4\r\n\r\nv=0\n";
+
+fn request(text: &str) -> PolicyRequest {
+    let arrival = Arrival {
+        source: "192.0.2.1:5070".parse().unwrap(),
+        local: "192.0.2.9:5060".parse().unwrap(),
+        transport: Transport::Udp,
+        connection: None,
+    };
+    PolicyRequest::read(text.as_bytes().to_vec(), Framing::Datagram, arrival).unwrap()
+}
+
+fn config() -> RecordsConfig {
+    RecordsConfig::default()
+}
+
+fn masked(config: &RecordsConfig) -> (String, usize) {
+    let (bytes, body) = Mask::new(config).request(&request(INVITE));
+    (String::from_utf8(bytes).unwrap(), body)
+}
+
+#[test]
+fn secrets_and_bodies_are_left_out_by_default() {
+    let (text, body) = masked(&config());
+    let expected = INVITE
+        .replace("Digest username=\"ann\"", "***")
+        .replace("v=0\n", "");
+    assert_eq!((text, body), (expected, 4));
+
+    let whole = RecordsConfig {
+        mask: Vec::new(),
+        body: true,
+        ..config()
+    };
+    assert_eq!(masked(&whole), (INVITE.to_owned(), 0));
+}
+
+#[test]
+fn users_become_other_words_and_stay_the_same_user() {
+    let (text, _) = masked(&RecordsConfig {
+        mask_users: true,
+        ..config()
+    });
+    for name in ["4930", "ann", "Ann", "bob", "Bob"] {
+        assert!(!text.contains(name), "{name}: {text}");
+    }
+    assert!(text.contains("From: \"***\" <sip:u"), "{text}");
+    let word = |before: &str| {
+        let at = text.find(before).unwrap() + before.len();
+        text[at..].split('@').next().unwrap().to_owned()
+    };
+    assert_eq!(word("From: \"***\" <sip:"), word("Contact: <sip:"));
+    assert_ne!(word("From: \"***\" <sip:"), word("To: \"***\" <sip:"));
+    let again = request(&format!("{text}v=0\n"));
+    assert_eq!(
+        again.call_id_bytes(),
+        b"one@192.0.2.1",
+        "it can still be read"
+    );
+}
+
+#[test]
+fn what_policies_asked_is_masked_alike() {
+    let mask = Mask::new(&RecordsConfig {
+        mask_users: true,
+        ..config()
+    });
+    let (bytes, _) = mask.request(&request(INVITE));
+    let text = String::from_utf8(bytes).unwrap();
+    let mut asking = Asking {
+        seat: "default".into(),
+        policy: "x".into(),
+        generation: 1,
+        digest: String::new(),
+        asked: vec![Question {
+            function: "rules.allow-uri".into(),
+            arguments: serde_json::json!(["calls", "sip:bob@example.com"]),
+            answer: true.into(),
+            left: None,
+        }],
+        decided: Decided::Pass,
+        edits: Vec::new(),
+        duration_us: 0,
+    };
+    mask.asking(&mut asking);
+    let asked = asking.asked[0].arguments[1].as_str().unwrap();
+    assert!(!asked.contains("bob") && text.contains(asked), "{asked}");
+}
+
+/// Records that nobody can fail to write.
+fn recorder(folder: &tempfile::TempDir, change: impl FnOnce(&mut RecordsConfig)) -> Recorder {
+    let mut config = RecordsConfig {
+        file: Some(folder.path().join("records.jsonl")),
+        ..config()
+    };
+    change(&mut config);
+    Recorder::start(&config).unwrap().unwrap()
+}
+
+fn write(recorder: &Recorder, n: u64) {
+    for _ in 0..n {
+        let id = recorder.next_id();
+        let tenant = Arc::from("acme");
+        let outcome = "relay".to_owned();
+        let now = SystemTime::now();
+        recorder.write(id, now, &tenant, &request(INVITE), Vec::new(), outcome);
+    }
+}
+
+/// Ends the recorder: everything is in the file then.
+fn end(recorder: Recorder, written: u64) {
+    let told = Arc::clone(&recorder.told);
+    drop(recorder);
+    while told.written() < written {
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn lines_can_be_read_and_ids_are_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let recorder = recorder(&folder, |_| {});
+    write(&recorder, 3);
+    end(recorder, 3);
+    let text = std::fs::read_to_string(folder.path().join("records.jsonl")).unwrap();
+    let records: Vec<Record> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(records.len(), 3);
+    assert_eq!(records[0].tenant, "acme");
+    assert_eq!(records[0].body_bytes, 4);
+    let numbers: Vec<_> = records
+        .iter()
+        .map(|record| record.id.split_once('-').unwrap().1)
+        .collect();
+    assert_eq!(numbers, ["1", "2", "3"]);
+}
+
+#[test]
+fn a_full_file_is_put_aside_and_a_moved_one_begun_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let full = recorder(&folder, |config| config.size = 1500);
+    write(&full, 5);
+    end(full, 5);
+    let lines = |name: &str| {
+        let text = std::fs::read_to_string(folder.path().join(name)).unwrap();
+        assert!(text.len() <= 1500 && text.ends_with('\n'));
+        text.lines().count()
+    };
+    // The oldest went; each line is there whole.
+    assert!(lines("records.jsonl") > 0 && lines("records.jsonl.1") > 0);
+
+    let recorder = recorder(&folder, |_| {});
+    std::fs::rename(
+        folder.path().join("records.jsonl"),
+        folder.path().join("moved.jsonl"),
+    )
+    .unwrap();
+    while !folder.path().join("records.jsonl").exists() {
+        write(&recorder, 1);
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn the_rate_is_kept_and_what_is_beyond_is_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let recorder = recorder(&folder, |config| config.per_second = 3);
+    let request = request(INVITE);
+    let now = Instant::now();
+    let wanted = |now| (0..10).filter(|_| recorder.wants(&request, now)).count();
+    assert_eq!(wanted(now), 3);
+    assert_eq!(wanted(now + Duration::from_secs(1)), 3);
+    assert_eq!(recorder.told().lost()[0], ("rate", 14));
+}
+
+#[test]
+fn a_dialog_is_recorded_whole_or_not_at_all() {
+    let folder = tempfile::tempdir().unwrap();
+    let recorder = recorder(&folder, |config| {
+        config.share = Share::parse("30%").unwrap();
+        config.per_second = 1_000_000;
+    });
+    let now = Instant::now();
+    let mut wanted = 0;
+    for n in 0..300 {
+        let request = request(&INVITE.replace("one@", &format!("{n}@")));
+        let is_wanted = recorder.wants(&request, now);
+        assert_eq!(recorder.wants(&request, now), is_wanted);
+        wanted += i32::from(is_wanted);
+    }
+    assert!((50..130).contains(&wanted), "{wanted}");
+}
+
+#[test]
+fn a_file_that_cannot_be_written_is_named() {
+    let config = RecordsConfig {
+        file: Some("/no/such/folder/records.jsonl".into()),
+        ..config()
+    };
+    let error = Recorder::start(&config).unwrap_err().to_string();
+    assert!(
+        error.starts_with("[records] file: can't write /no/such/folder/records.jsonl: "),
+        "{error}"
+    );
+    assert!(
+        Recorder::start(&RecordsConfig::default())
+            .unwrap()
+            .is_none()
+    );
+}

@@ -1,0 +1,164 @@
+//! Tenants that live in the database: made, changed and removed on one host, and there on every other one.
+
+#![forbid(unsafe_code)]
+
+use portcullis_tests::database::MariaDb;
+use portcullis_tests::guests::rejecting;
+use portcullis_tests::host::{Builder, Host};
+use portcullis_tests::sip::Caller;
+use portcullis_tests::wait;
+
+fn write(host: &Host, name: &str, text: impl AsRef<[u8]>) {
+    std::fs::write(host.folder().join(name), text).expect("a file can be written");
+}
+
+fn answer(caller: &mut Caller, tenant: &str) -> String {
+    let request = caller.request("MESSAGE", &format!("sip:bob@{tenant}.example"));
+    let answer = caller.ask(&request);
+    answer
+        .start_line()
+        .trim_start_matches("SIP/2.0 ")
+        .to_owned()
+}
+
+fn refused(host: &Host, words: &str) -> String {
+    let output = host.command(words);
+    assert!(!output.status.success(), "{words}");
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+const ACME: &str = "uri-domains = [\"acme.example\"]\ndefault-code = 480\n";
+
+/// What is said of a tenant is checked as a section of the file would be.
+#[test]
+fn a_tenant_is_made_changed_and_removed() {
+    let host = Builder::new()
+        .set("tenants.filed", "uri-domains = [\"filed.example\"]")
+        .start();
+    let mut caller = host.udp(10);
+    assert_eq!(answer(&mut caller, "acme"), "401 Address not authorised");
+    write(&host, "acme.toml", ACME);
+    let said = host.run("tenant put acme acme.toml");
+    assert!(
+        said.starts_with("acme: stored, live on all workers here"),
+        "{said}"
+    );
+    assert_eq!(answer(&mut caller, "acme"), "480 Temporarily Unavailable");
+    let shown = host.run("tenant show acme");
+    assert!(
+        shown.starts_with("# acme: stored at ") && shown.ends_with(ACME),
+        "{shown}"
+    );
+    let listed = host.run("tenant list");
+    let line = |name: &str| {
+        let line = listed.lines().find(|line| line.starts_with(name));
+        line.expect("it is listed").to_owned()
+    };
+    assert!(
+        line("acme").contains("database") && line("filed").contains("file"),
+        "{listed}"
+    );
+
+    // Its policy stays when it changes.
+    write(&host, "one.wasm", rejecting(486, "one"));
+    host.run("policy push acme one.wasm --activate");
+    write(&host, "acme.toml", ACME.replace("480", "481"));
+    host.run("tenant put acme acme.toml");
+    assert_eq!(answer(&mut caller, "acme"), "486 one");
+
+    for (name, text, expected) in [
+        (
+            "acme",
+            "uri-domains = [\"filed.example\"]",
+            "the tenant filed has it already",
+        ),
+        (
+            "acme",
+            "uri-domains = [\"acme.example\"]\ncolour = 1",
+            "2:1: colour: unknown key",
+        ),
+        ("acme", "", "a tenant without traffic"),
+        (
+            "filed",
+            ACME,
+            "the tenant filed stands in the configuration file",
+        ),
+    ] {
+        write(&host, "bad.toml", text);
+        let said = refused(&host, &format!("tenant put {name} bad.toml"));
+        assert!(said.contains(expected), "{said}");
+    }
+    assert_eq!(
+        answer(&mut caller, "acme"),
+        "486 one",
+        "nothing has changed"
+    );
+    let said = refused(&host, "tenant rm filed");
+    assert!(said.contains("stands in the configuration file"), "{said}");
+    let said = refused(&host, "tenant rm nobody");
+    assert!(
+        said.contains("there is no tenant nobody in the database"),
+        "{said}"
+    );
+
+    // A reload of the file leaves it alone.
+    assert_eq!(
+        host.run("tenant reload"),
+        "Reload OK: added none; changed none; removed none\n"
+    );
+    assert_eq!(answer(&mut caller, "acme"), "486 one");
+    host.run("tenant rm acme");
+    assert_eq!(answer(&mut caller, "acme"), "401 Address not authorised");
+    assert!(refused(&host, "tenant show acme").contains("there is no tenant acme"));
+}
+
+/// On MariaDB: every host has them, with their policies, also one that starts later.
+#[test]
+fn peers_tenants_are_on_every_host_of_the_database() {
+    let database = MariaDb::start();
+    let start = |more: &str| {
+        let mut builder = Builder::new().database(&database.url());
+        if !more.is_empty() {
+            builder = builder.set(
+                &format!("tenants.{more}"),
+                "uri-domains = [\"acme.example\"]",
+            );
+        }
+        builder.start()
+    };
+    let (one, two) = (start(""), start(""));
+    let all_answer = |hosts: &[&Host], expected: &str| {
+        for host in hosts {
+            let mut caller = host.udp(10);
+            let ask = || (answer(&mut caller, "acme") == expected).then_some(());
+            wait::until(expected, ask);
+        }
+    };
+    write(&one, "acme.toml", ACME);
+    one.run("tenant put acme acme.toml");
+    all_answer(&[&one, &two], "480 Temporarily Unavailable");
+    write(&two, "one.wasm", rejecting(486, "one"));
+    two.run("policy push acme one.wasm --activate");
+    all_answer(&[&one, &two], "486 one");
+
+    let three = start("");
+    assert_eq!(
+        answer(&mut three.udp(10), "acme"),
+        "486 one",
+        "from the first request on"
+    );
+    // A host whose file claims the same traffic goes on without it, and says so.
+    let four = start("other");
+    let status = four.rpc("portcullis.status", serde_json::json!([]));
+    let alert = status["result"]["alerts"].to_string();
+    assert!(
+        alert.contains("tenant acme of the database can't be used")
+            && alert.contains("the tenant other has it already"),
+        "{alert}"
+    );
+
+    two.run("tenant rm acme");
+    all_answer(&[&one, &two, &three], "401 Address not authorised");
+    one.run("tenant put acme acme.toml");
+    all_answer(&[&one, &two, &three], "486 one");
+}

@@ -1,0 +1,178 @@
+//! Decisions that are written down by a running host, and made again by another policy.
+
+#![forbid(unsafe_code)]
+
+use std::fs;
+use std::path::PathBuf;
+
+use portcullis_tests::callee::Callee;
+use portcullis_tests::guests::rejecting;
+use portcullis_tests::host::{Builder, Host};
+use portcullis_tests::sip::Caller;
+use portcullis_tests::{policy, wait};
+use serde_json::{Value, json};
+
+const OFFICE: u8 = 10;
+const STRANGER: u8 = 30;
+const URI: &str = "sip:bob@example.com";
+
+fn ask(caller: &mut Caller) -> String {
+    let request = caller.request("MESSAGE", URI).body("hello");
+    caller.ask(&request).start_line().to_owned()
+}
+
+/// A host that records, which has let the office through and turned a stranger away.
+fn recorded() -> (Host, PathBuf) {
+    let builder = Builder::new();
+    let office = builder.lease().ip(OFFICE);
+    let callee = Callee::start(builder.lease().addr(3, 5080));
+    let folder = tempfile::tempdir().expect("a temporary folder").keep();
+    let file = folder.join("records.jsonl");
+    let host = builder
+        .policy(policy("address-acl"))
+        .set("relay", &format!("next-hop = \"sip:{}\"", callee.addr()))
+        .set("records", &format!("file = {file:?}"))
+        .set("records", "id-header = \"X-Decision\"")
+        .row(&format!("200 {office} 32 0 Office"))
+        .start();
+    assert_eq!(ask(&mut host.udp(OFFICE)), "SIP/2.0 200 OK");
+    assert_eq!(ask(&mut host.tcp(OFFICE)), "SIP/2.0 200 OK");
+    let mut stranger = host.udp(STRANGER);
+    let request = stranger.request("MESSAGE", URI);
+    let refused = stranger.ask(&request);
+    assert_eq!(refused.code(), 401);
+    let id = refused.header("X-Decision").expect("the id is shown");
+    wait::until("all is written down", || {
+        (host.rpc("portcullis.status", json!([]))["result"]["records"]["written"] == 3)
+            .then_some(())
+    });
+    let text = fs::read_to_string(&file).expect("the records are there");
+    let last: Value = serde_json::from_str(text.lines().last().expect("three")).expect("JSON");
+    assert_eq!(last["id"], id);
+    assert_eq!(last["outcome"], "reject 401 Address not authorised");
+    assert_eq!(last["policies"][0]["seat"], "default");
+    assert_eq!(last["policies"][0]["asked"][0]["answer"], json!(false));
+    assert!(!text.contains("hello"), "bodies are left out");
+    assert_eq!(host.metric("portcullis_records_written_total", &[]), 3.0);
+    // The log line of a policy names the decision.
+    let first: Value = serde_json::from_str(text.lines().next().expect("three")).expect("JSON");
+    host.wait_for_log(first["id"].as_str().expect("a text"));
+    (host, file)
+}
+
+fn replay(host: &Host, words: &str) -> (bool, String) {
+    let output = host.command(&format!("replay {words}"));
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let wrong = String::from_utf8_lossy(&output.stderr);
+    assert!(!said.is_empty(), "{words}: {wrong}");
+    (output.status.success(), said)
+}
+
+#[test]
+fn a_record_is_played_with_the_answers_of_then() {
+    let (host, file) = recorded();
+    let file = file.display();
+    let same = policy("address-acl");
+    let (is_same, said) = replay(&host, &format!("{file} --policy {}", same.display()));
+    assert!(is_same, "{said}");
+    assert!(
+        said.starts_with("3 decisions: 3 the same, 0 otherwise\n"),
+        "{said}"
+    );
+    // The same input has the same output.
+    assert_eq!(
+        replay(&host, &format!("{file} --policy {}", same.display())).1,
+        said
+    );
+
+    fs::write(host.folder().join("busy.wasm"), rejecting(486, "Busy")).expect("written");
+    let (is_same, said) = replay(&host, &format!("{file} --policy busy.wasm"));
+    assert!(!is_same);
+    for line in [
+        "3 decisions: 0 the same, 3 otherwise\n",
+        "recorded:   relay\n",
+        "recorded:   reject 401 Address not authorised\n",
+        "busy.wasm:  reject 486 Busy  (fuel ",
+        "  | MESSAGE sip:bob@example.com SIP/2.0\n",
+        "       3  reject 486 Busy\n",
+    ] {
+        assert!(said.contains(line), "{line:?} is not in: {said}");
+    }
+
+    // Those that were meant are no reason to fail.
+    let text = fs::read_to_string(file.to_string()).expect("the records are there");
+    let ids = text.lines().map(|line| {
+        let record: Value = serde_json::from_str(line).expect("JSON");
+        format!("{} # meant\n", record["id"].as_str().expect("a text"))
+    });
+    fs::write(host.folder().join("meant.txt"), ids.collect::<String>()).expect("written");
+    let (is_well, said) = replay(
+        &host,
+        &format!("{file} --policy busy.wasm --expected meant.txt"),
+    );
+    assert!(
+        is_well && said.contains("0 otherwise, 3 otherwise as expected"),
+        "{said}"
+    );
+
+    // A policy that asks other things is told of, and can be given tables.
+    let guard = policy("trusted-peers");
+    let (_, said) = replay(&host, &format!("{file} --policy {}", guard.display()));
+    assert!(
+        said.contains("not recorded: trusted.allow-trusted() was answered 0"),
+        "{said}"
+    );
+    let words = format!("{file} --policy {} --tables --json", same.display());
+    let (is_same, said) = replay(&host, &words);
+    assert!(is_same, "{said}");
+    let line: Value = serde_json::from_str(said.lines().next().expect("one")).expect("JSON");
+    assert_eq!(line["new"]["decided"], json!({"relay": null}));
+    assert_eq!(line["same"], true);
+}
+
+#[test]
+fn peers_a_capture_is_played() {
+    let builder = Builder::new();
+    let office = builder.lease().ip(OFFICE);
+    let host = builder
+        .policy(policy("address-acl"))
+        .row(&format!("200 {office} 32 0 Office"))
+        .start();
+    let file = host.folder().join("traffic.pcap");
+    let port = host.sip().port();
+    let mut capture = std::process::Command::new("tcpdump")
+        .args(["-i", "lo", "-U", "--immediate-mode", "-w"])
+        .arg(&file)
+        .arg(format!("host {} and port {port}", host.sip().ip()))
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .expect("tcpdump is installed");
+    // It says that it listens; before that it sees nothing.
+    let mut said = std::io::BufReader::new(capture.stderr.take().expect("piped"));
+    let mut line = String::new();
+    while !line.contains("listening on") {
+        line.clear();
+        let length = std::io::BufRead::read_line(&mut said, &mut line).expect("it speaks");
+        assert!(length > 0, "tcpdump has ended");
+    }
+    ask(&mut host.udp(OFFICE));
+    ask(&mut host.tcp(STRANGER));
+    let words = format!(
+        "traffic.pcap --to {} --policy {} --json",
+        host.sip(),
+        policy("address-acl").display()
+    );
+    let lines = wait::until("both requests are in the file", || {
+        let output = host.command(&format!("replay {words} --tables"));
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        (said.lines().count() == 2).then_some(said)
+    });
+    capture.kill().expect("it runs");
+    capture.wait().expect("it ends");
+    let decided: Vec<Value> = lines
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).expect("JSON")["new"]["decided"].clone())
+        .collect();
+    assert_eq!(decided[0], json!({"relay": null}), "{lines}");
+    assert_eq!(decided[1]["reject"]["code"], 401, "{lines}");
+}
