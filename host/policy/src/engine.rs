@@ -43,6 +43,13 @@ pub(crate) fn on_demand(limits: &Limits) -> wasmtime::Result<Engine> {
     Engine::new(&config)
 }
 
+/// An engine that compiles for [`pooled`] ones and has no place for sandboxes.
+pub(crate) fn compiling(limits: &Limits) -> wasmtime::Result<Engine> {
+    let mut config = config(limits);
+    config.allocation_strategy(InstanceAllocationStrategy::OnDemand);
+    Engine::new(&config)
+}
+
 /// An engine that counts what calls use of fuel. Slower, and the same on every machine.
 pub(crate) fn metered(limits: &Limits) -> wasmtime::Result<Engine> {
     let mut config = config(limits);

@@ -9,9 +9,10 @@
 //! Nothing that a policy does reaches beyond its call: it has no files and no network, its memory, time, stack and log
 //! are limited ([`Limits`]), and whatever it answers is checked.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 pub use clock::Moment;
+pub use compile::{CompileFailure, Compiler, compile};
 pub use contract::{WIT, WORLD, embed, embed_configured};
 pub use counters::Counters;
 pub use decision::DecisionId;
@@ -40,6 +41,7 @@ pub use view::{Contact, PlainUri, RequestView};
 mod ambient;
 mod call;
 mod clock;
+mod compile;
 mod component;
 mod contract;
 mod counters;

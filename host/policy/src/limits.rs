@@ -19,6 +19,10 @@ pub struct Limits {
     pub host_call_bytes: usize,
     /// Size of a policy file in bytes.
     pub module_bytes: usize,
+    /// Wall-clock time for compiling a file, where that happens in another process.
+    pub compile_time: Duration,
+    /// Memory for compiling a file, where that happens in another process, in bytes.
+    pub compile_bytes: usize,
     /// Lines that one call may log. Further ones are counted and dropped.
     pub log_lines: u32,
     /// Bytes of one logged line. Longer ones are cut.
@@ -53,6 +57,8 @@ impl Default for Limits {
             stack_bytes: 256 << 10,
             host_call_bytes: 64 << 10,
             module_bytes: 4 << 20,
+            compile_time: Duration::from_secs(10),
+            compile_bytes: 1 << 30,
             log_lines: 16,
             log_bytes: 1 << 10,
             instances: 64,

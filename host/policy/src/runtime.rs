@@ -1,12 +1,13 @@
 //! The process' one engine, and the way from a file's bytes to a policy.
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use thiserror::Error;
 use wasmtime::Engine;
 
+use crate::compile::{self, CompileFailure, Compiler};
 use crate::contract::VALIDATE;
 use crate::engine::{self, PAGE};
 use crate::limits::Limits;
@@ -21,6 +22,8 @@ pub struct Runtime {
     engine: Engine,
     limits: Limits,
     allocation: Allocation,
+    /// None while files are compiled in this process.
+    compiler: OnceLock<Compiler>,
 }
 
 /// Where sandboxes come from.
@@ -100,6 +103,7 @@ impl Runtime {
             engine,
             limits,
             allocation,
+            compiler: OnceLock::new(),
         })
     }
 
@@ -118,7 +122,16 @@ impl Runtime {
             allocation: Allocation::OnDemand {
                 reason: "it counts fuel".to_owned(),
             },
+            compiler: OnceLock::new(),
         })
+    }
+
+    /// Has files compiled elsewhere from now on; the first time it is called counts. Without a pool there is nothing to gain: files are
+    /// compiled here then.
+    pub fn compile_with(&self, compiler: Compiler) {
+        if self.allocation == Allocation::Pooled {
+            let _first = self.compiler.set(compiler);
+        }
     }
 
     /// The limits that hold for all policies.
@@ -178,11 +191,7 @@ impl Runtime {
         settings: &Arc<Settings>,
     ) -> Result<Policy<R>, LoadProblem> {
         let start = Instant::now();
-        let checked = load::check(bytes, limits)?;
-        let code =
-            Code::compile(&self.engine, bytes, &checked).map_err(|error| LoadProblem::Compile {
-                cause: last(&error),
-            })?;
+        let (checked, code) = self.compiled(bytes, limits)?;
         let (trial, trial_failure) = load::try_out(&self.engine, &code, limits, settings)?;
         let is_configured = checked.inspection.has_function(VALIDATE);
         let sandboxes = Sandboxes::new(&self.engine, &code).map_err(|error| LoadProblem::Link {
@@ -201,6 +210,33 @@ impl Runtime {
             }),
             reuse: false,
         })
+    }
+}
+
+impl Runtime {
+    /// Checks a file and makes code of it. With a compiler elsewhere that comes first: what it can bear, this process can.
+    fn compiled<'f>(
+        &self,
+        bytes: &'f [u8],
+        limits: &Limits,
+    ) -> Result<(load::Checked<'f>, Code), LoadProblem> {
+        let compiled = match self.compiler.get() {
+            Some(compile) if bytes.len() <= limits.module_bytes => Some(compile(bytes, limits)),
+            _ => None,
+        };
+        if let Some(Err(CompileFailure::TooCostly(cause))) = compiled {
+            return Err(LoadProblem::TooCostly { cause });
+        }
+        let checked = load::check(bytes, limits)?;
+        let code = match compiled {
+            None => Code::compile(&self.engine, bytes, &checked),
+            Some(Ok(code)) => compile::take(&self.engine, bytes, &checked, &code),
+            Some(Err(failure)) => Err(wasmtime::Error::msg(failure.to_string())),
+        };
+        let code = code.map_err(|error| LoadProblem::Compile {
+            cause: last(&error),
+        })?;
+        Ok((checked, code))
     }
 }
 

@@ -8,6 +8,7 @@
 
 mod address_task;
 pub mod cli;
+mod compiler;
 pub mod config;
 pub mod control;
 mod error_text;

@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 
+use crate::compiler;
 use crate::config::{Config, Listen};
 use crate::control::{Control, Doors, Listening};
 use crate::error_text::one_line;
@@ -114,6 +115,7 @@ impl Host {
         if let Some(path) = path {
             registry = registry.with_file(path.to_owned(), config.clone());
         }
+        registry.runtime().compile_with(compiler::elsewhere());
         registry.load_operators().await?;
         registry.apply_all(&Arc::new(config.clone())).await?;
         let mut resolver = Resolver::new(&config.relay)?;

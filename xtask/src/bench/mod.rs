@@ -6,6 +6,7 @@ mod figures;
 mod load;
 mod machine;
 mod million;
+mod neighbours;
 mod pinned;
 mod plan;
 mod reload;
@@ -21,6 +22,7 @@ use self::database::Database;
 use self::figures::Figures;
 use self::machine::Machine;
 use self::million::Million;
+use self::neighbours::{Check, Neighbours};
 use self::plan::{Pace, Part, Server, Subject, Task};
 use self::reload::{Reload, Source};
 use self::report::Outcome;
@@ -81,6 +83,7 @@ pub(crate) fn run(args: BenchArgs) -> Result<()> {
         }
     }
     let reloads = bench.reloads(&args);
+    let neighbours = bench.neighbours(&args);
     let million = bench.million(&args);
 
     let outcome = Outcome::new(
@@ -88,7 +91,7 @@ pub(crate) fn run(args: BenchArgs) -> Result<()> {
         peers,
         bench.pace,
         &bench.figures,
-        (reloads, million),
+        (reloads, neighbours, million),
         bench.problems,
     );
     print!("{outcome}");
@@ -214,6 +217,16 @@ impl Bench {
         reloads
     }
 
+    fn neighbours(&mut self, args: &BenchArgs) -> Vec<Neighbours> {
+        let can = self.has_portcullis() && wants_ours(args, Part::Neighbours);
+        let mut all = Vec::new();
+        for check in [Check::Breaker, Check::Share].into_iter().filter(|_| can) {
+            let measured = neighbours::measure(check, &self.programs, &self.pace);
+            all.extend(self.note(measured.context("a tenant beside hostile ones")));
+        }
+        all
+    }
+
     fn million(&mut self, args: &BenchArgs) -> Option<Million> {
         let can = self.has_portcullis() && wants_ours(args, Part::Million);
         let database = self.database.as_ref().filter(|_| can)?;
@@ -262,6 +275,7 @@ fn programs(as_built: bool) -> Result<Programs> {
         return Ok(Programs {
             portcullis: target.join("release/portcullis"),
             policy: target.join("policies/address-acl.wasm"),
+            hostile: target.join("policies/hostile.wasm"),
             load,
         });
     }
@@ -274,11 +288,14 @@ fn programs(as_built: bool) -> Result<Programs> {
         .current_dir(root())
         .args(["build", "--release", "--package", "portcullis-load"]);
     run_command(&mut generator)?;
+    build::policies_with_tests(&Workspace::own()?)?;
+    let hostile = target.join("policies/hostile.wasm");
     let mut policies = policies.into_iter();
     let policy = policies.find(|file| file.ends_with("address-acl.wasm"));
     Ok(Programs {
         portcullis,
         policy: policy.context("the build left no address-acl.wasm")?,
+        hostile,
         load,
     })
 }

@@ -81,6 +81,8 @@ pub(crate) enum Part {
     Relay,
     /// 401s beside reloads of 100,000 rows.
     Reload,
+    /// A tenant beside hostile ones.
+    Neighbours,
     /// Loading a million rows.
     Million,
 }

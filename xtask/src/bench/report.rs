@@ -11,6 +11,7 @@ use super::Peers;
 use super::figures::{Figure, Figures};
 use super::machine::Machine;
 use super::million::Million;
+use super::neighbours::{Check, Neighbours};
 use super::plan::{Pace, STEADY, Shape};
 use super::reload::Reload;
 use super::targets::{Comparison, Target, comparisons, targets};
@@ -24,6 +25,7 @@ pub(crate) struct Outcome {
     steady_per_second: u64,
     figures: Vec<Figure>,
     reloads: Vec<Reload>,
+    neighbours: Vec<Neighbours>,
     million: Option<Million>,
     targets: Vec<Target>,
     comparisons: Vec<Comparison>,
@@ -36,7 +38,7 @@ impl Outcome {
         peers: Peers,
         pace: Pace,
         figures: &Figures,
-        (reloads, million): (Vec<Reload>, Option<Million>),
+        (reloads, neighbours, million): (Vec<Reload>, Vec<Neighbours>, Option<Million>),
         problems: Vec<String>,
     ) -> Self {
         Self {
@@ -45,9 +47,10 @@ impl Outcome {
             pace,
             steady_per_second: STEADY,
             figures: figures.all(),
-            targets: targets(figures, &reloads, million.as_ref()),
+            targets: targets(figures, &reloads, &neighbours, million.as_ref()),
             comparisons: comparisons(figures),
             reloads,
+            neighbours,
             million,
             problems,
         }
@@ -221,6 +224,24 @@ impl fmt::Display for Outcome {
                 reload.quiet_p99_us / 1000.0
             )?;
         }
+        for beside in &self.neighbours {
+            let held = match beside.check {
+                Check::Breaker => "taken out of service as by default",
+                Check::Share => {
+                    "without a breaker, each with 1 ms for a call and a twentieth of the worker"
+                }
+            };
+            writeln!(
+                f,
+                "\nA tenant at {} a second, and four hostile ones at as many each, {held}: p99 {:.2} ms, {:.2} ms beside four calm ones, \
+                 {:.2} ms alone; {:.2} % answered",
+                beside.per_second,
+                beside.hostile_p99_us / 1000.0,
+                beside.calm_p99_us / 1000.0,
+                beside.alone_p99_us / 1000.0,
+                beside.answered * 100.0
+            )?;
+        }
         if let Some(million) = &self.million {
             let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
             writeln!(
@@ -300,7 +321,7 @@ mod tests {
             peers,
             pace,
             &figures,
-            (Vec::new(), None),
+            (Vec::new(), Vec::new(), None),
             problems,
         )
     }

@@ -32,6 +32,8 @@ pub(crate) struct Programs {
     pub(crate) portcullis: PathBuf,
     /// The compiled page.
     pub(crate) policy: PathBuf,
+    /// The policy that misbehaves as its settings say.
+    pub(crate) hostile: PathBuf,
     /// Generator, callee and echo.
     pub(crate) load: PathBuf,
 }

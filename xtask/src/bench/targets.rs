@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::figures::{Figures, Key};
 use super::million::Million;
+use super::neighbours::{Check, Neighbours};
 use super::plan::{Rows, Server, Shape, Subject, Task, Work};
 use super::reload::{Reload, Source};
 
@@ -104,6 +105,7 @@ pub(crate) fn comparisons(figures: &Figures) -> Vec<Comparison> {
 pub(crate) fn targets(
     figures: &Figures,
     reloads: &[Reload],
+    neighbours: &[Neighbours],
     million: Option<&Million>,
 ) -> Vec<Target> {
     let mut targets = ratios(figures);
@@ -127,6 +129,16 @@ pub(crate) fn targets(
             unit: Unit::Times,
         }
     }));
+    let beside = neighbours
+        .iter()
+        .find(|beside| beside.check == Check::Breaker);
+    targets.push(Target {
+        what: "A tenant beside four hostile ones at 5,000 a second each: p99 to alone",
+        value: beside.map(|beside| beside.p99_ratio),
+        bar: 2.0,
+        aim: None,
+        unit: Unit::Times,
+    });
     let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
     targets.push(Target {
         what: "1,000,000 rows from MariaDB: time to load",

@@ -86,13 +86,21 @@ pub(crate) fn fits(inspection: &Inspection) -> bool {
 impl Module {
     /// Compiles a file that [`fits`].
     pub(crate) fn compile(engine: &Engine, file: &[u8]) -> wasmtime::Result<Self> {
-        let (module, globals) = match Resettable::of(file) {
-            Some(Resettable { module, globals }) => {
-                (wasmtime::Module::new(engine, module)?, Some(globals))
-            }
-            None => (wasmtime::Module::new(engine, file)?, None),
-        };
+        Self::of(file, Self::translate(engine, file)?)
+    }
+
+    /// The machine code alone.
+    pub(crate) fn translate(engine: &Engine, file: &[u8]) -> wasmtime::Result<wasmtime::Module> {
+        match Resettable::of(file) {
+            Some(Resettable { module, .. }) => wasmtime::Module::new(engine, module),
+            None => wasmtime::Module::new(engine, file),
+        }
+    }
+
+    /// What was made of a file by [`Module::translate`].
+    pub(crate) fn of(file: &[u8], module: wasmtime::Module) -> wasmtime::Result<Self> {
         module.initialize_copy_on_write_image()?;
+        let globals = Resettable::of(file).map(|resettable| resettable.globals);
         Ok(Self { module, globals })
     }
 }

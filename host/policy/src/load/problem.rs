@@ -154,6 +154,15 @@ pub enum LoadProblem {
         "the policy passes texts in UTF-16, and this host takes UTF-8 only; choose UTF-8 in the bindings' generator"
     )]
     NotUtf8,
+    /// The compiler took more time or memory than it may.
+    #[error(
+        "the policy can't be compiled: {cause}; leave out what is large or generated, or raise `compile-time` and `compile-memory` in \
+         [policy]"
+    )]
+    TooCostly {
+        /// Which of them.
+        cause: String,
+    },
     /// The policy does not take the settings that it would serve with.
     #[error("{0}")]
     Settings(#[from] SettingsError),

@@ -22,6 +22,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::compiler::{self, Bounds};
 use crate::config::Config;
 use crate::error_text::one_line;
 
@@ -71,6 +72,9 @@ enum Command {
     Replay(replay::Args),
     /// Send one request and show the answer.
     Probe(probe::Args),
+    /// Compile a policy from standard input for the host that started this.
+    #[command(name = Bounds::COMMAND, hide = true)]
+    Compile(Bounds),
     /// Answer every SIP request with 200, to try a host out.
     Answer(answer::Args),
 }
@@ -106,6 +110,7 @@ impl Cli {
             Command::Import(args) => import::run(&args),
             Command::Replay(args) => replay::run(&args, &Config::find(named)?.0),
             Command::Probe(args) => probe::run(&args),
+            Command::Compile(bounds) => Ok(compiler::work(&bounds)),
             Command::Answer(args) => answer::run(&args),
         }
     }

@@ -42,6 +42,8 @@ pub struct SeatConfig {
     pub breaker: BreakerConfig,
     /// The most counters and rate limits that it may keep.
     pub counters: usize,
+    /// Generations that the database keeps, beside those that do something.
+    pub generations: u32,
     /// Whose signatures count.
     pub signers: Signers,
     /// What one call may use, and the largest file.
@@ -164,6 +166,7 @@ impl Default for SeatConfig {
                 pause: Duration::from_secs(30),
             },
             counters: 10_000,
+            generations: 20,
             signers: Signers::default(),
             limits: Limits::default(),
         }
@@ -181,6 +184,12 @@ pub(super) fn read(mut section: Section<'_>, default: PolicyConfig) -> PolicyCon
     limits.stack_bytes = section.value("stack", limits.stack_bytes, |v| bytes(v, 16 * KIB, MIB));
     limits.module_bytes = section.value("module", limits.module_bytes, |v| bytes(v, KIB, GIB));
     limits.instances = section.value("instances", limits.instances, |v| count(v, 1, 10_000));
+    limits.compile_time = section.value("compile-time", limits.compile_time, |v| {
+        duration(v, Duration::from_millis(100), Duration::from_secs(600))
+    });
+    limits.compile_bytes = section.value("compile-memory", limits.compile_bytes, |v| {
+        bytes(v, 128 * MIB, 64 * GIB)
+    });
     call_limits(&mut section, limits);
     let answer = default_verdict(&mut section, &default.default);
     let operators = |section: Option<Section<'_>>| {
@@ -291,6 +300,7 @@ fn seat(section: &mut Section<'_>, default: SeatConfig) -> SeatConfig {
         failure: failures(section.section("on-failure"), failure),
         breaker: breaker(section, default.breaker),
         counters: section.value("counters", default.counters, |v| count(v, 1, 10_000_000)),
+        generations: section.value("generations", default.generations, |v| count(v, 1, 1000)),
         signers,
         limits: default.limits,
     }

@@ -7,7 +7,7 @@ use std::time::{Instant, SystemTime};
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 use portcullis_policy::{Failure, PolicySlot, Scope};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
 use crate::config::SeatConfig;
 use crate::pipeline::PolicyRequest;
@@ -23,6 +23,8 @@ pub struct Seat {
     pub slot: Arc<PolicySlot<PolicyRequest>>,
     /// What its policy may ask about.
     pub scope: Arc<Scope>,
+    /// Policies that may be compiled for it at the same time.
+    pub(super) arrivals: Semaphore,
     /// File, limits, and what happens after a failure.
     pub config: SeatConfig,
     breaker: Breaker,
@@ -59,6 +61,7 @@ impl Seat {
             name: name.into(),
             slot,
             scope: Arc::new(scope),
+            arrivals: Semaphore::new(1),
             breaker: Breaker::new(config.breaker),
             config,
             comparison: ArcSwapOption::empty(),

@@ -97,6 +97,14 @@ pub enum ShipError {
     /// It is not signed as it should be.
     #[error(transparent)]
     Signature(#[from] SignatureError),
+    /// Another one is on its way to the seat.
+    #[error(
+        "another policy is being compiled for the seat `{seat}`: try again when it has arrived"
+    )]
+    Busy {
+        /// The seat.
+        seat: String,
+    },
     /// The generation is not there.
     #[error(transparent)]
     NoGeneration(#[from] NoGeneration),
@@ -132,6 +140,11 @@ impl Registry {
         let signer = signers
             .check(&push.bytes, &push.signature)?
             .map(str::to_owned);
+        // One seat's people must not hold up the others'.
+        let Ok(_only) = files.seat().arrivals.try_acquire() else {
+            let seat = seat.to_owned();
+            return Err(ShipError::Busy { seat });
+        };
         let push = Arc::new(push);
         let load = {
             let (files, push) = (Arc::clone(&files), Arc::clone(&push));
@@ -145,8 +158,9 @@ impl Registry {
         };
         let loaded = tokio::task::spawn_blocking(load).await;
         let policy = loaded.map_err(|_| ShipError::Interrupted)??;
+        let keep = files.seat().config.generations;
         let number = match self.stored_of(&files) {
-            Some(stored) => Some(self.store_push(stored, seat, &push).await?),
+            Some(stored) => Some(self.store_push(stored, seat, &push, keep).await?),
             None => None,
         };
         let generation = files.slot().admit(policy, number);

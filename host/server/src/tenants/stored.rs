@@ -17,8 +17,8 @@ use crate::policy_files::PolicyFiles;
 use super::Registry;
 use super::shipping::{Provenance, Push, ShipError, mode};
 
-/// Generations of a seat that the database keeps.
-const STORED: u32 = 20;
+/// The most generations of a seat that are looked at.
+const LISTED: u32 = 2000;
 
 /// The contract that this host's policies are built for.
 const CONTRACT: &str = portcullis_policy::WORLD;
@@ -127,6 +127,7 @@ impl Registry {
         stored: &Stored,
         seat: &str,
         push: &Push,
+        keep: u32,
     ) -> Result<u64, ShipError> {
         let new = NewGeneration {
             seat,
@@ -137,7 +138,7 @@ impl Registry {
             signature: &push.signature,
             bytes: &push.bytes,
         };
-        Ok(stored.store.push(&new, STORED).await?.number)
+        Ok(stored.store.push(&new, keep).await?.number)
     }
 
     /// Changes which generation of a seat does what, for all hosts, then here.
@@ -196,7 +197,7 @@ impl Registry {
         stored: &Stored,
         seat: &str,
     ) -> Result<Vec<u64>, ShipError> {
-        let all = stored.store.generations(seat, STORED * 2).await?;
+        let all = stored.store.generations(seat, LISTED).await?;
         let mut numbers: Vec<_> = all.iter().map(|one| one.number).collect();
         numbers.sort_unstable();
         Ok(numbers)
@@ -211,7 +212,7 @@ impl Registry {
         let Some(stored) = self.stored_of(&files) else {
             return Ok(Vec::new());
         };
-        let mut all = stored.store.generations(seat, STORED * 2).await?;
+        let mut all = stored.store.generations(seat, LISTED).await?;
         all.reverse();
         Ok(all)
     }

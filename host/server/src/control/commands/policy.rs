@@ -340,6 +340,7 @@ pub(in crate::control) fn fault(error: &ShipError) -> Fault {
     let code = match error {
         ShipError::NoSeat { .. } | ShipError::NoGeneration(_) | ShipError::NotPushed(_) => 404,
         ShipError::FollowsFile { .. } => 409,
+        ShipError::Busy { .. } => 429,
         ShipError::Store(_) => 503,
         ShipError::Refused(_) | ShipError::Signature(_) => 422,
         ShipError::Interrupted => 500,

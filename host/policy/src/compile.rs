@@ -1,0 +1,70 @@
+//! Compiling somewhere else: in a process whose time and memory are bounded, because a compiler may take any amount of either for a file
+//! that was made to let it.
+
+use thiserror::Error;
+use wasmtime::component::Component;
+use wasmtime::{Engine, Module};
+
+use crate::direct;
+use crate::engine;
+use crate::limits::Limits;
+use crate::load;
+use crate::sandbox::Code;
+
+/// Takes a policy file to [`compile`] in another process, and brings the result back.
+pub type Compiler = Box<dyn Fn(&[u8], &Limits) -> Result<Vec<u8>, CompileFailure> + Send + Sync>;
+
+/// Why no result came back.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CompileFailure {
+    /// The file can't be compiled.
+    #[error("{0}")]
+    Refused(String),
+    /// It took too much time or memory.
+    #[error("{0}")]
+    TooCostly(String),
+    /// The other process could not be made, or ended in a way that says nothing of the file.
+    #[error("the compiler did not answer: {0}")]
+    Broken(String),
+}
+
+/// Checks and compiles a policy file, and gives the machine code: what the other process does. Nothing of the file is run.
+///
+/// # Errors
+/// What is wrong with the file, in words. Whoever asked checks it again, to know.
+pub fn compile(bytes: &[u8], limits: &Limits) -> Result<Vec<u8>, String> {
+    let checked = load::check(bytes, limits).map_err(|problem| problem.to_string())?;
+    let cause = |error: wasmtime::Error| error.root_cause().to_string();
+    // Where memory comes from makes no difference to the code.
+    let engine = engine::compiling(limits).map_err(cause)?;
+    let code = match direct::fits(&checked.inspection) {
+        true => direct::Module::translate(&engine, bytes).and_then(|module| module.serialize()),
+        false => {
+            Component::new(&engine, &checked.component).and_then(|component| component.serialize())
+        }
+    };
+    code.map_err(cause)
+}
+
+/// Makes code of what [`compile`] gave, for a file that has been checked here.
+///
+/// The bytes come from a process of this program that ran [`compile`]: they are what the compiler of this very build has written.
+/// Nothing else may be passed.
+#[allow(unsafe_code, reason = "there is no safe way to take machine code")]
+pub(crate) fn take(
+    engine: &Engine,
+    file: &[u8],
+    checked: &load::Checked<'_>,
+    code: &[u8],
+) -> wasmtime::Result<Code> {
+    if direct::fits(&checked.inspection) {
+        // SAFETY: `code` is a module that `compile` serialised, in this build of the runtime. The runtime checks its version and settings.
+        let module = unsafe { Module::deserialize(engine, code) }?;
+        return Ok(Code::Module(direct::Module::of(file, module)?));
+    }
+    // SAFETY: the same, for a component.
+    let component = unsafe { Component::deserialize(engine, code) }?;
+    component.initialize_copy_on_write_image()?;
+    Ok(Code::Component(component))
+}

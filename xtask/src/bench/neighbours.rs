@@ -1,0 +1,210 @@
+//! What hostile neighbours cost a tenant: the latency of its requests alone, beside four tenants that behave, and beside four that
+//! do not, on one worker.
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use serde::Serialize;
+use tempfile::TempDir;
+
+use super::figures::median;
+use super::load::Report;
+use super::pinned::{Process, free_port, pin};
+use super::plan::Pace;
+use super::servers::Programs;
+
+/// Requests a second of each tenant.
+const RATE: u32 = 5_000;
+
+/// The tenants beside the one that is measured, and how each misbehaves.
+const HOSTILE: [(&str, &str); 4] = [
+    ("loops", "loop"),
+    ("grows", "grow"),
+    ("traps", "trap"),
+    ("shouts", "log"),
+];
+
+/// How long the neighbours are at it before anything is measured.
+const SETTLE: Duration = Duration::from_secs(2);
+
+/// What was measured; medians of the rounds.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Neighbours {
+    /// What keeps them in check.
+    pub(crate) check: Check,
+    /// Requests a second of each of the five tenants.
+    pub(crate) per_second: u32,
+    /// p99 of the tenant alone, microseconds.
+    pub(crate) alone_p99_us: f64,
+    /// The same beside four tenants that behave.
+    pub(crate) calm_p99_us: f64,
+    /// The same beside four that do not.
+    pub(crate) hostile_p99_us: f64,
+    /// The last against the first, of one round each.
+    pub(crate) p99_ratio: f64,
+    /// Answers that it got for each request beside those that do not.
+    pub(crate) answered: f64,
+}
+
+/// What keeps hostile tenants in check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Check {
+    /// As a tenant is by default: a policy that fails is taken out of service for a while.
+    Breaker,
+    /// No breaker: each request is judged, within a deadline of 1 ms and a twentieth of the worker's time for each tenant.
+    Share,
+}
+
+/// Measures each round alone, beside calm and beside hostile neighbours.
+pub(crate) fn measure(check: Check, programs: &Programs, pace: &Pace) -> Result<Neighbours> {
+    let calm = Host::start(check, false, programs, pace)?;
+    let hostile = Host::start(check, true, programs, pace)?;
+    let (mut alone, mut beside, mut attacked, mut answered) = (vec![], vec![], vec![], vec![]);
+    for _ in 0..pace.rounds {
+        let report = calm.measure(programs, pace)?;
+        alone.push(report.window.latency.p99_us);
+        let report = calm.with_neighbours(programs, pace)?;
+        beside.push(report.window.latency.p99_us);
+        let report = hostile.with_neighbours(programs, pace)?;
+        attacked.push(report.window.latency.p99_us);
+        answered.push(report.answered as f64 / report.sent as f64);
+        let last = |all: &[f64]| all.last().copied().unwrap_or_default();
+        eprintln!(
+            "neighbours, {check:?}: p99 {:.0} µs alone, {:.0} µs beside calm ones, {:.0} µs beside hostile ones",
+            last(&alone),
+            last(&beside),
+            last(&attacked)
+        );
+    }
+    let ratios = attacked
+        .iter()
+        .zip(&alone)
+        .map(|(of, to)| of / to)
+        .collect();
+    Ok(Neighbours {
+        check,
+        per_second: RATE,
+        alone_p99_us: median(alone),
+        calm_p99_us: median(beside),
+        hostile_p99_us: median(attacked),
+        p99_ratio: median(ratios),
+        answered: median(answered),
+    })
+}
+
+/// A host with five tenants, told apart by where requests come from.
+struct Host {
+    // Dropped in this order: the process goes before its files.
+    process: Process,
+    address: SocketAddr,
+    _folder: TempDir,
+}
+
+/// Ends with what it is for.
+struct Attack(Vec<Child>);
+
+impl Host {
+    fn start(check: Check, is_hostile: bool, programs: &Programs, pace: &Pace) -> Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let (address, control) = (local(free_port()?), local(free_port()?));
+        let policy = programs.hostile.display();
+        let mut config = format!(
+            "workers = 1\nlisten = [\"udp:{address}\"]\n[database]\naddress-file = \"rows\"\n\
+             [control]\nlisten = \"{control}\"\n[log]\nlevel = \"error,policy=off\"\n"
+        );
+        let tenants = [("good", "well")].into_iter().chain(HOSTILE);
+        let mut rows = String::new();
+        for (number, (name, how)) in (1..).zip(tenants) {
+            rows += &format!("{number} 127.1.{number}.0 24 0\n");
+            let how = if is_hostile { how } else { "well" };
+            config +=
+                &format!("[tenants.{name}]\nsource-groups = [{number}]\nfile = \"{policy}\"\n");
+            if check == Check::Share && name != "good" {
+                config += "breaker-failures = 0\ncpu-share = \"5%\"\ndeadline = \"1ms\"\n";
+            }
+            config += &format!("[tenants.{name}.settings]\nhow = \"{how}\"\n");
+        }
+        fs::write(folder.path().join("rows"), rows)?;
+        fs::write(folder.path().join("portcullis.toml"), config)?;
+        let mut command = Command::new(&programs.portcullis);
+        command.current_dir(folder.path()).arg("serve");
+        let log = folder.path().join("log");
+        let mut process = Process::start("Portcullis", pace.server_core, &command, &log)?;
+        process.wait_for_sip(address)?;
+        Ok(Self {
+            process,
+            address,
+            _folder: folder,
+        })
+    }
+
+    /// The tenant's own requests.
+    fn measure(&self, programs: &Programs, pace: &Pace) -> Result<Report> {
+        let mut command = self.load(1, programs);
+        command
+            .args(["--warm-up", &pace.warm_up_seconds.to_string()])
+            .args(["--seconds", &pace.seconds.to_string()])
+            .args(["--watch", &self.process.pid().to_string()]);
+        let output = pin(pace.load_core, &command)
+            .output()
+            .context("cannot run the generator")?;
+        if !output.status.success() {
+            bail!("{}", String::from_utf8_lossy(&output.stderr).trim());
+        }
+        serde_json::from_slice(&output.stdout).context("the generator's report cannot be read")
+    }
+
+    /// The same while the four others send as much.
+    fn with_neighbours(&self, programs: &Programs, pace: &Pace) -> Result<Report> {
+        let seconds = SETTLE.as_secs_f64() + pace.warm_up_seconds + pace.seconds + 1.0;
+        let mut attack = Attack(Vec::new());
+        for number in (2..).take(HOSTILE.len()) {
+            let mut command = self.load(number, programs);
+            command.args(["--seconds", &seconds.to_string()]);
+            let mut command = pin(pace.load_core, &command);
+            let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+            attack.0.push(child.context("cannot run the generator")?);
+        }
+        thread::sleep(SETTLE);
+        let report = self.measure(programs, pace)?;
+        drop(attack);
+        Ok(report)
+    }
+
+    fn load(&self, number: u8, programs: &Programs) -> Command {
+        let mut command = Command::new(&programs.load);
+        command
+            .args([
+                "run",
+                "--target",
+                &self.address.to_string(),
+                "--mode",
+                "reject",
+            ])
+            .args(["--source", &format!("127.1.{number}.1"), "--sources", "16"])
+            .args([
+                "--outstanding",
+                "64",
+                "--rate",
+                &RATE.to_string(),
+                "--patience",
+                "2000",
+            ]);
+        command
+    }
+}
+
+impl Drop for Attack {
+    fn drop(&mut self) {
+        for child in &mut self.0 {
+            let _ended_already = child.kill();
+            let _reaped = child.wait();
+        }
+    }
+}
