@@ -13,7 +13,7 @@ use crate::workspace::{Workspace, root};
 /// Run a fuzz target
 ///
 /// Works with the stable compiler: the targets are built with coverage counters, but without a sanitizer. New inputs are kept in
-/// host/fuzz/target/corpus/TARGET; an input that breaks the target is written to host/sip/fuzz/artifacts.
+/// host/fuzz/target/corpus/TARGET; an input that breaks the target is written to host/fuzz/artifacts.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The target; `cargo xtask fuzz list` shows them

@@ -142,8 +142,14 @@ fn check_rest(
     if is_sound("policy") && is_sound("tenants") {
         check_policies(config, findings);
     }
+    if is_sound("tenants") && is_sound("database") {
+        findings.extend("tenants", check_tables::tenants(config)?);
+    }
     if is_sound("relay") {
         check_names(config, findings);
+    }
+    if is_sound("records") {
+        check_records(config, findings);
     }
     if is_sound("control") {
         check_control(config, findings);
@@ -161,6 +167,24 @@ fn check_listen(config: &Config, findings: &mut Findings) {
                 format!("{listen}: {error}; this machine must have the address"),
             ),
         }
+    }
+}
+
+/// The file is made by the host; its folder is not.
+fn check_records(config: &Config, findings: &mut Findings) {
+    let Some(file) = &config.records.file else {
+        return;
+    };
+    let folder = match file.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    match folder.is_dir() {
+        true => findings.good("records", file.display().to_string()),
+        false => findings.wrong(
+            "records",
+            format!("there is no folder {}: make it", folder.display()),
+        ),
     }
 }
 

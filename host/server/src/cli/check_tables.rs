@@ -3,9 +3,10 @@
 use std::convert::Infallible;
 
 use portcullis_address::{DatabaseError, RuleFolder, Watcher};
+use portcullis_store::Store;
 
 use crate::address_task::counts;
-use crate::config::Config;
+use crate::config::{Config, TenantConfig};
 
 use super::database::{block_on, is_absent};
 use super::findings::{Finding, Found};
@@ -40,6 +41,43 @@ pub(super) fn addresses(config: &Config) -> anyhow::Result<Vec<Finding>> {
         warnings: &loaded.warnings,
     };
     findings.extend(found.findings());
+    Ok(findings)
+}
+
+/// Looks at the tenants that are stored, beside those of the file.
+pub(super) fn tenants(config: &Config) -> anyhow::Result<Vec<Finding>> {
+    if is_absent(&config.database.database()) {
+        return Ok(Vec::new());
+    }
+    let store = Store::new(config.database.url.clone());
+    // A database without the table has none, and one that can't be reached has been told of.
+    let Ok(rows) = block_on(store.tenants())? else {
+        return Ok(Vec::new());
+    };
+    let mut all = config.tenants.clone();
+    let mut findings = Vec::new();
+    for row in rows {
+        let (name, Some(text)) = (row.name, row.config) else {
+            continue;
+        };
+        if all.iter().any(|tenant| tenant.name == name) {
+            let text = format!("{name}: stored, and in the configuration file as well");
+            findings.push(Finding::Wrong(text));
+            continue;
+        }
+        match TenantConfig::parse(&name, &text, config, &all) {
+            Ok(tenant) => {
+                all.push(tenant);
+                findings.push(Finding::Good(format!("{name}, stored in the database")));
+            }
+            Err(problems) => {
+                let problems = problems.iter();
+                findings.extend(
+                    problems.map(|problem| Finding::Wrong(format!("{name}, stored: {problem}"))),
+                );
+            }
+        }
+    }
     Ok(findings)
 }
 

@@ -252,60 +252,91 @@ async fn pull(State(control): Api, Path((seat, number)): Path<(String, String)>)
 
 async fn activate(
     State(control): Api,
+    Extension(caller): Extension<Caller>,
     Path(seat): Path<String>,
     Query(query): Query<GenerationQuery>,
 ) -> Response {
     let number = query.generation.unwrap_or_default();
-    control.command("policy.activate", [&seat, &number]).await
+    let by = signature(&caller);
+    control
+        .command("policy.activate", [&seat, &number, &by])
+        .await
 }
 
 async fn roll_back(
     State(control): Api,
+    Extension(caller): Extension<Caller>,
     Path(seat): Path<String>,
     Query(query): Query<GenerationQuery>,
 ) -> Response {
+    let by = signature(&caller);
     match query.generation {
-        Some(number) => control.command("policy.rollback", [&seat, &number]).await,
-        None => control.command("policy.rollback", [&seat]).await,
+        Some(number) => {
+            control
+                .command("policy.rollback", [&seat, &number, &by])
+                .await
+        }
+        None => control.command("policy.rollback", [&seat, &by]).await,
     }
 }
 
 async fn shadow(
     State(control): Api,
+    Extension(caller): Extension<Caller>,
     Path(seat): Path<String>,
     Query(query): Query<GenerationQuery>,
 ) -> Response {
     let number = query.generation.unwrap_or_default();
-    control.command("policy.shadow", [&seat, &number]).await
+    let by = signature(&caller);
+    control
+        .command("policy.shadow", [&seat, &number, &by])
+        .await
 }
 
 async fn canary(
     State(control): Api,
+    Extension(caller): Extension<Caller>,
     Path(seat): Path<String>,
     Query(query): Query<GenerationQuery>,
 ) -> Response {
     let number = query.generation.unwrap_or_default();
     let share = query.share.unwrap_or_default();
+    let by = signature(&caller);
     control
-        .command("policy.canary", [&seat, &number, &share])
+        .command("policy.canary", [&seat, &number, &share, &by])
         .await
 }
 
 async fn mode(
     State(control): Api,
+    Extension(caller): Extension<Caller>,
     Path(seat): Path<String>,
     Query(query): Query<GenerationQuery>,
 ) -> Response {
     let mode = query.mode.unwrap_or_default();
-    control.command("policy.mode", [&seat, &mode]).await
+    let by = signature(&caller);
+    control.command("policy.mode", [&seat, &mode, &by]).await
 }
 
 async fn diff(State(control): Api, Path(seat): Path<String>) -> Response {
     control.command("policy.diff", [&seat]).await
 }
 
-async fn end_trial(State(control): Api, Path(seat): Path<String>) -> Response {
-    control.command("policy.endTrial", [&seat]).await
+async fn end_trial(
+    State(control): Api,
+    Extension(caller): Extension<Caller>,
+    Path(seat): Path<String>,
+) -> Response {
+    let by = signature(&caller);
+    control.command("policy.endTrial", [&seat, &by]).await
+}
+
+/// Who changes something, as the last parameter of a command.
+fn signature(caller: &Caller) -> String {
+    match caller {
+        Caller::Operator => "by=operator".to_owned(),
+        Caller::Tenant(tenant) => format!("by={tenant}"),
+    }
 }
 
 fn arrival(word: Option<&str>, share: Option<&str>) -> Result<Arrival, Fault> {

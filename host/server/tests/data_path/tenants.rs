@@ -399,3 +399,38 @@ fn a_candidate_that_changes_other_header_fields_differs() {
     assert_eq!(sample.active, "pass, add X-By: one, remove Subject");
     assert_eq!(sample.candidate, "pass, add X-By: two, remove Subject");
 }
+
+#[test]
+fn each_tenant_reads_its_own_settings_and_counts_for_itself() {
+    let config = TENANTS.replace(
+        "[tenants.b]",
+        "[tenants.a.settings]\ncode = 481\n[tenants.b]",
+    ) + "[tenants.b.settings]\ncode = 482\n";
+    let mut lab = Lab::new(&config);
+    // Answers the setting `code` and, beside it, how often it was asked.
+    let counting = r#"(module
+        (import "portcullis:policy/settings@0.1.0" "integer" (func $integer (param i32 i32 i32)))
+        (import "portcullis:policy/counters@0.1.0" "add" (func $add (param i32 i32 i64 i32) (result i64)))
+        (memory (export "memory") 1)
+        (data (i32.const 16) "\01\00\00\00\00\00\00\00\40\00\00\00\01")
+        (data (i32.const 80) "code")
+        (func (export "decide") (result i32)
+          (call $integer (i32.const 80) (i32.const 4) (i32.const 512))
+          (i32.store16 (i32.const 20) (i32.wrap_i64 (i64.load (i32.const 520))))
+          (i32.store8 (i32.const 64) (i32.add (i32.const 48) (i32.wrap_i64
+            (call $add (i32.const 80) (i32.const 4) (i64.const 1) (i32.const 60)))))
+          i32.const 16))"#;
+    for tenant in ["a", "b"] {
+        lab.parts.seat(tenant, counting);
+    }
+    assert_eq!(lab.answer("sip:x@a.example"), "481 1");
+    assert_eq!(lab.answer("sip:x@a.example"), "481 2");
+    assert_eq!(
+        lab.answer("sip:x@b.example"),
+        "482 1",
+        "what the other counted is not there"
+    );
+    // Another generation goes on counting.
+    lab.parts.seat("a", &format!("{counting};; another file"));
+    assert_eq!(lab.answer("sip:x@a.example"), "481 3");
+}

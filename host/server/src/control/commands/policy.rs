@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use portcullis_policy::{Generation, Lineup, Mode, Share, Trial};
-use portcullis_rpc::{Call, Fault, Reply, Value};
+use portcullis_rpc::{Call, Fault, Param, Reply, Value};
 
 use super::super::Control;
 use super::members::{Members, file_of, role, seat_members, stats_members, tenant_members};
@@ -18,8 +18,11 @@ type Answer = Result<Reply, Fault>;
 /// The seat that a command is about where none is named.
 const DEFAULT: &str = "default";
 
-/// Who changes something that nobody signs.
+/// Who changes something, if nobody says.
 const BY: &str = "operator";
+
+/// What stands before the name of who changes something, in the last parameter.
+const SIGNED: &str = "by=";
 
 /// How long the workers may take to see what was published. A call of a policy takes as long as `deadline` at most.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -75,17 +78,19 @@ impl Control {
     }
 
     pub(super) async fn policy_activate(&self, call: &Call) -> Answer {
+        let (call, by) = &signed(call);
         let [seat, number] = expect(call, ["seat", "generation"])?;
         let number = generation(&number)?;
         let activated = self
             .registry
-            .activate(&seat, number, BY)
+            .activate(&seat, number, by)
             .await
             .map_err(|error| fault(&error))?;
         self.changed("Activated", &activated).await
     }
 
     pub(super) async fn policy_roll_back(&self, call: &Call) -> Answer {
+        let (call, by) = &signed(call);
         let texts = call.texts()?;
         let (seat, to) = match texts[..] {
             [seat] => (seat, None),
@@ -99,22 +104,24 @@ impl Control {
         };
         let back = self
             .registry
-            .roll_back(seat, to, BY)
+            .roll_back(seat, to, by)
             .await
             .map_err(|error| fault(&error))?;
         self.changed("Rolled back", &back).await
     }
 
     pub(super) async fn policy_shadow(&self, call: &Call) -> Answer {
+        let (call, by) = &signed(call);
         let [seat, number] = expect(call, ["seat", "generation"])?;
         let number = generation(&number)?;
-        let tried = self.registry.try_out(&seat, number, Trial::Shadow, BY);
+        let tried = self.registry.try_out(&seat, number, Trial::Shadow, by);
         let tried = tried.await;
         let tried = tried.map_err(|error| fault(&error))?;
         self.changed("Shadowing", &tried).await
     }
 
     pub(super) async fn policy_canary(&self, call: &Call) -> Answer {
+        let (call, by) = &signed(call);
         let [seat, number, share] = expect(call, ["seat", "generation", "share"])?;
         let share = Share::parse(&share).ok_or_else(|| {
             Fault::new(
@@ -124,16 +131,17 @@ impl Control {
         })?;
         let number = generation(&number)?;
         let trial = Trial::Canary(share);
-        let tried = self.registry.try_out(&seat, number, trial, BY).await;
+        let tried = self.registry.try_out(&seat, number, trial, by).await;
         let tried = tried.map_err(|error| fault(&error))?;
         self.changed("Canary", &tried).await
     }
 
     pub(super) async fn policy_end_trial(&self, call: &Call) -> Answer {
+        let (call, by) = &signed(call);
         let [seat] = expect(call, ["seat"])?;
         match self
             .registry
-            .end_trial(&seat, BY)
+            .end_trial(&seat, by)
             .await
             .map_err(|error| fault(&error))?
         {
@@ -179,6 +187,7 @@ impl Control {
     }
 
     pub(super) async fn policy_mode(&self, call: &Call) -> Answer {
+        let (call, by) = &signed(call);
         let [seat, mode] = expect(call, ["seat", "mode"])?;
         let mode = match mode.as_str() {
             "enforce" => Mode::Enforce,
@@ -191,7 +200,7 @@ impl Control {
             }
         };
         self.registry
-            .set_mode(&seat, mode, BY)
+            .set_mode(&seat, mode, by)
             .await
             .map_err(|error| fault(&error))?;
         Ok(Reply::One(format!("{seat}: {}", mode.as_str()).into()))
@@ -346,6 +355,19 @@ pub(in crate::control) fn fault(error: &ShipError) -> Fault {
         ShipError::Interrupted => 500,
     };
     Fault::new(code, error.to_string())
+}
+
+/// The call without its last parameter, if that says who changes something, and who does.
+fn signed(call: &Call) -> (Call, String) {
+    let mut call = call.clone();
+    let name = match call.params.last() {
+        Some(Param::Text(text)) => text.strip_prefix(SIGNED).map(str::to_owned),
+        _ => None,
+    };
+    if name.is_some() {
+        call.params.pop();
+    }
+    (call, name.unwrap_or_else(|| BY.to_owned()))
 }
 
 /// The parameters, if there are as many as names.
