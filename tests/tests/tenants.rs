@@ -153,11 +153,10 @@ fn hostile_tenants_are_their_own_problem() {
             threads.spawn(move || {
                 while !stop.load(Ordering::Relaxed) {
                     let line = answer(&mut caller, tenant);
-                    let expected = match tenant {
-                        "shouts" => "401 ",
-                        _ => "503 ",
-                    };
-                    assert!(line.starts_with(expected), "{tenant}: {line}");
+                    // The one that shouts comes to an answer, unless it is its neighbours' turn.
+                    let is_expected = line.starts_with("503 ")
+                        || (tenant == "shouts" && line.starts_with("401 "));
+                    assert!(is_expected, "{tenant}: {line}");
                 }
             });
         }

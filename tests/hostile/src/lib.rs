@@ -1,4 +1,5 @@
-//! Misbehaves as its settings say, and answers 401 where it comes to an answer.
+//! Misbehaves as its settings say, and answers 401 where it comes to an answer. OPTIONS it answers always: with one it is tried
+//! before it serves.
 
 #![forbid(unsafe_code)]
 
@@ -9,6 +10,9 @@ policy!(decide, settings: check);
 const WAYS: [&str; 5] = ["well", "loop", "grow", "trap", "log"];
 
 fn decide() -> Verdict {
+    if request::method() == "OPTIONS" {
+        return reject(401, "Address not authorised");
+    }
     match settings::text("how").as_deref() {
         Some("loop") => loop {
             std::hint::spin_loop();

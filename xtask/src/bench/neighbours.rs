@@ -8,12 +8,12 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 
 use super::figures::median;
 use super::load::Report;
-use super::pinned::{Process, free_port, pin};
+use super::pinned::{Process, free_port, pin, yielding};
 use super::plan::Pace;
 use super::servers::Programs;
 
@@ -105,6 +105,12 @@ struct Host {
     _folder: TempDir,
 }
 
+/// What a neighbour's generator tells.
+#[derive(Deserialize)]
+struct Sent {
+    sent: u64,
+}
+
 /// Ends with what it is for.
 struct Attack(Vec<Child>);
 
@@ -137,6 +143,10 @@ impl Host {
         let log = folder.path().join("log");
         let mut process = Process::start("Portcullis", pace.server_core, &command, &log)?;
         process.wait_for_sip(address)?;
+        let said = fs::read_to_string(&log)?;
+        if let Some(line) = said.lines().find(|line| line.contains("has no policy")) {
+            bail!("{line}");
+        }
         Ok(Self {
             process,
             address,
@@ -157,7 +167,12 @@ impl Host {
         if !output.status.success() {
             bail!("{}", String::from_utf8_lossy(&output.stderr).trim());
         }
-        serde_json::from_slice(&output.stdout).context("the generator's report cannot be read")
+        let report: Report = serde_json::from_slice(&output.stdout)
+            .context("the generator's report cannot be read")?;
+        if report.unexpected > 0 {
+            bail!("{} answers were not those of the policy", report.unexpected);
+        }
+        Ok(report)
     }
 
     /// The same while the four others send as much.
@@ -167,13 +182,13 @@ impl Host {
         for number in (2..).take(HOSTILE.len()) {
             let mut command = self.load(number, programs);
             command.args(["--seconds", &seconds.to_string()]);
-            let mut command = pin(pace.load_core, &command);
-            let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+            let mut command = pin(pace.load_core, &yielding(&command));
+            let child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
             attack.0.push(child.context("cannot run the generator")?);
         }
         thread::sleep(SETTLE);
         let report = self.measure(programs, pace)?;
-        drop(attack);
+        attack.end(seconds)?;
         Ok(report)
     }
 
@@ -197,6 +212,22 @@ impl Host {
                 "2000",
             ]);
         command
+    }
+}
+
+impl Attack {
+    /// Waits for its end. An error if less was sent than was meant to be: the figures would be those of a lighter attack.
+    fn end(&mut self, seconds: f64) -> Result<()> {
+        for child in self.0.drain(..) {
+            let output = child.wait_with_output()?;
+            let report: Sent = serde_json::from_slice(&output.stdout)
+                .context("a neighbour's generator did not run")?;
+            let meant = f64::from(RATE) * seconds;
+            if (report.sent as f64) < 0.95 * meant {
+                bail!("a neighbour sent {} requests of {meant}", report.sent);
+            }
+        }
+        Ok(())
     }
 }
 

@@ -206,6 +206,8 @@ pub struct WorkerCounters {
     pub absorbed_acks: Counter,
     /// Whether it is deciding.
     pub passes: Passes,
+    /// The times that it had nothing to do.
+    pub pauses: Counter,
 }
 
 /// What one worker counts of one tenant. Aligned so that two workers never write to one cache line.

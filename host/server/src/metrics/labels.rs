@@ -119,6 +119,8 @@ labels! {
         Rate = "rate",
         /// Its policy takes more of the worker's time than it may.
         Share = "share",
+        /// The worker does not keep up, and its policy takes more of it than others leave.
+        Pressure = "pressure",
         /// Its policy failed too often and is out of service.
         Breaker = "breaker",
     }

@@ -16,7 +16,7 @@ use crate::config::{Answer, OnFailure};
 use crate::metrics::{Shed, WorkerCounters};
 use crate::records::{self, Recorder};
 use crate::shared::Shared;
-use crate::tenants::{Seat, Shadow, Tenant, Tenants};
+use crate::tenants::{Pressure, Seat, Shadow, Tenant, Tenants};
 
 use super::PolicyRequest;
 
@@ -27,6 +27,7 @@ pub(super) struct Judge {
     evaluator: Evaluator<PolicyRequest>,
     tenants: Cache<Arc<ArcSwap<Tenants>>, Arc<Tenants>>,
     addresses: Reader,
+    pressure: Pressure,
 }
 
 /// What is to be done with a request, and whose it is.
@@ -80,6 +81,7 @@ impl Judge {
             evaluator: Evaluator::new(),
             tenants: Cache::new(Arc::clone(&shared.tenants)),
             addresses: shared.addresses.reader(),
+            pressure: Pressure::new(Instant::now()),
             shared,
         }
     }
@@ -113,7 +115,9 @@ impl Judge {
         let now = Instant::now();
         let counters = &tenant.counters[self.number];
         counters.requests.inc();
-        if let Err(shed) = tenant.budget.admit(self.number, now) {
+        let pressure = &mut self.pressure;
+        pressure.look(now, self.shared.counters[self.number].pauses.value());
+        if let Err(shed) = tenant.budget.admit(self.number, now, pressure) {
             counters.shed.inc(shed);
             let outcome = match failed(&tenant.seat, &tenant.seat.config.failure.overload) {
                 Opinion::Default => Outcome::Default,
@@ -141,6 +145,7 @@ impl Judge {
             number: self.number,
             addresses,
             tenant,
+            pressure,
             begun: now,
             edits: Edits::default(),
             recorded: recording.map(|_| (Moment::now(), Vec::new())),
@@ -192,6 +197,7 @@ struct Asking<'j> {
     number: usize,
     addresses: &'j Arc<Snapshot>,
     tenant: &'j Tenant,
+    pressure: &'j Pressure,
     /// When the call of the moment began: the end of the one before.
     begun: Instant,
     /// What those that were asked so far change in the header.
@@ -215,6 +221,7 @@ impl Asking<'_> {
             Some(_) => lineup.decides(request.call_id_bytes()),
             None => &lineup.active,
         };
+        let asked = self.begun;
         let (mut request, mut answer, mut edits) = self.ask(seat, generation, request);
         if let Some(candidate) = lineup.shadow() {
             let comparison = seat.comparison_of(generation.number, candidate.number);
@@ -226,6 +233,9 @@ impl Asking<'_> {
                 (&answer, &edits),
                 &comparison,
             );
+        }
+        if answer.is_ok() {
+            seat.note_success(asked);
         }
         if let Err(failure) = &answer {
             debug!(policy = &*seat.name, %failure, "The policy failed.");
@@ -270,7 +280,8 @@ impl Asking<'_> {
             .decide(policy, &seat.scope, self.addresses, request);
         let now = Instant::now();
         let took = now.saturating_duration_since(self.begun);
-        self.tenant.budget.charge(self.number, self.begun, took);
+        let budget = &self.tenant.budget;
+        budget.charge(self.number, self.begun, took, self.pressure);
         self.begun = now;
         generation.stats.record(self.number, &answer, took);
         self.counters.policy_time.record(took);

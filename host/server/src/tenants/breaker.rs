@@ -13,7 +13,7 @@ use crate::config::BreakerConfig;
 pub struct Breaker {
     config: BreakerConfig,
     begun: Instant,
-    /// Nanoseconds since `begun` until which the policy is not asked; 0 while it is.
+    /// Nanoseconds since `begun` until which the policy is not asked. After that it is on probation; 0 is neither.
     open_until: AtomicU64,
     /// When the last ones were, the oldest first; no more than it takes.
     failures: Mutex<VecDeque<Instant>>,
@@ -39,12 +39,21 @@ impl Breaker {
         }
     }
 
-    /// Whether the policy may be asked. After a pause it may again, and the next failures decide.
+    /// Whether the policy may be asked. After a pause it may again: the first call decides whether it stays.
     #[inline]
     pub fn admits(&self, now: Instant) -> bool {
         match self.open_until.load(Ordering::Relaxed) {
             0 => true,
             until => self.since_begun(now) >= until,
+        }
+    }
+
+    /// The policy decided: a pause that is over is forgotten.
+    #[inline]
+    pub fn close(&self, now: Instant) {
+        // A call may have begun before another one took the policy out.
+        if self.open_until.load(Ordering::Relaxed) != 0 && self.admits(now) {
+            self.reset();
         }
     }
 
@@ -70,16 +79,18 @@ impl Breaker {
             failures.pop_front();
         }
         failures.push_back(now);
-        if failures.len() < most as usize {
+        let is_on_probation = self.open_until.load(Ordering::Relaxed) != 0;
+        if failures.len() < most as usize && !is_on_probation {
             return None;
         }
         let first = failures.front().copied().unwrap_or(now);
+        let count = failures.len().try_into().unwrap_or(most);
         failures.clear();
         let pause = u64::try_from(pause.as_nanos()).unwrap_or(u64::MAX);
         let until = self.since_begun(now).saturating_add(pause).max(1);
         self.open_until.store(until, Ordering::Relaxed);
         Some(Tripped {
-            failures: most,
+            failures: count,
             within: now.saturating_duration_since(first),
         })
     }
@@ -129,16 +140,23 @@ mod tests {
     }
 
     #[test]
-    fn after_the_pause_it_counts_anew() {
+    fn after_the_pause_the_first_call_decides() {
         let breaker = breaker(2);
         let at = |seconds| breaker.begun + Duration::from_secs(seconds);
         breaker.count(at(0));
         assert!(breaker.count(at(0)).is_some());
-        assert_eq!(breaker.count(at(31)), None);
         assert!(breaker.admits(at(31)));
-        assert!(breaker.count(at(32)).is_some());
+        let again = breaker.count(at(31)).unwrap();
+        assert_eq!(again.failures, 1);
+        assert!(!breaker.admits(at(60)));
+        assert!(breaker.admits(at(62)));
+        breaker.close(at(60));
+        assert!(!breaker.admits(at(60)), "a call from before");
+        breaker.close(at(62));
+        assert_eq!(breaker.count(at(62)), None, "it has proved itself");
+        assert!(breaker.count(at(63)).is_some());
         breaker.reset();
-        assert!(breaker.admits(at(32)));
+        assert!(breaker.admits(at(64)));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What one tenant may take: requests a second, and a share of each worker's time.
+//! What one tenant may take: requests a second, a share of each worker's time, and its part when that is not enough for all.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -8,20 +8,25 @@ use portcullis_policy::Share;
 use crate::config::Rate;
 use crate::metrics::Shed;
 
+use super::pressure::Pressure;
+
 /// How far ahead of its share a tenant may get: what it did not take in the last tenth of a second.
 const BURST: Duration = Duration::from_millis(100);
 
+/// The same when a worker does not keep up: there is less to be ahead of.
+const BURST_UNDER_PRESSURE: Duration = Duration::from_millis(10);
+
 /// Keeps a tenant within its bounds. What is too much is turned away before it costs anything.
 ///
-/// Both bounds are kept by the generic cell rate algorithm (ITU-T I.371): the one number that there is, is the time at which
+/// All bounds are kept by the generic cell rate algorithm (ITU-T I.371): the one number that there is, is the time at which
 /// everything that was taken so far would have been due.
 #[derive(Debug)]
 pub struct Budget {
     begun: Instant,
     requests: Option<Requests>,
     share: Share,
-    /// For each worker, which is the only one that writes it: nanoseconds since `begun`.
-    time_due: Box<[Due]>,
+    /// For each worker, which is the only one that writes it.
+    times: Box<[Times]>,
 }
 
 #[derive(Debug)]
@@ -33,10 +38,17 @@ struct Requests {
     due: AtomicU64,
 }
 
-/// Aligned so that two workers never write to one cache line.
+/// Aligned so that two workers never write to one cache line. Nanoseconds since `begun`, but for the window.
 #[derive(Debug, Default)]
 #[repr(align(128))]
-struct Due(AtomicU64);
+struct Times {
+    /// When what it took would be due at its share.
+    share_due: AtomicU64,
+    /// When it would be due as the worker's pressure weighs it.
+    fair_due: AtomicU64,
+    /// In which window of the worker's it was seen last.
+    window: AtomicU64,
+}
 
 impl Budget {
     /// A budget for this many workers.
@@ -53,7 +65,7 @@ impl Budget {
             begun: Instant::now(),
             requests,
             share,
-            time_due: (0..workers).map(|_| Due::default()).collect(),
+            times: (0..workers).map(|_| Times::default()).collect(),
         }
     }
 
@@ -64,12 +76,20 @@ impl Budget {
 
     /// Takes one request; an error if it is one too many.
     #[inline]
-    pub fn admit(&self, worker: usize, now: Instant) -> Result<(), Shed> {
-        if self.share < Share::ALL {
-            let due = self.time_due[worker].0.load(Ordering::Relaxed);
-            if due > self.since_begun(now) + nanoseconds(BURST) {
-                return Err(Shed::Share);
-            }
+    pub fn admit(&self, worker: usize, now: Instant, pressure: &mut Pressure) -> Result<(), Shed> {
+        let times = &self.times[worker];
+        if times.window.load(Ordering::Relaxed) != pressure.window() {
+            times.window.store(pressure.window(), Ordering::Relaxed);
+            pressure.meet();
+        }
+        let is_ahead = |due: &AtomicU64, burst| {
+            due.load(Ordering::Relaxed) > self.since_begun(now) + nanoseconds(burst)
+        };
+        if self.share < Share::ALL && is_ahead(&times.share_due, BURST) {
+            return Err(Shed::Share);
+        }
+        if pressure.weight() > 1.0 && is_ahead(&times.fair_due, BURST_UNDER_PRESSURE) {
+            return Err(Shed::Pressure);
         }
         match &self.requests {
             Some(requests) if !requests.take(self.since_begun(now)) => Err(Shed::Rate),
@@ -79,17 +99,21 @@ impl Budget {
 
     /// Notes what a call took of the worker's time.
     #[inline]
-    pub fn charge(&self, worker: usize, begun: Instant, took: Duration) {
-        if self.share == Share::ALL {
-            return;
+    pub fn charge(&self, worker: usize, begun: Instant, took: Duration, pressure: &Pressure) {
+        let times = &self.times[worker];
+        let took = nanoseconds(took);
+        let begun = self.since_begun(begun);
+        let charge = |due: &AtomicU64, cost| {
+            let from = due.load(Ordering::Relaxed).max(begun);
+            due.store(from.saturating_add(cost), Ordering::Relaxed);
+        };
+        charge(&times.fair_due, (took as f64 * pressure.weight()) as u64);
+        if self.share < Share::ALL {
+            // At a share of a quarter, each nanosecond stands for four.
+            let weight = u64::from(Share::ALL.hundredths());
+            let share = u64::from(self.share.hundredths().max(1));
+            charge(&times.share_due, took.saturating_mul(weight) / share);
         }
-        let due = &self.time_due[worker].0;
-        // At a share of a quarter, each nanosecond stands for four.
-        let weight = u64::from(Share::ALL.hundredths());
-        let cost =
-            nanoseconds(took).saturating_mul(weight) / u64::from(self.share.hundredths().max(1));
-        let from = due.load(Ordering::Relaxed).max(self.since_begun(begun));
-        due.store(from.saturating_add(cost), Ordering::Relaxed);
     }
 
     fn since_begun(&self, now: Instant) -> u64 {
@@ -128,13 +152,14 @@ mod tests {
             burst: 5,
         };
         let budget = Budget::new(Some(rate), Share::ALL, 1);
+        let mut pressure = Pressure::new(budget.begun);
         let at = |milliseconds| budget.begun + Duration::from_millis(milliseconds);
-        let admitted = |milliseconds, tries| {
-            let tries = (0..tries).map(|_| budget.admit(0, at(milliseconds)));
+        let mut admitted = |milliseconds, tries| {
+            let tries = (0..tries).map(|_| budget.admit(0, at(milliseconds), &mut pressure));
             tries.filter(Result::is_ok).count()
         };
         assert_eq!(admitted(0, 20), 5);
-        assert_eq!(budget.admit(0, at(0)), Err(Shed::Rate));
+        assert_eq!(admitted(0, 1), 0);
         assert_eq!(admitted(10, 20), 1);
         assert_eq!(admitted(1000, 20), 5);
         let second: usize = (1000..2000).map(|at| admitted(at, 3)).sum();
@@ -144,34 +169,105 @@ mod tests {
     #[test]
     fn a_share_holds_over_time_and_for_each_worker_alone() {
         let budget = Budget::new(None, share("25%"), 2);
+        let mut pressure = Pressure::new(budget.begun);
         // Calls of 1 ms, one behind the other, as many as are let in.
         let (mut now, mut taken) = (budget.begun, Duration::ZERO);
         let call = Duration::from_millis(1);
         while now < budget.begun + Duration::from_secs(10) {
-            if budget.admit(0, now).is_ok() {
-                budget.charge(0, now, call);
+            if budget.admit(0, now, &mut pressure).is_ok() {
+                budget.charge(0, now, call, &pressure);
                 taken += call;
             }
             now += call;
         }
         let least = Duration::from_millis(2500);
         assert!(taken >= least && taken <= least + BURST, "{taken:?}");
-        assert_eq!(budget.admit(1, now), Ok(()));
+        assert_eq!(budget.admit(1, now, &mut pressure), Ok(()));
     }
 
     #[test]
     fn nothing_is_saved_up() {
         let budget = Budget::new(None, share("50%"), 1);
+        let mut pressure = Pressure::new(budget.begun);
         let later = budget.begun + Duration::from_secs(3600);
-        budget.charge(0, later, Duration::from_millis(51));
-        assert_eq!(budget.admit(0, later), Err(Shed::Share));
-        assert_eq!(budget.admit(0, later + Duration::from_millis(3)), Ok(()));
+        budget.charge(0, later, Duration::from_millis(51), &pressure);
+        assert_eq!(budget.admit(0, later, &mut pressure), Err(Shed::Share));
+        assert_eq!(
+            budget.admit(0, later + Duration::from_millis(3), &mut pressure),
+            Ok(())
+        );
     }
 
     #[test]
     fn without_bounds_everything_goes() {
         let budget = Budget::unlimited(1);
-        budget.charge(0, budget.begun, Duration::from_secs(3600));
-        assert_eq!(budget.admit(0, budget.begun), Ok(()));
+        let mut pressure = Pressure::new(budget.begun);
+        budget.charge(0, budget.begun, Duration::from_secs(3600), &pressure);
+        assert_eq!(budget.admit(0, budget.begun, &mut pressure), Ok(()));
+    }
+
+    /// A worker with these budgets: at each call the next one's turn comes, for as many seconds of the worker's time. Each tenant
+    /// sends so many requests a second and takes so much time for each. Gives what each got, in parts of the worker's time, and
+    /// how many were turned away.
+    fn simulate(tenants: &[(u64, Duration)]) -> Vec<(f64, usize)> {
+        const SEND: Duration = Duration::from_micros(5);
+        let long = Duration::from_secs(4);
+        let budgets: Vec<_> = tenants.iter().map(|_| Budget::unlimited(1)).collect();
+        let begun = budgets[0].begun;
+        let mut pressure = Pressure::new(begun);
+        let mut next = vec![begun; tenants.len()];
+        let mut got = vec![(0.0, 0); tenants.len()];
+        let (mut now, mut pauses) = (begun, 0);
+        while now < begun + long {
+            let (nth, &due) = next.iter().enumerate().min_by_key(|(_, at)| **at).unwrap();
+            if due > now {
+                (now, pauses) = (due, pauses + 1);
+            }
+            let (rate, cost) = tenants[nth];
+            next[nth] += Duration::from_secs(1) / u32::try_from(rate).unwrap();
+            pressure.look(now, pauses);
+            match budgets[nth].admit(0, now, &mut pressure) {
+                Ok(()) => {
+                    budgets[nth].charge(0, now, cost, &pressure);
+                    got[nth].0 += cost.as_secs_f64() / long.as_secs_f64();
+                    now += cost;
+                }
+                Err(shed) => {
+                    assert_eq!(shed, Shed::Pressure);
+                    got[nth].1 += 1;
+                }
+            }
+            now += SEND;
+        }
+        got
+    }
+
+    #[test]
+    fn who_takes_too_much_gives_way_when_a_worker_does_not_keep_up() {
+        let (calm, heavy) = (Duration::from_micros(5), Duration::from_micros(400));
+        let got = simulate(&[(5_000, calm), (5_000, heavy), (2_000, calm)]);
+        assert_eq!((got[0].1, got[2].1), (0, 0), "{got:?}");
+        assert!(got[1].1 > 10_000, "{got:?}");
+        // What the others leave is still its own.
+        assert!((0.6..0.95).contains(&got[1].0), "{got:?}");
+    }
+
+    #[test]
+    fn all_who_take_too_much_get_the_same() {
+        let calm = Duration::from_micros(5);
+        let heavy = [Duration::from_micros(400), Duration::from_millis(2)];
+        let got = simulate(&[(5_000, calm), (5_000, heavy[0]), (5_000, heavy[1])]);
+        assert_eq!(got[0].1, 0, "{got:?}");
+        let ratio = got[1].0 / got[2].0;
+        assert!((0.7..1.4).contains(&ratio), "{got:?}");
+    }
+
+    #[test]
+    fn a_worker_that_keeps_up_turns_nobody_away() {
+        let got = simulate(&[
+            (1_000, Duration::from_micros(800)),
+            (5_000, Duration::from_micros(5)),
+        ]);
+        assert_eq!((got[0].1, got[1].1), (0, 0), "{got:?}");
     }
 }

@@ -3,6 +3,7 @@
 mod breaker;
 mod budget;
 mod directory;
+mod pressure;
 mod reconfigure;
 mod registry;
 mod seat;
@@ -25,6 +26,7 @@ use crate::pipeline::PolicyRequest;
 pub use breaker::{Breaker, Tripped};
 pub use budget::Budget;
 pub use directory::TenantError;
+pub use pressure::Pressure;
 pub use reconfigure::{ReconfigureError, Reconfigured};
 pub use registry::{Registry, RegistryError};
 pub use seat::{Alert, Seat};

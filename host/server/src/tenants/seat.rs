@@ -101,6 +101,12 @@ impl Seat {
         self.breaker.admits(now)
     }
 
+    /// Its policy decided on a request, which it was asked at this time.
+    #[inline]
+    pub fn note_success(&self, asked: Instant) {
+        self.breaker.close(asked);
+    }
+
     /// Counts a failure of a generation. What follows from it, if anything, is done on another thread.
     pub fn note_failure(&self, generation: u64, failure: &Failure, now: Instant) {
         if let Some(tripped) = self.breaker.count(now) {
@@ -114,7 +120,10 @@ impl Seat {
     pub fn tend(&self) -> Option<(u64, u64)> {
         let tripped = self.tripped.lock().take();
         let (generation, Tripped { failures, within }, last) = tripped?;
-        let reason = format!("{failures} failures within {within:.1?}, the last one: {last}");
+        let reason = match failures {
+            1 => format!("a failure: {last}"),
+            _ => format!("{failures} failures within {within:.1?}, the last one: {last}"),
+        };
         let good = self.slot.fall_back(generation).map(|good| good.number);
         let text = match good {
             Some(good) => {

@@ -63,6 +63,8 @@ pub fn spawn(
         .stack_size(STACK + policy_stack)
         .spawn(move || {
             let mut builder = Builder::new_current_thread();
+            let paused = Arc::clone(&shared);
+            builder.on_thread_park(move || paused.counters[number].pauses.inc());
             let runtime = match builder.enable_all().build_local(LocalOptions::default()) {
                 Ok(runtime) => runtime,
                 Err(error) => return drop(tell.send(Err(error))),
