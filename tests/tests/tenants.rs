@@ -71,6 +71,9 @@ fn a_tenant_ships_tries_and_goes_back() {
 
     let said = ship(&host, "policy push acme two.wasm --shadow");
     assert!(said.contains("generation 2, shadow"), "{said}");
+    let early = host.command("policy diff acme");
+    let early = String::from_utf8_lossy(&early.stderr).into_owned();
+    assert!(early.contains("no request has come since"), "{early}");
     assert_eq!(answer(&mut caller, "acme"), "486 one");
     let diff = wait::until("the shadow has been asked", || {
         let diff = ship(&host, "policy diff acme");

@@ -158,12 +158,17 @@ impl Control {
         let files = self.seat_of(call)?;
         let seat = &files.seat().name;
         let Some(comparison) = files.seat().comparison() else {
-            return Err(Fault::new(
-                404,
-                format!(
+            let lineup = files.seat().slot.guard();
+            let text = match lineup.as_ref().and_then(|lineup| lineup.shadow()) {
+                Some(candidate) => format!(
+                    "generation {} is in the shadow at the seat `{seat}`, and no request has come since: ask again later",
+                    candidate.number
+                ),
+                None => format!(
                     "nothing has been tried in the shadow at the seat `{seat}`: policy.shadow begins it"
                 ),
-            ));
+            };
+            return Err(Fault::new(404, text));
         };
         let samples = comparison.samples().into_iter().map(|difference| {
             let members = [
