@@ -17,14 +17,7 @@ struct Reader<'a> {
 
 /// The verdict at `at`. At most `limit` bytes are copied.
 pub(super) fn verdict(memory: &[u8], at: u32, limit: usize) -> Result<Verdict, Failure> {
-    let mut reader = Reader {
-        memory,
-        limit,
-        left: limit,
-    };
-    if !at.is_multiple_of(4) {
-        return Err(unreadable("return pointer not aligned"));
-    }
+    let mut reader = Reader::of_result(memory, at, limit)?;
     let raw = reader.bytes(at, VERDICT, "pointer out of bounds of memory")?;
     match raw[0] {
         0 => Ok(Verdict::Relay(match raw[4] {
@@ -46,14 +39,7 @@ pub(super) fn verdict(memory: &[u8], at: u32, limit: usize) -> Result<Verdict, F
 /// The result of `validate-settings` at `at`.
 pub(super) fn result(memory: &[u8], at: u32, limit: usize) -> Result<Result<(), String>, Failure> {
     const RESULT: usize = 12;
-    let mut reader = Reader {
-        memory,
-        limit,
-        left: limit,
-    };
-    if !at.is_multiple_of(4) {
-        return Err(unreadable("return pointer not aligned"));
-    }
+    let mut reader = Reader::of_result(memory, at, limit)?;
     let raw = reader.bytes(at, RESULT, "pointer out of bounds of memory")?;
     match raw[0] {
         0 => Ok(Ok(())),
@@ -63,6 +49,18 @@ pub(super) fn result(memory: &[u8], at: u32, limit: usize) -> Result<Result<(), 
 }
 
 impl<'a> Reader<'a> {
+    /// For the result at `at`, which the canonical ABI aligns.
+    fn of_result(memory: &'a [u8], at: u32, limit: usize) -> Result<Self, Failure> {
+        match at.is_multiple_of(4) {
+            true => Ok(Self {
+                memory,
+                limit,
+                left: limit,
+            }),
+            false => Err(unreadable("return pointer not aligned")),
+        }
+    }
+
     fn headers(&mut self, at: u32, count: u32) -> Result<Vec<(String, String)>, Failure> {
         let size = (count as usize).saturating_mul(HEADER);
         let raw = self.bytes(at, size, "list pointer/length out of bounds of memory")?;

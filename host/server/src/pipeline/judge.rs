@@ -119,20 +119,7 @@ impl Judge {
         pressure.look(now, self.shared.counters[self.number].pauses.value());
         if let Err(shed) = tenant.budget.admit(self.number, now, pressure) {
             counters.shed.inc(shed);
-            let outcome = match failed(&tenant.seat, &tenant.seat.config.failure.overload) {
-                Opinion::Default => Outcome::Default,
-                Opinion::Failed(answer) => Outcome::Failed(answer),
-                Opinion::Verdict(_) | Opinion::None => Outcome::Default,
-            };
-            let tenant = named.cloned();
-            let edits = Edits::default();
-            let judgement = Judgement {
-                outcome,
-                tenant,
-                edits,
-                id: None,
-            };
-            return (request, judgement);
+            return (request, turned_away(tenant, named.cloned()));
         }
         let records = self.shared.records.as_ref();
         let id = records.map(Recorder::next_id);
@@ -321,6 +308,20 @@ impl Asking<'_> {
             call_id = %String::from_utf8_lossy(request.call_id_bytes()).escape_debug(),
             "The policy is only watched: this is what it would have done."
         );
+    }
+}
+
+/// What becomes of a request that is one too many.
+fn turned_away(tenant: &Tenant, named: Option<Arc<Tenant>>) -> Judgement {
+    let outcome = match failed(&tenant.seat, &tenant.seat.config.failure.overload) {
+        Opinion::Failed(answer) => Outcome::Failed(answer),
+        Opinion::Default | Opinion::Verdict(_) | Opinion::None => Outcome::Default,
+    };
+    Judgement {
+        outcome,
+        tenant: named,
+        edits: Edits::default(),
+        id: None,
     }
 }
 
