@@ -14,14 +14,18 @@ use portcullis_tests::load::Load;
 use portcullis_tests::sip::Caller;
 
 /// Good files that are pushed, unless told otherwise; as many broken ones between them.
-const SWAPS: u64 = 100;
+const SWAPS: u64 = 120;
 
 /// Callers on each transport.
 const CALLERS: u8 = 3;
 
-/// What the process may have more at the end than when everything has been there once.
+/// What the process may have more at the end than after the first half. By then it has used each slot of the sandboxes' pool, which
+/// stays mapped. What is left behind by each swap comes to more than this in the second half.
 const GROWTH_MIB: u64 = 48;
-const MORE_MAPS: usize = 64;
+const MORE_MAPS: usize = 32;
+
+/// A request to the control port is open, and another thread that loads tables has begun; those are as many as loads at the same time.
+const MORE_FILES: usize = 12;
 
 #[test]
 fn swaps_by_the_hundred_lose_and_leave_nothing() {
@@ -52,7 +56,7 @@ fn swaps_by_the_hundred_lose_and_leave_nothing() {
             let (status, told) = host.push("acme", "arrival=activate", &broken(generation));
             assert_eq!(status, 422, "{told}");
             push(&host, generation);
-            if generation == swaps.div_ceil(4) {
+            if generation == swaps.div_ceil(2) {
                 early = Some((host.memory_mib(), host.maps_and_files()));
             }
         }
@@ -85,9 +89,8 @@ fn swaps_by_the_hundred_lose_and_leave_nothing() {
         maps_now <= maps + MORE_MAPS,
         "mappings: {maps}, then {maps_now}"
     );
-    // Those of a request to the control port come and go.
     assert!(
-        files_now <= files + 4,
+        files_now <= files + MORE_FILES,
         "open files: {files}, then {files_now}"
     );
 }
