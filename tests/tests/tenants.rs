@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use portcullis_tests::database::MariaDb;
 use portcullis_tests::guests::{guest, rejecting};
 use portcullis_tests::host::{Builder, Host};
+use portcullis_tests::messages::Request;
 use portcullis_tests::sip::Caller;
 use portcullis_tests::wait;
 
@@ -28,9 +29,13 @@ fn write(host: &Host, name: &str, bytes: &[u8]) {
     std::fs::write(host.folder().join(name), bytes).expect("a file can be written");
 }
 
-fn answer(caller: &mut Caller, tenant: &str) -> String {
+fn request(caller: &Caller, tenant: &str) -> Request {
     let request = caller.request("MESSAGE", &format!("sip:bob@{tenant}.example"));
-    let request = request.body("with a body");
+    request.body("with a body")
+}
+
+fn answer(caller: &mut Caller, tenant: &str) -> String {
+    let request = request(caller, tenant);
     let answer = caller.ask(&request);
     answer
         .start_line()
@@ -182,6 +187,65 @@ fn hostile_tenants_are_their_own_problem() {
         host.metric("portcullis_tenant_failed_total", &["tenant=\"acme\""]),
         0.0
     );
+}
+
+/// One takes all the time that there is, and nothing ends it but the deadline of each call: its own requests are turned away. Another, on
+/// the same worker, gets every answer.
+#[test]
+fn who_takes_all_the_time_gives_way() {
+    const ASKED: usize = 150;
+    const AT_ONCE: usize = 20;
+    let host = Builder::new()
+        .workers(1)
+        .set("tenants.greedy", "uri-domains = [\"greedy.example\"]")
+        .set("tenants.greedy", "breaker-failures = 0")
+        .set("tenants.acme", "uri-domains = [\"acme.example\"]")
+        .start();
+    for (tenant, policy) in [
+        ("acme", rejecting(486, "good")),
+        ("greedy", guest("loop-with-body")),
+    ] {
+        let (status, told) = host.push(tenant, "arrival=activate", &policy);
+        assert_eq!(status, 201, "{told}");
+    }
+    let turned_away = |tenant: &str| {
+        let labels = [
+            format!("tenant=\"{tenant}\""),
+            "bound=\"pressure\"".to_owned(),
+        ];
+        host.metric(
+            "portcullis_tenant_shed_total",
+            &[labels[0].as_str(), labels[1].as_str()],
+        )
+    };
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|threads| {
+        let _stop = StopOnDrop(&stop);
+        for number in 20..28 {
+            let (stop, mut caller) = (&stop, host.udp(number));
+            threads.spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    for _ in 0..AT_ONCE {
+                        let request = request(&caller, "greedy");
+                        caller.send(&request.bytes());
+                    }
+                    for _ in 0..AT_ONCE {
+                        let answer = caller.receive();
+                        assert!(answer.start_line().starts_with("SIP/2.0 503 "));
+                    }
+                }
+            });
+        }
+        let mut caller = host.udp(10);
+        wait::until("it is too much", || {
+            assert_eq!(answer(&mut caller, "acme"), "486 good");
+            (turned_away("greedy") > 0.0).then_some(())
+        });
+        for _ in 0..ASKED {
+            assert_eq!(answer(&mut caller, "acme"), "486 good");
+        }
+    });
+    assert_eq!(turned_away("acme"), 0.0);
 }
 
 /// Two hosts on one database: what is pushed to one serves on both, and on one that is started later.

@@ -16,7 +16,7 @@ use crate::config::{Answer, OnFailure};
 use crate::metrics::{Shed, WorkerCounters};
 use crate::records::{self, Recorder};
 use crate::shared::Shared;
-use crate::tenants::{Pressure, Seat, Shadow, Tenant, Tenants};
+use crate::tenants::{Pressure, Seat, Shadow, Tenant, Tenants, thread_time};
 
 use super::PolicyRequest;
 
@@ -116,7 +116,8 @@ impl Judge {
         let counters = &tenant.counters[self.number];
         counters.requests.inc();
         let pressure = &mut self.pressure;
-        pressure.look(now, self.shared.counters[self.number].pauses.value());
+        let pauses = self.shared.counters[self.number].pauses.value();
+        pressure.look(now, pauses, 1 + tenants.named.len(), thread_time);
         if let Err(shed) = tenant.budget.admit(self.number, now, pressure) {
             counters.shed.inc(shed);
             return (request, turned_away(tenant, named.cloned()));
@@ -184,7 +185,7 @@ struct Asking<'j> {
     number: usize,
     addresses: &'j Arc<Snapshot>,
     tenant: &'j Tenant,
-    pressure: &'j Pressure,
+    pressure: &'j mut Pressure,
     /// When the call of the moment began: the end of the one before.
     begun: Instant,
     /// What those that were asked so far change in the header.
@@ -268,7 +269,8 @@ impl Asking<'_> {
         let now = Instant::now();
         let took = now.saturating_duration_since(self.begun);
         let budget = &self.tenant.budget;
-        budget.charge(self.number, self.begun, took, self.pressure);
+        let cost = self.pressure.cost(took, now, thread_time);
+        budget.charge(self.number, self.begun, cost, self.pressure);
         self.begun = now;
         generation.stats.record(self.number, &answer, took);
         self.counters.policy_time.record(took);

@@ -13,9 +13,6 @@ use super::pressure::Pressure;
 /// How far ahead of its share a tenant may get: what it did not take in the last tenth of a second.
 const BURST: Duration = Duration::from_millis(100);
 
-/// The same when a worker does not keep up: there is less to be ahead of.
-const BURST_UNDER_PRESSURE: Duration = Duration::from_millis(10);
-
 /// Keeps a tenant within its bounds. What is too much is turned away before it costs anything.
 ///
 /// All bounds are kept by the generic cell rate algorithm (ITU-T I.371): the one number that there is, is the time at which
@@ -88,7 +85,7 @@ impl Budget {
         if self.share < Share::ALL && is_ahead(&times.share_due, BURST) {
             return Err(Shed::Share);
         }
-        if pressure.weight() > 1.0 && is_ahead(&times.fair_due, BURST_UNDER_PRESSURE) {
+        if pressure.weight() > 1.0 && is_ahead(&times.fair_due, pressure.burst()) {
             return Err(Shed::Pressure);
         }
         match &self.requests {
@@ -206,38 +203,77 @@ mod tests {
         assert_eq!(budget.admit(0, budget.begun, &mut pressure), Ok(()));
     }
 
-    /// A worker with these budgets: at each call the next one's turn comes, for as many seconds of the worker's time. Each tenant
-    /// sends so many requests a second and takes so much time for each. Gives what each got, in parts of the worker's time, and
-    /// how many were turned away.
+    /// A processor that a worker has for some time, and then others have it for some time.
+    struct Machine {
+        now: Instant,
+        processor: Duration,
+        on: Duration,
+        off: Duration,
+        left: Duration,
+    }
+
+    impl Machine {
+        fn run(&mut self, mut time: Duration) {
+            self.processor += time;
+            while time > self.left {
+                time -= self.left;
+                self.now += self.left + self.off;
+                self.left = self.on;
+            }
+            self.now += time;
+            self.left -= time;
+        }
+    }
+
+    /// As [`simulate_on`], with the processor for the worker alone.
     fn simulate(tenants: &[(u64, Duration)]) -> Vec<(f64, usize)> {
+        simulate_on(Duration::ZERO, tenants)
+    }
+
+    /// A worker with these budgets: at each call the next one's turn comes, for as many seconds of the worker's time. Each tenant
+    /// sends so many requests a second and takes so much time for each. Others have the processor for `off` after 4 ms of use. Gives what
+    /// each got, in parts of the time, and how many were turned away.
+    fn simulate_on(off: Duration, tenants: &[(u64, Duration)]) -> Vec<(f64, usize)> {
         const SEND: Duration = Duration::from_micros(5);
+        let on = Duration::from_millis(4);
         let long = Duration::from_secs(4);
         let budgets: Vec<_> = tenants.iter().map(|_| Budget::unlimited(1)).collect();
         let begun = budgets[0].begun;
         let mut pressure = Pressure::new(begun);
         let mut next = vec![begun; tenants.len()];
         let mut got = vec![(0.0, 0); tenants.len()];
-        let (mut now, mut pauses) = (begun, 0);
-        while now < begun + long {
+        let mut pauses = 0;
+        let mut machine = Machine {
+            now: begun,
+            processor: Duration::ZERO,
+            on,
+            off,
+            left: on,
+        };
+        while machine.now < begun + long {
             let (nth, &due) = next.iter().enumerate().min_by_key(|(_, at)| **at).unwrap();
-            if due > now {
-                (now, pauses) = (due, pauses + 1);
+            if due > machine.now {
+                machine.now = due;
+                pauses += 1;
             }
             let (rate, cost) = tenants[nth];
             next[nth] += Duration::from_secs(1) / u32::try_from(rate).unwrap();
-            pressure.look(now, pauses);
-            match budgets[nth].admit(0, now, &mut pressure) {
+            let asked = machine.now;
+            pressure.look(asked, pauses, tenants.len(), || Some(machine.processor));
+            match budgets[nth].admit(0, asked, &mut pressure) {
                 Ok(()) => {
-                    budgets[nth].charge(0, now, cost, &pressure);
+                    machine.run(cost);
+                    let took = machine.now - asked;
+                    let charged = pressure.cost(took, machine.now, || Some(machine.processor));
+                    budgets[nth].charge(0, asked, charged, &pressure);
                     got[nth].0 += cost.as_secs_f64() / long.as_secs_f64();
-                    now += cost;
                 }
                 Err(shed) => {
                     assert_eq!(shed, Shed::Pressure);
                     got[nth].1 += 1;
                 }
             }
-            now += SEND;
+            machine.run(SEND);
         }
         got
     }
@@ -269,5 +305,25 @@ mod tests {
             (5_000, Duration::from_micros(5)),
         ]);
         assert_eq!((got[0].1, got[1].1), (0, 0), "{got:?}");
+    }
+
+    #[test]
+    fn what_others_take_of_the_processor_is_nobodys_here() {
+        let (light, calm) = (Duration::from_micros(20), Duration::from_micros(5));
+        for off in [2, 12, 40].map(Duration::from_millis) {
+            // Too much for the worker now, and of no tenant alone.
+            let got = simulate_on(off, &[(20_000, calm), (200, light), (20_000, calm)]);
+            assert_eq!(got[1].1, 0, "{off:?}: {got:?}");
+        }
+    }
+
+    #[test]
+    fn who_takes_too_much_gives_way_when_there_is_less() {
+        let (calm, heavy) = (Duration::from_micros(5), Duration::from_micros(400));
+        let off = Duration::from_millis(4);
+        let got = simulate_on(off, &[(5_000, calm), (5_000, heavy), (2_000, calm)]);
+        assert_eq!((got[0].1, got[2].1), (0, 0), "{got:?}");
+        // An equal part of what the worker has is its own.
+        assert!((0.166..0.45).contains(&got[1].0), "{got:?}");
     }
 }

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use super::processor::Processor;
+
 /// A worker that had something to do all this time does not keep up: a full turn of its sockets takes less.
 const BEHIND: Duration = Duration::from_millis(1);
 
@@ -13,12 +15,18 @@ const TIGHTEN: f64 = 1.25;
 const EASE: f64 = 0.995;
 const EASE_EACH: Duration = Duration::from_millis(10);
 
+/// How far ahead of its part a tenant may get meanwhile, in time that the worker has the processor. While a worker keeps up there is
+/// more to be ahead of.
+const BURST: Duration = Duration::from_millis(10);
+
 /// How long a tenant counts that sends nothing any more.
 const WINDOW: Duration = Duration::from_millis(100);
 
 /// How heavily the time of policies weighs on one worker. While the worker keeps up, that is 1 and nobody is held back. When it
 /// does not, the weight grows until it does, and shrinks slowly afterwards: at a weight of 4, a policy gets a quarter of the time,
-/// and only those feel it that take more. It never grows beyond the number of tenants that send: an equal part is everybody's.
+/// and only those feel it that take more. It never grows beyond what leaves an equal part to each tenant that sends: their number, and
+/// more if the worker has the processor for a part of the time only. Where there are several tenants, two send at any time, or one of
+/// them would not come to be seen behind all that the other has sent.
 #[derive(Debug)]
 pub struct Pressure {
     begun: Instant,
@@ -26,10 +34,15 @@ pub struct Pressure {
     pauses: u64,
     busy_since: Instant,
     weight: f64,
+    /// The part of the time that the worker has the processor, as it was when this window began or the weight grew.
+    part: f64,
     eased: Instant,
     window: u64,
     /// Tenants that were seen in this window and in the one before.
-    seen: (u32, u32),
+    seen: (usize, usize),
+    /// Tenants that there are.
+    tenants: usize,
+    processor: Processor,
 }
 
 impl Pressure {
@@ -40,33 +53,53 @@ impl Pressure {
             pauses: 0,
             busy_since: now,
             weight: 1.0,
+            part: 1.0,
             eased: now,
             window: 0,
             seen: (0, 0),
+            tenants: 1,
+            processor: Processor::new(),
         }
     }
 
-    /// Looks at the worker when a request is there. `pauses` counts the times that it had nothing to do.
+    /// Looks at the worker when a request is there. `pauses` counts the times that it had nothing to do, `tenants` there are with the
+    /// operator, and `time` tells the processor time of its thread.
     #[inline]
-    pub fn look(&mut self, now: Instant, pauses: u64) {
+    pub fn look(
+        &mut self,
+        now: Instant,
+        pauses: u64,
+        tenants: usize,
+        time: impl FnOnce() -> Option<Duration>,
+    ) {
+        self.tenants = tenants;
         let window = self.window_of(now);
         if window != self.window {
-            let before = match window == self.window + 1 {
-                true => self.seen.0,
-                false => 0,
-            };
-            (self.window, self.seen) = (window, (0, before));
+            self.turn(window);
         }
+        self.processor.look(now, pauses, time);
         if pauses != self.pauses {
             (self.pauses, self.busy_since) = (pauses, now);
         } else if now.saturating_duration_since(self.busy_since) > BEHIND {
             self.busy_since = now;
+            self.part = self.processor.part();
             self.weight = (self.weight * TIGHTEN).min(self.most());
             self.eased = now;
         }
         if self.weight > 1.0 {
             self.ease(now);
         }
+    }
+
+    /// What a call that took so long and ends now took of the processor; `time` as above.
+    #[inline]
+    pub fn cost(
+        &mut self,
+        took: Duration,
+        now: Instant,
+        time: impl FnOnce() -> Option<Duration>,
+    ) -> Duration {
+        self.processor.cost(took, now, self.pauses, time)
     }
 
     /// A tenant that was not seen in this window sends something.
@@ -85,6 +118,12 @@ impl Pressure {
         self.weight
     }
 
+    /// How far ahead a tenant may get while time weighs more.
+    #[inline]
+    pub(super) fn burst(&self) -> Duration {
+        BURST.div_f64(self.part)
+    }
+
     fn ease(&mut self, now: Instant) {
         let since = now.saturating_duration_since(self.eased);
         let steps = (since.as_nanos() / EASE_EACH.as_nanos()).min(10_000) as i32;
@@ -94,12 +133,24 @@ impl Pressure {
         }
     }
 
+    fn turn(&mut self, window: u64) {
+        let is_next = window == self.window + 1;
+        let before = match is_next {
+            true => self.seen.0,
+            false => 0,
+        };
+        (self.window, self.seen) = (window, (0, before));
+        self.processor.turn(is_next);
+        self.part = self.processor.part();
+        self.weight = self.weight.min(self.most());
+    }
+
     /// Who is alone is not held back: nobody else would have the time.
     fn most(&self) -> f64 {
-        match self.seen.0.max(self.seen.1) {
-            0 | 1 => 1.0,
-            tenants => f64::from(tenants),
+        if self.tenants < 2 {
+            return 1.0;
         }
+        self.seen.0.max(self.seen.1).max(2) as f64 / self.part
     }
 
     /// From 1, so that no window is that of a tenant that was never seen.
@@ -118,22 +169,22 @@ mod tests {
         let begun = Instant::now();
         let mut pressure = Pressure::new(begun);
         let at = |milliseconds| begun + Duration::from_millis(milliseconds);
-        pressure.look(at(0), 0);
+        pressure.look(at(0), 0, 5, || None);
         pressure.meet();
         pressure.meet();
-        pressure.look(at(1), 0);
+        pressure.look(at(1), 0, 5, || None);
         assert_eq!(pressure.weight(), 1.0);
         for busy in [2, 4, 6] {
-            pressure.look(at(busy), 0);
+            pressure.look(at(busy), 0, 5, || None);
         }
         assert!(pressure.weight() > 1.9, "{}", pressure.weight());
         for busy in 8..90 {
-            pressure.look(at(busy), 0);
+            pressure.look(at(busy), 0, 5, || None);
         }
         assert_eq!(pressure.weight(), 2.0, "the number of tenants");
-        pressure.look(at(430), 1);
+        pressure.look(at(430), 1, 5, || None);
         assert!(pressure.weight() < 1.8, "{}", pressure.weight());
-        pressure.look(at(2000), 2);
+        pressure.look(at(2000), 2, 5, || None);
         assert_eq!(pressure.weight(), 1.0);
     }
 
@@ -144,19 +195,21 @@ mod tests {
         pressure.meet();
         pressure.meet();
         for n in 0..1000 {
-            pressure.look(begun + BEHIND * n, n.into());
+            pressure.look(begun + BEHIND * n, n.into(), 5, || None);
         }
         assert_eq!(pressure.weight(), 1.0);
     }
 
     #[test]
     fn who_is_alone_is_not_held_back() {
-        let begun = Instant::now();
-        let mut pressure = Pressure::new(begun);
-        pressure.meet();
-        for n in 0..90 {
-            pressure.look(begun + 2 * BEHIND * n, 0);
+        for (tenants, most) in [(1, 1.0), (2, 2.0), (5, 2.0)] {
+            let begun = Instant::now();
+            let mut pressure = Pressure::new(begun);
+            pressure.meet();
+            for n in 0..90 {
+                pressure.look(begun + 2 * BEHIND * n, 0, tenants, || None);
+            }
+            assert_eq!(pressure.weight(), most);
         }
-        assert_eq!(pressure.weight(), 1.0);
     }
 }
