@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-/// How long a condition may take before a test gives up on it. Generous, because test machines are slow and shared.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a condition may take before a test gives up on it. Generous, because test machines are slow and shared, and nobody waits
+/// for it where things work.
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Asks `probe` until it gives a value.
 ///

@@ -28,7 +28,7 @@ const SECONDS: u64 = 10;
 /// A reload is asked for this often, by one client after the other.
 const EVERY: Duration = Duration::from_millis(100);
 /// Reloads that may be under way; a machine that is too slow for ten a second gets no more.
-const MOST_UNDER_WAY: u64 = 40;
+const MOST_UNDER_WAY: u64 = 14;
 /// Between two requests of a caller.
 const PAUSE: Duration = Duration::from_millis(2);
 /// Questions in one request.
