@@ -56,6 +56,9 @@ fn an_address_file_serves_in_place_of_the_table() {
     wait_for_code(&host, CALLER, 403);
     wait_for_code(&host, OTHER, 401);
     host.wait_for_log("changes seen by size and times of the file");
+    // Peers, policies and tenants have their database all the same.
+    let log = host.log();
+    assert!(!log.contains(" WARN ") && !log.contains(" ERROR "), "{log}");
     let status = host.rpc("portcullis.status", json!([]));
     let addresses = &status["result"]["addresses"];
     assert_eq!(addresses["address_file"], json!(file));

@@ -23,6 +23,9 @@ pub(crate) const PAGE: usize = 64 << 10;
 const MEMORY_KEEP_RESIDENT: usize = 2 * PAGE;
 const TABLE_KEEP_RESIDENT: usize = 64 << 10;
 
+/// Slots that stay in memory while nobody uses them.
+const WARM_SLOTS: u32 = 64;
+
 /// A component as `wit-component` makes it has three core instances; compositions have more.
 const CORE_INSTANCES: u32 = 4;
 
@@ -137,7 +140,7 @@ fn pool(limits: &Limits) -> PoolingAllocationConfig {
         .table_elements(limits.table_elements)
         .linear_memory_keep_resident(MEMORY_KEEP_RESIDENT)
         .table_keep_resident(TABLE_KEEP_RESIDENT)
-        .max_unused_warm_slots(limits.instances)
+        .max_unused_warm_slots(WARM_SLOTS)
         .pagemap_scan(Enabled::No);
     pool
 }

@@ -11,13 +11,14 @@ use crate::direct::Use;
 use crate::edits::Edits;
 use crate::failure::{Failure, Stage};
 use crate::policy::Policy;
-use crate::sandbox::{Open, Outcome};
+use crate::sandbox::Outcome;
 use crate::scope::Scope;
+use crate::shelf::{Kept, Shelf};
 use crate::tape::Tape;
 use crate::verdict::Verdict;
 use crate::view::RequestView;
 
-/// Sandboxes that an evaluator keeps, each of another policy as a rule.
+/// Sandboxes that an evaluator keeps unless told otherwise, each of another policy as a rule.
 pub const KEPT: usize = 4;
 
 /// Asks policies, one request after the other. Every worker has its own: nothing in it is shared, and while policy and address
@@ -25,8 +26,7 @@ pub const KEPT: usize = 4;
 pub struct Evaluator<R: 'static> {
     /// The state of a call, between calls. Absent while a kept sandbox has it.
     idle: Option<Box<Call<R>>>,
-    /// The last used is the last.
-    kept: Vec<Kept<R>>,
+    kept: Shelf<R>,
     /// Whether what policies log goes nowhere.
     mute: bool,
     /// For the next call, or of the last one.
@@ -39,21 +39,18 @@ pub struct Evaluator<R: 'static> {
     fuel: Option<u64>,
 }
 
-/// A sandbox kept for the next call of its policy: put back to its first state, or as the last call left it, where that is asked
-/// for.
-struct Kept<R: 'static> {
-    policy: Policy<R>,
-    /// What the last call may have left behind is for calls on the same behalf only.
-    scope: Arc<Scope>,
-    sandbox: Open<R>,
-}
-
 impl<R: RequestView> Evaluator<R> {
     /// An evaluator that has not asked anything yet.
     pub fn new() -> Self {
+        Self::keeping(KEPT)
+    }
+
+    /// One that keeps so many sandboxes. A policy whose sandbox is kept is asked several times faster; each takes one of the
+    /// runtime's.
+    pub fn keeping(sandboxes: usize) -> Self {
         Self {
             idle: None,
-            kept: Vec::new(),
+            kept: Shelf::new(sandboxes),
             mute: false,
             tape: None,
             decision: None,
@@ -124,12 +121,8 @@ impl<R: RequestView> Evaluator<R> {
     /// Ends the sandboxes that are kept of policies that do not `serve`. For times without requests, so that what has been replaced can
     /// go.
     pub fn keep_only(&mut self, serves: impl Fn(&Policy<R>) -> bool) {
-        let ended: Vec<_> = self
-            .kept
-            .extract_if(.., |kept| !serves(&kept.policy))
-            .collect();
-        for kept in ended {
-            self.idle = Some(kept.sandbox.close());
+        if let Some(call) = self.kept.keep_only(serves) {
+            self.idle = Some(call);
         }
     }
 
@@ -163,7 +156,7 @@ impl<R: RequestView> Evaluator<R> {
         let loaded = &*policy.loaded;
         let bounds = self.bounds(policy);
         let notes = self.notes();
-        let mut kept = match self.take_kept(policy, scope, usage) {
+        let mut kept = match self.kept.take(policy, scope, usage) {
             Some(mut kept) => {
                 let call = kept.sandbox.call();
                 call.begin(addresses, scope, &loaded.name, bounds, request, notes);
@@ -190,29 +183,14 @@ impl<R: RequestView> Evaluator<R> {
         self.fuel = kept.sandbox.fuel_used();
         let request = self.end(kept.sandbox.call(), policy);
         match outcome.is_ok() && kept.sandbox.make_ready() {
-            true => self.keep(kept),
+            true => {
+                if let Some(call) = self.kept.put(kept) {
+                    self.idle = Some(call);
+                }
+            }
             false => self.idle = Some(kept.sandbox.close()),
         }
         (request, outcome)
-    }
-
-    /// The sandbox kept for this use of `policy`.
-    fn take_kept(&mut self, policy: &Policy<R>, scope: &Arc<Scope>, usage: Use) -> Option<Kept<R>> {
-        let fits = |kept: &Kept<R>| {
-            kept.policy.is_same(policy)
-                && kept.sandbox.usage() == usage
-                && (usage != Use::Again || Arc::ptr_eq(&kept.scope, scope))
-        };
-        let at = self.kept.iter().rposition(fits)?;
-        Some(self.kept.remove(at))
-    }
-
-    /// Keeps a sandbox for the next call of its policy. The one that was not used for longest goes, if there are too many.
-    fn keep(&mut self, kept: Kept<R>) {
-        if self.kept.len() == KEPT {
-            self.idle = Some(self.kept.remove(0).sandbox.close());
-        }
-        self.kept.push(kept);
     }
 
     fn notes(&mut self) -> Notes {

@@ -61,6 +61,7 @@ mod runtime;
 mod sandbox;
 mod scope;
 mod settings;
+mod shelf;
 mod slot;
 mod tape;
 mod text;

@@ -61,7 +61,7 @@ impl Default for Limits {
             compile_bytes: 1 << 30,
             log_lines: 16,
             log_bytes: 1 << 10,
-            instances: 64,
+            instances: 1000,
         }
     }
 }

@@ -84,6 +84,11 @@ impl<R: 'static> Policy<R> {
         Arc::strong_count(&self.loaded) == 1
     }
 
+    /// What tells it from every other policy that is loaded.
+    pub(crate) fn key(&self) -> usize {
+        Arc::as_ptr(&self.loaded).addr()
+    }
+
     /// Whether both are handles of one loaded policy.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.loaded, &other.loaded)

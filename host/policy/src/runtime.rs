@@ -65,6 +65,9 @@ pub enum RuntimeError {
     Clock(#[from] std::io::Error),
 }
 
+/// The smallest pool that is worth having.
+const LEAST_POOL: u32 = 16;
+
 /// How many sandboxes there are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PoolUse {
@@ -80,24 +83,11 @@ impl Runtime {
     /// Sets the engine up and starts its clock.
     ///
     /// # Errors
-    /// If a limit makes no sense or the machine has no place for the engine. A pool that cannot be reserved is no error: it is
-    /// warned about, and [`Runtime::allocation`] tells.
+    /// If a limit makes no sense or the machine has no place for the engine. A pool that cannot be reserved is no error: a smaller one is
+    /// tried, down to 16 sandboxes; without that too, [`Runtime::allocation`] tells. Either is warned about.
     pub fn new(limits: Limits) -> Result<Self, RuntimeError> {
-        let limits = checked(limits)?;
-        let (engine, allocation) = match engine::pooled(&limits) {
-            Ok(engine) => (engine, Allocation::Pooled),
-            Err(error) => {
-                let reason = format!("{error:#}");
-                let engine = engine::on_demand(&limits)
-                    .map_err(|error| RuntimeError::Engine(format!("{error:#}")))?;
-                tracing::warn!(
-                    reason,
-                    "no address space for the pool of sandboxes: each call is many times slower; raise the limit on virtual \
-                     memory (ulimit -v)"
-                );
-                (engine, Allocation::OnDemand { reason })
-            }
-        };
+        let mut limits = checked(limits)?;
+        let (engine, allocation) = reserve(&mut limits)?;
         engine::start_clock(&engine)?;
         Ok(Self {
             engine,
@@ -240,6 +230,37 @@ impl Runtime {
     }
 }
 
+/// An engine with a pool: the one that is wanted, or a smaller one, or none.
+fn reserve(limits: &mut Limits) -> Result<(Engine, Allocation), RuntimeError> {
+    let wanted = limits.instances;
+    let reason = loop {
+        match engine::pooled(limits) {
+            Ok(engine) if limits.instances == wanted => return Ok((engine, Allocation::Pooled)),
+            Ok(engine) => {
+                tracing::warn!(
+                    wanted,
+                    instances = limits.instances,
+                    "There is address space for fewer sandboxes than wanted: calls are slower where there are many policies. Raise \
+                     the limit on virtual memory (ulimit -v), or lower `instances` in [policy]."
+                );
+                return Ok((engine, Allocation::Pooled));
+            }
+            Err(_) if limits.instances > LEAST_POOL => {
+                limits.instances = (limits.instances / 4).max(LEAST_POOL);
+            }
+            Err(error) => break format!("{error:#}"),
+        }
+    };
+    let engine =
+        engine::on_demand(limits).map_err(|error| RuntimeError::Engine(format!("{error:#}")))?;
+    tracing::warn!(
+        reason,
+        "no address space for the pool of sandboxes: each call is many times slower; raise the limit on virtual memory \
+         (ulimit -v)"
+    );
+    Ok((engine, Allocation::OnDemand { reason }))
+}
+
 fn checked(mut limits: Limits) -> Result<Limits, RuntimeError> {
     let least = [
         ("memory", limits.memory_bytes, PAGE),
@@ -302,14 +323,16 @@ mod tests {
     }
 
     #[test]
-    fn a_pool_that_does_not_fit_is_reported() {
+    fn a_pool_that_does_not_fit_is_made_smaller() {
         let limits = Limits {
-            instances: u32::MAX,
+            instances: 1 << 20,
             ..Limits::default()
         };
 
         let runtime = Runtime::new(limits).unwrap();
 
-        assert!(matches!(runtime.allocation(), Allocation::OnDemand { .. }));
+        assert_eq!(runtime.allocation(), &Allocation::Pooled);
+        let size = runtime.pool_use().size;
+        assert!((LEAST_POOL.into()..1 << 20).contains(&size), "{size}");
     }
 }

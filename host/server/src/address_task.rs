@@ -20,6 +20,10 @@ pub(crate) async fn open(
     let book = AddressBook::with_rules(config.database(), folder, config.book_options());
     let book = Arc::new(book);
     book.reload_rules().await?;
+    if config.address_file.is_some() {
+        // Peers, policies and tenants are there. Who needs it tells what is wrong with it.
+        let _made = book.database().make().await;
+    }
     let addresses = book.reload().await;
     let trusted = book.reload_trusted().await.map(drop);
     // A database without such a table trusts nobody, and neither does a user who may not read it: many do without. One that is there and

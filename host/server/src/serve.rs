@@ -129,6 +129,7 @@ impl Host {
             addresses,
             records,
             tenants: Arc::clone(registry.current()),
+            sandboxes: registry.sandboxes(),
             shadow: registry.shadow().clone(),
             proxy: Arc::new(Proxy::new(proxy_config(&config, &listen, &bound)?)),
             routes: Arc::new(ArcSwap::from_pointee(resolver.routes())),

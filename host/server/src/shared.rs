@@ -25,6 +25,8 @@ pub struct Shared {
     pub addresses: Arc<AddressBook>,
     /// Who decides at the moment.
     pub tenants: Arc<ArcSwap<Tenants>>,
+    /// Sandboxes that each worker may keep.
+    pub sandboxes: usize,
     /// The way to the thread that asks candidates about what has been decided.
     pub shadow: Shadow,
     /// Decisions that are written down; none if none are.

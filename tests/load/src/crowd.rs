@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 
 use anyhow::{Context, Result};
 use portcullis_udp::{Receiver, Sender};
@@ -42,11 +42,11 @@ struct Caller {
 }
 
 impl Crowd {
-    /// Binds the sources.
-    pub(crate) fn bind(plan: &Plan) -> Result<Self> {
+    /// Binds the sources, from this one on.
+    pub(crate) fn bind(plan: &Plan, first: IpAddr) -> Result<Self> {
         let count = plan.sources;
         let mut callers = Vec::with_capacity(count);
-        for (nth, address) in plan.source_addresses().into_iter().enumerate() {
+        for (nth, address) in plan.sources_from(first).into_iter().enumerate() {
             let socket = socket::bind(SocketAddr::new(address, 0))
                 .with_context(|| format!("source {address}"))?;
             callers.push(Caller {

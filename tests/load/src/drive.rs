@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use crate::crowd::Crowd;
 use crate::plan::{End, Plan};
 use crate::sink::Sink;
-use crate::tally::{Report, Window};
+use crate::tally::{Beside, Report, Window};
 use crate::usage::{Consumed, Watched};
 
 /// How often overdue requests are looked for and a window's end is checked.
@@ -35,12 +35,22 @@ pub fn run(plan: &Plan) -> Result<Report> {
     drive.measure()?;
     drive.finish()?;
     let relayed = drive.sink.as_ref().map(Sink::requests);
-    Ok(drive.crowd.tally.report(plan.mode, relayed, drive.window))
+    let mut report = drive.crowd.tally.report(plan.mode, relayed, drive.window);
+    report.beside = drive
+        .beside
+        .iter()
+        .map(|(crowd, _)| Beside {
+            sent: crowd.tally.sent,
+            answered: crowd.tally.answered,
+        })
+        .collect();
+    Ok(report)
 }
 
 struct Drive<'p> {
     plan: &'p Plan,
     crowd: Crowd,
+    beside: Vec<(Crowd, Pacer)>,
     sink: Option<Sink>,
     watched: Option<Watched>,
     begun: Instant,
@@ -60,9 +70,14 @@ struct Pacer {
 impl<'p> Drive<'p> {
     fn new(plan: &'p Plan) -> Result<Self> {
         let watched = (!plan.watch.is_empty()).then(|| Watched::new(&plan.watch));
+        let beside = plan.beside.iter().map(|first| {
+            let crowd = Crowd::bind(plan, *first)?;
+            Ok((crowd, Pacer::new(plan.rate, 0, u64::MAX)))
+        });
         Ok(Self {
             plan,
-            crowd: Crowd::bind(plan)?,
+            crowd: Crowd::bind(plan, plan.first_source)?,
+            beside: beside.collect::<Result<_>>()?,
             sink: plan
                 .sink
                 .map(|address| Sink::bind(address).context("the callee"))
@@ -92,6 +107,9 @@ impl<'p> Drive<'p> {
         let answered = self.crowd.tally.answered;
         self.crowd.latencies.clear();
         self.pacer = Pacer::new(self.plan.rate, start, limit);
+        for (_, pacer) in &mut self.beside {
+            *pacer = Pacer::new(self.plan.rate, start, u64::MAX);
+        }
         self.idle_ns = 0;
         let before = self.consumed()?;
         self.turn_until(|drive| drive.now_ns() >= end || drive.pacer.spent())?;
@@ -116,6 +134,9 @@ impl<'p> Drive<'p> {
     /// Asks nothing new and waits until every request is answered or given up.
     fn finish(&mut self) -> Result<()> {
         self.pacer.limit = self.pacer.sent;
+        for (_, pacer) in &mut self.beside {
+            pacer.limit = pacer.sent;
+        }
         let patience = match self.plan.rate {
             Some(_) => self.plan.patience + REST * 2,
             None => self.plan.patience * LAST_TRIES,
@@ -158,6 +179,11 @@ impl<'p> Drive<'p> {
             if let Some(sink) = &mut self.sink {
                 received += sink.turn()?;
             }
+            for (crowd, pacer) in &mut self.beside {
+                let allowance = pacer.allowance(now, crowd.len());
+                received += crowd.collect(caller, now)?;
+                pacer.sent += crowd.call(caller, allowance, now)?;
+            }
             news |= received > 0 || sent > 0;
             if self.plan.rate.is_none() && received < PLENTY {
                 self.pause(now);
@@ -169,7 +195,12 @@ impl<'p> Drive<'p> {
     fn settle_overdue(&mut self, now_ns: u64) -> Result<()> {
         let patience_ns = self.plan.patience.as_nanos() as u64;
         match self.plan.rate {
-            Some(_) => self.crowd.give_up(now_ns, patience_ns),
+            Some(_) => {
+                self.crowd.give_up(now_ns, patience_ns);
+                for (crowd, _) in &mut self.beside {
+                    crowd.give_up(now_ns, patience_ns);
+                }
+            }
             None => self.crowd.call_again(now_ns, patience_ns)?,
         }
         Ok(())

@@ -24,5 +24,5 @@ pub use echo::Echo;
 pub use histogram::{Histogram, Latency};
 pub use plan::{End, MAX_OUTSTANDING, Mode, Plan};
 pub use sink::Sink;
-pub use tally::{Report, Window};
+pub use tally::{Beside, Report, Window};
 pub use usage::{Consumed, Usage, Watched};

@@ -24,7 +24,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Puts a server under load and prints a JSON report.
-    Run(Run),
+    Run(Box<Run>),
     /// Sends every datagram back as it came: what UDP alone costs.
     Echo {
         /// Where to listen.
@@ -83,6 +83,10 @@ struct Run {
     /// Measure CPU time and memory of this process and its descendants; may be given several times.
     #[arg(long)]
     watch: Vec<u32>,
+    /// First source address of a further crowd with as many sources at the same rate, which is load and not measured; may be given several
+    /// times.
+    #[arg(long, requires = "rate")]
+    beside: Vec<IpAddr>,
     /// Write the report here instead of to standard output.
     #[arg(long)]
     json: Option<PathBuf>,
@@ -157,6 +161,7 @@ impl Run {
             patience: Duration::from_millis(patience),
             sink: self.sink,
             watch: self.watch.clone(),
+            beside: self.beside.clone(),
         })
     }
 }

@@ -39,6 +39,9 @@ pub struct Plan {
     pub sink: Option<SocketAddr>,
     /// Processes whose CPU time is measured over the window, each with its descendants.
     pub watch: Vec<u32>,
+    /// First addresses of further crowds: as many sources at the same rate each, in turns with the first. They are load and nothing
+    /// else: what is measured and told are the requests of the first.
+    pub beside: Vec<IpAddr>,
 }
 
 /// What is asked.
@@ -81,6 +84,7 @@ impl Plan {
             patience: Duration::from_millis(500),
             sink: None,
             watch: Vec::new(),
+            beside: Vec::new(),
         }
     }
 
@@ -89,10 +93,10 @@ impl Plan {
         self.mode.code().map(|code| self.expect.unwrap_or(code))
     }
 
-    /// The addresses that requests come from.
-    pub fn source_addresses(&self) -> Vec<IpAddr> {
+    /// The addresses that the requests of the crowd with this first address come from.
+    pub fn sources_from(&self, first: IpAddr) -> Vec<IpAddr> {
         (0..self.sources as u32)
-            .map(|n| match self.first_source {
+            .map(|n| match first {
                 IpAddr::V4(first) => IpAddr::V4((u32::from(first) + n).into()),
                 IpAddr::V6(first) => IpAddr::V6(first),
             })
@@ -105,15 +109,16 @@ impl Plan {
     /// The first thing that is wrong, with its mend.
     pub fn check(&self) -> Result<()> {
         ensure!(self.sources > 0, "--sources must be at least 1");
-        ensure!(
-            self.target.is_ipv4() == self.first_source.is_ipv4(),
-            "--source {} and target {} must be of one address family",
-            self.first_source,
-            self.target
-        );
-        let every = self
-            .source_addresses()
-            .into_iter()
+        let crowds = || [self.first_source].into_iter().chain(self.beside.clone());
+        for first in crowds() {
+            ensure!(
+                self.target.is_ipv4() == first.is_ipv4(),
+                "source {first} and target {} must be of one address family",
+                self.target
+            );
+        }
+        let every = crowds()
+            .flat_map(|first| self.sources_from(first))
             .chain([self.target.ip()])
             .chain(self.sink.map(|sink| sink.ip()));
         for address in every {
@@ -125,6 +130,10 @@ impl Plan {
         let outstanding = self.outstanding.saturating_mul(self.sources);
         ensure!(outstanding > 0, "--outstanding must be at least 1");
         ensure!(self.rate != Some(0), "--rate must be at least 1");
+        ensure!(
+            self.beside.is_empty() || self.rate.is_some(),
+            "--beside needs --rate"
+        );
         ensure!(
             outstanding <= MAX_OUTSTANDING,
             "{outstanding} requests under way are more than the {MAX_OUTSTANDING} that can be kept track of"

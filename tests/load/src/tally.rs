@@ -55,6 +55,18 @@ pub struct Report {
     pub relayed: Option<u64>,
     /// The measured window.
     pub window: Window,
+    /// What the crowds beside this one sent and got.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub beside: Vec<Beside>,
+}
+
+/// A crowd that is there as load only; counts of the whole run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Beside {
+    /// Requests.
+    pub sent: u64,
+    /// Requests that were answered, in whatever way.
+    pub answered: u64,
 }
 
 /// The part of a run that is measured.
@@ -99,6 +111,7 @@ impl Tally {
             foreign: self.foreign,
             relayed,
             window,
+            beside: Vec::new(),
         }
     }
 }

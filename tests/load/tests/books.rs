@@ -156,6 +156,28 @@ fn at_a_fixed_rate_nothing_is_sent_twice_and_what_is_lost_is_lost() {
 }
 
 #[test]
+fn crowds_beside_the_first_send_as_much_and_are_not_in_its_books() {
+    let server = Server::start(|_, request| {
+        let is_first = request.contains("sip:alice@127.1.0.");
+        vec![response(if is_first { 401 } else { 503 }, request)]
+    });
+    let mut plan = plan(server.address, 400);
+    plan.rate = Some(2000);
+    plan.beside = ["127.1.7.1", "127.1.8.1"]
+        .map(|ip| ip.parse().unwrap())
+        .into();
+    let report = balanced(run(&plan).unwrap());
+    assert_eq!(report.fault(), None);
+    assert_eq!(report.sent, 400);
+    assert_eq!(report.beside.len(), 2);
+    for beside in &report.beside {
+        assert!((360..=440).contains(&beside.sent), "{report:?}");
+    }
+    let sent: u64 = report.beside.iter().map(|beside| beside.sent).sum();
+    assert_eq!(server.stop(), 400 + sent);
+}
+
+#[test]
 fn an_echo_is_told_from_anything_else() {
     let server = Server::start(|count, request| {
         let altered = count % 10 == 0;

@@ -139,6 +139,7 @@ pub(crate) mod tests {
             repeated: 0,
             relayed: None,
             codes: serde_json::Value::Null,
+            beside: Vec::new(),
             window: Window {
                 seconds: 1.0,
                 answered: 1000,

@@ -22,6 +22,14 @@ pub(crate) struct Report {
     pub(crate) relayed: Option<u64>,
     pub(crate) codes: serde_json::Value,
     pub(crate) window: Window,
+    #[serde(default)]
+    pub(crate) beside: Vec<Beside>,
+}
+
+/// What a crowd did that was there as load only.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+pub(crate) struct Beside {
+    pub(crate) sent: u64,
 }
 
 /// The measured part of a run.

@@ -3,17 +3,15 @@
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::process::{Child, Command, Stdio};
-use std::thread;
-use std::time::Duration;
+use std::process::Command;
 
 use anyhow::{Context, Result, bail};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use tempfile::TempDir;
 
 use super::figures::median;
 use super::load::Report;
-use super::pinned::{Process, free_port, pin, yielding};
+use super::pinned::{Process, free_port, pin};
 use super::plan::Pace;
 use super::servers::Programs;
 
@@ -28,8 +26,8 @@ const HOSTILE: [(&str, &str); 4] = [
     ("shouts", "log"),
 ];
 
-/// How long the neighbours are at it before anything is measured.
-const SETTLE: Duration = Duration::from_secs(2);
+/// How long the neighbours are at it before anything is measured, in seconds.
+const SETTLE: f64 = 2.0;
 
 /// What was measured; medians of the rounds.
 #[derive(Clone, Debug, Serialize)]
@@ -105,15 +103,6 @@ struct Host {
     _folder: TempDir,
 }
 
-/// What a neighbour's generator tells.
-#[derive(Deserialize)]
-struct Sent {
-    sent: u64,
-}
-
-/// Ends with what it is for.
-struct Attack(Vec<Child>);
-
 impl Host {
     fn start(check: Check, is_hostile: bool, programs: &Programs, pace: &Pace) -> Result<Self> {
         let folder = tempfile::tempdir()?;
@@ -156,11 +145,44 @@ impl Host {
 
     /// The tenant's own requests.
     fn measure(&self, programs: &Programs, pace: &Pace) -> Result<Report> {
-        let mut command = self.load(1, programs);
+        self.load(0, pace.warm_up_seconds, programs, pace)
+    }
+
+    /// The same while the four others send as much: one generator for all, so that none of them keeps another waiting.
+    fn with_neighbours(&self, programs: &Programs, pace: &Pace) -> Result<Report> {
+        let warm_up = pace.warm_up_seconds + SETTLE;
+        let report = self.load(HOSTILE.len(), warm_up, programs, pace)?;
+        let meant = f64::from(RATE) * (warm_up + pace.seconds);
+        for crowd in &report.beside {
+            // The figures would be those of a lighter attack.
+            if (crowd.sent as f64) < 0.95 * meant {
+                bail!("a neighbour sent {} requests of {meant}", crowd.sent);
+            }
+        }
+        Ok(report)
+    }
+
+    fn load(
+        &self,
+        neighbours: usize,
+        warm_up: f64,
+        programs: &Programs,
+        pace: &Pace,
+    ) -> Result<Report> {
+        let source = |tenant: usize| format!("127.1.{}.1", tenant + 1);
+        let mut command = Command::new(&programs.load);
         command
-            .args(["--warm-up", &pace.warm_up_seconds.to_string()])
+            .args(["run", "--mode", "reject", "--target"])
+            .arg(self.address.to_string())
+            .args(["--source", &source(0), "--sources", "4"])
+            .args(["--outstanding", "256", "--patience", "2000"])
+            .args(["--rate", &RATE.to_string()])
+            .args(["--warm-up", &warm_up.to_string()])
             .args(["--seconds", &pace.seconds.to_string()])
             .args(["--watch", &self.process.pid().to_string()]);
+        for neighbour in 1..=neighbours {
+            command.args(["--beside", &source(neighbour)]);
+        }
         let output = pin(pace.load_core, &command)
             .output()
             .context("cannot run the generator")?;
@@ -173,69 +195,5 @@ impl Host {
             bail!("{} answers were not those of the policy", report.unexpected);
         }
         Ok(report)
-    }
-
-    /// The same while the four others send as much.
-    fn with_neighbours(&self, programs: &Programs, pace: &Pace) -> Result<Report> {
-        let seconds = SETTLE.as_secs_f64() + pace.warm_up_seconds + pace.seconds + 1.0;
-        let mut attack = Attack(Vec::new());
-        for number in (2..).take(HOSTILE.len()) {
-            let mut command = self.load(number, programs);
-            command.args(["--seconds", &seconds.to_string()]);
-            let mut command = pin(pace.load_core, &yielding(&command));
-            let child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
-            attack.0.push(child.context("cannot run the generator")?);
-        }
-        thread::sleep(SETTLE);
-        let report = self.measure(programs, pace)?;
-        attack.end(seconds)?;
-        Ok(report)
-    }
-
-    fn load(&self, number: u8, programs: &Programs) -> Command {
-        let mut command = Command::new(&programs.load);
-        command
-            .args([
-                "run",
-                "--target",
-                &self.address.to_string(),
-                "--mode",
-                "reject",
-            ])
-            .args(["--source", &format!("127.1.{number}.1"), "--sources", "16"])
-            .args([
-                "--outstanding",
-                "64",
-                "--rate",
-                &RATE.to_string(),
-                "--patience",
-                "2000",
-            ]);
-        command
-    }
-}
-
-impl Attack {
-    /// Waits for its end. An error if less was sent than was meant to be: the figures would be those of a lighter attack.
-    fn end(&mut self, seconds: f64) -> Result<()> {
-        for child in self.0.drain(..) {
-            let output = child.wait_with_output()?;
-            let report: Sent = serde_json::from_slice(&output.stdout)
-                .context("a neighbour's generator did not run")?;
-            let meant = f64::from(RATE) * seconds;
-            if (report.sent as f64) < 0.95 * meant {
-                bail!("a neighbour sent {} requests of {meant}", report.sent);
-            }
-        }
-        Ok(())
-    }
-}
-
-impl Drop for Attack {
-    fn drop(&mut self) {
-        for child in &mut self.0 {
-            let _ended_already = child.kill();
-            let _reaped = child.wait();
-        }
     }
 }

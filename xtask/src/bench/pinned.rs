@@ -124,16 +124,6 @@ pub(crate) fn pin(core: usize, command: &Command) -> Command {
     pinned
 }
 
-/// The command, run when nothing else wants its core: it does not delay what is measured there.
-pub(crate) fn yielding(command: &Command) -> Command {
-    let mut yielding = Command::new("chrt");
-    yielding
-        .args(["--idle", "0"])
-        .arg(command.get_program())
-        .args(command.get_args());
-    yielding
-}
-
 /// A UDP and TCP port of 127.0.0.1 that is free at this moment.
 pub(crate) fn free_port() -> Result<u16> {
     for _ in 0..100 {

@@ -193,6 +193,18 @@ impl Database {
         Ok(())
     }
 
+    /// Makes a file of SQLite that is not there, with its tables; nothing is ever made in MySQL. A load of the table of addresses does
+    /// the same, but not where a file serves in its place.
+    ///
+    /// # Errors
+    /// When the file cannot be made.
+    pub async fn make(&self) -> Result<(), DatabaseError> {
+        if let DatabaseUrl::Sqlite(_) = &self.url {
+            self.open(Absent::Make).await?.close().await;
+        }
+        Ok(())
+    }
+
     /// Adds a row (Kamailio: `kamctl address add`), unless a load would skip it.
     ///
     /// # Errors

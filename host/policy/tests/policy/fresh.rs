@@ -1,6 +1,8 @@
 //! Every call finds the policy in its first state, whichever way it gets there: a new sandbox, or one that was put back.
 
-use portcullis_policy::{KEPT, Verdict};
+use portcullis_policy::{Evaluator, KEPT, Verdict};
+use proptest::collection::vec;
+use proptest::prelude::*;
 
 use crate::support::{Host, Request, component, embedded, reject};
 
@@ -157,4 +159,26 @@ fn no_more_sandboxes_are_kept_than_there_may_be() {
     assert_eq!(host.runtime.pool_use().live, KEPT as u64);
     host.evaluator.keep_only(|_| false);
     assert_eq!(host.runtime.pool_use().live, 0);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    /// Each policy counts its calls for as long as its sandbox is kept: those that were used last are.
+    #[test]
+    fn the_sandboxes_that_were_used_last_are_kept(asked in vec(0_usize..5, 1..60)) {
+        let mut host = Host::new();
+        host.evaluator = Evaluator::keeping(3);
+        let load = |_| host.load("stateful").with_reuse(true);
+        let policies: Vec<_> = (0..5).map(load).collect();
+        let mut kept: Vec<(usize, u16)> = Vec::new();
+        for nth in asked {
+            let at = kept.iter().position(|(policy, _)| *policy == nth);
+            let before = at.map_or(300, |at| kept.remove(at).1);
+            kept.insert(0, (nth, before + 1));
+            kept.truncate(3);
+            let answer = host.ask(&policies[nth], Request::invite());
+            prop_assert_eq!(answer, Ok(reject(before + 1, "")));
+        }
+    }
 }

@@ -78,7 +78,7 @@ impl Judge {
     pub(super) fn new(shared: Arc<Shared>, number: usize) -> Self {
         Self {
             number,
-            evaluator: Evaluator::new(),
+            evaluator: Evaluator::keeping(shared.sandboxes),
             tenants: Cache::new(Arc::clone(&shared.tenants)),
             addresses: shared.addresses.reader(),
             pressure: Pressure::new(Instant::now()),

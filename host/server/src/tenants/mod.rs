@@ -7,6 +7,7 @@ mod pressure;
 mod processor;
 mod reconfigure;
 mod registry;
+mod sandboxes;
 mod seat;
 mod selector;
 mod shadow;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use portcullis_policy::{
-    Counters, KEPT as SANDBOXES, PolicySlot, Runtime, RuntimeError, Scope, Settings, SettingsError,
+    Counters, PolicySlot, Runtime, RuntimeError, Scope, Settings, SettingsError,
 };
 use portcullis_sip::RouteError;
 use portcullis_store::Store;
@@ -22,6 +22,7 @@ use crate::resolve::Resolver;
 
 use super::directory::Directory;
 use super::reconfigure::ConfigFile;
+use super::sandboxes::{kept_by_each, least_instances};
 use super::shipping::Manifest;
 use super::stored::Stored;
 use super::{Budget, Seat, Shadow, Tenant, Tenants};
@@ -42,6 +43,7 @@ pub struct Registry {
     runtime: Arc<Runtime>,
     shadow: Shadow,
     workers: usize,
+    sandboxes: usize,
     current: Arc<ArcSwap<Tenants>>,
     /// Told when a policy fails too often.
     wake: Arc<Notify>,
@@ -111,13 +113,10 @@ impl Registry {
         stop: watch::Receiver<bool>,
     ) -> Result<Self, RegistryError> {
         let mut limits = config.policy.seat.limits.clone();
-        // Each worker keeps some and uses one more, as does the thread that asks candidates; a policy that is loaded needs one to be
-        // tried in.
-        let each = SANDBOXES + 1;
-        let least = u32::try_from((workers + 1).saturating_mul(each) + 1).unwrap_or(u32::MAX);
-        limits.instances = limits.instances.max(least);
+        limits.instances = limits.instances.max(least_instances(workers));
         let shadow = Shadow::start(limits.stack_bytes)?;
         let runtime = Arc::new(Runtime::new(limits)?);
+        let sandboxes = kept_by_each(workers, runtime.limits().instances);
         let wake = Arc::new(Notify::new());
         let files_of = |name: &str, config: &SeatConfig| {
             let slot = Arc::new(PolicySlot::keeping(KEPT));
@@ -151,6 +150,7 @@ impl Registry {
             runtime,
             shadow,
             workers,
+            sandboxes,
             current: Arc::new(ArcSwap::from_pointee(tenants)),
             wake,
             operators: [Some(default), before, after]
@@ -195,6 +195,11 @@ impl Registry {
     /// The engine that runs all policies.
     pub fn runtime(&self) -> &Arc<Runtime> {
         &self.runtime
+    }
+
+    /// Sandboxes that each worker may keep.
+    pub fn sandboxes(&self) -> usize {
+        self.sandboxes
     }
 
     /// The policy that decides on what no tenant claims.

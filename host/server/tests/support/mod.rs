@@ -150,6 +150,7 @@ impl Setup {
             listen: bound,
             addresses: Arc::new(addresses),
             tenants: Arc::clone(registry.current()),
+            sandboxes: registry.sandboxes(),
             shadow: registry.shadow().clone(),
             records: portcullis::records::Recorder::start(&config.records).unwrap(),
             proxy: Arc::new(proxy),

@@ -66,6 +66,7 @@ fn control_of(folder: &TempDir, text: &str) -> Arc<Control> {
             options,
         )),
         tenants: Arc::clone(registry.current()),
+        sandboxes: registry.sandboxes(),
         shadow: registry.shadow().clone(),
         records: None,
         proxy: Arc::new(proxy),
