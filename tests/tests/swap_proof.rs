@@ -19,7 +19,7 @@ const SWAPS: u64 = 120;
 /// Callers on each transport.
 const CALLERS: u8 = 3;
 
-/// What the process may have more at the end than after the first half. By then it has used each slot of the sandboxes' pool, which
+/// What the process may have more at the end than after the first half. By then it has used all slots of the pool that it will, and each
 /// stays mapped. What is left behind by each swap comes to more than this in the second half.
 const GROWTH_MIB: u64 = 48;
 const MORE_MAPS: usize = 32;

@@ -24,7 +24,7 @@ const MEMORY_KEEP_RESIDENT: usize = 2 * PAGE;
 const TABLE_KEEP_RESIDENT: usize = 64 << 10;
 
 /// Slots that stay in memory while nobody uses them.
-const WARM_SLOTS: u32 = 64;
+const WARM_SLOTS: u32 = 32;
 
 /// A component as `wit-component` makes it has three core instances; compositions have more.
 const CORE_INSTANCES: u32 = 4;

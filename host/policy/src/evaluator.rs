@@ -10,10 +10,10 @@ use crate::decision::DecisionId;
 use crate::direct::Use;
 use crate::edits::Edits;
 use crate::failure::{Failure, Stage};
+use crate::kept::{Kept, KeptSandboxes};
 use crate::policy::Policy;
 use crate::sandbox::Outcome;
 use crate::scope::Scope;
-use crate::shelf::{Kept, Shelf};
 use crate::tape::Tape;
 use crate::verdict::Verdict;
 use crate::view::RequestView;
@@ -26,7 +26,7 @@ pub const KEPT: usize = 4;
 pub struct Evaluator<R: 'static> {
     /// The state of a call, between calls. Absent while a kept sandbox has it.
     idle: Option<Box<Call<R>>>,
-    kept: Shelf<R>,
+    kept: KeptSandboxes<R>,
     /// Whether what policies log goes nowhere.
     mute: bool,
     /// For the next call, or of the last one.
@@ -50,7 +50,7 @@ impl<R: RequestView> Evaluator<R> {
     pub fn keeping(sandboxes: usize) -> Self {
         Self {
             idle: None,
-            kept: Shelf::new(sandboxes),
+            kept: KeptSandboxes::new(sandboxes),
             mute: false,
             tape: None,
             decision: None,
@@ -163,6 +163,9 @@ impl<R: RequestView> Evaluator<R> {
                 kept
             }
             None => {
+                if let Some(call) = self.kept.make_room(scope) {
+                    self.idle = Some(call);
+                }
                 let mut call = self.idle(policy, scope, addresses);
                 call.begin(addresses, scope, &loaded.name, bounds, request, notes);
                 match loaded.sandboxes.open(call, &loaded.rules, usage) {
@@ -183,11 +186,7 @@ impl<R: RequestView> Evaluator<R> {
         self.fuel = kept.sandbox.fuel_used();
         let request = self.end(kept.sandbox.call(), policy);
         match outcome.is_ok() && kept.sandbox.make_ready() {
-            true => {
-                if let Some(call) = self.kept.put(kept) {
-                    self.idle = Some(call);
-                }
-            }
+            true => self.kept.put(kept),
             false => self.idle = Some(kept.sandbox.close()),
         }
         (request, outcome)

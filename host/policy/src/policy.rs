@@ -8,7 +8,7 @@ use crate::digest::Digest;
 use crate::failure::Failure;
 use crate::inspect::Inspection;
 use crate::load::{SettingsError, Trial};
-use crate::sandbox::{Rules, Sandboxes};
+use crate::sandbox::{Code, Rules, Sandboxes};
 use crate::settings::Settings;
 
 /// A policy, compiled, linked and tried: what [`Evaluator`](crate::Evaluator)s ask. A handle, cheap to clone.
@@ -22,6 +22,8 @@ pub(crate) struct Loaded<R: 'static> {
     pub(crate) name: Arc<str>,
     pub(crate) inspection: Inspection,
     pub(crate) sandboxes: Sandboxes<R>,
+    /// For the next policy from the same file.
+    pub(crate) _code: Arc<Code>,
     pub(crate) rules: Rules,
     /// For a policy that looks at its settings.
     pub(crate) trial: Option<Trial>,

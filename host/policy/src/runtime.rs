@@ -7,8 +7,10 @@ use std::time::Instant;
 use thiserror::Error;
 use wasmtime::Engine;
 
+use crate::codes::Codes;
 use crate::compile::{self, CompileFailure, Compiler};
 use crate::contract::VALIDATE;
+use crate::digest::Digest;
 use crate::engine::{self, PAGE};
 use crate::limits::Limits;
 use crate::load::{self, LoadError, LoadProblem};
@@ -24,6 +26,7 @@ pub struct Runtime {
     allocation: Allocation,
     /// None while files are compiled in this process.
     compiler: OnceLock<Compiler>,
+    codes: Codes,
 }
 
 /// Where sandboxes come from.
@@ -94,6 +97,7 @@ impl Runtime {
             limits,
             allocation,
             compiler: OnceLock::new(),
+            codes: Codes::default(),
         })
     }
 
@@ -113,6 +117,7 @@ impl Runtime {
                 reason: "it counts fuel".to_owned(),
             },
             compiler: OnceLock::new(),
+            codes: Codes::default(),
         })
     }
 
@@ -192,6 +197,7 @@ impl Runtime {
                 name: name.into(),
                 inspection: checked.inspection,
                 sandboxes,
+                _code: code,
                 rules: Rules::of(limits),
                 trial: is_configured.then_some(trial),
                 trial_failure,
@@ -204,14 +210,20 @@ impl Runtime {
 }
 
 impl Runtime {
-    /// Checks a file and makes code of it. With a compiler elsewhere that comes first: what it can bear, this process can.
+    /// Checks a file and makes code of it, or takes that of another policy from the same file. With a compiler elsewhere that comes
+    /// first: what it can bear, this process can.
     fn compiled<'f>(
         &self,
         bytes: &'f [u8],
         limits: &Limits,
-    ) -> Result<(load::Checked<'f>, Code), LoadProblem> {
+    ) -> Result<(load::Checked<'f>, Arc<Code>), LoadProblem> {
+        let fits = bytes.len() <= limits.module_bytes;
+        let digest = Digest::of(bytes);
+        if let Some(code) = self.codes.find(&digest).filter(|_| fits) {
+            return Ok((load::check(bytes, limits)?, code));
+        }
         let compiled = match self.compiler.get() {
-            Some(compile) if bytes.len() <= limits.module_bytes => Some(compile(bytes, limits)),
+            Some(compile) if fits => Some(compile(bytes, limits)),
             _ => None,
         };
         if let Some(Err(CompileFailure::TooCostly(cause))) = compiled {
@@ -226,6 +238,8 @@ impl Runtime {
         let code = code.map_err(|error| LoadProblem::Compile {
             cause: last(&error),
         })?;
+        let code = Arc::new(code);
+        self.codes.note(digest, &code);
         Ok((checked, code))
     }
 }

@@ -1,5 +1,7 @@
 //! Every call finds the policy in its first state, whichever way it gets there: a new sandbox, or one that was put back.
 
+use std::sync::Arc;
+
 use portcullis_policy::{Evaluator, KEPT, Verdict};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -164,21 +166,31 @@ fn no_more_sandboxes_are_kept_than_there_may_be() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
 
-    /// Each policy counts its calls for as long as its sandbox is kept: those that were used last are.
+    /// Each policy counts its calls for as long as its sandbox is kept: those that were used last are, and four on one behalf.
     #[test]
-    fn the_sandboxes_that_were_used_last_are_kept(asked in vec(0_usize..5, 1..60)) {
+    fn the_sandboxes_that_were_used_last_are_kept(asked in vec(0_usize..12, 1..80)) {
+        const KEEPING: usize = 6;
         let mut host = Host::new();
-        host.evaluator = Evaluator::keeping(3);
+        host.evaluator = Evaluator::keeping(KEEPING);
+        let scopes = [Arc::default(), Arc::default()];
         let load = |_| host.load("stateful").with_reuse(true);
-        let policies: Vec<_> = (0..5).map(load).collect();
+        let policies: Vec<_> = (0..12).map(load).collect();
+        // The last used is the first.
         let mut kept: Vec<(usize, u16)> = Vec::new();
         for nth in asked {
             let at = kept.iter().position(|(policy, _)| *policy == nth);
             let before = at.map_or(300, |at| kept.remove(at).1);
+            let of_scope = |(policy, _): &(usize, u16)| policy % 2 == nth % 2;
+            if at.is_none() && kept.iter().filter(|kept| of_scope(kept)).count() == 4 {
+                kept.remove(kept.iter().rposition(of_scope).unwrap());
+            } else if at.is_none() && kept.len() == KEEPING {
+                kept.pop();
+            }
             kept.insert(0, (nth, before + 1));
-            kept.truncate(3);
+            host.scope = Arc::clone(&scopes[nth % 2]);
             let answer = host.ask(&policies[nth], Request::invite());
             prop_assert_eq!(answer, Ok(reject(before + 1, "")));
+            prop_assert_eq!(host.runtime.pool_use().live, kept.len() as u64);
         }
     }
 }

@@ -14,5 +14,6 @@ mod older;
 mod questions;
 mod refusals;
 mod scope;
+mod sharing;
 mod slot;
 mod support;

@@ -326,4 +326,26 @@ mod tests {
         // An equal part of what the worker has is its own.
         assert!((0.166..0.45).contains(&got[1].0), "{got:?}");
     }
+
+    #[test]
+    fn a_few_calls_of_one_among_many_are_not_too_much() {
+        const TENANTS: usize = 100;
+        let budget = Budget::unlimited(1);
+        let mut pressure = Pressure::new(budget.begun);
+        let mut now = budget.begun;
+        for _ in 0..TENANTS {
+            pressure.meet();
+        }
+        for _ in 0..40 {
+            now += Duration::from_millis(2);
+            pressure.look(now, 0, TENANTS, || None);
+        }
+        let call = Duration::from_micros(200);
+        let mut calls = 0;
+        while budget.admit(0, now, &mut pressure).is_ok() {
+            budget.charge(0, now, call, &pressure);
+            calls += 1;
+        }
+        assert_eq!(calls, 6);
+    }
 }

@@ -19,6 +19,10 @@ const EASE_EACH: Duration = Duration::from_millis(10);
 /// more to be ahead of.
 const BURST: Duration = Duration::from_millis(10);
 
+/// How much of the processor's time it may take at once in any case: some tens of calls of an honest policy, its first ones too, which
+/// make the sandbox. With many tenants an equal part is little, and a single call would be more than what is ahead of it.
+const AT_ONCE: Duration = Duration::from_millis(1);
+
 /// How long a tenant counts that sends nothing any more.
 const WINDOW: Duration = Duration::from_millis(100);
 
@@ -121,7 +125,7 @@ impl Pressure {
     /// How far ahead a tenant may get while time weighs more.
     #[inline]
     pub(super) fn burst(&self) -> Duration {
-        BURST.div_f64(self.part)
+        BURST.max(AT_ONCE.mul_f64(self.weight)).div_f64(self.part)
     }
 
     fn ease(&mut self, now: Instant) {

@@ -18,8 +18,12 @@ pub(crate) struct Kept<R: 'static> {
     pub(crate) sandbox: Open<R>,
 }
 
+/// Sandboxes that are kept on one behalf: those of the policies that serve there, and hardly more. What was replaced has to go also
+/// where nobody has the time to look for it.
+pub(crate) const FOR_EACH_SCOPE: usize = 4;
+
 /// Kept sandboxes, so many at most. The one that was not used for longest makes room.
-pub(crate) struct Shelf<R: 'static> {
+pub(crate) struct KeptSandboxes<R: 'static> {
     most: usize,
     places: Vec<Kept<R>>,
     /// What each place holds, beside it: looking through them touches little memory. The last put is the last.
@@ -30,11 +34,12 @@ pub(crate) struct Shelf<R: 'static> {
 #[derive(Clone, Copy)]
 struct Label {
     policy: usize,
+    scope: usize,
     /// Puts until it was put.
     put: u64,
 }
 
-impl<R: RequestView> Shelf<R> {
+impl<R: RequestView> KeptSandboxes<R> {
     /// An empty one with room for so many, one at least.
     pub(crate) fn new(most: usize) -> Self {
         Self {
@@ -63,26 +68,29 @@ impl<R: RequestView> Shelf<R> {
         Some(self.places.swap_remove(at))
     }
 
-    /// Puts a sandbox there. The state of the call comes back from one that makes room for it.
-    pub(crate) fn put(&mut self, kept: Kept<R>) -> Option<Box<Call<R>>> {
-        let oldest = || {
-            let labels = self.labels.iter().enumerate();
-            labels.min_by_key(|(_, label)| label.put).map(|(at, _)| at)
-        };
-        let closed = match self.places.len() < self.most {
-            true => None,
-            false => oldest().map(|at| {
-                self.labels.swap_remove(at);
-                self.places.swap_remove(at).sandbox.close()
-            }),
-        };
+    /// Makes room for one more sandbox on this behalf. The state of the call comes back from the one that goes, if one has to.
+    pub(crate) fn make_room(&mut self, scope: &Arc<Scope>) -> Option<Box<Call<R>>> {
+        let scope = key_of(scope);
+        let of_scope = self.labels.iter().filter(|label| label.scope == scope);
+        let is_full = self.labels.len() >= self.most;
+        let goes = match of_scope.count() >= FOR_EACH_SCOPE {
+            true => self.oldest(|label| label.scope == scope),
+            false if is_full => self.oldest(|_| true),
+            false => None,
+        }?;
+        self.labels.swap_remove(goes);
+        Some(self.places.swap_remove(goes).sandbox.close())
+    }
+
+    /// Puts a sandbox there that was taken, or for which there is room.
+    pub(crate) fn put(&mut self, kept: Kept<R>) {
         self.puts += 1;
         self.labels.push(Label {
             policy: kept.policy.key(),
+            scope: key_of(&kept.scope),
             put: self.puts,
         });
         self.places.push(kept);
-        closed
     }
 
     /// Ends those whose policies do not `serve`. The state of the call comes back from one of them.
@@ -99,4 +107,15 @@ impl<R: RequestView> Shelf<R> {
         }
         closed
     }
+
+    fn oldest(&self, of: impl Fn(&Label) -> bool) -> Option<usize> {
+        let labels = self.labels.iter().enumerate();
+        let some = labels.filter(|(_, label)| of(label));
+        some.min_by_key(|(_, label)| label.put).map(|(at, _)| at)
+    }
+}
+
+/// What tells a scope from every other one that is there.
+fn key_of(scope: &Arc<Scope>) -> usize {
+    Arc::as_ptr(scope).addr()
 }

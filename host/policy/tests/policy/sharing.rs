@@ -1,0 +1,63 @@
+//! Policies from one file share its code.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use portcullis_policy::{CompileFailure, Limits, LoadProblem, Policy, compile};
+
+use crate::support::{Host, Request, guest, reject};
+
+/// A host and how often it had something compiled.
+fn counting() -> (Host, Arc<AtomicUsize>) {
+    let host = Host::new();
+    let times = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&times);
+    host.runtime.compile_with(Box::new(move |file, limits| {
+        count.fetch_add(1, Ordering::Relaxed);
+        compile(file, limits).map_err(CompileFailure::Refused)
+    }));
+    (host, times)
+}
+
+#[test]
+fn one_file_is_compiled_once_for_as_long_as_somebody_has_it() {
+    let (mut host, times) = counting();
+    // Each counts its own calls.
+    let [one, other] = [(), ()].map(|()| host.load("stateful").with_reuse(true));
+    for code in [301, 302] {
+        for policy in [&one, &other] {
+            assert_eq!(host.ask(policy, Request::invite()), Ok(reject(code, "")));
+        }
+    }
+    assert_eq!(times.load(Ordering::Relaxed), 1);
+
+    drop(one);
+    host.load("stateful");
+    assert_eq!(times.load(Ordering::Relaxed), 1);
+    host.load("reject");
+    assert_eq!(times.load(Ordering::Relaxed), 2);
+
+    drop(other);
+    host.evaluator.keep_only(|_| false);
+    host.load("stateful");
+    assert_eq!(times.load(Ordering::Relaxed), 3);
+}
+
+#[test]
+fn what_is_compiled_is_checked_all_the_same() {
+    let (host, _) = counting();
+    let (file, _held) = (guest("reject"), host.load("reject"));
+    let problem = |change: fn(&mut Limits)| {
+        let mut limits = Limits::default();
+        change(&mut limits);
+        let loaded = host
+            .runtime
+            .load_within("reject", &file, &limits, &Arc::default());
+        let refused: Result<Policy<Request>, _> = loaded;
+        refused.unwrap_err().problem
+    };
+    let too_large = problem(|limits| limits.module_bytes = 10);
+    assert!(matches!(too_large, LoadProblem::TooLarge { .. }));
+    let memory = problem(|limits| limits.memory_bytes = 0);
+    assert!(matches!(memory, LoadProblem::Memory { .. }), "{memory}");
+}
