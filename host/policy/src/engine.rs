@@ -11,6 +11,7 @@ use wasmtime::{
 };
 
 use crate::limits::Limits;
+use crate::prompt::be_prompt;
 
 /// The period of the clock that ends calls.
 pub(crate) const TICK: Duration = Duration::from_millis(1);
@@ -75,6 +76,9 @@ pub(crate) fn start_clock(engine: &Engine) -> io::Result<()> {
     thread::Builder::new()
         .name("policy-clock".into())
         .spawn(move || {
+            if let Err(error) = be_prompt() {
+                tracing::debug!(%error, "On busy processors calls end late: their clock has no shorter slice.");
+            }
             loop {
                 thread::sleep(TICK);
                 let Some(engine) = engine.upgrade() else {

@@ -58,6 +58,7 @@ mod kept;
 mod limits;
 mod load;
 mod policy;
+mod prompt;
 mod questions;
 mod runtime;
 mod sandbox;

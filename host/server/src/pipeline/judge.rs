@@ -28,6 +28,8 @@ pub(super) struct Judge {
     tenants: Cache<Arc<ArcSwap<Tenants>>, Arc<Tenants>>,
     addresses: Reader,
     pressure: Pressure,
+    /// When the last call of a policy ended.
+    ended: Instant,
 }
 
 /// What is to be done with a request, and whose it is.
@@ -82,6 +84,7 @@ impl Judge {
             tenants: Cache::new(Arc::clone(&shared.tenants)),
             addresses: shared.addresses.reader(),
             pressure: Pressure::new(Instant::now()),
+            ended: Instant::now(),
             shared,
         }
     }
@@ -97,6 +100,11 @@ impl Judge {
         };
         self.evaluator.keep_only(serves);
         self.addresses.current();
+    }
+
+    /// When the last call of a policy ended.
+    pub(super) fn ended(&self) -> Instant {
+        self.ended
     }
 
     /// Judges one request, which comes back.
@@ -156,6 +164,7 @@ impl Judge {
             };
             break;
         }
+        self.ended = asking.begun;
         match &outcome {
             Outcome::Verdict(verdict) => counters.verdicts.inc(VerdictKind::of(verdict)),
             Outcome::Default => counters.verdicts.inc(VerdictKind::Pass),

@@ -5,6 +5,7 @@ mod request;
 
 use std::mem;
 use std::sync::Arc;
+use std::time::Instant;
 
 use portcullis_policy::{Edit, Rejection, Verdict, VerdictKind};
 use portcullis_sip::{
@@ -68,6 +69,11 @@ impl Pipeline {
     pub fn refresh_all(&mut self) {
         self.refresh();
         self.judge.refresh();
+    }
+
+    /// When the last call of a policy ended: a clock that costs nothing and stands still while none is asked.
+    pub fn judged_at(&self) -> Instant {
+        self.judge.ended()
     }
 
     /// Decides on one datagram or framed message. What is to be sent is in `out`, for the destination that comes back; with

@@ -22,6 +22,10 @@ use crate::worker::Worker;
 /// Datagrams that one system call receives or sends. More than 8 brings little, 32 is where nothing more comes.
 pub(crate) const BATCH: usize = 32;
 
+/// How long an answer waits for the rest of its batch. While policies take microseconds none does so for as long; one that takes more
+/// must not hold up the answers of others.
+const WAIT: Duration = Duration::from_micros(150);
+
 /// Batches in a row before other sockets and connections of the worker have their turn.
 const TURN: usize = 4;
 
@@ -113,8 +117,15 @@ impl Worker {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Turn::Drained,
                 Err(error) => return Turn::Failed(error),
             };
+            let mut waits_since = None;
             for nth in 0..count {
                 self.datagram(number, nth);
+                let now = self.pipeline.judged_at();
+                let since = *waits_since.get_or_insert(now);
+                if now.saturating_duration_since(since) > WAIT {
+                    let _blocked = self.flush();
+                    waits_since = None;
+                }
             }
             let _blocked = self.flush();
             if count < BATCH {
