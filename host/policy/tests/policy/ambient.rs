@@ -9,30 +9,12 @@ use portcullis_policy::{
 };
 use serde_json::json;
 
-use crate::support::{Host, Request, both_forms, component, embedded};
+use crate::support::{Host, Request, answering, both_forms, component, embedded};
 
 const COUNTERS: &str = "portcullis:policy/counters@0.1.0";
 const SETTINGS: &str = "portcullis:policy/settings@0.1.0";
 const CLOCK: &str = "portcullis:policy/clock@0.1.0";
 const EDITS: &str = "portcullis:policy/edits@0.1.0";
-
-/// Answers 300 and what `body` leaves, with these imports and the text at 256.
-fn guest(imports: &str, text: &str, body: &str) -> String {
-    format!(
-        r#"(module
-            {imports}
-            (memory (export "memory") 1)
-            (global $heap (mut i32) (i32.const 4096))
-            (data (i32.const 16) "\01\00\00\00")
-            (data (i32.const 256) "{text}")
-            (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32)
-              (global.set $heap (i32.add (global.get $heap) (i32.const 256)))
-              (global.get $heap))
-            (func (export "decide") (result i32)
-              (i32.store16 (i32.const 20) (i32.add (i32.const 300) {body}))
-              i32.const 16))"#
-    )
-}
 
 /// What module and component answer, each with a scope of its own.
 fn codes(scope: impl Fn() -> Scope, calls: usize, wat: &str) -> Vec<u16> {
@@ -64,7 +46,7 @@ fn adding() -> String {
         format!(r#"(import "{COUNTERS}" "add" (func $add (param i32 i32 i64 i32) (result i64)))"#);
     let add =
         "(i32.wrap_i64 (call $add (i32.const 256) (i32.const 4) (i64.const 3) (i32.const 60)))";
-    guest(&import, "name", add)
+    answering(&import, "name", add)
 }
 
 #[test]
@@ -92,17 +74,17 @@ fn rates_and_values() {
         r#"(import "{COUNTERS}" "rate-limit" (func $limit (param i32 i32 f64 i32) (result i32)))"#
     );
     let take = "(call $limit (i32.const 256) (i32.const 3) (f64.const 0.001) (i32.const 2))";
-    let codes_of = codes(Scope::operator, 3, &guest(&import, "key", take));
+    let codes_of = codes(Scope::operator, 3, &answering(&import, "key", take));
     assert_eq!(codes_of, [301, 301, 300]);
     let import =
         format!(r#"(import "{COUNTERS}" "value" (func $value (param i32 i32) (result i64)))"#);
     let value = "(i32.wrap_i64 (call $value (i32.const 256) (i32.const 4)))";
     assert_eq!(
-        codes(Scope::operator, 1, &guest(&import, "name", value)),
+        codes(Scope::operator, 1, &answering(&import, "name", value)),
         [300]
     );
     let stray = "(i32.wrap_i64 (call $value (i32.const 65530) (i32.const 64)))";
-    let failure = failures(Scope::operator, &guest(&import, "", stray));
+    let failure = failures(Scope::operator, &answering(&import, "", stray));
     assert!(failure.to_string().contains("out of bounds"), "{failure}");
 }
 
@@ -120,7 +102,7 @@ fn by_key(function: &str, key: &str, body: &str) -> u16 {
         "(block (result i32) (call $ask (i32.const 256) (i32.const {length}) (i32.const 512)) {body})"
     );
     let scope = || Scope::operator().with_settings(settings());
-    codes(scope, 1, &guest(&import, key, &body))[0] - 300
+    codes(scope, 1, &answering(&import, key, &body))[0] - 300
 }
 
 #[test]
@@ -155,7 +137,7 @@ fn settings_by_their_kinds() {
     let import = format!(r#"(import "{SETTINGS}" "json" (func $ask (param i32)))"#);
     let body = "(block (result i32) (call $ask (i32.const 512)) (i32.load (i32.const 516)))";
     let scope = || Scope::operator().with_settings(settings());
-    let length = codes(scope, 1, &guest(&import, "", body))[0] - 300;
+    let length = codes(scope, 1, &answering(&import, "", body))[0] - 300;
     let expected = json!({
         "yes": true, "n": -7, "x": 1.5, "t": "four", "list": ["a", "bc"], "in": {"a": 1, "b": 2},
     });
@@ -182,7 +164,7 @@ fn the_clock_stands_where_it_is_put() {
     };
     let mut host = Host::new();
     let mut code = |imports: &str, body: &str| {
-        let codes = both_forms(&host, &embedded(&guest(imports, zone, body))).map(|policy| {
+        let codes = both_forms(&host, &embedded(&answering(imports, zone, body))).map(|policy| {
             host.evaluator.insert_tape(Tape::new(moment()));
             match host.ask(&policy, Request::invite()) {
                 Ok(Verdict::Reject(rejection)) => rejection.code - 300,
@@ -226,7 +208,7 @@ fn editing(name: &str) -> String {
            (call $add (i32.const 256) (i32.const 3) (i32.const 259) (i32.const 2))
            (call $remove (i32.const 261) (i32.const {length})))"
     );
-    guest(&imports, &format!("X-Abc{name}"), &body)
+    answering(&imports, &format!("X-Abc{name}"), &body)
 }
 
 #[test]
@@ -284,7 +266,7 @@ fn changes_have_a_number() {
     let body = "(loop $again (result i32)
         (drop (call $remove (i32.const 256) (i32.const 3)))
         (br $again))";
-    let failure = failures(Scope::operator, &guest(&imports, "X-A", body));
+    let failure = failures(Scope::operator, &answering(&imports, "X-A", body));
     assert_eq!(failure, Failure::InvalidVerdict(InvalidVerdict::ManyEdits));
 }
 

@@ -7,7 +7,7 @@ use portcullis_address::{
 };
 use portcullis_policy::{Scope, Verdict};
 
-use crate::support::{Host, Request, both_forms, embedded};
+use crate::support::{Host, Request, answering, both_forms, embedded};
 
 const PERMISSIONS: &str = "portcullis:policy/permissions@0.1.0";
 const TRUSTED: &str = "portcullis:policy/trusted@0.1.0";
@@ -67,29 +67,11 @@ fn snapshot() -> Arc<Snapshot> {
     })
 }
 
-/// Answers 300 and what `body` leaves, with this import as `$ask`.
-fn guest(import: &str, text: &str, body: &str) -> String {
-    format!(
-        r#"(module
-            {import}
-            (memory (export "memory") 1)
-            (global $heap (mut i32) (i32.const 4096))
-            (data (i32.const 16) "\01\00\00\00")
-            (data (i32.const 256) "{text}")
-            (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32)
-              (global.set $heap (i32.add (global.get $heap) (i32.const 256)))
-              (global.get $heap))
-            (func (export "decide") (result i32)
-              (i32.store16 (i32.const 20) (i32.add (i32.const 300) {body}))
-              i32.const 16))"#
-    )
-}
-
 fn of_group(group: u32) -> String {
     let import = format!(
         r#"(import "{PERMISSIONS}" "allow-source-address" (func $ask (param i32) (result i32)))"#
     );
-    guest(&import, "", &format!("(call $ask (i32.const {group}))"))
+    answering(&import, "", &format!("(call $ask (i32.const {group}))"))
 }
 
 fn of_address(group: u32, address: &str) -> String {
@@ -100,14 +82,14 @@ fn of_address(group: u32, address: &str) -> String {
     let body = format!(
         "(call $ask (i32.const {group}) (i32.const 256) (i32.const {length}) (i32.const 0))"
     );
-    guest(&import, address, &body)
+    answering(&import, address, &body)
 }
 
 /// The group of the source; 99 for none.
 fn first_group() -> String {
     let import =
         format!(r#"(import "{PERMISSIONS}" "source-address-group" (func $ask (param i32)))"#);
-    guest(
+    answering(
         &import,
         "",
         "(block (result i32) (call $ask (i32.const 512))
@@ -125,12 +107,12 @@ fn tag_behind(group: u32) -> String {
         "(block (result i32) (drop (call $group (i32.const {group}))) (call $ask (i32.const 512))
           (i32.mul (i32.load (i32.const 512)) (i32.load (i32.const 520))))"
     );
-    guest(&import, "", &body)
+    answering(&import, "", &body)
 }
 
 fn of_trusted(function: &str) -> String {
     let import = format!(r#"(import "{TRUSTED}" "{function}" (func $ask (result i32)))"#);
-    guest(&import, "", "(call $ask)")
+    answering(&import, "", "(call $ask)")
 }
 
 fn of_rules(basename: &str) -> String {
@@ -140,7 +122,7 @@ fn of_rules(basename: &str) -> String {
     let length = basename.len();
     let is_some = u32::from(length > 0);
     let body = format!("(call $ask (i32.const {is_some}) (i32.const 256) (i32.const {length}))");
-    guest(&import, basename, &body)
+    answering(&import, basename, &body)
 }
 
 #[test]

@@ -250,3 +250,21 @@ pub(crate) fn plain(
         port,
     }
 }
+
+/// The text of a module that rejects with the code 300 plus what `body` leaves. `text` is in its memory from 256 on.
+pub(crate) fn answering(imports: &str, text: &str, body: &str) -> String {
+    format!(
+        r#"(module
+            {imports}
+            (memory (export "memory") 1)
+            (global $heap (mut i32) (i32.const 4096))
+            (data (i32.const 16) "\01\00\00\00")
+            (data (i32.const 256) "{text}")
+            (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32)
+              (global.set $heap (i32.add (global.get $heap) (i32.const 256)))
+              (global.get $heap))
+            (func (export "decide") (result i32)
+              (i32.store16 (i32.const 20) (i32.add (i32.const 300) {body}))
+              i32.const 16))"#
+    )
+}
