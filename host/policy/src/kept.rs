@@ -20,7 +20,7 @@ pub(crate) struct Kept<R: 'static> {
 
 /// Sandboxes that are kept on one behalf: those of the policies that serve there, and hardly more. What was replaced has to go also
 /// where nobody has the time to look for it.
-pub(crate) const FOR_EACH_SCOPE: usize = 4;
+const FOR_EACH_SCOPE: usize = 4;
 
 /// Kept sandboxes, so many at most. The one that was not used for longest makes room.
 pub(crate) struct KeptSandboxes<R: 'static> {

@@ -68,9 +68,6 @@ pub enum RuntimeError {
     Clock(#[from] std::io::Error),
 }
 
-/// The smallest pool that is worth having.
-const LEAST_POOL: u32 = 16;
-
 /// How many sandboxes there are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PoolUse {
@@ -87,10 +84,18 @@ impl Runtime {
     ///
     /// # Errors
     /// If a limit makes no sense or the machine has no place for the engine. A pool that cannot be reserved is no error: a smaller one is
-    /// tried, down to 16 sandboxes; without that too, [`Runtime::allocation`] tells. Either is warned about.
+    /// tried, and without any [`Runtime::allocation`] tells. Either is warned about.
     pub fn new(limits: Limits) -> Result<Self, RuntimeError> {
+        Self::with_pool(limits, 1)
+    }
+
+    /// The same where a pool of fewer than `least` sandboxes would be no use.
+    ///
+    /// # Errors
+    /// As [`Runtime::new`].
+    pub fn with_pool(limits: Limits, least: u32) -> Result<Self, RuntimeError> {
         let mut limits = checked(limits)?;
-        let (engine, allocation) = reserve(&mut limits)?;
+        let (engine, allocation) = reserve(&mut limits, least)?;
         engine::start_clock(&engine)?;
         Ok(Self {
             engine,
@@ -245,7 +250,7 @@ impl Runtime {
 }
 
 /// An engine with a pool: the one that is wanted, or a smaller one, or none.
-fn reserve(limits: &mut Limits) -> Result<(Engine, Allocation), RuntimeError> {
+fn reserve(limits: &mut Limits, least: u32) -> Result<(Engine, Allocation), RuntimeError> {
     let wanted = limits.instances;
     let reason = loop {
         match engine::pooled(limits) {
@@ -259,8 +264,8 @@ fn reserve(limits: &mut Limits) -> Result<(Engine, Allocation), RuntimeError> {
                 );
                 return Ok((engine, Allocation::Pooled));
             }
-            Err(_) if limits.instances > LEAST_POOL => {
-                limits.instances = (limits.instances / 4).max(LEAST_POOL);
+            Err(_) if limits.instances > least => {
+                limits.instances = (limits.instances / 4).max(least);
             }
             Err(error) => break format!("{error:#}"),
         }
@@ -347,6 +352,18 @@ mod tests {
 
         assert_eq!(runtime.allocation(), &Allocation::Pooled);
         let size = runtime.pool_use().size;
-        assert!((LEAST_POOL.into()..1 << 20).contains(&size), "{size}");
+        assert!((1..1 << 20).contains(&size), "{size}");
+    }
+
+    #[test]
+    fn a_pool_that_does_not_fit_is_reported() {
+        let limits = Limits {
+            instances: u32::MAX,
+            ..Limits::default()
+        };
+
+        let runtime = Runtime::with_pool(limits, 1 << 20).unwrap();
+
+        assert!(matches!(runtime.allocation(), Allocation::OnDemand { .. }));
     }
 }

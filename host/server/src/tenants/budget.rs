@@ -94,7 +94,7 @@ impl Budget {
         }
     }
 
-    /// Notes what a call took of the worker's time.
+    /// Notes what a call took of the processor's time ([`Pressure::cost`]).
     #[inline]
     pub fn charge(&self, worker: usize, begun: Instant, took: Duration, pressure: &Pressure) {
         let times = &self.times[worker];

@@ -77,6 +77,11 @@ impl Pressure {
         time: impl FnOnce() -> Option<Duration>,
     ) {
         self.tenants = tenants;
+        if tenants < 2 {
+            // Nobody else would have the time, and nothing needs to be known.
+            self.weight = 1.0;
+            return;
+        }
         let window = self.window_of(now);
         if window != self.window {
             self.turn(window);
@@ -103,7 +108,10 @@ impl Pressure {
         now: Instant,
         time: impl FnOnce() -> Option<Duration>,
     ) -> Duration {
-        self.processor.cost(took, now, self.pauses, time)
+        match self.tenants < 2 {
+            true => took,
+            false => self.processor.cost(took, now, self.pauses, time),
+        }
     }
 
     /// A tenant that was not seen in this window sends something.
@@ -149,11 +157,8 @@ impl Pressure {
         self.weight = self.weight.min(self.most());
     }
 
-    /// Who is alone is not held back: nobody else would have the time.
+    /// What leaves an equal part to each tenant that sends.
     fn most(&self) -> f64 {
-        if self.tenants < 2 {
-            return 1.0;
-        }
         self.seen.0.max(self.seen.1).max(2) as f64 / self.part
     }
 

@@ -113,9 +113,10 @@ impl Registry {
         stop: watch::Receiver<bool>,
     ) -> Result<Self, RegistryError> {
         let mut limits = config.policy.seat.limits.clone();
-        limits.instances = limits.instances.max(least_instances(workers));
+        let least = least_instances(workers);
+        limits.instances = limits.instances.max(least);
         let shadow = Shadow::start(limits.stack_bytes)?;
-        let runtime = Arc::new(Runtime::new(limits)?);
+        let runtime = Arc::new(Runtime::with_pool(limits, least)?);
         let sandboxes = kept_by_each(workers, runtime.limits().instances);
         let wake = Arc::new(Notify::new());
         let files_of = |name: &str, config: &SeatConfig| {

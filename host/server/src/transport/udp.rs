@@ -117,10 +117,16 @@ impl Worker {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Turn::Drained,
                 Err(error) => return Turn::Failed(error),
             };
+            // Only what is judged takes long enough to be looked at.
+            let mut judged_at = self.pipeline.judged_at();
             let mut waits_since = None;
             for nth in 0..count {
                 self.datagram(number, nth);
                 let now = self.pipeline.judged_at();
+                if now == judged_at {
+                    continue;
+                }
+                judged_at = now;
                 let since = *waits_since.get_or_insert(now);
                 if now.saturating_duration_since(since) > WAIT {
                     let _blocked = self.flush();
