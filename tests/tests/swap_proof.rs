@@ -77,6 +77,13 @@ fn swaps_by_the_hundred_lose_and_leave_nothing() {
         status.contains(&format!("generation:   {swaps}\n")),
         "{status}"
     );
+    nothing_is_left_behind(early, late);
+}
+
+/// Memory in MiB, maps and open files, after the first half and at the end.
+type Taken = Option<(u64, (usize, usize))>;
+
+fn nothing_is_left_behind(early: Taken, late: Taken) {
     let (Some((memory, (maps, files))), Some((memory_now, (maps_now, files_now)))) = (early, late)
     else {
         panic!("there were no swaps");

@@ -151,19 +151,7 @@ impl Judge {
             Some(&tenant.seat),
             tenants.after.as_ref(),
         ];
-        let mut request = request;
-        let mut outcome = Outcome::Default;
-        for seat in seats.into_iter().flatten() {
-            let opinion;
-            (request, opinion) = asking.opinion(seat, request);
-            outcome = match opinion {
-                Opinion::None => continue,
-                Opinion::Verdict(verdict) => Outcome::Verdict(verdict),
-                Opinion::Default => Outcome::Default,
-                Opinion::Failed(answer) => Outcome::Failed(answer),
-            };
-            break;
-        }
+        let (request, outcome) = asking.outcome(seats.into_iter().flatten(), request);
         self.ended = asking.begun;
         match &outcome {
             Outcome::Verdict(verdict) => counters.verdicts.inc(VerdictKind::of(verdict)),
@@ -204,6 +192,26 @@ struct Asking<'j> {
 }
 
 impl Asking<'_> {
+    /// Asks the policies of the seats until one has an opinion. The request comes back.
+    fn outcome<'s>(
+        &mut self,
+        seats: impl Iterator<Item = &'s Arc<Seat>>,
+        mut request: PolicyRequest,
+    ) -> (PolicyRequest, Outcome) {
+        for seat in seats {
+            let opinion;
+            (request, opinion) = self.opinion(seat, request);
+            let outcome = match opinion {
+                Opinion::None => continue,
+                Opinion::Verdict(verdict) => Outcome::Verdict(verdict),
+                Opinion::Default => Outcome::Default,
+                Opinion::Failed(answer) => Outcome::Failed(answer),
+            };
+            return (request, outcome);
+        }
+        (request, Outcome::Default)
+    }
+
     /// Asks the policy of one seat. The request comes back.
     fn opinion(&mut self, seat: &Seat, request: PolicyRequest) -> (PolicyRequest, Opinion) {
         let lineup = seat.slot.guard();
