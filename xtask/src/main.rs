@@ -5,6 +5,7 @@
 mod bench;
 mod build;
 mod debian;
+mod disk;
 mod fuzz;
 mod policy;
 mod process;

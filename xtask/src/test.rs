@@ -1,5 +1,6 @@
 //! `cargo xtask test`
 
+use std::env;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
@@ -9,7 +10,7 @@ use crate::debian::{self, Need};
 use crate::process::{cargo, find, run as run_command};
 use crate::steps::Steps;
 use crate::workspace::{Workspace, root};
-use crate::{build, fuzz};
+use crate::{build, disk, fuzz};
 
 /// Run every check and test there is
 ///
@@ -83,6 +84,9 @@ const PEERS: [Need; 12] = [
     },
 ];
 
+/// What the databases of tests that run at once may take of the folder for temporary files, in MiB: a few times what was seen.
+const ROOM: u64 = 2048;
+
 /// The crate with the end-to-end tests.
 const END_TO_END: &str = "portcullis-tests";
 
@@ -115,7 +119,10 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             "tests with MariaDB, Kamailio, its tools, SIPp, sipsak and tcpdump (--without-peers)",
         );
     } else {
-        steps.step("peers", || debian::require(&PEERS));
+        steps.step("peers", || {
+            debian::require(&PEERS)?;
+            disk::require(&env::temp_dir(), ROOM)
+        });
     }
     steps.step("unit tests", || {
         run_command(&mut tests(&workspace, args, false))

@@ -14,6 +14,9 @@ use tempfile::TempDir;
 /// Where Debian has the server, which is not in everybody's path.
 const SERVERS: [&str; 3] = ["/usr/sbin/mariadbd", "/usr/local/sbin/mariadbd", "mariadbd"];
 
+/// Many servers run at once, and by itself each takes 96 MiB of the disk for its log.
+const SMALL_LOG: &str = "--innodb-log-file-size=8M";
+
 /// A running server with the user `kamailio` (password `kamailiorw`) and the database `kamailio`, empty.
 pub(crate) struct Server {
     process: Option<Child>,
@@ -96,6 +99,7 @@ impl Server {
             .arg(format!("--port={}", self.addr.port()))
             // Quick, and safe from a kill of the server, though not of the machine.
             .arg("--innodb-flush-log-at-trx-commit=2")
+            .arg(SMALL_LOG)
             .args(&self.options)
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a file handle can be cloned"))
@@ -174,7 +178,7 @@ fn install(data: &Path) {
         .arg("--user=root")
         .arg("--auth-root-authentication-method=normal")
         .arg("--skip-test-db")
-        .arg("--innodb-log-file-size=8M")
+        .arg(SMALL_LOG)
         // Servers that share a folder for temporary tables delete each other's.
         .arg(format!(
             "--tmpdir={}",
