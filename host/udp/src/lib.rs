@@ -1,6 +1,7 @@
 //! Datagrams in batches: `recvmmsg` and `sendmmsg` behind a safe interface.
 //!
-//! This is the one crate of the workspace with `unsafe`. It knows sockets and bytes, nothing of SIP.
+//! It is mostly here that the workspace has `unsafe`; two files of `host/policy` have the rest. It knows sockets and bytes, nothing
+//! of SIP.
 //!
 //! - [`bind`] makes a socket that suits SIP; [`spread`] gives every worker its share of one busy flow;
 //! - a [`Receiver`] takes a batch of datagrams from a socket into buffers that are made once;

@@ -224,6 +224,8 @@ pub struct TenantCounters {
     pub shed: Counts<Shed, { Shed::COUNT }>,
     /// What policies would have done that are only watched.
     pub monitored: Counts<VerdictKind, { VerdictKind::ALL.len() }>,
+    /// Requests that waited for those of others, as the tenant's policy takes long.
+    pub postponed: Counter,
     /// Requests that were to be relayed and may not go where they lead.
     pub refused_relays: Counter,
 }

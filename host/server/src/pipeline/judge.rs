@@ -30,6 +30,8 @@ pub(super) struct Judge {
     pressure: Pressure,
     /// When the last call of a policy ended.
     ended: Instant,
+    /// The number of the row in which requests wait, from 1. A new one begins when nobody waits any more.
+    row: u64,
 }
 
 /// What is to be done with a request, and whose it is.
@@ -85,6 +87,7 @@ impl Judge {
             addresses: shared.addresses.reader(),
             pressure: Pressure::new(Instant::now()),
             ended: Instant::now(),
+            row: 1,
             shared,
         }
     }
@@ -107,28 +110,46 @@ impl Judge {
         self.ended
     }
 
-    /// Judges one request, which comes back.
-    pub(super) fn judge(&mut self, request: PolicyRequest) -> (PolicyRequest, Judgement) {
+    /// No request waits any more.
+    pub(super) fn none_waits(&mut self) {
+        self.row += 1;
+    }
+
+    /// Judges one request, which comes back. Without a judgement it is to wait, if it may.
+    pub(super) fn judge(
+        &mut self,
+        request: PolicyRequest,
+        may_wait: bool,
+    ) -> (PolicyRequest, Option<Judgement>) {
         self.shared.counters[self.number].passes.begin();
-        let judged = self.judge_now(request);
+        let judged = self.judge_now(request, may_wait);
         self.shared.counters[self.number].passes.end();
         judged
     }
 
-    fn judge_now(&mut self, request: PolicyRequest) -> (PolicyRequest, Judgement) {
+    fn judge_now(
+        &mut self,
+        request: PolicyRequest,
+        may_wait: bool,
+    ) -> (PolicyRequest, Option<Judgement>) {
         let tenants = self.tenants.load();
         let addresses = self.addresses.current();
         let named = tenants.select(&request, &addresses.table);
         let tenant = named.unwrap_or(&tenants.default);
-        let now = Instant::now();
         let counters = &tenant.counters[self.number];
+        // Where there is one tenant only, nobody else would go first.
+        if may_wait && !tenants.named.is_empty() && tenant.budget.waits(self.number, self.row) {
+            counters.postponed.inc();
+            return (request, None);
+        }
+        let now = Instant::now();
         counters.requests.inc();
         let pressure = &mut self.pressure;
         let pauses = self.shared.counters[self.number].pauses.value();
         pressure.look(now, pauses, 1 + tenants.named.len(), thread_time);
         if let Err(shed) = tenant.budget.admit(self.number, now, pressure) {
             counters.shed.inc(shed);
-            return (request, turned_away(tenant, named.cloned()));
+            return (request, Some(turned_away(tenant, named.cloned())));
         }
         let records = self.shared.records.as_ref();
         let id = records.map(Recorder::next_id);
@@ -170,7 +191,7 @@ impl Judge {
             tenant: named.cloned(),
             id,
         };
-        (request, judgement)
+        (request, Some(judgement))
     }
 }
 

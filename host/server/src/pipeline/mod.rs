@@ -30,6 +30,15 @@ pub struct Pipeline {
     index: Index,
 }
 
+/// What became of a message.
+#[derive(Debug)]
+pub enum Handled {
+    /// It is done. What is to be sent is in the buffer, for this destination; with none, nothing is.
+    Done(Option<Destination>),
+    /// Its tenant's policy takes long: it is to be decided ([`Pipeline::decide`]) when those of others have had their turn.
+    Waits(Box<PolicyRequest>),
+}
+
 impl Pipeline {
     /// The pipeline of the worker of this number.
     ///
@@ -85,20 +94,33 @@ impl Pipeline {
         arrival: &Arrival,
         out: &mut Vec<u8>,
     ) -> (Vec<u8>, Option<Destination>) {
-        let mut index = mem::take(&mut self.index);
-        let scanned = scan(&bytes, framing, &self.shared.config.sip.limits, &mut index);
-        let received = self.look(Message::new(&bytes, &index), scanned, arrival, out);
-        match received {
-            Received::Judge => self.judge(bytes, index, arrival, out),
-            Received::Reply(destination) | Received::Forward(destination) => {
-                self.index = index;
-                (bytes, Some(destination))
-            }
-            Received::Absorbed | Received::Drop(_) => {
-                self.index = index;
-                (bytes, None)
-            }
-        }
+        let (bytes, handled) = self.take(bytes, framing, arrival, out, false);
+        let destination = match handled {
+            Handled::Done(destination) => destination,
+            Handled::Waits(request) => self.decide(*request, out),
+        };
+        (bytes, destination)
+    }
+
+    /// The same for a datagram, unless it is a request that lets others go first.
+    pub fn handle_or_wait(
+        &mut self,
+        datagram: Vec<u8>,
+        arrival: &Arrival,
+        out: &mut Vec<u8>,
+    ) -> (Vec<u8>, Handled) {
+        self.take(datagram, Framing::Datagram, arrival, out, true)
+    }
+
+    /// Decides on a request that waited.
+    pub fn decide(&mut self, request: PolicyRequest, out: &mut Vec<u8>) -> Option<Destination> {
+        let (request, judgement) = self.judge.judge(request, false);
+        self.carry_out(&judgement?, &request, out)
+    }
+
+    /// To be told when no request waits any more.
+    pub fn none_waits(&mut self) {
+        self.judge.none_waits();
     }
 
     /// Answers a stream whose bytes cannot be framed, as far as they can be read. `readable` are whole lines of the message.
@@ -149,6 +171,34 @@ impl Pipeline {
         Some(destination)
     }
 
+    /// Takes a message in and, unless it waits, sees it through.
+    fn take(
+        &mut self,
+        bytes: Vec<u8>,
+        framing: Framing,
+        arrival: &Arrival,
+        out: &mut Vec<u8>,
+        may_wait: bool,
+    ) -> (Vec<u8>, Handled) {
+        let mut index = mem::take(&mut self.index);
+        let scanned = scan(&bytes, framing, &self.shared.config.sip.limits, &mut index);
+        let received = self.look(Message::new(&bytes, &index), scanned, arrival, out);
+        let request = PolicyRequest {
+            bytes,
+            index,
+            arrival: *arrival,
+        };
+        let (request, handled) = match received {
+            Received::Judge => self.judge(request, out, may_wait),
+            Received::Reply(destination) | Received::Forward(destination) => {
+                (request, Handled::Done(Some(destination)))
+            }
+            Received::Absorbed | Received::Drop(_) => (request, Handled::Done(None)),
+        };
+        self.index = request.index;
+        (request.bytes, handled)
+    }
+
     /// The first look, and its count.
     fn look(
         &self,
@@ -176,33 +226,29 @@ impl Pipeline {
         received
     }
 
-    /// Asks the policies and does what they say.
+    /// Asks the policies and does what they say, unless the request is to wait, if it may.
     fn judge(
         &mut self,
-        bytes: Vec<u8>,
-        index: Index,
-        arrival: &Arrival,
+        request: PolicyRequest,
         out: &mut Vec<u8>,
-    ) -> (Vec<u8>, Option<Destination>) {
-        let request = PolicyRequest {
-            bytes,
-            index,
-            arrival: *arrival,
+        may_wait: bool,
+    ) -> (PolicyRequest, Handled) {
+        let (request, judgement) = self.judge.judge(request, may_wait);
+        let handled = match judgement {
+            Some(judgement) => Handled::Done(self.carry_out(&judgement, &request, out)),
+            // The buffer is that of the socket, and large.
+            None => Handled::Waits(Box::new(request.clone())),
         };
-        let (request, judgement) = self.judge.judge(request);
-        let message = Message::new(&request.bytes, &request.index);
-        let destination = self.carry_out(&judgement, message, arrival, out);
-        self.index = request.index;
-        (request.bytes, destination)
+        (request, handled)
     }
 
     fn carry_out(
         &self,
         judgement: &Judgement,
-        message: Message<'_>,
-        arrival: &Arrival,
+        request: &PolicyRequest,
         out: &mut Vec<u8>,
     ) -> Option<Destination> {
+        let (message, arrival) = (request.message(), &request.arrival);
         let verdicts = &self.counters().verdicts;
         let tenant = judgement.tenant.as_deref();
         match &judgement.outcome {

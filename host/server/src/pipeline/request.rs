@@ -81,7 +81,7 @@ impl PolicyRequest {
         (masked, message.body())
     }
 
-    fn message(&self) -> Message<'_> {
+    pub(super) fn message(&self) -> Message<'_> {
         Message::new(&self.bytes, &self.index)
     }
 

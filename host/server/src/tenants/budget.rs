@@ -13,6 +13,13 @@ use super::pressure::Pressure;
 /// How far ahead of its share a tenant may get: what it did not take in the last tenth of a second.
 const BURST: Duration = Duration::from_millis(100);
 
+/// The requests of a tenant whose calls take longer than this on average let those of others go first. An honest policy takes a few
+/// microseconds.
+const SLOW: Duration = Duration::from_micros(25);
+
+/// What a call counts for in the average.
+const WEIGHT: u64 = 8;
+
 /// Keeps a tenant within its bounds. What is too much is turned away before it costs anything.
 ///
 /// All bounds are kept by the generic cell rate algorithm (ITU-T I.371): the one number that there is, is the time at which
@@ -35,7 +42,7 @@ struct Requests {
     due: AtomicU64,
 }
 
-/// Aligned so that two workers never write to one cache line. Nanoseconds since `begun`, but for the window.
+/// Aligned so that two workers never write to one cache line. Nanoseconds since `begun`, but for window, mean and row.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 struct Times {
@@ -45,6 +52,10 @@ struct Times {
     fair_due: AtomicU64,
     /// In which window of the worker's it was seen last.
     window: AtomicU64,
+    /// What a call takes, on average.
+    mean: AtomicU64,
+    /// The worker's row in which a request of it waited last.
+    row: AtomicU64,
 }
 
 impl Budget {
@@ -94,11 +105,27 @@ impl Budget {
         }
     }
 
+    /// Whether a request is to wait until others have had their turn, in the worker's row of this number, from 1. Who has one in
+    /// the row already joins it again: its requests stay in order.
+    #[inline]
+    pub fn waits(&self, worker: usize, row: u64) -> bool {
+        let times = &self.times[worker];
+        let waits = times.mean.load(Ordering::Relaxed) > nanoseconds(SLOW)
+            || times.row.load(Ordering::Relaxed) == row;
+        if waits {
+            times.row.store(row, Ordering::Relaxed);
+        }
+        waits
+    }
+
     /// Notes what a call took of the processor's time ([`Pressure::cost`]).
     #[inline]
     pub fn charge(&self, worker: usize, begun: Instant, took: Duration, pressure: &Pressure) {
         let times = &self.times[worker];
         let took = nanoseconds(took);
+        let mean = times.mean.load(Ordering::Relaxed);
+        let mean = mean - mean / WEIGHT + took / WEIGHT;
+        times.mean.store(mean, Ordering::Relaxed);
         let begun = self.since_begun(begun);
         let charge = |due: &AtomicU64, cost| {
             let from = due.load(Ordering::Relaxed).max(begun);
@@ -193,6 +220,26 @@ mod tests {
             budget.admit(0, later + Duration::from_millis(3), &mut pressure),
             Ok(())
         );
+    }
+
+    #[test]
+    fn who_is_slow_waits_and_stays_in_order() {
+        let budget = Budget::unlimited(2);
+        let pressure = Pressure::new(budget.begun);
+        let calls = |count, took| {
+            for _ in 0..count {
+                budget.charge(0, budget.begun, took, &pressure);
+            }
+        };
+        assert!(!budget.waits(0, 1));
+        calls(100, Duration::from_micros(24));
+        assert!(!budget.waits(0, 1));
+        calls(100, Duration::from_micros(40));
+        assert!(budget.waits(0, 1));
+        assert!(!budget.waits(1, 1), "the other worker's calls are its own");
+        calls(100, Duration::from_micros(5));
+        assert!(budget.waits(0, 1), "one of it is in the row");
+        assert!(!budget.waits(0, 2));
     }
 
     #[test]

@@ -147,8 +147,9 @@ impl Comparison {
             self.same.fetch_add(1, Ordering::Relaxed);
             return;
         };
-        self.different.fetch_add(1, Ordering::Relaxed);
         let mut samples = self.samples.lock();
+        // Within the lock: who sees the number finds the sample too.
+        self.different.fetch_add(1, Ordering::Relaxed);
         if samples.len() == SAMPLES {
             samples.pop_front();
         }

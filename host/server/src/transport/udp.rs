@@ -4,10 +4,10 @@ use std::cell::RefCell;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use portcullis_sip::{Arrival, Destination, Framing, Transport};
+use portcullis_sip::{Arrival, Destination, Transport};
 use portcullis_udp::Sender;
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
@@ -17,6 +17,7 @@ use tracing::{debug, warn};
 
 use super::connections::Outgoing;
 use crate::metrics::Lost;
+use crate::pipeline::Handled;
 use crate::worker::Worker;
 
 /// Datagrams that one system call receives or sends. More than 8 brings little, 32 is where nothing more comes.
@@ -31,6 +32,13 @@ const TURN: usize = 4;
 
 /// Datagrams that may wait for a socket whose buffer is full.
 const MOST_WAITING: usize = 1_024;
+
+/// Requests that may let others go first at a time. When there are more, the first is decided where it stands.
+const MOST_POSTPONED: usize = 256;
+
+/// How long they have their turn before it is looked whether more of others is there: about one call, as they are those that take
+/// long.
+const SLICE: Duration = Duration::from_micros(50);
 
 /// The pause after a receive that failed, so that an error that stays does not take the whole core.
 const ERROR_PAUSE: Duration = Duration::from_millis(10);
@@ -74,7 +82,8 @@ impl Udp {
 pub(crate) async fn serve(worker: Rc<RefCell<Worker>>, number: usize) {
     let socket = Rc::clone(&worker.borrow().udp[number].socket);
     loop {
-        if let Err(error) = socket.readable().await {
+        let nobody_waits = worker.borrow().waiting.is_empty();
+        if nobody_waits && let Err(error) = socket.readable().await {
             warn!(%error, "A UDP socket cannot be waited for.");
             return;
         }
@@ -114,8 +123,11 @@ impl Worker {
         for _ in 0..TURN {
             let count = match self.receive(socket) {
                 Ok(count) => count,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Turn::Drained,
-                Err(error) => return Turn::Failed(error),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+                Err(error) => {
+                    self.decide_waiting(SLICE);
+                    return Turn::Failed(error);
+                }
             };
             // Only what is judged takes long enough to be looked at.
             let mut judged_at = self.pipeline.judged_at();
@@ -134,11 +146,37 @@ impl Worker {
                 }
             }
             let _blocked = self.flush();
+            if !self.waiting.is_empty() {
+                // Whether more has come meanwhile only the runtime can tell, which has its turn now.
+                self.decide_waiting(SLICE);
+                return Turn::Cut;
+            }
             if count < BATCH {
                 return Turn::Drained;
             }
         }
         Turn::Cut
+    }
+
+    /// Decides on requests that let others go first, and sends what comes out of it: for about so long, or until none is left.
+    pub(crate) fn decide_waiting(&mut self, time: Duration) {
+        let begun = Instant::now();
+        while self.decide_first() && begun.elapsed() < time {}
+        let _blocked = self.flush();
+    }
+
+    /// Decides on the request that has waited for longest; false if none waits now.
+    fn decide_first(&mut self) -> bool {
+        if let Some((number, request)) = self.waiting.pop_front() {
+            let out = self.udp[number].sender.buffer();
+            if let Some(to) = self.pipeline.decide(*request, out) {
+                self.send_draft(number, to);
+            }
+        }
+        if self.waiting.is_empty() {
+            self.pipeline.none_waits();
+        }
+        !self.waiting.is_empty()
     }
 
     /// Receives one batch.
@@ -179,12 +217,17 @@ impl Worker {
         };
         let bytes = self.receiver.take(nth);
         let out = self.udp[number].sender.buffer();
-        let (bytes, destination) = self
-            .pipeline
-            .handle(bytes, Framing::Datagram, &arrival, out);
+        let (bytes, handled) = self.pipeline.handle_or_wait(bytes, &arrival, out);
         self.receiver.restore(nth, bytes);
-        if let Some(to) = destination {
-            self.send_draft(number, to);
+        match handled {
+            Handled::Done(Some(to)) => self.send_draft(number, to),
+            Handled::Done(None) => {}
+            Handled::Waits(request) => {
+                if self.waiting.len() >= MOST_POSTPONED {
+                    self.decide_first();
+                }
+                self.waiting.push_back((number, request));
+            }
         }
     }
 

@@ -1,6 +1,7 @@
 //! One worker: a thread with a runtime of its own, its own sockets, and a pipeline. Workers share nothing but [`Shared`].
 
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::io;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use tracing::warn;
 
 use crate::metrics::WorkerCounters;
-use crate::pipeline::Pipeline;
+use crate::pipeline::{Pipeline, PolicyRequest};
 use crate::shared::Shared;
 use crate::transport::{self, Udp, WorkerSockets};
 
@@ -34,6 +35,8 @@ pub(crate) struct Worker {
     pub(crate) pipeline: Pipeline,
     pub(crate) receiver: Receiver,
     pub(crate) udp: Vec<Udp>,
+    /// Requests that let others go first, with the number of the UDP socket that they came from.
+    pub(crate) waiting: VecDeque<(usize, Box<PolicyRequest>)>,
     /// Buffers for messages that came over a stream or go out over one.
     pub(crate) stream_in: Vec<u8>,
     pub(crate) stream_out: Vec<u8>,
@@ -123,6 +126,7 @@ impl Running {
                 pipeline: Pipeline::new(shared, number),
                 receiver: Receiver::new(transport::BATCH),
                 udp,
+                waiting: VecDeque::new(),
                 stream_in: Vec::new(),
                 stream_out: Vec::new(),
                 this: Weak::clone(this),
@@ -150,6 +154,7 @@ impl Running {
         let _stopped_or_gone = stop.wait_for(|stop| *stop).await;
         // Nothing new comes in from here on; what is decided goes out.
         self.tasks.shutdown().await;
+        self.worker.borrow_mut().decide_waiting(DRAIN);
         self.worker.borrow().connections().close();
         self.worker.borrow_mut().writers = None;
         let drained = timeout(DRAIN, async {

@@ -7,6 +7,7 @@ mod pipeline;
 mod tcp;
 mod tenants;
 mod udp;
+mod waiting;
 
 #[path = "../support/mod.rs"]
 mod support;

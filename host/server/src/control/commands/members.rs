@@ -103,6 +103,10 @@ pub(super) fn tenant_members(tenant: &Tenant, is_stored: bool) -> Value<'static>
         ("failed", sum(&|counters| counters.failed.value()).into()),
         ("shed", shed.into()),
         (
+            "postponed",
+            sum(&|counters| counters.postponed.value()).into(),
+        ),
+        (
             "refused_relays",
             sum(&|counters| counters.refused_relays.value()).into(),
         ),

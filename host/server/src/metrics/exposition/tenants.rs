@@ -32,6 +32,11 @@ impl Page<'_, '_> {
             of(|c| c.failed.value()),
         )?;
         self.series(
+            "tenant_postponed",
+            "Requests of a tenant that waited for those of others, as its policy takes long",
+            of(|c| c.postponed.value()),
+        )?;
+        self.series(
             "tenant_refused_relays",
             "Requests of a tenant that may not go where they lead",
             of(|c| c.refused_relays.value()),

@@ -1,0 +1,129 @@
+//! Requests of slow tenants, which let those of others go first.
+
+use std::sync::Arc;
+
+use portcullis::pipeline::{Handled, Pipeline};
+use portcullis_sip::{Arrival, Transport};
+
+use crate::support::peer::{Udp, header, request_with, start_line};
+use crate::support::policies::guest;
+use crate::support::{Host, Parts, Setup, until};
+
+const SLOW: &str = "sip:x@slow.example";
+const QUICK: &str = "sip:x@quick.example";
+
+/// One tenant takes 20 ms for each request and fails. The other has no policy: unoptimised code may make any call a slow one.
+fn parts() -> Parts {
+    let parts = Setup::new()
+        .config(
+            "[policy]\ndeadline = \"20ms\"\n[tenants.quick]\nuri-domains = [\"quick.example\"]\n\
+             [tenants.slow]\nuri-domains = [\"slow.example\"]\nbreaker-failures = 0\n",
+        )
+        .parts();
+    parts.seat("slow", &guest("loop-with-body"));
+    parts
+}
+
+/// Sends a request; its Call-ID.
+fn send(caller: &Udp, host: &Host, uri: &str) -> String {
+    let bytes = request_with("MESSAGE", uri, "UDP", caller.addr(), "", b"body");
+    caller.send(&bytes, host.udp());
+    header(&bytes, "Call-ID").unwrap().to_owned()
+}
+
+/// The Call-IDs of so many answers, as they come.
+fn receive(caller: &Udp, count: usize) -> Vec<String> {
+    let answers = (0..count).map(|_| caller.receive().0);
+    answers
+        .map(|answer| header(&answer, "Call-ID").unwrap().to_owned())
+        .collect()
+}
+
+#[test]
+fn the_quick_go_first_and_nobody_overtakes_itself() {
+    let host = parts().start();
+    let caller = Udp::towards(host.udp());
+    until("what came last is not answered last", || {
+        let mut sent: Vec<_> = (0..4).map(|_| send(&caller, &host, SLOW)).collect();
+        sent.push(send(&caller, &host, QUICK));
+        let answered = receive(&caller, sent.len());
+        let quick = sent.pop().unwrap();
+        let slow: Vec<_> = answered.iter().filter(|id| **id != quick).collect();
+        assert_eq!(slow, sent.iter().collect::<Vec<_>>());
+        answered.last() != Some(&quick)
+    });
+    assert!(caller.is_empty());
+}
+
+#[test]
+fn who_waits_is_answered_before_the_end() {
+    const SENT: usize = 5;
+    let host = parts().start();
+    let caller = Udp::towards(host.udp());
+    // From the first one on they wait.
+    send(&caller, &host, SLOW);
+    receive(&caller, 1);
+    for _ in 0..SENT {
+        send(&caller, &host, SLOW);
+    }
+    until("all have come in", || {
+        host.count(|c| c.udp.received.value()) == 1 + SENT as u64
+    });
+    host.stop();
+    receive(&caller, SENT);
+    assert!(caller.is_empty());
+}
+
+#[test]
+fn only_who_is_slow_beside_others_waits() {
+    let parts = parts();
+    let mut pipeline = Pipeline::new(Arc::clone(&parts.shared), 0);
+    let arrival = Arrival {
+        source: "127.0.0.1:40000".parse().unwrap(),
+        local: parts.addr(Transport::Udp),
+        transport: Transport::Udp,
+        connection: None,
+    };
+    let mut out = Vec::new();
+    let mut ask = |uri| {
+        let bytes = request_with("MESSAGE", uri, "UDP", arrival.source, "", b"body");
+        let handled = pipeline.handle_or_wait(bytes, &arrival, &mut out);
+        match handled.1 {
+            Handled::Done(_) => None,
+            Handled::Waits(request) => {
+                pipeline.decide(*request, &mut out).unwrap();
+                Some(start_line(&out).to_owned())
+            }
+        }
+    };
+    assert_eq!(ask(SLOW), None, "nobody knows yet");
+    for _ in 0..3 {
+        assert_eq!(ask(SLOW).as_deref(), Some("SIP/2.0 503 Policy Failure"));
+        assert_eq!(ask(QUICK), None);
+        assert_eq!(ask("sip:x@other.example"), None);
+    }
+    let tenants = parts.shared.tenants.load();
+    let postponed = |name| {
+        let mut all = tenants.all();
+        let tenant = all.find(|one| &*one.name == name).unwrap();
+        tenant.counters[0].postponed.value()
+    };
+    assert_eq!((postponed("slow"), postponed("quick")), (3, 0));
+}
+
+#[test]
+fn where_there_are_no_tenants_nobody_waits() {
+    let parts = Setup::new()
+        .config("[policy]\ndeadline = \"5ms\"\n")
+        .parts();
+    parts.seat("default", &guest("loop-with-body"));
+    let host = parts.start();
+    let caller = Udp::towards(host.udp());
+    for _ in 0..3 {
+        send(&caller, &host, SLOW);
+    }
+    receive(&caller, 3);
+    let tenants = host.shared.tenants.load();
+    assert_eq!(tenants.default.counters[0].requests.value(), 3);
+    assert_eq!(tenants.default.counters[0].postponed.value(), 0);
+}
