@@ -112,6 +112,44 @@ fn a_tenant_is_made_changed_and_removed() {
     assert!(refused(&host, "tenant show acme").contains("there is no tenant acme"));
 }
 
+/// Whoever reads the database learns who may push, and not how to.
+#[test]
+fn a_stored_tenants_token_is_known_and_not_kept() {
+    const TOKEN: &str = "acme-0123456789abcdef";
+    let host = Builder::new().start();
+    write(
+        &host,
+        "acme.toml",
+        format!("{ACME}token = \"{TOKEN}\" # ours\n"),
+    );
+    host.run("tenant put acme acme.toml");
+    let shown = host.run("tenant show acme");
+    assert!(!shown.contains(TOKEN), "{shown}");
+    assert!(
+        shown.contains("\ntoken = \"sha256:") && shown.ends_with("\" # ours\n"),
+        "{shown}"
+    );
+
+    write(&host, "one.wasm", rejecting(486, "one"));
+    let push = |token: &str| host.command_as(token, "policy push acme one.wasm --activate");
+    let wrong = push("acme-0123456789abcdeg");
+    assert!(!wrong.status.success());
+    assert!(push(TOKEN).status.success());
+    assert_eq!(answer(&mut host.udp(10), "acme"), "486 one");
+
+    // As it is shown it can be put again.
+    let config: Vec<_> = shown
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .collect();
+    write(&host, "again.toml", config.join("\n"));
+    host.run("tenant put acme again.toml");
+    assert!(push(TOKEN).status.success());
+    let digest = shown.split('"').find(|text| text.starts_with("sha256:"));
+    let digest = push(digest.expect("it is shown"));
+    assert!(!digest.status.success(), "the digest is no token");
+}
+
 /// On MariaDB: every host has them, with their policies, also one that starts later.
 #[test]
 fn peers_tenants_are_on_every_host_of_the_database() {

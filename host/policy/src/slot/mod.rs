@@ -241,6 +241,23 @@ impl<R: 'static> PolicySlot<R> {
         Some(good)
     }
 
+    /// Goes back to the generation of this number no more, if it is the one before. It is kept and can be activated.
+    pub fn forget_previous(&self, number: u64) {
+        let mut shelf = self.shelf.lock();
+        if shelf.previous == Some(number) {
+            shelf.previous = None;
+        }
+        let Some(lineup) = self.lineup() else {
+            return;
+        };
+        let is_it = |fallback: &Arc<Generation<R>>| fallback.number == number;
+        if lineup.fallback.as_ref().is_some_and(is_it) {
+            let mut lineup = lineup.as_ref().clone();
+            lineup.fallback = None;
+            self.current.store(Some(Arc::new(lineup)));
+        }
+    }
+
     /// Tries the generation of this number beside the one that serves.
     ///
     /// # Errors

@@ -154,6 +154,13 @@ fn a_fallback_is_at_hand_where_it_is_kept() {
     slot.roll_back(None).unwrap();
     assert_eq!(number(&slot), Some(2));
 
+    slot.forget_previous(1);
+    assert_eq!(number(&slot), Some(2), "that one serves");
+    slot.forget_previous(2);
+    assert_eq!((number(&slot), slot.previous()), (None, None));
+    assert_eq!(slot.numbers(), [1, 2], "it is kept");
+    assert!(slot.fall_back(1).is_none());
+
     let slot = PolicySlot::<Request>::new();
     slot.publish(host.load("reject"));
     slot.publish(host.load("page"));

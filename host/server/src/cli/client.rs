@@ -44,11 +44,8 @@ impl Client {
             .build();
         // Whoever ships policies for a tenant has the tenant's token, and need not have the host's configuration.
         let given = std::env::var(TOKEN).ok().filter(|token| !token.is_empty());
-        let own = config
-            .control
-            .token
-            .as_ref()
-            .map(|token| token.secret().to_owned());
+        let own = config.control.token.as_ref();
+        let own = own.and_then(|token| token.secret()).map(str::to_owned);
         Ok(Self {
             addr,
             token: given.or(own),
@@ -73,7 +70,8 @@ impl Client {
         })?;
         if answer.status() == 401 {
             bail!(
-                "the host at http://{} has another token: `token` in [control]",
+                "the host at http://{} wants another token: that of `token` in its [control], or in the variable {TOKEN} where \
+                 the file has only its SHA-256",
                 self.addr
             );
         }

@@ -8,6 +8,7 @@ use portcullis_rpc::binrpc;
 
 use super::problem::Bad;
 use super::section::{Section, Value};
+use super::token::Token;
 
 /// The doors for operators and their tools, each open or not by itself.
 #[derive(Clone, Debug, PartialEq)]
@@ -51,10 +52,6 @@ pub struct FileAccess {
     /// The group, by name or number; none for the host's own group.
     pub group: Option<String>,
 }
-
-/// A secret: never shown.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Token(String);
 
 impl Default for ControlConfig {
     fn default() -> Self {
@@ -193,35 +190,6 @@ impl fmt::Display for Endpoint {
             Self::Tcp(addr) => write!(f, "tcp:{addr}"),
             Self::Udp(addr) => write!(f, "udp:{addr}"),
         }
-    }
-}
-
-impl Token {
-    pub(super) fn parse(value: Value<'_>) -> Result<Option<Self>, Bad> {
-        const MEND: &str =
-            "write 16 letters or digits at least, for example what `openssl rand -hex 32` prints";
-        let text = value.text()?;
-        // RFC 6750 §2.1: what may stand behind "Bearer ".
-        let fits = |c: char| c.is_ascii_alphanumeric() || "-._~+/=".contains(c);
-        match text {
-            "" => Ok(None),
-            text if !text.chars().all(fits) => {
-                Err(Bad::new("a character that no bearer token may have", MEND).hidden())
-            }
-            text if text.len() < 16 => Err(Bad::new("too short to be a secret", MEND).hidden()),
-            text => Ok(Some(Self(text.to_owned()))),
-        }
-    }
-
-    /// The secret itself.
-    pub fn secret(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Token {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Token(…)")
     }
 }
 

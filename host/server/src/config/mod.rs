@@ -10,6 +10,7 @@ mod read;
 mod records;
 mod section;
 mod tenant;
+mod token;
 mod value;
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -17,7 +18,7 @@ use std::path::{Path, PathBuf};
 
 use portcullis_sip::Transport;
 
-pub use control::{ControlConfig, Endpoint, FileAccess, Token};
+pub use control::{ControlConfig, Endpoint, FileAccess};
 pub use database::DatabaseConfig;
 pub use listen::{Listen, SIP_PORT};
 pub use next_hop::{Domain, Host, Hosts, NextHop};
@@ -27,6 +28,8 @@ pub use policy::{
 pub use problem::{ConfigError, Problem};
 pub use records::RecordsConfig;
 pub use tenant::{Rate, SelectorConfig, TenantConfig};
+pub use token::Token;
+pub(crate) use token::without_secret;
 pub(crate) use value::{parse_duration, show_size};
 
 /// Every key with its default and its meaning, as a configuration file.

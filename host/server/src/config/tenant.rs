@@ -269,7 +269,7 @@ impl Claims {
             .iter()
             .map(|one| ("source-groups", one.to_string()));
         let token = tenant.token.iter();
-        let token = token.map(|token| ("token", token.secret().to_owned()));
+        let token = token.map(|token| ("token", token.as_digest()));
         for claim in local.chain(uri).chain(from).chain(groups).chain(token) {
             self.0.insert(claim, tenant.name.clone());
         }
@@ -287,11 +287,7 @@ fn own_token(
         return Ok(None);
     };
     let is_operators = config.control.token.as_ref() == Some(&token);
-    if is_operators
-        || claims
-            .add("token", token.secret().to_owned(), name)
-            .is_err()
-    {
+    if is_operators || claims.add("token", token.as_digest(), name).is_err() {
         return Err(Bad::new("somebody else has this token", "write another one").hidden());
     }
     Ok(Some(token))

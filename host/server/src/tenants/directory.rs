@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use portcullis_store::{StoreError, StoredTenant};
 use thiserror::Error;
 
-use crate::config::{Config, Problem, TenantConfig};
+use crate::config::{Config, Problem, TenantConfig, without_secret};
 
 use super::{Registry, RegistryError};
 
@@ -101,7 +101,8 @@ impl Registry {
         let tenant = TenantConfig::parse(name, text, &config, &others);
         let tenant = tenant.map_err(TenantError::Wrong)?;
         self.check(&config, &tenant).await?;
-        stored.store().put_tenant(name, Some(text), by).await?;
+        let text = without_secret(text, tenant.token.as_ref());
+        stored.store().put_tenant(name, Some(&text), by).await?;
         tracing::info!(tenant = name, by, "A tenant is stored.");
         Ok(self.apply_all(&config).await?)
     }

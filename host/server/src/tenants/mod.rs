@@ -10,6 +10,7 @@ mod registry;
 mod sandboxes;
 mod seat;
 mod selector;
+mod settings;
 mod shadow;
 mod shipping;
 mod stored;

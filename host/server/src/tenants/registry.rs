@@ -17,12 +17,14 @@ use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 
 use crate::config::{Config, SeatConfig, TenantConfig};
+use crate::pipeline::PolicyRequest;
 use crate::policy_files::{PolicyFileError, PolicyFiles};
 use crate::resolve::Resolver;
 
 use super::directory::Directory;
 use super::reconfigure::ConfigFile;
 use super::sandboxes::{kept_by_each, least_instances};
+use super::settings::forget_what_refuses;
 use super::shipping::Manifest;
 use super::stored::Stored;
 use super::{Budget, Seat, Shadow, Tenant, Tenants};
@@ -92,7 +94,7 @@ pub enum RegistryError {
         /// What is wrong.
         source: RouteError,
     },
-    /// The policy that serves a tenant does not take its new settings.
+    /// The policy that serves a tenant, or is tried out, does not take its new settings.
     #[error("tenant {tenant}: {source}")]
     Settings {
         /// The tenant.
@@ -294,6 +296,7 @@ impl Registry {
         }
         for files in fresh {
             self.forget(&files.seat().name);
+            forget_what_refuses(files.seat()).await;
             self.watch(&files).await;
         }
         // What is stored of those that are new or others goes before what the file says.
@@ -353,29 +356,17 @@ impl Registry {
         self.resolver(config, tenant).await.map(drop)
     }
 
-    /// Asks the policy that serves a tenant whether it would do so with these settings. One that comes from a file will be loaded
-    /// again, maybe another one, and asked then.
-    async fn check_settings(&self, tenant: &TenantConfig) -> Result<(), RegistryError> {
-        let slot = {
-            let held = self.held.lock();
-            let before = held.get(&tenant.name);
-            let before = before.filter(|held| {
-                held.tenant.seat.config.settings != tenant.seat.settings
-                    && tenant.seat.file.is_none()
-            });
-            before.map(|held| Arc::clone(&held.tenant.seat.slot))
-        };
-        let Some(generation) = slot.and_then(|slot| slot.current()) else {
-            return Ok(());
-        };
-        let settings = settings_of(&tenant.seat);
-        let check = move || generation.policy.check_settings(&settings);
-        // One that was interrupted is no reason to refuse anything.
-        let checked = tokio::task::spawn_blocking(check).await.unwrap_or(Ok(()));
-        checked.map_err(|source| RegistryError::Settings {
-            tenant: tenant.name.clone(),
-            source,
-        })
+    /// The generations of a tenant that is there already with other settings. One that comes from a file will be loaded again,
+    /// maybe another one, and asked then.
+    pub(super) fn slot_with_other_settings(
+        &self,
+        tenant: &TenantConfig,
+    ) -> Option<Arc<PolicySlot<PolicyRequest>>> {
+        let held = self.held.lock();
+        let seat = &held.get(&tenant.name)?.tenant.seat;
+        let asks_for_it =
+            seat.config.settings != tenant.seat.settings && tenant.seat.file.is_none();
+        asks_for_it.then(|| Arc::clone(&seat.slot))
     }
 
     async fn resolver(
@@ -467,7 +458,7 @@ fn scope_of(config: &TenantConfig) -> Scope {
         .with_headers(config.headers.iter().map(String::as_str))
 }
 
-fn settings_of(config: &SeatConfig) -> Arc<Settings> {
+pub(super) fn settings_of(config: &SeatConfig) -> Arc<Settings> {
     Arc::new(Settings::new(config.settings.clone()))
 }
 

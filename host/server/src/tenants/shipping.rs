@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use parking_lot::Mutex;
-use portcullis_policy::{Generation, LoadError, Mode, NoGeneration, Trial};
+use portcullis_policy::{Generation, LoadError, Mode, NoGeneration, SettingsError, Trial};
 use portcullis_store::StoreError;
 use thiserror::Error;
 
@@ -94,6 +94,14 @@ pub enum ShipError {
     /// What was sent is no policy that can serve.
     #[error(transparent)]
     Refused(#[from] LoadError),
+    /// It came before the settings were changed, and does not take them.
+    #[error("generation {number}: {source}")]
+    Settings {
+        /// The generation.
+        number: u64,
+        /// What is wrong.
+        source: SettingsError,
+    },
     /// It is not signed as it should be.
     #[error(transparent)]
     Signature(#[from] SignatureError),
@@ -193,9 +201,10 @@ impl Registry {
     /// Lets the generation of this number serve, on all hosts of the database.
     ///
     /// # Errors
-    /// When there is no such seat or generation, or it can't be written down.
+    /// When there is no such seat or generation, it does not take the seat's settings, or it can't be written down.
     pub async fn activate(&self, seat: &str, number: u64, by: &str) -> Shipped {
         let files = self.seat_files(seat)?;
+        self.ask_again(&files, number).await?;
         if let Some(stored) = self.stored_of(&files) {
             self.change(stored, seat, by, |seat| {
                 if seat.active != Some(number) {
@@ -220,6 +229,9 @@ impl Registry {
     pub async fn roll_back(&self, seat: &str, to: Option<u64>, by: &str) -> Shipped {
         let files = self.seat_files(seat)?;
         let Some(stored) = self.stored_of(&files) else {
+            if let Some(number) = to.or_else(|| files.slot().previous()) {
+                self.ask_again(&files, number).await?;
+            }
             let generation = files.slot().roll_back(to)?;
             files.seat().clear();
             let number = generation.number;
@@ -247,6 +259,7 @@ impl Registry {
     /// As [`Registry::activate`], and when nothing serves.
     pub async fn try_out(&self, seat: &str, number: u64, trial: Trial, by: &str) -> Shipped {
         let files = self.seat_files(seat)?;
+        self.ask_again(&files, number).await?;
         match self.stored_of(&files) {
             Some(stored) => {
                 if files.slot().current().is_none() {

@@ -15,6 +15,7 @@ use crate::pipeline::PolicyRequest;
 use crate::policy_files::PolicyFiles;
 
 use super::Registry;
+use super::settings::forget_what_refuses;
 use super::shipping::{Provenance, Push, ShipError, mode};
 
 /// The most generations of a seat that are looked at.
@@ -253,7 +254,9 @@ impl Registry {
         if let Some(active) = seat.active
             && slot.number() != active
         {
+            self.ask_again(&files, active).await?;
             slot.install(active, seat.previous)?;
+            forget_what_refuses(files.seat()).await;
             files.seat().clear();
             tracing::info!(
                 seat = seat.name,

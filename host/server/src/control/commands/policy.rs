@@ -356,7 +356,7 @@ pub(in crate::control) fn fault(error: &ShipError) -> Fault {
         ShipError::FollowsFile { .. } => 409,
         ShipError::Busy { .. } => 429,
         ShipError::Store(_) => 503,
-        ShipError::Refused(_) | ShipError::Signature(_) => 422,
+        ShipError::Refused(_) | ShipError::Settings { .. } | ShipError::Signature(_) => 422,
         ShipError::Interrupted => 500,
     };
     Fault::new(code, error.to_string())

@@ -324,8 +324,18 @@ async fn every_command_is_listed_with_its_help() {
 
 #[tokio::test]
 async fn with_a_token_nobody_comes_in_without_it() {
+    for written in [
+        "0123456789abcdef",
+        "sha256:9f9f5111f7b27a781f1f1ddde5ebc2dd2b796bfc7365c9c28b548e564176929f",
+    ] {
+        only_with_the_token(written).await;
+    }
+}
+
+/// The token is 0123456789abcdef, or is known by what is written.
+async fn only_with_the_token(written: &str) {
     let folder = tempfile::tempdir().unwrap();
-    let control = control_with(&folder, "token = \"0123456789abcdef\"");
+    let control = control_with(&folder, &format!("token = \"{written}\""));
     let ask = async |path: &str, header: Option<&str>| {
         let mut request = Request::get(path);
         if let Some(header) = header {
