@@ -34,6 +34,17 @@ pub(super) struct Judge {
     row: u64,
 }
 
+/// Whether a request lets those of others go first if its tenant's policy takes long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Patience {
+    /// It does not, or has done so.
+    None,
+    /// It does, in the worker's row.
+    InRow,
+    /// It does, and who brings it keeps those that come after it back.
+    ByItself,
+}
+
 /// What is to be done with a request, and whose it is.
 pub(super) struct Judgement {
     pub(super) outcome: Outcome,
@@ -119,10 +130,10 @@ impl Judge {
     pub(super) fn judge(
         &mut self,
         request: PolicyRequest,
-        may_wait: bool,
+        patience: Patience,
     ) -> (PolicyRequest, Option<Judgement>) {
         self.shared.counters[self.number].passes.begin();
-        let judged = self.judge_now(request, may_wait);
+        let judged = self.judge_now(request, patience);
         self.shared.counters[self.number].passes.end();
         judged
     }
@@ -130,15 +141,21 @@ impl Judge {
     fn judge_now(
         &mut self,
         request: PolicyRequest,
-        may_wait: bool,
+        patience: Patience,
     ) -> (PolicyRequest, Option<Judgement>) {
         let tenants = self.tenants.load();
         let addresses = self.addresses.current();
         let named = tenants.select(&request, &addresses.table);
         let tenant = named.unwrap_or(&tenants.default);
         let counters = &tenant.counters[self.number];
-        // Where there is one tenant only, nobody else would go first.
-        if may_wait && !tenants.named.is_empty() && tenant.budget.waits(self.number, self.row) {
+        let waits = match patience {
+            // Where there is one tenant only, nobody else would go first.
+            _ if tenants.named.is_empty() => false,
+            Patience::None => false,
+            Patience::InRow => tenant.budget.joins(self.number, self.row),
+            Patience::ByItself => tenant.budget.is_slow(self.number),
+        };
+        if waits {
             counters.postponed.inc();
             return (request, None);
         }

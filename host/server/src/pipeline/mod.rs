@@ -19,7 +19,7 @@ pub use request::PolicyRequest;
 use crate::config::{Answer, DefaultVerdict};
 use crate::metrics::{Lost, Method, Wire, WorkerCounters};
 use crate::shared::Shared;
-use judge::{Judge, Judgement, Outcome};
+use judge::{Judge, Judgement, Outcome, Patience};
 
 /// What one worker needs to decide on messages. Nothing in it is shared with other workers but through [`Shared`].
 pub struct Pipeline {
@@ -94,7 +94,7 @@ impl Pipeline {
         arrival: &Arrival,
         out: &mut Vec<u8>,
     ) -> (Vec<u8>, Option<Destination>) {
-        let (bytes, handled) = self.take(bytes, framing, arrival, out, false);
+        let (bytes, handled) = self.take(bytes, framing, arrival, out, Patience::None);
         let destination = match handled {
             Handled::Done(destination) => destination,
             Handled::Waits(request) => self.decide(*request, out),
@@ -102,23 +102,29 @@ impl Pipeline {
         (bytes, destination)
     }
 
-    /// The same for a datagram, unless it is a request that lets others go first.
+    /// The same, unless it is a request that lets others go first. What comes behind it in a stream has to stay behind it; among
+    /// datagrams the pipeline sees to that, if all that wait are decided in the order in which they came.
     pub fn handle_or_wait(
         &mut self,
-        datagram: Vec<u8>,
+        bytes: Vec<u8>,
+        framing: Framing,
         arrival: &Arrival,
         out: &mut Vec<u8>,
     ) -> (Vec<u8>, Handled) {
-        self.take(datagram, Framing::Datagram, arrival, out, true)
+        let patience = match framing {
+            Framing::Datagram => Patience::InRow,
+            Framing::Stream => Patience::ByItself,
+        };
+        self.take(bytes, framing, arrival, out, patience)
     }
 
     /// Decides on a request that waited.
     pub fn decide(&mut self, request: PolicyRequest, out: &mut Vec<u8>) -> Option<Destination> {
-        let (request, judgement) = self.judge.judge(request, false);
+        let (request, judgement) = self.judge.judge(request, Patience::None);
         self.carry_out(&judgement?, &request, out)
     }
 
-    /// To be told when no request waits any more.
+    /// To be told when no datagram waits any more.
     pub fn none_waits(&mut self) {
         self.judge.none_waits();
     }
@@ -178,7 +184,7 @@ impl Pipeline {
         framing: Framing,
         arrival: &Arrival,
         out: &mut Vec<u8>,
-        may_wait: bool,
+        patience: Patience,
     ) -> (Vec<u8>, Handled) {
         let mut index = mem::take(&mut self.index);
         let scanned = scan(&bytes, framing, &self.shared.config.sip.limits, &mut index);
@@ -189,7 +195,7 @@ impl Pipeline {
             arrival: *arrival,
         };
         let (request, handled) = match received {
-            Received::Judge => self.judge(request, out, may_wait),
+            Received::Judge => self.judge(request, out, patience),
             Received::Reply(destination) | Received::Forward(destination) => {
                 (request, Handled::Done(Some(destination)))
             }
@@ -231,9 +237,9 @@ impl Pipeline {
         &mut self,
         request: PolicyRequest,
         out: &mut Vec<u8>,
-        may_wait: bool,
+        patience: Patience,
     ) -> (PolicyRequest, Handled) {
-        let (request, judgement) = self.judge.judge(request, may_wait);
+        let (request, judgement) = self.judge.judge(request, patience);
         let handled = match judgement {
             Some(judgement) => Handled::Done(self.carry_out(&judgement, &request, out)),
             // The buffer is that of the socket, and large.

@@ -105,13 +105,18 @@ impl Budget {
         }
     }
 
+    /// Whether its calls take long, so that those of others should go first.
+    #[inline]
+    pub fn is_slow(&self, worker: usize) -> bool {
+        self.times[worker].mean.load(Ordering::Relaxed) > nanoseconds(SLOW)
+    }
+
     /// Whether a request is to wait until others have had their turn, in the worker's row of this number, from 1. Who has one in
     /// the row already joins it again: its requests stay in order.
     #[inline]
-    pub fn waits(&self, worker: usize, row: u64) -> bool {
+    pub fn joins(&self, worker: usize, row: u64) -> bool {
         let times = &self.times[worker];
-        let waits = times.mean.load(Ordering::Relaxed) > nanoseconds(SLOW)
-            || times.row.load(Ordering::Relaxed) == row;
+        let waits = self.is_slow(worker) || times.row.load(Ordering::Relaxed) == row;
         if waits {
             times.row.store(row, Ordering::Relaxed);
         }
@@ -231,15 +236,15 @@ mod tests {
                 budget.charge(0, budget.begun, took, &pressure);
             }
         };
-        assert!(!budget.waits(0, 1));
+        assert!(!budget.joins(0, 1));
         calls(100, Duration::from_micros(24));
-        assert!(!budget.waits(0, 1));
+        assert!(!budget.joins(0, 1));
         calls(100, Duration::from_micros(40));
-        assert!(budget.waits(0, 1));
-        assert!(!budget.waits(1, 1), "the other worker's calls are its own");
+        assert!(budget.joins(0, 1));
+        assert!(!budget.joins(1, 1), "the other worker's calls are its own");
         calls(100, Duration::from_micros(5));
-        assert!(budget.waits(0, 1), "one of it is in the row");
-        assert!(!budget.waits(0, 2));
+        assert!(budget.joins(0, 1), "one of it is in the row");
+        assert!(!budget.joins(0, 2));
     }
 
     #[test]

@@ -18,6 +18,7 @@ use tracing::debug;
 use super::connections::{Outgoing, Queue};
 use super::tcp::Tcp;
 use crate::metrics::Lost;
+use crate::pipeline::{Handled, PolicyRequest};
 use crate::worker::Worker;
 
 /// A connection over which no whole message went for so long, either way, is closed. Keep-alives count as messages (RFC 5626
@@ -46,6 +47,16 @@ enum End {
     Unframed,
     /// The peer takes nothing.
     Unwritable,
+}
+
+/// What a connection needs to go on.
+enum Next {
+    /// More to read.
+    Bytes,
+    /// Its turn, for this request.
+    Turn(Box<PolicyRequest>),
+    /// Nothing helps: the stream can't be followed.
+    Nothing,
 }
 
 /// Carries messages both ways until either side ends.
@@ -97,17 +108,32 @@ async fn read_all(
             }
             Err(_) => return End::Idle,
         }
-        let (frames, follows) = Worker::take_frames(worker, &mut framer, tcp);
-        super::flush_all(worker).await;
-        if !follows {
-            return End::Unframed;
+        let pending = framer.pending();
+        loop {
+            let next = Worker::take_frames(worker, &mut framer, tcp);
+            super::flush_all(worker).await;
+            match next {
+                Next::Bytes => break,
+                Next::Nothing => return End::Unframed,
+                Next::Turn(request) => decide_in_turn(worker, *request).await,
+            }
         }
-        if frames > 0 {
+        if framer.pending() < pending {
             deadline = Instant::now() + IDLE;
             // The writers of what came out of these have their turn before more comes in.
             yield_now().await;
         }
     }
+}
+
+/// Decides on a request that lets others go first: those of other connections that wait for longer, and whatever came in over any
+/// socket meanwhile.
+async fn decide_in_turn(worker: &Rc<RefCell<Worker>>, request: PolicyRequest) {
+    let slow = Rc::clone(&worker.borrow().slow);
+    let _turn = slow.acquire().await;
+    yield_now().await;
+    worker.borrow_mut().decide_stream(request);
+    super::flush_all(worker).await;
 }
 
 async fn linger(read: &mut OwnedReadHalf) {
@@ -209,29 +235,31 @@ impl Writer {
 }
 
 impl Worker {
-    /// Handles every whole message: how many there were, and whether the stream can be followed further.
-    fn take_frames(worker: &Rc<RefCell<Self>>, framer: &mut Framer, tcp: Tcp) -> (usize, bool) {
+    /// Handles every whole message, up to one that lets others go first.
+    fn take_frames(worker: &Rc<RefCell<Self>>, framer: &mut Framer, tcp: Tcp) -> Next {
         let mut this = worker.borrow_mut();
         this.pipeline.refresh();
-        let mut count = 0;
         loop {
             match framer.next() {
-                Ok(Frame::Message(range)) => this.message(framer.bytes(range), tcp),
+                Ok(Frame::Message(range)) => {
+                    if let Some(request) = this.message(framer.bytes(range), tcp) {
+                        return Next::Turn(request);
+                    }
+                }
                 Ok(Frame::Ping) => this.ping(tcp),
-                Ok(Frame::NeedMore) => return (count, true),
+                Ok(Frame::NeedMore) => return Next::Bytes,
                 Err(error) => {
                     debug!(peer = %tcp.peer, %error, "A TCP connection is given up.");
                     let readable = framer.bytes(error.readable.clone());
                     this.unframed(readable, &error.error, tcp);
-                    return (count, false);
+                    return Next::Nothing;
                 }
             }
-            count += 1;
         }
     }
 
-    /// Decides on one framed message.
-    fn message(&mut self, bytes: &[u8], tcp: Tcp) {
+    /// Decides on one framed message, unless it is a request that lets others go first.
+    fn message(&mut self, bytes: &[u8], tcp: Tcp) -> Option<Box<PolicyRequest>> {
         let counters = &self.counters().tcp;
         counters.received.inc();
         counters.received_bytes.add(bytes.len() as u64);
@@ -239,10 +267,20 @@ impl Worker {
         buffer.clear();
         buffer.extend_from_slice(bytes);
         let out = &mut self.stream_out;
-        let (buffer, destination) =
+        let (buffer, handled) =
             self.pipeline
-                .handle(buffer, Framing::Stream, &tcp.arrival(), out);
+                .handle_or_wait(buffer, Framing::Stream, &tcp.arrival(), out);
         self.stream_in = buffer;
+        match handled {
+            Handled::Done(destination) => self.send_stream_out(destination),
+            Handled::Waits(request) => return Some(request),
+        }
+        None
+    }
+
+    /// Decides on a request that waited.
+    fn decide_stream(&mut self, request: PolicyRequest) {
+        let destination = self.pipeline.decide(request, &mut self.stream_out);
         self.send_stream_out(destination);
     }
 

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use portcullis_sip::{Arrival, Destination, Transport};
+use portcullis_sip::{Arrival, Destination, Framing, Transport};
 use portcullis_udp::Sender;
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
@@ -217,7 +217,9 @@ impl Worker {
         };
         let bytes = self.receiver.take(nth);
         let out = self.udp[number].sender.buffer();
-        let (bytes, handled) = self.pipeline.handle_or_wait(bytes, &arrival, out);
+        let (bytes, handled) =
+            self.pipeline
+                .handle_or_wait(bytes, Framing::Datagram, &arrival, out);
         self.receiver.restore(nth, bytes);
         match handled {
             Handled::Done(Some(to)) => self.send_draft(number, to),

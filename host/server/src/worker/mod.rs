@@ -11,7 +11,7 @@ use std::time::Duration;
 use portcullis_udp::Receiver;
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, LocalOptions};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tracing::warn;
@@ -37,6 +37,8 @@ pub(crate) struct Worker {
     pub(crate) udp: Vec<Udp>,
     /// Requests that let others go first, with the number of the UDP socket that they came from.
     pub(crate) waiting: VecDeque<(usize, Box<PolicyRequest>)>,
+    /// Whose turn it is of the connections with a request that lets others go first.
+    pub(crate) slow: Rc<Semaphore>,
     /// Buffers for messages that came over a stream or go out over one.
     pub(crate) stream_in: Vec<u8>,
     pub(crate) stream_out: Vec<u8>,
@@ -127,6 +129,7 @@ impl Running {
                 receiver: Receiver::new(transport::BATCH),
                 udp,
                 waiting: VecDeque::new(),
+                slow: Rc::new(Semaphore::new(1)),
                 stream_in: Vec::new(),
                 stream_out: Vec::new(),
                 this: Weak::clone(this),

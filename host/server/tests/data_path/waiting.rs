@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use portcullis::pipeline::{Handled, Pipeline};
-use portcullis_sip::{Arrival, Transport};
+use portcullis_sip::{Arrival, Framing, Transport};
 
-use crate::support::peer::{Udp, header, request_with, start_line};
+use crate::support::peer::{Tcp, Udp, header, request_with, start_line};
 use crate::support::policies::guest;
 use crate::support::{Host, Parts, Setup, until};
 
@@ -56,6 +56,39 @@ fn the_quick_go_first_and_nobody_overtakes_itself() {
 }
 
 #[test]
+fn a_stream_of_slow_requests_holds_up_nobody_else() {
+    const SLOW_ONES: usize = 6;
+    let host = parts().start();
+    let mut stream = Tcp::connect(host.tcp());
+    let caller = Udp::towards(host.udp());
+    let tenants = host.shared.tenants.load_full();
+    let slow = tenants
+        .all()
+        .find(|tenant| &*tenant.name == "slow")
+        .unwrap();
+    let decided = || slow.counters[0].requests.value();
+    until("somebody else is answered in the middle of it", || {
+        let before = decided();
+        let received = host.count(|c| c.tcp.received.value());
+        let slow = || request_with("MESSAGE", SLOW, "TCP", stream.addr(), "", b"body");
+        let sent: Vec<_> = (0..SLOW_ONES).map(|_| slow()).collect();
+        stream.send(&sent.concat());
+        until("the first is there", || {
+            host.count(|c| c.tcp.received.value()) > received
+        });
+        send(&caller, &host, QUICK);
+        receive(&caller, 1);
+        let is_early = decided() < before + SLOW_ONES as u64;
+        for sent in &sent {
+            let answer = stream.receive();
+            assert_eq!(start_line(&answer), "SIP/2.0 503 Policy Failure");
+            assert_eq!(header(&answer, "Call-ID"), header(sent, "Call-ID"));
+        }
+        is_early
+    });
+}
+
+#[test]
 fn who_waits_is_answered_before_the_end() {
     const SENT: usize = 5;
     let host = parts().start();
@@ -87,7 +120,7 @@ fn only_who_is_slow_beside_others_waits() {
     let mut out = Vec::new();
     let mut ask = |uri| {
         let bytes = request_with("MESSAGE", uri, "UDP", arrival.source, "", b"body");
-        let handled = pipeline.handle_or_wait(bytes, &arrival, &mut out);
+        let handled = pipeline.handle_or_wait(bytes, Framing::Datagram, &arrival, &mut out);
         match handled.1 {
             Handled::Done(_) => None,
             Handled::Waits(request) => {
