@@ -41,6 +41,8 @@ pub(crate) struct Call<R> {
     edits: Edits,
     tape: Option<Box<Tape>>,
     decision: Option<DecisionId>,
+    /// Ticks of the clock that it gets when those that it began with are over.
+    pub(crate) ticks: u64,
     /// The module of this call, if it is one. Belongs to one sandbox.
     pub(crate) guest: Option<Guest>,
 }
@@ -179,6 +181,7 @@ impl<R> Call<R> {
             edits: Edits::default(),
             tape: None,
             decision: None,
+            ticks: 0,
             guest: None,
         }
     }

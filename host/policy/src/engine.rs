@@ -16,6 +16,9 @@ use crate::prompt::be_prompt;
 /// The period of the clock that ends calls.
 pub(crate) const TICK: Duration = Duration::from_millis(1);
 
+/// Ticks that a call gets when it is seen to go on: one may come at once.
+const MOST_LATER: u64 = 2;
+
 /// A page of linear memory.
 pub(crate) const PAGE: usize = 64 << 10;
 
@@ -90,12 +93,27 @@ pub(crate) fn start_clock(engine: &Engine) -> io::Result<()> {
         .map(drop)
 }
 
-/// The ticks that a call gets: one more than `deadline` has, because the first may come at once.
-pub(crate) fn ticks(deadline: Duration) -> u64 {
-    let ticks = deadline.as_nanos().div_ceil(TICK.as_nanos());
-    u64::try_from(ticks)
-        .unwrap_or(u64::MAX - 1)
-        .saturating_add(1)
+/// The ticks that a call gets, in two parts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ticks {
+    pub(crate) first: u64,
+    /// Those after it begin when the call is seen to go on, not before: somebody else may have had the processor all the time.
+    pub(crate) then: u64,
+}
+
+impl Ticks {
+    /// One more than `deadline` has, because the first may come at once.
+    pub(crate) fn of(deadline: Duration) -> Self {
+        let ticks = deadline.as_nanos().div_ceil(TICK.as_nanos());
+        let ticks = u64::try_from(ticks)
+            .unwrap_or(u64::MAX - 1)
+            .saturating_add(1);
+        let then = MOST_LATER.min(ticks / 2);
+        Self {
+            first: ticks - then,
+            then,
+        }
+    }
 }
 
 /// The instructions that policies may use: what compilers emit by default, without the proposals that only widen the ground
@@ -155,9 +173,13 @@ mod tests {
 
     #[test]
     fn deadlines_have_a_tick_to_spare() {
-        assert_eq!(ticks(Duration::from_millis(5)), 6);
-        assert_eq!(ticks(Duration::from_micros(4100)), 6);
-        assert_eq!(ticks(Duration::MAX), u64::MAX);
+        let ticks = |first, then| Ticks { first, then };
+        assert_eq!(Ticks::of(Duration::from_millis(5)), ticks(4, 2));
+        assert_eq!(Ticks::of(Duration::from_micros(4100)), ticks(4, 2));
+        assert_eq!(Ticks::of(Duration::from_millis(3)), ticks(2, 2));
+        assert_eq!(Ticks::of(Duration::from_millis(1)), ticks(1, 1));
+        assert_eq!(Ticks::of(Duration::ZERO), ticks(1, 0));
+        assert_eq!(Ticks::of(Duration::MAX), ticks(u64::MAX - 2, 2));
     }
 
     #[test]

@@ -7,7 +7,8 @@ use std::time::Duration;
 /// The default values are those of the configuration's section `[policy]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Wall-clock time for one call, instantiation included. Counted in ticks of 1 ms: a call ends at most two ticks late.
+    /// Wall-clock time for one call, instantiation included. Counted in ticks of 1 ms: a call ends at most two ticks late. One
+    /// that is only then seen to go on, because others had the processor, gets up to two ticks more.
     pub deadline: Duration,
     /// Linear memory of one sandbox in bytes. Rounded down to whole pages of 64 KiB.
     pub memory_bytes: usize,

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use wasmtime::component::Component;
-use wasmtime::{Engine, Store};
+use wasmtime::{Engine, Store, StoreContextMut, UpdateDeadline};
 
 use crate::call::{Bounds, Call};
 use crate::direct::Use;
+use crate::engine::Ticks;
 use crate::failure::{Failure, Stage, Terms};
 use crate::limits::Limits;
 use crate::load::Checked;
@@ -51,7 +52,7 @@ pub(crate) struct Open<R: 'static> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rules {
     pub(crate) bounds: Bounds,
-    ticks: u64,
+    ticks: Ticks,
     terms: Terms,
 }
 
@@ -143,7 +144,8 @@ impl<R: RequestView> Sandboxes<R> {
         let mut store = Store::new(&self.engine, call);
         store.limiter(|call| &mut **call);
         store.set_hostcall_fuel(rules.terms.host_call_bytes);
-        store.set_epoch_deadline(rules.ticks);
+        store.epoch_deadline_callback(go_on_or_end);
+        start_clock(&mut store, rules);
         if self.is_metered {
             fill(&mut store);
         }
@@ -184,7 +186,7 @@ impl<R: RequestView> Open<R> {
 
     /// Asks for a verdict. After a failure the sandbox is of no more use.
     pub(crate) fn ask(&mut self, rules: &Rules) -> Outcome {
-        self.store.set_epoch_deadline(rules.ticks);
+        start_clock(&mut self.store, rules);
         if self.is_metered {
             fill(&mut self.store);
         }
@@ -235,13 +237,13 @@ impl Rules {
         };
         Self {
             bounds,
-            ticks: engine::ticks(limits.deadline),
+            ticks: Ticks::of(limits.deadline),
             terms,
         }
     }
 
     pub(crate) fn with_deadline(mut self, deadline: Duration) -> Self {
-        self.ticks = engine::ticks(deadline);
+        self.ticks = Ticks::of(deadline);
         self.terms.deadline = deadline;
         self
     }
@@ -262,6 +264,23 @@ fn ask<R: RequestView>(store: &mut Store<Box<Call<R>>>, live: &Live, rules: &Rul
     verdict
         .and_then(|verdict| Ok(verdict.checked()?))
         .map_err(|failure| (Stage::Decide, failure))
+}
+
+fn start_clock<R>(store: &mut Store<Box<Call<R>>>, rules: &Rules) {
+    let Ticks { first, then } = rules.ticks;
+    store.data_mut().ticks = then;
+    store.set_epoch_deadline(first);
+}
+
+/// What becomes of a call whose ticks are over: it goes on for those that are left, or ends.
+fn go_on_or_end<R>(
+    mut store: StoreContextMut<'_, Box<Call<R>>>,
+) -> wasmtime::Result<UpdateDeadline> {
+    let left = std::mem::take(&mut store.data_mut().ticks);
+    Ok(match left {
+        0 => UpdateDeadline::Interrupt,
+        left => UpdateDeadline::Continue(left),
+    })
 }
 
 /// More than any call lives to use.

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
 
 mod ambient;
+mod deadline;
 mod forms;
 mod fresh;
 mod hostile;

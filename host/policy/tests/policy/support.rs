@@ -23,6 +23,8 @@ pub(crate) struct Request {
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) body_length: u32,
     pub(crate) contacts: Vec<Contact<'static>>,
+    /// How long it takes to tell the length of the body.
+    pub(crate) delay: Duration,
 }
 
 /// A runtime, and an evaluator with its table.
@@ -45,6 +47,7 @@ impl Request {
             ],
             body_length: 0,
             contacts: Vec::new(),
+            delay: Duration::ZERO,
         }
     }
 
@@ -120,6 +123,9 @@ impl RequestView for Request {
     }
 
     fn body_length(&self) -> u32 {
+        if !self.delay.is_zero() {
+            std::thread::sleep(self.delay);
+        }
         self.body_length
     }
 }
