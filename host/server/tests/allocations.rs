@@ -11,7 +11,7 @@ use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use portcullis::pipeline::{Pipeline, PolicyRequest};
+use portcullis::pipeline::{Handled, Pipeline, PolicyRequest};
 use portcullis_policy::Evaluator;
 use portcullis_sip::{Arrival, Framing, Transport};
 use support::peer::{Udp, request, start_line};
@@ -116,8 +116,8 @@ fn of_the_pipeline(parts: &Parts) -> u64 {
     mine(|| {
         pipeline.refresh();
         let buffer = std::mem::take(&mut bytes);
-        let (buffer, destination) = pipeline.handle(buffer, Framing::Datagram, &arrival, &mut out);
-        assert!(destination.is_some());
+        let (buffer, handled) = pipeline.handle(buffer, Framing::Datagram, &arrival, &mut out);
+        assert!(matches!(handled, Handled::Done(Some(_))));
         bytes = buffer;
     })
 }

@@ -85,26 +85,10 @@ impl Pipeline {
         self.judge.ended()
     }
 
-    /// Decides on one datagram or framed message. What is to be sent is in `out`, for the destination that comes back; with
-    /// none, nothing is sent. The bytes come back as well, so that their buffer can be reused.
+    /// Decides on one datagram or framed message, unless it is a request that lets others go first. What comes behind such a one in a
+    /// stream has to stay behind it; among datagrams the pipeline sees to that, if those that wait are decided in the order in which
+    /// they came. The bytes come back, so that their buffer can be reused.
     pub fn handle(
-        &mut self,
-        bytes: Vec<u8>,
-        framing: Framing,
-        arrival: &Arrival,
-        out: &mut Vec<u8>,
-    ) -> (Vec<u8>, Option<Destination>) {
-        let (bytes, handled) = self.take(bytes, framing, arrival, out, Patience::None);
-        let destination = match handled {
-            Handled::Done(destination) => destination,
-            Handled::Waits(request) => self.decide(*request, out),
-        };
-        (bytes, destination)
-    }
-
-    /// The same, unless it is a request that lets others go first. What comes behind it in a stream has to stay behind it; among
-    /// datagrams the pipeline sees to that, if all that wait are decided in the order in which they came.
-    pub fn handle_or_wait(
         &mut self,
         bytes: Vec<u8>,
         framing: Framing,
@@ -115,7 +99,23 @@ impl Pipeline {
             Framing::Datagram => Patience::InRow,
             Framing::Stream => Patience::ByItself,
         };
-        self.take(bytes, framing, arrival, out, patience)
+        let mut index = mem::take(&mut self.index);
+        let scanned = scan(&bytes, framing, &self.shared.config.sip.limits, &mut index);
+        let received = self.look(Message::new(&bytes, &index), scanned, arrival, out);
+        let request = PolicyRequest {
+            bytes,
+            index,
+            arrival: *arrival,
+        };
+        let (request, handled) = match received {
+            Received::Judge => self.judge(request, out, patience),
+            Received::Reply(destination) | Received::Forward(destination) => {
+                (request, Handled::Done(Some(destination)))
+            }
+            Received::Absorbed | Received::Drop(_) => (request, Handled::Done(None)),
+        };
+        self.index = request.index;
+        (request.bytes, handled)
     }
 
     /// Decides on a request that waited.
@@ -175,34 +175,6 @@ impl Pipeline {
         };
         self.counters().replies.inc(503);
         Some(destination)
-    }
-
-    /// Takes a message in and, unless it waits, sees it through.
-    fn take(
-        &mut self,
-        bytes: Vec<u8>,
-        framing: Framing,
-        arrival: &Arrival,
-        out: &mut Vec<u8>,
-        patience: Patience,
-    ) -> (Vec<u8>, Handled) {
-        let mut index = mem::take(&mut self.index);
-        let scanned = scan(&bytes, framing, &self.shared.config.sip.limits, &mut index);
-        let received = self.look(Message::new(&bytes, &index), scanned, arrival, out);
-        let request = PolicyRequest {
-            bytes,
-            index,
-            arrival: *arrival,
-        };
-        let (request, handled) = match received {
-            Received::Judge => self.judge(request, out, patience),
-            Received::Reply(destination) | Received::Forward(destination) => {
-                (request, Handled::Done(Some(destination)))
-            }
-            Received::Absorbed | Received::Drop(_) => (request, Handled::Done(None)),
-        };
-        self.index = request.index;
-        (request.bytes, handled)
     }
 
     /// The first look, and its count.

@@ -267,9 +267,9 @@ impl Worker {
         buffer.clear();
         buffer.extend_from_slice(bytes);
         let out = &mut self.stream_out;
-        let (buffer, handled) =
-            self.pipeline
-                .handle_or_wait(buffer, Framing::Stream, &tcp.arrival(), out);
+        let (buffer, handled) = self
+            .pipeline
+            .handle(buffer, Framing::Stream, &tcp.arrival(), out);
         self.stream_in = buffer;
         match handled {
             Handled::Done(destination) => self.send_stream_out(destination),

@@ -217,9 +217,9 @@ impl Worker {
         };
         let bytes = self.receiver.take(nth);
         let out = self.udp[number].sender.buffer();
-        let (bytes, handled) =
-            self.pipeline
-                .handle_or_wait(bytes, Framing::Datagram, &arrival, out);
+        let (bytes, handled) = self
+            .pipeline
+            .handle(bytes, Framing::Datagram, &arrival, out);
         self.receiver.restore(nth, bytes);
         match handled {
             Handled::Done(Some(to)) => self.send_draft(number, to),

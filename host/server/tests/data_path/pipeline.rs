@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use portcullis::metrics::{Lost, Method, WorkerCounters};
-use portcullis::pipeline::Pipeline;
+use portcullis::pipeline::{Handled, Pipeline};
 use portcullis_policy::{FailureKind, VerdictKind};
 use portcullis_sip::{
     Arrival, Destination, DropReason, Framing, RelayErrorKind, Routes, Transport,
@@ -50,10 +50,13 @@ impl Lab {
         };
         let bytes = bytes.to_vec();
         let place = bytes.as_ptr();
-        let (bytes, destination) =
+        let (bytes, handled) =
             self.pipeline
                 .handle(bytes, Framing::Datagram, &arrival, &mut self.out);
         assert_eq!(bytes.as_ptr(), place, "the buffer comes back");
+        let Handled::Done(destination) = handled else {
+            panic!("there is nobody to wait for");
+        };
         destination
     }
 

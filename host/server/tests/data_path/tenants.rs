@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use portcullis::config::Config;
 use portcullis::metrics::{Shed, TenantCounters};
-use portcullis::pipeline::Pipeline;
+use portcullis::pipeline::{Handled, Pipeline};
 use portcullis_policy::{Mode, Share, Trial, VerdictKind};
 use portcullis_sip::{Arrival, Framing, Transport};
 
@@ -61,9 +61,14 @@ impl Lab {
             connection: None,
         };
         let bytes = request("INVITE", uri, "UDP", caller);
-        let (_, to) = self
+        let (_, handled) = self
             .pipeline
             .handle(bytes, Framing::Datagram, &arrival, &mut self.out);
+        let to = match handled {
+            Handled::Done(to) => to,
+            // Unoptimised code may make any policy a slow one.
+            Handled::Waits(request) => self.pipeline.decide(*request, &mut self.out),
+        };
         let line = start_line(&self.out);
         let line = line.strip_prefix("SIP/2.0 ").unwrap_or(line);
         Some((line.to_owned(), to?.addr.port()))

@@ -120,7 +120,7 @@ fn only_who_is_slow_beside_others_waits() {
     let mut out = Vec::new();
     let mut ask = |uri| {
         let bytes = request_with("MESSAGE", uri, "UDP", arrival.source, "", b"body");
-        let handled = pipeline.handle_or_wait(bytes, Framing::Datagram, &arrival, &mut out);
+        let handled = pipeline.handle(bytes, Framing::Datagram, &arrival, &mut out);
         match handled.1 {
             Handled::Done(_) => None,
             Handled::Waits(request) => {
