@@ -265,7 +265,10 @@ impl Registry {
             );
         }
         match seat.candidate {
-            Some((number, trial)) => drop(slot.try_out(number, trial_of(trial))?),
+            Some((number, trial)) => {
+                self.ask_again(&files, number).await?;
+                slot.try_out(number, trial_of(trial))?;
+            }
             None => drop(slot.end_trial()),
         }
         if let Some(mode) = seat.mode.as_deref().and_then(mode) {
