@@ -69,7 +69,8 @@ impl<R: RequestView> Evaluator<R> {
 
     /// Asks `policy` about `request` on behalf of `scope`, with `addresses` as the table that it sees. The request comes back in any case.
     ///
-    /// Runs on the calling thread, which needs `stack_bytes` of stack and some more, for `deadline` and two ticks at most.
+    /// Runs on the calling thread, which needs `stack_bytes` of stack and some more, for `deadline` and two ticks at most, and
+    /// for up to two more ([`Limits::deadline`](crate::Limits::deadline)) when it loses the processor meanwhile.
     ///
     /// # Errors
     /// The failure is the policy's: the evaluator is as good as new.
