@@ -13,10 +13,10 @@ use portcullis_policy::{
 use tracing::{debug, info};
 
 use crate::config::{Answer, OnFailure};
-use crate::metrics::{Shed, WorkerCounters};
+use crate::metrics::{Shed, TenantCounters, WorkerCounters};
 use crate::records::{self, Recorder};
 use crate::shared::Shared;
-use crate::tenants::{Pressure, Seat, Shadow, Tenant, Tenants, thread_time};
+use crate::tenants::{Budget, Pressure, Seat, Shadow, Tenant, Tenants, thread_time};
 
 use super::PolicyRequest;
 
@@ -89,6 +89,27 @@ impl fmt::Display for Outcome {
     }
 }
 
+impl Outcome {
+    fn count(&self, counters: &TenantCounters) {
+        match self {
+            Self::Verdict(verdict) => counters.verdicts.inc(VerdictKind::of(verdict)),
+            Self::Default => counters.verdicts.inc(VerdictKind::Pass),
+            Self::Failed(_) => counters.failed.inc(),
+        }
+    }
+}
+
+impl Patience {
+    /// Whether a request of the tenant with this budget is to wait, on this worker and in its row of this number.
+    fn is_needed(self, budget: &Budget, worker: usize, row: u64) -> bool {
+        match self {
+            Self::None => false,
+            Self::InRow => budget.joins(worker, row),
+            Self::ByItself => budget.is_slow(worker),
+        }
+    }
+}
+
 impl Judge {
     pub(super) fn new(shared: Arc<Shared>, number: usize) -> Self {
         Self {
@@ -148,14 +169,8 @@ impl Judge {
         let named = tenants.select(&request, &addresses.table);
         let tenant = named.unwrap_or(&tenants.default);
         let counters = &tenant.counters[self.number];
-        let waits = match patience {
-            // Where there is one tenant only, nobody else would go first.
-            _ if tenants.named.is_empty() => false,
-            Patience::None => false,
-            Patience::InRow => tenant.budget.joins(self.number, self.row),
-            Patience::ByItself => tenant.budget.is_slow(self.number),
-        };
-        if waits {
+        // Where there is one tenant only, nobody else would go first.
+        if !tenants.named.is_empty() && patience.is_needed(&tenant.budget, self.number, self.row) {
             counters.postponed.inc();
             return (request, None);
         }
@@ -184,18 +199,11 @@ impl Judge {
             edits: Edits::default(),
             recorded: recording.map(|_| (Moment::now(), Vec::new())),
         };
-        let seats = [
-            tenants.before.as_ref(),
-            Some(&tenant.seat),
-            tenants.after.as_ref(),
-        ];
-        let (request, outcome) = asking.outcome(seats.into_iter().flatten(), request);
+        let (before, after) = (&tenants.before, &tenants.after);
+        let seats = before.iter().chain([&tenant.seat]).chain(after);
+        let (request, outcome) = asking.outcome(seats, request);
         self.ended = asking.begun;
-        match &outcome {
-            Outcome::Verdict(verdict) => counters.verdicts.inc(VerdictKind::of(verdict)),
-            Outcome::Default => counters.verdicts.inc(VerdictKind::Pass),
-            Outcome::Failed(_) => counters.failed.inc(),
-        }
+        outcome.count(counters);
         if let (Some(records), Some(id), Some((moment, policies))) =
             (recording, id, asking.recorded)
         {

@@ -81,6 +81,8 @@ mod tests {
     use tokio::sync::watch;
 
     use crate::config::Config;
+    // It takes any settings.
+    use crate::policy_files::tests::rejecting;
 
     use super::*;
 
@@ -151,7 +153,7 @@ mod tests {
     async fn what_a_candidate_refuses_changes_nothing() {
         let lab = Lab::new("open = true").await;
         let particular = lab.serve(&particular());
-        lab.serve(&tolerant());
+        lab.serve(&rejecting(480));
         let trial = lab.registry.try_out("a", particular, Trial::Shadow, "ann");
         trial.await.unwrap();
         let told = lab.change("open = false").await;
@@ -165,7 +167,7 @@ mod tests {
         let lab = Lab::new("open = true").await;
         let registry = &lab.registry;
         let particular = lab.serve(&particular());
-        let tolerant = lab.serve(&tolerant());
+        let tolerant = lab.serve(&rejecting(480));
         let fallback = || {
             let lineup = lab.seat().slot.lineup().unwrap();
             lineup.fallback.as_ref().map(|generation| generation.number)
@@ -195,19 +197,6 @@ mod tests {
         registry.activate("a", particular, by).await.unwrap();
         assert_eq!(lab.seat().slot.number(), particular);
         assert_eq!(fallback(), Some(tolerant));
-    }
-
-    /// A policy that takes any settings.
-    fn tolerant() -> Vec<u8> {
-        let mut module = wat::parse_str(
-            r#"(module
-                (memory (export "memory") 1)
-                (data (i32.const 16) "\03")
-                (func (export "decide") (result i32) i32.const 16))"#,
-        )
-        .unwrap();
-        portcullis_policy::embed(&mut module).unwrap();
-        module
     }
 
     /// A policy that wants `open` to be true.

@@ -15,6 +15,26 @@ use crate::tenants::{Registry, Tenant, Tenants};
 
 impl Page<'_, '_> {
     pub(super) fn tenants(&mut self, tenants: &Tenants) -> fmt::Result {
+        self.requests_of(tenants)?;
+        self.verdicts_of(tenants)?;
+        let scope = |pick: fn(&Tenant) -> u64| {
+            tenants
+                .all()
+                .map(move |tenant| ([("tenant", &*tenant.name), ("", "")], pick(tenant)))
+        };
+        self.series(
+            "tenant_crossings",
+            "Questions of a tenant's policy about what is not the tenant's",
+            scope(|tenant| tenant.seat.scope.crossings()),
+        )?;
+        self.series(
+            "tenant_dropped_log_lines",
+            "Log lines of a tenant's policy beyond its rate",
+            scope(|tenant| tenant.seat.scope.dropped_lines()),
+        )
+    }
+
+    fn requests_of(&mut self, tenants: &Tenants) -> fmt::Result {
         let of = |pick: fn(&TenantCounters) -> u64| {
             tenants.all().map(move |tenant| {
                 let n = tenant.counters.iter().map(pick).sum();
@@ -41,6 +61,20 @@ impl Page<'_, '_> {
             "Requests of a tenant that may not go where they lead",
             of(|c| c.refused_relays.value()),
         )?;
+        let shed = tenants.all().flat_map(|tenant| {
+            Shed::ALL.iter().map(move |&kind| {
+                let n = tenant.counters.iter().map(|c| c.shed.value(kind)).sum();
+                ([("tenant", &*tenant.name), ("bound", kind.label())], n)
+            })
+        });
+        self.series(
+            "tenant_shed",
+            "Requests of a tenant that were turned away before its policy was asked",
+            shed,
+        )
+    }
+
+    fn verdicts_of(&mut self, tenants: &Tenants) -> fmt::Result {
         let by_verdict = |pick: fn(&TenantCounters, VerdictKind) -> u64| {
             tenants.all().flat_map(move |tenant| {
                 VerdictKind::ALL.into_iter().map(move |kind| {
@@ -58,32 +92,6 @@ impl Page<'_, '_> {
             "tenant_monitored",
             "What policies would have done that are only watched",
             by_verdict(|c, kind| c.monitored.value(kind)),
-        )?;
-        let shed = tenants.all().flat_map(|tenant| {
-            Shed::ALL.iter().map(move |&kind| {
-                let n = tenant.counters.iter().map(|c| c.shed.value(kind)).sum();
-                ([("tenant", &*tenant.name), ("bound", kind.label())], n)
-            })
-        });
-        self.series(
-            "tenant_shed",
-            "Requests of a tenant that were turned away before its policy was asked",
-            shed,
-        )?;
-        let scope = |pick: fn(&Tenant) -> u64| {
-            tenants
-                .all()
-                .map(move |tenant| ([("tenant", &*tenant.name), ("", "")], pick(tenant)))
-        };
-        self.series(
-            "tenant_crossings",
-            "Questions of a tenant's policy about what is not the tenant's",
-            scope(|tenant| tenant.seat.scope.crossings()),
-        )?;
-        self.series(
-            "tenant_dropped_log_lines",
-            "Log lines of a tenant's policy beyond its rate",
-            scope(|tenant| tenant.seat.scope.dropped_lines()),
         )
     }
 
