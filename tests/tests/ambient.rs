@@ -4,10 +4,10 @@
 
 use std::fs;
 
-use portcullis_tests::callee::Callee;
-use portcullis_tests::host::Builder;
-use portcullis_tests::policy;
-use portcullis_tests::sip::Caller;
+use portcullis_testkit::callee::Callee;
+use portcullis_testkit::host::Builder;
+use portcullis_testkit::policy;
+use portcullis_testkit::sip::Caller;
 use serde_json::json;
 
 const OFFICE: u8 = 10;
@@ -101,7 +101,7 @@ fn the_office_is_open_and_then_closed_without_a_restart() {
         .set("tenants.acme", "default = \"relay\"")
         .set(
             "tenants.acme",
-            &format!("domains = [\"{}\"]", callee.addr().ip()),
+            &format!("domains = [\"{}:*\"]", callee.addr().ip()),
         )
         .set("tenants.acme.settings", "closed-reason = \"Morgen wieder\"");
     for day in days {

@@ -5,8 +5,8 @@
 use std::path::PathBuf;
 use std::process::Output;
 
-use portcullis_tests::host::{Builder, Host};
-use portcullis_tests::{peers, root, wait};
+use portcullis_testkit::host::{Builder, Host};
+use portcullis_testkit::{peers, root, wait};
 
 const CALLER: u8 = 10;
 const CALLEE: u8 = 3;

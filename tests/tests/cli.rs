@@ -4,8 +4,8 @@
 
 use std::process::{Command, Output};
 
-use portcullis_tests::host::Builder;
-use portcullis_tests::{binary, policy};
+use portcullis_testkit::host::Builder;
+use portcullis_testkit::{binary, policy};
 
 fn run(folder: &std::path::Path, words: &str) -> Output {
     Command::new(binary())
@@ -110,7 +110,7 @@ fn address_add_refuses_what_the_host_would_skip() {
         ("200 10.0.0.1 33", "33"),
         ("200 10.0.0.1 32 70000", "70000"),
         ("200 300.1.1.1", "300.1.1.1"),
-        ("200 10.0.0.0/24", "10.0.0.0/24"),
+        ("200 10.0.0.0/24 16", "10.0.0.0/24"),
     ] {
         let output = run(folder.path(), &format!("address add {words}"));
         assert!(!output.status.success(), "{words}: {}", text(&output));
@@ -147,7 +147,7 @@ fn probe_shows_the_answer() {
 #[test]
 fn a_host_that_is_not_running_is_said_to_be_so() {
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
-    let control = portcullis_tests::lease::Lease::new().addr(1, 8060);
+    let control = portcullis_testkit::lease::Lease::new().addr(1, 8060);
     std::fs::write(
         folder.path().join("portcullis.toml"),
         format!("[control]\nlisten = \"{control}\"\n"),

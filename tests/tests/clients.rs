@@ -2,11 +2,11 @@
 
 #![forbid(unsafe_code)]
 
-use portcullis_tests::control::{
+use portcullis_testkit::control::{
     ask, binrpc_endpoints, kamcli, kamcmd, kamcmd_interactive, kamctl, open_all,
 };
-use portcullis_tests::database::MariaDb;
-use portcullis_tests::host::{Builder, Host};
+use portcullis_testkit::host::{Builder, Host};
+use portcullis_testkit::mariadb::MariaDb;
 use serde_json::{Value, json};
 
 /// A host with a row of each kind and all doors open.

@@ -2,31 +2,15 @@
 
 #![forbid(unsafe_code)]
 
-use std::fmt::Write as _;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
-use portcullis_tests::guests::{module, rejecting};
-use portcullis_tests::host::{Builder, Host};
-use portcullis_tests::sip::Caller;
-
-/// One function of this many statements over many variables, all of which depend on each other.
-fn large(statements: u32) -> Vec<u8> {
-    let mut body = String::new();
-    for n in 0..statements {
-        let (to, a, b) = (n % 200, n * 7 % 200, (n * 13 + 1) % 200);
-        let _ = write!(
-            body,
-            "(local.set {to} (i32.add (local.get {a}) (i32.mul (local.get {b}) (i32.const {n}))))"
-        );
-    }
-    let locals = "i32 ".repeat(200);
-    module(&format!(
-        r#"(module
-            (memory (export "memory") 1)
-            (data (i32.const 16) "\03")
-            (func (export "decide") (result i32) (local {locals}) {body} i32.const 16))"#
-    ))
-}
+use portcullis_testkit::binary;
+use portcullis_testkit::guests::{large, rejecting};
+use portcullis_testkit::host::{Builder, Host};
+use portcullis_testkit::sip::Caller;
+use portcullis_testkit::wait;
 
 fn start(key: &str) -> Host {
     Builder::new()
@@ -67,7 +51,7 @@ fn one_that_takes_too_long_is_ended_and_disturbs_nobody() {
         assert_eq!(code, 422, "{answered}");
         let said = answered.to_string();
         assert!(
-            said.contains("can't be compiled: it took longer than 2s")
+            said.contains("can't be compiled: it took more than 2s of processor time")
                 && said.contains("compile-time"),
             "{said}"
         );
@@ -107,4 +91,143 @@ fn one_seat_compiles_one_policy_at_a_time() {
     });
     let busy = codes.iter().filter(|code| **code == 429).count();
     assert_eq!(busy, 2, "{codes:?}");
+}
+
+#[test]
+fn a_check_has_the_bounds_of_a_host() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let write = |name: &str, bytes: &[u8]| {
+        std::fs::write(folder.path().join(name), bytes).expect("a file can be written");
+    };
+    write("portcullis.toml", b"[policy]\ncompile-time = \"1s\"\n");
+    write("large.wasm", &large(300_000));
+    write("small.wasm", &rejecting(486, "small"));
+    let check = |file: &str| {
+        let output = Command::new(binary())
+            .current_dir(folder.path())
+            .args(["policy", "check", file])
+            .output()
+            .expect("portcullis runs");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.code(), said)
+    };
+    let begun = Instant::now();
+    let (code, said) = check("large.wasm");
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("compile-time"), "{said}");
+    // The limit of processor time ends it, unless others had the processor for ten times as long.
+    let is_starved = said.contains("it did not have 1s of processor time within 10s");
+    if !is_starved || begun.elapsed() < Duration::from_secs(10) {
+        assert!(
+            said.contains("it took more than 1s of processor time"),
+            "{said}"
+        );
+    }
+    let (code, said) = check("small.wasm");
+    assert_eq!(code, Some(0), "{said}");
+}
+
+/// It reaches nothing then but what it writes to.
+#[test]
+fn a_look_at_a_file_is_confined_and_works() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let small = folder.path().join("small.wasm");
+    std::fs::write(&small, rejecting(486, "small")).expect("a file can be written");
+    let inspect = |file: &std::path::Path| {
+        let output = Command::new(binary())
+            .args(["policy", "inspect"])
+            .arg(file)
+            .output()
+            .expect("portcullis runs");
+        let text = [output.stdout, output.stderr].concat();
+        (
+            output.status.code(),
+            String::from_utf8_lossy(&text).into_owned(),
+        )
+    };
+    let (code, said) = inspect(&small);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("kind:") && said.contains("decide"), "{said}");
+    std::fs::write(&small, b"\0asm\x01\0\0\0\xff").expect("a file can be written");
+    let (code, said) = inspect(&small);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("damaged"), "{said}");
+    let (code, said) = inspect(&folder.path().join("nothing.wasm"));
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("can't read"), "{said}");
+}
+
+/// The processes that a host has started and that still run.
+fn children(host: &Host) -> usize {
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", host.pid())).expect("the host runs");
+    let children = tasks.flatten().map(|task| {
+        let children = std::fs::read_to_string(task.path().join("children"));
+        children.unwrap_or_default().split_whitespace().count()
+    });
+    children.sum()
+}
+
+#[test]
+fn the_operator_does_not_wait_behind_tenants() {
+    let tokens = ["one-0123456789abcdef", "two-0123456789abcdef"];
+    let mut builder = Builder::new()
+        .set("policy", "compile-time = \"4s\"\ncompile-memory = \"8GiB\"")
+        .set("tenants.other", "uri-domains = [\"other.example\"]");
+    for (name, token) in ["one", "two"].into_iter().zip(tokens) {
+        let section = format!("tenants.{name}");
+        builder = builder
+            .set(&section, &format!("uri-domains = [\"{name}.example\"]"))
+            .set(&section, &format!("token = \"{token}\""));
+    }
+    let host = builder.start();
+    std::fs::write(host.folder().join("large.wasm"), large(300_000)).expect("it can be written");
+    let ended = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for (name, token) in ["one", "two"].into_iter().zip(tokens) {
+            let (host, ended) = (&host, &ended);
+            scope.spawn(move || {
+                let words = format!("policy push {name} large.wasm");
+                // It may be ended for the time that it takes, or not.
+                host.command_as(token, &words);
+                ended.fetch_add(1, Ordering::Relaxed);
+            });
+        }
+        // One at the start asks what a compiler can reach; it has ended by the time both of these run.
+        wait::until("both files are compiled", || {
+            (children(&host) == 2).then_some(())
+        });
+        let (code, told) = host.push("other", "arrival=activate", &rejecting(487, "quick"));
+        assert_eq!(code, 201, "{told}");
+        // Nor at the seat of a tenant whose people are sending one.
+        let (code, told) = host.push("one", "arrival=activate", &rejecting(486, "mended"));
+        assert_eq!(code, 201, "{told}");
+        assert_eq!(
+            ended.load(Ordering::Relaxed),
+            0,
+            "both still have their turns"
+        );
+    });
+    let mut caller = host.udp(10);
+    assert_eq!(answer(&mut caller, "other"), "SIP/2.0 487 quick");
+    assert_eq!(answer(&mut caller, "one"), "SIP/2.0 486 mended");
+}
+
+#[test]
+fn a_compiler_reaches_nothing() {
+    let host = start("deadline = \"100ms\"");
+    let check = String::from_utf8(host.command("check").stdout).expect("text");
+    let line = check.lines().find(|line| line.starts_with("compiler"));
+    let line = line.expect("check tells of it");
+    // Everything is tried by the process itself. A kernel without filters of system calls can't be asked to refuse.
+    let own = std::fs::read_to_string("/proc/self/status").expect("this process runs");
+    if own.contains("Seccomp_filters:") {
+        assert!(
+            line.contains("seccomp on; files, network and other programs are out of its reach"),
+            "{line}"
+        );
+        host.wait_for_log("compiler_confined");
+    } else {
+        assert!(line.contains("warning: "), "{line}");
+        host.wait_for_log("compiler_not_confined");
+    }
 }

@@ -4,8 +4,8 @@
 
 #[test]
 fn the_reference_is_that_of_the_contract() {
-    let file = portcullis_tests::root().join("docs/contract.md");
-    let page = portcullis_tests::contract::page();
+    let file = portcullis_testkit::root().join("docs/contract.md");
+    let page = portcullis_testkit::contract::page();
     for part in [
         "### permissions",
         "#### allow-source-address",

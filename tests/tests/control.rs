@@ -6,14 +6,14 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{TcpStream, UdpSocket};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::Command;
 
-use portcullis_tests::control::{Packet, ask, connect, open_all, read_packet, request};
-use portcullis_tests::host::{Builder, Host};
-use portcullis_tests::wait;
+use portcullis_testkit::control::{Packet, ask, connect, open_all, read_packet, request};
+use portcullis_testkit::host::{Builder, Host};
+use portcullis_testkit::wait;
 use serde_json::json;
 
 fn start() -> Host {
@@ -28,7 +28,7 @@ fn assert_answers(host: &Host) {
 fn the_start_line_names_the_doors_and_their_files_go_with_the_host() {
     let mut host = start();
     let log = wait::until("the host serves", || {
-        Some(host.log()).filter(|log| log.contains("Portcullis serves."))
+        Some(host.log()).filter(|log| log.contains("event=\"serving\""))
     });
     for door in [
         " binrpc=unix:ctl ",
@@ -83,7 +83,7 @@ fn files_of_a_dead_host_are_replaced_and_those_of_a_live_one_are_not() {
         0o660
     );
     wait::until("the third host serves", || {
-        third.log().contains("Portcullis serves.").then_some(())
+        third.log().contains("event=\"serving\"").then_some(())
     });
 }
 
@@ -363,7 +363,7 @@ fn a_sender_that_takes_no_binrpc_is_left_behind() {
             .contains("portcullis")
             .then_some(())
     });
-    host.wait_for_log("it was made anew");
+    host.wait_for_log("event=\"control_socket_recreated\"");
     assert_answers(&host);
 }
 
@@ -377,6 +377,95 @@ fn long_request(words: &[&str]) -> Vec<u8> {
     }
     let length = (body.len() as u32).to_be_bytes();
     [&[0xa1, 0x0c], &length[..], &[1], &body].concat()
+}
+
+#[test]
+fn the_host_makes_a_token_that_its_commands_find() {
+    let host = Builder::new()
+        .set("tenants.acme", "uri-domains = [\"acme.example\"]")
+        .start();
+    let file = host.folder().join("portcullis.token");
+    let mode = fs::metadata(&file).expect("the token is there").mode();
+    assert_eq!(mode & 0o7777, 0o600);
+    let control = host.lease().addr(1, 8060);
+    let status = |method: &str, path: &str, token: &str| {
+        let mut stream = TcpStream::connect(control).expect("the port is open");
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nHost: {control}\r\n{token}Content-Type: application/json\r\n\
+             Content-Length: 2\r\nConnection: close\r\n\r\n{{}}"
+        );
+        stream
+            .write_all(request.as_bytes())
+            .expect("the host reads");
+        let mut answer = String::new();
+        stream
+            .read_to_string(&mut answer)
+            .expect("the host answers");
+        answer[9..12].to_owned()
+    };
+    for (method, path, expected) in [
+        ("POST", "/RPC", "401"),
+        ("POST", "/v1/policies/acme", "401"),
+        ("PUT", "/v1/tenants/other", "401"),
+        ("GET", "/", "401"),
+        ("GET", "/metrics", "200"),
+        ("GET", "/healthz", "200"),
+    ] {
+        assert_eq!(status(method, path, ""), expected, "{method} {path}");
+    }
+    let token = host.token().expect("the token is there");
+    let bearer = |token: &str| format!("Authorization: Bearer {token}\r\n");
+    assert_eq!(status("GET", "/", &bearer(&token)), "200");
+    assert_eq!(status("GET", "/", &bearer(&token[1..])), "401");
+    assert_eq!(status("GET", "/metrics", &bearer(&token[1..])), "401");
+    assert!(!host.log().contains(&token));
+
+    assert!(host.run("address reload").starts_with("Reload OK"));
+    // From elsewhere they say where they looked.
+    let elsewhere = tempfile::tempdir().expect("a temporary folder can be made");
+    let run = |variable: &str| {
+        Command::new(portcullis_testkit::binary())
+            .current_dir(elsewhere.path())
+            .env("PORTCULLIS_TOKEN", variable)
+            .arg("--config")
+            .arg(host.folder().join("portcullis.toml"))
+            .args(["address", "reload"])
+            .output()
+            .expect("portcullis runs")
+    };
+    let said = String::from_utf8_lossy(&run("").stderr).into_owned();
+    assert!(said.contains("there is no file portcullis.token"), "{said}");
+    assert!(run(&token).status.success());
+
+    // A token that others may have read is none.
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).expect("it is ours");
+    let mut other = Builder::new()
+        .set("control", &format!("token-file = {file:?}"))
+        .launch();
+    assert!(!other.wait_until_ended().success());
+    assert!(
+        other.log().contains("is open to others (mode 0644)"),
+        "{}",
+        other.log()
+    );
+}
+
+#[test]
+fn names_of_stored_tenants_are_checked() {
+    let host = Builder::new().start();
+    fs::write(
+        host.folder().join("t.toml"),
+        "uri-domains = [\"acme.example\"]\n",
+    )
+    .expect("it can be written");
+    for name in ["default", "before", "after", "operator", "breaker", "UPPER"] {
+        let output = host.command(&format!("tenant put {name} t.toml"));
+        assert!(!output.status.success(), "{name}");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(said.contains("name"), "{name}: {said}");
+    }
+    let listed = host.run("tenant list");
+    assert!(!listed.contains("operator"), "{listed}");
 }
 
 #[test]
@@ -411,7 +500,7 @@ fn each_door_is_open_or_not_by_itself() {
     let config = folder.path().join("portcullis.toml");
     fs::write(&config, "[control]\nlisten = \"\"\n").expect("a configuration can be written");
     let run = |words: &[&str]| {
-        let output = Command::new(portcullis_tests::binary())
+        let output = Command::new(portcullis_testkit::binary())
             .current_dir(folder.path())
             .args(words)
             .output()

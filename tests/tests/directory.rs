@@ -2,15 +2,11 @@
 
 #![forbid(unsafe_code)]
 
-use portcullis_tests::database::MariaDb;
-use portcullis_tests::guests::rejecting;
-use portcullis_tests::host::{Builder, Host};
-use portcullis_tests::sip::Caller;
-use portcullis_tests::wait;
-
-fn write(host: &Host, name: &str, text: impl AsRef<[u8]>) {
-    std::fs::write(host.folder().join(name), text).expect("a file can be written");
-}
+use portcullis_testkit::guests::rejecting;
+use portcullis_testkit::host::{Builder, Host};
+use portcullis_testkit::mariadb::MariaDb;
+use portcullis_testkit::sip::Caller;
+use portcullis_testkit::wait;
 
 fn answer(caller: &mut Caller, tenant: &str) -> String {
     let request = caller.request("MESSAGE", &format!("sip:bob@{tenant}.example"));
@@ -19,12 +15,6 @@ fn answer(caller: &mut Caller, tenant: &str) -> String {
         .start_line()
         .trim_start_matches("SIP/2.0 ")
         .to_owned()
-}
-
-fn refused(host: &Host, words: &str) -> String {
-    let output = host.command(words);
-    assert!(!output.status.success(), "{words}");
-    String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
 const ACME: &str = "uri-domains = [\"acme.example\"]\ndefault-code = 480\n";
@@ -37,7 +27,7 @@ fn a_tenant_is_made_changed_and_removed() {
         .start();
     let mut caller = host.udp(10);
     assert_eq!(answer(&mut caller, "acme"), "401 Address not authorised");
-    write(&host, "acme.toml", ACME);
+    host.write("acme.toml", ACME);
     let said = host.run("tenant put acme acme.toml");
     assert!(
         said.starts_with("acme: stored, live on all workers here"),
@@ -60,9 +50,9 @@ fn a_tenant_is_made_changed_and_removed() {
     );
 
     // Its policy stays when it changes.
-    write(&host, "one.wasm", rejecting(486, "one"));
+    host.write("one.wasm", rejecting(486, "one"));
     host.run("policy push acme one.wasm --activate");
-    write(&host, "acme.toml", ACME.replace("480", "481"));
+    host.write("acme.toml", ACME.replace("480", "481"));
     host.run("tenant put acme acme.toml");
     assert_eq!(answer(&mut caller, "acme"), "486 one");
 
@@ -84,8 +74,8 @@ fn a_tenant_is_made_changed_and_removed() {
             "the tenant filed stands in the configuration file",
         ),
     ] {
-        write(&host, "bad.toml", text);
-        let said = refused(&host, &format!("tenant put {name} bad.toml"));
+        host.write("bad.toml", text);
+        let said = host.refused(&format!("tenant put {name} bad.toml"));
         assert!(said.contains(expected), "{said}");
     }
     assert_eq!(
@@ -93,9 +83,9 @@ fn a_tenant_is_made_changed_and_removed() {
         "486 one",
         "nothing has changed"
     );
-    let said = refused(&host, "tenant rm filed");
+    let said = host.refused("tenant rm filed");
     assert!(said.contains("stands in the configuration file"), "{said}");
-    let said = refused(&host, "tenant rm nobody");
+    let said = host.refused("tenant rm nobody");
     assert!(
         said.contains("there is no tenant nobody in the database"),
         "{said}"
@@ -109,7 +99,10 @@ fn a_tenant_is_made_changed_and_removed() {
     assert_eq!(answer(&mut caller, "acme"), "486 one");
     host.run("tenant rm acme");
     assert_eq!(answer(&mut caller, "acme"), "401 Address not authorised");
-    assert!(refused(&host, "tenant show acme").contains("there is no tenant acme"));
+    assert!(
+        host.refused("tenant show acme")
+            .contains("there is no tenant acme")
+    );
 }
 
 /// Whoever reads the database learns who may push, and not how to.
@@ -117,11 +110,7 @@ fn a_tenant_is_made_changed_and_removed() {
 fn a_stored_tenants_token_is_known_and_not_kept() {
     const TOKEN: &str = "acme-0123456789abcdef";
     let host = Builder::new().start();
-    write(
-        &host,
-        "acme.toml",
-        format!("{ACME}token = \"{TOKEN}\" # ours\n"),
-    );
+    host.write("acme.toml", format!("{ACME}token = \"{TOKEN}\" # ours\n"));
     host.run("tenant put acme acme.toml");
     let shown = host.run("tenant show acme");
     assert!(!shown.contains(TOKEN), "{shown}");
@@ -130,7 +119,7 @@ fn a_stored_tenants_token_is_known_and_not_kept() {
         "{shown}"
     );
 
-    write(&host, "one.wasm", rejecting(486, "one"));
+    host.write("one.wasm", rejecting(486, "one"));
     let push = |token: &str| host.command_as(token, "policy push acme one.wasm --activate");
     let wrong = push("acme-0123456789abcdeg");
     assert!(!wrong.status.success());
@@ -142,7 +131,7 @@ fn a_stored_tenants_token_is_known_and_not_kept() {
         .lines()
         .filter(|line| !line.starts_with('#'))
         .collect();
-    write(&host, "again.toml", config.join("\n"));
+    host.write("again.toml", config.join("\n"));
     host.run("tenant put acme again.toml");
     assert!(push(TOKEN).status.success());
     let digest = shown.split('"').find(|text| text.starts_with("sha256:"));
@@ -172,10 +161,10 @@ fn peers_tenants_are_on_every_host_of_the_database() {
             wait::until(expected, ask);
         }
     };
-    write(&one, "acme.toml", ACME);
+    one.write("acme.toml", ACME);
     one.run("tenant put acme acme.toml");
     all_answer(&[&one, &two], "480 Temporarily Unavailable");
-    write(&two, "one.wasm", rejecting(486, "one"));
+    two.write("one.wasm", rejecting(486, "one"));
     two.run("policy push acme one.wasm --activate");
     all_answer(&[&one, &two], "486 one");
 

@@ -7,9 +7,9 @@ use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 
-use portcullis_tests::control::{ReplyPipe, ask, make_pipe, open_all, write_fifo};
-use portcullis_tests::host::{Builder, Host};
-use portcullis_tests::wait;
+use portcullis_testkit::control::{ReplyPipe, ask, make_pipe, open_all, write_fifo};
+use portcullis_testkit::host::{Builder, Host};
+use portcullis_testkit::wait;
 use serde_json::{Value, json};
 
 fn assert_answers(host: &Host) {

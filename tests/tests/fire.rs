@@ -11,16 +11,16 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use portcullis_tests::database::MariaDb;
-use portcullis_tests::host::{Builder, Host};
-use portcullis_tests::oracle::ask;
-use portcullis_tests::oracle::case::{Answer, Question};
-use portcullis_tests::policy;
-use portcullis_tests::reloads::CLIENTS;
-use portcullis_tests::sip::Caller;
-use portcullis_tests::states::{self, Counts, HOSTS, Item, NAMES, SUBNETS, State};
-use portcullis_tests::tools::{Tool, Tools};
-use portcullis_tests::wait;
+use portcullis_testkit::host::{Builder, Host};
+use portcullis_testkit::mariadb::MariaDb;
+use portcullis_testkit::oracle::ask;
+use portcullis_testkit::oracle::case::{Answer, Question};
+use portcullis_testkit::policy;
+use portcullis_testkit::reloads::CLIENTS;
+use portcullis_testkit::sip::Caller;
+use portcullis_testkit::states::{self, Counts, HOSTS, Item, NAMES, SUBNETS, State};
+use portcullis_testkit::tools::{Tool, Tools};
+use portcullis_testkit::wait;
 use serde_json::{Value, json};
 
 /// How long the fire lasts, unless told otherwise.

@@ -2,9 +2,9 @@
 
 #![forbid(unsafe_code)]
 
-use portcullis_tests::guests::{guest, rejecting};
-use portcullis_tests::host::{Builder, Host};
-use portcullis_tests::wait;
+use portcullis_testkit::guests::{guest, rejecting};
+use portcullis_testkit::host::{Builder, Host};
+use portcullis_testkit::wait;
 
 const CALLER: u8 = 10;
 

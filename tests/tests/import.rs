@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use portcullis_tests::binary;
+use portcullis_testkit::binary;
 
 fn run(folder: &Path, words: &str) -> Output {
     Command::new(binary())

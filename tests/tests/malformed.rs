@@ -2,10 +2,10 @@
 
 #![forbid(unsafe_code)]
 
-use portcullis_tests::callee::Callee;
-use portcullis_tests::host::{Builder, Host};
-use portcullis_tests::policy;
-use portcullis_tests::sip::Caller;
+use portcullis_testkit::callee::Callee;
+use portcullis_testkit::host::{Builder, Host};
+use portcullis_testkit::policy;
+use portcullis_testkit::sip::{Caller, Message};
 
 const DATAGRAMS: u64 = 4_000;
 const STREAMS: u64 = 400;
@@ -196,11 +196,9 @@ fn what_can_be_answered_is_answered() {
     };
     for (from, to, code) in [
         ("SIP/2.0\r\nVia", "SIP/7.0\r\nVia", 505),
-        (
-            "sip:bob@example.com SIP",
-            "nobodyKnowsThisScheme:x SIP",
-            416,
-        ),
+        ("sip:bob@example.com SIP", "sips:bob@example.com SIP", 416),
+        ("From: ", "From: x sip:mallory@example.com;x=", 400),
+        ("SIP/2.0/UDP 1", "SIP/2.0/UDP ::1", 400),
         ("Max-Forwards: 70", "Max-Forwards: 0", 483),
         (
             "Max-Forwards: 70",
@@ -224,13 +222,195 @@ fn what_can_be_answered_is_answered() {
     }
 }
 
+/// What becomes of a TCP connection after a message that is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Then {
+    GoesOn,
+    Closes,
+}
+
+/// A request in pieces, so that one of them can be replaced by something too long.
+struct Parts {
+    start_line: String,
+    fields: String,
+    length: String,
+    body: String,
+}
+
+impl Parts {
+    fn of(caller: &Caller, method: &str) -> Self {
+        let request = caller.request(method, "sip:bob@example.com");
+        let text = String::from_utf8(request.bytes()).expect("our own request is text");
+        let (start_line, fields) = text.split_once("\r\n").expect("there is a start line");
+        Self {
+            start_line: start_line.to_owned(),
+            fields: fields.replace("Content-Length: 0\r\n\r\n", ""),
+            length: "Content-Length: 4\r\n".to_owned(),
+            body: "body".to_owned(),
+        }
+    }
+
+    fn bytes(&self) -> Vec<u8> {
+        let Self {
+            start_line,
+            fields,
+            length,
+            body,
+        } = self;
+        format!("{start_line}\r\n{fields}{length}\r\n{body}").into_bytes()
+    }
+}
+
+/// Sends a message over a connection of its own; checks the answer, or that there is none, and what becomes of the connection.
+fn assert_over_tcp(host: &Host, message: &[u8], answer: Option<(u16, &str)>, then: Then) {
+    let mut caller = host.tcp(66);
+    let shown = message[..message.len().min(60)].escape_ascii().to_string();
+    caller.send(message);
+    if then == Then::Closes {
+        let got = Message::new(caller.read_to_end());
+        match answer {
+            Some((code, reason)) => {
+                assert_eq!(
+                    got.start_line(),
+                    format!("SIP/2.0 {code} {reason}"),
+                    "{shown}"
+                );
+            }
+            None => assert!(got.bytes.is_empty(), "{shown}"),
+        }
+        return;
+    }
+    if let Some((code, reason)) = answer {
+        let got = caller.receive();
+        assert_eq!(
+            got.start_line(),
+            format!("SIP/2.0 {code} {reason}"),
+            "{shown}"
+        );
+        let sent = Message::new(message.to_vec());
+        for name in ["Via", "From", "Call-ID", "CSeq"] {
+            let copied = got.headers(name);
+            let value = sent.header(name).expect("the request has it");
+            // Via notes where the request came from.
+            assert!(
+                copied.len() == 1 && copied[0].starts_with(value),
+                "{shown}: {copied:?}"
+            );
+        }
+    }
+    // The next message on the connection is the first that is answered now.
+    let request = caller.request("OPTIONS", &format!("sip:{}", host.sip()));
+    assert_eq!(caller.ask(&request).code(), 200, "after {shown}");
+}
+
 #[test]
-fn a_stream_that_cannot_be_framed_is_answered_and_closed() {
+fn what_is_too_long_is_answered_and_the_connection_goes_on() {
     let (host, _callee) = start();
-    let mut caller = host.tcp(10);
-    let request = caller.request("MESSAGE", "sip:bob@example.com");
-    let text = String::from_utf8(request.bytes()).expect("our own request is text");
-    caller.send(text.replace("Content-Length: 0\r\n", "").as_bytes());
-    let answer = String::from_utf8(caller.read_to_end()).expect("the answer is text");
-    assert!(answer.starts_with("SIP/2.0 400 "), "{answer}");
+    let caller = host.tcp(10);
+    let check = |change: &dyn Fn(&mut Parts), answer: Option<(u16, &str)>| {
+        let mut parts = Parts::of(&caller, "INVITE");
+        change(&mut parts);
+        assert_over_tcp(&host, &parts.bytes(), answer, Then::GoesOn);
+    };
+    let large = Some((513, "Message Too Large"));
+    let many = Some((513, "Too Many Headers"));
+    for length in [9_000, 65_000, 65_536, 70_000, 900_000] {
+        let long = "x".repeat(length);
+        let uri = |parts: &mut Parts| parts.start_line = format!("INVITE sip:{long} SIP/2.0");
+        check(&uri, Some((414, "Request-URI Too Long")));
+        // Nobody answers a response.
+        let reason = |parts: &mut Parts| parts.start_line = format!("SIP/2.0 200 {long}");
+        check(&reason, None);
+        let is_framed = length < 65_536;
+        let expected = match is_framed {
+            true => Some((513, "Header Too Long")),
+            false => large,
+        };
+        let before = |parts: &mut Parts| parts.fields.insert_str(0, &format!("X: {long}\r\n"));
+        check(&before, expected);
+        let behind = |parts: &mut Parts| parts.fields.push_str(&format!("X: a\r\n {long}\r\n"));
+        check(&behind, expected);
+        let body = |parts: &mut Parts| {
+            parts.length = format!("l: {length}\r\n");
+            parts.body.clone_from(&long);
+        };
+        if !is_framed {
+            check(&body, large);
+        }
+    }
+    for lines in [300, 600, 100_000] {
+        let lines = |parts: &mut Parts| parts.fields.push_str(&"X: 1\r\n".repeat(lines));
+        check(&lines, many);
+    }
+    let folds = |parts: &mut Parts| {
+        parts
+            .fields
+            .push_str(&format!("X:\r\n{}", " 1\r\n".repeat(900)));
+    };
+    check(&folds, many);
+    // An ACK is never answered.
+    let mut ack = Parts::of(&caller, "ACK");
+    ack.start_line = format!("ACK sip:{} SIP/2.0", "x".repeat(70_000));
+    assert_over_tcp(&host, &ack.bytes(), None, Then::GoesOn);
+    assert_eq!(lost_unframed(&host), 0.0);
+    assert!(host.metric("portcullis_dropped_total", &["reason=\"bad_response\""]) >= 5.0);
+}
+
+#[test]
+fn a_stream_whose_next_message_is_not_found_is_answered_and_closed() {
+    let (host, _callee) = start();
+    let caller = host.tcp(10);
+    let mut closed = 0.0;
+    let mut check = |method: &str, change: &dyn Fn(&mut Parts), answer: Option<(u16, &str)>| {
+        let mut parts = Parts::of(&caller, method);
+        change(&mut parts);
+        assert_over_tcp(&host, &parts.bytes(), answer, Then::Closes);
+        closed += 1.0;
+        assert_eq!(lost_unframed(&host), closed);
+    };
+    for (length, reason) in [
+        ("", "Missing Content-Length"),
+        ("Content-Length: -1\r\n", "Bad Content-Length"),
+        ("Content-Length: four\r\n", "Bad Content-Length"),
+        ("Content-Length: 4 4\r\n", "Bad Content-Length"),
+        ("Content-Length:\r\n", "Bad Content-Length"),
+        ("l: 2147483648\r\n", "Bad Content-Length"),
+        ("l: 18446744073709551620\r\n", "Bad Content-Length"),
+        (
+            "l: 4\r\nContent-Length: 4\r\n",
+            "Two Content-Length Headers",
+        ),
+    ] {
+        let change = |parts: &mut Parts| length.clone_into(&mut parts.length);
+        check("INVITE", &change, Some((400, reason)));
+        check("ACK", &change, None);
+    }
+    let mixed = |parts: &mut Parts| parts.fields.push_str("X: 1\n");
+    check("INVITE", &mixed, Some((400, "Bad Line End")));
+    let response = |parts: &mut Parts| {
+        "SIP/2.0 200 OK".clone_into(&mut parts.start_line);
+        parts.length.clear();
+    };
+    check("INVITE", &response, None);
+
+    // Too far away: more than sixteen times the limit.
+    let too_large = Some((513, "Message Too Large"));
+    for length in ["1048561", "2147483647"] {
+        let far = |parts: &mut Parts| parts.length = format!("Content-Length: {length}\r\n");
+        check("INVITE", &far, too_large);
+    }
+    let endless_field = |parts: &mut Parts| parts.length = format!("X: {}", "x".repeat(1_200_000));
+    check("INVITE", &endless_field, too_large);
+    let endless_header = |parts: &mut Parts| parts.length = "X: 1\r\n".repeat(200_000);
+    check("INVITE", &endless_header, Some((513, "Too Many Headers")));
+    // Nothing tells whom to answer.
+    let endless_line =
+        |parts: &mut Parts| parts.start_line = format!("INVITE {}", "x".repeat(1_200_000));
+    check("INVITE", &endless_line, None);
+    let http = |parts: &mut Parts| "GET / HTTP/1.1".clone_into(&mut parts.start_line);
+    check("INVITE", &http, None);
+}
+
+fn lost_unframed(host: &Host) -> f64 {
+    host.metric("portcullis_dropped_total", &["reason=\"unframed\""])
 }

@@ -5,11 +5,11 @@
 
 use std::process::Command;
 
-use portcullis_tests::callee::Callee;
-use portcullis_tests::database::MariaDb;
-use portcullis_tests::host::{Builder, Host};
-use portcullis_tests::sip::Caller;
-use portcullis_tests::wait;
+use portcullis_testkit::callee::Callee;
+use portcullis_testkit::host::{Builder, Host};
+use portcullis_testkit::mariadb::MariaDb;
+use portcullis_testkit::sip::Caller;
+use portcullis_testkit::wait;
 
 const OFFICE: u8 = 10;
 const TEST_SERVER: u8 = 20;

@@ -5,34 +5,15 @@
 
 use std::fs;
 
-use portcullis_tests::callee::Callee;
-use portcullis_tests::database::MariaDb;
-use portcullis_tests::host::{Builder, Host};
-use portcullis_tests::sip::Caller;
-use portcullis_tests::{policy, wait};
+use portcullis_testkit::callee::Callee;
+use portcullis_testkit::host::Builder;
+use portcullis_testkit::mariadb::MariaDb;
+use portcullis_testkit::office::{OFFICE, start};
+use portcullis_testkit::sip::Caller;
+use portcullis_testkit::{policy, wait};
 use serde_json::json;
-use tempfile::TempDir;
 
-const OFFICE: u8 = 10;
 const STRANGER: u8 = 30;
-
-/// A host with this policy, a callee as its next hop, the office in group 200, and allow and deny files in a folder.
-fn start(name: &str, files: &[(&str, &str)]) -> (Host, Callee, TempDir) {
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    for (file, text) in files {
-        fs::write(folder.path().join(file), text).expect("a file can be written");
-    }
-    let builder = Builder::new();
-    let office = builder.lease().ip(OFFICE);
-    let callee = Callee::start(builder.lease().addr(3, 5080));
-    let host = builder
-        .policy(policy(name))
-        .set("relay", &format!("next-hop = \"sip:{}\"", callee.addr()))
-        .set("permissions", &format!("folder = {:?}", folder.path()))
-        .row(&format!("200 {office} 32 0 Office"))
-        .start();
-    (host, callee, folder)
-}
 
 fn ask(caller: &mut Caller, method: &str, uri: &str) -> String {
     let request = caller.request(method, uri);

@@ -4,12 +4,12 @@
 
 use std::net::{SocketAddr, UdpSocket};
 
-use portcullis_tests::callee::{Callee, ok_to};
-use portcullis_tests::host::{Builder, Host};
-use portcullis_tests::lease;
-use portcullis_tests::policy;
-use portcullis_tests::sip::{Caller, Message};
-use portcullis_tests::wait::PATIENCE;
+use portcullis_testkit::callee::{Callee, ok_to};
+use portcullis_testkit::host::{Builder, Host};
+use portcullis_testkit::lease;
+use portcullis_testkit::policy;
+use portcullis_testkit::sip::{Caller, Message};
+use portcullis_testkit::wait::PATIENCE;
 
 const CALLER: u8 = 10;
 
@@ -20,7 +20,10 @@ fn start(transport: &str) -> (Host, Callee) {
     let host = builder
         .policy(policy("observe"))
         .set("relay", &hop)
-        .set("relay", &format!("domains = [\"{}\"]", callee.addr().ip()))
+        .set(
+            "relay",
+            &format!("domains = [\"{}:*\"]", callee.addr().ip()),
+        )
         .start();
     (host, callee)
 }
@@ -319,4 +322,40 @@ fn a_next_hop_that_refuses_tcp_does_not_disturb_others() {
         }
         assert!(answer.code() >= 500, "{}", answer.start_line());
     }
+}
+
+#[test]
+fn whoever_connects_from_a_next_hops_address_is_not_the_next_hop() {
+    let builder = Builder::new().policy(policy("observe"));
+    let hop = builder.lease().addr(3, 5085);
+    let host = builder
+        .set("relay", &format!("next-hop = \"sip:{hop};transport=tcp\""))
+        .start();
+    // The next hop is down, and somebody has its address and port.
+    let mut somebody = Caller::tcp_from(hop, host.sip());
+    somebody.send(b"\r\n\r\n");
+    assert_eq!(somebody.read_exact(2), b"\r\n", "the connection is served");
+    let mut caller = host.udp(CALLER);
+    let answer = caller.ask(&caller.request("MESSAGE", "sip:bob@example.com"));
+    assert_eq!(answer.code(), 503, "{}", answer.start_line());
+    assert!(somebody.hears_nothing());
+}
+
+#[test]
+fn domains_mean_the_ports_of_sip() {
+    let builder = Builder::new().policy(policy("observe"));
+    let callee = Callee::start(builder.lease().addr(3, 5061));
+    let other = Callee::start(builder.lease().addr(3, 6379));
+    let host = builder
+        .set("relay", &format!("domains = [\"{}\"]", callee.addr().ip()))
+        .start();
+    let mut caller = host.udp(CALLER);
+    let to = |at: SocketAddr, more: &str| format!("sip:bob@{at}{more}");
+    let allowed = caller.request("MESSAGE", &to(callee.addr(), ""));
+    assert_eq!(caller.ask(&allowed).code(), 200);
+    for transport in ["", ";transport=tcp"] {
+        let request = caller.request("MESSAGE", &to(other.addr(), transport));
+        assert_eq!(caller.ask(&request).code(), 403);
+    }
+    assert!(other.saw_nothing_more());
 }

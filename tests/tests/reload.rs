@@ -2,10 +2,10 @@
 
 #![forbid(unsafe_code)]
 
-use portcullis_tests::database::MariaDb;
-use portcullis_tests::host::{Builder, Host};
-use portcullis_tests::load::Load;
-use portcullis_tests::wait;
+use portcullis_testkit::host::{Builder, Host};
+use portcullis_testkit::load::Load;
+use portcullis_testkit::mariadb::MariaDb;
+use portcullis_testkit::wait;
 
 const CALLER: u8 = 10;
 const STRANGER: u8 = 30;

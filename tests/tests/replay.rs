@@ -5,11 +5,11 @@
 use std::fs;
 use std::path::PathBuf;
 
-use portcullis_tests::callee::Callee;
-use portcullis_tests::guests::rejecting;
-use portcullis_tests::host::{Builder, Host};
-use portcullis_tests::sip::Caller;
-use portcullis_tests::{policy, wait};
+use portcullis_testkit::callee::Callee;
+use portcullis_testkit::guests::rejecting;
+use portcullis_testkit::host::{Builder, Host};
+use portcullis_testkit::sip::Caller;
+use portcullis_testkit::{policy, wait};
 use serde_json::{Value, json};
 
 const OFFICE: u8 = 10;
@@ -175,4 +175,34 @@ fn peers_a_capture_is_played() {
         .collect();
     assert_eq!(decided[0], json!({"relay": null}), "{lines}");
     assert_eq!(decided[1]["reject"]["code"], 401, "{lines}");
+}
+
+#[test]
+fn a_compressed_capture_is_named_and_nothing_is_no_success() {
+    let host = Builder::new().start();
+    let policy = policy("address-acl");
+    let policy = policy.display();
+    let play = |bytes: &[u8]| {
+        let file = host.folder().join("a.pcap");
+        fs::write(&file, bytes).expect("a capture can be written");
+        let output = host.command(&format!("replay a.pcap --policy {policy}"));
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.code(), said)
+    };
+    for (first, form, command) in [
+        (&b"\x1f\x8b\x08\x00"[..], "gzip", "gunzip --keep a.pcap"),
+        (b"\x28\xb5\x2f\xfd\x00", "zstd", "unzstd a.pcap"),
+        (b"\xfd7zXZ\x00", "xz", "unxz --keep a.pcap"),
+        (b"BZh91AY", "bzip2", "bunzip2 --keep a.pcap"),
+    ] {
+        let (code, said) = play(first);
+        assert_eq!(code, Some(1), "{said}");
+        assert!(said.contains(form) && said.contains(command), "{said}");
+    }
+    // A capture without any packet.
+    let mut empty = vec![0xd4, 0xc3, 0xb2, 0xa1, 2, 0, 4, 0];
+    empty.extend([0; 8]);
+    empty.extend([0xff, 0xff, 0, 0, 1, 0, 0, 0]);
+    let (code, said) = play(&empty);
+    assert_eq!(code, Some(2), "{said}");
 }

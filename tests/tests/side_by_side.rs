@@ -3,12 +3,12 @@
 
 #![forbid(unsafe_code)]
 
-use portcullis_tests::database::MariaDb;
-use portcullis_tests::host::{Builder, Host};
-use portcullis_tests::kamailio::Kamailio;
-use portcullis_tests::oracle::exceptions::{FAULT_DATA, LONG_TEST_URI, NAMES_IN_JSON};
-use portcullis_tests::tools::Tool::{self, Kamcli, Kamcmd, Kamctl};
-use portcullis_tests::tools::Tools;
+use portcullis_testkit::host::{Builder, Host};
+use portcullis_testkit::kamailio::Kamailio;
+use portcullis_testkit::mariadb::MariaDb;
+use portcullis_testkit::oracle::exceptions::{FAULT_DATA, LONG_TEST_URI, NAMES_IN_JSON};
+use portcullis_testkit::tools::Tool::{self, Kamcli, Kamcmd, Kamctl};
+use portcullis_testkit::tools::Tools;
 
 /// Both servers on one table, and the tools for each.
 struct Both {

@@ -2,10 +2,10 @@
 
 #![forbid(unsafe_code)]
 
-use portcullis_tests::guests::rejecting;
-use portcullis_tests::host::{Builder, Host};
-use portcullis_tests::load::Load;
-use portcullis_tests::wait;
+use portcullis_testkit::guests::rejecting;
+use portcullis_testkit::host::{Builder, Host};
+use portcullis_testkit::load::Load;
+use portcullis_testkit::wait;
 
 const CALLER: u8 = 10;
 const SWAPS: u16 = 30;

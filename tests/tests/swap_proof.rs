@@ -8,10 +8,10 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
-use portcullis_tests::guests::rejecting;
-use portcullis_tests::host::{Builder, Host};
-use portcullis_tests::load::Load;
-use portcullis_tests::sip::Caller;
+use portcullis_testkit::guests::rejecting;
+use portcullis_testkit::host::{Builder, Host};
+use portcullis_testkit::load::Load;
+use portcullis_testkit::sip::Caller;
 
 /// Good files that are pushed, unless told otherwise; as many broken ones between them.
 const SWAPS: u64 = 120;

@@ -18,6 +18,22 @@ pub(crate) struct Need {
     pub(crate) package: &'static str,
 }
 
+/// What starts a MariaDB server and talks to it.
+pub(crate) const MARIADB: [Need; 3] = [
+    Need {
+        name: "mariadbd",
+        package: "mariadb-server",
+    },
+    Need {
+        name: "mariadb-install-db",
+        package: "mariadb-server",
+    },
+    Need {
+        name: "mariadb",
+        package: "mariadb-client",
+    },
+];
+
 /// Makes sure that everything is there.
 ///
 /// # Errors

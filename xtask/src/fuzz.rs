@@ -7,6 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+use crate::build;
 use crate::process::{capture, cargo, run as run_command};
 use crate::workspace::{Workspace, root};
 
@@ -67,6 +68,23 @@ pub(crate) fn targets() -> Result<Vec<String>> {
         .collect())
 }
 
+/// The package whose targets depend on neither wasmtime nor sqlx, and build within a minute.
+const QUICK: &str = "portcullis-fuzz";
+
+/// The names of the targets that build quickly, and of the others.
+pub(crate) fn quick_and_other_targets() -> Result<(Vec<String>, Vec<String>)> {
+    let workspace = Workspace::of(&folder().join("Cargo.toml"))?;
+    let mut quick = Vec::new();
+    let mut other = Vec::new();
+    for package in &workspace.packages {
+        match package.name == QUICK {
+            true => quick.extend(package.programs()),
+            false => other.extend(package.programs()),
+        }
+    }
+    Ok((quick, other))
+}
+
 /// Builds a target and runs it.
 pub(crate) fn fuzz(target: &str, seconds: u32, further: &[String]) -> Result<()> {
     let triple = host_triple()?;
@@ -79,6 +97,7 @@ pub(crate) fn fuzz(target: &str, seconds: u32, further: &[String]) -> Result<()>
             "build",
             "--release",
             "--locked",
+            "--workspace",
             "--bin",
             target,
             "--target",
@@ -96,29 +115,57 @@ pub(crate) fn fuzz(target: &str, seconds: u32, further: &[String]) -> Result<()>
         fs::create_dir_all(folder)
             .with_context(|| format!("cannot create {}", folder.display()))?;
     }
+    let input = Input::of(target);
     let mut run = Command::new(built.join(triple).join("release").join(target));
-    run.args(["-max_len=2048", "-timeout=5", "-print_final_stats=1"])
+    run.args(["-timeout=5", "-print_final_stats=1"])
+        .arg(format!("-max_len={}", input.longest))
         .arg(format!("-max_total_time={seconds}"))
-        .arg(format!(
-            "-dict={}",
-            folder().join(dictionary(target)).display()
-        ))
         .arg(format!(
             "-artifact_prefix={}/{target}-",
             artifacts.display()
         ));
+    if let Some(dictionary) = input.dictionary {
+        run.arg(format!("-dict={}", folder().join(dictionary).display()));
+    }
     if further.is_empty() {
-        // What is found grows in the first; the seeds in the second are only read.
+        // What is found grows in the first; the seeds in the others are only read.
         run.arg(corpus).arg(folder().join("corpus").join(target));
+        if input.has_policies {
+            let workspace = Workspace::own()?;
+            build::policies_with_tests(&workspace)?;
+            run.arg(workspace.target.join("policies"));
+        }
     }
     run_command(run.args(further))
 }
 
-/// The words of what a target reads.
-fn dictionary(target: &str) -> &'static str {
-    match target {
-        "binrpc" | "fifo" => "control.dict",
-        _ => "sip.dict",
+/// What a target reads.
+struct Input {
+    /// Bytes of the longest input.
+    longest: usize,
+    /// The words of it.
+    dictionary: Option<&'static str>,
+    /// The compiled policies of this repository are seeds, too.
+    has_policies: bool,
+}
+
+impl Input {
+    fn of(target: &str) -> Self {
+        let text = |dictionary| Self {
+            longest: 2_048,
+            dictionary: Some(dictionary),
+            has_policies: false,
+        };
+        match target {
+            "loader" => Self {
+                longest: 64 << 10,
+                dictionary: None,
+                has_policies: true,
+            },
+            "binrpc" | "fifo" | "json_rpc" => text("control.dict"),
+            "patterns" | "rows" => text("address.dict"),
+            _ => text("sip.dict"),
+        }
     }
 }
 

@@ -1,15 +1,17 @@
-//! What a person or CI types: `cargo xtask build`, `run`, `test`, `bench`.
+//! What a person or CI types: `cargo xtask build`, `run`, `test`, `bench`, `soak`, `deny`.
 
 #![forbid(unsafe_code)]
 
 mod bench;
 mod build;
 mod debian;
+mod deny;
 mod disk;
 mod fuzz;
 mod policy;
 mod process;
 mod run;
+mod soak;
 mod steps;
 mod test;
 mod wasm;
@@ -39,6 +41,9 @@ enum Verb {
     Bench(bench::BenchArgs),
     Policy(policy::Args),
     Fuzz(fuzz::Args),
+    /// Check licences, bans and sources of all crates that are used, as `deny.toml` says
+    Deny,
+    Soak(soak::Args),
     #[command(hide = true)]
     Companion(run::CompanionArgs),
 }
@@ -59,6 +64,8 @@ fn run(verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Bench(args) => bench::run(args),
         Verb::Policy(args) => policy::run(&args),
         Verb::Fuzz(args) => fuzz::run(&args),
+        Verb::Deny => deny::check(),
+        Verb::Soak(args) => soak::run(&args),
         Verb::Companion(args) => run::companion(&args),
     }?;
     Ok(ExitCode::SUCCESS)

@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use crate::build::{self, Built, Profile};
+use crate::build::{self, Profile};
 use crate::process::run as run_command;
+use crate::steps::Progress;
 use crate::workspace::Workspace;
 
 /// Build, then serve the page's policy and address groups on this machine, and print how to try it
@@ -32,9 +33,9 @@ pub(crate) struct Args {
     /// The port on 127.0.0.1 of the control interface
     #[arg(long, value_name = "PORT", default_value_t = 8060)]
     control_port: u16,
-    /// Serve the debug build, which compiles sooner
+    /// Serve what packages have, optimised over all crates, which takes many minutes to build
     #[arg(long)]
-    debug: bool,
+    release: bool,
 }
 
 /// Answers what the host relays, as long as the host lives.
@@ -52,16 +53,17 @@ const ROWS: [[&str; 5]; 3] = [
 ];
 
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let profile = if args.debug {
-        Profile::Debug
-    } else {
-        Profile::Release
-    };
-    let Built {
-        portcullis,
-        policies,
-    } = build::all(profile)?;
-    let folder = Workspace::own()?.target.join("run");
+    let workspace = Workspace::own()?;
+    let mut progress = Progress::new(4);
+    progress.next("Compiling the policies to WebAssembly");
+    let policies = build::policies(&workspace)?;
+    let profile = Profile::of(args.release);
+    progress.next(match profile {
+        Profile::Debug => "Compiling the host: minutes the first time, seconds after that",
+        Profile::Dist => "Compiling the host and optimising it over all crates",
+    });
+    let portcullis = build::host(&workspace, profile)?;
+    let folder = workspace.target.join("run");
     fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
     let policy = policies
         .iter()
@@ -72,10 +74,15 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let config = folder.join("portcullis.toml");
     let text = configuration(args, policy, &database);
     fs::write(&config, text).with_context(|| format!("cannot write {}", config.display()))?;
+    progress.next(match database.exists() {
+        true => "Taking the address table of the last run, in target/run",
+        false => "Filling an address table with the page's rows, in target/run",
+    });
     if !database.exists() {
         fill(&portcullis, &config)?;
     }
 
+    progress.next("Starting the host, and a user agent behind it");
     answer(&portcullis, args.answer())?;
     println!("{}", how_to_try(args, &portcullis, &config));
     let error = Command::new(&portcullis)
@@ -118,7 +125,9 @@ impl Args {
 
 fn configuration(args: &Args, policy: &Path, database: &Path) -> String {
     let (sip, control, answer) = (args.sip(), args.control(), args.answer());
-    let (policy, database) = (policy.display(), database.display());
+    // Commands find it from everywhere.
+    let token = database.with_extension("token");
+    let (policy, database, token) = (policy.display(), database.display(), token.display());
     format!(
         r#"# Written by `cargo xtask run`, anew with every start.
 workers = 1
@@ -135,6 +144,7 @@ next-hop = "sip:{answer}"
 
 [control]
 listen = "{control}"
+token-file = "{token}"
 "#
     )
 }
@@ -216,7 +226,7 @@ mod tests {
             port: 5070,
             answer_port: 5081,
             control_port: 8061,
-            debug: false,
+            release: false,
         };
         let text = configuration(&args, Path::new("/p/acl.wasm"), Path::new("/d/p.db"));
 

@@ -66,6 +66,40 @@ impl Steps {
     }
 }
 
+/// A known number of steps, each of which is told with a line when it begins.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    begun: Instant,
+    steps: usize,
+    told: usize,
+}
+
+impl Progress {
+    /// Nothing is done yet.
+    pub(crate) fn new(steps: usize) -> Self {
+        Self {
+            begun: Instant::now(),
+            steps,
+            told: 0,
+        }
+    }
+
+    /// Tells that the next step begins.
+    pub(crate) fn next(&mut self, step: &str) {
+        eprintln!("{}", self.line(step, self.begun.elapsed()));
+    }
+
+    fn line(&mut self, step: &str, since_start: Duration) -> String {
+        self.told += 1;
+        format!(
+            "== {}/{} after {:.0} s: {step}",
+            self.told,
+            self.steps,
+            since_start.as_secs_f64()
+        )
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use anyhow::bail;
@@ -90,6 +124,14 @@ mod tests {
         let summary = steps.summary();
         assert!(summary.ends_with("s  two\n1 passed, 1 failed"), "{summary}");
         assert_eq!(steps.finish(), ExitCode::FAILURE);
+    }
+
+    #[test]
+    fn progress_is_told_a_line_a_step() {
+        let mut progress = Progress::new(2);
+        let mut line = |step: &str, seconds| progress.line(step, Duration::from_secs(seconds));
+        assert_eq!(line("Building", 0), "== 1/2 after 0 s: Building");
+        assert_eq!(line("Starting", 75), "== 2/2 after 75 s: Starting");
     }
 
     #[test]

@@ -6,16 +6,19 @@ use std::process::{Command, ExitCode};
 
 use anyhow::Result;
 
-use crate::debian::{self, Need};
+use crate::build::{self, Profile};
+use crate::debian::{self, MARIADB, Need};
 use crate::process::{cargo, find, run as run_command};
+use crate::soak::Soak;
 use crate::steps::Steps;
 use crate::workspace::{Workspace, root};
-use crate::{build, disk, fuzz};
+use crate::{deny, disk, fuzz};
 
 /// Run every check and test there is
 ///
-/// In this order: format, lints, documentation, the policies compiled to Wasm, unit and property tests (with those that need a
-/// MariaDB), documentation tests, end-to-end tests with MariaDB, Kamailio and its tools, SIPp, sipsak and tcpdump, and a short run of each fuzz target.
+/// In this order: format, lints, what `deny.toml` says of the crates that are used, documentation, the policies compiled to Wasm,
+/// unit and property tests (with those that need a MariaDB or a PostgreSQL), documentation tests, end-to-end tests with these,
+/// Kamailio and its tools, SIPp, sipsak, tcpdump, valgrind and Chromium, a minute of soak, and a short run of each fuzz target that builds within a minute.
 /// The programs of others are installed when this runs as root on Debian; elsewhere it says what is missing and fails. The first
 /// failing step ends the run and is named; the last line of output is `N passed, N failed`.
 ///
@@ -23,27 +26,42 @@ use crate::{build, disk, fuzz};
 /// PORTCULLIS_FIRE_SECONDS the reloads under fire.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Leave out the tests that need MariaDB, Kamailio or its tools, SIPp, sipsak or tcpdump
+    /// Leave out the tests that need MariaDB, PostgreSQL, Kamailio or its tools, SIPp, sipsak, tcpdump, valgrind or Chromium
     #[arg(long)]
     without_peers: bool,
-    /// How long to run each fuzz target; 0 leaves them out
+    /// How long to run each of these fuzz targets; 0 leaves them out
     #[arg(long, value_name = "SECONDS", default_value_t = 10)]
     fuzz_seconds: u32,
+    /// How long the soak runs; 0 leaves it out
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    soak_seconds: u32,
 }
 
-/// What the tests need that is not ours.
-const PEERS: [Need; 12] = [
+/// Programs of others that the tests need, beside a MariaDB.
+const PEERS: [Need; 15] = [
+    // Its callgrind counts instructions.
     Need {
-        name: "mariadbd",
-        package: "mariadb-server",
+        name: "valgrind",
+        package: "valgrind",
+    },
+    // The programs of the server itself are in no folder of PATH; this one comes with them.
+    Need {
+        name: "pg_ctlcluster",
+        package: "postgresql",
     },
     Need {
-        name: "mariadb-install-db",
-        package: "mariadb-server",
+        name: "psql",
+        package: "postgresql",
     },
+    // It runs the server as another user than root.
     Need {
-        name: "mariadb",
-        package: "mariadb-client",
+        name: "setpriv",
+        package: "util-linux",
+    },
+    // With it come Kamailio's scripts for PostgreSQL.
+    Need {
+        name: "kamailio/modules/db_postgres.so",
+        package: "kamailio-postgres-modules",
     },
     Need {
         name: "sipp",
@@ -56,6 +74,10 @@ const PEERS: [Need; 12] = [
     Need {
         name: "tcpdump",
         package: "tcpdump",
+    },
+    Need {
+        name: "chromium",
+        package: "chromium",
     },
     Need {
         name: "kamctl",
@@ -105,6 +127,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             "warnings",
         ])
     });
+    steps.step("licences, bans and sources", deny::check);
     steps.step("documentation", || {
         let mut doc = cargo();
         doc.current_dir(root())
@@ -116,11 +139,11 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     });
     if args.without_peers {
         steps.leave_out(
-            "tests with MariaDB, Kamailio, its tools, SIPp, sipsak and tcpdump (--without-peers)",
+            "tests with MariaDB, PostgreSQL, Kamailio, its tools, SIPp, sipsak, tcpdump and Chromium (--without-peers)",
         );
     } else {
         steps.step("peers", || {
-            debian::require(&PEERS)?;
+            debian::require(&[&MARIADB[..], &PEERS].concat())?;
             disk::require(&env::temp_dir(), ROOM)
         });
     }
@@ -136,6 +159,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     steps.step("end-to-end tests", || {
         run_command(&mut tests(&workspace, args, true))
     });
+    soak(&mut steps, &workspace, args);
     fuzz_all(&mut steps, args);
 
     Ok(steps.finish())
@@ -154,7 +178,7 @@ fn check_format(workspace: &Workspace) -> Result<()> {
         let mut format = cargo();
         run_command(
             format
-                .args(["fmt", "--check", "--manifest-path"])
+                .args(["fmt", "--all", "--check", "--manifest-path"])
                 .arg(manifest),
         )?;
     }
@@ -202,7 +226,22 @@ fn tests(workspace: &Workspace, args: &Args, end_to_end: bool) -> Command {
 }
 
 fn binary(workspace: &Workspace) -> PathBuf {
-    workspace.target.join("debug/portcullis")
+    build::built(workspace, Profile::Debug, "portcullis")
+}
+
+fn soak(steps: &mut Steps, workspace: &Workspace, args: &Args) {
+    if args.without_peers || args.soak_seconds == 0 {
+        steps.leave_out("soak (--without-peers or --soak-seconds 0)");
+        return;
+    }
+    let soak = Soak {
+        seconds: args.soak_seconds,
+        rate: 200,
+        // An unoptimised host on a machine that it shares with everything that attacks it.
+        p99_ms: 5000,
+        turned_away: 1,
+    };
+    steps.step("soak", || soak.run(workspace, &binary(workspace)));
 }
 
 fn fuzz_all(steps: &mut Steps, args: &Args) {
@@ -210,8 +249,17 @@ fn fuzz_all(steps: &mut Steps, args: &Args) {
         steps.leave_out("fuzz targets (--fuzz-seconds 0)");
         return;
     }
+    // Those that need wasmtime or sqlx take many minutes to build with counters of coverage.
+    let targets = fuzz::quick_and_other_targets();
+    if let Ok((_, other)) = &targets {
+        let other = other.join(", ");
+        steps.leave_out(format!(
+            "fuzz targets {other} (cargo xtask fuzz TARGET runs one)"
+        ));
+    }
     steps.step("fuzz targets", || {
-        fuzz::targets()?
+        targets?
+            .0
             .iter()
             .try_for_each(|target| fuzz::fuzz(target, args.fuzz_seconds, &[]))
     });

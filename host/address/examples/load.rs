@@ -4,6 +4,7 @@
 //! temporary folder and fills it with so many rows (default 1,000,000), a quarter of them hosts.
 
 #[path = "../tests/mariadb/server.rs"]
+#[allow(dead_code)]
 mod server;
 
 use std::time::Instant;

@@ -1,9 +1,13 @@
 //! Measures what one look for changes costs, as the host takes it every second, and what reading the whole table costs beside it.
 //!
-//! `cargo run --release -p portcullis-address --example look -- [ROWS…]` (default 1,000 and 1,000,000) starts a MariaDB in a
-//! temporary folder, and fills a table of each engine, a file of SQLite and an address file with so many rows.
+//! `cargo run --release -p portcullis-address --example look -- [ROWS…]` (default 1,000 and 1,000,000) starts a MariaDB and a PostgreSQL
+//! in temporary folders, and fills a table of each engine, a file of SQLite and an address file with so many rows.
 
+#[path = "../tests/postgres/server.rs"]
+#[allow(dead_code)]
+mod postgres;
 #[path = "../tests/mariadb/server.rs"]
+#[allow(dead_code)]
 mod server;
 
 use std::time::{Duration, Instant};
@@ -34,6 +38,11 @@ async fn main() {
                 .await;
             measure(engine, &database).await;
         }
+        let (server, connections) = postgres::Server::with_tables();
+        println!("  {}", server.ask("SELECT version()").await);
+        let database = Database::new(connections);
+        import(&database, &rows).await;
+        measure("PostgreSQL", &database).await;
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         let sqlite = Database::new(DatabaseUrl::Sqlite(folder.path().join("table.db")));
         import(&sqlite, &rows).await;

@@ -30,9 +30,13 @@
 mod book;
 mod database;
 mod exchange;
+#[cfg(any(test, feature = "invariants"))]
+pub mod invariants;
 mod pattern;
+mod regular;
 mod row;
 mod rules;
+mod settle;
 mod table;
 mod trusted;
 mod turns;
@@ -42,14 +46,19 @@ pub use book::{
     Snapshot, Status, TrustedPart,
 };
 pub use database::{
-    AddError, AddressNames, ChangeSource, Database, DatabaseError, DatabaseUrl, Imported, Loaded,
-    LoadedTrusted, Look, MigrationAction, MigrationStep, MySqlUrl, Name, NameError, NewRow,
-    NewTrusted, Schema, StoredRow, StoredTrusted, TrustedNames, UrlError, Watcher,
+    AddError, AddressNames, ChangeSource, Database, DatabaseError, DatabaseUrl, Failure, Imported,
+    Loaded, LoadedTrusted, Look, MigrationAction, MigrationStep, Name, NameError, NewRow,
+    NewTrusted, Schema, ServerUrl, SslMode, StoredRow, StoredTrusted, TrustedNames, UrlError,
+    Watcher,
 };
 pub use exchange::{Format, FormatError, Import, RowWriter, WriteError};
-pub use pattern::{Pattern, PatternError, Syntax};
+pub use pattern::{
+    DEFAULT_PATTERN_MEMORY, Effort, Pattern, PatternBudget, PatternError, STEPS_PER_LOOK, Spent,
+    Syntax,
+};
 pub use row::{Row, RowError, RowWarning, parse_ip};
 pub use rules::{DEFAULT_RULES, LoadedRules, RuleError, RuleFolder, RuleSet, Rules, RulesError};
+pub use settle::FileWatch;
 pub use table::{
     DomainRow, Entries, Entry, EntryIter, HostRow, Match, SubnetRow, Table, TableBuilder,
 };

@@ -1,22 +1,18 @@
-//! Long work in short turns.
+//! Long work in short slices.
 //!
-//! A load takes a tenth of a second and more, on a core that a worker may need for a request at any moment. Linux lets who runs finish
-//! his turn, which is longer than a millisecond whatever his niceness, so the worker would wait some ten times as long as a request
-//! takes. A load that gives way every few dozen microseconds costs the requests beside it next to nothing, and itself a few percent.
-//! (The policy SCHED_IDLE gives way by itself, but gets nothing at all on a core that is never idle, and holds the locks that it has.)
+//! A load takes a tenth of a second or more, on a core that a worker may need for a request at any moment. Linux lets a running thread
+//! finish its time slice, which is longer than a millisecond at any niceness, so the worker would wait about ten times as long as a
+//! request takes. A load that yields every few dozen microseconds hardly delays requests, and takes a few percent longer itself.
+//! (SCHED_IDLE would yield by itself, but such a thread starves on a core that is never idle, and keeps the locks that it holds.)
 
-/// Rows of a database after which a load gives way: each takes most of a microsecond.
-pub(crate) const ROWS: i64 = 64;
-/// Instructions of SQLite's virtual machine after which it gives way: a row takes ten or so.
-pub(crate) const INSTRUCTIONS: i32 = 640;
-/// Steps of a loop over rows that are in memory already.
+/// Steps of a loop over rows in memory between two yields.
 const STEPS: usize = 4096;
 /// Items that are sorted in one turn.
 const SORTED: usize = 1024;
 
-/// An iterator that gives way every now and then.
+/// An iterator that yields the processor at intervals.
 pub(crate) trait InTurns: Iterator + Sized {
-    /// The same items.
+    /// Iterates over the same items, yielding the processor at intervals.
     fn in_turns(self) -> impl Iterator<Item = Self::Item> {
         let mut steps = 0;
         self.inspect(move |_| {
@@ -30,7 +26,7 @@ pub(crate) trait InTurns: Iterator + Sized {
 
 impl<I: Iterator> InTurns for I {}
 
-/// Lets who waits for this core have it first.
+/// Lets other threads that wait for this core run first.
 pub(crate) fn give_way() {
     std::thread::yield_now();
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use portcullis_address::{Entries, Match, Snapshot, parse_ip};
 use serde_json::{Value, json};
 use tracing::Level;
-use wasmtime::ResourceLimiter;
+use wasmtime::{ResourceLimiter, Trap};
 
 use crate::clock::Moment;
 use crate::decision::DecisionId;
@@ -17,6 +17,7 @@ use crate::failure::Refused;
 use crate::scope::Scope;
 use crate::tape::{Leaves, Tape};
 use crate::text;
+use crate::ticker::End;
 use crate::view::RequestView;
 
 /// The longest Call-ID in a log line, in bytes.
@@ -41,10 +42,12 @@ pub(crate) struct Call<R> {
     edits: Edits,
     tape: Option<Box<Tape>>,
     decision: Option<DecisionId>,
-    /// Ticks of the clock that it gets when those that it began with are over.
-    pub(crate) ticks: u64,
+    /// When it ends. Functions of the host look at it, too.
+    pub(crate) end: End,
     /// The module of this call, if it is one. Belongs to one sandbox.
     pub(crate) guest: Option<Guest>,
+    /// Bytes of linear memory in use, over all memories of the sandbox.
+    pub(crate) memory: usize,
 }
 
 /// The limits that the host's functions enforce.
@@ -148,7 +151,16 @@ impl<R: RequestView> Call<R> {
         // Fields that are none are left out.
         macro_rules! line {
             ($level:ident) => {
-                tracing::$level!(target: "policy", tenant, policy, call_id, decision, "{message}")
+                tracing::$level!(
+                    target: "policy",
+                    event = "policy_log",
+                    tenant,
+                    policy,
+                    call_id,
+                    decision,
+                    text = message,
+                    "A policy says:"
+                )
             };
         }
         match level {
@@ -181,8 +193,9 @@ impl<R> Call<R> {
             edits: Edits::default(),
             tape: None,
             decision: None,
-            ticks: 0,
+            end: End::default(),
             guest: None,
+            memory: 0,
         }
     }
 
@@ -233,9 +246,10 @@ impl<R> Call<R> {
         &mut self.edits
     }
 
+    /// The tape of the call, while it runs.
     #[inline]
-    pub(crate) fn has_tape(&self) -> bool {
-        self.tape.is_some()
+    pub(crate) fn tape(&self) -> Option<&Tape> {
+        self.tape.as_deref()
     }
 
     /// Does something with the tape, which must be there.
@@ -319,11 +333,20 @@ impl<R> Call<R> {
         note(&mut self.tag, &mut self.has_tag, found)
     }
 
-    /// What the questions about trusted peers need: the request, what is known, and where tags go.
-    pub(crate) fn parts(&mut self) -> (&R, &Snapshot, &mut Vec<String>) {
+    /// What the questions about trusted peers need: the request, what is known, when it has to end, and where tags go.
+    pub(crate) fn parts(&mut self) -> (&R, &Snapshot, &End, &mut Vec<String>) {
         let request = self.request.as_ref();
         let request = request.expect("a call that began has a request");
-        (request, &self.addresses, &mut self.trusted_tags)
+        (request, &self.addresses, &self.end, &mut self.trusted_tags)
+    }
+
+    /// Ends the call if its time is over.
+    #[inline]
+    pub(crate) fn in_time(&self) -> wasmtime::Result<()> {
+        match self.end.is_ahead() {
+            true => Ok(()),
+            false => Err(Trap::Interrupt.into()),
+        }
     }
 
     /// What the policy may ask about.
@@ -350,15 +373,18 @@ impl<R> Call<R> {
 impl<R: Send> ResourceLimiter for Call<R> {
     fn memory_growing(
         &mut self,
-        _current: usize,
+        current: usize,
         wanted: usize,
         _maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
         let limit = self.bounds.memory_bytes;
-        match wanted > limit {
-            true => Err(Refused::Memory { wanted, limit }.into()),
-            false => Ok(true),
+        // A composition has several memories.
+        let wanted = self.memory.saturating_add(wanted.saturating_sub(current));
+        if wanted > limit {
+            return Err(Refused::Memory { wanted, limit }.into());
         }
+        self.memory = wanted;
+        Ok(true)
     }
 
     fn table_growing(
@@ -397,7 +423,7 @@ impl<'a> Address<'a> {
 fn first_within<'t>(scope: &Scope, entries: Entries<'t>, port: u16) -> Option<Match<'t>> {
     match scope.is_limited() {
         false => entries.first(port),
-        true => entries.first_of(port, |group| scope.has_group(group)),
+        true => entries.first_of(port, scope.groups()),
     }
 }
 

@@ -12,19 +12,30 @@ use crate::sandbox::Code;
 /// processor's caches once.
 #[derive(Default)]
 pub(crate) struct Codes {
-    held: Mutex<HashMap<Digest, Weak<Code>>>,
+    held: Mutex<Held>,
+}
+
+#[derive(Default)]
+struct Held {
+    codes: HashMap<Digest, Weak<Code>>,
+    /// When there are so many, those that nobody has any more are looked for: not each time, which would take longer the more there are.
+    full: usize,
 }
 
 impl Codes {
     /// The code of the file with this digest.
     pub(crate) fn find(&self, digest: &Digest) -> Option<Arc<Code>> {
-        self.held.lock().get(digest).and_then(Weak::upgrade)
+        self.held.lock().codes.get(digest).and_then(Weak::upgrade)
     }
 
     /// Notes code for the next one who looks for it. Two who compile one file at the same time have two.
     pub(crate) fn note(&self, digest: Digest, code: &Arc<Code>) {
+        const LEAST: usize = 64;
         let mut held = self.held.lock();
-        held.retain(|_, code| code.strong_count() > 0);
-        held.insert(digest, Arc::downgrade(code));
+        if held.codes.len() >= held.full {
+            held.codes.retain(|_, code| code.strong_count() > 0);
+            held.full = LEAST.max(2 * held.codes.len());
+        }
+        held.codes.insert(digest, Arc::downgrade(code));
     }
 }

@@ -6,17 +6,19 @@ use wasmtime::component::Component;
 use wasmtime::{Engine, Module};
 
 use crate::direct;
-use crate::engine;
+use crate::engine::{self, Target};
+use crate::inspect::Inspection;
 use crate::limits::Limits;
 use crate::load;
+use crate::pieces;
 use crate::sandbox::Code;
 
 /// Takes a policy file to [`compile`] in another process, and brings the result back.
-pub type Compiler = Box<dyn Fn(&[u8], &Limits) -> Result<Vec<u8>, CompileFailure> + Send + Sync>;
+pub type Compiler =
+    Box<dyn Fn(&[u8], &Limits, Target) -> Result<Vec<u8>, CompileFailure> + Send + Sync>;
 
 /// Why no result came back.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum CompileFailure {
     /// The file can't be compiled.
     #[error("{0}")]
@@ -33,33 +35,39 @@ pub enum CompileFailure {
 ///
 /// # Errors
 /// What is wrong with the file, in words. Whoever asked checks it again, to know.
-pub fn compile(bytes: &[u8], limits: &Limits) -> Result<Vec<u8>, String> {
+pub fn compile(bytes: &[u8], limits: &Limits, target: Target) -> Result<Vec<u8>, String> {
+    load::caught(|| Ok(translate(bytes, limits, target)))
+        .unwrap_or_else(|problem| Err(problem.to_string()))
+}
+
+fn translate(bytes: &[u8], limits: &Limits, target: Target) -> Result<Vec<u8>, String> {
     let checked = load::check(bytes, limits).map_err(|problem| problem.to_string())?;
     let cause = |error: wasmtime::Error| error.root_cause().to_string();
     // Where memory comes from makes no difference to the code.
-    let engine = engine::compiling(limits).map_err(cause)?;
+    let engine = engine::compiling(limits, target).map_err(cause)?;
     let code = match direct::fits(&checked.inspection) {
         true => direct::Module::translate(&engine, bytes).and_then(|module| module.serialize()),
-        false => {
-            Component::new(&engine, &checked.component).and_then(|component| component.serialize())
-        }
+        false => pieces::component(&checked.component)
+            .and_then(|component| Component::new(&engine, component))
+            .and_then(|component| component.serialize()),
     };
     code.map_err(cause)
 }
 
 /// Makes code of what [`compile`] gave, for a file that has been checked here.
 ///
-/// The bytes come from a process of this program that ran [`compile`]: they are what the compiler of this very build has written.
-/// Nothing else may be passed.
+/// The bytes come from a process of this program that ran [`compile`], now or before a restart: they are what the compiler of this very
+/// build has written, and what [`CodeCache`](crate::CodeCache) has authenticated. Nothing else may be passed.
 #[allow(unsafe_code, reason = "there is no safe way to take machine code")]
 pub(crate) fn take(
     engine: &Engine,
     file: &[u8],
-    checked: &load::Checked<'_>,
+    inspection: &Inspection,
     code: &[u8],
 ) -> wasmtime::Result<Code> {
-    if direct::fits(&checked.inspection) {
-        // SAFETY: `code` is a module that `compile` serialised, in this build of the runtime. The runtime checks its version and settings.
+    if direct::fits(inspection) {
+        // SAFETY: `code` is a module that `compile` serialised, in this build of the program: whoever calls has it from that process, or
+        // from the cache, whose entries are under a key of this host and name the build. The runtime checks its version and settings.
         let module = unsafe { Module::deserialize(engine, code) }?;
         return Ok(Code::Module(direct::Module::of(file, module)?));
     }

@@ -1,6 +1,7 @@
 //! The name of a file's content.
 
 use std::fmt;
+use std::io::{self, Read};
 
 use sha2::{Digest as _, Sha256};
 
@@ -12,6 +13,28 @@ impl Digest {
     /// The digest of `bytes`.
     pub fn of(bytes: &[u8]) -> Self {
         Self(Sha256::digest(bytes).into())
+    }
+
+    /// The digest of what is left to read, which is never in memory as a whole.
+    ///
+    /// # Errors
+    /// When it can't be read.
+    pub fn of_all(mut from: impl Read) -> io::Result<Self> {
+        let mut hash = Sha256::new();
+        let mut piece = vec![0; 256 << 10];
+        loop {
+            match from.read(&mut piece) {
+                Ok(0) => return Ok(Self(hash.finalize().into())),
+                Ok(read) => hash.update(&piece[..read]),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Its 32 bytes.
+    pub(crate) fn bytes(&self) -> &[u8; 32] {
+        &self.0
     }
 }
 
@@ -43,5 +66,13 @@ mod tests {
             "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
         );
         assert_eq!(format!("{digest:#}"), "ba7816bf8f01");
+    }
+
+    #[test]
+    fn what_is_read_in_pieces_has_the_same_digest() {
+        let long = vec![7; (256 << 10) + 1];
+        for bytes in [&b""[..], b"abc", &long] {
+            assert_eq!(Digest::of_all(bytes).unwrap(), Digest::of(bytes));
+        }
     }
 }

@@ -1,8 +1,6 @@
-//! The one engine of the process, and the clock that ends calls.
+//! The one engine of the process, and the ticks that calls have.
 
-use std::io;
 use std::num::NonZeroUsize;
-use std::thread;
 use std::time::Duration;
 
 use wasmtime::{
@@ -11,10 +9,7 @@ use wasmtime::{
 };
 
 use crate::limits::Limits;
-use crate::prompt::be_prompt;
-
-/// The period of the clock that ends calls.
-pub(crate) const TICK: Duration = Duration::from_millis(1);
+use crate::ticker::TICK;
 
 /// Ticks that a call gets when it is seen to go on: one may come at once.
 const MOST_LATER: u64 = 2;
@@ -30,8 +25,24 @@ const TABLE_KEEP_RESIDENT: usize = 64 << 10;
 /// Slots that stay in memory while nobody uses them.
 const WARM_SLOTS: u32 = 32;
 
-/// A component as `wit-component` makes it has three core instances; compositions have more.
+/// A component as `wit-component` makes it has three core instances: so many are reserved for each sandbox.
 const CORE_INSTANCES: u32 = 4;
+
+/// The most core instances of one component: a composition of 16 components as tools make them.
+pub(crate) const MOST_INSTANCES: u32 = 64;
+/// The most linear memories of one component, over all its instances.
+pub(crate) const MOST_MEMORIES: u32 = 16;
+/// The most tables of one component, over all its instances.
+pub(crate) const MOST_TABLES: u32 = 64;
+
+/// What code is compiled for: machine code runs on engines of one kind only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// [`Runtime::new`](crate::Runtime::new): calls that serve.
+    Serving,
+    /// [`Runtime::metered`](crate::Runtime::metered): calls whose fuel is counted.
+    Metered,
+}
 
 /// An engine whose sandboxes come from a pool that is reserved now.
 pub(crate) fn pooled(limits: &Limits) -> wasmtime::Result<Engine> {
@@ -50,10 +61,12 @@ pub(crate) fn on_demand(limits: &Limits) -> wasmtime::Result<Engine> {
     Engine::new(&config)
 }
 
-/// An engine that compiles for [`pooled`] ones and has no place for sandboxes.
-pub(crate) fn compiling(limits: &Limits) -> wasmtime::Result<Engine> {
+/// An engine that compiles for [`pooled`] or [`metered`] ones and has no place for sandboxes.
+pub(crate) fn compiling(limits: &Limits, target: Target) -> wasmtime::Result<Engine> {
     let mut config = config(limits);
-    config.allocation_strategy(InstanceAllocationStrategy::OnDemand);
+    config
+        .allocation_strategy(InstanceAllocationStrategy::OnDemand)
+        .consume_fuel(target == Target::Metered);
     Engine::new(&config)
 }
 
@@ -69,28 +82,6 @@ pub(crate) fn metered(limits: &Limits) -> wasmtime::Result<Engine> {
 /// Whether an engine counts fuel.
 pub(crate) fn is_metered(engine: &Engine) -> bool {
     wasmtime::Store::new(engine, ()).get_fuel().is_ok()
-}
-
-/// Starts the thread that moves the engine's epoch on once a [`TICK`]. It ends with the engine.
-///
-/// A thread of the system and not a task: the workers that it interrupts may all be inside policies.
-pub(crate) fn start_clock(engine: &Engine) -> io::Result<()> {
-    let engine = engine.weak();
-    thread::Builder::new()
-        .name("policy-clock".into())
-        .spawn(move || {
-            if let Err(error) = be_prompt() {
-                tracing::debug!(%error, "On busy processors calls end late: their clock has no shorter slice.");
-            }
-            loop {
-                thread::sleep(TICK);
-                let Some(engine) = engine.upgrade() else {
-                    break;
-                };
-                engine.increment_epoch();
-            }
-        })
-        .map(drop)
 }
 
 /// The ticks that a call gets, in two parts.
@@ -118,9 +109,11 @@ impl Ticks {
 
 /// The instructions that policies may use: what compilers emit by default, without the proposals that only widen the ground
 /// for mistakes in the runtime.
+///
+/// Several memories are among what [`inspect`](crate::inspect()) refuses in files, and not here: the adapters that the runtime
+/// itself writes between the parts of a composition have two.
 pub(crate) fn refused_features() -> WasmFeatures {
     WasmFeatures::TAIL_CALL
-        | WasmFeatures::MULTI_MEMORY
         | WasmFeatures::MEMORY64
         | WasmFeatures::RELAXED_SIMD
         | WasmFeatures::FUNCTION_REFERENCES
@@ -135,13 +128,14 @@ fn config(limits: &Limits) -> Config {
     config
         .strategy(Strategy::Cranelift)
         .wasm_features(refused_features(), false)
+        .wasm_features(WasmFeatures::MULTI_MEMORY, true)
         .concurrency_support(false)
         .epoch_interruption(true)
         .max_wasm_stack(limits.stack_bytes)
-        // A load shares the machine with calls: it takes one core, not all.
-        .parallel_compilation(false)
         // Nobody unwinds through a policy with the system's tools, and registering the tables slows every swap.
         .native_unwind_info(false)
+        // Failures name functions, not places in them. The map took a tenth of the memory of compiled code.
+        .generate_address_map(false)
         .wasm_backtrace_max_frames(NonZeroUsize::new(16))
         .memory_init_cow(true);
     config
@@ -153,9 +147,10 @@ fn pool(limits: &Limits) -> PoolingAllocationConfig {
         .total_core_instances(limits.instances.saturating_mul(CORE_INSTANCES))
         .total_memories(limits.instances)
         .total_tables(limits.instances.saturating_mul(CORE_INSTANCES))
-        .max_core_instances_per_component(CORE_INSTANCES)
-        .max_memories_per_component(1)
-        .max_tables_per_component(CORE_INSTANCES)
+        // The runtime adds an adapter for each border within a composition.
+        .max_core_instances_per_component(2 * MOST_INSTANCES)
+        .max_memories_per_component(MOST_MEMORIES)
+        .max_tables_per_component(MOST_TABLES)
         .max_memories_per_module(1)
         .max_tables_per_module(1)
         .max_memory_size(limits.memory_bytes)
@@ -186,19 +181,5 @@ mod tests {
     fn both_engines_can_be_made() {
         pooled(&Limits::default()).unwrap();
         on_demand(&Limits::default()).unwrap();
-    }
-
-    #[test]
-    fn the_clock_ends_with_the_engine() {
-        let engine = on_demand(&Limits::default()).unwrap();
-        let weak = engine.weak();
-
-        start_clock(&engine).unwrap();
-        drop(engine);
-
-        // The clock holds the engine for moments only.
-        while weak.upgrade().is_some() {
-            thread::yield_now();
-        }
     }
 }

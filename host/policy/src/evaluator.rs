@@ -119,10 +119,10 @@ impl<R: RequestView> Evaluator<R> {
         self.fuel
     }
 
-    /// Ends the sandboxes that are kept of policies that do not `serve`. For times without requests, so that what has been replaced can
-    /// go.
-    pub fn keep_only(&mut self, serves: impl Fn(&Policy<R>) -> bool) {
-        if let Some(call) = self.kept.keep_only(serves) {
+    /// Ends the sandboxes that are kept of policies that do not serve; `serving` hands over those that do. For times without requests,
+    /// so that what has been replaced can go.
+    pub fn keep_only(&mut self, serving: impl FnOnce(&mut dyn FnMut(&Policy<R>))) {
+        if let Some(call) = self.kept.keep_only(serving) {
             self.idle = Some(call);
         }
     }

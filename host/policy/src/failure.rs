@@ -10,7 +10,6 @@ use crate::verdict::InvalidVerdict;
 
 /// A call that brought no verdict. The policy's problem, never the process's: the next call starts in a new sandbox.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum Failure {
     /// The code trapped: a panic, an access out of bounds, a division by zero.
     #[error("the policy trapped: {cause}{}", place(.function))]
@@ -56,7 +55,6 @@ pub enum Failure {
 
 /// The kinds of [`Failure`], for counters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[non_exhaustive]
 pub enum FailureKind {
     /// [`Failure::Trap`]
     Trap,
@@ -78,7 +76,6 @@ pub enum FailureKind {
 
 /// A growth that the limits refuse.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum Refused {
     /// Linear memory.
     #[error("{wanted} bytes of memory, more than {limit} (key `memory`)")]

@@ -11,7 +11,11 @@ use wasmparser::{
 use crate::contract::SECTION;
 use crate::digest::Digest;
 use crate::engine::PAGE;
-use crate::load::LoadProblem;
+use crate::load::{self, LoadProblem, Maker};
+use crate::parts::Parts;
+
+/// The deepest that components lie within components.
+pub(crate) const DEEPEST: u32 = 100;
 
 /// The custom section in which the SDK leaves its version.
 const SDK_SECTION: &str = "portcullis-sdk";
@@ -39,7 +43,7 @@ pub struct Inspection {
     pub producers: Vec<Producer>,
     /// The version of the SDK that it was built with.
     pub sdk: Option<String>,
-    /// Bytes of linear memory that it starts with, over all memories.
+    /// Bytes of linear memory that it starts with, over all memories of all instances.
     pub memory_bytes: u64,
     /// Bytes of linear memory that it declares as its maximum, if it does.
     pub max_memory_bytes: Option<u64>,
@@ -47,6 +51,8 @@ pub struct Inspection {
     pub table_elements: u64,
     /// Texts pass the border in UTF-8.
     pub(crate) utf8: bool,
+    /// What an instance of it is made of.
+    pub(crate) parts: Parts,
 }
 
 /// The two forms of a policy file.
@@ -94,6 +100,10 @@ pub struct Producer {
 /// # Errors
 /// If it is not a WebAssembly file or not a valid one.
 pub fn inspect(bytes: &[u8]) -> Result<Inspection, LoadProblem> {
+    load::caught(|| look_into(bytes))
+}
+
+fn look_into(bytes: &[u8]) -> Result<Inspection, LoadProblem> {
     refuse_other_formats(bytes)?;
     let mut found = Inspection {
         kind: match Parser::is_component(bytes) {
@@ -111,27 +121,56 @@ pub fn inspect(bytes: &[u8]) -> Result<Inspection, LoadProblem> {
         max_memory_bytes: Some(0),
         table_elements: 0,
         utf8: true,
+        parts: Parts::default(),
     };
     found.read(bytes)?;
-    Validator::new_with_features(features()).validate_all(bytes)?;
+    let validated = Validator::new_with_features(features()).validate_all(bytes);
+    validated.map_err(|error| LoadProblem::Invalid {
+        mend: found.maker().plain(error.message()),
+        cause: error.message().to_owned(),
+        offset: error.offset() as usize,
+    })?;
+    found.parts = Parts::of(bytes)?;
+    found.memory_bytes = found.parts.memory_bytes;
     Ok(found)
 }
 
 impl Inspection {
+    /// The tool that made it.
+    pub(crate) fn maker(&self) -> Maker {
+        Maker::of(&self.producers, &self.imports)
+    }
+
+    /// Whether it imports an interface of the contract, such as `trusted`.
+    pub fn asks_for(&self, interface: &str) -> bool {
+        let asks = |import: &Import| {
+            let path = import.interface.split_once('@');
+            let path = path.map_or(import.interface.as_str(), |(path, _)| path);
+            path.strip_prefix("portcullis:policy/") == Some(interface)
+        };
+        self.imports.iter().any(asks)
+    }
+
     /// Whether it offers a function of this name.
     pub(crate) fn has_function(&self, name: &str) -> bool {
         self.exports.iter().any(|export| export.name == name)
     }
 
-    fn read(&mut self, bytes: &[u8]) -> wasmparser::Result<()> {
+    fn read(&mut self, bytes: &[u8]) -> Result<(), LoadProblem> {
         let mut producers = BTreeSet::new();
         // Nested modules and components: 0 is the file itself.
-        let mut depth = 0;
+        let mut depth = 0_u32;
         for payload in Parser::new(0).parse_all(bytes) {
             let payload = payload?;
             match &payload {
-                Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => depth += 1,
-                Payload::End(_) => depth -= 1,
+                Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => {
+                    depth += 1;
+                    // The time to validate them grows with the square of their depth.
+                    if depth > DEEPEST {
+                        return Err(LoadProblem::TooDeep { limit: DEEPEST });
+                    }
+                }
+                Payload::End(_) => depth = depth.saturating_sub(1),
                 Payload::CustomSection(section) if section.name() == "producers" => {
                     // Nothing depends on this section: if it is broken, it is left out.
                     let _ = read_producers(section.data(), section.data_offset(), &mut producers);
@@ -229,7 +268,6 @@ impl Inspection {
 
     fn add_memory(&mut self, memory: MemoryType) {
         let bytes = |pages: u64| pages.saturating_mul(PAGE as u64);
-        self.memory_bytes = self.memory_bytes.saturating_add(bytes(memory.initial));
         self.max_memory_bytes = match (self.max_memory_bytes, memory.maximum) {
             (Some(sum), Some(maximum)) => Some(sum.saturating_add(bytes(maximum))),
             _ => None,
@@ -256,7 +294,7 @@ impl fmt::Display for Import {
 }
 
 /// The instructions and types that the engine takes too.
-fn features() -> WasmFeatures {
+pub(crate) fn features() -> WasmFeatures {
     let mut features = WasmFeatures::WASM2 | WasmFeatures::EXTENDED_CONST;
     features |= WasmFeatures::COMPONENT_MODEL;
     features

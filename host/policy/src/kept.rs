@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use hashbrown::HashTable;
+
 use crate::call::Call;
 use crate::direct::Use;
 use crate::policy::Policy;
@@ -26,9 +28,13 @@ const FOR_EACH_SCOPE: usize = 4;
 pub(crate) struct KeptSandboxes<R: 'static> {
     most: usize,
     places: Vec<Kept<R>>,
-    /// What each place holds, beside it: looking through them touches little memory. The last put is the last.
+    /// What each place holds, beside it: looking through them touches little memory.
     labels: Vec<Label>,
+    /// The places of each policy, by its key: a call of one of thousands of policies costs no more than that of a single one.
+    by_policy: HashTable<usize>,
     puts: u64,
+    /// Times that places were looked through for those that no longer serve.
+    sweeps: u64,
 }
 
 #[derive(Clone, Copy)]
@@ -37,6 +43,8 @@ struct Label {
     scope: usize,
     /// Puts until it was put.
     put: u64,
+    /// The last sweep that found the policy in service.
+    served: u64,
 }
 
 impl<R: RequestView> KeptSandboxes<R> {
@@ -46,7 +54,9 @@ impl<R: RequestView> KeptSandboxes<R> {
             most: most.max(1),
             places: Vec::new(),
             labels: Vec::new(),
+            by_policy: HashTable::new(),
             puts: 0,
+            sweeps: 0,
         }
     }
 
@@ -62,10 +72,12 @@ impl<R: RequestView> KeptSandboxes<R> {
             kept.sandbox.usage() == usage
                 && (usage != Use::Again || Arc::ptr_eq(&kept.scope, scope))
         };
-        let mut labels = self.labels.iter().enumerate().rev();
-        let (at, _) = labels.find(|(at, label)| label.policy == key && fits(&self.places[*at]))?;
-        self.labels.swap_remove(at);
-        Some(self.places.swap_remove(at))
+        let (labels, places) = (&self.labels, &self.places);
+        let found = self.by_policy.find(hash(key), |&at| {
+            labels[at].policy == key && fits(&places[at])
+        });
+        let at = *found?;
+        Some(self.remove(at))
     }
 
     /// Makes room for one more sandbox on this behalf. The state of the call comes back from the one that goes, if one has to.
@@ -78,34 +90,72 @@ impl<R: RequestView> KeptSandboxes<R> {
             false if is_full => self.oldest(|_| true),
             false => None,
         }?;
-        self.labels.swap_remove(goes);
-        Some(self.places.swap_remove(goes).sandbox.close())
+        Some(self.remove(goes).sandbox.close())
     }
 
     /// Puts a sandbox there that was taken, or for which there is room.
     pub(crate) fn put(&mut self, kept: Kept<R>) {
         self.puts += 1;
+        let (at, policy) = (self.places.len(), kept.policy.key());
+        let labels = &self.labels;
+        let rehash = |&at: &usize| hash(labels[at].policy);
+        self.by_policy.insert_unique(hash(policy), at, rehash);
         self.labels.push(Label {
-            policy: kept.policy.key(),
+            policy,
             scope: key_of(&kept.scope),
             put: self.puts,
+            served: 0,
         });
         self.places.push(kept);
     }
 
-    /// Ends those whose policies do not `serve`. The state of the call comes back from one of them.
+    /// Ends those whose policies do not serve; `serving` hands over those that do. The state of the call comes back from one of them.
     pub(crate) fn keep_only(
         &mut self,
-        serves: impl Fn(&Policy<R>) -> bool,
+        serving: impl FnOnce(&mut dyn FnMut(&Policy<R>)),
     ) -> Option<Box<Call<R>>> {
+        self.sweeps += 1;
+        let Self {
+            labels,
+            by_policy,
+            sweeps,
+            ..
+        } = self;
+        serving(&mut |policy: &Policy<R>| {
+            let key = policy.key();
+            for &at in by_policy.iter_hash(hash(key)) {
+                if labels[at].policy == key {
+                    labels[at].served = *sweeps;
+                }
+            }
+        });
         let mut closed = None;
         for at in (0..self.places.len()).rev() {
-            if !serves(&self.places[at].policy) {
-                self.labels.swap_remove(at);
-                closed = Some(self.places.swap_remove(at).sandbox.close());
+            if self.labels[at].served != self.sweeps {
+                closed = Some(self.remove(at).sandbox.close());
             }
         }
         closed
+    }
+
+    /// Takes the sandbox out of a place. The last one moves there.
+    fn remove(&mut self, at: usize) -> Kept<R> {
+        let last = self.places.len() - 1;
+        let policy = self.labels[at].policy;
+        if let Ok(entry) = self
+            .by_policy
+            .find_entry(hash(policy), |place| *place == at)
+        {
+            entry.remove();
+        }
+        if at != last {
+            let moved = self.labels[last].policy;
+            if let Some(place) = self.by_policy.find_mut(hash(moved), |place| *place == last) {
+                *place = at;
+            }
+        }
+        self.labels.swap_remove(at);
+        self.places.swap_remove(at)
     }
 
     fn oldest(&self, of: impl Fn(&Label) -> bool) -> Option<usize> {
@@ -113,6 +163,13 @@ impl<R: RequestView> KeptSandboxes<R> {
         let some = labels.filter(|(_, label)| of(label));
         some.min_by_key(|(_, label)| label.put).map(|(at, _)| at)
     }
+}
+
+/// Spreads the key of a policy, which is an address.
+fn hash(key: usize) -> u64 {
+    const ODD: u128 = 0x9e37_79b9_7f4a_7c15;
+    let product = key as u128 * ODD;
+    (product >> 64) as u64 ^ product as u64
 }
 
 /// What tells a scope from every other one that is there.

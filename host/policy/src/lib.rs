@@ -12,23 +12,25 @@
 #![deny(unsafe_code)]
 
 pub use clock::Moment;
+pub use code_cache::CodeCache;
 pub use compile::{CompileFailure, Compiler, compile};
 pub use contract::{WIT, WORLD, embed, embed_configured};
 pub use counters::Counters;
 pub use decision::DecisionId;
 pub use digest::Digest;
 pub use edits::{Edit, Edits};
+pub use engine::Target;
 pub use evaluator::{Evaluator, KEPT};
 pub use failure::{Failure, FailureKind, Refused};
 pub use inspect::{Export, Import, Inspection, Kind, Producer, inspect};
 pub use limits::Limits;
 pub use load::{LoadError, LoadProblem, SettingsError};
-pub use policy::Policy;
-pub use runtime::{Allocation, PoolUse, Runtime, RuntimeError};
+pub use policy::{CodeOrigin, Policy};
+pub use runtime::{Allocation, CodeCounts, PoolUse, Runtime, RuntimeError};
 pub use scope::Scope;
 pub use settings::Settings;
 pub use slot::{
-    Candidate, Failed, Generation, Lineup, Mode, NoGeneration, PolicySlot, Reload, Share,
+    Candidate, Failed, Generation, Lineup, Mode, NoGeneration, PolicySlot, Reload, Share, ShareKey,
     SlotReader, Stats, Trial, VerdictKind,
 };
 pub use tape::{Asked, Tape};
@@ -41,6 +43,7 @@ pub use view::{Contact, PlainUri, RequestView};
 mod ambient;
 mod call;
 mod clock;
+mod code_cache;
 mod codes;
 mod compile;
 mod component;
@@ -54,9 +57,13 @@ mod engine;
 mod evaluator;
 mod failure;
 mod inspect;
+#[cfg(any(test, feature = "invariants"))]
+pub mod invariants;
 mod kept;
 mod limits;
 mod load;
+mod parts;
+mod pieces;
 mod policy;
 mod prompt;
 mod questions;
@@ -68,5 +75,6 @@ mod settings;
 mod slot;
 mod tape;
 mod text;
+mod ticker;
 mod verdict;
 mod view;

@@ -20,7 +20,7 @@ pub struct Limits {
     pub host_call_bytes: usize,
     /// Size of a policy file in bytes.
     pub module_bytes: usize,
-    /// Wall-clock time for compiling a file, where that happens in another process.
+    /// Processor time for compiling a file, where that happens in another process.
     pub compile_time: Duration,
     /// Memory for compiling a file, where that happens in another process, in bytes.
     pub compile_bytes: usize,
@@ -33,17 +33,16 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// These limits for one policy that has others: memory, table elements and size of the file where they are lower, and what
-    /// concerns one call alone as it is there.
+    /// These limits for one policy that has others: whichever is lower. Stack, compiler and number of sandboxes are the engine's.
     pub(crate) fn lowered_to(self, other: &Self) -> Self {
         Self {
-            deadline: other.deadline,
+            deadline: self.deadline.min(other.deadline),
             memory_bytes: self.memory_bytes.min(other.memory_bytes),
             table_elements: self.table_elements.min(other.table_elements),
             module_bytes: self.module_bytes.min(other.module_bytes),
-            host_call_bytes: other.host_call_bytes,
-            log_lines: other.log_lines,
-            log_bytes: other.log_bytes,
+            host_call_bytes: self.host_call_bytes.min(other.host_call_bytes),
+            log_lines: self.log_lines.min(other.log_lines),
+            log_bytes: self.log_bytes.min(other.log_bytes),
             ..self
         }
     }
@@ -62,7 +61,7 @@ impl Default for Limits {
             compile_bytes: 1 << 30,
             log_lines: 16,
             log_bytes: 1 << 10,
-            instances: 1000,
+            instances: 2500,
         }
     }
 }

@@ -29,7 +29,30 @@ pub(crate) struct Loaded<R: 'static> {
     pub(crate) trial: Option<Trial>,
     pub(crate) trial_failure: Option<Failure>,
     pub(crate) load_time: Duration,
+    pub(crate) code_origin: CodeOrigin,
     pub(crate) dropped_lines: AtomicU64,
+}
+
+/// Where the machine code of a policy came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CodeOrigin {
+    /// The file was compiled.
+    Compiler,
+    /// The file was compiled by an earlier process.
+    Cache,
+    /// Another policy from the same file had it.
+    Memory,
+}
+
+impl CodeOrigin {
+    /// As logs and metrics name it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Compiler => "compiler",
+            Self::Cache => "cache",
+            Self::Memory => "memory",
+        }
+    }
 }
 
 impl<R: 'static> Policy<R> {
@@ -69,6 +92,11 @@ impl<R: 'static> Policy<R> {
         self.loaded.load_time
     }
 
+    /// Where its machine code came from.
+    pub fn code_origin(&self) -> CodeOrigin {
+        self.loaded.code_origin
+    }
+
     /// Log lines that calls of this policy wrote beyond the limit, since it was loaded.
     pub fn dropped_log_lines(&self) -> u64 {
         self.loaded.dropped_lines.load(Ordering::Relaxed)
@@ -89,11 +117,6 @@ impl<R: 'static> Policy<R> {
     /// What tells it from every other policy that is loaded.
     pub(crate) fn key(&self) -> usize {
         Arc::as_ptr(&self.loaded).addr()
-    }
-
-    /// Whether both are handles of one loaded policy.
-    pub(crate) fn is_same(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.loaded, &other.loaded)
     }
 }
 

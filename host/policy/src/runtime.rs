@@ -1,37 +1,68 @@
 //! The process' one engine, and the way from a file's bytes to a policy.
 
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use thiserror::Error;
 use wasmtime::Engine;
 
+use crate::code_cache::CodeCache;
 use crate::codes::Codes;
 use crate::compile::{self, CompileFailure, Compiler};
 use crate::contract::VALIDATE;
 use crate::digest::Digest;
-use crate::engine::{self, PAGE};
+use crate::engine::{self, PAGE, Target};
+use crate::inspect::Inspection;
 use crate::limits::Limits;
 use crate::load::{self, LoadError, LoadProblem};
-use crate::policy::{Loaded, Policy};
-use crate::sandbox::{Code, Rules, Sandboxes};
+use crate::policy::{CodeOrigin, Loaded, Policy};
+use crate::sandbox::{Code, Machine, Rules, Sandboxes};
 use crate::settings::Settings;
+use crate::ticker::Ticker;
 use crate::view::RequestView;
 
 /// Compiles and runs policies. One for each process: it has a clock thread, and reserves address space for all sandboxes.
 pub struct Runtime {
     engine: Engine,
+    ticker: Arc<Ticker>,
     limits: Limits,
     allocation: Allocation,
     /// None while files are compiled in this process.
     compiler: OnceLock<Compiler>,
+    /// None while no code outlives the process.
+    cache: OnceLock<CodeCache>,
     codes: Codes,
+    counts: Counts,
+}
+
+/// How often code came from where, since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CodeCounts {
+    /// Files that were compiled.
+    pub compiled: u64,
+    /// Files whose code was in the cache.
+    pub cached: u64,
+    /// Files whose code another policy had in memory.
+    pub shared: u64,
+}
+
+#[derive(Default)]
+struct Counts {
+    compiled: AtomicU64,
+    cached: AtomicU64,
+    shared: AtomicU64,
+}
+
+/// A file that has been checked, with its code.
+struct Compiled {
+    inspection: Inspection,
+    code: Arc<Code>,
+    origin: CodeOrigin,
 }
 
 /// Where sandboxes come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum Allocation {
     /// From a pool that was reserved at the start: a call costs microseconds.
     Pooled,
@@ -45,7 +76,6 @@ pub enum Allocation {
 
 /// Why there is no runtime.
 #[derive(Debug, Error)]
-#[non_exhaustive]
 pub enum RuntimeError {
     /// A limit makes every policy fail.
     #[error("[policy] {key}: {value} is too small; the least is {least}")]
@@ -96,13 +126,15 @@ impl Runtime {
     pub fn with_pool(limits: Limits, least: u32) -> Result<Self, RuntimeError> {
         let mut limits = checked(limits)?;
         let (engine, allocation) = reserve(&mut limits, least)?;
-        engine::start_clock(&engine)?;
         Ok(Self {
+            ticker: Ticker::start(&engine)?,
             engine,
             limits,
             allocation,
             compiler: OnceLock::new(),
+            cache: OnceLock::new(),
             codes: Codes::default(),
+            counts: Counts::default(),
         })
     }
 
@@ -114,23 +146,64 @@ impl Runtime {
         let limits = checked(limits)?;
         let engine =
             engine::metered(&limits).map_err(|error| RuntimeError::Engine(format!("{error:#}")))?;
-        engine::start_clock(&engine)?;
         Ok(Self {
+            ticker: Ticker::start(&engine)?,
             engine,
             limits,
             allocation: Allocation::OnDemand {
                 reason: "it counts fuel".to_owned(),
             },
             compiler: OnceLock::new(),
+            cache: OnceLock::new(),
             codes: Codes::default(),
+            counts: Counts::default(),
         })
     }
 
-    /// Has files compiled elsewhere from now on; the first time it is called counts. Without a pool there is nothing to gain: files are
-    /// compiled here then.
+    /// Has files compiled elsewhere from now on; the first time it is called counts. Where no address space could be reserved for
+    /// sandboxes, files are compiled here all the same: their code depends on what was reserved.
     pub fn compile_with(&self, compiler: Compiler) {
-        if self.allocation == Allocation::Pooled {
+        if self.allocation == Allocation::Pooled || self.target() == Target::Metered {
             let _first = self.compiler.set(compiler);
+        }
+    }
+
+    /// Has code that is compiled elsewhere kept, and that of earlier processes used, from now on; the first time it is called counts.
+    pub fn cache_with(&self, cache: CodeCache) {
+        let _first = self.cache.set(cache);
+    }
+
+    /// Where compiled code is kept for the next start; none if nowhere.
+    pub fn cache(&self) -> Option<&CodeCache> {
+        self.cache.get()
+    }
+
+    /// How often code came from where.
+    pub fn code_counts(&self) -> CodeCounts {
+        let count = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        CodeCounts {
+            compiled: count(&self.counts.compiled),
+            cached: count(&self.counts.cached),
+            shared: count(&self.counts.shared),
+        }
+    }
+
+    /// Whether the clock that ends calls sleeps, which it does while no call runs.
+    pub fn clock_sleeps(&self) -> bool {
+        self.ticker.sleeps()
+    }
+
+    fn machine(&self) -> Machine<'_> {
+        Machine {
+            engine: &self.engine,
+            ticker: &self.ticker,
+        }
+    }
+
+    fn target(&self) -> Target {
+        match engine::is_metered(&self.engine) {
+            true => Target::Metered,
+            false => Target::Serving,
         }
     }
 
@@ -179,7 +252,7 @@ impl Runtime {
         settings: &Arc<Settings>,
     ) -> Result<Policy<R>, LoadError> {
         let limits = self.limits.clone().lowered_to(limits);
-        self.load_inner(name, bytes, &limits, settings)
+        load::caught(|| self.load_inner(name, bytes, &limits, settings))
             .map_err(|problem| problem.of(name))
     }
 
@@ -191,22 +264,28 @@ impl Runtime {
         settings: &Arc<Settings>,
     ) -> Result<Policy<R>, LoadProblem> {
         let start = Instant::now();
-        let (checked, code) = self.compiled(bytes, limits)?;
-        let (trial, trial_failure) = load::try_out(&self.engine, &code, limits, settings)?;
-        let is_configured = checked.inspection.has_function(VALIDATE);
-        let sandboxes = Sandboxes::new(&self.engine, &code).map_err(|error| LoadProblem::Link {
-            cause: last(&error),
-        })?;
+        let Compiled {
+            inspection,
+            code,
+            origin,
+        } = self.compiled(bytes, limits)?;
+        let (trial, trial_failure) = load::try_out(self.machine(), &code, limits, settings)?;
+        let is_configured = inspection.has_function(VALIDATE);
+        let sandboxes =
+            Sandboxes::new(self.machine(), &code).map_err(|error| LoadProblem::Link {
+                cause: last(&error),
+            })?;
         Ok(Policy {
             loaded: Arc::new(Loaded {
                 name: name.into(),
-                inspection: checked.inspection,
+                inspection,
                 sandboxes,
                 _code: code,
                 rules: Rules::of(limits),
                 trial: is_configured.then_some(trial),
                 trial_failure,
                 load_time: start.elapsed(),
+                code_origin: origin,
                 dropped_lines: AtomicU64::new(0),
             }),
             reuse: false,
@@ -215,37 +294,101 @@ impl Runtime {
 }
 
 impl Runtime {
-    /// Checks a file and makes code of it, or takes that of another policy from the same file. With a compiler elsewhere that comes
-    /// first: what it can bear, this process can.
-    fn compiled<'f>(
-        &self,
-        bytes: &'f [u8],
-        limits: &Limits,
-    ) -> Result<(load::Checked<'f>, Arc<Code>), LoadProblem> {
-        let fits = bytes.len() <= limits.module_bytes;
+    /// Checks a file and makes code of it, or takes that of another policy from the same file, or of an earlier process.
+    fn compiled(&self, bytes: &[u8], limits: &Limits) -> Result<Compiled, LoadProblem> {
         let digest = Digest::of(bytes);
-        if let Some(code) = self.codes.find(&digest).filter(|_| fits) {
-            return Ok((load::check(bytes, limits)?, code));
-        }
-        let compiled = match self.compiler.get() {
-            Some(compile) if fits => Some(compile(bytes, limits)),
-            _ => None,
+        let (inspection, code, origin) = self.code_of(bytes, &digest, limits)?;
+        let count = match origin {
+            CodeOrigin::Compiler => &self.counts.compiled,
+            CodeOrigin::Cache => &self.counts.cached,
+            CodeOrigin::Memory => &self.counts.shared,
         };
-        if let Some(Err(CompileFailure::TooCostly(cause))) = compiled {
-            return Err(LoadProblem::TooCostly { cause });
+        count.fetch_add(1, Ordering::Relaxed);
+        if origin != CodeOrigin::Memory {
+            self.codes.note(digest, &code);
         }
+        Ok(Compiled {
+            inspection,
+            code,
+            origin,
+        })
+    }
+
+    fn code_of(
+        &self,
+        bytes: &[u8],
+        digest: &Digest,
+        limits: &Limits,
+    ) -> Result<(Inspection, Arc<Code>, CodeOrigin), LoadProblem> {
+        let fits = bytes.len() <= limits.module_bytes;
+        if let Some(code) = self.codes.find(digest).filter(|_| fits) {
+            let inspection = load::check_again(bytes, limits)?;
+            return Ok((inspection, code, CodeOrigin::Memory));
+        }
+        // What is compiled in this process depends on more than the cache knows of.
+        let Some(compile) = self.compiler.get().filter(|_| fits) else {
+            let checked = load::check(bytes, limits)?;
+            let code = Code::compile(&self.engine, bytes, &checked);
+            let code = code.map_err(not_compiled)?;
+            return Ok((checked.inspection, Arc::new(code), CodeOrigin::Compiler));
+        };
+        if let Some((inspection, code)) = self.cached(bytes, digest, limits)? {
+            return Ok((inspection, Arc::new(code), CodeOrigin::Cache));
+        }
+        // The compiler comes first: what it can bear, this process can.
+        let compiled = match compile(bytes, limits, self.target()) {
+            Err(CompileFailure::TooCostly(cause)) => {
+                return Err(LoadProblem::TooCostly { cause });
+            }
+            // What ended the other process might end this one.
+            Err(failure @ CompileFailure::Broken(_)) => {
+                return Err(LoadProblem::Compile {
+                    cause: failure.to_string(),
+                });
+            }
+            Err(failure @ CompileFailure::Refused(_)) => Err(failure),
+            Ok(code) => Ok(code),
+        };
         let checked = load::check(bytes, limits)?;
-        let code = match compiled {
-            None => Code::compile(&self.engine, bytes, &checked),
-            Some(Ok(code)) => compile::take(&self.engine, bytes, &checked, &code),
-            Some(Err(failure)) => Err(wasmtime::Error::msg(failure.to_string())),
-        };
-        let code = code.map_err(|error| LoadProblem::Compile {
-            cause: last(&error),
+        let machine_code = compiled.map_err(|failure| LoadProblem::Compile {
+            cause: failure.to_string(),
         })?;
-        let code = Arc::new(code);
-        self.codes.note(digest, &code);
-        Ok((checked, code))
+        let code = compile::take(&self.engine, bytes, &checked.inspection, &machine_code);
+        let code = code.map_err(not_compiled)?;
+        if let Some(cache) = self.cache.get() {
+            cache.keep(&self.engine, digest, &machine_code);
+        }
+        Ok((checked.inspection, Arc::new(code), CodeOrigin::Compiler))
+    }
+
+    /// The code that an earlier process of this build compiled. A file that has any keeps the contract, and was borne by the compiler, so
+    /// this process bears it, too.
+    fn cached(
+        &self,
+        bytes: &[u8],
+        digest: &Digest,
+        limits: &Limits,
+    ) -> Result<Option<(Inspection, Code)>, LoadProblem> {
+        let Some(cache) = self.cache.get() else {
+            return Ok(None);
+        };
+        let Some(machine_code) = cache.find(&self.engine, digest) else {
+            return Ok(None);
+        };
+        let inspection = load::check_again(bytes, limits)?;
+        match compile::take(&self.engine, bytes, &inspection, &machine_code) {
+            Ok(code) => Ok(Some((inspection, code))),
+            Err(error) => {
+                cache.refuse(&self.engine, digest, &error);
+                Ok(None)
+            }
+        }
+    }
+}
+
+fn not_compiled(error: wasmtime::Error) -> LoadProblem {
+    LoadProblem::Compile {
+        cause: last(&error),
     }
 }
 
@@ -257,6 +400,7 @@ fn reserve(limits: &mut Limits, least: u32) -> Result<(Engine, Allocation), Runt
             Ok(engine) if limits.instances == wanted => return Ok((engine, Allocation::Pooled)),
             Ok(engine) => {
                 tracing::warn!(
+                    event = "sandbox_pool_small",
                     wanted,
                     instances = limits.instances,
                     "There is address space for fewer sandboxes than wanted: calls are slower where there are many policies. Raise \
@@ -273,6 +417,7 @@ fn reserve(limits: &mut Limits, least: u32) -> Result<(Engine, Allocation), Runt
     let engine =
         engine::on_demand(limits).map_err(|error| RuntimeError::Engine(format!("{error:#}")))?;
     tracing::warn!(
+        event = "sandbox_pool_missing",
         reason,
         "no address space for the pool of sandboxes: each call is many times slower; raise the limit on virtual memory \
          (ulimit -v)"

@@ -1,5 +1,6 @@
 //! Sandboxes of one policy: made from the pool for each call, or kept.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use wasmtime::component::Component;
@@ -11,9 +12,10 @@ use crate::engine::Ticks;
 use crate::failure::{Failure, Stage, Terms};
 use crate::limits::Limits;
 use crate::load::Checked;
+use crate::ticker::Ticker;
 use crate::verdict::Verdict;
 use crate::view::RequestView;
-use crate::{component, direct, engine};
+use crate::{component, direct, engine, pieces};
 
 /// A policy that is compiled.
 pub(crate) enum Code {
@@ -23,9 +25,17 @@ pub(crate) enum Code {
     Component(Component),
 }
 
+/// What policies are run by.
+#[derive(Clone, Copy)]
+pub(crate) struct Machine<'m> {
+    pub(crate) engine: &'m Engine,
+    pub(crate) ticker: &'m Arc<Ticker>,
+}
+
 /// A policy that is compiled and linked.
 pub(crate) struct Sandboxes<R: 'static> {
     engine: Engine,
+    ticker: Arc<Ticker>,
     is_metered: bool,
     prepared: Prepared<R>,
 }
@@ -43,6 +53,7 @@ enum Live {
 /// A sandbox that serves one call after the other.
 pub(crate) struct Open<R: 'static> {
     store: Store<Box<Call<R>>>,
+    ticker: Arc<Ticker>,
     live: Live,
     usage: Use,
     is_metered: bool,
@@ -61,7 +72,8 @@ pub(crate) type Outcome = Result<Verdict, (Stage, Failure)>;
 
 impl<R: RequestView> Sandboxes<R> {
     /// Links compiled code with the host's functions.
-    pub(crate) fn new(engine: &Engine, code: &Code) -> wasmtime::Result<Self> {
+    pub(crate) fn new(machine: Machine<'_>, code: &Code) -> wasmtime::Result<Self> {
+        let Machine { engine, ticker } = machine;
         let prepared = match code {
             Code::Module(module) => Prepared::Module(direct::Prepared::new(engine, module)?),
             Code::Component(component) => {
@@ -70,6 +82,7 @@ impl<R: RequestView> Sandboxes<R> {
         };
         Ok(Self {
             engine: engine.clone(),
+            ticker: Arc::clone(ticker),
             is_metered: engine::is_metered(engine),
             prepared,
         })
@@ -89,6 +102,7 @@ impl<R: RequestView> Sandboxes<R> {
         call: Box<Call<R>>,
         rules: &Rules,
     ) -> (Box<Call<R>>, Outcome, Option<u64>) {
+        let _running = self.ticker.begin();
         let mut store = self.store(call, rules);
         let outcome = match self.prepared.instantiate(&mut store, Use::Once) {
             Ok(live) => ask(&mut store, &live, rules),
@@ -107,6 +121,7 @@ impl<R: RequestView> Sandboxes<R> {
         call: Box<Call<R>>,
         rules: &Rules,
     ) -> Option<Result<Result<(), String>, Failure>> {
+        let _running = self.ticker.begin();
         let mut store = self.store(call, rules);
         match &self.prepared {
             Prepared::Module(prepared) => prepared.validate(&mut store, rules.terms),
@@ -124,10 +139,14 @@ impl<R: RequestView> Sandboxes<R> {
         rules: &Rules,
         usage: Use,
     ) -> Result<Open<R>, (Box<Call<R>>, Failure)> {
+        let running = self.ticker.begin();
         let mut store = self.store(call, rules);
-        match self.prepared.instantiate(&mut store, usage) {
+        let instantiated = self.prepared.instantiate(&mut store, usage);
+        drop(running);
+        match instantiated {
             Ok(live) => Ok(Open {
                 store,
+                ticker: Arc::clone(&self.ticker),
                 live,
                 usage,
                 is_metered: self.is_metered,
@@ -140,7 +159,9 @@ impl<R: RequestView> Sandboxes<R> {
     }
 
     /// Start functions run while a sandbox is made, so the deadline comes first.
-    fn store(&self, call: Box<Call<R>>, rules: &Rules) -> Store<Box<Call<R>>> {
+    fn store(&self, mut call: Box<Call<R>>, rules: &Rules) -> Store<Box<Call<R>>> {
+        call.memory = 0;
+        call.end.go_by(&self.ticker);
         let mut store = Store::new(&self.engine, call);
         store.limiter(|call| &mut **call);
         store.set_hostcall_fuel(rules.terms.host_call_bytes);
@@ -172,7 +193,7 @@ impl Code {
         if direct::fits(&checked.inspection) {
             return Ok(Self::Module(direct::Module::compile(engine, file)?));
         }
-        let component = Component::new(engine, &checked.component)?;
+        let component = Component::new(engine, pieces::component(&checked.component)?)?;
         component.initialize_copy_on_write_image()?;
         Ok(Self::Component(component))
     }
@@ -186,6 +207,7 @@ impl<R: RequestView> Open<R> {
 
     /// Asks for a verdict. After a failure the sandbox is of no more use.
     pub(crate) fn ask(&mut self, rules: &Rules) -> Outcome {
+        let _running = self.ticker.begin();
         start_clock(&mut self.store, rules);
         if self.is_metered {
             fill(&mut self.store);
@@ -268,18 +290,18 @@ fn ask<R: RequestView>(store: &mut Store<Box<Call<R>>>, live: &Live, rules: &Rul
 
 fn start_clock<R>(store: &mut Store<Box<Call<R>>>, rules: &Rules) {
     let Ticks { first, then } = rules.ticks;
-    store.data_mut().ticks = then;
-    store.set_epoch_deadline(first);
+    store.data().end.set(first, then);
+    store.set_epoch_deadline(NEXT_WAKE);
 }
 
-/// What becomes of a call whose ticks are over: it goes on for those that are left, or ends.
-fn go_on_or_end<R>(
-    mut store: StoreContextMut<'_, Box<Call<R>>>,
-) -> wasmtime::Result<UpdateDeadline> {
-    let left = std::mem::take(&mut store.data_mut().ticks);
-    Ok(match left {
-        0 => UpdateDeadline::Interrupt,
-        left => UpdateDeadline::Continue(left),
+/// A call looks at its end each time that the clock wakes up, which it may do after several ticks.
+const NEXT_WAKE: u64 = 1;
+
+/// What becomes of a call when the clock has woken up: it goes on, or ends.
+fn go_on_or_end<R>(store: StoreContextMut<'_, Box<Call<R>>>) -> wasmtime::Result<UpdateDeadline> {
+    Ok(match store.data().end.is_ahead() {
+        true => UpdateDeadline::Continue(NEXT_WAKE),
+        false => UpdateDeadline::Interrupt,
     })
 }
 

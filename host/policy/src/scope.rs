@@ -157,6 +157,11 @@ impl Scope {
         self.groups.is_some()
     }
 
+    /// The groups within it, sorted, if not all are.
+    pub(crate) fn groups(&self) -> &[u32] {
+        self.groups.as_deref().unwrap_or_default()
+    }
+
     /// Whether a group is within it. No question: nothing is counted.
     #[inline]
     pub(crate) fn has_group(&self, group: u32) -> bool {

@@ -3,17 +3,17 @@
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
-/// `text`, cut to `limit` bytes, with control characters escaped. Allocates only if there is something to change.
+/// `text`, cut to `limit` bytes, with control characters and what changes the direction of text escaped. Allocates only if there is something to change.
 pub(crate) fn shown(text: &str, limit: usize) -> Cow<'_, str> {
     let cut = &text[..text.floor_char_boundary(limit)];
     let whole = cut.len() == text.len();
-    if whole && !cut.chars().any(char::is_control) {
+    if whole && !cut.chars().any(is_active) {
         return Cow::Borrowed(cut);
     }
 
     let mut shown = String::with_capacity(cut.len() + 16);
     for c in cut.chars() {
-        match c.is_control() {
+        match is_active(c) {
             true => shown.extend(c.escape_default()),
             false => shown.push(c),
         }
@@ -22,6 +22,15 @@ pub(crate) fn shown(text: &str, limit: usize) -> Cow<'_, str> {
         let _ = write!(shown, "… ({} bytes)", text.len());
     }
     Cow::Owned(shown)
+}
+
+/// Whether a character does something to a terminal or to the text around it.
+fn is_active(c: char) -> bool {
+    c.is_control()
+        || matches!(
+            c,
+            '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
+        )
 }
 
 #[cfg(test)]
@@ -39,8 +48,8 @@ mod tests {
     #[test]
     fn control_characters_are_escaped() {
         assert_eq!(
-            shown("a\r\nb\x1b[31m\u{85}\0", 64),
-            "a\\r\\nb\\u{1b}[31m\\u{85}\\u{0}"
+            shown("a\r\nb\x1b[31m\u{85}\0\u{202e}", 64),
+            "a\\r\\nb\\u{1b}[31m\\u{85}\\u{0}\\u{202e}"
         );
     }
 

@@ -42,7 +42,6 @@ pub struct Rejection {
 
 /// How a verdict breaks the rules of the contract.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum InvalidVerdict {
     /// The status code is no final answer other than success.
     #[error("the status code {0} is not in 300 to 699")]

@@ -1,33 +1,49 @@
-//! Where replies are written: a buffer that keeps no more than a client can take, and counts the rest.
+//! The buffer that replies are written into: it keeps bytes up to a limit and counts the rest.
 
 use std::io;
+use std::ops::ControlFlow;
 
 use thiserror::Error;
 
-/// A reply is larger than its client or transport can take.
+/// A reply that is larger than its client or transport accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("the reply of {bytes} bytes is larger than {most}")]
 pub struct TooLarge {
-    /// How large the whole reply is, in bytes.
+    /// Size of the whole reply, in bytes.
     pub bytes: usize,
-    /// How large it may be.
+    /// The limit, in bytes.
     pub most: usize,
 }
 
-/// Bytes up to a limit; what comes behind it is only counted.
-#[derive(Debug)]
-pub(crate) struct Buffer {
+/// Accepts a part of a reply; returns whether to go on.
+pub(crate) type Sink<'s> = dyn FnMut(Vec<u8>) -> ControlFlow<()> + 's;
+
+/// Smallest size of a part of a reply, in bytes: a value is never split.
+const PART: usize = 64 << 10;
+
+/// Either bytes up to a limit, with the rest counted only, or parts of a reply, each passed on when it is full.
+pub(crate) struct Buffer<'s> {
     bytes: Vec<u8>,
     total: usize,
     most: usize,
+    sink: Option<&'s mut Sink<'s>>,
 }
 
-impl Buffer {
+impl<'s> Buffer<'s> {
     pub(crate) fn new(most: usize) -> Self {
         Self {
             bytes: Vec::new(),
             total: 0,
             most,
+            sink: None,
+        }
+    }
+
+    /// A buffer that passes parts of the reply on.
+    pub(crate) fn in_parts(sink: &'s mut Sink<'s>) -> Self {
+        Self {
+            sink: Some(sink),
+            ..Self::new(usize::MAX)
         }
     }
 
@@ -38,7 +54,15 @@ impl Buffer {
         }
     }
 
-    /// Everything that was pushed.
+    /// Passes a part on if it is full. Returns `Break` if it was refused.
+    pub(crate) fn give(&mut self) -> ControlFlow<()> {
+        match &mut self.sink {
+            Some(sink) if self.bytes.len() >= PART => sink(std::mem::take(&mut self.bytes)),
+            _ => ControlFlow::Continue(()),
+        }
+    }
+
+    /// All bytes that were pushed.
     pub(crate) fn finish(self) -> Result<Vec<u8>, TooLarge> {
         if self.total <= self.most {
             return Ok(self.bytes);
@@ -50,8 +74,8 @@ impl Buffer {
     }
 }
 
-/// Never fails: what does not fit is counted.
-impl io::Write for Buffer {
+/// Never fails: bytes above the limit are counted.
+impl io::Write for Buffer<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.push(bytes);
         Ok(bytes.len())

@@ -1,4 +1,4 @@
-//! What a client asks for, and why it gets nothing.
+//! A client's command, and the fault in place of a result.
 
 use std::fmt;
 
@@ -20,15 +20,15 @@ pub enum Param {
     Double(f64),
     /// A text.
     Text(String),
-    /// Something that no command takes: a list, a structure, yes or no, null. Its kind in words.
+    /// A value that no command accepts: a list, a structure, a boolean, null. Holds the name of its kind.
     Other(&'static str),
 }
 
 impl Call {
-    /// For a command without parameters.
+    /// Checks that a command without parameters has none.
     ///
     /// # Errors
-    /// A fault if there are some; Kamailio ignores them.
+    /// A fault if it has some; Kamailio ignores them.
     pub fn no_params(&self) -> Result<(), Fault> {
         match self.params.len() {
             0 => Ok(()),
@@ -39,7 +39,7 @@ impl Call {
         }
     }
 
-    /// The parameters as texts, for a command that takes texts only.
+    /// The parameters as texts, for a command that accepts texts only.
     ///
     /// # Errors
     /// A fault that names the first parameter that is no text.
@@ -78,11 +78,11 @@ impl fmt::Display for Param {
 /// Why a call has no result.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
-    /// Kamailio's code, which is the HTTP status too, or a code of JSON-RPC (negative).
+    /// Kamailio's code, which is also the HTTP status, or a JSON-RPC code (negative).
     pub code: i32,
     /// Kamailio's text.
     pub message: String,
-    /// More than Kamailio says: the cause. JSON-RPC carries it, BINRPC has no room for it.
+    /// The cause, which Kamailio does not report. JSON-RPC carries it, BINRPC has no place for it.
     pub data: Option<String>,
 }
 
@@ -96,14 +96,14 @@ impl Fault {
         }
     }
 
-    /// The same with its cause.
+    /// A fault with its cause.
     #[must_use]
     pub fn because(mut self, cause: impl fmt::Display) -> Self {
         self.data = Some(cause.to_string());
         self
     }
 
-    /// The HTTP status that goes with the fault.
+    /// The HTTP status of the fault.
     pub fn http_status(&self) -> u16 {
         match self.code {
             100..=599 => u16::try_from(self.code).unwrap_or(500),

@@ -18,11 +18,11 @@ pub struct FifoReader {
     depth: usize,
     quoted: bool,
     escaped: bool,
-    /// The length of a request that is too long to be kept.
+    /// Length so far of a request that is too long and is not kept.
     overlong: Option<usize>,
 }
 
-/// A request that is too long. It was read to its end and dropped.
+/// A request that is too long. It was read to its end and discarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("a request of {bytes} bytes, {MOST_REQUEST} at most")]
 pub struct Overlong {
@@ -33,7 +33,7 @@ pub struct Overlong {
 /// Why a pipe gets no reply.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum BadReplyName {
-    /// It could lead out of the folder for replies.
+    /// The name could lead out of the folder for replies.
     #[error(
         "reply_name {0:?} is no name of a pipe: it must not be empty nor hold '.', '/', '\\' or control characters"
     )]
@@ -44,7 +44,7 @@ pub enum BadReplyName {
 }
 
 impl FifoReader {
-    /// Takes what was read, and gives each request that ends in it to `take`.
+    /// Reads these bytes, and passes each request that ends in them to `take`.
     pub fn push(&mut self, bytes: &[u8], mut take: impl FnMut(Result<Vec<u8>, Overlong>)) {
         for &byte in bytes {
             if let Some(request) = self.byte(byte) {
@@ -58,7 +58,7 @@ impl FifoReader {
         self.depth > 0
     }
 
-    /// Forgets a request that has begun: nobody is there to end it.
+    /// Discards an incomplete request: its writer is gone.
     pub fn reset(&mut self) {
         *self = Self::default();
     }
@@ -105,10 +105,10 @@ impl FifoReader {
     }
 }
 
-/// The pipe in `folder` that a request names for its reply.
+/// Returns the pipe in `folder` that a request names for its reply.
 ///
 /// # Errors
-/// If the name could lead elsewhere.
+/// If the name could lead out of `folder`.
 pub fn reply_pipe(folder: &Path, name: &str) -> Result<PathBuf, BadReplyName> {
     let forbidden = |c: char| matches!(c, '.' | '/' | '\\') || c.is_control();
     if name.is_empty() || name.contains(forbidden) {

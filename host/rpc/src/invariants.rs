@@ -1,11 +1,11 @@
-//! What holds for every input, written as assertions that property tests and fuzz targets share.
+//! Properties of every input, as assertions that property tests and fuzz targets share.
 //!
-//! Each function panics when its property does not hold. Nothing else calls them.
+//! Each function panics when its property does not hold.
 
 use crate::binrpc::{self, Framer, Malformed, Packet, Record, Records};
 use crate::fifo::{FifoReader, Overlong};
-use crate::json::Request;
-use crate::{MOST_REQUEST, Param};
+use crate::json::{self, Layout, Request};
+use crate::{MOST_REQUEST, Param, Reply, Value};
 
 /// Feeds a stream of BINRPC whole, byte by byte and in chunks of this length: packets and error are the same. What can be read
 /// as a request is written again and read the same.
@@ -41,6 +41,26 @@ pub fn fifo(stream: &[u8], chunk: usize) {
             (Vec::new(), true)
         );
         let _read = Request::read(request);
+    }
+}
+
+/// Reads a body as JSON-RPC. The answer, with a result or the fault, is JSON with the request's `id`, in both layouts.
+pub fn json_rpc(body: &[u8]) {
+    let read = Request::read(body);
+    for layout in [Layout::Compact, Layout::Tabs] {
+        let (id, answer) = match &read {
+            Ok(request) => {
+                let reply = Reply::from(Value::from("done"));
+                let answer = json::success(&request.id, reply, layout, usize::MAX);
+                (&request.id, answer.expect("it has no limit"))
+            }
+            Err(bad) => (&bad.id, json::failure(&bad.id, &bad.fault, layout)),
+        };
+        let answer: serde_json::Value =
+            serde_json::from_slice(&answer).expect("the answer is JSON");
+        assert_eq!(answer["jsonrpc"], "2.0");
+        assert_eq!(&answer["id"], id);
+        assert_eq!(answer.get("result").is_some(), read.is_ok());
     }
 }
 
@@ -114,7 +134,7 @@ fn request(packet: &Packet<'_>) {
     assert_eq!(again.call(), Ok(carried));
 }
 
-/// Whether it is written as it was read. Large numbers of thousandths have no exact double.
+/// Whether writing the value gives the bytes that were read. Large numbers of thousandths have no exact double.
 fn is_exact(param: &Param) -> bool {
     match param {
         Param::Double(number) => number.abs() < 2_f64.powi(50) / 1000.0,

@@ -30,10 +30,12 @@ pub mod fifo;
 pub mod invariants;
 pub mod json;
 mod reply;
+mod serialize;
 
 pub use buffer::TooLarge;
 pub use call::{Call, Fault, Param};
-pub use reply::{Reply, Rows, RowsForm, Value};
+pub use reply::{Reply, Rows, RowsForm, Value, Write};
+pub use serialize::{Unserializable, value_of};
 
-/// The largest request that is taken, in bytes, by any protocol: Kamailio's limit for BINRPC (`STREAM_BUF_SIZE`).
+/// The largest request of any protocol, in bytes: Kamailio's limit for BINRPC (`STREAM_BUF_SIZE`).
 pub const MOST_REQUEST: usize = 65_535;

@@ -1,35 +1,36 @@
-//! What a command answers, before a protocol writes it.
+//! The result of a command, before a protocol writes it.
 
 use std::borrow::Cow;
 use std::fmt;
+use std::ops::ControlFlow;
 
 /// One value of a reply.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value<'a> {
-    /// Nothing: null in JSON, the empty text in BINRPC.
+    /// No value: null in JSON, the empty text in BINRPC.
     Null,
-    /// Yes or no: 1 or 0 in BINRPC.
+    /// A boolean: 1 or 0 in BINRPC.
     Bool(bool),
-    /// A whole number. BINRPC has 32 bits; there a number beyond them is written as text.
+    /// A whole number. BINRPC has 32 bits; a larger number is written there as text.
     Int(i64),
-    /// A number; BINRPC keeps three digits behind the point.
+    /// A number; BINRPC keeps three decimals.
     Double(f64),
     /// A text.
     Text(Cow<'a, str>),
-    /// Values one after another.
+    /// A list of values.
     List(Vec<Self>),
-    /// Members in order; a name may come more than once.
-    Struct(Vec<(&'a str, Self)>),
+    /// Members in order; a name may occur more than once.
+    Struct(Vec<(Cow<'a, str>, Self)>),
 }
 
-/// What a command answers.
+/// The result of a command.
 #[derive(Debug)]
 pub enum Reply {
     /// One record.
     One(Value<'static>),
     /// Records one after another (Kamailio's flag `RET_ARRAY`): a list in JSON.
     Each(Vec<Value<'static>>),
-    /// The rows of a table, which may be many: each is made, written and forgotten.
+    /// The rows of a table, which may be many: each row is made, written and dropped before the next.
     Rows(Rows),
 }
 
@@ -39,23 +40,26 @@ pub struct Rows {
     each: Box<EachRow>,
 }
 
-/// How rows stand in a reply.
+/// Form of rows in a reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RowsForm {
     /// Each row is a record: `permissions.addressDump`.
     Each,
-    /// As `permissions.domainDump` has it: BINRPC has one structure in which the names of the members come again for each row.
-    /// JSON has a list here too, because most readers keep the last of equal names only; Kamailio repeats them.
+    /// As in `permissions.domainDump`: BINRPC has one structure that repeats the member names for each row. JSON has a list, because
+    /// most readers keep only the last of equal names; Kamailio repeats them there, too.
     Repeated,
 }
 
-type EachRow = dyn FnOnce(&mut dyn FnMut(Value<'_>)) + Send;
+/// Accepts one row; returns whether to go on.
+pub type Write<'w> = dyn FnMut(Value<'_>) -> ControlFlow<()> + 'w;
+
+type EachRow = dyn FnOnce(&mut Write<'_>) -> ControlFlow<()> + Send;
 
 impl Rows {
-    /// Rows that `each` gives to the function it gets, one after another. Each is a [`Value::Struct`].
+    /// Rows that `each` passes to its argument one after another, until that returns `Break`. Each row is a [`Value::Struct`].
     pub fn new(
         form: RowsForm,
-        each: impl FnOnce(&mut dyn FnMut(Value<'_>)) + Send + 'static,
+        each: impl FnOnce(&mut Write<'_>) -> ControlFlow<()> + Send + 'static,
     ) -> Self {
         Self {
             form,
@@ -63,14 +67,14 @@ impl Rows {
         }
     }
 
-    /// How they stand in a reply.
+    /// Their form in a reply.
     pub fn form(&self) -> RowsForm {
         self.form
     }
 
-    /// Makes all rows and gives them to `write`.
-    pub fn each(self, write: &mut dyn FnMut(Value<'_>)) {
-        (self.each)(write);
+    /// Makes the rows and passes them to `write`, until that returns `Break`.
+    pub fn each(self, write: &mut Write<'_>) -> ControlFlow<()> {
+        (self.each)(write)
     }
 }
 
@@ -126,7 +130,8 @@ impl<'a, T: Into<Self>> From<Vec<T>> for Value<'a> {
 
 impl<'a, const N: usize> From<[(&'a str, Self); N]> for Value<'a> {
     fn from(members: [(&'a str, Self); N]) -> Self {
-        Self::Struct(members.into())
+        let members = members.into_iter();
+        Self::Struct(members.map(|(name, value)| (name.into(), value)).collect())
     }
 }
 
@@ -137,7 +142,7 @@ macro_rules! from_integers {
                 Self::Int(number.into())
             }
         })+
-        // None of what the host counts comes near the end of the range.
+        // No count of the host comes near the end of the range.
         $(impl From<$large> for Value<'_> {
             fn from(number: $large) -> Self {
                 Self::Int(i64::try_from(number).unwrap_or(i64::MAX))

@@ -1,29 +1,13 @@
-//! The Portcullis server: configuration, command line, control, transports and workers.
+//! The `portcullis` binary: command line, start and end of a host ([`serve`]), log.
 //!
-//! `serve` assembles a running host; the data path is in `transport`, `worker` and `pipeline`; who decides on a request is in
-//! `tenants`; everything that compiles, loads or talks to an operator runs beside it on its own runtime (`control`, `policy_files`,
-//! `address_task`). `import` reads a kamailio.cfg.
+//! `serve` puts together what the other crates bring: the data path (`portcullis_dataplane`), what changes it (`portcullis_rollout`) and
+//! the doors of operators (`portcullis_control`).
 
 #![forbid(unsafe_code)]
 
-mod address_task;
 pub mod cli;
-mod compiler;
-pub mod config;
-pub mod control;
-mod error_text;
-pub mod import;
 pub mod logging;
-pub mod metrics;
-pub mod pipeline;
-pub mod policy_files;
-pub mod records;
-pub mod replay;
-pub mod resolve;
+mod modes;
+mod rights;
+pub mod seal_keys;
 pub mod serve;
-pub mod shared;
-pub mod signature;
-pub mod tenants;
-mod time;
-pub mod transport;
-pub mod worker;

@@ -1,16 +1,25 @@
 //! The log: human or JSON lines to standard error, written by a thread of its own so that a slow reader of the log never
 //! holds up a worker.
+//!
+//! What files, rows, peers and policies say stands in lines as data: nothing in it reaches a terminal as an escape sequence, begins a
+//! line, or looks like a field.
 
+use std::borrow::Cow;
+use std::fmt;
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 
+use tracing::field::Field;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::field::MakeExt;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::fmt::format::{self, Writer};
 
-use crate::config::{LogConfig, LogFormat};
+use portcullis_config::{LogConfig, LogFormat};
+use portcullis_text::{clean, clean_json};
 
 /// How many lines may wait for the writer. Beyond it lines are dropped and counted.
 const WAITING_LINES: usize = 8_192;
@@ -23,10 +32,14 @@ pub fn lost_lines() -> u64 {
 }
 
 /// Starts the log of this process. Lines that wait are written when the guard is dropped.
+///
+/// # Errors
+/// When the level is no filter, or a log was started before.
 pub fn start(config: &LogConfig) -> Result<LogGuard, String> {
     let filter = EnvFilter::try_new(&config.level).map_err(|error| error.to_string())?;
+    let is_json = config.format == LogFormat::Json;
     let (writer, guard) =
-        background(io::stderr(), WAITING_LINES).map_err(|error| error.to_string())?;
+        background(io::stderr(), WAITING_LINES, is_json).map_err(|error| error.to_string())?;
     let _first = LOST.set(Arc::clone(&writer.lost));
     let color =
         std::env::var_os("NO_COLOR").is_none() && io::IsTerminal::is_terminal(&io::stderr());
@@ -35,26 +48,57 @@ pub fn start(config: &LogConfig) -> Result<LogGuard, String> {
         .with_writer(writer)
         .with_ansi(color);
     let set = match config.format {
-        LogFormat::Human => builder.with_target(false).try_init(),
+        LogFormat::Human => builder
+            .with_target(false)
+            .fmt_fields(format::debug_fn(write_field).delimited(" "))
+            .try_init(),
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
     };
     set.map_err(|error| error.to_string())?;
     Ok(guard)
 }
 
-/// Checks a value of `[log] level`.
-pub(crate) fn check_level(level: &str) -> Result<(), String> {
-    // EnvFilter takes any single word for the name of a part; here it is a level that is misspelt.
-    const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
-    for part in level.split(',') {
-        let word = part.rsplit('=').next().unwrap_or(part).trim();
-        if !LEVELS.contains(&word.to_ascii_lowercase().as_str()) {
-            return Err(format!("`{word}` is not a level"));
+/// Writes a field of a line for people: the message as text, others as `name=value`.
+fn write_field(out: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug) -> fmt::Result {
+    let text = format!("{value:?}");
+    match (field.name(), out.has_ansi_escapes()) {
+        ("message", _) => out.write_str(&clean(&text)),
+        (name, false) => write!(out, "{name}={}", as_value(&text)),
+        (name, true) => write!(
+            out,
+            "\x1b[3m{name}\x1b[0m\x1b[2m=\x1b[0m{}",
+            as_value(&text)
+        ),
+    }
+}
+
+/// A value as one word or in quotes, so that what is in it can't be taken for another field.
+fn as_value(text: &str) -> Cow<'_, str> {
+    let is_word = !text.contains([' ', '"', '=']);
+    match is_word || is_quoted(text) {
+        true => clean(text),
+        false => Cow::Owned(clean(&format!("{text:?}")).into_owned()),
+    }
+}
+
+/// Whether this is one string in quotes, with those in it escaped.
+fn is_quoted(text: &str) -> bool {
+    let inner = text
+        .strip_prefix('"')
+        .and_then(|text| text.strip_suffix('"'));
+    let Some(inner) = inner else {
+        return false;
+    };
+    let mut is_escaped = false;
+    for c in inner.chars() {
+        match c {
+            _ if is_escaped => is_escaped = false,
+            '\\' => is_escaped = true,
+            '"' => return false,
+            _ => {}
         }
     }
-    EnvFilter::try_new(level)
-        .map(drop)
-        .map_err(|error| error.to_string())
+    !is_escaped
 }
 
 /// Ends the log when dropped: what waits is written first.
@@ -82,11 +126,16 @@ enum Line {
 struct Background {
     lines: SyncSender<Line>,
     lost: Arc<AtomicU64>,
+    is_json: bool,
 }
 
 impl Write for Background {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        if let Err(TrySendError::Full(_)) = self.lines.try_send(Line::Text(line.to_vec())) {
+        let text = match std::str::from_utf8(line) {
+            Ok(text) if self.is_json => clean_json(text).into_owned().into_bytes(),
+            _ => line.to_vec(),
+        };
+        if let Err(TrySendError::Full(_)) = self.lines.try_send(Line::Text(text)) {
             self.lost.fetch_add(1, Ordering::Relaxed);
         }
         Ok(line.len())
@@ -108,6 +157,7 @@ impl<'a> MakeWriter<'a> for Background {
 fn background(
     sink: impl Write + Send + 'static,
     most: usize,
+    is_json: bool,
 ) -> io::Result<(Background, LogGuard)> {
     let (lines, waiting) = sync_channel(most);
     let lost = Arc::new(AtomicU64::new(0));
@@ -119,7 +169,12 @@ fn background(
         end: lines.clone(),
         thread: Some(thread),
     };
-    Ok((Background { lines, lost }, guard))
+    let background = Background {
+        lines,
+        lost,
+        is_json,
+    };
+    Ok((background, guard))
 }
 
 /// Writes what comes, and tells the system about it when nothing more waits. A sink that is gone loses lines, nothing else.
@@ -177,7 +232,7 @@ mod tests {
     #[test]
     fn lines_arrive_whole_and_in_order() {
         let sink = Sink::default();
-        let (mut writer, guard) = background(sink.clone(), 100).unwrap();
+        let (mut writer, guard) = background(sink.clone(), 100, false).unwrap();
         for n in 0..100 {
             writer.write_all(format!("line {n}\n").as_bytes()).unwrap();
         }
@@ -193,7 +248,7 @@ mod tests {
     fn a_sink_that_blocks_loses_lines_and_says_how_many() {
         let sink = Sink::default();
         let hold = sink.0.lock().unwrap();
-        let (mut writer, guard) = background(sink.clone(), 100).unwrap();
+        let (mut writer, guard) = background(sink.clone(), 100, false).unwrap();
         // 100 lines wait and one may be on its way already: the others find the queue full.
         let long = vec![b'x'; 9_000];
         for _ in 0..200 {
@@ -211,13 +266,59 @@ mod tests {
         )));
     }
 
-    #[test]
-    fn levels_are_checked() {
-        for good in ["info", "WARN", "off", "info,portcullis_address=debug"] {
-            assert_eq!(check_level(good), Ok(()), "{good}");
+    const HOSTILE: &str = "x\u{1b}[2J\r\nERROR forged\u{9b}\u{202e}\u{7f}\" tenant=\"other\"";
+
+    /// What is written of an event with hostile text as message, as a string and as a displayed field.
+    fn written(is_json: bool) -> String {
+        let sink = Sink::default();
+        let (writer, guard) = background(sink.clone(), 100, is_json).unwrap();
+        let builder = tracing_subscriber::fmt().with_writer(writer);
+        let event = || {
+            tracing::info!(text = HOSTILE, shown = %HOSTILE, error = %io::Error::other(HOSTILE), "{HOSTILE}");
+        };
+        if is_json {
+            let log = builder.json().flatten_event(true).finish();
+            tracing::subscriber::with_default(log, event);
+        } else {
+            let fields = format::debug_fn(write_field).delimited(" ");
+            let log = builder.with_ansi(false).fmt_fields(fields).finish();
+            tracing::subscriber::with_default(log, event);
         }
-        for bad in ["", "loud", "info,portcullis=loud", "info,,debug"] {
-            assert!(check_level(bad).is_err(), "{bad}");
+        drop(guard);
+        let bytes = sink.0.lock().unwrap().clone();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn foreign_text_stays_in_its_place() {
+        let human = written(false);
+        let line = human.strip_suffix('\n').unwrap();
+        assert!(!line.chars().any(portcullis_text::is_active), "{human}");
+        // Once in the message, which is text; behind the fields' names it is within quotes.
+        let (_, fields) = line.split_once(" text=").unwrap();
+        assert!(!fields.contains(" tenant=\"other"), "{fields}");
+        assert_eq!(fields.matches("tenant=\\\"other").count(), 3, "{fields}");
+
+        let json = written(true);
+        let line = json.strip_suffix('\n').unwrap();
+        assert!(!line.chars().any(portcullis_text::is_active), "{json}");
+        let read: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert_eq!(read["text"], HOSTILE);
+        assert_eq!(read["message"], HOSTILE);
+    }
+
+    #[test]
+    fn values_are_quoted_where_they_would_not_be_one() {
+        for (text, shown) in [
+            ("word", "word"),
+            ("10.0.0.1:5060", "10.0.0.1:5060"),
+            ("\"a b\"", "\"a b\""),
+            ("a b", "\"a b\""),
+            ("a=b", "\"a=b\""),
+            ("\"a\" b=\"c\"", r#""\"a\" b=\"c\"""#),
+            ("\"a\\\"", r#""\"a\\\"""#),
+        ] {
+            assert_eq!(as_value(text), shown);
         }
     }
 }

@@ -5,5 +5,5 @@ use std::process::ExitCode;
 use clap::Parser;
 
 fn main() -> ExitCode {
-    portcullis::cli::Cli::parse().run()
+    portcullis_server::cli::Cli::parse().run()
 }

@@ -1,6 +1,5 @@
 //! `portcullis serve`: puts a host together, keeps it running, and ends it in order.
 
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -8,24 +7,34 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, bail};
 use arc_swap::ArcSwap;
+use portcullis_config::{Config, Listen};
+use portcullis_control::descriptors::{self, Limit, Parts};
+use portcullis_control::{Control, Doors, Listening};
+use portcullis_dataplane::notice_log;
+use portcullis_dataplane::notices::Notices;
+use portcullis_dataplane::shared::Shared;
+use portcullis_dataplane::transport;
+use portcullis_dataplane::transport::{Bound, Connections, WorkerSockets};
+use portcullis_dataplane::worker;
+use portcullis_metrics::WorkerCounters;
+use portcullis_policy::ShareKey;
+use portcullis_records::Recorder;
+use portcullis_rollout::address_task;
+use portcullis_rollout::compiler;
+use portcullis_rollout::resolve::Resolver;
+use portcullis_rollout::{ReconfigureError, Registry, Start};
 use portcullis_sip::{Local, Proxy, ProxyConfig};
 use portcullis_store::Store;
+use portcullis_text::one_line;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 
-use crate::compiler;
-use crate::config::{Config, Listen};
-use crate::control::{Control, Doors, Listening};
-use crate::error_text::one_line;
-use crate::metrics::WorkerCounters;
-use crate::records::Recorder;
-use crate::resolve::Resolver;
-use crate::shared::{Bound, Shared};
-use crate::tenants::{ReconfigureError, Registry};
-use crate::transport::{Connections, WorkerSockets};
-use crate::{address_task, logging, transport, worker};
+use crate::logging;
+use crate::modes;
+use crate::rights;
+use crate::seal_keys::{self, SealKeys};
 
 /// How long workers may take to end.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -36,31 +45,33 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// If the log can't be started. Everything later is told in the log, and by the exit code.
 pub fn run(config: Config, path: Option<PathBuf>) -> anyhow::Result<ExitCode> {
     let _log = logging::start(&config.log).map_err(anyhow::Error::msg)?;
+    let limit = descriptors::raise().context("the limit of open files can't be raised")?;
     // Everything but the workers: loading, compiling, HTTP. Two threads, so that one slow thing does not hold up all others.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("control")
         .enable_all()
         .build()?;
-    let ended = runtime.block_on(serve(config, path.as_deref()));
+    let ended = runtime.block_on(serve(config, path.as_deref(), limit));
     // A worker or a compilation that hangs must not keep the process.
     runtime.shutdown_timeout(PATIENCE);
     if let Err(error) = ended {
-        tracing::error!("{}", one_line(&error));
+        tracing::error!(event = "host_failed", "{}", one_line(&error));
         return Ok(ExitCode::FAILURE);
     }
     Ok(ExitCode::SUCCESS)
 }
 
-async fn serve(config: Config, path: Option<&Path>) -> anyhow::Result<()> {
+async fn serve(config: Config, path: Option<&Path>, limit: Limit) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
     let (stop, stopping) = watch::channel(false);
     let host = tokio::select! {
-        host = Host::assemble(config, path, &stopping) => host?,
+        host = Host::assemble(config, path, limit, &stopping) => host?,
         () = signals.end() => return Ok(()),
     };
     let (running, mut workers) = host.start(&stopping)?;
     running.announce(path);
+    tokio::task::spawn_blocking(rights::tell);
     let ended = loop {
         tokio::select! {
             signal = signals.next() => match signal {
@@ -70,15 +81,21 @@ async fn serve(config: Config, path: Option<&Path>) -> anyhow::Result<()> {
             Some(ended) = workers.join_next() => break ended.context("a worker").and_then(|worker| worker),
         }
     };
-    tracing::info!("Portcullis ends.");
+    tracing::info!(event = "ending", "Portcullis is ending");
     let _nobody_listens = stop.send(true);
     let all_ended = async { while workers.join_next().await.is_some() {} };
     if timeout(PATIENCE, all_ended).await.is_err() {
-        tracing::warn!("Not every worker ended within {PATIENCE:?}.");
+        tracing::warn!(
+            event = "workers_not_ended",
+            "workers did not end within {PATIENCE:?}"
+        );
     }
     // The files of unix sockets and FIFO are removed with them.
     if timeout(PATIENCE, running.doors).await.is_err() {
-        tracing::warn!("Not every request of control was answered within {PATIENCE:?}.");
+        tracing::warn!(
+            event = "control_not_ended",
+            "control requests were not answered within {PATIENCE:?}"
+        );
     }
     ended
 }
@@ -87,9 +104,12 @@ async fn serve(config: Config, path: Option<&Path>) -> anyhow::Result<()> {
 struct Host {
     shared: Arc<Shared>,
     registry: Arc<Registry>,
+    /// The policies of tenants that are still to be loaded.
+    start: Option<Start>,
     resolver: Resolver,
     sockets: Vec<WorkerSockets>,
     doors: Doors,
+    parts: Parts,
 }
 
 /// A host that runs.
@@ -105,19 +125,33 @@ impl Host {
     async fn assemble(
         config: Config,
         path: Option<&Path>,
+        limit: Limit,
         stopping: &watch::Receiver<bool>,
     ) -> anyhow::Result<Self> {
         let started = SystemTime::now();
         let workers = config.worker_count();
-        let addresses = address_task::open(&config.database, &config.permissions).await?;
-        let store = Store::new(config.database.url.clone());
+        let opened = address_task::open(&config.database, &config.permissions).await?;
+        let store = Store::new(opened.book.database().connections().clone());
         let mut registry = Registry::new(&config, workers, stopping.clone())?.with_store(store);
         if let Some(path) = path {
             registry = registry.with_file(path.to_owned(), config.clone());
         }
-        registry.runtime().compile_with(compiler::elsewhere());
+        let registry = Arc::new(registry);
+        let compiler = compiler::elsewhere(registry.runtime().limits());
+        registry.runtime().compile_with(compiler);
+        compiler::keep_code(registry.runtime(), &config.policy.cache);
         registry.load_operators().await?;
-        registry.apply_all(&Arc::new(config.clone())).await?;
+        let start = registry.start(&Arc::new(config.clone())).await?;
+        let start = match opened.broken.is_empty() {
+            true => Some(start),
+            // Whether a tenant's policy needs what is broken is known when it is loaded.
+            false => {
+                start.finish().await;
+                None
+            }
+        };
+        opened.must_do_for(&registry)?;
+        tell_what_others_see(&config);
         let mut resolver = Resolver::new(&config.relay)?;
         resolver.resolve().await;
         let listen = expand(&config.listen)?;
@@ -125,26 +159,36 @@ impl Host {
         let (bound, sockets) = transport::bind(wanted, workers, config.spread)?;
         let doors = Doors::open(&config.control).await?;
         let records = Recorder::start(&config.records)?;
+        let keys = seal_keys(&config)?;
+        // Each worker makes a second descriptor of each UDP socket.
+        let second = sockets.iter().map(|worker| worker.udp.len());
+        let open = descriptors::open_now() + second.sum::<usize>();
+        let parts = Parts::of(limit.now, open, workers, &config);
+        parts.tell(limit, &config);
         let shared = Shared {
-            addresses,
+            addresses: opened.book,
             records,
+            share_key: ShareKey::new(&keys.current),
             tenants: Arc::clone(registry.current()),
             sandboxes: registry.sandboxes(),
             shadow: registry.shadow().clone(),
-            proxy: Arc::new(Proxy::new(proxy_config(&config, &listen, &bound)?)),
+            proxy: Arc::new(Proxy::new(proxy_config(&config, &listen, &bound, keys))),
             routes: Arc::new(ArcSwap::from_pointee(resolver.routes())),
-            connections: Arc::new(Connections::default()),
+            connections: Arc::new(Connections::new(parts.bounds(&config))),
             counters: (0..workers).map(|_| WorkerCounters::default()).collect(),
+            notices: Notices::new(workers),
             listen: bound,
             started,
             config,
         };
         Ok(Self {
             shared: Arc::new(shared),
-            registry: Arc::new(registry),
+            registry,
+            start,
             resolver,
             sockets,
             doors,
+            parts,
         })
     }
 
@@ -169,11 +213,21 @@ impl Host {
             Arc::clone(&self.shared),
             Arc::clone(&self.registry),
             listening.clone(),
+            self.doors.token().cloned(),
+            &self.parts,
+            logging::lost_lines,
         );
         let doors = tokio::spawn(self.doors.serve(Arc::new(control), stopping.clone()));
         let addresses = Arc::clone(&self.shared.addresses);
         tokio::spawn(async move { addresses.watch().await });
+        if let Some(start) = self.start {
+            tokio::spawn(start.finish());
+        }
         tokio::spawn(Arc::clone(&self.registry).tend());
+        tokio::spawn(notice_log::watch(
+            Arc::clone(&self.shared),
+            stopping.clone(),
+        ));
         tokio::spawn(
             self.resolver
                 .watch(Arc::clone(&self.shared.routes), stopping.clone()),
@@ -185,6 +239,24 @@ impl Host {
             doors,
         };
         Ok((running, workers))
+    }
+}
+
+/// What others on this machine, or on the way to the database, can read.
+fn tell_what_others_see(config: &Config) {
+    let mut modes = Vec::new();
+    let url = &config.database.url;
+    if let Some(what) = url.insecurity() {
+        tracing::warn!(event = "database_insecure", "The database {url} {what}.");
+    }
+    modes.extend(
+        url.file()
+            .and_then(|file| modes::too_open(file, modes::PRIVATE)),
+    );
+    let records = config.records.file.as_ref();
+    modes.extend(records.and_then(|file| modes::too_open(file, modes::RECORDS)));
+    for mode in modes {
+        tracing::warn!(event = "file_mode", "{mode}.");
     }
 }
 
@@ -205,6 +277,7 @@ impl Running {
             None => "none".into(),
         };
         tracing::info!(
+            event = "serving",
             version = env!("CARGO_PKG_VERSION"),
             listen = listen.join(" "),
             workers = self.shared.counters.len(),
@@ -213,18 +286,23 @@ impl Running {
             policy,
             control = %self.control,
             configuration = path.map_or_else(|| "defaults".into(), |path| path.display().to_string()),
-            "Portcullis serves."
+            "Portcullis is serving"
         );
     }
 
     /// Reloads policies, tables and rules, and takes the tenants over, as SIGHUP asks. How it went is in the log.
     fn reload(&self) {
-        tracing::info!("SIGHUP: tenants, policies, tables and rules are loaded anew.");
+        tracing::info!(
+            event = "reload_requested",
+            "SIGHUP: reloading tenants, policies, tables and rules"
+        );
         let registry = Arc::clone(&self.registry);
         tokio::spawn(async move {
             match registry.reconfigure().await {
                 Ok(_) | Err(ReconfigureError::NoFile) => {}
-                Err(error) => tracing::error!(%error, "The tenants stay as they are."),
+                Err(error) => {
+                    tracing::error!(event = "tenants_not_reloaded", %error, "tenants not reloaded, the previous ones stay");
+                }
             }
             registry.reload_all().await;
         });
@@ -250,7 +328,13 @@ struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
+    /// Nobody waits for it: that it is taken here is what keeps it from ending the host. Whoever writes more than a file may hold
+    /// (`LimitFSIZE=`, `ulimit -f`) reads EFBIG then, as with a full disk.
+    _file_size: Signal,
 }
+
+/// The signal for a file that has grown beyond what the system allows.
+const SIGXFSZ: i32 = 25;
 
 impl Signals {
     fn new() -> anyhow::Result<Self> {
@@ -258,6 +342,7 @@ impl Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hangup: signal(SignalKind::hangup())?,
+            _file_size: signal(SignalKind::from_raw(SIGXFSZ))?,
         })
     }
 
@@ -296,25 +381,44 @@ fn expand(listen: &[Listen]) -> anyhow::Result<Vec<Listen>> {
     Ok(all)
 }
 
+/// The keys of the file that is configured, or that systemd has a folder for; else random ones.
+fn seal_keys(config: &Config) -> Result<SealKeys, seal_keys::SealKeyError> {
+    let file = config.sip.key_file.clone().or_else(seal_keys::default_file);
+    let keys = SealKeys::load(file.as_deref())?;
+    if let Some(file) = file.filter(|file| seal_keys::is_open(file)) {
+        tracing::warn!(
+            event = "key_file_open",
+            file = %file.display(),
+            "seal key readable by every user of this machine: chmod 600"
+        );
+    }
+    Ok(keys)
+}
+
 fn proxy_config(
     config: &Config,
     listen: &[Listen],
     bound: &[Bound],
-) -> anyhow::Result<ProxyConfig> {
+    keys: SealKeys,
+) -> ProxyConfig {
     let locals = listen.iter().zip(bound).map(|(listen, bound)| Local {
         transport: bound.transport,
         addr: bound.addr,
         advertised: listen.advertise.clone(),
     });
-    let mut key = [0; 16];
-    std::fs::File::open("/dev/urandom")
-        .and_then(|mut random| random.read_exact(&mut key))
-        .context("the system gives no random numbers (/dev/urandom)")?;
-    Ok(ProxyConfig {
+    let dialog_minutes = config.policy.in_dialog_lifetime.as_secs() / 60;
+    let sockets = listen.iter().zip(bound);
+    let force_rport = sockets
+        .filter(|(listen, _)| config.sip.force_rport.goes_for(listen))
+        .map(|(_, bound)| bound.addr);
+    ProxyConfig {
         locals: locals.collect(),
         aliases: config.sip.aliases.clone(),
-        key,
+        key: keys.current,
+        earlier_keys: keys.earlier,
+        dialog_minutes: u32::try_from(dialog_minutes).unwrap_or(u32::MAX),
         record_route: config.relay.record_route,
         server_header: config.sip.server_header.clone(),
-    })
+        force_rport: force_rport.collect(),
+    }
 }

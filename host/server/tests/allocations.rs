@@ -11,8 +11,9 @@ use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use portcullis::pipeline::{Handled, Pipeline, PolicyRequest};
+use portcullis_dataplane::pipeline::{Handled, Pipeline};
 use portcullis_policy::Evaluator;
+use portcullis_request::PolicyRequest;
 use portcullis_sip::{Arrival, Framing, Transport};
 use support::peer::{Udp, request, start_line};
 use support::policies::{guest, relaying};

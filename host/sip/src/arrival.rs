@@ -1,4 +1,4 @@
-//! Where a message came from and where one goes to.
+//! Where a message came from, and where a message goes.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -8,7 +8,6 @@ use thiserror::Error;
 
 /// A transport protocol as Via (RFC 3261 §20.42) and `;transport=` (§19.1.1) name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[non_exhaustive]
 pub enum Transport {
     /// Datagrams.
     Udp,
@@ -33,7 +32,7 @@ impl Transport {
         }
     }
 
-    /// Whether the transport itself repeats lost bytes (RFC 3261 §17).
+    /// Whether the transport retransmits lost bytes by itself (RFC 3261 §17).
     pub const fn is_reliable(self) -> bool {
         match self {
             Self::Udp => false,
@@ -41,7 +40,7 @@ impl Transport {
         }
     }
 
-    /// Reads a name from the wire in any case; `None` when we do not speak it.
+    /// Parses a transport name, in upper or lower case; `None` for a transport that this host does not support.
     pub fn from_token(token: &[u8]) -> Option<Self> {
         if token.eq_ignore_ascii_case(b"UDP") {
             return Some(Self::Udp);
@@ -69,16 +68,16 @@ impl FromStr for Transport {
 #[error("unknown transport {0:?}: use udp or tcp")]
 pub struct UnknownTransport(pub String);
 
-/// Names one stream connection of this process; never used again for another.
+/// Identifies one stream connection of this process. Numbers are never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnectionId(pub u64);
 
-/// How a message reached us.
+/// How a message was received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Arrival {
     /// The sender's address; an IPv4-mapped IPv6 source is already plain IPv4.
     pub source: SocketAddr,
-    /// The address of ours that it was sent to.
+    /// The local address that it was sent to.
     pub local: SocketAddr,
     /// The transport it came over.
     pub transport: Transport,
@@ -95,7 +94,7 @@ pub struct Destination {
     pub addr: SocketAddr,
     /// The local socket to send from; `None` lets the sender choose by address family.
     pub from: Option<SocketAddr>,
-    /// The stream to reuse if it still lives; otherwise one to `addr` is opened.
+    /// The stream to use if it is still open; otherwise a stream to `addr` is opened.
     pub connection: Option<ConnectionId>,
 }
 

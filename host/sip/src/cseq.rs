@@ -5,26 +5,31 @@ use crate::token::{is_space, is_token, skip_space};
 /// A CSeq value (RFC 3261 §20.16).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CSeq<'a> {
-    /// Below 2³¹ (RFC 3261 §8.1.1.5).
+    /// Below 2³¹ by RFC 3261 §8.1.1.5. Some senders use values up to 2³²−1, and a proxy only compares the number.
     pub number: u32,
     /// As it stands on the wire; methods are compared with their case.
     pub method: &'a [u8],
 }
 
 impl<'a> CSeq<'a> {
-    /// Reads a trimmed value; `None` when it is not a number below 2³¹, space, and a method.
+    /// Reads a trimmed value; `None` when it is not a number below 2³², space, and a method.
     pub fn parse(value: &'a [u8]) -> Option<Self> {
         let digits_end = value.iter().position(|&byte| is_space(byte))?;
-        let number = number(value.get(..digits_end)?, MAX_CSEQ)?;
+        let number = number(value.get(..digits_end)?, u32::MAX)?;
         let method = value.get(skip_space(value, digits_end)..)?;
         is_token(method).then_some(Self { number, method })
     }
 }
 
-/// Reads a trimmed Max-Forwards value, 0 to 255 (RFC 3261 §20.22).
+/// Reads a trimmed Max-Forwards value. RFC 3261 §20.22 has 0 to 255; a larger one, up to 2³²−1, counts as `MAX_FORWARDS` and
+/// one more, so that it goes out as `MAX_FORWARDS`: Kamailio's `mf_process_maxfwd_header` lowers it likewise.
 pub fn max_forwards(value: &[u8]) -> Option<u8> {
-    number(value, u8::MAX.into()).and_then(|hops| u8::try_from(hops).ok())
+    let hops = number(value, u32::MAX)?;
+    Some(u8::try_from(hops).unwrap_or(MAX_FORWARDS + 1))
 }
+
+/// The Max-Forwards of a request without the header (RFC 3261 §16.6(3)), or with a larger value than the header may have.
+pub(crate) const MAX_FORWARDS: u8 = 70;
 
 /// Reads a trimmed Content-Length value in bytes, 0 to 2³¹−1 (RFC 3261 §20.14).
 pub fn content_length(value: &[u8]) -> Option<u32> {
@@ -33,7 +38,7 @@ pub fn content_length(value: &[u8]) -> Option<u32> {
 
 /// Reads digits, leading zeros among them (RFC 4475 §3.1.1.1), up to `max`.
 pub(crate) fn number(digits: &[u8], max: u32) -> Option<u32> {
-    if digits.is_empty() {
+    if digits.is_empty() || digits.len() > MOST_DIGITS {
         return None;
     }
     digits.iter().try_fold(0u32, |number, &byte| {
@@ -43,8 +48,10 @@ pub(crate) fn number(digits: &[u8], max: u32) -> Option<u32> {
     })
 }
 
-const MAX_CSEQ: u32 = (1 << 31) - 1;
 const MAX_CONTENT_LENGTH: u32 = (1 << 31) - 1;
+
+/// Bounds leading zeros, so that a line of zeros costs little.
+const MOST_DIGITS: usize = 64;
 
 #[cfg(test)]
 mod tests {
@@ -56,6 +63,7 @@ mod tests {
         assert_eq!((cseq.number, cseq.method), (9, &b"INVITE"[..]));
         let cseq = CSeq::parse(b"2147483647 !interesting-Method0123456789_*+`.%indeed'~").unwrap();
         assert_eq!(cseq.number, 2_147_483_647);
+        assert_eq!(CSeq::parse(b"4294967295 NOTIFY").unwrap().number, u32::MAX);
     }
 
     #[test]
@@ -68,7 +76,7 @@ mod tests {
             "INVITE 1",
             "1INVITE",
             "-1 INVITE",
-            "2147483648 INVITE",
+            "4294967296 INVITE",
             "36893488147419103232 REGISTER",
             "1 INVITE INVITE",
             "1 IN/VITE",
@@ -81,8 +89,11 @@ mod tests {
     fn numbers_keep_to_their_ranges() {
         assert_eq!(max_forwards(b"0068"), Some(68));
         assert_eq!(max_forwards(b"255"), Some(255));
-        assert_eq!(max_forwards(b"256"), None);
-        assert_eq!(max_forwards(b"300"), None);
+        assert_eq!(max_forwards(b"256"), Some(71));
+        assert_eq!(max_forwards(b"4294967295"), Some(71));
+        assert_eq!(max_forwards(b"4294967296"), None);
+        assert_eq!(max_forwards(b"-1"), None);
+        assert_eq!(max_forwards("0".repeat(65).as_bytes()), None);
         assert_eq!(max_forwards(b""), None);
         assert_eq!(content_length(b"2147483647"), Some(2_147_483_647));
         assert_eq!(content_length(b"2147483648"), None);

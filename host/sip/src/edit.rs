@@ -1,19 +1,19 @@
-//! Splices over received bytes: what is not edited goes out as it came in.
+//! Splices over received bytes: bytes that are not edited leave as they were received.
 
 use std::io::Write;
 use std::net::IpAddr;
 use std::ops::Range;
 
-/// Up to `MOST` edits of one message, in the order of their places. Nothing is copied until [`Edits::apply`].
+/// Up to `MOST` edits of one message, in the order of their positions. Bytes are copied only by [`Edits::apply`].
 pub(crate) struct Edits<'a, const MOST: usize> {
     list: [Edit<'a>; MOST],
     length: usize,
 }
 
-/// What stands in the place of the bytes that an edit takes out.
+/// Replacement for the bytes that an edit removes.
 #[derive(Clone, Copy)]
 pub(crate) enum Text<'a> {
-    /// Nothing: the bytes are only taken out.
+    /// Nothing: the bytes are removed.
     Nothing,
     /// These bytes.
     Bytes(&'a [u8]),
@@ -23,7 +23,7 @@ pub(crate) enum Text<'a> {
     Labelled(&'a [u8], u32),
     /// These bytes and an address without brackets.
     Address(&'a [u8], IpAddr),
-    /// Whatever this writes.
+    /// The output of this writer.
     Written(&'a dyn Fn(&mut Vec<u8>)),
 }
 
@@ -45,19 +45,22 @@ impl<'a, const MOST: usize> Edits<'a, MOST> {
         }
     }
 
-    /// Puts `text` in the place of the bytes `place`. Of several at one place the first stays first. False, and no edit, when
-    /// the list is full or the place overlaps that of another edit.
+    /// Replaces the bytes `place` with `text`. Edits at the same position keep their order. Returns false, without an edit, when the
+    /// list is full or `place` overlaps another edit.
     #[must_use]
     pub(crate) fn replace(&mut self, place: Range<usize>, text: Text<'a>) -> bool {
-        let mut at = self.length;
-        while at > 0 && self.list[at - 1].place.start > place.start {
-            at -= 1;
-        }
+        // Most edits arrive in order; a policy can remove hundreds of lines in any order.
+        let list = &self.list[..self.length];
+        let at = match list.last() {
+            Some(last) if last.place.start > place.start => {
+                list.partition_point(|edit| edit.place.start <= place.start)
+            }
+            _ => self.length,
+        };
         let free = self.length < MOST
             && (at == 0 || self.list[at - 1].place.end <= place.start)
             && (at == self.length || place.end <= self.list[at].place.start);
         if free {
-            // Most edits come in order.
             if at < self.length {
                 self.list[at..=self.length].rotate_right(1);
             }
@@ -67,22 +70,26 @@ impl<'a, const MOST: usize> Edits<'a, MOST> {
         free
     }
 
-    /// Puts `text` before the byte at `at`.
+    /// Inserts `text` before the byte at `at`.
     #[must_use]
     pub(crate) fn insert(&mut self, at: usize, text: Text<'a>) -> bool {
         self.replace(at..at, text)
     }
 
-    /// Takes bytes out.
+    /// Removes bytes.
     #[must_use]
     pub(crate) fn remove(&mut self, place: Range<usize>) -> bool {
         self.replace(place, Text::Nothing)
     }
 
-    /// Whether these bytes have been edited, exactly these.
+    /// Whether there is an edit of exactly these bytes.
     pub(crate) fn has(&self, place: &Range<usize>) -> bool {
         let list = &self.list[..self.length];
-        list.iter().any(|edit| edit.place == *place)
+        let first = list.partition_point(|edit| edit.place.start < place.start);
+        let mut here = list[first..]
+            .iter()
+            .take_while(|edit| edit.place.start == place.start);
+        here.any(|edit| edit.place == *place)
     }
 
     /// Appends `bytes` with these edits to `out`.
@@ -123,7 +130,7 @@ pub(crate) fn write_decimal(number: u32, out: &mut Vec<u8>) {
     out.extend_from_slice(&digits[start..]);
 }
 
-/// Puts a number at the end of `digits`; tells where it begins.
+/// Writes a number at the end of `digits`; returns where it begins.
 fn decimal<const ROOM: usize>(mut number: u32, digits: &mut [u8; ROOM]) -> usize {
     let mut at = ROOM;
     loop {
@@ -145,7 +152,7 @@ pub(crate) fn write_hex(number: u64, out: &mut Vec<u8>) {
     out.extend_from_slice(&digits);
 }
 
-/// The eight digits of a number as the bytes of a larger one, all at once: this is written into every branch and tag.
+/// The eight digits of a number, computed together as the bytes of a larger number: every branch and tag needs them.
 const fn hex_digits(number: u32) -> u64 {
     const EVERY: u64 = 0x0101_0101_0101_0101;
     let spread = number as u64;
@@ -169,6 +176,21 @@ pub(crate) fn read_hex(digits: &[u8]) -> Option<u64> {
     })
 }
 
+/// Writes a number as eight hexadecimal digits in lower case.
+pub(crate) fn write_short_hex(number: u32, out: &mut Vec<u8>) {
+    out.extend_from_slice(&hex_digits(number).to_be_bytes());
+}
+
+/// Reads what [`write_short_hex`] wrote, in any case.
+pub(crate) fn read_short_hex(digits: &[u8]) -> Option<u32> {
+    if digits.len() != HEX_DIGITS / 2 {
+        return None;
+    }
+    digits.iter().try_fold(0, |number, &digit| {
+        Some(number << 4 | char::from(digit).to_digit(16)?)
+    })
+}
+
 /// Writes an address, an IPv6 one without brackets, as `received` has it (RFC 5118 §4.5).
 pub(crate) fn write_ip(ip: IpAddr, out: &mut Vec<u8>) {
     match ip {
@@ -187,7 +209,7 @@ pub(crate) fn write_ip(ip: IpAddr, out: &mut Vec<u8>) {
             out.extend_from_slice(&text[..end - 1]);
         }
         IpAddr::V6(ip) => {
-            // A Vec takes everything.
+            // Writing to a `Vec` does not fail.
             let _always = write!(out, "{ip}");
         }
     }

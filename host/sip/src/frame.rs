@@ -1,4 +1,10 @@
 //! Cuts a byte stream into messages by Content-Length (RFC 3261 §18.3).
+//!
+//! A message above its limits is not kept: the framer reads past it, up to [`OVERSIZED_FACTOR`] times the limit, and hands out
+//! as much of its header section as an answer needs. The next message on the stream is framed as usual. A stream whose next
+//! message boundary is unknown ends with an error.
+
+mod oversized;
 
 use std::ops::Range;
 
@@ -13,17 +19,16 @@ use crate::token;
 
 /// The receiving side of one stream connection.
 ///
-/// Bytes go in by [`Framer::push`] or [`Framer::space`], frames come out of [`Framer::next`] until
-/// it asks for more. Each byte is looked at a fixed number of times, however the peer cuts them.
+/// Bytes go in by [`Framer::push`] or [`Framer::space`]; [`Framer::next`] returns frames until it asks for more. The work for each
+/// byte is bounded, however the peer splits the stream.
 ///
-/// A message may end its lines with bare LF, as for [`scan`](crate::scan) itself, but not mix both
-/// ends: where the headers stop would be a matter of opinion, and with it where the next message
-/// starts.
+/// Lines may end with bare LF, as for [`scan`](crate::scan) itself. A message that mixes LF and CRLF ends the stream: readers
+/// would disagree on where its header section ends, and with it on where the next message starts.
 #[derive(Debug)]
 pub struct Framer {
     limits: Limits,
     buffer: Vec<u8>,
-    /// Where the first byte that was not delivered stands in `buffer`.
+    /// Offset in `buffer` of the first byte that was not delivered.
     start: usize,
     state: State,
     failed: Option<FrameError>,
@@ -64,8 +69,8 @@ impl Framer {
     /// The next message or keep-alive.
     ///
     /// # Errors
-    /// The stream cannot be followed any more: answer if what is readable allows it, and close.
-    /// Every later call gives the same error.
+    /// The next message boundary is unknown, or too far away: answer what is readable, and close the connection. Every later call
+    /// returns the same error.
     #[expect(
         clippy::should_implement_trait,
         reason = "more may come behind NeedMore"
@@ -79,6 +84,7 @@ impl Framer {
                 State::Between => self.between(),
                 State::Headers(lines) => self.headers(lines),
                 State::Body { length } => self.body(length),
+                State::Skipped { left } => self.skip(left),
             };
             let (state, frame) = step.inspect_err(|error| self.failed = Some(error.clone()))?;
             self.state = state;
@@ -99,6 +105,19 @@ impl Framer {
         self.rest().len()
     }
 
+    /// Whether a CRLF waits for what comes behind it: a second one, which makes a ping of both, or a message.
+    pub fn holds_line_end(&self) -> bool {
+        matches!(self.state, State::Between) && self.rest() == b"\r\n"
+    }
+
+    /// Passes over the CRLF that waits, if one does. A ping is one double CRLF (RFC 5626 §3.5.1): call this when nothing has come
+    /// for a while.
+    pub fn pass_line_end(&mut self) {
+        if self.holds_line_end() {
+            self.start += 2;
+        }
+    }
+
     /// Passes over line ends before a message and finds keep-alives.
     fn between(&mut self) -> Step {
         let (skip, frame) = match self.rest() {
@@ -112,42 +131,110 @@ impl Framer {
         Ok((State::Between, frame))
     }
 
-    /// Looks for the empty line, from where the last look ended.
-    fn headers(&self, mut lines: Lines) -> Step {
-        let rest = self.rest();
-        let within = rest.get(..self.limits.message_bytes).unwrap_or(rest);
-        while let Some(length) = memchr(b'\n', within.get(lines.searched..).unwrap_or_default()) {
-            let line_feed = lines.searched + length;
-            let line = within.get(lines.start..line_feed).unwrap_or_default();
-            let is_empty = lines
-                .take(line, &self.limits)
-                .map_err(|fault| self.line_error(fault, lines.start, line_feed + 1))?;
-            if is_empty {
-                return self.headers_end(within.get(..=line_feed).unwrap_or_default(), lines);
+    /// Searches for the empty line, from where the last search ended.
+    fn headers(&mut self, mut lines: Lines) -> Step {
+        loop {
+            let rest = self.rest();
+            let within = rest.get(..self.limits.message_bytes).unwrap_or(rest);
+            while let Some(length) = memchr(b'\n', within.get(lines.searched..).unwrap_or_default())
+            {
+                let line_feed = lines.searched + length;
+                let line = within.get(lines.start..line_feed).unwrap_or_default();
+                let is_empty = lines
+                    .take(line, &self.limits)
+                    .map_err(|fault| self.line_error(fault, lines.start, line_feed + 1))?;
+                if is_empty {
+                    return self.headers_end(line_feed + 1, lines);
+                }
             }
-        }
 
-        lines.searched = within.len();
-        // The line end may be half there.
-        if lines.kind.is_none() && within.len() > self.limits.start_line_bytes.saturating_add(1) {
-            return Err(self.error(Fault::StartLineTooLong, 0, 0));
+            let searched = within.len();
+            lines.searched = searched;
+            // The line end may be half there.
+            let long = self.limits.start_line_bytes.saturating_add(1);
+            if lines.kind.is_none() && !lines.begins_sip && searched > long {
+                if !begins_sip(within, &self.limits) {
+                    return Err(self.error(Fault::NotSip, 0, 0));
+                }
+                lines.begins_sip = true;
+            }
+            if searched < self.limits.message_bytes {
+                return Ok((State::Headers(lines), Some(Frame::NeedMore)));
+            }
+            self.reduce(&mut lines)?;
         }
-        if within.len() == self.limits.message_bytes {
-            return Err(self.error(Fault::MessageTooLong, within.len(), within.len()));
-        }
-        Ok((State::Headers(lines), Some(Frame::NeedMore)))
     }
 
-    /// Reads Content-Length from the complete headers.
-    fn headers_end(&self, head: &[u8], lines: Lines) -> Step {
-        let kind = lines.kind.unwrap_or(LineEnd::CrLf);
-        let body = declared_length(head, lines.first_end, kind)
-            .map_err(|(fault, at)| self.error(fault, at, head.len()))?;
-        let length = head.len().saturating_add(body);
-        if length > self.limits.message_bytes {
-            return Err(self.error(Fault::MessageTooLong, head.len(), head.len()));
+    /// Makes room in a header section that has reached the limit.
+    fn reduce(&mut self, lines: &mut Lines) -> Result<(), FrameError> {
+        let fault = lines.oversized(&self.limits);
+        let length = lines.searched;
+        let kept = self.reduce_to(length, lines, Reduce::Begun);
+        let is_crowded = kept > self.limits.message_bytes / 2;
+        if is_crowded || lines.removed > self.most_bytes() {
+            return Err(self.error(fault, lines.start, lines.start));
         }
-        Ok((State::Body { length }, None))
+        Ok(())
+    }
+
+    /// Reduces the first `length` bytes of the message; tells how many are left. They move to the end of where they were: the rest
+    /// of the stream stays in its place.
+    fn reduce_to(&mut self, length: usize, lines: &mut Lines, reduce: Reduce) -> usize {
+        let end = self.start + length;
+        let head = self.buffer.get_mut(self.start..end).unwrap_or_default();
+        let kept = oversized::reduce(head, lines, &self.limits, reduce);
+        let removed = length - kept;
+        self.buffer
+            .copy_within(self.start..end - removed, self.start + removed);
+        self.start += removed;
+        lines.removed += removed;
+        kept
+    }
+
+    /// Reads Content-Length from the complete header section, whose length includes the empty line.
+    fn headers_end(&mut self, mut length: usize, mut lines: Lines) -> Step {
+        let kind = lines.kind.unwrap_or(LineEnd::CrLf);
+        if lines.fault.is_some() {
+            length = self.reduce_to(length, &mut lines, Reduce::Whole);
+        }
+        let head = self.rest().get(..length).unwrap_or_default();
+        let body = match lines.has_lost_length {
+            true => Err((Fault::ContentLength, length)),
+            false => declared_length(head, lines.first_end, kind),
+        };
+        let body = body.map_err(|(fault, at)| self.error(fault, at, length))?;
+        let whole = length.saturating_add(body);
+        let fault = match lines.fault {
+            None if whole <= self.limits.message_bytes => {
+                return Ok((State::Body { length: whole }, None));
+            }
+            fault => fault.unwrap_or(Fault::MessageTooLong),
+        };
+        if lines.removed.saturating_add(whole) > self.most_bytes() {
+            return Err(self.error(fault, length, length));
+        }
+        let FrameError { error, readable } = self.error(fault, length, length);
+        self.start = readable.end;
+        let frame = Frame::Oversized {
+            head: readable,
+            error,
+        };
+        Ok((State::Skipped { left: body }, Some(frame)))
+    }
+
+    /// Passes over the body of an oversized message.
+    fn skip(&mut self, left: usize) -> Step {
+        let here = left.min(self.pending());
+        self.start += here;
+        match left - here {
+            0 => Ok((State::Between, None)),
+            left => Ok((State::Skipped { left }, Some(Frame::NeedMore))),
+        }
+    }
+
+    /// How long a message may be that the framer reads past.
+    fn most_bytes(&self) -> usize {
+        self.limits.message_bytes.saturating_mul(OVERSIZED_FACTOR)
     }
 
     fn body(&mut self, length: usize) -> Step {
@@ -164,8 +251,8 @@ impl Framer {
     }
 
     fn line_error(&self, fault: Fault, line: usize, next: usize) -> FrameError {
-        let nothing = matches!(fault, Fault::NotSip | Fault::StartLineTooLong);
-        self.error(fault, line, if nothing { 0 } else { next })
+        let readable = if fault == Fault::NotSip { 0 } else { next };
+        self.error(fault, line, readable)
     }
 
     fn error(&self, fault: Fault, offset: usize, readable: usize) -> FrameError {
@@ -181,6 +268,16 @@ impl Framer {
 pub enum Frame {
     /// A whole message, to be [scanned](crate::scan) as [`Framing::Stream`](crate::Framing).
     Message(Range<usize>),
+    /// A message above a limit, reported when its header section is complete. The framer skips its body and goes on with the next
+    /// message.
+    Oversized {
+        /// The header section with its empty line, for [`Framer::bytes`]. Of a section above the limit, only the fields that an
+        /// answer needs are there, and the start line is shortened. [Scan](crate::scan) it for a reply, and give the reply
+        /// `error` in place of the scan's.
+        head: Range<usize>,
+        /// Which limit; the offset counts from the start of `head`.
+        error: ScanError,
+    },
     /// CRLF CRLF between messages: answer with [`PONG`] (RFC 5626 §4.4.1).
     Ping,
     /// Nothing whole is left.
@@ -190,16 +287,19 @@ pub enum Frame {
 /// The answer to [`Frame::Ping`].
 pub const PONG: &[u8] = b"\r\n";
 
-/// The end of a stream's use: where the next message starts cannot be told.
+/// How many times [`Limits::message_bytes`] the framer reads past before it gives a stream up: a peer whose message is too long
+/// keeps its connection, and none can send one message for ever.
+pub const OVERSIZED_FACTOR: usize = 16;
+
+/// A stream that cannot be framed any further: the next message boundary is unknown or too far away.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("the stream cannot be followed: {error}")]
+#[error("the stream cannot be framed: {error}")]
 pub struct FrameError {
     /// What is wrong; offsets count from the start of `readable`.
     #[source]
     pub error: ScanError,
-    /// Whole lines of the message from its start, for [`Framer::bytes`]. Scan them for what a reply
-    /// needs, and give the reply this error's fault in place of the scan's. Empty when nothing of
-    /// it is SIP.
+    /// Whole lines of the message from its start, for [`Framer::bytes`]. Scan them for what a reply needs, and give the reply this
+    /// error's fault in place of the scan's. Empty if nothing of it is SIP.
     pub readable: Range<usize>,
 }
 
@@ -210,26 +310,65 @@ enum State {
     /// At the start of a message, or of line ends before it.
     Between,
     Headers(Lines),
-    /// The headers are whole; the message is so long.
+    /// The header section is complete.
     Body {
+        /// Bytes of the whole message.
         length: usize,
+    },
+    /// In the body of an oversized message.
+    Skipped {
+        /// Bytes of it that are still to come.
+        left: usize,
     },
 }
 
-/// How far the lines of the headers are known. Offsets count from the start of the message.
+/// How much of a header section is there when it is reduced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reduce {
+    /// More is to come: the last header field may not be complete.
+    Begun,
+    /// All of it, with the empty line.
+    Whole,
+}
+
+/// What is known of the lines of a header section. Offsets count from the start of the message, as it is after reductions.
 #[derive(Clone, Copy, Debug, Default)]
 struct Lines {
     /// How the first line ends, once it is there.
     kind: Option<LineEnd>,
+    /// The first line is long, not whole yet, and begins as one of SIP does.
+    begins_sip: bool,
+    /// How many there are.
+    count: usize,
     /// Behind the first line.
     first_end: usize,
     /// The start of the line that is not whole yet.
     start: usize,
     /// Up to here there is no line feed that was not seen.
     searched: usize,
+    /// The limit that the message is above.
+    fault: Option<Fault>,
+    /// Bytes that reductions took out.
+    removed: usize,
+    /// A reduction took out what may be Content-Length.
+    has_lost_length: bool,
 }
 
 impl Lines {
+    /// Notes that the header section is above the limit; tells which limit the message exceeded first.
+    fn oversized(&mut self, limits: &Limits) -> Fault {
+        let first_line = match self.kind {
+            None => self.searched,
+            Some(kind) => self.first_end - kind.as_bytes().len(),
+        };
+        *self
+            .fault
+            .get_or_insert(match first_line > limits.start_line_bytes {
+                true => Fault::StartLineTooLong,
+                false => Fault::MessageTooLong,
+            })
+    }
+
     /// Takes a line without its line feed; tells whether it is the empty one behind the headers.
     fn take(&mut self, line: &[u8], limits: &Limits) -> Result<bool, Fault> {
         let (content, kind) = match line.strip_suffix(b"\r") {
@@ -245,29 +384,40 @@ impl Lines {
             Some(first) if first != kind => return Err(Fault::LineEnd),
             Some(_) => {}
         }
+        self.count += 1;
+        // The start line, headers, as many folds, and the empty line.
+        if self.count > limits.header_lines.saturating_mul(2).saturating_add(2) {
+            self.fault.get_or_insert(Fault::TooManyHeaders);
+        }
         self.start = next;
         self.searched = next;
         Ok(content.is_empty())
     }
 
-    /// Something else than SIP is told at its first line, before it fills the buffer.
+    /// Refuses other protocols at their first line, before they fill the buffer. A start line above its limit is left to the scan: its
+    /// message is framed and answered like any other.
     fn first(&mut self, content: &[u8], kind: LineEnd, limits: &Limits) -> Result<(), Fault> {
         self.kind = Some(kind);
-        if content.len() > limits.start_line_bytes {
-            return Err(Fault::StartLineTooLong);
+        let is_long = content.len() > limits.start_line_bytes;
+        if (is_long && !begins_sip(content, limits)) || !start_line::is_sip(content) {
+            return Err(Fault::NotSip);
         }
-        if start_line::is_sip(content) {
-            return Ok(());
-        }
-        Err(Fault::NotSip)
+        Ok(())
     }
+}
+
+/// Whether a line above its limit begins as one of SIP does, within the limit.
+fn begins_sip(line: &[u8], limits: &Limits) -> bool {
+    let near = line.get(..limits.start_line_bytes).unwrap_or(line);
+    start_line::may_become_sip(near)
 }
 
 /// Content-Length of headers that begin at `from`, or what is wrong with it and where.
 fn declared_length(head: &[u8], from: usize, kind: LineEnd) -> Result<usize, (Fault, usize)> {
     let mut declared = None;
     let mut at = from;
-    while let Some(header) = raw_header(head, at, kind) {
+    // How many lines there are was looked at before.
+    while let Some(header) = raw_header(head, at, kind, usize::MAX) {
         let name = header.name_end.and_then(|end| head.get(at..end));
         if name.map(HeaderName::of) == Some(HeaderName::ContentLength) {
             let value = head.get(header.value..header.end.end).unwrap_or_default();
@@ -308,6 +458,7 @@ mod tests {
             match framer.next().unwrap() {
                 Frame::Message(range) => messages.push(framer.bytes(range).to_vec()),
                 Frame::Ping => {}
+                Frame::Oversized { error, .. } => panic!("{error}"),
                 Frame::NeedMore => return messages,
             }
         }
@@ -320,10 +471,59 @@ mod tests {
         (error.error.fault, framer.bytes(error.readable).to_vec())
     }
 
+    /// The fault and the reduced head of a message above a limit, with whole messages in front of it and behind it. Chunks make no
+    /// difference.
+    fn oversized(message: &[u8]) -> (Fault, String) {
+        let stream = [OPTIONS, message, OPTIONS, message, b"\r\n", OPTIONS].concat();
+        let mut heads = Vec::new();
+        for chunk in [stream.len(), 4_096, 1_000, 7] {
+            let mut framer = Framer::new(&Limits::default());
+            let mut framed = 0;
+            for bytes in stream.chunks(chunk) {
+                framer.push(bytes);
+                loop {
+                    match framer.next().unwrap() {
+                        Frame::Message(range) => {
+                            assert_eq!(framer.bytes(range), OPTIONS);
+                            framed += 1;
+                        }
+                        Frame::Oversized { head, error } => {
+                            let head = String::from_utf8(framer.bytes(head).to_vec()).unwrap();
+                            heads.push((error.fault, head));
+                        }
+                        Frame::Ping => panic!("there is none"),
+                        Frame::NeedMore => break,
+                    }
+                }
+                assert!(framer.buffer.len() < 2 * (65_535 + chunk));
+            }
+            assert_eq!((framed, framer.pending()), (3, 0), "{chunk}");
+        }
+        assert_eq!(heads.len(), 8);
+        assert!(heads.iter().all(|head| *head == heads[0]));
+        heads.swap_remove(0)
+    }
+
     #[test]
     fn messages_are_parted_by_content_length() {
         let stream = [OPTIONS, b"\r\n", OPTIONS, OPTIONS, b"\n\n", &OPTIONS[..20]].concat();
         assert_eq!(messages(&stream), [OPTIONS, OPTIONS, OPTIONS]);
+    }
+
+    #[test]
+    fn two_single_line_ends_are_no_ping_when_time_has_passed_between() {
+        let mut framer = framer(b"\r\n");
+        for _ in 0..2 {
+            assert_eq!(framer.next(), Ok(Frame::NeedMore));
+            assert!(framer.holds_line_end());
+            framer.pass_line_end();
+            assert_eq!((framer.holds_line_end(), framer.pending()), (false, 0));
+            framer.push(b"\r\n");
+        }
+        framer.pass_line_end();
+        framer.push(&OPTIONS[..9]);
+        framer.pass_line_end();
+        assert_eq!((framer.next(), framer.pending()), (Ok(Frame::NeedMore), 9));
     }
 
     #[test]
@@ -365,7 +565,9 @@ mod tests {
                 "l: 1\r\nContent-Length: 1\r\n",
                 Fault::Duplicate(HeaderName::ContentLength),
             ),
-            ("l: 65535\r\n", Fault::MessageTooLong),
+            ("l: 0x10\r\n", Fault::ContentLength),
+            ("l: 2147483648\r\n", Fault::ContentLength),
+            ("l: 1048560\r\n", Fault::MessageTooLong),
             ("l: 2147483647\r\n", Fault::MessageTooLong),
         ] {
             let bytes = head(length);
@@ -389,20 +591,145 @@ mod tests {
     fn other_protocols_are_told_at_their_first_line() {
         assert_eq!(error(b"GET / HTTP/1.1\r\n"), (Fault::NotSip, Vec::new()));
         assert_eq!(error(b"\r\n\rgarbage\n"), (Fault::NotSip, Vec::new()));
-        assert_eq!(
-            error(&[b'x'; 10_000]),
-            (Fault::StartLineTooLong, Vec::new())
-        );
-        let long = [b"OPTIONS sip:", &[b'x'; 10_000][..], b" SIP/2.0\r\n"].concat();
-        assert_eq!(error(&long), (Fault::StartLineTooLong, Vec::new()));
+        assert_eq!(error(&[b'x'; 10_000]), (Fault::NotSip, Vec::new()));
+        let method = [&[b'x'; 10_000][..], b" sip:a SIP/2.0\r\n"].concat();
+        assert_eq!(error(&method), (Fault::NotSip, Vec::new()));
     }
 
     #[test]
-    fn endless_headers_end_the_stream_at_the_limit() {
-        let header = b"X: 0123456789\r\n".repeat(5_000);
-        let stream = [b"OPTIONS sip:a SIP/2.0\r\n", &header[..]].concat();
-        let (fault, readable) = error(&stream);
-        assert_eq!((fault, readable.len()), (Fault::MessageTooLong, 65_535));
+    fn a_long_start_line_is_framed_and_what_follows_is_not_lost() {
+        let uri = [b"OPTIONS sip:", &[b'x'; 10_000][..]].concat();
+        let long = [&uri[..], b" SIP/2.0\r\nl: 2\r\n\r\nok"].concat();
+        assert_eq!(
+            messages(&[&long[..], OPTIONS].concat()),
+            [&long[..], OPTIONS]
+        );
+        assert_eq!(
+            error(&[&uri[..], b" HTTP/1.1\r\n"].concat()),
+            (Fault::NotSip, Vec::new())
+        );
+    }
+
+    /// What an answer needs, and Content-Length in several lines.
+    const NEEDED: &str = "Via: SIP/2.0/TCP b;branch=z9hG4bK1\r\nf: <sip:a@b>;tag=1\r\nTo: <sip:c@d>\r\n\
+                          i: 1\r\nCSeq: 1 OPTIONS\r\nContent-Length:\r\n 4\r\n";
+
+    #[test]
+    fn a_start_line_above_the_message_limit_is_shortened_and_the_stream_goes_on() {
+        let at_the_limit = 65_500..65_540;
+        for length in at_the_limit.chain([131_000, 131_072, 500_000, 1_000_000]) {
+            let uri = "x".repeat(length);
+            for (start, end) in [("OPTIONS sip:", " SIP/2.0"), ("SIP/2.0 200 ", "")] {
+                let message = format!("{start}{uri}{end}\r\n{NEEDED}\r\nbody");
+                let (fault, head) = oversized(message.as_bytes());
+                assert_eq!(fault, Fault::StartLineTooLong);
+                let (line, fields) = head.split_once("\r\n").unwrap();
+                assert!(line.starts_with(start) && line.ends_with(&format!("xx{end}")));
+                assert!((8_192..9_000).contains(&line.len()), "{}", line.len());
+                assert_eq!(fields, format!("{NEEDED}\r\n"));
+            }
+        }
+    }
+
+    #[test]
+    fn of_long_headers_what_an_answer_needs_is_kept_and_the_stream_goes_on() {
+        let start = "OPTIONS sip:a SIP/2.0\r\n";
+        let small = "X: 1\r\n".repeat(20_000);
+        let folds = format!("X: 1\r\n{}", " fold\r\n".repeat(20_000));
+        let no_name = format!("{}\r\n", "x".repeat(100_000));
+        let large = format!("X: {}\r\n", "0".repeat(200_000));
+        let large_via = format!("Via: {}\r\n {}\r\n", "0".repeat(40_000), "0".repeat(40_000));
+        for field in [&small, &folds, &no_name, &large, &large_via] {
+            let is_long_line = field == &no_name || field == &large || field == &large_via;
+            let expected = match is_long_line {
+                true => Fault::MessageTooLong,
+                false => Fault::TooManyHeaders,
+            };
+            let whole = format!("{start}{NEEDED}\r\n");
+            for message in [
+                format!("{start}{NEEDED}{field}\r\nbody"),
+                format!("{start}{field}{NEEDED}\r\nbody"),
+                format!("{start}{field}{NEEDED}{field}\r\nbody"),
+            ] {
+                let (fault, head) = oversized(message.as_bytes());
+                assert_eq!((fault, &head), (expected, &whole), "{}", &field[..10]);
+            }
+        }
+        let message = format!("OPTIONS sip:a SIP/2.0\n{large}\n").replace('\r', "");
+        let message = message.replacen('\n', "\nl:0\n", 1);
+        assert_eq!(
+            oversized(message.as_bytes()),
+            (
+                Fault::MessageTooLong,
+                "OPTIONS sip:a SIP/2.0\nl:0\n\n".to_owned()
+            )
+        );
+    }
+
+    #[test]
+    fn more_header_lines_than_are_read_do_not_end_the_stream() {
+        let start = "OPTIONS sip:a SIP/2.0\r\n";
+        for line in ["X: 1\r\n", " f\r\n"] {
+            let message = format!("{start}X:\r\n{}{NEEDED}\r\nbody", line.repeat(600));
+            let (fault, head) = oversized(message.as_bytes());
+            assert_eq!(fault, Fault::TooManyHeaders);
+            assert_eq!(head, format!("{start}{NEEDED}\r\n"));
+        }
+    }
+
+    #[test]
+    fn the_body_of_a_message_above_the_limit_is_skipped() {
+        for length in [65_535, 66_000, 1_000_000] {
+            let head = format!("OPTIONS sip:a SIP/2.0\r\nl: {length}\r\n\r\n");
+            let message = format!("{head}{}", "x".repeat(length));
+            assert_eq!(oversized(message.as_bytes()), (Fault::MessageTooLong, head));
+        }
+    }
+
+    #[test]
+    fn a_stream_ends_where_the_end_of_a_message_is_lost_or_too_far_away() {
+        let start = "OPTIONS sip:a SIP/2.0\r\n";
+        let no_length = NEEDED.replace("Content-Length", "X");
+        let ends = |message: String, expected: Fault, readable: &str| {
+            let (fault, bytes) = error(message.as_bytes());
+            assert_eq!(
+                (fault, String::from_utf8(bytes).unwrap()),
+                (expected, readable.to_owned())
+            );
+        };
+        // No end of the header section, and none of the start line.
+        let large = "X: 1\r\n".repeat(200_000);
+        let message = format!("{start}{NEEDED}{large}");
+        let (fault, readable) = error(message.as_bytes());
+        assert_eq!(fault, Fault::TooManyHeaders);
+        assert!(readable.starts_with(format!("{start}{NEEDED}").as_bytes()));
+        assert!(readable.len() < 1_000);
+        let endless = format!("OPTIONS sip:{}", "x".repeat(1_200_000));
+        ends(endless, Fault::StartLineTooLong, "");
+        // Too much of what an answer needs.
+        let (fault, readable) = error(format!("{start}{}", NEEDED.repeat(600)).as_bytes());
+        assert_eq!(fault, Fault::TooManyHeaders);
+        assert!(readable.len() > 32_768);
+        // No Content-Length, two of them, and one that is too long to be kept.
+        let large = format!("X: {}\r\n", "0".repeat(200_000));
+        ends(
+            format!("{start}{no_length}{large}\r\n"),
+            Fault::Missing(HeaderName::ContentLength),
+            &format!("{start}{}\r\n", no_length.replace("X:\r\n 4\r\n", "")),
+        );
+        ends(
+            format!("{start}l: 4\r\n{large}l: 4\r\n\r\n"),
+            Fault::Duplicate(HeaderName::ContentLength),
+            &format!("{start}l: 4\r\nl: 4\r\n\r\n"),
+        );
+        for (name, colon) in [("l:", ""), ("Content-Length", " :")] {
+            let spaces = " ".repeat(70_000);
+            ends(
+                format!("{start}{name}{spaces}{colon}4\r\nl: 0\r\n\r\n"),
+                Fault::ContentLength,
+                &format!("{start}l: 0\r\n\r\n"),
+            );
+        }
     }
 
     #[test]

@@ -36,14 +36,18 @@ impl<'a> Host<'a> {
     /// Reads the host at the start of the slice; tells where it ends.
     pub(crate) fn prefix(bytes: &'a [u8]) -> Option<(Self, usize)> {
         if let Some(rest) = bytes.strip_prefix(b"[") {
-            let length = memchr::memchr(b']', rest)?;
-            let text = std::str::from_utf8(&rest[..length]).ok()?;
-            return Some((Self::V6(text.parse().ok()?), length + 2));
+            let near = rest.get(..=LONGEST_V6).unwrap_or(rest);
+            let length = memchr::memchr(b']', near)?;
+            return Some((Self::V6(ipv6(&rest[..length])?), length + 2));
         }
 
-        let end = bytes.iter().position(|&byte| !is_host_name(byte));
-        let end = end.unwrap_or(bytes.len());
-        let name = &bytes[..end];
+        let near = bytes.get(..=LONGEST_NAME).unwrap_or(bytes);
+        let end = near.iter().position(|&byte| !is_host_name(byte));
+        let end = end.unwrap_or(near.len());
+        let name = &near[..end];
+        if end > LONGEST_NAME {
+            return None;
+        }
         let (first, last) = (name.first()?, name.last()?);
         if first.is_ascii_digit()
             && last.is_ascii_digit()
@@ -86,18 +90,49 @@ pub fn ip_address(bytes: &[u8]) -> Option<IpAddr> {
     let bare = bytes
         .strip_prefix(b"[")
         .and_then(|rest| rest.strip_suffix(b"]"));
-    let text = std::str::from_utf8(bare.unwrap_or(bytes)).ok()?;
-    let ip: IpAddr = text.parse().ok()?;
-    (bare.is_none() || ip.is_ipv6()).then_some(ip)
+    let text = bare.unwrap_or(bytes);
+    match ipv4(text) {
+        Some(ip) => bare.is_none().then_some(ip.into()),
+        None => ipv6(text).map(IpAddr::V6),
+    }
 }
 
-/// A port from 1 to 65535; nothing can be sent to port 0.
+/// The longest host name in DNS, in bytes (RFC 1035 §2.3.4). A longer name is no host.
+pub(crate) const LONGEST_NAME: usize = 255;
+
+/// The longest IPv6 address in text, that of one with an IPv4 part, and the third colon that some write.
+const LONGEST_V6: usize = 46;
+
+/// An IPv6 address without brackets. By the grammar of RFC 3261, some senders write three colons before an IPv4 part instead of
+/// two; both forms are accepted (RFC 5118 §4.10).
+fn ipv6(text: &[u8]) -> Option<Ipv6Addr> {
+    if text.len() > LONGEST_V6 {
+        return None;
+    }
+    let text = std::str::from_utf8(text).ok()?;
+    if let Ok(ip) = text.parse() {
+        return Some(ip);
+    }
+    let (before, after) = text.split_once(":::")?;
+    ipv4(after.as_bytes())?;
+    let mut mended = [0; LONGEST_V6];
+    let mut length = 0;
+    for part in [before, "::", after] {
+        mended
+            .get_mut(length..length + part.len())?
+            .copy_from_slice(part.as_bytes());
+        length += part.len();
+    }
+    std::str::from_utf8(&mended[..length]).ok()?.parse().ok()
+}
+
+/// A port from 1 to 65535; port 0 cannot be a destination.
 pub(crate) fn port(digits: &[u8]) -> Option<u16> {
     let number = number(digits, u16::MAX.into())?;
     u16::try_from(number).ok().filter(|&port| port != 0)
 }
 
-/// Four numbers up to 255 without leading zeros, which some read as octal.
+/// Four numbers up to 255 without leading zeros, because some readers take these for octal.
 fn ipv4(text: &[u8]) -> Option<Ipv4Addr> {
     let mut octets = [0; 4];
     let mut rest = text;
@@ -147,6 +182,35 @@ mod tests {
             Host::parse(b"[::ffff:192.0.2.1]"),
             Some(Host::V6(_))
         ));
+    }
+
+    #[test]
+    fn a_third_colon_before_an_ipv4_part_is_passed_over() {
+        let right = Host::parse(b"[2001:db8::192.0.2.1]");
+        assert!(right.is_some());
+        assert_eq!(Host::parse(b"[2001:db8:::192.0.2.1]"), right);
+        assert_eq!(
+            ip_address(b"2001:db8:::192.0.2.1"),
+            right.and_then(Host::ip)
+        );
+        for other in [
+            "[2001:db8:::1]",
+            "[2001:db8::::192.0.2.1]",
+            "[:::]",
+            "[::1:::192.0.2.1]",
+        ] {
+            assert_eq!(Host::parse(other.as_bytes()), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_host_is_no_longer_than_dns_has_names() {
+        let name = |length| "a.".repeat(200)[..length].to_owned();
+        assert!(Host::parse(name(255).as_bytes()).is_some());
+        assert_eq!(Host::parse(name(256).as_bytes()), None);
+        assert_eq!(Host::parse("1".repeat(8000).as_bytes()), None);
+        let padded = format!("[::{}1]", "0".repeat(8000));
+        assert_eq!(Host::parse(padded.as_bytes()), None);
     }
 
     #[test]

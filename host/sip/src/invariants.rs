@@ -1,6 +1,6 @@
-//! What holds for every input, written as assertions that property tests and fuzz targets share.
+//! Properties of every input, as assertions that property tests and fuzz targets share.
 //!
-//! Each function panics when its property does not hold. Nothing else calls them.
+//! Each function panics when its property does not hold.
 
 use std::ops::Range;
 
@@ -8,11 +8,13 @@ use crate::frame::{Frame, FrameError, Framer};
 use crate::list::values;
 use crate::name_addr::NameAddr;
 use crate::params::Params;
-use crate::scan::{Field, Framing, HeaderName, Index, Limits, Message, ScanError, StartLine, scan};
-use crate::uri::Uri;
+use crate::scan::{
+    Fault, Field, Framing, HeaderName, Index, Limits, Message, ScanError, StartLine, scan,
+};
+use crate::uri::{Uri, is_readable_uri};
 use crate::via::Via;
 
-/// Scans `bytes` in every way and reads every value that is found.
+/// Scans `bytes` with every framing and reads every value.
 pub fn scanner(bytes: &[u8]) {
     let narrow = Limits {
         message_bytes: 300,
@@ -46,43 +48,61 @@ pub fn framer(stream: &[u8], chunk: usize) {
     let narrow = Limits {
         message_bytes: 200,
         start_line_bytes: 30,
+        header_lines: 4,
         ..Limits::default()
     };
     for limits in [&Limits::default(), &narrow] {
         let whole = frames(stream, stream.len().max(1), limits);
         assert_eq!(whole, frames(stream, 1, limits));
         assert_eq!(whole, frames(stream, chunk.max(1), limits));
-        for message in whole.messages.iter().flatten() {
-            framed(message, limits);
+        for frame in &whole.frames {
+            match frame {
+                Framed::Message(bytes) => framed(bytes, limits),
+                Framed::Oversized(head, _) => oversized(head, limits),
+                Framed::Ping => {}
+            }
         }
     }
 }
 
+/// Frames with their bytes, in place of the ranges, which depend on how the stream is split.
 #[derive(Debug, PartialEq, Eq)]
 struct Frames {
-    /// `None` is a ping.
-    messages: Vec<Option<Vec<u8>>>,
-    /// The bytes of its readable part stand in for their place, which the chunks do decide.
+    frames: Vec<Framed>,
     error: Option<(ScanError, Vec<u8>)>,
-    /// Nothing can be told of it behind an error.
+    /// None behind an error.
     pending: Option<usize>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Framed {
+    Message(Vec<u8>),
+    Oversized(Vec<u8>, ScanError),
+    Ping,
 }
 
 fn frames(stream: &[u8], chunk: usize, limits: &Limits) -> Frames {
     let mut framer = Framer::new(limits);
-    let mut messages = Vec::new();
+    let mut frames = Vec::new();
     for bytes in stream.chunks(chunk) {
         framer.push(bytes);
         loop {
             match framer.next() {
-                Ok(Frame::Message(range)) => messages.push(Some(framer.bytes(range).to_vec())),
-                Ok(Frame::Ping) => messages.push(None),
+                Ok(Frame::Message(range)) => {
+                    frames.push(Framed::Message(framer.bytes(range).to_vec()));
+                }
+                Ok(Frame::Oversized { head, error }) => {
+                    let head = framer.bytes(head).to_vec();
+                    assert!(error.offset <= head.len());
+                    frames.push(Framed::Oversized(head, error));
+                }
+                Ok(Frame::Ping) => frames.push(Framed::Ping),
                 Ok(Frame::NeedMore) => break,
                 Err(FrameError { error, readable }) => {
                     let readable = framer.bytes(readable).to_vec();
                     assert!(error.offset <= readable.len());
                     return Frames {
-                        messages,
+                        frames,
                         error: Some((error, readable)),
                         pending: None,
                     };
@@ -91,13 +111,13 @@ fn frames(stream: &[u8], chunk: usize, limits: &Limits) -> Frames {
         }
     }
     Frames {
-        messages,
+        frames,
         error: None,
         pending: Some(framer.pending()),
     }
 }
 
-/// The scanner sees a framed message end where the framer did.
+/// The scanner and the framer agree on where a message ends.
 fn framed(bytes: &[u8], limits: &Limits) {
     let mut index = Index::default();
     let result = scan(bytes, Framing::Stream, limits, &mut index);
@@ -111,6 +131,23 @@ fn framed(bytes: &[u8], limits: &Limits) {
     }
 }
 
+/// The head of an oversized message is one of the same kind, within the limit, with an empty line at its end and nowhere else.
+fn oversized(head: &[u8], limits: &Limits) {
+    assert!(head.len() <= limits.message_bytes);
+    let mut index = Index::default();
+    let result = scan(head, Framing::Stream, limits, &mut index);
+    if matches!(result, Err(error) if error.fault == Fault::NotSip) {
+        // Only a version of more bytes than a shortened start line keeps at its end is lost.
+        let line = head.split(|byte| *byte == b'\n').next().unwrap_or_default();
+        let word = line.rsplit(|byte| *byte == b' ').next().unwrap_or_default();
+        assert!(word.len() > 60, "{result:?}");
+    }
+    let lines = head.split_inclusive(|byte| *byte == b'\n');
+    let empty = lines.filter(|line| matches!(*line, b"\n" | b"\r\n"));
+    assert_eq!(empty.count(), 1);
+    assert!(head.ends_with(b"\n\r\n") || head.ends_with(b"\n\n"));
+}
+
 fn same(one: Message<'_>, two: Message<'_>) {
     assert_eq!(one.bytes(), two.bytes());
     assert_eq!(one.start_line(), two.start_line());
@@ -119,7 +156,7 @@ fn same(one: Message<'_>, two: Message<'_>) {
     assert_eq!(one.cseq(), two.cseq());
 }
 
-/// Everything lies in the message, in order, and is found by its name.
+/// All spans lie in the message, in order, and fields are found by name.
 fn spans(bytes: &[u8], message: Message<'_>) {
     assert!(message.bytes().len() <= bytes.len());
     assert!(message.header_end() <= message.bytes().len());
@@ -156,7 +193,7 @@ fn field_spans(message: Message<'_>, field: &Field<'_>) {
     );
 }
 
-/// A message without fault has what it must have, and reads the same when it is read again.
+/// A message without fault has all required fields, and scanning it again gives the same result.
 fn whole(message: Message<'_>, framing: Framing, limits: &Limits) {
     let mut index = Index::default();
     assert_eq!(scan(message.bytes(), framing, limits, &mut index), Ok(()));
@@ -188,7 +225,7 @@ fn whole(message: Message<'_>, framing: Framing, limits: &Limits) {
     }
 }
 
-/// Every value reader takes every value, and what it finds lies in it.
+/// No value reader panics, and its spans lie in the value.
 fn readers(value: &[u8]) {
     let within =
         |range: &Range<usize>| assert!(range.start <= range.end && range.end <= value.len());
@@ -207,6 +244,9 @@ fn readers(value: &[u8]) {
         assert_eq!(&value[address.uri_range.clone()], address.uri);
         params(&address.params);
         let _ = address.tag();
+    }
+    if let Ok(party) = NameAddr::of_party(value) {
+        assert!(is_readable_uri(party.uri) && !party.uri.contains(&0));
     }
     if let Ok(uri) = Uri::parse(value) {
         within(&uri.host_range);

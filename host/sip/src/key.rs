@@ -1,39 +1,74 @@
-//! The key of this host: what makes its To-tags and branches recognisable without keeping state.
+//! The seal key: it makes To-tags and branches of this host recognisable without state.
 
 use std::fmt;
 use std::hash::Hasher;
+use std::net::{IpAddr, SocketAddr};
 
 use siphasher::sip::SipHasher24;
+use siphasher::sip128;
 
 /// A 16-byte secret and what is derived from it.
 ///
-/// To-tags, branches, branch seals and connection seals each have a key of their own, so that a value of one kind says
-/// nothing about another. All hosts that share an address (a cluster) must share the key.
+/// To-tags, branches, branch seals, seals of ways back and seals of dialogs each have a key of their own, so that a value of one
+/// kind says nothing about another. All hosts that share an address (a cluster) must share the key.
 #[derive(Clone)]
 pub(crate) struct Key {
     tag: SipHasher24,
     branch: SipHasher24,
     seal: SipHasher24,
     origin: SipHasher24,
+    dialog: sip128::SipHasher24,
+}
+
+/// The key for writing, and earlier keys that are still accepted.
+#[derive(Debug)]
+pub(crate) struct Keys {
+    current: Key,
+    earlier: Box<[Key]>,
+}
+
+impl Keys {
+    /// `earlier` are previous secrets: values written with them are still accepted.
+    pub(crate) fn new(current: &[u8; 16], earlier: &[[u8; 16]]) -> Self {
+        Self {
+            current: Key::new(current),
+            earlier: earlier.iter().map(Key::new).collect(),
+        }
+    }
+
+    /// The key for writing.
+    pub(crate) fn current(&self) -> &Key {
+        &self.current
+    }
+
+    /// All keys, the current one first.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Key> {
+        std::iter::once(&self.current).chain(&self.earlier)
+    }
 }
 
 impl Key {
     pub(crate) fn new(secret: &[u8; 16]) -> Self {
         let root = SipHasher24::new_with_key(secret);
-        let derive = |purpose: &[u8; 8]| {
-            let half = |n: u8| {
+        let halves = |purpose: &[u8; 8]| {
+            [0, 1].map(|n| {
                 let mut hasher = root;
                 hasher.write(purpose);
                 hasher.write_u8(n);
                 hasher.finish()
-            };
-            SipHasher24::new_with_keys(half(0), half(1))
+            })
         };
+        let derive = |purpose: &[u8; 8]| {
+            let [first, second] = halves(purpose);
+            SipHasher24::new_with_keys(first, second)
+        };
+        let [first, second] = halves(b"dialog__");
         Self {
             tag: derive(b"to-tag__"),
             branch: derive(b"branch__"),
             seal: derive(b"seal____"),
             origin: derive(b"origin__"),
+            dialog: sip128::SipHasher24::new_with_keys(first, second),
         }
     }
 
@@ -47,14 +82,59 @@ impl Key {
         request.mac(self.branch)
     }
 
-    /// The part of a branch that shows that the branch is ours.
+    /// The part of a branch that proves that this host wrote it.
     pub(crate) fn seal(&self, transaction: u64) -> u64 {
         mac_of_numbers(self.seal, [transaction])
     }
 
-    /// The seal of the Via parameter that says where a request came in.
-    pub(crate) fn origin(&self, numbers: [u64; 4]) -> u64 {
-        mac_of_numbers(self.origin, numbers)
+    /// The seal of the Via parameter that says where a request came in, with the address that its response goes to.
+    pub(crate) fn origin(&self, numbers: [u64; 4], back_to: SocketAddr) -> u64 {
+        let ip = match back_to.ip() {
+            IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+            IpAddr::V6(ip) => ip,
+        };
+        let mut bytes = [0; 50];
+        let (words, address) = bytes.split_at_mut(32);
+        for (word, number) in words.chunks_exact_mut(8).zip(numbers) {
+            word.copy_from_slice(&number.to_le_bytes());
+        }
+        address[..16].copy_from_slice(&ip.octets());
+        address[16..].copy_from_slice(&back_to.port().to_le_bytes());
+        self.origin.hash(&bytes)
+    }
+
+    /// The seal of a dialog: over its Call-ID, the caller's tag, and the values beside the seal.
+    pub(crate) fn dialog(&self, call_id: &[u8], tag: &[u8], written: &[u8]) -> u128 {
+        let parts = [call_id, tag, written];
+        let mut gathered = [0; GATHERED];
+        let mut at = 0;
+        for part in parts {
+            let Some(place) = gathered.get_mut(at..at + part.len()) else {
+                return self.dialog_in_pieces(parts);
+            };
+            place.copy_from_slice(part);
+            at += part.len();
+        }
+        for part in parts {
+            let Some(place) = gathered.get_mut(at..at + 4) else {
+                return self.dialog_in_pieces(parts);
+            };
+            place.copy_from_slice(&(part.len() as u32).to_le_bytes());
+            at += 4;
+        }
+        self.dialog.hash(&gathered[..at]).as_u128()
+    }
+
+    fn dialog_in_pieces(&self, parts: [&[u8]; 3]) -> u128 {
+        use sip128::Hasher128;
+        let mut hasher = self.dialog;
+        for part in parts {
+            hasher.write(part);
+        }
+        for part in parts {
+            hasher.write(&(part.len() as u32).to_le_bytes());
+        }
+        hasher.finish128().as_u128()
     }
 }
 
@@ -64,20 +144,20 @@ impl fmt::Debug for Key {
     }
 }
 
-/// What tells a request from others.
+/// The values that identify a request.
 pub(crate) struct Request<'a> {
     /// Sent-by of the top Via; host names have no case.
     pub(crate) sent_by: &'a [u8],
     /// The number of CSeq.
     pub(crate) cseq: u32,
-    /// Whatever else counts, always in the same order.
+    /// Further values, always in the same order.
     pub(crate) fields: &'a [&'a [u8]],
 }
 
 impl Request<'_> {
-    /// The hash of all of it, with the lengths of its parts, so that bytes can't move from one part to the next unseen.
+    /// The hash of all values with their lengths, so that moving bytes from one value to the next changes it.
     ///
-    /// A request of usual size is gathered first: the hash is fast over one piece and slow over many.
+    /// Values of usual size are copied together first: the hash is fast over one slice and slow over many.
     fn mac(&self, hasher: SipHasher24) -> u64 {
         let mut gathered = [0; GATHERED];
         match self.gather(&mut gathered) {
@@ -86,7 +166,7 @@ impl Request<'_> {
         }
     }
 
-    /// Puts everything into the buffer; tells how long it is, or none if it does not fit.
+    /// Copies all values into the buffer; returns their length, or `None` if they do not fit.
     fn gather(&self, buffer: &mut [u8; GATHERED]) -> Option<usize> {
         let name = buffer.get_mut(..self.sent_by.len())?;
         name.copy_from_slice(self.sent_by);
@@ -118,7 +198,7 @@ impl Request<'_> {
         hasher.finish()
     }
 
-    /// CSeq and the lengths. No message is longer than 32 bits can tell.
+    /// CSeq and the lengths. Message lengths fit into 32 bits.
     fn numbers(&self) -> impl Iterator<Item = u32> {
         let lengths = self.fields.iter().map(|field| field.len() as u32);
         [self.cseq, self.sent_by.len() as u32]
@@ -127,7 +207,7 @@ impl Request<'_> {
     }
 }
 
-/// What a request of usual size takes.
+/// Bytes that the values of a usual request take.
 const GATHERED: usize = 256;
 
 fn mac_of_numbers<const COUNT: usize>(mut hasher: SipHasher24, numbers: [u64; COUNT]) -> u64 {
@@ -166,7 +246,12 @@ mod tests {
         for (at, one) in all.iter().enumerate() {
             assert!(!all[..at].contains(one));
         }
-        assert_ne!(key.origin([0; 4]), mac_of_numbers(key.seal, [0; 4]));
+        let nowhere = SocketAddr::from(([0; 16], 0));
+        assert_ne!(key.origin([0; 4], nowhere), key.seal.hash(&[0; 50]));
+        assert_ne!(
+            key.dialog(b"", b"", b"") as u64,
+            key.origin([0; 4], nowhere)
+        );
     }
 
     #[test]
@@ -188,6 +273,27 @@ mod tests {
     }
 
     #[test]
+    fn a_way_back_is_its_address_and_port() {
+        let key = Key::new(&SECRET);
+        let seal = |addr: &str| key.origin([1, 2, 3, 4], addr.parse().unwrap());
+        let all = [
+            "192.0.2.1:5060",
+            "192.0.2.1:5061",
+            "192.0.2.2:5060",
+            "[2001:db8::1]:5060",
+        ]
+        .map(seal);
+        for (at, one) in all.iter().enumerate() {
+            assert!(!all[..at].contains(one));
+        }
+        assert_eq!(seal("[::ffff:192.0.2.1]:5060"), all[0]);
+        let back_to = "192.0.2.1:5060".parse().unwrap();
+        for numbers in [[0, 2, 3, 4], [1, 0, 3, 4], [1, 2, 0, 4], [1, 2, 3, 0]] {
+            assert_ne!(key.origin(numbers, back_to), all[0]);
+        }
+    }
+
+    #[test]
     fn only_sent_by_has_no_case() {
         assert_eq!(
             tag("Host.Example", 1, &[b"x"]),
@@ -202,6 +308,24 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_dialog_is_the_same_gathered_or_in_pieces_and_is_no_other(
+            parts: [Vec<u8>; 3],
+            long in prop::collection::vec(any::<u8>(), 0..300),
+        ) {
+            let key = Key::new(&SECRET);
+            let [call_id, tag, written] = &parts;
+            for call_id in [call_id, &long] {
+                let seal = key.dialog(call_id, tag, written);
+                prop_assert_eq!(seal, key.dialog_in_pieces([call_id, tag, written]));
+                let longer = [call_id.as_slice(), b"x"].concat();
+                prop_assert_ne!(seal, key.dialog(&longer, tag, written));
+                let moved = [b"x", tag.as_slice()].concat();
+                prop_assert_ne!(key.dialog(&longer, tag, written), key.dialog(call_id, &moved, written));
+                prop_assert_ne!(seal, Key::new(&[0; 16]).dialog(call_id, tag, written));
+            }
+        }
+
         #[test]
         fn gathered_or_in_pieces_is_the_same(
             sent_by in prop::collection::vec(any::<u8>(), 0..300),

@@ -1,9 +1,9 @@
 //! SIP without sockets and clocks.
 //!
 //! Received bytes are [scanned](scan) once into an [`Index`] of spans; a [`Message`] reads them
-//! through it, and value readers such as [`Via`] and [`Uri`] read single headers in place. Streams
-//! are cut into messages by a [`Framer`] first. What is to be done with a message is said by
-//! [`Proxy`]: it writes replies and relayed messages into a buffer and names their [`Destination`].
+//! through it, and value readers such as [`Via`] and [`Uri`] read single headers in place. A
+//! [`Framer`] cuts streams into messages first. [`Proxy`] decides what to do with a message: it
+//! writes replies and relayed messages into a buffer and returns their [`Destination`].
 //!
 //! ```
 //! use portcullis_sip::{Framing, HeaderName, Index, Limits, Message, Via, scan};
@@ -43,19 +43,19 @@ mod words;
 
 pub use arrival::{Arrival, ConnectionId, Destination, Transport, UnknownTransport};
 pub use cseq::{CSeq, content_length, max_forwards};
-pub use frame::{Frame, FrameError, Framer, PONG};
+pub use frame::{Frame, FrameError, Framer, OVERSIZED_FACTOR, PONG};
 pub use host::{Host, ip_address};
-pub use list::{Value, Values, values};
+pub use list::{Value, Values, holds_empty, values};
 pub use name_addr::{NameAddr, NameAddrError};
 pub use params::{Param, Params};
 pub use proxy::{
-    DropReason, HeaderChange, Local, Proxy, ProxyConfig, Received, RelayError, RelayErrorKind,
-    Target,
+    Dialog, DialogSeal, DropReason, HeaderChange, Local, Proxy, ProxyConfig, Received, RelayError,
+    RelayErrorKind, Target,
 };
 pub use reason::standard_reason;
-pub use routes::{RouteError, Routes, RoutesBuilder};
+pub use routes::{RouteError, Routes, RoutesBuilder, mark};
 pub use scan::{
     Fault, Field, Framing, HeaderName, Index, Limits, LineEnd, Message, ScanError, StartLine, scan,
 };
-pub use uri::{Scheme, Uri, UriError, scheme_name};
+pub use uri::{Scheme, Uri, UriError, is_readable_uri, scheme_name};
 pub use via::{MAGIC_COOKIE, Via, ViaError};

@@ -6,11 +6,27 @@ use memchr::{memchr, memchr3};
 
 use crate::token::{skip_quoted, trim};
 
-/// The values of one header line, in their order: parted by commas outside quotes and angle
-/// brackets. Empty ones are passed over. A quote or bracket without end takes the rest, which then
-/// fails where it is read.
+/// The values of one header line, in order: separated by commas outside quotes and angle brackets.
+/// Empty values are skipped. A quote or bracket without end extends to the end of the line; reading
+/// that value then fails.
 pub fn values(line: &[u8]) -> Values<'_> {
     Values { line, at: 0 }
+}
+
+/// Whether a header line has an empty value, as `, a`, `a,` and an empty line do. The grammar has none (RFC 3261 §25.1), and some, Kamailio
+/// among them, take a line with one for unreadable.
+pub fn holds_empty(line: &[u8]) -> bool {
+    let mut at = 0;
+    loop {
+        let comma = comma(line, at);
+        if trim(&line[at..comma]).0.is_empty() {
+            return true;
+        }
+        at = comma + 1;
+        if comma == line.len() {
+            return false;
+        }
+    }
 }
 
 /// See [`values`].
@@ -50,7 +66,7 @@ pub struct Value<'a> {
     pub range: Range<usize>,
 }
 
-/// The next comma that parts values, or the end.
+/// The next comma that separates values, or the end.
 fn comma(line: &[u8], from: usize) -> usize {
     let mut at = from;
     while let Some(rest) = line.get(at..) {
@@ -101,6 +117,16 @@ mod tests {
         assert_eq!(split(" , a,,b ,"), ["a", "b"]);
         assert!(split("").is_empty());
         assert!(split(" ,, ").is_empty());
+    }
+
+    #[test]
+    fn empty_values_are_found() {
+        for line in ["", " ", ",", ",*", "a,", "a, ,b", "<a,b>,\r\n "] {
+            assert!(holds_empty(line.as_bytes()), "{line:?}");
+        }
+        for line in ["*", "a,b", "<,>", "\",,\" <a>", " a , b "] {
+            assert!(!holds_empty(line.as_bytes()), "{line:?}");
+        }
     }
 
     #[test]

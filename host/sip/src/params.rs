@@ -8,9 +8,9 @@ use crate::words::find_any;
 /// `;name=value` with space allowed around name and value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Param<'a> {
-    /// Compare it without regard to case.
+    /// Compare it case-insensitively.
     pub name: &'a [u8],
-    /// As it stands there, quotes included; `None` without an equals sign.
+    /// The value as received, with quotes; `None` without an equals sign.
     pub value: Option<&'a [u8]>,
     /// From the semicolon to the end of the value, in the slice that was parsed.
     pub range: Range<usize>,
@@ -22,7 +22,7 @@ impl<'a> Param<'a> {
         self.name.eq_ignore_ascii_case(name.as_bytes())
     }
 
-    /// Reads trimmed text that has its equals sign, if there is one, at `equals`.
+    /// Parses trimmed text whose equals sign, if it has one, is at `equals`.
     #[inline]
     fn read(text: &'a [u8], equals: Option<usize>, range: Range<usize>) -> Self {
         let (name, value) = match equals.and_then(|at| text.split_at_checked(at)) {
@@ -37,7 +37,7 @@ impl<'a> Param<'a> {
     }
 }
 
-/// The parameters of one URI or one header value, in their order. Empty ones are passed over.
+/// The parameters of one URI or one header value, in order. Empty parameters are skipped.
 #[derive(Clone, Debug)]
 pub struct Params<'a> {
     /// From the first semicolon to behind the last parameter.
@@ -59,7 +59,7 @@ impl<'a> Params<'a> {
         self.clone().next().is_none()
     }
 
-    /// Parameters of a URI, where a quote is nothing special.
+    /// Parameters of a URI, where quotes have no meaning.
     pub(crate) fn of_uri(text: &'a [u8], base: usize) -> Self {
         Self {
             text,

@@ -4,6 +4,8 @@
 //! headers; Server; an empty body. The top Via gets `received` and `rport`, To gets a tag where it has none. The same request
 //! always gets the same reply, so a retransmission needs no memory.
 
+use std::ops::Range;
+
 use crate::arrival::Arrival;
 use crate::edit::{Edits, write_decimal, write_hex};
 use crate::name_addr::NameAddr;
@@ -11,17 +13,18 @@ use crate::proxy::top_via::TopVia;
 use crate::scan::{Field, HeaderName, Message};
 use crate::token::is_token;
 
-/// A reply that is being written.
+/// A reply in the making.
 pub(crate) struct Reply<'o> {
     out: &'o mut Vec<u8>,
     has_server: bool,
 }
 
 impl<'o> Reply<'o> {
-    /// Writes the status line and what is copied from the request. `tag` is for a To that has none.
+    /// Writes the status line and the fields copied from the request. `tag` goes to a To without one. Without a parsed `top` Via, all
+    /// Vias are copied as received.
     pub(crate) fn to(
         message: Message<'_>,
-        top: &TopVia<'_>,
+        top: Option<&TopVia<'_>>,
         arrival: &Arrival,
         code: u16,
         reason: &str,
@@ -29,7 +32,7 @@ impl<'o> Reply<'o> {
         out: &'o mut Vec<u8>,
     ) -> Self {
         out.clear();
-        // Room at once; a reply is hardly ever larger.
+        // One allocation: a reply is rarely larger.
         out.reserve(message.bytes().len() + 256);
         out.extend_from_slice(b"SIP/2.0 ");
         write_decimal(code.into(), out);
@@ -54,7 +57,7 @@ impl<'o> Reply<'o> {
         reply
     }
 
-    /// Adds a header. One that would make two of a header that the reply has already, or whose name is no token, is left out;
+    /// Adds a header field. A second field of a name that the reply has already, and a field whose name is no token, are left out;
     /// line ends in the value become spaces.
     pub(crate) fn header(&mut self, name: &str, value: &str) {
         use HeaderName::{CSeq, CallId, ContentLength, ContentType, From, Server, To, Via};
@@ -86,17 +89,37 @@ impl<'o> Reply<'o> {
         self.out.extend_from_slice(b"Content-Length: 0\r\n\r\n");
     }
 
-    fn vias(&mut self, message: Message<'_>, top: &TopVia<'_>, arrival: &Arrival) {
-        let mut edits = Edits::<2>::new();
-        // Two edits at two places of the grammar: they fit.
-        let _fits = top.note_source(arrival.source, 0, &mut edits);
-        self.out.extend_from_slice(b"Via: ");
-        let start = self.out.len();
-        edits.apply(top.field.value, self.out);
-        self.end_line(start);
-        for field in message.headers(HeaderName::Via).skip(1) {
-            self.line(b"Via: ", field.value);
+    fn vias(&mut self, message: Message<'_>, top: Option<&TopVia<'_>>, arrival: &Arrival) {
+        if let Some(top) = top {
+            let mut edits = Edits::<2>::new();
+            // Two edits at two places of the grammar: they fit.
+            let _fits = top.note_source(arrival.source, 0, &mut edits);
+            self.out.extend_from_slice(b"Via: ");
+            let start = self.out.len();
+            edits.apply(top.field.value, self.out);
+            self.end_line(start);
         }
+        let done = usize::from(top.is_some());
+        // Lines that follow each other and are written as ours are copied at once: a request may bring hundreds.
+        let mut run = 0..0;
+        for field in message.headers(HeaderName::Via).skip(done) {
+            if !is_plain_via(message, &field) {
+                self.copy(message, &mut run);
+                self.line(b"Via: ", field.value);
+            } else if field.line.start == run.end {
+                run.end = field.line.end;
+            } else {
+                self.copy(message, &mut run);
+                run = field.line;
+            }
+        }
+        self.copy(message, &mut run);
+    }
+
+    /// Copies bytes of the request; none are left.
+    fn copy(&mut self, message: Message<'_>, run: &mut Range<usize>) {
+        let bytes = message.bytes().get(std::mem::take(run));
+        self.out.extend_from_slice(bytes.unwrap_or_default());
     }
 
     fn recipient(&mut self, to: &Field<'_>, tag: u64) {
@@ -117,8 +140,8 @@ impl<'o> Reply<'o> {
         self.end_line(start);
     }
 
-    /// Ends the line whose value begins at `start`. What is left of folds and other line ends in it becomes space, which means
-    /// the same (RFC 3261 §7.3.1) and lets nobody write header lines of his own into our replies.
+    /// Ends the line whose value begins at `start`. Line ends in the value become spaces: for folds that means the same (RFC 3261
+    /// §7.3.1), and it keeps senders from injecting header lines into replies.
     fn end_line(&mut self, start: usize) {
         let value = self.out.get_mut(start..).unwrap_or_default();
         if may_have_line_end(value) {
@@ -131,6 +154,15 @@ impl<'o> Reply<'o> {
         }
         self.out.extend_from_slice(b"\r\n");
     }
+}
+
+/// Whether the line of a Via header is as [`Reply::line`] writes it.
+fn is_plain_via(message: Message<'_>, field: &Field<'_>) -> bool {
+    let line = message.bytes().get(field.line.clone()).unwrap_or_default();
+    line.len() == b"Via: ".len() + field.value.len() + b"\r\n".len()
+        && line.first_chunk() == Some(b"Via: ")
+        && line.last_chunk() == Some(b"\r\n")
+        && !may_have_line_end(field.value)
 }
 
 /// Whether one of the bytes is CR or LF; true as well for some others below space, which are as rare.

@@ -1,5 +1,7 @@
 //! Character classes of RFC 3261 §25.1.
 
+use crate::words::is_all_of;
+
 /// Whether these bytes are one or more `token` characters.
 pub(crate) fn is_token(bytes: &[u8]) -> bool {
     !bytes.is_empty() && bytes.iter().all(|&byte| TOKEN[usize::from(byte)])
@@ -26,9 +28,9 @@ pub(crate) fn trim(bytes: &[u8]) -> (&[u8], usize) {
         [b' ', value @ ..] => (value, 1),
         value => (value, 0),
     };
-    if let [first, .., last] = value
-        && !is_space(*first)
-        && !is_space(*last)
+    if let (Some(&first), Some(&last)) = (value.first(), value.last())
+        && !is_space(first)
+        && !is_space(last)
     {
         return (value, cut);
     }
@@ -39,11 +41,18 @@ pub(crate) fn trim(bytes: &[u8]) -> (&[u8], usize) {
 
 /// The slice without linear white space at its end.
 pub(crate) fn trim_end(bytes: &[u8]) -> &[u8] {
-    let end = bytes
-        .iter()
-        .rposition(|&byte| !is_space(byte))
-        .map_or(0, |at| at + 1);
-    bytes.get(..end).unwrap_or_default()
+    let mut rest = bytes;
+    while let Some((&last, before)) = rest.split_last()
+        && is_space(last)
+    {
+        rest = before;
+        while let Some((before, word)) = rest.split_last_chunk()
+            && is_all_of(*word, *b" \t\r\n")
+        {
+            rest = before;
+        }
+    }
+    rest
 }
 
 /// The first place at or behind `from` that is not linear white space.
@@ -52,6 +61,12 @@ pub(crate) fn skip_space(bytes: &[u8], from: usize) -> usize {
     let mut at = from;
     while bytes.get(at).is_some_and(|&byte| is_space(byte)) {
         at += 1;
+        // Lines of nothing else are looked at in larger steps.
+        while let Some(word) = bytes.get(at..).and_then(<[u8]>::first_chunk)
+            && is_all_of(*word, *b" \t\r\n")
+        {
+            at += word.len();
+        }
     }
     at
 }
@@ -59,13 +74,14 @@ pub(crate) fn skip_space(bytes: &[u8], from: usize) -> usize {
 /// The place behind the quoted string that begins at `from`, backslash pairs understood; `None` when
 /// it never ends.
 pub(crate) fn skip_quoted(bytes: &[u8], from: usize) -> Option<usize> {
+    // Byte by byte: a search that starts anew behind each backslash would cost a multiple where there are many.
     let mut at = from + 1;
     loop {
-        let found = at + memchr::memchr2(b'"', b'\\', bytes.get(at..)?)?;
-        if bytes[found] == b'"' {
-            return Some(found + 1);
+        match bytes.get(at)? {
+            b'"' => return Some(at + 1),
+            b'\\' => at += 2,
+            _ => at += 1,
         }
-        at = found + 2;
     }
 }
 
@@ -108,6 +124,28 @@ mod tests {
         assert_eq!(skip_quoted(br#""a\""#, 0), None);
         assert_eq!(skip_quoted(br#""a\"#, 0), None);
         assert_eq!(skip_quoted(br#"""#, 0), None);
+    }
+
+    #[test]
+    fn long_space_ends_where_short_space_does() {
+        for length in 0..40 {
+            for space in [" ", "\t", "\r\n "] {
+                let space: String = space.chars().cycle().take(length).collect();
+                let text = format!("{space}a{space}");
+                let (trimmed, cut) = trim(text.as_bytes());
+                assert_eq!((trimmed, cut), (&b"a"[..], length));
+                assert_eq!(trim_end(space.as_bytes()), b"");
+                assert_eq!(skip_space(space.as_bytes(), 0), length);
+            }
+        }
+        // Bytes that share bits with space are none.
+        for byte in [0x00, 0x0b, 0x0c, 0x08, 0x1f, 0x21, 0xa0, 0x89, 0x8d] {
+            let text = [byte; 20];
+            assert_eq!(trim(&text), (&text[..], 0));
+            assert_eq!(skip_space(&text, 0), 0);
+            let mixed = [&b"         "[..], &text, b"         "].concat();
+            assert_eq!(trim(&mixed), (&text[..], 9));
+        }
     }
 
     #[test]

@@ -2,13 +2,13 @@
 
 use std::ops::Range;
 
-use memchr::{memchr, memchr3};
+use memchr::memchr;
 use thiserror::Error;
 
 use crate::arrival::Transport;
 use crate::host::{Host, port};
 use crate::params::Params;
-use crate::words::find_end;
+use crate::words::{find_any, has_control_or, has_more_than};
 
 /// A SIP or SIPS URI. Escapes are left as they are.
 #[derive(Clone, Debug)]
@@ -35,15 +35,22 @@ impl<'a> Uri<'a> {
     /// Reads a URI that fills the slice.
     ///
     /// # Errors
-    /// What keeps a proxy from using it; [`UriError::Scheme`] for every other scheme.
+    /// Why a proxy cannot use it; [`UriError::Scheme`] for every other scheme.
     pub fn parse(uri: &'a [u8]) -> Result<Self, UriError> {
         let (scheme, start) = Scheme::prefix(uri)?;
-        if find_end(uri, DEL).is_some() || memchr3(b'"', b'<', b'>', uri).is_some() {
+        if has_forbidden(uri) {
             return Err(UriError::Character);
         }
 
-        let userinfo = memchr(b'@', &uri[start..]).map(|length| &uri[start..start + length]);
+        let userinfo = find_any(&uri[start..], *b"@").map(|length| &uri[start..start + length]);
         let (user, password) = userinfo.map_or((None, None), split_user);
+        if user.is_some_and(<[u8]>::is_empty) {
+            return Err(UriError::User);
+        }
+        // No escaping makes these part of a user (RFC 3261 §25.1), and who unescapes `\` would read another one.
+        if userinfo.is_some_and(|userinfo| find_any(userinfo, *b"\\[]").is_some()) {
+            return Err(UriError::Character);
+        }
         let host_start = start + userinfo.map_or(0, |userinfo| userinfo.len() + 1);
         let (host, length) = Host::prefix(&uri[host_start..]).ok_or(UriError::Host)?;
         let mut end = host_start + length;
@@ -59,8 +66,11 @@ impl<'a> Uri<'a> {
         if !matches!(tail.first(), None | Some(b';' | b'?')) {
             return Err(UriError::Host);
         }
-        let question = memchr(b'?', tail);
+        let question = find_any(tail, *b"?");
         let params = &tail[..question.unwrap_or(tail.len())];
+        if has_more_than(MOST_PARAMS, b';', params) {
+            return Err(UriError::Params);
+        }
         Ok(Self {
             scheme,
             user,
@@ -88,7 +98,7 @@ impl<'a> Uri<'a> {
         self.params.named("transport")?.value
     }
 
-    /// The transport to use: the named one, else UDP. `None` when it is one that we do not speak.
+    /// The transport to use: the named one, else UDP. `None` for a transport that this host does not support.
     pub fn known_transport(&self) -> Option<Transport> {
         self.transport()
             .map_or(Some(Transport::Udp), Transport::from_token)
@@ -120,6 +130,12 @@ impl Scheme {
 
     /// The scheme and where it ends, colon included.
     fn prefix(uri: &[u8]) -> Result<(Self, usize), UriError> {
+        // Nearly every one.
+        if let Some(start) = uri.first_chunk::<4>()
+            && start.eq_ignore_ascii_case(b"sip:")
+        {
+            return Ok((Self::Sip, start.len()));
+        }
         let name = scheme_name(uri).ok_or(UriError::NoScheme)?;
         if name.eq_ignore_ascii_case(b"sip") {
             return Ok((Self::Sip, name.len() + 1));
@@ -133,10 +149,39 @@ impl Scheme {
 
 /// The scheme of any URI, without the colon; `None` when there is none.
 pub fn scheme_name(uri: &[u8]) -> Option<&[u8]> {
-    let name = uri.get(..memchr(b':', uri)?)?;
+    let near = uri.get(..=LONGEST_SCHEME).unwrap_or(uri);
+    let name = near.get(..memchr(b':', near)?)?;
     let is_later = |byte: &u8| byte.is_ascii_alphanumeric() || b"+-.".contains(byte);
     (name.first()?.is_ascii_alphabetic() && name.iter().all(is_later)).then_some(name)
 }
+
+/// Whether the URI is unambiguous: [`Uri::parse`] accepts it, or it has another scheme, at least one character behind the colon, and
+/// neither space nor control characters, quotes or angle brackets.
+pub fn is_readable_uri(uri: &[u8]) -> bool {
+    match Uri::parse(uri) {
+        Err(UriError::Scheme) => is_other_uri(uri),
+        read => read.is_ok(),
+    }
+}
+
+/// Whether this is a URI of a scheme other than `sip` and `sips`, such as `tel`: it names no host, but a next hop may accept it.
+pub(crate) fn is_other_uri(uri: &[u8]) -> bool {
+    let has_more = |scheme: &[u8]| uri.len() > scheme.len() + 1;
+    matches!(Scheme::prefix(uri), Err(UriError::Scheme))
+        && scheme_name(uri).is_some_and(has_more)
+        && !has_forbidden(uri)
+}
+
+/// Space, controls, quotes and angle brackets, which no URI has.
+fn has_forbidden(uri: &[u8]) -> bool {
+    has_control_or(uri, *b" \"<>\x7f")
+}
+
+/// Most parameters of a URI or a header value; more would only cost time.
+pub(crate) const MOST_PARAMS: usize = 64;
+
+/// Longest scheme, in bytes: longer than any registered one.
+const LONGEST_SCHEME: usize = 64;
 
 /// Why a URI cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -150,16 +195,22 @@ pub enum UriError {
     /// Space, controls, quotes or angle brackets.
     #[error("the URI has a character that must be escaped")]
     Character,
-    /// No host, or something that is none; IPv6 addresses need brackets.
+    /// An `@` with nothing before it.
+    #[error("the URI has an `@` and no user before it")]
+    User,
+    /// No host, or something that is none; IPv6 addresses need brackets, and a name has at most 255 bytes (RFC 1035).
     #[error("the URI's host is no name and no address")]
     Host,
     /// Not a number from 1 to 65535.
     #[error("the URI's port is not a number from 1 to 65535")]
     Port,
+    /// More parameters than the limit.
+    #[error("the URI has more than {MOST_PARAMS} parameters")]
+    Params,
 }
 
 fn split_user(userinfo: &[u8]) -> (Option<&[u8]>, Option<&[u8]>) {
-    match memchr(b':', userinfo) {
+    match find_any(userinfo, *b":") {
         Some(colon) => (Some(&userinfo[..colon]), Some(&userinfo[colon + 1..])),
         None => (Some(userinfo), None),
     }
@@ -170,8 +221,6 @@ fn digits(bytes: &[u8]) -> &[u8] {
     let end = bytes.iter().position(|byte| matches!(byte, b';' | b'?'));
     &bytes[..end.unwrap_or(bytes.len())]
 }
-
-const DEL: u8 = 0x7f;
 
 #[cfg(test)]
 mod tests {
@@ -258,10 +307,17 @@ mod tests {
             ),
             ("sip:", UriError::Host),
             ("sip:user@", UriError::Host),
+            ("sip:@example.com", UriError::User),
+            ("sip::secret@example.com", UriError::User),
             ("sip:a@b@c", UriError::Host),
             ("sip:exa%6dple.com", UriError::Host),
             ("sip:a b@example.com", UriError::Character),
             ("sip:a@example.com>", UriError::Character),
+            ("sip:a\\@example.com", UriError::Character),
+            ("sip:a\\b@example.com", UriError::Character),
+            ("sip:a]@example.com", UriError::Character),
+            ("sip:a[b@example.com", UriError::Character),
+            ("sip:a:b\\@[2001:db8::1]", UriError::Character),
             ("sip:\"a@example.com", UriError::Character),
             ("sip:a@example.com;<", UriError::Character),
             ("sip:a@example.com;\x7f", UriError::Character),
@@ -272,6 +328,54 @@ mod tests {
             ("sip:example.com:65536", UriError::Port),
         ] {
             assert_eq!(Uri::parse(text.as_bytes()).unwrap_err(), error, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn hosts_and_parameters_have_an_end() {
+        let host = |length| format!("sip:a@{}", "x".repeat(length));
+        assert!(Uri::parse(host(255).as_bytes()).is_ok());
+        assert_eq!(
+            Uri::parse(host(256).as_bytes()).unwrap_err(),
+            UriError::Host
+        );
+        let params = |count| format!("sip:a@b{}", ";x".repeat(count));
+        assert!(Uri::parse(params(64).as_bytes()).is_ok());
+        assert_eq!(
+            Uri::parse(params(65).as_bytes()).unwrap_err(),
+            UriError::Params
+        );
+    }
+
+    #[test]
+    fn uris_of_every_scheme_are_readable_or_not() {
+        for uri in [
+            "sip:a@b",
+            "SIPS:[::1]",
+            "tel:+1-201-555-0123;phone-context=x",
+            "urn:service:sos.ambulance",
+            "pneumatic-tube:station-9/left",
+        ] {
+            assert!(is_readable_uri(uri.as_bytes()), "{uri}");
+        }
+        for uri in [
+            "",
+            "*",
+            "a@b",
+            "a",
+            ":x",
+            "tel:",
+            "sip:",
+            "sip: a@b",
+            "sip :a@b",
+            "urn:a b",
+            "urn:a\0b",
+            "tel:\"1\"",
+            "tel:<1>",
+            "1tel:2",
+            "tel:1\x7f",
+        ] {
+            assert!(!is_readable_uri(uri.as_bytes()), "{uri:?}");
         }
     }
 

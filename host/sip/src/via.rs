@@ -9,6 +9,8 @@ use thiserror::Error;
 use crate::host::{Host, ip_address, port};
 use crate::params::{Param, Params};
 use crate::token::{is_space, is_token, skip_quoted, skip_space, trim_end};
+use crate::uri::MOST_PARAMS;
+use crate::words::has_more_than;
 
 /// One Via value. Ranges are offsets into the slice that was parsed.
 #[derive(Clone, Debug)]
@@ -38,8 +40,11 @@ impl<'a> Via<'a> {
     /// Reads the first value of a Via header; the others begin at [`Via::next`].
     ///
     /// # Errors
-    /// What keeps a proxy from sending a response by it.
-    pub fn parse(value: &'a [u8]) -> Result<Self, ViaError> {
+    /// Why a proxy cannot send a response by it.
+    pub fn parse(line: &'a [u8]) -> Result<Self, ViaError> {
+        // A line may have dozens of values; the cost of parsing one must not grow with the values behind it.
+        let value = line.get(..LONGEST).unwrap_or(line);
+        let is_cut = value.len() < line.len();
         let start = skip_space(value, 0);
         let Protocol {
             name: protocol,
@@ -66,7 +71,13 @@ impl<'a> Via<'a> {
             Some(b';') => value_end(value, params_at)?,
             Some(_) => return Err(ViaError::Host),
         };
+        if is_cut && params_end == value.len() {
+            return Err(ViaError::Long);
+        }
         let text = trim_end(&value[params_at..params_end]);
+        if has_more_than(MOST_PARAMS, b';', text) {
+            return Err(ViaError::Long);
+        }
         let params = Params::of_header(text, params_at);
         Ok(Self {
             protocol,
@@ -82,7 +93,7 @@ impl<'a> Via<'a> {
                 params_at + text.len()
             },
             params,
-            next: (params_end < value.len()).then(|| skip_space(value, params_end + 1)),
+            next: (params_end < value.len()).then(|| skip_space(line, params_end + 1)),
         })
     }
 
@@ -152,7 +163,13 @@ pub enum ViaError {
     /// A quoted string without end.
     #[error("a quoted string in Via has no end")]
     Quote,
+    /// More than 1,024 bytes or 64 parameters up to the next value or the end.
+    #[error("Via is longer than 1024 bytes or has more than {MOST_PARAMS} parameters")]
+    Long,
 }
+
+/// Bytes of one value. Those of proxies with encrypted parameters have some 300.
+const LONGEST: usize = 1_024;
 
 /// The parameters that a proxy asks for; the first of each name counts.
 #[derive(Clone, Debug, Default)]
@@ -386,6 +403,27 @@ mod tests {
         ] {
             assert!(!via(text).has_no_empty_params(), "{text}");
         }
+    }
+
+    #[test]
+    fn a_value_has_an_end_and_a_line_of_many_is_read() {
+        let value = |length: usize| {
+            let start = "SIP/2.0/UDP a;x=";
+            format!("{start}{}", "y".repeat(length - start.len()))
+        };
+        assert!(Via::parse(value(1_024).as_bytes()).is_ok());
+        let error = |text: String| Via::parse(text.as_bytes()).unwrap_err();
+        assert_eq!(error(value(1_025)), ViaError::Long);
+        assert_eq!(
+            error(format!("SIP/2.0/UDP a{}", ";x".repeat(65))),
+            ViaError::Long
+        );
+        assert!(Via::parse(format!("SIP/2.0/UDP {}", "a".repeat(2_000)).as_bytes()).is_err());
+
+        let line = vec!["SIP/2.0/UDP host.example;branch=z9hG4bK1"; 150].join(", ");
+        let first = via(&line);
+        assert_eq!(first.range, 0..40);
+        assert_eq!(via(&line[first.next.unwrap()..]).range, 0..40);
     }
 
     #[test]

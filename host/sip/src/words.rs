@@ -1,6 +1,6 @@
-//! Searches over eight bytes at a time, for what is too near to be worth a call.
+//! Searches eight bytes at a time, for short distances where a call of `memchr` would cost more.
 
-use memchr::memchr2;
+use memchr::{memchr_iter, memchr2};
 
 /// The first space, control character or `end` in `bytes`; DEL does not count as a control here.
 #[inline]
@@ -60,6 +60,53 @@ pub(crate) fn find_any<const COUNT: usize>(bytes: &[u8], any: [u8; COUNT]) -> Op
     }
 }
 
+/// Whether one of the bytes is a control character (DEL does not count as one here) or one of `any`.
+#[inline]
+pub(crate) fn has_control_or<const COUNT: usize>(bytes: &[u8], any: [u8; COUNT]) -> bool {
+    let is_any = |word: [u8; 8]| {
+        let word = u64::from_le_bytes(word);
+        let equal = |found, byte| found | bytes_below(word ^ every_byte(byte), 1);
+        any.into_iter().fold(bytes_below(word, b' '), equal)
+    };
+    let (words, rest) = bytes.as_chunks::<8>();
+    let found = words.iter().fold(0, |found, &word| found | is_any(word));
+    // The last eight bytes may overlap others.
+    let last = match bytes.last_chunk::<8>() {
+        Some(&last) => is_any(last) != 0,
+        None => rest.iter().any(|byte| *byte < b' ' || any.contains(byte)),
+    };
+    found != 0 || last
+}
+
+/// Whether `byte` occurs more than `most` times. Of a text that is no longer than that, nothing is counted.
+#[inline]
+pub(crate) fn has_more_than(most: usize, byte: u8, text: &[u8]) -> bool {
+    text.len() > most && memchr_iter(byte, text).count() > most
+}
+
+/// Whether each of these bytes is one of `any`.
+#[inline]
+pub(crate) fn is_all_of<const COUNT: usize>(word: [u8; 8], any: [u8; COUNT]) -> bool {
+    let word = u64::from_le_bytes(word);
+    // The top bit of each byte that is not `byte`.
+    let differs = |byte| {
+        let other = word ^ every_byte(byte);
+        ((other & every_byte(0x7f)) + every_byte(0x7f)) | other
+    };
+    let differ_from_all = |found, byte| found & differs(byte);
+    any.into_iter().fold(every_byte(0x80), differ_from_all) == 0
+}
+
+/// The first byte that is neither CR nor LF.
+pub(crate) fn find_other_than_line_end(bytes: &[u8]) -> Option<usize> {
+    let (words, _) = bytes.as_chunks::<8>();
+    let is_all_ends = |word: &&[u8; 8]| is_all_of(**word, *b"\r\n");
+    let skipped = 8 * words.iter().take_while(is_all_ends).count();
+    let rest = bytes.get(skipped..).unwrap_or_default();
+    let other = rest.iter().position(|byte| !matches!(byte, b'\r' | b'\n'));
+    other.map(|at| skipped + at)
+}
+
 /// The top bit of each byte below `limit`, which is at most 128; only the lowest one is sure.
 const fn bytes_below(word: u64, limit: u8) -> u64 {
     word.wrapping_sub(every_byte(limit)) & !word & every_byte(0x80)
@@ -94,6 +141,34 @@ mod tests {
         ) {
             let single = bytes.iter().position(|byte| matches!(byte, b'\r' | b'\n'));
             prop_assert_eq!(find_line_end(&bytes), single);
+        }
+
+        #[test]
+        fn controls_and_some_bytes_are_found(
+            bytes in prop::collection::vec(prop_oneof![40 => 0x20u8..=0xff, 1 => any::<u8>()], 0..40),
+            one in any::<u8>(),
+        ) {
+            let has = bytes.iter().any(|&byte| byte < b' ' || byte == one || byte == 0x7f);
+            prop_assert_eq!(has_control_or(&bytes, [one, 0x7f]), has);
+        }
+
+        #[test]
+        fn more_than_some_are_counted(text in prop::collection::vec(0x3au8..=0x3b, 0..40), most in 0..40_usize) {
+            let count = text.iter().filter(|&&byte| byte == b';').count();
+            prop_assert_eq!(has_more_than(most, b';', &text), count > most);
+        }
+
+        #[test]
+        fn words_of_some_bytes_are_told(word in prop::array::uniform8(0x08u8..=0x21), end in any::<bool>()) {
+            let any = if end { *b"\r\n\r\n" } else { *b" \t\r\n" };
+            prop_assert_eq!(is_all_of(word, any), word.iter().all(|byte| any.contains(byte)));
+        }
+
+        #[test]
+        fn the_end_of_line_ends_is_found(count in 0usize..40, rest in "[ -~]{0,9}") {
+            let bytes = ["\r\n".repeat(count), rest].concat();
+            let single = bytes.bytes().position(|byte| !matches!(byte, b'\r' | b'\n'));
+            prop_assert_eq!(find_other_than_line_end(bytes.as_bytes()), single);
         }
 
         #[test]

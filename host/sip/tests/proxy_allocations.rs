@@ -8,7 +8,9 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
 use edge::{CALLER, Edge, NEXT_HOP, request, response, tcp, udp};
-use portcullis_sip::{Arrival, Framing, Index, Limits, Message, Received, Target, scan};
+use portcullis_sip::{
+    Arrival, DialogSeal, Framing, Index, Limits, Message, Received, Target, scan,
+};
 
 /// The system's allocator, counting what each thread asks of it.
 struct Counting;
@@ -145,9 +147,10 @@ fn an_answer_of_our_own_allocates_nothing() {
     let mut worker = Worker::new();
     for text in [
         request("OPTIONS", "sip:edge.example.com", &[]),
-        request("INVITE", "mailto:grace@example.com", &[]),
+        request("INVITE", "sips:grace@example.com", &[]),
         request("INVITE", "sip:g@h", &["Proxy-Require: a, b"]),
         request("INVITE", "sip:g@h", &["CSeq: 8 INVITE"]),
+        request("INVITE", "sip:g@h", &[]).replace("UDP 192", "UDP ::192"),
     ] {
         let work = || {
             assert!(matches!(
@@ -195,6 +198,36 @@ fn a_relay_allocates_nothing() {
                 "{uri} {lines:?}"
             );
         }
+    }
+}
+
+#[test]
+fn a_request_that_follows_its_dialog_allocates_nothing() {
+    let mut worker = Worker::new();
+    for arrival in [udp(CALLER), tcp(CALLER, 5)] {
+        let invite = request("INVITE", "sip:grace@example.com", &[]);
+        let target = Target::NextHop("tcp");
+        let (_, sent) = worker.edge.relay_to(&invite, &arrival, target).unwrap();
+        let routes = edge::headers(&sent, "Record-Route");
+        let routes: Vec<_> = routes
+            .iter()
+            .rev()
+            .map(|route| format!("Route: {route}"))
+            .collect();
+        let routes: Vec<_> = routes.iter().map(String::as_str).collect();
+        let bye = request("BYE", "sip:grace@203.0.113.7", &routes).replace(
+            "To: <sip:grace@example.com>",
+            "To: <sip:grace@example.com>;tag=g",
+        );
+        let work = || {
+            assert_eq!(worker.receive(&bye, &arrival), Received::Judge);
+            let message = Message::new(bye.as_bytes(), &worker.index);
+            let DialogSeal::Valid(dialog) = worker.edge.proxy.dialog(message) else {
+                panic!("{bye}");
+            };
+            worker.relay(&bye, &arrival, Target::Within(dialog));
+        };
+        assert_eq!(allocations(work), 0);
     }
 }
 

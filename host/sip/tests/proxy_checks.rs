@@ -76,8 +76,18 @@ fn what_is_wrong_is_said() {
         ),
         (
             "sip:grace@example.com SIP",
-            "mailto:grace@example.com SIP",
-            "416 Unsupported URI Scheme in Request URI",
+            "mailto: SIP",
+            "400 Bad Request-URI",
+        ),
+        (
+            "sip:grace@example.com SIP",
+            "urn:\"sos\" SIP",
+            "400 Bad Request-URI",
+        ),
+        (
+            "sip:grace@example.com SIP",
+            "sip:@example.com SIP",
+            "400 Bad User in Request-URI",
         ),
         (
             "sip:grace@example.com SIP",
@@ -114,7 +124,7 @@ fn what_is_wrong_is_said() {
             "CSeq: 7 BYE",
             "400 CSeq Method Does Not Match",
         ),
-        ("CSeq: 7 INVITE", "CSeq: 2147483648 INVITE", "400 Bad CSeq"),
+        ("CSeq: 7 INVITE", "CSeq: 4294967296 INVITE", "400 Bad CSeq"),
         ("CSeq: 7 INVITE\r\n", "", "400 Missing CSeq"),
         ("Call-ID: call-1\r\n", "", "400 Missing Call-ID"),
         (
@@ -130,7 +140,7 @@ fn what_is_wrong_is_said() {
         ),
         (
             "Max-Forwards: 70",
-            "Max-Forwards: 256",
+            "Max-Forwards: 4294967296",
             "400 Bad Max-Forwards",
         ),
         ("Max-Forwards: 70", "Max-Forwards: 0", "483 Too Many Hops"),
@@ -353,7 +363,7 @@ fn the_ack_to_another_answer_goes_on() {
 fn a_bad_ack_is_dropped_and_never_answered() {
     for (from, to) in [
         ("SIP/2.0\r\nVia", "SIP/3.0\r\nVia"),
-        ("sip:grace@example.com SIP", "mailto:grace@example.com SIP"),
+        ("sip:grace@example.com SIP", "sips:grace@example.com SIP"),
         ("CSeq: 7 ACK", "CSeq: 7 INVITE"),
         ("Max-Forwards: 70", "Max-Forwards: 0"),
         ("Content-Length: 0", "Content-Length: 5"),
@@ -381,11 +391,7 @@ fn what_can_not_be_answered_is_dropped_for_a_reason() {
         ("\0\0\0\0".to_owned(), DropReason::NotSip),
         (invite().replace(via, ""), DropReason::UnreadableVia),
         (
-            invite().replace(via, "Via: nonsense\r\n"),
-            DropReason::UnreadableVia,
-        ),
-        (
-            invite().replace(via, "Via: SIP/2.0/UDP :5060\r\n"),
+            request("ACK", "sip:a@b", &[]).replace(via, "Via: nonsense\r\n"),
             DropReason::UnreadableVia,
         ),
     ] {
@@ -393,4 +399,151 @@ fn what_can_not_be_answered_is_dropped_for_a_reason() {
     }
     let from_zero = edge().receive(&invite(), &udp("192.0.2.10:0")).0;
     assert_eq!(from_zero, Received::Drop(DropReason::SourcePortZero));
+}
+
+#[test]
+fn a_via_that_can_not_be_read_is_answered_at_the_source() {
+    let via = "SIP/2.0/UDP 192.0.2.10:40000;branch=z9hG4bKcaller-1";
+    for bad in [
+        "nonsense",
+        "SIP/2.0/UDP :5060",
+        "SIP/2.0/UDP 192.0.2.77:0;branch=z9hG4bKx",
+        "SIP/2.0/UDP 192.0.2.77:65536;branch=z9hG4bKx",
+        "SIP/2.0/UDP [fe80::1%eth0];branch=z9hG4bKx",
+        "SIP/2.0/UDP FFFF:67C:FFD8:E07F:0:0:0:8:5060;rport;branch=z9hG4bKx",
+        "SIP/2.0/UDP 192.0.2.77;x=\"",
+    ] {
+        let second = format!("{bad}\r\nVia: SIP/2.0/UDP 192.0.2.5;branch=z9hG4bK2");
+        let text = invite().replacen(via, &second, 1);
+        let (received, reply) = edge().receive(&text, &udp(CALLER));
+        let Received::Reply(to) = received else {
+            panic!("{bad}: {received:?}");
+        };
+        assert_eq!(to.addr.to_string(), CALLER, "{bad}");
+        assert_eq!(start_line(&reply), "SIP/2.0 400 Bad Via");
+        assert_eq!(
+            headers(&reply, "Via"),
+            [bad, "SIP/2.0/UDP 192.0.2.5;branch=z9hG4bK2"]
+        );
+        assert_eq!(headers(&reply, "Call-ID"), ["call-1"]);
+        let to = headers(&reply, "To")[0].to_owned();
+        assert!(to.contains(";tag="), "{to}");
+        let again = edge().answer(&text, &udp(CALLER));
+        assert_eq!(headers(&again, "To"), [to], "a retransmission");
+    }
+    // What else is wrong is said first.
+    let text = invite()
+        .replacen(via, "nonsense", 1)
+        .replace("CSeq: 7", "CSeq: x");
+    assert_eq!(answered(&text), "SIP/2.0 400 Bad CSeq");
+}
+
+#[test]
+fn a_long_request_line_is_answered_414() {
+    let text = |length: usize| invite().replacen("grace", &"g".repeat(length), 1);
+    let other = "INVITE sip:@example.com SIP/2.0".len();
+    assert_eq!(received(&text(8_192 - other)), Received::Judge);
+    assert_eq!(
+        answered(&text(8_193 - other)),
+        "SIP/2.0 414 Request-URI Too Long"
+    );
+    let reply = edge().answer(&text(60_000), &udp(CALLER));
+    assert_eq!(start_line(&reply), "SIP/2.0 414 Request-URI Too Long");
+    assert_eq!(headers(&reply, "Call-ID"), ["call-1"]);
+}
+
+/// Forms of From and To in which a rule about `mallory` could look at another address than the next reader, or at none.
+#[test]
+fn a_party_that_can_not_be_read_is_refused_before_any_policy() {
+    for form in [
+        "x sip:mallory@example.com",
+        "\"x\" sip:mallory@example.com",
+        "<sip: mallory@example.com>",
+        "<sip :mallory@example.com>",
+        "<sip:mallory @example.com>",
+        "<sip:mallory\0@example.com>",
+        "<sip:mallory@example.com>;x\0",
+        "<\r\n sip:mallory@example.com>",
+        "a;b <sip:mallory@example.com>",
+        "<sip:bob@example.com>;x=1, <sip:mallory@example.com>",
+        "sip:bob@example.com,sip:mallory@example.com",
+        "\"sip:mallory@example.com\"",
+        "mallory@example.com",
+        "<mallory@example.com>",
+        "<sip:@example.com>",
+        "<sip:mallory@>",
+        "sip:mallory@example.com>",
+        "*",
+    ] {
+        for (header, rest, reason) in [
+            ("From: <sip:ada@example.net>", "From: ", "Bad From"),
+            ("To: <sip:grace@example.com>", "To: ", "Bad To"),
+        ] {
+            let text = invite().replacen(header, &format!("{rest}{form}"), 1);
+            assert_eq!(
+                answered(&text),
+                format!("SIP/2.0 400 {reason}"),
+                "{form:?} in {rest}"
+            );
+        }
+    }
+    for form in [
+        "sip:LASTNAME,%20FIRSTNAME@example.com",
+        "\r\n <sip:bob@example.com>",
+        "\"THOMPSON,ALICIA\" <sip:alice@example.com>",
+        "\"a <sip:trusted@trusted.example>\" <sip:evil@evil.example>",
+        "\"\" <sip:222@example.com>;epid=1",
+        "Jane<sip:jane@example.com>",
+        "J\u{e4}ne <sip:jane@example.com>",
+        "< sip:blank@example.org >",
+        "Bell, Alexander <sip:bell@example.com>",
+        "<sip:1@0fb38bfd0a0d>",
+        "<tel:+1;postd=2>",
+        "<urn:service:sos>",
+    ] {
+        for header in ["From: <sip:ada@example.net>", "To: <sip:grace@example.com>"] {
+            let name = header.split('<').next().unwrap();
+            let text = invite().replacen(header, &format!("{name}{form}"), 1);
+            assert_eq!(received(&text), Received::Judge, "{form:?} in {name}");
+        }
+    }
+}
+
+#[test]
+fn a_call_id_that_nobody_writes_is_refused() {
+    let with = |length: usize| {
+        let text = invite();
+        let (before, after) = text.split_once("Call-ID: ").unwrap();
+        let (_, after) = after.split_once("\r\n").unwrap();
+        format!("{before}Call-ID: {}\r\n{after}", "i".repeat(length))
+    };
+    assert_eq!(received(&with(2_048)), Received::Judge);
+    assert_eq!(answered(&with(2_049)), "SIP/2.0 400 Call-ID Too Long");
+}
+
+#[test]
+fn lists_without_end_are_refused() {
+    let routes = |lines: usize, commas: usize| {
+        let line = format!("Route: <sip:192.0.2.1;lr>{}", ",".repeat(commas));
+        request("INVITE", "sip:a@b", &vec![&*line; lines])
+    };
+    assert_eq!(received(&routes(128, 0)), Received::Judge);
+    assert_eq!(received(&routes(1, 127)), Received::Judge);
+    for (lines, commas) in [(129, 0), (1, 128), (8, 8_000)] {
+        assert_eq!(
+            answered(&routes(lines, commas)),
+            "SIP/2.0 400 Too Many Routes"
+        );
+    }
+    let empty = format!("Proxy-Require: {}", ",".repeat(65));
+    assert_eq!(
+        answered(&request("INVITE", "sip:a@b", &[&empty])),
+        "SIP/2.0 420 Bad Proxy Require Extension"
+    );
+    let params = invite().replacen(
+        ";branch=z9hG4bKcaller-1",
+        &format!(";branch=z9hG4bKcaller-1{}", ";x".repeat(64)),
+        1,
+    );
+    assert_eq!(answered(&params), "SIP/2.0 400 Bad Via");
 }

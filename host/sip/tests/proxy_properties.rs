@@ -378,6 +378,39 @@ proptest! {
     }
 
     #[test]
+    fn a_seal_holds_for_its_dialog_and_for_no_other(
+        ids in proptest::collection::vec("[A-Za-z0-9.!~_-]{1,40}", 4),
+        over_tcp: bool,
+        source: SocketAddr,
+    ) {
+        let [call_id, tag, other_id, other_tag] = &ids[..] else { unreachable!() };
+        let edge = edge();
+        let source = SocketAddr::new(source.ip().to_canonical(), source.port().max(1));
+        let arrival = Arrival { source, ..if over_tcp { tcp(SOURCE, 9) } else { udp(SOURCE) } };
+        let text = |method: &str, call_id: &str, from: &str, to: &str, route: &str| {
+            let to = if to.is_empty() { String::new() } else { format!(";tag={to}") };
+            format!(
+                "{method} sip:b@h SIP/2.0\r\nVia: SIP/2.0/UDP a;rport;branch=z9hG4bK1\r\nFrom: <sip:a@h>;tag={from}\r\n\
+                 To: <sip:b@h>{to}\r\nCall-ID: {call_id}\r\nCSeq: 1 {method}\r\n{route}Content-Length: 0\r\n\r\n"
+            )
+            .into_bytes()
+        };
+        let sent = relay(&edge, &text("INVITE", call_id, tag, "", ""), &arrival, Target::AsRouted);
+        let sent = String::from_utf8(sent).unwrap();
+        let routes: String = edge::headers(&sent, "Record-Route").iter().map(|route| format!("Route: {route}\r\n")).collect();
+        let holds = |call_id: &str, from: &str, to: &str| {
+            let text = text("BYE", call_id, from, to, &routes);
+            let mut index = Index::default();
+            scan(&text, Framing::Datagram, &Limits::default(), &mut index).unwrap();
+            matches!(edge.proxy.dialog(Message::new(&text, &index)), portcullis_sip::DialogSeal::Valid(_))
+        };
+        prop_assert!(holds(call_id, tag, other_tag));
+        prop_assert!(holds(call_id, other_tag, tag));
+        prop_assert_eq!(holds(other_id, tag, other_tag), other_id == call_id);
+        prop_assert_eq!(holds(call_id, other_tag, other_tag), other_tag == tag);
+    }
+
+    #[test]
     fn a_rejection_can_be_read_and_has_every_via(lines in via_lines(), code in 300_u16..700) {
         let bytes = with_vias("INVITE", &lines, "");
         let mut index = Index::default();

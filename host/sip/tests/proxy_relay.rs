@@ -40,10 +40,12 @@ fn a_relayed_request_has_one_via_more_and_one_hop_less() {
     let via = headers(&sent, "Via")[0];
     let (sent_by, name) = via.split_once(";branch=z9hG4bK").unwrap();
     assert_eq!(sent_by, "SIP/2.0/UDP 198.51.100.1:5060");
+    let (name, mark) = name.split_once(";i=0--").unwrap();
     assert!(
         name.len() == 32 && name.bytes().all(|byte| byte.is_ascii_hexdigit()),
         "{name}"
     );
+    assert_eq!(mark.len(), 8 + 1 + 16, "{mark}");
     let expected = text
         .replacen("Via: ", &format!("Via: {via}\r\nVia: "), 1)
         .replace("Max-Forwards: 70", "Max-Forwards: 69");
@@ -69,6 +71,10 @@ fn max_forwards_is_counted_down_or_begun() {
         ("Max-Forwards: 70\r\n", "Max-Forwards:   0010  \r\n", "9"),
         ("Max-Forwards: 70\r\n", "MAX-FORWARDS: 1\r\n", "0"),
         ("Max-Forwards: 70\r\n", "", "70"),
+        ("Max-Forwards: 70\r\n", "Max-Forwards: 255\r\n", "254"),
+        // More than there can be is lowered, as Kamailio's maxfwd does it.
+        ("Max-Forwards: 70\r\n", "Max-Forwards: 256\r\n", "70"),
+        ("Max-Forwards: 70\r\n", "Max-Forwards: 4294967295\r\n", "70"),
     ] {
         assert_eq!(
             headers(&relayed(&text.replace(from, to)), "Max-Forwards")
@@ -78,13 +84,39 @@ fn max_forwards_is_counted_down_or_begun() {
             "{to}"
         );
     }
-    for used_up in ["0", "256", "x", ""] {
+    for used_up in ["0", "4294967296", "x", ""] {
         let last = text.replace("Forwards: 70", &format!("Forwards: {used_up}"));
         assert_eq!(
             edge().relay(&last, &udp(CALLER)).unwrap_err(),
             RelayError::TooManyHops
         );
     }
+}
+
+#[test]
+fn a_request_that_outgrows_a_datagram_goes_over_a_stream_or_nowhere() {
+    let with_body = |length: usize| {
+        let text = request("MESSAGE", "sip:g@h", &[]);
+        let head = text.replace("Length: 0", &format!("Length: {length}"));
+        head + &"x".repeat(length)
+    };
+    let added = relayed(&with_body(0)).len() - with_body(0).len();
+    let head = with_body(60_000).len() - 60_000;
+    let fits = 65_507 - added - head;
+    assert_eq!(relayed(&with_body(fits)).len(), 65_507);
+    let large = with_body(fits + 1);
+    let error = edge().relay(&large, &udp(CALLER)).unwrap_err();
+    assert_eq!(error, RelayError::TooLarge(65_508));
+    assert_eq!((error.code(), error.reason()), (513, "Message Too Large"));
+
+    let stream = Edge::with(
+        |_| {},
+        |routes| {
+            let hop = "sip:192.0.2.80;transport=tcp";
+            routes.default_hop(hop).unwrap();
+        },
+    );
+    assert!(stream.relay(&large, &udp(CALLER)).is_ok());
 }
 
 #[test]
@@ -143,7 +175,8 @@ fn requests_that_may_start_a_dialog_are_record_routed_once() {
         let routes = headers(&sent, "Record-Route");
         assert_eq!(routes.len(), count + 1, "{method}");
         assert_eq!(routes.last(), Some(&"<sip:before.example;lr>"));
-        assert!(count == 0 || routes[0] == OURS, "{routes:?}");
+        assert!(count == 0 || without_seal(routes[0]) == OURS, "{routes:?}");
+        assert_eq!(routes.concat().matches(";seal=").count(), count);
     }
     let within = request("INVITE", "sip:g@h", &[]).replace("m>\r\nCall", "m>;tag=g\r\nCall");
     assert!(headers(&relayed(&within), "Record-Route").is_empty());
@@ -177,11 +210,11 @@ fn two_sides_get_a_record_route_each_the_leaving_one_on_top() {
         let (_, sent) = edge
             .relay_to(&invite, &arrival, Target::NextHop(hop))
             .unwrap();
-        assert_eq!(headers(&sent, "Record-Route"), expected);
+        assert_eq!(routes_of(&sent), expected);
     }
     let (to, sent) = edge.relay(&invite, &tcp(CALLER, 3)).unwrap();
     assert_eq!(to.transport, Transport::Udp);
-    assert_eq!(headers(&sent, "Record-Route"), [UDP, TCP]);
+    assert_eq!(routes_of(&sent), [UDP, TCP]);
 }
 
 #[test]
@@ -197,10 +230,7 @@ fn what_is_advertised_stands_in_via_and_record_route() {
         .unwrap();
     assert_eq!(to.from, Some("198.51.100.1:5060".parse().unwrap()));
     assert!(headers(&sent, "Via")[0].starts_with("SIP/2.0/UDP sip.example.org:5090;branch="));
-    assert_eq!(
-        headers(&sent, "Record-Route"),
-        ["<sip:sip.example.org:5090;lr>"]
-    );
+    assert_eq!(routes_of(&sent), ["<sip:sip.example.org:5090;lr>"]);
 }
 
 #[test]
@@ -259,7 +289,7 @@ fn a_route_that_leads_back_and_back_again_is_a_loop() {
 #[test]
 fn a_strict_router_behind_us_finds_itself_in_the_request_uri() {
     let edge = Edge::new(|routes| {
-        routes.domain("192.0.2.81").unwrap();
+        routes.domain("192.0.2.81:*").unwrap();
     });
     let text = with_routes(
         "sip:grace@pc.example",
@@ -308,7 +338,7 @@ fn a_strict_router_before_us_is_undone() {
         ),
     ] {
         let edge = Edge::new(|routes| {
-            routes.domain("192.0.2.81").unwrap();
+            routes.domain("192.0.2.81:*").unwrap();
         });
         let text = with_routes("sip:198.51.100.1:5060;lr;r2=on", &routes);
         let (destination, sent) = edge.relay(&text, &udp(CALLER)).unwrap();
@@ -340,7 +370,7 @@ fn a_request_uri_that_just_means_us_is_no_strict_route() {
 #[test]
 fn a_strict_route_on_both_sides_passes_through_us_unchanged() {
     let edge = Edge::new(|routes| {
-        routes.domain("192.0.2.81").unwrap();
+        routes.domain("192.0.2.81:*").unwrap();
     });
     let text = with_routes(
         "sip:198.51.100.1;lr",
@@ -462,4 +492,18 @@ fn the_socket_of_the_arrival_is_preferred() {
     assert_eq!(from(arrival), "198.51.100.1:5060");
     arrival.local = "198.51.100.9:5062".parse().unwrap();
     assert_eq!(from(arrival), "198.51.100.9:5062");
+}
+
+/// The Record-Route values without what says nothing about the way.
+fn routes_of(sent: &str) -> Vec<String> {
+    let routes = headers(sent, "Record-Route");
+    routes.into_iter().map(without_seal).collect()
+}
+
+fn without_seal(route: &str) -> String {
+    let Some((before, rest)) = route.split_once(";seal=") else {
+        return route.to_owned();
+    };
+    let end = rest.find([';', '>']).unwrap();
+    format!("{before}{}", &rest[end..])
 }

@@ -6,7 +6,7 @@
 mod edge;
 
 use edge::{CALLER, Edge, headers, request, start_line, tcp, udp};
-use portcullis_sip::{ConnectionId, Received, Transport};
+use portcullis_sip::{Arrival, ConnectionId, Received, Transport};
 
 const PLAIN_VIA: &str = "SIP/2.0/UDP 192.0.2.10:40000;branch=z9hG4bKcaller-1";
 
@@ -52,6 +52,41 @@ fn a_reply_is_the_copied_headers_a_tag_and_nothing_more() {
         "Call-ID: call-1\r\nCSeq: 7 INVITE\r\nServer: Portcullis\r\nContent-Length: 0\r\n\r\n"
     );
     assert_eq!(to, CALLER);
+}
+
+/// Lines that are written as ours are copied many at a time, all others by themselves.
+#[test]
+fn all_vias_come_back_in_their_order() {
+    let vias = [
+        "Via: SIP/2.0/UDP p1;branch=1",
+        "Via: SIP/2.0/UDP p2;branch=2, SIP/2.0/UDP p3",
+        "v: SIP/2.0/UDP p4",
+        "Subject: between",
+        "Via: SIP/2.0/UDP p5",
+        "via: SIP/2.0/UDP p6",
+        "Via: SIP/2.0/UDP p7",
+        "Via:  SIP/2.0/UDP p8 ",
+        "Via: SIP/2.0/UDP p9;a\r\n ;b",
+        "Via: SIP/2.0/UDP p10",
+        "Via: SIP/2.0/UDP p11",
+    ];
+    for count in 1..=vias.len() {
+        let invite = request("INVITE", "sip:grace@example.com", &vias[..count]);
+        let (_, reply) = rejected(&invite, CALLER);
+        let value = |via: &&str| {
+            let (name, value) = via.split_once(':')?;
+            name.to_ascii_lowercase()
+                .starts_with('v')
+                .then(|| value.trim().replace("\r\n", "  "))
+        };
+        let expected: Vec<_> = vias[..count].iter().filter_map(value).collect();
+        assert_eq!(headers(&reply, "Via")[1..], expected);
+        assert_eq!(
+            reply.matches("\r\n").count(),
+            1 + 1 + expected.len() + 6 + 1,
+            "{reply}"
+        );
+    }
 }
 
 #[test]
@@ -310,4 +345,53 @@ fn what_was_in_the_buffer_is_gone() {
         &udp(CALLER),
     );
     assert_eq!((received, out.as_str()), (Received::Judge, ""));
+}
+
+#[test]
+fn rport_can_be_forced_for_a_listener() {
+    let forced = |listener: &str| {
+        let listener = listener.parse().unwrap();
+        Edge::with(|config| config.force_rport = vec![listener], |_| {})
+    };
+    let text = request("INVITE", "sip:grace@example.com", &[]);
+    let behind_nat = "192.0.2.77:1024";
+    let answer = |edge: &Edge, arrival: &Arrival| {
+        let (to, reply) = edge.reject(&text, arrival, 401, "", &[]).unwrap();
+        (to.addr.to_string(), headers(&reply, "Via")[0].to_owned())
+    };
+    let here = forced("198.51.100.1:5060");
+    assert_eq!(
+        answer(&here, &udp(behind_nat)),
+        (
+            behind_nat.to_owned(),
+            format!("{PLAIN_VIA};rport=1024;received=192.0.2.77")
+        )
+    );
+    // A source that is as it says is told of all the same, as after `rport`.
+    assert_eq!(
+        answer(&here, &udp(CALLER)).1,
+        format!("{PLAIN_VIA};rport=40000;received=192.0.2.10")
+    );
+    // What asks for it itself has it once.
+    let asks = text.replacen(PLAIN_VIA, &format!("{PLAIN_VIA};rport"), 1);
+    let (_, reply) = here.reject(&asks, &udp(behind_nat), 401, "", &[]).unwrap();
+    assert_eq!(
+        headers(&reply, "Via")[0],
+        format!("{PLAIN_VIA};rport=1024;received=192.0.2.77")
+    );
+    // Neither another listener nor a stream.
+    let via = format!("{PLAIN_VIA};received=192.0.2.77");
+    for (edge, arrival) in [
+        (&forced("[2001:db8::1]:5060"), udp(behind_nat)),
+        (&here, tcp(behind_nat, 1)),
+    ] {
+        let (to, written) = answer(edge, &arrival);
+        assert_eq!((&*to, &*written), ("192.0.2.77:40000", &*via));
+    }
+    // What the host refuses itself goes there, too.
+    let (received, _) = here.receive(&text.replace("CSeq: 7", "CSeq: x"), &udp(behind_nat));
+    let Received::Reply(to) = received else {
+        panic!("{received:?}");
+    };
+    assert_eq!(to.addr.to_string(), behind_nat);
 }

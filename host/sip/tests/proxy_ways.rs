@@ -5,7 +5,7 @@
 
 mod edge;
 
-use edge::{CALLER, Edge, NEXT_HOP, request, tcp, udp};
+use edge::{CALLER, Edge, NEXT_HOP, headers, request, tcp, udp};
 use portcullis_sip::{RelayError, Target, Transport};
 
 fn way(edge: &Edge, uri: &str, lines: &[&str]) -> String {
@@ -15,7 +15,7 @@ fn way(edge: &Edge, uri: &str, lines: &[&str]) -> String {
 #[test]
 fn without_a_route_the_request_uri_leads_if_it_may_and_the_next_hop_else() {
     let edge = Edge::new(|routes| {
-        for domain in ["gw.example.net", "192.0.2.64/28:5070", "[2001:db8:7::1]"] {
+        for domain in ["gw.example.net:*", "192.0.2.64/28:5070", "[2001:db8:7::1]"] {
             routes.domain(domain).unwrap();
         }
     });
@@ -93,15 +93,15 @@ fn a_route_leads_only_where_it_may() {
         ),
         (
             "<sip:192.0.2.65;lr;transport=sctp>",
-            "503 `sip:192.0.2.65;lr;transport=sctp` asks for a transport that is not there: only udp and tcp are",
+            "400 `sip:192.0.2.65;lr;transport=sctp` asks for a transport that is not there: only udp and tcp are",
         ),
         (
             "<sips:192.0.2.65;lr>",
-            "503 `sips:192.0.2.65;lr` asks for a transport that is not there: only udp and tcp are",
+            "416 `sips:192.0.2.65;lr` says no way that this host can go: its scheme is not sip, and no next hop takes it",
         ),
         (
             "<tel:+1;lr>",
-            "503 `tel:+1;lr` asks for a transport that is not there: only udp and tcp are",
+            "416 `tel:+1;lr` says no way that this host can go: its scheme is not sip, and no next hop takes it",
         ),
         (
             "<sip:192.0.2.65;lr",
@@ -137,11 +137,39 @@ fn without_a_next_hop_nothing_is_guessed() {
     ] {
         assert_eq!(way(&edge, uri, &[]), expected);
     }
-    for uri in ["sip:grace@elsewhere.example", "tel:+1", "sip:8.8.8.8"] {
+    for uri in ["sip:grace@elsewhere.example", "sip:8.8.8.8"] {
         assert!(
             way(&edge, uri, &[]).starts_with(&format!("403 `{uri}` is neither")),
             "{uri}"
         );
+    }
+    for uri in ["tel:+1", "urn:service:sos"] {
+        assert!(
+            way(&edge, uri, &[]).starts_with(&format!("416 `{uri}` says no way")),
+            "{uri}"
+        );
+    }
+}
+
+#[test]
+fn any_scheme_goes_where_a_route_or_the_next_hop_takes_it() {
+    let edge = Edge::new(|routes| {
+        routes.domain("192.0.2.64/28").unwrap();
+    });
+    for uri in [
+        "tel:+1",
+        "urn:service:sos",
+        "URN:service:sos.ambulance",
+        "pneumatic-tube:9/left",
+    ] {
+        assert_eq!(way(&edge, uri, &[]), format!("UDP {}", edge::NEXT_HOP));
+        let route = ["Route: <sip:192.0.2.65;lr>"];
+        assert_eq!(way(&edge, uri, &route), "UDP 192.0.2.65:5060");
+        let strict = ["Route: <sip:192.0.2.65>"];
+        let (_, sent) = edge
+            .relay(&request("INVITE", uri, &strict), &udp(CALLER))
+            .unwrap();
+        assert_eq!(headers(&sent, "Route"), [format!("<{uri}>")]);
     }
 }
 

@@ -11,11 +11,12 @@
 
 #![forbid(unsafe_code)]
 
-mod link;
+mod error;
 mod seat;
 mod store;
 mod tenants;
 
-pub use seat::{Generation, NewGeneration, Seat, Trial};
-pub use store::{Store, StoreError};
+pub use error::StoreError;
+pub use seat::{Generation, Kept, NewGeneration, Seat, Trial};
+pub use store::Store;
 pub use tenants::StoredTenant;

@@ -17,6 +17,8 @@ pub struct Seat {
     pub mode: Option<String>,
     /// Grows with every change.
     pub revision: u64,
+    /// Who changed it last.
+    pub changed_by: String,
 }
 
 /// How a candidate is tried.
@@ -68,6 +70,17 @@ pub struct NewGeneration<'n> {
     pub signature: &'n str,
     /// Its file.
     pub bytes: &'n [u8],
+}
+
+/// A generation that a host kept in memory, on its way into the database.
+#[derive(Clone, Debug)]
+pub struct Kept<'n> {
+    /// Its number, which it keeps.
+    pub number: u64,
+    /// When it came, in seconds since 1970.
+    pub created_at: u64,
+    /// What it is.
+    pub new: NewGeneration<'n>,
 }
 
 impl Trial {

@@ -2,19 +2,20 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use portcullis_address::DatabaseUrl;
+use portcullis_database::{
+    Connections, DatabaseUrl, Failure, Link, Name, ReadError, Record, Value,
+};
 use sha2::{Digest as _, Sha256};
-use sqlx::mysql::{MySqlConnectOptions, MySqlConnection};
-use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
-use sqlx::{Connection, Row as _};
-use thiserror::Error;
 use tokio::time::timeout;
 
-use crate::link::on;
-use crate::seat::{Generation, NewGeneration, Seat, Trial};
+use crate::error::StoreError;
+use crate::seat::{Generation, Kept, NewGeneration, Seat, Trial};
 
-/// How long a connection may take.
-const CONNECT: Duration = Duration::from_secs(5);
+/// How long an answer to a statement may take. A connection that is slower is given up, and the next operation opens another one.
+const ANSWER: Duration = Duration::from_secs(5);
+
+/// The bytes of a file that come or go in a second at least: a large file may take longer than a statement.
+const LEAST_SPEED: usize = 1 << 20;
 
 /// How long a file of SQLite may be locked by somebody else.
 const BUSY: Duration = Duration::from_secs(5);
@@ -22,146 +23,30 @@ const BUSY: Duration = Duration::from_secs(5);
 /// How often a push begins again that another one stood in the way of.
 const TRIES: usize = 5;
 
+/// The table of files, which who writes files holds: one who stores a file that is there already must not lose it to another one who
+/// removes those without a generation.
+static ARTIFACTS: Name = Name::known("portcullis_artifact");
+
 /// The columns of a seat, in the order in which they are read.
-const SEAT: &str = "`seat`, `last`, `active`, `previous`, `candidate`, `share`, `mode`, `revision`";
+const SEAT: &str =
+    "`seat`, `last`, `active`, `previous`, `candidate`, `share`, `mode`, `revision`, `changed_by`";
 
 /// The same for a generation.
 const GENERATION: &str =
     "`seat`, `number`, `digest`, `name`, `contract`, `author`, `note`, `created_at`, `signature`";
 
-macro_rules! seat {
-    ($row:expr) => {{
-        let row = $row;
-        let number = |at: usize| -> Result<Option<u64>, sqlx::Error> {
-            Ok(row.try_get::<Option<i64>, _>(at)?.map(i64::unsigned_abs))
-        };
-        let share = row.try_get::<Option<i64>, _>(5)?;
-        Ok::<_, sqlx::Error>(Seat {
-            name: row.try_get(0)?,
-            last: number(1)?.unwrap_or(0),
-            active: number(2)?,
-            previous: number(3)?,
-            candidate: number(4)?.map(|number| (number, Trial::of(share))),
-            mode: row.try_get(6)?,
-            revision: number(7)?.unwrap_or(0),
-        })
-    }};
-}
-
-macro_rules! generation {
-    ($row:expr) => {{
-        let row = $row;
-        Ok::<_, sqlx::Error>(Generation {
-            seat: row.try_get(0)?,
-            number: row.try_get::<i64, _>(1)?.unsigned_abs(),
-            digest: row.try_get(2)?,
-            name: row.try_get(3)?,
-            contract: row.try_get(4)?,
-            author: row.try_get(5)?,
-            note: row.try_get(6)?,
-            created_at: row.try_get::<i64, _>(7)?.unsigned_abs(),
-            signature: row.try_get(8)?,
-        })
-    }};
-}
-
-/// The statements of a push, in a transaction; the number of the generation.
-macro_rules! push_in {
-    ($work:expr, $store:expr, $new:expr, $digest:expr, $now:expr, $keep:expr) => {{
-        let (work, new, digest, now) = ($work, $new, $digest, signed($now));
-        let ignore = ignoring(&$store.url);
-        let done = async {
-            let artifact = format!(
-                "INSERT {ignore} INTO `portcullis_artifact` (`digest`, `bytes`, `created_at`) VALUES (?, ?, ?)"
-            );
-            let artifact = sqlx::query(sqlx::AssertSqlSafe(artifact)).bind(digest).bind(new.bytes);
-            artifact.bind(now).execute(&mut **work).await?;
-            let seat = format!(
-                "INSERT {ignore} INTO `portcullis_seat` (`seat`, `last`, `revision`, `changed_by`, `changed_at`) \
-                 VALUES (?, 0, 0, ?, ?)"
-            );
-            let seat = sqlx::query(sqlx::AssertSqlSafe(seat)).bind(new.seat).bind(new.author);
-            seat.bind(now).execute(&mut **work).await?;
-            // Whoever pushes at the same time waits here for the number.
-            let count = "UPDATE `portcullis_seat` SET `last` = `last` + 1 WHERE `seat` = ?";
-            sqlx::query(count).bind(new.seat).execute(&mut **work).await?;
-            let last = sqlx::query_scalar("SELECT `last` FROM `portcullis_seat` WHERE `seat` = ?");
-            let number: i64 = last.bind(new.seat).fetch_one(&mut **work).await?;
-            let insert = sqlx::AssertSqlSafe(format!(
-                "INSERT INTO `portcullis_generation` ({GENERATION}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
-            ));
-            let insert = sqlx::query(insert).bind(new.seat).bind(number).bind(digest).bind(new.name);
-            let insert = insert.bind(new.contract).bind(new.author).bind(new.note).bind(now).bind(new.signature);
-            insert.execute(&mut **work).await?;
-            let prune = sqlx::query(PRUNE).bind(new.seat).bind(number - i64::from($keep));
-            prune.execute(&mut **work).await?;
-            sqlx::query(ORPHANS).execute(&mut **work).await?;
-            Ok::<_, sqlx::Error>(number)
-        };
-        done.await
-    }};
-}
-
-/// Where pushed policies are. Holds no connection: each operation opens its own.
+/// Where pushed policies are. Each operation takes a connection of its own.
 #[derive(Clone, Debug)]
 pub struct Store {
-    url: DatabaseUrl,
-}
-
-/// One connection.
-pub(crate) enum Link {
-    MySql(Box<MySqlConnection>),
-    Sqlite(Box<SqliteConnection>),
-}
-
-/// Why something can't be stored or read.
-#[derive(Clone, Debug, Error, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum StoreError {
-    /// There is no connection.
-    #[error("can't reach the database {url}: {cause}")]
-    Unreachable {
-        /// The database.
-        url: String,
-        /// What the driver says.
-        cause: String,
-    },
-    /// The tables are not there.
-    #[error("the database {url} has no tables for policies: `portcullis db migrate` makes them")]
-    NoTables {
-        /// The database.
-        url: String,
-    },
-    /// A statement failed.
-    #[error("the database {url} failed: {cause}{}", hint(.cause))]
-    Failed {
-        /// The database.
-        url: String,
-        /// What the driver says.
-        cause: String,
-    },
-    /// A file is not what it was.
-    #[error("the policy sha256:{digest} is damaged in the database {url}: push it again")]
-    Damaged {
-        /// The database.
-        url: String,
-        /// What its digest should be.
-        digest: String,
-    },
-    /// A file is not there.
-    #[error("the policy sha256:{digest} is not in the database {url}: push it again")]
-    NoArtifact {
-        /// The database.
-        url: String,
-        /// Its digest.
-        digest: String,
-    },
+    connections: Connections,
 }
 
 impl Store {
-    /// The store in this database.
-    pub fn new(url: DatabaseUrl) -> Self {
-        Self { url }
+    /// The store in this database, or over these connections.
+    pub fn new(connections: impl Into<Connections>) -> Self {
+        Self {
+            connections: connections.into(),
+        }
     }
 
     /// A number that grows with every change of a seat.
@@ -169,13 +54,7 @@ impl Store {
     /// # Errors
     /// When the database can't be reached or has no such tables.
     pub async fn revision(&self) -> Result<u64, StoreError> {
-        let mut link = self.open().await?;
-        let sum = "SELECT CAST(COALESCE(SUM(`revision`), 0) AS CHAR) FROM `portcullis_seat`";
-        let sum: String = on!(&mut link, link => {
-            sqlx::query_scalar(sum).fetch_one(&mut **link).await.map_err(|error| self.failed(&error))?
-        });
-        link.close().await;
-        Ok(sum.parse().unwrap_or(0))
+        self.sum_of_revisions("portcullis_seat").await
     }
 
     /// All seats that anything was ever pushed to.
@@ -183,17 +62,8 @@ impl Store {
     /// # Errors
     /// As [`Store::revision`].
     pub async fn seats(&self) -> Result<Vec<Seat>, StoreError> {
-        let mut link = self.open().await?;
-        let query = sqlx::AssertSqlSafe(format!(
-            "SELECT {SEAT} FROM `portcullis_seat` ORDER BY `seat`"
-        ));
-        let seats = on!(&mut link, link => {
-            let rows = sqlx::query(query).fetch_all(&mut **link).await;
-            let rows = rows.map_err(|error| self.failed(&error))?;
-            rows.iter().map(|row| seat!(row)).collect::<Result<Vec<_>, _>>()
-        });
-        link.close().await;
-        seats.map_err(|error| self.failed(&error))
+        let query = format!("SELECT {SEAT} FROM `portcullis_seat` ORDER BY `seat`");
+        self.rows(&query, &[], seat).await
     }
 
     /// The last generations of a seat, the newest first.
@@ -201,17 +71,11 @@ impl Store {
     /// # Errors
     /// As [`Store::revision`].
     pub async fn generations(&self, seat: &str, most: u32) -> Result<Vec<Generation>, StoreError> {
-        let mut link = self.open().await?;
-        let query = sqlx::AssertSqlSafe(format!(
+        let query = format!(
             "SELECT {GENERATION} FROM `portcullis_generation` WHERE `seat` = ? ORDER BY `number` DESC LIMIT ?"
-        ));
-        let generations = on!(&mut link, link => {
-            let rows = sqlx::query(query).bind(seat).bind(most).fetch_all(&mut **link).await;
-            let rows = rows.map_err(|error| self.failed(&error))?;
-            rows.iter().map(|row| generation!(row)).collect::<Result<Vec<_>, _>>()
-        });
-        link.close().await;
-        generations.map_err(|error| self.failed(&error))
+        );
+        let values = [seat.into(), i64::from(most).into()];
+        self.rows(&query, &values, generation).await
     }
 
     /// One generation of a seat; none if it was never pushed, or is pruned.
@@ -223,17 +87,12 @@ impl Store {
         seat: &str,
         number: u64,
     ) -> Result<Option<Generation>, StoreError> {
-        let mut link = self.open().await?;
-        let query = sqlx::AssertSqlSafe(format!(
+        let query = format!(
             "SELECT {GENERATION} FROM `portcullis_generation` WHERE `seat` = ? AND `number` = ?"
-        ));
-        let found = on!(&mut link, link => {
-            let row = sqlx::query(query).bind(seat).bind(signed(number)).fetch_optional(&mut **link).await;
-            let row = row.map_err(|error| self.failed(&error))?;
-            row.map(|row| generation!(row)).transpose()
-        });
-        link.close().await;
-        found.map_err(|error| self.failed(&error))
+        );
+        let values = [seat.into(), signed(number).into()];
+        let found = self.rows(&query, &values, generation).await?;
+        Ok(found.into_iter().next())
     }
 
     /// The file of this digest.
@@ -241,14 +100,16 @@ impl Store {
     /// # Errors
     /// When it is not there, or is not what it was.
     pub async fn artifact(&self, digest: &str) -> Result<Vec<u8>, StoreError> {
-        let mut link = self.open().await?;
+        let length = "SELECT LENGTH(`bytes`) FROM `portcullis_artifact` WHERE `digest` = ?";
         let query = "SELECT `bytes` FROM `portcullis_artifact` WHERE `digest` = ?";
-        let bytes: Option<Vec<u8>> = on!(&mut link, link => {
-            let found = sqlx::query_scalar(query).bind(digest).fetch_optional(&mut **link).await;
-            found.map_err(|error| self.failed(&error))?
-        });
-        link.close().await;
-        let (url, digest) = (self.url.to_string(), digest.to_owned());
+        let values = [digest.into()];
+        let mut link = self.open().await?;
+        let length = link.row(length, &values, |row| row.integer(0)).await?;
+        let length = length.flatten().unwrap_or(0);
+        link.set_limit(self.patience(usize::try_from(length).unwrap_or(0)));
+        let bytes = link.row(query, &values, |row| row.bytes(0)).await?;
+        link.release().await;
+        let (url, digest) = (self.url().to_string(), digest.to_owned());
         match bytes {
             Some(bytes) if digest_of(&bytes) == digest => Ok(bytes),
             Some(_) => Err(StoreError::Damaged { url, digest }),
@@ -267,20 +128,15 @@ impl Store {
         let mut tries = 0;
         let number = loop {
             let mut link = self.open().await?;
-            let pushed = on!(&mut link, link => {
-                let mut work = link.begin().await.map_err(|error| self.failed(&error))?;
-                let pushed = push_in!(&mut work, self, new, &digest, now, keep);
-                match pushed {
-                    Ok(number) => work.commit().await.map(|()| number),
-                    Err(error) => Err(error),
+            let pushing = push(&mut link, new, &digest, signed(now), keep);
+            match self.whole(new.bytes.len(), pushing).await {
+                Ok(number) => {
+                    link.release().await;
+                    break number;
                 }
-            });
-            link.close().await;
-            match pushed {
-                Ok(number) => break number,
                 // Two who push at once may stand in each other's way; the server lets one of them begin again.
-                Err(error) if is_deadlock(&error) && tries < TRIES => tries += 1,
-                Err(error) => return Err(self.failed(&error)),
+                Err(Failure::Conflict { .. }) if tries < TRIES => tries += 1,
+                Err(failure) => return Err(failure.into()),
             }
         };
         Ok(Generation {
@@ -304,77 +160,258 @@ impl Store {
     pub async fn replace(&self, before: &Seat, after: &Seat, by: &str) -> Result<bool, StoreError> {
         let update = "UPDATE `portcullis_seat` SET `active` = ?, `previous` = ?, `candidate` = ?, `share` = ?, `mode` = ?, \
                       `revision` = `revision` + 1, `changed_by` = ?, `changed_at` = ? WHERE `seat` = ? AND `revision` = ?";
+        let [active, previous, candidate, share, mode] = roles(after);
+        let values = [
+            active,
+            previous,
+            candidate,
+            share,
+            mode,
+            by.into(),
+            signed(now()).into(),
+            (&after.name).into(),
+            signed(before.revision).into(),
+        ];
         let mut link = self.open().await?;
-        let candidate = after.candidate;
-        let changed = on!(&mut link, link => {
-            let update = sqlx::query(update)
-                .bind(after.active.map(signed))
-                .bind(after.previous.map(signed))
-                .bind(candidate.map(|(number, _)| signed(number)))
-                .bind(candidate.and_then(|(_, trial)| trial.share()))
-                .bind(&after.mode)
-                .bind(by)
-                .bind(signed(now()))
-                .bind(&after.name)
-                .bind(signed(before.revision));
-            let done = update.execute(&mut **link).await;
-            done.map_err(|error| self.failed(&error))?.rows_affected()
-        });
-        link.close().await;
+        let changed = link.execute(update, &values).await?;
+        link.release().await;
         Ok(changed > 0)
     }
 
+    /// Takes over what a host kept in memory of a seat, with its numbers, and which of it does what; `seat` has revision 1 then. False
+    /// if something was pushed to the seat by others: then nothing is stored.
+    ///
+    /// # Errors
+    /// When it can't be written.
+    pub async fn adopt(
+        &self,
+        seat: &Seat,
+        generations: &[Kept<'_>],
+        by: &str,
+    ) -> Result<bool, StoreError> {
+        let bytes = generations.iter().map(|kept| kept.new.bytes.len()).sum();
+        let mut link = self.open().await?;
+        let adopting = adopt(&mut link, seat, generations, by);
+        let adopted = self.whole(bytes, adopting).await?;
+        // Where somebody was faster, the end of the connection undoes what was begun.
+        link.release().await;
+        Ok(adopted)
+    }
+
     pub(crate) fn url(&self) -> &DatabaseUrl {
-        &self.url
+        self.connections.url()
     }
 
     pub(crate) async fn open(&self) -> Result<Link, StoreError> {
-        let opened = async {
-            match &self.url {
-                DatabaseUrl::MySql(url) => {
-                    let options: MySqlConnectOptions = url.connect_options();
-                    let link = MySqlConnection::connect_with(&options).await?;
-                    Ok::<_, sqlx::Error>(Link::MySql(Box::new(link)))
-                }
-                DatabaseUrl::Sqlite(path) => {
-                    let options = SqliteConnectOptions::new()
-                        .filename(path)
-                        .busy_timeout(BUSY);
-                    let link = SqliteConnection::connect_with(&options).await?;
-                    Ok(Link::Sqlite(Box::new(link)))
-                }
-            }
-        };
-        let unreachable = |cause: String| StoreError::Unreachable {
-            url: self.url.to_string(),
-            cause,
-        };
-        match timeout(CONNECT + BUSY, opened).await {
-            Ok(opened) => opened.map_err(|error| unreachable(error.to_string())),
-            Err(_elapsed) => Err(unreachable(format!("no answer within {CONNECT:?}"))),
+        Ok(self.connections.take(self.patience(0)).await?)
+    }
+
+    pub(crate) async fn rows<T>(
+        &self,
+        query: &str,
+        values: &[Value<'_>],
+        read: impl Fn(&Record) -> Result<T, ReadError>,
+    ) -> Result<Vec<T>, StoreError> {
+        let mut link = self.open().await?;
+        let rows = link.rows(query, values, read).await?;
+        link.release().await;
+        Ok(rows)
+    }
+
+    /// The sum of the column `revision`, which never falls.
+    pub(crate) async fn sum_of_revisions(&self, table: &str) -> Result<u64, StoreError> {
+        let sum = self
+            .connections
+            .dialect()
+            .as_text("COALESCE(SUM(`revision`), 0)");
+        let query = format!("SELECT {sum} FROM `{table}`");
+        let sums = self.rows(&query, &[], |row| row.text(0)).await?;
+        let sum = sums.into_iter().flatten().next();
+        Ok(sum.and_then(|sum| sum.parse().ok()).unwrap_or(0))
+    }
+
+    /// Several statements that carry so many bytes and take no longer than one that does.
+    async fn whole<T>(
+        &self,
+        bytes: usize,
+        work: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        let patience = self.patience(bytes);
+        match timeout(patience, work).await {
+            Ok(done) => done,
+            Err(_elapsed) => Err(Failure::Hung {
+                url: self.url().to_string(),
+                seconds: patience.as_secs(),
+            }),
         }
     }
 
-    pub(crate) fn failed(&self, error: &sqlx::Error) -> StoreError {
-        let (url, cause) = (self.url.to_string(), error.to_string());
-        // 42S02 is MySQL's "no such table", whose number is 1146.
-        let code = error.as_database_error().and_then(|error| error.code());
-        let is_absent = code.as_deref() == Some("42S02") || cause.contains("no such table");
-        match is_absent {
-            true => StoreError::NoTables { url },
-            false => StoreError::Failed { url, cause },
-        }
+    /// How long a statement may take that carries so many bytes. SQLite waits for other writers meanwhile, and says so.
+    fn patience(&self, bytes: usize) -> Duration {
+        let busy = match self.url().file() {
+            None => Duration::ZERO,
+            Some(_) => BUSY,
+        };
+        ANSWER + busy + Duration::from_secs((bytes / LEAST_SPEED) as u64)
     }
 }
 
-impl Link {
-    pub(crate) async fn close(self) {
-        // The server notices either way; this is only politer.
-        let _closed = match self {
-            Self::MySql(link) => link.close().await,
-            Self::Sqlite(link) => link.close().await,
-        };
+/// The statements of a push, in one transaction; the number of the generation.
+async fn push(
+    link: &mut Link,
+    new: &NewGeneration<'_>,
+    digest: &str,
+    now: i64,
+    keep: u32,
+) -> Result<i64, Failure> {
+    // The limit is that of the whole.
+    link.set_limit(Duration::MAX);
+    link.begin_write(Some(&ARTIFACTS)).await?;
+    insert_artifact(link, digest, new.bytes, now).await?;
+    insert_seat(link, new.seat, new.author, now).await?;
+    // Whoever pushes at the same time waits here for the number.
+    let count = "UPDATE `portcullis_seat` SET `last` = `last` + 1 WHERE `seat` = ?";
+    link.execute(count, &[new.seat.into()]).await?;
+    let last = "SELECT `last` FROM `portcullis_seat` WHERE `seat` = ?";
+    let number = link
+        .row(last, &[new.seat.into()], |row| row.integer(0))
+        .await?;
+    let number = number.flatten().unwrap_or(0);
+    insert_generation(link, new, number, digest, now).await?;
+    let up_to = number - i64::from(keep);
+    link.execute(PRUNE, &[new.seat.into(), up_to.into()])
+        .await?;
+    link.execute(ORPHANS, &[]).await?;
+    link.commit().await?;
+    Ok(number)
+}
+
+/// The statements that take over what a host kept in memory, in one transaction; whether nobody was faster.
+async fn adopt(
+    link: &mut Link,
+    seat: &Seat,
+    generations: &[Kept<'_>],
+    by: &str,
+) -> Result<bool, Failure> {
+    let now = signed(now());
+    link.set_limit(Duration::MAX);
+    link.begin_write(Some(&ARTIFACTS)).await?;
+    insert_seat(link, &seat.name, by, now).await?;
+    let update = "UPDATE `portcullis_seat` SET `last` = ?, `active` = ?, `previous` = ?, `candidate` = ?, `share` = ?, \
+                  `mode` = ?, `revision` = 1, `changed_by` = ?, `changed_at` = ? \
+                  WHERE `seat` = ? AND `last` = 0 AND `revision` = 0";
+    let [active, previous, candidate, share, mode] = roles(seat);
+    let values = [
+        signed(seat.last).into(),
+        active,
+        previous,
+        candidate,
+        share,
+        mode,
+        by.into(),
+        now.into(),
+        (&seat.name).into(),
+    ];
+    if link.execute(update, &values).await? == 0 {
+        return Ok(false);
     }
+    for kept in generations {
+        let digest = digest_of(kept.new.bytes);
+        let (number, at) = (signed(kept.number), signed(kept.created_at));
+        insert_artifact(link, &digest, kept.new.bytes, at).await?;
+        insert_generation(link, &kept.new, number, &digest, at).await?;
+    }
+    link.commit().await?;
+    Ok(true)
+}
+
+/// Stores a file, if it is not there yet.
+async fn insert_artifact(
+    link: &mut Link,
+    digest: &str,
+    bytes: &[u8],
+    now: i64,
+) -> Result<(), Failure> {
+    let row = "`portcullis_artifact` (`digest`, `bytes`, `created_at`) VALUES (?, ?, ?)";
+    let insert = link.dialect().insert_if_absent(row);
+    let values = [digest.into(), bytes.into(), now.into()];
+    link.execute(&insert, &values).await.map(drop)
+}
+
+/// Makes the row of a seat, if it is not there yet.
+async fn insert_seat(link: &mut Link, seat: &str, by: &str, now: i64) -> Result<(), Failure> {
+    let row = "`portcullis_seat` (`seat`, `last`, `revision`, `changed_by`, `changed_at`) VALUES (?, 0, 0, ?, ?)";
+    let insert = link.dialect().insert_if_absent(row);
+    let values = [seat.into(), by.into(), now.into()];
+    link.execute(&insert, &values).await.map(drop)
+}
+
+/// Stores a generation under its number.
+async fn insert_generation(
+    link: &mut Link,
+    new: &NewGeneration<'_>,
+    number: i64,
+    digest: &str,
+    now: i64,
+) -> Result<(), Failure> {
+    let insert = format!(
+        "INSERT INTO `portcullis_generation` ({GENERATION}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    );
+    let values = [
+        new.seat.into(),
+        number.into(),
+        digest.into(),
+        new.name.into(),
+        new.contract.into(),
+        new.author.into(),
+        new.note.into(),
+        now.into(),
+        new.signature.into(),
+    ];
+    link.execute(&insert, &values).await.map(drop)
+}
+
+/// The values of the columns `active` to `mode` of a seat.
+fn roles(seat: &Seat) -> [Value<'_>; 5] {
+    let candidate = seat.candidate;
+    [
+        seat.active.map(signed).into(),
+        seat.previous.map(signed).into(),
+        candidate.map(|(number, _)| signed(number)).into(),
+        candidate.and_then(|(_, trial)| trial.share()).into(),
+        (&seat.mode).into(),
+    ]
+}
+
+fn seat(row: &Record) -> Result<Seat, ReadError> {
+    let number = |at| Ok(row.integer(at)?.map(i64::unsigned_abs));
+    let share = row.integer(5)?;
+    Ok(Seat {
+        name: row.text(0)?.unwrap_or_default(),
+        last: number(1)?.unwrap_or(0),
+        active: number(2)?,
+        previous: number(3)?,
+        candidate: number(4)?.map(|number| (number, Trial::of(share))),
+        mode: row.text(6)?,
+        revision: number(7)?.unwrap_or(0),
+        changed_by: row.text(8)?.unwrap_or_default(),
+    })
+}
+
+fn generation(row: &Record) -> Result<Generation, ReadError> {
+    let text = |at| Ok(row.text(at)?.unwrap_or_default());
+    let number = |at| Ok(row.integer(at)?.unwrap_or(0).unsigned_abs());
+    Ok(Generation {
+        seat: text(0)?,
+        number: number(1)?,
+        digest: text(2)?,
+        name: text(3)?,
+        contract: text(4)?,
+        author: text(5)?,
+        note: text(6)?,
+        created_at: number(7)?,
+        signature: text(8)?,
+    })
 }
 
 /// Forgets generations of a seat up to a number, but for those that do something.
@@ -385,19 +422,6 @@ const PRUNE: &str = "DELETE FROM `portcullis_generation` WHERE `seat` = ? AND `n
 
 /// Forgets files that no generation has.
 const ORPHANS: &str = "DELETE FROM `portcullis_artifact` WHERE `digest` NOT IN (SELECT `digest` FROM `portcullis_generation`)";
-
-/// MySQL's error 1213, and what SQLite says when it can't become the writer.
-fn is_deadlock(error: &sqlx::Error) -> bool {
-    let code = error.as_database_error().and_then(|error| error.code());
-    matches!(code.as_deref(), Some("40001" | "5" | "517"))
-}
-
-pub(crate) fn ignoring(url: &DatabaseUrl) -> &'static str {
-    match url {
-        DatabaseUrl::MySql(_) => "IGNORE",
-        DatabaseUrl::Sqlite(_) => "OR IGNORE",
-    }
-}
 
 fn digest_of(bytes: &[u8]) -> String {
     let digest = Sha256::digest(bytes);
@@ -412,19 +436,6 @@ pub(crate) fn now() -> u64 {
 /// No number comes near to the end of either.
 pub(crate) fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
-}
-
-/// What to do about some of what databases say.
-fn hint(cause: &str) -> &'static str {
-    match cause {
-        cause if cause.contains("max_allowed_packet") => {
-            "; the policy is larger than the server takes at once: raise `max_allowed_packet` there"
-        }
-        cause if cause.contains("denied") || cause.contains("readonly") => {
-            "; that needs the right to write the tables portcullis_artifact, portcullis_generation, portcullis_seat and portcullis_tenant"
-        }
-        _ => "",
-    }
 }
 
 #[cfg(test)]

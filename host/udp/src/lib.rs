@@ -1,19 +1,24 @@
 //! Datagrams in batches: `recvmmsg` and `sendmmsg` behind a safe interface.
 //!
-//! It is mostly here that the workspace has `unsafe`; two files of `host/policy` have the rest. It knows sockets and bytes, nothing
-//! of SIP.
+//! Most `unsafe` code of the workspace is here; two files of `host/policy` have the rest. The crate knows sockets and bytes, not
+//! SIP.
 //!
-//! - [`bind`] makes a socket that suits SIP; [`spread`] gives every worker its share of one busy flow;
-//! - a [`Receiver`] takes a batch of datagrams from a socket into buffers that are made once;
-//! - a [`Sender`] queues datagrams and hands them over in batches, whatever becomes of single ones.
+//! - [`bind`] creates a socket for SIP; [`spread`] distributes one busy flow over all workers;
+//! - a [`Receiver`] reads batches of datagrams into buffers that are allocated once;
+//! - a [`Sender`] queues datagrams and sends them in batches; one that the kernel refuses does not stop the others;
+//! - a [`Polled`] is a socket on a tokio runtime that wakes its task up for datagrams that come, not for those that leave.
 //!
 //! On systems other than Linux each datagram costs a system call of its own, and [`spread`] is not supported.
 
+mod bind_options;
+mod polled;
 mod receiver;
 mod sender;
 mod socket;
 mod system;
 
+pub use bind_options::Bind;
+pub use polled::Polled;
 pub use receiver::{DATAGRAM_BYTES, Receiver};
-pub use sender::Sender;
-pub use socket::{Bind, Buffers, bind, buffers, overflows, spread};
+pub use sender::{Refusal, Refused, Sender};
+pub use socket::{Buffers, bind, buffers, overflows, spread};

@@ -1,4 +1,4 @@
-//! Receiving.
+//! Receives datagrams in batches.
 
 use std::io;
 use std::mem;
@@ -7,7 +7,7 @@ use std::os::fd::AsFd;
 
 use crate::system::Incoming;
 
-/// The room for one datagram: no UDP datagram is larger (RFC 768 counts its length in 16 bits).
+/// Capacity for one datagram, in bytes: no UDP datagram is larger (RFC 768: a 16-bit length).
 pub const DATAGRAM_BYTES: usize = 65_535;
 
 /// Unused bytes behind each slot. Slots that begin at multiples of a large power of two would all compete for the same few
@@ -31,12 +31,12 @@ pub(crate) struct Slot {
 }
 
 impl Receiver {
-    /// Makes slots for `batch` datagrams of any size. The kernel gives memory only for the pages that datagrams really touch.
+    /// Makes slots for `batch` datagrams of any size. The kernel backs only the pages that datagrams touch with memory.
     pub fn new(batch: usize) -> Self {
         Self::with_room(batch, DATAGRAM_BYTES)
     }
 
-    /// Makes slots for `batch` datagrams of up to `room` bytes each. Longer ones are cut off, and marked as such.
+    /// Makes slots for `batch` datagrams of up to `room` bytes each. Longer datagrams are cut off and marked as such.
     pub fn with_room(batch: usize, room: usize) -> Self {
         let (batch, room) = (batch.max(1), room.max(1));
         Self {
@@ -51,7 +51,7 @@ impl Receiver {
         self.slots.len()
     }
 
-    /// Receives up to a batch of datagrams, at least one. Fewer than a batch: nothing more was there.
+    /// Receives one datagram up to a whole batch. Fewer than a batch means that no more datagrams were waiting.
     ///
     /// # Errors
     /// Those of `recvmmsg`: `WouldBlock` when a non-blocking socket has nothing, errors that ICMP reported for datagrams sent
@@ -59,7 +59,7 @@ impl Receiver {
     pub fn recv(&mut self, socket: impl AsFd) -> io::Result<usize> {
         for slot in &mut self.slots {
             slot.bytes.clear();
-            // Nothing to do but for a slot whose buffer was taken and not given back.
+            // Only a slot whose buffer was taken and not restored needs a new one.
             slot.bytes.reserve_exact(self.room);
         }
         self.system.recv(socket.as_fd(), &mut self.slots, self.room)
@@ -74,8 +74,7 @@ impl Receiver {
         (&slot.bytes, slot.source, slot.truncated)
     }
 
-    /// Lends the bytes of the `nth` datagram out, by value and without a copy. Give the buffer back with `restore`; the slot
-    /// gets a new one otherwise.
+    /// Takes the buffer of the `nth` datagram, without a copy. Return it with `restore`; otherwise the slot allocates a new one.
     ///
     /// # Panics
     /// When `nth` is not below the batch.
@@ -83,7 +82,7 @@ impl Receiver {
         mem::take(&mut self.slots[nth].bytes)
     }
 
-    /// Gives a buffer back to the `nth` slot.
+    /// Returns a buffer to the `nth` slot.
     ///
     /// # Panics
     /// When `nth` is not below the batch.
@@ -218,7 +217,7 @@ mod tests {
             assert!(receiver.datagram(0).0.is_empty());
             places.push(bytes.as_ptr());
             match round {
-                // A buffer with another history is as good.
+                // Any buffer may be returned, not only the one that was taken.
                 1 => receiver.restore(0, vec![1; 3]),
                 2 => drop(bytes),
                 _ => receiver.restore(0, bytes),

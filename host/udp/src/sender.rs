@@ -1,26 +1,48 @@
-//! Sending.
+//! Sends datagrams in batches.
 
 use std::io;
 use std::mem;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 
-use crate::system::{NOWHERE, Name, Outgoing};
+use crate::system::{NOWHERE, Name, Outgoing, socket_addr};
 
-/// The room that a new buffer has: most SIP messages are smaller.
+/// Capacity of a new buffer, in bytes: most SIP messages are smaller.
 const USUAL_BYTES: usize = 2_048;
 
 /// A queue of outgoing datagrams whose buffers are reused.
 #[derive(Debug)]
 pub struct Sender {
     queue: Vec<Packet>,
-    /// Packets `sent..queued` of the queue wait; those behind are spare buffers.
+    /// Packets `sent..queued` wait to be sent; those behind `queued` are spare buffers.
     sent: usize,
     queued: usize,
     batch: usize,
     system: Outgoing,
     failed: u64,
-    last_error: Option<io::Error>,
+    last_error: Option<(io::Error, SocketAddr)>,
+    /// The first bytes of the datagram that the last error is about.
+    last_bytes: Vec<u8>,
+}
+
+/// Datagrams that the kernel refused.
+#[derive(Debug)]
+pub struct Refused<'a> {
+    /// How many.
+    pub count: u64,
+    /// The last one; `None` if no datagram was refused.
+    pub last: Option<Refusal<'a>>,
+}
+
+/// A datagram that the kernel refused.
+#[derive(Debug)]
+pub struct Refusal<'a> {
+    /// Why.
+    pub error: io::Error,
+    /// Its destination.
+    pub to: SocketAddr,
+    /// Its first bytes.
+    pub bytes: &'a [u8],
 }
 
 /// One datagram and where it goes.
@@ -31,7 +53,7 @@ pub(crate) struct Packet {
 }
 
 impl Sender {
-    /// A queue that hands at most `batch` datagrams to the kernel at once. It takes any number.
+    /// Makes a queue of any length that passes at most `batch` datagrams to the kernel in one call.
     pub fn new(batch: usize) -> Self {
         let batch = batch.max(1);
         Self {
@@ -42,6 +64,7 @@ impl Sender {
             system: Outgoing::new(batch),
             failed: 0,
             last_error: None,
+            last_bytes: Vec::new(),
         }
     }
 
@@ -51,7 +74,7 @@ impl Sender {
         self.commit(to);
     }
 
-    /// The empty buffer of the next datagram. Write into it, then `commit`; what is not committed is forgotten.
+    /// The empty buffer of the next datagram. Write into it, then call `commit`; without `commit` the bytes are discarded.
     pub fn buffer(&mut self) -> &mut Vec<u8> {
         if self.queued == self.queue.len() {
             self.queue.push(Packet {
@@ -64,14 +87,14 @@ impl Sender {
         bytes
     }
 
-    /// What was written into `buffer` and is not committed yet.
+    /// The bytes written into `buffer` and not committed yet.
     pub fn draft(&self) -> &[u8] {
         self.queue
             .get(self.queued)
             .map_or(&[], |packet| &packet.bytes)
     }
 
-    /// Queues what was written into `buffer`.
+    /// Queues the bytes written into `buffer`.
     pub fn commit(&mut self, to: SocketAddr) {
         if let Some(packet) = self.queue.get_mut(self.queued) {
             packet.to = Name::from(to);
@@ -79,24 +102,24 @@ impl Sender {
         }
     }
 
-    /// How many datagrams wait.
+    /// Number of datagrams that wait to be sent.
     pub fn waiting(&self) -> usize {
         self.queued - self.sent
     }
 
-    /// Hands everything that waits to the kernel, in order; the number of datagrams that it took.
+    /// Passes all waiting datagrams to the kernel, in order; returns how many it accepted.
     ///
-    /// A datagram that the kernel refuses for itself (no route, forbidden, too large) is dropped and counted in `failures`; the
-    /// others are not held up.
+    /// A datagram that the kernel refuses (no route, forbidden, too large) is dropped and counted in `failures`; it does not hold up
+    /// the others.
     ///
     /// # Errors
-    /// `WouldBlock` when the socket's buffer is full: what was not sent stays queued for the next call.
+    /// `WouldBlock` when the socket's buffer is full: datagrams that were not sent stay queued for the next call.
     pub fn flush(&mut self, socket: impl AsFd) -> io::Result<usize> {
         let socket = socket.as_fd();
         self.flush_by(|system, packets| system.send(socket, packets))
     }
 
-    /// Forgets everything that waits; the number of datagrams forgotten.
+    /// Discards all waiting datagrams; returns how many.
     pub fn clear(&mut self) -> usize {
         let waiting = self.waiting();
         self.sent = 0;
@@ -104,12 +127,20 @@ impl Sender {
         waiting
     }
 
-    /// The number of datagrams that the kernel refused since the last call, and the last refusal.
-    pub fn failures(&mut self) -> (u64, Option<io::Error>) {
-        (mem::take(&mut self.failed), self.last_error.take())
+    /// The datagrams that the kernel refused since the last call.
+    pub fn failures(&mut self) -> Refused<'_> {
+        let last = self.last_error.take();
+        Refused {
+            count: mem::take(&mut self.failed),
+            last: last.map(|(error, to)| Refusal {
+                error,
+                to,
+                bytes: &self.last_bytes,
+            }),
+        }
     }
 
-    /// `send` hands over a batch and tells how many of it the kernel took, or why not even the first.
+    /// `send` passes a batch to the kernel and returns how many datagrams it accepted, or why it refused the first one.
     fn flush_by(
         &mut self,
         mut send: impl FnMut(&mut Outgoing, &mut [Packet]) -> io::Result<usize>,
@@ -133,12 +164,12 @@ impl Sender {
                     self.compact();
                     return Err(error);
                 }
-                // ICMP's word about an earlier datagram, told once: this one was not tried yet.
+                // An ICMP error about an earlier datagram, reported once: this datagram was not tried yet.
                 io::ErrorKind::ConnectionRefused if !again => again = true,
                 _ => {
+                    self.note_refusal(error);
                     self.sent += 1;
                     self.failed += 1;
-                    self.last_error = Some(error);
                     again = false;
                 }
             }
@@ -148,7 +179,20 @@ impl Sender {
         Ok(taken)
     }
 
-    /// Moves what waits to the front, so that a socket that is always a little behind does not grow the queue for ever.
+    /// Keeps the error of the first waiting datagram.
+    #[cold]
+    fn note_refusal(&mut self, error: io::Error) {
+        let Some(packet) = self.queue.get(self.sent) else {
+            return;
+        };
+        let beginning = packet.bytes.len().min(USUAL_BYTES);
+        self.last_bytes.clear();
+        self.last_bytes
+            .extend_from_slice(&packet.bytes[..beginning]);
+        self.last_error = Some((error, socket_addr(&packet.to).unwrap_or(NOWHERE)));
+    }
+
+    /// Moves the waiting datagrams to the front, so that the queue of a socket that never catches up does not grow without bound.
     fn compact(&mut self) {
         self.queue[..self.queued].rotate_left(self.sent);
         self.queued -= self.sent;
@@ -235,10 +279,12 @@ mod tests {
         queue.push(&[0; 70_000], to);
         queue.push(b"after", to);
         assert_eq!(queue.flush(&sender).unwrap(), 2);
-        let (failed, error) = queue.failures();
-        assert_eq!(failed, 2);
-        assert!(error.is_some());
-        assert_eq!(queue.failures().0, 0);
+        let failed = queue.failures();
+        assert_eq!(failed.count, 2);
+        let last = failed.last.unwrap();
+        assert_eq!((last.to, last.bytes), (to, &[0; USUAL_BYTES][..]));
+        assert_eq!(queue.failures().count, 0);
+        assert!(queue.failures().last.is_none());
         assert_eq!(received(&a), b"before");
         assert_eq!(received(&a), b"after");
     }
@@ -252,11 +298,11 @@ mod tests {
         let mut queue = Sender::new(1);
         queue.push(b"to nobody", to_b);
         assert_eq!(queue.flush(&a).unwrap(), 1);
-        // ICMP has answered by now; the next call hears of it.
+        // The ICMP error has arrived by now; the next call reports it.
         let (b, _) = bound(&to_b.to_string());
         queue.push(b"to somebody", to_b);
         assert_eq!(queue.flush(&a).unwrap(), 1);
-        assert_eq!(queue.failures().0, 0);
+        assert_eq!(queue.failures().count, 0);
         assert_eq!(received(&b), b"to somebody");
         b.send_to(b"thanks", to_a).unwrap();
         assert_eq!(received(&a), b"thanks");
@@ -298,17 +344,18 @@ mod tests {
         let error = flush(&mut queue).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
         assert_eq!(queue.waiting(), 2);
-        assert_eq!(queue.failures().0, 1);
+        assert_eq!(queue.failures().count, 1);
 
-        // What came in the meantime goes behind what waits.
+        // Datagrams queued in the meantime go behind those that wait.
         for n in 6..10u8 {
             queue.push(&[n], "127.0.0.1:9".parse().unwrap());
         }
         assert_eq!(flush(&mut queue).unwrap(), 4);
         assert_eq!(queue.waiting(), 0);
-        let (failed, last) = queue.failures();
-        assert_eq!(failed, 2);
-        assert_eq!(last.and_then(|e| e.raw_os_error()), Some(libc::ENETUNREACH));
+        let failed = queue.failures();
+        assert_eq!(failed.count, 2);
+        let last = failed.last.unwrap().error;
+        assert_eq!(last.raw_os_error(), Some(libc::ENETUNREACH));
         assert_eq!(handed, [0, 1, 3, 4, 7, 8, 9]);
     }
 

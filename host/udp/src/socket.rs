@@ -1,4 +1,4 @@
-//! Making sockets for SIP.
+//! Creates sockets for SIP.
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
@@ -6,26 +6,15 @@ use std::os::fd::AsFd;
 
 use socket2::{Domain, SockRef, Socket, Type};
 
+use crate::bind_options::Bind;
 use crate::system::option;
 
-/// How a socket is bound.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Bind {
-    /// Several sockets share the address, and the kernel spreads flows over them (`SO_REUSEPORT`).
-    pub share_port: bool,
-    /// The receive buffer to ask for, in bytes; 0 for the system's default. The system grants at most `net.core.rmem_max`,
-    /// unless the process may administer the network. [`buffers`] tells what came of it.
-    pub receive_buffer: usize,
-    /// The same for the send buffer and `net.core.wmem_max`.
-    pub send_buffer: usize,
-}
-
-/// The buffers that a socket has, in bytes.
+/// Buffer sizes of a socket, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Buffers {
-    /// For what was received and not read yet.
+    /// Receive buffer.
     pub receive: usize,
-    /// For what was sent and has not left yet.
+    /// Send buffer.
     pub send: usize,
 }
 
@@ -57,7 +46,7 @@ pub fn bind(address: SocketAddr, options: Bind) -> io::Result<UdpSocket> {
     Ok(socket.into())
 }
 
-/// The buffers of a socket, to be compared with what [`Bind`] asked for.
+/// Returns the buffer sizes of a socket, to compare with those that [`Bind`] asked for.
 ///
 /// # Errors
 /// Those of `getsockopt`.
@@ -69,18 +58,19 @@ pub fn buffers(socket: &impl AsFd) -> io::Result<Buffers> {
     })
 }
 
-/// Lets the kernel give each datagram to any of the `count` sockets that share this one's address, at random, in place of giving
-/// all datagrams of one sender to the same one. One call for one of the sockets, when all are bound.
+/// Makes the kernel distribute datagrams at random over the `count` sockets that share this socket's address, instead of
+/// delivering all datagrams of one sender to one socket. Call it once, on any of the sockets, when all are bound.
 ///
 /// A SIP trunk is one flow: without this, one worker has to carry all of it.
 ///
 /// # Errors
-/// `Unsupported` on systems other than Linux, else those of `setsockopt`. Flows are spread then, not datagrams.
+/// `Unsupported` on systems other than Linux, else those of `setsockopt`. The kernel then keeps distributing flows.
 pub fn spread(socket: &impl AsFd, count: u32) -> io::Result<()> {
     option::spread(socket.as_fd(), count)
 }
 
-/// How many datagrams the system has thrown away because the receive buffer was full, since the socket was made. Wraps around.
+/// Number of datagrams that the system has dropped because the receive buffer was full, since the socket was created. Wraps
+/// around.
 ///
 /// # Errors
 /// `Unsupported` on systems other than Linux, else those of `getsockopt`.

@@ -29,7 +29,7 @@ pub fn allow_routing(basename: Option<&str>) -> bool {
 }
 
 /// Whether the To URI may be registered with every Contact: left the To URI, right each Contact as `sip:USER@HOST`. Without a
-/// Contact, and with `*`, it may.
+/// Contact, and with `*`, it may; with more than 64, the host denies it if there are rules.
 ///
 /// Kamailio: `allow_register(basename)`.
 pub fn allow_register(basename: Option<&str>) -> bool {

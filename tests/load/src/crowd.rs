@@ -50,7 +50,7 @@ impl Crowd {
             let socket = socket::bind(SocketAddr::new(address, 0))
                 .with_context(|| format!("source {address}"))?;
             callers.push(Caller {
-                template: Template::new(plan.mode, socket.local_addr()?, plan.target),
+                template: Template::new(plan, socket.local_addr()?),
                 socket,
                 free: (0..plan.outstanding).map(|n| n * count + nth).collect(),
             });

@@ -22,7 +22,7 @@ mod usage;
 pub use drive::run;
 pub use echo::Echo;
 pub use histogram::{Histogram, Latency};
-pub use plan::{End, MAX_OUTSTANDING, Mode, Plan};
+pub use plan::{End, MAX_OUTSTANDING, MAX_TENANTS, Mode, Plan};
 pub use sink::Sink;
 pub use tally::{Beside, Report, Window};
 pub use usage::{Consumed, Usage, Watched};

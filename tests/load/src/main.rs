@@ -87,6 +87,9 @@ struct Run {
     /// times.
     #[arg(long, requires = "rate")]
     beside: Vec<IpAddr>,
+    /// Spread the requests over so many tenants in random order: they go to users at t00000.tenants.example and so on.
+    #[arg(long)]
+    tenants: Option<u32>,
     /// Write the report here instead of to standard output.
     #[arg(long)]
     json: Option<PathBuf>,
@@ -162,6 +165,7 @@ impl Run {
             sink: self.sink,
             watch: self.watch.clone(),
             beside: self.beside.clone(),
+            tenants: self.tenants,
         })
     }
 }

@@ -9,6 +9,9 @@ use serde::{Deserialize, Serialize};
 /// Largest number of requests that one run keeps track of at the same time.
 pub const MAX_OUTSTANDING: usize = 1 << 20;
 
+/// Largest number of tenants that requests can be spread over: five digits.
+pub const MAX_TENANTS: u32 = 100_000;
+
 /// One run.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -42,6 +45,9 @@ pub struct Plan {
     /// First addresses of further crowds: as many sources at the same rate each, in turns with the first. They are load and nothing
     /// else: what is measured and told are the requests of the first.
     pub beside: Vec<IpAddr>,
+    /// Number of tenants that requests are spread over in random order: the host of request URI and To is `t00000.tenants.example` for
+    /// the first of them, and so on. `None` names the target's address there.
+    pub tenants: Option<u32>,
 }
 
 /// What is asked.
@@ -85,6 +91,7 @@ impl Plan {
             sink: None,
             watch: Vec::new(),
             beside: Vec::new(),
+            tenants: None,
         }
     }
 
@@ -134,6 +141,16 @@ impl Plan {
             self.beside.is_empty() || self.rate.is_some(),
             "--beside needs --rate"
         );
+        if let Some(tenants) = self.tenants {
+            ensure!(
+                (1..=MAX_TENANTS).contains(&tenants),
+                "--tenants must be from 1 to {MAX_TENANTS}"
+            );
+            ensure!(
+                self.mode != Mode::Echo,
+                "--tenants: an echo is compared with one request, and has no tenants"
+            );
+        }
         ensure!(
             outstanding <= MAX_OUTSTANDING,
             "{outstanding} requests under way are more than the {MAX_OUTSTANDING} that can be kept track of"
@@ -180,6 +197,19 @@ mod tests {
         plan.sources = 5;
         plan.check().unwrap();
         plan.sources = 7;
+        plan.check().unwrap_err();
+    }
+
+    #[test]
+    fn tenants_are_counted_with_five_digits() {
+        let target = "127.0.0.1:5060".parse().unwrap();
+        let mut plan = Plan::new(target, Mode::Reject, "127.1.0.1".parse().unwrap());
+        for (tenants, is_right) in [(0, false), (1, true), (100_000, true), (100_001, false)] {
+            plan.tenants = Some(tenants);
+            assert_eq!(plan.check().is_ok(), is_right, "{tenants}");
+        }
+        plan.tenants = Some(2);
+        plan.mode = Mode::Echo;
         plan.check().unwrap_err();
     }
 

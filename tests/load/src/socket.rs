@@ -39,9 +39,9 @@ pub(crate) fn send(sender: &mut Sender, socket: &UdpSocket) -> io::Result<()> {
             Err(error) => return Err(error),
         }
     }
-    match sender.failures().1 {
+    match sender.failures().last {
         // The receiver's side of the story, as above.
-        Some(error) if error.kind() != io::ErrorKind::ConnectionRefused => Err(error),
+        Some(last) if last.error.kind() != io::ErrorKind::ConnectionRefused => Err(last.error),
         _ => Ok(()),
     }
 }

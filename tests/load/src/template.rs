@@ -1,8 +1,16 @@
-//! Requests made ahead: a request differs from the last one of its source only in the id in its branch and Call-ID, patched in place.
+//! Requests made ahead: a request differs from the last one of its source only in the id in its branch and Call-ID, and in the tenant
+//! that it goes to. Both are patched in place.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
-use crate::plan::Mode;
+use rsip::common::uri::Auth;
+use rsip::headers::{
+    self, Accept, Allow, CSeq, CallId, Contact, ContentLength, ContentType, MaxForwards, To,
+    UntypedHeader, UserAgent, Via,
+};
+use rsip::{Header, Headers, Host, HostWithPort, Method, Request, Scheme, Uri, Version};
+
+use crate::plan::{Mode, Plan};
 
 /// What stands before the id in a branch. The first seven characters are RFC 3261's (§8.1.1.7).
 pub(crate) const BRANCH: &[u8] = b"z9hG4bK-load-";
@@ -13,32 +21,61 @@ const SDP: &str = "v=0\r\no=alice 2890844526 2890844526 IN IP4 127.0.0.1\r\ns=-\
                    m=audio 49170 RTP/AVP 8 0 101\r\na=rtpmap:8 PCMA/8000\r\na=rtpmap:0 PCMU/8000\r\n\
                    a=rtpmap:101 telephone-event/8000\r\na=sendrecv\r\n";
 
+/// The host of the first tenant. That of another has its number in place of the zeros.
+const TENANT: &str = "t00000.tenants.example";
+/// Where the number of a tenant stands in its host.
+const TENANT_DIGITS: std::ops::Range<usize> = 1..6;
+
 /// The request of one source.
 #[derive(Clone, Debug)]
 pub(crate) struct Template {
     bytes: Vec<u8>,
     id_at: [usize; 2],
+    /// Number of tenants, and where their hosts stand in request URI and To.
+    tenants: Option<(u32, [usize; 2])>,
 }
 
 impl Template {
-    /// The request that `source` sends to `target` in this mode.
-    pub(crate) fn new(mode: Mode, source: SocketAddr, target: SocketAddr) -> Self {
-        let text = match mode {
-            Mode::Options => options(source, target),
-            Mode::Reject | Mode::Relay | Mode::Echo => invite(source, target),
+    /// The request that `source` sends in this plan.
+    pub(crate) fn new(plan: &Plan, source: SocketAddr) -> Self {
+        let target = plan.target;
+        let (callee, port) = match plan.tenants {
+            Some(_) => (TENANT.to_owned(), None),
+            None => (host(target.ip()), Some(target.port())),
         };
-        let id_at = [position(&text, 0), position(&text, 1)];
+        let text = match plan.mode {
+            Mode::Options => options(source, &callee, port),
+            Mode::Reject | Mode::Relay | Mode::Echo => invite(source, &callee, port),
+        }
+        .to_string();
+        let id = "#".repeat(ID_DIGITS);
+        let id_at = [position(&text, &id, 0), position(&text, &id, 1)];
+        let hosts = [0, 1];
+        let tenants = plan.tenants.map(|count| {
+            let at = hosts.map(|nth| position(&text, TENANT, nth));
+            (count, at)
+        });
         Self {
             bytes: text.into_bytes(),
             id_at,
+            tenants,
         }
     }
 
-    /// The request with this id.
+    /// The request with this id. The id determines the tenant, so that a request that is sent again goes to the same one.
     pub(crate) fn with_id(&mut self, id: u64) -> &[u8] {
         let digits = digits(id);
         for at in self.id_at {
             self.bytes[at..at + ID_DIGITS].copy_from_slice(&digits);
+        }
+        if let Some((count, hosts)) = self.tenants {
+            let mut rest = tenant_of(id, count);
+            for digit in TENANT_DIGITS.rev() {
+                for at in hosts {
+                    self.bytes[at + digit] = b'0' + (rest % 10) as u8;
+                }
+                rest /= 10;
+            }
         }
         &self.bytes
     }
@@ -70,55 +107,93 @@ pub(crate) fn parse_id(bytes: &[u8]) -> Option<u64> {
     Some(id)
 }
 
-fn invite(source: SocketAddr, target: SocketAddr) -> String {
-    format!(
-        "INVITE sip:+4930123456@{target} SIP/2.0\r\n\
-         {}To: <sip:+4930123456@{target}>\r\n\
-         CSeq: 1 INVITE\r\n\
-         Contact: <sip:alice@{source}>\r\n\
-         User-Agent: portcullis-load\r\n\
-         Allow: INVITE, ACK, CANCEL, BYE, OPTIONS\r\n\
-         Content-Type: application/sdp\r\n\
-         Content-Length: {}\r\n\r\n{SDP}",
-        common(source),
-        SDP.len()
+/// The tenant that the request with this id goes to: consecutive ids go to tenants in random order (splitmix64).
+fn tenant_of(id: u64, count: u32) -> u32 {
+    let mut mixed = id.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^= mixed >> 31;
+    (mixed % u64::from(count)) as u32
+}
+
+fn invite(source: SocketAddr, callee: &str, port: Option<u16>) -> Request {
+    let uri = uri(Some("+4930123456"), callee, port);
+    let headers = vec![
+        Header::Allow(Allow::new("INVITE, ACK, CANCEL, BYE, OPTIONS")),
+        Header::ContentType(ContentType::new("application/sdp")),
+        Header::ContentLength(ContentLength::new(SDP.len().to_string())),
+    ];
+    request(Method::Invite, uri, source, headers, SDP)
+}
+
+fn options(source: SocketAddr, callee: &str, port: Option<u16>) -> Request {
+    let headers = vec![
+        Header::Accept(Accept::new("application/sdp")),
+        Header::ContentLength(ContentLength::new("0")),
+    ];
+    request(
+        Method::Options,
+        uri(None, callee, port),
+        source,
+        headers,
+        "",
     )
 }
 
-fn options(source: SocketAddr, target: SocketAddr) -> String {
-    format!(
-        "OPTIONS sip:{target} SIP/2.0\r\n\
-         {}To: <sip:{target}>\r\n\
-         CSeq: 1 OPTIONS\r\n\
-         Contact: <sip:alice@{source}>\r\n\
-         User-Agent: portcullis-load\r\n\
-         Accept: application/sdp\r\n\
-         Content-Length: 0\r\n\r\n",
-        common(source)
-    )
-}
-
-fn common(source: SocketAddr) -> String {
-    let host = match source {
-        SocketAddr::V4(v4) => v4.ip().to_string(),
-        SocketAddr::V6(v6) => format!("[{}]", v6.ip()),
-    };
+fn request(method: Method, uri: Uri, source: SocketAddr, more: Vec<Header>, body: &str) -> Request {
+    let host = host(source.ip());
     let branch = String::from_utf8_lossy(BRANCH);
     let id = "#".repeat(ID_DIGITS);
-    format!(
-        "Via: SIP/2.0/UDP {source};branch={branch}{id};rport\r\n\
-         Max-Forwards: 70\r\n\
-         From: \"Alice\" <sip:alice@{host}>;tag=9fxced76sl\r\n\
-         Call-ID: {id}@{host}\r\n"
-    )
+    let mut headers: Headers = vec![
+        Header::Via(Via::new(format!(
+            "SIP/2.0/UDP {source};branch={branch}{id};rport"
+        ))),
+        Header::MaxForwards(MaxForwards::new("70")),
+        Header::From(headers::From::new(format!(
+            "\"Alice\" <sip:alice@{host}>;tag=9fxced76sl"
+        ))),
+        Header::CallId(CallId::new(format!("{id}@{host}"))),
+        Header::To(To::new(format!("<{uri}>"))),
+        Header::CSeq(CSeq::new(format!("1 {method}"))),
+        Header::Contact(Contact::new(format!("<sip:alice@{source}>"))),
+        Header::UserAgent(UserAgent::new("portcullis-load")),
+    ]
+    .into();
+    headers.extend(more);
+    Request {
+        method,
+        uri,
+        version: Version::V2,
+        headers,
+        body: body.into(),
+    }
 }
 
-fn position(text: &str, nth: usize) -> usize {
-    let placeholder = "#".repeat(ID_DIGITS);
-    text.match_indices(&placeholder)
+fn uri(user: Option<&str>, callee: &str, port: Option<u16>) -> Uri {
+    Uri {
+        scheme: Some(Scheme::Sip),
+        auth: user.map(|user| Auth::from((user, None::<String>))),
+        host_with_port: HostWithPort {
+            // `rsip` writes an IPv6 address without its brackets, and a name as it is.
+            host: Host::from(callee.to_owned()),
+            port: port.map(Into::into),
+        },
+        ..Uri::default()
+    }
+}
+
+fn host(ip: IpAddr) -> String {
+    match ip {
+        IpAddr::V4(ip) => ip.to_string(),
+        IpAddr::V6(ip) => format!("[{ip}]"),
+    }
+}
+
+fn position(text: &str, placeholder: &str, nth: usize) -> usize {
+    text.match_indices(placeholder)
         .nth(nth)
         .map(|(at, _)| at)
-        .expect("a request has its id in the branch and in Call-ID")
+        .expect("a request has its id in branch and Call-ID, its tenant in request URI and To")
 }
 
 fn digits(id: u64) -> [u8; ID_DIGITS] {
@@ -135,11 +210,44 @@ mod tests {
     use super::*;
 
     fn template(mode: Mode) -> Template {
-        Template::new(
-            mode,
-            "127.1.0.1:40000".parse().unwrap(),
-            "127.0.0.1:5060".parse().unwrap(),
-        )
+        Template::new(&plan(mode), "127.1.0.1:40000".parse().unwrap())
+    }
+
+    fn plan(mode: Mode) -> Plan {
+        let target = "127.0.0.1:5060".parse().unwrap();
+        Plan::new(target, mode, "127.1.0.1".parse().unwrap())
+    }
+
+    #[test]
+    fn requests_go_to_all_tenants_in_random_order() {
+        const TENANTS: usize = 50;
+        let mut plan = plan(Mode::Reject);
+        plan.tenants = Some(TENANTS as u32);
+        let mut template = Template::new(&plan, "127.1.0.1:40000".parse().unwrap());
+        let mut counts = [0; TENANTS];
+        let (mut last, mut next_ones) = (0, 0);
+        for id in 0..10_000 {
+            let text = String::from_utf8(template.with_id(id).to_vec()).unwrap();
+            let host = text
+                .strip_prefix("INVITE sip:+4930123456@t")
+                .and_then(|rest| rest.split_once(".tenants.example SIP/2.0\r\n"))
+                .unwrap()
+                .0;
+            let to = format!("\r\nTo: <sip:+4930123456@t{host}.tenants.example>\r\n");
+            assert!(host.len() == 5 && text.contains(&to), "{text}");
+            let tenant: usize = host.parse().unwrap();
+            counts[tenant] += 1;
+            next_ones += usize::from(tenant == (last + 1) % TENANTS);
+            last = tenant;
+            // Sent again, it is the same.
+            assert_eq!(template.with_id(id), text.as_bytes());
+        }
+        // 200 each, give or take five times the standard deviation of 14.
+        assert!(
+            counts.iter().all(|count| (130..270).contains(count)),
+            "{counts:?}"
+        );
+        assert!((130..270).contains(&next_ones), "{next_ones}");
     }
 
     #[test]

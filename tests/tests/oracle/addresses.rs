@@ -2,14 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use portcullis_tests::oracle::case::{Ask, Case, Question, Row};
-use portcullis_tests::oracle::exceptions::{
+use portcullis_testkit::oracle::case::{Ask, Case, Question, Row};
+use portcullis_testkit::oracle::exceptions::{
     EXCEPTIONS, Exception, NAME_GROUP_TAG, OF_CLIENTS, OF_THE_CONFIGURATION, OF_TRUSTED_AND_FILES,
     View,
 };
-use portcullis_tests::oracle::generate::Generator;
-use portcullis_tests::oracle::shrink::shrink;
-use portcullis_tests::oracle::{Difference, Oracle};
+use portcullis_testkit::oracle::generate::Generator;
+use portcullis_testkit::oracle::shrink::shrink;
+use portcullis_testkit::oracle::{Difference, Oracle};
 
 /// Answers compared in a run.
 const DECISIONS: usize = 25_000;

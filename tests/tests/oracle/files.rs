@@ -2,18 +2,18 @@
 
 use std::collections::BTreeSet;
 
-use portcullis_tests::oracle::Envelope;
-use portcullis_tests::oracle::exceptions::{
+use portcullis_testkit::oracle::Envelope;
+use portcullis_testkit::oracle::exceptions::{
     BACK_REFERENCES, CARRIAGE_RETURN, FILES_IN_UTF_8, FILES_RELOAD, LONG_LINE, ONE_BRANCH,
     STAR_BEHIND_CONTACTS, TELEPHONE_CONTACT, URI_SPELLING,
 };
-use portcullis_tests::oracle::files::case::{Call, Case, ODD_BYTE, Pair, Question};
-use portcullis_tests::oracle::files::generate::Generator;
-use portcullis_tests::oracle::files::view::View;
-use portcullis_tests::oracle::files::{
+use portcullis_testkit::oracle::files::case::{Call, Case, ODD_BYTE, Pair, Question};
+use portcullis_testkit::oracle::files::generate::Generator;
+use portcullis_testkit::oracle::files::view::View;
+use portcullis_testkit::oracle::files::{
     Oracle, Portcullis, Server, kamailio_alone, portcullis_alone, told,
 };
-use portcullis_tests::wait;
+use portcullis_testkit::wait;
 
 /// Answers compared in a run.
 const DECISIONS: usize = 30_000;

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use portcullis_tests::oracle::Envelope;
-use portcullis_tests::oracle::exceptions::{
+use portcullis_testkit::oracle::Envelope;
+use portcullis_testkit::oracle::exceptions::{
     BACK_REFERENCES, IPV4_MAPPED, TRUSTED_ROWS, TRUSTED_SOURCE, TRUSTED_WITHOUT_CACHE,
 };
-use portcullis_tests::oracle::trusted::Oracle;
-use portcullis_tests::oracle::trusted::case::{Call, Case, Question, Row};
-use portcullis_tests::oracle::trusted::generate::Generator;
-use portcullis_tests::oracle::trusted::view::View;
+use portcullis_testkit::oracle::trusted::Oracle;
+use portcullis_testkit::oracle::trusted::case::{Call, Case, Question, Row};
+use portcullis_testkit::oracle::trusted::generate::Generator;
+use portcullis_testkit::oracle::trusted::view::View;
 
 /// Answers compared in a run.
 const DECISIONS: usize = 20_000;

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
 use super::pinned::pin;
-use super::plan::{Pace, STEADY, Shape, Task, Work};
+use super::plan::{Pace, Shape, Task, Work};
 use super::servers::{Programs, Running};
 
 /// What the generator reports, as far as it is needed here; its own documentation tells what each figure means.
@@ -87,16 +87,24 @@ pub(crate) fn measure(
         .args(["--seconds", &pace.seconds.to_string()])
         .args(["--patience", "2000"])
         .args(["--watch", &server.pid().to_string()]);
-    if task.shape != Shape::Full {
-        command.args(["--rate", &STEADY.to_string()]);
+    if let Some(rate) = task.shape.rate() {
+        command.args(["--rate", &rate.to_string()]);
     }
-    if task.shape == Shape::Steady {
+    if Shape::EVEN.contains(&task.shape) {
         command.arg("--spin");
     }
     if task.work == Work::Relay {
         command.args(["--sink", &server.callee.to_string()]);
     }
-    let output = pin(pace.load_core, &command)
+    report(&command, pace)
+}
+
+/// Runs the generator on its core.
+///
+/// # Errors
+/// As above.
+pub(crate) fn report(generator: &Command, pace: &Pace) -> Result<Report> {
+    let output = pin(pace.load_core, generator)
         .output()
         .context("cannot run the generator")?;
     if !output.status.success() {

@@ -62,10 +62,32 @@ fn commit() -> Option<String> {
 
 /// Memory of a process, pages that it shares with others counted in part.
 pub(crate) fn memory_bytes(pid: u32) -> u64 {
+    account(pid, "Pss:")
+}
+
+/// Memory of a process, pages that it shares with others counted in full: what it takes does not change when another one starts.
+pub(crate) fn resident_bytes(pid: u32) -> u64 {
+    account(pid, "Rss:")
+}
+
+fn account(pid: u32, line: &str) -> u64 {
     let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
-    let kib = rollup.lines().find_map(|line| {
-        let kib = line.strip_prefix("Pss:")?.split_whitespace().next()?;
+    let kib = rollup.lines().find_map(|found| {
+        let kib = found.strip_prefix(line)?.split_whitespace().next()?;
         kib.parse::<u64>().ok()
     });
     kib.unwrap_or(0) * 1024
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_shared_counts_in_part_or_in_full() {
+        let own = std::process::id();
+        let (part, full) = (memory_bytes(own), resident_bytes(own));
+        assert!(0 < part && part <= full, "{part} of {full}");
+        assert_eq!(resident_bytes(u32::MAX), 0);
+    }
 }

@@ -1,10 +1,13 @@
 //! `cargo xtask bench`: Portcullis, Kamailio with the page's configuration, and a bare UDP echo, side by side.
 
+mod calls;
 mod control;
 mod database;
+mod datagrams;
 mod figures;
 mod load;
 mod machine;
+mod memory;
 mod million;
 mod neighbours;
 mod pinned;
@@ -13,23 +16,27 @@ mod reload;
 mod report;
 mod servers;
 mod targets;
+mod tenants;
 
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 
+use self::calls::Longest;
 use self::database::Database;
+use self::datagrams::Shaped;
 use self::figures::Figures;
 use self::machine::Machine;
+use self::memory::Attacked;
 use self::million::Million;
 use self::neighbours::{Check, Neighbours};
 use self::plan::{Pace, Part, Server, Subject, Task};
 use self::reload::{Reload, Source};
-use self::report::Outcome;
+use self::report::{Outcome, Parts};
 use self::servers::{Programs, Running};
-use crate::build::{self, Built, Profile};
+use self::tenants::Crowded;
+use crate::build::{self, Profile};
 use crate::debian::{self, Need};
-use crate::process::{cargo, run as run_command};
 use crate::workspace::{Workspace, root};
 
 /// Measure Portcullis beside Kamailio and a bare UDP echo
@@ -84,14 +91,26 @@ pub(crate) fn run(args: BenchArgs) -> Result<()> {
     }
     let reloads = bench.reloads(&args);
     let neighbours = bench.neighbours(&args);
+    let tenants = bench.tenants(&args);
     let million = bench.million(&args);
+    let datagrams = bench.datagrams(&args);
+    let attacks = bench.attacks(&args);
+    let calls = bench.calls(&args);
 
     let outcome = Outcome::new(
         machine,
         peers,
         bench.pace,
         &bench.figures,
-        (reloads, neighbours, million),
+        Parts {
+            reloads,
+            neighbours,
+            tenants,
+            million,
+            datagrams,
+            attacks,
+            calls,
+        },
         bench.problems,
     );
     print!("{outcome}");
@@ -227,11 +246,47 @@ impl Bench {
         all
     }
 
+    fn tenants(&mut self, args: &BenchArgs) -> Vec<Crowded> {
+        if !(self.has_portcullis() && wants_ours(args, Part::Tenants)) {
+            return Vec::new();
+        }
+        let measured = tenants::measure(&self.programs, &self.pace);
+        self.note(measured.context("many tenants"))
+            .unwrap_or_default()
+    }
+
     fn million(&mut self, args: &BenchArgs) -> Option<Million> {
         let can = self.has_portcullis() && wants_ours(args, Part::Million);
         let database = self.database.as_ref().filter(|_| can)?;
         let million = million::measure(&self.programs, database, &self.pace);
         self.note(million.context("1,000,000 rows"))
+    }
+
+    fn datagrams(&mut self, args: &BenchArgs) -> Vec<Shaped> {
+        if !(self.has_portcullis() && wants_ours(args, Part::Datagrams)) {
+            return Vec::new();
+        }
+        let measured = datagrams::measure(&self.programs, &self.pace);
+        let measured = measured.context("large datagrams of every shape");
+        self.note(measured).unwrap_or_default()
+    }
+
+    fn attacks(&mut self, args: &BenchArgs) -> Vec<Attacked> {
+        if !(self.has_portcullis() && wants_ours(args, Part::Memory)) {
+            return Vec::new();
+        }
+        let measured = memory::measure(&self.programs);
+        self.note(measured.context("attacks on memory"))
+            .unwrap_or_default()
+    }
+
+    fn calls(&mut self, args: &BenchArgs) -> Vec<Longest> {
+        if !wants_ours(args, Part::Calls) {
+            return Vec::new();
+        }
+        let measured = calls::measure();
+        self.note(measured.context("the longest calls"))
+            .unwrap_or_default()
     }
 
     fn has_portcullis(&self) -> bool {
@@ -269,33 +324,22 @@ fn fill(args: &BenchArgs, pace: &Pace) -> Result<Database> {
 }
 
 fn programs(as_built: bool) -> Result<Programs> {
-    let target = Workspace::own()?.target;
-    let load = target.join("release/portcullis-load");
-    if as_built {
-        return Ok(Programs {
-            portcullis: target.join("release/portcullis"),
-            policy: target.join("policies/address-acl.wasm"),
-            hostile: target.join("policies/hostile.wasm"),
-            load,
-        });
+    let workspace = Workspace::own()?;
+    if !as_built {
+        build::host(&workspace, Profile::Dist)?;
+        build::program(
+            &workspace,
+            Profile::Dist,
+            "portcullis-load",
+            "portcullis-load",
+        )?;
+        build::policies_with_tests(&workspace)?;
     }
-    let Built {
-        portcullis,
-        policies,
-    } = build::all(Profile::Release)?;
-    let mut generator = cargo();
-    generator
-        .current_dir(root())
-        .args(["build", "--release", "--package", "portcullis-load"]);
-    run_command(&mut generator)?;
-    build::policies_with_tests(&Workspace::own()?)?;
-    let hostile = target.join("policies/hostile.wasm");
-    let mut policies = policies.into_iter();
-    let policy = policies.find(|file| file.ends_with("address-acl.wasm"));
+    let policies = workspace.target.join("policies");
     Ok(Programs {
-        portcullis,
-        policy: policy.context("the build left no address-acl.wasm")?,
-        hostile,
-        load,
+        portcullis: build::built(&workspace, Profile::Dist, "portcullis"),
+        policy: policies.join("address-acl.wasm"),
+        hostile: policies.join("hostile.wasm"),
+        load: build::built(&workspace, Profile::Dist, "portcullis-load"),
     })
 }

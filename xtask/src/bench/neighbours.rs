@@ -111,7 +111,7 @@ impl Host {
         let policy = programs.hostile.display();
         let mut config = format!(
             "workers = 1\nlisten = [\"udp:{address}\"]\n[database]\naddress-file = \"rows\"\n\
-             [control]\nlisten = \"{control}\"\n[log]\nlevel = \"error,policy=off\"\n"
+             [control]\nlisten = \"{control}\"\ntoken-file = \"\"\n[log]\nlevel = \"error,policy=off\"\n[sip]\nanswers-per-second = 1000000\nanswers-burst = 10000000\n"
         );
         let tenants = [("good", "well")].into_iter().chain(HOSTILE);
         let mut rows = String::new();

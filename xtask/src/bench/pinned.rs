@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use crate::process::show;
+use crate::process::{capture, show};
 
 /// A start takes longest with a large table in a slow database.
 const START: Duration = Duration::from_secs(60);
@@ -24,11 +24,19 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Starts a program on one core; what it prints goes to `log`.
-    pub(crate) fn start(name: &str, core: usize, command: &Command, log: &Path) -> Result<Self> {
+    /// Starts a program on one core, or on all; what it prints goes to `log`.
+    pub(crate) fn start(
+        name: &str,
+        core: impl Into<Option<usize>>,
+        command: &Command,
+        log: &Path,
+    ) -> Result<Self> {
         let output =
             File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
-        let mut pinned = pin(core, command);
+        let mut pinned = match core.into() {
+            Some(core) => pin(core, command),
+            None => with_arguments_of(command, Command::new(command.get_program())),
+        };
         pinned
             .stdin(Stdio::null())
             .stdout(output.try_clone()?)
@@ -48,12 +56,29 @@ impl Process {
         self.child.id()
     }
 
+    /// Binds all its threads to one core from now on.
+    pub(crate) fn pin_to(&self, core: usize) -> Result<()> {
+        let (core, pid) = (core.to_string(), self.pid().to_string());
+        let mut taskset = Command::new("taskset");
+        taskset.args(["--all-tasks", "--pid", "--cpu-list", &core, &pid]);
+        capture(&mut taskset).map(drop)
+    }
+
     /// Returns when `ready` says so.
     ///
     /// # Errors
     /// When the process ends before, or takes too long; with the end of its log.
-    pub(crate) fn wait_until(&mut self, mut ready: impl FnMut() -> bool) -> Result<()> {
-        let give_up = Instant::now() + START;
+    pub(crate) fn wait_until(&mut self, ready: impl FnMut() -> bool) -> Result<()> {
+        self.wait_until_within(START, ready)
+    }
+
+    /// The same with another limit of time.
+    pub(crate) fn wait_until_within(
+        &mut self,
+        time: Duration,
+        mut ready: impl FnMut() -> bool,
+    ) -> Result<()> {
+        let give_up = Instant::now() + time;
         while !ready() {
             if let Some(status) = self.child.try_wait()? {
                 bail!(
@@ -116,12 +141,16 @@ pub(crate) fn pin(core: usize, command: &Command) -> Command {
     let mut pinned = Command::new("taskset");
     pinned
         .args(["--cpu-list", &core.to_string()])
-        .arg(command.get_program())
-        .args(command.get_args());
+        .arg(command.get_program());
+    with_arguments_of(command, pinned)
+}
+
+fn with_arguments_of(command: &Command, mut other: Command) -> Command {
+    other.args(command.get_args());
     if let Some(folder) = command.get_current_dir() {
-        pinned.current_dir(folder);
+        other.current_dir(folder);
     }
-    pinned
+    other
 }
 
 /// A UDP and TCP port of 127.0.0.1 that is free at this moment.

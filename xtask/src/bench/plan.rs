@@ -13,7 +13,7 @@ use serde::Serialize;
 pub(crate) enum Server {
     /// Sends every datagram back: what UDP alone costs on this machine.
     Echo,
-    /// Ours, the release build.
+    /// Ours, built as packages are.
     Portcullis,
     /// The reference as it is in service: the page in a Kamailio with the modules and checks of Debian's configuration.
     Kamailio,
@@ -52,8 +52,12 @@ pub(crate) enum Work {
 pub(crate) enum Shape {
     /// As fast as the server answers: its core is full, and it finds several datagrams whenever it looks.
     Full,
-    /// [`STEADY`] requests a second, evenly: the server sleeps and wakes for nearly every one, as most servers do most of the time.
+    /// 1,000 requests a second, evenly: the server sleeps and wakes for each, as most servers do most of the time.
+    Quiet,
+    /// [`STEADY`] requests a second, evenly: the server sleeps and wakes for nearly every one.
     Steady,
+    /// 50,000 requests a second, evenly: the server sleeps now and then.
+    Brisk,
     /// [`STEADY`] requests a second in small bursts, between which the generator leaves its core to others.
     Bursts,
 }
@@ -70,6 +74,21 @@ pub(crate) struct Task {
 /// Requests a second of [`Shape::Steady`].
 pub(crate) const STEADY: u64 = 10_000;
 
+impl Shape {
+    /// Those with requests that come evenly.
+    pub(crate) const EVEN: [Self; 3] = [Self::Quiet, Self::Steady, Self::Brisk];
+
+    /// Requests a second; none where the server sets the pace.
+    pub(crate) fn rate(self) -> Option<u64> {
+        match self {
+            Self::Full => None,
+            Self::Quiet => Some(1_000),
+            Self::Steady | Self::Bursts => Some(STEADY),
+            Self::Brisk => Some(50_000),
+        }
+    }
+}
+
 /// A part of the benchmark that can be asked for by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Part {
@@ -83,8 +102,16 @@ pub(crate) enum Part {
     Reload,
     /// A tenant beside hostile ones.
     Neighbours,
+    /// Many tenants, each with a policy of its own.
+    Tenants,
     /// Loading a million rows.
     Million,
+    /// Large datagrams of every shape.
+    Datagrams,
+    /// Memory under attack.
+    Memory,
+    /// The longest call of each function of the host.
+    Calls,
 }
 
 /// One server as it is started: what it serves and over which table.
@@ -113,6 +140,8 @@ pub(crate) struct Pace {
     pub(crate) server_core: usize,
     /// The core of everything else: generator, callee, database.
     pub(crate) load_core: usize,
+    /// Numbers of tenants of the hosts in the part of that name. The others are set beside the first one.
+    pub(crate) tenants: Vec<u32>,
 }
 
 /// The tasks of each subject, subjects in the order in which they are measured. Our two tables stand side by side, because they are
@@ -156,31 +185,32 @@ pub(crate) fn matrix(parts: &[Part], servers: &[Server]) -> Vec<(Subject, Vec<Ta
 
 impl Subject {
     fn tasks(self, parts: &[Work]) -> Vec<Task> {
-        let full = |work| Task {
-            work,
-            shape: Shape::Full,
-        };
-        let steady = |work| Task {
-            work,
-            shape: Shape::Steady,
-        };
+        let task = |work, shape| Task { work, shape };
+        if parts.is_empty() {
+            return Vec::new();
+        }
         if self.server == Server::Echo {
-            let asked_for = !parts.is_empty();
-            return [full(Work::Echo), steady(Work::Echo)]
+            let even = Shape::EVEN.map(|shape| task(Work::Echo, shape));
+            return [task(Work::Echo, Shape::Full)]
                 .into_iter()
-                .filter(|_| asked_for)
+                .chain(even)
                 .collect();
         }
-        let mut tasks: Vec<Task> = parts.iter().copied().map(full).collect();
+        let full = parts.iter().map(|work| task(*work, Shape::Full));
+        let mut tasks: Vec<Task> = full.collect();
         if self.rows == Some(Rows::Few) {
-            let slept_between = [Work::Reject, Work::Relay];
-            tasks.extend(
-                parts
-                    .iter()
-                    .copied()
-                    .filter(|work| slept_between.contains(work))
-                    .map(steady),
-            );
+            for work in parts {
+                let even: &[Shape] = match work {
+                    // With all of Debian's modules it takes more than a core has at the highest rate.
+                    Work::Reject if self.server == Server::Kamailio => {
+                        &[Shape::Quiet, Shape::Steady]
+                    }
+                    Work::Reject => &Shape::EVEN,
+                    Work::Relay => &[Shape::Steady],
+                    Work::Options | Work::Echo => &[],
+                };
+                tasks.extend(even.iter().map(|shape| task(*work, *shape)));
+            }
         }
         tasks
     }
@@ -205,6 +235,10 @@ impl Pace {
             outstanding: 8,
             server_core: cores - 1,
             load_core: 0,
+            tenants: match quick {
+                true => vec![1, 50],
+                false => vec![1, 50, 200, 1_000],
+            },
         })
     }
 
@@ -261,9 +295,9 @@ impl fmt::Display for Work {
 
 impl fmt::Display for Task {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.shape {
-            Shape::Full => write!(f, "{}", self.work),
-            Shape::Steady | Shape::Bursts => write!(f, "{} at {STEADY} a second", self.work),
+        match self.shape.rate() {
+            None => write!(f, "{}", self.work),
+            Some(rate) => write!(f, "{} at {rate} a second", self.work),
         }
     }
 }
@@ -309,12 +343,24 @@ mod tests {
                 .map(|(_, tasks)| tasks.len())
                 .sum()
         };
-        assert_eq!(windows(&[], &[]), 2 + 2 * (3 + 2 + 3) + (3 + 2));
-        assert_eq!(windows(&[Part::Relay], &[]), 2 + 2 * 3 + 2);
+        assert_eq!(windows(&[], &[]), 4 + (3 + 4 + 3) + (3 + 3 + 3) + (3 + 4));
+        assert_eq!(windows(&[Part::Relay], &[]), 4 + 2 * 3 + 2);
         assert_eq!(
             windows(&[Part::Relay, Part::Options], &[Server::Kamailio]),
             3 + 2
         );
         assert_eq!(windows(&[Part::Million], &[]), 0);
+        assert_eq!(windows(&[Part::Tenants], &[]), 0);
+    }
+
+    #[test]
+    fn a_full_run_has_a_thousand_tenants_beside_one() {
+        if thread::available_parallelism().unwrap().get() < 2 {
+            return;
+        }
+        let tenants = |quick| Pace::new(quick, None, None).unwrap().tenants;
+        let full = tenants(false);
+        assert_eq!((full.first(), full.last()), (Some(&1), Some(&1_000)));
+        assert_eq!(tenants(true).first(), Some(&1));
     }
 }

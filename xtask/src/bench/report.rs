@@ -8,13 +8,17 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 
 use super::Peers;
+use super::calls::Longest;
+use super::datagrams::Shaped;
 use super::figures::{Figure, Figures};
 use super::machine::Machine;
+use super::memory::Attacked;
 use super::million::Million;
 use super::neighbours::{Check, Neighbours};
 use super::plan::{Pace, STEADY, Shape};
 use super::reload::Reload;
 use super::targets::{Comparison, Target, comparisons, targets};
+use super::tenants::Crowded;
 
 /// Everything that a benchmark found out.
 #[derive(Debug, Serialize)]
@@ -26,10 +30,26 @@ pub(crate) struct Outcome {
     figures: Vec<Figure>,
     reloads: Vec<Reload>,
     neighbours: Vec<Neighbours>,
+    tenants: Vec<Crowded>,
     million: Option<Million>,
+    datagrams: Vec<Shaped>,
+    attacks: Vec<Attacked>,
+    calls: Vec<Longest>,
     targets: Vec<Target>,
     comparisons: Vec<Comparison>,
     problems: Vec<String>,
+}
+
+/// What is measured of our host alone.
+#[derive(Debug, Default)]
+pub(crate) struct Parts {
+    pub(crate) reloads: Vec<Reload>,
+    pub(crate) neighbours: Vec<Neighbours>,
+    pub(crate) tenants: Vec<Crowded>,
+    pub(crate) million: Option<Million>,
+    pub(crate) datagrams: Vec<Shaped>,
+    pub(crate) attacks: Vec<Attacked>,
+    pub(crate) calls: Vec<Longest>,
 }
 
 impl Outcome {
@@ -38,7 +58,7 @@ impl Outcome {
         peers: Peers,
         pace: Pace,
         figures: &Figures,
-        (reloads, neighbours, million): (Vec<Reload>, Vec<Neighbours>, Option<Million>),
+        parts: Parts,
         problems: Vec<String>,
     ) -> Self {
         Self {
@@ -47,11 +67,15 @@ impl Outcome {
             pace,
             steady_per_second: STEADY,
             figures: figures.all(),
-            targets: targets(figures, &reloads, &neighbours, million.as_ref()),
+            targets: targets(figures, &parts),
             comparisons: comparisons(figures),
-            reloads,
-            neighbours,
-            million,
+            reloads: parts.reloads,
+            neighbours: parts.neighbours,
+            tenants: parts.tenants,
+            million: parts.million,
+            datagrams: parts.datagrams,
+            attacks: parts.attacks,
+            calls: parts.calls,
             problems,
         }
     }
@@ -100,8 +124,7 @@ impl Outcome {
         )?;
         writeln!(
             f,
-            "Server on core {}, everything else on core {}; {} sources with {} requests under way each, or {STEADY} requests a second; \
-             {} x {} s each, medians.",
+            "Server on core {}, everything else on core {}; {} sources with {} requests under way each, or a fixed rate; {} x {} s each, medians.",
             pace.server_core,
             pace.load_core,
             pace.sources,
@@ -170,6 +193,101 @@ impl Outcome {
         Ok(())
     }
 
+    fn tenants(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.tenants.is_empty() {
+            return Ok(());
+        }
+        writeln!(
+            f,
+            "\n401 at {STEADY} a second in small bursts, to tenants in random order, each with a policy of its own"
+        )?;
+        writeln!(
+            f,
+            "{:>8} {:>8} {:>8} {:>15} {:>15} {:>18} {:>18} {:>18}",
+            "tenants",
+            "CPU µs",
+            "to one",
+            "first start, s",
+            "next start, s",
+            "KiB each, idle",
+            "KiB each, used",
+            "descriptors each"
+        )?;
+        for crowded in &self.tenants {
+            write!(
+                f,
+                "{:>8} {:>8.2} {:>7.2}x {:>15.2} {:>15.2}",
+                crowded.tenants,
+                crowded.cpu_us,
+                crowded.against_one,
+                crowded.first_start_seconds,
+                crowded.next_start_seconds
+            )?;
+            match crowded.each {
+                Some(each) => writeln!(
+                    f,
+                    " {:>18.1} {:>18.1} {:>18.2}",
+                    each.idle_bytes / 1024.0,
+                    each.used_bytes / 1024.0,
+                    each.descriptors
+                )?,
+                None => writeln!(f)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn datagrams(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.datagrams.is_empty() {
+            return Ok(());
+        }
+        writeln!(
+            f,
+            "\nDatagrams of 60,000 bytes from a stranger, CPU µs each"
+        )?;
+        for shaped in &self.datagrams {
+            writeln!(
+                f,
+                "  {:<32} {:>8.1} {:>7.2}x",
+                shaped.shape, shaped.cpu_us, shaped.against_plain
+            )?;
+        }
+        Ok(())
+    }
+
+    fn attacks(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.attacks.is_empty() {
+            return Ok(());
+        }
+        writeln!(f, "\nMemory under attack, MiB before and at most")?;
+        for attacked in &self.attacks {
+            writeln!(
+                f,
+                "  {:<56} {:>5} {:>6}",
+                attacked.attack, attacked.before_mib, attacked.most_mib
+            )?;
+        }
+        Ok(())
+    }
+
+    fn calls(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.calls.is_empty() {
+            return Ok(());
+        }
+        writeln!(
+            f,
+            "\nCalls that do nothing else until their deadline of 5 ms, ms each"
+        )?;
+        for longest in &self.calls {
+            writeln!(
+                f,
+                "  {:<40} {:>8.2}",
+                longest.function, longest.milliseconds
+            )?;
+        }
+        Ok(())
+    }
+
     fn goals(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "\nTargets")?;
         for target in &self.targets {
@@ -211,7 +329,10 @@ impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.conditions(f)?;
         self.table(f, Shape::Full, "Server's core full")?;
-        self.table(f, Shape::Steady, &format!("{STEADY} requests a second"))?;
+        for shape in Shape::EVEN {
+            let rate = shape.rate().unwrap_or_default();
+            self.table(f, shape, &format!("{rate} requests a second"))?;
+        }
         for reload in &self.reloads {
             writeln!(
                 f,
@@ -253,6 +374,10 @@ impl fmt::Display for Outcome {
                 mib(million.memory_bytes)
             )?;
         }
+        self.tenants(f)?;
+        self.datagrams(f)?;
+        self.attacks(f)?;
+        self.calls(f)?;
         self.goals(f)?;
         for problem in &self.problems {
             writeln!(f, "NOT MEASURED: {problem}")?;
@@ -315,13 +440,14 @@ mod tests {
             outstanding: 1,
             server_core: 1,
             load_core: 0,
+            tenants: vec![1],
         };
         Outcome::new(
             Machine::new(),
             peers,
             pace,
             &figures,
-            (Vec::new(), Vec::new(), None),
+            Parts::default(),
             problems,
         )
     }

@@ -28,7 +28,7 @@ const PAGE: [[&str; 5]; 3] = [
 /// Where the programs are.
 #[derive(Clone, Debug)]
 pub(crate) struct Programs {
-    /// Our host, the release build.
+    /// Our host, built as packages are.
     pub(crate) portcullis: PathBuf,
     /// The compiled page.
     pub(crate) policy: PathBuf,
@@ -130,7 +130,8 @@ impl Places {
              [database]\nurl = \"{url}\"\n\
              [policy]\nfile = \"{policy}\"\n\
              [relay]\nnext-hop = \"sip:{callee}\"\nrecord-route = false\n\
-             [control]\nlisten = \"{control}\"\n\
+             [control]\nlisten = \"{control}\"\ntoken-file = \"\"\n\
+             [sip]\nanswers-per-second = 1000000\nanswers-burst = 10000000\n\
              [log]\nlevel = \"warn\"\n"
         );
         let file = self.folder.join("portcullis.toml");

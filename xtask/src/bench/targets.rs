@@ -4,11 +4,14 @@ use std::fmt;
 
 use serde::Serialize;
 
+use super::calls::DEADLINE_MS;
 use super::figures::{Figures, Key};
-use super::million::Million;
-use super::neighbours::{Check, Neighbours};
+use super::memory::Attacked;
+use super::neighbours::Check;
 use super::plan::{Rows, Server, Shape, Subject, Task, Work};
-use super::reload::{Reload, Source};
+use super::reload::Source;
+use super::report::Parts;
+use super::tenants::Crowded;
 
 /// A figure against its bar and aim; smaller is better for all of them.
 #[derive(Clone, Debug, Serialize)]
@@ -34,6 +37,9 @@ enum Unit {
     Times,
     Seconds,
     Mebibytes,
+    Kibibytes,
+    /// As "0.50".
+    Count,
 }
 
 /// A value in its unit.
@@ -52,10 +58,9 @@ pub(crate) struct Comparison {
 pub(crate) fn comparisons(figures: &Figures) -> Vec<Comparison> {
     let few = Some(Rows::Few);
     let (ours, theirs, bare) = (Server::Portcullis, Server::Kamailio, Server::KamailioBare);
-    let steady = |(task, subject): Key| {
-        let shape = Shape::Steady;
-        (Task { shape, ..task }, subject)
-    };
+    let steady = |key| with_shape(Shape::Steady, key);
+    let quiet = |key| with_shape(Shape::Quiet, key);
+    let brisk = |key| with_shape(Shape::Brisk, key);
     let reject = |server| key(Work::Reject, server, few);
     let relay = |server| key(Work::Relay, server, few);
     let options = |server| key(Work::Options, server, few);
@@ -68,27 +73,32 @@ pub(crate) fn comparisons(figures: &Figures) -> Vec<Comparison> {
             options(theirs),
         ),
         (
-            "401 at a steady rate against Kamailio",
+            "401 at 10,000 a second against Kamailio",
             steady(reject(ours)),
             steady(reject(theirs)),
         ),
         (
-            "401 at a steady rate against Kamailio bare",
+            "401 at 10,000 a second against Kamailio bare",
             steady(reject(ours)),
             steady(reject(bare)),
         ),
         (
-            "401 at a steady rate against the bare UDP echo",
-            steady(reject(ours)),
-            steady(key(Work::Echo, Server::Echo, None)),
+            "401 at 1,000 a second against Kamailio bare",
+            quiet(reject(ours)),
+            quiet(reject(bare)),
         ),
         (
-            "Relay at a steady rate against Kamailio",
+            "401 at 50,000 a second against Kamailio bare",
+            brisk(reject(ours)),
+            brisk(reject(bare)),
+        ),
+        (
+            "Relay at 10,000 a second against Kamailio",
             steady(relay(ours)),
             steady(relay(theirs)),
         ),
         (
-            "Relay at a steady rate against Kamailio bare",
+            "Relay at 10,000 a second against Kamailio bare",
             steady(relay(ours)),
             steady(relay(bare)),
         ),
@@ -102,13 +112,19 @@ pub(crate) fn comparisons(figures: &Figures) -> Vec<Comparison> {
 }
 
 /// Everything that must be reached, in the order of the project's goals.
-pub(crate) fn targets(
-    figures: &Figures,
-    reloads: &[Reload],
-    neighbours: &[Neighbours],
-    million: Option<&Million>,
-) -> Vec<Target> {
+pub(crate) fn targets(figures: &Figures, parts: &Parts) -> Vec<Target> {
+    let Parts {
+        reloads,
+        neighbours,
+        tenants,
+        million,
+        datagrams,
+        attacks,
+        calls,
+    } = parts;
+    let million = million.as_ref();
     let mut targets = ratios(figures);
+    targets.extend(of_a_quiet_host(figures));
     let beside = [
         (
             Source::MariaDb,
@@ -139,6 +155,7 @@ pub(crate) fn targets(
         aim: None,
         unit: Unit::Times,
     });
+    targets.extend(of_tenants(tenants));
     let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
     targets.push(Target {
         what: "1,000,000 rows from MariaDB: time to load",
@@ -154,7 +171,102 @@ pub(crate) fn targets(
         aim: None,
         unit: Unit::Mebibytes,
     });
+    let worst = datagrams.iter().map(|shaped| shaped.against_plain);
+    targets.push(Target {
+        what: "The worst datagram of 60,000 bytes: CPU to a plain one's",
+        value: worst.max_by(f64::total_cmp),
+        bar: 2.0,
+        aim: None,
+        unit: Unit::Times,
+    });
+    let more = |one: &Attacked| one.most_mib.saturating_sub(one.before_mib) as f64;
+    targets.push(Target {
+        what: "Memory under the worst attack: more than before, to its bound",
+        value: attacks
+            .iter()
+            .map(|one| more(one) / one.bound_mib as f64)
+            .max_by(f64::total_cmp),
+        bar: 1.0,
+        aim: None,
+        unit: Unit::Times,
+    });
+    let longest = calls.iter().map(|one| one.milliseconds);
+    targets.push(Target {
+        what: "The longest call of a function of the host: to its deadline",
+        value: longest.max_by(f64::total_cmp).map(|ms| ms / DEADLINE_MS),
+        // Two ticks of a millisecond.
+        bar: 1.4,
+        aim: None,
+        unit: Unit::Times,
+    });
     targets
+}
+
+/// What a request must not cost where the worker sleeps between two of them.
+fn of_a_quiet_host(figures: &Figures) -> impl Iterator<Item = Target> {
+    let ours = key(Work::Reject, Server::Portcullis, Some(Rows::Few));
+    let echo = key(Work::Echo, Server::Echo, None);
+    [
+        (
+            Shape::Quiet,
+            "401 at 1,000 a second: CPU against the bare UDP echo's",
+        ),
+        (
+            Shape::Steady,
+            "401 at 10,000 a second: CPU against the bare UDP echo's",
+        ),
+        (
+            Shape::Brisk,
+            "401 at 50,000 a second: CPU against the bare UDP echo's",
+        ),
+    ]
+    .into_iter()
+    .map(move |(shape, what)| Target {
+        what,
+        value: figures.ratio(with_shape(shape, ours), with_shape(shape, echo)),
+        bar: 1.3,
+        aim: None,
+        unit: Unit::Times,
+    })
+}
+
+/// What a thousand tenants must not cost.
+fn of_tenants(tenants: &[Crowded]) -> [Target; 4] {
+    let crowd = tenants.iter().find(|crowded| crowded.tenants == 1_000);
+    let each = crowd.and_then(|crowded| crowded.each);
+    let target = |what, value, bar, unit| Target {
+        what,
+        value,
+        bar,
+        aim: None,
+        unit,
+    };
+    [
+        target(
+            "A request with 1,000 tenants' own policies: CPU to one tenant",
+            crowd.map(|crowded| crowded.against_one),
+            1.3,
+            Unit::Times,
+        ),
+        target(
+            "1,000 tenants: time to start with policies compiled before",
+            crowd.map(|crowded| crowded.next_start_seconds),
+            5.0,
+            Unit::Seconds,
+        ),
+        target(
+            "1,000 tenants: memory of each one that is idle",
+            each.map(|each| each.idle_bytes / 1024.0),
+            100.0,
+            Unit::Kibibytes,
+        ),
+        target(
+            "1,000 tenants: file descriptors of each",
+            each.map(|each| each.descriptors),
+            1.0,
+            Unit::Count,
+        ),
+    ]
 }
 
 fn ratios(figures: &Figures) -> Vec<Target> {
@@ -264,8 +376,14 @@ impl fmt::Display for Told {
             Unit::Times => write!(f, "{value:.2}x"),
             Unit::Seconds => write!(f, "{value:.2} s"),
             Unit::Mebibytes => write!(f, "{value:.0} MiB"),
+            Unit::Kibibytes => write!(f, "{value:.0} KiB"),
+            Unit::Count => write!(f, "{value:.2}"),
         }
     }
+}
+
+fn with_shape(shape: Shape, (task, subject): Key) -> Key {
+    (Task { shape, ..task }, subject)
 }
 
 fn key(work: Work, server: Server, rows: Option<Rows>) -> Key {
@@ -295,6 +413,29 @@ mod tests {
         assert_eq!(target(Some(0.25)).verdict(), "aim reached");
         assert_eq!(target(None).reached(), None);
         assert_eq!(target(Some(0.34)).reached(), Some(false));
+    }
+
+    #[test]
+    fn a_thousand_tenants_are_held_to_their_targets() {
+        let crowded = |tenants, against_one| Crowded {
+            tenants,
+            first_start_seconds: 90.0,
+            next_start_seconds: 6.0,
+            cpu_us: 20.0,
+            against_one,
+            each: Some(super::super::tenants::Each {
+                idle_bytes: 102_400.0,
+                used_bytes: 204_800.0,
+                descriptors: 0.25,
+            }),
+        };
+        let verdicts =
+            |tenants: &[Crowded]| of_tenants(tenants).map(|target| target.verdict().to_owned());
+        assert_eq!(verdicts(&[crowded(50, 1.0)]), ["not measured"; 4]);
+        assert_eq!(
+            verdicts(&[crowded(50, 9.0), crowded(1_000, 1.2)]),
+            ["reached", "MISSED", "reached", "reached"]
+        );
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The table of the moment, and how it is renewed.
+//! The address book: the current tables and rules, and how they are reloaded.
 
 mod parts;
 mod rules;
@@ -23,38 +23,41 @@ use shared::Shared;
 use crate::database::{ChangeSource, Database, DatabaseError};
 use crate::rules::{RuleFolder, RulesError};
 
-/// The longest pause between two tries to reach a database that is away.
+/// Longest pause between two attempts to reach an unreachable database.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
-/// Holds the snapshot that serves, and replaces it whole.
+/// Holds the current snapshot, and replaces it as a whole.
 pub struct AddressBook {
     shared: Arc<Shared>,
     options: BookOptions,
 }
 
-/// How the book is kept.
+/// How the book looks for changes.
 #[derive(Clone, Copy, Debug)]
 pub struct BookOptions {
     /// How often to look for changes.
     pub poll: Duration,
-    /// Where the database does not say whether the table has changed, it is read anew and compared after 60 times what reading it
-    /// takes, but at least this often.
+    /// Longest interval between two full reads of a table whose database does not report changes. The interval is 60 times the
+    /// duration of a read, but never longer than this.
     pub reread: Duration,
+    /// How long a table or a file of rules must stay empty, or the file missing, before that takes effect. An explicit reload takes
+    /// effect at once.
+    pub settle: Duration,
 }
 
-/// What a successful reload brought.
+/// The result of a successful reload.
 #[derive(Clone, Debug)]
 pub struct LoadReport {
-    /// What serves now.
+    /// The current snapshot.
     pub snapshot: Arc<Snapshot>,
 }
 
-/// How the book has fared.
+/// State of the book.
 #[derive(Clone, Debug, Default)]
 pub struct Status {
     /// Whether the database answers.
     pub database: DatabaseState,
-    /// How changes are noticed; none before the first look.
+    /// How changes are noticed; `None` before the first look.
     pub changes_seen_by: Option<ChangeSource>,
     /// Loads that succeeded.
     pub loads: u64,
@@ -62,16 +65,16 @@ pub struct Status {
     pub failures: u64,
     /// The last failure, if the last load failed.
     pub last_error: Option<DatabaseError>,
-    /// How the trusted peers have fared.
+    /// State of the trusted peers.
     pub trusted: PartStatus,
-    /// How the rules have fared.
+    /// State of the rules.
     pub rules: PartStatus,
 }
 
 /// Whether the database answers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum DatabaseState {
-    /// Nobody has asked yet.
+    /// Not asked yet.
     #[default]
     Unknown,
     /// It answers.
@@ -93,6 +96,7 @@ impl Default for BookOptions {
         Self {
             poll: Duration::from_secs(1),
             reread: Duration::from_secs(60),
+            settle: Duration::from_secs(5),
         }
     }
 }
@@ -103,7 +107,7 @@ impl AddressBook {
         Self::with_rules(database, RuleFolder::default(), options)
     }
 
-    /// The same with the allow and deny files of a folder. Nothing is loaded yet.
+    /// Adds the allow and deny files of a folder. Nothing is loaded yet.
     pub fn with_rules(database: Database, folder: RuleFolder, options: BookOptions) -> Self {
         Self {
             shared: Arc::new(Shared::new(database, folder)),
@@ -116,7 +120,7 @@ impl AddressBook {
         &self.shared.database
     }
 
-    /// The snapshot of the moment. Workers use a [`Reader`].
+    /// The current snapshot. Workers use a [`Reader`].
     pub fn current(&self) -> Arc<Snapshot> {
         self.shared.current.load_full()
     }
@@ -128,18 +132,18 @@ impl AddressBook {
         }
     }
 
-    /// How the book has fared.
+    /// State of the book.
     pub fn status(&self) -> Status {
         self.shared.status.lock().clone()
     }
 
-    /// Loads the table anew and publishes it. Only one load runs at a time; who asks meanwhile waits for one that begins after
-    /// he asked, and shares its result with all others who wait. A load goes on when he who asked for it goes away.
+    /// Loads the table again and publishes it. Only one load runs at a time; callers that arrive meanwhile wait for the next one and
+    /// share its result. A load continues if its caller is dropped.
     ///
-    /// To be called within a tokio runtime.
+    /// Must be called within a tokio runtime.
     ///
     /// # Errors
-    /// The old table goes on serving.
+    /// When the table cannot be loaded; the previous one stays.
     pub async fn reload(&self) -> Result<LoadReport, DatabaseError> {
         let ticket = self.shared.asked.fetch_add(1, Ordering::Relaxed) + 1;
         let shared = Arc::clone(&self.shared);
@@ -149,11 +153,11 @@ impl AddressBook {
             .map_err(|error| DatabaseError::Build(error.to_string()))?
     }
 
-    /// Loads the trusted peers anew and publishes them, in the way of [`reload`](Self::reload). A database without such a table
-    /// trusts nobody, unless there was one before.
+    /// Loads the trusted peers again and publishes them, like [`reload`](Self::reload). Without such a table in the database no peer
+    /// is trusted, unless the table was there before.
     ///
     /// # Errors
-    /// The old peers go on being trusted.
+    /// When the peers cannot be loaded; the previous ones stay.
     pub async fn reload_trusted(&self) -> Result<LoadReport, DatabaseError> {
         let ticket = self.shared.trusted.ask();
         let shared = Arc::clone(&self.shared);
@@ -163,10 +167,10 @@ impl AddressBook {
             .map_err(|error| DatabaseError::Build(error.to_string()))?
     }
 
-    /// Reads the allow and deny files anew and publishes the rules, in the way of [`reload`](Self::reload).
+    /// Reads the allow and deny files again and publishes the rules, like [`reload`](Self::reload).
     ///
     /// # Errors
-    /// The old rules go on.
+    /// When the files cannot be read; the previous rules stay.
     pub async fn reload_rules(&self) -> Result<LoadReport, RulesError> {
         let ticket = self.shared.rules.ask();
         let shared = Arc::clone(&self.shared);
@@ -177,14 +181,20 @@ impl AddressBook {
         })?
     }
 
-    /// Looks for changes of both tables and of the rules and loads them, for ever. A database that is away is asked again and again; the log says
-    /// so once, and once more when it is back.
+    /// Looks for changes of both tables and of the rules and loads them, without end. An unreachable database is tried again and again;
+    /// the log has one line when it goes away and one when it is back.
     pub async fn watch(&self) {
         tokio::join!(
             self.watch_addresses(),
             self.watch_trusted(),
             self.watch_rules()
         );
+    }
+
+    /// One look of the watch.
+    #[cfg(test)]
+    pub(crate) async fn follow(&self, options: BookOptions) -> Result<(), DatabaseError> {
+        self.shared.follow(options).await.map(drop)
     }
 
     async fn watch_addresses(&self) {
@@ -195,7 +205,7 @@ impl AddressBook {
             let shared = Arc::clone(&self.shared);
             let follow = tokio::spawn(async move { shared.follow(options).await });
             pause = match follow.await {
-                // A large table that changes all the time is read half of the time.
+                // A large table that changes constantly is being read half of the time.
                 Ok(Ok(took)) => poll.max(took),
                 Ok(Err(_)) | Err(_) => (pause * 2).min(LONGEST_PAUSE.max(poll)),
             };
@@ -221,9 +231,11 @@ impl AddressBook {
     async fn watch_rules(&self) {
         loop {
             let shared = Arc::clone(&self.shared);
-            // What goes wrong is in the log and in the status.
-            let _told = tokio::spawn(async move { shared.follow_rules().await }).await;
-            sleep(self.options.poll).await;
+            // Errors are in the log and in the status.
+            let options = self.options;
+            let follow = async move { shared.follow_rules(options).await };
+            let _told = tokio::spawn(follow).await;
+            sleep(options.poll).await;
         }
     }
 }
@@ -238,7 +250,7 @@ impl fmt::Debug for AddressBook {
 }
 
 impl Reader {
-    /// The snapshot of the moment.
+    /// The current snapshot.
     #[inline]
     pub fn current(&mut self) -> &Arc<Snapshot> {
         self.cache.load()

@@ -12,6 +12,7 @@ fn book(folder: &Path) -> Arc<AddressBook> {
     let url = DatabaseUrl::Sqlite(folder.join("table.db"));
     let options = BookOptions {
         poll: Duration::from_millis(5),
+        settle: Duration::from_millis(20),
         ..BookOptions::default()
     };
     let rules = RuleFolder::new(folder);
@@ -36,7 +37,7 @@ fn trusts(snapshot: &Snapshot, source: &str) -> bool {
         from: FromUri::Own("sip:a@b"),
         ruri: "sip:c@d",
     };
-    snapshot.trusted.table.matches(question).next().is_some()
+    !snapshot.trusted.table.matches(question).is_empty()
 }
 
 fn denies(snapshot: &Snapshot) -> bool {
@@ -103,6 +104,138 @@ async fn a_watched_book_follows_peers_and_rules() {
     std::fs::remove_file(&file).unwrap();
     until(&book, |snapshot| !denies(snapshot)).await;
     watch.abort();
+}
+
+#[tokio::test]
+async fn rules_that_shrink_to_nothing_go_on_until_that_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let book = book(folder.path());
+    let held = BookOptions {
+        settle: Duration::from_secs(3600),
+        ..BookOptions::default()
+    };
+    let file = folder.path().join("permissions.deny");
+    let aside = folder.path().join("aside");
+    let put = |text: &str| {
+        std::fs::write(&aside, text).unwrap();
+        std::fs::rename(&aside, &file).unwrap();
+    };
+    let follow = |options| book.shared.follow_rules(options);
+    put("ALL : \"^sip:1@\"\n");
+    book.reload_rules().await.unwrap();
+    // Renamed away, as editors do it.
+    std::fs::rename(&file, &aside).unwrap();
+    for _ in 0..3 {
+        follow(held).await.unwrap();
+        assert!(denies(&book.current()));
+    }
+    // Nothing but a comment in it.
+    put("# nothing\n");
+    for _ in 0..3 {
+        follow(held).await.unwrap();
+        assert!(denies(&book.current()));
+    }
+    // A folder in its place is no removal, however long it stays.
+    std::fs::remove_file(&file).unwrap();
+    std::fs::create_dir(&file).unwrap();
+    let at_once = BookOptions {
+        settle: Duration::ZERO,
+        ..held
+    };
+    follow(at_once).await.unwrap_err();
+    book.reload_rules().await.unwrap_err();
+    assert!(denies(&book.current()));
+    std::fs::remove_dir(&file).unwrap();
+    // Neither is a file whose only line is spelled wrong, nor a pipe, which must not hold up the load.
+    put("ALL : \"[\"\n");
+    follow(at_once).await.unwrap_err();
+    let error = book.reload_rules().await.unwrap_err().to_string();
+    assert!(error.contains("none of its lines can be used"), "{error}");
+    assert!(denies(&book.current()));
+    std::fs::remove_file(&file).unwrap();
+    make_pipe(&file);
+    follow(at_once).await.unwrap_err();
+    let error = book.reload_rules().await.unwrap_err().to_string();
+    assert!(error.contains("and not a file"), "{error}");
+    assert!(denies(&book.current()));
+    std::fs::remove_file(&file).unwrap();
+    // Others come and go as they like, but not while it is held.
+    follow(held).await.unwrap();
+    assert!(denies(&book.current()));
+    follow(at_once).await.unwrap();
+    assert!(!denies(&book.current()), "it stays away");
+    put("ALL : \"^sip:1@\"\n");
+    until_denied(&book, held).await;
+    std::fs::remove_file(&file).unwrap();
+    book.reload_rules().await.unwrap();
+    assert!(!denies(&book.current()), "an operator asked for it");
+}
+
+fn make_pipe(path: &Path) {
+    let made = std::process::Command::new("mkfifo").arg(path).status();
+    assert!(made.unwrap().success());
+}
+
+#[tokio::test]
+async fn rules_that_are_being_written_wait() {
+    let folder = tempfile::tempdir().unwrap();
+    let book = book(folder.path());
+    let options = BookOptions::default();
+    let file = folder.path().join("permissions.deny");
+    std::fs::write(&file, "ALL : \"^sip:1@\"\nALL : \"^sip:2@\"\n").unwrap();
+    book.reload_rules().await.unwrap();
+    let generation = book.current().rules.generation;
+    let mut writer = std::fs::File::create(&file).unwrap();
+    for line in ["ALL : \"^sip:2@\"\n", "ALL : \"^sip:1@\"\n"] {
+        book.shared.follow_rules(options).await.unwrap();
+        std::io::Write::write_all(&mut writer, line.as_bytes()).unwrap();
+        book.shared.follow_rules(options).await.unwrap();
+        assert_eq!(book.current().rules.generation, generation);
+    }
+    drop(writer);
+    until_denied(&book, options).await;
+    while book.current().rules.generation == generation {
+        book.shared.follow_rules(options).await.unwrap();
+        sleep(Duration::from_millis(10)).await;
+    }
+}
+
+async fn until_denied(book: &AddressBook, options: BookOptions) {
+    while !denies(&book.current()) {
+        book.shared.follow_rules(options).await.unwrap();
+        sleep(Duration::from_millis(1)).await;
+    }
+}
+
+#[tokio::test]
+async fn peers_that_are_gone_are_trusted_for_a_while() {
+    let folder = tempfile::tempdir().unwrap();
+    let book = book(folder.path());
+    let database = book.database();
+    database.add_trusted(&peer("192.0.2.1")).await.unwrap();
+    book.reload_trusted().await.unwrap();
+    let settle = Duration::from_secs(3600);
+    let held = BookOptions {
+        settle,
+        ..BookOptions::default()
+    };
+    // A table that is filled anew without a transaction.
+    database.remove_trusted("192.0.2.1").await.unwrap();
+    for _ in 0..3 {
+        book.shared.follow_trusted(held).await.unwrap();
+        assert!(trusts(&book.current(), "192.0.2.1"));
+    }
+    database.add_trusted(&peer("192.0.2.2")).await.unwrap();
+    book.shared.follow_trusted(held).await.unwrap();
+    assert!(trusts(&book.current(), "192.0.2.2") && !trusts(&book.current(), "192.0.2.1"));
+    database.remove_trusted("192.0.2.2").await.unwrap();
+    book.shared.follow_trusted(held).await.unwrap();
+    assert!(trusts(&book.current(), "192.0.2.2"));
+    book.reload_trusted().await.unwrap();
+    assert!(
+        book.current().trusted.table.is_empty(),
+        "an operator asked for it"
+    );
 }
 
 #[tokio::test]

@@ -109,6 +109,7 @@ impl RulesPart {
             files,
             skipped,
             errors,
+            broken: _,
         } = loaded;
         Self {
             rules,

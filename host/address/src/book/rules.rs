@@ -1,85 +1,160 @@
 //! Loading and publishing the allow and deny rules.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::time::sleep;
 use tracing::{info, warn};
 
 use super::shared::{MOST_LOGGED, Shared};
-use super::{LoadReport, RulesPart, Snapshot};
-use crate::rules::{LoadedRules, RuleFolder, RulesError, Stamp};
+use super::{BookOptions, LoadReport, RulesPart, Snapshot};
+use crate::rules::{DEFAULT_RULES, LoadedRules, RuleFolder, RulesError, Stamp};
+use crate::settle::{Emptied, FileState, Hold, Patience, Settling, Step, Writers};
 
-/// Files are taken for complete when none has changed for this long.
-const QUIET: Duration = Duration::from_millis(20);
+/// A file of rules does not show whether it is complete, and half of a deny file lets calls through.
+const UNHURRIED: Patience = Patience {
+    whole: Duration::ZERO,
+    in_place: Duration::from_secs(2),
+    nothing: Duration::ZERO,
+};
 
-/// How often to wait for that before the files are read as they are.
-const MOST_WAITS: usize = 50;
-
-/// What loads of the rules leave for each other.
+/// State that one load of the rules leaves for the next.
 pub(super) struct RulesKeeper {
     folder: RuleFolder,
-    /// The files that serve.
+    /// The files of the current rules.
     seen: Option<Stamp>,
+    writers: Writers,
+    settling: Settling<Stamp>,
+    /// Whether a file has just lost all its rules, or is missing.
+    emptied: Emptied,
 }
 
 impl RulesKeeper {
     pub(super) fn new(folder: RuleFolder) -> Self {
-        Self { folder, seen: None }
+        Self {
+            folder,
+            seen: None,
+            writers: Writers::of_whole_folders(),
+            settling: Settling::default(),
+            emptied: Emptied::default(),
+        }
     }
 
-    /// The files as they are, when their writer has come to rest.
-    async fn settled(&self) -> Result<Stamp, RulesError> {
-        let mut stamp = self.stamp().await?;
-        for _ in 0..MOST_WAITS {
-            if self.seen.as_ref() == Some(&stamp) {
-                break;
-            }
-            sleep(QUIET).await;
-            let again = self.stamp().await?;
-            if again == stamp {
-                break;
-            }
-            stamp = again;
+    /// Decides what to do about the present state of the files.
+    fn step(&mut self, stamp: &Stamp) -> Step {
+        // The folder is watched even while it has no files.
+        let any = self.folder.path().map(|folder| folder.join(DEFAULT_RULES));
+        let files = stamp.iter().map(|(path, _)| path.as_path());
+        self.writers.follow(files.chain(any.as_deref()));
+        let Some(seen) = &self.seen else {
+            return Step::Take;
+        };
+        let writers = &self.writers;
+        let quiet = |stamp: &Stamp| quiet(stamp, seen, writers);
+        let now = Instant::now();
+        let step = self.settling.step(stamp.clone(), seen, quiet, now);
+        if let Some(waited) = self.settling.overdue(now) {
+            warn!(
+                event = "file_not_whole",
+                seconds = waited.as_secs(),
+                "file of rules is being written, not read until that ends; the previous rules stay"
+            );
         }
-        Ok(stamp)
+        step
     }
 
     async fn stamp(&self) -> Result<Stamp, RulesError> {
         let folder = self.folder.clone();
         aside(move || folder.stamp()).await
     }
+
+    /// Whether these files, which have lost all their rules, may have done so on purpose: a folder in place of a file, and a file with
+    /// lines that cannot be used, are mistakes.
+    fn must_be_meant(&self, lost: &[String], loaded: &LoadedRules) -> Result<(), RulesError> {
+        let Some(folder) = self.folder.path() else {
+            return Ok(());
+        };
+        for name in lost {
+            let path = folder.join(name);
+            if path.is_dir() {
+                return Err(RulesError::is_folder(&path));
+            }
+            if loaded.broken.contains(name) {
+                return Err(RulesError::is_broken(&path));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How long the files must stay unchanged to count: the longest time of any of them.
+fn quiet(stamp: &Stamp, seen: &Stamp, writers: &Writers) -> Duration {
+    let before = |path: &Path| {
+        let found = seen.iter().find(|(seen, _)| seen == path);
+        found.map_or(FileState::Absent, |(_, state)| *state)
+    };
+    let changed = stamp.iter().filter(|(path, state)| before(path) != *state);
+    let quiet =
+        changed.map(|(path, state)| state.quiet(&before(path), writers.state(path), &UNHURRIED));
+    quiet.max().unwrap_or_default()
 }
 
 impl Shared {
     pub(super) async fn reload_rules(&self, ticket: u64) -> Result<LoadReport, RulesError> {
-        let load = async |keeper: &mut RulesKeeper| self.load_rules(keeper, true).await;
+        let load = async |keeper: &mut RulesKeeper| self.load_rules(keeper, None).await;
         self.rules.answer(ticket, load).await
     }
 
-    /// Loads the rules if a file has changed, come or gone.
-    pub(super) async fn follow_rules(&self) -> Result<(), RulesError> {
+    /// Loads the rules if a file has changed, appeared or disappeared.
+    pub(super) async fn follow_rules(&self, options: BookOptions) -> Result<(), RulesError> {
         let mut turn = self.rules.take().await;
-        self.load_rules(&mut turn.keeper, false).await.map(drop)
+        let loaded = self.load_rules(&mut turn.keeper, Some(options.settle));
+        loaded.await.map(drop)
     }
 
+    /// `settle`: how long files that lost their rules must stay so; `None` for a requested load.
     async fn load_rules(
         &self,
         keeper: &mut RulesKeeper,
-        was_asked: bool,
+        settle: Option<Duration>,
     ) -> Result<LoadReport, RulesError> {
-        let stamp = keeper.settled().await;
+        let stamp = keeper.stamp().await;
         let stamp = stamp.map_err(|error| self.rules_failed(error))?;
-        if !was_asked && keeper.seen.as_ref() == Some(&stamp) {
-            self.status.lock().rules.last_error = None;
-            let snapshot = self.current.load_full();
-            return Ok(LoadReport { snapshot });
+        let step = keeper.step(&stamp);
+        let current = self.current.load_full();
+        if settle.is_some() && step != Step::Take {
+            if step == Step::Same {
+                self.status.lock().rules.last_error = None;
+            }
+            return Ok(LoadReport { snapshot: current });
         }
         let begun = Instant::now();
         let folder = keeper.folder.clone();
         let loaded = aside(move || folder.load()).await;
         let loaded = loaded.map_err(|error| self.rules_failed(error))?;
-        // What was written meanwhile differs from this stamp, and is seen by the next look.
+        let lost = current.rules.rules.lost_in(&loaded.rules);
+        let is_meant = keeper.must_be_meant(&lost, &loaded);
+        is_meant.map_err(|error| self.rules_failed(error))?;
+        let patience = settle.unwrap_or_default();
+        match keeper.emptied.hold(!lost.is_empty(), patience, begun) {
+            hold @ (Hold::Begins | Hold::Goes) => {
+                if hold == Hold::Begins {
+                    warn!(
+                        event = "rules_gone",
+                        files = lost.join(" "),
+                        "Files have lost all of their rules: these go on until that has been so for {patience:?}, or a reload is asked for."
+                    );
+                }
+                return Ok(LoadReport { snapshot: current });
+            }
+            Hold::Over => warn!(
+                event = "rules_removed",
+                files = lost.join(" "),
+                "rules of these files removed: a pair of files without rules allows everything"
+            ),
+            Hold::None => {}
+        }
+        // Files written meanwhile differ from this stamp, and the next look finds them.
         keeper.seen = Some(stamp);
         self.status.lock().rules.succeeded();
         let misses_default = keeper.folder.path().is_some() && !loaded.has_default();
@@ -104,16 +179,17 @@ impl Shared {
         }
         if misses_default && is_first {
             info!(
-                "There are no files permissions.allow and permissions.deny: rules without a name allow everything."
+                event = "default_rules_missing",
+                "no files permissions.allow and permissions.deny: rules without a name allow everything"
             );
         }
         LoadReport { snapshot }
     }
 
-    /// Counts a failure, and tells it once.
+    /// Counts a failure, and logs it once.
     fn rules_failed(&self, error: RulesError) -> RulesError {
         if self.status.lock().rules.failed(error.to_string()) {
-            warn!(%error, "The rules can't be loaded and stay as they are.");
+            warn!(event = "rules_not_loaded", %error, "allow and deny rules not loaded, the previous ones stay");
         }
         error
     }
@@ -121,22 +197,27 @@ impl Shared {
 
 fn tell(part: &RulesPart) {
     info!(
+        event = "rules_loaded",
         generation = part.generation,
         files = part.files,
         rules = part.rules.len(),
         skipped = part.skipped,
         milliseconds = part.took.as_millis() as u64,
-        "The allow and deny rules are loaded."
+        "allow and deny rules loaded"
     );
     for error in part.errors.iter().take(MOST_LOGGED) {
-        warn!("Skipped a rule: {error}.");
+        warn!(event = "rule_skipped", "rule skipped: {error}");
     }
     if part.skipped > MOST_LOGGED as u64 {
-        warn!("… and {} more lines.", part.skipped - MOST_LOGGED as u64);
+        warn!(
+            event = "rule_skipped",
+            "{} further lines skipped",
+            part.skipped - MOST_LOGGED as u64
+        );
     }
 }
 
-/// Does what waits for a disk where nobody waits for it.
+/// Runs file operations on a thread that may block.
 async fn aside<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, RulesError> + Send + 'static,
 ) -> Result<T, RulesError> {

@@ -12,55 +12,58 @@ use super::rules::RulesKeeper;
 use super::trusted::TrustedKeeper;
 use super::turns::Turns;
 use super::{BookOptions, Counts, DatabaseState, LoadReport, Snapshot, Status};
-use crate::database::{Database, DatabaseError, Loaded, Look, Watcher};
+use crate::database::{Database, DatabaseError, Failure, Loaded, Look, Watcher};
 use crate::rules::{RuleFolder, RulesError};
+use crate::settle::{Emptied, Hold};
 
-/// How many problem rows a load tells in the log; all of the first hundred are in the snapshot.
+/// Most problem rows that a load logs; the first hundred are in the snapshot.
 pub(super) const MOST_LOGGED: usize = 20;
 
-/// Where the database does not say whether the table has changed, it is read anew after this many times the time that reading took,
-/// but no later than [`BookOptions::reread`].
+/// A table whose database does not report changes is read again after this multiple of the duration of the last read, but no later
+/// than after [`BookOptions::reread`].
 const TRUST_TIMES: u32 = 60;
 
-/// What a load that outlives its caller needs.
+/// State of a load that may outlive its caller.
 pub(super) struct Shared {
     pub(super) database: Database,
     pub(super) current: Arc<ArcSwap<Snapshot>>,
     /// Snapshots that a worker may still have. They are freed here and not by the worker that drops them last: freeing a
     /// million rows takes a while.
     retired: Mutex<Vec<Arc<Snapshot>>>,
-    /// Reloads asked for so far. A load answers for all that were asked for when it began.
+    /// Number of requested reloads. A load serves all requests made before it began.
     pub(super) asked: AtomicU64,
-    /// Who holds it loads.
+    /// Held while loading.
     keeper: tokio::sync::Mutex<Keeper>,
-    /// Who loads the trusted peers.
+    /// Held while loading the trusted peers.
     pub(super) trusted: Turns<TrustedKeeper, Result<LoadReport, DatabaseError>>,
-    /// Who loads the rules.
+    /// Held while loading the rules.
     pub(super) rules: Turns<RulesKeeper, Result<LoadReport, RulesError>>,
-    /// Who holds it publishes.
+    /// Held while publishing.
     publishing: Mutex<()>,
     pub(super) status: Mutex<Status>,
 }
 
-/// What loads leave for each other.
+/// State that one load leaves for the next.
 struct Keeper {
     watcher: Watcher,
-    /// The last reload that the result answers for.
+    /// The last request that the result serves.
     answers: u64,
     result: Option<Result<LoadReport, DatabaseError>>,
-    /// The rows that serve, to tell whether others were read.
+    /// Digest of the current rows, to detect a change.
     digest: Option<u64>,
     /// When the last load ended, and how long it took.
     ended: Option<(Instant, Duration)>,
+    /// Whether the table has just become empty.
+    emptied: Emptied,
 }
 
-/// What to do with a table that is as it was.
+/// What to do with an unchanged table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Unchanged {
-    /// Publish it, because somebody asked for a reload.
+    /// Publish it, because a reload was requested.
     Publish,
-    /// Leave the one that serves.
-    Keep,
+    /// Keep the current one. A table that has become empty must stay so for this long.
+    Keep { settle: Duration },
 }
 
 impl Shared {
@@ -72,6 +75,7 @@ impl Shared {
             result: None,
             digest: None,
             ended: None,
+            emptied: Emptied::default(),
         };
         Self {
             database,
@@ -94,7 +98,8 @@ impl Shared {
             return result.clone();
         }
         let answers = self.asked.load(Ordering::Relaxed);
-        // What changes from here on shows in the next look.
+        // The next look finds later changes.
+        keeper.watcher.insist();
         let result = match self.look(&mut keeper).await {
             Ok(_) => self.load(&mut keeper, Unchanged::Publish).await,
             Err(error) => Err(error),
@@ -107,10 +112,10 @@ impl Shared {
         result
     }
 
-    /// Loads the table if it has changed; tells how long that took.
+    /// Loads the table if it has changed; returns how long that took.
     pub(super) async fn follow(&self, options: BookOptions) -> Result<Duration, DatabaseError> {
         let mut keeper = self.keeper.lock().await;
-        // All who waited for it have it, as the lock is fair; kept longer, it would keep its snapshot in memory.
+        // All waiting callers have the result, because the lock is fair; keeping it would keep its snapshot in memory.
         keeper.result = None;
         let is_due = match self.look(&mut keeper).await? {
             Look::Changed => true,
@@ -121,14 +126,15 @@ impl Shared {
             return Ok(Duration::ZERO);
         }
         let begun = Instant::now();
-        let loaded = self.load(&mut keeper, Unchanged::Keep).await;
+        let settle = options.settle;
+        let loaded = self.load(&mut keeper, Unchanged::Keep { settle }).await;
         if loaded.is_err() {
             self.status.lock().failures += 1;
         }
         loaded.map(|_| begun.elapsed())
     }
 
-    /// Whether the table may have changed. A database that cannot tell is away.
+    /// Whether the table may have changed. An error counts as an unreachable database.
     async fn look(&self, keeper: &mut Keeper) -> Result<Look, DatabaseError> {
         let look = keeper.watcher.look().await.inspect_err(|error| {
             self.is_away();
@@ -152,10 +158,12 @@ impl Shared {
         let loaded = loaded.inspect_err(|error| {
             keeper.watcher.forget();
             match error {
-                DatabaseError::Unreachable { .. }
-                | DatabaseError::NoFile { .. }
-                | DatabaseError::File { .. } => self.is_away(),
-                _ => self.answers(),
+                DatabaseError::Database(failure) if failure.is_away() => self.is_away(),
+                DatabaseError::File { .. } => self.is_away(),
+                DatabaseError::Database(_)
+                | DatabaseError::NoUsableLine { .. }
+                | DatabaseError::IsFile { .. }
+                | DatabaseError::Build(_) => self.answers(),
             }
             self.tell(error);
         })?;
@@ -166,10 +174,30 @@ impl Shared {
         status.loads += 1;
         status.last_error = None;
         drop(status);
-        if unchanged == Unchanged::Keep && keeper.digest == Some(loaded.digest) {
-            debug!("The address table was read again and has not changed.");
-            let snapshot = self.current.load_full();
-            return Ok(LoadReport { snapshot });
+        let current = self.current.load_full();
+        let is_emptied = loaded.table.is_empty() && !current.table.is_empty();
+        let (settle, is_same) = match unchanged {
+            Unchanged::Publish => (Duration::ZERO, false),
+            Unchanged::Keep { settle } => (settle, keeper.digest == Some(loaded.digest)),
+        };
+        match keeper.emptied.hold(is_emptied, settle, Instant::now()) {
+            hold @ (Hold::Begins | Hold::Goes) => {
+                keeper.watcher.forget();
+                tell_emptied(hold, "address", settle);
+                return Ok(LoadReport { snapshot: current });
+            }
+            Hold::Over => warn!(
+                event = "table_empty",
+                "address table is empty: no source is in any group"
+            ),
+            Hold::None if is_same => {
+                debug!(
+                    event = "table_unchanged",
+                    "address table read again, unchanged"
+                );
+                return Ok(LoadReport { snapshot: current });
+            }
+            Hold::None => {}
         }
         keeper.digest = Some(loaded.digest);
         Ok(self.publish(loaded, took))
@@ -184,7 +212,7 @@ impl Shared {
         LoadReport { snapshot }
     }
 
-    /// Publishes a snapshot made of the one that serves. Parts are loaded side by side, and none may undo the other's.
+    /// Publishes a snapshot derived from the current one. Parts are loaded concurrently, and none may undo the other's change.
     pub(super) fn replace(&self, next: impl FnOnce(&Snapshot) -> Snapshot) -> Arc<Snapshot> {
         let one_at_a_time = self.publishing.lock();
         let snapshot = Arc::new(next(&self.current.load()));
@@ -195,7 +223,7 @@ impl Shared {
         snapshot
     }
 
-    /// Frees the old snapshots that no worker has any more.
+    /// Frees the old snapshots that no worker uses any more.
     pub(super) fn collect(&self) {
         let mut retired = self.retired.lock();
         let unused: Vec<_> = retired
@@ -203,12 +231,12 @@ impl Shared {
             .collect();
         drop(retired);
         if !unused.is_empty() {
-            // Freeing is work, too: not on a thread that others wait for.
+            // Freeing takes time, so it is done on another thread.
             drop(tokio::task::spawn_blocking(move || drop(unused)));
         }
     }
 
-    /// The database answers, be it with an error.
+    /// The database has answered, even if with an error.
     fn answers(&self) {
         let mut status = self.status.lock();
         let was_down = matches!(status.database, DatabaseState::Down { .. });
@@ -216,18 +244,20 @@ impl Shared {
         drop(status);
         if was_down {
             info!(
+                event = "database_back",
                 database = self.database.address_source(),
-                "The database answers again."
+                "database answers again"
             );
         }
     }
 
-    /// Tells an error once, not each time it comes.
+    /// Logs an error once, not each time it repeats.
     fn tell(&self, error: &DatabaseError) {
         let last = self.status.lock().last_error.replace(error.clone());
         if last.as_ref() != Some(error) {
             let generation = self.current.load().generation;
-            warn!(%error, generation, "The address table can't be loaded and stays as it is.");
+            let event = event_of(error);
+            warn!(event, %error, generation, "address table not loaded, the previous one stays");
         }
     }
 
@@ -241,20 +271,46 @@ impl Shared {
 }
 
 impl Keeper {
-    /// Whether it is time to read a table of which nobody knows whether it has changed.
+    /// Whether it is time to read a table whose changes are not reported.
     fn is_due(&self, look: Look, options: BookOptions) -> bool {
         self.ended
             .is_none_or(|(ended, took)| ended.elapsed() >= trust(look, took, options))
     }
 }
 
-/// How long a table is taken for unchanged that took so long to read.
+/// How long a table is assumed unchanged, by the duration of its last read.
 pub(super) fn trust(look: Look, took: Duration, options: BookOptions) -> Duration {
-    let BookOptions { poll, reread } = options;
+    let BookOptions { poll, reread, .. } = options;
     match look {
-        // A change would have shown, unless the server forgot it at once.
+        // The server would have reported a change, unless it lost its memory of it.
         Look::Quiet => reread.max(took * TRUST_TIMES),
-        _ => (took * TRUST_TIMES).clamp(poll, reread.max(poll)),
+        Look::Same | Look::Changed | Look::Unknown => {
+            (took * TRUST_TIMES).clamp(poll, reread.max(poll))
+        }
+    }
+}
+
+/// Logs once that a table has become empty and its rows are kept.
+pub(super) fn tell_emptied(hold: Hold, table: &str, settle: Duration) {
+    if hold == Hold::Begins {
+        warn!(
+            event = "table_emptied",
+            table,
+            "The table has become empty: what it held serves on until it has been empty for {settle:?}, or a reload is asked for."
+        );
+    }
+}
+
+/// The `event` of a database error in the log.
+pub(super) fn event_of(error: &DatabaseError) -> &'static str {
+    match error {
+        DatabaseError::Database(Failure::Hung { .. }) => "database_hung",
+        DatabaseError::Database(Failure::Unreachable { .. }) => "database_unreachable",
+        DatabaseError::Database(_)
+        | DatabaseError::File { .. }
+        | DatabaseError::NoUsableLine { .. }
+        | DatabaseError::IsFile { .. }
+        | DatabaseError::Build(_) => "table_not_loaded",
     }
 }
 
@@ -267,6 +323,7 @@ fn tell(snapshot: &Snapshot) {
         warned,
     } = snapshot.counts;
     info!(
+        event = "table_loaded",
         generation = snapshot.generation,
         hosts,
         subnets,
@@ -274,19 +331,33 @@ fn tell(snapshot: &Snapshot) {
         skipped,
         warned,
         milliseconds = snapshot.took.as_millis() as u64,
-        "The address table is loaded."
+        "address table loaded"
     );
     for error in snapshot.errors.iter().take(MOST_LOGGED) {
-        warn!("Skipped: {error}.");
+        warn!(
+            event = "row_skipped",
+            "row of the address table skipped: {error}"
+        );
     }
     if skipped > MOST_LOGGED as u64 {
-        warn!("… and {} more rows.", skipped - MOST_LOGGED as u64);
+        warn!(
+            event = "row_skipped",
+            "{} further rows of the address table skipped",
+            skipped - MOST_LOGGED as u64
+        );
     }
     for warning in snapshot.warnings.iter().take(MOST_LOGGED) {
-        warn!("Odd: {warning}.");
+        warn!(
+            event = "row_odd",
+            "row of the address table used with a reservation: {warning}"
+        );
     }
     if warned > MOST_LOGGED as u64 {
-        warn!("… and {} more odd rows.", warned - MOST_LOGGED as u64);
+        warn!(
+            event = "row_odd",
+            "{} further rows of the address table used with a reservation",
+            warned - MOST_LOGGED as u64
+        );
     }
 }
 
@@ -297,7 +368,11 @@ mod tests {
     #[test]
     fn small_tables_are_read_again_soon_and_large_ones_as_often_as_configured() {
         let (poll, reread) = (Duration::from_secs(1), Duration::from_secs(30));
-        let options = BookOptions { poll, reread };
+        let options = BookOptions {
+            poll,
+            reread,
+            ..BookOptions::default()
+        };
         let millis = Duration::from_millis;
         for (look, took, trusted) in [
             (Look::Unknown, millis(1), poll),
@@ -311,6 +386,7 @@ mod tests {
         let often = BookOptions {
             poll: reread,
             reread: poll,
+            ..options
         };
         assert_eq!(
             trust(Look::Unknown, millis(1), often),

@@ -3,12 +3,13 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 
 use super::*;
-use crate::database::{DatabaseUrl, NewRow};
+use crate::database::{DatabaseUrl, Failure, NewRow};
 
 fn book(folder: &tempfile::TempDir) -> Arc<AddressBook> {
     let url = DatabaseUrl::Sqlite(folder.path().join("table.db"));
     let options = BookOptions {
         poll: Duration::from_millis(5),
+        settle: Duration::from_millis(20),
         ..BookOptions::default()
     };
     Arc::new(AddressBook::new(Database::new(url), options))
@@ -136,7 +137,10 @@ async fn a_file_that_goes_away_leaves_the_table_as_it_was() {
     book.reload().await.unwrap();
     std::fs::remove_file(folder.path().join("table.db")).unwrap();
     let error = book.reload().await.unwrap_err();
-    assert!(matches!(error, DatabaseError::NoFile { .. }), "{error}");
+    assert!(
+        matches!(error, DatabaseError::Database(Failure::NoFile { .. })),
+        "{error}"
+    );
     assert!(matches!(book.status().database, DatabaseState::Down { .. }));
     assert_eq!(book.current().counts.hosts, 1);
     let watched = Arc::clone(&book);

@@ -5,17 +5,20 @@ use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
 
-use super::shared::{MOST_LOGGED, Shared, trust};
+use super::shared::{MOST_LOGGED, Shared, event_of, tell_emptied, trust};
 use super::{BookOptions, LoadReport, Snapshot, TrustedPart};
-use crate::database::{Database, DatabaseError, Look, Watcher};
+use crate::database::{Database, DatabaseError, Failure, Look, Watcher};
+use crate::settle::{Emptied, Hold};
 
-/// What loads of the trusted peers leave for each other.
+/// State that one load of the trusted peers leaves for the next.
 pub(super) struct TrustedKeeper {
     watcher: Watcher,
-    /// The rows that serve, to tell whether others were read.
+    /// Digest of the current rows, to detect a change.
     digest: Option<u64>,
     /// When the last load ended, and how long it took.
     ended: Option<(Instant, Duration)>,
+    /// Whether the table has just become empty.
+    emptied: Emptied,
 }
 
 impl TrustedKeeper {
@@ -24,6 +27,7 @@ impl TrustedKeeper {
             watcher: Watcher::of_trusted(database),
             digest: None,
             ended: None,
+            emptied: Emptied::default(),
         }
     }
 
@@ -36,16 +40,16 @@ impl TrustedKeeper {
 impl Shared {
     pub(super) async fn reload_trusted(&self, ticket: u64) -> Result<LoadReport, DatabaseError> {
         let load = async |keeper: &mut TrustedKeeper| {
-            // What changes from here on shows in the next look.
+            // The next look finds later changes.
             match keeper.watcher.look().await {
-                Ok(_) => self.load_trusted(keeper, true).await,
+                Ok(_) => self.load_trusted(keeper, None).await,
                 Err(error) => Err(self.trusted_failed(error)),
             }
         };
         self.trusted.answer(ticket, load).await
     }
 
-    /// Loads the peers if they have changed; tells how long that took.
+    /// Loads the peers if they have changed; returns how long that took.
     pub(super) async fn follow_trusted(
         &self,
         options: BookOptions,
@@ -62,20 +66,23 @@ impl Shared {
             return Ok(Duration::ZERO);
         }
         let begun = Instant::now();
-        self.load_trusted(keeper, false).await?;
+        self.load_trusted(keeper, Some(options.settle)).await?;
         Ok(begun.elapsed())
     }
 
+    /// `settle`: how long a table that has become empty must stay so; `None` for a requested load.
     async fn load_trusted(
         &self,
         keeper: &mut TrustedKeeper,
-        was_asked: bool,
+        settle: Option<Duration>,
     ) -> Result<LoadReport, DatabaseError> {
         let begun = Instant::now();
         let loaded = match self.database.load_trusted().await {
             Ok(loaded) => Some(loaded),
-            // Many a database does without this table. One that served and is gone leaves the peers as they were.
-            Err(DatabaseError::NoTable { .. }) if keeper.digest.is_none() => None,
+            // The table is optional. If it was there and has disappeared, the previous peers stay.
+            Err(DatabaseError::Database(Failure::NoTable { .. })) if keeper.digest.is_none() => {
+                None
+            }
             Err(error) => {
                 keeper.watcher.forget();
                 return Err(self.trusted_failed(error));
@@ -86,9 +93,24 @@ impl Shared {
         self.status.lock().trusted.succeeded();
         let digest = loaded.as_ref().map(|loaded| loaded.digest);
         let current = self.current.load_full();
+        let is_empty = loaded.as_ref().is_none_or(|loaded| loaded.table.is_empty());
+        let is_emptied = is_empty && !current.trusted.table.is_empty();
         let is_as_it_was = digest == keeper.digest && current.trusted.generation > 0;
-        if is_as_it_was && !was_asked {
-            return Ok(LoadReport { snapshot: current });
+        let patience = settle.unwrap_or_default();
+        match keeper.emptied.hold(is_emptied, patience, Instant::now()) {
+            hold @ (Hold::Begins | Hold::Goes) => {
+                keeper.watcher.forget();
+                tell_emptied(hold, "trusted", patience);
+                return Ok(LoadReport { snapshot: current });
+            }
+            Hold::Over => warn!(
+                event = "table_empty",
+                "table of trusted peers is empty: no peer is trusted"
+            ),
+            Hold::None if is_as_it_was && settle.is_some() => {
+                return Ok(LoadReport { snapshot: current });
+            }
+            Hold::None => {}
         }
         keeper.digest = digest;
         let generation = current.trusted.generation + 1;
@@ -106,10 +128,11 @@ impl Shared {
         Ok(LoadReport { snapshot })
     }
 
-    /// Counts a failure, and tells it once.
+    /// Counts a failure, and logs it once.
     fn trusted_failed(&self, error: DatabaseError) -> DatabaseError {
         if self.status.lock().trusted.failed(error.to_string()) {
-            warn!(%error, "The trusted peers can't be loaded and stay as they are.");
+            let event = event_of(&error);
+            warn!(event, %error, "trusted peers not loaded, the previous ones stay");
         }
         error
     }
@@ -117,28 +140,46 @@ impl Shared {
 
 fn tell(part: &TrustedPart) {
     if part.is_absent {
-        info!("There is no table of trusted peers: nobody is trusted.");
+        info!(
+            event = "trusted_table_missing",
+            "no table of trusted peers: no peer is trusted"
+        );
         return;
     }
     info!(
+        event = "trusted_loaded",
         generation = part.generation,
         rows = part.table.len(),
         ignored = part.ignored,
         skipped = part.skipped,
         warned = part.warned,
         milliseconds = part.took.as_millis() as u64,
-        "The trusted peers are loaded."
+        "trusted peers loaded"
     );
     for error in part.errors.iter().take(MOST_LOGGED) {
-        warn!("Skipped a trusted peer: {error}.");
+        warn!(
+            event = "row_skipped",
+            "row of the trusted table skipped: {error}"
+        );
     }
     if part.skipped > MOST_LOGGED as u64 {
-        warn!("… and {} more rows.", part.skipped - MOST_LOGGED as u64);
+        warn!(
+            event = "row_skipped",
+            "{} further rows of the trusted table skipped",
+            part.skipped - MOST_LOGGED as u64
+        );
     }
     for warning in part.warnings.iter().take(MOST_LOGGED) {
-        warn!("Odd, in a trusted peer: {warning}.");
+        warn!(
+            event = "row_odd",
+            "row of the trusted table used with a reservation: {warning}"
+        );
     }
     if part.warned > MOST_LOGGED as u64 {
-        warn!("… and {} more odd rows.", part.warned - MOST_LOGGED as u64);
+        warn!(
+            event = "row_odd",
+            "{} further rows of the trusted table used with a reservation",
+            part.warned - MOST_LOGGED as u64
+        );
     }
 }

@@ -1,21 +1,20 @@
-//! One load at a time, and one for all who wait.
+//! One load at a time; its result is shared by all waiting callers.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::{Mutex, MutexGuard};
 
-/// Hands what a part's loads need from one to the next. Who waits for a load shares the result of the next one with all others who
-/// wait.
+/// Passes the state of a part from one load to the next. All callers that wait share the result of the next load.
 pub(super) struct Turns<K, R> {
-    /// Reloads asked for so far. A load answers for all that were asked for when it began.
+    /// Number of requested reloads. A load serves all requests made before it began.
     asked: AtomicU64,
     turn: Mutex<Turn<K, R>>,
 }
 
-/// Who holds it loads.
+/// Held while loading.
 pub(super) struct Turn<K, R> {
     pub(super) keeper: K,
-    /// The last reload that the result answers for.
+    /// The last request that the result serves.
     answers: u64,
     result: Option<R>,
 }
@@ -32,12 +31,12 @@ impl<K, R: Clone> Turns<K, R> {
         }
     }
 
-    /// Asks for a reload: the number to come with.
+    /// Requests a reload; returns the number of the request.
     pub(super) fn ask(&self) -> u64 {
         self.asked.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// The result of a load that began after this number was asked for; `load` makes one if need be.
+    /// The result of a load that began after this request; runs `load` if there is none yet.
     pub(super) async fn answer(&self, ticket: u64, load: impl AsyncFnOnce(&mut K) -> R) -> R {
         let mut turn = self.turn.lock().await;
         if turn.answers >= ticket
@@ -52,8 +51,8 @@ impl<K, R: Clone> Turns<K, R> {
         result
     }
 
-    /// The next turn, for a load that nobody asked for. The result of the last one is dropped: all who waited for it have it, as the
-    /// lock is fair, and kept longer it would keep its snapshot in memory.
+    /// The next turn, for a load without a request. Drops the result of the last load: all waiting callers have it, because the lock is
+    /// fair, and keeping it would keep its snapshot in memory.
     pub(super) async fn take(&self) -> MutexGuard<'_, Turn<K, R>> {
         let mut turn = self.turn.lock().await;
         turn.result = None;

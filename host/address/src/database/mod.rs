@@ -5,65 +5,52 @@
 
 mod address_file;
 mod error;
-mod explain;
 mod import;
 mod load;
 mod loader;
-mod migrate;
-mod schema;
 mod statements;
 mod trusted;
-mod url;
 mod watch;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::mysql::MySqlConnection;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
-use sqlx::{ConnectOptions, Connection};
-use tokio::time::timeout;
+use portcullis_database::{ADDRESS_VERSION, Connections, Link, Value};
+pub use portcullis_database::{
+    AddressNames, ChangeSource, DatabaseUrl, Failure, Look, MigrationAction, MigrationStep, Name,
+    NameError, Schema, ServerUrl, SslMode, TrustedNames, UrlError,
+};
 
 pub(crate) use address_file::entries;
 pub use error::{AddError, DatabaseError};
 pub use import::Imported;
 pub use load::Loaded;
-pub use migrate::{MigrationAction, MigrationStep};
-pub use schema::{AddressNames, Name, NameError, Schema, TrustedNames};
 pub use trusted::{LoadedTrusted, NewTrusted, StoredTrusted};
-pub use url::{DatabaseUrl, MySqlUrl, UrlError};
-pub use watch::{ChangeSource, Look, Watcher};
+pub use watch::Watcher;
 
 use address_file::AddressFile;
-use error::ADDRESS_VERSION;
-use statements::Engine;
+use statements::AddressStatements;
 
+use crate::pattern::DEFAULT_PATTERN_MEMORY;
 use crate::row::{Finding, Row, RowError, RowWarning};
-use crate::turns;
 
-/// How long a connection may take.
-const CONNECT: Duration = Duration::from_secs(5);
-
-/// How long SQLite waits for a writer of another process.
-const BUSY: Duration = Duration::from_secs(5);
-
-/// How many rows SQLite may read ahead of us.
-const ROWS_AHEAD: usize = 1024;
+/// How long the database may take for an answer, or for the next row, before it is given up.
+const STALL: Duration = Duration::from_secs(10);
 
 /// The width of the columns `ip_addr` and `tag` in characters.
 const IP_ADDR_WIDTH: usize = 50;
 const TAG_WIDTH: usize = 64;
 
-/// A database with the tables of Kamailio's `permissions`. Holds no connection: each operation opens its own, so that a database
-/// that was away or a file that was replaced needs no care.
+/// A database with the tables of Kamailio's `permissions`. Each operation takes one of its connections.
 ///
 /// The rows about addresses may come from a file in place of the table; see [`with_address_file`](Self::with_address_file).
 #[derive(Clone, Debug)]
 pub struct Database {
-    url: DatabaseUrl,
+    connections: Connections,
     schema: Arc<Schema>,
     address_file: Option<AddressFile>,
+    pattern_memory: usize,
 }
 
 /// A row to be added.
@@ -107,20 +94,29 @@ pub(crate) enum Absent {
     Refuse,
 }
 
-/// One connection.
-pub(crate) enum Link {
-    MySql(MySqlConnection),
-    Sqlite(SqliteConnection),
-}
-
 impl Database {
-    /// The database at this place, with Kamailio's names of tables and columns. Nothing is opened yet.
-    pub fn new(url: DatabaseUrl) -> Self {
+    /// The database at this place, or over these connections, with Kamailio's names of tables and columns. Nothing is opened yet.
+    pub fn new(connections: impl Into<Connections>) -> Self {
         Self {
-            url,
+            connections: connections.into(),
             schema: Arc::default(),
             address_file: None,
+            pattern_memory: DEFAULT_PATTERN_MEMORY,
         }
+    }
+
+    /// The same with connections of which a few are kept: for a host that looks at its tables every second.
+    #[must_use]
+    pub fn kept(mut self) -> Self {
+        self.connections = Connections::kept(self.url().clone());
+        self
+    }
+
+    /// Bounds what the patterns of all trusted peers may take, in bytes. Rows beyond that are left out and named.
+    #[must_use]
+    pub fn with_pattern_memory(mut self, bytes: usize) -> Self {
+        self.pattern_memory = bytes;
+        self
     }
 
     /// The same with other names of tables and columns.
@@ -144,7 +140,12 @@ impl Database {
 
     /// Its URL.
     pub fn url(&self) -> &DatabaseUrl {
-        &self.url
+        self.connections.url()
+    }
+
+    /// The connections that its operations take.
+    pub fn connections(&self) -> &Connections {
+        &self.connections
     }
 
     /// The names of its tables and columns.
@@ -161,7 +162,7 @@ impl Database {
     pub fn address_source(&self) -> String {
         match &self.address_file {
             Some(file) => file.to_string(),
-            None => self.url.to_string(),
+            None => self.url().to_string(),
         }
     }
 
@@ -189,7 +190,7 @@ impl Database {
         }
         let mut link = self.open(Absent::Make).await?;
         self.check_address_version(&mut link).await?;
-        link.close().await;
+        link.release().await;
         Ok(())
     }
 
@@ -199,10 +200,36 @@ impl Database {
     /// # Errors
     /// When the file cannot be made.
     pub async fn make(&self) -> Result<(), DatabaseError> {
-        if let DatabaseUrl::Sqlite(_) = &self.url {
-            self.open(Absent::Make).await?.close().await;
+        if self.url().file().is_some() {
+            self.open(Absent::Make).await?.release().await;
         }
         Ok(())
+    }
+
+    /// What a migration would do. Changes nothing, and makes no file.
+    ///
+    /// # Errors
+    /// When the database can't be reached.
+    pub async fn migration(&self) -> Result<Vec<MigrationStep>, DatabaseError> {
+        Ok(self.connections.migration(&self.schema).await?)
+    }
+
+    /// Makes Kamailio's tables `version`, `address` and `trusted`, by the names of the [`schema`](Self::schema), and our own ones for
+    /// policies and tenants, where they are absent. A table that is there is never touched, nor is its row in `version`. What was done is
+    /// returned.
+    ///
+    /// # Errors
+    /// When the database can't be reached or forbids it.
+    pub async fn migrate(&self) -> Result<Vec<MigrationStep>, DatabaseError> {
+        Ok(self.connections.migrate(&self.schema).await?)
+    }
+
+    /// The same, for those who need not know what was done.
+    ///
+    /// # Errors
+    /// As for [`migrate`](Self::migrate).
+    pub async fn create_tables(&self) -> Result<(), DatabaseError> {
+        self.migrate().await.map(drop)
     }
 
     /// Adds a row (Kamailio: `kamctl address add`), unless a load would skip it.
@@ -214,9 +241,9 @@ impl Database {
         let warning = row.check()?;
         let mut link = self.open(Absent::Make).await?;
         self.check_address_version(&mut link).await?;
-        self.be_strict(&mut link).await?;
+        link.be_strict().await.map_err(DatabaseError::from)?;
         self.insert(&mut link, std::slice::from_ref(row)).await?;
-        link.close().await;
+        link.release().await;
         Ok(warning)
     }
 
@@ -227,21 +254,26 @@ impl Database {
     /// When the rows are in a file, or the database fails.
     pub async fn remove(&self, group: i64, ip_addr: &str) -> Result<u64, DatabaseError> {
         self.must_be_a_table()?;
-        let mut link = self.open(Absent::Refuse).await?;
-        macro_rules! delete {
-            ($link:expr) => {
-                sqlx::query(self.schema.address.delete())
-                    .bind(group)
-                    .bind(ip_addr)
-                    .execute($link)
-            };
-        }
-        let removed = match &mut link {
-            Link::MySql(link) => self.run(delete!(link)).await?.rows_affected(),
-            Link::Sqlite(link) => self.run(delete!(link)).await?.rows_affected(),
-        };
-        link.close().await;
-        Ok(removed)
+        let delete = self.statements().delete();
+        self.change(&delete, &[group.into(), ip_addr.into()]).await
+    }
+
+    /// Removes all rows of this group whose address is that of a network and whose mask is its bits, and those in which another tool
+    /// has written the network in CIDR form, which no load uses. The number of rows removed.
+    ///
+    /// # Errors
+    /// As [`remove`](Self::remove).
+    pub async fn remove_network(
+        &self,
+        group: i64,
+        ip_addr: &str,
+        bits: i64,
+    ) -> Result<u64, DatabaseError> {
+        self.must_be_a_table()?;
+        let cidr = format!("{ip_addr}/{bits}");
+        let values = [group.into(), ip_addr.into(), bits.into(), (&cidr).into()];
+        let delete = self.statements().delete_network();
+        self.change(&delete, &values).await
     }
 
     /// All rows in the order in which a load reads them. For tables that may be large there is
@@ -305,75 +337,45 @@ impl Database {
             return Ok(count);
         }
         let mut link = self.open(Absent::Refuse).await?;
-        let count = self.schema.address.count();
-        let count: i64 = match &mut link {
-            Link::MySql(link) => self.run(sqlx::query_scalar(count).fetch_one(link)).await?,
-            Link::Sqlite(link) => self.run(sqlx::query_scalar(count).fetch_one(link)).await?,
-        };
-        link.close().await;
-        Ok(count.unsigned_abs())
+        let count = self.statements().count();
+        let count = link.row(&count, &[], |row| row.integer(0)).await;
+        let count = count.map_err(|failure| self.told(failure))?;
+        link.release().await;
+        Ok(count.flatten().unwrap_or(0).unsigned_abs())
     }
 
+    /// Takes a connection. A file of SQLite that is not there is made with its tables, or an error.
     pub(crate) async fn open(&self, absent: Absent) -> Result<Link, DatabaseError> {
-        let opened = match &self.url {
-            DatabaseUrl::MySql(url) => {
-                let options = url.options().disable_statement_logging();
-                let opened = timeout(CONNECT, MySqlConnection::connect_with(&options)).await;
-                opened.map(|opened| opened.map(Link::MySql))
-            }
-            DatabaseUrl::Sqlite(path) => {
-                // SQLite makes an empty file of nothing, and fills it at the first write.
-                let is_there = std::fs::metadata(path).is_ok_and(|file| file.len() > 0);
-                if absent == Absent::Refuse && !is_there {
-                    let url = self.url.to_string();
-                    return Err(DatabaseError::NoFile { url });
-                }
-                let opened = self.open_sqlite(path, is_there);
-                let opened = timeout(CONNECT + BUSY, opened).await;
-                opened.map(|opened| opened.map(Link::Sqlite))
-            }
-        };
-        match opened {
-            Ok(Ok(link)) => Ok(link),
-            Ok(Err(error)) => Err(explain::unreachable(&self.url, &error)),
-            Err(_elapsed) => Err(explain::no_answer(&self.url, CONNECT)),
+        if absent == Absent::Make && self.connections.is_absent() {
+            self.migrate().await?;
         }
+        Ok(self.connections.take_existing(STALL).await?)
     }
 
-    /// Opens the file; makes it with its tables when it is not there.
-    async fn open_sqlite(
-        &self,
-        path: &Path,
-        is_there: bool,
-    ) -> Result<SqliteConnection, sqlx::Error> {
-        let options = SqliteConnectOptions::new()
-            .filename(path)
-            .busy_timeout(BUSY)
-            .row_buffer_size(ROWS_AHEAD)
-            .create_if_missing(!is_there)
-            .disable_statement_logging();
-        let mut link = SqliteConnection::connect_with(&options).await?;
-        // SQLite reads on a thread of its own, which would else run on for as long as rows are taken off it.
-        let give_way = || {
-            turns::give_way();
-            true
-        };
-        let mut handle = link.lock_handle().await?;
-        handle.set_progress_handler(turns::INSTRUCTIONS, give_way);
-        drop(handle);
-        if !is_there {
-            migrate::run_sqlite(&mut link, &migrate::all(&self.schema, Engine::Sqlite)).await?;
-        }
-        Ok(link)
+    /// Runs one statement that changes rows; how many.
+    async fn change(&self, statement: &str, values: &[Value<'_>]) -> Result<u64, DatabaseError> {
+        let mut link = self.open(Absent::Refuse).await?;
+        let changed = link.execute(statement, values).await;
+        let changed = changed.map_err(|failure| self.told(failure))?;
+        link.release().await;
+        Ok(changed)
     }
 
     async fn check_address_version(&self, link: &mut Link) -> Result<(), DatabaseError> {
-        let table = &self.schema.address.table;
-        self.check_version(link, table, ADDRESS_VERSION).await
+        let (schema, table) = (&self.schema, &self.schema.address.table);
+        Ok(link.check_version(schema, table, ADDRESS_VERSION).await?)
     }
 
-    pub(crate) fn failed(&self, error: &sqlx::Error) -> DatabaseError {
-        explain::failed(&self.url, &self.schema, error)
+    fn statements(&self) -> AddressStatements<'_> {
+        AddressStatements {
+            names: &self.schema.address,
+            dialect: self.connections.dialect(),
+        }
+    }
+
+    /// A failure of a statement about our tables, with the columns that they need where one is missing.
+    fn told(&self, failure: Failure) -> DatabaseError {
+        failure.with_columns(&self.schema).into()
     }
 }
 
@@ -408,16 +410,6 @@ impl From<Row<'_>> for NewRow {
             port: row.port,
             tag: row.tag.map(str::to_owned),
         }
-    }
-}
-
-impl Link {
-    pub(crate) async fn close(self) {
-        // The server notices either way; this is only politer.
-        let _closed = match self {
-            Self::MySql(link) => link.close().await,
-            Self::Sqlite(link) => link.close().await,
-        };
     }
 }
 

@@ -1,116 +1,97 @@
-//! The statements, made from the names of tables and columns.
+//! The statements, made from the names of tables and columns, as [`Dialect::statement`] wants them.
 
-use sqlx::AssertSqlSafe;
+use portcullis_database::{AddressNames, Dialect, Name};
 
-use super::schema::{AddressNames, Name, Schema};
-
-/// Whose SQL it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Engine {
-    MySql,
-    Sqlite,
+/// The statements about the table of addresses.
+#[derive(Clone, Copy)]
+pub(super) struct AddressStatements<'s> {
+    pub(super) names: &'s AddressNames,
+    pub(super) dialect: &'static dyn Dialect,
 }
 
-impl Engine {
-    /// A column, asked for as text. MySQL answers a statement that was not prepared with text, whatever the type of the column is.
-    pub(super) fn text(self, column: &Name) -> String {
-        match self {
-            Self::MySql => column.quoted(),
-            Self::Sqlite => format!("CAST({} AS TEXT)", column.quoted()),
-        }
-    }
-}
-
-impl Schema {
-    /// The version of a table.
-    pub(super) fn version_of(&self, table: &Name, engine: Engine) -> AssertSqlSafe<String> {
-        let version = engine.text(&Name::known("table_version"));
-        AssertSqlSafe(format!(
-            "SELECT {version} FROM {} WHERE table_name = {}",
-            self.version_table.quoted(),
-            table.literal()
-        ))
-    }
-}
-
-impl AddressNames {
+impl AddressStatements<'_> {
     /// The rows in the order of the table itself, as Kamailio asks for them: no WHERE, no ORDER BY. Without an id the first column
     /// is NULL.
-    pub(super) fn rows(&self, engine: Engine, has_id: bool) -> AssertSqlSafe<String> {
+    pub(super) fn rows(&self, has_id: bool) -> String {
         let id = match has_id {
-            true => engine.text(&self.id),
+            true => self.dialect.text(&self.names.id),
             false => "NULL".to_owned(),
         };
-        let columns = self.columns().map(|column| engine.text(column)).join(", ");
-        AssertSqlSafe(format!(
-            "SELECT {id}, {columns} FROM {}",
-            self.table.quoted()
-        ))
+        let columns = self
+            .names
+            .columns()
+            .map(|column| self.dialect.text(column))
+            .join(", ");
+        format!("SELECT {id}, {columns} FROM {}", self.names.table.quoted())
     }
 
     /// Fails when the table has no id.
-    pub(super) fn probe_id(&self) -> AssertSqlSafe<String> {
-        AssertSqlSafe(format!(
+    pub(super) fn probe_id(&self) -> String {
+        format!(
             "SELECT {} FROM {} LIMIT 0",
-            self.id.quoted(),
-            self.table.quoted()
-        ))
+            self.names.id.quoted(),
+            self.names.table.quoted()
+        )
     }
 
-    pub(super) fn count(&self) -> AssertSqlSafe<String> {
-        AssertSqlSafe(format!("SELECT COUNT(*) FROM {}", self.table.quoted()))
+    pub(super) fn count(&self) -> String {
+        format!("SELECT COUNT(*) FROM {}", self.names.table.quoted())
     }
 
     /// For so many rows, each with a parameter for each of [`columns`](Self::columns).
-    pub(super) fn insert(&self, rows: usize) -> AssertSqlSafe<String> {
-        let columns = self.columns().map(Name::quoted).join(", ");
+    pub(super) fn insert(&self, rows: usize) -> String {
+        let columns = self.names.columns().map(Name::quoted).join(", ");
         let values = vec!["(?, ?, ?, ?, ?)"; rows].join(", ");
-        AssertSqlSafe(format!(
+        format!(
             "INSERT INTO {} ({columns}) VALUES {values}",
-            self.table.quoted()
-        ))
+            self.names.table.quoted()
+        )
     }
 
     /// All rows of a group and an address.
-    pub(super) fn delete(&self) -> AssertSqlSafe<String> {
-        AssertSqlSafe(format!(
+    pub(super) fn delete(&self) -> String {
+        format!(
             "DELETE FROM {} WHERE {} = ? AND {} = ?",
-            self.table.quoted(),
-            self.group.quoted(),
-            self.ip_addr.quoted()
-        ))
+            self.names.table.quoted(),
+            self.names.group.quoted(),
+            self.names.ip_addr.quoted()
+        )
+    }
+
+    /// All rows of a group and a network: its address and mask, or its CIDR form in place of an address.
+    pub(super) fn delete_network(&self) -> String {
+        format!(
+            "DELETE FROM {} WHERE {} = ? AND (({} = ? AND {} = ?) OR {} = ?)",
+            self.names.table.quoted(),
+            self.names.group.quoted(),
+            self.names.ip_addr.quoted(),
+            self.names.mask.quoted(),
+            self.names.ip_addr.quoted(),
+        )
     }
 
     /// All rows.
     pub(super) fn delete_all(&self) -> String {
-        format!("DELETE FROM {}", self.table.quoted())
-    }
-
-    /// MySQL: nobody else reads or writes the table.
-    pub(super) fn lock(&self) -> String {
-        format!("LOCK TABLES {} WRITE", self.table.quoted())
-    }
-
-    /// MySQL: "YES" or "NO".
-    pub(super) fn transactions(&self) -> AssertSqlSafe<String> {
-        AssertSqlSafe(format!(
-            "SELECT CAST(TRANSACTIONS AS CHAR) FROM information_schema.TABLES \
-             JOIN information_schema.ENGINES USING (ENGINE) \
-             WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = {}",
-            self.table.literal()
-        ))
+        format!("DELETE FROM {}", self.names.table.quoted())
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use portcullis_database::DatabaseUrl;
+
     use super::*;
 
     #[test]
     fn statements_are_kamailios_with_the_names_given() {
+        let dialect = |url: &str| url.parse::<DatabaseUrl>().unwrap().dialect();
         let names = AddressNames::default();
+        let statements = AddressStatements {
+            names: &names,
+            dialect: dialect("mysql://a@h/k"),
+        };
         assert_eq!(
-            names.rows(Engine::MySql, true).0,
+            statements.rows(true),
             "SELECT `id`, `grp`, `ip_addr`, `mask`, `port`, `tag` FROM `address`"
         );
         let names = AddressNames {
@@ -118,22 +99,22 @@ mod tests {
             group: Name::known("customer"),
             ..names
         };
+        let statements = AddressStatements {
+            names: &names,
+            dialect: dialect("sqlite:a.db"),
+        };
         assert_eq!(
-            names.rows(Engine::Sqlite, false).0,
+            statements.rows(false),
             "SELECT NULL, CAST(`customer` AS TEXT), CAST(`ip_addr` AS TEXT), CAST(`mask` AS TEXT), CAST(`port` AS TEXT), \
              CAST(`tag` AS TEXT) FROM `trunks`"
         );
         assert_eq!(
-            names.insert(2).0,
+            statements.insert(2),
             "INSERT INTO `trunks` (`customer`, `ip_addr`, `mask`, `port`, `tag`) VALUES (?, ?, ?, ?, ?), (?, ?, ?, ?, ?)"
         );
         assert_eq!(
-            names.delete().0,
+            statements.delete(),
             "DELETE FROM `trunks` WHERE `customer` = ? AND `ip_addr` = ?"
-        );
-        assert_eq!(
-            Schema::default().version_of(&names.table, Engine::MySql).0,
-            "SELECT `table_version` FROM `version` WHERE table_name = 'trunks'"
         );
     }
 }

@@ -2,8 +2,6 @@
 
 use std::path::PathBuf;
 
-use sqlx::Executor;
-
 use super::*;
 
 fn database(folder: &tempfile::TempDir) -> Database {
@@ -25,11 +23,9 @@ fn row(group: i64, ip_addr: &str) -> NewRow {
 }
 
 async fn run(database: &Database, statement: &'static str) {
-    let Link::Sqlite(mut link) = database.open(Absent::Make).await.unwrap() else {
-        panic!("an SQLite database");
-    };
-    link.execute(sqlx::raw_sql(statement)).await.unwrap();
-    link.close().await.unwrap();
+    let mut link = database.open(Absent::Make).await.unwrap();
+    link.run(statement).await.unwrap();
+    link.release().await;
 }
 
 #[tokio::test]
@@ -148,13 +144,13 @@ async fn another_version_or_no_table_is_an_error_with_a_mend() {
     .await;
     let error = database.load().await.unwrap_err();
     assert!(
-        matches!(&error, DatabaseError::Version { found, .. } if found.as_deref() == Some("\"5\"")),
+        matches!(&error, DatabaseError::Database(Failure::Version { found, .. }) if found.as_deref() == Some("\"5\"")),
         "{error}"
     );
     run(&database, "delete from version").await;
     let error = database.load().await.unwrap_err();
     assert!(
-        matches!(&error, DatabaseError::Version { found, .. } if found.is_none()),
+        matches!(&error, DatabaseError::Database(Failure::Version { found, .. }) if found.is_none()),
         "{error}"
     );
     run(
@@ -164,13 +160,13 @@ async fn another_version_or_no_table_is_an_error_with_a_mend() {
     .await;
     let error = database.load().await.unwrap_err();
     assert!(
-        matches!(&error, DatabaseError::NoTable { table, .. } if table == "address"),
+        matches!(&error, DatabaseError::Database(Failure::NoTable { table, .. }) if table == "address"),
         "{error}"
     );
     run(&database, "drop table version").await;
     let error = database.load().await.unwrap_err();
     assert!(
-        matches!(&error, DatabaseError::NoTable { table, .. } if table == "version"),
+        matches!(&error, DatabaseError::Database(Failure::NoTable { table, .. }) if table == "version"),
         "{error}"
     );
     database.create_tables().await.unwrap();
@@ -190,19 +186,19 @@ async fn a_file_that_is_no_database_is_an_error() {
     let nowhere = Database::new(DatabaseUrl::Sqlite("/nowhere/at/all.db".into()));
     let error = nowhere.check().await.unwrap_err();
     assert!(
-        matches!(error, DatabaseError::Unreachable { .. }),
+        matches!(error, DatabaseError::Database(Failure::Unreachable { .. })),
         "{error}"
     );
 }
 
 #[tokio::test]
 async fn a_server_that_is_not_there_is_unreachable_and_no_password_is_shown() {
-    let url = "mysql://kamailio:secret@127.0.0.1:1/kamailio"
+    let url: DatabaseUrl = "mysql://kamailio:secret@127.0.0.1:1/kamailio"
         .parse()
         .unwrap();
     let error = Database::new(url).check().await.unwrap_err();
     assert!(
-        matches!(error, DatabaseError::Unreachable { .. }),
+        matches!(error, DatabaseError::Database(Failure::Unreachable { .. })),
         "{error}"
     );
     assert!(!error.to_string().contains("secret"));
@@ -274,23 +270,23 @@ async fn a_file_that_served_and_is_gone_is_not_made_again_by_a_load() {
     let database = database(&folder);
     let error = database.load_again().await.unwrap_err();
     assert!(
-        matches!(&error, DatabaseError::NoFile { url } if url.contains("table.db")),
+        matches!(&error, DatabaseError::Database(Failure::NoFile { url }) if url.contains("table.db")),
         "{error}"
     );
     assert!(matches!(
         database.rows().await,
-        Err(DatabaseError::NoFile { .. })
+        Err(DatabaseError::Database(Failure::NoFile { .. }))
     ));
     assert!(matches!(
         database.remove(1, "10.0.0.1").await,
-        Err(DatabaseError::NoFile { .. })
+        Err(DatabaseError::Database(Failure::NoFile { .. }))
     ));
     assert!(!file(&folder).exists());
     // An empty file is what a copy begins with, and what SQLite makes of nothing.
     std::fs::write(file(&folder), b"").unwrap();
     assert!(matches!(
         database.load_again().await,
-        Err(DatabaseError::NoFile { .. })
+        Err(DatabaseError::Database(Failure::NoFile { .. }))
     ));
     assert!(database.load().await.unwrap().table.is_empty());
     assert!(database.load_again().await.unwrap().table.is_empty());
@@ -303,7 +299,10 @@ async fn a_column_that_is_missing_is_named() {
     database.check().await.unwrap();
     run(&database, "alter table address drop column tag").await;
     let error = database.load().await.unwrap_err();
-    assert!(matches!(error, DatabaseError::NoColumn { .. }), "{error}");
+    assert!(
+        matches!(error, DatabaseError::Database(Failure::NoColumn { .. })),
+        "{error}"
+    );
     assert!(error.to_string().contains("no such column: tag"), "{error}");
 }
 

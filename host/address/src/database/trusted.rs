@@ -2,17 +2,16 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use sqlx::{AssertSqlSafe, Executor, Row as _};
+use portcullis_database::{
+    Column, Dialect, Failure, Link, Name, TRUSTED_VERSION, TrustedNames, Value,
+};
 
-use super::error::TRUSTED_VERSION;
-use super::load::{Column, MOST_NAMED, MYSQL_BEGIN, SQLITE_BEGIN, column};
+use super::load::{MOST_NAMED, number, text};
 use super::loader::on_a_thread;
-use super::schema::{Name, TrustedNames};
-use super::statements::Engine;
-use super::{Absent, AddError, Database, DatabaseError, Link, fits};
+use super::{Absent, AddError, Database, DatabaseError, fits};
+use crate::pattern::PatternBudget;
 use crate::row::{RowError, RowWarning, shown};
 use crate::trusted::{TrustedBuilder, TrustedRow, TrustedTable};
-use crate::turns;
 
 /// The widths of the columns in characters.
 const SOURCE_WIDTH: usize = 50;
@@ -80,6 +79,13 @@ struct TextRow<'r> {
     number: i64,
 }
 
+/// The statements about the table.
+#[derive(Clone, Copy)]
+struct TrustedStatements<'s> {
+    names: &'s TrustedNames,
+    dialect: &'static dyn Dialect,
+}
+
 /// A load under way.
 #[derive(Default)]
 struct Loading {
@@ -92,12 +98,16 @@ impl Database {
     /// Reads the table `trusted` as a stream and makes a table of it, on a thread of its own.
     ///
     /// # Errors
-    /// When the database fails or the table is not the one that is expected; [`DatabaseError::NoTable`] when there is none, which
+    /// When the database fails or the table is not the one that is expected; [`Failure::NoTable`] when there is none, which
     /// many a database of Kamailio can do without. A row that cannot be used is no error: it is left out and named.
     pub async fn load_trusted(&self) -> Result<LoadedTrusted, DatabaseError> {
         let database = self.clone();
         let load = move || async move {
-            let mut loading = Loading::default();
+            let budget = PatternBudget::new(database.pattern_memory);
+            let mut loading = Loading {
+                builder: TrustedBuilder::with_budget(budget),
+                ..Loading::default()
+            };
             let names = &database.schema.trusted;
             database
                 .each_trusted(|row| loading.take(row, names))
@@ -124,34 +134,24 @@ impl Database {
     pub async fn add_trusted(&self, row: &NewTrusted) -> Result<Option<RowWarning>, AddError> {
         let warning = row.check()?;
         let mut link = self.open(Absent::Make).await?;
-        self.check_version(&mut link, &self.schema.trusted.table, TRUSTED_VERSION)
-            .await?;
-        self.be_strict(&mut link).await?;
-        let names = &self.schema.trusted;
-        if self.count_trusted(&mut link, &row.source).await? > 0 {
+        let (schema, table) = (&self.schema, &self.schema.trusted.table);
+        link.check_version(schema, table, TRUSTED_VERSION).await?;
+        link.be_strict().await?;
+        let statements = self.trusted_statements();
+        let source = [Value::from(&row.source)];
+        let count = link
+            .row(&statements.count(), &source, |row| row.integer(0))
+            .await;
+        let count = count.map_err(|failure| self.told(failure))?;
+        if count.flatten() != Some(0) {
             return Err(AddError::Exists {
-                table: names.table.to_string(),
+                table: table.to_string(),
                 source_ip: shown(&row.source),
             });
         }
-        let insert = names.insert();
-        macro_rules! insert {
-            ($link:expr) => {
-                sqlx::query(insert)
-                    .bind(&row.source)
-                    .bind(&row.proto)
-                    .bind(&row.from)
-                    .bind(&row.ruri)
-                    .bind(&row.tag)
-                    .bind(row.priority)
-                    .execute($link)
-            };
-        }
-        match &mut link {
-            Link::MySql(link) => self.run(insert!(link)).await.map(drop)?,
-            Link::Sqlite(link) => self.run(insert!(link)).await.map(drop)?,
-        }
-        link.close().await;
+        let inserted = link.execute(&statements.insert(), &row.values()).await;
+        inserted.map_err(|failure| self.told(failure))?;
+        link.release().await;
         Ok(warning)
     }
 
@@ -160,152 +160,110 @@ impl Database {
     /// # Errors
     /// When the database fails.
     pub async fn remove_trusted(&self, source: &str) -> Result<u64, DatabaseError> {
-        let mut link = self.open(Absent::Refuse).await?;
-        let delete = self.schema.trusted.delete();
-        macro_rules! delete {
-            ($link:expr) => {
-                sqlx::query(delete).bind(source).execute($link)
-            };
-        }
-        let removed = match &mut link {
-            Link::MySql(link) => self.run(delete!(link)).await?.rows_affected(),
-            Link::Sqlite(link) => self.run(delete!(link)).await?.rows_affected(),
-        };
-        link.close().await;
-        Ok(removed)
-    }
-
-    async fn count_trusted(&self, link: &mut Link, source: &str) -> Result<i64, DatabaseError> {
-        let count = self.schema.trusted.count();
-        macro_rules! count {
-            ($link:expr) => {
-                sqlx::query_scalar(count).bind(source).fetch_one($link)
-            };
-        }
-        match link {
-            Link::MySql(link) => self.run(count!(link)).await,
-            Link::Sqlite(link) => self.run(count!(link)).await,
-        }
+        let delete = self.trusted_statements().delete();
+        self.change(&delete, &[source.into()]).await
     }
 
     async fn each_trusted(&self, mut each: impl FnMut(TextRow<'_>)) -> Result<(), DatabaseError> {
         let mut link = self.open(Absent::Refuse).await?;
-        match &mut link {
-            Link::MySql(link) => self
-                .run(link.execute(sqlx::raw_sql(MYSQL_BEGIN)))
-                .await
-                .map(drop)?,
-            Link::Sqlite(link) => self
-                .run(link.execute(sqlx::raw_sql(SQLITE_BEGIN)))
-                .await
-                .map(drop)?,
-        }
         // The table before its version: where there is none, its row in `version` is likely to be absent, too.
         let has_id = self.trusted_has_id(&mut link).await?;
-        let names = &self.schema.trusted;
-        self.check_version(&mut link, &names.table, TRUSTED_VERSION)
-            .await?;
+        link.begin_read().await?;
+        let (schema, table) = (&self.schema, &self.schema.trusted.table);
+        link.check_version(schema, table, TRUSTED_VERSION).await?;
+        let rows = self.trusted_statements().rows(has_id);
         let mut number = 0;
-        macro_rules! stream {
-            ($link:expr, $engine:ident) => {{
-                let mut rows = $link.fetch(sqlx::raw_sql(names.rows(Engine::$engine, has_id)));
-                while let Some(row) = self.next(&mut rows).await? {
-                    number += 1;
-                    if number % turns::ROWS == 0 {
-                        turns::give_way();
-                    }
-                    each(TextRow {
-                        columns: std::array::from_fn(|at| {
-                            column::<sqlx::$engine>(row.try_get_raw(at))
-                        }),
-                        number,
-                    });
-                }
-            }};
-        }
-        match &mut link {
-            Link::MySql(link) => stream!(link, MySql),
-            Link::Sqlite(link) => stream!(link, Sqlite),
-        }
-        link.close().await;
+        let read = link.each(&rows, |columns| {
+            number += 1;
+            each(TextRow { columns, number });
+        });
+        read.await.map_err(|failure| self.told(failure))?;
+        link.commit().await?;
+        link.release().await;
         Ok(())
     }
 
     /// Whether the rows have numbers of their own. A view may go without.
     async fn trusted_has_id(&self, link: &mut Link) -> Result<bool, DatabaseError> {
-        let probe = sqlx::raw_sql(self.schema.trusted.probe_id());
-        let probed = match link {
-            Link::MySql(link) => self.run(link.execute(probe)).await.map(drop),
-            Link::Sqlite(link) => self.run(link.execute(probe)).await.map(drop),
-        };
-        match probed {
-            Err(DatabaseError::NoColumn { .. }) => Ok(false),
-            probed => probed.map(|()| true),
+        match link.run(&self.trusted_statements().probe_id()).await {
+            Ok(_) => Ok(true),
+            Err(Failure::NoColumn { .. }) => Ok(false),
+            Err(failure) => Err(self.told(failure)),
+        }
+    }
+
+    fn trusted_statements(&self) -> TrustedStatements<'_> {
+        TrustedStatements {
+            names: &self.schema.trusted,
+            dialect: self.connections.dialect(),
         }
     }
 }
 
-impl TrustedNames {
+impl TrustedStatements<'_> {
     /// The columns that Kamailio reads, in its order.
     fn columns(&self) -> [&Name; 6] {
+        let names = self.names;
         [
-            &self.source,
-            &self.proto,
-            &self.from,
-            &self.ruri,
-            &self.tag,
-            &self.priority,
+            &names.source,
+            &names.proto,
+            &names.from,
+            &names.ruri,
+            &names.tag,
+            &names.priority,
         ]
     }
 
     /// The rows in the order of the table itself, as Kamailio asks for them, each column as text. Without an id the first column
     /// is NULL.
-    fn rows(&self, engine: Engine, has_id: bool) -> AssertSqlSafe<String> {
+    fn rows(&self, has_id: bool) -> String {
         let id = match has_id {
-            true => engine.text(&Name::known("id")),
+            true => self.dialect.text(&Name::known("id")),
             false => "NULL".to_owned(),
         };
-        let columns = self.columns().map(|column| engine.text(column)).join(", ");
-        AssertSqlSafe(format!(
-            "SELECT {id}, {columns} FROM {}",
-            self.table.quoted()
-        ))
+        let columns = self.columns().map(|column| self.dialect.text(column));
+        let (columns, table) = (columns.join(", "), self.names.table.quoted());
+        format!("SELECT {id}, {columns} FROM {table}")
     }
 
     /// Fails when the table has no id.
-    fn probe_id(&self) -> AssertSqlSafe<String> {
-        AssertSqlSafe(format!("SELECT `id` FROM {} LIMIT 0", self.table.quoted()))
+    fn probe_id(&self) -> String {
+        format!("SELECT `id` FROM {} LIMIT 0", self.names.table.quoted())
     }
 
     /// With a parameter for each of [`columns`](Self::columns).
-    fn insert(&self) -> AssertSqlSafe<String> {
+    fn insert(&self) -> String {
         let columns = self.columns().map(Name::quoted).join(", ");
-        AssertSqlSafe(format!(
-            "INSERT INTO {} ({columns}) VALUES (?, ?, ?, ?, ?, ?)",
-            self.table.quoted()
-        ))
+        let table = self.names.table.quoted();
+        format!("INSERT INTO {table} ({columns}) VALUES (?, ?, ?, ?, ?, ?)")
     }
 
     /// How many rows a source has.
-    fn count(&self) -> AssertSqlSafe<String> {
-        AssertSqlSafe(format!(
-            "SELECT COUNT(*) FROM {} WHERE {} = ?",
-            self.table.quoted(),
-            self.source.quoted()
-        ))
+    fn count(&self) -> String {
+        let (table, source) = (self.names.table.quoted(), self.names.source.quoted());
+        format!("SELECT COUNT(*) FROM {table} WHERE {source} = ?")
     }
 
     /// All rows of a source.
-    fn delete(&self) -> AssertSqlSafe<String> {
-        AssertSqlSafe(format!(
-            "DELETE FROM {} WHERE {} = ?",
-            self.table.quoted(),
-            self.source.quoted()
-        ))
+    fn delete(&self) -> String {
+        let (table, source) = (self.names.table.quoted(), self.names.source.quoted());
+        format!("DELETE FROM {table} WHERE {source} = ?")
     }
 }
 
 impl NewTrusted {
+    /// Its columns in the order of an insertion.
+    fn values(&self) -> [Value<'_>; 6] {
+        [
+            (&self.source).into(),
+            (&self.proto).into(),
+            (&self.from).into(),
+            (&self.ruri).into(),
+            (&self.tag).into(),
+            self.priority.into(),
+        ]
+    }
+
     /// Whether a load would use the row, and what it would warn of.
     fn check(&self) -> Result<Option<RowWarning>, AddError> {
         let row = TrustedRow {
@@ -389,18 +347,18 @@ impl<'r> TextRow<'r> {
         };
         let optional = |column: Column<'r>, name| match column {
             Column::Null => Ok(None),
-            column => column.text(id, name).map(Some),
+            column => text(column, id, name).map(Some),
         };
         Ok(TrustedRow {
             id,
-            source: source.text(id, "src_ip")?,
-            proto: proto.text(id, "proto")?,
+            source: text(source, id, "src_ip")?,
+            proto: text(proto, id, "proto")?,
             from: optional(from, "from_pattern")?,
             ruri: optional(ruri, "ruri_pattern")?,
             tag: optional(tag, "tag")?,
             priority: match priority {
                 Column::Null => 0,
-                priority => priority.number(id, "priority")?,
+                priority => number(priority, id, "priority")?,
             },
         })
     }

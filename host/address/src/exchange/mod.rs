@@ -55,7 +55,6 @@ pub struct RowWriter<W: Write> {
 
 /// Why a row was not written.
 #[derive(Debug, Error)]
-#[non_exhaustive]
 pub enum WriteError {
     /// The format can't express it. The others can be written all the same.
     #[error(transparent)]

@@ -1,7 +1,7 @@
 //! Bracket expressions: `[a-z]`, `[^[:digit:]]`, `[[.-.]]` (POSIX, "RE Bracket Expression").
 
 use super::PatternError;
-use super::parse::invalid;
+use super::error::invalid;
 use super::set::ByteSet;
 
 /// Reads what stands behind `[`.

@@ -1,23 +1,31 @@
 //! POSIX regular expressions, as Kamailio's `permissions` module has them in its table and files, compiled once.
 //!
-//! Kamailio hands its patterns to the C library. Here they are translated ([`parse`]) for an engine whose time grows with the text
-//! and never explodes. A pattern means what it means to the GNU C library in the locale "C", which is Kamailio's: texts are bytes,
-//! case is that of ASCII. Only back-references can't be translated, and are an error.
+//! Kamailio hands its patterns to the C library. Here they are translated ([`parse`]) for automata whose time grows with the text
+//! and never explodes ([`engine`]). A pattern means what it means to the GNU C library in the locale "C", which is Kamailio's: texts are
+//! bytes, case is that of ASCII. Only back-references can't be translated, and are an error.
+//!
+//! Rows and lines have many patterns: they are drafted one by one ([`Draft`]), which tells what is wrong with each, and made into sets
+//! that a text is compared with at once ([`bank`]), within what all of them may take ([`budget`]).
 
+pub(crate) mod bank;
 mod bracket;
+mod budget;
+mod effort;
+mod engine;
+mod error;
 mod parse;
 mod set;
 
 use std::fmt;
 
-use regex::bytes::{Regex, RegexBuilder};
 use thiserror::Error;
 
-/// The memory that one compiled pattern may take, in bytes.
-const MOST_MEMORY: usize = 1 << 20;
+pub use budget::{DEFAULT_PATTERN_MEMORY, PatternBudget};
+pub use effort::{Effort, STEPS_PER_LOOK, Spent};
 
-/// The memory that a worker may use to run one pattern faster, in bytes.
-const MOST_CACHE: usize = 256 << 10;
+use engine::Engine;
+
+use crate::turns;
 
 /// The longest pattern, in bytes. Kamailio's columns hold 64 characters, its files 255 bytes.
 const LONGEST: usize = 4096;
@@ -32,11 +40,18 @@ pub enum Syntax {
 }
 
 /// A compiled pattern.
-#[derive(Clone)]
 pub struct Pattern {
     text: Box<str>,
     /// None for a pattern that matches every text.
-    regex: Option<Regex>,
+    engine: Option<Engine>,
+}
+
+/// A pattern that can be compiled.
+#[derive(Clone, Debug)]
+pub(crate) struct Draft {
+    /// In the engine's language.
+    translated: Box<str>,
+    bytes: usize,
 }
 
 /// Why a pattern can't be used.
@@ -55,12 +70,51 @@ impl Pattern {
     /// # Errors
     /// When the C library would refuse it too, when it has a back-reference, or when it takes too much memory.
     pub fn new(text: &str, syntax: Syntax) -> Result<Self, PatternError> {
-        let pattern = |regex| Self {
-            text: text.into(),
-            regex,
+        let draft = Draft::new(text, syntax)?;
+        let engine = match draft {
+            Some(draft) => {
+                let engine = Engine::alone(&draft.translated, &mut PatternBudget::default());
+                Some(engine.ok_or_else(too_large)?)
+            }
+            None => None,
         };
+        Ok(Self {
+            text: text.into(),
+            engine,
+        })
+    }
+
+    /// Whether the pattern is found anywhere in the text. Takes as long as it takes: not for the way of a request.
+    pub fn is_match(&self, text: &str) -> bool {
+        let found = self.is_found(text, &mut Effort::unbounded());
+        found.unwrap_or_default()
+    }
+
+    /// Whether the pattern is found anywhere in the text.
+    ///
+    /// # Errors
+    /// When that takes too long.
+    pub fn is_found(&self, text: &str, effort: &mut Effort<'_>) -> Result<bool, Spent> {
+        match &self.engine {
+            Some(engine) => Ok(engine.found(1, text.as_bytes(), effort)? != 0),
+            None => Ok(true),
+        }
+    }
+
+    /// The pattern as it was written.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+}
+
+impl Draft {
+    /// Reads a pattern; none for one that matches every text.
+    ///
+    /// # Errors
+    /// As [`Pattern::new`].
+    pub(crate) fn new(text: &str, syntax: Syntax) -> Result<Option<Self>, PatternError> {
         if text.is_empty() {
-            return Ok(pattern(None));
+            return Ok(None);
         }
         if text.len() > LONGEST {
             return Err(PatternError {
@@ -69,29 +123,49 @@ impl Pattern {
             });
         }
         let translated = parse::translate(text.as_bytes(), syntax)?;
-        let regex = RegexBuilder::new(&translated)
-            .unicode(false)
-            .dot_matches_new_line(true)
-            .size_limit(MOST_MEMORY)
-            .dfa_size_limit(MOST_CACHE)
-            .build()
-            .map_err(|_| PatternError {
-                fault: "takes too much memory".to_owned(),
-                mend: "repeat less, or use more than one pattern",
-            })?;
-        Ok(pattern(Some(regex)))
+        Self::of(translated.into()).map(Some)
     }
 
-    /// Whether the pattern is found anywhere in the text.
-    #[inline]
-    pub fn is_match(&self, text: &str) -> bool {
-        let regex = self.regex.as_ref();
-        regex.is_none_or(|regex| regex.is_match(text.as_bytes()))
+    /// One that is found where any of these is.
+    ///
+    /// # Errors
+    /// When they take too much memory together.
+    pub(crate) fn any<'d>(
+        drafts: impl IntoIterator<Item = &'d Self>,
+    ) -> Result<Self, PatternError> {
+        let translated = drafts
+            .into_iter()
+            .map(|draft| format!("(?:{})", draft.translated));
+        let translated: Vec<_> = translated.collect();
+        Self::of(translated.join("|").into())
     }
 
-    /// The pattern as it was written.
-    pub fn as_str(&self) -> &str {
-        &self.text
+    fn of(translated: Box<str>) -> Result<Self, PatternError> {
+        let states = engine::states(&[&translated]).ok_or_else(too_large)?;
+        turns::give_way();
+        Ok(Self {
+            bytes: states.memory_usage() + translated.len(),
+            translated,
+        })
+    }
+
+    /// The memory that it takes at least, in bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    fn translated(&self) -> &str {
+        &self.translated
+    }
+}
+
+/// What is wrong with a pattern that takes too much memory.
+pub(crate) const TOO_LARGE: &str = "takes too much memory";
+
+fn too_large() -> PatternError {
+    PatternError {
+        fault: TOO_LARGE.to_owned(),
+        mend: "repeat less, or use more than one pattern",
     }
 }
 

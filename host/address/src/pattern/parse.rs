@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::bracket::{Bracket, is_space};
+use super::error::invalid;
 use super::set::ByteSet;
 use super::{PatternError, Syntax};
 
@@ -309,12 +310,4 @@ fn write_class(fits: impl Fn(u8) -> bool, is_not: bool, out: &mut String) {
 
 fn nothing_to_repeat() -> PatternError {
     invalid("repeats where there is nothing to repeat")
-}
-
-/// What the C library would refuse, too.
-pub(super) fn invalid(fault: &str) -> PatternError {
-    PatternError {
-        fault: fault.to_owned(),
-        mend: "write a regular expression as in POSIX; a backslash makes a character of a sign",
-    }
 }

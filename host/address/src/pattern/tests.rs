@@ -107,6 +107,100 @@ fn patterns_mean_what_they_mean_to_the_c_library() {
     );
 }
 
+/// Patterns that are not like each other, in the engine's language, and texts for them.
+fn drafts(random: &mut Random, count: usize) -> Vec<Draft> {
+    let mut drafts = Vec::new();
+    while drafts.len() < count {
+        let syntax = random.pick(&[Syntax::Basic, Syntax::Extended]);
+        let pattern = random.text(&PIECES, 9);
+        drafts.extend(Draft::new(&pattern, syntax).ok().flatten());
+    }
+    drafts
+}
+
+/// A pattern whose table of states would be too large means the same.
+#[test]
+fn states_are_followed_to_the_same_answers() {
+    let mut random = Random(7);
+    for draft in drafts(&mut random, 3000) {
+        let states = engine::states(&[draft.translated()]).unwrap();
+        let table = Engine::alone(draft.translated(), &mut PatternBudget::default()).unwrap();
+        assert!(matches!(table, Engine::Dfa(_)), "{draft:?}");
+        let states = Engine::Nfa(states);
+        for _ in 0..8 {
+            let text = random.text(&LETTERS, 6);
+            let found =
+                |engine: &Engine| engine.found(1, text.as_bytes(), &mut Effort::unbounded());
+            assert_eq!(found(&states), found(&table), "{draft:?} {text:?}");
+        }
+    }
+}
+
+#[test]
+fn patterns_of_a_bank_are_found_as_each_alone() {
+    let mut random = Random(11);
+    for count in [1, 2, 15, 16, 17, 33, 63, 64] {
+        let drafts = drafts(&mut random, count);
+        let mut builder = bank::BankBuilder::new(PatternBudget::default());
+        let bank = builder.build(&drafts.iter().collect::<Vec<_>>());
+        let engines = drafts
+            .iter()
+            .map(|draft| Engine::alone(draft.translated(), &mut PatternBudget::default()).unwrap());
+        let engines: Vec<_> = engines.collect();
+        for _ in 0..50 {
+            let text = random.text(&LETTERS, 6);
+            let expected = engines.iter().enumerate().map(|(bit, engine)| {
+                let found = engine.found(1, text.as_bytes(), &mut Effort::unbounded());
+                found.unwrap() << bit
+            });
+            let expected = expected.fold(0, |all, bit| all | bit);
+            let found = bank.found(&text, &mut Effort::unbounded());
+            assert_eq!(found, Ok(expected), "{drafts:?} {text:?}");
+        }
+    }
+}
+
+/// Sixty-four patterns as files have them take a few steps a byte, not sixty-four.
+#[test]
+fn many_patterns_take_the_steps_of_few() {
+    let drafts = (0..64).map(|n| {
+        let pattern = format!("^sip:\\+49{n}[0-9]*@example\\.com$");
+        Draft::new(&pattern, Syntax::Extended).unwrap().unwrap()
+    });
+    let drafts: Vec<_> = drafts.collect();
+    let mut builder = bank::BankBuilder::new(PatternBudget::default());
+    let bank = builder.build(&drafts.iter().collect::<Vec<_>>());
+    let text = "sip:+4963123456789@example.com";
+    let mut effort = Effort::unbounded();
+    assert_eq!(bank.found(text, &mut effort), Ok(1 << 6 | 1 << 63));
+    assert_eq!(effort.steps(), 4 * (text.len() as u64 + 1));
+}
+
+#[test]
+fn a_question_ends_between_two_looks() {
+    // Too large for a table of states: some thousand states go side by side.
+    let hard = Draft::new("([ab]{1,480}c){1,8}d", Syntax::Extended);
+    let hard = hard.unwrap().unwrap();
+    let engine = Engine::alone(hard.translated(), &mut PatternBudget::default()).unwrap();
+    assert!(matches!(engine, Engine::Nfa(_)));
+    let text = "ab".repeat(30_000);
+    let looks = std::cell::Cell::new(0);
+    for most in [0, 1, 5] {
+        looks.set(0);
+        let goes_on = || looks.replace(looks.get() + 1) < most;
+        let mut effort = Effort::new(&goes_on);
+        assert_eq!(engine.found(1, text.as_bytes(), &mut effort), Err(Spent));
+        assert_eq!(looks.get(), most + 1);
+        // What goes side by side for one byte comes on top of each.
+        let states = engine::states(&[hard.translated()]).unwrap().states().len() as u64;
+        let bound = (most + 1) as u64 * (STEPS_PER_LOOK + states + 1);
+        assert!(effort.steps() <= bound, "{} of {bound}", effort.steps());
+    }
+    let table = basic("x");
+    let mut effort = Effort::new(&|| false);
+    assert_eq!(table.is_found(&"y".repeat(20_000), &mut effort), Err(Spent));
+}
+
 const PIECES: [&str; 59] = [
     "a",
     "b",

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use portcullis_database::shown;
+
 /// A row that cannot be used, and is left out of the table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RowError {
@@ -126,13 +128,4 @@ fn line(
         None => {}
     }
     write!(f, "{column} {value} {fault}; {mend}")
-}
-
-/// Text from the database as it may appear in a log: quoted, escaped, and of bounded length.
-pub(crate) fn shown(text: &str) -> String {
-    const LONGEST: usize = 80;
-    match text.char_indices().nth(LONGEST) {
-        Some((end, _)) => format!("{:?}…", &text[..end]),
-        None => format!("{text:?}"),
-    }
 }

@@ -5,9 +5,10 @@ mod ip_text;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-pub(crate) use finding::{Finding, shown};
+pub(crate) use finding::Finding;
 pub use finding::{RowError, RowWarning};
 use ip_text::IpText;
+pub(crate) use portcullis_database::shown;
 
 /// Longest tag in bytes. Kamailio's column is far shorter; this bounds what a changed schema can bring.
 const LONGEST_TAG: usize = 65_534;

@@ -1,30 +1,48 @@
-//! The folder in which the files are, and what reading it brings.
+//! The folder of allow and deny files, and the result of reading it.
 
 use std::fmt;
 use std::io::{ErrorKind, Read};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
+use super::blocks::{Lines, Rule};
 use super::line::Fault;
-use super::{DEFAULT_RULES, Rule, RuleSet, Rules};
+use super::{DEFAULT_RULES, RuleSet, Rules};
+use crate::pattern::bank::BankBuilder;
+use crate::pattern::{DEFAULT_PATTERN_MEMORY, PatternBudget, TOO_LARGE};
+use crate::settle::FileState;
 
 /// The ends of the files' names (Kamailio: `allow_suffix`, `deny_suffix`).
 pub(super) const ALLOW: &str = ".allow";
 pub(super) const DENY: &str = ".deny";
 
-/// The largest file that is read, in bytes.
+/// Largest file, in bytes.
 const LARGEST_FILE: u64 = 16 << 20;
 
-/// Lines that a load keeps by name; the rest is only counted.
+/// Most unusable lines that a load reports; others are only counted.
 const MOST_NAMED: usize = 100;
 
-/// A folder with allow and deny files; none where none is configured.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct RuleFolder(Option<PathBuf>);
+/// A folder with allow and deny files, if one is configured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuleFolder {
+    path: Option<PathBuf>,
+    pattern_memory: usize,
+}
 
-/// What reading a folder brought.
+/// A load under way.
+pub(super) struct Loading {
+    loaded: LoadedRules,
+    budget: PatternBudget,
+    /// The lines of each file, which wait until all patterns are known: how they are compared depends on what is left.
+    files: Vec<(String, bool, Vec<Rule>)>,
+}
+
+/// The patterns of all files together exceed their memory limit.
+#[derive(Debug)]
+pub(super) struct TooMany;
+
+/// The result of reading a folder.
 #[derive(Debug, Default)]
 pub struct LoadedRules {
     /// The rules that can be used.
@@ -33,11 +51,13 @@ pub struct LoadedRules {
     pub files: u64,
     /// Lines that were left out.
     pub skipped: u64,
-    /// The first of these, with what is wrong.
+    /// The first of these lines, with their faults.
     pub errors: Vec<RuleError>,
+    /// Files that have lines, none of which can be used: `NAME.allow` or `NAME.deny`.
+    pub(crate) broken: Vec<String>,
 }
 
-/// A line that can't be used, and is left out.
+/// A line that cannot be used and is left out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RuleError {
     /// The file.
@@ -52,7 +72,7 @@ pub struct RuleError {
     pub mend: String,
 }
 
-/// Why a folder can't be read. The rules stay as they are then.
+/// Why a folder cannot be read. The current rules stay.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error(
     "can't read the rules in {path}: {cause}; check `folder` in [permissions], and that we may read it"
@@ -64,61 +84,84 @@ pub struct RulesError {
     pub cause: String,
 }
 
-/// What tells one state of a folder from another without reading its files.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Stamp(Vec<(PathBuf, FileStamp)>);
-
-/// Device, inode, size, and the times of data and inode.
-type FileStamp = (u64, u64, u64, (i64, i64), (i64, i64));
+/// The files of a folder, sorted by name, with their fingerprints.
+pub(crate) type Stamp = Vec<(PathBuf, FileState)>;
 
 impl RuleFolder {
     /// The folder at this path; an empty path is no folder, and has no rules.
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self(Some(path.into()).filter(|path| !path.as_os_str().is_empty()))
+        Self {
+            path: Some(path.into()).filter(|path| !path.as_os_str().is_empty()),
+            ..Self::default()
+        }
     }
 
-    /// Its path; none where none is configured.
+    /// Sets the memory limit of the patterns of all files, in bytes.
+    pub fn with_pattern_memory(self, bytes: usize) -> Self {
+        Self {
+            pattern_memory: bytes,
+            ..self
+        }
+    }
+
+    /// Its path; `None` if none is configured.
     pub fn path(&self) -> Option<&Path> {
-        self.0.as_deref()
+        self.path.as_deref()
     }
 
     /// Reads all pairs of files.
     ///
     /// # Errors
-    /// When the folder or a file in it can't be read. A line that can't be used is no error: it is left out and named.
+    /// When the folder or a file in it cannot be read, or the patterns of all files exceed their memory limit: leaving lines out could
+    /// allow what they deny. A line that cannot be used is no error: it is left out and reported.
     pub fn load(&self) -> Result<LoadedRules, RulesError> {
-        let mut loaded = LoadedRules::default();
+        let mut loading = Loading::new(PatternBudget::new(self.pattern_memory));
         for path in self.files()? {
             let name = path.file_name().unwrap_or_default();
             let Some(name) = name.to_str() else {
-                loaded.skip(unreadable_name(&path));
+                loading.loaded.skip(unreadable_name(&path));
                 continue;
             };
             let ending = if name.ends_with(ALLOW) { ALLOW } else { DENY };
             let basename = name.strip_suffix(ending).unwrap_or(name);
             let bytes = read(&path)?;
-            loaded.add(basename, ending, &path.display().to_string(), &bytes);
-            loaded.files += 1;
+            loading
+                .add(basename, ending, &path.display().to_string(), &bytes)
+                .map_err(|TooMany| self.too_many(&path))?;
+            loading.loaded.files += 1;
         }
-        Ok(loaded)
+        Ok(loading.finish())
     }
 
-    /// What tells whether a file has changed, come or gone.
+    /// Fingerprints of the files, to detect changes.
     pub(crate) fn stamp(&self) -> Result<Stamp, RulesError> {
         let mut stamp = Stamp::default();
         for path in self.files()? {
-            let found = std::fs::metadata(&path).map_err(|error| failed(&path, &error))?;
-            let data = (found.mtime(), found.mtime_nsec());
-            let inode = (found.ctime(), found.ctime_nsec());
-            let file = (found.dev(), found.ino(), found.size(), data, inode);
-            stamp.0.push((path, file));
+            let state = FileState::of(&path);
+            if state == FileState::Absent {
+                // A dangling link, or a file that was removed just now.
+                let gone = std::io::Error::from(ErrorKind::NotFound);
+                return Err(failed(&path, &gone));
+            }
+            stamp.push((path, state));
         }
         Ok(stamp)
     }
 
-    /// The files in the folder, in the order of their names.
+    fn too_many(&self, path: &Path) -> RulesError {
+        RulesError {
+            path: path.display().to_string(),
+            cause: format!(
+                "with this file the patterns of all rules take more than {} bytes of memory; raise `pattern-memory` in [permissions], \
+                 or repeat less in the patterns",
+                self.pattern_memory
+            ),
+        }
+    }
+
+    /// The files in the folder, sorted by name.
     fn files(&self) -> Result<Vec<PathBuf>, RulesError> {
-        let Some(folder) = &self.0 else {
+        let Some(folder) = &self.path else {
             return Ok(Vec::new());
         };
         let mut files = Vec::new();
@@ -127,7 +170,7 @@ impl RuleFolder {
             let name = path.file_name().unwrap_or_default().as_encoded_bytes();
             let is_ours =
                 |ending: &str| name.len() > ending.len() && name.ends_with(ending.as_bytes());
-            // A file without a name before the dot is somebody's hidden file.
+            // A name that begins with the dot is a hidden file.
             if (is_ours(ALLOW) || is_ours(DENY)) && !path.is_dir() {
                 files.push(path);
             }
@@ -137,43 +180,110 @@ impl RuleFolder {
     }
 }
 
-impl LoadedRules {
-    /// Whether the pair is there that functions take where they name none.
-    pub fn has_default(&self) -> bool {
-        self.rules.sets.contains_key(DEFAULT_RULES)
+impl RulesError {
+    /// A folder is in the place of a file of rules.
+    pub(crate) fn is_folder(path: &Path) -> Self {
+        failed(path, &std::io::Error::from(ErrorKind::IsADirectory))
     }
 
-    /// Adds the lines of a file.
-    pub(super) fn add(&mut self, basename: &str, ending: &str, file: &str, bytes: &[u8]) {
-        let mut rules = Vec::new();
-        for (number, line) in (1..).zip(bytes.split(|&byte| byte == b'\n')) {
-            let line = line.strip_suffix(b"\r").unwrap_or(line);
-            match Rule::parse(line) {
-                Ok(rule) => rules.extend(rule),
-                Err(Fault { value, fault, mend }) => self.skip(RuleError {
-                    file: file.to_owned(),
-                    line: number,
-                    value,
-                    fault,
-                    mend,
-                }),
-            }
+    /// A file has lines, none of which can be used.
+    pub(crate) fn is_broken(path: &Path) -> Self {
+        Self {
+            path: path.display().to_string(),
+            cause: "none of its lines can be used, so the file keeps the rules that it had; `portcullis rules check` names the lines"
+                .to_owned(),
         }
-        let set = self
-            .rules
-            .sets
-            .entry(basename.into())
-            .or_insert_with(RuleSet::default);
-        match ending {
-            ALLOW => set.allow = rules,
-            _ => set.deny = rules,
-        }
+    }
+}
+
+impl LoadedRules {
+    /// Whether the default pair exists.
+    pub fn has_default(&self) -> bool {
+        self.rules.sets.contains_key(DEFAULT_RULES)
     }
 
     fn skip(&mut self, error: RuleError) {
         self.skipped += 1;
         if self.errors.len() < MOST_NAMED {
             self.errors.push(error);
+        }
+    }
+}
+
+impl Loading {
+    pub(super) fn new(budget: PatternBudget) -> Self {
+        Self {
+            loaded: LoadedRules::default(),
+            budget,
+            files: Vec::new(),
+        }
+    }
+
+    /// Adds the lines of a file.
+    pub(super) fn add(
+        &mut self,
+        basename: &str,
+        ending: &str,
+        file: &str,
+        bytes: &[u8],
+    ) -> Result<(), TooMany> {
+        let mut rules = Vec::new();
+        let skipped = self.loaded.skipped;
+        for (number, line) in (1..).zip(bytes.split(|&byte| byte == b'\n')) {
+            let line = line.strip_suffix(b"\r").unwrap_or(line);
+            match Rule::parse(line) {
+                Ok(Some(rule)) if !self.budget.take(rule.bytes()) => return Err(TooMany),
+                Ok(rule) => rules.extend(rule),
+                Err(Fault { value, fault, mend }) => {
+                    if fault == TOO_LARGE {
+                        self.budget.note_too_large();
+                    }
+                    self.loaded.skip(RuleError {
+                        file: file.to_owned(),
+                        line: number,
+                        value,
+                        fault,
+                        mend,
+                    });
+                }
+            }
+            if self.budget.is_spent() {
+                return Err(TooMany);
+            }
+        }
+        if rules.is_empty() && self.loaded.skipped > skipped {
+            self.loaded.broken.push(format!("{basename}{ending}"));
+        }
+        self.files
+            .push((basename.to_owned(), ending == ALLOW, rules));
+        Ok(())
+    }
+
+    /// The result of the load.
+    pub(super) fn finish(self) -> LoadedRules {
+        let mut loaded = self.loaded;
+        let mut banks = BankBuilder::new(self.budget);
+        for (basename, is_allow, rules) in self.files {
+            let lines = Lines::new(rules, &mut banks);
+            let set = loaded
+                .rules
+                .sets
+                .entry(basename.into())
+                .or_insert_with(RuleSet::default);
+            match is_allow {
+                true => set.allow = lines,
+                false => set.deny = lines,
+            }
+        }
+        loaded
+    }
+}
+
+impl Default for RuleFolder {
+    fn default() -> Self {
+        Self {
+            path: None,
+            pattern_memory: DEFAULT_PATTERN_MEMORY,
         }
     }
 }
@@ -198,7 +308,7 @@ impl std::error::Error for RuleError {}
 
 fn read(path: &Path) -> Result<Vec<u8>, RulesError> {
     let failed = |error: std::io::Error| failed(path, &error);
-    let file = std::fs::File::open(path).map_err(failed)?;
+    let file = crate::regular::open(path).map_err(failed)?;
     let mut bytes = Vec::new();
     file.take(LARGEST_FILE + 1)
         .read_to_end(&mut bytes)

@@ -4,8 +4,8 @@
 //! sides; ` EXCEPT ` counts within quotes too; a word without quotes is a pattern. Only the length of a line has no limit: Kamailio
 //! takes what is behind 499 bytes for another line, and to leave a long line out of a deny file would allow what it denies.
 
-use super::{Rule, Side};
-use crate::pattern::{Pattern, Syntax};
+use super::blocks::{Rule, Side};
+use crate::pattern::{Draft, Syntax};
 
 /// The longest pattern, in bytes.
 const LONGEST_PATTERN: usize = 255;
@@ -57,7 +57,8 @@ impl Side {
             "ALL" => Vec::new(),
             patterns => list(patterns)?,
         };
-        Ok(Self { patterns, except })
+        Self::new(patterns, except)
+            .map_err(|error| fault(text.trim_ascii(), &error.fault, error.mend))
     }
 }
 
@@ -82,7 +83,7 @@ fn extent(line: &[u8]) -> Option<(usize, Option<usize>)> {
 }
 
 /// Patterns with commas between them, outside of quotes.
-fn list(text: &str) -> Result<Vec<Pattern>, Fault> {
+fn list(text: &str) -> Result<Vec<Draft>, Fault> {
     let (mut is_quoted, mut start) = (false, 0);
     let mut patterns = Vec::new();
     for (at, byte) in text.bytes().chain([b',']).enumerate() {
@@ -90,7 +91,7 @@ fn list(text: &str) -> Result<Vec<Pattern>, Fault> {
             b'"' => is_quoted = !is_quoted,
             // The one behind the end counts in any case.
             b',' if !is_quoted || at == text.len() => {
-                patterns.push(pattern(&text[start..at], text)?);
+                patterns.extend(pattern(&text[start..at], text)?);
                 start = at + 1;
             }
             _ => {}
@@ -100,7 +101,7 @@ fn list(text: &str) -> Result<Vec<Pattern>, Fault> {
 }
 
 /// One pattern, with or without quotes.
-fn pattern(word: &str, list: &str) -> Result<Pattern, Fault> {
+fn pattern(word: &str, list: &str) -> Result<Option<Draft>, Fault> {
     let blank = |c| matches!(c, ' ' | '\t');
     let bare = word.trim_matches(blank);
     let bare = bare.strip_prefix('"').unwrap_or(bare);
@@ -116,7 +117,7 @@ fn pattern(word: &str, list: &str) -> Result<Pattern, Fault> {
         let found = format!("has {} bytes", bare.len());
         return Err(fault(bare, &found, "keep a pattern to 255 bytes"));
     }
-    Pattern::new(bare, Syntax::Extended).map_err(|error| fault(bare, &error.fault, error.mend))
+    Draft::new(bare, Syntax::Extended).map_err(|error| fault(bare, &error.fault, error.mend))
 }
 
 fn fault(value: &str, fault: &str, mend: &str) -> Fault {

@@ -1,8 +1,9 @@
 //! Kamailio's allow and deny files: which left text goes with which right text (`allow_routing`, `allow_register`, `allow_uri`).
 //!
-//! A pair of files, `BASENAME.allow` and `BASENAME.deny`, is a set of rules. What URIs are, these rules do not know: they compare
-//! texts.
+//! A pair of files, `BASENAME.allow` and `BASENAME.deny`, is a set of rules. These rules compare texts; they do not parse
+//! URIs.
 
+mod blocks;
 mod folder;
 mod line;
 
@@ -16,9 +17,13 @@ use tracing::warn;
 pub(crate) use folder::Stamp;
 pub use folder::{LoadedRules, RuleError, RuleFolder, RulesError};
 
-use crate::pattern::Pattern;
+use blocks::Lines;
 
-/// The pair that Kamailio takes where a function names none (`default_allow_file`, `default_deny_file`).
+use folder::Loading;
+
+use crate::pattern::{Effort, PatternBudget, Spent};
+
+/// The default pair of files in Kamailio (`default_allow_file`, `default_deny_file`).
 pub const DEFAULT_RULES: &str = "permissions";
 
 /// The longest text that Kamailio compares (`EXPRESSION_LENGTH`), in bytes. A longer one is denied.
@@ -34,40 +39,24 @@ pub struct Rules {
 /// The rules of one pair of files.
 #[derive(Debug, Default)]
 pub struct RuleSet {
-    allow: Vec<Rule>,
-    deny: Vec<Rule>,
+    allow: Lines,
+    deny: Lines,
 }
 
-/// One line: it fits when both of its sides do.
-#[derive(Debug)]
-struct Rule {
-    left: Side,
-    right: Side,
-}
-
-/// One side of a line.
-#[derive(Debug)]
-struct Side {
-    /// One of them has to fit; none of them stand for `ALL`.
-    patterns: Vec<Pattern>,
-    /// None of them may fit.
-    except: Vec<Pattern>,
-}
-
-/// Which of the sets that are not there have been told of: a bit for each, by a hash of its name.
+/// Which missing sets have been logged: one bit each, by a hash of the name.
 #[derive(Debug, Default)]
 struct Told(AtomicU64);
 
 impl Rules {
-    /// The rules of a pair of files; none if neither file is there, which allows everything. The log says so once, because a name
-    /// that is spelled wrong looks the same.
+    /// The rules of a pair of files; `None` if neither file exists, which allows everything. That is logged once, because a misspelled
+    /// name looks the same.
     pub fn set(&self, basename: &str) -> Option<&RuleSet> {
         let set = self.sets.get(basename);
         if set.is_none() && self.told.is_first(basename) {
             let basename = basename.get(..64).unwrap_or(basename);
             warn!(
-                basename,
-                "A policy asks for rules that are not there: everything is allowed. Is there a file of this name?"
+                event = "rules_missing",
+                basename, "a policy asks for rules without a file: everything is allowed"
             );
         }
         set
@@ -75,16 +64,20 @@ impl Rules {
 
     /// Whether a pair of texts is allowed; without such rules it is. A right text that could not be read is none, and is denied.
     ///
-    /// Kamailio: `allow_uri`, and `allow_routing` without branches.
+    /// Kamailio: `allow_uri`, and `allow_routing` without branches. Its time is unbounded: not for the path of a message.
     pub fn allows(&self, basename: &str, left: &str, right: Option<&str>) -> bool {
-        self.set(basename).is_none_or(|set| set.allows(left, right))
+        let allowed = self
+            .set(basename)
+            .map(|set| set.allows(left, right, &mut Effort::unbounded()));
+        allowed.is_none_or(|allowed| allowed.unwrap_or_default())
     }
 
-    /// The answer to Kamailio's `permissions.testUri`: unlike a policy, it denies what no file tells of.
+    /// The answer to Kamailio's `permissions.testUri`: unlike a policy, it denies texts without a file.
     pub fn test(&self, basename: &str, left: &str, right: &str) -> bool {
-        self.sets
-            .get(basename)
-            .is_some_and(|set| set.is_empty() || set.permits(left, right))
+        self.sets.get(basename).is_some_and(|set| {
+            let permitted = set.permits(left, right, &mut Effort::unbounded());
+            set.is_empty() || permitted.unwrap_or_default()
+        })
     }
 
     /// The names of all sets, in order, each with the number of its allow and deny rules.
@@ -95,6 +88,27 @@ impl Rules {
             .collect();
         names.sort_unstable();
         names
+    }
+
+    /// The files that had rules and have none in these: `NAME.allow` or `NAME.deny`.
+    pub(crate) fn lost_in(&self, now: &Self) -> Vec<String> {
+        let has = |rules: &Self, name: &str, ending: &str| {
+            let set = rules.sets.get(name);
+            set.is_some_and(|set| match ending {
+                folder::ALLOW => set.allow.len() > 0,
+                _ => set.deny.len() > 0,
+            })
+        };
+        let mut lost = Vec::new();
+        for name in self.sets.keys() {
+            for ending in [folder::ALLOW, folder::DENY] {
+                if has(self, name, ending) && !has(now, name, ending) {
+                    lost.push(format!("{name}{ending}"));
+                }
+            }
+        }
+        lost.sort_unstable();
+        lost
     }
 
     /// Rules of all sets.
@@ -110,37 +124,42 @@ impl Rules {
     /// Rules from the texts of files: the name of each set, its allow file and its deny file. Lines that can't be used are errors,
     /// and left out. For tests, and where no folder is at hand.
     pub fn of<'t>(files: impl IntoIterator<Item = (&'t str, &'t str, &'t str)>) -> LoadedRules {
-        let mut loaded = LoadedRules::default();
+        let mut loading = Loading::new(PatternBudget::new(usize::MAX));
         for (name, allow, deny) in files {
-            loaded.add(
-                name,
-                folder::ALLOW,
-                &format!("{name}{}", folder::ALLOW),
-                allow.as_bytes(),
-            );
-            loaded.add(
-                name,
-                folder::DENY,
-                &format!("{name}{}", folder::DENY),
-                deny.as_bytes(),
-            );
+            for (ending, text) in [(folder::ALLOW, allow), (folder::DENY, deny)] {
+                let file = format!("{name}{ending}");
+                let _boundless = loading.add(name, ending, &file, text.as_bytes());
+            }
         }
-        loaded
+        loading.finish()
     }
 }
 
 impl RuleSet {
     /// Whether a pair of texts is allowed: by an allow rule, or because no deny rule fits. Without any rule it is. Otherwise a
-    /// text above 256 bytes is denied, as is a right text that could not be read.
-    pub fn allows(&self, left: &str, right: Option<&str>) -> bool {
+    /// text above 256 bytes is denied, as is an empty left text, which stands for an address that could not be read, and a right
+    /// text that could not be read.
+    ///
+    /// # Errors
+    /// When it takes too long.
+    pub fn allows(
+        &self,
+        left: &str,
+        right: Option<&str>,
+        effort: &mut Effort<'_>,
+    ) -> Result<bool, Spent> {
         if self.is_empty() {
-            return true;
+            return Ok(true);
         }
         match right {
-            Some(right) if left.len() <= LONGEST_TEXT && right.len() <= LONGEST_TEXT => {
-                self.permits(left, right)
+            Some(right)
+                if !left.is_empty()
+                    && left.len() <= LONGEST_TEXT
+                    && right.len() <= LONGEST_TEXT =>
+            {
+                self.permits(left, right, effort)
             }
-            _ => false,
+            _ => Ok(false),
         }
     }
 
@@ -151,30 +170,16 @@ impl RuleSet {
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.allow.is_empty() && self.deny.is_empty()
+        self.len() == 0
     }
 
-    fn permits(&self, left: &str, right: &str) -> bool {
-        let fits = |rules: &[Rule]| rules.iter().any(|rule| rule.fits(left, right));
-        fits(&self.allow) || !fits(&self.deny)
-    }
-}
-
-impl Rule {
-    fn fits(&self, left: &str, right: &str) -> bool {
-        self.left.fits(left) && self.right.fits(right)
-    }
-}
-
-impl Side {
-    fn fits(&self, text: &str) -> bool {
-        let found = |patterns: &[Pattern]| patterns.iter().any(|pattern| pattern.is_match(text));
-        (self.patterns.is_empty() || found(&self.patterns)) && !found(&self.except)
+    fn permits(&self, left: &str, right: &str, effort: &mut Effort<'_>) -> Result<bool, Spent> {
+        Ok(self.allow.fit(left, right, effort)? || !self.deny.fit(left, right, effort)?)
     }
 }
 
 impl Told {
-    /// Whether nobody asked before.
+    /// Whether this is the first question about the name.
     fn is_first(&self, name: &str) -> bool {
         let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(name);
         let bit = 1 << (hash & 63);

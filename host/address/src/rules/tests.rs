@@ -163,3 +163,59 @@ fn a_folder_holds_pairs_by_name() {
     let error = rules.load().unwrap_err().to_string();
     assert!(error.contains("`folder` in [permissions]"), "{error}");
 }
+
+/// Against the plainest way: all lines, one after the other.
+#[test]
+fn lines_in_blocks_answer_as_a_list_of_lines_does() {
+    // Long lists of patterns on both sides, and more lines than a block has.
+    let list = |from: usize, count: usize| {
+        let patterns = (from..from + count).map(|n| format!("\"^sip:{n}@\""));
+        patterns.collect::<Vec<_>>().join(", ")
+    };
+    let mut deny = String::new();
+    let mut lines = Vec::new();
+    for n in 0..150 {
+        let (any, except, right) = (n % 37 + 1, n % 5 * 7, n % 3 * 20);
+        let left = match except {
+            0 => list(n, any),
+            _ => format!("{} EXCEPT {}", list(n, any), list(n, except)),
+        };
+        let right_list = match right {
+            0 => "ALL".to_owned(),
+            _ => list(2 * n, right),
+        };
+        deny += &format!("{left} : {right_list}\n");
+        lines.push((n, any, except, right));
+    }
+    let rules = rules("", &deny);
+    assert_eq!(rules.len(), 150);
+    for left in (0..200).step_by(3) {
+        for right in (0..340).step_by(7) {
+            let fits = |&(n, any, except, count): &(usize, usize, usize, usize)| {
+                (n..n + any).contains(&left)
+                    && !(n..n + except).contains(&left)
+                    && (count == 0 || (2 * n..2 * n + count).contains(&right))
+            };
+            let expected = !lines.iter().any(fits);
+            let (left, right) = (format!("sip:{left}@x"), format!("sip:{right}@x"));
+            let allowed = rules.allows("test", &left, Some(&right));
+            assert_eq!(allowed, expected, "{left} {right}");
+        }
+    }
+}
+
+#[test]
+fn patterns_that_take_too_much_together_leave_the_old_rules() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |text: &str| std::fs::write(folder.path().join("permissions.deny"), text).unwrap();
+    let rules = RuleFolder::new(folder.path()).with_pattern_memory(100_000);
+    write("ALL : \"^sip:1@\"\n");
+    assert_eq!(rules.load().unwrap().rules.len(), 1);
+    let line = |n: usize| format!("ALL : \"^sip:{n}[a-f]{{200}}@\"\n");
+    write(&(0..100).map(line).collect::<String>());
+    let error = rules.load().unwrap_err().to_string();
+    assert!(
+        error.contains("permissions.deny") && error.contains("`pattern-memory` in [permissions]"),
+        "{error}"
+    );
+}

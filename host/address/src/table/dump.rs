@@ -77,20 +77,20 @@ pub(super) struct Stored {
 const V6: u32 = 1 << 31;
 
 pub(super) fn hosts(table: &Table) -> impl ExactSizeIterator<Item = HostRow<'_>> {
-    let rows = table.rows.hosts.iter().map(|row| {
-        let (ip, _) = row.network(&table.v4, &table.v6);
+    let ip = |row: &Stored| row.network(&table.v4, &table.v6).0;
+    let rows = &table.rows.hosts;
+    let order = by_bucket(rows.iter().map(|row| bucket(&hashed(ip(row)))));
+    order.into_iter().map(move |(bucket, number)| {
+        let row = &rows[number as usize];
         let rule = table.sets.rule(row.rule);
         HostRow {
-            bucket: bucket(&hashed(ip)),
+            bucket,
             group: rule.group,
-            ip,
+            ip: ip(row),
             port: rule.port,
             tag: table.tag(rule),
         }
-    });
-    let mut rows: Vec<_> = rows.collect();
-    rows.sort_by_key(|row| row.bucket);
-    rows.into_iter()
+    })
 }
 
 pub(super) fn subnets(table: &Table) -> impl ExactSizeIterator<Item = SubnetRow<'_>> {
@@ -108,20 +108,28 @@ pub(super) fn subnets(table: &Table) -> impl ExactSizeIterator<Item = SubnetRow<
 }
 
 pub(super) fn domains(table: &Table) -> impl ExactSizeIterator<Item = DomainRow<'_>> {
-    let rows = table.rows.domains.iter().map(|&(name, rule)| {
-        let name = table.names.texts.text(name);
+    let rows = &table.rows.domains;
+    let name = |number: u32| table.names.texts.text(number);
+    let order = by_bucket(rows.iter().map(|&(text, _)| bucket(name(text).as_bytes())));
+    order.into_iter().map(move |(bucket, number)| {
+        let (text, rule) = rows[number as usize];
         let rule = table.sets.rule(rule);
         DomainRow {
-            bucket: bucket(name.as_bytes()),
+            bucket,
             group: rule.group,
-            name,
+            name: name(text),
             port: rule.port,
             tag: table.tag(rule),
         }
-    });
-    let mut rows: Vec<_> = rows.collect();
-    rows.sort_by_key(|row| row.bucket);
-    rows.into_iter()
+    })
+}
+
+/// The numbers of rows with these buckets in the order of a dump: by bucket, then as they are. The rows themselves are made one by
+/// one, because many dumps may be under way.
+fn by_bucket(buckets: impl ExactSizeIterator<Item = u8>) -> Vec<(u8, u32)> {
+    let mut order: Vec<_> = buckets.zip(0..).collect();
+    order.sort_unstable();
+    order
 }
 
 impl Rows {

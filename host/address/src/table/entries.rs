@@ -79,9 +79,9 @@ impl<'t> Entries<'t> {
         self.answer(|set, rank| self.table.sets.first(set, rank, port))
     }
 
-    /// The same among the rows of groups that `accept` takes.
-    pub fn first_of(self, port: u16, accept: impl Fn(u32) -> bool) -> Option<Match<'t>> {
-        self.answer(|set, rank| self.table.sets.first_of(set, rank, port, &accept))
+    /// The same among the rows of these groups, which must be sorted. The number of rows about the source makes little difference.
+    pub fn first_of(self, port: u16, groups: &[u32]) -> Option<Match<'t>> {
+        self.answer(|set, rank| self.table.sets.first_of(set, rank, port, groups))
     }
 
     /// Whether the table says nothing at all about the source.

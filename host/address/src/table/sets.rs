@@ -145,17 +145,24 @@ impl Sets {
         }
     }
 
-    /// The same among the rules of groups that `accept` takes. Looks at every rule of a block.
+    /// The same among the rules of these groups, which are sorted. Looks each of them up, or at each rule, whichever is less.
     pub(super) fn first_of(
         &self,
         set: SetId,
         rank: u32,
         port: u16,
-        accept: impl Fn(u32) -> bool,
+        groups: &[u32],
     ) -> Option<Ranked> {
+        if let Some(block) = set.block()
+            && groups.len() < self.ranked(block).len()
+        {
+            let found = groups.iter();
+            let found = found.filter_map(|&group| self.find_in_block(block, group, port));
+            return found.min();
+        }
         let is_wanted = |ranked: &Ranked| {
             let rule = self.rule(ranked.rule);
-            rule.fits(port) && accept(rule.group)
+            rule.fits(port) && groups.binary_search(&rule.group).is_ok()
         };
         self.all(set, rank).filter(is_wanted).min()
     }

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 use rustc_hash::FxBuildHasher;
 
-use super::{Peer, Proto, Span, TrustedSource, TrustedTable};
-use crate::pattern::{Pattern, Syntax};
+use super::{Block, Column, Peer, Proto, Span, TrustedSource, TrustedTable};
+use crate::pattern::bank::{self, BankBuilder};
+use crate::pattern::{Draft, PatternBudget, Syntax, TOO_LARGE};
 use crate::row::{Finding, RowError, RowWarning};
 
 /// Longest source and tag in bytes. Kamailio's columns are far shorter; this bounds what a changed schema can bring.
@@ -30,6 +31,7 @@ const LONGEST_TEXT: usize = 65_534;
 /// | patterns | NULL or empty | fits every URI | the same |
 /// | patterns | no regular expression | told at every request; undefined behaviour in `from_pattern` | row skipped |
 /// | patterns | with a back-reference | evaluated | row skipped |
+/// | patterns | of all rows together beyond the memory for them | compiled for each request | row skipped |
 /// | `tag` | NULL / empty | no tag / an empty tag | the same |
 /// | `priority` | NULL | 0 | 0 |
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,11 +55,23 @@ pub struct TrustedRow<'r> {
 /// Makes a [`TrustedTable`] of rows.
 #[derive(Default)]
 pub struct TrustedBuilder {
-    peers: Vec<(Key, Peer)>,
-    /// Each pattern is compiled once, however many rows have it.
-    patterns: HashMap<Box<str>, Arc<Pattern>, FxBuildHasher>,
+    peers: Vec<(Key, NewPeer)>,
+    /// Each pattern is read once, however many rows have it. None for one that fits every text.
+    drafts: HashMap<Arc<str>, Option<Arc<Draft>>, FxBuildHasher>,
+    budget: PatternBudget,
     ignored: u64,
 }
+
+/// A row whose patterns have no place yet.
+struct NewPeer {
+    peer: Peer,
+    from: Option<Arc<Draft>>,
+    ruri: Option<Arc<Draft>>,
+}
+
+/// The patterns of one column of a block.
+#[derive(Default)]
+struct Patterns(Vec<Arc<Draft>>);
 
 /// What rows of one source have in common.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -67,6 +81,14 @@ enum Key {
 }
 
 impl TrustedBuilder {
+    /// One whose patterns may take so much together.
+    pub fn with_budget(budget: PatternBudget) -> Self {
+        Self {
+            budget,
+            ..Self::default()
+        }
+    }
+
     /// Adds a row.
     ///
     /// # Errors
@@ -89,18 +111,18 @@ impl TrustedBuilder {
         // Stable: of equal priority, the one loaded first comes first.
         peers.sort_by(|(a, one), (b, other)| {
             a.cmp(b)
-                .then(Reverse(one.priority).cmp(&Reverse(other.priority)))
+                .then(Reverse(one.peer.priority).cmp(&Reverse(other.peer.priority)))
         });
+        let mut banks = BankBuilder::new(self.budget);
         let mut table = TrustedTable::default();
         table.peers.reserve_exact(peers.len());
-        for (first, (key, peer)) in (0..).zip(peers) {
-            table.peers.push(peer);
-            let span = Span { first, count: 0 };
-            let span = match key {
-                Key::Ip(ip) => table.by_ip.entry(ip).or_insert(span),
-                Key::Text(text) => table.by_text.entry(text).or_insert(span),
-            };
-            span.count += 1;
+        let mut peers = peers.into_iter().peekable();
+        while let Some((key, first)) = peers.next() {
+            let mut rows = vec![first];
+            while let Some((_, next)) = peers.next_if(|(other, _)| *other == key) {
+                rows.push(next);
+            }
+            table.add(key, rows, &mut banks);
         }
         table
     }
@@ -122,34 +144,139 @@ impl TrustedBuilder {
         if let Some(tag) = row.tag {
             bounded("tag", tag)?;
         }
+        let (from, from_draft) = self.column("from_pattern", row.from)?;
+        let (ruri, ruri_draft) = self.column("ruri_pattern", row.ruri)?;
         let peer = Peer {
             source: row.source.into(),
             proto,
-            from: self.pattern("from_pattern", row.from)?,
-            ruri: self.pattern("ruri_pattern", row.ruri)?,
+            from,
+            ruri,
             tag: row.tag.map(Into::into),
             priority,
+        };
+        let peer = NewPeer {
+            peer,
+            from: from_draft,
+            ruri: ruri_draft,
         };
         self.peers.push((key, peer));
         Ok(warning)
     }
 
-    fn pattern(
+    /// A column, and its pattern if it has one that does not fit every text.
+    fn column(
         &mut self,
-        column: &'static str,
+        name: &'static str,
         text: Option<&str>,
-    ) -> Result<Option<Arc<Pattern>>, Finding> {
+    ) -> Result<(Option<Column>, Option<Arc<Draft>>), Finding> {
         let Some(text) = text else {
-            return Ok(None);
+            return Ok((None, None));
         };
-        if let Some(known) = self.patterns.get(text) {
-            return Ok(Some(Arc::clone(known)));
+        let column = |text| Some(Column { text, bit: None });
+        if text.is_empty() {
+            return Ok((column(Arc::from(text)), None));
         }
-        let pattern = Pattern::new(text, Syntax::Basic)
-            .map_err(|error| Finding::text(column, text, &error.fault, error.mend))?;
-        let pattern = Arc::new(pattern);
-        self.patterns.insert(text.into(), Arc::clone(&pattern));
-        Ok(Some(pattern))
+        if let Some((text, draft)) = self.drafts.get_key_value(text) {
+            return Ok((column(Arc::clone(text)), draft.clone()));
+        }
+        let draft = match self.budget.is_spent() {
+            false => Draft::new(text, Syntax::Basic),
+            true => Ok(None),
+        };
+        let draft = draft.map_err(|error| {
+            if error.fault == TOO_LARGE {
+                self.budget.note_too_large();
+            }
+            Finding::text(name, text, &error.fault, error.mend)
+        })?;
+        let bytes = draft.as_ref().map_or(0, Draft::bytes);
+        if self.budget.is_spent() || !self.budget.take(bytes) {
+            let fault = format!(
+                "is one pattern too many: those of all rows take more than {} bytes",
+                self.budget.limit()
+            );
+            let mend = "raise `pattern-memory` in [permissions], or repeat less in the patterns";
+            return Err(Finding::text(name, text, &fault, mend));
+        }
+        let (text, draft) = (Arc::<str>::from(text), draft.map(Arc::new));
+        self.drafts.insert(Arc::clone(&text), draft.clone());
+        Ok((column(text), draft))
+    }
+}
+
+impl TrustedTable {
+    /// Adds the rows of one source, in blocks of as many patterns as are compared at once.
+    fn add(&mut self, key: Key, rows: Vec<NewPeer>, banks: &mut BankBuilder) {
+        let first_block = self.blocks.len();
+        let (mut from, mut ruri) = (Patterns::default(), Patterns::default());
+        let mut first = self.peers.len();
+        for row in rows {
+            let is_full = self.peers.len() - first == bank::MOST
+                || !from.has_room(&row.from)
+                || !ruri.has_room(&row.ruri);
+            if is_full {
+                self.close(first, &mut from, &mut ruri, banks);
+                first = self.peers.len();
+            }
+            let mut peer = row.peer;
+            from.add(row.from, &mut peer.from);
+            ruri.add(row.ruri, &mut peer.ruri);
+            self.peers.push(peer);
+        }
+        self.close(first, &mut from, &mut ruri, banks);
+        let span = Span {
+            first: first_block as u32,
+            count: (self.blocks.len() - first_block) as u32,
+        };
+        match key {
+            Key::Ip(ip) => self.by_ip.insert(ip, span),
+            Key::Text(text) => self.by_text.insert(text, span),
+        };
+    }
+
+    /// Makes a block of the rows from `first` on.
+    fn close(
+        &mut self,
+        first: usize,
+        from: &mut Patterns,
+        ruri: &mut Patterns,
+        banks: &mut BankBuilder,
+    ) {
+        self.blocks.push(Block {
+            first: first as u32,
+            count: (self.peers.len() - first) as u32,
+            from: from.take(banks),
+            ruri: ruri.take(banks),
+        });
+    }
+}
+
+impl Patterns {
+    fn place(&self, draft: &Arc<Draft>) -> Option<usize> {
+        self.0.iter().position(|known| Arc::ptr_eq(known, draft))
+    }
+
+    fn has_room(&self, draft: &Option<Arc<Draft>>) -> bool {
+        let is_there = |draft: &Arc<Draft>| self.place(draft).is_some();
+        self.0.len() < bank::MOST || draft.as_ref().is_none_or(is_there)
+    }
+
+    /// Gives a pattern its bit.
+    fn add(&mut self, draft: Option<Arc<Draft>>, column: &mut Option<Column>) {
+        let (Some(draft), Some(column)) = (draft, column) else {
+            return;
+        };
+        let place = self.place(&draft).unwrap_or_else(|| {
+            self.0.push(draft);
+            self.0.len() - 1
+        });
+        column.bit = Some(place as u8);
+    }
+
+    fn take(&mut self, banks: &mut BankBuilder) -> bank::Bank {
+        let drafts = std::mem::take(&mut self.0);
+        let drafts: Vec<_> = drafts.iter().map(|draft| &**draft).collect();
+        banks.build(&drafts)
     }
 }
 

@@ -4,6 +4,7 @@ mod builder;
 mod proto;
 
 use std::net::IpAddr;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
@@ -12,7 +13,8 @@ use rustc_hash::FxBuildHasher;
 pub use builder::{TrustedBuilder, TrustedRow};
 pub use proto::Proto;
 
-use crate::pattern::Pattern;
+use crate::pattern::bank::Bank;
+use crate::pattern::{Effort, Spent};
 use crate::row::parse_ip;
 use crate::table::bucket;
 
@@ -26,9 +28,11 @@ pub struct TrustedTable {
     /// All rows, those of one source together, in the order in which Kamailio tries them: by priority, the highest first; of equal
     /// priority as loaded.
     peers: Vec<Peer>,
-    /// Where the rows of an address are.
+    /// The patterns of these rows, block by block. A block is of one source.
+    blocks: Vec<Block>,
+    /// Where the blocks of an address are.
     by_ip: HashMap<IpAddr, Span, FxBuildHasher>,
-    /// Where the rows are whose source is no address.
+    /// Where the blocks are whose source is no address.
     by_text: HashMap<Box<str>, Span, FxBuildHasher>,
 }
 
@@ -94,13 +98,30 @@ pub struct TrustedDumpRow<'t> {
 struct Peer {
     source: Box<str>,
     proto: Proto,
-    from: Option<Arc<Pattern>>,
-    ruri: Option<Arc<Pattern>>,
+    from: Option<Column>,
+    ruri: Option<Column>,
     tag: Option<Box<str>>,
     priority: i32,
 }
 
-/// Rows in a line: the first, and how many.
+/// A column that holds a pattern.
+#[derive(Debug)]
+struct Column {
+    text: Arc<str>,
+    /// Its bit in what the bank of its block answers; none for a pattern that fits every text.
+    bit: Option<u8>,
+}
+
+/// Rows that follow each other, and what compares a text with the patterns of all of them at once.
+#[derive(Debug)]
+struct Block {
+    first: u32,
+    count: u32,
+    from: Bank,
+    ruri: Bank,
+}
+
+/// Blocks in a line: the first, and how many.
 #[derive(Clone, Copy, Debug)]
 struct Span {
     first: u32,
@@ -108,14 +129,19 @@ struct Span {
 }
 
 impl TrustedTable {
-    /// The rows that let a request pass, in the order in which Kamailio tries them: the first one is the answer of `allow_trusted`
-    /// with `peer_tag_mode` 0, all of them are that with 1. Never allocates.
+    /// Hands the rows that let a request pass to `each`, in the order in which Kamailio tries them, until it has enough: the first one is
+    /// the answer of `allow_trusted` with `peer_tag_mode` 0, all of them are that with 1.
     ///
     /// This is `match_hash_table` of Kamailio's `permissions/hash.c`.
-    pub fn matches<'t>(
+    ///
+    /// # Errors
+    /// When it takes too long.
+    pub fn find<'t>(
         &'t self,
-        question: TrustedQuestion<'t>,
-    ) -> impl Iterator<Item = TrustedMatch<'t>> {
+        question: TrustedQuestion<'_>,
+        effort: &mut Effort<'_>,
+        mut each: impl FnMut(TrustedMatch<'t>) -> ControlFlow<()>,
+    ) -> Result<(), Spent> {
         let TrustedQuestion {
             source,
             proto,
@@ -126,16 +152,41 @@ impl TrustedTable {
             FromUri::Own(from) => (from, from.len() <= LONGEST_URI),
             FromUri::Given(from) => (from, true),
         };
-        let peers = match is_bounded && ruri.len() <= LONGEST_URI {
-            true => self.peers_of(source),
-            false => &[],
-        };
-        let found = peers.iter().filter(move |peer| {
-            peer.proto.fits(proto) && fits(&peer.from, from) && fits(&peer.ruri, ruri)
+        if !is_bounded || ruri.len() > LONGEST_URI {
+            return Ok(());
+        }
+        for block in self.blocks_of(source) {
+            let peers = self.peers_of(block);
+            effort.spend(peers.len())?;
+            if !peers.iter().any(|peer| peer.proto.fits(proto)) {
+                continue;
+            }
+            let from = block.from.found(from, effort)?;
+            let ruri = block.ruri.found(ruri, effort)?;
+            let found = peers.iter().filter(|peer| {
+                peer.proto.fits(proto)
+                    && Column::fits(&peer.from, from)
+                    && Column::fits(&peer.ruri, ruri)
+            });
+            for peer in found {
+                let tag = peer.tag.as_deref();
+                effort.spend(tag.map_or(0, str::len))?;
+                if each(TrustedMatch { tag }).is_break() {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// All rows that let a request pass. Takes as long as it takes: not for the way of a request.
+    pub fn matches<'t>(&'t self, question: TrustedQuestion<'_>) -> Vec<TrustedMatch<'t>> {
+        let mut found = Vec::new();
+        let _never_ended = self.find(question, &mut Effort::unbounded(), |one| {
+            found.push(one);
+            ControlFlow::Continue(())
         });
-        found.map(|peer| TrustedMatch {
-            tag: peer.tag.as_deref(),
-        })
+        found
     }
 
     /// Number of rows.
@@ -157,15 +208,21 @@ impl TrustedTable {
         rows.into_iter()
     }
 
-    fn peers_of(&self, source: TrustedSource<'_>) -> &[Peer] {
+    fn blocks_of(&self, source: TrustedSource<'_>) -> &[Block] {
         let span = match source {
             TrustedSource::Ip(ip) => self.by_ip.get(&ip.to_canonical()),
             TrustedSource::Text(text) => self.by_text.get(text),
         };
-        let peers = span.and_then(|span| {
-            let rest = self.peers.get(span.first as usize..)?;
+        let blocks = span.and_then(|span| {
+            let rest = self.blocks.get(span.first as usize..)?;
             rest.get(..span.count as usize)
         });
+        blocks.unwrap_or_default()
+    }
+
+    fn peers_of(&self, block: &Block) -> &[Peer] {
+        let rest = self.peers.get(block.first as usize..);
+        let peers = rest.and_then(|rest| rest.get(..block.count as usize));
         peers.unwrap_or_default()
     }
 }
@@ -183,19 +240,20 @@ impl Peer {
             bucket: bucket(self.source.as_bytes()),
             source: &self.source,
             proto: self.proto,
-            from: self.from.as_ref().map(|pattern| pattern.as_str()),
-            ruri: self.ruri.as_ref().map(|pattern| pattern.as_str()),
+            from: self.from.as_ref().map(|column| &*column.text),
+            ruri: self.ruri.as_ref().map(|column| &*column.text),
             tag: self.tag.as_deref(),
             priority: self.priority,
         }
     }
 }
 
-/// A column without a pattern fits every text.
-fn fits(pattern: &Option<Arc<Pattern>>, text: &str) -> bool {
-    pattern
-        .as_ref()
-        .is_none_or(|pattern| pattern.is_match(text))
+impl Column {
+    /// Whether a text fits in which these patterns are found. A column without a pattern fits every text.
+    fn fits(column: &Option<Self>, found: u64) -> bool {
+        let bit = column.as_ref().and_then(|column| column.bit);
+        bit.is_none_or(|bit| found & 1 << bit != 0)
+    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::pattern::PatternBudget;
 
 const ROW: TrustedRow<'static> = TrustedRow {
     id: 7,
@@ -34,7 +35,8 @@ fn tags<'t>(
         ruri,
     };
     let found = table.matches(question);
-    found.map(|found| found.tag.unwrap_or("(none)")).collect()
+    let tags = found.iter().map(|found| found.tag.unwrap_or("(none)"));
+    tags.collect()
 }
 
 fn error(row: TrustedRow<'_>) -> String {
@@ -236,7 +238,7 @@ fn a_uri_above_kamailios_limit_is_trusted_by_no_row() {
             from: FromUri::Given(&uri),
             ruri,
         };
-        table.matches(question).count()
+        table.matches(question).len()
     };
     assert_eq!((given(""), given(&uri)), (1, 0));
 }
@@ -271,11 +273,67 @@ fn dumps_have_kamailios_order() {
     assert_eq!(rows.iter().map(|row| row.proto.number()).max(), Some(6));
 }
 
+#[test]
+fn rows_beyond_the_memory_for_patterns_are_left_out_and_named() {
+    let mut builder = TrustedBuilder::with_budget(PatternBudget::new(200_000));
+    let mut taken = 0;
+    for id in 1..=100 {
+        let pattern = format!("{id}[ab]\\{{1,480\\}}");
+        let row = TrustedRow {
+            id,
+            from: Some(&pattern),
+            ..ROW
+        };
+        match builder.push(row) {
+            Ok(_) => taken += 1,
+            Err(error) => {
+                let said = error.to_string();
+                assert!(
+                    said.starts_with(&format!("row {id}: ")) && said.contains("`pattern-memory`"),
+                    "{said}"
+                );
+            }
+        }
+    }
+    assert!((2..20).contains(&taken), "{taken}");
+    // What has no pattern of its own still fits.
+    builder.push(ROW).unwrap();
+    assert_eq!(builder.build().len(), taken + 1);
+}
+
+/// A source with many rows costs a few passes over its URIs, not one for each row.
+#[test]
+fn the_rows_of_one_source_are_compared_at_once() {
+    let patterns: Vec<_> = (0..640).map(|n| format!("^sip:{n}@example")).collect();
+    let rows = patterns.iter().map(|pattern| TrustedRow {
+        from: Some(pattern),
+        tag: Some(pattern),
+        ..ROW
+    });
+    let table = table(&rows.collect::<Vec<_>>());
+    let from = "sip:639@example.com";
+    assert_eq!(
+        tags(&table, "192.0.2.1", Proto::Udp, from, "sip:x@y"),
+        ["^sip:639@example"]
+    );
+    let question = TrustedQuestion {
+        source: TrustedSource::parse("192.0.2.1"),
+        proto: Proto::Udp,
+        from: FromUri::Own(from),
+        ruri: "sip:x@y",
+    };
+    let mut effort = Effort::unbounded();
+    let all = |_| ControlFlow::Continue(());
+    table.find(question, &mut effort, all).unwrap();
+    let most = (640 / 16) * (from.len() as u64 + 1) + 640 + 64;
+    assert!(effort.steps() <= most, "{} of {most}", effort.steps());
+}
+
 proptest! {
     /// Against the plainest way: all rows, one after the other.
     #[test]
     fn the_table_answers_as_a_list_of_rows_does(
-        rows in proptest::collection::vec((0..3_usize, 0..4_usize, 0..4_usize, 0..4_usize, -2..3_i64), 0..24),
+        rows in proptest::collection::vec((0..3_usize, 0..4_usize, 0..4_usize, 0..4_usize, -2..3_i64), 0..300),
         asked in proptest::collection::vec((0..4_usize, 0..4_usize, 0..3_usize, 0..3_usize), 8),
     ) {
         const SOURCES: [&str; 4] = ["10.0.0.1", "10.0.0.2", "2001:db8::1", "name"];

@@ -1,7 +1,7 @@
 //! Tables and columns under other names, views, versions, and what a migration makes.
 
 use portcullis_address::{
-    AddressNames, Database, DatabaseError, DatabaseUrl, MigrationAction, NewRow, Schema,
+    AddressNames, Database, DatabaseError, DatabaseUrl, Failure, MigrationAction, NewRow, Schema,
 };
 
 use super::server::Server;
@@ -39,11 +39,11 @@ fn row(ip_addr: &str) -> NewRow {
 #[tokio::test]
 #[ignore = "needs MariaDB"]
 async fn tables_and_columns_may_have_other_names() {
-    let server = Server::start(&[]).await;
+    let server = Server::start(&[]);
     let database = server.database().with_schema(renamed());
     let error = database.load().await.unwrap_err();
     assert!(
-        matches!(&error, DatabaseError::NoTable { table, .. } if table == "versions"),
+        matches!(&error, DatabaseError::Database(Failure::NoTable { table, .. }) if table == "versions"),
         "{error}"
     );
     database.migrate().await.unwrap();
@@ -170,7 +170,7 @@ async fn a_user_who_may_read_three_tables_is_enough() {
 #[tokio::test]
 #[ignore = "needs MariaDB"]
 async fn a_migration_makes_what_is_absent_and_touches_nothing_else() {
-    let server = Server::start(&[]).await;
+    let server = Server::start(&[]);
     let database = server.database();
     server
         .sql("CREATE TABLE address (grp INT, ip_addr TEXT, mask INT, port INT, tag TEXT) ENGINE = MyISAM; INSERT INTO address VALUES (1, '10.0.0.1', 32, 0, 'x')")

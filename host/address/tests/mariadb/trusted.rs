@@ -1,7 +1,8 @@
 //! The table of trusted peers.
 
 use portcullis_address::{
-    DatabaseError, FromUri, NewTrusted, Proto, Snapshot, TrustedQuestion, TrustedSource,
+    DatabaseError, DatabaseUrl, Failure, FromUri, NewTrusted, Proto, Snapshot, TrustedQuestion,
+    TrustedSource,
 };
 
 use super::server::Server;
@@ -17,6 +18,7 @@ fn trust(snapshot: &Snapshot, source: &str, from: &str) -> Vec<String> {
     };
     let matches = snapshot.trusted.table.matches(question);
     matches
+        .iter()
         .map(|found| found.tag.unwrap_or("-").to_owned())
         .collect()
 }
@@ -55,7 +57,7 @@ async fn peers_are_loaded_as_kamctl_and_others_write_them() {
 #[tokio::test]
 #[ignore = "needs MariaDB"]
 async fn columns_may_have_other_names_and_findings_use_them() {
-    let server = Server::start(&[]).await;
+    let server = Server::start(&[]);
     let mut schema = portcullis_address::Schema::default();
     schema.trusted.table = "peers".parse().unwrap();
     schema.trusted.source = "peer".parse().unwrap();
@@ -108,7 +110,10 @@ async fn a_version_that_is_wrong_is_told_and_a_table_that_is_absent_is_not() {
         .sql("DROP TABLE trusted; DELETE FROM version WHERE table_name = 'trusted'")
         .await;
     let error = database.load_trusted().await.unwrap_err();
-    assert!(matches!(error, DatabaseError::NoTable { .. }), "{error}");
+    assert!(
+        matches!(error, DatabaseError::Database(Failure::NoTable { .. })),
+        "{error}"
+    );
     let book = book(database);
     book.reload_trusted().await.unwrap();
     assert!(book.current().trusted.is_absent);
@@ -124,7 +129,9 @@ async fn who_may_only_read_sees_every_change() {
         )
         .await;
     let url = server.url().replace("kamailio:kamailiorw", "reader:r");
-    let book = book(portcullis_address::Database::new(url.parse().unwrap()));
+    let book = book(portcullis_address::Database::new(
+        url.parse::<DatabaseUrl>().unwrap(),
+    ));
     book.reload_trusted().await.unwrap();
     let watch = watch(&book);
     let change = async |statement: &str, expected: &'static [&'static str]| {

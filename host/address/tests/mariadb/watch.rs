@@ -72,7 +72,7 @@ async fn a_server_that_was_started_again_tells_of_changes() {
         .sql("INSERT INTO address (grp, ip_addr) VALUES (1, '10.0.0.1')")
         .await;
     server.kill();
-    server.up().await;
+    server.up();
     let updated = "SELECT IFNULL(CAST(UPDATE_TIME AS CHAR), 'none') FROM information_schema.TABLES \
                    WHERE TABLE_SCHEMA = 'kamailio' AND TABLE_NAME = 'address'";
     assert_eq!(server.ask(updated).await, "none");

@@ -6,7 +6,7 @@ use crate::clock::LocalTime;
 use crate::contract::{CLOCK, COUNTERS, EDITS, SETTINGS};
 use crate::view::RequestView;
 
-use super::{Context, Data, text};
+use super::{Context, Data, text, timely_mut};
 
 #[derive(ComponentType, Lower)]
 #[component(record)]
@@ -34,18 +34,18 @@ fn link_counters<R: RequestView>(linker: &mut Linker<Data<R>>) -> wasmtime::Resu
         "add",
         |mut store: Context<'_, R>, (name, amount, seconds): (WasmStr, u64, u32)| {
             let name = text(&store, &name)?;
-            Ok((store.data_mut().add(&name, amount, seconds),))
+            Ok((timely_mut(&mut store)?.add(&name, amount, seconds),))
         },
     )?;
     counters.func_wrap("value", |mut store: Context<'_, R>, (name,): (WasmStr,)| {
         let name = text(&store, &name)?;
-        Ok((store.data_mut().value(&name),))
+        Ok((timely_mut(&mut store)?.value(&name),))
     })?;
     counters.func_wrap(
         "rate-limit",
         |mut store: Context<'_, R>, (key, per_second, burst): (WasmStr, f64, u32)| {
             let key = text(&store, &key)?;
-            Ok((store.data_mut().rate_limit(&key, per_second, burst),))
+            Ok((timely_mut(&mut store)?.rate_limit(&key, per_second, burst),))
         },
     )
 }
@@ -55,7 +55,7 @@ macro_rules! by_key {
     ($instance:ident, $($name:literal: $method:ident),+ $(,)?) => {$(
         $instance.func_wrap($name, |mut store: Context<'_, R>, (key,): (WasmStr,)| {
             let key = text(&store, &key)?;
-            Ok((store.data_mut().$method(&key),))
+            Ok((timely_mut(&mut store)?.$method(&key),))
         })?;
     )+};
 }
@@ -72,18 +72,18 @@ fn link_settings<R: RequestView>(linker: &mut Linker<Data<R>>) -> wasmtime::Resu
         "keys": keys,
     );
     settings.func_wrap("json", |mut store: Context<'_, R>, (): ()| {
-        Ok((store.data_mut().json(),))
+        Ok((timely_mut(&mut store)?.json(),))
     })
 }
 
 fn link_clock<R: RequestView>(linker: &mut Linker<Data<R>>) -> wasmtime::Result<()> {
     let mut clock = linker.instance(CLOCK)?;
     clock.func_wrap("now", |mut store: Context<'_, R>, (): ()| {
-        Ok((store.data_mut().now(),))
+        Ok((timely_mut(&mut store)?.now(),))
     })?;
     clock.func_wrap("local", |mut store: Context<'_, R>, (zone,): (WasmStr,)| {
         let zone = text(&store, &zone)?;
-        let local = store.data_mut().local(&zone);
+        let local = timely_mut(&mut store)?.local(&zone);
         Ok((local.map(WireLocalTime::from),))
     })
 }
@@ -94,14 +94,14 @@ fn link_edits<R: RequestView>(linker: &mut Linker<Data<R>>) -> wasmtime::Result<
         "add-header",
         |mut store: Context<'_, R>, (name, value): (WasmStr, WasmStr)| {
             let (name, value) = (text(&store, &name)?, text(&store, &value)?);
-            Ok((store.data_mut().add_header(&name, &value)?,))
+            Ok((timely_mut(&mut store)?.add_header(&name, &value)?,))
         },
     )?;
     edits.func_wrap(
         "remove-header",
         |mut store: Context<'_, R>, (name,): (WasmStr,)| {
             let name = text(&store, &name)?;
-            Ok((store.data_mut().remove_header(&name)?,))
+            Ok((timely_mut(&mut store)?.remove_header(&name)?,))
         },
     )
 }

@@ -173,83 +173,85 @@ fn link_permissions<R: RequestView>(linker: &mut Linker<Data<R>>) -> wasmtime::R
     permissions.func_wrap(
         "allow-source-address",
         |mut store: Context<'_, R>, (group,): (u32,)| {
-            Ok((store.data_mut().allow_source_address(group),))
+            Ok((timely_mut(&mut store)?.allow_source_address(group),))
         },
     )?;
     permissions.func_wrap(
         "allow-address",
         |mut store: Context<'_, R>, (group, address, port): (u32, WasmStr, u16)| {
             let address = text(&store, &address)?;
-            let call = store.data_mut();
+            let call = timely_mut(&mut store)?;
             Ok((call.allow_address(group, &address, port),))
         },
     )?;
     permissions.func_wrap(
         "source-address-group",
-        |mut store: Context<'_, R>, (): ()| Ok((store.data_mut().source_address_group(),)),
+        |mut store: Context<'_, R>, (): ()| Ok((timely_mut(&mut store)?.source_address_group(),)),
     )?;
     permissions.func_wrap(
         "address-group",
         |mut store: Context<'_, R>, (address, port): (WasmStr, u16)| {
             let address = text(&store, &address)?;
-            let call = store.data_mut();
+            let call = timely_mut(&mut store)?;
             Ok((call.address_group(&address, port),))
         },
     )?;
     permissions.func_wrap("last-tag", |store: Context<'_, R>, (): ()| {
-        Ok((store.data().last_tag().map(str::to_owned),))
+        Ok((timely(&store)?.last_tag().map(str::to_owned),))
     })
 }
 
 fn link_request<R: RequestView>(linker: &mut Linker<Data<R>>) -> wasmtime::Result<()> {
     let mut request = linker.instance(REQUEST)?;
     request.func_wrap("method", |store: Context<'_, R>, (): ()| {
-        Ok((store.data().request().method().into_owned(),))
+        Ok((timely(&store)?.request().method().into_owned(),))
     })?;
     request.func_wrap("uri", |store: Context<'_, R>, (): ()| {
-        Ok((store.data().request().uri().into_owned(),))
+        Ok((timely(&store)?.request().uri().into_owned(),))
     })?;
     request.func_wrap("from-uri", |store: Context<'_, R>, (): ()| {
-        Ok((store.data().request().from_uri().into_owned(),))
+        Ok((timely(&store)?.request().from_uri().into_owned(),))
     })?;
     request.func_wrap("to-uri", |store: Context<'_, R>, (): ()| {
-        Ok((store.data().request().to_uri().into_owned(),))
+        Ok((timely(&store)?.request().to_uri().into_owned(),))
     })?;
     request.func_wrap("call-id", |store: Context<'_, R>, (): ()| {
-        Ok((store.data().request().call_id().into_owned(),))
+        Ok((timely(&store)?.request().call_id().into_owned(),))
     })?;
     request.func_wrap("cseq-number", |store: Context<'_, R>, (): ()| {
-        Ok((store.data().request().cseq_number(),))
+        Ok((timely(&store)?.request().cseq_number(),))
     })?;
     request.func_wrap("source-address", |store: Context<'_, R>, (): ()| {
-        Ok((store.data().request().source().ip().to_string(),))
+        Ok((timely(&store)?.request().source().ip().to_string(),))
     })?;
     request.func_wrap("source-port", |store: Context<'_, R>, (): ()| {
-        Ok((store.data().request().source().port(),))
+        Ok((timely(&store)?.request().source().port(),))
     })?;
     request.func_wrap("transport", |store: Context<'_, R>, (): ()| {
-        Ok((store.data().request().transport(),))
+        Ok((timely(&store)?.request().transport(),))
     })?;
     request.func_wrap("local-address", |store: Context<'_, R>, (): ()| {
-        Ok((store.data().request().local().ip().to_string(),))
+        Ok((timely(&store)?.request().local().ip().to_string(),))
     })?;
     request.func_wrap("local-port", |store: Context<'_, R>, (): ()| {
-        Ok((store.data().request().local().port(),))
+        Ok((timely(&store)?.request().local().port(),))
     })?;
     request.func_wrap("body-length", |store: Context<'_, R>, (): ()| {
-        Ok((store.data().request().body_length(),))
+        Ok((timely(&store)?.request().body_length(),))
     })?;
     link_headers(&mut request)
 }
 
 fn link_headers<R: RequestView>(request: &mut LinkerInstance<'_, Data<R>>) -> wasmtime::Result<()> {
     request.func_wrap("header", |store: Context<'_, R>, (name,): (WasmStr,)| {
+        timely(&store)?;
         let context = store.as_context();
         let name = name.to_str(&context).map_err(|_| HostError::NotUtf8)?;
         let value = context.data().request().header(&name);
         Ok((value.map(|value| value.into_owned()),))
     })?;
     request.func_wrap("headers", |store: Context<'_, R>, (name,): (WasmStr,)| {
+        timely(&store)?;
         let context = store.as_context();
         let name = name.to_str(&context).map_err(|_| HostError::NotUtf8)?;
         let mut values = Vec::new();
@@ -264,6 +266,7 @@ fn link_log<R: RequestView>(linker: &mut Linker<Data<R>>) -> wasmtime::Result<()
     log.func_wrap(
         "log",
         |store: Context<'_, R>, (level, message): (WireLevel, WasmStr)| {
+            timely(&store)?;
             let context = store.as_context();
             let message = message.to_str(&context).map_err(|_| HostError::NotUtf8)?;
             context.data().log(level.into(), &message);
@@ -277,10 +280,10 @@ type TrustedAddress = (WasmStr, WasmStr, Option<WasmStr>);
 fn link_trusted<R: RequestView>(linker: &mut Linker<Data<R>>) -> wasmtime::Result<()> {
     let mut trusted = linker.instance(TRUSTED)?;
     trusted.func_wrap("allow-trusted", |mut store: Context<'_, R>, (): ()| {
-        Ok((store.data_mut().trusted(Rows::First, None) > 0,))
+        Ok((timely_mut(&mut store)?.trusted(Rows::First, None)? > 0,))
     })?;
     trusted.func_wrap("count-trusted", |mut store: Context<'_, R>, (): ()| {
-        Ok((store.data_mut().trusted(Rows::All, None),))
+        Ok((timely_mut(&mut store)?.trusted(Rows::All, None)?,))
     })?;
     trusted.func_wrap(
         "allow-trusted-address",
@@ -295,7 +298,7 @@ fn link_trusted<R: RequestView>(linker: &mut Linker<Data<R>>) -> wasmtime::Resul
         },
     )?;
     trusted.func_wrap("tags", |store: Context<'_, R>, (): ()| {
-        Ok((store.data().trusted_tags().to_vec(),))
+        Ok((timely(&store)?.trusted_tags().to_vec(),))
     })
 }
 
@@ -311,7 +314,7 @@ fn trusted_address<R: RequestView>(
         transport: &transport,
         from: from.as_deref(),
     };
-    Ok(store.data_mut().trusted(rows, Some(peer)))
+    timely_mut(store)?.trusted(rows, Some(peer))
 }
 
 fn link_rules<R: RequestView>(linker: &mut Linker<Data<R>>) -> wasmtime::Result<()> {
@@ -320,7 +323,7 @@ fn link_rules<R: RequestView>(linker: &mut Linker<Data<R>>) -> wasmtime::Result<
         "allow-routing",
         |mut store: Context<'_, R>, (basename,): (Option<WasmStr>,)| {
             let basename = optional(&store, &basename)?;
-            Ok((store.data_mut().allow_routing(basename.as_deref()),))
+            Ok((timely_mut(&mut store)?.allow_routing(basename.as_deref())?,))
         },
     )?;
     for (name, ports) in [
@@ -331,7 +334,7 @@ fn link_rules<R: RequestView>(linker: &mut Linker<Data<R>>) -> wasmtime::Result<
             name,
             move |mut store: Context<'_, R>, (basename,): (Option<WasmStr>,)| {
                 let basename = optional(&store, &basename)?;
-                Ok((store.data_mut().allow_register(basename.as_deref(), ports),))
+                Ok((timely_mut(&mut store)?.allow_register(basename.as_deref(), ports)?,))
             },
         )?;
     }
@@ -339,7 +342,7 @@ fn link_rules<R: RequestView>(linker: &mut Linker<Data<R>>) -> wasmtime::Result<
         "allow-uri",
         |mut store: Context<'_, R>, (basename, uri): (Option<WasmStr>, WasmStr)| {
             let (basename, uri) = (optional(&store, &basename)?, text(&store, &uri)?);
-            Ok((store.data_mut().allow_uri(basename.as_deref(), &uri),))
+            Ok((timely_mut(&mut store)?.allow_uri(basename.as_deref(), &uri)?,))
         },
     )
 }
@@ -352,6 +355,23 @@ fn optional<R: RequestView>(
 }
 
 type Context<'a, R> = StoreContextMut<'a, Data<R>>;
+
+/// The call, if its time is not over: a component need not loop to go from one function of the host to the next, and only loops and calls
+/// of its own look at the clock.
+fn timely<'s, R: RequestView>(store: &'s Context<'_, R>) -> wasmtime::Result<&'s Call<R>> {
+    let call = store.data();
+    call.in_time()?;
+    Ok(call)
+}
+
+/// The same to change it.
+fn timely_mut<'s, R: RequestView>(
+    store: &'s mut Context<'_, R>,
+) -> wasmtime::Result<&'s mut Call<R>> {
+    let call = store.data_mut();
+    call.in_time()?;
+    Ok(call)
+}
 
 /// A copy of a text in the sandbox's memory.
 fn text<R: RequestView>(store: &Context<'_, R>, text: &WasmStr) -> wasmtime::Result<String> {

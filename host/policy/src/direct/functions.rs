@@ -12,7 +12,7 @@ use crate::contract::{LOG, PERMISSIONS, REQUEST};
 use crate::failure::HostError;
 use crate::view::RequestView;
 
-use super::guest::{allocate, check, give, open, text, write_words};
+use super::guest::{allocate, check, fill, give, open, text, write_words};
 use super::{Data, ambient, questions};
 
 pub(super) type Context<'a, R> = Caller<'a, Data<R>>;
@@ -196,12 +196,8 @@ pub(super) fn give_copy<R: RequestView>(
     value: &str,
 ) -> wasmtime::Result<(u32, u32)> {
     let at = allocate(caller, 1, value.len())?;
-    let (memory, _) = open(caller)?;
-    let area = memory
-        .get_mut(at as usize..)
-        .and_then(|rest| rest.get_mut(..value.len()));
-    area.ok_or(HostError::StrayMemory)?
-        .copy_from_slice(value.as_bytes());
+    check(caller.data())?;
+    fill(caller, at, value.as_bytes())?;
     Ok((at, value.len() as u32))
 }
 

@@ -8,10 +8,13 @@ use crate::call::Call;
 use crate::failure::HostError;
 
 use super::Data;
+use super::cards::Cards;
 
 /// What the host's functions need of the module that calls them. It is there from the end of the start function on.
 pub(crate) struct Guest {
     memory: Memory,
+    /// What the host wrote into the memory since it was last put back.
+    cards: Cards,
     realloc: Realloc,
     /// While the host asks for memory or returns it, the module may not call the host.
     is_inside: bool,
@@ -25,9 +28,11 @@ enum Realloc {
 }
 
 impl Guest {
-    pub(super) fn new(memory: Memory, realloc: Option<Func>) -> Self {
+    /// `size` is that of the memory in bytes.
+    pub(super) fn new(memory: Memory, size: usize, realloc: Option<Func>) -> Self {
         Self {
             memory,
+            cards: Cards::none(size),
             realloc: realloc.map_or(Realloc::Missing, Realloc::Untyped),
             is_inside: false,
         }
@@ -35,6 +40,11 @@ impl Guest {
 
     pub(super) fn memory(&self) -> Memory {
         self.memory
+    }
+
+    /// Takes the marks of what the host wrote.
+    pub(super) fn take_marks(&mut self) -> u64 {
+        self.cards.take()
     }
 }
 
@@ -60,22 +70,43 @@ pub(super) fn leave<R>(call: &mut Call<R>) {
     }
 }
 
-/// Ends the call if the module may not call the host now.
+/// Ends the call if the module may not call the host now, or if its time is over: a module need not loop to go from one function of the
+/// host to the next, and only loops and calls of its own look at the clock.
 pub(super) fn check<R>(call: &Call<R>) -> wasmtime::Result<()> {
+    call.in_time()?;
     match &call.guest {
         Some(guest) if guest.is_inside => Err(Trap::CannotLeaveComponent.into()),
         _ => Ok(()),
     }
 }
 
-/// The memory of the module, and beside it the state of the call.
+/// The memory of the module, to read, and beside it the state of the call.
 pub(super) fn open<'a, R>(
     caller: &'a mut Caller<'_, Data<R>>,
-) -> wasmtime::Result<(&'a mut [u8], &'a mut Call<R>)> {
+) -> wasmtime::Result<(&'a [u8], &'a mut Call<R>)> {
     check(caller.data())?;
     let memory = of(caller.data())?.memory;
     let (bytes, call) = memory.data_and_store_mut(caller);
     Ok((bytes, call))
+}
+
+/// A part of the module's memory, to write, and beside it the state of the call. The only way for the host to write there: it marks
+/// what is written.
+fn place<'a, R>(
+    caller: &'a mut Caller<'_, Data<R>>,
+    at: u32,
+    size: usize,
+    stray: HostError,
+) -> wasmtime::Result<(&'a mut [u8], &'a mut Call<R>)> {
+    let memory = of(caller.data())?.memory;
+    let (bytes, call) = memory.data_and_store_mut(caller);
+    let at = at as usize;
+    let place = bytes.get_mut(at..).and_then(|rest| rest.get_mut(..size));
+    let place = place.ok_or(stray)?;
+    if let Some(guest) = &mut call.guest {
+        guest.cards.mark(at, size);
+    }
+    Ok((place, call))
 }
 
 /// A text that the module passes.
@@ -101,13 +132,17 @@ pub(super) fn give<R>(
         Cow::Owned(text) => (text.len(), Some(text)),
     };
     let at = allocate(caller, 1, length)?;
-    let memory = of(caller.data())?.memory;
-    let (bytes, call) = memory.data_and_store_mut(&mut *caller);
+    let (place, call) = place(caller, at, length, HostError::StrayMemory)?;
     let text = match &owned {
         Some(text) => Cow::Borrowed(&**text),
         None => text(call),
     };
-    write(bytes, at, text.as_bytes())?;
+    // Nothing has changed the text, so its length is the same.
+    let text = text
+        .as_bytes()
+        .get(..length)
+        .ok_or(HostError::StrayMemory)?;
+    place.copy_from_slice(text);
     Ok((at, length as u32))
 }
 
@@ -166,15 +201,21 @@ fn area<'a, R>(
     align: u32,
     size: usize,
 ) -> wasmtime::Result<&'a mut [u8]> {
-    let memory = of(caller.data())?.memory;
-    let bytes = memory.data_mut(caller);
     if !at.is_multiple_of(align) {
         return Err(HostError::OddPointer.into());
     }
-    let area = bytes
-        .get_mut(at as usize..)
-        .and_then(|rest| rest.get_mut(..size));
-    Ok(area.ok_or(HostError::StrayPointer)?)
+    Ok(place(caller, at, size, HostError::StrayPointer)?.0)
+}
+
+/// Copies bytes to where the host [allocated](allocate) memory.
+pub(super) fn fill<R>(
+    caller: &mut Caller<'_, Data<R>>,
+    at: u32,
+    bytes: &[u8],
+) -> wasmtime::Result<()> {
+    let (place, _) = place(caller, at, bytes.len(), HostError::StrayMemory)?;
+    place.copy_from_slice(bytes);
+    Ok(())
 }
 
 fn take_realloc<R>(
@@ -188,13 +229,4 @@ fn take_realloc<R>(
         Realloc::Untyped(realloc) => realloc.typed(caller.as_context_mut()),
         Realloc::Missing => Err(HostError::NoMemory.into()),
     }
-}
-
-fn write(memory: &mut [u8], at: u32, bytes: &[u8]) -> wasmtime::Result<()> {
-    let area = memory
-        .get_mut(at as usize..)
-        .and_then(|rest| rest.get_mut(..bytes.len()))
-        .ok_or(HostError::StrayMemory)?;
-    area.copy_from_slice(bytes);
-    Ok(())
 }

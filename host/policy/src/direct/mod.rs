@@ -7,6 +7,7 @@
 //! Memory safety is not at stake here: everything that a module passes is checked like any other input, by safe code.
 
 mod ambient;
+mod cards;
 mod functions;
 mod guest;
 mod lift;
@@ -14,12 +15,16 @@ mod pristine;
 mod questions;
 mod resettable;
 
+use std::borrow::Cow;
+
 use wasmtime::{Engine, Extern, Instance, InstancePre, ModuleExport, Store, TypedFunc};
 
 use crate::call::Call;
 use crate::contract::VALIDATE;
+use crate::engine;
 use crate::failure::{Failure, Stage, Terms};
 use crate::inspect::{Inspection, Kind};
+use crate::pieces;
 use crate::verdict::Verdict;
 use crate::view::RequestView;
 
@@ -35,6 +40,8 @@ pub(crate) struct Module {
     module: wasmtime::Module,
     /// What its mutable globals are exported as, if its instances can be put back to their first state.
     globals: Option<Vec<String>>,
+    /// Whether it marks what it writes.
+    has_marks: bool,
 }
 
 /// A module, ready to be instantiated.
@@ -45,6 +52,7 @@ pub(crate) struct Prepared<R: 'static> {
     realloc: Option<ModuleExport>,
     post_return: Option<ModuleExport>,
     globals: Option<Vec<ModuleExport>>,
+    marks: Option<ModuleExport>,
     validate: Option<ModuleExport>,
 }
 
@@ -52,7 +60,7 @@ pub(crate) struct Prepared<R: 'static> {
 pub(crate) struct Live {
     decide: TypedFunc<(), u32>,
     post_return: Option<TypedFunc<u32, ()>>,
-    pristine: Option<Pristine>,
+    pristine: Option<Box<Pristine>>,
 }
 
 /// What an instance is made for.
@@ -83,6 +91,18 @@ pub(crate) fn fits(inspection: &Inspection) -> bool {
             .any(|export| SPECIAL.contains(&&*export.name))
 }
 
+/// The module that is compiled for a file that [`fits`].
+pub(crate) fn rewritten(file: &[u8], has_marks: bool) -> wasmtime::Result<Cow<'_, [u8]>> {
+    match Resettable::of(file) {
+        Some(Resettable { module, .. }) => {
+            let module = pieces::module(&module)?;
+            let marked = has_marks.then(|| cards::marked(&module)).flatten();
+            Ok(Cow::Owned(marked.unwrap_or_else(|| module.into_owned())))
+        }
+        None => pieces::module(file),
+    }
+}
+
 impl Module {
     /// Compiles a file that [`fits`].
     pub(crate) fn compile(engine: &Engine, file: &[u8]) -> wasmtime::Result<Self> {
@@ -91,17 +111,21 @@ impl Module {
 
     /// The machine code alone.
     pub(crate) fn translate(engine: &Engine, file: &[u8]) -> wasmtime::Result<wasmtime::Module> {
-        match Resettable::of(file) {
-            Some(Resettable { module, .. }) => wasmtime::Module::new(engine, module),
-            None => wasmtime::Module::new(engine, file),
-        }
+        // Marks would count as instructions of the policy.
+        let has_marks = !engine::is_metered(engine);
+        wasmtime::Module::new(engine, rewritten(file, has_marks)?)
     }
 
     /// What was made of a file by [`Module::translate`].
     pub(crate) fn of(file: &[u8], module: wasmtime::Module) -> wasmtime::Result<Self> {
         module.initialize_copy_on_write_image()?;
         let globals = Resettable::of(file).map(|resettable| resettable.globals);
-        Ok(Self { module, globals })
+        let has_marks = globals.is_some() && module.get_export_index(cards::EXPORT).is_some();
+        Ok(Self {
+            module,
+            globals,
+            has_marks,
+        })
     }
 }
 
@@ -109,7 +133,11 @@ impl<R: RequestView> Prepared<R> {
     /// Links `module` with the host's functions.
     pub(crate) fn new(
         engine: &Engine,
-        Module { module, globals }: &Module,
+        Module {
+            module,
+            globals,
+            has_marks,
+        }: &Module,
     ) -> wasmtime::Result<Self> {
         let export = |name: &str| {
             let found = module.get_export_index(name);
@@ -126,6 +154,10 @@ impl<R: RequestView> Prepared<R> {
             realloc: export("cabi_realloc").ok(),
             post_return: export("cabi_post_decide").ok(),
             globals: globals.transpose()?,
+            marks: match has_marks {
+                true => Some(export(cards::EXPORT)?),
+                false => None,
+            },
             validate: export(VALIDATE).ok(),
         })
     }
@@ -202,16 +234,19 @@ impl<R: RequestView> Prepared<R> {
                 .collect(),
             _ => None,
         };
+        let marks = self.marks.as_ref().and_then(&mut export);
+        let marks = marks.and_then(Extern::into_global);
+        let size = memory.data_size(&*store);
         let live = Live {
             decide: decide.typed(&*store)?,
             post_return: match post_return.and_then(Extern::into_func) {
                 Some(function) => Some(function.typed(&*store)?),
                 None => None,
             },
-            pristine: globals.map(|globals| Pristine::of(store, memory, globals)),
+            pristine: globals.map(|globals| Box::new(Pristine::of(store, memory, globals, marks))),
         };
         let realloc = realloc.and_then(Extern::into_func);
-        store.data_mut().guest = Some(Guest::new(memory, realloc));
+        store.data_mut().guest = Some(Guest::new(memory, size, realloc));
         Ok((instance, live))
     }
 }
@@ -237,7 +272,13 @@ impl Live {
 
     /// Puts the instance back to its first state after a call that went well; false if it can't be asked again.
     pub(crate) fn reset<R: RequestView>(&self, store: &mut Store<Data<R>>) -> bool {
-        let pristine = self.pristine.as_ref();
-        pristine.is_some_and(|pristine| pristine.restore(store))
+        let Some(pristine) = &self.pristine else {
+            return false;
+        };
+        let Some(guest) = &mut store.data_mut().guest else {
+            return false;
+        };
+        let host = guest.take_marks();
+        pristine.restore(store, host)
     }
 }

@@ -1,31 +1,44 @@
 //! Puts an instance back to its first state, so that the next call finds what it would find in a new one.
 //!
 //! Only for modules that are [`Resettable`](super::resettable::Resettable): there memory and mutable globals are all the state
-//! there is. It costs what the pool spends on the memory of an instance that it takes back, and saves everything else that
-//! making and ending an instance costs.
+//! there is. Of the memory, only the [`cards`] that the call wrote are put back: what a call costs depends on what it
+//! writes, and neither on the size of its memory nor on how many other policies share the processor's caches.
+
+use std::ops::Range;
 
 use wasmtime::{Global, Memory, Store, Val};
+
+use super::cards;
 
 /// The first state of an instance.
 pub(super) struct Pristine {
     memory: Memory,
     /// The size of the memory in bytes.
     size: usize,
+    image: Image,
+    globals: Vec<(Global, Val)>,
+    /// The global with the marks of what was written, where the module has one.
+    marks: Option<Global>,
+}
+
+/// What a memory holds at first.
+struct Image {
     /// Where the part of the memory begins that is not zero.
     start: usize,
     /// That part.
-    image: Box<[u8]>,
-    globals: Vec<(Global, Val)>,
+    bytes: Box<[u8]>,
 }
 
 impl Pristine {
     /// Notes the state of an instance that has not been called yet.
-    pub(super) fn of<T>(store: &mut Store<T>, memory: Memory, globals: Vec<Global>) -> Self {
+    pub(super) fn of<T>(
+        store: &mut Store<T>,
+        memory: Memory,
+        globals: Vec<Global>,
+        marks: Option<Global>,
+    ) -> Self {
         let bytes = memory.data(&*store);
-        let is_set = |byte: &u8| *byte != 0;
-        let start = bytes.iter().position(is_set).unwrap_or(0);
-        let end = bytes.iter().rposition(is_set).map_or(0, |last| last + 1);
-        let (size, image) = (bytes.len(), bytes[start..end].into());
+        let (size, image) = (bytes.len(), Image::of(bytes));
         let globals = globals.into_iter().map(|global| {
             let value = global.get(&mut *store);
             (global, value)
@@ -33,25 +46,84 @@ impl Pristine {
         Self {
             memory,
             size,
-            start,
             image,
             globals: globals.collect(),
+            marks,
         }
     }
 
-    /// Puts the instance back; false if that cannot be done, because it has grown.
-    pub(super) fn restore<T>(&self, store: &mut Store<T>) -> bool {
+    /// Puts the instance back; false if that cannot be done, because it has grown. `host` are the marks of what the host wrote.
+    pub(super) fn restore<T>(&self, store: &mut Store<T>, host: u64) -> bool {
+        let written = match &self.marks {
+            None => u64::MAX,
+            Some(marks) => match marks.get(&mut *store) {
+                Val::I64(module) => module.cast_unsigned() | host,
+                _ => return false,
+            },
+        };
         let bytes = self.memory.data_mut(&mut *store);
         if bytes.len() != self.size {
             return false;
         }
-        let (before, rest) = bytes.split_at_mut(self.start);
-        let (image, after) = rest.split_at_mut(self.image.len());
-        before.fill(0);
-        image.copy_from_slice(&self.image);
-        after.fill(0);
+        cards::each_range(written, self.size, |range| {
+            self.image.put_back(bytes, range);
+        });
+        let mut set = |global: &Global, value: Val| global.set(&mut *store, value).is_ok();
         self.globals
             .iter()
-            .all(|(global, value)| global.set(&mut *store, *value).is_ok())
+            .all(|(global, value)| set(global, *value))
+            && self.marks.is_none_or(|marks| set(&marks, Val::I64(0)))
+    }
+}
+
+impl Image {
+    fn of(bytes: &[u8]) -> Self {
+        let is_set = |byte: &u8| *byte != 0;
+        let start = bytes.iter().position(is_set).unwrap_or(0);
+        let end = bytes.iter().rposition(is_set).map_or(0, |last| last + 1);
+        Self {
+            start,
+            bytes: bytes[start..end].into(),
+        }
+    }
+
+    /// Puts this range of the memory back; it lies within the memory.
+    fn put_back(&self, memory: &mut [u8], range: Range<usize>) {
+        let from = range.start.max(self.start);
+        let to = range.end.min(self.start + self.bytes.len());
+        let place = &mut memory[range.clone()];
+        if from >= to {
+            return place.fill(0);
+        }
+        let (before, rest) = place.split_at_mut(from - range.start);
+        let (image, after) = rest.split_at_mut(to - from);
+        before.fill(0);
+        image.copy_from_slice(&self.bytes[from - self.start..to - self.start]);
+        after.fill(0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn any_range_is_put_back_and_nothing_else(
+            first in prop::collection::vec(prop_oneof![3 => Just(0_u8), 1 => any::<u8>()], 1..80),
+            ends in any::<[prop::sample::Index; 2]>(),
+        ) {
+            let mut ends = ends.map(|end| end.index(first.len() + 1));
+            ends.sort_unstable();
+            let range = ends[0]..ends[1];
+            let mut memory = vec![0xee; first.len()];
+            Image::of(&first).put_back(&mut memory, range.clone());
+            for (at, byte) in memory.iter().enumerate() {
+                let expected = if range.contains(&at) { first[at] } else { 0xee };
+                prop_assert_eq!(*byte, expected, "{}", at);
+            }
+        }
     }
 }

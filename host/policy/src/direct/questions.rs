@@ -24,7 +24,7 @@ fn link_trusted<R: RequestView>(linker: &mut Linker<Data<R>>) -> wasmtime::Resul
     ] {
         linker.func_wrap(TRUSTED, own, move |mut caller: Context<'_, R>| {
             check(caller.data())?;
-            wasmtime::Result::Ok(caller.data_mut().trusted(rows, None))
+            caller.data_mut().trusted(rows, None)
         })?;
         linker.func_wrap(
             TRUSTED,
@@ -44,7 +44,7 @@ fn link_trusted<R: RequestView>(linker: &mut Linker<Data<R>>) -> wasmtime::Resul
                     transport: text(memory, transport_at, transport_length, limit)?,
                     from: optional(memory, [has_from, from_at, from_length], limit)?,
                 };
-                wasmtime::Result::Ok(call.trusted(rows, Some(peer)))
+                call.trusted(rows, Some(peer))
             },
         )?;
     }
@@ -61,7 +61,7 @@ fn tags<R: RequestView>(mut caller: Context<'_, R>, result: u32) -> wasmtime::Re
 }
 
 /// A question about a pair of files.
-type Question<R> = fn(&mut Call<R>, Option<&str>) -> bool;
+type Question<R> = fn(&mut Call<R>, Option<&str>) -> wasmtime::Result<bool>;
 
 fn link_rules<R: RequestView>(linker: &mut Linker<Data<R>>) -> wasmtime::Result<()> {
     let questions: [(&str, Question<R>); 3] = [
@@ -82,7 +82,7 @@ fn link_rules<R: RequestView>(linker: &mut Linker<Data<R>>) -> wasmtime::Result<
             move |mut caller: Context<'_, R>, is_named: u32, at: u32, length: u32| {
                 let (memory, call) = open(&mut caller)?;
                 let basename = optional(memory, [is_named, at, length], call.host_call_bytes())?;
-                wasmtime::Result::Ok(u32::from(question(call, basename)))
+                Ok(u32::from(question(call, basename)?))
             },
         )?;
     }
@@ -99,7 +99,7 @@ fn link_rules<R: RequestView>(linker: &mut Linker<Data<R>>) -> wasmtime::Result<
             let limit = call.host_call_bytes();
             let basename = optional(memory, [is_named, at, length], limit)?;
             let uri = text(memory, uri_at, uri_length, limit)?;
-            wasmtime::Result::Ok(u32::from(call.allow_uri(basename, uri)))
+            wasmtime::Result::Ok(u32::from(call.allow_uri(basename, uri)?))
         },
     )?;
     Ok(())

@@ -3,10 +3,13 @@
 //! The state of an instance is its memory, its mutable globals, its tables, and which passive segments it has dropped. Memory and
 //! globals can be put back from outside, if the globals are exported. So a module fits whose code touches neither tables nor
 //! segments, and it gets an export for each mutable global. All others get a new instance for each call.
+//! Which parts of the memory have to be put back is told by marks ([`cards`](super::cards)).
 
 use wasm_encoder::reencode::{Reencode, RoundtripReencoder};
 use wasm_encoder::{ExportKind, ExportSection, Module, RawSection};
 use wasmparser::{Operator, Parser, Payload, ValType};
+
+use super::cards;
 
 /// The largest memory in pages: putting back more costs more than a new instance from the pool.
 const MOST_PAGES: u64 = 2;
@@ -86,7 +89,9 @@ fn mutable_globals(file: &[u8]) -> Option<Vec<u32>> {
                 }
             }
             Payload::ExportSection(exports) => {
-                let is_ours = |export: wasmparser::Export<'_>| export.name.starts_with(PREFIX);
+                let is_ours = |export: wasmparser::Export<'_>| {
+                    export.name.starts_with(PREFIX) || export.name == cards::EXPORT
+                };
                 if exports.into_iter().any(|export| export.is_ok_and(is_ours)) {
                     return None;
                 }
@@ -183,6 +188,7 @@ mod tests {
             "(memory 1) (elem $e funcref (ref.null func)) (func (elem.drop $e))",
             "(memory 1) (data $d \"x\") (func (data.drop $d))",
             "(memory 1) (global (export \"portcullis:global:0\") (mut i32) (i32.const 1))",
+            "(memory 1) (global (export \"portcullis:cards\") (mut i64) (i64.const 1))",
             "(import \"a\" \"b\" (global i32)) (memory 1)",
         ] {
             let wat = match rest.starts_with("(import") {

@@ -5,6 +5,8 @@ use thiserror::Error;
 use crate::contract::WORLD;
 use crate::failure::Failure;
 
+use super::Maker;
+
 /// A policy that was not taken. The one that serves, if any, goes on serving.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[error("policy {policy}: {problem}")]
@@ -18,7 +20,6 @@ pub struct LoadError {
 
 /// Why a policy does not serve with these settings.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum SettingsError {
     /// It does not take them.
     #[error(
@@ -32,7 +33,6 @@ pub enum SettingsError {
 
 /// What is wrong with a policy file, and what to do.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum LoadProblem {
     /// The file is empty.
     #[error(
@@ -41,8 +41,8 @@ pub enum LoadProblem {
     Empty,
     /// The file is larger than allowed.
     #[error(
-        "the file has {size} bytes, more than {limit}; strip it (cargo's release profile with strip = true) or raise `module` in \
-         [policy]"
+        "the file has {size} bytes, more than {limit}; strip it (`wasm-tools strip`; in Rust, strip = true in the release profile) or \
+         raise `module` in [policy]"
     )]
     TooLarge {
         /// Bytes of the file.
@@ -65,22 +65,35 @@ pub enum LoadProblem {
     NotWasm,
     /// Not a valid module or component.
     #[error(
-        "the file is damaged or uses instructions that are not supported: {cause} (at byte {offset}); build it again"
+        "the file is damaged or uses instructions that are not supported: {cause} (at byte {offset}); {mend}"
     )]
     Invalid {
         /// The validator's words.
         cause: String,
         /// Where.
         offset: usize,
+        /// What to do, with the tool that made it.
+        mend: &'static str,
     },
     /// The policy was built for WASI.
     #[error(
-        "the policy imports {import}, and policies have no WASI: no files, no clock, no network; build it for \
-         wasm32-unknown-unknown (cargo build --release --target wasm32-unknown-unknown)"
+        "the policy imports {import}, and policies have no WASI: no files, no clock, no network; {mend}"
     )]
     Wasi {
         /// The first such import.
         import: String,
+        /// What to do, with the tool that made it.
+        mend: &'static str,
+    },
+    /// The runtime of the policy's language expects another host.
+    #[error(
+        "the policy imports {import}, which the runtime of its language wants and no policy gets; {mend}"
+    )]
+    LanguageRuntime {
+        /// The first such import.
+        import: String,
+        /// What to do, with the tool that made it.
+        mend: &'static str,
     },
     /// A crate in the policy expects a JavaScript host.
     #[error(
@@ -168,14 +181,15 @@ pub enum LoadProblem {
     Settings(#[from] SettingsError),
     /// The policy needs more memory than a sandbox has.
     #[error(
-        "the policy starts with {wanted} bytes of memory, more than {limit}; link it with a smaller stack \
-         (-C link-arg=-zstack-size=32768) or raise `memory` in [policy]"
+        "the policy starts with {wanted} bytes of memory, more than {limit}; {mend}, or raise `memory` in [policy]"
     )]
     Memory {
         /// Bytes that it starts with.
         wanted: u64,
         /// Bytes that it may have.
         limit: u64,
+        /// What to do, with the tool that made it.
+        mend: &'static str,
     },
     /// The policy needs a larger table than a sandbox has.
     #[error(
@@ -186,6 +200,40 @@ pub enum LoadProblem {
         wanted: u64,
         /// Elements that it may have.
         limit: u64,
+    },
+    /// The policy has components within components within components.
+    #[error(
+        "components lie more than {limit} deep within components; compose it of components that lie beside each other"
+    )]
+    TooDeep {
+        /// The deepest that they may lie.
+        limit: u32,
+    },
+    /// The policy is composed of more parts than a sandbox has place for.
+    #[error(
+        "the component has {wanted} {what}, more than {limit}; compose it of fewer components, or link its parts into one module"
+    )]
+    Parts {
+        /// Core instances, memories or tables.
+        what: &'static str,
+        /// How many it has.
+        wanted: u64,
+        /// How many it may have.
+        limit: u32,
+    },
+    /// The policy instantiates modules or components that one of its parts gives to another.
+    #[error(
+        "a part of the component instantiates a module or component that it gets from another part, so the host can't tell how many \
+         instances there will be; compose it with `wac plug` or `wasm-tools compose`, which pass instances only"
+    )]
+    OpenParts,
+    /// A library of the host panicked over the file.
+    #[error(
+        "the file brings the host's WebAssembly library out of step: {cause}; build it with other tools, and please report it"
+    )]
+    Panicked {
+        /// The message of the panic.
+        cause: String,
     },
     /// The compiler gave up.
     #[error("the policy cannot be compiled: {cause}")]
@@ -231,6 +279,7 @@ impl From<wasmparser::BinaryReaderError> for LoadProblem {
         Self::Invalid {
             cause: error.message().to_owned(),
             offset: error.offset() as usize,
+            mend: Maker::Unknown.plain(error.message()),
         }
     }
 }

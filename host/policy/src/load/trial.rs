@@ -6,13 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use portcullis_address::Snapshot;
-use wasmtime::Engine;
 
 use crate::call::{Call, Notes};
 use crate::failure::{Failure, Stage};
 use crate::limits::Limits;
 use crate::load::{LoadProblem, SettingsError};
-use crate::sandbox::{Code, Rules, Sandboxes};
+use crate::sandbox::{Code, Machine, Rules, Sandboxes};
 use crate::scope::Scope;
 use crate::settings::Settings;
 use crate::text;
@@ -32,9 +31,13 @@ pub(crate) struct Trial {
 
 impl Trial {
     /// Links compiled code.
-    pub(crate) fn new(engine: &Engine, code: &Code, limits: &Limits) -> Result<Self, LoadProblem> {
+    pub(crate) fn new(
+        machine: Machine<'_>,
+        code: &Code,
+        limits: &Limits,
+    ) -> Result<Self, LoadProblem> {
         let deadline = limits.deadline.saturating_mul(10).max(LEAST);
-        let sandboxes = Sandboxes::new(engine, code).map_err(|error| LoadProblem::Link {
+        let sandboxes = Sandboxes::new(machine, code).map_err(|error| LoadProblem::Link {
             cause: error.root_cause().to_string(),
         })?;
         Ok(Self {
@@ -92,12 +95,12 @@ impl Trial {
 /// Tries a policy with the settings that it will have. If it has something to say about settings, the way to ask it again comes back, and
 /// beside it how `decide` failed, if it did.
 pub(crate) fn try_out(
-    engine: &Engine,
+    machine: Machine<'_>,
     code: &Code,
     limits: &Limits,
     settings: &Arc<Settings>,
 ) -> Result<(Trial, Option<Failure>), LoadProblem> {
-    let trial = Trial::new(engine, code, limits)?;
+    let trial = Trial::new(machine, code, limits)?;
     trial.check(settings)?;
     let failure = trial.ask(settings)?;
     Ok((trial, failure))

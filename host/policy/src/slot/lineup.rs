@@ -1,6 +1,7 @@
 //! Which generations decide on requests at one moment, and how.
 
-use std::hash::Hasher;
+use std::fmt;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
@@ -69,14 +70,19 @@ pub enum Trial {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Share(u16);
 
+/// What decides, together with its Call-ID, whether a dialog is in a share. Callers choose Call-IDs, so it is a secret: who does not know
+/// it can't choose to be in a share or to stay out of it.
+#[derive(Clone, Copy)]
+pub struct ShareKey(SipHasher13);
+
 impl<R: 'static> Lineup<R> {
     /// The generation that decides on the requests of a dialog.
-    pub fn decides(&self, call_id: &[u8]) -> &Arc<Generation<R>> {
+    pub fn decides(&self, call_id: &[u8], key: &ShareKey) -> &Arc<Generation<R>> {
         match &self.candidate {
             Some(Candidate {
                 generation,
                 trial: Trial::Canary(share),
-            }) if share.holds(call_id) => generation,
+            }) if share.holds(call_id, key) => generation,
             _ => &self.active,
         }
     }
@@ -92,11 +98,11 @@ impl<R: 'static> Lineup<R> {
         }
     }
 
-    /// Whether requests may be given to this policy.
-    pub fn holds(&self, policy: &Policy<R>) -> bool {
+    /// The policies that requests may be given to.
+    pub fn policies(&self) -> impl Iterator<Item = &Policy<R>> {
         let candidate = self.candidate.iter().map(|one| &one.generation);
-        let mut all = candidate.chain([&self.active]).chain(&self.fallback);
-        all.any(|generation| generation.policy.is_same(policy))
+        let all = candidate.chain([&self.active]).chain(&self.fallback);
+        all.map(|generation| &generation.policy)
     }
 
     /// Whether the generation of this number is one of these.
@@ -135,12 +141,41 @@ impl Share {
         self.0
     }
 
-    /// Whether the dialog of this Call-ID is in the share: always the same answer, on every host, so that a dialog stays with one
+    /// Whether the dialog of this Call-ID is in the share: always the same answer with the same key, so that a dialog stays with one
     /// version; a dialog that is in a share is in every larger one.
-    pub fn holds(self, call_id: &[u8]) -> bool {
-        let mut hasher = SipHasher13::new();
+    pub fn holds(self, call_id: &[u8], key: &ShareKey) -> bool {
+        let mut hasher = key.0;
         hasher.write(call_id);
         hasher.finish() % u64::from(Self::ALL.0) < u64::from(self.0)
+    }
+}
+
+impl ShareKey {
+    /// The key that belongs to a secret. Nothing about the secret can be learnt from it.
+    pub fn new(secret: &[u8; 16]) -> Self {
+        let root = SipHasher13::new_with_key(secret);
+        let half = |purpose: &[u8]| {
+            let mut hasher = root;
+            hasher.write(purpose);
+            hasher.finish()
+        };
+        let (one, other) = (half(b"share of dialogs, 0"), half(b"share of dialogs, 1"));
+        Self(SipHasher13::new_with_keys(one, other))
+    }
+
+    /// One that nobody else has.
+    pub fn random() -> Self {
+        let random = RandomState::new();
+        Self(SipHasher13::new_with_keys(
+            random.hash_one(0),
+            random.hash_one(1),
+        ))
+    }
+}
+
+impl fmt::Debug for ShareKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ShareKey(secret)")
     }
 }
 
@@ -240,12 +275,18 @@ mod tests {
         let tenth = Share::parse("10%").unwrap();
         let fifth = Share::parse("20%").unwrap();
         let ids = || (0..10_000).map(|n| format!("{n}@host").into_bytes());
+        let key = &ShareKey::new(b"0123456789abcdef");
 
-        let held = ids().filter(|id| tenth.holds(id)).count();
+        let held: Vec<_> = ids().filter(|id| tenth.holds(id, key)).collect();
 
-        assert!((900..1100).contains(&held), "{held}");
-        assert!(ids().all(|id| fifth.holds(&id) || !tenth.holds(&id)));
-        assert!(ids().all(|id| Share::ALL.holds(&id)));
-        assert!(!ids().any(|id| Share::parse("0%").unwrap().holds(&id)));
+        assert!((900..1100).contains(&held.len()), "{}", held.len());
+        assert!(ids().all(|id| fifth.holds(&id, key) || !tenth.holds(&id, key)));
+        assert!(ids().all(|id| Share::ALL.holds(&id, key)));
+        assert!(!ids().any(|id| Share::parse("0%").unwrap().holds(&id, key)));
+        // Who has seen which dialogs are in it elsewhere knows nothing of here.
+        for other in [ShareKey::new(b"0123456789abcdeg"), ShareKey::random()] {
+            let both = held.iter().filter(|id| tenth.holds(id, &other)).count();
+            assert!(both < held.len() / 4, "{both} of {}", held.len());
+        }
     }
 }

@@ -19,7 +19,7 @@ use crate::runtime::Runtime;
 use crate::settings::Settings;
 use crate::view::RequestView;
 
-pub use lineup::{Candidate, Generation, Lineup, Mode, Share, Trial};
+pub use lineup::{Candidate, Generation, Lineup, Mode, Share, ShareKey, Trial};
 pub use shelf::NoGeneration;
 pub use stats::{Stats, VerdictKind};
 
@@ -160,7 +160,7 @@ impl<R: 'static> PolicySlot<R> {
     /// another one.
     pub fn publish(&self, policy: Policy<R>) -> Arc<Generation<R>> {
         let mut shelf = self.shelf.lock();
-        let generation = self.number_of(policy, None);
+        let generation = self.number_of(&shelf, policy, None);
         self.serve(&mut shelf, Arc::clone(&generation));
         drop(shelf);
         *self.last_error.lock() = None;
@@ -172,7 +172,7 @@ impl<R: 'static> PolicySlot<R> {
     /// not.
     pub fn admit(&self, policy: Policy<R>, number: Option<u64>) -> Arc<Generation<R>> {
         let mut shelf = self.shelf.lock();
-        let generation = self.number_of(policy, number);
+        let generation = self.number_of(&shelf, policy, number);
         shelf.kept.retain(|kept| kept.number != generation.number);
         shelf.kept.push_back(Arc::clone(&generation));
         generation
@@ -235,10 +235,41 @@ impl<R: 'static> PolicySlot<R> {
             return None;
         }
         lineup.active.condemned.store(true, Ordering::Relaxed);
+        shelf.condemn(&lineup.active);
         let good = lineup.fallback.clone();
         let good = good.filter(|fallback| !fallback.is_condemned())?;
         self.serve(&mut shelf, Arc::clone(&good));
         Some(good)
+    }
+
+    /// Whether the generation of this number was taken out of service because it failed too often, and nobody put it back since.
+    pub fn is_condemned(&self, number: u64) -> bool {
+        self.shelf.lock().is_condemned(number)
+    }
+
+    /// The same for the file that a generation came from.
+    pub fn is_condemned_file(&self, digest: Digest) -> bool {
+        self.shelf.lock().is_condemned_file(digest)
+    }
+
+    /// The number of the last generation.
+    pub fn last_number(&self) -> u64 {
+        self.last_number.load(Ordering::Relaxed)
+    }
+
+    /// Forgets all generations but the one that serves: their numbers belong to others from now on.
+    pub fn forget_kept(&self) {
+        let mut shelf = self.shelf.lock();
+        let kept = std::mem::take(&mut shelf.kept);
+        shelf.retired.extend(kept);
+        shelf.previous = None;
+        if let Some(lineup) = self.lineup() {
+            let mut lineup = lineup.as_ref().clone();
+            let candidate = lineup.candidate.take();
+            shelf.retired.extend(candidate.map(|one| one.generation));
+            lineup.fallback = None;
+            self.current.store(Some(Arc::new(lineup)));
+        }
     }
 
     /// Goes back to the generation of this number no more, if it is the one before. It is kept and can be activated.
@@ -364,7 +395,12 @@ impl<R: 'static> PolicySlot<R> {
         drop(unused);
     }
 
-    fn number_of(&self, policy: Policy<R>, number: Option<u64>) -> Arc<Generation<R>> {
+    fn number_of(
+        &self,
+        shelf: &Shelf<R>,
+        policy: Policy<R>,
+        number: Option<u64>,
+    ) -> Arc<Generation<R>> {
         let last = &self.last_number;
         let number = match number {
             Some(number) => {
@@ -373,12 +409,14 @@ impl<R: 'static> PolicySlot<R> {
             }
             None => last.fetch_add(1, Ordering::Relaxed) + 1,
         };
+        // It may have been given up, and come back from where it is stored.
+        let is_condemned = shelf.is_condemned(number);
         Arc::new(Generation {
             policy,
             number,
             loaded_at: SystemTime::now(),
             stats: Stats::default(),
-            condemned: AtomicBool::new(false),
+            condemned: AtomicBool::new(is_condemned),
         })
     }
 
@@ -396,6 +434,7 @@ impl<R: 'static> PolicySlot<R> {
     ) {
         let number = generation.number;
         generation.condemned.store(false, Ordering::Relaxed);
+        shelf.pardon(&generation);
         let old = self.lineup();
         if let Some(old) = &old {
             if old.active.number != number {
@@ -406,7 +445,10 @@ impl<R: 'static> PolicySlot<R> {
         shelf.previous = previous.or(shelf.previous);
         shelf.kept.retain(|kept| kept.number != number);
         shelf.trim(self.kept_most);
-        let is_previous = |kept: &&Arc<Generation<R>>| Some(kept.number) == shelf.previous;
+        // One that failed too often is not asked in place of the one that serves either.
+        let is_previous = |kept: &&Arc<Generation<R>>| {
+            Some(kept.number) == shelf.previous && !kept.is_condemned()
+        };
         let lineup = Lineup {
             active: generation,
             mode: shelf.mode,
@@ -418,7 +460,8 @@ impl<R: 'static> PolicySlot<R> {
 
     fn find(&self, shelf: &Shelf<R>, number: u64) -> Result<Arc<Generation<R>>, NoGeneration> {
         let lineup = self.current.load();
-        let mut all = serving(lineup.as_deref()).chain(&shelf.kept);
+        // One that was just admitted goes before one that serves under the same number, which is another's then.
+        let mut all = shelf.kept.iter().rev().chain(serving(lineup.as_deref()));
         match all.find(|generation| generation.number == number) {
             Some(generation) => Ok(Arc::clone(generation)),
             None => Err(NoGeneration::Unknown {

@@ -1,11 +1,12 @@
 //! Generations that do not serve.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use thiserror::Error;
 
 use super::{Generation, Mode};
+use crate::digest::Digest;
 
 /// Generations that do not serve.
 pub(super) struct Shelf<R: 'static> {
@@ -14,6 +15,8 @@ pub(super) struct Shelf<R: 'static> {
     pub(super) kept: VecDeque<Arc<Generation<R>>>,
     /// The number of the one that served before.
     pub(super) previous: Option<u64>,
+    /// Generations that failed too often, by their numbers, with the digests of their files, whether they are still kept or not.
+    condemned: BTreeMap<u64, Digest>,
     /// Given up, and waiting for the last worker.
     pub(super) retired: Vec<Arc<Generation<R>>>,
 }
@@ -40,7 +43,36 @@ pub enum NoGeneration {
     Nothing,
 }
 
+/// The most numbers of condemned generations that are remembered: the newest.
+const CONDEMNED_MOST: usize = 64;
+
 impl<R: 'static> Shelf<R> {
+    /// Nothing goes back to this generation by itself, nor to its file under another number.
+    pub(super) fn condemn(&mut self, generation: &Generation<R>) {
+        let digest = generation.policy.digest();
+        self.condemned.insert(generation.number, digest);
+        if self.condemned.len() > CONDEMNED_MOST {
+            self.condemned.pop_first();
+        }
+    }
+
+    /// Somebody put the generation into service.
+    pub(super) fn pardon(&mut self, generation: &Generation<R>) {
+        let digest = generation.policy.digest();
+        self.condemned
+            .retain(|number, condemned| *number != generation.number && *condemned != digest);
+    }
+
+    pub(super) fn is_condemned(&self, number: u64) -> bool {
+        self.condemned.contains_key(&number)
+    }
+
+    pub(super) fn is_condemned_file(&self, digest: Digest) -> bool {
+        self.condemned
+            .values()
+            .any(|condemned| *condemned == digest)
+    }
+
     /// Gives up what is too much. The one that served before goes last.
     pub(super) fn trim(&mut self, most: usize) {
         while self.kept.len() > most {
@@ -57,6 +89,7 @@ impl<R: 'static> Default for Shelf<R> {
             mode: Mode::default(),
             kept: VecDeque::new(),
             previous: None,
+            condemned: BTreeMap::new(),
             retired: Vec::new(),
         }
     }

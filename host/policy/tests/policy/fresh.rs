@@ -26,6 +26,45 @@ fn memory_is_put_back() {
     stays_the_same("(data (i32.const 1000) \"\\07\")", body, 307, 1);
 }
 
+/// One call writes far from where another one does, each by other instructions, and each finds what a new sandbox has.
+#[test]
+fn every_part_that_was_written_is_put_back() {
+    let mut host = Host::new();
+    // Sums all of its memory behind the verdict into the code, then writes where the length of the body says.
+    let wat = r#"(module
+        (import "portcullis:policy/request@0.1.0" "body-length" (func $length (result i32)))
+        (import "portcullis:policy/request@0.1.0" "method" (func $method (param i32)))
+        (memory (export "memory") 2)
+        (global $heap (mut i32) (i32.const 90000))
+        (data (i32.const 16) "\01\00\00\00" "\00\00\00\00" "\40\00\00\00" "\00\00\00\00" "\00\00\00\00" "\00\00\00\00")
+        (data (i32.const 3000) "\01\01\01")
+        (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32)
+            (global.set $heap (i32.add (global.get $heap) (i32.const 64)))
+            global.get $heap)
+        (func (export "decide") (result i32)
+            (local $at i32) (local $sum i32)
+            (local.set $at (i32.const 64))
+            (loop $next
+                (local.set $sum (i32.add (local.get $sum) (i32.load8_u (local.get $at))))
+                (local.set $at (i32.add (local.get $at) (i32.const 1)))
+                (br_if $next (i32.lt_u (local.get $at) (i32.const 131072))))
+            (i32.store16 (i32.const 20) (i32.add (i32.const 300) (local.get $sum)))
+            (local.set $at (call $length))
+            (i64.store (local.get $at) (i64.const -1))
+            (memory.fill (i32.xor (local.get $at) (i32.const 65536)) (i32.const 9) (i32.const 7))
+            (call $method (i32.and (i32.xor (local.get $at) (i32.const 32768)) (i32.const -4)))
+            i32.const 16))"#;
+    let policy = host.load_text(wat);
+    for at in [2_045, 131_064, 64, 3_000, 65_528, 67_580, 100_000, 2_048] {
+        let request = Request {
+            body_length: at,
+            ..Request::invite()
+        };
+        assert_eq!(host.ask(&policy, request), Ok(reject(303, "")), "{at}");
+    }
+    assert_eq!(host.runtime.pool_use().live, 1, "it was put back");
+}
+
 #[test]
 fn globals_are_put_back() {
     let globals = "(global $a (mut i32) (i32.const 1)) (global $b (mut i64) (i64.const 2)) (global $c (mut f32) (f32.const 3))
@@ -120,9 +159,9 @@ fn what_was_replaced_is_let_go() {
     host.ask(&policy, Request::invite()).unwrap();
     assert_eq!(host.runtime.pool_use().live, 1);
 
-    host.evaluator.keep_only(|_| true);
+    host.evaluator.keep_only(|keep| keep(&policy));
     assert_eq!(host.runtime.pool_use().live, 1);
-    host.evaluator.keep_only(|_| false);
+    host.evaluator.keep_only(|_| ());
     assert_eq!(host.runtime.pool_use().live, 0);
 }
 
@@ -159,7 +198,7 @@ fn no_more_sandboxes_are_kept_than_there_may_be() {
         host.ask(policy, Request::invite()).unwrap();
     }
     assert_eq!(host.runtime.pool_use().live, KEPT as u64);
-    host.evaluator.keep_only(|_| false);
+    host.evaluator.keep_only(|_| ());
     assert_eq!(host.runtime.pool_use().live, 0);
 }
 

@@ -1,6 +1,6 @@
 //! Going back, trying candidates, watching without acting.
 
-use portcullis_policy::{Mode, NoGeneration, PolicySlot, Share, Trial};
+use portcullis_policy::{Mode, NoGeneration, PolicySlot, Share, ShareKey, Trial};
 
 use crate::support::{Host, Request};
 
@@ -78,17 +78,24 @@ fn a_canary_decides_on_its_share_and_a_shadow_on_nothing() {
 
     slot.try_out(2, Trial::Shadow).unwrap();
     let lineup = reader.lineup().unwrap();
-    assert_eq!(lineup.decides(b"any").number, 1);
+    assert_eq!(lineup.decides(b"any", &ShareKey::random()).number, 1);
     assert_eq!(lineup.shadow().unwrap().number, 2);
     assert!(lineup.has(1) && lineup.has(2) && !lineup.has(3));
 
     slot.try_out(2, Trial::Canary(Share::ALL)).unwrap();
     let lineup = reader.lineup().unwrap();
-    assert_eq!(lineup.decides(b"any").number, 2);
+    assert_eq!(lineup.decides(b"any", &ShareKey::random()).number, 2);
     assert!(lineup.shadow().is_none());
 
     assert_eq!(slot.end_trial().unwrap().number, 2);
-    assert_eq!(reader.lineup().unwrap().decides(b"any").number, 1);
+    assert_eq!(
+        reader
+            .lineup()
+            .unwrap()
+            .decides(b"any", &ShareKey::random())
+            .number,
+        1
+    );
     assert!(slot.end_trial().is_none());
 
     slot.try_out(2, Trial::Shadow).unwrap();
@@ -165,4 +172,36 @@ fn a_fallback_is_at_hand_where_it_is_kept() {
     slot.publish(host.load("reject"));
     slot.publish(host.load("page"));
     assert_eq!(number(&slot), None);
+}
+
+#[test]
+fn what_failed_is_remembered_when_it_is_given_up_and_comes_back() {
+    let host = Host::new();
+    let slot = slot_of(&host, &["reject", "page"]);
+    slot.fall_back(2).unwrap();
+    assert!(
+        slot.lineup().unwrap().fallback.is_none(),
+        "it is not asked in place of the one that serves"
+    );
+    assert!(slot.is_condemned(2) && !slot.is_condemned(1));
+    let digest = slot.generation(2).unwrap().policy.digest();
+    assert!(slot.is_condemned_file(digest));
+
+    slot.forget_kept();
+    assert_eq!(slot.numbers(), [1]);
+    assert!(slot.admit(host.load("page"), Some(2)).is_condemned());
+    slot.activate(2).unwrap();
+    assert!(!slot.is_condemned(2) && !slot.is_condemned_file(digest));
+}
+
+#[test]
+fn a_number_can_come_to_stand_for_another_policy() {
+    let host = Host::new();
+    let slot = slot_of(&host, &["reject"]);
+    slot.forget_kept();
+    let other = slot.admit(host.load("page"), Some(1));
+    slot.install(1, None).unwrap();
+    let served = slot.current().unwrap();
+    assert_eq!(served.policy.digest(), other.policy.digest());
+    assert_eq!(slot.numbers(), [1]);
 }

@@ -23,7 +23,7 @@ fn lines_reach_the_log_with_policy_and_call() {
             panic!("{lines:?}");
         };
         assert_eq!(line["level"], "INFO");
-        assert_eq!(line["message"], "Coming from address group 200");
+        assert_eq!(line["text"], "Coming from address group 200");
         assert_eq!(line["policy"], "inline");
         assert_eq!(line["call_id"], "call-1\\r\\n@192.0.2.1");
     }
@@ -40,13 +40,13 @@ fn a_flood_is_cut_off_and_counted() {
 
         assert_eq!(lines.len(), 17);
         for line in &lines[..16] {
-            let message = &line["message"];
+            let message = &line["text"];
             assert!(message.starts_with("\\nxxxx"), "{message}");
             assert!(message.ends_with("… (4000 bytes)"), "{message}");
             assert!(message.len() < 1100);
         }
         assert_eq!(
-            lines[16]["message"],
+            lines[16]["text"],
             "84 more lines of this call (key `log-lines`)"
         );
         assert_eq!(policy.dropped_log_lines(), 84);

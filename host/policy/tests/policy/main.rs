@@ -4,6 +4,9 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
 
 mod ambient;
+mod bounds;
+mod cached;
+mod composed;
 mod deadline;
 mod forms;
 mod fresh;
@@ -11,6 +14,7 @@ mod hostile;
 mod interfaces;
 mod lineup;
 mod logging;
+mod mutated;
 mod older;
 mod questions;
 mod refusals;

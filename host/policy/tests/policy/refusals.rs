@@ -95,7 +95,7 @@ fn imports_are_named() {
     assert_eq!(
         message("wasi-import"),
         "the policy imports wasi_snapshot_preview1 fd_write, and policies have no WASI: no files, no clock, no network; build it \
-         for wasm32-unknown-unknown (cargo build --release --target wasm32-unknown-unknown)"
+         for a target without WASI (in Rust: cargo build --release --target wasm32-unknown-unknown)"
     );
     assert!(matches!(
         host.refusal(&guest("unknown-function")),
@@ -118,9 +118,37 @@ fn imports_of_components_are_named() {
     assert_eq!(
         host.refusal(&component),
         LoadProblem::Wasi {
-            import: "wasi:cli/environment@0.2.3".into()
+            import: "wasi:cli/environment@0.2.3".into(),
+            mend: "build it for a target without WASI (in Rust: cargo build --release --target wasm32-unknown-unknown)",
         }
     );
+}
+
+#[test]
+fn advice_is_for_the_tool_that_made_the_file() {
+    let host = Host::new();
+    let of = |import: &str, role: &str, tool: &str| {
+        let (module, item) = import.split_once(' ').unwrap();
+        let producers = format!(r#"(@producers ({role} "{tool}" "1"))"#);
+        let text = format!(r#"(module {producers} (import "{module}" "{item}" (func)))"#);
+        let bytes = wat::parse_str(text).unwrap();
+        host.refusal(&bytes).to_string()
+    };
+    let wasi = "wasi_snapshot_preview1 fd_write";
+    for (import, role, tool, flag) in [
+        (wasi, "language", "Rust", "--target wasm32-unknown-unknown"),
+        (wasi, "language", "C11", "clang -nostartfiles"),
+        (wasi, "language", "Go", "--adapt wasi_snapshot_preview1"),
+        (wasi, "processed-by", "TinyGo", "-target=wasm-unknown"),
+        (wasi, "language", "JavaScript", "--disable all"),
+        (wasi, "processed-by", "componentize-qjs", "--stub-wasi"),
+        (wasi, "processed-by", "componentize-py", "--stub-wasi"),
+        ("env abort", "processed-by", "asc", "asc --use abort="),
+    ] {
+        let said = of(import, role, tool);
+        assert!(said.contains(flag), "{tool}: {said}");
+        assert!(tool == "Rust" || !said.contains("cargo"), "{tool}: {said}");
+    }
 }
 
 #[test]
@@ -199,7 +227,8 @@ fn what_does_not_fit_a_sandbox_is_refused() {
         host.refusal(&guest("huge-memory")),
         LoadProblem::Memory {
             wanted: 1600 << 16,
-            limit: 16 << 20
+            limit: 16 << 20,
+            mend: "let it start with less",
         }
     );
     assert_eq!(

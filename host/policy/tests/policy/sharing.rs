@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use portcullis_policy::{CompileFailure, Limits, LoadProblem, Policy, compile};
+use portcullis_policy::{CompileFailure, Limits, LoadProblem, Policy, Runtime, Target, compile};
 
 use crate::support::{Host, Request, guest, reject};
 
@@ -12,11 +12,44 @@ fn counting() -> (Host, Arc<AtomicUsize>) {
     let host = Host::new();
     let times = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&times);
-    host.runtime.compile_with(Box::new(move |file, limits| {
-        count.fetch_add(1, Ordering::Relaxed);
-        compile(file, limits).map_err(CompileFailure::Refused)
-    }));
+    host.runtime
+        .compile_with(Box::new(move |file, limits, target| {
+            count.fetch_add(1, Ordering::Relaxed);
+            compile(file, limits, target).map_err(CompileFailure::Refused)
+        }));
     (host, times)
+}
+
+/// Code that counts fuel comes from elsewhere too.
+#[test]
+fn what_counts_fuel_is_compiled_for_that() {
+    let runtime = Runtime::metered(Limits::default()).unwrap();
+    let times = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&times);
+    runtime.compile_with(Box::new(move |file, limits, target| {
+        assert_eq!(target, Target::Metered);
+        count.fetch_add(1, Ordering::Relaxed);
+        compile(file, limits, target).map_err(CompileFailure::Refused)
+    }));
+    let policy = runtime.load("reject", &guest("reject")).unwrap();
+    let mut host = Host::new();
+    host.ask(&policy, Request::invite()).unwrap();
+    assert!(host.evaluator.fuel().is_some_and(|fuel| fuel > 0));
+    assert_eq!(times.load(Ordering::Relaxed), 1);
+}
+
+/// What ended the compiler might end the host, so the host does not look at that file itself.
+#[test]
+fn a_file_that_ends_the_compiler_is_refused_unread() {
+    let host = Host::new();
+    host.runtime.compile_with(Box::new(|_, _, _| {
+        Err(CompileFailure::Broken("signal: 11".to_owned()))
+    }));
+    let refused = host.refusal(b"no WebAssembly at all");
+    let LoadProblem::Compile { cause } = refused else {
+        panic!("{refused}");
+    };
+    assert!(cause.ends_with("signal: 11"), "{cause}");
 }
 
 #[test]
@@ -38,7 +71,7 @@ fn one_file_is_compiled_once_for_as_long_as_somebody_has_it() {
     assert_eq!(times.load(Ordering::Relaxed), 2);
 
     drop(other);
-    host.evaluator.keep_only(|_| false);
+    host.evaluator.keep_only(|_| ());
     host.load("stateful");
     assert_eq!(times.load(Ordering::Relaxed), 3);
 }

@@ -12,10 +12,10 @@ pub use packet::{Framer, Kind, Malformed, Packet};
 pub use record::{Record, Records};
 pub use write::{fault, reply, request};
 
-/// The largest reply that `kamcmd` takes, header and all (`MAX_REPLY_SIZE`).
+/// The largest reply that `kamcmd` accepts, in bytes with the header (`MAX_REPLY_SIZE`).
 pub const MOST_REPLY: usize = 128 << 10;
 
-/// The port where none is given (`DEFAULT_CTL_PORT`).
+/// The default port (`DEFAULT_CTL_PORT`).
 pub const PORT: u16 = 2049;
 
 #[cfg(test)]

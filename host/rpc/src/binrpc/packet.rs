@@ -1,4 +1,4 @@
-//! Packets: their header, requests in them, and how a stream is cut into them.
+//! Packets: header, requests, and framing of a stream.
 
 use thiserror::Error;
 
@@ -8,9 +8,9 @@ use crate::{Call, Fault, MOST_REQUEST, Param};
 /// One packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Packet<'a> {
-    /// What it is.
+    /// Its kind.
     pub kind: Kind,
-    /// What the reply must carry back.
+    /// The cookie that the reply carries back.
     pub cookie: u32,
     /// Its records.
     pub body: &'a [u8],
@@ -18,18 +18,18 @@ pub struct Packet<'a> {
     pub length: usize,
 }
 
-/// What a packet is.
+/// The kind of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// A command and its parameters.
     Request,
-    /// What a command answers.
+    /// The result of a command.
     Reply,
     /// Code and reason of a failure.
     Fault,
 }
 
-/// Something that is no packet, or no request. Where the next one starts can't be told any more.
+/// A packet or request that is malformed. The start of the next packet is unknown.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("bad request: {what}")]
 pub struct Malformed {
@@ -47,10 +47,10 @@ pub struct Framer {
 }
 
 impl<'a> Packet<'a> {
-    /// The packet that `bytes` begin with; none if more is needed.
+    /// The packet at the start of `bytes`; `None` if more bytes are needed.
     ///
     /// # Errors
-    /// If `bytes` can't be the begin of a packet, or of one with more than [`MOST_REQUEST`] bytes.
+    /// If `bytes` cannot be the start of a packet, or the packet has more than [`MOST_REQUEST`] bytes.
     pub fn parse(bytes: &'a [u8]) -> Result<Option<Self>, Malformed> {
         let corrupted = |what: String| Malformed {
             cookie: 0,
@@ -97,7 +97,7 @@ impl<'a> Packet<'a> {
     /// The command in a request.
     ///
     /// # Errors
-    /// If this is no request, or one that can't be read to its end.
+    /// If the packet is no request, or a record of it is malformed.
     pub fn call(&self) -> Result<Call, Malformed> {
         let malformed = |what: String| Malformed {
             cookie: self.cookie,
@@ -138,14 +138,14 @@ impl Kind {
 }
 
 impl Malformed {
-    /// What the client is told, before the connection is closed.
+    /// The fault to send before the connection is closed.
     pub fn fault(&self) -> Fault {
         Fault::new(400, self.to_string())
     }
 }
 
 impl Framer {
-    /// The buffer, to append what is received; nothing else may be done to it.
+    /// The buffer, to append received bytes to; it must not be changed otherwise.
     pub fn space(&mut self) -> &mut Vec<u8> {
         if self.start > 0 {
             self.buffer.drain(..self.start);
@@ -157,10 +157,10 @@ impl Framer {
         &mut self.buffer
     }
 
-    /// The next packet; none if more must be received.
+    /// The next packet; `None` if more bytes are needed.
     ///
     /// # Errors
-    /// The stream can't be followed any more: answer with [`Malformed::fault`] and close.
+    /// The stream cannot be framed any further: answer with [`Malformed::fault`] and close the connection.
     #[expect(clippy::should_implement_trait, reason = "more may come behind None")]
     pub fn next(&mut self) -> Result<Option<Packet<'_>>, Malformed> {
         let rest = self.buffer.get(self.start..).unwrap_or_default();
@@ -171,7 +171,7 @@ impl Framer {
         Ok(packet)
     }
 
-    /// How many bytes wait for the rest of their packet.
+    /// Bytes of an incomplete packet.
     pub fn pending(&self) -> usize {
         self.buffer.len() - self.start
     }
@@ -201,7 +201,7 @@ fn params(records: Records<'_>) -> Result<Vec<Param>, String> {
             }
             Record::Name(_) => continue,
         };
-        // What is in a structure belongs to it; that of a structure within another one is not counted again.
+        // A structure is one parameter, with everything in it, structures included.
         if depth == 0 || (depth == 1 && matches!(param, Param::Other("structure"))) {
             params.push(param);
         }
@@ -233,5 +233,5 @@ pub(super) const MAGIC_AND_VERSION: u8 = 0xa1;
 /// The bytes in front of length and cookie.
 const FIXED: usize = 2;
 
-/// What an idle connection may keep of its buffer.
+/// Buffer capacity, in bytes, that an idle connection keeps.
 const IDLE_CAPACITY: usize = 4096;

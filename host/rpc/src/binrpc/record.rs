@@ -1,8 +1,8 @@
-//! Records: reading them.
+//! Reads records.
 
 use thiserror::Error;
 
-/// One record of a body. Structures and lists are told by their two ends.
+/// One record of a body. A structure or list is a record at its start and one at its end.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Record<'a> {
     /// A whole number.
@@ -25,25 +25,25 @@ pub enum Record<'a> {
     Bytes(&'a [u8]),
 }
 
-/// The records of a body. Ends behind the first that can't be read.
+/// The records of a body. The iterator ends after the first malformed record.
 #[derive(Clone, Debug)]
 pub struct Records<'a> {
     rest: &'a [u8],
 }
 
-/// Why a record can't be read, beginning with Kamailio's words (`binrpc_error`).
+/// Why a record is malformed; the text begins with Kamailio's words (`binrpc_error`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum BadRecord {
-    /// The body ends within it.
+    /// The body ends within the record.
     #[error("more data needed: a record is cut off")]
     CutOff,
-    /// A type that there is not.
+    /// An unknown type.
     #[error("bad record: unknown type {0}")]
     Type(u8),
-    /// A number of so many bytes.
+    /// A number with a length that it cannot have, in bytes.
     #[error("bad record: a number of {0} bytes")]
     Wide(usize),
-    /// A text or name without its NUL.
+    /// A text or name without its terminating NUL.
     #[error("bad record: a string without its end")]
     Unended,
     /// A start of a structure or list with a length.
@@ -60,7 +60,7 @@ impl<'a> Records<'a> {
     fn read(&mut self) -> Result<Record<'a>, BadRecord> {
         let lead = self.take(1)?.first().copied().unwrap_or_default();
         let (size, kind) = (usize::from(lead >> 4), lead & 0xf);
-        // Alone among all, the size of a double has four bits.
+        // Unlike other records, a double has a size of four bits.
         if kind == DOUBLE && size == 8 {
             return Ok(Record::Double(double(self.take(size)?)));
         }
@@ -131,7 +131,7 @@ impl<'a> Iterator for Records<'a> {
     }
 }
 
-/// At most four bytes, without extension of the sign: negative numbers have all four.
+/// At most four bytes, not sign-extended: negative numbers have all four.
 fn integer(bytes: &[u8]) -> i32 {
     let bits = bytes
         .iter()

@@ -1,3 +1,6 @@
+use std::borrow::Cow;
+use std::ops::ControlFlow;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -87,7 +90,7 @@ fn numbers_take_as_few_bytes_as_they_can() {
 #[test]
 fn rows_are_records_or_one_structure_with_repeated_names() {
     let write = |form| {
-        let rows = Rows::new(form, |each| (1..=2).for_each(|group| each(row(group))));
+        let rows = Rows::new(form, |each| (1..=2).try_for_each(|group| each(row(group))));
         let packet = reply(1, rows.into(), MOST_REPLY).unwrap();
         let body = parse(&packet).body.to_vec();
         (
@@ -98,7 +101,14 @@ fn rows_are_records_or_one_structure_with_repeated_names() {
     let names = ["table", "group", "item", "ip", "port", "tag"].repeat(2);
     assert_eq!(write(RowsForm::Each), (names.join(" "), 4));
     assert_eq!(write(RowsForm::Repeated), (names.join(" "), 3));
-    let nothing = |form| reply(1, Rows::new(form, |_| {}).into(), MOST_REPLY).unwrap();
+    let nothing = |form| {
+        reply(
+            1,
+            Rows::new(form, |_| ControlFlow::Continue(())).into(),
+            MOST_REPLY,
+        )
+        .unwrap()
+    };
     assert_eq!(nothing(RowsForm::Each), b"\xa1\x10\0\x01");
     assert_eq!(nothing(RowsForm::Repeated), b"\xa1\x10\x02\x01\x03\x83");
 }
@@ -115,7 +125,7 @@ fn names(body: &[u8]) -> String {
 fn a_reply_that_is_too_large_tells_its_size() {
     let rows = || {
         Rows::new(RowsForm::Each, |each| {
-            (0..5000).for_each(|group| each(row(group)));
+            (0..5000).try_for_each(|group| each(row(group)))
         })
     };
     let whole = reply(COOKIE, rows().into(), usize::MAX).unwrap().len();
@@ -348,6 +358,7 @@ fn value() -> impl Strategy<Value = Value<'static>> {
     ];
     leaf.prop_recursive(4, 32, 6, |inner| {
         let name = prop::sample::select(vec!["", "ip", "group", "a name of many letters"]);
+        let name = name.prop_map(Cow::Borrowed);
         prop_oneof![
             prop::collection::vec(inner.clone(), 0..6).prop_map(Value::List),
             prop::collection::vec((name, inner), 0..6).prop_map(Value::Struct),

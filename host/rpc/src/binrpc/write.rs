@@ -1,11 +1,15 @@
-//! Writing replies, faults and requests.
+//! Writes replies, faults and requests.
+
+use std::borrow::Cow;
+use std::ops::ControlFlow;
 
 use super::packet::{Kind, MAGIC_AND_VERSION};
 use super::record::{DOUBLE, END, INT, NAME, STRUCT, TEXT};
 use crate::buffer::{Buffer, TooLarge};
 use crate::{Call, Fault, Param, Reply, RowsForm, Value};
 
-/// A reply of at most `most` bytes, header and all. To be sent in one piece: `kamcmd` wants the whole header in its first read.
+/// Writes a reply of at most `most` bytes, header included. Send it in one piece: `kamcmd` expects the whole header in its first
+/// read.
 ///
 /// # Errors
 /// If it has more bytes.
@@ -17,7 +21,11 @@ pub fn reply(cookie: u32, reply: Reply, most: usize) -> Result<Vec<u8>, TooLarge
         }
         Reply::One(one) => value(&mut body, &one),
         Reply::Rows(rows) if rows.form() == RowsForm::Each => {
-            rows.each(&mut |row| value(&mut body, &row));
+            // Bytes above the limit are only counted.
+            let _all = rows.each(&mut |row| {
+                value(&mut body, &row);
+                ControlFlow::Continue(())
+            });
         }
         Reply::Rows(rows) => repeated(&mut body, rows),
     }
@@ -28,7 +36,7 @@ pub fn reply(cookie: u32, reply: Reply, most: usize) -> Result<Vec<u8>, TooLarge
     Ok(packet(Kind::Reply, cookie, &body))
 }
 
-/// A fault. Its text is cut to the 255 bytes that Kamailio allows.
+/// Writes a fault. Its text is cut to the 255 bytes that Kamailio allows.
 pub fn fault(cookie: u32, fault: &Fault) -> Vec<u8> {
     let message = fault.message.as_str();
     let mut body = Buffer::new(usize::MAX);
@@ -43,7 +51,7 @@ pub fn fault(cookie: u32, fault: &Fault) -> Vec<u8> {
     packet(Kind::Fault, cookie, &body.finish().unwrap_or_default())
 }
 
-/// A request, as `kamcmd` writes it. A parameter of a kind that BINRPC can't carry is left out.
+/// Writes a request as `kamcmd` does. Parameters of a kind that BINRPC cannot carry are left out.
 pub fn request(cookie: u32, call: &Call) -> Vec<u8> {
     let mut body = Buffer::new(usize::MAX);
     text(&mut body, TEXT, &call.method);
@@ -59,10 +67,10 @@ pub fn request(cookie: u32, call: &Call) -> Vec<u8> {
 }
 
 fn packet(kind: Kind, cookie: u32, body: &[u8]) -> Vec<u8> {
-    // No buffer here grows beyond what four bytes can tell.
+    // No buffer here is longer than a four-byte length can express.
     let length = u32::try_from(body.len()).unwrap_or(u32::MAX);
     let (length, cookie) = (length.to_be_bytes(), cookie.to_be_bytes());
-    // Both have a byte at least, also where the value is 0.
+    // Both have at least one byte, even for 0.
     let (length, cookie) = (at_least_one(&length), at_least_one(&cookie));
     let widths = (length.len() - 1) << 2 | (cookie.len() - 1);
     let mut packet = vec![MAGIC_AND_VERSION, kind.number() << 4 | widths as u8];
@@ -72,17 +80,20 @@ fn packet(kind: Kind, cookie: u32, body: &[u8]) -> Vec<u8> {
     packet
 }
 
-/// One structure in which the names come again for each row.
-fn repeated(out: &mut Buffer, rows: crate::Rows) {
+/// One structure that repeats the member names for each row.
+fn repeated(out: &mut Buffer<'_>, rows: crate::Rows) {
     out.push(&[STRUCT]);
-    rows.each(&mut |row| match row {
-        Value::Struct(members) => members.iter().for_each(|member| self::member(out, member)),
-        other => value(out, &other),
+    let _all = rows.each(&mut |row| {
+        match row {
+            Value::Struct(members) => members.iter().for_each(|member| self::member(out, member)),
+            other => value(out, &other),
+        }
+        ControlFlow::Continue(())
     });
     out.push(&[END | STRUCT]);
 }
 
-fn value(out: &mut Buffer, value: &Value<'_>) {
+fn value(out: &mut Buffer<'_>, value: &Value<'_>) {
     match value {
         Value::Null => text(out, TEXT, ""),
         Value::Bool(yes) => integer(out, i32::from(*yes)),
@@ -92,7 +103,7 @@ fn value(out: &mut Buffer, value: &Value<'_>) {
         },
         Value::Double(number) => double(out, *number),
         Value::Text(content) => text(out, TEXT, content),
-        // Kamailio's clients take no list within a structure; its server writes a structure of values without names.
+        // Kamailio's clients do not accept a list within a structure; its server writes a structure of values without names.
         Value::List(values) => {
             out.push(&[STRUCT]);
             values.iter().for_each(|each| self::value(out, each));
@@ -106,19 +117,19 @@ fn value(out: &mut Buffer, value: &Value<'_>) {
     }
 }
 
-fn member(out: &mut Buffer, (name, value): &(&str, Value<'_>)) {
+fn member(out: &mut Buffer<'_>, (name, value): &(Cow<'_, str>, Value<'_>)) {
     text(out, NAME, name);
     self::value(out, value);
 }
 
-fn integer(out: &mut Buffer, number: i32) {
+fn integer(out: &mut Buffer<'_>, number: i32) {
     let bytes = number.to_be_bytes();
     let bytes = minimal(&bytes);
     out.push(&[(bytes.len() as u8) << 4 | INT]);
     out.push(bytes);
 }
 
-fn double(out: &mut Buffer, number: f64) {
+fn double(out: &mut Buffer<'_>, number: f64) {
     let thousandths = (number * 1000.0).round() as i64;
     let bytes = thousandths.to_be_bytes();
     let bytes = minimal(&bytes);
@@ -126,7 +137,7 @@ fn double(out: &mut Buffer, number: f64) {
     out.push(bytes);
 }
 
-fn text(out: &mut Buffer, kind: u8, text: &str) {
+fn text(out: &mut Buffer<'_>, kind: u8, text: &str) {
     let length = text.len() + 1;
     if length < 8 {
         out.push(&[(length as u8) << 4 | kind]);
@@ -140,7 +151,7 @@ fn text(out: &mut Buffer, kind: u8, text: &str) {
     out.push(&[0]);
 }
 
-/// Without the zeros in front.
+/// The bytes without leading zeros.
 fn minimal(bytes: &[u8]) -> &[u8] {
     let zeros = bytes.iter().take_while(|byte| **byte == 0).count();
     bytes.get(zeros..).unwrap_or_default()
@@ -156,5 +167,5 @@ fn at_least_one(bytes: &[u8]) -> &[u8] {
 /// Two bytes, length and cookie.
 const MOST_HEADER: usize = 10;
 
-/// Of the text of a fault (`MAX_FAULT_LEN`, without its NUL).
+/// Longest text of a fault, in bytes (`MAX_FAULT_LEN`, without its NUL).
 const MOST_FAULT: usize = 255;

@@ -7,7 +7,7 @@ mod read;
 mod write;
 
 pub use read::{BadRequest, Request};
-pub use write::{Layout, failure, success};
+pub use write::{Layout, bare, failure, success, success_in_parts};
 
 /// The largest reply that `kamcli` takes in one datagram.
 pub const MOST_DATAGRAM_REPLY: usize = 84_000;

@@ -1,4 +1,4 @@
-//! Reading requests.
+//! Reads requests.
 
 use serde_json::{Number, Value};
 
@@ -7,15 +7,15 @@ use crate::{Call, Fault, Param};
 /// A request that could be read.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Request {
-    /// What is asked for.
+    /// The command and its parameters.
     pub call: Call,
-    /// What the client wants to find in the answer: a number, a text or null.
+    /// The `id` that the answer carries back: a number, a text or null.
     pub id: Value,
-    /// The pipe that wants the answer, for a request through the FIFO.
+    /// The pipe for the answer, in a request through the FIFO.
     pub reply_name: Option<String>,
 }
 
-/// A request that could not be read, with what is needed to say so.
+/// A request that could not be read, with the parts that the answer needs.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BadRequest {
     /// What is wrong.

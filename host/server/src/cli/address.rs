@@ -8,29 +8,32 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use portcullis_address::{Database, NewRow, StoredRow};
+use portcullis_config::Config;
+use portcullis_control::commands::address::AddressReload;
+use portcullis_control::commands::permissions::{
+    DomainRow, Entry, HostRow, SubnetEntry, SubnetRow,
+};
 use serde_json::json;
-
-use crate::config::Config;
 
 use super::client::Client;
 use super::database::{block_on, is_absent, must_be_there};
 use super::findings::{write_answered, write_findings};
-use super::print::{Table, cell, clean, count, rows};
+use super::print::{Table, clean, count, data, shown, stdout};
 
 #[derive(Debug, clap::Subcommand)]
-pub(super) enum Command {
+pub(super) enum AddressCommand {
     /// Add a row to the database; a running host sees it within about a second
     ///
     /// The words and their order are those of `kamctl address add`. A row that the host could not use is refused.
     Add(Row),
     /// Show the rows in the database
     Show,
-    /// Remove all rows of a group and an address, whatever their masks and ports
+    /// Remove all rows of a group and an address, whatever their masks and ports; of a network ADDRESS/BITS, those with its mask
     Rm {
         /// The group
         #[arg(allow_negative_numbers = true)]
         group: i64,
-        /// The address, as it is written in the row
+        /// The address, as it is written in the row, or a network as ADDRESS/BITS
         ip: String,
     },
     /// Write the rows in the database to a file: CSV, JSON lines, or Kamailio's address_file
@@ -40,7 +43,7 @@ pub(super) enum Command {
     /// Add the rows of a file to the database, all of them or none
     ///
     /// Every row that can't be used is named with its line, and nothing is imported then. A CSV file begins with the names of its
-    /// columns: grp,ip_addr,mask,port,tag, of which the last three may be left out; a tag \\N is NULL.
+    /// columns: grp,ip_addr,mask,port,tag, of which the last three may be left out; a tag \N is NULL.
     Import(transfer::ImportArgs),
     /// Show the table that the running host has in memory
     Dump,
@@ -55,7 +58,7 @@ pub(super) struct Row {
     /// The group, from 1
     #[arg(allow_negative_numbers = true)]
     group: i64,
-    /// An IPv4 or IPv6 address, the first address of a network, or a name, which only `allow-address` matches
+    /// An IPv4 or IPv6 address, a network as ADDRESS/BITS or by its first address, or a name, which only `allow-address` matches
     ip: String,
     /// Bits of the network [default: 32 for IPv4 and names, 128 for IPv6: one host]
     #[arg(allow_negative_numbers = true)]
@@ -68,15 +71,15 @@ pub(super) struct Row {
     tag: String,
 }
 
-impl Command {
+impl AddressCommand {
     pub(super) fn run(self, config: &Config) -> anyhow::Result<ExitCode> {
-        let out = &mut std::io::stdout().lock();
+        let out = &mut stdout();
         let database = config.database.database();
         match self {
             Self::Add(row) => add(&database, row, out)?,
             Self::Show => show(&database, out)?,
             Self::Rm { group, ip } => remove(&database, group, &ip, out)?,
-            Self::Export(args) => return transfer::export(&database, &args, out),
+            Self::Export(args) => return transfer::export(&database, &args, &mut data()),
             Self::Import(args) => transfer::import(&database, &args, out)?,
             Self::Dump => dump(&Client::new(config)?, out)?,
             Self::Reload => reload(&Client::new(config)?, out)?,
@@ -88,14 +91,23 @@ impl Command {
 fn add(database: &Database, row: Row, out: &mut impl Write) -> anyhow::Result<()> {
     let url = database.url();
     let is_new = is_absent(database);
-    let bare = row.ip.trim_start_matches('[').trim_end_matches(']');
-    let is_v6 = matches!(bare.parse(), Ok(IpAddr::V6(_)));
+    let network = network(&row.ip);
+    let mask = match (&network, row.mask) {
+        (Some((_, bits)), Some(mask)) if *bits != mask => bail!(
+            "the network {} has mask {bits}, and the mask beside it is {mask}: leave one of them out",
+            row.ip
+        ),
+        (Some((_, bits)), _) => Some(*bits),
+        (None, mask) => mask,
+    };
+    let ip = network.map_or(row.ip, |(ip, _)| ip);
+    let is_v6 = matches!(bare(&ip).parse(), Ok(IpAddr::V6(_)));
     let new = NewRow {
         group: row.group,
-        mask: row.mask.unwrap_or(if is_v6 { 128 } else { 32 }),
+        mask: mask.unwrap_or(if is_v6 { 128 } else { 32 }),
         port: row.port,
         tag: Some(row.tag),
-        ip_addr: row.ip,
+        ip_addr: ip,
     };
     let warning = block_on(database.add(&new))?.context("the row was not added")?;
     if is_new {
@@ -105,7 +117,7 @@ fn add(database: &Database, row: Row, out: &mut impl Write) -> anyhow::Result<()
         out,
         "added to {url}: group {}, address {}, mask {}, port {}, tag {}",
         new.group,
-        new.ip_addr,
+        clean(&new.ip_addr),
         new.mask,
         match new.port {
             0 => "0 (any)".to_owned(),
@@ -113,16 +125,33 @@ fn add(database: &Database, row: Row, out: &mut impl Write) -> anyhow::Result<()
         },
         clean(&format!("{:?}", new.tag.unwrap_or_default()))
     )?;
-    if is_v6 && row.mask.is_none() {
+    if is_v6 && mask.is_none() {
         writeln!(
             out,
             "note: without a mask an IPv6 address is one host here; kamctl writes 32, which is a network of 2^96 addresses"
         )?;
     }
     if let Some(warning) = warning {
-        writeln!(out, "warning: {warning}")?;
+        writeln!(out, "warning: {}", clean(&warning.to_string()))?;
     }
     Ok(())
+}
+
+/// A network in CIDR form as the columns of a row have it: its address, without brackets, and its bits. None for anything else,
+/// `/0` included: mask 0 is one host to Kamailio.
+fn network(text: &str) -> Option<(String, i64)> {
+    let (ip, bits) = text.split_once('/')?;
+    let ip = bare(ip);
+    let most = match ip.parse().ok()? {
+        IpAddr::V4(_) => 32,
+        IpAddr::V6(_) => 128,
+    };
+    let bits = bits.parse().ok()?;
+    (1..=most).contains(&bits).then(|| (ip.to_owned(), bits))
+}
+
+fn bare(ip: &str) -> &str {
+    ip.trim_start_matches('[').trim_end_matches(']')
 }
 
 fn show(database: &Database, out: &mut impl Write) -> anyhow::Result<()> {
@@ -161,59 +190,54 @@ fn show(database: &Database, out: &mut impl Write) -> anyhow::Result<()> {
 
 fn remove(database: &Database, group: i64, ip: &str, out: &mut impl Write) -> anyhow::Result<()> {
     must_be_there(database, "portcullis address add")?;
-    match block_on(database.remove(group, ip))?? {
+    let removed = match network(ip) {
+        Some((addr, bits)) => block_on(database.remove_network(group, &addr, bits))??,
+        None => block_on(database.remove(group, ip))??,
+    };
+    match removed {
         0 => bail!(
             "no row of {} has group {group} and address {ip}; `portcullis address show` shows them",
             database.url()
         ),
         n => Ok(writeln!(
             out,
-            "removed from {}: {} with group {group} and address {ip}",
+            "removed from {}: {} with group {group} and address {}",
             database.url(),
-            count(n, "row")
+            count(n, "row"),
+            clean(ip)
         )?),
     }
 }
 
 fn dump(client: &Client, out: &mut impl Write) -> anyhow::Result<()> {
     let mut hosts = Table::new(["group", "address", "port", "tag"]);
-    for row in rows(&client.call("permissions.addressDump", json!([]))?) {
-        hosts.push(
-            [
-                &row["group"],
-                &row["item"]["ip"],
-                &row["item"]["port"],
-                &row["item"]["tag"],
-            ]
-            .map(cell),
-        );
+    let rows: Vec<Entry<HostRow<'_>>> = client.call("permissions.addressDump", json!([]))?;
+    for Entry { group, item, .. } in rows {
+        let HostRow { ip, port, tag } = item;
+        hosts.push([group.to_string(), ip.into(), port.to_string(), shown(&tag)]);
     }
     let mut subnets = Table::new(["group", "network", "mask", "port", "tag"]);
-    for row in rows(&client.call("permissions.subnetDump", json!([]))?) {
-        let item = &row["item"];
-        subnets.push(
-            [
-                &row["group"],
-                &item["ip"],
-                &item["mask"],
-                &item["port"],
-                &item["tag"],
-            ]
-            .map(cell),
-        );
+    let rows: Vec<SubnetEntry<'_>> = client.call("permissions.subnetDump", json!([]))?;
+    for SubnetEntry { group, item, .. } in rows {
+        let SubnetRow {
+            ip,
+            mask,
+            port,
+            tag,
+        } = item;
+        let (mask, port) = (mask.to_string(), port.to_string());
+        subnets.push([group.to_string(), ip.into(), mask, port, shown(&tag)]);
     }
     let mut names = Table::new(["group", "name", "port", "tag"]);
-    for row in rows(&client.call("permissions.domainDump", json!([]))?) {
-        let item = &row["item"];
-        names.push(
-            [
-                &row["group"],
-                &item["domain_name"],
-                &item["port"],
-                &item["tag"],
-            ]
-            .map(cell),
-        );
+    let rows: Vec<Entry<DomainRow<'_>>> = client.call("permissions.domainDump", json!([]))?;
+    for Entry { group, item, .. } in rows {
+        let DomainRow {
+            domain_name,
+            port,
+            tag,
+        } = item;
+        let (group, port) = (group.to_string(), port.to_string());
+        names.push([group, domain_name.into(), port, shown(&tag)]);
     }
     if hosts.is_empty() && subnets.is_empty() && names.is_empty() {
         writeln!(out, "the table of the running host is empty")?;
@@ -225,18 +249,19 @@ fn dump(client: &Client, out: &mut impl Write) -> anyhow::Result<()> {
 }
 
 fn reload(client: &Client, out: &mut impl Write) -> anyhow::Result<()> {
-    let answer = client.call("address.reload", json!([]))?;
-    let text = |key: &str| answer[key].as_str().unwrap_or_default();
+    let AddressReload { status, table } = client.call("address.reload", json!([]))?;
     writeln!(
         out,
-        "{}: {}, generation {}, {} ms",
-        text("status"),
-        text("rows"),
-        answer["generation"],
-        answer["took_ms"]
+        "{status}: {}, generation {}, {} ms",
+        clean(&table.rows),
+        table.generation,
+        table.took_ms
     )?;
-    write_answered(&answer, "row", out)?;
-    Ok(())
+    let (wrong, odd) = (
+        (table.skipped, &*table.errors),
+        (table.warned, &*table.warnings),
+    );
+    Ok(write_answered("row", wrong, odd, out)?)
 }
 
 /// A table under its title, with an empty line before it if another one went before; nothing for an empty one.
@@ -326,13 +351,42 @@ mod tests {
     }
 
     #[test]
+    fn a_network_in_cidr_form_is_an_address_and_a_mask() {
+        let folder = tempfile::tempdir().unwrap();
+        let database = database(&folder);
+        for (cidr, mask, stored) in [
+            ("10.0.0.0/8", None, "address 10.0.0.0, mask 8,"),
+            ("10.0.0.0/16", Some(16), "address 10.0.0.0, mask 16,"),
+            ("2001:db8::/32", None, "address 2001:db8::, mask 32,"),
+            ("[2001:db8:1::]/48", None, "address 2001:db8:1::, mask 48,"),
+        ] {
+            let said = added(&database, row(200, cidr, mask)).unwrap();
+            assert!(said.contains(stored) && !said.contains("note:"), "{said}");
+        }
+        let mut out = Vec::new();
+        remove(&database, 200, "10.0.0.0/8", &mut out).unwrap();
+        let said = String::from_utf8(out).unwrap();
+        assert!(said.contains(": 1 row with group 200"), "{said}");
+        let again = remove(&database, 200, "10.0.0.0/8", &mut Vec::new());
+        assert!(again.unwrap_err().to_string().contains("address show"));
+        let masks: Vec<_> = block_on(database.rows()).unwrap().unwrap();
+        let masks: Vec<_> = masks.iter().map(|row| row.mask.as_deref()).collect();
+        assert_eq!(masks, [Some("16"), Some("32"), Some("48")]);
+        // Without a mask it is all rows of the address.
+        remove(&database, 200, "10.0.0.0", &mut Vec::new()).unwrap();
+    }
+
+    #[test]
     fn rows_that_no_host_could_use_are_refused() {
         let folder = tempfile::tempdir().unwrap();
         let database = database(&folder);
         for (bad, named) in [
             (row(0, "10.0.0.1", None), "grp"),
             (row(1, "10.0.0.1", Some(33)), "33"),
-            (row(1, "10.0.0.0/24", None), "mask 24"),
+            (row(1, "10.0.0.0/24", Some(16)), "leave one of them out"),
+            (row(1, "10.0.0.0/0", None), "slash"),
+            (row(1, "10.0.0.0/33", None), "slash"),
+            (row(1, "sip.example.com/24", None), "slash"),
             (row(1, "300.1.1.1", None), "300.1.1.1"),
         ] {
             let error = format!("{:#}", added(&database, bad).unwrap_err());

@@ -109,6 +109,9 @@ impl Callee {
                     length => framer.push(chunk.get(..length).unwrap_or_default()),
                 },
                 Frame::Ping => stream.write_all(PONG)?,
+                Frame::Oversized { error, .. } => {
+                    self.say(&format!("a message of {peer} is left out: {error}"))?;
+                }
                 Frame::Message(range) => {
                     let answer =
                         self.answer(framer.bytes(range), Framing::Stream, peer, &mut index)?;

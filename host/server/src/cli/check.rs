@@ -4,19 +4,27 @@ use std::io::Write;
 use std::net::{ToSocketAddrs, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::thread;
 
-use portcullis_policy::Runtime;
-
-use crate::config::{
-    Config, ConfigError, DEFAULT_FILE, DEFAULTS, Host, Hosts, Problem, SeatConfig,
+use portcullis_config::{
+    Config, ConfigError, DEFAULT_FILE, DEFAULTS, Domain, Host, Hosts, Problem, SeatConfig,
 };
-use crate::control::Listening;
-use crate::policy_files::PolicyFiles;
+use portcullis_control::Listening;
+use portcullis_policy::Runtime;
+use portcullis_rollout::compiler::{self, Kept};
+use portcullis_rollout::policy_files::{PolicyFileError, PolicyFiles};
+use portcullis_rollout::resolve;
 
+use crate::modes;
+use crate::rights;
+use crate::seal_keys::{self, SealKeys};
+
+use super::check_hops;
 use super::check_tables;
 use super::findings::Finding;
-use super::print::{clean, count};
+use super::print::{clean, count, stdout};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -26,7 +34,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, named: Option<&Path>) -> anyhow::Result<ExitCode> {
-    let mut out = std::io::stdout().lock();
+    let mut out = stdout();
     if args.defaults {
         out.write_all(DEFAULTS.as_bytes())?;
         return Ok(ExitCode::SUCCESS);
@@ -73,6 +81,11 @@ impl Findings {
                 Finding::Wrong(text) => self.wrong(what, text),
             }
         }
+    }
+
+    fn append(&mut self, other: Self) {
+        self.lines.extend(other.lines);
+        self.wrong += other.wrong;
     }
 
     fn write(&self, out: &mut impl Write) -> std::io::Result<()> {
@@ -129,24 +142,45 @@ fn check_rest(
         let concerns = |problem: &Problem| problem.key.is_empty() || problem.key.starts_with(key);
         !problems.iter().any(concerns)
     };
+    for (what, found) in [("user", rights::user()), ("compiler", rights::compiler())] {
+        match found {
+            rights::Finding::Good(text) => findings.good(what, text),
+            rights::Finding::Odd(text) => findings.odd(what, text),
+        }
+    }
     if is_sound("listen") {
         check_listen(config, findings);
     }
+    // Which tables must be as they should depends on what the policies ask for, which is told behind them.
+    let mut policies = Findings::default();
+    let asked = match is_sound("policy") && is_sound("tenants") {
+        true => check_policies(config, &mut policies),
+        false => Asked::default(),
+    };
     if is_sound("database") {
-        findings.extend("database", check_tables::addresses(config)?);
-        findings.extend("trusted", check_tables::trusted(config)?);
+        findings.extend("database", check_tables::way(config));
+        let found = check_tables::addresses(config, asked.addresses)?;
+        findings.extend("database", found);
+        findings.extend("trusted", check_tables::trusted(config, asked.trusted)?);
     }
     if is_sound("permissions") {
         findings.extend("rules", check_tables::rules(config));
     }
-    if is_sound("policy") && is_sound("tenants") {
-        check_policies(config, findings);
+    findings.append(policies);
+    if is_sound("database") {
+        findings.extend("pushed", check_tables::pushed(config)?);
     }
     if is_sound("tenants") && is_sound("database") {
         findings.extend("tenants", check_tables::tenants(config)?);
     }
     if is_sound("relay") {
         check_names(config, findings);
+        if is_sound("listen") && is_sound("sip") {
+            findings.extend("relay", check_hops::check(config));
+        }
+    }
+    if is_sound("sip") {
+        check_key_file(config, findings);
     }
     if is_sound("records") {
         check_records(config, findings);
@@ -170,6 +204,29 @@ fn check_listen(config: &Config, findings: &mut Findings) {
     }
 }
 
+/// The key is made by the host at its first start.
+fn check_key_file(config: &Config, findings: &mut Findings) {
+    let file = config.sip.key_file.clone().or_else(seal_keys::default_file);
+    let Some(file) = file else {
+        return findings.good(
+            "sip",
+            "no key-file: each start has a new key, and responses, ACKs and dialogs of before a restart are not known after it",
+        );
+    };
+    let shown = file.display();
+    if !file.exists() {
+        return findings.good("sip", format!("{shown} is made at the first start"));
+    }
+    match SealKeys::load(Some(&file)) {
+        Err(error) => findings.wrong("sip", error.to_string()),
+        Ok(_) if seal_keys::is_open(&file) => findings.odd(
+            "sip",
+            format!("{shown}: everybody on this machine may read it: chmod 600"),
+        ),
+        Ok(_) => findings.good("sip", shown.to_string()),
+    }
+}
+
 /// The file is made by the host; its folder is not.
 fn check_records(config: &Config, findings: &mut Findings) {
     let Some(file) = &config.records.file else {
@@ -180,7 +237,12 @@ fn check_records(config: &Config, findings: &mut Findings) {
         _ => Path::new("."),
     };
     match folder.is_dir() {
-        true => findings.good("records", file.display().to_string()),
+        true => {
+            findings.good("records", file.display().to_string());
+            let open = modes::too_open(file, modes::RECORDS);
+            open.into_iter()
+                .for_each(|text| findings.odd("records", text));
+        }
         false => findings.wrong(
             "records",
             format!("there is no folder {}: make it", folder.display()),
@@ -191,7 +253,7 @@ fn check_records(config: &Config, findings: &mut Findings) {
 /// The doors may be open already, by the host that runs; what they need must be there.
 fn check_control(config: &Config, findings: &mut Findings) {
     let control = &config.control;
-    let problems = crate::control::check(control);
+    let problems = portcullis_control::check(control);
     if problems.is_empty() {
         let doors = Listening::wanted(control);
         match control.listen {
@@ -207,7 +269,18 @@ fn check_control(config: &Config, findings: &mut Findings) {
     }
 }
 
-fn check_policies(config: &Config, findings: &mut Findings) {
+/// The policy of a seat, or what is wrong with it.
+type Loaded = Result<PolicyFiles, PolicyFileError>;
+
+/// Which parts of the database the policies ask for.
+#[derive(Default)]
+struct Asked {
+    addresses: bool,
+    trusted: bool,
+}
+
+fn check_policies(config: &Config, findings: &mut Findings) -> Asked {
+    let mut asked = Asked::default();
     let policy = &config.policy;
     if policy.seat.file.is_none() {
         findings.odd(
@@ -217,34 +290,98 @@ fn check_policies(config: &Config, findings: &mut Findings) {
     }
     let runtime = match Runtime::new(policy.seat.limits.clone()) {
         Ok(runtime) => Arc::new(runtime),
-        Err(error) => return findings.wrong("policy", error.to_string()),
-    };
-    check_policy("policy", &policy.seat, &runtime, findings);
-    for (what, seat) in [
-        ("policy.before", &policy.before),
-        ("policy.after", &policy.after),
-    ] {
-        if let Some(seat) = seat {
-            check_policy(what, seat, &runtime, findings);
+        Err(error) => {
+            findings.wrong("policy", error.to_string());
+            return asked;
         }
+    };
+    // A file is no more to be trusted here than on a host that serves.
+    runtime.compile_with(compiler::for_a_command());
+    check_cache(compiler::share_code(&runtime, &policy.cache), findings);
+    let operators = [
+        ("policy", Some(&policy.seat)),
+        ("policy.before", policy.before.as_ref()),
+        ("policy.after", policy.after.as_ref()),
+    ];
+    let operators = operators
+        .into_iter()
+        .filter_map(|(what, seat)| Some((what.to_owned(), seat?)));
+    let tenants = config.tenants.iter();
+    let tenants = tenants.map(|tenant| (format!("tenants.{}", tenant.name), &tenant.seat));
+    let seats: Vec<_> = operators.chain(tenants).collect();
+    for ((what, seat), loaded) in seats.iter().zip(load_all(&seats, &runtime)) {
+        let files = loaded.and_then(|loaded| told(what, seat, loaded, findings));
+        let served = files.and_then(|files| files.slot().current());
+        let asks_for = |interface| {
+            let inspection = served.as_ref().map(|one| one.policy.inspection());
+            inspection.is_some_and(|inspection| inspection.asks_for(interface))
+        };
+        asked.addresses |= asks_for("permissions");
+        asked.trusted |= asks_for("trusted");
     }
-    for tenant in &config.tenants {
-        let what = format!("tenants.{}", tenant.name);
-        check_policy(&what, &tenant.seat, &runtime, findings);
+    asked
+}
+
+/// Loads the policy of each seat that has a file, one on each core at a time.
+fn load_all(seats: &[(String, &SeatConfig)], runtime: &Arc<Runtime>) -> Vec<Option<Loaded>> {
+    let next = AtomicUsize::new(0);
+    let loaded: Vec<_> = seats.iter().map(|_| OnceLock::new()).collect();
+    let load = || {
+        loop {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            let Some((what, seat)) = seats.get(number) else {
+                return;
+            };
+            if seat.file.is_some() {
+                let files = PolicyFiles::alone(what, (*seat).clone(), Arc::clone(runtime));
+                let done = files.load().map(|_| files);
+                let _first = loaded[number].set(done);
+            }
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(load);
+        }
+    });
+    loaded.into_iter().map(OnceLock::into_inner).collect()
+}
+
+/// What is compiled here is kept for the host, if that has a place for it.
+fn check_cache(kept: Kept, findings: &mut Findings) {
+    const WHAT: &str = "policy.cache";
+    match kept {
+        Kept::Nowhere => findings.good(WHAT, "none: each start compiles every policy"),
+        Kept::NotYet(folder) => findings.good(
+            WHAT,
+            format!("{} is made at the first start", folder.display()),
+        ),
+        Kept::In { folder, bytes } => {
+            findings.good(WHAT, format!("{}, {bytes} bytes", folder.display()));
+        }
+        Kept::Unusable(error) => findings.odd(
+            WHAT,
+            format!("not used, each start compiles every policy: {error}"),
+        ),
     }
 }
 
-fn check_policy(what: &str, seat: &SeatConfig, runtime: &Arc<Runtime>, findings: &mut Findings) {
-    let Some(file) = &seat.file else {
-        return;
+/// The policy, if it can be used.
+fn told(
+    what: &str,
+    seat: &SeatConfig,
+    loaded: Loaded,
+    findings: &mut Findings,
+) -> Option<PolicyFiles> {
+    let file = seat.file.as_ref()?;
+    let files = match loaded {
+        Ok(files) => files,
+        Err(error) => {
+            findings.wrong(what, error.to_string());
+            return None;
+        }
     };
-    let files = PolicyFiles::alone(what, seat.clone(), Arc::clone(runtime));
-    if let Err(error) = files.load() {
-        return findings.wrong(what, error.to_string());
-    }
-    let Some(generation) = files.slot().current() else {
-        return;
-    };
+    let generation = files.slot().current()?;
     let policy = &generation.policy;
     findings.good(
         what,
@@ -253,6 +390,7 @@ fn check_policy(what: &str, seat: &SeatConfig, runtime: &Arc<Runtime>, findings:
     if let Some(failure) = policy.trial_failure() {
         findings.odd(what, format!("it fails on a plain OPTIONS: {failure}"));
     }
+    Some(files)
 }
 
 /// Names that do not resolve now may do so later, and calls to them fail until then.
@@ -267,25 +405,30 @@ fn check_names(config: &Config, findings: &mut Findings) {
             Host::Name(name) => Some(name.as_str()),
             Host::Addr(_) => None,
         })
-        .chain(
-            relay
-                .domains
-                .iter()
-                .filter_map(|domain| match &domain.hosts {
-                    Hosts::Name(name) => Some(name.as_str()),
-                    Hosts::Net(_) => None,
-                }),
-        )
+        .chain(names_of(&relay.domains))
         .collect();
+    for tenant in &config.tenants {
+        names.extend(names_of(&tenant.domains));
+    }
     names.sort_unstable();
     names.dedup();
     for name in names {
         match (name, 0).to_socket_addrs() {
-            Ok(_) => findings.good("relay", format!("{name} resolves")),
+            Ok(found) => match resolve::usable(name, found.map(|addr| addr.ip())) {
+                Some(_) => findings.good("relay", format!("{name} resolves")),
+                None => findings.odd("relay", format!("{name}: {}", resolve::NO_USABLE_ADDRESS)),
+            },
             Err(error) => findings.odd(
                 "relay",
                 format!("{name}: {error}; requests to it are answered 503 until it resolves"),
             ),
         }
     }
+}
+
+fn names_of(domains: &[Domain]) -> impl Iterator<Item = &str> {
+    domains.iter().filter_map(|domain| match &domain.hosts {
+        Hosts::Name(name) => Some(name.as_str()),
+        Hosts::Net(_) => None,
+    })
 }

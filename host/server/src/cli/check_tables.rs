@@ -2,18 +2,91 @@
 
 use std::convert::Infallible;
 
-use portcullis_address::{DatabaseError, RuleFolder, Watcher};
-use portcullis_store::Store;
+use portcullis_address::{DatabaseError, Failure, RuleFolder, Watcher};
+use portcullis_config::{Config, TenantConfig};
+use portcullis_rollout::address_task::counts;
+use portcullis_store::{Store, StoreError};
 
-use crate::address_task::counts;
-use crate::config::{Config, TenantConfig};
+use crate::modes;
 
 use super::database::{block_on, is_absent};
 use super::findings::{Finding, Found};
 use super::print::count;
 
-/// Reads the whole table of addresses and tells of every row that can't be used or is odd.
-pub(super) fn addresses(config: &Config) -> anyhow::Result<Vec<Finding>> {
+/// What others can see on the way to the database, or in its file.
+pub(super) fn way(config: &Config) -> Vec<Finding> {
+    let url = &config.database.url;
+    let found = match url.file() {
+        None => url.insecurity().map(|what| format!("{url} {what}")),
+        Some(file) => modes::too_open(file, modes::PRIVATE),
+    };
+    found.map(Finding::Odd).into_iter().collect()
+}
+
+/// A part of the database that can't be used. As in Kamailio, what no policy asks for may be as it likes.
+fn broken(error: &DatabaseError, is_asked: bool) -> Finding {
+    match error {
+        DatabaseError::Database(Failure::Version { .. } | Failure::NoColumn { .. })
+            if !is_asked =>
+        {
+            Finding::Odd(format!(
+                "{error}; no policy of the configuration asks for it"
+            ))
+        }
+        error => Finding::Wrong(error.to_string()),
+    }
+}
+
+/// Where pushed policies are kept.
+pub(super) fn pushed(config: &Config) -> anyhow::Result<Vec<Finding>> {
+    if is_absent(&config.database.database()) {
+        return Ok(Vec::new());
+    }
+    let store = Store::new(config.database.url.clone());
+    Ok(match block_on(unusable(&store))? {
+        Ok(findings) => findings,
+        Err(error @ (StoreError::NoTables { .. } | StoreError::Denied { .. })) => {
+            let text = format!("policies that are pushed are kept until the host ends: {error}");
+            vec![Finding::Good(text)]
+        }
+        // The checks of the tables have told of that.
+        Err(error) if error.is_away() => Vec::new(),
+        Err(error) => vec![Finding::Wrong(error.to_string())],
+    })
+}
+
+/// Generations that are to serve or to be tried, and are not there whole.
+async fn unusable(store: &Store) -> Result<Vec<Finding>, StoreError> {
+    let mut findings = Vec::new();
+    for seat in store.seats().await? {
+        let candidate = seat.candidate.map(|(number, _)| number);
+        for number in seat.active.into_iter().chain(candidate) {
+            let name = &seat.name;
+            let found = match store.generation(name, number).await {
+                Ok(Some(generation)) => store.artifact(&generation.digest).await.map(drop),
+                Ok(None) => {
+                    findings.push(Finding::Wrong(format!(
+                        "{name}: generation {number} is not in the database: activate another one, or push it again"
+                    )));
+                    continue;
+                }
+                Err(error) => Err(error),
+            };
+            match found {
+                Err(error) if error.is_away() => return Err(error),
+                Err(error) => findings.push(Finding::Wrong(format!(
+                    "{name}: generation {number} can't serve: {error}"
+                ))),
+                Ok(()) => {}
+            }
+        }
+    }
+    Ok(findings)
+}
+
+/// Reads the whole table of addresses and tells of every row that can't be used or is odd. `is_asked`: a policy of the configuration
+/// asks for it.
+pub(super) fn addresses(config: &Config, is_asked: bool) -> anyhow::Result<Vec<Finding>> {
     let database = config.database.database();
     let source = database.address_source();
     if is_absent(&database) {
@@ -23,7 +96,7 @@ pub(super) fn addresses(config: &Config) -> anyhow::Result<Vec<Finding>> {
     }
     let loaded = match block_on(database.load())? {
         Ok(loaded) => loaded,
-        Err(error) => return Ok(vec![Finding::Wrong(error.to_string())]),
+        Err(error) => return Ok(vec![broken(&error, is_asked)]),
     };
     let mut findings = vec![Finding::Good(format!(
         "{source}: {}",
@@ -82,18 +155,19 @@ pub(super) fn tenants(config: &Config) -> anyhow::Result<Vec<Finding>> {
 }
 
 /// The same for the trusted peers. A database may do without them.
-pub(super) fn trusted(config: &Config) -> anyhow::Result<Vec<Finding>> {
-    let database = config.database.database();
+pub(super) fn trusted(config: &Config, is_asked: bool) -> anyhow::Result<Vec<Finding>> {
+    let memory = config.permissions.pattern_memory;
+    let database = config.database.database().with_pattern_memory(memory);
     let table = &database.schema().trusted.table;
     let loaded = match block_on(database.load_trusted())? {
         Ok(loaded) => loaded,
-        Err(DatabaseError::NoTable { .. }) => {
+        Err(DatabaseError::Database(Failure::NoTable { .. })) => {
             let text = format!("no table `{table}`: nobody is trusted");
             return Ok(vec![Finding::Good(text)]);
         }
         // The check of the addresses has told what there is to tell.
-        Err(DatabaseError::NoFile { .. }) => return Ok(Vec::new()),
-        Err(error) => return Ok(vec![Finding::Wrong(error.to_string())]),
+        Err(DatabaseError::Database(Failure::NoFile { .. })) => return Ok(Vec::new()),
+        Err(error) => return Ok(vec![broken(&error, is_asked)]),
     };
     let rows = count(loaded.table.len() as u64, "row");
     let resting = match loaded.ignored {
@@ -114,7 +188,8 @@ pub(super) fn trusted(config: &Config) -> anyhow::Result<Vec<Finding>> {
 
 /// Reads all allow and deny files and tells of every line that can't be used.
 pub(super) fn rules(config: &Config) -> Vec<Finding> {
-    let folder = RuleFolder::new(&config.permissions.folder);
+    let memory = config.permissions.pattern_memory;
+    let folder = RuleFolder::new(&config.permissions.folder).with_pattern_memory(memory);
     let Some(path) = folder.path() else {
         return Vec::new();
     };
@@ -161,7 +236,10 @@ mod tests {
     fn a_check_names_rows_that_cannot_be_used() {
         let folder = tempfile::tempdir().unwrap();
         let mut config = config(&folder);
-        assert!(matches!(addresses(&config).unwrap()[..], [Finding::Odd(_)]));
+        assert!(matches!(
+            addresses(&config, true).unwrap()[..],
+            [Finding::Odd(_)]
+        ));
         for ip_addr in ["10.0.0.1", "example.com"] {
             let row = NewRow {
                 group: 200,
@@ -173,13 +251,13 @@ mod tests {
             let database = config.database.database();
             block_on(database.add(&row)).unwrap().unwrap();
         }
-        let findings = addresses(&config).unwrap();
+        let findings = addresses(&config, true).unwrap();
         assert!(
             matches!(&findings[..], [Finding::Good(rows), Finding::Good(_), Finding::Odd(_)] if rows.contains("2 rows"))
         );
         config.database.url = DatabaseUrl::Sqlite(folder.path().to_owned());
         assert!(matches!(
-            addresses(&config).unwrap()[..],
+            addresses(&config, true).unwrap()[..],
             [Finding::Wrong(_)]
         ));
     }
@@ -188,7 +266,10 @@ mod tests {
     fn a_check_looks_at_the_trusted_peers_by_their_names() {
         let folder = tempfile::tempdir().unwrap();
         let mut config = config(&folder);
-        assert!(trusted(&config).unwrap().is_empty(), "there is no file");
+        assert!(
+            trusted(&config, true).unwrap().is_empty(),
+            "there is no file"
+        );
         config.database.schema.trusted.source = "peer".parse().unwrap();
         let database = config.database.database();
         block_on(database.create_tables()).unwrap().unwrap();
@@ -202,15 +283,18 @@ mod tests {
         };
         block_on(database.add_trusted(&peer)).unwrap().unwrap();
         assert!(
-            matches!(&trusted(&config).unwrap()[..], [Finding::Good(rows)] if rows == "table `trusted`: 1 row")
+            matches!(&trusted(&config, true).unwrap()[..], [Finding::Good(rows)] if rows == "table `trusted`: 1 row")
         );
         config.database.schema.trusted.table = "nobody".parse().unwrap();
         assert!(
-            matches!(&trusted(&config).unwrap()[..], [Finding::Good(text)] if text.contains("nobody is trusted"))
+            matches!(&trusted(&config, true).unwrap()[..], [Finding::Good(text)] if text.contains("nobody is trusted"))
         );
         config.database.schema.trusted = Default::default();
         assert!(
-            matches!(&trusted(&config).unwrap()[..], [Finding::Wrong(text)] if text.contains("src_ip"))
+            matches!(&trusted(&config, true).unwrap()[..], [Finding::Wrong(text)] if text.contains("src_ip"))
+        );
+        assert!(
+            matches!(&trusted(&config, false).unwrap()[..], [Finding::Odd(text)] if text.contains("no policy"))
         );
     }
 

@@ -1,12 +1,19 @@
 //! Talks to the control port of the running host.
 
+use std::io::{BufRead, BufReader};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{anyhow, bail};
+use portcullis_config::Config;
+use portcullis_control::{Refused, token_file};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use ureq::http::StatusCode;
 
-use crate::config::Config;
+use super::print::clean;
 
 /// Compiling a policy or loading a large table takes its time; beyond this the host is stuck.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -14,10 +21,26 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// The variable that holds the token to send in place of the configuration's.
 const TOKEN: &str = "PORTCULLIS_TOKEN";
 
+/// An answer of JSON-RPC.
+#[derive(Deserialize)]
+struct Answer<T> {
+    result: Option<T>,
+    error: Option<Fault>,
+}
+
+/// Why there is no result.
+#[derive(Deserialize)]
+struct Fault {
+    message: String,
+    data: Option<String>,
+}
+
 /// The control port of the host that runs with this configuration.
 pub(super) struct Client {
     addr: SocketAddr,
     token: Option<String>,
+    /// Where a token is that could not be had.
+    missing: Option<String>,
     agent: ureq::Agent,
 }
 
@@ -46,15 +69,24 @@ impl Client {
         let given = std::env::var(TOKEN).ok().filter(|token| !token.is_empty());
         let own = config.control.token.as_ref();
         let own = own.and_then(|token| token.secret()).map(str::to_owned);
+        let (made, missing) = match config.control.made_token() {
+            Some(path) if given.is_none() => made(path),
+            _ => (None, None),
+        };
         Ok(Self {
             addr,
-            token: given.or(own),
+            token: given.or(own).or(made),
+            missing,
             agent: agent.into(),
         })
     }
 
     /// Calls a method: its result, or the fault as an error.
-    pub(super) fn call(&self, method: &str, params: Value) -> anyhow::Result<Value> {
+    pub(super) fn call<T: DeserializeOwned>(
+        &self,
+        method: &str,
+        params: Value,
+    ) -> anyhow::Result<T> {
         let url = format!("http://{}/RPC", self.addr);
         let request = json!({"jsonrpc": "2.0", "method": method, "params": params, "id": 1});
         let mut post = self.agent.post(&url);
@@ -69,70 +101,65 @@ impl Client {
             )
         })?;
         if answer.status() == 401 {
-            bail!(
-                "the host at http://{} wants another token: that of `token` in its [control], or in the variable {TOKEN} where \
-                 the file has only its SHA-256",
-                self.addr
-            );
+            return Err(self.unknown());
         }
-        let answer: Value = answer
-            .body_mut()
-            .with_config()
-            .limit(u64::MAX)
-            .read_json()
-            .with_context(|| {
-                format!(
-                    "what answers at http://{} is not a Portcullis host",
-                    self.addr
-                )
-            })?;
-        let error = &answer["error"];
-        match (error["message"].as_str(), error["data"].as_str()) {
-            (Some(message), Some(cause)) => bail!("{message} {cause}"),
-            (Some(message), None) => bail!("{message}"),
-            _ => {}
-        }
-        answer.get("result").cloned().with_context(|| {
-            format!(
-                "what answers at http://{} is not a Portcullis host",
-                self.addr
-            )
-        })
-    }
-
-    /// Sends a request to an address below `/v1`: its answer, or what is wrong as an error.
-    pub(super) fn send(
-        &self,
-        method: &str,
-        path: &str,
-        query: &[(&str, &str)],
-        body: Option<&[u8]>,
-    ) -> anyhow::Result<Value> {
-        let mut answer = self.ask(method, path, query, body)?;
         let status = answer.status();
         let text = answer
             .body_mut()
             .with_config()
             .limit(u64::MAX)
             .read_to_string()?;
-        let parsed = serde_json::from_str::<Value>(&text);
-        match (status.is_success(), parsed) {
-            (true, Ok(value)) => Ok(value),
-            (false, Ok(value)) if value["error"].is_string() => {
-                bail!("{}", value["error"].as_str().unwrap_or_default())
-            }
-            (false, _) if !text.is_empty() => bail!("{}", text.trim_end()),
-            _ => bail!(
-                "what answers at http://{} is not a Portcullis host",
-                self.addr
-            ),
+        let answer: Answer<T> = match serde_json::from_str(&text) {
+            Ok(answer) => answer,
+            Err(error) => return Err(self.unreadable(status, &text, &error)),
+        };
+        match answer {
+            Answer {
+                error: Some(Fault { message, data }),
+                ..
+            } => match data {
+                Some(cause) => bail!("{message} {cause}"),
+                None => bail!("{message}"),
+            },
+            Answer {
+                result,
+                error: None,
+            } => result.ok_or_else(|| self.no_host()),
         }
+    }
+
+    /// Sends a request to an address below `/v1`: its answer, or what is wrong as an error.
+    pub(super) fn send<T: DeserializeOwned>(
+        &self,
+        method: &str,
+        path: &str,
+        query: &[(&str, &str)],
+        body: Option<&[u8]>,
+    ) -> anyhow::Result<T> {
+        let mut answer = self.ask(method, path, query, body)?;
+        let status = answer.status();
+        if status == 401 {
+            return Err(self.unknown());
+        }
+        let text = answer
+            .body_mut()
+            .with_config()
+            .limit(u64::MAX)
+            .read_to_string()?;
+        if status.is_success() {
+            let answer = serde_json::from_str(&text);
+            return answer.map_err(|error| self.unreadable(status, &text, &error));
+        }
+        Err(refused(&text).unwrap_or_else(|| self.no_host()))
     }
 
     /// Fetches a file.
     pub(super) fn fetch(&self, path: &str) -> anyhow::Result<Vec<u8>> {
         let mut answer = self.ask("GET", path, &[], None)?;
         let status = answer.status();
+        if status == 401 {
+            return Err(self.unknown());
+        }
         let bytes = answer
             .body_mut()
             .with_config()
@@ -141,15 +168,81 @@ impl Client {
         if status.is_success() {
             return Ok(bytes);
         }
-        let told = serde_json::from_slice::<Value>(&bytes).unwrap_or_default();
-        match told["error"].as_str() {
-            Some(error) => bail!("{error}"),
-            None => bail!("{}", String::from_utf8_lossy(&bytes).trim_end()),
+        let text = String::from_utf8_lossy(&bytes);
+        Err(refused(&text).unwrap_or_else(|| self.no_host()))
+    }
+
+    /// Why the host does not know who is asking.
+    fn unknown(&self) -> anyhow::Error {
+        let addr = self.addr;
+        match &self.missing {
+            Some(missing) => anyhow!(
+                "the host at http://{addr} wants its token, and {missing}; run this in the folder that the host runs in, as a user who \
+                 may read the file, or put the token into the variable {TOKEN}"
+            ),
+            None => anyhow!(
+                "the host at http://{addr} wants another token: that of `token` or `token-file` in its [control], or in the variable \
+                 {TOKEN} where the file has only its SHA-256"
+            ),
         }
+    }
+
+    /// Follows what comes for as long as it comes.
+    pub(super) fn follow(
+        &self,
+        path: &str,
+        query: &[(&str, &str)],
+    ) -> anyhow::Result<impl BufRead + use<>> {
+        let answer = self.ask_within(None, "GET", path, query, None)?;
+        if answer.status().is_success() {
+            return Ok(BufReader::new(answer.into_body().into_reader()));
+        }
+        if answer.status() == 401 {
+            return Err(self.unknown());
+        }
+        let text = answer.into_body().read_to_string()?;
+        Err(refused(&text).unwrap_or_else(|| self.no_host()))
+    }
+
+    /// Why an answer can't be read.
+    fn unreadable(
+        &self,
+        status: StatusCode,
+        text: &str,
+        error: &serde_json::Error,
+    ) -> anyhow::Error {
+        let addr = self.addr;
+        match (status.is_success(), error.is_data()) {
+            // What the host refuses before it looks at the call, it says in words.
+            (false, _) => anyhow!("http://{addr}: {status}: {}", clean(text.trim())),
+            (true, false) => self.no_host(),
+            (true, true) => anyhow!(
+                "the host at http://{addr} answers otherwise than this version of portcullis expects, is it another version? {error}"
+            ),
+        }
+    }
+
+    fn no_host(&self) -> anyhow::Error {
+        anyhow!(
+            "what answers at http://{} is not a Portcullis host",
+            self.addr
+        )
     }
 
     fn ask(
         &self,
+        method: &str,
+        path: &str,
+        query: &[(&str, &str)],
+        body: Option<&[u8]>,
+    ) -> anyhow::Result<ureq::http::Response<ureq::Body>> {
+        self.ask_within(Some(PATIENCE), method, path, query, body)
+    }
+
+    /// The same, with the time that the answer may take with its body.
+    fn ask_within(
+        &self,
+        patience: Option<Duration>,
         method: &str,
         path: &str,
         query: &[(&str, &str)],
@@ -171,8 +264,22 @@ impl Client {
             request = request.header("Authorization", format!("Bearer {token}"));
         }
         let answer = match body {
-            Some(body) => self.agent.run(request.body(body)?),
-            None => self.agent.run(request.body(())?),
+            Some(body) => {
+                let kind = match path.starts_with("/v1/tenants/") {
+                    true => "application/toml",
+                    false => "application/wasm",
+                };
+                // What is refused need not be sent, and a connection that the host closes on us would hide why.
+                let request = request
+                    .header("Content-Type", kind)
+                    .header("Expect", "100-continue");
+                self.agent.run(request.body(body)?)
+            }
+            None => {
+                let request = self.agent.configure_request(request.body(())?);
+                let request = request.timeout_global(patience).build();
+                self.agent.run(request)
+            }
         };
         answer.map_err(|error| {
             anyhow!(
@@ -181,6 +288,28 @@ impl Client {
                 self.addr
             )
         })
+    }
+}
+
+/// What the host says of a request that it refuses, in JSON or in words.
+fn refused(text: &str) -> Option<anyhow::Error> {
+    match serde_json::from_str::<Refused>(text) {
+        Ok(Refused { error }) => Some(anyhow!("{error}")),
+        Err(_) if text.is_empty() => None,
+        Err(_) => Some(anyhow!("{}", clean(text.trim_end()))),
+    }
+}
+
+/// The token that the host has made, or why there is none.
+fn made(path: &Path) -> (Option<String>, Option<String>) {
+    let shown = path.display();
+    match token_file::read(path) {
+        Ok(Some(token)) => (Some(token), None),
+        Ok(None) => (
+            None,
+            Some(format!("there is no file {shown} (`token-file`) here")),
+        ),
+        Err(error) => (None, Some(format!("{shown} can't be read: {error}"))),
     }
 }
 

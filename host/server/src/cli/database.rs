@@ -3,14 +3,12 @@
 use std::future::Future;
 
 use anyhow::bail;
-use portcullis_address::{Database, DatabaseUrl};
+use portcullis_address::Database;
 
 /// A file of SQLite that is not there: opening it would make it.
 pub(super) fn is_absent(database: &Database) -> bool {
-    let DatabaseUrl::Sqlite(path) = database.url() else {
-        return false;
-    };
-    database.address_file().is_none() && !path.exists()
+    let file = database.url().file();
+    database.address_file().is_none() && file.is_some_and(|file| !file.exists())
 }
 
 /// # Errors

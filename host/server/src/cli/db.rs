@@ -5,13 +5,13 @@ use std::process::ExitCode;
 
 use portcullis_address::{Database, MigrationAction};
 
-use crate::config::Config;
+use portcullis_config::Config;
 
 use super::database::block_on;
-use super::print::clean;
+use super::print::{clean, stdout};
 
 #[derive(Debug, clap::Subcommand)]
-pub(super) enum Command {
+pub(super) enum DbCommand {
     /// Create Kamailio's tables `version`, `address` and `trusted`, and our own for pushed policies, where they are absent
     ///
     /// Kamailio's go by the names that [database] gives them. A table that is there is left as it is. Nothing else ever creates a
@@ -23,9 +23,9 @@ pub(super) enum Command {
     },
 }
 
-impl Command {
+impl DbCommand {
     pub(super) fn run(&self, config: &Config) -> anyhow::Result<ExitCode> {
-        let out = &mut std::io::stdout().lock();
+        let out = &mut stdout();
         let database = config.database.database();
         match self {
             Self::Migrate { dry_run: true } => plan(&database, out),

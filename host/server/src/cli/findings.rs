@@ -3,9 +3,7 @@
 use std::fmt;
 use std::io::{self, Write};
 
-use serde_json::Value;
-
-use super::print::{cell, clean, count, rows};
+use super::print::{clean, count};
 
 /// What a check found.
 pub(super) enum Finding {
@@ -61,19 +59,14 @@ pub(super) fn write_findings(
     }
 }
 
-/// What a reload of the running host answers of what it found.
-pub(super) fn write_answered(answer: &Value, noun: &str, out: &mut impl Write) -> io::Result<()> {
-    for (key, total, what) in [
-        ("errors", "skipped", "can't be used"),
-        (
-            "warnings",
-            "warned",
-            "may mean something else than it should",
-        ),
-    ] {
-        let lines: Vec<_> = rows(&answer[key]).iter().map(cell).collect();
-        let total = answer[total].as_u64().unwrap_or_default();
-        write_findings(out, noun, total, what, &lines)?;
-    }
-    Ok(())
+/// What a reload of the running host found: what can't be used, and what may mean something else than it should.
+pub(super) fn write_answered(
+    noun: &str,
+    (skipped, errors): (u64, &[String]),
+    (warned, warnings): (u64, &[String]),
+    out: &mut impl Write,
+) -> io::Result<()> {
+    write_findings(out, noun, skipped, "can't be used", errors)?;
+    let odd = "may mean something else than it should";
+    write_findings(out, noun, warned, odd, warnings)
 }

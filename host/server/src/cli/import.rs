@@ -8,10 +8,10 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 
-use crate::config::DEFAULT_FILE;
-use crate::import::{self, Machine};
+use portcullis_config::DEFAULT_FILE;
+use portcullis_kamailio::Machine;
 
-use super::print::{clean, count};
+use super::print::{clean, count, data};
 
 /// What is taken over: listen lines, aliases, the database with its tables and columns, control endpoints, parameters of
 /// the module permissions. The routing logic is not translated; its calls of the module are listed with the Rust that
@@ -33,10 +33,10 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let import = import::import(&args.file, &args.defines, &Machine)?;
+    let import = portcullis_kamailio::import(&args.file, &args.defines, &Machine)?;
     match &args.output {
         Some(path) => write(path, &import.text, args.force)?,
-        None => std::io::stdout().lock().write_all(import.text.as_bytes())?,
+        None => data().write_all(import.text.as_bytes())?,
     }
     for finding in &import.findings {
         eprintln!("{}", clean(&finding.to_string()));

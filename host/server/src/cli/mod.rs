@@ -3,6 +3,7 @@
 mod address;
 mod answer;
 mod check;
+mod check_hops;
 mod check_tables;
 mod client;
 mod database;
@@ -15,16 +16,17 @@ mod probe;
 mod replay;
 mod rules;
 mod tenant;
+mod trace;
 mod trusted;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use portcullis_config::{Config, ConfigError};
+use portcullis_text::{clean, clean_lines, one_line};
 
-use crate::compiler::{self, Bounds};
-use crate::config::Config;
-use crate::error_text::one_line;
+use portcullis_rollout::compiler::{self, Bounds};
 
 /// A SIP edge whose routing rules are WebAssembly files.
 #[derive(Debug, Parser)]
@@ -48,27 +50,30 @@ enum Command {
     Check(check::Args),
     /// See and change the address table.
     #[command(subcommand)]
-    Address(address::Command),
+    Address(address::AddressCommand),
     /// See and change the table of trusted peers.
     #[command(subcommand)]
-    Trusted(trusted::Command),
+    Trusted(trusted::TrustedCommand),
     /// Check, reload and try the allow and deny files.
     #[command(subcommand)]
-    Rules(rules::Command),
+    Rules(rules::RulesCommand),
     /// Create Kamailio's tables, and ours for pushed policies, where they are absent.
     #[command(subcommand)]
-    Db(db::Command),
+    Db(db::DbCommand),
     /// Look at policies and reload the running one.
     #[command(subcommand)]
-    Policy(policy::Command),
+    Policy(policy::PolicyCommand),
     /// See the tenants, and take over what the configuration file says of them.
     #[command(subcommand)]
-    Tenant(tenant::Command),
+    Tenant(tenant::TenantCommand),
+    /// Follow what becomes of messages at the running host: who was asked, what was decided, where they went, and why not.
+    Trace(trace::Args),
     /// Make a configuration file from Kamailio's.
     Import(import::Args),
     /// Let a policy decide again what was recorded or captured, and show what it decides otherwise.
     ///
-    /// Standard output is the same each time for the same input. The exit code is 1 if a decision differs that was not expected to.
+    /// Standard output is the same each time for the same input. The exit code is 0 if no decision differs, 1 if one differs that was not
+    /// expected to, and for errors, and 2 if there was nothing to play. What of a capture could not be followed is told first.
     Replay(replay::Args),
     /// Send one request and show the answer.
     Probe(probe::Args),
@@ -87,7 +92,7 @@ impl Cli {
             // Whoever reads our output has read enough (`portcullis address dump | head`).
             Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
             Err(error) => {
-                eprintln!("error: {}", one_line(&error));
+                eprintln!("error: {}", shown(&error));
                 ExitCode::FAILURE
             }
         }
@@ -107,12 +112,22 @@ impl Cli {
             Command::Db(command) => command.run(&Config::find(named)?.0),
             Command::Policy(command) => command.run(|| Ok(Config::find(named)?.0)),
             Command::Tenant(command) => command.run(&Config::find(named)?.0),
+            Command::Trace(args) => trace::run(&args, &Config::find(named)?.0),
             Command::Import(args) => import::run(&args),
             Command::Replay(args) => replay::run(&args, &Config::find(named)?.0),
             Command::Probe(args) => probe::run(&args),
             Command::Compile(bounds) => Ok(compiler::work(&bounds)),
             Command::Answer(args) => answer::run(&args),
         }
+    }
+}
+
+/// An error as a terminal can bear it. Only that of a configuration has several lines, each cleaned already.
+fn shown(error: &anyhow::Error) -> String {
+    let line = one_line(error);
+    match error.is::<ConfigError>() {
+        true => clean_lines(&line).into_owned(),
+        false => clean(&line).into_owned(),
     }
 }
 

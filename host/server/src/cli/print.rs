@@ -1,9 +1,10 @@
 //! What goes to the terminal: tables, numbers with their nouns, text from the wire without its control characters.
 
-use std::borrow::Cow;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, StdoutLock, Write};
 
-use serde_json::Value;
+use portcullis_text::Clean;
+
+pub(super) use portcullis_text::clean;
 
 /// A table with a head; columns are as wide as their widest cell. Numbers stand right, texts left.
 pub(super) struct Table<const N: usize> {
@@ -20,7 +21,7 @@ impl<const N: usize> Table<N> {
     }
 
     pub(super) fn push(&mut self, row: [String; N]) {
-        self.rows.push(row);
+        self.rows.push(row.map(|cell| clean(&cell).into_owned()));
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -42,7 +43,6 @@ impl<const N: usize> Table<N> {
             let mut line = String::new();
             for (at, cell) in row.iter().enumerate() {
                 let width = widths[at];
-                let cell = clean(cell);
                 line += &if numeric[at] {
                     format!("{cell:>width$}  ")
                 } else {
@@ -63,34 +63,25 @@ pub(super) fn count(n: u64, noun: &str) -> String {
     }
 }
 
-/// The items of a list that the running host answered.
-pub(super) fn rows(answer: &Value) -> &[Value] {
-    answer.as_array().map(Vec::as_slice).unwrap_or_default()
-}
-
-/// One of its values.
-pub(super) fn cell(value: &Value) -> String {
-    match value {
-        // Kamailio's word for no tag and for an empty one.
-        Value::String(text) if text == "NULL" => String::new(),
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
+/// A text of the running host; Kamailio's word for none and for an empty one is left out.
+pub(super) fn shown(text: &str) -> String {
+    match text {
+        "NULL" => String::new(),
+        text => clean(text).into_owned(),
     }
 }
 
-/// Text that came from elsewhere: control characters are shown, not obeyed.
-pub(super) fn clean(text: &str) -> Cow<'_, str> {
-    if !text.chars().any(char::is_control) {
-        return text.into();
+/// Standard output for people: nothing that a file, a row or a peer says reaches the terminal unescaped.
+pub(super) fn stdout() -> Clean<StdoutLock<'static>> {
+    Clean(io::stdout().lock())
+}
+
+/// Standard output for data that another program reads: bytes as they are, unless it is a terminal.
+pub(super) fn data() -> Box<dyn Write> {
+    match io::stdout().is_terminal() {
+        true => Box::new(stdout()),
+        false => Box::new(io::stdout().lock()),
     }
-    let show = |c: char| {
-        if c.is_control() {
-            c.escape_default().to_string()
-        } else {
-            c.into()
-        }
-    };
-    text.chars().map(show).collect::<String>().into()
 }
 
 #[cfg(test)]
@@ -111,8 +102,17 @@ mod tests {
     }
 
     #[test]
-    fn control_characters_are_shown() {
-        assert_eq!(clean("a\u{1b}[31mb"), "a\\u{1b}[31mb");
-        assert_eq!(clean("übung"), "übung");
+    fn cells_are_harmless_and_as_wide_as_they_are_shown() {
+        let mut table = Table::new(["a", "b"]);
+        table.push(["\u{1b}[2J".into(), "x".into()]);
+        table.push(["plain".into(), "y\n3  z".into()]);
+        let mut out = Vec::new();
+        table.write(&mut out).unwrap();
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "a          b\n\\u{1b}[2J  x\nplain      y\\n3  z\n"
+        );
+        assert_eq!(shown("\u{202e}a"), "\\u{202e}a");
+        assert_eq!(shown("NULL"), "");
     }
 }

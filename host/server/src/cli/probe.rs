@@ -11,11 +11,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use portcullis_sip::Transport;
 
-use crate::config::{Host, NextHop, SIP_PORT, parse_duration};
 use dialog::{Answer, Request};
+use portcullis_config::{Host, NextHop, SIP_PORT, parse_duration};
 use wire::Wire;
 
-use super::print::clean;
+use super::print::{clean, stdout};
 
 /// Send one request and show the answer.
 ///
@@ -45,7 +45,7 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let target = Target::new(args)?;
-    let mut out = std::io::stdout().lock();
+    let mut out = stdout();
     let mut wire = Wire::open(target.transport, target.from, target.addr)?;
     let request = Request::new(&args.method, &target.uri, target.transport, wire.local());
     let deadline = Instant::now() + args.timeout;

@@ -9,17 +9,19 @@ use std::time::Instant;
 
 use anyhow::{Context, bail};
 use portcullis_address::Snapshot;
+use portcullis_config::{Config, InDialog};
 use portcullis_policy::Settings;
+use portcullis_text::{clean_json, rfc3339};
 use serde_json::json;
 
-use crate::address_task;
-use crate::config::Config;
-use crate::records::Question;
-use crate::replay::{self, Case, Filter, Played, Player, capture};
-use crate::time::rfc3339;
+use portcullis_records::Question;
+use portcullis_records::replay::capture::{self, Capture};
+use portcullis_records::replay::{self, Case, Filter, Played, Player};
+use portcullis_rollout::address_task;
+use portcullis_rollout::compiler;
 
 use super::database::block_on;
-use super::print::{clean, count};
+use super::print::{clean, count, stdout};
 
 /// What is played, with what, and what is expected.
 #[derive(Debug, clap::Args)]
@@ -62,6 +64,12 @@ pub(super) struct Args {
     json: bool,
 }
 
+/// The exit code when nothing was played: nothing is known then about what would change.
+const NOTHING: u8 = 2;
+
+/// Ways of TCP that are told one by one.
+const MOST_SHOWN: usize = 20;
+
 /// Numbers of the end.
 #[derive(Debug, Default)]
 struct Sums {
@@ -71,6 +79,8 @@ struct Sums {
     different: usize,
     /// Of all: those where something was asked that nobody had an answer for.
     unanswered: usize,
+    /// Of all: those whose record was cut.
+    cut: usize,
     fuel: [u64; 2],
 }
 
@@ -79,6 +89,22 @@ struct Pair<'c> {
     case: &'c Case,
     old: Option<Played>,
     new: Played,
+}
+
+/// Leaves out requests that a host would let follow their dialog: they are no calls of a policy.
+fn leave_out_followers(cases: &mut Vec<Case>, config: &Config) {
+    if config.policy.in_dialog == InDialog::Ask {
+        return;
+    }
+    let all = cases.len();
+    cases.retain(|case| !case.request.brings_seal());
+    let left_out = all - cases.len();
+    if left_out > 0 {
+        let requests = count(left_out as u64, "request");
+        eprintln!(
+            "{requests} within dialogs left out: they follow their dialog, and no policy is asked"
+        );
+    }
 }
 
 pub(super) fn run(args: &Args, config: &Config) -> anyhow::Result<ExitCode> {
@@ -91,16 +117,12 @@ pub(super) fn run(args: &Args, config: &Config) -> anyhow::Result<ExitCode> {
         true => {
             let capture = capture::read(&args.file)?;
             let packets = count(capture.packets, "packet");
-            let end = if capture.breaks_off {
-                ", the last one cut off"
-            } else {
-                ""
-            };
-            eprintln!(
-                "{packets}{end}, {} of them requests",
-                capture.requests.len()
-            );
-            replay::captured(capture, &args.to)
+            let requests = count(capture.requests.len() as u64, "request");
+            eprintln!("{packets}, {requests}");
+            write_lost(&mut stdout(), &capture, args.json)?;
+            let mut cases = replay::captured(capture, &args.to);
+            leave_out_followers(&mut cases, config);
+            cases
         }
         false => replay::records(&args.file, &filter)?,
     };
@@ -111,6 +133,7 @@ pub(super) fn run(args: &Args, config: &Config) -> anyhow::Result<ExitCode> {
     let settings = settings(args, config)?;
     let tables = tables(args, config, is_capture)?;
     let runtime = replay::runtime(&config.policy.seat.limits)?;
+    runtime.compile_with(compiler::for_a_command());
     let load = |file: &Path| Player::new(&runtime, file, &settings, tables.clone());
     let mut new = load(&args.policy)?;
     let mut old = args.against.as_deref().map(load).transpose()?;
@@ -125,13 +148,14 @@ pub(super) fn run(args: &Args, config: &Config) -> anyhow::Result<ExitCode> {
     });
     let pairs: Vec<_> = pairs.collect();
     let took = begun.elapsed();
-    let out = &mut std::io::stdout().lock();
+    let out = &mut stdout();
     let mut sums = Sums::default();
     for pair in &pairs {
         let is_expected = expected.contains(&pair.case.id);
         let is_same = sums.add(pair, is_expected);
         if args.json {
-            writeln!(out, "{}", as_json(pair, is_same))?;
+            let line = as_json(pair, is_same).to_string();
+            writeln!(out, "{}", clean_json(&line))?;
         } else if !is_same && !is_expected && sums.different <= args.show {
             write_difference(out, pair, old_name(args), new.name())?;
         }
@@ -141,10 +165,92 @@ pub(super) fn run(args: &Args, config: &Config) -> anyhow::Result<ExitCode> {
     }
     // Not on standard output: it is another one each time.
     eprintln!("{} in {took:.1?}", count(sums.decisions as u64, "decision"));
-    Ok(match sums.different {
-        0 => ExitCode::SUCCESS,
+    Ok(match (sums.decisions, sums.different) {
+        (0, _) => ExitCode::from(NOTHING),
+        (_, 0) => ExitCode::SUCCESS,
         _ => ExitCode::FAILURE,
     })
+}
+
+/// Tells what of a capture could not be followed: calls may be missing in what is played.
+fn write_lost(out: &mut impl Write, capture: &Capture, is_json: bool) -> std::io::Result<()> {
+    if capture.is_whole() {
+        return Ok(());
+    }
+    if is_json {
+        return write_lost_json(out, capture);
+    }
+    if capture.breaks_off {
+        let n = capture.packets + 1;
+        writeln!(
+            out,
+            "the file ends within packet {n}: it was still being written, or was copied in part"
+        )?;
+    }
+    if capture.cut > 0 {
+        let packets = count(capture.cut, "packet");
+        writeln!(
+            out,
+            "{packets} captured in part only: capture with `tcpdump -s 0`"
+        )?;
+    }
+    for (source, local, lost) in capture.lost.iter().take(MOST_SHOWN) {
+        let mut parts = Vec::new();
+        if lost.begins_inside {
+            parts.push("begins within a message".to_owned());
+        }
+        if lost.gaps > 0 {
+            let bytes = count(lost.missing_bytes, "missing byte");
+            parts.push(format!("{}, {bytes}", count(lost.gaps, "gap")));
+        }
+        if lost.unreadable > 0 {
+            parts.push(count(lost.unreadable, "unreadable message"));
+        }
+        writeln!(
+            out,
+            "TCP from {source} to {local}: {}, {}, from packet {} on; {} followed",
+            parts.join(", "),
+            count(lost.skipped_bytes, "skipped byte"),
+            lost.first_packet,
+            count(lost.messages, "message")
+        )?;
+    }
+    if capture.lost.len() > MOST_SHOWN {
+        let more = (capture.lost.len() - MOST_SHOWN) as u64;
+        writeln!(out, "and {} of TCP", count(more, "more way"))?;
+    }
+    if capture.foreign > 0 {
+        let ways = count(capture.foreign, "way");
+        writeln!(out, "{ways} of TCP in which nothing can be read as SIP")?;
+    }
+    Ok(())
+}
+
+fn write_lost_json(out: &mut impl Write, capture: &Capture) -> std::io::Result<()> {
+    let ways = capture.lost.iter().map(|(source, local, lost)| {
+        json!({
+            "source": source,
+            "local": local,
+            "begins_inside": lost.begins_inside,
+            "gaps": lost.gaps,
+            "missing_bytes": lost.missing_bytes,
+            "unreadable": lost.unreadable,
+            "skipped_bytes": lost.skipped_bytes,
+            "first_packet": lost.first_packet,
+            "messages": lost.messages,
+        })
+    });
+    let line = json!({
+        "capture": {
+            "packets": capture.packets,
+            "requests": capture.requests.len(),
+            "ends_within_packet": capture.breaks_off,
+            "packets_in_part": capture.cut,
+            "not_followed": ways.collect::<Vec<_>>(),
+            "ways_without_sip": capture.foreign,
+        }
+    });
+    writeln!(out, "{line}")
 }
 
 impl Sums {
@@ -152,6 +258,7 @@ impl Sums {
     fn add(&mut self, pair: &Pair<'_>, is_expected: bool) -> bool {
         self.decisions += 1;
         self.unanswered += usize::from(!pair.new.unanswered.is_empty());
+        self.cut += usize::from(pair.new.is_cut);
         self.fuel[1] += pair.new.fuel.unwrap_or(0);
         let is_same = match &pair.old {
             Some(old) => {
@@ -216,6 +323,12 @@ fn write_difference(
             clean(&question.answer.to_string())
         )?;
     }
+    if new.is_cut {
+        writeln!(
+            out,
+            "  cut: more was asked then than the record holds, so the answers are not all there"
+        )?;
+    }
     let text = case.request.as_text();
     let head = text.split("\r\n\r\n").next().unwrap_or_default();
     for line in head.lines() {
@@ -236,6 +349,7 @@ fn write_sums(
         expected,
         different,
         unanswered,
+        cut,
         fuel,
     } = sums;
     if *different > args.show {
@@ -268,6 +382,13 @@ fn write_sums(
             count(*unanswered as u64, "decision")
         )?;
     }
+    if *cut > 0 {
+        writeln!(
+            out,
+            "{} cut: more was asked than the record holds",
+            count(*cut as u64, "record")
+        )?;
+    }
     match args.against {
         Some(_) => writeln!(out, "fuel: {} before, {} now", fuel[0], fuel[1]),
         None => writeln!(out, "fuel: {}", fuel[1]),
@@ -281,6 +402,7 @@ fn as_json(Pair { case, old, new }: &Pair<'_>, is_same: bool) -> serde_json::Val
             "edits": played.edits,
             "fuel": played.fuel,
             "unanswered": played.unanswered,
+            "cut": played.is_cut,
         })
     };
     json!({
@@ -353,8 +475,8 @@ fn tables(args: &Args, config: &Config, is_capture: bool) -> anyhow::Result<Opti
     }
     database.required = true;
     let snapshot = block_on(async {
-        let book = address_task::open(&database, &config.permissions).await?;
-        anyhow::Ok(book.current())
+        let opened = address_task::open(&database, &config.permissions).await?;
+        anyhow::Ok(opened.whole()?.current())
     })??;
     Ok(Some(snapshot))
 }

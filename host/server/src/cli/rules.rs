@@ -4,17 +4,18 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use anyhow::bail;
+use portcullis_config::Config;
+use portcullis_control::commands::permissions::Permission;
+use portcullis_control::commands::rules::RulesReload;
 use serde_json::json;
-
-use crate::config::Config;
 
 use super::check_tables;
 use super::client::Client;
 use super::findings::{Finding, write_answered};
-use super::print::{cell, clean, count, rows};
+use super::print::{clean, count, stdout};
 
 #[derive(Debug, clap::Subcommand)]
-pub(super) enum Command {
+pub(super) enum RulesCommand {
     /// Read the allow and deny files, without a running host, and tell which lines can't be used
     Check,
     /// Read the allow and deny files of the running host anew, and tell which lines can't be used
@@ -32,9 +33,9 @@ pub(super) enum Command {
     },
 }
 
-impl Command {
+impl RulesCommand {
     pub(super) fn run(self, config: &Config) -> anyhow::Result<ExitCode> {
-        let out = &mut std::io::stdout().lock();
+        let out = &mut stdout();
         match self {
             Self::Check => return check(config, out),
             Self::Reload => reload(&Client::new(config)?, out)?,
@@ -44,8 +45,9 @@ impl Command {
                 contact,
             } => {
                 let asked = json!([basename, uri, contact]);
-                let answer = Client::new(config)?.call("permissions.allowUri", asked)?;
-                writeln!(out, "{}", clean(&cell(&answer)))?;
+                let client = Client::new(config)?;
+                let answer: Permission = client.call("permissions.allowUri", asked)?;
+                writeln!(out, "{answer}")?;
             }
         }
         Ok(ExitCode::SUCCESS)
@@ -71,17 +73,21 @@ fn check(config: &Config, out: &mut impl Write) -> anyhow::Result<ExitCode> {
 }
 
 fn reload(client: &Client, out: &mut impl Write) -> anyhow::Result<()> {
-    let answer = client.call("rules.reload", json!([]))?;
+    let RulesReload { status, rules } = client.call("rules.reload", json!([]))?;
     writeln!(
         out,
-        "{}: {}, generation {}, {} ms",
-        answer["status"].as_str().unwrap_or_default(),
-        count(answer["files"].as_u64().unwrap_or_default(), "file"),
-        answer["generation"],
-        answer["took_ms"]
+        "{status}: {}, generation {}, {} ms",
+        count(rules.files, "file"),
+        rules.generation,
+        rules.took_ms
     )?;
-    for set in rows(&answer["sets"]) {
-        writeln!(out, "  {}", clean(&cell(set)))?;
+    for set in &rules.sets {
+        writeln!(out, "  {}", clean(set))?;
     }
-    Ok(write_answered(&answer, "line", out)?)
+    Ok(write_answered(
+        "line",
+        (rules.skipped, &rules.errors),
+        (0, &[]),
+        out,
+    )?)
 }

@@ -5,15 +5,17 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
-use serde_json::{Value, json};
-
-use crate::config::Config;
+use portcullis_config::Config;
+use portcullis_control::commands::tenant::{
+    StoredTenant, TenantChanged, TenantStatus, TenantsReload,
+};
+use serde_json::json;
 
 use super::client::Client;
-use super::print::{Table, cell, clean, rows};
+use super::print::{Table, clean, stdout};
 
 #[derive(Debug, clap::Subcommand)]
-pub(super) enum Command {
+pub(super) enum TenantCommand {
     /// Show the tenants of the running host with what became of their requests; `default` is the operator
     List,
     /// Read the configuration file of the running host again and make its tenants the tenants, without a restart
@@ -40,19 +42,18 @@ pub(super) enum Command {
     },
 }
 
-impl Command {
+impl TenantCommand {
     pub(super) fn run(self, config: &Config) -> anyhow::Result<ExitCode> {
-        let out = &mut std::io::stdout().lock();
+        let out = &mut stdout();
         let client = Client::new(config)?;
         match self {
             Self::List => list(&client, out)?,
             Self::Reload => reload(&client, out)?,
             Self::Show { name } => {
-                let answer = client.send("GET", &path(&name)?, &[], None)?;
-                let at = cell(&answer["changed_at"]);
-                let by = cell(&answer["changed_by"]);
+                let stored: StoredTenant = client.send("GET", &path(&name)?, &[], None)?;
+                let (at, by) = (stored.changed_at, clean(&stored.changed_by));
                 writeln!(out, "# {}: stored at {at} by {by}", clean(&name))?;
-                let text = answer["config"].as_str().unwrap_or_default();
+                let text = stored.config.unwrap_or_default();
                 writeln!(out, "{}", text.trim_end())?;
             }
             Self::Put { name, file } => {
@@ -95,10 +96,15 @@ fn read(file: &Path) -> anyhow::Result<String> {
     std::fs::read_to_string(file).with_context(|| format!("can't read {}", file.display()))
 }
 
-fn changed(name: &str, what: &str, answer: &Value, out: &mut impl Write) -> std::io::Result<()> {
-    let live = match answer["live_on_all_workers"].as_bool() {
-        Some(true) => "live on all workers here; other hosts follow within about a second",
-        _ => "not yet seen by all workers",
+fn changed(
+    name: &str,
+    what: &str,
+    answer: &TenantChanged,
+    out: &mut impl Write,
+) -> std::io::Result<()> {
+    let live = match answer.live_on_all_workers {
+        true => "live on all workers here; other hosts follow within about a second",
+        false => "not yet seen by all workers",
     };
     writeln!(out, "{}: {what}, {live}", clean(name))
 }
@@ -118,42 +124,62 @@ fn list(client: &Client, out: &mut impl Write) -> anyhow::Result<()> {
         "failed",
         "shed",
     ];
-    let answer = client.call("tenant.list", json!([]))?;
+    let tenants: Vec<TenantStatus> = client.call("tenant.list", json!([]))?;
     let mut table = Table::new(columns);
-    for row in rows(&answer) {
-        table.push(columns.map(|column| match &row[column] {
-            Value::Null => String::new(),
-            value => cell(value),
-        }));
+    for tenant in &tenants {
+        let counts = [
+            tenant.requests,
+            tenant.relay,
+            tenant.reject,
+            tenant.drop,
+            tenant.pass,
+            tenant.failed,
+            tenant.shed,
+        ];
+        let [requests, relay, reject, drop, pass, failed, shed] =
+            counts.map(|count| count.to_string());
+        table.push([
+            tenant.name.clone(),
+            tenant.from.to_string(),
+            tenant.policy.clone().unwrap_or_default(),
+            tenant
+                .generation
+                .map_or_else(String::new, |number| number.to_string()),
+            tenant.mode.to_string(),
+            requests,
+            relay,
+            reject,
+            drop,
+            pass,
+            failed,
+            shed,
+        ]);
     }
     table.write(out)?;
-    for row in rows(&answer) {
-        if let Some(alert) = row["alert"].as_str() {
-            writeln!(out, "alert: {}: {}", cell(&row["name"]), clean(alert))?;
+    for tenant in &tenants {
+        if let Some(alert) = &tenant.alert {
+            writeln!(out, "alert: {}: {}", clean(&tenant.name), clean(alert))?;
         }
     }
     Ok(())
 }
 
 fn reload(client: &Client, out: &mut impl Write) -> anyhow::Result<()> {
-    let answer = client.call("tenant.reload", json!([]))?;
-    let names = |key: &str| {
-        let names: Vec<_> = rows(&answer[key]).iter().map(cell).collect();
-        match names.is_empty() {
-            true => "none".to_owned(),
-            false => names.join(", "),
-        }
+    let done: TenantsReload = client.call("tenant.reload", json!([]))?;
+    let names = |names: &[String]| match names.is_empty() {
+        true => "none".to_owned(),
+        false => clean(&names.join(", ")).into_owned(),
     };
     writeln!(
         out,
         "{}: added {}; changed {}; removed {}",
-        cell(&answer["status"]),
-        names("added"),
-        names("changed"),
-        names("removed")
+        done.status,
+        names(&done.added),
+        names(&done.changed),
+        names(&done.removed)
     )?;
-    if !rows(&answer["need_a_start"]).is_empty() {
-        let sections = names("need_a_start");
+    if !done.need_a_start.is_empty() {
+        let sections = names(&done.need_a_start);
         writeln!(
             out,
             "note: the file says something else of {sections}, too: that needs a start"

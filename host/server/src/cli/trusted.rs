@@ -5,17 +5,18 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use portcullis_address::{Database, NewTrusted, Proto, StoredTrusted};
+use portcullis_config::Config;
+use portcullis_control::commands::permissions::TrustedEntry;
+use portcullis_control::commands::trusted::TrustedReload;
 use serde_json::json;
-
-use crate::config::Config;
 
 use super::client::Client;
 use super::database::{block_on, is_absent, must_be_there};
 use super::findings::{write_answered, write_findings};
-use super::print::{Table, cell, clean, count, rows};
+use super::print::{Table, clean, count, shown, stdout};
 
 #[derive(Debug, clap::Subcommand)]
-pub(super) enum Command {
+pub(super) enum TrustedCommand {
     /// Add a peer to the database; a running host sees it within about a second
     ///
     /// The words and their order are those of `kamctl trusted add`, which like this command takes one row for each source. A row that
@@ -61,9 +62,9 @@ pub(super) struct Row {
     priority: i64,
 }
 
-impl Command {
+impl TrustedCommand {
     pub(super) fn run(self, config: &Config) -> anyhow::Result<ExitCode> {
-        let out = &mut std::io::stdout().lock();
+        let out = &mut stdout();
         let database = config.database.database();
         match self {
             Self::Add(row) => add(&database, row, out)?,
@@ -107,7 +108,7 @@ fn add(database: &Database, row: Row, out: &mut impl Write) -> anyhow::Result<()
         new.priority
     )?;
     if let Some(warning) = warning {
-        writeln!(out, "warning: {warning}")?;
+        writeln!(out, "warning: {}", clean(&warning.to_string()))?;
     }
     Ok(())
 }
@@ -159,15 +160,17 @@ fn remove(database: &Database, source: &str, out: &mut impl Write) -> anyhow::Re
 }
 
 fn dump(client: &Client, out: &mut impl Write) -> anyhow::Result<()> {
-    let answer = client.call("permissions.trustedDump", json!([]))?;
+    let peers: Vec<TrustedEntry<'_>> = client.call("permissions.trustedDump", json!([]))?;
     let mut table = Table::new(["source", "proto", "From", "request URI", "tag", "priority"]);
-    for row in rows(&answer) {
-        let item = &row["item"];
-        let columns = ["ip", "proto", "pattern", "ruri_pattern", "tag", "priority"];
-        table.push(columns.map(|column| match (column, item[column].as_u64()) {
-            ("proto", Some(number)) => proto(number),
-            _ => cell(&item[column]),
-        }));
+    for TrustedEntry { item: peer, .. } in peers {
+        table.push([
+            shown(&peer.ip),
+            proto(peer.proto),
+            shown(&peer.pattern),
+            shown(&peer.ruri_pattern),
+            shown(&peer.tag),
+            peer.priority.to_string(),
+        ]);
     }
     match table.is_empty() {
         true => writeln!(out, "the running host trusts nobody")?,
@@ -177,25 +180,27 @@ fn dump(client: &Client, out: &mut impl Write) -> anyhow::Result<()> {
 }
 
 fn reload(client: &Client, out: &mut impl Write) -> anyhow::Result<()> {
-    let answer = client.call("trusted.reload", json!([]))?;
-    let rows = match answer["table_is_absent"].as_bool() {
-        Some(true) => "there is no such table".to_owned(),
-        _ => count(answer["rows"].as_u64().unwrap_or_default(), "row"),
+    let TrustedReload { status, table } = client.call("trusted.reload", json!([]))?;
+    let rows = match table.table_is_absent {
+        true => "there is no such table".to_owned(),
+        false => count(table.rows, "row"),
     };
     writeln!(
         out,
-        "{}: {rows}, generation {}, {} ms",
-        answer["status"].as_str().unwrap_or_default(),
-        answer["generation"],
-        answer["took_ms"]
+        "{status}: {rows}, generation {}, {} ms",
+        table.generation, table.took_ms
     )?;
-    Ok(write_answered(&answer, "row", out)?)
+    let (wrong, odd) = (
+        (table.skipped, &*table.errors),
+        (table.warned, &*table.warnings),
+    );
+    Ok(write_answered("row", wrong, odd, out)?)
 }
 
 /// The word for a transport that Kamailio shows as a number.
-fn proto(number: u64) -> String {
+fn proto(number: u8) -> String {
     let mut all = Proto::ALL.into_iter();
-    let found = all.find(|proto| u64::from(proto.number()) == number);
+    let found = all.find(|proto| proto.number() == number);
     found.map_or_else(|| number.to_string(), |proto| proto.to_string())
 }
 

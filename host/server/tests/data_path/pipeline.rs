@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use portcullis::metrics::{Lost, Method, WorkerCounters};
-use portcullis::pipeline::{Handled, Pipeline};
+use portcullis_dataplane::pipeline::{Handled, Pipeline};
+use portcullis_metrics::{Lost, Method, WorkerCounters};
 use portcullis_policy::{FailureKind, VerdictKind};
 use portcullis_sip::{
     Arrival, Destination, DropReason, Framing, RelayErrorKind, Routes, Transport,

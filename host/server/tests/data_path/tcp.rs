@@ -2,7 +2,7 @@
 
 use std::net::{SocketAddr, TcpListener};
 
-use portcullis::metrics::Lost;
+use portcullis_metrics::Lost;
 
 use crate::support::peer::{Tcp, Udp, header, headers, ok_to, request, request_with, start_line};
 use crate::support::policies::{guest, relaying};
@@ -63,8 +63,9 @@ fn keep_alives_are_answered() {
     let mut caller = Tcp::connect(host.tcp());
     caller.send(b"\r\n\r\n");
     assert_eq!(caller.receive_bytes(2), b"\r\n");
+    // What comes in one piece has one answer.
     caller.send(b"\r\n\r\n\r\n\r\n");
-    assert_eq!(caller.receive_bytes(4), b"\r\n\r\n");
+    assert_eq!(caller.receive_bytes(2), b"\r\n");
     assert_eq!(host.count(|c| c.tcp.keepalives.value()), 3);
 }
 
@@ -166,7 +167,7 @@ fn a_stream_that_cannot_be_followed_is_answered_and_closed() {
     let message = request("MESSAGE", BOB, "TCP", "127.0.0.1:5060".parse().unwrap());
     let message = String::from_utf8(message).unwrap();
     for (length, line) in [
-        ("Content-Length: 70000", "SIP/2.0 513 Message Too Large"),
+        ("Content-Length: 2000000", "SIP/2.0 513 Message Too Large"),
         ("Content-Length: x", "SIP/2.0 400 "),
         ("X-No: length", "SIP/2.0 400 "),
     ] {

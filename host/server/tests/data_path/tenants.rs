@@ -3,9 +3,9 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use portcullis::config::Config;
-use portcullis::metrics::{Shed, TenantCounters};
-use portcullis::pipeline::{Handled, Pipeline};
+use portcullis_config::Config;
+use portcullis_dataplane::pipeline::{Handled, Pipeline};
+use portcullis_metrics::{Shed, TenantCounters};
 use portcullis_policy::{Mode, Share, Trial, VerdictKind};
 use portcullis_sip::{Arrival, Framing, Transport};
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use portcullis::pipeline::{Handled, Pipeline};
+use portcullis_dataplane::pipeline::{Handled, Pipeline};
 use portcullis_sip::{Arrival, Framing, Transport};
 
 use crate::support::peer::{Tcp, Udp, header, request_with, start_line};

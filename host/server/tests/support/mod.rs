@@ -16,16 +16,17 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
-use portcullis::config::Config;
-use portcullis::metrics::WorkerCounters;
-use portcullis::pipeline::PolicyRequest;
-use portcullis::resolve::Resolver;
-use portcullis::shared::Shared;
-use portcullis::tenants::Registry;
-use portcullis::transport::{self, Connections, WorkerSockets};
-use portcullis::worker;
 use portcullis_address::{AddressBook, BookOptions, Database, DatabaseUrl, NewRow};
+use portcullis_config::{Config, ForceRport};
+use portcullis_dataplane::notices::Notices;
+use portcullis_dataplane::shared::Shared;
+use portcullis_dataplane::transport::{self, Connections, WorkerSockets};
+use portcullis_dataplane::worker;
+use portcullis_metrics::WorkerCounters;
 use portcullis_policy::{PolicySlot, Runtime};
+use portcullis_request::PolicyRequest;
+use portcullis_rollout::Registry;
+use portcullis_rollout::resolve::Resolver;
 use portcullis_sip::{Local, Proxy, ProxyConfig, Transport};
 use tempfile::TempDir;
 use tokio::sync::watch;
@@ -125,12 +126,19 @@ impl Setup {
             addr: bound.addr,
             advertised: None,
         });
+        let forced = match config.sip.force_rport {
+            ForceRport::Always => bound.iter().map(|bound| bound.addr).collect(),
+            _ => Vec::new(),
+        };
         let proxy = Proxy::new(ProxyConfig {
             locals: locals.collect(),
             aliases: config.sip.aliases.clone(),
             key: [7; 16],
+            earlier_keys: Vec::new(),
+            dialog_minutes: 24 * 60,
             record_route: config.relay.record_route,
             server_header: config.sip.server_header.clone(),
+            force_rport: forced,
         });
         let url = DatabaseUrl::Sqlite(folder.path().join("table.db"));
         let addresses = block_on(address_book(url, &self.rows));
@@ -152,13 +160,15 @@ impl Setup {
             tenants: Arc::clone(registry.current()),
             sandboxes: registry.sandboxes(),
             shadow: registry.shadow().clone(),
-            records: portcullis::records::Recorder::start(&config.records).unwrap(),
+            share_key: portcullis_policy::ShareKey::random(),
+            records: portcullis_records::Recorder::start(&config.records).unwrap(),
             proxy: Arc::new(proxy),
             routes: Arc::new(ArcSwap::from_pointee(resolver.routes())),
-            connections: Arc::new(Connections::default()),
+            connections: Arc::new(Connections::new(config.sip.tcp)),
             counters: (0..self.workers)
                 .map(|_| WorkerCounters::default())
                 .collect(),
+            notices: Notices::new(self.workers),
             started: SystemTime::now(),
             config,
         });

@@ -18,8 +18,11 @@ pub(crate) fn edge() -> (Proxy, Routes) {
         locals: locals.into(),
         aliases: vec!["edge.example.com".into()],
         key: [7; 16],
+        earlier_keys: Vec::new(),
+        dialog_minutes: 24 * 60,
         record_route: true,
         server_header: Some("Portcullis".into()),
+        force_rport: Vec::new(),
     };
     let mut routes = RoutesBuilder::new();
     let added = routes.default_hop("sip:192.0.2.80:5080").map(|_| ());

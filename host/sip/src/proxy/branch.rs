@@ -1,19 +1,25 @@
-//! The branch that this host writes into its Via, and what it tells when a response brings it back.
+//! The branch that this host writes into its Via, and how it is verified when a response brings it back.
 //!
 //! A branch is `z9hG4bK`, 16 digits that name the transaction, and 16 digits that seal them:
-//! - The name is a keyed hash of what a retransmission, a CANCEL and an ACK to a failure share with their request
-//!   (RFC 3261 §16.11), so all of them get the same branch without any memory, also when they come over another connection.
-//! - The seal is a keyed hash of the name. A response whose branch is not sealed was not asked for.
+//! - The name is a keyed hash of the values that a retransmission, a CANCEL and an ACK to a failure share with their request
+//!   (RFC 3261 §16.11), so all of them get the same branch without state, even over another connection.
+//! - The seal is a keyed hash of the name. A response whose branch has no valid seal is unsolicited.
 //!
-//! Where a response can't find its way back by the next Via alone, since the request came over a stream or to another socket
-//! than it was sent from, a Via parameter `i=SOCKET-CONNECTION-SEAL` says where. It is no part of the branch: the CANCEL of a
-//! request must have the branch of the request, wherever it comes from.
+//! A Via parameter `i=SOCKET-CONNECTION-MINUTE-SEAL` records where and when the request came in. Its seal is a keyed hash of these
+//! values, the transaction, and the address that the response goes to, which the next Via names. An observer of a branch can
+//! therefore send responses only to the source of the request, and only for a limited time. The parameter is not part of the
+//! branch: the CANCEL of a request must have the branch of the request, wherever and whenever it arrives.
 
+use std::net::SocketAddr;
+
+use super::Minute;
 use super::identity::Identity;
 use super::top_via::TopVia;
 use crate::arrival::{Arrival, ConnectionId};
-use crate::edit::{HEX_DIGITS, read_hex, write_decimal, write_hex};
-use crate::key::{Key, Request};
+use crate::edit::{
+    HEX_DIGITS, read_hex, read_short_hex, write_decimal, write_hex, write_short_hex,
+};
+use crate::key::{Key, Keys, Request};
 use crate::name_addr::NameAddr;
 use crate::scan::{HeaderName, Message, StartLine};
 use crate::via::{MAGIC_COOKIE, Via};
@@ -22,24 +28,33 @@ use crate::via::{MAGIC_COOKIE, Via};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Transaction(u64);
 
-/// Where a request came in, as its response is told.
+/// Where and when a request came in, as its response reports it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Origin {
-    /// The number of the socket; above all numbers if the socket is unknown.
+    /// Number of the socket; larger than every number in use if the socket is unknown.
     pub(super) socket: u32,
-    /// The stream.
+    /// The stream; `None` for a datagram.
     pub(super) connection: Option<ConnectionId>,
+    /// When it came in.
+    pub(super) minute: Minute,
+}
+
+/// An [`Origin`] that a response brought back, before its seal is verified.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Claim {
+    pub(super) origin: Origin,
+    seal: u64,
 }
 
 impl Transaction {
-    /// The transaction of a request, in the way of RFC 3261 §16.11: of a branch with the magic cookie; without one, of what
-    /// RFC 2543 tells transactions by. Sent-by, Call-ID and CSeq number are in both, so that a client with poor random numbers
-    /// disturbs nobody else.
+    /// The transaction of a request by RFC 3261 §16.11: from a branch with the magic cookie, else from the fields that identify a
+    /// transaction in RFC 2543. Both include sent-by, Call-ID and CSeq number, so that a client with poor random numbers does not
+    /// collide with others.
     pub(super) fn of(key: &Key, message: Message<'_>, top: &TopVia<'_>) -> Self {
         let name = |fields: &[&[u8]]| Self(key.branch(&request(message, top, fields)));
         let branch = top.via.branch().unwrap_or_default();
         let call_id = value(message, HeaderName::CallId);
-        // A bare cookie names nothing (RFC 4475 §3.2.1).
+        // A bare cookie identifies nothing (RFC 4475 §3.2.1).
         let is_new = branch.len() > MAGIC_COOKIE.len() && top.via.rfc3261_branch().is_some();
         let StartLine::Request { method, uri, .. } = message.start_line() else {
             return name(&[branch, call_id]);
@@ -56,12 +71,14 @@ impl Transaction {
         name(&[branch, call_id, from_tag, to_tag, uri])
     }
 
-    /// The transaction of a branch that this host wrote; none for any other branch.
-    pub(super) fn of_our(key: &Key, via: &Via<'_>) -> Option<Self> {
+    /// The transaction of a branch that this host wrote, and the key of its seal; `None` for any other branch.
+    pub(super) fn of_our<'k>(keys: &'k Keys, via: &Via<'_>) -> Option<(Self, &'k Key)> {
         let digits = via.rfc3261_branch()?.get(MAGIC_COOKIE.len()..)?;
         let (name, seal) = digits.split_at_checked(HEX_DIGITS)?;
         let transaction = Self(read_hex(name)?);
-        (read_hex(seal)? == transaction.seal(key)).then_some(transaction)
+        let seal = read_hex(seal)?;
+        let key = keys.all().find(|key| transaction.seal(key) == seal)?;
+        Some((transaction, key))
     }
 
     /// Writes the branch.
@@ -77,40 +94,24 @@ impl Transaction {
 }
 
 impl Origin {
-    /// What the response to a request needs to be told; none where the next Via says everything.
-    pub(super) fn of(
-        identity: &Identity,
-        arrival: &Arrival,
-        sent_from: std::net::SocketAddr,
-    ) -> Option<Self> {
-        if arrival.connection.is_none() && arrival.local == sent_from {
-            return None;
-        }
+    /// The origin of a request, for its response.
+    pub(super) fn of(identity: &Identity, arrival: &Arrival, minute: Minute) -> Self {
         let place = identity.place_of(arrival.transport, arrival.local);
-        Some(Self {
+        Self {
             socket: place.map_or(u32::MAX, |(number, _)| number as u32),
             connection: arrival.connection,
-        })
+            minute,
+        }
     }
 
-    /// Reads what [`Origin::write`] wrote for this transaction.
-    pub(super) fn of_our(key: &Key, via: &Via<'_>, transaction: Transaction) -> Option<Self> {
-        let value = via.params.named("i")?.value?;
-        let mut parts = value.split(|&byte| byte == b'-');
-        let (socket, connection, seal) = (parts.next()?, parts.next()?, parts.next()?);
-        let origin = Self {
-            socket: crate::cseq::number(socket, u32::MAX)?,
-            connection: match connection {
-                b"" => None,
-                digits => Some(ConnectionId(read_hex(digits)?)),
-            },
-        };
-        (parts.next().is_none() && read_hex(seal)? == origin.seal(key, transaction))
-            .then_some(origin)
-    }
-
-    /// Writes the Via parameter.
-    pub(super) fn write(self, key: &Key, transaction: Transaction, out: &mut Vec<u8>) {
+    /// Writes the Via parameter, sealed for this transaction and for responses to `back_to`.
+    pub(super) fn write(
+        self,
+        key: &Key,
+        transaction: Transaction,
+        back_to: SocketAddr,
+        out: &mut Vec<u8>,
+    ) {
         out.extend_from_slice(b";i=");
         write_decimal(self.socket, out);
         out.push(b'-');
@@ -118,15 +119,44 @@ impl Origin {
             write_hex(connection.0, out);
         }
         out.push(b'-');
-        write_hex(self.seal(key, transaction), out);
+        write_short_hex(self.minute.0, out);
+        out.push(b'-');
+        write_hex(self.seal(key, transaction, back_to), out);
     }
 
-    fn seal(self, key: &Key, transaction: Transaction) -> u64 {
+    fn seal(self, key: &Key, transaction: Transaction, back_to: SocketAddr) -> u64 {
         let (is_stream, connection) = match self.connection {
             Some(connection) => (1, connection.0),
             None => (0, 0),
         };
-        key.origin([transaction.0, self.socket.into(), is_stream, connection])
+        let place = u64::from(self.socket) << 32 | is_stream;
+        let numbers = [transaction.0, place, connection, self.minute.0.into()];
+        key.origin(numbers, back_to)
+    }
+}
+
+impl Claim {
+    /// Parses the output of [`Origin::write`]; `None` for anything else.
+    pub(super) fn of(via: &Via<'_>) -> Option<Self> {
+        let value = via.params.named("i")?.value?;
+        let mut parts = value.split(|&byte| byte == b'-');
+        let (socket, connection) = (parts.next()?, parts.next()?);
+        let (minute, seal) = (parts.next()?, parts.next()?);
+        let origin = Origin {
+            socket: crate::cseq::number(socket, u32::MAX)?,
+            connection: match connection {
+                b"" => None,
+                digits => Some(ConnectionId(read_hex(digits)?)),
+            },
+            minute: Minute(read_short_hex(minute)?),
+        };
+        let seal = read_hex(seal)?;
+        parts.next().is_none().then_some(Self { origin, seal })
+    }
+
+    /// Whether its seal is valid for this transaction and for responses to `back_to`.
+    pub(super) fn holds(&self, key: &Key, transaction: Transaction, back_to: SocketAddr) -> bool {
+        self.origin.seal(key, transaction, back_to) == self.seal
     }
 }
 
@@ -245,32 +275,57 @@ mod tests {
         let mut branch = Vec::new();
         Transaction(5).write(&key, &mut branch);
         let branch = String::from_utf8(branch).unwrap();
-        let read = |key: &Key, branch: &str| {
+        let read = |keys: &Keys, branch: &str| {
             let via = format!("SIP/2.0/UDP a;branch={branch}");
-            Transaction::of_our(key, &Via::parse(via.as_bytes()).unwrap())
+            let read = Transaction::of_our(keys, &Via::parse(via.as_bytes()).unwrap());
+            read.map(|(transaction, _)| transaction)
         };
-        assert_eq!(read(&key, &branch), Some(Transaction(5)));
+        let keys = Keys::new(&SECRET, &[]);
+        assert_eq!(read(&keys, &branch), Some(Transaction(5)));
         assert_eq!(
-            read(&key, &branch.to_ascii_uppercase()),
+            read(&keys, &branch.to_ascii_uppercase()),
             Some(Transaction(5))
         );
-        assert_eq!(read(&Key::new(&[8; 16]), &branch), None);
-        assert_eq!(read(&key, &branch.replacen('5', "6", 1)), None);
+        assert_eq!(read(&Keys::new(&[8; 16], &[]), &branch), None);
+        // A key that was changed is known for what it sealed.
+        let changed = Keys::new(&[8; 16], &[[9; 16], SECRET]);
+        assert_eq!(read(&changed, &branch), Some(Transaction(5)));
+        assert_eq!(read(&keys, &branch.replacen('5', "6", 1)), None);
         for other in ["z9hG4bK", "z9hG4bKshort", "1", &format!("{branch}0")] {
-            assert_eq!(read(&key, other), None, "{other}");
+            assert_eq!(read(&keys, other), None, "{other}");
         }
     }
 
     proptest! {
         #[test]
-        fn origins_come_back_for_their_transaction_only(name: u64, socket: u32, connection: Option<u64>) {
+        fn origins_come_back_for_their_transaction_and_their_address_only(
+            name: u64,
+            socket: u32,
+            connection: Option<u64>,
+            minute: u32,
+            back_to: SocketAddr,
+            other: SocketAddr,
+        ) {
             let key = Key::new(&SECRET);
-            let origin = Origin { socket, connection: connection.map(ConnectionId) };
+            let connection = connection.map(ConnectionId);
+            let origin = Origin { socket, connection, minute: Minute(minute) };
             let mut text = b"SIP/2.0/TCP a;branch=z9hG4bKx".to_vec();
-            origin.write(&key, Transaction(name), &mut text);
-            let via = Via::parse(&text).unwrap();
-            prop_assert_eq!(Origin::of_our(&key, &via, Transaction(name)), Some(origin));
-            prop_assert_eq!(Origin::of_our(&key, &via, Transaction(name ^ 1)), None);
+            origin.write(&key, Transaction(name), back_to, &mut text);
+            let claim = Claim::of(&Via::parse(&text).unwrap()).unwrap();
+            prop_assert_eq!(claim.origin, origin);
+            prop_assert!(claim.holds(&key, Transaction(name), back_to));
+            prop_assert!(!claim.holds(&key, Transaction(name ^ 1), back_to));
+            prop_assert!(!claim.holds(&Key::new(&[8; 16]), Transaction(name), back_to));
+            let is_same = (back_to.ip().to_canonical(), back_to.port()) == (other.ip().to_canonical(), other.port());
+            prop_assert_eq!(claim.holds(&key, Transaction(name), other), is_same);
+            for turned in [
+                Origin { socket: socket ^ 1, ..origin },
+                Origin { minute: Minute(minute ^ 1), ..origin },
+                Origin { connection: Some(ConnectionId(connection.map_or(0, |id| id.0 ^ 1))), ..origin },
+            ] {
+                let turned = Claim { origin: turned, ..claim };
+                prop_assert!(!turned.holds(&key, Transaction(name), back_to));
+            }
         }
     }
 }

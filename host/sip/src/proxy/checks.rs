@@ -1,31 +1,33 @@
-//! What a request has to be before anybody judges it (RFC 3261 §16.3, §8.2.2).
+//! Checks of a request before a policy is asked (RFC 3261 §16.3, §8.2.2).
+
+use memchr::memchr_iter;
 
 use super::identity::Identity;
 use super::top_via::TopVia;
 use crate::list::values;
 use crate::name_addr::NameAddr;
-use crate::scan::{HeaderName, Message, ScanError, StartLine};
-use crate::uri::{Scheme, Uri, UriError};
+use crate::scan::{Field, HeaderName, Message, ScanError, StartLine};
+use crate::uri::{Scheme, Uri, UriError, is_other_uri};
 
-/// A request that nothing is wrong with.
+/// A valid request.
 pub(super) enum Checked {
     /// It is for the policy.
     Judge,
-    /// It asks the host itself.
+    /// An OPTIONS to the host itself.
     OptionsToUs,
 }
 
-/// The answer to a request that something is wrong with.
+/// The answer to an invalid request.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Refusal {
     pub(super) code: u16,
     pub(super) reason: &'static str,
-    /// The header whose values go into Unsupported.
+    /// The header field whose values are copied to Unsupported.
     pub(super) unsupported: Option<HeaderName>,
 }
 
-/// Checks a request with a readable top Via. The version comes first, since another version may have other rules; then what
-/// can't be read, what must not go on, and what is not understood.
+/// Checks a request with a readable top Via. The version comes first, because another version may have other rules; then syntax,
+/// then what forbids relaying, then extensions.
 pub(super) fn check(
     identity: &Identity,
     message: Message<'_>,
@@ -45,8 +47,10 @@ pub(super) fn check(
     if !top.is_well_formed() {
         return Err(Refusal::new(400, "Bad Via"));
     }
-    name_addr(message, HeaderName::From, "Bad From")?;
-    name_addr(message, HeaderName::To, "Bad To")?;
+    party(message, HeaderName::From, "Bad From")?;
+    party(message, HeaderName::To, "Bad To")?;
+    call_id(message)?;
+    routes(message)?;
 
     let is_to_us = method == b"OPTIONS" && uri.is_some_and(|uri| asks_us(identity, message, &uri));
     if message.max_forwards() == Some(0) && !is_to_us {
@@ -77,47 +81,71 @@ impl Refusal {
     }
 }
 
-/// Reads the request URI; none for a `tel` URI, which names no host.
+/// Parses the request URI; `None` for a scheme other than `sip` (`tel`, `urn:service:sos` of RFC 5031), which names no host: a
+/// Route or a next hop decides where it goes.
 fn request_uri(uri: &[u8]) -> Result<Option<Uri<'_>>, Refusal> {
-    if is_tel(uri) {
-        return Ok(None);
-    }
     let bad = |reason| Err(Refusal::new(400, reason));
     match Uri::parse(uri) {
-        Ok(uri) if uri.scheme == Scheme::Sips => Err(Refusal::new(416, UNKNOWN_SCHEME)),
+        Ok(uri) if uri.scheme == Scheme::Sips => Err(Refusal::new(416, NO_TLS)),
         // RFC 3261 §19.1.1 has no headers there (RFC 4475 §3.1.2.11).
         Ok(uri) if uri.headers.is_some() => bad("Headers in Request-URI"),
         Ok(uri) => Ok(Some(uri)),
-        Err(UriError::Scheme) => Err(Refusal::new(416, UNKNOWN_SCHEME)),
-        Err(UriError::NoScheme) => bad("Bad Request-URI"),
+        Err(UriError::Scheme) if is_other_uri(uri) => Ok(None),
+        Err(UriError::NoScheme | UriError::Scheme) => bad("Bad Request-URI"),
         Err(UriError::Character) => bad("Bad Character in Request-URI"),
+        Err(UriError::User) => bad("Bad User in Request-URI"),
         Err(UriError::Host) => bad("Bad Host in Request-URI"),
         Err(UriError::Port) => bad("Bad Port in Request-URI"),
+        Err(UriError::Params) => bad("Too Many Parameters in Request-URI"),
     }
 }
 
-/// Whether this is a `tel` URI: one that names no host, but that a next hop may know a way for.
-pub(super) fn is_tel(uri: &[u8]) -> bool {
-    uri.get(..4)
-        .is_some_and(|start| start.eq_ignore_ascii_case(b"tel:"))
-}
+/// A `sips` URI must not be relayed without TLS, which this host does not have (RFC 5630 §5.3).
+const NO_TLS: &str = "Unsupported URI Scheme in Request URI";
 
-const UNKNOWN_SCHEME: &str = "Unsupported URI Scheme in Request URI";
-
-fn name_addr(message: Message<'_>, name: HeaderName, reason: &'static str) -> Result<(), Refusal> {
-    let is_read = |value| NameAddr::parse(value).is_ok();
+/// From and To are parsed before a policy is asked: an address that cannot be parsed must not pass a rule about addresses.
+fn party(message: Message<'_>, name: HeaderName, reason: &'static str) -> Result<(), Refusal> {
     match message.header(name) {
-        Some(field) if !is_read(field.value) => Err(Refusal::new(400, reason)),
+        Some(field) if NameAddr::of_party(field.value).is_err() => Err(Refusal::new(400, reason)),
         _ => Ok(()),
     }
 }
 
-/// This host supports no extension, so that every option tag is one too many.
+/// Refuses a Call-ID that is longer than anybody writes. It is hashed several times on the way of a request: for the transaction, the
+/// dialog and the tag of a reply.
+fn call_id(message: Message<'_>) -> Result<(), Refusal> {
+    match message.header(HeaderName::CallId) {
+        Some(field) if field.value.len() > LONGEST_CALL_ID => {
+            Err(Refusal::new(400, "Call-ID Too Long"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Bytes of Call-ID, as many as From and To may have.
+const LONGEST_CALL_ID: usize = 2_048;
+
+/// Refuses more Route values than a request can visit; parsing them would cost a multiple of other requests.
+fn routes(message: Message<'_>) -> Result<(), Refusal> {
+    let commas = |field: Field<'_>| 1 + memchr_iter(b',', field.value).count();
+    let most: usize = message.headers(HeaderName::Route).map(commas).sum();
+    if most > MOST_ROUTES {
+        return Err(Refusal::new(400, "Too Many Routes"));
+    }
+    Ok(())
+}
+
+/// Most values of Route, counted by commas.
+const MOST_ROUTES: usize = 128;
+
+/// This host supports no extension, so every option tag is refused.
 fn supports(message: Message<'_>, name: HeaderName, reason: &'static str) -> Result<(), Refusal> {
-    if message
-        .headers(name)
-        .all(|field| values(field.value).next().is_none())
-    {
+    // A longer list counts as not empty, so that its cost is bounded.
+    const LONGEST_EMPTY: usize = 64;
+    let is_empty = |field: Field<'_>| {
+        field.value.len() <= LONGEST_EMPTY && values(field.value).next().is_none()
+    };
+    if message.headers(name).all(is_empty) {
         return Ok(());
     }
     Err(Refusal {
@@ -127,7 +155,7 @@ fn supports(message: Message<'_>, name: HeaderName, reason: &'static str) -> Res
     })
 }
 
-/// Whether an OPTIONS asks the host itself: the request URI names it, without a user, and no Route leads on.
+/// Whether an OPTIONS is addressed to the host itself: the request URI names it without a user, and no Route leads elsewhere.
 fn asks_us(identity: &Identity, message: Message<'_>, uri: &Uri<'_>) -> bool {
     let is_our_route = |value: &[u8]| {
         let route = NameAddr::parse(value).ok();

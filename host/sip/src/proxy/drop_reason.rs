@@ -1,17 +1,17 @@
-//! Why a message goes nowhere and gets no answer.
+//! Why a message is dropped: neither relayed nor answered.
 
 use std::fmt;
 
-/// Why a message was dropped: a small closed set, made for counters.
+/// Why a message was dropped: a small closed set, for counters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum DropReason {
-    /// Nothing but line ends: a keep-alive (RFC 5626 §4.4.1).
+    /// Only line ends: a keep-alive (RFC 5626 §4.4.1).
     KeepAlive,
     /// The first line is neither a SIP request nor a SIP response.
     NotSip,
     /// The datagram came from port 0, where no answer can go.
     SourcePortZero,
-    /// A request whose top Via can't be read: where an answer belongs is unknown.
+    /// A request without a Via, or an ACK whose top Via can't be read.
     UnreadableVia,
     /// An ACK that would be refused; ACKs are never answered (RFC 3261 §17.1.1.3).
     BadAck,
@@ -21,9 +21,13 @@ pub enum DropReason {
     ForeignResponse,
     /// A response whose top Via names this host with a branch that this host did not make.
     ForgedResponse,
+    /// A response whose next Via does not lead to the source of its request: a branch of ours was redirected to another address.
+    TurnedResponse,
+    /// A response to a request of more than a day ago.
+    LateResponse,
     /// A response without a Via under ours: this host sends no requests of its own.
     ResponseToUs,
-    /// A response whose next Via leads nowhere: no address, a broadcast address (RFC 4475 §3.3.10), an unknown transport.
+    /// A response whose next Via leads nowhere: no address, a broadcast address (RFC 4475 §3.3.10), one of this host.
     NoWayBack,
 }
 
@@ -38,6 +42,8 @@ impl DropReason {
         Self::BadResponse,
         Self::ForeignResponse,
         Self::ForgedResponse,
+        Self::TurnedResponse,
+        Self::LateResponse,
         Self::ResponseToUs,
         Self::NoWayBack,
     ];
@@ -58,6 +64,8 @@ impl DropReason {
             Self::BadResponse => "bad_response",
             Self::ForeignResponse => "foreign_response",
             Self::ForgedResponse => "forged_response",
+            Self::TurnedResponse => "turned_response",
+            Self::LateResponse => "late_response",
             Self::ResponseToUs => "response_to_us",
             Self::NoWayBack => "no_way_back",
         }

@@ -1,4 +1,4 @@
-//! Who this host is: its sockets, the names for them, and which of them to send from.
+//! The identity of this host: its sockets, their names, and which of them to send from.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -20,7 +20,7 @@ pub struct Local {
     pub advertised: Option<(String, u16)>,
 }
 
-/// What the host knows of itself.
+/// The sockets of the host and the names that mean it.
 #[derive(Debug)]
 pub(super) struct Identity {
     places: Box<[Place]>,
@@ -39,7 +39,7 @@ pub(super) struct Place {
     advertised: Option<Name>,
 }
 
-/// A host that means us; without a port it does so on each of our ports.
+/// A host name or address that means this host; without a port it applies to each of its ports.
 #[derive(Debug, PartialEq, Eq)]
 struct Name {
     host: OwnedHost,
@@ -100,8 +100,8 @@ impl Identity {
             .any(|place| place.transport == transport && place.addr == addr)
     }
 
-    /// The socket to send to `ip` from: that of the arrival, if it has the transport and the address family; else one of the
-    /// same address; else the first. A loopback address reaches only loopback addresses, so that goes first.
+    /// The socket for sending to `ip`: the one of the arrival, if transport and address family match; else one with the same address;
+    /// else the first. Loopback is checked before that, because a loopback address reaches only loopback addresses.
     pub(super) fn place_towards(
         &self,
         transport: Transport,

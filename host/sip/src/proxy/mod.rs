@@ -1,24 +1,28 @@
-//! The proxy's rules: what becomes of a message (RFC 3261 §16.3 to §16.6, §16.11, §18.2).
+//! The rules of a stateless proxy (RFC 3261 §16.3 to §16.6, §16.11, §18.2).
 //!
-//! [`Proxy::receive`] looks at a message first. A request that nothing is wrong with is for the policy to judge; after that it
-//! is rejected with [`Proxy::reject`] or sent on with [`Proxy::relay`]. Everything is stateless: a retransmission gets the
-//! same answer or goes the same way as the first time, and a response finds its way back by its Vias alone.
+//! [`Proxy::receive`] checks a message first. The policy decides on valid requests; [`Proxy::reject`] or [`Proxy::relay`] carries
+//! that out. No state is kept: a retransmission gets the same answer or takes the same way as the first transmission, and a response
+//! returns by its Vias alone.
 //!
-//! All of these write into a buffer of the caller's, whose former content is lost, and allocate nothing but what the buffer
-//! needs to grow.
+//! These functions write into a buffer of the caller, replacing its content, and allocate only to grow it.
 
 mod branch;
 mod checks;
+mod dialog;
 mod drop_reason;
 mod identity;
+mod own_route;
 mod plan;
 mod relay;
 mod relay_error;
 mod response;
 pub(crate) mod top_via;
 
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use crate::arrival::{Arrival, Destination};
-use crate::key::Key;
+use crate::key::{Keys, Request};
 use crate::name_addr::NameAddr;
 use crate::reason::standard_reason;
 use crate::reply::Reply;
@@ -29,36 +33,51 @@ use checks::{Checked, Refusal};
 use identity::Identity;
 use top_via::TopVia;
 
+pub use dialog::{Dialog, DialogSeal};
 pub use drop_reason::DropReason;
 pub use identity::Local;
 pub use relay_error::{RelayError, RelayErrorKind};
 
-/// The rules of one host. Immutable; all workers share one.
+/// The rules of one host, shared by all workers. Only the time changes.
 #[derive(Debug)]
 pub struct Proxy {
     identity: Identity,
-    key: Key,
+    force_rport: Box<[SocketAddr]>,
+    keys: Keys,
     record_route: bool,
-    /// The whole Server line, or nothing.
+    /// How long the seal of a dialog is valid, in minutes.
+    dialog_minutes: u32,
+    /// The present [`Minute`].
+    minute: AtomicU32,
+    /// The whole Server line, or empty.
     server_line: Box<[u8]>,
 }
 
-/// What a [`Proxy`] needs to know.
+/// Configuration of a [`Proxy`].
 #[derive(Clone, Debug)]
 pub struct ProxyConfig {
     /// The sockets that the host listens on.
     pub locals: Vec<Local>,
     /// Further host names and addresses that mean this host: `HOST` on each of its ports, `HOST:PORT` on this one.
     pub aliases: Vec<String>,
-    /// The secret behind To-tags and branches. Random for each start, or the same for all hosts that share an address.
+    /// The secret behind To-tags, branches and seals. Random for each start, or the same for all hosts that share an address and
+    /// for all starts: a response, an ACK or a request within a dialog may come to another process than the one that wrote what
+    /// it brings.
     pub key: [u8; 16],
+    /// Previous secrets: values written with them are still accepted.
+    pub earlier_keys: Vec<[u8; 16]>,
+    /// How long the seal of a dialog is valid, in minutes from the request that began it.
+    pub dialog_minutes: u32,
     /// Whether to stay in the path of a dialog's later requests (RFC 3261 §16.6(4)).
     pub record_route: bool,
     /// The Server header of replies of our own.
     pub server_header: Option<String>,
+    /// The UDP sockets of `locals` whose peers have answers and responses sent to the port that a request came from, whether they
+    /// ask for it with `rport` or not: Kamailio's `force_rport()`.
+    pub force_rport: Vec<SocketAddr>,
 }
 
-/// What becomes of a message.
+/// The outcome of the first look at a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Received {
     /// A valid request: ask the policy, then [`Proxy::reject`] or [`Proxy::relay`] it.
@@ -73,13 +92,27 @@ pub enum Received {
     Drop(DropReason),
 }
 
-/// Where a policy wants a request to go.
+/// A time, in minutes since 1970 (UTC). Seals are stamped with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Minute(u32);
+
+impl Minute {
+    /// Minutes since then; 0 for a time in the future, because clocks of hosts differ.
+    fn age(self, now: Self) -> u32 {
+        now.0.saturating_sub(self.0)
+    }
+}
+
+/// The target of a relayed request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target<'a> {
     /// Where Route and request URI say, as far as the configuration permits, else to the default next hop.
     AsRouted,
     /// To the next hop of this name.
     NextHop(&'a str),
+    /// Within this dialog: where Route and request URI say, as far as the configuration permits, else to the end of the dialog
+    /// that the request is not from, where it was when the dialog began.
+    Within(Dialog),
 }
 
 /// A change to the header of a request that is relayed.
@@ -92,7 +125,7 @@ pub enum HeaderChange<'a> {
         /// Its value.
         value: &'a str,
     },
-    /// All header fields of this name go, in full and compact form.
+    /// Removes all header fields of this name, in full and compact form.
     Remove(&'a str),
 }
 
@@ -108,20 +141,33 @@ impl Proxy {
             });
         Self {
             identity: Identity::new(&config.locals, &config.aliases),
-            key: Key::new(&config.key),
+            force_rport: config.force_rport.into(),
+            keys: Keys::new(&config.key, &config.earlier_keys),
             record_route: config.record_route,
+            dialog_minutes: config.dialog_minutes,
+            minute: AtomicU32::new(0),
             server_line: server_line.unwrap_or_default().into(),
         }
     }
 
+    /// Sets the time, in seconds since 1970 (UTC), with which seals are stamped and by which they expire. Call it about once a second.
+    pub fn set_time(&self, seconds: u64) {
+        let minute = u32::try_from(seconds / 60).unwrap_or(u32::MAX);
+        self.minute.store(minute, Ordering::Relaxed);
+    }
+
+    fn now(&self) -> Minute {
+        Minute(self.minute.load(Ordering::Relaxed))
+    }
+
     /// First look at a datagram or a framed stream message, with what [`scan`](crate::scan()) said about it.
     ///
-    /// What is looked at, in this order: whether an answer could go anywhere; for an ACK, whether it ends here; then what
-    /// RFC 3261 §16.3 asks of a request. An answer of our own goes out for 400 (with a reason that says what is wrong), 416, 420,
-    /// 483, 505, 513 and for an OPTIONS to the host itself; never to an ACK or a response.
+    /// Checks, in this order: whether an answer could be sent; for an ACK, whether it ends here; then the rules of RFC 3261 §16.3. An answer of our own goes out for 400 (with a reason that says what is wrong), 414, 416, 420,
+    /// 483, 505, 513 and for an OPTIONS to the host itself; never to an ACK or a response. Where the top Via can't be read, it goes
+    /// to where the request came from.
     ///
-    /// Of the URI schemes `sip` and `tel` are understood; `sips` is answered 416, since there is no TLS here and a request to
-    /// it must not go on over anything less (RFC 5630 §5.3).
+    /// A request URI with scheme `sips` is answered 416, because this host has no TLS and must not relay such a request without it
+    /// (RFC 5630 §5.3). A request URI of a scheme other than `sip` goes where a Route or a next hop leads.
     pub fn receive(
         &self,
         message: Message<'_>,
@@ -169,7 +215,7 @@ impl Proxy {
         if method == b"ACK" || arrival.source.port() == 0 {
             return None;
         }
-        let top = TopVia::of(message)?;
+        let top = self.top_via(message, arrival)?;
         let (code, reason) = match reason {
             _ if !(200..700).contains(&code) => (500, standard_reason(500)),
             "" => (code, standard_reason(code)),
@@ -202,11 +248,11 @@ impl Proxy {
         self.relay_changed(message, arrival, routes, target, &[], out)
     }
 
-    /// The same with changes to the header. Header fields that the proxy itself writes or reads on the way (Via, Route, Record-Route,
-    /// Max-Forwards, Content-Length) must not be among them; the caller sees to it that names are tokens and values one line.
+    /// Relays with changes to the header. Header fields that the proxy itself writes or reads on the way (Via, Route, Record-Route,
+    /// Max-Forwards, Content-Length) must not be among them; the caller ensures that names are tokens and values are single lines.
     ///
     /// # Errors
-    /// As [`Proxy::relay`], and [`RelayError::Unrelayable`] when the changes take out what the proxy changes.
+    /// As [`Proxy::relay`], and [`RelayError::Unrelayable`] when the changes remove what the proxy itself changes.
     pub fn relay_changed(
         &self,
         message: Message<'_>,
@@ -228,10 +274,13 @@ impl Proxy {
         arrival: &Arrival,
         out: &mut Vec<u8>,
     ) -> Received {
-        let Some(top) = TopVia::of(message) else {
-            return Received::Drop(DropReason::UnreadableVia);
-        };
         let is_ack = method == b"ACK";
+        let Some(top) = self.top_via(message, arrival) else {
+            return match message.header(HeaderName::Via) {
+                Some(via) if !is_ack => self.refuse_via(message, via.value, scanned, arrival, out),
+                _ => Received::Drop(DropReason::UnreadableVia),
+            };
+        };
         if is_ack && self.is_ack_to_us(message, &top) {
             return Received::Absorbed;
         }
@@ -241,6 +290,42 @@ impl Proxy {
             Err(_) if is_ack => Received::Drop(DropReason::BadAck),
             Err(refusal) => self.refuse(message, &top, arrival, &refusal, out),
         }
+    }
+
+    /// The top Via of a request with this arrival; `None` if it cannot be parsed.
+    fn top_via<'a>(&self, message: Message<'a>, arrival: &Arrival) -> Option<TopVia<'a>> {
+        let is_forced =
+            !arrival.transport.is_reliable() && self.force_rport.contains(&arrival.local);
+        TopVia::of(message).map(|top| top.with_rport(is_forced))
+    }
+
+    /// Answers a request whose top Via cannot be parsed. The answer goes to the source address: nothing else is known of the sender.
+    fn refuse_via(
+        &self,
+        message: Message<'_>,
+        via: &[u8],
+        scanned: Result<(), ScanError>,
+        arrival: &Arrival,
+        out: &mut Vec<u8>,
+    ) -> Received {
+        let (code, reason) = match scanned {
+            Err(error) => (error.fault.code(), error.fault.reason()),
+            Ok(()) => (400, "Bad Via"),
+        };
+        let call_id = message.header(HeaderName::CallId);
+        let call_id = call_id.map_or(&b""[..], |field| field.value);
+        let tag = self.keys.current().tag(&Request {
+            sent_by: b"",
+            cseq: message.cseq().map_or(0, |cseq| cseq.number),
+            fields: &[via, call_id],
+        });
+        Reply::to(message, None, arrival, code, reason, tag, out).end(&self.server_line);
+        Received::Reply(Destination {
+            transport: arrival.transport,
+            addr: arrival.source,
+            from: Some(arrival.local),
+            connection: arrival.connection,
+        })
     }
 
     fn refuse(
@@ -259,8 +344,8 @@ impl Proxy {
         Received::Reply(top.reply_to(arrival))
     }
 
-    /// The 200 to an OPTIONS (RFC 3261 §11.2). A proxy passes on every method and every body; Allow lists the methods that
-    /// have a standard, since peers take a method that is not listed for forbidden.
+    /// The 200 to an OPTIONS (RFC 3261 §11.2). A proxy relays every method and every body; Allow lists the standard methods, because
+    /// peers treat a method that is not listed as forbidden.
     fn answer_options(
         &self,
         message: Message<'_>,
@@ -287,8 +372,8 @@ impl Proxy {
         reason: &str,
         out: &'o mut Vec<u8>,
     ) -> Reply<'o> {
-        let tag = own_tag(&self.key, message, top);
-        Reply::to(message, top, arrival, code, reason, tag, out)
+        let tag = own_tag(self.keys.current(), message, top);
+        Reply::to(message, Some(top), arrival, code, reason, tag, out)
     }
 
     /// Whether To has the tag that our reply to this ACK's INVITE had. An INVITE within a dialog has a To-tag already, which a
@@ -298,6 +383,9 @@ impl Proxy {
             .header(HeaderName::To)
             .and_then(|to| NameAddr::parse(to.value).ok());
         let tag = to.and_then(|to| to.tag()).and_then(crate::edit::read_hex);
-        tag.is_some_and(|tag| tag == own_tag(&self.key, message, top))
+        tag.is_some_and(|tag| {
+            let mut keys = self.keys.all();
+            keys.any(|key| tag == own_tag(key, message, top))
+        })
     }
 }

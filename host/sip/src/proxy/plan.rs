@@ -4,22 +4,25 @@ use std::net::IpAddr;
 use std::net::SocketAddr;
 use std::ops::Range;
 
-use super::checks::is_tel;
+use super::dialog::{Dialog, DialogSeal, End, Flow};
 use super::identity::Place;
+use super::own_route::{OWN_ROUTES, uri_of_route};
 use super::relay_error::RelayError;
 use super::{Proxy, Target};
-use crate::arrival::{Arrival, Transport};
+use crate::arrival::{Arrival, ConnectionId, Transport};
 use crate::host::{Host, ip_address};
 use crate::list::values;
 use crate::name_addr::NameAddr;
 use crate::routes::{Hop, Permission, Routes};
 use crate::scan::{HeaderName, Message, StartLine};
-use crate::uri::{Scheme, Uri, UriError};
+use crate::uri::{Scheme, Uri, UriError, is_other_uri};
 
 /// Where a request goes and what changes on the way.
 pub(super) struct Plan<'a> {
     /// The next hop.
     pub(super) leg: Leg<'a>,
+    /// The mark of the configured next hop that this is, if it is one.
+    pub(super) hop: Option<u64>,
     /// The request URI to write, where it is another than the received one.
     pub(super) uri: Option<&'a [u8]>,
     /// Parts of the received request URI to take out; empty ranges stand for nothing.
@@ -38,11 +41,11 @@ pub(super) struct Leg<'p> {
     pub(super) addr: SocketAddr,
     /// The socket to send from.
     pub(super) place: &'p Place,
+    /// The stream that leads there, where a dialog knows it.
+    pub(super) connection: Option<ConnectionId>,
+    /// See [`Plan::hop`].
+    hop: Option<u64>,
 }
-
-/// How many Route values of ours are taken off: two of a double Record-Route for each of two passes. A request that has more
-/// runs in circles.
-const OWN_ROUTES: usize = 4;
 
 impl<'a> Plan<'a> {
     pub(super) fn of(
@@ -85,6 +88,16 @@ impl<'a> Planner<'a, '_> {
         let mut routes = self.routes_after_ours(last.is_some())?;
         let mut add_route = None;
 
+        let dialog = match target {
+            Target::Within(dialog) => Some(dialog),
+            Target::AsRouted if routes.ours > 0 || last.is_some() => {
+                match self.proxy.dialog(self.message) {
+                    DialogSeal::Valid(dialog) => Some(dialog),
+                    DialogSeal::None | DialogSeal::Forged | DialogSeal::Expired => None,
+                }
+            }
+            Target::AsRouted | Target::NextHop(_) => None,
+        };
         let leg = match (target, routes.next) {
             (Target::NextHop(name), _) => {
                 let hop = self
@@ -93,7 +106,7 @@ impl<'a> Planner<'a, '_> {
                     .ok_or_else(|| RelayError::UnknownNextHop(name.to_owned()))?;
                 self.leg_to_hop(hop)?
             }
-            (Target::AsRouted, Some(route)) => {
+            (_, Some(route)) => {
                 let next = read_route(route)?;
                 if !next.is_loose_router() {
                     // The next hop knows only strict routing: it wants to find itself in the request URI (§16.6(6)).
@@ -101,12 +114,14 @@ impl<'a> Planner<'a, '_> {
                     uri = route;
                     routes.ours += 1;
                 }
-                self.leg_by_route(&next, route)?
+                self.leg_by_route(&next, route, dialog)?
             }
-            (Target::AsRouted, None) => self.leg_by_uri(request.as_ref(), uri)?,
+            (_, None) => self.leg_by_uri(request.as_ref(), uri, dialog)?,
         };
+        let leg = self.leg_by_flow(leg, dialog);
         let is_received = uri.as_ptr() == received.as_ptr();
         Ok(Plan {
+            hop: leg.hop,
             leg,
             uri: (!is_received).then_some(uri),
             cut_from_uri: if is_received {
@@ -194,15 +209,77 @@ impl<'a> Planner<'a, '_> {
     }
 
     fn leg_to_hop(&self, hop: &Hop) -> Result<Leg<'a>, RelayError> {
-        self.leg(hop.transport, hop.port, &hop.addresses, hop.uri.as_bytes())
+        let leg = self.leg(hop.transport, hop.port, &hop.addresses, hop.uri.as_bytes())?;
+        Ok(Leg {
+            hop: Some(hop.mark),
+            ..leg
+        })
     }
 
-    fn leg_by_route(&self, next: &Uri<'_>, text: &[u8]) -> Result<Leg<'a>, RelayError> {
-        let refused = || RelayError::NotPermitted(RelayError::shown(text));
-        self.leg_if_permitted(next, text)?.ok_or_else(refused)
+    fn leg_by_route(
+        &self,
+        next: &Uri<'_>,
+        text: &[u8],
+        dialog: Option<Dialog>,
+    ) -> Result<Leg<'a>, RelayError> {
+        if let Some(leg) = self.leg_if_permitted(next, text)? {
+            return Ok(leg);
+        }
+        let refused = || match next.scheme {
+            Scheme::Sip => RelayError::NotPermitted(RelayError::shown(text)),
+            Scheme::Sips => RelayError::UnsupportedScheme(RelayError::shown(text)),
+        };
+        self.leg_within(dialog)?.ok_or_else(refused)
     }
 
-    fn leg_by_uri(&self, request: Option<&Uri<'_>>, text: &[u8]) -> Result<Leg<'a>, RelayError> {
+    /// The way to the end of the dialog that the request is not from, as it was when the dialog began; none if there is no dialog, or
+    /// its first request went to no next hop, or to one that the configuration has no more.
+    fn leg_within(&self, dialog: Option<Dialog>) -> Result<Option<Leg<'a>>, RelayError> {
+        match dialog.map(|dialog| dialog.toward) {
+            None => Ok(None),
+            Some(End::Callee(hop)) => {
+                let hop = hop.and_then(|mark| self.routes.hop_of_mark(mark));
+                hop.map(|hop| self.leg_to_hop(hop)).transpose()
+            }
+            Some(End::Caller(flow)) => {
+                let (transport, addr) = (flow.transport(), flow.addr);
+                let leg = self.leg(transport, addr.port(), &[addr.ip()], b"the caller")?;
+                Ok(Some(self.along(leg, flow)))
+            }
+        }
+    }
+
+    /// A way that leads to where the caller's first request came from takes the caller's connection or socket: NATs and firewalls let
+    /// nothing else through, and a connection of the caller's is not looked up by its address.
+    fn leg_by_flow(&self, leg: Leg<'a>, dialog: Option<Dialog>) -> Leg<'a> {
+        match dialog.map(|dialog| dialog.toward) {
+            Some(End::Caller(flow))
+                if (leg.transport, leg.addr) == (flow.transport(), flow.addr) =>
+            {
+                self.along(leg, flow)
+            }
+            _ => leg,
+        }
+    }
+
+    fn along(&self, leg: Leg<'a>, flow: Flow) -> Leg<'a> {
+        let place = self.proxy.identity.place(flow.socket as usize);
+        let place = place.filter(|place| {
+            place.transport == leg.transport && place.addr.is_ipv4() == leg.addr.is_ipv4()
+        });
+        Leg {
+            place: place.unwrap_or(leg.place),
+            connection: flow.connection,
+            ..leg
+        }
+    }
+
+    fn leg_by_uri(
+        &self,
+        request: Option<&Uri<'_>>,
+        text: &[u8],
+        dialog: Option<Dialog>,
+    ) -> Result<Leg<'a>, RelayError> {
         let is_ours =
             request.is_some_and(|uri| uri.maddr().is_none() && self.proxy.identity.is_our_uri(uri));
         if let (Some(uri), false) = (request, is_ours)
@@ -210,12 +287,15 @@ impl<'a> Planner<'a, '_> {
         {
             return Ok(leg);
         }
+        if let Some(leg) = self.leg_within(dialog)? {
+            return Ok(leg);
+        }
         let Some(hop) = self.routes.default_hop() else {
             let text = RelayError::shown(text);
-            return Err(if is_ours {
-                RelayError::NowhereToGo(text)
-            } else {
-                RelayError::NotPermitted(text)
+            return Err(match request {
+                None => RelayError::UnsupportedScheme(text),
+                Some(_) if is_ours => RelayError::NowhereToGo(text),
+                Some(_) => RelayError::NotPermitted(text),
             });
         };
         let leg = self.leg_to_hop(hop)?;
@@ -242,10 +322,12 @@ impl<'a> Planner<'a, '_> {
             }
             Permission::Addresses(addresses) => addresses,
         };
-        let transport = uri.known_transport().filter(|_| uri.scheme == Scheme::Sip);
+        if uri.scheme == Scheme::Sips {
+            return Err(RelayError::UnsupportedScheme(RelayError::shown(text)));
+        }
         let unsupported = || RelayError::UnsupportedTransport(RelayError::shown(text));
-        self.leg(transport.ok_or_else(unsupported)?, port, addresses, text)
-            .map(Some)
+        let transport = uri.known_transport().ok_or_else(unsupported)?;
+        self.leg(transport, port, addresses, text).map(Some)
     }
 
     /// The first of these addresses that one of our sockets can reach.
@@ -276,6 +358,8 @@ impl<'a> Planner<'a, '_> {
             transport,
             addr,
             place,
+            connection: None,
+            hop: None,
         })
     }
 
@@ -308,9 +392,9 @@ struct Remaining<'a> {
     next: Option<&'a [u8]>,
 }
 
-/// Reads a request URI; none for a `tel` URI, which names no place.
+/// Reads a request URI; none for one of another scheme, which names no place.
 fn read_request_uri(uri: &[u8]) -> Result<Option<Uri<'_>>, RelayError> {
-    if is_tel(uri) {
+    if is_other_uri(uri) {
         return Ok(None);
     }
     Uri::parse(uri)
@@ -318,17 +402,15 @@ fn read_request_uri(uri: &[u8]) -> Result<Option<Uri<'_>>, RelayError> {
         .map_err(|_| RelayError::BadUri(RelayError::shown(uri)))
 }
 
-/// The URI of a Route value.
-fn uri_of_route(value: &[u8]) -> Result<&[u8], RelayError> {
-    let route =
-        NameAddr::parse(value).map_err(|_| RelayError::BadRoute(RelayError::shown(value)))?;
-    Ok(route.uri)
-}
-
 fn read_route(uri: &[u8]) -> Result<Uri<'_>, RelayError> {
     Uri::parse(uri).map_err(|error| match error {
-        UriError::Scheme => RelayError::UnsupportedTransport(RelayError::shown(uri)),
-        _ => RelayError::BadRoute(RelayError::shown(uri)),
+        UriError::Scheme => RelayError::UnsupportedScheme(RelayError::shown(uri)),
+        UriError::NoScheme
+        | UriError::Character
+        | UriError::User
+        | UriError::Host
+        | UriError::Port
+        | UriError::Params => RelayError::BadRoute(RelayError::shown(uri)),
     })
 }
 

@@ -1,11 +1,14 @@
 //! The edits of a request on its way (RFC 3261 §16.6).
 
+use std::net::SocketAddr;
+
 use super::branch::{Origin, Transaction};
+use super::dialog;
 use super::plan::{Plan, to_has_tag};
 use super::relay_error::RelayError;
-use super::top_via::TopVia;
 use super::{HeaderChange, Proxy, Target};
 use crate::arrival::{Arrival, Destination};
+use crate::cseq::MAX_FORWARDS;
 use crate::edit::{Edits, Text};
 use crate::routes::Routes;
 use crate::scan::{HeaderName, Message, StartLine};
@@ -17,8 +20,9 @@ const MOST_EDITS: usize = 16;
 /// The same and each header line of a message that the scan lets through.
 const MOST_CHANGES: usize = MOST_EDITS + 256;
 
-/// The Max-Forwards of a request that came without (RFC 3261 §16.6(3)).
-const FIRST_MAX_FORWARDS: u32 = 70;
+/// What a datagram can carry: the length in the headers of IPv4 and UDP has 16 bits, in IPv6 it leaves the IP header out.
+const LARGEST_DATAGRAM_V4: usize = 65_535 - 20 - 8;
+const LARGEST_DATAGRAM_V6: usize = 65_535 - 8;
 
 /// See [`Proxy::relay_changed`].
 pub(super) fn relay(
@@ -46,7 +50,9 @@ fn relay_by<const MOST: usize>(
     changes: &[HeaderChange<'_>],
     out: &mut Vec<u8>,
 ) -> Result<Destination, RelayError> {
-    let top = TopVia::of(message).ok_or(RelayError::Unrelayable)?;
+    let top = proxy
+        .top_via(message, arrival)
+        .ok_or(RelayError::Unrelayable)?;
     let max_forwards = max_forwards(message)?;
     let plan = Plan::of(proxy, message, arrival, routes, target)?;
     let head = Head {
@@ -54,7 +60,9 @@ fn relay_by<const MOST: usize>(
         message,
         arrival,
         plan: &plan,
-        transaction: Transaction::of(&proxy.key, message, &top),
+        transaction: Transaction::of(proxy.keys.current(), message, &top),
+        back_to: proxy.back_to(&top, arrival, routes),
+        owner: routes.owner(),
         adds_max_forwards: max_forwards.is_none(),
         changes,
     };
@@ -85,11 +93,19 @@ fn relay_by<const MOST: usize>(
         return Err(RelayError::Unrelayable);
     }
     edits.apply(message.bytes(), out);
+    let most = match plan.leg.addr {
+        _ if plan.leg.transport.is_reliable() => usize::MAX,
+        SocketAddr::V4(_) => LARGEST_DATAGRAM_V4,
+        SocketAddr::V6(_) => LARGEST_DATAGRAM_V6,
+    };
+    if out.len() > most {
+        return Err(RelayError::TooLarge(out.len()));
+    }
     Ok(Destination {
         transport: plan.leg.transport,
         addr: plan.leg.addr,
         from: Some(plan.leg.place.addr),
-        connection: None,
+        connection: plan.leg.connection,
     })
 }
 
@@ -132,6 +148,10 @@ struct Head<'a> {
     arrival: &'a Arrival,
     plan: &'a Plan<'a>,
     transaction: Transaction,
+    /// Where the response goes.
+    back_to: SocketAddr,
+    /// Whose request it is: see [`Routes::owner`].
+    owner: Option<u64>,
     adds_max_forwards: bool,
     changes: &'a [HeaderChange<'a>],
 }
@@ -142,21 +162,22 @@ impl Head<'_> {
         let leg = &self.plan.leg;
         let line_end = self.message.line_end().as_bytes();
         out.extend_from_slice(&leg.place.via);
-        self.transaction.write(&self.proxy.key, out);
-        if let Some(origin) = Origin::of(&self.proxy.identity, self.arrival, leg.place.addr) {
-            origin.write(&self.proxy.key, self.transaction, out);
-        }
+        let key = self.proxy.keys.current();
+        self.transaction.write(key, out);
+        let origin = Origin::of(&self.proxy.identity, self.arrival, self.proxy.now());
+        origin.write(key, self.transaction, self.back_to, out);
         out.extend_from_slice(line_end);
         self.write_record_route(line_end, out);
         if self.adds_max_forwards {
             out.extend_from_slice(b"Max-Forwards: ");
-            Text::Number(FIRST_MAX_FORWARDS).write(out);
+            Text::Number(MAX_FORWARDS.into()).write(out);
             out.extend_from_slice(line_end);
         }
     }
 
     /// One value where the request leaves by the socket that it came to; else two, that of the leaving side on top, so that
-    /// each side gets a value that it can reach (RFC 5658).
+    /// each side gets a value that it can reach (RFC 5658). The first has the seal of the dialog: requests of either direction
+    /// bring both.
     fn write_record_route(&self, line_end: &[u8], out: &mut Vec<u8>) {
         if !self.proxy.record_route || !may_start_dialog(self.message) {
             return;
@@ -170,8 +191,17 @@ impl Head<'_> {
             .map(|(_, place)| place)
             .filter(|place| !std::ptr::eq(*place, leaving));
         let end: &[u8] = if coming.is_some() { b";r2=on>" } else { b">" };
-        for place in [Some(leaving), coming].into_iter().flatten() {
+        for (at, place) in [Some(leaving), coming].into_iter().flatten().enumerate() {
             out.extend_from_slice(&place.record_route);
+            if at == 0 {
+                let beginning = dialog::Beginning {
+                    origin: Origin::of(&self.proxy.identity, self.arrival, self.proxy.now()),
+                    caller: self.arrival.source,
+                    owner: self.owner,
+                    hop: self.plan.hop,
+                };
+                beginning.write(self.proxy.keys.current(), self.message, out);
+            }
             out.extend_from_slice(end);
             out.extend_from_slice(line_end);
         }

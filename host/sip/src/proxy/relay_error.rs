@@ -1,4 +1,4 @@
-//! Why a request can't be relayed, what to answer, and what the operator can do about it.
+//! Why a request cannot be relayed, how it is answered, and what the operator can do about it.
 
 use std::net::IpAddr;
 
@@ -8,7 +8,6 @@ use crate::arrival::Transport;
 
 /// Why a request was not relayed. [`RelayError::code`] is the answer to the sender; the text is for the operator.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[non_exhaustive]
 pub enum RelayError {
     /// The policy names a next hop that the configuration does not have.
     #[error(
@@ -31,9 +30,20 @@ pub enum RelayError {
     /// The next hop is this host.
     #[error("`{0}` is this host itself: a next hop must be another one")]
     Loop(String),
-    /// The URI asks for a transport that this host doesn't speak. A `sips` URI asks for TLS and is never downgraded (RFC 5630).
+    /// The URI asks for a transport that this host doesn't speak.
     #[error("`{0}` asks for a transport that is not there: only udp and tcp are")]
     UnsupportedTransport(String),
+    /// A Route, or a request URI that decides where the request goes, whose scheme says no way: `tel`, or `sips`, which asks for TLS
+    /// and is never downgraded (RFC 5630).
+    #[error(
+        "`{0}` says no way that this host can go: its scheme is not sip, and no next hop takes it"
+    )]
+    UnsupportedScheme(String),
+    /// With the Via of this host and what else is added, the request is larger than a datagram can be.
+    #[error(
+        "the request has {0} bytes with our Via, more than a datagram can carry: let the next hop be reached over tcp"
+    )]
+    TooLarge(usize),
     /// There is no socket to send from.
     #[error(
         "no {transport} socket for {ip}: add an address of this family and transport to `listen`"
@@ -62,13 +72,18 @@ impl RelayError {
     /// The status code of the answer.
     pub fn code(&self) -> u16 {
         match self {
-            Self::BadRoute(_) | Self::BadUri(_) | Self::Unrelayable => 400,
+            Self::BadRoute(_)
+            | Self::BadUri(_)
+            | Self::Unrelayable
+            | Self::UnsupportedTransport(_) => 400,
             Self::NotPermitted(_) => 403,
             Self::NowhereToGo(_) => 404,
+            Self::UnsupportedScheme(_) => 416,
             Self::Loop(_) => 482,
             Self::TooManyHops => 483,
             Self::UnknownNextHop(_) => 500,
-            Self::Unresolved(_) | Self::UnsupportedTransport(_) | Self::NoSocket { .. } => 503,
+            Self::Unresolved(_) | Self::NoSocket { .. } => 503,
+            Self::TooLarge(_) => 513,
         }
     }
 
@@ -77,6 +92,7 @@ impl RelayError {
         match self {
             Self::BadRoute(_) => "Bad Route",
             Self::BadUri(_) => "Bad Request-URI",
+            Self::UnsupportedTransport(_) => "Unsupported Transport",
             Self::NotPermitted(_) => "Relaying Denied",
             other => crate::reason::standard_reason(other.code()),
         }
@@ -91,13 +107,15 @@ impl RelayError {
             Self::Unresolved(_) => RelayErrorKind::Unresolved,
             Self::Loop(_) => RelayErrorKind::Loop,
             Self::UnsupportedTransport(_) => RelayErrorKind::UnsupportedTransport,
+            Self::UnsupportedScheme(_) => RelayErrorKind::UnsupportedScheme,
+            Self::TooLarge(_) => RelayErrorKind::TooLarge,
             Self::NoSocket { .. } => RelayErrorKind::NoSocket,
             Self::BadRoute(_) | Self::BadUri(_) | Self::Unrelayable => RelayErrorKind::BadRequest,
             Self::TooManyHops => RelayErrorKind::TooManyHops,
         }
     }
 
-    /// Bytes from a message as they can be shown: cut to a length that a log line can bear.
+    /// An excerpt of bytes from a message, short enough for a log line.
     pub(super) fn shown(bytes: &[u8]) -> String {
         const MOST: usize = 200;
         let cut = bytes.get(..MOST).unwrap_or(bytes);
@@ -105,7 +123,7 @@ impl RelayError {
     }
 }
 
-/// The kind of a [`RelayError`]: a small closed set, made for counters.
+/// The kind of a [`RelayError`]: a small closed set, for counters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum RelayErrorKind {
     /// See [`RelayError::UnknownNextHop`].
@@ -122,11 +140,15 @@ pub enum RelayErrorKind {
     UnsupportedTransport,
     /// See [`RelayError::NoSocket`].
     NoSocket,
-    /// Something in the request that can't be read: see [`RelayError::BadRoute`], [`RelayError::BadUri`] and
+    /// A part of the request that cannot be parsed: see [`RelayError::BadRoute`], [`RelayError::BadUri`] and
     /// [`RelayError::Unrelayable`].
     BadRequest,
     /// See [`RelayError::TooManyHops`].
     TooManyHops,
+    /// See [`RelayError::UnsupportedScheme`].
+    UnsupportedScheme,
+    /// See [`RelayError::TooLarge`].
+    TooLarge,
 }
 
 impl RelayErrorKind {
@@ -141,6 +163,8 @@ impl RelayErrorKind {
         Self::NoSocket,
         Self::BadRequest,
         Self::TooManyHops,
+        Self::UnsupportedScheme,
+        Self::TooLarge,
     ];
 
     /// The place of this kind in [`RelayErrorKind::ALL`].
@@ -160,6 +184,8 @@ impl RelayErrorKind {
             Self::NoSocket => "no_socket",
             Self::BadRequest => "bad_request",
             Self::TooManyHops => "too_many_hops",
+            Self::UnsupportedScheme => "unsupported_scheme",
+            Self::TooLarge => "too_large",
         }
     }
 }
@@ -189,6 +215,8 @@ mod tests {
             RelayError::Unresolved("a".into()),
             RelayError::Loop("a".into()),
             RelayError::UnsupportedTransport("a".into()),
+            RelayError::UnsupportedScheme("a".into()),
+            RelayError::TooLarge(70_000),
             RelayError::NoSocket {
                 transport: Transport::Tcp,
                 ip: IpAddr::from([127, 0, 0, 1]),

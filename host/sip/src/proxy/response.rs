@@ -3,17 +3,18 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::Proxy;
-use super::branch::{Origin, Transaction};
+use super::branch::{Claim, Origin, Transaction};
 use super::drop_reason::DropReason;
 use super::top_via::{DEFAULT_PORT, TopVia};
 use crate::arrival::{Arrival, Destination, Transport};
-use crate::host::ip_address;
+use crate::host::{Host, ip_address};
+use crate::routes::{Permission, Routes};
 use crate::scan::{HeaderName, Message, ScanError};
 use crate::via::Via;
 
 impl Proxy {
-    /// Writes a response without our Via and tells where the next one leads. The response itself is passed on whatever it
-    /// says, 100 included: a stateless proxy has no one to keep it for.
+    /// Writes a response without our Via and returns the destination that the next Via names. Every status is passed on, 100
+    /// included, because a stateless proxy has no transaction that could absorb it.
     pub(super) fn way_back(
         &self,
         message: Message<'_>,
@@ -28,8 +29,8 @@ impl Proxy {
         if !self.identity.is_our_via(&top.via) {
             return Err(DropReason::ForeignResponse);
         }
-        let transaction =
-            Transaction::of_our(&self.key, &top.via).ok_or(DropReason::ForgedResponse)?;
+        let (transaction, key) =
+            Transaction::of_our(&self.keys, &top.via).ok_or(DropReason::ForgedResponse)?;
         let next = match top.via.next {
             Some(at) => top.field.value.get(at..).unwrap_or_default(),
             None => {
@@ -38,9 +39,19 @@ impl Proxy {
             }
         };
         let next = Via::parse(next).map_err(|_| DropReason::BadResponse)?;
-        let origin = Origin::of_our(&self.key, &top.via, transaction);
+        let claim = Claim::of(&top.via).ok_or(DropReason::TurnedResponse)?;
+        let ways = ways_back(&next, claim.origin);
+        if ways == [None, None] {
+            return Err(DropReason::NoWayBack);
+        }
+        let is_sealed = |back_to: &SocketAddr| claim.holds(key, transaction, *back_to);
+        let back_to = ways.into_iter().flatten().find(is_sealed);
+        let back_to = back_to.ok_or(DropReason::TurnedResponse)?;
+        if claim.origin.minute.age(self.now()) > MOST_MINUTES {
+            return Err(DropReason::LateResponse);
+        }
         let destination = self
-            .destination(&next, origin, arrival)
+            .destination(back_to, claim.origin, arrival)
             .ok_or(DropReason::NoWayBack)?;
 
         let ours = match top.via.next {
@@ -53,66 +64,82 @@ impl Proxy {
         Ok(destination)
     }
 
+    /// Where the response to a request goes (RFC 3261 §18.2.2): back to where the request came from, as an answer of our own
+    /// would; to `maddr` only if requests may go there, too. The address that [`ways_back`] will find in the Via.
+    pub(super) fn back_to(
+        &self,
+        top: &TopVia<'_>,
+        arrival: &Arrival,
+        routes: &Routes,
+    ) -> SocketAddr {
+        let source = top.reply_to(arrival).addr;
+        let maddr = match arrival.connection {
+            Some(_) => None,
+            None => by_maddr(&top.via),
+        };
+        let is_permitted = |to: &SocketAddr| {
+            let host = match to.ip() {
+                IpAddr::V4(ip) => Host::V4(ip),
+                IpAddr::V6(ip) => Host::V6(ip),
+            };
+            routes.permission(host, to.port()) != Permission::Refused
+        };
+        maddr.filter(is_permitted).unwrap_or(source)
+    }
+
     fn destination(
         &self,
-        next: &Via<'_>,
-        origin: Option<Origin>,
+        back_to: SocketAddr,
+        origin: Origin,
         arrival: &Arrival,
     ) -> Option<Destination> {
-        // A request over a stream has its response over that stream, whatever the Via says: one that was taken out of TLS
-        // before it came here says TLS.
-        let connection = origin.and_then(|origin| origin.connection);
-        let transport = match connection {
+        // A request over a stream has its response over that stream, and a datagram its response in a datagram, whatever the
+        // Via says: one that was taken out of TLS before it came here says TLS.
+        let transport = match origin.connection {
             Some(_) => Transport::Tcp,
-            None => Transport::from_token(next.transport)?,
+            None => Transport::Udp,
         };
-        let addr = match transport {
-            Transport::Udp => datagram_address(next)?,
-            Transport::Tcp => stream_address(next)?,
-        };
-        if self.identity.listens_on(transport, addr) {
+        if self.identity.listens_on(transport, back_to) {
             return None;
         }
         // A response leaves from the socket that its request came to (RFC 3581 §4).
-        let noted = origin.and_then(|origin| self.identity.place(origin.socket as usize));
+        let noted = self.identity.place(origin.socket as usize);
         let place = noted
             .filter(|place| place.transport == transport)
             .or_else(|| {
                 self.identity
-                    .place_towards(transport, addr.ip(), arrival.local)
+                    .place_towards(transport, back_to.ip(), arrival.local)
             });
         Some(Destination {
             transport,
-            addr,
+            addr: back_to,
             from: place.map(|place| place.addr),
-            connection,
+            connection: origin.connection,
         })
     }
 }
 
-/// `maddr`, else `received` with `rport`, else sent-by.
-fn datagram_address(via: &Via<'_>) -> Option<SocketAddr> {
+/// How long a response may take, in minutes: longer than any call rings or waits in a queue.
+const MOST_MINUTES: u32 = 24 * 60;
+
+/// Where a Via may lead: for a stream to the address to open a connection to when the one that the request came over is gone; for
+/// a datagram to `received` with `rport`, else sent-by, or to `maddr`.
+fn ways_back(via: &Via<'_>, origin: Origin) -> [Option<SocketAddr>; 2] {
+    let host = via.received().or_else(|| via.host.ip());
     let sent_by_port = via.port.unwrap_or(DEFAULT_PORT);
-    if let Some(ip) = via.maddr().and_then(ip_address) {
-        return usable(ip, sent_by_port);
+    if origin.connection.is_some() {
+        return [host.and_then(|ip| usable(ip, sent_by_port)), None];
     }
-    let rport = via.rport().flatten();
-    match via.received() {
-        Some(ip) => usable(ip, rport.unwrap_or(sent_by_port)),
-        None => usable(via.host.ip()?, rport.unwrap_or(sent_by_port)),
-    }
+    let port = via.rport().flatten().unwrap_or(sent_by_port);
+    [host.and_then(|ip| usable(ip, port)), by_maddr(via)]
 }
 
-/// `received`, else sent-by, always with the port of sent-by: the address to open a connection to when the one that the
-/// request came over is gone.
-fn stream_address(via: &Via<'_>) -> Option<SocketAddr> {
-    usable(
-        via.received().or_else(|| via.host.ip())?,
-        via.port.unwrap_or(DEFAULT_PORT),
-    )
+fn by_maddr(via: &Via<'_>) -> Option<SocketAddr> {
+    let ip = via.maddr().and_then(ip_address)?;
+    usable(ip, via.port.unwrap_or(DEFAULT_PORT))
 }
 
-/// No address to which a response could be one of many (RFC 4475 §3.3.10).
+/// Whether the address is unicast: a response to a broadcast or multicast address would be amplified (RFC 4475 §3.3.10).
 fn usable(ip: IpAddr, port: u16) -> Option<SocketAddr> {
     let ip = ip.to_canonical();
     let is_broadcast = ip == IpAddr::V4(Ipv4Addr::BROADCAST);

@@ -1,4 +1,4 @@
-//! The Via of the hop that a request came from: where a reply belongs, and what its receiver has to note in it.
+//! The Via of the hop that a request came from: the destination of a reply, and the values that the receiver adds to it.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -14,18 +14,37 @@ pub(crate) const DEFAULT_PORT: u16 = 5060;
 pub(crate) struct TopVia<'a> {
     pub(crate) via: Via<'a>,
     pub(crate) field: Field<'a>,
+    /// Whether the request is treated as if it had `rport`.
+    forces_rport: bool,
 }
 
 impl<'a> TopVia<'a> {
-    /// None when there is no Via that can be read.
+    /// `None` if the first Via is missing or cannot be parsed.
     pub(crate) fn of(message: Message<'a>) -> Option<Self> {
         let field = message.header(HeaderName::Via)?;
         let via = Via::parse(field.value).ok()?;
-        Some(Self { via, field })
+        Some(Self {
+            via,
+            field,
+            forces_rport: false,
+        })
     }
 
-    /// Whether the grammar is kept as far as a proxy relies on it: no empty parameters and no empty second value
-    /// (RFC 4475 §3.1.2.1). These can be passed over, but the sender should be told.
+    /// The same Via, treated as if it had `rport`.
+    pub(crate) fn with_rport(self, forces_rport: bool) -> Self {
+        Self {
+            forces_rport,
+            ..self
+        }
+    }
+
+    /// Whether answers go to the port that the request came from (RFC 3581 §4).
+    fn is_symmetric(&self) -> bool {
+        self.forces_rport || self.via.rport().is_some()
+    }
+
+    /// Whether the Via follows the grammar as far as a proxy relies on it: no empty parameters and no empty second value (RFC 4475
+    /// §3.1.2.1). A reader could skip these, but the sender should learn of the fault.
     pub(crate) fn is_well_formed(&self) -> bool {
         let next = |at| {
             let next = self.field.value.get(at..);
@@ -34,9 +53,9 @@ impl<'a> TopVia<'a> {
         self.via.has_no_empty_params() && self.via.next.is_none_or(next)
     }
 
-    /// Notes where the request came from: `rport` is filled in where it is asked for, and `received` is added then or when
-    /// sent-by does not say the source address (RFC 3261 §18.2.1, RFC 3581 §4). What the sender itself wrote there does not count.
-    /// `base` is the place of the header's value in what the edits are applied to. False when the edits do not fit.
+    /// Notes where the request came from: `rport` is filled in where it is asked for, or added where it counts as that, and `received` is added then or when
+    /// sent-by does not say the source address (RFC 3261 §18.2.1, RFC 3581 §4). Values that the sender wrote there are replaced.
+    /// `base` is the offset of the header's value in the bytes that the edits apply to. False when the edits do not fit.
     #[must_use]
     pub(crate) fn note_source<const MOST: usize>(
         &self,
@@ -46,17 +65,18 @@ impl<'a> TopVia<'a> {
     ) -> bool {
         let shift = |place: std::ops::Range<usize>| base + place.start..base + place.end;
         let mut fits = true;
-        let rport = self.via.rport_range();
-        if let Some(place) = rport.clone() {
-            fits &= edits.replace(
-                shift(place),
-                Text::Labelled(b";rport=", source.port().into()),
-            );
+        let rport = Text::Labelled(b";rport=", source.port().into());
+        match self.via.rport_range() {
+            Some(place) => fits &= edits.replace(shift(place), rport),
+            None if self.forces_rport => {
+                fits &= edits.insert(base + self.via.range.end, rport);
+            }
+            None => {}
         }
         let received = Text::Address(b";received=", source.ip());
         match self.via.received_range() {
             Some(place) => fits &= edits.replace(shift(place), received),
-            None if rport.is_some() || !self.says(source.ip()) => {
+            None if self.is_symmetric() || !self.says(source.ip()) => {
                 fits &= edits.insert(base + self.via.range.end, received);
             }
             None => {}
@@ -66,10 +86,10 @@ impl<'a> TopVia<'a> {
 
     /// Where a reply of our own goes, as Kamailio's `sl_reply` sends it: to the source address; to the source port where
     /// `rport` asks for it, else to the port of sent-by. On streams it takes the connection of the request; the address is
-    /// for the case that this is gone (RFC 3261 §18.2.2). `maddr` is not followed: a reply never goes to a third party.
+    /// used if that is closed (RFC 3261 §18.2.2). `maddr` is not followed: a reply never goes to a third party.
     pub(crate) fn reply_to(&self, arrival: &Arrival) -> Destination {
         let sent_by = self.via.port.unwrap_or(DEFAULT_PORT);
-        let is_symmetric = !arrival.transport.is_reliable() && self.via.rport().is_some();
+        let is_symmetric = !arrival.transport.is_reliable() && self.is_symmetric();
         let port = if is_symmetric {
             arrival.source.port()
         } else {

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use thiserror::Error;
 
-use super::{Hop, LONGEST_NAME, Routes};
+use super::{Hop, LONGEST_NAME, PortRule, Routes, mark};
 use crate::arrival::Transport;
 use crate::host::{Host, ip_address, port};
 use crate::uri::{Scheme, Uri};
@@ -14,15 +14,22 @@ use crate::uri::{Scheme, Uri};
 /// Next hops and domains as configured, with names that have no addresses yet.
 #[derive(Clone, Debug, Default)]
 pub struct RoutesBuilder {
+    owner: Option<u64>,
     default_hop: Option<Target>,
     hops: Vec<(Box<str>, Target)>,
-    domains: Vec<(Place, Option<u16>)>,
+    domains: Vec<(Place, PortRule)>,
 }
 
 impl RoutesBuilder {
-    /// Nothing: every relay is refused.
+    /// No routes: every relay is refused.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Sets the owner of these routes: dialogs that begin along them belong to it.
+    pub fn owner(&mut self, name: &str) -> &mut Self {
+        self.owner = Some(mark(name));
+        self
     }
 
     /// Sets the next hop for requests whose Route and request URI name no place that they may go to.
@@ -43,9 +50,9 @@ impl RoutesBuilder {
         Ok(self)
     }
 
-    /// Adds hosts that requests may follow their Route and request URI to: a name, an address or a network, with `:PORT` to
-    /// allow one port only. An IPv6 address with a port stands in brackets. A name covers itself, not the names below it, and
-    /// the addresses that it resolves to.
+    /// Adds hosts that requests may follow their Route and request URI to: a name, an address or a network. Without a port it
+    /// means those of SIP, 5060 and 5061; with `:PORT` that one; with `:*` all. An IPv6 address with a port stands in brackets.
+    /// A name covers itself, not the names below it, and the addresses that it resolves to.
     ///
     /// # Errors
     /// When `entry` is none of these.
@@ -70,16 +77,20 @@ impl RoutesBuilder {
     /// The routes with these addresses. A name without addresses is known, but nothing can be sent to it.
     pub fn build(&self, resolved: &HashMap<String, Vec<IpAddr>>) -> Routes {
         let mut routes = Routes {
-            default_hop: self.default_hop.as_ref().map(|hop| hop.with(resolved)),
+            owner: self.owner,
+            // A name is never empty.
+            default_hop: self.default_hop.as_ref().map(|hop| hop.with("", resolved)),
             hops: self
                 .hops
                 .iter()
-                .map(|(name, hop)| (name.clone(), hop.with(resolved)))
+                .map(|(name, hop)| (name.clone(), hop.with(name, resolved)))
                 .collect(),
             ..Routes::default()
         };
         let domains = self.domains.iter().map(|(place, port)| (place, *port));
-        let hops = self.targets().map(|hop| (&hop.place, Some(hop.port)));
+        let hops = self
+            .targets()
+            .map(|hop| (&hop.place, PortRule::One(hop.port)));
         for (place, port) in domains.chain(hops) {
             match place {
                 Place::Net(net) => routes.permit_net(*net, port),
@@ -108,7 +119,7 @@ pub enum RouteError {
     Hop(String),
     /// Not a domain.
     #[error(
-        "`{0}` is no domain: write a host name, an address or a network, with \":PORT\" to allow one port only, for example \"example.com\" or \"192.0.2.0/24\""
+        "`{0}` is no domain: write a host name, an address or a network, with \":PORT\" for another port than 5060 and 5061 and \":*\" for every port, for example \"example.com\" or \"192.0.2.0/24:*\""
     )]
     Domain(String),
 }
@@ -151,8 +162,9 @@ impl Target {
         })
     }
 
-    fn with(&self, resolved: &HashMap<String, Vec<IpAddr>>) -> Hop {
+    fn with(&self, name: &str, resolved: &HashMap<String, Vec<IpAddr>>) -> Hop {
         Hop {
+            mark: mark(name),
             uri: self.uri.clone(),
             transport: self.transport,
             port: self.port,
@@ -171,7 +183,7 @@ impl Place {
         };
         let name = name.strip_suffix(b".").unwrap_or(name);
         let last = name.rsplit(|&byte| byte == b'.').next()?;
-        // "10.0.0.300" and "1.2.3" are slips of the pen: no top level domain is a number.
+        // "10.0.0.300" and "1.2.3" are typing errors: no top-level domain is a number.
         let is_number = last.iter().all(u8::is_ascii_digit);
         if is_number || name.len() > LONGEST_NAME {
             return None;
@@ -188,20 +200,33 @@ impl Place {
     }
 }
 
-fn parse_domain(entry: &str) -> Option<(Place, Option<u16>)> {
+fn parse_domain(entry: &str) -> Option<(Place, PortRule)> {
     if let Some(ip) = ip_address(entry.as_bytes()) {
-        return Some((Place::Net(ip.to_canonical().into()), None));
+        return Some((Place::Net(ip.to_canonical().into()), PortRule::Sip));
     }
-    if let Ok(net) = entry.parse::<IpNet>() {
-        return Some((Place::Net(net.trunc()), None));
+    if let Some((address, rest)) = entry.split_once('/') {
+        let (length, ports) = match rest.split_once(':') {
+            Some((length, port)) => (length, PortRule::parse(port)?),
+            None => (rest, PortRule::Sip),
+        };
+        let net = IpNet::new(address.parse().ok()?, length.parse().ok()?).ok()?;
+        return Some((Place::Net(net.trunc()), ports));
     }
-    let Some((host, digits)) = entry.rsplit_once(':') else {
-        return Some((Place::of(Host::parse(entry.as_bytes())?)?, None));
+    let (host, ports) = match entry.rsplit_once(':') {
+        Some((host, port)) if !host.contains(':') || host.ends_with(']') => {
+            (host, PortRule::parse(port)?)
+        }
+        _ => (entry, PortRule::Sip),
     };
-    let port = Some(port(digits.as_bytes())?);
-    match host.parse::<IpNet>() {
-        Ok(net @ IpNet::V4(_)) => Some((Place::Net(net.trunc()), port)),
-        _ => Some((Place::of(Host::parse(host.as_bytes())?)?, port)),
+    Some((Place::of(Host::parse(host.as_bytes())?)?, ports))
+}
+
+impl PortRule {
+    fn parse(text: &str) -> Option<Self> {
+        match text {
+            "*" => Some(Self::Any),
+            digits => port(digits.as_bytes()).map(Self::One),
+        }
     }
 }
 
@@ -248,6 +273,10 @@ mod tests {
             "192.0.2.256",
             "example.com:x",
             "example.com:0",
+            "example.com:",
+            "192.0.2.0/24:0",
+            "2001:db8::/32:",
+            ":*",
             "*.example.com",
         ] {
             let error = builder.domain(bad).unwrap_err();

@@ -1,4 +1,4 @@
-//! Where requests may go: next hops and domains, with the addresses that their names have at the moment.
+//! Where requests may go: next hops and domains, with the current addresses of their names.
 //!
 //! [`RoutesBuilder`] reads the configuration. Names are resolved outside, and each resolution gives a new [`Routes`], which
 //! never changes. Addresses are put into order, so that every host and every resolution chooses alike: a CANCEL has to take
@@ -10,15 +10,18 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use siphasher::sip::SipHasher24;
 
 use crate::arrival::Transport;
-use crate::host::Host;
+use crate::host::{Host, LONGEST_NAME};
+use crate::uri::Scheme;
 
 pub use builder::{RouteError, RoutesBuilder};
 
-/// Next hops and domains with their addresses. Immutable; a change is a new one.
+/// Next hops and domains with their addresses. Immutable: a change makes new routes.
 #[derive(Clone, Debug, Default)]
 pub struct Routes {
+    owner: Option<u64>,
     default_hop: Option<Hop>,
     hops: HashMap<Box<str>, Hop>,
     names: HashMap<Box<[u8]>, Named>,
@@ -31,16 +34,18 @@ pub struct Routes {
 pub(crate) struct Hop {
     /// As configured, for messages.
     pub(crate) uri: Box<str>,
+    /// Its identifier in the seal of a dialog: the [`mark`] of its name.
+    pub(crate) mark: u64,
     pub(crate) transport: Transport,
     pub(crate) port: u16,
     /// In order; empty while the name is not resolved.
     pub(crate) addresses: Box<[IpAddr]>,
 }
 
-/// What the configuration says about a host that Route or request URI name.
+/// What the configuration permits for a host that Route or request URI name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Permission<'r> {
-    /// Nothing: requests don't go there.
+    /// Not permitted.
     Refused,
     /// Requests may go to this address.
     Address(IpAddr),
@@ -57,6 +62,17 @@ impl Routes {
     /// The next hop of this name.
     pub(crate) fn hop(&self, name: &str) -> Option<&Hop> {
         self.hops.get(name)
+    }
+
+    /// The next hop with this mark.
+    pub(crate) fn hop_of_mark(&self, mark: u64) -> Option<&Hop> {
+        let hops = self.default_hop.iter().chain(self.hops.values());
+        hops.into_iter().find(|hop| hop.mark == mark)
+    }
+
+    /// The owner of these routes, as a [`mark`]: dialogs that begin along them belong to it.
+    pub fn owner(&self) -> Option<u64> {
+        self.owner
     }
 
     /// Whether requests may go to this host and port.
@@ -90,7 +106,7 @@ impl Routes {
 }
 
 impl Routes {
-    fn permit_name(&mut self, name: &str, addresses: Box<[IpAddr]>, port: Option<u16>) {
+    fn permit_name(&mut self, name: &str, addresses: Box<[IpAddr]>, port: PortRule) {
         for &ip in &addresses {
             self.hosts.entry(ip).or_default().add(port);
         }
@@ -99,7 +115,7 @@ impl Routes {
         named.ports.add(port);
     }
 
-    fn permit_net(&mut self, net: IpNet, port: Option<u16>) {
+    fn permit_net(&mut self, net: IpNet, port: PortRule) {
         if net.prefix_len() == net.max_prefix_len() {
             return self.hosts.entry(net.addr()).or_default().add(port);
         }
@@ -112,6 +128,11 @@ impl Routes {
             }
         }
     }
+}
+
+/// Identifies a name in the seal of a dialog: a hash, the same on every host and after every start.
+pub fn mark(name: &str) -> u64 {
+    SipHasher24::new().hash(name.as_bytes())
 }
 
 /// A host name with its addresses and the ports that are allowed there.
@@ -136,24 +157,45 @@ impl Ports {
         }
     }
 
-    fn add(&mut self, port: Option<u16>) {
-        match (&mut *self, port) {
-            (Self::Any, _) => {}
-            (Self::These(_), None) => *self = Self::Any,
-            (Self::These(ports), Some(port)) if ports.contains(&port) => {}
-            (Self::These(ports), Some(port)) => ports.push(port),
+    fn add(&mut self, rule: PortRule) {
+        let Self::These(ports) = self else {
+            return;
+        };
+        let more: &[u16] = match &rule {
+            PortRule::Any => {
+                *self = Self::Any;
+                return;
+            }
+            PortRule::Sip => &SIP_PORTS,
+            PortRule::One(port) => std::slice::from_ref(port),
+        };
+        for port in more {
+            if !ports.contains(port) {
+                ports.push(*port);
+            }
         }
     }
 }
+
+/// The ports that an entry of the configuration allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum PortRule {
+    /// Those of SIP: what is meant where none is written.
+    Sip,
+    /// This one.
+    One(u16),
+    /// All.
+    Any,
+}
+
+/// The ports of `sip` and `sips` (RFC 3261 §19.1.2).
+const SIP_PORTS: [u16; 2] = [Scheme::Sip.default_port(), Scheme::Sips.default_port()];
 
 impl Default for Ports {
     fn default() -> Self {
         Self::These(Vec::new())
     }
 }
-
-/// The longest host name that DNS has, in bytes.
-const LONGEST_NAME: usize = 255;
 
 #[cfg(test)]
 mod tests {
@@ -180,12 +222,16 @@ mod tests {
             .unwrap();
         builder.hop("trunk", "sip:[2001:db8::7]").unwrap();
         for domain in [
-            "gw.Example.com",
+            "gw.Example.com:*",
+            "sip.example.com",
             "late.example.com:5070",
             "198.51.100.1:5060",
             "198.51.100.1:5062",
-            "203.0.113.77/24",
-            "2001:db8:1::/48",
+            "203.0.113.77/24:*",
+            "203.0.113.0/25:5060",
+            "192.0.2.128/25",
+            "2001:db8:1::/48:*",
+            "2001:db8:3::/48",
             "[2001:db8:2::1]:5070",
             "10.9.0.0/16:5060",
         ] {
@@ -193,7 +239,12 @@ mod tests {
         }
         assert_eq!(
             builder.names_to_resolve(),
-            ["gw.example.com", "late.example.com", "pbx.example.com"]
+            [
+                "gw.example.com",
+                "late.example.com",
+                "pbx.example.com",
+                "sip.example.com"
+            ]
         );
         builder.build(&resolved())
     }
@@ -228,6 +279,12 @@ mod tests {
             ("203.0.113.1", 9, "203.0.113.1"),
             ("[::ffff:203.0.113.1]", 9, "203.0.113.1"),
             ("203.0.114.1", 9, "refused"),
+            ("192.0.2.200", 5060, "192.0.2.200"),
+            ("192.0.2.200", 5061, "192.0.2.200"),
+            ("192.0.2.200", 22, "refused"),
+            ("192.0.2.200", 6379, "refused"),
+            ("[2001:db8:3::1]", 5061, "2001:db8:3::1"),
+            ("[2001:db8:3::1]", 80, "refused"),
             ("[2001:db8:1::9]", 1, "2001:db8:1::9"),
             ("[2001:db8:2::1]", 5070, "2001:db8:2::1"),
             ("[2001:db8:2::1]", 5060, "refused"),
@@ -249,23 +306,26 @@ mod tests {
         for (host, port, expected) in [
             ("GW.example.com", 1, "[192.0.2.8, 192.0.2.9]"),
             ("gw.example.com.", 1, "[192.0.2.8, 192.0.2.9]"),
+            ("sip.example.com", 5060, "[]"),
+            ("sip.example.com", 5061, "[]"),
+            ("sip.example.com", 5062, "refused"),
             ("late.example.com", 5070, "[]"),
             ("late.example.com", 5060, "refused"),
             ("pbx.example.com", 5080, "[10.0.0.7]"),
             ("pbx.example.com", 5060, "refused"),
             ("sub.gw.example.com", 1, "refused"),
             ("example.com", 1, "refused"),
-            (&"x".repeat(300), 1, "refused"),
+            (&"x".repeat(255), 1, "refused"),
         ] {
             assert_eq!(permission(&routes, host, port), expected, "{host}:{port}");
         }
     }
 
     #[test]
-    fn a_domain_without_port_outdoes_one_with_a_port() {
+    fn every_port_outdoes_one_port_and_the_ports_of_sip() {
         for order in [
-            ["192.0.2.1", "192.0.2.1:5070"],
-            ["192.0.2.1:5070", "192.0.2.1"],
+            ["192.0.2.1:*", "192.0.2.1:5070", "192.0.2.1"],
+            ["192.0.2.1:5070", "192.0.2.1", "192.0.2.1:*"],
         ] {
             let mut builder = RoutesBuilder::new();
             for domain in order {

@@ -1,24 +1,23 @@
-//! What can be wrong with a message, and where.
+//! Faults of a message and their positions.
 
 use thiserror::Error;
 
 use super::HeaderName;
 
-/// The first fault of a message and the place where it was found.
+/// The first fault of a message and its position.
 ///
-/// The scan goes on behind most faults, so that the index holds what a reply needs.
+/// The scan continues after most faults, so that the index holds what a reply needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("{fault} (at byte {offset})")]
 pub struct ScanError {
     /// What is wrong.
     pub fault: Fault,
-    /// Bytes behind the start of the start line; may lie behind what is left as the message.
+    /// Offset from the start of the start line; may be beyond the end of the message as it was cut.
     pub offset: usize,
 }
 
 /// What is wrong with a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[non_exhaustive]
 pub enum Fault {
     /// No bytes but line ends: a keep-alive or a probe, never answered.
     #[error("nothing but line ends")]
@@ -26,7 +25,7 @@ pub enum Fault {
     /// The first line is neither a request line nor a status line of any SIP version.
     #[error("the first line is no SIP request or status line")]
     NotSip,
-    /// Request line with space or control characters where none belong (RFC 4475 §3.1.2.8–10).
+    /// Request line with misplaced space or control characters (RFC 4475 §3.1.2.8–10).
     #[error("the request line is not METHOD SP URI SP VERSION")]
     RequestLine,
     /// Status line whose code is not a number from 100 to 699.
@@ -41,7 +40,7 @@ pub enum Fault {
     /// One header above [`Limits::header_bytes`](super::Limits::header_bytes).
     #[error("a header line is longer than the limit")]
     HeaderTooLong,
-    /// More headers than [`Limits::header_lines`](super::Limits::header_lines).
+    /// More headers, or more folds, than [`Limits::header_lines`](super::Limits::header_lines).
     #[error("more header lines than the limit")]
     TooManyHeaders,
     /// A CR without LF, or CRLF and bare LF in one message: peers would see different headers.
@@ -65,11 +64,11 @@ pub enum Fault {
     /// The body is shorter than Content-Length says (RFC 3261 §18.3).
     #[error("the body is shorter than Content-Length")]
     BodyTooShort,
-    /// Max-Forwards that is not a number from 0 to 255 (RFC 3261 §20.22).
-    #[error("Max-Forwards is not a number from 0 to 255")]
+    /// Max-Forwards that is not a number, or none below 2³².
+    #[error("Max-Forwards is not a number from 0 to 4294967295")]
     MaxForwards,
-    /// CSeq that is not a number below 2³¹ and a method (RFC 3261 §8.1.1.5).
-    #[error("CSeq is not a number below 2147483648 and a method")]
+    /// CSeq that is not a number below 2³² and a method.
+    #[error("CSeq is not a number below 4294967296 and a method")]
     CSeq,
     /// CSeq names another method than the request line (RFC 4475 §3.1.2.17).
     #[error("CSeq names another method than the request line")]
@@ -77,14 +76,26 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// The status code of a reply that tells of this fault: 513 where a limit was passed, else 400.
+    /// The status code of a reply to a message with this fault: 414 for a request line and 513 for anything else above its limit, 400 for
+    /// all others.
     pub const fn code(self) -> u16 {
         match self {
-            Self::MessageTooLong
-            | Self::StartLineTooLong
-            | Self::HeaderTooLong
-            | Self::TooManyHeaders => 513,
-            _ => 400,
+            Self::StartLineTooLong => 414,
+            Self::MessageTooLong | Self::HeaderTooLong | Self::TooManyHeaders => 513,
+            Self::Empty
+            | Self::NotSip
+            | Self::RequestLine
+            | Self::StatusLine
+            | Self::LineEnd
+            | Self::HeaderLine
+            | Self::NoEmptyLine
+            | Self::Missing(_)
+            | Self::Duplicate(_)
+            | Self::ContentLength
+            | Self::BodyTooShort
+            | Self::MaxForwards
+            | Self::CSeq
+            | Self::CSeqMethod => 400,
         }
     }
 
@@ -95,7 +106,7 @@ impl Fault {
             Self::NotSip => "Not SIP",
             Self::RequestLine => "Bad Request Line",
             Self::StatusLine => "Bad Status Line",
-            Self::StartLineTooLong => "Start Line Too Long",
+            Self::StartLineTooLong => "Request-URI Too Long",
             Self::MessageTooLong => "Message Too Large",
             Self::HeaderTooLong => "Header Too Long",
             Self::TooManyHeaders => "Too Many Headers",

@@ -6,18 +6,17 @@ macro_rules! header_names {
         /// A header field name. Compact and full forms are the same name (RFC 3261 §7.3.3), case
         /// is ignored; a name outside this list is [`HeaderName::Other`] and passes unread.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-        #[non_exhaustive]
         #[repr(u8)]
         pub enum HeaderName {
             $(
                 #[doc = concat!("`", $full, "`")]
                 $variant,
             )*
-            /// Any name that this list does not have.
+            /// Any other name.
             Other,
         }
 
-        /// Every known name at the place that its discriminant says.
+        /// Every known name, indexed by its discriminant.
         const KNOWN: &[Known] = &[
             $(Known {
                 name: HeaderName::$variant,
@@ -102,7 +101,7 @@ header_names! {
 }
 
 impl HeaderName {
-    /// Looks a name up as it stands on the wire, without the space that may precede the colon.
+    /// Looks up a name as received, without the space that may precede the colon.
     #[inline]
     pub fn of(raw: &[u8]) -> Self {
         let (Some(&first), Some(&last)) = (raw.first(), raw.last()) else {

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::{HeaderName, LineEnd};
 
-/// Where things stand in one message: spans only, owned and reusable, without a lifetime.
+/// Positions of the parts of one message: spans only, owned and reusable, without a lifetime.
 ///
 /// Pair it with the bytes it was made from: [`Message::new`](super::Message::new).
 #[derive(Clone, Debug)]
@@ -22,7 +22,7 @@ pub struct Index {
 }
 
 impl Index {
-    /// Forgets the last message, keeps the memory.
+    /// Clears the index and keeps its memory.
     pub fn clear(&mut self) {
         self.message = Span::default();
         self.start_line = StartSpans::default();
@@ -34,7 +34,7 @@ impl Index {
         self.numbers = Numbers::default();
     }
 
-    /// How many header lines were found.
+    /// Number of header lines.
     pub fn len(&self) -> usize {
         self.entries.len()
     }
@@ -49,13 +49,13 @@ impl Index {
         self.entries.get(usize::from(self.first[name as usize]))
     }
 
-    /// The headers from the first of this name on, others among them.
+    /// The headers from the first of this name on, including those of other names.
     pub(super) fn since_first(&self, name: HeaderName) -> &[Entry] {
         let first = usize::from(self.first[name as usize]);
         self.entries.get(first..).unwrap_or_default()
     }
 
-    /// Adds a header and tells whether one of its name was there before.
+    /// Adds a header; returns whether there was one of the same name.
     pub(super) fn push(&mut self, entry: Entry) -> bool {
         let first = &mut self.first[entry.name as usize];
         let seen = *first != NOWHERE;
@@ -126,7 +126,7 @@ pub(super) struct Numbers {
     pub(super) cseq: Option<(u32, Span)>,
 }
 
-/// A range of bytes, in half the room of a `Range<usize>`.
+/// A range of bytes, half the size of a `Range<usize>`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Span {
     start: u32,

@@ -1,15 +1,15 @@
-//! How much a message may be before the scanner says no.
+//! Limits of a message.
 
-/// Bounds on one message, checked before any work is spent on what exceeds them.
+/// Limits of one message, checked before any work is spent on bytes beyond them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Bytes of a whole message: start line, headers and body. On datagrams nothing longer exists.
+    /// Bytes of a whole message: start line, headers and body. No datagram is longer than the default.
     pub message_bytes: usize,
-    /// Header lines; a folded header counts once.
+    /// Header lines; a folded header counts once. The same number of lines may be folds.
     pub header_lines: usize,
     /// Bytes of one header line with its name, folds and line end.
     pub header_bytes: usize,
-    /// Bytes of the request or status line without its line end.
+    /// Bytes of the request or status line without its line end. A longer request line is still parsed, and answered 414.
     pub start_line_bytes: usize,
 }
 

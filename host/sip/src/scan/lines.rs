@@ -1,11 +1,13 @@
 //! Line ends and folding, shared by the scanner and the stream framer.
 
-use crate::words::{find_end, find_line_end};
+use memchr::memchr;
+
+use crate::words::{find_end, find_line_end, find_other_than_line_end};
 
 /// How the lines of a message end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LineEnd {
-    /// As RFC 3261 §7 wants it.
+    /// By RFC 3261 §7.
     CrLf,
     /// Bare LF throughout.
     Lf,
@@ -30,8 +32,10 @@ pub(crate) struct LineBreak {
     pub(crate) next: usize,
     /// How it ends.
     pub(crate) kind: LineEnd,
-    /// The first place where a line ends in another way than asked for, or a CR stands alone.
+    /// The first position with another line end than expected, or with a CR alone.
     pub(crate) odd: Option<usize>,
+    /// Number of folded lines.
+    pub(crate) folds: usize,
 }
 
 /// The next line end at or behind `from`; `None` when there is none yet.
@@ -40,43 +44,39 @@ pub(crate) fn line_break(
     from: usize,
     expected: Option<LineEnd>,
 ) -> Option<LineBreak> {
-    let mut odd = None;
-    let mut at = from;
-    loop {
-        let end = at + find_line_end(bytes.get(at..)?)?;
-        let (kind, next) = if bytes[end] == b'\n' {
-            (LineEnd::Lf, end + 1)
-        } else {
-            match bytes.get(end + 1)? {
-                b'\n' => (LineEnd::CrLf, end + 2),
-                _ => {
-                    odd = odd.or(Some(end));
-                    at = end + 1;
-                    continue;
-                }
-            }
-        };
-        if expected.is_some_and(|expected| expected != kind) {
-            odd = odd.or(Some(end));
+    let first = from + find_line_end(bytes.get(from..)?)?;
+    let (end, kind, mut odd) = match (bytes[first], bytes.get(first + 1)) {
+        (b'\n', _) => (first, LineEnd::Lf, None),
+        (_, Some(b'\n')) => (first, LineEnd::CrLf, None),
+        // A CR alone, and perhaps thousands behind it: only the LF is looked for.
+        _ => {
+            let line_feed = first + memchr(b'\n', bytes.get(first..)?)?;
+            let has_cr = line_feed > first + 1 && bytes[line_feed - 1] == b'\r';
+            let (end, kind) = match has_cr {
+                true => (line_feed - 1, LineEnd::CrLf),
+                false => (line_feed, LineEnd::Lf),
+            };
+            (end, kind, Some(first))
         }
-        return Some(LineBreak {
-            end,
-            next,
-            kind,
-            odd,
-        });
+    };
+    if expected.is_some_and(|expected| expected != kind) {
+        odd = odd.or(Some(end));
     }
+    Some(LineBreak {
+        end,
+        next: end + kind.as_bytes().len(),
+        kind,
+        odd,
+        folds: 0,
+    })
 }
 
-/// How many bytes of line ends stand before the message (RFC 3261 §7.5).
+/// Number of line-end bytes before the message (RFC 3261 §7.5).
 pub(crate) fn leading_line_ends(bytes: &[u8]) -> usize {
-    bytes
-        .iter()
-        .position(|byte| !matches!(byte, b'\r' | b'\n'))
-        .unwrap_or(bytes.len())
+    find_other_than_line_end(bytes).unwrap_or(bytes.len())
 }
 
-/// One header with its folds, cut but not yet looked up. All places are offsets into the message.
+/// One header with its folds, before its name is looked up. All positions are offsets into the message.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RawHeader {
     /// Behind the name, which begins the line. `None` when there is no name, no colon, or space
@@ -88,22 +88,27 @@ pub(crate) struct RawHeader {
     pub(crate) end: LineBreak,
 }
 
-/// The header whose line begins at `at`; `None` when the bytes stop before its end.
+/// The header whose line begins at `at`, with up to `most_folds` folds and one more; `None` when the bytes stop before its end.
 #[inline]
-pub(crate) fn raw_header(bytes: &[u8], at: usize, expected: LineEnd) -> Option<RawHeader> {
+pub(crate) fn raw_header(
+    bytes: &[u8],
+    at: usize,
+    expected: LineEnd,
+    most_folds: usize,
+) -> Option<RawHeader> {
     let name = name(bytes.get(at..)?);
     let value = name.map_or(at, |(_, colon)| at + colon + 1);
     Some(RawHeader {
         name_end: name.map(|(end, _)| at + end),
         value,
-        end: header_break(bytes, value, expected)?,
+        end: header_break(bytes, value, expected, most_folds)?,
     })
 }
 
 /// The ends of the name and of the space that may stand between it and the colon (RFC 3261 §25.1
 /// HCOLON).
 #[inline]
-fn name(line: &[u8]) -> Option<(usize, usize)> {
+pub(crate) fn name(line: &[u8]) -> Option<(usize, usize)> {
     let end = find_end(line, b':')?;
     let mut colon = end;
     while matches!(line.get(colon), Some(b' ' | b'\t')) {
@@ -114,7 +119,12 @@ fn name(line: &[u8]) -> Option<(usize, usize)> {
 
 /// The end of the header that goes on at `from`: behind the first line that no folded line follows.
 #[inline]
-fn header_break(bytes: &[u8], from: usize, expected: LineEnd) -> Option<LineBreak> {
+fn header_break(
+    bytes: &[u8],
+    from: usize,
+    expected: LineEnd,
+    most_folds: usize,
+) -> Option<LineBreak> {
     let end = from + find_line_end(bytes.get(from..)?)?;
     if expected == LineEnd::CrLf
         && let Some([b'\r', b'\n', next, ..]) = bytes.get(end..)
@@ -125,19 +135,27 @@ fn header_break(bytes: &[u8], from: usize, expected: LineEnd) -> Option<LineBrea
             next: end + 2,
             kind: LineEnd::CrLf,
             odd: None,
+            folds: 0,
         });
     }
-    unusual_header_break(bytes, end, expected)
+    unusual_header_break(bytes, end, expected, most_folds)
 }
 
-/// With folds, with bare LF, or the last line that there is.
+/// With folds, with bare LF, or the last line that there is. Of more than `most_folds` folds the first too many is the last that is
+/// looked at.
 #[cold]
-fn unusual_header_break(bytes: &[u8], from: usize, expected: LineEnd) -> Option<LineBreak> {
+fn unusual_header_break(
+    bytes: &[u8],
+    from: usize,
+    expected: LineEnd,
+    most_folds: usize,
+) -> Option<LineBreak> {
     let mut found = line_break(bytes, from, Some(expected))?;
-    while matches!(bytes.get(found.next), Some(b' ' | b'\t')) {
+    while found.folds <= most_folds && matches!(bytes.get(found.next), Some(b' ' | b'\t')) {
         let continued = line_break(bytes, found.next, Some(expected))?;
         found = LineBreak {
             odd: found.odd.or(continued.odd),
+            folds: found.folds + 1,
             ..continued
         };
     }

@@ -7,10 +7,10 @@ use super::index::{Entry, Span, StartSpans};
 use super::{HeaderName, Index, LineEnd};
 use crate::cseq::CSeq;
 
-/// A scanned message: the received bytes and where things stand in them.
+/// A scanned message: the received bytes and the positions of their parts.
 ///
-/// All offsets are offsets into [`Message::bytes`]. With an index that was not made from these
-/// bytes the answers are meaningless, but nothing panics.
+/// All offsets are offsets into [`Message::bytes`]. With an index of other bytes the results are
+/// meaningless, but nothing panics.
 #[derive(Clone, Copy, Debug)]
 pub struct Message<'a> {
     bytes: &'a [u8],
@@ -18,7 +18,7 @@ pub struct Message<'a> {
 }
 
 impl<'a> Message<'a> {
-    /// Pairs what [`scan`](super::scan) was given with what it found.
+    /// Combines the input of [`scan`](super::scan) with its result.
     pub fn new(bytes: &'a [u8], index: &'a Index) -> Self {
         Self {
             bytes: index.message.of(bytes),
@@ -85,8 +85,8 @@ impl<'a> Message<'a> {
             .map(move |entry| self.field(entry))
     }
 
-    /// All headers of a name that need not be a known one, in their order. Case does not matter,
-    /// and a compact name finds the full one and the other way round.
+    /// All headers of any name, known or not, in order. Case is ignored, and compact and full names find
+    /// each other.
     pub fn by_name<'n>(self, name: &'n str) -> impl Iterator<Item = Field<'a>> + use<'a, 'n> {
         let wanted = HeaderName::of(name.as_bytes());
         let entries = self.index.since_first(wanted).iter();
@@ -143,12 +143,12 @@ impl<'a> Message<'a> {
     }
 }
 
-/// The first line of a message. What a faulty message does not let us read is empty.
+/// The first line of a message. Parts that cannot be parsed are empty.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StartLine<'a> {
     /// RFC 3261 §7.1.
     Request {
-        /// As on the wire; methods have case.
+        /// As received; methods are case-sensitive.
         method: &'a [u8],
         /// The Request-URI, unread.
         uri: &'a [u8],
@@ -185,9 +185,9 @@ impl<'a> StartLine<'a> {
 pub struct Field<'a> {
     /// The name, looked up.
     pub name: HeaderName,
-    /// The name as it stands there.
+    /// The name as received.
     pub raw_name: &'a [u8],
-    /// The value without space at its ends; folds are still in.
+    /// The value without space at its ends, but with its folds.
     pub value: &'a [u8],
     /// The whole header with its folds and its line end.
     pub line: Range<usize>,

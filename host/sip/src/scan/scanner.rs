@@ -1,4 +1,4 @@
-//! The pass itself.
+//! The scanner: one pass over a message.
 
 use super::index::{Entry, Span, StartSpans};
 use super::lines::{leading_line_ends, line_break, raw_header};
@@ -18,8 +18,8 @@ pub enum Framing {
 /// Reads one message into `index`.
 ///
 /// # Errors
-/// The first fault, with its place. The scan goes on behind it as far as it can, so `index` still
-/// holds what could be read: start line, headers, numbers.
+/// The first fault, with its position. The scan continues as far as possible, so `index` still holds
+/// the parts that could be parsed: start line, headers, numbers.
 pub fn scan(
     bytes: &[u8],
     framing: Framing,
@@ -35,6 +35,8 @@ pub fn scan(
 
     let mut scanner = Scanner {
         bytes: message,
+        lines_left: limits.header_lines,
+        folds_left: limits.header_lines,
         limits,
         index,
         fault: None,
@@ -54,6 +56,10 @@ struct Scanner<'a, 'i> {
     /// From the start line to the end of what was received.
     bytes: &'a [u8],
     limits: Limits,
+    /// Number of further header lines that are allowed, malformed ones included.
+    lines_left: usize,
+    /// Number of further folds that are allowed.
+    folds_left: usize,
     index: &'i mut Index,
     fault: Option<ScanError>,
 }
@@ -69,7 +75,7 @@ impl<'a> Scanner<'a, '_> {
         self.body(body);
     }
 
-    /// Reads the first line; tells where the headers start.
+    /// Parses the first line; returns where the headers start.
     fn start_line(&mut self) -> Option<usize> {
         let limit = self.limits.start_line_bytes;
         let Some(first) = line_break(self.bytes, 0, None) else {
@@ -85,22 +91,21 @@ impl<'a> Scanner<'a, '_> {
             return None;
         };
         self.index.line_end = first.kind;
+        let (spans, fault) = start_line::read(&self.bytes[..first.end]);
+        self.index.start_line = spans;
+        self.index.header_end = first.next as u32;
+        if fault == Some(Fault::NotSip) {
+            self.note(Fault::NotSip, 0);
+            return None;
+        }
         if first.end > limit {
             self.note(Fault::StartLineTooLong, limit);
-            return None;
         }
         if let Some(odd) = first.odd {
             self.note(Fault::LineEnd, odd);
         }
-
-        let (spans, fault) = start_line::read(&self.bytes[..first.end]);
-        self.index.start_line = spans;
-        self.index.header_end = first.next as u32;
         if let Some(fault) = fault {
             self.note(fault, 0);
-            if fault == Fault::NotSip {
-                return None;
-            }
         }
         if matches!(self.bytes.get(first.next), Some(b' ' | b'\t')) {
             let fault = match spans {
@@ -112,7 +117,7 @@ impl<'a> Scanner<'a, '_> {
         Some(first.next)
     }
 
-    /// Reads the header lines from `at` on; tells where the body starts.
+    /// Parses the header lines from `at` on; returns where the body starts.
     fn headers(&mut self, mut at: usize) -> usize {
         loop {
             self.index.header_end = at as u32;
@@ -128,10 +133,11 @@ impl<'a> Scanner<'a, '_> {
                 }
                 _ => {}
             }
-            if self.index.len() == self.limits.header_lines && !line.is_empty() {
+            if self.lines_left == 0 && !line.is_empty() {
                 self.note(Fault::TooManyHeaders, at);
                 return self.bytes.len();
             }
+            self.lines_left = self.lines_left.saturating_sub(1);
             let Some(next) = self.header(at) else {
                 self.note(Fault::NoEmptyLine, at);
                 return self.bytes.len();
@@ -140,15 +146,20 @@ impl<'a> Scanner<'a, '_> {
         }
     }
 
-    /// Reads the header at `at`; tells where the next line starts, or `None` when the bytes stop
-    /// before.
+    /// Parses the header at `at`; returns where the next line starts, or `None` when the bytes end
+    /// before that, or the header has too many folds.
     #[inline]
     fn header(&mut self, at: usize) -> Option<usize> {
-        let raw = raw_header(self.bytes, at, self.index.line_end)?;
+        let raw = raw_header(self.bytes, at, self.index.line_end, self.folds_left)?;
         let next = raw.end.next;
         if let Some(odd) = raw.end.odd {
             self.note(Fault::LineEnd, odd);
         }
+        let Some(folds_left) = self.folds_left.checked_sub(raw.end.folds) else {
+            self.note(Fault::TooManyHeaders, at);
+            return None;
+        };
+        self.folds_left = folds_left;
         if next - at > self.limits.header_bytes {
             self.note(Fault::HeaderTooLong, at);
             return Some(next);
@@ -204,7 +215,7 @@ impl<'a> Scanner<'a, '_> {
         }
     }
 
-    /// A stateless proxy sends responses back by Via alone; a request must be answerable.
+    /// Checks required headers: Via returns a response, and a request must be answerable.
     fn required(&mut self, framing: Framing) {
         const OF_REQUESTS: [HeaderName; 5] = [
             HeaderName::Via,
@@ -228,7 +239,7 @@ impl<'a> Scanner<'a, '_> {
         }
     }
 
-    /// Cuts off what is behind Content-Length.
+    /// Cuts off bytes beyond Content-Length.
     fn body(&mut self, start: usize) {
         let received = self.bytes.len() - start;
         let declared = self.index.numbers.content_length;

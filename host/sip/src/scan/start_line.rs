@@ -7,8 +7,8 @@ use super::index::{Span, StartSpans};
 use crate::token::is_token;
 use crate::words::find_end;
 
-/// Reads a start line, which begins at offset 0 of the message. With a fault the spans hold what
-/// could be read.
+/// Parses a start line, which begins at offset 0 of the message. With a fault, the spans hold the
+/// parts that could be parsed.
 pub(super) fn read(line: &[u8]) -> (StartSpans, Option<Fault>) {
     if line.get(..4).is_some_and(begins_version) {
         return status_line(line);
@@ -16,9 +16,15 @@ pub(super) fn read(line: &[u8]) -> (StartSpans, Option<Fault>) {
     request_line(line)
 }
 
-/// Whether this is a start line of some SIP version, if a faulty one.
+/// Whether this is a start line of any SIP version, even with a fault.
 pub(crate) fn is_sip(line: &[u8]) -> bool {
     read(line).1 != Some(Fault::NotSip)
+}
+
+/// Whether the start of a line can be that of a SIP start line: a method and a space, or `SIP/`.
+pub(crate) fn may_become_sip(line: &[u8]) -> bool {
+    let method = memchr(b' ', line).and_then(|end| line.get(..end));
+    line.get(..4).is_some_and(begins_version) || method.is_some_and(is_token)
 }
 
 fn request_line(line: &[u8]) -> (StartSpans, Option<Fault>) {
@@ -28,7 +34,7 @@ fn request_line(line: &[u8]) -> (StartSpans, Option<Fault>) {
     }
 }
 
-/// As the grammar has it.
+/// By the grammar.
 fn strict_request_line(line: &[u8]) -> Option<StartSpans> {
     let method_end = find_end(line, DEL)?;
     let uri = method_end + 1;
@@ -46,7 +52,7 @@ fn strict_request_line(line: &[u8]) -> Option<StartSpans> {
     })
 }
 
-/// With space in wrong places: what was meant can be told, so that it can be refused by a reply.
+/// With misplaced space: the parts are recognisable, so that the request can be refused with a reply.
 #[cold]
 fn loose_request_line(line: &[u8]) -> (StartSpans, Option<Fault>) {
     let trimmed = line.trim_ascii_end();

@@ -232,9 +232,10 @@ fn a_faulty_message_still_gives_what_a_reply_needs() {
 #[test]
 fn numbers_and_single_headers_are_checked() {
     assert_eq!(
-        header_fault("Max-Forwards: 256\r\n"),
+        header_fault("Max-Forwards: 4294967296\r\n"),
         Some(Fault::MaxForwards)
     );
+    assert_eq!(header_fault("Max-Forwards: 256\r\n"), None);
     assert_eq!(header_fault("Max-Forwards: 0\r\n"), None);
     for header in ["f: x", "t: x", "i: x", "CSeq: 1 OPTIONS"] {
         let fault = header_fault(&format!("{header}\r\n"));
@@ -256,7 +257,7 @@ fn numbers_and_single_headers_are_checked() {
     }
     let cseq = |value: &str| fault(&request("", "").replace("1 OPTIONS", value));
     assert_eq!(cseq("0009\r\n OPTIONS"), None);
-    assert_eq!(cseq("2147483648 OPTIONS"), Some(Fault::CSeq));
+    assert_eq!(cseq("4294967296 OPTIONS"), Some(Fault::CSeq));
     assert_eq!(cseq("1"), Some(Fault::CSeq));
     assert_eq!(cseq("1 INVITE"), Some(Fault::CSeqMethod));
     assert_eq!(cseq("1 options"), Some(Fault::CSeqMethod));
@@ -318,7 +319,21 @@ fn limits_stop_the_work() {
         (Some(Fault::MessageTooLong), 5)
     );
     let start = request("", "").replace("sip:e", "sip:eeeeeeeeeeee");
-    assert_eq!(check(&start), (Some(Fault::StartLineTooLong), 0));
+    assert_eq!(check(&start), (Some(Fault::StartLineTooLong), 5));
+    let folded = |folds| request(&format!("X: 1{}\r\n", "\r\n ".repeat(folds)), "");
+    assert_eq!(check(&folded(7)), (None, 6));
+    assert_eq!(check(&folded(8)), (Some(Fault::TooManyHeaders), 5));
+    // Those of all headers are counted together.
+    let two = request(&"X: 1\r\n 2\r\n 3\r\n 4\r\n 5\r\n".repeat(2), "");
+    assert_eq!(check(&two), (Some(Fault::TooManyHeaders), 6));
+}
+
+#[test]
+fn carriage_returns_alone_are_one_fault_however_many() {
+    let text = request(&format!("X: {}1\r\n", "\r".repeat(9)), "");
+    assert_eq!(fault(&text), Some(Fault::LineEnd));
+    assert_eq!(fault(&text.replace("1\r\n", "\r\n")), Some(Fault::LineEnd));
+    assert_eq!(fault(&text.replace("1\r\n", "\n")), Some(Fault::LineEnd));
 }
 
 #[test]

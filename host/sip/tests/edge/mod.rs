@@ -45,8 +45,11 @@ impl Edge {
             locals: [on(Transport::Udp), on(Transport::Tcp)].concat(),
             aliases: vec!["edge.example.com".into()],
             key: [0x5a; 16],
+            earlier_keys: Vec::new(),
+            dialog_minutes: 24 * 60,
             record_route: true,
             server_header: Some("Portcullis".into()),
+            force_rport: Vec::new(),
         };
         configure(&mut config);
         let mut builder = RoutesBuilder::new();

@@ -55,8 +55,11 @@ impl Harness {
                 locals: locals.concat(),
                 aliases: Vec::new(),
                 key: *b"a key for a test",
+                earlier_keys: Vec::new(),
+                dialog_minutes: 24 * 60,
                 record_route: true,
                 server_header: None,
+                force_rport: Vec::new(),
             }),
             routes: builder.build(&resolved),
             arrival: Arrival {

@@ -1,11 +1,12 @@
-use portcullis_address::Database;
+use portcullis_database::Schema;
 
 use super::*;
 
 async fn store(folder: &tempfile::TempDir) -> Store {
     let url = DatabaseUrl::Sqlite(folder.path().join("table.db"));
-    Database::new(url.clone()).create_tables().await.unwrap();
-    Store::new(url)
+    let connections = Connections::from(url);
+    connections.migrate(&Schema::default()).await.unwrap();
+    Store::new(connections)
 }
 
 fn policy<'n>(seat: &'n str, bytes: &'n [u8]) -> NewGeneration<'n> {
@@ -68,10 +69,66 @@ async fn of_two_who_change_a_seat_one_is_first() {
     };
     let expected = Seat {
         revision: 1,
+        changed_by: "ann".into(),
         ..after
     };
     assert_eq!(*now, expected);
     assert_eq!(store.revision().await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn what_a_host_kept_in_memory_is_taken_over_with_its_numbers_by_the_first_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store(&folder).await;
+    let seat = Seat {
+        name: "acme".into(),
+        last: 7,
+        active: Some(7),
+        previous: Some(5),
+        candidate: Some((6, Trial::Shadow)),
+        mode: Some("monitor".into()),
+        ..Seat::default()
+    };
+    let kept = |number, bytes: &'static [u8]| Kept {
+        number,
+        created_at: 1000 + number,
+        new: policy("acme", bytes),
+    };
+    let all = [kept(5, b"five"), kept(6, b"six"), kept(7, b"five")];
+    assert!(store.adopt(&seat, &all, "host").await.unwrap());
+    let expected = Seat {
+        revision: 1,
+        changed_by: "host".into(),
+        ..seat.clone()
+    };
+    assert_eq!(store.seats().await.unwrap(), [expected]);
+    let generations = store.generations("acme", 10).await.unwrap();
+    let told: Vec<_> = generations
+        .iter()
+        .map(|one| (one.number, one.created_at))
+        .collect();
+    assert_eq!(told, [(7, 1007), (6, 1006), (5, 1005)]);
+    assert_eq!(
+        store.artifact(&generations[0].digest).await.unwrap(),
+        b"five"
+    );
+    // Numbers go on, and who comes second changes nothing.
+    assert_eq!(
+        store
+            .push(&policy("acme", b"eight"), 10)
+            .await
+            .unwrap()
+            .number,
+        8
+    );
+    assert!(
+        !store
+            .adopt(&seat, &[kept(5, b"other")], "late")
+            .await
+            .unwrap()
+    );
+    assert_eq!(store.generations("acme", 10).await.unwrap().len(), 4);
+    assert!(store.artifact(&digest_of(b"other")).await.is_err());
 }
 
 #[tokio::test]
@@ -131,11 +188,11 @@ async fn what_is_wrong_is_told_with_its_mend() {
     let store = store(&folder).await;
     let pushed = store.push(&policy("acme", b"good"), 10).await.unwrap();
     let path = folder.path().join("table.db");
-    let mut link = SqliteConnection::connect_with(&SqliteConnectOptions::new().filename(path))
+    let mut link = Connections::from(DatabaseUrl::Sqlite(path))
+        .take(ANSWER)
         .await
         .unwrap();
-    sqlx::query("UPDATE `portcullis_artifact` SET `bytes` = 'bad'")
-        .execute(&mut link)
+    link.run("UPDATE `portcullis_artifact` SET `bytes` = 'bad'")
         .await
         .unwrap();
     let error = store.artifact(&pushed.digest).await.unwrap_err();

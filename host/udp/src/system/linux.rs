@@ -11,13 +11,13 @@ use super::NOWHERE;
 use crate::receiver::Slot;
 use crate::sender::Packet;
 
-/// What `recvmmsg` needs beside the slots: made once, and written anew before each call.
+/// The headers that `recvmmsg` needs beside the slots: allocated once, filled before each call.
 pub(crate) struct Incoming {
     frame: Frame,
     names: Vec<Name>,
 }
 
-/// What `sendmmsg` needs beside the packets.
+/// The headers that `sendmmsg` needs beside the packets.
 pub(crate) struct Outgoing {
     frame: Frame,
 }
@@ -32,7 +32,7 @@ struct Frame {
 // between threads.
 unsafe impl Send for Frame {}
 
-/// A socket address as the kernel reads and writes it, in the room that the larger family needs.
+/// A socket address as the kernel reads and writes it, with space for the larger address family.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub(crate) union Name {
@@ -48,7 +48,7 @@ impl Incoming {
         }
     }
 
-    /// Receives into the slots, whose buffers are empty and have room for `room` bytes each.
+    /// Receives into the slots, whose buffers are empty and have `room` bytes of capacity each.
     pub(crate) fn recv(
         &mut self,
         socket: BorrowedFd<'_>,
@@ -99,10 +99,10 @@ impl Outgoing {
         }
     }
 
-    /// Hands packets to the kernel; how many of the first ones it took.
+    /// Passes packets to the kernel; returns how many of the first ones it accepted.
     ///
     /// # Errors
-    /// Why it did not take even the first.
+    /// Why it refused the first one.
     pub(crate) fn send(
         &mut self,
         socket: BorrowedFd<'_>,
@@ -141,7 +141,8 @@ impl Frame {
         }
     }
 
-    /// Headers for these buffers and names, each with its length. Not to be used when what they point to is gone.
+    /// Fills the headers with these buffers and names, each with its length. The pointers are valid only as long as the buffers and
+    /// names are.
     fn point_to(
         &mut self,
         places: impl Iterator<Item = (*mut u8, usize, *mut Name, usize)>,
@@ -160,7 +161,7 @@ impl Frame {
             header.msg_hdr.msg_iovlen = 1;
             self.headers.push(header);
         }
-        // Only now do the iovecs stay where they are.
+        // The iovecs do not move any more, so their addresses are taken now.
         for (header, iovec) in self.headers.iter_mut().zip(&mut self.iovecs) {
             header.msg_hdr.msg_iov = iovec;
         }
@@ -169,7 +170,7 @@ impl Frame {
 }
 
 impl Name {
-    /// How much of it the address fills.
+    /// Bytes of it that the address uses.
     fn length(&self) -> usize {
         if self.family() == libc::AF_INET6 {
             mem::size_of::<libc::sockaddr_in6>()
@@ -178,7 +179,7 @@ impl Name {
         }
     }
 
-    /// What the kernel has written, with the length that it told; none unless that is an internet address.
+    /// The address that the kernel wrote with this length; `None` unless it is an internet address.
     fn address(&self, length: libc::socklen_t) -> Option<SocketAddr> {
         let length = length as usize;
         if length < self.length() {
@@ -206,6 +207,11 @@ impl Name {
         // SAFETY: both structs begin with their family.
         libc::c_int::from(unsafe { self.v4.sin_family })
     }
+}
+
+/// The address that a name was made from.
+pub(crate) fn socket_addr(name: &Name) -> Option<SocketAddr> {
+    name.address(name.length() as libc::socklen_t)
 }
 
 impl From<SocketAddr> for Name {

@@ -1,10 +1,10 @@
-//! How this system receives and sends batches.
+//! Batched receiving and sending on this system.
 
 #[cfg(target_os = "linux")]
 mod linux;
 #[cfg(target_os = "linux")]
 pub(crate) mod option;
-// Compiled with the tests on Linux too, so that it does not rot.
+// Tests compile it on Linux, too, so that it keeps working.
 #[cfg(any(test, not(target_os = "linux")))]
 #[cfg_attr(target_os = "linux", allow(dead_code, reason = "tested, not used"))]
 mod portable;
@@ -12,9 +12,9 @@ mod portable;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 
 #[cfg(target_os = "linux")]
-pub(crate) use linux::{Incoming, Name, Outgoing};
+pub(crate) use linux::{Incoming, Name, Outgoing, socket_addr};
 #[cfg(not(target_os = "linux"))]
-pub(crate) use portable::{Incoming, Name, Outgoing, option};
+pub(crate) use portable::{Incoming, Name, Outgoing, option, socket_addr};
 
-/// No address. A datagram without an internet address has nowhere to answer to: source port 0 says so.
+/// Stands for a source that is no internet address. Port 0 marks that no answer is possible.
 pub(crate) const NOWHERE: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0));

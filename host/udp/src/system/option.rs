@@ -1,4 +1,4 @@
-//! Socket options that no safe interface offers.
+//! Socket options without a safe interface.
 
 use std::io;
 use std::mem;
@@ -8,19 +8,19 @@ use std::ptr;
 
 use socket2::Socket;
 
-use crate::socket::Bind;
+use crate::bind_options::Bind;
 
-/// Linux grants twice what was asked for, for its own book-keeping, and shows that.
+/// Linux grants twice the requested size, for its own book-keeping, and reports the doubled value.
 pub(crate) const BUFFER_SHOWN_TIMES: usize = 2;
 
 /// `SO_MEMINFO` of asm-generic/socket.h, the same on every architecture that this is built for.
 const SO_MEMINFO: libc::c_int = 55;
 
-/// The numbers that `SO_MEMINFO` tells, and the place of the drops among them (`SK_MEMINFO_DROPS`).
+/// Number of values that `SO_MEMINFO` returns, and the index of the drop counter (`SK_MEMINFO_DROPS`).
 const MEMORY_NUMBERS: usize = 9;
 const DROPS: usize = 8;
 
-/// A process that may administer the network gets buffers beyond the system's limits; for others the limits stand.
+/// A process that may administer the network gets buffers above the system's limits; for others the limits apply.
 pub(crate) fn insist_on_buffers(socket: &Socket, options: Bind) {
     for (name, wanted, granted) in [
         (
@@ -41,13 +41,13 @@ pub(crate) fn insist_on_buffers(socket: &Socket, options: Bind) {
     }
 }
 
-/// Never sets "don't fragment", and learns no path MTU from ICMP that anyone can forge.
+/// Never sets "don't fragment", and ignores path MTUs from ICMP, which anybody can forge.
 pub(crate) fn allow_fragments(socket: &impl AsFd, address: SocketAddr) -> io::Result<()> {
     let (level, name, value) = fragments(address);
     set(socket.as_fd(), level, name, value)
 }
 
-/// Whether [`allow_fragments`] was here.
+/// Whether [`allow_fragments`] was called on the socket.
 #[cfg(test)]
 pub(crate) fn may_fragment(socket: &impl AsFd, address: SocketAddr) -> io::Result<bool> {
     let (level, name, value) = fragments(address);

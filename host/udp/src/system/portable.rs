@@ -1,4 +1,4 @@
-//! One datagram for each system call, for systems without batches.
+//! One system call for each datagram, for systems without batched calls.
 
 #![expect(
     clippy::needless_pass_by_ref_mut,
@@ -14,23 +14,28 @@ use socket2::{MaybeUninitSlice, SockAddr, SockRef};
 use super::NOWHERE;
 use crate::receiver::Slot;
 
-/// Nothing is needed to receive.
+/// Receiving needs no state.
 #[derive(Debug)]
 pub(crate) struct Incoming;
 
-/// Nothing is needed to send.
+/// Sending needs no state.
 #[derive(Debug)]
 pub(crate) struct Outgoing;
 
 /// A socket address.
 pub(crate) type Name = SocketAddr;
 
+/// The address that a name was made from.
+pub(crate) fn socket_addr(name: &Name) -> Option<SocketAddr> {
+    Some(*name)
+}
+
 impl Incoming {
     pub(crate) fn new(_batch: usize) -> Self {
         Self
     }
 
-    /// Receives into the slots, whose buffers are empty and have room for `room` bytes each. Waits for the first at most.
+    /// Receives into the slots, whose buffers are empty and have `room` bytes of capacity each. Waits for the first datagram only.
     pub(crate) fn recv(
         &mut self,
         socket: BorrowedFd<'_>,
@@ -63,10 +68,10 @@ impl Outgoing {
         Self
     }
 
-    /// Hands datagrams to the system until one is refused; how many it took.
+    /// Passes datagrams to the system until it refuses one; returns how many it accepted.
     ///
     /// # Errors
-    /// Why it did not take even the first.
+    /// Why it refused the first one.
     pub(crate) fn send_each<'p>(
         &mut self,
         socket: BorrowedFd<'_>,
@@ -84,7 +89,7 @@ impl Outgoing {
         Ok(count)
     }
 
-    /// The same with packets.
+    /// Sends packets, as [`Self::send_each`] does.
     #[cfg(not(target_os = "linux"))]
     pub(crate) fn send(
         &mut self,
@@ -96,17 +101,17 @@ impl Outgoing {
     }
 }
 
-/// Socket options that differ from system to system.
+/// Socket options that differ between systems.
 #[cfg(not(target_os = "linux"))]
 pub(crate) mod option {
     use super::*;
-    use crate::socket::Bind;
+    use crate::bind_options::Bind;
 
     pub(crate) const BUFFER_SHOWN_TIMES: usize = 1;
 
     pub(crate) fn insist_on_buffers(_socket: &socket2::Socket, _options: Bind) {}
 
-    /// The systems that this is for fragment unless told otherwise.
+    /// These systems fragment by default.
     pub(crate) fn allow_fragments(
         _socket: &socket2::Socket,
         _address: SocketAddr,

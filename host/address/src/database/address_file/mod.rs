@@ -4,12 +4,14 @@ mod entry;
 
 use std::fmt;
 use std::hash::Hash;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 pub(crate) use entry::entries;
 
 use super::load::{Loaded, Loading};
 use super::{DatabaseError, NewRow, StoredRow};
+use crate::regular;
 use crate::row::{RowError, RowWarning};
 
 /// A file in the format of Kamailio's parameter `address_file`.
@@ -89,10 +91,13 @@ impl AddressFile {
     }
 
     fn read(&self) -> Result<Vec<u8>, DatabaseError> {
-        std::fs::read(&self.path).map_err(|error| DatabaseError::File {
+        let mut bytes = Vec::new();
+        let read = regular::open(&self.path).and_then(|mut file| file.read_to_end(&mut bytes));
+        read.map_err(|error| DatabaseError::File {
             file: self.to_string(),
             cause: error.to_string(),
-        })
+        })?;
+        Ok(bytes)
     }
 }
 

@@ -1,5 +1,5 @@
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use super::*;
 use crate::book::{AddressBook, BookOptions, DatabaseState};
@@ -116,6 +116,18 @@ async fn a_file_without_a_usable_line_is_an_error_and_one_without_lines_is_not()
 }
 
 #[tokio::test]
+async fn a_pipe_in_its_place_is_an_error_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = file(&folder, "");
+    let path = folder.path().join("address.list");
+    std::fs::remove_file(&path).unwrap();
+    let made = std::process::Command::new("mkfifo").arg(&path).status();
+    assert!(made.unwrap().success());
+    let error = database.load().await.unwrap_err().to_string();
+    assert!(error.contains("and not a file"), "{error}");
+}
+
+#[tokio::test]
 async fn a_file_is_edited_and_not_changed_by_commands() {
     let folder = tempfile::tempdir().unwrap();
     let database = file(&folder, "200 10.0.0.1\n");
@@ -196,25 +208,81 @@ async fn a_file_that_is_being_written_waits() {
     let folder = tempfile::tempdir().unwrap();
     let database = file(&folder, "200 10.0.0.1\n");
     let path = folder.path().join("address.list");
-    let written = |age: Duration| {
-        let file = std::fs::File::options().write(true).open(&path).unwrap();
-        file.set_modified(SystemTime::now() - age).unwrap();
-    };
-    let hour = Duration::from_secs(3600);
-    written(hour);
     let mut watcher = Watcher::new(database);
     assert_eq!(watcher.look().await.unwrap(), Look::Changed);
     assert_eq!(watcher.look().await.unwrap(), Look::Same);
-    std::fs::write(&path, "").unwrap();
-    written(Duration::ZERO);
+    let mut writer = std::fs::File::create(&path).unwrap();
+    for line in ["200 10.0.0.1\n", "200 10.0.0.2\n"] {
+        std::io::Write::write_all(&mut writer, line.as_bytes()).unwrap();
+        assert_eq!(watcher.look().await.unwrap(), Look::Same, "it is open");
+    }
+    // What failed to load is tried again, but not in the middle.
+    watcher.forget();
+    assert_eq!(watcher.look().await.unwrap(), Look::Changed, "as it was");
+    drop(writer);
     assert_eq!(
         watcher.look().await.unwrap(),
         Look::Same,
-        "it is not at rest"
+        "there may be more"
     );
-    written(hour / 2);
+    // An operator need not wait.
+    watcher.insist();
     assert_eq!(watcher.look().await.unwrap(), Look::Changed);
-    assert_eq!(watcher.look().await.unwrap(), Look::Same);
+    let next = folder.path().join("next");
+    std::fs::write(&next, "200 10.0.0.3\n").unwrap();
+    std::fs::rename(&next, &path).unwrap();
+    let looks = async {
+        while watcher.look().await.unwrap() != Look::Changed {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), looks)
+        .await
+        .expect("it was renamed into its place");
+}
+
+/// A file of nothing is one that is being written, until it stays.
+#[tokio::test]
+async fn a_table_that_shrinks_to_nothing_serves_on_for_a_while() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("address.list");
+    let put = |text: &str| {
+        let next = folder.path().join("next");
+        std::fs::write(&next, text).unwrap();
+        std::fs::rename(&next, &path).unwrap();
+    };
+    let hour = Duration::from_secs(3600);
+    let book = AddressBook::new(file(&folder, "200 10.0.0.1\n"), BookOptions::default());
+    let held = BookOptions {
+        settle: hour,
+        ..BookOptions::default()
+    };
+    let hosts = || book.current().counts.hosts;
+    book.reload().await.unwrap();
+    put("# nobody\n");
+    let loads = book.status().loads;
+    while book.status().loads < loads + 3 {
+        book.follow(held).await.unwrap();
+    }
+    assert_eq!(hosts(), 1);
+    put("200 10.0.0.1\n200 10.0.0.2\n");
+    while hosts() != 2 {
+        book.follow(held).await.unwrap();
+    }
+    // It stays.
+    put("# nobody\n");
+    let at_once = BookOptions {
+        settle: Duration::ZERO,
+        ..held
+    };
+    while hosts() != 0 {
+        book.follow(at_once).await.unwrap();
+    }
+    // Whoever asks for it gets it.
+    put("200 10.0.0.1\n");
+    assert_eq!(book.reload().await.unwrap().snapshot.counts.hosts, 1);
+    put("# nobody\n");
+    assert_eq!(book.reload().await.unwrap().snapshot.counts.hosts, 0);
 }
 
 async fn until(what: &str, is_so: impl Fn() -> bool) {

@@ -1,21 +1,29 @@
 //! What a policy file is and needs, and whether this host would take it.
 
-use std::io::Write;
+use std::fs::File;
+use std::io::{self, Read, Write};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context;
+use portcullis_config::{Config, SeatConfig, show_size};
 use portcullis_policy::{Inspection, Runtime, inspect};
 
-use crate::config::{Config, SeatConfig, show_size};
-use crate::policy_files::PolicyFiles;
+use portcullis_rollout::compiler;
+use portcullis_rollout::policy_files::PolicyFiles;
 
 use super::super::print::{clean, count};
 
-/// Shows what is in a file.
+/// The largest file that is looked at, in bytes: no host takes a larger one.
+const LARGEST: u64 = 1 << 30;
+
+/// Shows what is in a file. From the moment that it is read this process has the bounds of one that compiles.
 pub(super) fn show(file: &Path, out: &mut impl Write) -> anyhow::Result<()> {
-    Ok(write_inspection(file, &read(file)?, out)?)
+    let bytes = read(file).with_context(|| format!("can't read {}", file.display()))?;
+    compiler::confine_this_process().context("this process can't be given bounds")?;
+    let found = inspect(&bytes).with_context(|| file.display().to_string())?;
+    Ok(write_inspection(file, &found, out)?)
 }
 
 /// Takes a file through everything that a host does before it lets a policy serve.
@@ -26,6 +34,9 @@ pub(super) fn check(
     out: &mut impl Write,
 ) -> anyhow::Result<ExitCode> {
     let runtime = Arc::new(Runtime::new(config.policy.seat.limits.clone())?);
+    runtime.compile_with(compiler::for_a_command());
+    // Where it can't be used, `portcullis check` says why.
+    let _kept = compiler::share_code(&runtime, &config.policy.cache);
     let seat = config.seat(seat).with_context(|| {
         let tenants = config.tenants.iter().map(|tenant| tenant.name.as_str());
         let all: Vec<_> = ["default", "before", "after"]
@@ -65,9 +76,15 @@ pub(super) fn check(
     Ok(ExitCode::SUCCESS)
 }
 
-fn read(file: &Path) -> anyhow::Result<Inspection> {
-    let bytes = std::fs::read(file).with_context(|| format!("can't read {}", file.display()))?;
-    inspect(&bytes).with_context(|| file.display().to_string())
+fn read(file: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let read = File::open(file)?
+        .take(LARGEST + 1)
+        .read_to_end(&mut bytes)?;
+    match read as u64 > LARGEST {
+        true => Err(io::ErrorKind::FileTooLarge.into()),
+        false => Ok(bytes),
+    }
 }
 
 fn write_inspection(file: &Path, found: &Inspection, out: &mut impl Write) -> std::io::Result<()> {

@@ -8,17 +8,17 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use serde_json::{Value, json};
-
-use crate::config::Config;
+use portcullis_config::Config;
+use portcullis_control::commands::policy::{PolicyReload, SeatStatus};
+use serde_json::json;
 
 use ship::Push;
 
 use super::client::Client;
-use super::print::clean;
+use super::print::{clean, stdout};
 
 #[derive(Debug, clap::Subcommand)]
-pub(super) enum Command {
+pub(super) enum PolicyCommand {
     /// Load the policy file of a seat again and give it to all workers; a file that can't be used changes nothing
     ///
     /// The running host does so by itself when the file changes. This command waits for it and tells how it went.
@@ -136,12 +136,12 @@ pub(super) struct Seat {
     seat: String,
 }
 
-impl Command {
+impl PolicyCommand {
     pub(super) fn run(
         self,
         config: impl Fn() -> anyhow::Result<Config>,
     ) -> anyhow::Result<ExitCode> {
-        let out = &mut std::io::stdout().lock();
+        let out = &mut stdout();
         let client = || Client::new(&config()?);
         match self {
             Self::Reload { seat } => reload(&client()?, &seat.seat, out)?,
@@ -183,7 +183,7 @@ impl Command {
             }
             Self::EndTrial { seat } => ship::change(&client()?, &seat, "candidate", &[], out)?,
             Self::Mode { seat, mode } => {
-                ship::change(&client()?, &seat, "mode", &[("mode", &mode)], out)?;
+                ship::set_mode(&client()?, &seat, &mode, out)?;
             }
             Self::Diff { seat } => ship::diff(&client()?, &seat.seat, out)?,
             Self::Pull {
@@ -201,53 +201,73 @@ impl Command {
 }
 
 fn reload(client: &Client, seat: &str, out: &mut impl Write) -> anyhow::Result<()> {
-    let answer = client.call("policy.reload", json!([seat]))?;
+    let reloaded: PolicyReload = client.call("policy.reload", json!([seat]))?;
     writeln!(
         out,
         "{}: {}, generation {}, {}",
-        text(&answer["status"]),
-        text(&answer["file"]),
-        answer["generation"],
-        text(&answer["digest"])
+        reloaded.status,
+        clean(reloaded.file.as_deref().unwrap_or("no file")),
+        reloaded.generation,
+        clean(&reloaded.digest)
     )?;
     Ok(())
 }
 
-fn write_status(status: &Value, out: &mut impl Write) -> std::io::Result<()> {
-    const LINES: [(&str, &str); 16] = [
-        ("seat", "seat"),
-        ("file", "file"),
-        ("policy", "name"),
-        ("generation", "generation"),
-        ("digest", "digest"),
-        ("loaded at", "loaded_at"),
-        ("mode", "mode"),
-        ("candidate", "candidate"),
-        ("previous", "previous"),
-        ("calls", "calls"),
-        ("alert", "alert"),
-        ("loads", "loads"),
-        ("failed loads", "failed_loads"),
-        ("sandboxes", "sandboxes"),
-        ("error", "error"),
-        ("error at", "error_at"),
-    ];
-    if status["file"].is_null() && status["generation"].is_null() {
+fn write_status(status: &SeatStatus, out: &mut impl Write) -> std::io::Result<()> {
+    if status.file.is_none() && status.generation.is_none() {
         writeln!(out, "no policy: its `default` decides on every request")?;
     }
-    for (label, key) in LINES {
-        let value = &status[key];
-        if !value.is_null() {
-            writeln!(out, "{:<14}{}", format!("{label}:"), text(value))?;
+    let stats = status.stats.as_ref();
+    let kinds = stats.map(|stats| match stats.failures.is_empty() {
+        true => "none".to_owned(),
+        false => stats.failures.join(", "),
+    });
+    let number = |number: u64| Some(number.to_string());
+    for (label, value) in [
+        ("seat", Some(status.seat.clone())),
+        ("file", status.file.clone()),
+        ("policy", status.name.clone()),
+        ("generation", status.generation.and_then(number)),
+        ("digest", status.digest.clone()),
+        (
+            "loaded at",
+            status.loaded_at.as_ref().map(ToString::to_string),
+        ),
+        ("mode", Some(status.mode.to_string())),
+        ("candidate", status.candidate.clone()),
+        ("previous", status.previous.and_then(number)),
+        ("calls", stats.and_then(|stats| number(stats.calls))),
+        ("failed calls", number(status.failed_calls)),
+        ("by kind", kinds),
+        ("alert", status.alert.clone()),
+        ("loads", number(status.loads)),
+        ("failed loads", number(status.failed_loads)),
+        ("sandboxes", Some(status.sandboxes.clone())),
+        ("error", status.error.clone()),
+        (
+            "error at",
+            status.error_at.as_ref().map(ToString::to_string),
+        ),
+    ] {
+        if let Some(value) = value {
+            writeln!(out, "{:<14}{}", format!("{label}:"), clean(&value))?;
         }
     }
-    Ok(())
-}
-
-/// A JSON value as a person reads it.
-fn text(value: &Value) -> String {
-    match value {
-        Value::String(text) => clean(text).into_owned(),
-        other => other.to_string(),
-    }
+    let Some(last) = &status.last_failure else {
+        return Ok(());
+    };
+    let decision = match &last.decision {
+        Some(id) => format!(", decision {}", clean(id)),
+        None => String::new(),
+    };
+    writeln!(
+        out,
+        "{:<14}{}: {}, generation {}, Call-ID {}{decision}: {}",
+        "last failure:",
+        last.at,
+        clean(&last.kind),
+        last.generation,
+        clean(&last.call_id),
+        clean(&last.text)
+    )
 }

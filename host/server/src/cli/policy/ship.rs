@@ -5,13 +5,13 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use anyhow::{Context, bail};
-use serde_json::Value;
-
-use crate::signature;
+use portcullis_control::commands::policy::{
+    CallStats, Changed, Comparison, GenerationStatus, Pushed, SeatStatus,
+};
+use portcullis_signature as signature;
 
 use super::super::client::Client;
-use super::super::print::{Table, cell, clean, count, rows};
-use super::text;
+use super::super::print::{Table, clean, count};
 
 /// How a pushed policy begins.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -77,18 +77,21 @@ pub(super) fn push(client: &Client, push: &Push, out: &mut impl Write) -> anyhow
     }
     query.extend(canary.as_deref().map(|share| ("share", share)));
     let path = format!("/v1/policies/{}", segment(&push.seat)?);
-    let answer = client.send("POST", &path, &query, Some(&bytes))?;
+    let pushed: Pushed = client.send("POST", &path, &query, Some(&bytes))?;
+    let took = match pushed.load_ms {
+        Some(took) => format!(", loaded in {took} ms"),
+        None => String::new(),
+    };
     writeln!(
         out,
-        "{}: generation {}, {}, {}, loaded in {} ms",
+        "{}: generation {}, {}, {}{took}",
         clean(&push.seat),
-        answer["generation"],
-        text(&answer["arrival"]),
-        text(&answer["digest"]),
-        answer["load_ms"]
+        pushed.generation,
+        pushed.arrival,
+        clean(&pushed.digest),
     )?;
-    write_liveness(&answer, out)?;
-    if let Some(warning) = answer["warning"].as_str() {
+    write_liveness(pushed.live_on_all_workers, out)?;
+    if let Some(warning) = &pushed.warning {
         writeln!(out, "warning: {}", clean(warning))?;
     }
     if arrival == "keep" {
@@ -96,14 +99,14 @@ pub(super) fn push(client: &Client, push: &Push, out: &mut impl Write) -> anyhow
         writeln!(
             out,
             "it waits: `portcullis policy activate {seat} {}` lets it serve",
-            answer["generation"]
+            pushed.generation
         )?;
     }
     Ok(())
 }
 
 /// What a seat is in.
-pub(super) fn status(client: &Client, seat: &str) -> anyhow::Result<Value> {
+pub(super) fn status(client: &Client, seat: &str) -> anyhow::Result<SeatStatus> {
     client.send(
         "GET",
         &format!("/v1/policies/{}", segment(seat)?),
@@ -114,8 +117,8 @@ pub(super) fn status(client: &Client, seat: &str) -> anyhow::Result<Value> {
 
 pub(super) fn list(client: &Client, seat: &str, out: &mut impl Write) -> anyhow::Result<()> {
     let path = format!("/v1/policies/{}/generations", segment(seat)?);
-    let answer = client.send("GET", &path, &[], None)?;
-    let columns = [
+    let generations: Vec<GenerationStatus> = client.send("GET", &path, &[], None)?;
+    let mut table = Table::new([
         "generation",
         "role",
         "name",
@@ -125,13 +128,31 @@ pub(super) fn list(client: &Client, seat: &str, out: &mut impl Write) -> anyhow:
         "reject",
         "drop",
         "pass",
-    ];
-    let mut table = Table::new(columns);
-    for row in rows(&answer) {
-        table.push(columns.map(|column| match &row[column] {
-            Value::Null => String::new(),
-            value => cell(value),
-        }));
+    ]);
+    for generation in generations {
+        let counts = generation.stats.map(|stats| {
+            let CallStats {
+                calls,
+                relay,
+                reject,
+                drop,
+                pass,
+                ..
+            } = stats;
+            [calls, relay, reject, drop, pass].map(|count| count.to_string())
+        });
+        let [calls, relay, reject, drop, pass] = counts.unwrap_or_default();
+        table.push([
+            generation.generation.to_string(),
+            generation.role.to_string(),
+            generation.name,
+            generation.author.unwrap_or_default(),
+            calls,
+            relay,
+            reject,
+            drop,
+            pass,
+        ]);
     }
     if table.is_empty() {
         writeln!(out, "{}: no policy", clean(seat))?;
@@ -150,52 +171,58 @@ pub(super) fn change(
 ) -> anyhow::Result<()> {
     let path = format!("/v1/policies/{}/{what}", segment(seat)?);
     let method = match what {
-        "mode" => "PUT",
         "candidate" => "DELETE",
         _ => "POST",
     };
-    let answer = client.send(method, &path, query, None)?;
-    let Some(status) = answer["status"].as_str() else {
-        writeln!(out, "{}", text(&answer))?;
-        return Ok(());
-    };
+    let changed: Changed = client.send(method, &path, query, None)?;
     writeln!(
         out,
         "{}: {}: generation {}, {}, {}",
-        clean(status),
+        changed.status,
         clean(seat),
-        answer["generation"],
-        text(&answer["name"]),
-        text(&answer["digest"])
+        changed.generation,
+        clean(&changed.name),
+        clean(&changed.digest)
     )?;
-    Ok(write_liveness(&answer, out)?)
+    Ok(write_liveness(changed.live_on_all_workers, out)?)
+}
+
+/// Says whether the verdicts of a seat are carried out.
+pub(super) fn set_mode(
+    client: &Client,
+    seat: &str,
+    mode: &str,
+    out: &mut impl Write,
+) -> anyhow::Result<()> {
+    let path = format!("/v1/policies/{}/mode", segment(seat)?);
+    let set: String = client.send("PUT", &path, &[("mode", mode)], None)?;
+    Ok(writeln!(out, "{}", clean(&set))?)
 }
 
 pub(super) fn diff(client: &Client, seat: &str, out: &mut impl Write) -> anyhow::Result<()> {
     let path = format!("/v1/policies/{}/candidate", segment(seat)?);
-    let answer = client.send("GET", &path, &[], None)?;
-    let number = |key: &str| answer[key].as_u64().unwrap_or_default();
+    let compared: Comparison = client.send("GET", &path, &[], None)?;
     writeln!(
         out,
         "{}: generation {} against {}: {} decided alike, {} otherwise, {} not compared",
         clean(seat),
-        answer["candidate"],
-        answer["active"],
-        count(number("same"), "request"),
-        number("different"),
-        number("not_compared")
+        compared.candidate,
+        compared.active,
+        count(compared.same, "request"),
+        compared.different,
+        compared.not_compared
     )?;
-    for sample in rows(&answer["samples"]) {
+    for sample in &compared.samples {
         writeln!(
             out,
             "\n{} from {}\n  serves:    {}\n  candidate: {}",
-            text(&sample["at"]),
-            text(&sample["source"]),
-            text(&sample["active"]),
-            text(&sample["candidate"])
+            sample.at,
+            clean(&sample.source),
+            clean(&sample.active),
+            clean(&sample.candidate)
         )?;
-        let request = sample["request"].as_str().unwrap_or_default();
-        for line in request.lines().take_while(|line| !line.is_empty()) {
+        let lines = sample.request.lines();
+        for line in lines.take_while(|line| !line.is_empty()) {
             writeln!(out, "    {}", clean(line))?;
         }
     }
@@ -218,10 +245,10 @@ pub(super) fn pull(
     Ok(())
 }
 
-fn write_liveness(answer: &Value, out: &mut impl Write) -> io::Result<()> {
-    match answer["live_on_all_workers"].as_bool() {
-        Some(false) => writeln!(out, "warning: not every worker has taken it over yet"),
-        _ => Ok(()),
+fn write_liveness(live_on_all_workers: bool, out: &mut impl Write) -> io::Result<()> {
+    match live_on_all_workers {
+        true => Ok(()),
+        false => writeln!(out, "warning: not every worker has taken it over yet"),
     }
 }
 

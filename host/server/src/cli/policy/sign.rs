@@ -6,8 +6,9 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use anyhow::Context;
+use portcullis_signature as signature;
 
-use crate::signature;
+use crate::modes;
 
 use super::super::print::clean;
 
@@ -35,6 +36,9 @@ pub(super) fn keygen(path: &Path, out: &mut impl Write) -> anyhow::Result<()> {
 
 /// Puts the signature beside the file.
 pub(super) fn sign(file: &Path, key: &Path, out: &mut impl Write) -> anyhow::Result<()> {
+    if let Some(text) = modes::too_open(key, modes::PRIVATE) {
+        eprintln!("warning: {}", clean(&text));
+    }
     let bytes = fs::read(file).with_context(|| format!("can't read {}", file.display()))?;
     let pem = fs::read_to_string(key).with_context(|| format!("can't read {}", key.display()))?;
     let signed = signature::sign(&bytes, &pem)

@@ -4,6 +4,11 @@ use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
 
 use portcullis_sip::Transport;
+use rsip::headers::{
+    self, CSeq, CallId, Contact, ContentLength, MaxForwards, Route, To, UntypedHeader, UserAgent,
+    Via,
+};
+use rsip::{Header, Headers};
 
 /// A request, ready to send.
 pub(super) struct Request {
@@ -97,30 +102,37 @@ impl Request {
             local,
             ..
         } = self;
-        let parameter = if transport.is_reliable() {
-            ";transport=tcp"
-        } else {
-            ""
+        let parameter = match transport.is_reliable() {
+            true => ";transport=tcp",
+            false => "",
         };
-        let routes: String = routes
-            .iter()
-            .map(|route| format!("Route: {route}\r\n"))
-            .collect();
-        self.text = format!(
-            "{method} {uri} SIP/2.0\r\n\
-             Via: SIP/2.0/{transport} {local};rport;branch={branch}\r\n\
-             Max-Forwards: 70\r\n\
-             {routes}\
-             From: {from}\r\n\
-             To: {to}\r\n\
-             Call-ID: {call_id}\r\n\
-             CSeq: {cseq} {method}\r\n\
-             Contact: <sip:probe@{local}{parameter}>\r\n\
-             User-Agent: Portcullis probe {}\r\n\
-             Content-Length: 0\r\n\r\n",
-            env!("CARGO_PKG_VERSION")
-        )
-        .into_bytes();
+        let mut headers: Headers = vec![
+            Header::Via(Via::new(format!(
+                "SIP/2.0/{transport} {local};rport;branch={branch}"
+            ))),
+            Header::MaxForwards(MaxForwards::new("70")),
+        ]
+        .into();
+        headers.extend(
+            routes
+                .iter()
+                .map(|r| Header::Route(Route::new(r)))
+                .collect(),
+        );
+        headers.extend(vec![
+            Header::From(headers::From::new(from.as_str())),
+            Header::To(To::new(to)),
+            Header::CallId(CallId::new(call_id.as_str())),
+            Header::CSeq(CSeq::new(format!("{cseq} {method}"))),
+            Header::Contact(Contact::new(format!("<sip:probe@{local}{parameter}>"))),
+            Header::UserAgent(UserAgent::new(concat!(
+                "Portcullis probe ",
+                env!("CARGO_PKG_VERSION")
+            ))),
+            Header::ContentLength(ContentLength::new("0")),
+        ]);
+        // `rsip::Request` knows a fixed set of methods, and a probe may send any.
+        self.text = format!("{method} {uri} SIP/2.0\r\n{headers}\r\n").into_bytes();
     }
 }
 

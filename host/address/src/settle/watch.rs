@@ -1,0 +1,275 @@
+//! Notices when a file has changed and is complete: rewritten, replaced by a rename, or behind a symbolic link that was switched.
+//!
+//! An event only triggers a look; identity, size and times of the file decide. Slow polling covers file systems without events (NFS,
+//! some overlays).
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc::{Receiver, channel};
+use tokio::time::timeout;
+
+use super::events::EVENTS;
+use super::{FileState, Patience, Settling, Step, Writer, Writers};
+
+/// Polling interval while events arrive; longer for many files, see [`SLOW_SHARE`].
+const SLOW_LOOK: Duration = Duration::from_secs(2);
+/// Polling interval without events; longer for many files, see [`FAST_SHARE`].
+const FAST_LOOK: Duration = Duration::from_millis(250);
+/// A look at one file takes some 20 µs: all files together may take a hundredth of a processor while events arrive, and a tenth without.
+const SLOW_SHARE: Duration = Duration::from_millis(2);
+const FAST_SHARE: Duration = Duration::from_micros(200);
+/// How long to wait at a time for a file to come to rest.
+const WAIT: Duration = Duration::from_secs(1);
+
+/// For a file whose format shows whether it is complete, such as a policy: loading half of it fails.
+const QUICK: Patience = Patience {
+    whole: Duration::from_millis(20),
+    in_place: Duration::from_millis(20),
+    nothing: Duration::from_secs(5),
+};
+
+/// Watches one file.
+pub struct FileWatch {
+    path: PathBuf,
+    patience: Patience,
+    seen: FileState,
+    was_in_place: bool,
+    settling: Settling<FileState>,
+    writers: Writers,
+    hints: Receiver<()>,
+}
+
+impl FileWatch {
+    /// Watches a file whose format shows whether it is complete: a change is reported as soon as its writer has closed the file. The
+    /// present state counts as seen.
+    pub fn quick(path: &Path) -> Self {
+        Self::new(path, QUICK)
+    }
+
+    fn new(path: &Path, patience: Patience) -> Self {
+        let (hint, hints) = channel(1);
+        let mut watch = Self {
+            path: path.to_owned(),
+            patience,
+            seen: FileState::Absent,
+            was_in_place: false,
+            settling: Settling::default(),
+            writers: Writers::new(Some(hint)),
+            hints,
+        };
+        watch.writers.follow([path]);
+        watch.seen = FileState::of(path);
+        watch
+    }
+
+    /// Returns when the file has changed, appeared or disappeared, and is complete. Cancel-safe.
+    pub async fn changed(&mut self) {
+        loop {
+            self.writers.follow([self.path.as_path()]);
+            let (state, writer) = (FileState::of(&self.path), self.writers.state(&self.path));
+            let (seen, patience) = (self.seen, self.patience);
+            let quiet = |state: &FileState| state.quiet(&seen, writer, &patience);
+            let now = Instant::now();
+            let look = match self.settling.step(state, &seen, quiet, now) {
+                Step::Take => {
+                    self.was_in_place =
+                        writer != Writer::Moved && matches!(state, FileState::File(_));
+                    self.seen = state;
+                    return;
+                }
+                Step::Wait(left) => left.min(WAIT),
+                Step::Same => interval(self.writers.is_watching(), EVENTS.followers()),
+            };
+            if let Some(waited) = self.settling.overdue(now) {
+                tracing::warn!(
+                    event = "file_not_whole",
+                    file = %self.path.display(),
+                    seconds = waited.as_secs(),
+                    "file is being written or missing, not read until that ends; the previous content stays"
+                );
+            }
+            let _time_to_look = timeout(look, self.hints.recv()).await;
+        }
+    }
+
+    /// Whether the file changes within this time.
+    pub async fn changes_within(&mut self, time: Duration) -> bool {
+        timeout(time, self.changed()).await.is_ok()
+    }
+
+    /// Whether the last change was written into the file, and none that was renamed into its place: there may be more to come.
+    pub fn was_in_place(&self) -> bool {
+        self.was_in_place
+    }
+}
+
+/// How long to wait for a hint before looking at a file that has not changed, one of `files`.
+fn interval(has_events: bool, files: usize) -> Duration {
+    let files = u32::try_from(files).unwrap_or(u32::MAX);
+    match has_events {
+        true => SLOW_LOOK.max(SLOW_SHARE.saturating_mul(files)),
+        false => FAST_LOOK.max(FAST_SHARE.saturating_mul(files)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn many_files_are_looked_at_less_often() {
+        assert_eq!(interval(true, 1), SLOW_LOOK);
+        assert_eq!(interval(true, 1000), SLOW_LOOK);
+        assert_eq!(interval(true, 10_000), Duration::from_secs(20));
+        assert_eq!(interval(false, 1000), FAST_LOOK);
+        assert_eq!(interval(false, 10_000), Duration::from_secs(2));
+    }
+
+    /// One thread and one instance for all of them: the system has 128 instances for each user, by default.
+    #[tokio::test]
+    async fn thousands_of_files_are_watched_and_a_change_is_noticed_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |n: usize| {
+            let own = folder.path().join(format!("{}", n % 100));
+            std::fs::create_dir_all(&own).unwrap();
+            own.join(format!("{n}.wasm"))
+        };
+        let files: Vec<_> = (0..2000).map(file).collect();
+        let mut watches: Vec<_> = files
+            .iter()
+            .map(|file| {
+                std::fs::write(file, "first").unwrap();
+                FileWatch::new(file, PATIENCE)
+            })
+            .collect();
+        assert!(watches.iter().all(|watch| watch.writers.is_watching()));
+        for n in [0, 1999, 777] {
+            let beside = folder.path().join("next");
+            std::fs::write(&beside, "second!").unwrap();
+            std::fs::rename(&beside, &files[n]).unwrap();
+            // An event is what wakes it: a look without one comes after seconds.
+            let changed = watches[n].hints.recv();
+            let hint = timeout(Duration::from_secs(60), changed).await;
+            assert_eq!(hint.expect("there is an event"), Some(()));
+            noticed(&mut watches[n]).await;
+        }
+    }
+
+    const PATIENCE: Patience = Patience {
+        whole: Duration::from_millis(20),
+        in_place: Duration::from_millis(20),
+        nothing: Duration::from_millis(20),
+    };
+
+    /// Waits for the watch to notice, with a limit far above the usual time.
+    async fn noticed(watch: &mut FileWatch) {
+        timeout(Duration::from_secs(60), watch.changed())
+            .await
+            .expect("the change is noticed");
+    }
+
+    #[tokio::test]
+    async fn rewriting_renaming_removing_and_coming_back_are_noticed() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("policy.wasm");
+        let mut watch = FileWatch::new(&file, PATIENCE);
+        assert!(watch.writers.is_watching());
+        std::fs::write(&file, "first").unwrap();
+        noticed(&mut watch).await;
+        std::fs::write(&file, "second").unwrap();
+        noticed(&mut watch).await;
+        let beside = folder.path().join("next");
+        std::fs::write(&beside, "third!").unwrap();
+        std::fs::rename(&beside, &file).unwrap();
+        noticed(&mut watch).await;
+        std::fs::remove_file(&file).unwrap();
+        noticed(&mut watch).await;
+        assert_eq!(watch.seen, FileState::Absent);
+        std::fs::write(&file, "fourth").unwrap();
+        noticed(&mut watch).await;
+        assert_eq!(watch.seen, FileState::of(&file));
+    }
+
+    #[tokio::test]
+    async fn a_link_is_followed_to_its_target_and_beyond() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        for release in ["one", "two"] {
+            std::fs::create_dir(at(release)).unwrap();
+            std::fs::write(at(release).join("policy.wasm"), release).unwrap();
+        }
+        // As Kubernetes lays out a ConfigMap.
+        symlink("one", at("..data")).unwrap();
+        symlink("..data/policy.wasm", at("policy.wasm")).unwrap();
+        let mut watch = FileWatch::new(&at("policy.wasm"), PATIENCE);
+        std::fs::write(at("one/policy.wasm"), "one, rewritten").unwrap();
+        noticed(&mut watch).await;
+        symlink("two", at("..tmp")).unwrap();
+        std::fs::rename(at("..tmp"), at("..data")).unwrap();
+        noticed(&mut watch).await;
+        std::fs::write(at("two/policy.wasm"), "two, rewritten").unwrap();
+        noticed(&mut watch).await;
+    }
+
+    #[tokio::test]
+    async fn a_folder_that_comes_later_is_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("later/policy.wasm");
+        let mut watch = FileWatch::new(&file, PATIENCE);
+        std::fs::create_dir(folder.path().join("later")).unwrap();
+        std::fs::write(&file, "now").unwrap();
+        noticed(&mut watch).await;
+        std::fs::write(&file, "and again").unwrap();
+        noticed(&mut watch).await;
+        assert!(watch.writers.is_watching());
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_open_for_writing_is_not_looked_at_until_it_is_closed() {
+        use std::io::Write as _;
+
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("policy.wasm");
+        std::fs::write(&file, "before").unwrap();
+        let mut watch = FileWatch::new(&file, PATIENCE);
+        let mut writer = std::fs::File::create(&file).unwrap();
+        for piece in ["one", "two", "three"] {
+            writer.write_all(piece.as_bytes()).unwrap();
+            // Much longer than what it waits for once the file is closed.
+            let changed = watch.changes_within(Duration::from_millis(200)).await;
+            assert!(!changed, "{piece}");
+        }
+        drop(writer);
+        noticed(&mut watch).await;
+        assert!(watch.was_in_place());
+        let next = folder.path().join("next");
+        std::fs::write(&next, "after").unwrap();
+        std::fs::rename(&next, &file).unwrap();
+        noticed(&mut watch).await;
+        assert!(!watch.was_in_place());
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_away_for_a_moment_is_not_gone() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("policy.wasm");
+        let aside = folder.path().join("aside");
+        std::fs::write(&file, "before").unwrap();
+        let patience = Patience {
+            nothing: Duration::from_secs(3600),
+            ..PATIENCE
+        };
+        let mut watch = FileWatch::new(&file, patience);
+        std::fs::rename(&file, &aside).unwrap();
+        assert!(!watch.changes_within(Duration::from_millis(200)).await);
+        std::fs::create_dir(&file).unwrap();
+        assert!(!watch.changes_within(Duration::from_millis(200)).await);
+        std::fs::remove_dir(&file).unwrap();
+        std::fs::rename(&aside, &file).unwrap();
+        noticed(&mut watch).await;
+        assert_eq!(watch.seen, FileState::of(&file));
+    }
+}

@@ -1,0 +1,214 @@
+//! Which files are being written, by the events of the folders that lead to them.
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use tokio::sync::mpsc::Sender;
+
+use super::events::{EVENTS, Follower, Place};
+
+/// Longest chain of links; a longer one is a loop.
+const MOST_LINKS: usize = 40;
+
+/// State of a file by its events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Writer {
+    /// The file system has no events.
+    Unknown,
+    /// No event was about this file.
+    Unheard,
+    /// A writer has it open.
+    Open,
+    /// The last writer has closed it.
+    Closed,
+    /// It was renamed to this name.
+    Moved,
+}
+
+/// Follows the names that lead to some files.
+pub(crate) struct Writers {
+    follower: Follower,
+    places: Vec<Place>,
+    /// Where the file of each path is; none if there is none.
+    files: HashMap<PathBuf, Option<Place>>,
+    is_watching: bool,
+    has_failed: bool,
+}
+
+impl Writers {
+    /// Follows nothing yet. `hint` is notified of every event.
+    pub(crate) fn new(hint: Option<Sender<()>>) -> Self {
+        Self::of(EVENTS.follower(hint, false))
+    }
+
+    /// Follows nothing yet. Files beside those that are followed are known by their events, too, as soon as they are.
+    pub(crate) fn of_whole_folders() -> Self {
+        Self::of(EVENTS.follower(None, true))
+    }
+
+    fn of(follower: Follower) -> Self {
+        Self {
+            follower,
+            places: Vec::new(),
+            files: HashMap::new(),
+            is_watching: false,
+            has_failed: false,
+        }
+    }
+
+    /// Follows the names that now lead to these files, and no others.
+    pub(crate) fn follow<'p>(&mut self, files: impl IntoIterator<Item = &'p Path>) {
+        let (mut places, mut found) = (Vec::new(), HashMap::new());
+        let mut failed = None;
+        for file in files {
+            let way = Way::to(file);
+            let mut last = None;
+            for (folder, name) in &way.names {
+                match EVENTS.follow(&self.follower, folder, name) {
+                    Ok(place) => last = Some(place),
+                    // It went in this moment; the folder above tells of that.
+                    Err(_) if !folder.exists() => last = None,
+                    Err(error) => failed = Some(error),
+                }
+                places.extend(last.clone());
+            }
+            let place = last.filter(|_| way.is_whole);
+            found.insert(file.to_owned(), place);
+        }
+        for left in self.places.iter().filter(|place| !places.contains(place)) {
+            EVENTS.leave(&self.follower, left);
+        }
+        self.is_watching = failed.is_none() && !places.is_empty();
+        self.places = places;
+        self.files = found;
+        let had_failed = std::mem::replace(&mut self.has_failed, failed.is_some());
+        if let (Some(error), false) = (failed, had_failed) {
+            tracing::debug!(event = "file_events_missing", %error, "no file events on this system, files are polled");
+        }
+    }
+
+    pub(crate) fn is_watching(&self) -> bool {
+        self.is_watching
+    }
+
+    /// The state of a file that is followed.
+    pub(crate) fn state(&self, file: &Path) -> Writer {
+        if !self.is_watching {
+            return Writer::Unknown;
+        }
+        let place = self.files.get(file).and_then(Option::as_ref);
+        let state = place.and_then(|place| EVENTS.writer(place));
+        state.unwrap_or(Writer::Unheard)
+    }
+}
+
+impl Drop for Writers {
+    fn drop(&mut self) {
+        for place in &self.places {
+            EVENTS.leave(&self.follower, place);
+        }
+        EVENTS.end();
+    }
+}
+
+/// The names whose events change where a path leads: that of the file, that of every link on the way there, and where the way ends
+/// early, that of the first thing that is missing. Each with its folder.
+struct Way {
+    names: Vec<(PathBuf, OsString)>,
+    /// Whether the last name is the file's own.
+    is_whole: bool,
+}
+
+impl Way {
+    fn to(path: &Path) -> Self {
+        let mut way = Self {
+            names: Vec::new(),
+            is_whole: false,
+        };
+        let mut links = 0;
+        let mut here = PathBuf::new();
+        let mut ahead = steps(&std::path::absolute(path).unwrap_or_else(|_| path.to_owned()));
+        while let Some(step) = ahead.pop() {
+            let next = here.join(&step);
+            let target = std::fs::read_link(&next);
+            let is_there = target.is_ok() || next.exists();
+            if (ahead.is_empty() || target.is_ok() || !is_there) && here != next {
+                way.add(&here, &step);
+            }
+            match target {
+                Ok(target) if links < MOST_LINKS => {
+                    links += 1;
+                    ahead.extend(steps(&target));
+                }
+                // Nothing behind it can be followed.
+                Ok(_) => return way,
+                Err(_) if !is_there => return way,
+                Err(_) if step == ".." => _ = here.pop(),
+                Err(_) => here = next,
+            }
+        }
+        way.is_whole = true;
+        way
+    }
+
+    fn add(&mut self, folder: &Path, name: &OsString) {
+        let entry = (folder.to_owned(), name.clone());
+        if !self.names.contains(&entry) {
+            self.names.push(entry);
+        }
+    }
+}
+
+/// The steps of a path, the first one last.
+fn steps(path: &Path) -> Vec<OsString> {
+    path.components()
+        .rev()
+        .map(|component| component.as_os_str().to_owned())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn a_loop_of_links_ends() {
+        let folder = tempfile::tempdir().unwrap();
+        symlink("b", folder.path().join("a")).unwrap();
+        symlink("a", folder.path().join("b")).unwrap();
+        let way = Way::to(&folder.path().join("a"));
+        let at = |name: &str| (folder.path().to_owned(), name.into());
+        assert_eq!(way.names, [at("a"), at("b")]);
+        assert!(!way.is_whole);
+    }
+
+    #[test]
+    fn every_link_on_the_way_is_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        std::fs::create_dir_all(at("releases/1/policies")).unwrap();
+        std::fs::create_dir(at("store")).unwrap();
+        std::fs::write(at("store/x.wasm"), "x").unwrap();
+        symlink("releases/1", at("current")).unwrap();
+        symlink("../../../store/x.wasm", at("releases/1/policies/p.wasm")).unwrap();
+        let way = Way::to(&at("current/policies/../policies/p.wasm"));
+        let expected = [
+            (folder.path().to_owned(), "current".into()),
+            (at("releases/1/policies"), "p.wasm".into()),
+            (at("store"), "x.wasm".into()),
+        ];
+        assert_eq!(way.names, expected);
+        assert!(way.is_whole);
+    }
+
+    #[test]
+    fn the_first_thing_that_is_missing_is_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        let way = Way::to(&folder.path().join("later/policies/p.wasm"));
+        assert_eq!(way.names, [(folder.path().to_owned(), "later".into())]);
+        assert!(!way.is_whole);
+    }
+}

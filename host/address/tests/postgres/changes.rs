@@ -1,0 +1,174 @@
+//! Which changes are noticed, and how.
+
+use portcullis_address::{Database, DatabaseUrl, Look, Watcher};
+use sqlx::{Connection, Executor};
+
+use super::server::Server;
+use super::{book, eventually, knows, until, watch};
+
+const SNAPSHOT: &str = "pg_current_snapshot() and the counters of the table";
+
+/// By a user who may do no more than read three tables.
+#[tokio::test]
+#[ignore = "needs PostgreSQL"]
+async fn every_change_is_noticed() {
+    let (server, _) = Server::with_tables();
+    server
+        .sql("CREATE ROLE reader LOGIN PASSWORD 'x'; GRANT SELECT ON version, address, trusted TO reader")
+        .await;
+    let url = server.url().replace("kamailio:kamailiorw", "reader:x");
+    let url: DatabaseUrl = url.parse().unwrap();
+    let book = book(Database::new(url).kept());
+    let watch = watch(&book);
+    until(&book, |snapshot| snapshot.generation > 0).await;
+    for (statement, hosts) in [
+        (
+            "INSERT INTO address (grp, ip_addr) VALUES (1, '10.0.0.1'), (1, '10.0.0.2')",
+            2,
+        ),
+        (
+            "UPDATE address SET ip_addr = '10.0.0.3', mask = 24 WHERE ip_addr = '10.0.0.2'",
+            1,
+        ),
+        ("DELETE FROM address WHERE ip_addr = '10.0.0.1'", 0),
+        (
+            "COPY address (grp, ip_addr) FROM PROGRAM 'printf \"1\\t10.0.0.4\\n1\\t10.0.0.5\\n\"'",
+            2,
+        ),
+        ("TRUNCATE TABLE address", 0),
+        (
+            "BEGIN; INSERT INTO address (grp, ip_addr) VALUES (1, '10.0.0.6'); COMMIT",
+            1,
+        ),
+        (
+            "ALTER TABLE address ALTER COLUMN port TYPE bigint; INSERT INTO address (grp, ip_addr) VALUES (1, '10.0.0.7')",
+            2,
+        ),
+        (
+            "CREATE TABLE next (LIKE address INCLUDING ALL); INSERT INTO next (grp, ip_addr) VALUES (9, '10.0.0.9'); \
+             GRANT SELECT ON next TO reader; ALTER TABLE address RENAME TO old; ALTER TABLE next RENAME TO address",
+            1,
+        ),
+    ] {
+        server.sql(statement).await;
+        let seen = || {
+            let counts = book.current().counts;
+            (counts.hosts, counts.skipped) == (hosts, 0)
+        };
+        eventually(statement, seen).await;
+    }
+    server
+        .sql("INSERT INTO trusted (src_ip, proto, tag) VALUES ('10.0.0.1', 'any', 'a')")
+        .await;
+    until(&book, |now| {
+        super::trust(now, "10.0.0.1", "sip:a@a") == ["a"]
+    })
+    .await;
+    server.sql("TRUNCATE TABLE trusted").await;
+    until(&book, |now| {
+        super::trust(now, "10.0.0.1", "sip:a@a").is_empty()
+    })
+    .await;
+    let seen = book.status().changes_seen_by.expect("it was looked at");
+    assert_eq!(seen.to_string(), SNAPSHOT);
+    watch.abort();
+}
+
+/// A server that rests is known to have changed nothing. One that others write to says nothing, until the table itself has changed.
+#[tokio::test]
+#[ignore = "needs PostgreSQL"]
+async fn a_table_that_rests_is_not_read_again() {
+    let (server, connections) = Server::with_tables();
+    // Nobody else is to make transactions.
+    for statement in [
+        "ALTER SYSTEM SET autovacuum = off",
+        "SELECT pg_reload_conf()",
+        "CREATE TABLE other (n INT)",
+    ] {
+        server.sql(statement).await;
+    }
+    let mut watcher = Watcher::new(Database::new(connections));
+    assert_eq!(watcher.look().await.unwrap(), Look::Changed, "the first");
+    eventually_same(&mut watcher).await;
+    for _ in 0..5 {
+        assert_eq!(watcher.look().await.unwrap(), Look::Same);
+    }
+    server.sql("INSERT INTO other VALUES (1)").await;
+    assert_eq!(watcher.look().await.unwrap(), Look::Unknown);
+    assert_eq!(watcher.look().await.unwrap(), Look::Same);
+    // One that is under way has changed nothing yet, and is seen as soon as it has.
+    let mut session = server.session().await;
+    let insert = "BEGIN; INSERT INTO address (grp, ip_addr) VALUES (1, '10.0.0.1')";
+    session.execute(sqlx::raw_sql(insert)).await.unwrap();
+    assert_ne!(watcher.look().await.unwrap(), Look::Changed);
+    assert_eq!(watcher.look().await.unwrap(), Look::Same);
+    session.execute(sqlx::raw_sql("COMMIT")).await.unwrap();
+    assert_ne!(watcher.look().await.unwrap(), Look::Same);
+    session.close().await.unwrap();
+}
+
+/// Until the processes that the start of a server makes are done with what they write.
+async fn eventually_same(watcher: &mut Watcher) {
+    let begun = std::time::Instant::now();
+    while watcher.look().await.expect("the server answers") != Look::Same {
+        assert!(begun.elapsed().as_secs() < 60, "the server never rests");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+}
+
+/// A session that goes on reports to the counters late; others write meanwhile, so that no two looks see the same snapshot.
+#[tokio::test]
+#[ignore = "needs PostgreSQL"]
+async fn a_change_of_a_session_that_goes_on_is_noticed_while_others_write() {
+    let (server, connections) = Server::with_tables();
+    server.sql("CREATE TABLE calls (n INT)").await;
+    let book = book(Database::new(connections));
+    let watch = watch(&book);
+    until(&book, |snapshot| snapshot.generation > 0).await;
+    let calls = async {
+        let mut session = server.session().await;
+        loop {
+            let call = sqlx::raw_sql("INSERT INTO calls VALUES (1)");
+            session.execute(call).await.unwrap();
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    };
+    let change = async {
+        let mut session = server.session().await;
+        for group in [5, 6, 7] {
+            let insert = format!(
+                "DELETE FROM address; INSERT INTO address (grp, ip_addr) VALUES ({group}, '10.0.0.1')"
+            );
+            let insert = sqlx::raw_sql(sqlx::AssertSqlSafe(insert));
+            session.execute(insert).await.unwrap();
+            until(&book, |snapshot| knows(snapshot, "10.0.0.1", group)).await;
+        }
+    };
+    tokio::select! {
+        () = calls => {}
+        () = change => {}
+    }
+    watch.abort();
+}
+
+#[tokio::test]
+#[ignore = "needs PostgreSQL"]
+async fn a_view_is_read_every_now_and_then() {
+    let (server, connections) = Server::with_tables();
+    server
+        .sql(
+            "ALTER TABLE address RENAME TO real_rows; CREATE VIEW address AS SELECT grp, ip_addr, mask, port, tag FROM real_rows; \
+             GRANT SELECT ON address TO kamailio",
+        )
+        .await;
+    let book = book(Database::new(connections));
+    book.reload().await.unwrap();
+    let watch = watch(&book);
+    server
+        .sql("INSERT INTO real_rows (grp, ip_addr) VALUES (1, '10.0.0.1')")
+        .await;
+    until(&book, |snapshot| snapshot.counts.hosts == 1).await;
+    let seen = book.status().changes_seen_by.expect("it was looked at");
+    assert!(seen.to_string().starts_with("reading it again"), "{seen}");
+    watch.abort();
+}

@@ -1,0 +1,70 @@
+//! The file of an entry: a mark of its format, an authentication code over name and content, and the content.
+
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::{self, Read, Write};
+
+use crate::error::EntryError;
+use crate::key::{Key, TAG};
+
+/// What the file of every entry begins with.
+const FORMAT: [u8; 8] = *b"PCENTRY1";
+
+/// What precedes the content.
+const HEAD: usize = FORMAT.len() + TAG;
+
+/// What the name of every entry's file ends with.
+pub(crate) const EXTENSION: &str = "entry";
+
+/// What an entry is found by: a digest of everything that its content depends on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Name(pub [u8; 32]);
+
+impl Name {
+    /// 64 hexadecimal digits and [`EXTENSION`].
+    pub(crate) fn file_name(&self) -> String {
+        let mut text = String::with_capacity(2 * self.0.len() + 1 + EXTENSION.len());
+        for byte in self.0 {
+            // Writing to a text can't fail.
+            let _written = write!(text, "{byte:02x}");
+        }
+        text + "." + EXTENSION
+    }
+}
+
+/// Bytes of the file that holds this content.
+pub(crate) fn size(content: &[u8]) -> u64 {
+    (HEAD + content.len()) as u64
+}
+
+pub(crate) fn write(
+    file: &mut impl Write,
+    key: &Key,
+    name: &Name,
+    content: &[u8],
+) -> io::Result<()> {
+    file.write_all(&FORMAT)?;
+    file.write_all(&key.tag(name, content))?;
+    file.write_all(content)
+}
+
+/// The content, if all of the file is as [`write`] has written it under this key and name.
+pub(crate) fn read(file: &mut File, key: &Key, name: &Name) -> Result<Vec<u8>, EntryError> {
+    let mut head = [0; HEAD];
+    match file.read_exact(&mut head) {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            return Err(EntryError::Foreign);
+        }
+        read => read?,
+    }
+    let size = usize::try_from(file.metadata()?.len()).unwrap_or(0);
+    let mut content = Vec::with_capacity(size.saturating_sub(HEAD));
+    // A file that grows meanwhile is not read beyond what it had.
+    let left = size.saturating_sub(HEAD) as u64;
+    file.take(left).read_to_end(&mut content)?;
+    let (format, tag) = head.split_at(FORMAT.len());
+    match format == FORMAT && key.has_tagged(name, &content, tag) {
+        true => Ok(content),
+        false => Err(EntryError::Foreign),
+    }
+}

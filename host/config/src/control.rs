@@ -1,0 +1,432 @@
+//! `[control]`: the doors for operators and their tools.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use portcullis_rpc::binrpc;
+
+use super::problem::Bad;
+use super::section::{Section, Value};
+use super::token::Token;
+use super::value::count;
+
+/// The doors for operators and their tools, each open or not by itself.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ControlConfig {
+    /// HTTP: metrics, health and JSON-RPC. Loopback, unless there is a `token`.
+    pub listen: Option<SocketAddr>,
+    /// What a client of HTTP must bring.
+    pub token: Option<Token>,
+    /// Where the host keeps a token that it makes itself, if `token` is none; none if nobody needs one.
+    pub token_file: Option<PathBuf>,
+    /// Connections over HTTP at the same time.
+    pub max_connections: usize,
+    /// BINRPC, for `kamcmd`.
+    pub binrpc: Vec<Endpoint>,
+    /// JSON-RPC through a FIFO, for `kamctl`.
+    pub fifo: Option<PathBuf>,
+    /// Where the reply pipes of the FIFO's clients are.
+    pub fifo_reply_dir: PathBuf,
+    /// JSON-RPC in datagrams, for `kamcli`.
+    pub datagram: Vec<Endpoint>,
+    /// Who may use the FIFO and unix sockets.
+    pub access: FileAccess,
+}
+
+/// One socket of a control protocol.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Endpoint {
+    /// `unix:PATH`, `unixs:PATH`
+    UnixStream(PathBuf),
+    /// `unixd:PATH`
+    UnixDatagram(PathBuf),
+    /// `tcp:HOST:PORT`
+    Tcp(SocketAddr),
+    /// `udp:HOST:PORT`
+    Udp(SocketAddr),
+}
+
+/// Who may use a FIFO or unix socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileAccess {
+    /// The permission bits.
+    pub mode: u32,
+    /// The owner, by name or number; none for the host's own user.
+    pub user: Option<String>,
+    /// The group, by name or number; none for the host's own group.
+    pub group: Option<String>,
+}
+
+impl Default for ControlConfig {
+    fn default() -> Self {
+        Self {
+            listen: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 8060))),
+            token: None,
+            token_file: Some("portcullis.token".into()),
+            max_connections: 256,
+            binrpc: Vec::new(),
+            fifo: None,
+            fifo_reply_dir: "/tmp".into(),
+            datagram: Vec::new(),
+            access: FileAccess {
+                mode: 0o600,
+                user: None,
+                group: None,
+            },
+        }
+    }
+}
+
+impl ControlConfig {
+    pub(super) fn read(mut section: Section<'_>, default: Self) -> Self {
+        let token = section.optional("token", Token::parse).flatten();
+        let read = Self {
+            listen: section.value("listen", default.listen, |value| {
+                listen(value, token.is_some())
+            }),
+            token_file: section.value("token-file", default.token_file, |value| {
+                match value.text()? {
+                    "" => Ok(None),
+                    path => Ok(Some(PathBuf::from(path))),
+                }
+            }),
+            max_connections: section.value("max-connections", default.max_connections, |v| {
+                count(v, 1, 100_000)
+            }),
+            binrpc: section.list("binrpc", default.binrpc, |value| {
+                Endpoint::parse_binrpc(value.text()?)
+            }),
+            fifo: section.value("fifo", default.fifo, |value| match value.text()? {
+                "" => Ok(None),
+                path => Ok(Some(PathBuf::from(path))),
+            }),
+            fifo_reply_dir: section.value("fifo-reply-dir", default.fifo_reply_dir, |value| {
+                match value.text()? {
+                    "" => Err(Bad::new("no folder", "write for example \"/tmp\"")),
+                    path => Ok(PathBuf::from(path)),
+                }
+            }),
+            datagram: section.list("datagram", default.datagram, |value| {
+                Endpoint::parse_datagram(value.text()?)
+            }),
+            access: FileAccess {
+                mode: section.value("socket-mode", default.access.mode, mode),
+                user: section.value("socket-user", default.access.user, name),
+                group: section.value("socket-group", default.access.group, name),
+            },
+            token,
+        };
+        read.reject_doubles(&section);
+        section.finish();
+        read
+    }
+
+    /// The file with the token of HTTP, if that is where it is.
+    pub fn made_token(&self) -> Option<&Path> {
+        let file = self.token_file.as_deref();
+        file.filter(|_| self.listen.is_some() && self.token.is_none())
+    }
+
+    /// Whether everybody on this machine is the operator: there is HTTP, and no token for it.
+    pub fn is_open(&self) -> bool {
+        self.listen.is_some() && self.token.is_none() && self.token_file.is_none()
+    }
+
+    fn reject_doubles(&self, section: &Section<'_>) {
+        let fifo = self.fifo.clone().map(Endpoint::UnixStream);
+        let all = [
+            ("binrpc", &self.binrpc[..]),
+            ("datagram", &self.datagram[..]),
+            ("fifo", fifo.as_slice()),
+        ];
+        let mut seen = Vec::new();
+        for (key, endpoint) in all
+            .iter()
+            .flat_map(|(key, all)| all.iter().map(move |e| (key, e)))
+        {
+            if seen.iter().any(|other| endpoint.collides(other)) {
+                let what = format!("{endpoint} is there twice in [control]");
+                section.reject(
+                    key,
+                    Bad::new(what, "remove one of them, or give it another place"),
+                );
+            }
+            seen.push(endpoint.clone());
+        }
+    }
+}
+
+impl Endpoint {
+    fn parse_binrpc(text: &str) -> Result<Self, Bad> {
+        const MEND: &str =
+            "write \"unix:PATH\", \"unixd:PATH\", \"tcp:HOST:PORT\" or \"udp:HOST:PORT\"";
+        if text.starts_with('/') {
+            return path(text, MEND).map(Self::UnixStream);
+        }
+        match text.split_once(':') {
+            Some(("unix" | "unixs", rest)) => path(rest, MEND).map(Self::UnixStream),
+            Some(("unixd", rest)) => path(rest, MEND).map(Self::UnixDatagram),
+            Some(("tcp", rest)) => loopback(rest, Some(binrpc::PORT), MEND).map(Self::Tcp),
+            Some(("udp", rest)) => loopback(rest, Some(binrpc::PORT), MEND).map(Self::Udp),
+            _ => Err(Bad::new("not an endpoint of BINRPC", MEND)),
+        }
+    }
+
+    fn parse_datagram(text: &str) -> Result<Self, Bad> {
+        const MEND: &str = "write \"unix:PATH\" or \"udp:HOST:PORT\"";
+        if text.starts_with('/') {
+            return path(text, MEND).map(Self::UnixDatagram);
+        }
+        match text.split_once(':') {
+            Some(("unix" | "unixd", rest)) => path(rest, MEND).map(Self::UnixDatagram),
+            Some(("udp", rest)) => loopback(rest, None, MEND).map(Self::Udp),
+            _ => Err(Bad::new("not an endpoint for datagrams", MEND)),
+        }
+    }
+
+    /// Kamailio's name of the transport (`socket_proto_name`).
+    pub fn transport(&self) -> &'static str {
+        match self {
+            Self::UnixStream(_) => "unix_stream",
+            Self::UnixDatagram(_) => "unix_dgram",
+            Self::Tcp(_) => "tcp",
+            Self::Udp(_) => "udp",
+        }
+    }
+
+    fn collides(&self, other: &Self) -> bool {
+        match (self, other) {
+            (
+                Self::UnixStream(one) | Self::UnixDatagram(one),
+                Self::UnixStream(other) | Self::UnixDatagram(other),
+            ) => one == other,
+            (Self::Tcp(one), Self::Tcp(other)) | (Self::Udp(one), Self::Udp(other)) => {
+                one == other && one.port() != 0
+            }
+            _ => false,
+        }
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::UnixStream(path) => write!(f, "unix:{}", path.display()),
+            Self::UnixDatagram(path) => write!(f, "unixd:{}", path.display()),
+            Self::Tcp(addr) => write!(f, "tcp:{addr}"),
+            Self::Udp(addr) => write!(f, "udp:{addr}"),
+        }
+    }
+}
+
+fn listen(value: Value<'_>, has_token: bool) -> Result<Option<SocketAddr>, Bad> {
+    let mend = "write an address with a port, for example \"127.0.0.1:8060\" or \"[::1]:8060\", or \"\" for no HTTP";
+    let text = value.text()?;
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let addr: SocketAddr = text
+        .parse()
+        .map_err(|_| Bad::new("not an address with a port", mend))?;
+    if !addr.ip().is_loopback() && !has_token {
+        let what = "not a loopback address, and no token: whoever reaches the control port may change the table and the policy";
+        let mend =
+            "set `token` in [control], or write a loopback address, for example \"127.0.0.1:8060\"";
+        return Err(Bad::new(what, mend));
+    }
+    Ok(Some(addr))
+}
+
+fn path(text: &str, mend: &str) -> Result<PathBuf, Bad> {
+    match text.len() {
+        0 => Err(Bad::new("no path", mend)),
+        // sockaddr_un has room for 108 bytes with the NUL.
+        n if n > 107 => Err(Bad::new(
+            format!("a path of {n} bytes"),
+            "the system allows 107 for a socket: write a shorter one",
+        )),
+        _ if text.contains('\0') => Err(Bad::new("no path", mend)),
+        _ => Ok(PathBuf::from(text)),
+    }
+}
+
+/// A loopback address with a port: neither protocol knows a password.
+fn loopback(text: &str, port: Option<u16>, mend: &str) -> Result<SocketAddr, Bad> {
+    let addr = socket(text, port).ok_or_else(|| Bad::new("not an address with a port", mend))?;
+    if !addr.ip().is_loopback() {
+        return Err(Bad::new(
+            "not a loopback address: the protocol has no password",
+            "write a loopback address or a unix socket; from elsewhere, HTTP with a token can be used",
+        ));
+    }
+    Ok(addr)
+}
+
+fn socket(text: &str, port: Option<u16>) -> Option<SocketAddr> {
+    if let Ok(addr) = text.parse() {
+        return Some(addr);
+    }
+    let (host, port) = match text
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'))
+    {
+        Some(host) => (host, port?),
+        None => match text.split_once(':') {
+            Some((host, port)) => (host, port.parse().ok()?),
+            None => (text, port?),
+        },
+    };
+    let ip = match host {
+        "localhost" => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        host => host.parse().ok()?,
+    };
+    Some(SocketAddr::new(ip, port))
+}
+
+fn mode(value: Value<'_>) -> Result<u32, Bad> {
+    const MEND: &str =
+        "write the permissions as chmod takes them, for example \"0600\" or \"0660\"";
+    let text = value.text()?;
+    let mode = u32::from_str_radix(text, 8)
+        .ok()
+        .filter(|_| text.len() <= 4);
+    match mode {
+        Some(mode) if mode > 0o777 => Err(Bad::new("more than permissions", MEND)),
+        Some(mode) if mode & 0o600 != 0o600 => Err(Bad::new("its owner could not use it", MEND)),
+        Some(mode) => Ok(mode),
+        None => Err(Bad::new("not an octal number", MEND)),
+    }
+}
+
+fn name(value: Value<'_>) -> Result<Option<String>, Bad> {
+    match value.text()? {
+        "" => Ok(None),
+        name if name.contains('\0') => Err(Bad::new("not a name", "write a name or a number")),
+        name => Ok(Some(name.to_owned())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::Config;
+
+    use super::*;
+
+    fn control(lines: &str) -> Result<ControlConfig, Vec<String>> {
+        let problems =
+            |all: Vec<crate::Problem>| all.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let config = Config::parse(&format!("[control]\n{lines}")).map_err(problems)?;
+        Ok(config.control)
+    }
+
+    fn problem(lines: &str) -> String {
+        control(lines).unwrap_err().join("\n")
+    }
+
+    #[test]
+    fn endpoints_are_read_as_kamailio_reads_them() {
+        let read = control(
+            r#"binrpc = ["unix:/run/a", "unixs:b", "/run/c", "unixd:/run/d", "tcp:localhost", "tcp:[::1]:2050", "udp:127.0.0.2"]
+               datagram = ["unix:/run/e", "udp:127.0.0.1:9062"]
+               fifo = "/run/f"
+               socket-mode = "0660"
+               socket-user = "kamailio""#,
+        )
+        .unwrap();
+        let shown: Vec<_> = read.binrpc.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            shown,
+            [
+                "unix:/run/a",
+                "unix:b",
+                "unix:/run/c",
+                "unixd:/run/d",
+                "tcp:127.0.0.1:2049",
+                "tcp:[::1]:2050",
+                "udp:127.0.0.2:2049"
+            ]
+        );
+        let shown: Vec<_> = read.datagram.iter().map(ToString::to_string).collect();
+        assert_eq!(shown, ["unixd:/run/e", "udp:127.0.0.1:9062"]);
+        assert_eq!(read.fifo, Some("/run/f".into()));
+        assert_eq!(read.fifo_reply_dir, PathBuf::from("/tmp"));
+        assert_eq!(
+            (read.access.mode, read.access.user.as_deref()),
+            (0o660, Some("kamailio"))
+        );
+        assert_eq!(read.access.group, None);
+    }
+
+    #[test]
+    fn endpoints_that_anybody_could_reach_are_refused() {
+        for (line, said) in [
+            (
+                "binrpc = [\"tcp:0.0.0.0:2049\"]",
+                "2:11: control.binrpc[0] = \"tcp:0.0.0.0:2049\": not a loopback address: the protocol has no password; ",
+            ),
+            (
+                "datagram = [\"udp:192.0.2.1:9062\"]",
+                "2:13: control.datagram[0] = \"udp:192.0.2.1:9062\": not a loopback address: ",
+            ),
+            (
+                "listen = \"0.0.0.0:8060\"",
+                "2:10: control.listen = \"0.0.0.0:8060\": not a loopback address, and no token: ",
+            ),
+        ] {
+            let problem = problem(line);
+            assert!(problem.starts_with(said), "{problem}");
+        }
+        let read = control("listen = \"0.0.0.0:8060\"\ntoken = \"0123456789abcdef\"").unwrap();
+        assert_eq!(read.listen, Some("0.0.0.0:8060".parse().unwrap()));
+        assert_eq!(format!("{:?}", read.token), "Some(Token(…))");
+        assert_eq!(control("listen = \"\"").unwrap().listen, None);
+    }
+
+    #[test]
+    fn what_can_not_be_used_is_told_and_secrets_are_not() {
+        for (line, said) in [
+            (
+                "binrpc = [\"sctp:127.0.0.1\"]",
+                "not an endpoint of BINRPC; write \"unix:PATH\"",
+            ),
+            ("binrpc = [\"unix:\"]", "no path; write "),
+            (
+                "datagram = [\"udp:127.0.0.1\"]",
+                "not an address with a port; write ",
+            ),
+            (
+                "datagram = [\"tcp:127.0.0.1:1\"]",
+                "not an endpoint for datagrams; write ",
+            ),
+            ("socket-mode = \"0999\"", "not an octal number; write "),
+            (
+                "socket-mode = \"0060\"",
+                "its owner could not use it; write ",
+            ),
+            ("socket-mode = \"4755\"", "more than permissions; write "),
+            ("fifo-reply-dir = \"\"", "no folder; write "),
+            (
+                "token = \"short\"",
+                "2:9: control.token: too short to be a secret; write ",
+            ),
+            (
+                "token = \"with a blank and more\"",
+                "2:9: control.token: a character that no bearer token may have; ",
+            ),
+            (
+                "binrpc = [\"unix:/run/x\"]\nfifo = \"/run/x\"",
+                "3:8: control.fifo = \"/run/x\": unix:/run/x is there twice in [control]; ",
+            ),
+            (
+                "binrpc = [\"udp:127.0.0.1:5\"]\ndatagram = [\"udp:127.0.0.1:5\"]",
+                "udp:127.0.0.1:5 is there twice in [control]; ",
+            ),
+        ] {
+            let problem = problem(line);
+            assert!(problem.contains(said), "{problem}");
+        }
+        let long = format!("binrpc = [\"unix:/{}\"]", "x".repeat(107));
+        assert!(problem(&long).contains("a path of 108 bytes; the system allows 107"));
+    }
+}

@@ -1,0 +1,225 @@
+//! Where the host listens: `udp:192.0.2.1:5060`, `tcp:[2001:db8::1]:5060`, `udp:0.0.0.0:5060 advertise sip.example.com:5060`.
+
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+use portcullis_sip::Transport;
+
+use super::problem::Bad;
+
+/// The port of SIP over UDP and TCP where none is given (RFC 3261 §19.1.2).
+pub const SIP_PORT: u16 = 5060;
+
+/// One address to listen on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listen {
+    /// The transport.
+    pub transport: Transport,
+    /// The address; unspecified (0.0.0.0, ::) for every address of the machine.
+    pub addr: SocketAddr,
+    /// Host and port to write into Via and Record-Route in place of the address, for a host behind NAT.
+    pub advertise: Option<(String, u16)>,
+}
+
+impl Listen {
+    /// Reads `TRANSPORT:ADDRESS:PORT`, with ` advertise HOST:PORT` behind it where there is one.
+    ///
+    /// # Errors
+    /// What is wrong with the text, and how to write it.
+    pub fn parse(text: &str) -> Result<Self, Bad> {
+        const MEND: &str = "write \"udp:ADDRESS:PORT\" or \"tcp:ADDRESS:PORT\", IPv6 in brackets, for example \"udp:[::1]:5060\"";
+        let (socket, advertise) = match text.split_once(" advertise ") {
+            Some((socket, advertise)) => (socket.trim(), Some(parse_advertise(advertise.trim())?)),
+            None => (text, None),
+        };
+        let Some((transport, rest)) = socket.split_once(':') else {
+            return Err(Bad::new("no transport", MEND));
+        };
+        let transport = match transport.to_ascii_lowercase().as_str() {
+            "udp" => Transport::Udp,
+            "tcp" => Transport::Tcp,
+            "tls" | "ws" | "wss" | "sctp" => {
+                let what = format!("the transport {transport} is not there yet");
+                return Err(Bad::new(what, "listen on udp or tcp"));
+            }
+            _ => return Err(Bad::new(format!("unknown transport `{transport}`"), MEND)),
+        };
+        let addr =
+            parse_socket(rest).ok_or_else(|| Bad::new("not an address with a port", MEND))?;
+        Ok(Self {
+            transport,
+            addr,
+            advertise,
+        })
+    }
+
+    /// Whether a request that came to `local` came in by way of this.
+    pub fn covers(&self, local: &Self) -> bool {
+        let is_any = self.addr.ip().is_unspecified() && self.addr.is_ipv4() == local.addr.is_ipv4();
+        self.transport == local.transport
+            && self.addr.port() == local.addr.port()
+            && (is_any || self.addr.ip() == local.addr.ip())
+    }
+
+    /// The addresses to bind: this one, or for an unspecified address every address of the machine, as Kamailio does, so that
+    /// a reply leaves from the address that the request came to. Link-local IPv6 addresses are left out: they mean nothing in
+    /// a Via.
+    ///
+    /// # Errors
+    /// When the system does not list its addresses.
+    pub fn expand(&self) -> io::Result<Vec<Self>> {
+        if !self.addr.ip().is_unspecified() {
+            return Ok(vec![self.clone()]);
+        }
+        let mut addresses: Vec<IpAddr> = if_addrs::get_if_addrs()?
+            .into_iter()
+            .map(|interface| interface.ip())
+            .collect();
+        addresses.sort();
+        addresses.dedup();
+        Ok(self.expand_to(&addresses))
+    }
+
+    fn expand_to(&self, addresses: &[IpAddr]) -> Vec<Self> {
+        let usable = |ip: &&IpAddr| match ip {
+            IpAddr::V4(_) => self.addr.is_ipv4(),
+            IpAddr::V6(ip) => self.addr.is_ipv6() && !ip.is_unicast_link_local(),
+        };
+        let bind = |ip: &IpAddr| Self {
+            addr: SocketAddr::new(*ip, self.addr.port()),
+            ..self.clone()
+        };
+        addresses.iter().filter(usable).map(bind).collect()
+    }
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let transport = self.transport.parameter();
+        write!(f, "{transport}:{}", self.addr)?;
+        match &self.advertise {
+            Some((host, port)) => write!(f, " advertise {host}:{port}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// An address with a port, IPv6 in brackets; the port may be left out.
+fn parse_socket(text: &str) -> Option<SocketAddr> {
+    if let Ok(addr) = text.parse() {
+        return Some(addr);
+    }
+    let ip = match text.strip_prefix('[') {
+        Some(rest) => rest.strip_suffix(']')?.parse::<Ipv6Addr>().ok()?.into(),
+        None => text.parse::<std::net::Ipv4Addr>().ok()?.into(),
+    };
+    Some(SocketAddr::new(ip, SIP_PORT))
+}
+
+fn parse_advertise(text: &str) -> Result<(String, u16), Bad> {
+    let mend = "write \"… advertise HOST:PORT\", IPv6 in brackets";
+    let (host, port) = match text.rsplit_once(':') {
+        Some((host, port)) if !host.is_empty() && !text.ends_with(']') => {
+            let port = port.parse::<u16>().ok().filter(|port| *port > 0);
+            (
+                host,
+                port.ok_or_else(|| Bad::new("the advertised port is none", mend))?,
+            )
+        }
+        _ => (text, SIP_PORT),
+    };
+    if !is_host(host) {
+        return Err(Bad::new("the advertised host is none", mend));
+    }
+    Ok((host.to_owned(), port))
+}
+
+/// True if `text` can stand as a host in a SIP URI: a name, an IPv4 address, or an IPv6 address in brackets.
+pub(crate) fn is_host(text: &str) -> bool {
+    if let Some(rest) = text.strip_prefix('[') {
+        return rest
+            .strip_suffix(']')
+            .is_some_and(|ip| ip.parse::<Ipv6Addr>().is_ok());
+    }
+    let name = text.strip_suffix('.').unwrap_or(text);
+    let label = |label: &str| {
+        !label.is_empty()
+            && label.len() <= 63
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+    };
+    !name.is_empty() && name.len() <= 253 && name.split('.').all(label)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn listens_are_shown_as_they_are_read() {
+        for text in [
+            "udp:127.0.0.1:5060",
+            "tcp:[::1]:5061",
+            "udp:0.0.0.0:0",
+            "udp:10.0.0.5:5060 advertise sip.example.com:5080",
+            "tcp:[::]:5060 advertise [2001:db8::1]:5060",
+        ] {
+            assert_eq!(Listen::parse(text).unwrap().to_string(), text);
+        }
+        assert_eq!(
+            Listen::parse("UDP:10.0.0.5").unwrap().to_string(),
+            "udp:10.0.0.5:5060"
+        );
+        assert_eq!(
+            Listen::parse("tcp:[::1] advertise a.example")
+                .unwrap()
+                .to_string(),
+            "tcp:[::1]:5060 advertise a.example:5060"
+        );
+    }
+
+    #[test]
+    fn bad_listens_say_what_is_wrong() {
+        for (text, what) in [
+            ("127.0.0.1:5060", "unknown transport `127.0.0.1`"),
+            ("udp", "no transport"),
+            ("udp:::1:5060", "not an address with a port"),
+            ("udp:localhost:5060", "not an address with a port"),
+            ("udp:127.0.0.1:99999", "not an address with a port"),
+            ("tls:127.0.0.1:5061", "the transport tls is not there yet"),
+            (
+                "udp:127.0.0.1:5060 advertise a b",
+                "the advertised host is none",
+            ),
+            (
+                "udp:127.0.0.1:5060 advertise a:0",
+                "the advertised port is none",
+            ),
+        ] {
+            assert_eq!(Listen::parse(text).unwrap_err().what, what, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_wildcard_stands_for_the_addresses_of_its_family() {
+        let machine: Vec<IpAddr> = ["127.0.0.1", "10.0.0.5", "::1", "fe80::1", "2001:db8::5"]
+            .map(|ip| ip.parse().unwrap())
+            .to_vec();
+        let shown = |text: &str| {
+            let all = Listen::parse(text).unwrap().expand_to(&machine);
+            all.iter().map(Listen::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            shown("udp:0.0.0.0:5070"),
+            ["udp:127.0.0.1:5070", "udp:10.0.0.5:5070"]
+        );
+        assert_eq!(
+            shown("tcp:[::]"),
+            ["tcp:[::1]:5060", "tcp:[2001:db8::5]:5060"]
+        );
+    }
+}

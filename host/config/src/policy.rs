@@ -1,0 +1,529 @@
+//! `[policy]` and what every other policy has as well: its file, its limits, and what happens when it fails.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use portcullis_policy::{FailureKind, Limits, Mode};
+use serde_json::Value as Json;
+
+use portcullis_signature::Signers;
+
+use super::problem::Bad;
+use super::section::{Section, Value};
+use super::value::{GIB, KIB, MIB, bytes, code, count, duration, one_of, phrase};
+
+/// The operator's policies, and what happens without an opinion of theirs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PolicyConfig {
+    /// The policy that decides on what no tenant claims.
+    pub seat: SeatConfig,
+    /// What happens to a request that no policy has an opinion on.
+    pub default: DefaultVerdict,
+    /// Whether the signers of `seat` go for policies of tenants of the database, too.
+    pub signers_bind_stored: bool,
+    /// `[policy.before]`: asked about every request first.
+    pub before: Option<SeatConfig>,
+    /// `[policy.after]`: asked about requests that the tenant's policy has no opinion on.
+    pub after: Option<SeatConfig>,
+    /// What becomes of a request within a dialog that was let in.
+    pub in_dialog: InDialog,
+    /// How long after its beginning a dialog counts as one that was let in.
+    pub in_dialog_lifetime: Duration,
+    /// Where compiled code is kept for the next start.
+    pub cache: CacheConfig,
+}
+
+/// Where compiled code is kept for the next start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CacheConfig {
+    /// The folder; none for the one that the service manager gives, if it gives one.
+    pub folder: Option<PathBuf>,
+    /// The most that all code in it may take, in bytes.
+    pub bytes: u64,
+}
+
+/// What becomes of a request within a dialog that was let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InDialog {
+    /// It goes the way of its dialog, and no policy is asked.
+    Follow,
+    /// Policies are asked as about any other.
+    Ask,
+}
+
+/// One policy, what it may use, and what happens without it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SeatConfig {
+    /// The file; none if there is none, or if policies are pushed.
+    pub file: Option<PathBuf>,
+    /// Whether its verdicts are carried out.
+    pub mode: Mode,
+    /// What it reads with the interface `settings`: an object.
+    pub settings: Json,
+    /// True if a policy's memory is kept from call to call.
+    pub reuse: bool,
+    /// What happens to a request that it fails on.
+    pub failure: FailureRules,
+    /// When it is taken out of service.
+    pub breaker: BreakerConfig,
+    /// The most counters and rate limits that it may keep.
+    pub counters: usize,
+    /// Generations that the database keeps, beside those that do something.
+    pub generations: u32,
+    /// The most pushes a minute by whoever has the tenant's token; none for any number.
+    pub pushes: Option<u32>,
+    /// Whose signatures count.
+    pub signers: Signers,
+    /// What one call may use, and the largest file.
+    pub limits: Limits,
+}
+
+/// What happens to requests that a policy fails on, by how it fails.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FailureRules {
+    /// The answer where nothing else is said.
+    pub answer: Answer,
+    /// No policy could be loaded yet.
+    pub load: OnFailure,
+    /// It trapped, or asked for more memory, stack or bytes than it may have.
+    pub trap: OnFailure,
+    /// It took too long.
+    pub timeout: OnFailure,
+    /// There was no sandbox or no time for it.
+    pub overload: OnFailure,
+    /// Its verdict breaks the rules.
+    pub bad_verdict: OnFailure,
+}
+
+/// What happens to a request that a policy fails on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum OnFailure {
+    /// The answer of [`FailureRules::answer`].
+    #[default]
+    Reject,
+    /// This answer.
+    RejectWith(Answer),
+    /// What happens to requests that no policy has an opinion on.
+    Default,
+    /// The generation that served before is asked.
+    LastGood,
+}
+
+/// When a policy that fails is taken out of service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BreakerConfig {
+    /// This many failures; 0 for never.
+    pub failures: u32,
+    /// Within this time.
+    pub window: Duration,
+    /// How long it stays out when there is no generation to go back to.
+    pub pause: Duration,
+}
+
+/// What happens to a request that no policy has an opinion on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DefaultVerdict {
+    /// It is sent on, as routed.
+    Relay,
+    /// It is answered.
+    Reject(Answer),
+    /// Nothing.
+    Drop,
+}
+
+/// A final answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// The status code, 300 to 699.
+    pub code: u16,
+    /// The reason phrase; empty for the standard phrase of the code.
+    pub reason: String,
+}
+
+impl FailureRules {
+    /// What happens after a failure of this kind.
+    pub fn of(&self, kind: FailureKind) -> &OnFailure {
+        match kind {
+            FailureKind::Timeout => &self.timeout,
+            FailureKind::InvalidVerdict => &self.bad_verdict,
+            FailureKind::Exhausted | FailureKind::Sandbox => &self.overload,
+            _ => &self.trap,
+        }
+    }
+}
+
+impl Answer {
+    /// This status with its standard phrase.
+    pub fn new(code: u16) -> Self {
+        Self {
+            code,
+            reason: String::new(),
+        }
+    }
+}
+
+impl Default for PolicyConfig {
+    fn default() -> Self {
+        Self {
+            seat: SeatConfig::default(),
+            default: DefaultVerdict::Reject(Answer::new(403)),
+            signers_bind_stored: true,
+            before: None,
+            after: None,
+            in_dialog: InDialog::Follow,
+            in_dialog_lifetime: Duration::from_secs(24 * 60 * 60),
+            cache: CacheConfig {
+                folder: None,
+                bytes: 2 * GIB,
+            },
+        }
+    }
+}
+
+impl Default for SeatConfig {
+    fn default() -> Self {
+        Self {
+            file: None,
+            mode: Mode::Enforce,
+            settings: Json::Object(serde_json::Map::new()),
+            reuse: false,
+            failure: FailureRules {
+                answer: Answer::new(503),
+                load: OnFailure::Reject,
+                trap: OnFailure::Reject,
+                timeout: OnFailure::Reject,
+                overload: OnFailure::Reject,
+                bad_verdict: OnFailure::Reject,
+            },
+            breaker: BreakerConfig {
+                failures: 0,
+                window: Duration::from_secs(10),
+                pause: Duration::from_secs(30),
+            },
+            counters: 10_000,
+            generations: 20,
+            pushes: None,
+            signers: Signers::default(),
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// Reads `[policy]`.
+pub(super) fn read(mut section: Section<'_>, default: PolicyConfig) -> PolicyConfig {
+    let mut seat = seat(&mut section, default.seat, Most(None));
+    let limits = &mut seat.limits;
+    limits.memory_bytes = section.value("memory", limits.memory_bytes, |v| bytes(v, 64 * KIB, GIB));
+    limits.table_elements = section.value("table-elements", limits.table_elements, |v| {
+        count(v, 1, 1_000_000)
+    });
+    limits.stack_bytes = section.value("stack", limits.stack_bytes, |v| bytes(v, 16 * KIB, MIB));
+    limits.module_bytes = section.value("module", limits.module_bytes, |v| bytes(v, KIB, GIB));
+    limits.instances = section.value("instances", limits.instances, |v| count(v, 1, 10_000));
+    limits.compile_time = section.value("compile-time", limits.compile_time, |v| {
+        duration(v, Duration::from_millis(100), Duration::from_secs(600))
+    });
+    limits.compile_bytes = section.value("compile-memory", limits.compile_bytes, |v| {
+        bytes(v, 128 * MIB, 64 * GIB)
+    });
+    let answer = default_verdict(&mut section, &default.default);
+    let operators = |section: Option<Section<'_>>| {
+        section.map(|mut section| {
+            let inherited = SeatConfig {
+                failure: seat.failure.clone(),
+                ..SeatConfig::default()
+            };
+            let seat = limited_seat(&mut section, inherited, &seat);
+            section.finish();
+            seat
+        })
+    };
+    let signers_bind_stored =
+        section.value("signers-bind-stored", default.signers_bind_stored, |v| {
+            v.boolean()
+        });
+    let before = operators(section.present("before"));
+    let after = operators(section.present("after"));
+    let in_dialog = section.value("in-dialog", "follow".to_owned(), |v| {
+        one_of(v, &["follow", "ask"])
+    });
+    let in_dialog_lifetime = section.value("in-dialog-lifetime", default.in_dialog_lifetime, |v| {
+        duration(
+            v,
+            Duration::from_secs(60),
+            Duration::from_secs(30 * 24 * 60 * 60),
+        )
+    });
+    let cache = CacheConfig {
+        folder: section
+            .optional("cache", |value| Ok(PathBuf::from(value.text()?)))
+            .filter(|folder| !folder.as_os_str().is_empty()),
+        bytes: section.value("cache-size", default.cache.bytes, |v| {
+            bytes(v, MIB, 1024 * GIB)
+        }),
+    };
+    section.finish();
+    PolicyConfig {
+        seat,
+        default: answer,
+        signers_bind_stored,
+        before,
+        after,
+        in_dialog: match in_dialog.as_str() {
+            "ask" => InDialog::Ask,
+            _ => InDialog::Follow,
+        },
+        in_dialog_lifetime,
+        cache,
+    }
+}
+
+/// Pushes a minute that a tenant may make where nothing else is said.
+const PUSHES: u32 = 60;
+
+/// Reads a policy with limits of its own. None is above that of `operator`, the seat of `[policy]`, whose limits it has where nothing
+/// is said.
+pub(super) fn limited_seat(
+    section: &mut Section<'_>,
+    default: SeatConfig,
+    operator: &SeatConfig,
+) -> SeatConfig {
+    let default = SeatConfig {
+        counters: operator.counters,
+        generations: operator.generations,
+        limits: operator.limits.clone(),
+        ..default
+    };
+    let most = &operator.limits;
+    let mut seat = seat(section, default, Most(Some(operator)));
+    seat.pushes = match section.value("pushes-per-minute", PUSHES, |v| count(v, 0, 1_000_000)) {
+        0 => None,
+        most => Some(most),
+    };
+    let limits = &mut seat.limits;
+    limits.memory_bytes = section.value("memory", most.memory_bytes, |v| {
+        bytes(v, 64 * KIB, most.memory_bytes as u64).map_err(beyond)
+    });
+    limits.table_elements = section.value("table-elements", most.table_elements, |v| {
+        count(v, 1, most.table_elements as u64).map_err(beyond)
+    });
+    limits.module_bytes = section.value("module", most.module_bytes, |v| {
+        bytes(v, KIB, most.module_bytes as u64).map_err(beyond)
+    });
+    seat
+}
+
+/// What bounds the limits of a policy: those of `[policy]`, or for `[policy]` itself nothing but what makes sense.
+#[derive(Clone, Copy)]
+struct Most<'o>(Option<&'o SeatConfig>);
+
+impl Most<'_> {
+    /// Reads a limit: up to what the operator's seat has, or up to `otherwise`.
+    fn read<T, N>(
+        self,
+        of: impl Fn(&SeatConfig) -> N,
+        otherwise: N,
+        read: impl Fn(N) -> Result<T, Bad>,
+    ) -> Result<T, Bad> {
+        match self.0 {
+            Some(operator) => read(of(operator)).map_err(beyond),
+            None => read(otherwise),
+        }
+    }
+}
+
+/// What goes for one call alone, whatever the engine is made for.
+fn call_limits(section: &mut Section<'_>, limits: &mut Limits, most: Most<'_>) {
+    limits.deadline = section.value("deadline", limits.deadline, |v| {
+        let longest = Duration::from_secs(10);
+        most.read(
+            |seat| seat.limits.deadline,
+            longest,
+            |most| duration(v, Duration::from_millis(1), most),
+        )
+    });
+    limits.host_call_bytes = section.value("host-call", limits.host_call_bytes, |v| {
+        let of = |seat: &SeatConfig| seat.limits.host_call_bytes as u64;
+        most.read(of, 16 * MIB, |most| bytes(v, KIB, most))
+    });
+    limits.log_lines = section.value("log-lines", limits.log_lines, |v| {
+        let of = |seat: &SeatConfig| seat.limits.log_lines.into();
+        most.read(of, 1000, |most| count(v, 0, most))
+    });
+    limits.log_bytes = section.value("log-line", limits.log_bytes, |v| {
+        let of = |seat: &SeatConfig| seat.limits.log_bytes as u64;
+        most.read(of, 64 * KIB, |most| bytes(v, 16, most))
+    });
+}
+
+/// Whether a policy's memory may be kept from call to call: only where `[policy]` says so, too.
+fn reuse(value: Value<'_>, most: Most<'_>) -> Result<bool, Bad> {
+    let wanted = value.boolean()?;
+    let allowed = most.0.is_none_or(|operator| operator.reuse);
+    match wanted && !allowed {
+        true => Err(beyond(Bad::new("not allowed here", "leave it out"))),
+        false => Ok(wanted),
+    }
+}
+
+/// Reads what every policy has.
+fn seat(section: &mut Section<'_>, default: SeatConfig, most: Most<'_>) -> SeatConfig {
+    let file = section.optional("file", |value| Ok(PathBuf::from(value.text()?)));
+    let mode = section.value("mode", default.mode.as_str().to_owned(), |v| {
+        one_of(v, &["enforce", "monitor"])
+    });
+    let answer = Answer {
+        code: section.value("failure-code", default.failure.answer.code, code),
+        reason: section.value(
+            "failure-reason",
+            default.failure.answer.reason.clone(),
+            phrase,
+        ),
+    };
+    let failure = FailureRules {
+        answer,
+        ..default.failure
+    };
+    let keys = section.section("signers").entries(|_, value| {
+        let key = portcullis_signature::public_key(value.text()?);
+        key.ok_or_else(|| {
+            Bad::new(
+                "no Ed25519 public key",
+                "write its 32 bytes in Base64, as `portcullis policy keygen` prints them, or what is between the lines that \
+                 `openssl pkey -pubout` writes",
+            )
+        })
+    });
+    let is_signed = !keys.is_empty();
+    let signers = Signers {
+        required: section.value("require-signature", is_signed, |v| v.boolean()),
+        keys,
+    };
+    if signers.required && !is_signed {
+        section.reject(
+            "require-signature",
+            Bad::new(
+                "nobody's signature counts",
+                "name keys in the section `signers`",
+            ),
+        );
+    }
+    let mut limits = default.limits;
+    call_limits(section, &mut limits, most);
+    SeatConfig {
+        file: file.filter(|file| !file.as_os_str().is_empty()),
+        mode: if mode == "monitor" {
+            Mode::Monitor
+        } else {
+            Mode::Enforce
+        },
+        settings: section.json("settings", default.settings),
+        reuse: section.value("reuse", default.reuse, |v| reuse(v, most)),
+        failure: failures(section.section("on-failure"), failure),
+        breaker: breaker(section, default.breaker),
+        counters: section.value("counters", default.counters, |v| {
+            let of = |seat: &SeatConfig| seat.counters as u64;
+            most.read(of, 10_000_000, |most| count(v, 1, most))
+        }),
+        generations: section.value("generations", default.generations, |v| {
+            let of = |seat: &SeatConfig| seat.generations.into();
+            most.read(of, 1000, |most| count(v, 1, most))
+        }),
+        pushes: default.pushes,
+        signers,
+        limits,
+    }
+}
+
+fn failures(mut section: Section<'_>, default: FailureRules) -> FailureRules {
+    let rules = FailureRules {
+        load: section.value("load", default.load, |v| on_failure(v, Some("load"))),
+        trap: section.value("trap", default.trap, |v| on_failure(v, None)),
+        timeout: section.value("timeout", default.timeout, |v| on_failure(v, None)),
+        overload: section.value("overload", default.overload, |v| {
+            on_failure(v, Some("overload"))
+        }),
+        bad_verdict: section.value("bad-verdict", default.bad_verdict, |v| on_failure(v, None)),
+        answer: default.answer,
+    };
+    section.finish();
+    rules
+}
+
+/// `without_last_good` is the kind of failure after which there is nothing else to ask.
+fn on_failure(value: Value<'_>, without_last_good: Option<&str>) -> Result<OnFailure, Bad> {
+    const MEND: &str =
+        "write \"reject\", \"reject CODE\", \"reject CODE REASON\", \"default\" or \"last-good\"";
+    let text = value.text()?;
+    if text == "last-good"
+        && let Some(kind) = without_last_good
+    {
+        let what = format!("an older generation is no help after a failure of the kind `{kind}`");
+        return Err(Bad::new(
+            what,
+            "write \"reject\", \"reject CODE\" or \"default\"",
+        ));
+    }
+    let answer = match text {
+        "reject" => return Ok(OnFailure::Reject),
+        "default" => return Ok(OnFailure::Default),
+        "last-good" => return Ok(OnFailure::LastGood),
+        _ => text.strip_prefix("reject "),
+    };
+    let answer = answer.ok_or_else(|| Bad::new("not one of the choices", MEND))?;
+    let (digits, reason) = answer.split_once(' ').unwrap_or((answer, ""));
+    let code = digits.parse::<u16>().ok();
+    let code = code.filter(|code| (300..=699).contains(code));
+    if reason.chars().any(char::is_control) {
+        return Err(Bad::new(
+            "a line break or control character",
+            "write it on one line",
+        ));
+    }
+    Ok(OnFailure::RejectWith(Answer {
+        code: code.ok_or_else(|| Bad::new("not a status code from 300 to 699", MEND))?,
+        reason: reason.to_owned(),
+    }))
+}
+
+fn breaker(section: &mut Section<'_>, default: BreakerConfig) -> BreakerConfig {
+    let time = |v: Value<'_>| duration(v, Duration::from_secs(1), Duration::from_secs(3600));
+    BreakerConfig {
+        failures: section.value("breaker-failures", default.failures, |v| {
+            count(v, 0, 1_000_000)
+        }),
+        window: section.value("breaker-window", default.window, time),
+        pause: section.value("breaker-pause", default.pause, time),
+    }
+}
+
+/// The three keys that make the default verdict.
+pub(super) fn default_verdict(
+    section: &mut Section<'_>,
+    default: &DefaultVerdict,
+) -> DefaultVerdict {
+    let (word, answer) = match default {
+        DefaultVerdict::Relay => ("relay", Answer::new(403)),
+        DefaultVerdict::Drop => ("drop", Answer::new(403)),
+        DefaultVerdict::Reject(answer) => ("reject", answer.clone()),
+    };
+    let kind = section.value("default", word.to_owned(), |v| {
+        one_of(v, &["reject", "relay", "drop"])
+    });
+    let answer = Answer {
+        code: section.value("default-code", answer.code, code),
+        reason: section.value("default-reason", answer.reason, phrase),
+    };
+    match kind.as_str() {
+        "relay" => DefaultVerdict::Relay,
+        "drop" => DefaultVerdict::Drop,
+        _ => DefaultVerdict::Reject(answer),
+    }
+}
+
+fn beyond(bad: Bad) -> Bad {
+    Bad {
+        mend: format!("{} (the most is what [policy] has)", bad.mend),
+        ..bad
+    }
+}

@@ -1,0 +1,99 @@
+//! `[records]`: decisions that are written down.
+
+use std::path::PathBuf;
+
+use portcullis_policy::Share;
+
+use super::problem::Bad;
+use super::section::{Section, Value};
+use super::value::{GIB, KIB, MIB, bytes, count, share};
+
+/// Which decisions are written down, where, and what is masked in them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecordsConfig {
+    /// The file; none for no records.
+    pub file: Option<PathBuf>,
+    /// Of the dialogs.
+    pub share: Share,
+    /// The most records a second.
+    pub per_second: u32,
+    /// The most of one tenant; none for as many as there is room for.
+    pub per_tenant: Option<u32>,
+    /// The size at which the file is put aside. It holds with the last line.
+    pub size: u64,
+    /// The most bytes of one record in the file.
+    pub line: usize,
+    /// The most bytes of all records that wait for the writer.
+    pub queue: usize,
+    /// Header fields whose values are not written down.
+    pub mask: Vec<String>,
+    /// Whether users of URIs and display names are replaced.
+    pub mask_users: bool,
+    /// Whether bodies are written down.
+    pub body: bool,
+    /// The header field that shows a decision's id, in requests that are relayed and in answers of policies.
+    pub id_header: Option<String>,
+}
+
+impl RecordsConfig {
+    /// Whether decisions have ids.
+    pub fn is_on(&self) -> bool {
+        self.file.is_some() || self.id_header.is_some()
+    }
+
+    /// Reads `[records]`.
+    pub(super) fn read(mut section: Section<'_>, default: Self) -> Self {
+        let file = section.optional("file", |value| Ok(PathBuf::from(value.text()?)));
+        let id_header = section.optional("id-header", |value| match value.text()? {
+            "" => Ok(None),
+            _ => header_name(value).map(Some),
+        });
+        let records = Self {
+            file: file.filter(|file| !file.as_os_str().is_empty()),
+            share: section.value("share", default.share, share),
+            per_second: section.value("per-second", default.per_second, |v| count(v, 1, 1_000_000)),
+            per_tenant: match section.value("per-tenant", 0, |v| count(v, 0, 1_000_000)) {
+                0 => None,
+                most => Some(most),
+            },
+            size: section.value("size", default.size, |v| bytes(v, 64 * KIB, 1024 * GIB)),
+            line: section.value("line", default.line, |v| bytes(v, 4 * KIB, 16 * MIB)),
+            queue: section.value("queue", default.queue, |v| bytes(v, MIB, 4 * GIB)),
+            mask: section.list("mask", default.mask, |v| Ok(v.text()?.to_owned())),
+            mask_users: section.value("mask-users", default.mask_users, |v| v.boolean()),
+            body: section.value("body", default.body, |v| v.boolean()),
+            id_header: id_header.flatten(),
+        };
+        section.finish();
+        records
+    }
+}
+
+impl Default for RecordsConfig {
+    fn default() -> Self {
+        Self {
+            file: None,
+            share: Share::ALL,
+            per_second: 100,
+            per_tenant: None,
+            size: 100 * MIB,
+            line: 256 << 10,
+            queue: 16 << 20,
+            mask: ["Authorization", "Proxy-Authorization"]
+                .map(str::to_owned)
+                .into(),
+            mask_users: false,
+            body: false,
+            id_header: None,
+        }
+    }
+}
+
+/// The name of a header field that may be added to what is relayed.
+pub(super) fn header_name(value: Value<'_>) -> Result<String, Bad> {
+    let name = value.text()?;
+    match portcullis_policy::may_be_edited(name) {
+        Ok(()) => Ok(name.to_owned()),
+        Err(error) => Err(Bad::new(error.to_string(), "leave it out")),
+    }
+}

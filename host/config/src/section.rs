@@ -1,0 +1,433 @@
+//! Reads a TOML document key by key and keeps every problem with its place, so that all of them are reported at once.
+
+use std::cell::RefCell;
+use std::ops::Range;
+
+use serde_json::Value as Json;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::problem::{Bad, Problem, place};
+
+/// A document that is being read.
+pub(super) struct Document<'t> {
+    text: &'t str,
+    root: Spanned<DeTable<'t>>,
+    notes: RefCell<Notes>,
+}
+
+impl<'t> Document<'t> {
+    pub(super) fn new(text: &'t str) -> Self {
+        let (root, errors) = DeTable::parse_recoverable(text);
+        let mut notes = Notes::default();
+        for error in errors {
+            let offset = error.span().map_or(0, |span| span.start);
+            let (line, column) = place(text, offset);
+            notes.broken_lines.push(line);
+            notes.problems.push(Problem {
+                line,
+                column,
+                key: String::new(),
+                value: String::new(),
+                what: format!("not TOML: {}", error.message()),
+                mend: "texts stand in quotes, lists in brackets".into(),
+            });
+        }
+        Self {
+            text,
+            root,
+            notes: RefCell::new(notes),
+        }
+    }
+
+    pub(super) fn root(&self) -> Section<'_> {
+        Section {
+            name: String::new(),
+            text: self.text,
+            table: Some(self.root.get_ref()),
+            notes: &self.notes,
+            known: Vec::new(),
+            start: 0,
+        }
+    }
+
+    /// Every problem, in the order of the lines.
+    pub(super) fn problems(self) -> Vec<Problem> {
+        let mut notes = self.notes.into_inner();
+        let known = std::mem::take(&mut notes.known);
+        for unknown in std::mem::take(&mut notes.unknown) {
+            let (line, column) = place(self.text, unknown.offset);
+            notes.problems.push(Problem {
+                line,
+                column,
+                key: join(&unknown.section, &unknown.key),
+                value: String::new(),
+                what: "unknown key".into(),
+                mend: mend_unknown(&unknown, &known),
+            });
+        }
+        // A line that is not TOML is read as well as possible; what is said about its values would only confuse.
+        let broken = notes.broken_lines;
+        let mut problems = notes.problems;
+        problems.retain(|problem| problem.key.is_empty() || !broken.contains(&problem.line));
+        problems.sort_by_key(|problem| (problem.line, problem.column));
+        problems.dedup();
+        problems
+    }
+}
+
+/// One table of the document. What is not asked for by the time of [`Section::finish`] is an unknown key.
+pub(super) struct Section<'d> {
+    name: String,
+    text: &'d str,
+    table: Option<&'d DeTable<'d>>,
+    notes: &'d RefCell<Notes>,
+    known: Vec<&'static str>,
+    /// Where its name stands.
+    start: usize,
+}
+
+impl<'d> Section<'d> {
+    /// The value of `key` as `parse` reads it; none where it is absent or bad.
+    pub(super) fn optional<T>(
+        &mut self,
+        key: &'static str,
+        parse: impl FnOnce(Value<'_>) -> Result<T, Bad>,
+    ) -> Option<T> {
+        self.known.push(key);
+        let value = self.table?.get(key)?;
+        self.read(&join(&self.name, key), value, parse)
+    }
+
+    /// The value of `key` as `parse` reads it, `default` where it is absent or bad.
+    pub(super) fn value<T>(
+        &mut self,
+        key: &'static str,
+        default: T,
+        parse: impl FnOnce(Value<'_>) -> Result<T, Bad>,
+    ) -> T {
+        self.optional(key, parse).unwrap_or(default)
+    }
+
+    /// The items of the list `key`, each as `parse` reads it; `default` where the list is absent.
+    pub(super) fn list<T>(
+        &mut self,
+        key: &'static str,
+        default: Vec<T>,
+        mut parse: impl FnMut(Value<'_>) -> Result<T, Bad>,
+    ) -> Vec<T> {
+        self.known.push(key);
+        let Some(value) = self.table.and_then(|table| table.get(key)) else {
+            return default;
+        };
+        let path = join(&self.name, key);
+        let Some(items) = value.get_ref().as_array() else {
+            let bad = Bad::new("not a list", format!("write {key} = [\"…\", \"…\"]"));
+            self.note(&path, value.span(), bad);
+            return default;
+        };
+        let mut read = Vec::new();
+        for (at, item) in items.iter().enumerate() {
+            read.extend(self.read(&format!("{path}[{at}]"), item, &mut parse));
+        }
+        read
+    }
+
+    /// The table `key`; an empty one where it is absent.
+    pub(super) fn section(&mut self, key: &'static str) -> Self {
+        self.known.push(key);
+        let path = join(&self.name, key);
+        let value = self.table.and_then(|table| table.get(key));
+        if let Some(value) = value.filter(|value| !value.get_ref().is_table()) {
+            let bad = Bad::new("not a section", format!("write it as [{path}]"));
+            self.note(&path, value.span(), bad);
+        }
+        Section {
+            name: path,
+            text: self.text,
+            table: value.and_then(|value| value.get_ref().as_table()),
+            notes: self.notes,
+            known: Vec::new(),
+            start: value.map_or(0, |value| value.span().start),
+        }
+    }
+
+    /// The table `key`, if it is written.
+    pub(super) fn present(&mut self, key: &'static str) -> Option<Self> {
+        let section = self.section(key);
+        section.table.is_some().then_some(section)
+    }
+
+    /// Every table of this table: one whose keys the operator chooses. `accept` says what is wrong with a key.
+    pub(super) fn tables(
+        self,
+        mut accept: impl FnMut(&str) -> Result<(), Bad>,
+    ) -> Vec<(String, Self)> {
+        let mut read = Vec::new();
+        for (key, value) in self.table.into_iter().flatten() {
+            let name = key.get_ref().as_ref();
+            let path = join(&self.name, name);
+            let table = value.get_ref().as_table();
+            let accepted = match table {
+                Some(_) => accept(name),
+                None => Err(Bad::new("not a section", format!("write it as [{path}]"))),
+            };
+            if let Err(bad) = accepted {
+                self.note(&path, key.span().start..key.span().start, bad);
+                continue;
+            }
+            let section = Self {
+                name: path,
+                text: self.text,
+                table,
+                notes: self.notes,
+                known: Vec::new(),
+                start: key.span().start,
+            };
+            read.push((name.to_owned(), section));
+        }
+        read
+    }
+
+    /// The table `key` as an object of JSON, whatever is in it.
+    pub(super) fn json(&mut self, key: &'static str, default: Json) -> Json {
+        let section = self.section(key);
+        match section.table {
+            Some(table) => json_object(table),
+            None => default,
+        }
+    }
+
+    /// Every key of this table with its value as `parse` reads it: a table whose keys the operator chooses.
+    pub(super) fn entries<T>(
+        self,
+        mut parse: impl FnMut(&str, Value<'_>) -> Result<T, Bad>,
+    ) -> Vec<(String, T)> {
+        let mut read = Vec::new();
+        for (key, value) in self.table.into_iter().flatten() {
+            let key = key.get_ref().as_ref();
+            let item = self.read(&join(&self.name, key), value, |value| parse(key, value));
+            read.extend(item.map(|item| (key.to_owned(), item)));
+        }
+        read
+    }
+
+    /// True if one of these keys is written, whatever its value.
+    pub(super) fn has_any(&self, keys: &[&str]) -> bool {
+        let has = |key: &&str| self.table.is_some_and(|table| table.contains_key(*key));
+        keys.iter().any(has)
+    }
+
+    /// True if `key` is written as a list.
+    pub(super) fn is_list(&self, key: &str) -> bool {
+        let value = self.table.and_then(|table| table.get(key));
+        value.is_some_and(|value| value.get_ref().is_array())
+    }
+
+    /// True if `key` is written as a list without items.
+    pub(super) fn is_empty_list(&self, key: &str) -> bool {
+        let value = self.table.and_then(|table| table.get(key));
+        let list = value.and_then(|value| value.get_ref().as_array());
+        list.is_some_and(|list| list.is_empty())
+    }
+
+    /// Notes a problem with a value that could be read but does not go with another one.
+    pub(super) fn reject(&self, key: &str, bad: Bad) {
+        let entry = self.table.and_then(|table| table.get(key));
+        let span = entry.map_or(0..0, |value| value.span());
+        self.note(&join(&self.name, key), span, bad);
+    }
+
+    /// Notes a problem with the table itself.
+    pub(super) fn reject_whole(&self, bad: Bad) {
+        self.note(&self.name, self.start..self.start, bad);
+    }
+
+    /// Ends the reading of this table.
+    pub(super) fn finish(self) {
+        let mut notes = self.notes.borrow_mut();
+        for (key, _) in self.table.into_iter().flatten() {
+            let name = key.get_ref().as_ref();
+            if !self.known.contains(&name) {
+                notes.unknown.push(Unknown {
+                    section: self.name.clone(),
+                    key: name.to_owned(),
+                    offset: key.span().start,
+                });
+            }
+        }
+        let known = self.known.into_iter();
+        notes
+            .known
+            .extend(known.map(|key| (self.name.clone(), key)));
+    }
+
+    fn read<T>(
+        &self,
+        path: &str,
+        value: &Spanned<DeValue<'_>>,
+        parse: impl FnOnce(Value<'_>) -> Result<T, Bad>,
+    ) -> Option<T> {
+        match parse(Value(value.get_ref())) {
+            Ok(read) => Some(read),
+            Err(bad) => {
+                self.note(path, value.span(), bad);
+                None
+            }
+        }
+    }
+
+    fn note(&self, path: &str, span: Range<usize>, bad: Bad) {
+        let (line, column) = place(self.text, span.start);
+        self.notes.borrow_mut().problems.push(Problem {
+            line,
+            column,
+            key: path.to_owned(),
+            value: match bad.hidden {
+                true => String::new(),
+                false => excerpt(self.text.get(span).unwrap_or_default()),
+            },
+            what: bad.what,
+            mend: bad.mend,
+        });
+    }
+}
+
+/// One value of the document.
+#[derive(Clone, Copy)]
+pub(super) struct Value<'v>(&'v DeValue<'v>);
+
+impl<'v> Value<'v> {
+    pub(super) fn text(self) -> Result<&'v str, Bad> {
+        let wrong = || Bad::new(format!("a {}, not a text", self.kind()), "put it in quotes");
+        self.0.as_str().ok_or_else(wrong)
+    }
+
+    pub(super) fn boolean(self) -> Result<bool, Bad> {
+        let wrong = || {
+            Bad::new(
+                format!("a {}, not a yes or no", self.kind()),
+                "write true or false",
+            )
+        };
+        self.0.as_bool().ok_or_else(wrong)
+    }
+
+    /// A whole number between the two bounds, both included.
+    pub(super) fn number(self, least: u64, most: u64) -> Result<u64, Bad> {
+        let range = || format!("write a whole number from {least} to {most}");
+        let Some(number) = self.0.as_integer() else {
+            return Err(Bad::new(
+                format!("a {}, not a whole number", self.kind()),
+                range(),
+            ));
+        };
+        match u64::from_str_radix(number.as_str(), number.radix()) {
+            Ok(n) if n < least => Err(Bad::new("too small", range())),
+            Ok(n) if n <= most => Ok(n),
+            _ if number.as_str().starts_with('-') => Err(Bad::new("too small", range())),
+            _ => Err(Bad::new("too large", range())),
+        }
+    }
+
+    /// True if the value is written as a whole number.
+    pub(super) fn is_number(self) -> bool {
+        self.0.is_integer()
+    }
+
+    fn kind(self) -> &'static str {
+        match self.0.type_str() {
+            "string" => "text",
+            "integer" => "number",
+            "float" => "number with a point",
+            "boolean" => "yes or no",
+            "array" => "list",
+            "table" => "section",
+            _ => "date",
+        }
+    }
+}
+
+fn json_object(table: &DeTable<'_>) -> Json {
+    let members = table.iter().map(|(key, value)| {
+        let key = key.get_ref().as_ref().to_owned();
+        (key, json_value(value.get_ref()))
+    });
+    Json::Object(members.collect())
+}
+
+/// Dates become texts: JSON has none.
+fn json_value(value: &DeValue<'_>) -> Json {
+    match value {
+        DeValue::String(text) => text.as_ref().into(),
+        DeValue::Integer(number) => {
+            i64::from_str_radix(number.as_str(), number.radix()).map_or(Json::Null, Json::from)
+        }
+        DeValue::Float(number) => number
+            .as_str()
+            .parse::<f64>()
+            .map_or(Json::Null, Json::from),
+        DeValue::Boolean(flag) => (*flag).into(),
+        DeValue::Datetime(time) => time.to_string().into(),
+        DeValue::Array(items) => {
+            let items = items.iter().map(|item| json_value(item.get_ref()));
+            Json::Array(items.collect())
+        }
+        DeValue::Table(table) => json_object(table),
+    }
+}
+
+#[derive(Default)]
+struct Notes {
+    problems: Vec<Problem>,
+    unknown: Vec<Unknown>,
+    known: Vec<(String, &'static str)>,
+    broken_lines: Vec<usize>,
+}
+
+struct Unknown {
+    section: String,
+    key: String,
+    offset: usize,
+}
+
+fn mend_unknown(unknown: &Unknown, known: &[(String, &'static str)]) -> String {
+    let here: Vec<_> = known
+        .iter()
+        .filter(|(section, _)| *section == unknown.section)
+        .map(|&(_, key)| key)
+        .collect();
+    let alike = here
+        .iter()
+        .map(|key| (strsim::jaro_winkler(key, &unknown.key), *key))
+        .filter(|(likeness, _)| *likeness > 0.8)
+        .max_by(|(a, _), (b, _)| a.total_cmp(b));
+    if let Some((_, key)) = alike {
+        return format!("did you mean `{key}`?");
+    }
+    match known.iter().find(|(_, key)| *key == unknown.key) {
+        Some((section, _)) if section.is_empty() => {
+            "it belongs to the top of the file, before the first [section]".into()
+        }
+        Some((section, _)) => format!("it belongs to [{section}]"),
+        None => format!("known here: {}", here.join(", ")),
+    }
+}
+
+fn join(section: &str, key: &str) -> String {
+    match section {
+        "" => key.to_owned(),
+        _ => format!("{section}.{key}"),
+    }
+}
+
+/// The value as it is written, on one line and not too long.
+fn excerpt(text: &str) -> String {
+    const LONGEST: usize = 60;
+    let line = text.lines().next().unwrap_or_default();
+    match line.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}…", &line[..end]),
+        None if line.len() < text.len() => format!("{line} …"),
+        None => line.to_owned(),
+    }
+}

@@ -1,0 +1,631 @@
+//! `[tenants.NAME]`: whose traffic it is, who decides on it, and what that decision may touch.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use portcullis_policy::Share;
+use portcullis_signature::Signers;
+
+use super::listen::is_host;
+use super::policy::{self, DefaultVerdict, SeatConfig};
+use super::problem::{Bad, Problem};
+use super::records::header_name;
+use super::section::{Document, Section, Value};
+use super::value::{count, share};
+use super::{BreakerConfig, Config, Domain, Listen, Token};
+
+/// The longest name of a tenant in bytes.
+const MAX_NAME: usize = 32;
+
+/// Names that mean something else where a tenant is named.
+const RESERVED: [&str; 5] = ["default", "before", "after", "operator", "breaker"];
+
+/// One tenant.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TenantConfig {
+    /// Its name.
+    pub name: String,
+    /// What its traffic is.
+    pub selector: SelectorConfig,
+    /// Its policy.
+    pub seat: SeatConfig,
+    /// What happens to a request that no policy has an opinion on.
+    pub default: DefaultVerdict,
+    /// The groups of the address table that its policy may ask about.
+    pub groups: Vec<u32>,
+    /// Whether its policy may ask about trusted peers.
+    pub trusted: bool,
+    /// The pairs of allow and deny files that its policy may ask about.
+    pub rules: Vec<String>,
+    /// Names of header fields that its policy may add to requests and take out of them.
+    pub headers: Vec<String>,
+    /// Where "relay" goes when the request leads nowhere that it may go: the name of one in `[relay.next-hops]`.
+    pub next_hop: Option<String>,
+    /// The next hops that its policy can name, in `[relay.next-hops]`.
+    pub next_hops: Vec<String>,
+    /// Where Route and request URI may lead.
+    pub domains: Vec<Domain>,
+    /// How much of each worker's time its policy may take.
+    pub cpu_share: Share,
+    /// How many requests a second it may send; none for any number.
+    pub rate: Option<Rate>,
+    /// How many lines a second its policy may log.
+    pub log_rate: u32,
+    /// What its people send to ship policies; none if only the operator does.
+    pub token: Option<Token>,
+}
+
+/// How many requests may come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    /// A second.
+    pub per_second: u32,
+    /// At once.
+    pub burst: u32,
+}
+
+/// What the traffic of a tenant is: what fits any of these.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SelectorConfig {
+    /// Requests that came to one of these sockets.
+    pub local: Vec<Listen>,
+    /// Requests whose request URI has one of these hosts: a name, an address, or `*.NAME` for all names below it.
+    pub uri_domains: Vec<String>,
+    /// Requests whose From has one of these hosts.
+    pub from_domains: Vec<String>,
+    /// Requests whose source is in one of these groups of the address table.
+    pub source_groups: Vec<u32>,
+}
+
+/// What tenants claim. Nothing can be claimed twice.
+#[derive(Default)]
+struct Claims(HashMap<(&'static str, String), String>);
+
+/// Reads `[tenants]`.
+pub(super) fn read_all(section: Section<'_>, config: &Config) -> Vec<TenantConfig> {
+    let mut claims = Claims::default();
+    let tenants = section.tables(check_name);
+    let read = tenants
+        .into_iter()
+        .map(|(name, section)| read(name, section, config, &mut claims));
+    read.collect()
+}
+
+impl TenantConfig {
+    /// Reads a tenant that does not stand in the configuration file: what would stand in its section there. `others` are the
+    /// tenants whose claims it must not cross.
+    ///
+    /// # Errors
+    /// Every problem of the text, with its place.
+    pub fn parse(
+        name: &str,
+        text: &str,
+        config: &Config,
+        others: &[Self],
+    ) -> Result<Self, Vec<Problem>> {
+        let document = Document::new(text);
+        if let Err(bad) = check_name(name) {
+            document.root().reject_whole(bad);
+            return Err(document.problems());
+        }
+        let mut claims = Claims::default();
+        for other in others.iter().filter(|other| other.name != name) {
+            claims.all_of(other);
+        }
+        let mut tenant = read(name.to_owned(), document.root(), config, &mut claims);
+        if config.policy.signers_bind_stored {
+            let bound = bind(&mut tenant.seat.signers, &config.policy.seat.signers);
+            if let Err(bad) = bound {
+                document.root().reject("signers", bad);
+            }
+        }
+        match document.problems() {
+            problems if problems.is_empty() => Ok(tenant),
+            problems => Err(problems),
+        }
+    }
+}
+
+/// Holds a tenant of the database to the operator's signers: whoever can write there is not whoever may sign, and must not name
+/// himself. A tenant's own signers can be some of the operator's.
+fn bind(signers: &mut Signers, operators: &Signers) -> Result<(), Bad> {
+    if operators.keys.is_empty() {
+        return Ok(());
+    }
+    let is_operators = |key| operators.keys.iter().any(|(_, other)| other == key);
+    let stranger = signers.keys.iter().find(|(_, key)| !is_operators(key));
+    if let Some((name, _)) = stranger {
+        let what = format!(
+            "{} is none of the `signers` of [policy], which bind tenants of the database",
+            name.escape_debug()
+        );
+        let mend = "name them in [policy.signers] of each host, or set `signers-bind-stored = false` there";
+        return Err(Bad::new(what, mend));
+    }
+    if signers.keys.is_empty() {
+        signers.keys.clone_from(&operators.keys);
+    }
+    signers.required |= operators.required;
+    Ok(())
+}
+
+/// What is wrong with a tenant's name.
+fn check_name(name: &str) -> Result<(), Bad> {
+    const MEND: &str = "write small letters, digits, - and _, a letter or digit first, 32 at most";
+    let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let first = name.bytes().next().is_some_and(is_plain);
+    let rest = name
+        .bytes()
+        .all(|byte| is_plain(byte) || b"-_".contains(&byte));
+    if !first || !rest || name.len() > MAX_NAME {
+        return Err(Bad::new("no name for a tenant", MEND));
+    }
+    if RESERVED.contains(&name) {
+        return Err(Bad::new(
+            "a name that means something else",
+            "choose another one",
+        ));
+    }
+    Ok(())
+}
+
+fn read(
+    name: String,
+    mut section: Section<'_>,
+    config: &Config,
+    claims: &mut Claims,
+) -> TenantConfig {
+    let selector = selector(&name, &mut section, &config.listen, claims);
+    if !section.has_any(&["local", "uri-domains", "from-domains", "source-groups"]) {
+        section.reject_whole(Bad::new(
+            "a tenant without traffic",
+            "say what its traffic is: local, uri-domains, from-domains or source-groups",
+        ));
+    }
+    let operator = &config.policy;
+    let inherited = SeatConfig {
+        failure: operator.seat.failure.clone(),
+        breaker: BreakerConfig {
+            failures: 20,
+            ..operator.seat.breaker
+        },
+        ..SeatConfig::default()
+    };
+    let seat = policy::limited_seat(&mut section, inherited, &operator.seat);
+    let known_hop = |value: Value<'_>| {
+        let hops = &config.relay.next_hops;
+        let text = value.text()?;
+        let known: Vec<_> = hops.iter().map(|(name, _)| name.as_str()).collect();
+        match known.contains(&text) {
+            true => Ok(text.to_owned()),
+            false => Err(Bad::new(
+                "no such next hop",
+                match known[..] {
+                    [] => "[relay.next-hops] names none".to_owned(),
+                    _ => format!("[relay.next-hops] names {}", known.join(", ")),
+                },
+            )),
+        }
+    };
+    let next_hop = section.optional("next-hop", |value| match value.text()? {
+        "" => Ok(None),
+        _ => known_hop(value).map(Some),
+    });
+    let per_second = section.value("requests-per-second", 0, |v| count(v, 0, 10_000_000));
+    let burst = section.value("requests-burst", 0, |v| count(v, 0, 10_000_000));
+    let tenant = TenantConfig {
+        default: policy::default_verdict(&mut section, &operator.default),
+        groups: section.list("groups", selector.source_groups.clone(), group),
+        trusted: section.value("trusted", false, |v| v.boolean()),
+        rules: section.list("rules", Vec::new(), |v| Ok(v.text()?.to_owned())),
+        headers: section.list("headers", Vec::new(), header_name),
+        next_hop: next_hop.flatten(),
+        next_hops: section.list("next-hops", Vec::new(), known_hop),
+        domains: section.list("domains", Vec::new(), |v| Domain::parse(v.text()?)),
+        cpu_share: section.value("cpu-share", Share::ALL, share),
+        rate: (per_second > 0).then_some(Rate {
+            per_second,
+            burst: if burst == 0 { per_second } else { burst },
+        }),
+        log_rate: section.value("log-rate", 100, |v| count(v, 0, 1_000_000)),
+        token: section
+            .optional("token", |value| own_token(&name, value, config, claims))
+            .flatten(),
+        name,
+        selector,
+        seat,
+    };
+    section.finish();
+    tenant
+}
+
+fn selector(
+    name: &str,
+    section: &mut Section<'_>,
+    listen: &[Listen],
+    claims: &mut Claims,
+) -> SelectorConfig {
+    SelectorConfig {
+        local: section.list("local", Vec::new(), |value| {
+            let local = Listen::parse(value.text()?)?;
+            if !listen.iter().any(|listen| listen.covers(&local)) {
+                let listen: Vec<_> = listen.iter().map(|one| format!("\"{one}\"")).collect();
+                return Err(Bad::new(
+                    "the host does not listen there",
+                    format!("`listen` has {}", listen.join(", ")),
+                ));
+            }
+            claims.add("local", local.to_string(), name)?;
+            Ok(local)
+        }),
+        uri_domains: section.list("uri-domains", Vec::new(), |value| {
+            let domain = domain(value)?;
+            claims.add("uri-domains", domain.clone(), name)?;
+            Ok(domain)
+        }),
+        from_domains: section.list("from-domains", Vec::new(), |value| {
+            let domain = domain(value)?;
+            claims.add("from-domains", domain.clone(), name)?;
+            Ok(domain)
+        }),
+        source_groups: section.list("source-groups", Vec::new(), |value| {
+            let group = group(value)?;
+            claims.add("source-groups", group.to_string(), name)?;
+            Ok(group)
+        }),
+    }
+}
+
+impl Claims {
+    fn add(&mut self, kind: &'static str, value: String, tenant: &str) -> Result<(), Bad> {
+        match self.0.insert((kind, value.clone()), tenant.to_owned()) {
+            Some(other) if other != tenant => {
+                let what = format!("the tenant {other} has it already");
+                self.0.insert((kind, value), other);
+                Err(Bad::new(
+                    what,
+                    "traffic belongs to one tenant: leave it to one of them",
+                ))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn all_of(&mut self, tenant: &TenantConfig) {
+        let SelectorConfig {
+            local,
+            uri_domains,
+            from_domains,
+            source_groups,
+        } = &tenant.selector;
+        let local = local.iter().map(|one| ("local", one.to_string()));
+        let uri = uri_domains.iter().map(|one| ("uri-domains", one.clone()));
+        let from = from_domains.iter().map(|one| ("from-domains", one.clone()));
+        let groups = source_groups
+            .iter()
+            .map(|one| ("source-groups", one.to_string()));
+        let token = tenant.token.iter();
+        let token = token.map(|token| ("token", token.as_digest()));
+        for claim in local.chain(uri).chain(from).chain(groups).chain(token) {
+            self.0.insert(claim, tenant.name.clone());
+        }
+    }
+}
+
+/// A secret that nobody else has: it tells who is asking.
+fn own_token(
+    name: &str,
+    value: Value<'_>,
+    config: &Config,
+    claims: &mut Claims,
+) -> Result<Option<Token>, Bad> {
+    let Some(token) = Token::parse(value)? else {
+        return Ok(None);
+    };
+    if config.control.is_open() {
+        let what = "a token that protects nothing: without one of the host, everybody on this machine is the operator";
+        return Err(Bad::new(what, "set `token` or `token-file` in [control]").hidden());
+    }
+    let is_operators = config.control.token.as_ref() == Some(&token);
+    if is_operators || claims.add("token", token.as_digest(), name).is_err() {
+        return Err(Bad::new("somebody else has this token", "write another one").hidden());
+    }
+    Ok(Some(token))
+}
+
+/// A host as a selector compares it: a name in lower case without a final dot, `*.NAME`, or an address without brackets.
+fn domain(value: Value<'_>) -> Result<String, Bad> {
+    const MEND: &str = "write a host name, an address, or \"*.NAME\" for all names below a name";
+    let text = value.text()?;
+    let bare = text.trim_start_matches('[').trim_end_matches(']');
+    if let Ok(ip) = bare.parse::<IpAddr>() {
+        return Ok(ip.to_canonical().to_string());
+    }
+    let name = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
+    match is_host(name.strip_prefix("*.").unwrap_or(&name)) {
+        true => Ok(name),
+        false => Err(Bad::new("not a host name or address", MEND)),
+    }
+}
+
+fn group(value: Value<'_>) -> Result<u32, Bad> {
+    count(value, 0, u32::MAX.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOST: &str = "listen = [\"udp:127.0.0.1:5060\", \"udp:0.0.0.0:5070\"]\n\
+                        [relay.next-hops]\npstn = \"sip:127.0.0.1:5080\"\n";
+
+    fn problems(text: &str) -> Vec<String> {
+        let problems = Config::parse(&format!("{HOST}{text}")).unwrap_err();
+        problems.iter().map(Problem::to_string).collect()
+    }
+
+    #[test]
+    fn a_tenant_is_read_and_inherits() {
+        let text = format!(
+            "{HOST}[policy]\nfailure-code = 500\ndefault = \"relay\"\n\
+             [tenants.acme]\nlocal = [\"udp:127.0.0.2:5070\"]\nuri-domains = [\"Acme.Example.\", \"*.acme.example\", \"[2001:DB8::1]\"]\n\
+             source-groups = [200]\nfile = \"acme.wasm\"\nmode = \"monitor\"\nnext-hops = [\"pstn\"]\nnext-hop = \"pstn\"\n\
+             domains = [\"acme.example\"]\ncpu-share = \"12.5%\"\nrequests-per-second = 100\ndeadline = \"2ms\"\n\
+             [tenants.acme.settings]\nnumbers = [1, 2.5]\nname.first = \"x\"\nsince = 2026-01-01\n\
+             [tenants.acme.on-failure]\ntimeout = \"reject 480 Busy Here\"\ntrap = \"last-good\"\n"
+        );
+
+        let config = Config::parse(&text).unwrap();
+
+        let [acme] = &config.tenants[..] else {
+            panic!("{:?}", config.tenants)
+        };
+        assert_eq!(acme.name, "acme");
+        let domains = ["acme.example", "*.acme.example", "2001:db8::1"];
+        assert_eq!(acme.selector.uri_domains, domains);
+        assert_eq!(acme.groups, [200], "its own, where none are named");
+        assert_eq!(acme.next_hop.as_deref(), Some("pstn"));
+        assert_eq!(acme.default, DefaultVerdict::Relay);
+        assert_eq!(acme.cpu_share.to_string(), "12.50%");
+        let rate = Rate {
+            per_second: 100,
+            burst: 100,
+        };
+        assert_eq!(acme.rate, Some(rate));
+        let settings =
+            serde_json::json!({"numbers": [1, 2.5], "name": {"first": "x"}, "since": "2026-01-01"});
+        assert_eq!(acme.seat.settings, settings);
+        assert_eq!(acme.seat.failure.answer, policy::Answer::new(500));
+        assert_eq!(acme.seat.failure.trap, policy::OnFailure::LastGood);
+        let busy = policy::Answer {
+            code: 480,
+            reason: "Busy Here".into(),
+        };
+        assert_eq!(
+            acme.seat.failure.timeout,
+            policy::OnFailure::RejectWith(busy)
+        );
+        assert_eq!(acme.seat.breaker.failures, 20);
+    }
+
+    #[test]
+    fn traffic_belongs_to_one_tenant() {
+        let said = problems(
+            "[tenants.a]\nuri-domains = [\"x.example\"]\nsource-groups = [1]\nlocal = [\"udp:127.0.0.1:5060\"]\n\
+             [tenants.b]\nuri-domains = [\"X.example\"]\nfrom-domains = [\"x.example\"]\nsource-groups = [2, 1]\n\
+             local = [\"udp:127.0.0.1:5060\"]\n",
+        );
+        assert_eq!(said.len(), 3, "{said:#?}");
+        let mend =
+            "the tenant a has it already; traffic belongs to one tenant: leave it to one of them";
+        assert!(
+            said[0].contains("tenants.b.uri-domains[0] = \"X.example\""),
+            "{said:#?}"
+        );
+        assert!(said.iter().all(|line| line.ends_with(mend)), "{said:#?}");
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_told() {
+        for (text, expected) in [
+            (
+                "[tenants.a]\n",
+                "tenants.a: a tenant without traffic; say what its traffic is",
+            ),
+            (
+                "[tenants.Acme]\nsource-groups = [1]\n",
+                "tenants.Acme: no name for a tenant; write small letters",
+            ),
+            (
+                "[tenants.default]\nsource-groups = [1]\n",
+                "a name that means something else",
+            ),
+            (
+                "[tenants]\na = 1\n",
+                "tenants.a: not a section; write it as [tenants.a]",
+            ),
+            (
+                "[tenants.a]\nlocal = [\"tcp:127.0.0.1:5060\"]\n",
+                "the host does not listen there; `listen` has \"udp:",
+            ),
+            (
+                "[tenants.a]\nsource-groups = [1]\nnext-hops = [\"pstm\"]\n",
+                "no such next hop; [relay.next-hops] names pstn",
+            ),
+            (
+                "[tenants.a]\nsource-groups = [1]\nmemory = \"64MiB\"\n",
+                "(the most is what [policy] has)",
+            ),
+            (
+                "[policy]\ndeadline = \"2ms\"\n[tenants.a]\nsource-groups = [1]\ndeadline = \"10s\"\n",
+                "tenants.a.deadline = \"10s\": too long; write a time from \"1ms\" to \"2ms\"",
+            ),
+            (
+                "[tenants.a]\nsource-groups = [1]\nhost-call = \"16MiB\"\n",
+                "to \"64KiB\": B, KiB, MiB or GiB (the most is what [policy] has)",
+            ),
+            (
+                "[policy]\nlog-lines = 1\n[tenants.a]\nsource-groups = [1]\nlog-lines = 1000\n",
+                "tenants.a.log-lines",
+            ),
+            (
+                "[policy]\nlog-line = \"64B\"\n[tenants.a]\nsource-groups = [1]\nlog-line = \"64KiB\"\n",
+                "tenants.a.log-line",
+            ),
+            (
+                "[tenants.a]\nsource-groups = [1]\ntable-elements = 10001\n",
+                "tenants.a.table-elements",
+            ),
+            (
+                "[tenants.a]\nsource-groups = [1]\nmodule = \"5MiB\"\n",
+                "tenants.a.module",
+            ),
+            (
+                "[tenants.a]\nsource-groups = [1]\ncounters = 10001\n",
+                "tenants.a.counters",
+            ),
+            (
+                "[tenants.a]\nsource-groups = [1]\ngenerations = 21\n",
+                "tenants.a.generations",
+            ),
+            (
+                "[tenants.a]\nsource-groups = [1]\nreuse = true\n",
+                "tenants.a.reuse = true: not allowed here; leave it out (the most is what [policy] has)",
+            ),
+            (
+                "[policy.before]\ndeadline = \"10s\"\n",
+                "policy.before.deadline",
+            ),
+            (
+                "[tenants.a]\nsource-groups = [1]\ncpu-share = \"0%\"\n",
+                "not a share; write \"1%\"",
+            ),
+            (
+                "[tenants.a]\nsource-groups = [1]\nfiel = \"x\"\n",
+                "tenants.a.fiel: unknown key; did you mean `file`?",
+            ),
+            (
+                "[tenants.a]\nuri-domains = [\"a b\"]\n",
+                "not a host name or address",
+            ),
+            (
+                "[tenants.a]\nsource-groups = [1]\n[tenants.a.on-failure]\noverload = \"last-good\"\n",
+                "no help after a failure of the kind `overload`",
+            ),
+            (
+                "[policy.on-failure]\ntrap = \"reject 200\"\n",
+                "not a status code from 300 to 699",
+            ),
+        ] {
+            let said = problems(text);
+            assert!(
+                said.iter().any(|line| line.contains(expected)),
+                "{expected}\n{said:#?}"
+            );
+        }
+    }
+
+    #[test]
+    fn names_are_checked_wherever_they_come_from() {
+        let config = Config::default();
+        let parse = |name: &str| TenantConfig::parse(name, "source-groups = [1]", &config, &[]);
+        assert!(parse("acme-2_b").is_ok());
+        let long = "x".repeat(300);
+        for name in [
+            "default",
+            "before",
+            "after",
+            "operator",
+            "breaker",
+            "",
+            "../x",
+            "a b",
+            "a/b",
+            "A",
+            "-a",
+            "\u{1b}[31m",
+            "a\nb",
+            "a\u{202e}b",
+            "\u{e9}",
+            "a%2f",
+            &long,
+        ] {
+            assert!(parse(name).is_err(), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn the_operators_signers_bind_tenants_of_the_database() {
+        const ANN: &str = "11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=";
+        const BOB: &str = "PUAXw+hDiVqStwqnTRt+vJyYLM8uxJaMwM1V8Sr0Zgw=";
+        let host = |lines: &str| {
+            let text = format!("[policy]\n{lines}\n[policy.signers]\nann = \"{ANN}\"\n");
+            Config::parse(&text).unwrap()
+        };
+        let bound = host("");
+        let free = host("signers-bind-stored = false");
+        let parse = |config: &Config, text: &str| {
+            let text = format!("source-groups = [1]\n{text}");
+            TenantConfig::parse("a", &text, config, &[]).map(|tenant| tenant.seat.signers)
+        };
+        assert_eq!(parse(&bound, "").unwrap(), bound.policy.seat.signers);
+        assert!(parse(&bound, "").unwrap().required);
+        let own = format!("[signers]\nme = \"{BOB}\"");
+        let told = parse(&bound, &own).unwrap_err()[0].to_string();
+        assert!(
+            told.contains("me is none of the `signers` of [policy]"),
+            "{told}"
+        );
+        let some = format!("require-signature = false\n[signers]\nann = \"{ANN}\"");
+        assert!(parse(&bound, &some).unwrap().required);
+        assert_eq!(parse(&free, &own).unwrap().keys[0].0, "me");
+        assert_eq!(parse(&free, "").unwrap(), Signers::default());
+    }
+
+    #[test]
+    fn a_tenants_token_needs_one_of_the_host() {
+        let token = "[tenants.a]\nsource-groups = [1]\ntoken = \"0123456789abcdef\"\n";
+        let said = problems(&format!("[control]\ntoken-file = \"\"\n{token}"));
+        assert!(
+            said[0].contains("a token that protects nothing"),
+            "{said:?}"
+        );
+        assert!(!said[0].contains("0123456789abcdef"));
+        for control in [
+            "",
+            "[control]\ntoken-file = \"\"\nlisten = \"\"\n",
+            "[control]\ntoken = \"another-0123456789\"\n",
+        ] {
+            assert!(
+                Config::parse(&format!("{control}{token}")).is_ok(),
+                "{control}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_tenant_can_stand_elsewhere() {
+        let config = Config::parse(&format!("{HOST}[tenants.a]\nsource-groups = [1]\n")).unwrap();
+        let parse =
+            |name: &str, text: &str| TenantConfig::parse(name, text, &config, &config.tenants);
+
+        assert_eq!(parse("b", "source-groups = [2]").unwrap().groups, [2]);
+        assert_eq!(parse("a", "source-groups = [1, 2]").unwrap().groups, [1, 2]);
+        for beyond in [
+            "deadline = \"6ms\"",
+            "log-lines = 17",
+            "reuse = true",
+            "counters = 20000",
+        ] {
+            let text = format!("source-groups = [2]\n{beyond}\n");
+            let problems = parse("b", &text).unwrap_err();
+            let said = problems[0].to_string();
+            assert!(said.ends_with("(the most is what [policy] has)"), "{said}");
+        }
+        let problems = parse("b", "\nsource-groups = [1]").unwrap_err();
+        assert_eq!(
+            problems[0].to_string(),
+            "2:18: source-groups[0] = 1: the tenant a has it already; traffic belongs to one tenant: leave it to one of them"
+        );
+    }
+}

@@ -1,0 +1,304 @@
+//! What describes `/v1` to other tools: OpenAPI 3.1, made from the types of parameters and replies.
+
+use std::borrow::Cow;
+
+use axum::http::Method;
+use schemars::generate::SchemaSettings;
+use schemars::{JsonSchema, SchemaGenerator};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value as Json, json};
+
+use crate::commands;
+
+/// Why a request below `/v1` is refused, and what to do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Refused {
+    /// The reason.
+    pub error: String,
+}
+
+/// What a request to one path with one method does.
+pub(super) struct Operation {
+    method: Method,
+    path: &'static str,
+    /// Its name for generators of clients.
+    id: &'static str,
+    summary: &'static str,
+    query: Vec<Json>,
+    body: Option<Body>,
+    success: Success,
+    /// The statuses of refusals beside those that every operation has.
+    refusals: &'static [u16],
+    is_open: bool,
+}
+
+/// The body of a request.
+struct Body {
+    media: &'static str,
+    description: &'static str,
+    schema: Json,
+}
+
+/// The answer to a request that was carried out.
+struct Success {
+    status: u16,
+    description: &'static str,
+    media: &'static str,
+    schema: fn(&mut SchemaGenerator) -> Json,
+}
+
+/// The operations as they are added.
+pub(super) struct Description {
+    generator: SchemaGenerator,
+    paths: Map<String, Json>,
+}
+
+/// Refusals of every operation: the request can't be read, no token, another's token.
+const ALWAYS: [u16; 3] = [400, 401, 403];
+
+impl Operation {
+    /// An operation that answers 200 with JSON of type `T`.
+    pub(super) fn new<T: JsonSchema>(
+        method: Method,
+        path: &'static str,
+        id: &'static str,
+        summary: &'static str,
+    ) -> Self {
+        Self {
+            method,
+            path,
+            id,
+            summary,
+            query: Vec::new(),
+            body: None,
+            success: Success {
+                status: 200,
+                description: "Done",
+                media: "application/json",
+                schema: |generator| generator.subschema_for::<T>().into(),
+            },
+            refusals: &[],
+            is_open: false,
+        }
+    }
+
+    pub(super) fn path(&self) -> &'static str {
+        self.path
+    }
+
+    pub(super) fn method(&self) -> &Method {
+        &self.method
+    }
+
+    /// With a query of this type, of which these members must be there.
+    #[must_use]
+    pub(super) fn query<Q: JsonSchema>(mut self, required: &[&str]) -> Self {
+        let schema = generator().into_root_schema_for::<Q>();
+        let properties = schema.get("properties").and_then(Json::as_object);
+        for (name, property) in properties.into_iter().flatten() {
+            let mut schema = property.clone();
+            let description = schema.as_object_mut().and_then(|schema| {
+                not_null(schema);
+                schema.remove("description")
+            });
+            self.query.push(json!({
+                "name": name,
+                "in": "query",
+                "required": required.contains(&name.as_str()),
+                "description": description,
+                "schema": schema,
+            }));
+        }
+        self
+    }
+
+    /// With a body.
+    #[must_use]
+    pub(super) fn body(
+        mut self,
+        media: &'static str,
+        schema: Json,
+        description: &'static str,
+    ) -> Self {
+        self.body = Some(Body {
+            media,
+            description,
+            schema,
+        });
+        self
+    }
+
+    /// With this status in place of 200, and what it means.
+    #[must_use]
+    pub(super) fn answers(mut self, status: u16, description: &'static str) -> Self {
+        self.success.status = status;
+        self.success.description = description;
+        self
+    }
+
+    /// With an answer of this media type in place of JSON.
+    #[must_use]
+    pub(super) fn sends(mut self, media: &'static str) -> Self {
+        self.success.media = media;
+        self
+    }
+
+    /// With these statuses of refusals, too.
+    #[must_use]
+    pub(super) fn refuses(mut self, refusals: &'static [u16]) -> Self {
+        self.refusals = refusals;
+        self
+    }
+
+    /// Any token of a tenant does, too.
+    #[must_use]
+    pub(super) fn open(mut self) -> Self {
+        self.is_open = true;
+        self
+    }
+
+    fn describe(&self, generator: &mut SchemaGenerator) -> Json {
+        let mut parameters: Vec<_> = in_path(self.path).collect();
+        parameters.extend(self.query.iter().cloned());
+        let mut responses = Map::new();
+        responses.insert(
+            self.success.status.to_string(),
+            json!({
+                "description": self.success.description,
+                "content": {self.success.media: {"schema": (self.success.schema)(generator)}},
+            }),
+        );
+        let always = ALWAYS
+            .into_iter()
+            .filter(|&status| !(self.is_open && status == 403));
+        for status in always.chain(self.refusals.iter().copied()) {
+            responses.insert(
+                status.to_string(),
+                json!({"$ref": "#/components/responses/Refused"}),
+            );
+        }
+        responses.sort_keys();
+        let mut described = json!({
+            "operationId": self.id,
+            "summary": self.summary,
+            "parameters": parameters,
+            "responses": responses,
+        });
+        if let Some(body) = &self.body {
+            described["requestBody"] = json!({
+                "required": true,
+                "description": body.description,
+                "content": {body.media: {"schema": body.schema}},
+            });
+        }
+        described
+    }
+}
+
+impl Description {
+    /// Without operations.
+    pub(super) fn new() -> Self {
+        Self {
+            generator: generator(),
+            paths: Map::new(),
+        }
+    }
+
+    /// Adds an operation.
+    pub(super) fn add(&mut self, operation: &Operation) {
+        let described = operation.describe(&mut self.generator);
+        let methods = self
+            .paths
+            .entry(operation.path)
+            .or_insert_with(|| json!({}));
+        methods[operation.method.as_str().to_lowercase()] = described;
+    }
+
+    /// The whole description, in JSON.
+    pub(super) fn finish(mut self) -> String {
+        let rpc = commands::described(&mut self.generator).into_iter();
+        let rpc = rpc.map(|(name, help, reply)| {
+            (name.to_owned(), json!({"summary": help, "result": reply}))
+        });
+        let rpc: Map<_, _> = rpc.collect();
+        let refused = self.generator.subschema_for::<Refused>();
+        let mut schemas = self.generator.take_definitions(true);
+        schemas.sort_keys();
+        let document = json!({
+            "openapi": "3.1.0",
+            "info": {
+                "title": "Portcullis",
+                "version": env!("CARGO_PKG_VERSION"),
+                "description": "Tenants and policies of a host: push, activate, try in the shadow or on a share of the dialogs, go back. The operator's token (`token` or `token-file` in [control]) reaches everything, a tenant's (`token` in its section) what is below its own name. `x-json-rpc` lists the commands of JSON-RPC at /RPC with the schemas of their results.",
+                "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+            },
+            "security": [{"bearer": []}],
+            "paths": self.paths,
+            "x-json-rpc": rpc,
+            "components": {
+                "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
+                "responses": {
+                    "Refused": {
+                        "description": "Why not, and what to do",
+                        "content": {"application/json": {"schema": refused}},
+                    },
+                },
+                "schemas": schemas,
+            },
+        });
+        // Texts and numbers only: nothing of it can fail.
+        let mut text = serde_json::to_string_pretty(&document).unwrap_or_default();
+        text.push('\n');
+        text
+    }
+}
+
+/// Schemas whose definitions are components of the description. They are of replies: every member that is always there is required.
+fn generator() -> SchemaGenerator {
+    let settings = SchemaSettings::draft2020_12().for_serialize();
+    let settings = settings.with(|settings| {
+        settings.definitions_path = Cow::Borrowed("/components/schemas");
+        settings.meta_schema = None;
+    });
+    settings.into_generator()
+}
+
+/// A parameter of a query is there or not, and never null.
+fn not_null(schema: &mut Map<String, Json>) {
+    if let Some(Json::Array(types)) = schema.get_mut("type") {
+        types.retain(|kind| kind != "null");
+        if let [kind] = &types[..] {
+            let kind = kind.clone();
+            schema.insert("type".to_owned(), kind);
+        }
+    }
+    if schema.get("default").is_some_and(Json::is_null) {
+        schema.remove("default");
+    }
+}
+
+/// The parameters that a path names in braces.
+fn in_path(path: &str) -> impl Iterator<Item = Json> {
+    path.split('/').filter_map(|segment| {
+        let name = segment.strip_prefix('{')?.strip_suffix('}')?;
+        let text = json!({"type": "string", "minLength": 1});
+        let (description, schema) = match name {
+            "seat" => (
+                "A tenant's name; default, before or after for the operator's policies",
+                text,
+            ),
+            "generation" => (
+                "The number of a generation, or active",
+                json!({"type": "string", "pattern": "^(active|[0-9]{1,19})$"}),
+            ),
+            _ => ("The tenant's name: small letters, digits, - and _", text),
+        };
+        Some(json!({
+            "name": name,
+            "in": "path",
+            "required": true,
+            "description": description,
+            "schema": schema,
+        }))
+    })
+}

@@ -1,0 +1,225 @@
+//! What a web page could make a browser on this machine send: refused before anything else is looked at.
+//!
+//! A page of another origin can send "simple" requests without asking, with any text as the body, and a page whose name was bound to
+//! a loopback address (DNS rebinding) can read the answers, too. Browsers say where a request comes from: in Origin, in
+//! Sec-Fetch-Site (Fetch Metadata), and in Host, which has the page's name.
+
+use axum::http::uri::Authority;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, header};
+
+/// Where a request came from, as a browser says it.
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
+/// What bodies of JSON-RPC may be.
+const JSON: &[&str] = &[
+    "application/json",
+    "application/json-rpc",
+    "application/jsonrequest",
+];
+
+/// What a policy is.
+const WASM: &[&str] = &["application/wasm"];
+
+/// What a page can send to another origin without asking (the CORS-safelisted types of the Fetch standard).
+const SIMPLE: [&str; 3] = [
+    "application/x-www-form-urlencoded",
+    "multipart/form-data",
+    "text/plain",
+];
+
+/// Why a request is refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Foreign(pub(super) String);
+
+/// Whether a request may come from somebody who meant it. `is_local` says that only names of this machine itself mean this host.
+pub(super) fn check(uri: &Uri, headers: &HeaderMap, is_local: bool) -> Result<(), Foreign> {
+    let mut hosts = headers.get_all(header::HOST).iter();
+    let host = hosts.next().map(text);
+    if hosts.next().is_some() {
+        return Err(Foreign("more than one Host".to_owned()));
+    }
+    let named = [host, uri.authority().map(Authority::as_str)];
+    for named in named.into_iter().flatten().filter(|_| is_local) {
+        if !is_loopback(named) {
+            return Err(Foreign(format!(
+                "Host: {}: this host is asked by the names 127.0.0.1, [::1] and localhost only, unless `token` is set in [control]",
+                named.escape_default()
+            )));
+        }
+    }
+    if let Some(origin) = headers.get(header::ORIGIN).map(text) {
+        let authority = origin.split_once("://").map(|(_, authority)| authority);
+        let is_own = authority
+            .is_some_and(|authority| host.is_some_and(|host| host.eq_ignore_ascii_case(authority)));
+        if !is_own {
+            let origin = origin.escape_default();
+            return Err(Foreign(format!(
+                "Origin: {origin}: a page of another origin"
+            )));
+        }
+    }
+    match headers.get(SEC_FETCH_SITE).map(text) {
+        None | Some("none" | "same-origin") => Ok(()),
+        Some(site) => {
+            let site = site.escape_default();
+            Err(Foreign(format!(
+                "Sec-Fetch-Site: {site}: a page of another origin"
+            )))
+        }
+    }
+}
+
+/// What is wrong with the type of a body, before it is read: which one it must have.
+pub(super) fn wrong_type(method: &Method, path: &str, headers: &HeaderMap) -> Option<String> {
+    if !matches!(*method, Method::POST | Method::PUT | Method::DELETE) {
+        return None;
+    }
+    let given = headers.get(header::CONTENT_TYPE).map(text);
+    let essence = given.map(|given| given.split(';').next().unwrap_or_default().trim());
+    let is = |wanted: &&str| essence.is_some_and(|essence| essence.eq_ignore_ascii_case(wanted));
+    let wanted = match path.strip_prefix("/v1/policies/") {
+        Some(seat) if *method == Method::POST && !seat.contains('/') => Some(WASM),
+        None if path == "/RPC" => Some(JSON),
+        _ => None,
+    };
+    match wanted {
+        Some(wanted) if wanted.iter().any(is) => None,
+        Some(wanted) => Some(format!("send \"Content-Type: {}\"", wanted[0])),
+        None if SIMPLE.iter().any(is) => Some(
+            "no body of this type is taken here; a tenant is \"Content-Type: application/toml\""
+                .to_owned(),
+        ),
+        None => None,
+    }
+}
+
+fn text(value: &HeaderValue) -> &str {
+    // What is no ASCII is no name of ours.
+    value.to_str().unwrap_or("?")
+}
+
+fn is_loopback(host: &str) -> bool {
+    let Ok(authority) = host.parse::<Authority>() else {
+        return false;
+    };
+    let name = authority.host();
+    let address = name.trim_start_matches('[').trim_end_matches(']');
+    let address = address.parse::<std::net::IpAddr>();
+    address.map_or_else(
+        |_| name.eq_ignore_ascii_case("localhost"),
+        |ip| ip.to_canonical().is_loopback(),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(all: &[(&'static str, &str)]) -> HeaderMap {
+        let all = all.iter().map(|(name, value)| {
+            let name = HeaderName::from_static(name);
+            (name, HeaderValue::from_str(value).unwrap())
+        });
+        all.collect()
+    }
+
+    fn may(all: &[(&'static str, &str)], is_local: bool) -> bool {
+        check(&Uri::from_static("/"), &headers(all), is_local).is_ok()
+    }
+
+    #[test]
+    fn a_local_host_has_local_names_only() {
+        for host in [
+            "127.0.0.1:8060",
+            "127.9.9.9",
+            "[::1]:8060",
+            "localhost",
+            "LOCALHOST:1",
+        ] {
+            assert!(may(&[("host", host)], true), "{host}");
+        }
+        for host in [
+            "evil.example:8060",
+            "192.0.2.1",
+            "127.0.0.1.evil.example",
+            "localhost.evil.example",
+            "",
+            "a b",
+            "[::2]",
+        ] {
+            assert!(!may(&[("host", host)], true), "{host}");
+        }
+        assert!(may(&[("host", "edge.example.com")], false));
+        assert!(may(&[], true), "a client of HTTP/1.0 is no browser");
+        let absolute = Uri::from_static("http://evil.example/metrics");
+        assert!(check(&absolute, &headers(&[("host", "127.0.0.1")]), true).is_err());
+    }
+
+    #[test]
+    fn pages_of_other_origins_are_refused() {
+        let own = ("host", "127.0.0.1:8060");
+        for (name, value, is_taken) in [
+            ("origin", "http://127.0.0.1:8060", true),
+            ("origin", "http://127.0.0.1:8061", false),
+            ("origin", "https://evil.example", false),
+            ("origin", "null", false),
+            ("sec-fetch-site", "none", true),
+            ("sec-fetch-site", "same-origin", true),
+            ("sec-fetch-site", "same-site", false),
+            ("sec-fetch-site", "cross-site", false),
+        ] {
+            assert_eq!(
+                may(&[own, (name, value)], true),
+                is_taken,
+                "{name}: {value}"
+            );
+            assert_eq!(
+                may(&[own, (name, value)], false),
+                is_taken,
+                "{name}: {value}"
+            );
+        }
+    }
+
+    #[test]
+    fn bodies_have_a_type_that_a_page_can_not_send() {
+        let wrong = |method: Method, path: &str, given: &str| {
+            let given = (!given.is_empty()).then_some(("content-type", given));
+            wrong_type(&method, path, &headers(given.as_slice())).is_some()
+        };
+        for (method, path, given, is_wrong) in [
+            (Method::POST, "/RPC", "application/json", false),
+            (
+                Method::POST,
+                "/RPC",
+                "application/json; charset=utf-8",
+                false,
+            ),
+            (Method::POST, "/RPC", "application/json-rpc", false),
+            (Method::POST, "/RPC", "text/plain", true),
+            (Method::POST, "/RPC", "", true),
+            (Method::POST, "/v1/policies/acme", "application/wasm", false),
+            (Method::POST, "/v1/policies/acme", "text/plain", true),
+            (Method::POST, "/v1/policies/acme", "", true),
+            (Method::POST, "/v1/policies/acme/rollback", "", false),
+            (
+                Method::POST,
+                "/v1/policies/acme/rollback",
+                "application/x-www-form-urlencoded",
+                true,
+            ),
+            (
+                Method::POST,
+                "/v1/policies/acme/rollback",
+                "multipart/form-data; boundary=x",
+                true,
+            ),
+            (Method::PUT, "/v1/tenants/acme", "", false),
+            (Method::PUT, "/v1/tenants/acme", "application/toml", false),
+            (Method::PUT, "/v1/tenants/acme", "Text/Plain", true),
+            (Method::GET, "/metrics", "text/plain", false),
+        ] {
+            assert_eq!(wrong(method, path, given), is_wrong, "{path} {given}");
+        }
+    }
+}

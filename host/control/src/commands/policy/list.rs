@@ -1,0 +1,148 @@
+//! `policy.list`: every generation of a seat that can serve at once.
+
+use std::fmt;
+use std::sync::Arc;
+
+use portcullis_policy::{Generation, Lineup};
+use portcullis_request::PolicyRequest;
+use portcullis_rpc::{Call, Fault};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::super::Timestamp;
+use super::{CallStats, FromCall, Procedure, digest, fault, files_of, seat_or_default};
+use crate::Control;
+use crate::caller::Caller;
+
+/// `policy.list`.
+#[derive(Debug)]
+pub(crate) struct List {
+    pub(crate) seat: String,
+}
+
+/// A generation of a seat.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct GenerationStatus {
+    /// Its number.
+    pub generation: u64,
+    /// What it does.
+    pub role: Role,
+    /// What the policy is called.
+    pub name: String,
+    /// The digest of its file.
+    pub digest: String,
+    /// When it was loaded; absent if it is only stored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loaded_at: Option<Timestamp>,
+    /// Who pushed it.
+    pub author: Option<String>,
+    /// What is new in it.
+    pub note: Option<String>,
+    /// What became of its calls; absent if it is only stored.
+    #[serde(flatten)]
+    pub stats: Option<CallStats>,
+}
+
+/// What a generation does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// It serves.
+    Active,
+    /// It is tried.
+    Candidate,
+    /// It was taken out of service.
+    Failed,
+    /// It served before, and serves again if the active one fails.
+    Previous,
+    /// It can serve at once.
+    Kept,
+    /// It is in the database.
+    Stored,
+}
+
+impl FromCall for List {
+    fn from_call(call: &Call) -> Result<Self, Fault> {
+        let seat = seat_or_default(call)?;
+        Ok(Self { seat })
+    }
+}
+
+impl Procedure for List {
+    type Reply = Vec<GenerationStatus>;
+
+    fn seat(&self) -> Option<&str> {
+        Some(&self.seat)
+    }
+
+    async fn execute(self, control: &Control, _: &Caller) -> Result<Vec<GenerationStatus>, Fault> {
+        let files = files_of(control, &self.seat)?;
+        let slot = files.slot();
+        let seat = &files.seat().name;
+        let lineup = slot.lineup();
+        let ready = slot.numbers();
+        let loaded = ready.iter().filter_map(|&number| slot.generation(number));
+        let loaded = loaded.map(|generation| {
+            let origin = control.registry.provenance(seat, generation.number);
+            let (author, note) = origin.map(|origin| (origin.author, origin.note)).unzip();
+            GenerationStatus {
+                generation: generation.number,
+                role: Role::of(lineup.as_deref(), &generation),
+                name: generation.policy.name().to_owned(),
+                digest: digest(generation.policy.digest()),
+                loaded_at: Some(generation.loaded_at.into()),
+                author,
+                note,
+                stats: Some(CallStats::of(&generation)),
+            }
+        });
+        let mut all: Vec<_> = loaded.collect();
+        let stored = control.registry.stored_generations(seat).await;
+        let stored = stored.map_err(|error| fault(&error))?.into_iter();
+        let stored = stored.filter(|found| !ready.contains(&found.number));
+        all.extend(stored.map(|found| GenerationStatus {
+            generation: found.number,
+            role: Role::Stored,
+            name: found.name,
+            digest: digest(found.digest),
+            loaded_at: None,
+            author: Some(found.author),
+            note: Some(found.note),
+            stats: None,
+        }));
+        all.sort_by_key(|generation| generation.generation);
+        Ok(all)
+    }
+}
+
+impl Role {
+    fn of(lineup: Option<&Lineup<PolicyRequest>>, generation: &Generation<PolicyRequest>) -> Self {
+        let number = generation.number;
+        let Some(lineup) = lineup else {
+            return Self::Kept;
+        };
+        let is = |other: Option<&Arc<Generation<PolicyRequest>>>| {
+            other.is_some_and(|other| other.number == number)
+        };
+        match () {
+            () if lineup.active.number == number => Self::Active,
+            () if is(lineup.candidate.as_ref().map(|one| &one.generation)) => Self::Candidate,
+            () if generation.is_condemned() => Self::Failed,
+            () if is(lineup.fallback.as_ref()) => Self::Previous,
+            () => Self::Kept,
+        }
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Active => "active",
+            Self::Candidate => "candidate",
+            Self::Failed => "failed",
+            Self::Previous => "previous",
+            Self::Kept => "kept",
+            Self::Stored => "stored",
+        })
+    }
+}

@@ -1,0 +1,217 @@
+//! `policy.…`: which policies there are, and which of them decide.
+
+mod activate;
+mod canary;
+mod diff;
+mod end_trial;
+mod list;
+mod mode;
+mod push;
+mod reload;
+mod rollback;
+mod shadow;
+mod status;
+
+use std::fmt;
+use std::sync::Arc;
+
+use portcullis_policy::{FailureKind, Generation, Share, VerdictKind};
+use portcullis_request::PolicyRequest;
+use portcullis_rollout::ShipError;
+use portcullis_rollout::policy_files::PolicyFiles;
+use portcullis_rpc::{Call, Fault};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::reply::digest;
+use super::{FromCall, Procedure, expect};
+use crate::Control;
+
+pub(crate) use activate::Activate;
+pub(crate) use canary::Canary;
+pub(crate) use diff::Diff;
+pub use diff::{Comparison, Difference};
+pub(crate) use end_trial::EndTrial;
+pub(crate) use list::List;
+pub use list::{GenerationStatus, Role};
+pub use mode::SeatMode;
+pub(crate) use mode::{SetMode, mode_of};
+pub(crate) use push::{Push, arrival};
+pub use push::{Pushed, PushedAs};
+pub use reload::PolicyReload;
+pub(crate) use reload::Reload;
+pub(crate) use rollback::Rollback;
+pub(crate) use shadow::Shadow;
+pub(crate) use status::Status;
+pub use status::{PolicyFailure, SeatStatus};
+
+/// The seat that a command is about where none is named.
+const DEFAULT: &str = "default";
+
+/// The reply of a command that changes which generation does what.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Changed {
+    /// What was done.
+    pub status: Change,
+    /// The generation that it was done to.
+    pub generation: u64,
+    /// What the policy is called.
+    pub name: String,
+    /// The digest of its file.
+    pub digest: String,
+    /// Whether all workers have seen it.
+    pub live_on_all_workers: bool,
+    /// What is to be known; null if there is nothing.
+    pub warning: Option<String>,
+}
+
+/// What was done to a generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Change {
+    /// It serves.
+    Activated,
+    /// It serves again.
+    #[serde(rename = "Rolled back")]
+    RolledBack,
+    /// It is asked beside the one that serves.
+    Shadowing,
+    /// It decides on a share of the dialogs.
+    Canary,
+    /// It is tried no more.
+    #[serde(rename = "Trial ended")]
+    TrialEnded,
+}
+
+/// What became of the calls of a generation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CallStats {
+    /// Calls in all.
+    pub calls: u64,
+    /// Verdicts to relay.
+    pub relay: u64,
+    /// Verdicts to reject.
+    pub reject: u64,
+    /// Verdicts to drop.
+    pub drop: u64,
+    /// Verdicts to pass to the next policy.
+    pub pass: u64,
+    /// Calls that brought no verdict: kind and number.
+    pub failures: Vec<String>,
+    /// Mean time of a call in nanoseconds; null without calls.
+    pub mean_ns: Option<u64>,
+}
+
+impl Changed {
+    async fn new(
+        control: &Control,
+        status: Change,
+        generation: &Generation<PolicyRequest>,
+    ) -> Self {
+        Self {
+            status,
+            generation: generation.number,
+            name: generation.policy.name().to_owned(),
+            digest: digest(generation.policy.digest()),
+            live_on_all_workers: control.is_live().await,
+            warning: control.unstored(),
+        }
+    }
+}
+
+impl Change {
+    /// Its word in replies.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Activated => "Activated",
+            Self::RolledBack => "Rolled back",
+            Self::Shadowing => "Shadowing",
+            Self::Canary => "Canary",
+            Self::TrialEnded => "Trial ended",
+        }
+    }
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl CallStats {
+    fn of(generation: &Generation<PolicyRequest>) -> Self {
+        let stats = &generation.stats;
+        let calls = stats.calls();
+        let nanoseconds = u64::try_from(stats.time().as_nanos()).unwrap_or(u64::MAX);
+        let failures = FailureKind::ALL
+            .iter()
+            .filter_map(|&kind| match stats.failures(kind) {
+                0 => None,
+                n => Some(format!("{} {n}", kind.as_str())),
+            });
+        Self {
+            calls,
+            relay: stats.verdicts(VerdictKind::Relay),
+            reject: stats.verdicts(VerdictKind::Reject),
+            drop: stats.verdicts(VerdictKind::Drop),
+            pass: stats.verdicts(VerdictKind::Pass),
+            failures: failures.collect(),
+            mean_ns: nanoseconds.checked_div(calls),
+        }
+    }
+}
+
+/// The fault that an error of shipping is.
+pub(crate) fn fault(error: &ShipError) -> Fault {
+    let code = match error {
+        ShipError::NoSeat { .. } | ShipError::NoGeneration(_) | ShipError::NotPushed(_) => 404,
+        ShipError::FollowsFile { .. } => 409,
+        ShipError::Busy { .. } | ShipError::TooMany { .. } => 429,
+        ShipError::Store(_) => 503,
+        ShipError::Refused(_) | ShipError::Settings { .. } | ShipError::Signature(_) => 422,
+        ShipError::Interrupted => 500,
+    };
+    Fault::new(code, error.to_string())
+}
+
+/// The number of a generation.
+///
+/// # Errors
+/// 400 if it is none.
+pub(crate) fn generation(text: &str) -> Result<u64, Fault> {
+    text.parse()
+        .map_err(|_| Fault::new(400, format!("`{text}` is not the number of a generation")))
+}
+
+/// A share of the dialogs.
+///
+/// # Errors
+/// 400 if it is none.
+pub(crate) fn share(text: &str) -> Result<Share, Fault> {
+    Share::parse(text).ok_or_else(|| {
+        Fault::new(
+            400,
+            format!("`{text}` is no share: write 5%, two digits behind the point at most"),
+        )
+    })
+}
+
+/// The seat that the only parameter names; the operator's default one without one.
+fn seat_or_default(call: &Call) -> Result<String, Fault> {
+    match call.texts()?[..] {
+        [] => Ok(DEFAULT.to_owned()),
+        [seat] => Ok(seat.to_owned()),
+        _ => Err(Fault::new(
+            400,
+            "name one seat: a tenant, default, before or after",
+        )),
+    }
+}
+
+fn files_of(control: &Control, seat: &str) -> Result<Arc<PolicyFiles>, Fault> {
+    let files = control.registry.seat_files(seat);
+    files.map_err(|error| fault(&error))
+}
+
+fn file_of(files: &PolicyFiles) -> Option<String> {
+    files.file().map(|file| file.display().to_string())
+}

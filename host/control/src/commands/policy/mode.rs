@@ -1,0 +1,86 @@
+//! `policy.mode`: say whether verdicts are carried out.
+
+use std::fmt;
+
+use portcullis_policy::Mode;
+use portcullis_rpc::{Call, Fault};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{FromCall, Procedure, expect, fault};
+use crate::Control;
+use crate::caller::Caller;
+
+/// `policy.mode`.
+#[derive(Debug)]
+pub(crate) struct SetMode {
+    pub(crate) seat: String,
+    pub(crate) mode: Mode,
+}
+
+/// Whether the verdicts of a seat are carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum SeatMode {
+    /// They are.
+    Enforce,
+    /// They are only logged and counted.
+    Monitor,
+}
+
+impl FromCall for SetMode {
+    fn from_call(call: &Call) -> Result<Self, Fault> {
+        let [seat, word] = expect(call, ["seat", "mode"])?;
+        let mode = mode_of(&word)?;
+        Ok(Self { seat, mode })
+    }
+}
+
+impl Procedure for SetMode {
+    type Reply = String;
+
+    fn seat(&self) -> Option<&str> {
+        Some(&self.seat)
+    }
+
+    async fn execute(self, control: &Control, caller: &Caller) -> Result<String, Fault> {
+        let Self { seat, mode } = self;
+        let by = caller.to_string();
+        let set = control.registry.set_mode(&seat, mode, &by).await;
+        set.map_err(|error| fault(&error))?;
+        Ok(format!("{seat}: {}", mode.as_str()))
+    }
+}
+
+/// Reads a mode.
+///
+/// # Errors
+/// 400 if it is none.
+pub(crate) fn mode_of(word: &str) -> Result<Mode, Fault> {
+    match word {
+        "enforce" => Ok(Mode::Enforce),
+        "monitor" => Ok(Mode::Monitor),
+        other => Err(Fault::new(
+            400,
+            format!("`{other}` is no mode: write enforce or monitor"),
+        )),
+    }
+}
+
+impl From<Mode> for SeatMode {
+    fn from(mode: Mode) -> Self {
+        match mode {
+            Mode::Enforce => Self::Enforce,
+            Mode::Monitor => Self::Monitor,
+        }
+    }
+}
+
+impl fmt::Display for SeatMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Enforce => "enforce",
+            Self::Monitor => "monitor",
+        })
+    }
+}

@@ -1,0 +1,47 @@
+//! `policy.rollback`: let the generation serve again that did before.
+
+use portcullis_rpc::{Call, Fault};
+
+use super::{Change, Changed, FromCall, Procedure, fault, generation};
+use crate::Control;
+use crate::caller::Caller;
+
+/// `policy.rollback`.
+#[derive(Debug)]
+pub(crate) struct Rollback {
+    pub(crate) seat: String,
+    /// Another one than the previous.
+    pub(crate) to: Option<u64>,
+}
+
+impl FromCall for Rollback {
+    fn from_call(call: &Call) -> Result<Self, Fault> {
+        let (seat, to) = match call.texts()?[..] {
+            [seat] => (seat, None),
+            [seat, number] => (seat, Some(generation(number)?)),
+            _ => {
+                return Err(Fault::new(
+                    400,
+                    "name a seat, and a generation if it is not the previous one",
+                ));
+            }
+        };
+        let seat = seat.to_owned();
+        Ok(Self { seat, to })
+    }
+}
+
+impl Procedure for Rollback {
+    type Reply = Changed;
+
+    fn seat(&self) -> Option<&str> {
+        Some(&self.seat)
+    }
+
+    async fn execute(self, control: &Control, caller: &Caller) -> Result<Changed, Fault> {
+        let by = caller.to_string();
+        let back = control.registry.roll_back(&self.seat, self.to, &by).await;
+        let back = back.map_err(|error| fault(&error))?;
+        Ok(Changed::new(control, Change::RolledBack, &back).await)
+    }
+}

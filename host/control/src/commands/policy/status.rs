@@ -1,0 +1,157 @@
+//! `policy.status`: which policy serves at a seat.
+
+use portcullis_dataplane::notices::Failures;
+use portcullis_policy::Trial;
+use portcullis_rollout::policy_files::PolicyFiles;
+use portcullis_rpc::{Call, Fault};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::super::Timestamp;
+use super::{CallStats, FromCall, Procedure, SeatMode, digest, file_of, files_of, seat_or_default};
+use crate::Control;
+use crate::caller::Caller;
+
+/// `policy.status`.
+#[derive(Debug)]
+pub(crate) struct Status {
+    pub(crate) seat: String,
+}
+
+/// The state of a seat.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SeatStatus {
+    /// Its name: a tenant, or default, before or after.
+    pub seat: String,
+    /// The file that it follows; null if policies are pushed to it.
+    pub file: Option<String>,
+    /// What the policy that serves is called.
+    pub name: Option<String>,
+    /// The generation that serves; null if none does.
+    pub generation: Option<u64>,
+    /// The digest of its file.
+    pub digest: Option<String>,
+    /// When it was loaded.
+    pub loaded_at: Option<Timestamp>,
+    /// Whether its verdicts are carried out.
+    pub mode: SeatMode,
+    /// The generation that is tried, and how.
+    pub candidate: Option<String>,
+    /// The generation that served before.
+    pub previous: Option<u64>,
+    /// Loads that succeeded.
+    pub loads: u64,
+    /// Loads that failed.
+    pub failed_loads: u64,
+    /// Generations that are in memory.
+    pub live_generations: u64,
+    /// Sandboxes in use, and how many there are, of all seats with the same limits.
+    pub sandboxes: String,
+    /// Why the last file can't be used; null if it can.
+    pub error: Option<String>,
+    /// When that was found.
+    pub error_at: Option<Timestamp>,
+    /// What somebody has to look at.
+    pub alert: Option<String>,
+    /// Calls that brought no verdict, of all generations.
+    pub failed_calls: u64,
+    /// The last of them.
+    pub last_failure: Option<PolicyFailure>,
+    /// What became of the calls of the generation that serves; absent if none does.
+    #[serde(flatten)]
+    pub stats: Option<CallStats>,
+}
+
+/// A call of a policy that brought no verdict.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PolicyFailure {
+    /// When.
+    pub at: Timestamp,
+    /// Of which kind.
+    pub kind: String,
+    /// Of which generation.
+    pub generation: u64,
+    /// For which SIP call.
+    pub call_id: String,
+    /// The decision.
+    pub decision: Option<String>,
+    /// What happened.
+    pub text: String,
+}
+
+impl FromCall for Status {
+    fn from_call(call: &Call) -> Result<Self, Fault> {
+        let seat = seat_or_default(call)?;
+        Ok(Self { seat })
+    }
+}
+
+impl Procedure for Status {
+    type Reply = SeatStatus;
+
+    fn seat(&self) -> Option<&str> {
+        Some(&self.seat)
+    }
+
+    async fn execute(self, control: &Control, _: &Caller) -> Result<SeatStatus, Fault> {
+        let files = files_of(control, &self.seat)?;
+        Ok(SeatStatus::of(&files))
+    }
+}
+
+impl SeatStatus {
+    /// The state of this seat.
+    pub(crate) fn of(files: &PolicyFiles) -> Self {
+        let slot = files.slot();
+        let lineup = slot.lineup();
+        let lineup = lineup.as_deref();
+        let active = lineup.map(|lineup| &*lineup.active);
+        let candidate = lineup.and_then(|lineup| lineup.candidate.as_ref());
+        let candidate = candidate.map(|candidate| {
+            let how = match candidate.trial {
+                Trial::Shadow => "shadow".to_owned(),
+                Trial::Canary(share) => format!("canary {share}"),
+            };
+            format!("{} ({how})", candidate.generation.number)
+        });
+        let failed = files.failed();
+        let pool = files.runtime().pool_use();
+        let (loads, failed_loads) = files.counts();
+        let failures = &files.seat().failures;
+        Self {
+            seat: files.seat().name.to_string(),
+            file: file_of(files),
+            name: active.map(|one| one.policy.name().to_owned()),
+            generation: active.map(|one| one.number),
+            digest: active.map(|one| digest(one.policy.digest())),
+            loaded_at: active.map(|one| one.loaded_at.into()),
+            mode: slot.mode().into(),
+            candidate,
+            previous: slot.previous(),
+            loads,
+            failed_loads,
+            live_generations: slot.live_generations() as u64,
+            sandboxes: format!("{} of {}", pool.live, pool.size),
+            error: failed.as_ref().map(|failed| failed.error.clone()),
+            error_at: failed.map(|failed| failed.at.into()),
+            alert: files.seat().alert().map(|alert| alert.text),
+            failed_calls: failures.total(),
+            last_failure: PolicyFailure::last(failures),
+            stats: active.map(CallStats::of),
+        }
+    }
+}
+
+impl PolicyFailure {
+    fn last(failures: &Failures) -> Option<Self> {
+        let last = failures.last()?;
+        Some(Self {
+            at: last.at.into(),
+            kind: last.kind.as_str().to_owned(),
+            generation: last.generation,
+            call_id: last.call_id,
+            decision: last.decision.map(|id| id.to_string()),
+            text: last.text,
+        })
+    }
+}

@@ -1,0 +1,137 @@
+//! `tenant.list`: the tenants with what became of their requests.
+
+use std::fmt;
+
+use portcullis_dataplane::tenants::Tenant;
+use portcullis_metrics::{Label, Shed, TenantCounters};
+use portcullis_policy::VerdictKind;
+use portcullis_rpc::{Call, Fault};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::super::policy::SeatMode;
+use super::{FromCall, Procedure};
+use crate::Control;
+use crate::caller::Caller;
+
+/// `tenant.list`.
+#[derive(Debug)]
+pub(crate) struct List;
+
+/// A tenant, with what became of its requests since the host was started.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct TenantStatus {
+    /// Its name; `default` for the operator.
+    pub name: String,
+    /// Where its configuration is.
+    pub from: Origin,
+    /// The generation that serves.
+    pub generation: Option<u64>,
+    /// What the policy that serves is called.
+    pub policy: Option<String>,
+    /// Whether its verdicts are carried out.
+    pub mode: SeatMode,
+    /// Requests.
+    pub requests: u64,
+    /// Requests that were relayed.
+    pub relay: u64,
+    /// Requests that were rejected.
+    pub reject: u64,
+    /// Requests that were dropped.
+    pub drop: u64,
+    /// Requests that were passed on by every policy.
+    pub pass: u64,
+    /// Requests for which the policy failed.
+    pub failed: u64,
+    /// Requests that were turned away before a policy was asked.
+    pub shed: u64,
+    /// Requests that let those of others go first.
+    pub postponed: u64,
+    /// Relays to next hops that the tenant may not use.
+    pub refused_relays: u64,
+    /// Questions about what is another's.
+    pub crossings: u64,
+    /// Lines of its policy that were not logged.
+    pub dropped_log_lines: u64,
+    /// Counters of its policy.
+    pub counters: u64,
+    /// Counters that made room for others.
+    pub evicted_counters: u64,
+    /// What somebody has to look at.
+    pub alert: Option<String>,
+}
+
+/// Where the configuration of a tenant is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Origin {
+    /// In the configuration file.
+    File,
+    /// In the database.
+    Database,
+}
+
+impl FromCall for List {
+    fn from_call(call: &Call) -> Result<Self, Fault> {
+        call.no_params().map(|()| Self)
+    }
+}
+
+impl Procedure for List {
+    type Reply = Vec<TenantStatus>;
+
+    async fn execute(self, control: &Control, _: &Caller) -> Result<Vec<TenantStatus>, Fault> {
+        let tenants = control.shared.tenants.load();
+        let all = tenants
+            .all()
+            .map(|tenant| TenantStatus::of(tenant, control.registry.is_stored(&tenant.name)));
+        Ok(all.collect())
+    }
+}
+
+impl TenantStatus {
+    fn of(tenant: &Tenant, is_stored: bool) -> Self {
+        let sum =
+            |pick: &dyn Fn(&TenantCounters) -> u64| tenant.counters.iter().map(pick).sum::<u64>();
+        let verdict = |kind| sum(&|counters| counters.verdicts.value(kind));
+        let shed = Shed::ALL
+            .iter()
+            .map(|&kind| sum(&|counters| counters.shed.value(kind)));
+        let seat = &tenant.seat;
+        let generation = seat.slot.current();
+        let generation = generation.as_ref();
+        Self {
+            name: tenant.name.to_string(),
+            from: match is_stored {
+                true => Origin::Database,
+                false => Origin::File,
+            },
+            generation: generation.map(|one| one.number),
+            policy: generation.map(|one| one.policy.name().to_owned()),
+            mode: seat.slot.mode().into(),
+            requests: sum(&|counters| counters.requests.value()),
+            relay: verdict(VerdictKind::Relay),
+            reject: verdict(VerdictKind::Reject),
+            drop: verdict(VerdictKind::Drop),
+            pass: verdict(VerdictKind::Pass),
+            failed: sum(&|counters| counters.failed.value()),
+            shed: shed.sum(),
+            postponed: sum(&|counters| counters.postponed.value()),
+            refused_relays: sum(&|counters| counters.refused_relays.value()),
+            crossings: seat.scope.crossings(),
+            dropped_log_lines: seat.scope.dropped_lines(),
+            counters: seat.scope.counters().len() as u64,
+            evicted_counters: seat.scope.counters().evicted(),
+            alert: seat.alert().map(|alert| alert.text),
+        }
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::File => "file",
+            Self::Database => "database",
+        })
+    }
+}

@@ -1,0 +1,52 @@
+//! `tenant.…`: who the tenants are.
+
+mod list;
+mod put;
+mod reload;
+mod remove;
+mod show;
+
+use portcullis_rollout::TenantError;
+use portcullis_rpc::Fault;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{FromCall, Procedure};
+use crate::Control;
+
+pub(crate) use list::List;
+pub use list::{Origin, TenantStatus};
+pub(crate) use put::Put;
+pub(crate) use reload::Reload;
+pub use reload::TenantsReload;
+pub(crate) use remove::Remove;
+pub(crate) use show::Show;
+pub use show::StoredTenant;
+
+/// The reply to whoever changed a tenant of the database.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct TenantChanged {
+    /// The tenant's name.
+    pub name: String,
+    /// Whether all workers have seen the change.
+    pub live_on_all_workers: bool,
+}
+
+impl TenantChanged {
+    async fn new(control: &Control, name: String) -> Self {
+        Self {
+            name,
+            live_on_all_workers: control.is_live().await,
+        }
+    }
+}
+
+fn fault(error: &TenantError) -> Fault {
+    let code = match error {
+        TenantError::Unknown(_) => 404,
+        TenantError::InFile(_) => 409,
+        TenantError::Wrong(_) | TenantError::Registry(_) => 422,
+        TenantError::Store(_) | TenantError::NoStore => 503,
+    };
+    Fault::new(code, error.to_string())
+}

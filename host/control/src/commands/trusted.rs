@@ -1,0 +1,87 @@
+//! `trusted.…`: the table of trusted peers.
+
+use portcullis_rpc::{Call, Fault};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::reply::{ReloadStatus, Timestamp, lines, milliseconds};
+use super::{FromCall, Procedure, not_reloaded};
+use crate::Control;
+use crate::caller::Caller;
+
+/// `trusted.reload`.
+#[derive(Debug)]
+pub(crate) struct Reload;
+
+/// The reply of `trusted.reload`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct TrustedReload {
+    /// How it ended.
+    pub status: ReloadStatus,
+    /// What it brought.
+    #[serde(flatten)]
+    pub table: TrustedLoad,
+}
+
+/// What one load of the trusted peers brought.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct TrustedLoad {
+    /// Number of the load; 0 before the first.
+    pub generation: u64,
+    /// Rows that can be used.
+    pub rows: u64,
+    /// Whether the database has no such table.
+    pub table_is_absent: bool,
+    /// Rows that rest: their transport is `none`.
+    pub ignored: u64,
+    /// Rows that can't be used.
+    pub skipped: u64,
+    /// Rows that may mean something else than they should.
+    pub warned: u64,
+    /// The first rows that can't be used, and why.
+    pub errors: Vec<String>,
+    /// The first rows that may mean something else.
+    pub warnings: Vec<String>,
+    /// When it was loaded.
+    pub loaded_at: Timestamp,
+    /// Milliseconds that the load took.
+    pub took_ms: u64,
+}
+
+impl FromCall for Reload {
+    fn from_call(call: &Call) -> Result<Self, Fault> {
+        call.no_params().map(|()| Self)
+    }
+}
+
+impl Procedure for Reload {
+    type Reply = TrustedReload;
+
+    async fn execute(self, control: &Control, _: &Caller) -> Result<TrustedReload, Fault> {
+        let reloaded = control.shared.addresses.reload_trusted().await;
+        reloaded.map_err(not_reloaded)?;
+        Ok(TrustedReload {
+            status: ReloadStatus::Ok,
+            table: TrustedLoad::current(control),
+        })
+    }
+}
+
+impl TrustedLoad {
+    /// What the last load brought.
+    pub(crate) fn current(control: &Control) -> Self {
+        let part = &control.shared.addresses.current().trusted;
+        Self {
+            generation: part.generation,
+            rows: part.table.rows().len() as u64,
+            table_is_absent: part.is_absent,
+            ignored: part.ignored,
+            skipped: part.skipped,
+            warned: part.warned,
+            errors: lines(&part.errors),
+            warnings: lines(&part.warnings),
+            loaded_at: part.loaded_at.into(),
+            took_ms: milliseconds(part.took),
+        }
+    }
+}

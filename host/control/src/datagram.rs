@@ -1,0 +1,296 @@
+//! BINRPC and JSON-RPC in datagrams, over unix sockets and UDP.
+
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr as UnixAddr, UnixDatagram};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use portcullis_rpc::binrpc::{self, MOST_REPLY, Packet};
+use portcullis_rpc::json::{self, Layout, MOST_DATAGRAM_REPLY};
+use portcullis_rpc::{Fault, MOST_REQUEST, TooLarge};
+use portcullis_text::one_line;
+use socket2::Type;
+use tokio::net::{self, UdpSocket};
+use tokio::sync::{Notify, Semaphore};
+use tokio::time::{Instant, sleep};
+use tracing::{debug, error, warn};
+
+use super::Control;
+use super::socket_file::{Owner, SocketFile};
+use crate::caller::{Caller, Door};
+
+/// Requests of one socket that are answered at the same time.
+const AT_ONCE: usize = 16;
+
+/// How long a client's full buffer is waited for (Kamailio's `dgram_timeout`), and how often it is tried.
+const SEND: Duration = Duration::from_secs(2);
+const RETRY: Duration = Duration::from_millis(20);
+
+/// The most that a UDP datagram carries over IPv4.
+const MOST_UDP: usize = 65_507;
+
+/// How long to wait behind an error that is none of a client's.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// What is spoken over a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Protocol {
+    Binrpc,
+    Json,
+}
+
+/// A socket for datagrams.
+pub(super) struct Datagrams {
+    protocol: Protocol,
+    socket: Arc<Socket>,
+    /// Of a unix socket, and what to make it anew with.
+    file: Option<(SocketFile, Owner)>,
+}
+
+enum Socket {
+    Unix {
+        receiver: net::UnixDatagram,
+        /// The same socket, to send without waiting: the system does not tell when a peer has room again.
+        sender: UnixDatagram,
+        /// Told when clients that take nothing have filled the socket's buffer, which all replies share.
+        stuck: Notify,
+    },
+    Udp(UdpSocket),
+}
+
+/// Who has sent a request.
+enum Peer {
+    Unix(UnixAddr),
+    Udp(SocketAddr),
+}
+
+impl Datagrams {
+    /// Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// If the system has no more descriptors.
+    pub(super) fn unix(
+        protocol: Protocol,
+        socket: UnixDatagram,
+        file: SocketFile,
+        owner: Owner,
+    ) -> io::Result<Self> {
+        let sender = socket.try_clone()?;
+        let receiver = net::UnixDatagram::from_std(socket)?;
+        Ok(Self {
+            protocol,
+            socket: Arc::new(Socket::Unix {
+                receiver,
+                sender,
+                stuck: Notify::new(),
+            }),
+            file: Some((file, owner)),
+        })
+    }
+
+    pub(super) fn udp(protocol: Protocol, socket: UdpSocket) -> Self {
+        Self {
+            protocol,
+            socket: Arc::new(Socket::Udp(socket)),
+            file: None,
+        }
+    }
+
+    /// Answers requests for ever.
+    pub(super) async fn serve(mut self, control: Arc<Control>) {
+        let turns = Arc::new(Semaphore::new(AT_ONCE));
+        // One byte more than is taken shows what is too long.
+        let mut buffer = vec![0; MOST_REQUEST + 1];
+        loop {
+            let received = tokio::select! {
+                received = self.socket.receive(&mut buffer) => received,
+                () = self.socket.stuck() => {
+                    self.renew();
+                    continue;
+                }
+            };
+            let (length, peer) = match received {
+                Ok(received) => received,
+                Err(error) => {
+                    debug!(event = "control_receive_failed", %error, "control datagram not received");
+                    sleep(PAUSE).await;
+                    continue;
+                }
+            };
+            let request = buffer.get(..length).unwrap_or_default().to_vec();
+            let Ok(turn) = Arc::clone(&turns).acquire_owned().await else {
+                return;
+            };
+            let (control, socket) = (Arc::clone(&control), Arc::clone(&self.socket));
+            let protocol = self.protocol;
+            tokio::spawn(async move {
+                let _turn = turn;
+                let Some(answer) =
+                    answer(&control, protocol, &request, socket.most(protocol)).await
+                else {
+                    return;
+                };
+                if let Err(error) = socket.send(protocol, &answer, &peer).await {
+                    debug!(event = "control_reply_failed", %error, "reply to a control datagram not sent: its sender is gone or does not read");
+                }
+            });
+        }
+    }
+}
+
+impl Datagrams {
+    /// Makes the socket anew at its place: what waits in the old one for clients that take nothing is theirs alone then.
+    fn renew(&mut self) {
+        let Some((file, owner)) = self.file.take() else {
+            return;
+        };
+        let path = file.path().to_owned();
+        drop(file);
+        let renewed = SocketFile::bind(&path, Type::DGRAM, owner)
+            .and_then(|(socket, file)| Ok(Self::unix(self.protocol, socket.into(), file, owner)?));
+        match renewed {
+            Ok(renewed) => {
+                *self = renewed;
+                warn!(event = "control_socket_recreated", path = %path.display(), "control socket recreated: clients that do not read had filled it");
+            }
+            Err(error) => error!(event = "control_socket_failed", "{}", one_line(&error)),
+        }
+    }
+}
+
+impl Socket {
+    /// Returns when the socket can't be used for replies any more.
+    async fn stuck(&self) {
+        match self {
+            Self::Unix { stuck, .. } => stuck.notified().await,
+            Self::Udp(_) => std::future::pending().await,
+        }
+    }
+
+    async fn receive(&self, buffer: &mut [u8]) -> io::Result<(usize, Peer)> {
+        match self {
+            Self::Unix { receiver, .. } => {
+                let (length, peer) = receiver.recv_from(buffer).await?;
+                Ok((length, Peer::Unix(peer.into())))
+            }
+            Self::Udp(socket) => {
+                let (length, peer) = socket.recv_from(buffer).await?;
+                Ok((length, Peer::Udp(peer)))
+            }
+        }
+    }
+
+    /// The longest reply.
+    fn most(&self, protocol: Protocol) -> usize {
+        match (self, protocol) {
+            (Self::Udp(_), _) => MOST_UDP,
+            (Self::Unix { .. }, Protocol::Binrpc) => MOST_REPLY,
+            (Self::Unix { .. }, Protocol::Json) => MOST_DATAGRAM_REPLY,
+        }
+    }
+
+    async fn send(&self, protocol: Protocol, answer: &[u8], peer: &Peer) -> io::Result<()> {
+        match (self, peer) {
+            (Self::Unix { sender, stuck, .. }, Peer::Unix(peer)) => {
+                // kamcmd has connected its socket to ours and hears no other. For all others a socket of the reply's own: what a
+                // client does not take fills that one's buffer, not the one of everybody.
+                let own = match protocol {
+                    Protocol::Binrpc => None,
+                    Protocol::Json => Some(UnixDatagram::unbound()?),
+                };
+                if let Some(own) = &own {
+                    own.set_nonblocking(true)?;
+                }
+                let sent = send_unix(own.as_ref().unwrap_or(sender), answer, peer).await;
+                if own.is_none() && is_full(&sent) && is_full(&probe(sender)) {
+                    stuck.notify_one();
+                }
+                sent
+            }
+            (Self::Udp(socket), Peer::Udp(peer)) => socket.send_to(answer, peer).await.map(drop),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Tries for a while: nothing tells when a client has room again.
+async fn send_unix(socket: &UnixDatagram, answer: &[u8], peer: &UnixAddr) -> io::Result<()> {
+    if peer.is_unnamed() {
+        return Err(io::Error::other("the sender has no address to answer to"));
+    }
+    let deadline = Instant::now() + SEND;
+    loop {
+        match socket.send_to_addr(answer, peer) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock && Instant::now() < deadline => {
+                sleep(RETRY).await;
+            }
+            sent => return sent.map(drop),
+        }
+    }
+}
+
+/// Sends nothing to ourselves: tells a full buffer of the socket from a full buffer of one client.
+fn probe(socket: &UnixDatagram) -> io::Result<()> {
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let name = format!("portcullis-probe-{}-{number}", std::process::id());
+    let addr = UnixAddr::from_abstract_name(name)?;
+    let _receiver = UnixDatagram::bind_addr(&addr)?;
+    socket.send_to_addr(&[], &addr).map(drop)
+}
+
+fn is_full(sent: &io::Result<()>) -> bool {
+    sent.as_ref()
+        .is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
+}
+
+/// The answer; none to what can't be answered.
+async fn answer(
+    control: &Control,
+    protocol: Protocol,
+    request: &[u8],
+    most: usize,
+) -> Option<Vec<u8>> {
+    let overlong = || {
+        let text = format!("bad request: more than {MOST_REQUEST} bytes");
+        (request.len() > MOST_REQUEST).then(|| Fault::new(400, text))
+    };
+    match (protocol, overlong()) {
+        (Protocol::Json, Some(fault)) => Some(json::failure(
+            &serde_json::Value::Null,
+            &fault,
+            Layout::Tabs,
+        )),
+        (Protocol::Binrpc, Some(fault)) => Some(binrpc::fault(0, &fault)),
+        (Protocol::Json, None) => {
+            let caller = Caller::operator(Door::Datagram);
+            let request = json::Request::read(request);
+            let answer = control.answer_json(request, Layout::Tabs, &caller, most, beyond_datagram);
+            Some(answer.await.body)
+        }
+        (Protocol::Binrpc, None) => match Packet::parse(request) {
+            Ok(Some(packet)) => Some(match packet.call() {
+                Ok(call) => control.answer_binrpc(packet.cookie, &call, most).await,
+                Err(malformed) => binrpc::fault(packet.cookie, &malformed.fault()),
+            }),
+            Ok(None) => Some(binrpc::fault(
+                0,
+                &Fault::new(
+                    400,
+                    "bad request: more data needed: the datagram is cut off",
+                ),
+            )),
+            Err(malformed) => Some(binrpc::fault(malformed.cookie, &malformed.fault())),
+        },
+    }
+}
+
+fn beyond_datagram(TooLarge { bytes, most }: TooLarge) -> Fault {
+    let text = format!("reply of {bytes} bytes, {most} at most in a datagram");
+    Fault::new(500, text).because(
+        "ask over HTTP (/RPC) or through the FIFO (kamctl), which carry replies of any size",
+    )
+}

@@ -1,0 +1,240 @@
+//! The doors: all sockets of control, bound at the start and served until the end.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+use portcullis_config::{ControlConfig, Endpoint, Token};
+use socket2::Type;
+use tokio::net::{TcpListener, UdpSocket, UnixListener};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use super::Control;
+use super::datagram::{Datagrams, Protocol};
+use super::fifo::Fifo;
+use super::http_server;
+use super::socket_file::{Owner, SocketFile, cant_make};
+use super::stream::Listener;
+use super::token_file;
+
+/// All sockets of control.
+pub struct Doors {
+    http: Option<TcpListener>,
+    streams: Vec<Listener>,
+    datagrams: Vec<Datagrams>,
+    fifo: Option<Fifo>,
+    token: Option<Token>,
+    listening: Listening,
+}
+
+/// Where control can be reached, with the ports that the system chose where the configuration says 0.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Listening {
+    /// HTTP.
+    pub http: Option<SocketAddr>,
+    /// BINRPC.
+    pub binrpc: Vec<Endpoint>,
+    /// The FIFO.
+    pub fifo: Option<PathBuf>,
+    /// JSON-RPC in datagrams.
+    pub datagram: Vec<Endpoint>,
+}
+
+impl Doors {
+    /// Opens everything that the configuration names. Nothing is answered yet.
+    ///
+    /// # Errors
+    /// Names the endpoint that can't be opened and what to do.
+    pub async fn open(config: &ControlConfig) -> anyhow::Result<Self> {
+        let owner = Owner::find(&config.access)?;
+        let mut doors = Self {
+            http: None,
+            streams: Vec::new(),
+            datagrams: Vec::new(),
+            fifo: None,
+            token: config.token.clone(),
+            listening: Listening::default(),
+        };
+        if let Some(path) = config.made_token() {
+            doors.token = Some(token_file::open_or_make(path)?);
+        }
+        if config.is_open() {
+            tracing::warn!(
+                event = "no_token",
+                "HTTP has no token: every user of this machine is the operator; set `token` or `token-file` in [control]"
+            );
+        }
+        if let Some(addr) = config.listen {
+            doors.open_http(addr).await?;
+        }
+        for endpoint in &config.binrpc {
+            let bound = doors.open_endpoint(endpoint, Protocol::Binrpc, owner).await;
+            let bound = bound.with_context(|| format!("can't open {endpoint} for BINRPC"))?;
+            doors.listening.binrpc.push(bound);
+        }
+        for endpoint in &config.datagram {
+            let bound = doors.open_endpoint(endpoint, Protocol::Json, owner).await;
+            let bound = bound.with_context(|| format!("can't open {endpoint} for JSON-RPC"))?;
+            doors.listening.datagram.push(bound);
+        }
+        if let Some(path) = &config.fifo {
+            let folder = &config.fifo_reply_dir;
+            if !folder.is_dir() {
+                bail!(no_reply_folder(folder));
+            }
+            let file = SocketFile::fifo(path, owner)?;
+            let fifo = Fifo::open(file, folder.clone());
+            doors.fifo = Some(fifo.with_context(|| format!("can't read {}", path.display()))?);
+            doors.listening.fifo = Some(path.clone());
+        }
+        Ok(doors)
+    }
+
+    /// What makes a client of HTTP the operator; none if nobody needs one.
+    pub fn token(&self) -> Option<&Token> {
+        self.token.as_ref()
+    }
+
+    /// Where they are.
+    pub fn listening(&self) -> &Listening {
+        &self.listening
+    }
+
+    /// Answers until `stopping` says so, then closes all doors and removes their files. HTTP requests that are being answered
+    /// then are answered to the end.
+    pub async fn serve(self, control: Arc<Control>, mut stopping: watch::Receiver<bool>) {
+        let mut tasks = JoinSet::new();
+        for stream in self.streams {
+            tasks.spawn(stream.serve(Arc::clone(&control)));
+        }
+        for datagrams in self.datagrams {
+            tasks.spawn(datagrams.serve(Arc::clone(&control)));
+        }
+        if let Some(fifo) = self.fifo {
+            tasks.spawn(fifo.serve(Arc::clone(&control)));
+        }
+        if let Some(http) = self.http {
+            http_server::serve(control, http, stopping.clone()).await;
+        }
+        drop(stopping.wait_for(|stop| *stop).await);
+        tasks.shutdown().await;
+    }
+
+    async fn open_http(&mut self, addr: SocketAddr) -> anyhow::Result<()> {
+        let bound = TcpListener::bind(addr).await;
+        let bound = bound.with_context(|| {
+            format!("can't open the control port {addr}: is it taken? Change `listen` in [control]")
+        })?;
+        self.listening.http = Some(bound.local_addr()?);
+        self.http = Some(bound);
+        Ok(())
+    }
+
+    async fn open_endpoint(
+        &mut self,
+        endpoint: &Endpoint,
+        protocol: Protocol,
+        owner: Owner,
+    ) -> anyhow::Result<Endpoint> {
+        let taken = "is it taken? Change [control]";
+        Ok(match endpoint {
+            Endpoint::UnixStream(path) => {
+                let (socket, file) = SocketFile::bind(path, Type::STREAM, owner)?;
+                let listener = UnixListener::from_std(socket.into())?;
+                self.streams.push(Listener::Unix(listener, file));
+                endpoint.clone()
+            }
+            Endpoint::UnixDatagram(path) => {
+                let (socket, file) = SocketFile::bind(path, Type::DGRAM, owner)?;
+                self.datagrams
+                    .push(Datagrams::unix(protocol, socket.into(), file, owner)?);
+                endpoint.clone()
+            }
+            Endpoint::Tcp(addr) => {
+                let listener = TcpListener::bind(addr).await.context(taken)?;
+                let bound = listener.local_addr()?;
+                self.streams.push(Listener::Tcp(listener, bound));
+                Endpoint::Tcp(bound)
+            }
+            Endpoint::Udp(addr) => {
+                let socket = UdpSocket::bind(addr).await.context(taken)?;
+                let bound = socket.local_addr()?;
+                self.datagrams.push(Datagrams::udp(protocol, socket));
+                Endpoint::Udp(bound)
+            }
+        })
+    }
+}
+
+/// Everything that would keep the doors from being opened, beside those who have them open already.
+pub fn check(config: &ControlConfig) -> Vec<String> {
+    let mut problems = Vec::new();
+    problems.extend(Owner::find(&config.access).err().map(|e| e.to_string()));
+    problems.extend(config.made_token().and_then(token_file::problem));
+    let folder = &config.fifo_reply_dir;
+    if config.fifo.is_some() && !folder.is_dir() {
+        problems.push(no_reply_folder(folder));
+    }
+    let endpoints = config.binrpc.iter().chain(&config.datagram);
+    let sockets = endpoints.filter_map(|endpoint| match endpoint {
+        Endpoint::UnixStream(path) | Endpoint::UnixDatagram(path) => Some(path),
+        Endpoint::Tcp(_) | Endpoint::Udp(_) => None,
+    });
+    for path in sockets.chain(&config.fifo) {
+        let folder = path
+            .parent()
+            .filter(|folder| !folder.as_os_str().is_empty());
+        if folder.is_some_and(|folder| !folder.is_dir()) {
+            problems.push(cant_make(path));
+        }
+    }
+    problems
+}
+
+fn no_reply_folder(folder: &Path) -> String {
+    format!(
+        "there is no folder {} for the replies of the FIFO: make it, or change `fifo-reply-dir` in [control]",
+        folder.display()
+    )
+}
+
+/// For the line at the start and for `portcullis.status`.
+impl fmt::Display for Listening {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.lines().as_slice() {
+            [] => f.write_str("none"),
+            lines => f.write_str(&lines.join(" ")),
+        }
+    }
+}
+
+impl Listening {
+    /// What a configuration asks for.
+    pub fn wanted(config: &ControlConfig) -> Self {
+        Self {
+            http: config.listen,
+            binrpc: config.binrpc.clone(),
+            fifo: config.fifo.clone(),
+            datagram: config.datagram.clone(),
+        }
+    }
+
+    /// One text for each door.
+    pub fn lines(&self) -> Vec<String> {
+        let http = self.http.map(|addr| format!("http://{addr}"));
+        let binrpc = self.binrpc.iter().map(|one| format!("binrpc={one}"));
+        let fifo = self
+            .fifo
+            .as_ref()
+            .map(|path| format!("fifo={}", path.display()));
+        let datagram = self.datagram.iter().map(|one| format!("jsonrpc={one}"));
+        http.into_iter()
+            .chain(binrpc)
+            .chain(fifo)
+            .chain(datagram)
+            .collect()
+    }
+}

@@ -1,0 +1,215 @@
+//! HTTP: metrics, health, JSON-RPC.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{Extension, Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use portcullis_config::Token;
+use portcullis_dataplane::tenants::Tenant;
+use portcullis_dataplane::throttle::Throttle;
+use portcullis_rpc::MOST_REQUEST;
+use portcullis_rpc::json::{self, Layout};
+
+use super::api;
+use super::browser::{self, Foreign};
+use super::control::{Control, JsonBody};
+use super::http_server::{Peer, whole};
+use crate::caller::{Authority, Caller, Door, NOT_YOURS};
+use crate::exposition::CONTENT_TYPE;
+
+pub(super) const INDEX: &str = "GET /metrics, GET /healthz, GET /readyz, POST /RPC (JSON-RPC 2.0, start with system.listMethods), /v1 (policies, \
+     start with GET /v1/openapi.json)\n";
+
+const NO_TOKEN: &str = "send the token of this host (`token` or `token-file` in [control]) or of a tenant as \"Authorization: Bearer TOKEN\"";
+
+/// Lines about requests of web pages.
+static FOREIGN: Throttle = Throttle::new();
+
+/// Everything that is answered over HTTP.
+pub(super) fn router(control: Arc<Control>) -> Router {
+    Router::new()
+        .route("/", get(index))
+        .route("/metrics", get(metrics))
+        .route("/RPC", post(call))
+        .merge(api::routes())
+        .fallback((StatusCode::NOT_FOUND, INDEX))
+        .layer(middleware::from_fn_with_state(Arc::clone(&control), guard))
+        // Load balancers have no token, and learn no more than yes or no.
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(readyz))
+        .layer(middleware::from_fn_with_state(
+            Arc::clone(&control),
+            refuse_pages,
+        ))
+        .with_state(control)
+}
+
+fn tell_foreign(request: &Request, foreign: &Foreign) {
+    let peer = request.extensions().get::<Peer>();
+    let peer = peer.map_or_else(String::new, |Peer(peer)| peer.to_string());
+    let (method, path) = (request.method(), request.uri().path());
+    tracing::debug!(event = "http_request_refused", peer, %method, path = %path.escape_debug(), reason = foreign.0, "HTTP request refused");
+    if let Some(unlogged) = FOREIGN.event() {
+        tracing::warn!(
+            event = "http_refused",
+            peer,
+            %method,
+            path = %path.escape_debug(),
+            reason = foreign.0,
+            unlogged,
+            "HTTP request refused: a browser sent it for a web page, or it names another host"
+        );
+    }
+}
+
+/// Who is asking; none if that can't be told from what he brings.
+fn caller(control: &Control, headers: &HeaderMap) -> Option<Caller> {
+    let own = control.token.as_ref();
+    let Some(given) = headers.get(header::AUTHORIZATION) else {
+        return own.is_none().then(|| Caller::operator(Door::Http));
+    };
+    let (scheme, given) = given.as_bytes().split_at_checked("Bearer ".len())?;
+    if !scheme.eq_ignore_ascii_case(b"Bearer ") {
+        return None;
+    }
+    let is = |token: &Token| token.is(given);
+    if own.is_some_and(is) {
+        return Some(Caller::operator(Door::Http));
+    }
+    let tenants = control.shared.tenants.load();
+    let mut configs = tenants
+        .named
+        .iter()
+        .filter_map(|tenant| tenant.config.as_ref());
+    let tenant = configs.find(|config| config.token.as_ref().is_some_and(is))?;
+    Some(Caller::tenant(&tenant.name))
+}
+
+/// Whether metrics need no token: everybody who reaches this host is on this machine, and Prometheus is one of them. Where the
+/// configuration has a token, or a tenant has one, others reach it, through a proxy for example.
+fn has_open_metrics(control: &Control) -> bool {
+    let has_token = |tenant: &Arc<Tenant>| {
+        let config = tenant.config.as_ref();
+        config.is_some_and(|config| config.token.is_some())
+    };
+    control.shared.config.control.token.is_none()
+        && !control.shared.tenants.load().named.iter().any(has_token)
+}
+
+/// Whether this is somebody from whom the host has no secrets.
+fn is_operator(control: &Control, headers: &HeaderMap) -> bool {
+    caller(control, headers).is_some_and(|caller| caller.is_operator())
+}
+
+/// Whether the caller may ask for what is at this path.
+fn may(caller: &Caller, path: &str) -> bool {
+    let Authority::Tenant(tenant) = caller.authority() else {
+        return true;
+    };
+    let own = path.strip_prefix("/v1/policies/");
+    let rest = own.and_then(|own| own.strip_prefix(tenant.as_str()));
+    path == "/v1/openapi.json" || rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// Refuses a request before anybody reads its body: in JSON below `/v1`, as the description there says, in words elsewhere.
+fn refuse(path: &str, status: StatusCode, text: &str) -> Response {
+    match path.starts_with("/v1/") {
+        true => api::refusal(status, text),
+        false => (status, format!("{text}\n")).into_response(),
+    }
+}
+
+/// Refuses what a web page makes a browser send, before anything else.
+async fn refuse_pages(
+    State(control): State<Arc<Control>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    // With a token in the configuration the host may have any name, behind a proxy for example; a page does not know the token.
+    let is_local = control.shared.config.control.token.is_none();
+    match browser::check(request.uri(), request.headers(), is_local) {
+        Ok(()) => next.run(request).await,
+        Err(foreign) => {
+            tell_foreign(&request, &foreign);
+            refuse(request.uri().path(), StatusCode::FORBIDDEN, &foreign.0)
+        }
+    }
+}
+
+/// Lets those in who may ask for this, before anything of the body is read.
+async fn guard(State(control): State<Arc<Control>>, mut request: Request, next: Next) -> Response {
+    let is_open = request.uri().path() == "/metrics" && has_open_metrics(&control);
+    if is_open && !request.headers().contains_key(header::AUTHORIZATION) {
+        return next.run(request).await;
+    }
+    let Some(caller) = caller(&control, request.headers()) else {
+        let challenge = [(header::WWW_AUTHENTICATE, "Bearer realm=\"portcullis\"")];
+        let refused = refuse(request.uri().path(), StatusCode::UNAUTHORIZED, NO_TOKEN);
+        return (challenge, refused).into_response();
+    };
+    let path = request.uri().path();
+    if !may(&caller, path) {
+        return refuse(path, StatusCode::FORBIDDEN, NOT_YOURS);
+    }
+    if let Some(wrong) = browser::wrong_type(request.method(), path, request.headers()) {
+        return refuse(path, StatusCode::UNSUPPORTED_MEDIA_TYPE, &wrong);
+    }
+    request.extensions_mut().insert(caller);
+    next.run(request).await
+}
+
+async fn index() -> &'static str {
+    INDEX
+}
+
+async fn metrics(State(control): State<Arc<Control>>) -> Response {
+    match control.pages.page(|| control.exposition.text()) {
+        Ok(page) => {
+            let page = Bytes::from_owner(page);
+            ([(header::CONTENT_TYPE, CONTENT_TYPE)], page).into_response()
+        }
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
+    }
+}
+
+async fn readyz(State(control): State<Arc<Control>>, headers: HeaderMap) -> Response {
+    let missing = control.missing();
+    if missing.is_empty() {
+        return "ready\n".into_response();
+    }
+    let body = match is_operator(&control, &headers) {
+        true => missing.into_iter().map(|what| what + "\n").collect(),
+        false => "not ready\n".to_owned(),
+    };
+    (StatusCode::SERVICE_UNAVAILABLE, body).into_response()
+}
+
+async fn call(
+    State(control): State<Arc<Control>>,
+    Extension(caller): Extension<Caller>,
+    body: Body,
+) -> Response {
+    let body = match whole(body, MOST_REQUEST).await {
+        Ok(body) => body,
+        Err(refused) => return refused.into_response(),
+    };
+    let request = json::Request::read(&body);
+    let answer = control
+        .answer_json_in_parts(request, Layout::Compact, &caller)
+        .await;
+    let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let json = [(header::CONTENT_TYPE, "application/json")];
+    let body = match answer.body {
+        JsonBody::Whole(mut body) => {
+            body.push(b'\n');
+            Body::from(body)
+        }
+        JsonBody::Parts(parts) => Body::from_stream(parts.into_stream()),
+    };
+    (status, json, body).into_response()
+}

@@ -1,0 +1,173 @@
+//! BINRPC over streams: unix sockets and TCP.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use portcullis_dataplane::throttle;
+use portcullis_rpc::binrpc::{self, Framer, MOST_REPLY};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::time::{sleep, timeout};
+use tracing::{debug, warn};
+
+use super::Control;
+use super::connections::{Ends, Place};
+use super::socket_file::SocketFile;
+
+/// A connection without a request for so long is closed (`IO_STREAM_CONN_TIMEOUT`).
+const IDLE: Duration = Duration::from_secs(120);
+
+/// How long a client may take for a reply.
+const WRITE: Duration = Duration::from_secs(10);
+
+/// How long, and for how many bytes, we listen to a stream that is given up, so that closing it does not take the fault from the
+/// client.
+const LINGER: Duration = Duration::from_secs(1);
+const LINGER_BYTES: usize = 256 << 10;
+
+/// Bytes that one read asks for.
+const CHUNK: usize = 4096;
+
+/// How long to wait when the system has no room for another connection.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// A listening socket.
+pub(super) enum Listener {
+    Unix(UnixListener, SocketFile),
+    Tcp(TcpListener, SocketAddr),
+}
+
+impl Listener {
+    /// Takes connections for ever.
+    pub(super) async fn serve(self, control: Arc<Control>) {
+        let mut was_full = false;
+        loop {
+            let accepted = match &self {
+                Self::Unix(listener, file) => listener.accept().await.map(|(stream, _)| {
+                    let ends = Ends {
+                        transport: "unix_stream",
+                        from: ("<anonymous unix socket>".into(), String::new()),
+                        to: (file.path().display().to_string(), String::new()),
+                    };
+                    self::admit(&control, stream, ends)
+                }),
+                Self::Tcp(listener, addr) => listener.accept().await.map(|(stream, peer)| {
+                    let text = |addr: SocketAddr| (addr.ip().to_string(), addr.port().to_string());
+                    // A reply is written in one piece.
+                    let _best_effort = stream.set_nodelay(true);
+                    let ends = Ends {
+                        transport: "tcp",
+                        from: text(peer),
+                        to: text(*addr),
+                    };
+                    self::admit(&control, stream, ends)
+                }),
+            };
+            match accepted {
+                Ok(true) => was_full = false,
+                Ok(false) if was_full => {}
+                Ok(false) => {
+                    was_full = true;
+                    warn!(
+                        event = "binrpc_connection_refused",
+                        "BINRPC connection refused: all connections are in use"
+                    );
+                }
+                Err(error) => {
+                    debug!(event = "binrpc_accept_failed", %error, "BINRPC connection not accepted");
+                    throttle::descriptors_are_short(&error, "BINRPC");
+                    sleep(PAUSE).await;
+                }
+            }
+        }
+    }
+}
+
+/// Serves a connection if there is a place for it.
+fn admit<S>(control: &Arc<Control>, stream: S, ends: Ends) -> bool
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let Some(place) = control.connections.admit(ends) else {
+        return false;
+    };
+    let control = Arc::clone(control);
+    tokio::spawn(async move {
+        let ended = tokio::select! {
+            ended = serve(&control, stream, &place) => ended,
+            () = place.evicted() => Err(io::Error::other("its place was needed")),
+        };
+        if let Err(error) = ended {
+            debug!(event = "binrpc_connection_ended", %error, "BINRPC connection ended");
+        }
+    });
+    true
+}
+
+/// Answers one request after another, in their order.
+async fn serve<S>(control: &Control, mut stream: S, place: &Place) -> io::Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut framer = Framer::default();
+    loop {
+        while let Some(answer) = answer(control, &mut framer, place).await {
+            let (bytes, follows) = match &answer {
+                Ok(reply) => (reply, true),
+                Err(fault) => (fault, false),
+            };
+            // A client that takes nothing of its answer is one that waits, and may lose its place.
+            place.waits();
+            timeout(WRITE, stream.write_all(bytes)).await??;
+            if !follows {
+                return linger(stream).await;
+            }
+        }
+        place.waits();
+        let space = framer.space();
+        space.reserve(CHUNK);
+        if timeout(IDLE, stream.read_buf(space)).await?? == 0 {
+            return Ok(());
+        }
+    }
+}
+
+/// The answer to the next request that is whole; as an error the fault behind which the stream can't be followed.
+async fn answer(
+    control: &Control,
+    framer: &mut Framer,
+    place: &Place,
+) -> Option<Result<Vec<u8>, Vec<u8>>> {
+    let (cookie, call) = match framer.next() {
+        Ok(packet) => {
+            let packet = packet?;
+            (packet.cookie, packet.call())
+        }
+        Err(malformed) => (malformed.cookie, Err(malformed)),
+    };
+    match call {
+        Ok(call) => {
+            place.works();
+            Some(Ok(control.answer_binrpc(cookie, &call, MOST_REPLY).await))
+        }
+        Err(malformed) => Some(Err(binrpc::fault(cookie, &malformed.fault()))),
+    }
+}
+
+async fn linger<S>(mut stream: S) -> io::Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    stream.shutdown().await?;
+    let drain = async {
+        let (mut ignored, mut total) = (Vec::with_capacity(CHUNK), 0);
+        while total < LINGER_BYTES && stream.read_buf(&mut ignored).await? > 0 {
+            total += ignored.len();
+            ignored.clear();
+        }
+        Ok(())
+    };
+    timeout(LINGER, drain).await?
+}

@@ -1,0 +1,98 @@
+//! `GET /v1/trace`: what becomes of messages, as it happens, one JSON object a line.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::extract::{Query, State};
+use axum::http::{StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use futures_util::stream;
+use portcullis_dataplane::trace::{Filter, Following, Next};
+use schemars::JsonSchema;
+
+use super::Control;
+use super::api::refusal;
+
+/// The query as it is described; [`Filter`] reads it.
+#[derive(JsonSchema)]
+#[expect(dead_code, reason = "it is described only")]
+pub(crate) struct TraceQuery {
+    /// An address or network that messages come from
+    source: Option<String>,
+    /// Their Call-ID
+    call_id: Option<String>,
+    /// Their method; of responses that of CSeq
+    method: Option<String>,
+    /// The tenant that they are of; default for the operator
+    tenant: Option<String>,
+    /// The user of From
+    from: Option<String>,
+    /// The user of To
+    to: Option<String>,
+    /// What became of them
+    #[schemars(extend("enum" = ["relayed", "returned", "answered", "rejected", "absorbed", "dropped", "undelivered"]))]
+    outcome: Option<String>,
+    /// The status of answers and responses: 401, or 4xx for a class
+    code: Option<String>,
+    /// Messages a second that are shown, 1 to 2000, 200 if nothing is said; more are counted
+    #[schemars(extend("minimum" = 1, "maximum" = 2000))]
+    rate: Option<u32>,
+}
+
+/// How long nothing may come before an empty line says that the trace still runs: a client that has gone is noticed by it.
+const SILENCE: Duration = Duration::from_secs(5);
+
+pub(super) async fn trace(State(control): State<Arc<Control>>, uri: Uri) -> Response {
+    let following = match follow(&control, &uri) {
+        Ok(following) => following,
+        Err((status, error)) => return refusal(status, error),
+    };
+    let lines = stream::unfold(following, |mut following| async {
+        let line = match following.next(SILENCE).await {
+            Next::Line(line) => line,
+            Next::LeftOut(count) => Bytes::from(format!("{{\"left_out\":{count}}}\n")),
+            Next::Silence => Bytes::from_static(b"\n"),
+            Next::End => return None,
+        };
+        Some((Ok::<_, Infallible>(line), following))
+    });
+    let json_lines = [(header::CONTENT_TYPE, "application/x-ndjson")];
+    (json_lines, Body::from_stream(lines)).into_response()
+}
+
+fn follow(control: &Arc<Control>, uri: &Uri) -> Result<Following, (StatusCode, String)> {
+    let bad = |error: String| (StatusCode::BAD_REQUEST, error);
+    let Query(filter) =
+        Query::<Filter>::try_from_uri(uri).map_err(|error| bad(error.body_text()))?;
+    let filter = filter.read().map_err(|error| bad(error.to_string()))?;
+    Following::begin(control.shared.clone(), filter)
+        .map_err(|error| (StatusCode::TOO_MANY_REQUESTS, error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every member of the description is one of [`Filter`], and so is every outcome.
+    #[test]
+    fn the_query_is_described_as_it_is_read() {
+        let reads = |query: &str| {
+            let uri = format!("/v1/trace?{query}").parse().unwrap();
+            Query::<Filter>::try_from_uri(&uri).is_ok()
+        };
+        let schema = schemars::schema_for!(TraceQuery);
+        let members = schema.get("properties").unwrap().as_object().unwrap();
+        assert_eq!(members.len(), 9);
+        for name in members.keys().filter(|name| *name != "outcome") {
+            assert!(reads(&format!("{name}=1")), "{name}");
+        }
+        assert!(!reads("other=1"));
+        let outcomes = members["outcome"]["enum"].as_array().unwrap();
+        for outcome in outcomes {
+            let outcome = outcome.as_str().unwrap();
+            assert!(reads(&format!("outcome={outcome}")), "{outcome}");
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! What MySQL and MariaDB tell of a table.
+
+use super::{ChangeSource, Look};
+use crate::link::{Column, Link};
+use crate::{Failure, Name};
+
+/// MySQL 8 shows times that may be a day old unless told otherwise. Others do not know the variable.
+const FRESH_TIMES: &str = "SET SESSION information_schema_stats_expiry = 0";
+
+/// A change shows as a time in whole seconds, and is stamped a little before it can be read. A look that comes this long after
+/// the second began has seen all of its changes. In seconds.
+const SETTLED: f64 = 1.25;
+
+/// Engines that tell the time of a change at once, and how well they remember it. Aria writes it down half a minute late.
+const TIMED: [(&str, Memory); 2] = [("InnoDB", Memory::Lost), ("MyISAM", Memory::Kept)];
+
+/// What a server knows of a table; nothing when there is no such table.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Times {
+    /// A table or a view.
+    pub(super) kind: Option<String>,
+    pub(super) engine: Option<String>,
+    /// When the table was made and last changed, in whole seconds.
+    pub(super) created: Option<String>,
+    pub(super) updated: Option<String>,
+    /// What else changes with the table at times, above all when InnoDB truncates it, of which neither time tells: the next number of
+    /// a row, whether there are rows (InnoDB only guesses how many), the sum that MyISAM and Aria keep where they are told to.
+    pub(super) signs: Option<String>,
+    /// How long ago that was when it was asked, in seconds.
+    pub(super) age: f64,
+}
+
+/// What becomes of the time of the last change when the server is started again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Memory {
+    Kept,
+    Lost,
+}
+
+impl Times {
+    /// Asks for all of it.
+    pub(super) async fn ask(link: &mut Link, table: &Name) -> Result<Self, Failure> {
+        link.try_once(FRESH_TIMES).await?;
+        let mut times = Self::default();
+        let ask = format!(
+            "SELECT CONCAT(TABLE_TYPE, IF(CREATE_OPTIONS LIKE '%partitioned%', ' PARTITIONED', '')), CAST(ENGINE AS CHAR), \
+             CAST(CREATE_TIME AS CHAR), CAST(UPDATE_TIME AS CHAR), \
+             CAST(TIMESTAMPDIFF(MICROSECOND, UPDATE_TIME, NOW(6)) / 1000000 AS CHAR), \
+             CONCAT_WS('/', AUTO_INCREMENT, IF(ENGINE = 'InnoDB', TABLE_ROWS = 0, TABLE_ROWS), CHECKSUM) \
+             FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = {}",
+            table.literal()
+        );
+        link.each(&ask, |columns: [Column<'_>; 6]| {
+            let [kind, engine, created, updated, age, signs] = columns.map(|column| match column {
+                Column::Text(text) => Some(text.to_owned()),
+                Column::Null | Column::Bytes => None,
+            });
+            times = Self {
+                kind,
+                engine,
+                created,
+                updated,
+                signs,
+                age: age
+                    .and_then(|age| age.parse().ok())
+                    .unwrap_or(f64::INFINITY),
+            };
+        })
+        .await?;
+        Ok(times)
+    }
+
+    pub(super) fn since(&self, before: &Self) -> Look {
+        let of = |times: &Self| {
+            let Self {
+                kind,
+                engine,
+                created,
+                updated,
+                signs,
+                age: _,
+            } = times;
+            [kind, engine, created, updated, signs].map(Clone::clone)
+        };
+        if of(self) != of(before) {
+            return Look::Changed;
+        }
+        match (self.memory(), &self.updated) {
+            (None, _) | (Some(Memory::Kept), None) => Look::Unknown,
+            (Some(Memory::Lost), None) => Look::Quiet,
+            // The second of the last change was not over: there may have been another change in it.
+            (Some(_), Some(_)) if before.age < SETTLED => Look::Changed,
+            (Some(_), Some(_)) => Look::Same,
+        }
+    }
+
+    /// How well the time of a change is remembered; none when it can't be trusted.
+    fn memory(&self) -> Option<Memory> {
+        // Truncating a part leaves no trace.
+        if self.kind.as_ref()?.ends_with("PARTITIONED") {
+            return None;
+        }
+        let engine = self.engine.as_deref()?;
+        let (_, memory) = TIMED.iter().find(|(timed, _)| *timed == engine)?;
+        Some(*memory)
+    }
+
+    pub(super) fn source(&self) -> ChangeSource {
+        let why = match (&self.kind, &self.engine) {
+            (_, Some(engine)) if self.memory().is_some() => {
+                let engine = engine.clone();
+                return ChangeSource::UpdateTime { engine };
+            }
+            (None, _) => "there is no such table".to_owned(),
+            (Some(kind), _) if kind.contains("VIEW") => {
+                "the server knows no time of change for a view".to_owned()
+            }
+            (Some(kind), _) if kind.ends_with("PARTITIONED") => {
+                "the server does not tell when a part of the table is truncated".to_owned()
+            }
+            (Some(_), None) => "the server does not tell its engine".to_owned(),
+            (Some(_), Some(engine)) => format!("{engine} tells of changes late or not at all"),
+        };
+        ChangeSource::Reread { why }
+    }
+}
+
+impl Default for Times {
+    /// There is no such table.
+    fn default() -> Self {
+        Self {
+            kind: None,
+            engine: None,
+            created: None,
+            updated: None,
+            signs: None,
+            age: f64::INFINITY,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(engine: &str, updated: Option<&str>, age: f64) -> Times {
+        Times {
+            kind: Some("BASE TABLE".to_owned()),
+            engine: Some(engine.to_owned()),
+            created: Some("2026-01-01 00:00:00".to_owned()),
+            updated: updated.map(str::to_owned),
+            signs: Some("4/0".to_owned()),
+            age,
+        }
+    }
+
+    fn times(updated: Option<&str>, age: f64) -> Times {
+        table("InnoDB", updated, age)
+    }
+
+    #[test]
+    fn a_change_within_the_second_of_the_last_look_is_not_missed() {
+        let fresh = times(Some("12:00:07"), 0.2);
+        let still_fresh = times(Some("12:00:07"), 1.2);
+        let settled = times(Some("12:00:07"), 2.2);
+        assert_eq!(still_fresh.since(&fresh), Look::Changed);
+        assert_eq!(settled.since(&still_fresh), Look::Changed);
+        assert_eq!(settled.since(&settled), Look::Same);
+        assert_eq!(times(Some("12:00:09"), 0.5).since(&settled), Look::Changed);
+        assert_eq!(
+            times(Some("11:00:00"), 9e9).since(&settled),
+            Look::Changed,
+            "clocks go back"
+        );
+    }
+
+    #[test]
+    fn a_table_that_was_truncated_has_changed() {
+        let before = times(Some("12:00:07"), 99.0);
+        let times = Times {
+            signs: Some("1/1".to_owned()),
+            ..before.clone()
+        };
+        assert_eq!(times.since(&before), Look::Changed);
+    }
+
+    #[test]
+    fn a_server_without_times_is_read_rarely_unless_it_never_has_them() {
+        let none = times(None, f64::INFINITY);
+        assert_eq!(none.since(&none), Look::Quiet);
+        assert_eq!(
+            none.since(&times(Some("12:00:07"), 99.0)),
+            Look::Changed,
+            "it was restarted"
+        );
+        assert_eq!(times(Some("12:00:07"), 99.0).since(&none), Look::Changed);
+        let absent = Times::default();
+        assert_eq!(none.since(&absent), Look::Changed, "the table was made");
+        assert_eq!(absent.since(&absent), Look::Unknown);
+        let other = table("CSV", Some("12:00:07"), 99.0);
+        assert_eq!(other.since(&other), Look::Unknown, "no engine that we know");
+        let file = table("MyISAM", None, f64::INFINITY);
+        assert_eq!(file.since(&file), Look::Unknown);
+    }
+
+    #[test]
+    fn what_tells_of_changes_is_told() {
+        let said = |times: &Times| times.source().to_string();
+        assert_eq!(said(&times(None, 1.0)), "UPDATE_TIME of the InnoDB table");
+        assert_eq!(
+            said(&table("CSV", None, 1.0)),
+            "reading it again (CSV tells of changes late or not at all)"
+        );
+        let view = Times {
+            kind: Some("VIEW".to_owned()),
+            engine: None,
+            created: None,
+            updated: None,
+            signs: None,
+            age: 1.0,
+        };
+        assert_eq!(
+            said(&view),
+            "reading it again (the server knows no time of change for a view)"
+        );
+    }
+}

@@ -1,0 +1,366 @@
+//! Connections to one database, a few of which are kept.
+//!
+//! The drivers have pools of their own, but these connect by themselves, and so know nothing of a server that is asked without TLS where
+//! TLS is only preferred, of a file that was replaced by another one, or of the runtimes of threads that load tables: a connection works
+//! only on the runtime that it was opened on.
+
+use std::fmt;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+
+use crate::dialect::{self, file_id};
+use crate::link::{Link, Origin, Wire};
+use crate::{DatabaseUrl, Dialect, Failure};
+
+/// How long a connection may take.
+const CONNECT: Duration = Duration::from_secs(5);
+
+/// How long SQLite waits for a writer of another process.
+pub(crate) const BUSY: Duration = Duration::from_secs(5);
+
+/// Connections that are open at the same time. Those who want more wait for as long as a connection may take.
+const MOST_OPEN: usize = 16;
+
+/// Connections that are kept while nobody has them.
+const MOST_KEPT: usize = 4;
+
+/// How long a connection is kept that nobody takes.
+const KEPT: Duration = Duration::from_secs(60);
+
+/// The connections to one database. Clones share them.
+#[derive(Clone)]
+pub struct Connections {
+    shared: Arc<Shared>,
+}
+
+pub(crate) struct Shared {
+    pub(crate) url: DatabaseUrl,
+    most_kept: usize,
+    /// The last one that was given back is the first to be taken.
+    kept: Mutex<Vec<Kept>>,
+    permits: Arc<Semaphore>,
+}
+
+struct Kept {
+    wire: Wire,
+    origin: Origin,
+    since: Instant,
+}
+
+impl Connections {
+    /// Connections that are closed when they are given back: for a command that needs one or two.
+    pub fn new(url: DatabaseUrl) -> Self {
+        Self::keeping_some(url, 0)
+    }
+
+    /// Connections of which a few are kept for a minute: for a host that looks at its tables every second.
+    pub fn kept(url: DatabaseUrl) -> Self {
+        Self::keeping_some(url, MOST_KEPT)
+    }
+
+    fn keeping_some(url: DatabaseUrl, most_kept: usize) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                url,
+                most_kept,
+                kept: Mutex::default(),
+                permits: Arc::new(Semaphore::new(MOST_OPEN)),
+            }),
+        }
+    }
+
+    /// Where the database is.
+    pub fn url(&self) -> &DatabaseUrl {
+        &self.shared.url
+    }
+
+    /// The SQL of this database.
+    pub fn dialect(&self) -> &'static dyn Dialect {
+        self.shared.url.dialect()
+    }
+
+    /// One connection, on which each answer may take this long.
+    ///
+    /// # Errors
+    /// When the database can't be reached, or all connections are taken for too long.
+    pub async fn take(&self, limit: Duration) -> Result<Link, Failure> {
+        let shared = &self.shared;
+        let permit = shared.permit().await?;
+        let runtime = Handle::current().id();
+        while let Some(Kept {
+            mut wire, origin, ..
+        }) = shared.take_kept(runtime)
+        {
+            match timeout(limit, wire.ping()).await {
+                Ok(Ok(())) => {
+                    let shared = Arc::clone(shared);
+                    return Ok(Link::new(wire, origin, limit, shared, permit));
+                }
+                // The server has ended it.
+                Ok(Err(_)) => {}
+                Err(_elapsed) => return Err(Failure::hung(&shared.url, limit)),
+            }
+        }
+        let file = shared.url.file().and_then(file_id);
+        let wire = shared.connect().await?;
+        let origin = Origin {
+            runtime,
+            // Another file may have come in its place while it was opened.
+            file: file.filter(|_| shared.url.file().and_then(file_id) == file),
+            settings: Vec::new(),
+        };
+        Ok(Link::new(wire, origin, limit, Arc::clone(shared), permit))
+    }
+
+    /// The same, but a file that is not there, or has nothing in it yet, is an error: SQLite would take it for a database without tables.
+    ///
+    /// # Errors
+    /// As for [`take`](Self::take), and when there is no file.
+    pub async fn take_existing(&self, limit: Duration) -> Result<Link, Failure> {
+        if self.is_absent() {
+            let url = self.shared.url.to_string();
+            return Err(Failure::NoFile { url });
+        }
+        self.take(limit).await
+    }
+
+    /// Whether the database is a file that is not there, or has nothing in it yet: a copy begins with an empty one.
+    pub fn is_absent(&self) -> bool {
+        let has_bytes = |path: &Path| std::fs::metadata(path).is_ok_and(|file| file.len() > 0);
+        self.shared.url.file().is_some_and(|path| !has_bytes(path))
+    }
+
+    /// Makes an empty file that only its owner may read and write, unless there is one. Nothing is made in a server.
+    ///
+    /// # Errors
+    /// When it can't be made.
+    pub fn make_file(&self) -> Result<(), Failure> {
+        let unreachable =
+            |error: io::Error| Failure::unreachable(&self.shared.url, &sqlx::Error::Io(error));
+        match self.shared.url.file() {
+            Some(path) => dialect::make_private(path).map_err(unreachable),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Shared {
+    async fn permit(&self) -> Result<OwnedSemaphorePermit, Failure> {
+        let permit = Arc::clone(&self.permits).acquire_owned();
+        match timeout(CONNECT, permit).await {
+            Ok(Ok(permit)) => Ok(permit),
+            Ok(Err(_)) | Err(_) => Err(Failure::Unreachable {
+                url: self.url.to_string(),
+                cause: format!(
+                    "all {MOST_OPEN} connections were in use for {} s; check whether the database is slow",
+                    CONNECT.as_secs()
+                ),
+            }),
+        }
+    }
+
+    async fn connect(&self) -> Result<Wire, Failure> {
+        let time = match &self.url {
+            DatabaseUrl::MySql(_) | DatabaseUrl::Postgres(_) => CONNECT,
+            DatabaseUrl::Sqlite(_) => CONNECT + BUSY,
+        };
+        match timeout(time, self.url.driver().connect(&self.url)).await {
+            Ok(connected) => connected.map_err(|error| Failure::unreachable(&self.url, &error)),
+            Err(_elapsed) => Err(Failure::no_answer(&self.url, CONNECT)),
+        }
+    }
+
+    /// A connection that is kept and can be used here.
+    fn take_kept(&self, runtime: tokio::runtime::Id) -> Option<Kept> {
+        if self.most_kept == 0 {
+            return None;
+        }
+        let file = self.url.file().and_then(file_id);
+        let mut kept = self.kept.lock();
+        let usable = kept
+            .iter()
+            .rposition(|kept| kept.origin.runtime == runtime && kept.origin.file == file)?;
+        Some(kept.remove(usable))
+    }
+
+    /// Takes a connection back, to keep or to close it. It counts as open until it is closed.
+    pub(crate) async fn take_back(&self, link: Link) {
+        let is_open = link.is_open();
+        let Link {
+            wire,
+            origin,
+            permit: _until_closed,
+            ..
+        } = link;
+        // What was begun is undone by the end of the connection.
+        if is_open || self.most_kept == 0 || origin.file != self.url.file().and_then(file_id) {
+            wire.close().await;
+            return;
+        }
+        for kept in self.keep(wire, origin) {
+            kept.wire.close().await;
+        }
+    }
+
+    /// Keeps a connection; what can't be kept any longer for that.
+    fn keep(&self, wire: Wire, origin: Origin) -> Vec<Kept> {
+        let since = Instant::now();
+        let mut kept = self.kept.lock();
+        kept.push(Kept {
+            wire,
+            origin,
+            since,
+        });
+        let surplus = kept.len().saturating_sub(self.most_kept);
+        let stale = kept.iter().take_while(|kept| kept.since.elapsed() > KEPT);
+        let gone = surplus.max(stale.count());
+        kept.drain(..gone).collect()
+    }
+}
+
+impl From<DatabaseUrl> for Connections {
+    fn from(url: DatabaseUrl) -> Self {
+        Self::new(url)
+    }
+}
+
+impl fmt::Debug for Connections {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connections")
+            .field("url", &self.shared.url)
+            .field("kept", &self.shared.kept.lock().len())
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+
+    use futures_util::FutureExt as _;
+
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(10);
+
+    fn url(folder: &tempfile::TempDir, name: &str) -> DatabaseUrl {
+        let path = folder.path().join(name);
+        std::fs::write(&path, b"").unwrap();
+        DatabaseUrl::Sqlite(path)
+    }
+
+    /// SQLite tells connections apart: each has a table of its own that the others do not see.
+    async fn mark(link: &mut Link) {
+        link.run("CREATE TEMP TABLE IF NOT EXISTS mine (n)")
+            .await
+            .unwrap();
+    }
+
+    async fn is_marked(link: &mut Link) -> bool {
+        let sql = "SELECT COUNT(*) FROM sqlite_temp_master WHERE name = 'mine'";
+        let count = link.row(sql, &[], |row| row.integer(0)).await.unwrap();
+        count.flatten() == Some(1)
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_is_kept_is_taken_again_and_one_that_failed_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let connections = Connections::kept(url(&folder, "kept.db"));
+        let mut link = connections.take(LIMIT).await.unwrap();
+        mark(&mut link).await;
+        link.release().await;
+        let mut link = connections.take(LIMIT).await.unwrap();
+        assert!(is_marked(&mut link).await);
+        // Two at once are two.
+        let mut other = connections.take(LIMIT).await.unwrap();
+        assert!(!is_marked(&mut other).await);
+        other.release().await;
+        // What was begun and not ended is undone.
+        link.begin_write(None).await.unwrap();
+        link.run("CREATE TABLE half (n)").await.unwrap();
+        link.release().await;
+        let mut link = connections.take(LIMIT).await.unwrap();
+        assert!(!is_marked(&mut link).await);
+        let error = link.run("INSERT INTO half VALUES (1)").await.unwrap_err();
+        assert!(
+            matches!(&error, Failure::NoTable { table, .. } if table == "half"),
+            "{error}"
+        );
+    }
+
+    #[tokio::test]
+    async fn no_more_are_open_and_kept_than_may_be() {
+        let folder = tempfile::tempdir().unwrap();
+        let connections = Connections::kept(url(&folder, "many.db"));
+        let mut links = Vec::new();
+        for _ in 0..MOST_OPEN {
+            links.push(connections.take(LIMIT).await.unwrap());
+        }
+        // One more has to wait until one of them is given back.
+        let mut waiting = pin!(connections.take(LIMIT));
+        assert!(waiting.as_mut().now_or_never().is_none());
+        links.pop().unwrap().release().await;
+        links.push(waiting.await.unwrap());
+        for link in links {
+            link.release().await;
+        }
+        assert_eq!(connections.shared.kept.lock().len(), MOST_KEPT);
+        connections.take(LIMIT).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_file_that_took_the_place_of_another_is_opened() {
+        let folder = tempfile::tempdir().unwrap();
+        let (url, other) = (url(&folder, "one.db"), url(&folder, "other.db"));
+        let connections = Connections::kept(url.clone());
+        let mut link = connections.take(LIMIT).await.unwrap();
+        mark(&mut link).await;
+        link.release().await;
+        std::fs::rename(other.file().unwrap(), url.file().unwrap()).unwrap();
+        let mut link = connections.take(LIMIT).await.unwrap();
+        assert!(!is_marked(&mut link).await);
+    }
+
+    #[test]
+    fn a_connection_stays_on_its_runtime() {
+        let folder = tempfile::tempdir().unwrap();
+        let connections = Connections::kept(url(&folder, "runtimes.db"));
+        let runtime = || {
+            let mut builder = tokio::runtime::Builder::new_current_thread();
+            builder.enable_all().build().unwrap()
+        };
+        let first = runtime();
+        first.block_on(async {
+            let mut link = connections.take(LIMIT).await.unwrap();
+            mark(&mut link).await;
+            link.release().await;
+        });
+        runtime().block_on(async {
+            let mut link = connections.take(LIMIT).await.unwrap();
+            assert!(!is_marked(&mut link).await);
+            link.release().await;
+        });
+        first.block_on(async {
+            let mut link = connections.take(LIMIT).await.unwrap();
+            assert!(is_marked(&mut link).await);
+        });
+    }
+
+    #[tokio::test]
+    async fn connections_of_a_command_are_not_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let connections = Connections::new(url(&folder, "command.db"));
+        let mut link = connections.take(LIMIT).await.unwrap();
+        mark(&mut link).await;
+        link.release().await;
+        let mut link = connections.take(LIMIT).await.unwrap();
+        assert!(!is_marked(&mut link).await);
+    }
+}

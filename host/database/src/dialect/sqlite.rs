@@ -1,0 +1,140 @@
+//! SQLite.
+
+use std::fs::OpenOptions;
+use std::io::ErrorKind;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::Path;
+
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
+use sqlx::{ConnectOptions as _, Connection as _, Error};
+
+use super::{Dialect, Driver};
+use crate::connections::BUSY;
+use crate::failure::{Meaning, code};
+use crate::link::{Wire, give_way};
+use crate::{DatabaseUrl, Name};
+
+/// How many rows SQLite may read ahead of us.
+const ROWS_AHEAD: usize = 1024;
+
+/// Instructions of SQLite's virtual machine after which its thread gives way: a row takes ten or so.
+const INSTRUCTIONS: i32 = 640;
+
+/// SQLite.
+#[derive(Debug)]
+pub(crate) struct Sqlite;
+
+/// Device and inode.
+pub(crate) type FileId = (u64, u64);
+
+impl Dialect for Sqlite {
+    fn text(&self, column: &Name) -> String {
+        self.as_text(&column.quoted())
+    }
+
+    fn insert_if_absent(&self, row: &str) -> String {
+        format!("INSERT OR IGNORE INTO {row}")
+    }
+
+    fn begin_read(&self) -> &'static str {
+        "BEGIN"
+    }
+
+    fn begin_write(&self) -> &'static str {
+        "BEGIN IMMEDIATE"
+    }
+
+    /// There is one writer at a time.
+    fn hold(&self, _table: &Name) -> Option<String> {
+        None
+    }
+
+    fn is_there(&self) -> &'static str {
+        "SELECT COUNT(*) FROM sqlite_master WHERE type IN ('table', 'view') AND name = ? COLLATE NOCASE"
+    }
+
+    fn scripts(&self) -> &'static [&'static str] {
+        &[
+            include_str!("../../../../migrations/sqlite/0001_address.sql"),
+            include_str!("../../../../migrations/sqlite/0002_trusted.sql"),
+            include_str!("../../../../migrations/sqlite/0003_policies.sql"),
+            include_str!("../../../../migrations/sqlite/0004_tenants.sql"),
+        ]
+    }
+
+    fn undoes_scripts(&self) -> bool {
+        true
+    }
+}
+
+impl Driver for Sqlite {
+    fn connect<'u>(&self, url: &'u DatabaseUrl) -> BoxFuture<'u, Result<Wire, Error>> {
+        let connect = async move {
+            let DatabaseUrl::Sqlite(path) = url else {
+                return Err(Error::Protocol("no URL of a file".to_owned()));
+            };
+            open(path).await.map(|link| Wire::Sqlite(Box::new(link)))
+        };
+        connect.boxed()
+    }
+
+    fn mend_connecting(&self, _error: &Error) -> &'static str {
+        "check the path in [database] url, and that we may read and write it and its folder"
+    }
+
+    fn meaning(&self, error: &Error, said: &str) -> Meaning {
+        // SQLite has no numbers of their own for these.
+        if let Some((_, table)) = said.split_once("no such table: ") {
+            let table = table.rsplit_once('.').map_or(table, |(_, table)| table);
+            return Meaning::NoTable(table.to_owned());
+        }
+        if said.contains("no such column") {
+            return Meaning::NoColumn;
+        }
+        match code(error).as_deref() {
+            // SQLITE_BUSY, SQLITE_BUSY_SNAPSHOT: it can't become the writer.
+            Some("5" | "517") => Meaning::Conflict,
+            _ => Meaning::Other(""),
+        }
+    }
+}
+
+/// Opens a file that is there; an empty one is a database without tables.
+async fn open(path: &Path) -> Result<SqliteConnection, Error> {
+    let options = SqliteConnectOptions::new()
+        .filename(path)
+        .busy_timeout(BUSY)
+        .row_buffer_size(ROWS_AHEAD)
+        .disable_statement_logging();
+    let mut link = SqliteConnection::connect_with(&options).await?;
+    // SQLite reads on a thread of its own, which would else run on for as long as rows are taken off it.
+    let mut handle = link.lock_handle().await?;
+    handle.set_progress_handler(INSTRUCTIONS, || {
+        give_way();
+        true
+    });
+    drop(handle);
+    Ok(link)
+}
+
+/// Makes an empty file that nobody else may read, if there is none: it will hold digests of tokens. SQLite gives the files beside it
+/// the same mode.
+pub(crate) fn make_private(path: &Path) -> std::io::Result<()> {
+    let made = OpenOptions::new()
+        .create_new(true)
+        .write(true)
+        .mode(0o600)
+        .open(path);
+    match made {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+        made => made.map(drop),
+    }
+}
+
+/// Which file a path names.
+pub(crate) fn file_id(path: &Path) -> Option<FileId> {
+    let meta = std::fs::metadata(path).ok()?;
+    Some((meta.dev(), meta.ino()))
+}

@@ -1,0 +1,221 @@
+//! What can go wrong with a database, in words for its operator.
+
+use std::fmt;
+use std::time::Duration;
+
+use thiserror::Error;
+
+use crate::{DatabaseUrl, Schema};
+
+/// Why a database cannot be used. Cloneable, because all who wait for one operation get it.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum Failure {
+    /// There is no connection.
+    #[error("can't reach the database {url}: {cause}")]
+    Unreachable {
+        /// The database.
+        url: String,
+        /// What the driver says, and what to do.
+        cause: String,
+    },
+    /// The file of SQLite is not there (any more).
+    #[error(
+        "the database {url} is not there: put the file back, or restart to begin with a new one"
+    )]
+    NoFile {
+        /// The database.
+        url: String,
+    },
+    /// A table is not there.
+    #[error(
+        "the database {url} has no table `{table}`: create Kamailio's tables with `kamdbctl create` or `portcullis db migrate`, or name the table that is there in [database]"
+    )]
+    NoTable {
+        /// The database.
+        url: String,
+        /// The table.
+        table: String,
+    },
+    /// A table lacks a column.
+    #[error(
+        "the tables of the database {url} are not as they should be: {cause}; {expected}: if they have other names, give them in [database]"
+    )]
+    NoColumn {
+        /// The database.
+        url: String,
+        /// Names the column, in the words of the database.
+        cause: String,
+        /// The columns that are needed; see [`Failure::with_columns`].
+        expected: String,
+    },
+    /// The table has another version than the one whose columns are known, or none.
+    #[error(
+        "the database {url} says that its table `{table}` has {}, and only version {known} is known: {mend}",
+        Version(found.as_deref())
+    )]
+    Version {
+        /// The database.
+        url: String,
+        /// The table.
+        table: String,
+        /// What stands in place of the version, quoted; none when there is no row.
+        found: Option<String>,
+        /// The version whose columns are known.
+        known: i64,
+        /// What to do.
+        mend: String,
+    },
+    /// There is a connection, and no answer comes over it.
+    #[error(
+        "the database {url} does not answer: nothing came within {seconds} s, and the connection was given up"
+    )]
+    Hung {
+        /// The database.
+        url: String,
+        /// How long it was waited for.
+        seconds: u64,
+    },
+    /// The user may not do this with the table.
+    #[error(
+        "the database {url} failed: {cause}; grant it to this user, or name another one in [database] url"
+    )]
+    Denied {
+        /// The database.
+        url: String,
+        /// What the server says.
+        cause: String,
+    },
+    /// Another transaction stood in the way: the same may well succeed at the next try.
+    #[error("the database {url} failed: {cause}")]
+    Conflict {
+        /// The database.
+        url: String,
+        /// What the server says.
+        cause: String,
+    },
+    /// A statement failed.
+    #[error("the database {url} failed: {cause}")]
+    Failed {
+        /// The database.
+        url: String,
+        /// What the driver says, and what to do where that is known.
+        cause: String,
+    },
+}
+
+/// What an error of a statement means, in the terms that all databases share.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Meaning {
+    /// There is no such table.
+    NoTable(String),
+    /// There is no such column.
+    NoColumn,
+    /// The user may not do this.
+    Denied,
+    /// Another transaction stood in the way.
+    Conflict,
+    /// Something else; what to do about it, if that is known.
+    Other(&'static str),
+}
+
+impl Failure {
+    /// The same, with the columns that the tables need where one is missing.
+    #[must_use]
+    pub fn with_columns(mut self, schema: &Schema) -> Self {
+        if let Self::NoColumn { expected, .. } = &mut self {
+            *expected = schema.columns();
+        }
+        self
+    }
+
+    /// Whether the database is away or hangs: the same may well succeed later.
+    pub fn is_away(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } | Self::Hung { .. } | Self::NoFile { .. } => true,
+            Self::NoTable { .. }
+            | Self::NoColumn { .. }
+            | Self::Version { .. }
+            | Self::Denied { .. }
+            | Self::Conflict { .. }
+            | Self::Failed { .. } => false,
+        }
+    }
+
+    /// No connection within the time.
+    pub(crate) fn no_answer(url: &DatabaseUrl, waited: Duration) -> Self {
+        let cause = format!(
+            "no answer in {} s; check host and port in [database] url, and firewalls on the way",
+            waited.as_secs()
+        );
+        Self::Unreachable {
+            url: url.to_string(),
+            cause,
+        }
+    }
+
+    /// No answer to a statement within the time.
+    pub(crate) fn hung(url: &DatabaseUrl, waited: Duration) -> Self {
+        Self::Hung {
+            url: url.to_string(),
+            seconds: waited.as_secs(),
+        }
+    }
+
+    /// An error while connecting.
+    pub(crate) fn unreachable(url: &DatabaseUrl, error: &sqlx::Error) -> Self {
+        let mend = url.driver().mend_connecting(error);
+        Self::Unreachable {
+            url: url.to_string(),
+            cause: format!("{}; {mend}", said(error)),
+        }
+    }
+
+    /// An error of a statement.
+    pub(crate) fn of(url: &DatabaseUrl, error: &sqlx::Error) -> Self {
+        let cause = said(error);
+        let meaning = url.driver().meaning(error, &cause);
+        let url = url.to_string();
+        match meaning {
+            Meaning::NoTable(table) => Self::NoTable { url, table },
+            Meaning::NoColumn => Self::NoColumn {
+                url,
+                cause,
+                expected: String::new(),
+            },
+            Meaning::Denied => Self::Denied { url, cause },
+            Meaning::Conflict => Self::Conflict { url, cause },
+            Meaning::Other(mend) => Self::Failed {
+                url,
+                cause: format!("{cause}{mend}"),
+            },
+        }
+    }
+}
+
+/// The code of an error that the database itself reports: an SQLSTATE, or SQLite's number.
+pub(crate) fn code(error: &sqlx::Error) -> Option<String> {
+    let code = error.as_database_error()?.code()?;
+    Some(code.into_owned())
+}
+
+/// In the words of driver or server, in one line.
+fn said(error: &sqlx::Error) -> String {
+    let said = match error {
+        sqlx::Error::Database(error) => error.message().to_owned(),
+        sqlx::Error::Io(error) => error.to_string(),
+        other => other.to_string(),
+    };
+    said.replace(|c: char| c.is_control(), " ")
+}
+
+/// A version that was found, in words.
+struct Version<'a>(Option<&'a str>);
+
+impl fmt::Display for Version<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(found) => write!(f, "version {found}"),
+            None => f.write_str("no version"),
+        }
+    }
+}

@@ -1,0 +1,577 @@
+//! One connection, and the statements that are run over it.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::{FutureExt as _, Stream, StreamExt as _};
+use sqlx::mysql::{MySqlConnection, MySqlRow};
+use sqlx::postgres::{PgConnection, PgRow};
+use sqlx::sqlite::{SqliteConnection, SqliteRow};
+use sqlx::{AssertSqlSafe, Connection as _, Decode, Error, Executor as _, Row as _, ValueRef as _};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::timeout;
+
+use crate::connections::Shared;
+use crate::dialect::FileId;
+use crate::{Dialect, Failure, Name};
+
+/// How long the end of a connection may take.
+const CLOSE: Duration = Duration::from_secs(1);
+
+/// Rows after which a thread that reads them gives way: each takes most of a microsecond.
+const ROWS: u64 = 64;
+
+/// A connection. Its statements are written as [`Dialect::statement`] says. It is to be [released](Self::release) when the work is done. One that is dropped instead is closed, and what it had begun is
+/// undone.
+pub struct Link {
+    pub(crate) wire: Wire,
+    pub(crate) origin: Origin,
+    /// How long each answer, and each row, may take.
+    limit: Duration,
+    /// What ends the transaction, or the lock, that has begun.
+    open: Option<&'static str>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) permit: OwnedSemaphorePermit,
+}
+
+/// What a connection keeps while nobody has it.
+#[derive(Debug)]
+pub(crate) struct Origin {
+    /// The runtime that drives it.
+    pub(crate) runtime: tokio::runtime::Id,
+    /// The file that was opened. None for a server, and for a file that was replaced meanwhile.
+    pub(crate) file: Option<FileId>,
+    /// Settings that it has already.
+    pub(crate) settings: Vec<&'static str>,
+}
+
+/// The connection of a driver.
+pub(crate) enum Wire {
+    MySql(Box<MySqlConnection>),
+    Postgres(Box<PgConnection>),
+    Sqlite(Box<SqliteConnection>),
+}
+
+/// A value of a statement. A NULL has the type of its column, too: some databases insist on it.
+#[derive(Clone, Copy, Debug)]
+pub enum Value<'v> {
+    /// A number.
+    Integer(Option<i64>),
+    /// A text.
+    Text(Option<&'v str>),
+    /// Bytes.
+    Bytes(&'v [u8]),
+}
+
+/// A row of the result of a statement with values.
+pub struct Record(RecordOf);
+
+enum RecordOf {
+    MySql(MySqlRow),
+    Postgres(PgRow),
+    Sqlite(SqliteRow),
+}
+
+/// A column that is not of the type that is wanted.
+#[derive(Debug)]
+pub struct ReadError(Error);
+
+/// One column of a row, as text.
+#[derive(Clone, Copy, Debug, Hash)]
+pub enum Column<'r> {
+    /// NULL.
+    Null,
+    /// A text, or what else the database shows as one.
+    Text(&'r str),
+    /// Not UTF-8.
+    Bytes,
+}
+
+/// How a table takes many rows as one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whole {
+    /// In a transaction.
+    Transaction,
+    /// Its engine has no transactions (MyISAM, Aria). Nobody reads it until it is done, but it can't be undone.
+    Lock,
+}
+
+/// Does the same with the connection of each driver; `Db` is its type in sqlx.
+macro_rules! on {
+    ($wire:expr, $link:ident => $work:expr) => {
+        match $wire {
+            Wire::MySql($link) => {
+                // Not every statement needs its name.
+                #[allow(dead_code)]
+                type Db = sqlx::MySql;
+                $work
+            }
+            Wire::Postgres($link) => {
+                #[allow(dead_code)]
+                type Db = sqlx::Postgres;
+                $work
+            }
+            Wire::Sqlite($link) => {
+                #[allow(dead_code)]
+                type Db = sqlx::Sqlite;
+                $work
+            }
+        }
+    };
+}
+
+/// The same with a row of each driver.
+macro_rules! on_row {
+    ($record:expr, $row:ident => $work:expr) => {
+        match &$record.0 {
+            RecordOf::MySql($row) => $work,
+            RecordOf::Postgres($row) => $work,
+            RecordOf::Sqlite($row) => $work,
+        }
+    };
+}
+
+impl Link {
+    pub(crate) fn new(
+        wire: Wire,
+        origin: Origin,
+        limit: Duration,
+        shared: Arc<Shared>,
+        permit: OwnedSemaphorePermit,
+    ) -> Self {
+        Self {
+            wire,
+            origin,
+            limit,
+            open: None,
+            shared,
+            permit,
+        }
+    }
+
+    /// The SQL of this database.
+    pub fn dialect(&self) -> &'static dyn Dialect {
+        self.shared.url.dialect()
+    }
+
+    /// Changes how long each answer, and each row, may take.
+    pub fn set_limit(&mut self, limit: Duration) {
+        self.limit = limit;
+    }
+
+    /// Runs statements without values; the number of rows that they changed.
+    ///
+    /// # Errors
+    /// When one of them fails, or takes too long.
+    pub async fn run(&mut self, sql: &str) -> Result<u64, Failure> {
+        let Self {
+            wire,
+            shared,
+            limit,
+            ..
+        } = self;
+        let sql = sqlx::raw_sql(AssertSqlSafe(shared.url.dialect().statement(sql)));
+        on!(wire, link => {
+            let done = shared.within(*limit, link.execute(sql)).await?;
+            Ok(done.rows_affected())
+        })
+    }
+
+    /// Runs a statement with its values; the number of rows that it changed.
+    ///
+    /// # Errors
+    /// When it fails, or takes too long.
+    pub async fn execute(&mut self, sql: &str, values: &[Value<'_>]) -> Result<u64, Failure> {
+        let Self {
+            wire,
+            shared,
+            limit,
+            ..
+        } = self;
+        let sql = AssertSqlSafe(shared.url.dialect().statement(sql));
+        on!(wire, link => {
+            let query = bind::<Db>(sqlx::query(sql), values);
+            let done = shared.within(*limit, query.execute(&mut **link)).await?;
+            Ok(done.rows_affected())
+        })
+    }
+
+    /// The rows of a query with its values.
+    ///
+    /// # Errors
+    /// When it fails, takes too long, or a row can't be read.
+    pub async fn rows<T>(
+        &mut self,
+        sql: &str,
+        values: &[Value<'_>],
+        read: impl Fn(&Record) -> Result<T, ReadError>,
+    ) -> Result<Vec<T>, Failure> {
+        let Self {
+            wire,
+            shared,
+            limit,
+            ..
+        } = self;
+        let sql = AssertSqlSafe(shared.url.dialect().statement(sql));
+        let records: Vec<Record> = on!(wire, link => {
+            let query = bind::<Db>(sqlx::query(sql), values);
+            let rows = shared.within(*limit, query.fetch_all(&mut **link)).await?;
+            rows.into_iter().map(Record::from).collect()
+        });
+        let read = records.iter().map(read).collect::<Result<_, _>>();
+        read.map_err(|ReadError(error)| Failure::of(&self.shared.url, &error))
+    }
+
+    /// The first row of a query with its values, if there is one.
+    ///
+    /// # Errors
+    /// As for [`rows`](Self::rows).
+    pub async fn row<T>(
+        &mut self,
+        sql: &str,
+        values: &[Value<'_>],
+        read: impl Fn(&Record) -> Result<T, ReadError>,
+    ) -> Result<Option<T>, Failure> {
+        let rows = self.rows(sql, values, read).await?;
+        Ok(rows.into_iter().next())
+    }
+
+    /// Passes on the rows of a query without values as they arrive, each column as text: the query has asked for it by
+    /// [`Dialect::text`].
+    ///
+    /// # Errors
+    /// When it fails, or a row takes too long; some rows may have been passed on then.
+    pub async fn each<const N: usize>(
+        &mut self,
+        sql: &str,
+        mut each: impl FnMut([Column<'_>; N]),
+    ) -> Result<(), Failure> {
+        let Self {
+            wire,
+            shared,
+            limit,
+            ..
+        } = self;
+        let sql = sqlx::raw_sql(AssertSqlSafe(shared.url.dialect().statement(sql)));
+        let mut number: u64 = 0;
+        on!(wire, link => {
+            let mut rows = link.fetch(sql);
+            while let Some(row) = shared.next(*limit, &mut rows).await? {
+                number += 1;
+                if number.is_multiple_of(ROWS) {
+                    give_way();
+                }
+                each(std::array::from_fn(|at| column::<Db>(row.try_get_raw(at))));
+            }
+        });
+        Ok(())
+    }
+
+    /// Begins a transaction that reads one state of the database, whatever is written meanwhile.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn begin_read(&mut self) -> Result<(), Failure> {
+        self.begin(self.dialect().begin_read(), "COMMIT").await
+    }
+
+    /// Begins a transaction that writes. With `alone`, nobody else writes that table before it ends, where the database would not see to
+    /// it that writers of its rows wait for each other.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn begin_write(&mut self, alone: Option<&Name>) -> Result<(), Failure> {
+        self.begin(self.dialect().begin_write(), "COMMIT").await?;
+        match alone.and_then(|table| self.dialect().hold(table)) {
+            Some(hold) => self.run(&hold).await.map(drop),
+            None => Ok(()),
+        }
+    }
+
+    /// Begins to write many rows of a table as one: what does not fit its columns is an error.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn begin_whole(&mut self, table: &Name) -> Result<Whole, Failure> {
+        self.be_strict().await?;
+        let mut whole = Whole::Transaction;
+        if let Some(ask) = self.dialect().transactions(table) {
+            let answer = |[answer]: [Column<'_>; 1]| {
+                if matches!(answer, Column::Text("NO")) {
+                    whole = Whole::Lock;
+                }
+            };
+            self.each(&ask, answer).await?;
+        }
+        match whole {
+            Whole::Transaction => self.begin_write(None).await?,
+            Whole::Lock => {
+                let lock = format!("LOCK TABLES {} WRITE", table.quoted());
+                self.begin(&lock, "UNLOCK TABLES").await?;
+            }
+        }
+        Ok(whole)
+    }
+
+    /// Ends what has begun, for good.
+    ///
+    /// # Errors
+    /// When the database fails: then nothing was written.
+    pub async fn commit(&mut self) -> Result<(), Failure> {
+        let Some(end) = self.open else {
+            return Ok(());
+        };
+        self.run(end).await?;
+        self.open = None;
+        Ok(())
+    }
+
+    /// Makes the connection refuse what it would cut to fit its column otherwise.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn be_strict(&mut self) -> Result<(), Failure> {
+        match self.dialect().strict() {
+            Some(strict) => self.set_once(strict).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Gives the connection back: it is kept for the next who takes one, or closed. What has begun and is not committed is undone.
+    pub async fn release(self) {
+        let shared = Arc::clone(&self.shared);
+        shared.take_back(self).await;
+    }
+
+    /// Makes a setting, unless the connection has it already.
+    pub(crate) async fn set_once(&mut self, setting: &'static str) -> Result<(), Failure> {
+        if self.origin.settings.contains(&setting) {
+            return Ok(());
+        }
+        self.run(setting).await?;
+        self.origin.settings.push(setting);
+        Ok(())
+    }
+
+    /// The same for a setting that not every server knows.
+    pub(crate) async fn try_once(&mut self, setting: &'static str) -> Result<(), Failure> {
+        match self.set_once(setting).await {
+            Err(Failure::Failed { .. }) => {
+                self.origin.settings.push(setting);
+                Ok(())
+            }
+            done => done,
+        }
+    }
+
+    pub(crate) fn is_open(&self) -> bool {
+        self.open.is_some()
+    }
+
+    async fn begin(&mut self, begin: &str, end: &'static str) -> Result<(), Failure> {
+        self.run(begin).await?;
+        self.open = Some(end);
+        Ok(())
+    }
+}
+
+impl Wire {
+    /// Whether the other end is still there.
+    pub(crate) async fn ping(&mut self) -> Result<(), Error> {
+        match self {
+            Self::MySql(link) => link.ping().await,
+            Self::Postgres(link) => link.ping().await,
+            Self::Sqlite(link) => link.ping().await,
+        }
+    }
+
+    pub(crate) async fn close(self) {
+        // The server notices either way; this is only politer.
+        let _closed = match self {
+            Self::MySql(link) => timeout(CLOSE, link.close()).await,
+            Self::Postgres(link) => timeout(CLOSE, link.close()).await,
+            Self::Sqlite(link) => timeout(CLOSE, link.close()).await,
+        };
+    }
+}
+
+impl Record {
+    /// A column that is a text, or NULL.
+    ///
+    /// # Errors
+    /// When it is something else.
+    pub fn text(&self, at: usize) -> Result<Option<String>, ReadError> {
+        on_row!(self, row => row.try_get(at)).map_err(ReadError)
+    }
+
+    /// A column that is a number, or NULL.
+    ///
+    /// # Errors
+    /// When it is something else.
+    pub fn integer(&self, at: usize) -> Result<Option<i64>, ReadError> {
+        // PostgreSQL's driver reads a number only as the type that it has.
+        if let RecordOf::Postgres(row) = &self.0
+            && let Ok(number) = row.try_get::<Option<i32>, _>(at)
+        {
+            return Ok(number.map(i64::from));
+        }
+        on_row!(self, row => row.try_get(at)).map_err(ReadError)
+    }
+
+    /// A column that is bytes.
+    ///
+    /// # Errors
+    /// When it is something else, or NULL.
+    pub fn bytes(&self, at: usize) -> Result<Vec<u8>, ReadError> {
+        on_row!(self, row => row.try_get(at)).map_err(ReadError)
+    }
+}
+
+impl From<MySqlRow> for Record {
+    fn from(row: MySqlRow) -> Self {
+        Self(RecordOf::MySql(row))
+    }
+}
+
+impl From<PgRow> for Record {
+    fn from(row: PgRow) -> Self {
+        Self(RecordOf::Postgres(row))
+    }
+}
+
+impl From<SqliteRow> for Record {
+    fn from(row: SqliteRow) -> Self {
+        Self(RecordOf::Sqlite(row))
+    }
+}
+
+impl From<i64> for Value<'_> {
+    fn from(number: i64) -> Self {
+        Self::Integer(Some(number))
+    }
+}
+
+impl From<Option<i64>> for Value<'_> {
+    fn from(number: Option<i64>) -> Self {
+        Self::Integer(number)
+    }
+}
+
+impl<'v> From<&'v str> for Value<'v> {
+    fn from(text: &'v str) -> Self {
+        Self::Text(Some(text))
+    }
+}
+
+impl<'v> From<&'v String> for Value<'v> {
+    fn from(text: &'v String) -> Self {
+        Self::Text(Some(text))
+    }
+}
+
+impl<'v> From<Option<&'v str>> for Value<'v> {
+    fn from(text: Option<&'v str>) -> Self {
+        Self::Text(text)
+    }
+}
+
+impl<'v> From<&'v Option<String>> for Value<'v> {
+    fn from(text: &'v Option<String>) -> Self {
+        Self::Text(text.as_deref())
+    }
+}
+
+impl<'v> From<&'v [u8]> for Value<'v> {
+    fn from(bytes: &'v [u8]) -> Self {
+        Self::Bytes(bytes)
+    }
+}
+
+impl Column<'_> {
+    /// As it is shown to people.
+    pub fn shown(self) -> String {
+        match self {
+            Self::Null => "NULL".to_owned(),
+            Self::Text(text) => text.to_owned(),
+            Self::Bytes => "(bytes)".to_owned(),
+        }
+    }
+}
+
+impl Shared {
+    /// A statement that takes no longer than it may.
+    pub(crate) async fn within<T>(
+        &self,
+        limit: Duration,
+        statement: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Failure> {
+        match timeout(limit, statement).await {
+            Ok(done) => done.map_err(|error| Failure::of(&self.url, &error)),
+            Err(_elapsed) => Err(Failure::hung(&self.url, limit)),
+        }
+    }
+
+    /// The next row, if it comes in time. A row that is there already costs no timer.
+    async fn next<T>(
+        &self,
+        limit: Duration,
+        rows: &mut (impl Stream<Item = Result<T, Error>> + Unpin),
+    ) -> Result<Option<T>, Failure> {
+        let next = match rows.next().now_or_never() {
+            Some(next) => next,
+            None => match timeout(limit, rows.next()).await {
+                Ok(next) => next,
+                Err(_elapsed) => return Err(Failure::hung(&self.url, limit)),
+            },
+        };
+        next.transpose()
+            .map_err(|error| Failure::of(&self.url, &error))
+    }
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Link")
+            .field("url", &self.shared.url)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Lets who waits for this core have it first: Linux lets who runs finish his turn, which is longer than a request may wait.
+pub(crate) fn give_way() {
+    std::thread::yield_now();
+}
+
+/// Nothing is prepared for later: a table may be another one by then, and what a connection pool in between passes on may go to
+/// another connection of the server.
+fn bind<'q, DB>(
+    query: sqlx::query::Query<'q, DB, DB::Arguments>,
+    values: &[Value<'_>],
+) -> sqlx::query::Query<'q, DB, DB::Arguments>
+where
+    DB: sqlx::Database + sqlx::database::HasStatementCache,
+    for<'v> Option<i64>: sqlx::Encode<'v, DB> + sqlx::Type<DB>,
+    for<'v> Option<&'v str>: sqlx::Encode<'v, DB> + sqlx::Type<DB>,
+    for<'v> &'v [u8]: sqlx::Encode<'v, DB> + sqlx::Type<DB>,
+{
+    let bound = values.iter().fold(query, |query, value| match *value {
+        Value::Integer(number) => query.bind(number),
+        Value::Text(text) => query.bind(text),
+        Value::Bytes(bytes) => query.bind(bytes),
+    });
+    bound.persistent(false)
+}
+
+fn column<'r, DB>(value: Result<DB::ValueRef<'r>, Error>) -> Column<'r>
+where
+    DB: sqlx::Database,
+    &'r str: Decode<'r, DB>,
+{
+    match value {
+        Ok(value) if value.is_null() => Column::Null,
+        Ok(value) => Decode::decode(value).map_or(Column::Bytes, Column::Text),
+        // The statement names as many columns as are asked for.
+        Err(_) => Column::Null,
+    }
+}

@@ -1,0 +1,293 @@
+//! What the tables and their columns are called: Kamailio's module parameters, with Kamailio's defaults.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::str::FromStr;
+
+use thiserror::Error;
+
+/// The longest name that MySQL knows, in characters.
+const LONGEST_NAME: usize = 64;
+
+/// The names of the tables that are read. A view will do in place of a table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Schema {
+    /// The table of table versions (Kamailio: core parameter `version_table`). It names the others by the names given here.
+    pub version_table: Name,
+    /// The table of addresses.
+    pub address: AddressNames,
+    /// The table of trusted peers.
+    pub trusted: TrustedNames,
+}
+
+/// The names of the table of addresses and of its columns.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AddressNames {
+    /// The table (Kamailio: `address_table`).
+    pub table: Name,
+    /// The row's number. Kamailio never reads it; here it names rows in messages. A table may go without `id`: rows are then named
+    /// by their place in the table.
+    pub id: Name,
+    /// The group (`grp_col`).
+    pub group: Name,
+    /// The address (`ip_addr_col`).
+    pub ip_addr: Name,
+    /// The bits of the network (`mask_col`).
+    pub mask: Name,
+    /// The port (`port_col`).
+    pub port: Name,
+    /// The tag (`tag_col`, which goes for both tables).
+    pub tag: Name,
+}
+
+/// The names of the table of trusted peers and of its columns.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TrustedNames {
+    /// The table (Kamailio: `trusted_table`).
+    pub table: Name,
+    /// The source address (`source_col`).
+    pub source: Name,
+    /// The transport (`proto_col`).
+    pub proto: Name,
+    /// The pattern of the From URI (`from_col`).
+    pub from: Name,
+    /// The pattern of the request URI (`ruri_col`).
+    pub ruri: Name,
+    /// The tag (`tag_col`, which goes for both tables).
+    pub tag: Name,
+    /// The priority (`priority_col`).
+    pub priority: Name,
+}
+
+/// The name of a table or column: 1 to 64 letters, digits, `_`, `$` and `-`. So it needs no escaping, whatever it is written into.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Name(Cow<'static, str>);
+
+/// Why a text is not the name of a table or column.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum NameError {
+    /// There is nothing.
+    #[error("the name is empty; write the name of a table or column")]
+    Empty,
+    /// There is too much.
+    #[error("the name has {0} characters; databases know names of up to {LONGEST_NAME}")]
+    TooLong(usize),
+    /// There is a dot: a table of another database.
+    #[error(
+        "the name has a dot in it; name the database in `url`, and let it have a view of what lies in another one"
+    )]
+    Dot,
+    /// Something else that no name has.
+    #[error("the name has {0:?} in it; write letters, digits, _, $ and - only")]
+    Character(char),
+}
+
+impl Name {
+    /// A name that is known to be one.
+    pub const fn known(name: &'static str) -> Self {
+        Self(Cow::Borrowed(name))
+    }
+
+    /// As it is written in a configuration.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// As it is written in a statement: see [`Dialect::statement`](crate::Dialect::statement). SQLite takes what stands in double quotes
+    /// for a text when there is no such column, and knows MySQL's quotes.
+    pub fn quoted(&self) -> String {
+        format!("`{}`", self.0)
+    }
+
+    /// As a text in a statement.
+    pub fn literal(&self) -> String {
+        format!("'{}'", self.0)
+    }
+}
+
+impl FromStr for Name {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        if text.is_empty() {
+            return Err(NameError::Empty);
+        }
+        let is_known = |c: char| c.is_alphanumeric() || matches!(c, '_' | '$' | '-');
+        match text.chars().find(|&c| !is_known(c)) {
+            Some('.') => return Err(NameError::Dot),
+            Some(other) => return Err(NameError::Character(other)),
+            None => {}
+        }
+        match text.chars().count() {
+            length if length > LONGEST_NAME => Err(NameError::TooLong(length)),
+            _ => Ok(Self(Cow::Owned(text.to_owned()))),
+        }
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Default for Schema {
+    fn default() -> Self {
+        Self {
+            version_table: Name::known("version"),
+            address: AddressNames::default(),
+            trusted: TrustedNames::default(),
+        }
+    }
+}
+
+impl Default for AddressNames {
+    fn default() -> Self {
+        Self {
+            table: Name::known("address"),
+            id: Name::known("id"),
+            group: Name::known("grp"),
+            ip_addr: Name::known("ip_addr"),
+            mask: Name::known("mask"),
+            port: Name::known("port"),
+            tag: Name::known("tag"),
+        }
+    }
+}
+
+impl Default for TrustedNames {
+    fn default() -> Self {
+        Self {
+            table: Name::known("trusted"),
+            source: Name::known("src_ip"),
+            proto: Name::known("proto"),
+            from: Name::known("from_pattern"),
+            ruri: Name::known("ruri_pattern"),
+            tag: Name::known("tag"),
+            priority: Name::known("priority"),
+        }
+    }
+}
+
+impl Schema {
+    /// The columns that each table needs.
+    pub fn columns(&self) -> String {
+        let list = |columns: &[&Name]| {
+            columns
+                .iter()
+                .map(|c| c.as_str())
+                .collect::<Vec<_>>()
+                .join(", ")
+        };
+        let trusted = &self.trusted;
+        format!(
+            "table `{}` needs the columns {}, table `{}` the columns {}, and table `{}` the columns table_name, table_version",
+            self.address.table,
+            list(&self.address.columns()),
+            trusted.table,
+            list(&[
+                &trusted.source,
+                &trusted.proto,
+                &trusted.from,
+                &trusted.ruri,
+                &trusted.tag,
+                &trusted.priority
+            ]),
+            self.version_table
+        )
+    }
+}
+
+impl AddressNames {
+    /// The columns that Kamailio reads, in its order.
+    pub fn columns(&self) -> [&Name; 5] {
+        [
+            &self.group,
+            &self.ip_addr,
+            &self.mask,
+            &self.port,
+            &self.tag,
+        ]
+    }
+
+    /// Names a row and its column, if the column goes by another name than in Kamailio's table.
+    pub fn place(&self, id: i64, column: &str) -> Option<String> {
+        let name = self.other_name(column)?;
+        Some(format!("row {id}, column `{name}`"))
+    }
+
+    /// What a column is called that Kamailio calls `column`, if it goes by another name.
+    pub(crate) fn other_name(&self, column: &str) -> Option<&Name> {
+        let name = match column {
+            "id" => &self.id,
+            "grp" => &self.group,
+            "ip_addr" => &self.ip_addr,
+            "mask" => &self.mask,
+            "port" => &self.port,
+            "tag" => &self.tag,
+            _ => return None,
+        };
+        (name.as_str() != column).then_some(name)
+    }
+}
+
+impl TrustedNames {
+    /// Names a row and its column, if the column goes by another name than in Kamailio's table.
+    pub fn place(&self, id: i64, column: &str) -> Option<String> {
+        let name = match column {
+            "src_ip" => &self.source,
+            "proto" => &self.proto,
+            "from_pattern" => &self.from,
+            "ruri_pattern" => &self.ruri,
+            "tag" => &self.tag,
+            "priority" => &self.priority,
+            _ => return None,
+        };
+        (name.as_str() != column).then(|| format!("row {id}, column `{name}`"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_those_that_need_no_escaping() {
+        for good in [
+            "a",
+            "address",
+            "sip_trunks2",
+            "cost$",
+            "kunden-ü",
+            &"x".repeat(64),
+        ] {
+            let name: Name = good.parse().unwrap();
+            assert_eq!((name.as_str(), name.to_string().as_str()), (good, good));
+            assert_eq!(name.quoted(), format!("`{good}`"));
+        }
+        for (bad, said) in [
+            ("", "empty"),
+            (&*"x".repeat(65), "65 characters"),
+            ("kamailio.address", "name the database in `url`"),
+            ("address`; DROP TABLE x; --", "'`'"),
+            ("a b", "' '"),
+            ("a'b", "'\\''"),
+            ("a\\b", "'\\\\'"),
+            ("a\0b", "'\\0'"),
+        ] {
+            let error = bad.parse::<Name>().unwrap_err().to_string();
+            assert!(error.contains(said), "{bad:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_column_with_another_name_is_told() {
+        let names = AddressNames {
+            ip_addr: "source".parse().unwrap(),
+            ..AddressNames::default()
+        };
+        assert_eq!(names.other_name("ip_addr"), Some(&names.ip_addr));
+        assert_eq!(names.other_name("mask"), None);
+        assert_eq!(names.other_name("elsewhere"), None);
+    }
+}

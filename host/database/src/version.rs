@@ -1,0 +1,60 @@
+//! The versions of tables, which the table `version` has.
+
+use crate::link::{Column, Link};
+use crate::{Failure, Name, Schema, shown};
+
+/// The version of the table of addresses that Kamailio 3 to 6 have.
+pub const ADDRESS_VERSION: i64 = 6;
+
+/// The version of the table of trusted peers that Kamailio 3 to 6 have.
+pub const TRUSTED_VERSION: i64 = 6;
+
+impl Link {
+    /// Looks at the version of a table. Kamailio refuses to start on another version, because the columns may mean something else.
+    ///
+    /// # Errors
+    /// When it has another version than the one whose columns are `known`, or none, or the database fails.
+    pub async fn check_version(
+        &mut self,
+        schema: &Schema,
+        table: &Name,
+        known: i64,
+    ) -> Result<(), Failure> {
+        let versions = &schema.version_table;
+        let version = self.dialect().text(&Name::known("table_version"));
+        let sql = format!(
+            "SELECT {version} FROM {} WHERE table_name = {}",
+            versions.quoted(),
+            table.literal()
+        );
+        let mut found = None;
+        let take =
+            |[version]: [Column<'_>; 1]| found = found.take().or_else(|| Some(version.shown()));
+        let asked = self.each(&sql, take).await;
+        asked.map_err(|failure| failure.with_columns(schema))?;
+        match found {
+            Some(version) if version.parse() == Ok(known) => Ok(()),
+            found => Err(Failure::Version {
+                url: self.shared.url.to_string(),
+                table: table.to_string(),
+                found: found.as_deref().map(shown),
+                known,
+                mend: mend(versions, table, known, found.is_some()),
+            }),
+        }
+    }
+}
+
+/// What to do about a row of the table of versions that is wrong or absent.
+fn mend(versions: &Name, table: &Name, known: i64, is_there: bool) -> String {
+    match is_there {
+        true => format!(
+            "upgrade the database with Kamailio's tools; if the columns are those of version {known}, \
+             UPDATE {versions} SET table_version = {known} WHERE table_name = '{table}'"
+        ),
+        false => format!(
+            "if the table is Kamailio's, as of Kamailio 3 to 6, \
+             INSERT INTO {versions} (table_name, table_version) VALUES ('{table}', {known})"
+        ),
+    }
+}

@@ -1,0 +1,679 @@
+//! Finds out what is to be done with a request: whose it is, and what the policies say.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arc_swap::{ArcSwap, Cache};
+use portcullis_address::{Reader, Snapshot};
+use portcullis_config::{Answer, OnFailure};
+use portcullis_metrics::{Shed, TenantCounters, WorkerCounters};
+use portcullis_policy::{
+    DecisionId, Edits, Evaluator, Failure, Generation, Mode, Moment, ShareKey, Tape, Verdict,
+    VerdictKind,
+};
+use portcullis_records as records;
+use portcullis_records::{Decision, Recorder};
+use portcullis_request::PolicyRequest;
+use portcullis_sip::Dialog;
+use tracing::{Level, debug, enabled, info};
+
+use crate::notices;
+use crate::shared::Shared;
+use crate::tenants::{Budget, Pressure, Seat, Shadow, Source, Tenant, Tenants, thread_time};
+use crate::trace::Asked;
+
+/// What one worker needs to judge requests.
+pub(super) struct Judge {
+    shared: Arc<Shared>,
+    number: usize,
+    evaluator: Evaluator<PolicyRequest>,
+    tenants: Cache<Arc<ArcSwap<Tenants>>, Arc<Tenants>>,
+    addresses: Reader,
+    pressure: Pressure,
+    /// When the last call of a policy ended.
+    ended: Instant,
+    /// The number of the row in which requests wait, from 1. A new one begins when nobody waits any more.
+    row: u64,
+}
+
+/// Whether a request lets those of others go first if its tenant's policy takes long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Patience {
+    /// It does not, or has done so.
+    None,
+    /// It does, in the worker's row.
+    InRow,
+    /// It does, and who brings it keeps those that come after it back.
+    ByItself,
+}
+
+/// What is to be done with a request, and whose it is.
+pub(super) struct Judgement {
+    pub(super) outcome: Outcome,
+    /// When it was made, by a clock that was read anyway.
+    pub(super) at: Instant,
+    /// None for the operator's.
+    pub(super) tenant: Option<Arc<Tenant>>,
+    /// What changes in the header if the request is relayed.
+    pub(super) edits: Edits,
+    /// Its id, where decisions have one.
+    pub(super) id: Option<DecisionId>,
+    /// What it rests on.
+    pub(super) cause: Cause,
+    /// The seat and the generation that decided, if one did and anybody wants to know.
+    pub(super) decided: Option<(Arc<str>, u64)>,
+    /// The policies that were asked, if a trace follows the request.
+    pub(super) asked: Vec<Asked>,
+}
+
+/// What a decision rests on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cause {
+    /// A policy said so.
+    Policy,
+    /// None was asked: the request is within a dialog that was let in.
+    Dialog,
+    /// No policy had an opinion.
+    Default,
+    /// A policy failed.
+    PolicyFailed,
+    /// The policy could not be loaded.
+    NoPolicy,
+    /// It was turned away before its policy was asked.
+    Shed(Shed),
+}
+
+impl Cause {
+    /// The value of the field `cause` in events.
+    pub(super) fn label(self) -> &'static str {
+        match self {
+            Self::Policy => "policy",
+            Self::Dialog => "dialog",
+            Self::Default => "default",
+            Self::PolicyFailed => "policy_failed",
+            Self::NoPolicy => "no_policy",
+            Self::Shed(Shed::Rate) => "shed_rate",
+            Self::Shed(Shed::Share) => "shed_share",
+            Self::Shed(Shed::Pressure) => "shed_pressure",
+            Self::Shed(Shed::Breaker) => "shed_breaker",
+        }
+    }
+}
+
+/// What is to be done with a request.
+pub(super) enum Outcome {
+    /// What a policy said. Never [`Verdict::Pass`].
+    Verdict(Verdict),
+    /// What is done when no policy has an opinion.
+    Default,
+    /// A policy failed, or was not asked.
+    Failed(Answer),
+    /// No policy was asked: the request follows this dialog, which was let in.
+    Within(Dialog),
+}
+
+/// What one policy brought.
+enum Opinion {
+    Verdict(Verdict),
+    None,
+    /// The default, whatever the next policy would say.
+    Default,
+    Failed(Answer),
+}
+
+/// The outcome of a request that follows its dialog, in records.
+const WITHIN: &str = "within a dialog";
+
+/// What callers read when a policy failed and the configuration has no words for it.
+const FAILED: &str = "Policy Failure";
+
+/// In a few words.
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Verdict(verdict) => verdict.fmt(f),
+            Self::Default => f.write_str("default"),
+            Self::Within(_) => f.write_str(WITHIN),
+            Self::Failed(Answer { code, reason }) => write!(f, "failed: {code} {reason}"),
+        }
+    }
+}
+
+impl Outcome {
+    fn count(&self, counters: &TenantCounters) {
+        match self {
+            Self::Verdict(verdict) => counters.verdicts.inc(VerdictKind::of(verdict)),
+            Self::Default => counters.verdicts.inc(VerdictKind::Pass),
+            Self::Failed(_) => counters.failed.inc(),
+            Self::Within(_) => counters.followed.inc(),
+        }
+    }
+}
+
+impl Patience {
+    /// Whether a request of the tenant with this budget is to wait, on this worker and in its row of this number.
+    fn is_needed(self, budget: &Budget, worker: usize, row: u64) -> bool {
+        match self {
+            Self::None => false,
+            Self::InRow => budget.joins(worker, row),
+            Self::ByItself => budget.is_slow(worker),
+        }
+    }
+}
+
+impl Judge {
+    pub(super) fn new(shared: Arc<Shared>, number: usize) -> Self {
+        Self {
+            number,
+            evaluator: Evaluator::keeping(shared.sandboxes),
+            tenants: Cache::new(Arc::clone(&shared.tenants)),
+            addresses: shared.addresses.reader(),
+            pressure: Pressure::new(Instant::now()),
+            ended: Instant::now(),
+            row: 1,
+            shared,
+        }
+    }
+
+    /// Takes over everything that is new, so that what it replaces can go while no message comes.
+    pub(super) fn refresh(&mut self) {
+        let tenants = self.tenants.load();
+        self.evaluator.keep_only(|keep| {
+            for seat in tenants.seats() {
+                if let Some(lineup) = &*seat.slot.guard() {
+                    lineup.policies().for_each(&mut *keep);
+                }
+            }
+        });
+        self.addresses.current();
+    }
+
+    /// When the last call of a policy ended.
+    pub(super) fn ended(&self) -> Instant {
+        self.ended
+    }
+
+    /// No request waits any more.
+    pub(super) fn none_waits(&mut self) {
+        self.row += 1;
+    }
+
+    /// Judges one request, which comes back. Without a judgement it is to wait, if it may.
+    pub(super) fn judge(
+        &mut self,
+        request: PolicyRequest,
+        patience: Patience,
+    ) -> (PolicyRequest, Option<Judgement>) {
+        self.shared.counters[self.number].passes.begin();
+        let judged = self.judge_now(request, patience);
+        self.shared.counters[self.number].passes.end();
+        judged
+    }
+
+    /// Lets a request follow its dialog: no policy is asked, and it counts as one of the dialog's owner. None if there is no such
+    /// owner any more.
+    pub(super) fn follow(&mut self, request: &PolicyRequest, dialog: Dialog) -> Option<Judgement> {
+        self.shared.counters[self.number].passes.begin();
+        let judged = self.follow_now(request, dialog);
+        self.shared.counters[self.number].passes.end();
+        judged
+    }
+
+    fn follow_now(&mut self, request: &PolicyRequest, dialog: Dialog) -> Option<Judgement> {
+        let tenants = self.tenants.load();
+        let tenant = tenants.owner(dialog.owner())?;
+        let named = dialog.owner().map(|_| Arc::clone(tenant));
+        let counters = &tenant.counters[self.number];
+        let now = Instant::now();
+        counters.requests.inc();
+        let pressure = &mut self.pressure;
+        let pauses = self.shared.counters[self.number].pauses.value();
+        pressure.look(now, pauses, 1 + tenants.named.len(), thread_time);
+        // Whoever brings the seal of a dialog was let in, from whatever address the request comes. It takes no policy's time.
+        let from = request.arrival.source.ip();
+        if let Err(shed) = tenant.budget.admit_followed(now, from) {
+            counters.shed.inc(shed);
+            return Some(turned_away(now, tenant, named, shed));
+        }
+        let outcome = Outcome::Within(dialog);
+        outcome.count(counters);
+        let records = self.shared.records.as_ref();
+        let id = records.map(Recorder::next_id);
+        let recording = records.filter(|records| records.wants(request, &tenant.records, now));
+        if let (Some(records), Some(id)) = (recording, id) {
+            // Nothing was asked, so there is nothing to replay.
+            records.write(Decision {
+                id,
+                time: Moment::now().wall,
+                tenant: &tenant.name,
+                request,
+                policies: Vec::new(),
+                tape_bytes: 0,
+                outcome: &outcome,
+            });
+        }
+        Some(Judgement {
+            outcome,
+            at: now,
+            tenant: named,
+            edits: Edits::default(),
+            id,
+            cause: Cause::Dialog,
+            decided: None,
+            asked: Vec::new(),
+        })
+    }
+
+    fn judge_now(
+        &mut self,
+        request: PolicyRequest,
+        patience: Patience,
+    ) -> (PolicyRequest, Option<Judgement>) {
+        let tenants = self.tenants.load();
+        let addresses = self.addresses.current();
+        let named = tenants.select(&request, &addresses.table);
+        let tenant = named.unwrap_or(&tenants.default);
+        let counters = &tenant.counters[self.number];
+        // Where there is one tenant only, nobody else would go first.
+        if !tenants.named.is_empty() && patience.is_needed(&tenant.budget, self.number, self.row) {
+            counters.postponed.inc();
+            return (request, None);
+        }
+        let now = Instant::now();
+        counters.requests.inc();
+        let pressure = &mut self.pressure;
+        let pauses = self.shared.counters[self.number].pauses.value();
+        pressure.look(now, pauses, 1 + tenants.named.len(), thread_time);
+        let from = request.arrival.source;
+        let is_known = || tenant.knows(from, &addresses.table);
+        let budget = &tenant.budget;
+        let source = match budget.admit(self.number, now, pressure, from.ip(), is_known) {
+            Ok(source) => source,
+            Err(shed) => {
+                counters.shed.inc(shed);
+                let judgement = turned_away(now, tenant, named.cloned(), shed);
+                return (request, Some(judgement));
+            }
+        };
+        let records = self.shared.records.as_ref();
+        let id = records.map(Recorder::next_id);
+        let recording = records.filter(|records| records.wants(&request, &tenant.records, now));
+        self.evaluator.set_decision(id);
+        let traces = &self.shared.notices.traces;
+        let mut asking = Asking {
+            evaluator: &mut self.evaluator,
+            counters: &self.shared.counters[self.number],
+            shadow: &self.shared.shadow,
+            share_key: &self.shared.share_key,
+            number: self.number,
+            addresses,
+            tenant,
+            source,
+            pressure,
+            begun: now,
+            edits: Edits::default(),
+            id,
+            cause: Cause::Default,
+            is_watched: enabled!(Level::DEBUG),
+            decided: None,
+            asked: traces.is_any().then(Vec::new),
+            recorded: recording.map(|_| Recorded::begin()),
+        };
+        let (before, after) = (&tenants.before, &tenants.after);
+        let seats = before.iter().chain([&tenant.seat]).chain(after);
+        let (request, outcome) = asking.outcome(seats, request);
+        outcome.count(counters);
+        if let (Some(records), Some(id), Some(recorded)) = (recording, id, asking.recorded.take()) {
+            records.write(Decision {
+                id,
+                time: recorded.moment.wall,
+                tenant: &tenant.name,
+                request: &request,
+                policies: recorded.policies,
+                tape_bytes: recorded.tape_bytes,
+                outcome: &outcome,
+            });
+            asking.charge_copies();
+        }
+        self.ended = asking.begun;
+        let judgement = Judgement {
+            outcome,
+            at: asking.begun,
+            edits: asking.edits,
+            tenant: named.cloned(),
+            id,
+            cause: asking.cause,
+            decided: asking.decided,
+            asked: asking.asked.unwrap_or_default(),
+        };
+        (request, Some(judgement))
+    }
+}
+
+/// One request on its way from policy to policy.
+struct Asking<'j> {
+    evaluator: &'j mut Evaluator<PolicyRequest>,
+    counters: &'j WorkerCounters,
+    shadow: &'j Shadow,
+    share_key: &'j ShareKey,
+    number: usize,
+    addresses: &'j Arc<Snapshot>,
+    tenant: &'j Tenant,
+    /// Who is charged with it beside the tenant.
+    source: Option<Source>,
+    pressure: &'j mut Pressure,
+    /// When the call of the moment began: the end of the one before.
+    begun: Instant,
+    /// What those that were asked so far change in the header.
+    edits: Edits,
+    /// The id of the decision, where decisions have one.
+    id: Option<DecisionId>,
+    /// What the decision rests on so far.
+    cause: Cause,
+    /// Whether anybody wants to know who decided.
+    is_watched: bool,
+    /// Who did.
+    decided: Option<(Arc<str>, u64)>,
+    /// The policies that were asked so far, if anybody follows.
+    asked: Option<Vec<Asked>>,
+    /// What is written down of them, if it is.
+    recorded: Option<Recorded>,
+}
+
+/// What is written down of a decision.
+struct Recorded {
+    /// The time that policies are told.
+    moment: Moment,
+    policies: Vec<records::Asking>,
+    /// What their questions take of memory.
+    tape_bytes: usize,
+}
+
+impl Recorded {
+    fn begin() -> Self {
+        Self {
+            moment: Moment::now(),
+            policies: Vec::new(),
+            tape_bytes: 0,
+        }
+    }
+}
+
+impl Asking<'_> {
+    /// Asks the policies of the seats until one has an opinion. The request comes back.
+    fn outcome<'s>(
+        &mut self,
+        seats: impl Iterator<Item = &'s Arc<Seat>>,
+        mut request: PolicyRequest,
+    ) -> (PolicyRequest, Outcome) {
+        for seat in seats {
+            let opinion;
+            (request, opinion) = self.opinion(seat, request);
+            let outcome = match opinion {
+                Opinion::None => continue,
+                Opinion::Verdict(verdict) => Outcome::Verdict(verdict),
+                Opinion::Default => Outcome::Default,
+                Opinion::Failed(answer) => Outcome::Failed(answer),
+            };
+            return (request, outcome);
+        }
+        (request, Outcome::Default)
+    }
+
+    /// Asks the policy of one seat. The request comes back.
+    fn opinion(&mut self, seat: &Seat, request: PolicyRequest) -> (PolicyRequest, Opinion) {
+        let lineup = seat.slot.guard();
+        let Some(lineup) = lineup.as_ref() else {
+            self.cause = match seat.config.file {
+                Some(_) => Cause::NoPolicy,
+                None => self.cause,
+            };
+            return (request, without_policy(seat));
+        };
+        if !seat.admits(self.begun) {
+            self.tenant.counters[self.number].shed.inc(Shed::Breaker);
+            self.cause = Cause::Shed(Shed::Breaker);
+            return (request, failed(seat, &seat.config.failure.overload));
+        }
+        let generation = match &lineup.candidate {
+            Some(_) => lineup.decides(request.call_id_bytes(), self.share_key),
+            None => &lineup.active,
+        };
+        let asked = self.begun;
+        let (mut request, mut answer, mut edits) = self.ask(seat, generation, request);
+        if let Some(candidate) = lineup.shadow() {
+            let comparison = seat.comparison_of(generation.number, candidate.number);
+            self.shadow.offer(
+                &request,
+                &seat.scope,
+                self.addresses,
+                candidate,
+                (&answer, &edits),
+                &comparison,
+            );
+            self.charge_copies();
+        }
+        if answer.is_ok() {
+            seat.note_success(asked);
+        }
+        if let Err(failure) = &answer {
+            self.note_failure(seat, generation.number, failure, &request);
+            let rule = seat.config.failure.of(failure.kind());
+            let last_good = lineup.fallback.as_ref();
+            if let Some(fallback) = last_good.filter(|_| *rule == OnFailure::LastGood) {
+                (request, answer, edits) = self.ask(seat, fallback, request);
+            }
+            if answer.is_err() {
+                self.cause = Cause::PolicyFailed;
+                return (request, failed(seat, rule));
+            }
+        }
+        if self.is_watched {
+            self.decided = Some((Arc::clone(&seat.name), generation.number));
+        }
+        let opinion = match answer {
+            Ok(verdict) if lineup.mode == Mode::Monitor => {
+                if verdict != Verdict::Pass {
+                    self.watch(seat, generation, &request, &verdict);
+                }
+                return (request, Opinion::None);
+            }
+            Ok(Verdict::Pass) | Err(_) => Opinion::None,
+            Ok(verdict) => {
+                self.cause = Cause::Policy;
+                Opinion::Verdict(verdict)
+            }
+        };
+        if !edits.is_empty() {
+            self.edits.append(edits);
+        }
+        (request, opinion)
+    }
+
+    fn ask(
+        &mut self,
+        seat: &Seat,
+        generation: &Generation<PolicyRequest>,
+        request: PolicyRequest,
+    ) -> (PolicyRequest, Result<Verdict, Failure>, Edits) {
+        let policy = &generation.policy;
+        if let Some(recorded) = &self.recorded {
+            self.evaluator.insert_tape(Tape::new(recorded.moment));
+        }
+        let (request, answer) = self
+            .evaluator
+            .decide(policy, &seat.scope, self.addresses, request);
+        let took = self.charge();
+        generation.stats.record(self.number, &answer, took);
+        self.counters.policy_time.record(took);
+        if let Err(failure) = &answer {
+            self.counters.policy_failures.inc(failure.kind());
+        }
+        if let Some(asked) = &mut self.asked {
+            asked.push(shown(seat, generation, &answer, took));
+        }
+        // A failed call has none that count.
+        let edits = self.evaluator.take_edits();
+        if let Some(recorded) = &mut self.recorded {
+            let tape = self.evaluator.take_tape();
+            recorded.tape_bytes += tape.as_ref().map_or(0, Tape::bytes);
+            let asking = written(seat, generation, tape, &answer, &edits, took);
+            recorded.policies.push(asking);
+        }
+        (request, answer, edits)
+    }
+
+    /// Counts a failure, and tells of it.
+    #[cold]
+    fn note_failure(
+        &self,
+        seat: &Seat,
+        generation: u64,
+        failure: &Failure,
+        request: &PolicyRequest,
+    ) {
+        let call_id = request.call_id_bytes();
+        debug!(
+            event = "policy_failed",
+            policy = &*seat.name,
+            generation,
+            kind = failure.kind().as_str(),
+            source = %request.arrival.source,
+            transport = request.arrival.transport.parameter(),
+            call_id = notices::cut(call_id),
+            tenant = &*self.tenant.name,
+            decision = self.id.map(tracing::field::display),
+            %failure,
+            "policy failed"
+        );
+        seat.failures.note(failure, generation, call_id, self.id);
+        seat.note_failure(generation, failure, self.begun);
+    }
+
+    /// Charges the tenant with a call, which took the time since `begun`. That is now then.
+    fn charge(&mut self) -> Duration {
+        let now = Instant::now();
+        let took = now.saturating_duration_since(self.begun);
+        let budget = &self.tenant.budget;
+        let cost = self.pressure.cost(took, now, thread_time);
+        budget.charge(self.number, self.begun, cost, self.pressure, self.source);
+        self.begun = now;
+        took
+    }
+
+    /// Charges the tenant with what was copied beside the call: for its candidate, and to write the decision down.
+    fn charge_copies(&mut self) {
+        let now = Instant::now();
+        let took = now.saturating_duration_since(self.begun);
+        let (budget, worker) = (&self.tenant.budget, self.number);
+        budget.charge_beside(worker, self.begun, took, self.pressure, self.source);
+        self.begun = now;
+    }
+
+    /// Tells what a policy would have done that is only watched.
+    fn watch(
+        &self,
+        seat: &Seat,
+        generation: &Generation<PolicyRequest>,
+        request: &PolicyRequest,
+        verdict: &Verdict,
+    ) {
+        let counters = &self.tenant.counters[self.number];
+        counters.monitored.inc(VerdictKind::of(verdict));
+        info!(
+            event = "verdict_not_enforced",
+            policy = &*seat.name,
+            generation = generation.number,
+            %verdict,
+            call_id = %String::from_utf8_lossy(request.call_id_bytes()).escape_debug(),
+            "verdict not enforced: the policy is in monitor mode"
+        );
+    }
+}
+
+/// What becomes of a request that is one too many.
+fn turned_away(at: Instant, tenant: &Tenant, named: Option<Arc<Tenant>>, shed: Shed) -> Judgement {
+    let outcome = match failed(&tenant.seat, &tenant.seat.config.failure.overload) {
+        Opinion::Failed(answer) => Outcome::Failed(answer),
+        Opinion::Default | Opinion::Verdict(_) | Opinion::None => Outcome::Default,
+    };
+    Judgement {
+        outcome,
+        at,
+        tenant: named,
+        edits: Edits::default(),
+        id: None,
+        cause: Cause::Shed(shed),
+        decided: None,
+        asked: Vec::new(),
+    }
+}
+
+/// A call as a trace shows it.
+fn shown(
+    seat: &Seat,
+    generation: &Generation<PolicyRequest>,
+    answer: &Result<Verdict, Failure>,
+    took: Duration,
+) -> Asked {
+    Asked {
+        seat: seat.name.to_string(),
+        policy: generation.policy.name().to_owned(),
+        generation: generation.number,
+        verdict: match answer {
+            Ok(verdict) => verdict.to_string(),
+            Err(failure) => format!("failed: {failure}"),
+        },
+        microseconds: u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
+    }
+}
+
+/// A call as it is written down.
+fn written(
+    seat: &Seat,
+    generation: &Generation<PolicyRequest>,
+    tape: Option<Tape>,
+    answer: &Result<Verdict, Failure>,
+    edits: &Edits,
+    took: Duration,
+) -> records::Asking {
+    let cut = tape.as_ref().is_some_and(Tape::is_cut);
+    let asked = tape.map(Tape::into_asked).unwrap_or_default();
+    records::Asking {
+        seat: seat.name.to_string(),
+        policy: generation.policy.name().to_owned(),
+        generation: generation.number,
+        digest: generation.policy.digest().to_string(),
+        asked: asked.into_iter().map(records::Question::of).collect(),
+        cut,
+        decided: records::Decided::of(answer),
+        edits: records::Change::all(edits),
+        duration_us: u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
+    }
+}
+
+/// A failure ends the request's way through the policies: the next one was never meant to be all that is asked.
+fn failed(seat: &Seat, rule: &OnFailure) -> Opinion {
+    match rule {
+        OnFailure::Default => Opinion::Default,
+        OnFailure::RejectWith(answer) => Opinion::Failed(answer.clone()),
+        OnFailure::Reject | OnFailure::LastGood => Opinion::Failed(answer_of(seat)),
+    }
+}
+
+/// A seat that nobody is meant to hold has no opinion; one whose policy could not be loaded is a failure.
+fn without_policy(seat: &Seat) -> Opinion {
+    match &seat.config.file {
+        None => Opinion::None,
+        Some(_) => failed(seat, &seat.config.failure.load),
+    }
+}
+
+fn answer_of(seat: &Seat) -> Answer {
+    let mut answer = seat.config.failure.answer.clone();
+    if answer.reason.is_empty() {
+        answer.reason = FAILED.to_owned();
+    }
+    answer
+}

@@ -1,0 +1,628 @@
+//! The data path of one message, from received bytes to what is sent: scan, first look, policy, verdict, reply or relay.
+
+mod answers;
+mod judge;
+mod tell;
+
+use std::fmt::Display;
+use std::mem;
+use std::sync::Arc;
+use std::time::Instant;
+
+use portcullis_policy::{Edit, Rejection, Verdict, VerdictKind};
+use portcullis_sip::{
+    Arrival, Destination, DialogSeal, Framing, HeaderChange, HeaderName, Index, Message, Received,
+    RelayError, Routes, ScanError, StartLine, Target, Transport, scan,
+};
+
+use tracing::debug;
+
+use portcullis_config::{Answer, DefaultVerdict, InDialog as Mode};
+use portcullis_metrics::{InDialog, Label, Lost, Method, Wire, WorkerCounters};
+use portcullis_request::PolicyRequest;
+
+use crate::notices::{Example, Trouble};
+use crate::shared::Shared;
+use answers::Answers;
+use judge::{Judge, Judgement, Outcome, Patience};
+use tell::Fate;
+
+pub(crate) use tell::Loss;
+
+/// What one worker needs to decide on messages. Nothing in it is shared with other workers but through [`Shared`].
+pub struct Pipeline {
+    shared: Arc<Shared>,
+    number: usize,
+    judge: Judge,
+    answers: Answers,
+    routes: Arc<Routes>,
+    index: Index,
+}
+
+/// What became of a message.
+#[derive(Debug)]
+pub enum Handled {
+    /// It is done. What is to be sent is in the buffer, for this destination; with none, nothing is.
+    Done(Option<Destination>),
+    /// Its tenant's policy takes long: it is to be decided ([`Pipeline::decide`]) when those of others have had their turn.
+    Waits(Box<PolicyRequest>),
+}
+
+impl Pipeline {
+    /// The pipeline of the worker of this number.
+    ///
+    /// # Panics
+    /// When `shared` has no counters for that worker.
+    pub fn new(shared: Arc<Shared>, number: usize) -> Self {
+        assert!(number < shared.counters.len(), "every worker has counters");
+        let sip = &shared.config.sip;
+        // What the first message is stamped with; a chore of the worker's goes on from there.
+        shared.proxy.set_time(portcullis_text::unix_seconds());
+        Self {
+            number,
+            answers: Answers::new(sip.answers_per_second, sip.answers_burst, Instant::now()),
+            judge: Judge::new(Arc::clone(&shared), number),
+            routes: shared.routes.load_full(),
+            index: Index::default(),
+            shared,
+        }
+    }
+
+    /// What the worker counts.
+    pub fn counters(&self) -> &WorkerCounters {
+        &self.shared.counters[self.number]
+    }
+
+    /// What all workers share.
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// Takes over new routes, if there are any. Once for each batch of messages; policy and table are looked up anew for each
+    /// message anyway.
+    pub fn refresh(&mut self) {
+        let current = self.shared.routes.load();
+        if !Arc::ptr_eq(&current, &self.routes) {
+            self.routes = Arc::clone(&current);
+        }
+    }
+
+    /// Takes over everything that is new, so that what it replaces can go while no message comes.
+    pub fn refresh_all(&mut self) {
+        self.refresh();
+        self.judge.refresh();
+    }
+
+    /// When the last call of a policy ended: a clock that costs nothing and stands still while none is asked.
+    pub fn judged_at(&self) -> Instant {
+        self.judge.ended()
+    }
+
+    /// Decides on one datagram or framed message, unless it is a request that lets others go first. What comes behind such a one in a
+    /// stream has to stay behind it; among datagrams the pipeline sees to that, if those that wait are decided in the order in which
+    /// they came. The bytes come back, so that their buffer can be reused.
+    pub fn handle(
+        &mut self,
+        bytes: Vec<u8>,
+        framing: Framing,
+        arrival: &Arrival,
+        out: &mut Vec<u8>,
+    ) -> (Vec<u8>, Handled) {
+        let patience = match framing {
+            Framing::Datagram => Patience::InRow,
+            Framing::Stream => Patience::ByItself,
+        };
+        let mut index = mem::take(&mut self.index);
+        let scanned = scan(&bytes, framing, &self.shared.config.sip.limits, &mut index);
+        let received = self.look(Message::new(&bytes, &index), scanned, arrival, out);
+        let request = PolicyRequest {
+            bytes,
+            index,
+            arrival: *arrival,
+        };
+        let (request, handled) = match received {
+            Received::Judge => match self.follow(&request, out) {
+                Some(sent) => (request, Handled::Done(sent)),
+                None => self.judge(request, out, patience),
+            },
+            Received::Reply(destination) | Received::Forward(destination) => {
+                (request, Handled::Done(Some(destination)))
+            }
+            Received::Absorbed | Received::Drop(_) => (request, Handled::Done(None)),
+        };
+        self.index = request.index;
+        (request.bytes, handled)
+    }
+
+    /// Decides on a request that waited.
+    pub fn decide(&mut self, request: PolicyRequest, out: &mut Vec<u8>) -> Option<Destination> {
+        let (request, judgement) = self.judge.judge(request, Patience::None);
+        self.carry_out(&judgement?, &request, out)
+    }
+
+    /// To be told when no datagram waits any more.
+    pub fn none_waits(&mut self) {
+        self.judge.none_waits();
+    }
+
+    /// Answers a message of a stream that was not framed: it is above a limit, or its end is unknown. `readable` are whole lines of
+    /// it, or its reduced header section.
+    pub fn unframed(
+        &mut self,
+        readable: &[u8],
+        error: &ScanError,
+        arrival: &Arrival,
+        out: &mut Vec<u8>,
+    ) -> Option<Destination> {
+        let mut index = Index::default();
+        let limits = &self.shared.config.sip.limits;
+        // The framer has told what is wrong; a further fault of the incomplete message does not matter.
+        let _readable = scan(readable, Framing::Stream, limits, &mut index);
+        match self.look(Message::new(readable, &index), Err(*error), arrival, out) {
+            Received::Reply(destination) => Some(destination),
+            Received::Judge | Received::Forward(_) | Received::Absorbed | Received::Drop(_) => None,
+        }
+    }
+
+    /// What goes back to the sender of a request that could not be delivered (RFC 3261 §16.9): a 503 as if the next hop had
+    /// sent it. It finds its way back by the Vias, so no state is needed. `bytes` is the request as it was relayed to `to`.
+    pub fn undeliverable(
+        &self,
+        bytes: &[u8],
+        to: &Destination,
+        out: &mut Vec<u8>,
+    ) -> Option<Destination> {
+        let next_hop = Arrival {
+            source: to.addr,
+            local: to.from?,
+            transport: to.transport,
+            connection: None,
+        };
+        let Shared { proxy, config, .. } = &*self.shared;
+        let limits = &config.sip.limits;
+        let mut index = Index::default();
+        scan(bytes, Framing::Stream, limits, &mut index).ok()?;
+        let request = Message::new(bytes, &index);
+        let mut reply = Vec::new();
+        proxy.reject(request, &next_hop, 503, UNREACHABLE, NO_HEADERS, &mut reply)?;
+        let scanned = scan(&reply, Framing::Stream, limits, &mut index);
+        let reply = Message::new(&reply, &index);
+        let Received::Forward(destination) = proxy.receive(reply, scanned, &next_hop, out) else {
+            return None;
+        };
+        self.counters().replies.inc(503);
+        Some(destination)
+    }
+
+    /// Sends a request within a dialog that was let in along its way, if it is one that is to follow. None if policies are to be
+    /// asked.
+    fn follow(
+        &mut self,
+        request: &PolicyRequest,
+        out: &mut Vec<u8>,
+    ) -> Option<Option<Destination>> {
+        if self.shared.config.policy.in_dialog == Mode::Ask {
+            return None;
+        }
+        let counters = &self.shared.counters[self.number].in_dialog;
+        let dialog = match self.shared.proxy.dialog(request.message()) {
+            DialogSeal::None => return None,
+            DialogSeal::Valid(dialog) => dialog,
+            DialogSeal::Forged => {
+                counters.inc(InDialog::Forged);
+                return None;
+            }
+            DialogSeal::Expired => {
+                counters.inc(InDialog::Expired);
+                return None;
+            }
+        };
+        let Some(judgement) = self.judge.follow(request, dialog) else {
+            counters.inc(InDialog::Ownerless);
+            return None;
+        };
+        counters.inc(InDialog::Followed);
+        Some(self.carry_out(&judgement, request, out))
+    }
+
+    /// The first look, and its count.
+    fn look(
+        &self,
+        message: Message<'_>,
+        scanned: Result<(), ScanError>,
+        arrival: &Arrival,
+        out: &mut Vec<u8>,
+    ) -> Received {
+        let counters = self.counters();
+        let wire = counters.wire(wire_of(arrival.transport));
+        if scanned.is_ok() {
+            match message.start_line() {
+                StartLine::Request { method, .. } => wire.requests.inc(Method::of(method)),
+                StartLine::Response { .. } => wire.responses.inc(),
+            }
+        }
+        let received = self.shared.proxy.receive(message, scanned, arrival, out);
+        match &received {
+            Received::Judge => {}
+            Received::Reply(_) if !self.may_answer(arrival, Instant::now) => {
+                self.keep_back(Lost::AnswerLimit, message, arrival);
+                if self.is_watched() {
+                    let cause = Lost::AnswerLimit.label();
+                    let fate = Fate::Dropped {
+                        cause,
+                        detail: None,
+                    };
+                    self.tell(message, arrival, None, fate);
+                }
+                return Received::Absorbed;
+            }
+            Received::Reply(_) => counters.replies.inc(code_of(out)),
+            Received::Forward(_) => counters.relayed_responses.inc(),
+            Received::Absorbed => {
+                counters.absorbed_acks.inc();
+                self.answers.give_back(arrival.source.ip());
+            }
+            Received::Drop(reason) => counters.dropped.inc(*reason),
+        }
+        if self.is_watched() {
+            self.tell_look(message, scanned, arrival, &received, out);
+        }
+        received
+    }
+
+    /// Tells what the first look found.
+    fn tell_look(
+        &self,
+        message: Message<'_>,
+        scanned: Result<(), ScanError>,
+        arrival: &Arrival,
+        received: &Received,
+        out: &[u8],
+    ) {
+        let error = scanned.err();
+        let detail = error.as_ref().map(|error| error as &dyn Display);
+        match received {
+            Received::Reply(_) if code_of(out) >= 400 => {
+                let fate = Fate::Rejected {
+                    code: code_of(out),
+                    reason: tell::phrase_of(out),
+                    cause: "check",
+                    detail,
+                };
+                self.tell(message, arrival, None, fate);
+            }
+            Received::Drop(reason) => {
+                let cause = reason.label();
+                self.tell(message, arrival, None, Fate::Dropped { cause, detail });
+            }
+            Received::Reply(_) => {
+                let fate = Fate::Answered {
+                    code: code_of(out),
+                    reason: tell::phrase_of(out),
+                };
+                self.tell(message, arrival, None, fate);
+            }
+            Received::Forward(to) => self.tell(message, arrival, None, Fate::Returned(*to)),
+            Received::Absorbed => self.tell(message, arrival, None, Fate::Absorbed),
+            Received::Judge => {}
+        }
+    }
+
+    /// Asks the policies and does what they say, unless the request is to wait, if it may.
+    fn judge(
+        &mut self,
+        request: PolicyRequest,
+        out: &mut Vec<u8>,
+        patience: Patience,
+    ) -> (PolicyRequest, Handled) {
+        let (request, judgement) = self.judge.judge(request, patience);
+        let handled = match judgement {
+            Some(judgement) => Handled::Done(self.carry_out(&judgement, &request, out)),
+            // The buffer is that of the socket, and large.
+            None => Handled::Waits(Box::new(request.clone())),
+        };
+        (request, handled)
+    }
+
+    fn carry_out(
+        &self,
+        judgement: &Judgement,
+        request: &PolicyRequest,
+        out: &mut Vec<u8>,
+    ) -> Option<Destination> {
+        let (message, arrival) = (request.message(), &request.arrival);
+        let verdicts = &self.counters().verdicts;
+        let tenant = judgement.tenant.as_deref();
+        match &judgement.outcome {
+            Outcome::Verdict(verdict) => {
+                verdicts.inc(VerdictKind::of(verdict));
+                match verdict {
+                    Verdict::Relay(next_hop) => {
+                        let target = next_hop
+                            .as_deref()
+                            .map_or(Target::AsRouted, Target::NextHop);
+                        self.relay(target, judgement, message, arrival, out)
+                    }
+                    Verdict::Reject(rejection) => match self.shown_id(judgement) {
+                        None => self.reject(rejection, judgement, message, arrival, out),
+                        Some((name, id)) => {
+                            let mut rejection = rejection.clone();
+                            rejection.headers.push((name.to_owned(), id));
+                            self.reject(&rejection, judgement, message, arrival, out)
+                        }
+                    },
+                    Verdict::Drop | Verdict::Pass => self.drop_it(judgement, message, arrival),
+                }
+            }
+            Outcome::Default => {
+                verdicts.inc(VerdictKind::Pass);
+                let default = match tenant {
+                    Some(tenant) => &tenant.default,
+                    None => &self.shared.config.policy.default,
+                };
+                match default {
+                    DefaultVerdict::Relay => {
+                        self.relay(Target::AsRouted, judgement, message, arrival, out)
+                    }
+                    DefaultVerdict::Reject(answer) => {
+                        self.answer(answer, judgement, message, arrival, out)
+                    }
+                    DefaultVerdict::Drop => self.drop_it(judgement, message, arrival),
+                }
+            }
+            Outcome::Failed(answer) => self.answer(answer, judgement, message, arrival, out),
+            Outcome::Within(dialog) => {
+                self.relay(Target::Within(*dialog), judgement, message, arrival, out)
+            }
+        }
+    }
+
+    fn relay(
+        &self,
+        target: Target<'_>,
+        judgement: &Judgement,
+        message: Message<'_>,
+        arrival: &Arrival,
+        out: &mut Vec<u8>,
+    ) -> Option<Destination> {
+        let proxy = &self.shared.proxy;
+        let tenant = judgement.tenant.as_deref();
+        let id = self.shown_id(judgement);
+        let id = id
+            .as_ref()
+            .map(|(name, id)| HeaderChange::Add { name, value: id });
+        let changes: Vec<_> = judgement.edits.iter().map(change_of).chain(id).collect();
+        let own = tenant.and_then(|tenant| tenant.routes.as_ref());
+        let relayed = match own {
+            Some(routes) => {
+                proxy.relay_changed(message, arrival, &routes.load(), target, &changes, out)
+            }
+            None => proxy.relay_changed(message, arrival, &self.routes, target, &changes, out),
+        };
+        match relayed {
+            Ok(destination) => {
+                self.counters().relayed_requests.inc();
+                if self.is_watched() {
+                    let fate = Fate::Relayed(destination);
+                    self.tell(message, arrival, Some(judgement), fate);
+                }
+                Some(destination)
+            }
+            Err(error) => {
+                if let Some(tenant) = tenant {
+                    tenant.counters[self.number].refused_relays.inc();
+                }
+                self.refuse(&error, judgement, message, arrival, out)
+            }
+        }
+    }
+
+    /// The header field that shows the decision's id, if one does.
+    fn shown_id(&self, judgement: &Judgement) -> Option<(&str, String)> {
+        let name = self.shared.records.as_ref()?.id_header()?;
+        Some((name, judgement.id?.to_string()))
+    }
+
+    fn refuse(
+        &self,
+        error: &RelayError,
+        judgement: &Judgement,
+        message: Message<'_>,
+        arrival: &Arrival,
+        out: &mut Vec<u8>,
+    ) -> Option<Destination> {
+        self.counters().relay_errors.inc(error.kind());
+        self.note_relay_error(error, message, arrival, judgement);
+        let fate = Fate::Rejected {
+            code: error.code(),
+            reason: error.reason(),
+            cause: error.kind().label(),
+            detail: Some(error),
+        };
+        self.send_reply(&fate, NO_HEADERS, judgement, message, arrival, out)
+    }
+
+    fn reject(
+        &self,
+        rejection: &Rejection,
+        judgement: &Judgement,
+        message: Message<'_>,
+        arrival: &Arrival,
+        out: &mut Vec<u8>,
+    ) -> Option<Destination> {
+        let fate = Fate::Rejected {
+            code: rejection.code,
+            reason: &rejection.reason,
+            cause: judgement.cause.label(),
+            detail: None,
+        };
+        self.send_reply(&fate, &rejection.headers, judgement, message, arrival, out)
+    }
+
+    fn answer(
+        &self,
+        answer: &Answer,
+        judgement: &Judgement,
+        message: Message<'_>,
+        arrival: &Arrival,
+        out: &mut Vec<u8>,
+    ) -> Option<Destination> {
+        let fate = Fate::Rejected {
+            code: answer.code,
+            reason: &answer.reason,
+            cause: judgement.cause.label(),
+            detail: None,
+        };
+        self.send_reply(&fate, NO_HEADERS, judgement, message, arrival, out)
+    }
+
+    /// Answers nothing.
+    fn drop_it(
+        &self,
+        judgement: &Judgement,
+        message: Message<'_>,
+        arrival: &Arrival,
+    ) -> Option<Destination> {
+        if self.is_watched() {
+            let fate = Fate::Dropped {
+                cause: judgement.cause.label(),
+                detail: None,
+            };
+            self.tell(message, arrival, Some(judgement), fate);
+        }
+        None
+    }
+
+    /// Sends an answer, if its receiver is to have one, and without the header fields if it would be too large. Whoever writes
+    /// another's address into a datagram must not make this host send that one much more than it was sent, or without end.
+    fn send_reply<H: AsRef<str>>(
+        &self,
+        fate: &Fate<'_>,
+        headers: &[(H, H)],
+        judgement: &Judgement,
+        message: Message<'_>,
+        arrival: &Arrival,
+        out: &mut Vec<u8>,
+    ) -> Option<Destination> {
+        let Fate::Rejected { code, reason, .. } = *fate else {
+            return None;
+        };
+        let proxy = &self.shared.proxy;
+        let destination = proxy.reject(message, arrival, code, reason, headers, out);
+        let kept_back = match destination {
+            None => Some(Lost::Unanswerable),
+            Some(_) if !self.may_answer(arrival, || judgement.at) => Some(Lost::AnswerLimit),
+            Some(_) => None,
+        };
+        if let Some(lost) = kept_back {
+            self.keep_back(lost, message, arrival);
+            if self.is_watched() {
+                let fate = Fate::Dropped {
+                    cause: lost.label(),
+                    detail: None,
+                };
+                self.tell(message, arrival, Some(judgement), fate);
+            }
+            return None;
+        }
+        if self.is_too_large(out.len(), message.bytes().len(), arrival) {
+            debug!(
+                event = "answer_shortened",
+                source = %arrival.source,
+                code,
+                bytes = out.len(),
+                "policy's answer too large for a source over UDP, sent without the policy's header fields"
+            );
+            self.counters().shortened_answers.inc();
+            proxy.reject(message, arrival, code, reason, NO_HEADERS, out)?;
+        }
+        self.counters().replies.inc(code);
+        if self.is_watched() {
+            self.tell(message, arrival, Some(judgement), *fate);
+        }
+        destination
+    }
+
+    /// Counts an answer that is not sent.
+    fn keep_back(&self, lost: Lost, message: Message<'_>, arrival: &Arrival) {
+        self.counters().lost.inc(lost);
+        if let Some(trouble) = Trouble::of_loss(lost) {
+            let example = || {
+                let call_id = message.header(HeaderName::CallId);
+                let call_id = call_id.map_or(&b""[..], |field| field.value);
+                let what = format!("an answer over UDP to {}", arrival.source.ip());
+                Example::new(call_id, Some(arrival.source), what)
+            };
+            self.note(trouble, 1, example);
+        }
+    }
+
+    /// Whether an answer may be sent to where the request came from: see `answers-per-second` in `[sip]`.
+    /// `now` is asked only where there is a limit.
+    fn may_answer(&self, arrival: &Arrival, now: impl FnOnce() -> Instant) -> bool {
+        if arrival.transport.is_reliable()
+            || !self.answers.is_limited()
+            || self.answers.take(arrival.source.ip(), now())
+        {
+            return true;
+        }
+        if self.knows(arrival) {
+            // It is looked up again when it had its share again.
+            self.answers.forget(arrival.source.ip());
+            return true;
+        }
+        false
+    }
+
+    /// Whether the table has a row, of whatever group, for the source.
+    fn knows(&self, arrival: &Arrival) -> bool {
+        let addresses = self.shared.addresses.current();
+        let mut entries = addresses.table.lookup(arrival.source.ip()).iter();
+        entries.any(|entry| entry.port == 0 || entry.port == arrival.source.port())
+    }
+
+    /// Whether an answer of this size is too much for a request of that size. Over a stream the sender has shown that it is where it
+    /// says. A source in the address table is one that the operator knows, and may be sent more; but somebody else may have written its
+    /// address, and a tenant's policy the answer.
+    fn is_too_large(&self, answer: usize, request: usize, arrival: &Arrival) -> bool {
+        let more = answer.saturating_sub(request);
+        !arrival.transport.is_reliable()
+            && more > MOST_MORE
+            && (more > MOST_MORE_TO_KNOWN || !self.knows(arrival))
+    }
+}
+
+/// A change to the header as the proxy makes it.
+fn change_of(edit: &Edit) -> HeaderChange<'_> {
+    match edit {
+        Edit::Add { name, value } => HeaderChange::Add { name, value },
+        Edit::Remove { name } => HeaderChange::Remove(name),
+    }
+}
+
+/// The label of a transport.
+pub(crate) fn wire_of(transport: Transport) -> Wire {
+    match transport {
+        Transport::Udp => Wire::Udp,
+        Transport::Tcp => Wire::Tcp,
+    }
+}
+
+/// The status code of a reply that we wrote: `SIP/2.0 401 …`.
+fn code_of(reply: &[u8]) -> u16 {
+    let digits = reply.get(8..11).unwrap_or_default();
+    digits.iter().fold(0, |code, digit| {
+        code * 10 + u16::from(digit.wrapping_sub(b'0'))
+    })
+}
+
+const NO_HEADERS: &[(&str, &str)] = &[];
+
+/// How many bytes an answer over UDP may have more than its request.
+const MOST_MORE: usize = 1024;
+
+/// The same for a source in the address table.
+const MOST_MORE_TO_KNOWN: usize = 8 * 1024;
+
+/// What callers read when the next hop takes no connection.
+const UNREACHABLE: &str = "Next Hop Unreachable";

@@ -1,0 +1,434 @@
+//! Tells what became of a message: one structured event at `debug` for each that was refused, dropped or lost, and a line to each trace
+//! that follows it.
+//!
+//! While nobody listens this costs a look at the level of the log and at the number of traces; nothing is formatted then.
+
+use std::fmt::Display;
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use portcullis_metrics::{Label, Lost};
+use portcullis_sip::{Arrival, Destination, HeaderName, Message, RelayError, StartLine, Transport};
+use tracing::{Level, debug, enabled};
+
+use super::Pipeline;
+use super::judge::Judgement;
+use crate::notices::{self, Example, Trouble};
+use crate::trace::{self, Entry, Fields, Outcome};
+
+/// Bytes of a first line that are shown.
+const FIRST_LINE: usize = 120;
+
+/// Bytes of a message that can't be read in which a Call-ID is looked for.
+const SEARCHED: usize = 8 << 10;
+
+/// What becomes of a message.
+#[derive(Clone, Copy)]
+pub(super) enum Fate<'a> {
+    /// A success of ours.
+    Answered { code: u16, reason: &'a str },
+    /// A request is sent on.
+    Relayed(Destination),
+    /// A response is sent back.
+    Returned(Destination),
+    /// An ACK to a rejection of ours.
+    Absorbed,
+    /// A rejection of ours: its code and phrase, why it is one, and what is wrong in more words than the phrase.
+    Rejected {
+        code: u16,
+        reason: &'a str,
+        cause: &'static str,
+        detail: Option<&'a dyn Display>,
+    },
+    /// Nothing is sent.
+    Dropped {
+        cause: &'static str,
+        detail: Option<&'a dyn Display>,
+    },
+}
+
+/// A message that a transport could not carry.
+pub(crate) struct Loss<'a> {
+    pub(crate) lost: Lost,
+    /// The message, or its beginning; nothing if there is none.
+    pub(crate) bytes: &'a [u8],
+    pub(crate) transport: Transport,
+    /// Where it came from or was to go.
+    pub(crate) peer: SocketAddr,
+    pub(crate) detail: &'a dyn Display,
+}
+
+impl Pipeline {
+    /// Whether anybody wants to know what becomes of messages.
+    #[inline]
+    pub(super) fn is_watched(&self) -> bool {
+        enabled!(Level::DEBUG) || self.shared.notices.traces.is_any()
+    }
+
+    /// Tells what became of a message. Only where [`Pipeline::is_watched`] says so.
+    #[cold]
+    pub(super) fn tell(
+        &self,
+        message: Message<'_>,
+        arrival: &Arrival,
+        judgement: Option<&Judgement>,
+        fate: Fate<'_>,
+    ) {
+        if enabled!(Level::DEBUG) {
+            log(message, arrival, judgement, fate);
+        }
+        let traces = &self.shared.notices.traces;
+        if traces.is_any() && traces.want(message, arrival) {
+            traces.show(message, arrival, &entry(message, arrival, judgement, fate));
+        }
+    }
+
+    /// Counts a relay error that is the operator's to mend.
+    #[cold]
+    pub(super) fn note_relay_error(
+        &self,
+        error: &RelayError,
+        message: Message<'_>,
+        arrival: &Arrival,
+        judgement: &Judgement,
+    ) {
+        let Some(trouble) = Trouble::of_relay(error.kind()) else {
+            return;
+        };
+        let example = || {
+            let call_id = message.header(HeaderName::CallId);
+            let call_id = call_id.map_or(&b""[..], |field| field.value);
+            let tenant = judgement.tenant.as_ref();
+            Example {
+                tenant: tenant.map(|tenant| tenant.name.clone()),
+                decision: judgement.id,
+                ..Example::new(call_id, Some(arrival.source), error.to_string())
+            }
+        };
+        self.shared.notices.note(self.number, trouble, 1, example);
+    }
+
+    /// Counts what the operator has to mend and no message is at hand for.
+    pub(crate) fn note(&self, trouble: Trouble, count: u64, example: impl FnOnce() -> Example) {
+        self.shared
+            .notices
+            .note(self.number, trouble, count, example);
+    }
+
+    /// Counts a message that a transport could not carry, and tells of it.
+    #[cold]
+    pub(crate) fn lose(&self, loss: &Loss<'_>) {
+        self.counters().lost.inc(loss.lost);
+        self.tell_loss(loss, 1);
+    }
+
+    /// Counts datagrams that the system refused to send, and tells of the last of them.
+    #[cold]
+    pub(crate) fn lose_refused(
+        &self,
+        count: u64,
+        bytes: &[u8],
+        peer: SocketAddr,
+        error: &std::io::Error,
+    ) {
+        let loss = Loss {
+            lost: Lost::SendError,
+            bytes,
+            transport: Transport::Udp,
+            peer,
+            detail: error,
+        };
+        let is_too_large = error.raw_os_error() == Some(nix::errno::Errno::EMSGSIZE as i32);
+        if is_too_large {
+            let example = || Example::new(call_id_in(bytes), Some(peer), error.to_string());
+            let notices = &self.shared.notices;
+            notices.note(self.number, Trouble::DatagramTooLarge, count, example);
+            self.trace_loss(&loss);
+            return log_loss(&loss);
+        }
+        self.tell_loss(&loss, count);
+    }
+
+    /// Tells of a request that was not delivered to its next hop. `is_down` if the next hop took no connection.
+    #[cold]
+    pub(crate) fn lose_undelivered(
+        &self,
+        bytes: &[u8],
+        to: &Destination,
+        error: &dyn Display,
+        is_down: bool,
+    ) {
+        self.counters().lost.inc(Lost::NoConnection);
+        let loss = Loss {
+            lost: Lost::NoConnection,
+            bytes,
+            transport: to.transport,
+            peer: to.addr,
+            detail: error,
+        };
+        self.trace_loss(&loss);
+        if bytes.starts_with(b"SIP/") {
+            return log_loss(&loss);
+        }
+        let call_id = call_id_in(bytes);
+        let notices = &self.shared.notices;
+        if is_down {
+            let error = error.to_string();
+            notices
+                .hops
+                .failed(to.addr, &error, call_id, Instant::now());
+        }
+        let example = || Example::new(call_id, Some(to.addr), error.to_string());
+        notices.note(self.number, Trouble::NextHopUnreachable, 1, example);
+        debug!(
+            event = "next_hop_unreachable",
+            next_hop = %to.addr,
+            transport = to.transport.parameter(),
+            first_line = first_line(bytes),
+            call_id = notices::cut(call_id),
+            %error,
+            "request not delivered to its next hop"
+        );
+    }
+
+    fn tell_loss(&self, loss: &Loss<'_>, count: u64) {
+        if let Some(trouble) = Trouble::of_loss(loss.lost) {
+            let example = || {
+                let call_id = call_id_in(loss.bytes);
+                Example::new(call_id, Some(loss.peer), loss.detail.to_string())
+            };
+            self.shared
+                .notices
+                .note(self.number, trouble, count, example);
+        }
+        self.trace_loss(loss);
+        log_loss(loss);
+    }
+
+    /// Shows a loss to those who follow the message.
+    fn trace_loss(&self, loss: &Loss<'_>) {
+        let traces = &self.shared.notices.traces;
+        if !traces.is_any() {
+            return;
+        }
+        let call_id = call_id_in(loss.bytes);
+        let fields = Fields {
+            transport: loss.transport.parameter(),
+            first_line: first_line(loss.bytes),
+            call_id: notices::cut(call_id),
+            ..Fields::default()
+        };
+        let mut entry = Entry::new(fields, Outcome::Undelivered);
+        entry.cause = Some(loss.lost.label());
+        entry.detail = Some(loss.detail.to_string());
+        entry.next = Some(loss.peer);
+        traces.show_loss(call_id, &entry);
+    }
+}
+
+/// One event for a message that was refused or dropped.
+fn log(message: Message<'_>, arrival: &Arrival, judgement: Option<&Judgement>, fate: Fate<'_>) {
+    let source = arrival.source;
+    let transport = arrival.transport.parameter();
+    let call_id = call_id_of(message);
+    let tenant = judgement.and_then(|judgement| judgement.tenant.as_deref());
+    let tenant = tenant.map(|tenant| &*tenant.name);
+    let decided = judgement.and_then(|judgement| judgement.decided.as_ref());
+    let policy = decided.map(|(seat, _)| &**seat);
+    let generation = decided.map(|(_, generation)| *generation);
+    let decision = judgement.and_then(|judgement| judgement.id);
+    let decision = decision.map(tracing::field::display);
+    match fate {
+        Fate::Rejected {
+            code,
+            reason,
+            cause,
+            detail,
+        } => debug!(
+            event = "request_rejected",
+            code,
+            reason,
+            cause,
+            %source,
+            transport,
+            method = method_of(message),
+            call_id,
+            tenant,
+            policy,
+            generation,
+            decision,
+            detail = detail.map(tracing::field::display),
+            "request rejected"
+        ),
+        Fate::Dropped { cause, detail } => debug!(
+            event = "message_dropped",
+            cause,
+            %source,
+            transport,
+            first_line = first_line(message.bytes()),
+            call_id,
+            tenant,
+            policy,
+            generation,
+            decision,
+            detail = detail.map(tracing::field::display),
+            "message dropped"
+        ),
+        Fate::Answered { .. } | Fate::Relayed(_) | Fate::Returned(_) | Fate::Absorbed => {}
+    }
+}
+
+/// What a trace shows of a message.
+fn entry<'a>(
+    message: Message<'_>,
+    arrival: &Arrival,
+    judgement: Option<&'a Judgement>,
+    fate: Fate<'_>,
+) -> Entry<'a> {
+    let line = first_line(message.bytes());
+    let fields = Fields::of(message, arrival, line, call_id_of(message));
+    let mut entry = Entry::new(fields, outcome_of(fate));
+    match fate {
+        Fate::Answered { code, reason } => {
+            entry.code = Some(code);
+            entry.reason = Some(reason.to_owned());
+        }
+        Fate::Relayed(to) | Fate::Returned(to) => {
+            entry.next = Some(to.addr);
+            entry.code = trace::code_of(message);
+        }
+        Fate::Absorbed => {}
+        Fate::Rejected {
+            code,
+            reason,
+            cause,
+            detail,
+        } => {
+            entry.code = Some(code);
+            entry.reason = Some(reason.to_owned());
+            entry.cause = Some(cause);
+            entry.detail = detail.map(ToString::to_string);
+        }
+        Fate::Dropped { cause, detail } => {
+            entry.cause = Some(cause);
+            entry.detail = detail.map(ToString::to_string);
+        }
+    }
+    if let Some(judgement) = judgement {
+        entry.tenant = judgement.tenant.as_deref().map(|tenant| &*tenant.name);
+        entry.asked = &judgement.asked;
+        entry.decision = judgement.id.map(|id| id.to_string());
+        entry.cause = entry.cause.or_else(|| Some(judgement.cause.label()));
+    }
+    entry
+}
+
+fn outcome_of(fate: Fate<'_>) -> Outcome {
+    match fate {
+        Fate::Answered { .. } => Outcome::Answered,
+        Fate::Relayed(_) => Outcome::Relayed,
+        Fate::Returned(_) => Outcome::Returned,
+        Fate::Absorbed => Outcome::Absorbed,
+        Fate::Rejected { .. } => Outcome::Rejected,
+        Fate::Dropped { .. } => Outcome::Dropped,
+    }
+}
+
+fn log_loss(loss: &Loss<'_>) {
+    debug!(
+        event = "message_dropped",
+        cause = loss.lost.label(),
+        peer = %loss.peer,
+        transport = loss.transport.parameter(),
+        first_line = first_line(loss.bytes),
+        call_id = notices::cut(call_id_in(loss.bytes)),
+        detail = %loss.detail,
+        "message dropped"
+    );
+}
+
+/// The status code and phrase of a reply that we wrote: `SIP/2.0 401 Address not authorised`.
+pub(super) fn phrase_of(reply: &[u8]) -> &str {
+    let line = reply.split(|byte| *byte == b'\r').next();
+    let phrase = line.and_then(|line| line.get(12..));
+    phrase
+        .and_then(|phrase| std::str::from_utf8(phrase).ok())
+        .unwrap_or_default()
+}
+
+/// The method of a request; nothing for a response.
+fn method_of(message: Message<'_>) -> String {
+    match message.start_line() {
+        StartLine::Request { method, .. } => shown(method, FIRST_LINE),
+        StartLine::Response { .. } => String::new(),
+    }
+}
+
+/// The Call-ID as far as it can be read.
+fn call_id_of(message: Message<'_>) -> String {
+    match message.header(HeaderName::CallId) {
+        Some(field) => notices::cut(field.value),
+        None => notices::cut(call_id_in(message.bytes())),
+    }
+}
+
+/// Looks for a Call-ID in bytes that need not be a message.
+fn call_id_in(bytes: &[u8]) -> &[u8] {
+    let searched = bytes.get(..SEARCHED).unwrap_or(bytes);
+    let mut lines = searched.split(|byte| *byte == b'\n').skip(1);
+    let found = lines.find_map(|line| {
+        let colon = line.iter().position(|byte| *byte == b':')?;
+        let name = line[..colon].trim_ascii();
+        let is_it = name.eq_ignore_ascii_case(b"Call-ID") || name.eq_ignore_ascii_case(b"i");
+        is_it.then(|| line[colon + 1..].trim_ascii())
+    });
+    found.unwrap_or_default()
+}
+
+fn first_line(bytes: &[u8]) -> String {
+    let start = bytes.iter().position(|byte| !byte.is_ascii_whitespace());
+    let bytes = bytes.get(start.unwrap_or_default()..).unwrap_or_default();
+    let end = bytes.iter().position(|byte| matches!(byte, b'\r' | b'\n'));
+    shown(&bytes[..end.unwrap_or(bytes.len())], FIRST_LINE)
+}
+
+/// Bytes from the wire as a log line can bear them.
+fn shown(bytes: &[u8], most: usize) -> String {
+    let cut = bytes.get(..most).unwrap_or(bytes);
+    portcullis_text::clean(&String::from_utf8_lossy(cut)).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_id_is_found_in_what_is_no_message() {
+        for (bytes, call_id) in [
+            (&b"INVITE x\r\nCALL-ID : a@b \r\n\r\n"[..], "a@b"),
+            (b"INVITE x\ni:c\nVia: y\n", "c"),
+            (b"\r\nINVITE x\r\nVia: i:j\r\n", ""),
+            (b"junk", ""),
+            (b"", ""),
+        ] {
+            assert_eq!(call_id_in(bytes), call_id.as_bytes());
+        }
+    }
+
+    #[test]
+    fn the_first_line_is_shown_harmless_and_short() {
+        assert_eq!(
+            first_line(b"\r\n\r\nINVITE \x1b[31m\r\nVia: x"),
+            "INVITE \\u{1b}[31m"
+        );
+        assert_eq!(first_line(b"\xff\xfe"), "\u{fffd}\u{fffd}");
+        assert_eq!(first_line(&[b'x'; 9000]).len(), FIRST_LINE);
+        assert_eq!(first_line(b""), "");
+    }
+
+    #[test]
+    fn the_phrase_of_a_reply_is_read() {
+        assert_eq!(phrase_of(b"SIP/2.0 400 Bad Via\r\nVia: x"), "Bad Via");
+        assert_eq!(phrase_of(b"SIP"), "");
+    }
+}

@@ -1,0 +1,372 @@
+//! Asks candidates about requests that have been decided, off the way of the requests, and keeps what they would have decided
+//! otherwise.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::{Instant, SystemTime};
+
+use parking_lot::Mutex;
+use portcullis_address::Snapshot;
+use portcullis_config::RecordsConfig;
+use portcullis_policy::{Edit, Edits, Evaluator, Failure, Generation, Scope, Verdict};
+
+use portcullis_records::Mask;
+use portcullis_request::PolicyRequest;
+
+/// Requests that may wait for candidates. What comes when there is no room is not compared, and counted.
+const WAITING: usize = 1024;
+
+/// The same for one candidate: those of others are to have their turn.
+const WAITING_EACH: usize = 64;
+
+/// The bytes that all of them may take.
+const WAITING_BYTES: usize = 16 << 20;
+
+/// Differences that are kept as they were, the last ones.
+const SAMPLES: usize = 32;
+
+/// The most bytes of a request, and of each decision, in such a difference. The rest is cut off.
+const SAMPLE_BYTES: usize = 8 << 10;
+
+/// Room for what the host does, beside the stack that a policy may use.
+const STACK: usize = 2 << 20;
+
+/// The way to the thread that asks candidates.
+#[derive(Clone, Debug)]
+pub struct Shadow {
+    jobs: SyncSender<Job>,
+    /// Bytes that wait.
+    waiting: Arc<AtomicUsize>,
+}
+
+/// What a candidate decided in comparison.
+#[derive(Debug)]
+pub struct Comparison {
+    /// The number of its generation.
+    pub candidate: u64,
+    /// The number of the one that decided.
+    pub active: u64,
+    same: AtomicU64,
+    different: AtomicU64,
+    not_compared: AtomicU64,
+    /// Requests that wait for the candidate.
+    waiting: AtomicUsize,
+    samples: Mutex<VecDeque<Difference>>,
+}
+
+/// A request that the candidate would have decided otherwise.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Difference {
+    /// When.
+    pub at: SystemTime,
+    /// Where the request came from.
+    pub source: SocketAddr,
+    /// The request as it was received, in text, but for what `[records]` masks.
+    pub request: String,
+    /// What was decided.
+    pub active: String,
+    /// What would have been.
+    pub candidate: String,
+}
+
+/// One request and what was decided about it.
+#[derive(Debug)]
+struct Job {
+    request: PolicyRequest,
+    scope: Arc<Scope>,
+    addresses: Arc<Snapshot>,
+    generation: Arc<Generation<PolicyRequest>>,
+    decided: Result<Verdict, Failure>,
+    edits: Edits,
+    comparison: Arc<Comparison>,
+    /// What it takes of memory.
+    bytes: usize,
+}
+
+impl Shadow {
+    /// Starts the thread. It ends with the last handle. Of the requests that it keeps, what `records` mask is not kept.
+    ///
+    /// # Errors
+    /// When there can be no thread.
+    pub fn start(policy_stack: usize, records: &RecordsConfig) -> std::io::Result<Self> {
+        let (jobs, next) = sync_channel(WAITING);
+        let mask = Mask::new(records);
+        let waiting = Arc::new(AtomicUsize::new(0));
+        let taken = Arc::clone(&waiting);
+        std::thread::Builder::new()
+            .name("shadow".to_owned())
+            .stack_size(STACK + policy_stack)
+            .spawn(move || work(&next, &taken, &mask))?;
+        Ok(Self { jobs, waiting })
+    }
+
+    /// Takes room for a request; false if there is none.
+    fn take_room(&self, comparison: &Comparison, bytes: usize) -> bool {
+        let others = comparison.waiting.fetch_add(1, Ordering::Relaxed);
+        let before = self.waiting.fetch_add(bytes, Ordering::Relaxed);
+        let has_room = others < WAITING_EACH && before.saturating_add(bytes) <= WAITING_BYTES;
+        if !has_room {
+            leave_room(&self.waiting, comparison, bytes);
+        }
+        has_room
+    }
+
+    /// Hands a decided request on, if there is room.
+    pub fn offer(
+        &self,
+        request: &PolicyRequest,
+        scope: &Arc<Scope>,
+        addresses: &Arc<Snapshot>,
+        generation: &Arc<Generation<PolicyRequest>>,
+        (decided, edits): (&Result<Verdict, Failure>, &Edits),
+        comparison: &Arc<Comparison>,
+    ) {
+        let bytes = size_of::<Job>() + request.bytes() + bytes_of(decided, edits);
+        if !self.take_room(comparison, bytes) {
+            comparison.not_compared.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        let job = Job {
+            request: request.clone(),
+            scope: Arc::clone(scope),
+            addresses: Arc::clone(addresses),
+            generation: Arc::clone(generation),
+            decided: decided.clone(),
+            edits: edits.clone(),
+            comparison: Arc::clone(comparison),
+            bytes,
+        };
+        if self.jobs.try_send(job).is_err() {
+            leave_room(&self.waiting, comparison, bytes);
+            comparison.not_compared.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Comparison {
+    /// Of these two generations, nothing compared yet.
+    pub fn new(active: u64, candidate: u64) -> Self {
+        Self {
+            candidate,
+            active,
+            same: AtomicU64::new(0),
+            different: AtomicU64::new(0),
+            not_compared: AtomicU64::new(0),
+            waiting: AtomicUsize::new(0),
+            samples: Mutex::new(VecDeque::new()),
+        }
+    }
+
+    /// Requests on which both agree.
+    pub fn same(&self) -> u64 {
+        self.same.load(Ordering::Relaxed)
+    }
+
+    /// Requests on which they do not.
+    pub fn different(&self) -> u64 {
+        self.different.load(Ordering::Relaxed)
+    }
+
+    /// Requests for which there was no room.
+    pub fn not_compared(&self) -> u64 {
+        self.not_compared.load(Ordering::Relaxed)
+    }
+
+    /// The last differences, the oldest first.
+    pub fn samples(&self) -> Vec<Difference> {
+        self.samples.lock().iter().cloned().collect()
+    }
+
+    fn note(&self, difference: Option<Difference>) {
+        let Some(difference) = difference else {
+            self.same.fetch_add(1, Ordering::Relaxed);
+            return;
+        };
+        let mut samples = self.samples.lock();
+        // Within the lock: who sees the number finds the sample too.
+        self.different.fetch_add(1, Ordering::Relaxed);
+        if samples.len() == SAMPLES {
+            samples.pop_front();
+        }
+        samples.push_back(difference);
+    }
+}
+
+/// Gives back what [`Shadow::take_room`] took.
+fn leave_room(waiting: &AtomicUsize, comparison: &Comparison, bytes: usize) {
+    waiting.fetch_sub(bytes, Ordering::Relaxed);
+    comparison.waiting.fetch_sub(1, Ordering::Relaxed);
+}
+
+/// What a decision takes of memory.
+fn bytes_of(decided: &Result<Verdict, Failure>, edits: &Edits) -> usize {
+    // What two texts take beside their bytes.
+    const PAIR: usize = 64;
+
+    let decided = match decided {
+        Ok(Verdict::Reject(rejection)) => {
+            let headers = rejection.headers.iter();
+            let headers = headers.map(|(name, value)| PAIR + name.len() + value.len());
+            rejection.reason.len() + headers.sum::<usize>()
+        }
+        Ok(Verdict::Relay(next_hop)) => next_hop.as_ref().map_or(0, String::len),
+        Ok(Verdict::Drop | Verdict::Pass) | Err(_) => 0,
+    };
+    let edits = edits.iter().map(|edit| match edit {
+        Edit::Add { name, value } => PAIR + name.len() + value.len(),
+        Edit::Remove { name } => PAIR + name.len(),
+    });
+    decided + edits.sum::<usize>()
+}
+
+fn work(next: &Receiver<Job>, waiting: &AtomicUsize, mask: &Mask) {
+    let mut evaluator = Evaluator::muted();
+    while let Ok(job) = next.recv() {
+        let Job {
+            request,
+            scope,
+            addresses,
+            generation,
+            decided,
+            edits,
+            comparison,
+            bytes,
+        } = job;
+        let begun = Instant::now();
+        let (request, answer) = evaluator.decide(&generation.policy, &scope, &addresses, request);
+        generation.stats.record(0, &answer, begun.elapsed());
+        let changed = evaluator.take_edits();
+        let (active, candidate) = ((&decided, &edits), (&answer, &changed));
+        comparison.note(difference(&request, active, candidate, mask));
+        leave_room(waiting, &comparison, bytes);
+    }
+}
+
+/// What a policy decided, and what it changes in the header.
+type Decided<'d> = (&'d Result<Verdict, Failure>, &'d Edits);
+
+fn difference(
+    request: &PolicyRequest,
+    active: Decided<'_>,
+    candidate: Decided<'_>,
+    mask: &Mask,
+) -> Option<Difference> {
+    let is_same = match (active, candidate) {
+        ((Ok(active), edits), (Ok(candidate), changed)) => {
+            active == candidate && (edits == changed || !may_relay(active))
+        }
+        ((Err(active), _), (Err(candidate), _)) => active.kind() == candidate.kind(),
+        _ => false,
+    };
+    (!is_same).then(|| Difference {
+        at: SystemTime::now(),
+        source: request.arrival.source,
+        request: masked(request, mask),
+        active: cut(shown(active)),
+        candidate: cut(shown(candidate)),
+    })
+}
+
+/// The request without what nobody who looks at differences is to see.
+fn masked(request: &PolicyRequest, mask: &Mask) -> String {
+    let (bytes, left_out) = mask.request(request);
+    let shown = &bytes[..bytes.len().min(SAMPLE_BYTES)];
+    let mut text = cut(String::from_utf8_lossy(shown).into_owned());
+    if bytes.len() > SAMPLE_BYTES {
+        text.push_str("\r\n(cut)");
+    } else if left_out > 0 {
+        text.push_str(&format!("({left_out} bytes of body)"));
+    }
+    text
+}
+
+fn cut(mut text: String) -> String {
+    if text.len() > SAMPLE_BYTES {
+        text.truncate(text.floor_char_boundary(SAMPLE_BYTES));
+    }
+    text.shrink_to_fit();
+    text
+}
+
+/// Whether changes to the header may come to anything.
+pub(crate) fn may_relay(verdict: &Verdict) -> bool {
+    matches!(verdict, Verdict::Relay(_) | Verdict::Pass)
+}
+
+/// An answer in a few words.
+fn shown((answer, edits): Decided<'_>) -> String {
+    match answer {
+        Ok(verdict) if may_relay(verdict) && !edits.is_empty() => format!("{verdict}, {edits}"),
+        Ok(verdict) => verdict.to_string(),
+        Err(failure) => format!("failure: {failure}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use portcullis_sip::{Arrival, Framing, Transport};
+
+    use super::*;
+
+    #[test]
+    fn what_waits_is_bounded_by_candidate_and_in_bytes() {
+        let (jobs, _next) = sync_channel(WAITING);
+        let shadow = Shadow {
+            jobs,
+            waiting: Arc::default(),
+        };
+        let taken = |comparison: &Comparison, bytes| {
+            (0..2 * WAITING)
+                .filter(|_| shadow.take_room(comparison, bytes))
+                .count()
+        };
+        let (one, other) = (Comparison::new(1, 2), Comparison::new(1, 2));
+        assert_eq!(taken(&one, 1000), WAITING_EACH);
+        assert_eq!(
+            taken(&other, 1000),
+            WAITING_EACH,
+            "one leaves room to others"
+        );
+        (0..WAITING_EACH).for_each(|_| leave_room(&shadow.waiting, &one, 1000));
+        assert_eq!(taken(&one, 1000), WAITING_EACH);
+        // Large ones, of many candidates.
+        let all = (0..100).map(|_| taken(&Comparison::new(1, 2), 200_000));
+        let all: usize = all.sum();
+        let waiting = shadow.waiting.load(Ordering::Relaxed);
+        assert!(
+            waiting <= WAITING_BYTES && waiting + 200_000 > WAITING_BYTES,
+            "{all}"
+        );
+    }
+
+    #[test]
+    fn differences_show_no_secrets_and_are_short() {
+        let text = format!(
+            "INVITE sip:b@b SIP/2.0\r\nVia: SIP/2.0/UDP h;branch=z9hG4bK1\r\nFrom: <sip:a@a>;tag=1\r\nTo: <sip:b@b>\r\n\
+             Call-ID: i\r\nCSeq: 1 INVITE\r\nAuthorization: Digest secret\r\n{}Content-Length: 6\r\n\r\nbodies",
+            format!("X-Long: {}\r\n", "x".repeat(4000)).repeat(10)
+        );
+        let arrival = Arrival {
+            source: "192.0.2.1:5060".parse().unwrap(),
+            local: "192.0.2.9:5060".parse().unwrap(),
+            transport: Transport::Udp,
+            connection: None,
+        };
+        let request = PolicyRequest::read(text.into_bytes(), Framing::Datagram, arrival).unwrap();
+        let (none, long) = (Edits::default(), "y".repeat(100_000));
+        let (active, candidate) = (Ok(Verdict::Drop), Ok(Verdict::Relay(Some(long))));
+        let mask = Mask::new(&RecordsConfig::default());
+        let found = difference(&request, (&active, &none), (&candidate, &none), &mask).unwrap();
+        assert!(
+            found.request.contains("Authorization: ***\r\n"),
+            "{}",
+            found.request
+        );
+        assert!(!found.request.contains("secret") && !found.request.contains("bodies"));
+        assert!(found.request.len() <= SAMPLE_BYTES + 16 && found.candidate.len() <= SAMPLE_BYTES);
+        assert_eq!(found.active, "drop");
+    }
+}

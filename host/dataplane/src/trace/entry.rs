@@ -1,0 +1,191 @@
+//! One line of a trace.
+
+use std::net::SocketAddr;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use portcullis_sip::{Arrival, HeaderName, Message, StartLine, Transport};
+use portcullis_text::{clean_json, rfc3339};
+use serde::Serialize;
+
+use super::Outcome;
+
+/// Bytes of one text from a message that are shown.
+const MOST: usize = 256;
+
+/// A policy that was asked, and what came of it.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Asked {
+    /// The seat: a tenant, `default`, `before` or `after`.
+    pub(crate) seat: String,
+    /// The file.
+    pub(crate) policy: String,
+    pub(crate) generation: u64,
+    /// The verdict, or what went wrong.
+    pub(crate) verdict: String,
+    pub(crate) microseconds: u64,
+}
+
+/// What becomes of a message, as a line of a trace shows it.
+#[derive(Debug, Serialize)]
+pub(crate) struct Entry<'a> {
+    time: String,
+    #[serde(flatten)]
+    pub(crate) fields: Fields,
+    pub(crate) tenant: Option<&'a str>,
+    /// The policies that were asked.
+    pub(crate) asked: &'a [Asked],
+    /// What became of it.
+    outcome: &'static str,
+    #[serde(skip)]
+    kind: Outcome,
+    /// The status of an answer or a response.
+    pub(crate) code: Option<u16>,
+    pub(crate) reason: Option<String>,
+    /// Why.
+    pub(crate) cause: Option<&'static str>,
+    pub(crate) detail: Option<String>,
+    /// Where it went, or was to go.
+    pub(crate) next: Option<SocketAddr>,
+    pub(crate) decision: Option<String>,
+}
+
+/// What a line says of the message itself.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct Fields {
+    pub(crate) source: Option<SocketAddr>,
+    pub(crate) local: Option<SocketAddr>,
+    pub(crate) transport: &'static str,
+    /// The first line.
+    pub(crate) first_line: String,
+    pub(crate) from: Option<String>,
+    pub(crate) to: Option<String>,
+    pub(crate) call_id: String,
+    pub(crate) cseq: Option<String>,
+}
+
+impl Fields {
+    /// Of a message that came in.
+    pub(crate) fn of(
+        message: Message<'_>,
+        arrival: &Arrival,
+        first_line: String,
+        call_id: String,
+    ) -> Self {
+        let header = |name| message.header(name).map(|field| cut(field.value));
+        Self {
+            source: Some(arrival.source),
+            local: Some(arrival.local),
+            transport: parameter(arrival.transport),
+            first_line,
+            from: header(HeaderName::From),
+            to: header(HeaderName::To),
+            call_id,
+            cseq: header(HeaderName::CSeq),
+        }
+    }
+}
+
+impl<'a> Entry<'a> {
+    /// An entry without more than this.
+    pub(crate) fn new(fields: Fields, outcome: Outcome) -> Self {
+        Self {
+            time: with_milliseconds(SystemTime::now()),
+            fields,
+            tenant: None,
+            asked: &[],
+            outcome: outcome.label(),
+            kind: outcome,
+            code: None,
+            reason: None,
+            cause: None,
+            detail: None,
+            next: None,
+            decision: None,
+        }
+    }
+
+    pub(super) fn call_id(&self) -> &str {
+        &self.fields.call_id
+    }
+
+    pub(super) fn tenant(&self) -> &str {
+        self.tenant.unwrap_or("default")
+    }
+
+    pub(super) fn code(&self) -> Option<u16> {
+        self.code
+    }
+
+    pub(super) fn outcome(&self) -> Outcome {
+        self.kind
+    }
+
+    /// As one line of JSON.
+    pub(super) fn line(&self) -> Bytes {
+        let json = serde_json::to_string(self).unwrap_or_default();
+        let mut line = clean_json(&json).into_owned();
+        line.push('\n');
+        line.into()
+    }
+}
+
+/// The status of a response that came in.
+pub(crate) fn code_of(message: Message<'_>) -> Option<u16> {
+    match message.start_line() {
+        StartLine::Response { code, .. } => Some(code),
+        StartLine::Request { .. } => None,
+    }
+}
+
+fn parameter(transport: Transport) -> &'static str {
+    transport.parameter()
+}
+
+fn cut(bytes: &[u8]) -> String {
+    let cut = bytes.get(..MOST).unwrap_or(bytes);
+    String::from_utf8_lossy(cut).into_owned()
+}
+
+/// RFC 3339 with milliseconds.
+fn with_milliseconds(time: SystemTime) -> String {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    let seconds = rfc3339(time);
+    format!(
+        "{}.{:03}Z",
+        seconds.trim_end_matches('Z'),
+        since.subsec_millis()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_one_object_and_harmless() {
+        let fields = Fields {
+            call_id: "a\u{9b}2J\n\u{202e}".into(),
+            transport: "udp",
+            ..Fields::default()
+        };
+        let mut entry = Entry::new(fields, Outcome::Rejected);
+        entry.code = Some(401);
+        let line = entry.line();
+        let text = std::str::from_utf8(&line).unwrap();
+        let inner = text.strip_suffix('\n').unwrap();
+        assert!(!inner.chars().any(portcullis_text::is_active), "{inner}");
+        let read: serde_json::Value = serde_json::from_str(inner).unwrap();
+        assert_eq!(read["call_id"], "a\u{9b}2J\n\u{202e}");
+        assert_eq!(
+            (&read["outcome"], &read["code"]),
+            (&"rejected".into(), &401.into())
+        );
+    }
+
+    #[test]
+    fn times_have_milliseconds() {
+        let time = UNIX_EPOCH + Duration::from_millis(1_709_208_000_007);
+        assert_eq!(with_milliseconds(time), "2024-02-29T12:00:00.007Z");
+    }
+}

@@ -1,0 +1,322 @@
+//! Live traces: what becomes of the messages that match a filter, one line of JSON for each, streamed to whoever follows.
+//!
+//! While nobody follows, a message costs one look at a number. A worker never waits for a follower: what does not fit into the buffer
+//! of a trace, or comes faster than it may, is counted and left out.
+
+mod entry;
+mod filter;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use parking_lot::Mutex;
+use portcullis_sip::{Arrival, Message};
+use thiserror::Error;
+use tokio::sync::{mpsc, watch};
+
+pub(crate) use entry::{Asked, Entry, Fields, code_of};
+pub use filter::{Filter, FilterError, Outcome};
+
+/// Traces at a time.
+const MOST: usize = 4;
+
+/// Lines that may wait for a follower. A line has some kilobytes at most.
+const BUFFER: usize = 1_024;
+
+/// The last calls that a trace has shown, by which it knows what is lost of them later.
+const RECENT: usize = 64;
+
+/// All traces of a host.
+#[derive(Debug)]
+pub struct Traces {
+    count: AtomicUsize,
+    all: ArcSwap<Vec<Arc<Trace>>>,
+    /// Held by those who begin and end traces.
+    change: Mutex<()>,
+    /// Whether the host ends.
+    end: watch::Sender<bool>,
+}
+
+/// Somebody follows already, and so do all others that may.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+#[error("{MOST} traces run already: end one of them")]
+pub struct TooMany;
+
+/// One trace.
+#[derive(Debug)]
+pub struct Trace {
+    filter: Filter,
+    begun: Instant,
+    /// The second since the beginning, and the messages in it.
+    window: AtomicU64,
+    recent: [AtomicU64; RECENT],
+    next_recent: AtomicUsize,
+    left_out: AtomicU64,
+    lines: mpsc::Sender<Bytes>,
+}
+
+/// Whoever owns the traces of a host.
+type Owner = dyn AsRef<Traces> + Send + Sync;
+
+/// What a follower holds. The trace ends when it is dropped.
+pub struct Following {
+    traces: Arc<Owner>,
+    trace: Arc<Trace>,
+    lines: mpsc::Receiver<Bytes>,
+    end: watch::Receiver<bool>,
+    told: u64,
+}
+
+/// What comes next for a follower.
+#[derive(Debug)]
+pub enum Next {
+    /// A line, with its line end.
+    Line(Bytes),
+    /// So many messages were left out since this was told last.
+    LeftOut(u64),
+    /// Nothing for a while.
+    Silence,
+    /// The host ends.
+    End,
+}
+
+impl Default for Traces {
+    fn default() -> Self {
+        Self {
+            count: AtomicUsize::new(0),
+            all: ArcSwap::default(),
+            change: Mutex::new(()),
+            end: watch::channel(false).0,
+        }
+    }
+}
+
+impl Traces {
+    /// Whether anybody follows.
+    #[inline]
+    pub fn is_any(&self) -> bool {
+        self.count.load(Ordering::Relaxed) > 0
+    }
+
+    /// How many run.
+    pub fn count(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    /// Whether anybody follows a message like this, as far as that can be told before it is decided on.
+    pub(crate) fn want(&self, message: Message<'_>, arrival: &Arrival) -> bool {
+        let all = self.all.load();
+        all.iter()
+            .any(|trace| trace.filter.matches_message(message, arrival))
+    }
+
+    /// Shows what became of a message to all who follow it.
+    pub(crate) fn show(&self, message: Message<'_>, arrival: &Arrival, entry: &Entry<'_>) {
+        let mut line = None;
+        for trace in self.all.load().iter() {
+            let filter = &trace.filter;
+            if !filter.matches_message(message, arrival) {
+                continue;
+            }
+            trace.remember(entry.call_id());
+            if filter.matches_outcome(entry) {
+                trace.send(line.get_or_insert_with(|| entry.line()));
+            }
+        }
+    }
+
+    /// Shows what was lost of a message behind its decision: to those who saw it, or look for its Call-ID.
+    pub(crate) fn show_loss(&self, call_id: &[u8], entry: &Entry<'_>) {
+        let mut line = None;
+        for trace in self.all.load().iter() {
+            let is_of = trace.filter.is_of_any()
+                || trace.filter.is_call(call_id)
+                || trace.has_shown(entry.call_id());
+            if is_of && trace.filter.matches_loss(entry) {
+                trace.send(line.get_or_insert_with(|| entry.line()));
+            }
+        }
+    }
+
+    /// Ends all traces: the host ends.
+    pub(crate) fn close(&self) {
+        self.end.send_replace(true);
+    }
+
+    fn begin(&self, filter: Filter) -> Result<(Arc<Trace>, mpsc::Receiver<Bytes>), TooMany> {
+        let _turn = self.change.lock();
+        let mut all = Vec::clone(&self.all.load());
+        if all.len() >= MOST {
+            return Err(TooMany);
+        }
+        let (lines, waiting) = mpsc::channel(BUFFER);
+        let trace = Arc::new(Trace {
+            filter,
+            begun: Instant::now(),
+            window: AtomicU64::new(0),
+            recent: std::array::from_fn(|_| AtomicU64::new(0)),
+            next_recent: AtomicUsize::new(0),
+            left_out: AtomicU64::new(0),
+            lines,
+        });
+        all.push(Arc::clone(&trace));
+        self.publish(all);
+        Ok((trace, waiting))
+    }
+
+    fn finish(&self, trace: &Arc<Trace>) {
+        let _turn = self.change.lock();
+        let mut all = Vec::clone(&self.all.load());
+        all.retain(|other| !Arc::ptr_eq(other, trace));
+        self.publish(all);
+    }
+
+    fn publish(&self, all: Vec<Arc<Trace>>) {
+        self.count.store(all.len(), Ordering::Relaxed);
+        self.all.store(Arc::new(all));
+    }
+}
+
+impl Trace {
+    /// Hands a line to the follower, or counts it.
+    fn send(&self, line: &Bytes) {
+        if !self.admits(self.begun.elapsed().as_secs())
+            || self.lines.try_send(line.clone()).is_err()
+        {
+            self.left_out.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether one more message may be shown in this second. Workers that come at the same time may count one for two.
+    fn admits(&self, second: u64) -> bool {
+        let window = self.window.load(Ordering::Relaxed);
+        let (begun, shown) = (window >> 32, window as u32);
+        let shown = if begun == second { shown } else { 0 };
+        if shown >= self.filter.rate() {
+            return false;
+        }
+        let next = second << 32 | u64::from(shown + 1);
+        self.window.store(next, Ordering::Relaxed);
+        true
+    }
+
+    fn remember(&self, call_id: &str) {
+        let at = self.next_recent.fetch_add(1, Ordering::Relaxed) % RECENT;
+        self.recent[at].store(mark(call_id), Ordering::Relaxed);
+    }
+
+    fn has_shown(&self, call_id: &str) -> bool {
+        let mark = mark(call_id);
+        self.recent
+            .iter()
+            .any(|recent| recent.load(Ordering::Relaxed) == mark)
+    }
+}
+
+/// A Call-ID as a number, which is never 0.
+fn mark(call_id: &str) -> u64 {
+    use std::hash::Hasher;
+    let mut hasher = siphasher::sip::SipHasher13::new();
+    hasher.write(call_id.as_bytes());
+    hasher.finish() | 1
+}
+
+impl Following {
+    /// Begins a trace.
+    ///
+    /// # Errors
+    /// When as many run as may.
+    pub fn begin(
+        traces: Arc<dyn AsRef<Traces> + Send + Sync>,
+        filter: Filter,
+    ) -> Result<Self, TooMany> {
+        let all = (*traces).as_ref();
+        let end = all.end.subscribe();
+        let (trace, lines) = all.begin(filter)?;
+        Ok(Self {
+            traces,
+            trace,
+            lines,
+            end,
+            told: 0,
+        })
+    }
+
+    /// Waits for what comes next, for so long.
+    pub async fn next(&mut self, patience: Duration) -> Next {
+        let left_out = self.trace.left_out.load(Ordering::Relaxed);
+        if left_out > self.told && self.lines.is_empty() {
+            let new = left_out - self.told;
+            self.told = left_out;
+            return Next::LeftOut(new);
+        }
+        tokio::select! {
+            biased;
+            _ = self.end.wait_for(|end| *end) => Next::End,
+            line = self.lines.recv() => line.map_or(Next::End, Next::Line),
+            () = tokio::time::sleep(patience) => Next::Silence,
+        }
+    }
+}
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        (*self.traces).as_ref().finish(&self.trace);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of_rate(rate: u32) -> Filter {
+        let mut filter = Filter::default();
+        filter.rate = Some(rate);
+        filter
+    }
+
+    #[test]
+    fn traces_are_few_and_end() {
+        let traces = Traces::default();
+        assert!(!traces.is_any());
+        let begin = || traces.begin(Filter::default());
+        let all: Vec<_> = (0..MOST).map(|_| begin().unwrap()).collect();
+        assert!(traces.is_any());
+        assert_eq!(begin().unwrap_err(), TooMany);
+        traces.finish(&all[1].0);
+        begin().unwrap();
+        assert_eq!(traces.all.load().len(), MOST);
+    }
+
+    #[test]
+    fn a_trace_shows_so_many_a_second_and_counts_the_others() {
+        let traces = Traces::default();
+        let (trace, _lines) = traces.begin(of_rate(3)).unwrap();
+        let shown = |second| (0..10).filter(|_| trace.admits(second)).count();
+        assert_eq!((shown(0), shown(1), shown(1), shown(7)), (3, 3, 0, 3));
+    }
+
+    #[test]
+    fn a_follower_that_does_not_read_loses_lines_and_no_memory() {
+        let traces = Traces::default();
+        let (trace, mut lines) = traces.begin(of_rate(u32::MAX)).unwrap();
+        for _ in 0..BUFFER + 7 {
+            trace.send(&Bytes::from_static(b"{}\n"));
+        }
+        assert_eq!(trace.left_out.load(Ordering::Relaxed), 7);
+        assert_eq!(lines.try_recv().unwrap(), "{}\n");
+    }
+
+    #[test]
+    fn the_last_calls_are_known() {
+        let traces = Traces::default();
+        let (trace, _lines) = traces.begin(Filter::default()).unwrap();
+        trace.remember("first");
+        assert!(trace.has_shown("first") && !trace.has_shown(""));
+        (0..RECENT).for_each(|n| trace.remember(&n.to_string()));
+        assert!(!trace.has_shown("first") && trace.has_shown("0"));
+    }
+}

@@ -1,0 +1,21 @@
+//! What the host listens on.
+
+use std::fmt;
+use std::net::SocketAddr;
+
+use portcullis_sip::Transport;
+
+/// One address that the host listens on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bound {
+    /// The transport.
+    pub transport: Transport,
+    /// The address, with the port that was really bound.
+    pub addr: SocketAddr,
+}
+
+impl fmt::Display for Bound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.transport.parameter(), self.addr)
+    }
+}

@@ -1,0 +1,212 @@
+//! Sockets that listen, and the table of all stream connections.
+
+mod bound;
+mod connections;
+mod places;
+
+use std::io;
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+
+use portcullis_sip::Transport;
+use portcullis_udp::Bind;
+use socket2::{Domain, Socket, Type};
+use thiserror::Error;
+use tracing::{info, warn};
+
+pub use bound::Bound;
+pub use connections::{CLOSING, Connections};
+pub(crate) use connections::{Full, Joined, Opener, Outgoing, Queue, Sent};
+pub(crate) use places::Activity;
+
+use portcullis_config::Spread;
+
+/// Buffers that a burst of calls fits into while a worker is busy; the system may grant less (`net.core.rmem_max`).
+const SOCKET_BUFFER: usize = 4 << 20;
+
+/// Connections that wait to be accepted; the system may grant less (`net.core.somaxconn`).
+const BACKLOG: i32 = 1024;
+
+/// The sockets of one worker.
+#[derive(Debug, Default)]
+pub struct WorkerSockets {
+    /// UDP sockets with their addresses.
+    pub udp: Vec<(UdpSocket, SocketAddr)>,
+    /// TCP listeners with their addresses.
+    pub tcp: Vec<(TcpListener, SocketAddr)>,
+}
+
+/// A listener that could not be bound.
+#[derive(Debug, Error)]
+#[error("cannot listen on {}:{addr}: {source}; {}", .transport.parameter(), mend(.source))]
+pub struct BindError {
+    /// The transport.
+    pub transport: Transport,
+    /// The address.
+    pub addr: SocketAddr,
+    /// What the system says.
+    #[source]
+    pub source: io::Error,
+}
+
+/// Binds every address once for each worker. A port 0 becomes the port that the system chooses, the same for all workers.
+///
+/// # Errors
+/// Names the first address that can't be listened on, why, and what to do about it.
+pub fn bind(
+    listen: impl IntoIterator<Item = (Transport, SocketAddr)>,
+    workers: usize,
+    spread: Spread,
+) -> Result<(Vec<Bound>, Vec<WorkerSockets>), BindError> {
+    let mut all: Vec<WorkerSockets> = (0..workers.max(1))
+        .map(|_| WorkerSockets::default())
+        .collect();
+    let mut bound = Vec::new();
+    for (transport, addr) in listen {
+        let at = |addr| {
+            move |source| BindError {
+                transport,
+                addr,
+                source,
+            }
+        };
+        reserve(transport, addr).map_err(at(addr))?;
+        let mut addr = addr;
+        for sockets in &mut all {
+            addr = bind_one(transport, addr, sockets).map_err(at(addr))?;
+        }
+        bound.push(Bound { transport, addr });
+    }
+    if spread == Spread::Datagram {
+        spread_datagrams(&all);
+    }
+    tell_buffers(&all);
+    Ok((bound, all))
+}
+
+/// One socket of an address speaks for all that share it.
+fn spread_datagrams(all: &[WorkerSockets]) {
+    let count = u32::try_from(all.len()).unwrap_or(u32::MAX);
+    let first = all.first().map_or(&[][..], |sockets| &sockets.udp);
+    for (socket, addr) in first.iter().filter(|_| count > 1) {
+        if let Err(error) = portcullis_udp::spread(socket, count) {
+            warn!(event = "spread_by_flow", %addr, %error, "datagrams cannot be spread over the workers on this system; spread by flow");
+        }
+    }
+}
+
+/// Small buffers lose datagrams in a burst, and nothing else says why.
+fn tell_buffers(all: &[WorkerSockets]) {
+    let udp = all.iter().flat_map(|sockets| &sockets.udp);
+    let granted = udp.filter_map(|(socket, _)| portcullis_udp::buffers(socket).ok());
+    let Some(receive) = granted.map(|buffers| buffers.receive).min() else {
+        return;
+    };
+    if receive < SOCKET_BUFFER {
+        info!(
+            event = "receive_buffer_small",
+            granted = receive,
+            wanted = SOCKET_BUFFER,
+            "the system grants small receive buffers: raise net.core.rmem_max, or a burst of calls loses datagrams"
+        );
+    }
+}
+
+/// Shared ports let a second process in without a word. A moment of sole ownership shows that nobody else is there.
+fn reserve(transport: Transport, addr: SocketAddr) -> io::Result<()> {
+    if addr.port() == 0 {
+        return Ok(());
+    }
+    match transport {
+        Transport::Tcp => listener(addr, false).map(drop),
+        Transport::Udp => portcullis_udp::bind(addr, Bind::default()).map(drop),
+    }
+}
+
+fn bind_one(
+    transport: Transport,
+    addr: SocketAddr,
+    sockets: &mut WorkerSockets,
+) -> io::Result<SocketAddr> {
+    match transport {
+        Transport::Udp => {
+            let options = Bind {
+                share_port: true,
+                receive_buffer: SOCKET_BUFFER,
+                send_buffer: SOCKET_BUFFER,
+            };
+            let socket = portcullis_udp::bind(addr, options)?;
+            let addr = socket.local_addr()?;
+            sockets.udp.push((socket, addr));
+            Ok(addr)
+        }
+        Transport::Tcp => {
+            let listener = listener(addr, true)?;
+            let addr = listener.local_addr()?;
+            sockets.tcp.push((listener, addr));
+            Ok(addr)
+        }
+    }
+}
+
+fn listener(addr: SocketAddr, share_port: bool) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None)?;
+    if addr.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    // Connections of an earlier process that wait for their end must not keep the port.
+    socket.set_reuse_address(true)?;
+    if share_port {
+        socket.set_reuse_port(true)?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&addr.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+fn mend(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "another process has it: stop that one or change `listen`",
+        io::ErrorKind::AddrNotAvailable => {
+            "this machine does not have that address: change `listen`"
+        }
+        io::ErrorKind::PermissionDenied => {
+            "ports below 1024 need a right: change `listen` or grant CAP_NET_BIND_SERVICE"
+        }
+        _ => "check `listen`",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_worker_gets_every_address() {
+        let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        let (bound, sockets) = bind(
+            [(Transport::Udp, any), (Transport::Tcp, any)],
+            3,
+            Spread::Datagram,
+        )
+        .unwrap();
+        assert_eq!(bound.len(), 2);
+        assert_eq!(sockets.len(), 3);
+        for worker in sockets {
+            assert_eq!(worker.udp[0].1, bound[0].addr);
+            assert_eq!(worker.tcp[0].1, bound[1].addr);
+        }
+    }
+
+    #[test]
+    fn a_taken_address_is_named_with_a_mend() {
+        let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        for transport in [Transport::Udp, Transport::Tcp] {
+            let (bound, _sockets) = bind([(transport, any)], 1, Spread::Flow).unwrap();
+            let error = bind([(transport, bound[0].addr)], 1, Spread::Flow).unwrap_err();
+            let text = error.to_string();
+            assert!(text.contains(&bound[0].addr.to_string()), "{text}");
+            assert!(text.contains("another process"), "{text}");
+        }
+    }
+}

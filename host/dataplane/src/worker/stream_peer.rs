@@ -1,0 +1,35 @@
+//! Both ends of a stream connection.
+
+use std::net::SocketAddr;
+
+use portcullis_sip::{Arrival, ConnectionId, Destination, Transport};
+
+/// What a connection knows of itself.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct StreamPeer {
+    pub(super) id: ConnectionId,
+    pub(super) peer: SocketAddr,
+    /// The address of the listener: it names us to our peers.
+    pub(super) local: SocketAddr,
+}
+
+impl StreamPeer {
+    pub(super) fn arrival(self) -> Arrival {
+        Arrival {
+            source: self.peer,
+            local: self.local,
+            transport: Transport::Tcp,
+            connection: Some(self.id),
+        }
+    }
+
+    /// The way back over this connection.
+    pub(super) fn back(self) -> Destination {
+        Destination {
+            transport: Transport::Tcp,
+            addr: self.peer,
+            from: Some(self.local),
+            connection: Some(self.id),
+        }
+    }
+}

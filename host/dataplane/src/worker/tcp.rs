@@ -1,0 +1,212 @@
+//! TCP: connections that peers open to us, and connections that we open.
+
+use std::cell::RefCell;
+use std::fmt::Display;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use portcullis_metrics::Lost;
+use portcullis_sip::{Destination, Transport};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::task::{spawn_local, yield_now};
+use tokio::time::{sleep, timeout};
+use tracing::debug;
+
+use super::Worker;
+use super::stream;
+use super::stream_peer::StreamPeer;
+use crate::pipeline::Loss;
+use crate::throttle;
+use crate::transport::{Connections, Full, Joined, Opener, Outgoing, Sent};
+
+/// How long the opening of a connection may take. Shorter than Timer B and F (32 s), so that the caller hears of it.
+const CONNECT: Duration = Duration::from_secs(5);
+
+/// The pause after an accept that failed for want of something, files for instance.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Accepts connections for as long as the worker lives.
+pub(crate) async fn accept(worker: Rc<RefCell<Worker>>, listener: TcpListener, local: SocketAddr) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, peer)) => {
+                let is_full = welcome(&worker, stream, peer, local);
+                if is_full {
+                    // Whoever has made room closes before the next one comes.
+                    yield_now().await;
+                }
+            }
+            Err(error) => {
+                worker.borrow().not_accepted(&error);
+                // What ended between connect and accept is over; anything else will fail again at once.
+                if error.kind() != io::ErrorKind::ConnectionAborted {
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+}
+
+/// Takes a connection in. True if another one had to make room, or there was none.
+fn welcome(
+    worker: &Rc<RefCell<Worker>>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    local: SocketAddr,
+) -> bool {
+    let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+    let borrowed = worker.borrow();
+    let joined = match borrowed.join(peer, Opener::Peer) {
+        Ok(joined) => joined,
+        Err(why) => {
+            borrowed.pipeline.lose(&Loss {
+                lost: Lost::TooManyConnections,
+                bytes: b"",
+                transport: Transport::Tcp,
+                peer,
+                detail: &why,
+            });
+            return true;
+        }
+    };
+    borrowed.counters().connections.accepted.inc();
+    let tcp = StreamPeer {
+        id: joined.id,
+        peer,
+        local,
+    };
+    let has_evicted = joined.has_evicted;
+    spawn_local(stream::run(Rc::clone(worker), stream, tcp, joined));
+    has_evicted
+}
+
+impl Worker {
+    /// Sends a message over the connection that it names, over one that this host opened to its address, or over a new one.
+    pub(super) fn send_stream(&self, message: Outgoing) {
+        let connections = Arc::clone(self.connections());
+        let to = message.to;
+        let lose = |lost, bytes: &[u8], detail: &dyn Display| {
+            self.pipeline.lose(&Loss {
+                lost,
+                bytes,
+                transport: Transport::Tcp,
+                peer: to.addr,
+                detail,
+            });
+        };
+        let message = match connections.send(message) {
+            Sent::Queued => return,
+            Sent::Lost(message) => {
+                let detail = "the peer reads too slowly";
+                return lose(Lost::QueueFull, &message.bytes, &detail);
+            }
+            Sent::Unsent(message) => message,
+        };
+        let Some(worker) = self.this() else {
+            return lose(Lost::NoConnection, &message.bytes, &"the worker ends");
+        };
+        let joined = match self.join(to.addr, Opener::Host) {
+            Ok(joined) => joined,
+            Err(why) => return lose(Lost::TooManyConnections, &message.bytes, &why),
+        };
+        // The connection is in the table before it is open, so that what comes next waits for it and does not open another.
+        let to = Destination {
+            connection: Some(joined.id),
+            ..to
+        };
+        let _queued = connections.send(Outgoing { to, ..message });
+        spawn_local(open(worker, to, joined));
+    }
+
+    /// Takes a connection to or from this peer in. Why not, if there is no place for it.
+    fn join(&self, peer: SocketAddr, opener: Opener) -> Result<Joined, &'static str> {
+        let joined = self.connections().add(peer, opener).map_err(|full| match full {
+            Full::Ending => "the host ends",
+            Full::Address => {
+                "the connections of this address are busy or just ending: `tcp-max-connections-per-address` in [sip]"
+            }
+            Full::Total => {
+                "all connections are busy or just ending: `tcp-max-connections` in [sip], or the limit of open files"
+            }
+        })?;
+        if joined.has_evicted {
+            self.counters().connections.evicted.inc();
+        }
+        Ok(joined)
+    }
+
+    /// Tells of a connection that could not be accepted. Where the system has no descriptor for it, one that is idle makes room.
+    fn not_accepted(&self, error: &io::Error) {
+        debug!(event = "tcp_accept_failed", %error, "TCP connection not accepted");
+        if !throttle::descriptors_are_short(error, "SIP over TCP") {
+            return;
+        }
+        self.counters().connections.accept_errors.inc();
+        if self.connections().make_room() {
+            self.counters().connections.evicted.inc();
+        }
+    }
+
+    /// Tells the sender of a request that it could not be delivered. A response is lost with its way.
+    /// `is_down` if the next hop took no connection.
+    pub(super) fn undeliverable(&mut self, message: &Outgoing, error: &io::Error, is_down: bool) {
+        self.pipeline
+            .lose_undelivered(&message.bytes, &message.to, error, is_down);
+        let out = &mut self.stream_out;
+        let destination = self
+            .pipeline
+            .undeliverable(&message.bytes, &message.to, out);
+        self.send_stream_out(destination);
+    }
+
+    pub(crate) fn connections(&self) -> &Arc<Connections> {
+        &self.pipeline.shared().connections
+    }
+}
+
+async fn open(worker: Rc<RefCell<Worker>>, to: Destination, mut joined: Joined) {
+    let id = joined.id;
+    let error = match timeout(CONNECT, connect(&to)).await {
+        Ok(Ok(stream)) => {
+            worker.borrow().counters().connections.opened.inc();
+            worker
+                .borrow()
+                .pipeline
+                .shared()
+                .notices
+                .hops
+                .works(to.addr);
+            let local = to.from.or_else(|| stream.local_addr().ok());
+            let tcp = StreamPeer {
+                id,
+                peer: to.addr,
+                local: local.unwrap_or(to.addr),
+            };
+            return stream::run(worker, stream, tcp, joined).await;
+        }
+        Ok(Err(error)) => error,
+        Err(_) => io::ErrorKind::TimedOut.into(),
+    };
+    worker.borrow().connections().remove(id);
+    worker.borrow().counters().connections.connect_errors.inc();
+    joined.queue.close();
+    while let Some(message) = joined.queue.next_now() {
+        worker.borrow_mut().undeliverable(&message, &error, true);
+    }
+    super::udp::flush_all(&worker).await;
+}
+
+/// Connects from the address that our Via names, with a port of the system's choice.
+async fn connect(to: &Destination) -> io::Result<TcpStream> {
+    let socket = match to.addr {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    if let Some(from) = to.from {
+        socket.bind(SocketAddr::new(from.ip(), 0))?;
+    }
+    socket.connect(to.addr).await
+}

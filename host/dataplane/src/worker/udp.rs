@@ -1,0 +1,343 @@
+//! UDP: datagrams come and go in batches.
+
+use std::cell::RefCell;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use portcullis_metrics::Lost;
+use portcullis_sip::{Arrival, Destination, Framing, Transport};
+use portcullis_udp::{Polled, Sender};
+use tokio::task::yield_now;
+use tokio::time::sleep;
+use tracing::{debug, warn};
+
+use super::Worker;
+use crate::notices::{Example, Trouble};
+use crate::pipeline::{Handled, Loss};
+use crate::transport::Outgoing;
+
+/// Datagrams that one system call receives or sends. More than 8 brings little, 32 is where nothing more comes.
+pub(crate) const BATCH: usize = 32;
+
+/// How long an answer waits for the rest of its batch. While policies take microseconds none does so for as long; one that takes more
+/// must not hold up the answers of others.
+const WAIT: Duration = Duration::from_micros(150);
+
+/// Batches in a row before other sockets and connections of the worker have their turn.
+const TURN: usize = 4;
+
+/// Datagrams that may wait for a socket whose buffer is full.
+const MOST_WAITING: usize = 1_024;
+
+/// Requests that may let others go first at a time. When there are more, the first is decided where it stands.
+const MOST_POSTPONED: usize = 256;
+
+/// How long they have their turn before it is looked whether more of others is there: about one call, as they are those that take
+/// long.
+const SLICE: Duration = Duration::from_micros(50);
+
+/// The pause after a receive that failed, so that an error that stays does not take the whole core.
+const ERROR_PAUSE: Duration = Duration::from_millis(10);
+
+/// The longest keep-alive: CRLF CRLF.
+const KEEP_ALIVE: usize = 4;
+
+/// One UDP socket of a worker, with what waits to be sent from it.
+#[derive(Debug)]
+pub(crate) struct Udp {
+    socket: Rc<Polled>,
+    local: SocketAddr,
+    sender: Sender,
+    /// What the system has counted so far; see [`portcullis_udp::overflows`].
+    overflows: u32,
+}
+
+/// How a turn at receiving ended.
+enum Turn {
+    /// Nothing more was there.
+    Drained,
+    /// More is there.
+    Cut,
+    /// The system refused.
+    Failed(io::Error),
+}
+
+impl Udp {
+    /// Takes a bound socket over. To be called on the worker's runtime.
+    pub(crate) fn new(socket: std::net::UdpSocket, local: SocketAddr) -> io::Result<Self> {
+        Ok(Self {
+            socket: Rc::new(Polled::new(socket)?),
+            local,
+            sender: Sender::new(BATCH),
+            overflows: 0,
+        })
+    }
+}
+
+/// Serves the worker's UDP socket of this number for as long as the worker lives.
+pub(crate) async fn serve(worker: Rc<RefCell<Worker>>, number: usize) {
+    let socket = Rc::clone(&worker.borrow().udp[number].socket);
+    loop {
+        let nobody_waits = worker.borrow().waiting.is_empty();
+        if nobody_waits && let Err(error) = socket.readable().await {
+            warn!(event = "udp_socket_failed", %error, "UDP socket cannot be polled");
+            return;
+        }
+        let turn = worker.borrow_mut().turn(&socket, number);
+        flush_all(&worker).await;
+        match turn {
+            Turn::Drained => {}
+            Turn::Cut => yield_now().await,
+            Turn::Failed(error) => {
+                debug!(event = "udp_receive_failed", %error, "UDP receive failed");
+                sleep(ERROR_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Sends what waits on any socket of the worker. While a socket's buffer is full nothing new is read: what cannot be sent need
+/// not be received.
+pub(crate) async fn flush_all(worker: &Rc<RefCell<Worker>>) {
+    loop {
+        let blocked = worker.borrow_mut().flush();
+        let Some(number) = blocked else {
+            return;
+        };
+        let socket = Rc::clone(&worker.borrow().udp[number].socket);
+        if let Err(error) = socket.writable().await {
+            let lost = worker.borrow_mut().udp[number].sender.clear();
+            warn!(event = "udp_write_failed", %error, lost, "UDP socket not writable, waiting datagrams dropped");
+        }
+    }
+}
+
+impl Worker {
+    /// Receives a few batches, decides on each datagram, and sends what comes out of it.
+    fn turn(&mut self, socket: &Polled, number: usize) -> Turn {
+        self.pipeline.refresh();
+        for _ in 0..TURN {
+            let count = match socket.recv(&mut self.receiver) {
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+                Err(error) => {
+                    self.decide_waiting(SLICE);
+                    return Turn::Failed(error);
+                }
+            };
+            // Only what is judged takes long enough to be looked at.
+            let mut judged_at = self.pipeline.judged_at();
+            let mut waits_since = None;
+            for nth in 0..count {
+                self.datagram(number, nth);
+                let now = self.pipeline.judged_at();
+                if now == judged_at {
+                    continue;
+                }
+                judged_at = now;
+                let since = *waits_since.get_or_insert(now);
+                if now.saturating_duration_since(since) > WAIT {
+                    let _blocked = self.flush();
+                    waits_since = None;
+                }
+            }
+            let _blocked = self.flush();
+            if !self.waiting.is_empty() {
+                // Whether more has come meanwhile only the runtime can tell, which has its turn now.
+                self.decide_waiting(SLICE);
+                return Turn::Cut;
+            }
+            if count < BATCH {
+                return Turn::Drained;
+            }
+        }
+        Turn::Cut
+    }
+
+    /// Decides on requests that let others go first, and sends what comes out of it: for about so long, or until none is left.
+    pub(crate) fn decide_waiting(&mut self, time: Duration) {
+        let begun = Instant::now();
+        while self.decide_first() && begun.elapsed() < time {}
+        let _blocked = self.flush();
+    }
+
+    /// Decides on the request that has waited for longest; false if none waits now.
+    fn decide_first(&mut self) -> bool {
+        if let Some((number, request)) = self.waiting.pop_front() {
+            let out = self.udp[number].sender.buffer();
+            if let Some(to) = self.pipeline.decide(*request, out) {
+                self.send_draft(number, to);
+            }
+        }
+        if self.waiting.is_empty() {
+            self.pipeline.none_waits();
+        }
+        !self.waiting.is_empty()
+    }
+
+    fn datagram(&mut self, number: usize, nth: usize) {
+        let (bytes, source, truncated) = self.receiver.datagram(nth);
+        let counters = self.counters();
+        counters.udp.received.inc();
+        counters.udp.received_bytes.add(bytes.len() as u64);
+        if bytes.len() <= KEEP_ALIVE && bytes.iter().all(|byte| matches!(byte, b'\r' | b'\n' | 0)) {
+            return counters.udp.keepalives.inc();
+        }
+        let source = SocketAddr::new(source.ip().to_canonical(), source.port());
+        if truncated {
+            return self.pipeline.lose(&Loss {
+                lost: Lost::Truncated,
+                bytes,
+                transport: Transport::Udp,
+                peer: source,
+                detail: &"the datagram is longer than what is read of one",
+            });
+        }
+        let arrival = Arrival {
+            source,
+            local: self.udp[number].local,
+            transport: Transport::Udp,
+            connection: None,
+        };
+        let bytes = self.receiver.take(nth);
+        let out = self.udp[number].sender.buffer();
+        let (bytes, handled) = self
+            .pipeline
+            .handle(bytes, Framing::Datagram, &arrival, out);
+        self.receiver.restore(nth, bytes);
+        match handled {
+            Handled::Done(Some(to)) => self.send_draft(number, to),
+            Handled::Done(None) => {}
+            Handled::Waits(request) => {
+                if self.waiting.len() >= MOST_POSTPONED {
+                    self.decide_first();
+                }
+                self.waiting.push_back((number, request));
+            }
+        }
+    }
+
+    /// Sends what the pipeline wrote into the buffer of the UDP socket `number`, from wherever it is to go.
+    fn send_draft(&mut self, number: usize, to: Destination) {
+        let draft = self.udp[number].sender.draft();
+        match to.transport {
+            Transport::Udp => {}
+            Transport::Tcp => {
+                let bytes = Bytes::copy_from_slice(draft);
+                return self.send_stream(Outgoing {
+                    to,
+                    bytes,
+                    may_try_again: true,
+                });
+            }
+        }
+        let Some(from) = self.udp_towards(draft, &to) else {
+            return;
+        };
+        if !self.has_room(from) {
+            return self.pipeline.lose(&queue_full(draft, &to));
+        }
+        self.counters().udp.sent_bytes.add(draft.len() as u64);
+        match self.udp.get_disjoint_mut([from, number]) {
+            Ok([there, here]) => there.sender.push(here.sender.draft(), to.addr),
+            // They are the same.
+            Err(_) => self.udp[number].sender.commit(to.addr),
+        }
+    }
+
+    /// Queues a datagram on the UDP socket `from`.
+    pub(super) fn push_datagram(&mut self, from: usize, bytes: &[u8], to: &Destination) {
+        if !self.has_room(from) {
+            return self.pipeline.lose(&queue_full(bytes, to));
+        }
+        self.counters().udp.sent_bytes.add(bytes.len() as u64);
+        self.udp[from].sender.push(bytes, to.addr);
+    }
+
+    /// The socket to send from: the one that the destination names, else one of the same address family. None is counted.
+    pub(super) fn udp_towards(&self, bytes: &[u8], to: &Destination) -> Option<usize> {
+        let place = |is_it: &dyn Fn(&Udp) -> bool| self.udp.iter().position(is_it);
+        let named = to
+            .from
+            .and_then(|from| place(&|udp: &Udp| udp.local == from));
+        let found = named.or_else(|| place(&|udp: &Udp| udp.local.is_ipv4() == to.addr.is_ipv4()));
+        if found.is_none() {
+            self.pipeline.lose(&Loss {
+                lost: Lost::SendError,
+                bytes,
+                transport: Transport::Udp,
+                peer: to.addr,
+                detail: &"no UDP socket of the address family: add one to `listen`",
+            });
+        }
+        found
+    }
+
+    /// Whether one more datagram may wait for that socket.
+    fn has_room(&self, number: usize) -> bool {
+        self.udp[number].sender.waiting() < MOST_WAITING
+    }
+
+    /// Hands what waits to the system. The number of a socket whose buffer is full, if there is one.
+    fn flush(&mut self) -> Option<usize> {
+        let counters = &self.pipeline.counters().udp;
+        let mut blocked = None;
+        for (number, udp) in self.udp.iter_mut().enumerate() {
+            let before = udp.sender.waiting();
+            if before == 0 {
+                continue;
+            }
+            let sender = &mut udp.sender;
+            let flushed = udp.socket.flush(sender);
+            let gone = before - sender.waiting();
+            let failed = sender.failures();
+            counters
+                .sent
+                .add((gone as u64).saturating_sub(failed.count));
+            counters.send_errors.add(failed.count);
+            if let Some(last) = failed.last {
+                let (bytes, to) = (last.bytes, last.to);
+                self.pipeline
+                    .lose_refused(failed.count, bytes, to, &last.error);
+            }
+            if flushed.is_err() && sender.waiting() > 0 {
+                blocked = Some(number);
+            }
+        }
+        blocked
+    }
+
+    /// Counts what the system has thrown away since the last look, because we were too slow.
+    pub(crate) fn count_overflows(&mut self) {
+        for udp in &mut self.udp {
+            let Ok(overflows) = portcullis_udp::overflows(&*udp.socket) else {
+                continue;
+            };
+            let more = overflows.wrapping_sub(udp.overflows);
+            udp.overflows = overflows;
+            let lost = &self.pipeline.counters().lost;
+            lost.add(Lost::ReceiveBufferFull, more.into());
+            if more > 0 {
+                let local = udp.local;
+                let example =
+                    || Example::new(b"", Some(local), "the socket's buffer was full".into());
+                self.pipeline
+                    .note(Trouble::ReceiveBufferFull, more.into(), example);
+            }
+        }
+    }
+}
+
+/// A datagram for a socket for which too many wait.
+fn queue_full<'a>(bytes: &'a [u8], to: &Destination) -> Loss<'a> {
+    Loss {
+        lost: Lost::QueueFull,
+        bytes,
+        transport: Transport::Udp,
+        peer: to.addr,
+        detail: &"the system takes datagrams too slowly",
+    }
+}

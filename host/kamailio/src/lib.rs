@@ -1,0 +1,92 @@
+//! From Kamailio's configuration to ours: `portcullis import kamailio.cfg`.
+//!
+//! Read it top to bottom: the `lexer` cuts one text into pieces, the `preprocessor` does what `#!define`, `#!ifdef` and
+//! `include_file` ask and gives tokens, `statement` finds settings and calls among them, `translate` puts what has a
+//! counterpart into a `draft`, and the draft leaves out what our own configuration would refuse. Everything that is not taken
+//! over becomes a [`Finding`] with its place. Nothing here starts, asks or changes a running Kamailio.
+//!
+//! This crate knows the configuration (`portcullis_config`) and nothing else of the host.
+
+#![forbid(unsafe_code)]
+
+mod calls;
+mod draft;
+mod endpoints;
+mod finding;
+mod functions;
+mod lexer;
+mod listen;
+mod modules;
+mod permissions;
+mod preprocessor;
+mod settings;
+mod statement;
+mod substitution;
+mod surroundings;
+#[cfg(test)]
+mod tests;
+mod translate;
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+pub use finding::{Finding, Place};
+pub use surroundings::{Machine, Surroundings};
+
+use preprocessor::Preprocessor;
+
+/// What came of a kamailio.cfg.
+#[derive(Clone, Debug)]
+pub struct Import {
+    /// A configuration file that [`Config::parse`](portcullis_config::Config::parse) accepts. It may hold a database password.
+    pub text: String,
+    /// How many values of kamailio.cfg are in it.
+    pub taken: usize,
+    /// What was not taken over, or not as it was, in the order of the lines; at the end what concerns no single line.
+    pub findings: Vec<Finding>,
+}
+
+/// Why nothing can be imported.
+#[derive(Debug, thiserror::Error)]
+pub enum ImportError {
+    /// The file can't be read.
+    #[error("can't read {}: {source}; name Kamailio's configuration, usually /etc/kamailio/kamailio.cfg", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+}
+
+/// Reads Kamailio's configuration.
+///
+/// `defines` are what Kamailio is given with `-A`: a name, and a value where there is one.
+///
+/// # Errors
+/// If `file` itself can't be read. What is wrong inside it becomes a finding.
+pub fn import(
+    file: &Path,
+    defines: &[(String, String)],
+    surroundings: &dyn Surroundings,
+) -> Result<Import, ImportError> {
+    let text = surroundings
+        .read(file)
+        .map_err(|source| ImportError::Unreadable {
+            path: file.to_owned(),
+            source,
+        })?;
+    let (tokens, mut findings) = Preprocessor::new(file, &text, defines, surroundings).run();
+    let (statements, more) = statement::statements(&tokens);
+    findings.extend(more);
+    let (draft, more) = translate::translate(file, &statements, surroundings);
+    findings.extend(more);
+    let (text, taken, more) = draft.settle();
+    findings.extend(more);
+    finding::sort(&mut findings);
+    Ok(Import {
+        text,
+        taken,
+        findings,
+    })
+}

@@ -1,0 +1,216 @@
+//! `listen` lines: what Kamailio binds for each, as entries of our list.
+
+use std::net::IpAddr;
+
+use portcullis_config::SIP_PORT;
+
+use super::draft::{Draft, Origin};
+use super::finding::{Finding, Place};
+use super::statement::Listen;
+use super::surroundings::Surroundings;
+
+/// What goes for every `listen` line, wherever it stands in the file.
+#[derive(Clone, Debug)]
+pub(super) struct Common {
+    /// `port`: where a line names none.
+    pub(super) port: Option<String>,
+    /// `disable_tcp`
+    pub(super) tcp: bool,
+    /// `advertised_address`, with `advertised_port` if there is one.
+    pub(super) advertise: Option<String>,
+}
+
+/// `[proto:]host[:port]` in its parts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Socket<'a> {
+    transport: Option<&'a str>,
+    host: &'a str,
+    port: Option<&'a str>,
+}
+
+impl Common {
+    /// Writes what one line binds.
+    pub(super) fn listen(
+        &self,
+        listen: &Listen,
+        place: &Place,
+        surroundings: &dyn Surroundings,
+        draft: &mut Draft,
+        findings: &mut Vec<Finding>,
+    ) {
+        for text in &listen.sockets {
+            let socket = Socket::split(text);
+            let (hosts, remark) = hosts(socket.host, surroundings);
+            if hosts.is_empty() {
+                let what = format!("listen={text}");
+                let mend = format!(
+                    "{} is no address, no interface of this machine and no name that resolves here: add the address to `listen`",
+                    socket.host
+                );
+                findings.push(Finding::at(place, what, mend));
+                continue;
+            }
+            if let Some(remark) = &remark {
+                let mend =
+                    format!("{remark}: add or remove addresses in `listen` when that changes");
+                findings.push(Finding::at(place, format!("listen={text}"), mend));
+            }
+            let origin = || match &remark {
+                Some(remark) => Origin::remark(place, remark),
+                None => Origin::line(place),
+            };
+            let advertise = listen.advertise.as_ref().or(self.advertise.as_ref());
+            for transport in self.transports(socket.transport) {
+                for host in &hosts {
+                    let mut entry = format!("{transport}:{host}:{}", self.port(socket.port));
+                    if let Some(advertise) = advertise {
+                        entry += &format!(" advertise {advertise}");
+                    }
+                    draft.push("", "listen", entry, origin());
+                }
+            }
+        }
+    }
+
+    /// Writes what Kamailio binds where no line says anything: every IPv4 address, over UDP and TCP.
+    pub(super) fn listen_everywhere(&self, draft: &mut Draft) {
+        for transport in self.transports(None) {
+            let mut entry = format!("{transport}:0.0.0.0:{}", self.port(None));
+            if let Some(advertise) = &self.advertise {
+                entry += &format!(" advertise {advertise}");
+            }
+            let remark = "no listen line, which means every IPv4 address of the machine";
+            draft.push("", "listen", entry, Origin::none(remark));
+        }
+    }
+
+    fn transports<'a>(&self, named: Option<&'a str>) -> Vec<&'a str> {
+        match named {
+            Some(transport) => vec![transport],
+            None if self.tcp => vec!["udp", "tcp"],
+            None => vec!["udp"],
+        }
+    }
+
+    fn port(&self, named: Option<&str>) -> String {
+        let port = named.or(self.port.as_deref());
+        port.map_or_else(|| SIP_PORT.to_string(), str::to_owned)
+    }
+}
+
+impl<'a> Socket<'a> {
+    fn split(text: &'a str) -> Self {
+        let (transport, rest) = match text.split_once(':') {
+            Some((word, rest)) if is_transport(word) => (Some(word), rest),
+            _ => (None, text),
+        };
+        let (host, port) = match (rest.rfind(']'), rest.matches(':').count()) {
+            (Some(end), _) => (&rest[..=end], rest[end + 1..].strip_prefix(':')),
+            (None, 1) => match rest.split_once(':') {
+                Some((host, port)) => (host, Some(port)),
+                None => (rest, None),
+            },
+            // An IPv6 address without brackets has no port.
+            (None, _) => (rest, None),
+        };
+        Self {
+            transport,
+            host,
+            port: port.filter(|port| !port.is_empty()),
+        }
+    }
+}
+
+/// The same without its transport: what an `alias` is here.
+pub(super) fn without_transport(text: &str) -> String {
+    let Socket { host, port, .. } = Socket::split(text);
+    let host = match host.parse::<IpAddr>() {
+        Ok(IpAddr::V6(ip)) => format!("[{ip}]"),
+        _ => host.to_owned(),
+    };
+    match port {
+        Some(port) => format!("{host}:{port}"),
+        None => host,
+    }
+}
+
+/// The addresses that a host stands for, and what is to be said about them.
+fn hosts(host: &str, surroundings: &dyn Surroundings) -> (Vec<String>, Option<String>) {
+    let bare = host
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'));
+    if let Ok(ip) = bare.unwrap_or(host).parse() {
+        return (vec![shown(ip)], None);
+    }
+    if host == "*" {
+        return (vec!["0.0.0.0".into()], None);
+    }
+    let interface = surroundings.interface(host);
+    let (addresses, kind) = match interface.is_empty() {
+        false => (interface, "the addresses of this interface"),
+        true => (surroundings.resolve(host), "what this name resolves to"),
+    };
+    // A link-local address means nothing in a Via.
+    let usable = |ip: &IpAddr| !matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local());
+    let hosts = addresses.into_iter().filter(usable).map(shown).collect();
+    (
+        hosts,
+        Some(format!(
+            "{host} stands for {kind} at the time of the import"
+        )),
+    )
+}
+
+fn shown(ip: IpAddr) -> String {
+    match ip {
+        IpAddr::V4(ip) => ip.to_string(),
+        IpAddr::V6(ip) => format!("[{ip}]"),
+    }
+}
+
+fn is_transport(word: &str) -> bool {
+    let word = word.to_ascii_lowercase();
+    matches!(word.as_str(), "udp" | "tcp" | "tls" | "sctp" | "ws" | "wss")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sockets_are_split_as_kamailio_splits_them() {
+        let split = |text| {
+            let Socket {
+                transport,
+                host,
+                port,
+            } = Socket::split(text);
+            (transport, host, port)
+        };
+        assert_eq!(
+            split("udp:10.0.0.5:5060"),
+            (Some("udp"), "10.0.0.5", Some("5060"))
+        );
+        assert_eq!(split("10.0.0.5"), (None, "10.0.0.5", None));
+        assert_eq!(split("eth0:5062"), (None, "eth0", Some("5062")));
+        assert_eq!(split("TLS:eth0"), (Some("TLS"), "eth0", None));
+        assert_eq!(
+            split("tcp:[::1]:5060"),
+            (Some("tcp"), "[::1]", Some("5060"))
+        );
+        assert_eq!(split("[2001:db8::1]"), (None, "[2001:db8::1]", None));
+        assert_eq!(split("2001:db8::1"), (None, "2001:db8::1", None));
+        assert_eq!(split("udp:*"), (Some("udp"), "*", None));
+        assert_eq!(split(""), (None, "", None));
+    }
+
+    #[test]
+    fn aliases_lose_their_transport() {
+        assert_eq!(
+            without_transport("udp:sip.example.com:5070"),
+            "sip.example.com:5070"
+        );
+        assert_eq!(without_transport("sip.example.com"), "sip.example.com");
+        assert_eq!(without_transport("2001:db8::1"), "[2001:db8::1]");
+    }
+}

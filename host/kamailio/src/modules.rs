@@ -1,0 +1,133 @@
+//! Kamailio's modules: which do something that a policy or another server has to do here.
+
+use super::finding::{Finding, Place};
+
+/// The modules that a configuration loads and that are not simply there here, too.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Modules {
+    /// With the same explanation: its modules and the place of the first.
+    explained: Vec<(&'static str, Vec<String>, Place)>,
+    others: Vec<String>,
+}
+
+impl Modules {
+    /// Notes a loaded module.
+    pub(super) fn module(&mut self, name: &str, place: &Place) {
+        if is_covered(name) {
+            return;
+        }
+        let Some(mend) = explanation(name) else {
+            return self.others.push(format!("{name} ({})", place.short()));
+        };
+        match self.explained.iter_mut().find(|other| other.0 == mend) {
+            Some((_, names, _)) => names.push(name.to_owned()),
+            None => self
+                .explained
+                .push((mend, vec![name.to_owned()], place.clone())),
+        }
+    }
+
+    /// Tells what the modules did, where that matters.
+    pub(super) fn findings(self) -> Vec<Finding> {
+        let explained = self.explained.into_iter().map(|(mend, names, place)| {
+            let noun = if names.len() == 1 {
+                "module"
+            } else {
+                "modules"
+            };
+            Finding::at(&place, format!("{noun} {}", names.join(", ")), mend)
+        });
+        let others = (!self.others.is_empty()).then(|| {
+            let what = format!("modules without a counterpart: {}", self.others.join(", "));
+            let mend = "see whether the routing logic needs what they do; a policy sees the request, the permissions tables, counters, its settings and the clock";
+            Finding::whole(what, mend)
+        });
+        explained.chain(others).collect()
+    }
+}
+
+/// Modules whose work the host, the contract of policies or the SDK does, or that only serve other modules.
+fn is_covered(name: &str) -> bool {
+    const COVERED: &[&str] = &[
+        "permissions",
+        "ctl",
+        "jsonrpcs",
+        "db_mysql",
+        "db_postgres",
+        "db_sqlite",
+        "sl",
+        "rr",
+        "maxfwd",
+        "sanity",
+        "pv",
+        "pv_headers",
+        "textops",
+        "textopsx",
+        "siputils",
+        "xlog",
+        "kex",
+        "corex",
+        "cfg_rpc",
+        "cfgutils",
+        "counters",
+        "debugger",
+        "mi_fifo",
+        "mi_rpc",
+        "statistics",
+    ];
+    COVERED.contains(&name)
+}
+
+fn explanation(name: &str) -> Option<&'static str> {
+    Some(match name {
+        "tm" | "tmx" => {
+            "relaying is stateless: the ends retransmit, and there are no failure routes, serial forks or timers"
+        }
+        "usrloc" | "registrar" | "nathelper" | "path" => {
+            "there is no registrar: relay REGISTER, and calls to registered users, to one with relay_to(\"NAME\")"
+        }
+        "auth" | "auth_db" | "auth_ephemeral" | "auth_radius" => {
+            "there is no digest authentication: leave it to the server behind, and let known addresses pass with allow_source_address"
+        }
+        "rtpproxy" | "rtpengine" | "mediaproxy" => {
+            "media is not relayed: leave it to the server behind"
+        }
+        "dispatcher" | "lcr" | "drouting" | "carrierroute" | "pdt" => {
+            "name the destinations in [relay.next-hops] and choose among them in the policy with relay_to(\"NAME\")"
+        }
+        "domain" => {
+            "name the domains that may be routed to in `domains` of [relay], and those that mean this host in `aliases` of [sip]"
+        }
+        "dialog" | "acc" | "cdr" | "siptrace" | "sipcapture" => {
+            "a stateless host knows no calls: account and trace on the server behind, or from the log lines of a policy"
+        }
+        "tls" | "tlsa" => "TLS is not served yet: put a TLS proxy in front, or wait",
+        "websocket" | "outbound" => "WebSocket is not served yet",
+        "xhttp" => "HTTP for operators is on a port of its own: see `listen` in [control]",
+        "pike" | "ratelimit" | "pipelimit" => {
+            "a policy limits rates with counters::rate_limit(key, per_second, burst); the policy rate-guard does so for each source, and \
+             stops answering one that goes on. Rates that follow the load of the machine have no counterpart but the host's own limits \
+             for tenants"
+        }
+        "htable" => {
+            "a policy counts with counters::add(name, amount, seconds) and counters::value(name); counters end by themselves. Tables of \
+             texts have no counterpart: fixed ones go into [policy.settings] or the tags of the address table; nothing is loaded from or \
+             written to a database, and there are no htable.* commands"
+        }
+        "secfilter" => {
+            "write its lists as conditions of the policy, as rules or as rows of the tables"
+        }
+        "sqlops" | "db_redis" | "ndb_redis" | "http_client" | "http_async_client" | "rtjson"
+        | "evapi" => {
+            "a policy has no database and no network: put what it needs into the address table's groups and tags"
+        }
+        "app_lua" | "app_python" | "app_python3" | "app_python3s" | "app_jsdt" | "app_ruby"
+        | "app_perl" | "app_mono" | "app_sqlang" => {
+            "the routing logic is in another language: look there for KSR.permissions.* and write it as a policy"
+        }
+        "db_text" | "db_oracle" | "db_mongodb" | "db_cassandra" | "db_unixodbc" | "db_cluster" => {
+            "only MySQL, MariaDB, PostgreSQL and SQLite are read: copy the address table there, or give it as a file"
+        }
+        _ => return None,
+    })
+}

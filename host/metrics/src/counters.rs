@@ -1,0 +1,308 @@
+//! What one worker counts. Every worker owns one [`WorkerCounters`] and is the only one that writes it; a scrape reads the
+//! counters of all workers and adds them up.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use portcullis_policy::{FailureKind, VerdictKind};
+use portcullis_sip::{DropReason, RelayErrorKind};
+
+use super::labels::{InDialog, Label, Lost, Method, Shed, Wire};
+
+/// A number that one thread writes and any thread may read.
+///
+/// There is one writer, so adding is a load and a store: no bus lock, no contention.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds one. Only the owning worker may call this.
+    #[inline]
+    pub fn inc(&self) {
+        self.add(1);
+    }
+
+    /// Adds `n`. Only the owning worker may call this.
+    #[inline]
+    pub fn add(&self, n: u64) {
+        self.0
+            .store(self.value().wrapping_add(n), Ordering::Relaxed);
+    }
+
+    /// The present value.
+    #[inline]
+    pub fn value(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// One counter for each value of a label. `N` is the length of `L::ALL`.
+#[derive(Debug)]
+pub struct Counts<L, const N: usize>([Counter; N], std::marker::PhantomData<fn(L)>);
+
+impl<L: Label, const N: usize> Counts<L, N> {
+    const COMPLETE: () = assert!(
+        L::ALL.len() == N,
+        "N must be the number of values of the label"
+    );
+
+    /// Adds one for `label`.
+    #[inline]
+    pub fn inc(&self, label: L) {
+        self.add(label, 1);
+    }
+
+    /// Adds `n` for `label`.
+    #[inline]
+    pub fn add(&self, label: L, n: u64) {
+        self.0[label.index()].add(n);
+    }
+
+    /// The present value for `label`.
+    #[inline]
+    pub fn value(&self, label: L) -> u64 {
+        self.0[label.index()].value()
+    }
+}
+
+impl<L: Label, const N: usize> Default for Counts<L, N> {
+    fn default() -> Self {
+        let () = Self::COMPLETE;
+        Self(
+            std::array::from_fn(|_| Counter::default()),
+            std::marker::PhantomData,
+        )
+    }
+}
+
+/// One counter for each status code, 100 to 699.
+#[derive(Debug)]
+pub struct CodeCounts([Counter; 600]);
+
+impl CodeCounts {
+    /// Adds one for `code`; codes outside 100 to 699 do not exist in SIP and are not counted.
+    #[inline]
+    pub fn inc(&self, code: u16) {
+        if let Some(counter) = usize::from(code)
+            .checked_sub(100)
+            .and_then(|at| self.0.get(at))
+        {
+            counter.inc();
+        }
+    }
+
+    /// The codes that were counted at least once, with their numbers.
+    pub fn iter(&self) -> impl Iterator<Item = (u16, u64)> + '_ {
+        (100..)
+            .zip(&self.0)
+            .map(|(code, counter)| (code, counter.value()))
+            .filter(|&(_, n)| n > 0)
+    }
+}
+
+impl Default for CodeCounts {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| Counter::default()))
+    }
+}
+
+/// How long something took: buckets, number and sum.
+#[derive(Debug, Default)]
+pub struct TimeCounts {
+    buckets: [Counter; Self::BOUNDS_US.len() + 1],
+    nanoseconds: Counter,
+}
+
+impl TimeCounts {
+    /// The upper bounds of the buckets in microseconds; one more bucket holds what took longer.
+    pub const BOUNDS_US: [u32; 12] = [1, 2, 3, 5, 10, 20, 50, 100, 500, 1_000, 5_000, 10_000];
+
+    /// Counts one duration.
+    #[inline]
+    pub fn record(&self, took: Duration) {
+        let nanoseconds = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        let bucket = Self::BOUNDS_US
+            .iter()
+            .take_while(|&&bound| u64::from(bound) * 1_000 < nanoseconds)
+            .count();
+        self.buckets[bucket].inc();
+        self.nanoseconds.add(nanoseconds);
+    }
+
+    /// How many durations fell into each bucket (not accumulated); the last one has no upper bound.
+    pub fn buckets(&self) -> [u64; Self::BOUNDS_US.len() + 1] {
+        std::array::from_fn(|at| self.buckets[at].value())
+    }
+
+    /// The sum of all durations.
+    pub fn sum(&self) -> Duration {
+        Duration::from_nanos(self.nanoseconds.value())
+    }
+}
+
+/// What happens on one transport.
+#[derive(Debug, Default)]
+pub struct WireCounters {
+    /// Requests that came in and could be read, by method.
+    pub requests: Counts<Method, { Method::COUNT }>,
+    /// Responses that came in and could be read.
+    pub responses: Counter,
+    /// Datagrams or framed messages that came in, readable or not.
+    pub received: Counter,
+    /// Bytes of these.
+    pub received_bytes: Counter,
+    /// Messages that went out, relayed and of our own.
+    pub sent: Counter,
+    /// Bytes of these.
+    pub sent_bytes: Counter,
+    /// Messages that the system refused to send.
+    pub send_errors: Counter,
+    /// Keep-alives: empty datagrams, CRLF pings on streams.
+    pub keepalives: Counter,
+}
+
+/// The stream connections of one worker.
+#[derive(Debug, Default)]
+pub struct ConnectionCounters {
+    /// Connections that peers opened to us.
+    pub accepted: Counter,
+    /// Connections that we opened to next hops.
+    pub opened: Counter,
+    /// Connections that ended, accepted and opened ones.
+    pub closed: Counter,
+    /// Connections that we could not open.
+    pub connect_errors: Counter,
+    /// Connections that ended because another one needed the place.
+    pub evicted: Counter,
+    /// Connections that could not be accepted for want of a descriptor.
+    pub accept_errors: Counter,
+}
+
+/// Everything that one worker counts. Aligned so that two workers never write to one cache line.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct WorkerCounters {
+    /// UDP.
+    pub udp: WireCounters,
+    /// TCP.
+    pub tcp: WireCounters,
+    /// Stream connections.
+    pub connections: ConnectionCounters,
+    /// Replies of our own (rejections, 400, 483, 200 to OPTIONS, …), by status code.
+    pub replies: CodeCounts,
+    /// Requests sent on.
+    pub relayed_requests: Counter,
+    /// Responses sent back.
+    pub relayed_responses: Counter,
+    /// Verdicts.
+    pub verdicts: Counts<VerdictKind, { VerdictKind::ALL.len() }>,
+    /// Calls of the policy that brought no verdict.
+    pub policy_failures: Counts<FailureKind, { FailureKind::ALL.len() }>,
+    /// How long each call of the policy took, with and without a verdict. Their number is the number of calls.
+    pub policy_time: TimeCounts,
+    /// Messages that the proxy rules let go nowhere.
+    pub dropped: Counts<DropReason, { DropReason::ALL.len() }>,
+    /// Requests that were to be sent on and could not be, by what stood in the way.
+    pub relay_errors: Counts<RelayErrorKind, { RelayErrorKind::ALL.len() }>,
+    /// Messages that the transports could not carry.
+    pub lost: Counts<Lost, { Lost::COUNT }>,
+    /// ACKs to our own rejections, which end here (RFC 3261 §17.1.1.3).
+    pub absorbed_acks: Counter,
+    /// Requests that brought the seal of a dialog.
+    pub in_dialog: Counts<InDialog, { InDialog::COUNT }>,
+    /// Answers of policies over UDP that were sent without the header fields that the policy gave them, as they were too large.
+    pub shortened_answers: Counter,
+    /// Whether it is deciding.
+    pub passes: Passes,
+    /// The times that it had nothing to do.
+    pub pauses: Counter,
+}
+
+/// What one worker counts of one tenant. Aligned so that two workers never write to one cache line.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct TenantCounters {
+    /// Requests.
+    pub requests: Counter,
+    /// What the policies, or the configured default after them, decided.
+    pub verdicts: Counts<VerdictKind, { VerdictKind::ALL.len() }>,
+    /// Requests whose policy failed, or could not be asked, and that were answered for that reason.
+    pub failed: Counter,
+    /// Requests that were turned away before a policy was asked, by the bound that they met.
+    pub shed: Counts<Shed, { Shed::COUNT }>,
+    /// What policies would have done that are only watched.
+    pub monitored: Counts<VerdictKind, { VerdictKind::ALL.len() }>,
+    /// Requests that followed their dialog; no policy was asked.
+    pub followed: Counter,
+    /// Requests that waited for those of others, as the tenant's policy takes long.
+    pub postponed: Counter,
+    /// Requests that were to be relayed and may not go where they lead.
+    pub refused_relays: Counter,
+}
+
+/// Tells others whether a worker is in the middle of a decision: odd while it is.
+#[derive(Debug, Default)]
+pub struct Passes(AtomicU64);
+
+impl Passes {
+    /// A decision begins. What others publish before they look here, it sees; what it sees of before, they see it at.
+    #[inline]
+    pub fn begin(&self) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// It has ended, and holds nothing of what it saw.
+    #[inline]
+    pub fn end(&self) {
+        let next = self.0.load(Ordering::Relaxed).wrapping_add(1);
+        self.0.store(next, Ordering::Release);
+    }
+
+    /// The number of beginnings and ends so far.
+    pub fn value(&self) -> u64 {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+impl WorkerCounters {
+    /// The counters of one transport.
+    #[inline]
+    pub fn wire(&self, wire: Wire) -> &WireCounters {
+        match wire {
+            Wire::Udp => &self.udp,
+            Wire::Tcp => &self.tcp,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_outside_sip_are_not_counted() {
+        let codes = CodeCounts::default();
+        for code in [0, 99, 100, 401, 401, 699, 700, u16::MAX] {
+            codes.inc(code);
+        }
+        assert_eq!(
+            codes.iter().collect::<Vec<_>>(),
+            [(100, 1), (401, 2), (699, 1)]
+        );
+    }
+
+    #[test]
+    fn durations_fall_into_the_bucket_whose_bound_they_do_not_exceed() {
+        let times = TimeCounts::default();
+        for us in [0, 1, 2, 4, 10_000, 10_001] {
+            times.record(Duration::from_micros(us));
+        }
+        let buckets = times.buckets();
+        assert_eq!(buckets[0], 2);
+        assert_eq!(buckets[1], 1);
+        assert_eq!(buckets[3], 1);
+        assert_eq!(buckets[11], 1);
+        assert_eq!(buckets[12], 1);
+        assert_eq!(times.sum(), Duration::from_micros(20_008));
+    }
+}

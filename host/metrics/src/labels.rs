@@ -1,0 +1,250 @@
+//! The labels of metrics: each a small, fixed set of values.
+
+use portcullis_policy::{FailureKind, VerdictKind};
+use portcullis_sip::{DropReason, RelayErrorKind};
+
+/// A label of a metric: a fixed, small set of values. An enum of this crate or of a library can be one.
+pub trait Label: Copy + 'static {
+    /// Every value, in the order of [`Label::index`].
+    const ALL: &'static [Self];
+
+    /// The place of this value in [`Label::ALL`].
+    fn index(self) -> usize;
+
+    /// The value as it is shown.
+    fn label(self) -> &'static str;
+}
+
+/// Declares an enum whose values are labels.
+macro_rules! labels {
+    ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $value:ident = $text:literal,)+ }) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum $name { $($(#[$doc])* $value,)+ }
+
+        impl $name {
+            /// How many values there are.
+            pub const COUNT: usize = <Self as Label>::ALL.len();
+        }
+
+        impl Label for $name {
+            const ALL: &'static [Self] = &[$(Self::$value,)+];
+
+            #[inline]
+            fn index(self) -> usize {
+                self as usize
+            }
+
+            fn label(self) -> &'static str {
+                match self { $(Self::$value => $text,)+ }
+            }
+        }
+    };
+}
+
+labels! {
+    /// The method of a request, as a label: extension methods share one value, so that a sender can't make new series.
+    Method {
+        /// INVITE
+        Invite = "INVITE",
+        /// ACK
+        Ack = "ACK",
+        /// BYE
+        Bye = "BYE",
+        /// CANCEL
+        Cancel = "CANCEL",
+        /// OPTIONS
+        Options = "OPTIONS",
+        /// REGISTER
+        Register = "REGISTER",
+        /// SUBSCRIBE
+        Subscribe = "SUBSCRIBE",
+        /// NOTIFY
+        Notify = "NOTIFY",
+        /// MESSAGE
+        Message = "MESSAGE",
+        /// INFO
+        Info = "INFO",
+        /// UPDATE
+        Update = "UPDATE",
+        /// PRACK
+        Prack = "PRACK",
+        /// REFER
+        Refer = "REFER",
+        /// PUBLISH
+        Publish = "PUBLISH",
+        /// Any other method.
+        Other = "other",
+    }
+}
+
+impl Method {
+    /// The label for a method as received; methods are case-sensitive (RFC 3261 §7.1).
+    #[inline]
+    pub fn of(method: &[u8]) -> Self {
+        match method {
+            b"INVITE" => Self::Invite,
+            b"ACK" => Self::Ack,
+            b"BYE" => Self::Bye,
+            b"CANCEL" => Self::Cancel,
+            b"OPTIONS" => Self::Options,
+            b"REGISTER" => Self::Register,
+            b"SUBSCRIBE" => Self::Subscribe,
+            b"NOTIFY" => Self::Notify,
+            b"MESSAGE" => Self::Message,
+            b"INFO" => Self::Info,
+            b"UPDATE" => Self::Update,
+            b"PRACK" => Self::Prack,
+            b"REFER" => Self::Refer,
+            b"PUBLISH" => Self::Publish,
+            _ => Self::Other,
+        }
+    }
+}
+
+labels! {
+    /// The transport that a message came or went over.
+    Wire {
+        /// UDP
+        Udp = "udp",
+        /// TCP
+        Tcp = "tcp",
+    }
+}
+
+labels! {
+    /// Why a request was turned away before its policy was asked.
+    Shed {
+        /// Too many requests come from the tenant.
+        Rate = "rate",
+        /// Its policy takes more of the worker's time than it may.
+        Share = "share",
+        /// The worker does not keep up, and its policy takes more of it than others leave.
+        Pressure = "pressure",
+        /// Its policy failed too often and is out of service.
+        Breaker = "breaker",
+    }
+}
+
+labels! {
+    /// Why a transport could not carry a message.
+    Lost {
+        /// A datagram that is longer than a datagram of SIP can be.
+        Truncated = "truncated",
+        /// A stream that was closed because the next SIP message could not be located in it.
+        Unframed = "unframed",
+        /// The peer reads too slowly: too much waits for it already.
+        QueueFull = "queue_full",
+        /// The connection to the next hop could not be opened, or broke.
+        NoConnection = "no_connection",
+        /// The system refused to send it.
+        SendError = "send_error",
+        /// A connection that was closed at once, or not opened: there are too many already.
+        TooManyConnections = "too_many_connections",
+        /// The system had no room left for what came in: the workers are too slow.
+        ReceiveBufferFull = "receive_buffer_full",
+        /// A rejection of a request that must not be answered: an ACK.
+        Unanswerable = "unanswerable",
+        /// An answer to a source over UDP that had its share of them.
+        AnswerLimit = "answer_limit",
+    }
+}
+
+labels! {
+    /// What the seal of a dialog told about a request with one.
+    InDialog {
+        /// The request follows its dialog.
+        Followed = "followed",
+        /// The seal is not ours, or that of another dialog: policies are asked.
+        Forged = "forged",
+        /// The dialog was let in too long ago: policies are asked.
+        Expired = "expired",
+        /// The dialog is that of a tenant that is no more: policies are asked.
+        Ownerless = "ownerless",
+    }
+}
+
+impl Label for FailureKind {
+    const ALL: &'static [Self] = &Self::ALL;
+
+    fn index(self) -> usize {
+        Self::index(self)
+    }
+
+    fn label(self) -> &'static str {
+        self.as_str()
+    }
+}
+
+impl Label for VerdictKind {
+    const ALL: &'static [Self] = &Self::ALL;
+
+    fn index(self) -> usize {
+        self as usize
+    }
+
+    fn label(self) -> &'static str {
+        self.as_str()
+    }
+}
+
+impl Label for RelayErrorKind {
+    const ALL: &'static [Self] = Self::ALL;
+
+    fn index(self) -> usize {
+        Self::index(self)
+    }
+
+    fn label(self) -> &'static str {
+        Self::label(self)
+    }
+}
+
+impl Label for DropReason {
+    const ALL: &'static [Self] = Self::ALL;
+
+    fn index(self) -> usize {
+        Self::index(self)
+    }
+
+    fn label(self) -> &'static str {
+        Self::label(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_know_their_place() {
+        for (at, method) in Method::ALL.iter().enumerate() {
+            assert_eq!(method.index(), at);
+            if *method != Method::Other {
+                assert_eq!(Method::of(method.label().as_bytes()), *method);
+            }
+        }
+        assert_eq!(Method::of(b"invite"), Method::Other);
+    }
+
+    #[test]
+    fn values_of_one_label_differ() {
+        fn check<L: Label>() {
+            for (at, value) in L::ALL.iter().enumerate() {
+                assert_eq!(value.index(), at);
+                assert!(
+                    L::ALL[..at]
+                        .iter()
+                        .all(|other| other.label() != value.label())
+                );
+            }
+        }
+        check::<VerdictKind>();
+        check::<Wire>();
+        check::<Lost>();
+        check::<InDialog>();
+        check::<FailureKind>();
+        check::<DropReason>();
+        check::<RelayErrorKind>();
+    }
+}

@@ -1,0 +1,617 @@
+//! Card marking: which parts of its memory a call wrote, so that a reset puts back those and no others.
+//!
+//! The memory is divided into 64 cards. The module gets a global of 64 bits, and code before each instruction that writes memory,
+//! which sets the bit of the card that is written. This is the write barrier of a generational garbage collector. The host sets the
+//! bits of what it writes itself ([`Cards`]).
+//!
+//! The marks can be trusted, whatever the module does: the host adds the code after the module has been validated, so the module has
+//! no name for the global, and no instruction that writes memory is left without a mark. A module with other such instructions than
+//! those listed here gets no marks, and a reset puts back its whole memory.
+
+use std::ops::Range;
+
+use wasm_encoder::reencode::{Reencode, RoundtripReencoder};
+use wasm_encoder::{
+    BlockType, CodeSection, ConstExpr, Encode, ExportKind, ExportSection, Function,
+    FunctionSection, GlobalSection, GlobalType, Instruction, Module, RawSection, TypeSection,
+    ValType,
+};
+use wasmparser::{
+    FunctionBody, MemArg, Operator, Parser, Payload, TypeRef, Validator, WasmFeatures,
+};
+
+/// What the global of the marks is exported as.
+pub(super) const EXPORT: &str = "portcullis:cards";
+
+/// Cards of a memory.
+const CARDS: usize = u64::BITS as usize;
+
+/// Bytes of the largest value that one instruction stores. It may begin in one card and end in the next.
+const WIDEST: usize = 16;
+
+/// Which cards the host wrote during a call, in a memory of a certain size.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Cards {
+    /// A card has two to the power of this bytes.
+    shift: u32,
+    written: u64,
+}
+
+impl Cards {
+    /// No card of a memory of so many bytes.
+    pub(super) fn none(memory: usize) -> Self {
+        Self {
+            shift: shift(memory),
+            written: 0,
+        }
+    }
+
+    /// Notes that the host writes there.
+    #[inline]
+    pub(super) fn mark(&mut self, at: usize, size: usize) {
+        if size == 0 {
+            return;
+        }
+        let first = (at >> self.shift) as u32 % u64::BITS;
+        let last = ((at + size - 1) >> self.shift) as u32 % u64::BITS;
+        self.written |= (u64::MAX << first) & (u64::MAX >> (u64::BITS - 1 - last));
+    }
+
+    /// Takes the marks of the host.
+    pub(super) fn take(&mut self) -> u64 {
+        std::mem::take(&mut self.written)
+    }
+}
+
+/// Calls `each` with the ranges of bytes that marks stand for, in a memory of so many bytes.
+pub(super) fn each_range(marks: u64, memory: usize, mut each: impl FnMut(Range<usize>)) {
+    let shift = shift(memory);
+    let mut marks = marks;
+    while marks != 0 {
+        let first = marks.trailing_zeros();
+        let count = (marks >> first).trailing_ones();
+        let end = ((first + count) as usize) << shift;
+        each((first as usize) << shift..(end + WIDEST - 1).min(memory));
+        let rest = first + count;
+        marks = match rest < u64::BITS {
+            true => marks >> rest << rest,
+            false => 0,
+        };
+    }
+}
+
+/// The power of two that a card has bytes.
+fn shift(memory: usize) -> u32 {
+    memory
+        .div_ceil(CARDS)
+        .max(1)
+        .next_power_of_two()
+        .trailing_zeros()
+}
+
+/// The module with marks, for a memory that starts with so many bytes; none if it writes memory by other instructions than those
+/// known here. It must be valid, have no imports but functions, and no export named [`EXPORT`].
+pub(super) fn marked(file: &[u8]) -> Option<Vec<u8>> {
+    let known = Validator::new_with_features(known_features()).validate_all(file);
+    known.ok()?;
+    Marking::of(file)?.rewrite(file)
+}
+
+/// The proposals whose instructions are known: of all instructions of these, [`Written::by`] names those that write memory.
+fn known_features() -> WasmFeatures {
+    WasmFeatures::WASM2 | WasmFeatures::EXTENDED_CONST
+}
+
+/// What an instruction writes.
+enum Written {
+    /// A value of this type at an address on the stack.
+    Value(ValType, MemArg),
+    /// As many bytes as the stack says.
+    Range,
+}
+
+impl Written {
+    fn by(operator: &Operator<'_>) -> Option<Self> {
+        Some(match *operator {
+            Operator::I32Store { memarg }
+            | Operator::I32Store8 { memarg }
+            | Operator::I32Store16 { memarg } => Self::Value(ValType::I32, memarg),
+            Operator::I64Store { memarg }
+            | Operator::I64Store8 { memarg }
+            | Operator::I64Store16 { memarg }
+            | Operator::I64Store32 { memarg } => Self::Value(ValType::I64, memarg),
+            Operator::F32Store { memarg } => Self::Value(ValType::F32, memarg),
+            Operator::F64Store { memarg } => Self::Value(ValType::F64, memarg),
+            Operator::V128Store { memarg }
+            | Operator::V128Store8Lane { memarg, .. }
+            | Operator::V128Store16Lane { memarg, .. }
+            | Operator::V128Store32Lane { memarg, .. }
+            | Operator::V128Store64Lane { memarg, .. } => Self::Value(ValType::V128, memarg),
+            Operator::MemoryFill { .. }
+            | Operator::MemoryCopy { .. }
+            | Operator::MemoryInit { .. } => Self::Range,
+            _ => return None,
+        })
+    }
+}
+
+/// What has to be known of a module to mark what it writes.
+struct Marking {
+    /// Bytes of a card, as a power of two.
+    shift: u32,
+    /// The number of the global with the marks.
+    global: u32,
+    /// The number of the function that marks a range.
+    mark: u32,
+    /// The number of parameters of each function of the module.
+    params: Vec<u32>,
+}
+
+impl Marking {
+    fn of(file: &[u8]) -> Option<Self> {
+        let mut types = Vec::new();
+        let mut params = Vec::new();
+        let (mut imported, mut globals, mut memory) = (0, 0, 0);
+        for payload in Parser::new(0).parse_all(file) {
+            match payload.ok()? {
+                Payload::TypeSection(section) => {
+                    for ty in section.into_iter_err_on_gc_types() {
+                        types.push(u32::try_from(ty.ok()?.params().len()).ok()?);
+                    }
+                }
+                Payload::ImportSection(imports) => {
+                    for import in imports.into_imports() {
+                        match import.ok()?.ty {
+                            TypeRef::Func(_) => imported += 1,
+                            _ => return None,
+                        }
+                    }
+                }
+                Payload::FunctionSection(section) => {
+                    for ty in section {
+                        params.push(*types.get(ty.ok()? as usize)?);
+                    }
+                }
+                Payload::MemorySection(section) => {
+                    for ty in section {
+                        memory = usize::try_from(ty.ok()?.initial).ok()?;
+                    }
+                }
+                Payload::GlobalSection(section) => globals = section.count(),
+                _ => {}
+            }
+        }
+        Some(Self {
+            shift: shift(memory.checked_mul(crate::engine::PAGE)?),
+            global: globals,
+            mark: imported + u32::try_from(params.len()).ok()?,
+            params,
+        })
+    }
+
+    fn rewrite(&self, file: &[u8]) -> Option<Vec<u8>> {
+        let mut whole = Module::new();
+        let mut code = CodeSection::new();
+        let mut params = self.params.iter();
+        let (mut mark_type, mut has_globals) = (0, false);
+        for payload in Parser::new(0).parse_all(file) {
+            let payload = payload.ok()?;
+            match &payload {
+                Payload::TypeSection(section) => {
+                    let mut types = TypeSection::new();
+                    RoundtripReencoder
+                        .parse_type_section(&mut types, section.clone())
+                        .ok()?;
+                    mark_type = types.len();
+                    types.ty().function([ValType::I32; 2], []);
+                    whole.section(&types);
+                }
+                Payload::FunctionSection(section) => {
+                    let mut functions = FunctionSection::new();
+                    RoundtripReencoder
+                        .parse_function_section(&mut functions, section.clone())
+                        .ok()?;
+                    functions.function(mark_type);
+                    whole.section(&functions);
+                }
+                Payload::GlobalSection(section) => {
+                    let mut globals = GlobalSection::new();
+                    RoundtripReencoder
+                        .parse_global_section(&mut globals, section.clone())
+                        .ok()?;
+                    whole.section(&with_marks(globals));
+                    has_globals = true;
+                }
+                Payload::ExportSection(section) => {
+                    if !has_globals {
+                        whole.section(&with_marks(GlobalSection::new()));
+                    }
+                    let mut exports = ExportSection::new();
+                    RoundtripReencoder
+                        .parse_export_section(&mut exports, section.clone())
+                        .ok()?;
+                    exports.export(EXPORT, ExportKind::Global, self.global);
+                    whole.section(&exports);
+                }
+                Payload::CodeSectionStart { .. } => {}
+                Payload::CodeSectionEntry(body) => {
+                    code.raw(&self.function(file, body, *params.next()?)?);
+                    if params.len() == 0 {
+                        code.function(&self.mark_range());
+                        whole.section(&code);
+                    }
+                }
+                payload => {
+                    if let Some((id, range)) = payload.as_section() {
+                        let data = file.get(place(range.start)?..place(range.end)?)?;
+                        whole.section(&RawSection { id, data });
+                    }
+                }
+            }
+        }
+        Some(whole.finish())
+    }
+
+    /// A function with a mark before each instruction that writes.
+    fn function(&self, file: &[u8], body: &FunctionBody<'_>, params: u32) -> Option<Vec<u8>> {
+        let whole = place(body.range().start)?..place(body.range().end)?;
+        let mut locals = body.get_locals_reader().ok()?;
+        let groups = locals.get_count();
+        let groups_at = place(locals.original_position())?;
+        let mut used = params;
+        for _ in 0..groups {
+            used = used.checked_add(locals.read().ok()?.0)?;
+        }
+        let code_at = place(locals.original_position())?;
+
+        let mut out = Vec::with_capacity(2 * whole.len());
+        (groups + u32::try_from(SCRATCH.len()).ok()?).encode(&mut out);
+        out.extend_from_slice(file.get(groups_at..code_at)?);
+        for ty in SCRATCH {
+            1_u32.encode(&mut out);
+            ty.encode(&mut out);
+        }
+        let mut copied = code_at;
+        let mut operators = body.get_operators_reader().ok()?;
+        while !operators.eof() {
+            let at = place(operators.original_position())?;
+            let operator = operators.read().ok()?;
+            if let Some(written) = Written::by(&operator) {
+                out.extend_from_slice(file.get(copied..at)?);
+                for instruction in self.mark(&written, used)? {
+                    instruction.encode(&mut out);
+                }
+                copied = at;
+            }
+        }
+        out.extend_from_slice(file.get(copied..whole.end)?);
+        Some(out)
+    }
+
+    /// Marks what the next instruction writes. It finds the stack as it was. `scratch` is the number of the first local that is free
+    /// for that.
+    fn mark(&self, written: &Written, scratch: u32) -> Option<Vec<Instruction<'static>>> {
+        use Instruction::{
+            Call, GlobalGet, GlobalSet, I32Add, I32Const, I32ShrU, I64Const, I64ExtendI32U, I64Or,
+            I64Shl, LocalGet, LocalSet,
+        };
+        let to = scratch + TO;
+        Some(match written {
+            Written::Value(ty, memarg) => {
+                let value =
+                    scratch + u32::try_from(SCRATCH.iter().rposition(|it| it == ty)?).ok()?;
+                let mut code = vec![LocalSet(value), LocalSet(to), I64Const(1), LocalGet(to)];
+                // An address that goes beyond 32 bits here is out of bounds, and ends the call.
+                let offset = u32::try_from(memarg.offset).ok()?;
+                if offset > 0 {
+                    code.extend([I32Const(offset.cast_signed()), I32Add]);
+                }
+                code.extend([
+                    I32Const(self.shift.cast_signed()),
+                    I32ShrU,
+                    I64ExtendI32U,
+                    // The runtime takes the number of the card modulo 64, for a memory that has grown: it will not be put back.
+                    I64Shl,
+                    GlobalGet(self.global),
+                    I64Or,
+                    GlobalSet(self.global),
+                    LocalGet(to),
+                    LocalGet(value),
+                ]);
+                code
+            }
+            Written::Range => {
+                let (from, size) = (scratch + FROM, scratch + SIZE);
+                let mut code = vec![LocalSet(size), LocalSet(from), LocalSet(to)];
+                code.extend([LocalGet(to), LocalGet(size), Call(self.mark)]);
+                code.extend([LocalGet(to), LocalGet(from), LocalGet(size)]);
+                code
+            }
+        })
+    }
+
+    /// The function that marks a range. Its parameters are where it begins, and its size.
+    fn mark_range(&self) -> Function {
+        use Instruction::{
+            Else, End, GlobalGet, GlobalSet, I32Add, I32Const, I32Eqz, I32ShrU, I32Sub, I64And,
+            I64Const, I64ExtendI32U, I64Or, I64Shl, I64ShrU, I64Sub, If, LocalGet,
+        };
+        let shift = I32Const(self.shift.cast_signed());
+        let mut function = Function::new([]);
+        let code = [
+            LocalGet(1),
+            I32Eqz,
+            If(BlockType::Empty),
+            Else,
+            // From the first card on …
+            I64Const(-1),
+            LocalGet(0),
+            shift.clone(),
+            I32ShrU,
+            I64ExtendI32U,
+            I64Shl,
+            // … up to the last one.
+            I64Const(-1),
+            I64Const(63),
+            LocalGet(0),
+            LocalGet(1),
+            I32Add,
+            I32Const(1),
+            I32Sub,
+            shift,
+            I32ShrU,
+            I64ExtendI32U,
+            I64Sub,
+            I64ShrU,
+            I64And,
+            GlobalGet(self.global),
+            I64Or,
+            GlobalSet(self.global),
+            End,
+            End,
+        ];
+        for instruction in &code {
+            function.instruction(instruction);
+        }
+        function
+    }
+}
+
+/// Locals that each function gets: address, source and size of a range, and a value of each type.
+const SCRATCH: [ValType; 7] = [
+    ValType::I32,
+    ValType::I32,
+    ValType::I32,
+    ValType::I64,
+    ValType::F32,
+    ValType::F64,
+    ValType::V128,
+];
+const TO: u32 = 0;
+const FROM: u32 = 1;
+const SIZE: u32 = 2;
+
+/// The globals of the module, and behind them that of the marks.
+fn with_marks(mut globals: GlobalSection) -> GlobalSection {
+    let ty = GlobalType {
+        val_type: ValType::I64,
+        mutable: true,
+        shared: false,
+    };
+    globals.global(ty, &ConstExpr::i64_const(0));
+    globals
+}
+
+fn place(at: u64) -> Option<usize> {
+    usize::try_from(at).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::LazyLock;
+
+    use proptest::prelude::*;
+    use wasmtime::{Engine, Global, Instance, Memory, Store, TypedFunc, Val};
+
+    use super::*;
+
+    const SIZE: usize = 2 << 16;
+
+    /// One function for each instruction that writes; its parameters are an address, what is written, and a size.
+    const WRITERS: [(&str, &str); 18] = [
+        ("i32.store", "local.get 1 i32.store offset=5"),
+        ("i32.store8", "local.get 1 i32.store8"),
+        ("i32.store16", "local.get 1 i32.store16 offset=1"),
+        (
+            "i64.store",
+            "local.get 1 i64.extend_i32_u i64.store offset=4000000000",
+        ),
+        ("i64.store8", "local.get 1 i64.extend_i32_u i64.store8"),
+        (
+            "i64.store16",
+            "local.get 1 i64.extend_i32_u i64.store16 offset=70000",
+        ),
+        ("i64.store32", "local.get 1 i64.extend_i32_u i64.store32"),
+        ("f32.store", "local.get 1 f32.convert_i32_s f32.store"),
+        ("f64.store", "local.get 1 f64.convert_i32_s f64.store"),
+        ("v128.store", "local.get 1 i8x16.splat v128.store offset=3"),
+        (
+            "v128.store8_lane",
+            "local.get 1 i8x16.splat v128.store8_lane 7",
+        ),
+        (
+            "v128.store16_lane",
+            "local.get 1 i8x16.splat v128.store16_lane 2",
+        ),
+        (
+            "v128.store32_lane",
+            "local.get 1 i8x16.splat v128.store32_lane 1",
+        ),
+        (
+            "v128.store64_lane",
+            "local.get 1 i8x16.splat v128.store64_lane offset=9 0",
+        ),
+        ("memory.fill", "local.get 1 local.get 2 memory.fill"),
+        ("memory.copy", "local.get 1 local.get 2 memory.copy"),
+        ("memory.init", "local.get 1 local.get 2 memory.init $d"),
+        ("constant", "drop i32.const 1023 i32.const -1 i32.store"),
+    ];
+
+    fn text() -> String {
+        let writers = WRITERS.map(|(name, code)| {
+            format!("(func (export \"{name}\") (param i32 i32 i32) local.get 0 {code})")
+        });
+        let data = "abcdefghijklmnop".repeat(100);
+        format!(
+            "(module (memory (export \"memory\") 2) (data $d \"{data}\") {}
+                (func (export \"locals\") (param i32 i64) (result i64) (local f32 i64)
+                    (local.set 3 (local.get 1))
+                    (i64.store (local.get 0) (local.get 3))
+                    (if (i64.eqz (local.get 3)) (then (return (i64.const 5))))
+                    (i64.add (i64.load (local.get 0)) (local.get 3))))",
+            writers.concat()
+        )
+    }
+
+    /// The module as it is, and with marks.
+    static BOTH: LazyLock<[wasmtime::Module; 2]> = LazyLock::new(|| {
+        let plain = wat::parse_str(text()).unwrap();
+        let marked = marked(&plain).unwrap();
+        let engine = Engine::default();
+        [&plain, &marked].map(|file| wasmtime::Module::new(&engine, file).unwrap())
+    });
+
+    struct Lab {
+        store: Store<()>,
+        instance: Instance,
+        memory: Memory,
+    }
+
+    impl Lab {
+        fn new(module: &wasmtime::Module) -> Self {
+            let mut store = Store::new(module.engine(), ());
+            let instance = Instance::new(&mut store, module, &[]).unwrap();
+            let memory = instance.get_memory(&mut store, "memory").unwrap();
+            for (at, byte) in memory.data_mut(&mut store).iter_mut().enumerate() {
+                *byte = first(at);
+            }
+            Self {
+                store,
+                instance,
+                memory,
+            }
+        }
+
+        fn does(&mut self, name: &str, arguments: (u32, u32, u32)) -> bool {
+            let function: TypedFunc<(u32, u32, u32), ()> =
+                self.instance.get_typed_func(&mut self.store, name).unwrap();
+            function.call(&mut self.store, arguments).is_ok()
+        }
+
+        fn marks(&mut self) -> u64 {
+            let global: Global = self.instance.get_global(&mut self.store, EXPORT).unwrap();
+            match global.get(&mut self.store) {
+                Val::I64(marks) => marks.cast_unsigned(),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    fn first(at: usize) -> u8 {
+        (at.wrapping_mul(2_654_435_761) >> 16) as u8 | 1
+    }
+
+    /// The marked module does what the plain one does, and whatever it changed lies in a range that its marks stand for.
+    fn compare(name: &str, arguments: (u32, u32, u32)) -> Result<(), TestCaseError> {
+        let [plain, marked] = &*BOTH;
+        let mut expected = Lab::new(plain);
+        let mut found = Lab::new(marked);
+        let done = found.does(name, arguments);
+        prop_assert_eq!(
+            done,
+            expected.does(name, arguments),
+            "{} {:?}",
+            name,
+            arguments
+        );
+        let memory = found.memory.data(&found.store).to_vec();
+        prop_assert!(memory == expected.memory.data(&expected.store));
+        let mut ranges = Vec::new();
+        each_range(found.marks(), SIZE, |range| ranges.push(range));
+        let changed = memory
+            .iter()
+            .enumerate()
+            .filter(|(at, byte)| **byte != first(*at));
+        for (at, _) in changed {
+            let is_marked = ranges.iter().any(|range| range.contains(&at));
+            prop_assert!(is_marked, "{} {:?} wrote at {}", name, arguments, at);
+        }
+        Ok(())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn what_is_written_is_marked(
+            card in 0..=64_u32, near in -20..20_i32, what in any::<u32>(), size in 0..5_000_u32,
+            within in 0..131_072_u32, writer in 0..WRITERS.len(),
+        ) {
+            let near = (card * 2_048).wrapping_add_signed(near);
+            // Some sources lie outside, so that the instruction fails.
+            let what = if what % 4 == 0 { what } else { what % 2_000 };
+            for to in [near, within, near.wrapping_sub(70_000), near.wrapping_sub(4_000_000_000)] {
+                compare(WRITERS[writer].0, (to, what, size))?;
+            }
+        }
+
+        #[test]
+        fn what_the_host_writes_is_marked(at in 0..SIZE, size in 0..SIZE, pages in 1..=2_usize) {
+            let memory = pages * (SIZE / 2);
+            let at = at.min(memory);
+            let size = size.min(memory - at);
+            let mut cards = Cards::none(memory);
+            cards.mark(at, size);
+            let mut marked = vec![false; memory];
+            each_range(cards.take(), memory, |range| marked[range].fill(true));
+            prop_assert!(marked[at..at + size].iter().all(|is_marked| *is_marked));
+            prop_assert_eq!(cards.take(), 0);
+        }
+    }
+
+    #[test]
+    fn every_writer_marks_one_card() {
+        let mut lab = Lab::new(&BOTH[1]);
+        for (name, _) in WRITERS {
+            assert!(WRITERS.iter().filter(|writer| writer.0 == name).count() == 1);
+        }
+        assert!(lab.does("i32.store8", (5 * 2_048, 1, 0)));
+        assert!(lab.does("memory.fill", (9 * 2_048, 1, 2_049)));
+        assert!(lab.does("memory.fill", (63 * 2_048, 1, 0)));
+        assert_eq!(lab.marks(), 1 << 5 | 1 << 9 | 1 << 10);
+    }
+
+    #[test]
+    fn locals_keep_their_values() {
+        for module in &*BOTH {
+            let mut lab = Lab::new(module);
+            let function: TypedFunc<(u32, u64), u64> = lab
+                .instance
+                .get_typed_func(&mut lab.store, "locals")
+                .unwrap();
+            assert_eq!(function.call(&mut lab.store, (8, 21)).unwrap(), 42);
+            assert_eq!(function.call(&mut lab.store, (8, 0)).unwrap(), 5);
+        }
+    }
+
+    #[test]
+    fn a_module_with_other_instructions_gets_no_marks() {
+        for text in [
+            "(module (memory 1) (func (drop (i32.atomic.rmw.add (i32.const 0) (i32.const 1)))))",
+            "(module (memory 1) (memory 1) (func (i32.store 1 (i32.const 0) (i32.const 1))))",
+            "(module (import \"a\" \"b\" (memory 1)) (func))",
+        ] {
+            assert_eq!(marked(&wat::parse_str(text).unwrap()), None, "{text}");
+        }
+    }
+}

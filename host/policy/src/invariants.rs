@@ -1,0 +1,79 @@
+//! What holds for every file, written as assertions that tests and the fuzz target share.
+//!
+//! Each function panics when its property does not hold.
+
+use wasmparser::Validator;
+
+use crate::inspect::{features, inspect};
+use crate::limits::Limits;
+use crate::load::{self, LoadProblem};
+use crate::{direct, pieces};
+
+/// Does with a file what a load does without running or compiling it: inspects it, checks it against the contract and the limits,
+/// makes a component of it, and rewrites it for the compiler.
+///
+/// A panic of a library that reads the file is a refusal ([`LoadProblem::Panicked`]), as in a host.
+pub fn loader(file: &[u8]) {
+    let limits = Limits::default();
+    let inspected = inspect(file);
+    assert_eq!(
+        format!("{inspected:?}"),
+        format!("{:?}", inspect(file)),
+        "a file reads the same twice"
+    );
+    let checked = load::caught(|| load::check(file, &limits));
+    let checked = match checked {
+        Ok(checked) => checked,
+        Err(problem) => return explained(&problem),
+    };
+    let inspection = inspected.expect("what is checked can be inspected");
+    assert!(file.len() <= limits.module_bytes);
+    assert!(inspection.memory_bytes <= limits.memory_bytes as u64);
+    valid(&checked.component);
+
+    let rewritten = load::caught(|| {
+        Ok(match direct::fits(&checked.inspection) {
+            true => direct::rewritten(file, true).map(|module| module.into_owned()),
+            false => pieces::component(&checked.component),
+        })
+    });
+    match rewritten {
+        Ok(Ok(bytes)) => valid(&bytes),
+        Ok(Err(error)) => panic!("a file that keeps the contract is not rewritten: {error:#}"),
+        Err(problem) => explained(&problem),
+    }
+}
+
+/// The rewriting of a valid file is valid.
+fn valid(bytes: &[u8]) {
+    let validated = Validator::new_with_features(features()).validate_all(bytes);
+    if let Err(error) = validated {
+        panic!("what is made of a valid file is invalid: {error}");
+    }
+}
+
+fn explained(problem: &LoadProblem) {
+    assert!(!problem.to_string().is_empty());
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    /// The seeds of the fuzz target, whole and cut off at every place.
+    #[test]
+    fn seeds_and_their_beginnings_are_read_or_refused() {
+        let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus/loader");
+        let seeds: Vec<_> = std::fs::read_dir(seeds).unwrap().collect();
+        assert!(seeds.len() >= 5);
+        for seed in seeds {
+            let file = std::fs::read(seed.unwrap().path()).unwrap();
+            assert!(load::check(&file, &Limits::default()).is_ok());
+            for end in 0..=file.len() {
+                loader(&file[..end]);
+            }
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! Which tool made a file, and what it takes to have it make another one.
+
+use crate::inspect::{Import, Producer};
+
+/// A compiler, as far as its files need advice of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Maker {
+    Rust,
+    /// clang, with or without wasi-sdk.
+    C,
+    Zig,
+    Go,
+    TinyGo,
+    AssemblyScript,
+    /// componentize-js, which `jco componentize` calls.
+    JavaScript,
+    /// componentize-qjs.
+    QuickJs,
+    /// componentize-py.
+    Python,
+    Unknown,
+}
+
+impl Maker {
+    /// Reads it from what the tools left in the file, or else from what it imports.
+    pub(crate) fn of(producers: &[Producer], imports: &[Import]) -> Self {
+        let says = |word: &str| {
+            let mut names = producers.iter().map(|producer| &producer.name);
+            names.any(|name| name.to_ascii_lowercase().contains(word))
+        };
+        let speaks = |is_it: fn(&str) -> bool| {
+            let mut languages = producers
+                .iter()
+                .filter(|producer| producer.role == "language");
+            languages.any(|producer| is_it(&producer.name))
+        };
+        let wants = |interface: &str| imports.iter().any(|import| import.interface == interface);
+        let aborts = || {
+            let is_it = |import: &Import| {
+                import.interface == "env" && import.item.as_deref() == Some("abort")
+            };
+            imports.iter().any(is_it)
+        };
+        // Tools that bring a runtime with them first: the runtime is of another language.
+        match () {
+            () if says("componentize-py") => Self::Python,
+            () if says("componentize-qjs") => Self::QuickJs,
+            () if says("componentizejs") || says("componentize-js") => Self::JavaScript,
+            () if speaks(|name| name == "JavaScript") => Self::JavaScript,
+            () if says("tinygo") => Self::TinyGo,
+            () if speaks(|name| name.eq_ignore_ascii_case("go")) || wants("gojs") => Self::Go,
+            () if says("zig") => Self::Zig,
+            () if speaks(|name| name == "Rust") => Self::Rust,
+            () if speaks(|name| name.starts_with('C')) || says("clang") => Self::C,
+            () if says("assemblyscript") || aborts() => Self::AssemblyScript,
+            () => Self::Unknown,
+        }
+    }
+
+    /// How it makes files that need nothing but the contract.
+    pub(crate) fn bare(self) -> &'static str {
+        match self {
+            Self::Rust => {
+                "build it for wasm32-unknown-unknown (cargo build --release --target wasm32-unknown-unknown)"
+            }
+            Self::C => {
+                "leave out what needs files, output or time, and build it as a library (clang -nostartfiles -Wl,--no-entry)"
+            }
+            Self::Zig => {
+                "build it for wasm32-freestanding (zig build-exe -target wasm32-freestanding -fno-entry)"
+            }
+            Self::Go => {
+                "Go's runtime needs WASI: put a stub in its place (wasm-tools component new --adapt wasi_snapshot_preview1=STUB.wasm)"
+            }
+            Self::TinyGo => "build it for wasm-unknown (tinygo build -target=wasm-unknown)",
+            Self::AssemblyScript => "compile it without (asc --use abort= --runtime stub)",
+            Self::JavaScript => {
+                "switch off what it has for other hosts (jco componentize --disable all)"
+            }
+            Self::QuickJs => "have it stubbed (componentize-qjs --sync --stub-wasi)",
+            Self::Python => "have it stubbed (componentize-py componentize --stub-wasi)",
+            Self::Unknown => {
+                "build it for a target without WASI (in Rust: cargo build --release --target wasm32-unknown-unknown)"
+            }
+        }
+    }
+
+    /// How it makes files with a smaller memory.
+    pub(crate) fn small_memory(self) -> &'static str {
+        match self {
+            Self::Rust => "link it with a smaller stack (-C link-arg=-zstack-size=32768)",
+            Self::C | Self::Zig => "link it with a smaller stack (-Wl,-z,stack-size=32768)",
+            Self::TinyGo => "give it a smaller stack and heap (its target's `default-stack-size`)",
+            Self::AssemblyScript => "let it start with less (asc --initialMemory 1)",
+            Self::Go | Self::JavaScript | Self::QuickJs | Self::Python | Self::Unknown => {
+                "let it start with less"
+            }
+        }
+    }
+
+    /// How it makes files that keep to the instructions that are supported; `cause` is what the validator says.
+    pub(crate) fn plain(self, cause: &str) -> &'static str {
+        match self {
+            Self::QuickJs if cause.contains("tail call") => {
+                "build it again without --opt-size: it needs tail calls"
+            }
+            Self::QuickJs if cause.contains("async") => "build it again with --sync",
+            Self::Rust => "build it again with the target's own features",
+            _ => "build it again",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(producers: &[(&str, &str)], imports: &[(&str, &str)]) -> Maker {
+        let producers: Vec<_> = producers
+            .iter()
+            .map(|&(role, name)| Producer {
+                role: role.into(),
+                name: name.into(),
+                version: String::new(),
+            })
+            .collect();
+        let imports: Vec<_> = imports
+            .iter()
+            .map(|&(interface, item)| Import {
+                interface: interface.into(),
+                item: Some(item.into()),
+                kind: "function",
+            })
+            .collect();
+        Maker::of(&producers, &imports)
+    }
+
+    #[test]
+    fn makers_are_known_by_what_they_leave() {
+        let wasi = [("wasi_snapshot_preview1", "fd_write")];
+        for (producers, imports, maker) in [
+            (
+                &[("language", "Rust"), ("processed-by", "rustc")][..],
+                &wasi[..],
+                Maker::Rust,
+            ),
+            (
+                &[("language", "C11"), ("processed-by", "clang")],
+                &wasi,
+                Maker::C,
+            ),
+            (&[("processed-by", "Zig")], &wasi, Maker::Zig),
+            (&[("language", "Go")], &wasi, Maker::Go),
+            (&[], &[("gojs", "runtime.wasmExit")], Maker::Go),
+            (
+                &[("language", "C99"), ("processed-by", "TinyGo")],
+                &wasi,
+                Maker::TinyGo,
+            ),
+            (&[], &[("env", "abort")], Maker::AssemblyScript),
+            (
+                &[("language", "JavaScript"), ("language", "Rust")],
+                &wasi,
+                Maker::JavaScript,
+            ),
+            (
+                &[("processed-by", "ComponentizeJS"), ("language", "Rust")],
+                &wasi,
+                Maker::JavaScript,
+            ),
+            (
+                &[("processed-by", "componentize-qjs"), ("language", "C11")],
+                &wasi,
+                Maker::QuickJs,
+            ),
+            (
+                &[("processed-by", "componentize-py"), ("language", "Rust")],
+                &wasi,
+                Maker::Python,
+            ),
+            (&[], &wasi, Maker::Unknown),
+        ] {
+            assert_eq!(of(producers, imports), maker, "{producers:?} {imports:?}");
+        }
+    }
+}

@@ -1,0 +1,286 @@
+//! How many instances, memories and tables a file makes when it is instantiated, counted without compiling it.
+//!
+//! A component holds definitions, and instantiates some of them, some several times. A component within may do so again, so a small file
+//! can stand for any number of instances.
+
+use wasmparser::{
+    ComponentAlias, ComponentExternalKind, ComponentInstance, ComponentOuterAliasKind,
+    ComponentTypeRef, Instance, Parser, Payload,
+};
+
+use crate::engine::PAGE;
+
+/// What an instance of a module or component is made of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Parts {
+    /// Core instances.
+    pub(crate) instances: u64,
+    /// Linear memories.
+    pub(crate) memories: u64,
+    /// Bytes that these start with.
+    pub(crate) memory_bytes: u64,
+    /// Tables.
+    pub(crate) tables: u64,
+    /// Whether it instantiates a module or component that it is given as an argument. How many parts that has cannot be told here.
+    pub(crate) is_open: bool,
+}
+
+/// A module or component that is being read.
+#[derive(Default)]
+struct Scope {
+    /// The index space of its modules.
+    modules: Vec<Parts>,
+    /// The index space of its components.
+    components: Vec<Parts>,
+    parts: Parts,
+    is_module: bool,
+}
+
+impl Parts {
+    /// Of something that is an argument.
+    const UNKNOWN: Self = Self {
+        instances: 0,
+        memories: 0,
+        memory_bytes: 0,
+        tables: 0,
+        is_open: true,
+    };
+
+    /// Counts the parts of a file.
+    ///
+    /// # Errors
+    /// If it is damaged. What is found in one that is not valid means nothing.
+    pub(crate) fn of(bytes: &[u8]) -> wasmparser::Result<Self> {
+        let mut scopes = vec![Scope {
+            is_module: !Parser::is_component(bytes),
+            ..Scope::default()
+        }];
+        for payload in Parser::new(0).parse_all(bytes) {
+            match payload? {
+                Payload::ModuleSection { .. } => scopes.push(Scope {
+                    is_module: true,
+                    ..Scope::default()
+                }),
+                Payload::ComponentSection { .. } => scopes.push(Scope::default()),
+                Payload::End(_) if scopes.len() > 1 => close(&mut scopes),
+                Payload::ComponentAliasSection(aliases) => {
+                    for alias in aliases {
+                        add_alias(&mut scopes, &alias?);
+                    }
+                }
+                payload => {
+                    if let Some(scope) = scopes.last_mut() {
+                        scope.read(&payload)?;
+                    }
+                }
+            }
+        }
+        Ok(scopes.first().map(Scope::total).unwrap_or_default())
+    }
+
+    fn add(&mut self, other: &Self) {
+        let Self {
+            instances,
+            memories,
+            memory_bytes,
+            tables,
+            is_open,
+        } = other;
+        self.instances = self.instances.saturating_add(*instances);
+        self.memories = self.memories.saturating_add(*memories);
+        self.memory_bytes = self.memory_bytes.saturating_add(*memory_bytes);
+        self.tables = self.tables.saturating_add(*tables);
+        self.is_open |= is_open;
+    }
+}
+
+impl Scope {
+    /// What one instance is made of.
+    fn total(&self) -> Parts {
+        Parts {
+            instances: self.parts.instances.saturating_add(self.is_module.into()),
+            ..self.parts
+        }
+    }
+
+    fn read(&mut self, payload: &Payload<'_>) -> wasmparser::Result<()> {
+        let parts = &mut self.parts;
+        match payload {
+            Payload::MemorySection(memories) => {
+                for memory in memories.clone() {
+                    let bytes = memory?.initial.saturating_mul(PAGE as u64);
+                    parts.memory_bytes = parts.memory_bytes.saturating_add(bytes);
+                    parts.memories += 1;
+                }
+            }
+            Payload::TableSection(tables) => parts.tables += u64::from(tables.count()),
+            Payload::InstanceSection(instances) => {
+                for instance in instances.clone() {
+                    if let Instance::Instantiate { module_index, .. } = instance? {
+                        parts.add(&at(&self.modules, module_index));
+                    }
+                }
+            }
+            Payload::ComponentInstanceSection(instances) => {
+                for instance in instances.clone() {
+                    if let ComponentInstance::Instantiate {
+                        component_index, ..
+                    } = instance?
+                    {
+                        parts.add(&at(&self.components, component_index));
+                    }
+                }
+            }
+            Payload::ComponentImportSection(imports) => {
+                for import in imports.clone() {
+                    match import?.ty {
+                        ComponentTypeRef::Module(_) => self.modules.push(Parts::UNKNOWN),
+                        ComponentTypeRef::Component(_) => self.components.push(Parts::UNKNOWN),
+                        _ => {}
+                    }
+                }
+            }
+            // What is exported gets one more place in its index space.
+            Payload::ComponentExportSection(exports) => {
+                for export in exports.clone() {
+                    let export = export?;
+                    match export.kind {
+                        ComponentExternalKind::Module => {
+                            self.modules.push(at(&self.modules, export.index));
+                        }
+                        ComponentExternalKind::Component => {
+                            self.components.push(at(&self.components, export.index));
+                        }
+                        _ => {}
+                    }
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// Ends the innermost definition: it is the next of its kind in the one around it.
+fn close(scopes: &mut Vec<Scope>) {
+    let Some(closed) = scopes.pop() else {
+        return;
+    };
+    if let Some(around) = scopes.last_mut() {
+        match closed.is_module {
+            true => around.modules.push(closed.total()),
+            false => around.components.push(closed.total()),
+        }
+    }
+}
+
+fn add_alias(scopes: &mut [Scope], alias: &ComponentAlias<'_>) {
+    let (is_module, parts) = match *alias {
+        ComponentAlias::InstanceExport {
+            kind: ComponentExternalKind::Module,
+            ..
+        } => (true, Parts::UNKNOWN),
+        ComponentAlias::InstanceExport {
+            kind: ComponentExternalKind::Component,
+            ..
+        } => (false, Parts::UNKNOWN),
+        ComponentAlias::Outer { kind, count, index } => {
+            let outer = scopes.iter().rev().nth(count as usize);
+            match (kind, outer) {
+                (ComponentOuterAliasKind::CoreModule, Some(outer)) => {
+                    (true, at(&outer.modules, index))
+                }
+                (ComponentOuterAliasKind::Component, Some(outer)) => {
+                    (false, at(&outer.components, index))
+                }
+                _ => return,
+            }
+        }
+        _ => return,
+    };
+    if let Some(scope) = scopes.last_mut() {
+        match is_module {
+            true => scope.modules.push(parts),
+            false => scope.components.push(parts),
+        }
+    }
+}
+
+fn at(space: &[Parts], index: u32) -> Parts {
+    space.get(index as usize).copied().unwrap_or(Parts::UNKNOWN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MODULE: &str = r#"(core module $m (memory 2) (table 1 funcref))"#;
+
+    fn parts(wat: &str) -> Parts {
+        Parts::of(&wat::parse_str(wat).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn a_module_is_one_instance() {
+        let found = parts("(module (memory 2) (table 1 funcref) (table 2 funcref))");
+        let expected = Parts {
+            instances: 1,
+            memories: 1,
+            memory_bytes: 2 * PAGE as u64,
+            tables: 2,
+            is_open: false,
+        };
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn what_is_instantiated_counts_and_not_what_is_defined() {
+        let none = parts(&format!("(component {MODULE})"));
+        assert_eq!(none, Parts::default());
+        let two = parts(&format!(
+            "(component {MODULE} (core instance (instantiate $m)) (core instance (instantiate $m)))"
+        ));
+        assert_eq!((two.instances, two.memories, two.tables), (2, 2, 2));
+        assert_eq!(two.memory_bytes, 4 * PAGE as u64);
+    }
+
+    #[test]
+    fn components_within_components_multiply() {
+        let mut inner = format!("{MODULE} (core instance (instantiate $m))");
+        for _ in 0..20 {
+            inner = format!(
+                "(component $c {inner}) (instance (instantiate $c)) (instance (instantiate $c))"
+            );
+        }
+        let found = parts(&format!("(component {inner})"));
+        assert_eq!(found.instances, 1 << 20);
+        assert!(!found.is_open);
+    }
+
+    #[test]
+    fn aliases_and_exports_are_what_they_stand_for() {
+        let found = parts(&format!(
+            r#"(component {MODULE}
+                (component $inner
+                    (alias outer 1 $m (core module $n))
+                    (core instance (instantiate $n)))
+                (export $again "again" (component $inner))
+                (instance (instantiate $again)))"#
+        ));
+        assert_eq!((found.instances, found.is_open), (1, false));
+    }
+
+    #[test]
+    fn an_argument_that_is_instantiated_is_told() {
+        let found = parts(
+            r#"(component (component (import "m" (core module $m)) (core instance (instantiate $m))))"#,
+        );
+        assert!(!found.is_open, "nobody instantiates it");
+        let found = parts(&format!(
+            r#"(component {MODULE}
+                (component $c (import "m" (core module $n)) (core instance (instantiate $n)))
+                (instance (instantiate $c (with "m" (core module $m)))))"#
+        ));
+        assert!(found.is_open);
+    }
+}

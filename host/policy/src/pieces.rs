@@ -1,0 +1,442 @@
+//! Bulk memory operations in pieces.
+//!
+//! The runtime looks at the clock before `memory.fill`, `memory.copy` and `memory.init`, and not again until they are done, which for a
+//! large memory takes longer than a call may. So each that may be large becomes a call of a function that is added to the module,
+//! and does it in pieces within a loop: the runtime looks at the clock at each turn. What it means stays the same: nothing is
+//! written if any of it is out of bounds, and a range is copied as if all of it were read first.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use wasm_encoder::reencode::{Reencode, RoundtripReencoder};
+use wasm_encoder::{
+    BlockType, CodeSection, Component, Encode, Function, FunctionSection, Instruction, Module,
+    RawSection, TypeSection, ValType,
+};
+
+use wasmparser::{BinaryReader, BinaryReaderError, FunctionBody, Operator, Parser, Payload};
+
+use crate::inspect::DEEPEST;
+
+/// The largest piece in bytes: a few microseconds, or some tens where the system gives the memory only now.
+const PIECE: i32 = 64 << 10;
+
+/// In a component, the sections that hold a module or a component.
+const CORE_MODULE: u8 = 1;
+const COMPONENT: u8 = 4;
+
+/// An operation, and for `memory.init` the segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Operation {
+    Fill,
+    Copy,
+    Init(u32),
+}
+
+/// The functions that are added: the number of each.
+#[derive(Default)]
+struct Added {
+    first: u32,
+    numbers: BTreeMap<Operation, u32>,
+}
+
+/// The module with its bulk memory operations in pieces. It must be valid.
+pub(crate) fn module(file: &[u8]) -> wasmtime::Result<Cow<'_, [u8]>> {
+    Ok(match added(file)? {
+        added if added.numbers.is_empty() => Cow::Borrowed(file),
+        added => Cow::Owned(rewrite(file, &added)?),
+    })
+}
+
+/// The same for all modules of a component.
+pub(crate) fn component(file: &[u8]) -> wasmtime::Result<Vec<u8>> {
+    within(file, 0)
+}
+
+fn within(file: &[u8], depth: u32) -> wasmtime::Result<Vec<u8>> {
+    const HEADER: usize = Component::HEADER.len();
+    if depth > DEEPEST {
+        return Err(wasmtime::Error::msg(
+            "components lie too deep within components",
+        ));
+    }
+    let mut reader = BinaryReader::new(file, 0);
+    let mut whole = reader.read_bytes(HEADER).map_err(bad)?.to_vec();
+    while !reader.eof() {
+        let id = reader.read_u8().map_err(bad)?;
+        let size = reader.read_var_u32().map_err(bad)?;
+        let data = reader.read_bytes(size as usize).map_err(bad)?;
+        let data = match id {
+            CORE_MODULE => module(data)?,
+            COMPONENT => Cow::Owned(within(data, depth + 1)?),
+            _ => Cow::Borrowed(data),
+        };
+        whole.push(id);
+        data.encode(&mut whole);
+    }
+    Ok(whole)
+}
+
+/// What has to be added to a module.
+fn added(file: &[u8]) -> wasmtime::Result<Added> {
+    let mut functions = 0;
+    let mut added = Added::default();
+    for payload in Parser::new(0).parse_all(file) {
+        match payload.map_err(bad)? {
+            Payload::ImportSection(imports) => {
+                for import in imports.into_imports() {
+                    let is_function =
+                        matches!(import.map_err(bad)?.ty, wasmparser::TypeRef::Func(_));
+                    functions += u32::from(is_function);
+                }
+            }
+            Payload::FunctionSection(section) => functions += section.count(),
+            Payload::CodeSectionEntry(body) => {
+                each_large(&body, |operation, _, _| {
+                    added.numbers.insert(operation, 0);
+                })?;
+            }
+            _ => {}
+        }
+    }
+    added.first = functions;
+    for (number, place) in (functions..).zip(added.numbers.values_mut()) {
+        *place = number;
+    }
+    Ok(added)
+}
+
+/// Hands each operation that may be large to `each`, with the place where it starts and that where it ends.
+fn each_large(
+    body: &FunctionBody<'_>,
+    mut each: impl FnMut(Operation, usize, usize),
+) -> wasmtime::Result<()> {
+    let mut reader = body.get_operators_reader().map_err(bad)?;
+    let mut size = None;
+    while !reader.eof() {
+        let start = reader.original_position();
+        let operator = reader.read().map_err(bad)?;
+        let operation = match operator {
+            Operator::MemoryFill { .. } => Some(Operation::Fill),
+            Operator::MemoryCopy { .. } => Some(Operation::Copy),
+            Operator::MemoryInit { data_index, .. } => Some(Operation::Init(data_index)),
+            _ => None,
+        };
+        let is_small = size.is_some_and(|size| (0..=PIECE).contains(&size));
+        if let Some(operation) = operation.filter(|_| !is_small) {
+            each(operation, place(start)?, place(reader.original_position())?);
+        }
+        size = match operator {
+            Operator::I32Const { value } => Some(value),
+            _ => None,
+        };
+    }
+    Ok(())
+}
+
+fn rewrite(file: &[u8], added: &Added) -> wasmtime::Result<Vec<u8>> {
+    let mut whole = Module::new();
+    let mut code = CodeSection::new();
+    let (mut ty, mut left) = (0, 0);
+    for payload in Parser::new(0).parse_all(file) {
+        let payload = payload.map_err(bad)?;
+        match &payload {
+            Payload::TypeSection(section) => {
+                let mut types = TypeSection::new();
+                RoundtripReencoder
+                    .parse_type_section(&mut types, section.clone())
+                    .map_err(wasmtime::Error::msg)?;
+                ty = types.len();
+                types.ty().function([ValType::I32; 3], []);
+                whole.section(&types);
+            }
+            Payload::FunctionSection(section) => {
+                let mut functions = FunctionSection::new();
+                RoundtripReencoder
+                    .parse_function_section(&mut functions, section.clone())
+                    .map_err(wasmtime::Error::msg)?;
+                for _ in &added.numbers {
+                    functions.function(ty);
+                }
+                whole.section(&functions);
+            }
+            Payload::CodeSectionStart { count, .. } => left = *count,
+            Payload::CodeSectionEntry(body) => {
+                code.raw(&rewritten(file, body, added)?);
+                left -= 1;
+                if left == 0 {
+                    for operation in added.numbers.keys() {
+                        code.function(&operation.in_pieces());
+                    }
+                    whole.section(&code);
+                }
+            }
+            payload => {
+                if let Some((id, range)) = payload.as_section() {
+                    let data = file.get(place(range.start)?..place(range.end)?);
+                    let data = data.ok_or_else(|| wasmtime::Error::msg("a section ends early"))?;
+                    whole.section(&RawSection { id, data });
+                }
+            }
+        }
+    }
+    Ok(whole.finish())
+}
+
+/// A function with calls in place of its large operations.
+fn rewritten(file: &[u8], body: &FunctionBody<'_>, added: &Added) -> wasmtime::Result<Vec<u8>> {
+    let range = body.range();
+    let (mut copied, end) = (place(range.start)?, place(range.end)?);
+    let mut out = Vec::with_capacity(end - copied);
+    each_large(body, |operation, start, behind| {
+        out.extend_from_slice(&file[copied..start]);
+        Instruction::Call(added.numbers[&operation]).encode(&mut out);
+        copied = behind;
+    })?;
+    out.extend_from_slice(&file[copied..end]);
+    Ok(out)
+}
+
+impl Operation {
+    /// A function that does it in pieces. Its parameters are those of the operation: destination, source or value, and size.
+    fn in_pieces(self) -> Function {
+        const TO: u32 = 0;
+        const FROM: u32 = 1;
+        const SIZE: u32 = 2;
+        let moves_source = self != Self::Fill;
+        let mut function = Function::new([]);
+        let mut code = Vec::new();
+        let get = Instruction::LocalGet;
+        let piece = Instruction::I32Const(PIECE);
+        // Moves a local by a size, forwards or backwards.
+        let step = |local: u32, by: Instruction<'static>, how: Instruction<'static>| {
+            [get(local), by, how, Instruction::LocalSet(local)]
+        };
+        let both = |by: &Instruction<'static>, how: &Instruction<'static>| {
+            let mut steps = step(TO, by.clone(), how.clone()).to_vec();
+            if moves_source {
+                steps.extend(step(FROM, by.clone(), how.clone()));
+            }
+            steps
+        };
+        let (add, sub) = (Instruction::I32Add, Instruction::I32Sub);
+        let all = [get(TO), get(FROM), get(SIZE), self.instruction()];
+        let one = [get(TO), get(FROM), piece.clone(), self.instruction()];
+        let is_large = [get(SIZE), piece.clone(), Instruction::I32GtU];
+
+        code.extend(is_large.clone());
+        code.push(Instruction::If(BlockType::Empty));
+        // A range that goes beyond the end of all numbers is out of bounds: the operation as it is says so.
+        let sources: &[u32] = if moves_source { &[TO, FROM] } else { &[TO] };
+        for &local in sources {
+            code.extend([get(local), get(SIZE), Instruction::I32Add, get(local)]);
+            code.extend([Instruction::I32LtU, Instruction::If(BlockType::Empty)]);
+            code.extend(all.clone());
+            code.push(Instruction::End);
+        }
+        // Nothing, at the end of the range, is in bounds where all of it is.
+        code.extend([get(TO), get(SIZE), Instruction::I32Add, get(FROM)]);
+        if moves_source {
+            code.extend([get(SIZE), Instruction::I32Add]);
+        }
+        code.extend([Instruction::I32Const(0), self.instruction()]);
+
+        let mut forwards = vec![Instruction::Loop(BlockType::Empty)];
+        forwards.extend(one.clone());
+        forwards.extend(both(&piece, &add));
+        forwards.extend(step(SIZE, piece.clone(), sub.clone()));
+        forwards.extend(is_large.clone());
+        forwards.extend([Instruction::BrIf(0), Instruction::End]);
+        if self == Self::Copy {
+            // From the end where the destination may lie within the source.
+            code.extend([get(TO), get(FROM), Instruction::I32LeU]);
+            code.push(Instruction::If(BlockType::Empty));
+            code.extend(forwards);
+            code.push(Instruction::Else);
+            code.extend(both(&get(SIZE), &add));
+            code.push(Instruction::Loop(BlockType::Empty));
+            code.extend(both(&piece, &sub));
+            code.extend(one);
+            code.extend(step(SIZE, piece.clone(), sub.clone()));
+            code.extend(is_large);
+            code.extend([Instruction::BrIf(0), Instruction::End]);
+            code.extend(both(&get(SIZE), &sub));
+            code.push(Instruction::End);
+        } else {
+            code.extend(forwards);
+        }
+        code.push(Instruction::End);
+        code.extend(all);
+        code.push(Instruction::End);
+        for instruction in &code {
+            function.instruction(instruction);
+        }
+        function
+    }
+
+    fn instruction(self) -> Instruction<'static> {
+        match self {
+            Self::Fill => Instruction::MemoryFill(0),
+            Self::Copy => Instruction::MemoryCopy {
+                src_mem: 0,
+                dst_mem: 0,
+            },
+            Self::Init(data_index) => Instruction::MemoryInit { mem: 0, data_index },
+        }
+    }
+}
+
+fn place(at: u64) -> wasmtime::Result<usize> {
+    usize::try_from(at).map_err(wasmtime::Error::msg)
+}
+
+fn bad(error: BinaryReaderError) -> wasmtime::Error {
+    wasmtime::Error::msg(error.message().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write as _;
+    use std::sync::LazyLock;
+
+    use proptest::prelude::*;
+    use wasmtime::{Engine, Instance, Memory, Module, Store, TypedFunc};
+
+    use super::*;
+
+    /// Three operations on a memory of four pages whose bytes differ, and a segment of more than a piece.
+    fn text() -> String {
+        let mut data = String::new();
+        for n in 0..70_000_u32 {
+            let _ = write!(data, "\\{:02x}", n.wrapping_mul(2_654_435_761) >> 24);
+        }
+        format!(
+            r#"(module
+                (memory (export "memory") 4)
+                (data $passive "{data}")
+                (func (export "fill") (param i32 i32 i32)
+                    local.get 0 local.get 1 local.get 2 memory.fill)
+                (func (export "copy") (param i32 i32 i32)
+                    local.get 0 local.get 1 local.get 2 memory.copy)
+                (func (export "init") (param i32 i32 i32)
+                    local.get 0 local.get 1 local.get 2 memory.init $passive)
+                (func (export "small") i32.const 0 i32.const 1 i32.const 64 memory.fill))"#
+        )
+    }
+
+    struct Lab {
+        store: Store<()>,
+        memory: Memory,
+        instance: Instance,
+    }
+
+    impl Lab {
+        fn new(module: &Module) -> Self {
+            let mut store = Store::new(module.engine(), ());
+            let instance = Instance::new(&mut store, module, &[]).unwrap();
+            let memory = instance.get_memory(&mut store, "memory").unwrap();
+            for (at, byte) in memory.data_mut(&mut store).iter_mut().enumerate() {
+                *byte = (at.wrapping_mul(2_654_435_761) >> 16) as u8;
+            }
+            Self {
+                store,
+                memory,
+                instance,
+            }
+        }
+
+        /// Whether it went well, and the memory behind it.
+        fn does(mut self, name: &str, arguments: (u32, u32, u32)) -> (bool, Vec<u8>) {
+            let function: TypedFunc<(u32, u32, u32), ()> =
+                self.instance.get_typed_func(&mut self.store, name).unwrap();
+            let done = function.call(&mut self.store, arguments);
+            (done.is_ok(), self.memory.data(&self.store).to_vec())
+        }
+    }
+
+    /// The module as it is, and in pieces.
+    static BOTH: LazyLock<[Module; 2]> = LazyLock::new(|| {
+        let plain = wat::parse_str(text()).unwrap();
+        let rewritten = module(&plain).unwrap();
+        assert!(matches!(rewritten, Cow::Owned(_)));
+        let engine = Engine::default();
+        [&*plain, &*rewritten].map(|file| Module::new(&engine, file).unwrap())
+    });
+
+    fn compare(name: &str, arguments: (u32, u32, u32)) {
+        let [plain, rewritten] = &*BOTH;
+        let expected = Lab::new(plain).does(name, arguments);
+        let found = Lab::new(rewritten).does(name, arguments);
+        assert_eq!(found.0, expected.0, "{name} {arguments:?}");
+        assert!(found.1 == expected.1, "{name} {arguments:?}");
+    }
+
+    #[test]
+    fn what_is_done_in_pieces_is_the_same() {
+        const SIZE: u32 = 4 << 16;
+        const ONE: u32 = PIECE as u32;
+        for size in [
+            0,
+            1,
+            ONE - 1,
+            ONE,
+            ONE + 1,
+            2 * ONE,
+            2 * ONE + 7,
+            SIZE,
+            SIZE + 1,
+            u32::MAX,
+        ] {
+            for to in [0, 3, ONE, SIZE - size.min(SIZE), SIZE, u32::MAX] {
+                compare("fill", (to, 77, size));
+                for from in [0, 5, ONE + 1, SIZE - size.min(SIZE), u32::MAX] {
+                    compare("copy", (to, from, size));
+                }
+            }
+        }
+        for (to, from, size) in [
+            (0, 0, 70_000),
+            (9, 1, 69_999),
+            (0, 1, 70_000),
+            (SIZE - 69_000, 0, 70_000),
+            (0, u32::MAX, 70_000),
+            (u32::MAX, 0, 70_000),
+        ] {
+            compare("init", (to, from, size));
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn any_copy_is_the_same(to in 0..270_000_u32, from in 0..270_000_u32, size in 0..270_000_u32) {
+            compare("copy", (to, from, size));
+        }
+    }
+
+    #[test]
+    fn what_is_small_or_not_there_stays_as_it_is() {
+        let small =
+            r#"(module (memory 1) (func i32.const 0 i32.const 1 i32.const 65536 memory.fill))"#;
+        let small = wat::parse_str(small).unwrap();
+        assert!(matches!(module(&small).unwrap(), Cow::Borrowed(_)));
+        let large =
+            r#"(module (memory 1) (func i32.const 0 i32.const 1 i32.const 65537 memory.fill))"#;
+        let large = wat::parse_str(large).unwrap();
+        assert!(matches!(module(&large).unwrap(), Cow::Owned(_)));
+    }
+
+    #[test]
+    fn modules_within_components_are_found() {
+        let fill = "(core module (memory 1) (func (param i32) i32.const 0 i32.const 1 local.get 0 memory.fill))";
+        let text = format!("(component {fill} (component (component {fill})))");
+        let rewritten = component(&wat::parse_str(text).unwrap()).unwrap();
+        wasmparser::validate(&rewritten).unwrap();
+        let mut bodies = 0;
+        for payload in Parser::new(0).parse_all(&rewritten) {
+            bodies += usize::from(matches!(payload.unwrap(), Payload::CodeSectionEntry(_)));
+        }
+        assert_eq!(bodies, 4, "one of its own and one added, twice");
+    }
+}

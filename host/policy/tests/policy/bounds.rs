@@ -1,0 +1,200 @@
+//! Functions of the host end with the call, and the clock that ends calls sleeps while there are none.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use portcullis_address::{Rules, RulesPart, Snapshot, TrustedBuilder, TrustedPart, TrustedRow};
+use portcullis_policy::{Contact, Failure, PlainUri};
+
+use crate::support::{
+    Host, Request, answering, both_forms, embedded, plain, reject, table, unauthorised,
+};
+
+/// A guest that asks something once, with a text of 60 KiB in its memory from 4096 on.
+fn asking_with_a_long_text(import: &str, call: &str) -> Vec<u8> {
+    let text = "ab".repeat(30 << 10);
+    embedded(&format!(
+        r#"(module
+            {import}
+            (memory (export "memory") 2)
+            (data (i32.const 16) "\01\00\00\00\91\01")
+            (data (i32.const 256) "192.0.2.1")
+            (data (i32.const 272) "udp")
+            (data (i32.const 4096) "{text}")
+            (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) i32.const 512)
+            (func (export "decide") (result i32) (drop {call}) i32.const 16))"#
+    ))
+}
+
+/// Peers whose patterns take thousands of steps for each byte.
+fn hard_peers() -> Arc<Snapshot> {
+    let mut peers = TrustedBuilder::default();
+    for id in 1..=300 {
+        let pattern = format!("\\([ab]\\{{1,480\\}}c{id}\\)\\{{1,8\\}}");
+        let row = TrustedRow {
+            id,
+            source: "192.0.2.1",
+            proto: "any",
+            from: Some(&pattern),
+            ruri: None,
+            tag: None,
+            priority: 0,
+        };
+        peers.push(row).unwrap();
+    }
+    Arc::new(Snapshot {
+        trusted: Arc::new(TrustedPart::of(peers.build())),
+        ..Snapshot::clone(&table(&[]))
+    })
+}
+
+#[test]
+fn a_question_that_takes_longer_than_the_call_ends_it() {
+    let import = r#"(import "portcullis:policy/trusted@0.1.0" "count-trusted-address"
+        (func $ask (param i32 i32 i32 i32 i32 i32 i32) (result i32)))"#;
+    let call = "(call $ask (i32.const 256) (i32.const 9) (i32.const 272) (i32.const 3)
+        (i32.const 1) (i32.const 4096) (i32.const 61440))";
+    let mut host = Host::hasty();
+    let policies = both_forms(&host, &asking_with_a_long_text(import, call));
+    for policy in &policies {
+        assert_eq!(host.ask(policy, Request::invite()), Ok(reject(401, "")));
+    }
+    host.addresses = hard_peers();
+    for policy in &policies {
+        let failed = host.ask(policy, Request::invite()).unwrap_err();
+        assert!(matches!(failed, Failure::Timeout { .. }), "{failed}");
+    }
+}
+
+/// Nothing but loops and calls of the policy's own looks at the clock, so a function of the host does, too.
+#[test]
+fn a_call_ends_between_two_functions_of_the_host() {
+    let ask = "(drop (call $body))".repeat(20);
+    let module = embedded(&format!(
+        r#"(module
+            (import "portcullis:policy/request@0.1.0" "body-length" (func $body (result i32)))
+            (memory (export "memory") 1)
+            (data (i32.const 16) "\01\00\00\00\91\01\00\00\40\00\00\00\16\00\00\00")
+            (data (i32.const 64) "Address not authorised")
+            (func (export "decide") (result i32) {ask} i32.const 16))"#
+    ));
+    let mut host = Host::hasty();
+    let slow = Request {
+        delay: Duration::from_millis(30),
+        ..Request::invite()
+    };
+    for policy in both_forms(&host, &module) {
+        let failed = host.ask(&policy, slow.clone()).unwrap_err();
+        assert!(matches!(failed, Failure::Timeout { .. }), "{failed}");
+        assert_eq!(host.ask(&policy, Request::invite()), Ok(unauthorised()));
+    }
+}
+
+#[test]
+fn a_request_with_more_contacts_than_are_looked_at_may_not_register() {
+    let wat = answering(
+        r#"(import "portcullis:policy/rules@0.1.0" "allow-register" (func $ask (param i32 i32 i32) (result i32)))"#,
+        "",
+        "(call $ask (i32.const 0) (i32.const 0) (i32.const 0))",
+    );
+    let mut host = Host::new();
+    let rules = Rules::of([("permissions", "", "ALL : \"^sip:mallory@\"\n")]);
+    host.addresses = Arc::new(Snapshot {
+        rules: Arc::new(RulesPart::of(rules)),
+        ..Snapshot::clone(&table(&[]))
+    });
+    for policy in both_forms(&host, &embedded(&wat)) {
+        let mut register = |first: PlainUri<'static>, count| {
+            let bob = || Contact::Uri(plain("bob", "192.0.2.1", None));
+            let contacts = [Contact::Uri(first)].into_iter();
+            let request = Request {
+                contacts: contacts.chain((1..count).map(|_| bob())).collect(),
+                ..Request::invite()
+            };
+            host.ask(&policy, request).unwrap()
+        };
+        let bob = || plain("bob", "192.0.2.1", None);
+        assert_eq!(register(bob(), 64), reject(301, ""));
+        assert_eq!(register(bob(), 65), reject(300, ""));
+        assert_eq!(register(plain("mallory", "x", None), 2), reject(300, ""));
+    }
+}
+
+/// A loop that fills all memory again and again is one of many small steps.
+#[test]
+fn filling_memory_ends_with_the_call() {
+    let fill = "(memory.fill (i32.const 65536) (i32.const 1) (i32.sub (i32.shl (memory.size) (i32.const 16)) (i32.const 65536)))"
+        .repeat(400);
+    let module = embedded(&format!(
+        r#"(module
+            (import "portcullis:policy/request@0.1.0" "body-length" (func $body (result i32)))
+            (memory (export "memory") 250)
+            (data (i32.const 16) "\01\00\00\00\91\01")
+            (func (export "decide") (result i32) (if (call $body) (then {fill})) i32.const 16))"#
+    ));
+    let mut host = Host::hasty();
+    for policy in both_forms(&host, &module) {
+        assert_eq!(host.ask(&policy, Request::invite()), Ok(reject(401, "")));
+        let large = Request {
+            body_length: 1,
+            ..Request::invite()
+        };
+        let failed = host.ask(&policy, large).unwrap_err();
+        assert!(matches!(failed, Failure::Timeout { .. }), "{failed}");
+    }
+}
+
+#[test]
+fn a_loop_that_begins_while_the_clock_sleeps_is_ended() {
+    let mut host = Host::hasty();
+    let policy = host.load_text(include_str!("../../../../tests/guests/loop-with-body.wat"));
+    let endless = Request {
+        body_length: 1,
+        ..Request::invite()
+    };
+    for _ in 0..3 {
+        while !host.runtime.clock_sleeps() {
+            std::thread::yield_now();
+        }
+        let failed = host.ask(&policy, endless.clone()).unwrap_err();
+        assert!(matches!(failed, Failure::Timeout { .. }), "{failed}");
+    }
+}
+
+/// Tags go to the policy all at once, so all of them are as bounded as one text.
+#[test]
+fn tags_of_all_rows_are_bounded_together() {
+    let wat = answering(
+        r#"(import "portcullis:policy/trusted@0.1.0" "count-trusted" (func $ask (result i32)))"#,
+        "",
+        "(call $ask)",
+    );
+    let tag = "t".repeat(1000);
+    let mut host = Host::new();
+    let policies = both_forms(&host, &embedded(&wat));
+    for (rows, expected) in [
+        (65, Ok(reject(365, ""))),
+        (66, Err(Failure::HostCall { limit: 1 << 16 })),
+    ] {
+        let mut peers = TrustedBuilder::default();
+        for id in 1..=rows {
+            let row = TrustedRow {
+                id,
+                source: "192.0.2.1",
+                proto: "any",
+                from: None,
+                ruri: None,
+                tag: Some(&tag),
+                priority: 0,
+            };
+            peers.push(row).unwrap();
+        }
+        host.addresses = Arc::new(Snapshot {
+            trusted: Arc::new(TrustedPart::of(peers.build())),
+            ..Snapshot::clone(&table(&[]))
+        });
+        for policy in &policies {
+            assert_eq!(host.ask(policy, Request::invite()), expected);
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! Files that were good once: whatever a change makes of them, they are taken or refused, and the host goes on.
+//!
+//! Libraries that check themselves in builds like that of this test panic over some of them. That is a refusal, too.
+//!
+//! `PORTCULLIS_SEED` and `PORTCULLIS_CASES` try others, and more.
+
+use portcullis_policy::{LoadError, LoadProblem, Policy};
+
+use crate::composed::composition;
+use crate::support::{Host, Request, component, guest};
+
+/// A small generator (xorshift), so that a seed gives the same cases everywhere.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        usize::try_from(self.0 >> 11).unwrap() % bound.max(1)
+    }
+
+    /// Changes a few places behind the header.
+    fn mutate(&mut self, file: &mut Vec<u8>) {
+        const HEADER: usize = 8;
+        for _ in 0..=self.below(3) {
+            let at = HEADER + self.below(file.len() - HEADER);
+            let length = self.below(24).min(file.len() - at);
+            match self.below(6) {
+                0 => file[at] ^= 1 << self.below(8),
+                1 => file[at] = self.below(256) as u8,
+                // Numbers of one byte that are a little larger or smaller: another index, another length.
+                2 => file[at] = file[at].wrapping_add(1) & 0x7f,
+                3 => file[at] = file[at].wrapping_sub(1) & 0x7f,
+                4 => {
+                    let piece = file[at..at + length].to_vec();
+                    let to = HEADER + self.below(file.len() - HEADER);
+                    file.splice(to..to, piece);
+                }
+                _ => {
+                    file.drain(at..at + length.min(file.len() - HEADER - 1));
+                }
+            }
+        }
+    }
+}
+
+fn number(name: &str, default: u64) -> u64 {
+    let set = std::env::var(name).ok();
+    set.and_then(|set| set.parse().ok()).unwrap_or(default)
+}
+
+#[test]
+fn changed_files_are_taken_or_refused() {
+    let host = Host::hasty();
+    let seed = number("PORTCULLIS_SEED", 1);
+    let cases = number("PORTCULLIS_CASES", 150);
+    let mut random = Random(seed.wrapping_mul(0x2545_f491_4f6c_dd1d) | 1);
+    let page = guest("page");
+    let (mut taken, mut refused) = (0, 0);
+    for whole in [page.clone(), component(&page), composition("")] {
+        for case in 0..cases {
+            let mut file = whole.clone();
+            random.mutate(&mut file);
+            let loaded: Result<Policy<Request>, LoadError> = host.runtime.load("changed", &file);
+            match loaded {
+                Ok(_) => taken += 1,
+                Err(LoadError { problem, .. }) => {
+                    if let LoadProblem::Panicked { cause } = problem {
+                        println!("seed {seed}, case {case}: {cause}");
+                    }
+                    refused += 1;
+                }
+            }
+        }
+    }
+    assert!(refused > 0 && taken > 0, "{taken} taken, {refused} refused");
+    // What was good is good after all of that.
+    for whole in [page, composition("")] {
+        let loaded: Result<Policy<Request>, LoadError> = host.runtime.load("whole", &whole);
+        assert!(loaded.is_ok());
+    }
+}

@@ -1,0 +1,198 @@
+//! Rates, and how many share them: numbers that all workers change without a lock.
+//!
+//! Time is a parameter. This crate does not know what is counted, or for whom.
+
+#![forbid(unsafe_code)]
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// In nanoseconds.
+pub const SECOND: u64 = 1_000_000_000;
+
+/// How long one counts that is not seen any more.
+const WINDOW: u64 = SECOND;
+
+/// The time that those who keep a rate share: nanoseconds since it began.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock(Instant);
+
+/// A rate by the generic cell rate algorithm (ITU-T I.371): the one number that there is, is the time at which everything that was
+/// taken so far would have been due.
+#[derive(Debug, Default)]
+pub struct Due(AtomicU64);
+
+/// How many are seen at the moment: in this window of time or in the one before, whichever are more.
+#[derive(Debug, Default)]
+pub struct Active {
+    /// The window, those of the one before and those of this one: 32, 16 and 16 bits.
+    seen: AtomicU64,
+}
+
+/// When one was seen last.
+#[derive(Debug, Default)]
+pub struct Seen(AtomicU64);
+
+impl Default for Clock {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Clock {
+    /// One that begins now.
+    pub fn new() -> Self {
+        Self(Instant::now())
+    }
+
+    /// Nanoseconds since it began.
+    #[inline]
+    pub fn at(self, now: Instant) -> u64 {
+        nanoseconds(now.saturating_duration_since(self.0))
+    }
+
+    /// When it began.
+    pub fn begun(self) -> Instant {
+        self.0
+    }
+}
+
+impl Due {
+    /// Takes one that lasts `each` nanoseconds, unless that would be more than `ahead` of now.
+    #[inline]
+    pub fn take(&self, now: u64, each: u64, ahead: u64) -> bool {
+        let next = |due: u64| {
+            let due = due.max(now).saturating_add(each);
+            (due - now <= ahead).then_some(due)
+        };
+        let taken = self
+            .0
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
+        taken.is_ok()
+    }
+
+    /// Takes one whether there is room or not.
+    #[inline]
+    pub fn charge(&self, now: u64, each: u64) {
+        let next = |due: u64| Some(due.max(now).saturating_add(each));
+        let _always = self
+            .0
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
+    }
+
+    /// As [`Due::charge`], and never further ahead than `most`. When two do so at once, one of them may not count.
+    #[inline]
+    pub fn charge_within(&self, now: u64, each: u64, most: u64) {
+        let due = self.0.load(Ordering::Relaxed).max(now);
+        let due = due.saturating_add(each).min(now.saturating_add(most));
+        self.0.store(due, Ordering::Relaxed);
+    }
+
+    /// How far ahead of now it is, in nanoseconds.
+    #[inline]
+    pub fn ahead(&self, now: u64) -> u64 {
+        self.0.load(Ordering::Relaxed).saturating_sub(now)
+    }
+}
+
+impl Active {
+    /// How many there are, at least one.
+    #[inline]
+    pub fn count(&self, now: u64) -> u64 {
+        let (window, before, current) = unpack(self.seen.load(Ordering::Relaxed));
+        let most = match (window_of(now)).wrapping_sub(window) {
+            0 => before.max(current),
+            1 => current,
+            _ => 0,
+        };
+        most.max(1)
+    }
+
+    /// Counts one, if it was not seen in this window yet.
+    #[inline]
+    pub fn meet(&self, one: &Seen, now: u64) {
+        let window = window_of(now);
+        // From 1, so that no window is that of one that was never seen.
+        let mark = u64::from(window) + 1;
+        if one.0.swap(mark, Ordering::Relaxed) != mark {
+            self.add(window);
+        }
+    }
+
+    /// Counts one that was not seen in this window yet.
+    #[inline]
+    pub fn add(&self, window: u32) {
+        let next = |seen: u64| {
+            let (last, before, current) = unpack(seen);
+            let (before, current) = match window.wrapping_sub(last) {
+                0 => (before, current),
+                1 => (current, 0),
+                // Another worker's clock reading is a little older.
+                u32::MAX => return None,
+                _ => (0, 0),
+            };
+            let current = (current + 1).min(u64::from(u16::MAX));
+            Some(u64::from(window) << 32 | before << 16 | current)
+        };
+        let _old_reading = self
+            .seen
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
+    }
+}
+
+/// The number of the window of this moment.
+#[inline]
+pub fn window_of(now: u64) -> u32 {
+    (now / WINDOW) as u32
+}
+
+/// The nanoseconds that one takes at so many a second.
+pub fn each(per_second: u32) -> u64 {
+    SECOND / u64::from(per_second.max(1))
+}
+
+/// As a number; centuries are cut off.
+#[inline]
+pub fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+fn unpack(seen: u64) -> (u32, u64, u64) {
+    ((seen >> 32) as u32, seen >> 16 & 0xffff, seen & 0xffff)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rate_is_kept_and_what_is_charged_counts() {
+        let due = Due::default();
+        let each = each(10);
+        let taken = |now| (0..20).filter(|_| due.take(now, each, 5 * each)).count();
+        assert_eq!(taken(0), 5);
+        assert_eq!(taken(each), 1);
+        assert_eq!(taken(SECOND), 5);
+        (0..10).for_each(|_| due.charge(SECOND, each));
+        assert_eq!(due.ahead(SECOND), 15 * each);
+        assert_eq!(taken(2 * SECOND), 0);
+        assert_eq!(taken(3 * SECOND), 5);
+    }
+
+    #[test]
+    fn those_are_counted_that_are_seen() {
+        let active = Active::default();
+        let all: Vec<_> = (0..7).map(|_| Seen::default()).collect();
+        assert_eq!(active.count(0), 1, "whoever asks is one");
+        for _ in 0..3 {
+            all.iter().for_each(|one| active.meet(one, 5));
+        }
+        assert_eq!(active.count(5), 7);
+        all[..2].iter().for_each(|one| active.meet(one, SECOND));
+        assert_eq!(active.count(SECOND), 7, "some may not have come yet");
+        assert_eq!(active.count(2 * SECOND), 2);
+        assert_eq!(active.count(4 * SECOND), 1);
+        all.iter().for_each(|one| active.meet(one, 9 * SECOND));
+        assert_eq!(active.count(9 * SECOND), 7);
+    }
+}

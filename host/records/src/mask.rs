@@ -1,0 +1,105 @@
+//! What is not written down.
+
+use std::borrow::Cow;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::LazyLock;
+
+use portcullis_config::RecordsConfig;
+use regex::{Captures, Regex};
+use serde_json::Value;
+
+use portcullis_request::PolicyRequest;
+
+use super::record::Asking;
+
+/// What stands for a value that is not written down.
+const MASKED: &str = "***";
+
+static USER: LazyLock<Regex> =
+    LazyLock::new(|| regex(r#"(?i)\b(sips?:|tel:)([^@\s<>;,"?]+)(@|\b)"#));
+static DISPLAY_NAME: LazyLock<Regex> = LazyLock::new(|| {
+    regex(
+        r#"(?m)^([!-9;-~]+[ \t]*:[ \t]*|.*,[ \t]*)("(?:[^"\\]|\\.)*"|[^<>";:=\s][^<>";:=\r\n]*?)([ \t]*<)"#,
+    )
+});
+
+/// Masks requests and questions as the configuration says.
+pub struct Mask {
+    headers: Vec<String>,
+    users: Option<RandomState>,
+    body: bool,
+}
+
+impl Mask {
+    /// What this configuration has masked.
+    pub fn new(config: &RecordsConfig) -> Self {
+        Self {
+            headers: config.mask.clone(),
+            users: config.mask_users.then(RandomState::new),
+            body: config.body,
+        }
+    }
+
+    /// The request without what is masked, and the length of the body if that is left out.
+    pub fn request(&self, request: &PolicyRequest) -> (Vec<u8>, usize) {
+        let (mut bytes, body) = request.without_values(&self.headers, MASKED.as_bytes());
+        if let Some(key) = &self.users
+            && let Ok(text) = std::str::from_utf8(&bytes)
+        {
+            let named = DISPLAY_NAME.replace_all(text, |found: &Captures<'_>| {
+                format!("{}\"{MASKED}\"{}", &found[1], &found[3])
+            });
+            bytes = users(&named, key).into_owned().into_bytes();
+        }
+        match self.body {
+            true => {
+                bytes.extend_from_slice(body);
+                (bytes, 0)
+            }
+            false => (bytes, body.len()),
+        }
+    }
+
+    /// Masks users in what a policy asked and was told.
+    pub(super) fn asking(&self, asking: &mut Asking) {
+        let Some(key) = &self.users else {
+            return;
+        };
+        for question in &mut asking.asked {
+            texts(&mut question.arguments, key);
+            texts(&mut question.answer, key);
+        }
+    }
+}
+
+/// Replaces the user in each URI by a word that is the same for the same user.
+fn users<'t>(text: &'t str, key: &RandomState) -> Cow<'t, str> {
+    USER.replace_all(text, |found: &Captures<'_>| {
+        let (scheme, user, end) = (&found[1], &found[2], &found[3]);
+        // `sip:host`: nobody is named.
+        if end != "@" && !scheme.eq_ignore_ascii_case("tel:") {
+            return found[0].to_owned();
+        }
+        let digits = key.hash_one(user) as u32;
+        match scheme.eq_ignore_ascii_case("tel:") {
+            true => format!("{scheme}{digits}{end}"),
+            false => format!("{scheme}u{digits:08x}{end}"),
+        }
+    })
+}
+
+fn texts(value: &mut Value, key: &RandomState) {
+    match value {
+        Value::String(text) => {
+            if let Cow::Owned(masked) = users(text, key) {
+                *text = masked;
+            }
+        }
+        Value::Array(all) => all.iter_mut().for_each(|value| texts(value, key)),
+        _ => {}
+    }
+}
+
+fn regex(pattern: &str) -> Regex {
+    Regex::new(pattern).expect("the tests have compiled it")
+}

@@ -1,0 +1,326 @@
+//! Decisions made again: recorded ones with their recorded answers, or the requests of a packet capture, by another policy.
+
+pub mod capture;
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, bail};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use portcullis_address::Snapshot;
+use portcullis_policy::{
+    Evaluator, Limits, Moment, Policy, Runtime, Scope, Settings, Tape, Verdict,
+};
+use portcullis_request::PolicyRequest;
+use portcullis_sip::{Arrival, Framing};
+
+use crate::{Asking, Change, Decided, Question, Record};
+
+use capture::Capture;
+
+/// How long a call may take here: a machine under load must not change what comes out.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// One decision to be made again.
+#[derive(Clone, Debug)]
+pub struct Case {
+    /// The id of the decision, or the number of the packet.
+    pub id: String,
+    /// When it was.
+    pub at: SystemTime,
+    /// Whose request it was.
+    pub tenant: String,
+    /// The request.
+    pub request: PolicyRequest,
+    /// What was asked and decided then.
+    pub recorded: Option<Asking>,
+}
+
+/// What a policy decided on a case.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Played {
+    /// What it decided.
+    pub decided: Decided,
+    /// What it changed in the header.
+    pub edits: Vec<Change>,
+    /// What it took; none where it was not called.
+    pub fuel: Option<u64>,
+    /// What it asked that nobody had an answer for, with the answers of a host that knows nothing.
+    pub unanswered: Vec<Question>,
+    /// Whether more was asked then than was written down, so that the recorded answers are not all.
+    pub is_cut: bool,
+}
+
+/// Which cases are of interest.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    /// Of this tenant.
+    pub tenant: Option<String>,
+    /// Of this seat; none for that which was asked for the tenant, not before or after it.
+    pub seat: Option<String>,
+}
+
+/// Plays cases with one policy.
+pub struct Player {
+    policy: Policy<PolicyRequest>,
+    evaluator: Evaluator<PolicyRequest>,
+    scope: Arc<Scope>,
+    tables: Option<Arc<Snapshot>>,
+    nothing: Arc<Snapshot>,
+    begun: Instant,
+    first: Option<SystemTime>,
+}
+
+impl Player {
+    /// Loads the policy. With `tables`, it is told of them; without, what was recorded.
+    ///
+    /// # Errors
+    /// When it can't be used.
+    pub fn new(
+        runtime: &Runtime,
+        file: &Path,
+        settings: &Arc<Settings>,
+        tables: Option<Arc<Snapshot>>,
+    ) -> anyhow::Result<Self> {
+        let bytes =
+            std::fs::read(file).with_context(|| format!("can't read {}", file.display()))?;
+        let name = file.file_name().unwrap_or_default().to_string_lossy();
+        // A policy whose recorded settings are played back need not take those that are given here.
+        let policy = runtime.load_within(&name, &bytes, runtime.limits(), settings)?;
+        Ok(Self {
+            policy,
+            evaluator: Evaluator::muted(),
+            scope: Arc::new(Scope::operator().with_settings(Arc::clone(settings))),
+            tables,
+            nothing: Arc::default(),
+            begun: Instant::now(),
+            first: None,
+        })
+    }
+
+    /// What the policy is called.
+    pub fn name(&self) -> &str {
+        self.policy.name()
+    }
+
+    /// Plays one case. Time, for counters and clock, is that of the case.
+    pub fn play(&mut self, case: &Case) -> Played {
+        let first = *self.first.get_or_insert(case.at);
+        let since = case.at.duration_since(first).unwrap_or_default();
+        let moment = Moment {
+            wall: case.at,
+            steady: self.begun + since,
+        };
+        let recorded = case.recorded.as_ref().filter(|_| self.tables.is_none());
+        let tape = match recorded {
+            Some(asking) => {
+                let asked = asking.asked.iter().map(Question::asked);
+                Tape::replaying(moment, asked.collect())
+            }
+            None => Tape::new(moment),
+        };
+        self.evaluator.insert_tape(tape);
+        let tables = self.tables.as_ref().unwrap_or(&self.nothing);
+        let request = case.request.clone();
+        let (_, answer) = self
+            .evaluator
+            .decide(&self.policy, &self.scope, tables, request);
+        let tape = self.evaluator.take_tape();
+        let unanswered = tape.as_ref().map(Tape::unanswered).unwrap_or_default();
+        let is_cut = recorded.is_some_and(|asking| asking.cut);
+        let edits = self.evaluator.take_edits();
+        let may_relay = matches!(answer, Ok(Verdict::Relay(_) | Verdict::Pass));
+        Played {
+            decided: Decided::of(&answer),
+            edits: if may_relay {
+                Change::all(&edits)
+            } else {
+                Vec::new()
+            },
+            fuel: self.evaluator.fuel(),
+            unanswered: unanswered.iter().cloned().map(Question::of).collect(),
+            is_cut,
+        }
+    }
+}
+
+impl Played {
+    /// What was decided then.
+    pub fn recorded(asking: &Asking) -> Self {
+        let edits = match asking.decided.may_relay() {
+            true => asking.edits.clone(),
+            false => Vec::new(),
+        };
+        Self {
+            decided: asking.decided.clone(),
+            edits,
+            fuel: None,
+            unanswered: Vec::new(),
+            is_cut: asking.cut,
+        }
+    }
+
+    /// Whether both come to the same.
+    pub fn is_as(&self, other: &Self) -> bool {
+        self.decided.is_as(&other.decided) && self.edits == other.edits
+    }
+}
+
+/// In a few words.
+impl std::fmt::Display for Played {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.decided)?;
+        self.edits.iter().try_for_each(|edit| write!(f, ", {edit}"))
+    }
+}
+
+/// The engine for all policies that are played.
+///
+/// # Errors
+/// When there is none on this machine.
+pub fn runtime(limits: &Limits) -> anyhow::Result<Runtime> {
+    let limits = Limits {
+        deadline: PATIENCE,
+        ..limits.clone()
+    };
+    Ok(Runtime::metered(limits)?)
+}
+
+/// The decisions of a file of records.
+///
+/// # Errors
+/// Names the line that is none.
+pub fn records(path: &Path, filter: &Filter) -> anyhow::Result<Vec<Case>> {
+    let shown = path.display();
+    let file = File::open(path).with_context(|| format!("can't read {shown}"))?;
+    let mut cases = Vec::new();
+    let mut lines = BufReader::new(file).lines().zip(1..).peekable();
+    while let Some((line, number)) = lines.next() {
+        let line = line.with_context(|| format!("can't read {shown}"))?;
+        if line.trim().is_empty() {
+            continue;
+        }
+        let record: Record = match serde_json::from_str(&line) {
+            Ok(record) => record,
+            // A host that is writing it has not come to the end of the last line.
+            Err(error) if lines.peek().is_none() && error.is_eof() => break,
+            Err(error) => bail!("{shown}:{number}: no decision record: {error}"),
+        };
+        if filter
+            .tenant
+            .as_ref()
+            .is_some_and(|tenant| *tenant != record.tenant)
+        {
+            continue;
+        }
+        let seat = filter.seat.as_deref().unwrap_or(&record.tenant);
+        // The last one where one that failed was followed by the one before it: what it decided is what counted.
+        let recorded = record.policies.iter().rfind(|asking| asking.seat == seat);
+        let Some(recorded) = recorded.cloned() else {
+            continue;
+        };
+        let place = format!("{shown}:{number}: decision {}", record.id);
+        cases.push(case(record, recorded).context(place)?);
+    }
+    Ok(cases)
+}
+
+fn case(record: Record, recorded: Asking) -> anyhow::Result<Case> {
+    let mut bytes = match (record.request, record.request_base64) {
+        (Some(text), _) => text.into_bytes(),
+        (None, Some(encoded)) => STANDARD.decode(encoded).context("request_base64")?,
+        (None, None) => bail!("it has no request"),
+    };
+    bytes.extend(std::iter::repeat_n(b'x', record.body_bytes));
+    let arrival = Arrival {
+        source: record.source,
+        local: record.local,
+        transport: record.transport.parse()?,
+        connection: None,
+    };
+    let request = PolicyRequest::read(bytes, Framing::Stream, arrival);
+    Ok(Case {
+        id: record.id,
+        at: UNIX_EPOCH + Duration::from_millis(record.time_ms),
+        tenant: record.tenant,
+        request: request.context("its request can't be read")?,
+        recorded: Some(recorded),
+    })
+}
+
+/// The requests of a capture. `to` are the sockets that they went to; without any, all are taken.
+pub fn captured(capture: Capture, to: &[String]) -> Vec<Case> {
+    let is_there = |request: &PolicyRequest| {
+        let local = request.arrival.local;
+        let mut to = to.iter();
+        to.any(|to| *to == local.to_string() || *to == local.ip().to_string())
+    };
+    let cases = capture.requests.into_iter();
+    cases
+        .filter(|found| to.is_empty() || is_there(&found.request))
+        .map(|found| Case {
+            id: format!("packet {}", found.packet),
+            at: found.at,
+            tenant: String::new(),
+            request: found.request,
+            recorded: None,
+        })
+        .collect()
+}
+
+/// Whether a file is a capture, by its first bytes.
+///
+/// # Errors
+/// When it can't be read, or is compressed.
+pub fn is_capture(path: &Path) -> anyhow::Result<bool> {
+    use std::io::Read as _;
+
+    const MAGIC: [[u8; 4]; 5] = [
+        [0xd4, 0xc3, 0xb2, 0xa1],
+        [0xa1, 0xb2, 0xc3, 0xd4],
+        [0x4d, 0x3c, 0xb2, 0xa1],
+        [0xa1, 0xb2, 0x3c, 0x4d],
+        [0x0a, 0x0d, 0x0d, 0x0a],
+    ];
+    let mut first = [0; 4];
+    let mut file = File::open(path).with_context(|| format!("can't read {}", path.display()))?;
+    if file.read_exact(&mut first).is_err() {
+        return Ok(false);
+    }
+    if let Some((form, command)) = compression(&first) {
+        let shown = path.display();
+        bail!(
+            "{shown} is compressed ({form}): `{command} {shown}` makes the file that can be read"
+        );
+    }
+    Ok(MAGIC.contains(&first))
+}
+
+/// How a file that begins so is compressed, and what takes that away.
+fn compression(first: &[u8; 4]) -> Option<(&'static str, &'static str)> {
+    match first {
+        [0x1f, 0x8b, ..] => Some(("gzip", "gunzip --keep")),
+        [0x28, 0xb5, 0x2f, 0xfd] => Some(("zstd", "unzstd")),
+        [0xfd, b'7', b'z', b'X'] => Some(("xz", "unxz --keep")),
+        [b'B', b'Z', b'h', _] => Some(("bzip2", "bunzip2 --keep")),
+        [0x04, 0x22, 0x4d, 0x18] => Some(("lz4", "unlz4")),
+        [b'P', b'K', 3, 4] => Some(("zip", "unzip")),
+        _ => None,
+    }
+}
+
+/// How often each verdict came.
+pub fn count<'p>(played: impl Iterator<Item = &'p Played>) -> Vec<(String, usize)> {
+    let mut counts: HashMap<String, usize> = HashMap::new();
+    for played in played {
+        *counts.entry(played.to_string()).or_default() += 1;
+    }
+    let mut counts: Vec<_> = counts.into_iter().collect();
+    counts.sort_by(|(a, n), (b, m)| m.cmp(n).then(a.cmp(b)));
+    counts
+}

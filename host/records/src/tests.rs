@@ -1,0 +1,386 @@
+//! Masks, rates and files of records.
+
+use std::time::Duration;
+
+use portcullis_sip::{Arrival, Framing, Transport};
+
+use super::mask::Mask;
+use super::*;
+
+const INVITE: &str = "INVITE sip:+4930123@example.com;user=phone SIP/2.0\r\n\
+    Via: SIP/2.0/UDP 192.0.2.1;branch=z9hG4bK1\r\n\
+    From: \"Ann Smith\" <sip:ann@example.org>;tag=1\r\n\
+    To: Bob <sip:bob@example.com>\r\n\
+    Contact: <sip:ann@192.0.2.1>\r\n\
+    P-Asserted-Identity: <tel:+49301234567>\r\n\
+    Authorization: Digest username=\"ann\"\r\n\
+    Call-ID: one@192.0.2.1\r\nCSeq: 1 INVITE\r\nContent-Length: 4\r\n\r\nv=0\n";
+
+fn request(text: &str) -> PolicyRequest {
+    let arrival = Arrival {
+        source: "192.0.2.1:5070".parse().unwrap(),
+        local: "192.0.2.9:5060".parse().unwrap(),
+        transport: Transport::Udp,
+        connection: None,
+    };
+    PolicyRequest::read(text.as_bytes().to_vec(), Framing::Datagram, arrival).unwrap()
+}
+
+fn config() -> RecordsConfig {
+    RecordsConfig::default()
+}
+
+fn masked(config: &RecordsConfig) -> (String, usize) {
+    let (bytes, body) = Mask::new(config).request(&request(INVITE));
+    (String::from_utf8(bytes).unwrap(), body)
+}
+
+#[test]
+fn secrets_and_bodies_are_left_out_by_default() {
+    let (text, body) = masked(&config());
+    let expected = INVITE
+        .replace("Digest username=\"ann\"", "***")
+        .replace("v=0\n", "");
+    assert_eq!((text, body), (expected, 4));
+
+    let whole = RecordsConfig {
+        mask: Vec::new(),
+        body: true,
+        ..config()
+    };
+    assert_eq!(masked(&whole), (INVITE.to_owned(), 0));
+}
+
+#[test]
+fn users_become_other_words_and_stay_the_same_user() {
+    let (text, _) = masked(&RecordsConfig {
+        mask_users: true,
+        ..config()
+    });
+    for name in ["4930", "ann", "Ann", "bob", "Bob"] {
+        assert!(!text.contains(name), "{name}: {text}");
+    }
+    assert!(text.contains("From: \"***\" <sip:u"), "{text}");
+    let word = |before: &str| {
+        let at = text.find(before).unwrap() + before.len();
+        text[at..].split('@').next().unwrap().to_owned()
+    };
+    assert_eq!(word("From: \"***\" <sip:"), word("Contact: <sip:"));
+    assert_ne!(word("From: \"***\" <sip:"), word("To: \"***\" <sip:"));
+    let again = request(&format!("{text}v=0\n"));
+    assert_eq!(
+        again.call_id_bytes(),
+        b"one@192.0.2.1",
+        "it can still be read"
+    );
+}
+
+#[test]
+fn what_policies_asked_is_masked_alike() {
+    let mask = Mask::new(&RecordsConfig {
+        mask_users: true,
+        ..config()
+    });
+    let (bytes, _) = mask.request(&request(INVITE));
+    let text = String::from_utf8(bytes).unwrap();
+    let mut asking = asking("sip:bob@example.com", Decided::Pass);
+    mask.asking(&mut asking);
+    let asked = asking.asked[0].arguments[1].as_str().unwrap();
+    assert!(!asked.contains("bob") && text.contains(asked), "{asked}");
+}
+
+/// Records that nobody can fail to write.
+fn recorder(folder: &tempfile::TempDir, change: impl FnOnce(&mut RecordsConfig)) -> Recorder {
+    let mut config = RecordsConfig {
+        file: Some(folder.path().join("records.jsonl")),
+        ..config()
+    };
+    change(&mut config);
+    Recorder::start(&config).unwrap().unwrap()
+}
+
+fn write(recorder: &Recorder, n: u64) {
+    (0..n).for_each(|_| write_asked(recorder, Vec::new(), 0));
+}
+
+fn write_asked(recorder: &Recorder, policies: Vec<Asking>, tape_bytes: usize) {
+    recorder.write(Decision {
+        id: recorder.next_id(),
+        time: SystemTime::now(),
+        tenant: &Arc::from("acme"),
+        request: &request(INVITE),
+        policies,
+        tape_bytes,
+        outcome: &"relay",
+    });
+}
+
+/// A policy that asked about this text, and decided so.
+fn asking(text: &str, decided: Decided) -> Asking {
+    Asking {
+        seat: "default".into(),
+        policy: "x".into(),
+        generation: 1,
+        digest: String::new(),
+        asked: vec![Question {
+            function: "rules.allow-uri".into(),
+            arguments: serde_json::json!(["calls", text]),
+            answer: true.into(),
+            left: None,
+        }],
+        cut: false,
+        decided,
+        edits: Vec::new(),
+        duration_us: 0,
+    }
+}
+
+/// Ends the recorder: everything is in the file then.
+fn end(recorder: Recorder, written: u64) {
+    let told = Arc::clone(&recorder.told);
+    drop(recorder);
+    while told.written() < written {
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn lines_can_be_read_and_ids_are_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let recorder = recorder(&folder, |_| {});
+    write(&recorder, 3);
+    end(recorder, 3);
+    let text = std::fs::read_to_string(folder.path().join("records.jsonl")).unwrap();
+    let records: Vec<Record> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(records.len(), 3);
+    assert_eq!(records[0].tenant, "acme");
+    assert_eq!(records[0].body_bytes, 4);
+    let numbers: Vec<_> = records
+        .iter()
+        .map(|record| record.id.split_once('-').unwrap().1)
+        .collect();
+    assert_eq!(numbers, ["1", "2", "3"]);
+}
+
+#[test]
+fn a_full_file_is_put_aside_and_a_moved_one_begun_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let full = recorder(&folder, |config| config.size = 1500);
+    write(&full, 5);
+    end(full, 5);
+    let lines = |name: &str| {
+        let text = std::fs::read_to_string(folder.path().join(name)).unwrap();
+        assert!(text.len() <= 1500 && text.ends_with('\n'));
+        text.lines().count()
+    };
+    // The oldest went; each line is there whole.
+    assert!(lines("records.jsonl") > 0 && lines("records.jsonl.1") > 0);
+
+    let recorder = recorder(&folder, |_| {});
+    std::fs::rename(
+        folder.path().join("records.jsonl"),
+        folder.path().join("moved.jsonl"),
+    )
+    .unwrap();
+    while !folder.path().join("records.jsonl").exists() {
+        write(&recorder, 1);
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn the_rate_is_kept_and_what_is_beyond_is_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let recorder = recorder(&folder, |config| config.per_second = 3);
+    let part = Part::default();
+    let now = Instant::now();
+    assert_eq!(wanted(&recorder, &part, now), 3);
+    assert_eq!(wanted(&recorder, &part, now + SECOND), 3);
+    assert_eq!(recorder.told().lost()[0], ("rate", 14));
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// How many of ten are wanted.
+fn wanted(recorder: &Recorder, part: &Part, now: Instant) -> usize {
+    let request = request(INVITE);
+    (0..10)
+        .filter(|_| recorder.wants(&request, part, now))
+        .count()
+}
+
+#[test]
+fn one_tenant_does_not_crowd_the_others_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let recorder = recorder(&folder, |config| config.per_second = 20);
+    let (loud, calm) = (Part::default(), Part::default());
+    let start = Instant::now();
+    let mut had = (0, 0);
+    for tenth in 0..100 {
+        let now = start + SECOND * tenth / 10;
+        for _ in 0..10 {
+            had.0 += wanted(&recorder, &loud, now);
+        }
+        had.1 += usize::from(recorder.wants(&request(INVITE), &calm, now));
+    }
+    // The calm one has all of its ten a second, which is its part; the loud one what is left and, once, what had been saved up.
+    assert_eq!(had.1, 100);
+    assert!((90..=130).contains(&had.0), "{had:?}");
+
+    // Alone again, it has what there is.
+    let later = start + 60 * SECOND;
+    let all: usize = (0..100)
+        .map(|tenth| wanted(&recorder, &loud, later + SECOND * tenth / 10))
+        .sum();
+    assert!((200..=220).contains(&all), "{all}");
+}
+
+#[test]
+fn a_tenant_has_no_more_than_its_own_rate() {
+    let folder = tempfile::tempdir().unwrap();
+    let recorder = recorder(&folder, |config| config.per_tenant = Some(4));
+    let (one, other) = (Part::default(), Part::default());
+    let now = Instant::now();
+    assert_eq!(wanted(&recorder, &one, now), 4);
+    assert_eq!(wanted(&recorder, &other, now), 4);
+    assert_eq!(wanted(&recorder, &one, now + SECOND), 4);
+}
+
+#[test]
+fn what_waits_is_bounded_in_bytes() {
+    let config = RecordsConfig {
+        queue: 1 << 20,
+        ..config()
+    };
+    let (jobs, next) = sync_channel(WAITING);
+    let recorder = Recorder {
+        config,
+        start: 0,
+        next: AtomicU64::new(0),
+        pace: Pace::new(),
+        share_key: ShareKey::random(),
+        jobs: Some(jobs),
+        told: Arc::default(),
+    };
+    // Few large ones, from questions or from an answer, or many small ones.
+    let values = vec![("X".to_owned(), "y".repeat(60_000))];
+    let large = Decided::Reject {
+        code: 480,
+        reason: String::new(),
+        headers: values,
+    };
+    for (decided, tape_bytes) in [(Decided::Pass, 60_000), (large, 0), (Decided::Pass, 0)] {
+        let lost = recorder.told().lost()[1].1;
+        for _ in 0..5000 {
+            write_asked(&recorder, vec![asking("x", decided.clone())], tape_bytes);
+        }
+        assert!(recorder.told().waiting() <= 1 << 20);
+        let taken = next.try_iter().count() as u64;
+        assert_eq!(recorder.told().lost()[1].1 - lost, 5000 - taken);
+        let least = (1 << 20) / (64_000 + 4_000);
+        assert!(taken >= least, "{taken}");
+        recorder.told.waiting.store(0, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn a_line_that_would_be_too_long_is_cut_or_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let recorder = recorder(&folder, |config| config.line = 4096);
+    write_asked(&recorder, vec![asking("short", Decided::Pass)], 0);
+    // 1,000 bytes that are 6,000 in JSON.
+    write_asked(
+        &recorder,
+        vec![asking(&"\u{1}".repeat(1000), Decided::Pass)],
+        0,
+    );
+    let long = Decided::Relay(Some("x".repeat(5000)));
+    write_asked(&recorder, vec![asking("short", long)], 0);
+    let told = Arc::clone(&recorder.told);
+    end(recorder, 2);
+    while told.lost()[2].1 < 1 {
+        std::thread::yield_now();
+    }
+    assert_eq!(told.waiting(), 0);
+    let text = std::fs::read_to_string(folder.path().join("records.jsonl")).unwrap();
+    assert!(text.lines().all(|line| line.len() < 4096));
+    let shown: Vec<_> = text
+        .lines()
+        .map(|line| {
+            let record: Record = serde_json::from_str(line).unwrap();
+            let asking = &record.policies[0];
+            (asking.asked.len(), asking.cut)
+        })
+        .collect();
+    assert_eq!(shown, [(1, false), (0, true)]);
+}
+
+#[test]
+fn records_come_back_when_there_is_room() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("records.jsonl");
+    // A disk that is always full.
+    std::os::unix::fs::symlink("/dev/full", &path).unwrap();
+    let recorder = recorder(&folder, |_| {});
+    write(&recorder, 3);
+    while recorder.told().lost()[3].1 < 3 {
+        std::thread::yield_now();
+    }
+    let error = recorder.told().error().unwrap();
+    assert!(error.contains("records.jsonl: No space left"), "{error}");
+    // Removed, and begun anew.
+    std::fs::remove_file(&path).unwrap();
+    write(&recorder, 2);
+    while recorder.told().written() < 2 {
+        std::thread::yield_now();
+    }
+    assert_eq!(recorder.told().error(), None);
+    assert_eq!(recorder.told().lost()[3].1, 3);
+    // Cut short by somebody else.
+    let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+    file.set_len(0).unwrap();
+    write(&recorder, 1);
+    end(recorder, 3);
+    let text = std::fs::read_to_string(&path).unwrap();
+    assert_eq!(text.lines().count(), 1);
+    serde_json::from_str::<Record>(&text).unwrap();
+}
+
+#[test]
+fn a_dialog_is_recorded_whole_or_not_at_all() {
+    let folder = tempfile::tempdir().unwrap();
+    let recorder = recorder(&folder, |config| {
+        config.share = Share::parse("30%").unwrap();
+        config.per_second = 1_000_000;
+    });
+    let (part, now) = (Part::default(), Instant::now());
+    let mut wanted = 0;
+    for n in 0..300 {
+        let request = request(&INVITE.replace("one@", &format!("{n}@")));
+        let is_wanted = recorder.wants(&request, &part, now);
+        assert_eq!(recorder.wants(&request, &part, now), is_wanted);
+        wanted += i32::from(is_wanted);
+    }
+    assert!((50..130).contains(&wanted), "{wanted}");
+}
+
+#[test]
+fn a_file_that_cannot_be_written_is_named() {
+    let config = RecordsConfig {
+        file: Some("/no/such/folder/records.jsonl".into()),
+        ..config()
+    };
+    let error = Recorder::start(&config).unwrap_err().to_string();
+    assert!(
+        error.starts_with("[records] file: can't write /no/such/folder/records.jsonl: "),
+        "{error}"
+    );
+    assert!(
+        Recorder::start(&RecordsConfig::default())
+            .unwrap()
+            .is_none()
+    );
+}

@@ -1,0 +1,211 @@
+//! The thread that writes records.
+
+use std::io::{self, Write};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use portcullis_config::RecordsConfig;
+use portcullis_policy::DecisionId;
+use portcullis_text::rfc3339;
+
+use portcullis_request::PolicyRequest;
+
+use super::file::{File, Flushed};
+use super::mask::Mask;
+use super::record::{Asking, Record};
+use super::{Decision, Told};
+
+/// How long records wait for more of them before they are in the file.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// How often it is looked whether somebody has removed the file, while there is nothing to write.
+const IDLE: Duration = Duration::from_secs(5);
+
+/// The time between two lines of the log about a file that can't be written.
+const BETWEEN_LINES: Duration = Duration::from_secs(60);
+
+/// One decision on its way to the file.
+#[derive(Debug)]
+pub(super) struct Job {
+    id: DecisionId,
+    time: SystemTime,
+    tenant: Arc<str>,
+    request: PolicyRequest,
+    policies: Vec<Asking>,
+    outcome: String,
+    /// What it takes of memory.
+    bytes: usize,
+}
+
+/// A line of bounded length.
+struct Line {
+    bytes: Vec<u8>,
+    most: usize,
+}
+
+/// What a record is that is too long for a line.
+struct TooLong;
+
+impl Job {
+    pub(super) fn of(decision: Decision<'_>, bytes: usize) -> Self {
+        Self {
+            id: decision.id,
+            time: decision.time,
+            tenant: Arc::clone(decision.tenant),
+            request: decision.request.clone(),
+            policies: decision.policies,
+            outcome: decision.outcome.to_string(),
+            bytes,
+        }
+    }
+}
+
+/// Writes until nobody sends any more.
+pub(super) fn work(next: &Receiver<Job>, mut file: File, config: &RecordsConfig, told: &Told) {
+    let mask = Mask::new(config);
+    let mut line = Line {
+        bytes: Vec::new(),
+        // A line has its end, too, and the file holds at least one.
+        most: config
+            .line
+            .min(usize::try_from(config.size).unwrap_or(usize::MAX))
+            - 1,
+    };
+    let mut flushed = Instant::now();
+    let mut wait = IDLE;
+    loop {
+        match next.recv_timeout(wait) {
+            Ok(job) => {
+                let bytes = job.bytes;
+                match line.write(record(job, &mask)) {
+                    Ok(()) => file.gather(&line.bytes),
+                    Err(TooLong) => {
+                        told.too_long.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+                told.waiting.fetch_sub(bytes, Ordering::Relaxed);
+                wait = PAUSE;
+            }
+            Err(RecvTimeoutError::Timeout) => wait = IDLE,
+            Err(RecvTimeoutError::Disconnected) => break,
+        }
+        if file.is_due() || flushed.elapsed() >= PAUSE {
+            let done = file.flush();
+            tell(told, &file, done);
+            flushed = Instant::now();
+        }
+    }
+    let done = file.flush();
+    tell(told, &file, done);
+}
+
+/// Counts what became of records, and says when that changes.
+fn tell(told: &Told, file: &File, flushed: Flushed) {
+    let Flushed {
+        written,
+        lost,
+        error,
+    } = flushed;
+    told.written.fetch_add(written, Ordering::Relaxed);
+    told.failed.fetch_add(lost, Ordering::Relaxed);
+    let path = file.path().display();
+    let mut trouble = told.trouble.lock();
+    match error {
+        Some(error) => {
+            trouble.error = Some(format!("{path}: {error}"));
+            // On a disk with a little room, some are written and some are not: that is one trouble.
+            let is_early = trouble
+                .told_at
+                .is_some_and(|at| at.elapsed() < BETWEEN_LINES);
+            if !is_early {
+                trouble.told_at = Some(Instant::now());
+                trouble.is_told = true;
+                tracing::error!(
+                    event = "records_failed",
+                    file = %path,
+                    %error,
+                    "decision records cannot be written; the host runs without them"
+                );
+            }
+        }
+        None if written > 0 && trouble.error.take().is_some() && trouble.is_told => {
+            trouble.is_told = false;
+            let lost = told.failed.load(Ordering::Relaxed);
+            tracing::info!(
+                event = "records_resumed",
+                file = %path,
+                lost,
+                "decision records are written again"
+            );
+        }
+        None => {}
+    }
+}
+
+impl Line {
+    /// Makes it the line of this record; without what policies asked if it would be too long.
+    fn write(&mut self, mut record: Record) -> Result<(), TooLong> {
+        if self.try_write(&record).is_ok() {
+            return Ok(());
+        }
+        record.policies.iter_mut().for_each(Asking::cut_off);
+        self.try_write(&record).map_err(|_| TooLong)
+    }
+
+    fn try_write(&mut self, record: &Record) -> serde_json::Result<()> {
+        self.bytes.clear();
+        serde_json::to_writer(self, record)
+    }
+}
+
+impl Write for Line {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if bytes.len() > self.most - self.bytes.len() {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        self.bytes.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn record(job: Job, mask: &Mask) -> Record {
+    let Job {
+        id,
+        time,
+        tenant,
+        request,
+        mut policies,
+        outcome,
+        bytes: _,
+    } = job;
+    policies.iter_mut().for_each(|asking| mask.asking(asking));
+    let (text, body_bytes) = mask.request(&request);
+    let (text, encoded) = match String::from_utf8(text) {
+        Ok(text) => (Some(text), None),
+        Err(error) => (None, Some(STANDARD.encode(error.as_bytes()))),
+    };
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let arrival = &request.arrival;
+    Record {
+        id: id.to_string(),
+        time: rfc3339(time),
+        time_ms: u64::try_from(since.as_millis()).unwrap_or(u64::MAX),
+        tenant: tenant.to_string(),
+        source: arrival.source,
+        local: arrival.local,
+        transport: arrival.transport.to_string(),
+        request: text,
+        request_base64: encoded,
+        body_bytes,
+        policies,
+        outcome,
+    }
+}

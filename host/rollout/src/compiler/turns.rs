@@ -1,0 +1,303 @@
+//! Who may compile now.
+
+use std::cell::Cell;
+use std::fs;
+use std::thread;
+
+use parking_lot::{Condvar, Mutex};
+use portcullis_dataplane::tenants::Seat;
+
+/// Files of tenants that are compiled at the same time; further ones wait. A load must not take all cores.
+const FOR_TENANTS: usize = 2;
+
+/// Further files at the same time, of the operator only: whatever tenants send, the operator's do not wait behind it.
+const FOR_OPERATOR: usize = 1;
+
+/// The most files at the same time while a host starts, however many cores it has: each takes descriptors of those in reserve.
+const MOST_AT_START: usize = 16;
+
+/// On whose behalf a file is compiled.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Behalf {
+    /// It is the operator's, or comes to a tenant by the operator.
+    #[default]
+    Operator,
+    /// A tenant has sent it.
+    Tenant,
+}
+
+/// When a file is compiled.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Occasion {
+    /// While everything serves that serves.
+    #[default]
+    Usual,
+    /// At the start of a host, which has served this file before: it is not refused because the machine is busy, and no core is spared.
+    Start,
+}
+
+/// What a file is compiled for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Work {
+    pub(super) behalf: Behalf,
+    pub(super) occasion: Occasion,
+}
+
+thread_local! {
+    static WORK: Cell<Work> = const {
+        Cell::new(Work {
+            behalf: Behalf::Operator,
+            occasion: Occasion::Usual,
+        })
+    };
+}
+
+/// Does something, on this thread, with what is compiled meanwhile on behalf of this one.
+pub(crate) fn on_behalf_of<T>(behalf: Behalf, what: impl FnOnce() -> T) -> T {
+    let now = Work::current();
+    Work { behalf, ..now }.scope(what)
+}
+
+/// Does something, on this thread, with what is compiled meanwhile on this occasion.
+pub(crate) fn on<T>(occasion: Occasion, what: impl FnOnce() -> T) -> T {
+    let now = Work::current();
+    Work { occasion, ..now }.scope(what)
+}
+
+impl Work {
+    /// What this thread does.
+    pub(super) fn current() -> Self {
+        WORK.get()
+    }
+
+    fn scope<T>(self, what: impl FnOnce() -> T) -> T {
+        struct Restore(Work);
+
+        impl Drop for Restore {
+            fn drop(&mut self) {
+                WORK.set(self.0);
+            }
+        }
+
+        let _before = Restore(WORK.replace(self));
+        what()
+    }
+}
+
+impl Behalf {
+    /// That of whoever holds this seat.
+    pub(crate) fn of(seat: &Seat) -> Self {
+        match seat.is_operators() {
+            true => Self::Operator,
+            false => Self::Tenant,
+        }
+    }
+
+    /// How much its compiler gives way to everything else (`nice`): a tenant's to the operator's, both to calls.
+    pub(super) fn niceness(self) -> u8 {
+        match self {
+            Self::Operator => 5,
+            Self::Tenant => 19,
+        }
+    }
+}
+
+/// The turns of a host.
+pub(super) struct Turns {
+    taken: Mutex<Taken>,
+    free: Condvar,
+    at_start: usize,
+}
+
+#[derive(Debug, Default)]
+struct Taken {
+    operator: usize,
+    tenants: usize,
+}
+
+pub(super) struct Turn<'t> {
+    turns: &'t Turns,
+    behalf: Behalf,
+}
+
+impl Taken {
+    fn has_room(&self, work: Work, at_start: usize) -> bool {
+        if work.occasion == Occasion::Start && self.operator + self.tenants < at_start {
+            return true;
+        }
+        match work.behalf {
+            Behalf::Operator => self.operator + self.tenants < FOR_TENANTS + FOR_OPERATOR,
+            // Those that the operator has beyond its own count as well.
+            Behalf::Tenant => {
+                self.tenants + self.operator.saturating_sub(FOR_OPERATOR) < FOR_TENANTS
+            }
+        }
+    }
+
+    fn of(&mut self, behalf: Behalf) -> &mut usize {
+        match behalf {
+            Behalf::Operator => &mut self.operator,
+            Behalf::Tenant => &mut self.tenants,
+        }
+    }
+}
+
+impl Turns {
+    /// With this many at the same time while the host starts, but never fewer than later.
+    pub(super) fn new(at_start: usize) -> Self {
+        Self {
+            taken: Mutex::default(),
+            free: Condvar::new(),
+            at_start,
+        }
+    }
+
+    /// Waits until there is one.
+    pub(super) fn take(&self, work: Work) -> Turn<'_> {
+        let Work { behalf, .. } = work;
+        let mut taken = self.taken.lock();
+        while !taken.has_room(work, self.at_start) {
+            self.free.wait(&mut taken);
+        }
+        *taken.of(behalf) += 1;
+        Turn {
+            turns: self,
+            behalf,
+        }
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        *self.turns.taken.lock().of(self.behalf) -= 1;
+        // Not everybody who waits may have this one.
+        self.turns.free.notify_all();
+    }
+}
+
+/// Files that are compiled at the same time while a host starts: one for each core, as far as there is memory for `each` bytes of all.
+pub(crate) fn at_start(each: usize) -> usize {
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    fitting(cores, free_memory(), each)
+}
+
+fn fitting(cores: usize, memory: Option<u64>, each: usize) -> usize {
+    let fit = memory.map_or(usize::MAX, |memory| {
+        usize::try_from(memory / each.max(1) as u64).unwrap_or(usize::MAX)
+    });
+    let least = FOR_TENANTS + FOR_OPERATOR;
+    cores.min(fit).clamp(least, MOST_AT_START)
+}
+
+/// Bytes that the machine has left, or the control group of this process, if that is less; none where nobody tells.
+fn free_memory() -> Option<u64> {
+    let machine = fs::read_to_string("/proc/meminfo").ok();
+    let machine = machine.and_then(|text| available(&text));
+    match (machine, left_in_group()) {
+        (Some(machine), Some(group)) => Some(machine.min(group)),
+        (machine, group) => machine.or(group),
+    }
+}
+
+/// Reads `/proc/meminfo`.
+fn available(text: &str) -> Option<u64> {
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kib: u64 = line.split_whitespace().next()?.parse().ok()?;
+    Some(kib * 1024)
+}
+
+/// What the bound of the control group (`MemoryMax=`) leaves.
+fn left_in_group() -> Option<u64> {
+    let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
+    let path = groups.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    let number = |file: &str| {
+        let text = fs::read_to_string(format!("/sys/fs/cgroup/{path}/{file}")).ok()?;
+        // "max" where there is no bound.
+        text.trim().parse::<u64>().ok()
+    };
+    Some(number("memory.max")?.saturating_sub(number("memory.current")?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn usual(behalf: Behalf) -> Work {
+        Work {
+            behalf,
+            occasion: Occasion::Usual,
+        }
+    }
+
+    #[test]
+    fn a_start_takes_as_many_turns_as_it_has_and_leaves_none_beyond() {
+        let turns = Turns::new(4);
+        let free = |work| turns.taken.lock().has_room(work, 4);
+        let start = Work {
+            behalf: Behalf::Tenant,
+            occasion: Occasion::Start,
+        };
+        let taken: Vec<_> = (0..4).map(|_| turns.take(start)).collect();
+        assert!(!free(start) && !free(usual(Behalf::Tenant)) && !free(usual(Behalf::Operator)));
+        drop(taken);
+        assert!(free(start) && free(usual(Behalf::Tenant)));
+    }
+
+    #[test]
+    fn a_start_uses_the_cores_that_memory_allows() {
+        const GIB: u64 = 1 << 30;
+        for (cores, memory, turns) in [
+            (1, None, 3),
+            (8, None, 8),
+            (8, Some(64 * GIB), 8),
+            (8, Some(5 * GIB), 5),
+            (8, Some(0), 3),
+            (200, None, MOST_AT_START),
+        ] {
+            assert_eq!(fitting(cores, memory, GIB as usize), turns);
+        }
+        let text = "MemTotal:       16 kB\nMemFree: 1 kB\nMemAvailable:    12 kB\n";
+        assert_eq!(available(text), Some(12 * 1024));
+        assert_eq!(available("MemTotal: 16 kB"), None);
+    }
+
+    #[test]
+    fn tenants_leave_a_turn_to_the_operator() {
+        let turns = Turns::new(0);
+        let free = |behalf| turns.taken.lock().has_room(usual(behalf), 0);
+        let tenants = [
+            turns.take(usual(Behalf::Tenant)),
+            turns.take(usual(Behalf::Tenant)),
+        ];
+        assert!(!free(Behalf::Tenant) && free(Behalf::Operator));
+        let operator = turns.take(usual(Behalf::Operator));
+        assert!(!free(Behalf::Tenant) && !free(Behalf::Operator));
+        drop(tenants);
+        let more = [
+            turns.take(usual(Behalf::Operator)),
+            turns.take(usual(Behalf::Operator)),
+        ];
+        assert!(!free(Behalf::Tenant) && !free(Behalf::Operator));
+        drop(operator);
+        assert!(free(Behalf::Tenant));
+        drop(more);
+        assert!(free(Behalf::Tenant) && free(Behalf::Operator));
+    }
+
+    #[test]
+    fn what_is_compiled_within_is_on_somebodys_behalf() {
+        let of_tenant = || on_behalf_of(Behalf::Tenant, Work::current);
+        assert_eq!(of_tenant(), usual(Behalf::Tenant));
+        let at_start = Work {
+            behalf: Behalf::Tenant,
+            occasion: Occasion::Start,
+        };
+        assert_eq!(on(Occasion::Start, of_tenant), at_start);
+        assert_eq!(Work::current(), Work::default());
+        let panicked = std::panic::catch_unwind(|| on_behalf_of(Behalf::Tenant, || panic!()));
+        assert!(panicked.is_err());
+        assert_eq!(Work::current(), Work::default());
+    }
+}

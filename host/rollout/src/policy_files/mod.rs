@@ -1,0 +1,400 @@
+//! The policy file of a seat: loaded at the start, again when it changes, and when an operator asks for it.
+//!
+//! Compiling happens on blocking threads of the control side. Workers see a new policy with their next request; a file that
+//! can't be used changes nothing but the status.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use parking_lot::Mutex;
+use portcullis_address::FileWatch;
+use portcullis_config::SeatConfig;
+use portcullis_dataplane::tenants::Seat;
+use portcullis_policy::{
+    Digest, Generation, LoadError, LoadProblem, PolicySlot, Reload, Runtime, Scope, Settings,
+};
+use portcullis_request::PolicyRequest;
+use portcullis_signature::{self as signature, SignatureError};
+use thiserror::Error;
+
+use crate::compiler::{Behalf, Occasion, on, on_behalf_of};
+
+/// How long a file that can't be used and was written in place may go on changing before that is told.
+const PIECE: Duration = Duration::from_secs(2);
+
+/// Loads and reloads the policy of one seat.
+pub struct PolicyFiles {
+    name: String,
+    runtime: Arc<Runtime>,
+    seat: Arc<Seat>,
+    failed: Mutex<Option<Failed>>,
+    loads: AtomicU64,
+    failures: AtomicU64,
+}
+
+/// What a load did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The file has become the policy that serves.
+    Published(PolicyId),
+    /// The file is the policy that serves already.
+    Unchanged(PolicyId),
+}
+
+/// Which policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PolicyId {
+    /// The SHA-256 of its file.
+    pub digest: Digest,
+    /// The number of its generation, from 1.
+    pub generation: u64,
+}
+
+/// Why a load brought nothing.
+#[derive(Debug, Error)]
+pub enum PolicyFileError {
+    /// The configuration names no file.
+    #[error("no policy is configured: name one as `file` in [policy] and start the host again")]
+    NotConfigured,
+    /// The file can't be read.
+    #[error("can't read the policy {}: {source}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The file can be read and is no policy.
+    #[error(transparent)]
+    Refused(#[from] LoadError),
+    /// It is not signed as it should be.
+    #[error("{path}: {source}", path = path.display())]
+    Signature {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: SignatureError,
+    },
+    /// The load panicked or was interrupted by the end of the host.
+    #[error("the load of the policy was interrupted")]
+    Interrupted,
+}
+
+/// The last load that failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failed {
+    /// What was wrong.
+    pub error: String,
+    /// When.
+    pub at: SystemTime,
+    /// What the file held, if it could be read.
+    digest: Option<Digest>,
+}
+
+impl PolicyFiles {
+    /// For this seat. Nothing is loaded yet.
+    pub fn new(seat: Arc<Seat>, runtime: Arc<Runtime>) -> Self {
+        let name = seat.config.file.as_deref().and_then(Path::file_name);
+        Self {
+            name: name
+                .map(|name| name.to_string_lossy().into_owned())
+                .unwrap_or_default(),
+            runtime,
+            seat,
+            failed: Mutex::new(None),
+            loads: AtomicU64::new(0),
+            failures: AtomicU64::new(0),
+        }
+    }
+
+    /// For a seat of its own, beside all others: to look at a file.
+    pub fn alone(name: &str, config: SeatConfig, runtime: Arc<Runtime>) -> Self {
+        let settings = Settings::new(config.settings.clone());
+        let scope = Scope::operator().with_settings(Arc::new(settings));
+        let seat = Seat::new(name, Arc::default(), scope, config, Arc::default());
+        Self::new(Arc::new(seat), runtime)
+    }
+
+    /// The seat.
+    pub fn seat(&self) -> &Arc<Seat> {
+        &self.seat
+    }
+
+    /// The slot that workers take the policy from.
+    pub fn slot(&self) -> &Arc<PolicySlot<PolicyRequest>> {
+        &self.seat.slot
+    }
+
+    /// The file; none if none is configured.
+    pub fn file(&self) -> Option<&Path> {
+        self.seat.config.file.as_deref()
+    }
+
+    /// The engine that runs the policies.
+    pub fn runtime(&self) -> &Runtime {
+        &self.runtime
+    }
+
+    /// The last load, if it failed.
+    pub fn failed(&self) -> Option<Failed> {
+        self.failed.lock().clone()
+    }
+
+    /// How many loads brought a new policy, and how many failed.
+    pub fn counts(&self) -> (u64, u64) {
+        (
+            self.loads.load(Ordering::Relaxed),
+            self.failures.load(Ordering::Relaxed),
+        )
+    }
+
+    /// Loads the file and gives it to all workers. Blocks while it compiles.
+    ///
+    /// # Errors
+    /// If the file can't be used. The policy that serves goes on serving.
+    pub fn load(&self) -> Result<Outcome, PolicyFileError> {
+        self.try_load(Asked::ByOperator).map_err(|unloaded| {
+            self.note_failure(&unloaded);
+            unloaded.error
+        })
+    }
+
+    /// The same, and a failure is not noted.
+    fn try_load(&self, asked: Asked) -> Result<Outcome, Unloaded> {
+        let mut digest = None;
+        let loaded = self.load_from_file(asked, &mut digest);
+        match loaded {
+            Ok(Some(reload)) => Ok(self.note_success(&reload)),
+            Ok(None) => Ok(Outcome::Unchanged(self.serving())),
+            Err(error) => Err(Unloaded { error, digest }),
+        }
+    }
+
+    /// None if the file is one that failed too often.
+    fn load_from_file(
+        &self,
+        asked: Asked,
+        digest: &mut Option<Digest>,
+    ) -> Result<Option<Reload<PolicyRequest>>, PolicyFileError> {
+        let file = self.file().ok_or(PolicyFileError::NotConfigured)?;
+        let SeatConfig { reuse, limits, .. } = &self.seat.config;
+        let bytes = read(file, limits.module_bytes, &self.name)?;
+        let of_file = Digest::of(&bytes);
+        *digest = Some(of_file);
+        self.check_signature(file, &bytes)?;
+        let slot = &self.seat.slot;
+        if asked == Asked::ByChange
+            && self.serving().digest != of_file
+            && slot.is_condemned_file(of_file)
+        {
+            tracing::warn!(
+                event = "condemned_file_not_loaded",
+                seat = &*self.seat.name,
+                file = %file.display(),
+                "policy file not loaded, it failed too often; `portcullis policy reload` loads it anyway"
+            );
+            return Ok(None);
+        }
+        let settings = self.seat.scope.settings();
+        let load = || slot.load_within(&self.runtime, &self.name, &bytes, *reuse, limits, settings);
+        Ok(Some(on_behalf_of(Behalf::of(&self.seat), load)?))
+    }
+
+    fn serving(&self) -> PolicyId {
+        let current = self.seat.slot.current();
+        current.map_or_else(PolicyId::none, |generation| PolicyId::of(&generation))
+    }
+
+    fn check_signature(&self, file: &Path, bytes: &[u8]) -> Result<(), PolicyFileError> {
+        let signers = &self.seat.config.signers;
+        if signers.keys.is_empty() {
+            return Ok(());
+        }
+        let path = signature::file_of(file);
+        let signature = signature::read(&path);
+        let signature = signature.map_err(|source| PolicyFileError::Unreadable { path, source })?;
+        let checked = signers.check(bytes, &signature);
+        checked
+            .map(drop)
+            .map_err(|source| PolicyFileError::Signature {
+                path: file.to_owned(),
+                source,
+            })
+    }
+
+    /// Loads the file from a task of the control side.
+    ///
+    /// # Errors
+    /// When the file cannot be read or used; the previous policy stays.
+    pub async fn reload(self: &Arc<Self>) -> Result<Outcome, PolicyFileError> {
+        self.load_on(Occasion::Usual).await
+    }
+
+    pub(crate) async fn load_on(
+        self: &Arc<Self>,
+        occasion: Occasion,
+    ) -> Result<Outcome, PolicyFileError> {
+        let files = Arc::clone(self);
+        let load = tokio::task::spawn_blocking(move || on(occasion, || files.load()));
+        load.await.unwrap_or(Err(PolicyFileError::Interrupted))
+    }
+
+    /// Loads the file whenever it changes. Ends never, and at once if no file is configured.
+    pub async fn watch(self: Arc<Self>) {
+        let Some(file) = self.file() else {
+            return;
+        };
+        let mut watch = FileWatch::quick(file);
+        loop {
+            // What changed between the load at the start and the watch is found by the first look, too.
+            let files = Arc::clone(&self);
+            let load = move || files.try_load(Asked::ByChange);
+            let loaded = tokio::task::spawn_blocking(load).await;
+            if let Ok(Err(unloaded)) = loaded {
+                // Somebody may be writing it piece by piece: then there is more to come, and nothing to tell.
+                if watch.was_in_place() && watch.changes_within(PIECE).await {
+                    continue;
+                }
+                self.note_failure(&unloaded);
+            }
+            watch.changed().await;
+        }
+    }
+
+    fn note_success(&self, reload: &Reload<PolicyRequest>) -> Outcome {
+        *self.failed.lock() = None;
+        match reload {
+            Reload::Published(generation) => {
+                self.loads.fetch_add(1, Ordering::Relaxed);
+                self.seat.clear();
+                self.announce(generation);
+                Outcome::Published(PolicyId::of(generation))
+            }
+            Reload::Unchanged(generation) => Outcome::Unchanged(PolicyId::of(generation)),
+        }
+    }
+
+    fn announce(&self, generation: &Generation<PolicyRequest>) {
+        let policy = &generation.policy;
+        tracing::info!(
+            event = "policy_loaded",
+            seat = &*self.seat.name,
+            policy = policy.name(),
+            generation = generation.number,
+            digest = %format_args!("sha256:{:#}", policy.digest()),
+            bytes = policy.inspection().size,
+            milliseconds = policy.load_time().as_millis() as u64,
+            code = policy.code_origin().as_str(),
+            "policy loaded"
+        );
+        if let Some(failure) = policy.trial_failure() {
+            tracing::warn!(event = "policy_fails_trial", policy = policy.name(), %failure, "policy fails on a plain OPTIONS");
+        }
+    }
+
+    /// Keeps the error for the status, and logs it unless the same content failed before.
+    fn note_failure(&self, unloaded: &Unloaded) {
+        let Unloaded { error, digest } = unloaded;
+        let digest = *digest;
+        self.failures.fetch_add(1, Ordering::Relaxed);
+        let failed = Failed {
+            error: error.to_string(),
+            at: SystemTime::now(),
+            digest,
+        };
+        let known = {
+            let mut last = self.failed.lock();
+            let known = last
+                .as_ref()
+                .is_some_and(|last| last.digest == digest && last.error == failed.error);
+            *last = Some(failed);
+            known
+        };
+        // At the start nothing serves yet, and whoever starts the host tells why it ends.
+        let generation = self.seat.slot.number();
+        if !known && generation > 0 {
+            tracing::error!(event = "policy_not_loaded", %error, generation, "policy not loaded, the previous one stays");
+        }
+    }
+}
+
+/// Who wants the file loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asked {
+    /// Somebody who says so.
+    ByOperator,
+    /// Nobody: it has changed.
+    ByChange,
+}
+
+/// A load that brought nothing.
+struct Unloaded {
+    error: PolicyFileError,
+    /// What the file held, if it could be read.
+    digest: Option<Digest>,
+}
+
+impl Outcome {
+    /// The policy that serves now.
+    pub fn id(self) -> PolicyId {
+        match self {
+            Self::Published(id) | Self::Unchanged(id) => id,
+        }
+    }
+}
+
+impl PolicyId {
+    /// Of a seat without a policy.
+    fn none() -> Self {
+        Self {
+            digest: Digest::of(&[]),
+            generation: 0,
+        }
+    }
+
+    fn of<R>(generation: &Generation<R>) -> Self {
+        Self {
+            digest: generation.policy.digest(),
+            generation: generation.number,
+        }
+    }
+}
+
+/// Reads a file that is not larger than a policy may be.
+fn read(path: &Path, limit: usize, name: &str) -> Result<Vec<u8>, PolicyFileError> {
+    let unreadable = |source| PolicyFileError::Unreadable {
+        path: std::path::absolute(path).unwrap_or_else(|_| path.to_owned()),
+        source,
+    };
+    let metadata = std::fs::metadata(path).map_err(unreadable)?;
+    if !metadata.is_file() {
+        return Err(unreadable(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "it is not a file",
+        )));
+    }
+    let too_large = |size: u64| LoadError {
+        policy: name.to_owned(),
+        problem: LoadProblem::TooLarge {
+            size: usize::try_from(size).unwrap_or(usize::MAX),
+            limit,
+        },
+    };
+    if metadata.len() > limit as u64 {
+        return Err(too_large(metadata.len()).into());
+    }
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(unreadable)?;
+    // The file may grow while it is read.
+    file.take(limit as u64 + 1)
+        .read_to_end(&mut bytes)
+        .map_err(unreadable)?;
+    Ok(bytes)
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

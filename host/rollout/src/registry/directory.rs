@@ -1,0 +1,234 @@
+//! Tenants that live in the database, beside those of the configuration file.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use portcullis_store::{StoreError, StoredTenant};
+use thiserror::Error;
+
+use portcullis_config::{Config, Problem, TenantConfig, without_secret};
+
+use crate::policy_files::PolicyFiles;
+
+use super::{Registry, RegistryError};
+
+/// What is known of the tenants in the database.
+#[derive(Debug, Default)]
+pub(super) struct Directory {
+    /// The configuration beside which they are, with the tenants of the file.
+    base: Mutex<Option<Arc<Config>>>,
+    known: Mutex<Known>,
+    /// Held while they are brought to what is stored.
+    pub(super) turn: Arc<tokio::sync::Mutex<()>>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    revision: u64,
+    /// As they were read last.
+    rows: Vec<StoredTenant>,
+    /// Those that can be used.
+    usable: Vec<TenantConfig>,
+    /// What is wrong with the others.
+    wrong: BTreeMap<String, String>,
+}
+
+/// Why a tenant is not stored.
+#[derive(Debug, Error)]
+pub enum TenantError {
+    /// There is no database for it.
+    #[error("{0}")]
+    Store(#[from] StoreError),
+    /// There is no database at all.
+    #[error("this host has no database for tenants: name one as `url` in [database]")]
+    NoStore,
+    /// It stands in the configuration file.
+    #[error("the tenant {0} stands in the configuration file: change it there")]
+    InFile(String),
+    /// There is none.
+    #[error("there is no tenant {0} in the database")]
+    Unknown(String),
+    /// Its configuration can't be used.
+    #[error("{}", shown(.0))]
+    Wrong(Vec<Problem>),
+    /// It can't be set up.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+}
+
+impl Registry {
+    /// Takes the tenants of this configuration and those of the database together.
+    ///
+    /// # Errors
+    /// When one of the file can't be set up; then nothing has changed. One of the database that can't be used is told in the log.
+    pub async fn apply_all(&self, config: &Arc<Config>) -> Result<(), RegistryError> {
+        let _turn = self.directory.turn.lock().await;
+        let rows = self.stored_rows().await;
+        let fresh = self.apply_with(config, rows).await?;
+        self.load_all(fresh).await;
+        Ok(())
+    }
+
+    /// Follows the database, if its tenants have changed.
+    pub(super) async fn sync_tenants(&self) {
+        let Some(stored) = &self.stored else {
+            return;
+        };
+        let Some(config) = self.directory.base.lock().clone() else {
+            return;
+        };
+        let seen = self.directory.known.lock().revision;
+        // An error is told where the policies are followed, which are in the same database.
+        match stored.store().tenants_revision().await {
+            Ok(revision) if revision != seen => {}
+            Ok(_) | Err(_) => return,
+        }
+        if let Err(error) = self.apply_all(&config).await {
+            tracing::error!(event = "stored_tenants_not_applied", %error, "tenants of the database not applied");
+        }
+    }
+
+    /// Stores a tenant for all hosts of the database, and takes it over here. `text` is what would stand in its section.
+    ///
+    /// # Errors
+    /// When it can't be used beside the others, or not be stored; then nothing has changed.
+    pub async fn put_tenant(&self, name: &str, text: &str, by: &str) -> Result<(), TenantError> {
+        let stored = self.stored.as_ref().ok_or(TenantError::NoStore)?;
+        let config = self.base(name)?;
+        let mut others = config.tenants.clone();
+        {
+            let known = self.directory.known.lock();
+            let usable = known.usable.iter().filter(|tenant| tenant.name != name);
+            others.extend(usable.cloned());
+        }
+        let tenant = TenantConfig::parse(name, text, &config, &others);
+        let tenant = tenant.map_err(TenantError::Wrong)?;
+        self.check(&config, &tenant).await?;
+        let text = without_secret(text, tenant.token.as_ref());
+        stored.store().put_tenant(name, Some(&text), by).await?;
+        tracing::info!(event = "tenant_stored", tenant = name, by, "tenant stored");
+        Ok(self.apply_all(&config).await?)
+    }
+
+    /// Removes a tenant from the database.
+    ///
+    /// # Errors
+    /// When it is not there, or not to be removed.
+    pub async fn remove_tenant(&self, name: &str, by: &str) -> Result<(), TenantError> {
+        let stored = self.stored.as_ref().ok_or(TenantError::NoStore)?;
+        let config = self.base(name)?;
+        self.stored_tenant(name).await?;
+        stored.store().put_tenant(name, None, by).await?;
+        tracing::info!(
+            event = "tenant_removed",
+            tenant = name,
+            by,
+            "tenant removed"
+        );
+        Ok(self.apply_all(&config).await?)
+    }
+
+    /// A tenant as it is stored.
+    ///
+    /// # Errors
+    /// When it is not in the database.
+    pub async fn stored_tenant(&self, name: &str) -> Result<StoredTenant, TenantError> {
+        let stored = self.stored.as_ref().ok_or(TenantError::NoStore)?;
+        let rows = stored.store().tenants().await?;
+        let found = rows.into_iter().find(|row| row.name == name);
+        let found = found.filter(|row| row.config.is_some());
+        found.ok_or_else(|| TenantError::Unknown(name.to_owned()))
+    }
+
+    /// Whether a tenant comes from the database.
+    pub fn is_stored(&self, name: &str) -> bool {
+        let known = self.directory.known.lock();
+        known.usable.iter().any(|tenant| tenant.name == name)
+    }
+
+    /// The tenants in the database that can't be used, and why.
+    pub fn wrong_tenants(&self) -> Vec<(String, String)> {
+        let known = self.directory.known.lock();
+        known.wrong.clone().into_iter().collect()
+    }
+
+    fn base(&self, name: &str) -> Result<Arc<Config>, TenantError> {
+        let config = self.directory.base.lock().clone();
+        let config = config.ok_or(TenantError::NoStore)?;
+        match config.tenants.iter().any(|tenant| tenant.name == name) {
+            true => Err(TenantError::InFile(name.to_owned())),
+            false => Ok(config),
+        }
+    }
+
+    /// What is stored; without a database that answers, what was stored last.
+    pub(super) async fn stored_rows(&self) -> Vec<StoredTenant> {
+        let Some(stored) = &self.stored else {
+            return Vec::new();
+        };
+        match stored.store().tenants().await {
+            Ok(rows) => rows,
+            Err(_) => self.directory.known.lock().rows.clone(),
+        }
+    }
+
+    /// Makes the tenants of the file and these the tenants, without their policies.
+    pub(super) async fn apply_with(
+        &self,
+        config: &Arc<Config>,
+        rows: Vec<StoredTenant>,
+    ) -> Result<Vec<Arc<PolicyFiles>>, RegistryError> {
+        let mut all = config.tenants.clone();
+        let mut known = Known {
+            revision: rows.iter().map(|row| row.revision).sum(),
+            ..Known::default()
+        };
+        for row in &rows {
+            let Some(text) = &row.config else {
+                continue;
+            };
+            let usable = match all.iter().any(|tenant| tenant.name == row.name) {
+                true => Err("the configuration file has a tenant of this name".to_owned()),
+                false => TenantConfig::parse(&row.name, text, config, &all)
+                    .map_err(|problems| shown(&problems)),
+            };
+            let usable = match usable {
+                Ok(tenant) => match self.check(config, &tenant).await {
+                    Ok(()) => Ok(tenant),
+                    Err(error) => Err(error.to_string()),
+                },
+                Err(error) => Err(error),
+            };
+            match usable {
+                Ok(tenant) => {
+                    all.push(tenant.clone());
+                    known.usable.push(tenant);
+                }
+                Err(error) => drop(known.wrong.insert(row.name.clone(), error)),
+            }
+        }
+        known.rows = rows;
+        let fresh = self.set_up(config, &all).await?;
+        let mut last = self.directory.known.lock();
+        for (name, error) in &known.wrong {
+            if last.wrong.get(name) != Some(error) {
+                tracing::error!(
+                    event = "stored_tenant_unusable",
+                    tenant = name,
+                    error,
+                    "tenant of the database cannot be used"
+                );
+            }
+        }
+        *last = known;
+        drop(last);
+        *self.directory.base.lock() = Some(Arc::clone(config));
+        Ok(fresh)
+    }
+}
+
+fn shown(problems: &[Problem]) -> String {
+    let problems: Vec<_> = problems.iter().map(ToString::to_string).collect();
+    problems.join("; ")
+}

@@ -1,0 +1,166 @@
+//! Reading the configuration file again while the host runs: what it says of tenants is taken over, all of it or nothing.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use thiserror::Error;
+
+use portcullis_config::{Config, ConfigError, TenantConfig};
+
+use super::{Registry, RegistryError};
+
+/// The file that the host was started with, and what it said of everything but the tenants.
+#[derive(Debug)]
+pub(super) struct ConfigFile {
+    pub(super) path: PathBuf,
+    pub(super) running: Config,
+}
+
+/// What has become of the tenants, by name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reconfigured {
+    /// Those that are new.
+    pub added: Vec<String>,
+    /// Those that are others than they were.
+    pub changed: Vec<String>,
+    /// Those that are no more.
+    pub removed: Vec<String>,
+    /// Sections that say something else than what the host runs with: a start takes them over.
+    pub need_a_start: Vec<&'static str>,
+}
+
+/// Why nothing was taken over.
+#[derive(Debug, Error)]
+pub enum ReconfigureError {
+    /// There is nothing to read.
+    #[error("the host was started without a configuration file: there is nothing to read again")]
+    NoFile,
+    /// The file can't be used.
+    #[error("{}", .0.lines().join("; "))]
+    Config(#[from] ConfigError),
+    /// The tenants can't be set up.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+}
+
+impl Registry {
+    /// Reads the configuration file again and makes its tenants the tenants.
+    ///
+    /// # Errors
+    /// When the file can't be used; then everything goes on as it was.
+    pub async fn reconfigure(&self) -> Result<Reconfigured, ReconfigureError> {
+        let file = self.file.as_ref().ok_or(ReconfigureError::NoFile)?;
+        let path = file.path.clone();
+        let read = tokio::task::spawn_blocking(move || Config::load(&path)).await;
+        let interrupted = |_| ReconfigureError::NoFile;
+        let config = read.map_err(interrupted)??;
+        let mut done = self.compare(&config.tenants);
+        done.need_a_start = other_sections(&file.running, &config);
+        self.apply_all(&Arc::new(config)).await?;
+        tracing::info!(
+            event = "tenants_reloaded",
+            added = done.added.join(" "),
+            changed = done.changed.join(" "),
+            removed = done.removed.join(" "),
+            "tenants reloaded from the configuration file"
+        );
+        if !done.need_a_start.is_empty() {
+            tracing::warn!(
+                event = "restart_required",
+                sections = done.need_a_start.join(" "),
+                "sections of the configuration file changed that need a restart"
+            );
+        }
+        Ok(done)
+    }
+
+    fn compare(&self, wanted: &[TenantConfig]) -> Reconfigured {
+        let current = Arc::clone(&self.current().load());
+        let now: BTreeMap<&str, &TenantConfig> = current
+            .named
+            .iter()
+            .filter(|tenant| !self.is_stored(&tenant.name))
+            .filter_map(|tenant| Some((&*tenant.name, tenant.config.as_ref()?)))
+            .collect();
+        let mut done = Reconfigured::default();
+        for tenant in wanted {
+            let list = match now.get(tenant.name.as_str()) {
+                None => &mut done.added,
+                Some(now) if *now != tenant => &mut done.changed,
+                Some(_) => continue,
+            };
+            list.push(tenant.name.clone());
+        }
+        let is_gone = |name: &&&str| !wanted.iter().any(|tenant| tenant.name == **name);
+        let gone = now.keys().filter(is_gone);
+        done.removed = gone.map(|name| (*name).to_owned()).collect();
+        done
+    }
+}
+
+/// The sections beside the tenants that differ.
+fn other_sections(running: &Config, file: &Config) -> Vec<&'static str> {
+    let sections = [
+        ("workers", running.workers != file.workers),
+        ("spread", running.spread != file.spread),
+        ("listen", running.listen != file.listen),
+        ("database", running.database != file.database),
+        ("permissions", running.permissions != file.permissions),
+        ("policy", running.policy != file.policy),
+        ("relay", running.relay != file.relay),
+        ("control", running.control != file.control),
+        ("records", running.records != file.records),
+        ("log", running.log != file.log),
+        ("sip", running.sip != file.sip),
+    ];
+    let different = sections.into_iter().filter(|(_, differs)| *differs);
+    different.map(|(name, _)| name).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::watch;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_file_is_taken_over_whole_or_not_at_all() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("portcullis.toml");
+        let write = |text: &str| std::fs::write(&path, text).unwrap();
+        write("[tenants.a]\nsource-groups = [1]\n[tenants.b]\nsource-groups = [2]\n");
+        let config = Config::load(&path).unwrap();
+        let (_never, stop) = watch::channel(false);
+        let registry = Registry::new(&config, 1, stop).unwrap();
+        let registry = registry.with_file(path.clone(), config.clone());
+        registry.apply_all(&Arc::new(config.clone())).await.unwrap();
+        let names = || {
+            let tenants = registry.current().load();
+            let names = tenants.named.iter().map(|tenant| tenant.name.to_string());
+            names.collect::<Vec<_>>()
+        };
+
+        assert_eq!(
+            registry.reconfigure().await.unwrap(),
+            Reconfigured::default()
+        );
+        write(
+            "workers = 3\n[tenants.a]\nsource-groups = [1, 3]\n[tenants.c]\nsource-groups = [2]\n",
+        );
+        let done = registry.reconfigure().await.unwrap();
+        let expected = Reconfigured {
+            added: vec!["c".into()],
+            changed: vec!["a".into()],
+            removed: vec!["b".into()],
+            need_a_start: vec!["workers"],
+        };
+        assert_eq!(done, expected);
+        assert_eq!(names(), ["a", "c"]);
+
+        write("[tenants.d]\nsource-groups = [1]\n[tenants.e]\nsource-groups = [1]\n");
+        let error = registry.reconfigure().await.unwrap_err().to_string();
+        assert!(error.contains("the tenant d has it already"), "{error}");
+        assert_eq!(names(), ["a", "c"]);
+    }
+}

@@ -1,0 +1,177 @@
+//! Whether a next hop is the host itself: every request to it would be answered 482.
+
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+
+use portcullis_sip::Transport;
+
+use portcullis_config::{Config, Host, Listen, NextHop, SIP_PORT};
+
+use super::findings::Finding;
+
+/// What names this host.
+struct Own {
+    /// The sockets, those that stand for every address of the machine one by one.
+    listen: Vec<Listen>,
+    aliases: Vec<String>,
+}
+
+/// Findings about next hops that are this host, or may be.
+pub(super) fn check(config: &Config) -> Vec<Finding> {
+    let listen = config.listen.iter();
+    let own = Own {
+        listen: listen
+            .flat_map(|listen| listen.expand().unwrap_or_default())
+            .collect(),
+        aliases: config.sip.aliases.clone(),
+    };
+    let relay = &config.relay;
+    let default = relay
+        .next_hop
+        .iter()
+        .map(|hop| ("next-hop".to_owned(), hop));
+    let named = relay.next_hops.iter();
+    let named = named.map(|(name, hop)| (format!("next-hops.{name}"), hop));
+    default
+        .chain(named)
+        .filter_map(|(key, hop)| own.finding(&key, hop, &resolve))
+        .collect()
+}
+
+fn resolve(name: &str) -> Vec<IpAddr> {
+    let found = (name, 0).to_socket_addrs();
+    found.into_iter().flatten().map(|addr| addr.ip()).collect()
+}
+
+impl Own {
+    fn finding(
+        &self,
+        key: &str,
+        hop: &NextHop,
+        resolve: &dyn Fn(&str) -> Vec<IpAddr>,
+    ) -> Option<Finding> {
+        const MEND: &str = "every request to it is answered 482: name another host";
+        let transport = hop.transport.unwrap_or(Transport::Udp);
+        let port = hop.port.unwrap_or(SIP_PORT);
+        match &hop.host {
+            Host::Addr(ip) => {
+                let listen = self.socket(transport, *ip, port)?;
+                Some(Finding::Wrong(format!(
+                    "{key} = \"{hop}\" is this host itself (`listen` has {listen}); {MEND}"
+                )))
+            }
+            Host::Name(name) => {
+                if self.is_named(name, port) {
+                    return Some(Finding::Odd(format!(
+                        "{key} = \"{hop}\" has a name of this host (`advertise` or `aliases`); if it leads here, {MEND}"
+                    )));
+                }
+                let mut ips = resolve(name).into_iter();
+                let ip = ips.find(|ip| self.socket(transport, *ip, port).is_some())?;
+                Some(Finding::Odd(format!(
+                    "{key} = \"{hop}\" resolves to {ip}, where this host listens itself; {MEND}"
+                )))
+            }
+        }
+    }
+
+    /// The socket of ours that has this address, or advertises it.
+    fn socket(&self, transport: Transport, ip: IpAddr, port: u16) -> Option<&Listen> {
+        let addr = SocketAddr::new(ip.to_canonical(), port);
+        self.listen.iter().find(|listen| {
+            let is_advertised = listen.advertise.as_ref().is_some_and(|(host, port)| {
+                let host = host.trim_start_matches('[').trim_end_matches(']');
+                let ip = host.parse::<IpAddr>();
+                ip.is_ok_and(|ip| SocketAddr::new(ip.to_canonical(), *port) == addr)
+            });
+            listen.transport == transport && (listen.addr == addr || is_advertised)
+        })
+    }
+
+    fn is_named(&self, name: &str, port: u16) -> bool {
+        let is_advertised = |listen: &Listen| {
+            let advertised = listen.advertise.as_ref();
+            advertised.is_some_and(|(host, own)| host.eq_ignore_ascii_case(name) && *own == port)
+        };
+        let is_alias = |alias: &String| match alias.rsplit_once(':') {
+            Some((host, own)) => host.eq_ignore_ascii_case(name) && own == port.to_string(),
+            None => {
+                let is_ours = |listen: &Listen| listen.addr.port() == port;
+                alias.eq_ignore_ascii_case(name) && self.listen.iter().any(is_ours)
+            }
+        };
+        self.listen.iter().any(is_advertised) || self.aliases.iter().any(is_alias)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn own() -> Own {
+        let listen = [
+            "udp:192.0.2.1:5060",
+            "tcp:192.0.2.1:5060",
+            "udp:[2001:db8::1]:5070",
+            "udp:10.0.0.1:5060 advertise 198.51.100.7:5062",
+            "tcp:10.0.0.1:5060 advertise edge.example.com:5060",
+        ];
+        Own {
+            listen: listen
+                .map(|listen| Listen::parse(listen).unwrap_or_else(|bad| panic!("{}", bad.what)))
+                .into(),
+            aliases: vec!["sip.example.net".into(), "old.example.net:5090".into()],
+        }
+    }
+
+    /// `-`, `warning` or `error`.
+    fn found(hop: &str) -> &'static str {
+        let hop = NextHop::parse(hop).unwrap_or_else(|bad| panic!("{}", bad.what));
+        let resolve = |name: &str| match name {
+            "loop.example.com" => {
+                vec!["203.0.113.9".parse().unwrap(), "192.0.2.1".parse().unwrap()]
+            }
+            _ => vec!["203.0.113.9".parse().unwrap()],
+        };
+        match own().finding("next-hop", &hop, &resolve) {
+            None => "-",
+            Some(Finding::Good(text)) => panic!("{text}"),
+            Some(Finding::Odd(_)) => "warning",
+            Some(Finding::Wrong(text)) => {
+                assert!(text.contains("482") && text.contains("listen"), "{text}");
+                "error"
+            }
+        }
+    }
+
+    #[test]
+    fn a_next_hop_that_is_the_host_is_found() {
+        for (hop, expected) in [
+            ("sip:192.0.2.1", "error"),
+            ("sip:192.0.2.1:5060", "error"),
+            ("sip:192.0.2.1:5060;transport=tcp", "error"),
+            ("sip:[2001:db8::1]:5070", "error"),
+            ("sip:198.51.100.7:5062", "error"),
+            ("sip:192.0.2.1:5061", "-"),
+            ("sip:192.0.2.2", "-"),
+            ("sip:[2001:db8::1]", "-"),
+            ("sip:[2001:db8::1]:5070;transport=tcp", "-"),
+            ("sip:edge.example.com", "warning"),
+            ("sip:edge.example.com:5080", "-"),
+            ("sip:sip.example.net", "warning"),
+            ("sip:old.example.net:5090", "warning"),
+            ("sip:old.example.net", "-"),
+            ("sip:loop.example.com", "warning"),
+            ("sip:loop.example.com:5080", "-"),
+            ("sip:other.example.com", "-"),
+        ] {
+            assert_eq!(found(hop), expected, "{hop}");
+        }
+    }
+
+    #[test]
+    fn a_listener_for_every_address_has_those_of_the_machine() {
+        let text = "listen = [\"udp:0.0.0.0:5060\"]\n[relay]\nnext-hop = \"sip:127.0.0.1\"\n";
+        let config = Config::parse(text).unwrap();
+        assert!(matches!(&check(&config)[..], [Finding::Wrong(_)]));
+    }
+}

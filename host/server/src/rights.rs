@@ -1,0 +1,57 @@
+//! What this process may do on the machine, and what the one that compiles policies may do.
+
+use nix::unistd::geteuid;
+
+use portcullis_rollout::compiler;
+
+/// What is to be said about rights.
+pub(crate) enum Finding {
+    /// As it should be.
+    Good(String),
+    /// More than is needed.
+    Odd(String),
+}
+
+/// The user that the host runs as.
+pub(crate) fn user() -> Finding {
+    let user = geteuid();
+    match user.is_root() {
+        true => Finding::Odd(
+            "root: a fault in the host would have all rights of this machine; run it as a user of its own (docs/operations.md has a unit for systemd)"
+                .to_owned(),
+        ),
+        false => Finding::Good(format!("uid {user}")),
+    }
+}
+
+/// What the process that compiles policies can reach. Starts one to find out.
+pub(crate) fn compiler() -> Finding {
+    match compiler::confinement() {
+        Ok(confined) if confined.holds() => Finding::Good(confined.to_string()),
+        Ok(confined) => Finding::Odd(format!(
+            "{confined}: a policy file that gets hold of the compiler has those rights of the host"
+        )),
+        Err(error) => Finding::Odd(format!("it can't be started: {error}")),
+    }
+}
+
+/// Says in the log what is more than it should be, and how the compiler is confined.
+pub(crate) fn tell() {
+    if let Finding::Odd(text) = user() {
+        tracing::warn!(event = "runs_as_root", "The host runs as {text}");
+    }
+    match compiler() {
+        Finding::Good(confined) => {
+            tracing::info!(
+                event = "compiler_confined",
+                confined,
+                "policies are compiled in a confined process"
+            );
+        }
+        Finding::Odd(confined) => tracing::warn!(
+            event = "compiler_not_confined",
+            confined,
+            "the process that compiles policies is not fully confined"
+        ),
+    }
+}

@@ -1,0 +1,16 @@
+//! Route values of this host.
+
+use crate::name_addr::NameAddr;
+
+use super::relay_error::RelayError;
+
+/// How many Route values of ours are taken off: two of a double Record-Route for each of two passes. A request that has more
+/// runs in circles.
+pub(super) const OWN_ROUTES: usize = 4;
+
+/// The URI of a Route value.
+pub(super) fn uri_of_route(value: &[u8]) -> Result<&[u8], RelayError> {
+    let route =
+        NameAddr::parse(value).map_err(|_| RelayError::BadRoute(RelayError::shown(value)))?;
+    Ok(route.uri)
+}

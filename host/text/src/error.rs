@@ -1,0 +1,33 @@
+//! Errors as one line.
+
+use std::fmt::Write;
+
+/// An error with its causes. What a cause says is left out where the error itself says it already.
+pub fn one_line(error: &anyhow::Error) -> String {
+    let mut line = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !line.contains(&cause) {
+            let _infallible = write!(line, ": {cause}");
+        }
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::{Context, anyhow};
+
+    use super::*;
+
+    #[test]
+    fn causes_are_told_once() {
+        let error = Err::<(), _>(anyhow!("file not found"))
+            .context("can't read a.toml: file not found")
+            .context("no start");
+        assert_eq!(
+            one_line(&error.unwrap_err()),
+            "no start: can't read a.toml: file not found"
+        );
+        assert_eq!(one_line(&anyhow!("alone")), "alone");
+    }
+}

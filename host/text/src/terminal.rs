@@ -1,0 +1,132 @@
+//! Text that came from elsewhere on its way to a terminal or a log: files, rows, peers and policies must not write escape sequences,
+//! turn the direction of a line, or begin a new one.
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+use std::io::{self, Write};
+
+/// Whether a character does something to a terminal or to the text around it: C0, DEL and C1 controls, line and paragraph separators,
+/// and what changes the direction of text (Unicode TR 36, "bidirectional text spoofing").
+pub const fn is_active(c: char) -> bool {
+    matches!(
+        c,
+        '\u{0}'..='\u{1f}'
+            | '\u{7f}'..='\u{9f}'
+            | '\u{200e}'
+            | '\u{200f}'
+            | '\u{2028}'..='\u{202e}'
+            | '\u{2066}'..='\u{2069}'
+    )
+}
+
+/// `text` on one line, with every active character as its escape: `\u{1b}`. Allocates only if there is one.
+pub fn clean(text: &str) -> Cow<'_, str> {
+    if !text.chars().any(is_active) {
+        return Cow::Borrowed(text);
+    }
+    let mut shown = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        match is_active(c) {
+            true => shown.extend(c.escape_default()),
+            false => shown.push(c),
+        }
+    }
+    Cow::Owned(shown)
+}
+
+/// The same for text of several lines: line ends and tabs stay.
+pub fn clean_lines(text: &str) -> Cow<'_, str> {
+    if !text.chars().any(is_active_in_lines) {
+        return Cow::Borrowed(text);
+    }
+    let mut shown = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        match is_active_in_lines(c) {
+            true => shown.extend(c.escape_default()),
+            false => shown.push(c),
+        }
+    }
+    Cow::Owned(shown)
+}
+
+const fn is_active_in_lines(c: char) -> bool {
+    is_active(c) && !matches!(c, '\n' | '\t')
+}
+
+/// A line of JSON with what JSON permits raw and a terminal does not as escapes of JSON: it reads as the same value.
+pub fn clean_json(line: &str) -> Cow<'_, str> {
+    if !line.chars().any(is_active_in_lines) {
+        return Cow::Borrowed(line);
+    }
+    let mut shown = String::with_capacity(line.len() + 16);
+    for c in line.chars() {
+        match is_active_in_lines(c) {
+            true => {
+                let _infallible = write!(shown, "\\u{:04x}", u32::from(c));
+            }
+            false => shown.push(c),
+        }
+    }
+    Cow::Owned(shown)
+}
+
+/// Passes text on to a terminal, with active characters other than line ends and tabs as their escapes. Whatever a command prints goes
+/// through it. It cannot tell a line end of ours from one in foreign text: that goes through [`clean`] first.
+#[derive(Debug)]
+pub struct Clean<W>(pub W);
+
+impl<W: Write> Write for Clean<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        for chunk in bytes.utf8_chunks() {
+            self.0.write_all(clean_lines(chunk.valid()).as_bytes())?;
+            for byte in chunk.invalid() {
+                write!(self.0, "\\x{byte:02x}")?;
+            }
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOSTILE: &str =
+        "a\u{1b}[31m\u{7}\r\n\u{7f}\u{9b}2J\u{202e}\u{2066}\u{2028}\u{200f}ü\t\u{85}";
+
+    #[test]
+    fn plain_text_is_borrowed() {
+        assert!(matches!(clean("Ünïcode, 日本 \u{301}"), Cow::Borrowed(_)));
+        assert!(matches!(clean_lines("a\n\tb"), Cow::Borrowed(_)));
+        assert!(matches!(clean_json("{\"a\":1}\n"), Cow::Borrowed(_)));
+    }
+
+    #[test]
+    fn nothing_active_is_left() {
+        let shown = clean(HOSTILE);
+        assert!(!shown.chars().any(is_active), "{shown}");
+        assert!(shown.starts_with("a\\u{1b}[31m\\u{7}\\r\\n\\u{7f}\\u{9b}2J\\u{202e}"));
+        let lines = clean_lines(HOSTILE);
+        assert!(lines.contains("\\r\n") && !lines.contains('\u{1b}'));
+    }
+
+    #[test]
+    fn json_stays_the_same_value() {
+        let line = serde_json::to_string(HOSTILE).unwrap();
+        let shown = clean_json(&line);
+        assert!(!shown.chars().any(is_active), "{shown}");
+        assert_eq!(serde_json::from_str::<String>(&shown).unwrap(), HOSTILE);
+    }
+
+    #[test]
+    fn a_writer_shows_what_is_no_text() {
+        let mut out = Vec::new();
+        let mut clean = Clean(&mut out);
+        clean.write_all(b"a\xff\x1b]0;x\x07\n").unwrap();
+        assert_eq!(out, b"a\\xff\\u{1b}]0;x\\u{7}\n");
+    }
+}

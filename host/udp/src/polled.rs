@@ -1,0 +1,327 @@
+//! A socket on a tokio runtime, polled for what somebody waits for and for nothing else.
+
+use std::cell::RefCell;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::{Rc, Weak};
+
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use crate::{Receiver, Sender};
+
+/// A non-blocking socket on a tokio runtime.
+///
+/// The kernel reports each datagram that leaves a send buffer to whoever polls the socket for writability, and `tokio::net::UdpSocket`
+/// polls for both directions all the time. A worker that sends one answer would wake up once more for nothing. So this socket is
+/// polled for readability only, and for writability only while a task waits for it.
+#[derive(Debug)]
+pub struct Polled {
+    socket: AsyncFd<OwnedFd>,
+    /// Another descriptor of the same socket: a descriptor has one registration in an epoll instance.
+    twin: Rc<OwnedFd>,
+    /// The registration of `twin`, which lives as long as the tasks that wait for writability.
+    writability: RefCell<Weak<AsyncFd<Rc<OwnedFd>>>>,
+}
+
+impl Polled {
+    /// Registers a non-blocking socket with the current runtime. It takes two descriptors.
+    ///
+    /// # Errors
+    /// Those of `dup` and `epoll_ctl`.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub fn new(socket: impl Into<OwnedFd>) -> io::Result<Self> {
+        let socket = socket.into();
+        Ok(Self {
+            twin: Rc::new(socket.try_clone()?),
+            // SAFETY: an `OwnedFd` is open and stays the same descriptor until it is dropped.
+            socket: unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE)? },
+            writability: RefCell::new(Weak::new()),
+        })
+    }
+
+    /// Waits until there may be something to receive.
+    ///
+    /// # Errors
+    /// When the runtime ends.
+    pub async fn readable(&self) -> io::Result<()> {
+        self.socket.readable().await?.retain_ready();
+        Ok(())
+    }
+
+    /// Receives what is there, up to a whole batch. Fewer than a batch means that no more datagrams were waiting.
+    ///
+    /// # Errors
+    /// `WouldBlock` when nothing is there, and those of [`Receiver::recv`].
+    pub fn recv(&self, receiver: &mut Receiver) -> io::Result<usize> {
+        let mut received = 0;
+        let tried = self.socket.try_io(Interest::READABLE, |socket| {
+            received = receiver.recv(socket)?;
+            // The socket is empty now, and the kernel reports when it is not any more. Saying so here spares the call that would
+            // find nothing.
+            if received < receiver.batch() {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            Ok(())
+        });
+        match tried {
+            Err(error) if received == 0 => Err(error),
+            _ => Ok(received),
+        }
+    }
+
+    /// Sends what waits in `sender`; returns how many datagrams the kernel accepted.
+    ///
+    /// # Errors
+    /// `WouldBlock` when the send buffer is full: the rest stays in `sender`. [`Polled::writable`] tells when to call again.
+    pub fn flush(&self, sender: &mut Sender) -> io::Result<usize> {
+        self.send_by(|socket| sender.flush(socket))
+    }
+
+    /// Waits until a full socket takes more.
+    ///
+    /// # Errors
+    /// That of `epoll_ctl`, or when the runtime ends.
+    pub async fn writable(&self) -> io::Result<()> {
+        let writability = self.ask_for_writability()?;
+        writability.writable().await?.retain_ready();
+        Ok(())
+    }
+
+    fn send_by<T>(&self, send: impl FnOnce(BorrowedFd<'_>) -> io::Result<T>) -> io::Result<T> {
+        let socket = self.as_fd();
+        match self.writability.borrow().upgrade() {
+            // Without a system call while the socket is full.
+            Some(writability) => writability.try_io(Interest::WRITABLE, |_twin| send(socket)),
+            None => send(socket),
+        }
+    }
+
+    fn ask_for_writability(&self) -> io::Result<Rc<AsyncFd<Rc<OwnedFd>>>> {
+        let mut registered = self.writability.borrow_mut();
+        if let Some(writability) = registered.upgrade() {
+            return Ok(writability);
+        }
+        let twin = Rc::clone(&self.twin);
+        // SAFETY: an `OwnedFd` is open and stays the same descriptor until it is dropped, which the clone of the `Rc` prevents.
+        let writability = unsafe { AsyncFd::register_with_interest(twin, Interest::WRITABLE)? };
+        let writability = Rc::new(writability);
+        *registered = Rc::downgrade(&writability);
+        Ok(writability)
+    }
+}
+
+impl AsFd for Polled {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+    use std::os::unix::net::UnixDatagram;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::thread;
+
+    use tokio::runtime::Builder;
+    use tokio::task::{LocalSet, yield_now};
+
+    use super::*;
+    use crate::{Bind, bind};
+
+    impl Polled {
+        fn is_asking_for_writability(&self) -> bool {
+            self.writability.borrow().strong_count() > 0
+        }
+    }
+
+    /// Runs it as a worker does: on one thread. Returns how often the thread had nothing to do.
+    fn on_one_thread(future: impl Future<Output = ()>) -> usize {
+        let pauses = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&pauses);
+        let runtime = Builder::new_current_thread()
+            .enable_io()
+            .on_thread_park(move || {
+                counted.fetch_add(1, Ordering::Relaxed);
+            })
+            .build()
+            .unwrap();
+        LocalSet::new().block_on(&runtime, future);
+        pauses.load(Ordering::Relaxed)
+    }
+
+    /// A datagram socket whose buffer can be filled: over loopback, UDP hands each datagram over within the call that sends it.
+    fn fillable() -> (Polled, UnixDatagram) {
+        let (here, there) = UnixDatagram::pair().unwrap();
+        here.set_nonblocking(true).unwrap();
+        there.set_nonblocking(true).unwrap();
+        (Polled::new(here).unwrap(), there)
+    }
+
+    fn send_number(polled: &Polled, number: u32) -> io::Result<()> {
+        polled.send_by(|socket| {
+            let socket = UnixDatagram::from(socket.try_clone_to_owned()?);
+            socket.send(&number.to_le_bytes()).map(drop)
+        })
+    }
+
+    fn received_number(socket: &UnixDatagram) -> Option<u32> {
+        let mut bytes = [0; 4];
+        match socket.recv(&mut bytes) {
+            Ok(_) => Some(u32::from_le_bytes(bytes)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    /// Fills the socket; returns the first number that it did not take.
+    fn fill(polled: &Polled) -> u32 {
+        let refused = (0..).find_map(|number| match send_number(polled, number) {
+            Ok(()) => None,
+            Err(error) => Some((number, error.kind())),
+        });
+        let (number, kind) = refused.unwrap();
+        assert_eq!(kind, io::ErrorKind::WouldBlock);
+        number
+    }
+
+    #[test]
+    fn a_full_socket_loses_nothing_and_is_polled_for_writability_only_while_it_is_full() {
+        on_one_thread(async {
+            const ALL: u32 = 5_000;
+            let (polled, there) = fillable();
+            let mut next = 0;
+            let mut seen = Vec::new();
+            let mut fillings = 0;
+            while next < ALL {
+                match send_number(&polled, next) {
+                    Ok(()) => next += 1,
+                    Err(error) => {
+                        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+                        fillings += 1;
+                        let read = async {
+                            // The other future waits by now.
+                            assert!(polled.is_asking_for_writability());
+                            seen.extend(std::iter::from_fn(|| received_number(&there)));
+                        };
+                        let (writable, ()) = tokio::join!(biased; polled.writable(), read);
+                        writable.unwrap();
+                    }
+                }
+                assert!(!polled.is_asking_for_writability());
+            }
+            seen.extend(std::iter::from_fn(|| received_number(&there)));
+            assert!(seen.iter().copied().eq(0..ALL));
+            assert!(fillings > 1, "{fillings}");
+        });
+    }
+
+    #[test]
+    fn tasks_that_wait_for_one_socket_share_its_registration_and_all_go_on() {
+        on_one_thread(async {
+            let (polled, there) = fillable();
+            let polled = Rc::new(polled);
+            let next = fill(&polled);
+            let wait = || {
+                let polled = Rc::clone(&polled);
+                tokio::task::spawn_local(async move { polled.writable().await })
+            };
+            let waiting = [wait(), wait(), wait()];
+            yield_now().await;
+            assert_eq!(polled.writability.borrow().strong_count(), 3);
+            // No system call says so.
+            let refused = send_number(&polled, next).unwrap_err();
+            assert_eq!(refused.kind(), io::ErrorKind::WouldBlock);
+
+            while received_number(&there).is_some() {}
+            for waiting in waiting {
+                waiting.await.unwrap().unwrap();
+            }
+            assert!(!polled.is_asking_for_writability());
+            send_number(&polled, next).unwrap();
+            assert_eq!(received_number(&there), Some(next));
+        });
+    }
+
+    #[test]
+    fn a_task_that_ends_while_it_waits_leaves_no_registration() {
+        on_one_thread(async {
+            let (polled, there) = fillable();
+            let polled = Rc::new(polled);
+            fill(&polled);
+            for _ in 0..2 {
+                let its = Rc::clone(&polled);
+                let waiting = tokio::task::spawn_local(async move { its.writable().await });
+                yield_now().await;
+                assert!(polled.is_asking_for_writability());
+                waiting.abort();
+                assert!(waiting.await.unwrap_err().is_cancelled());
+                assert!(!polled.is_asking_for_writability());
+            }
+            while received_number(&there).is_some() {}
+            polled.writable().await.unwrap();
+        });
+    }
+
+    #[test]
+    fn an_answer_wakes_nobody_up() {
+        const ALL: usize = 200;
+        let server = bind("127.0.0.1:0".parse().unwrap(), Bind::default()).unwrap();
+        let caller = UdpSocket::bind("127.0.0.1:0").unwrap();
+        caller.connect(server.local_addr().unwrap()).unwrap();
+        let calls = thread::spawn(move || {
+            for n in 0..ALL {
+                caller.send(&n.to_le_bytes()).unwrap();
+                let mut answer = [0; 8];
+                caller.recv(&mut answer).unwrap();
+                assert_eq!(answer, n.to_le_bytes());
+            }
+        });
+        let pauses = on_one_thread(async move {
+            let polled = Polled::new(server).unwrap();
+            let (mut receiver, mut sender) = (Receiver::new(8), Sender::new(8));
+            let mut answered = 0;
+            while answered < ALL {
+                polled.readable().await.unwrap();
+                let Ok(count) = polled.recv(&mut receiver) else {
+                    continue;
+                };
+                for nth in 0..count {
+                    let (bytes, source, _) = receiver.datagram(nth);
+                    sender.push(bytes, source);
+                }
+                answered += polled.flush(&mut sender).unwrap();
+            }
+        });
+        calls.join().unwrap();
+        // One for each datagram at most: none for the answers.
+        assert!(pauses <= ALL + 1, "{pauses} pauses");
+    }
+
+    #[test]
+    fn an_emptied_socket_is_read_again_when_something_comes() {
+        on_one_thread(async {
+            let server = bind("127.0.0.1:0".parse().unwrap(), Bind::default()).unwrap();
+            let to = server.local_addr().unwrap();
+            let caller = UdpSocket::bind("127.0.0.1:0").unwrap();
+            let polled = Polled::new(server).unwrap();
+            let mut receiver = Receiver::new(2);
+            for burst in [1, 2, 3, 4, 1] {
+                for _ in 0..burst {
+                    caller.send_to(b"hello", to).unwrap();
+                }
+                let mut received = 0;
+                while received < burst {
+                    polled.readable().await.unwrap();
+                    received += polled.recv(&mut receiver).unwrap_or(0);
+                }
+                let nothing = polled.recv(&mut receiver).unwrap_err();
+                assert_eq!(nothing.kind(), io::ErrorKind::WouldBlock);
+            }
+        });
+    }
+}

@@ -1,0 +1,68 @@
+//! A disk so small that it can be filled: a tmpfs of its own, which takes root.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result};
+use tempfile::TempDir;
+
+/// Room on the disk.
+const SIZE: &str = "4m";
+
+/// A mounted disk; it is unmounted when this is dropped.
+#[derive(Debug)]
+pub(crate) struct SmallDisk {
+    folder: TempDir,
+}
+
+impl SmallDisk {
+    /// Mounts one. `None` where this process may not mount.
+    pub(crate) fn mount() -> Result<Option<Self>> {
+        let folder = tempfile::tempdir()?;
+        let status = Command::new("mount")
+            .args(["-t", "tmpfs", "-o"])
+            .arg(format!("size={SIZE},mode=0777"))
+            .arg("tmpfs")
+            .arg(folder.path())
+            .stderr(Stdio::null())
+            .status()
+            .context("mount can't be run")?;
+        Ok(status.success().then_some(Self { folder }))
+    }
+
+    /// Where it is mounted.
+    pub(crate) fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Takes all the room that is left, until the filler is dropped.
+    pub(crate) fn fill(&self) -> Result<Filler> {
+        let filler = Filler(self.path().join("filler"));
+        let mut file = fs::File::create(&filler.0)?;
+        for length in [4096, 1] {
+            while file.write_all(&vec![0; length]).is_ok() {}
+        }
+        Ok(filler)
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // Lazily: the host may still have its file open.
+        let _unmounted = Command::new("umount")
+            .arg("--lazy")
+            .arg(self.folder.path())
+            .status();
+    }
+}
+
+/// The file that takes the room.
+pub(crate) struct Filler(PathBuf);
+
+impl Drop for Filler {
+    fn drop(&mut self) {
+        let _removed = fs::remove_file(&self.0);
+    }
+}

@@ -1,0 +1,182 @@
+//! Those whose requests must all be answered, once and rightly, whatever else goes on.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use portcullis_load::{End, Histogram, Mode, Plan};
+use portcullis_testkit::callee::Callee;
+use portcullis_testkit::messages::Request;
+use portcullis_testkit::sip::{Caller, Message, Transport};
+
+use crate::site::{Site, at};
+use crate::turns::Stop;
+
+/// Pause between two requests of a caller that looks at each answer.
+const PACE: Duration = Duration::from_millis(20);
+
+/// What is counted for each honest request that the host turned away (503), since its worker did not keep up.
+pub(crate) const TURNED_AWAY: &str = "honest requests turned away";
+
+/// One piece of the counted traffic; its p99 is one figure of the report.
+const PIECE: Duration = Duration::from_secs(5);
+
+/// Latencies from request to answer, of the callers that look at each answer.
+pub(crate) type Latencies = Mutex<Histogram>;
+
+/// What the counted traffic came to.
+#[derive(Debug, Default)]
+pub(crate) struct Traffic {
+    /// The 99th percentile of each piece, milliseconds.
+    pub(crate) p99_ms: Vec<f64>,
+}
+
+/// Sends requests at a fixed rate from strange sources, each once, until the phase stops. All are answered 401, by one of the policy files
+/// that are swapped meanwhile.
+pub(crate) fn traffic(site: &Site, stop: &Stop, rate: u64) -> Result<Traffic> {
+    let mut traffic = Traffic::default();
+    let mut plan = Plan::new(
+        site.host.sip(),
+        Mode::Reject,
+        site.host.lease().ip(at::TRAFFIC),
+    );
+    plan.rate = Some(rate);
+    plan.end = End::After(PIECE);
+    // A policy that hangs, or a worker that does, would be longer than this.
+    plan.patience = Duration::from_secs(20);
+    while !stop.is_stopped() {
+        let report = portcullis_load::run(&plan)?;
+        site.books
+            .add("requests of the counted traffic", report.sent);
+        site.books.add("answers to them", report.answered);
+        site.books.add("lost", report.lost);
+        let turned_away = report.codes.get(&503).copied().unwrap_or_default();
+        site.books.add(TURNED_AWAY, turned_away);
+        if report.unexpected - turned_away + report.repeated + report.foreign > 0 {
+            let fault = report.fault().unwrap_or_default();
+            site.books.broken(format!("counted traffic: {fault}"));
+        }
+        traffic.p99_ms.push(report.window.latency.p99_us / 1000.0);
+    }
+    Ok(traffic)
+}
+
+/// Asks the tenant whose policy is pushed, again and again. Every answer is that of a whole generation, and of none before the last one
+/// that was seen.
+pub(crate) fn watch_generations(
+    site: &Site,
+    mut caller: Caller,
+    stop: &Stop,
+    latencies: &Latencies,
+) {
+    let mut last = 0;
+    while stop.pause(PACE) {
+        let request = caller.request("MESSAGE", "sip:bob@acme.example");
+        let (answer, calm) = site
+            .disruptions
+            .during(|| timed(latencies, || caller.try_ask(&request)));
+        let Some(answer) = answer else {
+            // Where descriptors are short, the connection that was idle for longest goes; its client comes back.
+            if calm || caller.transport() == Transport::Udp {
+                site.books.broken("a tenant's request has no answer".into());
+                return;
+            }
+            caller = site.host.tcp(at::WATCHER);
+            site.books
+                .count("connections of honest clients that gave way");
+            continue;
+        };
+        if answer.code() == 503 {
+            site.books.count(TURNED_AWAY);
+            continue;
+        }
+        let line = answer.start_line();
+        let generation = line.strip_prefix("SIP/2.0 480 generation ");
+        match generation.and_then(|number| number.parse::<u64>().ok()) {
+            Some(generation) if generation >= last => last = generation,
+            _ => site
+                .books
+                .broken(format!("{line:?} after generation {last}")),
+        }
+        site.books
+            .count("requests of a tenant whose policy is pushed");
+    }
+    if !caller.hears_nothing() {
+        site.books
+            .broken("a tenant's request was answered twice".into());
+    }
+}
+
+/// Makes whole calls: INVITE, ACK and BYE each reach the callee once, and INVITE and BYE are answered once.
+pub(crate) fn call(site: &Site, stop: &Stop, latencies: &Latencies) {
+    let local = site.host.lease().addr(at::CALLER, 5060);
+    let mut caller = Caller::udp_from(local, site.host.sip());
+    let callee = site.callee.lock().unwrap_or_else(PoisonError::into_inner);
+    while stop.pause(PACE) {
+        let mut invite = caller.request("INVITE", "sip:bob@carol.example");
+        invite.from = "<sip:alice@carol.example>".into();
+        let answer = timed(latencies, || caller.ask(&invite));
+        if answer.code() == 503 {
+            site.books.count(TURNED_AWAY);
+            continue;
+        }
+        if answer.code() != 200 {
+            site.books
+                .broken(format!("a call got {:?}", answer.start_line()));
+            continue;
+        }
+        expect(site, &callee, "INVITE", &invite.call_id);
+        caller.send(&in_dialog(&invite, &answer, "ACK").bytes());
+        expect(site, &callee, "ACK", &invite.call_id);
+        let bye = timed(latencies, || {
+            caller.ask(&in_dialog(&invite, &answer, "BYE"))
+        });
+        if bye.code() != 200 {
+            site.books
+                .broken(format!("a BYE got {:?}", bye.start_line()));
+            continue;
+        }
+        expect(site, &callee, "BYE", &invite.call_id);
+        site.books.count("calls");
+    }
+    if !caller.hears_nothing() || !callee.saw_nothing_more() {
+        site.books.broken("a message of a call came twice".into());
+    }
+}
+
+fn expect(site: &Site, callee: &Callee, method: &str, call_id: &str) {
+    let seen = callee.next();
+    if (seen.first_word(), seen.header("Call-ID")) != (method, Some(call_id)) {
+        let line = seen.start_line();
+        site.books.broken(format!(
+            "the callee saw {line:?} where {method} of {call_id} was due"
+        ));
+    }
+}
+
+/// A further request of the caller in the dialog that this answer made (RFC 3261 §12.2.1.1).
+fn in_dialog(invite: &Request, answer: &Message, method: &str) -> Request {
+    static BRANCHES: AtomicU64 = AtomicU64::new(0);
+    let mut request = invite.clone();
+    request.method = method.into();
+    request.branch = format!("z9hG4bK-soak-{}", BRANCHES.fetch_add(1, Ordering::Relaxed));
+    request.to = answer.header("To").unwrap_or_default().into();
+    if let Some(contact) = answer.header("Contact") {
+        request.uri = contact.trim_matches(['<', '>']).into();
+    }
+    for route in answer.headers("Record-Route").into_iter().rev() {
+        request = request.header(&format!("Route: {route}"));
+    }
+    request
+}
+
+fn timed<T>(latencies: &Latencies, ask: impl FnOnce() -> T) -> T {
+    let begun = Instant::now();
+    let answer = ask();
+    let nanoseconds = u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
+    if let Ok(mut latencies) = latencies.lock() {
+        latencies.record(nanoseconds);
+    }
+    answer
+}

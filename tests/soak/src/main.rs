@@ -1,0 +1,104 @@
+//! `portcullis-soak`: one host under traffic, policy swaps, reloads, pushes, hostile tenants, slow clients, database stops, a shortage of
+//! descriptors and a full disk, for as long as asked. `cargo xtask soak` builds what it needs and runs it.
+
+#![forbid(unsafe_code)]
+
+mod actors;
+mod disk;
+mod honest;
+mod memory;
+mod process;
+mod report;
+mod run;
+mod site;
+mod turns;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use clap::Parser;
+use serde::Serialize;
+
+use crate::run::Plan;
+
+/// Runs a soak, or attacks on the memory of hosts; the exit status is 1 if an invariant was broken.
+#[derive(Debug, Parser)]
+enum Cli {
+    /// One host under traffic, changes, attacks and failures
+    Run(Args),
+    /// Attacks on memory, each on a host of its own
+    Memory {
+        /// Length of each attack
+        #[arg(long, default_value_t = 20)]
+        seconds: u64,
+        /// Write what was measured here as JSON as well
+        #[arg(long)]
+        report: Option<PathBuf>,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct Args {
+    /// Length of the soak
+    #[arg(long, default_value_t = 3600)]
+    seconds: u64,
+    /// Requests a second of the counted traffic
+    #[arg(long, default_value_t = 2000)]
+    rate: u64,
+    /// Upper bound for the 99th percentile of honest requests while everything else goes on, in milliseconds
+    #[arg(long, default_value_t = 100)]
+    p99_ms: u64,
+    /// How many of a thousand honest requests the host may turn away, since it does not keep up
+    #[arg(long, default_value_t = 0)]
+    turned_away: u64,
+    /// Write the report here as JSON as well
+    #[arg(long)]
+    report: Option<PathBuf>,
+}
+
+fn main() -> Result<ExitCode> {
+    let holds = match Cli::parse() {
+        Cli::Run(args) => soak(&args)?,
+        Cli::Memory { seconds, report } => {
+            let told = memory::run(Duration::from_secs(seconds))?;
+            for one in &told {
+                println!("{}", one.text());
+            }
+            write(report.as_deref(), &told)?;
+            told.iter().all(memory::Told::is_within)
+        }
+    };
+    Ok(match holds {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    })
+}
+
+/// Runs a soak; true if all invariants held.
+fn soak(args: &Args) -> Result<bool> {
+    ensure!(
+        args.seconds >= 20,
+        "--seconds {}: at least 20 are needed for each kind of trouble to come about once",
+        args.seconds
+    );
+    let plan = Plan {
+        length: Duration::from_secs(args.seconds),
+        rate: args.rate,
+        p99: Duration::from_millis(args.p99_ms),
+        turned_away: args.turned_away,
+    };
+    let report = run::run(&plan)?;
+    print!("{}", report.text());
+    write(args.report.as_deref(), &report)?;
+    Ok(report.broken.is_empty())
+}
+
+fn write(path: Option<&Path>, report: &impl Serialize) -> Result<()> {
+    let Some(path) = path else {
+        return Ok(());
+    };
+    let json = serde_json::to_string_pretty(report)?;
+    std::fs::write(path, json).with_context(|| format!("cannot write {}", path.display()))
+}

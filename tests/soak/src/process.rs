@@ -1,0 +1,117 @@
+//! The host's process from outside: what it holds, and limits that are changed while it runs.
+
+use std::fs;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail, ensure};
+use serde::Serialize;
+
+/// What a process holds at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct Held {
+    /// Resident memory, MiB.
+    pub(crate) memory_mib: u64,
+    /// Open descriptors.
+    pub(crate) files: usize,
+    /// Mappings of memory.
+    pub(crate) maps: usize,
+    /// Threads.
+    pub(crate) threads: usize,
+}
+
+impl Held {
+    /// Reads it from /proc.
+    pub(crate) fn of(pid: u32) -> Result<Self> {
+        let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+        let field = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name));
+            let number = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+            number.with_context(|| format!("/proc/{pid}/status has no {name}"))
+        };
+        Ok(Self {
+            memory_mib: field("VmRSS:")? / 1024,
+            files: fs::read_dir(format!("/proc/{pid}/fd"))?.count(),
+            maps: fs::read_to_string(format!("/proc/{pid}/maps"))?
+                .lines()
+                .count(),
+            threads: field("Threads:")? as usize,
+        })
+    }
+
+    /// The larger of each.
+    #[must_use]
+    pub(crate) fn max(self, other: Self) -> Self {
+        Self {
+            memory_mib: self.memory_mib.max(other.memory_mib),
+            files: self.files.max(other.files),
+            maps: self.maps.max(other.maps),
+            threads: self.threads.max(other.threads),
+        }
+    }
+}
+
+/// The limit of open descriptors of a running process: soft and hard.
+pub(crate) fn descriptor_limit(pid: u32) -> Result<(u64, u64)> {
+    let limits = fs::read_to_string(format!("/proc/{pid}/limits"))?;
+    let line = limits
+        .lines()
+        .find(|line| line.starts_with("Max open files"));
+    let mut numbers = line
+        .context("/proc/PID/limits has no open files")?
+        .split_whitespace()
+        .filter_map(|word| word.parse().ok());
+    match (numbers.next(), numbers.next()) {
+        (Some(soft), Some(hard)) => Ok((soft, hard)),
+        _ => bail!("the limit of open files is no number"),
+    }
+}
+
+/// Sets the soft limit of open descriptors of a running process.
+pub(crate) fn set_descriptor_limit(pid: u32, soft: u64, hard: u64) -> Result<()> {
+    let status = Command::new("prlimit")
+        .arg(format!("--pid={pid}"))
+        .arg(format!("--nofile={soft}:{hard}"))
+        .status()
+        .context("prlimit (package util-linux) can't be run")?;
+    ensure!(status.success(), "prlimit --nofile={soft}:{hard}: {status}");
+    Ok(())
+}
+
+/// Datagrams that the kernel dropped because the buffer of a socket on this address was full.
+pub(crate) fn kernel_drops(ip: std::net::Ipv4Addr, port: u16) -> Result<u64> {
+    let local = format!("{:08X}:{port:04X}", u32::from_le_bytes(ip.octets()));
+    let table = fs::read_to_string("/proc/net/udp")?;
+    let drops = table
+        .lines()
+        .filter(|line| line.split_whitespace().nth(1) == Some(&local))
+        .filter_map(|line| line.split_whitespace().last()?.parse::<u64>().ok());
+    Ok(drops.sum())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, UdpSocket};
+
+    use super::*;
+
+    #[test]
+    fn a_process_is_read() {
+        let pid = std::process::id();
+        let held = Held::of(pid).unwrap();
+        assert!(held.files >= 3 && held.maps > 5 && held.threads >= 1 && held.memory_mib >= 1);
+        let (soft, hard) = descriptor_limit(pid).unwrap();
+        assert!(soft > 0 && soft <= hard);
+    }
+
+    #[test]
+    fn datagrams_that_find_no_room_are_counted() {
+        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = socket.local_addr().unwrap().port();
+        assert_eq!(kernel_drops(Ipv4Addr::LOCALHOST, port).unwrap(), 0);
+        let sender = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        for _ in 0..20_000 {
+            sender.send_to(&[0; 1000], ("127.0.0.1", port)).unwrap();
+        }
+        assert!(kernel_drops(Ipv4Addr::LOCALHOST, port).unwrap() > 0);
+    }
+}

@@ -1,0 +1,118 @@
+//! Policies in WebAssembly text, for what no honest compiler would write.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use wit_component::{StringEncoding, embed_component_metadata};
+use wit_parser::Resolve;
+
+use crate::root;
+
+/// A core module of `tests/guests` that says which contract it is built for, as compilers leave it.
+///
+/// # Panics
+/// When there is no such guest.
+pub fn guest(name: &str) -> Vec<u8> {
+    let file = root().join("tests/guests").join(format!("{name}.wat"));
+    let text = std::fs::read_to_string(&file)
+        .unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+    module(&text)
+}
+
+/// The same for text of a test's own.
+pub fn module(text: &str) -> Vec<u8> {
+    let mut bytes = wat::parse_str(text).expect("the guest is valid WebAssembly text");
+    let mut resolve = Resolve::default();
+    let (package, _) = resolve
+        .push_path(wit())
+        .expect("the contract can be parsed");
+    let world = resolve
+        .select_world(&[package], Some("routing-policy"))
+        .expect("the contract has a world");
+    embed_component_metadata(&mut bytes, &resolve, world, StringEncoding::UTF8)
+        .expect("the contract can be embedded");
+    bytes
+}
+
+/// A policy that rejects everything with this code and reason, as plain WebAssembly.
+pub fn rejecting(code: u16, reason: &str) -> Vec<u8> {
+    // The verdict lies at 0: discriminant 1 (reject), then code at 4, reason pointer and length at 8 and 12, no headers.
+    let data: String = [1, 0, 0, 0]
+        .into_iter()
+        .chain(u32::from(code).to_le_bytes())
+        .chain(64u32.to_le_bytes())
+        .chain((reason.len() as u32).to_le_bytes())
+        .chain([0; 8])
+        .map(|byte: u8| format!("\\{byte:02x}"))
+        .collect();
+    module(&format!(
+        r#"(module
+            (memory (export "memory") 1)
+            (data (i32.const 0) "{data}")
+            (data (i32.const 64) "{reason}")
+            (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) unreachable)
+            (func (export "decide") (result i32) i32.const 0))"#
+    ))
+}
+
+/// The same with header fields of these names and values.
+pub fn rejecting_with(code: u16, reason: &str, headers: &[(String, String)]) -> Vec<u8> {
+    // Behind the verdict, at 32: for each header field pointer and length of name and value; behind these the texts.
+    let mut texts = 32 + 16 * headers.len();
+    let mut place = |text: &str| {
+        let at = texts;
+        texts += text.len();
+        [at, text.len()]
+    };
+    let verdict = [
+        vec![1, code.into()],
+        place(reason).to_vec(),
+        vec![32, headers.len()],
+    ]
+    .concat();
+    let fields: Vec<usize> = headers
+        .iter()
+        .flat_map(|(name, value)| [place(name), place(value)].concat())
+        .collect();
+    let words = |words: &[usize]| -> String {
+        let bytes = words.iter().flat_map(|&word| (word as u32).to_le_bytes());
+        bytes.map(|byte| format!("\\{byte:02x}")).collect()
+    };
+    let texts: String = headers
+        .iter()
+        .map(|(name, value)| format!("{name}{value}"))
+        .collect();
+    module(&format!(
+        r#"(module
+            (memory (export "memory") 2)
+            (data (i32.const 0) "{}")
+            (data (i32.const 32) "{}{reason}{texts}")
+            (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) unreachable)
+            (func (export "decide") (result i32) i32.const 0))"#,
+        words(&verdict),
+        words(&fields),
+    ))
+}
+
+fn wit() -> PathBuf {
+    root().join("policy-wit")
+}
+
+/// A policy that has no opinion, whose one function of this many statements over many variables keeps a compiler busy.
+pub fn large(statements: u32) -> Vec<u8> {
+    let mut body = String::new();
+    for n in 0..statements {
+        let (to, a, b) = (n % 200, n * 7 % 200, (n * 13 + 1) % 200);
+        let _ = write!(
+            body,
+            "(local.set {to} (i32.add (local.get {a}) (i32.mul (local.get {b}) (i32.const {n}))))"
+        );
+    }
+    let locals = "i32 ".repeat(200);
+    module(&format!(
+        r#"(module
+            (memory (export "memory") 1)
+            (data (i32.const 16) "\03")
+            (func (export "decide") (result i32) (local {locals}) {body} i32.const 16))"#
+    ))
+}

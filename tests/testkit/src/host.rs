@@ -1,0 +1,486 @@
+//! A running `portcullis serve`, started with a configuration file of its own in a temporary folder.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::lease::Lease;
+use crate::sip::Caller;
+use crate::{binary, policy, wait};
+
+/// What a host is started with.
+#[derive(Debug)]
+pub struct Builder {
+    lease: Lease,
+    listen: Vec<String>,
+    policy: PathBuf,
+    database: Option<String>,
+    rows: Vec<String>,
+    sections: Vec<(String, Vec<String>)>,
+    workers: usize,
+    open_files: Option<(usize, usize)>,
+}
+
+/// A running host.
+#[derive(Debug)]
+pub struct Host {
+    child: Child,
+    folder: TempDir,
+    lease: Lease,
+    policy: PathBuf,
+}
+
+impl Builder {
+    /// A host on 127.a.b.1:5060, UDP and TCP, with the policy of the reference page and an empty SQLite table.
+    pub fn new() -> Self {
+        let lease = Lease::new();
+        let sip = lease.addr(1, 5060);
+        Self {
+            listen: vec![format!("udp:{sip}"), format!("tcp:{sip}")],
+            lease,
+            policy: policy("address-acl"),
+            database: None,
+            rows: Vec::new(),
+            sections: Vec::new(),
+            workers: 1,
+            open_files: None,
+        }
+    }
+
+    /// The network that the host and its callers live in.
+    pub fn lease(&self) -> &Lease {
+        &self.lease
+    }
+
+    /// Runs this many workers.
+    #[must_use]
+    pub fn workers(mut self, workers: usize) -> Self {
+        self.workers = workers;
+        self
+    }
+
+    /// Serves another compiled policy. The host gets a copy of the file, so that a test can replace it.
+    #[must_use]
+    pub fn policy(mut self, file: impl Into<PathBuf>) -> Self {
+        self.policy = file.into();
+        self
+    }
+
+    /// Reads the table from this database instead of an SQLite file of its own.
+    #[must_use]
+    pub fn database(mut self, url: &str) -> Self {
+        self.database = Some(url.into());
+        self
+    }
+
+    /// Adds a listener, in the form of the configuration file.
+    #[must_use]
+    pub fn listen(mut self, listen: &str) -> Self {
+        self.listen.push(listen.into());
+        self
+    }
+
+    /// Puts a row into the table before the start, with the words of `portcullis address add`.
+    #[must_use]
+    pub fn row(mut self, words: &str) -> Self {
+        self.rows.push(words.into());
+        self
+    }
+
+    /// Adds a line to a section of the configuration file.
+    #[must_use]
+    pub fn set(mut self, section: &str, line: &str) -> Self {
+        match self.sections.iter_mut().find(|(name, _)| name == section) {
+            Some((_, lines)) => lines.push(line.into()),
+            None => self.sections.push((section.into(), vec![line.into()])),
+        }
+        self
+    }
+
+    /// Starts the host with these limits of open files, the soft and the hard one.
+    #[must_use]
+    pub fn open_files(mut self, soft: usize, hard: usize) -> Self {
+        self.open_files = Some((soft, hard));
+        self
+    }
+
+    /// Writes the files and starts the host; returns when it is ready.
+    pub fn start(self) -> Host {
+        let mut host = self.launch();
+        host.wait_until_ready();
+        host
+    }
+
+    /// Writes the files and starts the host, without waiting for it.
+    pub fn launch(self) -> Host {
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        let policy = folder.path().join("policy.wasm");
+        std::fs::copy(&self.policy, &policy).expect("the policy can be copied");
+        std::fs::write(folder.path().join("portcullis.toml"), self.config(&policy))
+            .expect("the configuration can be written");
+        for row in &self.rows {
+            let output = command(folder.path())
+                .args(["address", "add"])
+                .args(row.split_whitespace())
+                .output()
+                .expect("portcullis runs");
+            assert!(
+                output.status.success(),
+                "address add {row}: {}",
+                String::from_utf8_lossy(&output.stderr)
+            );
+        }
+        let log = std::fs::File::create(folder.path().join("log")).expect("a log can be written");
+        let mut serve = match self.open_files {
+            None => command(folder.path()),
+            Some((soft, hard)) => {
+                let mut prlimit = Command::new("prlimit");
+                prlimit.arg(format!("--nofile={soft}:{hard}")).arg(binary());
+                in_folder(prlimit, folder.path())
+            }
+        };
+        let child = serve
+            .arg("serve")
+            .stdout(log.try_clone().expect("a file handle can be cloned"))
+            .stderr(log)
+            .stdin(Stdio::null())
+            .spawn()
+            .expect("portcullis starts");
+        Host {
+            child,
+            folder,
+            lease: self.lease,
+            policy,
+        }
+    }
+
+    fn config(&self, policy: &Path) -> String {
+        let mut sections = vec![
+            (
+                "database".to_owned(),
+                vec![format!(
+                    "url = {:?}",
+                    self.database.as_deref().unwrap_or("sqlite:table.db")
+                )],
+            ),
+            (
+                "policy".to_owned(),
+                vec![
+                    format!("file = {policy:?}"),
+                    // Wall time, and the machines of tests are shared.
+                    "deadline = \"100ms\"".to_owned(),
+                ],
+            ),
+            (
+                "sip".to_owned(),
+                // Tests ask as much from one address as others do from thousands.
+                vec!["answers-per-second = 0".to_owned()],
+            ),
+            (
+                "control".to_owned(),
+                vec![format!("listen = \"{}\"", self.lease.addr(1, 8060))],
+            ),
+        ];
+        for (name, lines) in &self.sections {
+            match sections.iter_mut().find(|(n, _)| n == name) {
+                Some((_, all)) => {
+                    // What a test sets goes before what all have.
+                    let key = |line: &str| line.split('=').next().map(str::trim).map(str::to_owned);
+                    all.retain(|own| !lines.iter().any(|line| key(line) == key(own)));
+                    all.extend(lines.iter().cloned());
+                }
+                None => sections.push((name.clone(), lines.clone())),
+            }
+        }
+        let mut text = format!("workers = {}\nlisten = {:?}\n", self.workers, self.listen);
+        for (name, lines) in sections {
+            text.push_str(&format!("\n[{name}]\n{}\n", lines.join("\n")));
+        }
+        text
+    }
+}
+
+impl Default for Builder {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Host {
+    /// Where the host listens for SIP.
+    pub fn sip(&self) -> SocketAddr {
+        self.lease.addr(1, 5060)
+    }
+
+    /// The network that the host and its callers live in.
+    pub fn lease(&self) -> &Lease {
+        &self.lease
+    }
+
+    /// The folder that it runs in: `portcullis.toml`, `policy.wasm`, `table.db`, `log`.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The policy file that it watches.
+    pub fn policy_file(&self) -> &Path {
+        &self.policy
+    }
+
+    /// What it has logged so far.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("log")).expect("the log can be read")
+    }
+
+    /// The lines of the log that warn or tell of errors, but for the one that tells whom tests run as.
+    pub fn complaints(&self) -> Vec<String> {
+        let log = self.log();
+        let is_one = |line: &&str| {
+            (line.contains(" WARN ") || line.contains(" ERROR ")) && !line.contains("runs_as_root")
+        };
+        log.lines().filter(is_one).map(str::to_owned).collect()
+    }
+
+    /// Waits until this is in the log, which a thread of its own writes.
+    ///
+    /// # Panics
+    /// When it does not come.
+    pub fn wait_for_log(&self, text: &str) {
+        let what = format!("the log has {text:?}");
+        wait::until(&what, || self.log().contains(text).then_some(()));
+    }
+
+    /// The number of its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The memory that its process has in use, in MiB.
+    pub fn memory_mib(&self) -> u64 {
+        let status =
+            std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("the host runs");
+        let kib = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:")?.split_whitespace().next())
+            .expect("a process has memory");
+        kib.parse::<u64>().expect("VmRSS is a number") / 1024
+    }
+
+    /// A caller on 127.a.b.`source` over UDP.
+    pub fn udp(&self, source: u8) -> Caller {
+        Caller::udp(self.lease.ip(source), self.sip())
+    }
+
+    /// A caller on 127.a.b.`source` over TCP.
+    pub fn tcp(&self, source: u8) -> Caller {
+        Caller::tcp(self.lease.ip(source), self.sip())
+    }
+
+    /// Runs `portcullis` with these words in the host's folder, beside the running host.
+    pub fn command(&self, words: &str) -> Output {
+        command(self.folder.path())
+            .args(words.split_whitespace())
+            .output()
+            .expect("portcullis runs")
+    }
+
+    /// The same for somebody who has this token.
+    pub fn command_as(&self, token: &str, words: &str) -> Output {
+        command(self.folder.path())
+            .args(words.split_whitespace())
+            .env("PORTCULLIS_TOKEN", token)
+            .output()
+            .expect("portcullis runs")
+    }
+
+    /// The same, and it must succeed: its standard output.
+    pub fn run(&self, words: &str) -> String {
+        let output = self.command(words);
+        assert!(
+            output.status.success(),
+            "portcullis {words}: {}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8(output.stdout).expect("portcullis prints UTF-8")
+    }
+
+    /// The token that the host has made; none if the configuration has one, or wants none.
+    pub fn token(&self) -> Option<String> {
+        let token = std::fs::read_to_string(self.folder.path().join("portcullis.token"));
+        token.ok().map(|token| token.trim().to_owned())
+    }
+
+    /// The value of Authorization with that token.
+    fn bearer(&self) -> Option<String> {
+        self.token().map(|token| format!("Bearer {token}"))
+    }
+
+    /// A JSON-RPC call at `/RPC`: the whole answer.
+    pub fn rpc(&self, method: &str, params: Value) -> Value {
+        let url = format!("http://{}/RPC", self.lease.addr(1, 8060));
+        let call = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params});
+        let mut post = agent().post(&url);
+        if let Some(bearer) = self.bearer() {
+            post = post.header("Authorization", bearer);
+        }
+        let mut answer = post.send_json(call).expect("the control port answers");
+        answer.body_mut().read_json().expect("the answer is JSON")
+    }
+
+    /// Reads a page of the control port: status and text.
+    pub fn get(&self, path: &str) -> Option<(u16, String)> {
+        let url = format!("http://{}{path}", self.lease.addr(1, 8060));
+        let mut get = agent().get(&url);
+        if let Some(bearer) = self.bearer() {
+            get = get.header("Authorization", bearer);
+        }
+        let mut answer = get.call().ok()?;
+        let text = answer.body_mut().read_to_string().ok()?;
+        Some((answer.status().as_u16(), text))
+    }
+
+    /// Sends a request to the control port, with this token or that of the host: status, media type and body.
+    pub fn ask(
+        &self,
+        token: Option<&str>,
+        method: &str,
+        path: &str,
+        (media, body): (Option<&str>, &[u8]),
+    ) -> (u16, Option<String>, Vec<u8>) {
+        let url = format!("http://{}{path}", self.lease.addr(1, 8060));
+        let mut request = ureq::http::Request::builder().method(method).uri(url);
+        let bearer = token.map(|token| format!("Bearer {token}"));
+        if let Some(bearer) = bearer.or_else(|| self.bearer()) {
+            request = request.header("Authorization", bearer);
+        }
+        if let Some(media) = media {
+            request = request.header("Content-Type", media);
+        }
+        let request = request.body(body).expect("the request is whole");
+        let mut answer = agent().run(request).expect("the control port answers");
+        let media = answer.headers().get("content-type");
+        let media = media.map(|media| media.to_str().expect("it is ASCII").to_owned());
+        let body = answer.body_mut().read_to_vec();
+        let body = body.expect("the answer is whole");
+        (answer.status().as_u16(), media, body)
+    }
+
+    /// Pushes a policy to a seat over HTTP: status and answer.
+    pub fn push(&self, seat: &str, query: &str, policy: &[u8]) -> (u16, Value) {
+        let control = self.lease.addr(1, 8060);
+        let url = format!("http://{control}/v1/policies/{seat}?{query}");
+        let mut post = agent()
+            .post(&url)
+            .header("Content-Type", "application/wasm")
+            // What is refused for its size need not be sent.
+            .header("Expect", "100-continue");
+        if let Some(bearer) = self.bearer() {
+            post = post.header("Authorization", bearer);
+        }
+        let mut answer = post.send(policy).expect("the control port answers");
+        let told = answer.body_mut().read_json().expect("the answer is JSON");
+        (answer.status().as_u16(), told)
+    }
+
+    /// Mappings of memory and open files that its process has.
+    pub fn maps_and_files(&self) -> (usize, usize) {
+        let proc = PathBuf::from(format!("/proc/{}", self.pid()));
+        let maps = std::fs::read_to_string(proc.join("maps")).expect("the host runs");
+        let files = std::fs::read_dir(proc.join("fd")).expect("the host runs");
+        (maps.lines().count(), files.count())
+    }
+
+    /// The value of a metric: the sum over all series of this name whose labels contain every given text.
+    pub fn metric(&self, name: &str, labels: &[&str]) -> f64 {
+        let (_, text) = self.get("/metrics").expect("the control port answers");
+        text.lines()
+            .filter(|line| {
+                line.strip_prefix(name)
+                    .is_some_and(|rest| rest.starts_with(['{', ' ']))
+            })
+            .filter(|line| labels.iter().all(|label| line.contains(label)))
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+            .sum()
+    }
+
+    /// Writes a file into the folder of the host.
+    pub fn write(&self, name: &str, content: impl AsRef<[u8]>) {
+        std::fs::write(self.folder().join(name), content).expect("a file can be written");
+    }
+
+    /// Runs a command that must fail; returns what it says of that.
+    pub fn refused(&self, words: &str) -> String {
+        let output = self.command(words);
+        assert!(!output.status.success(), "{words}");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    }
+
+    /// Returns when `/readyz` says yes.
+    pub fn wait_until_ready(&mut self) {
+        wait::until("the host is ready", || {
+            if let Some(status) = self.child.try_wait().expect("the child can be asked") {
+                panic!("the host ended with {status}:\n{}", self.log());
+            }
+            self.get("/readyz").filter(|(status, _)| *status == 200)
+        });
+    }
+
+    /// Waits for the host to end by itself.
+    pub fn wait_until_ended(&mut self) -> ExitStatus {
+        wait::until("the host ends", || {
+            self.child.try_wait().expect("the child can be asked")
+        })
+    }
+
+    /// True as long as the process lives.
+    pub fn is_alive(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Sends a signal by its name, as `kill` knows it.
+    pub fn signal(&self, name: &str) {
+        let status = Command::new("kill")
+            .args(["-s", name, &self.child.id().to_string()])
+            .status()
+            .expect("kill runs");
+        assert!(status.success(), "kill -s {name}");
+    }
+
+    /// Replaces the policy file the safe way: write beside it, then rename.
+    pub fn replace_policy(&self, bytes: &[u8]) {
+        let next = self.folder.path().join("policy.next");
+        std::fs::write(&next, bytes).expect("the new policy can be written");
+        std::fs::rename(&next, &self.policy).expect("the new policy can be renamed");
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        let _gone = self.child.kill();
+        let _reaped = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("the host's log:\n{}", self.log());
+        }
+    }
+}
+
+fn command(folder: &Path) -> Command {
+    in_folder(Command::new(binary()), folder)
+}
+
+fn in_folder(mut command: Command, folder: &Path) -> Command {
+    command.current_dir(folder).env("NO_COLOR", "1");
+    command
+}
+
+fn agent() -> ureq::Agent {
+    ureq::Agent::config_builder()
+        .http_status_as_error(false)
+        .timeout_global(Some(wait::PATIENCE))
+        .build()
+        .into()
+}

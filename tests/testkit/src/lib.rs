@@ -1,0 +1,62 @@
+//! What tests stand on: leased loopback networks, a running host, SIP callers and callees, databases of their own.
+//!
+//! Nothing here knows the host from inside: it starts the binary, writes configuration files and talks to sockets.
+
+#![forbid(unsafe_code)]
+
+pub mod callee;
+pub mod contract;
+pub mod control;
+pub mod guests;
+pub mod host;
+pub mod kamailio;
+pub mod lease;
+pub mod load;
+pub mod mariadb;
+pub mod messages;
+pub mod office;
+pub mod oracle;
+pub mod peers;
+pub mod postgres;
+pub mod proxy;
+pub mod reloads;
+pub mod schema;
+pub mod sip;
+pub mod states;
+pub mod tools;
+pub mod wait;
+
+use std::path::{Path, PathBuf};
+
+/// The root of the repository.
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .ancestors()
+        .nth(2)
+        .expect("the crate lives two folders below the repository's")
+}
+
+/// The `portcullis` binary under test: `PORTCULLIS_BIN`, else the debug build.
+pub fn binary() -> PathBuf {
+    let path = std::env::var_os("PORTCULLIS_BIN")
+        .map_or_else(|| root().join("target/debug/portcullis"), PathBuf::from);
+    assert!(
+        path.exists(),
+        "{} is missing: build it with `cargo build -p portcullis-server`, or run `cargo xtask test`",
+        path.display()
+    );
+    path
+}
+
+/// A compiled policy by the name of its crate: in `PORTCULLIS_POLICIES`, else in `target/policies`.
+pub fn policy(name: &str) -> PathBuf {
+    let folder = std::env::var_os("PORTCULLIS_POLICIES")
+        .map_or_else(|| root().join("target/policies"), PathBuf::from);
+    let path = folder.join(format!("{name}.wasm"));
+    assert!(
+        path.exists(),
+        "{} is missing: build the policies with `cargo xtask build --policies --tests`",
+        path.display()
+    );
+    path
+}

@@ -1,0 +1,212 @@
+//! A MariaDB of one test: started in a temporary folder on a leased loopback address.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use tempfile::TempDir;
+
+use crate::lease::Lease;
+use crate::{root, wait};
+
+/// Where the server is, which is not in everybody's path.
+const SERVERS: [&str; 2] = ["/usr/sbin/mariadbd", "/usr/local/sbin/mariadbd"];
+
+/// Several servers run at once, and by itself each takes 96 MiB of the disk for its log.
+const SMALL_LOG: &str = "--innodb-log-file-size=8M";
+
+/// A running MariaDB with Kamailio's tables and users.
+#[derive(Debug)]
+pub struct MariaDb {
+    server: Option<Child>,
+    folder: TempDir,
+    lease: Lease,
+    /// What it is started with beside the usual.
+    words: Vec<String>,
+}
+
+impl MariaDb {
+    /// Makes the data folder, starts the server, creates the database `kamailio` with its tables and users.
+    ///
+    /// # Panics
+    /// When MariaDB is not installed: a test that asks for it must not pass without it.
+    pub fn start() -> Self {
+        Self::start_with(|_| Vec::new())
+    }
+
+    /// The same with more words on its command line, which are told where it will listen.
+    pub fn start_with(words: impl FnOnce(SocketAddr) -> Vec<String>) -> Self {
+        let database = Self::empty(words);
+        let mut files: Vec<PathBuf> = std::fs::read_dir(root().join("migrations/mysql"))
+            .expect("the migrations can be read")
+            .map(|entry| entry.expect("a folder entry").path())
+            .filter(|path| path.extension().is_some_and(|e| e == "sql"))
+            .collect();
+        files.sort();
+        for file in files {
+            let text = std::fs::read_to_string(&file).expect("a migration can be read");
+            database.sql("kamailio", &text);
+        }
+        database
+    }
+
+    /// The same with a database `kamailio` that has no table.
+    pub fn empty(words: impl FnOnce(SocketAddr) -> Vec<String>) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        let mut database = Self {
+            server: None,
+            folder,
+            lease: Lease::new(),
+            words: Vec::new(),
+        };
+        database.words = words(database.addr());
+        database.install();
+        database.up();
+        database.sql(
+            "",
+            "CREATE DATABASE kamailio; \
+             CREATE USER 'kamailio'@'%' IDENTIFIED BY 'kamailiorw'; \
+             GRANT ALL ON kamailio.* TO 'kamailio'@'%'; \
+             CREATE USER 'kamailioro'@'%' IDENTIFIED BY 'kamailioro'; \
+             GRANT SELECT ON kamailio.* TO 'kamailioro'@'%';",
+        );
+        database
+    }
+
+    /// The URL as an operator writes it.
+    pub fn url(&self) -> String {
+        format!("mysql://kamailio:kamailiorw@{}/kamailio", self.addr())
+    }
+
+    /// Where it listens.
+    pub fn addr(&self) -> SocketAddr {
+        self.lease.addr(2, 3306)
+    }
+
+    /// Its unix socket.
+    pub fn socket(&self) -> PathBuf {
+        self.folder.path().join("mysqld.sock")
+    }
+
+    /// Kills the server, as a crash does.
+    pub fn die(&mut self) {
+        if let Some(mut server) = self.server.take() {
+            server.kill().expect("the server can be killed");
+            server.wait().expect("the server can be reaped");
+        }
+    }
+
+    /// Starts the server again on the same data and address.
+    pub fn up(&mut self) {
+        let log = std::fs::File::create(self.folder.path().join("mariadb.log"))
+            .expect("a log can be written");
+        let program = SERVERS.iter().find(|program| Path::new(program).exists());
+        let program = program.expect("mariadbd is installed: apt-get install mariadb-server");
+        let server = Command::new(program)
+            .arg("--no-defaults")
+            .arg("--user=root")
+            .arg(format!(
+                "--datadir={}",
+                self.folder.path().join("data").display()
+            ))
+            .arg(format!("--tmpdir={}", self.folder.path().display()))
+            .arg(format!("--socket={}", self.socket().display()))
+            .arg(format!("--bind-address={}", self.addr().ip()))
+            .arg(format!("--port={}", self.addr().port()))
+            .arg("--innodb-buffer-pool-size=64M")
+            // Quick, and safe from a crash of the server, though not of the machine.
+            .arg("--innodb-flush-log-at-trx-commit=2")
+            .arg(SMALL_LOG)
+            .args(&self.words)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("a file handle can be cloned"))
+            .stderr(log)
+            .spawn()
+            .expect("the server can be started");
+        self.server = Some(server);
+        wait::until("MariaDB answers", || {
+            let ended = self
+                .server
+                .as_mut()
+                .and_then(|server| server.try_wait().ok()?);
+            assert!(ended.is_none(), "MariaDB ended: {}", self.log());
+            self.client("")
+                .args(["-e", "SELECT 1"])
+                .output()
+                .ok()
+                .filter(|o| o.status.success())
+        });
+    }
+
+    /// Runs statements as root.
+    pub fn sql(&self, database: &str, statements: &str) -> String {
+        let output = self
+            .client(database)
+            .args(["--batch", "--skip-column-names", "-e", statements])
+            .output()
+            .expect("the mariadb client runs");
+        assert!(
+            output.status.success(),
+            "{statements}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8(output.stdout).expect("the client prints UTF-8")
+    }
+
+    /// Fills the table with this many /24 subnets of group 200 outside of 127/8, as fast as the engine can.
+    pub fn fill_subnets(&self, count: u32) {
+        self.sql(
+            "kamailio",
+            &format!(
+                "INSERT INTO address (grp, ip_addr, mask, port, tag) \
+                 SELECT 200, CONCAT(10 + (seq DIV 65536), '.', (seq DIV 256) MOD 256, '.', seq MOD 256, '.0'), 24, 0, '' \
+                 FROM seq_0_to_{};",
+                count - 1
+            ),
+        );
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("mariadb.log")).unwrap_or_default()
+    }
+
+    fn client(&self, database: &str) -> Command {
+        let mut command = Command::new("mariadb");
+        command
+            .arg("--no-defaults")
+            .arg(format!("--socket={}", self.socket().display()))
+            .arg("--user=root");
+        if !database.is_empty() {
+            command.arg(database);
+        }
+        command
+    }
+
+    fn install(&self) {
+        let output = Command::new("mariadb-install-db")
+            .arg("--no-defaults")
+            .arg("--user=root")
+            .arg("--auth-root-authentication-method=normal")
+            .arg("--skip-test-db")
+            .arg(SMALL_LOG)
+            // Servers that share a folder for temporary tables delete each other's.
+            .arg(format!("--tmpdir={}", self.folder.path().display()))
+            .arg(format!(
+                "--datadir={}",
+                self.folder.path().join("data").display()
+            ))
+            .output()
+            .expect("mariadb-install-db is installed: apt-get install mariadb-server");
+        assert!(
+            output.status.success(),
+            "mariadb-install-db: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+}
+
+impl Drop for MariaDb {
+    fn drop(&mut self) {
+        self.die();
+    }
+}

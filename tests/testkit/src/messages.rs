@@ -1,0 +1,131 @@
+//! SIP messages as callers send them.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rsip::headers::{
+    self, CSeq, CallId, Contact, ContentLength, MaxForwards, To, UntypedHeader, Via,
+};
+use rsip::{Header, Headers};
+
+use crate::sip::Transport;
+
+static NEXT: AtomicU64 = AtomicU64::new(1);
+
+/// A request that is well-formed unless a test makes it otherwise.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// The method.
+    pub method: String,
+    /// The request URI.
+    pub uri: String,
+    /// The value of the top Via's branch.
+    pub branch: String,
+    /// Call-ID.
+    pub call_id: String,
+    /// CSeq's number.
+    pub cseq: u32,
+    /// From, without its tag.
+    pub from: String,
+    /// To, with tag if there is one.
+    pub to: String,
+    /// The values of the Contact header fields, each of which may be a list.
+    pub contacts: Vec<String>,
+    /// Header lines besides the usual ones, each without CRLF.
+    pub extra: Vec<String>,
+    /// The body.
+    pub body: Vec<u8>,
+    transport: Transport,
+    local: SocketAddr,
+}
+
+impl Request {
+    /// A new request with a branch and Call-ID of its own, sent from `local`.
+    pub fn new(method: &str, uri: &str, transport: Transport, local: SocketAddr) -> Self {
+        let n = NEXT.fetch_add(1, Ordering::Relaxed);
+        let pid = std::process::id();
+        let host = match local.ip() {
+            IpAddr::V4(ip) => ip.to_string(),
+            IpAddr::V6(ip) => format!("[{ip}]"),
+        };
+        Self {
+            method: method.into(),
+            uri: uri.into(),
+            branch: format!("z9hG4bK-test-{pid}-{n}"),
+            call_id: format!("call-{pid}-{n}@{}", local.ip()),
+            cseq: 1,
+            from: format!("<sip:caller@{host}>"),
+            to: format!("<{uri}>"),
+            contacts: vec![format!("<sip:caller@{local}>")],
+            extra: Vec::new(),
+            body: Vec::new(),
+            transport,
+            local,
+        }
+    }
+
+    /// Adds a header line.
+    #[must_use]
+    pub fn header(mut self, line: &str) -> Self {
+        self.extra.push(line.into());
+        self
+    }
+
+    /// Sets the body.
+    #[must_use]
+    pub fn body(mut self, body: impl Into<Vec<u8>>) -> Self {
+        self.body = body.into();
+        self
+    }
+
+    /// The ACK that the caller's transaction sends for a final answer other than 2xx (RFC 3261 §17.1.1.3).
+    pub fn ack_for(&self, answer: &crate::sip::Message) -> Self {
+        let mut ack = self.clone();
+        ack.method = "ACK".into();
+        ack.to = answer.header("To").expect("an answer has To").into();
+        ack.extra.clear();
+        ack.body.clear();
+        ack
+    }
+
+    /// The message as it goes over the wire.
+    pub fn bytes(&self) -> Vec<u8> {
+        let Self {
+            method,
+            uri,
+            branch,
+            call_id,
+            cseq,
+            from,
+            to,
+            ..
+        } = self;
+        let mut headers: Headers = vec![
+            Header::Via(Via::new(format!(
+                "SIP/2.0/{} {};branch={branch};rport",
+                self.transport, self.local
+            ))),
+            Header::MaxForwards(MaxForwards::new("70")),
+            Header::From(headers::From::new(format!("{from};tag=from-{cseq}"))),
+            Header::To(To::new(to.as_str())),
+            Header::CallId(CallId::new(call_id.as_str())),
+            Header::CSeq(CSeq::new(format!("{cseq} {method}"))),
+        ]
+        .into();
+        let contacts = self.contacts.iter();
+        headers.extend(contacts.map(|c| Header::Contact(Contact::new(c))).collect());
+        // Lines of a test's own go as they are, whether they are header fields or not.
+        let mut extra = String::new();
+        for line in &self.extra {
+            extra.push_str(line);
+            extra.push_str("\r\n");
+        }
+        let length = Headers::from(Header::from(ContentLength::new(
+            self.body.len().to_string(),
+        )));
+        let text = format!("{method} {uri} SIP/2.0\r\n{headers}{extra}{length}\r\n");
+        let mut bytes = text.into_bytes();
+        bytes.extend_from_slice(&self.body);
+        bytes
+    }
+}

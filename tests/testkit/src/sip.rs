@@ -1,0 +1,314 @@
+//! A caller: sends requests over UDP or TCP from an address of its choice and reads the answers.
+
+use std::fmt;
+use std::io::{Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
+use std::time::Duration;
+
+use socket2::{Domain, Socket, Type};
+
+use crate::messages::Request;
+use crate::wait::PATIENCE;
+
+/// How long silence must last to count as "no answer". Only used where no answer is the expected result, always after a later
+/// request was answered, so that a slow machine cannot turn a late answer into a pass.
+const SILENCE: Duration = Duration::from_millis(100);
+
+/// A transport of these tests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// UDP.
+    Udp,
+    /// TCP.
+    Tcp,
+}
+
+impl fmt::Display for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Udp => "UDP",
+            Self::Tcp => "TCP",
+        })
+    }
+}
+
+/// A received message, split the simple way: tests look at header lines as text.
+#[derive(Clone, Debug)]
+pub struct Message {
+    /// Everything, as received.
+    pub bytes: Vec<u8>,
+    head: String,
+}
+
+impl Message {
+    /// Splits received bytes.
+    pub fn new(bytes: Vec<u8>) -> Self {
+        let end = bytes
+            .windows(4)
+            .position(|w| w == b"\r\n\r\n")
+            .unwrap_or(bytes.len());
+        let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
+        Self { bytes, head }
+    }
+
+    /// The start line.
+    pub fn start_line(&self) -> &str {
+        self.head.lines().next().unwrap_or_default()
+    }
+
+    /// The method of a request or the protocol of a response.
+    pub fn first_word(&self) -> &str {
+        self.start_line().split(' ').next().unwrap_or_default()
+    }
+
+    /// The status code of a response, 0 for a request.
+    pub fn code(&self) -> u16 {
+        let line = self.start_line();
+        if !line.starts_with("SIP/2.0 ") {
+            return 0;
+        }
+        line.split(' ')
+            .nth(1)
+            .and_then(|code| code.parse().ok())
+            .unwrap_or(0)
+    }
+
+    /// The value of the first header field of this name.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers(name).into_iter().next()
+    }
+
+    /// The values of all header fields of this name.
+    pub fn headers(&self, name: &str) -> Vec<&str> {
+        self.head
+            .lines()
+            .skip(1)
+            .filter_map(|line| line.split_once(':'))
+            .filter(|(n, _)| n.trim().eq_ignore_ascii_case(name))
+            .map(|(_, value)| value.trim())
+            .collect()
+    }
+
+    /// The body.
+    pub fn body(&self) -> &[u8] {
+        let start = (self.head.len() + 4).min(self.bytes.len());
+        &self.bytes[start..]
+    }
+}
+
+/// One end of a conversation with the host.
+#[derive(Debug)]
+pub struct Caller {
+    stream: Stream,
+    host: SocketAddr,
+    local: SocketAddr,
+}
+
+#[derive(Debug)]
+enum Stream {
+    Udp(UdpSocket),
+    Tcp(TcpStream, Vec<u8>),
+}
+
+impl Caller {
+    /// A caller on `source`:0 that talks to `host` over UDP.
+    pub fn udp(source: IpAddr, host: SocketAddr) -> Self {
+        Self::udp_from(SocketAddr::new(source, 0), host)
+    }
+
+    /// A caller on this very address and port that talks to `host` over UDP.
+    pub fn udp_from(source: SocketAddr, host: SocketAddr) -> Self {
+        let socket = UdpSocket::bind(source).expect("a loopback source can be bound");
+        let local = socket.local_addr().expect("a bound socket has an address");
+        Self {
+            stream: Stream::Udp(socket),
+            host,
+            local,
+        }
+    }
+
+    /// A caller on `source` that talks to `host` over one TCP connection.
+    pub fn tcp(source: IpAddr, host: SocketAddr) -> Self {
+        Self::tcp_from(SocketAddr::new(source, 0), host)
+    }
+
+    /// A caller on this very address and port that talks to `host` over one TCP connection. The same address may talk to other hosts
+    /// as well.
+    pub fn tcp_from(source: SocketAddr, host: SocketAddr) -> Self {
+        let socket = Socket::new(Domain::for_address(host), Type::STREAM, None)
+            .expect("a TCP socket can be made");
+        socket
+            .set_reuse_address(true)
+            .expect("SO_REUSEADDR can be set");
+        socket
+            .bind(&source.into())
+            .expect("a loopback source can be bound");
+        socket
+            .connect_timeout(&host.into(), PATIENCE)
+            .expect("the host accepts TCP");
+        let stream = TcpStream::from(socket);
+        stream.set_nodelay(true).expect("TCP_NODELAY can be set");
+        let local = stream.local_addr().expect("a bound socket has an address");
+        Self {
+            stream: Stream::Tcp(stream, Vec::new()),
+            host,
+            local,
+        }
+    }
+
+    /// Lets a caller over UDP talk to another host from now on.
+    pub fn turn_to(&mut self, host: SocketAddr) {
+        assert!(
+            matches!(self.stream, Stream::Udp(_)),
+            "a TCP connection has one other end"
+        );
+        self.host = host;
+    }
+
+    /// This caller's own address.
+    pub fn local(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// The transport it uses.
+    pub fn transport(&self) -> Transport {
+        match self.stream {
+            Stream::Udp(_) => Transport::Udp,
+            Stream::Tcp(..) => Transport::Tcp,
+        }
+    }
+
+    /// A new request from this caller.
+    pub fn request(&self, method: &str, uri: &str) -> Request {
+        Request::new(method, uri, self.transport(), self.local)
+    }
+
+    /// Sends bytes as they are.
+    pub fn send(&mut self, bytes: &[u8]) {
+        match &mut self.stream {
+            Stream::Udp(socket) => {
+                socket
+                    .send_to(bytes, self.host)
+                    .expect("a datagram can be sent");
+            }
+            Stream::Tcp(stream, _) => stream.write_all(bytes).expect("the connection takes bytes"),
+        }
+    }
+
+    /// Sends a request and waits for the next message.
+    pub fn ask(&mut self, request: &Request) -> Message {
+        self.send(&request.bytes());
+        let answer = self.receive();
+        assert_eq!(
+            answer.header("Call-ID"),
+            Some(request.call_id.as_str()),
+            "the answer is to this request"
+        );
+        answer
+    }
+
+    /// The same; none if the connection is closed, or nothing comes.
+    pub fn try_ask(&mut self, request: &Request) -> Option<Message> {
+        if let Stream::Tcp(stream, _) = &mut self.stream {
+            stream.write_all(&request.bytes()).ok()?;
+        } else {
+            self.send(&request.bytes());
+        }
+        let answer = self.receive_within(PATIENCE)?;
+        assert_eq!(
+            answer.header("Call-ID"),
+            Some(request.call_id.as_str()),
+            "the answer is to this request"
+        );
+        Some(answer)
+    }
+
+    /// The next message.
+    ///
+    /// # Panics
+    /// When none comes.
+    pub fn receive(&mut self) -> Message {
+        self.receive_within(PATIENCE)
+            .expect("a message comes from the host")
+    }
+
+    /// True if nothing has come and nothing comes for a moment.
+    pub fn hears_nothing(&mut self) -> bool {
+        self.receive_within(SILENCE).is_none()
+    }
+
+    /// Reads until the peer closes a TCP connection, and gives what came before.
+    pub fn read_to_end(&mut self) -> Vec<u8> {
+        let Stream::Tcp(stream, pending) = &mut self.stream else {
+            panic!("only a TCP connection has an end");
+        };
+        stream
+            .set_read_timeout(Some(PATIENCE))
+            .expect("a timeout can be set");
+        let mut all = std::mem::take(pending);
+        let _closed = stream.read_to_end(&mut all);
+        all
+    }
+
+    /// Reads exactly this many bytes of a TCP connection.
+    pub fn read_exact(&mut self, count: usize) -> Vec<u8> {
+        let Stream::Tcp(stream, pending) = &mut self.stream else {
+            panic!("only a TCP connection is a stream");
+        };
+        stream
+            .set_read_timeout(Some(PATIENCE))
+            .expect("a timeout can be set");
+        while pending.len() < count {
+            let mut chunk = [0; 4096];
+            let n = stream.read(&mut chunk).expect("bytes come");
+            assert!(n > 0, "the host closed the connection");
+            pending.extend_from_slice(&chunk[..n]);
+        }
+        pending.drain(..count).collect()
+    }
+
+    fn receive_within(&mut self, patience: Duration) -> Option<Message> {
+        match &mut self.stream {
+            Stream::Udp(socket) => {
+                socket
+                    .set_read_timeout(Some(patience))
+                    .expect("a timeout can be set");
+                let mut buffer = vec![0; 65_536];
+                let (n, _) = socket.recv_from(&mut buffer).ok()?;
+                buffer.truncate(n);
+                Some(Message::new(buffer))
+            }
+            Stream::Tcp(stream, pending) => {
+                stream
+                    .set_read_timeout(Some(patience))
+                    .expect("a timeout can be set");
+                receive_framed(stream, pending)
+            }
+        }
+    }
+}
+
+/// Reads one message by its Content-Length; none at the end of the stream or the timeout.
+pub fn receive_framed(stream: &mut TcpStream, pending: &mut Vec<u8>) -> Option<Message> {
+    loop {
+        if let Some(length) = framed_length(pending) {
+            let rest = pending.split_off(length);
+            return Some(Message::new(std::mem::replace(pending, rest)));
+        }
+        let mut chunk = [0; 16_384];
+        match stream.read(&mut chunk) {
+            Ok(n) if n > 0 => pending.extend_from_slice(&chunk[..n]),
+            _ => return None,
+        }
+    }
+}
+
+fn framed_length(pending: &[u8]) -> Option<usize> {
+    let head = pending.windows(4).position(|w| w == b"\r\n\r\n")? + 4;
+    let body = Message::new(pending[..head].to_vec())
+        .header("Content-Length")
+        .map_or(0, |n| {
+            n.parse::<usize>().expect("Content-Length is a number")
+        });
+    (pending.len() >= head + body).then_some(head + body)
+}

@@ -1,0 +1,282 @@
+//! `GET /v1/openapi.json` and the host: each operation is asked, each command of JSON-RPC is called, and every answer has the status,
+//! the media type and the shape that the description says.
+
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeSet;
+
+use portcullis_testkit::guests::rejecting;
+use portcullis_testkit::host::{Builder, Host};
+use portcullis_testkit::schema;
+use serde_json::{Value, json};
+
+const ACME: &str = "acme-0123456789abcdef";
+
+const WASM: Option<&str> = Some("application/wasm");
+const TOML: Option<&str> = Some("application/toml");
+
+/// A host with a description of itself.
+struct Described {
+    host: Host,
+    document: Value,
+    /// The operations that were carried out, by their names.
+    done: BTreeSet<String>,
+}
+
+fn start() -> Described {
+    let host = Builder::new()
+        .row("200 10.0.0.1")
+        .row("201 10.1.0.0 16")
+        .set("tenants.acme", "uri-domains = [\"acme.example\"]")
+        .set("tenants.acme", &format!("token = \"{ACME}\""))
+        .set("tenants.filed", "uri-domains = [\"filed.example\"]")
+        .set("tenants.filed", "file = \"filed.wasm\"")
+        .start();
+    let (status, text) = host.get("/v1/openapi.json").expect("the host answers");
+    assert_eq!(status, 200);
+    Described {
+        host,
+        document: serde_json::from_str(&text).expect("the description is JSON"),
+        done: BTreeSet::new(),
+    }
+}
+
+impl Described {
+    /// Asks, compares status, media type and body with the description, and returns the body.
+    fn ask(
+        &mut self,
+        token: Option<&str>,
+        (method, path, query): (&str, &str, &str),
+        sent: (Option<&str>, &[u8]),
+        expected: u16,
+    ) -> Value {
+        let what = format!("{method} {path}{query}");
+        let concrete = path
+            .replace("{seat}", "acme")
+            .replace("{name}", "stored")
+            .replace("{generation}", "active");
+        let (status, media, body) = self.host.ask(token, method, &(concrete + query), sent);
+        let text = String::from_utf8_lossy(&body);
+        assert_eq!(status, expected, "{what}: {text}");
+        let operation = &self.document["paths"][path][method.to_lowercase()];
+        let described = self.resolved(&operation["responses"][expected.to_string()]);
+        assert!(described.is_object(), "{what}: {expected} is not described");
+        let media = media.unwrap_or_default();
+        let content = described["content"][media.as_str()].clone();
+        assert!(content.is_object(), "{what}: {expected} is not in {media}");
+        if expected < 300 {
+            let name = operation["operationId"].as_str();
+            let name = name.expect("an operation has a name").to_owned();
+            self.done.insert(name);
+        }
+        if media != "application/json" {
+            return Value::Null;
+        }
+        let value: Value = serde_json::from_slice(&body).expect("the answer is JSON");
+        self.check(&what, &content["schema"], &value);
+        value
+    }
+
+    fn check(&self, what: &str, schema: &Value, value: &Value) {
+        if let Err(error) = schema::check(&self.document, schema, value) {
+            panic!("{what}: {error}\n{value:#}");
+        }
+    }
+
+    /// What a reference leads to.
+    fn resolved<'d>(&'d self, value: &'d Value) -> &'d Value {
+        let reference = value["$ref"].as_str();
+        let pointer = reference.and_then(|reference| reference.strip_prefix('#'));
+        match pointer {
+            Some(pointer) => self.document.pointer(pointer).expect("it is there"),
+            None => value,
+        }
+    }
+}
+
+const SEAT: &str = "/v1/policies/{seat}";
+const GENERATIONS: &str = "/v1/policies/{seat}/generations";
+const FILE: &str = "/v1/policies/{seat}/generations/{generation}";
+const ACTIVATE: &str = "/v1/policies/{seat}/activate";
+const ROLLBACK: &str = "/v1/policies/{seat}/rollback";
+const MODE: &str = "/v1/policies/{seat}/mode";
+const SHADOW: &str = "/v1/policies/{seat}/shadow";
+const CANARY: &str = "/v1/policies/{seat}/canary";
+const CANDIDATE: &str = "/v1/policies/{seat}/candidate";
+const TENANTS: &str = "/v1/tenants";
+const TENANT: &str = "/v1/tenants/{name}";
+
+#[test]
+fn every_operation_answers_as_it_is_described() {
+    let mut host = start();
+    let none = (None, &b""[..]);
+    let one = rejecting(486, "one");
+    let two = rejecting(487, "two");
+    let toml = &b"uri-domains = [\"stored.example\"]\n"[..];
+    host.ask(None, ("GET", "/v1/openapi.json", ""), none, 200);
+    host.ask(None, ("GET", SEAT, ""), none, 200);
+    host.ask(None, ("GET", GENERATIONS, ""), none, 200);
+    let first = "?arrival=activate&name=one.wasm&author=ann&note=first";
+    let pushed = host.ask(None, ("POST", SEAT, first), (WASM, &one), 201);
+    assert_eq!(
+        (&pushed["generation"], &pushed["arrival"]),
+        (&json!(1), &json!("active"))
+    );
+    assert!(pushed["load_ms"].is_u64(), "{pushed}");
+    let pushed = host.ask(Some(ACME), ("POST", SEAT, ""), (WASM, &two), 201);
+    assert_eq!(
+        (&pushed["generation"], &pushed["arrival"]),
+        (&json!(2), &json!("kept"))
+    );
+    assert!(pushed["load_ms"].is_null(), "{pushed}");
+    host.ask(None, ("GET", FILE, ""), none, 200);
+    let seat = host.ask(None, ("GET", SEAT, ""), none, 200);
+    assert_eq!(
+        (&seat["generation"], &seat["calls"]),
+        (&json!(1), &json!(0))
+    );
+    host.ask(None, ("POST", SHADOW, "?generation=2"), none, 200);
+    let mut caller = host.host.udp(10);
+    let request = caller.request("MESSAGE", "sip:bob@acme.example");
+    caller.ask(&request);
+    let compared = portcullis_testkit::wait::until("the requests are compared", || {
+        let (status, _, body) = host
+            .host
+            .ask(None, "GET", "/v1/policies/acme/candidate", none);
+        (status == 200).then_some(body)
+    });
+    drop(compared);
+    let compared = host.ask(None, ("GET", CANDIDATE, ""), none, 200);
+    assert_eq!(compared["different"], 1);
+    host.ask(None, ("DELETE", CANDIDATE, ""), none, 200);
+    host.ask(
+        None,
+        ("POST", CANARY, "?generation=2&share=12.5%25"),
+        none,
+        200,
+    );
+    let generations = host.ask(None, ("GET", GENERATIONS, ""), none, 200);
+    assert_eq!(generations[1]["role"], "candidate");
+    let changed = host.ask(None, ("POST", ACTIVATE, "?generation=2"), none, 200);
+    assert_eq!(changed["status"], "Activated");
+    let changed = host.ask(Some(ACME), ("POST", ROLLBACK, ""), none, 200);
+    assert_eq!(changed["status"], "Rolled back");
+    let mode = host.ask(None, ("PUT", MODE, "?mode=monitor"), none, 200);
+    assert_eq!(mode, "acme: monitor");
+    host.ask(None, ("PUT", TENANT, "?author=ann"), (TOML, toml), 200);
+    let stored = host.ask(None, ("GET", TENANT, ""), none, 200);
+    assert_eq!(
+        (&stored["changed_by"], &stored["revision"]),
+        (&json!("ann"), &json!(1))
+    );
+    let tenants = host.ask(None, ("GET", TENANTS, ""), none, 200);
+    let from = |name: &str| {
+        let all = tenants.as_array().expect("it is a list");
+        let found = all.iter().find(|tenant| tenant["name"] == name);
+        found.expect("it is listed")["from"].clone()
+    };
+    assert_eq!(
+        (from("stored"), from("acme")),
+        (json!("database"), json!("file"))
+    );
+    host.ask(None, ("DELETE", TENANT, ""), none, 200);
+
+    // A trace never ends: what it refuses is compared here, and what it says in trace.rs.
+    host.ask(None, ("GET", "/v1/trace", "?outcome=lost"), none, 400);
+    host.done.insert("trace".to_owned());
+    let paths = host.document["paths"].as_object().expect("there are paths");
+    let operations = paths
+        .values()
+        .flat_map(|path| path.as_object().expect("it has methods"));
+    let described: BTreeSet<_> = operations
+        .filter_map(|(_, operation)| operation["operationId"].as_str().map(str::to_owned))
+        .collect();
+    assert_eq!(host.done, described);
+}
+
+#[test]
+fn refusals_are_as_they_are_described() {
+    let mut host = start();
+    let none = (None, &b""[..]);
+    let wasm = (WASM, &b"no policy"[..]);
+    for (method, path, query, sent, status) in [
+        ("POST", SEAT, "", wasm, 422),
+        ("POST", SEAT, "", (Some("text/plain"), &b""[..]), 415),
+        ("POST", SEAT, "?arrival=now", wasm, 400),
+        ("POST", SEAT, "?arrival=canary", wasm, 400),
+        ("POST", SEAT, "?other=1", wasm, 400),
+        ("POST", ACTIVATE, "", none, 400),
+        ("POST", ACTIVATE, "?generation=99", none, 404),
+        ("POST", ACTIVATE, "?generation=1&generation=1", none, 400),
+        ("POST", ACTIVATE, "?generation=1&share=5%25", none, 400),
+        ("POST", ROLLBACK, "", none, 404),
+        ("POST", CANARY, "?generation=1&share=200%25", none, 400),
+        ("PUT", MODE, "?mode=off", none, 400),
+        ("GET", CANDIDATE, "", none, 404),
+        ("DELETE", CANDIDATE, "", none, 404),
+        ("GET", TENANT, "", none, 404),
+        ("DELETE", TENANT, "", none, 404),
+        ("PUT", TENANT, "", (TOML, &b"colour = \"red\""[..]), 422),
+        ("PUT", TENANT, "", (TOML, &b"\xff"[..]), 400),
+        ("PUT", TENANT, "", (Some("text/plain"), &b""[..]), 415),
+    ] {
+        let refused = host.ask(None, (method, path, query), sent, status);
+        let error = refused["error"].as_str().expect("it says why");
+        assert!(error.len() > 8, "{error}");
+    }
+    // Who has no token, and who has that of a tenant.
+    for path in [SEAT, TENANTS, "/v1/trace", "/v1/openapi.json"] {
+        host.ask(Some("nobody-0123456789abc"), ("GET", path, ""), none, 401);
+    }
+    for (method, path) in [("GET", TENANTS), ("PUT", TENANT), ("GET", "/v1/trace")] {
+        host.ask(Some(ACME), (method, path, ""), none, 403);
+    }
+}
+
+/// The commands in their order, with parameters that work. The first push makes them answer.
+#[test]
+fn every_command_of_json_rpc_answers_as_it_is_described() {
+    let host = start();
+    for code in [486, 487] {
+        let pushed = host
+            .host
+            .push("acme", "arrival=activate", &rejecting(code, "no"));
+        assert_eq!(pushed.0, 201, "{}", pushed.1);
+    }
+    let uri = "sip:alice@example.com";
+    for (name, described) in host.document["x-json-rpc"]
+        .as_object()
+        .expect("it has commands")
+    {
+        let params = match name.as_str() {
+            "core.echo" => json!(["a", 5]),
+            "jsonrpc.echo" => json!(["a", 5]),
+            "permissions.allowUri" | "permissions.testUri" => json!(["calls", uri, uri]),
+            "policy.activate" => json!(["acme", "2"]),
+            "policy.canary" => json!(["acme", "1", "5%"]),
+            "policy.shadow" => json!(["acme", "2"]),
+            "policy.endTrial" | "policy.rollback" => json!(["acme"]),
+            "policy.list" | "policy.status" => json!(["acme"]),
+            "policy.mode" => json!(["acme", "monitor"]),
+            "system.methodHelp" => json!(["core.echo"]),
+            _ => json!([]),
+        };
+        let answer = host.host.rpc(name, params);
+        match name.as_str() {
+            // There is nobody to list, nothing compared, and no folder of rules.
+            "ctl.who" => assert_eq!(answer["error"]["code"], 400),
+            "policy.diff" => assert_eq!(answer["error"]["code"], 404),
+            _ => host.check(name, &described["result"], &answer["result"]),
+        }
+        assert!(
+            described["summary"]
+                .as_str()
+                .is_some_and(|help| help.len() > 10)
+        );
+    }
+    // An identity is no parameter: whoever asks is whoever the door says.
+    let answer = host
+        .host
+        .rpc("policy.mode", json!(["acme", "enforce", "by=mallory"]));
+    assert_eq!(answer["error"]["message"], "policy.mode takes seat, mode");
+}

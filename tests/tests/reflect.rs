@@ -1,0 +1,197 @@
+//! The host is no tool against others: where responses go, and how much it answers.
+
+#![forbid(unsafe_code)]
+
+use std::io::ErrorKind;
+use std::net::TcpListener;
+
+use portcullis_testkit::callee::ok_to;
+use portcullis_testkit::guests::{rejecting, rejecting_with};
+use portcullis_testkit::host::{Builder, Host};
+use portcullis_testkit::policy;
+use portcullis_testkit::sip::{Caller, Message};
+use portcullis_testkit::wait;
+
+const CALLER: u8 = 10;
+const CALLEE: u8 = 3;
+const THIRD: u8 = 4;
+
+/// A host that relays everything to a next hop, and the next hop.
+fn start() -> (Host, Caller) {
+    let builder = Builder::new();
+    let hop = builder.lease().addr(CALLEE, 5080);
+    let host = builder
+        .policy(policy("observe"))
+        .set("relay", &format!("next-hop = \"sip:{hop}\""))
+        .start();
+    let hop = Caller::udp_from(hop, host.sip());
+    (host, hop)
+}
+
+fn dropped(host: &Host, reason: &str) -> f64 {
+    let label = format!("reason=\"{reason}\"");
+    host.metric("portcullis_dropped_total", &[label.as_str()])
+}
+
+/// A response with another Via below ours, and a body.
+fn turned(seen: &Message, hop: &Caller, via: &str) -> Vec<u8> {
+    let text = String::from_utf8(ok_to(seen, hop.local())).expect("a response is text");
+    let own = format!("Via: {}\r\n", seen.headers("Via")[1]);
+    assert!(text.contains(&own), "{text}");
+    let body = "SET anything 1\r\nFLUSHALL\r\n";
+    text.replace(&own, &format!("Via: {via}\r\n"))
+        .replace(
+            "Content-Length: 0\r\n\r\n",
+            &format!("Content-Length: {}\r\n\r\n{body}", body.len()),
+        )
+        .into_bytes()
+}
+
+#[test]
+fn a_branch_that_was_seen_leads_nowhere_else() {
+    let (host, mut hop) = start();
+    let mut caller = host.udp(CALLER);
+    let mut third = Caller::udp_from(host.lease().addr(THIRD, 5060), host.sip());
+    let listener = TcpListener::bind(host.lease().addr(THIRD, 6379)).expect("the port is free");
+    listener
+        .set_nonblocking(true)
+        .expect("it can be asked without waiting");
+    let mut stream = host.tcp(CALLER);
+    let callers = [
+        caller.request("INVITE", "sip:b@c"),
+        stream.request("INVITE", "sip:b@c"),
+    ];
+    let mut callers = callers.into_iter().zip([&mut caller, &mut stream]);
+    let (ip, stranger) = (host.lease().ip(THIRD), host.lease().addr(5, 5099));
+    let mut stranger = Caller::udp_from(stranger, host.sip());
+    let mut count = 0.0;
+    for (invite, caller) in &mut callers {
+        caller.send(&invite.bytes());
+        let seen = hop.receive();
+        for via in [
+            format!("SIP/2.0/UDP {ip}:5060"),
+            format!("SIP/2.0/UDP x;received={ip};rport=5060"),
+            format!("SIP/2.0/UDP x;maddr={ip}"),
+            format!("SIP/2.0/TCP {ip}:6379"),
+            format!("SIP/2.0/TCP x:6379;received={ip}"),
+        ] {
+            let response = turned(&seen, &hop, &via);
+            stranger.send(&response);
+            hop.send(&response);
+            count += 2.0;
+        }
+        wait::until("all are dropped", || {
+            let all = dropped(&host, "turned_response") + dropped(&host, "no_way_back");
+            (all == count).then_some(())
+        });
+        // The way back is open as ever.
+        hop.send(&ok_to(&seen, hop.local()));
+        assert_eq!(caller.receive().code(), 200);
+    }
+    assert!(third.hears_nothing());
+    let nobody = listener.accept().map_err(|error| error.kind());
+    assert_eq!(nobody.map(|_| ()), Err(ErrorKind::WouldBlock));
+}
+
+#[test]
+fn a_callers_maddr_turns_no_response_to_others() {
+    let (host, mut hop) = start();
+    let mut caller = host.udp(CALLER);
+    let mut third = Caller::udp_from(host.lease().addr(THIRD, 5060), host.sip());
+    let request = caller.request("MESSAGE", "sip:b@c");
+    let text = String::from_utf8(request.bytes()).expect("a request is text");
+    let (before, after) = text.split_once(";branch").expect("it has a branch");
+    caller.send(format!("{before};maddr={};branch{after}", third.local().ip()).as_bytes());
+    let seen = hop.receive();
+    hop.send(&ok_to(&seen, hop.local()));
+    assert_eq!(caller.receive().code(), 200);
+    assert!(third.hears_nothing());
+}
+
+#[test]
+fn a_policys_answer_over_udp_is_not_much_more_than_what_came() {
+    let headers: Vec<_> = (0..30)
+        .map(|n| (format!("X-Long-{n}"), "x".repeat(400)))
+        .collect();
+    let builder = Builder::new();
+    let known = builder.lease().ip(11);
+    let host = builder.row(&format!("300 {known} 32")).start();
+    host.replace_policy(&rejecting_with(302, "Elsewhere", &headers));
+    host.run("policy reload");
+    let ask = |mut caller: Caller| {
+        let request = caller.request("INVITE", "sip:b@c");
+        let answer = caller.ask(&request);
+        assert_eq!(answer.start_line(), "SIP/2.0 302 Elsewhere");
+        (
+            answer.headers("X-Long-7").len(),
+            request.bytes().len(),
+            answer,
+        )
+    };
+    let (fields, asked, answer) = ask(host.udp(CALLER));
+    assert_eq!(fields, 0);
+    let length = answer.bytes.len();
+    assert!(length <= asked + 1024, "{asked} in, {length} out");
+    assert_eq!(host.metric("portcullis_shortened_answers_total", &[]), 1.0);
+    // Over TCP it goes as it is.
+    assert_eq!(ask(host.tcp(CALLER)).0, 1);
+    // Whom the operator knows may be sent more, and not everything: it may be somebody else who writes its address.
+    assert_eq!(ask(host.udp(11)).0, 0);
+    host.replace_policy(&rejecting_with(302, "Elsewhere", &headers[..15]));
+    host.run("policy reload");
+    assert_eq!(ask(host.udp(11)).0, 1);
+    assert_eq!(ask(host.udp(CALLER)).0, 0);
+    // A few more bytes are a policy's to give to anybody.
+    host.replace_policy(&rejecting_with(302, "Elsewhere", &headers[7..9]));
+    host.run("policy reload");
+    assert_eq!(ask(host.udp(CALLER)).0, 1);
+    assert_eq!(host.metric("portcullis_shortened_answers_total", &[]), 3.0);
+}
+
+#[test]
+fn a_source_over_udp_gets_its_share_of_answers() {
+    const BURST: usize = 5;
+    const ASKED: usize = 40;
+    let builder = Builder::new();
+    let known = builder.lease().ip(11);
+    let host = builder
+        .row(&format!("300 {known} 32"))
+        .set("sip", "answers-per-second = 1")
+        .set("sip", &format!("answers-burst = {BURST}"))
+        .start();
+    host.replace_policy(&rejecting(486, "Busy Here"));
+    host.run("policy reload");
+    let us = format!("sip:{}", host.sip());
+    for (method, uri, caller) in [
+        ("OPTIONS", us.as_str(), 20),
+        ("MESSAGE", "tel:+49", 21),
+        ("BAD", "mailto:a@b", 22),
+    ] {
+        let before = dropped(&host, "answer_limit");
+        let mut flood = host.udp(caller);
+        for _ in 0..ASKED {
+            let request = flood.request(method, uri);
+            flood.send(&request.bytes());
+        }
+        wait::until("most are not answered", || {
+            let more = dropped(&host, "answer_limit") - before;
+            (more >= (ASKED - BURST) as f64 / 2.0).then_some(())
+        });
+        // Others are answered meanwhile, and whoever confirms answers is.
+        let mut other = host.udp(caller + 10);
+        for _ in 0..3 * BURST {
+            let invite = other.request("INVITE", "sip:b@c");
+            let answer = other.ask(&invite);
+            assert_eq!(answer.code(), 486);
+            other.send(&invite.ack_for(&answer).bytes());
+        }
+    }
+    let limited = dropped(&host, "answer_limit");
+    for mut caller in [host.udp(11), host.tcp(20)] {
+        for _ in 0..4 * BURST {
+            let request = caller.request("OPTIONS", &us);
+            assert_eq!(caller.ask(&request).code(), 200);
+        }
+    }
+    assert_eq!(dropped(&host, "answer_limit"), limited);
+}

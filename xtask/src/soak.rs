@@ -1,0 +1,82 @@
+//! `cargo xtask soak`
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::Result;
+
+use crate::build::{self, Profile};
+use crate::debian::{self, MARIADB};
+use crate::process::{cargo, run as run_command};
+use crate::workspace::{Workspace, root};
+
+/// Run one host for an hour under traffic, changes, attacks and failures, and watch its invariants
+///
+/// Traffic is counted to the last answer while policy files are swapped, policies pushed and tables reloaded, tenants misbehave, clients are
+/// slow, the database stops, descriptors run short and the disk fills up (as root). Nothing may be lost or answered twice, what the host
+/// holds may not grow, and honest requests stay within a bound. Before that, attacks on its memory are made, each on a host of its own. The report is printed and, as JSON, written to target/soak.json.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// How long
+    #[arg(long, value_name = "N", default_value_t = 3600)]
+    seconds: u32,
+    /// Requests a second of the counted traffic
+    #[arg(long, value_name = "N", default_value_t = 2000)]
+    rate: u32,
+}
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let workspace = Workspace::own()?;
+    debian::require(&MARIADB)?;
+    build::policies_with_tests(&workspace)?;
+    let portcullis = build::host(&workspace, Profile::Dist)?;
+    let soak = Soak {
+        seconds: args.seconds,
+        rate: args.rate,
+        // An optimised build on a machine of its own answers within a fraction of this.
+        p99_ms: 100,
+        turned_away: 0,
+    };
+    memory(20, &workspace, &portcullis)?;
+    soak.run(&workspace, &portcullis)
+}
+
+/// Attacks on the memory of this binary, each this long.
+pub(crate) fn memory(seconds: u32, workspace: &Workspace, portcullis: &Path) -> Result<()> {
+    let mut memory = program(workspace, portcullis);
+    run_command(memory.arg("memory").arg(format!("--seconds={seconds}")))
+}
+
+/// One soak.
+pub(crate) struct Soak {
+    pub(crate) seconds: u32,
+    pub(crate) rate: u32,
+    pub(crate) p99_ms: u32,
+    /// Of a thousand honest requests.
+    pub(crate) turned_away: u32,
+}
+
+impl Soak {
+    /// Runs it against this binary.
+    pub(crate) fn run(&self, workspace: &Workspace, portcullis: &Path) -> Result<()> {
+        let mut soak = program(workspace, portcullis);
+        soak.arg("run")
+            .arg(format!("--seconds={}", self.seconds))
+            .arg(format!("--rate={}", self.rate))
+            .arg(format!("--p99-ms={}", self.p99_ms))
+            .arg(format!("--turned-away={}", self.turned_away))
+            .arg("--report")
+            .arg(workspace.target.join("soak.json"));
+        run_command(&mut soak)
+    }
+}
+
+fn program(workspace: &Workspace, portcullis: &Path) -> Command {
+    let mut program = cargo();
+    program
+        .current_dir(root())
+        .args(["run", "--quiet", "--package", "portcullis-soak", "--"])
+        .env("PORTCULLIS_BIN", portcullis)
+        .env("PORTCULLIS_POLICIES", workspace.target.join("policies"));
+    program
+}
