@@ -50,7 +50,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             targets.join(", ")
         );
     }
-    fuzz(&args.target, args.seconds, &args.further)
+    fuzz(&args.target, Until::Seconds(args.seconds), &args.further)
 }
 
 /// Where the fuzz targets are: a workspace of their own.
@@ -85,8 +85,17 @@ pub(crate) fn quick_and_other_targets() -> Result<(Vec<String>, Vec<String>)> {
     Ok((quick, other))
 }
 
+/// When a run ends that finds nothing.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Until {
+    /// Inputs that differ from run to run.
+    Seconds(u32),
+    /// This many inputs, from a fixed seed: the same ones on every machine where nothing was found before.
+    Runs(u32),
+}
+
 /// Builds a target and runs it.
-pub(crate) fn fuzz(target: &str, seconds: u32, further: &[String]) -> Result<()> {
+pub(crate) fn fuzz(target: &str, until: Until, further: &[String]) -> Result<()> {
     let triple = host_triple()?;
     let built = folder().join("target");
     let mut build = cargo();
@@ -119,7 +128,10 @@ pub(crate) fn fuzz(target: &str, seconds: u32, further: &[String]) -> Result<()>
     let mut run = Command::new(built.join(triple).join("release").join(target));
     run.args(["-timeout=5", "-print_final_stats=1"])
         .arg(format!("-max_len={}", input.longest))
-        .arg(format!("-max_total_time={seconds}"))
+        .args(match until {
+            Until::Seconds(seconds) => vec![format!("-max_total_time={seconds}")],
+            Until::Runs(runs) => vec![format!("-runs={runs}"), "-seed=1".to_owned()],
+        })
         .arg(format!(
             "-artifact_prefix={}/{target}-",
             artifacts.display()

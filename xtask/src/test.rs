@@ -8,6 +8,7 @@ use anyhow::Result;
 
 use crate::build::{self, Profile};
 use crate::debian::{self, MARIADB, Need};
+use crate::fuzz::Until;
 use crate::process::{cargo, find, run as run_command};
 use crate::soak::Soak;
 use crate::steps::Steps;
@@ -29,9 +30,9 @@ pub(crate) struct Args {
     /// Leave out the tests that need MariaDB, PostgreSQL, Kamailio or its tools, SIPp, sipsak, tcpdump, valgrind or Chromium
     #[arg(long)]
     without_peers: bool,
-    /// How long to run each of these fuzz targets; 0 leaves them out
-    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
-    fuzz_seconds: u32,
+    /// How many inputs each of these fuzz targets gets, from a fixed seed; 0 leaves the targets out
+    #[arg(long, value_name = "N", default_value_t = 100_000)]
+    fuzz_runs: u32,
     /// How long the soak runs; 0 leaves it out
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     soak_seconds: u32,
@@ -245,8 +246,8 @@ fn soak(steps: &mut Steps, workspace: &Workspace, args: &Args) {
 }
 
 fn fuzz_all(steps: &mut Steps, args: &Args) {
-    if args.fuzz_seconds == 0 {
-        steps.leave_out("fuzz targets (--fuzz-seconds 0)");
+    if args.fuzz_runs == 0 {
+        steps.leave_out("fuzz targets (--fuzz-runs 0)");
         return;
     }
     // Those that need wasmtime or sqlx take many minutes to build with counters of coverage.
@@ -261,7 +262,7 @@ fn fuzz_all(steps: &mut Steps, args: &Args) {
         targets?
             .0
             .iter()
-            .try_for_each(|target| fuzz::fuzz(target, args.fuzz_seconds, &[]))
+            .try_for_each(|target| fuzz::fuzz(target, Until::Runs(args.fuzz_runs), &[]))
     });
 }
 

@@ -632,6 +632,23 @@ mod tests {
     }
 
     #[test]
+    fn white_space_behind_the_version_does_not_push_it_out_of_a_shortened_start_line() {
+        for blanks in [60_000, 65_536, 200_000] {
+            for (method, line_end) in [("OPTIONS", "\r\n"), ("MESSAGE", "\n")] {
+                let uri = "x".repeat(9_000);
+                let blanks = " \t".repeat(blanks / 2);
+                let message = format!("{method} sip:{uri} SIP/2.0{blanks}\r\n{NEEDED}\r\nbody");
+                let message = message.replace("\r\n", line_end);
+                let (fault, head) = oversized(message.as_bytes());
+                assert_eq!(fault, Fault::StartLineTooLong);
+                let line = head.split_once(line_end).unwrap().0.trim_end();
+                assert!(line.starts_with(method) && line.ends_with("xx SIP/2.0"));
+                assert!(line.len() < 9_000, "{}", line.len());
+            }
+        }
+    }
+
+    #[test]
     fn of_long_headers_what_an_answer_needs_is_kept_and_the_stream_goes_on() {
         let start = "OPTIONS sip:a SIP/2.0\r\n";
         let small = "X: 1\r\n".repeat(20_000);

@@ -139,6 +139,7 @@ fn oversized(head: &[u8], limits: &Limits) {
     if matches!(result, Err(error) if error.fault == Fault::NotSip) {
         // Only a version of more bytes than a shortened start line keeps at its end is lost.
         let line = head.split(|byte| *byte == b'\n').next().unwrap_or_default();
+        let line = line.trim_ascii_end();
         let word = line.rsplit(|byte| *byte == b' ').next().unwrap_or_default();
         assert!(word.len() > 60, "{result:?}");
     }

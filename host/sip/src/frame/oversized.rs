@@ -83,12 +83,26 @@ const TAIL: usize = 64;
 /// A line that begins with it has no name.
 const NAMELESS: u8 = b':';
 
-/// Takes the middle out of a line that is longer than this; returns its new length.
+/// Takes the middle out of a line that is longer than this, and white space before its end; returns its new length. The scan passes over white
+/// space there, so that the version is what comes before.
 fn shorten(line: &mut [u8], longest: usize) -> usize {
-    match line.len().checked_sub(TAIL) {
-        Some(tail) if tail > longest => shift(line, tail..line.len(), longest),
-        _ => line.len(),
+    let length = line.len();
+    if length <= longest + TAIL {
+        return length;
     }
+    let content = line.trim_ascii_end().len();
+    // One blank stays of a line that may go on.
+    let line_end = match &line[content..] {
+        [.., b'\r', b'\n'] => 2,
+        [] => 0,
+        _ => 1,
+    };
+    let tail = content.saturating_sub(TAIL);
+    let kept = match tail > longest {
+        true => shift(line, tail..content, longest),
+        false => content,
+    };
+    shift(line, length - line_end..length, kept)
 }
 
 /// Moves bytes to an earlier place; returns where they end.
