@@ -10,8 +10,11 @@ pub mod compiler;
 pub mod policy_files;
 mod registry;
 pub mod resolve;
+mod settings;
+mod tenant_set;
 
 pub use registry::{
     Arrival, Progress, Provenance, Push, ReconfigureError, Reconfigured, Registry, RegistryError,
     Reserved, ShipError, Start, StoreStatus, TenantError,
 };
+pub use tenant_set::TenantSetError;

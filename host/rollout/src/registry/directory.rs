@@ -104,7 +104,8 @@ impl Registry {
         }
         let tenant = TenantConfig::parse(name, text, &config, &others);
         let tenant = tenant.map_err(TenantError::Wrong)?;
-        self.check(&config, &tenant).await?;
+        let checked = self.tenants.check(&config, &tenant).await;
+        checked.map_err(RegistryError::from)?;
         let text = without_secret(text, tenant.token.as_ref());
         stored.store().put_tenant(name, Some(&text), by).await?;
         tracing::info!(event = "tenant_stored", tenant = name, by, "tenant stored");
@@ -194,7 +195,7 @@ impl Registry {
                     .map_err(|problems| shown(&problems)),
             };
             let usable = match usable {
-                Ok(tenant) => match self.check(config, &tenant).await {
+                Ok(tenant) => match self.tenants.check(config, &tenant).await {
                     Ok(()) => Ok(tenant),
                     Err(error) => Err(error.to_string()),
                 },

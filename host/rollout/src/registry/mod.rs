@@ -5,40 +5,33 @@ mod directory;
 mod fall_backs;
 mod reconfigure;
 mod sandboxes;
-mod settings;
 mod shipping;
 mod start;
 mod stored;
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use futures_util::stream::{self, StreamExt};
-use parking_lot::Mutex;
 use portcullis_config::{Config, SeatConfig, TenantConfig};
 use portcullis_dataplane::tenants::{Budget, Seat, Shadow, Tenant, Tenants};
-use portcullis_policy::{
-    Counters, Generation, PolicySlot, Runtime, RuntimeError, Scope, Settings, SettingsError,
-};
+use portcullis_policy::{Counters, Generation, PolicySlot, Runtime, RuntimeError, Scope};
 use portcullis_records::Part;
 use portcullis_request::PolicyRequest;
-use portcullis_sip::RouteError;
 use portcullis_store::Store;
 use thiserror::Error;
 use tokio::sync::{Notify, watch};
-use tokio::task::AbortHandle;
 
 use crate::compiler::{self, Occasion};
 use crate::policy_files::{PolicyFileError, PolicyFiles};
-use crate::resolve::Resolver;
+use crate::settings::{forget_what_refuses, settings_of};
+use crate::tenant_set::{RETAINED_GENERATIONS, TenantSet, TenantSetError};
 
 use directory::Directory;
 use reconfigure::ConfigFile;
 use sandboxes::{kept_by_each, least_instances};
-use settings::forget_what_refuses;
 use shipping::Manifest;
 use start::Loading;
 use stored::state::Stored;
@@ -48,9 +41,6 @@ pub use reconfigure::{ReconfigureError, Reconfigured};
 pub use shipping::{Arrival, Provenance, Push, Reserved, ShipError};
 pub use start::{Progress, Start};
 pub use stored::StoreStatus;
-
-/// Generations that a seat keeps beside those that serve.
-const KEPT: usize = 4;
 
 /// How often old policies are looked for that no worker has any more.
 const COLLECT: Duration = Duration::from_secs(1);
@@ -64,13 +54,11 @@ const AFTER: &str = "after";
 pub struct Registry {
     runtime: Arc<Runtime>,
     shadow: Shadow,
-    workers: usize,
     sandboxes: usize,
-    current: Arc<ArcSwap<Tenants>>,
     /// Told when a policy fails too often.
     wake: Arc<Notify>,
     operators: Vec<Arc<PolicyFiles>>,
-    held: Mutex<BTreeMap<String, Held>>,
+    tenants: TenantSet,
     manifest: Manifest,
     /// The database of pushed policies; none for a host that keeps them in memory.
     stored: Option<Stored>,
@@ -80,15 +68,6 @@ pub struct Registry {
     loading: Loading,
     /// What the host was started with, to read it again; none for one without a file.
     file: Option<ConfigFile>,
-    stop: watch::Receiver<bool>,
-}
-
-/// What belongs to one tenant.
-struct Held {
-    tenant: Arc<Tenant>,
-    files: Arc<PolicyFiles>,
-    /// Ended with it.
-    tasks: Vec<AbortHandle>,
 }
 
 /// Why the tenants can't be set up.
@@ -108,22 +87,9 @@ pub enum RegistryError {
         /// What is wrong with it.
         source: PolicyFileError,
     },
-    /// A tenant's next hop or domain is none.
-    #[error("tenant {tenant}: {source}")]
-    Routes {
-        /// The tenant.
-        tenant: String,
-        /// What is wrong.
-        source: RouteError,
-    },
-    /// The policy that serves a tenant, or is tried out, does not take its new settings.
-    #[error("tenant {tenant}: {source}")]
-    Settings {
-        /// The tenant.
-        tenant: String,
-        /// What is wrong.
-        source: SettingsError,
-    },
+    /// A tenant can't be set up.
+    #[error(transparent)]
+    Tenants(#[from] TenantSetError),
 }
 
 impl Registry {
@@ -144,7 +110,7 @@ impl Registry {
         let sandboxes = kept_by_each(workers, runtime.limits().instances);
         let wake = Arc::new(Notify::new());
         let files_of = |name: &str, config: &SeatConfig| {
-            let slot = Arc::new(PolicySlot::keeping(KEPT));
+            let slot = Arc::new(PolicySlot::keeping(RETAINED_GENERATIONS));
             let counters = Arc::new(Counters::new(config.counters));
             let scope = Scope::operator()
                 .with_counters(counters)
@@ -173,24 +139,28 @@ impl Registry {
         let seat_of =
             |files: &Option<Arc<PolicyFiles>>| files.as_ref().map(|files| Arc::clone(files.seat()));
         let tenants = Tenants::operator(Arc::new(operator), seat_of(&before), seat_of(&after));
+        let tenants = TenantSet::new(
+            tenants,
+            Arc::clone(&runtime),
+            workers,
+            Arc::clone(&wake),
+            stop,
+        );
         Ok(Self {
             runtime,
             shadow,
-            workers,
             sandboxes,
-            current: Arc::new(ArcSwap::from_pointee(tenants)),
             wake,
             operators: [Some(default), before, after]
                 .into_iter()
                 .flatten()
                 .collect(),
-            held: Mutex::default(),
+            tenants,
             manifest: Manifest::default(),
             stored: None,
             directory: Directory::default(),
             loading: Loading::default(),
             file: None,
-            stop,
         })
     }
 
@@ -212,7 +182,7 @@ impl Registry {
 
     /// Who decides at the moment, for workers to follow.
     pub fn current(&self) -> &Arc<ArcSwap<Tenants>> {
-        &self.current
+        self.tenants.current()
     }
 
     /// The way to the thread that asks candidates.
@@ -239,18 +209,12 @@ impl Registry {
     pub fn files(&self, name: &str) -> Option<Arc<PolicyFiles>> {
         let mut operators = self.operators.iter();
         let own = operators.find(|files| &*files.seat().name == name);
-        own.cloned().or_else(|| {
-            self.held
-                .lock()
-                .get(name)
-                .map(|held| Arc::clone(&held.files))
-        })
+        own.cloned().or_else(|| self.tenants.files(name))
     }
 
     /// All policy files: the operator's, then the tenants' in the order of their names.
     pub fn all_files(&self) -> Vec<Arc<PolicyFiles>> {
-        let held = self.held.lock();
-        let tenants = held.values().map(|held| Arc::clone(&held.files));
+        let tenants = self.tenants.all_files();
         self.operators.iter().cloned().chain(tenants).collect()
     }
 
@@ -270,8 +234,8 @@ impl Registry {
         Ok(())
     }
 
-    /// Makes these the tenants. Those that are as they were go on as they are; of those that are not, generations and counters do.
-    /// A tenant whose policy can't be loaded is there all the same: its requests get what its configuration says for that.
+    /// Replaces the set of tenants, and loads the policies of new and changed ones. Unchanged tenants are untouched; changed ones keep
+    /// their policy generations and counters. A tenant whose policy can't be loaded is there all the same: its requests get what its configuration says for that.
     ///
     /// # Errors
     /// When one can't be set up; then nothing has changed.
@@ -285,51 +249,13 @@ impl Registry {
         Ok(())
     }
 
-    /// Makes these the tenants, and gives the policy files of those that are new or others than they were: they are still to be loaded.
+    /// Replaces the set of tenants. Returns the policy files of new and changed ones, which are still to be loaded.
     async fn set_up(
         &self,
         config: &Config,
         tenants: &[TenantConfig],
     ) -> Result<Vec<Arc<PolicyFiles>>, RegistryError> {
-        let mut resolvers = Vec::new();
-        for tenant in tenants {
-            let resolver = match self.is_as_it_was(tenant) {
-                true => None,
-                false => {
-                    self.check_settings(tenant).await?;
-                    Some(self.resolver(config, tenant).await?)
-                }
-            };
-            resolvers.push(resolver);
-        }
-        let mut fresh = Vec::new();
-        let mut gone = Vec::new();
-        {
-            let mut held = self.held.lock();
-            let mut old = std::mem::take(&mut *held);
-            for (tenant, resolver) in tenants.iter().zip(resolvers) {
-                let before = old.remove(&tenant.name);
-                let now = match (before, resolver) {
-                    (Some(before), None) => before,
-                    (before, Some(resolver)) => {
-                        let now = self.hold(tenant, resolver, before.as_ref());
-                        gone.extend(before);
-                        fresh.push(Arc::clone(&now.files));
-                        now
-                    }
-                    // It went while its names were looked up; whoever took it away comes after.
-                    (None, None) => continue,
-                };
-                held.insert(tenant.name.clone(), now);
-            }
-            gone.extend(old.into_values());
-            let named = held.values().map(|held| Arc::clone(&held.tenant)).collect();
-            let operator = self.current.load();
-            self.current.store(Arc::new(operator.with(named)));
-        }
-        for gone in &gone {
-            gone.tasks.iter().for_each(AbortHandle::abort);
-        }
+        let fresh = self.tenants.apply(config, tenants).await?;
         for files in &fresh {
             self.forget(&files.seat().name);
         }
@@ -408,134 +334,14 @@ impl Registry {
         })
     }
 
-    fn is_as_it_was(&self, tenant: &TenantConfig) -> bool {
-        let held = self.held.lock();
-        let before = held.get(&tenant.name);
-        before.is_some_and(|held| held.tenant.config.as_ref() == Some(tenant))
-    }
-
-    /// Whether a tenant could be set up as it is configured.
-    async fn check(&self, config: &Config, tenant: &TenantConfig) -> Result<(), RegistryError> {
-        if self.is_as_it_was(tenant) {
-            return Ok(());
-        }
-        self.check_settings(tenant).await?;
-        self.resolver(config, tenant).await.map(drop)
-    }
-
-    /// The generations of a tenant that is there already with other settings. One that comes from a file will be loaded again,
-    /// maybe another one, and asked then.
-    fn slot_with_other_settings(
-        &self,
-        tenant: &TenantConfig,
-    ) -> Option<Arc<PolicySlot<PolicyRequest>>> {
-        let held = self.held.lock();
-        let seat = &held.get(&tenant.name)?.tenant.seat;
-        let asks_for_it =
-            seat.config.settings != tenant.seat.settings && tenant.seat.file.is_none();
-        asks_for_it.then(|| Arc::clone(&seat.slot))
-    }
-
-    async fn resolver(
-        &self,
-        config: &Config,
-        tenant: &TenantConfig,
-    ) -> Result<Resolver, RegistryError> {
-        let resolver = Resolver::of_tenant(&config.relay, tenant);
-        let mut resolver = resolver.map_err(|source| RegistryError::Routes {
-            tenant: tenant.name.clone(),
-            source,
-        })?;
-        resolver.resolve().await;
-        Ok(resolver)
-    }
-
-    fn hold(&self, config: &TenantConfig, resolver: Resolver, before: Option<&Held>) -> Held {
-        let slot = match before {
-            Some(before) => Arc::clone(&before.tenant.seat.slot),
-            None => Arc::new(PolicySlot::keeping(KEPT)),
-        };
-        let counters = match before {
-            Some(before) => Arc::clone(&before.tenant.counters),
-            None => (0..self.workers).map(|_| Default::default()).collect(),
-        };
-        // What was counted goes on, unless there is to be other room for it.
-        let before =
-            before.filter(|before| before.tenant.seat.config.counters == config.seat.counters);
-        let counted = match before {
-            Some(before) => Arc::clone(before.tenant.seat.scope.counters()),
-            None => Arc::new(Counters::new(config.seat.counters)),
-        };
-        let wake = Arc::clone(&self.wake);
-        let seat = Seat::new(
-            &config.name,
-            slot,
-            scope_of(config)
-                .with_counters(counted)
-                .with_settings(settings_of(&config.seat)),
-            config.seat.clone(),
-            wake,
-        );
-        let seat = Arc::new(seat);
-        let routes = Arc::new(ArcSwap::from_pointee(resolver.routes()));
-        let follow = tokio::spawn(resolver.watch(Arc::clone(&routes), self.stop.clone()));
-        let files = Arc::new(PolicyFiles::new(
-            Arc::clone(&seat),
-            Arc::clone(&self.runtime),
-        ));
-        let budget = Budget::new(config.rate, config.cpu_share, self.workers);
-        Held {
-            tenant: Arc::new(Tenant {
-                name: config.name.as_str().into(),
-                seat,
-                default: config.default.clone(),
-                routes: Some(routes),
-                budget: match config.groups.is_empty() {
-                    true => budget,
-                    false => budget.knowing_some(),
-                },
-                known: in_order(&config.groups),
-                records: Part::default(),
-                counters,
-                config: Some(config.clone()),
-            }),
-            files,
-            tasks: vec![follow.abort_handle()],
-        }
-    }
-
     /// Loads the policy of a tenant and follows its file.
     async fn watch(&self, files: &Arc<PolicyFiles>, occasion: Occasion) {
         if let Err(error) = files.load_on(occasion).await {
             tracing::error!(event = "tenant_without_policy", tenant = &*files.seat().name, %error, "tenant has no policy");
         }
         let task = tokio::spawn(Arc::clone(files).watch()).abort_handle();
-        let mut held = self.held.lock();
-        match held.get_mut(&*files.seat().name) {
-            Some(held) if Arc::ptr_eq(&held.files, files) => held.tasks.push(task),
-            _ => task.abort(),
-        }
+        self.tenants.end_with(files, task);
     }
-}
-
-/// What a tenant's policy may ask about.
-fn scope_of(config: &TenantConfig) -> Scope {
-    Scope::tenant(&config.name)
-        .with_groups(config.groups.iter().copied())
-        .with_trusted(config.trusted)
-        .with_log_rate(config.log_rate)
-        .with_rules(config.rules.iter().map(String::as_str))
-        .with_headers(config.headers.iter().map(String::as_str))
-}
-
-fn in_order(groups: &[u32]) -> Box<[u32]> {
-    let mut groups = groups.to_vec();
-    groups.sort_unstable();
-    groups.into()
-}
-
-fn settings_of(config: &SeatConfig) -> Arc<Settings> {
-    Arc::new(Settings::new(config.settings.clone()))
 }
 
 fn of(seat: &str) -> String {
@@ -550,3 +356,6 @@ impl std::fmt::Debug for Registry {
         f.debug_struct("Registry").finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,12 +1,11 @@
 //! Reading the configuration file again while the host runs: what it says of tenants is taken over, all of it or nothing.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use thiserror::Error;
 
-use portcullis_config::{Config, ConfigError, TenantConfig};
+use portcullis_config::{Config, ConfigError};
 
 use super::{Registry, RegistryError};
 
@@ -55,8 +54,17 @@ impl Registry {
         let read = tokio::task::spawn_blocking(move || Config::load(&path)).await;
         let interrupted = |_| ReconfigureError::NoFile;
         let config = read.map_err(interrupted)??;
-        let mut done = self.compare(&config.tenants);
-        done.need_a_start = other_sections(&file.running, &config);
+        let done = {
+            let changes = self
+                .tenants
+                .plan(&config.tenants, |name| !self.is_stored(name));
+            Reconfigured {
+                added: changes.added(),
+                changed: changes.changed(),
+                need_a_start: other_sections(&file.running, &config),
+                removed: changes.removed,
+            }
+        };
         self.apply_all(&Arc::new(config)).await?;
         tracing::info!(
             event = "tenants_reloaded",
@@ -73,29 +81,6 @@ impl Registry {
             );
         }
         Ok(done)
-    }
-
-    fn compare(&self, wanted: &[TenantConfig]) -> Reconfigured {
-        let current = Arc::clone(&self.current().load());
-        let now: BTreeMap<&str, &TenantConfig> = current
-            .named
-            .iter()
-            .filter(|tenant| !self.is_stored(&tenant.name))
-            .filter_map(|tenant| Some((&*tenant.name, tenant.config.as_ref()?)))
-            .collect();
-        let mut done = Reconfigured::default();
-        for tenant in wanted {
-            let list = match now.get(tenant.name.as_str()) {
-                None => &mut done.added,
-                Some(now) if *now != tenant => &mut done.changed,
-                Some(_) => continue,
-            };
-            list.push(tenant.name.clone());
-        }
-        let is_gone = |name: &&&str| !wanted.iter().any(|tenant| tenant.name == **name);
-        let gone = now.keys().filter(is_gone);
-        done.removed = gone.map(|name| (*name).to_owned()).collect();
-        done
     }
 }
 

@@ -14,6 +14,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use crate::compiler::{Behalf, on_behalf_of};
 use crate::policy_files::PolicyFiles;
+use crate::settings::takes;
 
 use super::Registry;
 
@@ -391,6 +392,19 @@ impl Registry {
             "mode of the seat changed"
         );
         Ok(())
+    }
+
+    /// Asks a generation that is to serve again, or to be tried, whether it takes the settings. One that is not loaded yet is asked then.
+    pub(super) async fn ask_again(
+        &self,
+        files: &PolicyFiles,
+        number: u64,
+    ) -> Result<(), ShipError> {
+        let Some(generation) = files.slot().generation(number) else {
+            return Ok(());
+        };
+        let taken = takes(&generation, files.seat().scope.settings()).await;
+        taken.map_err(|source| ShipError::Settings { number, source })
     }
 
     fn ready(

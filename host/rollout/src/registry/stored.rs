@@ -18,10 +18,10 @@ use tokio::time::MissedTickBehavior;
 
 use crate::compiler::{Behalf, Occasion, on, on_behalf_of};
 use crate::policy_files::PolicyFiles;
+use crate::settings::forget_what_refuses;
 
 use super::Registry;
 use super::fall_backs::BREAKER;
-use super::settings::forget_what_refuses;
 use super::shipping::{Provenance, Push, ShipError, mode};
 
 pub use state::StoreStatus;

@@ -1,0 +1,142 @@
+use portcullis_policy::{NoGeneration, SettingsError, Trial};
+use tempfile::TempDir;
+use tokio::sync::watch;
+
+use portcullis_config::Config;
+// It takes any settings.
+use crate::policy_files::tests::rejecting;
+
+use super::*;
+
+/// A host with one tenant whose settings are changed.
+struct Lab {
+    folder: TempDir,
+    registry: Registry,
+    _never: watch::Sender<bool>,
+}
+
+impl Lab {
+    async fn new(settings: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        write(&folder, settings);
+        let path = folder.path().join("portcullis.toml");
+        let config = Config::load(&path).unwrap();
+        let (_never, stop) = watch::channel(false);
+        let registry = Registry::new(&config, 1, stop).unwrap();
+        let registry = registry.with_file(path, config.clone());
+        registry.apply(&config, &config.tenants).await.unwrap();
+        Self {
+            folder,
+            registry,
+            _never,
+        }
+    }
+
+    fn seat(&self) -> Arc<Seat> {
+        Arc::clone(self.registry.current().load().seat("a").unwrap())
+    }
+
+    /// Lets a policy serve; the number of its generation.
+    fn serve(&self, module: &[u8]) -> u64 {
+        let (runtime, seat) = (self.registry.runtime(), self.seat());
+        let settings = seat.scope.settings();
+        let load = runtime.load_within("a.wasm", module, runtime.limits(), settings);
+        seat.slot.publish(load.unwrap()).number
+    }
+
+    /// What is said to other settings, if they are not taken.
+    async fn change(&self, settings: &str) -> Option<String> {
+        write(&self.folder, settings);
+        let done = self.registry.reconfigure().await;
+        done.err().map(|error| error.to_string())
+    }
+}
+
+fn write(folder: &TempDir, settings: &str) {
+    let text = format!("[tenants.a]\nsource-groups = [1]\n[tenants.a.settings]\n{settings}\n");
+    std::fs::write(folder.path().join("portcullis.toml"), text).unwrap();
+}
+
+const REFUSES: &str =
+    "the policy refuses its settings: open!; mend the section `settings` of its configuration";
+
+#[tokio::test]
+async fn what_the_policy_that_serves_refuses_changes_nothing() {
+    let lab = Lab::new("open = true").await;
+    lab.serve(&particular());
+    assert_eq!(lab.change("open = true\nmore = 1").await, None);
+    let before = lab.seat();
+    let told = lab.change("open = false").await;
+    assert_eq!(told, Some(format!("tenant a: {REFUSES}")));
+    assert!(Arc::ptr_eq(&lab.seat(), &before), "nothing has changed");
+}
+
+#[tokio::test]
+async fn what_a_candidate_refuses_changes_nothing() {
+    let lab = Lab::new("open = true").await;
+    let particular = lab.serve(&particular());
+    lab.serve(&rejecting(480));
+    let trial = lab.registry.try_out("a", particular, Trial::Shadow, "ann");
+    trial.await.unwrap();
+    let told = lab.change("open = false").await;
+    assert_eq!(told, Some(format!("tenant a: {REFUSES}")));
+    lab.registry.end_trial("a", "ann").await.unwrap();
+    assert_eq!(lab.change("open = false").await, None);
+}
+
+#[tokio::test]
+async fn what_came_before_the_settings_is_asked_again() {
+    let lab = Lab::new("open = true").await;
+    let registry = &lab.registry;
+    let particular = lab.serve(&particular());
+    let tolerant = lab.serve(&rejecting(480));
+    let fallback = || {
+        let lineup = lab.seat().slot.lineup().unwrap();
+        lineup.fallback.as_ref().map(|generation| generation.number)
+    };
+    assert_eq!(fallback(), Some(particular));
+
+    assert_eq!(lab.change("open = false").await, None);
+    assert_eq!(fallback(), None, "nothing goes back there by itself");
+    let refused = ShipError::Settings {
+        number: particular,
+        source: SettingsError::Refused("open!".to_owned()),
+    };
+    assert_eq!(refused.to_string(), format!("generation 1: {REFUSES}"));
+    let refused = Some(refused);
+    let by = "ann";
+    assert_eq!(registry.activate("a", particular, by).await.err(), refused);
+    let trial = registry.try_out("a", particular, Trial::Shadow, by);
+    assert_eq!(trial.await.err(), refused);
+    let back = registry.roll_back("a", Some(particular), by);
+    assert_eq!(back.await.err(), refused);
+    let back = registry.roll_back("a", None, by).await.err();
+    let kept = vec![particular, tolerant];
+    assert_eq!(back, Some(NoGeneration::Previous { kept }.into()));
+    assert_eq!(lab.seat().slot.number(), tolerant);
+
+    assert_eq!(lab.change("open = true").await, None);
+    registry.activate("a", particular, by).await.unwrap();
+    assert_eq!(lab.seat().slot.number(), particular);
+    assert_eq!(fallback(), Some(tolerant));
+}
+
+/// A policy that wants `open` to be true.
+fn particular() -> Vec<u8> {
+    let mut module = wat::parse_str(
+        r#"(module
+            (import "portcullis:policy/settings@0.1.0" "boolean" (func $boolean (param i32 i32 i32)))
+            (memory (export "memory") 1)
+            (data (i32.const 16) "\03")
+            (data (i32.const 64) "open!")
+            (data (i32.const 132) "\40\00\00\00\05\00\00\00")
+            (func (export "decide") (result i32) i32.const 16)
+            (func (export "validate-settings") (result i32)
+              (call $boolean (i32.const 64) (i32.const 4) (i32.const 512))
+              (i32.store8 (i32.const 128) (i32.eqz (i32.load8_u (i32.const 513))))
+              i32.const 128))"#,
+    )
+    .unwrap();
+    portcullis_policy::embed_configured(&mut module).unwrap();
+    module
+}

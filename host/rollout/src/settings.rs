@@ -1,0 +1,44 @@
+//! Whether policies that came earlier take the settings of today. Those that arrive are asked when they are loaded.
+
+use std::sync::Arc;
+
+use portcullis_config::SeatConfig;
+use portcullis_dataplane::tenants::Seat;
+use portcullis_policy::{Generation, Settings, SettingsError};
+use portcullis_request::PolicyRequest;
+
+/// The settings that a seat's policy gets.
+pub(crate) fn settings_of(config: &SeatConfig) -> Arc<Settings> {
+    Arc::new(Settings::new(config.settings.clone()))
+}
+
+/// Nothing goes back by itself to a generation that does not take the settings of today.
+pub(crate) async fn forget_what_refuses(seat: &Seat) {
+    let fallback = seat
+        .slot
+        .lineup()
+        .and_then(|lineup| lineup.fallback.clone());
+    let Some(fallback) = fallback else {
+        return;
+    };
+    if let Err(error) = takes(&fallback, seat.scope.settings()).await {
+        seat.slot.forget_previous(fallback.number);
+        tracing::warn!(
+            event = "fallback_unusable",
+            policy = &*seat.name,
+            generation = fallback.number,
+            %error,
+            "fallback generation dropped: it refuses the settings"
+        );
+    }
+}
+
+/// A check that was interrupted is no reason to refuse anything.
+pub(crate) async fn takes(
+    generation: &Arc<Generation<PolicyRequest>>,
+    settings: &Arc<Settings>,
+) -> Result<(), SettingsError> {
+    let (generation, settings) = (Arc::clone(generation), Arc::clone(settings));
+    let check = move || generation.policy.check_settings(&settings);
+    tokio::task::spawn_blocking(check).await.unwrap_or(Ok(()))
+}

@@ -1,0 +1,303 @@
+//! The tenants of a running host: each with its seat, its routes and its counters, from one configuration to the next.
+
+mod plan;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use portcullis_config::{Config, TenantConfig};
+use portcullis_dataplane::tenants::{Budget, Seat, Tenant, Tenants};
+use portcullis_policy::{Counters, PolicySlot, Runtime, Scope, SettingsError};
+use portcullis_records::Part;
+use portcullis_sip::RouteError;
+use thiserror::Error;
+use tokio::sync::{Notify, watch};
+use tokio::task::AbortHandle;
+
+use crate::policy_files::PolicyFiles;
+use crate::resolve::Resolver;
+use crate::settings::{settings_of, takes};
+
+use plan::{Carried, SetUp, plan, step};
+
+pub(crate) use plan::Changes;
+
+/// Generations that a seat keeps beside those that serve.
+pub(crate) const RETAINED_GENERATIONS: usize = 4;
+
+/// The tenants that run, and what workers read of them.
+pub(crate) struct TenantSet {
+    runtime: Arc<Runtime>,
+    workers: usize,
+    /// Notified when a policy fails too often.
+    wake: Arc<Notify>,
+    stop: watch::Receiver<bool>,
+    current: Arc<ArcSwap<Tenants>>,
+    running: Mutex<BTreeMap<String, Running>>,
+    /// Held while the set is changed.
+    changing: tokio::sync::Mutex<()>,
+}
+
+/// What belongs to one tenant.
+struct Running {
+    tenant: Arc<Tenant>,
+    files: Arc<PolicyFiles>,
+    /// Tasks that end with the tenant.
+    tasks: Vec<AbortHandle>,
+}
+
+/// Why a tenant can't be set up.
+#[derive(Debug, Error)]
+pub enum TenantSetError {
+    /// Its next hop or domain is none.
+    #[error("tenant {tenant}: {source}")]
+    Routes {
+        /// The tenant.
+        tenant: String,
+        /// What is wrong.
+        source: RouteError,
+    },
+    /// The policy that serves it, or is tried out, does not take its new settings.
+    #[error("tenant {tenant}: {source}")]
+    Settings {
+        /// The tenant.
+        tenant: String,
+        /// What is wrong.
+        source: SettingsError,
+    },
+}
+
+impl TenantSet {
+    /// A set without tenants, beside the operator's seats in `operator`. `wake` is notified when a policy fails too often.
+    pub(crate) fn new(
+        operator: Tenants,
+        runtime: Arc<Runtime>,
+        workers: usize,
+        wake: Arc<Notify>,
+        stop: watch::Receiver<bool>,
+    ) -> Self {
+        Self {
+            runtime,
+            workers,
+            wake,
+            stop,
+            current: Arc::new(ArcSwap::from_pointee(operator)),
+            running: Mutex::default(),
+            changing: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// The tenants of the moment, for workers to follow.
+    pub(crate) fn current(&self) -> &Arc<ArcSwap<Tenants>> {
+        &self.current
+    }
+
+    /// The policy files of this tenant.
+    pub(crate) fn files(&self, name: &str) -> Option<Arc<PolicyFiles>> {
+        let running = self.running.lock();
+        running.get(name).map(|running| Arc::clone(&running.files))
+    }
+
+    /// The policy files of all tenants in the order of their names.
+    pub(crate) fn all_files(&self) -> Vec<Arc<PolicyFiles>> {
+        let running = self.running.lock();
+        let files = running.values().map(|running| Arc::clone(&running.files));
+        files.collect()
+    }
+
+    /// What would have to change for the tenants for which `is_meant` is true to be these.
+    pub(crate) fn plan<'c>(
+        &self,
+        wanted: &'c [TenantConfig],
+        is_meant: impl Fn(&str) -> bool,
+    ) -> Changes<'c> {
+        let current = self.current.load();
+        let configs = configs_of(&current).filter(|(name, _)| is_meant(name));
+        plan(&configs.collect(), wanted)
+    }
+
+    /// Replaces the set of tenants. Unchanged tenants are untouched; changed ones keep their policy generations and counters. Returns the
+    /// policy files of new and changed tenants, whose policies are still to be loaded.
+    ///
+    /// # Errors
+    /// When a tenant can't be set up; then nothing has changed.
+    pub(crate) async fn apply(
+        &self,
+        config: &Config,
+        wanted: &[TenantConfig],
+    ) -> Result<Vec<Arc<PolicyFiles>>, TenantSetError> {
+        let _turn = self.changing.lock().await;
+        let changes = self.plan(wanted, |_| true);
+        let mut prepared = Vec::with_capacity(changes.set_up.len());
+        for set_up in &changes.set_up {
+            prepared.push((set_up, self.prepare(config, set_up).await?));
+        }
+        let mut fresh = Vec::new();
+        let mut gone = Vec::new();
+        {
+            let mut running = self.running.lock();
+            for (set_up, resolver) in prepared {
+                let name = &set_up.config.name;
+                let before = running.remove(name);
+                let now = self.run(set_up, resolver, before.as_ref());
+                gone.extend(before);
+                fresh.push(Arc::clone(&now.files));
+                running.insert(name.clone(), now);
+            }
+            let removed = changes.removed.iter();
+            gone.extend(removed.filter_map(|name| running.remove(name)));
+            let named = running
+                .values()
+                .map(|one| Arc::clone(&one.tenant))
+                .collect();
+            let operator = self.current.load();
+            self.current.store(Arc::new(operator.with(named)));
+        }
+        for gone in &gone {
+            gone.tasks.iter().for_each(AbortHandle::abort);
+        }
+        Ok(fresh)
+    }
+
+    /// Checks that a tenant could be set up as it is configured.
+    ///
+    /// # Errors
+    /// When it could not.
+    pub(crate) async fn check(
+        &self,
+        config: &Config,
+        tenant: &TenantConfig,
+    ) -> Result<(), TenantSetError> {
+        let before = {
+            let running = self.running.lock();
+            let running = running.get(&tenant.name);
+            running.map(|running| Arc::clone(&running.tenant))
+        };
+        let before = before.as_ref().and_then(|before| before.config.as_ref());
+        match step(before, tenant) {
+            Some(set_up) => self.prepare(config, &set_up).await.map(drop),
+            None => Ok(()),
+        }
+    }
+
+    /// Ends a task with the tenant of these files: at once if it is gone.
+    pub(crate) fn end_with(&self, files: &Arc<PolicyFiles>, task: AbortHandle) {
+        let mut running = self.running.lock();
+        match running.get_mut(&*files.seat().name) {
+            Some(running) if Arc::ptr_eq(&running.files, files) => running.tasks.push(task),
+            _ => task.abort(),
+        }
+    }
+
+    /// All that can fail about a tenant: its settings and its routes.
+    async fn prepare(
+        &self,
+        config: &Config,
+        set_up: &SetUp<'_>,
+    ) -> Result<Resolver, TenantSetError> {
+        let tenant = set_up.config;
+        if set_up
+            .carried
+            .is_some_and(|carried| carried.asks_generations)
+        {
+            self.check_settings(tenant).await?;
+        }
+        let resolver = Resolver::of_tenant(&config.relay, tenant);
+        let mut resolver = resolver.map_err(|source| TenantSetError::Routes {
+            tenant: tenant.name.clone(),
+            source,
+        })?;
+        resolver.resolve().await;
+        Ok(resolver)
+    }
+
+    /// Asks the policies that serve a tenant whether they would do so with these settings.
+    async fn check_settings(&self, tenant: &TenantConfig) -> Result<(), TenantSetError> {
+        let lineup = self.files(&tenant.name);
+        let Some(lineup) = lineup.and_then(|files| files.slot().lineup()) else {
+            return Ok(());
+        };
+        let settings = settings_of(&tenant.seat);
+        let candidate = lineup.candidate.as_ref().map(|one| &one.generation);
+        for generation in candidate.into_iter().chain([&lineup.active]) {
+            let taken = takes(generation, &settings).await;
+            taken.map_err(|source| TenantSetError::Settings {
+                tenant: tenant.name.clone(),
+                source,
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Sets a tenant up, with what it takes from the one that ran before.
+    fn run(&self, set_up: &SetUp<'_>, resolver: Resolver, before: Option<&Running>) -> Running {
+        let config = set_up.config;
+        let before = before.map(|before| &before.tenant);
+        let slot = match before {
+            Some(before) => Arc::clone(&before.seat.slot),
+            None => Arc::new(PolicySlot::keeping(RETAINED_GENERATIONS)),
+        };
+        let counters = match before {
+            Some(before) => Arc::clone(&before.counters),
+            None => (0..self.workers).map(|_| Default::default()).collect(),
+        };
+        let counted = match (before, set_up.carried) {
+            (Some(before), Some(Carried { counters: true, .. })) => {
+                Arc::clone(before.seat.scope.counters())
+            }
+            _ => Arc::new(Counters::new(config.seat.counters)),
+        };
+        let scope = scope_of(config)
+            .with_counters(counted)
+            .with_settings(settings_of(&config.seat));
+        let wake = Arc::clone(&self.wake);
+        let seat = Seat::new(&config.name, slot, scope, config.seat.clone(), wake);
+        let seat = Arc::new(seat);
+        let routes = Arc::new(ArcSwap::from_pointee(resolver.routes()));
+        let follow = tokio::spawn(resolver.watch(Arc::clone(&routes), self.stop.clone()));
+        let files = PolicyFiles::new(Arc::clone(&seat), Arc::clone(&self.runtime));
+        let budget = Budget::new(config.rate, config.cpu_share, self.workers);
+        Running {
+            tenant: Arc::new(Tenant {
+                name: config.name.as_str().into(),
+                seat,
+                default: config.default.clone(),
+                routes: Some(routes),
+                budget: match config.groups.is_empty() {
+                    true => budget,
+                    false => budget.knowing_some(),
+                },
+                known: in_order(&config.groups),
+                records: Part::default(),
+                counters,
+                config: Some(config.clone()),
+            }),
+            files: Arc::new(files),
+            tasks: vec![follow.abort_handle()],
+        }
+    }
+}
+
+/// The configurations of running tenants, by name.
+fn configs_of(tenants: &Tenants) -> impl Iterator<Item = (&str, &TenantConfig)> {
+    let named = tenants.named.iter();
+    named.filter_map(|tenant| Some((&*tenant.name, tenant.config.as_ref()?)))
+}
+
+/// What a tenant's policy may ask about.
+fn scope_of(config: &TenantConfig) -> Scope {
+    Scope::tenant(&config.name)
+        .with_groups(config.groups.iter().copied())
+        .with_trusted(config.trusted)
+        .with_log_rate(config.log_rate)
+        .with_rules(config.rules.iter().map(String::as_str))
+        .with_headers(config.headers.iter().map(String::as_str))
+}
+
+fn in_order(groups: &[u32]) -> Box<[u32]> {
+    let mut groups = groups.to_vec();
+    groups.sort_unstable();
+    groups.into()
+}
