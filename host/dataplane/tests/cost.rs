@@ -13,7 +13,7 @@ use std::process::Command;
 use portcullis_address::{Table, TableBuilder};
 use portcullis_config::Config;
 use portcullis_dataplane::tenants::Selector;
-use portcullis_request::PolicyRequest;
+use portcullis_request::Request;
 use portcullis_sip::{
     Arrival, Framing, Index, Limits, Local, Message, Proxy, ProxyConfig, Received, Routes,
     RoutesBuilder, Target, Transport, scan,
@@ -98,7 +98,7 @@ fn instructions(dump: &Path) -> u64 {
 }
 
 #[inline(never)]
-fn measured(host: &mut Host, shape: &Shape, request: Option<&PolicyRequest>) {
+fn measured(host: &mut Host, shape: &Shape, request: Option<&Request>) {
     host.handle(shape, request);
 }
 
@@ -157,11 +157,11 @@ impl Host {
     }
 
     /// What a policy would be asked about; none where it would not be asked.
-    fn request(&self, shape: &Shape) -> Option<PolicyRequest> {
-        PolicyRequest::read(shape.bytes.clone(), Framing::Datagram, self.arrival)
+    fn request(&self, shape: &Shape) -> Option<Request> {
+        Request::read(shape.bytes.clone(), Framing::Datagram, self.arrival)
     }
 
-    fn handle(&mut self, shape: &Shape, request: Option<&PolicyRequest>) {
+    fn handle(&mut self, shape: &Shape, request: Option<&Request>) {
         let Self {
             proxy,
             arrival,
@@ -189,7 +189,7 @@ struct Shape {
 }
 
 /// A request that is filled up with a body.
-struct Request {
+struct Draft {
     start: String,
     via: String,
     from: String,
@@ -201,7 +201,7 @@ struct Request {
     line_end: &'static str,
 }
 
-impl Default for Request {
+impl Default for Draft {
     fn default() -> Self {
         Self {
             start: "INVITE sip:x@h SIP/2.0".into(),
@@ -217,7 +217,7 @@ impl Default for Request {
     }
 }
 
-impl Request {
+impl Draft {
     fn bytes(&self) -> Vec<u8> {
         let end = self.line_end;
         let mut head = format!(
@@ -239,8 +239,8 @@ impl Request {
 /// All shapes; the first is the plain one: its bytes are those of ordinary header fields.
 fn shapes() -> Vec<Shape> {
     let fill = |text: &str| text.repeat(LINE / text.len());
-    let request = |name: &'static str, change: &dyn Fn(&mut Request)| {
-        let mut request = Request::default();
+    let request = |name: &'static str, change: &dyn Fn(&mut Draft)| {
+        let mut request = Draft::default();
         change(&mut request);
         let bytes = request.bytes();
         Shape { name, bytes }

@@ -4,16 +4,16 @@
 
 #![allow(clippy::unwrap_used, reason = "a bench that cannot run may panic")]
 
-use std::borrow::Cow;
 use std::hint::black_box;
-use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use portcullis_address::{Row, Snapshot, TableBuilder};
-use portcullis_policy::{Contact, Evaluator, Limits, PlainUri, Policy, RequestView, Runtime};
+use portcullis_policy::{Evaluator, Limits, Runtime};
+use portcullis_request::Request;
+use portcullis_sip::{Arrival, Framing, Transport};
 use wit_component::ComponentEncoder;
 
 criterion_group!(benches, call, load);
@@ -27,13 +27,13 @@ fn call(criterion: &mut Criterion) {
     let component = component(&module);
     let mut group = criterion.benchmark_group("call");
     for (form, bytes) in [("module", &module), ("component", &component)] {
-        let policy: Policy<Request> = runtime.load(form, bytes).unwrap();
+        let policy = runtime.load(form, bytes).unwrap();
         for (kind, policy) in [
             ("fresh", policy.clone()),
             ("reused", policy.with_reuse(true)),
         ] {
             let mut evaluator = Evaluator::new();
-            let mut request = Some(Request::new());
+            let mut request = Some(invite());
             group.bench_function(format!("{form}/{kind}"), |bencher| {
                 bencher.iter(|| {
                     let asked = request.take().unwrap();
@@ -54,7 +54,7 @@ fn load(criterion: &mut Criterion) {
     group.sample_size(20);
     for (form, bytes) in [("module", &module), ("component", &component)] {
         group.bench_function(form, |bencher| {
-            bencher.iter(|| runtime.load::<Request>(form, bytes).unwrap());
+            bencher.iter(|| runtime.load(form, bytes).unwrap());
         });
     }
 }
@@ -98,65 +98,21 @@ fn table() -> Arc<Snapshot> {
     Arc::new(Snapshot::of(builder.build()))
 }
 
-/// As large as a request of the server, which lies behind a pointer.
-struct Request(Box<[u8; 1024]>);
+fn invite() -> Request {
+    const TEXT: &str = "INVITE sip:bob@example.com SIP/2.0\r\n\
+        Via: SIP/2.0/UDP 203.0.113.9;branch=z9hG4bK1\r\n\
+        From: <sip:alice@example.org>;tag=1\r\n\
+        To: <sip:bob@example.net>\r\n\
+        Call-ID: 1@203.0.113.9\r\n\
+        CSeq: 1 INVITE\r\n\
+        Max-Forwards: 70\r\n\
+        Content-Length: 0\r\n\r\n";
 
-impl Request {
-    fn new() -> Self {
-        Self(Box::new([0; 1024]))
-    }
-}
-
-impl RequestView for Request {
-    fn method(&self) -> Cow<'_, str> {
-        "INVITE".into()
-    }
-
-    fn uri(&self) -> Cow<'_, str> {
-        "sip:bob@example.com".into()
-    }
-
-    fn from_uri(&self) -> Cow<'_, str> {
-        "sip:alice@example.org".into()
-    }
-
-    fn to_uri(&self) -> Cow<'_, str> {
-        "sip:bob@example.net".into()
-    }
-
-    fn call_id(&self) -> Cow<'_, str> {
-        String::from_utf8_lossy(&self.0[..16])
-    }
-
-    fn cseq_number(&self) -> u32 {
-        1
-    }
-
-    fn source(&self) -> SocketAddr {
-        ([203, 0, 113, 9], 5060).into()
-    }
-
-    fn local(&self) -> SocketAddr {
-        ([127, 0, 0, 1], 5060).into()
-    }
-
-    fn transport(&self) -> &'static str {
-        "UDP"
-    }
-
-    fn header(&self, _: &str) -> Option<Cow<'_, str>> {
-        None
-    }
-
-    fn headers(&self, _: &str, _: &mut dyn FnMut(Cow<'_, str>)) {}
-
-    fn plain_uri(&self) -> Option<PlainUri<'_>> {
-        None
-    }
-
-    fn contacts(&self, _: &mut dyn FnMut(Contact<'_>)) {}
-
-    fn body_length(&self) -> u32 {
-        0
-    }
+    let arrival = Arrival {
+        source: ([203, 0, 113, 9], 5060).into(),
+        local: ([127, 0, 0, 1], 5060).into(),
+        transport: Transport::Udp,
+        connection: None,
+    };
+    Request::read(TEXT.into(), Framing::Datagram, arrival).unwrap()
 }

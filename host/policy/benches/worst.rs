@@ -3,19 +3,17 @@
 
 #![allow(clippy::unwrap_used, reason = "a bench that cannot run may panic")]
 
-use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::hint::black_box;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use portcullis_address::{
     Row, Rules, RulesPart, Snapshot, TableBuilder, TrustedBuilder, TrustedPart, TrustedRow,
 };
-use portcullis_policy::{
-    Contact, Evaluator, Failure, Limits, PlainUri, Policy, RequestView, Runtime, Scope,
-};
+use portcullis_policy::{Evaluator, Failure, Limits, Policy, Runtime, Scope};
+use portcullis_request::Request;
+use portcullis_sip::{Arrival, Framing, Transport};
 
 criterion_group!(benches, worst);
 criterion_main!(benches);
@@ -152,12 +150,12 @@ fn worst(criterion: &mut Criterion) {
 
 fn measure(
     bencher: &mut criterion::Bencher<'_>,
-    policy: &Policy<Request>,
+    policy: &Policy,
     scope: &Arc<Scope>,
     addresses: &Arc<Snapshot>,
 ) {
     let mut evaluator = Evaluator::muted();
-    let mut request = Some(Request::new());
+    let mut request = Some(register());
     bencher.iter(|| {
         let asked = request.take().unwrap();
         let (back, outcome) = evaluator.decide(policy, scope, addresses, asked);
@@ -169,7 +167,7 @@ fn measure(
 }
 
 /// A policy that does this for ever, but for a request without a body.
-fn policy(runtime: &Runtime, import: &str, body: &str) -> Policy<Request> {
+fn policy(runtime: &Runtime, import: &str, body: &str) -> Policy {
     let text = "ab".repeat(30 << 10);
     let mut module = wat::parse_str(format!(
         r#"(module
@@ -249,79 +247,21 @@ fn tables() -> Arc<Snapshot> {
     })
 }
 
-/// A REGISTER with thousands of values of Contact and of another header field.
-struct Request(String);
-
-impl Request {
-    fn new() -> Self {
-        Self(format!("sip:{}@example.org", "a".repeat(230)))
-    }
-}
-
-impl RequestView for Request {
-    fn method(&self) -> Cow<'_, str> {
-        "REGISTER".into()
-    }
-
-    fn uri(&self) -> Cow<'_, str> {
-        (&*self.0).into()
-    }
-
-    fn from_uri(&self) -> Cow<'_, str> {
-        (&*self.0).into()
-    }
-
-    fn to_uri(&self) -> Cow<'_, str> {
-        (&*self.0).into()
-    }
-
-    fn call_id(&self) -> Cow<'_, str> {
-        "worst".into()
-    }
-
-    fn cseq_number(&self) -> u32 {
-        1
-    }
-
-    fn source(&self) -> SocketAddr {
-        ([203, 0, 113, 9], 5060).into()
-    }
-
-    fn local(&self) -> SocketAddr {
-        ([127, 0, 0, 1], 5060).into()
-    }
-
-    fn transport(&self) -> &'static str {
-        "UDP"
-    }
-
-    fn header(&self, _: &str) -> Option<Cow<'_, str>> {
-        Some((&*self.0).into())
-    }
-
-    fn headers(&self, _: &str, each: &mut dyn FnMut(Cow<'_, str>)) {
-        (0..7000).for_each(|_| each("12345678".into()));
-    }
-
-    fn plain_uri(&self) -> Option<PlainUri<'_>> {
-        Some(self.plain())
-    }
-
-    fn contacts(&self, each: &mut dyn FnMut(Contact<'_>)) {
-        (0..7000).for_each(|_| each(Contact::Uri(self.plain())));
-    }
-
-    fn body_length(&self) -> u32 {
-        1
-    }
-}
-
-impl Request {
-    fn plain(&self) -> PlainUri<'_> {
-        PlainUri {
-            user: (&self.0[4..234]).into(),
-            host: "example.org".into(),
-            port: None,
-        }
-    }
+/// A REGISTER about as large as the scanner takes: 200 header fields called X, and 210 values of Contact.
+fn register() -> Request {
+    let long = format!("sip:{}@example.org", "a".repeat(230));
+    let contacts = vec![format!("<{long}>"); 30].join(",");
+    let text = format!(
+        "REGISTER {long} SIP/2.0\r\nVia: SIP/2.0/UDP 203.0.113.9;branch=z9hG4bK1\r\nFrom: <{long}>;tag=1\r\nTo: <{long}>\r\n\
+         Call-ID: worst\r\nCSeq: 1 REGISTER\r\n{}{}Content-Length: 1\r\n\r\nx",
+        "X: 12345678\r\n".repeat(200),
+        format!("Contact: {contacts}\r\n").repeat(7),
+    );
+    let arrival = Arrival {
+        source: ([203, 0, 113, 9], 5060).into(),
+        local: ([127, 0, 0, 1], 5060).into(),
+        transport: Transport::Udp,
+        connection: None,
+    };
+    Request::read(text.into_bytes(), Framing::Datagram, arrival).unwrap()
 }

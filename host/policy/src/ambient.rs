@@ -9,7 +9,7 @@ use crate::settings::Settings;
 use crate::tape::{Answer, Leaves};
 use crate::verdict::InvalidVerdict;
 
-impl<R> Call<R> {
+impl Call {
     /// `counters.add`
     pub(crate) fn add(&mut self, name: &str, amount: u64, seconds: u32) -> u64 {
         let arguments = || json!([name, amount, seconds]);

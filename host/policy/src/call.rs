@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use portcullis_address::{Entries, Match, Snapshot, parse_ip};
+use portcullis_request::Request;
 use serde_json::{Value, json};
 use tracing::Level;
 use wasmtime::{ResourceLimiter, Trap};
@@ -18,7 +19,6 @@ use crate::scope::Scope;
 use crate::tape::{Leaves, Tape};
 use crate::text;
 use crate::ticker::End;
-use crate::view::RequestView;
 
 /// The longest Call-ID in a log line, in bytes.
 const MAX_CALL_ID: usize = 128;
@@ -26,8 +26,8 @@ const MAX_CALL_ID: usize = 128;
 /// The state of one call, as the host's functions see it.
 ///
 /// It moves into the sandbox and comes back when the sandbox ends, in one piece of memory that serves call after call.
-pub(crate) struct Call<R> {
-    request: Option<R>,
+pub(crate) struct Call {
+    request: Option<Request>,
     addresses: Arc<Snapshot>,
     scope: Arc<Scope>,
     policy: Arc<str>,
@@ -83,7 +83,7 @@ enum Address<'a> {
     Name(&'a str),
 }
 
-impl<R: RequestView> Call<R> {
+impl Call {
     /// `allow-source-address`
     pub(crate) fn allow_source_address(&mut self, group: u32) -> bool {
         self.answered(
@@ -172,7 +172,7 @@ impl<R: RequestView> Call<R> {
     }
 }
 
-impl<R> Call<R> {
+impl Call {
     pub(crate) fn new(
         addresses: Arc<Snapshot>,
         scope: Arc<Scope>,
@@ -206,7 +206,7 @@ impl<R> Call<R> {
         scope: &Arc<Scope>,
         policy: &Arc<str>,
         bounds: Bounds,
-        request: R,
+        request: Request,
         notes: Notes,
     ) {
         if !Arc::ptr_eq(&self.scope, scope) {
@@ -230,7 +230,7 @@ impl<R> Call<R> {
     }
 
     /// Takes the request back.
-    pub(crate) fn end(&mut self) -> R {
+    pub(crate) fn end(&mut self) -> Request {
         self.request
             .take()
             .expect("a call that began has a request")
@@ -280,7 +280,7 @@ impl<R> Call<R> {
     }
 
     /// The request of the call.
-    pub(crate) fn request(&self) -> &R {
+    pub(crate) fn request(&self) -> &Request {
         self.request
             .as_ref()
             .expect("a call that began has a request")
@@ -334,7 +334,7 @@ impl<R> Call<R> {
     }
 
     /// What the questions about trusted peers need: the request, what is known, when it has to end, and where tags go.
-    pub(crate) fn parts(&mut self) -> (&R, &Snapshot, &End, &mut Vec<String>) {
+    pub(crate) fn parts(&mut self) -> (&Request, &Snapshot, &End, &mut Vec<String>) {
         let request = self.request.as_ref();
         let request = request.expect("a call that began has a request");
         (request, &self.addresses, &self.end, &mut self.trusted_tags)
@@ -370,7 +370,7 @@ impl<R> Call<R> {
     }
 }
 
-impl<R: Send> ResourceLimiter for Call<R> {
+impl ResourceLimiter for Call {
     fn memory_growing(
         &mut self,
         current: usize,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use portcullis_address::Snapshot;
+use portcullis_request::Request;
 
 use crate::call::{Bounds, Call, Notes};
 use crate::decision::DecisionId;
@@ -16,17 +17,16 @@ use crate::sandbox::Outcome;
 use crate::scope::Scope;
 use crate::tape::Tape;
 use crate::verdict::Verdict;
-use crate::view::RequestView;
 
 /// Sandboxes that an evaluator keeps unless told otherwise, each of another policy as a rule.
 pub const KEPT: usize = 4;
 
 /// Asks policies, one request after the other. Every worker has its own: nothing in it is shared, and while policy and address
 /// table stay the same, a call changes no reference count.
-pub struct Evaluator<R: 'static> {
+pub struct Evaluator {
     /// The state of a call, between calls. Absent while a kept sandbox has it.
-    idle: Option<Box<Call<R>>>,
-    kept: KeptSandboxes<R>,
+    idle: Option<Box<Call>>,
+    kept: KeptSandboxes,
     /// Whether what policies log goes nowhere.
     mute: bool,
     /// For the next call, or of the last one.
@@ -39,7 +39,7 @@ pub struct Evaluator<R: 'static> {
     fuel: Option<u64>,
 }
 
-impl<R: RequestView> Evaluator<R> {
+impl Evaluator {
     /// An evaluator that has not asked anything yet.
     pub fn new() -> Self {
         Self::keeping(KEPT)
@@ -76,11 +76,11 @@ impl<R: RequestView> Evaluator<R> {
     /// The failure is the policy's: the evaluator is as good as new.
     pub fn decide(
         &mut self,
-        policy: &Policy<R>,
+        policy: &Policy,
         scope: &Arc<Scope>,
         addresses: &Arc<Snapshot>,
-        request: R,
-    ) -> (R, Result<Verdict, Failure>) {
+        request: Request,
+    ) -> (Request, Result<Verdict, Failure>) {
         let usage = match policy.reuse {
             true => Use::Again,
             false if policy.loaded.sandboxes.can_reset() => Use::Reset,
@@ -121,7 +121,7 @@ impl<R: RequestView> Evaluator<R> {
 
     /// Ends the sandboxes that are kept of policies that do not serve; `serving` hands over those that do. For times without requests,
     /// so that what has been replaced can go.
-    pub fn keep_only(&mut self, serving: impl FnOnce(&mut dyn FnMut(&Policy<R>))) {
+    pub fn keep_only(&mut self, serving: impl FnOnce(&mut dyn FnMut(&Policy))) {
         if let Some(call) = self.kept.keep_only(serving) {
             self.idle = Some(call);
         }
@@ -129,11 +129,11 @@ impl<R: RequestView> Evaluator<R> {
 
     fn decide_fresh(
         &mut self,
-        policy: &Policy<R>,
+        policy: &Policy,
         scope: &Arc<Scope>,
         addresses: &Arc<Snapshot>,
-        request: R,
-    ) -> (R, Outcome) {
+        request: Request,
+    ) -> (Request, Outcome) {
         let loaded = &*policy.loaded;
         let mut call = self.idle(policy, scope, addresses);
         let notes = self.notes();
@@ -148,12 +148,12 @@ impl<R: RequestView> Evaluator<R> {
 
     fn decide_kept(
         &mut self,
-        policy: &Policy<R>,
+        policy: &Policy,
         scope: &Arc<Scope>,
         addresses: &Arc<Snapshot>,
-        request: R,
+        request: Request,
         usage: Use,
-    ) -> (R, Outcome) {
+    ) -> (Request, Outcome) {
         let loaded = &*policy.loaded;
         let bounds = self.bounds(policy);
         let notes = self.notes();
@@ -201,7 +201,7 @@ impl<R: RequestView> Evaluator<R> {
     }
 
     /// Takes out of a call what outlasts it.
-    fn end(&mut self, call: &mut Call<R>, policy: &Policy<R>) -> R {
+    fn end(&mut self, call: &mut Call, policy: &Policy) -> Request {
         let dropped = call.finish_log();
         if dropped > 0 {
             let counter = &policy.loaded.dropped_lines;
@@ -215,7 +215,7 @@ impl<R: RequestView> Evaluator<R> {
         call.end()
     }
 
-    fn bounds(&self, policy: &Policy<R>) -> Bounds {
+    fn bounds(&self, policy: &Policy) -> Bounds {
         let bounds = policy.loaded.rules.bounds;
         Bounds {
             mute: bounds.mute || self.mute,
@@ -225,10 +225,10 @@ impl<R: RequestView> Evaluator<R> {
 
     fn idle(
         &mut self,
-        policy: &Policy<R>,
+        policy: &Policy,
         scope: &Arc<Scope>,
         addresses: &Arc<Snapshot>,
-    ) -> Box<Call<R>> {
+    ) -> Box<Call> {
         self.idle.take().unwrap_or_else(|| {
             let loaded = &*policy.loaded;
             Box::new(Call::new(
@@ -241,7 +241,7 @@ impl<R: RequestView> Evaluator<R> {
     }
 }
 
-impl<R: RequestView> Default for Evaluator<R> {
+impl Default for Evaluator {
     fn default() -> Self {
         Self::new()
     }

@@ -9,15 +9,14 @@ use crate::direct::Use;
 use crate::policy::Policy;
 use crate::sandbox::Open;
 use crate::scope::Scope;
-use crate::view::RequestView;
 
 /// A sandbox kept for the next call of its policy: put back to its first state, or as the last call left it, where that is asked
 /// for.
-pub(crate) struct Kept<R: 'static> {
-    pub(crate) policy: Policy<R>,
+pub(crate) struct Kept {
+    pub(crate) policy: Policy,
     /// What the last call may have left behind is for calls on the same behalf only.
     pub(crate) scope: Arc<Scope>,
-    pub(crate) sandbox: Open<R>,
+    pub(crate) sandbox: Open,
 }
 
 /// Sandboxes that are kept on one behalf: those of the policies that serve there, and hardly more. What was replaced has to go also
@@ -25,9 +24,9 @@ pub(crate) struct Kept<R: 'static> {
 const FOR_EACH_SCOPE: usize = 4;
 
 /// Kept sandboxes, so many at most. The one that was not used for longest makes room.
-pub(crate) struct KeptSandboxes<R: 'static> {
+pub(crate) struct KeptSandboxes {
     most: usize,
-    places: Vec<Kept<R>>,
+    places: Vec<Kept>,
     /// What each place holds, beside it: looking through them touches little memory.
     labels: Vec<Label>,
     /// The places of each policy, by its key: a call of one of thousands of policies costs no more than that of a single one.
@@ -47,7 +46,7 @@ struct Label {
     served: u64,
 }
 
-impl<R: RequestView> KeptSandboxes<R> {
+impl KeptSandboxes {
     /// An empty one with room for so many, one at least.
     pub(crate) fn new(most: usize) -> Self {
         Self {
@@ -61,14 +60,9 @@ impl<R: RequestView> KeptSandboxes<R> {
     }
 
     /// Takes the sandbox for this use of `policy`.
-    pub(crate) fn take(
-        &mut self,
-        policy: &Policy<R>,
-        scope: &Arc<Scope>,
-        usage: Use,
-    ) -> Option<Kept<R>> {
+    pub(crate) fn take(&mut self, policy: &Policy, scope: &Arc<Scope>, usage: Use) -> Option<Kept> {
         let key = policy.key();
-        let fits = |kept: &Kept<R>| {
+        let fits = |kept: &Kept| {
             kept.sandbox.usage() == usage
                 && (usage != Use::Again || Arc::ptr_eq(&kept.scope, scope))
         };
@@ -81,7 +75,7 @@ impl<R: RequestView> KeptSandboxes<R> {
     }
 
     /// Makes room for one more sandbox on this behalf. The state of the call comes back from the one that goes, if one has to.
-    pub(crate) fn make_room(&mut self, scope: &Arc<Scope>) -> Option<Box<Call<R>>> {
+    pub(crate) fn make_room(&mut self, scope: &Arc<Scope>) -> Option<Box<Call>> {
         let scope = key_of(scope);
         let of_scope = self.labels.iter().filter(|label| label.scope == scope);
         let is_full = self.labels.len() >= self.most;
@@ -94,7 +88,7 @@ impl<R: RequestView> KeptSandboxes<R> {
     }
 
     /// Puts a sandbox there that was taken, or for which there is room.
-    pub(crate) fn put(&mut self, kept: Kept<R>) {
+    pub(crate) fn put(&mut self, kept: Kept) {
         self.puts += 1;
         let (at, policy) = (self.places.len(), kept.policy.key());
         let labels = &self.labels;
@@ -112,8 +106,8 @@ impl<R: RequestView> KeptSandboxes<R> {
     /// Ends those whose policies do not serve; `serving` hands over those that do. The state of the call comes back from one of them.
     pub(crate) fn keep_only(
         &mut self,
-        serving: impl FnOnce(&mut dyn FnMut(&Policy<R>)),
-    ) -> Option<Box<Call<R>>> {
+        serving: impl FnOnce(&mut dyn FnMut(&Policy)),
+    ) -> Option<Box<Call>> {
         self.sweeps += 1;
         let Self {
             labels,
@@ -121,7 +115,7 @@ impl<R: RequestView> KeptSandboxes<R> {
             sweeps,
             ..
         } = self;
-        serving(&mut |policy: &Policy<R>| {
+        serving(&mut |policy: &Policy| {
             let key = policy.key();
             for &at in by_policy.iter_hash(hash(key)) {
                 if labels[at].policy == key {
@@ -139,7 +133,7 @@ impl<R: RequestView> KeptSandboxes<R> {
     }
 
     /// Takes the sandbox out of a place. The last one moves there.
-    fn remove(&mut self, at: usize) -> Kept<R> {
+    fn remove(&mut self, at: usize) -> Kept {
         let last = self.places.len() - 1;
         let policy = self.labels[at].policy;
         if let Ok(entry) = self

@@ -38,7 +38,6 @@ pub use verdict::{
     InvalidVerdict, MAX_HEADER_VALUE, MAX_HEADERS, MAX_NAME, MAX_REASON, Rejection, Verdict,
     may_be_edited,
 };
-pub use view::{Contact, PlainUri, RequestView};
 
 mod ambient;
 mod call;
@@ -77,4 +76,3 @@ mod tape;
 mod text;
 mod ticker;
 mod verdict;
-mod view;

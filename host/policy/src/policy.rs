@@ -12,16 +12,17 @@ use crate::sandbox::{Code, Rules, Sandboxes};
 use crate::settings::Settings;
 
 /// A policy, compiled, linked and tried: what [`Evaluator`](crate::Evaluator)s ask. A handle, cheap to clone.
-pub struct Policy<R: 'static> {
-    pub(crate) loaded: Arc<Loaded<R>>,
+#[derive(Clone)]
+pub struct Policy {
+    pub(crate) loaded: Arc<Loaded>,
     pub(crate) reuse: bool,
 }
 
 /// What all handles of a policy share.
-pub(crate) struct Loaded<R: 'static> {
+pub(crate) struct Loaded {
     pub(crate) name: Arc<str>,
     pub(crate) inspection: Inspection,
-    pub(crate) sandboxes: Sandboxes<R>,
+    pub(crate) sandboxes: Sandboxes,
     /// For the next policy from the same file.
     pub(crate) _code: Arc<Code>,
     pub(crate) rules: Rules,
@@ -55,7 +56,7 @@ impl CodeOrigin {
     }
 }
 
-impl<R: 'static> Policy<R> {
+impl Policy {
     /// The name that it was loaded under.
     pub fn name(&self) -> &str {
         &self.loaded.name
@@ -120,17 +121,7 @@ impl<R: 'static> Policy<R> {
     }
 }
 
-// A derived one would ask for `R: Clone`.
-impl<R> Clone for Policy<R> {
-    fn clone(&self) -> Self {
-        Self {
-            loaded: Arc::clone(&self.loaded),
-            reuse: self.reuse,
-        }
-    }
-}
-
-impl<R> std::fmt::Debug for Policy<R> {
+impl std::fmt::Debug for Policy {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Policy")
             .field("name", &self.name())

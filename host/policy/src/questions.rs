@@ -7,12 +7,12 @@ use portcullis_address::{
     DEFAULT_RULES, Effort, FromUri, Proto, RuleSet, Spent, TrustedQuestion, TrustedSource,
 };
 
+use portcullis_request::{Contact, PlainUri};
 use serde_json::{Value, json};
 
 use crate::call::Call;
 use crate::failure::HostError;
 use crate::tape::Leaves;
-use crate::view::{Contact, PlainUri, RequestView};
 
 /// The most values of Contact that `allow-register` looks at. A request with more is denied: no telephone registers as many, and each is
 /// compared with every line of the rules.
@@ -42,7 +42,7 @@ enum Asked<'r> {
     Rules(&'r RuleSet),
 }
 
-impl<R: RequestView> Call<R> {
+impl Call {
     /// `allow-trusted`, `count-trusted` and, with a peer, those for an address: the number of rows.
     pub(crate) fn trusted(&mut self, rows: Rows, peer: Option<Peer<'_>>) -> wasmtime::Result<u32> {
         let function = match (rows, &peer) {
@@ -205,7 +205,7 @@ impl<R: RequestView> Call<R> {
         let request = self.request();
         let to = request.to_uri();
         let (mut allowed, mut count, mut is_star) = (Ok(true), 0, false);
-        request.contacts(&mut |contact| {
+        request.contacts(|contact| {
             is_star |= count == 0 && contact == Contact::Star;
             count += 1;
             if allowed != Ok(true) {

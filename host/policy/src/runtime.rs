@@ -20,7 +20,6 @@ use crate::policy::{CodeOrigin, Loaded, Policy};
 use crate::sandbox::{Code, Machine, Rules, Sandboxes};
 use crate::settings::Settings;
 use crate::ticker::Ticker;
-use crate::view::RequestView;
 
 /// Compiles and runs policies. One for each process: it has a clock thread, and reserves address space for all sandboxes.
 pub struct Runtime {
@@ -235,7 +234,7 @@ impl Runtime {
     ///
     /// # Errors
     /// Says what is wrong with the file and how to mend it.
-    pub fn load<R: RequestView>(&self, name: &str, bytes: &[u8]) -> Result<Policy<R>, LoadError> {
+    pub fn load(&self, name: &str, bytes: &[u8]) -> Result<Policy, LoadError> {
         self.load_within(name, bytes, &self.limits, &Arc::default())
     }
 
@@ -244,25 +243,25 @@ impl Runtime {
     ///
     /// # Errors
     /// As [`Runtime::load`].
-    pub fn load_within<R: RequestView>(
+    pub fn load_within(
         &self,
         name: &str,
         bytes: &[u8],
         limits: &Limits,
         settings: &Arc<Settings>,
-    ) -> Result<Policy<R>, LoadError> {
+    ) -> Result<Policy, LoadError> {
         let limits = self.limits.clone().lowered_to(limits);
         load::caught(|| self.load_inner(name, bytes, &limits, settings))
             .map_err(|problem| problem.of(name))
     }
 
-    fn load_inner<R: RequestView>(
+    fn load_inner(
         &self,
         name: &str,
         bytes: &[u8],
         limits: &Limits,
         settings: &Arc<Settings>,
-    ) -> Result<Policy<R>, LoadProblem> {
+    ) -> Result<Policy, LoadProblem> {
         let start = Instant::now();
         let Compiled {
             inspection,

@@ -14,7 +14,6 @@ use crate::limits::Limits;
 use crate::load::Checked;
 use crate::ticker::Ticker;
 use crate::verdict::Verdict;
-use crate::view::RequestView;
 use crate::{component, direct, engine, pieces};
 
 /// A policy that is compiled.
@@ -33,16 +32,16 @@ pub(crate) struct Machine<'m> {
 }
 
 /// A policy that is compiled and linked.
-pub(crate) struct Sandboxes<R: 'static> {
+pub(crate) struct Sandboxes {
     engine: Engine,
     ticker: Arc<Ticker>,
     is_metered: bool,
-    prepared: Prepared<R>,
+    prepared: Prepared,
 }
 
-enum Prepared<R: 'static> {
-    Module(direct::Prepared<R>),
-    Component(component::Prepared<R>),
+enum Prepared {
+    Module(direct::Prepared),
+    Component(component::Prepared),
 }
 
 enum Live {
@@ -51,8 +50,8 @@ enum Live {
 }
 
 /// A sandbox that serves one call after the other.
-pub(crate) struct Open<R: 'static> {
-    store: Store<Box<Call<R>>>,
+pub(crate) struct Open {
+    store: Store<Box<Call>>,
     ticker: Arc<Ticker>,
     live: Live,
     usage: Use,
@@ -70,7 +69,7 @@ pub(crate) struct Rules {
 /// What a call brought, and where it failed.
 pub(crate) type Outcome = Result<Verdict, (Stage, Failure)>;
 
-impl<R: RequestView> Sandboxes<R> {
+impl Sandboxes {
     /// Links compiled code with the host's functions.
     pub(crate) fn new(machine: Machine<'_>, code: &Code) -> wasmtime::Result<Self> {
         let Machine { engine, ticker } = machine;
@@ -97,11 +96,7 @@ impl<R: RequestView> Sandboxes<R> {
     }
 
     /// Makes a sandbox, asks it for a verdict, and ends it. The state of the call comes back in any case.
-    pub(crate) fn ask(
-        &self,
-        call: Box<Call<R>>,
-        rules: &Rules,
-    ) -> (Box<Call<R>>, Outcome, Option<u64>) {
+    pub(crate) fn ask(&self, call: Box<Call>, rules: &Rules) -> (Box<Call>, Outcome, Option<u64>) {
         let _running = self.ticker.begin();
         let mut store = self.store(call, rules);
         let outcome = match self.prepared.instantiate(&mut store, Use::Once) {
@@ -118,7 +113,7 @@ impl<R: RequestView> Sandboxes<R> {
     /// Asks a new sandbox what is wrong with its settings; none if the policy has nothing to say about them.
     pub(crate) fn validate(
         &self,
-        call: Box<Call<R>>,
+        call: Box<Call>,
         rules: &Rules,
     ) -> Option<Result<Result<(), String>, Failure>> {
         let _running = self.ticker.begin();
@@ -135,10 +130,10 @@ impl<R: RequestView> Sandboxes<R> {
     /// Makes a sandbox that can be asked again and again. On failure the state of the call comes back.
     pub(crate) fn open(
         &self,
-        call: Box<Call<R>>,
+        call: Box<Call>,
         rules: &Rules,
         usage: Use,
-    ) -> Result<Open<R>, (Box<Call<R>>, Failure)> {
+    ) -> Result<Open, (Box<Call>, Failure)> {
         let running = self.ticker.begin();
         let mut store = self.store(call, rules);
         let instantiated = self.prepared.instantiate(&mut store, usage);
@@ -159,7 +154,7 @@ impl<R: RequestView> Sandboxes<R> {
     }
 
     /// Start functions run while a sandbox is made, so the deadline comes first.
-    fn store(&self, mut call: Box<Call<R>>, rules: &Rules) -> Store<Box<Call<R>>> {
+    fn store(&self, mut call: Box<Call>, rules: &Rules) -> Store<Box<Call>> {
         call.memory = 0;
         call.end.go_by(&self.ticker);
         let mut store = Store::new(&self.engine, call);
@@ -174,8 +169,8 @@ impl<R: RequestView> Sandboxes<R> {
     }
 }
 
-impl<R: RequestView> Prepared<R> {
-    fn instantiate(&self, store: &mut Store<Box<Call<R>>>, usage: Use) -> wasmtime::Result<Live> {
+impl Prepared {
+    fn instantiate(&self, store: &mut Store<Box<Call>>, usage: Use) -> wasmtime::Result<Live> {
         match self {
             Self::Module(prepared) => prepared.instantiate(store, usage).map(Live::Module),
             Self::Component(prepared) => prepared.instantiate(store).map(Live::Component),
@@ -199,9 +194,9 @@ impl Code {
     }
 }
 
-impl<R: RequestView> Open<R> {
+impl Open {
     /// The state of the call, to begin and end calls.
-    pub(crate) fn call(&mut self) -> &mut Call<R> {
+    pub(crate) fn call(&mut self) -> &mut Call {
         self.store.data_mut()
     }
 
@@ -238,7 +233,7 @@ impl<R: RequestView> Open<R> {
     }
 
     /// Ends the sandbox.
-    pub(crate) fn close(self) -> Box<Call<R>> {
+    pub(crate) fn close(self) -> Box<Call> {
         self.store.into_data()
     }
 }
@@ -276,7 +271,7 @@ impl Rules {
     }
 }
 
-fn ask<R: RequestView>(store: &mut Store<Box<Call<R>>>, live: &Live, rules: &Rules) -> Outcome {
+fn ask(store: &mut Store<Box<Call>>, live: &Live, rules: &Rules) -> Outcome {
     let verdict = match live {
         Live::Module(live) => live.decide(store, rules.terms),
         Live::Component(live) => live
@@ -288,7 +283,7 @@ fn ask<R: RequestView>(store: &mut Store<Box<Call<R>>>, live: &Live, rules: &Rul
         .map_err(|failure| (Stage::Decide, failure))
 }
 
-fn start_clock<R>(store: &mut Store<Box<Call<R>>>, rules: &Rules) {
+fn start_clock(store: &mut Store<Box<Call>>, rules: &Rules) {
     let Ticks { first, then } = rules.ticks;
     store.data().end.set(first, then);
     store.set_epoch_deadline(NEXT_WAKE);
@@ -298,7 +293,7 @@ fn start_clock<R>(store: &mut Store<Box<Call<R>>>, rules: &Rules) {
 const NEXT_WAKE: u64 = 1;
 
 /// What becomes of a call when the clock has woken up: it goes on, or ends.
-fn go_on_or_end<R>(store: StoreContextMut<'_, Box<Call<R>>>) -> wasmtime::Result<UpdateDeadline> {
+fn go_on_or_end(store: StoreContextMut<'_, Box<Call>>) -> wasmtime::Result<UpdateDeadline> {
     Ok(match store.data().end.is_ahead() {
         true => UpdateDeadline::Continue(NEXT_WAKE),
         false => UpdateDeadline::Interrupt,

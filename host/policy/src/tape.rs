@@ -147,7 +147,7 @@ impl Tape {
     }
 }
 
-impl<R> Call<R> {
+impl Call {
     /// Answers a question by `live`, and from or to the tape if there is one.
     #[inline]
     pub(crate) fn answered<T: Answer>(

@@ -25,7 +25,7 @@ use thiserror::Error;
 
 use portcullis_rate as pace;
 use portcullis_rate::{Active, Clock, Due, Seen};
-use portcullis_request::PolicyRequest;
+use portcullis_request::Request;
 
 pub use mask::Mask;
 pub use record::{Asking, Change, Decided, Question, Record};
@@ -103,7 +103,7 @@ pub struct Decision<'d> {
     /// Whose request it was.
     pub tenant: &'d Arc<str>,
     /// The request.
-    pub request: &'d PolicyRequest,
+    pub request: &'d Request,
     /// Who was asked.
     pub policies: Vec<Asking>,
     /// What their questions take ([`Tape::bytes`](portcullis_policy::Tape::bytes)).
@@ -183,7 +183,7 @@ impl Recorder {
     ///
     /// `part` is that of the request's tenant. Each tenant that is heard is sure of an equal part of the rate, however many requests
     /// others have.
-    pub fn wants(&self, request: &PolicyRequest, part: &Part, now: Instant) -> bool {
+    pub fn wants(&self, request: &Request, part: &Part, now: Instant) -> bool {
         if self.jobs.is_none() {
             return false;
         }

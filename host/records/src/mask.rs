@@ -8,7 +8,7 @@ use portcullis_config::RecordsConfig;
 use regex::{Captures, Regex};
 use serde_json::Value;
 
-use portcullis_request::PolicyRequest;
+use portcullis_request::Request;
 
 use super::record::Asking;
 
@@ -41,7 +41,7 @@ impl Mask {
     }
 
     /// The request without what is masked, and the length of the body if that is left out.
-    pub fn request(&self, request: &PolicyRequest) -> (Vec<u8>, usize) {
+    pub fn request(&self, request: &Request) -> (Vec<u8>, usize) {
         let (mut bytes, body) = request.without_values(&self.headers, MASKED.as_bytes());
         if let Some(key) = &self.users
             && let Ok(text) = std::str::from_utf8(&bytes)

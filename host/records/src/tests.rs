@@ -16,14 +16,14 @@ const INVITE: &str = "INVITE sip:+4930123@example.com;user=phone SIP/2.0\r\n\
     Authorization: Digest username=\"ann\"\r\n\
     Call-ID: one@192.0.2.1\r\nCSeq: 1 INVITE\r\nContent-Length: 4\r\n\r\nv=0\n";
 
-fn request(text: &str) -> PolicyRequest {
+fn request(text: &str) -> Request {
     let arrival = Arrival {
         source: "192.0.2.1:5070".parse().unwrap(),
         local: "192.0.2.9:5060".parse().unwrap(),
         transport: Transport::Udp,
         connection: None,
     };
-    PolicyRequest::read(text.as_bytes().to_vec(), Framing::Datagram, arrival).unwrap()
+    Request::read(text.as_bytes().to_vec(), Framing::Datagram, arrival).unwrap()
 }
 
 fn config() -> RecordsConfig {

@@ -12,7 +12,7 @@ use portcullis_config::RecordsConfig;
 use portcullis_policy::DecisionId;
 use portcullis_text::rfc3339;
 
-use portcullis_request::PolicyRequest;
+use portcullis_request::Request;
 
 use super::file::{File, Flushed};
 use super::mask::Mask;
@@ -34,7 +34,7 @@ pub(super) struct Job {
     id: DecisionId,
     time: SystemTime,
     tenant: Arc<str>,
-    request: PolicyRequest,
+    request: Request,
     policies: Vec<Asking>,
     outcome: String,
     /// What it takes of memory.

@@ -1,13 +1,12 @@
 //! The SIP request that both planes speak of: received bytes with what the scan found in them, and how they came in.
 //!
-//! A policy sees it through [`RequestView`]. This crate knows neither sockets nor what becomes of a request.
+//! It moves through the data path and into a policy's sandbox and back. This crate knows neither sockets nor what becomes of a request.
 
 #![forbid(unsafe_code)]
 
 use std::borrow::Cow;
 use std::net::SocketAddr;
 
-use portcullis_policy::{Contact, PlainUri, RequestView};
 use portcullis_sip::{
     Arrival, Framing, HeaderName, Index, Limits, Message, NameAddr, StartLine, Uri, holds_empty,
     scan, values,
@@ -15,7 +14,7 @@ use portcullis_sip::{
 
 /// A scanned request that owns its bytes: it moves into the sandbox for a call and comes back, without a copy.
 #[derive(Clone, Debug)]
-pub struct PolicyRequest {
+pub struct Request {
     /// The received bytes.
     pub bytes: Vec<u8>,
     /// Where things are in them.
@@ -24,8 +23,30 @@ pub struct PolicyRequest {
     pub arrival: Arrival,
 }
 
-impl PolicyRequest {
-    /// Reads a request from its bytes, as the data path does; none when they are no message. For tests and benchmarks.
+/// One value of Contact.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Contact<'c> {
+    /// `*`
+    Star,
+    /// A URI.
+    Uri(PlainUri<'c>),
+    /// Something that can't be read.
+    Unreadable,
+}
+
+/// A URI without scheme, password, parameters and headers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlainUri<'u> {
+    /// What stands before `@`, empty if there is none.
+    pub user: Cow<'u, str>,
+    /// The host, an IPv6 address in its brackets.
+    pub host: Cow<'u, str>,
+    /// The port, if it is named.
+    pub port: Option<u16>,
+}
+
+impl Request {
+    /// Reads a request from its bytes, within the default limits; none when they are no message.
     pub fn read(bytes: Vec<u8>, framing: Framing, arrival: Arrival) -> Option<Self> {
         let mut index = Index::default();
         scan(&bytes, framing, &Limits::default(), &mut index).ok()?;
@@ -132,60 +153,74 @@ impl PolicyRequest {
     }
 }
 
-impl RequestView for PolicyRequest {
-    fn method(&self) -> Cow<'_, str> {
+/// What a policy asks of it. Texts that are not UTF-8 have U+FFFD in place of the bad bytes.
+impl Request {
+    /// The method as received.
+    pub fn method(&self) -> Cow<'_, str> {
         text(self.start_line().0)
     }
 
-    fn uri(&self) -> Cow<'_, str> {
+    /// The request URI as received.
+    pub fn uri(&self) -> Cow<'_, str> {
         text(self.start_line().1)
     }
 
-    fn from_uri(&self) -> Cow<'_, str> {
+    /// The URI of From without display name, brackets and header parameters.
+    pub fn from_uri(&self) -> Cow<'_, str> {
         self.address_header(HeaderName::From)
     }
 
-    fn to_uri(&self) -> Cow<'_, str> {
+    /// The URI of To without display name, brackets and header parameters.
+    pub fn to_uri(&self) -> Cow<'_, str> {
         self.address_header(HeaderName::To)
     }
 
-    fn call_id(&self) -> Cow<'_, str> {
+    /// The value of Call-ID.
+    pub fn call_id(&self) -> Cow<'_, str> {
         let field = self.message().header(HeaderName::CallId);
         field.map_or(Cow::Borrowed(""), |field| text(field.value))
     }
 
-    fn cseq_number(&self) -> u32 {
+    /// The number of CSeq.
+    pub fn cseq_number(&self) -> u32 {
         self.message().cseq().map_or(0, |cseq| cseq.number)
     }
 
-    fn source(&self) -> SocketAddr {
+    /// Where the request came from. An IPv4 address is never shown as a v4-mapped IPv6 address.
+    pub fn source(&self) -> SocketAddr {
         self.arrival.source
     }
 
-    fn local(&self) -> SocketAddr {
+    /// The host's socket that received the request.
+    pub fn local(&self) -> SocketAddr {
         self.arrival.local
     }
 
-    fn transport(&self) -> &'static str {
+    /// The transport as a Via header field names it: `UDP`, `TCP`.
+    pub fn transport(&self) -> &'static str {
         self.arrival.transport.token()
     }
 
-    fn header(&self, name: &str) -> Option<Cow<'_, str>> {
+    /// The unfolded value of the first header field of this name. Names compare without case, compact forms as full ones.
+    pub fn header(&self, name: &str) -> Option<Cow<'_, str>> {
         let field = self.message().by_name(name).next()?;
         Some(unfolded(field.unfolded()))
     }
 
-    fn headers(&self, name: &str, each: &mut dyn FnMut(Cow<'_, str>)) {
+    /// Hands the unfolded values of all header fields of this name to `each`, in the order of the message.
+    pub fn headers(&self, name: &str, mut each: impl FnMut(Cow<'_, str>)) {
         for field in self.message().by_name(name) {
             each(unfolded(field.unfolded()));
         }
     }
 
-    fn plain_uri(&self) -> Option<PlainUri<'_>> {
+    /// The parts of the request URI that rules look at; none if it can't be read.
+    pub fn plain_uri(&self) -> Option<PlainUri<'_>> {
         plain(self.start_line().1)
     }
 
-    fn contacts(&self, each: &mut dyn FnMut(Contact<'_>)) {
+    /// Hands every value of Contact to `each`, in the order of the message.
+    pub fn contacts(&self, mut each: impl FnMut(Contact<'_>)) {
         for field in self.message().by_name("Contact") {
             let line = field.unfolded();
             if holds_empty(&line) {
@@ -198,7 +233,8 @@ impl RequestView for PolicyRequest {
         }
     }
 
-    fn body_length(&self) -> u32 {
+    /// The length of the body in bytes.
+    pub fn body_length(&self) -> u32 {
         u32::try_from(self.message().body().len()).unwrap_or(u32::MAX)
     }
 }
@@ -245,14 +281,14 @@ mod tests {
 
     use super::*;
 
-    fn request(text: &[u8]) -> PolicyRequest {
+    fn request(text: &[u8]) -> Request {
         let arrival = Arrival {
             source: "192.0.2.1:5070".parse().unwrap(),
             local: "192.0.2.9:5060".parse().unwrap(),
             transport: Transport::Udp,
             connection: None,
         };
-        PolicyRequest::read(text.to_vec(), Framing::Datagram, arrival).unwrap()
+        Request::read(text.to_vec(), Framing::Datagram, arrival).unwrap()
     }
 
     #[test]
@@ -274,7 +310,7 @@ mod tests {
         assert_eq!(request.body_length(), 3);
         assert_eq!(request.transport(), "UDP");
         let mut vias = Vec::new();
-        request.headers("via", &mut |value| vias.push(value.into_owned()));
+        request.headers("via", |value| vias.push(value.into_owned()));
         assert_eq!(vias, ["SIP/2.0/UDP a;branch=z9hG4bK1", "SIP/2.0/UDP b"]);
     }
 
@@ -313,7 +349,7 @@ mod tests {
             Some(uri("Bob", "[2001:db8::1]", Some(5061)))
         );
         let mut contacts = Vec::new();
-        request.contacts(&mut |contact| contacts.push(format!("{contact:?}")));
+        request.contacts(|contact| contacts.push(format!("{contact:?}")));
         let expected = [
             Contact::Uri(uri("a", "10.0.0.1", Some(5070))),
             Contact::Uri(uri("", "h", None)),
@@ -342,7 +378,7 @@ mod tests {
                 .as_bytes(),
             );
             let mut contacts = Vec::new();
-            request.contacts(&mut |contact| contacts.push(format!("{contact:?}")));
+            request.contacts(|contact| contacts.push(format!("{contact:?}")));
             assert_eq!(contacts, expected, "{lines}");
         }
     }
@@ -390,7 +426,7 @@ mod tests {
                 transport: Transport::Udp,
                 connection: None,
             };
-            let Some(request) = PolicyRequest::read(text.into_bytes(), Framing::Datagram, arrival) else {
+            let Some(request) = Request::read(text.into_bytes(), Framing::Datagram, arrival) else {
                 return Ok(());
             };
             let seen = [request.from_uri(), request.to_uri()];

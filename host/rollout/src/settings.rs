@@ -5,7 +5,6 @@ use std::sync::Arc;
 use portcullis_config::SeatConfig;
 use portcullis_dataplane::tenants::Seat;
 use portcullis_policy::{Generation, Settings, SettingsError};
-use portcullis_request::PolicyRequest;
 
 /// The settings that a seat's policy gets.
 pub(crate) fn settings_of(config: &SeatConfig) -> Arc<Settings> {
@@ -35,7 +34,7 @@ pub(crate) async fn forget_what_refuses(seat: &Seat) {
 
 /// A check that was interrupted is no reason to refuse anything.
 pub(crate) async fn takes(
-    generation: &Arc<Generation<PolicyRequest>>,
+    generation: &Arc<Generation>,
     settings: &Arc<Settings>,
 ) -> Result<(), SettingsError> {
     let (generation, settings) = (Arc::clone(generation), Arc::clone(settings));

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use portcullis_dataplane::pipeline::{Handled, Pipeline};
 use portcullis_policy::Evaluator;
-use portcullis_request::PolicyRequest;
+use portcullis_request::Request;
 use portcullis_sip::{Arrival, Framing, Transport};
 use support::peer::{Udp, request, start_line};
 use support::policies::{guest, relaying};
@@ -100,7 +100,7 @@ fn of_the_call(parts: &Parts) -> u64 {
     let addresses = shared.addresses.current();
     let scope = Default::default();
     let mut evaluator = Evaluator::new();
-    let mut request = PolicyRequest::read(invite(), Framing::Datagram, arrival(parts));
+    let mut request = Request::read(invite(), Framing::Datagram, arrival(parts));
     mine(|| {
         let asked = request.take().unwrap();
         let (back, verdict) = evaluator.decide(&generation.policy, &scope, &addresses, asked);

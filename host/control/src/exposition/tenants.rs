@@ -5,7 +5,6 @@ use std::fmt;
 
 use portcullis_dataplane::tenants::{Tenant, Tenants};
 use portcullis_policy::{FailureKind, Generation, VerdictKind};
-use portcullis_request::PolicyRequest;
 use portcullis_rollout::Registry;
 use prometheus_client::encoding::NoLabelSet;
 use prometheus_client::metrics::MetricType;
@@ -180,9 +179,7 @@ impl Page<'_, '_> {
 }
 
 /// The kinds of failure that there were.
-fn failures_of(
-    generation: &Generation<PolicyRequest>,
-) -> impl Iterator<Item = (FailureKind, u64)> + use<'_> {
+fn failures_of(generation: &Generation) -> impl Iterator<Item = (FailureKind, u64)> + use<'_> {
     let kinds = FailureKind::ALL.into_iter();
     kinds
         .map(|kind| (kind, generation.stats.failures(kind)))

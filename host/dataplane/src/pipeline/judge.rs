@@ -14,7 +14,7 @@ use portcullis_policy::{
 };
 use portcullis_records as records;
 use portcullis_records::{Decision, Recorder};
-use portcullis_request::PolicyRequest;
+use portcullis_request::Request;
 use portcullis_sip::Dialog;
 use tracing::{Level, debug, enabled, info};
 
@@ -27,7 +27,7 @@ use crate::trace::Asked;
 pub(super) struct Judge {
     shared: Arc<Shared>,
     number: usize,
-    evaluator: Evaluator<PolicyRequest>,
+    evaluator: Evaluator,
     tenants: Cache<Arc<ArcSwap<Tenants>>, Arc<Tenants>>,
     addresses: Reader,
     pressure: Pressure,
@@ -202,9 +202,9 @@ impl Judge {
     /// Judges one request, which comes back. Without a judgement it is to wait, if it may.
     pub(super) fn judge(
         &mut self,
-        request: PolicyRequest,
+        request: Request,
         patience: Patience,
-    ) -> (PolicyRequest, Option<Judgement>) {
+    ) -> (Request, Option<Judgement>) {
         self.shared.counters[self.number].passes.begin();
         let judged = self.judge_now(request, patience);
         self.shared.counters[self.number].passes.end();
@@ -213,14 +213,14 @@ impl Judge {
 
     /// Lets a request follow its dialog: no policy is asked, and it counts as one of the dialog's owner. None if there is no such
     /// owner any more.
-    pub(super) fn follow(&mut self, request: &PolicyRequest, dialog: Dialog) -> Option<Judgement> {
+    pub(super) fn follow(&mut self, request: &Request, dialog: Dialog) -> Option<Judgement> {
         self.shared.counters[self.number].passes.begin();
         let judged = self.follow_now(request, dialog);
         self.shared.counters[self.number].passes.end();
         judged
     }
 
-    fn follow_now(&mut self, request: &PolicyRequest, dialog: Dialog) -> Option<Judgement> {
+    fn follow_now(&mut self, request: &Request, dialog: Dialog) -> Option<Judgement> {
         let tenants = self.tenants.load();
         let tenant = tenants.owner(dialog.owner())?;
         let named = dialog.owner().map(|_| Arc::clone(tenant));
@@ -265,11 +265,7 @@ impl Judge {
         })
     }
 
-    fn judge_now(
-        &mut self,
-        request: PolicyRequest,
-        patience: Patience,
-    ) -> (PolicyRequest, Option<Judgement>) {
+    fn judge_now(&mut self, request: Request, patience: Patience) -> (Request, Option<Judgement>) {
         let tenants = self.tenants.load();
         let addresses = self.addresses.current();
         let named = tenants.select(&request, &addresses.table);
@@ -353,7 +349,7 @@ impl Judge {
 
 /// One request on its way from policy to policy.
 struct Asking<'j> {
-    evaluator: &'j mut Evaluator<PolicyRequest>,
+    evaluator: &'j mut Evaluator,
     counters: &'j WorkerCounters,
     shadow: &'j Shadow,
     share_key: &'j ShareKey,
@@ -405,8 +401,8 @@ impl Asking<'_> {
     fn outcome<'s>(
         &mut self,
         seats: impl Iterator<Item = &'s Arc<Seat>>,
-        mut request: PolicyRequest,
-    ) -> (PolicyRequest, Outcome) {
+        mut request: Request,
+    ) -> (Request, Outcome) {
         for seat in seats {
             let opinion;
             (request, opinion) = self.opinion(seat, request);
@@ -422,7 +418,7 @@ impl Asking<'_> {
     }
 
     /// Asks the policy of one seat. The request comes back.
-    fn opinion(&mut self, seat: &Seat, request: PolicyRequest) -> (PolicyRequest, Opinion) {
+    fn opinion(&mut self, seat: &Seat, request: Request) -> (Request, Opinion) {
         let lineup = seat.slot.guard();
         let Some(lineup) = lineup.as_ref() else {
             self.cause = match seat.config.file {
@@ -494,9 +490,9 @@ impl Asking<'_> {
     fn ask(
         &mut self,
         seat: &Seat,
-        generation: &Generation<PolicyRequest>,
-        request: PolicyRequest,
-    ) -> (PolicyRequest, Result<Verdict, Failure>, Edits) {
+        generation: &Generation,
+        request: Request,
+    ) -> (Request, Result<Verdict, Failure>, Edits) {
         let policy = &generation.policy;
         if let Some(recorded) = &self.recorded {
             self.evaluator.insert_tape(Tape::new(recorded.moment));
@@ -526,13 +522,7 @@ impl Asking<'_> {
 
     /// Counts a failure, and tells of it.
     #[cold]
-    fn note_failure(
-        &self,
-        seat: &Seat,
-        generation: u64,
-        failure: &Failure,
-        request: &PolicyRequest,
-    ) {
+    fn note_failure(&self, seat: &Seat, generation: u64, failure: &Failure, request: &Request) {
         let call_id = request.call_id_bytes();
         debug!(
             event = "policy_failed",
@@ -572,13 +562,7 @@ impl Asking<'_> {
     }
 
     /// Tells what a policy would have done that is only watched.
-    fn watch(
-        &self,
-        seat: &Seat,
-        generation: &Generation<PolicyRequest>,
-        request: &PolicyRequest,
-        verdict: &Verdict,
-    ) {
+    fn watch(&self, seat: &Seat, generation: &Generation, request: &Request, verdict: &Verdict) {
         let counters = &self.tenant.counters[self.number];
         counters.monitored.inc(VerdictKind::of(verdict));
         info!(
@@ -613,7 +597,7 @@ fn turned_away(at: Instant, tenant: &Tenant, named: Option<Arc<Tenant>>, shed: S
 /// A call as a trace shows it.
 fn shown(
     seat: &Seat,
-    generation: &Generation<PolicyRequest>,
+    generation: &Generation,
     answer: &Result<Verdict, Failure>,
     took: Duration,
 ) -> Asked {
@@ -632,7 +616,7 @@ fn shown(
 /// A call as it is written down.
 fn written(
     seat: &Seat,
-    generation: &Generation<PolicyRequest>,
+    generation: &Generation,
     tape: Option<Tape>,
     answer: &Result<Verdict, Failure>,
     edits: &Edits,

@@ -19,7 +19,7 @@ use tracing::debug;
 
 use portcullis_config::{Answer, DefaultVerdict, InDialog as Mode};
 use portcullis_metrics::{InDialog, Label, Lost, Method, Wire, WorkerCounters};
-use portcullis_request::PolicyRequest;
+use portcullis_request::Request;
 
 use crate::notices::{Example, Trouble};
 use crate::shared::Shared;
@@ -45,7 +45,7 @@ pub enum Handled {
     /// It is done. What is to be sent is in the buffer, for this destination; with none, nothing is.
     Done(Option<Destination>),
     /// Its tenant's policy takes long: it is to be decided ([`Pipeline::decide`]) when those of others have had their turn.
-    Waits(Box<PolicyRequest>),
+    Waits(Box<Request>),
 }
 
 impl Pipeline {
@@ -115,7 +115,7 @@ impl Pipeline {
         let mut index = mem::take(&mut self.index);
         let scanned = scan(&bytes, framing, &self.shared.config.sip.limits, &mut index);
         let received = self.look(Message::new(&bytes, &index), scanned, arrival, out);
-        let request = PolicyRequest {
+        let request = Request {
             bytes,
             index,
             arrival: *arrival,
@@ -135,7 +135,7 @@ impl Pipeline {
     }
 
     /// Decides on a request that waited.
-    pub fn decide(&mut self, request: PolicyRequest, out: &mut Vec<u8>) -> Option<Destination> {
+    pub fn decide(&mut self, request: Request, out: &mut Vec<u8>) -> Option<Destination> {
         let (request, judgement) = self.judge.judge(request, Patience::None);
         self.carry_out(&judgement?, &request, out)
     }
@@ -196,11 +196,7 @@ impl Pipeline {
 
     /// Sends a request within a dialog that was let in along its way, if it is one that is to follow. None if policies are to be
     /// asked.
-    fn follow(
-        &mut self,
-        request: &PolicyRequest,
-        out: &mut Vec<u8>,
-    ) -> Option<Option<Destination>> {
+    fn follow(&mut self, request: &Request, out: &mut Vec<u8>) -> Option<Option<Destination>> {
         if self.shared.config.policy.in_dialog == Mode::Ask {
             return None;
         }
@@ -311,10 +307,10 @@ impl Pipeline {
     /// Asks the policies and does what they say, unless the request is to wait, if it may.
     fn judge(
         &mut self,
-        request: PolicyRequest,
+        request: Request,
         out: &mut Vec<u8>,
         patience: Patience,
-    ) -> (PolicyRequest, Handled) {
+    ) -> (Request, Handled) {
         let (request, judgement) = self.judge.judge(request, patience);
         let handled = match judgement {
             Some(judgement) => Handled::Done(self.carry_out(&judgement, &request, out)),
@@ -327,7 +323,7 @@ impl Pipeline {
     fn carry_out(
         &self,
         judgement: &Judgement,
-        request: &PolicyRequest,
+        request: &Request,
         out: &mut Vec<u8>,
     ) -> Option<Destination> {
         let (message, arrival) = (request.message(), &request.arrival);

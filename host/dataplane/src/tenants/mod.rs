@@ -21,7 +21,7 @@ use portcullis_sip::{Routes, mark};
 
 use portcullis_metrics::TenantCounters;
 use portcullis_records::Part;
-use portcullis_request::PolicyRequest;
+use portcullis_request::Request;
 
 pub use breaker::{Breaker, Tripped};
 pub use budget::Budget;
@@ -106,7 +106,7 @@ impl Tenants {
 
     /// The tenant that the request is of; none for the operator.
     #[inline]
-    pub fn select(&self, request: &PolicyRequest, table: &Table) -> Option<&Arc<Tenant>> {
+    pub fn select(&self, request: &Request, table: &Table) -> Option<&Arc<Tenant>> {
         if self.named.is_empty() {
             return None;
         }

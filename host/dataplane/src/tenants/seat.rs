@@ -10,7 +10,6 @@ use portcullis_config::SeatConfig;
 use portcullis_policy::{Failure, PolicySlot, Scope};
 use portcullis_rate as pace;
 use portcullis_rate::{Clock, Due};
-use portcullis_request::PolicyRequest;
 use tokio::sync::{Notify, Semaphore};
 
 use crate::notices::Failures;
@@ -26,7 +25,7 @@ pub struct Seat {
     /// The tenant's name; `default`, `before` or `after` for the operator's.
     pub name: Arc<str>,
     /// The generations.
-    pub slot: Arc<PolicySlot<PolicyRequest>>,
+    pub slot: Arc<PolicySlot>,
     /// What its policy may ask about.
     pub scope: Arc<Scope>,
     /// Policies that may be compiled for it at the same time.
@@ -64,7 +63,7 @@ impl Seat {
     /// A seat. `wake` is told when its policy fails too often.
     pub fn new(
         name: &str,
-        slot: Arc<PolicySlot<PolicyRequest>>,
+        slot: Arc<PolicySlot>,
         scope: Scope,
         config: SeatConfig,
         wake: Arc<Notify>,

@@ -7,7 +7,7 @@ use portcullis_address::Table;
 use portcullis_config::TenantConfig;
 use portcullis_sip::{Host, NameAddr, Transport, Uri};
 
-use portcullis_request::PolicyRequest;
+use portcullis_request::Request;
 
 /// Finds the tenant of a request, as its place in a list.
 ///
@@ -63,14 +63,14 @@ impl Selector {
     }
 
     /// The place of the tenant whose request this is; none for the operator's. `table` is asked for the source's group.
-    pub fn select(&self, request: &PolicyRequest, table: &Table) -> Option<usize> {
+    pub fn select(&self, request: &Request, table: &Table) -> Option<usize> {
         self.by_local(request)
             .or_else(|| self.uri.find(request.request_uri()))
             .or_else(|| self.by_from(request))
             .or_else(|| self.by_group(request, table))
     }
 
-    fn by_local(&self, request: &PolicyRequest) -> Option<usize> {
+    fn by_local(&self, request: &Request) -> Option<usize> {
         if self.local.is_empty() {
             return None;
         }
@@ -79,7 +79,7 @@ impl Selector {
         self.local.get(&local).copied()
     }
 
-    fn by_from(&self, request: &PolicyRequest) -> Option<usize> {
+    fn by_from(&self, request: &Request) -> Option<usize> {
         if self.from.is_empty() {
             return None;
         }
@@ -87,7 +87,7 @@ impl Selector {
         self.from.find(NameAddr::of_party(from).ok()?.uri)
     }
 
-    fn by_group(&self, request: &PolicyRequest, table: &Table) -> Option<usize> {
+    fn by_group(&self, request: &Request, table: &Table) -> Option<usize> {
         if self.groups.is_empty() {
             return None;
         }
@@ -175,7 +175,7 @@ mod tests {
         source-groups = [8]
         "#;
 
-    fn request(uri: &str, from: &str, source: &str, local: &str) -> PolicyRequest {
+    fn request(uri: &str, from: &str, source: &str, local: &str) -> Request {
         let text = format!(
             "INVITE {uri} SIP/2.0\r\nVia: SIP/2.0/UDP h;branch=z9hG4bK1\r\nFrom: \"x\" <sip:u@{from}>;tag=1\r\n\
              To: <sip:t@t>\r\nCall-ID: i\r\nCSeq: 1 INVITE\r\nContent-Length: 0\r\n\r\n"
@@ -186,7 +186,7 @@ mod tests {
             transport: Transport::Udp,
             connection: None,
         };
-        PolicyRequest::read(text.into_bytes(), Framing::Datagram, arrival).unwrap()
+        Request::read(text.into_bytes(), Framing::Datagram, arrival).unwrap()
     }
 
     fn table() -> Table {

@@ -14,7 +14,7 @@ use portcullis_config::RecordsConfig;
 use portcullis_policy::{Edit, Edits, Evaluator, Failure, Generation, Scope, Verdict};
 
 use portcullis_records::Mask;
-use portcullis_request::PolicyRequest;
+use portcullis_request::Request;
 
 /// Requests that may wait for candidates. What comes when there is no room is not compared, and counted.
 const WAITING: usize = 1024;
@@ -75,10 +75,10 @@ pub struct Difference {
 /// One request and what was decided about it.
 #[derive(Debug)]
 struct Job {
-    request: PolicyRequest,
+    request: Request,
     scope: Arc<Scope>,
     addresses: Arc<Snapshot>,
-    generation: Arc<Generation<PolicyRequest>>,
+    generation: Arc<Generation>,
     decided: Result<Verdict, Failure>,
     edits: Edits,
     comparison: Arc<Comparison>,
@@ -117,10 +117,10 @@ impl Shadow {
     /// Hands a decided request on, if there is room.
     pub fn offer(
         &self,
-        request: &PolicyRequest,
+        request: &Request,
         scope: &Arc<Scope>,
         addresses: &Arc<Snapshot>,
-        generation: &Arc<Generation<PolicyRequest>>,
+        generation: &Arc<Generation>,
         (decided, edits): (&Result<Verdict, Failure>, &Edits),
         comparison: &Arc<Comparison>,
     ) {
@@ -249,7 +249,7 @@ fn work(next: &Receiver<Job>, waiting: &AtomicUsize, mask: &Mask) {
 type Decided<'d> = (&'d Result<Verdict, Failure>, &'d Edits);
 
 fn difference(
-    request: &PolicyRequest,
+    request: &Request,
     active: Decided<'_>,
     candidate: Decided<'_>,
     mask: &Mask,
@@ -271,7 +271,7 @@ fn difference(
 }
 
 /// The request without what nobody who looks at differences is to see.
-fn masked(request: &PolicyRequest, mask: &Mask) -> String {
+fn masked(request: &Request, mask: &Mask) -> String {
     let (bytes, left_out) = mask.request(request);
     let shown = &bytes[..bytes.len().min(SAMPLE_BYTES)];
     let mut text = cut(String::from_utf8_lossy(shown).into_owned());
@@ -355,7 +355,7 @@ mod tests {
             transport: Transport::Udp,
             connection: None,
         };
-        let request = PolicyRequest::read(text.into_bytes(), Framing::Datagram, arrival).unwrap();
+        let request = Request::read(text.into_bytes(), Framing::Datagram, arrival).unwrap();
         let (none, long) = (Edits::default(), "y".repeat(100_000));
         let (active, candidate) = (Ok(Verdict::Drop), Ok(Verdict::Relay(Some(long))));
         let mask = Mask::new(&RecordsConfig::default());

@@ -15,7 +15,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use portcullis_metrics::WorkerCounters;
-use portcullis_request::PolicyRequest;
+use portcullis_request::Request;
 use portcullis_udp::Receiver;
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, LocalOptions};
@@ -45,7 +45,7 @@ pub(crate) struct Worker {
     pub(crate) receiver: Receiver,
     pub(crate) udp: Vec<Udp>,
     /// Requests that let others go first, with the number of the UDP socket that they came from.
-    pub(crate) waiting: VecDeque<(usize, Box<PolicyRequest>)>,
+    pub(crate) waiting: VecDeque<(usize, Box<Request>)>,
     /// Whose turn it is of the connections with a request that lets others go first.
     pub(crate) slow: Rc<Semaphore>,
     /// Buffers for messages that came over a stream or go out over one.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use portcullis_metrics::Lost;
-use portcullis_request::PolicyRequest;
+use portcullis_request::Request;
 use portcullis_sip::{Destination, Frame, Framer, Framing, PONG, ScanError, Transport};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -61,7 +61,7 @@ enum Next {
     /// More to read.
     Bytes,
     /// Its turn, for this request.
-    Turn(Box<PolicyRequest>),
+    Turn(Box<Request>),
     /// Nothing helps: the stream can't be followed.
     Nothing,
 }
@@ -173,7 +173,7 @@ async fn read_all(
 
 /// Decides on a request that lets others go first: those of other connections that wait for longer, and whatever came in over any
 /// socket meanwhile.
-async fn decide_in_turn(worker: &Rc<RefCell<Worker>>, request: PolicyRequest, activity: &Activity) {
+async fn decide_in_turn(worker: &Rc<RefCell<Worker>>, request: Request, activity: &Activity) {
     let slow = Rc::clone(&worker.borrow().slow);
     let _turn = slow.acquire().await;
     yield_now().await;
@@ -332,7 +332,7 @@ impl Worker {
         bytes: &[u8],
         tcp: StreamPeer,
         activity: &Activity,
-    ) -> Option<Box<PolicyRequest>> {
+    ) -> Option<Box<Request>> {
         activity.received(bytes);
         let counters = &self.counters().tcp;
         counters.received.inc();
@@ -353,7 +353,7 @@ impl Worker {
     }
 
     /// Decides on a request that waited.
-    fn decide_stream(&mut self, request: PolicyRequest, activity: &Activity) {
+    fn decide_stream(&mut self, request: Request, activity: &Activity) {
         let destination = self.pipeline.decide(request, &mut self.stream_out);
         self.send_handled(destination, activity);
     }

@@ -4,7 +4,6 @@ use wasmtime::component::{ComponentType, Linker, Lower, WasmStr};
 
 use crate::clock::LocalTime;
 use crate::contract::{CLOCK, COUNTERS, EDITS, SETTINGS};
-use crate::view::RequestView;
 
 use super::{Context, Data, text, timely_mut};
 
@@ -21,29 +20,29 @@ struct WireLocalTime {
     offset: i32,
 }
 
-pub(super) fn link<R: RequestView>(linker: &mut Linker<Data<R>>) -> wasmtime::Result<()> {
+pub(super) fn link(linker: &mut Linker<Data>) -> wasmtime::Result<()> {
     link_counters(linker)?;
     link_settings(linker)?;
     link_clock(linker)?;
     link_edits(linker)
 }
 
-fn link_counters<R: RequestView>(linker: &mut Linker<Data<R>>) -> wasmtime::Result<()> {
+fn link_counters(linker: &mut Linker<Data>) -> wasmtime::Result<()> {
     let mut counters = linker.instance(COUNTERS)?;
     counters.func_wrap(
         "add",
-        |mut store: Context<'_, R>, (name, amount, seconds): (WasmStr, u64, u32)| {
+        |mut store: Context<'_>, (name, amount, seconds): (WasmStr, u64, u32)| {
             let name = text(&store, &name)?;
             Ok((timely_mut(&mut store)?.add(&name, amount, seconds),))
         },
     )?;
-    counters.func_wrap("value", |mut store: Context<'_, R>, (name,): (WasmStr,)| {
+    counters.func_wrap("value", |mut store: Context<'_>, (name,): (WasmStr,)| {
         let name = text(&store, &name)?;
         Ok((timely_mut(&mut store)?.value(&name),))
     })?;
     counters.func_wrap(
         "rate-limit",
-        |mut store: Context<'_, R>, (key, per_second, burst): (WasmStr, f64, u32)| {
+        |mut store: Context<'_>, (key, per_second, burst): (WasmStr, f64, u32)| {
             let key = text(&store, &key)?;
             Ok((timely_mut(&mut store)?.rate_limit(&key, per_second, burst),))
         },
@@ -53,14 +52,14 @@ fn link_counters<R: RequestView>(linker: &mut Linker<Data<R>>) -> wasmtime::Resu
 /// Links functions that find something by a key.
 macro_rules! by_key {
     ($instance:ident, $($name:literal: $method:ident),+ $(,)?) => {$(
-        $instance.func_wrap($name, |mut store: Context<'_, R>, (key,): (WasmStr,)| {
+        $instance.func_wrap($name, |mut store: Context<'_>, (key,): (WasmStr,)| {
             let key = text(&store, &key)?;
             Ok((timely_mut(&mut store)?.$method(&key),))
         })?;
     )+};
 }
 
-fn link_settings<R: RequestView>(linker: &mut Linker<Data<R>>) -> wasmtime::Result<()> {
+fn link_settings(linker: &mut Linker<Data>) -> wasmtime::Result<()> {
     let mut settings = linker.instance(SETTINGS)?;
     by_key!(
         settings,
@@ -71,35 +70,35 @@ fn link_settings<R: RequestView>(linker: &mut Linker<Data<R>>) -> wasmtime::Resu
         "texts": texts,
         "keys": keys,
     );
-    settings.func_wrap("json", |mut store: Context<'_, R>, (): ()| {
+    settings.func_wrap("json", |mut store: Context<'_>, (): ()| {
         Ok((timely_mut(&mut store)?.json(),))
     })
 }
 
-fn link_clock<R: RequestView>(linker: &mut Linker<Data<R>>) -> wasmtime::Result<()> {
+fn link_clock(linker: &mut Linker<Data>) -> wasmtime::Result<()> {
     let mut clock = linker.instance(CLOCK)?;
-    clock.func_wrap("now", |mut store: Context<'_, R>, (): ()| {
+    clock.func_wrap("now", |mut store: Context<'_>, (): ()| {
         Ok((timely_mut(&mut store)?.now(),))
     })?;
-    clock.func_wrap("local", |mut store: Context<'_, R>, (zone,): (WasmStr,)| {
+    clock.func_wrap("local", |mut store: Context<'_>, (zone,): (WasmStr,)| {
         let zone = text(&store, &zone)?;
         let local = timely_mut(&mut store)?.local(&zone);
         Ok((local.map(WireLocalTime::from),))
     })
 }
 
-fn link_edits<R: RequestView>(linker: &mut Linker<Data<R>>) -> wasmtime::Result<()> {
+fn link_edits(linker: &mut Linker<Data>) -> wasmtime::Result<()> {
     let mut edits = linker.instance(EDITS)?;
     edits.func_wrap(
         "add-header",
-        |mut store: Context<'_, R>, (name, value): (WasmStr, WasmStr)| {
+        |mut store: Context<'_>, (name, value): (WasmStr, WasmStr)| {
             let (name, value) = (text(&store, &name)?, text(&store, &value)?);
             Ok((timely_mut(&mut store)?.add_header(&name, &value)?,))
         },
     )?;
     edits.func_wrap(
         "remove-header",
-        |mut store: Context<'_, R>, (name,): (WasmStr,)| {
+        |mut store: Context<'_>, (name,): (WasmStr,)| {
             let name = text(&store, &name)?;
             Ok((timely_mut(&mut store)?.remove_header(&name)?,))
         },

@@ -6,13 +6,12 @@ use wasmtime::Linker;
 use crate::call::Call;
 use crate::clock::LocalTime;
 use crate::contract::{CLOCK, COUNTERS, EDITS, SETTINGS};
-use crate::view::RequestView;
 
 use super::Data;
 use super::functions::{Context, give_copy, give_list};
 use super::guest::{check, open, text, write_bytes, write_words};
 
-pub(super) fn link<R: RequestView>(linker: &mut Linker<Data<R>>) -> wasmtime::Result<()> {
+pub(super) fn link(linker: &mut Linker<Data>) -> wasmtime::Result<()> {
     link_counters(linker)?;
     link_numbers(linker)?;
     link_texts(linker)?;
@@ -20,11 +19,11 @@ pub(super) fn link<R: RequestView>(linker: &mut Linker<Data<R>>) -> wasmtime::Re
     link_edits(linker)
 }
 
-fn link_counters<R: RequestView>(linker: &mut Linker<Data<R>>) -> wasmtime::Result<()> {
+fn link_counters(linker: &mut Linker<Data>) -> wasmtime::Result<()> {
     linker.func_wrap(
         COUNTERS,
         "add",
-        |mut caller: Context<'_, R>, at: u32, length: u32, amount: u64, seconds: u32| {
+        |mut caller: Context<'_>, at: u32, length: u32, amount: u64, seconds: u32| {
             let (memory, call) = open(&mut caller)?;
             let name = text(memory, at, length, call.host_call_bytes())?;
             wasmtime::Result::Ok(call.add(name, amount, seconds))
@@ -33,7 +32,7 @@ fn link_counters<R: RequestView>(linker: &mut Linker<Data<R>>) -> wasmtime::Resu
     linker.func_wrap(
         COUNTERS,
         "value",
-        |mut caller: Context<'_, R>, at: u32, length: u32| {
+        |mut caller: Context<'_>, at: u32, length: u32| {
             let (memory, call) = open(&mut caller)?;
             let name = text(memory, at, length, call.host_call_bytes())?;
             wasmtime::Result::Ok(call.value(name))
@@ -42,7 +41,7 @@ fn link_counters<R: RequestView>(linker: &mut Linker<Data<R>>) -> wasmtime::Resu
     linker.func_wrap(
         COUNTERS,
         "rate-limit",
-        |mut caller: Context<'_, R>, at: u32, length: u32, per_second: f64, burst: u32| {
+        |mut caller: Context<'_>, at: u32, length: u32, per_second: f64, burst: u32| {
             let (memory, call) = open(&mut caller)?;
             let key = text(memory, at, length, call.host_call_bytes())?;
             let within = call.rate_limit(key, per_second, burst);
@@ -52,11 +51,11 @@ fn link_counters<R: RequestView>(linker: &mut Linker<Data<R>>) -> wasmtime::Resu
     Ok(())
 }
 
-fn link_numbers<R: RequestView>(linker: &mut Linker<Data<R>>) -> wasmtime::Result<()> {
+fn link_numbers(linker: &mut Linker<Data>) -> wasmtime::Result<()> {
     linker.func_wrap(
         SETTINGS,
         "boolean",
-        |mut caller: Context<'_, R>, at: u32, length: u32, result: u32| {
+        |mut caller: Context<'_>, at: u32, length: u32, result: u32| {
             let (memory, call) = open(&mut caller)?;
             let key = text(memory, at, length, call.host_call_bytes())?;
             let found = call.boolean(key);
@@ -67,7 +66,7 @@ fn link_numbers<R: RequestView>(linker: &mut Linker<Data<R>>) -> wasmtime::Resul
     linker.func_wrap(
         SETTINGS,
         "integer",
-        |mut caller: Context<'_, R>, at: u32, length: u32, result: u32| {
+        |mut caller: Context<'_>, at: u32, length: u32, result: u32| {
             let (memory, call) = open(&mut caller)?;
             let key = text(memory, at, length, call.host_call_bytes())?;
             let found = call.integer(key);
@@ -78,7 +77,7 @@ fn link_numbers<R: RequestView>(linker: &mut Linker<Data<R>>) -> wasmtime::Resul
     linker.func_wrap(
         SETTINGS,
         "number",
-        |mut caller: Context<'_, R>, at: u32, length: u32, result: u32| {
+        |mut caller: Context<'_>, at: u32, length: u32, result: u32| {
             let (memory, call) = open(&mut caller)?;
             let key = text(memory, at, length, call.host_call_bytes())?;
             let found = call.number(key);
@@ -89,11 +88,11 @@ fn link_numbers<R: RequestView>(linker: &mut Linker<Data<R>>) -> wasmtime::Resul
     Ok(())
 }
 
-fn link_texts<R: RequestView>(linker: &mut Linker<Data<R>>) -> wasmtime::Result<()> {
+fn link_texts(linker: &mut Linker<Data>) -> wasmtime::Result<()> {
     linker.func_wrap(
         SETTINGS,
         "text",
-        |mut caller: Context<'_, R>, at: u32, length: u32, result: u32| {
+        |mut caller: Context<'_>, at: u32, length: u32, result: u32| {
             let Some(found) = by_key(&mut caller, at, length, Call::text)? else {
                 return write_words(&mut caller, result, &[0, 0, 0]);
             };
@@ -104,7 +103,7 @@ fn link_texts<R: RequestView>(linker: &mut Linker<Data<R>>) -> wasmtime::Result<
     linker.func_wrap(
         SETTINGS,
         "texts",
-        |mut caller: Context<'_, R>, at: u32, length: u32, result: u32| {
+        |mut caller: Context<'_>, at: u32, length: u32, result: u32| {
             let Some(found) = by_key(&mut caller, at, length, Call::texts)? else {
                 return write_words(&mut caller, result, &[0, 0, 0]);
             };
@@ -115,34 +114,30 @@ fn link_texts<R: RequestView>(linker: &mut Linker<Data<R>>) -> wasmtime::Result<
     linker.func_wrap(
         SETTINGS,
         "keys",
-        |mut caller: Context<'_, R>, at: u32, length: u32, result: u32| {
+        |mut caller: Context<'_>, at: u32, length: u32, result: u32| {
             let keys = by_key(&mut caller, at, length, Call::keys)?;
             let list = give_list(&mut caller, &keys)?;
             write_words(&mut caller, result, &list)
         },
     )?;
-    linker.func_wrap(
-        SETTINGS,
-        "json",
-        |mut caller: Context<'_, R>, result: u32| {
-            let (_, call) = open(&mut caller)?;
-            let json = call.json();
-            let (at, length) = give_copy(&mut caller, &json)?;
-            write_words(&mut caller, result, &[at, length])
-        },
-    )?;
+    linker.func_wrap(SETTINGS, "json", |mut caller: Context<'_>, result: u32| {
+        let (_, call) = open(&mut caller)?;
+        let json = call.json();
+        let (at, length) = give_copy(&mut caller, &json)?;
+        write_words(&mut caller, result, &[at, length])
+    })?;
     Ok(())
 }
 
-fn link_clock<R: RequestView>(linker: &mut Linker<Data<R>>) -> wasmtime::Result<()> {
-    linker.func_wrap(CLOCK, "now", |mut caller: Context<'_, R>| {
+fn link_clock(linker: &mut Linker<Data>) -> wasmtime::Result<()> {
+    linker.func_wrap(CLOCK, "now", |mut caller: Context<'_>| {
         check(caller.data())?;
         wasmtime::Result::Ok(caller.data_mut().now())
     })?;
     linker.func_wrap(
         CLOCK,
         "local",
-        |mut caller: Context<'_, R>, at: u32, length: u32, result: u32| {
+        |mut caller: Context<'_>, at: u32, length: u32, result: u32| {
             let local = by_key(&mut caller, at, length, Call::local)?;
             write_bytes(&mut caller, result, 4, &lowered(local))
         },
@@ -150,11 +145,11 @@ fn link_clock<R: RequestView>(linker: &mut Linker<Data<R>>) -> wasmtime::Result<
     Ok(())
 }
 
-fn link_edits<R: RequestView>(linker: &mut Linker<Data<R>>) -> wasmtime::Result<()> {
+fn link_edits(linker: &mut Linker<Data>) -> wasmtime::Result<()> {
     linker.func_wrap(
         EDITS,
         "add-header",
-        |mut caller: Context<'_, R>, at: u32, length: u32, value_at: u32, value_length: u32| {
+        |mut caller: Context<'_>, at: u32, length: u32, value_at: u32, value_length: u32| {
             let (memory, call) = open(&mut caller)?;
             let limit = call.host_call_bytes();
             let name = text(memory, at, length, limit)?;
@@ -165,7 +160,7 @@ fn link_edits<R: RequestView>(linker: &mut Linker<Data<R>>) -> wasmtime::Result<
     linker.func_wrap(
         EDITS,
         "remove-header",
-        |mut caller: Context<'_, R>, at: u32, length: u32| {
+        |mut caller: Context<'_>, at: u32, length: u32| {
             let (memory, call) = open(&mut caller)?;
             let name = text(memory, at, length, call.host_call_bytes())?;
             wasmtime::Result::Ok(u32::from(call.remove_header(name)?))
@@ -175,11 +170,11 @@ fn link_edits<R: RequestView>(linker: &mut Linker<Data<R>>) -> wasmtime::Result<
 }
 
 /// What is found by a text that the module passes.
-fn by_key<R: RequestView, T>(
-    caller: &mut Context<'_, R>,
+fn by_key<T>(
+    caller: &mut Context<'_>,
     at: u32,
     length: u32,
-    find: impl FnOnce(&mut Call<R>, &str) -> T,
+    find: impl FnOnce(&mut Call, &str) -> T,
 ) -> wasmtime::Result<T> {
     let (memory, call) = open(caller)?;
     let key = text(memory, at, length, call.host_call_bytes())?;
@@ -187,8 +182,8 @@ fn by_key<R: RequestView, T>(
 }
 
 /// An optional number of eight bytes.
-fn write_wide<R: RequestView>(
-    caller: &mut Context<'_, R>,
+fn write_wide(
+    caller: &mut Context<'_>,
     result: u32,
     is_there: bool,
     value: [u8; 8],

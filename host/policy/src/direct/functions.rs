@@ -4,37 +4,37 @@
 use std::borrow::Cow;
 use std::net::SocketAddr;
 
+use portcullis_request::Request;
 use tracing::Level;
 use wasmtime::{Caller, Engine, Linker};
 
 use crate::call::Call;
 use crate::contract::{LOG, PERMISSIONS, REQUEST};
 use crate::failure::HostError;
-use crate::view::RequestView;
 
 use super::guest::{allocate, check, fill, give, open, text, write_words};
 use super::{Data, ambient, questions};
 
-pub(super) type Context<'a, R> = Caller<'a, Data<R>>;
+pub(super) type Context<'a> = Caller<'a, Data>;
 
-pub(super) fn linker<R: RequestView>(engine: &Engine) -> wasmtime::Result<Linker<Data<R>>> {
+pub(super) fn linker(engine: &Engine) -> wasmtime::Result<Linker<Data>> {
     let mut linker = Linker::new(engine);
     link_permissions(&mut linker)?;
     link_texts(&mut linker)?;
     link_numbers(&mut linker)?;
-    linker.func_wrap(REQUEST, "header", header::<R>)?;
-    linker.func_wrap(REQUEST, "headers", headers::<R>)?;
-    linker.func_wrap(LOG, "log", log::<R>)?;
+    linker.func_wrap(REQUEST, "header", header)?;
+    linker.func_wrap(REQUEST, "headers", headers)?;
+    linker.func_wrap(LOG, "log", log)?;
     questions::link(&mut linker)?;
     ambient::link(&mut linker)?;
     Ok(linker)
 }
 
-fn link_permissions<R: RequestView>(linker: &mut Linker<Data<R>>) -> wasmtime::Result<()> {
+fn link_permissions(linker: &mut Linker<Data>) -> wasmtime::Result<()> {
     linker.func_wrap(
         PERMISSIONS,
         "allow-source-address",
-        |mut caller: Context<'_, R>, group: u32| -> wasmtime::Result<u32> {
+        |mut caller: Context<'_>, group: u32| -> wasmtime::Result<u32> {
             check(caller.data())?;
             Ok(caller.data_mut().allow_source_address(group).into())
         },
@@ -42,7 +42,7 @@ fn link_permissions<R: RequestView>(linker: &mut Linker<Data<R>>) -> wasmtime::R
     linker.func_wrap(
         PERMISSIONS,
         "allow-address",
-        |mut caller: Context<'_, R>, group: u32, at: u32, length: u32, port: u32| {
+        |mut caller: Context<'_>, group: u32, at: u32, length: u32, port: u32| {
             let (memory, call) = open(&mut caller)?;
             let address = text(memory, at, length, call.host_call_bytes())?;
             let allowed = call.allow_address(group, address, port as u16);
@@ -52,7 +52,7 @@ fn link_permissions<R: RequestView>(linker: &mut Linker<Data<R>>) -> wasmtime::R
     linker.func_wrap(
         PERMISSIONS,
         "source-address-group",
-        |mut caller: Context<'_, R>, result: u32| {
+        |mut caller: Context<'_>, result: u32| {
             open(&mut caller)?;
             let group = caller.data_mut().source_address_group();
             give_number(&mut caller, result, group)
@@ -61,7 +61,7 @@ fn link_permissions<R: RequestView>(linker: &mut Linker<Data<R>>) -> wasmtime::R
     linker.func_wrap(
         PERMISSIONS,
         "address-group",
-        |mut caller: Context<'_, R>, at: u32, length: u32, port: u32, result: u32| {
+        |mut caller: Context<'_>, at: u32, length: u32, port: u32, result: u32| {
             let (memory, call) = open(&mut caller)?;
             let address = text(memory, at, length, call.host_call_bytes())?;
             let group = call.address_group(address, port as u16);
@@ -71,12 +71,12 @@ fn link_permissions<R: RequestView>(linker: &mut Linker<Data<R>>) -> wasmtime::R
     linker.func_wrap(
         PERMISSIONS,
         "last-tag",
-        |mut caller: Context<'_, R>, result: u32| {
+        |mut caller: Context<'_>, result: u32| {
             open(&mut caller)?;
             if caller.data().last_tag().is_none() {
                 return write_words(&mut caller, result, &[0, 0, 0]);
             }
-            let (at, length) = give(&mut caller, |call| last_tag(call))?;
+            let (at, length) = give(&mut caller, last_tag)?;
             write_words(&mut caller, result, &[1, at, length])
         },
     )?;
@@ -84,13 +84,13 @@ fn link_permissions<R: RequestView>(linker: &mut Linker<Data<R>>) -> wasmtime::R
 }
 
 /// A part of the request that is a text.
-type Text<R> = fn(&R) -> Cow<'_, str>;
+type Text = fn(&Request) -> Cow<'_, str>;
 
 /// A part of the request that is a number.
-type Number<R> = fn(&R) -> u32;
+type Number = fn(&Request) -> u32;
 
-fn link_texts<R: RequestView>(linker: &mut Linker<Data<R>>) -> wasmtime::Result<()> {
-    let texts: [(&str, Text<R>); 8] = [
+fn link_texts(linker: &mut Linker<Data>) -> wasmtime::Result<()> {
+    let texts: [(&str, Text); 8] = [
         ("method", |request| request.method()),
         ("uri", |request| request.uri()),
         ("from-uri", |request| request.from_uri()),
@@ -104,7 +104,7 @@ fn link_texts<R: RequestView>(linker: &mut Linker<Data<R>>) -> wasmtime::Result<
         linker.func_wrap(
             REQUEST,
             name,
-            move |mut caller: Context<'_, R>, result: u32| {
+            move |mut caller: Context<'_>, result: u32| {
                 open(&mut caller)?;
                 let (at, length) = give(&mut caller, |call| text(call.request()))?;
                 write_words(&mut caller, result, &[at, length])
@@ -114,15 +114,15 @@ fn link_texts<R: RequestView>(linker: &mut Linker<Data<R>>) -> wasmtime::Result<
     Ok(())
 }
 
-fn link_numbers<R: RequestView>(linker: &mut Linker<Data<R>>) -> wasmtime::Result<()> {
-    let numbers: [(&str, Number<R>); 4] = [
+fn link_numbers(linker: &mut Linker<Data>) -> wasmtime::Result<()> {
+    let numbers: [(&str, Number); 4] = [
         ("cseq-number", |request| request.cseq_number()),
         ("source-port", |request| request.source().port().into()),
         ("local-port", |request| request.local().port().into()),
         ("body-length", |request| request.body_length()),
     ];
     for (name, number) in numbers {
-        linker.func_wrap(REQUEST, name, move |caller: Context<'_, R>| {
+        linker.func_wrap(REQUEST, name, move |caller: Context<'_>| {
             check(caller.data())?;
             wasmtime::Result::Ok(number(caller.data().request()))
         })?;
@@ -130,12 +130,7 @@ fn link_numbers<R: RequestView>(linker: &mut Linker<Data<R>>) -> wasmtime::Resul
     Ok(())
 }
 
-fn header<R: RequestView>(
-    mut caller: Context<'_, R>,
-    at: u32,
-    length: u32,
-    result: u32,
-) -> wasmtime::Result<()> {
+fn header(mut caller: Context<'_>, at: u32, length: u32, result: u32) -> wasmtime::Result<()> {
     let (memory, call) = open(&mut caller)?;
     let name = text(memory, at, length, call.host_call_bytes())?;
     // A copy: the module runs before the value is written, and the name lies in its memory.
@@ -146,27 +141,17 @@ fn header<R: RequestView>(
     write_words(&mut caller, result, &[1, at, length])
 }
 
-fn headers<R: RequestView>(
-    mut caller: Context<'_, R>,
-    at: u32,
-    length: u32,
-    result: u32,
-) -> wasmtime::Result<()> {
+fn headers(mut caller: Context<'_>, at: u32, length: u32, result: u32) -> wasmtime::Result<()> {
     let (memory, call) = open(&mut caller)?;
     let name = text(memory, at, length, call.host_call_bytes())?;
     let mut values = Vec::new();
     call.request()
-        .headers(name, &mut |value| values.push(value.into_owned()));
+        .headers(name, |value| values.push(value.into_owned()));
     let list = give_list(&mut caller, &values)?;
     write_words(&mut caller, result, &list)
 }
 
-fn log<R: RequestView>(
-    mut caller: Context<'_, R>,
-    level: u32,
-    at: u32,
-    length: u32,
-) -> wasmtime::Result<()> {
+fn log(mut caller: Context<'_>, level: u32, at: u32, length: u32) -> wasmtime::Result<()> {
     let (memory, call) = open(&mut caller)?;
     let level = match level {
         0 => Level::ERROR,
@@ -179,11 +164,7 @@ fn log<R: RequestView>(
     Ok(())
 }
 
-fn give_number<R: RequestView>(
-    caller: &mut Context<'_, R>,
-    result: u32,
-    number: Option<u32>,
-) -> wasmtime::Result<()> {
+fn give_number(caller: &mut Context<'_>, result: u32, number: Option<u32>) -> wasmtime::Result<()> {
     let [case, number] = match number {
         Some(number) => [1, number],
         None => [0, 0],
@@ -191,10 +172,7 @@ fn give_number<R: RequestView>(
     write_words(caller, result, &[case, number])
 }
 
-pub(super) fn give_copy<R: RequestView>(
-    caller: &mut Context<'_, R>,
-    value: &str,
-) -> wasmtime::Result<(u32, u32)> {
+pub(super) fn give_copy(caller: &mut Context<'_>, value: &str) -> wasmtime::Result<(u32, u32)> {
     let at = allocate(caller, 1, value.len())?;
     check(caller.data())?;
     fill(caller, at, value.as_bytes())?;
@@ -202,10 +180,7 @@ pub(super) fn give_copy<R: RequestView>(
 }
 
 /// Gives the module a list of texts: where it lies now, and its length.
-pub(super) fn give_list<R: RequestView>(
-    caller: &mut Context<'_, R>,
-    texts: &[String],
-) -> wasmtime::Result<[u32; 2]> {
+pub(super) fn give_list(caller: &mut Context<'_>, texts: &[String]) -> wasmtime::Result<[u32; 2]> {
     let list = allocate(caller, 4, 8 * texts.len())?;
     for (place, text) in (list..).step_by(8).zip(texts) {
         let (at, length) = give_copy(caller, text)?;
@@ -214,7 +189,7 @@ pub(super) fn give_list<R: RequestView>(
     Ok([list, texts.len() as u32])
 }
 
-fn last_tag<R: RequestView>(call: &Call<R>) -> Cow<'_, str> {
+fn last_tag(call: &Call) -> Cow<'_, str> {
     call.last_tag().unwrap_or_default().into()
 }
 

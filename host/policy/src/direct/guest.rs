@@ -49,7 +49,7 @@ impl Guest {
 }
 
 /// The module of the call.
-pub(super) fn of<R>(call: &Call<R>) -> wasmtime::Result<&Guest> {
+pub(super) fn of(call: &Call) -> wasmtime::Result<&Guest> {
     // A component's start function finds nothing either where the functions with pointers will be.
     call.guest
         .as_ref()
@@ -57,14 +57,14 @@ pub(super) fn of<R>(call: &Call<R>) -> wasmtime::Result<&Guest> {
 }
 
 /// Notes that the module works for the host.
-pub(super) fn enter<R>(call: &mut Call<R>) {
+pub(super) fn enter(call: &mut Call) {
     if let Some(guest) = &mut call.guest {
         guest.is_inside = true;
     }
 }
 
 /// Notes that it is done.
-pub(super) fn leave<R>(call: &mut Call<R>) {
+pub(super) fn leave(call: &mut Call) {
     if let Some(guest) = &mut call.guest {
         guest.is_inside = false;
     }
@@ -72,7 +72,7 @@ pub(super) fn leave<R>(call: &mut Call<R>) {
 
 /// Ends the call if the module may not call the host now, or if its time is over: a module need not loop to go from one function of the
 /// host to the next, and only loops and calls of its own look at the clock.
-pub(super) fn check<R>(call: &Call<R>) -> wasmtime::Result<()> {
+pub(super) fn check(call: &Call) -> wasmtime::Result<()> {
     call.in_time()?;
     match &call.guest {
         Some(guest) if guest.is_inside => Err(Trap::CannotLeaveComponent.into()),
@@ -81,9 +81,9 @@ pub(super) fn check<R>(call: &Call<R>) -> wasmtime::Result<()> {
 }
 
 /// The memory of the module, to read, and beside it the state of the call.
-pub(super) fn open<'a, R>(
-    caller: &'a mut Caller<'_, Data<R>>,
-) -> wasmtime::Result<(&'a [u8], &'a mut Call<R>)> {
+pub(super) fn open<'a>(
+    caller: &'a mut Caller<'_, Data>,
+) -> wasmtime::Result<(&'a [u8], &'a mut Call)> {
     check(caller.data())?;
     let memory = of(caller.data())?.memory;
     let (bytes, call) = memory.data_and_store_mut(caller);
@@ -92,12 +92,12 @@ pub(super) fn open<'a, R>(
 
 /// A part of the module's memory, to write, and beside it the state of the call. The only way for the host to write there: it marks
 /// what is written.
-fn place<'a, R>(
-    caller: &'a mut Caller<'_, Data<R>>,
+fn place<'a>(
+    caller: &'a mut Caller<'_, Data>,
     at: u32,
     size: usize,
     stray: HostError,
-) -> wasmtime::Result<(&'a mut [u8], &'a mut Call<R>)> {
+) -> wasmtime::Result<(&'a mut [u8], &'a mut Call)> {
     let memory = of(caller.data())?.memory;
     let (bytes, call) = memory.data_and_store_mut(caller);
     let at = at as usize;
@@ -122,9 +122,9 @@ pub(super) fn text(memory: &[u8], at: u32, length: u32, limit: usize) -> wasmtim
 }
 
 /// Gives the module a text: where it lies now, and its length.
-pub(super) fn give<R>(
-    caller: &mut Caller<'_, Data<R>>,
-    text: impl Fn(&Call<R>) -> Cow<'_, str>,
+pub(super) fn give(
+    caller: &mut Caller<'_, Data>,
+    text: impl Fn(&Call) -> Cow<'_, str>,
 ) -> wasmtime::Result<(u32, u32)> {
     // Borrowed texts are asked for twice instead of copied, because the module runs in between.
     let (length, owned) = match text(caller.data()) {
@@ -147,8 +147,8 @@ pub(super) fn give<R>(
 }
 
 /// Memory of the module for the host to fill.
-pub(super) fn allocate<R>(
-    caller: &mut Caller<'_, Data<R>>,
+pub(super) fn allocate(
+    caller: &mut Caller<'_, Data>,
     align: u32,
     size: usize,
 ) -> wasmtime::Result<u32> {
@@ -171,8 +171,8 @@ pub(super) fn allocate<R>(
 }
 
 /// Writes values of four bytes each where the module wants a result.
-pub(super) fn write_words<R>(
-    caller: &mut Caller<'_, Data<R>>,
+pub(super) fn write_words(
+    caller: &mut Caller<'_, Data>,
     at: u32,
     words: &[u32],
 ) -> wasmtime::Result<()> {
@@ -184,8 +184,8 @@ pub(super) fn write_words<R>(
 }
 
 /// Writes a value where the module wants a result.
-pub(super) fn write_bytes<R>(
-    caller: &mut Caller<'_, Data<R>>,
+pub(super) fn write_bytes(
+    caller: &mut Caller<'_, Data>,
     at: u32,
     align: u32,
     value: &[u8],
@@ -195,8 +195,8 @@ pub(super) fn write_bytes<R>(
 }
 
 /// The memory for a result.
-fn area<'a, R>(
-    caller: &'a mut Caller<'_, Data<R>>,
+fn area<'a>(
+    caller: &'a mut Caller<'_, Data>,
     at: u32,
     align: u32,
     size: usize,
@@ -208,18 +208,14 @@ fn area<'a, R>(
 }
 
 /// Copies bytes to where the host [allocated](allocate) memory.
-pub(super) fn fill<R>(
-    caller: &mut Caller<'_, Data<R>>,
-    at: u32,
-    bytes: &[u8],
-) -> wasmtime::Result<()> {
+pub(super) fn fill(caller: &mut Caller<'_, Data>, at: u32, bytes: &[u8]) -> wasmtime::Result<()> {
     let (place, _) = place(caller, at, bytes.len(), HostError::StrayMemory)?;
     place.copy_from_slice(bytes);
     Ok(())
 }
 
-fn take_realloc<R>(
-    caller: &mut Caller<'_, Data<R>>,
+fn take_realloc(
+    caller: &mut Caller<'_, Data>,
 ) -> wasmtime::Result<TypedFunc<(u32, u32, u32, u32), u32>> {
     let guest = caller.data_mut().guest.as_mut();
     let guest = guest.ok_or(Trap::IndirectCallToNull)?;

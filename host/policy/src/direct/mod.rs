@@ -26,14 +26,13 @@ use crate::failure::{Failure, Stage, Terms};
 use crate::inspect::{Inspection, Kind};
 use crate::pieces;
 use crate::verdict::Verdict;
-use crate::view::RequestView;
 
 pub(crate) use guest::Guest;
 
 use pristine::Pristine;
 use resettable::Resettable;
 
-type Data<R> = Box<Call<R>>;
+type Data = Box<Call>;
 
 /// A compiled module.
 pub(crate) struct Module {
@@ -45,8 +44,8 @@ pub(crate) struct Module {
 }
 
 /// A module, ready to be instantiated.
-pub(crate) struct Prepared<R: 'static> {
-    pre: InstancePre<Data<R>>,
+pub(crate) struct Prepared {
+    pre: InstancePre<Data>,
     memory: ModuleExport,
     decide: ModuleExport,
     realloc: Option<ModuleExport>,
@@ -129,7 +128,7 @@ impl Module {
     }
 }
 
-impl<R: RequestView> Prepared<R> {
+impl Prepared {
     /// Links `module` with the host's functions.
     pub(crate) fn new(
         engine: &Engine,
@@ -170,7 +169,7 @@ impl<R: RequestView> Prepared<R> {
     /// Asks a new instance what is wrong with its settings; none if it has nothing to say about them.
     pub(crate) fn validate(
         &self,
-        store: &mut Store<Data<R>>,
+        store: &mut Store<Data>,
         terms: Terms,
     ) -> Option<Result<Result<(), String>, Failure>> {
         let export = self.validate.as_ref()?;
@@ -179,7 +178,7 @@ impl<R: RequestView> Prepared<R> {
 
     fn validate_by(
         &self,
-        store: &mut Store<Data<R>>,
+        store: &mut Store<Data>,
         export: &ModuleExport,
         terms: Terms,
     ) -> Result<Result<(), String>, Failure> {
@@ -200,17 +199,13 @@ impl<R: RequestView> Prepared<R> {
     /// Makes an instance; its start function runs.
     pub(crate) fn instantiate(
         &self,
-        store: &mut Store<Data<R>>,
+        store: &mut Store<Data>,
         usage: Use,
     ) -> wasmtime::Result<Live> {
         Ok(self.instance(store, usage)?.1)
     }
 
-    fn instance(
-        &self,
-        store: &mut Store<Data<R>>,
-        usage: Use,
-    ) -> wasmtime::Result<(Instance, Live)> {
+    fn instance(&self, store: &mut Store<Data>, usage: Use) -> wasmtime::Result<(Instance, Live)> {
         store.data_mut().guest = None;
         let instance = self.pre.instantiate(&mut *store)?;
         let mut export = |export: &ModuleExport| instance.get_module_export(&mut *store, export);
@@ -253,11 +248,7 @@ impl<R: RequestView> Prepared<R> {
 
 impl Live {
     /// Asks for a verdict. It is as the policy gave it: nothing is checked yet.
-    pub(crate) fn decide<R: RequestView>(
-        &self,
-        store: &mut Store<Data<R>>,
-        terms: Terms,
-    ) -> Result<Verdict, Failure> {
+    pub(crate) fn decide(&self, store: &mut Store<Data>, terms: Terms) -> Result<Verdict, Failure> {
         let read = |error: wasmtime::Error| Failure::read(&error, Stage::Decide, terms);
         let at = self.decide.call(&mut *store, ()).map_err(read)?;
         let guest = guest::of(store.data()).map_err(read)?;
@@ -271,7 +262,7 @@ impl Live {
     }
 
     /// Puts the instance back to its first state after a call that went well; false if it can't be asked again.
-    pub(crate) fn reset<R: RequestView>(&self, store: &mut Store<Data<R>>) -> bool {
+    pub(crate) fn reset(&self, store: &mut Store<Data>) -> bool {
         let Some(pristine) = &self.pristine else {
             return false;
         };

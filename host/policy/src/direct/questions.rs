@@ -6,30 +6,29 @@ use crate::call::Call;
 use crate::contract::{RULES, TRUSTED};
 use crate::failure::HostError;
 use crate::questions::{Peer, Rows};
-use crate::view::RequestView;
 
 use super::Data;
 use super::functions::{Context, give_list};
 use super::guest::{check, open, text, write_words};
 
-pub(super) fn link<R: RequestView>(linker: &mut Linker<Data<R>>) -> wasmtime::Result<()> {
+pub(super) fn link(linker: &mut Linker<Data>) -> wasmtime::Result<()> {
     link_trusted(linker)?;
     link_rules(linker)
 }
 
-fn link_trusted<R: RequestView>(linker: &mut Linker<Data<R>>) -> wasmtime::Result<()> {
+fn link_trusted(linker: &mut Linker<Data>) -> wasmtime::Result<()> {
     for (own, address, rows) in [
         ("allow-trusted", "allow-trusted-address", Rows::First),
         ("count-trusted", "count-trusted-address", Rows::All),
     ] {
-        linker.func_wrap(TRUSTED, own, move |mut caller: Context<'_, R>| {
+        linker.func_wrap(TRUSTED, own, move |mut caller: Context<'_>| {
             check(caller.data())?;
             caller.data_mut().trusted(rows, None)
         })?;
         linker.func_wrap(
             TRUSTED,
             address,
-            move |mut caller: Context<'_, R>,
+            move |mut caller: Context<'_>,
                   at: u32,
                   length: u32,
                   transport_at: u32,
@@ -48,11 +47,11 @@ fn link_trusted<R: RequestView>(linker: &mut Linker<Data<R>>) -> wasmtime::Resul
             },
         )?;
     }
-    linker.func_wrap(TRUSTED, "tags", tags::<R>)?;
+    linker.func_wrap(TRUSTED, "tags", tags)?;
     Ok(())
 }
 
-fn tags<R: RequestView>(mut caller: Context<'_, R>, result: u32) -> wasmtime::Result<()> {
+fn tags(mut caller: Context<'_>, result: u32) -> wasmtime::Result<()> {
     open(&mut caller)?;
     // Copies: the module runs before the values are written.
     let tags = caller.data().trusted_tags().to_vec();
@@ -61,10 +60,10 @@ fn tags<R: RequestView>(mut caller: Context<'_, R>, result: u32) -> wasmtime::Re
 }
 
 /// A question about a pair of files.
-type Question<R> = fn(&mut Call<R>, Option<&str>) -> wasmtime::Result<bool>;
+type Question = fn(&mut Call, Option<&str>) -> wasmtime::Result<bool>;
 
-fn link_rules<R: RequestView>(linker: &mut Linker<Data<R>>) -> wasmtime::Result<()> {
-    let questions: [(&str, Question<R>); 3] = [
+fn link_rules(linker: &mut Linker<Data>) -> wasmtime::Result<()> {
+    let questions: [(&str, Question); 3] = [
         ("allow-routing", |call, basename| {
             call.allow_routing(basename)
         }),
@@ -79,7 +78,7 @@ fn link_rules<R: RequestView>(linker: &mut Linker<Data<R>>) -> wasmtime::Result<
         linker.func_wrap(
             RULES,
             name,
-            move |mut caller: Context<'_, R>, is_named: u32, at: u32, length: u32| {
+            move |mut caller: Context<'_>, is_named: u32, at: u32, length: u32| {
                 let (memory, call) = open(&mut caller)?;
                 let basename = optional(memory, [is_named, at, length], call.host_call_bytes())?;
                 Ok(u32::from(question(call, basename)?))
@@ -89,7 +88,7 @@ fn link_rules<R: RequestView>(linker: &mut Linker<Data<R>>) -> wasmtime::Result<
     linker.func_wrap(
         RULES,
         "allow-uri",
-        |mut caller: Context<'_, R>,
+        |mut caller: Context<'_>,
          is_named: u32,
          at: u32,
          length: u32,

@@ -1,11 +1,12 @@
 //! The first call of a policy, before any real request depends on it.
 
-use std::borrow::Cow;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use portcullis_address::Snapshot;
+use portcullis_request::Request;
+use portcullis_sip::{Arrival, Framing, Transport};
 
 use crate::call::{Call, Notes};
 use crate::failure::{Failure, Stage};
@@ -15,7 +16,6 @@ use crate::sandbox::{Code, Machine, Rules, Sandboxes};
 use crate::scope::Scope;
 use crate::settings::Settings;
 use crate::text;
-use crate::view::{Contact, PlainUri, RequestView};
 
 /// The least time that a trial run gets. A machine under load must not make an honest policy look endless.
 const LEAST: Duration = Duration::from_millis(250);
@@ -25,7 +25,7 @@ const MOST_WORDS: usize = 1024;
 
 /// A policy, linked for calls that are about no real request.
 pub(crate) struct Trial {
-    sandboxes: Sandboxes<Options>,
+    sandboxes: Sandboxes,
     rules: Rules,
 }
 
@@ -59,7 +59,7 @@ impl Trial {
         }
     }
 
-    /// Starts the policy and asks it about an OPTIONS from nowhere: how it failed, if it did.
+    /// Starts the policy and asks it about [`options`]: how it failed, if it did.
     ///
     /// What happens before `decide` happens on every call, so a failure there is refused. A failure of `decide` is only reported: a
     /// policy may have its reasons to dislike this request. Endless loops are refused all the same, because they would take a
@@ -76,7 +76,7 @@ impl Trial {
         }
     }
 
-    fn call(&self, settings: &Arc<Settings>) -> Box<Call<Options>> {
+    fn call(&self, settings: &Arc<Settings>) -> Box<Call> {
         let table = Arc::new(Snapshot::default());
         let name: Arc<str> = Arc::from("trial");
         let scope = Arc::new(Scope::operator().with_settings(Arc::clone(settings)));
@@ -87,7 +87,7 @@ impl Trial {
             Arc::clone(&name),
             bounds,
         ));
-        call.begin(&table, &scope, &name, bounds, Options, Notes::default());
+        call.begin(&table, &scope, &name, bounds, options(), Notes::default());
         call
     }
 }
@@ -106,77 +106,23 @@ pub(crate) fn try_out(
     Ok((trial, failure))
 }
 
-/// The request of the trial run.
-struct Options;
+/// The request of the trial run: an OPTIONS from nowhere.
+fn options() -> Request {
+    const TEXT: &str = "OPTIONS sip:trial@127.0.0.1 SIP/2.0\r\n\
+        Via: SIP/2.0/UDP 127.0.0.1;branch=z9hG4bKtrial\r\n\
+        From: <sip:trial@127.0.0.1>;tag=trial\r\n\
+        To: <sip:trial@127.0.0.1>\r\n\
+        Call-ID: trial\r\n\
+        CSeq: 1 OPTIONS\r\n\
+        Max-Forwards: 70\r\n\
+        Content-Length: 0\r\n\r\n";
 
-impl RequestView for Options {
-    fn method(&self) -> Cow<'_, str> {
-        "OPTIONS".into()
-    }
-
-    fn uri(&self) -> Cow<'_, str> {
-        "sip:trial@127.0.0.1".into()
-    }
-
-    fn from_uri(&self) -> Cow<'_, str> {
-        "sip:trial@127.0.0.1".into()
-    }
-
-    fn to_uri(&self) -> Cow<'_, str> {
-        "sip:trial@127.0.0.1".into()
-    }
-
-    fn call_id(&self) -> Cow<'_, str> {
-        "trial".into()
-    }
-
-    fn cseq_number(&self) -> u32 {
-        1
-    }
-
-    fn source(&self) -> SocketAddr {
-        (Ipv4Addr::LOCALHOST, 5060).into()
-    }
-
-    fn local(&self) -> SocketAddr {
-        (Ipv4Addr::LOCALHOST, 5060).into()
-    }
-
-    fn transport(&self) -> &'static str {
-        "UDP"
-    }
-
-    fn header(&self, name: &str) -> Option<Cow<'_, str>> {
-        let value = match () {
-            () if name.eq_ignore_ascii_case("Via") => "SIP/2.0/UDP 127.0.0.1;branch=z9hG4bKtrial",
-            () if name.eq_ignore_ascii_case("From") => "<sip:trial@127.0.0.1>;tag=trial",
-            () if name.eq_ignore_ascii_case("To") => "<sip:trial@127.0.0.1>",
-            () if name.eq_ignore_ascii_case("Call-ID") => "trial",
-            () if name.eq_ignore_ascii_case("CSeq") => "1 OPTIONS",
-            () if name.eq_ignore_ascii_case("Max-Forwards") => "70",
-            () if name.eq_ignore_ascii_case("Content-Length") => "0",
-            () => return None,
-        };
-        Some(value.into())
-    }
-
-    fn headers(&self, name: &str, each: &mut dyn FnMut(Cow<'_, str>)) {
-        if let Some(value) = self.header(name) {
-            each(value);
-        }
-    }
-
-    fn plain_uri(&self) -> Option<PlainUri<'_>> {
-        Some(PlainUri {
-            user: "trial".into(),
-            host: "127.0.0.1".into(),
-            port: None,
-        })
-    }
-
-    fn contacts(&self, _each: &mut dyn FnMut(Contact<'_>)) {}
-
-    fn body_length(&self) -> u32 {
-        0
-    }
+    let here = (Ipv4Addr::LOCALHOST, 5060).into();
+    let arrival = Arrival {
+        source: here,
+        local: here,
+        transport: Transport::Udp,
+        connection: None,
+    };
+    Request::read(TEXT.into(), Framing::Datagram, arrival).expect("the text is a request")
 }

@@ -14,9 +14,9 @@ use crate::policy::Policy;
 use super::stats::Stats;
 
 /// One policy that served, or serves.
-pub struct Generation<R: 'static> {
+pub struct Generation {
     /// The policy.
-    pub policy: Policy<R>,
+    pub policy: Policy,
     /// Counts up from 1.
     pub number: u64,
     /// When it was published.
@@ -28,15 +28,16 @@ pub struct Generation<R: 'static> {
 }
 
 /// The generations of one slot that are asked at one moment. Immutable: a change is a new one.
-pub struct Lineup<R: 'static> {
+#[derive(Clone)]
+pub struct Lineup {
     /// The generation whose verdicts count.
-    pub active: Arc<Generation<R>>,
+    pub active: Arc<Generation>,
     /// Whether they are carried out.
     pub mode: Mode,
     /// A generation that is tried beside it.
-    pub candidate: Option<Candidate<R>>,
+    pub candidate: Option<Candidate>,
     /// The generation that served before, if it is kept: to be asked where the active one fails, and to go back to.
-    pub fallback: Option<Arc<Generation<R>>>,
+    pub fallback: Option<Arc<Generation>>,
 }
 
 /// Whether the verdicts of a policy are carried out.
@@ -50,9 +51,10 @@ pub enum Mode {
 }
 
 /// A generation that is tried on live requests.
-pub struct Candidate<R: 'static> {
+#[derive(Clone)]
+pub struct Candidate {
     /// The generation.
-    pub generation: Arc<Generation<R>>,
+    pub generation: Arc<Generation>,
     /// How.
     pub trial: Trial,
 }
@@ -75,9 +77,9 @@ pub struct Share(u16);
 #[derive(Clone, Copy)]
 pub struct ShareKey(SipHasher13);
 
-impl<R: 'static> Lineup<R> {
+impl Lineup {
     /// The generation that decides on the requests of a dialog.
-    pub fn decides(&self, call_id: &[u8], key: &ShareKey) -> &Arc<Generation<R>> {
+    pub fn decides(&self, call_id: &[u8], key: &ShareKey) -> &Arc<Generation> {
         match &self.candidate {
             Some(Candidate {
                 generation,
@@ -88,7 +90,7 @@ impl<R: 'static> Lineup<R> {
     }
 
     /// The candidate that is asked after the active generation.
-    pub fn shadow(&self) -> Option<&Arc<Generation<R>>> {
+    pub fn shadow(&self) -> Option<&Arc<Generation>> {
         match &self.candidate {
             Some(Candidate {
                 generation,
@@ -99,7 +101,7 @@ impl<R: 'static> Lineup<R> {
     }
 
     /// The policies that requests may be given to.
-    pub fn policies(&self) -> impl Iterator<Item = &Policy<R>> {
+    pub fn policies(&self) -> impl Iterator<Item = &Policy> {
         let candidate = self.candidate.iter().map(|one| &one.generation);
         let all = candidate.chain([&self.active]).chain(&self.fallback);
         all.map(|generation| &generation.policy)
@@ -198,7 +200,7 @@ impl Mode {
     }
 }
 
-impl<R: 'static> Generation<R> {
+impl Generation {
     /// Whether it was taken out of service because it failed too often.
     pub fn is_condemned(&self) -> bool {
         self.condemned.load(Ordering::Relaxed)
@@ -209,27 +211,7 @@ impl<R: 'static> Generation<R> {
     }
 }
 
-impl<R: 'static> Clone for Lineup<R> {
-    fn clone(&self) -> Self {
-        Self {
-            active: Arc::clone(&self.active),
-            mode: self.mode,
-            candidate: self.candidate.clone(),
-            fallback: self.fallback.clone(),
-        }
-    }
-}
-
-impl<R: 'static> Clone for Candidate<R> {
-    fn clone(&self) -> Self {
-        Self {
-            generation: Arc::clone(&self.generation),
-            trial: self.trial,
-        }
-    }
-}
-
-impl<R> std::fmt::Debug for Generation<R> {
+impl std::fmt::Debug for Generation {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Generation")
             .field("number", &self.number)

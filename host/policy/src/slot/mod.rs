@@ -17,7 +17,6 @@ use crate::load::LoadError;
 use crate::policy::Policy;
 use crate::runtime::Runtime;
 use crate::settings::Settings;
-use crate::view::RequestView;
 
 pub use lineup::{Candidate, Generation, Lineup, Mode, Share, ShareKey, Trial};
 pub use shelf::NoGeneration;
@@ -29,15 +28,15 @@ use shelf::Shelf;
 ///
 /// Old generations are never dropped by a worker, because freeing compiled code takes time: they wait here until no worker has
 /// them any more, and [`PolicySlot::collect`] drops them.
-pub struct PolicySlot<R: 'static> {
-    current: Arc<ArcSwapOption<Lineup<R>>>,
+pub struct PolicySlot {
+    current: Arc<ArcSwapOption<Lineup>>,
     last_number: AtomicU64,
     /// How many generations that no longer serve are kept for a way back.
     kept_most: usize,
     // Held while a policy is loaded, so that two loads come out in order.
     loading: Mutex<()>,
     // Held while the line-up changes, so that numbers and publications are in the same order.
-    shelf: Mutex<Shelf<R>>,
+    shelf: Mutex<Shelf>,
     last_error: Mutex<Option<Failed>>,
 }
 
@@ -52,21 +51,21 @@ pub struct Failed {
 
 /// What a load did.
 #[derive(Debug)]
-pub enum Reload<R: 'static> {
+pub enum Reload {
     /// A new generation serves.
-    Published(Arc<Generation<R>>),
+    Published(Arc<Generation>),
     /// The file is the one that serves already.
-    Unchanged(Arc<Generation<R>>),
+    Unchanged(Arc<Generation>),
 }
 
-type Current<R> = Option<Arc<Lineup<R>>>;
+type Current = Option<Arc<Lineup>>;
 
 /// A worker's view of a slot: looking costs one atomic load while nothing changes.
-pub struct SlotReader<R: 'static> {
-    cache: Cache<Arc<ArcSwapOption<Lineup<R>>>, Current<R>>,
+pub struct SlotReader {
+    cache: Cache<Arc<ArcSwapOption<Lineup>>, Current>,
 }
 
-impl<R: RequestView> PolicySlot<R> {
+impl PolicySlot {
     /// Loads a policy and publishes it. Blocks for as long as that takes; loads wait for each other. What serves already is
     /// neither compiled nor published again.
     ///
@@ -78,7 +77,7 @@ impl<R: RequestView> PolicySlot<R> {
         name: &str,
         bytes: &[u8],
         reuse: bool,
-    ) -> Result<Reload<R>, LoadError> {
+    ) -> Result<Reload, LoadError> {
         let limits = runtime.limits();
         self.load_within(runtime, name, bytes, reuse, limits, &Arc::default())
     }
@@ -95,7 +94,7 @@ impl<R: RequestView> PolicySlot<R> {
         reuse: bool,
         limits: &Limits,
         settings: &Arc<Settings>,
-    ) -> Result<Reload<R>, LoadError> {
+    ) -> Result<Reload, LoadError> {
         let _order = self.loading.lock();
         if let Some(current) = self.current()
             && current.serves(name, Digest::of(bytes), reuse)
@@ -113,7 +112,7 @@ impl<R: RequestView> PolicySlot<R> {
     }
 }
 
-impl<R: 'static> PolicySlot<R> {
+impl PolicySlot {
     /// An empty slot that keeps nothing of what it replaces.
     pub fn new() -> Self {
         Self::keeping(0)
@@ -133,24 +132,24 @@ impl<R: 'static> PolicySlot<R> {
     }
 
     /// The generation whose verdicts count. Workers use a [`SlotReader`].
-    pub fn current(&self) -> Option<Arc<Generation<R>>> {
+    pub fn current(&self) -> Option<Arc<Generation>> {
         let lineup = self.current.load();
         lineup.as_ref().map(|lineup| Arc::clone(&lineup.active))
     }
 
     /// Everything that is asked at the moment.
-    pub fn lineup(&self) -> Option<Arc<Lineup<R>>> {
+    pub fn lineup(&self) -> Option<Arc<Lineup>> {
         self.current.load_full()
     }
 
     /// The same without counting who has it, for a moment: cheap for a worker with many slots.
     #[inline]
-    pub fn guard(&self) -> Guard<Option<Arc<Lineup<R>>>> {
+    pub fn guard(&self) -> Guard<Option<Arc<Lineup>>> {
         self.current.load()
     }
 
     /// A view for one worker.
-    pub fn reader(&self) -> SlotReader<R> {
+    pub fn reader(&self) -> SlotReader {
         SlotReader {
             cache: Cache::new(Arc::clone(&self.current)),
         }
@@ -158,7 +157,7 @@ impl<R: 'static> PolicySlot<R> {
 
     /// Makes `policy` the one that serves, and forgets the last error. A candidate is tried no longer: it was measured against
     /// another one.
-    pub fn publish(&self, policy: Policy<R>) -> Arc<Generation<R>> {
+    pub fn publish(&self, policy: Policy) -> Arc<Generation> {
         let mut shelf = self.shelf.lock();
         let generation = self.number_of(&shelf, policy, None);
         self.serve(&mut shelf, Arc::clone(&generation));
@@ -170,7 +169,7 @@ impl<R: 'static> PolicySlot<R> {
 
     /// Keeps `policy` ready as a generation that does not serve yet. `number` is its number, if it has one already; the next one if
     /// not.
-    pub fn admit(&self, policy: Policy<R>, number: Option<u64>) -> Arc<Generation<R>> {
+    pub fn admit(&self, policy: Policy, number: Option<u64>) -> Arc<Generation> {
         let mut shelf = self.shelf.lock();
         let generation = self.number_of(&shelf, policy, number);
         shelf.kept.retain(|kept| kept.number != generation.number);
@@ -182,7 +181,7 @@ impl<R: 'static> PolicySlot<R> {
     ///
     /// # Errors
     /// When it is not there.
-    pub fn activate(&self, number: u64) -> Result<Arc<Generation<R>>, NoGeneration> {
+    pub fn activate(&self, number: u64) -> Result<Arc<Generation>, NoGeneration> {
         let mut shelf = self.shelf.lock();
         let generation = self.find(&shelf, number)?;
         self.serve(&mut shelf, Arc::clone(&generation));
@@ -199,7 +198,7 @@ impl<R: 'static> PolicySlot<R> {
         &self,
         number: u64,
         previous: Option<u64>,
-    ) -> Result<Arc<Generation<R>>, NoGeneration> {
+    ) -> Result<Arc<Generation>, NoGeneration> {
         let mut shelf = self.shelf.lock();
         let generation = self.find(&shelf, number)?;
         let previous = previous.filter(|previous| self.find(&shelf, *previous).is_ok());
@@ -213,7 +212,7 @@ impl<R: 'static> PolicySlot<R> {
     ///
     /// # Errors
     /// When it is not there any more, or nothing served before.
-    pub fn roll_back(&self, to: Option<u64>) -> Result<Arc<Generation<R>>, NoGeneration> {
+    pub fn roll_back(&self, to: Option<u64>) -> Result<Arc<Generation>, NoGeneration> {
         let mut shelf = self.shelf.lock();
         let previous = || {
             let kept = self.numbers_of(&shelf);
@@ -228,7 +227,7 @@ impl<R: 'static> PolicySlot<R> {
 
     /// Takes the generation of this number out of service because it failed too often, and makes the one before it serve. None, and
     /// nothing changes, if it does not serve or there is no other one that has not failed.
-    pub fn fall_back(&self, number: u64) -> Option<Arc<Generation<R>>> {
+    pub fn fall_back(&self, number: u64) -> Option<Arc<Generation>> {
         let mut shelf = self.shelf.lock();
         let lineup = self.lineup()?;
         if lineup.active.number != number {
@@ -281,7 +280,7 @@ impl<R: 'static> PolicySlot<R> {
         let Some(lineup) = self.lineup() else {
             return;
         };
-        let is_it = |fallback: &Arc<Generation<R>>| fallback.number == number;
+        let is_it = |fallback: &Arc<Generation>| fallback.number == number;
         if lineup.fallback.as_ref().is_some_and(is_it) {
             let mut lineup = lineup.as_ref().clone();
             lineup.fallback = None;
@@ -293,7 +292,7 @@ impl<R: 'static> PolicySlot<R> {
     ///
     /// # Errors
     /// When it is not there, or nothing serves.
-    pub fn try_out(&self, number: u64, trial: Trial) -> Result<Arc<Generation<R>>, NoGeneration> {
+    pub fn try_out(&self, number: u64, trial: Trial) -> Result<Arc<Generation>, NoGeneration> {
         let mut shelf = self.shelf.lock();
         let generation = self.find(&shelf, number)?;
         let mut lineup = self.lineup().ok_or(NoGeneration::Nothing)?.as_ref().clone();
@@ -311,7 +310,7 @@ impl<R: 'static> PolicySlot<R> {
     }
 
     /// Ends the trial of the candidate, which is kept; none if there was none.
-    pub fn end_trial(&self) -> Option<Arc<Generation<R>>> {
+    pub fn end_trial(&self) -> Option<Arc<Generation>> {
         let mut shelf = self.shelf.lock();
         let mut lineup = self.lineup()?.as_ref().clone();
         let ended = lineup.candidate.take()?.generation;
@@ -343,7 +342,7 @@ impl<R: 'static> PolicySlot<R> {
     }
 
     /// The generation of this number, if it is ready to serve.
-    pub fn generation(&self, number: u64) -> Option<Arc<Generation<R>>> {
+    pub fn generation(&self, number: u64) -> Option<Arc<Generation>> {
         self.find(&self.shelf.lock(), number).ok()
     }
 
@@ -387,7 +386,7 @@ impl<R: 'static> PolicySlot<R> {
     pub fn collect(&self) {
         let unused: Vec<_> = {
             let mut shelf = self.shelf.lock();
-            let is_unused = |generation: &mut Arc<Generation<R>>| {
+            let is_unused = |generation: &mut Arc<Generation>| {
                 Arc::strong_count(generation) == 1 && generation.policy.is_last()
             };
             shelf.retired.extract_if(.., is_unused).collect()
@@ -395,12 +394,7 @@ impl<R: 'static> PolicySlot<R> {
         drop(unused);
     }
 
-    fn number_of(
-        &self,
-        shelf: &Shelf<R>,
-        policy: Policy<R>,
-        number: Option<u64>,
-    ) -> Arc<Generation<R>> {
+    fn number_of(&self, shelf: &Shelf, policy: Policy, number: Option<u64>) -> Arc<Generation> {
         let last = &self.last_number;
         let number = match number {
             Some(number) => {
@@ -421,17 +415,12 @@ impl<R: 'static> PolicySlot<R> {
     }
 
     /// Puts a generation into service, and what it replaces on the shelf.
-    fn serve(&self, shelf: &mut Shelf<R>, generation: Arc<Generation<R>>) {
+    fn serve(&self, shelf: &mut Shelf, generation: Arc<Generation>) {
         self.serve_after(shelf, generation, None);
     }
 
     /// The same with another generation than that as the one before.
-    fn serve_after(
-        &self,
-        shelf: &mut Shelf<R>,
-        generation: Arc<Generation<R>>,
-        previous: Option<u64>,
-    ) {
+    fn serve_after(&self, shelf: &mut Shelf, generation: Arc<Generation>, previous: Option<u64>) {
         let number = generation.number;
         generation.condemned.store(false, Ordering::Relaxed);
         shelf.pardon(&generation);
@@ -446,9 +435,8 @@ impl<R: 'static> PolicySlot<R> {
         shelf.kept.retain(|kept| kept.number != number);
         shelf.trim(self.kept_most);
         // One that failed too often is not asked in place of the one that serves either.
-        let is_previous = |kept: &&Arc<Generation<R>>| {
-            Some(kept.number) == shelf.previous && !kept.is_condemned()
-        };
+        let is_previous =
+            |kept: &&Arc<Generation>| Some(kept.number) == shelf.previous && !kept.is_condemned();
         let lineup = Lineup {
             active: generation,
             mode: shelf.mode,
@@ -458,7 +446,7 @@ impl<R: 'static> PolicySlot<R> {
         self.current.store(Some(Arc::new(lineup)));
     }
 
-    fn find(&self, shelf: &Shelf<R>, number: u64) -> Result<Arc<Generation<R>>, NoGeneration> {
+    fn find(&self, shelf: &Shelf, number: u64) -> Result<Arc<Generation>, NoGeneration> {
         let lineup = self.current.load();
         // One that was just admitted goes before one that serves under the same number, which is another's then.
         let mut all = shelf.kept.iter().rev().chain(serving(lineup.as_deref()));
@@ -471,7 +459,7 @@ impl<R: 'static> PolicySlot<R> {
         }
     }
 
-    fn numbers_of(&self, shelf: &Shelf<R>) -> Vec<u64> {
+    fn numbers_of(&self, shelf: &Shelf) -> Vec<u64> {
         let lineup = self.current.load();
         let all = serving(lineup.as_deref()).chain(&shelf.kept);
         let mut numbers: Vec<_> = all.map(|generation| generation.number).collect();
@@ -480,25 +468,25 @@ impl<R: 'static> PolicySlot<R> {
     }
 }
 
-impl<R: 'static> SlotReader<R> {
+impl SlotReader {
     /// Everything that is asked at the moment.
-    pub fn lineup(&mut self) -> Option<&Arc<Lineup<R>>> {
+    pub fn lineup(&mut self) -> Option<&Arc<Lineup>> {
         self.cache.load().as_ref()
     }
 
     /// The generation whose verdicts count.
-    pub fn current(&mut self) -> Option<&Arc<Generation<R>>> {
+    pub fn current(&mut self) -> Option<&Arc<Generation>> {
         self.lineup().map(|lineup| &lineup.active)
     }
 }
 
-impl<R: 'static> Default for PolicySlot<R> {
+impl Default for PolicySlot {
     fn default() -> Self {
         Self::new()
     }
 }
 
-fn serving<R: 'static>(lineup: Option<&Lineup<R>>) -> impl Iterator<Item = &Arc<Generation<R>>> {
+fn serving(lineup: Option<&Lineup>) -> impl Iterator<Item = &Arc<Generation>> {
     lineup.into_iter().flat_map(|lineup| {
         let candidate = lineup.candidate.iter();
         candidate

@@ -9,16 +9,17 @@ use super::{Generation, Mode};
 use crate::digest::Digest;
 
 /// Generations that do not serve.
-pub(super) struct Shelf<R: 'static> {
+#[derive(Default)]
+pub(super) struct Shelf {
     pub(super) mode: Mode,
     /// Compiled and ready: those that served, and those that have not yet; the newest last.
-    pub(super) kept: VecDeque<Arc<Generation<R>>>,
+    pub(super) kept: VecDeque<Arc<Generation>>,
     /// The number of the one that served before.
     pub(super) previous: Option<u64>,
     /// Generations that failed too often, by their numbers, with the digests of their files, whether they are still kept or not.
     condemned: BTreeMap<u64, Digest>,
     /// Given up, and waiting for the last worker.
-    pub(super) retired: Vec<Arc<Generation<R>>>,
+    pub(super) retired: Vec<Arc<Generation>>,
 }
 
 /// Why a generation can't serve.
@@ -46,9 +47,9 @@ pub enum NoGeneration {
 /// The most numbers of condemned generations that are remembered: the newest.
 const CONDEMNED_MOST: usize = 64;
 
-impl<R: 'static> Shelf<R> {
+impl Shelf {
     /// Nothing goes back to this generation by itself, nor to its file under another number.
-    pub(super) fn condemn(&mut self, generation: &Generation<R>) {
+    pub(super) fn condemn(&mut self, generation: &Generation) {
         let digest = generation.policy.digest();
         self.condemned.insert(generation.number, digest);
         if self.condemned.len() > CONDEMNED_MOST {
@@ -57,7 +58,7 @@ impl<R: 'static> Shelf<R> {
     }
 
     /// Somebody put the generation into service.
-    pub(super) fn pardon(&mut self, generation: &Generation<R>) {
+    pub(super) fn pardon(&mut self, generation: &Generation) {
         let digest = generation.policy.digest();
         self.condemned
             .retain(|number, condemned| *number != generation.number && *condemned != digest);
@@ -76,21 +77,9 @@ impl<R: 'static> Shelf<R> {
     /// Gives up what is too much. The one that served before goes last.
     pub(super) fn trim(&mut self, most: usize) {
         while self.kept.len() > most {
-            let is_other = |kept: &Arc<Generation<R>>| Some(kept.number) != self.previous;
+            let is_other = |kept: &Arc<Generation>| Some(kept.number) != self.previous;
             let at = self.kept.iter().position(is_other).unwrap_or(0);
             self.retired.extend(self.kept.remove(at));
-        }
-    }
-}
-
-impl<R: 'static> Default for Shelf<R> {
-    fn default() -> Self {
-        Self {
-            mode: Mode::default(),
-            kept: VecDeque::new(),
-            previous: None,
-            condemned: BTreeMap::new(),
-            retired: Vec::new(),
         }
     }
 }

@@ -9,7 +9,7 @@ use portcullis_policy::{
 };
 use serde_json::json;
 
-use crate::support::{Host, Request, answering, both_forms, component, embedded};
+use crate::support::{Host, answering, both_forms, component, embedded, invite};
 
 const COUNTERS: &str = "portcullis:policy/counters@0.1.0";
 const SETTINGS: &str = "portcullis:policy/settings@0.1.0";
@@ -21,7 +21,7 @@ fn codes(scope: impl Fn() -> Scope, calls: usize, wat: &str) -> Vec<u16> {
     let mut host = Host::new();
     let [module, component] = both_forms(&host, &embedded(wat)).map(|policy| {
         host.scope = Arc::new(scope());
-        let code = |_| match host.ask(&policy, Request::invite()) {
+        let code = |_| match host.ask(&policy, invite()) {
             Ok(Verdict::Reject(rejection)) => rejection.code,
             other => panic!("{other:?}"),
         };
@@ -35,7 +35,7 @@ fn failures(scope: impl Fn() -> Scope, wat: &str) -> Failure {
     let mut host = Host::new();
     let [module, component] = both_forms(&host, &embedded(wat)).map(|policy| {
         host.scope = Arc::new(scope());
-        host.ask(&policy, Request::invite()).unwrap_err()
+        host.ask(&policy, invite()).unwrap_err()
     });
     assert_eq!(module.kind(), component.kind());
     module
@@ -58,7 +58,7 @@ fn counters_outlast_calls_and_belong_to_one_scope() {
     let policy = host.load_text(&adding());
     let mut ask = |counters: &Arc<Counters>| {
         host.scope = Arc::new(Scope::tenant("acme").with_counters(Arc::clone(counters)));
-        match host.ask(&policy, Request::invite()) {
+        match host.ask(&policy, invite()) {
             Ok(Verdict::Reject(rejection)) => rejection.code,
             other => panic!("{other:?}"),
         }
@@ -166,7 +166,7 @@ fn the_clock_stands_where_it_is_put() {
     let mut code = |imports: &str, body: &str| {
         let codes = both_forms(&host, &embedded(&answering(imports, zone, body))).map(|policy| {
             host.evaluator.insert_tape(Tape::new(moment()));
-            match host.ask(&policy, Request::invite()) {
+            match host.ask(&policy, invite()) {
                 Ok(Verdict::Reject(rejection)) => rejection.code - 300,
                 other => panic!("{other:?}"),
             }
@@ -215,14 +215,14 @@ fn editing(name: &str) -> String {
 fn changes_to_the_header_come_out_in_order() {
     let mut host = Host::new();
     for policy in both_forms(&host, &embedded(&editing("Subject"))) {
-        host.ask(&policy, Request::invite()).unwrap();
+        host.ask(&policy, invite()).unwrap();
         let edits = host.evaluator.take_edits();
         assert_eq!(edits.to_string(), "add X-A: bc, remove Subject");
         assert!(host.evaluator.take_edits().is_empty(), "taken");
     }
     // The next call has none of them.
     let policy = host.load_text(&adding());
-    host.ask(&policy, Request::invite()).unwrap();
+    host.ask(&policy, invite()).unwrap();
     assert!(host.evaluator.take_edits().is_empty());
 }
 
@@ -232,7 +232,7 @@ fn header_fields_that_are_not_for_a_policy_stay() {
     let mut host = Host::new();
     for policy in both_forms(&host, &embedded(&editing("Subject"))) {
         host.scope = Arc::new(scope());
-        let answer = host.ask(&policy, Request::invite()).unwrap();
+        let answer = host.ask(&policy, invite()).unwrap();
         assert_eq!(answer.to_string(), "reject 301");
         let edits = host.evaluator.take_edits();
         let names: Vec<_> = edits.iter().map(Edit::name).collect();
@@ -305,13 +305,13 @@ fn settings_are_looked_at_before_a_policy_serves() {
             let loaded = host.runtime.load_within("x.wasm", bytes, limits, settings);
             loaded.map_err(|error| error.problem)
         };
-        let refused: Result<Policy<Request>, _> = load(&Arc::default());
+        let refused: Result<Policy, _> = load(&Arc::default());
         let expected = SettingsError::Refused("say `yes`".into());
         assert_eq!(
             refused.unwrap_err(),
             LoadProblem::Settings(expected.clone())
         );
-        let policy: Policy<Request> = load(&settings()).unwrap();
+        let policy: Policy = load(&settings()).unwrap();
         assert_eq!(policy.check_settings(&settings()), Ok(()));
         assert_eq!(policy.check_settings(&Arc::default()), Err(expected));
     }
@@ -363,7 +363,7 @@ fn tapes_write_down_and_read_back() {
     let mut host = Host::new();
     let policy = host.load_text(&adding());
     host.evaluator.insert_tape(Tape::new(moment()));
-    host.ask(&policy, Request::invite()).unwrap();
+    host.ask(&policy, invite()).unwrap();
     let tape = host.evaluator.take_tape().unwrap();
     let [asked] = tape.asked() else {
         panic!("{tape:?}")
@@ -378,7 +378,7 @@ fn tapes_write_down_and_read_back() {
         let recorded = tape.asked().to_vec();
         let replaying = Tape::replaying(moment(), recorded);
         host.evaluator.insert_tape(replaying);
-        let answer = host.ask(&policy, Request::invite()).unwrap();
+        let answer = host.ask(&policy, invite()).unwrap();
         assert_eq!(answer.to_string(), "reject 303");
         let replayed = host.evaluator.take_tape().unwrap();
         assert_eq!(replayed.asked(), tape.asked());
@@ -387,11 +387,11 @@ fn tapes_write_down_and_read_back() {
     // What was not recorded is told.
     host.evaluator
         .insert_tape(Tape::replaying(moment(), Vec::new()));
-    host.ask(&policy, Request::invite()).unwrap();
+    host.ask(&policy, invite()).unwrap();
     let replayed = host.evaluator.take_tape().unwrap();
     assert_eq!(replayed.unanswered().len(), 1);
     // The next call has no tape.
-    host.ask(&policy, Request::invite()).unwrap();
+    host.ask(&policy, invite()).unwrap();
     assert!(host.evaluator.take_tape().is_none());
 }
 
@@ -403,9 +403,9 @@ fn fuel_is_the_same_each_time() {
     let mut evaluator = Evaluator::new();
     let (scope, addresses) = (Arc::default(), Arc::default());
     let fuel = [&module, &component(&module)].map(|bytes| {
-        let policy: Policy<Request> = runtime.load("x", bytes).unwrap();
+        let policy: Policy = runtime.load("x", bytes).unwrap();
         let mut used = (0..3).map(|_| {
-            let (_, answer) = evaluator.decide(&policy, &scope, &addresses, Request::invite());
+            let (_, answer) = evaluator.decide(&policy, &scope, &addresses, invite());
             answer.unwrap();
             evaluator.fuel().unwrap()
         });

@@ -1,13 +1,13 @@
 //! Functions of the host end with the call, and the clock that ends calls sleeps while there are none.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use portcullis_address::{Rules, RulesPart, Snapshot, TrustedBuilder, TrustedPart, TrustedRow};
-use portcullis_policy::{Contact, Failure, PlainUri};
+use portcullis_policy::Failure;
 
 use crate::support::{
-    Host, Request, answering, both_forms, embedded, plain, reject, table, unauthorised,
+    Host, answering, both_forms, embedded, invite, reject, table, unauthorised, with_body,
+    with_lines, with_slow_log,
 };
 
 /// A guest that asks something once, with a text of 60 KiB in its memory from 4096 on.
@@ -57,11 +57,11 @@ fn a_question_that_takes_longer_than_the_call_ends_it() {
     let mut host = Host::hasty();
     let policies = both_forms(&host, &asking_with_a_long_text(import, call));
     for policy in &policies {
-        assert_eq!(host.ask(policy, Request::invite()), Ok(reject(401, "")));
+        assert_eq!(host.ask(policy, invite()), Ok(reject(401, "")));
     }
     host.addresses = hard_peers();
     for policy in &policies {
-        let failed = host.ask(policy, Request::invite()).unwrap_err();
+        let failed = host.ask(policy, invite()).unwrap_err();
         assert!(matches!(failed, Failure::Timeout { .. }), "{failed}");
     }
 }
@@ -69,24 +69,20 @@ fn a_question_that_takes_longer_than_the_call_ends_it() {
 /// Nothing but loops and calls of the policy's own looks at the clock, so a function of the host does, too.
 #[test]
 fn a_call_ends_between_two_functions_of_the_host() {
-    let ask = "(drop (call $body))".repeat(20);
+    let log = "(call $log (i32.const 0) (i32.const 64) (i32.const 22))".repeat(20);
     let module = embedded(&format!(
         r#"(module
-            (import "portcullis:policy/request@0.1.0" "body-length" (func $body (result i32)))
+            (import "portcullis:policy/log@0.1.0" "log" (func $log (param i32 i32 i32)))
             (memory (export "memory") 1)
             (data (i32.const 16) "\01\00\00\00\91\01\00\00\40\00\00\00\16\00\00\00")
             (data (i32.const 64) "Address not authorised")
-            (func (export "decide") (result i32) {ask} i32.const 16))"#
+            (func (export "decide") (result i32) {log} i32.const 16))"#
     ));
     let mut host = Host::hasty();
-    let slow = Request {
-        delay: Duration::from_millis(30),
-        ..Request::invite()
-    };
     for policy in both_forms(&host, &module) {
-        let failed = host.ask(&policy, slow.clone()).unwrap_err();
+        let failed = with_slow_log(|| host.ask(&policy, invite())).unwrap_err();
         assert!(matches!(failed, Failure::Timeout { .. }), "{failed}");
-        assert_eq!(host.ask(&policy, Request::invite()), Ok(unauthorised()));
+        assert_eq!(host.ask(&policy, invite()), Ok(unauthorised()));
     }
 }
 
@@ -104,19 +100,14 @@ fn a_request_with_more_contacts_than_are_looked_at_may_not_register() {
         ..Snapshot::clone(&table(&[]))
     });
     for policy in both_forms(&host, &embedded(&wat)) {
-        let mut register = |first: PlainUri<'static>, count| {
-            let bob = || Contact::Uri(plain("bob", "192.0.2.1", None));
-            let contacts = [Contact::Uri(first)].into_iter();
-            let request = Request {
-                contacts: contacts.chain((1..count).map(|_| bob())).collect(),
-                ..Request::invite()
-            };
+        let mut register = |first: &str, count: usize| {
+            let others = "Contact: <sip:bob@192.0.2.1>\r\n".repeat(count - 1);
+            let request = with_lines(&format!("Contact: <{first}>\r\n{others}"));
             host.ask(&policy, request).unwrap()
         };
-        let bob = || plain("bob", "192.0.2.1", None);
-        assert_eq!(register(bob(), 64), reject(301, ""));
-        assert_eq!(register(bob(), 65), reject(300, ""));
-        assert_eq!(register(plain("mallory", "x", None), 2), reject(300, ""));
+        assert_eq!(register("sip:bob@192.0.2.1", 64), reject(301, ""));
+        assert_eq!(register("sip:bob@192.0.2.1", 65), reject(300, ""));
+        assert_eq!(register("sip:mallory@x", 2), reject(300, ""));
     }
 }
 
@@ -134,11 +125,8 @@ fn filling_memory_ends_with_the_call() {
     ));
     let mut host = Host::hasty();
     for policy in both_forms(&host, &module) {
-        assert_eq!(host.ask(&policy, Request::invite()), Ok(reject(401, "")));
-        let large = Request {
-            body_length: 1,
-            ..Request::invite()
-        };
+        assert_eq!(host.ask(&policy, invite()), Ok(reject(401, "")));
+        let large = with_body(1);
         let failed = host.ask(&policy, large).unwrap_err();
         assert!(matches!(failed, Failure::Timeout { .. }), "{failed}");
     }
@@ -148,10 +136,7 @@ fn filling_memory_ends_with_the_call() {
 fn a_loop_that_begins_while_the_clock_sleeps_is_ended() {
     let mut host = Host::hasty();
     let policy = host.load_text(include_str!("../../../../tests/guests/loop-with-body.wat"));
-    let endless = Request {
-        body_length: 1,
-        ..Request::invite()
-    };
+    let endless = with_body(1);
     for _ in 0..3 {
         while !host.runtime.clock_sleeps() {
             std::thread::yield_now();
@@ -194,7 +179,7 @@ fn tags_of_all_rows_are_bounded_together() {
             ..Snapshot::clone(&table(&[]))
         });
         for policy in &policies {
-            assert_eq!(host.ask(policy, Request::invite()), expected);
+            assert_eq!(host.ask(policy, invite()), expected);
         }
     }
 }

@@ -10,7 +10,7 @@ use portcullis_policy::{
 };
 use tempfile::TempDir;
 
-use crate::support::{Host, Request, component, guest, reject, unauthorised};
+use crate::support::{Host, component, guest, invite, reject, unauthorised};
 
 /// A folder of code, and the hosts that start with it one after the other.
 struct Lab(TempDir);
@@ -62,10 +62,10 @@ fn counts(runtime: &Runtime) -> (u64, u64, u64) {
 }
 
 /// Loads a guest and asks it twice; it counts its own calls.
-fn serves(host: &mut Host) -> Policy<Request> {
+fn serves(host: &mut Host) -> Policy {
     let policy = host.load("stateful").with_reuse(true);
     for code in [301, 302] {
-        assert_eq!(host.ask(&policy, Request::invite()), Ok(reject(code, "")));
+        assert_eq!(host.ask(&policy, invite()), Ok(reject(code, "")));
     }
     policy
 }
@@ -87,7 +87,7 @@ fn a_second_start_compiles_nothing() {
     let component = component(&guest("reject"));
     for times in [(1, 1, 1), (0, 1, 0)] {
         let policy = host.runtime.load("component", &component).unwrap();
-        assert_eq!(host.ask(&policy, Request::invite()), Ok(unauthorised()));
+        assert_eq!(host.ask(&policy, invite()), Ok(unauthorised()));
         assert_eq!(counts(&host.runtime), times);
         host = lab.start();
     }
@@ -172,7 +172,7 @@ fn what_is_cached_is_checked_all_the_same() {
     let loaded = host
         .runtime
         .load_within("reject", &guest("reject"), &limits, &Arc::default());
-    let refused: Result<Policy<Request>, _> = loaded;
+    let refused: Result<Policy, _> = loaded;
     let problem = refused.unwrap_err().problem;
     assert!(matches!(problem, LoadProblem::Memory { .. }), "{problem}");
     assert_eq!(counts(&host.runtime), (0, 0, 0));

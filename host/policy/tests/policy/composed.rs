@@ -4,7 +4,7 @@ use portcullis_policy::{Failure, Limits, LoadProblem, Refused};
 
 use wasm_encoder::{Component, NestedComponentSection};
 
-use crate::support::{Host, Request, reject};
+use crate::support::{Host, invite, reject};
 
 /// A policy of two parts: one counts the letters of a text that it is passed, the other rejects with 400 and that number. `body` goes
 /// before that, with the second part's memory at hand.
@@ -67,7 +67,7 @@ fn parts_of_a_policy_call_each_other() {
     let mut host = Host::new();
     let policy = host.runtime.load("composed", &composition("")).unwrap();
 
-    assert_eq!(host.ask(&policy, Request::invite()), Ok(reject(405, "")));
+    assert_eq!(host.ask(&policy, invite()), Ok(reject(405, "")));
 }
 
 #[test]
@@ -78,13 +78,13 @@ fn the_memories_of_all_parts_count_together() {
     });
     let growing = |pages: u32| composition(&format!("(drop (memory.grow (i32.const {pages})))"));
     let fits = host.runtime.load("composed", &growing(8)).unwrap();
-    assert_eq!(host.ask(&fits, Request::invite()), Ok(reject(405, "")));
+    assert_eq!(host.ask(&fits, invite()), Ok(reject(405, "")));
     let beyond = host.runtime.load("composed", &growing(9)).unwrap();
     let refused = Refused::Memory {
         wanted: 11 << 16,
         limit: 10 << 16,
     };
-    let failed = host.ask(&beyond, Request::invite());
+    let failed = host.ask(&beyond, invite());
     assert_eq!(failed, Err(Failure::Memory(refused)));
 }
 

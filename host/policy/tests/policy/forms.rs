@@ -5,7 +5,7 @@ use std::mem::discriminant;
 
 use portcullis_policy::{Failure, FailureKind, Verdict};
 
-use crate::support::{Host, Request, component, embedded};
+use crate::support::{Host, component, embedded, with_body};
 
 #[test]
 fn verdicts_from_noise_are_read_alike() {
@@ -16,10 +16,7 @@ fn verdicts_from_noise_are_read_alike() {
     let mut seen: BTreeMap<Option<FailureKind>, u32> = BTreeMap::new();
 
     for seed in 0..4000 {
-        let request = Request {
-            body_length: seed,
-            ..Request::invite()
-        };
+        let request = with_body(seed);
         let one = host.ask(&module, request.clone());
         let other = host.ask(&component, request);
         assert!(alike(&one, &other), "{seed}: {one:?}, {other:?}");

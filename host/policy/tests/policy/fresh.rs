@@ -6,7 +6,7 @@ use portcullis_policy::{Evaluator, KEPT, Verdict};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use crate::support::{Host, Request, component, embedded, reject};
+use crate::support::{Host, component, embedded, invite, reject, with_body};
 
 /// How often each policy is asked.
 const CALLS: usize = 5;
@@ -56,10 +56,7 @@ fn every_part_that_was_written_is_put_back() {
             i32.const 16))"#;
     let policy = host.load_text(wat);
     for at in [2_045, 131_064, 64, 3_000, 65_528, 67_580, 100_000, 2_048] {
-        let request = Request {
-            body_length: at,
-            ..Request::invite()
-        };
+        let request = with_body(at);
         assert_eq!(host.ask(&policy, request), Ok(reject(303, "")), "{at}");
     }
     assert_eq!(host.runtime.pool_use().live, 1, "it was put back");
@@ -127,12 +124,9 @@ fn a_call_that_failed_leaves_nothing() {
             (i32.store16 (i32.const 20) (global.get $calls))
             i32.const 16))"#;
     let policy = host.load_text(wat);
-    let with_body = Request {
-        body_length: 1,
-        ..Request::invite()
-    };
+    let with_body = with_body(1);
     for _ in 0..CALLS {
-        assert_eq!(host.ask(&policy, Request::invite()), Ok(reject(301, "")));
+        assert_eq!(host.ask(&policy, invite()), Ok(reject(301, "")));
         assert!(host.ask(&policy, with_body.clone()).is_err());
     }
 }
@@ -144,19 +138,19 @@ fn a_sandbox_that_keeps_its_state_serves_nobody_else() {
     let kept = policy.clone().with_reuse(true);
 
     for code in [301, 302] {
-        assert_eq!(host.ask(&kept, Request::invite()), Ok(reject(code, "")));
+        assert_eq!(host.ask(&kept, invite()), Ok(reject(code, "")));
     }
     for _ in 0..CALLS {
-        assert_eq!(host.ask(&policy, Request::invite()), Ok(reject(301, "")));
+        assert_eq!(host.ask(&policy, invite()), Ok(reject(301, "")));
     }
-    assert_eq!(host.ask(&kept, Request::invite()), Ok(reject(303, "")));
+    assert_eq!(host.ask(&kept, invite()), Ok(reject(303, "")));
 }
 
 #[test]
 fn what_was_replaced_is_let_go() {
     let mut host = Host::new();
     let policy = host.load("reject");
-    host.ask(&policy, Request::invite()).unwrap();
+    host.ask(&policy, invite()).unwrap();
     assert_eq!(host.runtime.pool_use().live, 1);
 
     host.evaluator.keep_only(|keep| keep(&policy));
@@ -180,7 +174,7 @@ fn stays_the_same(fields: &str, decide: &str, code: u16, live: u64) {
         let policy = host.runtime.load("fresh", bytes).unwrap();
         for call in 0..CALLS {
             assert_eq!(
-                host.ask(&policy, Request::invite()),
+                host.ask(&policy, invite()),
                 Ok(verdict.clone()),
                 "call {call} of {wat}"
             );
@@ -195,7 +189,7 @@ fn no_more_sandboxes_are_kept_than_there_may_be() {
     let mut host = Host::new();
     let policies: Vec<_> = (0..KEPT + 2).map(|_| host.load("reject")).collect();
     for policy in &policies {
-        host.ask(policy, Request::invite()).unwrap();
+        host.ask(policy, invite()).unwrap();
     }
     assert_eq!(host.runtime.pool_use().live, KEPT as u64);
     host.evaluator.keep_only(|_| ());
@@ -227,7 +221,7 @@ proptest! {
             }
             kept.insert(0, (nth, before + 1));
             host.scope = Arc::clone(&scopes[nth % 2]);
-            let answer = host.ask(&policies[nth], Request::invite());
+            let answer = host.ask(&policies[nth], invite());
             prop_assert_eq!(answer, Ok(reject(before + 1, "")));
             prop_assert_eq!(host.runtime.pool_use().live, kept.len() as u64);
         }

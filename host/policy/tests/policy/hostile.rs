@@ -2,7 +2,7 @@
 
 use portcullis_policy::{Failure, InvalidVerdict, Limits, Refused};
 
-use crate::support::{Host, Request, component, guest, unauthorised};
+use crate::support::{Host, component, guest, invite, unauthorised, with_body};
 
 #[test]
 fn an_endless_loop_is_cut_off() {
@@ -157,26 +157,23 @@ fn the_pool_can_be_used_up() {
     });
     let policy = host.load("reject");
     let kept = policy.clone().with_reuse(true);
-    assert_eq!(host.ask(&kept, Request::invite()), Ok(unauthorised()));
+    assert_eq!(host.ask(&kept, invite()), Ok(unauthorised()));
 
     let mut other = portcullis_policy::Evaluator::new();
-    let (_, outcome) = other.decide(&policy, &host.scope, &host.addresses, Request::invite());
+    let (_, outcome) = other.decide(&policy, &host.scope, &host.addresses, invite());
 
     assert!(matches!(outcome, Err(Failure::Exhausted(_))), "{outcome:?}");
-    assert_eq!(host.ask(&kept, Request::invite()), Ok(unauthorised()));
+    assert_eq!(host.ask(&kept, invite()), Ok(unauthorised()));
 }
 
 #[test]
 fn a_kept_sandbox_ends_with_its_first_failure() {
     let mut host = Host::hasty();
     let policy = host.load("loop-with-body").with_reuse(true);
-    let with_body = Request {
-        body_length: 1,
-        ..Request::invite()
-    };
+    let with_body = with_body(1);
 
     for _ in 0..2 {
-        assert_eq!(host.ask(&policy, Request::invite()), Ok(unauthorised()));
+        assert_eq!(host.ask(&policy, invite()), Ok(unauthorised()));
         let failed = host.ask(&policy, with_body.clone());
         assert!(matches!(failed, Err(Failure::Timeout { .. })));
     }
@@ -216,10 +213,7 @@ fn traps_in(name: &str, expected: &str) {
 fn fails(host: &mut Host, name: &str) -> [Failure; 2] {
     let good = host.load("reject");
     let module = guest(name);
-    let request = Request {
-        body_length: 1,
-        ..Request::invite()
-    };
+    let request = with_body(1);
     [module.clone(), component(&module)].map(|bytes| {
         let policy = host.runtime.load(name, &bytes).unwrap();
         let failure = host.ask(&policy, request.clone()).unwrap_err();

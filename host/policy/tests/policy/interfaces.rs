@@ -2,7 +2,10 @@
 
 use portcullis_policy::Verdict;
 
-use crate::support::{Host, Request, both_forms, embedded, guest, reject, table, unauthorised};
+use crate::support::{
+    Host, both_forms, embedded, guest, invite, invite_from, reject, table, unauthorised,
+    with_call_id,
+};
 
 const PERMISSIONS: &str = "portcullis:policy/permissions@0.1.0";
 const REQUEST: &str = "portcullis:policy/request@0.1.0";
@@ -16,7 +19,7 @@ fn the_page_decides_by_group() {
     ]);
 
     for policy in both_forms(&host, &guest("page")) {
-        let mut ask = |source| host.ask(&policy, Request::from(source)).unwrap();
+        let mut ask = |source| host.ask(&policy, invite_from(source)).unwrap();
         assert_eq!(ask("192.168.1.7:5060"), Verdict::Relay(None));
         assert_eq!(ask("10.8.203.139:5060"), Verdict::Relay(None));
         assert_eq!(ask("10.8.203.139:5061"), unauthorised());
@@ -72,12 +75,9 @@ fn header_fields() {
 #[test]
 fn empty_texts_need_no_memory() {
     let mut host = Host::new();
-    let request = Request {
-        method: String::new(),
-        ..Request::invite()
-    };
+    let request = with_call_id("");
 
-    for policy in both_forms(&host, &embedded(&text_guest(REQUEST, "method"))) {
+    for policy in both_forms(&host, &embedded(&text_guest(REQUEST, "call-id"))) {
         assert_eq!(host.ask(&policy, request.clone()), Ok(reject(401, "")));
     }
 }
@@ -86,10 +86,7 @@ fn empty_texts_need_no_memory() {
 fn long_texts_arrive_whole() {
     let mut host = Host::new();
     // Longer than the verdict's reason may be, so the guest counts it.
-    let request = Request {
-        method: "é".repeat(5000),
-        ..Request::invite()
-    };
+    let request = with_call_id(&"é".repeat(5000));
 
     for policy in both_forms(&host, &embedded(&length_guest())) {
         let expected = reject(300, "");
@@ -161,11 +158,8 @@ fn a_tag_does_not_outlive_its_call() {
     let matching = host.load_text(&tag_guest(&[8]));
     let silent = host.load_text(&tag_guest(&[]));
 
-    assert_eq!(
-        host.ask(&matching, Request::invite()),
-        Ok(reject(401, "net"))
-    );
-    assert_eq!(host.ask(&silent, Request::invite()), Ok(reject(404, "")));
+    assert_eq!(host.ask(&matching, invite()), Ok(reject(401, "net")));
+    assert_eq!(host.ask(&silent, invite()), Ok(reject(404, "")));
 }
 
 #[test]
@@ -207,11 +201,11 @@ fn state_is_kept_only_where_it_is_asked_for() {
 
     for policy in both_forms(&host, &guest("stateful")) {
         for _ in 0..3 {
-            assert_eq!(host.ask(&policy, Request::invite()), Ok(reject(301, "")));
+            assert_eq!(host.ask(&policy, invite()), Ok(reject(301, "")));
         }
         let kept = policy.with_reuse(true);
         for code in 301..310 {
-            assert_eq!(host.ask(&kept, Request::invite()), Ok(reject(code, "")));
+            assert_eq!(host.ask(&kept, invite()), Ok(reject(code, "")));
         }
     }
 }
@@ -220,14 +214,11 @@ fn state_is_kept_only_where_it_is_asked_for() {
 fn a_kept_sandbox_sees_the_table_of_the_moment() {
     let mut host = Host::new();
     let policy = host.load("page").with_reuse(true);
-    assert_eq!(host.ask(&policy, Request::invite()), Ok(unauthorised()));
+    assert_eq!(host.ask(&policy, invite()), Ok(unauthorised()));
 
     host.addresses = table(&[(200, "192.0.2.1", 32, 0, None)]);
 
-    assert_eq!(
-        host.ask(&policy, Request::invite()),
-        Ok(Verdict::Relay(None))
-    );
+    assert_eq!(host.ask(&policy, invite()), Ok(Verdict::Relay(None)));
 }
 
 #[test]
@@ -236,9 +227,9 @@ fn kept_sandboxes_of_two_policies_do_not_mix() {
     let one = host.load("stateful").with_reuse(true);
     let other = host.load("reject").with_reuse(true);
 
-    assert_eq!(host.ask(&one, Request::invite()), Ok(reject(301, "")));
-    assert_eq!(host.ask(&other, Request::invite()), Ok(unauthorised()));
-    assert_eq!(host.ask(&one, Request::invite()), Ok(reject(302, "")));
+    assert_eq!(host.ask(&one, invite()), Ok(reject(301, "")));
+    assert_eq!(host.ask(&other, invite()), Ok(unauthorised()));
+    assert_eq!(host.ask(&one, invite()), Ok(reject(302, "")));
     assert_eq!(host.runtime.pool_use().live, 2);
 }
 
@@ -251,7 +242,7 @@ fn answer_with(rows: &[(i64, &str, i64, i64, Option<&str>)], wat: &str) -> Verdi
     let mut host = Host::new();
     host.addresses = table(rows);
     let [module, component] =
-        both_forms(&host, &embedded(wat)).map(|policy| host.ask(&policy, Request::invite()));
+        both_forms(&host, &embedded(wat)).map(|policy| host.ask(&policy, invite()));
     assert_eq!(module, component, "{wat}");
     module.unwrap()
 }
@@ -267,10 +258,10 @@ fn text_guest(interface: &str, function: &str) -> String {
     )
 }
 
-/// Asks for the method and answers with its length.
+/// Asks for the Call-ID and answers with its length.
 fn length_guest() -> String {
     shell(
-        &format!(r#"(import "{REQUEST}" "method" (func $ask (param i32)))"#),
+        &format!(r#"(import "{REQUEST}" "call-id" (func $ask (param i32)))"#),
         "",
         "(call $ask (i32.const 512))
          (call $code (i32.load (i32.const 516)))",

@@ -2,9 +2,9 @@
 
 use portcullis_policy::{Mode, NoGeneration, PolicySlot, Share, ShareKey, Trial};
 
-use crate::support::{Host, Request};
+use crate::support::Host;
 
-fn slot_of(host: &Host, names: &[&str]) -> PolicySlot<Request> {
+fn slot_of(host: &Host, names: &[&str]) -> PolicySlot {
     let slot = PolicySlot::keeping(2);
     for name in names {
         slot.publish(host.load(name));
@@ -48,7 +48,7 @@ fn there_is_no_way_back_to_what_is_gone() {
     assert_eq!(slot.number(), 4);
     assert_eq!(slot.live_generations(), 3);
 
-    let nothing = PolicySlot::<Request>::keeping(1);
+    let nothing = PolicySlot::keeping(1);
     assert_eq!(
         nothing.activate(1).unwrap_err().to_string(),
         "there is no generation 1; there is none at all"
@@ -110,7 +110,7 @@ fn a_canary_decides_on_its_share_and_a_shadow_on_nothing() {
 #[test]
 fn a_candidate_needs_something_to_be_measured_against() {
     let host = Host::new();
-    let slot = PolicySlot::<Request>::keeping(1);
+    let slot = PolicySlot::keeping(1);
     slot.admit(host.load("page"), None);
 
     assert_eq!(
@@ -122,7 +122,7 @@ fn a_candidate_needs_something_to_be_measured_against() {
 #[test]
 fn the_mode_outlasts_what_serves() {
     let host = Host::new();
-    let slot = PolicySlot::<Request>::keeping(1);
+    let slot = PolicySlot::keeping(1);
     slot.set_mode(Mode::Monitor);
     slot.publish(host.load("page"));
     assert_eq!(slot.lineup().unwrap().mode, Mode::Monitor);
@@ -152,7 +152,7 @@ fn what_fails_too_often_gives_way_to_what_served_before_and_is_not_come_back_to(
 #[test]
 fn a_fallback_is_at_hand_where_it_is_kept() {
     let host = Host::new();
-    let number = |slot: &PolicySlot<Request>| {
+    let number = |slot: &PolicySlot| {
         let lineup = slot.lineup().unwrap();
         lineup.fallback.as_ref().map(|fallback| fallback.number)
     };
@@ -168,7 +168,7 @@ fn a_fallback_is_at_hand_where_it_is_kept() {
     assert_eq!(slot.numbers(), [1, 2], "it is kept");
     assert!(slot.fall_back(1).is_none());
 
-    let slot = PolicySlot::<Request>::new();
+    let slot = PolicySlot::new();
     slot.publish(host.load("reject"));
     slot.publish(host.load("page"));
     assert_eq!(number(&slot), None);

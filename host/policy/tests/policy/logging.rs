@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use tracing::field::{Field, Visit};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
-use crate::support::{Host, Request, both_forms, guest, table, unauthorised};
+use crate::support::{Host, both_forms, guest, invite, table, unauthorised};
 
 #[test]
 fn lines_reach_the_log_with_policy_and_call() {
@@ -16,7 +16,7 @@ fn lines_reach_the_log_with_policy_and_call() {
 
     for policy in both_forms(&host, &guest("page")) {
         let lines = logged(|| {
-            host.ask(&policy, Request::invite()).unwrap();
+            host.ask(&policy, invite()).unwrap();
         });
 
         let [line] = &*lines else {
@@ -25,7 +25,7 @@ fn lines_reach_the_log_with_policy_and_call() {
         assert_eq!(line["level"], "INFO");
         assert_eq!(line["text"], "Coming from address group 200");
         assert_eq!(line["policy"], "inline");
-        assert_eq!(line["call_id"], "call-1\\r\\n@192.0.2.1");
+        assert_eq!(line["call_id"], "call-1\\r\\n @192.0.2.1");
     }
 }
 
@@ -35,7 +35,7 @@ fn a_flood_is_cut_off_and_counted() {
 
     for policy in both_forms(&host, &guest("log-flood")) {
         let lines = logged(|| {
-            assert_eq!(host.ask(&policy, Request::invite()), Ok(unauthorised()));
+            assert_eq!(host.ask(&policy, invite()), Ok(unauthorised()));
         });
 
         assert_eq!(lines.len(), 17);

@@ -7,7 +7,7 @@
 use portcullis_policy::{LoadError, LoadProblem, Policy};
 
 use crate::composed::composition;
-use crate::support::{Host, Request, component, guest};
+use crate::support::{Host, component, guest};
 
 /// A small generator (xorshift), so that a seed gives the same cases everywhere.
 struct Random(u64);
@@ -62,7 +62,7 @@ fn changed_files_are_taken_or_refused() {
         for case in 0..cases {
             let mut file = whole.clone();
             random.mutate(&mut file);
-            let loaded: Result<Policy<Request>, LoadError> = host.runtime.load("changed", &file);
+            let loaded: Result<Policy, LoadError> = host.runtime.load("changed", &file);
             match loaded {
                 Ok(_) => taken += 1,
                 Err(LoadError { problem, .. }) => {
@@ -77,7 +77,7 @@ fn changed_files_are_taken_or_refused() {
     assert!(refused > 0 && taken > 0, "{taken} taken, {refused} refused");
     // What was good is good after all of that.
     for whole in [page, composition("")] {
-        let loaded: Result<Policy<Request>, LoadError> = host.runtime.load("whole", &whole);
+        let loaded: Result<Policy, LoadError> = host.runtime.load("whole", &whole);
         assert!(loaded.is_ok());
     }
 }

@@ -6,7 +6,7 @@ use portcullis_policy::{Inspection, Verdict, WIT, inspect};
 use wit_component::StringEncoding;
 use wit_parser::Resolve;
 
-use crate::support::{Host, Request, both_forms, guest_text, table, unauthorised};
+use crate::support::{Host, both_forms, guest_text, invite, table, unauthorised};
 
 /// What a contract had, from the first on.
 const CONTRACTS: [&str; 1] = [include_str!("contracts/first.wit")];
@@ -34,9 +34,9 @@ fn policies_of_all_times_load_and_decide() {
         assert!(!imports.is_empty());
         for policy in both_forms(&host, &module) {
             host.addresses = table(&[]);
-            assert_eq!(host.ask(&policy, Request::invite()), Ok(unauthorised()));
+            assert_eq!(host.ask(&policy, invite()), Ok(unauthorised()));
             host.addresses = table(&[(200, "192.0.2.1", 32, 0, None)]);
-            let known = host.ask(&policy, Request::invite());
+            let known = host.ask(&policy, invite());
             assert_eq!(known, Ok(Verdict::Relay(None)));
         }
     }

@@ -2,7 +2,7 @@
 
 use portcullis_policy::{Failure, Kind, Limits, LoadProblem, inspect};
 
-use crate::support::{Host, Request, component, guest};
+use crate::support::{Host, component, guest, invite};
 
 #[test]
 fn what_is_not_webassembly() {
@@ -318,7 +318,7 @@ fn an_evaluator_survives_every_refusal() {
 
     host.refusal(&guest("missing-export"));
 
-    assert!(host.ask(&policy, Request::invite()).is_ok());
+    assert!(host.ask(&policy, invite()).is_ok());
 }
 
 fn for_world(wit: &str, world: &str, wat: &str) -> Vec<u8> {

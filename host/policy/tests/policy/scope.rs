@@ -7,7 +7,7 @@ use portcullis_address::{
 };
 use portcullis_policy::{Scope, Verdict};
 
-use crate::support::{Host, Request, answering, both_forms, embedded};
+use crate::support::{Host, answering, both_forms, embedded, invite};
 
 const PERMISSIONS: &str = "portcullis:policy/permissions@0.1.0";
 const TRUSTED: &str = "portcullis:policy/trusted@0.1.0";
@@ -18,12 +18,11 @@ fn answer(scope: Scope, wat: &str) -> (u16, Arc<Scope>) {
     let mut host = Host::new();
     host.addresses = snapshot();
     host.scope = Arc::new(scope);
-    let answers = both_forms(&host, &embedded(wat)).map(|policy| {
-        match host.ask(&policy, Request::invite()) {
+    let answers =
+        both_forms(&host, &embedded(wat)).map(|policy| match host.ask(&policy, invite()) {
             Ok(Verdict::Reject(rejection)) => rejection.code,
             other => panic!("{other:?}"),
-        }
-    });
+        });
     assert_eq!(answers[0], answers[1]);
     (answers[0], host.scope)
 }
@@ -201,7 +200,7 @@ fn what_is_left_behind_is_for_calls_on_the_same_behalf() {
     let policy = host.load("stateful").with_reuse(true);
     let code = |host: &mut Host, scope: &Arc<Scope>| {
         host.scope = Arc::clone(scope);
-        match host.ask(&policy, Request::invite()) {
+        match host.ask(&policy, invite()) {
             Ok(Verdict::Reject(rejection)) => rejection.code,
             other => panic!("{other:?}"),
         }

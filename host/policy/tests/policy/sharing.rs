@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use portcullis_policy::{CompileFailure, Limits, LoadProblem, Policy, Runtime, Target, compile};
 
-use crate::support::{Host, Request, guest, reject};
+use crate::support::{Host, guest, invite, reject};
 
 /// A host and how often it had something compiled.
 fn counting() -> (Host, Arc<AtomicUsize>) {
@@ -33,7 +33,7 @@ fn what_counts_fuel_is_compiled_for_that() {
     }));
     let policy = runtime.load("reject", &guest("reject")).unwrap();
     let mut host = Host::new();
-    host.ask(&policy, Request::invite()).unwrap();
+    host.ask(&policy, invite()).unwrap();
     assert!(host.evaluator.fuel().is_some_and(|fuel| fuel > 0));
     assert_eq!(times.load(Ordering::Relaxed), 1);
 }
@@ -59,7 +59,7 @@ fn one_file_is_compiled_once_for_as_long_as_somebody_has_it() {
     let [one, other] = [(), ()].map(|()| host.load("stateful").with_reuse(true));
     for code in [301, 302] {
         for policy in [&one, &other] {
-            assert_eq!(host.ask(policy, Request::invite()), Ok(reject(code, "")));
+            assert_eq!(host.ask(policy, invite()), Ok(reject(code, "")));
         }
     }
     assert_eq!(times.load(Ordering::Relaxed), 1);
@@ -86,7 +86,7 @@ fn what_is_compiled_is_checked_all_the_same() {
         let loaded = host
             .runtime
             .load_within("reject", &file, &limits, &Arc::default());
-        let refused: Result<Policy<Request>, _> = loaded;
+        let refused: Result<Policy, _> = loaded;
         refused.unwrap_err().problem
     };
     let too_large = problem(|limits| limits.module_bytes = 10);

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use portcullis_address::Snapshot;
 use portcullis_policy::{Evaluator, PolicySlot, Reload};
 
-use crate::support::{Host, Request, guest, reject, unauthorised};
+use crate::support::{Host, guest, invite, reject, unauthorised};
 
 #[test]
 fn an_empty_slot_has_no_policy() {
-    let slot = PolicySlot::<Request>::new();
+    let slot = PolicySlot::new();
 
     assert!(slot.current().is_none());
     assert!(slot.reader().current().is_none());
@@ -22,10 +22,10 @@ fn readers_see_the_new_policy_with_their_next_look() {
     let mut host = Host::new();
     let slot = PolicySlot::new();
     let mut reader = slot.reader();
-    let mut ask = |reader: &mut portcullis_policy::SlotReader<Request>| {
+    let mut ask = |reader: &mut portcullis_policy::SlotReader| {
         let policy = reader.current().unwrap().policy.clone();
         host.evaluator
-            .decide(&policy, &host.scope, &host.addresses, Request::invite())
+            .decide(&policy, &host.scope, &host.addresses, invite())
             .1
     };
 
@@ -42,7 +42,7 @@ fn readers_see_the_new_policy_with_their_next_look() {
 #[test]
 fn a_broken_file_leaves_the_old_policy() {
     let host = Host::new();
-    let slot = PolicySlot::<Request>::new();
+    let slot = PolicySlot::new();
     slot.load(&host.runtime, "policy.wasm", &guest("reject"), false)
         .unwrap();
 
@@ -61,7 +61,7 @@ fn a_broken_file_leaves_the_old_policy() {
 #[test]
 fn the_same_file_is_not_published_again() {
     let host = Host::new();
-    let slot = PolicySlot::<Request>::new();
+    let slot = PolicySlot::new();
     let load = |name, bytes: &[u8], reuse| slot.load(&host.runtime, name, bytes, reuse).unwrap();
     let bytes = guest("reject");
 
@@ -79,7 +79,7 @@ fn the_same_file_is_not_published_again() {
 #[test]
 fn a_file_that_is_put_back_clears_the_error() {
     let host = Host::new();
-    let slot = PolicySlot::<Request>::new();
+    let slot = PolicySlot::new();
     slot.load(&host.runtime, "a", &guest("reject"), false)
         .unwrap();
     slot.load(&host.runtime, "a", b"", false).unwrap_err();
@@ -93,7 +93,7 @@ fn a_file_that_is_put_back_clears_the_error() {
 #[test]
 fn old_generations_wait_for_their_last_reader() {
     let host = Host::new();
-    let slot = PolicySlot::<Request>::new();
+    let slot = PolicySlot::new();
     let load = |name| slot.publish(host.load(name));
     load("reject");
     let mut reader = slot.reader();
@@ -112,11 +112,10 @@ fn old_generations_wait_for_their_last_reader() {
 #[test]
 fn old_generations_wait_for_kept_sandboxes() {
     let host = Host::new();
-    let slot = PolicySlot::<Request>::new();
+    let slot = PolicySlot::new();
     let mut evaluator = Evaluator::new();
     let old = slot.publish(host.load("reject").with_reuse(true));
-    let (_, outcome) =
-        evaluator.decide(&old.policy, &host.scope, &host.addresses, Request::invite());
+    let (_, outcome) = evaluator.decide(&old.policy, &host.scope, &host.addresses, invite());
     assert_eq!(outcome, Ok(unauthorised()));
     drop(old);
 
@@ -136,7 +135,7 @@ fn old_generations_wait_for_kept_sandboxes() {
 #[test]
 fn swaps_under_load_lose_nothing() {
     let host = Host::new();
-    let slot = PolicySlot::<Request>::new();
+    let slot = PolicySlot::new();
     slot.publish(host.load("reject"));
     let files = [guest("page"), guest("reject")];
     let (runtime, addresses) = (&host.runtime, &host.addresses);
@@ -166,7 +165,7 @@ fn swaps_under_load_lose_nothing() {
 }
 
 /// Asks until the slot has had `generations`; every request gets its verdict, and generations never go back.
-fn work(addresses: &Arc<Snapshot>, slot: &PolicySlot<Request>, generations: u64) {
+fn work(addresses: &Arc<Snapshot>, slot: &PolicySlot, generations: u64) {
     let mut evaluator = Evaluator::new();
     let mut reader = slot.reader();
     let mut last = 0;
@@ -174,12 +173,9 @@ fn work(addresses: &Arc<Snapshot>, slot: &PolicySlot<Request>, generations: u64)
         let generation = reader.current().unwrap();
         assert!(generation.number >= last);
         last = generation.number;
-        let asked = evaluator.decide(
-            &generation.policy,
-            &Arc::default(),
-            addresses,
-            Request::invite(),
-        );
-        assert_eq!(asked, (Request::invite(), Ok(unauthorised())));
+        let (back, answer) =
+            evaluator.decide(&generation.policy, &Arc::default(), addresses, invite());
+        assert_eq!(back.bytes, invite().bytes);
+        assert_eq!(answer, Ok(unauthorised()));
     }
 }

@@ -1,133 +1,33 @@
 //! Guests, requests and runtimes for the tests.
 
-use std::borrow::Cow;
-use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use portcullis_address::{Row, Snapshot, TableBuilder};
 use portcullis_policy::{
-    Contact, Evaluator, Failure, Limits, LoadError, LoadProblem, PlainUri, Policy, Rejection,
-    RequestView, Runtime, Scope, Verdict,
+    Evaluator, Failure, Limits, LoadError, LoadProblem, Policy, Rejection, Runtime, Scope, Verdict,
 };
+use portcullis_request::Request;
+use portcullis_sip::{Arrival, Framing, Index, Transport, scan};
+use tracing::{Event, Subscriber};
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 
 /// A deadline that no honest policy misses, however busy the machine is.
 const PATIENT: Duration = Duration::from_secs(20);
 
-/// A request as a test wants it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Request {
-    pub(crate) method: String,
-    pub(crate) source: SocketAddr,
-    pub(crate) headers: Vec<(String, String)>,
-    pub(crate) body_length: u32,
-    pub(crate) contacts: Vec<Contact<'static>>,
-    /// How long it takes to tell the length of the body.
-    pub(crate) delay: Duration,
-}
+/// Where requests come from unless a test says otherwise.
+const SOURCE: &str = "192.0.2.1:5060";
+
+/// A folded one: a log line must not break there.
+const CALL_ID: &str = "call-1\r\n @192.0.2.1";
 
 /// A runtime, and an evaluator with its table.
 pub(crate) struct Host {
     pub(crate) runtime: Runtime,
-    pub(crate) evaluator: Evaluator<Request>,
+    pub(crate) evaluator: Evaluator,
     pub(crate) scope: Arc<Scope>,
     pub(crate) addresses: Arc<Snapshot>,
-}
-
-impl Request {
-    pub(crate) fn invite() -> Self {
-        Self {
-            method: "INVITE".into(),
-            source: "192.0.2.1:5060".parse().unwrap(),
-            headers: vec![
-                ("Via".into(), "SIP/2.0/UDP 192.0.2.1;branch=z9hG4bK1".into()),
-                ("Via".into(), "SIP/2.0/UDP 192.0.2.2;branch=z9hG4bK2".into()),
-                ("Subject".into(), "Grüße".into()),
-            ],
-            body_length: 0,
-            contacts: Vec::new(),
-            delay: Duration::ZERO,
-        }
-    }
-
-    pub(crate) fn from(source: &str) -> Self {
-        Self {
-            source: source.parse().unwrap(),
-            ..Self::invite()
-        }
-    }
-}
-
-impl RequestView for Request {
-    fn method(&self) -> Cow<'_, str> {
-        (&*self.method).into()
-    }
-
-    fn uri(&self) -> Cow<'_, str> {
-        "sip:bob@example.com".into()
-    }
-
-    fn from_uri(&self) -> Cow<'_, str> {
-        "sip:alice@example.org".into()
-    }
-
-    fn to_uri(&self) -> Cow<'_, str> {
-        "sip:bob@example.net".into()
-    }
-
-    fn call_id(&self) -> Cow<'_, str> {
-        "call-1\r\n@192.0.2.1".into()
-    }
-
-    fn cseq_number(&self) -> u32 {
-        42
-    }
-
-    fn source(&self) -> SocketAddr {
-        self.source
-    }
-
-    fn local(&self) -> SocketAddr {
-        "[2001:db8::5]:5061".parse().unwrap()
-    }
-
-    fn transport(&self) -> &'static str {
-        "TCP"
-    }
-
-    fn header(&self, name: &str) -> Option<Cow<'_, str>> {
-        let mut named = self
-            .headers
-            .iter()
-            .filter(|(own, _)| own.eq_ignore_ascii_case(name));
-        named.next().map(|(_, value)| (&**value).into())
-    }
-
-    fn headers(&self, name: &str, each: &mut dyn FnMut(Cow<'_, str>)) {
-        let named = self
-            .headers
-            .iter()
-            .filter(|(own, _)| own.eq_ignore_ascii_case(name));
-        for (_, value) in named {
-            each((&**value).into());
-        }
-    }
-
-    fn plain_uri(&self) -> Option<PlainUri<'_>> {
-        Some(plain("bob", "example.com", None))
-    }
-
-    fn contacts(&self, each: &mut dyn FnMut(Contact<'_>)) {
-        self.contacts.iter().cloned().for_each(each);
-    }
-
-    fn body_length(&self) -> u32 {
-        if !self.delay.is_zero() {
-            std::thread::sleep(self.delay);
-        }
-        self.body_length
-    }
 }
 
 impl Host {
@@ -155,16 +55,16 @@ impl Host {
         })
     }
 
-    pub(crate) fn load(&self, name: &str) -> Policy<Request> {
+    pub(crate) fn load(&self, name: &str) -> Policy {
         self.runtime.load(name, &guest(name)).unwrap()
     }
 
-    pub(crate) fn load_text(&self, wat: &str) -> Policy<Request> {
+    pub(crate) fn load_text(&self, wat: &str) -> Policy {
         self.runtime.load("inline", &embedded(wat)).unwrap()
     }
 
     pub(crate) fn refusal(&self, bytes: &[u8]) -> LoadProblem {
-        let refused: Result<Policy<Request>, LoadError> = self.runtime.load("test.wasm", bytes);
+        let refused: Result<Policy, LoadError> = self.runtime.load("test.wasm", bytes);
         let error = refused.unwrap_err();
         assert!(
             error.to_string().starts_with("policy test.wasm: "),
@@ -173,16 +73,82 @@ impl Host {
         error.problem
     }
 
-    pub(crate) fn ask(
-        &mut self,
-        policy: &Policy<Request>,
-        request: Request,
-    ) -> Result<Verdict, Failure> {
+    pub(crate) fn ask(&mut self, policy: &Policy, request: Request) -> Result<Verdict, Failure> {
         let (back, outcome) =
             self.evaluator
                 .decide(policy, &self.scope, &self.addresses, request.clone());
-        assert_eq!(back, request, "the request comes back");
+        assert_eq!(back.bytes, request.bytes, "the request comes back");
+        assert_eq!(back.arrival, request.arrival, "the request comes back");
         outcome
+    }
+}
+
+/// A call from Alice to Bob.
+pub(crate) fn invite() -> Request {
+    invite_from(SOURCE)
+}
+
+/// The same from another address.
+pub(crate) fn invite_from(source: &str) -> Request {
+    request(source, CALL_ID, "", 0)
+}
+
+/// The same with a body of this length.
+pub(crate) fn with_body(length: usize) -> Request {
+    request(SOURCE, CALL_ID, "", length)
+}
+
+/// The same with more header lines, each with its line end.
+pub(crate) fn with_lines(lines: &str) -> Request {
+    request(SOURCE, CALL_ID, lines, 0)
+}
+
+/// The same with another Call-ID.
+pub(crate) fn with_call_id(call_id: &str) -> Request {
+    request(SOURCE, call_id, "", 0)
+}
+
+fn request(source: &str, call_id: &str, lines: &str, body: usize) -> Request {
+    let bytes = format!(
+        "INVITE sip:bob@example.com SIP/2.0\r\nVia: SIP/2.0/UDP 192.0.2.1;branch=z9hG4bK1\r\n\
+         Via: SIP/2.0/UDP 192.0.2.2;branch=z9hG4bK2\r\nFrom: <sip:alice@example.org>;tag=1\r\nTo: <sip:bob@example.net>\r\n\
+         Call-ID: {call_id}\r\nCSeq: 42 INVITE\r\nSubject: Grüße\r\n{lines}Content-Length: {body}\r\n\r\n{}",
+        "x".repeat(body)
+    );
+    // Bodies are longer than a datagram, and values longer than those of a datagram.
+    let limits = portcullis_sip::Limits {
+        message_bytes: 1 << 20,
+        header_bytes: 1 << 16,
+        ..Default::default()
+    };
+    let mut index = Index::default();
+    scan(bytes.as_bytes(), Framing::Stream, &limits, &mut index).unwrap();
+    Request {
+        bytes: bytes.into_bytes(),
+        index,
+        arrival: Arrival {
+            source: source.parse().unwrap(),
+            local: "[2001:db8::5]:5061".parse().unwrap(),
+            transport: Transport::Tcp,
+            connection: None,
+        },
+    }
+}
+
+/// Runs this while each line that a policy logs takes longer than the deadline of a [hasty](Host::hasty) host. To a call, that is a
+/// function of the host that takes long, or a processor that is lost meanwhile.
+pub(crate) fn with_slow_log<T>(run: impl FnOnce() -> T) -> T {
+    let subscriber = tracing_subscriber::registry().with(SlowLog);
+    tracing::subscriber::with_default(subscriber, run)
+}
+
+struct SlowLog;
+
+impl<S: Subscriber> Layer<S> for SlowLog {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        if event.metadata().target() == "policy" {
+            std::thread::sleep(Duration::from_millis(30));
+        }
     }
 }
 
@@ -206,7 +172,7 @@ pub(crate) fn embedded(wat: &str) -> Vec<u8> {
 }
 
 /// The guest as module and as component.
-pub(crate) fn both_forms(host: &Host, module: &[u8]) -> [Policy<Request>; 2] {
+pub(crate) fn both_forms(host: &Host, module: &[u8]) -> [Policy; 2] {
     [module, &component(module)].map(|bytes| host.runtime.load("inline", bytes).unwrap())
 }
 
@@ -243,18 +209,6 @@ pub(crate) fn reject(code: u16, reason: &str) -> Verdict {
 
 pub(crate) fn unauthorised() -> Verdict {
     reject(401, "Address not authorised")
-}
-
-pub(crate) fn plain(
-    user: &'static str,
-    host: &'static str,
-    port: Option<u16>,
-) -> PlainUri<'static> {
-    PlainUri {
-        user: user.into(),
-        host: host.into(),
-        port,
-    }
 }
 
 /// The text of a module that rejects with the code 300 plus what `body` leaves. `text` is in its memory from 256 on.

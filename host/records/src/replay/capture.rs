@@ -14,7 +14,7 @@ use etherparse::{NetSlice, SlicedPacket, TcpSlice, TransportSlice, UdpSlice, ip_
 use pcap_parser::{Block, Linktype, PcapBlockOwned, PcapError, create_reader};
 use portcullis_sip::{Arrival, Framing, Transport};
 
-use portcullis_request::PolicyRequest;
+use portcullis_request::Request;
 
 use stream::{Packet, Stream};
 
@@ -34,7 +34,7 @@ pub struct Captured {
     /// When that came.
     pub at: SystemTime,
     /// The request, as if it had come to the host.
-    pub request: PolicyRequest,
+    pub request: Request,
 }
 
 /// What is in a capture.
@@ -273,8 +273,8 @@ impl Reading {
     }
 
     fn message(&mut self, bytes: Vec<u8>, framing: Framing, arrival: Arrival, packet: Packet) {
-        let request = PolicyRequest::read(bytes, framing, arrival);
-        match request.filter(PolicyRequest::is_request) {
+        let request = Request::read(bytes, framing, arrival);
+        match request.filter(Request::is_request) {
             Some(request) => self.capture.requests.push(Captured {
                 packet: packet.number,
                 at: packet.at,

@@ -16,7 +16,7 @@ use portcullis_address::Snapshot;
 use portcullis_policy::{
     Evaluator, Limits, Moment, Policy, Runtime, Scope, Settings, Tape, Verdict,
 };
-use portcullis_request::PolicyRequest;
+use portcullis_request::Request;
 use portcullis_sip::{Arrival, Framing};
 
 use crate::{Asking, Change, Decided, Question, Record};
@@ -36,7 +36,7 @@ pub struct Case {
     /// Whose request it was.
     pub tenant: String,
     /// The request.
-    pub request: PolicyRequest,
+    pub request: Request,
     /// What was asked and decided then.
     pub recorded: Option<Asking>,
 }
@@ -67,8 +67,8 @@ pub struct Filter {
 
 /// Plays cases with one policy.
 pub struct Player {
-    policy: Policy<PolicyRequest>,
-    evaluator: Evaluator<PolicyRequest>,
+    policy: Policy,
+    evaluator: Evaluator,
     scope: Arc<Scope>,
     tables: Option<Arc<Snapshot>>,
     nothing: Arc<Snapshot>,
@@ -243,7 +243,7 @@ fn case(record: Record, recorded: Asking) -> anyhow::Result<Case> {
         transport: record.transport.parse()?,
         connection: None,
     };
-    let request = PolicyRequest::read(bytes, Framing::Stream, arrival);
+    let request = Request::read(bytes, Framing::Stream, arrival);
     Ok(Case {
         id: record.id,
         at: UNIX_EPOCH + Duration::from_millis(record.time_ms),
@@ -255,7 +255,7 @@ fn case(record: Record, recorded: Asking) -> anyhow::Result<Case> {
 
 /// The requests of a capture. `to` are the sockets that they went to; without any, all are taken.
 pub fn captured(capture: Capture, to: &[String]) -> Vec<Case> {
-    let is_there = |request: &PolicyRequest| {
+    let is_there = |request: &Request| {
         let local = request.arrival.local;
         let mut to = to.iter();
         to.any(|to| *to == local.to_string() || *to == local.ip().to_string())

@@ -17,7 +17,6 @@ use portcullis_dataplane::tenants::Seat;
 use portcullis_policy::{
     Digest, Generation, LoadError, LoadProblem, PolicySlot, Reload, Runtime, Scope, Settings,
 };
-use portcullis_request::PolicyRequest;
 use portcullis_signature::{self as signature, SignatureError};
 use thiserror::Error;
 
@@ -125,7 +124,7 @@ impl PolicyFiles {
     }
 
     /// The slot that workers take the policy from.
-    pub fn slot(&self) -> &Arc<PolicySlot<PolicyRequest>> {
+    pub fn slot(&self) -> &Arc<PolicySlot> {
         &self.seat.slot
     }
 
@@ -179,7 +178,7 @@ impl PolicyFiles {
         &self,
         asked: Asked,
         digest: &mut Option<Digest>,
-    ) -> Result<Option<Reload<PolicyRequest>>, PolicyFileError> {
+    ) -> Result<Option<Reload>, PolicyFileError> {
         let file = self.file().ok_or(PolicyFileError::NotConfigured)?;
         let SeatConfig { reuse, limits, .. } = &self.seat.config;
         let bytes = read(file, limits.module_bytes, &self.name)?;
@@ -265,7 +264,7 @@ impl PolicyFiles {
         }
     }
 
-    fn note_success(&self, reload: &Reload<PolicyRequest>) -> Outcome {
+    fn note_success(&self, reload: &Reload) -> Outcome {
         *self.failed.lock() = None;
         match reload {
             Reload::Published(generation) => {
@@ -278,7 +277,7 @@ impl PolicyFiles {
         }
     }
 
-    fn announce(&self, generation: &Generation<PolicyRequest>) {
+    fn announce(&self, generation: &Generation) {
         let policy = &generation.policy;
         tracing::info!(
             event = "policy_loaded",
@@ -356,7 +355,7 @@ impl PolicyId {
         }
     }
 
-    fn of<R>(generation: &Generation<R>) -> Self {
+    fn of(generation: &Generation) -> Self {
         Self {
             digest: generation.policy.digest(),
             generation: generation.number,

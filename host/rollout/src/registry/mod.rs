@@ -19,7 +19,6 @@ use portcullis_config::{Config, SeatConfig, TenantConfig};
 use portcullis_dataplane::tenants::{Budget, Seat, Shadow, Tenant, Tenants};
 use portcullis_policy::{Counters, Generation, PolicySlot, Runtime, RuntimeError, Scope};
 use portcullis_records::Part;
-use portcullis_request::PolicyRequest;
 use portcullis_store::Store;
 use thiserror::Error;
 use tokio::sync::{Notify, watch};
@@ -322,9 +321,7 @@ impl Registry {
 
     /// Whether a policy that serves or is tried imports an interface of the contract.
     pub fn asks_for(&self, interface: &str) -> bool {
-        let asks = |generation: &Generation<PolicyRequest>| {
-            generation.policy.inspection().asks_for(interface)
-        };
+        let asks = |generation: &Generation| generation.policy.inspection().asks_for(interface);
         self.all_files().iter().any(|files| {
             let lineup = files.slot().lineup();
             lineup.is_some_and(|lineup| {

@@ -6,7 +6,6 @@ use std::time::{Instant, SystemTime};
 
 use parking_lot::Mutex;
 use portcullis_policy::{Generation, LoadError, Mode, NoGeneration, SettingsError, Trial};
-use portcullis_request::PolicyRequest;
 use portcullis_signature::SignatureError;
 use portcullis_store::{StoreError, Trial as StoredTrial};
 use thiserror::Error;
@@ -67,7 +66,7 @@ pub struct Provenance {
 pub(super) struct Manifest(Mutex<BTreeMap<(String, u64), Provenance>>);
 
 /// A generation that does something now.
-type Shipped = Result<Arc<Generation<PolicyRequest>>, ShipError>;
+type Shipped = Result<Arc<Generation>, ShipError>;
 
 /// The mode of this name.
 pub(super) fn mode(name: &str) -> Option<Mode> {
@@ -193,7 +192,7 @@ impl Registry {
         seat: &str,
         push: Push,
         arrival: Arrival,
-    ) -> Result<Arc<Generation<PolicyRequest>>, ShipError> {
+    ) -> Result<Arc<Generation>, ShipError> {
         let place = self.reserve(seat, push.is_tenants)?;
         self.push_to(place, push, arrival).await
     }
@@ -207,7 +206,7 @@ impl Registry {
         place: Reserved,
         push: Push,
         arrival: Arrival,
-    ) -> Result<Arc<Generation<PolicyRequest>>, ShipError> {
+    ) -> Result<Arc<Generation>, ShipError> {
         let files = Arc::clone(&place.files);
         let seat = &*files.seat().name;
         if matches!(arrival, Arrival::Try(_)) && files.slot().current().is_none() {
@@ -356,7 +355,7 @@ impl Registry {
         &self,
         seat: &str,
         by: &str,
-    ) -> Result<Option<Arc<Generation<PolicyRequest>>>, ShipError> {
+    ) -> Result<Option<Arc<Generation>>, ShipError> {
         let files = self.seat_files(seat)?;
         let lineup = files.slot().lineup();
         let candidate = lineup.and_then(|lineup| lineup.candidate.clone());
@@ -407,11 +406,7 @@ impl Registry {
         taken.map_err(|source| ShipError::Settings { number, source })
     }
 
-    fn ready(
-        &self,
-        files: &PolicyFiles,
-        number: u64,
-    ) -> Result<Arc<Generation<PolicyRequest>>, NoGeneration> {
+    fn ready(&self, files: &PolicyFiles, number: u64) -> Result<Arc<Generation>, NoGeneration> {
         let kept = || files.slot().numbers();
         let found = files.slot().generation(number);
         found.ok_or_else(|| NoGeneration::Unknown {

@@ -8,7 +8,6 @@ use std::time::{Duration, UNIX_EPOCH};
 use futures_util::stream::{self, StreamExt};
 use parking_lot::Mutex;
 use portcullis_policy::{Generation, LoadError, NoGeneration, Share, Trial};
-use portcullis_request::PolicyRequest;
 use portcullis_store::{
     Generation as StoredGeneration, NewGeneration, Seat as StoredSeat, StoreError,
     Trial as StoredTrial,
@@ -473,7 +472,7 @@ impl Registry {
         files: &Arc<PolicyFiles>,
         seat: &str,
         number: u64,
-    ) -> Result<Arc<Generation<PolicyRequest>>, ShipError> {
+    ) -> Result<Arc<Generation>, ShipError> {
         let Some(found) = stored.store.generation(seat, number).await? else {
             let kept = self.stored_numbers(stored, seat).await?;
             return Err(NoGeneration::Unknown { number, kept }.into());

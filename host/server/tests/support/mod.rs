@@ -24,7 +24,6 @@ use portcullis_dataplane::transport::{self, Connections, WorkerSockets};
 use portcullis_dataplane::worker;
 use portcullis_metrics::WorkerCounters;
 use portcullis_policy::{PolicySlot, Runtime};
-use portcullis_request::PolicyRequest;
 use portcullis_rollout::Registry;
 use portcullis_rollout::resolve::Resolver;
 use portcullis_sip::{Local, Proxy, ProxyConfig, Transport};
@@ -330,4 +329,4 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
 }
 
 /// A pipeline's request type, so that tests can name what a slot holds.
-pub type Slot = PolicySlot<PolicyRequest>;
+pub type Slot = PolicySlot;

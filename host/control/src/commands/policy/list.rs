@@ -4,7 +4,6 @@ use std::fmt;
 use std::sync::Arc;
 
 use portcullis_policy::{Generation, Lineup};
-use portcullis_request::PolicyRequest;
 use portcullis_rpc::{Call, Fault};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -116,14 +115,13 @@ impl Procedure for List {
 }
 
 impl Role {
-    fn of(lineup: Option<&Lineup<PolicyRequest>>, generation: &Generation<PolicyRequest>) -> Self {
+    fn of(lineup: Option<&Lineup>, generation: &Generation) -> Self {
         let number = generation.number;
         let Some(lineup) = lineup else {
             return Self::Kept;
         };
-        let is = |other: Option<&Arc<Generation<PolicyRequest>>>| {
-            other.is_some_and(|other| other.number == number)
-        };
+        let is =
+            |other: Option<&Arc<Generation>>| other.is_some_and(|other| other.number == number);
         match () {
             () if lineup.active.number == number => Self::Active,
             () if is(lineup.candidate.as_ref().map(|one| &one.generation)) => Self::Candidate,

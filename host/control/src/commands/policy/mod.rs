@@ -16,7 +16,6 @@ use std::fmt;
 use std::sync::Arc;
 
 use portcullis_policy::{FailureKind, Generation, Share, VerdictKind};
-use portcullis_request::PolicyRequest;
 use portcullis_rollout::ShipError;
 use portcullis_rollout::policy_files::PolicyFiles;
 use portcullis_rpc::{Call, Fault};
@@ -102,11 +101,7 @@ pub struct CallStats {
 }
 
 impl Changed {
-    async fn new(
-        control: &Control,
-        status: Change,
-        generation: &Generation<PolicyRequest>,
-    ) -> Self {
+    async fn new(control: &Control, status: Change, generation: &Generation) -> Self {
         Self {
             status,
             generation: generation.number,
@@ -138,7 +133,7 @@ impl fmt::Display for Change {
 }
 
 impl CallStats {
-    fn of(generation: &Generation<PolicyRequest>) -> Self {
+    fn of(generation: &Generation) -> Self {
         let stats = &generation.stats;
         let calls = stats.calls();
         let nanoseconds = u64::try_from(stats.time().as_nanos()).unwrap_or(u64::MAX);

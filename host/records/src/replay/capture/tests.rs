@@ -1,7 +1,6 @@
 //! Captures made by hand, packet by packet.
 
 use etherparse::PacketBuilder;
-use portcullis_policy::RequestView as _;
 
 use super::*;
 
