@@ -13,6 +13,8 @@ mod process;
 mod run;
 mod soak;
 mod steps;
+#[cfg(test)]
+mod structure;
 mod test;
 mod wasm;
 mod workspace;

@@ -1,0 +1,120 @@
+//! What a name means in a module, and where that is defined.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use super::name_of;
+use super::source::{Import, Segments, Sources};
+
+/// How many imports lead to a name before it is given up: imports may be a circle of their own.
+const MOST_STEPS: usize = 16;
+
+/// What a path leads to.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(super) enum Place {
+    Module(usize),
+    /// The item of this name, or what belongs to it.
+    Item(usize, String),
+}
+
+impl Sources {
+    /// What a path in a module leads to; `None` if that is in another crate, or something that has no name in a module.
+    pub(super) fn resolve(&self, from: usize, path: &[String]) -> Option<Place> {
+        self.resolve_within(from, path, MOST_STEPS)
+    }
+
+    fn resolve_within(&self, from: usize, path: &[String], steps: usize) -> Option<Place> {
+        let (first, mut rest) = path.split_first()?;
+        let mut place = match first.as_str() {
+            "crate" => Place::Module(0),
+            "self" => Place::Module(from),
+            "super" => Place::Module(self.modules[from].parent?),
+            name => self.lookup(from, name, steps)?,
+        };
+        while let (Place::Module(module), Some((next, after))) = (&place, rest.split_first()) {
+            let module = *module;
+            place = match next.as_str() {
+                "super" => Place::Module(self.modules[module].parent?),
+                "self" => Place::Module(module),
+                // From another crate, or made by a macro: this module is whom it is asked of.
+                name => self
+                    .lookup(module, name, steps)
+                    .unwrap_or_else(|| Place::Item(module, name.to_owned())),
+            };
+            rest = after;
+        }
+        Some(place)
+    }
+
+    /// What one name means in a module.
+    fn lookup(&self, module: usize, name: &str, steps: usize) -> Option<Place> {
+        let steps = steps.checked_sub(1)?;
+        let here = &self.modules[module];
+        if let Some(child) = here.children.get(name) {
+            return Some(Place::Module(*child));
+        }
+        if here.items.contains(name) {
+            return Some(Place::Item(module, name.to_owned()));
+        }
+        let imported = |import: &Import| {
+            if import.name != name || import.path == [name] {
+                return None;
+            }
+            self.resolve_within(module, &import.path, steps)
+        };
+        if let Some(place) = here.imports.iter().find_map(imported) {
+            return Some(place);
+        }
+        here.globs.iter().find_map(|glob| {
+            let Place::Module(other) = self.resolve_within(module, glob, steps)? else {
+                return None;
+            };
+            self.lookup(other, name, steps)
+        })
+    }
+}
+
+/// The types with inherent methods in several files that are not all in the folder of their module.
+pub(super) fn scattered_methods(sources: &Sources) -> Vec<String> {
+    let mut types: BTreeMap<(usize, String), BTreeSet<PathBuf>> = BTreeMap::new();
+    for (nth, module) in sources.modules.iter().enumerate() {
+        for path in &module.inherent {
+            if let Some(Place::Item(home, name)) = sources.resolve(nth, path) {
+                let files = types.entry((home, name)).or_default();
+                files.insert(module.file.clone());
+            }
+        }
+    }
+    types.retain(|(home, _), files| {
+        let home = &sources.modules[*home];
+        let folder = home.file.with_extension("");
+        let folder = match home.file.file_name() {
+            Some(name) if name == "mod.rs" => home.file.parent().unwrap_or(&folder),
+            _ => &folder,
+        };
+        let is_inside = |file: &PathBuf| *file == home.file || file.starts_with(folder);
+        files.len() > 1 && (home.parent.is_none() || !files.iter().all(is_inside))
+    });
+    types
+        .into_iter()
+        .map(|((_, name), files)| {
+            let files: Vec<_> = files.iter().map(|file| name_of(file)).collect();
+            format!("{name}: {}", files.join(", "))
+        })
+        .collect()
+}
+
+/// The paths that a module names something by, without those that only hand on what is below it.
+pub(super) fn named_in(sources: &Sources, module: usize) -> impl Iterator<Item = &Segments> {
+    let here = &sources.modules[module];
+    let imports = here.imports.iter().filter(move |import| {
+        let place = sources.resolve(module, &import.path);
+        let (Some(Place::Item(home, _)) | Some(Place::Module(home))) = place else {
+            return false;
+        };
+        !import.exported || !sources.modules[home].path.starts_with(&here.path)
+    });
+    imports
+        .map(|import| &import.path)
+        .chain(here.mentions.iter())
+}
