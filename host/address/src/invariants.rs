@@ -2,7 +2,7 @@
 //!
 //! Each function panics when its property does not hold.
 
-use crate::exchange::{Format, Import, RowWriter};
+use crate::exchange::{Format, RowWriter};
 use crate::pattern::{Effort, Pattern, Syntax};
 
 /// Compiles a pattern and searches the text for it.
@@ -28,7 +28,7 @@ pub fn pattern(pattern: &str, text: &str, is_basic: bool) {
 pub fn rows(file: &[u8], format: u8) {
     let formats = [Format::Csv, Format::JsonLines, Format::AddressFile];
     let format = formats[usize::from(format) % formats.len()];
-    let read = Import::read(format, file, "file");
+    let read = format.read(file, "file");
     assert!(read.rows.len() + read.errors.len() <= file.len() + 1);
     for error in &read.errors {
         assert!(!error.to_string().is_empty());
@@ -39,7 +39,7 @@ pub fn rows(file: &[u8], format: u8) {
         writer.write(row).expect("CSV can express every row");
     }
     writer.finish().expect("a buffer can be written");
-    let again = Import::read(Format::Csv, &written, "again");
+    let again = Format::Csv.read(&written, "again");
     assert!(again.errors.is_empty(), "{:?}", again.errors);
     assert_eq!(again.rows, read.rows);
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use portcullis_address::{
-    Row, Rules, RulesPart, Snapshot, TableBuilder, TrustedBuilder, TrustedPart, TrustedRow,
+    LoadedRules, Row, RulesPart, Snapshot, TableBuilder, TrustedBuilder, TrustedPart, TrustedRow,
 };
 use portcullis_policy::{Evaluator, Failure, Limits, Policy, Runtime, Scope};
 use portcullis_request::Request;
@@ -239,7 +239,7 @@ fn tables() -> Arc<Snapshot> {
     for n in 0..400 {
         let _ = writeln!(deny, "ALL : \"^sip:.*{n}x.*@.*{n}\", \".*y{n}@\"");
     }
-    let rules = Rules::of([("permissions", "", &*deny)]);
+    let rules = LoadedRules::of([("permissions", "", &*deny)]);
     Arc::new(Snapshot {
         trusted: Arc::new(TrustedPart::of(peers.build())),
         rules: Arc::new(RulesPart::of(rules)),

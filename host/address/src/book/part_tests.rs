@@ -120,7 +120,7 @@ async fn rules_that_shrink_to_nothing_go_on_until_that_stays() {
         std::fs::write(&aside, text).unwrap();
         std::fs::rename(&aside, &file).unwrap();
     };
-    let follow = |options| book.shared.follow_rules(options);
+    let follow = |options| book.rules.follow(options);
     put("ALL : \"^sip:1@\"\n");
     book.reload_rules().await.unwrap();
     // Renamed away, as editors do it.
@@ -187,22 +187,22 @@ async fn rules_that_are_being_written_wait() {
     let generation = book.current().rules.generation;
     let mut writer = std::fs::File::create(&file).unwrap();
     for line in ["ALL : \"^sip:2@\"\n", "ALL : \"^sip:1@\"\n"] {
-        book.shared.follow_rules(options).await.unwrap();
+        book.rules.follow(options).await.unwrap();
         std::io::Write::write_all(&mut writer, line.as_bytes()).unwrap();
-        book.shared.follow_rules(options).await.unwrap();
+        book.rules.follow(options).await.unwrap();
         assert_eq!(book.current().rules.generation, generation);
     }
     drop(writer);
     until_denied(&book, options).await;
     while book.current().rules.generation == generation {
-        book.shared.follow_rules(options).await.unwrap();
+        book.rules.follow(options).await.unwrap();
         sleep(Duration::from_millis(10)).await;
     }
 }
 
 async fn until_denied(book: &AddressBook, options: BookOptions) {
     while !denies(&book.current()) {
-        book.shared.follow_rules(options).await.unwrap();
+        book.rules.follow(options).await.unwrap();
         sleep(Duration::from_millis(1)).await;
     }
 }
@@ -222,14 +222,14 @@ async fn peers_that_are_gone_are_trusted_for_a_while() {
     // A table that is filled anew without a transaction.
     database.remove_trusted("192.0.2.1").await.unwrap();
     for _ in 0..3 {
-        book.shared.follow_trusted(held).await.unwrap();
+        book.trusted.follow(held).await.unwrap();
         assert!(trusts(&book.current(), "192.0.2.1"));
     }
     database.add_trusted(&peer("192.0.2.2")).await.unwrap();
-    book.shared.follow_trusted(held).await.unwrap();
+    book.trusted.follow(held).await.unwrap();
     assert!(trusts(&book.current(), "192.0.2.2") && !trusts(&book.current(), "192.0.2.1"));
     database.remove_trusted("192.0.2.2").await.unwrap();
-    book.shared.follow_trusted(held).await.unwrap();
+    book.trusted.follow(held).await.unwrap();
     assert!(trusts(&book.current(), "192.0.2.2"));
     book.reload_trusted().await.unwrap();
     assert!(

@@ -6,8 +6,13 @@ use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
 
-use super::shared::{MOST_LOGGED, Shared};
-use super::{BookOptions, LoadReport, RulesPart, Snapshot};
+use super::options::BookOptions;
+use super::parts::RulesPart;
+use super::published::Published;
+use super::snapshot::Snapshot;
+use super::status::LoadReport;
+use super::tell::MOST_LOGGED;
+use super::turns::Turns;
 use crate::rules::{DEFAULT_RULES, LoadedRules, RuleFolder, RulesError, Stamp};
 use crate::settle::{Emptied, FileState, Hold, Patience, Settling, Step, Writers};
 
@@ -17,6 +22,12 @@ const UNHURRIED: Patience = Patience {
     in_place: Duration::from_secs(2),
     nothing: Duration::ZERO,
 };
+
+/// Loads the rules, one load at a time.
+pub(super) struct RulesLoader {
+    published: Arc<Published>,
+    pub(super) turns: Turns<RulesKeeper, Result<LoadReport, RulesError>>,
+}
 
 /// State that one load of the rules leaves for the next.
 pub(super) struct RulesKeeper {
@@ -30,7 +41,7 @@ pub(super) struct RulesKeeper {
 }
 
 impl RulesKeeper {
-    pub(super) fn new(folder: RuleFolder) -> Self {
+    fn new(folder: RuleFolder) -> Self {
         Self {
             folder,
             seen: None,
@@ -99,42 +110,49 @@ fn quiet(stamp: &Stamp, seen: &Stamp, writers: &Writers) -> Duration {
     quiet.max().unwrap_or_default()
 }
 
-impl Shared {
-    pub(super) async fn reload_rules(&self, ticket: u64) -> Result<LoadReport, RulesError> {
-        let load = async |keeper: &mut RulesKeeper| self.load_rules(keeper, None).await;
-        self.rules.answer(ticket, load).await
+impl RulesLoader {
+    pub(super) fn new(folder: RuleFolder, published: Arc<Published>) -> Self {
+        Self {
+            published,
+            turns: Turns::new(RulesKeeper::new(folder)),
+        }
+    }
+
+    pub(super) async fn reload(&self, ticket: u64) -> Result<LoadReport, RulesError> {
+        let load = async |keeper: &mut RulesKeeper| self.load(keeper, None).await;
+        self.turns.answer(ticket, load).await
     }
 
     /// Loads the rules if a file has changed, appeared or disappeared.
-    pub(super) async fn follow_rules(&self, options: BookOptions) -> Result<(), RulesError> {
-        let mut turn = self.rules.take().await;
-        let loaded = self.load_rules(&mut turn.keeper, Some(options.settle));
+    pub(super) async fn follow(&self, options: BookOptions) -> Result<(), RulesError> {
+        let mut turn = self.turns.take().await;
+        let loaded = self.load(&mut turn.keeper, Some(options.settle));
         loaded.await.map(drop)
     }
 
     /// `settle`: how long files that lost their rules must stay so; `None` for a requested load.
-    async fn load_rules(
+    async fn load(
         &self,
         keeper: &mut RulesKeeper,
         settle: Option<Duration>,
     ) -> Result<LoadReport, RulesError> {
         let stamp = keeper.stamp().await;
-        let stamp = stamp.map_err(|error| self.rules_failed(error))?;
+        let stamp = stamp.map_err(|error| self.failed(error))?;
         let step = keeper.step(&stamp);
-        let current = self.current.load_full();
+        let current = self.published.current.load_full();
         if settle.is_some() && step != Step::Take {
             if step == Step::Same {
-                self.status.lock().rules.last_error = None;
+                self.published.status.lock().rules.last_error = None;
             }
             return Ok(LoadReport { snapshot: current });
         }
         let begun = Instant::now();
         let folder = keeper.folder.clone();
         let loaded = aside(move || folder.load()).await;
-        let loaded = loaded.map_err(|error| self.rules_failed(error))?;
+        let loaded = loaded.map_err(|error| self.failed(error))?;
         let lost = current.rules.rules.lost_in(&loaded.rules);
         let is_meant = keeper.must_be_meant(&lost, &loaded);
-        is_meant.map_err(|error| self.rules_failed(error))?;
+        is_meant.map_err(|error| self.failed(error))?;
         let patience = settle.unwrap_or_default();
         match keeper.emptied.hold(!lost.is_empty(), patience, begun) {
             hold @ (Hold::Begins | Hold::Goes) => {
@@ -156,21 +174,16 @@ impl Shared {
         }
         // Files written meanwhile differ from this stamp, and the next look finds them.
         keeper.seen = Some(stamp);
-        self.status.lock().rules.succeeded();
+        self.published.status.lock().rules.succeeded();
         let misses_default = keeper.folder.path().is_some() && !loaded.has_default();
-        Ok(self.publish_rules(loaded, begun.elapsed(), misses_default))
+        Ok(self.publish(loaded, begun.elapsed(), misses_default))
     }
 
-    fn publish_rules(
-        &self,
-        loaded: LoadedRules,
-        took: Duration,
-        misses_default: bool,
-    ) -> LoadReport {
-        let is_first = self.current.load().rules.generation == 0;
-        let generation = self.current.load().rules.generation + 1;
+    fn publish(&self, loaded: LoadedRules, took: Duration, misses_default: bool) -> LoadReport {
+        let is_first = self.published.current.load().rules.generation == 0;
+        let generation = self.published.current.load().rules.generation + 1;
         let part = Arc::new(RulesPart::new(loaded, generation, took));
-        let snapshot = self.replace(|old| Snapshot {
+        let snapshot = self.published.replace(|old| Snapshot {
             rules: Arc::clone(&part),
             ..old.clone()
         });
@@ -187,8 +200,8 @@ impl Shared {
     }
 
     /// Counts a failure, and logs it once.
-    fn rules_failed(&self, error: RulesError) -> RulesError {
-        if self.status.lock().rules.failed(error.to_string()) {
+    fn failed(&self, error: RulesError) -> RulesError {
+        if self.published.status.lock().rules.failed(error.to_string()) {
             warn!(event = "rules_not_loaded", %error, "allow and deny rules not loaded, the previous ones stay");
         }
         error

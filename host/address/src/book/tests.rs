@@ -120,10 +120,10 @@ async fn old_snapshots_are_freed_when_the_last_worker_lets_go() {
     book.reload().await.unwrap();
     let weak = Arc::downgrade(reader.current());
     book.reload().await.unwrap();
-    book.shared.collect();
+    book.published.collect();
     assert!(weak.upgrade().is_some(), "the reader still has it");
     reader.current();
-    book.shared.collect();
+    book.published.collect();
     while weak.upgrade().is_some() {
         tokio::task::yield_now().await;
     }
@@ -191,7 +191,7 @@ async fn a_table_that_was_written_but_not_changed_is_not_published_again() {
     book.database().remove(200, "10.0.0.2").await.unwrap();
     let loads = book.status().loads;
     let options = BookOptions::default();
-    book.shared.follow(options).await.unwrap();
+    book.addresses.follow(options).await.unwrap();
     assert_eq!(book.status().loads, loads + 1, "it was read");
     assert!(Arc::ptr_eq(&before, &book.current()));
     // Who asks for a reload gets one.

@@ -5,10 +5,22 @@ use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
 
-use super::shared::{MOST_LOGGED, Shared, event_of, tell_emptied, trust};
-use super::{BookOptions, LoadReport, Snapshot, TrustedPart};
+use super::options::BookOptions;
+use super::parts::TrustedPart;
+use super::published::Published;
+use super::snapshot::Snapshot;
+use super::status::LoadReport;
+use super::tell::{MOST_LOGGED, event_of, tell_emptied};
+use super::turns::Turns;
 use crate::database::{Database, DatabaseError, Failure, Look, Watcher};
 use crate::settle::{Emptied, Hold};
+
+/// Loads the trusted peers, one load at a time.
+pub(super) struct TrustedLoader {
+    database: Database,
+    published: Arc<Published>,
+    pub(super) turns: Turns<TrustedKeeper, Result<LoadReport, DatabaseError>>,
+}
 
 /// State that one load of the trusted peers leaves for the next.
 pub(super) struct TrustedKeeper {
@@ -22,7 +34,7 @@ pub(super) struct TrustedKeeper {
 }
 
 impl TrustedKeeper {
-    pub(super) fn new(database: Database) -> Self {
+    fn new(database: Database) -> Self {
         Self {
             watcher: Watcher::of_trusted(database),
             digest: None,
@@ -33,31 +45,36 @@ impl TrustedKeeper {
 
     fn is_due(&self, look: Look, options: BookOptions) -> bool {
         self.ended
-            .is_none_or(|(ended, took)| ended.elapsed() >= trust(look, took, options))
+            .is_none_or(|(ended, took)| ended.elapsed() >= options.trust(look, took))
     }
 }
 
-impl Shared {
-    pub(super) async fn reload_trusted(&self, ticket: u64) -> Result<LoadReport, DatabaseError> {
+impl TrustedLoader {
+    pub(super) fn new(database: Database, published: Arc<Published>) -> Self {
+        Self {
+            turns: Turns::new(TrustedKeeper::new(database.clone())),
+            database,
+            published,
+        }
+    }
+
+    pub(super) async fn reload(&self, ticket: u64) -> Result<LoadReport, DatabaseError> {
         let load = async |keeper: &mut TrustedKeeper| {
             // The next look finds later changes.
             match keeper.watcher.look().await {
-                Ok(_) => self.load_trusted(keeper, None).await,
-                Err(error) => Err(self.trusted_failed(error)),
+                Ok(_) => self.load(keeper, None).await,
+                Err(error) => Err(self.failed(error)),
             }
         };
-        self.trusted.answer(ticket, load).await
+        self.turns.answer(ticket, load).await
     }
 
     /// Loads the peers if they have changed; returns how long that took.
-    pub(super) async fn follow_trusted(
-        &self,
-        options: BookOptions,
-    ) -> Result<Duration, DatabaseError> {
-        let mut turn = self.trusted.take().await;
+    pub(super) async fn follow(&self, options: BookOptions) -> Result<Duration, DatabaseError> {
+        let mut turn = self.turns.take().await;
         let keeper = &mut turn.keeper;
         let look = keeper.watcher.look().await;
-        let is_due = match look.map_err(|error| self.trusted_failed(error))? {
+        let is_due = match look.map_err(|error| self.failed(error))? {
             Look::Changed => true,
             look @ (Look::Unknown | Look::Quiet) => keeper.is_due(look, options),
             Look::Same => false,
@@ -66,12 +83,12 @@ impl Shared {
             return Ok(Duration::ZERO);
         }
         let begun = Instant::now();
-        self.load_trusted(keeper, Some(options.settle)).await?;
+        self.load(keeper, Some(options.settle)).await?;
         Ok(begun.elapsed())
     }
 
     /// `settle`: how long a table that has become empty must stay so; `None` for a requested load.
-    async fn load_trusted(
+    async fn load(
         &self,
         keeper: &mut TrustedKeeper,
         settle: Option<Duration>,
@@ -85,14 +102,14 @@ impl Shared {
             }
             Err(error) => {
                 keeper.watcher.forget();
-                return Err(self.trusted_failed(error));
+                return Err(self.failed(error));
             }
         };
         let took = begun.elapsed();
         keeper.ended = Some((Instant::now(), took));
-        self.status.lock().trusted.succeeded();
+        self.published.status.lock().trusted.succeeded();
         let digest = loaded.as_ref().map(|loaded| loaded.digest);
-        let current = self.current.load_full();
+        let current = self.published.current.load_full();
         let is_empty = loaded.as_ref().is_none_or(|loaded| loaded.table.is_empty());
         let is_emptied = is_empty && !current.trusted.table.is_empty();
         let is_as_it_was = digest == keeper.digest && current.trusted.generation > 0;
@@ -118,7 +135,7 @@ impl Shared {
         let part = TrustedPart::new(loaded.unwrap_or_default(), generation, took);
         let part = Arc::new(TrustedPart { is_absent, ..part });
         let tells = !(is_absent && current.trusted.is_absent);
-        let snapshot = self.replace(|old| Snapshot {
+        let snapshot = self.published.replace(|old| Snapshot {
             trusted: Arc::clone(&part),
             ..old.clone()
         });
@@ -129,8 +146,14 @@ impl Shared {
     }
 
     /// Counts a failure, and logs it once.
-    fn trusted_failed(&self, error: DatabaseError) -> DatabaseError {
-        if self.status.lock().trusted.failed(error.to_string()) {
+    fn failed(&self, error: DatabaseError) -> DatabaseError {
+        if self
+            .published
+            .status
+            .lock()
+            .trusted
+            .failed(error.to_string())
+        {
             let event = event_of(&error);
             warn!(event, %error, "trusted peers not loaded, the previous ones stay");
         }

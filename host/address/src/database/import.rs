@@ -90,16 +90,3 @@ impl Database {
         Failure::Failed { url, cause }.into()
     }
 }
-
-impl NewRow {
-    /// Its columns in the order of an insertion.
-    fn values(&self) -> [Value<'_>; 5] {
-        [
-            self.group.into(),
-            (&self.ip_addr).into(),
-            self.mask.into(),
-            self.port.into(),
-            (&self.tag).into(),
-        ]
-    }
-}

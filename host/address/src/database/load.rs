@@ -1,49 +1,10 @@
 //! Reading the rows.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
-
-use portcullis_database::{AddressNames, Column, Failure, Link};
+use portcullis_database::{AddressNames, Failure, Link};
 
 use super::loader::on_a_thread;
-use super::{Absent, Database, DatabaseError, StoredRow};
-use crate::row::{Row, RowError, RowWarning, shown};
-use crate::table::{Table, TableBuilder};
-
-/// Problems of each kind that a load keeps by name; the rest is only counted.
-pub(super) const MOST_NAMED: usize = 100;
-
-/// What a load brought.
-#[derive(Debug, Default)]
-pub struct Loaded {
-    /// The table of the rows that can be used.
-    pub table: Table,
-    /// Rows that were left out.
-    pub skipped: u64,
-    /// The first of these, with what is wrong.
-    pub errors: Vec<RowError>,
-    /// Rows that are in, but probably mean something else than they should.
-    pub warned: u64,
-    /// The first of these.
-    pub warnings: Vec<RowWarning>,
-    /// A hash of all rows as they were read: equal for equal tables.
-    pub(crate) digest: u64,
-}
-
-/// One row of the result, each column as text.
-#[derive(Clone, Copy)]
-pub(super) struct TextRow<'r> {
-    columns: [Column<'r>; 6],
-    /// Its place in the result, to name a row without a usable id.
-    number: i64,
-}
-
-/// A load under way.
-#[derive(Default)]
-pub(super) struct Loading {
-    pub(super) builder: TableBuilder,
-    loaded: Loaded,
-    pub(super) hasher: DefaultHasher,
-}
+use super::loading::{Loaded, Loading, TextRow};
+use super::{Absent, Database, DatabaseError};
 
 impl Database {
     /// Reads all rows as a stream and makes a table of them, on a thread of its own, so that a million rows hold nobody up.
@@ -97,7 +58,7 @@ impl Database {
         let mut number = 0;
         let read = link.each(&rows, |columns| {
             number += 1;
-            each(TextRow { columns, number });
+            each(TextRow::new(columns, number));
         });
         read.await.map_err(|failure| self.told(failure))?;
         link.commit().await?;
@@ -116,119 +77,4 @@ impl Database {
             Err(failure) => Err(self.told(failure)),
         }
     }
-}
-
-impl Loading {
-    fn take(&mut self, row: TextRow<'_>, names: &AddressNames) {
-        row.columns.hash(&mut self.hasher);
-        match row.read().and_then(|row| self.builder.push(row)) {
-            Ok(None) => {}
-            Ok(Some(warning)) => self.warn(RowWarning {
-                place: names.place(warning.id, warning.column),
-                ..warning
-            }),
-            Err(error) => self.skip(RowError {
-                place: names.place(error.id, error.column),
-                ..error
-            }),
-        }
-    }
-
-    /// Notes a row that is in, with a warning.
-    pub(super) fn warn(&mut self, warning: RowWarning) {
-        self.loaded.warned += 1;
-        if self.loaded.warnings.len() < MOST_NAMED {
-            self.loaded.warnings.push(warning);
-        }
-    }
-
-    /// Notes a row that is left out.
-    pub(super) fn skip(&mut self, error: RowError) {
-        self.loaded.skipped += 1;
-        if self.loaded.errors.len() < MOST_NAMED {
-            self.loaded.errors.push(error);
-        }
-    }
-
-    pub(super) fn finish(self) -> Loaded {
-        Loaded {
-            table: self.builder.build(),
-            digest: self.hasher.finish(),
-            ..self.loaded
-        }
-    }
-}
-
-impl<'r> TextRow<'r> {
-    pub(super) fn to_stored(self) -> StoredRow {
-        let [id, group, ip_addr, mask, port, tag] = self.columns.map(|column| match column {
-            Column::Null => None,
-            column => Some(column.shown()),
-        });
-        StoredRow {
-            id,
-            group,
-            ip_addr,
-            mask,
-            port,
-            tag,
-        }
-    }
-
-    pub(super) fn read(self) -> Result<Row<'r>, RowError> {
-        let [id, group, ip_addr, mask, port, tag] = self.columns;
-        let id = match id {
-            Column::Text(id) => id.parse().unwrap_or(self.number),
-            _ => self.number,
-        };
-        Ok(Row {
-            id,
-            group: number(group, id, "grp")?,
-            ip_addr: text(ip_addr, id, "ip_addr")?,
-            mask: number(mask, id, "mask")?,
-            port: number(port, id, "port")?,
-            tag: match tag {
-                Column::Null => None,
-                tag => Some(text(tag, id, "tag")?),
-            },
-        })
-    }
-}
-
-/// A column that must be a whole number.
-pub(super) fn number(value: Column<'_>, id: i64, column: &'static str) -> Result<i64, RowError> {
-    let text = text(value, id, column)?;
-    text.parse().map_err(|_| RowError {
-        id,
-        place: None,
-        column,
-        value: shown(text),
-        fault: "is not a whole number".to_owned(),
-        mend: "write a number, and let the column have an integer type".to_owned(),
-    })
-}
-
-/// A column that must be a text.
-pub(super) fn text<'r>(
-    value: Column<'r>,
-    id: i64,
-    column: &'static str,
-) -> Result<&'r str, RowError> {
-    let (value, fault, mend) = match value {
-        Column::Text(text) => return Ok(text),
-        Column::Null => (
-            "NULL",
-            "is no value",
-            "write one, and declare the column NOT NULL",
-        ),
-        Column::Bytes => ("(bytes)", "is no text", "write it as text in UTF-8"),
-    };
-    Err(RowError {
-        id,
-        place: None,
-        column,
-        value: value.to_owned(),
-        fault: fault.to_owned(),
-        mend: mend.to_owned(),
-    })
 }

@@ -8,6 +8,8 @@ mod error;
 mod import;
 mod load;
 mod loader;
+mod loading;
+mod rows;
 mod statements;
 mod trusted;
 mod watch;
@@ -25,7 +27,8 @@ pub use portcullis_database::{
 pub(crate) use address_file::entries;
 pub use error::{AddError, DatabaseError};
 pub use import::Imported;
-pub use load::Loaded;
+pub use loading::Loaded;
+pub use rows::{NewRow, StoredRow};
 pub use trusted::{LoadedTrusted, NewTrusted, StoredTrusted};
 pub use watch::Watcher;
 
@@ -33,14 +36,10 @@ use address_file::AddressFile;
 use statements::AddressStatements;
 
 use crate::pattern::DEFAULT_PATTERN_MEMORY;
-use crate::row::{Finding, Row, RowError, RowWarning};
+use crate::row::{RowError, RowWarning};
 
 /// How long the database may take for an answer, or for the next row, before it is given up.
 const STALL: Duration = Duration::from_secs(10);
-
-/// The width of the columns `ip_addr` and `tag` in characters.
-const IP_ADDR_WIDTH: usize = 50;
-const TAG_WIDTH: usize = 64;
 
 /// A database with the tables of Kamailio's `permissions`. Each operation takes one of its connections.
 ///
@@ -51,38 +50,6 @@ pub struct Database {
     schema: Arc<Schema>,
     address_file: Option<AddressFile>,
     pattern_memory: usize,
-}
-
-/// A row to be added.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NewRow {
-    /// Column `grp`.
-    pub group: i64,
-    /// Column `ip_addr`.
-    pub ip_addr: String,
-    /// Column `mask`.
-    pub mask: i64,
-    /// Column `port`.
-    pub port: i64,
-    /// Column `tag`.
-    pub tag: Option<String>,
-}
-
-/// A row as it is stored, whatever its columns hold.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct StoredRow {
-    /// Column `id`.
-    pub id: Option<String>,
-    /// Column `grp`.
-    pub group: Option<String>,
-    /// Column `ip_addr`.
-    pub ip_addr: Option<String>,
-    /// Column `mask`.
-    pub mask: Option<String>,
-    /// Column `port`.
-    pub port: Option<String>,
-    /// Column `tag`.
-    pub tag: Option<String>,
 }
 
 /// What to do about a file of SQLite that is not there.
@@ -377,50 +344,6 @@ impl Database {
     fn told(&self, failure: Failure) -> DatabaseError {
         failure.with_columns(&self.schema).into()
     }
-}
-
-impl NewRow {
-    /// Whether a load would use the row and the table can hold it, and what a load would warn of.
-    ///
-    /// # Errors
-    /// Names the column, without a place.
-    pub fn check(&self) -> Result<Option<RowWarning>, RowError> {
-        let row = Row {
-            id: 0,
-            group: self.group,
-            ip_addr: &self.ip_addr,
-            mask: self.mask,
-            port: self.port,
-            tag: self.tag.as_deref(),
-        };
-        let (_, warning) = row.validate()?;
-        let tag = self.tag.as_deref().unwrap_or_default();
-        fits("ip_addr", &self.ip_addr, IP_ADDR_WIDTH)?;
-        fits("tag", tag, TAG_WIDTH)?;
-        Ok(warning)
-    }
-}
-
-impl From<Row<'_>> for NewRow {
-    fn from(row: Row<'_>) -> Self {
-        Self {
-            group: row.group,
-            ip_addr: row.ip_addr.to_owned(),
-            mask: row.mask,
-            port: row.port,
-            tag: row.tag.map(str::to_owned),
-        }
-    }
-}
-
-fn fits(column: &'static str, text: &str, most: usize) -> Result<(), RowError> {
-    let length = text.chars().count();
-    if length > most {
-        let fault = format!("has {length} characters");
-        let mend = format!("keep to {most}: the column holds no more");
-        return Err(Finding::text(column, text, &fault, &mend).error(0));
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -78,13 +78,13 @@ impl AddressStatements<'_> {
 
 #[cfg(test)]
 mod tests {
-    use portcullis_database::DatabaseUrl;
+    use portcullis_database::{Connections, DatabaseUrl};
 
     use super::*;
 
     #[test]
     fn statements_are_kamailios_with_the_names_given() {
-        let dialect = |url: &str| url.parse::<DatabaseUrl>().unwrap().dialect();
+        let dialect = |url: &str| Connections::new(url.parse::<DatabaseUrl>().unwrap()).dialect();
         let names = AddressNames::default();
         let statements = AddressStatements {
             names: &names,

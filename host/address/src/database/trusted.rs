@@ -6,9 +6,10 @@ use portcullis_database::{
     Column, Dialect, Failure, Link, Name, TRUSTED_VERSION, TrustedNames, Value,
 };
 
-use super::load::{MOST_NAMED, number, text};
 use super::loader::on_a_thread;
-use super::{Absent, AddError, Database, DatabaseError, fits};
+use super::loading::{MOST_NAMED, number, text};
+use super::rows::fits;
+use super::{Absent, AddError, Database, DatabaseError};
 use crate::pattern::PatternBudget;
 use crate::row::{RowError, RowWarning, shown};
 use crate::trusted::{TrustedBuilder, TrustedRow, TrustedTable};

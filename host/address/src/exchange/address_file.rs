@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use super::{Import, WriteError};
+use super::import::{Import, WriteError};
 use crate::database::{NewRow, entries};
 use crate::row::{Finding, RowError};
 

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use csv::{ByteRecord, ReaderBuilder, Writer};
 
-use super::{Import, host_mask};
+use super::import::{Import, host_mask};
 use crate::database::NewRow;
 use crate::row::{Finding, RowError};
 

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::{Import, host_mask};
+use super::import::{Import, host_mask};
 use crate::database::NewRow;
 use crate::row::{Finding, RowError};
 

@@ -2,19 +2,17 @@
 
 mod address_file;
 mod csv;
+mod import;
 mod json_lines;
 
 use std::io::{self, Write};
-use std::net::IpAddr;
 use std::str::FromStr;
 
 use thiserror::Error;
 
-use crate::database::NewRow;
-use crate::row::{RowError, RowWarning};
+pub use import::{Import, WriteError};
 
-/// Warnings that an import keeps by name; the rest is only counted.
-const MOST_NAMED: usize = 100;
+use crate::database::NewRow;
 
 /// How rows are written in a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,34 +32,10 @@ pub enum Format {
 #[error("there is no format \"{0}\"; the formats are csv, jsonl and address-file")]
 pub struct FormatError(String);
 
-/// Rows that were read from a file, and all that is wrong with it. Rows are only good if there are no errors at all.
-#[derive(Debug, Default)]
-pub struct Import {
-    /// The rows that can be used, in their order.
-    pub rows: Vec<NewRow>,
-    /// Every row that can't.
-    pub errors: Vec<RowError>,
-    /// Rows that can be used, but probably mean something else than they should.
-    pub warned: u64,
-    /// The first hundred of these.
-    pub warnings: Vec<RowWarning>,
-}
-
 /// Writes rows to a file.
 pub struct RowWriter<W: Write> {
     sheet: Sheet<W>,
     untold: u64,
-}
-
-/// Why a row was not written.
-#[derive(Debug, Error)]
-pub enum WriteError {
-    /// The format can't express it. The others can be written all the same.
-    #[error(transparent)]
-    Row(#[from] RowError),
-    /// The file can't be written.
-    #[error(transparent)]
-    Io(#[from] io::Error),
 }
 
 enum Sheet<W: Write> {
@@ -78,6 +52,18 @@ impl Format {
             _ => None,
         }
     }
+
+    /// Reads a file to its end, however many rows are bad. `file` names it in errors.
+    pub fn read(self, bytes: &[u8], file: &str) -> Import {
+        let mut import = Import::default();
+        let bytes = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes);
+        match self {
+            Self::Csv => csv::read(bytes, file, &mut import),
+            Self::JsonLines => json_lines::read(bytes, file, &mut import),
+            Self::AddressFile => address_file::read(bytes, file, &mut import),
+        }
+        import
+    }
 }
 
 impl FromStr for Format {
@@ -89,45 +75,6 @@ impl FromStr for Format {
             "jsonl" => Ok(Self::JsonLines),
             "address-file" => Ok(Self::AddressFile),
             other => Err(FormatError(other.to_owned())),
-        }
-    }
-}
-
-impl Import {
-    /// Reads a file to its end, however many rows are bad. `file` names it in errors.
-    pub fn read(format: Format, bytes: &[u8], file: &str) -> Self {
-        let mut import = Self::default();
-        let bytes = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes);
-        match format {
-            Format::Csv => csv::read(bytes, file, &mut import),
-            Format::JsonLines => json_lines::read(bytes, file, &mut import),
-            Format::AddressFile => address_file::read(bytes, file, &mut import),
-        }
-        import
-    }
-
-    /// Takes a row, or what is wrong with it. `place` tells where a column of it stands.
-    fn take(&mut self, row: Result<NewRow, RowError>, place: impl Fn(&str) -> String) {
-        let checked = row.and_then(|row| row.check().map(|warning| (row, warning)));
-        match checked {
-            Ok((row, warning)) => {
-                self.rows.push(row);
-                if let Some(warning) = warning {
-                    self.warn(warning, place);
-                }
-            }
-            Err(error) => {
-                let place = Some(place(error.column));
-                self.errors.push(RowError { place, ..error });
-            }
-        }
-    }
-
-    fn warn(&mut self, warning: RowWarning, place: impl Fn(&str) -> String) {
-        self.warned += 1;
-        if self.warnings.len() < MOST_NAMED {
-            let place = Some(place(warning.column));
-            self.warnings.push(RowWarning { place, ..warning });
         }
     }
 }
@@ -170,15 +117,6 @@ impl<W: Write> RowWriter<W> {
             Sheet::Text(_, mut out) => out.flush()?,
         }
         Ok(self.untold)
-    }
-}
-
-/// The mask of a row that names none: one host, as for `portcullis address add`.
-fn host_mask(ip_addr: &str) -> i64 {
-    let bare = ip_addr.trim_start_matches('[').trim_end_matches(']');
-    match bare.parse() {
-        Ok(IpAddr::V6(_)) => 128,
-        _ => 32,
     }
 }
 

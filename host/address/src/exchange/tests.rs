@@ -25,7 +25,7 @@ fn written(format: Format, rows: &[NewRow]) -> String {
 }
 
 fn said(format: Format, text: impl AsRef<[u8]>) -> Vec<String> {
-    let import = Import::read(format, text.as_ref(), "rows");
+    let import = format.read(text.as_ref(), "rows");
     import.errors.iter().map(ToString::to_string).collect()
 }
 
@@ -86,7 +86,7 @@ fn what_an_address_file_cannot_say_is_named() {
 #[test]
 fn csv_is_read_with_columns_in_any_order_and_defaults() {
     let text = "\u{feff}tag, id,ip_addr,grp\r\nOffice,7,10.0.0.1, 200 \r\n,8,2001:db8::1,1\r\n\\N,9,a.example,1\r\n";
-    let import = Import::read(Format::Csv, text.as_bytes(), "rows");
+    let import = Format::Csv.read(text.as_bytes(), "rows");
     assert_eq!(import.errors, []);
     assert_eq!(
         import.rows,
@@ -102,11 +102,7 @@ fn csv_is_read_with_columns_in_any_order_and_defaults() {
             .to_string()
             .starts_with("rows:4: ip_addr \"a.example\" is a name")
     );
-    let import = Import::read(
-        Format::Csv,
-        b"grp,ip_addr,mask,port\n1,10.0.0.1,,\n",
-        "rows",
-    );
+    let import = Format::Csv.read(b"grp,ip_addr,mask,port\n1,10.0.0.1,,\n", "rows");
     assert_eq!(import.rows, [row(1, "10.0.0.1", 32, 0, None)]);
 }
 
@@ -238,7 +234,7 @@ proptest! {
             let mut kept = rows.clone();
             kept.retain(|row| writer.write(row).is_ok());
             writer.finish().unwrap();
-            let import = Import::read(format, &out, "rows");
+            let import = format.read(&out, "rows");
             prop_assert_eq!(&import.errors, &[]);
             if format == Format::AddressFile {
                 for row in &mut kept {
@@ -255,7 +251,7 @@ proptest! {
     fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200), head in any::<bool>()) {
         for format in FORMATS {
             let head: &[u8] = if head { b"grp,ip_addr,mask,port,tag\n1,10.0.0.1," } else { b"" };
-            let _read = Import::read(format, &[head, &bytes].concat(), "rows");
+            let _read = format.read(&[head, &bytes].concat(), "rows");
         }
     }
 }

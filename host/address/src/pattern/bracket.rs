@@ -1,7 +1,6 @@
 //! Bracket expressions: `[a-z]`, `[^[:digit:]]`, `[[.-.]]` (POSIX, "RE Bracket Expression").
 
-use super::PatternError;
-use super::error::invalid;
+use super::error::{PatternError, invalid};
 use super::set::ByteSet;
 
 /// Reads what stands behind `[`.

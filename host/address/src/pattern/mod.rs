@@ -18,10 +18,10 @@ mod set;
 
 use std::fmt;
 
-use thiserror::Error;
-
 pub use budget::{DEFAULT_PATTERN_MEMORY, PatternBudget};
 pub use effort::{Effort, STEPS_PER_LOOK, Spent};
+pub use error::PatternError;
+pub use parse::Syntax;
 
 use engine::Engine;
 
@@ -29,15 +29,6 @@ use crate::turns;
 
 /// The longest pattern, in bytes. Kamailio's columns hold 64 characters, its files 255 bytes.
 const LONGEST: usize = 4096;
-
-/// Which of the two languages of POSIX a pattern is written in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Syntax {
-    /// Basic, with case: the columns of the table `trusted`.
-    Basic,
-    /// Extended, without case: the files of rules.
-    Extended,
-}
 
 /// A compiled pattern.
 pub struct Pattern {
@@ -52,16 +43,6 @@ pub(crate) struct Draft {
     /// In the engine's language.
     translated: Box<str>,
     bytes: usize,
-}
-
-/// Why a pattern can't be used.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("{fault}; {mend}")]
-pub struct PatternError {
-    /// What is wrong with it.
-    pub fault: String,
-    /// What to do about it.
-    pub mend: &'static str,
 }
 
 impl Pattern {

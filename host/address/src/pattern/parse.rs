@@ -3,15 +3,23 @@
 use std::fmt::Write as _;
 
 use super::bracket::{Bracket, is_space};
-use super::error::invalid;
+use super::error::{PatternError, invalid};
 use super::set::ByteSet;
-use super::{PatternError, Syntax};
 
 /// The most groups within groups.
 const DEEPEST: usize = 100;
 
 /// The largest count in an interval (`RE_DUP_MAX`).
 const MOST_TIMES: u32 = 0x7fff;
+
+/// Which of the two languages of POSIX a pattern is written in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Syntax {
+    /// Basic, with case: the columns of the table `trusted`.
+    Basic,
+    /// Extended, without case: the files of rules.
+    Extended,
+}
 
 /// The pattern in the engine's language, to be compiled without Unicode.
 pub(super) fn translate(pattern: &[u8], syntax: Syntax) -> Result<String, PatternError> {

@@ -1,10 +1,8 @@
 //! The lines of one file, in blocks whose patterns a text is compared with at once.
 
+use super::line::{Rule, Side};
 use crate::pattern::bank::{self, Bank, BankBuilder};
-use crate::pattern::{Draft, Effort, PatternError, Spent};
-
-/// The most patterns of a list that have a bit of their own. Of a longer list some go together, as one that is found where any of them is.
-const MOST_IN_LIST: usize = 16;
+use crate::pattern::{Draft, Effort, Spent};
 
 /// The lines of one file.
 #[derive(Debug, Default)]
@@ -35,22 +33,6 @@ struct Mask {
     any: u64,
     /// None of them may be found.
     except: u64,
-}
-
-/// One line as it was read.
-#[derive(Debug)]
-pub(super) struct Rule {
-    pub(super) left: Side,
-    pub(super) right: Side,
-}
-
-/// One side of it.
-#[derive(Debug)]
-pub(super) struct Side {
-    /// One of them has to be found; none of them stand for `ALL`. None of these is empty.
-    pub(super) patterns: Vec<Draft>,
-    /// None of them may be found.
-    pub(super) except: Vec<Draft>,
 }
 
 /// A block that is being filled.
@@ -113,32 +95,6 @@ impl Lines {
     }
 }
 
-impl Rule {
-    /// The memory that its patterns take at least, in bytes.
-    pub(super) fn bytes(&self) -> usize {
-        let sides = [&self.left, &self.right].into_iter();
-        let drafts = sides.flat_map(|side| side.patterns.iter().chain(&side.except));
-        drafts.map(Draft::bytes).sum()
-    }
-}
-
-impl Side {
-    /// A side of these lists.
-    ///
-    /// # Errors
-    /// When a list is so long that it takes too much memory.
-    pub(super) fn new(patterns: Vec<Draft>, except: Vec<Draft>) -> Result<Self, PatternError> {
-        Ok(Self {
-            patterns: joined(patterns)?,
-            except: joined(except)?,
-        })
-    }
-
-    fn len(&self) -> usize {
-        self.patterns.len() + self.except.len()
-    }
-}
-
 impl Mask {
     fn fits(self, found: u64) -> bool {
         (self.any == 0 || found & self.any != 0) && found & self.except == 0
@@ -182,13 +138,4 @@ impl Open {
             right: bank(self.right),
         }
     }
-}
-
-/// No more than [`MOST_IN_LIST`] patterns that are found where any of these is.
-fn joined(drafts: Vec<Draft>) -> Result<Vec<Draft>, PatternError> {
-    if drafts.len() <= MOST_IN_LIST {
-        return Ok(drafts);
-    }
-    let together = drafts.len().div_ceil(MOST_IN_LIST);
-    drafts.chunks(together).map(Draft::any).collect()
 }

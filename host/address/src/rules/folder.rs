@@ -6,16 +6,12 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-use super::blocks::{Lines, Rule};
-use super::line::Fault;
-use super::{DEFAULT_RULES, RuleSet, Rules};
+use super::blocks::Lines;
+use super::line::{Fault, Rule};
+use super::set::{ALLOW, DEFAULT_RULES, DENY, RuleSet, Rules};
 use crate::pattern::bank::BankBuilder;
 use crate::pattern::{DEFAULT_PATTERN_MEMORY, PatternBudget, TOO_LARGE};
 use crate::settle::FileState;
-
-/// The ends of the files' names (Kamailio: `allow_suffix`, `deny_suffix`).
-pub(super) const ALLOW: &str = ".allow";
-pub(super) const DENY: &str = ".deny";
 
 /// Largest file, in bytes.
 const LARGEST_FILE: u64 = 16 << 20;
@@ -197,6 +193,19 @@ impl RulesError {
 }
 
 impl LoadedRules {
+    /// Rules from the texts of files: the name of each set, its allow file and its deny file. Lines that can't be used are errors,
+    /// and left out. For tests, and where no folder is at hand.
+    pub fn of<'t>(files: impl IntoIterator<Item = (&'t str, &'t str, &'t str)>) -> Self {
+        let mut loading = Loading::new(PatternBudget::new(usize::MAX));
+        for (name, allow, deny) in files {
+            for (ending, text) in [(ALLOW, allow), (DENY, deny)] {
+                let file = format!("{name}{ending}");
+                let _boundless = loading.add(name, ending, &file, text.as_bytes());
+            }
+        }
+        loading.finish()
+    }
+
     /// Whether the default pair exists.
     pub fn has_default(&self) -> bool {
         self.rules.sets.contains_key(DEFAULT_RULES)

@@ -4,13 +4,31 @@
 //! sides; ` EXCEPT ` counts within quotes too; a word without quotes is a pattern. Only the length of a line has no limit: Kamailio
 //! takes what is behind 499 bytes for another line, and to leave a long line out of a deny file would allow what it denies.
 
-use super::blocks::{Rule, Side};
-use crate::pattern::{Draft, Syntax};
+use crate::pattern::{Draft, PatternError, Syntax};
 
 /// The longest pattern, in bytes.
 const LONGEST_PATTERN: usize = 255;
 
 const EXCEPT: &str = " EXCEPT ";
+
+/// The most patterns of a list that have a bit of their own. Of a longer list some go together, as one that is found where any of them is.
+const MOST_IN_LIST: usize = 16;
+
+/// One line as it was read.
+#[derive(Debug)]
+pub(super) struct Rule {
+    pub(super) left: Side,
+    pub(super) right: Side,
+}
+
+/// One side of it.
+#[derive(Debug)]
+pub(super) struct Side {
+    /// One of them has to be found; none of them stand for `ALL`. None of these is empty.
+    pub(super) patterns: Vec<Draft>,
+    /// None of them may be found.
+    pub(super) except: Vec<Draft>,
+}
 
 /// What is wrong with a line.
 #[derive(Debug)]
@@ -45,6 +63,13 @@ impl Rule {
             right: Side::parse(right)?,
         }))
     }
+
+    /// The memory that its patterns take at least, in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        let sides = [&self.left, &self.right].into_iter();
+        let drafts = sides.flat_map(|side| side.patterns.iter().chain(&side.except));
+        drafts.map(Draft::bytes).sum()
+    }
 }
 
 impl Side {
@@ -59,6 +84,21 @@ impl Side {
         };
         Self::new(patterns, except)
             .map_err(|error| fault(text.trim_ascii(), &error.fault, error.mend))
+    }
+
+    /// A side of these lists.
+    ///
+    /// # Errors
+    /// When a list is so long that it takes too much memory.
+    fn new(patterns: Vec<Draft>, except: Vec<Draft>) -> Result<Self, PatternError> {
+        Ok(Self {
+            patterns: joined(patterns)?,
+            except: joined(except)?,
+        })
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.patterns.len() + self.except.len()
     }
 }
 
@@ -126,4 +166,13 @@ fn fault(value: &str, fault: &str, mend: &str) -> Fault {
         fault: fault.to_owned(),
         mend: mend.to_owned(),
     }
+}
+
+/// No more than [`MOST_IN_LIST`] patterns that are found where any of these is.
+fn joined(drafts: Vec<Draft>) -> Result<Vec<Draft>, PatternError> {
+    if drafts.len() <= MOST_IN_LIST {
+        return Ok(drafts);
+    }
+    let together = drafts.len().div_ceil(MOST_IN_LIST);
+    drafts.chunks(together).map(Draft::any).collect()
 }

@@ -1,7 +1,7 @@
 use super::*;
 
 fn loaded(allow: &str, deny: &str) -> LoadedRules {
-    Rules::of([("test", allow, deny)])
+    LoadedRules::of([("test", allow, deny)])
 }
 
 fn rules(allow: &str, deny: &str) -> Rules {

@@ -9,6 +9,7 @@
 
 mod events;
 mod watch;
+mod writer;
 mod writers;
 
 use std::os::unix::fs::MetadataExt;
@@ -16,7 +17,8 @@ use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
 pub use watch::FileWatch;
-pub(crate) use writers::{Writer, Writers};
+pub(crate) use writer::Writer;
+pub(crate) use writers::Writers;
 
 /// How long a change waits whose writer has not closed the file.
 const OPEN: Duration = Duration::from_secs(60);

@@ -6,25 +6,11 @@ use std::path::{Path, PathBuf};
 
 use tokio::sync::mpsc::Sender;
 
+use super::Writer;
 use super::events::{EVENTS, Follower, Place};
 
 /// Longest chain of links; a longer one is a loop.
 const MOST_LINKS: usize = 40;
-
-/// State of a file by its events.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Writer {
-    /// The file system has no events.
-    Unknown,
-    /// No event was about this file.
-    Unheard,
-    /// A writer has it open.
-    Open,
-    /// The last writer has closed it.
-    Closed,
-    /// It was renamed to this name.
-    Moved,
-}
 
 /// Follows the names that lead to some files.
 pub(crate) struct Writers {

@@ -7,7 +7,7 @@ use hashbrown::HashTable;
 use rustc_hash::FxHasher;
 
 use super::address::Address;
-use super::dump::{Rows, Stored};
+use super::rows::{Rows, Stored};
 use super::sets::{Ranked, Rule, SetId, SetsBuilder};
 use super::slots::{Placed, Slots};
 use super::texts::{Index, Texts};

@@ -1,11 +1,9 @@
-//! The rows themselves, kept for dumps, and the dumps.
+//! Dumps of the rows.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 use super::Table;
-use super::address::Address;
-use super::slots::{Placed, Slots};
-use crate::turns::InTurns;
+use super::rows::Stored;
 
 /// A row about one address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,76 +50,63 @@ pub struct DomainRow<'t> {
     pub tag: Option<&'t str>,
 }
 
-/// All rows of a table, each kind in the order in which Kamailio tries it.
-#[derive(Debug, Default)]
-pub(super) struct Rows {
-    /// The last loaded first.
-    pub(super) hosts: Vec<Stored>,
-    /// By group, then as loaded.
-    pub(super) subnets: Vec<Stored>,
-    /// Number of the name's text, and of the rule; the last loaded first.
-    pub(super) domains: Vec<(u32, u32)>,
-    /// Which of the `subnets` were written with host bits, which the slot does not have, and how.
-    host_bits: Vec<(u32, IpAddr)>,
-}
+impl Table {
+    /// The rows about one address, in the order of Kamailio's `permissions.addressDump`: by hash bucket, within a bucket
+    /// the last loaded first.
+    ///
+    /// Sorts the rows, so it costs time and memory: not for the way of a request.
+    pub fn hosts(&self) -> impl ExactSizeIterator<Item = HostRow<'_>> {
+        let ip = |row: &Stored| row.network(&self.v4, &self.v6).0;
+        let rows = &self.rows.hosts;
+        let order = by_bucket(rows.iter().map(|row| bucket(&hashed(ip(row)))));
+        order.into_iter().map(move |(bucket, number)| {
+            let row = &rows[number as usize];
+            let rule = self.sets.rule(row.rule);
+            HostRow {
+                bucket,
+                group: rule.group,
+                ip: ip(row),
+                port: rule.port,
+                tag: self.tag(rule),
+            }
+        })
+    }
 
-/// A row about a host or network.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Stored {
-    /// Number of the slot, with [`V6`] if it is one of IPv6.
-    slot: u32,
-    rule: u32,
-}
+    /// The rows about networks, in the order of `permissions.subnetDump`: by group, within a group as loaded.
+    pub fn subnets(&self) -> impl ExactSizeIterator<Item = SubnetRow<'_>> {
+        self.rows.subnets.iter().enumerate().map(|(number, row)| {
+            let (first, mask) = row.network(&self.v4, &self.v6);
+            let rule = self.sets.rule(row.rule);
+            SubnetRow {
+                group: rule.group,
+                ip: self.rows.with_host_bits(number as u32).unwrap_or(first),
+                mask,
+                port: rule.port,
+                tag: self.tag(rule),
+            }
+        })
+    }
 
-/// Marks a slot of IPv6.
-const V6: u32 = 1 << 31;
-
-pub(super) fn hosts(table: &Table) -> impl ExactSizeIterator<Item = HostRow<'_>> {
-    let ip = |row: &Stored| row.network(&table.v4, &table.v6).0;
-    let rows = &table.rows.hosts;
-    let order = by_bucket(rows.iter().map(|row| bucket(&hashed(ip(row)))));
-    order.into_iter().map(move |(bucket, number)| {
-        let row = &rows[number as usize];
-        let rule = table.sets.rule(row.rule);
-        HostRow {
-            bucket,
-            group: rule.group,
-            ip: ip(row),
-            port: rule.port,
-            tag: table.tag(rule),
-        }
-    })
-}
-
-pub(super) fn subnets(table: &Table) -> impl ExactSizeIterator<Item = SubnetRow<'_>> {
-    table.rows.subnets.iter().enumerate().map(|(number, row)| {
-        let (first, mask) = row.network(&table.v4, &table.v6);
-        let rule = table.sets.rule(row.rule);
-        SubnetRow {
-            group: rule.group,
-            ip: table.rows.with_host_bits(number as u32).unwrap_or(first),
-            mask,
-            port: rule.port,
-            tag: table.tag(rule),
-        }
-    })
-}
-
-pub(super) fn domains(table: &Table) -> impl ExactSizeIterator<Item = DomainRow<'_>> {
-    let rows = &table.rows.domains;
-    let name = |number: u32| table.names.texts.text(number);
-    let order = by_bucket(rows.iter().map(|&(text, _)| bucket(name(text).as_bytes())));
-    order.into_iter().map(move |(bucket, number)| {
-        let (text, rule) = rows[number as usize];
-        let rule = table.sets.rule(rule);
-        DomainRow {
-            bucket,
-            group: rule.group,
-            name: name(text),
-            port: rule.port,
-            tag: table.tag(rule),
-        }
-    })
+    /// The rows about names, in the order of `permissions.domainDump`: by hash bucket, within a bucket the last loaded
+    /// first.
+    ///
+    /// Sorts the rows, so it costs time and memory: not for the way of a request.
+    pub fn domains(&self) -> impl ExactSizeIterator<Item = DomainRow<'_>> {
+        let rows = &self.rows.domains;
+        let name = |number: u32| self.names.texts.text(number);
+        let order = by_bucket(rows.iter().map(|&(text, _)| bucket(name(text).as_bytes())));
+        order.into_iter().map(move |(bucket, number)| {
+            let (text, rule) = rows[number as usize];
+            let rule = self.sets.rule(rule);
+            DomainRow {
+                bucket,
+                group: rule.group,
+                name: name(text),
+                port: rule.port,
+                tag: self.tag(rule),
+            }
+        })
+    }
 }
 
 /// The numbers of rows with these buckets in the order of a dump: by bucket, then as they are. The rows themselves are made one by
@@ -130,73 +115,6 @@ fn by_bucket(buckets: impl ExactSizeIterator<Item = u8>) -> Vec<(u8, u32)> {
     let mut order: Vec<_> = buckets.zip(0..).collect();
     order.sort_unstable();
     order
-}
-
-impl Rows {
-    /// Rows about hosts and networks, in order.
-    pub(super) fn new(hosts: Vec<Stored>, subnets: Vec<Stored>) -> Self {
-        Self {
-            hosts,
-            subnets,
-            ..Self::default()
-        }
-    }
-
-    /// Notes the slot of a row.
-    pub(super) fn place<A: Address>(&mut self, row: &Placed<A>, slot: u32) {
-        let rows = match row.is_host() {
-            true => &mut self.hosts,
-            false => &mut self.subnets,
-        };
-        let family = if A::WIDTH == u128::WIDTH { V6 } else { 0 };
-        rows[row.rank() as usize].slot = slot | family;
-    }
-
-    /// Notes which networks were written with host bits, given as they were written.
-    pub(super) fn keep_host_bits(
-        &mut self,
-        written: impl Iterator<Item = IpAddr>,
-        v4: &Slots<u32>,
-        v6: &Slots<u128>,
-    ) {
-        let odd = (0..).zip(written).zip(&self.subnets).in_turns();
-        let odd = odd.filter(|((_, ip), row)| row.network(v4, v6).0 != *ip);
-        self.host_bits = odd.map(|(written, _)| written).collect();
-        self.host_bits.shrink_to_fit();
-    }
-
-    pub(super) fn memory_bytes(&self) -> usize {
-        (self.hosts.capacity() + self.subnets.capacity()) * size_of::<Stored>()
-            + self.domains.capacity() * size_of::<(u32, u32)>()
-            + self.host_bits.capacity() * size_of::<(u32, IpAddr)>()
-    }
-
-    fn with_host_bits(&self, number: u32) -> Option<IpAddr> {
-        let found = self
-            .host_bits
-            .binary_search_by_key(&number, |&(number, _)| number);
-        found.ok().map(|at| self.host_bits[at].1)
-    }
-}
-
-impl Stored {
-    /// A row whose slot is not known yet.
-    pub(super) fn new(rule: u32) -> Self {
-        Self { slot: 0, rule }
-    }
-
-    fn network(self, v4: &Slots<u32>, v6: &Slots<u128>) -> (IpAddr, u8) {
-        match self.slot & V6 {
-            0 => {
-                let (first, bits) = v4.network(self.slot);
-                (Ipv4Addr::from_bits(first).into(), bits)
-            }
-            _ => {
-                let (first, bits) = v6.network(self.slot & !V6);
-                (Ipv6Addr::from_bits(first).into(), bits)
-            }
-        }
-    }
 }
 
 /// What Kamailio hashes of an address: the first four bytes, of IPv6 too.

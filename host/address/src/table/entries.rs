@@ -1,5 +1,6 @@
 //! What a look-up answers.
 
+use std::net::IpAddr;
 use std::{fmt, vec};
 
 use rustc_hash::FxHashSet;
@@ -19,7 +20,7 @@ pub struct Entries<'t> {
 
 /// Where the table speaks of the source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Place {
+enum Place {
     /// The innermost slot of IPv4 that holds it.
     V4(u32),
     /// The same of IPv6.
@@ -55,8 +56,33 @@ pub struct EntryIter<'t> {
     rules: vec::IntoIter<u32>,
 }
 
+impl Table {
+    /// Everything the table says about a source address, for all groups and ports.
+    ///
+    /// An IPv4 address in IPv6 form (`::ffff:192.0.2.1`, as a dual-stack socket gives it) is looked up as IPv4. Never
+    /// allocates. This is the host table and then the subnet table of Kamailio's `allow_source_address`.
+    #[inline]
+    pub fn lookup(&self, source: IpAddr) -> Entries<'_> {
+        let place = match source.to_canonical() {
+            IpAddr::V4(addr) => self.v4.lookup(addr.to_bits()).map(Place::V4),
+            IpAddr::V6(addr) => self.v6.lookup(addr.to_bits()).map(Place::V6),
+        };
+        Entries::new(self, place)
+    }
+
+    /// Everything the table says about a name: exact and case-sensitive, as Kamailio's `allow_address` compares it.
+    ///
+    /// A name that is an address has to go through [`lookup`](Self::lookup) instead. Unlike Kamailio's
+    /// `allow_address_group`, which forgets the tag of a name, the match carries it.
+    pub fn lookup_name(&self, name: &str) -> Entries<'_> {
+        let found = self.names.index.find(&self.names.texts, name);
+        let place = found.map(|name| Place::Name(self.names.sets[name as usize]));
+        Entries::new(self, place)
+    }
+}
+
 impl<'t> Entries<'t> {
-    pub(super) fn new(table: &'t Table, place: Option<Place>) -> Self {
+    fn new(table: &'t Table, place: Option<Place>) -> Self {
         Self { table, place }
     }
 

@@ -8,21 +8,19 @@ mod address;
 mod builder;
 mod dump;
 mod entries;
-
+mod rows;
 mod sets;
 mod slots;
 mod texts;
 
 use std::fmt;
-use std::net::IpAddr;
 
 pub use builder::TableBuilder;
 pub(crate) use dump::bucket;
 pub use dump::{DomainRow, HostRow, SubnetRow};
 pub use entries::{Entries, Entry, EntryIter, Match};
 
-use dump::Rows;
-use entries::Place;
+use rows::Rows;
 use sets::{SetId, Sets};
 use slots::Slots;
 use texts::{Index, Texts};
@@ -49,50 +47,6 @@ struct Names {
 }
 
 impl Table {
-    /// Everything the table says about a source address, for all groups and ports.
-    ///
-    /// An IPv4 address in IPv6 form (`::ffff:192.0.2.1`, as a dual-stack socket gives it) is looked up as IPv4. Never
-    /// allocates. This is the host table and then the subnet table of Kamailio's `allow_source_address`.
-    #[inline]
-    pub fn lookup(&self, source: IpAddr) -> Entries<'_> {
-        let place = match source.to_canonical() {
-            IpAddr::V4(addr) => self.v4.lookup(addr.to_bits()).map(Place::V4),
-            IpAddr::V6(addr) => self.v6.lookup(addr.to_bits()).map(Place::V6),
-        };
-        Entries::new(self, place)
-    }
-
-    /// Everything the table says about a name: exact and case-sensitive, as Kamailio's `allow_address` compares it.
-    ///
-    /// A name that is an address has to go through [`lookup`](Self::lookup) instead. Unlike Kamailio's
-    /// `allow_address_group`, which forgets the tag of a name, the match carries it.
-    pub fn lookup_name(&self, name: &str) -> Entries<'_> {
-        let found = self.names.index.find(&self.names.texts, name);
-        let place = found.map(|name| Place::Name(self.names.sets[name as usize]));
-        Entries::new(self, place)
-    }
-
-    /// The rows about one address, in the order of Kamailio's `permissions.addressDump`: by hash bucket, within a bucket
-    /// the last loaded first.
-    ///
-    /// Sorts the rows, so it costs time and memory: not for the way of a request.
-    pub fn hosts(&self) -> impl ExactSizeIterator<Item = HostRow<'_>> {
-        dump::hosts(self)
-    }
-
-    /// The rows about networks, in the order of `permissions.subnetDump`: by group, within a group as loaded.
-    pub fn subnets(&self) -> impl ExactSizeIterator<Item = SubnetRow<'_>> {
-        dump::subnets(self)
-    }
-
-    /// The rows about names, in the order of `permissions.domainDump`: by hash bucket, within a bucket the last loaded
-    /// first.
-    ///
-    /// Sorts the rows, so it costs time and memory: not for the way of a request.
-    pub fn domains(&self) -> impl ExactSizeIterator<Item = DomainRow<'_>> {
-        dump::domains(self)
-    }
-
     /// Number of rows about one address.
     pub fn host_count(&self) -> usize {
         self.rows.hosts.len()

@@ -1,6 +1,6 @@
 //! Many rows at once: all of them or none.
 
-use portcullis_address::{Format, Import, Imported, NewRow, RowWriter};
+use portcullis_address::{Format, Imported, NewRow, RowWriter};
 
 use super::server::Server;
 
@@ -133,7 +133,7 @@ async fn rows_go_out_and_come_back_as_they_were() {
             .await
             .unwrap();
         writer.finish().unwrap();
-        let import = Import::read(format, &file, "rows");
+        let import = format.read(&file, "rows");
         assert_eq!((&import.errors[..], &import.rows), (&[][..], &rows));
         database.import(&import.rows, true).await.unwrap();
     }

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use portcullis_address::{
     AddressBook, BookOptions, Database, DatabaseError, DatabaseState, DatabaseUrl, Failure, Format,
-    FromUri, Import, Imported, MigrationAction, NewRow, NewTrusted, Proto, RowWriter, Schema,
-    Snapshot, TrustedQuestion, TrustedSource,
+    FromUri, Imported, MigrationAction, NewRow, NewTrusted, Proto, RowWriter, Schema, Snapshot,
+    TrustedQuestion, TrustedSource,
 };
 use server::Server;
 
@@ -341,7 +341,7 @@ async fn an_import_is_whole_or_nothing_and_comes_out_as_it_went_in() {
             .await
             .unwrap();
         writer.finish().unwrap();
-        let import = Import::read(format, &file, "rows");
+        let import = format.read(&file, "rows");
         assert_eq!((&import.errors[..], &import.rows), (&[][..], &rows));
         database.import(&import.rows, true).await.unwrap();
     }

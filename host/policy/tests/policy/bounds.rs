@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use portcullis_address::{Rules, RulesPart, Snapshot, TrustedBuilder, TrustedPart, TrustedRow};
+use portcullis_address::{
+    LoadedRules, RulesPart, Snapshot, TrustedBuilder, TrustedPart, TrustedRow,
+};
 use portcullis_policy::Failure;
 
 use crate::support::{
@@ -94,7 +96,7 @@ fn a_request_with_more_contacts_than_are_looked_at_may_not_register() {
         "(call $ask (i32.const 0) (i32.const 0) (i32.const 0))",
     );
     let mut host = Host::new();
-    let rules = Rules::of([("permissions", "", "ALL : \"^sip:mallory@\"\n")]);
+    let rules = LoadedRules::of([("permissions", "", "ALL : \"^sip:mallory@\"\n")]);
     host.addresses = Arc::new(Snapshot {
         rules: Arc::new(RulesPart::of(rules)),
         ..Snapshot::clone(&table(&[]))

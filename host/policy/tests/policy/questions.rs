@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use portcullis_address::{Rules, RulesPart, Snapshot, TrustedBuilder, TrustedPart, TrustedRow};
+use portcullis_address::{
+    LoadedRules, RulesPart, Snapshot, TrustedBuilder, TrustedPart, TrustedRow,
+};
 use portcullis_policy::{Failure, Verdict};
 use portcullis_request::Request;
 
@@ -73,7 +75,7 @@ fn host() -> Host {
     ] {
         builder.push(row).unwrap();
     }
-    let rules = Rules::of([
+    let rules = LoadedRules::of([
         ("permissions", "", "\"^sip:alice@\" : \"^sip:bob@\"\n"),
         ("open", "\"alice\" : ALL\n", "ALL : ALL\n"),
         (

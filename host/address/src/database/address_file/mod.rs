@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 pub(crate) use entry::entries;
 
-use super::load::{Loaded, Loading};
+use super::loading::{Loaded, Loading};
 use super::{DatabaseError, NewRow, StoredRow};
 use crate::regular;
 use crate::row::{RowError, RowWarning};

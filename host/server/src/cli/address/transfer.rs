@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
-use portcullis_address::{Database, Format, Import, NewRow, RowError, RowWriter, WriteError};
+use portcullis_address::{Database, Format, NewRow, RowError, RowWriter, WriteError};
 
 use super::{block_on, is_absent, must_be_there, write_findings};
 use crate::cli::print::{clean, count};
@@ -86,7 +86,7 @@ pub(super) fn import(
             "the name of {name} does not tell its format: add --format csv, jsonl or address-file"
         );
     };
-    let import = Import::read(format, &read(&args.file, &name)?, &name);
+    let import = format.read(&read(&args.file, &name)?, &name);
     if !import.errors.is_empty() {
         let errors = &mut io::stderr().lock();
         for error in &import.errors {

@@ -1,0 +1,35 @@
+//! What loads of all parts log alike.
+
+use std::time::Duration;
+
+use tracing::warn;
+
+use crate::database::{DatabaseError, Failure};
+use crate::settle::Hold;
+
+/// Most problem rows that a load logs; the first hundred are in the snapshot.
+pub(super) const MOST_LOGGED: usize = 20;
+
+/// Logs once that a table has become empty and its rows are kept.
+pub(super) fn tell_emptied(hold: Hold, table: &str, settle: Duration) {
+    if hold == Hold::Begins {
+        warn!(
+            event = "table_emptied",
+            table,
+            "The table has become empty: what it held serves on until it has been empty for {settle:?}, or a reload is asked for."
+        );
+    }
+}
+
+/// The `event` of a database error in the log.
+pub(super) fn event_of(error: &DatabaseError) -> &'static str {
+    match error {
+        DatabaseError::Database(Failure::Hung { .. }) => "database_hung",
+        DatabaseError::Database(Failure::Unreachable { .. }) => "database_unreachable",
+        DatabaseError::Database(_)
+        | DatabaseError::File { .. }
+        | DatabaseError::NoUsableLine { .. }
+        | DatabaseError::IsFile { .. }
+        | DatabaseError::Build(_) => "table_not_loaded",
+    }
+}
