@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use crate::dialect::{Meaning, driver_of};
 use crate::{DatabaseUrl, Schema};
 
 /// Why a database cannot be used. Cloneable, because all who wait for one operation get it.
@@ -103,21 +104,6 @@ pub enum Failure {
     },
 }
 
-/// What an error of a statement means, in the terms that all databases share.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Meaning {
-    /// There is no such table.
-    NoTable(String),
-    /// There is no such column.
-    NoColumn,
-    /// The user may not do this.
-    Denied,
-    /// Another transaction stood in the way.
-    Conflict,
-    /// Something else; what to do about it, if that is known.
-    Other(&'static str),
-}
-
 impl Failure {
     /// The same, with the columns that the tables need where one is missing.
     #[must_use]
@@ -163,7 +149,7 @@ impl Failure {
 
     /// An error while connecting.
     pub(crate) fn unreachable(url: &DatabaseUrl, error: &sqlx::Error) -> Self {
-        let mend = url.driver().mend_connecting(error);
+        let mend = driver_of(url).mend_connecting(error);
         Self::Unreachable {
             url: url.to_string(),
             cause: format!("{}; {mend}", said(error)),
@@ -173,7 +159,7 @@ impl Failure {
     /// An error of a statement.
     pub(crate) fn of(url: &DatabaseUrl, error: &sqlx::Error) -> Self {
         let cause = said(error);
-        let meaning = url.driver().meaning(error, &cause);
+        let meaning = driver_of(url).meaning(error, &cause);
         let url = url.to_string();
         match meaning {
             Meaning::NoTable(table) => Self::NoTable { url, table },
@@ -190,12 +176,6 @@ impl Failure {
             },
         }
     }
-}
-
-/// The code of an error that the database itself reports: an SQLSTATE, or SQLite's number.
-pub(crate) fn code(error: &sqlx::Error) -> Option<String> {
-    let code = error.as_database_error()?.code()?;
-    Some(code.into_owned())
 }
 
 /// In the words of driver or server, in one line.

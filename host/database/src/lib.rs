@@ -12,21 +12,20 @@ mod change;
 mod connections;
 mod dialect;
 mod failure;
+mod file_id;
 mod link;
-mod migrate;
+mod pool;
 mod schema;
 mod url;
-mod version;
+mod wire;
 
 pub use change::{ChangeSource, Look, TableWatch};
-pub use connections::Connections;
+pub use connections::{Connections, MigrationAction, MigrationStep};
 pub use dialect::Dialect;
 pub use failure::Failure;
-pub use link::{Column, Link, ReadError, Record, Value, Whole};
-pub use migrate::{MigrationAction, MigrationStep};
+pub use link::{ADDRESS_VERSION, Column, Link, ReadError, Record, TRUSTED_VERSION, Value, Whole};
 pub use schema::{AddressNames, Name, NameError, Schema, TrustedNames};
 pub use url::{DatabaseUrl, ServerUrl, SslMode, UrlError};
-pub use version::{ADDRESS_VERSION, TRUSTED_VERSION};
 
 /// Text from a database as it may appear in a log: quoted, escaped, and of bounded length.
 pub fn shown(text: &str) -> String {

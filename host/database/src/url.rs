@@ -7,8 +7,6 @@ use std::str::FromStr;
 
 use thiserror::Error;
 
-use crate::dialect::{Dialect, Driver, MySql, Postgres, Sqlite};
-
 /// Where the tables are: `mysql://USER:PASSWORD@HOST:PORT/DATABASE`, the same with `postgres:`, or `sqlite:FILE`.
 ///
 /// User and password are taken as they stand, as Kamailio takes them: nothing is percent-decoded, the last `@` ends the
@@ -130,19 +128,6 @@ impl DatabaseUrl {
         match self {
             Self::MySql(_) | Self::Postgres(_) => None,
             Self::Sqlite(path) => Some(path),
-        }
-    }
-
-    /// The SQL of this database.
-    pub fn dialect(&self) -> &'static dyn Dialect {
-        self.driver()
-    }
-
-    pub(crate) fn driver(&self) -> &'static dyn Driver {
-        match self {
-            Self::MySql(_) => &MySql,
-            Self::Postgres(_) => &Postgres,
-            Self::Sqlite(_) => &Sqlite,
         }
     }
 

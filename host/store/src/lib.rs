@@ -14,9 +14,7 @@
 mod error;
 mod seat;
 mod store;
-mod tenants;
 
 pub use error::StoreError;
 pub use seat::{Generation, Kept, NewGeneration, Seat, Trial};
-pub use store::Store;
-pub use tenants::StoredTenant;
+pub use store::{Store, StoredTenant};

@@ -1,5 +1,7 @@
 //! Reading and writing.
 
+mod tenants;
+
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use portcullis_database::{
@@ -7,6 +9,8 @@ use portcullis_database::{
 };
 use sha2::{Digest as _, Sha256};
 use tokio::time::timeout;
+
+pub use tenants::StoredTenant;
 
 use crate::error::StoreError;
 use crate::seat::{Generation, Kept, NewGeneration, Seat, Trial};

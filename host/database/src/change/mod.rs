@@ -11,6 +11,7 @@
 //! InnoDB keeps the time of the last change in memory. A server that was started since has none, and says so until the next change:
 //! then nothing is read either, but for a look now and then in case it forgets a table that is in use.
 
+mod look;
 mod mysql;
 mod postgres;
 
@@ -21,9 +22,11 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use crate::connections::Connections;
-use crate::dialect::{FileId, file_id};
+use crate::file_id::{FileId, file_id};
 use crate::link::Link;
 use crate::{DatabaseUrl, Failure, Name};
+pub use look::{ChangeSource, Look};
+
 use mysql::Times;
 use postgres::Seen;
 
@@ -37,41 +40,6 @@ pub struct TableWatch {
     file: Option<OpenFile>,
     seen: Option<Mark>,
     source: Option<ChangeSource>,
-}
-
-/// What a look found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Look {
-    /// The table is as it was at the last look.
-    Same,
-    /// It may have changed since.
-    Changed,
-    /// Nothing tells of a change, and nothing would be lost but the memory of the server.
-    Quiet,
-    /// The database does not say.
-    Unknown,
-}
-
-/// How changes are noticed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ChangeSource {
-    /// By the number that SQLite counts up with each change of the file by others.
-    DataVersion,
-    /// By the time of the last change, which the server knows for tables of this engine.
-    UpdateTime {
-        /// The engine, in the server's words.
-        engine: String,
-    },
-    /// By the snapshot of PostgreSQL's transactions and the counters of the table. While others write to the server, the table is also
-    /// read every now and then, and compared.
-    Snapshot,
-    /// By the size and the times of a file that stands in place of the table.
-    FileStamp,
-    /// Not at all: the table is read every now and then, and compared.
-    Reread {
-        /// Why there is no better way.
-        why: String,
-    },
 }
 
 /// What tells one state of a table from another.
@@ -208,17 +176,5 @@ impl fmt::Debug for TableWatch {
             .field("table", &self.table)
             .field("seen", &self.seen)
             .finish_non_exhaustive()
-    }
-}
-
-impl fmt::Display for ChangeSource {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::DataVersion => f.write_str("data_version of the SQLite file"),
-            Self::UpdateTime { engine } => write!(f, "UPDATE_TIME of the {engine} table"),
-            Self::Snapshot => f.write_str("pg_current_snapshot() and the counters of the table"),
-            Self::FileStamp => f.write_str("size and times of the file"),
-            Self::Reread { why } => write!(f, "reading it again ({why})"),
-        }
     }
 }

@@ -1,6 +1,6 @@
 //! What MySQL and MariaDB tell of a table.
 
-use super::{ChangeSource, Look};
+use super::look::{ChangeSource, Look};
 use crate::link::{Column, Link};
 use crate::{Failure, Name};
 

@@ -5,7 +5,7 @@
 //! changes; a session that goes on after its change may report to them seconds late, and so a table is also read again and compared
 //! while others write to the server.
 
-use super::{ChangeSource, Look};
+use super::look::{ChangeSource, Look};
 use crate::link::{Column, Link};
 use crate::{Failure, Name};
 

@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use crate::connections::Connections;
-use crate::link::{Link, Value};
-use crate::version::{ADDRESS_VERSION, TRUSTED_VERSION};
+use super::Connections;
+use crate::link::{ADDRESS_VERSION, Link, TRUSTED_VERSION, Value};
 use crate::{Dialect, Failure, Name, Schema};
 
 /// How long each statement may take.

@@ -4,54 +4,33 @@
 //! TLS is only preferred, of a file that was replaced by another one, or of the runtimes of threads that load tables: a connection works
 //! only on the runtime that it was opened on.
 
+mod migrate;
+
 use std::fmt;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use parking_lot::Mutex;
 use tokio::runtime::Handle;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-use crate::dialect::{self, file_id};
-use crate::link::{Link, Origin, Wire};
+use crate::dialect::{self, driver_of};
+use crate::file_id::file_id;
+use crate::link::Link;
+use crate::pool::{Kept, Shared};
+use crate::wire::Origin;
 use crate::{DatabaseUrl, Dialect, Failure};
 
-/// How long a connection may take.
-const CONNECT: Duration = Duration::from_secs(5);
-
-/// How long SQLite waits for a writer of another process.
-pub(crate) const BUSY: Duration = Duration::from_secs(5);
-
-/// Connections that are open at the same time. Those who want more wait for as long as a connection may take.
-const MOST_OPEN: usize = 16;
+pub use migrate::{MigrationAction, MigrationStep};
 
 /// Connections that are kept while nobody has them.
 const MOST_KEPT: usize = 4;
-
-/// How long a connection is kept that nobody takes.
-const KEPT: Duration = Duration::from_secs(60);
 
 /// The connections to one database. Clones share them.
 #[derive(Clone)]
 pub struct Connections {
     shared: Arc<Shared>,
-}
-
-pub(crate) struct Shared {
-    pub(crate) url: DatabaseUrl,
-    most_kept: usize,
-    /// The last one that was given back is the first to be taken.
-    kept: Mutex<Vec<Kept>>,
-    permits: Arc<Semaphore>,
-}
-
-struct Kept {
-    wire: Wire,
-    origin: Origin,
-    since: Instant,
 }
 
 impl Connections {
@@ -67,12 +46,7 @@ impl Connections {
 
     fn keeping_some(url: DatabaseUrl, most_kept: usize) -> Self {
         Self {
-            shared: Arc::new(Shared {
-                url,
-                most_kept,
-                kept: Mutex::default(),
-                permits: Arc::new(Semaphore::new(MOST_OPEN)),
-            }),
+            shared: Arc::new(Shared::new(url, most_kept)),
         }
     }
 
@@ -83,7 +57,7 @@ impl Connections {
 
     /// The SQL of this database.
     pub fn dialect(&self) -> &'static dyn Dialect {
-        self.shared.url.dialect()
+        driver_of(&self.shared.url)
     }
 
     /// One connection, on which each answer may take this long.
@@ -151,80 +125,6 @@ impl Connections {
     }
 }
 
-impl Shared {
-    async fn permit(&self) -> Result<OwnedSemaphorePermit, Failure> {
-        let permit = Arc::clone(&self.permits).acquire_owned();
-        match timeout(CONNECT, permit).await {
-            Ok(Ok(permit)) => Ok(permit),
-            Ok(Err(_)) | Err(_) => Err(Failure::Unreachable {
-                url: self.url.to_string(),
-                cause: format!(
-                    "all {MOST_OPEN} connections were in use for {} s; check whether the database is slow",
-                    CONNECT.as_secs()
-                ),
-            }),
-        }
-    }
-
-    async fn connect(&self) -> Result<Wire, Failure> {
-        let time = match &self.url {
-            DatabaseUrl::MySql(_) | DatabaseUrl::Postgres(_) => CONNECT,
-            DatabaseUrl::Sqlite(_) => CONNECT + BUSY,
-        };
-        match timeout(time, self.url.driver().connect(&self.url)).await {
-            Ok(connected) => connected.map_err(|error| Failure::unreachable(&self.url, &error)),
-            Err(_elapsed) => Err(Failure::no_answer(&self.url, CONNECT)),
-        }
-    }
-
-    /// A connection that is kept and can be used here.
-    fn take_kept(&self, runtime: tokio::runtime::Id) -> Option<Kept> {
-        if self.most_kept == 0 {
-            return None;
-        }
-        let file = self.url.file().and_then(file_id);
-        let mut kept = self.kept.lock();
-        let usable = kept
-            .iter()
-            .rposition(|kept| kept.origin.runtime == runtime && kept.origin.file == file)?;
-        Some(kept.remove(usable))
-    }
-
-    /// Takes a connection back, to keep or to close it. It counts as open until it is closed.
-    pub(crate) async fn take_back(&self, link: Link) {
-        let is_open = link.is_open();
-        let Link {
-            wire,
-            origin,
-            permit: _until_closed,
-            ..
-        } = link;
-        // What was begun is undone by the end of the connection.
-        if is_open || self.most_kept == 0 || origin.file != self.url.file().and_then(file_id) {
-            wire.close().await;
-            return;
-        }
-        for kept in self.keep(wire, origin) {
-            kept.wire.close().await;
-        }
-    }
-
-    /// Keeps a connection; what can't be kept any longer for that.
-    fn keep(&self, wire: Wire, origin: Origin) -> Vec<Kept> {
-        let since = Instant::now();
-        let mut kept = self.kept.lock();
-        kept.push(Kept {
-            wire,
-            origin,
-            since,
-        });
-        let surplus = kept.len().saturating_sub(self.most_kept);
-        let stale = kept.iter().take_while(|kept| kept.since.elapsed() > KEPT);
-        let gone = surplus.max(stale.count());
-        kept.drain(..gone).collect()
-    }
-}
-
 impl From<DatabaseUrl> for Connections {
     fn from(url: DatabaseUrl) -> Self {
         Self::new(url)
@@ -235,7 +135,7 @@ impl fmt::Debug for Connections {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Connections")
             .field("url", &self.shared.url)
-            .field("kept", &self.shared.kept.lock().len())
+            .field("kept", &self.shared.kept())
             .finish_non_exhaustive()
     }
 }
@@ -247,6 +147,7 @@ mod tests {
     use futures_util::FutureExt as _;
 
     use super::*;
+    use crate::pool::MOST_OPEN;
 
     const LIMIT: Duration = Duration::from_secs(10);
 
@@ -311,7 +212,7 @@ mod tests {
         for link in links {
             link.release().await;
         }
-        assert_eq!(connections.shared.kept.lock().len(), MOST_KEPT);
+        assert_eq!(connections.shared.kept(), MOST_KEPT);
         connections.take(LIMIT).await.unwrap();
     }
 

@@ -8,10 +8,10 @@ use futures_util::future::BoxFuture;
 use sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlDatabaseError, MySqlSslMode};
 use sqlx::{ConnectOptions as _, Connection as _, Error};
 
+use super::meaning::Meaning;
 use super::{Dialect, Driver};
-use crate::failure::Meaning;
-use crate::link::Wire;
 use crate::url::{ServerUrl, SslMode};
+use crate::wire::Wire;
 use crate::{DatabaseUrl, Name};
 
 /// Where servers have their unix sockets.

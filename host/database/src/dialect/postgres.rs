@@ -8,11 +8,11 @@ use futures_util::future::BoxFuture;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgSslMode};
 use sqlx::{ConnectOptions as _, Connection as _, Error};
 
+use super::meaning::{Meaning, code};
 use super::mysql::{BAD_CERTIFICATE, is_of_tls};
 use super::{Dialect, Driver};
-use crate::failure::{Meaning, code};
-use crate::link::Wire;
 use crate::url::{ServerUrl, SslMode};
+use crate::wire::Wire;
 use crate::{DatabaseUrl, Name};
 
 /// How the file of a unix socket begins; the port follows.

@@ -2,19 +2,22 @@
 
 use std::fs::OpenOptions;
 use std::io::ErrorKind;
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
+use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{ConnectOptions as _, Connection as _, Error};
 
+use super::meaning::{Meaning, code};
 use super::{Dialect, Driver};
-use crate::connections::BUSY;
-use crate::failure::{Meaning, code};
-use crate::link::{Wire, give_way};
+use crate::wire::{Wire, give_way};
 use crate::{DatabaseUrl, Name};
+
+/// How long SQLite waits for a writer of another process.
+pub(crate) const BUSY: Duration = Duration::from_secs(5);
 
 /// How many rows SQLite may read ahead of us.
 const ROWS_AHEAD: usize = 1024;
@@ -25,9 +28,6 @@ const INSTRUCTIONS: i32 = 640;
 /// SQLite.
 #[derive(Debug)]
 pub(crate) struct Sqlite;
-
-/// Device and inode.
-pub(crate) type FileId = (u64, u64);
 
 impl Dialect for Sqlite {
     fn text(&self, column: &Name) -> String {
@@ -131,10 +131,4 @@ pub(crate) fn make_private(path: &Path) -> std::io::Result<()> {
         Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
         made => made.map(drop),
     }
-}
-
-/// Which file a path names.
-pub(crate) fn file_id(path: &Path) -> Option<FileId> {
-    let meta = std::fs::metadata(path).ok()?;
-    Some((meta.dev(), meta.ino()))
 }

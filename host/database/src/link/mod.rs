@@ -1,23 +1,23 @@
 //! One connection, and the statements that are run over it.
 
+mod version;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::{FutureExt as _, Stream, StreamExt as _};
-use sqlx::mysql::{MySqlConnection, MySqlRow};
-use sqlx::postgres::{PgConnection, PgRow};
-use sqlx::sqlite::{SqliteConnection, SqliteRow};
-use sqlx::{AssertSqlSafe, Connection as _, Decode, Error, Executor as _, Row as _, ValueRef as _};
+use sqlx::mysql::MySqlRow;
+use sqlx::postgres::PgRow;
+use sqlx::sqlite::SqliteRow;
+use sqlx::{AssertSqlSafe, Decode, Error, Executor as _, Row as _, ValueRef as _};
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::timeout;
 
-use crate::connections::Shared;
-use crate::dialect::FileId;
+use crate::dialect::driver_of;
+use crate::pool::Shared;
+use crate::wire::{Origin, Wire, give_way};
 use crate::{Dialect, Failure, Name};
 
-/// How long the end of a connection may take.
-const CLOSE: Duration = Duration::from_secs(1);
+pub use version::{ADDRESS_VERSION, TRUSTED_VERSION};
 
 /// Rows after which a thread that reads them gives way: each takes most of a microsecond.
 const ROWS: u64 = 64;
@@ -33,24 +33,6 @@ pub struct Link {
     open: Option<&'static str>,
     pub(crate) shared: Arc<Shared>,
     pub(crate) permit: OwnedSemaphorePermit,
-}
-
-/// What a connection keeps while nobody has it.
-#[derive(Debug)]
-pub(crate) struct Origin {
-    /// The runtime that drives it.
-    pub(crate) runtime: tokio::runtime::Id,
-    /// The file that was opened. None for a server, and for a file that was replaced meanwhile.
-    pub(crate) file: Option<FileId>,
-    /// Settings that it has already.
-    pub(crate) settings: Vec<&'static str>,
-}
-
-/// The connection of a driver.
-pub(crate) enum Wire {
-    MySql(Box<MySqlConnection>),
-    Postgres(Box<PgConnection>),
-    Sqlite(Box<SqliteConnection>),
 }
 
 /// A value of a statement. A NULL has the type of its column, too: some databases insist on it.
@@ -152,7 +134,7 @@ impl Link {
 
     /// The SQL of this database.
     pub fn dialect(&self) -> &'static dyn Dialect {
-        self.shared.url.dialect()
+        driver_of(&self.shared.url)
     }
 
     /// Changes how long each answer, and each row, may take.
@@ -171,7 +153,7 @@ impl Link {
             limit,
             ..
         } = self;
-        let sql = sqlx::raw_sql(AssertSqlSafe(shared.url.dialect().statement(sql)));
+        let sql = sqlx::raw_sql(AssertSqlSafe(driver_of(&shared.url).statement(sql)));
         on!(wire, link => {
             let done = shared.within(*limit, link.execute(sql)).await?;
             Ok(done.rows_affected())
@@ -189,7 +171,7 @@ impl Link {
             limit,
             ..
         } = self;
-        let sql = AssertSqlSafe(shared.url.dialect().statement(sql));
+        let sql = AssertSqlSafe(driver_of(&shared.url).statement(sql));
         on!(wire, link => {
             let query = bind::<Db>(sqlx::query(sql), values);
             let done = shared.within(*limit, query.execute(&mut **link)).await?;
@@ -213,7 +195,7 @@ impl Link {
             limit,
             ..
         } = self;
-        let sql = AssertSqlSafe(shared.url.dialect().statement(sql));
+        let sql = AssertSqlSafe(driver_of(&shared.url).statement(sql));
         let records: Vec<Record> = on!(wire, link => {
             let query = bind::<Db>(sqlx::query(sql), values);
             let rows = shared.within(*limit, query.fetch_all(&mut **link)).await?;
@@ -253,7 +235,7 @@ impl Link {
             limit,
             ..
         } = self;
-        let sql = sqlx::raw_sql(AssertSqlSafe(shared.url.dialect().statement(sql)));
+        let sql = sqlx::raw_sql(AssertSqlSafe(driver_of(&shared.url).statement(sql)));
         let mut number: u64 = 0;
         on!(wire, link => {
             let mut rows = link.fetch(sql);
@@ -340,8 +322,15 @@ impl Link {
 
     /// Gives the connection back: it is kept for the next who takes one, or closed. What has begun and is not committed is undone.
     pub async fn release(self) {
-        let shared = Arc::clone(&self.shared);
-        shared.take_back(self).await;
+        let is_open = self.open.is_some();
+        let Self {
+            wire,
+            origin,
+            shared,
+            permit,
+            ..
+        } = self;
+        shared.take_back(wire, origin, is_open, permit).await;
     }
 
     /// Makes a setting, unless the connection has it already.
@@ -365,34 +354,10 @@ impl Link {
         }
     }
 
-    pub(crate) fn is_open(&self) -> bool {
-        self.open.is_some()
-    }
-
     async fn begin(&mut self, begin: &str, end: &'static str) -> Result<(), Failure> {
         self.run(begin).await?;
         self.open = Some(end);
         Ok(())
-    }
-}
-
-impl Wire {
-    /// Whether the other end is still there.
-    pub(crate) async fn ping(&mut self) -> Result<(), Error> {
-        match self {
-            Self::MySql(link) => link.ping().await,
-            Self::Postgres(link) => link.ping().await,
-            Self::Sqlite(link) => link.ping().await,
-        }
-    }
-
-    pub(crate) async fn close(self) {
-        // The server notices either way; this is only politer.
-        let _closed = match self {
-            Self::MySql(link) => timeout(CLOSE, link.close()).await,
-            Self::Postgres(link) => timeout(CLOSE, link.close()).await,
-            Self::Sqlite(link) => timeout(CLOSE, link.close()).await,
-        };
     }
 }
 
@@ -499,48 +464,12 @@ impl Column<'_> {
     }
 }
 
-impl Shared {
-    /// A statement that takes no longer than it may.
-    pub(crate) async fn within<T>(
-        &self,
-        limit: Duration,
-        statement: impl Future<Output = Result<T, Error>>,
-    ) -> Result<T, Failure> {
-        match timeout(limit, statement).await {
-            Ok(done) => done.map_err(|error| Failure::of(&self.url, &error)),
-            Err(_elapsed) => Err(Failure::hung(&self.url, limit)),
-        }
-    }
-
-    /// The next row, if it comes in time. A row that is there already costs no timer.
-    async fn next<T>(
-        &self,
-        limit: Duration,
-        rows: &mut (impl Stream<Item = Result<T, Error>> + Unpin),
-    ) -> Result<Option<T>, Failure> {
-        let next = match rows.next().now_or_never() {
-            Some(next) => next,
-            None => match timeout(limit, rows.next()).await {
-                Ok(next) => next,
-                Err(_elapsed) => return Err(Failure::hung(&self.url, limit)),
-            },
-        };
-        next.transpose()
-            .map_err(|error| Failure::of(&self.url, &error))
-    }
-}
-
 impl fmt::Debug for Link {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Link")
             .field("url", &self.shared.url)
             .finish_non_exhaustive()
     }
-}
-
-/// Lets who waits for this core have it first: Linux lets who runs finish his turn, which is longer than a request may wait.
-pub(crate) fn give_way() {
-    std::thread::yield_now();
 }
 
 /// Nothing is prepared for later: a table may be another one by then, and what a connection pool in between passes on may go to

@@ -1,6 +1,6 @@
 //! The versions of tables, which the table `version` has.
 
-use crate::link::{Column, Link};
+use super::{Column, Link};
 use crate::{Failure, Name, Schema, shown};
 
 /// The version of the table of addresses that Kamailio 3 to 6 have.

@@ -2,8 +2,8 @@
 
 use portcullis_database::{ReadError, Record};
 
+use super::{Store, now, signed};
 use crate::error::StoreError;
-use crate::store::{Store, now, signed};
 
 /// A tenant as it is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,0 +1,157 @@
+//! The connections that are kept, and how many may be open.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::{FutureExt as _, Stream, StreamExt as _};
+use parking_lot::Mutex;
+use sqlx::Error;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+
+use crate::dialect::{BUSY, driver_of};
+use crate::file_id::file_id;
+use crate::wire::{Origin, Wire};
+use crate::{DatabaseUrl, Failure};
+
+/// How long a connection may take.
+const CONNECT: Duration = Duration::from_secs(5);
+
+/// Connections that are open at the same time. Those who want more wait for as long as a connection may take.
+pub(crate) const MOST_OPEN: usize = 16;
+
+/// How long a connection is kept that nobody takes.
+const KEPT: Duration = Duration::from_secs(60);
+
+/// What the connections to one database share.
+pub(crate) struct Shared {
+    pub(crate) url: DatabaseUrl,
+    most_kept: usize,
+    /// The last one that was given back is the first to be taken.
+    kept: Mutex<Vec<Kept>>,
+    permits: Arc<Semaphore>,
+}
+
+/// A connection that is kept.
+pub(crate) struct Kept {
+    pub(crate) wire: Wire,
+    pub(crate) origin: Origin,
+    since: Instant,
+}
+
+impl Shared {
+    /// Keeps at most so many connections.
+    pub(crate) fn new(url: DatabaseUrl, most_kept: usize) -> Self {
+        Self {
+            url,
+            most_kept,
+            kept: Mutex::default(),
+            permits: Arc::new(Semaphore::new(MOST_OPEN)),
+        }
+    }
+
+    pub(crate) async fn permit(&self) -> Result<OwnedSemaphorePermit, Failure> {
+        let permit = Arc::clone(&self.permits).acquire_owned();
+        match timeout(CONNECT, permit).await {
+            Ok(Ok(permit)) => Ok(permit),
+            Ok(Err(_)) | Err(_) => Err(Failure::Unreachable {
+                url: self.url.to_string(),
+                cause: format!(
+                    "all {MOST_OPEN} connections were in use for {} s; check whether the database is slow",
+                    CONNECT.as_secs()
+                ),
+            }),
+        }
+    }
+
+    pub(crate) async fn connect(&self) -> Result<Wire, Failure> {
+        let time = match &self.url {
+            DatabaseUrl::MySql(_) | DatabaseUrl::Postgres(_) => CONNECT,
+            DatabaseUrl::Sqlite(_) => CONNECT + BUSY,
+        };
+        match timeout(time, driver_of(&self.url).connect(&self.url)).await {
+            Ok(connected) => connected.map_err(|error| Failure::unreachable(&self.url, &error)),
+            Err(_elapsed) => Err(Failure::no_answer(&self.url, CONNECT)),
+        }
+    }
+
+    /// A connection that is kept and can be used here.
+    pub(crate) fn take_kept(&self, runtime: tokio::runtime::Id) -> Option<Kept> {
+        if self.most_kept == 0 {
+            return None;
+        }
+        let file = self.url.file().and_then(file_id);
+        let mut kept = self.kept.lock();
+        let usable = kept
+            .iter()
+            .rposition(|kept| kept.origin.runtime == runtime && kept.origin.file == file)?;
+        Some(kept.remove(usable))
+    }
+
+    /// Takes a connection back, to keep or to close it; to close it if it `is_open`: what was begun is undone by the end of the
+    /// connection. It counts as open until it is closed.
+    pub(crate) async fn take_back(
+        &self,
+        wire: Wire,
+        origin: Origin,
+        is_open: bool,
+        _until_closed: OwnedSemaphorePermit,
+    ) {
+        if is_open || self.most_kept == 0 || origin.file != self.url.file().and_then(file_id) {
+            wire.close().await;
+            return;
+        }
+        for kept in self.keep(wire, origin) {
+            kept.wire.close().await;
+        }
+    }
+
+    /// Keeps a connection; what can't be kept any longer for that.
+    fn keep(&self, wire: Wire, origin: Origin) -> Vec<Kept> {
+        let since = Instant::now();
+        let mut kept = self.kept.lock();
+        kept.push(Kept {
+            wire,
+            origin,
+            since,
+        });
+        let surplus = kept.len().saturating_sub(self.most_kept);
+        let stale = kept.iter().take_while(|kept| kept.since.elapsed() > KEPT);
+        let gone = surplus.max(stale.count());
+        kept.drain(..gone).collect()
+    }
+
+    /// A statement that takes no longer than it may.
+    pub(crate) async fn within<T>(
+        &self,
+        limit: Duration,
+        statement: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Failure> {
+        match timeout(limit, statement).await {
+            Ok(done) => done.map_err(|error| Failure::of(&self.url, &error)),
+            Err(_elapsed) => Err(Failure::hung(&self.url, limit)),
+        }
+    }
+
+    /// The next row, if it comes in time. A row that is there already costs no timer.
+    pub(crate) async fn next<T>(
+        &self,
+        limit: Duration,
+        rows: &mut (impl Stream<Item = Result<T, Error>> + Unpin),
+    ) -> Result<Option<T>, Failure> {
+        let next = match rows.next().now_or_never() {
+            Some(next) => next,
+            None => match timeout(limit, rows.next()).await {
+                Ok(next) => next,
+                Err(_elapsed) => return Err(Failure::hung(&self.url, limit)),
+            },
+        };
+        next.transpose()
+            .map_err(|error| Failure::of(&self.url, &error))
+    }
+
+    /// How many connections are kept.
+    pub(crate) fn kept(&self) -> usize {
+        self.kept.lock().len()
+    }
+}
