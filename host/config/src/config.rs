@@ -1,21 +1,183 @@
-//! From the text of a file to a [`Config`]: which key is where, what it may hold, what goes with what.
+//! The whole configuration: which section is where, and what goes with what.
 
-use std::path::PathBuf;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 
-use super::problem::{Bad, Problem};
+use portcullis_sip::Transport;
+
+use super::control::ControlConfig;
+use super::database::{self, DatabaseConfig};
+use super::listen::{Listen, SIP_PORT};
+use super::log::{self, LogConfig};
+use super::permissions::{self, PermissionsConfig};
+use super::policy::{self, PolicyConfig, SeatConfig};
+use super::problem::{Bad, ConfigError, Problem};
+use super::records::RecordsConfig;
+use super::relay::{self, RelayConfig};
 use super::section::{Document, Section, Value};
-use super::value::{GIB, KIB, bytes, count, one_of, phrase};
-use super::{
-    Config, ControlConfig, Domain, ForceRport, Listen, LogConfig, LogFormat, NextHop,
-    PermissionsConfig, RecordsConfig, RelayConfig, SipConfig, Spread, database, policy, tenant,
-};
-use crate::ConnectionLimits;
+use super::sip::{self, SipConfig};
+use super::tenant::{self, Operator, TenantConfig};
+use super::value::count;
 
-/// The configuration with defaults in place of what can't be used, and every problem.
-pub(super) fn config(text: &str) -> (Config, Vec<Problem>) {
-    let document = Document::new(text);
-    let config = root(document.root());
-    (config, document.problems())
+/// Every key with its default and its meaning, as a configuration file.
+pub const DEFAULTS: &str = include_str!("defaults.toml");
+
+/// The file that is read when none is named and it exists.
+pub const DEFAULT_FILE: &str = "portcullis.toml";
+
+/// The configuration of one host, validated.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// Worker threads; none for one for each core.
+    pub workers: Option<usize>,
+    /// How datagrams are shared out among them.
+    pub spread: Spread,
+    /// Where to listen.
+    pub listen: Vec<Listen>,
+    /// `[database]`
+    pub database: DatabaseConfig,
+    /// `[permissions]`
+    pub permissions: PermissionsConfig,
+    /// `[policy]`
+    pub policy: PolicyConfig,
+    /// `[relay]`
+    pub relay: RelayConfig,
+    /// `[tenants.…]`, in the order of their names.
+    pub tenants: Vec<TenantConfig>,
+    /// `[control]`
+    pub control: ControlConfig,
+    /// `[records]`
+    pub records: RecordsConfig,
+    /// `[log]`
+    pub log: LogConfig,
+    /// `[sip]`
+    pub sip: SipConfig,
+}
+
+/// How datagrams are shared out among workers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spread {
+    /// Those of one peer to one worker.
+    Flow,
+    /// Each to any.
+    Datagram,
+}
+
+impl Config {
+    /// What is configured for the policy of a seat: a tenant's name, `default`, `before` or `after`. An operator's seat that is not
+    /// configured is as `default` is.
+    pub fn seat(&self, name: &str) -> Option<&SeatConfig> {
+        let policy = &self.policy;
+        match name {
+            "default" => Some(&policy.seat),
+            "before" => Some(policy.before.as_ref().unwrap_or(&policy.seat)),
+            "after" => Some(policy.after.as_ref().unwrap_or(&policy.seat)),
+            name => {
+                let tenant = self.tenants.iter().find(|tenant| tenant.name == name);
+                tenant.map(|tenant| &tenant.seat)
+            }
+        }
+    }
+
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or with every problem in it.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable {
+            path: path.to_owned(),
+            source,
+        })?;
+        Self::parse(&text).map_err(|problems| ConfigError::Invalid {
+            path: path.to_owned(),
+            problems,
+        })
+    }
+
+    /// The named file; without one `portcullis.toml` if the current directory has it; else the defaults. With it the path that
+    /// was read.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn find(named: Option<&Path>) -> Result<(Self, Option<PathBuf>), ConfigError> {
+        let path = match named {
+            Some(path) => path,
+            None if Path::new(DEFAULT_FILE).exists() => Path::new(DEFAULT_FILE),
+            None => return Ok((Self::default(), None)),
+        };
+        Ok((Self::load(path)?, Some(path.to_owned())))
+    }
+
+    /// Reads the text of a configuration file.
+    ///
+    /// # Errors
+    /// Every problem of the text, with its place.
+    pub fn parse(text: &str) -> Result<Self, Vec<Problem>> {
+        match Self::parse_as_far_as_possible(text) {
+            (config, problems) if problems.is_empty() => Ok(config),
+            (_, problems) => Err(problems),
+        }
+    }
+
+    /// The same, with defaults in place of what can't be used: for a check that goes on behind the first problem.
+    pub fn parse_as_far_as_possible(text: &str) -> (Self, Vec<Problem>) {
+        let document = Document::new(text);
+        let config = root(document.root());
+        (config, document.problems())
+    }
+
+    /// Reads a tenant that does not stand in the configuration file: what would stand in its section there. `others` are the
+    /// tenants whose claims it must not cross.
+    ///
+    /// # Errors
+    /// Every problem of the text, with its place.
+    pub fn parse_tenant(
+        &self,
+        name: &str,
+        text: &str,
+        others: &[TenantConfig],
+    ) -> Result<TenantConfig, Vec<Problem>> {
+        tenant::parse(name, text, self.for_tenants(), others)
+    }
+
+    /// The number of worker threads: as configured, or one for each core that this process may use.
+    pub fn worker_count(&self) -> usize {
+        let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+        self.workers.unwrap_or_else(cores)
+    }
+
+    fn for_tenants(&self) -> Operator<'_> {
+        Operator {
+            listen: &self.listen,
+            policy: &self.policy,
+            relay: &self.relay,
+            control: &self.control,
+        }
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let listen = |transport| Listen {
+            transport,
+            addr: SocketAddr::from((Ipv4Addr::LOCALHOST, SIP_PORT)),
+            advertise: None,
+        };
+        Self {
+            workers: None,
+            spread: Spread::Flow,
+            listen: vec![listen(Transport::Udp), listen(Transport::Tcp)],
+            database: DatabaseConfig::default(),
+            permissions: PermissionsConfig::default(),
+            policy: PolicyConfig::default(),
+            relay: RelayConfig::default(),
+            tenants: Vec::new(),
+            control: ControlConfig::default(),
+            records: RecordsConfig::default(),
+            log: LogConfig::default(),
+            sip: SipConfig::default(),
+        }
+    }
 }
 
 fn root(mut root: Section<'_>) -> Config {
@@ -27,17 +189,17 @@ fn root(mut root: Section<'_>) -> Config {
         workers,
         spread,
         database: database::read(root.section("database"), defaults.database),
-        permissions: permissions(root.section("permissions")),
+        permissions: permissions::read(root.section("permissions")),
         policy: policy::read(root.section("policy"), defaults.policy),
-        relay: relay(root.section("relay"), defaults.relay),
+        relay: relay::read(root.section("relay"), defaults.relay),
         tenants: Vec::new(),
         control: ControlConfig::read(root.section("control"), defaults.control),
         records: RecordsConfig::read(root.section("records"), defaults.records),
-        log: log(root.section("log"), defaults.log),
-        sip: sip(root.section("sip"), defaults.sip, &listen),
+        log: log::read(root.section("log"), defaults.log),
+        sip: sip::read(root.section("sip"), defaults.sip, &listen),
         listen,
     };
-    config.tenants = tenant::read_all(root.section("tenants"), &config);
+    config.tenants = tenant::read_all(root.section("tenants"), config.for_tenants());
     root.finish();
     config
 }
@@ -88,154 +250,11 @@ fn listen(root: &mut Section<'_>, default: Vec<Listen>) -> Vec<Listen> {
     read
 }
 
-fn permissions(mut section: Section<'_>) -> PermissionsConfig {
-    let default = PermissionsConfig::default();
-    let read = PermissionsConfig {
-        folder: section.value("folder", default.folder, |v| Ok(PathBuf::from(v.text()?))),
-        pattern_memory: section.value("pattern-memory", default.pattern_memory, |v| {
-            bytes(v, 64 * KIB, 64 * GIB)
-        }),
-    };
-    section.finish();
-    read
-}
-
-fn relay(mut section: Section<'_>, default: RelayConfig) -> RelayConfig {
-    let next_hop = section.optional("next-hop", |value| match value.text()? {
-        "" => Ok(None),
-        text => NextHop::parse(text).map(Some),
-    });
-    let read = RelayConfig {
-        next_hop: next_hop.flatten(),
-        next_hops: section.section("next-hops").entries(|name, value| {
-            if name.is_empty() {
-                return Err(Bad::new(
-                    "a next hop without a name",
-                    "write NAME = \"sip:HOST:PORT\"",
-                ));
-            }
-            NextHop::parse(value.text()?)
-        }),
-        domains: section.list("domains", default.domains, |v| Domain::parse(v.text()?)),
-        record_route: section.value("record-route", default.record_route, |v| v.boolean()),
-    };
-    section.finish();
-    read
-}
-
-fn log(mut section: Section<'_>, default: LogConfig) -> LogConfig {
-    let format = section.value("format", "human".to_owned(), |v| {
-        one_of(v, &["human", "json"])
-    });
-    let level = section.value("level", default.level, |value| {
-        let level = value.text()?;
-        crate::log_level::check(level).map_err(|what| {
-            Bad::new(what, "write error, warn, info, debug or trace; for parts: \"info,portcullis_address=debug\"")
-        })?;
-        Ok(level.to_owned())
-    });
-    section.finish();
-    LogConfig {
-        format: if format == "json" {
-            LogFormat::Json
-        } else {
-            LogFormat::Human
-        },
-        level,
-    }
-}
-
-/// `true`, `false`, or a list of those of `listen` that it goes for.
-fn force_rport(section: &mut Section<'_>, default: ForceRport, listen: &[Listen]) -> ForceRport {
-    if !section.is_list("force-rport") {
-        let read = section.optional("force-rport", |value| {
-            let mend =
-                "write true, false, or a list of addresses of `listen`: [\"udp:192.0.2.1:5060\"]";
-            value.boolean().map_err(|bad| Bad::new(bad.what, mend))
-        });
-        return match read {
-            Some(true) => ForceRport::Always,
-            Some(false) => ForceRport::Never,
-            None => default,
-        };
-    }
-    let these = section.list("force-rport", Vec::new(), |value| {
-        let one = Listen::parse(value.text()?)?;
-        if one.transport.is_reliable() {
-            let mend = "leave it out: over TCP responses go back over the connection";
-            return Err(Bad::new("not a UDP listener", mend));
-        }
-        if !listen.iter().any(|listen| listen.covers(&one)) {
-            return Err(Bad::new(
-                "not one of `listen`",
-                "write it as it stands there",
-            ));
-        }
-        Ok(one)
-    });
-    ForceRport::On(these)
-}
-
-fn sip(mut section: Section<'_>, default: SipConfig, listen: &[Listen]) -> SipConfig {
-    let aliases = section.list("aliases", default.aliases, |value| {
-        let alias = value.text()?;
-        let mend = "write HOST or HOST:PORT, IPv6 in brackets";
-        Domain::parse(alias)
-            .ok()
-            .filter(|_| !alias.contains(['/', '*']))
-            .ok_or_else(|| Bad::new("not a host name or address", mend))?;
-        Ok(alias.to_ascii_lowercase())
-    });
-    let server = section.optional("server-header", phrase);
-    let mut limits = default.limits;
-    limits.message_bytes =
-        section.value("message", limits.message_bytes, |v| bytes(v, KIB, 65_535));
-    limits.header_lines = section.value("header-lines", limits.header_lines, |v| count(v, 8, 4096));
-    limits.header_bytes = section.value("header-line", limits.header_bytes, |v| {
-        bytes(v, 128, 65_535)
-    });
-    limits.start_line_bytes = section.value("start-line", limits.start_line_bytes, |v| {
-        bytes(v, 128, 65_535)
-    });
-    let key_file = section.optional("key-file", |value| Ok(PathBuf::from(value.text()?)));
-    let answers_per_second = section.value("answers-per-second", default.answers_per_second, |v| {
-        count(v, 0, 1_000_000)
-    });
-    let answers_burst = section.value("answers-burst", default.answers_burst, |v| {
-        count(v, 1, 10_000_000)
-    });
-    let tcp = ConnectionLimits {
-        total: section.value("tcp-max-connections", default.tcp.total, |v| {
-            count(v, 1, 1_000_000)
-        }),
-        per_address: section.value(
-            "tcp-max-connections-per-address",
-            default.tcp.per_address,
-            |v| count(v, 1, 1_000_000),
-        ),
-    };
-    let force_rport = force_rport(&mut section, default.force_rport, listen);
-    section.finish();
-    SipConfig {
-        aliases,
-        force_rport,
-        server_header: match server {
-            Some(text) => Some(text).filter(|text| !text.is_empty()),
-            None => default.server_header,
-        },
-        limits,
-        key_file: key_file.filter(|file| !file.as_os_str().is_empty()),
-        answers_per_second,
-        answers_burst,
-        tcp,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
-    use crate::{Answer, DEFAULTS, DefaultVerdict};
+    use crate::{Answer, DefaultVerdict, LogFormat};
 
     use super::*;
 

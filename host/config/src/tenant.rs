@@ -6,13 +6,16 @@ use std::net::IpAddr;
 use portcullis_policy::Share;
 use portcullis_signature::Signers;
 
-use super::listen::is_host;
-use super::policy::{self, DefaultVerdict, SeatConfig};
+use super::control::ControlConfig;
+use super::listen::{Listen, is_host};
+use super::next_hop::Domain;
+use super::policy::{self, BreakerConfig, DefaultVerdict, PolicyConfig, SeatConfig};
 use super::problem::{Bad, Problem};
 use super::records::header_name;
+use super::relay::RelayConfig;
 use super::section::{Document, Section, Value};
+use super::token::Token;
 use super::value::{count, share};
-use super::{BreakerConfig, Config, Domain, Listen, Token};
 
 /// The longest name of a tenant in bytes.
 const MAX_NAME: usize = 32;
@@ -77,52 +80,55 @@ pub struct SelectorConfig {
     pub source_groups: Vec<u32>,
 }
 
+/// The settings of the host that a tenant is read against.
+#[derive(Clone, Copy)]
+pub(super) struct Operator<'c> {
+    pub(super) listen: &'c [Listen],
+    pub(super) policy: &'c PolicyConfig,
+    pub(super) relay: &'c RelayConfig,
+    pub(super) control: &'c ControlConfig,
+}
+
 /// What tenants claim. Nothing can be claimed twice.
 #[derive(Default)]
 struct Claims(HashMap<(&'static str, String), String>);
 
 /// Reads `[tenants]`.
-pub(super) fn read_all(section: Section<'_>, config: &Config) -> Vec<TenantConfig> {
+pub(super) fn read_all(section: Section<'_>, operator: Operator<'_>) -> Vec<TenantConfig> {
     let mut claims = Claims::default();
     let tenants = section.tables(check_name);
     let read = tenants
         .into_iter()
-        .map(|(name, section)| read(name, section, config, &mut claims));
+        .map(|(name, section)| read(name, section, operator, &mut claims));
     read.collect()
 }
 
-impl TenantConfig {
-    /// Reads a tenant that does not stand in the configuration file: what would stand in its section there. `others` are the
-    /// tenants whose claims it must not cross.
-    ///
-    /// # Errors
-    /// Every problem of the text, with its place.
-    pub fn parse(
-        name: &str,
-        text: &str,
-        config: &Config,
-        others: &[Self],
-    ) -> Result<Self, Vec<Problem>> {
-        let document = Document::new(text);
-        if let Err(bad) = check_name(name) {
-            document.root().reject_whole(bad);
-            return Err(document.problems());
+/// See [`Config::parse_tenant`](super::Config::parse_tenant).
+pub(super) fn parse(
+    name: &str,
+    text: &str,
+    operator: Operator<'_>,
+    others: &[TenantConfig],
+) -> Result<TenantConfig, Vec<Problem>> {
+    let document = Document::new(text);
+    if let Err(bad) = check_name(name) {
+        document.root().reject_whole(bad);
+        return Err(document.problems());
+    }
+    let mut claims = Claims::default();
+    for other in others.iter().filter(|other| other.name != name) {
+        claims.all_of(other);
+    }
+    let mut tenant = read(name.to_owned(), document.root(), operator, &mut claims);
+    if operator.policy.signers_bind_stored {
+        let bound = bind(&mut tenant.seat.signers, &operator.policy.seat.signers);
+        if let Err(bad) = bound {
+            document.root().reject("signers", bad);
         }
-        let mut claims = Claims::default();
-        for other in others.iter().filter(|other| other.name != name) {
-            claims.all_of(other);
-        }
-        let mut tenant = read(name.to_owned(), document.root(), config, &mut claims);
-        if config.policy.signers_bind_stored {
-            let bound = bind(&mut tenant.seat.signers, &config.policy.seat.signers);
-            if let Err(bad) = bound {
-                document.root().reject("signers", bad);
-            }
-        }
-        match document.problems() {
-            problems if problems.is_empty() => Ok(tenant),
-            problems => Err(problems),
-        }
+    }
+    match document.problems() {
+        problems if problems.is_empty() => Ok(tenant),
+        problems => Err(problems),
     }
 }
 
@@ -172,28 +178,27 @@ fn check_name(name: &str) -> Result<(), Bad> {
 fn read(
     name: String,
     mut section: Section<'_>,
-    config: &Config,
+    operator: Operator<'_>,
     claims: &mut Claims,
 ) -> TenantConfig {
-    let selector = selector(&name, &mut section, &config.listen, claims);
+    let selector = selector(&name, &mut section, operator.listen, claims);
     if !section.has_any(&["local", "uri-domains", "from-domains", "source-groups"]) {
         section.reject_whole(Bad::new(
             "a tenant without traffic",
             "say what its traffic is: local, uri-domains, from-domains or source-groups",
         ));
     }
-    let operator = &config.policy;
     let inherited = SeatConfig {
-        failure: operator.seat.failure.clone(),
+        failure: operator.policy.seat.failure.clone(),
         breaker: BreakerConfig {
             failures: 20,
-            ..operator.seat.breaker
+            ..operator.policy.seat.breaker
         },
         ..SeatConfig::default()
     };
-    let seat = policy::limited_seat(&mut section, inherited, &operator.seat);
+    let seat = policy::limited_seat(&mut section, inherited, &operator.policy.seat);
     let known_hop = |value: Value<'_>| {
-        let hops = &config.relay.next_hops;
+        let hops = &operator.relay.next_hops;
         let text = value.text()?;
         let known: Vec<_> = hops.iter().map(|(name, _)| name.as_str()).collect();
         match known.contains(&text) {
@@ -214,7 +219,7 @@ fn read(
     let per_second = section.value("requests-per-second", 0, |v| count(v, 0, 10_000_000));
     let burst = section.value("requests-burst", 0, |v| count(v, 0, 10_000_000));
     let tenant = TenantConfig {
-        default: policy::default_verdict(&mut section, &operator.default),
+        default: policy::default_verdict(&mut section, &operator.policy.default),
         groups: section.list("groups", selector.source_groups.clone(), group),
         trusted: section.value("trusted", false, |v| v.boolean()),
         rules: section.list("rules", Vec::new(), |v| Ok(v.text()?.to_owned())),
@@ -229,7 +234,7 @@ fn read(
         }),
         log_rate: section.value("log-rate", 100, |v| count(v, 0, 1_000_000)),
         token: section
-            .optional("token", |value| own_token(&name, value, config, claims))
+            .optional("token", |value| own_token(&name, value, operator, claims))
             .flatten(),
         name,
         selector,
@@ -316,17 +321,17 @@ impl Claims {
 fn own_token(
     name: &str,
     value: Value<'_>,
-    config: &Config,
+    operator: Operator<'_>,
     claims: &mut Claims,
 ) -> Result<Option<Token>, Bad> {
     let Some(token) = Token::parse(value)? else {
         return Ok(None);
     };
-    if config.control.is_open() {
+    if operator.control.is_open() {
         let what = "a token that protects nothing: without one of the host, everybody on this machine is the operator";
         return Err(Bad::new(what, "set `token` or `token-file` in [control]").hidden());
     }
-    let is_operators = config.control.token.as_ref() == Some(&token);
+    let is_operators = operator.control.token.as_ref() == Some(&token);
     if is_operators || claims.add("token", token.as_digest(), name).is_err() {
         return Err(Bad::new("somebody else has this token", "write another one").hidden());
     }
@@ -355,6 +360,7 @@ fn group(value: Value<'_>) -> Result<u32, Bad> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Config;
 
     const HOST: &str = "listen = [\"udp:127.0.0.1:5060\", \"udp:0.0.0.0:5070\"]\n\
                         [relay.next-hops]\npstn = \"sip:127.0.0.1:5080\"\n";
@@ -528,7 +534,7 @@ mod tests {
     #[test]
     fn names_are_checked_wherever_they_come_from() {
         let config = Config::default();
-        let parse = |name: &str| TenantConfig::parse(name, "source-groups = [1]", &config, &[]);
+        let parse = |name: &str| config.parse_tenant(name, "source-groups = [1]", &[]);
         assert!(parse("acme-2_b").is_ok());
         let long = "x".repeat(300);
         for name in [
@@ -566,7 +572,9 @@ mod tests {
         let free = host("signers-bind-stored = false");
         let parse = |config: &Config, text: &str| {
             let text = format!("source-groups = [1]\n{text}");
-            TenantConfig::parse("a", &text, config, &[]).map(|tenant| tenant.seat.signers)
+            config
+                .parse_tenant("a", &text, &[])
+                .map(|tenant| tenant.seat.signers)
         };
         assert_eq!(parse(&bound, "").unwrap(), bound.policy.seat.signers);
         assert!(parse(&bound, "").unwrap().required);
@@ -606,8 +614,7 @@ mod tests {
     #[test]
     fn a_tenant_can_stand_elsewhere() {
         let config = Config::parse(&format!("{HOST}[tenants.a]\nsource-groups = [1]\n")).unwrap();
-        let parse =
-            |name: &str, text: &str| TenantConfig::parse(name, text, &config, &config.tenants);
+        let parse = |name: &str, text: &str| config.parse_tenant(name, text, &config.tenants);
 
         assert_eq!(parse("b", "source-groups = [2]").unwrap().groups, [2]);
         assert_eq!(parse("a", "source-groups = [1, 2]").unwrap().groups, [1, 2]);

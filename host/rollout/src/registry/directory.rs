@@ -102,7 +102,7 @@ impl Registry {
             let usable = known.usable.iter().filter(|tenant| tenant.name != name);
             others.extend(usable.cloned());
         }
-        let tenant = TenantConfig::parse(name, text, &config, &others);
+        let tenant = config.parse_tenant(name, text, &others);
         let tenant = tenant.map_err(TenantError::Wrong)?;
         let checked = self.tenants.check(&config, &tenant).await;
         checked.map_err(RegistryError::from)?;
@@ -191,7 +191,8 @@ impl Registry {
             };
             let usable = match all.iter().any(|tenant| tenant.name == row.name) {
                 true => Err("the configuration file has a tenant of this name".to_owned()),
-                false => TenantConfig::parse(&row.name, text, config, &all)
+                false => config
+                    .parse_tenant(&row.name, text, &all)
                     .map_err(|problems| shown(&problems)),
             };
             let usable = match usable {

@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 
 use portcullis_address::{DatabaseError, Failure, RuleFolder, Watcher};
-use portcullis_config::{Config, TenantConfig};
+use portcullis_config::Config;
 use portcullis_rollout::address_task::counts;
 use portcullis_store::{Store, StoreError};
 
@@ -138,7 +138,7 @@ pub(super) fn tenants(config: &Config) -> anyhow::Result<Vec<Finding>> {
             findings.push(Finding::Wrong(text));
             continue;
         }
-        match TenantConfig::parse(&name, &text, config, &all) {
+        match config.parse_tenant(&name, &text, &all) {
             Ok(tenant) => {
                 all.push(tenant);
                 findings.push(Finding::Good(format!("{name}, stored in the database")));

@@ -1,0 +1,38 @@
+//! `[permissions]`: the allow and deny files, and the memory of patterns.
+
+use std::path::PathBuf;
+
+use portcullis_address::DEFAULT_PATTERN_MEMORY;
+
+use super::section::Section;
+use super::value::{GIB, KIB, bytes};
+
+/// What policies can ask beside the tables.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PermissionsConfig {
+    /// The folder of allow and deny files; empty for none.
+    pub folder: PathBuf,
+    /// What the patterns of the trusted peers, and those of the allow and deny files, may take of memory, in bytes.
+    pub pattern_memory: usize,
+}
+
+impl Default for PermissionsConfig {
+    fn default() -> Self {
+        Self {
+            folder: PathBuf::new(),
+            pattern_memory: DEFAULT_PATTERN_MEMORY,
+        }
+    }
+}
+
+pub(super) fn read(mut section: Section<'_>) -> PermissionsConfig {
+    let default = PermissionsConfig::default();
+    let read = PermissionsConfig {
+        folder: section.value("folder", default.folder, |v| Ok(PathBuf::from(v.text()?))),
+        pattern_memory: section.value("pattern-memory", default.pattern_memory, |v| {
+            bytes(v, 64 * KIB, 64 * GIB)
+        }),
+    };
+    section.finish();
+    read
+}

@@ -1,0 +1,166 @@
+//! `[sip]`: what goes for every SIP message.
+
+use std::path::PathBuf;
+
+use super::listen::Listen;
+use super::next_hop::Domain;
+use super::problem::Bad;
+use super::section::Section;
+use super::value::{KIB, bytes, count, phrase};
+
+/// What goes for every SIP message.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SipConfig {
+    /// Further names that mean this host, each as `HOST` or `HOST:PORT`.
+    pub aliases: Vec<String>,
+    /// The Server header of our own replies.
+    pub server_header: Option<String>,
+    /// What a message may hold.
+    pub limits: portcullis_sip::Limits,
+    /// The file of the key behind branches, tags and seals; none for the default.
+    pub key_file: Option<PathBuf>,
+    /// Answers of our own a second to one source over UDP that has not proved itself; 0 for any number.
+    pub answers_per_second: u32,
+    /// How many of them at once.
+    pub answers_burst: u32,
+    /// How many TCP connections there may be, both ways.
+    pub tcp: ConnectionLimits,
+    /// Where answers and responses go to the source port of a request that does not ask for it.
+    pub force_rport: ForceRport,
+}
+
+/// The most SIP connections over TCP, in both directions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConnectionLimits {
+    /// In all.
+    pub total: usize,
+    /// From one IPv4 address, or one /64 of IPv6.
+    pub per_address: usize,
+}
+
+/// Which listeners take every request for one with `rport` (RFC 3581), as Kamailio does after `force_rport()`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ForceRport {
+    /// None.
+    Never,
+    /// Every UDP listener. Over TCP responses go back over the connection anyway.
+    Always,
+    /// These UDP listeners.
+    On(Vec<Listen>),
+}
+
+impl ForceRport {
+    /// Whether it goes for requests to this listener.
+    pub fn goes_for(&self, listen: &Listen) -> bool {
+        let is_udp = !listen.transport.is_reliable();
+        match self {
+            Self::Never => false,
+            Self::Always => is_udp,
+            Self::On(these) => is_udp && these.iter().any(|one| one.covers(listen)),
+        }
+    }
+}
+
+impl Default for SipConfig {
+    fn default() -> Self {
+        Self {
+            aliases: Vec::new(),
+            server_header: Some("Portcullis".into()),
+            limits: portcullis_sip::Limits::default(),
+            key_file: None,
+            answers_per_second: 1_000,
+            answers_burst: 5_000,
+            tcp: ConnectionLimits {
+                total: 16_384,
+                per_address: 256,
+            },
+            force_rport: ForceRport::Never,
+        }
+    }
+}
+
+pub(super) fn read(mut section: Section<'_>, default: SipConfig, listen: &[Listen]) -> SipConfig {
+    let aliases = section.list("aliases", default.aliases, |value| {
+        let alias = value.text()?;
+        let mend = "write HOST or HOST:PORT, IPv6 in brackets";
+        Domain::parse(alias)
+            .ok()
+            .filter(|_| !alias.contains(['/', '*']))
+            .ok_or_else(|| Bad::new("not a host name or address", mend))?;
+        Ok(alias.to_ascii_lowercase())
+    });
+    let server = section.optional("server-header", phrase);
+    let mut limits = default.limits;
+    limits.message_bytes =
+        section.value("message", limits.message_bytes, |v| bytes(v, KIB, 65_535));
+    limits.header_lines = section.value("header-lines", limits.header_lines, |v| count(v, 8, 4096));
+    limits.header_bytes = section.value("header-line", limits.header_bytes, |v| {
+        bytes(v, 128, 65_535)
+    });
+    limits.start_line_bytes = section.value("start-line", limits.start_line_bytes, |v| {
+        bytes(v, 128, 65_535)
+    });
+    let key_file = section.optional("key-file", |value| Ok(PathBuf::from(value.text()?)));
+    let answers_per_second = section.value("answers-per-second", default.answers_per_second, |v| {
+        count(v, 0, 1_000_000)
+    });
+    let answers_burst = section.value("answers-burst", default.answers_burst, |v| {
+        count(v, 1, 10_000_000)
+    });
+    let tcp = ConnectionLimits {
+        total: section.value("tcp-max-connections", default.tcp.total, |v| {
+            count(v, 1, 1_000_000)
+        }),
+        per_address: section.value(
+            "tcp-max-connections-per-address",
+            default.tcp.per_address,
+            |v| count(v, 1, 1_000_000),
+        ),
+    };
+    let force_rport = force_rport(&mut section, default.force_rport, listen);
+    section.finish();
+    SipConfig {
+        aliases,
+        force_rport,
+        server_header: match server {
+            Some(text) => Some(text).filter(|text| !text.is_empty()),
+            None => default.server_header,
+        },
+        limits,
+        key_file: key_file.filter(|file| !file.as_os_str().is_empty()),
+        answers_per_second,
+        answers_burst,
+        tcp,
+    }
+}
+
+/// `true`, `false`, or a list of those of `listen` that it goes for.
+fn force_rport(section: &mut Section<'_>, default: ForceRport, listen: &[Listen]) -> ForceRport {
+    if !section.is_list("force-rport") {
+        let read = section.optional("force-rport", |value| {
+            let mend =
+                "write true, false, or a list of addresses of `listen`: [\"udp:192.0.2.1:5060\"]";
+            value.boolean().map_err(|bad| Bad::new(bad.what, mend))
+        });
+        return match read {
+            Some(true) => ForceRport::Always,
+            Some(false) => ForceRport::Never,
+            None => default,
+        };
+    }
+    let these = section.list("force-rport", Vec::new(), |value| {
+        let one = Listen::parse(value.text()?)?;
+        if one.transport.is_reliable() {
+            let mend = "leave it out: over TCP responses go back over the connection";
+            return Err(Bad::new("not a UDP listener", mend));
+        }
+        if !listen.iter().any(|listen| listen.covers(&one)) {
+            return Err(Bad::new(
+                "not one of `listen`",
+                "write it as it stands there",
+            ));
+        }
+        Ok(one)
+    });
+    ForceRport::On(these)
+}
