@@ -1,36 +1,17 @@
 //! The file of an entry: a mark of its format, an authentication code over name and content, and the content.
 
-use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, Read, Write};
 
 use crate::error::EntryError;
 use crate::key::{Key, TAG};
+use crate::name::Name;
 
 /// What the file of every entry begins with.
 const FORMAT: [u8; 8] = *b"PCENTRY1";
 
 /// What precedes the content.
 const HEAD: usize = FORMAT.len() + TAG;
-
-/// What the name of every entry's file ends with.
-pub(crate) const EXTENSION: &str = "entry";
-
-/// What an entry is found by: a digest of everything that its content depends on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Name(pub [u8; 32]);
-
-impl Name {
-    /// 64 hexadecimal digits and [`EXTENSION`].
-    pub(crate) fn file_name(&self) -> String {
-        let mut text = String::with_capacity(2 * self.0.len() + 1 + EXTENSION.len());
-        for byte in self.0 {
-            // Writing to a text can't fail.
-            let _written = write!(text, "{byte:02x}");
-        }
-        text + "." + EXTENSION
-    }
-}
 
 /// Bytes of the file that holds this content.
 pub(crate) fn size(content: &[u8]) -> u64 {

@@ -11,8 +11,8 @@ use nix::fcntl::OFlag;
 use nix::unistd::geteuid;
 use tempfile::NamedTempFile;
 
-use crate::entry::EXTENSION;
 use crate::error::{CacheError, EntryError};
+use crate::name::EXTENSION;
 
 /// What the name of a file that is being written begins with.
 const DRAFT: &str = ".draft-";

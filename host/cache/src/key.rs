@@ -6,9 +6,9 @@ use std::path::Path;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
-use crate::entry::Name;
 use crate::error::{CacheError, EntryError};
 use crate::folder;
+use crate::name::Name;
 
 /// Bytes of an authentication code.
 pub(crate) const TAG: usize = 32;

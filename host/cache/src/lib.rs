@@ -12,9 +12,10 @@ mod entry;
 mod error;
 mod folder;
 mod key;
+mod name;
 
-pub use entry::Name;
 pub use error::{CacheError, EntryError};
+pub use name::Name;
 
 use std::fs;
 use std::io::{self, Write};

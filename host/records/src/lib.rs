@@ -4,21 +4,21 @@
 
 #![forbid(unsafe_code)]
 
+mod decision;
 mod file;
 mod mask;
 mod record;
 pub mod replay;
+mod told;
 mod writer;
 
-use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
-use parking_lot::Mutex;
 use portcullis_config::RecordsConfig;
 use portcullis_policy::{DecisionId, Share, ShareKey};
 use thiserror::Error;
@@ -27,8 +27,10 @@ use portcullis_rate as pace;
 use portcullis_rate::{Active, Clock, Due, Seen};
 use portcullis_request::Request;
 
+pub use decision::Decision;
 pub use mask::Mask;
 pub use record::{Asking, Change, Decided, Question, Record};
+pub use told::Told;
 
 use file::File;
 use writer::Job;
@@ -64,52 +66,6 @@ pub struct Part {
     seen: Seen,
     due: Due,
     due_in_all: Due,
-}
-
-/// What became of the records.
-#[derive(Debug, Default)]
-pub struct Told {
-    written: AtomicU64,
-    /// Beyond the rate.
-    too_many: AtomicU64,
-    /// The writer was too slow.
-    too_fast: AtomicU64,
-    /// Longer than a line may be.
-    too_long: AtomicU64,
-    /// The file could not be written.
-    failed: AtomicU64,
-    /// Bytes that wait for the writer.
-    waiting: AtomicUsize,
-    trouble: Mutex<Trouble>,
-}
-
-/// What is wrong with the file.
-#[derive(Debug, Default)]
-struct Trouble {
-    /// None while it can be written.
-    error: Option<String>,
-    /// When the log had a line about it last.
-    told_at: Option<Instant>,
-    /// Whether that line still stands.
-    is_told: bool,
-}
-
-/// One decision, as it is taken to the writer.
-pub struct Decision<'d> {
-    /// What it is called.
-    pub id: DecisionId,
-    /// When it was.
-    pub time: SystemTime,
-    /// Whose request it was.
-    pub tenant: &'d Arc<str>,
-    /// The request.
-    pub request: &'d Request,
-    /// Who was asked.
-    pub policies: Vec<Asking>,
-    /// What their questions take ([`Tape::bytes`](portcullis_policy::Tape::bytes)).
-    pub tape_bytes: usize,
-    /// What became of it.
-    pub outcome: &'d dyn fmt::Display,
 }
 
 /// Why records can't be written.
@@ -205,7 +161,7 @@ impl Recorder {
         let Some(jobs) = &self.jobs else {
             return;
         };
-        let bytes = decision.bytes();
+        let bytes = Job::bytes(&decision);
         let waiting = self.told.waiting.fetch_add(bytes, Ordering::Relaxed);
         // Nothing is copied for which there is no room.
         let is_taken = waiting.saturating_add(bytes) <= self.config.queue
@@ -219,33 +175,6 @@ impl Recorder {
     /// What became of the records.
     pub fn told(&self) -> &Told {
         &self.told
-    }
-}
-
-impl Told {
-    /// Records in the file.
-    pub fn written(&self) -> u64 {
-        self.written.load(Ordering::Relaxed)
-    }
-
-    /// Why, and how many decisions were not written down that were in the share.
-    pub fn lost(&self) -> [(&'static str, u64); 4] {
-        [
-            ("rate", self.too_many.load(Ordering::Relaxed)),
-            ("queue", self.too_fast.load(Ordering::Relaxed)),
-            ("line", self.too_long.load(Ordering::Relaxed)),
-            ("error", self.failed.load(Ordering::Relaxed)),
-        ]
-    }
-
-    /// Bytes of the records that wait for the writer.
-    pub fn waiting(&self) -> usize {
-        self.waiting.load(Ordering::Relaxed)
-    }
-
-    /// Why the file can't be written at the moment; none while it can.
-    pub fn error(&self) -> Option<String> {
-        self.trouble.lock().error.clone()
     }
 }
 
@@ -276,14 +205,6 @@ impl Pace {
             return true;
         }
         self.due.take(now, each, second(each))
-    }
-}
-
-impl Decision<'_> {
-    /// What it takes of memory while it waits.
-    fn bytes(&self) -> usize {
-        let policies = self.policies.iter().map(Asking::bytes);
-        size_of::<Job>() + self.request.bytes() + policies.sum::<usize>() + self.tape_bytes
     }
 }
 

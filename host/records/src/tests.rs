@@ -1,6 +1,6 @@
 //! Masks, rates and files of records.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use portcullis_sip::{Arrival, Framing, Transport};
 

@@ -14,10 +14,11 @@ use portcullis_text::rfc3339;
 
 use portcullis_request::Request;
 
+use super::decision::Decision;
 use super::file::{File, Flushed};
 use super::mask::Mask;
 use super::record::{Asking, Record};
-use super::{Decision, Told};
+use super::told::Told;
 
 /// How long records wait for more of them before they are in the file.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -61,6 +62,12 @@ impl Job {
             outcome: decision.outcome.to_string(),
             bytes,
         }
+    }
+
+    /// What a decision takes of memory while it waits.
+    pub(super) fn bytes(decision: &Decision<'_>) -> usize {
+        let policies = decision.policies.iter().map(Asking::bytes);
+        size_of::<Self>() + decision.request.bytes() + policies.sum::<usize>() + decision.tape_bytes
     }
 }
 

@@ -4,6 +4,7 @@
 //! as much of its header section as an answer needs. The next message on the stream is framed as usual. A stream whose next
 //! message boundary is unknown ends with an error.
 
+mod lines;
 mod oversized;
 
 use std::ops::Range;
@@ -13,9 +14,9 @@ use thiserror::Error;
 
 use crate::cseq::content_length;
 use crate::scan::lines::raw_header;
-use crate::scan::start_line;
 use crate::scan::{Fault, HeaderName, Limits, LineEnd, ScanError};
 use crate::token;
+use lines::{Lines, Reduce, begins_sip};
 
 /// The receiving side of one stream connection.
 ///
@@ -320,96 +321,6 @@ enum State {
         /// Bytes of it that are still to come.
         left: usize,
     },
-}
-
-/// How much of a header section is there when it is reduced.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Reduce {
-    /// More is to come: the last header field may not be complete.
-    Begun,
-    /// All of it, with the empty line.
-    Whole,
-}
-
-/// What is known of the lines of a header section. Offsets count from the start of the message, as it is after reductions.
-#[derive(Clone, Copy, Debug, Default)]
-struct Lines {
-    /// How the first line ends, once it is there.
-    kind: Option<LineEnd>,
-    /// The first line is long, not whole yet, and begins as one of SIP does.
-    begins_sip: bool,
-    /// How many there are.
-    count: usize,
-    /// Behind the first line.
-    first_end: usize,
-    /// The start of the line that is not whole yet.
-    start: usize,
-    /// Up to here there is no line feed that was not seen.
-    searched: usize,
-    /// The limit that the message is above.
-    fault: Option<Fault>,
-    /// Bytes that reductions took out.
-    removed: usize,
-    /// A reduction took out what may be Content-Length.
-    has_lost_length: bool,
-}
-
-impl Lines {
-    /// Notes that the header section is above the limit; tells which limit the message exceeded first.
-    fn oversized(&mut self, limits: &Limits) -> Fault {
-        let first_line = match self.kind {
-            None => self.searched,
-            Some(kind) => self.first_end - kind.as_bytes().len(),
-        };
-        *self
-            .fault
-            .get_or_insert(match first_line > limits.start_line_bytes {
-                true => Fault::StartLineTooLong,
-                false => Fault::MessageTooLong,
-            })
-    }
-
-    /// Takes a line without its line feed; tells whether it is the empty one behind the headers.
-    fn take(&mut self, line: &[u8], limits: &Limits) -> Result<bool, Fault> {
-        let (content, kind) = match line.strip_suffix(b"\r") {
-            Some(content) => (content, LineEnd::CrLf),
-            None => (line, LineEnd::Lf),
-        };
-        let next = self.start + line.len() + 1;
-        match self.kind {
-            None => {
-                self.first_end = next;
-                self.first(content, kind, limits)?;
-            }
-            Some(first) if first != kind => return Err(Fault::LineEnd),
-            Some(_) => {}
-        }
-        self.count += 1;
-        // The start line, headers, as many folds, and the empty line.
-        if self.count > limits.header_lines.saturating_mul(2).saturating_add(2) {
-            self.fault.get_or_insert(Fault::TooManyHeaders);
-        }
-        self.start = next;
-        self.searched = next;
-        Ok(content.is_empty())
-    }
-
-    /// Refuses other protocols at their first line, before they fill the buffer. A start line above its limit is left to the scan: its
-    /// message is framed and answered like any other.
-    fn first(&mut self, content: &[u8], kind: LineEnd, limits: &Limits) -> Result<(), Fault> {
-        self.kind = Some(kind);
-        let is_long = content.len() > limits.start_line_bytes;
-        if (is_long && !begins_sip(content, limits)) || !start_line::is_sip(content) {
-            return Err(Fault::NotSip);
-        }
-        Ok(())
-    }
-}
-
-/// Whether a line above its limit begins as one of SIP does, within the limit.
-fn begins_sip(line: &[u8], limits: &Limits) -> bool {
-    let near = line.get(..limits.start_line_bytes).unwrap_or(line);
-    start_line::may_become_sip(near)
 }
 
 /// Content-Length of headers that begin at `from`, or what is wrong with it and where.

@@ -5,14 +5,11 @@ use std::mem;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 
+use crate::slot::Slot;
 use crate::system::Incoming;
 
 /// Capacity for one datagram, in bytes: no UDP datagram is larger (RFC 768: a 16-bit length).
 pub const DATAGRAM_BYTES: usize = 65_535;
-
-/// Unused bytes behind each slot. Slots that begin at multiples of a large power of two would all compete for the same few
-/// sets of the processor's caches.
-const STAGGER: usize = 1_600;
 
 /// A batch of slots for incoming datagrams, made once and reused.
 #[derive(Debug)]
@@ -20,14 +17,6 @@ pub struct Receiver {
     slots: Vec<Slot>,
     system: Incoming,
     room: usize,
-}
-
-/// One received datagram.
-#[derive(Debug)]
-pub(crate) struct Slot {
-    pub(crate) bytes: Vec<u8>,
-    pub(crate) source: SocketAddr,
-    pub(crate) truncated: bool,
 }
 
 impl Receiver {
@@ -88,16 +77,6 @@ impl Receiver {
     /// When `nth` is not below the batch.
     pub fn restore(&mut self, nth: usize, bytes: Vec<u8>) {
         self.slots[nth].bytes = bytes;
-    }
-}
-
-impl Slot {
-    pub(crate) fn new(room: usize) -> Self {
-        Self {
-            bytes: Vec::with_capacity(room + STAGGER),
-            source: crate::system::NOWHERE,
-            truncated: false,
-        }
     }
 }
 

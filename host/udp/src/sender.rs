@@ -5,6 +5,7 @@ use std::mem;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 
+use crate::packet::Packet;
 use crate::system::{NOWHERE, Name, Outgoing, socket_addr};
 
 /// Capacity of a new buffer, in bytes: most SIP messages are smaller.
@@ -43,13 +44,6 @@ pub struct Refusal<'a> {
     pub to: SocketAddr,
     /// Its first bytes.
     pub bytes: &'a [u8],
-}
-
-/// One datagram and where it goes.
-#[derive(Debug)]
-pub(crate) struct Packet {
-    pub(crate) bytes: Vec<u8>,
-    pub(crate) to: Name,
 }
 
 impl Sender {

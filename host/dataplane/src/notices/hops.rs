@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::Mutex;
 
-use super::cut;
+use super::call_id::cut;
 
 /// Next hops that are remembered as down. Callers may name many where `domains` permits them.
 const MOST: usize = 256;

@@ -4,6 +4,7 @@
 //! operator's to mend is counted here as well, with a few examples: workers put them into queues of fixed size and never wait, and
 //! [`notice_log`](crate::notice_log) on the control side writes the lines at `warn`: one at once, then one a minute for each kind.
 
+mod call_id;
 mod failures;
 pub(crate) mod hops;
 pub(crate) mod pace;
@@ -20,14 +21,12 @@ use portcullis_sip::RelayErrorKind;
 
 use crate::trace::Traces;
 
+pub(crate) use call_id::cut;
 pub use failures::{Failures, PolicyFailure};
 pub use hops::{DownHop, Hops};
 
 /// Examples that one worker keeps of each kind until the control side takes them. More are counted only.
 const EXAMPLES: usize = 4;
-
-/// The longest Call-ID that is kept or logged, in bytes.
-const CALL_ID: usize = 128;
 
 /// What an operator has to mend, by its cause. Failures of policies are kept with their seats: see [`Failures`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -249,14 +248,9 @@ impl Notices {
     }
 }
 
-/// A Call-ID as text, cut to what is kept of it. Whoever shows it escapes it.
-pub(crate) fn cut(call_id: &[u8]) -> String {
-    let cut = call_id.get(..CALL_ID).unwrap_or(call_id);
-    String::from_utf8_lossy(cut).into_owned()
-}
-
 #[cfg(test)]
 mod tests {
+    use super::call_id::CALL_ID;
     use super::*;
 
     fn example(text: &str) -> Example {

@@ -1,6 +1,7 @@
 //! The data path of one message, from received bytes to what is sent: scan, first look, policy, verdict, reply or relay.
 
 mod answers;
+mod fate;
 mod judge;
 mod tell;
 
@@ -24,8 +25,8 @@ use portcullis_request::Request;
 use crate::notices::{Example, Trouble};
 use crate::shared::Shared;
 use answers::Answers;
+use fate::Fate;
 use judge::{Judge, Judgement, Outcome, Patience};
-use tell::Fate;
 
 pub(crate) use tell::Loss;
 
@@ -281,7 +282,7 @@ impl Pipeline {
             Received::Reply(_) if code_of(out) >= 400 => {
                 let fate = Fate::Rejected {
                     code: code_of(out),
-                    reason: tell::phrase_of(out),
+                    reason: fate::phrase_of(out),
                     cause: "check",
                     detail,
                 };
@@ -294,7 +295,7 @@ impl Pipeline {
             Received::Reply(_) => {
                 let fate = Fate::Answered {
                     code: code_of(out),
-                    reason: tell::phrase_of(out),
+                    reason: fate::phrase_of(out),
                 };
                 self.tell(message, arrival, None, fate);
             }

@@ -12,6 +12,7 @@ use portcullis_sip::{Arrival, Destination, HeaderName, Message, RelayError, Star
 use tracing::{Level, debug, enabled};
 
 use super::Pipeline;
+use super::fate::Fate;
 use super::judge::Judgement;
 use crate::notices::{self, Example, Trouble};
 use crate::trace::{self, Entry, Fields, Outcome};
@@ -21,31 +22,6 @@ const FIRST_LINE: usize = 120;
 
 /// Bytes of a message that can't be read in which a Call-ID is looked for.
 const SEARCHED: usize = 8 << 10;
-
-/// What becomes of a message.
-#[derive(Clone, Copy)]
-pub(super) enum Fate<'a> {
-    /// A success of ours.
-    Answered { code: u16, reason: &'a str },
-    /// A request is sent on.
-    Relayed(Destination),
-    /// A response is sent back.
-    Returned(Destination),
-    /// An ACK to a rejection of ours.
-    Absorbed,
-    /// A rejection of ours: its code and phrase, why it is one, and what is wrong in more words than the phrase.
-    Rejected {
-        code: u16,
-        reason: &'a str,
-        cause: &'static str,
-        detail: Option<&'a dyn Display>,
-    },
-    /// Nothing is sent.
-    Dropped {
-        cause: &'static str,
-        detail: Option<&'a dyn Display>,
-    },
-}
 
 /// A message that a transport could not carry.
 pub(crate) struct Loss<'a> {
@@ -347,15 +323,6 @@ fn log_loss(loss: &Loss<'_>) {
     );
 }
 
-/// The status code and phrase of a reply that we wrote: `SIP/2.0 401 Address not authorised`.
-pub(super) fn phrase_of(reply: &[u8]) -> &str {
-    let line = reply.split(|byte| *byte == b'\r').next();
-    let phrase = line.and_then(|line| line.get(12..));
-    phrase
-        .and_then(|phrase| std::str::from_utf8(phrase).ok())
-        .unwrap_or_default()
-}
-
 /// The method of a request; nothing for a response.
 fn method_of(message: Message<'_>) -> String {
     match message.start_line() {
@@ -424,11 +391,5 @@ mod tests {
         assert_eq!(first_line(b"\xff\xfe"), "\u{fffd}\u{fffd}");
         assert_eq!(first_line(&[b'x'; 9000]).len(), FIRST_LINE);
         assert_eq!(first_line(b""), "");
-    }
-
-    #[test]
-    fn the_phrase_of_a_reply_is_read() {
-        assert_eq!(phrase_of(b"SIP/2.0 400 Bad Via\r\nVia: x"), "Bad Via");
-        assert_eq!(phrase_of(b"SIP"), "");
     }
 }

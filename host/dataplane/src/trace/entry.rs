@@ -8,7 +8,7 @@ use portcullis_sip::{Arrival, HeaderName, Message, StartLine, Transport};
 use portcullis_text::{clean_json, rfc3339};
 use serde::Serialize;
 
-use super::Outcome;
+use super::outcome::Outcome;
 
 /// Bytes of one text from a message that are shown.
 const MOST: usize = 256;

@@ -7,7 +7,8 @@ use portcullis_sip::{Arrival, HeaderName, Message, NameAddr, StartLine, Uri};
 use serde::Deserialize;
 use thiserror::Error;
 
-use super::Entry;
+use super::entry::Entry;
+use super::outcome::Outcome;
 
 /// Messages a second that a trace shows where nothing is said, and the most that may be asked for.
 const RATE: u32 = 200;
@@ -43,26 +44,6 @@ pub struct Filter {
     codes: Option<(u16, u16)>,
 }
 
-/// What becomes of a message.
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
-#[serde(rename_all = "snake_case")]
-pub enum Outcome {
-    /// A request that was sent on.
-    Relayed,
-    /// A response that was sent back.
-    Returned,
-    /// A request that was answered with success: OPTIONS to the host.
-    Answered,
-    /// A request that was answered with a failure.
-    Rejected,
-    /// An ACK to a rejection of ours.
-    Absorbed,
-    /// Nothing was sent.
-    Dropped,
-    /// It was to be sent and could not be.
-    Undelivered,
-}
-
 /// A filter that can't be read.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum FilterError {
@@ -75,21 +56,6 @@ pub enum FilterError {
     /// The status.
     #[error("code: `{0}` is no status: write 401, or 4xx for a class")]
     Code(String),
-}
-
-impl Outcome {
-    /// Its name.
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Relayed => "relayed",
-            Self::Returned => "returned",
-            Self::Answered => "answered",
-            Self::Rejected => "rejected",
-            Self::Absorbed => "absorbed",
-            Self::Dropped => "dropped",
-            Self::Undelivered => "undelivered",
-        }
-    }
 }
 
 impl Filter {

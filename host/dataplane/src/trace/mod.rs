@@ -5,6 +5,7 @@
 
 mod entry;
 mod filter;
+mod outcome;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -18,7 +19,8 @@ use thiserror::Error;
 use tokio::sync::{mpsc, watch};
 
 pub(crate) use entry::{Asked, Entry, Fields, code_of};
-pub use filter::{Filter, FilterError, Outcome};
+pub use filter::{Filter, FilterError};
+pub use outcome::Outcome;
 
 /// Traces at a time.
 const MOST: usize = 4;

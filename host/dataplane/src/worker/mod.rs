@@ -1,43 +1,26 @@
-//! One worker: a thread with a runtime of its own, its own sockets, and a pipeline. Workers share nothing but [`Shared`].
+//! One worker: a thread with a runtime of its own, its own sockets, and a pipeline. Workers share nothing but [`Shared`](crate::shared::Shared).
 
+mod running;
 mod stream;
 mod stream_peer;
 mod tcp;
 mod udp;
+mod udp_socket;
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::io;
-use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
-use std::sync::Arc;
-use std::thread::JoinHandle;
-use std::time::Duration;
 
 use portcullis_metrics::WorkerCounters;
 use portcullis_request::Request;
 use portcullis_udp::Receiver;
-use tokio::net::TcpListener;
-use tokio::runtime::{Builder, LocalOptions};
-use tokio::sync::{Semaphore, mpsc, watch};
-use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout, timeout_at};
-use tracing::warn;
+use tokio::sync::{Semaphore, mpsc};
 
 use crate::pipeline::Pipeline;
-use crate::shared::Shared;
-use crate::transport::WorkerSockets;
 
-use udp::{BATCH, Udp, flush_all};
+pub use running::spawn;
 
-/// Room for what the host does, beside the stack that a policy may use.
-const STACK: usize = 2 << 20;
-
-/// How often a worker looks after what no message makes it look after.
-const CHORES: Duration = Duration::from_secs(1);
-
-/// How long the end waits for peers to take what is on its way to them.
-const DRAIN: Duration = Duration::from_secs(2);
+use udp_socket::Udp;
 
 /// What the tasks of one worker share. They run on one thread and never hold it across an await.
 pub(crate) struct Worker {
@@ -58,49 +41,6 @@ pub(crate) struct Worker {
     pub(crate) is_ending: bool,
 }
 
-/// Starts the worker of this number on a thread of its own, and returns when its sockets are served. It ends, with everything
-/// sent that can be sent, when `stop` becomes true or its sender is gone.
-///
-/// # Errors
-/// When the thread or its runtime can't be made, or a socket can't be waited for.
-///
-/// # Panics
-/// The thread does when `shared` has no counters for that worker.
-pub fn spawn(
-    number: usize,
-    shared: Arc<Shared>,
-    sockets: WorkerSockets,
-    stop: watch::Receiver<bool>,
-) -> io::Result<JoinHandle<()>> {
-    let (tell, told) = std::sync::mpsc::sync_channel(1);
-    let policy_stack = shared.config.policy.seat.limits.stack_bytes;
-    let thread = std::thread::Builder::new()
-        .name(format!("worker-{number}"))
-        .stack_size(STACK + policy_stack)
-        .spawn(move || {
-            let mut builder = Builder::new_current_thread();
-            let paused = Arc::clone(&shared);
-            builder.on_thread_park(move || paused.counters[number].pauses.inc());
-            let runtime = match builder.enable_all().build_local(LocalOptions::default()) {
-                Ok(runtime) => runtime,
-                Err(error) => return drop(tell.send(Err(error))),
-            };
-            runtime.block_on(async {
-                match Running::start(number, shared, sockets) {
-                    Ok(running) => {
-                        let _listens = tell.send(Ok(()));
-                        running.until(stop).await;
-                    }
-                    Err(error) => drop(tell.send(Err(error))),
-                }
-            });
-        })?;
-    match told.recv() {
-        Ok(started) => started.map(|()| thread),
-        Err(_) => Err(io::Error::other("the thread died")),
-    }
-}
-
 impl Worker {
     /// What this worker counts.
     pub(crate) fn counters(&self) -> &WorkerCounters {
@@ -115,100 +55,5 @@ impl Worker {
     /// What a writer holds for as long as it has something to send.
     pub(crate) fn writers(&self) -> Option<mpsc::Sender<()>> {
         self.writers.clone()
-    }
-}
-
-/// A worker with its tasks.
-struct Running {
-    worker: Rc<RefCell<Worker>>,
-    tasks: JoinSet<()>,
-    all_sent: mpsc::Receiver<()>,
-}
-
-impl Running {
-    /// Takes the sockets over and starts a task for each.
-    fn start(number: usize, shared: Arc<Shared>, sockets: WorkerSockets) -> io::Result<Self> {
-        let udp = sockets.udp.into_iter();
-        let udp: Vec<Udp> = udp
-            .map(|(socket, local)| Udp::new(socket, local))
-            .collect::<io::Result<_>>()?;
-        let (writers, all_sent) = mpsc::channel(1);
-        let udp_count = udp.len();
-        let listeners = sockets.tcp.into_iter();
-        let listeners: Vec<(TcpListener, SocketAddr)> = listeners
-            .map(|(listener, local)| Ok((TcpListener::from_std(listener)?, local)))
-            .collect::<io::Result<_>>()?;
-        let worker = Rc::new_cyclic(|this| {
-            RefCell::new(Worker {
-                pipeline: Pipeline::new(shared, number),
-                receiver: Receiver::new(BATCH),
-                udp,
-                waiting: VecDeque::new(),
-                slow: Rc::new(Semaphore::new(1)),
-                stream_in: Vec::new(),
-                stream_out: Vec::new(),
-                this: Weak::clone(this),
-                writers: Some(writers),
-                is_ending: false,
-            })
-        });
-        let mut tasks = JoinSet::new();
-        worker.borrow().connections().decides();
-        for socket in 0..udp_count {
-            tasks.spawn_local(udp::serve(Rc::clone(&worker), socket));
-        }
-        for (listener, local) in listeners {
-            tasks.spawn_local(tcp::accept(Rc::clone(&worker), listener, local));
-        }
-        tasks.spawn_local(chores(Rc::clone(&worker)));
-        Ok(Self {
-            worker,
-            tasks,
-            all_sent,
-        })
-    }
-
-    /// Runs until `stop` becomes true or its sender is gone.
-    async fn until(mut self, mut stop: watch::Receiver<bool>) {
-        let _stopped_or_gone = stop.wait_for(|stop| *stop).await;
-        // Nothing new comes in from here on. Everything that came in is decided, and what is decided goes out.
-        self.tasks.shutdown().await;
-        let deadline = Instant::now() + DRAIN;
-        self.worker.borrow_mut().is_ending = true;
-        self.worker.borrow_mut().decide_waiting(DRAIN);
-        let slow = Rc::clone(&self.worker.borrow().slow);
-        let connections = Arc::clone(self.worker.borrow().connections());
-        // Turns are given in the order of the requests for them: this one comes after those of all requests that wait.
-        let _all_decided = timeout_at(deadline, slow.acquire()).await;
-        connections.decided();
-        if timeout_at(deadline, connections.closed()).await.is_err() {
-            connections.close();
-        }
-        self.worker.borrow_mut().writers = None;
-        let drained = timeout(DRAIN, async {
-            flush_all(&self.worker).await;
-            let _all_writers_gone = self.all_sent.recv().await;
-            flush_all(&self.worker).await;
-        });
-        if drained.await.is_err() {
-            warn!(
-                event = "peers_not_drained",
-                "peers did not take their last messages in time"
-            );
-        }
-    }
-}
-
-/// What has to be done without any message: old policies and tables must not stay only because nobody calls.
-async fn chores(worker: Rc<RefCell<Worker>>) {
-    let mut tick = interval(CHORES);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        tick.tick().await;
-        let mut worker = worker.borrow_mut();
-        let seconds = portcullis_text::unix_seconds();
-        worker.pipeline.shared().proxy.set_time(seconds);
-        worker.pipeline.refresh_all();
-        worker.count_overflows();
     }
 }

@@ -9,18 +9,16 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use portcullis_metrics::Lost;
 use portcullis_sip::{Arrival, Destination, Framing, Transport};
-use portcullis_udp::{Polled, Sender};
+use portcullis_udp::Polled;
 use tokio::task::yield_now;
 use tokio::time::sleep;
 use tracing::{debug, warn};
 
 use super::Worker;
+use super::udp_socket::{BATCH, Udp};
 use crate::notices::{Example, Trouble};
 use crate::pipeline::{Handled, Loss};
 use crate::transport::Outgoing;
-
-/// Datagrams that one system call receives or sends. More than 8 brings little, 32 is where nothing more comes.
-pub(crate) const BATCH: usize = 32;
 
 /// How long an answer waits for the rest of its batch. While policies take microseconds none does so for as long; one that takes more
 /// must not hold up the answers of others.
@@ -45,16 +43,6 @@ const ERROR_PAUSE: Duration = Duration::from_millis(10);
 /// The longest keep-alive: CRLF CRLF.
 const KEEP_ALIVE: usize = 4;
 
-/// One UDP socket of a worker, with what waits to be sent from it.
-#[derive(Debug)]
-pub(crate) struct Udp {
-    socket: Rc<Polled>,
-    local: SocketAddr,
-    sender: Sender,
-    /// What the system has counted so far; see [`portcullis_udp::overflows`].
-    overflows: u32,
-}
-
 /// How a turn at receiving ended.
 enum Turn {
     /// Nothing more was there.
@@ -63,18 +51,6 @@ enum Turn {
     Cut,
     /// The system refused.
     Failed(io::Error),
-}
-
-impl Udp {
-    /// Takes a bound socket over. To be called on the worker's runtime.
-    pub(crate) fn new(socket: std::net::UdpSocket, local: SocketAddr) -> io::Result<Self> {
-        Ok(Self {
-            socket: Rc::new(Polled::new(socket)?),
-            local,
-            sender: Sender::new(BATCH),
-            overflows: 0,
-        })
-    }
 }
 
 /// Serves the worker's UDP socket of this number for as long as the worker lives.

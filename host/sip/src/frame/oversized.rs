@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use memchr::memchr;
 
-use super::{Lines, Reduce};
+use super::lines::{Lines, Reduce};
 use crate::scan::lines::name;
 use crate::scan::{HeaderName, Limits, LineEnd};
 

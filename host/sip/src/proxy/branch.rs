@@ -12,8 +12,8 @@
 
 use std::net::SocketAddr;
 
-use super::Minute;
 use super::identity::Identity;
+use super::minute::Minute;
 use super::top_via::TopVia;
 use crate::arrival::{Arrival, ConnectionId};
 use crate::edit::{

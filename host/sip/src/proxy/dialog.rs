@@ -10,9 +10,10 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use super::Proxy;
 use super::branch::Origin;
+use super::minute::Minute;
 use super::own_route::{OWN_ROUTES, uri_of_route};
-use super::{Minute, Proxy};
 use crate::arrival::{ConnectionId, Transport};
 use crate::edit::{read_hex, read_short_hex, write_decimal, write_hex, write_short_hex};
 use crate::key::Key;

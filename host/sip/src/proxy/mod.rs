@@ -11,11 +11,13 @@ mod checks;
 mod dialog;
 mod drop_reason;
 mod identity;
+mod minute;
 mod own_route;
 mod plan;
 mod relay;
 mod relay_error;
 mod response;
+mod target;
 pub(crate) mod top_via;
 
 use std::net::SocketAddr;
@@ -26,17 +28,19 @@ use crate::key::{Keys, Request};
 use crate::name_addr::NameAddr;
 use crate::reason::standard_reason;
 use crate::reply::Reply;
-use crate::routes::Routes;
 use crate::scan::{Fault, HeaderName, Message, ScanError, StartLine};
 use branch::own_tag;
 use checks::{Checked, Refusal};
 use identity::Identity;
+use minute::Minute;
 use top_via::TopVia;
 
 pub use dialog::{Dialog, DialogSeal};
 pub use drop_reason::DropReason;
 pub use identity::Local;
+pub use relay::HeaderChange;
 pub use relay_error::{RelayError, RelayErrorKind};
+pub use target::Target;
 
 /// The rules of one host, shared by all workers. Only the time changes.
 #[derive(Debug)]
@@ -90,43 +94,6 @@ pub enum Received {
     Absorbed,
     /// Nothing is sent.
     Drop(DropReason),
-}
-
-/// A time, in minutes since 1970 (UTC). Seals are stamped with it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Minute(u32);
-
-impl Minute {
-    /// Minutes since then; 0 for a time in the future, because clocks of hosts differ.
-    fn age(self, now: Self) -> u32 {
-        now.0.saturating_sub(self.0)
-    }
-}
-
-/// The target of a relayed request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Target<'a> {
-    /// Where Route and request URI say, as far as the configuration permits, else to the default next hop.
-    AsRouted,
-    /// To the next hop of this name.
-    NextHop(&'a str),
-    /// Within this dialog: where Route and request URI say, as far as the configuration permits, else to the end of the dialog
-    /// that the request is not from, where it was when the dialog began.
-    Within(Dialog),
-}
-
-/// A change to the header of a request that is relayed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HeaderChange<'a> {
-    /// A header field behind all others.
-    Add {
-        /// Its name.
-        name: &'a str,
-        /// Its value.
-        value: &'a str,
-    },
-    /// Removes all header fields of this name, in full and compact form.
-    Remove(&'a str),
 }
 
 impl Proxy {
@@ -227,43 +194,6 @@ impl Proxy {
         }
         reply.end(&self.server_line);
         Some(top.reply_to(arrival))
-    }
-
-    /// Writes a request as it goes to the next hop (RFC 3261 §16.4 to §16.6, §16.11): the received bytes with the edits that
-    /// the RFC asks for, everything else as it came.
-    ///
-    /// A request goes over the transport that its next hop was configured with or its URI names, also above 1,300 bytes: to
-    /// change to TCP there (§18.1.1) takes a way to come back when the next hop refuses TCP, which takes state.
-    ///
-    /// # Errors
-    /// When it may not or can't be sent: [`RelayError::code`] is the answer for the sender.
-    pub fn relay(
-        &self,
-        message: Message<'_>,
-        arrival: &Arrival,
-        routes: &Routes,
-        target: Target<'_>,
-        out: &mut Vec<u8>,
-    ) -> Result<Destination, RelayError> {
-        self.relay_changed(message, arrival, routes, target, &[], out)
-    }
-
-    /// Relays with changes to the header. Header fields that the proxy itself writes or reads on the way (Via, Route, Record-Route,
-    /// Max-Forwards, Content-Length) must not be among them; the caller ensures that names are tokens and values are single lines.
-    ///
-    /// # Errors
-    /// As [`Proxy::relay`], and [`RelayError::Unrelayable`] when the changes remove what the proxy itself changes.
-    pub fn relay_changed(
-        &self,
-        message: Message<'_>,
-        arrival: &Arrival,
-        routes: &Routes,
-        target: Target<'_>,
-        changes: &[HeaderChange<'_>],
-        out: &mut Vec<u8>,
-    ) -> Result<Destination, RelayError> {
-        out.clear();
-        relay::relay(self, message, arrival, routes, target, changes, out)
     }
 
     fn request(

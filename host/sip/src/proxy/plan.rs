@@ -4,11 +4,12 @@ use std::net::IpAddr;
 use std::net::SocketAddr;
 use std::ops::Range;
 
+use super::Proxy;
 use super::dialog::{Dialog, DialogSeal, End, Flow};
 use super::identity::Place;
 use super::own_route::{OWN_ROUTES, uri_of_route};
 use super::relay_error::RelayError;
-use super::{Proxy, Target};
+use super::target::Target;
 use crate::arrival::{Arrival, ConnectionId, Transport};
 use crate::host::{Host, ip_address};
 use crate::list::values;

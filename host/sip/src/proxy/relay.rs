@@ -2,11 +2,12 @@
 
 use std::net::SocketAddr;
 
+use super::Proxy;
 use super::branch::{Origin, Transaction};
 use super::dialog;
 use super::plan::{Plan, to_has_tag};
 use super::relay_error::RelayError;
-use super::{HeaderChange, Proxy, Target};
+use super::target::Target;
 use crate::arrival::{Arrival, Destination};
 use crate::cseq::MAX_FORWARDS;
 use crate::edit::{Edits, Text};
@@ -24,21 +25,61 @@ const MOST_CHANGES: usize = MOST_EDITS + 256;
 const LARGEST_DATAGRAM_V4: usize = 65_535 - 20 - 8;
 const LARGEST_DATAGRAM_V6: usize = 65_535 - 8;
 
-/// See [`Proxy::relay_changed`].
-pub(super) fn relay(
-    proxy: &Proxy,
-    message: Message<'_>,
-    arrival: &Arrival,
-    routes: &Routes,
-    target: Target<'_>,
-    changes: &[HeaderChange<'_>],
-    out: &mut Vec<u8>,
-) -> Result<Destination, RelayError> {
-    let relay = match changes {
-        [] => relay_by::<MOST_EDITS>,
-        _ => relay_by::<MOST_CHANGES>,
-    };
-    relay(proxy, message, arrival, routes, target, changes, out)
+/// A change to the header of a request that is relayed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeaderChange<'a> {
+    /// A header field behind all others.
+    Add {
+        /// Its name.
+        name: &'a str,
+        /// Its value.
+        value: &'a str,
+    },
+    /// Removes all header fields of this name, in full and compact form.
+    Remove(&'a str),
+}
+
+impl Proxy {
+    /// Writes a request as it goes to the next hop (RFC 3261 §16.4 to §16.6, §16.11): the received bytes with the edits that
+    /// the RFC asks for, everything else as it came.
+    ///
+    /// A request goes over the transport that its next hop was configured with or its URI names, also above 1,300 bytes: to
+    /// change to TCP there (§18.1.1) takes a way to come back when the next hop refuses TCP, which takes state.
+    ///
+    /// # Errors
+    /// When it may not or can't be sent: [`RelayError::code`] is the answer for the sender.
+    pub fn relay(
+        &self,
+        message: Message<'_>,
+        arrival: &Arrival,
+        routes: &Routes,
+        target: Target<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<Destination, RelayError> {
+        self.relay_changed(message, arrival, routes, target, &[], out)
+    }
+
+    /// Relays with changes to the header. Header fields that the proxy itself writes or reads on the way (Via, Route, Record-Route,
+    /// Max-Forwards, Content-Length) must not be among them; the caller ensures that names are tokens and values are single lines.
+    ///
+    /// # Errors
+    /// As [`Proxy::relay`], and [`RelayError::Unrelayable`] when the changes remove what the proxy itself changes.
+    pub fn relay_changed(
+        &self,
+        message: Message<'_>,
+        arrival: &Arrival,
+        routes: &Routes,
+        target: Target<'_>,
+        changes: &[HeaderChange<'_>],
+        out: &mut Vec<u8>,
+    ) -> Result<Destination, RelayError> {
+        out.clear();
+        let relay = match changes {
+            [] => relay_by::<MOST_EDITS>,
+            _ => relay_by::<MOST_CHANGES>,
+        };
+        relay(self, message, arrival, routes, target, changes, out)
+    }
 }
 
 fn relay_by<const MOST: usize>(

@@ -3,6 +3,8 @@
 #[cfg(target_os = "linux")]
 mod linux;
 #[cfg(target_os = "linux")]
+mod name;
+#[cfg(target_os = "linux")]
 pub(crate) mod option;
 // Tests compile it on Linux, too, so that it keeps working.
 #[cfg(any(test, not(target_os = "linux")))]
@@ -12,7 +14,9 @@ mod portable;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 
 #[cfg(target_os = "linux")]
-pub(crate) use linux::{Incoming, Name, Outgoing, socket_addr};
+pub(crate) use linux::{Incoming, Outgoing};
+#[cfg(target_os = "linux")]
+pub(crate) use name::{Name, socket_addr};
 #[cfg(not(target_os = "linux"))]
 pub(crate) use portable::{Incoming, Name, Outgoing, option, socket_addr};
 
