@@ -18,8 +18,8 @@ use tokio::sync::{Notify, Semaphore};
 use tokio::time::{Instant, sleep};
 use tracing::{debug, error, warn};
 
-use super::Control;
 use super::socket_file::{Owner, SocketFile};
+use super::{Control, answers};
 use crate::caller::{Caller, Door};
 
 /// Requests of one socket that are answered at the same time.
@@ -268,12 +268,19 @@ async fn answer(
         (Protocol::Json, None) => {
             let caller = Caller::operator(Door::Datagram);
             let request = json::Request::read(request);
-            let answer = control.answer_json(request, Layout::Tabs, &caller, most, beyond_datagram);
+            let answer = answers::json_within(
+                control,
+                request,
+                Layout::Tabs,
+                &caller,
+                most,
+                beyond_datagram,
+            );
             Some(answer.await.body)
         }
         (Protocol::Binrpc, None) => match Packet::parse(request) {
             Ok(Some(packet)) => Some(match packet.call() {
-                Ok(call) => control.answer_binrpc(packet.cookie, &call, most).await,
+                Ok(call) => answers::binrpc_within(control, packet.cookie, &call, most).await,
                 Err(malformed) => binrpc::fault(packet.cookie, &malformed.fault()),
             }),
             Ok(None) => Some(binrpc::fault(

@@ -1,8 +1,7 @@
 //! The doors: all sockets of control, bound at the start and served until the end.
 
-use std::fmt;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
@@ -15,10 +14,11 @@ use tokio::task::JoinSet;
 use super::Control;
 use super::datagram::{Datagrams, Protocol};
 use super::fifo::Fifo;
-use super::http_server;
+use super::listening::Listening;
 use super::socket_file::{Owner, SocketFile, cant_make};
 use super::stream::Listener;
 use super::token_file;
+use super::{http, http_server};
 
 /// All sockets of control.
 pub struct Doors {
@@ -28,19 +28,6 @@ pub struct Doors {
     fifo: Option<Fifo>,
     token: Option<Token>,
     listening: Listening,
-}
-
-/// Where control can be reached, with the ports that the system chose where the configuration says 0.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Listening {
-    /// HTTP.
-    pub http: Option<SocketAddr>,
-    /// BINRPC.
-    pub binrpc: Vec<Endpoint>,
-    /// The FIFO.
-    pub fifo: Option<PathBuf>,
-    /// JSON-RPC in datagrams.
-    pub datagram: Vec<Endpoint>,
 }
 
 impl Doors {
@@ -116,8 +103,10 @@ impl Doors {
         if let Some(fifo) = self.fifo {
             tasks.spawn(fifo.serve(Arc::clone(&control)));
         }
-        if let Some(http) = self.http {
-            http_server::serve(control, http, stopping.clone()).await;
+        if let Some(listener) = self.http {
+            let router = http::router(Arc::clone(&control));
+            let connections = Arc::clone(&control.http);
+            http_server::serve(router, connections, listener, stopping.clone()).await;
         }
         drop(stopping.wait_for(|stop| *stop).await);
         tasks.shutdown().await;
@@ -199,42 +188,4 @@ fn no_reply_folder(folder: &Path) -> String {
         "there is no folder {} for the replies of the FIFO: make it, or change `fifo-reply-dir` in [control]",
         folder.display()
     )
-}
-
-/// For the line at the start and for `portcullis.status`.
-impl fmt::Display for Listening {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.lines().as_slice() {
-            [] => f.write_str("none"),
-            lines => f.write_str(&lines.join(" ")),
-        }
-    }
-}
-
-impl Listening {
-    /// What a configuration asks for.
-    pub fn wanted(config: &ControlConfig) -> Self {
-        Self {
-            http: config.listen,
-            binrpc: config.binrpc.clone(),
-            fifo: config.fifo.clone(),
-            datagram: config.datagram.clone(),
-        }
-    }
-
-    /// One text for each door.
-    pub fn lines(&self) -> Vec<String> {
-        let http = self.http.map(|addr| format!("http://{addr}"));
-        let binrpc = self.binrpc.iter().map(|one| format!("binrpc={one}"));
-        let fifo = self
-            .fifo
-            .as_ref()
-            .map(|path| format!("fifo={}", path.display()));
-        let datagram = self.datagram.iter().map(|one| format!("jsonrpc={one}"));
-        http.into_iter()
-            .chain(binrpc)
-            .chain(fifo)
-            .chain(datagram)
-            .collect()
-    }
 }

@@ -19,7 +19,8 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
-use super::control::{Control, JsonBody};
+use super::answers::{self, JsonBody};
+use super::control::Control;
 use super::socket_file::SocketFile;
 use crate::caller::{Caller, Door};
 
@@ -161,7 +162,7 @@ impl Replies {
             }
             let caller = Caller::operator(Door::Fifo);
             // A pipe carries replies of any size.
-            let answer = control.answer_json_in_parts(request, Layout::Tabs, &caller);
+            let answer = answers::json_in_parts(&control, request, Layout::Tabs, &caller);
             if let Err(error) = deliver(&path, answer.await.body).await {
                 debug!(event = "fifo_reply_failed", %error, path = %path.display(), "FIFO reply not read");
             }

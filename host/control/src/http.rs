@@ -15,9 +15,10 @@ use portcullis_dataplane::throttle::Throttle;
 use portcullis_rpc::MOST_REQUEST;
 use portcullis_rpc::json::{self, Layout};
 
+use super::answers::{self, JsonBody};
 use super::api;
 use super::browser::{self, Foreign};
-use super::control::{Control, JsonBody};
+use super::control::Control;
 use super::http_server::{Peer, whole};
 use crate::caller::{Authority, Caller, Door, NOT_YOURS};
 use crate::exposition::CONTENT_TYPE;
@@ -199,9 +200,7 @@ async fn call(
         Err(refused) => return refused.into_response(),
     };
     let request = json::Request::read(&body);
-    let answer = control
-        .answer_json_in_parts(request, Layout::Compact, &caller)
-        .await;
+    let answer = answers::json_in_parts(&control, request, Layout::Compact, &caller).await;
     let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let json = [(header::CONTENT_TYPE, "application/json")];
     let body = match answer.body {

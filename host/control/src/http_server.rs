@@ -22,8 +22,7 @@ use tokio_io_timeout::TimeoutStream;
 use tower::ServiceExt;
 use tracing::debug;
 
-use super::connections::{Ends, Place};
-use super::{Control, http};
+use super::connections::{Connections, Ends, Place};
 
 /// How long a client may take for the head of a request, and how long a connection may wait for the next one.
 const HEAD: Duration = Duration::from_secs(30);
@@ -47,12 +46,12 @@ pub(super) struct Peer(pub(super) SocketAddr);
 
 /// Answers on `listener` until `stopping` says so. Requests that are being answered then are answered to the end.
 pub(super) async fn serve(
-    control: Arc<Control>,
+    router: Router,
+    connections: Arc<Connections>,
     listener: TcpListener,
     mut stopping: watch::Receiver<bool>,
 ) {
     let local = listener.local_addr().ok();
-    let router = http::router(Arc::clone(&control));
     let mut tasks = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -62,7 +61,7 @@ pub(super) async fn serve(
         };
         match accepted {
             Ok((stream, peer)) => {
-                let Some(place) = control.http.admit(ends(peer, local)) else {
+                let Some(place) = connections.admit(ends(peer, local)) else {
                     debug!(event = "http_connection_refused", %peer, "HTTP connection refused: all connections are in use");
                     continue;
                 };

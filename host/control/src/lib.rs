@@ -7,6 +7,7 @@
 
 #![forbid(unsafe_code)]
 
+mod answers;
 mod api;
 mod browser;
 mod caller;
@@ -20,6 +21,7 @@ mod exposition;
 mod fifo;
 mod http;
 mod http_server;
+mod listening;
 mod pages;
 mod parts;
 mod room;
@@ -30,7 +32,8 @@ mod trace;
 
 pub use api::Refused;
 pub use control::Control;
-pub use doors::{Doors, Listening, check};
+pub use doors::{Doors, check};
+pub use listening::Listening;
 
 #[cfg(test)]
 mod tests;

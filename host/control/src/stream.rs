@@ -12,9 +12,9 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
-use super::Control;
 use super::connections::{Ends, Place};
 use super::socket_file::SocketFile;
+use super::{Control, answers};
 
 /// A connection without a request for so long is closed (`IO_STREAM_CONN_TIMEOUT`).
 const IDLE: Duration = Duration::from_secs(120);
@@ -150,7 +150,10 @@ async fn answer(
     match call {
         Ok(call) => {
             place.works();
-            Some(Ok(control.answer_binrpc(cookie, &call, MOST_REPLY).await))
+            Some(Ok(answers::binrpc_within(
+                control, cookie, &call, MOST_REPLY,
+            )
+            .await))
         }
         Err(malformed) => Some(Err(binrpc::fault(cookie, &malformed.fault()))),
     }

@@ -2,7 +2,8 @@
 
 use portcullis_rpc::{Call, Fault};
 
-use super::{FromCall, HELP, Procedure};
+use super::help::HELP;
+use super::{FromCall, Procedure};
 use crate::Control;
 use crate::caller::Caller;
 

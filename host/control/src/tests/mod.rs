@@ -22,7 +22,7 @@ use tempfile::TempDir;
 use tower::ServiceExt;
 
 use super::http::{self, INDEX};
-use super::{Control, Listening, descriptors};
+use super::{Control, Listening, answers, descriptors};
 
 /// The control of a host whose table and policy lie in `folder`. Nothing is loaded yet.
 fn control(folder: &TempDir) -> Arc<Control> {
@@ -200,7 +200,7 @@ async fn binrpc(control: &Control, method: &str, params: Vec<Param>) -> String {
         method: method.into(),
         params,
     };
-    let packet = control.answer_binrpc(7, &call, binrpc::MOST_REPLY).await;
+    let packet = answers::binrpc_within(&control, 7, &call, binrpc::MOST_REPLY).await;
     let packet = binrpc::Packet::parse(&packet).unwrap().unwrap();
     assert_eq!(packet.cookie, 7);
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();

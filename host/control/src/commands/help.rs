@@ -1,0 +1,15 @@
+//! What `system.methodHelp` says about each command.
+
+use super::table::command_table;
+
+macro_rules! help {
+    (
+        rpc { $($name:literal, $help:literal => $variant:ident($type:ty),)+ }
+        http { $($http:tt)* }
+    ) => {
+        /// Each command of JSON-RPC and BINRPC with its help, in the order of their names.
+        pub(super) const HELP: &[(&str, &str)] = &[$(($name, $help),)+];
+    };
+}
+
+command_table!(help);

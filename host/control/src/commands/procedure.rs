@@ -1,0 +1,48 @@
+//! What every command is.
+
+use portcullis_rpc::{Call, Fault};
+
+use super::reply::IntoReply;
+use crate::Control;
+use crate::caller::Caller;
+
+/// One command: the type holds its parameters.
+pub(crate) trait Procedure: Sized + Send {
+    /// Its result.
+    type Reply: IntoReply + Send;
+
+    /// The seat that it is about. A tenant may ask for what is about its own.
+    fn seat(&self) -> Option<&str> {
+        None
+    }
+
+    /// Does what it says.
+    fn execute(
+        self,
+        control: &Control,
+        caller: &Caller,
+    ) -> impl Future<Output = Result<Self::Reply, Fault>> + Send;
+}
+
+/// A command of JSON-RPC and BINRPC.
+pub(crate) trait FromCall: Procedure {
+    /// Reads the parameters, in their order.
+    ///
+    /// # Errors
+    /// 400 if they are others than the command takes.
+    fn from_call(call: &Call) -> Result<Self, Fault>;
+}
+
+/// The parameters, if they are texts and as many as names.
+pub(super) fn expect<const N: usize>(call: &Call, names: [&str; N]) -> Result<[String; N], Fault> {
+    let texts = call.texts()?;
+    let texts: [&str; N] = texts
+        .try_into()
+        .map_err(|_| Fault::new(400, format!("{} takes {}", call.method, names.join(", "))))?;
+    Ok(texts.map(str::to_owned))
+}
+
+/// A fault of a reload, with its cause.
+pub(super) fn not_reloaded(cause: impl std::fmt::Display) -> Fault {
+    Fault::new(500, "Reload failed.").because(cause)
+}
