@@ -2,7 +2,7 @@
 
 use std::panic;
 
-use crate::VERSION;
+use crate::version::VERSION;
 
 pub(crate) use portcullis::policy::clock::{local, now};
 pub(crate) use portcullis::policy::counters::{add, rate_limit, value};
@@ -31,8 +31,8 @@ wit_bindgen::generate!({
     default_bindings_module: "portcullis_sdk::guest",
     with: {
         "portcullis:policy/types@0.1.0": crate::verdict,
-        "portcullis:policy/log@0.1.0/level": crate::log::Level,
-        "portcullis:policy/clock@0.1.0/local-time": crate::clock::LocalTime,
+        "portcullis:policy/log@0.1.0/level": crate::level::Level,
+        "portcullis:policy/clock@0.1.0/local-time": crate::local_time::LocalTime,
     },
 });
 

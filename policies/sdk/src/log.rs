@@ -19,22 +19,10 @@ use std::fmt;
 
 use crate::host;
 
+pub use crate::level::Level;
 pub use crate::{
     __log_debug as debug, __log_error as error, __log_info as info, __log_warn as warn,
 };
-
-/// How important a line is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Level {
-    /// Something is broken.
-    Error,
-    /// Something deserves attention.
-    Warn,
-    /// Something happened.
-    Info,
-    /// Something for the policy's author.
-    Debug,
-}
 
 /// Writes one line. The macros of this module are the comfortable way.
 pub fn log(level: Level, message: fmt::Arguments<'_>) {

@@ -1,5 +1,6 @@
-//! SIP messages as callers send them.
+//! SIP messages as callers send and receive them.
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -7,8 +8,6 @@ use rsip::headers::{
     self, CSeq, CallId, Contact, ContentLength, MaxForwards, To, UntypedHeader, Via,
 };
 use rsip::{Header, Headers};
-
-use crate::sip::Transport;
 
 static NEXT: AtomicU64 = AtomicU64::new(1);
 
@@ -79,7 +78,7 @@ impl Request {
     }
 
     /// The ACK that the caller's transaction sends for a final answer other than 2xx (RFC 3261 §17.1.1.3).
-    pub fn ack_for(&self, answer: &crate::sip::Message) -> Self {
+    pub fn ack_for(&self, answer: &Message) -> Self {
         let mut ack = self.clone();
         ack.method = "ACK".into();
         ack.to = answer.header("To").expect("an answer has To").into();
@@ -127,5 +126,87 @@ impl Request {
         let mut bytes = text.into_bytes();
         bytes.extend_from_slice(&self.body);
         bytes
+    }
+}
+
+/// A transport of these tests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// UDP.
+    Udp,
+    /// TCP.
+    Tcp,
+}
+
+impl fmt::Display for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Udp => "UDP",
+            Self::Tcp => "TCP",
+        })
+    }
+}
+
+/// A received message, split the simple way: tests look at header lines as text.
+#[derive(Clone, Debug)]
+pub struct Message {
+    /// Everything, as received.
+    pub bytes: Vec<u8>,
+    head: String,
+}
+
+impl Message {
+    /// Splits received bytes.
+    pub fn new(bytes: Vec<u8>) -> Self {
+        let end = bytes
+            .windows(4)
+            .position(|w| w == b"\r\n\r\n")
+            .unwrap_or(bytes.len());
+        let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
+        Self { bytes, head }
+    }
+
+    /// The start line.
+    pub fn start_line(&self) -> &str {
+        self.head.lines().next().unwrap_or_default()
+    }
+
+    /// The method of a request or the protocol of a response.
+    pub fn first_word(&self) -> &str {
+        self.start_line().split(' ').next().unwrap_or_default()
+    }
+
+    /// The status code of a response, 0 for a request.
+    pub fn code(&self) -> u16 {
+        let line = self.start_line();
+        if !line.starts_with("SIP/2.0 ") {
+            return 0;
+        }
+        line.split(' ')
+            .nth(1)
+            .and_then(|code| code.parse().ok())
+            .unwrap_or(0)
+    }
+
+    /// The value of the first header field of this name.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers(name).into_iter().next()
+    }
+
+    /// The values of all header fields of this name.
+    pub fn headers(&self, name: &str) -> Vec<&str> {
+        self.head
+            .lines()
+            .skip(1)
+            .filter_map(|line| line.split_once(':'))
+            .filter(|(n, _)| n.trim().eq_ignore_ascii_case(name))
+            .map(|(_, value)| value.trim())
+            .collect()
+    }
+
+    /// The body.
+    pub fn body(&self) -> &[u8] {
+        let start = (self.head.len() + 4).min(self.bytes.len());
+        &self.bytes[start..]
     }
 }

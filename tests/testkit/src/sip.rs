@@ -1,6 +1,5 @@
 //! A caller: sends requests over UDP or TCP from an address of its choice and reads the answers.
 
-use std::fmt;
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::time::Duration;
@@ -8,93 +7,12 @@ use std::time::Duration;
 use socket2::{Domain, Socket, Type};
 
 use crate::messages::Request;
+pub use crate::messages::{Message, Transport};
 use crate::wait::PATIENCE;
 
 /// How long silence must last to count as "no answer". Only used where no answer is the expected result, always after a later
 /// request was answered, so that a slow machine cannot turn a late answer into a pass.
 const SILENCE: Duration = Duration::from_millis(100);
-
-/// A transport of these tests.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Transport {
-    /// UDP.
-    Udp,
-    /// TCP.
-    Tcp,
-}
-
-impl fmt::Display for Transport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Udp => "UDP",
-            Self::Tcp => "TCP",
-        })
-    }
-}
-
-/// A received message, split the simple way: tests look at header lines as text.
-#[derive(Clone, Debug)]
-pub struct Message {
-    /// Everything, as received.
-    pub bytes: Vec<u8>,
-    head: String,
-}
-
-impl Message {
-    /// Splits received bytes.
-    pub fn new(bytes: Vec<u8>) -> Self {
-        let end = bytes
-            .windows(4)
-            .position(|w| w == b"\r\n\r\n")
-            .unwrap_or(bytes.len());
-        let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
-        Self { bytes, head }
-    }
-
-    /// The start line.
-    pub fn start_line(&self) -> &str {
-        self.head.lines().next().unwrap_or_default()
-    }
-
-    /// The method of a request or the protocol of a response.
-    pub fn first_word(&self) -> &str {
-        self.start_line().split(' ').next().unwrap_or_default()
-    }
-
-    /// The status code of a response, 0 for a request.
-    pub fn code(&self) -> u16 {
-        let line = self.start_line();
-        if !line.starts_with("SIP/2.0 ") {
-            return 0;
-        }
-        line.split(' ')
-            .nth(1)
-            .and_then(|code| code.parse().ok())
-            .unwrap_or(0)
-    }
-
-    /// The value of the first header field of this name.
-    pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers(name).into_iter().next()
-    }
-
-    /// The values of all header fields of this name.
-    pub fn headers(&self, name: &str) -> Vec<&str> {
-        self.head
-            .lines()
-            .skip(1)
-            .filter_map(|line| line.split_once(':'))
-            .filter(|(n, _)| n.trim().eq_ignore_ascii_case(name))
-            .map(|(_, value)| value.trim())
-            .collect()
-    }
-
-    /// The body.
-    pub fn body(&self) -> &[u8] {
-        let start = (self.head.len() + 4).min(self.bytes.len());
-        &self.bytes[start..]
-    }
-}
 
 /// One end of a conversation with the host.
 #[derive(Debug)]

@@ -4,10 +4,12 @@ use std::cell::RefCell;
 use std::net::SocketAddr;
 
 use super::message::Request;
+use super::outcome::{Edit, Line};
 use super::peers::{Question, plain};
+use super::rules;
 use super::settings::Setting;
 use super::table::{Query, Row};
-use super::{Edit, Host, Line, rules};
+use super::world::World;
 use crate::clock::LocalTime;
 use crate::log::Level;
 
@@ -18,10 +20,10 @@ pub(super) struct Ended<T> {
     pub(super) edits: Vec<Edit>,
 }
 
-/// Calls `policy` with `host` and `request` behind the functions of this module.
-pub(super) fn with<T>(host: Host, request: Request, policy: impl FnOnce() -> T) -> Ended<T> {
+/// Calls `policy` with `world` and `request` behind the functions of this module.
+pub(super) fn with<T>(world: World, request: Request, policy: impl FnOnce() -> T) -> Ended<T> {
     let call = Current {
-        host,
+        world,
         request,
         last_tag: None,
         peer_tags: Vec::new(),
@@ -105,7 +107,7 @@ pub(crate) fn allow_register_include_port(basename: Option<&str>) -> bool {
 pub(crate) fn allow_uri(basename: Option<&str>, uri: &str) -> bool {
     current(|call| {
         let from = call.request.address_of("From");
-        call.host.rules.allows(basename, &from, uri)
+        call.world.rules.allows(basename, &from, uri)
     })
 }
 
@@ -114,20 +116,20 @@ fn may_register(basename: Option<&str>, with_port: bool) -> bool {
         let to = call.request.address_of("To");
         let contacts = call.request.contacts();
         let mut contacts = contacts.iter().map(|uri| plain(uri, false, with_port));
-        contacts.all(|contact| call.host.rules.allows(basename, &to, &contact))
+        contacts.all(|contact| call.world.rules.allows(basename, &to, &contact))
     })
 }
 
 pub(crate) fn add(name: &str, amount: u64, seconds: u32) -> u64 {
-    current(|call| call.host.counters().add(name, amount, seconds))
+    current(|call| call.world.counters().add(name, amount, seconds))
 }
 
 pub(crate) fn value(name: &str) -> u64 {
-    current(|call| call.host.counters().value(name))
+    current(|call| call.world.counters().value(name))
 }
 
 pub(crate) fn rate_limit(key: &str, per_second: f64, burst: u32) -> bool {
-    current(|call| call.host.counters().rate_limit(key, per_second, burst))
+    current(|call| call.world.counters().rate_limit(key, per_second, burst))
 }
 
 pub(crate) fn boolean(key: &str) -> Option<bool> {
@@ -167,28 +169,28 @@ pub(crate) fn texts(key: &str) -> Option<Vec<String>> {
 }
 
 pub(crate) fn keys(key: &str) -> Vec<String> {
-    current(|call| call.host.settings.keys(key))
+    current(|call| call.world.settings.keys(key))
 }
 
 pub(crate) fn json() -> String {
-    current(|call| call.host.settings.json())
+    current(|call| call.world.settings.json())
 }
 
 fn setting<T>(key: &str, read: impl FnOnce(&Setting) -> Option<T>) -> Option<T> {
-    current(|call| call.host.settings.value(key).and_then(read))
+    current(|call| call.world.settings.value(key).and_then(read))
 }
 
 pub(crate) fn now() -> u64 {
     current(|call| {
-        let since = call.host.counters().now();
-        call.host.clock.now(since)
+        let since = call.world.counters().now();
+        call.world.clock.now(since)
     })
 }
 
 pub(crate) fn local(zone: &str) -> Option<LocalTime> {
     current(|call| {
-        let since = call.host.counters().now();
-        call.host.clock.local(since, zone)
+        let since = call.world.counters().now();
+        call.world.clock.local(since, zone)
     })
 }
 
@@ -205,7 +207,7 @@ fn edit(edit: Edit) -> bool {
         panic!("the host refuses this change: {error}: {edit:?}");
     }
     current(|call| {
-        if call.host.keeps_headers {
+        if call.world.keeps_headers {
             return false;
         }
         assert!(
@@ -302,7 +304,7 @@ thread_local! {
 
 /// The call that this thread is in.
 struct Current {
-    host: Host,
+    world: World,
     request: Request,
     last_tag: Option<String>,
     peer_tags: Vec<String>,
@@ -313,7 +315,7 @@ struct Current {
 impl Current {
     /// The group of the row that answers the question, whose tag is remembered.
     fn find(&mut self, group: Option<u32>, query: &Query<'_>, port: u16) -> Option<u32> {
-        let Row { group, tag, .. } = self.host.table.find(group, query, port)?;
+        let Row { group, tag, .. } = self.world.table.find(group, query, port)?;
         self.last_tag.clone_from(tag);
         Some(*group)
     }
@@ -333,7 +335,7 @@ impl Current {
             from: from.unwrap_or(&own),
             ruri: self.request.uri(),
         };
-        let found: Vec<_> = self.host.peers.matches(&question).take(most).collect();
+        let found: Vec<_> = self.world.peers.matches(&question).take(most).collect();
         if !found.is_empty() {
             self.peer_tags = found.iter().flatten().map(|&tag| tag.to_owned()).collect();
         }

@@ -27,39 +27,30 @@
 //! ```
 
 use crate::Verdict;
-use crate::log::Level;
 
 pub use self::message::Request;
+pub use self::outcome::{Edit, Line, Outcome};
 pub use self::settings::Setting;
 
 pub(crate) mod call;
 mod clock;
 mod counters;
 mod message;
+mod outcome;
 mod peers;
 mod rules;
 mod settings;
 mod table;
+mod world;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
-use self::clock::Clock;
-use self::counters::Counters;
-use self::peers::{Peers, Rules};
-use self::settings::Settings;
-use self::table::Table;
+use self::world::World;
 
 /// What the real host knows besides the request: address table, trusted peers, allow and deny files, counters, settings, the time.
 #[derive(Clone, Debug, Default)]
 pub struct Host {
-    table: Table,
-    peers: Peers,
-    rules: Rules,
-    /// Calls and clones share them, as workers do.
-    counters: Arc<Mutex<Counters>>,
-    settings: Settings,
-    clock: Clock,
-    keeps_headers: bool,
+    world: World,
     last: Last,
 }
 
@@ -88,7 +79,7 @@ impl Host {
     /// stands for a single address there.
     #[track_caller]
     pub fn address(mut self, group: u32, address: &str, port: u16) -> Self {
-        if let Err(error) = self.table.push(group, address, port) {
+        if let Err(error) = self.world.table.push(group, address, port) {
             panic!("{error}");
         }
         self.last = Last::Address;
@@ -103,7 +94,7 @@ impl Host {
     /// If there is no such transport.
     #[track_caller]
     pub fn trusted(mut self, source: &str, transport: &str) -> Self {
-        if let Err(error) = self.peers.push(source, transport) {
+        if let Err(error) = self.world.peers.push(source, transport) {
             panic!("{error}");
         }
         self.last = Last::Peer;
@@ -117,7 +108,7 @@ impl Host {
     #[track_caller]
     pub fn when(mut self, fits: impl Fn(&str, &str) -> bool + Send + Sync + 'static) -> Self {
         assert!(
-            self.peers.fit_last(Arc::new(fits)),
+            self.world.peers.fit_last(Arc::new(fits)),
             "when() belongs behind trusted(): there is no peer yet"
         );
         self
@@ -125,7 +116,7 @@ impl Host {
 
     /// Gives the policy a setting to read. The key is the way to it, with points between the names of tables.
     pub fn setting(mut self, key: &str, value: impl Into<Setting>) -> Self {
-        self.settings.insert(key, value.into());
+        self.world.settings.insert(key, value.into());
         self
     }
 
@@ -135,34 +126,30 @@ impl Host {
     /// What the function says.
     pub fn validate(&self, validate: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
         let request = Request::options("sip:nobody@invalid");
-        call::with(self.clone(), request, validate).answer
+        call::with(self.world.clone(), request, validate).answer
     }
 
     /// Sets the clock: year, month, day, hour and minute in UTC. Without it, it is the beginning of 1970.
     pub fn at(mut self, year: u16, month: u16, day: u16, hour: u16, minute: u16) -> Self {
-        self.clock.set([year, month, day, hour, minute]);
+        self.world.clock.set([year, month, day, hour, minute]);
         self
     }
 
     /// Makes a time zone that is this many seconds ahead of UTC. Without it, only `UTC` is known.
     pub fn zone(mut self, name: &str, offset: i32) -> Self {
-        self.clock.add_zone(name, offset);
+        self.world.clock.add_zone(name, offset);
         self
     }
 
     /// Keeps all header fields from the policy, as a configuration does that names none.
     pub fn keeping_headers(mut self) -> Self {
-        self.keeps_headers = true;
+        self.world.keeps_headers = true;
         self
     }
 
     /// Lets this many seconds pass for the clock, for counters and for rate limits. The time stands still otherwise.
     pub fn wait(&self, seconds: f64) {
-        self.counters().wait(seconds);
-    }
-
-    fn counters(&self) -> MutexGuard<'_, Counters> {
-        self.counters.lock().unwrap_or_else(PoisonError::into_inner)
+        self.world.counters().wait(seconds);
     }
 
     /// Makes the allow and deny files of this basename (none asked for stands for `permissions`): `allowed` says of the two URIs
@@ -172,7 +159,7 @@ impl Host {
         basename: &str,
         allowed: impl Fn(&str, &str) -> bool + Send + Sync + 'static,
     ) -> Self {
-        self.rules.insert(basename, Arc::new(allowed));
+        self.world.rules.insert(basename, Arc::new(allowed));
         self
     }
 
@@ -184,8 +171,8 @@ impl Host {
     pub fn tag(mut self, tag: &str) -> Self {
         let is_tagged = match self.last {
             Last::Nothing => false,
-            Last::Address => self.table.tag_last(tag),
-            Last::Peer => self.peers.tag_last(tag),
+            Last::Address => self.world.table.tag_last(tag),
+            Last::Peer => self.world.peers.tag_last(tag),
         };
         assert!(
             is_tagged,
@@ -197,7 +184,7 @@ impl Host {
     /// What this host would ask its policy when `request` arrives.
     pub fn request(&self, request: Request) -> Call {
         Call {
-            host: self.clone(),
+            world: self.world.clone(),
             request,
         }
     }
@@ -206,7 +193,7 @@ impl Host {
 /// A request that waits for the policy's decision.
 #[derive(Clone, Debug)]
 pub struct Call {
-    host: Host,
+    world: World,
     request: Request,
 }
 
@@ -218,7 +205,7 @@ impl Call {
     /// break in a text, a header field that only the host may write.
     #[track_caller]
     pub fn decide(&self, policy: impl FnOnce() -> Verdict) -> Outcome {
-        let ended = call::with(self.host.clone(), self.request.clone(), policy);
+        let ended = call::with(self.world.clone(), self.request.clone(), policy);
         let verdict = ended.answer;
         if let Err(error) = rules::check(&verdict) {
             panic!("the host refuses this verdict: {error}: {verdict:?}");
@@ -231,73 +218,10 @@ impl Call {
     }
 }
 
-/// What came out of a call.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Outcome {
-    /// The policy's answer.
-    pub verdict: Verdict,
-    /// What the policy logged, oldest first.
-    pub log: Vec<Line>,
-    /// The changes to the header, in order. They are made only if the request is relayed in the end.
-    pub edits: Vec<Edit>,
-}
-
-/// A change to the header of a request.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Edit {
-    /// A header field behind all others.
-    Add {
-        /// Its name.
-        name: String,
-        /// Its value.
-        value: String,
-    },
-    /// All header fields of this name go.
-    Remove {
-        /// The name.
-        name: String,
-    },
-}
-
-impl Edit {
-    /// What [`add_header`](crate::edits::add_header) does.
-    pub fn add(name: &str, value: &str) -> Self {
-        Self::Add {
-            name: name.to_owned(),
-            value: value.to_owned(),
-        }
-    }
-
-    /// What [`remove_header`](crate::edits::remove_header) does.
-    pub fn remove(name: &str) -> Self {
-        Self::Remove {
-            name: name.to_owned(),
-        }
-    }
-}
-
-impl Outcome {
-    /// The texts of the log lines, oldest first.
-    pub fn messages(&self) -> Vec<&str> {
-        self.log.iter().map(|line| line.message.as_str()).collect()
-    }
-}
-
-/// One line in the log.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Line {
-    /// How important it is.
-    pub level: Level,
-    /// The text.
-    pub message: String,
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::log::Level;
     use crate::prelude::*;
 
     #[test]

@@ -1,6 +1,6 @@
 //! What a verdict must keep to. The real host counts a verdict that does not as a failure of the policy.
 
-use super::Edit;
+use super::outcome::Edit;
 use crate::{Header, Rejection, Verdict};
 
 const MAX_REASON: usize = 256;

@@ -1,0 +1,22 @@
+//! What a clock on the wall shows.
+
+/// What a calendar and a clock on the wall show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LocalTime {
+    /// The year.
+    pub year: u16,
+    /// 1 to 12
+    pub month: u8,
+    /// 1 to 31
+    pub day: u8,
+    /// 0 to 23
+    pub hour: u8,
+    /// 0 to 59
+    pub minute: u8,
+    /// 0 to 59
+    pub second: u8,
+    /// 1 for Monday to 7 for Sunday (ISO 8601)
+    pub weekday: u8,
+    /// Seconds ahead of UTC, negative to the west.
+    pub offset: i32,
+}

@@ -1,0 +1,28 @@
+//! What a host knows.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::clock::Clock;
+use super::counters::Counters;
+use super::peers::{Peers, Rules};
+use super::settings::Settings;
+use super::table::Table;
+
+/// What the real host knows besides the request: address table, trusted peers, allow and deny files, counters, settings, the time.
+#[derive(Clone, Debug, Default)]
+pub(super) struct World {
+    pub(super) table: Table,
+    pub(super) peers: Peers,
+    pub(super) rules: Rules,
+    /// Calls and clones share them, as workers do.
+    pub(super) counters: Arc<Mutex<Counters>>,
+    pub(super) settings: Settings,
+    pub(super) clock: Clock,
+    pub(super) keeps_headers: bool,
+}
+
+impl World {
+    pub(super) fn counters(&self) -> MutexGuard<'_, Counters> {
+        self.counters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
