@@ -32,8 +32,9 @@ use self::million::Million;
 use self::neighbours::{Check, Neighbours};
 use self::plan::{Pace, Part, Server, Subject, Task};
 use self::reload::{Reload, Source};
-use self::report::{Outcome, Parts};
+use self::report::{Outcome, Peers};
 use self::servers::{Programs, Running};
+use self::targets::Parts;
 use self::tenants::Crowded;
 use crate::build::{self, Profile};
 use crate::debian::{self, Need};
@@ -135,13 +136,6 @@ struct Bench {
     /// What could not be measured, and why.
     problems: Vec<String>,
     pace: Pace,
-}
-
-/// The versions of the programs of others; none for what is missing.
-#[derive(Debug, serde::Serialize)]
-struct Peers {
-    kamailio: Option<String>,
-    mariadb: Option<String>,
 }
 
 impl Bench {

@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use serde::Serialize;
 
-use super::Peers;
 use super::calls::Longest;
 use super::datagrams::Shaped;
 use super::figures::{Figure, Figures};
@@ -17,7 +16,7 @@ use super::million::Million;
 use super::neighbours::{Check, Neighbours};
 use super::plan::{Pace, STEADY, Shape};
 use super::reload::Reload;
-use super::targets::{Comparison, Target, comparisons, targets};
+use super::targets::{Comparison, Parts, Target, comparisons, targets};
 use super::tenants::Crowded;
 
 /// Everything that a benchmark found out.
@@ -40,16 +39,11 @@ pub(crate) struct Outcome {
     problems: Vec<String>,
 }
 
-/// What is measured of our host alone.
-#[derive(Debug, Default)]
-pub(crate) struct Parts {
-    pub(crate) reloads: Vec<Reload>,
-    pub(crate) neighbours: Vec<Neighbours>,
-    pub(crate) tenants: Vec<Crowded>,
-    pub(crate) million: Option<Million>,
-    pub(crate) datagrams: Vec<Shaped>,
-    pub(crate) attacks: Vec<Attacked>,
-    pub(crate) calls: Vec<Longest>,
+/// The versions of the programs of others; none for what is missing.
+#[derive(Debug, serde::Serialize)]
+pub(super) struct Peers {
+    pub(super) kamailio: Option<String>,
+    pub(super) mariadb: Option<String>,
 }
 
 impl Outcome {

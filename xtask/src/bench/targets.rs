@@ -4,13 +4,14 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::calls::DEADLINE_MS;
+use super::calls::{DEADLINE_MS, Longest};
+use super::datagrams::Shaped;
 use super::figures::{Figures, Key};
 use super::memory::Attacked;
-use super::neighbours::Check;
+use super::million::Million;
+use super::neighbours::{Check, Neighbours};
 use super::plan::{Rows, Server, Shape, Subject, Task, Work};
-use super::reload::Source;
-use super::report::Parts;
+use super::reload::{Reload, Source};
 use super::tenants::Crowded;
 
 /// A figure against its bar and aim; smaller is better for all of them.
@@ -109,6 +110,18 @@ pub(crate) fn comparisons(figures: &Figures) -> Vec<Comparison> {
         Some(Comparison { what, value })
     })
     .collect()
+}
+
+/// What is measured of our host alone.
+#[derive(Debug, Default)]
+pub(crate) struct Parts {
+    pub(crate) reloads: Vec<Reload>,
+    pub(crate) neighbours: Vec<Neighbours>,
+    pub(crate) tenants: Vec<Crowded>,
+    pub(crate) million: Option<Million>,
+    pub(crate) datagrams: Vec<Shaped>,
+    pub(crate) attacks: Vec<Attacked>,
+    pub(crate) calls: Vec<Longest>,
 }
 
 /// Everything that must be reached, in the order of the project's goals.

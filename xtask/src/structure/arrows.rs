@@ -42,6 +42,28 @@ impl Arrows {
         Self(arrows)
     }
 
+    /// The same between modules that are side by side, each with all that is below it: what a file names of its own parent does not
+    /// count, nor what the parent names of it.
+    pub(super) fn of_siblings(&self) -> Self {
+        let mut arrows = BTreeMap::<_, BTreeMap<_, Vec<String>>>::new();
+        for (from, to, names) in self.each() {
+            let Some((from, to)) = siblings(from, to) else {
+                continue;
+            };
+            let between = arrows.entry(from).or_default().entry(to).or_default();
+            between.extend_from_slice(names);
+        }
+        Self(arrows)
+    }
+
+    fn each(&self) -> impl Iterator<Item = (&str, &str, &[String])> {
+        let arrows = self
+            .0
+            .iter()
+            .flat_map(|(from, to)| to.iter().map(move |to| (from, to)));
+        arrows.map(|(from, (to, names))| (from.as_str(), to.as_str(), names.as_slice()))
+    }
+
     /// The largest sets of files of which each leads to each.
     pub(super) fn circles(&self) -> Vec<Circle> {
         let next = |file: &String| self.0.get(file).into_iter().flat_map(BTreeMap::keys);
@@ -57,16 +79,33 @@ impl Arrows {
     }
 
     fn between(&self, files: &[String]) -> Vec<(String, String, Vec<String>)> {
-        let mut between = Vec::new();
-        for from in files {
-            for (to, names) in self.0.get(from).into_iter().flatten() {
-                if files.contains(to) {
-                    between.push((from.clone(), to.clone(), names.clone()));
-                }
-            }
-        }
-        between
+        let is_in = |file: &str| files.iter().any(|one| one == file);
+        self.each()
+            .filter(|(from, to, _)| is_in(from) && is_in(to))
+            .map(|(from, to, names)| (from.to_owned(), to.to_owned(), names.to_vec()))
+            .collect()
     }
+}
+
+/// The two modules side by side that these files belong to; none if one file is that of the folder that both are in.
+fn siblings(from: &str, to: &str) -> Option<(String, String)> {
+    let common = from
+        .split('/')
+        .zip(to.split('/'))
+        .take_while(|(from, to)| from == to)
+        .count();
+    let module = |file: &str| {
+        let steps: Vec<_> = file.split('/').take(common + 1).collect();
+        let path = steps.join("/");
+        let path = path.strip_suffix(".rs").unwrap_or(&path);
+        let is_parent = ["mod", "lib", "main"]
+            .iter()
+            .any(|name| path.ends_with(&format!("/{name}")));
+        (!is_parent).then(|| path.to_owned())
+    };
+    let (from, to) = (module(from)?, module(to)?);
+    // `a.rs` is the parent of `a/b.rs`.
+    (from != to).then_some((from, to))
 }
 
 impl fmt::Display for Circle {

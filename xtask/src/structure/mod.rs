@@ -15,8 +15,8 @@ use std::path::Path;
 use anyhow::Result;
 
 use crate::workspace::{Workspace, root};
-use arrows::Arrows;
-use known::{CIRCLES, SCATTERED};
+use arrows::{Arrows, Circle};
+use known::{CIRCLES, MODULES, SCATTERED};
 use source::Sources;
 
 /// Files of a crate that need each other.
@@ -26,26 +26,17 @@ fn no_files_need_each_other() {
         .iter()
         .flat_map(|crate_| Arrows::of(crate_).circles())
         .collect();
-    let known: BTreeSet<Vec<String>> = CIRCLES
-        .iter()
-        .map(|files| files.iter().map(|file| file.to_string()).collect())
-        .collect();
+    compare(&found, CIRCLES);
+}
 
-    let new: Vec<_> = found
+/// Modules of a crate that need each other, though their files may not: an arrow would run up.
+#[test]
+fn no_modules_need_each_other() {
+    let found: Vec<_> = everything()
         .iter()
-        .filter(|circle| !known.contains(&circle.files))
-        .map(ToString::to_string)
+        .flat_map(|crate_| Arrows::of(crate_).of_siblings().circles())
         .collect();
-    let gone: Vec<_> = known
-        .iter()
-        .filter(|files| !found.iter().any(|circle| circle.files == **files))
-        .collect();
-
-    assert!(new.is_empty(), "{} circles:\n{}", new.len(), new.join("\n"));
-    assert!(
-        gone.is_empty(),
-        "no circles any more, take them off the list: {gone:#?}"
-    );
+    compare(&found, MODULES);
 }
 
 /// A type's inherent methods are in one file, or in the folder that bears its name.
@@ -67,6 +58,30 @@ fn methods_are_where_their_type_is() {
     assert!(
         gone.is_empty(),
         "in one file now, take them off the list: {gone:#?}"
+    );
+}
+
+/// Fails on circles that are not known, and on known ones that are gone.
+fn compare(found: &[Circle], known: &[&[&str]]) {
+    let known: BTreeSet<Vec<String>> = known
+        .iter()
+        .map(|files| files.iter().map(|file| file.to_string()).collect())
+        .collect();
+
+    let new: Vec<_> = found
+        .iter()
+        .filter(|circle| !known.contains(&circle.files))
+        .map(ToString::to_string)
+        .collect();
+    let gone: Vec<_> = known
+        .iter()
+        .filter(|files| !found.iter().any(|circle| circle.files == **files))
+        .collect();
+
+    assert!(new.is_empty(), "{} circles:\n{}", new.len(), new.join("\n"));
+    assert!(
+        gone.is_empty(),
+        "no circles any more, take them off the list: {gone:#?}"
     );
 }
 
@@ -156,6 +171,17 @@ mod tests {
     }
 
     #[test]
+    fn a_prelude_is_no_arrow() {
+        let lib = (
+            "lib.rs",
+            "mod a;\npub const N: u8 = 1;\npub mod prelude { pub use crate::a::A; }",
+        );
+        let a = ("a.rs", "pub struct A([u8; super::N as usize]);");
+
+        assert!(circles(&[lib, a]).is_empty());
+    }
+
+    #[test]
     fn a_re_export_of_what_is_not_below_is_an_arrow() {
         let a = ("a.rs", "pub use crate::b::B;\npub struct A;");
         let b = ("b.rs", "use crate::a::A;\npub struct B(A);");
@@ -209,6 +235,20 @@ mod tests {
         let error = Sources::read(Path::new("lib.rs"), &text_of).expect_err("a file is missing");
 
         assert_eq!(error.to_string(), "lib.rs: no file for `mod gone`");
+    }
+
+    #[test]
+    fn modules_are_a_circle_though_their_files_are_none() {
+        let a = ("a.rs", "mod x;\nmod y;");
+        let (x, y) = (("a/x.rs", "use crate::b::B;"), ("a/y.rs", "pub struct Y;"));
+        let b = ("b.rs", "pub struct B;\nmod z;");
+        let z = ("b/z.rs", "use crate::a::y::Y;\nuse super::B;");
+        let arrows = Arrows::of(&sources(&[LIB, a, x, y, b, z]));
+
+        assert!(arrows.circles().is_empty());
+        let found = arrows.of_siblings().circles();
+        let found: Vec<_> = found.into_iter().map(|circle| circle.files).collect();
+        assert_eq!(found, [["a", "b"]]);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use super::name_of;
-use super::source::{Import, Segments, Sources};
+use super::source::{Import, Module, Segments, Sources};
 
 /// How many imports lead to a name before it is given up: imports may be a circle of their own.
 const MOST_STEPS: usize = 16;
@@ -44,6 +44,15 @@ impl Sources {
             rest = after;
         }
         Some(place)
+    }
+
+    /// The outermost module that has its file.
+    fn module_of_file(&self, module: usize) -> &Module {
+        let here = &self.modules[module];
+        match here.parent {
+            Some(parent) if self.modules[parent].file == here.file => self.module_of_file(parent),
+            _ => here,
+        }
     }
 
     /// What one name means in a module.
@@ -107,12 +116,13 @@ pub(super) fn scattered_methods(sources: &Sources) -> Vec<String> {
 /// The paths that a module names something by, without those that only hand on what is below it.
 pub(super) fn named_in(sources: &Sources, module: usize) -> impl Iterator<Item = &Segments> {
     let here = &sources.modules[module];
+    let file = sources.module_of_file(module);
     let imports = here.imports.iter().filter(move |import| {
         let place = sources.resolve(module, &import.path);
         let (Some(Place::Item(home, _)) | Some(Place::Module(home))) = place else {
             return false;
         };
-        !import.exported || !sources.modules[home].path.starts_with(&here.path)
+        !import.exported || !sources.modules[home].path.starts_with(&file.path)
     });
     imports
         .map(|import| &import.path)

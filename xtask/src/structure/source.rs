@@ -55,7 +55,7 @@ impl Sources {
         let mut sources = Self {
             modules: Vec::new(),
         };
-        let folder = root.parent().unwrap_or(Path::new(""));
+        let folder = root.parent().unwrap_or_else(|| Path::new(""));
         sources.module(root, folder, None, text_of)?;
         Ok(sources)
     }
