@@ -26,7 +26,6 @@ pub(super) const CIRCLES: &[&[&str]] = &[
         "host/rollout/src/registry/directory.rs",
         "host/rollout/src/registry/mod.rs",
         "host/rollout/src/registry/reconfigure.rs",
-        "host/rollout/src/registry/settings.rs",
         "host/rollout/src/registry/shipping.rs",
         "host/rollout/src/registry/start.rs",
     ],
