@@ -28,7 +28,6 @@ mod room;
 mod socket_file;
 mod stream;
 pub mod token_file;
-mod trace;
 
 pub use api::Refused;
 pub use control::Control;

@@ -37,6 +37,7 @@ mod reply;
 mod routes;
 mod scan;
 mod token;
+mod top_via;
 mod uri;
 mod via;
 mod words;

@@ -9,9 +9,9 @@ use std::ops::Range;
 use crate::arrival::Arrival;
 use crate::edit::{Edits, write_decimal, write_hex};
 use crate::name_addr::NameAddr;
-use crate::proxy::top_via::TopVia;
 use crate::scan::{Field, HeaderName, Message};
 use crate::token::is_token;
+use crate::top_via::TopVia;
 
 /// A reply in the making.
 pub(crate) struct Reply<'o> {

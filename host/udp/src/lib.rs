@@ -11,11 +11,9 @@
 //! On systems other than Linux each datagram costs a system call of its own, and [`spread`] is not supported.
 
 mod bind_options;
-mod packet;
 mod polled;
 mod receiver;
 mod sender;
-mod slot;
 mod socket;
 mod system;
 

@@ -5,8 +5,7 @@ use std::mem;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 
-use crate::slot::Slot;
-use crate::system::Incoming;
+use crate::system::{Incoming, Slot};
 
 /// Capacity for one datagram, in bytes: no UDP datagram is larger (RFC 768: a 16-bit length).
 pub const DATAGRAM_BYTES: usize = 65_535;

@@ -5,8 +5,7 @@ use std::mem;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 
-use crate::packet::Packet;
-use crate::system::{NOWHERE, Name, Outgoing, socket_addr};
+use crate::system::{NOWHERE, Name, Outgoing, Packet, socket_addr};
 
 /// Capacity of a new buffer, in bytes: most SIP messages are smaller.
 const USUAL_BYTES: usize = 2_048;

@@ -32,7 +32,28 @@ pub(super) const CIRCLES: &[&[&str]] = &[
 ];
 
 /// Circles of modules.
-pub(super) const MODULES: &[&[&str]] = &[];
+pub(super) const MODULES: &[&[&str]] = &[
+    &[
+        "host/policy/src/call",
+        "host/policy/src/component",
+        "host/policy/src/direct",
+        "host/policy/src/inspect",
+        "host/policy/src/load",
+        "host/policy/src/pieces",
+        "host/policy/src/questions",
+        "host/policy/src/sandbox",
+        "host/policy/src/tape",
+    ],
+    &[
+        "host/policy/src/direct/ambient",
+        "host/policy/src/direct/functions",
+        "host/policy/src/direct/questions",
+    ],
+    &[
+        "host/rollout/src/registry/fall_backs",
+        "host/rollout/src/registry/stored",
+    ],
+];
 
 /// Types whose inherent methods are still in several files.
 pub(super) const SCATTERED: &[&str] = &[

@@ -5,6 +5,7 @@
 
 mod openapi;
 mod request;
+mod trace;
 
 use std::sync::{Arc, LazyLock};
 
@@ -29,7 +30,6 @@ use crate::commands::policy::{
     Rollback, SeatStatus, SetMode, Shadow, arrival, fault, generation, mode_of, share,
 };
 use crate::commands::tenant::{self, Put, Remove, Show, StoredTenant, TenantChanged, TenantStatus};
-use crate::trace;
 use openapi::{Description, Operation};
 use request::{Given, Refusal, Segments, policy_body, text_body};
 

@@ -200,7 +200,7 @@ async fn binrpc(control: &Control, method: &str, params: Vec<Param>) -> String {
         method: method.into(),
         params,
     };
-    let packet = answers::binrpc_within(&control, 7, &call, binrpc::MOST_REPLY).await;
+    let packet = answers::binrpc_within(control, 7, &call, binrpc::MOST_REPLY).await;
     let packet = binrpc::Packet::parse(&packet).unwrap().unwrap();
     assert_eq!(packet.cookie, 7);
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();

@@ -14,7 +14,6 @@ use std::net::SocketAddr;
 
 use super::identity::Identity;
 use super::minute::Minute;
-use super::top_via::TopVia;
 use crate::arrival::{Arrival, ConnectionId};
 use crate::edit::{
     HEX_DIGITS, read_hex, read_short_hex, write_decimal, write_hex, write_short_hex,
@@ -22,6 +21,7 @@ use crate::edit::{
 use crate::key::{Key, Keys, Request};
 use crate::name_addr::NameAddr;
 use crate::scan::{HeaderName, Message, StartLine};
+use crate::top_via::TopVia;
 use crate::via::{MAGIC_COOKIE, Via};
 
 /// The name of a transaction.

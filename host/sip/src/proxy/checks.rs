@@ -3,10 +3,10 @@
 use memchr::memchr_iter;
 
 use super::identity::Identity;
-use super::top_via::TopVia;
 use crate::list::values;
 use crate::name_addr::NameAddr;
 use crate::scan::{Field, HeaderName, Message, ScanError, StartLine};
+use crate::top_via::TopVia;
 use crate::uri::{Scheme, Uri, UriError, is_other_uri};
 
 /// A valid request.

@@ -2,9 +2,9 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::top_via::DEFAULT_PORT;
 use crate::arrival::Transport;
 use crate::host::Host;
+use crate::top_via::DEFAULT_PORT;
 use crate::uri::Uri;
 use crate::via::Via;
 

@@ -18,7 +18,6 @@ mod relay;
 mod relay_error;
 mod response;
 mod target;
-pub(crate) mod top_via;
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -29,11 +28,11 @@ use crate::name_addr::NameAddr;
 use crate::reason::standard_reason;
 use crate::reply::Reply;
 use crate::scan::{Fault, HeaderName, Message, ScanError, StartLine};
+use crate::top_via::TopVia;
 use branch::own_tag;
 use checks::{Checked, Refusal};
 use identity::Identity;
 use minute::Minute;
-use top_via::TopVia;
 
 pub use dialog::{Dialog, DialogSeal};
 pub use drop_reason::DropReason;

@@ -5,11 +5,11 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use super::Proxy;
 use super::branch::{Claim, Origin, Transaction};
 use super::drop_reason::DropReason;
-use super::top_via::{DEFAULT_PORT, TopVia};
 use crate::arrival::{Arrival, Destination, Transport};
 use crate::host::{Host, ip_address};
 use crate::routes::{Permission, Routes};
 use crate::scan::{HeaderName, Message, ScanError};
+use crate::top_via::{DEFAULT_PORT, TopVia};
 use crate::via::Via;
 
 impl Proxy {

@@ -8,8 +8,8 @@ use std::ptr;
 
 use super::NOWHERE;
 use super::name::Name;
-use crate::packet::Packet;
-use crate::slot::Slot;
+use super::packet::Packet;
+use super::slot::Slot;
 
 /// The headers that `recvmmsg` needs beside the slots: allocated once, filled before each call.
 pub(crate) struct Incoming {

@@ -6,10 +6,12 @@ mod linux;
 mod name;
 #[cfg(target_os = "linux")]
 pub(crate) mod option;
+mod packet;
 // Tests compile it on Linux, too, so that it keeps working.
 #[cfg(any(test, not(target_os = "linux")))]
 #[cfg_attr(target_os = "linux", allow(dead_code, reason = "tested, not used"))]
 mod portable;
+mod slot;
 
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 
@@ -17,8 +19,10 @@ use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 pub(crate) use linux::{Incoming, Outgoing};
 #[cfg(target_os = "linux")]
 pub(crate) use name::{Name, socket_addr};
+pub(crate) use packet::Packet;
 #[cfg(not(target_os = "linux"))]
 pub(crate) use portable::{Incoming, Name, Outgoing, option, socket_addr};
+pub(crate) use slot::Slot;
 
 /// Stands for a source that is no internet address. Port 0 marks that no answer is possible.
 pub(crate) const NOWHERE: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0));

@@ -12,7 +12,7 @@ use std::os::fd::BorrowedFd;
 use socket2::{MaybeUninitSlice, SockAddr, SockRef};
 
 use super::NOWHERE;
-use crate::slot::Slot;
+use super::slot::Slot;
 
 /// Receiving needs no state.
 #[derive(Debug)]
@@ -94,7 +94,7 @@ impl Outgoing {
     pub(crate) fn send(
         &mut self,
         socket: BorrowedFd<'_>,
-        packets: &mut [crate::packet::Packet],
+        packets: &mut [super::packet::Packet],
     ) -> io::Result<usize> {
         let each = packets.iter().map(|packet| (&packet.bytes[..], packet.to));
         self.send_each(socket, each)

@@ -12,8 +12,8 @@ use futures_util::stream;
 use portcullis_dataplane::trace::{Filter, Following, Next};
 use schemars::JsonSchema;
 
-use super::Control;
-use super::api::refusal;
+use super::request::refusal;
+use crate::Control;
 
 /// The query as it is described; [`Filter`] reads it.
 #[derive(JsonSchema)]

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use crate::system::NOWHERE;
+use super::NOWHERE;
 
 /// Unused bytes behind each slot. Slots that begin at multiples of a large power of two would all compete for the same few
 /// sets of the processor's caches.

@@ -1,6 +1,6 @@
 //! Datagrams that are to be sent.
 
-use crate::system::Name;
+use super::Name;
 
 /// One datagram and where it goes.
 #[derive(Debug)]
