@@ -1,4 +1,4 @@
-//! `docs/contract.md` is what the contract says.
+//! `docs/contract.md` matches the contract.
 
 #![forbid(unsafe_code)]
 
@@ -20,6 +20,6 @@ fn the_reference_is_that_of_the_contract() {
     let written = std::fs::read_to_string(&file).expect("the page is there");
     assert!(
         written == page,
-        "docs/contract.md is not that of the contract: PORTCULLIS_WRITE=1 makes it anew"
+        "docs/contract.md is out of date: PORTCULLIS_WRITE=1 regenerates it"
     );
 }

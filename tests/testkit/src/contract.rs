@@ -1,10 +1,10 @@
-//! The reference of the contract, made from the text that it is of.
+//! The reference documentation of the contract, generated from the WIT text.
 
 use std::fmt::Write as _;
 
 use wit_parser::{Docs, Function, Interface, Resolve, Type, TypeDefKind, TypeId, WorldItem};
 
-/// The page, as `docs/contract.md` has to be.
+/// The expected content of `docs/contract.md`.
 ///
 /// # Panics
 /// When the contract can't be parsed.
@@ -20,8 +20,8 @@ pub fn page() -> String {
     };
     let (world, configured) = (world("routing-policy"), world("configured-policy"));
     let mut page = format!(
-        "# The contract\n\n`{name}`, world `{}`. Made from `policy-wit/routing-policy.wit`; `PORTCULLIS_WRITE=1 cargo nextest run -p \
-         portcullis-tests --test contract` makes it anew.\n\n",
+        "# The contract\n\n`{name}`, world `{}`. Generated from `policy-wit/routing-policy.wit`; `PORTCULLIS_WRITE=1 cargo nextest run -p \
+         portcullis-tests --test contract` regenerates it.\n\n",
         world.name
     );
     page += &text(&resolve.packages[package].docs);
@@ -34,7 +34,7 @@ pub fn page() -> String {
     }
     let _ = writeln!(
         page,
-        "A policy of the world `{}` exports one function more:\n",
+        "A policy of the world `{}` also exports:\n",
         configured.name
     );
     for (key, item) in &configured.exports {
@@ -44,7 +44,7 @@ pub fn page() -> String {
             page += &entry(&resolve, function, "###");
         }
     }
-    page += "## What it may import\n\nA policy imports what it uses, and nothing else needs to be there.\n\n";
+    page += "## What it may import\n\nA policy imports only the interfaces that it uses.\n\n";
     for (_, item) in &world.imports {
         let WorldItem::Interface { id, .. } = item else {
             continue;
