@@ -1,4 +1,4 @@
-//! What can go wrong with a database, in words for its operator.
+//! Errors of a database, for its operator.
 
 use std::fmt;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use thiserror::Error;
 use crate::dialect::{Meaning, driver_of};
 use crate::{DatabaseUrl, Schema};
 
-/// Why a database cannot be used. Cloneable, because all who wait for one operation get it.
+/// Why a database cannot be used. Cloneable, because all callers that wait for one operation get it.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Failure {
     /// There is no connection.
@@ -16,10 +16,10 @@ pub enum Failure {
     Unreachable {
         /// The database.
         url: String,
-        /// What the driver says, and what to do.
+        /// The error of the driver, and what to do.
         cause: String,
     },
-    /// The file of SQLite is not there (any more).
+    /// The SQLite file does not exist (any more).
     #[error(
         "the database {url} is not there: put the file back, or restart to begin with a new one"
     )]
@@ -27,7 +27,7 @@ pub enum Failure {
         /// The database.
         url: String,
     },
-    /// A table is not there.
+    /// A table does not exist.
     #[error(
         "the database {url} has no table `{table}`: create Kamailio's tables with `kamdbctl create` or `portcullis db migrate`, or name the table that is there in [database]"
     )]
@@ -44,12 +44,12 @@ pub enum Failure {
     NoColumn {
         /// The database.
         url: String,
-        /// Names the column, in the words of the database.
+        /// Names the column, as the database reports it.
         cause: String,
-        /// The columns that are needed; see [`Failure::with_columns`].
+        /// The required columns; see [`Failure::with_columns`].
         expected: String,
     },
-    /// The table has another version than the one whose columns are known, or none.
+    /// The table has no version, or another version than the one whose columns are known.
     #[error(
         "the database {url} says that its table `{table}` has {}, and only version {known} is known: {mend}",
         Version(found.as_deref())
@@ -59,39 +59,39 @@ pub enum Failure {
         url: String,
         /// The table.
         table: String,
-        /// What stands in place of the version, quoted; none when there is no row.
+        /// The value found instead of the version, quoted; `None` if there is no row.
         found: Option<String>,
         /// The version whose columns are known.
         known: i64,
         /// What to do.
         mend: String,
     },
-    /// There is a connection, and no answer comes over it.
+    /// There is a connection, but no answer arrives over it.
     #[error(
         "the database {url} does not answer: nothing came within {seconds} s, and the connection was given up"
     )]
     Hung {
         /// The database.
         url: String,
-        /// How long it was waited for.
+        /// How long the answer was awaited.
         seconds: u64,
     },
-    /// The user may not do this with the table.
+    /// The user lacks a privilege on the table.
     #[error(
         "the database {url} failed: {cause}; grant it to this user, or name another one in [database] url"
     )]
     Denied {
         /// The database.
         url: String,
-        /// What the server says.
+        /// The error of the server.
         cause: String,
     },
-    /// Another transaction stood in the way: the same may well succeed at the next try.
+    /// A conflict with another transaction: a retry may succeed.
     #[error("the database {url} failed: {cause}")]
     Conflict {
         /// The database.
         url: String,
-        /// What the server says.
+        /// The error of the server.
         cause: String,
     },
     /// A statement failed.
@@ -99,13 +99,13 @@ pub enum Failure {
     Failed {
         /// The database.
         url: String,
-        /// What the driver says, and what to do where that is known.
+        /// The error of the driver, and what to do if that is known.
         cause: String,
     },
 }
 
 impl Failure {
-    /// The same, with the columns that the tables need where one is missing.
+    /// The same, with the required columns if one is missing.
     #[must_use]
     pub fn with_columns(mut self, schema: &Schema) -> Self {
         if let Self::NoColumn { expected, .. } = &mut self {
@@ -114,7 +114,7 @@ impl Failure {
         self
     }
 
-    /// Whether the database is away or hangs: the same may well succeed later.
+    /// Whether the database is unavailable or hangs: the operation may succeed later.
     pub fn is_away(&self) -> bool {
         match self {
             Self::Unreachable { .. } | Self::Hung { .. } | Self::NoFile { .. } => true,
@@ -127,7 +127,7 @@ impl Failure {
         }
     }
 
-    /// No connection within the time.
+    /// The time limit for a connection was exceeded.
     pub(crate) fn no_answer(url: &DatabaseUrl, waited: Duration) -> Self {
         let cause = format!(
             "no answer in {} s; check host and port in [database] url, and firewalls on the way",
@@ -139,7 +139,7 @@ impl Failure {
         }
     }
 
-    /// No answer to a statement within the time.
+    /// The time limit for a statement was exceeded.
     pub(crate) fn hung(url: &DatabaseUrl, waited: Duration) -> Self {
         Self::Hung {
             url: url.to_string(),
@@ -178,7 +178,7 @@ impl Failure {
     }
 }
 
-/// In the words of driver or server, in one line.
+/// The error text of driver or server, on one line.
 fn said(error: &sqlx::Error) -> String {
     let said = match error {
         sqlx::Error::Database(error) => error.message().to_owned(),
@@ -188,7 +188,7 @@ fn said(error: &sqlx::Error) -> String {
     said.replace(|c: char| c.is_control(), " ")
 }
 
-/// A version that was found, in words.
+/// The version found, as text.
 struct Version<'a>(Option<&'a str>);
 
 impl fmt::Display for Version<'_> {

@@ -6,7 +6,7 @@ use std::path::Path;
 /// Device and inode.
 pub(crate) type FileId = (u64, u64);
 
-/// Which file a path names.
+/// The identity of the file at a path.
 pub(crate) fn file_id(path: &Path) -> Option<FileId> {
     let meta = std::fs::metadata(path).ok()?;
     Some((meta.dev(), meta.ino()))

@@ -1,9 +1,9 @@
-//! The databases that Kamailio's tables and our own are in: MySQL, MariaDB, PostgreSQL and SQLite.
+//! The databases of Kamailio's tables and our own: MySQL, MariaDB, PostgreSQL and SQLite.
 //!
-//! - [`DatabaseUrl`] says where a database is, [`Schema`] what its tables and their columns are called;
-//! - [`Connections`] opens connections and keeps a few, a [`Link`] is one of them, and runs statements whose answers have a time limit;
-//! - a [`Dialect`] has what differs from one database to the other;
-//! - [`Connections::migrate`] makes tables that are absent, [`TableWatch`] notices that one has changed;
+//! - [`DatabaseUrl`] says where a database is, [`Schema`] defines the names of its tables and columns;
+//! - [`Connections`] opens connections and keeps a few; a [`Link`] is one of them, and runs statements with a time limit for each answer;
+//! - a [`Dialect`] contains the differences between databases;
+//! - [`Connections::migrate`] creates missing tables, [`TableWatch`] detects changes of a table;
 //! - a [`Failure`] says what is wrong, where, and what to do.
 
 #![forbid(unsafe_code)]
@@ -27,7 +27,7 @@ pub use link::{ADDRESS_VERSION, Column, Link, ReadError, Record, TRUSTED_VERSION
 pub use schema::{AddressNames, Name, NameError, Schema, TrustedNames};
 pub use url::{DatabaseUrl, ServerUrl, SslMode, UrlError};
 
-/// Text from a database as it may appear in a log: quoted, escaped, and of bounded length.
+/// Text from a database for the log: quoted, escaped, and of limited length.
 pub fn shown(text: &str) -> String {
     const LONGEST: usize = 80;
     match text.char_indices().nth(LONGEST) {

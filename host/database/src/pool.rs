@@ -14,20 +14,20 @@ use crate::file_id::file_id;
 use crate::wire::{Origin, Wire};
 use crate::{DatabaseUrl, Failure};
 
-/// How long a connection may take.
+/// Time limit for opening a connection.
 const CONNECT: Duration = Duration::from_secs(5);
 
-/// Connections that are open at the same time. Those who want more wait for as long as a connection may take.
+/// Maximum number of open connections. Further callers wait at most as long as opening a connection may take.
 pub(crate) const MOST_OPEN: usize = 16;
 
-/// How long a connection is kept that nobody takes.
+/// Time for which an idle connection is kept.
 const KEPT: Duration = Duration::from_secs(60);
 
 /// What the connections to one database share.
 pub(crate) struct Shared {
     pub(crate) url: DatabaseUrl,
     most_kept: usize,
-    /// The last one that was given back is the first to be taken.
+    /// The connection returned last is the first to be taken.
     kept: Mutex<Vec<Kept>>,
     permits: Arc<Semaphore>,
 }
@@ -75,7 +75,7 @@ impl Shared {
         }
     }
 
-    /// A connection that is kept and can be used here.
+    /// An idle connection that is usable here.
     pub(crate) fn take_kept(&self, runtime: tokio::runtime::Id) -> Option<Kept> {
         if self.most_kept == 0 {
             return None;
@@ -106,7 +106,7 @@ impl Shared {
         }
     }
 
-    /// Keeps a connection; what can't be kept any longer for that.
+    /// Keeps a connection; returns the one evicted for it.
     fn keep(&self, wire: Wire, origin: Origin) -> Vec<Kept> {
         let since = Instant::now();
         let mut kept = self.kept.lock();
@@ -121,7 +121,7 @@ impl Shared {
         kept.drain(..gone).collect()
     }
 
-    /// A statement that takes no longer than it may.
+    /// A statement with its time limit.
     pub(crate) async fn within<T>(
         &self,
         limit: Duration,
@@ -133,7 +133,7 @@ impl Shared {
         }
     }
 
-    /// The next row, if it comes in time. A row that is there already costs no timer.
+    /// The next row, if it arrives in time. A row that is already available costs no timer.
     pub(crate) async fn next<T>(
         &self,
         limit: Duration,

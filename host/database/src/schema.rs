@@ -1,4 +1,4 @@
-//! What the tables and their columns are called: Kamailio's module parameters, with Kamailio's defaults.
+//! The names of tables and columns: Kamailio's module parameters, with Kamailio's defaults.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -9,7 +9,7 @@ use thiserror::Error;
 /// The longest name that MySQL knows, in characters.
 const LONGEST_NAME: usize = 64;
 
-/// The names of the tables that are read. A view will do in place of a table.
+/// The names of the tables that are read. A view works instead of a table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Schema {
     /// The table of table versions (Kamailio: core parameter `version_table`). It names the others by the names given here.
@@ -25,8 +25,8 @@ pub struct Schema {
 pub struct AddressNames {
     /// The table (Kamailio: `address_table`).
     pub table: Name,
-    /// The row's number. Kamailio never reads it; here it names rows in messages. A table may go without `id`: rows are then named
-    /// by their place in the table.
+    /// The row's number. Kamailio never reads it; here it identifies rows in messages. A table may lack `id`: rows are then identified by
+    /// their position in the table.
     pub id: Name,
     /// The group (`grp_col`).
     pub group: Name,
@@ -36,7 +36,7 @@ pub struct AddressNames {
     pub mask: Name,
     /// The port (`port_col`).
     pub port: Name,
-    /// The tag (`tag_col`, which goes for both tables).
+    /// The tag (`tag_col`, for both tables).
     pub tag: Name,
 }
 
@@ -53,53 +53,53 @@ pub struct TrustedNames {
     pub from: Name,
     /// The pattern of the request URI (`ruri_col`).
     pub ruri: Name,
-    /// The tag (`tag_col`, which goes for both tables).
+    /// The tag (`tag_col`, for both tables).
     pub tag: Name,
     /// The priority (`priority_col`).
     pub priority: Name,
 }
 
-/// The name of a table or column: 1 to 64 letters, digits, `_`, `$` and `-`. So it needs no escaping, whatever it is written into.
+/// The name of a table or column: 1 to 64 letters, digits, `_`, `$` and `-`. It therefore never needs escaping.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Name(Cow<'static, str>);
 
-/// Why a text is not the name of a table or column.
+/// Why a text is not a valid name of a table or column.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum NameError {
-    /// There is nothing.
+    /// It is empty.
     #[error("the name is empty; write the name of a table or column")]
     Empty,
-    /// There is too much.
+    /// It is too long.
     #[error("the name has {0} characters; databases know names of up to {LONGEST_NAME}")]
     TooLong(usize),
-    /// There is a dot: a table of another database.
+    /// It contains a dot: a table of another database.
     #[error(
         "the name has a dot in it; name the database in `url`, and let it have a view of what lies in another one"
     )]
     Dot,
-    /// Something else that no name has.
+    /// It contains another invalid character.
     #[error("the name has {0:?} in it; write letters, digits, _, $ and - only")]
     Character(char),
 }
 
 impl Name {
-    /// A name that is known to be one.
+    /// A name known to be valid.
     pub const fn known(name: &'static str) -> Self {
         Self(Cow::Borrowed(name))
     }
 
-    /// As it is written in a configuration.
+    /// As written in a configuration.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// As it is written in a statement: see [`Dialect::statement`](crate::Dialect::statement). SQLite takes what stands in double quotes
-    /// for a text when there is no such column, and knows MySQL's quotes.
+    /// As written in a statement: see [`Dialect::statement`](crate::Dialect::statement). SQLite accepts MySQL's quotes; it treats a name in
+    /// double quotes as a string if there is no such column.
     pub fn quoted(&self) -> String {
         format!("`{}`", self.0)
     }
 
-    /// As a text in a statement.
+    /// As a string literal in a statement.
     pub fn literal(&self) -> String {
         format!("'{}'", self.0)
     }
@@ -170,7 +170,7 @@ impl Default for TrustedNames {
 }
 
 impl Schema {
-    /// The columns that each table needs.
+    /// The required columns of each table.
     pub fn columns(&self) -> String {
         let list = |columns: &[&Name]| {
             columns
@@ -210,13 +210,13 @@ impl AddressNames {
         ]
     }
 
-    /// Names a row and its column, if the column goes by another name than in Kamailio's table.
+    /// Identifies a row and its column, if the column has another name than in Kamailio's table.
     pub fn place(&self, id: i64, column: &str) -> Option<String> {
         let name = self.other_name(column)?;
         Some(format!("row {id}, column `{name}`"))
     }
 
-    /// What a column is called that Kamailio calls `column`, if it goes by another name.
+    /// The configured name of Kamailio's `column`, if it differs.
     pub(crate) fn other_name(&self, column: &str) -> Option<&Name> {
         let name = match column {
             "id" => &self.id,
@@ -232,7 +232,7 @@ impl AddressNames {
 }
 
 impl TrustedNames {
-    /// Names a row and its column, if the column goes by another name than in Kamailio's table.
+    /// Identifies a row and its column, if the column has another name than in Kamailio's table.
     pub fn place(&self, id: i64, column: &str) -> Option<String> {
         let name = match column {
             "src_ip" => &self.source,

@@ -1,4 +1,4 @@
-//! Database URLs as Kamailio's operators write them.
+//! Database URLs in the form that Kamailio uses.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
@@ -7,21 +7,20 @@ use std::str::FromStr;
 
 use thiserror::Error;
 
-/// Where the tables are: `mysql://USER:PASSWORD@HOST:PORT/DATABASE`, the same with `postgres:`, or `sqlite:FILE`.
+/// The location of the tables: `mysql://USER:PASSWORD@HOST:PORT/DATABASE`, the same with `postgres:`, or `sqlite:FILE`.
 ///
-/// User and password are taken as they stand, as Kamailio takes them: nothing is percent-decoded, the last `@` ends the
-/// password, and the first `:` the user. `?socket=PATH` behind the name of the database connects over a unix socket; so does
-/// the host `localhost` without a port, if the server's socket is in its usual place, because Kamailio's client library does
-/// the same; for PostgreSQL `PATH` is the folder of the socket. `ssl-mode`, `ssl-ca`, `ssl-cert` and `ssl-key` mean what they mean to
-/// MySQL's clients ([`SslMode`]); PostgreSQL's own names for them will do as well. Options are separated by `&`. Shown without password
-/// and options.
+/// User and password are taken literally, as in Kamailio: nothing is percent-decoded, the last `@` ends the password, and the first `:`
+/// ends the user. `?socket=PATH` after the name of the database connects over a unix socket; so does the host `localhost` without a port,
+/// if the server's socket is in its usual place, because Kamailio's client library does the same; for PostgreSQL `PATH` is the directory of
+/// the socket. `ssl-mode`, `ssl-ca`, `ssl-cert` and `ssl-key` have the meaning that they have for MySQL's clients ([`SslMode`]);
+/// PostgreSQL's own names for them are accepted too. Options are separated by `&`. Displayed without password and options.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DatabaseUrl {
     /// MySQL or MariaDB.
     MySql(ServerUrl),
     /// PostgreSQL.
     Postgres(ServerUrl),
-    /// A file of SQLite.
+    /// An SQLite file.
     Sqlite(PathBuf),
 }
 
@@ -41,11 +40,11 @@ pub struct ServerUrl {
     pub(crate) ssl_client: Option<(PathBuf, PathBuf)>,
 }
 
-/// How the URL of a server begins.
+/// The scheme of a server's URL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Scheme {
     name: &'static str,
-    /// Where a server of this kind listens unless the URL says otherwise.
+    /// The default port of this kind of server.
     port: u16,
 }
 
@@ -59,17 +58,16 @@ const POSTGRES: Scheme = Scheme {
     port: 5432,
 };
 
-/// Whether a connection to a server is encrypted, and what is checked of the server's certificate: `ssl-mode` of MySQL's clients.
+/// Whether a connection to a server is encrypted, and how the server's certificate is verified: `ssl-mode` of MySQL's clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SslMode {
     /// No TLS. The default for a server on this machine.
     Disabled,
-    /// TLS if the server offers it; nothing is checked, so it keeps out who listens and not who sits in between. The default for a
-    /// server elsewhere.
+    /// TLS if the server offers it, without verification: it protects against passive attackers only. The default for a remote server.
     Preferred,
-    /// TLS or no connection; nothing is checked.
+    /// TLS or no connection; without verification.
     Required,
-    /// The certificate must have been issued by `ssl-ca`, for whatever name.
+    /// The certificate must have been issued by `ssl-ca`, for any name.
     VerifyCa,
     /// The same, and it must name the host of the URL.
     VerifyIdentity,
@@ -84,7 +82,7 @@ const SSL_MODES: [(&str, SslMode); 5] = [
     ("verify-identity", SslMode::VerifyIdentity),
 ];
 
-/// What PostgreSQL's own clients call them.
+/// The names used by PostgreSQL's clients.
 const LIBPQ_MODES: [(&str, SslMode); 4] = [
     ("disable", SslMode::Disabled),
     ("prefer", SslMode::Preferred),
@@ -92,7 +90,7 @@ const LIBPQ_MODES: [(&str, SslMode); 4] = [
     ("verify-full", SslMode::VerifyIdentity),
 ];
 
-/// What PostgreSQL's own clients call options.
+/// The names of options used by PostgreSQL's clients.
 const LIBPQ_OPTIONS: [(&str, &str); 4] = [
     ("sslmode", "ssl-mode"),
     ("sslrootcert", "ssl-ca"),
@@ -100,11 +98,11 @@ const LIBPQ_OPTIONS: [(&str, &str); 4] = [
     ("sslkey", "ssl-key"),
 ];
 
-/// What may stand behind the name of the database.
+/// The options after the name of the database.
 const OPTIONS: [&str; 5] = ["socket", "ssl-mode", "ssl-ca", "ssl-cert", "ssl-key"];
 
 impl Scheme {
-    /// The option of this name.
+    /// The option with this name.
     fn option(self, name: &str) -> Option<&'static str> {
         let own = OPTIONS.iter().find(|option| **option == name);
         let libpq = LIBPQ_OPTIONS.iter().filter(|_| self == POSTGRES);
@@ -131,7 +129,7 @@ impl DatabaseUrl {
         }
     }
 
-    /// What an operator should know about the way to a server; none where there is nothing.
+    /// A warning about the network path to a server; `None` if there is none.
     pub fn insecurity(&self) -> Option<&'static str> {
         match self {
             Self::MySql(url) | Self::Postgres(url) => url.insecurity(),
@@ -141,12 +139,12 @@ impl DatabaseUrl {
 }
 
 impl ServerUrl {
-    /// Where the server listens.
+    /// The address of the server.
     pub(crate) fn port(&self) -> u16 {
         self.port.unwrap_or(self.scheme.port)
     }
 
-    /// Whether its connections are encrypted, and what is checked.
+    /// Whether its connections are encrypted, and what is verified.
     pub fn ssl_mode(&self) -> SslMode {
         match self.ssl_mode {
             Some(mode) => mode,
@@ -155,7 +153,7 @@ impl ServerUrl {
         }
     }
 
-    /// Whether what is sent stays on this machine: over a unix socket or the loopback interface.
+    /// Whether the connection stays on this machine: over a unix socket or the loopback interface.
     pub fn is_on_this_machine(&self) -> bool {
         let is_loopback = |ip: IpAddr| ip.to_canonical().is_loopback();
         self.socket.is_some()
@@ -184,7 +182,7 @@ impl ServerUrl {
         }
     }
 
-    /// What Kamailio's client library takes for "over the unix socket".
+    /// What Kamailio's client library takes to mean "over the unix socket".
     pub(crate) fn is_local(&self) -> bool {
         self.host == "localhost" && self.port.is_none()
     }
@@ -194,7 +192,7 @@ impl ServerUrl {
             what: what.to_owned(),
         };
         let (rest, options) = Options::split(scheme, rest)?;
-        // The last @: passwords may have others.
+        // The last @: passwords may contain others.
         let (login, place) = rest
             .rsplit_once('@')
             .ok_or_else(|| wrong("the URL names no user"))?;
@@ -230,7 +228,7 @@ impl ServerUrl {
     }
 }
 
-/// What stands behind the `?`.
+/// The query after `?`.
 #[derive(Default)]
 struct Options {
     socket: Option<PathBuf>,
@@ -240,13 +238,13 @@ struct Options {
 }
 
 impl Options {
-    /// Takes the options off the end of a URL. A `?` that no option follows is part of a password, or an error to be found later.
+    /// Removes the options from the end of a URL. A `?` without a following option is part of a password, or an error to be found later.
     fn split(scheme: Scheme, rest: &str) -> Result<(&str, Self), UrlError> {
         let is_option = |text: &str| {
             let name = text.split_once('=').map(|(name, _)| name);
             name.and_then(|name| scheme.option(name)).is_some()
         };
-        // Paths may have any character in them, and so may passwords before the last @.
+        // Paths may contain any character, and so may passwords before the last @.
         let database = rest.rfind('@').map_or(0, |at| at + 1);
         let mut marks = rest.match_indices('?').map(|(at, _)| at);
         let begins = |at: &usize| is_option(&rest[at + 1..]);
@@ -343,7 +341,7 @@ impl FromStr for DatabaseUrl {
                 }
                 Ok(Self::Sqlite(path.into()))
             }
-            // Not the whole URL: it may have a password in it.
+            // Not the whole URL: it may contain a password.
             other => Err(UrlError {
                 what: format!("the database \"{other}\" is not supported"),
             }),
@@ -384,7 +382,7 @@ impl fmt::Debug for ServerUrl {
     }
 }
 
-/// What stands behind the slashes in the URL of a server.
+/// The part after the slashes in the URL of a server.
 fn server(rest: &str) -> Result<&str, UrlError> {
     rest.strip_prefix("//").ok_or_else(|| UrlError {
         what: "\"//\" is missing behind the scheme".to_owned(),
@@ -395,7 +393,7 @@ fn host_and_port(server: &str) -> Option<(&str, Option<u16>)> {
     let (host, port) = match server.strip_prefix('[') {
         Some(rest) => {
             let (host, port) = rest.split_once(']')?;
-            // Kamailio takes a name in brackets for a group of my.cnf, which is not read here.
+            // Kamailio takes a name in brackets to mean a group of my.cnf, which is not supported here.
             host.parse::<Ipv6Addr>().ok()?;
             (host, port)
         }

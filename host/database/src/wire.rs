@@ -10,17 +10,17 @@ use tokio::time::timeout;
 
 use crate::file_id::FileId;
 
-/// How long the end of a connection may take.
+/// Time limit for closing a connection.
 const CLOSE: Duration = Duration::from_secs(1);
 
-/// What a connection keeps while nobody has it.
+/// The state of an idle connection.
 #[derive(Debug)]
 pub(crate) struct Origin {
     /// The runtime that drives it.
     pub(crate) runtime: tokio::runtime::Id,
-    /// The file that was opened. None for a server, and for a file that was replaced meanwhile.
+    /// The file that was opened. `None` for a server, and for a file that has been replaced meanwhile.
     pub(crate) file: Option<FileId>,
-    /// Settings that it has already.
+    /// Settings already made on it.
     pub(crate) settings: Vec<&'static str>,
 }
 
@@ -32,7 +32,7 @@ pub(crate) enum Wire {
 }
 
 impl Wire {
-    /// Whether the other end is still there.
+    /// Whether the connection still works.
     pub(crate) async fn ping(&mut self) -> Result<(), Error> {
         match self {
             Self::MySql(link) => link.ping().await,
@@ -42,7 +42,7 @@ impl Wire {
     }
 
     pub(crate) async fn close(self) {
-        // The server notices either way; this is only politer.
+        // The server notices the end in any case; this only closes cleanly.
         let _closed = match self {
             Self::MySql(link) => timeout(CLOSE, link.close()).await,
             Self::Postgres(link) => timeout(CLOSE, link.close()).await,
@@ -51,7 +51,8 @@ impl Wire {
     }
 }
 
-/// Lets who waits for this core have it first: Linux lets who runs finish his turn, which is longer than a request may wait.
+/// Yields the core to waiting threads: Linux would otherwise let this thread finish its time slice, which is longer than a request may
+/// wait.
 pub(crate) fn give_way() {
     std::thread::yield_now();
 }

@@ -1,7 +1,7 @@
-//! The data path: workers, transports, the pipeline of a message, and what it reads of tenants (seats, selector, budgets, breakers).
+//! The data path: workers, transports, the pipeline of a message, and the tenant state that they read (seats, selector, budgets, breakers).
 //!
-//! [`worker::spawn`] starts a worker; `pipeline` decides on one message. What workers share ([`shared::Shared`]) is immutable and swapped
-//! whole, or a counter. This crate knows neither SQL nor HTTP, and nobody who changes what it reads.
+//! [`worker::spawn`] starts a worker; `pipeline` decides on one message. State that workers share ([`shared::Shared`]) is either immutable
+//! and replaced as a whole, or a counter. This crate depends on neither SQL nor HTTP, nor on the code that changes what it reads.
 
 #![forbid(unsafe_code)]
 

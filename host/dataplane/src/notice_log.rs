@@ -1,4 +1,4 @@
-//! Tells what workers have noted. Runs on the control side.
+//! Logs what workers have noted. Runs on the control side.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -17,13 +17,13 @@ use crate::notices::{Example, Trouble};
 use crate::shared::Shared;
 use crate::tenants::Seat;
 
-/// How often it is looked whether there is something to tell.
+/// Interval between two looks for something to log.
 const LOOK: Duration = Duration::from_millis(250);
 
-/// Lines of one kind of subject (seats, next hops) at one look; more are told together.
+/// Log lines per look for each kind of subject (seats, next hops); the rest is summarised in one line.
 const MOST_LINES: usize = 16;
 
-/// Tells what there is to tell until the host ends, and what is left then.
+/// Logs new notices until the host ends, and then those that are left.
 pub async fn watch(shared: Arc<Shared>, mut stop: Receiver<bool>) {
     let mut watch = Watch {
         shared,
@@ -48,13 +48,13 @@ pub async fn watch(shared: Arc<Shared>, mut stop: Receiver<bool>) {
 struct Watch {
     shared: Arc<Shared>,
     troubles: [Pace; Trouble::ALL.len()],
-    /// The next hops that a line was written about, and when.
+    /// The next hops that a line has been logged about, and when.
     hops: HashMap<SocketAddr, Instant>,
-    /// What was told of seats whose policies failed.
+    /// What has been logged about seats whose policies failed.
     seats: HashMap<Arc<str>, [Pace; FailureKind::ALL.len()]>,
-    /// The failures of all policies at the last look.
+    /// Number of policy failures at the last look.
     failures: u64,
-    /// Whether seats have to be looked at again although no policy has failed since.
+    /// Whether seats have to be checked again although no policy has failed since.
     is_pending: bool,
 }
 
@@ -74,7 +74,7 @@ impl Watch {
         }
     }
 
-    /// A next hop that goes down and comes up all the time is told of once in an interval.
+    /// A next hop that goes down and comes up repeatedly is logged once per interval.
     fn look_at_hops(&mut self, now: Instant) {
         let is_recent = |told: &Instant| now.saturating_duration_since(*told) < INTERVAL;
         let mut beyond = 0;
@@ -123,7 +123,7 @@ impl Watch {
             return;
         }
         self.failures = failures;
-        // Workers count first and tell the seat then: look once more.
+        // Workers count first and note the failure at the seat afterwards: look once more.
         self.is_pending = is_new;
         let tenants = self.shared.tenants.load();
         let mut lines = 0;
@@ -194,7 +194,7 @@ fn tell_up(to: SocketAddr, hop: &DownHop) {
 }
 
 fn tell_failure(seat: &Seat, kind: FailureKind, count: u64) {
-    // The last failure may be of another kind than this line is about: of the one that comes next.
+    // The last failure may be of another kind, which has a line of its own.
     let last = seat.failures.last().filter(|last| last.kind == kind);
     let Some(last) = last else {
         return warn!(

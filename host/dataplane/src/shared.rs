@@ -1,4 +1,4 @@
-//! What all workers and the control side see. Everything in here is immutable, swapped whole, or a counter.
+//! The state shared by all workers and the control side. All of it is immutable, replaced as a whole, or a counter.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -20,37 +20,37 @@ use crate::transport::{Bound, Connections};
 pub struct Shared {
     /// The configuration, validated.
     pub config: Config,
-    /// The sockets that are bound, with the ports that the system chose where the configuration says 0.
+    /// The bound sockets, with the ports chosen by the system where the configuration says 0.
     pub listen: Vec<Bound>,
-    /// The address table of the moment.
+    /// The current address table.
     pub addresses: Arc<AddressBook>,
-    /// Who decides at the moment.
+    /// The current tenants.
     pub tenants: Arc<ArcSwap<Tenants>>,
-    /// Sandboxes that each worker may keep.
+    /// Number of sandboxes that each worker may keep.
     pub sandboxes: usize,
-    /// The way to the thread that asks candidates about what has been decided.
+    /// Handle of the thread that evaluates candidates on decided requests.
     pub shadow: Shadow,
-    /// Which dialogs a canary decides on.
+    /// Selects the dialogs that a canary decides on.
     pub share_key: ShareKey,
-    /// Decisions that are written down; none if none are.
+    /// The recorder of decisions; `None` without `[records]`.
     pub records: Option<Recorder>,
     /// The proxy rules.
     pub proxy: Arc<Proxy>,
-    /// Next hops and domains with their resolved addresses; a task replaces them as names resolve anew.
+    /// Next hops and domains with their resolved addresses; a task replaces them when names are resolved again.
     pub routes: Arc<ArcSwap<Routes>>,
     /// The TCP connections of all workers.
     pub connections: Arc<Connections>,
-    /// One for each worker; worker `n` is the only writer of the `n`-th.
+    /// One per worker; worker `n` is the only writer of element `n`.
     pub counters: Vec<WorkerCounters>,
-    /// What operators are told about messages that did not get through.
+    /// Notices for operators about messages that were refused, dropped or not delivered.
     pub notices: Notices,
     /// When the host started.
     pub started: SystemTime,
 }
 
 impl Shared {
-    /// Waits until no worker decides by what it saw before this was called: what was published before is live on all of them then.
-    /// False if one takes longer than `patience`.
+    /// Waits until every worker has finished any decision that began before this call, so that everything published earlier is in effect on
+    /// all workers. Returns false on timeout.
     pub async fn live_on_all_workers(&self, patience: Duration) -> bool {
         let passes = |at: usize| self.counters[at].passes.value();
         let before: Vec<_> = (0..self.counters.len()).map(passes).collect();

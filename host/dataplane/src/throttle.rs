@@ -1,4 +1,5 @@
-//! Log lines of events that may come thousands of times a second: the first at once, then one a while with a count.
+//! Rate-limited log lines for events that may occur thousands of times per second: the first immediately, then one per interval with a
+//! count.
 
 use std::io;
 use std::time::Duration;
@@ -8,7 +9,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 use tracing::warn;
 
-/// How often one kind of event is logged at most.
+/// Minimum interval between two log lines of the same kind.
 const INTERVAL: Duration = Duration::from_secs(30);
 
 /// Decides when an event of one kind is logged.
@@ -28,7 +29,7 @@ impl Default for Throttle {
 }
 
 impl Throttle {
-    /// Nothing has happened yet.
+    /// No events yet.
     pub const fn new() -> Self {
         Self(Mutex::new(State {
             last: None,
@@ -36,7 +37,7 @@ impl Throttle {
         }))
     }
 
-    /// Counts one event: with `Some`, it is to be logged, together with the number of events since the last line.
+    /// Counts one event. `Some` means that it is to be logged, with the number of events since the last line.
     pub fn event(&self) -> Option<u64> {
         self.event_at(Instant::now())
     }
@@ -53,11 +54,11 @@ impl Throttle {
     }
 }
 
-/// Lines about a lack of descriptors.
+/// Rate limit of the lines about missing descriptors.
 static NO_DESCRIPTOR: Throttle = Throttle::new();
 
-/// Whether a socket could not be had because the process (EMFILE) or the system (ENFILE) has no descriptor left, or no memory for
-/// one. Tells it in the log. `whom` is who wanted it.
+/// Whether a socket could not be created because the process (EMFILE) or the system (ENFILE) has no descriptor left, or no memory for one.
+/// Logs it. `whom` is the requester.
 pub fn descriptors_are_short(error: &io::Error, whom: &str) -> bool {
     let number = error.raw_os_error().map(Errno::from_raw);
     let is_short = matches!(

@@ -1,16 +1,16 @@
-//! The calls of Kamailio's `permissions` module in a routing logic, and the Rust that replaces each in a policy.
+//! The calls of Kamailio's `permissions` module in a routing logic, and the Rust code that replaces each in a policy.
 
 use super::finding::{Finding, Place};
 use super::statement::Value;
 
-/// What has become of the first call that forces `rport`.
+/// The fate of the first call that forces `rport`.
 pub(super) fn force_rport(place: &Place, function: &str) -> Finding {
     let mend = "taken over as force-rport = true of [sip], for the requests to every UDP listener: where the script calls it for \
                 some only, list the listeners in front of phones there";
     Finding::at(place, format!("{function}()"), mend)
 }
 
-/// What to write in the policy in place of a call.
+/// The replacement of a call in the policy.
 pub(super) fn finding(place: &Place, function: &str, arguments: &[Value]) -> Finding {
     let kamailio: Vec<_> = arguments.iter().map(as_written).collect();
     let what = format!("{function}({})", kamailio.join(", "));
@@ -30,7 +30,7 @@ pub(super) fn finding(place: &Place, function: &str, arguments: &[Value]) -> Fin
     Finding::at(place, what, mend)
 }
 
-/// The Rust expression; `blanks` gets what the author has to fill in.
+/// The Rust expression; `blanks` collects the placeholders that the author has to fill in.
 fn rust(function: &str, arguments: &[Value], blanks: &mut Vec<String>) -> Option<String> {
     let call = match (function, arguments) {
         ("allow_source_address", []) => "allow_source_address(1)".to_owned(),
@@ -85,7 +85,7 @@ fn rust(function: &str, arguments: &[Value], blanks: &mut Vec<String>) -> Option
     Some(call)
 }
 
-/// A number, or a name for what a variable holds.
+/// A number, or a placeholder for the value of a variable.
 fn number(value: &Value, name: &'static str, blanks: &mut Vec<String>) -> String {
     match (value, value.text().parse::<u32>()) {
         (_, Ok(number)) => number.to_string(),
@@ -93,7 +93,7 @@ fn number(value: &Value, name: &'static str, blanks: &mut Vec<String>) -> String
     }
 }
 
-/// A text in quotes, or a name for what a variable holds.
+/// A quoted text, or a placeholder for the value of a variable.
 fn text(value: &Value, name: &'static str, blanks: &mut Vec<String>) -> String {
     match value {
         _ if is_known(value.text()) => format!("&{}", known(value.text())),
@@ -114,7 +114,7 @@ fn is_known(variable: &str) -> bool {
     !known(variable).is_empty()
 }
 
-/// What a policy asks in place of one of Kamailio's variables; empty where it is none of these.
+/// The query that replaces a Kamailio variable in a policy; empty if there is none.
 fn known(variable: &str) -> &'static str {
     match variable {
         "$si" => "request::source_address()",

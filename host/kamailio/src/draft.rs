@@ -1,12 +1,12 @@
-//! The configuration that an import writes: keys with their texts, each with the line it comes from.
+//! The configuration that an import writes: keys with their values, each with the line it comes from.
 //!
-//! What our own configuration would refuse is written as a comment with the reason, so that the file can always be used.
+//! A value that our configuration would refuse is written as a comment with the reason, so that the file is always valid.
 
 use portcullis_config::Config;
 
 use super::finding::{Finding, Place};
 
-/// A configuration file in the making.
+/// A configuration file under construction.
 #[derive(Clone, Debug)]
 pub(super) struct Draft {
     head: Vec<String>,
@@ -14,7 +14,7 @@ pub(super) struct Draft {
     entries: Vec<Entry>,
 }
 
-/// Where a value comes from: its line, and what else is to be said beside it.
+/// The origin of a value: its line, and a remark.
 #[derive(Clone, Debug)]
 pub(super) struct Origin {
     place: Option<Place>,
@@ -32,13 +32,13 @@ struct Entry {
 #[derive(Clone, Debug)]
 struct Item {
     value: String,
-    /// Whether it stands in quotes.
+    /// Whether the value is quoted.
     is_text: bool,
     origin: Origin,
     refused: Option<String>,
 }
 
-/// What stands on a line: an item, the key of a list, or the head of a section.
+/// The content of a line: an item, the key of a list, or the header of a section.
 #[derive(Clone, Copy)]
 struct Written {
     line: usize,
@@ -47,7 +47,7 @@ struct Written {
     item: Option<usize>,
 }
 
-/// The text of a draft, and what stands on which line.
+/// The text of a draft, and the content of each line.
 struct Rendered {
     text: String,
     line: usize,
@@ -70,7 +70,7 @@ impl Origin {
         }
     }
 
-    /// A value that no line gives.
+    /// A value that comes from no line.
     pub(super) fn none(remark: impl Into<String>) -> Self {
         Self {
             place: None,
@@ -80,7 +80,7 @@ impl Origin {
 }
 
 impl Draft {
-    /// An empty file that starts with these lines of comment.
+    /// An empty file that begins with these comment lines.
     pub(super) fn new(head: Vec<String>) -> Self {
         Self {
             head,
@@ -89,7 +89,7 @@ impl Draft {
         }
     }
 
-    /// Sets a key; what was set before is forgotten, as in Kamailio.
+    /// Sets a key; an earlier value is replaced, as in Kamailio.
     pub(super) fn set(
         &mut self,
         section: &'static str,
@@ -101,7 +101,7 @@ impl Draft {
         entry.items = vec![Item::new(value.into(), origin)];
     }
 
-    /// Sets a key to a whole number.
+    /// Sets a key to an integer.
     pub(super) fn set_number(
         &mut self,
         section: &'static str,
@@ -138,12 +138,12 @@ impl Draft {
         }
     }
 
-    /// Adds a line of comment to the head of a section.
+    /// Adds a comment line to the beginning of a section.
     pub(super) fn note(&mut self, section: &'static str, line: impl Into<String>) {
         self.notes.push((section, line.into()));
     }
 
-    /// Forgets a key.
+    /// Removes a key.
     pub(super) fn remove(&mut self, section: &str, key: &str) {
         self.entries
             .retain(|entry| (entry.section, entry.key) != (section, key));
@@ -154,7 +154,7 @@ impl Draft {
         self.entries.iter().any(same)
     }
 
-    /// The file, how many values are in it, and what of the draft our configuration refuses.
+    /// The file, the number of values in it, and the parts of the draft that our configuration refuses.
     pub(super) fn settle(mut self) -> (String, usize, Vec<Finding>) {
         let mut findings = Vec::new();
         loop {
@@ -245,7 +245,7 @@ impl Entry {
         self.items.iter().all(|item| item.refused.is_some())
     }
 
-    /// Takes an item out, or all of them. True if one was in.
+    /// Removes an item, or all items. True if any was removed.
     fn refuse(
         &mut self,
         which: Option<usize>,
@@ -294,7 +294,7 @@ impl Rendered {
         section: &'static str,
         mut entries: impl ExactSizeIterator<Item = &'e Entry>,
     ) {
-        // Without entries it is there for its notes.
+        // Without entries, the section exists for its notes.
         let is_refused = entries.len() > 0 && entries.all(Entry::is_refused);
         let mark = if is_refused { "# " } else { "" };
         self.places.push(Written {
@@ -361,7 +361,7 @@ impl Rendered {
     }
 }
 
-/// A text as TOML writes it on one line.
+/// A text as a TOML value on one line.
 fn quote(text: &str) -> String {
     let mut quoted = String::from("\"");
     for c in text.chars() {
@@ -375,13 +375,13 @@ fn quote(text: &str) -> String {
     quoted
 }
 
-/// Text for a comment: on one line.
+/// Text for a comment, on one line.
 fn plain(text: &str) -> String {
     let plain = |c: char| if c.is_control() { ' ' } else { c };
     text.chars().map(plain).collect()
 }
 
-/// The sections of a file, in their order; the first one has no header.
+/// The sections of a file, in order; the first one has no header.
 const SECTIONS: [&str; 8] = [
     "",
     "database",

@@ -4,10 +4,10 @@ use super::draft::{Draft, Origin};
 use super::finding::{Finding, Place, excerpt};
 use super::statement::Value;
 
-/// What `ctl` and `jsonrpcs` are told, gathered: several parameters make one endpoint.
+/// Parameters of `ctl` and `jsonrpcs`: several parameters define one endpoint.
 #[derive(Clone, Debug)]
 pub(super) struct Endpoints {
-    /// `run_dir`: where the default endpoints are.
+    /// `run_dir`: the directory of the default endpoints.
     pub(super) run_dir: String,
     ctl: Option<Place>,
     jsonrpcs: Option<Place>,
@@ -86,7 +86,7 @@ impl Endpoints {
         }
     }
 
-    /// Writes the endpoints, those that exist by default, too.
+    /// Writes the endpoints, including the default ones.
     pub(super) fn write(self, draft: &mut Draft, findings: &mut Vec<Finding>) {
         self.write_binrpc(draft, findings);
         self.write_jsonrpcs(draft, findings);
@@ -145,7 +145,7 @@ impl Endpoints {
         }
     }
 
-    /// One mode goes for all here: the narrowest of those that are set.
+    /// There is one mode for all endpoints here: the most restrictive of those configured.
     fn write_mode(&self, draft: &mut Draft, findings: &mut Vec<Finding>) {
         let Some((first, place)) = self.modes.first() else {
             return;
@@ -169,7 +169,7 @@ impl Endpoints {
     }
 
     fn mode(&mut self, value: &Value, place: &Place, findings: &mut Vec<Finding>) {
-        // A number with a leading zero is octal; a text, as in "0660", too.
+        // A number with a leading zero is octal, also as a text, as in "0660".
         match u32::from_str_radix(value.text(), 8) {
             Ok(mode) if mode <= 0o777 => self.modes.push((mode, place.clone())),
             _ => {
@@ -180,7 +180,7 @@ impl Endpoints {
         }
     }
 
-    /// An endpoint with its kind. What has none is a path, relative to `run_dir`, if it has a slash in it, and else what `bare` says.
+    /// An endpoint with its kind. Without a kind, a text with a slash is a path, relative to `run_dir`; otherwise `bare` decides.
     fn endpoint(&self, text: &str, bare: &str) -> String {
         match text.split_once(':') {
             Some((kind @ ("unix" | "unixs" | "unixd"), path)) => {

@@ -1,4 +1,4 @@
-//! What was found in a kamailio.cfg, and where.
+//! Findings in a kamailio.cfg, with their places.
 
 use std::fmt;
 use std::path::Path;
@@ -7,25 +7,25 @@ use std::sync::Arc;
 /// A line of a configuration file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
-    /// The file, as it was named or included.
+    /// The file, as named or included.
     pub file: Arc<Path>,
     /// The line, from 1.
     pub line: usize,
 }
 
-/// Something that was not taken over, or not as it was.
+/// Something that was not translated, or not literally.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// Where; none for what concerns no single line.
+    /// The place; `None` for a finding that concerns no single line.
     pub place: Option<Place>,
-    /// What stands there.
+    /// The original text.
     pub what: String,
-    /// What it means here, and what to do.
+    /// Its meaning here, and what to do.
     pub mend: String,
 }
 
 impl Place {
-    /// The place as it stands beside a value: without the folder.
+    /// The place as shown next to a value: without the directory.
     pub(super) fn short(&self) -> String {
         let name = self.file.file_name().unwrap_or(self.file.as_os_str());
         format!("{}:{}", name.display(), self.line)
@@ -41,7 +41,7 @@ impl Finding {
         }
     }
 
-    /// A finding about the whole.
+    /// A finding about the whole configuration.
     pub(super) fn whole(what: impl Into<String>, mend: impl Into<String>) -> Self {
         Self {
             place: None,
@@ -70,7 +70,7 @@ impl fmt::Display for Finding {
     }
 }
 
-/// Sorts by line within each file, files in the order of their first finding, what has no place at the end.
+/// Sorts by line within each file, files in the order of their first finding, findings without a place last.
 pub(super) fn sort(findings: &mut [Finding]) {
     let mut files: Vec<Arc<Path>> = Vec::new();
     for place in findings.iter().filter_map(|finding| finding.place.as_ref()) {
@@ -87,7 +87,7 @@ pub(super) fn sort(findings: &mut [Finding]) {
     });
 }
 
-/// Text of a configuration file as it may appear in a message: on one line, and not too long.
+/// Text of a configuration file for a message: on one line, and of limited length.
 pub(super) fn excerpt(text: &str) -> String {
     const LONGEST: usize = 80;
     let line: String = text

@@ -1,4 +1,4 @@
-//! The names of functions in a routing logic that the import looks at.
+//! The names of functions in a routing logic that the import recognises.
 
 /// The module's functions.
 pub(super) const FUNCTIONS: [&str; 9] = [
@@ -13,26 +13,26 @@ pub(super) const FUNCTIONS: [&str; 9] = [
     "allow_uri",
 ];
 
-/// The core's functions that have every answer go to the source port, and their newer name.
+/// The core functions that send every response to the source port, and their newer name.
 const FORCE_RPORT: [&str; 2] = ["force_rport", "add_rport"];
 
-/// The function of this name, if it is one that is translated.
+/// The function with this name, if it is translated.
 pub(super) fn function(word: &str) -> Option<&'static str> {
     let mut all = FUNCTIONS.into_iter().chain(FORCE_RPORT);
     all.find(|name| *name == word)
 }
 
-/// True for the functions that `force-rport` of `[sip]` stands for.
+/// Whether it is one of the functions replaced by `force-rport` of `[sip]`.
 pub(super) fn forces_rport(function: &str) -> bool {
     FORCE_RPORT.contains(&function)
 }
 
-/// True if a line of text names one of the functions.
+/// Whether a line of text names one of the functions.
 pub(super) fn is_named_in(line: &str) -> bool {
     FUNCTIONS.iter().any(|name| line.contains(name))
 }
 
-/// True for the functions that read allow and deny files.
+/// Whether the function reads allow and deny files.
 pub(super) fn reads_files(function: &str) -> bool {
     matches!(
         function,

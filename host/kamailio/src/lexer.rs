@@ -1,38 +1,38 @@
-//! Cuts one text of Kamailio's configuration language into pieces (Kamailio: `core/cfg.lex`).
+//! Splits a text of Kamailio's configuration language into tokens (Kamailio: `core/cfg.lex`).
 
-/// One piece of the text.
+/// One token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Piece {
     pub(super) kind: Kind,
     /// The line that it starts on, from 1.
     pub(super) line: usize,
-    /// True if a blank, a line break or a comment stands before it.
+    /// Whether a blank, a line break or a comment precedes it.
     pub(super) spaced: bool,
 }
 
-/// What a piece is.
+/// The kind of a token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     /// Letters, digits and `_`: a keyword, a name or a number.
     Word(String),
-    /// A text in quotes, without them and with its escapes undone; neighbours in double quotes are one text.
+    /// A quoted text, without quotes and with escapes resolved; adjacent double-quoted texts are one text.
     Text(String),
     /// A variable with its `$`: `$rU`, `$var(x)`, `$(hdr(From){nameaddr.uri})`.
     Variable(String),
     /// Any other character.
     Sign(char),
-    /// A line of the preprocessor: `#!name rest`.
+    /// A preprocessor line: `#!name rest`.
     Directive {
         /// `define`, `ifdef`, …
         name: String,
-        /// What follows on the line, lines that end in `\` joined.
+        /// The rest of the line; lines that end in `\` are joined.
         rest: String,
     },
-    /// A text or a comment that does not end.
+    /// An unterminated text or comment.
     Unclosed(&'static str),
 }
 
-/// A text that is being read.
+/// A text being read.
 #[derive(Debug)]
 pub(super) struct Lexer {
     text: String,
@@ -74,8 +74,8 @@ impl Lexer {
         piece(kind)
     }
 
-    /// Passes over a part that an `#!ifdef` switches off, up to the next directive that may switch on again, which is left in
-    /// place, or to the end. Gives each line that it passed over, with its number.
+    /// Skips a part that an `#!ifdef` disables, up to the next directive that may enable again, which is not consumed, or to the end.
+    /// Passes each skipped line with its number to the caller.
     pub(super) fn skip_part(&mut self) -> Vec<(usize, String)> {
         let mut passed = Vec::new();
         while self.at < self.text.len() {
@@ -92,7 +92,7 @@ impl Lexer {
         passed
     }
 
-    /// Passes over blanks and comments. True if a comment does not end.
+    /// Skips blanks and comments. True if a comment is unterminated.
     fn skip_blanks(&mut self) -> bool {
         loop {
             let rest = &self.text[self.at..];
@@ -116,7 +116,7 @@ impl Lexer {
         }
     }
 
-    /// Comments of this kind nest in Kamailio. True if there is no end.
+    /// Comments of this kind nest in Kamailio. True if it is unterminated.
     fn skip_comment(&mut self) -> bool {
         let mut depth = 0;
         loop {
@@ -176,7 +176,7 @@ impl Lexer {
             if !self.quoted_part(&mut text) {
                 return Kind::Unclosed("text in double quotes");
             }
-            // "a" "b" is one text, over line breaks, too.
+            // "a" "b" is one text, also across line breaks.
             let (at, line) = (self.at, self.line);
             self.take_while(char::is_whitespace);
             if self.peek() != Some('"') {
@@ -226,7 +226,7 @@ impl Lexer {
                 None => (0, '\\'),
             },
             '0'..='7' => match digits(0, 8, 3) {
-                // One digit is a back-reference of a substitution.
+                // A single digit is a back-reference of a substitution.
                 Some((length, meant)) if length > 1 => (length, meant),
                 _ => (0, '\\'),
             },
@@ -272,7 +272,7 @@ impl Lexer {
         self.text[self.at..].chars().next()
     }
 
-    /// Steps over `c`, which is what [`peek`](Self::peek) gave.
+    /// Consumes `c`, the result of [`peek`](Self::peek).
     fn advance(&mut self, c: char) {
         self.at += c.len_utf8();
         self.line += usize::from(c == '\n');
@@ -288,8 +288,8 @@ impl Lexer {
     }
 }
 
-/// Where in a line of a switched-off part a directive stands that ends the part or nests another one. Kamailio looks for them
-/// everywhere, in comments, too.
+/// The position in a line of a disabled part of a directive that ends the part or nests another one. Kamailio finds them everywhere, even
+/// in comments.
 fn switch(line: &str) -> Option<usize> {
     let starts = line
         .match_indices(['#', '!'])
@@ -314,7 +314,7 @@ fn is_word(c: char) -> bool {
     c.is_ascii_alphanumeric() || c == '_'
 }
 
-/// Every directive of Kamailio 5.0 to 6.1. A line that starts with `#!` and anything else is a comment.
+/// Every directive of Kamailio 5.0 to 6.1. A line that begins with `#!` and anything else is a comment.
 const DIRECTIVES: [&str; 24] = [
     "define",
     "def",

@@ -1,11 +1,11 @@
-//! From Kamailio's configuration to ours: `portcullis import kamailio.cfg`.
+//! Translates Kamailio's configuration into ours: `portcullis import kamailio.cfg`.
 //!
-//! Read it top to bottom: the `lexer` cuts one text into pieces, the `preprocessor` does what `#!define`, `#!ifdef` and
-//! `include_file` ask and gives tokens, `statement` finds settings and calls among them, `translate` puts what has a
-//! counterpart into a `draft`, and the draft leaves out what our own configuration would refuse. Everything that is not taken
-//! over becomes a [`Finding`] with its place. Nothing here starts, asks or changes a running Kamailio.
+//! The stages, in order: the `lexer` splits a text into tokens, the `preprocessor` executes `#!define`, `#!ifdef` and `include_file`,
+//! `statement` finds settings and calls among the tokens, `translate` writes what has a counterpart into a `draft`, and the draft comments
+//! out what our own configuration would refuse. Everything that is not translated becomes a [`Finding`] with its place. Nothing here
+//! starts, queries or changes a running Kamailio.
 //!
-//! This crate knows the configuration (`portcullis_config`) and nothing else of the host.
+//! Of the host, this crate depends only on the configuration (`portcullis_config`).
 
 #![forbid(unsafe_code)]
 

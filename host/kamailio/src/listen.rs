@@ -1,4 +1,4 @@
-//! `listen` lines: what Kamailio binds for each, as entries of our list.
+//! `listen` lines: the sockets that Kamailio binds for each, as entries of our list.
 
 use std::net::IpAddr;
 
@@ -9,10 +9,10 @@ use super::finding::{Finding, Place};
 use super::statement::Listen;
 use super::surroundings::Surroundings;
 
-/// What goes for every `listen` line, wherever it stands in the file.
+/// Settings that apply to every `listen` line, wherever they are in the file.
 #[derive(Clone, Debug)]
 pub(super) struct Common {
-    /// `port`: where a line names none.
+    /// `port`: the default port.
     pub(super) port: Option<String>,
     /// `disable_tcp`
     pub(super) tcp: bool,
@@ -20,7 +20,7 @@ pub(super) struct Common {
     pub(super) advertise: Option<String>,
 }
 
-/// `[proto:]host[:port]` in its parts.
+/// The parts of `[proto:]host[:port]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Socket<'a> {
     transport: Option<&'a str>,
@@ -29,7 +29,7 @@ struct Socket<'a> {
 }
 
 impl Common {
-    /// Writes what one line binds.
+    /// Writes the sockets that one line binds.
     pub(super) fn listen(
         &self,
         listen: &Listen,
@@ -72,7 +72,7 @@ impl Common {
         }
     }
 
-    /// Writes what Kamailio binds where no line says anything: every IPv4 address, over UDP and TCP.
+    /// Writes the sockets that Kamailio binds without a `listen` line: every IPv4 address, over UDP and TCP.
     pub(super) fn listen_everywhere(&self, draft: &mut Draft) {
         for transport in self.transports(None) {
             let mut entry = format!("{transport}:0.0.0.0:{}", self.port(None));
@@ -121,7 +121,7 @@ impl<'a> Socket<'a> {
     }
 }
 
-/// The same without its transport: what an `alias` is here.
+/// The same without its transport: the form of an `alias` here.
 pub(super) fn without_transport(text: &str) -> String {
     let Socket { host, port, .. } = Socket::split(text);
     let host = match host.parse::<IpAddr>() {
@@ -134,7 +134,7 @@ pub(super) fn without_transport(text: &str) -> String {
     }
 }
 
-/// The addresses that a host stands for, and what is to be said about them.
+/// The addresses of a host, and remarks about them.
 fn hosts(host: &str, surroundings: &dyn Surroundings) -> (Vec<String>, Option<String>) {
     let bare = host
         .strip_prefix('[')
@@ -150,7 +150,7 @@ fn hosts(host: &str, surroundings: &dyn Surroundings) -> (Vec<String>, Option<St
         false => (interface, "the addresses of this interface"),
         true => (surroundings.resolve(host), "what this name resolves to"),
     };
-    // A link-local address means nothing in a Via.
+    // A link-local address is meaningless in a Via.
     let usable = |ip: &IpAddr| !matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local());
     let hosts = addresses.into_iter().filter(usable).map(shown).collect();
     (

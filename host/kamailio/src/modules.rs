@@ -1,11 +1,11 @@
-//! Kamailio's modules: which do something that a policy or another server has to do here.
+//! Kamailio's modules: those whose work a policy or another server has to do here.
 
 use super::finding::{Finding, Place};
 
-/// The modules that a configuration loads and that are not simply there here, too.
+/// The loaded modules that are not simply built in here.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Modules {
-    /// With the same explanation: its modules and the place of the first.
+    /// Modules with the same explanation, and the place of the first.
     explained: Vec<(&'static str, Vec<String>, Place)>,
     others: Vec<String>,
 }
@@ -27,7 +27,7 @@ impl Modules {
         }
     }
 
-    /// Tells what the modules did, where that matters.
+    /// Reports the function of the modules, where it matters.
     pub(super) fn findings(self) -> Vec<Finding> {
         let explained = self.explained.into_iter().map(|(mend, names, place)| {
             let noun = if names.len() == 1 {
@@ -46,7 +46,7 @@ impl Modules {
     }
 }
 
-/// Modules whose work the host, the contract of policies or the SDK does, or that only serve other modules.
+/// Modules whose function the host, the contract of policies or the SDK provides, or that only support other modules.
 fn is_covered(name: &str) -> bool {
     const COVERED: &[&str] = &[
         "permissions",

@@ -1,4 +1,4 @@
-//! Parameters of Kamailio's `permissions` module, each as a key of ours or with the reason why there is none.
+//! Parameters of Kamailio's `permissions` module, each as a key of our configuration, or with the reason why there is none.
 
 use std::path::Path;
 
@@ -6,7 +6,7 @@ use super::draft::{Draft, Origin};
 use super::finding::{Finding, Place, excerpt};
 use super::statement::Value;
 
-/// Puts one parameter where it belongs.
+/// Translates one parameter.
 pub(super) fn parameter(
     file: &Path,
     name: &str,
@@ -20,7 +20,7 @@ pub(super) fn parameter(
         return draft.set("database", key, value, Origin::line(place));
     }
     let mut note = |mend: &str| {
-        // Never the database URL: it has a password in it.
+        // Never show the database URL: it contains a password.
         let what = format!("permissions: {name} = {}", excerpt(value.text()));
         findings.push(Finding::at(place, what, mend));
     };
@@ -51,7 +51,7 @@ pub(super) fn parameter(
     }
 }
 
-/// Makes the allow and deny files known where a routing logic uses them.
+/// Configures the allow and deny files if the routing logic uses them.
 pub(super) fn use_files(file: &Path, place: &Place, draft: &mut Draft) {
     if !draft.has("permissions", "folder") {
         let folder = beside(file, "");
@@ -65,7 +65,7 @@ pub(super) fn use_files(file: &Path, place: &Place, draft: &mut Draft) {
     }
 }
 
-/// The key of `[database]` that names a table or column.
+/// The key of `[database]` for a table or column name.
 fn column_or_table(name: &str) -> Option<&'static str> {
     Some(match name {
         "address_table" => "address-table",
@@ -84,8 +84,8 @@ fn column_or_table(name: &str) -> Option<&'static str> {
     })
 }
 
-/// `default_allow_file` and `default_deny_file` say where the files are; here they are `permissions.allow` and
-/// `permissions.deny` in one folder.
+/// `default_allow_file` and `default_deny_file` give the paths of the files; here they are `permissions.allow` and `permissions.deny` in
+/// one folder.
 fn folder(
     file: &Path,
     name: &str,
@@ -156,7 +156,7 @@ fn explanation(name: &str) -> Option<&'static str> {
     })
 }
 
-/// A path as Kamailio takes it, relative to the folder of its configuration; absolute, because we may be started elsewhere.
+/// A path as Kamailio resolves it, relative to the directory of its configuration; absolute, because the host may be started elsewhere.
 fn beside(file: &Path, path: &str) -> String {
     let folder = match file.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,

@@ -1,4 +1,4 @@
-//! Does what the directives ask: definitions, switched-off parts, included files, substitutions. Gives the tokens that are left.
+//! Executes the directives: definitions, disabled parts, included files, substitutions. Returns the remaining tokens.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -9,16 +9,16 @@ use super::lexer::{Kind, Lexer, Piece};
 use super::substitution::{Rule, Substitution};
 use super::surroundings::Surroundings;
 
-/// What is left of the text for the parser.
+/// A token for the parser.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Token {
     pub(super) kind: Kind,
     pub(super) place: Place,
-    /// True if a blank, a line break or a comment stands before it.
+    /// Whether a blank, a line break or a comment precedes it.
     pub(super) spaced: bool,
 }
 
-/// Reads a file with all that it includes.
+/// Reads a file with everything that it includes.
 pub(super) struct Preprocessor<'s> {
     surroundings: &'s dyn Surroundings,
     frames: Vec<Frame>,
@@ -32,12 +32,12 @@ pub(super) struct Preprocessor<'s> {
     includes: usize,
 }
 
-/// A text that is being read: a file, or what a definition stands for.
+/// A text being read: a file, or the value of a definition.
 struct Frame {
     lexer: Lexer,
     file: Arc<Path>,
     expansion: Option<Expansion>,
-    /// Whether the first token is to be taken as standing behind a blank: a file does, an expansion as the word it replaces.
+    /// Whether the first token counts as preceded by a blank: true for a file; for an expansion, as for the word that it replaces.
     first_spaced: Option<bool>,
 }
 
@@ -46,14 +46,14 @@ struct Expansion {
     place: Place,
 }
 
-/// An `#!ifdef` that has not ended.
+/// An `#!ifdef` without its end yet.
 struct Condition {
     text: String,
     place: Place,
     holds: bool,
 }
 
-/// Lines in a switched-off part that an operator may miss.
+/// Lines in a disabled part that an operator may miss.
 struct Skipped {
     conditions: Vec<String>,
     place: Place,
@@ -135,7 +135,7 @@ impl<'s> Preprocessor<'s> {
         });
     }
 
-    /// What a word stands for, unless it is part of that itself.
+    /// The value of a word, unless the word is part of its own expansion.
     fn definition(&self, word: &str) -> Option<String> {
         let expansions = self.frames.iter().filter_map(|f| f.expansion.as_ref());
         if expansions.clone().any(|expansion| expansion.name == word) {
@@ -209,7 +209,7 @@ impl<'s> Preprocessor<'s> {
         self.defines.insert(name.into(), value.trim().into());
     }
 
-    /// `#!defenv NAME` or `#!defenv ID=NAME`: the service's environment may differ from ours.
+    /// `#!defenv NAME` or `#!defenv ID=NAME`: the environment of the service may differ from ours.
     fn define_from_environment(&mut self, directive: &str, rest: &str, place: &Place) {
         let (name, variable) = rest.split_once('=').unwrap_or((rest, rest));
         let (name, variable) = (name.trim(), variable.trim());
@@ -231,7 +231,7 @@ impl<'s> Preprocessor<'s> {
     }
 
     fn substitution(&mut self, directive: &str, rest: &str, place: &Place) {
-        // Not the replacement: passwords are put in place this way.
+        // Never show the replacement: passwords are inserted this way.
         let Some(Kind::Text(text)) = Lexer::new(rest).next_piece().map(|piece| piece.kind) else {
             let what = format!("#!{directive} without a text in quotes");
             return self.note(place, what, "nothing is replaced");
@@ -306,7 +306,7 @@ impl<'s> Preprocessor<'s> {
         self.skip();
     }
 
-    /// Passes over what follows if a condition does not hold.
+    /// Skips the following part if a condition is false.
     fn skip(&mut self) {
         let unmet: Vec<_> = self.conditions.iter().filter(|c| !c.holds).collect();
         let (Some(first), Some(frame)) = (unmet.first(), self.frames.last_mut()) else {
@@ -373,7 +373,7 @@ impl<'s> Preprocessor<'s> {
         self.note(place, format!("{directive} without a file"), mend);
     }
 
-    /// The name is tried as it stands, then beside the file that names it, as Kamailio does.
+    /// The name is tried as it is, then relative to the file that names it, as in Kamailio.
     fn include(&mut self, directive: &str, name: String, place: &Place) {
         let name = PathBuf::from(self.substitute(name));
         self.includes += 1;
@@ -438,7 +438,7 @@ impl Frame {
     }
 }
 
-/// True for lines of a switched-off part that would be taken over if it were on.
+/// Whether a line of a disabled part would be translated if it were enabled.
 fn is_of_interest(line: &str) -> bool {
     if line.starts_with('#') || line.starts_with("//") {
         return false;
@@ -450,7 +450,7 @@ fn is_of_interest(line: &str) -> bool {
 
 const ELSE: &str = " … #!else";
 
-/// Kamailio's own bound is 10.
+/// Kamailio's own limit is 10.
 const DEEPEST_INCLUDE: usize = 10;
 
 /// Real configurations have some ten thousand.
@@ -459,8 +459,8 @@ const MOST_PIECES: usize = 1_000_000;
 /// Real configurations include some dozens of files.
 const MOST_INCLUDES: usize = 500;
 
-/// Kamailio has no bound; real configurations have some dozens.
+/// Kamailio has no limit; real configurations have some dozens.
 const MOST_SUBSTITUTIONS: usize = 512;
 
-/// Characters of one text. Substitutions that feed each other could grow it without end.
+/// Characters of one text. Substitutions that feed each other could otherwise grow it without limit.
 const LONGEST_TEXT: usize = 65_536;

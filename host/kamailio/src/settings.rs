@@ -1,10 +1,10 @@
-//! Settings of Kamailio's core: `name = value` outside of the routing logic.
+//! Core parameters of Kamailio: `name = value` outside of the routing logic.
 
 use super::draft::{Draft, Origin};
 use super::finding::{Finding, Place, excerpt};
 use super::statement::Value;
 
-/// Names of settings that are not taken over, with their lines: told in one finding each kind.
+/// Names of parameters that are not translated, with their lines: one finding for each kind.
 #[derive(Clone, Debug, Default)]
 pub(super) struct LeftOut {
     not_needed: Vec<String>,
@@ -34,7 +34,7 @@ impl LeftOut {
     }
 }
 
-/// Puts one setting where it belongs.
+/// Translates one parameter.
 pub(super) fn setting(
     name: &str,
     value: &Value,
@@ -84,7 +84,7 @@ pub(super) fn setting(
             value.text(),
             Origin::line(place),
         ),
-        // Read before: they go for all listen lines.
+        // Read before: they apply to all listen lines.
         "port" | "disable_tcp" | "advertised_address" | "advertised_port" | "run_dir"
         | "rundir" => {}
         _ => match explanation(name, value) {
@@ -112,7 +112,7 @@ fn log_level(debug: i64) -> &'static str {
     }
 }
 
-/// What to do where a setting has a meaning but no key here.
+/// What to do about a parameter that is meaningful here but has no key.
 fn explanation(name: &str, value: &Value) -> Option<&'static str> {
     let is_on = value.number() != Some(0);
     Some(match name {
@@ -148,7 +148,7 @@ fn explanation(name: &str, value: &Value) -> Option<&'static str> {
     })
 }
 
-/// Settings of processes, memory, timers and sockets that a host without them need not be told.
+/// Parameters of processes, memory, timers and sockets that the host does not need.
 fn is_not_needed(name: &str) -> bool {
     const PREFIXES: &[&str] = &[
         "tcp_",

@@ -1,20 +1,20 @@
-//! Finds settings, module parameters, listen lines and calls among the tokens (Kamailio: `core/cfg.y`).
+//! Finds parameters, module parameters, listen lines and calls among the tokens (Kamailio: `core/cfg.y`).
 //!
-//! The routing logic itself is not parsed: of what stands in braces only calls that matter here are picked out.
+//! The routing logic itself is not parsed: within braces, only relevant calls are recognised.
 
 use super::finding::{Finding, Place};
 use super::functions;
 use super::lexer::Kind;
 use super::preprocessor::Token;
 
-/// One thing that a configuration says.
+/// One statement of a configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Statement {
     pub(super) place: Place,
     pub(super) what: What,
 }
 
-/// What it says.
+/// The content of a statement.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum What {
     /// `name = value`
@@ -23,7 +23,7 @@ pub(super) enum What {
     Listen(Listen),
     /// `alias = …`
     Alias(Vec<String>),
-    /// `loadmodule "name.so"`: the name without its ending and folder.
+    /// `loadmodule "name.so"`: the name without suffix and directory.
     Module(String),
     /// `modparam("modules", "name", value)`
     Parameter {
@@ -38,14 +38,14 @@ pub(super) enum What {
     },
 }
 
-/// A value as it is written.
+/// A value as written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Value {
-    /// In quotes.
+    /// A quoted text.
     Text(String),
-    /// A number, a word, an address.
+    /// A number, a word or an address.
     Word(String),
-    /// Anything with a variable in it.
+    /// Anything that contains a variable.
     Variable(String),
 }
 
@@ -81,7 +81,7 @@ impl Value {
         text
     }
 
-    /// A number as Kamailio reads it: decimal, `0x…`, octal with a leading zero, or yes and no in their spellings.
+    /// A number as Kamailio parses it: decimal, `0x…`, octal with a leading zero, or yes and no in their spellings.
     pub(super) fn number(&self) -> Option<i64> {
         let text = self.text();
         let (sign, digits) = match text.strip_prefix('-') {
@@ -103,7 +103,7 @@ impl Value {
     }
 }
 
-/// Everything that the tokens say, in their order.
+/// All statements among the tokens, in order.
 pub(super) fn statements(tokens: &[Token]) -> (Vec<Statement>, Vec<Finding>) {
     let mut parser = Parser {
         tokens,
@@ -127,14 +127,14 @@ pub(super) fn statements(tokens: &[Token]) -> (Vec<Statement>, Vec<Finding>) {
 struct Parser<'t> {
     tokens: &'t [Token],
     at: usize,
-    /// Where the braces that are open were opened.
+    /// The places of the open braces.
     blocks: Vec<Place>,
     statements: Vec<Statement>,
     findings: Vec<Finding>,
 }
 
 impl<'t> Parser<'t> {
-    /// Reads what stands at the current token; always moves on.
+    /// Parses the statement at the current token; always advances.
     fn step(&mut self) {
         let token = &self.tokens[self.at];
         let place = token.place.clone();
@@ -174,7 +174,7 @@ impl<'t> Parser<'t> {
                     value,
                 })
             }
-            // group.name = value: a parameter of the configuration's own.
+            // group.name = value: a custom parameter of the configuration.
             _ if self.is_sign(self.at, '.') && self.is_sign(self.at + 2, '=') => {
                 let name = match self.kind(self.at + 1) {
                     Some(Kind::Word(name)) => format!("{word}.{name}"),
@@ -277,7 +277,7 @@ impl<'t> Parser<'t> {
         (!listen.sockets.is_empty()).then_some(What::Listen(listen))
     }
 
-    /// One or more addresses, up to where something else starts.
+    /// One or more addresses, up to the next statement.
     fn sockets(&mut self) -> Vec<String> {
         let mut sockets = Vec::new();
         loop {
@@ -290,7 +290,7 @@ impl<'t> Parser<'t> {
             let Some(socket) = self.glued() else {
                 break;
             };
-            // What is followed by one of these is the start of the next statement.
+            // A word followed by one of these starts the next statement.
             let is_next = matches!(
                 self.kind(self.at),
                 Some(Kind::Sign('=' | '(' | '{' | '[') | Kind::Text(_))
@@ -320,7 +320,7 @@ impl<'t> Parser<'t> {
         }
     }
 
-    /// Tokens without blanks between them, as one word: an address, a number with its sign.
+    /// Adjacent tokens without blanks between them, as one word: an address, a signed number.
     fn glued(&mut self) -> Option<String> {
         let mut word = String::new();
         while let Some(token) = self.tokens.get(self.at) {
@@ -340,7 +340,7 @@ impl<'t> Parser<'t> {
         (!word.is_empty()).then_some(word)
     }
 
-    /// What stands in parentheses, split at its commas.
+    /// The text in parentheses, split at its commas.
     fn arguments(&mut self) -> Option<Vec<Value>> {
         if !self.is_sign(self.at, '(') {
             return None;
@@ -360,7 +360,7 @@ impl<'t> Parser<'t> {
                 }
                 Kind::Sign('(') => depth += 1,
                 Kind::Sign(')') => depth -= 1,
-                // An argument never has these: the parenthesis was not closed.
+                // An argument never contains these: the parenthesis was not closed.
                 Kind::Sign('{' | '}' | ';') => return None,
                 _ => {}
             }

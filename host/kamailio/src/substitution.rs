@@ -1,11 +1,11 @@
-//! `#!subst "/pattern/replacement/flags"`: what Kamailio replaces in every quoted text of its configuration.
+//! `#!subst "/pattern/replacement/flags"`: a replacement that Kamailio applies to every quoted text of its configuration.
 
 use regex::{Captures, Regex, RegexBuilder};
 
 /// One rule.
 ///
-/// Kamailio's patterns are POSIX extended regular expressions; here they are those of the `regex` crate, which agree on what
-/// configurations have in them: plain words, classes, groups, repetitions.
+/// Kamailio's patterns are POSIX extended regular expressions; here they are those of the `regex` crate. The two agree on what is used in
+/// configurations: plain words, classes, groups, repetitions.
 #[derive(Clone, Debug)]
 pub(super) struct Substitution {
     pattern: Regex,
@@ -13,7 +13,7 @@ pub(super) struct Substitution {
     all: bool,
 }
 
-/// A rule in its three parts, not yet compiled.
+/// The three parts of a rule, not compiled yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Rule<'a> {
     pub(super) pattern: &'a str,
@@ -22,7 +22,7 @@ pub(super) struct Rule<'a> {
 }
 
 impl<'a> Rule<'a> {
-    /// The parts of `/pattern/replacement/flags`; the first character is the one between them.
+    /// The parts of `/pattern/replacement/flags`; the first character is the separator.
     pub(super) fn split(text: &'a str) -> Option<Self> {
         let separator = text.chars().next().filter(|c| *c != '\\')?;
         let rest = &text[separator.len_utf8()..];
@@ -58,7 +58,7 @@ impl Substitution {
         self.pattern.replacen(text, most, replacement).into_owned()
     }
 
-    /// The replacement with `\1` and its like filled in.
+    /// The replacement with `\1` and the like substituted.
     fn expand(&self, found: &Captures<'_>) -> String {
         let mut text = String::new();
         let mut chars = self.replacement.chars();
@@ -88,7 +88,7 @@ fn split_unescaped(text: &str, separator: char) -> Option<(&str, &str)> {
     Some((&text[..at], &text[at + separator.len_utf8()..]))
 }
 
-/// Bytes that a compiled pattern may take.
+/// Memory limit of a compiled pattern, in bytes.
 const LARGEST_PATTERN: usize = 1 << 20;
 
 #[cfg(test)]

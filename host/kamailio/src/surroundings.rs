@@ -1,4 +1,4 @@
-//! What an import asks of the machine it runs on.
+//! The environment that an import reads.
 
 use std::io;
 use std::net::{IpAddr, ToSocketAddrs};
@@ -6,16 +6,16 @@ use std::path::Path;
 
 /// Files, names and addresses that a kamailio.cfg refers to.
 pub trait Surroundings {
-    /// The text of a file. Bytes that are not UTF-8 (comments in old encodings) arrive as U+FFFD.
+    /// The text of a file. Bytes that are not UTF-8 (comments in old encodings) are replaced by U+FFFD.
     ///
     /// # Errors
-    /// What the system says.
+    /// The error of the system.
     fn read(&self, path: &Path) -> io::Result<String>;
 
-    /// The addresses of a network interface; none if there is no such interface.
+    /// The addresses of a network interface; `None` if there is no such interface.
     fn interface(&self, name: &str) -> Vec<IpAddr>;
 
-    /// The addresses of a host name; none if it does not resolve.
+    /// The addresses of a host name; `None` if it does not resolve.
     fn resolve(&self, name: &str) -> Vec<IpAddr>;
 
     /// An environment variable.

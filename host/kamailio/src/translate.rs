@@ -1,4 +1,4 @@
-//! Puts what a kamailio.cfg says where it belongs in our configuration.
+//! Translates the statements of a kamailio.cfg into our configuration.
 
 use std::path::Path;
 
@@ -15,7 +15,7 @@ use super::statement::{Listen, Statement, Value, What};
 use super::surroundings::Surroundings;
 use super::{calls, functions};
 
-/// The configuration that the statements make, and what is not in it.
+/// The configuration made from the statements, and what is not in it.
 pub(super) fn translate(
     file: &Path,
     statements: &[Statement],
@@ -119,7 +119,7 @@ impl Translator<'_> {
     }
 
     fn parameter(&mut self, modules: &str, name: &str, value: &Value, place: &Place) {
-        // Kamailio takes the module's name for an extended regular expression, of which "a|b" is the common case.
+        // Kamailio takes the module's name to be an extended regular expression, of which "a|b" is the common case.
         let pattern = RegexBuilder::new(&format!("^({modules})(\\.so)?$"))
             .size_limit(LARGEST_PATTERN)
             .build();
@@ -137,7 +137,7 @@ impl Translator<'_> {
                 .any(|module| pattern.is_match(module))
             && !is_peer_tag(name)
         {
-            // A database URL has a password in it.
+            // A database URL contains a password.
             let shown = if name == "db_url" { "…" } else { variable };
             let what = format!("{}: {name} = {}", excerpt(modules), excerpt(shown));
             let mend = "a variable that only a running Kamailio knows: write the value yourself";
@@ -184,7 +184,7 @@ impl Translator<'_> {
     }
 }
 
-/// The settings that go for all listen lines, the last of each.
+/// The settings that apply to all listen lines, the last of each.
 fn common(statements: &[Statement]) -> Common {
     let last = |wanted: &str| {
         let values = statements.iter().rev().filter_map(|s| match &s.what {
@@ -213,5 +213,5 @@ fn is_peer_tag(name: &str) -> bool {
     name == "peer_tag_avp"
 }
 
-/// Bytes that a compiled pattern may take.
+/// Memory limit of a compiled pattern, in bytes.
 const LARGEST_PATTERN: usize = 1 << 20;

@@ -11,7 +11,7 @@ use super::labels::{InDialog, Label, Lost, Method, Shed, Wire};
 
 /// A number that one thread writes and any thread may read.
 ///
-/// There is one writer, so adding is a load and a store: no bus lock, no contention.
+/// With a single writer, an addition is a load and a store, without a bus lock or contention.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
 
@@ -143,15 +143,15 @@ impl TimeCounts {
 /// What happens on one transport.
 #[derive(Debug, Default)]
 pub struct WireCounters {
-    /// Requests that came in and could be read, by method.
+    /// Valid requests received, by method.
     pub requests: Counts<Method, { Method::COUNT }>,
-    /// Responses that came in and could be read.
+    /// Valid responses received.
     pub responses: Counter,
-    /// Datagrams or framed messages that came in, readable or not.
+    /// Datagrams or framed messages received, valid or not.
     pub received: Counter,
     /// Bytes of these.
     pub received_bytes: Counter,
-    /// Messages that went out, relayed and of our own.
+    /// Messages sent, relayed or our own.
     pub sent: Counter,
     /// Bytes of these.
     pub sent_bytes: Counter,
@@ -164,21 +164,21 @@ pub struct WireCounters {
 /// The stream connections of one worker.
 #[derive(Debug, Default)]
 pub struct ConnectionCounters {
-    /// Connections that peers opened to us.
+    /// Connections accepted from peers.
     pub accepted: Counter,
-    /// Connections that we opened to next hops.
+    /// Connections opened to next hops.
     pub opened: Counter,
-    /// Connections that ended, accepted and opened ones.
+    /// Connections closed, accepted or opened.
     pub closed: Counter,
-    /// Connections that we could not open.
+    /// Connections that could not be opened.
     pub connect_errors: Counter,
-    /// Connections that ended because another one needed the place.
+    /// Connections evicted for another one.
     pub evicted: Counter,
-    /// Connections that could not be accepted for want of a descriptor.
+    /// Connections that could not be accepted because no descriptor was left.
     pub accept_errors: Counter,
 }
 
-/// Everything that one worker counts. Aligned so that two workers never write to one cache line.
+/// The counters of one worker. Aligned so that two workers never write to the same cache line.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub struct WorkerCounters {
@@ -190,75 +190,76 @@ pub struct WorkerCounters {
     pub connections: ConnectionCounters,
     /// Replies of our own (rejections, 400, 483, 200 to OPTIONS, …), by status code.
     pub replies: CodeCounts,
-    /// Requests sent on.
+    /// Requests relayed.
     pub relayed_requests: Counter,
     /// Responses sent back.
     pub relayed_responses: Counter,
     /// Verdicts.
     pub verdicts: Counts<VerdictKind, { VerdictKind::ALL.len() }>,
-    /// Calls of the policy that brought no verdict.
+    /// Policy calls without a valid verdict.
     pub policy_failures: Counts<FailureKind, { FailureKind::ALL.len() }>,
-    /// How long each call of the policy took, with and without a verdict. Their number is the number of calls.
+    /// Duration of each policy call, with or without a verdict. Their number is the number of calls.
     pub policy_time: TimeCounts,
-    /// Messages that the proxy rules let go nowhere.
+    /// Messages dropped by the proxy rules.
     pub dropped: Counts<DropReason, { DropReason::ALL.len() }>,
-    /// Requests that were to be sent on and could not be, by what stood in the way.
+    /// Requests that could not be relayed, by cause.
     pub relay_errors: Counts<RelayErrorKind, { RelayErrorKind::ALL.len() }>,
     /// Messages that the transports could not carry.
     pub lost: Counts<Lost, { Lost::COUNT }>,
     /// ACKs to our own rejections, which end here (RFC 3261 §17.1.1.3).
     pub absorbed_acks: Counter,
-    /// Requests that brought the seal of a dialog.
+    /// Requests with the seal of a dialog.
     pub in_dialog: Counts<InDialog, { InDialog::COUNT }>,
-    /// Answers of policies over UDP that were sent without the header fields that the policy gave them, as they were too large.
+    /// Policy responses over UDP sent without their header fields because they were too large.
     pub shortened_answers: Counter,
-    /// Whether it is deciding.
+    /// Marks decisions in progress.
     pub passes: Passes,
-    /// The times that it had nothing to do.
+    /// Number of idle parks.
     pub pauses: Counter,
 }
 
-/// What one worker counts of one tenant. Aligned so that two workers never write to one cache line.
+/// The counters of one worker for one tenant. Aligned so that two workers never write to the same cache line.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub struct TenantCounters {
     /// Requests.
     pub requests: Counter,
-    /// What the policies, or the configured default after them, decided.
+    /// Decisions of the policies, or of the configured default after them.
     pub verdicts: Counts<VerdictKind, { VerdictKind::ALL.len() }>,
-    /// Requests whose policy failed, or could not be asked, and that were answered for that reason.
+    /// Requests whose policy failed or was unavailable, and that were answered for that reason.
     pub failed: Counter,
-    /// Requests that were turned away before a policy was asked, by the bound that they met.
+    /// Requests shed before a policy call, by the limit exceeded.
     pub shed: Counts<Shed, { Shed::COUNT }>,
-    /// What policies would have done that are only watched.
+    /// Verdicts of policies in monitor mode.
     pub monitored: Counts<VerdictKind, { VerdictKind::ALL.len() }>,
-    /// Requests that followed their dialog; no policy was asked.
+    /// Requests that followed their dialog without a policy call.
     pub followed: Counter,
-    /// Requests that waited for those of others, as the tenant's policy takes long.
+    /// Requests deferred behind those of other tenants because the tenant's policy is slow.
     pub postponed: Counter,
-    /// Requests that were to be relayed and may not go where they lead.
+    /// Requests whose destination is not permitted.
     pub refused_relays: Counter,
 }
 
-/// Tells others whether a worker is in the middle of a decision: odd while it is.
+/// Shows other threads whether a worker is in the middle of a decision: the value is odd during a decision.
 #[derive(Debug, Default)]
 pub struct Passes(AtomicU64);
 
 impl Passes {
-    /// A decision begins. What others publish before they look here, it sees; what it sees of before, they see it at.
+    /// Marks the start of a decision. `SeqCst` pairs with [`value`](Self::value): a publisher that then reads an even or changed value
+    /// knows that this decision observes its publication or has ended.
     #[inline]
     pub fn begin(&self) {
         self.0.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// It has ended, and holds nothing of what it saw.
+    /// Marks the end of a decision, which holds no published state any more.
     #[inline]
     pub fn end(&self) {
         let next = self.0.load(Ordering::Relaxed).wrapping_add(1);
         self.0.store(next, Ordering::Release);
     }
 
-    /// The number of beginnings and ends so far.
+    /// The number of starts and ends so far.
     pub fn value(&self) -> u64 {
         self.0.load(Ordering::SeqCst)
     }

@@ -8,10 +8,10 @@ pub trait Label: Copy + 'static {
     /// Every value, in the order of [`Label::index`].
     const ALL: &'static [Self];
 
-    /// The place of this value in [`Label::ALL`].
+    /// The index of this value in [`Label::ALL`].
     fn index(self) -> usize;
 
-    /// The value as it is shown.
+    /// The text of this value.
     fn label(self) -> &'static str;
 }
 
@@ -103,7 +103,7 @@ impl Method {
 }
 
 labels! {
-    /// The transport that a message came or went over.
+    /// The transport of a message.
     Wire {
         /// UDP
         Udp = "udp",
@@ -113,15 +113,15 @@ labels! {
 }
 
 labels! {
-    /// Why a request was turned away before its policy was asked.
+    /// Why a request was rejected before its policy call.
     Shed {
-        /// Too many requests come from the tenant.
+        /// The tenant exceeds its request rate.
         Rate = "rate",
-        /// Its policy takes more of the worker's time than it may.
+        /// The tenant's policy exceeds its share of the worker's time.
         Share = "share",
-        /// The worker does not keep up, and its policy takes more of it than others leave.
+        /// The worker is overloaded, and the tenant exceeds its part of the time.
         Pressure = "pressure",
-        /// Its policy failed too often and is out of service.
+        /// The tenant's policy failed too often and is out of service.
         Breaker = "breaker",
     }
 }
@@ -129,37 +129,37 @@ labels! {
 labels! {
     /// Why a transport could not carry a message.
     Lost {
-        /// A datagram that is longer than a datagram of SIP can be.
+        /// A datagram longer than a SIP datagram can be.
         Truncated = "truncated",
         /// A stream that was closed because the next SIP message could not be located in it.
         Unframed = "unframed",
-        /// The peer reads too slowly: too much waits for it already.
+        /// The peer reads too slowly: its send queue is full.
         QueueFull = "queue_full",
         /// The connection to the next hop could not be opened, or broke.
         NoConnection = "no_connection",
-        /// The system refused to send it.
+        /// The system refused to send the message.
         SendError = "send_error",
-        /// A connection that was closed at once, or not opened: there are too many already.
+        /// The connection was closed at once, or not opened: there are too many.
         TooManyConnections = "too_many_connections",
-        /// The system had no room left for what came in: the workers are too slow.
+        /// The kernel's receive buffer overflowed: the workers are too slow.
         ReceiveBufferFull = "receive_buffer_full",
         /// A rejection of a request that must not be answered: an ACK.
         Unanswerable = "unanswerable",
-        /// An answer to a source over UDP that had its share of them.
+        /// A response to a source over UDP that reached its limit.
         AnswerLimit = "answer_limit",
     }
 }
 
 labels! {
-    /// What the seal of a dialog told about a request with one.
+    /// The result of verifying the dialog seal of a request.
     InDialog {
         /// The request follows its dialog.
         Followed = "followed",
-        /// The seal is not ours, or that of another dialog: policies are asked.
+        /// The seal is not ours, or belongs to another dialog: policies are called.
         Forged = "forged",
-        /// The dialog was let in too long ago: policies are asked.
+        /// The dialog began too long ago: policies are called.
         Expired = "expired",
-        /// The dialog is that of a tenant that is no more: policies are asked.
+        /// The tenant of the dialog no longer exists: policies are called.
         Ownerless = "ownerless",
     }
 }

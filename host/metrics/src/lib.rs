@@ -1,6 +1,6 @@
-//! What workers count: numbers with one writer each, and the names of what they count.
+//! The counters of workers, each with one writer, and the labels of metrics.
 //!
-//! This crate does not know who reads the numbers, and in which form they are shown.
+//! This crate is independent of exposition formats and readers.
 
 #![forbid(unsafe_code)]
 

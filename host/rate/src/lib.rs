@@ -1,6 +1,6 @@
-//! Rates, and how many share them: numbers that all workers change without a lock.
+//! Rate limiters, and the number of their users: numbers that all workers change without a lock.
 //!
-//! Time is a parameter. This crate does not know what is counted, or for whom.
+//! Time is a parameter. The meaning of what is counted is up to the caller.
 
 #![forbid(unsafe_code)]
 
@@ -10,26 +10,25 @@ use std::time::{Duration, Instant};
 /// In nanoseconds.
 pub const SECOND: u64 = 1_000_000_000;
 
-/// How long one counts that is not seen any more.
+/// Time for which a user counts after it was last seen.
 const WINDOW: u64 = SECOND;
 
-/// The time that those who keep a rate share: nanoseconds since it began.
+/// The clock shared by the users of a rate: nanoseconds since its start.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock(Instant);
 
-/// A rate by the generic cell rate algorithm (ITU-T I.371): the one number that there is, is the time at which everything that was
-/// taken so far would have been due.
+/// A rate limiter by the generic cell rate algorithm (ITU-T I.371). It stores one value, the theoretical arrival time.
 #[derive(Debug, Default)]
 pub struct Due(AtomicU64);
 
-/// How many are seen at the moment: in this window of time or in the one before, whichever are more.
+/// The number of active users: those seen in the current time window or in the previous one, whichever are more.
 #[derive(Debug, Default)]
 pub struct Active {
-    /// The window, those of the one before and those of this one: 32, 16 and 16 bits.
+    /// The window, the count of the previous window and the count of this one: 32, 16 and 16 bits.
     seen: AtomicU64,
 }
 
-/// When one was seen last.
+/// The window in which a user was last seen.
 #[derive(Debug, Default)]
 pub struct Seen(AtomicU64);
 
@@ -40,25 +39,25 @@ impl Default for Clock {
 }
 
 impl Clock {
-    /// One that begins now.
+    /// A clock that starts now.
     pub fn new() -> Self {
         Self(Instant::now())
     }
 
-    /// Nanoseconds since it began.
+    /// Nanoseconds since the start.
     #[inline]
     pub fn at(self, now: Instant) -> u64 {
         nanoseconds(now.saturating_duration_since(self.0))
     }
 
-    /// When it began.
+    /// The start.
     pub fn begun(self) -> Instant {
         self.0
     }
 }
 
 impl Due {
-    /// Takes one that lasts `each` nanoseconds, unless that would be more than `ahead` of now.
+    /// Takes one unit of `each` nanoseconds, unless the result would be more than `ahead` of now.
     #[inline]
     pub fn take(&self, now: u64, each: u64, ahead: u64) -> bool {
         let next = |due: u64| {
@@ -71,7 +70,7 @@ impl Due {
         taken.is_ok()
     }
 
-    /// Takes one whether there is room or not.
+    /// Takes one unit unconditionally.
     #[inline]
     pub fn charge(&self, now: u64, each: u64) {
         let next = |due: u64| Some(due.max(now).saturating_add(each));
@@ -80,7 +79,7 @@ impl Due {
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
     }
 
-    /// As [`Due::charge`], and never further ahead than `most`. When two do so at once, one of them may not count.
+    /// As [`Due::charge`], but never further ahead than `most`. Of two concurrent calls, one may be lost.
     #[inline]
     pub fn charge_within(&self, now: u64, each: u64, most: u64) {
         let due = self.0.load(Ordering::Relaxed).max(now);
@@ -88,7 +87,7 @@ impl Due {
         self.0.store(due, Ordering::Relaxed);
     }
 
-    /// How far ahead of now it is, in nanoseconds.
+    /// How far ahead of now the theoretical arrival time is, in nanoseconds.
     #[inline]
     pub fn ahead(&self, now: u64) -> u64 {
         self.0.load(Ordering::Relaxed).saturating_sub(now)
@@ -96,7 +95,7 @@ impl Due {
 }
 
 impl Active {
-    /// How many there are, at least one.
+    /// The number of users, at least one.
     #[inline]
     pub fn count(&self, now: u64) -> u64 {
         let (window, before, current) = unpack(self.seen.load(Ordering::Relaxed));
@@ -108,18 +107,18 @@ impl Active {
         most.max(1)
     }
 
-    /// Counts one, if it was not seen in this window yet.
+    /// Counts a user, if it has not been seen in this window.
     #[inline]
     pub fn meet(&self, one: &Seen, now: u64) {
         let window = window_of(now);
-        // From 1, so that no window is that of one that was never seen.
+        // From 1, so that window 0 means a user that was never seen.
         let mark = u64::from(window) + 1;
         if one.0.swap(mark, Ordering::Relaxed) != mark {
             self.add(window);
         }
     }
 
-    /// Counts one that was not seen in this window yet.
+    /// Counts a user that has not been seen in this window.
     #[inline]
     pub fn add(&self, window: u32) {
         let next = |seen: u64| {
@@ -127,7 +126,7 @@ impl Active {
             let (before, current) = match window.wrapping_sub(last) {
                 0 => (before, current),
                 1 => (current, 0),
-                // Another worker's clock reading is a little older.
+                // The clock reading of another worker may be slightly older.
                 u32::MAX => return None,
                 _ => (0, 0),
             };
@@ -140,18 +139,18 @@ impl Active {
     }
 }
 
-/// The number of the window of this moment.
+/// The number of the window at this time.
 #[inline]
 pub fn window_of(now: u64) -> u32 {
     (now / WINDOW) as u32
 }
 
-/// The nanoseconds that one takes at so many a second.
+/// Nanoseconds per unit at this rate per second.
 pub fn each(per_second: u32) -> u64 {
     SECOND / u64::from(per_second.max(1))
 }
 
-/// As a number; centuries are cut off.
+/// As a number of nanoseconds, saturating after centuries.
 #[inline]
 pub fn nanoseconds(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)

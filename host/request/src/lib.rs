@@ -1,6 +1,6 @@
-//! The SIP request that both planes speak of: received bytes with what the scan found in them, and how they came in.
+//! The SIP request type shared by data path, policies and control side: received bytes with the result of the scan, and their arrival.
 //!
-//! It moves through the data path and into a policy's sandbox and back. This crate knows neither sockets nor what becomes of a request.
+//! The methods of [`Request`] return what policies read. This crate is independent of sockets and of the handling of requests.
 
 #![forbid(unsafe_code)]
 
@@ -12,14 +12,14 @@ use portcullis_sip::{
     scan, values,
 };
 
-/// A scanned request that owns its bytes: it moves into the sandbox for a call and comes back, without a copy.
+/// A scanned request that owns its bytes. It moves into the sandbox for a call and back, without a copy.
 #[derive(Clone, Debug)]
 pub struct Request {
     /// The received bytes.
     pub bytes: Vec<u8>,
-    /// Where things are in them.
+    /// The positions of the parts.
     pub index: Index,
-    /// Where they came from.
+    /// The arrival.
     pub arrival: Arrival,
 }
 
@@ -30,23 +30,23 @@ pub enum Contact<'c> {
     Star,
     /// A URI.
     Uri(PlainUri<'c>),
-    /// Something that can't be read.
+    /// An unparsable value.
     Unreadable,
 }
 
 /// A URI without scheme, password, parameters and headers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlainUri<'u> {
-    /// What stands before `@`, empty if there is none.
+    /// The part before `@`; empty if there is none.
     pub user: Cow<'u, str>,
     /// The host, an IPv6 address in its brackets.
     pub host: Cow<'u, str>,
-    /// The port, if it is named.
+    /// The port, if present.
     pub port: Option<u16>,
 }
 
 impl Request {
-    /// Reads a request from its bytes, within the default limits; none when they are no message.
+    /// Parses a request within the default limits; `None` if the bytes are not a message.
     pub fn read(bytes: Vec<u8>, framing: Framing, arrival: Arrival) -> Option<Self> {
         let mut index = Index::default();
         scan(&bytes, framing, &Limits::default(), &mut index).ok()?;
@@ -62,15 +62,15 @@ impl Request {
         matches!(self.message().start_line(), StartLine::Request { .. })
     }
 
-    /// What a copy of it takes of memory.
+    /// Memory of a copy, in bytes.
     pub fn bytes(&self) -> usize {
-        // The span of a header line with its name.
+        // The span of a header line and that of its name.
         const ENTRY: usize = 48;
 
         size_of::<Self>() + self.bytes.len() + self.index.len() * ENTRY
     }
 
-    /// The whole message, for people.
+    /// The whole message as text.
     pub fn as_text(&self) -> Cow<'_, str> {
         text(&self.bytes)
     }
@@ -92,7 +92,7 @@ impl Request {
         field.map_or(b"", |field| field.value)
     }
 
-    /// Whether it brings the seal of a dialog, as far as one can tell without the key: a tag in To, and a seal in the first Route.
+    /// Whether it carries the seal of a dialog, as far as can be known without the key: a tag in To, and a seal in the first Route.
     pub fn brings_seal(&self) -> bool {
         let message = self.message();
         let address = |name| {
@@ -105,7 +105,7 @@ impl Request {
         tag.is_some() && route.is_some_and(|uri| uri.params.named("seal").is_some())
     }
 
-    /// The message up to the body with another value in each header field of one of these names, and the body.
+    /// The message up to the body, with the values of these header fields replaced, and the body.
     pub fn without_values(&self, names: &[String], instead: &[u8]) -> (Vec<u8>, &[u8]) {
         let message = self.message();
         let head = message.header_end() + message.line_end().as_bytes().len();
@@ -128,7 +128,7 @@ impl Request {
         (masked, message.body())
     }
 
-    /// The message, as the scanner reads it.
+    /// The message as the scanner sees it.
     pub fn message(&self) -> Message<'_> {
         Message::new(&self.bytes, &self.index)
     }
@@ -145,7 +145,7 @@ impl Request {
             .message()
             .header(name)
             .map_or(&b""[..], |field| field.value);
-        // The first look refuses what can't be read; nothing else may pass for an address, wherever a request comes from.
+        // The first look refuses unparsable addresses; nothing else may stand for an address, wherever the request comes from.
         match NameAddr::of_party(value) {
             Ok(parsed) => text(parsed.uri),
             Err(_) => Cow::Borrowed(""),
@@ -153,7 +153,7 @@ impl Request {
     }
 }
 
-/// What a policy asks of it. Texts that are not UTF-8 have U+FFFD in place of the bad bytes.
+/// The values that policies read. Invalid UTF-8 is replaced by U+FFFD.
 impl Request {
     /// The method as received.
     pub fn method(&self) -> Cow<'_, str> {
@@ -181,12 +181,12 @@ impl Request {
         field.map_or(Cow::Borrowed(""), |field| text(field.value))
     }
 
-    /// The number of CSeq.
+    /// The sequence number of CSeq.
     pub fn cseq_number(&self) -> u32 {
         self.message().cseq().map_or(0, |cseq| cseq.number)
     }
 
-    /// Where the request came from. An IPv4 address is never shown as a v4-mapped IPv6 address.
+    /// The source of the request. An IPv4-mapped IPv6 address is returned as IPv4.
     pub fn source(&self) -> SocketAddr {
         self.arrival.source
     }
@@ -196,30 +196,30 @@ impl Request {
         self.arrival.local
     }
 
-    /// The transport as a Via header field names it: `UDP`, `TCP`.
+    /// The transport as in a Via header field: `UDP`, `TCP`.
     pub fn transport(&self) -> &'static str {
         self.arrival.transport.token()
     }
 
-    /// The unfolded value of the first header field of this name. Names compare without case, compact forms as full ones.
+    /// The unfolded value of the first header field with this name. Case is ignored, and compact and full names match each other.
     pub fn header(&self, name: &str) -> Option<Cow<'_, str>> {
         let field = self.message().by_name(name).next()?;
         Some(unfolded(field.unfolded()))
     }
 
-    /// Hands the unfolded values of all header fields of this name to `each`, in the order of the message.
+    /// Passes the unfolded values of all header fields with this name to `each`, in the order of the message.
     pub fn headers(&self, name: &str, mut each: impl FnMut(Cow<'_, str>)) {
         for field in self.message().by_name(name) {
             each(unfolded(field.unfolded()));
         }
     }
 
-    /// The parts of the request URI that rules look at; none if it can't be read.
+    /// The parts of the request URI that rules match; `None` if it cannot be parsed.
     pub fn plain_uri(&self) -> Option<PlainUri<'_>> {
         plain(self.start_line().1)
     }
 
-    /// Hands every value of Contact to `each`, in the order of the message.
+    /// Passes every value of Contact to `each`, in the order of the message.
     pub fn contacts(&self, mut each: impl FnMut(Contact<'_>)) {
         for field in self.message().by_name("Contact") {
             let line = field.unfolded();
@@ -247,11 +247,11 @@ fn contact(value: &[u8]) -> Contact<'_> {
     uri.map_or(Contact::Unreadable, Contact::Uri)
 }
 
-/// Without what rules do not look at. The host is as it stands there.
+/// The parts that rules match. The host is unchanged.
 fn plain(uri: &[u8]) -> Option<PlainUri<'_>> {
     let read = Uri::parse(uri).ok()?;
     let place = &uri[read.host_range];
-    // A port is behind the last colon, unless that is within an IPv6 address.
+    // A port follows the last colon, unless the colon is within an IPv6 address.
     let end = match read.port {
         Some(_) => place.iter().rposition(|&byte| byte == b':')?,
         None => place.len(),

@@ -1,7 +1,7 @@
-//! The `portcullis` binary: command line, start and end of a host ([`serve`]), log.
+//! The `portcullis` binary: command line, start and end of a host ([`serve`]), logging.
 //!
-//! `serve` puts together what the other crates bring: the data path (`portcullis_dataplane`), what changes it (`portcullis_rollout`) and
-//! the doors of operators (`portcullis_control`).
+//! `serve` assembles the other crates: the data path (`portcullis_dataplane`), the code that changes its state (`portcullis_rollout`) and
+//! the control interfaces (`portcullis_control`).
 
 #![forbid(unsafe_code)]
 

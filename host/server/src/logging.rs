@@ -1,8 +1,6 @@
-//! The log: human or JSON lines to standard error, written by a thread of its own so that a slow reader of the log never
-//! holds up a worker.
+//! The log: text or JSON lines to standard error, written by a dedicated thread, so that a slow reader of the log never blocks a worker.
 //!
-//! What files, rows, peers and policies say stands in lines as data: nothing in it reaches a terminal as an escape sequence, begins a
-//! line, or looks like a field.
+//! Text from files, rows, peers and policies is data: it cannot write an escape sequence to a terminal, begin a line, or look like a field.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -21,20 +19,20 @@ use tracing_subscriber::fmt::format::{self, Writer};
 use portcullis_config::{LogConfig, LogFormat};
 use portcullis_text::{clean, clean_json};
 
-/// How many lines may wait for the writer. Beyond it lines are dropped and counted.
+/// Number of lines that may wait for the writer. Further lines are dropped and counted.
 const WAITING_LINES: usize = 8_192;
 
 static LOST: OnceLock<Arc<AtomicU64>> = OnceLock::new();
 
-/// Lines that were dropped since the start because whoever reads the log was too slow.
+/// Lines dropped since the start because the reader of the log was too slow.
 pub fn lost_lines() -> u64 {
     LOST.get().map_or(0, |lost| lost.load(Ordering::Relaxed))
 }
 
-/// Starts the log of this process. Lines that wait are written when the guard is dropped.
+/// Starts the log of this process. Waiting lines are written when the guard is dropped.
 ///
 /// # Errors
-/// When the level is no filter, or a log was started before.
+/// When the level is not a valid filter, or a log was started before.
 pub fn start(config: &LogConfig) -> Result<LogGuard, String> {
     let filter = EnvFilter::try_new(&config.level).map_err(|error| error.to_string())?;
     let is_json = config.format == LogFormat::Json;
@@ -58,7 +56,7 @@ pub fn start(config: &LogConfig) -> Result<LogGuard, String> {
     Ok(guard)
 }
 
-/// Writes a field of a line for people: the message as text, others as `name=value`.
+/// Writes a field of a text line: the message as it is, others as `name=value`.
 fn write_field(out: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug) -> fmt::Result {
     let text = format!("{value:?}");
     match (field.name(), out.has_ansi_escapes()) {
@@ -72,7 +70,7 @@ fn write_field(out: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug) -> f
     }
 }
 
-/// A value as one word or in quotes, so that what is in it can't be taken for another field.
+/// A value as one word or in quotes, so that its content cannot be taken for another field.
 fn as_value(text: &str) -> Cow<'_, str> {
     let is_word = !text.contains([' ', '"', '=']);
     match is_word || is_quoted(text) {
@@ -81,7 +79,7 @@ fn as_value(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// Whether this is one string in quotes, with those in it escaped.
+/// Whether this is one quoted string with escaped quotes inside.
 fn is_quoted(text: &str) -> bool {
     let inner = text
         .strip_prefix('"')
@@ -101,7 +99,7 @@ fn is_quoted(text: &str) -> bool {
     !is_escaped
 }
 
-/// Ends the log when dropped: what waits is written first.
+/// Ends the log when dropped, after writing what waits.
 #[derive(Debug)]
 pub struct LogGuard {
     end: SyncSender<Line>,
@@ -177,7 +175,7 @@ fn background(
     Ok((background, guard))
 }
 
-/// Writes what comes, and tells the system about it when nothing more waits. A sink that is gone loses lines, nothing else.
+/// Writes lines, and flushes when no more are waiting. If the sink is closed, lines are lost, with no other effect.
 fn write_lines(waiting: &Receiver<Line>, mut sink: impl Write, lost: &AtomicU64) {
     let mut told = 0;
     let mut ended = false;

@@ -3,13 +3,13 @@
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
-/// Files that are nobody else's: databases with digests of tokens, keys.
+/// Files for their owner only: databases with digests of tokens, keys.
 pub(crate) const PRIVATE: u32 = 0o600;
 
-/// Records of calls, which a group may ship elsewhere.
+/// Records of calls, which a group may read to forward them.
 pub(crate) const RECORDS: u32 = 0o640;
 
-/// What is wrong with the mode of a file that should have this one at most; none if it is as it should be, or not there.
+/// What is wrong with the mode of a file that may have at most this one; `None` if it is correct, or the file does not exist.
 pub(crate) fn too_open(file: &Path, most: u32) -> Option<String> {
     let metadata = std::fs::metadata(file).ok()?;
     let mode = metadata.permissions().mode() & 0o777;

@@ -1,14 +1,14 @@
-//! What this process may do on the machine, and what the one that compiles policies may do.
+//! The privileges of this process and of the process that compiles policies.
 
 use nix::unistd::geteuid;
 
 use portcullis_rollout::compiler;
 
-/// What is to be said about rights.
+/// A finding about privileges.
 pub(crate) enum Finding {
-    /// As it should be.
+    /// As intended.
     Good(String),
-    /// More than is needed.
+    /// More than necessary.
     Odd(String),
 }
 
@@ -24,7 +24,7 @@ pub(crate) fn user() -> Finding {
     }
 }
 
-/// What the process that compiles policies can reach. Starts one to find out.
+/// What the process that compiles policies can access. Starts one to find out.
 pub(crate) fn compiler() -> Finding {
     match compiler::confinement() {
         Ok(confined) if confined.holds() => Finding::Good(confined.to_string()),
@@ -35,7 +35,7 @@ pub(crate) fn compiler() -> Finding {
     }
 }
 
-/// Says in the log what is more than it should be, and how the compiler is confined.
+/// Logs excessive privileges, and how the compiler is confined.
 pub(crate) fn tell() {
     if let Finding::Odd(text) = user() {
         tracing::warn!(event = "runs_as_root", "The host runs as {text}");

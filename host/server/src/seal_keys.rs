@@ -1,7 +1,7 @@
-//! The file of the key that branches, tags and dialogs are sealed with.
+//! The file with the key that seals branches, tags and dialogs.
 //!
-//! One line has 32 hexadecimal digits: the key. Further lines are keys of before, under which things may still be on their way. Empty
-//! lines and lines that begin with `#` say nothing. All hosts of a fleet have the same file.
+//! The first key line, 32 hexadecimal digits, is the current key. Further lines are previous keys, with which values in transit may still
+//! be sealed. Empty lines and lines that begin with `#` are ignored. All hosts of a fleet have the same file.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -10,35 +10,35 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-/// The name of the file in the folder that systemd gives a service for its state.
+/// The name of the file in the state directory that systemd provides.
 const DEFAULT_NAME: &str = "seal.key";
 
-/// Keys that are read beside the current one; each costs a forged message one more hash.
+/// Keys accepted in addition to the current one; each costs one more hash per forged message.
 const MOST_EARLIER: usize = 3;
 
 /// The keys of a host.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SealKeys {
-    /// The one that is written with.
+    /// The key that seals new values.
     pub current: [u8; 16],
-    /// Those that are still read.
+    /// Previous keys, which are still accepted.
     pub earlier: Vec<[u8; 16]>,
 }
 
 /// Why there is no key.
 #[derive(Debug, Error)]
 pub enum SealKeyError {
-    /// The file can't be read or made.
+    /// The file cannot be read or created.
     #[error(
         "[sip] key-file: {path}: {source}; it must be in a folder that the host may write to, or be there and be readable"
     )]
     File {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
-    /// A line is no key.
+    /// A line is not a key.
     #[error(
         "[sip] key-file: {path}:{line}: no key; a key is 32 hexadecimal digits, as `openssl rand -hex 16` prints them. Remove an \
          empty file, and the host makes a new one"
@@ -46,7 +46,7 @@ pub enum SealKeyError {
     NoKey {
         /// The file.
         path: PathBuf,
-        /// The line; the one behind the last if there is no key at all.
+        /// The line; the one after the last if there is no key at all.
         line: usize,
     },
     /// Too many lines.
@@ -57,16 +57,16 @@ pub enum SealKeyError {
         /// The file.
         path: PathBuf,
     },
-    /// The system gives no random numbers.
+    /// The system provides no random numbers.
     #[error("the system gives no random numbers (/dev/urandom): {0}")]
     Random(io::Error),
 }
 
 impl SealKeys {
-    /// The keys of the file, which is made if it is absent; without a file random ones, for this process alone.
+    /// The keys of the file, which is created if it is missing; without a file, random keys for this process only.
     ///
     /// # Errors
-    /// When the file can't be used.
+    /// When the file cannot be used.
     pub fn load(file: Option<&Path>) -> Result<Self, SealKeyError> {
         let Some(path) = file else {
             return Ok(Self {
@@ -119,14 +119,14 @@ impl std::fmt::Debug for SealKeys {
     }
 }
 
-/// The file to use where the configuration names none: in the folder that systemd gives (`StateDirectory=`), if it gives one.
+/// The file to use if the configuration names none: in the state directory of systemd (`StateDirectory=`), if there is one.
 pub fn default_file() -> Option<PathBuf> {
     let folders = std::env::var_os("STATE_DIRECTORY")?;
     let first = std::env::split_paths(&folders).next()?;
     (!first.as_os_str().is_empty()).then(|| first.join(DEFAULT_NAME))
 }
 
-/// Whether others than its owner and group may read the file.
+/// Whether users other than its owner and group may read the file.
 pub fn is_open(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|file| file.mode() & 0o007 != 0)
 }
@@ -146,8 +146,8 @@ fn key_of(line: &str) -> Option<[u8; 16]> {
     bytes.try_into().ok()
 }
 
-/// Makes the file, readable for its owner alone. One that another process makes meanwhile stays as it is: nobody ever sees a part
-/// of it.
+/// Creates the file, readable only by its owner. If another process creates it meanwhile, that file is used: no process ever sees a partial
+/// file.
 fn make(path: &Path, key: [u8; 16]) -> io::Result<()> {
     let digits: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
     let mut draft = path.as_os_str().to_owned();

@@ -1,4 +1,4 @@
-//! `portcullis serve`: puts a host together, keeps it running, and ends it in order.
+//! `portcullis serve`: assembles a host, runs it, and shuts it down.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -36,24 +36,24 @@ use crate::modes;
 use crate::rights;
 use crate::seal_keys::{self, SealKeys};
 
-/// How long workers may take to end.
+/// Time limit for workers and control interfaces to end.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Runs a host until a signal ends it. `path` is the file that the configuration came from.
 ///
 /// # Errors
-/// If the log can't be started. Everything later is told in the log, and by the exit code.
+/// If the log can't be started. Later errors are logged and determine the exit code.
 pub fn run(config: Config, path: Option<PathBuf>) -> anyhow::Result<ExitCode> {
     let _log = logging::start(&config.log).map_err(anyhow::Error::msg)?;
     let limit = descriptors::raise().context("the limit of open files can't be raised")?;
-    // Everything but the workers: loading, compiling, HTTP. Two threads, so that one slow thing does not hold up all others.
+    // Everything except the workers: loading, compiling, HTTP. Two threads, so that one slow task does not block all others.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("control")
         .enable_all()
         .build()?;
     let ended = runtime.block_on(serve(config, path.as_deref(), limit));
-    // A worker or a compilation that hangs must not keep the process.
+    // A hanging worker or compilation must not keep the process alive.
     runtime.shutdown_timeout(PATIENCE);
     if let Err(error) = ended {
         tracing::error!(event = "host_failed", "{}", one_line(&error));
@@ -90,7 +90,7 @@ async fn serve(config: Config, path: Option<&Path>, limit: Limit) -> anyhow::Res
             "workers did not end within {PATIENCE:?}"
         );
     }
-    // The files of unix sockets and FIFO are removed with them.
+    // Ends after the files of unix sockets and FIFO are removed.
     if timeout(PATIENCE, running.doors).await.is_err() {
         tracing::warn!(
             event = "control_not_ended",
@@ -100,7 +100,7 @@ async fn serve(config: Config, path: Option<&Path>, limit: Limit) -> anyhow::Res
     ended
 }
 
-/// Everything that a host is made of, before it runs.
+/// The parts of a host before it runs.
 struct Host {
     shared: Arc<Shared>,
     registry: Arc<Registry>,
@@ -112,7 +112,7 @@ struct Host {
     parts: Parts,
 }
 
-/// A host that runs.
+/// A running host.
 struct Running {
     shared: Arc<Shared>,
     registry: Arc<Registry>,
@@ -121,7 +121,7 @@ struct Running {
 }
 
 impl Host {
-    /// Loads what is needed and binds the sockets. Nothing is answered yet.
+    /// Loads state and binds the sockets. Nothing is served yet.
     async fn assemble(
         config: Config,
         path: Option<&Path>,
@@ -144,7 +144,7 @@ impl Host {
         let start = registry.start(&Arc::new(config.clone())).await?;
         let start = match opened.broken.is_empty() {
             true => Some(start),
-            // Whether a tenant's policy needs what is broken is known when it is loaded.
+            // Whether a tenant's policy needs a broken part is known only when the policy is loaded.
             false => {
                 start.finish().await;
                 None
@@ -160,7 +160,7 @@ impl Host {
         let doors = Doors::open(&config.control).await?;
         let records = Recorder::start(&config.records)?;
         let keys = seal_keys(&config)?;
-        // Each worker makes a second descriptor of each UDP socket.
+        // Each worker duplicates the descriptor of each UDP socket.
         let second = sockets.iter().map(|worker| worker.udp.len());
         let open = descriptors::open_now() + second.sum::<usize>();
         let parts = Parts::of(limit.now, open, workers, &config);
@@ -242,7 +242,7 @@ impl Host {
     }
 }
 
-/// What others on this machine, or on the way to the database, can read.
+/// Warns of what other users of this machine, or on the network path to the database, can read.
 fn tell_what_others_see(config: &Config) {
     let mut modes = Vec::new();
     let url = &config.database.url;
@@ -261,7 +261,7 @@ fn tell_what_others_see(config: &Config) {
 }
 
 impl Running {
-    /// The one line that says what runs where.
+    /// Logs where and with what the host serves.
     fn announce(&self, path: Option<&Path>) {
         let Shared {
             listen, addresses, ..
@@ -290,7 +290,7 @@ impl Running {
         );
     }
 
-    /// Reloads policies, tables and rules, and takes the tenants over, as SIGHUP asks. How it went is in the log.
+    /// Reloads tenants, policies, tables and rules after SIGHUP. The results are logged.
     fn reload(&self) {
         tracing::info!(
             event = "reload_requested",
@@ -308,7 +308,7 @@ impl Running {
         });
         let addresses = Arc::clone(&self.shared.addresses);
         tokio::spawn(async move {
-            // How each went is in the log.
+            // The results are logged.
             let _told = tokio::join!(
                 addresses.reload(),
                 addresses.reload_trusted(),
@@ -318,7 +318,7 @@ impl Running {
     }
 }
 
-/// What a signal asks for.
+/// The request of a signal.
 enum Asked {
     End,
     Reload,
@@ -328,12 +328,12 @@ struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
-    /// Nobody waits for it: that it is taken here is what keeps it from ending the host. Whoever writes more than a file may hold
-    /// (`LimitFSIZE=`, `ulimit -f`) reads EFBIG then, as with a full disk.
+    /// Never awaited: registering the signal keeps it from ending the host. A write beyond the file size limit (`LimitFSIZE=`, `ulimit -f`)
+    /// then returns EFBIG, like a full disk.
     _file_size: Signal,
 }
 
-/// The signal for a file that has grown beyond what the system allows.
+/// The signal for a file that has reached its size limit.
 const SIGXFSZ: i32 = 25;
 
 impl Signals {
@@ -359,7 +359,7 @@ impl Signals {
     }
 }
 
-/// The addresses to bind, each with what is advertised for it.
+/// The addresses to bind, each with its advertised address.
 fn expand(listen: &[Listen]) -> anyhow::Result<Vec<Listen>> {
     let mut all = Vec::<Listen>::new();
     for one in listen {
@@ -381,7 +381,7 @@ fn expand(listen: &[Listen]) -> anyhow::Result<Vec<Listen>> {
     Ok(all)
 }
 
-/// The keys of the file that is configured, or that systemd has a folder for; else random ones.
+/// The keys of the configured file, or of the one in systemd's state directory; otherwise random keys.
 fn seal_keys(config: &Config) -> Result<SealKeys, seal_keys::SealKeyError> {
     let file = config.sip.key_file.clone().or_else(seal_keys::default_file);
     let keys = SealKeys::load(file.as_deref())?;

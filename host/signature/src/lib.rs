@@ -1,6 +1,7 @@
-//! Signatures of policies: Ed25519 (RFC 8032) over the bytes of the file, by keys that the configuration names.
+//! Signatures of policies: Ed25519 (RFC 8032) over the bytes of the file, with keys named in the configuration.
 //!
-//! [`Signers::check`] says whether a file may be used; the rest makes keys and signatures. This crate does not know what a policy is.
+//! [`Signers::check`] decides whether a file may be used; other functions create keys and signatures. This crate is independent of the
+//! content of a policy.
 
 #![forbid(unsafe_code)]
 
@@ -13,12 +14,12 @@ use ed25519_dalek::pkcs8::{DecodePrivateKey as _, EncodePrivateKey as _, Keypair
 use ed25519_dalek::{Signature, Signer as _, SigningKey, VerifyingKey};
 use thiserror::Error;
 
-/// What stands before the key in the form that `openssl pkey -pubout` writes (RFC 8410 §4).
+/// The prefix of the key in the output of `openssl pkey -pubout` (RFC 8410 §4).
 const SPKI: [u8; 12] = [
     0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00,
 ];
 
-/// Whose signatures count at a seat.
+/// The signers accepted at a seat.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Signers {
     /// Names and keys.
@@ -27,39 +28,39 @@ pub struct Signers {
     pub required: bool,
 }
 
-/// Why a policy is not taken.
+/// Why a policy is refused.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum SignatureError {
-    /// It has no signature, and needs one.
+    /// It has no signature, but needs one.
     #[error(
         "the policy is not signed, and this seat takes signed ones only: sign it (portcullis policy sign FILE.wasm --key KEY) with \
          the key of {}", .signers.join(" or ")
     )]
     Unsigned {
-        /// Whose would count.
+        /// The accepted signers.
         signers: Vec<String>,
     },
-    /// The signature is no signature.
+    /// The signature is malformed.
     #[error(
         "the signature is not 64 bytes in Base64: make it with `portcullis policy sign` or `openssl pkeyutl -sign -rawin`"
     )]
     Malformed,
-    /// It is by nobody who counts, or of another file.
+    /// The signature is by no accepted signer, or of another file.
     #[error("the signature is not that of this file by {}: sign it again", .signers.join(" or "))]
     Wrong {
-        /// Whose would count.
+        /// The accepted signers.
         signers: Vec<String>,
     },
 }
 
 impl Signers {
-    /// Who signed this file; none if nobody had to and nobody did. A signature that is there must be good, needed or not, unless nobody's
-    /// counts.
+    /// The signer of this file; `None` if it is unsigned and may be. A signature that is present must be valid even if none is required,
+    /// unless there are no accepted signers.
     ///
     /// # Errors
-    /// When it is not signed as it should be.
+    /// When the file is not signed as required.
     pub fn check(&self, file: &[u8], signature: &str) -> Result<Option<&str>, SignatureError> {
-        // `base64` breaks lines.
+        // The `base64` command breaks lines.
         let signature: String = signature.split_ascii_whitespace().collect();
         let signers = || self.keys.iter().map(|(name, _)| name.clone()).collect();
         if self.keys.is_empty() {
@@ -82,28 +83,28 @@ impl Signers {
     }
 }
 
-/// Reads a public key: 32 bytes in Base64, or what `openssl pkey -pubout` writes between its lines.
+/// Parses a public key: 32 bytes in Base64, or the Base64 text of `openssl pkey -pubout`.
 pub fn public_key(text: &str) -> Option<VerifyingKey> {
     let bytes = STANDARD.decode(text.trim()).ok()?;
     let key = bytes.strip_prefix(&SPKI).unwrap_or(&bytes);
     VerifyingKey::from_bytes(key.try_into().ok()?).ok()
 }
 
-/// A public key as a configuration has it.
+/// A public key in the form of the configuration.
 pub fn shown(key: &VerifyingKey) -> String {
     STANDARD.encode(key.as_bytes())
 }
 
-/// A new private key from the system's random bytes, and its form for a file (PKCS #8, RFC 8410).
+/// A new private key from the system's random bytes, and its PEM form (PKCS #8, RFC 8410).
 ///
 /// # Errors
-/// When the system gives no random bytes.
+/// When the system provides no random bytes.
 pub fn new_key() -> anyhow::Result<(SigningKey, String)> {
     use std::io::Read as _;
 
     let mut seed = [0; 32];
     std::fs::File::open("/dev/urandom")?.read_exact(&mut seed)?;
-    // Without the public key (RFC 5958's version 1): OpenSSL 3.0 reads no other.
+    // Without the public key (version 1 of RFC 5958): OpenSSL 3.0 reads no other form.
     let private = KeypairBytes {
         secret_key: seed,
         public_key: None,
@@ -112,30 +113,30 @@ pub fn new_key() -> anyhow::Result<(SigningKey, String)> {
     Ok((SigningKey::from_bytes(&seed), pem.to_string()))
 }
 
-/// The signature of a file, in Base64. `pem` is a private key as `openssl genpkey -algorithm ed25519` or [`new_key`] makes it.
+/// The signature of a file, in Base64. `pem` is a private key as created by `openssl genpkey -algorithm ed25519` or [`new_key`].
 ///
 /// # Errors
-/// When `pem` is no such key.
+/// When `pem` is not such a key.
 pub fn sign(file: &[u8], pem: &str) -> anyhow::Result<String> {
     let key = SigningKey::from_pkcs8_pem(pem)?;
     Ok(STANDARD.encode(key.sign(file).to_bytes()))
 }
 
-/// Where the signature of a file is.
+/// The path of a file's signature.
 pub fn file_of(policy: &Path) -> PathBuf {
     let mut path = policy.to_owned().into_os_string();
     path.push(".sig");
     path.into()
 }
 
-/// The signature of a file in Base64, if there is one beside it. 64 bytes are a signature as `openssl pkeyutl` writes it.
+/// The signature of a file in Base64, if there is one next to it. A file of 64 bytes is a raw signature as written by `openssl pkeyutl`.
 ///
 /// # Errors
-/// When the file is there and cannot be read.
+/// When the file exists and cannot be read.
 pub fn read(path: &Path) -> std::io::Result<String> {
     let bytes = match std::fs::metadata(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(String::new()),
-        // Opening a pipe waits until somebody writes to it.
+        // Opening a pipe would block until somebody writes to it.
         Ok(metadata) if !metadata.is_file() => {
             let kind = std::io::ErrorKind::InvalidInput;
             return Err(std::io::Error::new(kind, "it is not a file"));

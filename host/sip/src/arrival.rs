@@ -1,4 +1,4 @@
-//! Where a message came from, and where a message goes.
+//! The source of a received message, and the destination of a message to send.
 
 use std::fmt;
 use std::net::SocketAddr;

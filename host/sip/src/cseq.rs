@@ -7,7 +7,7 @@ use crate::token::{is_space, is_token, skip_space};
 pub struct CSeq<'a> {
     /// Below 2³¹ by RFC 3261 §8.1.1.5. Some senders use values up to 2³²−1, and a proxy only compares the number.
     pub number: u32,
-    /// As it stands on the wire; methods are compared with their case.
+    /// As received; methods are compared case-sensitively.
     pub method: &'a [u8],
 }
 
@@ -21,8 +21,8 @@ impl<'a> CSeq<'a> {
     }
 }
 
-/// Reads a trimmed Max-Forwards value. RFC 3261 §20.22 has 0 to 255; a larger one, up to 2³²−1, counts as `MAX_FORWARDS` and
-/// one more, so that it goes out as `MAX_FORWARDS`: Kamailio's `mf_process_maxfwd_header` lowers it likewise.
+/// Reads a trimmed Max-Forwards value. RFC 3261 §20.22 allows 0 to 255; a larger value, up to 2³²−1, counts as `MAX_FORWARDS` plus one, so
+/// that it is sent as `MAX_FORWARDS`: Kamailio's `mf_process_maxfwd_header` lowers it likewise.
 pub fn max_forwards(value: &[u8]) -> Option<u8> {
     let hops = number(value, u32::MAX)?;
     Some(u8::try_from(hops).unwrap_or(MAX_FORWARDS + 1))
@@ -36,7 +36,7 @@ pub fn content_length(value: &[u8]) -> Option<u32> {
     number(value, MAX_CONTENT_LENGTH)
 }
 
-/// Reads digits, leading zeros among them (RFC 4475 §3.1.1.1), up to `max`.
+/// Reads digits, including leading zeros (RFC 4475 §3.1.1.1), up to `max`.
 pub(crate) fn number(digits: &[u8], max: u32) -> Option<u32> {
     if digits.is_empty() || digits.len() > MOST_DIGITS {
         return None;

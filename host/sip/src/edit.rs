@@ -1,4 +1,4 @@
-//! Splices over received bytes: bytes that are not edited leave as they were received.
+//! Edits of received bytes by splicing: bytes that are not edited are sent as received.
 
 use std::io::Write;
 use std::net::IpAddr;
@@ -130,7 +130,7 @@ pub(crate) fn write_decimal(number: u32, out: &mut Vec<u8>) {
     out.extend_from_slice(&digits[start..]);
 }
 
-/// Writes a number at the end of `digits`; returns where it begins.
+/// Writes a number at the end of `digits`; returns its start.
 fn decimal<const ROOM: usize>(mut number: u32, digits: &mut [u8; ROOM]) -> usize {
     let mut at = ROOM;
     loop {
@@ -163,10 +163,10 @@ const fn hex_digits(number: u32) -> u64 {
     nibbles + b'0' as u64 * EVERY + above_nine * (b'a' - b'0' - 10) as u64
 }
 
-/// How many digits [`write_hex`] writes.
+/// Number of digits that [`write_hex`] writes.
 pub(crate) const HEX_DIGITS: usize = 16;
 
-/// Reads what [`write_hex`] wrote, in any case.
+/// Reads the output of [`write_hex`], in upper or lower case.
 pub(crate) fn read_hex(digits: &[u8]) -> Option<u64> {
     if digits.len() != HEX_DIGITS {
         return None;
@@ -181,7 +181,7 @@ pub(crate) fn write_short_hex(number: u32, out: &mut Vec<u8>) {
     out.extend_from_slice(&hex_digits(number).to_be_bytes());
 }
 
-/// Reads what [`write_short_hex`] wrote, in any case.
+/// Reads the output of [`write_short_hex`], in upper or lower case.
 pub(crate) fn read_short_hex(digits: &[u8]) -> Option<u32> {
     if digits.len() != HEX_DIGITS / 2 {
         return None;

@@ -1,8 +1,8 @@
 //! Cuts a byte stream into messages by Content-Length (RFC 3261 §18.3).
 //!
-//! A message above its limits is not kept: the framer reads past it, up to [`OVERSIZED_FACTOR`] times the limit, and hands out
-//! as much of its header section as an answer needs. The next message on the stream is framed as usual. A stream whose next
-//! message boundary is unknown ends with an error.
+//! A message above its limits is not kept: the framer skips it, up to [`OVERSIZED_FACTOR`] times the limit, and returns as much of its
+//! header section as a response needs. The next message on the stream is framed as usual. A stream whose next message boundary is unknown
+//! ends with an error.
 
 mod lines;
 mod oversized;
@@ -47,20 +47,19 @@ impl Framer {
         }
     }
 
-    /// Adds what was received. Ranges from earlier frames lose their meaning.
+    /// Adds received bytes. Ranges of earlier frames become invalid.
     pub fn push(&mut self, bytes: &[u8]) {
         self.space().extend_from_slice(bytes);
     }
 
-    /// The buffer, to append what is received without a copy between; nothing else may be done to
-    /// it. Ranges from earlier frames lose their meaning.
+    /// The buffer, to append received bytes without copying; any other change is forbidden. Ranges of earlier frames become invalid.
     pub fn space(&mut self) -> &mut Vec<u8> {
         if self.start >= self.buffer.len() {
             self.buffer.clear();
             self.buffer.shrink_to(IDLE_CAPACITY);
             self.start = 0;
         } else if self.start > self.buffer.len() / 2 {
-            // What moves is less than what was delivered since the last move.
+            // Less is moved than was delivered since the last move.
             self.buffer.drain(..self.start);
             self.start = 0;
         }
@@ -100,26 +99,24 @@ impl Framer {
         self.buffer.get(range).unwrap_or_default()
     }
 
-    /// How many bytes wait for the rest of their message. When this is not 0 as the peer closes, a
-    /// message was cut off.
+    /// Number of bytes that wait for the rest of their message. If it is not 0 when the peer closes, a message was cut off.
     pub fn pending(&self) -> usize {
         self.rest().len()
     }
 
-    /// Whether a CRLF waits for what comes behind it: a second one, which makes a ping of both, or a message.
+    /// Whether a CRLF waits for the bytes after it: a second CRLF, which makes both a ping, or a message.
     pub fn holds_line_end(&self) -> bool {
         matches!(self.state, State::Between) && self.rest() == b"\r\n"
     }
 
-    /// Passes over the CRLF that waits, if one does. A ping is one double CRLF (RFC 5626 §3.5.1): call this when nothing has come
-    /// for a while.
+    /// Skips a waiting CRLF, if there is one. A ping is one double CRLF (RFC 5626 §3.5.1): call this when nothing has arrived for a while.
     pub fn pass_line_end(&mut self) {
         if self.holds_line_end() {
             self.start += 2;
         }
     }
 
-    /// Passes over line ends before a message and finds keep-alives.
+    /// Skips line ends before a message and finds keep-alives.
     fn between(&mut self) -> Step {
         let (skip, frame) = match self.rest() {
             [b'\r', b'\n', b'\r', b'\n', ..] => (4, Some(Frame::Ping)),
@@ -132,7 +129,7 @@ impl Framer {
         Ok((State::Between, frame))
     }
 
-    /// Searches for the empty line, from where the last search ended.
+    /// Searches for the empty line, from the end of the last search.
     fn headers(&mut self, mut lines: Lines) -> Step {
         loop {
             let rest = self.rest();
@@ -151,7 +148,7 @@ impl Framer {
 
             let searched = within.len();
             lines.searched = searched;
-            // The line end may be half there.
+            // The line end may have arrived only in part.
             let long = self.limits.start_line_bytes.saturating_add(1);
             if lines.kind.is_none() && !lines.begins_sip && searched > long {
                 if !begins_sip(within, &self.limits) {
@@ -166,7 +163,7 @@ impl Framer {
         }
     }
 
-    /// Makes room in a header section that has reached the limit.
+    /// Frees space in a header section that has reached the limit.
     fn reduce(&mut self, lines: &mut Lines) -> Result<(), FrameError> {
         let fault = lines.oversized(&self.limits);
         let length = lines.searched;
@@ -178,8 +175,8 @@ impl Framer {
         Ok(())
     }
 
-    /// Reduces the first `length` bytes of the message; tells how many are left. They move to the end of where they were: the rest
-    /// of the stream stays in its place.
+    /// Reduces the first `length` bytes of the message; returns how many are left. They move to the end of their former range: the rest of
+    /// the stream stays in place.
     fn reduce_to(&mut self, length: usize, lines: &mut Lines, reduce: Reduce) -> usize {
         let end = self.start + length;
         let head = self.buffer.get_mut(self.start..end).unwrap_or_default();
@@ -223,7 +220,7 @@ impl Framer {
         Ok((State::Skipped { left: body }, Some(frame)))
     }
 
-    /// Passes over the body of an oversized message.
+    /// Skips the body of an oversized message.
     fn skip(&mut self, left: usize) -> Step {
         let here = left.min(self.pending());
         self.start += here;
@@ -233,7 +230,7 @@ impl Framer {
         }
     }
 
-    /// How long a message may be that the framer reads past.
+    /// Maximum length of a message that the framer skips.
     fn most_bytes(&self) -> usize {
         self.limits.message_bytes.saturating_mul(OVERSIZED_FACTOR)
     }
@@ -264,43 +261,43 @@ impl Framer {
     }
 }
 
-/// What a stream holds next. Ranges are for [`Framer::bytes`], until more is received.
+/// The next item of a stream. Ranges are for [`Framer::bytes`], until more is received.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Frame {
-    /// A whole message, to be [scanned](crate::scan) as [`Framing::Stream`](crate::Framing).
+    /// A complete message, to be [scanned](crate::scan) as [`Framing::Stream`](crate::Framing).
     Message(Range<usize>),
-    /// A message above a limit, reported when its header section is complete. The framer skips its body and goes on with the next
+    /// A message above a limit, reported when its header section is complete. The framer skips its body and continues with the next
     /// message.
     Oversized {
-        /// The header section with its empty line, for [`Framer::bytes`]. Of a section above the limit, only the fields that an
-        /// answer needs are there, and the start line is shortened. [Scan](crate::scan) it for a reply, and give the reply
-        /// `error` in place of the scan's.
+        /// The header section with its empty line, for [`Framer::bytes`]. If the section is above the limit, only the fields that a
+        /// response needs are present, and the start line is shortened. [Scan](crate::scan) it for a reply, and give the reply `error`
+        /// instead of the scan's error.
         head: Range<usize>,
-        /// Which limit; the offset counts from the start of `head`.
+        /// The limit; the offset counts from the start of `head`.
         error: ScanError,
     },
     /// CRLF CRLF between messages: answer with [`PONG`] (RFC 5626 §4.4.1).
     Ping,
-    /// Nothing whole is left.
+    /// No complete item is left.
     NeedMore,
 }
 
-/// The answer to [`Frame::Ping`].
+/// The response to [`Frame::Ping`].
 pub const PONG: &[u8] = b"\r\n";
 
-/// How many times [`Limits::message_bytes`] the framer reads past before it gives a stream up: a peer whose message is too long
-/// keeps its connection, and none can send one message for ever.
+/// Multiple of [`Limits::message_bytes`] that the framer skips before it gives up the stream: a peer whose message is too long keeps its
+/// connection, and no peer can send one message forever.
 pub const OVERSIZED_FACTOR: usize = 16;
 
-/// A stream that cannot be framed any further: the next message boundary is unknown or too far away.
+/// The stream cannot be framed any further: the next message boundary is unknown or too far away.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("the stream cannot be framed: {error}")]
 pub struct FrameError {
-    /// What is wrong; offsets count from the start of `readable`.
+    /// The fault; offsets count from the start of `readable`.
     #[source]
     pub error: ScanError,
-    /// Whole lines of the message from its start, for [`Framer::bytes`]. Scan them for what a reply needs, and give the reply this
-    /// error's fault in place of the scan's. Empty if nothing of it is SIP.
+    /// Complete lines of the message from its start, for [`Framer::bytes`]. Scan them for the values of a reply, and give the reply this
+    /// error's fault instead of the scan's. Empty if nothing of it is SIP.
     pub readable: Range<usize>,
 }
 
@@ -318,16 +315,16 @@ enum State {
     },
     /// In the body of an oversized message.
     Skipped {
-        /// Bytes of it that are still to come.
+        /// Bytes of it still to be received.
         left: usize,
     },
 }
 
-/// Content-Length of headers that begin at `from`, or what is wrong with it and where.
+/// Content-Length of headers that begin at `from`, or its fault and position.
 fn declared_length(head: &[u8], from: usize, kind: LineEnd) -> Result<usize, (Fault, usize)> {
     let mut declared = None;
     let mut at = from;
-    // How many lines there are was looked at before.
+    // The number of lines has been checked before.
     while let Some(header) = raw_header(head, at, kind, usize::MAX) {
         let name = header.name_end.and_then(|end| head.get(at..end));
         if name.map(HeaderName::of) == Some(HeaderName::ContentLength) {
@@ -343,7 +340,7 @@ fn declared_length(head: &[u8], from: usize, kind: LineEnd) -> Result<usize, (Fa
     declared.map(|length| length as usize).ok_or(missing)
 }
 
-/// What an idle connection may keep of its buffer.
+/// Capacity of the buffer that an idle connection may keep.
 const IDLE_CAPACITY: usize = 16_384;
 
 #[cfg(test)]

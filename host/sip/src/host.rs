@@ -1,4 +1,4 @@
-//! Host and port as they stand in URIs and in Via (RFC 3261 §25.1).
+//! Host and port in URIs and in Via (RFC 3261 §25.1).
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -9,11 +9,11 @@ use crate::token::is_host_name;
 /// A host name or an address.
 #[derive(Clone, Copy, Debug)]
 pub enum Host<'a> {
-    /// A name, or digits and dots that are no IPv4 address.
+    /// A name, or digits and dots that are not an IPv4 address.
     Name(&'a [u8]),
     /// Dotted decimal.
     V4(Ipv4Addr),
-    /// Between brackets on the wire.
+    /// In brackets on the wire.
     V6(Ipv6Addr),
 }
 
@@ -33,7 +33,7 @@ impl<'a> Host<'a> {
         (end == bytes.len()).then_some(host)
     }
 
-    /// Reads the host at the start of the slice; tells where it ends.
+    /// Reads the host at the start of the slice; returns its end.
     pub(crate) fn prefix(bytes: &'a [u8]) -> Option<(Self, usize)> {
         if let Some(rest) = bytes.strip_prefix(b"[") {
             let near = rest.get(..=LONGEST_V6).unwrap_or(rest);
@@ -59,7 +59,7 @@ impl<'a> Host<'a> {
     }
 }
 
-/// Names are compared without regard to case, addresses by value.
+/// Names are compared case-insensitively, addresses by value.
 impl PartialEq for Host<'_> {
     fn eq(&self, other: &Self) -> bool {
         match (self, other) {
@@ -73,7 +73,7 @@ impl PartialEq for Host<'_> {
 
 impl Eq for Host<'_> {}
 
-/// As it stands in a URI: IPv6 in brackets.
+/// In the form of a URI: IPv6 in brackets.
 impl fmt::Display for Host<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -84,8 +84,7 @@ impl fmt::Display for Host<'_> {
     }
 }
 
-/// An address as it stands in Via's `received` and `maddr`: IPv6 with or without brackets, since
-/// both are in use (RFC 5118 §4.5).
+/// An address in Via's `received` and `maddr`: IPv6 with or without brackets, since both are in use (RFC 5118 §4.5).
 pub fn ip_address(bytes: &[u8]) -> Option<IpAddr> {
     let bare = bytes
         .strip_prefix(b"[")
@@ -97,10 +96,10 @@ pub fn ip_address(bytes: &[u8]) -> Option<IpAddr> {
     }
 }
 
-/// The longest host name in DNS, in bytes (RFC 1035 §2.3.4). A longer name is no host.
+/// The longest host name in DNS, in bytes (RFC 1035 §2.3.4). A longer name is not a valid host.
 pub(crate) const LONGEST_NAME: usize = 255;
 
-/// The longest IPv6 address in text, that of one with an IPv4 part, and the third colon that some write.
+/// The longest IPv6 address in text, one with an IPv4 part, and the third colon that some senders write.
 const LONGEST_V6: usize = 46;
 
 /// An IPv6 address without brackets. By the grammar of RFC 3261, some senders write three colons before an IPv4 part instead of
@@ -132,7 +131,7 @@ pub(crate) fn port(digits: &[u8]) -> Option<u16> {
     u16::try_from(number).ok().filter(|&port| port != 0)
 }
 
-/// Four numbers up to 255 without leading zeros, because some readers take these for octal.
+/// Four numbers up to 255 without leading zeros, because some parsers take these for octal.
 fn ipv4(text: &[u8]) -> Option<Ipv4Addr> {
     let mut octets = [0; 4];
     let mut rest = text;

@@ -43,7 +43,7 @@ pub fn scanner(bytes: &[u8]) {
     readers(bytes);
 }
 
-/// Feeds a stream whole, byte by byte and in chunks of this length; frames and error are the same.
+/// Feeds a stream as a whole, byte by byte, and in chunks of this length; frames and error must be the same.
 pub fn framer(stream: &[u8], chunk: usize) {
     let narrow = Limits {
         message_bytes: 200,
@@ -65,12 +65,12 @@ pub fn framer(stream: &[u8], chunk: usize) {
     }
 }
 
-/// Frames with their bytes, in place of the ranges, which depend on how the stream is split.
+/// Frames with their bytes, instead of the ranges, which depend on how the stream is split.
 #[derive(Debug, PartialEq, Eq)]
 struct Frames {
     frames: Vec<Framed>,
     error: Option<(ScanError, Vec<u8>)>,
-    /// None behind an error.
+    /// `None` after an error.
     pending: Option<usize>,
 }
 
@@ -131,13 +131,13 @@ fn framed(bytes: &[u8], limits: &Limits) {
     }
 }
 
-/// The head of an oversized message is one of the same kind, within the limit, with an empty line at its end and nowhere else.
+/// The head of an oversized message has the same kind, is within the limit, and has an empty line at its end and nowhere else.
 fn oversized(head: &[u8], limits: &Limits) {
     assert!(head.len() <= limits.message_bytes);
     let mut index = Index::default();
     let result = scan(head, Framing::Stream, limits, &mut index);
     if matches!(result, Err(error) if error.fault == Fault::NotSip) {
-        // Only a version of more bytes than a shortened start line keeps at its end is lost.
+        // Only a version longer than what a shortened start line keeps at its end is lost.
         let line = head.split(|byte| *byte == b'\n').next().unwrap_or_default();
         let line = line.trim_ascii_end();
         let word = line.rsplit(|byte| *byte == b' ').next().unwrap_or_default();

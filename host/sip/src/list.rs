@@ -13,8 +13,8 @@ pub fn values(line: &[u8]) -> Values<'_> {
     Values { line, at: 0 }
 }
 
-/// Whether a header line has an empty value, as `, a`, `a,` and an empty line do. The grammar has none (RFC 3261 §25.1), and some, Kamailio
-/// among them, take a line with one for unreadable.
+/// Whether a header line has an empty value, as `, a`, `a,` and an empty line do. The grammar does not allow it (RFC 3261 §25.1), and some
+/// parsers, including Kamailio's, reject such a line.
 pub fn holds_empty(line: &[u8]) -> bool {
     let mut at = 0;
     loop {
@@ -60,9 +60,9 @@ impl<'a> Iterator for Values<'a> {
 /// One value of a header line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Value<'a> {
-    /// Without space at its ends.
+    /// Without white space at its ends.
     pub bytes: &'a [u8],
-    /// Where `bytes` stands in the line that was split.
+    /// Position of `bytes` in the line that was split.
     pub range: Range<usize>,
 }
 

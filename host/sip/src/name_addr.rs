@@ -1,4 +1,4 @@
-//! From, To, Contact, Route and their like (RFC 3261 §20.10, §25.1), read in place.
+//! From, To, Contact, Route and similar header fields (RFC 3261 §20.10, §25.1), read in place.
 
 use std::ops::Range;
 
@@ -13,15 +13,15 @@ use crate::words::{find_any, has_more_than};
 /// `"Display" <uri>;params` or `uri;params`. Ranges are offsets into the slice that was parsed.
 #[derive(Clone, Debug)]
 pub struct NameAddr<'a> {
-    /// As it stands there, quotes included.
+    /// As received, including quotes.
     pub display: Option<&'a [u8]>,
-    /// The URI, unread.
+    /// The URI, unparsed.
     pub uri: &'a [u8],
-    /// Where the URI stands.
+    /// Position of the URI.
     pub uri_range: Range<usize>,
-    /// Whether the URI stands in angle brackets; without, its parameters are the header's.
+    /// Whether the URI is in angle brackets; without them, its parameters belong to the header field.
     pub bracketed: bool,
-    /// The header's parameters, not the URI's.
+    /// The parameters of the header field, not of the URI.
     pub params: Params<'a>,
 }
 
@@ -54,8 +54,8 @@ impl<'a> NameAddr<'a> {
         })
     }
 
-    /// Reads the value of From or To: exactly one address, with a URI that [can be read](is_readable_uri). Rules about callers
-    /// match this URI, so a value that other readers could understand differently is refused.
+    /// Reads the value of From or To: exactly one address, with a URI that [can be parsed](is_readable_uri). Rules about callers match this
+    /// URI, so a value that other parsers could understand differently is refused.
     ///
     /// # Errors
     /// Those of [`NameAddr::parse`], [`NameAddrError::Long`] and [`NameAddrError::Uri`].
@@ -64,7 +64,7 @@ impl<'a> NameAddr<'a> {
             return Err(NameAddrError::Long);
         }
         let address = Self::parse(value)?;
-        // Some readers stop at a zero byte.
+        // Some parsers stop at a zero byte.
         if memchr(0, value).is_some() || !is_readable_uri(address.uri) {
             return Err(NameAddrError::Uri);
         }
@@ -116,19 +116,19 @@ pub enum NameAddrError {
     /// `<` without `>`.
     #[error("an angle bracket is not closed")]
     Bracket,
-    /// A display name without a URI in angle brackets behind it, or one that is neither a quoted string nor words.
+    /// A display name that is not followed by a URI in angle brackets, or that is neither a quoted string nor words.
     #[error("the display name is not followed by a URI in angle brackets")]
     Display,
     /// More than one value.
     #[error("there are several values")]
     Values,
-    /// Bytes behind the URI that are no parameter.
+    /// Bytes after the URI that are not a parameter.
     #[error("something other than parameters stands behind the URI")]
     Trailing,
     /// More parameters than the limit.
     #[error("there are more than {MOST_PARAMS} parameters")]
     Params,
-    /// No scheme, a character that no URI has, or the fault of a SIP URI.
+    /// No scheme, a character that is invalid in a URI, or the error of a SIP URI.
     #[error("the URI can't be read")]
     Uri,
     /// Longer than the limit for From and To.
@@ -136,11 +136,11 @@ pub enum NameAddrError {
     Long,
 }
 
-/// Longest From or To, in bytes. They are read and hashed several times for one request.
+/// Longest From or To, in bytes. They are parsed and hashed several times for one request.
 const LONGEST_PARTY: usize = 2_048;
 
 enum DisplayEnd {
-    /// The place of `<`.
+    /// Position of `<`.
     Bracket(usize),
     /// There is no `<`; the parameters begin here.
     None(usize),
@@ -167,15 +167,15 @@ fn display_end(value: &[u8]) -> Result<DisplayEnd, NameAddrError> {
     }
 }
 
-/// Whether one of the parts between commas, except the first `skip`, begins like a URI: a reader that takes the comma for the end
-/// of a value would find another address than this one.
+/// Whether one of the parts between commas, except the first `skip`, begins like a URI: a parser that takes the comma for the end of a
+/// value would find a different address.
 fn holds_another_value(text: &[u8], skip: usize) -> bool {
     let begins_uri = |part: &[u8]| scheme_name(trim(part).0).is_some();
     has_more_than(MOST_COMMAS, b',', text)
         || text.split(|&byte| byte == b',').skip(skip).any(begins_uri)
 }
 
-/// The parameters behind the URI: commas and angle brackets stand there within quotes only.
+/// The parameters after the URI: commas and angle brackets are allowed there only within quotes.
 fn params(value: &[u8], from: usize) -> Result<Params<'_>, NameAddrError> {
     let start = skip_space(value, from);
     let text = value.get(start..).unwrap_or_default();

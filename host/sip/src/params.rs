@@ -1,4 +1,4 @@
-//! Parameters behind semicolons, of URIs (RFC 3261 §19.1.1) and of headers (§7.3.1).
+//! Parameters after semicolons, in URIs (RFC 3261 §19.1.1) and in header fields (§7.3.1).
 
 use std::ops::Range;
 
@@ -17,7 +17,7 @@ pub struct Param<'a> {
 }
 
 impl<'a> Param<'a> {
-    /// Whether this is the parameter of that name.
+    /// Whether this is the parameter with that name.
     pub fn is(&self, name: &str) -> bool {
         self.name.eq_ignore_ascii_case(name.as_bytes())
     }
@@ -40,21 +40,21 @@ impl<'a> Param<'a> {
 /// The parameters of one URI or one header value, in order. Empty parameters are skipped.
 #[derive(Clone, Debug)]
 pub struct Params<'a> {
-    /// From the first semicolon to behind the last parameter.
+    /// From the first semicolon to the end of the last parameter.
     text: &'a [u8],
-    /// Where `text` begins in the slice that was parsed.
+    /// Position of `text` in the slice that was parsed.
     base: usize,
     at: usize,
     quotes: bool,
 }
 
 impl<'a> Params<'a> {
-    /// The first parameter of this name; case does not matter.
+    /// The first parameter with this name, compared case-insensitively.
     pub fn named(&self, name: &str) -> Option<Param<'a>> {
         self.clone().find(|param| param.is(name))
     }
 
-    /// Whether there is none.
+    /// Whether there are no parameters.
     pub fn is_empty(&self) -> bool {
         self.clone().next().is_none()
     }

@@ -1,7 +1,7 @@
 //! The standard reason phrases of the status codes.
 
-/// The reason phrase that the registry of SIP response codes gives for `code`; for a code that it doesn't know, the phrase of
-/// the class (`x00`, RFC 3261 §8.1.3.2). Empty for codes below 100 and above 699.
+/// The reason phrase of `code` in the registry of SIP response codes; for an unknown code, the phrase of the class (`x00`, RFC 3261
+/// §8.1.3.2). Empty for codes below 100 and above 699.
 pub fn standard_reason(code: u16) -> &'static str {
     match code / 100 {
         1 => provisional(code),

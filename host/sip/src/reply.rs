@@ -1,4 +1,4 @@
-//! Stateless replies (RFC 3261 §8.2.6, §8.2.7) as Kamailio's `sl_reply` makes them.
+//! Stateless replies (RFC 3261 §8.2.6, §8.2.7), as written by Kamailio's `sl_reply`.
 //!
 //! A reply is the status line; every Via, From, To, Call-ID and CSeq of the request with their values as received; further
 //! headers; Server; an empty body. The top Via gets `received` and `rport`, To gets a tag where it has none. The same request
@@ -13,7 +13,7 @@ use crate::scan::{Field, HeaderName, Message};
 use crate::token::is_token;
 use crate::top_via::TopVia;
 
-/// A reply in the making.
+/// A reply under construction.
 pub(crate) struct Reply<'o> {
     out: &'o mut Vec<u8>,
     has_server: bool,
@@ -57,7 +57,7 @@ impl<'o> Reply<'o> {
         reply
     }
 
-    /// Adds a header field. A second field of a name that the reply has already, and a field whose name is no token, are left out;
+    /// Adds a header field. A second field with a name that the reply already has, and a field whose name is not a token, are left out;
     /// line ends in the value become spaces.
     pub(crate) fn header(&mut self, name: &str, value: &str) {
         use HeaderName::{CSeq, CallId, ContentLength, ContentType, From, Server, To, Via};
@@ -92,7 +92,7 @@ impl<'o> Reply<'o> {
     fn vias(&mut self, message: Message<'_>, top: Option<&TopVia<'_>>, arrival: &Arrival) {
         if let Some(top) = top {
             let mut edits = Edits::<2>::new();
-            // Two edits at two places of the grammar: they fit.
+            // Two edits at two positions of the grammar always fit.
             let _fits = top.note_source(arrival.source, 0, &mut edits);
             self.out.extend_from_slice(b"Via: ");
             let start = self.out.len();
@@ -100,7 +100,7 @@ impl<'o> Reply<'o> {
             self.end_line(start);
         }
         let done = usize::from(top.is_some());
-        // Lines that follow each other and are written as ours are copied at once: a request may bring hundreds.
+        // Consecutive lines in the form that we write are copied at once: a request may have hundreds.
         let mut run = 0..0;
         for field in message.headers(HeaderName::Via).skip(done) {
             if !is_plain_via(message, &field) {
@@ -116,7 +116,7 @@ impl<'o> Reply<'o> {
         self.copy(message, &mut run);
     }
 
-    /// Copies bytes of the request; none are left.
+    /// Copies bytes of the request and clears them.
     fn copy(&mut self, message: Message<'_>, run: &mut Range<usize>) {
         let bytes = message.bytes().get(std::mem::take(run));
         self.out.extend_from_slice(bytes.unwrap_or_default());
@@ -156,7 +156,7 @@ impl<'o> Reply<'o> {
     }
 }
 
-/// Whether the line of a Via header is as [`Reply::line`] writes it.
+/// Whether the line of a Via header has the form that [`Reply::line`] writes.
 fn is_plain_via(message: Message<'_>, field: &Field<'_>) -> bool {
     let line = message.bytes().get(field.line.clone()).unwrap_or_default();
     line.len() == b"Via: ".len() + field.value.len() + b"\r\n".len()

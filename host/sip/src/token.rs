@@ -7,7 +7,7 @@ pub(crate) fn is_token(bytes: &[u8]) -> bool {
     !bytes.is_empty() && bytes.iter().all(|&byte| TOKEN[usize::from(byte)])
 }
 
-/// Whether this byte may stand in a host name. Underscores are against the grammar, but they are in host names out there.
+/// Whether this byte may occur in a host name. Underscores violate the grammar, but are in use.
 #[inline]
 pub(crate) fn is_host_name(byte: u8) -> bool {
     HOST_NAME[usize::from(byte)]
@@ -22,8 +22,7 @@ pub(crate) fn is_space(byte: u8) -> bool {
 /// The slice without linear white space at both ends, and how much was cut off before it.
 #[inline]
 pub(crate) fn trim(bytes: &[u8]) -> (&[u8], usize) {
-    // One space before the value and none behind it is how nearly every header is written, and none at all how nearly every
-    // parameter is.
+    // Nearly every header has one space before the value and none after it, and nearly every parameter has none at all.
     let (value, cut) = match bytes {
         [b' ', value @ ..] => (value, 1),
         value => (value, 0),
@@ -55,13 +54,13 @@ pub(crate) fn trim_end(bytes: &[u8]) -> &[u8] {
     rest
 }
 
-/// The first place at or behind `from` that is not linear white space.
+/// The first position at or after `from` that is not linear white space.
 #[inline]
 pub(crate) fn skip_space(bytes: &[u8], from: usize) -> usize {
     let mut at = from;
     while bytes.get(at).is_some_and(|&byte| is_space(byte)) {
         at += 1;
-        // Lines of nothing else are looked at in larger steps.
+        // Lines of only white space are skipped in larger steps.
         while let Some(word) = bytes.get(at..).and_then(<[u8]>::first_chunk)
             && is_all_of(*word, *b" \t\r\n")
         {
@@ -71,10 +70,9 @@ pub(crate) fn skip_space(bytes: &[u8], from: usize) -> usize {
     at
 }
 
-/// The place behind the quoted string that begins at `from`, backslash pairs understood; `None` when
-/// it never ends.
+/// The position after the quoted string that begins at `from`, with backslash escapes; `None` when it never ends.
 pub(crate) fn skip_quoted(bytes: &[u8], from: usize) -> Option<usize> {
-    // Byte by byte: a search that starts anew behind each backslash would cost a multiple where there are many.
+    // Byte by byte: a search that restarts after each backslash would cost a multiple if there are many.
     let mut at = from + 1;
     loop {
         match bytes.get(at)? {

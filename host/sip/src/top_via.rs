@@ -1,4 +1,4 @@
-//! The Via of the hop that a request came from: the destination of a reply, and the values that the receiver adds to it.
+//! The Via of the previous hop: the destination of a reply, and the values that the receiver adds to it.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -7,7 +7,7 @@ use crate::edit::{Edits, Text};
 use crate::scan::{Field, HeaderName, Message};
 use crate::via::Via;
 
-/// The port of SIP over UDP and TCP where none is named (RFC 3261 §19.1.2).
+/// The default port of SIP over UDP and TCP (RFC 3261 §19.1.2).
 pub(crate) const DEFAULT_PORT: u16 = 5060;
 
 /// The first value of the first Via header.
@@ -38,13 +38,13 @@ impl<'a> TopVia<'a> {
         }
     }
 
-    /// Whether answers go to the port that the request came from (RFC 3581 §4).
+    /// Whether responses go to the source port of the request (RFC 3581 §4).
     fn is_symmetric(&self) -> bool {
         self.forces_rport || self.via.rport().is_some()
     }
 
     /// Whether the Via follows the grammar as far as a proxy relies on it: no empty parameters and no empty second value (RFC 4475
-    /// §3.1.2.1). A reader could skip these, but the sender should learn of the fault.
+    /// §3.1.2.1). A parser could skip these, but the sender should learn of the error.
     pub(crate) fn is_well_formed(&self) -> bool {
         let next = |at| {
             let next = self.field.value.get(at..);
@@ -53,9 +53,9 @@ impl<'a> TopVia<'a> {
         self.via.has_no_empty_params() && self.via.next.is_none_or(next)
     }
 
-    /// Notes where the request came from: `rport` is filled in where it is asked for, or added where it counts as that, and `received` is added then or when
-    /// sent-by does not say the source address (RFC 3261 §18.2.1, RFC 3581 §4). Values that the sender wrote there are replaced.
-    /// `base` is the offset of the header's value in the bytes that the edits apply to. False when the edits do not fit.
+    /// Records the source of the request: `rport` is filled in if requested, or added if forced, and `received` is added in these cases or
+    /// if sent-by differs from the source address (RFC 3261 §18.2.1, RFC 3581 §4). Values written by the sender are replaced. `base` is the
+    /// offset of the header's value in the bytes that the edits apply to. False when the edits do not fit.
     #[must_use]
     pub(crate) fn note_source<const MOST: usize>(
         &self,
@@ -84,9 +84,9 @@ impl<'a> TopVia<'a> {
         fits
     }
 
-    /// Where a reply of our own goes, as Kamailio's `sl_reply` sends it: to the source address; to the source port where
-    /// `rport` asks for it, else to the port of sent-by. On streams it takes the connection of the request; the address is
-    /// used if that is closed (RFC 3261 §18.2.2). `maddr` is not followed: a reply never goes to a third party.
+    /// The destination of a reply of our own, as for Kamailio's `sl_reply`: the source address; the source port if `rport` requests it,
+    /// otherwise the port of sent-by. On streams the reply uses the connection of the request; the address is used if that is closed (RFC
+    /// 3261 §18.2.2). `maddr` is not followed: a reply never goes to a third party.
     pub(crate) fn reply_to(&self, arrival: &Arrival) -> Destination {
         let sent_by = self.via.port.unwrap_or(DEFAULT_PORT);
         let is_symmetric = !arrival.transport.is_reliable() && self.is_symmetric();

@@ -15,19 +15,19 @@ use crate::words::{find_any, has_control_or, has_more_than};
 pub struct Uri<'a> {
     /// `sip` or `sips`.
     pub scheme: Scheme,
-    /// What stands before `@`, without the password.
+    /// The part before `@`, without the password.
     pub user: Option<&'a [u8]>,
-    /// What stands behind the first colon before `@`.
+    /// The part after the first colon before `@`.
     pub password: Option<&'a [u8]>,
-    /// Where the URI points.
+    /// The host.
     pub host: Host<'a>,
-    /// 1 to 65535, when it is named.
+    /// 1 to 65535, if present.
     pub port: Option<u16>,
-    /// Where host and port stand in the URI.
+    /// Position of host and port in the URI.
     pub host_range: Range<usize>,
-    /// Behind the first semicolon after the host.
+    /// After the first semicolon following the host.
     pub params: Params<'a>,
-    /// Behind the question mark.
+    /// After the question mark.
     pub headers: Option<&'a [u8]>,
 }
 
@@ -47,7 +47,7 @@ impl<'a> Uri<'a> {
         if user.is_some_and(<[u8]>::is_empty) {
             return Err(UriError::User);
         }
-        // No escaping makes these part of a user (RFC 3261 §25.1), and who unescapes `\` would read another one.
+        // No escaping makes these part of a user (RFC 3261 §25.1), and a parser that unescapes `\` would read a different user.
         if userinfo.is_some_and(|userinfo| find_any(userinfo, *b"\\[]").is_some()) {
             return Err(UriError::Character);
         }
@@ -83,7 +83,7 @@ impl<'a> Uri<'a> {
         })
     }
 
-    /// The port to use: the named one, else the scheme's.
+    /// The port to use: the explicit one, otherwise that of the scheme.
     pub fn port_or_default(&self) -> u16 {
         self.port.unwrap_or_else(|| self.scheme.default_port())
     }
@@ -93,18 +93,18 @@ impl<'a> Uri<'a> {
         self.params.named("lr").is_some()
     }
 
-    /// The `transport` parameter as it stands there.
+    /// The `transport` parameter as received.
     pub fn transport(&self) -> Option<&'a [u8]> {
         self.params.named("transport")?.value
     }
 
-    /// The transport to use: the named one, else UDP. `None` for a transport that this host does not support.
+    /// The transport to use: the explicit one, otherwise UDP. `None` for a transport that this host does not support.
     pub fn known_transport(&self) -> Option<Transport> {
         self.transport()
             .map_or(Some(Transport::Udp), Transport::from_token)
     }
 
-    /// The `maddr` parameter: the host to send to in place of the URI's own.
+    /// The `maddr` parameter: the host to send to instead of the URI's own.
     pub fn maddr(&self) -> Option<&'a [u8]> {
         self.params.named("maddr")?.value
     }
@@ -128,7 +128,7 @@ impl Scheme {
         }
     }
 
-    /// The scheme and where it ends, colon included.
+    /// The scheme and its end, including the colon.
     fn prefix(uri: &[u8]) -> Result<(Self, usize), UriError> {
         // Nearly every one.
         if let Some(start) = uri.first_chunk::<4>()
@@ -155,8 +155,8 @@ pub fn scheme_name(uri: &[u8]) -> Option<&[u8]> {
     (name.first()?.is_ascii_alphabetic() && name.iter().all(is_later)).then_some(name)
 }
 
-/// Whether the URI is unambiguous: [`Uri::parse`] accepts it, or it has another scheme, at least one character behind the colon, and
-/// neither space nor control characters, quotes or angle brackets.
+/// Whether the URI is unambiguous: [`Uri::parse`] accepts it, or it has another scheme, at least one character after the colon, and no
+/// space, control characters, quotes or angle brackets.
 pub fn is_readable_uri(uri: &[u8]) -> bool {
     match Uri::parse(uri) {
         Err(UriError::Scheme) => is_other_uri(uri),
@@ -172,7 +172,7 @@ pub(crate) fn is_other_uri(uri: &[u8]) -> bool {
         && !has_forbidden(uri)
 }
 
-/// Space, controls, quotes and angle brackets, which no URI has.
+/// Space, control characters, quotes and angle brackets, which no URI contains.
 fn has_forbidden(uri: &[u8]) -> bool {
     has_control_or(uri, *b" \"<>\x7f")
 }
@@ -198,7 +198,7 @@ pub enum UriError {
     /// An `@` with nothing before it.
     #[error("the URI has an `@` and no user before it")]
     User,
-    /// No host, or something that is none; IPv6 addresses need brackets, and a name has at most 255 bytes (RFC 1035).
+    /// No host, or an invalid one; IPv6 addresses need brackets, and a name has at most 255 bytes (RFC 1035).
     #[error("the URI's host is no name and no address")]
     Host,
     /// Not a number from 1 to 65535.

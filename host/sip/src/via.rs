@@ -19,19 +19,19 @@ pub struct Via<'a> {
     pub protocol: &'a [u8],
     /// `2.0`
     pub version: &'a [u8],
-    /// `UDP`, `TCP` or a transport that another hop speaks.
+    /// `UDP`, `TCP` or a transport of another hop.
     pub transport: &'a [u8],
     /// The host of sent-by.
     pub host: Host<'a>,
-    /// The port of sent-by, 1 to 65535, when it is named.
+    /// The port of sent-by, 1 to 65535, if present.
     pub port: Option<u16>,
-    /// Where sent-by stands.
+    /// Position of sent-by.
     pub sent_by: Range<usize>,
-    /// All parameters, in their order.
+    /// All parameters, in order.
     pub params: Params<'a>,
-    /// Where the value stands, without space around it: a parameter can be added at its end.
+    /// Position of the value, without surrounding white space: a parameter can be added at its end.
     pub range: Range<usize>,
-    /// Where the next value of the same header starts.
+    /// Start of the next value of the same header.
     pub next: Option<usize>,
     known: Known<'a>,
 }
@@ -42,7 +42,7 @@ impl<'a> Via<'a> {
     /// # Errors
     /// Why a proxy cannot send a response by it.
     pub fn parse(line: &'a [u8]) -> Result<Self, ViaError> {
-        // A line may have dozens of values; the cost of parsing one must not grow with the values behind it.
+        // A line may have dozens of values; the cost of parsing one must not grow with the following ones.
         let value = line.get(..LONGEST).unwrap_or(line);
         let is_cut = value.len() < line.len();
         let start = skip_space(value, 0);
@@ -97,7 +97,7 @@ impl<'a> Via<'a> {
         })
     }
 
-    /// Whether each semicolon has a parameter behind it; empty ones are passed over in reading (RFC 4475 §3.1.2.1).
+    /// Whether each semicolon is followed by a parameter; empty ones are skipped when parsing (RFC 4475 §3.1.2.1).
     pub(crate) fn has_no_empty_params(&self) -> bool {
         self.known.end == self.range.end
     }
@@ -117,35 +117,34 @@ impl<'a> Via<'a> {
         self.branch().filter(cookie)
     }
 
-    /// The address that the request came from, when its receiver noted it (§18.2.1).
+    /// The source address of the request, if its receiver recorded it (§18.2.1).
     pub fn received(&self) -> Option<IpAddr> {
         ip_address(self.known.received.as_ref()?.value?)
     }
 
-    /// Where `;received=…` stands.
+    /// Position of `;received=…`.
     pub fn received_range(&self) -> Option<Range<usize>> {
         Some(self.known.received.as_ref()?.range.clone())
     }
 
-    /// RFC 3581: `None` when not asked for, `Some(None)` when asked for and not filled in yet (a
-    /// value that is no port counts as that).
+    /// RFC 3581: `None` when not requested, `Some(None)` when requested and not filled in yet (an invalid port counts as that).
     pub fn rport(&self) -> Option<Option<u16>> {
         let rport = self.known.rport.as_ref()?;
         Some(rport.value.and_then(port))
     }
 
-    /// Where `;rport` or `;rport=…` stands.
+    /// Position of `;rport` or `;rport=…`.
     pub fn rport_range(&self) -> Option<Range<usize>> {
         Some(self.known.rport.as_ref()?.range.clone())
     }
 
-    /// The host that responses go to in place of sent-by (§18.2.2).
+    /// The host that responses go to instead of sent-by (§18.2.2).
     pub fn maddr(&self) -> Option<&'a [u8]> {
         self.known.maddr.as_ref()?.value
     }
 }
 
-/// What every RFC 3261 branch begins with.
+/// The prefix of every RFC 3261 branch.
 pub const MAGIC_COOKIE: &[u8] = b"z9hG4bK";
 
 /// Why a Via value cannot be used.
@@ -154,7 +153,7 @@ pub enum ViaError {
     /// Not `NAME/VERSION/TRANSPORT`.
     #[error("Via does not begin with SIP/2.0/TRANSPORT")]
     Protocol,
-    /// No host, or something that is none; IPv6 addresses need brackets.
+    /// No host, or an invalid one; IPv6 addresses need brackets.
     #[error("Via's sent-by is no name and no address")]
     Host,
     /// Not a number from 1 to 65535.
@@ -171,14 +170,14 @@ pub enum ViaError {
 /// Bytes of one value. Those of proxies with encrypted parameters have some 300.
 const LONGEST: usize = 1_024;
 
-/// The parameters that a proxy asks for; the first of each name counts.
+/// The parameters used by a proxy; the first of each name counts.
 #[derive(Clone, Debug, Default)]
 struct Known<'a> {
     branch: Option<Param<'a>>,
     received: Option<Param<'a>>,
     rport: Option<Param<'a>>,
     maddr: Option<Param<'a>>,
-    /// Behind the last parameter, or behind sent-by; 0 if an empty parameter was found on the way.
+    /// End of the last parameter, or of sent-by; 0 if an empty parameter was found.
     end: usize,
 }
 
@@ -207,19 +206,19 @@ impl<'a> Known<'a> {
     }
 }
 
-/// What stands before sent-by.
+/// The part before sent-by.
 struct Protocol<'a> {
     name: &'a [u8],
     version: &'a [u8],
     transport: &'a [u8],
-    /// Where sent-by begins.
+    /// Start of sent-by.
     end: usize,
 }
 
 impl<'a> Protocol<'a> {
     #[inline]
     fn parse(value: &'a [u8], start: usize) -> Result<Self, ViaError> {
-        // This is how nearly every Via is written.
+        // The usual form of a Via.
         if let Some((plain, [next, ..])) = value.split_at_checked(start + 12)
             && matches!(
                 &plain[start..],
@@ -246,7 +245,7 @@ impl<'a> Protocol<'a> {
     }
 }
 
-/// A token, space, a slash and space; tells where the next thing begins.
+/// A token, white space, a slash and white space; returns where the next part begins.
 fn token_before_slash(value: &[u8], at: usize) -> Result<(&[u8], usize), ViaError> {
     let (token, end) = token(value, at)?;
     let slash = skip_space(value, end);
@@ -256,7 +255,7 @@ fn token_before_slash(value: &[u8], at: usize) -> Result<(&[u8], usize), ViaErro
     Ok((token, skip_space(value, slash + 1)))
 }
 
-/// A token and at least one space; tells where sent-by begins.
+/// A token and at least one white space; returns where sent-by begins.
 fn transport(value: &[u8], at: usize) -> Result<(&[u8], usize), ViaError> {
     let (token, end) = token(value, at)?;
     let next = skip_space(value, end);

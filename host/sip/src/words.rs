@@ -52,7 +52,7 @@ pub(crate) fn find_any<const COUNT: usize>(bytes: &[u8], any: [u8; COUNT]) -> Op
             return Some(at * 8 + place(found));
         }
     }
-    // Of the last eight bytes those that were looked at before are none of these.
+    // Of the last eight bytes, those examined before are known not to match.
     match bytes.last_chunk::<8>().map(|&last| is_any(last)) {
         Some(0) => None,
         Some(found) => Some(bytes.len() - 8 + place(found)),
@@ -78,7 +78,7 @@ pub(crate) fn has_control_or<const COUNT: usize>(bytes: &[u8], any: [u8; COUNT])
     found != 0 || last
 }
 
-/// Whether `byte` occurs more than `most` times. Of a text that is no longer than that, nothing is counted.
+/// Whether `byte` occurs more than `most` times. Nothing is counted if the text is too short for that.
 #[inline]
 pub(crate) fn has_more_than(most: usize, byte: u8, text: &[u8]) -> bool {
     text.len() > most && memchr_iter(byte, text).count() > most
@@ -116,7 +116,7 @@ const fn every_byte(byte: u8) -> u64 {
     u64::from_ne_bytes([byte; 8])
 }
 
-/// Values are 20 to 60 bytes long as a rule; behind that the vectors of `memchr` win.
+/// Values usually have 20 to 60 bytes; beyond that the vectors of `memchr` are faster.
 const NEAR_WORDS: usize = 8;
 
 #[cfg(test)]

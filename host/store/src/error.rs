@@ -1,9 +1,9 @@
-//! What can go wrong with the store.
+//! Errors of the store.
 
 use portcullis_database::Failure;
 use thiserror::Error;
 
-/// Why something can't be stored or read.
+/// Why something cannot be stored or read.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum StoreError {
     /// There is no connection.
@@ -11,23 +11,23 @@ pub enum StoreError {
     Unreachable {
         /// The database.
         url: String,
-        /// What the driver says.
+        /// The error of the driver.
         cause: String,
     },
-    /// The tables are not there.
+    /// The tables do not exist.
     #[error("the database {url} has no tables for policies: `portcullis db migrate` makes them")]
     NoTables {
         /// The database.
         url: String,
     },
-    /// There is a connection, and no answer comes over it.
+    /// There is a connection, but no answer arrives over it.
     #[error(
         "the database {url} does not answer: nothing came within {seconds} s, and the connection was given up"
     )]
     Hung {
         /// The database.
         url: String,
-        /// How long it was waited for.
+        /// How long the answer was awaited.
         seconds: u64,
     },
     /// The user of the database may not read or write the tables.
@@ -38,7 +38,7 @@ pub enum StoreError {
     Denied {
         /// The database.
         url: String,
-        /// What the server says.
+        /// The error of the server.
         cause: String,
     },
     /// A statement failed.
@@ -46,18 +46,18 @@ pub enum StoreError {
     Failed {
         /// The database.
         url: String,
-        /// What the driver says.
+        /// The error of the driver.
         cause: String,
     },
-    /// A file is not what it was.
+    /// The content of a file does not match its digest.
     #[error("the policy sha256:{digest} is damaged in the database {url}: push it again")]
     Damaged {
         /// The database.
         url: String,
-        /// What its digest should be.
+        /// The expected digest.
         digest: String,
     },
-    /// A file is not there.
+    /// A file does not exist.
     #[error("the policy sha256:{digest} is not in the database {url}: push it again")]
     NoArtifact {
         /// The database.
@@ -68,7 +68,7 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// Whether the database is away or hangs: the same may well succeed later.
+    /// Whether the database is unavailable or hangs: the operation may succeed later.
     pub fn is_away(&self) -> bool {
         matches!(self, Self::Unreachable { .. } | Self::Hung { .. })
     }
@@ -96,7 +96,7 @@ impl From<Failure> for StoreError {
     }
 }
 
-/// What to do about some of what databases say.
+/// What to do about some errors of databases.
 fn hint(cause: &str) -> &'static str {
     match cause {
         cause if cause.contains("readonly") => {

@@ -1,32 +1,32 @@
-//! What is stored of a seat and its generations.
+//! The rows of a seat and its generations.
 
-/// Which generation of a seat does what.
+/// The roles of the generations of a seat.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Seat {
     /// Its name: a tenant's, or `default`, `before`, `after`.
     pub name: String,
-    /// The number of the last generation that was pushed; numbers are never used again.
+    /// The number of the last generation that was pushed; numbers are never reused.
     pub last: u64,
-    /// The one that serves.
+    /// The active generation.
     pub active: Option<u64>,
-    /// The one that served before.
+    /// The previously active generation, the fallback.
     pub previous: Option<u64>,
-    /// One that is tried, and how.
+    /// The candidate, and its kind of trial.
     pub candidate: Option<(u64, Trial)>,
-    /// `enforce` or `monitor`; none for what the configuration says.
+    /// `enforce` or `monitor`; `None` for the configured mode.
     pub mode: Option<String>,
     /// Grows with every change.
     pub revision: u64,
-    /// Who changed it last.
+    /// The author of the last change.
     pub changed_by: String,
 }
 
-/// How a candidate is tried.
+/// The kind of trial of a candidate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trial {
-    /// Asked, and nothing done.
+    /// Shadow: evaluated without effect.
     Shadow,
-    /// It decides on this share of the dialogs, in hundredths of a percent.
+    /// Canary: decides on this share of the dialogs, in hundredths of a percent.
     Canary(u16),
 }
 
@@ -35,36 +35,36 @@ pub enum Trial {
 pub struct Generation {
     /// The seat.
     pub seat: String,
-    /// Its number there, from 1.
+    /// Its number in the seat, from 1.
     pub number: u64,
     /// The SHA-256 of its file, in hexadecimal.
     pub digest: String,
-    /// What it is called: its file, as a rule.
+    /// Its name, usually that of its file.
     pub name: String,
     /// The contract that it was built for.
     pub contract: String,
-    /// Who brought it.
+    /// Its author.
     pub author: String,
-    /// What its author says about it.
+    /// The author's note.
     pub note: String,
     /// Its signature; empty if it has none.
     pub signature: String,
-    /// When it came, in seconds since 1970.
+    /// The time of the push, in seconds since 1970.
     pub created_at: u64,
 }
 
-/// A policy on its way to a seat.
+/// A policy to be pushed to a seat.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NewGeneration<'n> {
     /// The seat.
     pub seat: &'n str,
-    /// What it is called.
+    /// Its name.
     pub name: &'n str,
     /// The contract that it was built for.
     pub contract: &'n str,
-    /// Who brings it.
+    /// Its author.
     pub author: &'n str,
-    /// What its author says about it.
+    /// The author's note.
     pub note: &'n str,
     /// Its signature; empty if it has none.
     pub signature: &'n str,
@@ -72,19 +72,19 @@ pub struct NewGeneration<'n> {
     pub bytes: &'n [u8],
 }
 
-/// A generation that a host kept in memory, on its way into the database.
+/// A generation kept in memory by a host, to be stored in the database.
 #[derive(Clone, Debug)]
 pub struct Kept<'n> {
     /// Its number, which it keeps.
     pub number: u64,
-    /// When it came, in seconds since 1970.
+    /// The time of the push, in seconds since 1970.
     pub created_at: u64,
-    /// What it is.
+    /// The policy.
     pub new: NewGeneration<'n>,
 }
 
 impl Trial {
-    /// As the column `share` has it: shadows have none.
+    /// The value for the column `share`: NULL for a shadow.
     pub(crate) fn share(self) -> Option<i64> {
         match self {
             Self::Shadow => None,

@@ -15,20 +15,20 @@ pub use tenants::StoredTenant;
 use crate::error::StoreError;
 use crate::seat::{Generation, Kept, NewGeneration, Seat, Trial};
 
-/// How long an answer to a statement may take. A connection that is slower is given up, and the next operation opens another one.
+/// Time limit for the answer to a statement. A connection that exceeds it is closed, and the next operation opens another one.
 const ANSWER: Duration = Duration::from_secs(5);
 
-/// The bytes of a file that come or go in a second at least: a large file may take longer than a statement.
+/// Minimum transfer rate of a file, in bytes per second: a large file may take longer than a statement.
 const LEAST_SPEED: usize = 1 << 20;
 
-/// How long a file of SQLite may be locked by somebody else.
+/// Time limit for locks held by others on an SQLite file.
 const BUSY: Duration = Duration::from_secs(5);
 
-/// How often a push begins again that another one stood in the way of.
+/// Retries of a push that conflicts with another one.
 const TRIES: usize = 5;
 
-/// The table of files, which who writes files holds: one who stores a file that is there already must not lose it to another one who
-/// removes those without a generation.
+/// The table of files, locked by writers of files: a file that already exists must not be deleted by a concurrent cleanup of files without
+/// a generation.
 static ARTIFACTS: Name = Name::known("portcullis_artifact");
 
 /// The columns of a seat, in the order in which they are read.
@@ -39,7 +39,7 @@ const SEAT: &str =
 const GENERATION: &str =
     "`seat`, `number`, `digest`, `name`, `contract`, `author`, `note`, `created_at`, `signature`";
 
-/// Where pushed policies are. Each operation takes a connection of its own.
+/// The database of pushed policies. Each operation uses its own connection.
 #[derive(Clone, Debug)]
 pub struct Store {
     connections: Connections,
@@ -61,7 +61,7 @@ impl Store {
         self.sum_of_revisions("portcullis_seat").await
     }
 
-    /// All seats that anything was ever pushed to.
+    /// All seats with at least one push.
     ///
     /// # Errors
     /// As [`Store::revision`].
@@ -70,7 +70,7 @@ impl Store {
         self.rows(&query, &[], seat).await
     }
 
-    /// The last generations of a seat, the newest first.
+    /// The last generations of a seat, newest first.
     ///
     /// # Errors
     /// As [`Store::revision`].
@@ -82,7 +82,7 @@ impl Store {
         self.rows(&query, &values, generation).await
     }
 
-    /// One generation of a seat; none if it was never pushed, or is pruned.
+    /// One generation of a seat; `None` if it was never pushed, or has been deleted.
     ///
     /// # Errors
     /// As [`Store::revision`].
@@ -99,10 +99,10 @@ impl Store {
         Ok(found.into_iter().next())
     }
 
-    /// The file of this digest.
+    /// The file with this digest.
     ///
     /// # Errors
-    /// When it is not there, or is not what it was.
+    /// When it does not exist, or does not match its digest.
     pub async fn artifact(&self, digest: &str) -> Result<Vec<u8>, StoreError> {
         let length = "SELECT LENGTH(`bytes`) FROM `portcullis_artifact` WHERE `digest` = ?";
         let query = "SELECT `bytes` FROM `portcullis_artifact` WHERE `digest` = ?";
@@ -121,11 +121,11 @@ impl Store {
         }
     }
 
-    /// Stores a policy as the next generation of its seat, which goes on as it is. Of what there is then, the `keep` newest generations
-    /// stay, and those that do something.
+    /// Stores a policy as the next generation of its seat, without changing the roles. Afterwards, of all generations, the `keep` newest
+    /// remain and those that have a role.
     ///
     /// # Errors
-    /// When it can't be written; then nothing is.
+    /// When it cannot be written; then nothing is stored.
     pub async fn push(&self, new: &NewGeneration<'_>, keep: u32) -> Result<Generation, StoreError> {
         let digest = digest_of(new.bytes);
         let now = now();
@@ -138,7 +138,7 @@ impl Store {
                     link.release().await;
                     break number;
                 }
-                // Two who push at once may stand in each other's way; the server lets one of them begin again.
+                // Two concurrent pushes may deadlock; the server aborts one of them, which is retried.
                 Err(Failure::Conflict { .. }) if tries < TRIES => tries += 1,
                 Err(failure) => return Err(failure.into()),
             }
@@ -156,8 +156,8 @@ impl Store {
         })
     }
 
-    /// Stores which generation of a seat does what. True if it was as `before` says until then; if not, nothing is stored: somebody
-    /// else was faster.
+    /// Stores the roles of a seat's generations. True if they were as in `before` until then; otherwise nothing is stored, because another
+    /// host was first.
     ///
     /// # Errors
     /// When it can't be written.
@@ -182,8 +182,8 @@ impl Store {
         Ok(changed > 0)
     }
 
-    /// Takes over what a host kept in memory of a seat, with its numbers, and which of it does what; `seat` has revision 1 then. False
-    /// if something was pushed to the seat by others: then nothing is stored.
+    /// Stores the generations that a host kept in memory for a seat, with their numbers and roles; `seat` then has revision 1. False if
+    /// others have pushed to the seat: then nothing is stored.
     ///
     /// # Errors
     /// When it can't be written.
@@ -197,7 +197,7 @@ impl Store {
         let mut link = self.open().await?;
         let adopting = adopt(&mut link, seat, generations, by);
         let adopted = self.whole(bytes, adopting).await?;
-        // Where somebody was faster, the end of the connection undoes what was begun.
+        // If another host was first, closing the connection rolls the transaction back.
         link.release().await;
         Ok(adopted)
     }
@@ -222,7 +222,7 @@ impl Store {
         Ok(rows)
     }
 
-    /// The sum of the column `revision`, which never falls.
+    /// The sum of the column `revision`, which never decreases.
     pub(crate) async fn sum_of_revisions(&self, table: &str) -> Result<u64, StoreError> {
         let sum = self
             .connections
@@ -234,7 +234,7 @@ impl Store {
         Ok(sum.and_then(|sum| sum.parse().ok()).unwrap_or(0))
     }
 
-    /// Several statements that carry so many bytes and take no longer than one that does.
+    /// Runs several statements that transfer this many bytes, with the time limit of one.
     async fn whole<T>(
         &self,
         bytes: usize,
@@ -250,7 +250,7 @@ impl Store {
         }
     }
 
-    /// How long a statement may take that carries so many bytes. SQLite waits for other writers meanwhile, and says so.
+    /// Time limit of a statement that transfers this many bytes. SQLite waits for other writers meanwhile, and reports it.
     fn patience(&self, bytes: usize) -> Duration {
         let busy = match self.url().file() {
             None => Duration::ZERO,
@@ -260,7 +260,7 @@ impl Store {
     }
 }
 
-/// The statements of a push, in one transaction; the number of the generation.
+/// The statements of a push, in one transaction; returns the number of the generation.
 async fn push(
     link: &mut Link,
     new: &NewGeneration<'_>,
@@ -268,12 +268,12 @@ async fn push(
     now: i64,
     keep: u32,
 ) -> Result<i64, Failure> {
-    // The limit is that of the whole.
+    // The time limit covers all statements.
     link.set_limit(Duration::MAX);
     link.begin_write(Some(&ARTIFACTS)).await?;
     insert_artifact(link, digest, new.bytes, now).await?;
     insert_seat(link, new.seat, new.author, now).await?;
-    // Whoever pushes at the same time waits here for the number.
+    // Concurrent pushes wait here for their number.
     let count = "UPDATE `portcullis_seat` SET `last` = `last` + 1 WHERE `seat` = ?";
     link.execute(count, &[new.seat.into()]).await?;
     let last = "SELECT `last` FROM `portcullis_seat` WHERE `seat` = ?";
@@ -290,7 +290,7 @@ async fn push(
     Ok(number)
 }
 
-/// The statements that take over what a host kept in memory, in one transaction; whether nobody was faster.
+/// The statements that store generations from memory, in one transaction; returns whether no other host was first.
 async fn adopt(
     link: &mut Link,
     seat: &Seat,
@@ -329,7 +329,7 @@ async fn adopt(
     Ok(true)
 }
 
-/// Stores a file, if it is not there yet.
+/// Stores a file, if it does not exist yet.
 async fn insert_artifact(
     link: &mut Link,
     digest: &str,
@@ -342,7 +342,7 @@ async fn insert_artifact(
     link.execute(&insert, &values).await.map(drop)
 }
 
-/// Makes the row of a seat, if it is not there yet.
+/// Creates the row of a seat, if it does not exist yet.
 async fn insert_seat(link: &mut Link, seat: &str, by: &str, now: i64) -> Result<(), Failure> {
     let row = "`portcullis_seat` (`seat`, `last`, `revision`, `changed_by`, `changed_at`) VALUES (?, 0, 0, ?, ?)";
     let insert = link.dialect().insert_if_absent(row);
@@ -418,13 +418,13 @@ fn generation(row: &Record) -> Result<Generation, ReadError> {
     })
 }
 
-/// Forgets generations of a seat up to a number, but for those that do something.
+/// Deletes generations of a seat up to a number, except those with a role.
 const PRUNE: &str = "DELETE FROM `portcullis_generation` WHERE `seat` = ? AND `number` <= ? \
      AND `number` NOT IN (SELECT COALESCE(`active`, 0) FROM `portcullis_seat` WHERE `portcullis_seat`.`seat` = `portcullis_generation`.`seat`) \
      AND `number` NOT IN (SELECT COALESCE(`previous`, 0) FROM `portcullis_seat` WHERE `portcullis_seat`.`seat` = `portcullis_generation`.`seat`) \
      AND `number` NOT IN (SELECT COALESCE(`candidate`, 0) FROM `portcullis_seat` WHERE `portcullis_seat`.`seat` = `portcullis_generation`.`seat`)";
 
-/// Forgets files that no generation has.
+/// Deletes files without a generation.
 const ORPHANS: &str = "DELETE FROM `portcullis_artifact` WHERE `digest` NOT IN (SELECT `digest` FROM `portcullis_generation`)";
 
 fn digest_of(bytes: &[u8]) -> String {
@@ -437,7 +437,7 @@ pub(crate) fn now() -> u64 {
     since.map_or(0, |since| since.as_secs())
 }
 
-/// No number comes near to the end of either.
+/// Numbers never approach the limits of either type.
 pub(crate) fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }

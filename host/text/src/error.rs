@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-/// An error with its causes. What a cause says is left out where the error itself says it already.
+/// An error with its causes. The text of a cause is left out if the error contains it already.
 pub fn one_line(error: &anyhow::Error) -> String {
     let mut line = error.to_string();
     for cause in error.chain().skip(1).map(ToString::to_string) {

@@ -1,7 +1,6 @@
-//! Text for people: foreign text made harmless for terminals and logs, errors on one line, times in RFC 3339.
+//! Text for people: untrusted text escaped for terminals and logs, errors on one line, times in RFC 3339.
 //!
-//! Everything here is a function of its arguments, but for [`unix_seconds`]. This crate knows nothing of logs, terminals or of where a
-//! text comes from.
+//! Everything here is a pure function, except [`unix_seconds`].
 
 #![forbid(unsafe_code)]
 

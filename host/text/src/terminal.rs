@@ -1,12 +1,12 @@
-//! Text that came from elsewhere on its way to a terminal or a log: files, rows, peers and policies must not write escape sequences,
-//! turn the direction of a line, or begin a new one.
+//! Untrusted text for terminals and logs: files, rows, peers and policies must not be able to write escape sequences, change the direction
+//! of text, or begin a new line.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::io::{self, Write};
 
-/// Whether a character does something to a terminal or to the text around it: C0, DEL and C1 controls, line and paragraph separators,
-/// and what changes the direction of text (Unicode TR 36, "bidirectional text spoofing").
+/// Whether a character affects a terminal or the surrounding text: C0, DEL and C1 controls, line and paragraph separators, and
+/// bidirectional formatting characters (Unicode TR 36, "bidirectional text spoofing").
 pub const fn is_active(c: char) -> bool {
     matches!(
         c,
@@ -34,7 +34,7 @@ pub fn clean(text: &str) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
-/// The same for text of several lines: line ends and tabs stay.
+/// The same for text of several lines: line ends and tabs are kept.
 pub fn clean_lines(text: &str) -> Cow<'_, str> {
     if !text.chars().any(is_active_in_lines) {
         return Cow::Borrowed(text);
@@ -53,7 +53,7 @@ const fn is_active_in_lines(c: char) -> bool {
     is_active(c) && !matches!(c, '\n' | '\t')
 }
 
-/// A line of JSON with what JSON permits raw and a terminal does not as escapes of JSON: it reads as the same value.
+/// A line of JSON in which characters that JSON permits but a terminal interprets are JSON escapes: it parses to the same value.
 pub fn clean_json(line: &str) -> Cow<'_, str> {
     if !line.chars().any(is_active_in_lines) {
         return Cow::Borrowed(line);
@@ -70,8 +70,8 @@ pub fn clean_json(line: &str) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
-/// Passes text on to a terminal, with active characters other than line ends and tabs as their escapes. Whatever a command prints goes
-/// through it. It cannot tell a line end of ours from one in foreign text: that goes through [`clean`] first.
+/// Writes text to a terminal, with active characters other than line ends and tabs escaped. Everything a command prints passes through it.
+/// It cannot distinguish line ends of ours from those in untrusted text, which must pass through [`clean`] first.
 #[derive(Debug)]
 pub struct Clean<W>(pub W);
 

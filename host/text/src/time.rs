@@ -1,4 +1,4 @@
-//! Times as people and programs read them.
+//! Times in readable and machine-readable form.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -20,7 +20,7 @@ pub fn unix_seconds() -> u64 {
 
 /// Year, month and day of a day counted from 1970-01-01 in the Gregorian calendar.
 fn civil(days: u64) -> (u64, u64, u64) {
-    // Years begin in March here, so that the leap day is the last of its year; eras have 400 years.
+    // Years begin in March here, so that the leap day is the last day of the year; eras have 400 years.
     let days = days + 719_468;
     let (era, day_of_era) = (days / 146_097, days % 146_097);
     let year_of_era =

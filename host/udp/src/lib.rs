@@ -1,7 +1,6 @@
 //! Datagrams in batches: `recvmmsg` and `sendmmsg` behind a safe interface.
 //!
-//! Most `unsafe` code of the workspace is here; two files of `host/policy` have the rest. The crate knows sockets and bytes, not
-//! SIP.
+//! Most `unsafe` code of the workspace is here; two files of `host/policy` have the rest. The crate is independent of SIP.
 //!
 //! - [`bind`] creates a socket for SIP; [`spread`] distributes one busy flow over all workers;
 //! - a [`Receiver`] reads batches of datagrams into buffers that are allocated once;

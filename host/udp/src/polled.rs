@@ -1,4 +1,4 @@
-//! A socket on a tokio runtime, polled for what somebody waits for and for nothing else.
+//! A socket on a tokio runtime, polled only for the readiness that is awaited.
 
 use std::cell::RefCell;
 use std::io;

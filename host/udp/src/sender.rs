@@ -14,7 +14,7 @@ const USUAL_BYTES: usize = 2_048;
 #[derive(Debug)]
 pub struct Sender {
     queue: Vec<Packet>,
-    /// Packets `sent..queued` wait to be sent; those behind `queued` are spare buffers.
+    /// Packets `sent..queued` wait to be sent; those after `queued` are spare buffers.
     sent: usize,
     queued: usize,
     batch: usize,
@@ -102,7 +102,7 @@ impl Sender {
 
     /// Passes all waiting datagrams to the kernel, in order; returns how many it accepted.
     ///
-    /// A datagram that the kernel refuses (no route, forbidden, too large) is dropped and counted in `failures`; it does not hold up
+    /// A datagram that the kernel refuses (no route, forbidden, too large) is dropped and counted in `failures`; it does not delay
     /// the others.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! The time of day, as the host knows it. It stands still while a call lasts, and a replay gives a call the time that it had.
+//! The time of day of the host. It does not advance during a call; a replay uses the recorded time.
 //!
 //! ```
 //! use portcullis_sdk::prelude::*;
@@ -25,7 +25,7 @@ pub fn now() -> u64 {
     host::now()
 }
 
-/// The time in a zone of the IANA time zone database, `Europe/Berlin` or `UTC`; none if there is no zone of this name.
+/// The time in a zone of the IANA time zone database, such as `Europe/Berlin` or `UTC`; `None` if there is no zone with this name.
 pub fn local(zone: &str) -> Option<LocalTime> {
     host::local(zone)
 }

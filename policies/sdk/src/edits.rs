@@ -1,11 +1,11 @@
-//! Changes to the header of the request, for when it is relayed (Kamailio: `append_hf`, `remove_hf`).
+//! Changes to the header fields of the request that take effect when it is relayed (Kamailio: `append_hf`, `remove_hf`).
 //!
-//! They are made if the request is relayed in the end, by this policy or, after a [`pass`](crate::pass), by another; otherwise they are
-//! forgotten. What [`request`](crate::request) shows stays as it was received.
+//! The changes are applied if the request is finally relayed, by this policy or, after a [`pass`](crate::pass), by another one; otherwise
+//! they are discarded. The functions of [`request`](crate::request) continue to return the received values.
 //!
-//! The host's own header fields and those that routing, dialogs and the body rest on can't be changed: Via, From, To, Call-ID, CSeq,
-//! Contact, Max-Forwards, Route, Record-Route, Content-Length, Content-Type, Content-Encoding, Server, and their compact forms. To name
-//! one of these, a name that is no token or a value with a line break is a failure of the policy, as are more than 32 changes.
+//! Header fields of the host, and those that routing, dialogs and the body depend on, cannot be changed: Via, From, To, Call-ID, CSeq,
+//! Contact, Max-Forwards, Route, Record-Route, Content-Length, Content-Type, Content-Encoding, Server, and their compact forms. Naming one
+//! of these, a name that is not a token, a value with a line break, and more than 32 changes are failures of the policy.
 //!
 //! ```
 //! use portcullis_sdk::prelude::*;
@@ -23,14 +23,14 @@
 
 use crate::host;
 
-/// Adds a header field behind all others. False, and nothing is changed, if the host's configuration keeps header fields of this name
-/// from this policy.
+/// Adds a header field after all others. Returns false without a change if the host's configuration does not permit this policy to change
+/// header fields with this name.
 pub fn add_header(name: &str, value: &str) -> bool {
     host::add_header(name, value)
 }
 
-/// Takes out all header fields of this name that were received. Names are not case-sensitive, and a compact form and its full form are
-/// the same name. False, and nothing is changed, if the host's configuration keeps them from this policy.
+/// Removes all received header fields with this name. Names are case-insensitive, and a compact form is equivalent to its full form.
+/// Returns false without a change if the host's configuration does not permit this policy to change them.
 pub fn remove_header(name: &str) -> bool {
     host::remove_header(name)
 }

@@ -36,7 +36,7 @@ wit_bindgen::generate!({
     },
 });
 
-/// The world of a policy that looks at its settings. What it imports is the same.
+/// The world of a policy that validates its settings. Its imports are the same.
 pub mod configured {
     wit_bindgen::generate!({
         path: "../../policy-wit",
@@ -58,13 +58,13 @@ pub mod configured {
     });
 }
 
-/// What the custom section `portcullis-sdk` holds.
+/// The content of the custom section `portcullis-sdk`.
 pub const SECTION: [u8; VERSION.len()] = match VERSION.as_bytes().first_chunk() {
     Some(bytes) => *bytes,
     None => unreachable!(),
 };
 
-/// Calls the policy. To the host a panic is a trap without a reason, so its message goes to the log first.
+/// Calls the policy. The host sees a panic as a trap without a reason, so the panic message is logged first.
 pub fn run<T>(policy: fn() -> T) -> T {
     panic::set_hook(Box::new(|panic| {
         let payload = panic.payload();

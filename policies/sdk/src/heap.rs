@@ -1,10 +1,10 @@
-//! The policy's heap: a small region that is there from the start, then the standard allocator.
+//! The policy's heap: a small static region, then the standard allocator.
 //!
-//! The standard allocator asks for memory pages with the first allocation. For the host, which gives every call a fresh sandbox,
-//! that means to change page protections twice a call, which costs more than everything else that a small policy does. A region
-//! inside the first page costs nothing, and a typical call needs a few hundred bytes.
+//! The standard allocator requests memory pages with the first allocation. For the host, which gives every call a fresh sandbox, this means
+//! changing page protections twice per call, which costs more than everything else that a small policy does. A region inside the first page
+//! costs nothing, and a typical call needs a few hundred bytes.
 //!
-//! This is the SDK's only unsafe code, and it runs inside the sandbox only.
+//! This is the only unsafe code of the SDK, and it runs only inside the sandbox.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::{Cell, UnsafeCell};
@@ -18,8 +18,8 @@ const ALIGN: usize = 16;
 #[global_allocator]
 static HEAP: Heap = Heap::new();
 
-/// Hands out the region by counting up, and takes back what was handed out last. What does not fit comes from the standard
-/// allocator, so nothing is lost in a sandbox that serves many calls.
+/// Allocates from the region by incrementing an offset, and frees only the last block. Other blocks come from the standard allocator, so
+/// nothing leaks in a sandbox that serves many calls.
 struct Heap {
     region: UnsafeCell<Region>,
     used: Cell<usize>,
@@ -41,13 +41,13 @@ impl Heap {
         }
     }
 
-    /// Where a block lies in the region; none if it is the standard allocator's.
+    /// The offset of a block in the region; `None` if it belongs to the standard allocator.
     fn offset(&self, block: *mut u8) -> Option<usize> {
         let offset = block.addr().wrapping_sub(self.region.get().addr());
         (offset < SIZE).then_some(offset)
     }
 
-    /// Makes a block at `offset` of `size` bytes the last one; false if it does not fit.
+    /// Makes a block of `size` bytes at `offset` the last one; false if it does not fit.
     fn take(&self, offset: usize, size: usize) -> bool {
         let fits = size <= SIZE - offset.min(SIZE);
         if fits {
@@ -57,16 +57,16 @@ impl Heap {
     }
 }
 
-// SAFETY: blocks of the region do not overlap: each begins at or behind `used`, which is moved behind it and only moved back by
-// the block that ends there. They are aligned as the region is. All other blocks are the standard allocator's.
+// SAFETY: blocks of the region do not overlap: each begins at or after `used`, which is then moved to its end, and moved back only by the
+// block that ends there. They are aligned like the region. All other blocks belong to the standard allocator.
 unsafe impl GlobalAlloc for Heap {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let offset = self.used.get().next_multiple_of(layout.align());
         if layout.align() <= ALIGN && self.take(offset, layout.size()) {
-            // SAFETY: `take` says that the block ends within the region.
+            // SAFETY: `take` guarantees that the block ends within the region.
             return unsafe { self.region.get().cast::<u8>().add(offset) };
         }
-        // SAFETY: the caller keeps the same promise.
+        // SAFETY: the caller guarantees the same.
         unsafe { System.alloc(layout) }
     }
 
@@ -74,14 +74,14 @@ unsafe impl GlobalAlloc for Heap {
         match self.offset(block) {
             Some(offset) if offset + layout.size() == self.used.get() => self.used.set(offset),
             Some(_) => {}
-            // SAFETY: the block is not ours, so it is the standard allocator's.
+            // SAFETY: the block is not in the region, so it belongs to the standard allocator.
             None => unsafe { System.dealloc(block, layout) },
         }
     }
 
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         let Some(offset) = self.offset(block) else {
-            // SAFETY: the block is not ours, so it is the standard allocator's.
+            // SAFETY: the block is not in the region, so it belongs to the standard allocator.
             return unsafe { System.realloc(block, layout, size) };
         };
         let is_last = offset + layout.size() == self.used.get();

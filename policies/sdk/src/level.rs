@@ -1,14 +1,14 @@
 //! How important lines of the log are.
 
-/// How important a line is.
+/// The severity of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Level {
-    /// Something is broken.
+    /// An error.
     Error,
-    /// Something deserves attention.
+    /// A condition that needs attention.
     Warn,
-    /// Something happened.
+    /// A normal event.
     Info,
-    /// Something for the policy's author.
+    /// A detail for the policy's author.
     Debug,
 }

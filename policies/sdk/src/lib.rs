@@ -1,7 +1,7 @@
-//! What a routing policy for Portcullis depends on.
+//! The SDK for routing policies of Portcullis.
 //!
-//! A policy is one function. Portcullis calls it for every SIP request that needs a decision, each time in a fresh sandbox, and
-//! does what it answers:
+//! A policy is one function. Portcullis calls it for every SIP request that needs a decision, each time in a fresh sandbox, and carries out
+//! the verdict that it returns:
 //!
 //! ```
 //! use portcullis_sdk::prelude::*;
@@ -36,27 +36,27 @@
 //! portcullis-sdk = { path = "../portcullis/policies/sdk" }
 //! ```
 //!
-//! `cargo xtask policy ../my-policy`, typed in Portcullis' repository, compiles it to `../my-policy/my-policy.wasm`.
+//! `cargo xtask policy ../my-policy`, run in the repository of Portcullis, compiles it to `../my-policy/my-policy.wasm`.
 //!
-//! # What a policy can ask
-//! - [`permissions`]: is the sender in an address group? The functions of Kamailio's module of that name.
+//! # What a policy can query and do
+//! - [`permissions`]: is the sender in an address group? The functions of Kamailio's module with that name.
 //! - [`trusted`]: is the sender a trusted peer? The table `trusted` of the same module.
-//! - [`rules`]: do allow and deny files let these two URIs pass? Who may call what, who may register what.
+//! - [`rules`]: do allow and deny files permit this pair of URIs? Who may call whom, who may register what.
 //! - [`request`]: method, URIs, header fields, source and transport of the request.
-//! - [`counters`]: counters and rate limits, which all calls share.
-//! - [`settings`]: what the operator's configuration gives this policy to read.
+//! - [`counters`]: counters and rate limits, shared by all calls.
+//! - [`settings`]: values that the operator's configuration passes to this policy.
 //! - [`clock`]: the time of day.
-//! - [`edits`]: header fields to add and to take out when the request is relayed.
+//! - [`edits`]: header fields to add and to remove when the request is relayed.
 //! - [`log`]: lines in the host's log.
 //!
-//! # What a policy can answer
+//! # What a policy can return
 //! [`relay`], [`relay_to`] a named next hop, [`reject`], [`drop_request`] or [`pass`] to the next policy: a [`Verdict`].
 //!
-//! There is no random source, no file, no network, and no state but [`counters`]: whatever a policy stores is gone after the call. A
-//! panic ends the call; the host logs the panic's message and answers as configured (503 unless changed).
+//! There is no source of random numbers, no file, no network, and no state except [`counters`]: everything that a policy stores is gone
+//! after the call. A panic ends the call; the host logs the panic message and responds as configured (503 by default).
 //!
 //! # Testing a policy
-//! The same source compiles natively, where [`testing`] plays the host, so that `cargo test` is all it takes:
+//! The same source compiles natively, where [`testing`] replaces the host, so that `cargo test` is enough:
 //!
 //! ```
 //! use portcullis_sdk::prelude::*;

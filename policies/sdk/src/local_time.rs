@@ -1,6 +1,6 @@
 //! What a clock on the wall shows.
 
-/// What a calendar and a clock on the wall show.
+/// A local date and time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LocalTime {
     /// The year.
@@ -17,6 +17,6 @@ pub struct LocalTime {
     pub second: u8,
     /// 1 for Monday to 7 for Sunday (ISO 8601)
     pub weekday: u8,
-    /// Seconds ahead of UTC, negative to the west.
+    /// Seconds ahead of UTC; negative west of Greenwich.
     pub offset: i32,
 }

@@ -13,7 +13,7 @@
 //! # assert_eq!(outcome.messages(), ["INVITE from 192.0.2.1"]);
 //! ```
 //!
-//! The host adds the policy's name and the Call-ID to each line. It shortens long lines and limits their number in each call.
+//! The host adds the policy's name and the Call-ID to each line, truncates long lines, and limits their number per call.
 
 use std::fmt;
 
@@ -24,7 +24,7 @@ pub use crate::{
     __log_debug as debug, __log_error as error, __log_info as info, __log_warn as warn,
 };
 
-/// Writes one line. The macros of this module are the comfortable way.
+/// Writes one line. The macros of this module are more convenient.
 pub fn log(level: Level, message: fmt::Arguments<'_>) {
     match message.as_str() {
         Some(literal) => host::log(level, literal),

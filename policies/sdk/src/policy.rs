@@ -1,11 +1,11 @@
 //! The macro that makes a function the policy of its crate.
 
-/// Makes a function the policy of this crate: the one that Portcullis calls for every request.
+/// Makes a function the policy of this crate: the function that Portcullis calls for every request.
 ///
-/// The function takes nothing and returns a [`Verdict`]. A crate has one policy.
+/// The function takes no arguments and returns a [`Verdict`]. A crate has one policy.
 ///
-/// A second function, if there is one, looks at the [`settings`] and says in one sentence what is wrong with them, if anything is. The
-/// host calls it when policy or settings change; what it refuses does not come to serve.
+/// An optional second function validates the [`settings`] and returns one sentence that says what is wrong with them. The host calls it
+/// when policy or settings change; refused settings do not become active.
 ///
 /// ```
 /// use portcullis_sdk::prelude::*;

@@ -1,7 +1,7 @@
 //! The SIP request to decide on.
 //!
-//! Each function reads one value from the host; what a policy does not ask for costs nothing. Bytes that are not UTF-8 arrive as
-//! U+FFFD; folded header lines arrive unfolded.
+//! Each function reads one value from the host; values that a policy does not read cost nothing. Bytes that are not valid UTF-8 are
+//! replaced by U+FFFD; folded header lines are unfolded.
 //!
 //! ```
 //! use portcullis_sdk::prelude::*;
@@ -49,22 +49,22 @@ pub fn call_id() -> String {
     host::call_id()
 }
 
-/// The number of CSeq.
+/// The sequence number of CSeq.
 pub fn cseq_number() -> u32 {
     host::cseq_number()
 }
 
-/// The address that the request came from: `192.0.2.1` or `2001:db8::1`.
+/// The source address of the request: `192.0.2.1` or `2001:db8::1`.
 pub fn source_address() -> String {
     host::source_address()
 }
 
-/// The port that the request came from.
+/// The source port of the request.
 pub fn source_port() -> u16 {
     host::source_port()
 }
 
-/// The transport that the request came over, as in a Via header field: `UDP` or `TCP`. Other names may come.
+/// The transport of the request, as in a Via header field: `UDP` or `TCP`. Further transports may be added.
 pub fn transport() -> String {
     host::transport()
 }
@@ -79,14 +79,14 @@ pub fn local_port() -> u16 {
     host::local_port()
 }
 
-/// The value of the first header field of this name, or none.
+/// The value of the first header field with this name, or `None`.
 ///
-/// Names are not case-sensitive, and a compact form and its full form are the same name: `header("Via")` finds a `v:` line.
+/// Names are case-insensitive, and a compact form is equivalent to its full form: `header("Via")` finds a `v:` line.
 pub fn header(name: &str) -> Option<String> {
     host::header(name)
 }
 
-/// The values of all header fields of this name, one for each line, in the order of the message.
+/// The values of all header fields with this name, one for each line, in the order of the message.
 pub fn headers(name: &str) -> Vec<String> {
     host::headers(name)
 }

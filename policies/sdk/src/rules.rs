@@ -1,9 +1,9 @@
-//! Questions to allow and deny files, under the names of Kamailio's `permissions` module.
+//! Queries of allow and deny files, with the names of Kamailio's `permissions` module.
 //!
-//! Each line of such a file has patterns for a URI on its left and for another on its right. A pair that a line of the allow file
-//! matches is allowed; otherwise one that a line of the deny file matches is denied; what no line matches is allowed. `basename`
-//! names the pair of files in the folder that the host's configuration names (`[permissions] folder`); none stands for
-//! `permissions`. Where there is no such pair, everything is allowed, as in Kamailio.
+//! Each line of such a file has a pattern for a left URI and a pattern for a right URI. A pair that a line of the allow file matches is
+//! allowed; otherwise a pair that a line of the deny file matches is denied; a pair that no line matches is allowed. `basename` identifies
+//! the pair of files in the folder named in the host's configuration (`[permissions] folder`); `None` means `permissions`. If there is no
+//! such pair, everything is allowed, as in Kamailio.
 //!
 //! ```
 //! use portcullis_sdk::prelude::*;
@@ -21,29 +21,29 @@
 
 use crate::host;
 
-/// Whether the From URI may call the request URI: left the From URI, right the request URI as `sip:USER@HOST`.
+/// Whether the From URI may call the request URI. The left text is the From URI, the right text the request URI as `sip:USER@HOST`.
 ///
 /// Kamailio: `allow_routing(basename)`.
 pub fn allow_routing(basename: Option<&str>) -> bool {
     host::allow_routing(basename)
 }
 
-/// Whether the To URI may be registered with every Contact: left the To URI, right each Contact as `sip:USER@HOST`. Without a
-/// Contact, and with `*`, it may; with more than 64, the host denies it if there are rules.
+/// Whether the To URI may be registered with every Contact. The left text is the To URI, the right text each Contact as `sip:USER@HOST`. A
+/// request without a Contact, or with `*`, is allowed; one with more than 64 Contacts is denied if there are rules.
 ///
 /// Kamailio: `allow_register(basename)`.
 pub fn allow_register(basename: Option<&str>) -> bool {
     host::allow_register(basename)
 }
 
-/// The same with the port of each Contact behind its host, where it has one.
+/// As [`allow_register`], with the port of each Contact after its host, if it has one.
 ///
 /// Kamailio: `allow_register_include_port(basename)`.
 pub fn allow_register_include_port(basename: Option<&str>) -> bool {
     host::allow_register_include_port(basename)
 }
 
-/// Whether the From URI goes with a URI of the policy's choice, taken as it stands.
+/// Whether the From URI is allowed together with a given URI, which is matched unchanged.
 ///
 /// Kamailio: `allow_uri(basename, uri)`.
 pub fn allow_uri(basename: Option<&str>, uri: &str) -> bool {

@@ -1,7 +1,7 @@
-//! What the operator's configuration gives this policy to read: a table of typed values.
+//! The settings that the operator's configuration passes to this policy: a table of typed values.
 //!
-//! A key is the way to a value, with points between the names of tables: `hours.monday`. Where there is nothing, or a value of another
-//! kind, the answer is none.
+//! A key is the path to a value, with dots between the names of tables: `hours.monday`. If there is no value, or a value of another type,
+//! the result is `None`.
 //!
 //! ```toml
 //! [tenants.acme.settings]
@@ -9,7 +9,7 @@
 //! greeting = "Closed"
 //! ```
 //!
-//! A policy that says what is wrong with its settings is asked before it serves: see [`policy!`](crate::policy).
+//! A policy can validate its settings before it becomes active: see [`policy!`](crate::policy).
 //!
 //! ```
 //! use portcullis_sdk::prelude::*;
@@ -34,37 +34,37 @@
 
 use crate::host;
 
-/// A truth value.
+/// A boolean.
 pub fn boolean(key: &str) -> Option<bool> {
     host::boolean(key)
 }
 
-/// A whole number.
+/// An integer.
 pub fn integer(key: &str) -> Option<i64> {
     host::integer(key)
 }
 
-/// A number, whole or not.
+/// A number, integer or floating-point.
 pub fn number(key: &str) -> Option<f64> {
     host::number(key)
 }
 
-/// A text.
+/// A string.
 pub fn text(key: &str) -> Option<String> {
     host::text(key)
 }
 
-/// A list in which all are texts.
+/// A list of strings; `None` if any element is not a string.
 pub fn texts(key: &str) -> Option<Vec<String>> {
     host::texts(key)
 }
 
-/// The names in a table, in alphabetical order; with an empty key those of the settings themselves. Empty where there is no table.
+/// The keys of a table, in alphabetical order; with an empty `key`, those of the settings themselves. Empty if there is no such table.
 pub fn keys(key: &str) -> Vec<String> {
     host::keys(key)
 }
 
-/// All settings as a JSON object, for what the other functions do not reach.
+/// All settings as a JSON object, for values that the other functions cannot return.
 pub fn json() -> String {
     host::json()
 }

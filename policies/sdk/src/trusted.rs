@@ -1,7 +1,7 @@
-//! Questions to the table of trusted peers, under the names of Kamailio's `permissions` module.
+//! Queries of the table of trusted peers, with the names of Kamailio's `permissions` module.
 //!
-//! Every row of the table `trusted` has a source address, a transport, a pattern for the From URI, a pattern for the request URI, a
-//! tag and a priority. A pattern that is absent or empty fits everything. Rows are tried from the highest priority down.
+//! Every row of the table `trusted` has a source address, a transport, a pattern for the From URI, a pattern for the request URI, a tag and
+//! a priority. A missing or empty pattern matches every URI. Rows are tried in order of descending priority.
 //!
 //! ```
 //! use portcullis_sdk::prelude::*;
@@ -32,32 +32,31 @@ pub fn allow_trusted() -> bool {
     host::allow_trusted()
 }
 
-/// The same for an address, a transport and, if given, a From URI of the policy's choice; the request URI is the request's.
+/// As [`allow_trusted`], for a given address, transport and, optionally, From URI; the request URI is that of the request.
 ///
-/// `address` is compared as an address if it is one, and otherwise letter for letter. `transport` is `any`, `udp`, `tcp`, `tls`,
-/// `sctp`, `ws` or `wss`, in any case; with `any` rows of all transports match.
+/// `address` is compared as an address if it is one, and literally otherwise. `transport` is `any`, `udp`, `tcp`, `tls`, `sctp`, `ws` or
+/// `wss`, in upper or lower case; `any` matches rows of all transports.
 ///
 /// Kamailio: `allow_trusted(address, transport, from_uri)`.
 pub fn allow_trusted_address(address: &str, transport: &str, from_uri: Option<&str>) -> bool {
     host::allow_trusted_address(address, transport, from_uri)
 }
 
-/// How many rows match; [`tags`] gives the tags of all of them then.
+/// The number of matching rows; afterwards, [`tags`] returns the tags of all of them.
 ///
 /// Kamailio: `allow_trusted()` with `peer_tag_mode` 1.
 pub fn count_trusted() -> u32 {
     host::count_trusted()
 }
 
-/// The same for an address, a transport and, if given, a From URI, as for [`allow_trusted_address`].
+/// As [`count_trusted`], for a given address, transport and, optionally, From URI, as for [`allow_trusted_address`].
 pub fn count_trusted_address(address: &str, transport: &str, from_uri: Option<&str>) -> u32 {
     host::count_trusted_address(address, transport, from_uri)
 }
 
-/// The tags of the rows that the last successful question of this module matched: one at most behind an `allow_…`, any number behind
-/// a `count_…`.
+/// The tags of the rows matched by the last successful query of this module: at most one after an `allow_…`, any number after a `count_…`.
 ///
-/// A row without a tag adds none; an empty tag is a tag. Kamailio: the variable that `peer_tag_avp` names.
+/// A row without a tag contributes none; an empty tag is a tag. Kamailio: the variable named by `peer_tag_avp`.
 pub fn tags() -> Vec<String> {
     host::tags()
 }

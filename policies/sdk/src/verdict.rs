@@ -1,4 +1,4 @@
-//! What a policy answers.
+//! The verdict of a policy.
 
 /// The decision on one request.
 ///
@@ -6,41 +6,41 @@
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use = "a verdict does nothing unless the policy returns it"]
 pub enum Verdict {
-    /// Send the request on: to the next hop of this name in the host's configuration, or with none as the message is routed.
+    /// Relay to the next hop with this name in the host's configuration or, with `None`, as the message is routed.
     Relay(Option<String>),
-    /// Answer with a final status.
+    /// Respond with a final status.
     Reject(Rejection),
-    /// Do nothing; the sender gets no answer.
+    /// Drop the request; the sender gets no response.
     Drop,
-    /// No opinion: the next policy decides.
+    /// No decision: the next policy decides.
     Pass,
 }
 
-/// A final answer to the request.
+/// A final response to the request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rejection {
     /// The status code, 300 to 699.
     pub code: u16,
     /// The reason phrase, without line breaks; empty for the standard phrase of the code.
     pub reason: String,
-    /// Header fields to add to the answer.
+    /// Header fields to add to the response.
     pub headers: Vec<Header>,
 }
 
-/// A header field of an answer.
+/// A header field of a response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Header {
-    /// The name, a token of RFC 3261 §25.1.
+    /// The name, a token (RFC 3261 §25.1).
     pub name: String,
     /// The value, without line breaks.
     pub value: String,
 }
 
 impl Verdict {
-    /// Adds a header field to the answer: Contact to a 302, Retry-After to a 503.
+    /// Adds a header field to the response: Contact to a 302, Retry-After to a 503.
     ///
-    /// Header fields that the host itself writes (Via, From, To, Call-ID, CSeq, Content-Length, Record-Route, …) are refused: the
-    /// host treats the verdict as a failure of the policy, and [`testing`](crate::testing) panics.
+    /// Header fields that the host writes itself (Via, From, To, Call-ID, CSeq, Content-Length, Record-Route, …) are refused: the host
+    /// treats the verdict as a failure of the policy, and [`testing`](crate::testing) panics.
     ///
     /// ```
     /// use portcullis_sdk::prelude::*;
@@ -49,7 +49,7 @@ impl Verdict {
     /// ```
     ///
     /// # Panics
-    /// If the verdict is not a [`reject`]: a request that is sent on stays as it is.
+    /// If the verdict is not a [`reject`]: use [`edits`](crate::edits) for a relayed request.
     #[track_caller]
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         let Self::Reject(rejection) = &mut self else {
@@ -65,24 +65,24 @@ impl Verdict {
     }
 }
 
-/// Send the request on as the message is routed: after its Route header fields, then its request URI.
+/// Relay the request as the message is routed: by its Route header fields, then its request URI.
 ///
-/// The host follows them only to next hops and domains that its configuration names, and otherwise sends the request to its
-/// default next hop.
+/// The host follows them only to next hops and domains of its configuration. A Route to any other place is answered 403; a request whose
+/// URI names no such place goes to the default next hop.
 pub fn relay() -> Verdict {
     Verdict::Relay(None)
 }
 
-/// Send the request to the next hop of this name in the host's configuration.
+/// Relay the request to the next hop with this name in the host's configuration.
 ///
-/// A name that the configuration does not have is a failure of the policy.
+/// If the configuration has no next hop with this name, the request is answered 500.
 pub fn relay_to(next_hop: impl Into<String>) -> Verdict {
     Verdict::Relay(Some(next_hop.into()))
 }
 
-/// Answer with this status code (300 to 699) and reason phrase (Kamailio: `sl_reply(code, reason)`, then `exit`).
+/// Respond with this status code (300 to 699) and reason phrase (Kamailio: `sl_reply(code, reason)`, then `exit`).
 ///
-/// An empty reason stands for the standard phrase of the code. An ACK is never answered: it is dropped.
+/// An empty reason means the standard phrase of the code. An ACK is never answered: it is dropped.
 pub fn reject(code: u16, reason: impl Into<String>) -> Verdict {
     Verdict::Reject(Rejection {
         code,
@@ -91,14 +91,14 @@ pub fn reject(code: u16, reason: impl Into<String>) -> Verdict {
     })
 }
 
-/// Do nothing; the sender gets no answer.
+/// Drop the request; the sender gets no response.
 ///
-/// Over UDP the sender repeats the request; a [`reject`] is the cheaper way to be rid of it, unless the sender is a scanner.
+/// Over UDP the sender retransmits the request; a [`reject`] is the cheaper way to end that, unless the sender is a scanner.
 pub fn drop_request() -> Verdict {
     Verdict::Drop
 }
 
-/// No opinion: the next policy decides, after the last one the default that the host's configuration names.
+/// No decision: the next policy decides or, after the last one, the default of the host's configuration.
 pub fn pass() -> Verdict {
     Verdict::Pass
 }

@@ -2,37 +2,37 @@
 
 use std::fmt;
 
-/// What a look found.
+/// The result of a poll.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Look {
-    /// The table is as it was at the last look.
+    /// The table has not changed since the last poll.
     Same,
-    /// It may have changed since.
+    /// The table may have changed since the last poll.
     Changed,
-    /// Nothing tells of a change, and nothing would be lost but the memory of the server.
+    /// The server reports no change, but has no time of the last change since its restart.
     Quiet,
     /// The database does not say.
     Unknown,
 }
 
-/// How changes are noticed.
+/// The method of change detection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ChangeSource {
-    /// By the number that SQLite counts up with each change of the file by others.
+    /// By SQLite's counter, which is incremented with each change of the file by other connections.
     DataVersion,
-    /// By the time of the last change, which the server knows for tables of this engine.
+    /// By the time of the last change, which the server records for tables of this engine.
     UpdateTime {
-        /// The engine, in the server's words.
+        /// The engine, as named by the server.
         engine: String,
     },
-    /// By the snapshot of PostgreSQL's transactions and the counters of the table. While others write to the server, the table is also
-    /// read every now and then, and compared.
+    /// By PostgreSQL's transaction snapshot and the counters of the table. While others write to the server, the table is also read at
+    /// intervals, and compared.
     Snapshot,
-    /// By the size and the times of a file that stands in place of the table.
+    /// By the size and the times of a file that replaces the table.
     FileStamp,
-    /// Not at all: the table is read every now and then, and compared.
+    /// None: the table is read at intervals, and compared.
     Reread {
-        /// Why there is no better way.
+        /// Why there is no better method.
         why: String,
     },
 }

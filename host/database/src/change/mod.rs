@@ -1,15 +1,15 @@
-//! Noticing that a table has changed, without triggers and without reading it.
+//! Detects changes of a table, without triggers and without reading the table.
 //!
-//! | what | what is asked | cost |
+//! | storage | query | cost |
 //! |---|---|---|
-//! | SQLite | `PRAGMA data_version` on a kept connection, and which file the path names | none worth a number |
-//! | InnoDB, MyISAM | `UPDATE_TIME` in `information_schema.TABLES`, also for a user who may only read | one small query, whatever the size |
-//! | Aria, MEMORY, partitioned tables | the same, but it does not show every change: who watches also reads the table every now and then, and compares | grows with the table |
-//! | PostgreSQL | the snapshot of the transactions, which tells for sure that nothing was written, and the counters of the table; while others write: who watches also reads the table every now and then, and compares | one small query; with other writers it grows with the table |
-//! | views | nothing: who watches only reads and compares | grows with the table |
+//! | SQLite | `PRAGMA data_version` on a pooled connection, and the identity of the file | negligible |
+//! | InnoDB, MyISAM | `UPDATE_TIME` in `information_schema.TABLES`, also for a read-only user | one small query, independent of the size |
+//! | Aria, MEMORY, partitioned tables | the same, but not every change is visible: the watcher also reads the table at intervals, and compares | grows with the table |
+//! | PostgreSQL | the transaction snapshot, which proves that nothing was written, and the counters of the table; while others write, the watcher also reads the table at intervals, and compares | one small query; with other writers it grows with the table |
+//! | views | none: the watcher only reads and compares | grows with the table |
 //!
-//! InnoDB keeps the time of the last change in memory. A server that was started since has none, and says so until the next change:
-//! then nothing is read either, but for a look now and then in case it forgets a table that is in use.
+//! InnoDB keeps the time of the last change in memory. A server that has been restarted since reports none until the next change: then the
+//! table is not read either, except at intervals in case the server has evicted the metadata of a table in use.
 
 mod look;
 mod mysql;
@@ -30,10 +30,10 @@ pub use look::{ChangeSource, Look};
 use mysql::Times;
 use postgres::Seen;
 
-/// How long a look may take.
+/// Time limit of a poll.
 const LOOK: Duration = Duration::from_secs(5);
 
-/// Looks whether a table has changed.
+/// Detects changes of a table.
 pub struct TableWatch {
     connections: Connections,
     table: Name,
@@ -42,10 +42,10 @@ pub struct TableWatch {
     source: Option<ChangeSource>,
 }
 
-/// What tells one state of a table from another.
+/// Identifies one state of a table.
 #[derive(Clone, Debug, PartialEq)]
 enum Mark {
-    /// SQLite: the file, and the version that the connection sees.
+    /// SQLite: the file, and the version seen by the connection.
     Sqlite { id: FileId, version: Option<i64> },
     /// SQLite: there is no file.
     NoFile,
@@ -55,14 +55,14 @@ enum Mark {
     Postgres(Seen),
 }
 
-/// A file of SQLite, and which one it is: as long as it is open, no other file has its number.
+/// The identity of an SQLite file: while it is open, no other file has the same number.
 struct OpenFile {
     link: Link,
     id: FileId,
 }
 
 impl TableWatch {
-    /// Watches a table. Nothing is opened yet.
+    /// Watches a table. Opens no connection yet.
     pub fn new(connections: Connections, table: Name) -> Self {
         Self {
             connections,
@@ -73,18 +73,17 @@ impl TableWatch {
         }
     }
 
-    /// How changes are noticed, as the last look that succeeded found it.
+    /// The method of change detection, as of the last successful poll.
     pub fn source(&self) -> Option<&ChangeSource> {
         self.source.as_ref()
     }
 
-    /// Whether the table may have changed since the last look. The first look finds a change, as does the first after one
-    /// that failed.
+    /// Whether the table may have changed since the last poll. The first poll reports a change, and so does the first after a failed one.
     ///
-    /// To be asked before a load: what changes while the load runs shows in the next look.
+    /// To be called before a load: a change during the load is reported by the next poll.
     ///
     /// # Errors
-    /// When the database can't be reached or asked.
+    /// When the database cannot be reached or queried.
     pub async fn look(&mut self) -> Result<Look, Failure> {
         let before = self.seen.take();
         let looked = match timeout(LOOK, self.mark()).await {
@@ -101,7 +100,7 @@ impl TableWatch {
         Ok(look)
     }
 
-    /// The next look finds a change: what the last one found was not loaded.
+    /// Makes the next poll report a change: the load after the last one failed.
     pub fn forget(&mut self) {
         self.seen = None;
     }
@@ -136,12 +135,12 @@ impl TableWatch {
                 id,
             },
         };
-        // It counts what others than this connection have written.
+        // The counter includes writes of other connections only.
         let version = file
             .link
             .row("PRAGMA data_version", &[], |row| row.integer(0));
         let version = version.await?.flatten();
-        // Another file may have come in its place while it was opened: then the next look opens that one.
+        // The file may have been replaced while it was being opened: then the next poll opens the new one.
         if file_id(path) == Some(id) {
             self.file = Some(file);
         }
@@ -150,7 +149,7 @@ impl TableWatch {
 }
 
 impl Mark {
-    /// What happened since an earlier mark of the same table.
+    /// The change since an earlier mark of the same table.
     fn since(&self, before: &Self) -> Look {
         match (self, before) {
             (Self::MySql(times), Self::MySql(before)) => times.since(before),

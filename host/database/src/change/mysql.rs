@@ -1,36 +1,36 @@
-//! What MySQL and MariaDB tell of a table.
+//! What MySQL and MariaDB report about a table.
 
 use super::look::{ChangeSource, Look};
 use crate::link::{Column, Link};
 use crate::{Failure, Name};
 
-/// MySQL 8 shows times that may be a day old unless told otherwise. Others do not know the variable.
+/// MySQL 8 caches these times for up to a day by default. Other servers do not know the variable.
 const FRESH_TIMES: &str = "SET SESSION information_schema_stats_expiry = 0";
 
-/// A change shows as a time in whole seconds, and is stamped a little before it can be read. A look that comes this long after
-/// the second began has seen all of its changes. In seconds.
+/// Times have whole seconds, and are set slightly before a change becomes visible. A poll this long after the start of a second has seen
+/// all changes of that second. In seconds.
 const SETTLED: f64 = 1.25;
 
-/// Engines that tell the time of a change at once, and how well they remember it. Aria writes it down half a minute late.
+/// Engines that update the time of a change immediately, and how durable it is. Aria updates it up to half a minute late.
 const TIMED: [(&str, Memory); 2] = [("InnoDB", Memory::Lost), ("MyISAM", Memory::Kept)];
 
-/// What a server knows of a table; nothing when there is no such table.
+/// The server's information on a table; empty if there is no such table.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Times {
     /// A table or a view.
     pub(super) kind: Option<String>,
     pub(super) engine: Option<String>,
-    /// When the table was made and last changed, in whole seconds.
+    /// Times of creation and of the last change, in whole seconds.
     pub(super) created: Option<String>,
     pub(super) updated: Option<String>,
-    /// What else changes with the table at times, above all when InnoDB truncates it, of which neither time tells: the next number of
-    /// a row, whether there are rows (InnoDB only guesses how many), the sum that MyISAM and Aria keep where they are told to.
+    /// Other values that may change with the table, above all when InnoDB truncates it, which changes neither time: the next auto-increment
+    /// value, whether there are rows (InnoDB only estimates their number), and the checksum of MyISAM and Aria, if enabled.
     pub(super) signs: Option<String>,
-    /// How long ago that was when it was asked, in seconds.
+    /// Age of that time at the poll, in seconds.
     pub(super) age: f64,
 }
 
-/// What becomes of the time of the last change when the server is started again.
+/// What happens to the time of the last change at a restart of the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Memory {
     Kept,
@@ -38,7 +38,7 @@ enum Memory {
 }
 
 impl Times {
-    /// Asks for all of it.
+    /// Queries all of it.
     pub(super) async fn ask(link: &mut Link, table: &Name) -> Result<Self, Failure> {
         link.try_once(FRESH_TIMES).await?;
         let mut times = Self::default();
@@ -88,15 +88,15 @@ impl Times {
         match (self.memory(), &self.updated) {
             (None, _) | (Some(Memory::Kept), None) => Look::Unknown,
             (Some(Memory::Lost), None) => Look::Quiet,
-            // The second of the last change was not over: there may have been another change in it.
+            // The second of the last change was not over yet: there may have been another change in it.
             (Some(_), Some(_)) if before.age < SETTLED => Look::Changed,
             (Some(_), Some(_)) => Look::Same,
         }
     }
 
-    /// How well the time of a change is remembered; none when it can't be trusted.
+    /// The durability of the time of a change; `None` if the time is not reliable.
     fn memory(&self) -> Option<Memory> {
-        // Truncating a part leaves no trace.
+        // Truncating a partition leaves no trace.
         if self.kind.as_ref()?.ends_with("PARTITIONED") {
             return None;
         }

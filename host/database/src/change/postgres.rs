@@ -1,31 +1,30 @@
-//! What PostgreSQL tells of a table.
+//! What PostgreSQL reports about a table.
 //!
-//! Two snapshots that are equal see the same rows of every table: nothing was committed between them. That is exact, and costs nothing
-//! that depends on the table, but any transaction of the server makes another snapshot. Then the counters of the table tell of most
-//! changes; a session that goes on after its change may report to them seconds late, and so a table is also read again and compared
-//! while others write to the server.
+//! Two equal snapshots see the same rows of every table: nothing was committed between them. This is exact, and its cost does not depend on
+//! the table, but any transaction on the server changes the snapshot. The counters of the table then reveal most changes; a session that
+//! continues after its change may report to them seconds late, so a table is also read again and compared while others write to the server.
 
 use super::look::{ChangeSource, Look};
 use crate::link::{Column, Link};
 use crate::{Failure, Name};
 
-/// What a look saw.
+/// The result of a poll.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Seen {
-    /// What `pg_class.relkind` says of the table; none when there is no such table.
+    /// `pg_class.relkind` of the table; `None` if there is no such table.
     kind: Option<String>,
-    /// The number of the table and that of its file: another one after `TRUNCATE` and after most of what `ALTER TABLE` does.
+    /// The OID of the table and that of its file, which changes with `TRUNCATE` and most forms of `ALTER TABLE`.
     id: Option<String>,
-    /// Rows that were inserted, changed and deleted since the server keeps count.
+    /// Rows inserted, updated and deleted since the server has counted them.
     counters: Option<String>,
-    /// `pg_current_snapshot()`: `xmin:xmax:` and the transactions between them that are under way.
+    /// `pg_current_snapshot()`: `xmin:xmax:` and the transactions in progress between them.
     snapshot: Option<String>,
-    /// Whether the server follows another one. Its snapshots do not name the transactions that are under way.
+    /// Whether the server is a standby. Its snapshots do not list the transactions in progress.
     is_standby: bool,
 }
 
 impl Seen {
-    /// Asks for all of it. Whoever may connect may ask.
+    /// Queries all of it. Every user who may connect may query it.
     pub(super) async fn ask(link: &mut Link, table: &Name) -> Result<Self, Failure> {
         let ask = format!(
             "SELECT CAST(c.relkind AS TEXT), CAST(c.oid AS TEXT) || '/' || CAST(c.relfilenode AS TEXT), \
@@ -73,12 +72,12 @@ impl Seen {
         }
     }
 
-    /// Whether the rows are of this database, so that its transactions tell of them.
+    /// Whether the rows are stored in this database, so that its transactions reveal changes.
     fn is_told(&self) -> bool {
         matches!(self.kind.as_deref(), None | Some("r" | "p" | "m"))
     }
 
-    /// Whether the snapshot names every transaction that is under way.
+    /// Whether the snapshot lists every transaction in progress.
     fn is_exact(&self) -> bool {
         let Some(snapshot) = &self.snapshot else {
             return false;

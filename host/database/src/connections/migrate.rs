@@ -1,4 +1,4 @@
-//! Making Kamailio's tables where they are absent, and nothing else.
+//! Creates missing tables of Kamailio and our own.
 
 use std::time::Duration;
 
@@ -6,10 +6,10 @@ use super::Connections;
 use crate::link::{ADDRESS_VERSION, Link, TRUSTED_VERSION, Value};
 use crate::{Dialect, Failure, Name, Schema};
 
-/// How long each statement may take.
+/// Time limit for each statement.
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// Our own tables, which Kamailio knows nothing of.
+/// Our own tables, unknown to Kamailio.
 static OURS: [Name; 4] = [
     Name::known("portcullis_artifact"),
     Name::known("portcullis_generation"),
@@ -17,23 +17,23 @@ static OURS: [Name; 4] = [
     Name::known("portcullis_tenant"),
 ];
 
-/// What a migration does about one table.
+/// The step of a migration for one table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MigrationStep {
     /// The table.
     pub table: String,
-    /// What is done.
+    /// The action.
     pub action: MigrationAction,
 }
 
-/// What is done about a table.
+/// The action for a table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MigrationAction {
-    /// It is absent, and made with these statements.
+    /// It is missing, and created with these statements.
     Create(Vec<String>),
-    /// It is there, and left as it is.
+    /// It exists, and is not changed.
     Keep,
-    /// It is left as it is, and this is wrong with it.
+    /// It exists and is not changed, but this is wrong with it.
     Complain(String),
 }
 
@@ -42,14 +42,14 @@ struct Kind<'s> {
     /// Kamailio's name.
     known: &'static str,
     name: &'s Name,
-    /// The version to be written down.
+    /// The version to be recorded.
     version: i64,
-    /// What its columns are called, beside those that have Kamailio's name.
+    /// The configured names of its columns, if they differ from Kamailio's.
     columns: Vec<(&'static str, &'s Name)>,
 }
 
 impl Connections {
-    /// What a migration would do. Changes nothing, and makes no file.
+    /// The steps of a migration. Changes nothing, and creates no file.
     ///
     /// # Errors
     /// When the database can't be reached.
@@ -63,17 +63,17 @@ impl Connections {
         Ok(steps)
     }
 
-    /// Makes Kamailio's tables `version`, `address` and `trusted`, by the names of the schema, and our own ones for policies and
-    /// tenants, where they are absent. A table that is there is never touched, nor is its row in `version`. What was done is returned.
+    /// Creates Kamailio's tables `version`, `address` and `trusted`, under the names of the schema, and our own tables for policies and
+    /// tenants, where they are missing. Existing tables and their rows in `version` are never changed. Returns the steps.
     ///
     /// # Errors
-    /// When the database can't be reached or forbids it.
+    /// When the database cannot be reached or denies it.
     pub async fn migrate(&self, schema: &Schema) -> Result<Vec<MigrationStep>, Failure> {
         self.make_file()?;
         let steps = self.migration(schema).await?;
         let mut link = self.take(LIMIT).await?;
-        // All or none where that can be had, so that a host that dies meanwhile leaves no half of a database, and two that start at
-        // once do not meet.
+        // In one transaction where possible, so that a host that dies meanwhile leaves no partial schema, and concurrent migrations do not
+        // conflict.
         let is_whole = link.dialect().undoes_scripts();
         if is_whole {
             link.begin_write(None).await?;
@@ -103,7 +103,7 @@ async fn plan(link: &mut Link, schema: &Schema) -> Result<Vec<MigrationStep>, Fa
     Ok(steps)
 }
 
-/// What to say of a table that is there.
+/// The step for an existing table.
 async fn judge(
     link: &mut Link,
     schema: &Schema,
@@ -122,7 +122,7 @@ async fn judge(
     }
 }
 
-/// The steps for a database that has no tables at all.
+/// The steps for a database without tables.
 fn all(schema: &Schema, dialect: &dyn Dialect) -> Vec<MigrationStep> {
     let steps = kinds(schema).into_iter().map(|kind| MigrationStep {
         table: kind.name.to_string(),
@@ -132,8 +132,8 @@ fn all(schema: &Schema, dialect: &dyn Dialect) -> Vec<MigrationStep> {
 }
 
 impl Kind<'_> {
-    /// The row of the version goes first, if the table of versions is there: should the table fail then, the next migration makes
-    /// it, while a table without its version would be left alone.
+    /// The row of the version is written first, if the table of versions exists: if creating the table then fails, the next migration
+    /// creates it, while a table without its version would not be touched.
     fn statements(&self, schema: &Schema, dialect: &dyn Dialect) -> Vec<String> {
         let quote = dialect.quote();
         let all = dialect.scripts().iter().flat_map(|file| file.split(";\n"));
@@ -215,7 +215,7 @@ fn statements(steps: &[MigrationStep]) -> impl Iterator<Item = &String> {
     made.flatten()
 }
 
-/// A statement with other names in place of those that stand in it in quotes.
+/// A statement with the quoted names replaced.
 fn renamed(statement: &str, quote: char, names: &[(&str, &Name)]) -> String {
     let parts = statement.split(quote).enumerate().map(|(at, part)| {
         let is_name = at % 2 == 1;

@@ -1,8 +1,7 @@
-//! Connections to one database, a few of which are kept.
+//! A small pool of connections to one database.
 //!
-//! The drivers have pools of their own, but these connect by themselves, and so know nothing of a server that is asked without TLS where
-//! TLS is only preferred, of a file that was replaced by another one, or of the runtimes of threads that load tables: a connection works
-//! only on the runtime that it was opened on.
+//! The pools of the drivers open connections themselves, and so do not support a server reached without TLS where TLS is only preferred, a
+//! file that has been replaced, or the runtimes of threads that load tables: a connection works only on the runtime that it was opened on.
 
 mod migrate;
 
@@ -24,7 +23,7 @@ use crate::{DatabaseUrl, Dialect, Failure};
 
 pub use migrate::{MigrationAction, MigrationStep};
 
-/// Connections that are kept while nobody has them.
+/// Maximum number of idle connections.
 const MOST_KEPT: usize = 4;
 
 /// The connections to one database. Clones share them.
@@ -34,12 +33,12 @@ pub struct Connections {
 }
 
 impl Connections {
-    /// Connections that are closed when they are given back: for a command that needs one or two.
+    /// Connections that are closed on return: for a command that needs one or two.
     pub fn new(url: DatabaseUrl) -> Self {
         Self::keeping_some(url, 0)
     }
 
-    /// Connections of which a few are kept for a minute: for a host that looks at its tables every second.
+    /// Connections of which a few are kept for a minute: for a host that polls its tables every second.
     pub fn kept(url: DatabaseUrl) -> Self {
         Self::keeping_some(url, MOST_KEPT)
     }
@@ -50,7 +49,7 @@ impl Connections {
         }
     }
 
-    /// Where the database is.
+    /// The URL of the database.
     pub fn url(&self) -> &DatabaseUrl {
         &self.shared.url
     }
@@ -60,10 +59,10 @@ impl Connections {
         driver_of(&self.shared.url)
     }
 
-    /// One connection, on which each answer may take this long.
+    /// Takes a connection, with this time limit for each answer.
     ///
     /// # Errors
-    /// When the database can't be reached, or all connections are taken for too long.
+    /// When the database cannot be reached, or all connections are in use for too long.
     pub async fn take(&self, limit: Duration) -> Result<Link, Failure> {
         let shared = &self.shared;
         let permit = shared.permit().await?;
@@ -77,7 +76,7 @@ impl Connections {
                     let shared = Arc::clone(shared);
                     return Ok(Link::new(wire, origin, limit, shared, permit));
                 }
-                // The server has ended it.
+                // The server has closed it.
                 Ok(Err(_)) => {}
                 Err(_elapsed) => return Err(Failure::hung(&shared.url, limit)),
             }
@@ -86,17 +85,17 @@ impl Connections {
         let wire = shared.connect().await?;
         let origin = Origin {
             runtime,
-            // Another file may have come in its place while it was opened.
+            // The file may have been replaced while it was being opened.
             file: file.filter(|_| shared.url.file().and_then(file_id) == file),
             settings: Vec::new(),
         };
         Ok(Link::new(wire, origin, limit, Arc::clone(shared), permit))
     }
 
-    /// The same, but a file that is not there, or has nothing in it yet, is an error: SQLite would take it for a database without tables.
+    /// The same, but a missing or empty file is an error: SQLite would treat it as a database without tables.
     ///
     /// # Errors
-    /// As for [`take`](Self::take), and when there is no file.
+    /// As for [`take`](Self::take), and when there is no such file.
     pub async fn take_existing(&self, limit: Duration) -> Result<Link, Failure> {
         if self.is_absent() {
             let url = self.shared.url.to_string();
@@ -105,16 +104,16 @@ impl Connections {
         self.take(limit).await
     }
 
-    /// Whether the database is a file that is not there, or has nothing in it yet: a copy begins with an empty one.
+    /// Whether the database is a file that is missing or empty: copying a database begins with an empty file.
     pub fn is_absent(&self) -> bool {
         let has_bytes = |path: &Path| std::fs::metadata(path).is_ok_and(|file| file.len() > 0);
         self.shared.url.file().is_some_and(|path| !has_bytes(path))
     }
 
-    /// Makes an empty file that only its owner may read and write, unless there is one. Nothing is made in a server.
+    /// Creates an empty file that only its owner may read and write, unless one exists. Does nothing for a server.
     ///
     /// # Errors
-    /// When it can't be made.
+    /// When it cannot be created.
     pub fn make_file(&self) -> Result<(), Failure> {
         let unreachable =
             |error: io::Error| Failure::unreachable(&self.shared.url, &sqlx::Error::Io(error));

@@ -8,7 +8,7 @@ use super::sql::Dialect;
 use crate::DatabaseUrl;
 use crate::wire::Wire;
 
-/// What the crate itself asks of a dialect.
+/// The functions of a dialect used within this crate.
 pub(crate) trait Driver: Dialect {
     /// Opens a connection, without a time limit.
     fn connect<'u>(&self, url: &'u DatabaseUrl) -> BoxFuture<'u, Result<Wire, Error>>;
@@ -16,6 +16,6 @@ pub(crate) trait Driver: Dialect {
     /// What to do about an error while connecting.
     fn mend_connecting(&self, error: &Error) -> &'static str;
 
-    /// What an error of a statement means. `said` is the error in one line.
+    /// The meaning of a statement's error. `said` is the error in one line.
     fn meaning(&self, error: &Error, said: &str) -> Meaning;
 }

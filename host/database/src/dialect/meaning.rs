@@ -1,21 +1,21 @@
 //! What errors of databases mean.
 
-/// What an error of a statement means, in the terms that all databases share.
+/// The meaning of a statement's error, in the terms common to all databases.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Meaning {
     /// There is no such table.
     NoTable(String),
     /// There is no such column.
     NoColumn,
-    /// The user may not do this.
+    /// The user lacks a privilege.
     Denied,
-    /// Another transaction stood in the way.
+    /// A conflict with another transaction.
     Conflict,
-    /// Something else; what to do about it, if that is known.
+    /// Another error; what to do about it, if that is known.
     Other(&'static str),
 }
 
-/// The code of an error that the database itself reports: an SQLSTATE, or SQLite's number.
+/// The error code reported by the database: an SQLSTATE, or SQLite's number.
 pub(crate) fn code(error: &sqlx::Error) -> Option<String> {
     let code = error.as_database_error()?.code()?;
     Some(code.into_owned())

@@ -1,7 +1,7 @@
-//! What differs from one database to the other, each in one file.
+//! The differences between databases, one file each.
 //!
-//! Statements are written once, with MySQL's quotes around names and `?` for each value; [`Dialect::statement`] puts them into the
-//! words of a database that wants others.
+//! Statements are written once, with MySQL's quotes around names and `?` for each value; [`Dialect::statement`] translates them for other
+//! databases.
 
 mod driver;
 mod meaning;

@@ -14,7 +14,7 @@ use crate::url::{ServerUrl, SslMode};
 use crate::wire::Wire;
 use crate::{DatabaseUrl, Name};
 
-/// Where servers have their unix sockets.
+/// The usual paths of the server's unix socket.
 const SOCKETS: [&str; 4] = [
     "/run/mysqld/mysqld.sock",
     "/var/run/mysqld/mysqld.sock",
@@ -27,7 +27,7 @@ const SOCKETS: [&str; 4] = [
 pub(crate) struct MySql;
 
 impl Dialect for MySql {
-    /// A statement that was not prepared is answered with text, whatever the type of the column is.
+    /// The result of an unprepared statement is text, whatever the type of the column.
     fn text(&self, column: &Name) -> String {
         column.quoted()
     }
@@ -80,7 +80,7 @@ impl Dialect for MySql {
         ]
     }
 
-    /// Each statement that makes a table ends the transaction.
+    /// Each CREATE TABLE commits the transaction.
     fn undoes_scripts(&self) -> bool {
         false
     }
@@ -126,7 +126,7 @@ impl Driver for MySql {
         match number(error) {
             Some(1146) => Meaning::NoTable(missing_table(said).to_owned()),
             Some(1054) => Meaning::NoColumn,
-            // Of a table and of a column. A user who may not see a table gets them also where there is none.
+            // Of a table and of a column. A user without privileges on a table gets them also if the table does not exist.
             Some(1142 | 1143) => Meaning::Denied,
             // ER_LOCK_DEADLOCK
             Some(1213) => Meaning::Conflict,
@@ -138,14 +138,14 @@ impl Driver for MySql {
     }
 }
 
-/// What to do about a certificate that is not the one that is wanted.
+/// What to do about a certificate that fails the verification.
 pub(super) const BAD_CERTIFICATE: &str = "the server's certificate is not what `ssl-mode` in [database] url wants: `ssl-ca` must be the file of the authority that \
      issued it, and for verify-identity it must name the host of the URL";
 
 async fn connect(url: &ServerUrl) -> Result<MySqlConnection, Error> {
     let options = options(url);
     match MySqlConnection::connect_with(&options).await {
-        // MySQL's clients go on without where it is only preferred. Old servers speak no TLS that is still spoken.
+        // MySQL's clients continue without TLS if it is only preferred. Old servers support only obsolete TLS versions.
         Err(error) if url.ssl_mode() == SslMode::Preferred && is_of_tls(&error) => {
             let options = options.ssl_mode(MySqlSslMode::Disabled);
             MySqlConnection::connect_with(&options).await
@@ -187,7 +187,7 @@ fn options(url: &ServerUrl) -> MySqlConnectOptions {
     }
 }
 
-/// Whether there is a server, but no TLS with it.
+/// Whether there is a server, but one without TLS.
 pub(super) fn is_of_tls(error: &Error) -> bool {
     match error {
         Error::Tls(_) => true,
@@ -196,13 +196,13 @@ pub(super) fn is_of_tls(error: &Error) -> bool {
     }
 }
 
-/// The table that an error says is not there: "Table 'DATABASE.NAME' doesn't exist".
+/// The table that an error reports as missing: "Table 'DATABASE.NAME' doesn't exist".
 fn missing_table(said: &str) -> &str {
     let name = said.split('\'').nth(1).unwrap_or(said);
     name.rsplit_once('.').map_or(name, |(_, name)| name)
 }
 
-/// The number of an error of the server.
+/// The error number of the server.
 fn number(error: &Error) -> Option<u16> {
     let error = error.as_database_error()?;
     let error = error.try_downcast_ref::<MySqlDatabaseError>()?;

@@ -15,7 +15,7 @@ use crate::url::{ServerUrl, SslMode};
 use crate::wire::Wire;
 use crate::{DatabaseUrl, Name};
 
-/// How the file of a unix socket begins; the port follows.
+/// The prefix of a unix socket's file name; the port follows.
 const SOCKET: &str = ".s.PGSQL.";
 
 /// PostgreSQL.
@@ -23,7 +23,7 @@ const SOCKET: &str = ".s.PGSQL.";
 pub(crate) struct Postgres;
 
 impl Dialect for Postgres {
-    /// Names stand in double quotes, and values have numbers. No statement has a quote or a question mark in a text.
+    /// Names are in double quotes, and values are numbered. No statement contains a quote or a question mark in a literal.
     fn statement(&self, sql: &str) -> String {
         let mut statement = String::with_capacity(sql.len() + 16);
         let mut values = 0;
@@ -61,7 +61,7 @@ impl Dialect for Postgres {
         "BEGIN"
     }
 
-    /// `ON CONFLICT DO NOTHING` leaves the row that is there unlocked: somebody else could remove it before this transaction ends.
+    /// `ON CONFLICT DO NOTHING` does not lock the existing row: another session could delete it before this transaction ends.
     fn hold(&self, table: &Name) -> Option<String> {
         let table = table.quoted();
         Some(format!("LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE"))
@@ -145,7 +145,7 @@ impl Driver for Postgres {
 async fn connect(url: &ServerUrl) -> Result<PgConnection, Error> {
     let options = options(url);
     match PgConnection::connect_with(&options).await {
-        // Clients of PostgreSQL go on without where it is only preferred.
+        // PostgreSQL's clients continue without TLS if it is only preferred.
         Err(error) if url.ssl_mode() == SslMode::Preferred && is_of_tls(&error) => {
             let options = options.ssl_mode(PgSslMode::Disable);
             PgConnection::connect_with(&options).await
@@ -155,7 +155,7 @@ async fn connect(url: &ServerUrl) -> Result<PgConnection, Error> {
 }
 
 fn options(url: &ServerUrl) -> PgConnectOptions {
-    // No ~/.pgpass: the password is that of the URL.
+    // No ~/.pgpass: the password comes from the URL.
     let mut options = PgConnectOptions::new_without_pgpass()
         .host(&url.host)
         .port(url.port())
@@ -185,7 +185,7 @@ fn options(url: &ServerUrl) -> PgConnectOptions {
     }
 }
 
-/// The folder of a socket, by which PostgreSQL's clients call it; the file in it does as well.
+/// The directory of a socket, which PostgreSQL's clients expect; the path of the file is accepted too.
 fn folder(socket: &Path) -> &Path {
     let name = socket.file_name().unwrap_or_default();
     match name.to_string_lossy().starts_with(SOCKET) {
@@ -194,7 +194,7 @@ fn folder(socket: &Path) -> &Path {
     }
 }
 
-/// The table that an error says is not there: `relation "NAME" does not exist`.
+/// The table that an error reports as missing: `relation "NAME" does not exist`.
 fn missing_table(said: &str) -> &str {
     let name = said.split('"').nth(1).unwrap_or(said);
     name.rsplit_once('.').map_or(name, |(_, name)| name)

@@ -4,14 +4,14 @@ use std::fmt;
 
 use crate::Name;
 
-/// The SQL of one kind of database, and what its errors mean.
+/// The SQL of one kind of database, and the meaning of its errors.
 pub trait Dialect: fmt::Debug + Send + Sync {
-    /// A statement that is written with MySQL's quotes and `?`, in the words of this database.
+    /// A statement written with MySQL's quotes and `?`, translated for this database.
     fn statement(&self, sql: &str) -> String {
         sql.to_owned()
     }
 
-    /// What stands around the names in its [scripts](Self::scripts).
+    /// The quote around names in its [scripts](Self::scripts).
     fn quote(&self) -> char {
         '`'
     }
@@ -24,36 +24,36 @@ pub trait Dialect: fmt::Debug + Send + Sync {
         format!("CAST({expression} AS TEXT)")
     }
 
-    /// Adds a row, unless there is one of its key. `row` is what stands behind `INSERT INTO`.
+    /// Inserts a row, unless one with its key exists. `row` is the text after `INSERT INTO`.
     fn insert_if_absent(&self, row: &str) -> String;
 
-    /// Begins a transaction that reads one state of the database, whatever is written meanwhile.
+    /// Begins a transaction that reads one state of the database, independent of concurrent writes.
     fn begin_read(&self) -> &'static str;
 
     /// Begins a transaction that writes.
     fn begin_write(&self) -> &'static str;
 
-    /// Lets nobody else write a table until the transaction ends; none where those who only add a row to it need not wait for each
-    /// other.
+    /// Locks a table against other writers until the transaction ends; `None` where transactions that only insert a row need not wait for
+    /// each other.
     fn hold(&self, table: &Name) -> Option<String>;
 
-    /// What makes a connection refuse what it would cut to fit its column otherwise.
+    /// Makes a connection refuse values that it would otherwise truncate to fit their column.
     fn strict(&self) -> Option<&'static str> {
         None
     }
 
-    /// Asks whether a table has transactions: its answer is "NO" when it has none. None where all tables have them.
+    /// Queries whether a table has transactions: the answer "NO" means that it has none. `None` where all tables have them.
     fn transactions(&self, table: &Name) -> Option<String> {
         let _all_have_them = table;
         None
     }
 
-    /// How many tables and views of a name there are.
+    /// The number of tables and views with a name.
     fn is_there(&self) -> &'static str;
 
-    /// The scripts that create the tables, with Kamailio's names.
+    /// The scripts that create the tables, under Kamailio's names.
     fn scripts(&self) -> &'static [&'static str];
 
-    /// Whether a script can be undone until its end.
+    /// Whether a script is transactional as a whole.
     fn undoes_scripts(&self) -> bool;
 }

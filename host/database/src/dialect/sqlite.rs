@@ -16,13 +16,13 @@ use super::{Dialect, Driver};
 use crate::wire::{Wire, give_way};
 use crate::{DatabaseUrl, Name};
 
-/// How long SQLite waits for a writer of another process.
+/// Time limit for locks held by another process on an SQLite file.
 pub(crate) const BUSY: Duration = Duration::from_secs(5);
 
-/// How many rows SQLite may read ahead of us.
+/// Rows that SQLite may read ahead.
 const ROWS_AHEAD: usize = 1024;
 
-/// Instructions of SQLite's virtual machine after which its thread gives way: a row takes ten or so.
+/// Instructions of SQLite's virtual machine after which its thread yields: a row takes about ten.
 const INSTRUCTIONS: i32 = 640;
 
 /// SQLite.
@@ -85,7 +85,7 @@ impl Driver for Sqlite {
     }
 
     fn meaning(&self, error: &Error, said: &str) -> Meaning {
-        // SQLite has no numbers of their own for these.
+        // SQLite has no error numbers for these.
         if let Some((_, table)) = said.split_once("no such table: ") {
             let table = table.rsplit_once('.').map_or(table, |(_, table)| table);
             return Meaning::NoTable(table.to_owned());
@@ -94,14 +94,14 @@ impl Driver for Sqlite {
             return Meaning::NoColumn;
         }
         match code(error).as_deref() {
-            // SQLITE_BUSY, SQLITE_BUSY_SNAPSHOT: it can't become the writer.
+            // SQLITE_BUSY, SQLITE_BUSY_SNAPSHOT: it cannot become the writer.
             Some("5" | "517") => Meaning::Conflict,
             _ => Meaning::Other(""),
         }
     }
 }
 
-/// Opens a file that is there; an empty one is a database without tables.
+/// Opens an existing file; an empty one is a database without tables.
 async fn open(path: &Path) -> Result<SqliteConnection, Error> {
     let options = SqliteConnectOptions::new()
         .filename(path)
@@ -109,7 +109,7 @@ async fn open(path: &Path) -> Result<SqliteConnection, Error> {
         .row_buffer_size(ROWS_AHEAD)
         .disable_statement_logging();
     let mut link = SqliteConnection::connect_with(&options).await?;
-    // SQLite reads on a thread of its own, which would else run on for as long as rows are taken off it.
+    // SQLite reads on its own thread, which would otherwise run without pause while rows are consumed.
     let mut handle = link.lock_handle().await?;
     handle.set_progress_handler(INSTRUCTIONS, || {
         give_way();
@@ -119,8 +119,8 @@ async fn open(path: &Path) -> Result<SqliteConnection, Error> {
     Ok(link)
 }
 
-/// Makes an empty file that nobody else may read, if there is none: it will hold digests of tokens. SQLite gives the files beside it
-/// the same mode.
+/// Creates an empty file that nobody else can read, if none exists: it will contain digests of tokens. SQLite gives its companion files the
+/// same mode.
 pub(crate) fn make_private(path: &Path) -> std::io::Result<()> {
     let made = OpenOptions::new()
         .create_new(true)

@@ -1,4 +1,4 @@
-//! One connection, and the statements that are run over it.
+//! One connection, and the statements run over it.
 
 mod version;
 
@@ -19,23 +19,23 @@ use crate::{Dialect, Failure, Name};
 
 pub use version::{ADDRESS_VERSION, TRUSTED_VERSION};
 
-/// Rows after which a thread that reads them gives way: each takes most of a microsecond.
+/// Rows after which a reading thread yields: each row takes most of a microsecond.
 const ROWS: u64 = 64;
 
-/// A connection. Its statements are written as [`Dialect::statement`] says. It is to be [released](Self::release) when the work is done. One that is dropped instead is closed, and what it had begun is
-/// undone.
+/// A connection. Its statements are written as described at [`Dialect::statement`]. [Release](Self::release) it when the work is done; a
+/// connection that is dropped instead is closed, and its open transaction is rolled back.
 pub struct Link {
     pub(crate) wire: Wire,
     pub(crate) origin: Origin,
-    /// How long each answer, and each row, may take.
+    /// Time limit for each answer, and for each row.
     limit: Duration,
-    /// What ends the transaction, or the lock, that has begun.
+    /// The statement that ends the open transaction or lock.
     open: Option<&'static str>,
     pub(crate) shared: Arc<Shared>,
     pub(crate) permit: OwnedSemaphorePermit,
 }
 
-/// A value of a statement. A NULL has the type of its column, too: some databases insist on it.
+/// A value of a statement. A NULL has the type of its column, because some databases require it.
 #[derive(Clone, Copy, Debug)]
 pub enum Value<'v> {
     /// A number.
@@ -55,7 +55,7 @@ enum RecordOf {
     Sqlite(SqliteRow),
 }
 
-/// A column that is not of the type that is wanted.
+/// A column that does not have the expected type.
 #[derive(Debug)]
 pub struct ReadError(Error);
 
@@ -64,27 +64,27 @@ pub struct ReadError(Error);
 pub enum Column<'r> {
     /// NULL.
     Null,
-    /// A text, or what else the database shows as one.
+    /// A text, or the text form of another value.
     Text(&'r str),
     /// Not UTF-8.
     Bytes,
 }
 
-/// How a table takes many rows as one.
+/// How many rows of a table are written as a unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Whole {
     /// In a transaction.
     Transaction,
-    /// Its engine has no transactions (MyISAM, Aria). Nobody reads it until it is done, but it can't be undone.
+    /// Its engine has no transactions (MyISAM, Aria). Nobody can read it until the write is done, but the write cannot be rolled back.
     Lock,
 }
 
-/// Does the same with the connection of each driver; `Db` is its type in sqlx.
+/// Runs the same code with the connection of each driver; `Db` is its type in sqlx.
 macro_rules! on {
     ($wire:expr, $link:ident => $work:expr) => {
         match $wire {
             Wire::MySql($link) => {
-                // Not every statement needs its name.
+                // Not every use needs the name.
                 #[allow(dead_code)]
                 type Db = sqlx::MySql;
                 $work
@@ -103,7 +103,7 @@ macro_rules! on {
     };
 }
 
-/// The same with a row of each driver.
+/// The same for a row of each driver.
 macro_rules! on_row {
     ($record:expr, $row:ident => $work:expr) => {
         match &$record.0 {
@@ -137,15 +137,15 @@ impl Link {
         driver_of(&self.shared.url)
     }
 
-    /// Changes how long each answer, and each row, may take.
+    /// Changes the time limit for each answer, and for each row.
     pub fn set_limit(&mut self, limit: Duration) {
         self.limit = limit;
     }
 
-    /// Runs statements without values; the number of rows that they changed.
+    /// Runs statements without values; returns the number of changed rows.
     ///
     /// # Errors
-    /// When one of them fails, or takes too long.
+    /// When one of them fails, or exceeds the time limit.
     pub async fn run(&mut self, sql: &str) -> Result<u64, Failure> {
         let Self {
             wire,
@@ -160,10 +160,10 @@ impl Link {
         })
     }
 
-    /// Runs a statement with its values; the number of rows that it changed.
+    /// Runs a statement with its values; returns the number of changed rows.
     ///
     /// # Errors
-    /// When it fails, or takes too long.
+    /// When it fails, or exceeds the time limit.
     pub async fn execute(&mut self, sql: &str, values: &[Value<'_>]) -> Result<u64, Failure> {
         let Self {
             wire,
@@ -182,7 +182,7 @@ impl Link {
     /// The rows of a query with its values.
     ///
     /// # Errors
-    /// When it fails, takes too long, or a row can't be read.
+    /// When it fails, exceeds the time limit, or a row cannot be decoded.
     pub async fn rows<T>(
         &mut self,
         sql: &str,
@@ -219,11 +219,10 @@ impl Link {
         Ok(rows.into_iter().next())
     }
 
-    /// Passes on the rows of a query without values as they arrive, each column as text: the query has asked for it by
-    /// [`Dialect::text`].
+    /// Passes on the rows of a query without values as they arrive, each column as text: the query uses [`Dialect::text`].
     ///
     /// # Errors
-    /// When it fails, or a row takes too long; some rows may have been passed on then.
+    /// When it fails, or a row exceeds the time limit; some rows may have been passed on by then.
     pub async fn each<const N: usize>(
         &mut self,
         sql: &str,
@@ -250,7 +249,7 @@ impl Link {
         Ok(())
     }
 
-    /// Begins a transaction that reads one state of the database, whatever is written meanwhile.
+    /// Begins a transaction that reads one state of the database, independent of concurrent writes.
     ///
     /// # Errors
     /// When the database fails.
@@ -258,8 +257,8 @@ impl Link {
         self.begin(self.dialect().begin_read(), "COMMIT").await
     }
 
-    /// Begins a transaction that writes. With `alone`, nobody else writes that table before it ends, where the database would not see to
-    /// it that writers of its rows wait for each other.
+    /// Begins a transaction that writes. With `alone`, the table is locked against other writers until the end, where the database would
+    /// not make writers of its rows wait for each other.
     ///
     /// # Errors
     /// When the database fails.
@@ -271,7 +270,7 @@ impl Link {
         }
     }
 
-    /// Begins to write many rows of a table as one: what does not fit its columns is an error.
+    /// Begins to write many rows of a table as a unit: a value that does not fit its column is an error.
     ///
     /// # Errors
     /// When the database fails.
@@ -296,7 +295,7 @@ impl Link {
         Ok(whole)
     }
 
-    /// Ends what has begun, for good.
+    /// Commits the transaction.
     ///
     /// # Errors
     /// When the database fails: then nothing was written.
@@ -309,7 +308,7 @@ impl Link {
         Ok(())
     }
 
-    /// Makes the connection refuse what it would cut to fit its column otherwise.
+    /// Makes the connection refuse values that it would otherwise truncate to fit their column.
     ///
     /// # Errors
     /// When the database fails.
@@ -320,7 +319,7 @@ impl Link {
         }
     }
 
-    /// Gives the connection back: it is kept for the next who takes one, or closed. What has begun and is not committed is undone.
+    /// Returns the connection to the pool, which keeps or closes it. An uncommitted transaction is rolled back.
     pub async fn release(self) {
         let is_open = self.open.is_some();
         let Self {
@@ -343,7 +342,7 @@ impl Link {
         Ok(())
     }
 
-    /// The same for a setting that not every server knows.
+    /// The same for a setting that some servers do not know.
     pub(crate) async fn try_once(&mut self, setting: &'static str) -> Result<(), Failure> {
         match self.set_once(setting).await {
             Err(Failure::Failed { .. }) => {
@@ -362,7 +361,7 @@ impl Link {
 }
 
 impl Record {
-    /// A column that is a text, or NULL.
+    /// A text column, possibly NULL.
     ///
     /// # Errors
     /// When it is something else.
@@ -370,12 +369,12 @@ impl Record {
         on_row!(self, row => row.try_get(at)).map_err(ReadError)
     }
 
-    /// A column that is a number, or NULL.
+    /// A number column, possibly NULL.
     ///
     /// # Errors
     /// When it is something else.
     pub fn integer(&self, at: usize) -> Result<Option<i64>, ReadError> {
-        // PostgreSQL's driver reads a number only as the type that it has.
+        // PostgreSQL's driver decodes a number only with its exact type.
         if let RecordOf::Postgres(row) = &self.0
             && let Ok(number) = row.try_get::<Option<i32>, _>(at)
         {
@@ -384,10 +383,10 @@ impl Record {
         on_row!(self, row => row.try_get(at)).map_err(ReadError)
     }
 
-    /// A column that is bytes.
+    /// A column of bytes.
     ///
     /// # Errors
-    /// When it is something else, or NULL.
+    /// When it has another type, or is NULL.
     pub fn bytes(&self, at: usize) -> Result<Vec<u8>, ReadError> {
         on_row!(self, row => row.try_get(at)).map_err(ReadError)
     }
@@ -454,7 +453,7 @@ impl<'v> From<&'v [u8]> for Value<'v> {
 }
 
 impl Column<'_> {
-    /// As it is shown to people.
+    /// As shown to people.
     pub fn shown(self) -> String {
         match self {
             Self::Null => "NULL".to_owned(),
@@ -472,8 +471,8 @@ impl fmt::Debug for Link {
     }
 }
 
-/// Nothing is prepared for later: a table may be another one by then, and what a connection pool in between passes on may go to
-/// another connection of the server.
+/// Nothing is prepared for reuse: the table may have been replaced meanwhile, and an external pooler may use another connection of the
+/// server.
 fn bind<'q, DB>(
     query: sqlx::query::Query<'q, DB, DB::Arguments>,
     values: &[Value<'_>],
@@ -500,7 +499,7 @@ where
     match value {
         Ok(value) if value.is_null() => Column::Null,
         Ok(value) => Decode::decode(value).map_or(Column::Bytes, Column::Text),
-        // The statement names as many columns as are asked for.
+        // The statement names as many columns as are read.
         Err(_) => Column::Null,
     }
 }

@@ -1,19 +1,19 @@
-//! The versions of tables, which the table `version` has.
+//! The versions of tables, recorded in the table `version`.
 
 use super::{Column, Link};
 use crate::{Failure, Name, Schema, shown};
 
-/// The version of the table of addresses that Kamailio 3 to 6 have.
+/// The version of the address table in Kamailio 3 to 6.
 pub const ADDRESS_VERSION: i64 = 6;
 
-/// The version of the table of trusted peers that Kamailio 3 to 6 have.
+/// The version of the table of trusted peers in Kamailio 3 to 6.
 pub const TRUSTED_VERSION: i64 = 6;
 
 impl Link {
-    /// Looks at the version of a table. Kamailio refuses to start on another version, because the columns may mean something else.
+    /// Checks the version of a table. Kamailio refuses to start with another version, because the columns may have another meaning.
     ///
     /// # Errors
-    /// When it has another version than the one whose columns are `known`, or none, or the database fails.
+    /// When the version is missing or differs from the one whose columns are `known`, or the database fails.
     pub async fn check_version(
         &mut self,
         schema: &Schema,
@@ -45,7 +45,7 @@ impl Link {
     }
 }
 
-/// What to do about a row of the table of versions that is wrong or absent.
+/// What to do about a wrong or missing row in the table of versions.
 fn mend(versions: &Name, table: &Name, known: i64, is_there: bool) -> String {
     match is_there {
         true => format!(

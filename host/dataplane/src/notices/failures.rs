@@ -12,12 +12,12 @@ use super::cut;
 #[derive(Debug, Default)]
 pub struct Failures {
     counts: [AtomicU64; FailureKind::ALL.len()],
-    /// Whether the control side has not yet seen what is in `last`; workers leave it alone until then.
+    /// Whether the control side has not yet read `last`; until then, workers do not replace it.
     is_fresh: AtomicBool,
     last: Mutex<Option<PolicyFailure>>,
 }
 
-/// One call of a policy that brought no verdict.
+/// A policy call without a valid verdict.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PolicyFailure {
     /// When.
@@ -26,16 +26,16 @@ pub struct PolicyFailure {
     pub kind: FailureKind,
     /// The generation of the policy.
     pub generation: u64,
-    /// The Call-ID of the request, cut to a length that a log line can bear.
+    /// The Call-ID of the request, truncated for the log.
     pub call_id: String,
-    /// The id of the decision, where decisions have one.
+    /// The id of the decision; `None` without `[records]`.
     pub decision: Option<DecisionId>,
-    /// What the policy did.
+    /// Description of the failure.
     pub text: String,
 }
 
 impl Failures {
-    /// Counts a failure, and keeps it if the one before has been seen. It never waits.
+    /// Counts a failure, and keeps it if the control side has read the previous one. Never blocks.
     pub fn note(
         &self,
         failure: &Failure,
@@ -60,18 +60,18 @@ impl Failures {
         self.counts[kind.index()].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Failures of this kind.
+    /// Number of failures of this kind.
     pub fn count(&self, kind: FailureKind) -> u64 {
         self.counts[kind.index()].load(Ordering::Relaxed)
     }
 
-    /// Failures of all kinds.
+    /// Number of failures of all kinds.
     pub fn total(&self) -> u64 {
         let kinds = FailureKind::ALL.into_iter();
         kinds.map(|kind| self.count(kind)).sum()
     }
 
-    /// The last failure that was kept. For the control side: the next failure is kept again.
+    /// The last failure that was kept, for the control side. Afterwards the next failure is kept.
     pub fn last(&self) -> Option<PolicyFailure> {
         let last = self.last.lock();
         self.is_fresh.store(false, Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! The next hops that take no connections.
+//! The next hops that refuse connections.
 
 use std::collections::HashMap;
 use std::mem;
@@ -10,18 +10,18 @@ use parking_lot::Mutex;
 
 use super::call_id::cut;
 
-/// Next hops that are remembered as down. Callers may name many where `domains` permits them.
+/// Limit of next hops remembered as down. Callers can name many of them if `domains` permits.
 const MOST: usize = 256;
 
-/// How long a next hop that nothing was sent to is remembered as down.
+/// Time after which a next hop that nothing was sent to is no longer remembered as down.
 pub(crate) const FORGET: Duration = Duration::from_secs(600);
 
-/// The next hops that took no connection when they were tried last. Only TCP tells: over UDP a next hop that is gone is silent.
+/// The next hops whose last connection attempt failed. TCP only: over UDP, an unreachable next hop cannot be detected.
 ///
-/// The lock is held for moments, by workers that failed to deliver and by the first that succeeds again; nothing is written under it.
+/// The lock is held briefly, by workers that failed to deliver and by the first one that succeeds again; nothing is logged under it.
 #[derive(Debug, Default)]
 pub struct Hops {
-    /// The number of those that are down, so that nobody else looks at the table.
+    /// Number of next hops that are down, so that workers need not lock the table while it is 0.
     down: AtomicUsize,
     table: Mutex<Table>,
 }
@@ -29,26 +29,26 @@ pub struct Hops {
 #[derive(Debug, Default)]
 struct Table {
     hops: HashMap<SocketAddr, DownHop>,
-    /// Those that have gone down and come up since the last look.
+    /// Next hops that have gone down or come up since the last look.
     news: Vec<News>,
 }
 
-/// A next hop that took no connection.
+/// A next hop that refuses connections.
 #[derive(Clone, Debug)]
 pub struct DownHop {
-    /// When it failed first.
+    /// Time of the first failure.
     pub since: SystemTime,
-    /// The requests that were not delivered since.
+    /// Number of requests that were not delivered since then.
     pub undelivered: u64,
-    /// What the system said last.
+    /// The last error of the system.
     pub error: String,
-    /// The Call-ID of the request that failed first.
+    /// The Call-ID of the first request that failed.
     pub call_id: String,
-    /// When it failed last.
+    /// Time of the last failure.
     last: Instant,
 }
 
-/// A change that has not been told yet.
+/// A change that has not been logged yet.
 #[derive(Debug)]
 pub(crate) enum News {
     Down(SocketAddr, DownHop),
@@ -56,7 +56,7 @@ pub(crate) enum News {
 }
 
 impl News {
-    /// The next hop that it is about.
+    /// The next hop.
     pub(crate) fn to(&self) -> &SocketAddr {
         match self {
             Self::Down(to, _) | Self::Up(to, _) => to,
@@ -65,7 +65,7 @@ impl News {
 }
 
 impl Hops {
-    /// A request could not be delivered to this address.
+    /// Notes that a request could not be delivered to this address.
     pub fn failed(&self, to: SocketAddr, error: &str, call_id: &[u8], now: Instant) {
         let mut table = self.table.lock();
         let table = &mut *table;
@@ -92,7 +92,7 @@ impl Hops {
         self.down.store(table.hops.len(), Ordering::Relaxed);
     }
 
-    /// A connection to this address was opened. Costs one look at a number while none is down.
+    /// Notes that a connection to this address was opened. Costs one load while no next hop is down.
     #[inline]
     pub fn works(&self, to: SocketAddr) {
         if self.down.load(Ordering::Relaxed) > 0 {
@@ -109,7 +109,7 @@ impl Hops {
         }
     }
 
-    /// Those that are down, the longest first.
+    /// The next hops that are down, in the order in which they went down.
     pub fn down(&self) -> Vec<(SocketAddr, DownHop)> {
         let table = self.table.lock();
         let mut all: Vec<_> = table
@@ -122,7 +122,7 @@ impl Hops {
         all
     }
 
-    /// What has changed since the last call. Those that nothing was sent to for long are forgotten.
+    /// The changes since the last call. Removes next hops to which nothing has been sent for [`FORGET`].
     pub(crate) fn news(&self, now: Instant) -> Vec<News> {
         let mut table = self.table.lock();
         if !table.hops.is_empty() {

@@ -1,8 +1,9 @@
-//! What operators are told about messages that were refused, dropped or could not be delivered.
+//! Notices for operators about messages that were refused, dropped or not delivered.
 //!
-//! Each such message is one structured event at `debug`, written where it happens (`pipeline/tell.rs`, `transport/lost.rs`). What is the
-//! operator's to mend is counted here as well, with a few examples: workers put them into queues of fixed size and never wait, and
-//! [`notice_log`](crate::notice_log) on the control side writes the lines at `warn`: one at once, then one a minute for each kind.
+//! Each such message is one structured event at `debug`, logged where it happens (`pipeline/tell.rs`, `transport/lost.rs`). Conditions that
+//! the operator has to fix are also counted here, with a few examples: workers put them into queues of fixed size and never block, and
+//! [`notice_log`](crate::notice_log) on the control side logs them at `warn`: the first immediately, then one line per minute for each
+//! kind.
 
 mod call_id;
 mod failures;
@@ -25,10 +26,10 @@ pub(crate) use call_id::cut;
 pub use failures::{Failures, PolicyFailure};
 pub use hops::{DownHop, Hops};
 
-/// Examples that one worker keeps of each kind until the control side takes them. More are counted only.
+/// Examples of each kind that one worker keeps until the control side takes them. Further ones are only counted.
 const EXAMPLES: usize = 4;
 
-/// What an operator has to mend, by its cause. Failures of policies are kept with their seats: see [`Failures`].
+/// A condition that an operator has to fix, by cause. Failures of policies are kept with their seats: see [`Failures`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Trouble {
     /// A policy names a next hop that is not configured.
@@ -39,24 +40,24 @@ pub enum Trouble {
     Loop,
     /// There is no socket of the address family and transport that the next hop needs.
     NoSocket,
-    /// A request was not delivered: the next hop takes no connection, or broke it off.
+    /// A request was not delivered: the next hop refuses connections, or the connection broke.
     NextHopUnreachable,
-    /// A message is longer than a datagram can be.
+    /// A message is too long for a datagram.
     DatagramTooLarge,
     /// The system refused to send a datagram.
     SendError,
-    /// A peer reads so slowly that no more may wait for it.
+    /// A peer reads too slowly, and its send queue is full.
     QueueFull,
     /// There are too many stream connections.
     TooManyConnections,
-    /// The system had no room for datagrams that came in.
+    /// The kernel's receive buffer overflowed and datagrams were lost.
     ReceiveBufferFull,
-    /// A source over UDP had its share of answers.
+    /// A source over UDP reached its limit of responses.
     AnswerLimit,
 }
 
 impl Trouble {
-    /// Every kind, in the order of their numbers.
+    /// Every kind, in the order of their discriminants.
     pub const ALL: [Self; 11] = [
         Self::UnknownNextHop,
         Self::Unresolved,
@@ -71,7 +72,7 @@ impl Trouble {
         Self::AnswerLimit,
     ];
 
-    /// The value of the field `event`, and the name in `portcullis.status`.
+    /// The value of the log field `event`, and the name in `portcullis.status`.
     pub const fn label(self) -> &'static str {
         match self {
             Self::UnknownNextHop => "unknown_next_hop",
@@ -115,7 +116,7 @@ impl Trouble {
         }
     }
 
-    /// What a relay error is to the operator; none where the sender is at fault.
+    /// The kind for a relay error; `None` if the sender is at fault.
     pub fn of_relay(kind: RelayErrorKind) -> Option<Self> {
         match kind {
             RelayErrorKind::UnknownNextHop => Some(Self::UnknownNextHop),
@@ -132,7 +133,7 @@ impl Trouble {
         }
     }
 
-    /// What a loss in a transport is to the operator; none where the peer is at fault.
+    /// The kind for a message lost in a transport; `None` if the peer is at fault.
     pub fn of_loss(lost: Lost) -> Option<Self> {
         match lost {
             Lost::Truncated => Some(Self::DatagramTooLarge),
@@ -147,25 +148,25 @@ impl Trouble {
     }
 }
 
-/// One message that met with trouble.
+/// One affected message.
 #[derive(Clone, Debug)]
 pub struct Example {
     /// When.
     pub at: SystemTime,
-    /// The Call-ID as far as it could be read, cut to a length that a log line can bear.
+    /// The Call-ID as far as it could be parsed, truncated for the log.
     pub call_id: String,
-    /// Where the message came from, or went to.
+    /// The source or destination of the message.
     pub peer: Option<SocketAddr>,
-    /// The tenant that it is of; none for the operator.
+    /// The tenant of the message; `None` for the operator.
     pub tenant: Option<Arc<str>>,
-    /// The id of the decision on it, where decisions have one.
+    /// The id of the decision on the message; `None` without `[records]`.
     pub decision: Option<DecisionId>,
-    /// What was wrong.
+    /// Description of the error.
     pub text: String,
 }
 
 impl Example {
-    /// An example without more than this.
+    /// An example with this description only.
     pub fn new(call_id: &[u8], peer: Option<SocketAddr>, text: String) -> Self {
         Self {
             at: SystemTime::now(),
@@ -178,18 +179,18 @@ impl Example {
     }
 }
 
-/// Everything that operators are told about messages. Workers write, the control side reads.
+/// All notices about messages. Workers write, the control side reads.
 #[derive(Debug)]
 pub struct Notices {
     ledgers: Box<[Ledger]>,
     last: [Mutex<Option<Example>>; Trouble::ALL.len()],
-    /// The next hops that take no connections.
+    /// The next hops that refuse connections.
     pub hops: Hops,
-    /// Those who follow messages live.
+    /// The live traces.
     pub traces: Traces,
 }
 
-/// What one worker notes. Aligned so that two workers never write to one cache line.
+/// The notices of one worker. Aligned so that two workers never write to the same cache line.
 #[derive(Debug)]
 #[repr(align(128))]
 struct Ledger {
@@ -198,7 +199,7 @@ struct Ledger {
 }
 
 impl Notices {
-    /// Notices of so many workers.
+    /// Notices of this many workers.
     pub fn new(workers: usize) -> Self {
         let ledger = |_| Ledger {
             counts: Default::default(),
@@ -212,8 +213,8 @@ impl Notices {
         }
     }
 
-    /// Counts trouble that the worker of this number met `n` times. The example is made only if there is room for it. Only that worker
-    /// may call this. It never waits.
+    /// Counts `n` occurrences on the worker with this number. The example is built only if there is space for it. Only that worker may call
+    /// this. Never blocks.
     pub fn note(&self, worker: usize, trouble: Trouble, n: u64, example: impl FnOnce() -> Example) {
         let Some(ledger) = self.ledgers.get(worker) else {
             return;
@@ -225,7 +226,7 @@ impl Notices {
         ledger.counts[trouble as usize].add(n);
     }
 
-    /// How often there was trouble of this kind.
+    /// Number of occurrences of this kind.
     pub fn count(&self, trouble: Trouble) -> u64 {
         let counts = self.ledgers.iter().map(|ledger| &ledger.counts);
         counts.map(|counts| counts[trouble as usize].value()).sum()
@@ -237,7 +238,7 @@ impl Notices {
         self.last[trouble as usize].lock().clone()
     }
 
-    /// Takes the examples of this kind from the workers, and keeps the last.
+    /// Takes the examples of this kind from the workers, and keeps the last one.
     fn take_examples(&self, trouble: Trouble) {
         let queues = self.ledgers.iter().map(|ledger| &ledger.examples);
         let examples =

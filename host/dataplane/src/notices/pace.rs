@@ -1,11 +1,11 @@
-//! How often one kind of trouble is told.
+//! The rate at which one kind of notice is logged.
 
 use std::time::{Duration, Instant};
 
-/// The time between two lines about the same.
+/// Interval between two lines of the same kind.
 pub(crate) const INTERVAL: Duration = Duration::from_secs(60);
 
-/// When a line was last written about something, and how often it had happened by then.
+/// When a line of a kind was last logged, and the count at that time.
 #[derive(Debug, Default)]
 pub(crate) struct Pace {
     told_at: Option<Instant>,
@@ -13,7 +13,7 @@ pub(crate) struct Pace {
 }
 
 impl Pace {
-    /// How many new ones a line is to tell of now, if one is due: the first at once, those that follow together at the end of the
+    /// The number of new occurrences to log now, if a line is due: the first one immediately, later ones together at the end of the
     /// interval.
     pub(crate) fn due(&mut self, total: u64, now: Instant) -> Option<u64> {
         let new = total.checked_sub(self.told).filter(|&new| new > 0)?;
@@ -26,7 +26,7 @@ impl Pace {
         Some(new)
     }
 
-    /// Nothing is due before the end of an interval that begins now, if none has begun yet.
+    /// Suppresses lines until the end of an interval that begins now, unless one has already begun.
     pub(crate) fn hold(&mut self, now: Instant) {
         let is_running = |at| now.saturating_duration_since(at) < INTERVAL;
         if !self.told_at.is_some_and(is_running) {
@@ -34,7 +34,7 @@ impl Pace {
         }
     }
 
-    /// Whether there is something that a later line will tell.
+    /// Whether there are occurrences that a later line will report.
     pub(crate) fn is_pending(&self, total: u64) -> bool {
         total > self.told
     }

@@ -1,19 +1,19 @@
-//! How many answers of our own one source may be sent: whoever writes another's address into a datagram must not make this host send
-//! to it without end.
+//! Limits the responses that the host itself sends to one source: whoever forges a source address must not be able to make this host flood
+//! it.
 
 use std::cell::Cell;
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::time::Instant;
 
-/// Buckets of one worker. Sources that fall into the same one share its rate.
+/// Buckets of one worker. Sources that hash to the same bucket share its rate.
 const BUCKETS: usize = 1 << 14;
 
-/// What all parts of a second are counted in.
+/// Parts that each second is divided into, in which levels are counted.
 const PER_ANSWER: u64 = 1_000_000;
 
-/// A bucket of answers for each source, an IPv4 address or an IPv6 /64: of fixed size, and a few instructions for each answer,
-/// whatever comes. Which source falls into which bucket nobody outside can tell.
+/// A token bucket of responses for each source, an IPv4 address or an IPv6 /64. The table has a fixed size, and a response costs a few
+/// instructions. The hash is keyed, so that nobody outside can predict which sources share a bucket.
 #[derive(Debug)]
 pub(super) struct Answers {
     buckets: Box<[Cell<Bucket>]>,
@@ -23,12 +23,12 @@ pub(super) struct Answers {
     begun: Instant,
 }
 
-/// What is taken out of a bucket: it fills again with time.
+/// The level of one bucket, which drains with time.
 #[derive(Clone, Copy, Debug, Default)]
 struct Bucket {
-    /// Answers that were sent and have not been made up for by time, in parts of [`PER_ANSWER`].
+    /// Responses that were sent and are not compensated by time yet, in parts of [`PER_ANSWER`].
     taken: u64,
-    /// When that was counted, in microseconds since the beginning.
+    /// Time of the last update, in microseconds since the start.
     at: u64,
 }
 
@@ -50,7 +50,7 @@ impl Answers {
         self.per_second > 0
     }
 
-    /// Takes one answer for this source; false if it had its share.
+    /// Counts one response to this source; false if the source has reached its limit.
     pub(super) fn take(&self, source: IpAddr, now: Instant) -> bool {
         let Some(cell) = self.bucket(source) else {
             return true;
@@ -65,7 +65,7 @@ impl Answers {
         is_free
     }
 
-    /// Gives one answer back: its receiver has shown that it got it.
+    /// Returns one response to the bucket: its receiver has proved that it received it.
     pub(super) fn give_back(&self, source: IpAddr) {
         if let Some(cell) = self.bucket(source) {
             let bucket = cell.get();
@@ -76,7 +76,7 @@ impl Answers {
         }
     }
 
-    /// Gives all answers back: the source is one that the operator knows.
+    /// Empties the bucket of the source: it is in the address table.
     pub(super) fn forget(&self, source: IpAddr) {
         if let Some(cell) = self.bucket(source) {
             let at = cell.get().at;
@@ -88,7 +88,7 @@ impl Answers {
         let source = source.to_canonical();
         let prefix = match source {
             IpAddr::V4(ip) => u64::from(ip.to_bits()),
-            // The prefix of a link; no IPv4 address has its top bits.
+            // The /64 prefix. IPv4 addresses never have its top bits.
             IpAddr::V6(ip) => (ip.to_bits() >> 64) as u64,
         };
         let hash = self.hasher.hash_one((source.is_ipv4(), prefix));
@@ -98,7 +98,7 @@ impl Answers {
     fn refilled(&self, bucket: Bucket, now: Instant) -> Bucket {
         let at = now.saturating_duration_since(self.begun).as_micros();
         let at = u64::try_from(at).unwrap_or(u64::MAX);
-        // One answer is as many parts as a second has microseconds.
+        // One response costs as many parts as a second has microseconds.
         let since = at.saturating_sub(bucket.at);
         let made_up = since.saturating_mul(self.per_second.into());
         Bucket {

@@ -7,15 +7,15 @@ use portcullis_sip::Destination;
 /// What becomes of a message.
 #[derive(Clone, Copy)]
 pub(super) enum Fate<'a> {
-    /// A success of ours.
+    /// A success response of the host.
     Answered { code: u16, reason: &'a str },
-    /// A request is sent on.
+    /// The request is relayed.
     Relayed(Destination),
-    /// A response is sent back.
+    /// The response is sent back.
     Returned(Destination),
     /// An ACK to a rejection of ours.
     Absorbed,
-    /// A rejection of ours: its code and phrase, why it is one, and what is wrong in more words than the phrase.
+    /// A rejection by the host: its code and phrase, its cause, and a more detailed description of the error.
     Rejected {
         code: u16,
         reason: &'a str,
@@ -29,7 +29,7 @@ pub(super) enum Fate<'a> {
     },
 }
 
-/// The status code and phrase of a reply that we wrote: `SIP/2.0 401 Address not authorised`.
+/// The status code and phrase of a reply written by this host: `SIP/2.0 401 Address not authorised`.
 pub(super) fn phrase_of(reply: &[u8]) -> &str {
     let line = reply.split(|byte| *byte == b'\r').next();
     let phrase = line.and_then(|line| line.get(12..));

@@ -1,4 +1,4 @@
-//! Finds out what is to be done with a request: whose it is, and what the policies say.
+//! Decides what happens to a request: which tenant it belongs to, and what the policies decide.
 
 use std::fmt;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use crate::shared::Shared;
 use crate::tenants::{Budget, Pressure, Seat, Shadow, Source, Tenant, Tenants, thread_time};
 use crate::trace::Asked;
 
-/// What one worker needs to judge requests.
+/// The state of one worker for deciding on requests.
 pub(super) struct Judge {
     shared: Arc<Shared>,
     number: usize,
@@ -31,61 +31,61 @@ pub(super) struct Judge {
     tenants: Cache<Arc<ArcSwap<Tenants>>, Arc<Tenants>>,
     addresses: Reader,
     pressure: Pressure,
-    /// When the last call of a policy ended.
+    /// End of the last policy call.
     ended: Instant,
-    /// The number of the row in which requests wait, from 1. A new one begins when nobody waits any more.
+    /// Number of the current batch of deferred requests, from 1. A new batch begins when no request is deferred any more.
     row: u64,
 }
 
-/// Whether a request lets those of others go first if its tenant's policy takes long.
+/// Whether a request may be deferred if its tenant's policy is slow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Patience {
-    /// It does not, or has done so.
+    /// Not deferred, or deferred already.
     None,
-    /// It does, in the worker's row.
+    /// May be deferred in the worker's queue.
     InRow,
-    /// It does, and who brings it keeps those that come after it back.
+    /// May be deferred by the caller, which preserves the order within its connection.
     ByItself,
 }
 
-/// What is to be done with a request, and whose it is.
+/// The decision on a request, and the tenant of the request.
 pub(super) struct Judgement {
     pub(super) outcome: Outcome,
-    /// When it was made, by a clock that was read anyway.
+    /// Time of the decision, from a clock reading that was needed anyway.
     pub(super) at: Instant,
-    /// None for the operator's.
+    /// `None` for the operator.
     pub(super) tenant: Option<Arc<Tenant>>,
-    /// What changes in the header if the request is relayed.
+    /// Header changes to apply if the request is relayed.
     pub(super) edits: Edits,
-    /// Its id, where decisions have one.
+    /// The id of the decision; `None` without `[records]`.
     pub(super) id: Option<DecisionId>,
-    /// What it rests on.
+    /// The basis of the decision.
     pub(super) cause: Cause,
-    /// The seat and the generation that decided, if one did and anybody wants to know.
+    /// The seat and generation that decided, if one did and the log or a trace needs it.
     pub(super) decided: Option<(Arc<str>, u64)>,
-    /// The policies that were asked, if a trace follows the request.
+    /// The policies that were called, if a trace matches the request.
     pub(super) asked: Vec<Asked>,
 }
 
-/// What a decision rests on.
+/// The basis of a decision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Cause {
-    /// A policy said so.
+    /// The verdict of a policy.
     Policy,
-    /// None was asked: the request is within a dialog that was let in.
+    /// No policy was called: the request is within an admitted dialog.
     Dialog,
-    /// No policy had an opinion.
+    /// All policies passed.
     Default,
     /// A policy failed.
     PolicyFailed,
     /// The policy could not be loaded.
     NoPolicy,
-    /// It was turned away before its policy was asked.
+    /// The request was shed before its policy was called.
     Shed(Shed),
 }
 
 impl Cause {
-    /// The value of the field `cause` in events.
+    /// The value of the log field `cause`.
     pub(super) fn label(self) -> &'static str {
         match self {
             Self::Policy => "policy",
@@ -101,34 +101,34 @@ impl Cause {
     }
 }
 
-/// What is to be done with a request.
+/// What happens to a request.
 pub(super) enum Outcome {
-    /// What a policy said. Never [`Verdict::Pass`].
+    /// The verdict of a policy. Never [`Verdict::Pass`].
     Verdict(Verdict),
-    /// What is done when no policy has an opinion.
+    /// The default verdict: all policies passed.
     Default,
-    /// A policy failed, or was not asked.
+    /// A policy failed, or was not called.
     Failed(Answer),
-    /// No policy was asked: the request follows this dialog, which was let in.
+    /// No policy was called: the request follows this dialog.
     Within(Dialog),
 }
 
-/// What one policy brought.
+/// The result of one policy.
 enum Opinion {
     Verdict(Verdict),
     None,
-    /// The default, whatever the next policy would say.
+    /// The default verdict, without calling further policies.
     Default,
     Failed(Answer),
 }
 
-/// The outcome of a request that follows its dialog, in records.
+/// The outcome of a request that follows its dialog, as recorded.
 const WITHIN: &str = "within a dialog";
 
-/// What callers read when a policy failed and the configuration has no words for it.
+/// Default reason phrase when a policy failed.
 const FAILED: &str = "Policy Failure";
 
-/// In a few words.
+/// A short description.
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -152,7 +152,7 @@ impl Outcome {
 }
 
 impl Patience {
-    /// Whether a request of the tenant with this budget is to wait, on this worker and in its row of this number.
+    /// Whether a request of the tenant with this budget is to be deferred on this worker, in the batch with this number.
     fn is_needed(self, budget: &Budget, worker: usize, row: u64) -> bool {
         match self {
             Self::None => false,
@@ -176,7 +176,7 @@ impl Judge {
         }
     }
 
-    /// Takes over everything that is new, so that what it replaces can go while no message comes.
+    /// Loads all new state, so that replaced state can be freed even if no message arrives.
     pub(super) fn refresh(&mut self) {
         let tenants = self.tenants.load();
         self.evaluator.keep_only(|keep| {
@@ -189,17 +189,17 @@ impl Judge {
         self.addresses.current();
     }
 
-    /// When the last call of a policy ended.
+    /// End of the last policy call.
     pub(super) fn ended(&self) -> Instant {
         self.ended
     }
 
-    /// No request waits any more.
+    /// Notes that no request is deferred any more.
     pub(super) fn none_waits(&mut self) {
         self.row += 1;
     }
 
-    /// Judges one request, which comes back. Without a judgement it is to wait, if it may.
+    /// Decides on one request and returns it. Without a decision the request is to be deferred, if it may.
     pub(super) fn judge(
         &mut self,
         request: Request,
@@ -211,8 +211,8 @@ impl Judge {
         judged
     }
 
-    /// Lets a request follow its dialog: no policy is asked, and it counts as one of the dialog's owner. None if there is no such
-    /// owner any more.
+    /// Lets a request follow its dialog: no policy is called, and the request counts for the owner of the dialog. `None` if the owner no
+    /// longer exists.
     pub(super) fn follow(&mut self, request: &Request, dialog: Dialog) -> Option<Judgement> {
         self.shared.counters[self.number].passes.begin();
         let judged = self.follow_now(request, dialog);
@@ -230,7 +230,7 @@ impl Judge {
         let pressure = &mut self.pressure;
         let pauses = self.shared.counters[self.number].pauses.value();
         pressure.look(now, pauses, 1 + tenants.named.len(), thread_time);
-        // Whoever brings the seal of a dialog was let in, from whatever address the request comes. It takes no policy's time.
+        // The sender of a dialog's seal has been admitted, whatever the source address. It uses no policy time.
         let from = request.arrival.source.ip();
         if let Err(shed) = tenant.budget.admit_followed(now, from) {
             counters.shed.inc(shed);
@@ -242,7 +242,7 @@ impl Judge {
         let id = records.map(Recorder::next_id);
         let recording = records.filter(|records| records.wants(request, &tenant.records, now));
         if let (Some(records), Some(id)) = (recording, id) {
-            // Nothing was asked, so there is nothing to replay.
+            // No query was made, so there is nothing to replay.
             records.write(Decision {
                 id,
                 time: Moment::now().wall,
@@ -271,7 +271,7 @@ impl Judge {
         let named = tenants.select(&request, &addresses.table);
         let tenant = named.unwrap_or(&tenants.default);
         let counters = &tenant.counters[self.number];
-        // Where there is one tenant only, nobody else would go first.
+        // With a single tenant there is nobody to yield to.
         if !tenants.named.is_empty() && patience.is_needed(&tenant.budget, self.number, self.row) {
             counters.postponed.inc();
             return (request, None);
@@ -347,7 +347,7 @@ impl Judge {
     }
 }
 
-/// One request on its way from policy to policy.
+/// One request on its way through the policies.
 struct Asking<'j> {
     evaluator: &'j mut Evaluator,
     counters: &'j WorkerCounters,
@@ -356,33 +356,33 @@ struct Asking<'j> {
     number: usize,
     addresses: &'j Arc<Snapshot>,
     tenant: &'j Tenant,
-    /// Who is charged with it beside the tenant.
+    /// The source that is charged in addition to the tenant.
     source: Option<Source>,
     pressure: &'j mut Pressure,
-    /// When the call of the moment began: the end of the one before.
+    /// Start of the current call: the end of the previous one.
     begun: Instant,
-    /// What those that were asked so far change in the header.
+    /// Header changes of the policies called so far.
     edits: Edits,
-    /// The id of the decision, where decisions have one.
+    /// The id of the decision; `None` without `[records]`.
     id: Option<DecisionId>,
-    /// What the decision rests on so far.
+    /// The basis of the decision so far.
     cause: Cause,
-    /// Whether anybody wants to know who decided.
+    /// Whether the log or a trace needs to know who decided.
     is_watched: bool,
-    /// Who did.
+    /// The seat and generation that decided.
     decided: Option<(Arc<str>, u64)>,
-    /// The policies that were asked so far, if anybody follows.
+    /// The policies called so far, if a trace matches the request.
     asked: Option<Vec<Asked>>,
-    /// What is written down of them, if it is.
+    /// The record of the policy calls, if the decision is recorded.
     recorded: Option<Recorded>,
 }
 
-/// What is written down of a decision.
+/// The record of a decision under construction.
 struct Recorded {
-    /// The time that policies are told.
+    /// The time that policies read.
     moment: Moment,
     policies: Vec<records::Asking>,
-    /// What their questions take of memory.
+    /// Memory of the recorded queries, in bytes.
     tape_bytes: usize,
 }
 
@@ -397,7 +397,7 @@ impl Recorded {
 }
 
 impl Asking<'_> {
-    /// Asks the policies of the seats until one has an opinion. The request comes back.
+    /// Calls the policies of the seats until one does not pass. The request is returned.
     fn outcome<'s>(
         &mut self,
         seats: impl Iterator<Item = &'s Arc<Seat>>,
@@ -417,7 +417,7 @@ impl Asking<'_> {
         (request, Outcome::Default)
     }
 
-    /// Asks the policy of one seat. The request comes back.
+    /// Calls the policy of one seat. The request is returned.
     fn opinion(&mut self, seat: &Seat, request: Request) -> (Request, Opinion) {
         let lineup = seat.slot.guard();
         let Some(lineup) = lineup.as_ref() else {
@@ -509,7 +509,7 @@ impl Asking<'_> {
         if let Some(asked) = &mut self.asked {
             asked.push(shown(seat, generation, &answer, took));
         }
-        // A failed call has none that count.
+        // Edits of a failed call do not count.
         let edits = self.evaluator.take_edits();
         if let Some(recorded) = &mut self.recorded {
             let tape = self.evaluator.take_tape();
@@ -520,7 +520,7 @@ impl Asking<'_> {
         (request, answer, edits)
     }
 
-    /// Counts a failure, and tells of it.
+    /// Counts and logs a failure.
     #[cold]
     fn note_failure(&self, seat: &Seat, generation: u64, failure: &Failure, request: &Request) {
         let call_id = request.call_id_bytes();
@@ -541,7 +541,7 @@ impl Asking<'_> {
         seat.note_failure(generation, failure, self.begun);
     }
 
-    /// Charges the tenant with a call, which took the time since `begun`. That is now then.
+    /// Charges the tenant for a call, which lasted from `begun` until now, and sets `begun` to now.
     fn charge(&mut self) -> Duration {
         let now = Instant::now();
         let took = now.saturating_duration_since(self.begun);
@@ -552,7 +552,7 @@ impl Asking<'_> {
         took
     }
 
-    /// Charges the tenant with what was copied beside the call: for its candidate, and to write the decision down.
+    /// Charges the tenant for copies made outside of the call: for its candidate, and for the record.
     fn charge_copies(&mut self) {
         let now = Instant::now();
         let took = now.saturating_duration_since(self.begun);
@@ -561,7 +561,7 @@ impl Asking<'_> {
         self.begun = now;
     }
 
-    /// Tells what a policy would have done that is only watched.
+    /// Logs the verdict of a policy in monitor mode.
     fn watch(&self, seat: &Seat, generation: &Generation, request: &Request, verdict: &Verdict) {
         let counters = &self.tenant.counters[self.number];
         counters.monitored.inc(VerdictKind::of(verdict));
@@ -576,7 +576,7 @@ impl Asking<'_> {
     }
 }
 
-/// What becomes of a request that is one too many.
+/// The answer to a request above a limit.
 fn turned_away(at: Instant, tenant: &Tenant, named: Option<Arc<Tenant>>, shed: Shed) -> Judgement {
     let outcome = match failed(&tenant.seat, &tenant.seat.config.failure.overload) {
         Opinion::Failed(answer) => Outcome::Failed(answer),
@@ -613,7 +613,7 @@ fn shown(
     }
 }
 
-/// A call as it is written down.
+/// A call as it is recorded.
 fn written(
     seat: &Seat,
     generation: &Generation,
@@ -637,7 +637,7 @@ fn written(
     }
 }
 
-/// A failure ends the request's way through the policies: the next one was never meant to be all that is asked.
+/// A failure ends the request's way through the policies: a later policy may rely on the earlier ones.
 fn failed(seat: &Seat, rule: &OnFailure) -> Opinion {
     match rule {
         OnFailure::Default => Opinion::Default,
@@ -646,7 +646,7 @@ fn failed(seat: &Seat, rule: &OnFailure) -> Opinion {
     }
 }
 
-/// A seat that nobody is meant to hold has no opinion; one whose policy could not be loaded is a failure.
+/// An empty seat without a configured policy passes; a seat whose policy could not be loaded fails.
 fn without_policy(seat: &Seat) -> Opinion {
     match &seat.config.file {
         None => Opinion::None,

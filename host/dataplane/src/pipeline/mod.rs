@@ -1,4 +1,4 @@
-//! The data path of one message, from received bytes to what is sent: scan, first look, policy, verdict, reply or relay.
+//! The data path of one message, from received bytes to sent bytes: scan, first look, policy, verdict, reply or relay.
 
 mod answers;
 mod fate;
@@ -30,7 +30,7 @@ use judge::{Judge, Judgement, Outcome, Patience};
 
 pub(crate) use tell::Loss;
 
-/// What one worker needs to decide on messages. Nothing in it is shared with other workers but through [`Shared`].
+/// The state of one worker for deciding on messages. Other workers share only what is in [`Shared`].
 pub struct Pipeline {
     shared: Arc<Shared>,
     number: usize,
@@ -40,24 +40,24 @@ pub struct Pipeline {
     index: Index,
 }
 
-/// What became of a message.
+/// The result of handling a message.
 #[derive(Debug)]
 pub enum Handled {
-    /// It is done. What is to be sent is in the buffer, for this destination; with none, nothing is.
+    /// Done. What is to be sent is in the buffer, for this destination; with `None`, nothing is sent.
     Done(Option<Destination>),
-    /// Its tenant's policy takes long: it is to be decided ([`Pipeline::decide`]) when those of others have had their turn.
+    /// The tenant's policy is slow: the request is to be decided later ([`Pipeline::decide`]), after those of other tenants.
     Waits(Box<Request>),
 }
 
 impl Pipeline {
-    /// The pipeline of the worker of this number.
+    /// The pipeline of the worker with this number.
     ///
     /// # Panics
     /// When `shared` has no counters for that worker.
     pub fn new(shared: Arc<Shared>, number: usize) -> Self {
         assert!(number < shared.counters.len(), "every worker has counters");
         let sip = &shared.config.sip;
-        // What the first message is stamped with; a chore of the worker's goes on from there.
+        // The time stamp of the first messages; a periodic task of the worker updates it.
         shared.proxy.set_time(portcullis_text::unix_seconds());
         Self {
             number,
@@ -69,18 +69,17 @@ impl Pipeline {
         }
     }
 
-    /// What the worker counts.
+    /// The counters of the worker.
     pub fn counters(&self) -> &WorkerCounters {
         &self.shared.counters[self.number]
     }
 
-    /// What all workers share.
+    /// The state that all workers share.
     pub fn shared(&self) -> &Arc<Shared> {
         &self.shared
     }
 
-    /// Takes over new routes, if there are any. Once for each batch of messages; policy and table are looked up anew for each
-    /// message anyway.
+    /// Loads new routes, if there are any. Called once per batch of messages; policy and table are loaded for each message anyway.
     pub fn refresh(&mut self) {
         let current = self.shared.routes.load();
         if !Arc::ptr_eq(&current, &self.routes) {
@@ -88,20 +87,20 @@ impl Pipeline {
         }
     }
 
-    /// Takes over everything that is new, so that what it replaces can go while no message comes.
+    /// Loads all new state, so that replaced state can be freed even if no message arrives.
     pub fn refresh_all(&mut self) {
         self.refresh();
         self.judge.refresh();
     }
 
-    /// When the last call of a policy ended: a clock that costs nothing and stands still while none is asked.
+    /// End of the last policy call: a clock that costs nothing and does not advance while no policy is called.
     pub fn judged_at(&self) -> Instant {
         self.judge.ended()
     }
 
-    /// Decides on one datagram or framed message, unless it is a request that lets others go first. What comes behind such a one in a
-    /// stream has to stay behind it; among datagrams the pipeline sees to that, if those that wait are decided in the order in which
-    /// they came. The bytes come back, so that their buffer can be reused.
+    /// Decides on one datagram or framed message, unless it is a request to be deferred. In a stream, later messages must stay behind a
+    /// deferred one; for datagrams the pipeline ensures the order, provided that deferred requests are decided in the order in which they
+    /// arrived. The bytes are returned, so that their buffer can be reused.
     pub fn handle(
         &mut self,
         bytes: Vec<u8>,
@@ -135,19 +134,19 @@ impl Pipeline {
         (request.bytes, handled)
     }
 
-    /// Decides on a request that waited.
+    /// Decides on a deferred request.
     pub fn decide(&mut self, request: Request, out: &mut Vec<u8>) -> Option<Destination> {
         let (request, judgement) = self.judge.judge(request, Patience::None);
         self.carry_out(&judgement?, &request, out)
     }
 
-    /// To be told when no datagram waits any more.
+    /// Notes that no datagram is deferred any more.
     pub fn none_waits(&mut self) {
         self.judge.none_waits();
     }
 
-    /// Answers a message of a stream that was not framed: it is above a limit, or its end is unknown. `readable` are whole lines of
-    /// it, or its reduced header section.
+    /// Answers a message of a stream that was not framed: it is above a limit, or its end is unknown. `readable` contains whole lines of
+    /// the message, or its reduced header section.
     pub fn unframed(
         &mut self,
         readable: &[u8],
@@ -157,7 +156,7 @@ impl Pipeline {
     ) -> Option<Destination> {
         let mut index = Index::default();
         let limits = &self.shared.config.sip.limits;
-        // The framer has told what is wrong; a further fault of the incomplete message does not matter.
+        // The framer has reported the error; a further error of the incomplete message does not matter.
         let _readable = scan(readable, Framing::Stream, limits, &mut index);
         match self.look(Message::new(readable, &index), Err(*error), arrival, out) {
             Received::Reply(destination) => Some(destination),
@@ -165,8 +164,8 @@ impl Pipeline {
         }
     }
 
-    /// What goes back to the sender of a request that could not be delivered (RFC 3261 §16.9): a 503 as if the next hop had
-    /// sent it. It finds its way back by the Vias, so no state is needed. `bytes` is the request as it was relayed to `to`.
+    /// The response to the sender of a request that could not be delivered (RFC 3261 §16.9): a 503 as if the next hop had sent it. It is
+    /// routed back by the Vias, so no state is needed. `bytes` is the request as it was relayed to `to`.
     pub fn undeliverable(
         &self,
         bytes: &[u8],
@@ -195,8 +194,7 @@ impl Pipeline {
         Some(destination)
     }
 
-    /// Sends a request within a dialog that was let in along its way, if it is one that is to follow. None if policies are to be
-    /// asked.
+    /// Relays a request of an admitted dialog along its path, if it is to follow the dialog. `None` if policies are to be called.
     fn follow(&mut self, request: &Request, out: &mut Vec<u8>) -> Option<Option<Destination>> {
         if self.shared.config.policy.in_dialog == Mode::Ask {
             return None;
@@ -222,7 +220,7 @@ impl Pipeline {
         Some(self.carry_out(&judgement, request, out))
     }
 
-    /// The first look, and its count.
+    /// The first look, with its counters.
     fn look(
         &self,
         message: Message<'_>,
@@ -267,7 +265,7 @@ impl Pipeline {
         received
     }
 
-    /// Tells what the first look found.
+    /// Logs the result of the first look.
     fn tell_look(
         &self,
         message: Message<'_>,
@@ -305,7 +303,7 @@ impl Pipeline {
         }
     }
 
-    /// Asks the policies and does what they say, unless the request is to wait, if it may.
+    /// Calls the policies and carries out the verdict, unless the request is to be deferred, if it may.
     fn judge(
         &mut self,
         request: Request,
@@ -315,7 +313,7 @@ impl Pipeline {
         let (request, judgement) = self.judge.judge(request, patience);
         let handled = match judgement {
             Some(judgement) => Handled::Done(self.carry_out(&judgement, &request, out)),
-            // The buffer is that of the socket, and large.
+            // The buffer belongs to the socket, and is large.
             None => Handled::Waits(Box::new(request.clone())),
         };
         (request, handled)
@@ -414,7 +412,7 @@ impl Pipeline {
         }
     }
 
-    /// The header field that shows the decision's id, if one does.
+    /// The header field with the decision's id, if configured.
     fn shown_id(&self, judgement: &Judgement) -> Option<(&str, String)> {
         let name = self.shared.records.as_ref()?.id_header()?;
         Some((name, judgement.id?.to_string()))
@@ -473,7 +471,7 @@ impl Pipeline {
         self.send_reply(&fate, NO_HEADERS, judgement, message, arrival, out)
     }
 
-    /// Answers nothing.
+    /// Sends no response.
     fn drop_it(
         &self,
         judgement: &Judgement,
@@ -490,8 +488,8 @@ impl Pipeline {
         None
     }
 
-    /// Sends an answer, if its receiver is to have one, and without the header fields if it would be too large. Whoever writes
-    /// another's address into a datagram must not make this host send that one much more than it was sent, or without end.
+    /// Sends a response, if one is permitted, and without the header fields of the policy if it would be too large. Whoever forges a source
+    /// address must not be able to make this host send it much more than the host received, or flood it.
     fn send_reply<H: AsRef<str>>(
         &self,
         fate: &Fate<'_>,
@@ -540,7 +538,7 @@ impl Pipeline {
         destination
     }
 
-    /// Counts an answer that is not sent.
+    /// Counts a response that is not sent.
     fn keep_back(&self, lost: Lost, message: Message<'_>, arrival: &Arrival) {
         self.counters().lost.inc(lost);
         if let Some(trouble) = Trouble::of_loss(lost) {
@@ -554,8 +552,8 @@ impl Pipeline {
         }
     }
 
-    /// Whether an answer may be sent to where the request came from: see `answers-per-second` in `[sip]`.
-    /// `now` is asked only where there is a limit.
+    /// Whether a response may be sent to the source of the request: see `answers-per-second` in `[sip]`. `now` is called only if there is a
+    /// limit.
     fn may_answer(&self, arrival: &Arrival, now: impl FnOnce() -> Instant) -> bool {
         if arrival.transport.is_reliable()
             || !self.answers.is_limited()
@@ -564,23 +562,23 @@ impl Pipeline {
             return true;
         }
         if self.knows(arrival) {
-            // It is looked up again when it had its share again.
+            // The next lookup is due when the source has used up its limit again.
             self.answers.forget(arrival.source.ip());
             return true;
         }
         false
     }
 
-    /// Whether the table has a row, of whatever group, for the source.
+    /// Whether the table has a row, of any group, for the source.
     fn knows(&self, arrival: &Arrival) -> bool {
         let addresses = self.shared.addresses.current();
         let mut entries = addresses.table.lookup(arrival.source.ip()).iter();
         entries.any(|entry| entry.port == 0 || entry.port == arrival.source.port())
     }
 
-    /// Whether an answer of this size is too much for a request of that size. Over a stream the sender has shown that it is where it
-    /// says. A source in the address table is one that the operator knows, and may be sent more; but somebody else may have written its
-    /// address, and a tenant's policy the answer.
+    /// Whether a response of this size is too large for a request of that size. Over a stream, the sender has proved its address. A source
+    /// in the address table may get more, but not without limit: its address may be forged, and a tenant's policy may have written the
+    /// response.
     fn is_too_large(&self, answer: usize, request: usize, arrival: &Arrival) -> bool {
         let more = answer.saturating_sub(request);
         !arrival.transport.is_reliable()
@@ -589,7 +587,7 @@ impl Pipeline {
     }
 }
 
-/// A change to the header as the proxy makes it.
+/// A header change in the form of the proxy.
 fn change_of(edit: &Edit) -> HeaderChange<'_> {
     match edit {
         Edit::Add { name, value } => HeaderChange::Add { name, value },
@@ -605,7 +603,7 @@ pub(crate) fn wire_of(transport: Transport) -> Wire {
     }
 }
 
-/// The status code of a reply that we wrote: `SIP/2.0 401 …`.
+/// The status code of a reply written by this host: `SIP/2.0 401 …`.
 fn code_of(reply: &[u8]) -> u16 {
     let digits = reply.get(8..11).unwrap_or_default();
     digits.iter().fold(0, |code, digit| {
@@ -615,11 +613,11 @@ fn code_of(reply: &[u8]) -> u16 {
 
 const NO_HEADERS: &[(&str, &str)] = &[];
 
-/// How many bytes an answer over UDP may have more than its request.
+/// Bytes by which a response over UDP may exceed its request.
 const MOST_MORE: usize = 1024;
 
 /// The same for a source in the address table.
 const MOST_MORE_TO_KNOWN: usize = 8 * 1024;
 
-/// What callers read when the next hop takes no connection.
+/// Reason phrase when the next hop refuses connections.
 const UNREACHABLE: &str = "Next Hop Unreachable";

@@ -1,7 +1,7 @@
-//! Tells what became of a message: one structured event at `debug` for each that was refused, dropped or lost, and a line to each trace
-//! that follows it.
+//! Reports how a message was handled: one structured event at `debug` for each message that was refused, dropped or lost, and one line for
+//! each trace that matches it.
 //!
-//! While nobody listens this costs a look at the level of the log and at the number of traces; nothing is formatted then.
+//! While neither the log nor a trace needs it, this costs a check of the log level and of the number of traces; nothing is formatted.
 
 use std::fmt::Display;
 use std::net::SocketAddr;
@@ -20,28 +20,28 @@ use crate::trace::{self, Entry, Fields, Outcome};
 /// Bytes of a first line that are shown.
 const FIRST_LINE: usize = 120;
 
-/// Bytes of a message that can't be read in which a Call-ID is looked for.
+/// Bytes of an unreadable message that are searched for a Call-ID.
 const SEARCHED: usize = 8 << 10;
 
 /// A message that a transport could not carry.
 pub(crate) struct Loss<'a> {
     pub(crate) lost: Lost,
-    /// The message, or its beginning; nothing if there is none.
+    /// The message, or its beginning; empty if there is none.
     pub(crate) bytes: &'a [u8],
     pub(crate) transport: Transport,
-    /// Where it came from or was to go.
+    /// Its source or destination.
     pub(crate) peer: SocketAddr,
     pub(crate) detail: &'a dyn Display,
 }
 
 impl Pipeline {
-    /// Whether anybody wants to know what becomes of messages.
+    /// Whether the log or a trace needs the outcome of messages.
     #[inline]
     pub(super) fn is_watched(&self) -> bool {
         enabled!(Level::DEBUG) || self.shared.notices.traces.is_any()
     }
 
-    /// Tells what became of a message. Only where [`Pipeline::is_watched`] says so.
+    /// Reports the outcome of a message. To be called only if [`Pipeline::is_watched`] is true.
     #[cold]
     pub(super) fn tell(
         &self,
@@ -59,7 +59,7 @@ impl Pipeline {
         }
     }
 
-    /// Counts a relay error that is the operator's to mend.
+    /// Counts a relay error that the operator has to fix.
     #[cold]
     pub(super) fn note_relay_error(
         &self,
@@ -84,21 +84,21 @@ impl Pipeline {
         self.shared.notices.note(self.number, trouble, 1, example);
     }
 
-    /// Counts what the operator has to mend and no message is at hand for.
+    /// Counts a condition that the operator has to fix, without a message.
     pub(crate) fn note(&self, trouble: Trouble, count: u64, example: impl FnOnce() -> Example) {
         self.shared
             .notices
             .note(self.number, trouble, count, example);
     }
 
-    /// Counts a message that a transport could not carry, and tells of it.
+    /// Counts and reports a message that a transport could not carry.
     #[cold]
     pub(crate) fn lose(&self, loss: &Loss<'_>) {
         self.counters().lost.inc(loss.lost);
         self.tell_loss(loss, 1);
     }
 
-    /// Counts datagrams that the system refused to send, and tells of the last of them.
+    /// Counts datagrams that the system refused to send, and reports the last of them.
     #[cold]
     pub(crate) fn lose_refused(
         &self,
@@ -125,7 +125,7 @@ impl Pipeline {
         self.tell_loss(&loss, count);
     }
 
-    /// Tells of a request that was not delivered to its next hop. `is_down` if the next hop took no connection.
+    /// Reports a request that was not delivered to its next hop. `is_down`: the next hop refused the connection.
     #[cold]
     pub(crate) fn lose_undelivered(
         &self,
@@ -181,7 +181,7 @@ impl Pipeline {
         log_loss(loss);
     }
 
-    /// Shows a loss to those who follow the message.
+    /// Shows a loss to the traces that match the message.
     fn trace_loss(&self, loss: &Loss<'_>) {
         let traces = &self.shared.notices.traces;
         if !traces.is_any() {
@@ -254,7 +254,7 @@ fn log(message: Message<'_>, arrival: &Arrival, judgement: Option<&Judgement>, f
     }
 }
 
-/// What a trace shows of a message.
+/// A message as a trace shows it.
 fn entry<'a>(
     message: Message<'_>,
     arrival: &Arrival,
@@ -323,7 +323,7 @@ fn log_loss(loss: &Loss<'_>) {
     );
 }
 
-/// The method of a request; nothing for a response.
+/// The method of a request; empty for a response.
 fn method_of(message: Message<'_>) -> String {
     match message.start_line() {
         StartLine::Request { method, .. } => shown(method, FIRST_LINE),
@@ -331,7 +331,7 @@ fn method_of(message: Message<'_>) -> String {
     }
 }
 
-/// The Call-ID as far as it can be read.
+/// The Call-ID as far as it can be parsed.
 fn call_id_of(message: Message<'_>) -> String {
     match message.header(HeaderName::CallId) {
         Some(field) => notices::cut(field.value),
@@ -339,7 +339,7 @@ fn call_id_of(message: Message<'_>) -> String {
     }
 }
 
-/// Looks for a Call-ID in bytes that need not be a message.
+/// Searches for a Call-ID in bytes that need not be a valid message.
 fn call_id_in(bytes: &[u8]) -> &[u8] {
     let searched = bytes.get(..SEARCHED).unwrap_or(bytes);
     let mut lines = searched.split(|byte| *byte == b'\n').skip(1);
@@ -359,7 +359,7 @@ fn first_line(bytes: &[u8]) -> String {
     shown(&bytes[..end.unwrap_or(bytes.len())], FIRST_LINE)
 }
 
-/// Bytes from the wire as a log line can bear them.
+/// Received bytes as text for the log.
 fn shown(bytes: &[u8], most: usize) -> String {
     let cut = bytes.get(..most).unwrap_or(bytes);
     portcullis_text::clean(&String::from_utf8_lossy(cut)).into_owned()

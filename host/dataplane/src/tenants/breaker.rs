@@ -1,4 +1,4 @@
-//! Takes a policy out of service that fails too often.
+//! A circuit breaker: takes a policy that fails too often out of service.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,28 +8,29 @@ use parking_lot::Mutex;
 
 use portcullis_config::BreakerConfig;
 
-/// Counts the failures of one policy over all workers. While nothing fails, it costs a worker one look at a number.
+/// Counts the failures of one policy over all workers. While nothing fails, it costs a worker one load.
 #[derive(Debug)]
 pub struct Breaker {
     config: BreakerConfig,
     begun: Instant,
-    /// Nanoseconds since `begun` until which the policy is not asked. After that it is on probation; 0 is neither.
+    /// End of the pause in which the policy is not called, in nanoseconds since `begun`. After that the policy is on probation. 0 means
+    /// neither.
     open_until: AtomicU64,
-    /// When the last ones were, the oldest first; no more than it takes.
+    /// Times of the last failures, oldest first; no more than the limit.
     failures: Mutex<VecDeque<Instant>>,
 }
 
-/// This failure was one too many.
+/// The breaker tripped with this failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tripped {
-    /// How many there were.
+    /// Number of failures.
     pub failures: u32,
-    /// Within this time.
+    /// Time span of these failures.
     pub within: Duration,
 }
 
 impl Breaker {
-    /// A breaker that has not seen anything fail.
+    /// A breaker without failures.
     pub fn new(config: BreakerConfig) -> Self {
         Self {
             config,
@@ -39,7 +40,7 @@ impl Breaker {
         }
     }
 
-    /// Whether the policy may be asked. After a pause it may again: the first call decides whether it stays.
+    /// Whether the policy may be called. After a pause it may: the first call decides whether it stays in service.
     #[inline]
     pub fn admits(&self, now: Instant) -> bool {
         match self.open_until.load(Ordering::Relaxed) {
@@ -48,16 +49,16 @@ impl Breaker {
         }
     }
 
-    /// The policy decided: a pause that is over is forgotten.
+    /// Notes a successful call: an elapsed pause is cleared.
     #[inline]
     pub fn close(&self, now: Instant) {
-        // A call may have begun before another one took the policy out.
+        // The call may have begun before another call tripped the breaker.
         if self.open_until.load(Ordering::Relaxed) != 0 && self.admits(now) {
             self.reset();
         }
     }
 
-    /// Counts a failure. At the last one that is borne, the policy is out of service for the pause, and whoever counted it is told.
+    /// Counts a failure. The last tolerated failure takes the policy out of service for the pause, and its caller is notified.
     pub fn count(&self, now: Instant) -> Option<Tripped> {
         let BreakerConfig {
             failures: most,
@@ -68,7 +69,7 @@ impl Breaker {
             return None;
         }
         let mut failures = self.failures.lock();
-        // Other workers may have been at it when it was taken out.
+        // Calls on other workers may have been in progress when the breaker tripped.
         if !self.admits(now) {
             return None;
         }
@@ -95,7 +96,7 @@ impl Breaker {
         })
     }
 
-    /// Forgets everything: another policy serves.
+    /// Resets everything: another policy is active.
     pub fn reset(&self) {
         let mut failures = self.failures.lock();
         failures.clear();

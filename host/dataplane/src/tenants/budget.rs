@@ -1,4 +1,4 @@
-//! What one tenant may take: requests a second, a share of each worker's time, and its part when that is not enough for all.
+//! The limits of one tenant: requests per second, a share of each worker's time, and a fair part of an overloaded worker.
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,62 +14,61 @@ use portcullis_rate::{Clock, Due, nanoseconds};
 use super::pressure::Pressure;
 use super::sources::{Crowds, Places, Room, Source, Sources};
 
-/// How far ahead of its share a tenant may get: what it did not take in the last tenth of a second.
+/// How far ahead of its share a tenant may get: the unused time of the last tenth of a second.
 const BURST: Duration = Duration::from_millis(100);
 
-/// The requests of a tenant whose calls take longer than this on average let those of others go first. An honest policy takes a few
+/// Requests of a tenant whose calls take longer than this on average yield to those of other tenants. A typical policy takes a few
 /// microseconds.
 const SLOW: Duration = Duration::from_micros(25);
 
-/// What a call counts for in the average.
+/// Weight of a new call in the moving average.
 const WEIGHT: u64 = 8;
 
-/// Places in each row for the sources of a tenant with a rate.
+/// Places per row for the sources of a tenant with a rate.
 const PLACES: usize = 64;
 
-/// Keeps a tenant within its bounds, and those who send for it within what is left to them (`sources`). What is too much
-/// is turned away before it costs anything.
+/// Enforces the limits of a tenant, and the fair shares of its sources (`sources`). Requests above a limit are rejected before they cost
+/// anything.
 ///
-/// All bounds are kept by the generic cell rate algorithm (ITU-T I.371): the one number that there is, is the time at which
-/// everything that was taken so far would have been due.
+/// All limits use the generic cell rate algorithm (ITU-T I.371), which stores one value per bucket: the theoretical arrival time.
 #[derive(Debug)]
 pub struct Budget {
     clock: Clock,
     requests: Option<Requests>,
     share: Share,
     sources: Sources,
-    /// Whether there are sources that the tenant knows, which have their part first.
+    /// Whether there are known sources, which have priority.
     knows_some: bool,
-    /// For each worker, which is the only one that writes it.
+    /// One element per worker, which is its only writer.
     times: Box<[Times]>,
 }
 
 #[derive(Debug)]
 struct Requests {
-    /// Nanoseconds that one takes.
+    /// Nanoseconds per request.
     each: u64,
-    /// Nanoseconds that may be ahead.
+    /// Maximum nanoseconds ahead of now.
     ahead: u64,
     due: Due,
     places: Places,
     crowds: Crowds,
 }
 
-/// Aligned so that two workers never write to one cache line. Nanoseconds since `begun`, but for window, mean and row.
+/// Aligned so that two workers never write to the same cache line. Nanoseconds since `begun`, except for window, mean and row.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 struct Times {
-    /// When what it took would be due at its share.
+    /// Theoretical arrival time at the tenant's share.
     share_due: AtomicU64,
-    /// When it would be due as the worker's pressure weighs it.
+    /// Theoretical arrival time with the worker's pressure as weight.
     fair_due: AtomicU64,
-    /// In which window of the worker's it was seen last.
+    /// Window of the worker in which the tenant was last seen.
     window: AtomicU64,
-    /// What a call takes, on average.
+    /// Average duration of a call.
     mean: AtomicU64,
-    /// The worker's row in which a request of it waited last.
+    /// The batch in which a request of the tenant was last deferred.
     row: AtomicU64,
-    /// Those who send, as far as their time is counted.
+    /// The sources, if their time is limited.
     crowds: Crowds,
 }
 
@@ -96,12 +95,12 @@ impl Budget {
         }
     }
 
-    /// Bounds that nothing reaches.
+    /// A budget without effective limits.
     pub fn unlimited(workers: usize) -> Self {
         Self::new(None, Share::ALL, workers)
     }
 
-    /// The same for a tenant that knows some of its sources.
+    /// The same for a tenant with known sources.
     pub fn knowing_some(self) -> Self {
         Self {
             knows_some: true,
@@ -109,8 +108,8 @@ impl Budget {
         }
     }
 
-    /// Admits one request from this address. `is_known` returns whether the tenant knows the address, and is called only where that
-    /// makes a difference. The result is for [`Budget::charge`].
+    /// Admits one request from this address. `is_known` returns whether the source is known to the tenant, and is called only if that makes
+    /// a difference. The result is the argument for [`Budget::charge`].
     ///
     /// # Errors
     /// When the request exceeds the budget.
@@ -142,8 +141,8 @@ impl Budget {
         }
     }
 
-    /// Admits one request that follows its dialog, from a source that counts as known. Shares of time do not apply: no policy is asked,
-    /// and an ACK or BYE that is turned away leaves a call behind.
+    /// Admits one request that follows its dialog, from a source that counts as known. Time shares do not apply: no policy is called, and
+    /// rejecting an ACK or BYE would leave a call behind.
     ///
     /// # Errors
     /// When the request exceeds the rate.
@@ -159,7 +158,7 @@ impl Budget {
         }
     }
 
-    /// Whether the time that calls take has a bound at the moment.
+    /// Whether the time of calls is limited at the moment.
     #[inline]
     fn counts_time(&self, pressure: &Pressure) -> bool {
         self.share < Share::ALL || pressure.weight() > 1.0
@@ -188,14 +187,14 @@ impl Budget {
         Ok(())
     }
 
-    /// Whether its calls take long, so that those of others should go first.
+    /// Whether the tenant's calls are slow, so that they should yield to those of others.
     #[inline]
     pub fn is_slow(&self, worker: usize) -> bool {
         self.times[worker].mean.load(Ordering::Relaxed) > nanoseconds(SLOW)
     }
 
-    /// Whether a request is to wait until others have had their turn, in the worker's row of this number, from 1. Who has one in
-    /// the row already joins it again: its requests stay in order.
+    /// Whether a request is to be deferred, in the worker's batch with this number, from 1. A tenant with a request in the batch defers its
+    /// next ones too, so that its requests stay in order.
     #[inline]
     pub fn joins(&self, worker: usize, row: u64) -> bool {
         let times = &self.times[worker];
@@ -206,7 +205,7 @@ impl Budget {
         waits
     }
 
-    /// Notes what a call took of the processor's time ([`Pressure::cost`]). `source` is what [`Budget::admit`] gave.
+    /// Charges the CPU time of a call ([`Pressure::cost`]). `source` is the result of [`Budget::admit`].
     #[inline]
     pub fn charge(
         &self,
@@ -223,7 +222,7 @@ impl Budget {
         self.charge_beside(worker, begun, took, pressure, source);
     }
 
-    /// The same for what the host did on behalf of a request beside the calls.
+    /// The same for the host's work for a request outside of calls.
     #[inline]
     pub fn charge_beside(
         &self,
@@ -245,7 +244,7 @@ impl Budget {
         charge(&times.fair_due, begun.saturating_sub(credit), weighed);
         let mut most = weighed;
         if self.share < Share::ALL {
-            // At a share of a quarter, each nanosecond stands for four.
+            // At a share of a quarter, each nanosecond counts as four.
             let weight = u64::from(Share::ALL.hundredths());
             let share = u64::from(self.share.hundredths().max(1));
             let cost = took.saturating_mul(weight) / share;

@@ -1,4 +1,4 @@
-//! What the data path reads of tenants: who decides on which requests, and how much each tenant may take.
+//! The tenant state that the data path reads: which policies decide on which requests, and how much each tenant may use.
 
 mod breaker;
 mod budget;
@@ -32,46 +32,46 @@ pub use selector::Selector;
 pub use shadow::{Comparison, Difference, Shadow};
 pub use sources::Source;
 
-/// Everybody who decides, at one moment. Immutable; a change of the tenants is a new one.
+/// The operator and all tenants at one moment. Immutable; a change creates a new value.
 #[derive(Debug)]
 pub struct Tenants {
-    /// The operator's policy that is asked about every request first.
+    /// The operator's policy that is called first for every request.
     pub before: Option<Arc<Seat>>,
-    /// The operator's policy that is asked about what the tenant's has no opinion on.
+    /// The operator's policy that is called if the tenant's policy passes.
     pub after: Option<Arc<Seat>>,
-    /// What no tenant claims.
+    /// The operator, for requests of no tenant.
     pub default: Arc<Tenant>,
-    /// In the order of their names.
+    /// Sorted by name.
     pub named: Vec<Arc<Tenant>>,
     selector: Selector,
-    /// The places in `named` by [`mark`] of the name.
+    /// Indices into `named`, by the [`mark`] of the name.
     marks: HashMap<u64, usize>,
 }
 
-/// One tenant, or the operator in the place of one.
+/// One tenant, or the operator in the place of a tenant.
 pub struct Tenant {
     /// Its name; `default` for the operator.
     pub name: Arc<str>,
     /// Its policy.
     pub seat: Arc<Seat>,
-    /// What happens to a request that no policy has an opinion on.
+    /// The verdict if all policies pass.
     pub default: DefaultVerdict,
-    /// Where its requests may go; none for where all may.
+    /// Where its requests may be relayed to; `None` permits all destinations of the host.
     pub routes: Option<Arc<ArcSwap<Routes>>>,
-    /// What it may take.
+    /// Its limits.
     pub budget: Budget,
-    /// The groups of the address table whose sources it knows, in order.
+    /// The groups of the address table with its known sources, sorted.
     pub known: Box<[u32]>,
-    /// What it has had of the records.
+    /// Its share of the records.
     pub records: Part,
-    /// What became of its requests, for each worker.
+    /// Its counters, one element per worker.
     pub counters: Arc<[TenantCounters]>,
-    /// As it is configured; none for the operator.
+    /// Its configuration; `None` for the operator.
     pub config: Option<TenantConfig>,
 }
 
 impl Tenants {
-    /// Nobody but the operator.
+    /// The operator without tenants.
     pub fn operator(
         default: Arc<Tenant>,
         before: Option<Arc<Seat>>,
@@ -104,7 +104,7 @@ impl Tenants {
         }
     }
 
-    /// The tenant that the request is of; none for the operator.
+    /// The tenant of the request; `None` for the operator.
     #[inline]
     pub fn select(&self, request: &Request, table: &Table) -> Option<&Arc<Tenant>> {
         if self.named.is_empty() {
@@ -114,7 +114,7 @@ impl Tenants {
         self.named.get(at)
     }
 
-    /// Whose a dialog is with this mark: see [`portcullis_sip::Dialog::owner`]. None for a tenant that is no more.
+    /// The owner of a dialog with this mark: see [`portcullis_sip::Dialog::owner`]. `None` if the tenant no longer exists.
     pub fn owner(&self, mark: Option<u64>) -> Option<&Arc<Tenant>> {
         match mark {
             None => Some(&self.default),
@@ -122,7 +122,7 @@ impl Tenants {
         }
     }
 
-    /// Every policy's seat.
+    /// All seats.
     pub fn seats(&self) -> impl Iterator<Item = &Arc<Seat>> {
         let tenants = [&self.default].into_iter().chain(&self.named);
         let operators = self.before.iter().chain(&self.after);
@@ -134,14 +134,14 @@ impl Tenants {
         [&self.default].into_iter().chain(&self.named)
     }
 
-    /// The seat of this name: that of a tenant, `default`, `before` or `after`.
+    /// The seat with this name: that of a tenant, `default`, `before` or `after`.
     pub fn seat(&self, name: &str) -> Option<&Arc<Seat>> {
         self.seats().find(|seat| &*seat.name == name)
     }
 }
 
 impl Tenant {
-    /// Whether the tenant knows this source: one of its groups has it.
+    /// Whether the source is known to the tenant: it is in one of its groups.
     #[inline]
     pub fn knows(&self, source: SocketAddr, table: &Table) -> bool {
         let entries = table.lookup(source.ip());

@@ -1,73 +1,72 @@
-//! Whether a worker keeps up with what comes, and how far tenants are held back while it does not.
+//! Detects an overloaded worker, and determines how far tenants are throttled meanwhile.
 
 use std::time::{Duration, Instant};
 
 use super::processor::Processor;
 use super::sources::Places;
 
-/// A worker that had something to do all this time does not keep up: a full turn of its sockets takes less.
+/// A worker that has not been idle for this time is overloaded: one turn of all its sockets takes less.
 const BEHIND: Duration = Duration::from_millis(1);
 
-/// What a further such time multiplies the weight by.
+/// Factor applied to the weight after each further interval of overload.
 const TIGHTEN: f64 = 1.25;
 
-/// What each step without one multiplies it by: half as much after one and a half seconds. Slowly, as trying out how much is too
-/// much costs others a millisecond each time.
+/// Factor applied to the weight at each step without overload: it halves in one and a half seconds. The decay is slow, because each probe
+/// of how much is too much costs other tenants a millisecond.
 const EASE: f64 = 0.995;
 const EASE_EACH: Duration = Duration::from_millis(10);
 
-/// A worker that had pauses and used less than this of a processor in a window keeps up with ease: what held it up was no tenant. The weight
-/// goes back faster then, by this factor for each window.
+/// A worker that was idle at times and used less than this share of a processor in a window is clearly not overloaded: what delayed it was
+/// no tenant. The weight then decays faster, by this factor for each window.
 const EASY: f64 = 0.5;
 const RELIEVE: f64 = 0.5;
 
-/// How far ahead of its part a tenant may get meanwhile, in time that the worker has the processor. While a worker keeps up there is
-/// more to be ahead of.
+/// How far ahead of its share a tenant may get under overload, in CPU time of the worker. Otherwise the allowance is larger.
 const BURST: Duration = Duration::from_millis(10);
 
-/// How much of the processor's time it may take at once in any case: some tens of calls of an honest policy, its first ones too, which
-/// make the sandbox. With many tenants an equal part is little, and a single call would be more than what is ahead of it.
+/// CPU time that a tenant may always use at once: some tens of typical calls, including its first ones, which create the sandbox. With many
+/// tenants an equal share is small, and a single call would exceed the allowance.
 const AT_ONCE: Duration = Duration::from_millis(1);
 
-/// The most of the processor's time that a tenant may have left for having taken less than its part since the worker's last pause. A
-/// flood of cheap calls takes as much once before it is held back, and what others send meanwhile waits in the system's buffer.
+/// The maximum of unused CPU time that a tenant may save up since the worker was last idle. A flood of cheap calls uses this much once
+/// before it is throttled, and requests of others wait in the kernel's buffer meanwhile.
 const CREDIT: Duration = Duration::from_millis(20);
 
-/// How long a tenant counts that sends nothing any more.
+/// Time after which a tenant that sends nothing no longer counts.
 const WINDOW: Duration = Duration::from_millis(100);
 
-/// Places in each row for the sources of all tenants, where time has a bound.
+/// Places per row for the sources of all tenants, if time is limited.
 const PLACES: usize = 1024;
 
-/// How heavily the time of policies weighs on one worker. While the worker keeps up, that is 1 and nobody is held back. When it
-/// does not, the weight grows until it does, and shrinks slowly afterwards: at a weight of 4, a policy gets a quarter of the time,
-/// and only those feel it that take more. It never grows beyond what leaves an equal part to each tenant that sends: their number, and
-/// more if the worker has the processor for a part of the time only. Where there are several tenants, two send at any time, or one of
-/// them would not come to be seen behind all that the other has sent.
+/// The weight of policy time on one worker. It is 1, without throttling, while the worker is not overloaded. Under overload the weight
+/// grows until the worker keeps up, and decays slowly afterwards: at a weight of 4, a policy gets a quarter of the time, which affects only
+/// tenants that use more. The weight never exceeds the value that leaves an equal share to each active tenant: their number, or more if the
+/// worker has the processor only for a part of the time. With several tenants, at least two are assumed active; otherwise a tenant queued
+/// behind another would never be counted.
 #[derive(Debug)]
 pub struct Pressure {
     begun: Instant,
-    /// As many as the worker had when it was looked at last.
+    /// Number of idle parks of the worker at the last look.
     pauses: u64,
     busy_since: Instant,
-    /// When a request came after a pause last. What waits since then was sent while the worker was busy with something else.
+    /// Time of the first request after the worker was last idle. Requests that have waited since then were sent while the worker was busy.
     paused_at: Instant,
     weight: f64,
-    /// The part of the time that the worker has the processor, as it was when this window began or the weight grew.
+    /// The fraction of time in which the worker has the processor, as of the start of this window or the last increase of the weight.
     part: f64,
     eased: Instant,
     window: u64,
-    /// Tenants that were seen in this window and in the one before.
+    /// Tenants seen in this window and in the previous one.
     seen: (usize, usize),
-    /// Tenants that there are.
+    /// Number of tenants.
     tenants: usize,
     processor: Processor,
-    /// What the sources of all tenants took of the worker's time.
+    /// Use of the worker's time by the sources of all tenants.
     places: Places,
 }
 
 impl Pressure {
-    /// That of a worker without work.
+    /// The pressure of an idle worker.
     pub fn new(now: Instant) -> Self {
         Self {
             begun: now,
@@ -85,8 +84,8 @@ impl Pressure {
         }
     }
 
-    /// Looks at the worker when a request is there. `pauses` counts the times that it had nothing to do, `tenants` there are with the
-    /// operator, and `time` tells the processor time of its thread.
+    /// Updates the pressure when a request arrives. `pauses` is the worker's count of idle parks, `tenants` the number of tenants including
+    /// the operator, and `time` reads the CPU time of its thread.
     #[inline]
     pub fn look(
         &mut self,
@@ -97,7 +96,7 @@ impl Pressure {
     ) {
         self.tenants = tenants;
         if tenants < 2 {
-            // Nobody else would have the time, and nothing needs to be known.
+            // With a single tenant, nobody else needs the time.
             self.weight = 1.0;
             return;
         }
@@ -120,7 +119,7 @@ impl Pressure {
         }
     }
 
-    /// What a call that took so long and ends now took of the processor; `time` as above.
+    /// CPU time of a call with this duration that ends now; `time` as above.
     #[inline]
     pub fn cost(
         &mut self,
@@ -134,36 +133,36 @@ impl Pressure {
         }
     }
 
-    /// A tenant that was not seen in this window sends something.
+    /// Counts a tenant that has not been seen in this window.
     pub(super) fn meet(&mut self) {
         self.seen.0 += 1;
     }
 
-    /// What sources took of the worker's time, where it has a bound.
+    /// Use of the worker's time by sources, if it is limited.
     #[inline]
     pub(super) fn places(&self) -> &Places {
         &self.places
     }
 
-    /// The number of the window of the moment.
+    /// Number of the current window.
     pub(super) fn window(&self) -> u64 {
         self.window
     }
 
-    /// How heavily time weighs at the moment, 1 or more.
+    /// The current weight of time, at least 1.
     #[inline]
     pub(super) fn weight(&self) -> f64 {
         self.weight
     }
 
-    /// How far ahead a tenant may get while time weighs more.
+    /// How far ahead a tenant may get under overload.
     #[inline]
     pub(super) fn burst(&self) -> Duration {
         BURST.max(AT_ONCE.mul_f64(self.weight)).div_f64(self.part)
     }
 
-    /// How far behind `now` a tenant may be that took less than its part while time weighs more: as long as the worker had no pause. After
-    /// a stall, all that was sent meanwhile comes at once, and that alone is not too much.
+    /// How far behind `now` a tenant may be that used less than its share under overload: the time since the worker was last idle. After a
+    /// stall, all requests sent meanwhile arrive at once, which alone is no overload.
     #[inline]
     pub(super) fn credit(&self, now: Instant) -> Duration {
         let most = CREDIT.mul_f64(self.weight / self.part);
@@ -195,12 +194,12 @@ impl Pressure {
         self.weight = self.weight.min(self.most());
     }
 
-    /// What leaves an equal part to each tenant that sends.
+    /// The weight that leaves an equal share to each active tenant.
     fn most(&self) -> f64 {
         self.seen.0.max(self.seen.1).max(2) as f64 / self.part
     }
 
-    /// From 1, so that no window is that of a tenant that was never seen.
+    /// From 1, so that window 0 means a tenant that was never seen.
     fn window_of(&self, now: Instant) -> u64 {
         let windows = now.saturating_duration_since(self.begun).as_nanos() / WINDOW.as_nanos();
         u64::try_from(windows).unwrap_or(u64::MAX - 1) + 1

@@ -1,25 +1,25 @@
-//! How much of a processor a worker gets: other programs, and other machines on the same metal, may have it meanwhile.
+//! Measures how much of a processor a worker gets: other programs, and other virtual machines on the same hardware, compete for it.
 
 use std::time::{Duration, Instant};
 
 use nix::time::{ClockId, clock_gettime};
 
-/// How old the last reading may become when a call begins. One takes a system call: half a microsecond where that is slow.
+/// Maximum age of the last reading when a call begins. A reading is a system call: half a microsecond on slow systems.
 const READ_EACH: Duration = Duration::from_micros(250);
 
-/// A call that takes less is taken as it is. Who has lost the processor gets it back later than that.
+/// A shorter call is charged its wall time. A thread that was preempted does not run again within this time.
 const LONG: Duration = Duration::from_micros(200);
 
-/// Less than this part of a processor is taken for this part.
+/// Lower limit for the measured share of a processor.
 const LEAST: f64 = 0.05;
 
-/// The processor time of one worker, as it was read now and then.
+/// CPU time of one worker, sampled from time to time.
 #[derive(Debug)]
 pub(super) struct Processor {
     last: Option<Reading>,
-    /// The last reading of the window before.
+    /// The last sample of the previous window.
     turned: Option<Reading>,
-    /// What it came to while the worker always had something to do, in this window and in the one before.
+    /// CPU and wall time accumulated over busy intervals, for the current and the previous window.
     busy: [Busy; 2],
 }
 
@@ -45,7 +45,7 @@ impl Processor {
         }
     }
 
-    /// Reads `time`, the thread's processor time, if that is due. `pauses` counts the times that the worker had nothing to do.
+    /// Samples `time`, the thread's CPU time, if a sample is due. `pauses` is the worker's count of idle parks.
     #[inline]
     pub(super) fn look(
         &mut self,
@@ -61,8 +61,8 @@ impl Processor {
         }
     }
 
-    /// What a call that ends now took of the processor. Of one that was not long, that is the time that passed. Of another it is what
-    /// the thread got since the last reading, without what it did before the call; or with it, if the worker had a pause meanwhile.
+    /// CPU time of a call that ends now. A short call is charged its wall time; a longer one the thread's CPU time since the last sample,
+    /// less the work before the call, which is not subtracted if the worker was idle in between.
     #[inline]
     pub(super) fn cost(
         &mut self,
@@ -86,8 +86,8 @@ impl Processor {
         took.min(got.saturating_sub(before))
     }
 
-    /// Another window begins, the next one or one after that. Returns what the worker used of a processor in the one that ends, from 0 to
-    /// 1, and whether it had a pause; none while nothing is known.
+    /// Begins another window, the next one or a later one. Returns the processor share that the worker used in the window that ends, from 0
+    /// to 1, and whether it was idle; `None` while nothing is known.
     pub(super) fn turn(&mut self, is_next: bool) -> Option<(f64, bool)> {
         let before = match is_next {
             true => self.busy[0],
@@ -102,7 +102,7 @@ impl Processor {
         (wall > 0.0).then(|| (used / wall, last.pauses != turned.pauses))
     }
 
-    /// The part of the time that the worker had a processor when it had something to do; 1 while nothing is known.
+    /// The fraction of its busy time in which the worker had a processor; 1 while nothing is known.
     pub(super) fn part(&self) -> f64 {
         let [now, before] = self.busy;
         let wall = (now.wall + before.wall).as_secs_f64();
@@ -122,7 +122,7 @@ impl Processor {
     }
 }
 
-/// The processor time of the thread that asks, if the system tells.
+/// CPU time of the calling thread, if the system provides it.
 pub fn thread_time() -> Option<Duration> {
     let time = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).ok()?;
     Some(time.into())

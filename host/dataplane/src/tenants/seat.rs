@@ -1,4 +1,4 @@
-//! The place of one policy, with what happens when it fails.
+//! The attachment point of a policy, and what happens when the policy fails.
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,32 +17,32 @@ use crate::notices::Failures;
 use super::breaker::{Breaker, Tripped};
 use super::shadow::Comparison;
 
-/// The names of the operator's seats: what no tenant claims, what is asked before a tenant's policy, and after it.
+/// The names of the operator's seats: for requests of no tenant, called before a tenant's policy, called after it.
 pub const OPERATORS: [&str; 3] = ["default", "before", "after"];
 
-/// A place that one policy after the other holds.
+/// An attachment point of policies: slot, scope, limits, circuit breaker.
 pub struct Seat {
-    /// The tenant's name; `default`, `before` or `after` for the operator's.
+    /// The tenant's name, or `default`, `before` or `after` for the operator's seats.
     pub name: Arc<str>,
     /// The generations.
     pub slot: Arc<PolicySlot>,
-    /// What its policy may ask about.
+    /// What its policy may query and change.
     pub scope: Arc<Scope>,
-    /// Policies that may be compiled for it at the same time.
+    /// Permits for compiling policies pushed by the tenant.
     pub arrivals: Arc<Semaphore>,
-    /// The same for those that the operator sends, who does not wait for the tenant's.
+    /// Permits for compiling policies pushed by the operator, which do not wait for those of the tenant.
     pub operators_arrivals: Arc<Semaphore>,
     clock: Clock,
-    /// Policies that the tenant's people have pushed.
+    /// Rate of pushes by the tenant.
     pushes: Due,
-    /// File, limits, and what happens after a failure.
+    /// File, limits, and actions on failure.
     pub config: SeatConfig,
-    /// How often its policies failed, and how the last time.
+    /// Number of failures by kind, and the last failure.
     pub failures: Failures,
     breaker: Breaker,
-    /// How the candidate of the moment, or the last one, fares in the shadow of the one that serves.
+    /// The comparison of the current or the last shadow candidate with the active generation.
     comparison: ArcSwapOption<Comparison>,
-    /// The generation that failed too often, for whoever can go back to an older one.
+    /// The generation that tripped the breaker, for the task that rolls back.
     tripped: Mutex<Option<(u64, Tripped, String)>>,
     alert: Mutex<Option<Alert>>,
     wake: Arc<Notify>,
@@ -55,12 +55,12 @@ pub struct Alert {
     pub generation: u64,
     /// When.
     pub at: SystemTime,
-    /// Why, and what serves in its place.
+    /// Why, and what is active instead.
     pub text: String,
 }
 
 impl Seat {
-    /// A seat. `wake` is told when its policy fails too often.
+    /// A seat. `wake` is notified when the breaker trips.
     pub fn new(
         name: &str,
         slot: Arc<PolicySlot>,
@@ -92,7 +92,7 @@ impl Seat {
         OPERATORS.contains(&&*self.name)
     }
 
-    /// Takes one push by the tenant's people; false if it is one too many.
+    /// Counts one push by the tenant; false if the rate is exceeded.
     pub fn admits_push(&self, now: Instant) -> bool {
         let Some(most) = self.config.pushes else {
             return true;
@@ -102,7 +102,7 @@ impl Seat {
         self.pushes.take(self.clock.at(now), each, ahead)
     }
 
-    /// Where differences between these two are noted. A new pair begins a new one.
+    /// The comparison for these two generations. A new pair starts a new comparison.
     pub fn comparison_of(&self, active: u64, candidate: u64) -> Arc<Comparison> {
         let is_of = |comparison: &Comparison| {
             comparison.active == active && comparison.candidate == candidate
@@ -111,7 +111,7 @@ impl Seat {
         if let Some(comparison) = found() {
             return comparison;
         }
-        // Workers that come at the same time note in one and the same.
+        // Concurrent workers must use the same comparison.
         let _turn = self.tripped.lock();
         if let Some(comparison) = found() {
             return comparison;
@@ -121,24 +121,24 @@ impl Seat {
         comparison
     }
 
-    /// How the last candidate fared in the shadow; none if there was none.
+    /// The comparison of the last candidate; `None` if there was none.
     pub fn comparison(&self) -> Option<Arc<Comparison>> {
         self.comparison.load_full()
     }
 
-    /// Whether its policy may be asked at the moment.
+    /// Whether the policy may be called at the moment.
     #[inline]
     pub fn admits(&self, now: Instant) -> bool {
         self.breaker.admits(now)
     }
 
-    /// Its policy decided on a request, which it was asked at this time.
+    /// Notes that the policy decided on a request in a call that began at this time.
     #[inline]
     pub fn note_success(&self, asked: Instant) {
         self.breaker.close(asked);
     }
 
-    /// Counts a failure of a generation. What follows from it, if anything, is done on another thread.
+    /// Counts a failure of a generation. Consequences, if any, are handled on another thread.
     pub fn note_failure(&self, generation: u64, failure: &Failure, now: Instant) {
         if let Some(tripped) = self.breaker.count(now) {
             *self.tripped.lock() = Some((generation, tripped, failure.to_string()));
@@ -146,8 +146,8 @@ impl Seat {
         }
     }
 
-    /// Goes back to the generation before the one that failed too often, if it did and there is one: from which to which. Not for a
-    /// worker: what is replaced may have to be freed.
+    /// Rolls back from the generation that tripped the breaker, if it did and there is a previous one: returns from which to which
+    /// generation. Not to be called by a worker: replaced state may have to be freed.
     pub fn tend(&self) -> Option<(u64, u64)> {
         let tripped = self.tripped.lock().take();
         let (generation, Tripped { failures, within }, last) = tripped?;
@@ -161,7 +161,7 @@ impl Seat {
                 self.breaker.reset();
                 format!("generation {generation} had {reason}; generation {good} serves again")
             }
-            // Another one was put in its place meanwhile.
+            // Another generation has become active meanwhile.
             None if self.slot.number() != generation => {
                 self.breaker.reset();
                 return None;
@@ -184,12 +184,12 @@ impl Seat {
         good.map(|good| (generation, good))
     }
 
-    /// The policy that was taken out of service last, until another one is put in its place by hand.
+    /// The policy that was taken out of service last, until another one is activated by hand.
     pub fn alert(&self) -> Option<Alert> {
         self.alert.lock().clone()
     }
 
-    /// Starts afresh with what serves now: someone has put it there.
+    /// Resets the failure state: somebody activated the current generation.
     pub fn clear(&self) {
         *self.tripped.lock() = None;
         *self.alert.lock() = None;

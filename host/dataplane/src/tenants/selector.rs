@@ -1,4 +1,4 @@
-//! Whose a request is: by the socket that it came to, its request URI, its From, or its source.
+//! Assigns each request to a tenant, by local socket, request URI host, From host or source group.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -9,11 +9,11 @@ use portcullis_sip::{Host, NameAddr, Transport, Uri};
 
 use portcullis_request::Request;
 
-/// Finds the tenant of a request, as its place in a list.
+/// Finds the tenant of a request, as its index in a list.
 ///
-/// What decides first is the socket, then the host of the request URI, then that of From, then the source's group. Of hosts, the
-/// name itself goes before `*.` and the longest name behind it; of groups, that of the first row that matches, in the order of
-/// Kamailio's `allow_source_address_group`: single addresses before subnets.
+/// The local socket takes precedence, then the host of the request URI, then the host of From, then the source's group. Of hosts, an exact
+/// name takes precedence over `*.`, and a longer `*.` name over a shorter one; of groups, that of the first row that matches, in the order
+/// of Kamailio's `allow_source_address_group`: single addresses before subnets.
 #[derive(Debug, Default)]
 pub struct Selector {
     local: HashMap<(Transport, SocketAddr), usize>,
@@ -33,11 +33,11 @@ struct Hosts {
     longest_below: usize,
 }
 
-/// The longest host that [`Uri::parse`] reads.
+/// The longest host that [`Uri::parse`] accepts.
 const LONGEST_NAME: usize = 255;
 
 impl Selector {
-    /// For these tenants, whose places in the list it finds. Nothing is claimed twice: the configuration sees to that.
+    /// The selector of these tenants, which returns indices into their list. The configuration ensures that selectors are unique.
     pub fn new<'c>(tenants: impl IntoIterator<Item = &'c TenantConfig>) -> Self {
         let mut selector = Self::default();
         for (at, tenant) in tenants.into_iter().enumerate() {
@@ -62,7 +62,7 @@ impl Selector {
         selector
     }
 
-    /// The place of the tenant whose request this is; none for the operator's. `table` is asked for the source's group.
+    /// The index of the request's tenant; `None` for the operator. The source's group is looked up in `table`.
     pub fn select(&self, request: &Request, table: &Table) -> Option<usize> {
         self.by_local(request)
             .or_else(|| self.uri.find(request.request_uri()))
@@ -122,7 +122,7 @@ impl Hosts {
         self.exact.is_empty() && self.addresses.is_empty() && self.below.is_empty()
     }
 
-    /// The tenant that has the host of this URI.
+    /// The tenant for the host of this URI.
     fn find(&self, uri: &[u8]) -> Option<usize> {
         if self.is_empty() {
             return None;
@@ -143,7 +143,7 @@ impl Hosts {
         if let Some(&tenant) = self.exact.get(lower) {
             return Some(tenant);
         }
-        // What is longer than each name of ours is none of them: the work is bounded by what is configured.
+        // A name longer than every configured name cannot match: the work is bounded by the configuration.
         let first = lower.len().saturating_sub(self.longest_below + 1);
         let tail = lower.get(first..).unwrap_or_default();
         let dots = tail.iter().enumerate().filter(|(_, byte)| **byte == b'.');

@@ -1,5 +1,4 @@
-//! Asks candidates about requests that have been decided, off the way of the requests, and keeps what they would have decided
-//! otherwise.
+//! Evaluates candidates on decided requests, off the path of the requests, and keeps the differences.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -16,38 +15,38 @@ use portcullis_policy::{Edit, Edits, Evaluator, Failure, Generation, Scope, Verd
 use portcullis_records::Mask;
 use portcullis_request::Request;
 
-/// Requests that may wait for candidates. What comes when there is no room is not compared, and counted.
+/// Requests that may wait for candidates. Further requests are not compared, only counted.
 const WAITING: usize = 1024;
 
-/// The same for one candidate: those of others are to have their turn.
+/// The same for one candidate, so that others get their share.
 const WAITING_EACH: usize = 64;
 
-/// The bytes that all of them may take.
+/// Bytes of all waiting requests.
 const WAITING_BYTES: usize = 16 << 20;
 
-/// Differences that are kept as they were, the last ones.
+/// Number of differences kept, the latest ones.
 const SAMPLES: usize = 32;
 
-/// The most bytes of a request, and of each decision, in such a difference. The rest is cut off.
+/// Maximum bytes of a request, and of each decision, in such a difference. The rest is cut off.
 const SAMPLE_BYTES: usize = 8 << 10;
 
-/// Room for what the host does, beside the stack that a policy may use.
+/// Stack for host code, in addition to the stack that a policy may use.
 const STACK: usize = 2 << 20;
 
-/// The way to the thread that asks candidates.
+/// Handle of the thread that evaluates candidates.
 #[derive(Clone, Debug)]
 pub struct Shadow {
     jobs: SyncSender<Job>,
-    /// Bytes that wait.
+    /// Bytes of waiting requests.
     waiting: Arc<AtomicUsize>,
 }
 
-/// What a candidate decided in comparison.
+/// A candidate's decisions compared with those of the active generation.
 #[derive(Debug)]
 pub struct Comparison {
-    /// The number of its generation.
+    /// Generation number of the candidate.
     pub candidate: u64,
-    /// The number of the one that decided.
+    /// Generation number of the one that decided.
     pub active: u64,
     same: AtomicU64,
     different: AtomicU64,
@@ -57,22 +56,22 @@ pub struct Comparison {
     samples: Mutex<VecDeque<Difference>>,
 }
 
-/// A request that the candidate would have decided otherwise.
+/// A request on which the candidate decided differently.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Difference {
     /// When.
     pub at: SystemTime,
-    /// Where the request came from.
+    /// Source of the request.
     pub source: SocketAddr,
-    /// The request as it was received, in text, but for what `[records]` masks.
+    /// The request as received, as text, with the values that `[records]` masks left out.
     pub request: String,
     /// What was decided.
     pub active: String,
-    /// What would have been.
+    /// What the candidate decided.
     pub candidate: String,
 }
 
-/// One request and what was decided about it.
+/// One request and the decision on it.
 #[derive(Debug)]
 struct Job {
     request: Request,
@@ -82,15 +81,15 @@ struct Job {
     decided: Result<Verdict, Failure>,
     edits: Edits,
     comparison: Arc<Comparison>,
-    /// What it takes of memory.
+    /// Its memory, in bytes.
     bytes: usize,
 }
 
 impl Shadow {
-    /// Starts the thread. It ends with the last handle. Of the requests that it keeps, what `records` mask is not kept.
+    /// Starts the thread, which ends when the last handle is dropped. What `records` mask is not kept of a request.
     ///
     /// # Errors
-    /// When there can be no thread.
+    /// When the thread cannot be started.
     pub fn start(policy_stack: usize, records: &RecordsConfig) -> std::io::Result<Self> {
         let (jobs, next) = sync_channel(WAITING);
         let mask = Mask::new(records);
@@ -103,7 +102,7 @@ impl Shadow {
         Ok(Self { jobs, waiting })
     }
 
-    /// Takes room for a request; false if there is none.
+    /// Reserves memory for a request; false if the limit is reached.
     fn take_room(&self, comparison: &Comparison, bytes: usize) -> bool {
         let others = comparison.waiting.fetch_add(1, Ordering::Relaxed);
         let before = self.waiting.fetch_add(bytes, Ordering::Relaxed);
@@ -114,7 +113,7 @@ impl Shadow {
         has_room
     }
 
-    /// Hands a decided request on, if there is room.
+    /// Passes a decided request on, if the limits permit.
     pub fn offer(
         &self,
         request: &Request,
@@ -147,7 +146,7 @@ impl Shadow {
 }
 
 impl Comparison {
-    /// Of these two generations, nothing compared yet.
+    /// An empty comparison of these two generations.
     pub fn new(active: u64, candidate: u64) -> Self {
         Self {
             candidate,
@@ -160,22 +159,22 @@ impl Comparison {
         }
     }
 
-    /// Requests on which both agree.
+    /// Number of requests on which both agree.
     pub fn same(&self) -> u64 {
         self.same.load(Ordering::Relaxed)
     }
 
-    /// Requests on which they do not.
+    /// Number of requests on which they differ.
     pub fn different(&self) -> u64 {
         self.different.load(Ordering::Relaxed)
     }
 
-    /// Requests for which there was no room.
+    /// Number of requests that exceeded the limits.
     pub fn not_compared(&self) -> u64 {
         self.not_compared.load(Ordering::Relaxed)
     }
 
-    /// The last differences, the oldest first.
+    /// The latest differences, oldest first.
     pub fn samples(&self) -> Vec<Difference> {
         self.samples.lock().iter().cloned().collect()
     }
@@ -186,7 +185,7 @@ impl Comparison {
             return;
         };
         let mut samples = self.samples.lock();
-        // Within the lock: who sees the number finds the sample too.
+        // Within the lock: a reader who sees the number also finds the sample.
         self.different.fetch_add(1, Ordering::Relaxed);
         if samples.len() == SAMPLES {
             samples.pop_front();
@@ -195,15 +194,15 @@ impl Comparison {
     }
 }
 
-/// Gives back what [`Shadow::take_room`] took.
+/// Releases what [`Shadow::take_room`] reserved.
 fn leave_room(waiting: &AtomicUsize, comparison: &Comparison, bytes: usize) {
     waiting.fetch_sub(bytes, Ordering::Relaxed);
     comparison.waiting.fetch_sub(1, Ordering::Relaxed);
 }
 
-/// What a decision takes of memory.
+/// Memory of a decision, in bytes.
 fn bytes_of(decided: &Result<Verdict, Failure>, edits: &Edits) -> usize {
-    // What two texts take beside their bytes.
+    // Overhead of two strings.
     const PAIR: usize = 64;
 
     let decided = match decided {
@@ -245,7 +244,7 @@ fn work(next: &Receiver<Job>, waiting: &AtomicUsize, mask: &Mask) {
     }
 }
 
-/// What a policy decided, and what it changes in the header.
+/// The decision of a policy with its header changes.
 type Decided<'d> = (&'d Result<Verdict, Failure>, &'d Edits);
 
 fn difference(
@@ -270,7 +269,7 @@ fn difference(
     })
 }
 
-/// The request without what nobody who looks at differences is to see.
+/// The request without the parts that must not be shown with a difference.
 fn masked(request: &Request, mask: &Mask) -> String {
     let (bytes, left_out) = mask.request(request);
     let shown = &bytes[..bytes.len().min(SAMPLE_BYTES)];
@@ -291,12 +290,12 @@ fn cut(mut text: String) -> String {
     text
 }
 
-/// Whether changes to the header may come to anything.
+/// Whether header changes can take effect.
 pub(crate) fn may_relay(verdict: &Verdict) -> bool {
     matches!(verdict, Verdict::Relay(_) | Verdict::Pass)
 }
 
-/// An answer in a few words.
+/// A short description of a response.
 fn shown((answer, edits): Decided<'_>) -> String {
     match answer {
         Ok(verdict) if may_relay(verdict) && !edits.is_empty() => format!("{verdict}, {edits}"),

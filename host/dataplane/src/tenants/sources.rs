@@ -1,19 +1,20 @@
-//! Who sends a tenant's requests: what each source takes, so that one cannot take it all, and strangers not what is for those it knows.
+//! Fair shares between the sources of a tenant's requests, so that no source uses up the budget, and strangers do not use up the part of
+//! known sources.
 //!
-//! Whose a request is, is what it says ([`selector`](super::selector)), so whoever writes a tenant's domain into requests spends what the
-//! tenant may take. Two things hold that within bounds, at a cost that is the same for every request. Sources that the tenant knows, which
-//! are in its groups of the address table, may spend all of it, and others only what those leave. Within both kinds, a source that has had
-//! more than an equal part gives way to those that have not while it gets tight.
+//! A request is assigned to a tenant by values that its sender chooses ([`selector`](super::selector)), so whoever writes a tenant's domain
+//! into requests spends the tenant's budget. Two rules limit this, at the same cost for every request. Known sources, which are in the
+//! tenant's groups of the address table, may use the whole budget, and strangers only what known sources leave. Within both classes, when
+//! the budget gets scarce, a source above an equal share yields to those below it.
 //!
-//! Sources are not remembered one by one: they share places in a table of fixed size, two each, chosen by a keyed hash, so that nobody can
-//! aim at the places of another.
+//! Sources are not tracked one by one: they share places in a table of fixed size, two each, selected by a keyed hash, so that nobody can
+//! choose addresses that collide with those of others.
 
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 
 use portcullis_rate::{Active, Due, Seen};
 
-/// Where a request of a tenant comes from.
+/// The source of a tenant's request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Source {
     /// A keyed hash of the address.
@@ -21,19 +22,19 @@ pub struct Source {
     kind: Kind,
 }
 
-/// Whether a tenant knows a source.
+/// Whether a source is known to the tenant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Stranger,
     Known,
 }
 
-/// Makes [`Source`]s of addresses, each tenant by a key of its own.
+/// Creates [`Source`]s from addresses, with a key per tenant.
 #[derive(Debug, Default)]
 pub(super) struct Sources(RandomState);
 
-/// What sources have taken: two rows of places for each kind. A source has one in each row, and shares both with a certain other one
-/// hardly ever.
+/// The use by sources: two rows of places for each class. A source has one place in each row, and rarely shares both with the same other
+/// source.
 #[derive(Debug)]
 pub(super) struct Places {
     places: Box<[[Place; 2]]>,
@@ -42,34 +43,34 @@ pub(super) struct Places {
 
 #[derive(Debug, Default)]
 struct Place {
-    /// When what was taken would be due if every source of its kind had an equal part.
+    /// Theoretical arrival time if every source of the class had an equal share.
     due: Due,
     seen: Seen,
 }
 
-/// How many sources of each kind send at the moment.
+/// Number of active sources of each class.
 #[derive(Debug, Default)]
 pub(super) struct Crowds([Active; 2]);
 
-/// How far ahead of what is due one bound may get, in nanoseconds, by who asks.
+/// How far ahead of its theoretical arrival time a bucket may get, in nanoseconds, by kind of source.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Room {
-    /// For a source that nobody else is beside.
+    /// For a source without competition.
     alone: u64,
-    /// For whoever has not had more than an equal part.
+    /// For a source below an equal share.
     all: u64,
-    /// For the others.
+    /// For other sources.
     greedy: u64,
-    /// How far ahead of an equal part one may be.
+    /// How far ahead of an equal share a source may be.
     part: u64,
 }
 
 impl Sources {
-    /// The source of this address. Of IPv6, all addresses of a /64 are one: that is what one subscriber has.
+    /// The source with this address. All IPv6 addresses of a /64 are one source: a subscriber usually has one.
     pub(super) fn source(&self, ip: IpAddr, is_known: bool) -> Source {
         let hash = match ip.to_canonical() {
             IpAddr::V4(ip) => self.0.hash_one(u64::from(ip.to_bits())),
-            // No prefix of a /64 is as small as a number of IPv4, but for those that nobody has.
+            // No /64 prefix is as small as an IPv4 number, except for unassigned ones.
             IpAddr::V6(ip) => self.0.hash_one((ip.to_bits() >> 64) as u64),
         };
         let kind = match is_known {
@@ -81,7 +82,7 @@ impl Sources {
 }
 
 impl Places {
-    /// So many places in each row of each kind.
+    /// A table with this many places per row and class.
     pub(super) fn new(of_each_kind: usize) -> Self {
         Self {
             places: (0..2 * of_each_kind).map(|_| Default::default()).collect(),
@@ -108,15 +109,15 @@ impl Places {
         if crowd.count(now) < 2 {
             return room.alone;
         }
-        // What others have taken in one of its places is not held against it.
+        // Use by others in one of its two places does not count against it.
         match places.iter().all(|place| place.due.ahead(now) > room.part) {
             true => room.greedy,
             false => room.all,
         }
     }
 
-    /// Notes that this source took what would last for so long if it were alone. No more than `most` is held against it: what it took
-    /// while nobody else wanted it is no debt.
+    /// Charges this source for what would last this long at the full rate. At most `most` is charged: what it used while nobody else
+    /// competed is no debt.
     #[inline]
     pub(super) fn charge(&self, source: Source, crowds: &Crowds, now: u64, took: u64, most: u64) {
         let count = crowds.0[source.kind as usize].count(now);
@@ -129,12 +130,12 @@ impl Places {
 }
 
 impl Room {
-    /// The room of a bound that may get so far ahead, where one request takes `each`, for sources of this kind. Where a tenant knows none,
-    /// there are no strangers to keep room from.
+    /// The limits of a bucket that may get this far ahead, where one request takes `each`, for sources of this class. A tenant without
+    /// known sources reserves nothing for them.
     #[inline]
     pub(super) fn new(ahead: u64, each: u64, kind: Kind, knows_some: bool) -> Self {
-        // Whoever has had more than its part leaves a quarter, but has room for one request. Whoever comes when one source alone has
-        // filled it all finds room for one.
+        // A source above its share leaves a quarter free, but may always send one request. A new source finds room for one when a single
+        // source has used all.
         let within = |most: u64| {
             let greedy = (most - ahead / 4).max(each);
             Self {
@@ -155,7 +156,7 @@ impl Room {
         }
     }
 
-    /// The same where what is left for those who have not had their part is on top: sources that all take alike have as much as one alone.
+    /// The same with the reserve for sources below their share on top: sources with equal use together get as much as a single one.
     #[inline]
     pub(super) fn beyond(ahead: u64, kind: Kind, knows_some: bool) -> Self {
         let room = Self::new(ahead + ahead / 3, 0, kind, knows_some);

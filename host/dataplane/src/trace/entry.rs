@@ -10,10 +10,10 @@ use serde::Serialize;
 
 use super::outcome::Outcome;
 
-/// Bytes of one text from a message that are shown.
+/// Bytes shown of one text from a message.
 const MOST: usize = 256;
 
-/// A policy that was asked, and what came of it.
+/// A policy call and its result.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Asked {
     /// The seat: a tenant, `default`, `before` or `after`.
@@ -21,36 +21,36 @@ pub(crate) struct Asked {
     /// The file.
     pub(crate) policy: String,
     pub(crate) generation: u64,
-    /// The verdict, or what went wrong.
+    /// The verdict, or the failure.
     pub(crate) verdict: String,
     pub(crate) microseconds: u64,
 }
 
-/// What becomes of a message, as a line of a trace shows it.
+/// The outcome of a message, as a line of a trace shows it.
 #[derive(Debug, Serialize)]
 pub(crate) struct Entry<'a> {
     time: String,
     #[serde(flatten)]
     pub(crate) fields: Fields,
     pub(crate) tenant: Option<&'a str>,
-    /// The policies that were asked.
+    /// The policies called.
     pub(crate) asked: &'a [Asked],
-    /// What became of it.
+    /// The outcome.
     outcome: &'static str,
     #[serde(skip)]
     kind: Outcome,
-    /// The status of an answer or a response.
+    /// The status of a response.
     pub(crate) code: Option<u16>,
     pub(crate) reason: Option<String>,
-    /// Why.
+    /// The cause.
     pub(crate) cause: Option<&'static str>,
     pub(crate) detail: Option<String>,
-    /// Where it went, or was to go.
+    /// The destination.
     pub(crate) next: Option<SocketAddr>,
     pub(crate) decision: Option<String>,
 }
 
-/// What a line says of the message itself.
+/// The part of a line that describes the message itself.
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct Fields {
     pub(crate) source: Option<SocketAddr>,
@@ -65,7 +65,7 @@ pub(crate) struct Fields {
 }
 
 impl Fields {
-    /// Of a message that came in.
+    /// The entry of a received message.
     pub(crate) fn of(
         message: Message<'_>,
         arrival: &Arrival,
@@ -87,7 +87,7 @@ impl Fields {
 }
 
 impl<'a> Entry<'a> {
-    /// An entry without more than this.
+    /// An entry with this part only.
     pub(crate) fn new(fields: Fields, outcome: Outcome) -> Self {
         Self {
             time: with_milliseconds(SystemTime::now()),
@@ -130,7 +130,7 @@ impl<'a> Entry<'a> {
     }
 }
 
-/// The status of a response that came in.
+/// The status of a received response.
 pub(crate) fn code_of(message: Message<'_>) -> Option<u16> {
     match message.start_line() {
         StartLine::Response { code, .. } => Some(code),

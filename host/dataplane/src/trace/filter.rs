@@ -1,4 +1,4 @@
-//! Which messages a trace shows.
+//! Selects the messages that a trace shows.
 
 use std::net::IpAddr;
 
@@ -10,41 +10,41 @@ use thiserror::Error;
 use super::entry::Entry;
 use super::outcome::Outcome;
 
-/// Messages a second that a trace shows where nothing is said, and the most that may be asked for.
+/// Messages per second that a trace shows by default, and the maximum.
 const RATE: u32 = 200;
 const MOST_RATE: u32 = 2_000;
 
-/// What a message must be to be shown; what is not given is any. Read from the query of a request.
+/// The conditions on messages; an absent one matches any message. Parsed from the query of a request.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields, default)]
 pub struct Filter {
-    /// An address or network that it came from.
+    /// The source address or network.
     pub source: Option<String>,
-    /// Its Call-ID.
+    /// The Call-ID.
     pub call_id: Option<String>,
-    /// Its method; of a response that of its CSeq.
+    /// The method; for a response that of its CSeq.
     pub method: Option<String>,
-    /// The tenant that it is of; `default` for the operator.
+    /// The tenant; `default` for the operator.
     pub tenant: Option<String>,
     /// The user of From.
     pub from: Option<String>,
     /// The user of To.
     pub to: Option<String>,
-    /// What became of it.
+    /// The outcome.
     pub outcome: Option<Outcome>,
-    /// The status that it was answered with: `401`, or `4xx` for a class.
+    /// The status of the response: `401`, or `4xx` for a class.
     pub code: Option<String>,
-    /// Messages a second that are shown; more are counted.
+    /// Messages per second that are shown; further ones are counted.
     pub rate: Option<u32>,
-    /// `source`, read.
+    /// `source`, parsed.
     #[serde(skip)]
     network: Option<IpNet>,
-    /// `code`, read: the lowest and the highest.
+    /// `code`, parsed: the lowest and the highest status.
     #[serde(skip)]
     codes: Option<(u16, u16)>,
 }
 
-/// A filter that can't be read.
+/// An invalid filter.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum FilterError {
     /// The source.
@@ -59,10 +59,10 @@ pub enum FilterError {
 }
 
 impl Filter {
-    /// The same, with source and status read.
+    /// The same, with source and status parsed.
     ///
     /// # Errors
-    /// When one of them can't be.
+    /// When one of them is invalid.
     pub fn read(mut self) -> Result<Self, FilterError> {
         if let Some(text) = &self.source {
             let network = text.parse::<IpNet>().ok();
@@ -84,7 +84,7 @@ impl Filter {
         self.rate.unwrap_or(RATE)
     }
 
-    /// Whether any message will do, whatever becomes of it.
+    /// Whether the filter matches every message.
     pub(super) fn is_of_any(&self) -> bool {
         let parts = [
             &self.source,
@@ -97,13 +97,13 @@ impl Filter {
         parts.into_iter().all(Option::is_none)
     }
 
-    /// Whether this Call-ID is looked for.
+    /// Whether the filter selects this Call-ID.
     pub(super) fn is_call(&self, call_id: &[u8]) -> bool {
         let wanted = self.call_id.as_deref();
         wanted.is_some_and(|wanted| wanted.as_bytes() == call_id)
     }
 
-    /// What can be told before it is decided on.
+    /// The conditions that can be checked before the decision.
     pub(super) fn matches_message(&self, message: Message<'_>, arrival: &Arrival) -> bool {
         let is_from = |network: &IpNet| network.contains(&arrival.source.ip());
         if !self.network.as_ref().is_none_or(is_from) {
@@ -123,13 +123,13 @@ impl Filter {
             && is_user(&self.to, HeaderName::To)
     }
 
-    /// What can be told afterwards.
+    /// The conditions that can be checked after the decision.
     pub(super) fn matches_outcome(&self, entry: &Entry<'_>) -> bool {
         let is_tenant = |wanted: &String| entry.tenant() == wanted;
         self.tenant.as_ref().is_none_or(is_tenant) && self.matches_loss(entry)
     }
 
-    /// The same where it is not known whose the message was.
+    /// The same if the tenant of the message is unknown.
     pub(super) fn matches_loss(&self, entry: &Entry<'_>) -> bool {
         let is_code = |&(lowest, highest): &(u16, u16)| {
             let code = entry.code();

@@ -1,7 +1,7 @@
-//! Live traces: what becomes of the messages that match a filter, one line of JSON for each, streamed to whoever follows.
+//! Live traces: the outcome of each message that matches a filter, as one line of JSON, streamed to a client.
 //!
-//! While nobody follows, a message costs one look at a number. A worker never waits for a follower: what does not fit into the buffer
-//! of a trace, or comes faster than it may, is counted and left out.
+//! While no trace runs, a message costs one load. A worker never waits for a client: lines that exceed the buffer or the rate of a trace
+//! are counted and left out.
 
 mod entry;
 mod filter;
@@ -22,13 +22,13 @@ pub(crate) use entry::{Asked, Entry, Fields, code_of};
 pub use filter::{Filter, FilterError};
 pub use outcome::Outcome;
 
-/// Traces at a time.
+/// Maximum number of concurrent traces.
 const MOST: usize = 4;
 
-/// Lines that may wait for a follower. A line has some kilobytes at most.
+/// Lines that may wait for a client. A line has a few kilobytes at most.
 const BUFFER: usize = 1_024;
 
-/// The last calls that a trace has shown, by which it knows what is lost of them later.
+/// Calls shown last by a trace, by which it recognises later losses.
 const RECENT: usize = 64;
 
 /// All traces of a host.
@@ -36,13 +36,13 @@ const RECENT: usize = 64;
 pub struct Traces {
     count: AtomicUsize,
     all: ArcSwap<Vec<Arc<Trace>>>,
-    /// Held by those who begin and end traces.
+    /// Held while a trace begins or ends.
     change: Mutex<()>,
-    /// Whether the host ends.
+    /// Whether the host is ending.
     end: watch::Sender<bool>,
 }
 
-/// Somebody follows already, and so do all others that may.
+/// All permitted traces are running.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 #[error("{MOST} traces run already: end one of them")]
 pub struct TooMany;
@@ -52,7 +52,7 @@ pub struct TooMany;
 pub struct Trace {
     filter: Filter,
     begun: Instant,
-    /// The second since the beginning, and the messages in it.
+    /// The current second since the start, and the number of messages in it.
     window: AtomicU64,
     recent: [AtomicU64; RECENT],
     next_recent: AtomicUsize,
@@ -60,10 +60,10 @@ pub struct Trace {
     lines: mpsc::Sender<Bytes>,
 }
 
-/// Whoever owns the traces of a host.
+/// The owner of the traces of a host.
 type Owner = dyn AsRef<Traces> + Send + Sync;
 
-/// What a follower holds. The trace ends when it is dropped.
+/// The receiving end of a trace. The trace ends when it is dropped.
 pub struct Following {
     traces: Arc<Owner>,
     trace: Arc<Trace>,
@@ -72,16 +72,16 @@ pub struct Following {
     told: u64,
 }
 
-/// What comes next for a follower.
+/// The next item for a client.
 #[derive(Debug)]
 pub enum Next {
-    /// A line, with its line end.
+    /// A line, including its line ending.
     Line(Bytes),
-    /// So many messages were left out since this was told last.
+    /// Number of messages left out since the last report.
     LeftOut(u64),
-    /// Nothing for a while.
+    /// Nothing to show for a while.
     Silence,
-    /// The host ends.
+    /// The host is ending.
     End,
 }
 
@@ -97,25 +97,25 @@ impl Default for Traces {
 }
 
 impl Traces {
-    /// Whether anybody follows.
+    /// Whether any trace runs.
     #[inline]
     pub fn is_any(&self) -> bool {
         self.count.load(Ordering::Relaxed) > 0
     }
 
-    /// How many run.
+    /// Number of running traces.
     pub fn count(&self) -> usize {
         self.count.load(Ordering::Relaxed)
     }
 
-    /// Whether anybody follows a message like this, as far as that can be told before it is decided on.
+    /// Whether a trace matches a message like this, as far as can be known before the decision.
     pub(crate) fn want(&self, message: Message<'_>, arrival: &Arrival) -> bool {
         let all = self.all.load();
         all.iter()
             .any(|trace| trace.filter.matches_message(message, arrival))
     }
 
-    /// Shows what became of a message to all who follow it.
+    /// Shows the outcome of a message in all matching traces.
     pub(crate) fn show(&self, message: Message<'_>, arrival: &Arrival, entry: &Entry<'_>) {
         let mut line = None;
         for trace in self.all.load().iter() {
@@ -130,7 +130,7 @@ impl Traces {
         }
     }
 
-    /// Shows what was lost of a message behind its decision: to those who saw it, or look for its Call-ID.
+    /// Shows the loss of a message after its decision, in traces that showed the call or filter by its Call-ID.
     pub(crate) fn show_loss(&self, call_id: &[u8], entry: &Entry<'_>) {
         let mut line = None;
         for trace in self.all.load().iter() {
@@ -143,7 +143,7 @@ impl Traces {
         }
     }
 
-    /// Ends all traces: the host ends.
+    /// Ends all traces: the host is ending.
     pub(crate) fn close(&self) {
         self.end.send_replace(true);
     }
@@ -183,7 +183,7 @@ impl Traces {
 }
 
 impl Trace {
-    /// Hands a line to the follower, or counts it.
+    /// Sends a line to the client, or counts it.
     fn send(&self, line: &Bytes) {
         if !self.admits(self.begun.elapsed().as_secs())
             || self.lines.try_send(line.clone()).is_err()
@@ -192,7 +192,7 @@ impl Trace {
         }
     }
 
-    /// Whether one more message may be shown in this second. Workers that come at the same time may count one for two.
+    /// Whether one more message may be shown in this second. Concurrent workers may count two messages as one.
     fn admits(&self, second: u64) -> bool {
         let window = self.window.load(Ordering::Relaxed);
         let (begun, shown) = (window >> 32, window as u32);
@@ -218,7 +218,7 @@ impl Trace {
     }
 }
 
-/// A Call-ID as a number, which is never 0.
+/// A Call-ID as a non-zero number.
 fn mark(call_id: &str) -> u64 {
     use std::hash::Hasher;
     let mut hasher = siphasher::sip::SipHasher13::new();
@@ -227,10 +227,10 @@ fn mark(call_id: &str) -> u64 {
 }
 
 impl Following {
-    /// Begins a trace.
+    /// Starts a trace.
     ///
     /// # Errors
-    /// When as many run as may.
+    /// When the maximum number of traces is running.
     pub fn begin(
         traces: Arc<dyn AsRef<Traces> + Send + Sync>,
         filter: Filter,
@@ -247,7 +247,7 @@ impl Following {
         })
     }
 
-    /// Waits for what comes next, for so long.
+    /// Waits this long for the next item.
     pub async fn next(&mut self, patience: Duration) -> Next {
         let left_out = self.trace.left_out.load(Ordering::Relaxed);
         if left_out > self.told && self.lines.is_empty() {

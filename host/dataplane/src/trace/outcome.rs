@@ -6,19 +6,19 @@ use serde::Deserialize;
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    /// A request that was sent on.
+    /// The request was relayed.
     Relayed,
-    /// A response that was sent back.
+    /// The response was sent back.
     Returned,
-    /// A request that was answered with success: OPTIONS to the host.
+    /// The request was answered with success: OPTIONS to the host.
     Answered,
-    /// A request that was answered with a failure.
+    /// The request was answered with a failure.
     Rejected,
     /// An ACK to a rejection of ours.
     Absorbed,
     /// Nothing was sent.
     Dropped,
-    /// It was to be sent and could not be.
+    /// The message was to be sent, but could not be.
     Undelivered,
 }
 

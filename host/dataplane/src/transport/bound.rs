@@ -10,7 +10,7 @@ use portcullis_sip::Transport;
 pub struct Bound {
     /// The transport.
     pub transport: Transport,
-    /// The address, with the port that was really bound.
+    /// The address, with the actual port.
     pub addr: SocketAddr,
 }
 

@@ -1,4 +1,4 @@
-//! The stream connections of all workers: who can be reached over which.
+//! The stream connections of all workers, and the peers that each one reaches.
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasher, RandomState};
@@ -15,22 +15,22 @@ use tokio::sync::{mpsc, watch};
 
 use super::places::{Activity, Order, Origin, Standing, Stays};
 
-/// Bytes that may wait for one connection. A peer that reads more slowly loses what comes on top.
+/// Bytes that may wait for one connection. If the peer reads too slowly, further messages are dropped.
 pub(crate) const QUEUE_BYTES: usize = 1 << 20;
 
 /// Bytes that may wait for all connections together.
 const QUEUES_BYTES: usize = 256 << 20;
 
-/// What a message costs beside its bytes, so that tiny ones can't add up unseen.
+/// Overhead counted per message, so that many tiny messages cannot exceed the limits unnoticed.
 const MESSAGE_BYTES: usize = 256;
 
-/// Connections that may be closing, beside those that are open: whoever made room for another has its descriptor for a moment yet.
+/// Connections that may be closing, in addition to the open ones: an evicted connection holds its descriptor for a moment.
 pub const CLOSING: usize = 64;
 
 /// A message on its way to a connection.
 #[derive(Clone, Debug)]
 pub(crate) struct Outgoing {
-    /// Where it goes.
+    /// Its destination.
     pub(crate) to: Destination,
     /// The message.
     pub(crate) bytes: Bytes,
@@ -41,45 +41,45 @@ pub(crate) struct Outgoing {
 /// Who opened a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Opener {
-    /// The peer: the connection carries its requests, and what goes back to it.
+    /// The peer: the connection carries its requests, and the responses to them.
     Peer,
     /// This host, to reach the peer.
     Host,
 }
 
-/// What became of a message.
+/// The result of queueing a message.
 #[derive(Debug)]
 pub(crate) enum Sent {
-    /// It waits for its turn.
+    /// Queued.
     Queued,
-    /// It does not go out: the peer reads too slowly.
+    /// Not queued: the peer reads too slowly.
     Lost(Outgoing),
-    /// There is no such connection, and here it is again.
+    /// There is no such connection; the message is returned.
     Unsent(Outgoing),
 }
 
-/// Why a connection has no place.
+/// Why a connection was not admitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Full {
-    /// Every connection of its address has a request under way.
+    /// Every connection of its address has a request in progress.
     Address,
-    /// Every connection has.
+    /// Every connection has a request in progress.
     Total,
-    /// The host ends.
+    /// The host is ending.
     Ending,
 }
 
-/// A connection that was taken in.
+/// A connection that was admitted.
 #[derive(Debug)]
 pub(crate) struct Joined {
     pub(crate) id: ConnectionId,
     pub(crate) queue: Queue,
     pub(crate) place: Place,
-    /// Another connection had to make room.
+    /// Another connection was evicted for it.
     pub(crate) has_evicted: bool,
 }
 
-/// The place of one connection: it counts until this is dropped, which is when its descriptor is closed.
+/// The place of one connection: it is occupied until this is dropped, after the descriptor is closed.
 #[derive(Debug)]
 pub(crate) struct Place {
     connections: Arc<Connections>,
@@ -88,24 +88,24 @@ pub(crate) struct Place {
     activity: Arc<Activity>,
 }
 
-/// All connections, found by their number, or by their peer if this host opened them. Locked for moments, by TCP traffic only.
+/// All connections, indexed by number, and by peer if this host opened them. Locked briefly, by TCP traffic only.
 #[derive(Debug)]
 pub struct Connections {
     bounds: ConnectionLimits,
-    /// The number of the newest one. Numbers begin anywhere: a response or a dialog from before a restart, or from another host with
-    /// the same key, must not lead to a connection that happens to have the number now.
+    /// The number of the newest connection. Numbers start at a random value: a response or a dialog from before a restart, or from another
+    /// host with the same key, must not match a connection that happens to have its number now.
     last: AtomicU64,
     uses: Arc<AtomicU64>,
-    /// Bytes that wait for all of them.
+    /// Bytes waiting for all connections.
     waiting: Arc<AtomicUsize>,
     table: Mutex<Table>,
-    /// Workers that may still send answers.
+    /// Workers that may still send responses.
     deciding: AtomicUsize,
     /// True when the table is closed.
     closed: watch::Sender<bool>,
 }
 
-/// What waits for one connection: the end that its writer holds.
+/// The messages waiting for one connection: the receiving end, held by its writer.
 #[derive(Debug)]
 pub(crate) struct Queue {
     messages: mpsc::UnboundedReceiver<Waiting>,
@@ -114,26 +114,26 @@ pub(crate) struct Queue {
 #[derive(Debug, Default)]
 struct Table {
     by_id: HashMap<ConnectionId, Entry>,
-    /// Those that this host opened, by the address that they were opened to. A connection that a peer opened is never found by
-    /// its address: who has that address and port at the moment need not be who is meant (RFC 5923 §3, §9).
+    /// The connections opened by this host, by destination. A connection opened by a peer is never found by its address: the present user
+    /// of that address and port need not be the intended peer (RFC 5923 §3, §9).
     opened: HashMap<SocketAddr, ConnectionId>,
-    /// Which of them makes room.
+    /// The order of eviction.
     order: Order,
-    /// Those that are forgotten and not closed yet: their last messages are on the way to a peer that takes its time.
+    /// Connections that are removed but not closed yet: their last messages are on the way to a slow peer.
     closing: BTreeMap<ConnectionId, (Origin, Arc<Activity>)>,
-    /// Places that are taken: those of `by_id`, of `closing`, and of connections that were told to end at once.
+    /// Occupied places: those of `by_id`, of `closing`, and of connections told to end at once.
     held: usize,
     origins: HashMap<Origin, Held>,
     is_closed: bool,
 }
 
-/// What one address has.
+/// The connections of one address.
 #[derive(Debug, Default)]
 struct Held {
     places: usize,
-    /// Those of `by_id`.
+    /// Number in `by_id`.
     live: Vec<ConnectionId>,
-    /// Those of `closing`.
+    /// Number in `closing`.
     closing: Vec<ConnectionId>,
 }
 
@@ -143,11 +143,11 @@ struct Entry {
     messages: mpsc::UnboundedSender<Waiting>,
     waiting: Arc<AtomicUsize>,
     activity: Arc<Activity>,
-    /// Where it is in the table's order.
+    /// Its position in the order of eviction.
     standing: Standing,
 }
 
-/// A queued message. Dropped or not, it stops counting when it leaves the queue.
+/// A queued message. It stops counting when it leaves the queue, whether sent or dropped.
 #[derive(Debug)]
 struct Waiting {
     message: Outgoing,
@@ -155,7 +155,7 @@ struct Waiting {
     _everywhere: Charge,
 }
 
-/// Bytes that count against a limit for as long as this lives.
+/// Bytes that count against a limit during the lifetime of this value.
 #[derive(Debug)]
 struct Charge {
     counter: Arc<AtomicUsize>,
@@ -163,7 +163,7 @@ struct Charge {
 }
 
 impl Connections {
-    /// No connections, of which there may be so many.
+    /// An empty table with these limits.
     pub fn new(bounds: ConnectionLimits) -> Self {
         Self {
             bounds,
@@ -176,27 +176,27 @@ impl Connections {
         }
     }
 
-    /// A worker begins to decide on messages. Each must report its end to [`Connections::decided`].
+    /// Registers a worker that decides on messages. Each worker must report its end to [`Connections::decided`].
     pub(crate) fn decides(&self) {
         self.deciding.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A worker decides on nothing any more. The last of them closes the table: until then, any connection may have to carry an
-    /// answer of another worker.
+    /// Notes that a worker has stopped deciding. The last worker closes the table: until then, any connection may have to carry a response
+    /// of another worker.
     pub(crate) fn decided(&self) {
         if self.deciding.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.close();
         }
     }
 
-    /// Returns when the table is closed.
+    /// Completes when the table is closed.
     pub(crate) async fn closed(&self) {
         // The sender lives as long as `self`.
         let mut closed = self.closed.subscribe();
         let _closed = closed.wait_for(|closed| *closed).await;
     }
 
-    /// Takes a connection in. Where there is no place, another one ends: of the same address, if that has its share.
+    /// Admits a connection. If no place is free, another connection is evicted: one of the same address, if that is at its limit.
     pub(crate) fn add(self: &Arc<Self>, peer: SocketAddr, opener: Opener) -> Result<Joined, Full> {
         let origin = Origin::of(peer.ip());
         let now = Instant::now();
@@ -208,7 +208,7 @@ impl Connections {
         let of_address = table.origins.get(&origin).map_or(0, |held| held.places);
         if of_address >= self.bounds.per_address {
             has_evicted = table.make_room_of(origin, now);
-            // Those that were told to end may be some more for a moment.
+            // Connections told to end may exceed the limit for a moment.
             let most = self.bounds.per_address + self.bounds.per_address.min(CLOSING);
             if !has_evicted || of_address >= most {
                 return Err(Full::Address);
@@ -240,12 +240,12 @@ impl Connections {
         })
     }
 
-    /// Forgets a connection. Its queue ends when what waits in it is taken; its place is free when it is closed.
+    /// Removes a connection. Its queue ends when the waiting messages are taken; its place is free when it is closed.
     pub(crate) fn remove(&self, id: ConnectionId) {
         self.table.lock().begin_closing(id);
     }
 
-    /// Forgets all connections and takes no more: the host ends. Writers send what waits.
+    /// Removes all connections and admits no more: the host is ending. Writers send what waits.
     pub(crate) fn close(&self) {
         self.closed.send_replace(true);
         let mut table = self.table.lock();
@@ -259,12 +259,12 @@ impl Connections {
             .for_each(|held| held.live.clear());
     }
 
-    /// Ends the connection that was idle for longest: the system has no descriptor left. False if none is idle.
+    /// Ends the connection that has been idle for longest: the system has no descriptor left. False if none is idle.
     pub(crate) fn make_room(&self) -> bool {
         self.table.lock().make_room(Instant::now())
     }
 
-    /// Queues a message on the connection that it names, if that lives, else on one that this host opened to its address.
+    /// Queues a message on the connection that it names, if that is open, otherwise on one that this host opened to its address.
     pub(crate) fn send(&self, message: Outgoing) -> Sent {
         let table = self.table.lock();
         let Some(entry) = table.entry(&message.to) else {
@@ -284,7 +284,7 @@ impl Connections {
         entry.activity.sent(&waiting.message.bytes);
         match entry.messages.send(waiting) {
             Ok(()) => Sent::Queued,
-            // A connection whose task is just ending is none any more.
+            // A connection whose task is ending cannot be used.
             Err(mpsc::error::SendError(waiting)) => Sent::Unsent(waiting.message),
         }
     }
@@ -294,32 +294,32 @@ impl Connections {
         self.table.lock().by_id.len()
     }
 
-    /// True without any connection.
+    /// Whether there are no connections.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 }
 
 impl Queue {
-    /// The next message; none when the connection is forgotten and nothing waits any more.
+    /// The next message; `None` when the connection is removed and no message waits.
     pub(crate) async fn next(&mut self) -> Option<Outgoing> {
         self.messages.recv().await.map(|waiting| waiting.message)
     }
 
-    /// The next message if there is one already.
+    /// The next message, if one is waiting.
     pub(crate) fn next_now(&mut self) -> Option<Outgoing> {
         let waiting = self.messages.try_recv().ok()?;
         Some(waiting.message)
     }
 
-    /// Takes no more messages.
+    /// Accepts no more messages.
     pub(crate) fn close(&mut self) {
         self.messages.close();
     }
 }
 
 impl Place {
-    /// What the connection was used for.
+    /// The use of the connection.
     pub(crate) fn activity(&self) -> &Activity {
         &self.activity
     }
@@ -328,7 +328,7 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         let mut table = self.connections.table.lock();
-        // A connection that never ran is still there.
+        // A connection that was never started is still in the table.
         let _entry = table.remove(self.id);
         table.end_closing(self.id);
         table.held -= 1;
@@ -373,7 +373,7 @@ impl Table {
 
     fn remove(&mut self, id: ConnectionId) -> Option<Entry> {
         let entry = self.by_id.remove(&id)?;
-        // A newer connection to the same peer keeps its place.
+        // A newer connection to the same peer keeps its entry.
         if self.opened.get(&entry.peer) == Some(&id) {
             self.opened.remove(&entry.peer);
         }
@@ -384,7 +384,7 @@ impl Table {
         Some(entry)
     }
 
-    /// The connection that makes room for another; none if all have a request under way.
+    /// The connection to evict; `None` if all have a request in progress.
     fn longest_idle(&mut self, now: Instant) -> Option<ConnectionId> {
         let Self { by_id, order, .. } = self;
         order.first(|id| {
@@ -401,7 +401,7 @@ impl Table {
         })
     }
 
-    /// The same among those of one address.
+    /// The same for the connections of one address.
     fn longest_idle_of(&self, origin: Origin, now: Instant) -> Option<ConnectionId> {
         let live = self.origins.get(&origin)?.live.iter();
         let idle = live.filter_map(|id| {
@@ -411,7 +411,7 @@ impl Table {
         idle.min_by_key(|(rank, _)| *rank).map(|(_, id)| id)
     }
 
-    /// Ends one connection, so that another has room; false if all have a request under way.
+    /// Evicts one connection; false if all have a request in progress.
     fn make_room(&mut self, now: Instant) -> bool {
         if let Some((&id, _)) = self.closing.first_key_value() {
             return self.end_closing(id);
@@ -420,7 +420,7 @@ impl Table {
         self.evict(longest)
     }
 
-    /// The same among those of one address.
+    /// The same for the connections of one address.
     fn make_room_of(&mut self, origin: Origin, now: Instant) -> bool {
         let held = self.origins.get(&origin);
         if let Some(&id) = held.and_then(|held| held.closing.first()) {
@@ -446,7 +446,7 @@ impl Table {
         }
     }
 
-    /// Tells a connection that is closing to do so at once; false if it does already.
+    /// Tells a closing connection to end at once; false if it has been told already.
     fn end_closing(&mut self, id: ConnectionId) -> bool {
         let Some((origin, activity)) = self.closing.remove(&id) else {
             return false;

@@ -1,4 +1,4 @@
-//! Sockets that listen, and the table of all stream connections.
+//! Listening sockets, and the table of all stream connections.
 
 mod bound;
 mod connections;
@@ -20,10 +20,10 @@ pub(crate) use places::Activity;
 
 use portcullis_config::Spread;
 
-/// Buffers that a burst of calls fits into while a worker is busy; the system may grant less (`net.core.rmem_max`).
+/// Receive buffer that holds a burst of calls while a worker is busy; the system may grant less (`net.core.rmem_max`).
 const SOCKET_BUFFER: usize = 4 << 20;
 
-/// Connections that wait to be accepted; the system may grant less (`net.core.somaxconn`).
+/// Connections that may wait to be accepted; the system may grant less (`net.core.somaxconn`).
 const BACKLOG: i32 = 1024;
 
 /// The sockets of one worker.
@@ -48,10 +48,10 @@ pub struct BindError {
     pub source: io::Error,
 }
 
-/// Binds every address once for each worker. A port 0 becomes the port that the system chooses, the same for all workers.
+/// Binds every address once per worker. For port 0 the system chooses a port, the same for all workers.
 ///
 /// # Errors
-/// Names the first address that can't be listened on, why, and what to do about it.
+/// Names the first address that cannot be bound, the cause, and the fix.
 pub fn bind(
     listen: impl IntoIterator<Item = (Transport, SocketAddr)>,
     workers: usize,
@@ -83,7 +83,7 @@ pub fn bind(
     Ok((bound, all))
 }
 
-/// One socket of an address speaks for all that share it.
+/// The setting applies to all sockets of an address, so that one call is enough.
 fn spread_datagrams(all: &[WorkerSockets]) {
     let count = u32::try_from(all.len()).unwrap_or(u32::MAX);
     let first = all.first().map_or(&[][..], |sockets| &sockets.udp);
@@ -94,7 +94,7 @@ fn spread_datagrams(all: &[WorkerSockets]) {
     }
 }
 
-/// Small buffers lose datagrams in a burst, and nothing else says why.
+/// Small buffers lose datagrams in a burst, and nothing else reports it.
 fn tell_buffers(all: &[WorkerSockets]) {
     let udp = all.iter().flat_map(|sockets| &sockets.udp);
     let granted = udp.filter_map(|(socket, _)| portcullis_udp::buffers(socket).ok());
@@ -111,7 +111,8 @@ fn tell_buffers(all: &[WorkerSockets]) {
     }
 }
 
-/// Shared ports let a second process in without a word. A moment of sole ownership shows that nobody else is there.
+/// With shared ports, a second process could bind the same address unnoticed. A moment of exclusive binding shows that no other process has
+/// it.
 fn reserve(transport: Transport, addr: SocketAddr) -> io::Result<()> {
     if addr.port() == 0 {
         return Ok(());
@@ -153,7 +154,7 @@ fn listener(addr: SocketAddr, share_port: bool) -> io::Result<TcpListener> {
     if addr.is_ipv6() {
         socket.set_only_v6(true)?;
     }
-    // Connections of an earlier process that wait for their end must not keep the port.
+    // Connections of an earlier process in TIME_WAIT must not block the port.
     socket.set_reuse_address(true)?;
     if share_port {
         socket.set_reuse_port(true)?;

@@ -1,8 +1,8 @@
-//! How many stream connections there may be, from one address and in all, and which of them makes room for a newcomer.
+//! The limits on stream connections, per address and in total, and the choice of the connection to evict for a new one.
 //!
-//! A newcomer is refused only where every connection has a request under way. Else the connection goes that was of no use for longest:
-//! first one of a stranger, of whom no request was let in and to whom none was sent. A stranger's keep-alives are no use, so they keep
-//! no place that somebody else needs.
+//! A new connection is refused only if every connection has a request in progress. Otherwise the connection that has been unused for
+//! longest is evicted: first those of strangers, from and to whom no request has been relayed. Keep-alives of a stranger do not count as
+//! use.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -13,52 +13,52 @@ use std::time::{Duration, Instant};
 use portcullis_sip::ConnectionId;
 use tokio::sync::Notify;
 
-/// How long a request keeps the place of its connection at most: longer than Timer C of RFC 3261 §16.6.
+/// Maximum time for which a request protects its connection: longer than Timer C of RFC 3261 §16.6.
 const UNDER_WAY: Duration = Duration::from_secs(200);
 
-/// What a response begins with.
+/// The first bytes of a response.
 const SIP: &[u8] = b"SIP/2.0 ";
 
-/// Connections that are looked at for one newcomer. Those that turn out to be in use go to the end of the row.
+/// Connections examined for one new connection. Those that turn out to be in use move to the end of the queue.
 const LOOKS: usize = 64;
 
-/// Who is counted as one: an IPv4 address, or an IPv6 /64, of which one customer has all.
+/// The unit of the limit per address: an IPv4 address, or an IPv6 /64, which one customer controls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Origin(IpAddr);
 
-/// What a connection was used for. Its own task and those that send over it write this down without a lock.
+/// The use of a connection, updated without a lock by its own task and by those that send over it.
 #[derive(Debug)]
 pub(crate) struct Activity {
-    /// The number of the last use.
+    /// Sequence number of the last use.
     used: AtomicU64,
-    /// Numbers the uses of all connections in their order.
+    /// Sequence of the uses of all connections.
     uses: Arc<AtomicU64>,
-    /// Whether a request of its peer was let in, or one was sent to it.
+    /// Whether a request from or to its peer has been relayed.
     is_known: AtomicBool,
-    /// Requests that wait for their final response, both ways.
+    /// Requests without a final response yet, in both directions.
     under_way: AtomicU32,
-    /// When the last of these began, in milliseconds from `start`.
+    /// Start of the last of these requests, in milliseconds since `start`.
     began: AtomicU64,
     start: Instant,
     evicted: Notify,
 }
 
-/// The connections in the order of their use, strangers apart. The order is put right where it is looked at: a connection stands
-/// where its use was when it was looked at last, which is never behind where it should stand.
+/// The connections in the order of their use, strangers separately. The order is corrected lazily: a connection is at the position of its
+/// use at the last look, which is never behind its correct position.
 #[derive(Debug, Default)]
 pub(super) struct Order {
     strangers: BTreeMap<u64, ConnectionId>,
     known: BTreeMap<u64, ConnectionId>,
 }
 
-/// Whether a connection has a request under way, and so keeps its place.
+/// Whether a connection has a request in progress, which protects it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stays {
     Yes,
     No,
 }
 
-/// Where a connection stands in the order.
+/// The position of a connection in the order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Standing {
     is_known: bool,
@@ -77,7 +77,7 @@ impl Origin {
     }
 }
 
-/// The address, or the network with its length.
+/// The address, or the network with its prefix length.
 impl std::fmt::Display for Origin {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.0 {
@@ -101,20 +101,20 @@ impl Activity {
         }
     }
 
-    /// A SIP message came or went.
+    /// Notes that a SIP message was received or sent.
     pub(crate) fn used(&self) {
         let number = self.uses.fetch_add(1, Ordering::Relaxed);
         self.used.store(number, Ordering::Relaxed);
     }
 
-    /// A keep-alive came, which is a use by a peer whose requests are let in.
+    /// Notes a keep-alive, which counts as a use if requests of the peer have been relayed.
     pub(crate) fn kept_alive(&self) {
         if self.is_known.load(Ordering::Relaxed) {
             self.used();
         }
     }
 
-    /// This message came from the peer. What came of it is told to [`Activity::relayed`].
+    /// Notes a message from the peer. Its outcome is reported to [`Activity::relayed`].
     pub(crate) fn received(&self, message: &[u8]) {
         self.used();
         if is_final(message) {
@@ -122,26 +122,26 @@ impl Activity {
         }
     }
 
-    /// This message goes to the peer.
+    /// Notes a message to the peer.
     pub(crate) fn sent(&self, message: &[u8]) {
         self.used();
         match message.starts_with(SIP) {
             true if is_final(message) => self.response(),
             true => {}
-            // The answer to a keep-alive.
+            // The response to a keep-alive.
             false if message.starts_with(b"\r\n") => {}
             false => self.let_in(message),
         }
     }
 
-    /// This is what came of a message of the peer: a response, or the request that is relayed.
+    /// Notes the outcome of a message from the peer: a response, or the relayed request.
     pub(crate) fn relayed(&self, message: &[u8]) {
         if !message.starts_with(SIP) {
             self.let_in(message);
         }
     }
 
-    /// This request is relayed: the peer sent it, or gets it.
+    /// Notes that this request is relayed, from or to the peer.
     pub(crate) fn let_in(&self, request: &[u8]) {
         self.is_known.store(true, Ordering::Relaxed);
         // An ACK has no response.
@@ -154,13 +154,13 @@ impl Activity {
 
     fn response(&self) {
         let less = |count: u32| count.checked_sub(1);
-        // A second final response to a request that was forked on its way finds none.
+        // A second final response, to a request that was forked downstream, finds no request in progress.
         let _none_left = self
             .under_way
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
     }
 
-    /// Returns when the place of this connection is needed for another.
+    /// Completes when the connection is evicted.
     pub(crate) async fn evicted(&self) {
         self.evicted.notified().await;
     }
@@ -169,7 +169,7 @@ impl Activity {
         self.evicted.notify_one();
     }
 
-    /// Whether it has a request under way at `now`.
+    /// Whether a request is in progress at `now`.
     pub(super) fn is_busy(&self, now: Instant) -> bool {
         let began = Duration::from_millis(self.began.load(Ordering::Relaxed));
         let is_recent = now.duration_since(self.start).saturating_sub(began) < UNDER_WAY;
@@ -185,13 +185,13 @@ impl Activity {
 }
 
 impl Standing {
-    /// The least goes first: strangers, and among these who was of no use for longest.
+    /// The least is evicted first: strangers, and among these the one unused for longest.
     pub(super) fn rank(self) -> (bool, u64) {
         (self.is_known, self.used)
     }
 }
 
-/// True for a response that ends its transaction (RFC 3261 §17).
+/// Whether a response is final (RFC 3261 §17).
 fn is_final(message: &[u8]) -> bool {
     let class = message.strip_prefix(SIP).and_then(|rest| rest.first());
     class.is_some_and(|class| (b'2'..=b'6').contains(class))
@@ -206,8 +206,8 @@ impl Order {
         self.row(at.is_known).remove(&at.used);
     }
 
-    /// The one that goes first. `current` gives the standing that a connection has now, which is where it stands from then on, and
-    /// whether it stays; none if the connection is gone.
+    /// The connection to evict. `current` returns the current position of a connection, which becomes its stored position, and whether it
+    /// is protected; `None` if the connection no longer exists.
     pub(super) fn first(
         &mut self,
         mut current: impl FnMut(ConnectionId) -> Option<(Standing, Stays)>,
@@ -230,7 +230,7 @@ impl Order {
                 }
                 best = best.into_iter().chain([(standing.used, id)]).min();
             }
-            // All of them were used since. A stranger goes all the same before one who is known.
+            // All of them have been used since. A stranger is still evicted before a known peer.
             if let Some((_, id)) = best {
                 return Some(id);
             }

@@ -22,37 +22,37 @@ pub use running::spawn;
 
 use udp_socket::Udp;
 
-/// What the tasks of one worker share. They run on one thread and never hold it across an await.
+/// The state shared by the tasks of one worker. They run on one thread and never borrow it across an await.
 pub(crate) struct Worker {
     pub(crate) pipeline: Pipeline,
     pub(crate) receiver: Receiver,
     pub(crate) udp: Vec<Udp>,
-    /// Requests that let others go first, with the number of the UDP socket that they came from.
+    /// Deferred requests, with the number of the UDP socket that received each.
     pub(crate) waiting: VecDeque<(usize, Box<Request>)>,
-    /// Whose turn it is of the connections with a request that lets others go first.
+    /// Turns of the connections with a deferred request.
     pub(crate) slow: Rc<Semaphore>,
-    /// Buffers for messages that came over a stream or go out over one.
+    /// Buffers for messages received from or sent to a stream.
     pub(crate) stream_in: Vec<u8>,
     pub(crate) stream_out: Vec<u8>,
     this: Weak<RefCell<Self>>,
-    /// Each writer of a connection has a clone: when all are gone, everything is sent. None when the worker ends.
+    /// Each writer of a connection holds a clone: when all are dropped, everything is sent. `None` when the worker is ending.
     writers: Option<mpsc::Sender<()>>,
-    /// The worker ends: connections are read no further.
+    /// The worker is ending: connections are not read any more.
     pub(crate) is_ending: bool,
 }
 
 impl Worker {
-    /// What this worker counts.
+    /// The counters of this worker.
     pub(crate) fn counters(&self) -> &WorkerCounters {
         self.pipeline.counters()
     }
 
-    /// The handle of this worker for a new task.
+    /// A handle of this worker for a new task.
     pub(crate) fn this(&self) -> Option<Rc<RefCell<Self>>> {
         self.this.upgrade()
     }
 
-    /// What a writer holds for as long as it has something to send.
+    /// A handle that a writer holds while it has something to send.
     pub(crate) fn writers(&self) -> Option<mpsc::Sender<()>> {
         self.writers.clone()
     }

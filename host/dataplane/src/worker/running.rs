@@ -24,23 +24,23 @@ use crate::pipeline::Pipeline;
 use crate::shared::Shared;
 use crate::transport::WorkerSockets;
 
-/// Room for what the host does, beside the stack that a policy may use.
+/// Stack for host code, in addition to the stack that a policy may use.
 const STACK: usize = 2 << 20;
 
-/// How often a worker looks after what no message makes it look after.
+/// Interval of the tasks that no message triggers.
 const CHORES: Duration = Duration::from_secs(1);
 
-/// How long the end waits for peers to take what is on its way to them.
+/// Time limit at shutdown for peers to receive their last messages.
 const DRAIN: Duration = Duration::from_secs(2);
 
-/// Starts the worker of this number on a thread of its own, and returns when its sockets are served. It ends, with everything
-/// sent that can be sent, when `stop` becomes true or its sender is gone.
+/// Starts the worker with this number on its own thread, and returns when its sockets are served. When `stop` becomes true or its sender is
+/// dropped, the worker sends what it can and ends.
 ///
 /// # Errors
-/// When the thread or its runtime can't be made, or a socket can't be waited for.
+/// When the thread or its runtime cannot be created, or a socket cannot be polled.
 ///
 /// # Panics
-/// The thread does when `shared` has no counters for that worker.
+/// The thread panics when `shared` has no counters for that worker.
 pub fn spawn(
     number: usize,
     shared: Arc<Shared>,
@@ -84,7 +84,7 @@ struct Running {
 }
 
 impl Running {
-    /// Takes the sockets over and starts a task for each.
+    /// Takes ownership of the sockets and starts a task for each.
     fn start(number: usize, shared: Arc<Shared>, sockets: WorkerSockets) -> io::Result<Self> {
         let udp = sockets.udp.into_iter();
         let udp: Vec<Udp> = udp
@@ -126,17 +126,17 @@ impl Running {
         })
     }
 
-    /// Runs until `stop` becomes true or its sender is gone.
+    /// Runs until `stop` becomes true or its sender is dropped.
     async fn until(mut self, mut stop: watch::Receiver<bool>) {
         let _stopped_or_gone = stop.wait_for(|stop| *stop).await;
-        // Nothing new comes in from here on. Everything that came in is decided, and what is decided goes out.
+        // From here on, nothing new is received. Everything received is decided, and the results are sent.
         self.tasks.shutdown().await;
         let deadline = Instant::now() + DRAIN;
         self.worker.borrow_mut().is_ending = true;
         self.worker.borrow_mut().decide_waiting(DRAIN);
         let slow = Rc::clone(&self.worker.borrow().slow);
         let connections = Arc::clone(self.worker.borrow().connections());
-        // Turns are given in the order of the requests for them: this one comes after those of all requests that wait.
+        // The semaphore is fair: this permit follows those of all waiting requests.
         let _all_decided = timeout_at(deadline, slow.acquire()).await;
         connections.decided();
         if timeout_at(deadline, connections.closed()).await.is_err() {
@@ -157,7 +157,7 @@ impl Running {
     }
 }
 
-/// What has to be done without any message: old policies and tables must not stay only because nobody calls.
+/// Periodic work that no message triggers: old policies and tables must be released even without traffic.
 async fn chores(worker: Rc<RefCell<Worker>>) {
     let mut tick = interval(CHORES);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -1,4 +1,4 @@
-//! One TCP connection: messages come in, messages go out, until either side ends.
+//! One TCP connection: receives and sends messages until either side ends.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -23,60 +23,60 @@ use crate::pipeline::Handled;
 use crate::transport::Activity;
 use crate::transport::{Joined, Outgoing, Queue};
 
-/// A connection over which no whole message went for so long, either way, is closed. Keep-alives count as messages (RFC 5626
-/// sends them every 2 minutes at most).
+/// A connection without a complete message in either direction for this time is closed. Keep-alives count as messages (RFC 5626 sends them
+/// every 2 minutes at most).
 const IDLE: Duration = Duration::from_secs(300);
 
-/// How long the halves of a ping may lie apart.
+/// Maximum time between the two halves of a ping.
 const PING: Duration = Duration::from_secs(1);
 
-/// How long a peer may take no bytes at all.
+/// Maximum time for which a peer may accept no bytes at all.
 const WRITE: Duration = Duration::from_secs(10);
 
-/// Bytes that one read asks for, and that are gathered for one write.
+/// Bytes requested by one read, and gathered for one write.
 const CHUNK: usize = 16 * 1024;
 
-/// How long, and for how many bytes, we listen to a stream that is given up. Closing at once would make the system reset the
-/// connection, and the peer could lose the answer that says why.
+/// Time and bytes for which a stream is still read after it has been given up. Closing at once would make the system reset the connection,
+/// and the peer could lose the response with the cause.
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 256 * 1024;
 
-/// Why a connection is read no further.
+/// Why a connection is not read any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
-    /// The peer has closed it, or it broke.
+    /// The peer closed it, or it broke.
     Closed,
-    /// Nothing came or went for too long.
+    /// No message was received or sent for too long.
     Idle,
-    /// Where the next message starts can't be told.
+    /// The start of the next message cannot be located.
     Unframed,
-    /// The peer takes nothing.
+    /// The peer reads nothing.
     Unwritable,
-    /// Another connection needed its place.
+    /// The connection was evicted.
     Evicted,
 }
 
-/// What a connection needs to go on.
+/// What a connection waits for.
 enum Next {
-    /// More to read.
+    /// More input.
     Bytes,
-    /// Its turn, for this request.
+    /// Its turn, for this deferred request.
     Turn(Box<Request>),
-    /// Nothing helps: the stream can't be followed.
+    /// Nothing: the stream cannot be parsed any more.
     Nothing,
 }
 
-/// Carries messages both ways until either side ends.
+/// Carries messages in both directions until either side ends.
 pub(super) async fn run(
     worker: Rc<RefCell<Worker>>,
     stream: TcpStream,
     tcp: StreamPeer,
     joined: Joined,
 ) {
-    // Given back when everything that has the descriptor is gone.
+    // Released when every owner of the descriptor is dropped.
     let Joined { queue, place, .. } = joined;
     let activity = place.activity();
-    // Messages are written whole; waiting for more to fill a segment only delays them.
+    // Messages are written as a whole; delaying them to fill a segment only adds latency.
     let _best_effort = stream.set_nodelay(true);
     let (mut read, write) = stream.into_split();
     let has_written = Rc::new(Cell::new(false));
@@ -96,13 +96,13 @@ pub(super) async fn run(
         () = activity.evicted() => End::Evicted,
     };
     debug!(event = "tcp_connection_ended", peer = %tcp.peer, ?end, "TCP connection ended");
-    // With the table's entry goes the queue's other end: the writer sends what is left, and ends.
+    // Removing the entry drops the sending end of the queue: the writer sends what is left, and ends.
     worker.borrow().connections().remove(tcp.id);
     worker.borrow().counters().connections.closed.inc();
     if end == End::Evicted {
         return writer.abort();
     }
-    // What is left to do takes its time, unless the place is needed.
+    // Sending what is left takes its time, unless the place is needed.
     let close = async {
         if end == End::Unframed {
             linger(&mut read).await;
@@ -165,14 +165,14 @@ async fn read_all(
         }
         if framer.pending() < pending {
             deadline = Instant::now() + IDLE;
-            // The writers of what came out of these have their turn before more comes in.
+            // The writers of the results run before more is read.
             yield_now().await;
         }
     }
 }
 
-/// Decides on a request that lets others go first: those of other connections that wait for longer, and whatever came in over any
-/// socket meanwhile.
+/// Decides on a deferred request, after those of other connections that have waited for longer, and after input of any socket that has
+/// arrived meanwhile.
 async fn decide_in_turn(worker: &Rc<RefCell<Worker>>, request: Request, activity: &Activity) {
     let slow = Rc::clone(&worker.borrow().slow);
     let _turn = slow.acquire().await;
@@ -202,12 +202,12 @@ struct Writer {
     queue: Queue,
     buffer: Vec<u8>,
     has_written: Rc<Cell<bool>>,
-    /// The worker waits for this to be gone before it ends.
+    /// The worker waits for this to be dropped before it ends.
     _running: Option<mpsc::Sender<()>>,
 }
 
 impl Writer {
-    /// Sends what is queued until the queue ends or the peer takes no more.
+    /// Sends what is queued until the queue ends or the peer accepts no more.
     async fn run(mut self) {
         let mut batch = Vec::new();
         while let Some(message) = self.queue.next().await {
@@ -222,7 +222,7 @@ impl Writer {
         }
     }
 
-    /// Puts a message, and others that wait already, into the buffer: many small ones leave in one piece.
+    /// Copies a message, and others already waiting, into the buffer: many small ones are sent in one write.
     fn gather(&mut self, first: Outgoing, batch: &mut Vec<Outgoing>) {
         self.buffer.clear();
         self.buffer.shrink_to(4 * CHUNK);
@@ -237,7 +237,7 @@ impl Writer {
         }
     }
 
-    /// Writes the buffer: how many bytes went out, and why not all of them.
+    /// Writes the buffer: returns how many bytes were written, and why not all of them.
     async fn write(&mut self) -> (usize, io::Result<()>) {
         let mut written = 0;
         while written < self.buffer.len() {
@@ -252,7 +252,7 @@ impl Writer {
         (written, Ok(()))
     }
 
-    /// Counts the messages that are out, and leaves those that are not.
+    /// Counts the messages that were sent, and returns those that were not.
     fn count(&self, batch: &mut Vec<Outgoing>, mut written: usize) {
         let worker = self.worker.borrow();
         let counters = &worker.counters().tcp;
@@ -268,7 +268,7 @@ impl Writer {
         }
     }
 
-    /// What a broken connection did not take goes over another one, once; what a peer that does not read did not take, nowhere.
+    /// What a broken connection did not accept is sent over another one, once; what a peer did not read is dropped.
     async fn give_up(mut self, unsent: Vec<Outgoing>, error: &io::Error) {
         self.queue.close();
         let waiting = std::iter::from_fn(|| self.queue.next_now());
@@ -280,7 +280,7 @@ impl Writer {
 }
 
 impl Worker {
-    /// Handles every whole message, up to one that lets others go first.
+    /// Handles every complete message, up to one that is deferred.
     fn take_frames(
         worker: &Rc<RefCell<Self>>,
         framer: &mut Framer,
@@ -297,7 +297,7 @@ impl Worker {
                         return Next::Turn(request);
                     }
                 }
-                // Those that come in one piece have one answer: a peer waits for the first before it sends a second.
+                // Pings received in one piece get one pong: a peer waits for the first pong before it sends a second ping.
                 Ok(Frame::Ping) if has_pinged => this.counters().tcp.keepalives.inc(),
                 Ok(Frame::Ping) => {
                     activity.kept_alive();
@@ -326,7 +326,7 @@ impl Worker {
         }
     }
 
-    /// Decides on one framed message, unless it is a request that lets others go first.
+    /// Decides on one framed message, unless it is a request to be deferred.
     fn message(
         &mut self,
         bytes: &[u8],
@@ -352,13 +352,13 @@ impl Worker {
         None
     }
 
-    /// Decides on a request that waited.
+    /// Decides on a deferred request.
     fn decide_stream(&mut self, request: Request, activity: &Activity) {
         let destination = self.pipeline.decide(request, &mut self.stream_out);
         self.send_handled(destination, activity);
     }
 
-    /// Sends what came of a message of a connection. A request that is relayed makes the connection one that is known.
+    /// Sends the result of a connection's message. A relayed request makes the connection a known one.
     fn send_handled(&mut self, destination: Option<Destination>, activity: &Activity) {
         if destination.is_some() {
             activity.relayed(&self.stream_out);
@@ -397,7 +397,7 @@ impl Worker {
         });
     }
 
-    /// Answers a message that was not framed, as far as it can be read.
+    /// Answers a message that was not framed, as far as it can be parsed.
     fn unframed(&mut self, readable: &[u8], error: &ScanError, tcp: StreamPeer) {
         let counters = self.counters();
         counters.tcp.received.inc();
@@ -406,7 +406,7 @@ impl Worker {
         self.send_stream_out(destination);
     }
 
-    /// Sends what the pipeline wrote into the buffer for streams, from wherever it is to go.
+    /// Sends what the pipeline wrote into the stream buffer, from the socket or connection of its destination.
     pub(super) fn send_stream_out(&mut self, destination: Option<Destination>) {
         let Some(to) = destination else {
             return;

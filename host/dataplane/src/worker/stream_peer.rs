@@ -4,12 +4,12 @@ use std::net::SocketAddr;
 
 use portcullis_sip::{Arrival, ConnectionId, Destination, Transport};
 
-/// What a connection knows of itself.
+/// The endpoints of a connection.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct StreamPeer {
     pub(super) id: ConnectionId,
     pub(super) peer: SocketAddr,
-    /// The address of the listener: it names us to our peers.
+    /// The address of the listener, by which peers know this host.
     pub(super) local: SocketAddr,
 }
 
@@ -23,7 +23,7 @@ impl StreamPeer {
         }
     }
 
-    /// The way back over this connection.
+    /// The return path over this connection.
     pub(super) fn back(self) -> Destination {
         Destination {
             transport: Transport::Tcp,

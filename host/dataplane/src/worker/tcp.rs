@@ -1,4 +1,4 @@
-//! TCP: connections that peers open to us, and connections that we open.
+//! TCP: connections accepted from peers, and connections opened to next hops.
 
 use std::cell::RefCell;
 use std::fmt::Display;
@@ -22,26 +22,26 @@ use crate::pipeline::Loss;
 use crate::throttle;
 use crate::transport::{Connections, Full, Joined, Opener, Outgoing, Sent};
 
-/// How long the opening of a connection may take. Shorter than Timer B and F (32 s), so that the caller hears of it.
+/// Time limit for opening a connection. Shorter than Timer B and F (32 s), so that the caller gets a response.
 const CONNECT: Duration = Duration::from_secs(5);
 
-/// The pause after an accept that failed for want of something, files for instance.
+/// Pause after a failed accept, for example for lack of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Accepts connections for as long as the worker lives.
+/// Accepts connections during the lifetime of the worker.
 pub(crate) async fn accept(worker: Rc<RefCell<Worker>>, listener: TcpListener, local: SocketAddr) {
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
                 let is_full = welcome(&worker, stream, peer, local);
                 if is_full {
-                    // Whoever has made room closes before the next one comes.
+                    // An evicted connection closes before the next one is accepted.
                     yield_now().await;
                 }
             }
             Err(error) => {
                 worker.borrow().not_accepted(&error);
-                // What ended between connect and accept is over; anything else will fail again at once.
+                // A connection that ended between connect and accept is skipped; any other error would recur immediately.
                 if error.kind() != io::ErrorKind::ConnectionAborted {
                     sleep(ACCEPT_PAUSE).await;
                 }
@@ -50,7 +50,7 @@ pub(crate) async fn accept(worker: Rc<RefCell<Worker>>, listener: TcpListener, l
     }
 }
 
-/// Takes a connection in. True if another one had to make room, or there was none.
+/// Admits a connection. True if another one was evicted for it, or none could be.
 fn welcome(
     worker: &Rc<RefCell<Worker>>,
     stream: TcpStream,
@@ -112,7 +112,7 @@ impl Worker {
             Ok(joined) => joined,
             Err(why) => return lose(Lost::TooManyConnections, &message.bytes, &why),
         };
-        // The connection is in the table before it is open, so that what comes next waits for it and does not open another.
+        // The connection is in the table before it is open, so that later messages wait for it instead of opening another.
         let to = Destination {
             connection: Some(joined.id),
             ..to
@@ -121,7 +121,7 @@ impl Worker {
         spawn_local(open(worker, to, joined));
     }
 
-    /// Takes a connection to or from this peer in. Why not, if there is no place for it.
+    /// Admits a connection to or from this peer, or returns why not.
     fn join(&self, peer: SocketAddr, opener: Opener) -> Result<Joined, &'static str> {
         let joined = self.connections().add(peer, opener).map_err(|full| match full {
             Full::Ending => "the host ends",
@@ -138,7 +138,7 @@ impl Worker {
         Ok(joined)
     }
 
-    /// Tells of a connection that could not be accepted. Where the system has no descriptor for it, one that is idle makes room.
+    /// Logs a connection that could not be accepted. If the system has no descriptor left, an idle connection is evicted.
     fn not_accepted(&self, error: &io::Error) {
         debug!(event = "tcp_accept_failed", %error, "TCP connection not accepted");
         if !throttle::descriptors_are_short(error, "SIP over TCP") {
@@ -150,8 +150,8 @@ impl Worker {
         }
     }
 
-    /// Tells the sender of a request that it could not be delivered. A response is lost with its way.
-    /// `is_down` if the next hop took no connection.
+    /// Tells the sender of a request that it could not be delivered. A response has no sender to tell, and is lost. `is_down`: the next hop
+    /// refused the connection.
     pub(super) fn undeliverable(&mut self, message: &Outgoing, error: &io::Error, is_down: bool) {
         self.pipeline
             .lose_undelivered(&message.bytes, &message.to, error, is_down);
@@ -199,7 +199,7 @@ async fn open(worker: Rc<RefCell<Worker>>, to: Destination, mut joined: Joined) 
     super::udp::flush_all(&worker).await;
 }
 
-/// Connects from the address that our Via names, with a port of the system's choice.
+/// Connects from the address that our Via names, with a port chosen by the system.
 async fn connect(to: &Destination) -> io::Result<TcpStream> {
     let socket = match to.addr {
         SocketAddr::V4(_) => TcpSocket::new_v4()?,

@@ -1,4 +1,4 @@
-//! UDP: datagrams come and go in batches.
+//! UDP: datagrams are received and sent in batches.
 
 use std::cell::RefCell;
 use std::io;
@@ -20,24 +20,23 @@ use crate::notices::{Example, Trouble};
 use crate::pipeline::{Handled, Loss};
 use crate::transport::Outgoing;
 
-/// How long an answer waits for the rest of its batch. While policies take microseconds none does so for as long; one that takes more
-/// must not hold up the answers of others.
+/// Maximum time for which a response waits for the rest of its batch. It is not reached while policies take microseconds; a slower policy
+/// must not delay the responses of others.
 const WAIT: Duration = Duration::from_micros(150);
 
-/// Batches in a row before other sockets and connections of the worker have their turn.
+/// Consecutive batches before other sockets and connections of the worker get their turn.
 const TURN: usize = 4;
 
-/// Datagrams that may wait for a socket whose buffer is full.
+/// Datagrams that may wait for a socket whose send buffer is full.
 const MOST_WAITING: usize = 1_024;
 
-/// Requests that may let others go first at a time. When there are more, the first is decided where it stands.
+/// Capacity of the queue of deferred requests, per worker. When it is full, the first one is decided at once.
 const MOST_POSTPONED: usize = 256;
 
-/// How long they have their turn before it is looked whether more of others is there: about one call, as they are those that take
-/// long.
+/// Time slice for deferred requests before new input is polled: about one slow call.
 const SLICE: Duration = Duration::from_micros(50);
 
-/// The pause after a receive that failed, so that an error that stays does not take the whole core.
+/// Pause after a failed receive, so that a persistent error does not use up the core.
 const ERROR_PAUSE: Duration = Duration::from_millis(10);
 
 /// The longest keep-alive: CRLF CRLF.
@@ -45,15 +44,15 @@ const KEEP_ALIVE: usize = 4;
 
 /// How a turn at receiving ended.
 enum Turn {
-    /// Nothing more was there.
+    /// The socket is empty.
     Drained,
-    /// More is there.
+    /// More datagrams are waiting.
     Cut,
-    /// The system refused.
+    /// The system returned an error.
     Failed(io::Error),
 }
 
-/// Serves the worker's UDP socket of this number for as long as the worker lives.
+/// Serves the worker's UDP socket with this number during the lifetime of the worker.
 pub(crate) async fn serve(worker: Rc<RefCell<Worker>>, number: usize) {
     let socket = Rc::clone(&worker.borrow().udp[number].socket);
     loop {
@@ -75,8 +74,8 @@ pub(crate) async fn serve(worker: Rc<RefCell<Worker>>, number: usize) {
     }
 }
 
-/// Sends what waits on any socket of the worker. While a socket's buffer is full nothing new is read: what cannot be sent need
-/// not be received.
+/// Sends what waits on any socket of the worker. While a send buffer is full, nothing new is read: there is no use in receiving what cannot
+/// be answered.
 pub(crate) async fn flush_all(worker: &Rc<RefCell<Worker>>) {
     loop {
         let blocked = worker.borrow_mut().flush();
@@ -92,7 +91,7 @@ pub(crate) async fn flush_all(worker: &Rc<RefCell<Worker>>) {
 }
 
 impl Worker {
-    /// Receives a few batches, decides on each datagram, and sends what comes out of it.
+    /// Receives a few batches, decides on each datagram, and sends the results.
     fn turn(&mut self, socket: &Polled, number: usize) -> Turn {
         self.pipeline.refresh();
         for _ in 0..TURN {
@@ -104,7 +103,7 @@ impl Worker {
                     return Turn::Failed(error);
                 }
             };
-            // Only what is judged takes long enough to be looked at.
+            // Only policy calls take long enough to check the time.
             let mut judged_at = self.pipeline.judged_at();
             let mut waits_since = None;
             for nth in 0..count {
@@ -122,7 +121,7 @@ impl Worker {
             }
             let _blocked = self.flush();
             if !self.waiting.is_empty() {
-                // Whether more has come meanwhile only the runtime can tell, which has its turn now.
+                // Only the runtime knows whether more has arrived meanwhile; it gets its turn now.
                 self.decide_waiting(SLICE);
                 return Turn::Cut;
             }
@@ -133,14 +132,14 @@ impl Worker {
         Turn::Cut
     }
 
-    /// Decides on requests that let others go first, and sends what comes out of it: for about so long, or until none is left.
+    /// Decides on deferred requests, and sends the results: for about this time, or until none is left.
     pub(crate) fn decide_waiting(&mut self, time: Duration) {
         let begun = Instant::now();
         while self.decide_first() && begun.elapsed() < time {}
         let _blocked = self.flush();
     }
 
-    /// Decides on the request that has waited for longest; false if none waits now.
+    /// Decides on the request that has been deferred for longest; false if there is none.
     fn decide_first(&mut self) -> bool {
         if let Some((number, request)) = self.waiting.pop_front() {
             let out = self.udp[number].sender.buffer();
@@ -196,7 +195,7 @@ impl Worker {
         }
     }
 
-    /// Sends what the pipeline wrote into the buffer of the UDP socket `number`, from wherever it is to go.
+    /// Sends what the pipeline wrote into the buffer of UDP socket `number`, from the socket or connection of its destination.
     fn send_draft(&mut self, number: usize, to: Destination) {
         let draft = self.udp[number].sender.draft();
         match to.transport {
@@ -224,7 +223,7 @@ impl Worker {
         }
     }
 
-    /// Queues a datagram on the UDP socket `from`.
+    /// Queues a datagram on UDP socket `from`.
     pub(super) fn push_datagram(&mut self, from: usize, bytes: &[u8], to: &Destination) {
         if !self.has_room(from) {
             return self.pipeline.lose(&queue_full(bytes, to));
@@ -233,7 +232,8 @@ impl Worker {
         self.udp[from].sender.push(bytes, to.addr);
     }
 
-    /// The socket to send from: the one that the destination names, else one of the same address family. None is counted.
+    /// The socket to send from: the one that the destination names, otherwise one of the same address family. Counts the loss if there is
+    /// none.
     pub(super) fn udp_towards(&self, bytes: &[u8], to: &Destination) -> Option<usize> {
         let place = |is_it: &dyn Fn(&Udp) -> bool| self.udp.iter().position(is_it);
         let named = to
@@ -252,12 +252,12 @@ impl Worker {
         found
     }
 
-    /// Whether one more datagram may wait for that socket.
+    /// Whether the queue of that socket has space for one more datagram.
     fn has_room(&self, number: usize) -> bool {
         self.udp[number].sender.waiting() < MOST_WAITING
     }
 
-    /// Hands what waits to the system. The number of a socket whose buffer is full, if there is one.
+    /// Passes what waits to the kernel. Returns the number of a socket whose send buffer is full, if there is one.
     fn flush(&mut self) -> Option<usize> {
         let counters = &self.pipeline.counters().udp;
         let mut blocked = None;
@@ -286,7 +286,7 @@ impl Worker {
         blocked
     }
 
-    /// Counts what the system has thrown away since the last look, because we were too slow.
+    /// Counts the datagrams that the kernel has dropped since the last look because the worker was too slow.
     pub(crate) fn count_overflows(&mut self) {
         for udp in &mut self.udp {
             let Ok(overflows) = portcullis_udp::overflows(&*udp.socket) else {
@@ -307,7 +307,7 @@ impl Worker {
     }
 }
 
-/// A datagram for a socket for which too many wait.
+/// Notes the loss of a datagram for a socket whose queue is full.
 fn queue_full<'a>(bytes: &'a [u8], to: &Destination) -> Loss<'a> {
     Loss {
         lost: Lost::QueueFull,

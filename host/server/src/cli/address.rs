@@ -1,4 +1,4 @@
-//! `portcullis address …`: rows in the database in kamctl's words, and the table of the running host.
+//! `portcullis address …`: rows in the database, with kamctl's arguments, and the table of the running host.
 
 mod transfer;
 
@@ -22,34 +22,34 @@ use super::print::{Table, clean, count, data, shown, stdout};
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum AddressCommand {
-    /// Add a row to the database; a running host sees it within about a second
+    /// Add a row to the database; a running host detects it within about a second
     ///
-    /// The words and their order are those of `kamctl address add`. A row that the host could not use is refused.
+    /// The arguments and their order are those of `kamctl address add`. An invalid row is refused.
     Add(Row),
     /// Show the rows in the database
     Show,
-    /// Remove all rows of a group and an address, whatever their masks and ports; of a network ADDRESS/BITS, those with its mask
+    /// Remove all rows of a group and an address, whatever their masks and ports; for a network ADDRESS/BITS, those with its mask
     Rm {
         /// The group
         #[arg(allow_negative_numbers = true)]
         group: i64,
-        /// The address, as it is written in the row, or a network as ADDRESS/BITS
+        /// The address, as written in the row, or a network as ADDRESS/BITS
         ip: String,
     },
-    /// Write the rows in the database to a file: CSV, JSON lines, or Kamailio's address_file
+    /// Write the rows of the database to a file: CSV, JSON lines, or Kamailio's address_file
     ///
-    /// A row that no import would take is left out and named; the exit code tells of it.
+    /// Rows that no import would accept are left out and listed, and the exit code is then 1.
     Export(transfer::ExportArgs),
     /// Add the rows of a file to the database, all of them or none
     ///
-    /// Every row that can't be used is named with its line, and nothing is imported then. A CSV file begins with the names of its
-    /// columns: grp,ip_addr,mask,port,tag, of which the last three may be left out; a tag \N is NULL.
+    /// Every invalid row is listed with its line, and then nothing is imported. A CSV file begins with a header of column names:
+    /// grp,ip_addr,mask,port,tag, of which the last three may be omitted; a tag \N is NULL.
     Import(transfer::ImportArgs),
     /// Show the table that the running host has in memory
     Dump,
-    /// Load the table of the running host anew, and tell which rows can't be used
+    /// Reload the table of the running host, and list unusable rows
     ///
-    /// The host does so by itself when the table changes. This command waits for it.
+    /// The host reloads it automatically when the table changes. This command waits for the reload.
     Reload,
 }
 
@@ -66,7 +66,7 @@ pub(super) struct Row {
     /// The source port; 0 for any
     #[arg(default_value_t = 0, allow_negative_numbers = true)]
     port: i64,
-    /// A text that the policy can read
+    /// A text that policies can read
     #[arg(default_value = "", hide_default_value = true)]
     tag: String,
 }
@@ -137,8 +137,8 @@ fn add(database: &Database, row: Row, out: &mut impl Write) -> anyhow::Result<()
     Ok(())
 }
 
-/// A network in CIDR form as the columns of a row have it: its address, without brackets, and its bits. None for anything else,
-/// `/0` included: mask 0 is one host to Kamailio.
+/// A network in CIDR form as the columns of a row: its address, without brackets, and its bits. `None` for anything else, including `/0`,
+/// because mask 0 is one host in Kamailio.
 fn network(text: &str) -> Option<(String, i64)> {
     let (ip, bits) = text.split_once('/')?;
     let ip = bare(ip);
@@ -264,7 +264,7 @@ fn reload(client: &Client, out: &mut impl Write) -> anyhow::Result<()> {
     Ok(write_answered("row", wrong, odd, out)?)
 }
 
-/// A table under its title, with an empty line before it if another one went before; nothing for an empty one.
+/// A table under its title, after an empty line if another table precedes it; nothing for an empty table.
 fn write_titled<const N: usize>(
     out: &mut impl Write,
     title: &str,

@@ -1,4 +1,4 @@
-//! `portcullis answer`: a callee for trying things out.
+//! `portcullis answer`: a callee for tests.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -14,17 +14,16 @@ use portcullis_sip::{
 
 use super::print::clean;
 
-/// Answer every SIP request with 200, to try a host out.
+/// Answer every SIP request with 200, for testing a host
 ///
-/// It listens on UDP and TCP, prints a line for each request, and answers it at once; an ACK gets no answer. It keeps no calls,
-/// sends no media and repeats nothing: good enough as the next hop of a host that is being tried, and for nothing else. Ctrl-C
-/// ends it.
+/// It listens on UDP and TCP, prints a line for each request, and answers it immediately; an ACK gets no answer. It keeps no calls, sends
+/// no media and retransmits nothing: use it only as the next hop of a host under test. Ctrl-C ends it.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Where to listen, for example 127.0.0.1:5080
+    /// The address to listen on, for example 127.0.0.1:5080
     #[arg(value_name = "ADDRESS:PORT")]
     addr: SocketAddr,
-    /// The status of the answers
+    /// The status of the responses
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u16).range(200..700))]
     code: u16,
 }
@@ -78,7 +77,7 @@ impl Callee {
         loop {
             let (length, peer) = match socket.recv_from(&mut buffer) {
                 Ok(received) => received,
-                // What an earlier answer met: nobody listens where it went.
+                // An ICMP error for an earlier response: nobody listens at its destination.
                 Err(error) if error.kind() == ErrorKind::ConnectionRefused => continue,
                 Err(error) => return Err(error).context("can't receive datagrams"),
             };
@@ -121,7 +120,7 @@ impl Callee {
         }
     }
 
-    /// Tells of a message and makes the answer to it.
+    /// Prints a message and creates the response to it.
     fn answer(
         &self,
         bytes: &[u8],

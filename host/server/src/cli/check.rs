@@ -1,4 +1,4 @@
-//! `portcullis check`: everything that is wrong with configuration, database and policy, before a host is started.
+//! `portcullis check`: every error in configuration, database and policy, before a host is started.
 
 use std::io::Write;
 use std::net::{ToSocketAddrs, UdpSocket};
@@ -49,7 +49,7 @@ pub(super) fn run(args: &Args, named: Option<&Path>) -> anyhow::Result<ExitCode>
     })
 }
 
-/// What was found, in the order of the checks.
+/// The findings, in the order of the checks.
 #[derive(Default)]
 struct Findings {
     lines: Vec<String>,
@@ -131,13 +131,13 @@ fn check(named: Option<&Path>, findings: &mut Findings) -> anyhow::Result<()> {
     check_rest(&config, &problems, findings)
 }
 
-/// Checks what the configuration names, where it could be read.
+/// Checks what the configuration refers to, as far as it could be parsed.
 fn check_rest(
     config: &Config,
     problems: &[Problem],
     findings: &mut Findings,
 ) -> anyhow::Result<()> {
-    // What is not TOML may be a part of anything.
+    // A file that is not TOML has no usable parts.
     let is_sound = |key: &str| {
         let concerns = |problem: &Problem| problem.key.is_empty() || problem.key.starts_with(key);
         !problems.iter().any(concerns)
@@ -151,7 +151,7 @@ fn check_rest(
     if is_sound("listen") {
         check_listen(config, findings);
     }
-    // Which tables must be as they should depends on what the policies ask for, which is told behind them.
+    // Which tables are required depends on the policies, which are reported after the tables.
     let mut policies = Findings::default();
     let asked = match is_sound("policy") && is_sound("tenants") {
         true => check_policies(config, &mut policies),
@@ -191,7 +191,7 @@ fn check_rest(
     Ok(())
 }
 
-/// Ports may be taken by the host that runs already, but the addresses must be there.
+/// Ports may be in use by the running host, but the addresses must exist.
 fn check_listen(config: &Config, findings: &mut Findings) {
     for listen in &config.listen {
         match UdpSocket::bind((listen.addr.ip(), 0)) {
@@ -204,7 +204,7 @@ fn check_listen(config: &Config, findings: &mut Findings) {
     }
 }
 
-/// The key is made by the host at its first start.
+/// The host creates the key at its first start.
 fn check_key_file(config: &Config, findings: &mut Findings) {
     let file = config.sip.key_file.clone().or_else(seal_keys::default_file);
     let Some(file) = file else {
@@ -227,7 +227,7 @@ fn check_key_file(config: &Config, findings: &mut Findings) {
     }
 }
 
-/// The file is made by the host; its folder is not.
+/// The host creates the file, but not its directory.
 fn check_records(config: &Config, findings: &mut Findings) {
     let Some(file) = &config.records.file else {
         return;
@@ -250,7 +250,7 @@ fn check_records(config: &Config, findings: &mut Findings) {
     }
 }
 
-/// The doors may be open already, by the host that runs; what they need must be there.
+/// The control interfaces may be in use by the running host; what they need must exist.
 fn check_control(config: &Config, findings: &mut Findings) {
     let control = &config.control;
     let problems = portcullis_control::check(control);
@@ -269,10 +269,10 @@ fn check_control(config: &Config, findings: &mut Findings) {
     }
 }
 
-/// The policy of a seat, or what is wrong with it.
+/// The policy of a seat, or the error.
 type Loaded = Result<PolicyFiles, PolicyFileError>;
 
-/// Which parts of the database the policies ask for.
+/// The parts of the database that the policies use.
 #[derive(Default)]
 struct Asked {
     addresses: bool,
@@ -295,7 +295,7 @@ fn check_policies(config: &Config, findings: &mut Findings) -> Asked {
             return asked;
         }
     };
-    // A file is no more to be trusted here than on a host that serves.
+    // A file is no more trusted here than on a running host.
     runtime.compile_with(compiler::for_a_command());
     check_cache(compiler::share_code(&runtime, &policy.cache), findings);
     let operators = [
@@ -322,7 +322,7 @@ fn check_policies(config: &Config, findings: &mut Findings) -> Asked {
     asked
 }
 
-/// Loads the policy of each seat that has a file, one on each core at a time.
+/// Loads the policy of each seat with a file, on all cores.
 fn load_all(seats: &[(String, &SeatConfig)], runtime: &Arc<Runtime>) -> Vec<Option<Loaded>> {
     let next = AtomicUsize::new(0);
     let loaded: Vec<_> = seats.iter().map(|_| OnceLock::new()).collect();
@@ -347,7 +347,7 @@ fn load_all(seats: &[(String, &SeatConfig)], runtime: &Arc<Runtime>) -> Vec<Opti
     loaded.into_iter().map(OnceLock::into_inner).collect()
 }
 
-/// What is compiled here is kept for the host, if that has a place for it.
+/// Code compiled here is kept for the host, if it has a cache.
 fn check_cache(kept: Kept, findings: &mut Findings) {
     const WHAT: &str = "policy.cache";
     match kept {
@@ -366,7 +366,7 @@ fn check_cache(kept: Kept, findings: &mut Findings) {
     }
 }
 
-/// The policy, if it can be used.
+/// The policy, if it is usable.
 fn told(
     what: &str,
     seat: &SeatConfig,
@@ -393,7 +393,7 @@ fn told(
     Some(files)
 }
 
-/// Names that do not resolve now may do so later, and calls to them fail until then.
+/// Names that do not resolve now may resolve later; until then calls to them fail.
 fn check_names(config: &Config, findings: &mut Findings) {
     let relay = &config.relay;
     let hops = relay

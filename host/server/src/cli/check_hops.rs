@@ -8,14 +8,14 @@ use portcullis_config::{Config, Host, Listen, NextHop, SIP_PORT};
 
 use super::findings::Finding;
 
-/// What names this host.
+/// The names and addresses of this host.
 struct Own {
-    /// The sockets, those that stand for every address of the machine one by one.
+    /// The sockets, with wildcard addresses expanded to every address of the machine.
     listen: Vec<Listen>,
     aliases: Vec<String>,
 }
 
-/// Findings about next hops that are this host, or may be.
+/// Findings about next hops that are, or may be, this host.
 pub(super) fn check(config: &Config) -> Vec<Finding> {
     let listen = config.listen.iter();
     let own = Own {
@@ -74,7 +74,7 @@ impl Own {
         }
     }
 
-    /// The socket of ours that has this address, or advertises it.
+    /// The socket of this host that has or advertises this address.
     fn socket(&self, transport: Transport, ip: IpAddr, port: u16) -> Option<&Listen> {
         let addr = SocketAddr::new(ip.to_canonical(), port);
         self.listen.iter().find(|listen| {

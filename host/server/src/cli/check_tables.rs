@@ -1,4 +1,4 @@
-//! What `portcullis check` finds in the tables and in the folder of rules.
+//! The findings of `portcullis check` in the tables and the rules folder.
 
 use std::convert::Infallible;
 
@@ -13,7 +13,7 @@ use super::database::{block_on, is_absent};
 use super::findings::{Finding, Found};
 use super::print::count;
 
-/// What others can see on the way to the database, or in its file.
+/// What others can read on the network path to the database, or in its file.
 pub(super) fn way(config: &Config) -> Vec<Finding> {
     let url = &config.database.url;
     let found = match url.file() {
@@ -23,7 +23,7 @@ pub(super) fn way(config: &Config) -> Vec<Finding> {
     found.map(Finding::Odd).into_iter().collect()
 }
 
-/// A part of the database that can't be used. As in Kamailio, what no policy asks for may be as it likes.
+/// An unusable part of the database. As in Kamailio, a part that no policy uses is not an error.
 fn broken(error: &DatabaseError, is_asked: bool) -> Finding {
     match error {
         DatabaseError::Database(Failure::Version { .. } | Failure::NoColumn { .. })
@@ -37,7 +37,7 @@ fn broken(error: &DatabaseError, is_asked: bool) -> Finding {
     }
 }
 
-/// Where pushed policies are kept.
+/// Where pushed policies are stored.
 pub(super) fn pushed(config: &Config) -> anyhow::Result<Vec<Finding>> {
     if is_absent(&config.database.database()) {
         return Ok(Vec::new());
@@ -49,13 +49,13 @@ pub(super) fn pushed(config: &Config) -> anyhow::Result<Vec<Finding>> {
             let text = format!("policies that are pushed are kept until the host ends: {error}");
             vec![Finding::Good(text)]
         }
-        // The checks of the tables have told of that.
+        // The checks of the tables have reported it.
         Err(error) if error.is_away() => Vec::new(),
         Err(error) => vec![Finding::Wrong(error.to_string())],
     })
 }
 
-/// Generations that are to serve or to be tried, and are not there whole.
+/// Generations that are to be active or tried, and are missing or damaged.
 async fn unusable(store: &Store) -> Result<Vec<Finding>, StoreError> {
     let mut findings = Vec::new();
     for seat in store.seats().await? {
@@ -84,8 +84,7 @@ async fn unusable(store: &Store) -> Result<Vec<Finding>, StoreError> {
     Ok(findings)
 }
 
-/// Reads the whole table of addresses and tells of every row that can't be used or is odd. `is_asked`: a policy of the configuration
-/// asks for it.
+/// Reads the whole address table and reports every unusable or suspicious row. `is_asked`: a policy of the configuration uses the table.
 pub(super) fn addresses(config: &Config, is_asked: bool) -> anyhow::Result<Vec<Finding>> {
     let database = config.database.database();
     let source = database.address_source();
@@ -117,13 +116,13 @@ pub(super) fn addresses(config: &Config, is_asked: bool) -> anyhow::Result<Vec<F
     Ok(findings)
 }
 
-/// Looks at the tenants that are stored, beside those of the file.
+/// Checks the stored tenants together with those of the file.
 pub(super) fn tenants(config: &Config) -> anyhow::Result<Vec<Finding>> {
     if is_absent(&config.database.database()) {
         return Ok(Vec::new());
     }
     let store = Store::new(config.database.url.clone());
-    // A database without the table has none, and one that can't be reached has been told of.
+    // A database without the table has no tenants; an unreachable one has been reported.
     let Ok(rows) = block_on(store.tenants())? else {
         return Ok(Vec::new());
     };
@@ -154,7 +153,7 @@ pub(super) fn tenants(config: &Config) -> anyhow::Result<Vec<Finding>> {
     Ok(findings)
 }
 
-/// The same for the trusted peers. A database may do without them.
+/// The same for the trusted peers, which a database need not have.
 pub(super) fn trusted(config: &Config, is_asked: bool) -> anyhow::Result<Vec<Finding>> {
     let memory = config.permissions.pattern_memory;
     let database = config.database.database().with_pattern_memory(memory);
@@ -165,7 +164,7 @@ pub(super) fn trusted(config: &Config, is_asked: bool) -> anyhow::Result<Vec<Fin
             let text = format!("no table `{table}`: nobody is trusted");
             return Ok(vec![Finding::Good(text)]);
         }
-        // The check of the addresses has told what there is to tell.
+        // The check of the addresses has reported it.
         Err(DatabaseError::Database(Failure::NoFile { .. })) => return Ok(Vec::new()),
         Err(error) => return Ok(vec![broken(&error, is_asked)]),
     };
@@ -186,7 +185,7 @@ pub(super) fn trusted(config: &Config, is_asked: bool) -> anyhow::Result<Vec<Fin
     Ok(findings)
 }
 
-/// Reads all allow and deny files and tells of every line that can't be used.
+/// Reads all allow and deny files and reports every unusable line.
 pub(super) fn rules(config: &Config) -> Vec<Finding> {
     let memory = config.permissions.pattern_memory;
     let folder = RuleFolder::new(&config.permissions.folder).with_pattern_memory(memory);

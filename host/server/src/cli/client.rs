@@ -1,4 +1,4 @@
-//! Talks to the control port of the running host.
+//! A client for the control port of the running host.
 
 use std::io::{BufRead, BufReader};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -15,20 +15,20 @@ use ureq::http::StatusCode;
 
 use super::print::clean;
 
-/// Compiling a policy or loading a large table takes its time; beyond this the host is stuck.
+/// Compiling a policy or loading a large table takes time; beyond this limit the host is considered hung.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// The variable that holds the token to send in place of the configuration's.
+/// The variable with the token that replaces the one in the configuration.
 const TOKEN: &str = "PORTCULLIS_TOKEN";
 
-/// An answer of JSON-RPC.
+/// A JSON-RPC response.
 #[derive(Deserialize)]
 struct Answer<T> {
     result: Option<T>,
     error: Option<Fault>,
 }
 
-/// Why there is no result.
+/// The fault.
 #[derive(Deserialize)]
 struct Fault {
     message: String,
@@ -39,21 +39,21 @@ struct Fault {
 pub(super) struct Client {
     addr: SocketAddr,
     token: Option<String>,
-    /// Where a token is that could not be had.
+    /// The file of a token that could not be read.
     missing: Option<String>,
     agent: ureq::Agent,
 }
 
 impl Client {
     /// # Errors
-    /// If that host does not answer HTTP.
+    /// If the host does not answer over HTTP.
     pub(super) fn new(config: &Config) -> anyhow::Result<Self> {
         let Some(mut addr) = config.control.listen else {
             bail!(
                 "the host answers no HTTP: `listen` in [control] is \"\"; give it an address, or use kamcmd, kamctl or kamcli"
             );
         };
-        // Every address of the machine: the nearest one does.
+        // A wildcard address: the loopback address reaches it.
         match addr.ip() {
             IpAddr::V4(Ipv4Addr::UNSPECIFIED) => addr.set_ip(Ipv4Addr::LOCALHOST.into()),
             IpAddr::V6(Ipv6Addr::UNSPECIFIED) => addr.set_ip(Ipv6Addr::LOCALHOST.into()),
@@ -65,7 +65,7 @@ impl Client {
             .timeout_global(Some(PATIENCE))
             .proxy(None)
             .build();
-        // Whoever ships policies for a tenant has the tenant's token, and need not have the host's configuration.
+        // A tenant's user has the tenant's token, and need not have the host's configuration.
         let given = std::env::var(TOKEN).ok().filter(|token| !token.is_empty());
         let own = config.control.token.as_ref();
         let own = own.and_then(|token| token.secret()).map(str::to_owned);
@@ -81,7 +81,7 @@ impl Client {
         })
     }
 
-    /// Calls a method: its result, or the fault as an error.
+    /// Calls a method: returns its result, or the fault as an error.
     pub(super) fn call<T: DeserializeOwned>(
         &self,
         method: &str,
@@ -128,7 +128,7 @@ impl Client {
         }
     }
 
-    /// Sends a request to an address below `/v1`: its answer, or what is wrong as an error.
+    /// Sends a request below `/v1`: returns its response, or an error.
     pub(super) fn send<T: DeserializeOwned>(
         &self,
         method: &str,
@@ -153,7 +153,7 @@ impl Client {
         Err(refused(&text).unwrap_or_else(|| self.no_host()))
     }
 
-    /// Fetches a file.
+    /// Downloads a file.
     pub(super) fn fetch(&self, path: &str) -> anyhow::Result<Vec<u8>> {
         let mut answer = self.ask("GET", path, &[], None)?;
         let status = answer.status();
@@ -172,7 +172,7 @@ impl Client {
         Err(refused(&text).unwrap_or_else(|| self.no_host()))
     }
 
-    /// Why the host does not know who is asking.
+    /// Why the host cannot authenticate the caller.
     fn unknown(&self) -> anyhow::Error {
         let addr = self.addr;
         match &self.missing {
@@ -187,7 +187,7 @@ impl Client {
         }
     }
 
-    /// Follows what comes for as long as it comes.
+    /// Reads a stream until it ends.
     pub(super) fn follow(
         &self,
         path: &str,
@@ -204,7 +204,7 @@ impl Client {
         Err(refused(&text).unwrap_or_else(|| self.no_host()))
     }
 
-    /// Why an answer can't be read.
+    /// Why a response cannot be parsed.
     fn unreadable(
         &self,
         status: StatusCode,
@@ -213,7 +213,7 @@ impl Client {
     ) -> anyhow::Error {
         let addr = self.addr;
         match (status.is_success(), error.is_data()) {
-            // What the host refuses before it looks at the call, it says in words.
+            // A refusal before the call is evaluated is plain text.
             (false, _) => anyhow!("http://{addr}: {status}: {}", clean(text.trim())),
             (true, false) => self.no_host(),
             (true, true) => anyhow!(
@@ -239,7 +239,7 @@ impl Client {
         self.ask_within(Some(PATIENCE), method, path, query, body)
     }
 
-    /// The same, with the time that the answer may take with its body.
+    /// The same, with a time limit for the response including its body.
     fn ask_within(
         &self,
         patience: Option<Duration>,
@@ -269,7 +269,7 @@ impl Client {
                     true => "application/toml",
                     false => "application/wasm",
                 };
-                // What is refused need not be sent, and a connection that the host closes on us would hide why.
+                // The host may refuse before the body is sent; without this, the closed connection would hide the reason.
                 let request = request
                     .header("Content-Type", kind)
                     .header("Expect", "100-continue");
@@ -291,7 +291,7 @@ impl Client {
     }
 }
 
-/// What the host says of a request that it refuses, in JSON or in words.
+/// The reason for which the host refuses a request, in JSON or plain text.
 fn refused(text: &str) -> Option<anyhow::Error> {
     match serde_json::from_str::<Refused>(text) {
         Ok(Refused { error }) => Some(anyhow!("{error}")),
@@ -300,7 +300,7 @@ fn refused(text: &str) -> Option<anyhow::Error> {
     }
 }
 
-/// The token that the host has made, or why there is none.
+/// The token that the host has generated, or why there is none.
 fn made(path: &Path) -> (Option<String>, Option<String>) {
     let shown = path.display();
     match token_file::read(path) {
@@ -313,7 +313,7 @@ fn made(path: &Path) -> (Option<String>, Option<String>) {
     }
 }
 
-/// A value as it may stand in a query (RFC 3986 §2.3).
+/// A value encoded for a query (RFC 3986 §2.3).
 fn encoded(value: &str) -> String {
     let mut encoded = String::new();
     for byte in value.bytes() {

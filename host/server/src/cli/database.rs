@@ -5,14 +5,14 @@ use std::future::Future;
 use anyhow::bail;
 use portcullis_address::Database;
 
-/// A file of SQLite that is not there: opening it would make it.
+/// An SQLite file that does not exist: opening it would create it.
 pub(super) fn is_absent(database: &Database) -> bool {
     let file = database.url().file();
     database.address_file().is_none() && file.is_some_and(|file| !file.exists())
 }
 
 /// # Errors
-/// If the database is not there. `creator` is the command that makes it.
+/// If the database does not exist. `creator` is the command that creates it.
 pub(super) fn must_be_there(database: &Database, creator: &str) -> anyhow::Result<()> {
     if is_absent(database) {
         bail!(

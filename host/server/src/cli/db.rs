@@ -1,4 +1,4 @@
-//! `portcullis db …`: the tables themselves.
+//! `portcullis db …`: database schema.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -12,12 +12,12 @@ use super::print::{clean, stdout};
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum DbCommand {
-    /// Create Kamailio's tables `version`, `address` and `trusted`, and our own for pushed policies, where they are absent
+    /// Create Kamailio's tables `version`, `address` and `trusted`, and our own for pushed policies, where they are missing
     ///
-    /// Kamailio's go by the names that [database] gives them. A table that is there is left as it is. Nothing else ever creates a
-    /// table, but for the file of SQLite that is not there yet.
+    /// Kamailio's tables have the names configured in [database]. Existing tables are not changed. No other command ever creates a table,
+    /// except for a missing SQLite file.
     Migrate {
-        /// Print the statements and run none
+        /// Print the statements without executing them
         #[arg(long)]
         dry_run: bool,
     },
@@ -34,7 +34,7 @@ impl DbCommand {
     }
 }
 
-/// Prints what a database client can run.
+/// Prints statements for a database client.
 fn plan(database: &Database, out: &mut impl Write) -> anyhow::Result<ExitCode> {
     for step in block_on(database.migration())?? {
         let table = step.table;

@@ -1,20 +1,20 @@
-//! What is wrong or odd in tables and files, a line each.
+//! Errors and warnings about tables and files, one line each.
 
 use std::fmt;
 use std::io::{self, Write};
 
 use super::print::{clean, count};
 
-/// What a check found.
+/// The findings of a check.
 pub(super) enum Finding {
     Good(String),
     Odd(String),
     Wrong(String),
 }
 
-/// What a load found in all, and the first of it.
+/// The total number of findings of a load, and the first of them.
 pub(super) struct Found<'f, E, W> {
-    /// What one is called: a row, a line.
+    /// The noun: a row, a line.
     pub(super) noun: &'static str,
     pub(super) skipped: u64,
     pub(super) errors: &'f [E],
@@ -23,7 +23,7 @@ pub(super) struct Found<'f, E, W> {
 }
 
 impl<E: fmt::Display, W: fmt::Display> Found<'_, E, W> {
-    /// All of it as findings of a check; what is not named is counted.
+    /// All of them as findings of a check; those that are not listed are counted.
     pub(super) fn findings(&self) -> Vec<Finding> {
         let more = |all: u64, named: usize, what: &str| {
             let more = all.saturating_sub(named as u64);
@@ -38,7 +38,7 @@ impl<E: fmt::Display, W: fmt::Display> Found<'_, E, W> {
     }
 }
 
-/// The first findings of a kind, each a `noun`; `total` counts all of them.
+/// The first findings of a kind, each a `noun`; `total` is the number of all.
 pub(super) fn write_findings(
     out: &mut impl Write,
     noun: &str,
@@ -59,7 +59,7 @@ pub(super) fn write_findings(
     }
 }
 
-/// What a reload of the running host found: what can't be used, and what may mean something else than it should.
+/// The findings of a reload by the running host: errors and warnings.
 pub(super) fn write_answered(
     noun: &str,
     (skipped, errors): (u64, &[String]),

@@ -1,4 +1,4 @@
-//! `portcullis import`: from kamailio.cfg to a configuration file of ours.
+//! `portcullis import`: translates kamailio.cfg into a configuration file.
 
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write};
@@ -13,21 +13,21 @@ use portcullis_kamailio::Machine;
 
 use super::print::{clean, count, data};
 
-/// What is taken over: listen lines, aliases, the database with its tables and columns, control endpoints, parameters of
-/// the module permissions. The routing logic is not translated; its calls of the module are listed with the Rust that
-/// replaces each. All that is not taken over is told on standard error, with its line and what to do.
+/// Translates listen lines, aliases, the database with its tables and columns, control endpoints, and parameters of the module permissions.
+/// The routing logic is not translated; its calls of the module are listed with the Rust code that replaces each. Everything that is not
+/// translated is reported on standard error, with its line and what to do.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Kamailio's configuration, usually /etc/kamailio/kamailio.cfg
     #[arg(value_name = "KAMAILIO.CFG")]
     file: PathBuf,
-    /// The file to write, readable only by its owner: it may hold the database password [default: standard output]
+    /// The file to write, readable only by its owner: it may contain the database password [default: standard output]
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Replace the file if it is there
+    /// Replace an existing file
     #[arg(short, long, requires = "output")]
     force: bool,
-    /// What Kamailio is started with as -A: a name for #!ifdef, with a value if there is one; can be given several times
+    /// A name that Kamailio is started with as -A, for #!ifdef, with a value if there is one; can be given several times
     #[arg(short = 'A', long = "define", value_name = "NAME[=VALUE]", value_parser = define)]
     defines: Vec<(String, String)>,
 }

@@ -1,4 +1,4 @@
-//! The command line: what a person types, and what comes of it.
+//! The command line.
 
 mod address;
 mod answer;
@@ -46,50 +46,50 @@ pub struct Cli {
 enum Command {
     /// Run the host until SIGTERM or SIGINT. SIGHUP reloads tenants, policies, tables and rules.
     Serve,
-    /// Check configuration, tables, rules and policy without serving, and tell everything that is wrong.
+    /// Check configuration, tables, rules and policy without serving, and report every error.
     Check(check::Args),
-    /// See and change the address table.
+    /// Show and change the address table.
     #[command(subcommand)]
     Address(address::AddressCommand),
-    /// See and change the table of trusted peers.
+    /// Show and change the table of trusted peers.
     #[command(subcommand)]
     Trusted(trusted::TrustedCommand),
-    /// Check, reload and try the allow and deny files.
+    /// Check, reload and test the allow and deny files.
     #[command(subcommand)]
     Rules(rules::RulesCommand),
-    /// Create Kamailio's tables, and ours for pushed policies, where they are absent.
+    /// Create Kamailio's tables, and ours for pushed policies, where they are missing.
     #[command(subcommand)]
     Db(db::DbCommand),
-    /// Look at policies and reload the running one.
+    /// Deploy, show and roll back policies.
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
-    /// See the tenants, and take over what the configuration file says of them.
+    /// Show the tenants, and apply changes of the configuration file.
     #[command(subcommand)]
     Tenant(tenant::TenantCommand),
-    /// Follow what becomes of messages at the running host: who was asked, what was decided, where they went, and why not.
+    /// Trace messages on the running host: which policies were called, what was decided, where messages went, and why not.
     Trace(trace::Args),
-    /// Make a configuration file from Kamailio's.
+    /// Translate Kamailio's configuration.
     Import(import::Args),
-    /// Let a policy decide again what was recorded or captured, and show what it decides otherwise.
+    /// Replay recorded or captured requests against a policy, and show where its decisions differ.
     ///
-    /// Standard output is the same each time for the same input. The exit code is 0 if no decision differs, 1 if one differs that was not
-    /// expected to, and for errors, and 2 if there was nothing to play. What of a capture could not be followed is told first.
+    /// Standard output is deterministic. The exit code is 0 if no decision differs; 1 if one differs that was not expected, and for errors;
+    /// 2 if there was nothing to replay. The output first lists the parts of a capture that could not be parsed.
     Replay(replay::Args),
-    /// Send one request and show the answer.
+    /// Send one request and print the response.
     Probe(probe::Args),
     /// Compile a policy from standard input for the host that started this.
     #[command(name = Bounds::COMMAND, hide = true)]
     Compile(Bounds),
-    /// Answer every SIP request with 200, to try a host out.
+    /// Answer every SIP request with 200, for testing a host.
     Answer(answer::Args),
 }
 
 impl Cli {
-    /// Does what the command says. Errors go to standard error, and the exit code tells of them.
+    /// Executes the command. Errors are printed to standard error and determine the exit code.
     pub fn run(self) -> ExitCode {
         match self.dispatch() {
             Ok(code) => code,
-            // Whoever reads our output has read enough (`portcullis address dump | head`).
+            // The reader of the output has closed the pipe (`portcullis address dump | head`).
             Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
             Err(error) => {
                 eprintln!("error: {}", shown(&error));
@@ -122,7 +122,7 @@ impl Cli {
     }
 }
 
-/// An error as a terminal can bear it. Only that of a configuration has several lines, each cleaned already.
+/// An error, escaped for a terminal. Only configuration errors have several lines, each escaped already.
 fn shown(error: &anyhow::Error) -> String {
     let line = one_line(error);
     match error.is::<ConfigError>() {

@@ -1,4 +1,4 @@
-//! What goes to the terminal: tables, numbers with their nouns, text from the wire without its control characters.
+//! Terminal output: tables, numbers with their nouns, escaped text.
 
 use std::io::{self, IsTerminal, StdoutLock, Write};
 
@@ -6,7 +6,7 @@ use portcullis_text::Clean;
 
 pub(super) use portcullis_text::clean;
 
-/// A table with a head; columns are as wide as their widest cell. Numbers stand right, texts left.
+/// A table with a header; columns are as wide as their widest cell. Numbers are right-aligned, text is left-aligned.
 pub(super) struct Table<const N: usize> {
     head: [&'static str; N],
     rows: Vec<[String; N]>,
@@ -55,7 +55,7 @@ impl<const N: usize> Table<N> {
     }
 }
 
-/// `n` with its noun, in the plural where it needs one.
+/// `n` with its noun, in the plural where necessary.
 pub(super) fn count(n: u64, noun: &str) -> String {
     match n {
         1 => format!("1 {noun}"),
@@ -63,7 +63,7 @@ pub(super) fn count(n: u64, noun: &str) -> String {
     }
 }
 
-/// A text of the running host; Kamailio's word for none and for an empty one is left out.
+/// A text of the running host; Kamailio's words for a missing and an empty text are left out.
 pub(super) fn shown(text: &str) -> String {
     match text {
         "NULL" => String::new(),
@@ -71,12 +71,12 @@ pub(super) fn shown(text: &str) -> String {
     }
 }
 
-/// Standard output for people: nothing that a file, a row or a peer says reaches the terminal unescaped.
+/// Standard output for people: text from files, rows and peers is escaped.
 pub(super) fn stdout() -> Clean<StdoutLock<'static>> {
     Clean(io::stdout().lock())
 }
 
-/// Standard output for data that another program reads: bytes as they are, unless it is a terminal.
+/// Standard output for programs: bytes are unchanged, unless it is a terminal.
 pub(super) fn data() -> Box<dyn Write> {
     match io::stdout().is_terminal() {
         true => Box::new(stdout()),

@@ -1,4 +1,4 @@
-//! `portcullis probe`: one request from a chosen source, and what comes back.
+//! `portcullis probe`: sends one request from a chosen source, and prints the responses.
 
 mod dialog;
 mod wire;
@@ -17,13 +17,13 @@ use wire::Wire;
 
 use super::print::{clean, stdout};
 
-/// Send one request and show the answer.
+/// Send one request and print the response.
 ///
-/// The exit code is 0 for a 2xx answer; 3, 4, 5 or 6 for an answer of that class; 1 if no answer comes or the request can't be
-/// sent. An INVITE is ended properly: with ACK after a rejection, with ACK and BYE after a 2xx.
+/// The exit code is 0 for a 2xx response; 3, 4, 5 or 6 for a response of that class; 1 if no response arrives or the request cannot be
+/// sent. An INVITE is completed properly: with ACK after a rejection, with ACK and BYE after a 2xx.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Where to send it: sip:HOST:PORT or sip:USER@HOST:PORT
+    /// The target: sip:HOST:PORT or sip:USER@HOST:PORT
     #[arg(value_name = "sip:HOST:PORT")]
     target: String,
     /// The source: an address of this machine, for example 127.0.0.10, with a port if it matters
@@ -32,13 +32,13 @@ pub(super) struct Args {
     /// The method
     #[arg(long, default_value = "OPTIONS", value_parser = parse_method)]
     method: String,
-    /// The user to ask for. A host answers OPTIONS without a user itself, and does not ask its policy
+    /// The user part of the request URI. A host answers OPTIONS without a user itself, without a policy call
     #[arg(long, value_parser = parse_user)]
     user: Option<String>,
     /// Use TCP
     #[arg(long)]
     tcp: bool,
-    /// How long to wait for the final answer
+    /// Time limit for the final response
     #[arg(long, default_value = "5s", value_parser = parse_timeout)]
     timeout: Duration,
 }
@@ -65,7 +65,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// Where the request goes, from where, and what it asks for.
+/// Target, source and content of the request.
 struct Target {
     uri: String,
     addr: SocketAddr,
@@ -107,7 +107,7 @@ impl Target {
     }
 }
 
-/// Sends a request, again and again over UDP as RFC 3261 §17.1 has it, and shows everything until the final answer.
+/// Sends a request, with retransmissions over UDP as in RFC 3261 §17.1, and prints everything until the final response.
 fn exchange(
     wire: &mut Wire,
     request: &Request,
@@ -156,7 +156,7 @@ fn exchange(
     }
 }
 
-/// Acknowledges the final answer to an INVITE, and hangs up if it was a 2xx.
+/// Acknowledges the final response to an INVITE, and hangs up after a 2xx.
 fn end_call(
     wire: &mut Wire,
     invite: &Request,

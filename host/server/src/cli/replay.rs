@@ -23,16 +23,16 @@ use portcullis_rollout::compiler;
 use super::database::block_on;
 use super::print::{clean, count, stdout};
 
-/// What is played, with what, and what is expected.
+/// The input, the policies, and the expected differences.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Decision records of a host, or a packet capture (pcap, pcapng)
     #[arg(value_name = "RECORDS|CAPTURE.pcap")]
     file: PathBuf,
-    /// The policy to try
+    /// The policy to test
     #[arg(long, value_name = "NEW.wasm")]
     policy: PathBuf,
-    /// What it is compared with [default: what was decided then; nothing for a capture]
+    /// The policy to compare with [default: the recorded decision; nothing for a capture]
     #[arg(long, value_name = "OLD.wasm")]
     against: Option<PathBuf>,
     /// Decisions of this tenant only (default for the operator's)
@@ -41,45 +41,45 @@ pub(super) struct Args {
     /// The seat whose policy it would replace: before, after, or the tenant [default: the tenant]
     #[arg(long)]
     seat: Option<String>,
-    /// Requests of a capture to this address only, with or without a port; can be given several times
+    /// Only requests of a capture to this address, with or without a port; can be given several times
     #[arg(long, value_name = "ADDRESS")]
     to: Vec<String>,
-    /// Ask the tables of the configuration in place of the recorded answers
+    /// Use the tables of the configuration instead of the recorded answers
     #[arg(long)]
     tables: bool,
-    /// Ask a file in the form of Kamailio's `address_file` in place of the recorded answers
+    /// Use a file in the format of Kamailio's `address_file` instead of the recorded answers
     #[arg(long, value_name = "FILE", conflicts_with = "tables")]
     address_file: Option<PathBuf>,
     /// The settings of the policies: a TOML or JSON file [default: those of the seat in the configuration]
     #[arg(long, value_name = "FILE")]
     settings: Option<PathBuf>,
-    /// Differences that are expected: a file of decision ids, one a line
+    /// Expected differences: a file of decision ids, one per line
     #[arg(long, value_name = "FILE")]
     expected: Option<PathBuf>,
-    /// Show no more differences than this
+    /// Show at most this many differences
     #[arg(long, default_value_t = 20)]
     show: usize,
-    /// One JSON object for each decision, in place of text
+    /// One JSON object for each decision, instead of text
     #[arg(long)]
     json: bool,
 }
 
-/// The exit code when nothing was played: nothing is known then about what would change.
+/// The exit code when nothing was replayed: then nothing is known about differences.
 const NOTHING: u8 = 2;
 
-/// Ways of TCP that are told one by one.
+/// TCP connections that are listed individually.
 const MOST_SHOWN: usize = 20;
 
-/// Numbers of the end.
+/// Totals for the summary.
 #[derive(Debug, Default)]
 struct Sums {
     decisions: usize,
     same: usize,
     expected: usize,
     different: usize,
-    /// Of all: those where something was asked that nobody had an answer for.
+    /// Number of decisions with a query that could not be answered.
     unanswered: usize,
-    /// Of all: those whose record was cut.
+    /// Number of decisions whose record was cut.
     cut: usize,
     fuel: [u64; 2],
 }
@@ -91,7 +91,7 @@ struct Pair<'c> {
     new: Played,
 }
 
-/// Leaves out requests that a host would let follow their dialog: they are no calls of a policy.
+/// Skips requests that a host would let follow their dialog: no policy is called for them.
 fn leave_out_followers(cases: &mut Vec<Case>, config: &Config) {
     if config.policy.in_dialog == InDialog::Ask {
         return;
@@ -163,7 +163,7 @@ pub(super) fn run(args: &Args, config: &Config) -> anyhow::Result<ExitCode> {
     if !args.json {
         write_sums(out, &sums, &pairs, args)?;
     }
-    // Not on standard output: it is another one each time.
+    // Not on standard output, because it differs between runs.
     eprintln!("{} in {took:.1?}", count(sums.decisions as u64, "decision"));
     Ok(match (sums.decisions, sums.different) {
         (0, _) => ExitCode::from(NOTHING),
@@ -172,7 +172,7 @@ pub(super) fn run(args: &Args, config: &Config) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// Tells what of a capture could not be followed: calls may be missing in what is played.
+/// Reports the parts of a capture that could not be parsed: calls may be missing in the replay.
 fn write_lost(out: &mut impl Write, capture: &Capture, is_json: bool) -> std::io::Result<()> {
     if capture.is_whole() {
         return Ok(());
@@ -461,7 +461,7 @@ fn settings(args: &Args, config: &Config) -> anyhow::Result<Arc<Settings>> {
     Ok(Arc::new(Settings::new(table)))
 }
 
-/// What policies are told in place of recorded answers; none where those count.
+/// The answers that replace recorded ones; `None` to use the record.
 fn tables(args: &Args, config: &Config, is_capture: bool) -> anyhow::Result<Option<Arc<Snapshot>>> {
     let mut database = config.database.clone();
     match &args.address_file {

@@ -1,4 +1,4 @@
-//! `portcullis rules …`: Kamailio's allow and deny files, and those that the running host has in memory.
+//! `portcullis rules …`: Kamailio's allow and deny files, and the rules of the running host.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -16,19 +16,19 @@ use super::print::{clean, count, stdout};
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum RulesCommand {
-    /// Read the allow and deny files, without a running host, and tell which lines can't be used
+    /// Read the allow and deny files, without a running host, and list unusable lines
     Check,
-    /// Read the allow and deny files of the running host anew, and tell which lines can't be used
+    /// Reload the allow and deny files of the running host, and list unusable lines
     ///
-    /// The host does so by itself when a file changes. This command waits for it.
+    /// The host reloads them automatically when a file changes. This command waits for the reload.
     Reload,
-    /// Ask the running host whether the files let a pair of texts pass, as Kamailio's permissions.allowUri does
+    /// Query the running host whether the files allow a pair of texts, as Kamailio's permissions.allowUri does
     Test {
         /// The pair of files, without `.allow` and `.deny`
         basename: String,
-        /// What the left sides are held against: a From URI or a To URI
+        /// The text for the left patterns: a From URI or a To URI
         uri: String,
-        /// What the right sides are held against: a request URI or a Contact
+        /// The text for the right patterns: a request URI or a Contact
         contact: String,
     },
 }

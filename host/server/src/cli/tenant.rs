@@ -1,4 +1,4 @@
-//! `portcullis tenant …`: who the tenants of the running host are, and how they fare.
+//! `portcullis tenant …`: the tenants of the running host, and their statistics.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -16,22 +16,22 @@ use super::print::{Table, clean, stdout};
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum TenantCommand {
-    /// Show the tenants of the running host with what became of their requests; `default` is the operator
+    /// Show the tenants of the running host with statistics of their requests; `default` is the operator
     List,
-    /// Read the configuration file of the running host again and make its tenants the tenants, without a restart
+    /// Reload the tenants from the configuration file of the running host, without a restart
     ///
-    /// SIGHUP does so, too. Everything is taken over, or, if anything is wrong, nothing.
+    /// SIGHUP does the same. All changes are applied or, if anything is wrong, none.
     Reload,
     /// Show a tenant of the database as it is stored
     Show {
         /// Its name
         name: String,
     },
-    /// Make or change a tenant of the database, for all hosts on it, without a restart
+    /// Create or change a tenant in the database, for all hosts on it, without a restart
     Put {
         /// Its name
         name: String,
-        /// What would stand in [tenants.NAME] of a configuration file, without that line; - for standard input
+        /// The content of [tenants.NAME] of a configuration file, without that line; - for standard input
         #[arg(value_name = "FILE.toml")]
         file: PathBuf,
     },
@@ -84,7 +84,7 @@ fn path(name: &str) -> anyhow::Result<String> {
     }
 }
 
-/// Who changes it, as far as that is known.
+/// The author of the change, as far as known.
 fn author() -> String {
     std::env::var("USER").unwrap_or_else(|_| "operator".to_owned())
 }

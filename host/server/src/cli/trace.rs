@@ -1,4 +1,4 @@
-//! `portcullis trace`: what becomes of messages, as it happens.
+//! `portcullis trace`: a live view of messages.
 
 use std::io::{BufRead, Write};
 use std::process::ExitCode;
@@ -12,43 +12,43 @@ use portcullis_text::clean_json;
 use super::client::Client;
 use super::print::{clean, count, stdout};
 
-/// Which messages are shown, how, and for how long. Without a filter, all.
+/// The filter, the format, and the limits. Without a filter, all messages are shown.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Messages from this address or network only
+    /// Only messages from this address or network
     #[arg(long, value_name = "ADDRESS|NETWORK")]
     source: Option<String>,
-    /// Of this call only
+    /// Only messages with this Call-ID
     #[arg(long, value_name = "CALL-ID")]
     call_id: Option<String>,
-    /// With this method only; responses have that of their CSeq
+    /// Only messages with this method; for responses, the method in CSeq
     #[arg(long)]
     method: Option<String>,
-    /// Of this tenant only; default for the operator
+    /// Only messages of this tenant; default for the operator
     #[arg(long)]
     tenant: Option<String>,
-    /// With this user in From only
+    /// Only messages with this user in From
     #[arg(long, value_name = "USER")]
     from: Option<String>,
-    /// With this user in To only
+    /// Only messages with this user in To
     #[arg(long, value_name = "USER")]
     to: Option<String>,
-    /// What became of them: relayed, returned, answered, rejected, absorbed, dropped or undelivered
+    /// Only messages with this outcome: relayed, returned, answered, rejected, absorbed, dropped or undelivered
     #[arg(long)]
     outcome: Option<String>,
-    /// The status of answers and responses: 401, or 4xx for a class
+    /// Only messages with this response status: 401, or 4xx for a class
     #[arg(long)]
     code: Option<String>,
-    /// Messages a second; more are counted [default: 200]
+    /// Maximum messages per second; further ones are counted [default: 200]
     #[arg(long)]
     rate: Option<u32>,
-    /// End after so many messages
+    /// End after this many messages
     #[arg(long, value_name = "N")]
     count: Option<u64>,
-    /// End after so many seconds
+    /// End after this many seconds
     #[arg(long, value_name = "N")]
     seconds: Option<u64>,
-    /// One JSON object a line, in place of text
+    /// One JSON object per line, instead of text
     #[arg(long)]
     json: bool,
 }
@@ -81,7 +81,7 @@ pub(super) fn run(args: &Args, config: &Config) -> anyhow::Result<ExitCode> {
         .map(|seconds| Instant::now() + Duration::from_secs(seconds));
     let is_over = || end.is_some_and(|end| Instant::now() >= end);
     let mut shown = 0;
-    // An empty line comes while nothing else does, so the end is never far.
+    // An empty line is sent at intervals, so the end is noticed soon.
     for line in lines.lines() {
         let line = line?;
         if is_over() {

@@ -1,4 +1,4 @@
-//! `portcullis trusted …`: trusted peers in the database in kamctl's words, and those of the running host.
+//! `portcullis trusted …`: trusted peers in the database, with kamctl's arguments, and those of the running host.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -17,39 +17,39 @@ use super::print::{Table, clean, count, shown, stdout};
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum TrustedCommand {
-    /// Add a peer to the database; a running host sees it within about a second
+    /// Add a peer to the database; a running host detects it within about a second
     ///
-    /// The words and their order are those of `kamctl trusted add`, which like this command takes one row for each source. A row that
-    /// the host could not use is refused.
+    /// The arguments and their order are those of `kamctl trusted add`, which, like this command, accepts one row per source. An invalid
+    /// row is refused.
     Add(Row),
     /// Show the peers in the database
     Show,
     /// Remove all rows of a source
     Rm {
-        /// The address, as it is written in the row
+        /// The address, as written in the row
         source: String,
     },
     /// Show the peers that the running host has in memory, in the order in which they are tried
     Dump,
-    /// Load the peers of the running host anew, and tell which rows can't be used
+    /// Reload the peers of the running host, and list unusable rows
     ///
-    /// The host does so by itself when the table changes. This command waits for it.
+    /// The host reloads them automatically when the table changes. This command waits for the reload.
     Reload,
 }
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Row {
-    /// The source address of requests; any other text is compared letter for letter
+    /// The source address of requests; any other text is compared literally
     source: String,
-    /// The transport: any, udp, tcp, tls, sctp, ws, wss, or none for a row that rests
+    /// The transport: any, udp, tcp, tls, sctp, ws, wss, or none to disable the row
     proto: String,
-    /// A POSIX regular expression that the From URI must have a match of [default: none: any URI]
+    /// A POSIX regular expression for the From URI [default: none: any URI]
     #[arg(default_value = "", hide_default_value = true)]
     from_pattern: String,
-    /// A text that the policy can read
+    /// A text that policies can read
     #[arg(default_value = "", hide_default_value = true)]
     tag: String,
-    /// A POSIX regular expression that the request URI must have a match of [default: none: any URI]
+    /// A POSIX regular expression for the request URI [default: none: any URI]
     #[arg(
         long,
         value_name = "PATTERN",
@@ -57,7 +57,7 @@ pub(super) struct Row {
         hide_default_value = true
     )]
     ruri_pattern: String,
-    /// Rows with a higher one are tried first
+    /// Rows with a higher priority are tried first
     #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
     priority: i64,
 }

@@ -3,40 +3,40 @@
 use crate::scan::start_line;
 use crate::scan::{Fault, Limits, LineEnd};
 
-/// How much of a header section is there when it is reduced.
+/// How much of a header section is present when it is reduced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reduce {
-    /// More is to come: the last header field may not be complete.
+    /// More will follow: the last header field may be incomplete.
     Begun,
-    /// All of it, with the empty line.
+    /// All of it, including the empty line.
     Whole,
 }
 
-/// What is known of the lines of a header section. Offsets count from the start of the message, as it is after reductions.
+/// State of the lines of a header section. Offsets count from the start of the message as it is after reductions.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Lines {
-    /// How the first line ends, once it is there.
+    /// The line end of the first line, when it is complete.
     pub(super) kind: Option<LineEnd>,
-    /// The first line is long, not whole yet, and begins as one of SIP does.
+    /// The first line is long and incomplete, and begins like a SIP start line.
     pub(super) begins_sip: bool,
-    /// How many there are.
+    /// Number of lines.
     pub(super) count: usize,
-    /// Behind the first line.
+    /// End of the first line.
     pub(super) first_end: usize,
-    /// The start of the line that is not whole yet.
+    /// Start of the incomplete line.
     pub(super) start: usize,
-    /// Up to here there is no line feed that was not seen.
+    /// Everything before this has been searched for line feeds.
     pub(super) searched: usize,
     /// The limit that the message is above.
     pub(super) fault: Option<Fault>,
-    /// Bytes that reductions took out.
+    /// Bytes removed by reductions.
     pub(super) removed: usize,
-    /// A reduction took out what may be Content-Length.
+    /// A reduction may have removed Content-Length.
     pub(super) has_lost_length: bool,
 }
 
 impl Lines {
-    /// Notes that the header section is above the limit; tells which limit the message exceeded first.
+    /// Notes that the header section is above the limit; returns the limit that the message exceeded first.
     pub(super) fn oversized(&mut self, limits: &Limits) -> Fault {
         let first_line = match self.kind {
             None => self.searched,
@@ -50,7 +50,7 @@ impl Lines {
             })
     }
 
-    /// Takes a line without its line feed; tells whether it is the empty one behind the headers.
+    /// Takes a line without its line feed; returns whether it is the empty line after the headers.
     pub(super) fn take(&mut self, line: &[u8], limits: &Limits) -> Result<bool, Fault> {
         let (content, kind) = match line.strip_suffix(b"\r") {
             Some(content) => (content, LineEnd::CrLf),
@@ -87,7 +87,7 @@ impl Lines {
     }
 }
 
-/// Whether a line above its limit begins as one of SIP does, within the limit.
+/// Whether a line above its limit begins like a SIP start line, within the limit.
 pub(super) fn begins_sip(line: &[u8], limits: &Limits) -> bool {
     let near = line.get(..limits.start_line_bytes).unwrap_or(line);
     start_line::may_become_sip(near)

@@ -1,5 +1,5 @@
-//! Reduces a header section above its limit to what an answer needs: a shortened start line, and the header fields that a response
-//! copies or that frame the message.
+//! Reduces a header section above its limit to what a response needs: a shortened start line, and the header fields that a response copies
+//! or that frame the message.
 
 use std::ops::Range;
 
@@ -12,9 +12,9 @@ use crate::scan::{HeaderName, Limits, LineEnd};
 /// Reduces `head` in place and returns how many bytes are left; `lines` then describes what is left. A section that is
 /// [`Reduce::Whole`] keeps its empty line.
 ///
-/// Header fields above their limit are taken out like those that no answer needs. The last field of a section that is
-/// [`Reduce::Begun`] may go on: if it is too long, a line without a name takes its place, so that neither the rest of its line nor
-/// a fold is taken for a part of the field before it.
+/// Header fields above their limit are removed like those that no response needs. The last field of a section that is [`Reduce::Begun`] may
+/// continue: if it is too long, a line without a name replaces it, so that neither the rest of its line nor a fold is taken as a part of
+/// the field before it.
 pub(super) fn reduce(head: &mut [u8], lines: &mut Lines, limits: &Limits, reduce: Reduce) -> usize {
     let quarter = (limits.message_bytes / 4).max(TAIL);
     let longest_line = limits.start_line_bytes.min(quarter);
@@ -33,7 +33,7 @@ pub(super) fn reduce(head: &mut [u8], lines: &mut Lines, limits: &Limits, reduce
     let mut kept = shorten(&mut head[..at], longest_line);
     lines.first_end = kept;
     if at == end {
-        // The next line begins where the start line ends now.
+        // The next line now begins at the end of the start line.
         lines.start = kept;
     }
     while at < end {
@@ -53,12 +53,12 @@ pub(super) fn reduce(head: &mut [u8], lines: &mut Lines, limits: &Limits, reduce
         let is_whole_line = bytes.ends_with(b"\n");
         let is_length = match name {
             Some(name) => name == HeaderName::ContentLength,
-            // The colon may be yet to come.
+            // The colon may not have arrived yet.
             None => HeaderName::of(bytes.trim_ascii_end()) == HeaderName::ContentLength,
         };
         lines.has_lost_length |= is_length;
         if is_last {
-            // What is left of the field: the end of its line, as far as it is there.
+            // What is left of the field: the end of its line, as far as received.
             let rest = match (is_whole_line, kind, bytes.last()) {
                 (true, LineEnd::CrLf, _) => 2,
                 (true, LineEnd::Lf, _) | (false, _, Some(b'\r')) => 1,
@@ -77,21 +77,21 @@ pub(super) fn reduce(head: &mut [u8], lines: &mut Lines, limits: &Limits, reduce
     kept
 }
 
-/// Bytes that stay at the end of a shortened start line: more than the version of a request line.
+/// Bytes kept at the end of a shortened start line: more than the version of a request line.
 const TAIL: usize = 64;
 
-/// A line that begins with it has no name.
+/// A line that begins with this byte has no name.
 const NAMELESS: u8 = b':';
 
-/// Takes the middle out of a line that is longer than this, and white space before its end; returns its new length. The scan passes over white
-/// space there, so that the version is what comes before.
+/// Removes the middle of a line that is longer than this, and white space before its end; returns its new length. The scan skips white
+/// space there, so that the version is what precedes it.
 fn shorten(line: &mut [u8], longest: usize) -> usize {
     let length = line.len();
     if length <= longest + TAIL {
         return length;
     }
     let content = line.trim_ascii_end().len();
-    // One blank stays of a line that may go on.
+    // One blank is kept of a line that may continue.
     let line_end = match &line[content..] {
         [.., b'\r', b'\n'] => 2,
         [] => 0,
@@ -105,14 +105,14 @@ fn shorten(line: &mut [u8], longest: usize) -> usize {
     shift(line, length - line_end..length, kept)
 }
 
-/// Moves bytes to an earlier place; returns where they end.
+/// Moves bytes to an earlier position; returns their end.
 fn shift(bytes: &mut [u8], from: Range<usize>, to: usize) -> usize {
     let length = from.len();
     bytes.copy_within(from, to);
     to + length
 }
 
-/// The end of the header field that begins at `at`, with its folds; the end of the bytes if more may come.
+/// The end of the header field that begins at `at`, with its folds; the end of the bytes if more may follow.
 fn field_end(bytes: &[u8], at: usize) -> usize {
     let mut end = at;
     while let Some(line_feed) = memchr(b'\n', &bytes[end..]) {
@@ -124,7 +124,7 @@ fn field_end(bytes: &[u8], at: usize) -> usize {
     bytes.len()
 }
 
-/// Whether a response has this field of its request, or the next message begins where it says.
+/// Whether a response copies this field from its request, or the field determines the next message boundary.
 fn is_needed(name: HeaderName) -> bool {
     use HeaderName::{CSeq, CallId, ContentLength, From, To, Via};
     matches!(name, Via | From | To | CallId | CSeq | ContentLength)

@@ -28,14 +28,14 @@ use crate::via::{MAGIC_COOKIE, Via};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Transaction(u64);
 
-/// Where and when a request came in, as its response reports it.
+/// The socket and time at which a request arrived, as its response reports them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Origin {
     /// Number of the socket; larger than every number in use if the socket is unknown.
     pub(super) socket: u32,
     /// The stream; `None` for a datagram.
     pub(super) connection: Option<ConnectionId>,
-    /// When it came in.
+    /// Time of arrival.
     pub(super) minute: Minute,
 }
 

@@ -1,4 +1,4 @@
-//! Checks of a request before a policy is asked (RFC 3261 §16.3, §8.2.2).
+//! Checks of a request before the policy call (RFC 3261 §16.3, §8.2.2).
 
 use memchr::memchr_iter;
 
@@ -103,7 +103,7 @@ fn request_uri(uri: &[u8]) -> Result<Option<Uri<'_>>, Refusal> {
 /// A `sips` URI must not be relayed without TLS, which this host does not have (RFC 5630 §5.3).
 const NO_TLS: &str = "Unsupported URI Scheme in Request URI";
 
-/// From and To are parsed before a policy is asked: an address that cannot be parsed must not pass a rule about addresses.
+/// From and To are parsed before the policy call: an unparsable address must not pass a rule about addresses.
 fn party(message: Message<'_>, name: HeaderName, reason: &'static str) -> Result<(), Refusal> {
     match message.header(name) {
         Some(field) if NameAddr::of_party(field.value).is_err() => Err(Refusal::new(400, reason)),
@@ -111,8 +111,8 @@ fn party(message: Message<'_>, name: HeaderName, reason: &'static str) -> Result
     }
 }
 
-/// Refuses a Call-ID that is longer than anybody writes. It is hashed several times on the way of a request: for the transaction, the
-/// dialog and the tag of a reply.
+/// Refuses a Call-ID that is longer than any legitimate one. It is hashed several times for a request: for the transaction, the dialog and
+/// the tag of a reply.
 fn call_id(message: Message<'_>) -> Result<(), Refusal> {
     match message.header(HeaderName::CallId) {
         Some(field) if field.value.len() > LONGEST_CALL_ID => {

@@ -6,7 +6,7 @@
 //! requests have as tag of From in one direction and as tag of To in the other. So every host with the key knows the decision
 //! without state, whatever policy is active meanwhile, and the seal is not valid for another dialog.
 //!
-//! The address is that of the caller as the callee sees it in Via, too; owner and next hop are hashes of their names.
+//! The address is that of the caller as the callee also sees it in Via; owner and next hop are hashes of their names.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -22,7 +22,7 @@ use crate::name_addr::NameAddr;
 use crate::scan::{HeaderName, Message, StartLine};
 use crate::uri::Uri;
 
-/// A dialog that this host let in, and the direction of a request within it.
+/// A dialog that this host admitted, and the direction of a request within it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Dialog {
     owner: Option<u64>,
@@ -34,7 +34,7 @@ pub struct Dialog {
 pub(super) enum End {
     /// The caller, at the source of the first request.
     Caller(Flow),
-    /// The other one, by the next hop with this mark, if the first request went to a next hop of the configuration.
+    /// The callee, through the next hop with this mark, if the first request went to a next hop of the configuration.
     Callee(Option<u64>),
 }
 
@@ -48,7 +48,7 @@ pub(super) struct Flow {
     pub(super) connection: Option<ConnectionId>,
 }
 
-/// What the Route values of a request say about its dialog.
+/// The result of verifying the Route values of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DialogSeal {
     /// No seal: the request is not within a dialog that this host sealed.
@@ -62,14 +62,14 @@ pub enum DialogSeal {
 }
 
 impl Dialog {
-    /// Whose dialog it is: the mark of the [`Routes`](crate::Routes) that its first request was relayed by.
+    /// The owner of the dialog: the mark of the [`Routes`](crate::Routes) that its first request was relayed by.
     pub fn owner(&self) -> Option<u64> {
         self.owner
     }
 }
 
 impl Proxy {
-    /// Verifies the seal of the dialog that a request is within.
+    /// Verifies the seal of the dialog to which a request belongs.
     ///
     /// A request within a dialog has a tag in To. REGISTER and PUBLISH are never within a dialog.
     pub fn dialog(&self, message: Message<'_>) -> DialogSeal {
@@ -85,7 +85,7 @@ impl Proxy {
             return DialogSeal::None;
         }
         let mut found = DialogSeal::None;
-        // A strict router puts our value into the request URI (§16.4).
+        // A strict router moves our value into the request URI (§16.4).
         let strict = seal_of(self, uri, true);
         let routes = message
             .headers(HeaderName::Route)
@@ -127,14 +127,14 @@ impl Proxy {
     }
 }
 
-/// What is noted of the request that begins a dialog.
+/// The values sealed for the request that begins a dialog.
 pub(super) struct Beginning {
     pub(super) origin: Origin,
-    /// Where it came from.
+    /// Its source.
     pub(super) caller: SocketAddr,
-    /// Whose it is.
+    /// Its owner.
     pub(super) owner: Option<u64>,
-    /// The mark of the next hop that it goes to.
+    /// The mark of its next hop.
     pub(super) hop: Option<u64>,
 }
 
@@ -172,7 +172,7 @@ impl Beginning {
 
 const PARAMETER: &[u8] = b";seal=";
 
-/// The seal in this URI, or the lack of one; none if the URI does not name this host, so that what follows is not ours.
+/// The seal in this URI, or its absence; `None` if the URI does not name this host, so that the following values are not ours.
 fn seal_of<'a>(proxy: &Proxy, uri: &'a [u8], must_be_loose: bool) -> Option<Option<&'a [u8]>> {
     let uri = Uri::parse(uri).ok()?;
     if !proxy.identity.is_our_uri(&uri) || (must_be_loose && !uri.is_loose_router()) {
@@ -181,9 +181,9 @@ fn seal_of<'a>(proxy: &Proxy, uri: &'a [u8], must_be_loose: bool) -> Option<Opti
     Some(uri.params.named("seal").and_then(|seal| seal.value))
 }
 
-/// A seal in its parts, not yet held against its MAC.
+/// The parts of a seal whose MAC has not been verified yet.
 struct Sealed<'a> {
-    /// What the MAC is over.
+    /// The input of the MAC.
     text: &'a [u8],
     minute: Minute,
     owner: Option<u64>,
@@ -227,7 +227,7 @@ impl Flow {
     }
 }
 
-/// A number, or nothing in its place.
+/// A number, or nothing instead.
 fn optional(digits: &[u8]) -> Option<Option<u64>> {
     match digits {
         b"" => Some(None),

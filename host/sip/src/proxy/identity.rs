@@ -1,4 +1,4 @@
-//! The identity of this host: its sockets, their names, and which of them to send from.
+//! The identity of this host: its sockets, their names, and the choice of a socket to send from.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -16,18 +16,18 @@ pub struct Local {
     /// The address that peers reach and that messages are sent from: a concrete one. Where a socket listens on every address
     /// of the machine, there is one `Local` for each of these.
     pub addr: SocketAddr,
-    /// The host and port that go into Via and Record-Route in place of `addr`, behind NAT or for a name. IPv6 in brackets.
+    /// The host and port for Via and Record-Route instead of `addr`, behind NAT or for a name. IPv6 in brackets.
     pub advertised: Option<(String, u16)>,
 }
 
-/// The sockets of the host and the names that mean it.
+/// The sockets of the host and its names.
 #[derive(Debug)]
 pub(super) struct Identity {
     places: Box<[Place]>,
     aliases: Box<[Name]>,
 }
 
-/// One [`Local`], with what is written about it.
+/// One [`Local`], with the header text prepared for it.
 #[derive(Debug)]
 pub(super) struct Place {
     pub(super) transport: Transport,
@@ -39,7 +39,7 @@ pub(super) struct Place {
     advertised: Option<Name>,
 }
 
-/// A host name or address that means this host; without a port it applies to each of its ports.
+/// A host name or address of this host; without a port it applies to each of its ports.
 #[derive(Debug, PartialEq, Eq)]
 struct Name {
     host: OwnedHost,
@@ -118,11 +118,11 @@ impl Identity {
         };
         let fitting =
             |place: &&Place| place.transport == transport && place.addr.is_ipv4() == ip.is_ipv4();
-        // `max_by_key` takes the last of equals; the first one is wanted.
+        // `max_by_key` returns the last of equal elements; the first one is wanted.
         self.places.iter().rev().filter(fitting).max_by_key(rank)
     }
 
-    /// The place of the socket that a message came in on, and its number.
+    /// The index and the number of the socket that received a message.
     pub(super) fn place_of(
         &self,
         transport: Transport,
@@ -133,7 +133,7 @@ impl Identity {
         self.places.iter().enumerate().find(is_it)
     }
 
-    /// The place of this number.
+    /// The index for this number.
     pub(super) fn place(&self, number: usize) -> Option<&Place> {
         self.places.get(number)
     }
@@ -184,7 +184,7 @@ impl Place {
 }
 
 impl Name {
-    /// `HOST` or `HOST:PORT`; an IPv6 address with a port stands in brackets.
+    /// `HOST` or `HOST:PORT`; an IPv6 address with a port is in brackets.
     fn parse(text: &str) -> Self {
         let number = |port: &str| port.parse().ok();
         let split = text
@@ -224,7 +224,7 @@ impl OwnedHost {
     }
 }
 
-/// A name without the dot that ends a fully qualified one.
+/// A name without the final dot of a fully qualified name.
 fn without_dot(name: &[u8]) -> &[u8] {
     name.strip_suffix(b".").unwrap_or(name)
 }

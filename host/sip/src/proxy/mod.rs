@@ -1,7 +1,7 @@
 //! The rules of a stateless proxy (RFC 3261 §16.3 to §16.6, §16.11, §18.2).
 //!
-//! [`Proxy::receive`] checks a message first. The policy decides on valid requests; [`Proxy::reject`] or [`Proxy::relay`] carries
-//! that out. No state is kept: a retransmission gets the same answer or takes the same way as the first transmission, and a response
+//! [`Proxy::receive`] checks a message first. The policy decides on valid requests; [`Proxy::reject`] or [`Proxy::relay`] carries out its
+//! verdict. No state is kept: a retransmission gets the same response or takes the same path as the first transmission, and a response
 //! returns by its Vias alone.
 //!
 //! These functions write into a buffer of the caller, replacing its content, and allocate only to grow it.
@@ -63,9 +63,8 @@ pub struct ProxyConfig {
     pub locals: Vec<Local>,
     /// Further host names and addresses that mean this host: `HOST` on each of its ports, `HOST:PORT` on this one.
     pub aliases: Vec<String>,
-    /// The secret behind To-tags, branches and seals. Random for each start, or the same for all hosts that share an address and
-    /// for all starts: a response, an ACK or a request within a dialog may come to another process than the one that wrote what
-    /// it brings.
+    /// The secret for To-tags, branches and seals. Random for each start, or the same for all hosts that share an address and for all
+    /// starts: a response, an ACK or a request within a dialog may reach another process than the one that wrote its values.
     pub key: [u8; 16],
     /// Previous secrets: values written with them are still accepted.
     pub earlier_keys: Vec<[u8; 16]>,
@@ -75,15 +74,15 @@ pub struct ProxyConfig {
     pub record_route: bool,
     /// The Server header of replies of our own.
     pub server_header: Option<String>,
-    /// The UDP sockets of `locals` whose peers have answers and responses sent to the port that a request came from, whether they
-    /// ask for it with `rport` or not: Kamailio's `force_rport()`.
+    /// The UDP sockets of `locals` for which responses go to the source port of a request, whether or not the request asks for it with
+    /// `rport`: Kamailio's `force_rport()`.
     pub force_rport: Vec<SocketAddr>,
 }
 
 /// The outcome of the first look at a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Received {
-    /// A valid request: ask the policy, then [`Proxy::reject`] or [`Proxy::relay`] it.
+    /// A valid request: call the policy, then [`Proxy::reject`] or [`Proxy::relay`] it.
     Judge,
     /// The buffer holds a reply of our own.
     Reply(Destination),
@@ -126,14 +125,14 @@ impl Proxy {
         Minute(self.minute.load(Ordering::Relaxed))
     }
 
-    /// First look at a datagram or a framed stream message, with what [`scan`](crate::scan()) said about it.
+    /// First look at a datagram or a framed stream message, with the result of [`scan`](crate::scan()).
     ///
-    /// Checks, in this order: whether an answer could be sent; for an ACK, whether it ends here; then the rules of RFC 3261 §16.3. An answer of our own goes out for 400 (with a reason that says what is wrong), 414, 416, 420,
-    /// 483, 505, 513 and for an OPTIONS to the host itself; never to an ACK or a response. Where the top Via can't be read, it goes
-    /// to where the request came from.
+    /// Checks, in this order: whether a response could be sent; for an ACK, whether it ends here; then the rules of RFC 3261 §16.3. The
+    /// host responds itself with 400 (with a reason phrase that names the fault), 414, 416, 420, 483, 505 and 513, and to an OPTIONS to the
+    /// host itself; never to an ACK or a response. If the top Via cannot be parsed, the response goes to the source of the request.
     ///
     /// A request URI with scheme `sips` is answered 416, because this host has no TLS and must not relay such a request without it
-    /// (RFC 5630 §5.3). A request URI of a scheme other than `sip` goes where a Route or a next hop leads.
+    /// (RFC 5630 §5.3). A request URI with a scheme other than `sip` is routed by a Route or a next hop.
     pub fn receive(
         &self,
         message: Message<'_>,
@@ -159,12 +158,11 @@ impl Proxy {
         }
     }
 
-    /// Writes a rejection: the policy's verdict or the code of a [`RelayError`]. An empty `reason` stands for the standard
-    /// phrase. Of `headers`, those that a reply of ours has anyway (Via, From, To, Call-ID, CSeq, Content-Length,
-    /// Content-Type) and those whose name is no token are left out. A code outside 200 to 699 is no answer to anything and
-    /// goes out as 500.
+    /// Writes a rejection: the policy's verdict or the code of a [`RelayError`]. An empty `reason` means the standard phrase. Of `headers`,
+    /// those that a reply always has (Via, From, To, Call-ID, CSeq, Content-Length, Content-Type) and those whose name is not a token are
+    /// left out. A code outside 200 to 699 is not a final response and is sent as 500.
     ///
-    /// None when nothing may be sent: to an ACK, to a response, and to a request without a readable Via.
+    /// `None` when nothing may be sent: to an ACK, to a response, and to a request without a valid Via.
     pub fn reject<H: AsRef<str>>(
         &self,
         message: Message<'_>,
@@ -228,7 +226,7 @@ impl Proxy {
         TopVia::of(message).map(|top| top.with_rport(is_forced))
     }
 
-    /// Answers a request whose top Via cannot be parsed. The answer goes to the source address: nothing else is known of the sender.
+    /// Responds to a request whose top Via cannot be parsed. The response goes to the source address: nothing else is known of the sender.
     fn refuse_via(
         &self,
         message: Message<'_>,
@@ -305,8 +303,8 @@ impl Proxy {
         Reply::to(message, Some(top), arrival, code, reason, tag, out)
     }
 
-    /// Whether To has the tag that our reply to this ACK's INVITE had. An INVITE within a dialog has a To-tag already, which a
-    /// reply keeps: the ACK to its rejection is not recognised and goes to the policy like any other.
+    /// Whether To has the tag that our reply to this ACK's INVITE had. An INVITE within a dialog already has a To-tag, which a reply keeps:
+    /// the ACK to its rejection is not recognised and goes to the policy like any other request.
     fn is_ack_to_us(&self, message: Message<'_>, top: &TopVia<'_>) -> bool {
         let to = message
             .header(HeaderName::To)

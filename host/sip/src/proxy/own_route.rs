@@ -4,8 +4,7 @@ use crate::name_addr::NameAddr;
 
 use super::relay_error::RelayError;
 
-/// How many Route values of ours are taken off: two of a double Record-Route for each of two passes. A request that has more
-/// runs in circles.
+/// How many Route values of this host are removed: two of a double Record-Route for each of two passes. A request with more is looping.
 pub(super) const OWN_ROUTES: usize = 4;
 
 /// The URI of a Route value.

@@ -1,4 +1,4 @@
-//! Where a request goes and what that changes in it: request URI and Routes (RFC 3261 §16.4 to §16.6).
+//! The destination of a request and the resulting changes: request URI and Routes (RFC 3261 §16.4 to §16.6).
 
 use std::net::IpAddr;
 use std::net::SocketAddr;
@@ -18,19 +18,19 @@ use crate::routes::{Hop, Permission, Routes};
 use crate::scan::{HeaderName, Message, StartLine};
 use crate::uri::{Scheme, Uri, UriError, is_other_uri};
 
-/// Where a request goes and what changes on the way.
+/// The destination of a request and the changes for it.
 pub(super) struct Plan<'a> {
     /// The next hop.
     pub(super) leg: Leg<'a>,
-    /// The mark of the configured next hop that this is, if it is one.
+    /// The mark of the configured next hop, if it is one.
     pub(super) hop: Option<u64>,
-    /// The request URI to write, where it is another than the received one.
+    /// The new request URI, if it differs from the received one.
     pub(super) uri: Option<&'a [u8]>,
-    /// Parts of the received request URI to take out; empty ranges stand for nothing.
+    /// Parts of the received request URI to remove; empty ranges mean nothing.
     pub(super) cut_from_uri: [Range<usize>; 3],
-    /// How many Route values to take off at the front.
+    /// How many Route values to remove at the front.
     pub(super) first_routes: usize,
-    /// Whether to take off the last Route value as well.
+    /// Whether to remove the last Route value as well.
     pub(super) last_route: bool,
     /// The URI to add as the last Route value.
     pub(super) add_route: Option<&'a [u8]>,
@@ -42,7 +42,7 @@ pub(super) struct Leg<'p> {
     pub(super) addr: SocketAddr,
     /// The socket to send from.
     pub(super) place: &'p Place,
-    /// The stream that leads there, where a dialog knows it.
+    /// The stream to it, if a dialog knows one.
     pub(super) connection: Option<ConnectionId>,
     /// See [`Plan::hop`].
     hop: Option<u64>,
@@ -110,7 +110,7 @@ impl<'a> Planner<'a, '_> {
             (_, Some(route)) => {
                 let next = read_route(route)?;
                 if !next.is_loose_router() {
-                    // The next hop knows only strict routing: it wants to find itself in the request URI (§16.6(6)).
+                    // The next hop is a strict router: it expects itself in the request URI (§16.6(6)).
                     add_route = Some(uri);
                     uri = route;
                     routes.ours += 1;
@@ -136,8 +136,8 @@ impl<'a> Planner<'a, '_> {
         })
     }
 
-    /// A strict router put our own Record-Route value into the request URI and the request URI behind the Routes (§16.4). The
-    /// value is known by its shape, since a request URI that names this host alone may just mean this host.
+    /// A strict router moved our own Record-Route value into the request URI and the request URI to the end of the Routes (§16.4). The
+    /// value is recognised by its form, since a request URI that names this host may simply mean this host.
     fn last_route_if_strict(
         &self,
         request: Option<&Uri<'_>>,
@@ -151,7 +151,7 @@ impl<'a> Planner<'a, '_> {
         self.route_values().last().map(uri_of_route).transpose()
     }
 
-    /// An `maddr` that is ours has done its work; so has what says how to reach it (§16.4).
+    /// An `maddr` that names this host has served its purpose; so have the transport and port with it (§16.4).
     fn cut_own_maddr(&self, request: Option<&mut Uri<'_>>, text: &[u8]) -> [Range<usize>; 3] {
         let mut cuts: [Range<usize>; 3] = Default::default();
         let Some(uri) = request else {
@@ -179,7 +179,7 @@ impl<'a> Planner<'a, '_> {
         cuts
     }
 
-    /// Counts the Route values at the front that are ours and finds the first one that is not.
+    /// Counts our own Route values at the front and finds the first one that is not ours.
     fn routes_after_ours(&self, without_last: bool) -> Result<Remaining<'a>, RelayError> {
         let mut ours = 0;
         let mut values = self.route_values().peekable();
@@ -233,8 +233,8 @@ impl<'a> Planner<'a, '_> {
         self.leg_within(dialog)?.ok_or_else(refused)
     }
 
-    /// The way to the end of the dialog that the request is not from, as it was when the dialog began; none if there is no dialog, or
-    /// its first request went to no next hop, or to one that the configuration has no more.
+    /// The path to the opposite end of the dialog, as it was when the dialog began; `None` if there is no dialog, or its first request went
+    /// to no next hop, or to one that is no longer configured.
     fn leg_within(&self, dialog: Option<Dialog>) -> Result<Option<Leg<'a>>, RelayError> {
         match dialog.map(|dialog| dialog.toward) {
             None => Ok(None),
@@ -250,8 +250,8 @@ impl<'a> Planner<'a, '_> {
         }
     }
 
-    /// A way that leads to where the caller's first request came from takes the caller's connection or socket: NATs and firewalls let
-    /// nothing else through, and a connection of the caller's is not looked up by its address.
+    /// A path to the source of the caller's first request uses the caller's connection or socket: NATs and firewalls block anything else,
+    /// and a connection opened by the caller is not found by its address.
     fn leg_by_flow(&self, leg: Leg<'a>, dialog: Option<Dialog>) -> Leg<'a> {
         match dialog.map(|dialog| dialog.toward) {
             Some(End::Caller(flow))
@@ -300,15 +300,15 @@ impl<'a> Planner<'a, '_> {
             });
         };
         let leg = self.leg_to_hop(hop)?;
-        // Within a dialog the request URI names the other end. Where that may not be reached, the default next hop is no
-        // substitute if it is the one that has just sent this. An ACK goes the way of its INVITE in any case.
+        // Within a dialog the request URI names the other end. If requests may not go there, the default next hop is no substitute if it
+        // has just sent this request. An ACK takes the path of its INVITE in any case.
         if !is_ours && self.is_from(&leg) && self.is_within_dialog() {
             return Err(RelayError::NotPermitted(RelayError::shown(text)));
         }
         Ok(leg)
     }
 
-    /// The way to the place that a URI names; none if requests may not go there.
+    /// The path to the destination of a URI; `None` if requests may not go there.
     fn leg_if_permitted(&self, uri: &Uri<'_>, text: &[u8]) -> Result<Option<Leg<'a>>, RelayError> {
         let Some(host) = uri.maddr().map_or(Some(uri.host), host_of_maddr) else {
             return Ok(None);
@@ -364,7 +364,7 @@ impl<'a> Planner<'a, '_> {
         })
     }
 
-    /// Whether the request came from where this leads; the source port of a stream says nothing.
+    /// Whether the request came from this destination; the source port of a stream is irrelevant.
     fn is_from(&self, leg: &Leg<'_>) -> bool {
         let source = self.arrival.source;
         leg.addr.ip() == source.ip()
@@ -378,7 +378,7 @@ impl<'a> Planner<'a, '_> {
     }
 }
 
-/// Whether the request is one within a dialog (RFC 3261 §12.2).
+/// Whether the request is within a dialog (RFC 3261 §12.2).
 pub(super) fn to_has_tag(message: Message<'_>) -> bool {
     let to = message
         .header(HeaderName::To)
@@ -386,14 +386,14 @@ pub(super) fn to_has_tag(message: Message<'_>) -> bool {
     to.is_some_and(|to| to.tag().is_some())
 }
 
-/// The Route values behind ours.
+/// The Route values after ours.
 struct Remaining<'a> {
     ours: usize,
     /// The URI of the first one.
     next: Option<&'a [u8]>,
 }
 
-/// Reads a request URI; none for one of another scheme, which names no place.
+/// Parses a request URI; `None` for another scheme, which names no host.
 fn read_request_uri(uri: &[u8]) -> Result<Option<Uri<'_>>, RelayError> {
     if is_other_uri(uri) {
         return Ok(None);
@@ -424,8 +424,8 @@ fn host_of_maddr(maddr: &[u8]) -> Option<Host<'_>> {
 }
 
 impl Plan<'_> {
-    /// Calls `remove` with every range of the message that the Routes taken off leave: whole header lines where no value
-    /// stays, else values with the comma that parts them from one that stays.
+    /// Calls `remove` with every range of the message that belongs to removed Routes: whole header lines if no value stays, otherwise
+    /// values with the comma that separates them from one that stays.
     pub(super) fn removed_routes(
         &self,
         message: Message<'_>,

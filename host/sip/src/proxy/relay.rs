@@ -1,4 +1,4 @@
-//! The edits of a request on its way (RFC 3261 §16.6).
+//! The edits of a relayed request (RFC 3261 §16.6).
 
 use std::net::SocketAddr;
 
@@ -14,40 +14,40 @@ use crate::edit::{Edits, Text};
 use crate::routes::Routes;
 use crate::scan::{HeaderName, Message, StartLine};
 
-/// Request URI (3), new headers, top Via (2), Max-Forwards, Routes taken off (own ones and one more on lines of their own: 6),
-/// an added Route and Content-Length.
+/// Request URI (3), new headers, top Via (2), Max-Forwards, removed Routes (own ones and one more on lines of their own: 6), an added Route
+/// and Content-Length.
 const MOST_EDITS: usize = 16;
 
-/// The same and each header line of a message that the scan lets through.
+/// The same, and each header line of a message that passes the scan.
 const MOST_CHANGES: usize = MOST_EDITS + 256;
 
-/// What a datagram can carry: the length in the headers of IPv4 and UDP has 16 bits, in IPv6 it leaves the IP header out.
+/// Maximum payload of a datagram: the length in the headers of IPv4 and UDP has 16 bits; for IPv6 it excludes the IP header.
 const LARGEST_DATAGRAM_V4: usize = 65_535 - 20 - 8;
 const LARGEST_DATAGRAM_V6: usize = 65_535 - 8;
 
 /// A change to the header of a request that is relayed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HeaderChange<'a> {
-    /// A header field behind all others.
+    /// Adds a header field after all others.
     Add {
         /// Its name.
         name: &'a str,
         /// Its value.
         value: &'a str,
     },
-    /// Removes all header fields of this name, in full and compact form.
+    /// Removes all header fields with this name, in full and compact form.
     Remove(&'a str),
 }
 
 impl Proxy {
-    /// Writes a request as it goes to the next hop (RFC 3261 §16.4 to §16.6, §16.11): the received bytes with the edits that
-    /// the RFC asks for, everything else as it came.
+    /// Writes a request for the next hop (RFC 3261 §16.4 to §16.6, §16.11): the received bytes with the edits that the RFC requires,
+    /// everything else unchanged.
     ///
-    /// A request goes over the transport that its next hop was configured with or its URI names, also above 1,300 bytes: to
-    /// change to TCP there (§18.1.1) takes a way to come back when the next hop refuses TCP, which takes state.
+    /// A request uses the transport that is configured for its next hop or named in its URI, even above 1,300 bytes: switching to TCP
+    /// (§18.1.1) requires a fallback to UDP when the next hop refuses TCP, and therefore state.
     ///
     /// # Errors
-    /// When it may not or can't be sent: [`RelayError::code`] is the answer for the sender.
+    /// When it must not or cannot be sent: [`RelayError::code`] is the response to the sender.
     pub fn relay(
         &self,
         message: Message<'_>,
@@ -125,7 +125,7 @@ fn relay_by<const MOST: usize>(
     for change in changes {
         if let HeaderChange::Remove(name) = change {
             let mut lines = message.by_name(name).map(|field| field.line);
-            // A name that comes twice is gone already.
+            // A name that occurs twice has been removed already.
             fits &= lines.all(|line| edits.has(&line) || edits.remove(line));
         }
     }
@@ -150,7 +150,7 @@ fn relay_by<const MOST: usize>(
     })
 }
 
-/// Max-Forwards as it goes out; none when the request has none.
+/// Max-Forwards as sent; `None` when the request has none.
 fn max_forwards(message: Message<'_>) -> Result<Option<u32>, RelayError> {
     if message.header(HeaderName::MaxForwards).is_none() {
         return Ok(None);
@@ -189,16 +189,16 @@ struct Head<'a> {
     arrival: &'a Arrival,
     plan: &'a Plan<'a>,
     transaction: Transaction,
-    /// Where the response goes.
+    /// The destination of the response.
     back_to: SocketAddr,
-    /// Whose request it is: see [`Routes::owner`].
+    /// The owner of the request: see [`Routes::owner`].
     owner: Option<u64>,
     adds_max_forwards: bool,
     changes: &'a [HeaderChange<'a>],
 }
 
 impl Head<'_> {
-    /// Before all other headers: Via and Record-Route have to be the first of their names.
+    /// Before all other headers: Via and Record-Route must precede others with the same name.
     fn write(&self, out: &mut Vec<u8>) {
         let leg = &self.plan.leg;
         let line_end = self.message.line_end().as_bytes();
@@ -216,9 +216,9 @@ impl Head<'_> {
         }
     }
 
-    /// One value where the request leaves by the socket that it came to; else two, that of the leaving side on top, so that
-    /// each side gets a value that it can reach (RFC 5658). The first has the seal of the dialog: requests of either direction
-    /// bring both.
+    /// One value if the request leaves by the socket that received it; otherwise two, with that of the leaving side on top, so that each
+    /// side gets a value that it can reach (RFC 5658). The first value has the seal of the dialog: requests in both directions return both
+    /// values.
     fn write_record_route(&self, line_end: &[u8], out: &mut Vec<u8>) {
         if !self.proxy.record_route || !may_start_dialog(self.message) {
             return;
@@ -248,7 +248,7 @@ impl Head<'_> {
         }
     }
 
-    /// Behind all other headers: what is asked for, a Route that comes last, and the length that a stream needs.
+    /// After all other headers: added header fields, a Route that must be last, and the length that a stream needs.
     fn write_tail(&self, out: &mut Vec<u8>) {
         let line_end = self.message.line_end().as_bytes();
         for change in self.changes {

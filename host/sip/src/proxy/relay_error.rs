@@ -1,4 +1,4 @@
-//! Why a request cannot be relayed, how it is answered, and what the operator can do about it.
+//! Why a request cannot be relayed, the response to it, and what the operator can do about it.
 
 use std::net::IpAddr;
 
@@ -6,40 +6,40 @@ use thiserror::Error;
 
 use crate::arrival::Transport;
 
-/// Why a request was not relayed. [`RelayError::code`] is the answer to the sender; the text is for the operator.
+/// Why a request was not relayed. [`RelayError::code`] is the response to the sender; the text is for the operator.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum RelayError {
-    /// The policy names a next hop that the configuration does not have.
+    /// The policy named a next hop that is not configured.
     #[error(
         "the policy names the next hop `{0}`, which is not configured: add it to [relay.next-hops] or mend the policy"
     )]
     UnknownNextHop(String),
-    /// The place that Route or request URI name is neither a next hop nor in a domain: this host is no open relay.
+    /// The destination in Route or request URI is neither a next hop nor in a domain: this host is not an open relay.
     #[error(
         "`{0}` is neither a next hop nor in [relay] domains: add its host there if requests may go to it"
     )]
     NotPermitted(String),
-    /// The request URI names this host, and there is no next hop to send such requests to.
+    /// The request URI names this host, and there is no next hop for such requests.
     #[error(
         "`{0}` names this host and [relay] next-hop is not set: set it, or let the policy name a next hop"
     )]
     NowhereToGo(String),
-    /// A name that has no address, or none yet.
+    /// A name without an address, or not resolved yet.
     #[error("`{0}` has no address: check that the name resolves")]
     Unresolved(String),
     /// The next hop is this host.
     #[error("`{0}` is this host itself: a next hop must be another one")]
     Loop(String),
-    /// The URI asks for a transport that this host doesn't speak.
+    /// The URI names a transport that this host does not support.
     #[error("`{0}` asks for a transport that is not there: only udp and tcp are")]
     UnsupportedTransport(String),
-    /// A Route, or a request URI that decides where the request goes, whose scheme says no way: `tel`, or `sips`, which asks for TLS
-    /// and is never downgraded (RFC 5630).
+    /// A Route, or a request URI that determines the destination, with an unusable scheme: `tel`, or `sips`, which requires TLS and is
+    /// never downgraded (RFC 5630).
     #[error(
         "`{0}` says no way that this host can go: its scheme is not sip, and no next hop takes it"
     )]
     UnsupportedScheme(String),
-    /// With the Via of this host and what else is added, the request is larger than a datagram can be.
+    /// With the Via of this host and other additions, the request is too large for a datagram.
     #[error(
         "the request has {0} bytes with our Via, more than a datagram can carry: let the next hop be reached over tcp"
     )]
@@ -54,22 +54,22 @@ pub enum RelayError {
         /// The next hop.
         ip: IpAddr,
     },
-    /// A Route value, or the request URI that strict routing takes from one, can't be read.
+    /// A Route value, or the request URI that strict routing takes from one, cannot be parsed.
     #[error("the Route value `{0}` is no name-addr with a SIP URI")]
     BadRoute(String),
-    /// The request URI can't be read.
+    /// The request URI cannot be parsed.
     #[error("the request URI `{0}` can't be read")]
     BadUri(String),
-    /// Max-Forwards is used up, or is no number.
+    /// Max-Forwards is used up, or is not a number.
     #[error("Max-Forwards leaves no further hop")]
     TooManyHops,
-    /// The message has more to edit than a message may have, or is no request with a readable Via.
+    /// The message needs more edits than permitted, or is not a request with a valid Via.
     #[error("the message is no request that can be relayed")]
     Unrelayable,
 }
 
 impl RelayError {
-    /// The status code of the answer.
+    /// The status code of the response.
     pub fn code(&self) -> u16 {
         match self {
             Self::BadRoute(_)
@@ -87,7 +87,7 @@ impl RelayError {
         }
     }
 
-    /// The reason phrase of the answer; it tells nothing about the configuration.
+    /// The reason phrase of the response; it reveals nothing about the configuration.
     pub fn reason(&self) -> &'static str {
         match self {
             Self::BadRoute(_) => "Bad Route",

@@ -1,4 +1,4 @@
-//! Responses on their way back (RFC 3261 §16.11, §18.1.2, §18.2.2).
+//! Responses on their path back (RFC 3261 §16.11, §18.1.2, §18.2.2).
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -64,8 +64,8 @@ impl Proxy {
         Ok(destination)
     }
 
-    /// Where the response to a request goes (RFC 3261 §18.2.2): back to where the request came from, as an answer of our own
-    /// would; to `maddr` only if requests may go there, too. The address that [`ways_back`] will find in the Via.
+    /// The destination of the response to a request (RFC 3261 §18.2.2): the source of the request, as for a response of our own; `maddr`
+    /// only if requests may go there, too. The address that [`ways_back`] will find in the Via.
     pub(super) fn back_to(
         &self,
         top: &TopVia<'_>,
@@ -93,8 +93,8 @@ impl Proxy {
         origin: Origin,
         arrival: &Arrival,
     ) -> Option<Destination> {
-        // A request over a stream has its response over that stream, and a datagram its response in a datagram, whatever the
-        // Via says: one that was taken out of TLS before it came here says TLS.
+        // The response to a request over a stream uses that stream, and the response to a datagram is a datagram, whatever the Via says: a
+        // request decrypted before it came here says TLS.
         let transport = match origin.connection {
             Some(_) => Transport::Tcp,
             None => Transport::Udp,
@@ -102,7 +102,7 @@ impl Proxy {
         if self.identity.listens_on(transport, back_to) {
             return None;
         }
-        // A response leaves from the socket that its request came to (RFC 3581 §4).
+        // A response is sent from the socket that received its request (RFC 3581 §4).
         let noted = self.identity.place(origin.socket as usize);
         let place = noted
             .filter(|place| place.transport == transport)
@@ -119,11 +119,11 @@ impl Proxy {
     }
 }
 
-/// How long a response may take, in minutes: longer than any call rings or waits in a queue.
+/// Maximum time for a response, in minutes: longer than any call rings or waits in a queue.
 const MOST_MINUTES: u32 = 24 * 60;
 
-/// Where a Via may lead: for a stream to the address to open a connection to when the one that the request came over is gone; for
-/// a datagram to `received` with `rport`, else sent-by, or to `maddr`.
+/// The possible destinations of a Via: for a stream the address for a new connection if that of the request is gone; for a datagram
+/// `received` with `rport`, otherwise sent-by, or `maddr`.
 fn ways_back(via: &Via<'_>, origin: Origin) -> [Option<SocketAddr>; 2] {
     let host = via.received().or_else(|| via.host.ip());
     let sent_by_port = via.port.unwrap_or(DEFAULT_PORT);

@@ -11,7 +11,7 @@ use crate::arrival::Transport;
 use crate::host::{Host, ip_address, port};
 use crate::uri::{Scheme, Uri};
 
-/// Next hops and domains as configured, with names that have no addresses yet.
+/// Next hops and domains as configured, with names that are not resolved yet.
 #[derive(Clone, Debug, Default)]
 pub struct RoutesBuilder {
     owner: Option<u64>,
@@ -32,7 +32,7 @@ impl RoutesBuilder {
         self
     }
 
-    /// Sets the next hop for requests whose Route and request URI name no place that they may go to.
+    /// Sets the next hop for requests whose Route and request URI name no permitted destination.
     ///
     /// # Errors
     /// When `uri` is not `sip:HOST`, with `:PORT` and `;transport=udp` or `tcp` if need be.
@@ -41,7 +41,7 @@ impl RoutesBuilder {
         Ok(self)
     }
 
-    /// Adds a next hop that a policy can name. A second one of a name replaces the first.
+    /// Adds a next hop that a policy can name. A second one with the same name replaces the first.
     ///
     /// # Errors
     /// As [`RoutesBuilder::default_hop`].
@@ -50,9 +50,9 @@ impl RoutesBuilder {
         Ok(self)
     }
 
-    /// Adds hosts that requests may follow their Route and request URI to: a name, an address or a network. Without a port it
-    /// means those of SIP, 5060 and 5061; with `:PORT` that one; with `:*` all. An IPv6 address with a port stands in brackets.
-    /// A name covers itself, not the names below it, and the addresses that it resolves to.
+    /// Adds hosts that requests may follow their Route and request URI to: a name, an address or a network. Without a port it means those
+    /// of SIP, 5060 and 5061; with `:PORT` that one; with `:*` all. An IPv6 address with a port is in brackets. A name means itself, not
+    /// the names below it, and the addresses that it resolves to.
     ///
     /// # Errors
     /// When `entry` is none of these.
@@ -62,7 +62,7 @@ impl RoutesBuilder {
         Ok(self)
     }
 
-    /// The host names that must be resolved: in lower case, sorted, each once.
+    /// The host names that must be resolved: in lower case, sorted, without duplicates.
     pub fn names_to_resolve(&self) -> Vec<&str> {
         let places = self.domains.iter().map(|(place, _)| place);
         let mut names: Vec<&str> = places
@@ -109,7 +109,7 @@ impl RoutesBuilder {
     }
 }
 
-/// What is wrong with an entry of the configuration.
+/// An error in an entry of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum RouteError {
     /// Not a next hop.

@@ -1,8 +1,8 @@
-//! Where requests may go: next hops and domains, with the current addresses of their names.
+//! The permitted destinations of requests: next hops and domains, with the current addresses of their names.
 //!
 //! [`RoutesBuilder`] reads the configuration. Names are resolved outside, and each resolution gives a new [`Routes`], which
-//! never changes. Addresses are put into order, so that every host and every resolution chooses alike: a CANCEL has to take
-//! the way of its INVITE (RFC 3261 §16.11, RFC 3263 §4.4). Only addresses are resolved, not SRV or NAPTR records.
+//! never changes. Addresses are sorted, so that every host and every resolution makes the same choice: a CANCEL must take
+//! the path of its INVITE (RFC 3261 §16.11, RFC 3263 §4.4). Only addresses are resolved, not SRV or NAPTR records.
 
 mod builder;
 
@@ -42,7 +42,7 @@ pub(crate) struct Hop {
     pub(crate) addresses: Box<[IpAddr]>,
 }
 
-/// What the configuration permits for a host that Route or request URI name.
+/// What the configuration permits for a host named in Route or request URI.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Permission<'r> {
     /// Not permitted.
@@ -54,12 +54,12 @@ pub(crate) enum Permission<'r> {
 }
 
 impl Routes {
-    /// The next hop for requests that name no place themselves.
+    /// The next hop for requests that name no destination themselves.
     pub(crate) fn default_hop(&self) -> Option<&Hop> {
         self.default_hop.as_ref()
     }
 
-    /// The next hop of this name.
+    /// The next hop with this name.
     pub(crate) fn hop(&self, name: &str) -> Option<&Hop> {
         self.hops.get(name)
     }
@@ -70,7 +70,7 @@ impl Routes {
         hops.into_iter().find(|hop| hop.mark == mark)
     }
 
-    /// The owner of these routes, as a [`mark`]: dialogs that begin along them belong to it.
+    /// The owner of these routes, as a [`mark`]: dialogs that begin along them belong to the owner.
     pub fn owner(&self) -> Option<u64> {
         self.owner
     }
@@ -180,11 +180,11 @@ impl Ports {
 /// The ports that an entry of the configuration allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum PortRule {
-    /// Those of SIP: what is meant where none is written.
+    /// The ports of SIP, the default.
     Sip,
     /// This one.
     One(u16),
-    /// All.
+    /// All ports.
     Any,
 }
 

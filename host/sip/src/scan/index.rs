@@ -9,7 +9,7 @@ use super::{HeaderName, LineEnd};
 /// Pair it with the bytes it was made from: [`Message::new`](super::Message::new).
 #[derive(Clone, Debug)]
 pub struct Index {
-    /// The message within the scanned bytes, without line ends before it and bytes behind it.
+    /// The message within the scanned bytes, without preceding line ends and following bytes.
     pub(super) message: Span,
     pub(super) start_line: StartSpans,
     pub(super) entries: Vec<Entry>,
@@ -92,7 +92,7 @@ pub(super) struct Entry {
     pub(super) value: Span,
 }
 
-/// The parts of the start line; what could not be read is empty.
+/// The parts of the start line; unparsable parts are empty.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum StartSpans {
     Request {
@@ -122,7 +122,7 @@ impl Default for StartSpans {
 pub(super) struct Numbers {
     pub(super) content_length: Option<u32>,
     pub(super) max_forwards: Option<u8>,
-    /// The number and where the method stands.
+    /// The number, and the position of the method.
     pub(super) cseq: Option<(u32, Span)>,
 }
 
@@ -146,7 +146,7 @@ impl Span {
         self.start as usize..self.end as usize
     }
 
-    /// The bytes of the span; empty when `bytes` is not what the span was made from.
+    /// The bytes of the span; empty if `bytes` is not the input of the scan.
     pub(crate) fn of(self, bytes: &[u8]) -> &[u8] {
         bytes.get(self.range()).unwrap_or_default()
     }

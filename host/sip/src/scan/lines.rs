@@ -4,7 +4,7 @@ use memchr::memchr;
 
 use crate::words::{find_end, find_line_end, find_other_than_line_end};
 
-/// How the lines of a message end.
+/// The line ends of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LineEnd {
     /// By RFC 3261 §7.
@@ -26,11 +26,11 @@ impl LineEnd {
 /// The end of a line, or of a header with its folds.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LineBreak {
-    /// Behind the last byte of content.
+    /// End of the content.
     pub(crate) end: usize,
-    /// Where the next line starts.
+    /// Start of the next line.
     pub(crate) next: usize,
-    /// How it ends.
+    /// The kind of line end.
     pub(crate) kind: LineEnd,
     /// The first position with another line end than expected, or with a CR alone.
     pub(crate) odd: Option<usize>,
@@ -38,7 +38,7 @@ pub(crate) struct LineBreak {
     pub(crate) folds: usize,
 }
 
-/// The next line end at or behind `from`; `None` when there is none yet.
+/// The next line end at or after `from`; `None` when there is none yet.
 pub(crate) fn line_break(
     bytes: &[u8],
     from: usize,
@@ -48,7 +48,7 @@ pub(crate) fn line_break(
     let (end, kind, mut odd) = match (bytes[first], bytes.get(first + 1)) {
         (b'\n', _) => (first, LineEnd::Lf, None),
         (_, Some(b'\n')) => (first, LineEnd::CrLf, None),
-        // A CR alone, and perhaps thousands behind it: only the LF is looked for.
+        // A CR alone, perhaps followed by thousands: only the LF is searched for.
         _ => {
             let line_feed = first + memchr(b'\n', bytes.get(first..)?)?;
             let has_cr = line_feed > first + 1 && bytes[line_feed - 1] == b'\r';
@@ -79,12 +79,11 @@ pub(crate) fn leading_line_ends(bytes: &[u8]) -> usize {
 /// One header with its folds, before its name is looked up. All positions are offsets into the message.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RawHeader {
-    /// Behind the name, which begins the line. `None` when there is no name, no colon, or space
-    /// within the name.
+    /// End of the name, which begins the line. `None` when there is no name, no colon, or white space within the name.
     pub(crate) name_end: Option<usize>,
-    /// Behind the colon; the start of the line when there is no name.
+    /// End of the colon; the start of the line when there is no name.
     pub(crate) value: usize,
-    /// Where the header ends.
+    /// End of the header.
     pub(crate) end: LineBreak,
 }
 
@@ -105,8 +104,7 @@ pub(crate) fn raw_header(
     })
 }
 
-/// The ends of the name and of the space that may stand between it and the colon (RFC 3261 §25.1
-/// HCOLON).
+/// The end of the name, and the end of the white space that may separate it from the colon (RFC 3261 §25.1 HCOLON).
 #[inline]
 pub(crate) fn name(line: &[u8]) -> Option<(usize, usize)> {
     let end = find_end(line, b':')?;
@@ -117,7 +115,7 @@ pub(crate) fn name(line: &[u8]) -> Option<(usize, usize)> {
     (end > 0 && line.get(colon) == Some(&b':')).then_some((end, colon))
 }
 
-/// The end of the header that goes on at `from`: behind the first line that no folded line follows.
+/// The end of the header that continues at `from`: the end of the first line that is not followed by a folded line.
 #[inline]
 fn header_break(
     bytes: &[u8],
@@ -141,8 +139,8 @@ fn header_break(
     unusual_header_break(bytes, end, expected, most_folds)
 }
 
-/// With folds, with bare LF, or the last line that there is. Of more than `most_folds` folds the first too many is the last that is
-/// looked at.
+/// With folds, with bare LF, or the last available line. Of more than `most_folds` folds, the first excess one is the last that is
+/// examined.
 #[cold]
 fn unusual_header_break(
     bytes: &[u8],

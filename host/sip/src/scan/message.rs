@@ -26,8 +26,7 @@ impl<'a> Message<'a> {
         }
     }
 
-    /// The message alone: line ends before it (RFC 3261 §7.5) and bytes behind Content-Length
-    /// (§18.3) are cut off.
+    /// The message alone: preceding line ends (RFC 3261 §7.5) and bytes after Content-Length (§18.3) are cut off.
     pub fn bytes(self) -> &'a [u8] {
         self.bytes
     }
@@ -56,7 +55,7 @@ impl<'a> Message<'a> {
         }
     }
 
-    /// Where the Request-URI stands; `None` in a response.
+    /// Position of the Request-URI; `None` in a response.
     pub fn uri_range(self) -> Option<Range<usize>> {
         match self.index.start_line {
             StartSpans::Request { uri, .. } => Some(uri.range()),
@@ -64,12 +63,12 @@ impl<'a> Message<'a> {
         }
     }
 
-    /// The first header of this name.
+    /// The first header with this name.
     pub fn header(self, name: HeaderName) -> Option<Field<'a>> {
         self.index.first(name).map(|entry| self.field(entry))
     }
 
-    /// All headers of this name, in their order.
+    /// All headers with this name, in order.
     pub fn headers(self, name: HeaderName) -> impl Iterator<Item = Field<'a>> {
         let entries = self.index.since_first(name).iter();
         entries
@@ -77,7 +76,7 @@ impl<'a> Message<'a> {
             .map(move |entry| self.field(entry))
     }
 
-    /// All headers, in their order.
+    /// All headers, in order.
     pub fn fields(self) -> impl DoubleEndedIterator<Item = Field<'a>> + ExactSizeIterator {
         self.index
             .entries
@@ -85,8 +84,7 @@ impl<'a> Message<'a> {
             .map(move |entry| self.field(entry))
     }
 
-    /// All headers of any name, known or not, in order. Case is ignored, and compact and full names find
-    /// each other.
+    /// All headers with any name, known or not, in order. Case is ignored, and compact and full names match each other.
     pub fn by_name<'n>(self, name: &'n str) -> impl Iterator<Item = Field<'a>> + use<'a, 'n> {
         let wanted = HeaderName::of(name.as_bytes());
         let entries = self.index.since_first(wanted).iter();
@@ -98,7 +96,7 @@ impl<'a> Message<'a> {
             })
     }
 
-    /// The bytes behind the empty line, as many as Content-Length says.
+    /// The bytes after the empty line, as many as Content-Length says.
     pub fn body(self) -> &'a [u8] {
         self.index.body.of(self.bytes)
     }
@@ -113,19 +111,19 @@ impl<'a> Message<'a> {
         self.index.line_end
     }
 
-    /// CSeq, when it is there and can be read.
+    /// CSeq, if present and valid.
     pub fn cseq(self) -> Option<CSeq<'a>> {
         let (number, method) = self.index.numbers.cseq?;
         let method = method.of(self.bytes);
         Some(CSeq { number, method })
     }
 
-    /// Max-Forwards, when it is there and can be read.
+    /// Max-Forwards, if present and valid.
     pub fn max_forwards(self) -> Option<u8> {
         self.index.numbers.max_forwards
     }
 
-    /// Content-Length in bytes, when it is there and can be read.
+    /// Content-Length in bytes, if present and valid.
     pub fn content_length(self) -> Option<u32> {
         self.index.numbers.content_length
     }
@@ -150,7 +148,7 @@ pub enum StartLine<'a> {
     Request {
         /// As received; methods are case-sensitive.
         method: &'a [u8],
-        /// The Request-URI, unread.
+        /// The Request-URI, unparsed.
         uri: &'a [u8],
         /// Begins with `SIP/`.
         version: &'a [u8],
@@ -187,11 +185,11 @@ pub struct Field<'a> {
     pub name: HeaderName,
     /// The name as received.
     pub raw_name: &'a [u8],
-    /// The value without space at its ends, but with its folds.
+    /// The value without white space at its ends, but with its folds.
     pub value: &'a [u8],
     /// The whole header with its folds and its line end.
     pub line: Range<usize>,
-    /// Where `value` stands.
+    /// Position of `value`.
     pub value_range: Range<usize>,
 }
 

@@ -11,7 +11,7 @@
 //! proxy needs.
 //!
 //! # Line ends
-//! A message ends its lines with CRLF. One that ends all lines with bare LF is accepted, too,
+//! A message ends its lines with CRLF. One that ends all lines with bare LF is also accepted,
 //! because hand-made messages and test files have that form; edits to such a message use its own
 //! line end ([`Message::line_end`]). A mixture, or a CR alone, is [`Fault::LineEnd`]: the next hop
 //! might see other headers, and so bypass a rule that was checked here.

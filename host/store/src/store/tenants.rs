@@ -1,22 +1,22 @@
-//! Tenants that live in the database, each as the section of a configuration file that it would be.
+//! Tenants in the database, each as the text of its section in a configuration file.
 
 use portcullis_database::{ReadError, Record};
 
 use super::{Store, now, signed};
 use crate::error::StoreError;
 
-/// A tenant as it is stored.
+/// A stored tenant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredTenant {
     /// Its name.
     pub name: String,
-    /// What would stand in its section; none if it was removed.
+    /// The content of its section; `None` if it was removed.
     pub config: Option<String>,
     /// Grows with each change.
     pub revision: u64,
-    /// Who changed it last.
+    /// The author of the last change.
     pub changed_by: String,
-    /// When, in seconds since 1970.
+    /// The time of the last change, in seconds since 1970.
     pub changed_at: u64,
 }
 
@@ -29,7 +29,7 @@ impl Store {
         self.sum_of_revisions("portcullis_tenant").await
     }
 
-    /// All tenants, also those that were removed, in the order of their names.
+    /// All tenants, including removed ones, sorted by name.
     ///
     /// # Errors
     /// As [`Store::tenants_revision`].
@@ -38,7 +38,7 @@ impl Store {
         self.rows(query, &[], tenant).await
     }
 
-    /// Stores a tenant, or that there is none of this name any more.
+    /// Stores a tenant, or its removal.
     ///
     /// # Errors
     /// When it can't be written.

@@ -7,7 +7,7 @@ mod name;
 #[cfg(target_os = "linux")]
 pub(crate) mod option;
 mod packet;
-// Tests compile it on Linux, too, so that it keeps working.
+// Tests also compile it on Linux, so that it keeps working.
 #[cfg(any(test, not(target_os = "linux")))]
 #[cfg_attr(target_os = "linux", allow(dead_code, reason = "tested, not used"))]
 mod portable;
@@ -24,5 +24,5 @@ pub(crate) use packet::Packet;
 pub(crate) use portable::{Incoming, Name, Outgoing, option, socket_addr};
 pub(crate) use slot::Slot;
 
-/// Stands for a source that is no internet address. Port 0 marks that no answer is possible.
+/// Represents a source that is not an internet address. Port 0 marks that no response is possible.
 pub(crate) const NOWHERE: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0));

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use super::NOWHERE;
 
-/// Unused bytes behind each slot. Slots that begin at multiples of a large power of two would all compete for the same few
+/// Unused bytes after each slot. Slots that begin at multiples of a large power of two would all compete for the same few
 /// sets of the processor's caches.
 const STAGGER: usize = 1_600;
 

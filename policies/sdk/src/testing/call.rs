@@ -1,4 +1,4 @@
-//! The host's side of a call: what the functions of the contract answer while a policy runs.
+//! The host's side of a call: the results of the contract's functions while a policy runs.
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
@@ -13,7 +13,7 @@ use super::world::World;
 use crate::clock::LocalTime;
 use crate::log::Level;
 
-/// What came out of a call.
+/// The result of a call.
 pub(super) struct Ended<T> {
     pub(super) answer: T,
     pub(super) log: Vec<Line>,
@@ -302,7 +302,7 @@ thread_local! {
     static CURRENT: RefCell<Option<Current>> = const { RefCell::new(None) };
 }
 
-/// The call that this thread is in.
+/// The call in progress on this thread.
 struct Current {
     world: World,
     request: Request,
@@ -313,14 +313,14 @@ struct Current {
 }
 
 impl Current {
-    /// The group of the row that answers the question, whose tag is remembered.
+    /// The group of the row that matches the query; its tag is kept.
     fn find(&mut self, group: Option<u32>, query: &Query<'_>, port: u16) -> Option<u32> {
         let Row { group, tag, .. } = self.world.table.find(group, query, port)?;
         self.last_tag.clone_from(tag);
         Some(*group)
     }
 
-    /// How many of the first `most` rows match, whose tags are remembered.
+    /// How many of the first `most` rows match; their tags are kept.
     fn match_peers(
         &mut self,
         source: &str,
@@ -343,7 +343,7 @@ impl Current {
     }
 }
 
-/// Puts the outer call back, also when the policy panics: a test may go on behind a caught panic.
+/// Restores the outer call, also when the policy panics: a test may continue after a caught panic.
 struct Restore(Option<Current>);
 
 impl Drop for Restore {

@@ -1,4 +1,4 @@
-//! The clock of a fake host: it stands still, and knows the zones that it is told of.
+//! The clock of a fake host: it does not advance by itself, and knows the zones that the test defines.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use crate::clock::LocalTime;
 
 const DAY: i64 = 86_400;
 
-/// Offsets of zones, and the time when the host began.
+/// Offsets of zones, and the start time of the host.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Clock {
     /// Seconds since 1970.
@@ -25,7 +25,7 @@ impl Clock {
         self.zones.insert(name.to_owned(), offset);
     }
 
-    /// Milliseconds since 1970, this many seconds after the host began.
+    /// Milliseconds since 1970, this many seconds after the start of the host.
     pub(super) fn now(&self, since: f64) -> u64 {
         (self.begun as f64 * 1000.0 + since * 1000.0) as u64
     }
@@ -52,9 +52,9 @@ impl Clock {
     }
 }
 
-/// Days from 1970-01-01 to a date of the Gregorian calendar.
+/// Days from 1970-01-01 to a Gregorian date.
 fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
-    // Years that begin in March have their leap day at the end.
+    // Years begin in March here, so that the leap day is at the end.
     let year = if month <= 2 { year - 1 } else { year };
     let month = (month + 9) % 12;
     let of_year = (153 * month + 2) / 5 + day - 1;

@@ -1,15 +1,15 @@
-//! Counters and buckets, in the plainest way.
+//! Counters and buckets, in the simplest implementation.
 
 use std::collections::HashMap;
 
-/// What calls count, and the time that passes between them.
+/// The counters, and the simulated time.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
-    /// Seconds since the host began.
+    /// Seconds since the start of the host.
     now: f64,
-    /// Values, and when they are over.
+    /// Values, and when they expire.
     counters: HashMap<String, (u64, f64)>,
-    /// What is in each bucket, and when that was.
+    /// The level of each bucket, and when it was updated.
     buckets: HashMap<String, (f64, f64)>,
 }
 
@@ -18,7 +18,7 @@ impl Counters {
         self.now += seconds;
     }
 
-    /// Seconds since the host began.
+    /// Seconds since the start of the host.
     pub(super) fn now(&self) -> f64 {
         self.now
     }
@@ -44,7 +44,7 @@ impl Counters {
         let (level, at) = *self.buckets.get(key).unwrap_or(&(full, self.now));
         let filled = per_second.max(0.0) * (self.now - at);
         let level = (level + filled).min(full);
-        // What should be one may be a hair less after many fractions.
+        // Rounding may leave slightly less than one token after many fractions.
         let is_within = level + 1e-9 >= 1.0;
         let left = if is_within { level - 1.0 } else { level };
         self.buckets.insert(key.to_owned(), (left, self.now));

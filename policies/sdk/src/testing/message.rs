@@ -1,11 +1,11 @@
-//! The request that a test makes up.
+//! The request that a test defines.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 /// A SIP request for [`Host::request`](super::Host::request).
 ///
-/// What a test does not say has a plausible value: source `192.0.2.1:5060`, local socket `192.0.2.100:5060`, UDP, and the
-/// header fields that every request has.
+/// Unspecified values have plausible defaults: source `192.0.2.1:5060`, local socket `192.0.2.100:5060`, UDP, and the mandatory header
+/// fields.
 #[derive(Clone, Debug)]
 pub struct Request {
     method: String,
@@ -57,11 +57,10 @@ impl Request {
         Self::new("REGISTER", uri)
     }
 
-    /// The address and port that the request comes from: `"192.168.1.7:5060"`, `"[2001:db8::7]:5060"`, or an address alone,
-    /// which stands for port 5060.
+    /// The source address and port: `"192.168.1.7:5060"`, `"[2001:db8::7]:5060"`, or an address alone, with the default port 5060.
     ///
     /// # Panics
-    /// If this is no address.
+    /// If this is not an address.
     #[track_caller]
     pub fn from_source(mut self, source: &str) -> Self {
         self.source = socket(source);
@@ -71,14 +70,14 @@ impl Request {
     /// The address and port of the host's socket, written as for [`from_source`](Self::from_source).
     ///
     /// # Panics
-    /// If this is no address.
+    /// If this is not an address.
     #[track_caller]
     pub fn local(mut self, local: &str) -> Self {
         self.local = socket(local);
         self
     }
 
-    /// The transport, as in a Via header field: `"UDP"` (unless said otherwise) or `"TCP"`.
+    /// The transport, as in a Via header field: `"UDP"` (the default) or `"TCP"`.
     pub fn transport(mut self, transport: &str) -> Self {
         self.transport = transport.to_owned();
         self
@@ -89,7 +88,7 @@ impl Request {
         self.replace("From", format!("<{uri}>;tag=1"))
     }
 
-    /// The URI of the To header field; the request URI unless said otherwise.
+    /// The URI of the To header field; by default the request URI.
     pub fn to_uri(self, uri: &str) -> Self {
         self.replace("To", format!("<{uri}>"))
     }
@@ -99,14 +98,13 @@ impl Request {
         self.replace("Call-ID", call_id.to_owned())
     }
 
-    /// The number of CSeq.
+    /// The sequence number of CSeq.
     pub fn cseq(self, number: u32) -> Self {
         let value = format!("{number} {}", self.method);
         self.replace("CSeq", value)
     }
 
-    /// Adds a header field behind those that are there. From, To, Call-ID, CSeq and Max-Forwards, of which a request has one
-    /// each, are replaced.
+    /// Adds a header field after the existing ones. From, To, Call-ID, CSeq and Max-Forwards, which occur once in a request, are replaced.
     pub fn header(mut self, name: &str, value: &str) -> Self {
         if ONLY_ONCE.iter().any(|once| is_same_name(once, name)) {
             return self.replace(name, value.to_owned());
@@ -115,7 +113,7 @@ impl Request {
         self
     }
 
-    /// The body. Content-Type is a header field of its own.
+    /// The body. Content-Type is set separately, as a header field.
     pub fn body(mut self, body: &str) -> Self {
         self.body_len = u32::try_from(body.len()).unwrap_or(u32::MAX);
         self
@@ -162,7 +160,7 @@ impl Request {
             .to_owned()
     }
 
-    /// The URIs of all Contact header fields; none where `*` stands for all of them.
+    /// The URIs of all Contact header fields; `None` for `*`, which stands for all of them.
     pub(super) fn contacts(&self) -> Vec<String> {
         let values = self.values_of("Contact").flat_map(values);
         let uris = values.map(|value| uri_of(value).to_owned());
@@ -207,7 +205,7 @@ fn socket(text: &str) -> SocketAddr {
 }
 
 /// `"Bob" <sip:bob@example.com>;tag=1` → `sip:bob@example.com`
-/// The values of a line, which commas part outside of quotes and angle brackets.
+/// The values of a line, separated by commas outside of quotes and angle brackets.
 fn values(line: &str) -> impl Iterator<Item = &str> {
     let (mut is_quoted, mut is_inside) = (false, false);
     let parts = line.split(move |letter: char| {

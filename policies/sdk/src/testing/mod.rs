@@ -1,8 +1,7 @@
-//! A host for unit tests: it plays the part of Portcullis natively, so that `cargo test` tests a policy without Wasm, sockets
-//! and database.
+//! A native host for unit tests, so that `cargo test` tests a policy without Wasm, sockets and database.
 //!
-//! The test says which addresses are in which group and what the request looks like; [`Call::decide`] calls the policy and
-//! returns its verdict and what it logged. Addresses match by Kamailio's rules, as they do in the real host.
+//! The test defines the address groups and the request; [`Call::decide`] calls the policy and returns its verdict and its log lines.
+//! Addresses match by Kamailio's rules, as in the real host.
 //!
 //! ```
 //! use portcullis_sdk::prelude::*;
@@ -47,14 +46,14 @@ use std::sync::Arc;
 
 use self::world::World;
 
-/// What the real host knows besides the request: address table, trusted peers, allow and deny files, counters, settings, the time.
+/// The state of the host except the request: address table, trusted peers, allow and deny files, counters, settings, the time.
 #[derive(Clone, Debug, Default)]
 pub struct Host {
     world: World,
     last: Last,
 }
 
-/// What was added last, and so gets a tag.
+/// The row added last, to which a tag applies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Last {
     #[default]
@@ -69,14 +68,14 @@ impl Host {
         Self::default()
     }
 
-    /// Adds a row to the address table: `address` belongs to `group`, if it comes from `port` (0: any port).
+    /// Adds a row to the address table: `address` with source port `port` (0: any port) belongs to `group`.
     ///
     /// `address` is a single address (`"10.8.203.139"`, `"2001:db8::7"`), a subnet (`"192.168.1.0/24"`), or a name, which only
     /// [`allow_address`](crate::permissions::allow_address) with the same text can match.
     ///
     /// # Panics
-    /// If the real table could not hold the row: group 0, or a mask that the address does not have. Mask 0 is among them, as it
-    /// stands for a single address there.
+    /// If the real table could not contain the row: group 0, or a mask that is invalid for the address. Mask 0 is invalid here, because it
+    /// means a single address in the real table.
     #[track_caller]
     pub fn address(mut self, group: u32, address: &str, port: u16) -> Self {
         if let Err(error) = self.world.table.push(group, address, port) {
@@ -88,7 +87,7 @@ impl Host {
 
     /// Adds a row to the trusted peers: requests from `source` over `transport` (`any`, `udp`, `tcp`, `tls`, `sctp`, `ws`, `wss`).
     ///
-    /// Rows match in the order in which they are added, as if each had a lower priority than the one before.
+    /// Rows match in the order in which they are added, as if each had a lower priority than the previous one.
     ///
     /// # Panics
     /// If there is no such transport.
@@ -101,7 +100,7 @@ impl Host {
         self
     }
 
-    /// Gives the peer that was added last what its patterns say: whether a From URI and a request URI fit.
+    /// Sets the patterns of the peer added last: whether a From URI and a request URI match.
     ///
     /// # Panics
     /// If there is no peer yet.
@@ -114,46 +113,46 @@ impl Host {
         self
     }
 
-    /// Gives the policy a setting to read. The key is the way to it, with points between the names of tables.
+    /// Adds a setting. The key is the path to the value, with dots between the names of tables.
     pub fn setting(mut self, key: &str, value: impl Into<Setting>) -> Self {
         self.world.settings.insert(key, value.into());
         self
     }
 
-    /// Asks a policy's function whether these settings are right.
+    /// Calls a policy's validation function for these settings.
     ///
     /// # Errors
-    /// What the function says.
+    /// The error of the function.
     pub fn validate(&self, validate: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
         let request = Request::options("sip:nobody@invalid");
         call::with(self.world.clone(), request, validate).answer
     }
 
-    /// Sets the clock: year, month, day, hour and minute in UTC. Without it, it is the beginning of 1970.
+    /// Sets the clock: year, month, day, hour and minute in UTC. The default is the beginning of 1970.
     pub fn at(mut self, year: u16, month: u16, day: u16, hour: u16, minute: u16) -> Self {
         self.world.clock.set([year, month, day, hour, minute]);
         self
     }
 
-    /// Makes a time zone that is this many seconds ahead of UTC. Without it, only `UTC` is known.
+    /// Defines a time zone that is this many seconds ahead of UTC. Without it, only `UTC` is known.
     pub fn zone(mut self, name: &str, offset: i32) -> Self {
         self.world.clock.add_zone(name, offset);
         self
     }
 
-    /// Keeps all header fields from the policy, as a configuration does that names none.
+    /// Forbids all header changes, like a configuration without `headers`.
     pub fn keeping_headers(mut self) -> Self {
         self.world.keeps_headers = true;
         self
     }
 
-    /// Lets this many seconds pass for the clock, for counters and for rate limits. The time stands still otherwise.
+    /// Advances the time of the clock, of counters and of rate limits by this many seconds. The time does not advance otherwise.
     pub fn wait(&self, seconds: f64) {
         self.world.counters().wait(seconds);
     }
 
-    /// Makes the allow and deny files of this basename (none asked for stands for `permissions`): `allowed` says of the two URIs
-    /// of a question whether the files allow them.
+    /// Defines the allow and deny files with this basename (`None` in a query means `permissions`): `allowed` decides for the two URIs of a
+    /// query whether the files allow them.
     pub fn rules(
         mut self,
         basename: &str,
@@ -163,7 +162,7 @@ impl Host {
         self
     }
 
-    /// Gives the row that was added last a tag.
+    /// Sets the tag of the row added last.
     ///
     /// # Panics
     /// If there is no row yet.
@@ -181,7 +180,7 @@ impl Host {
         self
     }
 
-    /// What this host would ask its policy when `request` arrives.
+    /// A call of the policy for `request` on this host.
     pub fn request(&self, request: Request) -> Call {
         Call {
             world: self.world.clone(),
@@ -201,7 +200,7 @@ impl Call {
     /// Calls the policy.
     ///
     /// # Panics
-    /// If the policy panics, or answers what the real host would treat as its failure: a status code outside 300 to 699, a line
+    /// If the policy panics, or returns a verdict that the real host would treat as a failure: a status code outside 300 to 699, a line
     /// break in a text, a header field that only the host may write.
     #[track_caller]
     pub fn decide(&self, policy: impl FnOnce() -> Verdict) -> Outcome {

@@ -3,30 +3,30 @@
 use crate::Verdict;
 use crate::log::Level;
 
-/// What came out of a call.
+/// The result of a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Outcome {
-    /// The policy's answer.
+    /// The verdict of the policy.
     pub verdict: Verdict,
-    /// What the policy logged, oldest first.
+    /// The log lines of the policy, oldest first.
     pub log: Vec<Line>,
-    /// The changes to the header, in order. They are made only if the request is relayed in the end.
+    /// The header changes, in order. They take effect only if the request is finally relayed.
     pub edits: Vec<Edit>,
 }
 
-/// A change to the header of a request.
+/// A change to a header field of the request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Edit {
-    /// A header field behind all others.
+    /// Adds a header field after all others.
     Add {
         /// Its name.
         name: String,
         /// Its value.
         value: String,
     },
-    /// All header fields of this name go.
+    /// Removes all header fields with this name.
     Remove {
         /// The name.
         name: String,
@@ -34,7 +34,7 @@ pub enum Edit {
 }
 
 impl Edit {
-    /// What [`add_header`](crate::edits::add_header) does.
+    /// The change made by [`add_header`](crate::edits::add_header).
     pub fn add(name: &str, value: &str) -> Self {
         Self::Add {
             name: name.to_owned(),
@@ -42,7 +42,7 @@ impl Edit {
         }
     }
 
-    /// What [`remove_header`](crate::edits::remove_header) does.
+    /// The change made by [`remove_header`](crate::edits::remove_header).
     pub fn remove(name: &str) -> Self {
         Self::Remove {
             name: name.to_owned(),
@@ -61,7 +61,7 @@ impl Outcome {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Line {
-    /// How important it is.
+    /// Its severity.
     pub level: Level,
     /// The text.
     pub message: String,

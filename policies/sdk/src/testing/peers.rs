@@ -5,7 +5,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-/// Says of a pair of URIs whether it is allowed, or of From URI and request URI whether they fit.
+/// Decides whether a pair of URIs is allowed, or whether From URI and request URI match.
 pub(super) type Pair = Arc<dyn Fn(&str, &str) -> bool + Send + Sync>;
 
 /// The trusted peers, in the order in which they are tried.
@@ -14,7 +14,7 @@ pub(super) struct Peers {
     rows: Vec<Peer>,
 }
 
-/// The pairs of files by their basenames.
+/// The pairs of files by basename.
 #[derive(Clone, Default)]
 pub(super) struct Rules {
     sets: HashMap<String, Pair>,
@@ -28,7 +28,7 @@ struct Peer {
     fits: Option<Pair>,
 }
 
-/// A question to the peers.
+/// A query of the peers.
 pub(super) struct Question<'a> {
     pub(super) source: &'a str,
     pub(super) transport: &'a str,
@@ -36,10 +36,10 @@ pub(super) struct Question<'a> {
     pub(super) ruri: &'a str,
 }
 
-/// The transports of rows and questions.
+/// The transports of rows and queries.
 const TRANSPORTS: [&str; 7] = ["any", "udp", "tcp", "tls", "sctp", "ws", "wss"];
 
-/// The basename that stands for none.
+/// The default basename.
 pub(super) const DEFAULT_RULES: &str = "permissions";
 
 impl Peers {
@@ -72,7 +72,7 @@ impl Peers {
         last.map(|peer| peer.fits = Some(fits)).is_some()
     }
 
-    /// The tags of the rows that match.
+    /// The tags of the matching rows.
     pub(super) fn matches(&self, question: &Question<'_>) -> impl Iterator<Item = Option<&str>> {
         let matching = self.rows.iter().filter(|peer| peer.matches(question));
         matching.map(|peer| peer.tag.as_deref())
@@ -104,14 +104,14 @@ impl Rules {
         self.sets.insert(basename.to_owned(), allowed);
     }
 
-    /// Whether the pair is allowed; what no file tells of is.
+    /// Whether the pair is allowed; without files it is.
     pub(super) fn allows(&self, basename: Option<&str>, left: &str, right: &str) -> bool {
         let allowed = self.sets.get(basename.unwrap_or(DEFAULT_RULES));
         allowed.is_none_or(|allowed| allowed(left, right))
     }
 }
 
-/// `sip:USER@HOST`, as Kamailio writes URIs for its rules, from any SIP URI. A request URI has the `@` in any case.
+/// `sip:USER@HOST`, the form in which Kamailio matches URIs, from any SIP URI. A request URI always has the `@`.
 pub(super) fn plain(uri: &str, always_at: bool, with_port: bool) -> String {
     let rest = uri.split_once(':').map_or(uri, |(_, rest)| rest);
     let (user, place) = match rest.rsplit_once('@') {

@@ -1,4 +1,4 @@
-//! What a verdict must keep to. The real host counts a verdict that does not as a failure of the policy.
+//! The rules for verdicts. The real host counts a violation as a failure of the policy.
 
 use super::outcome::Edit;
 use crate::{Header, Rejection, Verdict};
@@ -8,7 +8,7 @@ pub(super) const MAX_HEADERS: usize = 32;
 const MAX_HEADER_VALUE: usize = 2048;
 const MAX_NAME: usize = 128;
 
-/// Header fields that a reply gets from the host, full and compact names.
+/// Header fields that the host adds to a reply, full and compact names.
 const RESERVED: [&str; 19] = [
     "Call-ID",
     "Content-Encoding",
@@ -40,7 +40,7 @@ pub(super) fn check(verdict: &Verdict) -> Result<(), String> {
     }
 }
 
-/// Why the host would refuse a change to the header of a request.
+/// Why the host would refuse a header change.
 pub(super) fn check_edit(edit: &Edit) -> Result<(), String> {
     let (name, value) = match edit {
         Edit::Add { name, value } => (name, value.as_str()),

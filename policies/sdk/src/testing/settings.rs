@@ -2,23 +2,23 @@
 
 use std::collections::BTreeMap;
 
-/// A value that a policy reads as one of its settings.
+/// The value of a setting.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Setting {
-    /// A truth value.
+    /// A boolean.
     Boolean(bool),
-    /// A whole number.
+    /// An integer.
     Integer(i64),
-    /// A number.
+    /// A floating-point number.
     Number(f64),
-    /// A text.
+    /// A string.
     Text(String),
-    /// A list of texts.
+    /// A list of strings.
     Texts(Vec<String>),
 }
 
-/// All settings, by their keys.
+/// All settings by key.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Settings(BTreeMap<String, Setting>);
 

@@ -1,4 +1,4 @@
-//! The address table, by Kamailio's rules and in the plainest way.
+//! The address table with Kamailio's rules, in the simplest implementation.
 
 use std::net::IpAddr;
 
@@ -23,14 +23,14 @@ enum What {
     Name(String),
 }
 
-/// What a question is about.
+/// The subject of a query.
 pub(super) enum Query<'a> {
     Ip(IpAddr),
     Name(&'a str),
 }
 
 impl Table {
-    /// Adds a row, or says what is wrong with it.
+    /// Adds a row, or returns what is wrong with it.
     pub(super) fn push(&mut self, group: u32, address: &str, port: u16) -> Result<(), String> {
         if group == 0 {
             return Err(format!(
@@ -56,8 +56,8 @@ impl Table {
         true
     }
 
-    /// The row that Kamailio would take: of single addresses (and names) the one loaded last; if there is none, of subnets the
-    /// lowest group and in it the one loaded first.
+    /// The row that Kamailio would choose: of single addresses (and names) the one loaded last; if there is none, of subnets the one with
+    /// the lowest group, and among these the one loaded first.
     pub(super) fn find(&self, group: Option<u32>, query: &Query<'_>, port: u16) -> Option<&Row> {
         let fitting = self
             .rows
@@ -123,7 +123,7 @@ impl What {
 }
 
 impl<'a> Query<'a> {
-    /// An address, with or without the brackets of IPv6 and leading zeros of IPv4, or else a name.
+    /// An address, with or without the brackets of IPv6 and leading zeros of IPv4, or otherwise a name.
     pub(super) fn parse(text: &'a str) -> Self {
         let bare = text
             .strip_prefix('[')
@@ -138,7 +138,7 @@ impl<'a> Query<'a> {
     }
 }
 
-/// An IPv4 address with leading zeros, which mean nothing.
+/// An IPv4 address with leading zeros, which are ignored.
 fn padded(text: &str) -> Option<IpAddr> {
     let octets: Vec<u8> = text
         .split('.')

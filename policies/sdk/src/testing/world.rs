@@ -14,7 +14,7 @@ pub(super) struct World {
     pub(super) table: Table,
     pub(super) peers: Peers,
     pub(super) rules: Rules,
-    /// Calls and clones share them, as workers do.
+    /// Shared by calls and clones, as by the workers of a host.
     pub(super) counters: Arc<Mutex<Counters>>,
     pub(super) settings: Settings,
     pub(super) clock: Clock,

@@ -14,30 +14,30 @@ use crate::cli::print::{clean, count};
 /// Stands for standard input or output.
 const STREAM: &str = "-";
 
-/// How many rows are in hand between the database and the file, at the most.
+/// Maximum number of rows buffered between the database and the file.
 const BUFFER: usize = 1 << 16;
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct ExportArgs {
-    /// csv, jsonl or address-file [default: by the ending of FILE, else csv]
+    /// csv, jsonl or address-file [default: by the extension of FILE, else csv]
     #[arg(long)]
     format: Option<Format>,
-    /// Where to; "-" for standard output. A file that is there is replaced
+    /// The target; "-" for standard output. An existing file is replaced
     #[arg(default_value = STREAM)]
     file: PathBuf,
 }
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct ImportArgs {
-    /// csv, jsonl or address-file [default: by the ending of FILE]
+    /// csv, jsonl or address-file [default: by the extension of FILE]
     #[arg(long)]
     format: Option<Format>,
-    /// Where from; "-" for standard input
+    /// The source; "-" for standard input
     file: PathBuf,
-    /// Remove all rows that are there, in the same transaction
+    /// Remove all existing rows in the same transaction
     #[arg(long)]
     replace: bool,
-    /// Read and check everything, tell what would be done, and change nothing
+    /// Read and check everything, show what would be done, and change nothing
     #[arg(long)]
     dry_run: bool,
 }
@@ -131,14 +131,14 @@ pub(super) fn import(
 /// What an export wrote.
 struct Written {
     rows: u64,
-    /// Rows that no import would take, or that the format can't express.
+    /// Rows that no import would accept, or that the format cannot express.
     left_out: u64,
-    /// Rows with an empty tag, which the format can't tell from none.
+    /// Rows with an empty tag, which the format cannot distinguish from a missing one.
     untold: u64,
 }
 
 impl Written {
-    /// What is not in the file is told at the end once more.
+    /// Repeats at the end what is not in the file.
     fn tell(&self) -> ExitCode {
         if self.untold > 0 {
             eprintln!(
@@ -198,11 +198,11 @@ fn of_file(file: &Path) -> Option<Format> {
     Format::of_file(file.to_str()?)
 }
 
-/// A file that takes the place of another one when it is whole: a host may be watching it.
+/// A file that replaces another one when it is complete: a host may be watching the path.
 struct Replacement<'p> {
     file: File,
     path: &'p Path,
-    /// Where it is written; none when the place is no plain file and written to at once.
+    /// The temporary file; `None` when the target is not a regular file and is written directly.
     draft: Option<PathBuf>,
 }
 

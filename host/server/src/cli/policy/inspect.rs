@@ -1,4 +1,4 @@
-//! What a policy file is and needs, and whether this host would take it.
+//! What a policy file contains and needs, and whether this host would accept it.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -15,10 +15,10 @@ use portcullis_rollout::policy_files::PolicyFiles;
 
 use super::super::print::{clean, count};
 
-/// The largest file that is looked at, in bytes: no host takes a larger one.
+/// The largest file that is read, in bytes: no host accepts a larger one.
 const LARGEST: u64 = 1 << 30;
 
-/// Shows what is in a file. From the moment that it is read this process has the bounds of one that compiles.
+/// Shows the content of a file. Before the file is read, this process gets the restrictions of the compiler process.
 pub(super) fn show(file: &Path, out: &mut impl Write) -> anyhow::Result<()> {
     let bytes = read(file).with_context(|| format!("can't read {}", file.display()))?;
     compiler::confine_this_process().context("this process can't be given bounds")?;
@@ -26,7 +26,7 @@ pub(super) fn show(file: &Path, out: &mut impl Write) -> anyhow::Result<()> {
     Ok(write_inspection(file, &found, out)?)
 }
 
-/// Takes a file through everything that a host does before it lets a policy serve.
+/// Runs all checks that a host makes before it activates a policy.
 pub(super) fn check(
     file: &Path,
     seat: &str,
@@ -35,7 +35,7 @@ pub(super) fn check(
 ) -> anyhow::Result<ExitCode> {
     let runtime = Arc::new(Runtime::new(config.policy.seat.limits.clone())?);
     runtime.compile_with(compiler::for_a_command());
-    // Where it can't be used, `portcullis check` says why.
+    // If the configuration is unusable, `portcullis check` says why.
     let _kept = compiler::share_code(&runtime, &config.policy.cache);
     let seat = config.seat(seat).with_context(|| {
         let tenants = config.tenants.iter().map(|tenant| tenant.name.as_str());

@@ -1,4 +1,4 @@
-//! `portcullis policy …`: look at a file, ship it to the running host, and see what becomes of it.
+//! `portcullis policy …`: inspect files, deploy them to the running host, and show their state.
 
 mod inspect;
 mod ship;
@@ -19,54 +19,54 @@ use super::print::{clean, stdout};
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum PolicyCommand {
-    /// Load the policy file of a seat again and give it to all workers; a file that can't be used changes nothing
+    /// Reload the policy file of a seat on all workers; an unusable file changes nothing
     ///
-    /// The running host does so by itself when the file changes. This command waits for it and tells how it went.
+    /// The running host reloads automatically when the file changes. This command waits for the reload and prints the result.
     Reload {
         #[command(flatten)]
         seat: Seat,
     },
-    /// Show which policy serves at a seat, since when, and what was wrong with the last one
+    /// Show the active policy of a seat, since when it is active, and the last error
     Status {
         #[command(flatten)]
         seat: Seat,
     },
-    /// Bring a policy to a seat of the running host: checked, compiled and tried before anything depends on it
+    /// Push a policy to a seat of the running host: validated, compiled and tested before it is used
     Push(Push),
-    /// Show the generations of a seat that can serve at once, with what became of their requests
+    /// Show the generations of a seat that can be activated immediately, with statistics of their requests
     List {
         #[command(flatten)]
         seat: Seat,
     },
-    /// Let a generation serve
+    /// Activate a generation
     Activate {
         /// A tenant, or default, before or after
         seat: String,
         /// Its number
         generation: u64,
     },
-    /// Let the generation serve again that did before
+    /// Activate the previous generation again
     Rollback {
         /// A tenant, or default, before or after
         seat: String,
-        /// Another one than the last
+        /// A generation other than the previous one
         #[arg(long, value_name = "GENERATION")]
         to: Option<u64>,
     },
-    /// Ask a generation about every request after the one that serves, and carry nothing out
+    /// Start a shadow trial: evaluate a generation on every request after the active one, without effect
     Shadow {
         /// A tenant, or default, before or after
         seat: String,
         /// Its number
         generation: u64,
     },
-    /// Let a generation decide on a share of the dialogs
+    /// Start a canary trial: let a generation decide on a share of the dialogs
     Canary {
         /// A tenant, or default, before or after
         seat: String,
         /// Its number
         generation: u64,
-        /// Of the dialogs, by a stable hash of Call-ID, for example 5%
+        /// The share of the dialogs, by a stable hash of Call-ID, for example 5%
         share: String,
     },
     /// End the trial of the candidate
@@ -74,36 +74,36 @@ pub(super) enum PolicyCommand {
         /// A tenant, or default, before or after
         seat: String,
     },
-    /// Say whether verdicts are carried out (enforce), or only logged and counted (monitor)
+    /// Set whether verdicts are carried out (enforce), or only logged and counted (monitor)
     Mode {
         /// A tenant, or default, before or after
         seat: String,
         /// enforce or monitor
         mode: String,
     },
-    /// Show what the generation in the shadow decides otherwise, with the requests
+    /// Show where the decisions of the shadow candidate differ, with the requests
     Diff {
         #[command(flatten)]
         seat: Seat,
     },
-    /// Write the file of a generation that was pushed
+    /// Download the file of a pushed generation
     Pull {
         /// A tenant, or default, before or after
         seat: String,
-        /// Its number [default: the one that serves]
+        /// Its number [default: the active one]
         #[arg(long)]
         generation: Option<u64>,
-        /// Where to
+        /// The file to write
         #[arg(short, long, value_name = "FILE.wasm")]
         output: PathBuf,
     },
-    /// Make a key to sign policies with, and print its public part for the configuration
+    /// Create a key for signing policies, and print its public part for the configuration
     Keygen {
-        /// Where the private key goes (PKCS #8); it must not exist
+        /// The file for the private key (PKCS #8); it must not exist
         #[arg(value_name = "KEY.pem")]
         key: PathBuf,
     },
-    /// Sign a policy: writes FILE.wasm.sig, which `push` takes along
+    /// Sign a policy: writes FILE.wasm.sig, which `push` also sends
     Sign {
         /// The policy
         #[arg(value_name = "FILE.wasm")]
@@ -112,16 +112,16 @@ pub(super) enum PolicyCommand {
         #[arg(long, value_name = "KEY.pem")]
         key: PathBuf,
     },
-    /// Check whether a host with this configuration would take a file, without a running host
+    /// Check whether a host with this configuration would accept a file, without a running host
     Check {
         /// The policy: a WebAssembly module or component
         #[arg(value_name = "FILE.wasm")]
         file: PathBuf,
-        /// Whose limits and settings it would have: a tenant, or default, before or after
+        /// The seat whose limits and settings apply: a tenant, or default, before or after
         #[arg(long, default_value = "default")]
         seat: String,
     },
-    /// Show what a policy file is and needs, without a running host
+    /// Show the content and requirements of a policy file, without a running host
     Inspect {
         /// The policy: a WebAssembly module or component
         #[arg(value_name = "FILE.wasm")]

@@ -1,4 +1,4 @@
-//! What the running host answers about policies, as a person reads it.
+//! The results of policy commands, in a readable form.
 
 use std::fs;
 use std::io::{self, Write};
@@ -13,17 +13,17 @@ use portcullis_signature as signature;
 use super::super::client::Client;
 use super::super::print::{Table, clean, count};
 
-/// How a pushed policy begins.
+/// The state of a pushed policy.
 #[derive(Clone, Debug, Default, clap::Args)]
 #[group(multiple = false)]
 pub(in crate::cli) struct Beginning {
-    /// Let it serve at once
+    /// Activate it immediately
     #[arg(long)]
     activate: bool,
-    /// Ask it about every request after the one that serves, and carry nothing out
+    /// Start a shadow trial: evaluate it on every request after the active generation, without effect
     #[arg(long)]
     shadow: bool,
-    /// Let it decide on this share of the dialogs
+    /// Start a canary trial: let it decide on this share of the dialogs
     #[arg(long, value_name = "SHARE")]
     canary: Option<String>,
 }
@@ -37,10 +37,10 @@ pub(in crate::cli) struct Push {
     file: std::path::PathBuf,
     #[command(flatten)]
     beginning: Beginning,
-    /// Who brings it [default: $USER]
+    /// The author [default: $USER]
     #[arg(long)]
     author: Option<String>,
-    /// What is new in it
+    /// A note on the changes
     #[arg(long, default_value = "", hide_default_value = true)]
     note: String,
     /// Its signature [default: FILE.wasm.sig if it exists]
@@ -105,7 +105,7 @@ pub(super) fn push(client: &Client, push: &Push, out: &mut impl Write) -> anyhow
     Ok(())
 }
 
-/// What a seat is in.
+/// The state of a seat.
 pub(super) fn status(client: &Client, seat: &str) -> anyhow::Result<SeatStatus> {
     client.send(
         "GET",
@@ -161,7 +161,7 @@ pub(super) fn list(client: &Client, seat: &str, out: &mut impl Write) -> anyhow:
     Ok(table.write(out)?)
 }
 
-/// Changes which generation of a seat does what.
+/// Changes the role of a generation.
 pub(super) fn change(
     client: &Client,
     seat: &str,
@@ -187,7 +187,7 @@ pub(super) fn change(
     Ok(write_liveness(changed.live_on_all_workers, out)?)
 }
 
-/// Says whether the verdicts of a seat are carried out.
+/// Sets whether the verdicts of a seat are carried out.
 pub(super) fn set_mode(
     client: &Client,
     seat: &str,
@@ -252,7 +252,7 @@ fn write_liveness(live_on_all_workers: bool, out: &mut impl Write) -> io::Result
     }
 }
 
-/// A name as a part of an address; anything else would be another address.
+/// A name as a path segment; any other text would be another path.
 fn segment(seat: &str) -> anyhow::Result<&str> {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
     if seat.is_empty() || !seat.bytes().all(fits) {

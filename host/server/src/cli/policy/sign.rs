@@ -12,7 +12,7 @@ use crate::modes;
 
 use super::super::print::clean;
 
-/// Makes a key that nobody else can read.
+/// Writes a key that only its owner can read.
 pub(super) fn keygen(path: &Path, out: &mut impl Write) -> anyhow::Result<()> {
     let (key, pem) = signature::new_key()?;
     let mut options = OpenOptions::new();
@@ -34,7 +34,7 @@ pub(super) fn keygen(path: &Path, out: &mut impl Write) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Puts the signature beside the file.
+/// Writes the signature next to the file.
 pub(super) fn sign(file: &Path, key: &Path, out: &mut impl Write) -> anyhow::Result<()> {
     if let Some(text) = modes::too_open(key, modes::PRIVATE) {
         eprintln!("warning: {}", clean(&text));

@@ -1,4 +1,4 @@
-//! The requests that a probe sends, and what it reads in the answers.
+//! The requests that a probe sends, and the parts of responses that it reads.
 
 use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
@@ -46,7 +46,7 @@ impl Request {
         request
     }
 
-    /// The ACK to the final answer of this INVITE: RFC 3261 §17.1.1.3 for a rejection, §13.2.2.4 for a 2xx.
+    /// The ACK to the final response of this INVITE: RFC 3261 §17.1.1.3 for a rejection, §13.2.2.4 for a 2xx.
     pub(super) fn ack(&self, answer: &Answer) -> Self {
         let mut ack = self.next("ACK", answer);
         if answer.code >= 300 {
@@ -62,14 +62,14 @@ impl Request {
         ack
     }
 
-    /// The BYE that ends the call that `answer`, a 2xx, made.
+    /// The BYE that ends the call established by `answer`, a 2xx.
     pub(super) fn bye(&self, answer: &Answer) -> Self {
         let mut bye = self.next("BYE", answer);
         bye.write(answer.to(), 2, &answer.route_set());
         bye
     }
 
-    /// True if the answer carries our Call-ID and our branch.
+    /// Whether the response has our Call-ID and our branch.
     pub(super) fn is_answered_by(&self, answer: &Answer) -> bool {
         let via = answer.first("via", "v").unwrap_or_default();
         let cseq = answer.first("cseq", "cseq").unwrap_or_default();
@@ -137,7 +137,7 @@ impl Request {
 }
 
 impl Answer {
-    /// Reads a response; none if the bytes are none.
+    /// Parses a response; `None` if the bytes are not one.
     pub(super) fn read(text: Vec<u8>) -> Option<Self> {
         let shown = String::from_utf8_lossy(&text);
         let head = shown
@@ -186,7 +186,7 @@ impl Answer {
     }
 }
 
-/// The values of a Record-Route line; a comma inside angle brackets does not part them.
+/// The values of a Record-Route line; a comma inside angle brackets does not separate them.
 fn split_routes(value: &str) -> Vec<String> {
     let mut inside = false;
     let parts = value.split(|c: char| {
@@ -210,7 +210,7 @@ fn branch() -> String {
     format!("z9hG4bK{:x}", random())
 }
 
-/// A number that no other probe has: std's hasher starts from fresh keys each time.
+/// A number that is unique among probes: std's hasher starts with fresh random keys.
 fn random() -> u64 {
     RandomState::new().hash_one(std::process::id())
 }

@@ -74,7 +74,7 @@ impl Wire {
         sent.with_context(|| format!("can't send to {}", self.peer()))
     }
 
-    /// The next message; none if it does not come until `deadline`.
+    /// The next message; `None` if none arrives by `deadline`.
     pub(super) fn receive(&mut self, deadline: Instant) -> anyhow::Result<Option<Vec<u8>>> {
         let received = match self {
             Self::Udp { socket, .. } => receive_datagram(socket, deadline),
@@ -131,7 +131,7 @@ fn receive_datagram(socket: &UdpSocket, deadline: Instant) -> io::Result<Vec<u8>
     Ok(buffer)
 }
 
-/// The next message of a stream; what lies behind it waits in `received`.
+/// The next message of a stream; bytes after it stay in `received`.
 fn receive_framed(
     stream: &mut TcpStream,
     received: &mut Vec<u8>,
@@ -156,7 +156,7 @@ fn receive_framed(
     }
 }
 
-/// Where the first message of a stream ends (RFC 3261 §18.3); none if it is not whole yet.
+/// The end of the first message of a stream (RFC 3261 §18.3); `None` if it is incomplete.
 fn message_end(bytes: &[u8]) -> Option<usize> {
     let head_end = bytes.windows(4).position(|window| window == b"\r\n\r\n")? + 4;
     let head = String::from_utf8_lossy(&bytes[..head_end]);
