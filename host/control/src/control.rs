@@ -93,7 +93,7 @@ impl Control {
 
     /// What is to be said where pushed policies are kept in memory only.
     pub(crate) fn unstored(&self) -> Option<String> {
-        match self.registry.storing() {
+        match self.registry.deployments().storing() {
             Ok(()) | Err(None) => None,
             Err(Some(error)) => Some(format!("kept until the host ends: {error}")),
         }

@@ -7,14 +7,15 @@
 
 pub mod address_task;
 pub mod compiler;
+mod deployments;
 pub mod policy_files;
+mod progress;
 mod registry;
 pub mod resolve;
 mod settings;
 mod tenant_set;
 
-pub use registry::{
-    Arrival, Progress, Provenance, Push, ReconfigureError, Reconfigured, Registry, RegistryError,
-    Reserved, ShipError, Start, StoreStatus, TenantError,
-};
+pub use deployments::{Arrival, Deployments, Provenance, Push, Reserved, ShipError, StoreStatus};
+pub use progress::Progress;
+pub use registry::{ReconfigureError, Reconfigured, Registry, RegistryError, Start, TenantError};
 pub use tenant_set::TenantSetError;

@@ -22,13 +22,6 @@ pub(super) const CIRCLES: &[&[&str]] = &[
         "host/policy/src/load/mod.rs",
         "host/policy/src/load/problem.rs",
     ],
-    &[
-        "host/rollout/src/registry/directory.rs",
-        "host/rollout/src/registry/mod.rs",
-        "host/rollout/src/registry/reconfigure.rs",
-        "host/rollout/src/registry/shipping.rs",
-        "host/rollout/src/registry/start.rs",
-    ],
 ];
 
 /// Circles of modules.
@@ -48,10 +41,6 @@ pub(super) const MODULES: &[&[&str]] = &[
         "host/policy/src/direct/ambient",
         "host/policy/src/direct/functions",
         "host/policy/src/direct/questions",
-    ],
-    &[
-        "host/rollout/src/registry/fall_backs",
-        "host/rollout/src/registry/stored",
     ],
 ];
 

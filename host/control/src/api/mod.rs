@@ -386,7 +386,10 @@ async fn push(
     body: Body,
 ) -> Answer {
     let arrival = arrival(query.arrival.as_deref(), query.share.as_deref())?;
-    let place = control.registry.reserve(&seat, !caller.is_operator());
+    let place = control
+        .registry
+        .deployments()
+        .reserve(&seat, !caller.is_operator());
     let place = place.map_err(|error| fault(&error))?;
     let (bytes, room) = policy_body(&control, &caller, body, place.most()).await?;
     let push = policy::Push {
@@ -422,7 +425,7 @@ async fn pull(
     };
     let most = control.shared.config.policy.seat.limits.module_bytes;
     let room = control.room.acquire(&caller, most).await?;
-    let pulled = control.registry.pull(&seat, number).await;
+    let pulled = control.registry.deployments().pull(&seat, number).await;
     let bytes = pulled.map_err(|error| fault(&error))?;
     let sent = Bytes::from_owner(Sent { bytes, _room: room });
     Ok(([(header::CONTENT_TYPE, WASM)], sent).into_response())

@@ -313,7 +313,7 @@ impl RecordsStatus {
 
 impl StoreStatus {
     fn of(control: &Control) -> Option<Self> {
-        let status = control.registry.store_status()?;
+        let status = control.registry.deployments().store_status()?;
         let (error, since) = status.error.unzip();
         Some(Self {
             error: error.map(|error| error.to_string()),
@@ -334,7 +334,7 @@ fn alerts(control: &Control) -> Vec<String> {
     let wrong = control.registry.wrong_tenants().into_iter();
     let wrong =
         wrong.map(|(name, error)| format!("tenant {name} of the database can't be used: {error}"));
-    let away = control.registry.storing().err().flatten();
+    let away = control.registry.deployments().storing().err().flatten();
     let away = away.filter(StoreError::is_away);
     let away = away.map(|error| format!("pushed policies: {error}"));
     alerts.chain(wrong).chain(away).collect()

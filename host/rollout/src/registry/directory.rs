@@ -1,38 +1,16 @@
 //! Tenants that live in the database, beside those of the configuration file.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-use portcullis_store::{StoreError, StoredTenant};
+use portcullis_store::{Store, StoreError, StoredTenant};
 use thiserror::Error;
 
-use portcullis_config::{Config, Problem, TenantConfig, without_secret};
+use portcullis_config::{Config, Problem, without_secret};
 
 use crate::policy_files::PolicyFiles;
 
+use super::known::Known;
 use super::{Registry, RegistryError};
-
-/// What is known of the tenants in the database.
-#[derive(Debug, Default)]
-pub(super) struct Directory {
-    /// The configuration beside which they are, with the tenants of the file.
-    base: Mutex<Option<Arc<Config>>>,
-    known: Mutex<Known>,
-    /// Held while they are brought to what is stored.
-    pub(super) turn: Arc<tokio::sync::Mutex<()>>,
-}
-
-#[derive(Debug, Default)]
-struct Known {
-    revision: u64,
-    /// As they were read last.
-    rows: Vec<StoredTenant>,
-    /// Those that can be used.
-    usable: Vec<TenantConfig>,
-    /// What is wrong with the others.
-    wrong: BTreeMap<String, String>,
-}
 
 /// Why a tenant is not stored.
 #[derive(Debug, Error)]
@@ -72,7 +50,7 @@ impl Registry {
 
     /// Follows the database, if its tenants have changed.
     pub(super) async fn sync_tenants(&self) {
-        let Some(stored) = &self.stored else {
+        let Some(store) = self.directory.store() else {
             return;
         };
         let Some(config) = self.directory.base.lock().clone() else {
@@ -80,7 +58,7 @@ impl Registry {
         };
         let seen = self.directory.known.lock().revision;
         // An error is told where the policies are followed, which are in the same database.
-        match stored.store().tenants_revision().await {
+        match store.tenants_revision().await {
             Ok(revision) if revision != seen => {}
             Ok(_) | Err(_) => return,
         }
@@ -94,7 +72,7 @@ impl Registry {
     /// # Errors
     /// When it can't be used beside the others, or not be stored; then nothing has changed.
     pub async fn put_tenant(&self, name: &str, text: &str, by: &str) -> Result<(), TenantError> {
-        let stored = self.stored.as_ref().ok_or(TenantError::NoStore)?;
+        let store = self.store()?;
         let config = self.base(name)?;
         let mut others = config.tenants.clone();
         {
@@ -107,7 +85,7 @@ impl Registry {
         let checked = self.tenants.check(&config, &tenant).await;
         checked.map_err(RegistryError::from)?;
         let text = without_secret(text, tenant.token.as_ref());
-        stored.store().put_tenant(name, Some(&text), by).await?;
+        store.put_tenant(name, Some(&text), by).await?;
         tracing::info!(event = "tenant_stored", tenant = name, by, "tenant stored");
         Ok(self.apply_all(&config).await?)
     }
@@ -117,10 +95,10 @@ impl Registry {
     /// # Errors
     /// When it is not there, or not to be removed.
     pub async fn remove_tenant(&self, name: &str, by: &str) -> Result<(), TenantError> {
-        let stored = self.stored.as_ref().ok_or(TenantError::NoStore)?;
+        let store = self.store()?;
         let config = self.base(name)?;
         self.stored_tenant(name).await?;
-        stored.store().put_tenant(name, None, by).await?;
+        store.put_tenant(name, None, by).await?;
         tracing::info!(
             event = "tenant_removed",
             tenant = name,
@@ -135,8 +113,8 @@ impl Registry {
     /// # Errors
     /// When it is not in the database.
     pub async fn stored_tenant(&self, name: &str) -> Result<StoredTenant, TenantError> {
-        let stored = self.stored.as_ref().ok_or(TenantError::NoStore)?;
-        let rows = stored.store().tenants().await?;
+        let store = self.store()?;
+        let rows = store.tenants().await?;
         let found = rows.into_iter().find(|row| row.name == name);
         let found = found.filter(|row| row.config.is_some());
         found.ok_or_else(|| TenantError::Unknown(name.to_owned()))
@@ -154,6 +132,10 @@ impl Registry {
         known.wrong.clone().into_iter().collect()
     }
 
+    fn store(&self) -> Result<&Store, TenantError> {
+        self.directory.store().ok_or(TenantError::NoStore)
+    }
+
     fn base(&self, name: &str) -> Result<Arc<Config>, TenantError> {
         let config = self.directory.base.lock().clone();
         let config = config.ok_or(TenantError::NoStore)?;
@@ -165,10 +147,10 @@ impl Registry {
 
     /// What is stored; without a database that answers, what was stored last.
     pub(super) async fn stored_rows(&self) -> Vec<StoredTenant> {
-        let Some(stored) = &self.stored else {
+        let Some(store) = self.directory.store() else {
             return Vec::new();
         };
-        match stored.store().tenants().await {
+        match store.tenants().await {
             Ok(rows) => rows,
             Err(_) => self.directory.known.lock().rows.clone(),
         }

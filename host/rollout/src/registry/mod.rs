@@ -1,13 +1,11 @@
 //! Keeps the tenants of a running host: each with its policy, its routes and its counters, from one configuration to the next.
 
-mod adoption;
+mod config_file;
 mod directory;
-mod fall_backs;
+mod known;
 mod reconfigure;
 mod sandboxes;
-mod shipping;
 mod start;
-mod stored;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -22,27 +20,28 @@ use portcullis_records::Part;
 use portcullis_store::Store;
 use thiserror::Error;
 use tokio::sync::{Notify, watch};
+use tokio::time::MissedTickBehavior;
 
-use crate::compiler::{self, Occasion};
+use crate::compiler::Occasion;
+use crate::deployments::Deployments;
 use crate::policy_files::{PolicyFileError, PolicyFiles};
+use crate::progress::Loading;
 use crate::settings::{forget_what_refuses, settings_of};
 use crate::tenant_set::{RETAINED_GENERATIONS, TenantSet, TenantSetError};
 
-use directory::Directory;
-use reconfigure::ConfigFile;
+use config_file::ConfigFile;
+use known::Directory;
 use sandboxes::{kept_by_each, least_instances};
-use shipping::Manifest;
-use start::Loading;
-use stored::state::Stored;
 
 pub use directory::TenantError;
 pub use reconfigure::{ReconfigureError, Reconfigured};
-pub use shipping::{Arrival, Provenance, Push, Reserved, ShipError};
-pub use start::{Progress, Start};
-pub use stored::StoreStatus;
+pub use start::Start;
 
 /// How often old policies are looked for that no worker has any more.
 const COLLECT: Duration = Duration::from_secs(1);
+
+/// How often to look for what others have changed.
+const FOLLOW: Duration = Duration::from_secs(1);
 
 /// The names of the operator's seats.
 const DEFAULT: &str = "default";
@@ -56,15 +55,12 @@ pub struct Registry {
     sandboxes: usize,
     /// Told when a policy fails too often.
     wake: Arc<Notify>,
-    operators: Vec<Arc<PolicyFiles>>,
-    tenants: TenantSet,
-    manifest: Manifest,
-    /// The database of pushed policies; none for a host that keeps them in memory.
-    stored: Option<Stored>,
+    tenants: Arc<TenantSet>,
+    deployments: Deployments,
     /// The tenants in the database.
     directory: Directory,
     /// How far the start is.
-    loading: Loading,
+    loading: Arc<Loading>,
     /// What the host was started with, to read it again; none for one without a file.
     file: Option<ConfigFile>,
 }
@@ -140,33 +136,32 @@ impl Registry {
         let tenants = Tenants::operator(Arc::new(operator), seat_of(&before), seat_of(&after));
         let tenants = TenantSet::new(
             tenants,
+            [Some(default), before, after].into_iter().flatten(),
             Arc::clone(&runtime),
             workers,
             Arc::clone(&wake),
             stop,
         );
+        let tenants = Arc::new(tenants);
+        let loading = Arc::new(Loading::default());
         Ok(Self {
             runtime,
             shadow,
             sandboxes,
             wake,
-            operators: [Some(default), before, after]
-                .into_iter()
-                .flatten()
-                .collect(),
+            deployments: Deployments::new(Arc::clone(&tenants), Arc::clone(&loading)),
             tenants,
-            manifest: Manifest::default(),
-            stored: None,
             directory: Directory::default(),
-            loading: Loading::default(),
+            loading,
             file: None,
         })
     }
 
-    /// The same with the policies that are in this database. They come with [`Registry::sync`].
+    /// The same with the policies and tenants that are in this database. They come with [`Registry::start`].
     pub fn with_store(self, store: Store) -> Self {
         Self {
-            stored: Some(Stored::new(store)),
+            deployments: self.deployments.with_store(store.clone()),
+            directory: Directory::new(store),
             ..self
         }
     }
@@ -177,6 +172,11 @@ impl Registry {
             file: Some(ConfigFile { path, running }),
             ..self
         }
+    }
+
+    /// What serves at the seats, and every way to change it.
+    pub fn deployments(&self) -> &Deployments {
+        &self.deployments
     }
 
     /// Who decides at the moment, for workers to follow.
@@ -201,20 +201,17 @@ impl Registry {
 
     /// The policy that decides on what no tenant claims.
     pub fn default_files(&self) -> &Arc<PolicyFiles> {
-        &self.operators[0]
+        self.tenants.default_files()
     }
 
     /// The policy files of this seat: that of a tenant, `default`, `before` or `after`.
     pub fn files(&self, name: &str) -> Option<Arc<PolicyFiles>> {
-        let mut operators = self.operators.iter();
-        let own = operators.find(|files| &*files.seat().name == name);
-        own.cloned().or_else(|| self.tenants.files(name))
+        self.tenants.files(name)
     }
 
     /// All policy files: the operator's, then the tenants' in the order of their names.
     pub fn all_files(&self) -> Vec<Arc<PolicyFiles>> {
-        let tenants = self.tenants.all_files();
-        self.operators.iter().cloned().chain(tenants).collect()
+        self.tenants.all_files()
     }
 
     /// Loads the operator's policies. Another verdict than the operator means is no way to start.
@@ -222,7 +219,7 @@ impl Registry {
     /// # Errors
     /// When a file is named and can't be used.
     pub async fn load_operators(&self) -> Result<(), RegistryError> {
-        for files in &self.operators {
+        for files in self.tenants.operators() {
             if files.file().is_none() {
                 continue;
             }
@@ -234,7 +231,8 @@ impl Registry {
     }
 
     /// Replaces the set of tenants, and loads the policies of new and changed ones. Unchanged tenants are untouched; changed ones keep
-    /// their policy generations and counters. A tenant whose policy can't be loaded is there all the same: its requests get what its configuration says for that.
+    /// their policy generations and counters. A tenant whose policy can't be loaded is there all the same: its requests get what its
+    /// configuration says for that.
     ///
     /// # Errors
     /// When one can't be set up; then nothing has changed.
@@ -256,7 +254,7 @@ impl Registry {
     ) -> Result<Vec<Arc<PolicyFiles>>, RegistryError> {
         let fresh = self.tenants.apply(config, tenants).await?;
         for files in &fresh {
-            self.forget(&files.seat().name);
+            self.deployments.forget(&files.seat().name);
         }
         Ok(fresh)
     }
@@ -265,7 +263,7 @@ impl Registry {
     async fn load_all(&self, fresh: Vec<Arc<PolicyFiles>>) {
         self.load_fresh(fresh, Occasion::Usual).await;
         // What is stored of those that are new or others goes before what the file says.
-        self.sync().await;
+        self.deployments.sync().await;
     }
 
     /// Loads the policies that tenants have as files, several at a time, and follows the files.
@@ -278,13 +276,8 @@ impl Registry {
             }
         };
         stream::iter(fresh)
-            .for_each_concurrent(self.at_once(), load)
+            .for_each_concurrent(self.tenants.at_once(), load)
             .await;
-    }
-
-    /// Policies that are loaded at the same time.
-    fn at_once(&self) -> usize {
-        compiler::at_start(self.runtime.limits().compile_bytes)
     }
 
     /// Reloads the file of every policy. How each went is in the log.
@@ -299,7 +292,7 @@ impl Registry {
     /// Looks after all policies for as long as the host runs: follows the operator's files, takes those out of service that fail too
     /// often, and frees what is no longer needed. The database is followed beside it, so that nothing here waits for it.
     pub async fn tend(self: Arc<Self>) {
-        for files in &self.operators {
+        for files in self.tenants.operators() {
             tokio::spawn(Arc::clone(files).watch());
         }
         tokio::spawn(Arc::clone(&self).follow_database());
@@ -312,9 +305,25 @@ impl Registry {
             for files in self.all_files() {
                 let seat = files.seat();
                 if let Some((from, to)) = seat.tend() {
-                    self.note_fall_back(&files, from, to);
+                    self.deployments.note_fall_back(&files, from, to);
                 }
                 seat.slot.collect();
+            }
+        }
+    }
+
+    /// Follows the database for as long as the host runs.
+    async fn follow_database(self: Arc<Self>) {
+        let mut tick = tokio::time::interval(FOLLOW);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            self.deployments.next_look(&mut tick).await;
+            // The start brings all seats by itself.
+            if self.progress().is_some() {
+                continue;
+            }
+            if self.deployments.follow().await {
+                self.sync_tenants().await;
             }
         }
     }

@@ -1,6 +1,5 @@
 //! Reading the configuration file again while the host runs: what it says of tenants is taken over, all of it or nothing.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use thiserror::Error;
@@ -8,13 +7,6 @@ use thiserror::Error;
 use portcullis_config::{Config, ConfigError};
 
 use super::{Registry, RegistryError};
-
-/// The file that the host was started with, and what it said of everything but the tenants.
-#[derive(Debug)]
-pub(super) struct ConfigFile {
-    pub(super) path: PathBuf,
-    pub(super) running: Config,
-}
 
 /// What has become of the tenants, by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -1,7 +1,6 @@
 //! The start of a host: the tenants are there at once, their policies come while the host serves already.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use portcullis_config::Config;
@@ -11,6 +10,7 @@ use tokio::time::interval;
 
 use crate::compiler::Occasion;
 use crate::policy_files::PolicyFiles;
+use crate::progress::Progress;
 
 use super::{Registry, RegistryError};
 
@@ -26,22 +26,6 @@ pub struct Start {
     _turn: OwnedMutexGuard<()>,
 }
 
-/// How many policies have come, of those that a start loads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Progress {
-    /// Those that serve, and those that turned out to be unusable.
-    pub done: usize,
-    /// All.
-    pub total: usize,
-}
-
-/// [`Progress`] as it is counted; nothing is left where no start is under way.
-#[derive(Debug, Default)]
-pub(super) struct Loading {
-    left: AtomicUsize,
-    total: AtomicUsize,
-}
-
 impl Registry {
     /// Makes the tenants of this configuration and of the database the tenants, and loads what the operator's seats have in the
     /// database. A tenant's requests get what its configuration says for a policy that is not loaded, until [`Start::finish`] has brought
@@ -54,7 +38,7 @@ impl Registry {
         let rows = self.stored_rows().await;
         let fresh = self.apply_with(config, rows).await?;
         let from_file = fresh.iter().filter(|files| files.file().is_some()).count();
-        let stored = self.sync_operators().await;
+        let stored = self.deployments.sync_operators().await;
         self.loading.begin(from_file + stored);
         Ok(Start {
             registry: Arc::clone(self),
@@ -78,7 +62,7 @@ impl Start {
         let load = async {
             tokio::join!(
                 registry.load_fresh(self.fresh.clone(), Occasion::Start),
-                registry.sync()
+                registry.deployments.sync()
             )
         };
         tokio::pin!(load);
@@ -125,43 +109,6 @@ impl Start {
     }
 }
 
-impl Loading {
-    fn begin(&self, total: usize) {
-        self.total.store(total, Ordering::Relaxed);
-        self.left.store(total, Ordering::Relaxed);
-    }
-
-    /// One more is done. Nothing outside of a start.
-    pub(super) fn step(&self) {
-        let one_less = |left: usize| left.checked_sub(1);
-        let _none_left = self
-            .left
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less);
-    }
-
-    fn end(&self) {
-        self.left.store(0, Ordering::Relaxed);
-    }
-
-    pub(super) fn progress(&self) -> Option<Progress> {
-        let (left, total) = (
-            self.left.load(Ordering::Relaxed),
-            self.total.load(Ordering::Relaxed),
-        );
-        (left > 0).then(|| Progress {
-            done: total.saturating_sub(left),
-            total,
-        })
-    }
-}
-
-/// `212 of 1000 policies ready`
-impl std::fmt::Display for Progress {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} of {} policies ready", self.done, self.total)
-    }
-}
-
 impl std::fmt::Debug for Start {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Start").finish_non_exhaustive()
@@ -175,22 +122,6 @@ mod tests {
     use crate::policy_files::tests::rejecting;
 
     use super::*;
-
-    #[test]
-    fn progress_is_told_while_something_is_left() {
-        let loading = Loading::default();
-        loading.step();
-        assert_eq!(loading.progress(), None);
-        loading.begin(2);
-        let told = |loading: &Loading| loading.progress().map(|progress| progress.to_string());
-        assert_eq!(told(&loading).as_deref(), Some("0 of 2 policies ready"));
-        loading.step();
-        assert_eq!(told(&loading).as_deref(), Some("1 of 2 policies ready"));
-        loading.step();
-        assert_eq!(told(&loading), None);
-        loading.begin(0);
-        assert_eq!(told(&loading), None);
-    }
 
     #[tokio::test]
     async fn tenants_are_there_before_their_policies() {

@@ -4,6 +4,7 @@ use tokio::sync::watch;
 
 use portcullis_config::Config;
 // It takes any settings.
+use crate::ShipError;
 use crate::policy_files::tests::rejecting;
 
 use super::*;
@@ -76,18 +77,25 @@ async fn what_a_candidate_refuses_changes_nothing() {
     let lab = Lab::new("open = true").await;
     let particular = lab.serve(&particular());
     lab.serve(&rejecting(480));
-    let trial = lab.registry.try_out("a", particular, Trial::Shadow, "ann");
+    let trial = lab
+        .registry
+        .deployments()
+        .try_out("a", particular, Trial::Shadow, "ann");
     trial.await.unwrap();
     let told = lab.change("open = false").await;
     assert_eq!(told, Some(format!("tenant a: {REFUSES}")));
-    lab.registry.end_trial("a", "ann").await.unwrap();
+    lab.registry
+        .deployments()
+        .end_trial("a", "ann")
+        .await
+        .unwrap();
     assert_eq!(lab.change("open = false").await, None);
 }
 
 #[tokio::test]
 async fn what_came_before_the_settings_is_asked_again() {
     let lab = Lab::new("open = true").await;
-    let registry = &lab.registry;
+    let registry = lab.registry.deployments();
     let particular = lab.serve(&particular());
     let tolerant = lab.serve(&rejecting(480));
     let fallback = || {

@@ -16,6 +16,7 @@ use thiserror::Error;
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 
+use crate::compiler;
 use crate::policy_files::PolicyFiles;
 use crate::resolve::Resolver;
 use crate::settings::{settings_of, takes};
@@ -35,6 +36,8 @@ pub(crate) struct TenantSet {
     wake: Arc<Notify>,
     stop: watch::Receiver<bool>,
     current: Arc<ArcSwap<Tenants>>,
+    /// The policy files of the operator's seats, `default` first.
+    operators: Vec<Arc<PolicyFiles>>,
     running: Mutex<BTreeMap<String, Running>>,
     /// Held while the set is changed.
     changing: tokio::sync::Mutex<()>,
@@ -70,9 +73,10 @@ pub enum TenantSetError {
 }
 
 impl TenantSet {
-    /// A set without tenants, beside the operator's seats in `operator`. `wake` is notified when a policy fails too often.
+    /// A set without tenants, beside the operator's seats in `operator`, whose policy files are `operators`. `wake` is notified when a policy fails too often.
     pub(crate) fn new(
         operator: Tenants,
+        operators: impl IntoIterator<Item = Arc<PolicyFiles>>,
         runtime: Arc<Runtime>,
         workers: usize,
         wake: Arc<Notify>,
@@ -84,6 +88,7 @@ impl TenantSet {
             wake,
             stop,
             current: Arc::new(ArcSwap::from_pointee(operator)),
+            operators: operators.into_iter().collect(),
             running: Mutex::default(),
             changing: tokio::sync::Mutex::default(),
         }
@@ -94,17 +99,40 @@ impl TenantSet {
         &self.current
     }
 
-    /// The policy files of this tenant.
+    /// The policy files of the operator's seats.
+    pub(crate) fn operators(&self) -> &[Arc<PolicyFiles>] {
+        &self.operators
+    }
+
+    /// The policy files of the seat that decides on what no tenant claims.
+    pub(crate) fn default_files(&self) -> &Arc<PolicyFiles> {
+        &self.operators[0]
+    }
+
+    /// Whether the seat of this name is the operator's.
+    pub(crate) fn is_operators(&self, name: &str) -> bool {
+        self.operators_files(name).is_some()
+    }
+
+    /// The policy files of this seat: that of a tenant, `default`, `before` or `after`.
     pub(crate) fn files(&self, name: &str) -> Option<Arc<PolicyFiles>> {
+        if let Some(files) = self.operators_files(name) {
+            return Some(Arc::clone(files));
+        }
         let running = self.running.lock();
         running.get(name).map(|running| Arc::clone(&running.files))
     }
 
-    /// The policy files of all tenants in the order of their names.
+    /// All policy files: the operator's, then the tenants' in the order of their names.
     pub(crate) fn all_files(&self) -> Vec<Arc<PolicyFiles>> {
         let running = self.running.lock();
-        let files = running.values().map(|running| Arc::clone(&running.files));
-        files.collect()
+        let tenants = running.values().map(|running| Arc::clone(&running.files));
+        self.operators.iter().cloned().chain(tenants).collect()
+    }
+
+    /// Number of policies that are loaded at the same time.
+    pub(crate) fn at_once(&self) -> usize {
+        compiler::at_start(self.runtime.limits().compile_bytes)
     }
 
     /// What would have to change for the tenants for which `is_meant` is true to be these.
@@ -229,6 +257,11 @@ impl TenantSet {
             })?;
         }
         Ok(())
+    }
+
+    fn operators_files(&self, name: &str) -> Option<&Arc<PolicyFiles>> {
+        let mut operators = self.operators.iter();
+        operators.find(|files| &*files.seat().name == name)
     }
 
     /// Sets a tenant up, with what it takes from the one that ran before.

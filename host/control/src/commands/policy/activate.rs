@@ -30,7 +30,10 @@ impl Procedure for Activate {
 
     async fn execute(self, control: &Control, caller: &Caller) -> Result<Changed, Fault> {
         let by = caller.to_string();
-        let activated = control.registry.activate(&self.seat, self.generation, &by);
+        let activated = control
+            .registry
+            .deployments()
+            .activate(&self.seat, self.generation, &by);
         let activated = activated.await.map_err(|error| fault(&error))?;
         Ok(Changed::new(control, Change::Activated, &activated).await)
     }

@@ -38,7 +38,9 @@ impl Procedure for Canary {
     async fn execute(self, control: &Control, caller: &Caller) -> Result<Changed, Fault> {
         let (by, trial) = (caller.to_string(), Trial::Canary(self.share));
         let registry = &control.registry;
-        let tried = registry.try_out(&self.seat, self.generation, trial, &by);
+        let tried = registry
+            .deployments()
+            .try_out(&self.seat, self.generation, trial, &by);
         let tried = tried.await.map_err(|error| fault(&error))?;
         Ok(Changed::new(control, Change::Canary, &tried).await)
     }

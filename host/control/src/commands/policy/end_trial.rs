@@ -28,7 +28,11 @@ impl Procedure for EndTrial {
 
     async fn execute(self, control: &Control, caller: &Caller) -> Result<Changed, Fault> {
         let by = caller.to_string();
-        let ended = control.registry.end_trial(&self.seat, &by).await;
+        let ended = control
+            .registry
+            .deployments()
+            .end_trial(&self.seat, &by)
+            .await;
         match ended.map_err(|error| fault(&error))? {
             Some(ended) => Ok(Changed::new(control, Change::TrialEnded, &ended).await),
             None => Err(Fault::new(

@@ -82,7 +82,10 @@ impl Procedure for List {
         let ready = slot.numbers();
         let loaded = ready.iter().filter_map(|&number| slot.generation(number));
         let loaded = loaded.map(|generation| {
-            let origin = control.registry.provenance(seat, generation.number);
+            let origin = control
+                .registry
+                .deployments()
+                .provenance(seat, generation.number);
             let (author, note) = origin.map(|origin| (origin.author, origin.note)).unzip();
             GenerationStatus {
                 generation: generation.number,
@@ -96,7 +99,11 @@ impl Procedure for List {
             }
         });
         let mut all: Vec<_> = loaded.collect();
-        let stored = control.registry.stored_generations(seat).await;
+        let stored = control
+            .registry
+            .deployments()
+            .stored_generations(seat)
+            .await;
         let stored = stored.map_err(|error| fault(&error))?.into_iter();
         let stored = stored.filter(|found| !ready.contains(&found.number));
         all.extend(stored.map(|found| GenerationStatus {

@@ -203,7 +203,7 @@ fn seat_or_default(call: &Call) -> Result<String, Fault> {
 }
 
 fn files_of(control: &Control, seat: &str) -> Result<Arc<PolicyFiles>, Fault> {
-    let files = control.registry.seat_files(seat);
+    let files = control.registry.deployments().seat_files(seat);
     files.map_err(|error| fault(&error))
 }
 

@@ -46,7 +46,11 @@ impl Procedure for SetMode {
     async fn execute(self, control: &Control, caller: &Caller) -> Result<String, Fault> {
         let Self { seat, mode } = self;
         let by = caller.to_string();
-        let set = control.registry.set_mode(&seat, mode, &by).await;
+        let set = control
+            .registry
+            .deployments()
+            .set_mode(&seat, mode, &by)
+            .await;
         set.map_err(|error| fault(&error))?;
         Ok(format!("{seat}: {}", mode.as_str()))
     }

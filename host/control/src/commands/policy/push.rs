@@ -78,7 +78,11 @@ impl Procedure for Push {
             signature: self.signature,
             is_tenants: !caller.is_operator(),
         };
-        let pushed = control.registry.push_to(self.place, push, arrival).await;
+        let pushed = control
+            .registry
+            .deployments()
+            .push_to(self.place, push, arrival)
+            .await;
         drop(self.room);
         let generation = pushed.map_err(|error| fault(&error))?;
         let policy = &generation.policy;

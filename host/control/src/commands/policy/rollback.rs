@@ -40,7 +40,11 @@ impl Procedure for Rollback {
 
     async fn execute(self, control: &Control, caller: &Caller) -> Result<Changed, Fault> {
         let by = caller.to_string();
-        let back = control.registry.roll_back(&self.seat, self.to, &by).await;
+        let back = control
+            .registry
+            .deployments()
+            .roll_back(&self.seat, self.to, &by)
+            .await;
         let back = back.map_err(|error| fault(&error))?;
         Ok(Changed::new(control, Change::RolledBack, &back).await)
     }

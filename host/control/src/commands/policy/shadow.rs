@@ -32,7 +32,9 @@ impl Procedure for Shadow {
     async fn execute(self, control: &Control, caller: &Caller) -> Result<Changed, Fault> {
         let by = caller.to_string();
         let registry = &control.registry;
-        let tried = registry.try_out(&self.seat, self.generation, Trial::Shadow, &by);
+        let tried = registry
+            .deployments()
+            .try_out(&self.seat, self.generation, Trial::Shadow, &by);
         let tried = tried.await.map_err(|error| fault(&error))?;
         Ok(Changed::new(control, Change::Shadowing, &tried).await)
     }

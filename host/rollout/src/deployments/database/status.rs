@@ -1,50 +1,11 @@
-//! What a host knows of the database of pushed policies.
+//! How the database fares, as it is told in the log and to operators.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
-use parking_lot::Mutex;
-use portcullis_store::{Store, StoreError};
-use tokio::sync::Notify;
+use portcullis_store::StoreError;
 
-/// Seats that can be brought to what is written at the same time.
-const TURNS: usize = 256;
-
-/// The database of pushed policies, and what this host knows of it.
-#[derive(Debug)]
-pub(in super::super) struct Stored {
-    pub(in super::super) store: Store,
-    /// What this host has seen of each seat.
-    pub(in super::super) seen: Mutex<BTreeMap<String, Seen>>,
-    /// What was wrong last, and since when; none if nothing is.
-    pub(in super::super) error: Mutex<Option<(StoreError, SystemTime)>>,
-    /// Whether the tables were ever read.
-    pub(in super::super) has_answered: AtomicBool,
-    /// Seats that went back by themselves, of which the database does not know yet.
-    pub(in super::super) fall_backs: Mutex<BTreeMap<String, FallBack>>,
-    /// Seats whose numbers stand for policies of another host from now on.
-    pub(in super::super) foreign: Mutex<BTreeSet<String>>,
-    /// Told when there is something to write.
-    pub(in super::super) wake: Notify,
-    /// Held while a seat is brought to what is written. Some seats share theirs.
-    turns: [tokio::sync::Mutex<()>; TURNS],
-}
-
-/// What was seen of a seat last.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in super::super) struct Seen {
-    pub(in super::super) revision: u64,
-    pub(in super::super) active: Option<u64>,
-}
-
-/// A seat that went back from one generation to another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in super::super) struct FallBack {
-    pub(in super::super) from: u64,
-    pub(in super::super) to: u64,
-}
+use super::Database;
 
 /// Whether the database of pushed policies can be used.
 #[derive(Clone, Debug)]
@@ -55,28 +16,13 @@ pub struct StoreStatus {
     pub fall_backs: usize,
 }
 
-impl Stored {
-    pub(in super::super) fn new(store: Store) -> Self {
-        Self {
-            store,
-            seen: Mutex::default(),
-            error: Mutex::new(None),
-            has_answered: AtomicBool::new(false),
-            fall_backs: Mutex::default(),
-            foreign: Mutex::default(),
-            wake: Notify::new(),
-            turns: [(); TURNS].map(tokio::sync::Mutex::new),
+impl Database {
+    /// How the database of pushed policies has fared.
+    pub(in super::super) fn status(&self) -> StoreStatus {
+        StoreStatus {
+            error: self.error.lock().clone(),
+            fall_backs: self.fall_backs.lock().len(),
         }
-    }
-
-    pub(in super::super) fn store(&self) -> &Store {
-        &self.store
-    }
-
-    /// The turn of whoever brings this seat to what is written: one after the other.
-    pub(in super::super) async fn turn_of(&self, seat: &str) -> tokio::sync::MutexGuard<'_, ()> {
-        let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(seat);
-        self.turns[hash as usize % TURNS].lock().await
     }
 
     /// Whether pushed policies are kept in memory, because there are no tables for them, or none that the user may read.

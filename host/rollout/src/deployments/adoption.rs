@@ -6,10 +6,10 @@ use portcullis_store::{Kept, NewGeneration, Seat as StoredSeat, StoreError};
 
 use crate::policy_files::PolicyFiles;
 
-use super::Registry;
-use super::shipping::{Provenance, stored_trial};
-use super::stored::CONTRACT;
-use super::stored::state::{Seen, Stored};
+use super::database::{Database, stored_trial};
+use super::memory::deployment_of;
+use super::provenance::Provenance;
+use super::{CONTRACT, Deployments};
 
 /// Who takes over what was kept in memory, as the database has it.
 const HOST: &str = "host";
@@ -21,14 +21,14 @@ struct Held {
     provenance: Provenance,
 }
 
-impl Registry {
+impl Deployments {
     /// Takes into the database what was pushed before it had tables for that. Where another host was faster, its policies go for this
     /// host, too. Whether the database has changed.
     ///
     /// # Errors
     /// When it can't be written; the next look tries again.
-    pub(super) async fn adopt(&self, stored: &Stored) -> Result<bool, StoreError> {
-        let all = self.all_files();
+    pub(super) async fn adopt(&self, database: &Database) -> Result<bool, StoreError> {
+        let all = self.seats.all_files();
         let mut is_changed = false;
         // Nothing is pushed meanwhile: it would be in memory only.
         let mut arrivals = Vec::new();
@@ -36,34 +36,30 @@ impl Registry {
             // It is never closed.
             arrivals.push(files.seat().arrivals.acquire().await);
             let name = &*files.seat().name;
-            if stored.seen.lock().contains_key(name) {
+            if database.has_seen(name) {
                 continue;
             }
             let held = self.held(files);
             if held.is_empty() {
                 continue;
             }
-            is_changed |= self.adopt_seat(stored, files, &held).await?;
+            is_changed |= self.adopt_seat(database, files, &held).await?;
         }
-        stored.answered();
+        database.answered();
         Ok(is_changed)
     }
 
     async fn adopt_seat(
         &self,
-        stored: &Stored,
+        database: &Database,
         files: &PolicyFiles,
         held: &[Held],
     ) -> Result<bool, StoreError> {
-        let seat = self.seat_as_held(files, held);
+        let seat = Self::seat_as_held(files, held);
         let generations: Vec<_> = held.iter().map(|held| held.kept(&seat.name)).collect();
         let name = seat.name.clone();
-        if stored.store().adopt(&seat, &generations, HOST).await? {
-            let seen = Seen {
-                revision: 1,
-                active: seat.active,
-            };
-            stored.seen.lock().insert(name.clone(), seen);
+        if database.store().adopt(&seat, &generations, HOST).await? {
+            database.see(&name, 1, seat.active);
             tracing::info!(
                 event = "policies_adopted",
                 seat = name,
@@ -75,7 +71,7 @@ impl Registry {
         // Their numbers are those of others now.
         files.slot().forget_kept();
         self.manifest.forget(&name);
-        stored.foreign.lock().insert(name.clone());
+        database.give_up(&name);
         tracing::warn!(
             event = "policies_given_up",
             seat = name,
@@ -99,20 +95,17 @@ impl Registry {
     }
 
     /// What each of them does.
-    fn seat_as_held(&self, files: &PolicyFiles, held: &[Held]) -> StoredSeat {
-        let slot = files.slot();
+    fn seat_as_held(files: &PolicyFiles, held: &[Held]) -> StoredSeat {
         let is_held = |number: &u64| held.iter().any(|held| held.number == *number);
-        let lineup = slot.lineup();
-        let candidate = lineup.as_ref().and_then(|lineup| lineup.candidate.as_ref());
-        let candidate = candidate.map(|one| (one.generation.number, stored_trial(one.trial)));
-        let mode = slot.mode();
+        let now = deployment_of(files);
+        let candidate = now.candidate.filter(|(number, _)| is_held(number));
         StoredSeat {
             name: files.seat().name.to_string(),
-            last: slot.last_number(),
-            active: Some(slot.number()).filter(is_held),
-            previous: slot.previous().filter(is_held),
-            candidate: candidate.filter(|(number, _)| is_held(number)),
-            mode: (mode != files.seat().config.mode).then(|| mode.as_str().to_owned()),
+            last: files.slot().last_number(),
+            active: now.active.filter(is_held),
+            previous: now.previous.filter(is_held),
+            candidate: candidate.map(|(number, trial)| (number, stored_trial(trial))),
+            mode: now.mode.map(|mode| mode.as_str().to_owned()),
             ..StoredSeat::default()
         }
     }

@@ -1,0 +1,551 @@
+//! Seats whose generations are in the database: every host on it brings its seats to what is written there.
+
+mod fall_backs;
+mod status;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use futures_util::future::{BoxFuture, FutureExt};
+use parking_lot::Mutex;
+use portcullis_policy::{Generation, LoadError, Mode, NoGeneration, Share, Trial};
+use portcullis_store::{
+    Generation as StoredGeneration, NewGeneration, Seat as StoredSeat, Store, StoreError,
+    Trial as StoredTrial,
+};
+use tokio::sync::Notify;
+
+use crate::compiler::{Behalf, Occasion, on, on_behalf_of};
+use crate::policy_files::PolicyFiles;
+use crate::settings::forget_what_refuses;
+
+use super::ask::ask_again;
+use super::desired::DesiredState;
+use super::error::ShipError;
+use super::provenance::{Manifest, Provenance};
+use super::state::{Change, Deployment};
+
+pub use status::StoreStatus;
+
+/// Seats that can be brought to what is written at the same time.
+const TURNS: usize = 256;
+
+/// The most generations of a seat that are looked at.
+const LISTED: u32 = 2000;
+
+/// Who goes back by itself, as the database has it.
+const BREAKER: &str = "breaker";
+
+/// The database of pushed policies, and what this host knows of it.
+#[derive(Debug)]
+pub(crate) struct Database {
+    store: Store,
+    manifest: Arc<Manifest>,
+    /// What this host has seen of each seat.
+    seen: Mutex<BTreeMap<String, Seen>>,
+    /// What was wrong last, and since when; none if nothing is.
+    error: Mutex<Option<(StoreError, SystemTime)>>,
+    /// Whether the tables were ever read.
+    has_answered: AtomicBool,
+    /// Seats that went back by themselves, of which the database does not know yet.
+    fall_backs: Mutex<BTreeMap<String, FallBack>>,
+    /// Seats whose numbers stand for policies of another host from now on.
+    foreign: Mutex<BTreeSet<String>>,
+    /// Told when there is something to write.
+    wake: Notify,
+    /// Held while a seat is brought to what is written. Some seats share theirs.
+    turns: [tokio::sync::Mutex<()>; TURNS],
+}
+
+/// What was seen of a seat last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Seen {
+    revision: u64,
+    active: Option<u64>,
+}
+
+/// A seat that went back from one generation to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct FallBack {
+    from: u64,
+    to: u64,
+}
+
+/// Who says what is to serve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Said {
+    /// An operator, of this generation, here and now.
+    ByOperator,
+    /// The row of the seat, as it is.
+    ByRow,
+}
+
+impl Database {
+    /// The database of this store. Nothing is read yet.
+    pub(super) fn new(store: Store, manifest: Arc<Manifest>) -> Self {
+        Self {
+            store,
+            manifest,
+            seen: Mutex::default(),
+            error: Mutex::new(None),
+            has_answered: AtomicBool::new(false),
+            fall_backs: Mutex::default(),
+            foreign: Mutex::default(),
+            wake: Notify::new(),
+            turns: [(); TURNS].map(tokio::sync::Mutex::new),
+        }
+    }
+
+    pub(super) fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Waits until there is something to write.
+    pub(super) async fn woken(&self) {
+        self.wake.notified().await;
+    }
+
+    /// Whether a seat was looked at since its tenant was set up.
+    pub(super) fn has_seen(&self, seat: &str) -> bool {
+        self.seen.lock().contains_key(seat)
+    }
+
+    /// Notes what this host has written itself.
+    pub(super) fn see(&self, seat: &str, revision: u64, active: Option<u64>) {
+        let seen = Seen { revision, active };
+        self.seen.lock().insert(seat.to_owned(), seen);
+    }
+
+    /// Lets the next look bring a seat to what is written, whatever it is at.
+    pub(super) fn forget(&self, seat: &str) {
+        self.seen.lock().remove(seat);
+    }
+
+    /// From now on, the numbers of a seat's generations stand for policies of another host.
+    pub(super) fn give_up(&self, seat: &str) {
+        self.foreign.lock().insert(seat.to_owned());
+    }
+
+    /// Whether anything has changed since the last look, or the last look failed.
+    ///
+    /// # Errors
+    /// When the database does not tell.
+    pub(super) async fn has_changed(&self) -> Result<bool, StoreError> {
+        let seen: u64 = self.seen.lock().values().map(|seen| seen.revision).sum();
+        let revision = self.store.revision().await?;
+        Ok(revision != seen || self.error.lock().is_some())
+    }
+
+    /// Brings a seat of this host to its row.
+    ///
+    /// # Errors
+    /// When the row can't be carried out.
+    pub(super) async fn follow(
+        &self,
+        files: &Arc<PolicyFiles>,
+        seat: &StoredSeat,
+    ) -> Result<(), ShipError> {
+        self.sync_seat(files, seat, Said::ByRow).await
+    }
+
+    async fn row(&self, seat: &str) -> Result<Option<StoredSeat>, StoreError> {
+        let seats = self.store.seats().await?;
+        Ok(seats.into_iter().find(|stored| stored.name == seat))
+    }
+
+    /// The state of a seat as its row has it. The database is asked for all generations only if a change needs one that this host has not
+    /// compiled.
+    async fn state(
+        &self,
+        files: &PolicyFiles,
+        row: &StoredSeat,
+        change: Change,
+    ) -> Result<Deployment, ShipError> {
+        let slot = files.slot();
+        let mut state = Deployment {
+            kept: slot.numbers().into_iter().collect(),
+            is_served: slot.current().is_some(),
+            ..roles(row)
+        };
+        if state.after(change).is_err() {
+            state.kept.extend(self.numbers(&row.name).await?);
+        }
+        Ok(state)
+    }
+
+    async fn change(
+        &self,
+        files: &Arc<PolicyFiles>,
+        change: Change,
+        by: &str,
+    ) -> Result<(), ShipError> {
+        match change {
+            Change::Activate(_) | Change::RollBack(_) => {
+                self.change_active(files, change, by).await
+            }
+            Change::TryOut(..) if files.slot().current().is_none() => {
+                Err(NoGeneration::Nothing.into())
+            }
+            Change::TryOut(..) | Change::EndTrial => {
+                self.change_as(files, change, by, Said::ByRow).await
+            }
+            Change::SetMode(mode) => {
+                self.change_as(files, change, by, Said::ByRow).await?;
+                files.slot().set_mode(mode);
+                Ok(())
+            }
+        }
+    }
+
+    /// Lets a generation serve, for all hosts, then here, also one that failed too often.
+    async fn change_active(
+        &self,
+        files: &Arc<PolicyFiles>,
+        change: Change,
+        by: &str,
+    ) -> Result<(), ShipError> {
+        let seat = &*files.seat().name;
+        // What an operator says goes before what the breaker did.
+        let fall_back = self.fall_backs.lock().remove(seat);
+        let done = self.change_as(files, change, by, Said::ByOperator).await;
+        if let (Err(_), Some(fall_back)) = (&done, fall_back) {
+            let mut fall_backs = self.fall_backs.lock();
+            fall_backs.entry(seat.to_owned()).or_insert(fall_back);
+        }
+        done
+    }
+
+    /// Changes the row of a seat, for all hosts, then brings the seat to it here.
+    async fn change_as(
+        &self,
+        files: &Arc<PolicyFiles>,
+        change: Change,
+        by: &str,
+        said: Said,
+    ) -> Result<(), ShipError> {
+        loop {
+            let Some(before) = self.row(&files.seat().name).await? else {
+                let kept = Vec::new();
+                return Err(NoGeneration::Previous { kept }.into());
+            };
+            let now = self.state(files, &before, change).await?;
+            let mut after = row_after(&before, &now, &now.after(change)?);
+            // What it will be must be able to serve before anybody is told to let it.
+            self.fetch(files, &after).await?;
+            if self.store.replace(&before, &after, by).await? {
+                after.revision = before.revision + 1;
+                after.changed_by = by.to_owned();
+                return self.sync_seat(files, &after, said).await;
+            }
+        }
+    }
+
+    /// The numbers of all generations of a seat that are stored.
+    async fn numbers(&self, seat: &str) -> Result<Vec<u64>, StoreError> {
+        let all = self.store.generations(seat, LISTED).await?;
+        let mut numbers: Vec<_> = all.iter().map(|one| one.number).collect();
+        numbers.sort_unstable();
+        Ok(numbers)
+    }
+
+    async fn stored(&self, seat: &str, number: u64) -> Result<StoredGeneration, ShipError> {
+        match self.store.generation(seat, number).await? {
+            Some(found) => Ok(found),
+            None => {
+                let kept = self.numbers(seat).await?;
+                Err(NoGeneration::Unknown { number, kept }.into())
+            }
+        }
+    }
+
+    async fn sync_seat(
+        &self,
+        files: &Arc<PolicyFiles>,
+        seat: &StoredSeat,
+        said: Said,
+    ) -> Result<(), ShipError> {
+        let now = Seen {
+            revision: seat.revision,
+            active: seat.active,
+        };
+        let see = || self.seen.lock().insert(seat.name.clone(), now);
+        let _turn = self.turn_of(&seat.name).await;
+        let before = self.seen.lock().get(&seat.name).copied();
+        let is_known = before.is_some_and(|seen| seen.revision >= seat.revision);
+        if files.file().is_some() {
+            see();
+            return Ok(());
+        }
+        if is_known && said == Said::ByRow {
+            return Ok(());
+        }
+        // Noted in any case: what can't serve now can't serve a second later either.
+        see();
+        let done = self.bring(files, seat, said, before).await;
+        if let Err(ShipError::Store(error)) = &done
+            && error.is_away()
+        {
+            // It may well be had later.
+            let mut seen = self.seen.lock();
+            match before {
+                Some(before) => drop(seen.insert(seat.name.clone(), before)),
+                None => drop(seen.remove(&seat.name)),
+            }
+        }
+        done
+    }
+
+    /// Brings a seat to what is written.
+    async fn bring(
+        &self,
+        files: &Arc<PolicyFiles>,
+        seat: &StoredSeat,
+        said: Said,
+        before: Option<Seen>,
+    ) -> Result<(), ShipError> {
+        let is_foreign = self.foreign.lock().contains(&seat.name);
+        if let (true, Some(active)) = (is_foreign, seat.active) {
+            self.fetch_one(files, &seat.name, active).await?;
+        }
+        self.fetch(files, seat).await?;
+        let slot = files.slot();
+        if let Some(active) = seat.active
+            && (slot.number() != active || is_foreign)
+        {
+            // Another host's operator has put it there, if it was not there before.
+            let is_meant = said == Said::ByOperator
+                || (seat.changed_by != BREAKER
+                    && before.is_some_and(|before| before.active != seat.active));
+            match slot.is_condemned(active) && !is_meant {
+                true => tracing::warn!(
+                    event = "condemned_generation_not_served",
+                    seat = seat.name,
+                    generation = active,
+                    serves = slot.number(),
+                    "generation of the database not activated, it failed too often here; an operator can activate it"
+                ),
+                false => self.install(files, active, seat.previous).await?,
+            }
+        }
+        self.foreign.lock().remove(&seat.name);
+        match seat.candidate {
+            Some((number, trial)) => {
+                ask_again(files, number).await?;
+                slot.try_out(number, trial_of(trial))?;
+            }
+            None => drop(slot.end_trial()),
+        }
+        if let Some(mode) = seat.mode.as_deref().and_then(mode) {
+            slot.set_mode(mode);
+        }
+        self.manifest.keep(&seat.name, &slot.numbers());
+        Ok(())
+    }
+
+    async fn install(
+        &self,
+        files: &PolicyFiles,
+        active: u64,
+        previous: Option<u64>,
+    ) -> Result<(), ShipError> {
+        ask_again(files, active).await?;
+        files.slot().install(active, previous)?;
+        forget_what_refuses(files.seat()).await;
+        files.seat().clear();
+        tracing::info!(
+            event = "generation_active",
+            seat = &*files.seat().name,
+            generation = active,
+            "generation is active"
+        );
+        Ok(())
+    }
+
+    /// Gets what a seat needs and this host has not compiled yet.
+    async fn fetch(&self, files: &Arc<PolicyFiles>, seat: &StoredSeat) -> Result<(), ShipError> {
+        let candidate = seat.candidate.map(|(number, _)| number);
+        for number in [seat.previous, candidate, seat.active]
+            .into_iter()
+            .flatten()
+        {
+            if files.slot().generation(number).is_some() {
+                continue;
+            }
+            let fetched = self.fetch_one(files, &seat.name, number).await;
+            match fetched {
+                Err(ShipError::Store(error)) if error.is_away() => return Err(error.into()),
+                // A way back that is no more is none; what serves and what is tried must be there.
+                Err(_) if Some(number) == seat.previous && Some(number) != seat.active => {}
+                other => drop(other?),
+            }
+        }
+        Ok(())
+    }
+
+    /// Gets one generation, compiled and ready.
+    async fn fetch_one(
+        &self,
+        files: &Arc<PolicyFiles>,
+        seat: &str,
+        number: u64,
+    ) -> Result<Arc<Generation>, ShipError> {
+        let found = self.stored(seat, number).await?;
+        let bytes: Arc<[u8]> = self.store.artifact(&found.digest).await?.into();
+        // Whoever can write to the database is not whoever may sign.
+        let signers = &files.seat().config.signers;
+        signers.check(&bytes, &found.signature)?;
+        // Where nothing serves, the host has just come to this seat: the policy has served elsewhere, or before.
+        let occasion = match files.slot().number() {
+            0 => Occasion::Start,
+            _ => Occasion::Usual,
+        };
+        let load = {
+            let (files, bytes) = (Arc::clone(files), Arc::clone(&bytes));
+            move || {
+                let config = &files.seat().config;
+                let (runtime, settings) = (files.runtime(), files.seat().scope.settings());
+                let load = || runtime.load_within(&found.name, &bytes, &config.limits, settings);
+                let policy = on_behalf_of(Behalf::of(files.seat()), || on(occasion, load))?;
+                let policy = policy.with_reuse(config.reuse);
+                Ok::<_, LoadError>(files.slot().admit(policy, Some(number)))
+            }
+        };
+        let loaded = tokio::task::spawn_blocking(load).await;
+        let generation = loaded.map_err(|_| ShipError::Interrupted)??;
+        let provenance = Provenance {
+            bytes,
+            author: found.author,
+            note: found.note,
+            signature: found.signature,
+            at: UNIX_EPOCH + Duration::from_secs(found.created_at),
+        };
+        self.manifest.add(seat, number, provenance);
+        Ok(generation)
+    }
+
+    /// The turn of whoever brings this seat to what is written: one after the other.
+    async fn turn_of(&self, seat: &str) -> tokio::sync::MutexGuard<'_, ()> {
+        let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(seat);
+        self.turns[hash as usize % TURNS].lock().await
+    }
+}
+
+impl DesiredState for Database {
+    fn add<'a>(
+        &'a self,
+        files: &'a PolicyFiles,
+        new: NewGeneration<'a>,
+    ) -> BoxFuture<'a, Result<Option<u64>, ShipError>> {
+        let keep = files.seat().config.generations;
+        async move { Ok(Some(self.store.push(&new, keep).await?.number)) }.boxed()
+    }
+
+    fn previous<'a>(&'a self, files: &'a PolicyFiles) -> BoxFuture<'a, Result<u64, ShipError>> {
+        async move {
+            let name = &*files.seat().name;
+            let row = self.row(name).await?.unwrap_or_else(|| StoredSeat {
+                name: name.to_owned(),
+                ..StoredSeat::default()
+            });
+            let state = self.state(files, &row, Change::RollBack(None)).await?;
+            Ok(state.back_to(None)?)
+        }
+        .boxed()
+    }
+
+    fn change<'a>(
+        &'a self,
+        files: &'a Arc<PolicyFiles>,
+        change: Change,
+        by: &'a str,
+    ) -> BoxFuture<'a, Result<(), ShipError>> {
+        Self::change(self, files, change, by).boxed()
+    }
+
+    fn generations<'a>(
+        &'a self,
+        seat: &'a str,
+    ) -> BoxFuture<'a, Result<Vec<StoredGeneration>, ShipError>> {
+        async move {
+            let mut all = self.store.generations(seat, LISTED).await?;
+            all.reverse();
+            Ok(all)
+        }
+        .boxed()
+    }
+
+    fn bytes<'a>(
+        &'a self,
+        files: &'a PolicyFiles,
+        number: u64,
+    ) -> BoxFuture<'a, Result<Arc<[u8]>, ShipError>> {
+        async move {
+            let found = self.stored(&files.seat().name, number).await?;
+            Ok(self.store.artifact(&found.digest).await?.into())
+        }
+        .boxed()
+    }
+
+    fn note_fall_back(&self, files: &PolicyFiles, from: u64, to: u64) {
+        let name = files.seat().name.to_string();
+        let fall_back = FallBack { from, to };
+        self.fall_backs.lock().insert(name, fall_back);
+        self.wake.notify_one();
+    }
+}
+
+/// What the generations of a seat do, as its row has it.
+fn roles(row: &StoredSeat) -> Deployment {
+    let candidate = row.candidate;
+    Deployment {
+        active: row.active,
+        previous: row.previous,
+        candidate: candidate.map(|(number, trial)| (number, trial_of(trial))),
+        mode: row.mode.as_deref().and_then(mode),
+        ..Deployment::default()
+    }
+}
+
+/// The row of a seat after a change. What a change leaves alone stays as it is written, also what this version can't read.
+fn row_after(row: &StoredSeat, before: &Deployment, after: &Deployment) -> StoredSeat {
+    let mut row = StoredSeat {
+        active: after.active,
+        previous: after.previous,
+        ..row.clone()
+    };
+    if after.candidate != before.candidate {
+        let candidate = after.candidate;
+        row.candidate = candidate.map(|(number, trial)| (number, stored_trial(trial)));
+    }
+    if after.mode != before.mode {
+        row.mode = after.mode.map(|mode| mode.as_str().to_owned());
+    }
+    row
+}
+
+/// The mode of this name.
+fn mode(name: &str) -> Option<Mode> {
+    [Mode::Enforce, Mode::Monitor]
+        .into_iter()
+        .find(|mode| mode.as_str() == name)
+}
+
+/// A trial as it is stored.
+pub(super) fn stored_trial(trial: Trial) -> StoredTrial {
+    match trial {
+        Trial::Shadow => StoredTrial::Shadow,
+        Trial::Canary(share) => StoredTrial::Canary(share.hundredths()),
+    }
+}
+
+fn trial_of(trial: StoredTrial) -> Trial {
+    match trial {
+        StoredTrial::Shadow => Trial::Shadow,
+        StoredTrial::Canary(hundredths) => {
+            Trial::Canary(Share::of_hundredths(hundredths).unwrap_or(Share::ALL))
+        }
+    }
+}

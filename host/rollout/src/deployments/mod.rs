@@ -1,0 +1,416 @@
+//! Bringing policies to seats: push, activate, go back, try out.
+//!
+//! [`state`] says what a change does to a seat. Where a seat's state is written down is a [`DesiredState`]: in memory, or in the database.
+
+mod adoption;
+mod ask;
+mod database;
+mod desired;
+mod error;
+mod follow;
+mod memory;
+mod provenance;
+mod state;
+
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use portcullis_policy::{Generation, LoadError, Mode, NoGeneration, Trial};
+use portcullis_store::{Generation as StoredGeneration, NewGeneration, Store, StoreError};
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::compiler::{Behalf, on_behalf_of};
+use crate::policy_files::PolicyFiles;
+use crate::progress::Loading;
+use crate::tenant_set::TenantSet;
+
+use ask::ask_again;
+use database::Database;
+use desired::DesiredState;
+use memory::{Memory, deployment_of};
+use provenance::Manifest;
+use state::Change;
+
+pub use database::StoreStatus;
+pub use error::ShipError;
+pub use provenance::Provenance;
+pub use state::Arrival;
+
+/// A policy on its way to a seat.
+#[derive(Clone, Debug, Default)]
+pub struct Push {
+    /// What it is called in logs and lists: its file, as a rule.
+    pub name: String,
+    /// The file.
+    pub bytes: Vec<u8>,
+    /// Who brings it.
+    pub author: String,
+    /// What its author says about it.
+    pub note: String,
+    /// Its signature in Base64; empty if it has none.
+    pub signature: String,
+    /// Whether it comes with the tenant's token, not the operator's.
+    pub is_tenants: bool,
+}
+
+/// The contract that this host's policies are built for.
+const CONTRACT: &str = portcullis_policy::WORLD;
+
+/// What serves at the seats of a host, and every way to change it.
+pub struct Deployments {
+    seats: Arc<TenantSet>,
+    memory: Memory,
+    /// None for a host that keeps pushed policies in memory.
+    database: Option<Database>,
+    manifest: Arc<Manifest>,
+    /// How far the start is.
+    loading: Arc<Loading>,
+}
+
+/// A generation that does something now.
+type Shipped = Result<Arc<Generation>, ShipError>;
+
+/// The place for a policy that comes to a seat: one for the tenant's people, one for the operator. While it is held, no other of theirs
+/// comes there.
+pub struct Reserved {
+    files: Arc<PolicyFiles>,
+    _only: OwnedSemaphorePermit,
+}
+
+impl Reserved {
+    /// The largest file that the seat takes, in bytes.
+    pub fn most(&self) -> usize {
+        self.files.seat().config.limits.module_bytes
+    }
+}
+
+impl Deployments {
+    pub(crate) fn new(seats: Arc<TenantSet>, loading: Arc<Loading>) -> Self {
+        Self {
+            seats,
+            memory: Memory,
+            database: None,
+            manifest: Arc::default(),
+            loading,
+        }
+    }
+
+    /// The same with the policies that are in this database. They come with [`Deployments::sync`].
+    pub(crate) fn with_store(self, store: Store) -> Self {
+        let database = Database::new(store, Arc::clone(&self.manifest));
+        Self {
+            database: Some(database),
+            ..self
+        }
+    }
+
+    /// The place for a policy that is to come to a seat: to be had before its bytes are read, so that one seat's people can neither
+    /// fill the memory nor hold up others.
+    ///
+    /// # Errors
+    /// When the seat is none to push to, another policy is on its way there, or there were too many.
+    pub fn reserve(&self, seat: &str, is_tenants: bool) -> Result<Reserved, ShipError> {
+        let files = self.seat_files(seat)?;
+        must_be_pushed(&files)?;
+        let arrivals = match is_tenants {
+            true => &files.seat().arrivals,
+            false => &files.seat().operators_arrivals,
+        };
+        let only = Arc::clone(arrivals).try_acquire_owned();
+        let only = only.map_err(|_| {
+            let seat = seat.to_owned();
+            ShipError::Busy { seat }
+        })?;
+        let most = files.seat().config.pushes.filter(|_| is_tenants);
+        if let Some(most) = most.filter(|_| !files.seat().admits_push(Instant::now())) {
+            let seat = seat.to_owned();
+            return Err(ShipError::TooMany { seat, most });
+        }
+        Ok(Reserved { files, _only: only })
+    }
+
+    /// Checks, compiles and tries a policy, stores it if there is a database for that, keeps it ready at the seat, and lets it serve if
+    /// that is asked for.
+    ///
+    /// # Errors
+    /// When it can't be used or stored, or the seat is none to push to. Whatever serves goes on.
+    pub async fn push(
+        &self,
+        seat: &str,
+        push: Push,
+        arrival: Arrival,
+    ) -> Result<Arc<Generation>, ShipError> {
+        let place = self.reserve(seat, push.is_tenants)?;
+        self.push_to(place, push, arrival).await
+    }
+
+    /// The same for a place that is held already.
+    ///
+    /// # Errors
+    /// As [`Deployments::push`].
+    pub async fn push_to(
+        &self,
+        place: Reserved,
+        push: Push,
+        arrival: Arrival,
+    ) -> Result<Arc<Generation>, ShipError> {
+        let files = Arc::clone(&place.files);
+        let seat = &*files.seat().name;
+        deployment_of(&files).admits(arrival)?;
+        let signers = &files.seat().config.signers;
+        let signer = signers
+            .check(&push.bytes, &push.signature)?
+            .map(str::to_owned);
+        let push = Arc::new(push);
+        let load = {
+            let (files, push) = (Arc::clone(&files), Arc::clone(&push));
+            move || {
+                let config = &files.seat().config;
+                let (runtime, settings) = (files.runtime(), files.seat().scope.settings());
+                let behalf = match push.is_tenants {
+                    true => Behalf::Tenant,
+                    false => Behalf::Operator,
+                };
+                let policy = on_behalf_of(behalf, || {
+                    runtime.load_within(&push.name, &push.bytes, &config.limits, settings)
+                })?;
+                Ok::<_, LoadError>(policy.with_reuse(config.reuse))
+            }
+        };
+        let loaded = tokio::task::spawn_blocking(load).await;
+        let policy = loaded.map_err(|_| ShipError::Interrupted)??;
+        let new = NewGeneration {
+            seat,
+            name: &push.name,
+            contract: CONTRACT,
+            author: &push.author,
+            note: &push.note,
+            signature: &push.signature,
+            bytes: &push.bytes,
+        };
+        let number = self.desired_of(&files).add(&files, new).await?;
+        let generation = files.slot().admit(policy, number);
+        let provenance = Provenance {
+            bytes: push.bytes.as_slice().into(),
+            author: push.author.clone(),
+            note: push.note.clone(),
+            signature: push.signature.clone(),
+            at: SystemTime::now(),
+        };
+        let number = generation.number;
+        self.manifest.add(seat, number, provenance);
+        tracing::info!(
+            event = "policy_pushed",
+            seat,
+            policy = generation.policy.name(),
+            generation = number,
+            digest = %format_args!("sha256:{:#}", generation.policy.digest()),
+            author = push.author,
+            signer,
+            "policy pushed"
+        );
+        if let Some(change) = arrival.change(number) {
+            // The tenant may have another configuration by now.
+            let files = self.seat_files(seat)?;
+            self.change(&files, change, &push.author).await?;
+        }
+        self.manifest.keep(seat, &files.slot().numbers());
+        Ok(generation)
+    }
+
+    /// Lets the generation of this number serve, on all hosts of the database.
+    ///
+    /// # Errors
+    /// When there is no such seat or generation, it does not take the seat's settings, or it can't be written down.
+    pub async fn activate(&self, seat: &str, number: u64, by: &str) -> Shipped {
+        let files = self.seat_files(seat)?;
+        self.change(&files, Change::Activate(number), by).await?;
+        Ok(ready(&files, number)?)
+    }
+
+    /// Lets the generation serve that did before, or the one of this number.
+    ///
+    /// # Errors
+    /// As [`Deployments::activate`].
+    pub async fn roll_back(&self, seat: &str, to: Option<u64>, by: &str) -> Shipped {
+        let files = self.seat_files(seat)?;
+        // Without a number: what served before on all hosts, which this one may not have followed yet.
+        let number = match to {
+            Some(number) => number,
+            None => self.desired_of(&files).previous(&files).await?,
+        };
+        let change = Change::RollBack(Some(number));
+        self.change(&files, change, by).await?;
+        Ok(ready(&files, number)?)
+    }
+
+    /// Tries the generation of this number beside the one that serves.
+    ///
+    /// # Errors
+    /// As [`Deployments::activate`], and when nothing serves.
+    pub async fn try_out(&self, seat: &str, number: u64, trial: Trial, by: &str) -> Shipped {
+        let files = self.seat_files(seat)?;
+        self.change(&files, Change::TryOut(number, trial), by)
+            .await?;
+        Ok(ready(&files, number)?)
+    }
+
+    /// Ends the trial of the candidate; none if there was none.
+    ///
+    /// # Errors
+    /// When there is no such seat, or it can't be written down.
+    pub async fn end_trial(
+        &self,
+        seat: &str,
+        by: &str,
+    ) -> Result<Option<Arc<Generation>>, ShipError> {
+        let files = self.seat_files(seat)?;
+        let lineup = files.slot().lineup();
+        let Some(candidate) = lineup.and_then(|lineup| lineup.candidate.clone()) else {
+            return Ok(None);
+        };
+        self.change(&files, Change::EndTrial, by).await?;
+        Ok(Some(candidate.generation))
+    }
+
+    /// Says whether the verdicts of a seat's policy are carried out.
+    ///
+    /// # Errors
+    /// When there is no such seat, or it can't be written down.
+    pub async fn set_mode(&self, seat: &str, mode: Mode, by: &str) -> Result<(), ShipError> {
+        let files = self.seat_files(seat)?;
+        self.change(&files, Change::SetMode(mode), by).await
+    }
+
+    /// Where a generation came from, if it was pushed.
+    pub fn provenance(&self, seat: &str, number: u64) -> Option<Provenance> {
+        self.manifest.find(seat, number)
+    }
+
+    /// The file of a generation: the one that serves, if none is named.
+    ///
+    /// # Errors
+    /// When there is no such seat or generation, or it came from a file.
+    pub async fn pull(&self, seat: &str, number: Option<u64>) -> Result<Arc<[u8]>, ShipError> {
+        let files = self.seat_files(seat)?;
+        let number = number.unwrap_or_else(|| files.slot().number());
+        if let Some(provenance) = self.provenance(seat, number) {
+            return Ok(provenance.bytes);
+        }
+        self.desired_of(&files).bytes(&files, number).await
+    }
+
+    /// All generations of a seat that are stored, the oldest first; none for a seat whose policies are not.
+    ///
+    /// # Errors
+    /// When the database does not tell.
+    pub async fn stored_generations(&self, seat: &str) -> Result<Vec<StoredGeneration>, ShipError> {
+        let files = self.seat_files(seat)?;
+        self.desired_of(&files).generations(seat).await
+    }
+
+    /// The policy files of a seat.
+    ///
+    /// # Errors
+    /// When there is none of this name: it tells those that are there.
+    pub fn seat_files(&self, seat: &str) -> Result<Arc<PolicyFiles>, ShipError> {
+        self.seats.files(seat).ok_or_else(|| {
+            let known = self.seats.all_files();
+            ShipError::NoSeat {
+                name: seat.to_owned(),
+                known: known
+                    .iter()
+                    .map(|files| files.seat().name.to_string())
+                    .collect(),
+            }
+        })
+    }
+
+    /// Checks that pushes are stored.
+    ///
+    /// # Errors
+    /// When they are not: the error of the database, or `None` without a database.
+    pub fn storing(&self) -> Result<(), Option<StoreError>> {
+        match self.store_status().ok_or(None)?.error {
+            Some((error, _)) => Err(Some(error)),
+            None => Ok(()),
+        }
+    }
+
+    /// How the database of pushed policies has fared; none where there is none.
+    pub fn store_status(&self) -> Option<StoreStatus> {
+        self.database.as_ref().map(Database::status)
+    }
+
+    /// Notes that a seat has gone back by itself.
+    pub(crate) fn note_fall_back(&self, files: &PolicyFiles, from: u64, to: u64) {
+        self.desired_of(files).note_fall_back(files, from, to);
+    }
+
+    /// Where it is written down what is to serve at a seat. Of one that follows a file, the file says so, and only this host has it.
+    fn desired_of(&self, files: &PolicyFiles) -> &dyn DesiredState {
+        match &self.database {
+            Some(database) if files.file().is_none() && !database.is_memory() => database,
+            Some(_) | None => &self.memory,
+        }
+    }
+
+    /// Makes a change that the generation which it concerns can bear.
+    async fn change(
+        &self,
+        files: &Arc<PolicyFiles>,
+        change: Change,
+        by: &str,
+    ) -> Result<(), ShipError> {
+        if let Some(number) = change.number() {
+            ask_again(files, number).await?;
+        }
+        self.desired_of(files).change(files, change, by).await?;
+        let seat = &*files.seat().name;
+        match change {
+            Change::Activate(_) | Change::RollBack(_) => files.seat().clear(),
+            Change::TryOut(number, trial) => tracing::info!(
+                event = "trial_started",
+                seat,
+                generation = number,
+                ?trial,
+                "generation is on trial"
+            ),
+            Change::SetMode(mode) => {
+                tracing::info!(
+                    event = "mode_changed",
+                    seat,
+                    mode = mode.as_str(),
+                    "mode of the seat changed"
+                );
+            }
+            Change::EndTrial => {}
+        }
+        Ok(())
+    }
+}
+
+fn ready(files: &PolicyFiles, number: u64) -> Result<Arc<Generation>, NoGeneration> {
+    let found = files.slot().generation(number);
+    found.ok_or_else(|| NoGeneration::Unknown {
+        number,
+        kept: files.slot().numbers(),
+    })
+}
+
+/// Two sources of one seat would replace each other's policies.
+fn must_be_pushed(files: &PolicyFiles) -> Result<(), ShipError> {
+    match files.file() {
+        None => Ok(()),
+        Some(file) => Err(ShipError::FollowsFile {
+            seat: files.seat().name.to_string(),
+            file: file.display().to_string(),
+        }),
+    }
+}
+
+impl std::fmt::Debug for Deployments {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Deployments").finish_non_exhaustive()
+    }
+}
