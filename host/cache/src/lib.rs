@@ -7,6 +7,7 @@
 //! This crate does not know what an entry holds.
 
 #![forbid(unsafe_code)]
+#![warn(clippy::wildcard_enum_match_arm)]
 
 mod entry;
 mod error;

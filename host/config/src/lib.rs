@@ -4,6 +4,7 @@
 //! not know what the host does with a value.
 
 #![forbid(unsafe_code)]
+#![warn(clippy::wildcard_enum_match_arm)]
 
 mod config;
 mod control;

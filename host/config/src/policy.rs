@@ -147,7 +147,10 @@ impl FailureRules {
             FailureKind::Timeout => &self.timeout,
             FailureKind::InvalidVerdict => &self.bad_verdict,
             FailureKind::Exhausted | FailureKind::Sandbox => &self.overload,
-            _ => &self.trap,
+            FailureKind::Trap
+            | FailureKind::Memory
+            | FailureKind::Stack
+            | FailureKind::HostCall => &self.trap,
         }
     }
 }

@@ -7,6 +7,7 @@
 //! - a [`Failure`] says what is wrong, where, and what to do.
 
 #![forbid(unsafe_code)]
+#![warn(clippy::wildcard_enum_match_arm)]
 
 mod change;
 mod connections;

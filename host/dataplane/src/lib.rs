@@ -4,6 +4,7 @@
 //! and replaced as a whole, or a counter. This crate depends on neither SQL nor HTTP, nor on the code that changes what it reads.
 
 #![forbid(unsafe_code)]
+#![warn(clippy::wildcard_enum_match_arm)]
 
 pub mod notice_log;
 pub mod notices;

@@ -98,7 +98,9 @@ fn text(value: &Value, name: &'static str, blanks: &mut Vec<String>) -> String {
     match value {
         _ if is_known(value.text()) => format!("&{}", known(value.text())),
         Value::Text(text) | Value::Word(text) if !text.contains('$') => format!("{text:?}"),
-        _ => format!("&{}", variable(value, name, blanks)),
+        Value::Text(_) | Value::Word(_) | Value::Variable(_) => {
+            format!("&{}", variable(value, name, blanks))
+        }
     }
 }
 

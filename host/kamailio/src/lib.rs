@@ -8,6 +8,7 @@
 //! Of the host, this crate depends only on the configuration (`portcullis_config`).
 
 #![forbid(unsafe_code)]
+#![warn(clippy::wildcard_enum_match_arm)]
 
 mod calls;
 mod draft;

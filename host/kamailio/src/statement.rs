@@ -58,19 +58,14 @@ pub(super) struct Listen {
 
 impl What {
     /// `modparamx` evaluates variables in texts; `modparam` does not.
-    fn with_variables(self) -> Self {
-        match self {
-            Self::Parameter {
-                modules,
-                name,
-                value: Value::Text(text),
-            } if text.contains('$') => Self::Parameter {
-                modules,
-                name,
-                value: Value::Variable(text),
-            },
-            other => other,
+    fn with_variables(mut self) -> Self {
+        if let Self::Parameter { value, .. } = &mut self
+            && let Value::Text(text) = value
+            && text.contains('$')
+        {
+            *value = Value::Variable(std::mem::take(text));
         }
+        self
     }
 }
 
@@ -151,7 +146,11 @@ impl<'t> Parser<'t> {
                 _ if self.blocks.is_empty() => self.top_level(word, place),
                 _ => {}
             },
-            _ => {}
+            Kind::Text(_)
+            | Kind::Variable(_)
+            | Kind::Sign(_)
+            | Kind::Directive { .. }
+            | Kind::Unclosed(_) => {}
         }
     }
 
@@ -316,7 +315,9 @@ impl<'t> Parser<'t> {
                 self.at += 1;
                 Some(value)
             }
-            _ => self.glued().map(Value::Word),
+            Kind::Word(_) | Kind::Sign(_) | Kind::Directive { .. } | Kind::Unclosed(_) => {
+                self.glued().map(Value::Word)
+            }
         }
     }
 
@@ -333,7 +334,9 @@ impl<'t> Parser<'t> {
                 Kind::Sign(sign @ ('.' | ':' | '-' | '+' | '[' | ']' | '*' | '/')) => {
                     word.push(*sign);
                 }
-                _ => break,
+                Kind::Variable(_) | Kind::Sign(_) | Kind::Directive { .. } | Kind::Unclosed(_) => {
+                    break;
+                }
             }
             self.at += 1;
         }
@@ -362,7 +365,12 @@ impl<'t> Parser<'t> {
                 Kind::Sign(')') => depth -= 1,
                 // An argument never contains these: the parenthesis was not closed.
                 Kind::Sign('{' | '}' | ';') => return None,
-                _ => {}
+                Kind::Word(_)
+                | Kind::Text(_)
+                | Kind::Variable(_)
+                | Kind::Sign(_)
+                | Kind::Directive { .. }
+                | Kind::Unclosed(_) => {}
             }
             parts.push(kind);
         }

@@ -187,9 +187,11 @@ impl Translator<'_> {
 /// The settings that apply to all listen lines, the last of each.
 fn common(statements: &[Statement]) -> Common {
     let last = |wanted: &str| {
-        let values = statements.iter().rev().filter_map(|s| match &s.what {
-            What::Set { name, value } if name == wanted => Some(value),
-            _ => None,
+        let values = statements.iter().rev().filter_map(|s| {
+            let What::Set { name, value } = &s.what else {
+                return None;
+            };
+            (name == wanted).then_some(value)
         });
         values.into_iter().next()
     };

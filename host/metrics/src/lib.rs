@@ -3,6 +3,7 @@
 //! This crate is independent of exposition formats and readers.
 
 #![forbid(unsafe_code)]
+#![warn(clippy::wildcard_enum_match_arm)]
 
 mod counters;
 mod labels;

@@ -3,6 +3,7 @@
 //! Time is a parameter. The meaning of what is counted is up to the caller.
 
 #![forbid(unsafe_code)]
+#![warn(clippy::wildcard_enum_match_arm)]
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};

@@ -3,6 +3,7 @@
 //! A thread of its own writes the files, and a worker never waits for it. This crate knows neither sockets nor tenants.
 
 #![forbid(unsafe_code)]
+#![warn(clippy::wildcard_enum_match_arm)]
 
 mod decision;
 mod file;

@@ -96,7 +96,7 @@ fn texts(value: &mut Value, key: &RandomState) {
             }
         }
         Value::Array(all) => all.iter_mut().for_each(|value| texts(value, key)),
-        _ => {}
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => {}
     }
 }
 

@@ -3,6 +3,7 @@
 //! The methods of [`Request`] return what policies read. This crate is independent of sockets and of the handling of requests.
 
 #![forbid(unsafe_code)]
+#![warn(clippy::wildcard_enum_match_arm)]
 
 use std::borrow::Cow;
 use std::net::SocketAddr;

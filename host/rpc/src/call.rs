@@ -46,10 +46,10 @@ impl Call {
     pub fn texts(&self) -> Result<Vec<&str>, Fault> {
         let text = |(at, param): (usize, &'_ Param)| match param {
             Param::Text(_) => Ok(()),
-            other => Err(Fault::new(
+            Param::Int(_) | Param::Double(_) | Param::Other(_) => Err(Fault::new(
                 400,
                 format!(
-                    "error at parameter {}: expected string type but got {other}; kamcmd and kamctl make a string of s:VALUE",
+                    "error at parameter {}: expected string type but got {param}; kamcmd and kamctl make a string of s:VALUE",
                     at + 1
                 ),
             )),
@@ -57,7 +57,7 @@ impl Call {
         self.params.iter().enumerate().try_for_each(text)?;
         let texts = self.params.iter().filter_map(|param| match param {
             Param::Text(text) => Some(text.as_str()),
-            _ => None,
+            Param::Int(_) | Param::Double(_) | Param::Other(_) => None,
         });
         Ok(texts.collect())
     }

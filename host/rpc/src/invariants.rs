@@ -138,7 +138,7 @@ fn request(packet: &Packet<'_>) {
 fn is_exact(param: &Param) -> bool {
     match param {
         Param::Double(number) => number.abs() < 2_f64.powi(50) / 1000.0,
-        _ => true,
+        Param::Int(_) | Param::Text(_) | Param::Other(_) => true,
     }
 }
 

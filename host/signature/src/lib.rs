@@ -4,6 +4,7 @@
 //! content of a policy.
 
 #![forbid(unsafe_code)]
+#![warn(clippy::wildcard_enum_match_arm)]
 
 use std::path::{Path, PathBuf};
 

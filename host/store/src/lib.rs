@@ -9,6 +9,7 @@
 //! This crate treats a policy as bytes; the caller validates it before it is stored.
 
 #![forbid(unsafe_code)]
+#![warn(clippy::wildcard_enum_match_arm)]
 
 mod error;
 mod seat;

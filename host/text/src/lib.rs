@@ -3,6 +3,7 @@
 //! Everything here is a pure function, except [`unix_seconds`].
 
 #![forbid(unsafe_code)]
+#![warn(clippy::wildcard_enum_match_arm)]
 
 mod error;
 mod terminal;

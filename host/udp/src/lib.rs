@@ -9,6 +9,8 @@
 //!
 //! On systems other than Linux each datagram costs a system call of its own, and [`spread`] is not supported.
 
+#![warn(clippy::wildcard_enum_match_arm)]
+
 mod bind_options;
 mod polled;
 mod receiver;

@@ -134,6 +134,10 @@ impl Sender {
     }
 
     /// `send` passes a batch to the kernel and returns how many datagrams it accepted, or why it refused the first one.
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "every other kind of error is a refusal of this datagram"
+    )]
     fn flush_by(
         &mut self,
         mut send: impl FnMut(&mut Outgoing, &mut [Packet]) -> io::Result<usize>,

@@ -93,7 +93,7 @@ impl<'r> TextRow<'r> {
     pub(super) fn to_stored(self) -> StoredRow {
         let [id, group, ip_addr, mask, port, tag] = self.columns.map(|column| match column {
             Column::Null => None,
-            column => Some(column.shown()),
+            Column::Text(_) | Column::Bytes => Some(column.shown()),
         });
         StoredRow {
             id,
@@ -109,7 +109,7 @@ impl<'r> TextRow<'r> {
         let [id, group, ip_addr, mask, port, tag] = self.columns;
         let id = match id {
             Column::Text(id) => id.parse().unwrap_or(self.number),
-            _ => self.number,
+            Column::Null | Column::Bytes => self.number,
         };
         Ok(Row {
             id,
@@ -119,7 +119,7 @@ impl<'r> TextRow<'r> {
             port: number(port, id, "port")?,
             tag: match tag {
                 Column::Null => None,
-                tag => Some(text(tag, id, "tag")?),
+                Column::Text(_) | Column::Bytes => Some(text(tag, id, "tag")?),
             },
         })
     }

@@ -327,7 +327,7 @@ impl<'r> TextRow<'r> {
         let [id, source, proto, from, ruri, tag, priority] =
             self.columns.map(|column| match column {
                 Column::Null => None,
-                column => Some(column.shown()),
+                Column::Text(_) | Column::Bytes => Some(column.shown()),
             });
         StoredTrusted {
             id,
@@ -344,11 +344,11 @@ impl<'r> TextRow<'r> {
         let [id, source, proto, from, ruri, tag, priority] = self.columns;
         let id = match id {
             Column::Text(id) => id.parse().unwrap_or(self.number),
-            _ => self.number,
+            Column::Null | Column::Bytes => self.number,
         };
         let optional = |column: Column<'r>, name| match column {
             Column::Null => Ok(None),
-            column => text(column, id, name).map(Some),
+            Column::Text(_) | Column::Bytes => text(column, id, name).map(Some),
         };
         Ok(TrustedRow {
             id,
@@ -359,7 +359,7 @@ impl<'r> TextRow<'r> {
             tag: optional(tag, "tag")?,
             priority: match priority {
                 Column::Null => 0,
-                priority => number(priority, id, "priority")?,
+                Column::Text(_) | Column::Bytes => number(priority, id, "priority")?,
             },
         })
     }

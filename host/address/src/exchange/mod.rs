@@ -87,7 +87,7 @@ impl<W: Write> RowWriter<W> {
     pub fn new(format: Format, out: W) -> io::Result<Self> {
         let sheet = match format {
             Format::Csv => Sheet::Csv(Box::new(csv::begin(out)?)),
-            other => Sheet::Text(other, out),
+            Format::JsonLines | Format::AddressFile => Sheet::Text(format, out),
         };
         Ok(Self { sheet, untold: 0 })
     }

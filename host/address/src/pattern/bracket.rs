@@ -54,9 +54,10 @@ impl<'p> Bracket<'p> {
                 break;
             }
             // A bracket that closes at once is a bracket.
-            let token = match token {
-                Token::Close => Token::Byte(b']'),
-                token => token,
+            let token = if matches!(token, Token::Close) {
+                Token::Byte(b']')
+            } else {
+                token
             };
             set = set.union(self.item(token, length, is_first)?);
             is_first = false;

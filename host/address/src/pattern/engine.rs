@@ -163,6 +163,10 @@ struct Active {
     stack: Vec<StateID>,
 }
 
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "only these states of the engine consume a byte"
+)]
 fn found_by_states(nfa: &NFA, text: &[u8], effort: &mut Effort<'_>) -> Result<bool, Spent> {
     ACTIVE.with_borrow_mut(|[now, next]| {
         now.begin(nfa);

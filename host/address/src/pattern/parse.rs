@@ -90,11 +90,12 @@ impl Parser<'_> {
     fn branch(&mut self) -> Result<String, PatternError> {
         let mut out = String::new();
         loop {
-            match self.token {
-                Token::End | Token::Or => return Ok(out),
-                Token::Close if self.depth > 0 => return Ok(out),
-                _ => out += &self.expression()?,
+            let is_end = matches!(self.token, Token::End | Token::Or)
+                || (self.token == Token::Close && self.depth > 0);
+            if is_end {
+                return Ok(out);
             }
+            out += &self.expression()?;
         }
     }
 
@@ -155,10 +156,10 @@ impl Parser<'_> {
         self.next(true);
         let inside = self.alternation()?;
         self.depth -= 1;
-        match self.token {
-            Token::Close => Ok(format!("(?:{inside})")),
-            _ => Err(invalid("has a ( without its )")),
+        if self.token != Token::Close {
+            return Err(invalid("has a ( without its )"));
         }
+        Ok(format!("(?:{inside})"))
     }
 
     fn repeated(&mut self, mut atom: String) -> Result<String, PatternError> {
@@ -168,7 +169,19 @@ impl Parser<'_> {
                 Token::Plus => "+".to_owned(),
                 Token::Question => "?".to_owned(),
                 Token::OpenInterval => self.interval()?,
-                _ => return Ok(atom),
+                Token::End
+                | Token::Byte { .. }
+                | Token::Any
+                | Token::Bracket
+                | Token::Word(_)
+                | Token::Space(_)
+                | Token::Anchor(_)
+                | Token::Open
+                | Token::Close
+                | Token::Or
+                | Token::CloseInterval
+                | Token::BackReference(_)
+                | Token::Backslash => return Ok(atom),
             };
             self.next(false);
             atom = match &*times {
@@ -219,17 +232,18 @@ impl Parser<'_> {
         let mut number = None;
         loop {
             self.next(false);
-            match self.token {
-                Token::Byte {
-                    byte: digit @ b'0'..=b'9',
-                    is_escaped: false,
-                } => {
-                    let sum = number.unwrap_or(0) * 10 + u32::from(digit - b'0');
-                    number = Some(sum.min(MOST_TIMES + 1));
-                }
-                Token::End => return Err(invalid("has an interval without its end")),
-                _ => return Ok(number),
+            if self.token == Token::End {
+                return Err(invalid("has an interval without its end"));
             }
+            let Token::Byte {
+                byte: digit @ b'0'..=b'9',
+                is_escaped: false,
+            } = self.token
+            else {
+                return Ok(number);
+            };
+            let sum = number.unwrap_or(0) * 10 + u32::from(digit - b'0');
+            number = Some(sum.min(MOST_TIMES + 1));
         }
     }
 

@@ -141,7 +141,7 @@ impl FileState {
             // A link that was switched, or an event that has not arrived yet.
             Writer::Unheard => match before {
                 Self::File(before) if is_same_file(before) => patience.in_place,
-                _ => patience.whole.max(ON_ITS_WAY),
+                Self::File(_) | Self::Absent | Self::Other => patience.whole.max(ON_ITS_WAY),
             },
             Writer::Unknown if print.is_older_than(BLIND) => patience.whole,
             Writer::Unknown => patience.in_place.max(BLIND),

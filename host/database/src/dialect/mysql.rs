@@ -188,6 +188,10 @@ fn options(url: &ServerUrl) -> MySqlConnectOptions {
 }
 
 /// Whether there is a server, but one without TLS.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the driver has many errors and adds more"
+)]
 pub(super) fn is_of_tls(error: &Error) -> bool {
     match error {
         Error::Tls(_) => true,

@@ -165,6 +165,10 @@ fn listener(addr: SocketAddr, share_port: bool) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "most kinds of errors cannot occur here, and the standard library adds more"
+)]
 fn mend(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::AddrInUse => "another process has it: stop that one or change `listen`",

@@ -114,9 +114,11 @@ fn rows_are_records_or_one_structure_with_repeated_names() {
 }
 
 fn names(body: &[u8]) -> String {
-    let names = Records::new(body).filter_map(|record| match record.unwrap() {
-        Record::Name(name) => Some(String::from_utf8_lossy(name).into_owned()),
-        _ => None,
+    let names = Records::new(body).filter_map(|record| {
+        let Record::Name(name) = record.unwrap() else {
+            return None;
+        };
+        Some(String::from_utf8_lossy(name).into_owned())
     });
     names.collect::<Vec<_>>().join(" ")
 }

@@ -84,9 +84,10 @@ fn packet(kind: Kind, cookie: u32, body: &[u8]) -> Vec<u8> {
 fn repeated(out: &mut Buffer<'_>, rows: crate::Rows) {
     out.push(&[STRUCT]);
     let _all = rows.each(&mut |row| {
-        match row {
-            Value::Struct(members) => members.iter().for_each(|member| self::member(out, member)),
-            other => value(out, &other),
+        if let Value::Struct(members) = &row {
+            members.iter().for_each(|member| self::member(out, member));
+        } else {
+            value(out, &row);
         }
         ControlFlow::Continue(())
     });

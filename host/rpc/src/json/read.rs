@@ -82,7 +82,7 @@ fn call(mut request: Value) -> Result<Call, Fault> {
         Value::Array(params) => params.into_iter().map(param).collect(),
         // In the order in which they are written.
         Value::Object(params) => params.into_iter().map(|(_, value)| param(value)).collect(),
-        _ => {
+        Value::Bool(_) | Value::Number(_) | Value::String(_) => {
             return Err(Fault::new(-32602, "Invalid params")
                 .because("the member \"params\" must be a list or an object"));
         }

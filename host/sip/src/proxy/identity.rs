@@ -163,7 +163,7 @@ impl Place {
         };
         let transport = match local.transport {
             Transport::Udp => String::new(),
-            other => format!(";transport={}", other.parameter()),
+            Transport::Tcp => format!(";transport={}", local.transport.parameter()),
         };
         let advertised = local.advertised.as_ref();
         Self {

@@ -94,7 +94,15 @@ impl RelayError {
             Self::BadUri(_) => "Bad Request-URI",
             Self::UnsupportedTransport(_) => "Unsupported Transport",
             Self::NotPermitted(_) => "Relaying Denied",
-            other => crate::reason::standard_reason(other.code()),
+            Self::UnknownNextHop(_)
+            | Self::NowhereToGo(_)
+            | Self::Unresolved(_)
+            | Self::Loop(_)
+            | Self::UnsupportedScheme(_)
+            | Self::TooLarge(_)
+            | Self::NoSocket { .. }
+            | Self::TooManyHops
+            | Self::Unrelayable => crate::reason::standard_reason(self.code()),
         }
     }
 

@@ -124,6 +124,10 @@ impl Fault {
     }
 }
 
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "other header fields are not mandatory"
+)]
 const fn missing(name: HeaderName) -> &'static str {
     match name {
         HeaderName::Via => "Missing Via",
@@ -136,6 +140,10 @@ const fn missing(name: HeaderName) -> &'static str {
     }
 }
 
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "other header fields may occur more than once"
+)]
 const fn duplicate(name: HeaderName) -> &'static str {
     match name {
         HeaderName::From => "Two From Headers",

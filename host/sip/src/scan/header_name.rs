@@ -126,10 +126,10 @@ impl HeaderName {
 
     /// The full name in the RFC's spelling; empty for [`HeaderName::Other`].
     pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Other => "",
-            known => KNOWN[known as usize].full,
+        if matches!(self, Self::Other) {
+            return "";
         }
+        KNOWN[self as usize].full
     }
 
     /// The one-letter form, where one is registered.
