@@ -20,6 +20,12 @@ use crate::Control;
 #[expect(dead_code, reason = "it is described only")]
 pub(crate) struct TraceQuery {
     /// An address or network that messages come from
+    #[schemars(extend("anyOf" = [
+        { "format": "ipv4" },
+        { "format": "ipv6" },
+        { "pattern": IPV4_NETWORK },
+        { "pattern": IPV6_NETWORK },
+    ]))]
     source: Option<String>,
     /// Their Call-ID
     call_id: Option<String>,
@@ -35,11 +41,25 @@ pub(crate) struct TraceQuery {
     #[schemars(extend("enum" = ["relayed", "returned", "answered", "rejected", "absorbed", "dropped", "undelivered"]))]
     outcome: Option<String>,
     /// The status of answers and responses: 401, or 4xx for a class
+    #[schemars(extend("pattern" = "^[1-6]([0-9]{2}|xx)$"))]
     code: Option<String>,
     /// Messages a second that are shown, 1 to 2000, 200 if nothing is said; more are counted
     #[schemars(extend("minimum" = 1, "maximum" = 2000))]
     rate: Option<u32>,
 }
+
+/// The networks that `ipnet` reads: JSON Schema has no format for them.
+const IPV4_NETWORK: &str = concat!(
+    r"^((25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])\.){3}(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])",
+    r"/(3[0-2]|[12]?[0-9])$"
+);
+const IPV6_NETWORK: &str = concat!(
+    r"^(([0-9A-Fa-f]{1,4}:){7}[0-9A-Fa-f]{1,4}|([0-9A-Fa-f]{1,4}:){1,7}:|([0-9A-Fa-f]{1,4}:){1,6}:[0-9A-Fa-f]{1,4}",
+    r"|([0-9A-Fa-f]{1,4}:){1,5}(:[0-9A-Fa-f]{1,4}){1,2}|([0-9A-Fa-f]{1,4}:){1,4}(:[0-9A-Fa-f]{1,4}){1,3}",
+    r"|([0-9A-Fa-f]{1,4}:){1,3}(:[0-9A-Fa-f]{1,4}){1,4}|([0-9A-Fa-f]{1,4}:){1,2}(:[0-9A-Fa-f]{1,4}){1,5}",
+    r"|[0-9A-Fa-f]{1,4}:(:[0-9A-Fa-f]{1,4}){1,6}|:((:[0-9A-Fa-f]{1,4}){1,7}|:))",
+    r"/(12[0-8]|1[01][0-9]|[1-9]?[0-9])$"
+);
 
 /// How long nothing may come before an empty line says that the trace still runs: a client that has gone is noticed by it.
 const SILENCE: Duration = Duration::from_secs(5);
