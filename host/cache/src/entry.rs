@@ -1,4 +1,4 @@
-//! The file of an entry: a mark of its format, an authentication code over name and content, and the content.
+//! The file of an entry: a format marker, an authentication code over name and content, and the content.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -7,13 +7,13 @@ use crate::error::EntryError;
 use crate::key::{Key, TAG};
 use crate::name::Name;
 
-/// What the file of every entry begins with.
+/// The prefix of every entry's file.
 const FORMAT: [u8; 8] = *b"PCENTRY1";
 
-/// What precedes the content.
+/// Length of the part before the content.
 const HEAD: usize = FORMAT.len() + TAG;
 
-/// Bytes of the file that holds this content.
+/// Size of the file for this content, in bytes.
 pub(crate) fn size(content: &[u8]) -> u64 {
     (HEAD + content.len()) as u64
 }
@@ -29,7 +29,7 @@ pub(crate) fn write(
     file.write_all(content)
 }
 
-/// The content, if all of the file is as [`write`] has written it under this key and name.
+/// The content, if the whole file is an output of [`write`] under this key and name.
 pub(crate) fn read(file: &mut File, key: &Key, name: &Name) -> Result<Vec<u8>, EntryError> {
     let mut head = [0; HEAD];
     match file.read_exact(&mut head) {
@@ -40,7 +40,7 @@ pub(crate) fn read(file: &mut File, key: &Key, name: &Name) -> Result<Vec<u8>, E
     }
     let size = usize::try_from(file.metadata()?.len()).unwrap_or(0);
     let mut content = Vec::with_capacity(size.saturating_sub(HEAD));
-    // A file that grows meanwhile is not read beyond what it had.
+    // If the file grows meanwhile, the additional bytes are not read.
     let left = size.saturating_sub(HEAD) as u64;
     file.take(left).read_to_end(&mut content)?;
     let (format, tag) = head.split_at(FORMAT.len());

@@ -1,4 +1,4 @@
-//! The folder: whose it is, and what leaves it when it is full.
+//! The directory: its ownership, and the eviction of entries when it is full.
 
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -14,21 +14,21 @@ use tempfile::NamedTempFile;
 use crate::error::{CacheError, EntryError};
 use crate::name::EXTENSION;
 
-/// What the name of a file that is being written begins with.
+/// The prefix of the name of a file that is being written.
 const DRAFT: &str = ".draft-";
 
-/// A draft that is older was left by a process that ended in the middle of it.
+/// An older temporary file was left behind by a process that ended while writing it.
 const ABANDONED: Duration = Duration::from_secs(60 * 60);
 
-/// Which part of the bound is freed beyond what is needed, so that not every entry that is kept has the folder read.
+/// The fraction of the limit that is freed in addition to what is needed, so that not every stored entry causes the directory to be read.
 const SPARE: u64 = 16;
 
-/// The user that this process runs as.
+/// The user of this process.
 pub(crate) fn user() -> u32 {
     geteuid().as_raw()
 }
 
-/// Makes the folder, if it is missing, for its owner alone.
+/// Creates the directory, if it is missing, for its owner only.
 pub(crate) fn make(path: &Path) -> Result<(), CacheError> {
     match DirBuilder::new().mode(0o700).create(path) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists && !path.exists() => {
@@ -41,7 +41,7 @@ pub(crate) fn make(path: &Path) -> Result<(), CacheError> {
     }
 }
 
-/// Whether it is a folder of this user's alone.
+/// Whether it is a directory that only this user can access.
 pub(crate) fn check(path: &Path) -> Result<(), CacheError> {
     let unusable = |source| CacheError::Folder {
         path: path.to_owned(),
@@ -69,9 +69,9 @@ pub(crate) fn check(path: &Path) -> Result<(), CacheError> {
     Ok(())
 }
 
-/// Opens a file of this user's alone, of at most `most` bytes. What is opened is what was checked.
+/// Opens a file that only this user can access, of at most `most` bytes. The checks apply to the opened file.
 pub(crate) fn open(path: &Path, most: u64) -> Result<File, EntryError> {
-    // A pipe would hold the opening up; a link could lead anywhere.
+    // Opening a pipe would block; a link could lead anywhere.
     let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
     let opened = OpenOptions::new()
         .read(true)
@@ -102,20 +102,20 @@ pub(crate) fn open(path: &Path, most: u64) -> Result<File, EntryError> {
     Ok(file)
 }
 
-/// A file to be written and then renamed; it goes away if it is not. Only its owner can read it.
+/// A temporary file to be written and then renamed; it is deleted if it is not renamed. Only its owner can read it.
 pub(crate) fn draft(folder: &Path) -> io::Result<NamedTempFile> {
     tempfile::Builder::new().prefix(DRAFT).tempfile_in(folder)
 }
 
-/// An entry, as the folder shows it.
+/// An entry as listed in the directory.
 struct Listed {
     path: PathBuf,
     size: u64,
     used: SystemTime,
 }
 
-/// Removes what was used least recently, if all together takes more than `most` bytes, and drafts that nobody writes any more. Bytes
-/// that are left.
+/// Removes the least recently used entries if all together exceed `most` bytes, and abandoned temporary files. Returns the bytes that are
+/// left.
 pub(crate) fn evict(folder: &Path, most: u64) -> io::Result<u64> {
     let mut entries = list(folder)?;
     let mut left = entries.iter().map(|entry| entry.size).sum::<u64>();
@@ -129,7 +129,7 @@ pub(crate) fn evict(folder: &Path, most: u64) -> io::Result<u64> {
             break;
         }
         match fs::remove_file(&entry.path) {
-            // Where nothing can be removed, nothing is written either.
+            // If nothing can be removed, nothing can be written either.
             Err(error) if error.kind() != io::ErrorKind::NotFound => {}
             _ => left -= entry.size,
         }
@@ -147,7 +147,7 @@ fn list(folder: &Path) -> io::Result<Vec<Listed>> {
         if !is_draft && !is_entry {
             continue;
         }
-        // It may have gone meanwhile.
+        // Another process may have removed it meanwhile.
         let Ok(metadata) = file.metadata() else {
             continue;
         };

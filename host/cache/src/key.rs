@@ -1,4 +1,4 @@
-//! The key of a cache: random, in a file of the folder that only its owner can read.
+//! The key of a cache: random, in a file of the directory that only its owner can read.
 
 use std::io::{self, Read, Write};
 use std::path::Path;
@@ -18,23 +18,23 @@ const SIZE: usize = 64;
 
 const FILE: &str = "key";
 
-/// What entries are authenticated with.
+/// The key that authenticates entries.
 pub(crate) struct Key([u8; SIZE]);
 
 impl Key {
-    /// The key of this folder, which is made if there is none.
+    /// The key of this directory, which is created if there is none.
     pub(crate) fn load_or_make(folder: &Path) -> Result<Self, CacheError> {
         match Self::load(folder) {
             Err(error) if error.is_absent() => {
                 make(folder)?;
-                // Another process may have been faster: its key counts.
+                // Another process may have created it first: that key is used.
                 Self::load(folder)
             }
             loaded => loaded,
         }
     }
 
-    /// The key of this folder.
+    /// The key of this directory.
     pub(crate) fn load(folder: &Path) -> Result<Self, CacheError> {
         let path = folder.join(FILE);
         let unreadable = |source| CacheError::KeyFile {
@@ -70,21 +70,21 @@ impl Key {
         self.mac(name, content).finalize().into_bytes().into()
     }
 
-    /// Whether this is the authentication code of the entry. Takes as long for a wrong one.
+    /// Whether this is the authentication code of the entry, compared in constant time.
     pub(crate) fn has_tagged(&self, name: &Name, content: &[u8], tag: &[u8]) -> bool {
         self.mac(name, content).verify_slice(tag).is_ok()
     }
 
     fn mac(&self, name: &Name, content: &[u8]) -> Hmac<Sha256> {
         let mut mac = Hmac::<Sha256>::new((&self.0).into());
-        // The name has one length, so no two entries give the same text.
+        // Names have a fixed length, so that no two entries result in the same input.
         mac.update(&name.0);
         mac.update(content);
         mac
     }
 }
 
-/// Makes the file, unless there is one. Nobody ever sees a part of it.
+/// Creates the file, unless it exists. No process ever sees a partial file.
 fn make(folder: &Path) -> Result<(), CacheError> {
     let mut key = [0; SIZE];
     getrandom::fill(&mut key).map_err(|error| CacheError::Random(error.to_string()))?;

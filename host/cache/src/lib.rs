@@ -1,10 +1,10 @@
-//! A folder of entries that only this host can have written: what is expensive to make is kept there from one start to the next.
+//! A directory of authenticated entries: results that are expensive to compute are kept there from one start to the next.
 //!
-//! Each entry is authenticated (HMAC-SHA256) under a key that is made with the folder and that only its owner can read. An entry that is
-//! damaged, was written by somebody else, or stands under another name is refused, so its content may be trusted like what this process
-//! has made itself. The folder has a bound on its size; the entries that were used least recently leave first.
+//! Each entry is authenticated (HMAC-SHA256) under a key that is created with the directory and that only its owner can read. An entry that
+//! is damaged, was written by another user, or has another name is refused, so its content can be trusted like data computed by this
+//! process. The size of the directory is limited; the least recently used entries are evicted first.
 //!
-//! This crate does not know what an entry holds.
+//! This crate is independent of the content of entries.
 
 #![forbid(unsafe_code)]
 #![warn(clippy::wildcard_enum_match_arm)]
@@ -27,30 +27,30 @@ use parking_lot::Mutex;
 
 use key::Key;
 
-/// A folder of entries, used by any number of threads and processes of one user at the same time.
+/// A directory of entries, used by any number of threads and processes of one user at the same time.
 pub struct Cache {
     folder: PathBuf,
     key: Key,
-    /// The most that all entries may take, in bytes.
+    /// The limit for all entries, in bytes.
     most: u64,
-    /// What they take, in bytes, as far as this process knows: others may write to the folder, too.
+    /// The size of all entries in bytes, as far as this process knows: other processes may also write to the directory.
     used: Mutex<u64>,
 }
 
 impl Cache {
-    /// Opens the folder, and makes it and its key where they are missing. All entries together take at most `most` bytes.
+    /// Opens the directory, and creates it and its key where they are missing. All entries together take at most `most` bytes.
     ///
     /// # Errors
-    /// When the folder or the key is not this user's alone, or can't be made or read.
+    /// When other users have access to directory or key, or they cannot be created or read.
     pub fn open(folder: &Path, most: u64) -> Result<Self, CacheError> {
         folder::make(folder)?;
         Self::with_key(folder, most, Key::load_or_make(folder)?)
     }
 
-    /// Opens a folder that is there with its key: for a command that must not make files of its own user.
+    /// Opens an existing directory with its key: for a command that must not create files of its own user.
     ///
     /// # Errors
-    /// As [`Cache::open`], and when there is no folder or no key ([`CacheError::is_absent`]).
+    /// As [`Cache::open`], and when there is no directory or no key ([`CacheError::is_absent`]).
     pub fn open_existing(folder: &Path, most: u64) -> Result<Self, CacheError> {
         folder::check(folder)?;
         Self::with_key(folder, most, Key::load(folder)?)
@@ -70,12 +70,12 @@ impl Cache {
         })
     }
 
-    /// The folder.
+    /// The directory.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// What all entries take, in bytes.
+    /// The size of all entries, in bytes.
     pub fn bytes(&self) -> u64 {
         *self.used.lock()
     }
@@ -85,10 +85,10 @@ impl Cache {
         self.folder.join(name.file_name())
     }
 
-    /// The content of an entry, as it was kept; none if there is no such entry. It counts as used now.
+    /// The content of an entry, as it was stored; `None` if there is no such entry. The entry counts as used now.
     ///
     /// # Errors
-    /// When the file can't be read, or this host has not written it so. It may be kept anew.
+    /// When the file cannot be read, or was not written under this key and name. The entry may be stored again.
     pub fn find(&self, name: &Name) -> Result<Option<Vec<u8>>, EntryError> {
         let mut file = match folder::open(&self.file_of(name), self.most) {
             Ok(file) => file,
@@ -98,16 +98,16 @@ impl Cache {
             Err(error) => return Err(error),
         };
         let content = entry::read(&mut file, &self.key, name)?;
-        // Where the time can't be set, the entry counts as older than it is.
+        // If the time cannot be set, the entry counts as older than it is.
         let _kept_from_eviction = file.set_modified(SystemTime::now());
         Ok(Some(content))
     }
 
-    /// Keeps an entry, in place of one of the same name, and removes those used least recently if there is no room. Readers see the old
+    /// Stores an entry, replacing one with the same name, and evicts the least recently used ones if necessary. Readers see either the old
     /// entry or the new one.
     ///
     /// # Errors
-    /// When it can't be written, or is larger than all entries together may be. The folder is as it was, then.
+    /// When it cannot be written, or is larger than the limit for all entries. The directory is then unchanged.
     pub fn keep(&self, name: &Name, content: &[u8]) -> Result<(), EntryError> {
         let size = entry::size(content);
         if size > self.most {
@@ -119,7 +119,7 @@ impl Cache {
         let mut draft = folder::draft(&self.folder)?;
         entry::write(&mut draft, &self.key, name, content)?;
         draft.flush()?;
-        // An entry that a crash has left half written would be refused, and somebody would look for a reason.
+        // An entry that a crash has left half written would be refused, and reported as damaged.
         draft.as_file().sync_data()?;
         draft.persist(&path).map_err(|failed| failed.error)?;
         let mut used = self.used.lock();

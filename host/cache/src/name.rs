@@ -2,10 +2,10 @@
 
 use std::fmt::Write as _;
 
-/// What the name of every entry's file ends with.
+/// The suffix of every entry's file name.
 pub(crate) const EXTENSION: &str = "entry";
 
-/// What an entry is found by: a digest of everything that its content depends on.
+/// The key of an entry: a digest of everything that its content depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Name(pub [u8; 32]);
 
@@ -14,7 +14,7 @@ impl Name {
     pub(crate) fn file_name(&self) -> String {
         let mut text = String::with_capacity(2 * self.0.len() + 1 + EXTENSION.len());
         for byte in self.0 {
-            // Writing to a text can't fail.
+            // Writing to a `String` cannot fail.
             let _written = write!(text, "{byte:02x}");
         }
         text + "." + EXTENSION

@@ -172,7 +172,7 @@ mod tests {
         .unwrap_err();
         let said: Vec<_> = problems.iter().map(ToString::to_string).collect();
         let expected = [
-            "2:17: database.address-table = \"address; DROP TABLE version\": the name has ';' in it; write letters",
+            "2:17: database.address-table = \"address; DROP TABLE version\": the name has ';' in it; use only letters",
             "3:12: database.mask-col = \"\": the name is empty; write the name of a table or column",
             "4:11: database.grp-col = 7: a number, not a text; put it in quotes",
             "5:1: database.ip_addr_col: unknown key; did you mean `ip-addr-col`?",

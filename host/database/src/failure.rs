@@ -21,7 +21,7 @@ pub enum Failure {
     },
     /// The SQLite file does not exist (any more).
     #[error(
-        "the database {url} is not there: put the file back, or restart to begin with a new one"
+        "the database {url} does not exist: restore the file, or restart to begin with a new one"
     )]
     NoFile {
         /// The database.
@@ -29,7 +29,7 @@ pub enum Failure {
     },
     /// A table does not exist.
     #[error(
-        "the database {url} has no table `{table}`: create Kamailio's tables with `kamdbctl create` or `portcullis db migrate`, or name the table that is there in [database]"
+        "the database {url} has no table `{table}`: create Kamailio's tables with `kamdbctl create` or `portcullis db migrate`, or name the existing table in [database]"
     )]
     NoTable {
         /// The database.
@@ -39,7 +39,7 @@ pub enum Failure {
     },
     /// A table lacks a column.
     #[error(
-        "the tables of the database {url} are not as they should be: {cause}; {expected}: if they have other names, give them in [database]"
+        "the tables of the database {url} do not have the expected form: {cause}; {expected}: if they have other names, give them in [database]"
     )]
     NoColumn {
         /// The database.
@@ -68,7 +68,7 @@ pub enum Failure {
     },
     /// There is a connection, but no answer arrives over it.
     #[error(
-        "the database {url} does not answer: nothing came within {seconds} s, and the connection was given up"
+        "the database {url} does not answer: nothing arrived within {seconds} s, and the connection was given up"
     )]
     Hung {
         /// The database.

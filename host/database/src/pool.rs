@@ -40,7 +40,7 @@ pub(crate) struct Kept {
 }
 
 impl Shared {
-    /// Keeps at most so many connections.
+    /// A pool that keeps at most this many connections.
     pub(crate) fn new(url: DatabaseUrl, most_kept: usize) -> Self {
         Self {
             url,
@@ -88,8 +88,8 @@ impl Shared {
         Some(kept.remove(usable))
     }
 
-    /// Takes a connection back, to keep or to close it; to close it if it `is_open`: what was begun is undone by the end of the
-    /// connection. It counts as open until it is closed.
+    /// Returns a connection to the pool, which keeps or closes it. If it `is_open`, it has an open transaction and is closed, which rolls
+    /// the transaction back. A connection counts as open until it is closed.
     pub(crate) async fn take_back(
         &self,
         wire: Wire,

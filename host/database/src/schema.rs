@@ -70,15 +70,15 @@ pub enum NameError {
     #[error("the name is empty; write the name of a table or column")]
     Empty,
     /// It is too long.
-    #[error("the name has {0} characters; databases know names of up to {LONGEST_NAME}")]
+    #[error("the name has {0} characters; databases support names of up to {LONGEST_NAME}")]
     TooLong(usize),
     /// It contains a dot: a table of another database.
     #[error(
-        "the name has a dot in it; name the database in `url`, and let it have a view of what lies in another one"
+        "the name contains a dot; name the database in `url`, and create a view there for a table of another database"
     )]
     Dot,
     /// It contains another invalid character.
-    #[error("the name has {0:?} in it; write letters, digits, _, $ and - only")]
+    #[error("the name has {0:?} in it; use only letters, digits, _, $ and -")]
     Character(char),
 }
 

@@ -205,7 +205,7 @@ impl ServerUrl {
             .ok_or_else(|| wrong("the URL names no database"))?;
         if database.contains('?') {
             return Err(wrong(
-                "only socket, ssl-mode, ssl-ca, ssl-cert and ssl-key may stand behind the database, as in \"?ssl-mode=required\"",
+                "only socket, ssl-mode, ssl-ca, ssl-cert and ssl-key may follow the database, as in \"?ssl-mode=required\"",
             ));
         }
         if user.is_empty() || database.is_empty() {
@@ -276,7 +276,7 @@ impl Options {
                 return Err(wrong(format!("\"{name}\" has no value")));
             }
             if given[..at].iter().any(|(other, _)| other == name) {
-                return Err(wrong(format!("\"{name}\" stands there twice")));
+                return Err(wrong(format!("\"{name}\" occurs twice")));
             }
         }
         let value = |name: &str| given.iter().find(|(given, _)| *given == name);
@@ -385,7 +385,7 @@ impl fmt::Debug for ServerUrl {
 /// The part after the slashes in the URL of a server.
 fn server(rest: &str) -> Result<&str, UrlError> {
     rest.strip_prefix("//").ok_or_else(|| UrlError {
-        what: "\"//\" is missing behind the scheme".to_owned(),
+        what: "\"//\" is missing after the scheme".to_owned(),
     })
 }
 

@@ -158,7 +158,7 @@ impl Endpoints {
         draft.set("control", "socket-mode", mode, Origin::line(place));
         if self.modes.iter().any(|(mode, _)| *mode != narrowest) {
             let mend = format!(
-                "one mode goes for FIFO and sockets here; the narrowest, {narrowest:04o}, is taken"
+                "one mode applies to FIFO and sockets here; the narrowest, {narrowest:04o}, is taken"
             );
             findings.push(Finding::at(
                 place,

@@ -87,7 +87,7 @@ fn explanation(name: &str) -> Option<&'static str> {
             "there is no registrar: relay REGISTER, and calls to registered users, to one with relay_to(\"NAME\")"
         }
         "auth" | "auth_db" | "auth_ephemeral" | "auth_radius" => {
-            "there is no digest authentication: leave it to the server behind, and let known addresses pass with allow_source_address"
+            "there is no digest authentication: leave it to the server behind Portcullis, and admit known addresses with allow_source_address"
         }
         "rtpproxy" | "rtpengine" | "mediaproxy" => {
             "media is not relayed: leave it to the server behind"

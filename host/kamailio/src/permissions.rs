@@ -139,7 +139,7 @@ fn explanation(name: &str) -> Option<&'static str> {
         "max_subnets" => "not needed: there is no limit, and no subnet is dropped",
         "reload_delta" => "not needed: reloads may overlap, each is answered when it is done",
         "trusted_cleanup_interval" => {
-            "not needed: an old table is freed as soon as nobody reads it"
+            "not needed: an old table is freed as soon as it is no longer in use"
         }
         "db_mode" => {
             "not needed: the trusted table is always in memory, and a change is seen within about a second"

@@ -123,7 +123,7 @@ impl<'s> Preprocessor<'s> {
             Kind::Text(text) => Kind::Text(self.substitute(text)),
             Kind::Variable(text) => Kind::Variable(self.substitute(text)),
             Kind::Unclosed(what) => {
-                let mend = "the rest of the file is lost, for Kamailio, too: close it";
+                let mend = "Kamailio loses the rest of the file as well: close it";
                 return self.note(&place, format!("a {what} that does not end"), mend);
             }
             Kind::Sign(sign) => Kind::Sign(sign),
@@ -176,8 +176,9 @@ impl<'s> Preprocessor<'s> {
             "ifdef" | "ifndef" | "ifexp" => self.open_condition(name, rest, place),
             "else" | "endif" if rest.is_empty() => self.turn_condition(name, place),
             "else" | "endif" => {
-                let what = format!("#!{name} with something behind it");
-                let mend = "a comment for Kamailio, and here, too: let it stand alone on its line";
+                let what = format!("#!{name} followed by other text");
+                let mend =
+                    "Kamailio and the import treat it as a comment: put it on a line of its own";
                 self.note(place, what, mend);
             }
             "include_file" | "import_file" => match Lexer::new(rest).next_piece().map(|p| p.kind) {
@@ -301,7 +302,7 @@ impl<'s> Preprocessor<'s> {
         };
         if !known {
             let what = format!("#!{directive} without #!ifdef");
-            return self.note(place, what, "Kamailio ignores it, too: remove it");
+            return self.note(place, what, "Kamailio also ignores it: remove it");
         }
         self.skip();
     }
@@ -369,7 +370,7 @@ impl<'s> Preprocessor<'s> {
     }
 
     fn no_file_name(&mut self, directive: &str, place: &Place) {
-        let mend = "write the name of the file in quotes behind it";
+        let mend = "write the name of the file in quotes after it";
         self.note(place, format!("{directive} without a file"), mend);
     }
 

@@ -1,11 +1,11 @@
-//! In place of the crate of this name, which has the public certificate authorities.
+//! Replaces the crate with this name, which contains the public certificate authorities.
 //!
-//! sqlx trusts these beside the authority that `ssl-ca` names. With `ssl-mode=verify-ca`, which does not look at the name in a
-//! certificate, whoever has any public certificate could pass for the database then. MySQL's clients trust nobody but `ssl-ca`.
+//! sqlx trusts these in addition to the authorities in `ssl-ca`. With `ssl-mode=verify-ca`, which does not verify the name in a
+//! certificate, anybody with any public certificate could then impersonate the database. MySQL's clients trust only `ssl-ca`.
 
 #![forbid(unsafe_code)]
 
 use rustls_pki_types::TrustAnchor;
 
-/// Nobody.
+/// No certificate authorities.
 pub const TLS_SERVER_ROOTS: &[TrustAnchor<'static>] = &[];

@@ -30,7 +30,7 @@ pub struct SealKeys {
 pub enum SealKeyError {
     /// The file cannot be read or created.
     #[error(
-        "[sip] key-file: {path}: {source}; it must be in a folder that the host may write to, or be there and be readable"
+        "[sip] key-file: {path}: {source}; the file must exist and be readable, or the host must be able to create it"
     )]
     File {
         /// The file.
@@ -50,15 +50,13 @@ pub enum SealKeyError {
         line: usize,
     },
     /// Too many lines.
-    #[error(
-        "[sip] key-file: {path}: more than {MOST_EARLIER} keys of before; remove the last ones"
-    )]
+    #[error("[sip] key-file: {path}: more than {MOST_EARLIER} previous keys; remove the last ones")]
     TooMany {
         /// The file.
         path: PathBuf,
     },
     /// The system provides no random numbers.
-    #[error("the system gives no random numbers (/dev/urandom): {0}")]
+    #[error("the system provides no random numbers (/dev/urandom): {0}")]
     Random(io::Error),
 }
 

@@ -204,7 +204,7 @@ impl Host {
             let ended = stopping.clone();
             workers.spawn_blocking(move || match thread.join() {
                 Ok(()) if *ended.borrow() => Ok(()),
-                Ok(()) => bail!("worker {number} ended by itself"),
+                Ok(()) => bail!("worker {number} ended unexpectedly"),
                 Err(_) => bail!("worker {number} died: please report this with the lines above"),
             });
         }
@@ -368,7 +368,7 @@ fn expand(listen: &[Listen]) -> anyhow::Result<Vec<Listen>> {
             .with_context(|| format!("can't list this machine's addresses for {one}"))?;
         if expanded.is_empty() {
             bail!(
-                "{one} stands for no address: this machine has none of that family; change `listen`"
+                "{one} matches no address: this machine has none of that family; change `listen`"
             );
         }
         for one in expanded {

@@ -123,7 +123,7 @@ pub enum NameAddrError {
     #[error("there are several values")]
     Values,
     /// Bytes after the URI that are not a parameter.
-    #[error("something other than parameters stands behind the URI")]
+    #[error("the URI is followed by something other than parameters")]
     Trailing,
     /// More parameters than the limit.
     #[error("there are more than {MOST_PARAMS} parameters")]

@@ -199,7 +199,7 @@ pub enum UriError {
     #[error("the URI has an `@` and no user before it")]
     User,
     /// No host, or an invalid one; IPv6 addresses need brackets, and a name has at most 255 bytes (RFC 1035).
-    #[error("the URI's host is no name and no address")]
+    #[error("the URI's host is neither a name nor an address")]
     Host,
     /// Not a number from 1 to 65535.
     #[error("the URI's port is not a number from 1 to 65535")]

@@ -154,7 +154,7 @@ pub enum ViaError {
     #[error("Via does not begin with SIP/2.0/TRANSPORT")]
     Protocol,
     /// No host, or an invalid one; IPv6 addresses need brackets.
-    #[error("Via's sent-by is no name and no address")]
+    #[error("Via's sent-by is neither a name nor an address")]
     Host,
     /// Not a number from 1 to 65535.
     #[error("Via's port is not a number from 1 to 65535")]

@@ -93,23 +93,23 @@ fn a_route_leads_only_where_it_may() {
         ),
         (
             "<sip:192.0.2.65;lr;transport=sctp>",
-            "400 `sip:192.0.2.65;lr;transport=sctp` asks for a transport that is not there: only udp and tcp are",
+            "400 `sip:192.0.2.65;lr;transport=sctp` names an unsupported transport: use udp or tcp",
         ),
         (
             "<sips:192.0.2.65;lr>",
-            "416 `sips:192.0.2.65;lr` says no way that this host can go: its scheme is not sip, and no next hop takes it",
+            "416 `sips:192.0.2.65;lr` cannot be followed: its scheme is not sip, and no next hop accepts it",
         ),
         (
             "<tel:+1;lr>",
-            "416 `tel:+1;lr` says no way that this host can go: its scheme is not sip, and no next hop takes it",
+            "416 `tel:+1;lr` cannot be followed: its scheme is not sip, and no next hop accepts it",
         ),
         (
             "<sip:192.0.2.65;lr",
-            "400 the Route value `<sip:192.0.2.65;lr` is no name-addr with a SIP URI",
+            "400 the Route value `<sip:192.0.2.65;lr` is not a name-addr with a SIP URI",
         ),
         (
             "<sip:>",
-            "400 the Route value `sip:` is no name-addr with a SIP URI",
+            "400 the Route value `sip:` is not a name-addr with a SIP URI",
         ),
     ] {
         assert_eq!(
@@ -145,7 +145,7 @@ fn without_a_next_hop_nothing_is_guessed() {
     }
     for uri in ["tel:+1", "urn:service:sos"] {
         assert!(
-            way(&edge, uri, &[]).starts_with(&format!("416 `{uri}` says no way")),
+            way(&edge, uri, &[]).starts_with(&format!("416 `{uri}` cannot be followed")),
             "{uri}"
         );
     }

@@ -22,7 +22,7 @@ pub enum StoreError {
     },
     /// There is a connection, but no answer arrives over it.
     #[error(
-        "the database {url} does not answer: nothing came within {seconds} s, and the connection was given up"
+        "the database {url} does not answer: nothing arrived within {seconds} s, and the connection was given up"
     )]
     Hung {
         /// The database.

@@ -1,4 +1,4 @@
-//! The reference page: known address groups pass, everyone else gets a 401.
+//! The policy in the README: known address groups are relayed, all other sources are rejected with 401.
 
 #![forbid(unsafe_code)]
 

@@ -1,4 +1,4 @@
-//! Calls pass while the office is open. Outside its hours they go to another next hop, or get a 480.
+//! Passes calls during business hours. Outside of them, calls are relayed to another next hop or rejected with 480.
 //!
 //! ```toml
 //! [tenants.acme.settings]
@@ -10,8 +10,8 @@
 //! friday = ["08:00-14:00"]
 //! ```
 //!
-//! A day that is not named is closed. Only requests that begin a call are asked about; all others pass, so that calls which have begun
-//! end as they should.
+//! A weekday without an entry is closed. Only requests that begin a call are restricted; all others pass, so that calls in progress can
+//! end.
 
 #![forbid(unsafe_code)]
 
@@ -87,7 +87,7 @@ fn date(
     format!("{year:04}-{month:02}-{day:02}")
 }
 
-/// `08:00-12:30` in minutes of the day.
+/// Minutes of the day in `08:00-12:30`.
 fn span(text: &str) -> Option<(u16, u16)> {
     let (from, to) = text.split_once('-')?;
     let (from, to) = (minute(from.trim())?, minute(to.trim())?);
@@ -105,7 +105,7 @@ fn minute(text: &str) -> Option<u16> {
     (minute < 60 && of_day <= DAY_END).then_some(of_day)
 }
 
-/// Says what is wrong with the settings.
+/// Validates the settings.
 fn check() -> Result<(), String> {
     const KNOWN: [&str; 6] = [
         "closed-code",

@@ -1,9 +1,9 @@
-//! Which source may call which destination. Every address group has a pair of files, `group-200.allow` and `group-200.deny` for group
-//! 200, with From URIs on the left and destinations on the right. A group without files may call everywhere; a source in no group
-//! gets a 401.
+//! Restricts which source may call which destination. Every address group has a pair of files, for group 200 `group-200.allow` and
+//! `group-200.deny`, with From URIs on the left and destinations on the right. A group without files may call every destination; a source
+//! in no group is rejected with 401.
 //!
 //! ```text
-//! # group-200.allow: the office calls inland
+//! # group-200.allow: the office may make national calls
 //! ALL : "^sip:\+49"
 //! # group-200.deny
 //! ALL : ALL

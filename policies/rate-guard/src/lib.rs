@@ -1,14 +1,14 @@
-//! Each source has a rate. What is above it gets a 503, and a source that does not slow down is not answered for a while: the job of
-//! Kamailio's modules `pike` and `ratelimit`.
+//! Limits the request rate of each source. Requests above the rate are rejected with 503, and a source that does not slow down gets no more
+//! responses for a while, as with Kamailio's modules `pike` and `ratelimit`.
 //!
-//! | setting | |
+//! | setting | default and meaning |
 //! |---|---|
-//! | `per-second`, `burst` | the rate of one address: 10 and 20 |
-//! | `groups.N.per-second`, `groups.N.burst` | another one for addresses of group N |
-//! | `flood` | refused requests within `flood-seconds` (10) from which on nothing is answered: 50 |
-//! | `retry-after` | the seconds in the answer: 5 |
+//! | `per-second`, `burst` | 10 and 20: the rate of one address |
+//! | `groups.N.per-second`, `groups.N.burst` | a different rate for addresses of group N |
+//! | `flood` | 50: rejected requests within `flood-seconds` (10) after which the source gets no more responses |
+//! | `retry-after` | 5: the value of Retry-After, in seconds |
 //!
-//! What is within its rate is passed on to the next policy. ACK and BYE always are: they end what has been let in.
+//! Requests within the rate pass to the next policy. ACK, BYE and PRACK always pass, because they belong to admitted calls.
 
 #![forbid(unsafe_code)]
 
@@ -16,7 +16,7 @@ use portcullis_sdk::prelude::*;
 
 policy!(decide, settings: check);
 
-/// How fast requests may come.
+/// A request rate.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Rate {
     per_second: f64,
@@ -77,7 +77,7 @@ fn at_least_one(key: &str, default: i64) -> i64 {
         .clamp(1, i64::from(u32::MAX))
 }
 
-/// Says what is wrong with the settings.
+/// Validates the settings.
 fn check() -> Result<(), String> {
     const KNOWN: [&str; 6] = [
         "burst",

@@ -1,9 +1,9 @@
-//! Who may register which name from where. A REGISTER passes if its source is in the address table, if `register-from.allow` and
-//! `register-from.deny` let its From URI go with its source address, and if `register.allow` and `register.deny` let its To URI go
-//! with every Contact. Other methods are left to the next policy.
+//! Restricts who may register which address of record from where. A REGISTER is relayed if its source is in the address table, if
+//! `register-from.allow` and `register-from.deny` allow its From URI with its source address, and if `register.allow` and `register.deny`
+//! allow its To URI with every Contact. Other methods pass to the next policy.
 //!
 //! ```text
-//! # register-from.allow: the names that begin with 361 belong to the office
+//! # register-from.allow: the users that begin with 361 belong to the office
 //! "^sip:361" : "^sip:192\.168\.1\."
 //! # register-from.deny
 //! ALL : ALL

@@ -1,5 +1,5 @@
-//! Requests of trusted peers pass, everyone else gets a 403. The table `trusted` says who is one, over which transport and with which
-//! From and request URIs.
+//! Relays requests of trusted peers and rejects all others with 403. The table `trusted` defines the peers, with their transports and the
+//! permitted From and request URIs.
 
 #![forbid(unsafe_code)]
 

@@ -54,7 +54,7 @@ impl Connections {
         &self.shared.url
     }
 
-    /// The SQL of this database.
+    /// The SQL dialect of this database.
     pub fn dialect(&self) -> &'static dyn Dialect {
         driver_of(&self.shared.url)
     }

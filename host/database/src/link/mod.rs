@@ -132,7 +132,7 @@ impl Link {
         }
     }
 
-    /// The SQL of this database.
+    /// The SQL dialect of this database.
     pub fn dialect(&self) -> &'static dyn Dialect {
         driver_of(&self.shared.url)
     }
@@ -364,7 +364,7 @@ impl Record {
     /// A text column, possibly NULL.
     ///
     /// # Errors
-    /// When it is something else.
+    /// When it has another type.
     pub fn text(&self, at: usize) -> Result<Option<String>, ReadError> {
         on_row!(self, row => row.try_get(at)).map_err(ReadError)
     }
@@ -372,7 +372,7 @@ impl Record {
     /// A number column, possibly NULL.
     ///
     /// # Errors
-    /// When it is something else.
+    /// When it has another type.
     pub fn integer(&self, at: usize) -> Result<Option<i64>, ReadError> {
         // PostgreSQL's driver decodes a number only with its exact type.
         if let RecordOf::Postgres(row) = &self.0

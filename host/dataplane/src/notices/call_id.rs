@@ -1,4 +1,4 @@
-//! Call-IDs as they are shown.
+//! Call-IDs in the form in which they are shown.
 
 /// The longest Call-ID that is kept or logged, in bytes.
 pub(super) const CALL_ID: usize = 128;

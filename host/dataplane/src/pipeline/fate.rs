@@ -1,10 +1,10 @@
-//! What becomes of a message, as it is told.
+//! The outcome of a message, as it is logged and traced.
 
 use std::fmt::Display;
 
 use portcullis_sip::Destination;
 
-/// What becomes of a message.
+/// The outcome of a message.
 #[derive(Clone, Copy)]
 pub(super) enum Fate<'a> {
     /// A success response of the host.
@@ -13,7 +13,7 @@ pub(super) enum Fate<'a> {
     Relayed(Destination),
     /// The response is sent back.
     Returned(Destination),
-    /// An ACK to a rejection of ours.
+    /// An ACK to a rejection by the host.
     Absorbed,
     /// A rejection by the host: its code and phrase, its cause, and a more detailed description of the error.
     Rejected {

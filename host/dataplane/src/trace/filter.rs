@@ -48,13 +48,13 @@ pub struct Filter {
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum FilterError {
     /// The source.
-    #[error("source: `{0}` is no address and no network: write 10.0.0.7 or 10.0.0.0/8")]
+    #[error("source: `{0}` is neither an address nor a network: write 10.0.0.7 or 10.0.0.0/8")]
     Source(String),
     /// The rate.
-    #[error("rate: {0} messages a second; 1 to {MOST_RATE} may be")]
+    #[error("rate: {0} messages per second; use 1 to {MOST_RATE}")]
     Rate(u32),
     /// The status.
-    #[error("code: `{0}` is no status: write 401, or 4xx for a class")]
+    #[error("code: `{0}` is not a status: write 401, or 4xx for a class")]
     Code(String),
 }
 

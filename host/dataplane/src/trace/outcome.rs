@@ -1,8 +1,8 @@
-//! What becomes of a message, in a word.
+//! The outcome of a message, as a single word.
 
 use serde::Deserialize;
 
-/// What becomes of a message.
+/// The outcome of a message.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
@@ -14,7 +14,7 @@ pub enum Outcome {
     Answered,
     /// The request was answered with a failure.
     Rejected,
-    /// An ACK to a rejection of ours.
+    /// An ACK to a rejection by the host.
     Absorbed,
     /// Nothing was sent.
     Dropped,

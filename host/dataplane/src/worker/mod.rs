@@ -1,4 +1,4 @@
-//! One worker: a thread with a runtime of its own, its own sockets, and a pipeline. Workers share nothing but [`Shared`](crate::shared::Shared).
+//! One worker: a thread with its own runtime, its own sockets, and a pipeline. Workers share only [`Shared`](crate::shared::Shared).
 
 mod running;
 mod stream;

@@ -97,7 +97,7 @@ fn what_does_not_end_is_told_where_it_starts() {
         ("#!endif", "k.cfg:1: #!endif without #!ifdef"),
         (
             "#!ifndef A\n#!else # b\n#!endif\n",
-            "k.cfg:2: #!else with something behind it: a comment",
+            "k.cfg:2: #!else followed by other text: Kamailio and the import",
         ),
         ("\n/* a", "k.cfg:2: a comment that does not end"),
         (

@@ -217,7 +217,7 @@ impl Client {
             (false, _) => anyhow!("http://{addr}: {status}: {}", clean(text.trim())),
             (true, false) => self.no_host(),
             (true, true) => anyhow!(
-                "the host at http://{addr} answers otherwise than this version of portcullis expects, is it another version? {error}"
+                "the host at http://{addr} sent a response that this version of portcullis does not expect; is it another version? {error}"
             ),
         }
     }

@@ -80,7 +80,7 @@ fn path(name: &str) -> anyhow::Result<String> {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
     match !name.is_empty() && name.bytes().all(is_plain) {
         true => Ok(format!("/v1/tenants/{name}")),
-        false => bail!("{name:?} is no name for a tenant"),
+        false => bail!("{name:?} is not a valid name for a tenant"),
     }
 }
 
@@ -182,7 +182,7 @@ fn reload(client: &Client, out: &mut impl Write) -> anyhow::Result<()> {
         let sections = names(&done.need_a_start);
         writeln!(
             out,
-            "note: the file says something else of {sections}, too: that needs a start"
+            "note: changes of {sections} take effect after a restart"
         )?;
     }
     Ok(())

@@ -11,7 +11,7 @@ use crate::arrival::Transport;
 pub enum RelayError {
     /// The policy named a next hop that is not configured.
     #[error(
-        "the policy names the next hop `{0}`, which is not configured: add it to [relay.next-hops] or mend the policy"
+        "the policy names the next hop `{0}`, which is not configured: add it to [relay.next-hops] or fix the policy"
     )]
     UnknownNextHop(String),
     /// The destination in Route or request URI is neither a next hop nor in a domain: this host is not an open relay.
@@ -28,20 +28,18 @@ pub enum RelayError {
     #[error("`{0}` has no address: check that the name resolves")]
     Unresolved(String),
     /// The next hop is this host.
-    #[error("`{0}` is this host itself: a next hop must be another one")]
+    #[error("`{0}` is this host itself: a next hop must be another host")]
     Loop(String),
     /// The URI names a transport that this host does not support.
-    #[error("`{0}` asks for a transport that is not there: only udp and tcp are")]
+    #[error("`{0}` names an unsupported transport: use udp or tcp")]
     UnsupportedTransport(String),
     /// A Route, or a request URI that determines the destination, with an unusable scheme: `tel`, or `sips`, which requires TLS and is
     /// never downgraded (RFC 5630).
-    #[error(
-        "`{0}` says no way that this host can go: its scheme is not sip, and no next hop takes it"
-    )]
+    #[error("`{0}` cannot be followed: its scheme is not sip, and no next hop accepts it")]
     UnsupportedScheme(String),
     /// With the Via of this host and other additions, the request is too large for a datagram.
     #[error(
-        "the request has {0} bytes with our Via, more than a datagram can carry: let the next hop be reached over tcp"
+        "the request has {0} bytes with our Via, more than a datagram can carry: configure the next hop with transport=tcp"
     )]
     TooLarge(usize),
     /// There is no socket to send from.
@@ -55,7 +53,7 @@ pub enum RelayError {
         ip: IpAddr,
     },
     /// A Route value, or the request URI that strict routing takes from one, cannot be parsed.
-    #[error("the Route value `{0}` is no name-addr with a SIP URI")]
+    #[error("the Route value `{0}` is not a name-addr with a SIP URI")]
     BadRoute(String),
     /// The request URI cannot be parsed.
     #[error("the request URI `{0}` can't be read")]
@@ -64,7 +62,7 @@ pub enum RelayError {
     #[error("Max-Forwards leaves no further hop")]
     TooManyHops,
     /// The message needs more edits than permitted, or is not a request with a valid Via.
-    #[error("the message is no request that can be relayed")]
+    #[error("the message is not a request that can be relayed")]
     Unrelayable,
 }
 

@@ -114,12 +114,12 @@ impl RoutesBuilder {
 pub enum RouteError {
     /// Not a next hop.
     #[error(
-        "`{0}` is no next hop: write \"sip:HOST:PORT\", with \";transport=tcp\" for TCP, for example \"sip:127.0.0.1:5080\""
+        "`{0}` is not a next hop: write \"sip:HOST:PORT\", with \";transport=tcp\" for TCP, for example \"sip:127.0.0.1:5080\""
     )]
     Hop(String),
     /// Not a domain.
     #[error(
-        "`{0}` is no domain: write a host name, an address or a network, with \":PORT\" for another port than 5060 and 5061 and \":*\" for every port, for example \"example.com\" or \"192.0.2.0/24:*\""
+        "`{0}` is not a domain: write a host name, an address or a network, with \":PORT\" for another port than 5060 and 5061 and \":*\" for every port, for example \"example.com\" or \"192.0.2.0/24:*\""
     )]
     Domain(String),
 }
@@ -262,7 +262,7 @@ mod tests {
             assert!(
                 error
                     .to_string()
-                    .starts_with(&format!("`{bad}` is no next hop")),
+                    .starts_with(&format!("`{bad}` is not a next hop")),
                 "{error}"
             );
         }
@@ -283,7 +283,7 @@ mod tests {
             assert!(
                 error
                     .to_string()
-                    .starts_with(&format!("`{bad}` is no domain")),
+                    .starts_with(&format!("`{bad}` is not a domain")),
                 "{error}"
             );
         }

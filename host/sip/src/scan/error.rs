@@ -23,7 +23,7 @@ pub enum Fault {
     #[error("nothing but line ends")]
     Empty,
     /// The first line is neither a request line nor a status line of any SIP version.
-    #[error("the first line is no SIP request or status line")]
+    #[error("the first line is not a SIP request or status line")]
     NotSip,
     /// Request line with misplaced space or control characters (RFC 4475 §3.1.2.8–10).
     #[error("the request line is not METHOD SP URI SP VERSION")]
@@ -44,19 +44,19 @@ pub enum Fault {
     #[error("more header lines than the limit")]
     TooManyHeaders,
     /// A CR without LF, or CRLF and bare LF in one message: peers would see different headers.
-    #[error("a line ends otherwise than the first line does")]
+    #[error("a line has another line end than the first line")]
     LineEnd,
     /// A header line without a colon, without a name, or with space or controls in its name.
     #[error("a header line is not NAME: VALUE")]
     HeaderLine,
     /// The message stops before the empty line that ends the headers.
-    #[error("no empty line behind the headers")]
+    #[error("no empty line after the headers")]
     NoEmptyLine,
     /// A header that this kind of message must have.
     #[error("{} is missing", .0.as_str())]
     Missing(HeaderName),
     /// A second header of a name that a message may have once.
-    #[error("{} stands there twice", .0.as_str())]
+    #[error("{} occurs twice", .0.as_str())]
     Duplicate(HeaderName),
     /// Content-Length that is not a number, is negative or above 2³¹−1.
     #[error("Content-Length is not a number from 0 to 2147483647")]

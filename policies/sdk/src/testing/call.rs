@@ -20,7 +20,7 @@ pub(super) struct Ended<T> {
     pub(super) edits: Vec<Edit>,
 }
 
-/// Calls `policy` with `world` and `request` behind the functions of this module.
+/// Calls `policy` with `world` and `request` as the data for the functions of this module.
 pub(super) fn with<T>(world: World, request: Request, policy: impl FnOnce() -> T) -> Ended<T> {
     let call = Current {
         world,
