@@ -6,6 +6,7 @@
 //! This crate reads what the data path counts, and asks `portcullis_rollout` to change it. It does not know how the host was started.
 
 #![forbid(unsafe_code)]
+#![warn(clippy::wildcard_enum_match_arm)]
 
 mod answers;
 mod api;

@@ -4,6 +4,7 @@
 //! that workers read. Policies are compiled in a process of their own (`compiler`). This crate knows no door of control.
 
 #![forbid(unsafe_code)]
+#![warn(clippy::wildcard_enum_match_arm)]
 
 pub mod address_task;
 pub mod compiler;

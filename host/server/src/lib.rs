@@ -4,6 +4,7 @@
 //! the control interfaces (`portcullis_control`).
 
 #![forbid(unsafe_code)]
+#![warn(clippy::wildcard_enum_match_arm)]
 
 pub mod cli;
 pub mod logging;

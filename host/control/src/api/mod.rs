@@ -576,12 +576,17 @@ mod tests {
                         Json::String(reference) if name == "$ref" => {
                             references.push(reference.clone());
                         }
-                        other => collect(other, references),
+                        Json::Null
+                        | Json::Bool(_)
+                        | Json::Number(_)
+                        | Json::String(_)
+                        | Json::Array(_)
+                        | Json::Object(_) => collect(value, references),
                     }
                 }
             }
             Json::Array(all) => all.iter().for_each(|one| collect(one, references)),
-            _ => {}
+            Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_) => {}
         }
     }
 }

@@ -210,7 +210,12 @@ async fn binrpc(control: &Control, method: &str, params: Vec<Param>) -> String {
         binrpc::Record::Struct => "{".into(),
         binrpc::Record::StructEnd => "}".into(),
         binrpc::Record::Name(name) => format!("{}:", text(name)),
-        other => panic!("{other:?}"),
+        other @ (binrpc::Record::Double(_)
+        | binrpc::Record::List
+        | binrpc::Record::ListEnd
+        | binrpc::Record::Bytes(_)) => {
+            panic!("{other:?}")
+        }
     });
     records.collect::<Vec<_>>().join(" ")
 }

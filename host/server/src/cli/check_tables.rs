@@ -33,7 +33,11 @@ fn broken(error: &DatabaseError, is_asked: bool) -> Finding {
                 "{error}; no policy of the configuration asks for it"
             ))
         }
-        error => Finding::Wrong(error.to_string()),
+        DatabaseError::Database(_)
+        | DatabaseError::File { .. }
+        | DatabaseError::NoUsableLine { .. }
+        | DatabaseError::IsFile { .. }
+        | DatabaseError::Build(_) => Finding::Wrong(error.to_string()),
     }
 }
 

@@ -57,7 +57,7 @@ impl Client {
         match addr.ip() {
             IpAddr::V4(Ipv4Addr::UNSPECIFIED) => addr.set_ip(Ipv4Addr::LOCALHOST.into()),
             IpAddr::V6(Ipv6Addr::UNSPECIFIED) => addr.set_ip(Ipv6Addr::LOCALHOST.into()),
-            _ => {}
+            IpAddr::V4(_) | IpAddr::V6(_) => {}
         }
         let agent = ureq::Agent::config_builder()
             .http_status_as_error(false)

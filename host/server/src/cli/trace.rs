@@ -114,7 +114,7 @@ fn write_entry(entry: &Value, out: &mut impl Write) -> std::io::Result<()> {
     let text = |value: &Value| match value {
         Value::Null => String::new(),
         Value::String(text) => clean(text).into_owned(),
-        other => other.to_string(),
+        Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => value.to_string(),
     };
     write!(
         out,

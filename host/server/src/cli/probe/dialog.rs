@@ -202,7 +202,7 @@ fn split_routes(value: &str) -> Vec<String> {
 fn host(local: SocketAddr) -> String {
     match local.ip() {
         std::net::IpAddr::V6(ip) => format!("[{ip}]"),
-        ip => ip.to_string(),
+        std::net::IpAddr::V4(ip) => ip.to_string(),
     }
 }
 
