@@ -9,6 +9,7 @@
 pub mod address_task;
 pub mod compiler;
 mod deployments;
+mod loader;
 pub mod policy_files;
 mod progress;
 mod registry;

@@ -12,11 +12,9 @@ use arc_swap::{ArcSwapOption, Cache, Guard};
 use parking_lot::Mutex;
 
 use crate::digest::Digest;
-use crate::limits::Limits;
 use crate::load::LoadError;
 use crate::policy::Policy;
 use crate::runtime::Runtime;
-use crate::settings::Settings;
 
 pub use lineup::{Candidate, Generation, Lineup, Mode, Share, ShareKey, Trial};
 pub use shelf::NoGeneration;
@@ -78,32 +76,34 @@ impl PolicySlot {
         bytes: &[u8],
         reuse: bool,
     ) -> Result<Reload, LoadError> {
-        let limits = runtime.limits();
-        self.load_within(runtime, name, bytes, reuse, limits, &Arc::default())
+        let load = || {
+            let (limits, settings) = (runtime.limits(), Arc::default());
+            let policy = runtime.load_within(name, bytes, limits, &settings)?;
+            Ok(policy.with_reuse(reuse))
+        };
+        self.load_with(name, Digest::of(bytes), reuse, load)
     }
 
-    /// The same for a policy with limits and settings of its own.
+    /// The same for a policy that `load` makes of the file of this digest. It is not called if that file serves already.
     ///
     /// # Errors
     /// As [`PolicySlot::load`].
-    pub fn load_within(
+    pub fn load_with(
         &self,
-        runtime: &Runtime,
         name: &str,
-        bytes: &[u8],
+        digest: Digest,
         reuse: bool,
-        limits: &Limits,
-        settings: &Arc<Settings>,
+        load: impl FnOnce() -> Result<Policy, LoadError>,
     ) -> Result<Reload, LoadError> {
         let _order = self.loading.lock();
         if let Some(current) = self.current()
-            && current.serves(name, Digest::of(bytes), reuse)
+            && current.serves(name, digest, reuse)
         {
             *self.last_error.lock() = None;
             return Ok(Reload::Unchanged(current));
         }
-        match runtime.load_within(name, bytes, limits, settings) {
-            Ok(policy) => Ok(Reload::Published(self.publish(policy.with_reuse(reuse)))),
+        match load() {
+            Ok(policy) => Ok(Reload::Published(self.publish(policy))),
             Err(error) => {
                 self.fail(error.clone());
                 Err(error)

@@ -5,6 +5,8 @@ use portcullis_signature::SignatureError;
 use portcullis_store::StoreError;
 use thiserror::Error;
 
+use crate::loader::LoaderError;
+
 /// Why a policy did not get where it was sent.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum ShipError {
@@ -70,4 +72,13 @@ pub enum ShipError {
     /// The load panicked or was interrupted by the end of the host.
     #[error("the load of the policy was interrupted")]
     Interrupted,
+}
+
+impl From<LoaderError> for ShipError {
+    fn from(error: LoaderError) -> Self {
+        match error {
+            LoaderError::Refused(error) => Self::Refused(error),
+            LoaderError::Interrupted => Self::Interrupted,
+        }
+    }
 }

@@ -15,11 +15,11 @@ mod state;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use portcullis_policy::{Generation, LoadError, Mode, NoGeneration, Trial};
+use portcullis_policy::{Generation, Mode, NoGeneration, Trial};
 use portcullis_store::{Generation as StoredGeneration, NewGeneration, Store, StoreError};
 use tokio::sync::OwnedSemaphorePermit;
 
-use crate::compiler::{Behalf, on_behalf_of};
+use crate::compiler::{Behalf, Occasion};
 use crate::policy_files::PolicyFiles;
 use crate::progress::Loading;
 use crate::tenant_set::TenantSet;
@@ -157,28 +157,14 @@ impl Deployments {
         let files = Arc::clone(&place.files);
         let seat = &*files.seat().name;
         deployment_of(&files).admits(arrival)?;
-        let signers = &files.seat().config.signers;
-        let signer = signers
-            .check(&push.bytes, &push.signature)?
-            .map(str::to_owned);
-        let push = Arc::new(push);
-        let load = {
-            let (files, push) = (Arc::clone(&files), Arc::clone(&push));
-            move || {
-                let config = &files.seat().config;
-                let (runtime, settings) = (files.runtime(), files.seat().scope.settings());
-                let behalf = match push.is_tenants {
-                    true => Behalf::Tenant,
-                    false => Behalf::Operator,
-                };
-                let policy = on_behalf_of(behalf, || {
-                    runtime.load_within(&push.name, &push.bytes, &config.limits, settings)
-                })?;
-                Ok::<_, LoadError>(policy.with_reuse(config.reuse))
-            }
+        let bytes = push.bytes.into();
+        let loader = files.loader();
+        let signed = Arc::new(loader.check(&push.name, bytes, &push.signature)?);
+        let behalf = match push.is_tenants {
+            true => Behalf::Tenant,
+            false => Behalf::Operator,
         };
-        let loaded = tokio::task::spawn_blocking(load).await;
-        let policy = loaded.map_err(|_| ShipError::Interrupted)??;
+        let policy = signed.compile_aside(behalf, Occasion::Usual).await?;
         let new = NewGeneration {
             seat,
             name: &push.name,
@@ -186,12 +172,12 @@ impl Deployments {
             author: &push.author,
             note: &push.note,
             signature: &push.signature,
-            bytes: &push.bytes,
+            bytes: signed.bytes(),
         };
         let number = self.desired_of(&files).add(&files, new).await?;
         let generation = files.slot().admit(policy, number);
         let provenance = Provenance {
-            bytes: push.bytes.as_slice().into(),
+            bytes: Arc::clone(signed.bytes()),
             author: push.author.clone(),
             note: push.note.clone(),
             signature: push.signature.clone(),
@@ -206,7 +192,7 @@ impl Deployments {
             generation = number,
             digest = %format_args!("sha256:{:#}", generation.policy.digest()),
             author = push.author,
-            signer,
+            signer = signed.signer(),
             "policy pushed"
         );
         if let Some(change) = arrival.change(number) {

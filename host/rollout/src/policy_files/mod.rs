@@ -20,7 +20,8 @@ use portcullis_policy::{
 use portcullis_signature::{self as signature, SignatureError};
 use thiserror::Error;
 
-use crate::compiler::{Behalf, Occasion, on, on_behalf_of};
+use crate::compiler::{Behalf, Occasion, on};
+use crate::loader::{Loader, SignedFile};
 
 /// How long a file that can't be used and was written in place may go on changing before that is told.
 const PIECE: Duration = Duration::from_secs(2);
@@ -28,8 +29,7 @@ const PIECE: Duration = Duration::from_secs(2);
 /// Loads and reloads the policy of one seat.
 pub struct PolicyFiles {
     name: String,
-    runtime: Arc<Runtime>,
-    seat: Arc<Seat>,
+    loader: Loader,
     failed: Mutex<Option<Failed>>,
     loads: AtomicU64,
     failures: AtomicU64,
@@ -102,8 +102,7 @@ impl PolicyFiles {
             name: name
                 .map(|name| name.to_string_lossy().into_owned())
                 .unwrap_or_default(),
-            runtime,
-            seat,
+            loader: Loader::new(runtime, seat),
             failed: Mutex::new(None),
             loads: AtomicU64::new(0),
             failures: AtomicU64::new(0),
@@ -120,22 +119,27 @@ impl PolicyFiles {
 
     /// The seat.
     pub fn seat(&self) -> &Arc<Seat> {
-        &self.seat
+        self.loader.seat()
     }
 
     /// The slot that workers take the policy from.
     pub fn slot(&self) -> &Arc<PolicySlot> {
-        &self.seat.slot
+        &self.seat().slot
     }
 
     /// The file; none if none is configured.
     pub fn file(&self) -> Option<&Path> {
-        self.seat.config.file.as_deref()
+        self.seat().config.file.as_deref()
     }
 
     /// The engine that runs the policies.
     pub fn runtime(&self) -> &Runtime {
-        &self.runtime
+        self.loader.runtime()
+    }
+
+    /// What makes policies for the seat.
+    pub(crate) fn loader(&self) -> &Loader {
+        &self.loader
     }
 
     /// The last load, if it failed.
@@ -180,49 +184,51 @@ impl PolicyFiles {
         digest: &mut Option<Digest>,
     ) -> Result<Option<Reload>, PolicyFileError> {
         let file = self.file().ok_or(PolicyFileError::NotConfigured)?;
-        let SeatConfig { reuse, limits, .. } = &self.seat.config;
+        let SeatConfig { reuse, limits, .. } = &self.seat().config;
         let bytes = read(file, limits.module_bytes, &self.name)?;
         let of_file = Digest::of(&bytes);
         *digest = Some(of_file);
-        self.check_signature(file, &bytes)?;
-        let slot = &self.seat.slot;
+        let signed = self.check_signature(file, bytes.into())?;
+        let slot = self.slot();
         if asked == Asked::ByChange
             && self.serving().digest != of_file
             && slot.is_condemned_file(of_file)
         {
             tracing::warn!(
                 event = "condemned_file_not_loaded",
-                seat = &*self.seat.name,
+                seat = &*self.seat().name,
                 file = %file.display(),
                 "policy file not loaded, it failed too often; `portcullis policy reload` loads it anyway"
             );
             return Ok(None);
         }
-        let settings = self.seat.scope.settings();
-        let load = || slot.load_within(&self.runtime, &self.name, &bytes, *reuse, limits, settings);
-        Ok(Some(on_behalf_of(Behalf::of(&self.seat), load)?))
+        let load = || signed.compile(Behalf::of(self.seat()));
+        Ok(Some(slot.load_with(&self.name, of_file, *reuse, load)?))
     }
 
     fn serving(&self) -> PolicyId {
-        let current = self.seat.slot.current();
+        let current = self.slot().current();
         current.map_or_else(PolicyId::none, |generation| PolicyId::of(&generation))
     }
 
-    fn check_signature(&self, file: &Path, bytes: &[u8]) -> Result<(), PolicyFileError> {
-        let signers = &self.seat.config.signers;
-        if signers.keys.is_empty() {
-            return Ok(());
-        }
-        let path = signature::file_of(file);
-        let signature = signature::read(&path);
-        let signature = signature.map_err(|source| PolicyFileError::Unreadable { path, source })?;
-        let checked = signers.check(bytes, &signature);
-        checked
-            .map(drop)
-            .map_err(|source| PolicyFileError::Signature {
-                path: file.to_owned(),
-                source,
-            })
+    fn check_signature(
+        &self,
+        file: &Path,
+        bytes: Arc<[u8]>,
+    ) -> Result<SignedFile, PolicyFileError> {
+        let signature = match self.seat().config.signers.keys.is_empty() {
+            true => String::new(),
+            false => {
+                let path = signature::file_of(file);
+                let read = signature::read(&path);
+                read.map_err(|source| PolicyFileError::Unreadable { path, source })?
+            }
+        };
+        let signed = self.loader.check(&self.name, bytes, &signature);
+        signed.map_err(|source| PolicyFileError::Signature {
+            path: file.to_owned(),
+            source,
+        })
     }
 
     /// Loads the file from a task of the control side.
@@ -269,7 +275,7 @@ impl PolicyFiles {
         match reload {
             Reload::Published(generation) => {
                 self.loads.fetch_add(1, Ordering::Relaxed);
-                self.seat.clear();
+                self.seat().clear();
                 self.announce(generation);
                 Outcome::Published(PolicyId::of(generation))
             }
@@ -281,7 +287,7 @@ impl PolicyFiles {
         let policy = &generation.policy;
         tracing::info!(
             event = "policy_loaded",
-            seat = &*self.seat.name,
+            seat = &*self.seat().name,
             policy = policy.name(),
             generation = generation.number,
             digest = %format_args!("sha256:{:#}", policy.digest()),
@@ -314,7 +320,7 @@ impl PolicyFiles {
             known
         };
         // At the start nothing serves yet, and whoever starts the host tells why it ends.
-        let generation = self.seat.slot.number();
+        let generation = self.seat().slot.number();
         if !known && generation > 0 {
             tracing::error!(event = "policy_not_loaded", %error, generation, "policy not loaded, the previous one stays");
         }

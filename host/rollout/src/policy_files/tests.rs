@@ -175,7 +175,8 @@ async fn a_file_that_failed_too_often_is_not_loaded_for_being_touched() {
     let slot = Arc::new(PolicySlot::keeping(4));
     let scope = Scope::operator();
     let seat = Seat::new("default", slot, scope, config, Arc::default());
-    let files = Arc::new(PolicyFiles::new(Arc::new(seat), Arc::clone(&files.runtime)));
+    let runtime = Runtime::new(seat.config.limits.clone()).unwrap();
+    let files = Arc::new(PolicyFiles::new(Arc::new(seat), Arc::new(runtime)));
     let watch = tokio::spawn(Arc::clone(&files).watch());
     until(|| files.slot().number() == 1).await;
     put(486);

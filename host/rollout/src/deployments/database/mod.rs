@@ -11,14 +11,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures_util::future::{BoxFuture, FutureExt};
 use parking_lot::Mutex;
-use portcullis_policy::{Generation, LoadError, Mode, NoGeneration, Share, Trial};
+use portcullis_policy::{Generation, Mode, NoGeneration, Share, Trial};
 use portcullis_store::{
     Generation as StoredGeneration, NewGeneration, Seat as StoredSeat, Store, StoreError,
     Trial as StoredTrial,
 };
 use tokio::sync::Notify;
 
-use crate::compiler::{Behalf, Occasion, on, on_behalf_of};
+use crate::compiler::{Behalf, Occasion};
 use crate::policy_files::PolicyFiles;
 use crate::settings::forget_what_refuses;
 
@@ -393,30 +393,20 @@ impl Database {
         number: u64,
     ) -> Result<Arc<Generation>, ShipError> {
         let found = self.stored(seat, number).await?;
-        let bytes: Arc<[u8]> = self.store.artifact(&found.digest).await?.into();
+        let bytes = self.store.artifact(&found.digest).await?.into();
         // Whoever can write to the database is not whoever may sign.
-        let signers = &files.seat().config.signers;
-        signers.check(&bytes, &found.signature)?;
+        let signed = files.loader().check(&found.name, bytes, &found.signature)?;
+        let signed = Arc::new(signed);
         // Where nothing serves, the host has just come to this seat: the policy has served elsewhere, or before.
         let occasion = match files.slot().number() {
             0 => Occasion::Start,
             _ => Occasion::Usual,
         };
-        let load = {
-            let (files, bytes) = (Arc::clone(files), Arc::clone(&bytes));
-            move || {
-                let config = &files.seat().config;
-                let (runtime, settings) = (files.runtime(), files.seat().scope.settings());
-                let load = || runtime.load_within(&found.name, &bytes, &config.limits, settings);
-                let policy = on_behalf_of(Behalf::of(files.seat()), || on(occasion, load))?;
-                let policy = policy.with_reuse(config.reuse);
-                Ok::<_, LoadError>(files.slot().admit(policy, Some(number)))
-            }
-        };
-        let loaded = tokio::task::spawn_blocking(load).await;
-        let generation = loaded.map_err(|_| ShipError::Interrupted)??;
+        let behalf = Behalf::of(files.seat());
+        let policy = signed.compile_aside(behalf, occasion).await?;
+        let generation = files.slot().admit(policy, Some(number));
         let provenance = Provenance {
-            bytes,
+            bytes: Arc::clone(signed.bytes()),
             author: found.author,
             note: found.note,
             signature: found.signature,
