@@ -39,7 +39,6 @@ pub use verdict::{
     may_be_edited,
 };
 
-mod ambient;
 mod call;
 mod clock;
 mod code_cache;
@@ -56,6 +55,7 @@ mod engine;
 mod evaluator;
 mod failure;
 mod inspect;
+mod interfaces;
 #[cfg(any(test, feature = "invariants"))]
 pub mod invariants;
 mod kept;
@@ -65,7 +65,6 @@ mod parts;
 mod pieces;
 mod policy;
 mod prompt;
-mod questions;
 mod runtime;
 mod sandbox;
 mod scope;

@@ -5,7 +5,6 @@ use std::mem::size_of;
 
 use serde_json::{Value, json};
 
-use crate::call::Call;
 use crate::clock::Moment;
 
 /// A record of one call. What it takes is bounded, whatever the policy asks: beyond [`Tape::MOST_QUESTIONS`] or [`Tape::MOST_BYTES`] it is
@@ -16,7 +15,7 @@ pub struct Tape {
     /// What is still to be read back.
     recorded: Vec<Asked>,
     /// Whether what is not recorded may be asked of what the host knows now.
-    is_live: bool,
+    pub(crate) is_live: bool,
     asked: Vec<Asked>,
     unanswered: Vec<Asked>,
     /// What `asked` and `unanswered` take.
@@ -118,12 +117,12 @@ impl Tape {
     }
 
     /// Whether it wants to know of the next question. One that is cut takes no more, so that asking on costs what it costs without a tape.
-    fn is_listening(&self) -> bool {
+    pub(crate) fn is_listening(&self) -> bool {
         !self.is_live || !self.is_cut
     }
 
     /// Writes a question down, if there is room.
-    fn note(&mut self, asked: Asked, is_unanswered: bool) {
+    pub(crate) fn note(&mut self, asked: Asked, is_unanswered: bool) {
         let bytes = asked.weight();
         let many = self.asked.len().max(self.unanswered.len()) >= Self::MOST_QUESTIONS;
         if self.is_cut || many || bytes > Self::MOST_BYTES - self.bytes {
@@ -138,83 +137,12 @@ impl Tape {
     }
 
     /// Takes the first recorded answer to a question. Where it was asked once and is asked again, the answer is the same.
-    fn take(&mut self, function: &str, arguments: &Value) -> Option<Asked> {
+    pub(crate) fn take(&mut self, function: &str, arguments: &Value) -> Option<Asked> {
         let is_it = |asked: &Asked| asked.function == function && asked.arguments == *arguments;
         match self.recorded.iter().position(is_it) {
             Some(at) => Some(self.recorded.remove(at)),
             None => self.asked.iter().rev().find(|asked| is_it(asked)).cloned(),
         }
-    }
-}
-
-impl Call {
-    /// Answers a question by `live`, and from or to the tape if there is one.
-    #[inline]
-    pub(crate) fn answered<T: Answer>(
-        &mut self,
-        function: &'static str,
-        leaves: Leaves,
-        arguments: impl FnOnce() -> Value,
-        live: impl FnOnce(&mut Self) -> T,
-    ) -> T {
-        match self.tape().is_some_and(Tape::is_listening) {
-            false => live(self),
-            true => self.answered_by_tape(function, leaves, arguments(), live),
-        }
-    }
-
-    #[cold]
-    fn answered_by_tape<T: Answer>(
-        &mut self,
-        function: &'static str,
-        leaves: Leaves,
-        arguments: Value,
-        live: impl FnOnce(&mut Self) -> T,
-    ) -> T {
-        let recorded = self.with_tape(|tape| match tape.is_live {
-            true => None,
-            false => tape.take(function, &arguments),
-        });
-        let read = recorded
-            .as_ref()
-            .and_then(|asked| T::read(&asked.answer).map(|answer| (answer, asked.left.clone())));
-        if let Some((answer, left)) = read {
-            if let Some(left) = &left
-                && answer.is_positive()
-            {
-                self.leave(leaves, left);
-            }
-            self.with_tape(|tape| {
-                if let Some(asked) = recorded {
-                    tape.note(asked, false);
-                }
-            });
-            return answer;
-        }
-        let answer = live(self);
-        // A question that was not answered in time ends the call: there is no answer to write down.
-        if !self.end.is_ahead() {
-            return answer;
-        }
-        let left = match leaves {
-            _ if !answer.is_positive() => None,
-            Leaves::Nothing => None,
-            Leaves::Tag => Some(json!(self.last_tag())),
-            Leaves::Tags => Some(json!(self.trusted_tags())),
-        };
-        let asked = Asked {
-            function: function.into(),
-            arguments,
-            answer: answer.write(),
-            left,
-        };
-        self.with_tape(|tape| {
-            if !tape.is_live {
-                tape.note(asked.clone(), true);
-            }
-            tape.note(asked, false);
-        });
-        answer
     }
 }
 

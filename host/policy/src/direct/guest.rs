@@ -4,11 +4,13 @@ use std::borrow::Cow;
 
 use wasmtime::{AsContextMut, Caller, Func, Memory, Trap, TypedFunc};
 
-use crate::call::Call;
+use crate::call::{Call, Data};
 use crate::failure::HostError;
 
-use super::Data;
 use super::cards::Cards;
+
+/// What the host's functions get of the store.
+pub(crate) type ModuleContext<'a> = Caller<'a, Data>;
 
 /// What the host's functions need of the module that calls them. It is there from the end of the start function on.
 pub(crate) struct Guest {
@@ -29,7 +31,7 @@ enum Realloc {
 
 impl Guest {
     /// `size` is that of the memory in bytes.
-    pub(super) fn new(memory: Memory, size: usize, realloc: Option<Func>) -> Self {
+    pub(crate) fn new(memory: Memory, size: usize, realloc: Option<Func>) -> Self {
         Self {
             memory,
             cards: Cards::none(size),
@@ -38,18 +40,18 @@ impl Guest {
         }
     }
 
-    pub(super) fn memory(&self) -> Memory {
+    pub(crate) fn memory(&self) -> Memory {
         self.memory
     }
 
     /// Takes the marks of what the host wrote.
-    pub(super) fn take_marks(&mut self) -> u64 {
+    pub(crate) fn take_marks(&mut self) -> u64 {
         self.cards.take()
     }
 }
 
 /// The module of the call.
-pub(super) fn of(call: &Call) -> wasmtime::Result<&Guest> {
+pub(crate) fn of(call: &Call) -> wasmtime::Result<&Guest> {
     // A component's start function finds nothing either where the functions with pointers will be.
     call.guest
         .as_ref()
@@ -57,14 +59,14 @@ pub(super) fn of(call: &Call) -> wasmtime::Result<&Guest> {
 }
 
 /// Notes that the module works for the host.
-pub(super) fn enter(call: &mut Call) {
+pub(crate) fn enter(call: &mut Call) {
     if let Some(guest) = &mut call.guest {
         guest.is_inside = true;
     }
 }
 
 /// Notes that it is done.
-pub(super) fn leave(call: &mut Call) {
+pub(crate) fn leave(call: &mut Call) {
     if let Some(guest) = &mut call.guest {
         guest.is_inside = false;
     }
@@ -72,7 +74,7 @@ pub(super) fn leave(call: &mut Call) {
 
 /// Ends the call if the module may not call the host now, or if its time is over: a module need not loop to go from one function of the
 /// host to the next, and only loops and calls of its own look at the clock.
-pub(super) fn check(call: &Call) -> wasmtime::Result<()> {
+pub(crate) fn check(call: &Call) -> wasmtime::Result<()> {
     call.in_time()?;
     match &call.guest {
         Some(guest) if guest.is_inside => Err(Trap::CannotLeaveComponent.into()),
@@ -81,7 +83,7 @@ pub(super) fn check(call: &Call) -> wasmtime::Result<()> {
 }
 
 /// The memory of the module, to read, and beside it the state of the call.
-pub(super) fn open<'a>(
+pub(crate) fn open<'a>(
     caller: &'a mut Caller<'_, Data>,
 ) -> wasmtime::Result<(&'a [u8], &'a mut Call)> {
     check(caller.data())?;
@@ -110,7 +112,7 @@ fn place<'a>(
 }
 
 /// A text that the module passes.
-pub(super) fn text(memory: &[u8], at: u32, length: u32, limit: usize) -> wasmtime::Result<&str> {
+pub(crate) fn text(memory: &[u8], at: u32, length: u32, limit: usize) -> wasmtime::Result<&str> {
     let bytes = memory
         .get(at as usize..)
         .and_then(|rest| rest.get(..length as usize))
@@ -122,7 +124,7 @@ pub(super) fn text(memory: &[u8], at: u32, length: u32, limit: usize) -> wasmtim
 }
 
 /// Gives the module a text: where it lies now, and its length.
-pub(super) fn give(
+pub(crate) fn give(
     caller: &mut Caller<'_, Data>,
     text: impl Fn(&Call) -> Cow<'_, str>,
 ) -> wasmtime::Result<(u32, u32)> {
@@ -147,7 +149,7 @@ pub(super) fn give(
 }
 
 /// Memory of the module for the host to fill.
-pub(super) fn allocate(
+pub(crate) fn allocate(
     caller: &mut Caller<'_, Data>,
     align: u32,
     size: usize,
@@ -171,7 +173,7 @@ pub(super) fn allocate(
 }
 
 /// Writes values of four bytes each where the module wants a result.
-pub(super) fn write_words(
+pub(crate) fn write_words(
     caller: &mut Caller<'_, Data>,
     at: u32,
     words: &[u32],
@@ -184,7 +186,7 @@ pub(super) fn write_words(
 }
 
 /// Writes a value where the module wants a result.
-pub(super) fn write_bytes(
+pub(crate) fn write_bytes(
     caller: &mut Caller<'_, Data>,
     at: u32,
     align: u32,
@@ -208,7 +210,7 @@ fn area<'a>(
 }
 
 /// Copies bytes to where the host [allocated](allocate) memory.
-pub(super) fn fill(caller: &mut Caller<'_, Data>, at: u32, bytes: &[u8]) -> wasmtime::Result<()> {
+pub(crate) fn fill(caller: &mut Caller<'_, Data>, at: u32, bytes: &[u8]) -> wasmtime::Result<()> {
     let (place, _) = place(caller, at, bytes.len(), HostError::StrayMemory)?;
     place.copy_from_slice(bytes);
     Ok(())
@@ -225,4 +227,51 @@ fn take_realloc(
         Realloc::Untyped(realloc) => realloc.typed(caller.as_context_mut()),
         Realloc::Missing => Err(HostError::NoMemory.into()),
     }
+}
+
+pub(crate) fn give_copy(
+    caller: &mut ModuleContext<'_>,
+    value: &str,
+) -> wasmtime::Result<(u32, u32)> {
+    let at = allocate(caller, 1, value.len())?;
+    check(caller.data())?;
+    fill(caller, at, value.as_bytes())?;
+    Ok((at, value.len() as u32))
+}
+
+/// Gives the module a list of texts: where it lies now, and its length.
+pub(crate) fn give_list(
+    caller: &mut ModuleContext<'_>,
+    texts: &[String],
+) -> wasmtime::Result<[u32; 2]> {
+    let list = allocate(caller, 4, 8 * texts.len())?;
+    for (place, text) in (list..).step_by(8).zip(texts) {
+        let (at, length) = give_copy(caller, text)?;
+        write_words(caller, place, &[at, length])?;
+    }
+    Ok([list, texts.len() as u32])
+}
+
+pub(crate) fn optional(
+    memory: &[u8],
+    [case, at, length]: [u32; 3],
+    limit: usize,
+) -> wasmtime::Result<Option<&str>> {
+    match case {
+        0 => Ok(None),
+        1 => text(memory, at, length, limit).map(Some),
+        case => Err(HostError::Level(case).into()),
+    }
+}
+
+/// What is found by a text that the module passes.
+pub(crate) fn by_key<T>(
+    caller: &mut ModuleContext<'_>,
+    at: u32,
+    length: u32,
+    find: impl FnOnce(&mut Call, &str) -> T,
+) -> wasmtime::Result<T> {
+    let (memory, call) = open(caller)?;
+    let key = text(memory, at, length, call.host_call_bytes())?;
+    Ok(find(call, key))
 }

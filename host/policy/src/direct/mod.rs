@@ -6,24 +6,22 @@
 //!
 //! Memory safety is not at stake here: everything that a module passes is checked like any other input, by safe code.
 
-mod ambient;
 mod cards;
-mod functions;
-mod guest;
+pub(crate) mod guest;
 mod lift;
 mod pristine;
-mod questions;
 mod resettable;
 
 use std::borrow::Cow;
 
 use wasmtime::{Engine, Extern, Instance, InstancePre, ModuleExport, Store, TypedFunc};
 
-use crate::call::Call;
+use crate::call::Data;
 use crate::contract::VALIDATE;
 use crate::engine;
 use crate::failure::{Failure, Stage, Terms};
 use crate::inspect::{Inspection, Kind};
+use crate::interfaces;
 use crate::pieces;
 use crate::verdict::Verdict;
 
@@ -31,8 +29,6 @@ pub(crate) use guest::Guest;
 
 use pristine::Pristine;
 use resettable::Resettable;
-
-type Data = Box<Call>;
 
 /// A compiled module.
 pub(crate) struct Module {
@@ -147,7 +143,7 @@ impl Prepared {
             exports.collect::<wasmtime::Result<_>>()
         });
         Ok(Self {
-            pre: functions::linker(engine)?.instantiate_pre(module)?,
+            pre: interfaces::module_linker(engine)?.instantiate_pre(module)?,
             memory: export("memory")?,
             decide: export("decide")?,
             realloc: export("cabi_realloc").ok(),

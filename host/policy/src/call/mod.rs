@@ -1,13 +1,20 @@
 //! What a sandbox holds of the host while it lives: the request, the address table, and the counters of one call.
 
-use std::cell::Cell;
-use std::net::IpAddr;
+mod answered;
+mod clock;
+mod counters;
+mod edits;
+mod log;
+mod permissions;
+mod rules;
+mod settings;
+mod trusted;
+
 use std::sync::Arc;
 
-use portcullis_address::{Entries, Match, Snapshot, parse_ip};
+use portcullis_address::Snapshot;
 use portcullis_request::Request;
-use serde_json::{Value, json};
-use tracing::Level;
+use serde_json::Value;
 use wasmtime::{ResourceLimiter, Trap};
 
 use crate::clock::Moment;
@@ -17,11 +24,14 @@ use crate::edits::Edits;
 use crate::failure::Refused;
 use crate::scope::Scope;
 use crate::tape::{Leaves, Tape};
-use crate::text;
 use crate::ticker::End;
 
-/// The longest Call-ID in a log line, in bytes.
-const MAX_CALL_ID: usize = 128;
+pub(crate) use trusted::{Peer, Rows};
+
+use log::LogBudget;
+
+/// What the store of a sandbox holds.
+pub(crate) type Data = Box<Call>;
 
 /// The state of one call, as the host's functions see it.
 ///
@@ -67,109 +77,6 @@ pub(crate) struct Bounds {
 pub(crate) struct Notes {
     pub(crate) tape: Option<Box<Tape>>,
     pub(crate) decision: Option<DecisionId>,
-}
-
-/// Lines that a call may still log, and those that were dropped. Cells, because the lines lie in the sandbox's memory, which is
-/// borrowed together with this.
-#[derive(Default)]
-struct LogBudget {
-    written: Cell<u32>,
-    dropped: Cell<u32>,
-}
-
-/// The address that a policy asks about.
-enum Address<'a> {
-    Ip(IpAddr),
-    Name(&'a str),
-}
-
-impl Call {
-    /// `allow-source-address`
-    pub(crate) fn allow_source_address(&mut self, group: u32) -> bool {
-        self.answered(
-            "permissions.allow-source-address",
-            Leaves::Tag,
-            || json!([group]),
-            |call| call.finds_source(group),
-        )
-    }
-
-    /// `source-address-group`
-    pub(crate) fn source_address_group(&mut self) -> Option<u32> {
-        self.answered(
-            "permissions.source-address-group",
-            Leaves::Tag,
-            || json!([]),
-            Self::find_source,
-        )
-    }
-
-    fn finds_source(&mut self, group: u32) -> bool {
-        if !self.scope.admits_group(group) {
-            return false;
-        }
-        let source = self.request().source();
-        let entries = self.addresses.table.lookup(source.ip());
-        let found = entries.find(group, source.port());
-        note(&mut self.tag, &mut self.has_tag, found).is_some()
-    }
-
-    fn find_source(&mut self) -> Option<u32> {
-        let source = self.request().source();
-        let entries = self.addresses.table.lookup(source.ip());
-        let found = first_within(&self.scope, entries, source.port());
-        note(&mut self.tag, &mut self.has_tag, found)
-    }
-
-    /// `log`
-    pub(crate) fn log(&self, level: Level, message: &str) {
-        if self.bounds.mute || !enabled(level) || !self.log.take(self.bounds.log_lines) {
-            return;
-        }
-        if !self.scope.admits_line() {
-            return;
-        }
-        self.write(level, &text::shown(message, self.bounds.log_bytes));
-    }
-
-    /// Says how many lines were dropped, if any. Called once, when the call has ended.
-    pub(crate) fn finish_log(&self) -> u32 {
-        let dropped = self.log.dropped.get();
-        if dropped > 0 && self.scope.admits_line() {
-            let message = format!("{dropped} more lines of this call (key `log-lines`)");
-            self.write(Level::WARN, &message);
-        }
-        dropped
-    }
-
-    fn write(&self, level: Level, message: &str) {
-        let call_id = self.request().call_id();
-        let call_id = &*text::shown(&call_id, MAX_CALL_ID);
-        let policy = &*self.policy;
-        let tenant = Some(&*self.scope.tenant).filter(|tenant| !tenant.is_empty());
-        let decision = self.decision.map(tracing::field::display);
-        // Fields that are none are left out.
-        macro_rules! line {
-            ($level:ident) => {
-                tracing::$level!(
-                    target: "policy",
-                    event = "policy_log",
-                    tenant,
-                    policy,
-                    call_id,
-                    decision,
-                    text = message,
-                    "A policy says:"
-                )
-            };
-        }
-        match level {
-            Level::ERROR => line!(error),
-            Level::WARN => line!(warn),
-            Level::INFO => line!(info),
-            _ => line!(debug),
-        }
-    }
 }
 
 impl Call {
@@ -291,48 +198,6 @@ impl Call {
         self.bounds.host_call_bytes
     }
 
-    /// `allow-address`
-    pub(crate) fn allow_address(&mut self, group: u32, address: &str, port: u16) -> bool {
-        self.answered(
-            "permissions.allow-address",
-            Leaves::Tag,
-            || json!([group, address, port]),
-            |call| call.finds(group, Address::parse(address), port),
-        )
-    }
-
-    /// `address-group`
-    pub(crate) fn address_group(&mut self, address: &str, port: u16) -> Option<u32> {
-        self.answered(
-            "permissions.address-group",
-            Leaves::Tag,
-            || json!([address, port]),
-            |call| call.find(Address::parse(address), port),
-        )
-    }
-
-    fn finds(&mut self, group: u32, address: Address<'_>, port: u16) -> bool {
-        if !self.scope.admits_group(group) {
-            return false;
-        }
-        let table = &self.addresses.table;
-        let entries = match address {
-            Address::Ip(ip) => table.lookup(ip),
-            Address::Name(name) => table.lookup_name(name),
-        };
-        note(&mut self.tag, &mut self.has_tag, entries.find(group, port)).is_some()
-    }
-
-    fn find(&mut self, address: Address<'_>, port: u16) -> Option<u32> {
-        let table = &self.addresses.table;
-        let entries = match address {
-            Address::Ip(ip) => table.lookup(ip),
-            Address::Name(name) => table.lookup_name(name),
-        };
-        let found = first_within(&self.scope, entries, port);
-        note(&mut self.tag, &mut self.has_tag, found)
-    }
-
     /// What the questions about trusted peers need: the request, what is known, when it has to end, and where tags go.
     pub(crate) fn parts(&mut self) -> (&Request, &Snapshot, &End, &mut Vec<String>) {
         let request = self.request.as_ref();
@@ -398,65 +263,5 @@ impl ResourceLimiter for Call {
             true => Err(Refused::Table { wanted, limit }.into()),
             false => Ok(true),
         }
-    }
-}
-
-impl LogBudget {
-    /// Whether one more line may be written.
-    fn take(&self, lines: u32) -> bool {
-        let room = self.written.get() < lines;
-        let counter = if room { &self.written } else { &self.dropped };
-        counter.set(counter.get().saturating_add(1));
-        room
-    }
-}
-
-impl<'a> Address<'a> {
-    /// Reads an address as the table does; what is no address is a name.
-    fn parse(text: &'a str) -> Self {
-        parse_ip(text).map_or(Self::Name(text), Self::Ip)
-    }
-}
-
-/// The first row of a group that the policy may ask about.
-#[inline]
-fn first_within<'t>(scope: &Scope, entries: Entries<'t>, port: u16) -> Option<Match<'t>> {
-    match scope.is_limited() {
-        false => entries.first(port),
-        true => entries.first_of(port, scope.groups()),
-    }
-}
-
-/// Remembers the tag of a match for `last-tag`. What found nothing leaves the tag of the match before.
-fn note(tag: &mut String, has_tag: &mut bool, found: Option<Match<'_>>) -> Option<u32> {
-    let found = found?;
-    *has_tag = found.tag.is_some();
-    tag.clear();
-    tag.push_str(found.tag.unwrap_or_default());
-    Some(found.group)
-}
-
-/// Whether anybody reads lines of this level. Dropped ones do not count against the limit.
-fn enabled(level: Level) -> bool {
-    match level {
-        Level::ERROR => tracing::enabled!(target: "policy", Level::ERROR),
-        Level::WARN => tracing::enabled!(target: "policy", Level::WARN),
-        Level::INFO => tracing::enabled!(target: "policy", Level::INFO),
-        _ => tracing::enabled!(target: "policy", Level::DEBUG),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_log_budget_counts_what_it_refuses() {
-        let budget = LogBudget::default();
-
-        let written = (0..20).filter(|_| budget.take(16)).count();
-
-        assert_eq!(written, 16);
-        assert_eq!(budget.dropped.get(), 4);
     }
 }

@@ -1,0 +1,78 @@
+//! Answers, and the tape that they are written on or read from.
+
+use serde_json::{Value, json};
+
+use crate::tape::{Answer, Asked, Leaves, Tape};
+
+use super::Call;
+
+impl Call {
+    /// Answers a question by `live`, and from or to the tape if there is one.
+    #[inline]
+    pub(crate) fn answered<T: Answer>(
+        &mut self,
+        function: &'static str,
+        leaves: Leaves,
+        arguments: impl FnOnce() -> Value,
+        live: impl FnOnce(&mut Self) -> T,
+    ) -> T {
+        match self.tape().is_some_and(Tape::is_listening) {
+            false => live(self),
+            true => self.answered_by_tape(function, leaves, arguments(), live),
+        }
+    }
+
+    #[cold]
+    fn answered_by_tape<T: Answer>(
+        &mut self,
+        function: &'static str,
+        leaves: Leaves,
+        arguments: Value,
+        live: impl FnOnce(&mut Self) -> T,
+    ) -> T {
+        let recorded = self.with_tape(|tape| match tape.is_live {
+            true => None,
+            false => tape.take(function, &arguments),
+        });
+        let read = recorded
+            .as_ref()
+            .and_then(|asked| T::read(&asked.answer).map(|answer| (answer, asked.left.clone())));
+        if let Some((answer, left)) = read {
+            if let Some(left) = &left
+                && answer.is_positive()
+            {
+                self.leave(leaves, left);
+            }
+            self.with_tape(|tape| {
+                if let Some(asked) = recorded {
+                    tape.note(asked, false);
+                }
+            });
+            return answer;
+        }
+        let answer = live(self);
+        // A question that was not answered in time ends the call: there is no answer to write down.
+        if !self.end.is_ahead() {
+            return answer;
+        }
+        let left = match leaves {
+            _ if !answer.is_positive() => None,
+            Leaves::Nothing => None,
+            Leaves::Tag => Some(json!(self.last_tag())),
+            Leaves::Tags => Some(json!(self.trusted_tags())),
+        };
+        let asked = Asked {
+            function: function.into(),
+            arguments,
+            answer: answer.write(),
+            left,
+        };
+        self.with_tape(|tape| {
+            if !tape.is_live {
+                tape.note(asked.clone(), true);
+            }
+            tape.note(asked, false);
+        });
+        answer
+    }
+}

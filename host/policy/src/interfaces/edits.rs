@@ -1,0 +1,51 @@
+//! The interface `edits`.
+
+use wasmtime::component::WasmStr;
+use wasmtime::{Linker, component};
+
+use crate::call::Data;
+use crate::component::context::{ComponentContext, lifted, timely_mut};
+use crate::contract::EDITS;
+use crate::direct::guest::{ModuleContext, open, text};
+
+pub(super) fn link_module(linker: &mut Linker<Data>) -> wasmtime::Result<()> {
+    linker.func_wrap(
+        EDITS,
+        "add-header",
+        |mut caller: ModuleContext<'_>, at: u32, length: u32, value_at: u32, value_length: u32| {
+            let (memory, call) = open(&mut caller)?;
+            let limit = call.host_call_bytes();
+            let name = text(memory, at, length, limit)?;
+            let value = text(memory, value_at, value_length, limit)?;
+            wasmtime::Result::Ok(u32::from(call.add_header(name, value)?))
+        },
+    )?;
+    linker.func_wrap(
+        EDITS,
+        "remove-header",
+        |mut caller: ModuleContext<'_>, at: u32, length: u32| {
+            let (memory, call) = open(&mut caller)?;
+            let name = text(memory, at, length, call.host_call_bytes())?;
+            wasmtime::Result::Ok(u32::from(call.remove_header(name)?))
+        },
+    )?;
+    Ok(())
+}
+
+pub(super) fn link_component(linker: &mut component::Linker<Data>) -> wasmtime::Result<()> {
+    let mut edits = linker.instance(EDITS)?;
+    edits.func_wrap(
+        "add-header",
+        |mut store: ComponentContext<'_>, (name, value): (WasmStr, WasmStr)| {
+            let (name, value) = (lifted(&store, &name)?, lifted(&store, &value)?);
+            Ok((timely_mut(&mut store)?.add_header(&name, &value)?,))
+        },
+    )?;
+    edits.func_wrap(
+        "remove-header",
+        |mut store: ComponentContext<'_>, (name,): (WasmStr,)| {
+            let name = lifted(&store, &name)?;
+            Ok((timely_mut(&mut store)?.remove_header(&name)?,))
+        },
+    )
+}

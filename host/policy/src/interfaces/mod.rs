@@ -1,0 +1,48 @@
+//! The interfaces of the contract, one module for each: its functions with the signatures that the canonical ABI gives them for modules,
+//! and those for components. What the functions answer is in [`call`](crate::call).
+//!
+//! For modules, a text is a pointer and a length; a result that is not one number goes where the last argument points.
+
+mod clock;
+mod counters;
+mod edits;
+mod log;
+mod permissions;
+mod request;
+mod rules;
+mod settings;
+mod trusted;
+
+use wasmtime::{Engine, Linker, component};
+
+use crate::call::Data;
+
+/// The host's functions for modules.
+pub(crate) fn module_linker(engine: &Engine) -> wasmtime::Result<Linker<Data>> {
+    let mut linker = Linker::new(engine);
+    permissions::link_module(&mut linker)?;
+    request::link_module(&mut linker)?;
+    log::link_module(&mut linker)?;
+    trusted::link_module(&mut linker)?;
+    rules::link_module(&mut linker)?;
+    counters::link_module(&mut linker)?;
+    settings::link_module(&mut linker)?;
+    clock::link_module(&mut linker)?;
+    edits::link_module(&mut linker)?;
+    Ok(linker)
+}
+
+/// The host's functions for components.
+pub(crate) fn component_linker(engine: &Engine) -> wasmtime::Result<component::Linker<Data>> {
+    let mut linker = component::Linker::new(engine);
+    permissions::link_component(&mut linker)?;
+    request::link_component(&mut linker)?;
+    log::link_component(&mut linker)?;
+    trusted::link_component(&mut linker)?;
+    rules::link_component(&mut linker)?;
+    counters::link_component(&mut linker)?;
+    settings::link_component(&mut linker)?;
+    clock::link_component(&mut linker)?;
+    edits::link_component(&mut linker)?;
+    Ok(linker)
+}

@@ -1,0 +1,138 @@
+//! The interface `settings`. For modules, an optional number is a byte that says whether it is there, and the value at the next place that
+//! suits its size.
+
+use wasmtime::component::WasmStr;
+use wasmtime::{Linker, component};
+
+use crate::call::{Call, Data};
+use crate::component::context::{ComponentContext, lifted, timely_mut};
+use crate::contract::SETTINGS;
+use crate::direct::guest::{
+    ModuleContext, by_key, give_copy, give_list, open, text, write_bytes, write_words,
+};
+
+pub(super) fn link_module(linker: &mut Linker<Data>) -> wasmtime::Result<()> {
+    link_numbers(linker)?;
+    link_texts(linker)
+}
+
+/// Links functions that find something by a key.
+macro_rules! by_key {
+    ($instance:ident, $($name:literal: $method:ident),+ $(,)?) => {$(
+        $instance.func_wrap($name, |mut store: ComponentContext<'_>, (key,): (WasmStr,)| {
+            let key = lifted(&store, &key)?;
+            Ok((timely_mut(&mut store)?.$method(&key),))
+        })?;
+    )+};
+}
+
+pub(super) fn link_component(linker: &mut component::Linker<Data>) -> wasmtime::Result<()> {
+    let mut settings = linker.instance(SETTINGS)?;
+    by_key!(
+        settings,
+        "boolean": boolean,
+        "integer": integer,
+        "number": number,
+        "text": text,
+        "texts": texts,
+        "keys": keys,
+    );
+    settings.func_wrap("json", |mut store: ComponentContext<'_>, (): ()| {
+        Ok((timely_mut(&mut store)?.json(),))
+    })
+}
+
+fn link_numbers(linker: &mut Linker<Data>) -> wasmtime::Result<()> {
+    linker.func_wrap(
+        SETTINGS,
+        "boolean",
+        |mut caller: ModuleContext<'_>, at: u32, length: u32, result: u32| {
+            let (memory, call) = open(&mut caller)?;
+            let key = text(memory, at, length, call.host_call_bytes())?;
+            let found = call.boolean(key);
+            let bytes = [found.is_some().into(), found.unwrap_or_default().into()];
+            write_bytes(&mut caller, result, 1, &bytes)
+        },
+    )?;
+    linker.func_wrap(
+        SETTINGS,
+        "integer",
+        |mut caller: ModuleContext<'_>, at: u32, length: u32, result: u32| {
+            let (memory, call) = open(&mut caller)?;
+            let key = text(memory, at, length, call.host_call_bytes())?;
+            let found = call.integer(key);
+            let value = found.unwrap_or_default().to_le_bytes();
+            write_wide(&mut caller, result, found.is_some(), value)
+        },
+    )?;
+    linker.func_wrap(
+        SETTINGS,
+        "number",
+        |mut caller: ModuleContext<'_>, at: u32, length: u32, result: u32| {
+            let (memory, call) = open(&mut caller)?;
+            let key = text(memory, at, length, call.host_call_bytes())?;
+            let found = call.number(key);
+            let value = found.unwrap_or_default().to_le_bytes();
+            write_wide(&mut caller, result, found.is_some(), value)
+        },
+    )?;
+    Ok(())
+}
+
+fn link_texts(linker: &mut Linker<Data>) -> wasmtime::Result<()> {
+    linker.func_wrap(
+        SETTINGS,
+        "text",
+        |mut caller: ModuleContext<'_>, at: u32, length: u32, result: u32| {
+            let Some(found) = by_key(&mut caller, at, length, Call::text)? else {
+                return write_words(&mut caller, result, &[0, 0, 0]);
+            };
+            let (at, length) = give_copy(&mut caller, &found)?;
+            write_words(&mut caller, result, &[1, at, length])
+        },
+    )?;
+    linker.func_wrap(
+        SETTINGS,
+        "texts",
+        |mut caller: ModuleContext<'_>, at: u32, length: u32, result: u32| {
+            let Some(found) = by_key(&mut caller, at, length, Call::texts)? else {
+                return write_words(&mut caller, result, &[0, 0, 0]);
+            };
+            let [list, length] = give_list(&mut caller, &found)?;
+            write_words(&mut caller, result, &[1, list, length])
+        },
+    )?;
+    linker.func_wrap(
+        SETTINGS,
+        "keys",
+        |mut caller: ModuleContext<'_>, at: u32, length: u32, result: u32| {
+            let keys = by_key(&mut caller, at, length, Call::keys)?;
+            let list = give_list(&mut caller, &keys)?;
+            write_words(&mut caller, result, &list)
+        },
+    )?;
+    linker.func_wrap(
+        SETTINGS,
+        "json",
+        |mut caller: ModuleContext<'_>, result: u32| {
+            let (_, call) = open(&mut caller)?;
+            let json = call.json();
+            let (at, length) = give_copy(&mut caller, &json)?;
+            write_words(&mut caller, result, &[at, length])
+        },
+    )?;
+    Ok(())
+}
+
+/// An optional number of eight bytes.
+fn write_wide(
+    caller: &mut ModuleContext<'_>,
+    result: u32,
+    is_there: bool,
+    value: [u8; 8],
+) -> wasmtime::Result<()> {
+    let mut bytes = [0; 16];
+    bytes[0] = is_there.into();
+    bytes[8..].copy_from_slice(&value);
+    write_bytes(caller, result, 8, &bytes)
+}
