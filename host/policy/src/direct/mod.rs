@@ -7,10 +7,11 @@
 //! Memory safety is not at stake here: everything that a module passes is checked like any other input, by safe code.
 
 mod cards;
-pub(crate) mod guest;
+mod guest;
 mod lift;
 mod pristine;
 mod resettable;
+pub(crate) mod transfer;
 
 use std::borrow::Cow;
 
@@ -188,7 +189,7 @@ impl Prepared {
         let function = function.ok_or_else(no_function).map_err(read)?;
         let function = function.typed::<(), u32>(&*store).map_err(read)?;
         let at = function.call(&mut *store, ()).map_err(read)?;
-        let guest = guest::of(store.data()).map_err(read)?;
+        let guest = transfer::of(store.data()).map_err(read)?;
         lift::result(guest.memory().data(&*store), at, terms.host_call_bytes)
     }
 
@@ -247,12 +248,12 @@ impl Live {
     pub(crate) fn decide(&self, store: &mut Store<Data>, terms: Terms) -> Result<Verdict, Failure> {
         let read = |error: wasmtime::Error| Failure::read(&error, Stage::Decide, terms);
         let at = self.decide.call(&mut *store, ()).map_err(read)?;
-        let guest = guest::of(store.data()).map_err(read)?;
+        let guest = transfer::of(store.data()).map_err(read)?;
         let verdict = lift::verdict(guest.memory().data(&*store), at, terms.host_call_bytes)?;
         if let Some(post_return) = &self.post_return {
-            guest::enter(store.data_mut());
+            transfer::enter(store.data_mut());
             post_return.call(&mut *store, at).map_err(read)?;
-            guest::leave(store.data_mut());
+            transfer::leave(store.data_mut());
         }
         Ok(verdict)
     }

@@ -7,7 +7,7 @@ use crate::call::{Call, Data};
 use crate::clock::LocalTime;
 use crate::component::context::{ComponentContext, lifted, timely_mut};
 use crate::contract::CLOCK;
-use crate::direct::guest::{ModuleContext, by_key, check, write_bytes};
+use crate::direct::transfer::{ModuleContext, by_key, check, write_bytes};
 
 pub(super) fn link_module(linker: &mut Linker<Data>) -> wasmtime::Result<()> {
     linker.func_wrap(CLOCK, "now", |mut caller: ModuleContext<'_>| {

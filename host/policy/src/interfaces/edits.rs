@@ -6,7 +6,7 @@ use wasmtime::{Linker, component};
 use crate::call::Data;
 use crate::component::context::{ComponentContext, lifted, timely_mut};
 use crate::contract::EDITS;
-use crate::direct::guest::{ModuleContext, open, text};
+use crate::direct::transfer::{ModuleContext, open, text};
 
 pub(super) fn link_module(linker: &mut Linker<Data>) -> wasmtime::Result<()> {
     linker.func_wrap(

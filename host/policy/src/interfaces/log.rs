@@ -7,7 +7,7 @@ use wasmtime::{AsContext, Linker, component};
 use crate::call::Data;
 use crate::component::context::{ComponentContext, timely};
 use crate::contract::LOG;
-use crate::direct::guest::{ModuleContext, open, text};
+use crate::direct::transfer::{ModuleContext, open, text};
 use crate::failure::HostError;
 
 pub(super) fn link_module(linker: &mut Linker<Data>) -> wasmtime::Result<()> {

@@ -8,7 +8,7 @@ use wasmtime::{Linker, component};
 use crate::call::{Call, Data};
 use crate::component::context::{ComponentContext, lifted, timely, timely_mut};
 use crate::contract::PERMISSIONS;
-use crate::direct::guest::{ModuleContext, check, give, open, text, write_words};
+use crate::direct::transfer::{ModuleContext, check, give, open, text, write_words};
 
 pub(super) fn link_module(linker: &mut Linker<Data>) -> wasmtime::Result<()> {
     linker.func_wrap(

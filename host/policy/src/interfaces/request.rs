@@ -10,7 +10,7 @@ use wasmtime::{AsContext, Linker, component};
 use crate::call::Data;
 use crate::component::context::{ComponentContext, timely};
 use crate::contract::REQUEST;
-use crate::direct::guest::{
+use crate::direct::transfer::{
     ModuleContext, check, give, give_copy, give_list, open, text, write_words,
 };
 use crate::failure::HostError;

@@ -6,7 +6,7 @@ use wasmtime::{Linker, component};
 use crate::call::{Call, Data};
 use crate::component::context::{ComponentContext, lifted, lifted_optional, timely_mut};
 use crate::contract::RULES;
-use crate::direct::guest::{ModuleContext, open, optional, text};
+use crate::direct::transfer::{ModuleContext, open, optional, text};
 
 pub(super) fn link_module(linker: &mut Linker<Data>) -> wasmtime::Result<()> {
     let questions: [(&str, Question); 3] = [

@@ -7,7 +7,7 @@ use wasmtime::{Linker, component};
 use crate::call::{Call, Data};
 use crate::component::context::{ComponentContext, lifted, timely_mut};
 use crate::contract::SETTINGS;
-use crate::direct::guest::{
+use crate::direct::transfer::{
     ModuleContext, by_key, give_copy, give_list, open, text, write_bytes, write_words,
 };
 

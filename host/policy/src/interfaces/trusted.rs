@@ -6,7 +6,7 @@ use wasmtime::{Linker, component};
 use crate::call::{Data, Peer, Rows};
 use crate::component::context::{ComponentContext, lifted, lifted_optional, timely, timely_mut};
 use crate::contract::TRUSTED;
-use crate::direct::guest::{ModuleContext, check, give_list, open, optional, text, write_words};
+use crate::direct::transfer::{ModuleContext, check, give_list, open, optional, text, write_words};
 
 pub(super) fn link_module(linker: &mut Linker<Data>) -> wasmtime::Result<()> {
     for (own, address, rows) in [

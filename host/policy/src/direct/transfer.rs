@@ -1,0 +1,239 @@
+//! Ways in and out of the memory of a module.
+
+use std::borrow::Cow;
+
+use wasmtime::{AsContextMut, Caller, Trap, TypedFunc};
+
+use crate::call::{Call, Data};
+use crate::failure::HostError;
+
+use super::guest::{Guest, Realloc};
+
+/// What the host's functions get of the store.
+pub(crate) type ModuleContext<'a> = Caller<'a, Data>;
+
+/// The module of the call.
+pub(crate) fn of(call: &Call) -> wasmtime::Result<&Guest> {
+    // A component's start function finds nothing either where the functions with pointers will be.
+    call.guest
+        .as_ref()
+        .ok_or_else(|| Trap::IndirectCallToNull.into())
+}
+
+/// Notes that the module works for the host.
+pub(crate) fn enter(call: &mut Call) {
+    if let Some(guest) = &mut call.guest {
+        guest.is_inside = true;
+    }
+}
+
+/// Notes that it is done.
+pub(crate) fn leave(call: &mut Call) {
+    if let Some(guest) = &mut call.guest {
+        guest.is_inside = false;
+    }
+}
+
+/// Ends the call if the module may not call the host now, or if its time is over: a module need not loop to go from one function of the
+/// host to the next, and only loops and calls of its own look at the clock.
+pub(crate) fn check(call: &Call) -> wasmtime::Result<()> {
+    call.in_time()?;
+    match &call.guest {
+        Some(guest) if guest.is_inside => Err(Trap::CannotLeaveComponent.into()),
+        _ => Ok(()),
+    }
+}
+
+/// The memory of the module, to read, and beside it the state of the call.
+pub(crate) fn open<'a>(
+    caller: &'a mut Caller<'_, Data>,
+) -> wasmtime::Result<(&'a [u8], &'a mut Call)> {
+    check(caller.data())?;
+    let memory = of(caller.data())?.memory;
+    let (bytes, call) = memory.data_and_store_mut(caller);
+    Ok((bytes, call))
+}
+
+/// A part of the module's memory, to write, and beside it the state of the call. The only way for the host to write there: it marks
+/// what is written.
+fn place<'a>(
+    caller: &'a mut Caller<'_, Data>,
+    at: u32,
+    size: usize,
+    stray: HostError,
+) -> wasmtime::Result<(&'a mut [u8], &'a mut Call)> {
+    let memory = of(caller.data())?.memory;
+    let (bytes, call) = memory.data_and_store_mut(caller);
+    let at = at as usize;
+    let place = bytes.get_mut(at..).and_then(|rest| rest.get_mut(..size));
+    let place = place.ok_or(stray)?;
+    if let Some(guest) = &mut call.guest {
+        guest.cards.mark(at, size);
+    }
+    Ok((place, call))
+}
+
+/// A text that the module passes.
+pub(crate) fn text(memory: &[u8], at: u32, length: u32, limit: usize) -> wasmtime::Result<&str> {
+    let bytes = memory
+        .get(at as usize..)
+        .and_then(|rest| rest.get(..length as usize))
+        .ok_or(HostError::StrayText)?;
+    if bytes.len() > limit {
+        return Err(HostError::TooMuch.into());
+    }
+    Ok(std::str::from_utf8(bytes).map_err(|_| HostError::NotUtf8)?)
+}
+
+/// Gives the module a text: where it lies now, and its length.
+pub(crate) fn give(
+    caller: &mut Caller<'_, Data>,
+    text: impl Fn(&Call) -> Cow<'_, str>,
+) -> wasmtime::Result<(u32, u32)> {
+    // Borrowed texts are asked for twice instead of copied, because the module runs in between.
+    let (length, owned) = match text(caller.data()) {
+        Cow::Borrowed(text) => (text.len(), None),
+        Cow::Owned(text) => (text.len(), Some(text)),
+    };
+    let at = allocate(caller, 1, length)?;
+    let (place, call) = place(caller, at, length, HostError::StrayMemory)?;
+    let text = match &owned {
+        Some(text) => Cow::Borrowed(&**text),
+        None => text(call),
+    };
+    // Nothing has changed the text, so its length is the same.
+    let text = text
+        .as_bytes()
+        .get(..length)
+        .ok_or(HostError::StrayMemory)?;
+    place.copy_from_slice(text);
+    Ok((at, length as u32))
+}
+
+/// Memory of the module for the host to fill.
+pub(crate) fn allocate(
+    caller: &mut Caller<'_, Data>,
+    align: u32,
+    size: usize,
+) -> wasmtime::Result<u32> {
+    let size = u32::try_from(size).map_err(|_| HostError::TooMuch)?;
+    let realloc = take_realloc(caller)?;
+    let allocated = realloc.call(&mut *caller, (0, 0, align, size));
+    if let Some(guest) = &mut caller.data_mut().guest {
+        guest.realloc = Realloc::Typed(realloc);
+        guest.is_inside = false;
+    }
+    let at = allocated?;
+    if at % align != 0 {
+        return Err(HostError::OddMemory.into());
+    }
+    let has = of(caller.data())?.memory.data_size(&*caller);
+    match (at as usize).checked_add(size as usize) {
+        Some(end) if end <= has => Ok(at),
+        _ => Err(HostError::StrayMemory.into()),
+    }
+}
+
+/// Writes values of four bytes each where the module wants a result.
+pub(crate) fn write_words(
+    caller: &mut Caller<'_, Data>,
+    at: u32,
+    words: &[u32],
+) -> wasmtime::Result<()> {
+    let area = area(caller, at, 4, 4 * words.len())?;
+    for (place, word) in area.chunks_exact_mut(4).zip(words) {
+        place.copy_from_slice(&word.to_le_bytes());
+    }
+    Ok(())
+}
+
+/// Writes a value where the module wants a result.
+pub(crate) fn write_bytes(
+    caller: &mut Caller<'_, Data>,
+    at: u32,
+    align: u32,
+    value: &[u8],
+) -> wasmtime::Result<()> {
+    area(caller, at, align, value.len())?.copy_from_slice(value);
+    Ok(())
+}
+
+/// The memory for a result.
+fn area<'a>(
+    caller: &'a mut Caller<'_, Data>,
+    at: u32,
+    align: u32,
+    size: usize,
+) -> wasmtime::Result<&'a mut [u8]> {
+    if !at.is_multiple_of(align) {
+        return Err(HostError::OddPointer.into());
+    }
+    Ok(place(caller, at, size, HostError::StrayPointer)?.0)
+}
+
+/// Copies bytes to where the host [allocated](allocate) memory.
+pub(crate) fn fill(caller: &mut Caller<'_, Data>, at: u32, bytes: &[u8]) -> wasmtime::Result<()> {
+    let (place, _) = place(caller, at, bytes.len(), HostError::StrayMemory)?;
+    place.copy_from_slice(bytes);
+    Ok(())
+}
+
+fn take_realloc(
+    caller: &mut Caller<'_, Data>,
+) -> wasmtime::Result<TypedFunc<(u32, u32, u32, u32), u32>> {
+    let guest = caller.data_mut().guest.as_mut();
+    let guest = guest.ok_or(Trap::IndirectCallToNull)?;
+    guest.is_inside = true;
+    match std::mem::replace(&mut guest.realloc, Realloc::Missing) {
+        Realloc::Typed(realloc) => Ok(realloc),
+        Realloc::Untyped(realloc) => realloc.typed(caller.as_context_mut()),
+        Realloc::Missing => Err(HostError::NoMemory.into()),
+    }
+}
+
+pub(crate) fn give_copy(
+    caller: &mut ModuleContext<'_>,
+    value: &str,
+) -> wasmtime::Result<(u32, u32)> {
+    let at = allocate(caller, 1, value.len())?;
+    check(caller.data())?;
+    fill(caller, at, value.as_bytes())?;
+    Ok((at, value.len() as u32))
+}
+
+/// Gives the module a list of texts: where it lies now, and its length.
+pub(crate) fn give_list(
+    caller: &mut ModuleContext<'_>,
+    texts: &[String],
+) -> wasmtime::Result<[u32; 2]> {
+    let list = allocate(caller, 4, 8 * texts.len())?;
+    for (place, text) in (list..).step_by(8).zip(texts) {
+        let (at, length) = give_copy(caller, text)?;
+        write_words(caller, place, &[at, length])?;
+    }
+    Ok([list, texts.len() as u32])
+}
+
+pub(crate) fn optional(
+    memory: &[u8],
+    [case, at, length]: [u32; 3],
+    limit: usize,
+) -> wasmtime::Result<Option<&str>> {
+    match case {
+        0 => Ok(None),
+        1 => text(memory, at, length, limit).map(Some),
+        case => Err(HostError::Level(case).into()),
+    }
+}
+
+/// What is found by a text that the module passes.
+pub(crate) fn by_key<T>(
+    caller: &mut ModuleContext<'_>,
+    at: u32,
+    length: u32,
+    find: impl FnOnce(&mut Call, &str) -> T,
+) -> wasmtime::Result<T> {
+    let (memory, call) = open(caller)?;
+    let key = text(memory, at, length, call.host_call_bytes())?;
+    Ok(find(call, key))
+}
