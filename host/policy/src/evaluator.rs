@@ -15,6 +15,7 @@ use crate::kept::{Kept, KeptSandboxes};
 use crate::policy::Policy;
 use crate::sandbox::Outcome;
 use crate::scope::Scope;
+use crate::state::{Data, State};
 use crate::tape::Tape;
 use crate::verdict::Verdict;
 
@@ -24,8 +25,8 @@ pub const KEPT: usize = 4;
 /// Asks policies, one request after the other. Every worker has its own: nothing in it is shared, and while policy and address
 /// table stay the same, a call changes no reference count.
 pub struct Evaluator {
-    /// The state of a call, between calls. Absent while a kept sandbox has it.
-    idle: Option<Box<Call>>,
+    /// The state of a sandbox, between calls. Absent while a kept sandbox has it.
+    idle: Option<Data>,
     kept: KeptSandboxes,
     /// Whether what policies log goes nowhere.
     mute: bool,
@@ -135,14 +136,16 @@ impl Evaluator {
         request: Request,
     ) -> (Request, Outcome) {
         let loaded = &*policy.loaded;
-        let mut call = self.idle(policy, scope, addresses);
+        let mut state = self.idle(policy, scope, addresses);
         let notes = self.notes();
         let bounds = self.bounds(policy);
-        call.begin(addresses, scope, &loaded.name, bounds, request, notes);
-        let (mut call, outcome, fuel) = loaded.sandboxes.ask(call, &loaded.rules);
+        state
+            .call
+            .begin(addresses, scope, &loaded.name, bounds, request, notes);
+        let (mut state, outcome, fuel) = loaded.sandboxes.ask(state, &loaded.rules);
         self.fuel = fuel;
-        let request = self.end(&mut call, policy);
-        self.idle = Some(call);
+        let request = self.end(&mut state.call, policy);
+        self.idle = Some(state);
         (request, outcome)
     }
 
@@ -164,20 +167,22 @@ impl Evaluator {
                 kept
             }
             None => {
-                if let Some(call) = self.kept.make_room(scope) {
-                    self.idle = Some(call);
+                if let Some(state) = self.kept.make_room(scope) {
+                    self.idle = Some(state);
                 }
-                let mut call = self.idle(policy, scope, addresses);
-                call.begin(addresses, scope, &loaded.name, bounds, request, notes);
-                match loaded.sandboxes.open(call, &loaded.rules, usage) {
+                let mut state = self.idle(policy, scope, addresses);
+                state
+                    .call
+                    .begin(addresses, scope, &loaded.name, bounds, request, notes);
+                match loaded.sandboxes.open(state, &loaded.rules, usage) {
                     Ok(sandbox) => Kept {
                         policy: policy.clone(),
                         scope: Arc::clone(scope),
                         sandbox,
                     },
-                    Err((mut call, failure)) => {
-                        let request = self.end(&mut call, policy);
-                        self.idle = Some(call);
+                    Err((mut state, failure)) => {
+                        let request = self.end(&mut state.call, policy);
+                        self.idle = Some(state);
                         return (request, Err((Stage::Instantiate, failure)));
                     }
                 }
@@ -223,20 +228,15 @@ impl Evaluator {
         }
     }
 
-    fn idle(
-        &mut self,
-        policy: &Policy,
-        scope: &Arc<Scope>,
-        addresses: &Arc<Snapshot>,
-    ) -> Box<Call> {
+    fn idle(&mut self, policy: &Policy, scope: &Arc<Scope>, addresses: &Arc<Snapshot>) -> Data {
         self.idle.take().unwrap_or_else(|| {
             let loaded = &*policy.loaded;
-            Box::new(Call::new(
+            Box::new(State::new(Call::new(
                 Arc::clone(addresses),
                 Arc::clone(scope),
                 Arc::clone(&loaded.name),
                 loaded.rules.bounds,
-            ))
+            )))
         })
     }
 }

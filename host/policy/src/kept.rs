@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use hashbrown::HashTable;
 
-use crate::call::Call;
 use crate::direct::Use;
 use crate::policy::Policy;
 use crate::sandbox::Open;
 use crate::scope::Scope;
+use crate::state::Data;
 
 /// A sandbox kept for the next call of its policy: put back to its first state, or as the last call left it, where that is asked
 /// for.
@@ -75,7 +75,7 @@ impl KeptSandboxes {
     }
 
     /// Makes room for one more sandbox on this behalf. The state of the call comes back from the one that goes, if one has to.
-    pub(crate) fn make_room(&mut self, scope: &Arc<Scope>) -> Option<Box<Call>> {
+    pub(crate) fn make_room(&mut self, scope: &Arc<Scope>) -> Option<Data> {
         let scope = key_of(scope);
         let of_scope = self.labels.iter().filter(|label| label.scope == scope);
         let is_full = self.labels.len() >= self.most;
@@ -107,7 +107,7 @@ impl KeptSandboxes {
     pub(crate) fn keep_only(
         &mut self,
         serving: impl FnOnce(&mut dyn FnMut(&Policy)),
-    ) -> Option<Box<Call>> {
+    ) -> Option<Data> {
         self.sweeps += 1;
         let Self {
             labels,

@@ -71,6 +71,7 @@ mod scope;
 mod settings;
 
 mod slot;
+mod state;
 mod tape;
 mod text;
 mod ticker;

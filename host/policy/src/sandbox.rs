@@ -12,6 +12,7 @@ use crate::engine::Ticks;
 use crate::failure::{Failure, Stage, Terms};
 use crate::limits::Limits;
 use crate::load::Checked;
+use crate::state::Data;
 use crate::ticker::Ticker;
 use crate::verdict::Verdict;
 use crate::{component, direct, engine, pieces};
@@ -51,7 +52,7 @@ enum Live {
 
 /// A sandbox that serves one call after the other.
 pub(crate) struct Open {
-    store: Store<Box<Call>>,
+    store: Store<Data>,
     ticker: Arc<Ticker>,
     live: Live,
     usage: Use,
@@ -96,9 +97,9 @@ impl Sandboxes {
     }
 
     /// Makes a sandbox, asks it for a verdict, and ends it. The state of the call comes back in any case.
-    pub(crate) fn ask(&self, call: Box<Call>, rules: &Rules) -> (Box<Call>, Outcome, Option<u64>) {
+    pub(crate) fn ask(&self, state: Data, rules: &Rules) -> (Data, Outcome, Option<u64>) {
         let _running = self.ticker.begin();
-        let mut store = self.store(call, rules);
+        let mut store = self.store(state, rules);
         let outcome = match self.prepared.instantiate(&mut store, Use::Once) {
             Ok(live) => ask(&mut store, &live, rules),
             Err(error) => Err((
@@ -113,11 +114,11 @@ impl Sandboxes {
     /// Asks a new sandbox what is wrong with its settings; none if the policy has nothing to say about them.
     pub(crate) fn validate(
         &self,
-        call: Box<Call>,
+        state: Data,
         rules: &Rules,
     ) -> Option<Result<Result<(), String>, Failure>> {
         let _running = self.ticker.begin();
-        let mut store = self.store(call, rules);
+        let mut store = self.store(state, rules);
         match &self.prepared {
             Prepared::Module(prepared) => prepared.validate(&mut store, rules.terms),
             Prepared::Component(prepared) => {
@@ -130,12 +131,12 @@ impl Sandboxes {
     /// Makes a sandbox that can be asked again and again. On failure the state of the call comes back.
     pub(crate) fn open(
         &self,
-        call: Box<Call>,
+        state: Data,
         rules: &Rules,
         usage: Use,
-    ) -> Result<Open, (Box<Call>, Failure)> {
+    ) -> Result<Open, (Data, Failure)> {
         let running = self.ticker.begin();
-        let mut store = self.store(call, rules);
+        let mut store = self.store(state, rules);
         let instantiated = self.prepared.instantiate(&mut store, usage);
         drop(running);
         match instantiated {
@@ -154,11 +155,11 @@ impl Sandboxes {
     }
 
     /// Start functions run while a sandbox is made, so the deadline comes first.
-    fn store(&self, mut call: Box<Call>, rules: &Rules) -> Store<Box<Call>> {
-        call.memory = 0;
-        call.end.go_by(&self.ticker);
-        let mut store = Store::new(&self.engine, call);
-        store.limiter(|call| &mut **call);
+    fn store(&self, mut state: Data, rules: &Rules) -> Store<Data> {
+        state.memory = 0;
+        state.call.end.go_by(&self.ticker);
+        let mut store = Store::new(&self.engine, state);
+        store.limiter(|state| &mut **state);
         store.set_hostcall_fuel(rules.terms.host_call_bytes);
         store.epoch_deadline_callback(go_on_or_end);
         start_clock(&mut store, rules);
@@ -170,7 +171,7 @@ impl Sandboxes {
 }
 
 impl Prepared {
-    fn instantiate(&self, store: &mut Store<Box<Call>>, usage: Use) -> wasmtime::Result<Live> {
+    fn instantiate(&self, store: &mut Store<Data>, usage: Use) -> wasmtime::Result<Live> {
         match self {
             Self::Module(prepared) => prepared.instantiate(store, usage).map(Live::Module),
             Self::Component(prepared) => prepared.instantiate(store).map(Live::Component),
@@ -197,7 +198,7 @@ impl Code {
 impl Open {
     /// The state of the call, to begin and end calls.
     pub(crate) fn call(&mut self) -> &mut Call {
-        self.store.data_mut()
+        &mut self.store.data_mut().call
     }
 
     /// Asks for a verdict. After a failure the sandbox is of no more use.
@@ -233,7 +234,7 @@ impl Open {
     }
 
     /// Ends the sandbox.
-    pub(crate) fn close(self) -> Box<Call> {
+    pub(crate) fn close(self) -> Data {
         self.store.into_data()
     }
 }
@@ -271,7 +272,7 @@ impl Rules {
     }
 }
 
-fn ask(store: &mut Store<Box<Call>>, live: &Live, rules: &Rules) -> Outcome {
+fn ask(store: &mut Store<Data>, live: &Live, rules: &Rules) -> Outcome {
     let verdict = match live {
         Live::Module(live) => live.decide(store, rules.terms),
         Live::Component(live) => live
@@ -283,9 +284,9 @@ fn ask(store: &mut Store<Box<Call>>, live: &Live, rules: &Rules) -> Outcome {
         .map_err(|failure| (Stage::Decide, failure))
 }
 
-fn start_clock(store: &mut Store<Box<Call>>, rules: &Rules) {
+fn start_clock(store: &mut Store<Data>, rules: &Rules) {
     let Ticks { first, then } = rules.ticks;
-    store.data().end.set(first, then);
+    store.data().call.end.set(first, then);
     store.set_epoch_deadline(NEXT_WAKE);
 }
 
@@ -293,8 +294,8 @@ fn start_clock(store: &mut Store<Box<Call>>, rules: &Rules) {
 const NEXT_WAKE: u64 = 1;
 
 /// What becomes of a call when the clock has woken up: it goes on, or ends.
-fn go_on_or_end(store: StoreContextMut<'_, Box<Call>>) -> wasmtime::Result<UpdateDeadline> {
-    Ok(match store.data().end.is_ahead() {
+fn go_on_or_end(store: StoreContextMut<'_, Data>) -> wasmtime::Result<UpdateDeadline> {
+    Ok(match store.data().call.end.is_ahead() {
         true => UpdateDeadline::Continue(NEXT_WAKE),
         false => UpdateDeadline::Interrupt,
     })

@@ -1,4 +1,4 @@
-//! What a sandbox holds of the host while it lives: the request, the address table, and the counters of one call.
+//! One call: its request, the tables and the scope that it may ask about, and what it has asked, logged and changed so far.
 
 mod answered;
 mod clock;
@@ -15,13 +15,11 @@ use std::sync::Arc;
 use portcullis_address::Snapshot;
 use portcullis_request::Request;
 use serde_json::Value;
-use wasmtime::{ResourceLimiter, Trap};
+use wasmtime::Trap;
 
 use crate::clock::Moment;
 use crate::decision::DecisionId;
-use crate::direct::Guest;
 use crate::edits::Edits;
-use crate::failure::Refused;
 use crate::scope::Scope;
 use crate::tape::{Leaves, Tape};
 use crate::ticker::End;
@@ -30,12 +28,7 @@ pub(crate) use trusted::{Peer, Rows};
 
 use log::LogBudget;
 
-/// What the store of a sandbox holds.
-pub(crate) type Data = Box<Call>;
-
 /// The state of one call, as the host's functions see it.
-///
-/// It moves into the sandbox and comes back when the sandbox ends, in one piece of memory that serves call after call.
 pub(crate) struct Call {
     request: Option<Request>,
     addresses: Arc<Snapshot>,
@@ -54,10 +47,6 @@ pub(crate) struct Call {
     decision: Option<DecisionId>,
     /// When it ends. Functions of the host look at it, too.
     pub(crate) end: End,
-    /// The module of this call, if it is one. Belongs to one sandbox.
-    pub(crate) guest: Option<Guest>,
-    /// Bytes of linear memory in use, over all memories of the sandbox.
-    pub(crate) memory: usize,
 }
 
 /// The limits that the host's functions enforce.
@@ -101,8 +90,6 @@ impl Call {
             tape: None,
             decision: None,
             end: End::default(),
-            guest: None,
-            memory: 0,
         }
     }
 
@@ -193,6 +180,11 @@ impl Call {
             .expect("a call that began has a request")
     }
 
+    /// The limits of the call.
+    pub(crate) fn bounds(&self) -> &Bounds {
+        &self.bounds
+    }
+
     /// The bytes that a policy may pass in one call.
     pub(crate) fn host_call_bytes(&self) -> usize {
         self.bounds.host_call_bytes
@@ -232,36 +224,5 @@ impl Call {
     /// `last-tag`
     pub(crate) fn last_tag(&self) -> Option<&str> {
         self.has_tag.then_some(&self.tag)
-    }
-}
-
-impl ResourceLimiter for Call {
-    fn memory_growing(
-        &mut self,
-        current: usize,
-        wanted: usize,
-        _maximum: Option<usize>,
-    ) -> wasmtime::Result<bool> {
-        let limit = self.bounds.memory_bytes;
-        // A composition has several memories.
-        let wanted = self.memory.saturating_add(wanted.saturating_sub(current));
-        if wanted > limit {
-            return Err(Refused::Memory { wanted, limit }.into());
-        }
-        self.memory = wanted;
-        Ok(true)
-    }
-
-    fn table_growing(
-        &mut self,
-        _current: usize,
-        wanted: usize,
-        _maximum: Option<usize>,
-    ) -> wasmtime::Result<bool> {
-        let limit = self.bounds.table_elements;
-        match wanted > limit {
-            true => Err(Refused::Table { wanted, limit }.into()),
-            false => Ok(true),
-        }
     }
 }

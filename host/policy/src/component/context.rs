@@ -3,15 +3,16 @@
 use wasmtime::StoreContextMut;
 use wasmtime::component::WasmStr;
 
-use crate::call::{Call, Data};
+use crate::call::Call;
 use crate::failure::HostError;
+use crate::state::Data;
 
 pub(crate) type ComponentContext<'a> = StoreContextMut<'a, Data>;
 
 /// The call, if its time is not over: a component need not loop to go from one function of the host to the next, and only loops and calls
 /// of its own look at the clock.
 pub(crate) fn timely<'s>(store: &'s ComponentContext<'_>) -> wasmtime::Result<&'s Call> {
-    let call = store.data();
+    let call = &store.data().call;
     call.in_time()?;
     Ok(call)
 }
@@ -20,7 +21,7 @@ pub(crate) fn timely<'s>(store: &'s ComponentContext<'_>) -> wasmtime::Result<&'
 pub(crate) fn timely_mut<'s>(
     store: &'s mut ComponentContext<'_>,
 ) -> wasmtime::Result<&'s mut Call> {
-    let call = store.data_mut();
+    let call = &mut store.data_mut().call;
     call.in_time()?;
     Ok(call)
 }

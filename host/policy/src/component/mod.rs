@@ -5,9 +5,9 @@ pub(crate) mod context;
 use wasmtime::component::{Component, ComponentExportIndex, ComponentType, InstancePre, Lift};
 use wasmtime::{Engine, Store};
 
-use crate::call::Data;
 use crate::contract::VALIDATE;
 use crate::interfaces;
+use crate::state::Data;
 use crate::verdict::{Rejection, Verdict};
 
 /// A component, ready to be instantiated.

@@ -7,7 +7,7 @@
 //! Memory safety is not at stake here: everything that a module passes is checked like any other input, by safe code.
 
 mod cards;
-mod guest;
+pub(crate) mod guest;
 mod lift;
 mod pristine;
 mod resettable;
@@ -17,16 +17,16 @@ use std::borrow::Cow;
 
 use wasmtime::{Engine, Extern, Instance, InstancePre, ModuleExport, Store, TypedFunc};
 
-use crate::call::Data;
 use crate::contract::VALIDATE;
 use crate::engine;
 use crate::failure::{Failure, Stage, Terms};
 use crate::inspect::{Inspection, Kind};
 use crate::interfaces;
 use crate::pieces;
+use crate::state::Data;
 use crate::verdict::Verdict;
 
-pub(crate) use guest::Guest;
+use guest::Guest;
 
 use pristine::Pristine;
 use resettable::Resettable;

@@ -4,8 +4,9 @@ use std::borrow::Cow;
 
 use wasmtime::{AsContextMut, Caller, Trap, TypedFunc};
 
-use crate::call::{Call, Data};
+use crate::call::Call;
 use crate::failure::HostError;
+use crate::state::{Data, State};
 
 use super::guest::{Guest, Realloc};
 
@@ -13,32 +14,33 @@ use super::guest::{Guest, Realloc};
 pub(crate) type ModuleContext<'a> = Caller<'a, Data>;
 
 /// The module of the call.
-pub(crate) fn of(call: &Call) -> wasmtime::Result<&Guest> {
+pub(crate) fn of(state: &State) -> wasmtime::Result<&Guest> {
     // A component's start function finds nothing either where the functions with pointers will be.
-    call.guest
+    state
+        .guest
         .as_ref()
         .ok_or_else(|| Trap::IndirectCallToNull.into())
 }
 
 /// Notes that the module works for the host.
-pub(crate) fn enter(call: &mut Call) {
-    if let Some(guest) = &mut call.guest {
+pub(crate) fn enter(state: &mut State) {
+    if let Some(guest) = &mut state.guest {
         guest.is_inside = true;
     }
 }
 
 /// Notes that it is done.
-pub(crate) fn leave(call: &mut Call) {
-    if let Some(guest) = &mut call.guest {
+pub(crate) fn leave(state: &mut State) {
+    if let Some(guest) = &mut state.guest {
         guest.is_inside = false;
     }
 }
 
 /// Ends the call if the module may not call the host now, or if its time is over: a module need not loop to go from one function of the
 /// host to the next, and only loops and calls of its own look at the clock.
-pub(crate) fn check(call: &Call) -> wasmtime::Result<()> {
-    call.in_time()?;
-    match &call.guest {
+pub(crate) fn check(state: &State) -> wasmtime::Result<()> {
+    state.call.in_time()?;
+    match &state.guest {
         Some(guest) if guest.is_inside => Err(Trap::CannotLeaveComponent.into()),
         _ => Ok(()),
     }
@@ -50,8 +52,8 @@ pub(crate) fn open<'a>(
 ) -> wasmtime::Result<(&'a [u8], &'a mut Call)> {
     check(caller.data())?;
     let memory = of(caller.data())?.memory;
-    let (bytes, call) = memory.data_and_store_mut(caller);
-    Ok((bytes, call))
+    let (bytes, state) = memory.data_and_store_mut(caller);
+    Ok((bytes, &mut state.call))
 }
 
 /// A part of the module's memory, to write, and beside it the state of the call. The only way for the host to write there: it marks
@@ -63,14 +65,14 @@ fn place<'a>(
     stray: HostError,
 ) -> wasmtime::Result<(&'a mut [u8], &'a mut Call)> {
     let memory = of(caller.data())?.memory;
-    let (bytes, call) = memory.data_and_store_mut(caller);
+    let (bytes, state) = memory.data_and_store_mut(caller);
     let at = at as usize;
     let place = bytes.get_mut(at..).and_then(|rest| rest.get_mut(..size));
     let place = place.ok_or(stray)?;
-    if let Some(guest) = &mut call.guest {
+    if let Some(guest) = &mut state.guest {
         guest.cards.mark(at, size);
     }
-    Ok((place, call))
+    Ok((place, &mut state.call))
 }
 
 /// A text that the module passes.
@@ -91,7 +93,7 @@ pub(crate) fn give(
     text: impl Fn(&Call) -> Cow<'_, str>,
 ) -> wasmtime::Result<(u32, u32)> {
     // Borrowed texts are asked for twice instead of copied, because the module runs in between.
-    let (length, owned) = match text(caller.data()) {
+    let (length, owned) = match text(&caller.data().call) {
         Cow::Borrowed(text) => (text.len(), None),
         Cow::Owned(text) => (text.len(), Some(text)),
     };

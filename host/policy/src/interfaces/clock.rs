@@ -3,16 +3,17 @@
 use wasmtime::component::WasmStr;
 use wasmtime::{Linker, component};
 
-use crate::call::{Call, Data};
+use crate::call::Call;
 use crate::clock::LocalTime;
 use crate::component::context::{ComponentContext, lifted, timely_mut};
 use crate::contract::CLOCK;
 use crate::direct::transfer::{ModuleContext, by_key, check, write_bytes};
+use crate::state::Data;
 
 pub(super) fn link_module(linker: &mut Linker<Data>) -> wasmtime::Result<()> {
     linker.func_wrap(CLOCK, "now", |mut caller: ModuleContext<'_>| {
         check(caller.data())?;
-        wasmtime::Result::Ok(caller.data_mut().now())
+        wasmtime::Result::Ok(caller.data_mut().call.now())
     })?;
     linker.func_wrap(
         CLOCK,

@@ -3,10 +3,10 @@
 use wasmtime::component::WasmStr;
 use wasmtime::{Linker, component};
 
-use crate::call::Data;
 use crate::component::context::{ComponentContext, lifted, timely_mut};
 use crate::contract::EDITS;
 use crate::direct::transfer::{ModuleContext, open, text};
+use crate::state::Data;
 
 pub(super) fn link_module(linker: &mut Linker<Data>) -> wasmtime::Result<()> {
     linker.func_wrap(

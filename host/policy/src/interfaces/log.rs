@@ -4,11 +4,11 @@ use tracing::Level;
 use wasmtime::component::WasmStr;
 use wasmtime::{AsContext, Linker, component};
 
-use crate::call::Data;
 use crate::component::context::{ComponentContext, timely};
 use crate::contract::LOG;
 use crate::direct::transfer::{ModuleContext, open, text};
 use crate::failure::HostError;
+use crate::state::Data;
 
 pub(super) fn link_module(linker: &mut Linker<Data>) -> wasmtime::Result<()> {
     linker.func_wrap(LOG, "log", log)?;
@@ -23,7 +23,7 @@ pub(super) fn link_component(linker: &mut component::Linker<Data>) -> wasmtime::
             timely(&store)?;
             let context = store.as_context();
             let message = message.to_str(&context).map_err(|_| HostError::NotUtf8)?;
-            context.data().log(level.into(), &message);
+            context.data().call.log(level.into(), &message);
             Ok(())
         },
     )

@@ -15,7 +15,7 @@ mod trusted;
 
 use wasmtime::{Engine, Linker, component};
 
-use crate::call::Data;
+use crate::state::Data;
 
 /// The host's functions for modules.
 pub(crate) fn module_linker(engine: &Engine) -> wasmtime::Result<Linker<Data>> {

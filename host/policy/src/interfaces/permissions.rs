@@ -5,10 +5,11 @@ use std::borrow::Cow;
 use wasmtime::component::WasmStr;
 use wasmtime::{Linker, component};
 
-use crate::call::{Call, Data};
+use crate::call::Call;
 use crate::component::context::{ComponentContext, lifted, timely, timely_mut};
 use crate::contract::PERMISSIONS;
 use crate::direct::transfer::{ModuleContext, check, give, open, text, write_words};
+use crate::state::Data;
 
 pub(super) fn link_module(linker: &mut Linker<Data>) -> wasmtime::Result<()> {
     linker.func_wrap(
@@ -16,7 +17,7 @@ pub(super) fn link_module(linker: &mut Linker<Data>) -> wasmtime::Result<()> {
         "allow-source-address",
         |mut caller: ModuleContext<'_>, group: u32| -> wasmtime::Result<u32> {
             check(caller.data())?;
-            Ok(caller.data_mut().allow_source_address(group).into())
+            Ok(caller.data_mut().call.allow_source_address(group).into())
         },
     )?;
     linker.func_wrap(
@@ -34,7 +35,7 @@ pub(super) fn link_module(linker: &mut Linker<Data>) -> wasmtime::Result<()> {
         "source-address-group",
         |mut caller: ModuleContext<'_>, result: u32| {
             open(&mut caller)?;
-            let group = caller.data_mut().source_address_group();
+            let group = caller.data_mut().call.source_address_group();
             give_number(&mut caller, result, group)
         },
     )?;
@@ -53,7 +54,7 @@ pub(super) fn link_module(linker: &mut Linker<Data>) -> wasmtime::Result<()> {
         "last-tag",
         |mut caller: ModuleContext<'_>, result: u32| {
             open(&mut caller)?;
-            if caller.data().last_tag().is_none() {
+            if caller.data().call.last_tag().is_none() {
                 return write_words(&mut caller, result, &[0, 0, 0]);
             }
             let (at, length) = give(&mut caller, last_tag)?;

@@ -7,13 +7,13 @@ use portcullis_request::Request;
 use wasmtime::component::WasmStr;
 use wasmtime::{AsContext, Linker, component};
 
-use crate::call::Data;
 use crate::component::context::{ComponentContext, timely};
 use crate::contract::REQUEST;
 use crate::direct::transfer::{
     ModuleContext, check, give, give_copy, give_list, open, text, write_words,
 };
 use crate::failure::HostError;
+use crate::state::Data;
 
 pub(super) fn link_module(linker: &mut Linker<Data>) -> wasmtime::Result<()> {
     link_texts(linker)?;
@@ -105,7 +105,7 @@ fn link_numbers(linker: &mut Linker<Data>) -> wasmtime::Result<()> {
     for (name, number) in numbers {
         linker.func_wrap(REQUEST, name, move |caller: ModuleContext<'_>| {
             check(caller.data())?;
-            wasmtime::Result::Ok(number(caller.data().request()))
+            wasmtime::Result::Ok(number(caller.data().call.request()))
         })?;
     }
     Ok(())
@@ -149,7 +149,7 @@ fn link_headers(request: &mut component::LinkerInstance<'_, Data>) -> wasmtime::
             timely(&store)?;
             let context = store.as_context();
             let name = name.to_str(&context).map_err(|_| HostError::NotUtf8)?;
-            let value = context.data().request().header(&name);
+            let value = context.data().call.request().header(&name);
             Ok((value.map(|value| value.into_owned()),))
         },
     )?;
@@ -160,7 +160,7 @@ fn link_headers(request: &mut component::LinkerInstance<'_, Data>) -> wasmtime::
             let context = store.as_context();
             let name = name.to_str(&context).map_err(|_| HostError::NotUtf8)?;
             let mut values = Vec::new();
-            let request = context.data().request();
+            let request = context.data().call.request();
             request.headers(&name, |value| values.push(value.into_owned()));
             Ok((values,))
         },

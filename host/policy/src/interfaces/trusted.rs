@@ -3,10 +3,11 @@
 use wasmtime::component::WasmStr;
 use wasmtime::{Linker, component};
 
-use crate::call::{Data, Peer, Rows};
+use crate::call::{Peer, Rows};
 use crate::component::context::{ComponentContext, lifted, lifted_optional, timely, timely_mut};
 use crate::contract::TRUSTED;
 use crate::direct::transfer::{ModuleContext, check, give_list, open, optional, text, write_words};
+use crate::state::Data;
 
 pub(super) fn link_module(linker: &mut Linker<Data>) -> wasmtime::Result<()> {
     for (own, address, rows) in [
@@ -15,7 +16,7 @@ pub(super) fn link_module(linker: &mut Linker<Data>) -> wasmtime::Result<()> {
     ] {
         linker.func_wrap(TRUSTED, own, move |mut caller: ModuleContext<'_>| {
             check(caller.data())?;
-            caller.data_mut().trusted(rows, None)
+            caller.data_mut().call.trusted(rows, None)
         })?;
         linker.func_wrap(
             TRUSTED,
@@ -77,7 +78,7 @@ pub(super) fn link_component(linker: &mut component::Linker<Data>) -> wasmtime::
 fn tags(mut caller: ModuleContext<'_>, result: u32) -> wasmtime::Result<()> {
     open(&mut caller)?;
     // Copies: the module runs before the values are written.
-    let tags = caller.data().trusted_tags().to_vec();
+    let tags = caller.data().call.trusted_tags().to_vec();
     let list = give_list(&mut caller, &tags)?;
     write_words(&mut caller, result, &list)
 }

@@ -15,6 +15,7 @@ use crate::load::{LoadProblem, SettingsError};
 use crate::sandbox::{Code, Machine, Rules, Sandboxes};
 use crate::scope::Scope;
 use crate::settings::Settings;
+use crate::state::{Data, State};
 use crate::text;
 
 /// The least time that a trial run gets. A machine under load must not make an honest policy look endless.
@@ -76,19 +77,19 @@ impl Trial {
         }
     }
 
-    fn call(&self, settings: &Arc<Settings>) -> Box<Call> {
+    fn call(&self, settings: &Arc<Settings>) -> Data {
         let table = Arc::new(Snapshot::default());
         let name: Arc<str> = Arc::from("trial");
         let scope = Arc::new(Scope::operator().with_settings(Arc::clone(settings)));
         let bounds = self.rules.bounds;
-        let mut call = Box::new(Call::new(
+        let mut call = Call::new(
             Arc::clone(&table),
             Arc::clone(&scope),
             Arc::clone(&name),
             bounds,
-        ));
+        );
         call.begin(&table, &scope, &name, bounds, options(), Notes::default());
-        call
+        Box::new(State::new(call))
     }
 }
 
