@@ -85,7 +85,9 @@ impl Policy {
     /// Says what the policy says.
     pub fn check_settings(&self, settings: &Arc<Settings>) -> Result<(), SettingsError> {
         let trial = self.loaded.trial.as_ref();
-        trial.map_or(Ok(()), |trial| trial.check(settings))
+        trial.map_or(Ok(()), |trial| {
+            trial.check(&self.loaded.sandboxes, settings)
+        })
     }
 
     /// How long checking, compiling and the trial run took.

@@ -268,12 +268,12 @@ impl Runtime {
             code,
             origin,
         } = self.compiled(bytes, limits)?;
-        let (trial, trial_failure) = load::try_out(self.machine(), &code, limits, settings)?;
-        let is_configured = inspection.has_function(VALIDATE);
         let sandboxes =
             Sandboxes::new(self.machine(), &code).map_err(|error| LoadProblem::Link {
                 cause: last(&error),
             })?;
+        let (trial, trial_failure) = load::try_out(&sandboxes, limits, settings)?;
+        let is_configured = inspection.has_function(VALIDATE);
         Ok(Policy {
             loaded: Arc::new(Loaded {
                 name: name.into(),

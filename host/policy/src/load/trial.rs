@@ -12,7 +12,7 @@ use crate::call::{Call, Notes};
 use crate::failure::{Failure, Stage};
 use crate::limits::Limits;
 use crate::load::{LoadProblem, SettingsError};
-use crate::sandbox::{Code, Machine, Rules, Sandboxes};
+use crate::sandbox::{Rules, Sandboxes};
 use crate::scope::Scope;
 use crate::settings::Settings;
 use crate::state::{Data, State};
@@ -24,33 +24,28 @@ const LEAST: Duration = Duration::from_millis(250);
 /// Bytes of what a policy says about its settings.
 const MOST_WORDS: usize = 1024;
 
-/// A policy, linked for calls that are about no real request.
+/// Calls that are about no real request.
 pub(crate) struct Trial {
-    sandboxes: Sandboxes,
     rules: Rules,
 }
 
 impl Trial {
-    /// Links compiled code.
-    pub(crate) fn new(
-        machine: Machine<'_>,
-        code: &Code,
-        limits: &Limits,
-    ) -> Result<Self, LoadProblem> {
+    /// Those of a policy with these limits.
+    fn new(limits: &Limits) -> Self {
         let deadline = limits.deadline.saturating_mul(10).max(LEAST);
-        let sandboxes = Sandboxes::new(machine, code).map_err(|error| LoadProblem::Link {
-            cause: error.root_cause().to_string(),
-        })?;
-        Ok(Self {
-            sandboxes,
+        Self {
             rules: Rules::of(limits).with_deadline(deadline).muted(),
-        })
+        }
     }
 
     /// What the policy says of these settings.
-    pub(crate) fn check(&self, settings: &Arc<Settings>) -> Result<(), SettingsError> {
+    pub(crate) fn check(
+        &self,
+        sandboxes: &Sandboxes,
+        settings: &Arc<Settings>,
+    ) -> Result<(), SettingsError> {
         let call = self.call(settings);
-        match self.sandboxes.validate(call, &self.rules) {
+        match sandboxes.validate(call, &self.rules) {
             None | Some(Ok(Ok(()))) => Ok(()),
             Some(Ok(Err(cause))) => {
                 let cause = text::shown(cause.trim_end_matches('.'), MOST_WORDS);
@@ -65,9 +60,13 @@ impl Trial {
     /// What happens before `decide` happens on every call, so a failure there is refused. A failure of `decide` is only reported: a
     /// policy may have its reasons to dislike this request. Endless loops are refused all the same, because they would take a
     /// worker's time on every call.
-    fn ask(&self, settings: &Arc<Settings>) -> Result<Option<Failure>, LoadProblem> {
+    fn ask(
+        &self,
+        sandboxes: &Sandboxes,
+        settings: &Arc<Settings>,
+    ) -> Result<Option<Failure>, LoadProblem> {
         let call = self.call(settings);
-        match self.sandboxes.ask(call, &self.rules).1 {
+        match sandboxes.ask(call, &self.rules).1 {
             Ok(_) => Ok(None),
             Err((Stage::Instantiate, failure)) => Err(LoadProblem::Start(failure)),
             Err((Stage::Decide, Failure::Timeout { deadline, .. })) => Err(LoadProblem::Endless {
@@ -96,14 +95,13 @@ impl Trial {
 /// Tries a policy with the settings that it will have. If it has something to say about settings, the way to ask it again comes back, and
 /// beside it how `decide` failed, if it did.
 pub(crate) fn try_out(
-    machine: Machine<'_>,
-    code: &Code,
+    sandboxes: &Sandboxes,
     limits: &Limits,
     settings: &Arc<Settings>,
 ) -> Result<(Trial, Option<Failure>), LoadProblem> {
-    let trial = Trial::new(machine, code, limits)?;
-    trial.check(settings)?;
-    let failure = trial.ask(settings)?;
+    let trial = Trial::new(limits);
+    trial.check(sandboxes, settings)?;
+    let failure = trial.ask(sandboxes, settings)?;
     Ok((trial, failure))
 }
 
