@@ -1,6 +1,7 @@
 //! Compiling somewhere else: in a process whose time and memory are bounded, because a compiler may take any amount of either for a file
 //! that was made to let it.
 
+use object::build::elf::{Builder, SectionData};
 use thiserror::Error;
 use wasmtime::component::Component;
 use wasmtime::{Engine, Module};
@@ -51,7 +52,26 @@ fn translate(bytes: &[u8], limits: &Limits, target: Target) -> Result<Vec<u8>, S
             .and_then(|component| Component::new(&engine, component))
             .and_then(|component| component.serialize()),
     };
-    code.map_err(cause)
+    Ok(without_symbols(code.map_err(cause)?))
+}
+
+/// Takes the symbol table out of machine code. Only debuggers read it, and a host would keep it in memory for each policy: the runtime finds
+/// functions by tables of its own, and their names in another section. Code that cannot be read stays as it is.
+fn without_symbols(code: Vec<u8>) -> Vec<u8> {
+    let stripped = |code: &[u8]| -> Result<Vec<u8>, object::build::Error> {
+        let mut file = Builder::read64(code)?;
+        for symbol in &mut file.symbols {
+            symbol.delete = true;
+        }
+        for section in &mut file.sections {
+            let data = &section.data;
+            section.delete = matches!(data, SectionData::Symbol | SectionData::String);
+        }
+        let mut bytes = Vec::new();
+        file.write(&mut bytes)?;
+        Ok(bytes)
+    };
+    stripped(&code).unwrap_or(code)
 }
 
 /// Makes code of what [`compile`] gave, for a file that has been checked here.
@@ -75,4 +95,35 @@ pub(crate) fn take(
     let component = unsafe { Component::deserialize(engine, code) }?;
     component.initialize_copy_on_write_image()?;
     Ok(Code::Component(component))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn code_without_its_symbols_runs_as_before() {
+        let engine = Engine::default();
+        let file = wat::parse_str(r#"(module (func (export "answer") (result i32) i32.const 42))"#);
+        let code = Module::new(&engine, file.unwrap())
+            .and_then(|module| module.serialize())
+            .unwrap();
+        let has_symbols = |code: &[u8]| code.windows(8).any(|name| name == b".symtab\0");
+        assert!(has_symbols(&code));
+        let stripped = without_symbols(code);
+        assert!(!has_symbols(&stripped));
+
+        #[allow(unsafe_code, reason = "there is no safe way to take machine code")]
+        // SAFETY: the runtime serialised the module above.
+        let module = unsafe { Module::deserialize(&engine, stripped) }.unwrap();
+        let mut store = wasmtime::Store::new(&engine, ());
+        let instance = wasmtime::Instance::new(&mut store, &module, &[]).unwrap();
+        let answer = instance.get_typed_func::<(), i32>(&mut store, "answer");
+        assert_eq!(answer.unwrap().call(&mut store, ()).unwrap(), 42);
+    }
+
+    #[test]
+    fn what_is_not_machine_code_keeps_its_bytes() {
+        assert_eq!(without_symbols(b"code".to_vec()), b"code");
+    }
 }
