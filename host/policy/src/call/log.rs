@@ -1,7 +1,5 @@
 //! Lines that policies log.
 
-use std::cell::Cell;
-
 use tracing::Level;
 
 use crate::text;
@@ -10,14 +8,6 @@ use super::Call;
 
 /// The longest Call-ID in a log line, in bytes.
 const MAX_CALL_ID: usize = 128;
-
-/// Lines that a call may still log, and those that were dropped. Cells, because the lines lie in the sandbox's memory, which is
-/// borrowed together with this.
-#[derive(Default)]
-pub(super) struct LogBudget {
-    written: Cell<u32>,
-    dropped: Cell<u32>,
-}
 
 impl Call {
     /// `log`
@@ -33,7 +23,7 @@ impl Call {
 
     /// Says how many lines were dropped, if any. Called once, when the call has ended.
     pub(crate) fn finish_log(&self) -> u32 {
-        let dropped = self.log.dropped.get();
+        let dropped = self.log.dropped();
         if dropped > 0 && self.scope.admits_line() {
             let message = format!("{dropped} more lines of this call (key `log-lines`)");
             self.write(Level::WARN, &message);
@@ -71,16 +61,6 @@ impl Call {
     }
 }
 
-impl LogBudget {
-    /// Whether one more line may be written.
-    fn take(&self, lines: u32) -> bool {
-        let room = self.written.get() < lines;
-        let counter = if room { &self.written } else { &self.dropped };
-        counter.set(counter.get().saturating_add(1));
-        room
-    }
-}
-
 /// Whether anybody reads lines of this level. Dropped ones do not count against the limit.
 fn enabled(level: Level) -> bool {
     match level {
@@ -88,20 +68,5 @@ fn enabled(level: Level) -> bool {
         Level::WARN => tracing::enabled!(target: "policy", Level::WARN),
         Level::INFO => tracing::enabled!(target: "policy", Level::INFO),
         _ => tracing::enabled!(target: "policy", Level::DEBUG),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_log_budget_counts_what_it_refuses() {
-        let budget = LogBudget::default();
-
-        let written = (0..20).filter(|_| budget.take(16)).count();
-
-        assert_eq!(written, 16);
-        assert_eq!(budget.dropped.get(), 4);
     }
 }

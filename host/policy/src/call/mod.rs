@@ -5,6 +5,7 @@ mod clock;
 mod counters;
 mod edits;
 mod log;
+mod log_budget;
 mod permissions;
 mod rules;
 mod settings;
@@ -26,7 +27,7 @@ use crate::ticker::End;
 
 pub(crate) use trusted::{Peer, Rows};
 
-use log::LogBudget;
+use log_budget::LogBudget;
 
 /// The state of one call, as the host's functions see it.
 pub(crate) struct Call {
