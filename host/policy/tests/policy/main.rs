@@ -3,13 +3,16 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
 
-mod ambient;
 mod bounds;
 mod cached;
+mod clock;
 mod composed;
+mod counters;
 mod deadline;
+mod edits;
 mod forms;
 mod fresh;
+mod fuel;
 mod hostile;
 mod interfaces;
 mod lineup;
@@ -18,7 +21,11 @@ mod mutated;
 mod older;
 mod questions;
 mod refusals;
+mod rules;
 mod scope;
+mod settings;
 mod sharing;
 mod slot;
 mod support;
+mod tapes;
+mod trusted;

@@ -228,3 +228,29 @@ pub(crate) fn answering(imports: &str, text: &str, body: &str) -> String {
               i32.const 16))"#
     )
 }
+
+/// What module and component answer, each with a scope of its own.
+pub(crate) fn codes(scope: impl Fn() -> Scope, calls: usize, wat: &str) -> Vec<u16> {
+    let mut host = Host::new();
+    let [module, component] = both_forms(&host, &embedded(wat)).map(|policy| {
+        host.scope = Arc::new(scope());
+        let code = |_| match host.ask(&policy, invite()) {
+            Ok(Verdict::Reject(rejection)) => rejection.code,
+            other => panic!("{other:?}"),
+        };
+        (0..calls).map(code).collect::<Vec<_>>()
+    });
+    assert_eq!(module, component);
+    module
+}
+
+/// How module and component fail, each with a scope of its own.
+pub(crate) fn failures(scope: impl Fn() -> Scope, wat: &str) -> Failure {
+    let mut host = Host::new();
+    let [module, component] = both_forms(&host, &embedded(wat)).map(|policy| {
+        host.scope = Arc::new(scope());
+        host.ask(&policy, invite()).unwrap_err()
+    });
+    assert_eq!(module.kind(), component.kind());
+    module
+}

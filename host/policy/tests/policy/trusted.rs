@@ -1,0 +1,97 @@
+//! The interface `trusted`, from modules and from components.
+
+use crate::questions::{ask, guest, number};
+use crate::support::{invite, invite_from, reject};
+
+const TRUSTED: &str = "portcullis:policy/trusted@0.1.0";
+
+fn own(function: &str) -> String {
+    let import = format!(r#"(import "{TRUSTED}" "{function}" (func $ask (result i32)))"#);
+    guest(&import, [""; 3], "(call $code (call $ask))")
+}
+
+fn of(
+    function: &str,
+    address: &'static str,
+    transport: &'static str,
+    from: Option<&'static str>,
+) -> String {
+    let import = format!(
+        r#"(import "{TRUSTED}" "{function}" (func $ask (param i32 i32 i32 i32 i32 i32 i32) (result i32)))"#
+    );
+    let body = format!(
+        "(call $code (call $ask (i32.const 256) (i32.const {}) (i32.const 512) (i32.const {}) (i32.const {}) (i32.const 768) \
+         (i32.const {})))",
+        address.len(),
+        transport.len(),
+        i32::from(from.is_some()),
+        from.unwrap_or_default().len()
+    );
+    guest(
+        &import,
+        [address, transport, from.unwrap_or_default()],
+        &body,
+    )
+}
+
+#[test]
+fn trusted_peers_are_known_by_the_request() {
+    let request = invite();
+    assert_eq!(ask(&own("allow-trusted"), &request), number(1));
+    assert_eq!(ask(&own("count-trusted"), &request), number(3));
+    let stranger = invite_from("192.0.2.2:5060");
+    assert_eq!(ask(&own("allow-trusted"), &stranger), number(0));
+    assert_eq!(ask(&own("count-trusted"), &stranger), number(0));
+}
+
+#[test]
+fn trusted_peers_of_the_policys_choice() {
+    let request = invite_from("203.0.113.9:5060");
+    let count = |address, transport, from| {
+        ask(
+            &of("count-trusted-address", address, transport, from),
+            &request,
+        )
+    };
+    assert_eq!(count("192.0.2.1", "TCP", None), number(3));
+    assert_eq!(count("192.0.2.1", "any", None), number(4));
+    assert_eq!(count("192.0.2.1", "sip", None), number(0));
+    assert_eq!(count("192.0.2.1", "tcp", Some("sip:carol@x")), number(0));
+    assert_eq!(count("gw", "tcp", Some("sip:carol@x")), number(1));
+    assert_eq!(count("GW", "tcp", Some("sip:carol@x")), number(0));
+    let allow = ask(
+        &of("allow-trusted-address", "192.0.2.1", "udp", None),
+        &request,
+    );
+    assert_eq!(allow, number(1));
+}
+
+#[test]
+fn tags_are_those_of_the_last_question_that_matched() {
+    let tags = |questions: &str, nth: usize| {
+        let import = format!(
+            r#"(import "{TRUSTED}" "allow-trusted" (func $allow (result i32)))
+               (import "{TRUSTED}" "count-trusted" (func $count (result i32)))
+               (import "{TRUSTED}" "tags" (func $tags (param i32)))"#
+        );
+        let body = format!(
+            "{questions}
+             (call $tags (i32.const 1024))
+             (call $code (i32.load (i32.const 1028)))
+             (if (i32.load (i32.const 1028)) (then
+               (i32.store (i32.const 24) (i32.load offset={} (i32.load (i32.const 1024))))
+               (i32.store (i32.const 28) (i32.load offset={} (i32.load (i32.const 1024))))))",
+            8 * nth,
+            8 * nth + 4
+        );
+        ask(&guest(&import, [""; 3], &body), &invite())
+    };
+    assert_eq!(tags("", 0), number(0), "nothing asked");
+    assert_eq!(tags("(drop (call $allow))", 0), Ok(reject(301, "high")));
+    assert_eq!(tags("(drop (call $count))", 0), Ok(reject(302, "high")));
+    assert_eq!(
+        tags("(drop (call $count))", 1),
+        Ok(reject(302, "low")),
+        "a row without a tag adds none"
+    );
+}
