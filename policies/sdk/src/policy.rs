@@ -2,10 +2,10 @@
 
 /// Makes a function the policy of this crate: the function that Portcullis calls for every request.
 ///
-/// The function takes no arguments and returns a [`Verdict`]. A crate has one policy.
+/// The function takes no arguments and returns a [`Verdict`](crate::Verdict). A crate has one policy.
 ///
-/// An optional second function validates the [`settings`] and returns one sentence that says what is wrong with them. The host calls it
-/// when policy or settings change; refused settings do not become active.
+/// An optional second function validates the [`settings`](crate::settings) and returns one sentence that says what is wrong with them.
+/// The host calls it when policy or settings change; refused settings do not become active.
 ///
 /// ```
 /// use portcullis_sdk::prelude::*;

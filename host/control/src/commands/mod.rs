@@ -1,6 +1,6 @@
 //! The commands: those of Kamailio that its operators and tools call, and our own.
 //!
-//! A command is a type, which holds its parameters, and a line in the [`table`]: its name, its help and the type. Everything else
+//! A command is a type, which holds its parameters, and a line in `table`: its name, its help and the type. Everything else
 //! about it is in the file of the type: how the parameters are read, what it does, and the type of its reply, which every door
 //! writes and the command line reads.
 
