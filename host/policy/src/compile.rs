@@ -6,12 +6,13 @@ use thiserror::Error;
 use wasmtime::component::Component;
 use wasmtime::{Engine, Module};
 
-use crate::direct;
+use crate::bulk_memory;
+use crate::check;
 use crate::engine::{self, Target};
 use crate::inspect::Inspection;
 use crate::limits::Limits;
-use crate::load;
-use crate::pieces;
+use crate::module;
+use crate::panic;
 use crate::sandbox::Code;
 
 /// Takes a policy file to [`compile`] in another process, and brings the result back.
@@ -37,18 +38,18 @@ pub enum CompileFailure {
 /// # Errors
 /// What is wrong with the file, in words. Whoever asked checks it again, to know.
 pub fn compile(bytes: &[u8], limits: &Limits, target: Target) -> Result<Vec<u8>, String> {
-    load::caught(|| Ok(translate(bytes, limits, target)))
+    panic::caught(|| Ok(translate(bytes, limits, target)))
         .unwrap_or_else(|problem| Err(problem.to_string()))
 }
 
 fn translate(bytes: &[u8], limits: &Limits, target: Target) -> Result<Vec<u8>, String> {
-    let checked = load::check(bytes, limits).map_err(|problem| problem.to_string())?;
+    let checked = check::check(bytes, limits).map_err(|problem| problem.to_string())?;
     let cause = |error: wasmtime::Error| error.root_cause().to_string();
     // Where memory comes from makes no difference to the code.
     let engine = engine::compiling(limits, target).map_err(cause)?;
-    let code = match direct::fits(&checked.inspection) {
-        true => direct::Module::translate(&engine, bytes).and_then(|module| module.serialize()),
-        false => pieces::component(&checked.component)
+    let code = match module::fits(&checked.inspection) {
+        true => module::Module::translate(&engine, bytes).and_then(|module| module.serialize()),
+        false => bulk_memory::component(&checked.component)
             .and_then(|component| Component::new(&engine, component))
             .and_then(|component| component.serialize()),
     };
@@ -85,11 +86,11 @@ pub(crate) fn take(
     inspection: &Inspection,
     code: &[u8],
 ) -> wasmtime::Result<Code> {
-    if direct::fits(inspection) {
+    if module::fits(inspection) {
         // SAFETY: `code` is a module that `compile` serialised, in this build of the program: whoever calls has it from that process, or
         // from the cache, whose entries are under a key of this host and name the build. The runtime checks its version and settings.
         let module = unsafe { Module::deserialize(engine, code) }?;
-        return Ok(Code::Module(direct::Module::of(file, module)?));
+        return Ok(Code::Module(module::Module::of(file, module)?));
     }
     // SAFETY: the same, for a component.
     let component = unsafe { Component::deserialize(engine, code) }?;

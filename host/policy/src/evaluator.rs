@@ -8,10 +8,10 @@ use portcullis_request::Request;
 
 use crate::call::{Bounds, Call, Notes};
 use crate::decision::DecisionId;
-use crate::direct::Use;
 use crate::edits::Edits;
 use crate::failure::{Failure, Stage};
-use crate::kept::{Kept, KeptSandboxes};
+use crate::idle_sandboxes::{IdleSandbox, IdleSandboxes};
+use crate::module::Use;
 use crate::policy::Policy;
 use crate::sandbox::Outcome;
 use crate::scope::Scope;
@@ -26,8 +26,8 @@ pub const KEPT: usize = 4;
 /// table stay the same, a call changes no reference count.
 pub struct Evaluator {
     /// The state of a sandbox, between calls. Absent while a kept sandbox has it.
-    idle: Option<Data>,
-    kept: KeptSandboxes,
+    spare: Option<Data>,
+    idle: IdleSandboxes,
     /// Whether what policies log goes nowhere.
     mute: bool,
     /// For the next call, or of the last one.
@@ -50,8 +50,8 @@ impl Evaluator {
     /// runtime's.
     pub fn keeping(sandboxes: usize) -> Self {
         Self {
-            idle: None,
-            kept: KeptSandboxes::new(sandboxes),
+            spare: None,
+            idle: IdleSandboxes::new(sandboxes),
             mute: false,
             tape: None,
             decision: None,
@@ -123,8 +123,8 @@ impl Evaluator {
     /// Ends the sandboxes that are kept of policies that do not serve; `serving` hands over those that do. For times without requests,
     /// so that what has been replaced can go.
     pub fn keep_only(&mut self, serving: impl FnOnce(&mut dyn FnMut(&Policy))) {
-        if let Some(call) = self.kept.keep_only(serving) {
-            self.idle = Some(call);
+        if let Some(call) = self.idle.keep_only(serving) {
+            self.spare = Some(call);
         }
     }
 
@@ -136,7 +136,7 @@ impl Evaluator {
         request: Request,
     ) -> (Request, Outcome) {
         let loaded = &*policy.loaded;
-        let mut state = self.idle(policy, scope, addresses);
+        let mut state = self.state(policy, scope, addresses);
         let notes = self.notes();
         let bounds = self.bounds(policy);
         state
@@ -145,7 +145,7 @@ impl Evaluator {
         let (mut state, outcome, fuel) = loaded.sandboxes.ask(state, &loaded.rules);
         self.fuel = fuel;
         let request = self.end(&mut state.call, policy);
-        self.idle = Some(state);
+        self.spare = Some(state);
         (request, outcome)
     }
 
@@ -160,29 +160,29 @@ impl Evaluator {
         let loaded = &*policy.loaded;
         let bounds = self.bounds(policy);
         let notes = self.notes();
-        let mut kept = match self.kept.take(policy, scope, usage) {
+        let mut kept = match self.idle.take(policy, scope, usage) {
             Some(mut kept) => {
                 let call = kept.sandbox.call();
                 call.begin(addresses, scope, &loaded.name, bounds, request, notes);
                 kept
             }
             None => {
-                if let Some(state) = self.kept.make_room(scope) {
-                    self.idle = Some(state);
+                if let Some(state) = self.idle.make_room(scope) {
+                    self.spare = Some(state);
                 }
-                let mut state = self.idle(policy, scope, addresses);
+                let mut state = self.state(policy, scope, addresses);
                 state
                     .call
                     .begin(addresses, scope, &loaded.name, bounds, request, notes);
                 match loaded.sandboxes.open(state, &loaded.rules, usage) {
-                    Ok(sandbox) => Kept {
+                    Ok(sandbox) => IdleSandbox {
                         policy: policy.clone(),
                         scope: Arc::clone(scope),
                         sandbox,
                     },
                     Err((mut state, failure)) => {
                         let request = self.end(&mut state.call, policy);
-                        self.idle = Some(state);
+                        self.spare = Some(state);
                         return (request, Err((Stage::Instantiate, failure)));
                     }
                 }
@@ -192,8 +192,8 @@ impl Evaluator {
         self.fuel = kept.sandbox.fuel_used();
         let request = self.end(kept.sandbox.call(), policy);
         match outcome.is_ok() && kept.sandbox.make_ready() {
-            true => self.kept.put(kept),
-            false => self.idle = Some(kept.sandbox.close()),
+            true => self.idle.put(kept),
+            false => self.spare = Some(kept.sandbox.close()),
         }
         (request, outcome)
     }
@@ -228,8 +228,8 @@ impl Evaluator {
         }
     }
 
-    fn idle(&mut self, policy: &Policy, scope: &Arc<Scope>, addresses: &Arc<Snapshot>) -> Data {
-        self.idle.take().unwrap_or_else(|| {
+    fn state(&mut self, policy: &Policy, scope: &Arc<Scope>, addresses: &Arc<Snapshot>) -> Data {
+        self.spare.take().unwrap_or_else(|| {
             let loaded = &*policy.loaded;
             Box::new(State::new(Call::new(
                 Arc::clone(addresses),

@@ -6,8 +6,8 @@ use wasmparser::Validator;
 
 use crate::inspect::{features, inspect};
 use crate::limits::Limits;
-use crate::load::{self, LoadProblem};
-use crate::{direct, pieces};
+use crate::problem::LoadProblem;
+use crate::{bulk_memory, check, module, panic};
 
 /// Does with a file what a load does without running or compiling it: inspects it, checks it against the contract and the limits,
 /// makes a component of it, and rewrites it for the compiler.
@@ -21,7 +21,7 @@ pub fn loader(file: &[u8]) {
         format!("{:?}", inspect(file)),
         "a file reads the same twice"
     );
-    let checked = load::caught(|| load::check(file, &limits));
+    let checked = panic::caught(|| check::check(file, &limits));
     let checked = match checked {
         Ok(checked) => checked,
         Err(problem) => return explained(&problem),
@@ -31,10 +31,10 @@ pub fn loader(file: &[u8]) {
     assert!(inspection.memory_bytes <= limits.memory_bytes as u64);
     valid(&checked.component);
 
-    let rewritten = load::caught(|| {
-        Ok(match direct::fits(&checked.inspection) {
-            true => direct::rewritten(file, true).map(|module| module.into_owned()),
-            false => pieces::component(&checked.component),
+    let rewritten = panic::caught(|| {
+        Ok(match module::fits(&checked.inspection) {
+            true => module::rewritten(file, true).map(|module| module.into_owned()),
+            false => bulk_memory::component(&checked.component),
         })
     });
     match rewritten {
@@ -70,7 +70,7 @@ mod tests {
         assert!(seeds.len() >= 5);
         for seed in seeds {
             let file = std::fs::read(seed.unwrap().path()).unwrap();
-            assert!(load::check(&file, &Limits::default()).is_ok());
+            assert!(check::check(&file, &Limits::default()).is_ok());
             for end in 0..=file.len() {
                 loader(&file[..end]);
             }

@@ -7,9 +7,10 @@ use std::time::Duration;
 use crate::digest::Digest;
 use crate::failure::Failure;
 use crate::inspect::Inspection;
-use crate::load::{SettingsError, Trial};
+use crate::problem::SettingsError;
 use crate::sandbox::{Code, Rules, Sandboxes};
 use crate::settings::Settings;
+use crate::trial_run::TrialRun;
 
 /// A policy, compiled, linked and tried: what [`Evaluator`](crate::Evaluator)s ask. A handle, cheap to clone.
 #[derive(Clone)]
@@ -27,7 +28,7 @@ pub(crate) struct Loaded {
     pub(crate) _code: Arc<Code>,
     pub(crate) rules: Rules,
     /// For a policy that looks at its settings.
-    pub(crate) trial: Option<Trial>,
+    pub(crate) trial: Option<TrialRun>,
     pub(crate) trial_failure: Option<Failure>,
     pub(crate) load_time: Duration,
     pub(crate) code_origin: CodeOrigin,

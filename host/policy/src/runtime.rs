@@ -7,19 +7,22 @@ use std::time::Instant;
 use thiserror::Error;
 use wasmtime::Engine;
 
+use crate::check;
 use crate::code_cache::CodeCache;
-use crate::codes::Codes;
 use crate::compile::{self, CompileFailure, Compiler};
 use crate::contract::VALIDATE;
 use crate::digest::Digest;
 use crate::engine::{self, PAGE, Target};
 use crate::inspect::Inspection;
 use crate::limits::Limits;
-use crate::load::{self, LoadError, LoadProblem};
+use crate::panic;
 use crate::policy::{CodeOrigin, Loaded, Policy};
+use crate::problem::{LoadError, LoadProblem};
 use crate::sandbox::{Code, Machine, Rules, Sandboxes};
 use crate::settings::Settings;
+use crate::shared_code::SharedCode;
 use crate::ticker::Ticker;
+use crate::trial_run;
 
 /// Compiles and runs policies. One for each process: it has a clock thread, and reserves address space for all sandboxes.
 pub struct Runtime {
@@ -31,7 +34,7 @@ pub struct Runtime {
     compiler: OnceLock<Compiler>,
     /// None while no code outlives the process.
     cache: OnceLock<CodeCache>,
-    codes: Codes,
+    shared_code: SharedCode,
     counts: Counts,
 }
 
@@ -132,7 +135,7 @@ impl Runtime {
             allocation,
             compiler: OnceLock::new(),
             cache: OnceLock::new(),
-            codes: Codes::default(),
+            shared_code: SharedCode::default(),
             counts: Counts::default(),
         })
     }
@@ -154,7 +157,7 @@ impl Runtime {
             },
             compiler: OnceLock::new(),
             cache: OnceLock::new(),
-            codes: Codes::default(),
+            shared_code: SharedCode::default(),
             counts: Counts::default(),
         })
     }
@@ -251,7 +254,7 @@ impl Runtime {
         settings: &Arc<Settings>,
     ) -> Result<Policy, LoadError> {
         let limits = self.limits.clone().lowered_to(limits);
-        load::caught(|| self.load_inner(name, bytes, &limits, settings))
+        panic::caught(|| self.load_inner(name, bytes, &limits, settings))
             .map_err(|problem| problem.of(name))
     }
 
@@ -272,7 +275,7 @@ impl Runtime {
             Sandboxes::new(self.machine(), &code).map_err(|error| LoadProblem::Link {
                 cause: last(&error),
             })?;
-        let (trial, trial_failure) = load::try_out(&sandboxes, limits, settings)?;
+        let (trial, trial_failure) = trial_run::run(&sandboxes, limits, settings)?;
         let is_configured = inspection.has_function(VALIDATE);
         Ok(Policy {
             loaded: Arc::new(Loaded {
@@ -304,7 +307,7 @@ impl Runtime {
         };
         count.fetch_add(1, Ordering::Relaxed);
         if origin != CodeOrigin::Memory {
-            self.codes.note(digest, &code);
+            self.shared_code.note(digest, &code);
         }
         Ok(Compiled {
             inspection,
@@ -320,13 +323,13 @@ impl Runtime {
         limits: &Limits,
     ) -> Result<(Inspection, Arc<Code>, CodeOrigin), LoadProblem> {
         let fits = bytes.len() <= limits.module_bytes;
-        if let Some(code) = self.codes.find(digest).filter(|_| fits) {
-            let inspection = load::check_again(bytes, limits)?;
+        if let Some(code) = self.shared_code.find(digest).filter(|_| fits) {
+            let inspection = check::check_again(bytes, limits)?;
             return Ok((inspection, code, CodeOrigin::Memory));
         }
         // What is compiled in this process depends on more than the cache knows of.
         let Some(compile) = self.compiler.get().filter(|_| fits) else {
-            let checked = load::check(bytes, limits)?;
+            let checked = check::check(bytes, limits)?;
             let code = Code::compile(&self.engine, bytes, &checked);
             let code = code.map_err(not_compiled)?;
             return Ok((checked.inspection, Arc::new(code), CodeOrigin::Compiler));
@@ -348,7 +351,7 @@ impl Runtime {
             Err(failure @ CompileFailure::Refused(_)) => Err(failure),
             Ok(code) => Ok(code),
         };
-        let checked = load::check(bytes, limits)?;
+        let checked = check::check(bytes, limits)?;
         let machine_code = compiled.map_err(|failure| LoadProblem::Compile {
             cause: failure.to_string(),
         })?;
@@ -374,7 +377,7 @@ impl Runtime {
         let Some(machine_code) = cache.find(&self.engine, digest) else {
             return Ok(None);
         };
-        let inspection = load::check_again(bytes, limits)?;
+        let inspection = check::check_again(bytes, limits)?;
         match compile::take(&self.engine, bytes, &inspection, &machine_code) {
             Ok(code) => Ok(Some((inspection, code))),
             Err(error) => {

@@ -7,20 +7,20 @@ use wasmtime::component::Component;
 use wasmtime::{Engine, Store, StoreContextMut, UpdateDeadline};
 
 use crate::call::{Bounds, Call};
-use crate::direct::Use;
+use crate::check::Checked;
 use crate::engine::Ticks;
 use crate::failure::{Failure, Stage, Terms};
 use crate::limits::Limits;
-use crate::load::Checked;
+use crate::module::Use;
 use crate::state::Data;
 use crate::ticker::Ticker;
 use crate::verdict::Verdict;
-use crate::{component, direct, engine, pieces};
+use crate::{bulk_memory, component, engine, module};
 
 /// A policy that is compiled.
 pub(crate) enum Code {
     /// As a core module.
-    Module(direct::Module),
+    Module(module::Module),
     /// As a component.
     Component(Component),
 }
@@ -41,12 +41,12 @@ pub(crate) struct Sandboxes {
 }
 
 enum Prepared {
-    Module(direct::Prepared),
+    Module(module::Prepared),
     Component(component::Prepared),
 }
 
 enum Live {
-    Module(direct::Live),
+    Module(module::Live),
     Component(component::Live),
 }
 
@@ -75,7 +75,7 @@ impl Sandboxes {
     pub(crate) fn new(machine: Machine<'_>, code: &Code) -> wasmtime::Result<Self> {
         let Machine { engine, ticker } = machine;
         let prepared = match code {
-            Code::Module(module) => Prepared::Module(direct::Prepared::new(engine, module)?),
+            Code::Module(module) => Prepared::Module(module::Prepared::new(engine, module)?),
             Code::Component(component) => {
                 Prepared::Component(component::Prepared::new(engine, component)?)
             }
@@ -186,10 +186,10 @@ impl Code {
         file: &[u8],
         checked: &Checked<'_>,
     ) -> wasmtime::Result<Self> {
-        if direct::fits(&checked.inspection) {
-            return Ok(Self::Module(direct::Module::compile(engine, file)?));
+        if module::fits(&checked.inspection) {
+            return Ok(Self::Module(module::Module::compile(engine, file)?));
         }
-        let component = Component::new(engine, pieces::component(&checked.component)?)?;
+        let component = Component::new(engine, bulk_memory::component(&checked.component)?)?;
         component.initialize_copy_on_write_image()?;
         Ok(Self::Component(component))
     }

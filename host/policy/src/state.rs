@@ -3,8 +3,8 @@
 use wasmtime::ResourceLimiter;
 
 use crate::call::Call;
-use crate::direct::guest::Guest;
 use crate::failure::Refused;
+use crate::guest::Guest;
 
 /// It moves into the sandbox and comes back when the sandbox ends, in one piece of memory that serves call after call.
 pub(crate) type Data = Box<State>;

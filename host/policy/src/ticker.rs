@@ -12,7 +12,7 @@ use std::{io, thread};
 
 use wasmtime::{Engine, EngineWeak};
 
-use crate::prompt::be_prompt;
+use crate::time_slice::be_prompt;
 
 /// The period of the clock.
 pub(crate) const TICK: Duration = Duration::from_millis(1);

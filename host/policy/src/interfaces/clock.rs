@@ -3,11 +3,11 @@
 use wasmtime::component::WasmStr;
 use wasmtime::{Linker, component};
 
+use crate::abi::component::{ComponentContext, lifted, timely_mut};
+use crate::abi::module::{ModuleContext, by_key, check, write_bytes};
 use crate::call::Call;
 use crate::clock::LocalTime;
-use crate::component::context::{ComponentContext, lifted, timely_mut};
 use crate::contract::CLOCK;
-use crate::direct::transfer::{ModuleContext, by_key, check, write_bytes};
 use crate::state::Data;
 
 pub(super) fn link_module(linker: &mut Linker<Data>) -> wasmtime::Result<()> {

@@ -3,9 +3,9 @@
 use wasmtime::component::WasmStr;
 use wasmtime::{Linker, component};
 
-use crate::component::context::{ComponentContext, lifted, timely_mut};
+use crate::abi::component::{ComponentContext, lifted, timely_mut};
+use crate::abi::module::{ModuleContext, open, text};
 use crate::contract::COUNTERS;
-use crate::direct::transfer::{ModuleContext, open, text};
 use crate::state::Data;
 
 pub(super) fn link_module(linker: &mut Linker<Data>) -> wasmtime::Result<()> {

@@ -4,9 +4,9 @@ use tracing::Level;
 use wasmtime::component::WasmStr;
 use wasmtime::{AsContext, Linker, component};
 
-use crate::component::context::{ComponentContext, timely};
+use crate::abi::component::{ComponentContext, timely};
+use crate::abi::module::{ModuleContext, open, text};
 use crate::contract::LOG;
-use crate::direct::transfer::{ModuleContext, open, text};
 use crate::failure::HostError;
 use crate::state::Data;
 

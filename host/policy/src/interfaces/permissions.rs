@@ -5,10 +5,10 @@ use std::borrow::Cow;
 use wasmtime::component::WasmStr;
 use wasmtime::{Linker, component};
 
+use crate::abi::component::{ComponentContext, lifted, timely, timely_mut};
+use crate::abi::module::{ModuleContext, check, give, open, text, write_words};
 use crate::call::Call;
-use crate::component::context::{ComponentContext, lifted, timely, timely_mut};
 use crate::contract::PERMISSIONS;
-use crate::direct::transfer::{ModuleContext, check, give, open, text, write_words};
 use crate::state::Data;
 
 pub(super) fn link_module(linker: &mut Linker<Data>) -> wasmtime::Result<()> {

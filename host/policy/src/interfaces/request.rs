@@ -7,11 +7,11 @@ use portcullis_request::Request;
 use wasmtime::component::WasmStr;
 use wasmtime::{AsContext, Linker, component};
 
-use crate::component::context::{ComponentContext, timely};
-use crate::contract::REQUEST;
-use crate::direct::transfer::{
+use crate::abi::component::{ComponentContext, timely};
+use crate::abi::module::{
     ModuleContext, check, give, give_copy, give_list, open, text, write_words,
 };
+use crate::contract::REQUEST;
 use crate::failure::HostError;
 use crate::state::Data;
 

@@ -3,10 +3,10 @@
 use wasmtime::component::WasmStr;
 use wasmtime::{Linker, component};
 
+use crate::abi::component::{ComponentContext, lifted, lifted_optional, timely_mut};
+use crate::abi::module::{ModuleContext, open, optional, text};
 use crate::call::Call;
-use crate::component::context::{ComponentContext, lifted, lifted_optional, timely_mut};
 use crate::contract::RULES;
-use crate::direct::transfer::{ModuleContext, open, optional, text};
 use crate::state::Data;
 
 pub(super) fn link_module(linker: &mut Linker<Data>) -> wasmtime::Result<()> {

@@ -4,12 +4,12 @@
 use wasmtime::component::WasmStr;
 use wasmtime::{Linker, component};
 
-use crate::call::Call;
-use crate::component::context::{ComponentContext, lifted, timely_mut};
-use crate::contract::SETTINGS;
-use crate::direct::transfer::{
+use crate::abi::component::{ComponentContext, lifted, timely_mut};
+use crate::abi::module::{
     ModuleContext, by_key, give_copy, give_list, open, text, write_bytes, write_words,
 };
+use crate::call::Call;
+use crate::contract::SETTINGS;
 use crate::state::Data;
 
 pub(super) fn link_module(linker: &mut Linker<Data>) -> wasmtime::Result<()> {

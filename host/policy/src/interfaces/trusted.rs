@@ -3,10 +3,10 @@
 use wasmtime::component::WasmStr;
 use wasmtime::{Linker, component};
 
+use crate::abi::component::{ComponentContext, lifted, lifted_optional, timely, timely_mut};
+use crate::abi::module::{ModuleContext, check, give_list, open, optional, text, write_words};
 use crate::call::{Peer, Rows};
-use crate::component::context::{ComponentContext, lifted, lifted_optional, timely, timely_mut};
 use crate::contract::TRUSTED;
-use crate::direct::transfer::{ModuleContext, check, give_list, open, optional, text, write_words};
 use crate::state::Data;
 
 pub(super) fn link_module(linker: &mut Linker<Data>) -> wasmtime::Result<()> {

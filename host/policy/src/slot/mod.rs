@@ -1,7 +1,7 @@
 //! The place from which workers take the policy of the moment.
 
+mod history;
 mod lineup;
-mod shelf;
 mod stats;
 
 use std::sync::Arc;
@@ -12,15 +12,15 @@ use arc_swap::{ArcSwapOption, Cache, Guard};
 use parking_lot::Mutex;
 
 use crate::digest::Digest;
-use crate::load::LoadError;
 use crate::policy::Policy;
+use crate::problem::LoadError;
 use crate::runtime::Runtime;
 
+pub use history::NoGeneration;
 pub use lineup::{Candidate, Generation, Lineup, Mode, Share, ShareKey, Trial};
-pub use shelf::NoGeneration;
 pub use stats::{Stats, VerdictKind};
 
-use shelf::Shelf;
+use history::History;
 
 /// Holds the policy that serves. Replacing it reaches all workers at once: each takes the new one with its next request.
 ///
@@ -34,7 +34,7 @@ pub struct PolicySlot {
     // Held while a policy is loaded, so that two loads come out in order.
     loading: Mutex<()>,
     // Held while the line-up changes, so that numbers and publications are in the same order.
-    shelf: Mutex<Shelf>,
+    history: Mutex<History>,
     last_error: Mutex<Option<Failed>>,
 }
 
@@ -126,7 +126,7 @@ impl PolicySlot {
             last_number: AtomicU64::new(0),
             kept_most,
             loading: Mutex::new(()),
-            shelf: Mutex::new(Shelf::default()),
+            history: Mutex::new(History::default()),
             last_error: Mutex::new(None),
         }
     }
@@ -158,10 +158,10 @@ impl PolicySlot {
     /// Makes `policy` the one that serves, and forgets the last error. A candidate is tried no longer: it was measured against
     /// another one.
     pub fn publish(&self, policy: Policy) -> Arc<Generation> {
-        let mut shelf = self.shelf.lock();
-        let generation = self.number_of(&shelf, policy, None);
-        self.serve(&mut shelf, Arc::clone(&generation));
-        drop(shelf);
+        let mut history = self.history.lock();
+        let generation = self.number_of(&history, policy, None);
+        self.serve(&mut history, Arc::clone(&generation));
+        drop(history);
         *self.last_error.lock() = None;
         self.collect();
         generation
@@ -170,10 +170,10 @@ impl PolicySlot {
     /// Keeps `policy` ready as a generation that does not serve yet. `number` is its number, if it has one already; the next one if
     /// not.
     pub fn admit(&self, policy: Policy, number: Option<u64>) -> Arc<Generation> {
-        let mut shelf = self.shelf.lock();
-        let generation = self.number_of(&shelf, policy, number);
-        shelf.kept.retain(|kept| kept.number != generation.number);
-        shelf.kept.push_back(Arc::clone(&generation));
+        let mut history = self.history.lock();
+        let generation = self.number_of(&history, policy, number);
+        history.kept.retain(|kept| kept.number != generation.number);
+        history.kept.push_back(Arc::clone(&generation));
         generation
     }
 
@@ -182,10 +182,10 @@ impl PolicySlot {
     /// # Errors
     /// When it is not there.
     pub fn activate(&self, number: u64) -> Result<Arc<Generation>, NoGeneration> {
-        let mut shelf = self.shelf.lock();
-        let generation = self.find(&shelf, number)?;
-        self.serve(&mut shelf, Arc::clone(&generation));
-        drop(shelf);
+        let mut history = self.history.lock();
+        let generation = self.find(&history, number)?;
+        self.serve(&mut history, Arc::clone(&generation));
+        drop(history);
         self.collect();
         Ok(generation)
     }
@@ -199,11 +199,11 @@ impl PolicySlot {
         number: u64,
         previous: Option<u64>,
     ) -> Result<Arc<Generation>, NoGeneration> {
-        let mut shelf = self.shelf.lock();
-        let generation = self.find(&shelf, number)?;
-        let previous = previous.filter(|previous| self.find(&shelf, *previous).is_ok());
-        self.serve_after(&mut shelf, Arc::clone(&generation), previous);
-        drop(shelf);
+        let mut history = self.history.lock();
+        let generation = self.find(&history, number)?;
+        let previous = previous.filter(|previous| self.find(&history, *previous).is_ok());
+        self.serve_after(&mut history, Arc::clone(&generation), previous);
+        drop(history);
         self.collect();
         Ok(generation)
     }
@@ -213,14 +213,14 @@ impl PolicySlot {
     /// # Errors
     /// When it is not there any more, or nothing served before.
     pub fn roll_back(&self, to: Option<u64>) -> Result<Arc<Generation>, NoGeneration> {
-        let mut shelf = self.shelf.lock();
+        let mut history = self.history.lock();
         let previous = || {
-            let kept = self.numbers_of(&shelf);
-            shelf.previous.ok_or(NoGeneration::Previous { kept })
+            let kept = self.numbers_of(&history);
+            history.previous.ok_or(NoGeneration::Previous { kept })
         };
-        let generation = self.find(&shelf, to.map_or_else(previous, Ok)?)?;
-        self.serve(&mut shelf, Arc::clone(&generation));
-        drop(shelf);
+        let generation = self.find(&history, to.map_or_else(previous, Ok)?)?;
+        self.serve(&mut history, Arc::clone(&generation));
+        drop(history);
         self.collect();
         Ok(generation)
     }
@@ -228,27 +228,27 @@ impl PolicySlot {
     /// Takes the generation of this number out of service because it failed too often, and makes the one before it serve. None, and
     /// nothing changes, if it does not serve or there is no other one that has not failed.
     pub fn fall_back(&self, number: u64) -> Option<Arc<Generation>> {
-        let mut shelf = self.shelf.lock();
+        let mut history = self.history.lock();
         let lineup = self.lineup()?;
         if lineup.active.number != number {
             return None;
         }
         lineup.active.condemned.store(true, Ordering::Relaxed);
-        shelf.condemn(&lineup.active);
+        history.condemn(&lineup.active);
         let good = lineup.fallback.clone();
         let good = good.filter(|fallback| !fallback.is_condemned())?;
-        self.serve(&mut shelf, Arc::clone(&good));
+        self.serve(&mut history, Arc::clone(&good));
         Some(good)
     }
 
     /// Whether the generation of this number was taken out of service because it failed too often, and nobody put it back since.
     pub fn is_condemned(&self, number: u64) -> bool {
-        self.shelf.lock().is_condemned(number)
+        self.history.lock().is_condemned(number)
     }
 
     /// The same for the file that a generation came from.
     pub fn is_condemned_file(&self, digest: Digest) -> bool {
-        self.shelf.lock().is_condemned_file(digest)
+        self.history.lock().is_condemned_file(digest)
     }
 
     /// The number of the last generation.
@@ -258,14 +258,14 @@ impl PolicySlot {
 
     /// Forgets all generations but the one that serves: their numbers belong to others from now on.
     pub fn forget_kept(&self) {
-        let mut shelf = self.shelf.lock();
-        let kept = std::mem::take(&mut shelf.kept);
-        shelf.retired.extend(kept);
-        shelf.previous = None;
+        let mut history = self.history.lock();
+        let kept = std::mem::take(&mut history.kept);
+        history.retired.extend(kept);
+        history.previous = None;
         if let Some(lineup) = self.lineup() {
             let mut lineup = lineup.as_ref().clone();
             let candidate = lineup.candidate.take();
-            shelf.retired.extend(candidate.map(|one| one.generation));
+            history.retired.extend(candidate.map(|one| one.generation));
             lineup.fallback = None;
             self.current.store(Some(Arc::new(lineup)));
         }
@@ -273,9 +273,9 @@ impl PolicySlot {
 
     /// Goes back to the generation of this number no more, if it is the one before. It is kept and can be activated.
     pub fn forget_previous(&self, number: u64) {
-        let mut shelf = self.shelf.lock();
-        if shelf.previous == Some(number) {
-            shelf.previous = None;
+        let mut history = self.history.lock();
+        if history.previous == Some(number) {
+            history.previous = None;
         }
         let Some(lineup) = self.lineup() else {
             return;
@@ -293,37 +293,37 @@ impl PolicySlot {
     /// # Errors
     /// When it is not there, or nothing serves.
     pub fn try_out(&self, number: u64, trial: Trial) -> Result<Arc<Generation>, NoGeneration> {
-        let mut shelf = self.shelf.lock();
-        let generation = self.find(&shelf, number)?;
+        let mut history = self.history.lock();
+        let generation = self.find(&history, number)?;
         let mut lineup = self.lineup().ok_or(NoGeneration::Nothing)?.as_ref().clone();
-        shelf
+        history
             .kept
             .extend(lineup.candidate.take().map(|old| old.generation));
-        shelf.kept.retain(|kept| kept.number != number);
+        history.kept.retain(|kept| kept.number != number);
         lineup.candidate = Some(Candidate {
             generation: Arc::clone(&generation),
             trial,
         });
         self.current.store(Some(Arc::new(lineup)));
-        shelf.trim(self.kept_most);
+        history.trim(self.kept_most);
         Ok(generation)
     }
 
     /// Ends the trial of the candidate, which is kept; none if there was none.
     pub fn end_trial(&self) -> Option<Arc<Generation>> {
-        let mut shelf = self.shelf.lock();
+        let mut history = self.history.lock();
         let mut lineup = self.lineup()?.as_ref().clone();
         let ended = lineup.candidate.take()?.generation;
         self.current.store(Some(Arc::new(lineup)));
-        shelf.kept.push_back(Arc::clone(&ended));
-        shelf.trim(self.kept_most);
+        history.kept.push_back(Arc::clone(&ended));
+        history.trim(self.kept_most);
         Some(ended)
     }
 
     /// Says whether verdicts are carried out, from now on and whatever serves.
     pub fn set_mode(&self, mode: Mode) {
-        let mut shelf = self.shelf.lock();
-        shelf.mode = mode;
+        let mut history = self.history.lock();
+        history.mode = mode;
         if let Some(lineup) = self.lineup() {
             let mut lineup = lineup.as_ref().clone();
             lineup.mode = mode;
@@ -333,24 +333,24 @@ impl PolicySlot {
 
     /// Whether verdicts are carried out.
     pub fn mode(&self) -> Mode {
-        self.shelf.lock().mode
+        self.history.lock().mode
     }
 
     /// The numbers of all generations that can serve at once, in their order.
     pub fn numbers(&self) -> Vec<u64> {
-        self.numbers_of(&self.shelf.lock())
+        self.numbers_of(&self.history.lock())
     }
 
     /// The generation of this number, if it is ready to serve.
     pub fn generation(&self, number: u64) -> Option<Arc<Generation>> {
-        self.find(&self.shelf.lock(), number).ok()
+        self.find(&self.history.lock(), number).ok()
     }
 
     /// The number of the generation that served before the one that serves, if it is still there.
     pub fn previous(&self) -> Option<u64> {
-        let shelf = self.shelf.lock();
-        let previous = shelf.previous?;
-        self.find(&shelf, previous).ok().map(|found| found.number)
+        let history = self.history.lock();
+        let previous = history.previous?;
+        self.find(&history, previous).ok().map(|found| found.number)
     }
 
     /// Notes that a policy could not be loaded. For what fails before there are bytes to load: a file that cannot be read.
@@ -373,28 +373,28 @@ impl PolicySlot {
 
     /// Generations that exist: those that serve, those that are kept, and old ones that a worker still has.
     pub fn live_generations(&self) -> usize {
-        let shelf = self.shelf.lock();
+        let history = self.history.lock();
         let serving = self.current.load();
         let serving = serving
             .as_ref()
             .map_or(0, |lineup| 1 + usize::from(lineup.candidate.is_some()));
-        serving + shelf.kept.len() + shelf.retired.len()
+        serving + history.kept.len() + history.retired.len()
     }
 
     /// Drops the old generations that no worker has any more. To be called from time to time, on a thread that serves no
     /// requests; publishing does it too.
     pub fn collect(&self) {
         let unused: Vec<_> = {
-            let mut shelf = self.shelf.lock();
+            let mut history = self.history.lock();
             let is_unused = |generation: &mut Arc<Generation>| {
                 Arc::strong_count(generation) == 1 && generation.policy.is_last()
             };
-            shelf.retired.extract_if(.., is_unused).collect()
+            history.retired.extract_if(.., is_unused).collect()
         };
         drop(unused);
     }
 
-    fn number_of(&self, shelf: &Shelf, policy: Policy, number: Option<u64>) -> Arc<Generation> {
+    fn number_of(&self, history: &History, policy: Policy, number: Option<u64>) -> Arc<Generation> {
         let last = &self.last_number;
         let number = match number {
             Some(number) => {
@@ -404,7 +404,7 @@ impl PolicySlot {
             None => last.fetch_add(1, Ordering::Relaxed) + 1,
         };
         // It may have been given up, and come back from where it is stored.
-        let is_condemned = shelf.is_condemned(number);
+        let is_condemned = history.is_condemned(number);
         Arc::new(Generation {
             policy,
             number,
@@ -414,54 +414,59 @@ impl PolicySlot {
         })
     }
 
-    /// Puts a generation into service, and what it replaces on the shelf.
-    fn serve(&self, shelf: &mut Shelf, generation: Arc<Generation>) {
-        self.serve_after(shelf, generation, None);
+    /// Puts a generation into service, and what it replaces into the history.
+    fn serve(&self, history: &mut History, generation: Arc<Generation>) {
+        self.serve_after(history, generation, None);
     }
 
     /// The same with another generation than that as the one before.
-    fn serve_after(&self, shelf: &mut Shelf, generation: Arc<Generation>, previous: Option<u64>) {
+    fn serve_after(
+        &self,
+        history: &mut History,
+        generation: Arc<Generation>,
+        previous: Option<u64>,
+    ) {
         let number = generation.number;
         generation.condemned.store(false, Ordering::Relaxed);
-        shelf.pardon(&generation);
+        history.pardon(&generation);
         let old = self.lineup();
         if let Some(old) = &old {
             if old.active.number != number {
-                shelf.previous = Some(old.active.number);
+                history.previous = Some(old.active.number);
             }
-            shelf.kept.extend(serving(Some(old)).cloned());
+            history.kept.extend(serving(Some(old)).cloned());
         }
-        shelf.previous = previous.or(shelf.previous);
-        shelf.kept.retain(|kept| kept.number != number);
-        shelf.trim(self.kept_most);
+        history.previous = previous.or(history.previous);
+        history.kept.retain(|kept| kept.number != number);
+        history.trim(self.kept_most);
         // One that failed too often is not asked in place of the one that serves either.
         let is_previous =
-            |kept: &&Arc<Generation>| Some(kept.number) == shelf.previous && !kept.is_condemned();
+            |kept: &&Arc<Generation>| Some(kept.number) == history.previous && !kept.is_condemned();
         let lineup = Lineup {
             active: generation,
-            mode: shelf.mode,
+            mode: history.mode,
             candidate: None,
-            fallback: shelf.kept.iter().find(is_previous).cloned(),
+            fallback: history.kept.iter().find(is_previous).cloned(),
         };
         self.current.store(Some(Arc::new(lineup)));
     }
 
-    fn find(&self, shelf: &Shelf, number: u64) -> Result<Arc<Generation>, NoGeneration> {
+    fn find(&self, history: &History, number: u64) -> Result<Arc<Generation>, NoGeneration> {
         let lineup = self.current.load();
         // One that was just admitted goes before one that serves under the same number, which is another's then.
-        let mut all = shelf.kept.iter().rev().chain(serving(lineup.as_deref()));
+        let mut all = history.kept.iter().rev().chain(serving(lineup.as_deref()));
         match all.find(|generation| generation.number == number) {
             Some(generation) => Ok(Arc::clone(generation)),
             None => Err(NoGeneration::Unknown {
                 number,
-                kept: self.numbers_of(shelf),
+                kept: self.numbers_of(history),
             }),
         }
     }
 
-    fn numbers_of(&self, shelf: &Shelf) -> Vec<u64> {
+    fn numbers_of(&self, history: &History) -> Vec<u64> {
         let lineup = self.current.load();
-        let all = serving(lineup.as_deref()).chain(&shelf.kept);
+        let all = serving(lineup.as_deref()).chain(&history.kept);
         let mut numbers: Vec<_> = all.map(|generation| generation.number).collect();
         numbers.sort_unstable();
         numbers

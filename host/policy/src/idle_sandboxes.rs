@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use hashbrown::HashTable;
 
-use crate::direct::Use;
+use crate::module::Use;
 use crate::policy::Policy;
 use crate::sandbox::Open;
 use crate::scope::Scope;
@@ -12,7 +12,7 @@ use crate::state::Data;
 
 /// A sandbox kept for the next call of its policy: put back to its first state, or as the last call left it, where that is asked
 /// for.
-pub(crate) struct Kept {
+pub(crate) struct IdleSandbox {
     pub(crate) policy: Policy,
     /// What the last call may have left behind is for calls on the same behalf only.
     pub(crate) scope: Arc<Scope>,
@@ -23,10 +23,10 @@ pub(crate) struct Kept {
 /// where nobody has the time to look for it.
 const FOR_EACH_SCOPE: usize = 4;
 
-/// Kept sandboxes, so many at most. The one that was not used for longest makes room.
-pub(crate) struct KeptSandboxes {
+/// IdleSandbox sandboxes, so many at most. The one that was not used for longest makes room.
+pub(crate) struct IdleSandboxes {
     most: usize,
-    places: Vec<Kept>,
+    places: Vec<IdleSandbox>,
     /// What each place holds, beside it: looking through them touches little memory.
     labels: Vec<Label>,
     /// The places of each policy, by its key: a call of one of thousands of policies costs no more than that of a single one.
@@ -46,7 +46,7 @@ struct Label {
     served: u64,
 }
 
-impl KeptSandboxes {
+impl IdleSandboxes {
     /// An empty one with room for so many, one at least.
     pub(crate) fn new(most: usize) -> Self {
         Self {
@@ -60,9 +60,14 @@ impl KeptSandboxes {
     }
 
     /// Takes the sandbox for this use of `policy`.
-    pub(crate) fn take(&mut self, policy: &Policy, scope: &Arc<Scope>, usage: Use) -> Option<Kept> {
+    pub(crate) fn take(
+        &mut self,
+        policy: &Policy,
+        scope: &Arc<Scope>,
+        usage: Use,
+    ) -> Option<IdleSandbox> {
         let key = policy.key();
-        let fits = |kept: &Kept| {
+        let fits = |kept: &IdleSandbox| {
             kept.sandbox.usage() == usage
                 && (usage != Use::Again || Arc::ptr_eq(&kept.scope, scope))
         };
@@ -88,7 +93,7 @@ impl KeptSandboxes {
     }
 
     /// Puts a sandbox there that was taken, or for which there is room.
-    pub(crate) fn put(&mut self, kept: Kept) {
+    pub(crate) fn put(&mut self, kept: IdleSandbox) {
         self.puts += 1;
         let (at, policy) = (self.places.len(), kept.policy.key());
         let labels = &self.labels;
@@ -133,7 +138,7 @@ impl KeptSandboxes {
     }
 
     /// Takes the sandbox out of a place. The last one moves there.
-    fn remove(&mut self, at: usize) -> Kept {
+    fn remove(&mut self, at: usize) -> IdleSandbox {
         let last = self.places.len() - 1;
         let policy = self.labels[at].policy;
         if let Ok(entry) = self

@@ -5,8 +5,6 @@ use thiserror::Error;
 use crate::contract::WORLD;
 use crate::failure::Failure;
 
-use super::Maker;
-
 /// A policy that was not taken. The one that serves, if any, goes on serving.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[error("policy {policy}: {problem}")]
@@ -279,10 +277,13 @@ impl From<wasmparser::BinaryReaderError> for LoadProblem {
         Self::Invalid {
             cause: error.message().to_owned(),
             offset: error.offset() as usize,
-            mend: Maker::Unknown.plain(error.message()),
+            mend: BUILD_AGAIN,
         }
     }
 }
+
+/// What to do about a file that is damaged, where the tool that made it is not known.
+pub(crate) const BUILD_AGAIN: &str = "build it again";
 
 fn built_for(world: &Option<String>) -> String {
     match world {

@@ -1,10 +1,12 @@
 //! Which tool made a file, and what it takes to have it make another one.
 
-use crate::inspect::{Import, Producer};
+use crate::problem::BUILD_AGAIN;
+
+use super::items::{Import, Producer};
 
 /// A compiler, as far as its files need advice of their own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Maker {
+pub(crate) enum Toolchain {
     Rust,
     /// clang, with or without wasi-sdk.
     C,
@@ -21,7 +23,7 @@ pub(crate) enum Maker {
     Unknown,
 }
 
-impl Maker {
+impl Toolchain {
     /// Reads it from what the tools left in the file, or else from what it imports.
     pub(crate) fn of(producers: &[Producer], imports: &[Import]) -> Self {
         let says = |word: &str| {
@@ -106,7 +108,7 @@ impl Maker {
             }
             Self::QuickJs if cause.contains("async") => "build it again with --sync",
             Self::Rust => "build it again with the target's own features",
-            _ => "build it again",
+            _ => BUILD_AGAIN,
         }
     }
 }
@@ -115,7 +117,7 @@ impl Maker {
 mod tests {
     use super::*;
 
-    fn of(producers: &[(&str, &str)], imports: &[(&str, &str)]) -> Maker {
+    fn of(producers: &[(&str, &str)], imports: &[(&str, &str)]) -> Toolchain {
         let producers: Vec<_> = producers
             .iter()
             .map(|&(role, name)| Producer {
@@ -132,55 +134,59 @@ mod tests {
                 kind: "function",
             })
             .collect();
-        Maker::of(&producers, &imports)
+        Toolchain::of(&producers, &imports)
     }
 
     #[test]
-    fn makers_are_known_by_what_they_leave() {
+    fn toolchains_are_known_by_what_they_leave() {
         let wasi = [("wasi_snapshot_preview1", "fd_write")];
-        for (producers, imports, maker) in [
+        for (producers, imports, toolchain) in [
             (
                 &[("language", "Rust"), ("processed-by", "rustc")][..],
                 &wasi[..],
-                Maker::Rust,
+                Toolchain::Rust,
             ),
             (
                 &[("language", "C11"), ("processed-by", "clang")],
                 &wasi,
-                Maker::C,
+                Toolchain::C,
             ),
-            (&[("processed-by", "Zig")], &wasi, Maker::Zig),
-            (&[("language", "Go")], &wasi, Maker::Go),
-            (&[], &[("gojs", "runtime.wasmExit")], Maker::Go),
+            (&[("processed-by", "Zig")], &wasi, Toolchain::Zig),
+            (&[("language", "Go")], &wasi, Toolchain::Go),
+            (&[], &[("gojs", "runtime.wasmExit")], Toolchain::Go),
             (
                 &[("language", "C99"), ("processed-by", "TinyGo")],
                 &wasi,
-                Maker::TinyGo,
+                Toolchain::TinyGo,
             ),
-            (&[], &[("env", "abort")], Maker::AssemblyScript),
+            (&[], &[("env", "abort")], Toolchain::AssemblyScript),
             (
                 &[("language", "JavaScript"), ("language", "Rust")],
                 &wasi,
-                Maker::JavaScript,
+                Toolchain::JavaScript,
             ),
             (
                 &[("processed-by", "ComponentizeJS"), ("language", "Rust")],
                 &wasi,
-                Maker::JavaScript,
+                Toolchain::JavaScript,
             ),
             (
                 &[("processed-by", "componentize-qjs"), ("language", "C11")],
                 &wasi,
-                Maker::QuickJs,
+                Toolchain::QuickJs,
             ),
             (
                 &[("processed-by", "componentize-py"), ("language", "Rust")],
                 &wasi,
-                Maker::Python,
+                Toolchain::Python,
             ),
-            (&[], &wasi, Maker::Unknown),
+            (&[], &wasi, Toolchain::Unknown),
         ] {
-            assert_eq!(of(producers, imports), maker, "{producers:?} {imports:?}");
+            assert_eq!(
+                of(producers, imports),
+                toolchain,
+                "{producers:?} {imports:?}"
+            );
         }
     }
 }

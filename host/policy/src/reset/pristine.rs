@@ -11,7 +11,7 @@ use wasmtime::{Global, Memory, Store, Val};
 use super::cards;
 
 /// The first state of an instance.
-pub(super) struct Pristine {
+pub(crate) struct Pristine {
     memory: Memory,
     /// The size of the memory in bytes.
     size: usize,
@@ -31,7 +31,7 @@ struct Image {
 
 impl Pristine {
     /// Notes the state of an instance that has not been called yet.
-    pub(super) fn of<T>(
+    pub(crate) fn of<T>(
         store: &mut Store<T>,
         memory: Memory,
         globals: Vec<Global>,
@@ -53,7 +53,7 @@ impl Pristine {
     }
 
     /// Puts the instance back; false if that cannot be done, because it has grown. `host` are the marks of what the host wrote.
-    pub(super) fn restore<T>(&self, store: &mut Store<T>, host: u64) -> bool {
+    pub(crate) fn restore<T>(&self, store: &mut Store<T>, host: u64) -> bool {
         let written = match &self.marks {
             None => u64::MAX,
             Some(marks) => match marks.get(&mut *store) {

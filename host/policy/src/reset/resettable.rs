@@ -18,16 +18,16 @@ const MOST_PAGES: u64 = 2;
 const PREFIX: &str = "portcullis:global:";
 
 /// A module whose instances can be put back.
-pub(super) struct Resettable {
+pub(crate) struct Resettable {
     /// The module with all its mutable globals exported.
-    pub(super) module: Vec<u8>,
+    pub(crate) module: Vec<u8>,
     /// The names of these exports.
-    pub(super) globals: Vec<String>,
+    pub(crate) globals: Vec<String>,
 }
 
 impl Resettable {
     /// The module of this file, which is valid and keeps the contract; none if there is state that cannot be put back.
-    pub(super) fn of(file: &[u8]) -> Option<Self> {
+    pub(crate) fn of(file: &[u8]) -> Option<Self> {
         let globals = mutable_globals(file)?;
         let names = globals.iter().map(|global| format!("{PREFIX}{global}"));
         let names: Vec<_> = names.collect();

@@ -2,19 +2,19 @@
 
 use wasmtime::{Func, Memory, TypedFunc};
 
-use super::cards::Cards;
+use crate::reset::Cards;
 
 /// What the host's functions need of the module that calls them. It is there from the end of the start function on.
 pub(crate) struct Guest {
-    pub(super) memory: Memory,
+    pub(crate) memory: Memory,
     /// What the host wrote into the memory since it was last put back.
-    pub(super) cards: Cards,
-    pub(super) realloc: Realloc,
+    pub(crate) cards: Cards,
+    pub(crate) realloc: Realloc,
     /// While the host asks for memory or returns it, the module may not call the host.
-    pub(super) is_inside: bool,
+    pub(crate) is_inside: bool,
 }
 
-pub(super) enum Realloc {
+pub(crate) enum Realloc {
     Missing,
     /// Its type is looked at when it is first needed: many calls never need it.
     Untyped(Func),

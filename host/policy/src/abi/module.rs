@@ -6,9 +6,8 @@ use wasmtime::{AsContextMut, Caller, Trap, TypedFunc};
 
 use crate::call::Call;
 use crate::failure::HostError;
+use crate::guest::{Guest, Realloc};
 use crate::state::{Data, State};
-
-use super::guest::{Guest, Realloc};
 
 /// What the host's functions get of the store.
 pub(crate) type ModuleContext<'a> = Caller<'a, Data>;

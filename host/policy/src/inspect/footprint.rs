@@ -12,7 +12,7 @@ use crate::engine::PAGE;
 
 /// What an instance of a module or component is made of.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Parts {
+pub(crate) struct Footprint {
     /// Core instances.
     pub(crate) instances: u64,
     /// Linear memories.
@@ -21,7 +21,7 @@ pub(crate) struct Parts {
     pub(crate) memory_bytes: u64,
     /// Tables.
     pub(crate) tables: u64,
-    /// Whether it instantiates a module or component that it is given as an argument. How many parts that has cannot be told here.
+    /// Whether it instantiates a module or component that it is given as an argument. How many instances that makes cannot be told here.
     pub(crate) is_open: bool,
 }
 
@@ -29,14 +29,14 @@ pub(crate) struct Parts {
 #[derive(Default)]
 struct Scope {
     /// The index space of its modules.
-    modules: Vec<Parts>,
+    modules: Vec<Footprint>,
     /// The index space of its components.
-    components: Vec<Parts>,
-    parts: Parts,
+    components: Vec<Footprint>,
+    footprint: Footprint,
     is_module: bool,
 }
 
-impl Parts {
+impl Footprint {
     /// Of something that is an argument.
     const UNKNOWN: Self = Self {
         instances: 0,
@@ -46,7 +46,7 @@ impl Parts {
         is_open: true,
     };
 
-    /// Counts the parts of a file.
+    /// Counts the instances, memories and tables of a file.
     ///
     /// # Errors
     /// If it is damaged. What is found in one that is not valid means nothing.
@@ -96,28 +96,31 @@ impl Parts {
 
 impl Scope {
     /// What one instance is made of.
-    fn total(&self) -> Parts {
-        Parts {
-            instances: self.parts.instances.saturating_add(self.is_module.into()),
-            ..self.parts
+    fn total(&self) -> Footprint {
+        Footprint {
+            instances: self
+                .footprint
+                .instances
+                .saturating_add(self.is_module.into()),
+            ..self.footprint
         }
     }
 
     fn read(&mut self, payload: &Payload<'_>) -> wasmparser::Result<()> {
-        let parts = &mut self.parts;
+        let footprint = &mut self.footprint;
         match payload {
             Payload::MemorySection(memories) => {
                 for memory in memories.clone() {
                     let bytes = memory?.initial.saturating_mul(PAGE as u64);
-                    parts.memory_bytes = parts.memory_bytes.saturating_add(bytes);
-                    parts.memories += 1;
+                    footprint.memory_bytes = footprint.memory_bytes.saturating_add(bytes);
+                    footprint.memories += 1;
                 }
             }
-            Payload::TableSection(tables) => parts.tables += u64::from(tables.count()),
+            Payload::TableSection(tables) => footprint.tables += u64::from(tables.count()),
             Payload::InstanceSection(instances) => {
                 for instance in instances.clone() {
                     if let Instance::Instantiate { module_index, .. } = instance? {
-                        parts.add(&at(&self.modules, module_index));
+                        footprint.add(&at(&self.modules, module_index));
                     }
                 }
             }
@@ -127,15 +130,15 @@ impl Scope {
                         component_index, ..
                     } = instance?
                     {
-                        parts.add(&at(&self.components, component_index));
+                        footprint.add(&at(&self.components, component_index));
                     }
                 }
             }
             Payload::ComponentImportSection(imports) => {
                 for import in imports.clone() {
                     match import?.ty {
-                        ComponentTypeRef::Module(_) => self.modules.push(Parts::UNKNOWN),
-                        ComponentTypeRef::Component(_) => self.components.push(Parts::UNKNOWN),
+                        ComponentTypeRef::Module(_) => self.modules.push(Footprint::UNKNOWN),
+                        ComponentTypeRef::Component(_) => self.components.push(Footprint::UNKNOWN),
                         _ => {}
                     }
                 }
@@ -175,15 +178,15 @@ fn close(scopes: &mut Vec<Scope>) {
 }
 
 fn add_alias(scopes: &mut [Scope], alias: &ComponentAlias<'_>) {
-    let (is_module, parts) = match *alias {
+    let (is_module, footprint) = match *alias {
         ComponentAlias::InstanceExport {
             kind: ComponentExternalKind::Module,
             ..
-        } => (true, Parts::UNKNOWN),
+        } => (true, Footprint::UNKNOWN),
         ComponentAlias::InstanceExport {
             kind: ComponentExternalKind::Component,
             ..
-        } => (false, Parts::UNKNOWN),
+        } => (false, Footprint::UNKNOWN),
         ComponentAlias::Outer { kind, count, index } => {
             let outer = scopes.iter().rev().nth(count as usize);
             match (kind, outer) {
@@ -200,14 +203,17 @@ fn add_alias(scopes: &mut [Scope], alias: &ComponentAlias<'_>) {
     };
     if let Some(scope) = scopes.last_mut() {
         match is_module {
-            true => scope.modules.push(parts),
-            false => scope.components.push(parts),
+            true => scope.modules.push(footprint),
+            false => scope.components.push(footprint),
         }
     }
 }
 
-fn at(space: &[Parts], index: u32) -> Parts {
-    space.get(index as usize).copied().unwrap_or(Parts::UNKNOWN)
+fn at(space: &[Footprint], index: u32) -> Footprint {
+    space
+        .get(index as usize)
+        .copied()
+        .unwrap_or(Footprint::UNKNOWN)
 }
 
 #[cfg(test)]
@@ -216,14 +222,14 @@ mod tests {
 
     const MODULE: &str = r#"(core module $m (memory 2) (table 1 funcref))"#;
 
-    fn parts(wat: &str) -> Parts {
-        Parts::of(&wat::parse_str(wat).unwrap()).unwrap()
+    fn footprint(wat: &str) -> Footprint {
+        Footprint::of(&wat::parse_str(wat).unwrap()).unwrap()
     }
 
     #[test]
     fn a_module_is_one_instance() {
-        let found = parts("(module (memory 2) (table 1 funcref) (table 2 funcref))");
-        let expected = Parts {
+        let found = footprint("(module (memory 2) (table 1 funcref) (table 2 funcref))");
+        let expected = Footprint {
             instances: 1,
             memories: 1,
             memory_bytes: 2 * PAGE as u64,
@@ -235,9 +241,9 @@ mod tests {
 
     #[test]
     fn what_is_instantiated_counts_and_not_what_is_defined() {
-        let none = parts(&format!("(component {MODULE})"));
-        assert_eq!(none, Parts::default());
-        let two = parts(&format!(
+        let none = footprint(&format!("(component {MODULE})"));
+        assert_eq!(none, Footprint::default());
+        let two = footprint(&format!(
             "(component {MODULE} (core instance (instantiate $m)) (core instance (instantiate $m)))"
         ));
         assert_eq!((two.instances, two.memories, two.tables), (2, 2, 2));
@@ -252,14 +258,14 @@ mod tests {
                 "(component $c {inner}) (instance (instantiate $c)) (instance (instantiate $c))"
             );
         }
-        let found = parts(&format!("(component {inner})"));
+        let found = footprint(&format!("(component {inner})"));
         assert_eq!(found.instances, 1 << 20);
         assert!(!found.is_open);
     }
 
     #[test]
     fn aliases_and_exports_are_what_they_stand_for() {
-        let found = parts(&format!(
+        let found = footprint(&format!(
             r#"(component {MODULE}
                 (component $inner
                     (alias outer 1 $m (core module $n))
@@ -272,11 +278,11 @@ mod tests {
 
     #[test]
     fn an_argument_that_is_instantiated_is_told() {
-        let found = parts(
+        let found = footprint(
             r#"(component (component (import "m" (core module $m)) (core instance (instantiate $m))))"#,
         );
         assert!(!found.is_open, "nobody instantiates it");
-        let found = parts(&format!(
+        let found = footprint(&format!(
             r#"(component {MODULE}
                 (component $c (import "m" (core module $n)) (core instance (instantiate $n)))
                 (instance (instantiate $c (with "m" (core module $m)))))"#

@@ -1,7 +1,5 @@
 //! Policies that are components: the runtime's own component model does the conversion of values.
 
-pub(crate) mod context;
-
 use wasmtime::component::{Component, ComponentExportIndex, ComponentType, InstancePre, Lift};
 use wasmtime::{Engine, Store};
 

@@ -11,7 +11,7 @@ use portcullis_sip::{Arrival, Framing, Transport};
 use crate::call::{Call, Notes};
 use crate::failure::{Failure, Stage};
 use crate::limits::Limits;
-use crate::load::{LoadProblem, SettingsError};
+use crate::problem::{LoadProblem, SettingsError};
 use crate::sandbox::{Rules, Sandboxes};
 use crate::scope::Scope;
 use crate::settings::Settings;
@@ -25,11 +25,11 @@ const LEAST: Duration = Duration::from_millis(250);
 const MOST_WORDS: usize = 1024;
 
 /// Calls that are about no real request.
-pub(crate) struct Trial {
+pub(crate) struct TrialRun {
     rules: Rules,
 }
 
-impl Trial {
+impl TrialRun {
     /// Those of a policy with these limits.
     fn new(limits: &Limits) -> Self {
         let deadline = limits.deadline.saturating_mul(10).max(LEAST);
@@ -94,12 +94,12 @@ impl Trial {
 
 /// Tries a policy with the settings that it will have. If it has something to say about settings, the way to ask it again comes back, and
 /// beside it how `decide` failed, if it did.
-pub(crate) fn try_out(
+pub(crate) fn run(
     sandboxes: &Sandboxes,
     limits: &Limits,
     settings: &Arc<Settings>,
-) -> Result<(Trial, Option<Failure>), LoadProblem> {
-    let trial = Trial::new(limits);
+) -> Result<(TrialRun, Option<Failure>), LoadProblem> {
+    let trial = TrialRun::new(limits);
     trial.check(sandboxes, settings)?;
     let failure = trial.ask(sandboxes, settings)?;
     Ok((trial, failure))

@@ -1,5 +1,9 @@
 //! What can be said about a policy file without running it.
 
+mod footprint;
+mod items;
+mod toolchain;
+
 use std::collections::BTreeSet;
 use std::fmt;
 
@@ -11,8 +15,13 @@ use wasmparser::{
 use crate::contract::SECTION;
 use crate::digest::Digest;
 use crate::engine::PAGE;
-use crate::load::{self, LoadProblem, Maker};
-use crate::parts::Parts;
+use crate::panic;
+use crate::problem::LoadProblem;
+
+pub use items::{Export, Import, Producer};
+pub(crate) use toolchain::Toolchain;
+
+use footprint::Footprint;
 
 /// The deepest that components lie within components.
 pub(crate) const DEEPEST: u32 = 100;
@@ -52,7 +61,7 @@ pub struct Inspection {
     /// Texts pass the border in UTF-8.
     pub(crate) utf8: bool,
     /// What an instance of it is made of.
-    pub(crate) parts: Parts,
+    pub(crate) footprint: Footprint,
 }
 
 /// The two forms of a policy file.
@@ -64,43 +73,12 @@ pub enum Kind {
     Component,
 }
 
-/// Something that a file needs.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Import {
-    /// The interface, or the whole name for what is in none.
-    pub interface: String,
-    /// The item of the interface. Components import interfaces whole.
-    pub item: Option<String>,
-    /// `function`, `memory`, `interface`, …
-    pub kind: &'static str,
-}
-
-/// Something that a file offers.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Export {
-    /// Its name.
-    pub name: String,
-    /// `function`, `memory`, …
-    pub kind: &'static str,
-}
-
-/// One line of a `producers` section.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Producer {
-    /// `language`, `processed-by` or `sdk`.
-    pub role: String,
-    /// What it is.
-    pub name: String,
-    /// Its version, possibly empty.
-    pub version: String,
-}
-
 /// Reads a policy file without compiling or running it.
 ///
 /// # Errors
 /// If it is not a WebAssembly file or not a valid one.
 pub fn inspect(bytes: &[u8]) -> Result<Inspection, LoadProblem> {
-    load::caught(|| look_into(bytes))
+    panic::caught(|| look_into(bytes))
 }
 
 fn look_into(bytes: &[u8]) -> Result<Inspection, LoadProblem> {
@@ -121,24 +99,24 @@ fn look_into(bytes: &[u8]) -> Result<Inspection, LoadProblem> {
         max_memory_bytes: Some(0),
         table_elements: 0,
         utf8: true,
-        parts: Parts::default(),
+        footprint: Footprint::default(),
     };
     found.read(bytes)?;
     let validated = Validator::new_with_features(features()).validate_all(bytes);
     validated.map_err(|error| LoadProblem::Invalid {
-        mend: found.maker().plain(error.message()),
+        mend: found.toolchain().plain(error.message()),
         cause: error.message().to_owned(),
         offset: error.offset() as usize,
     })?;
-    found.parts = Parts::of(bytes)?;
-    found.memory_bytes = found.parts.memory_bytes;
+    found.footprint = Footprint::of(bytes)?;
+    found.memory_bytes = found.footprint.memory_bytes;
     Ok(found)
 }
 
 impl Inspection {
     /// The tool that made it.
-    pub(crate) fn maker(&self) -> Maker {
-        Maker::of(&self.producers, &self.imports)
+    pub(crate) fn toolchain(&self) -> Toolchain {
+        Toolchain::of(&self.producers, &self.imports)
     }
 
     /// Whether it imports an interface of the contract, such as `trusted`.
@@ -281,15 +259,6 @@ impl fmt::Display for Kind {
             Self::Module => "module",
             Self::Component => "component",
         })
-    }
-}
-
-impl fmt::Display for Import {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.item {
-            Some(item) => write!(f, "{} {item}", self.interface),
-            None => f.write_str(&self.interface),
-        }
     }
 }
 

@@ -11,7 +11,7 @@ use crate::sandbox::Code;
 /// The code of all policies that are loaded. Tenants with the same policy share it: it is compiled once, and takes memory and the
 /// processor's caches once.
 #[derive(Default)]
-pub(crate) struct Codes {
+pub(crate) struct SharedCode {
     held: Mutex<Held>,
 }
 
@@ -22,7 +22,7 @@ struct Held {
     full: usize,
 }
 
-impl Codes {
+impl SharedCode {
     /// The code of the file with this digest.
     pub(crate) fn find(&self, digest: &Digest) -> Option<Arc<Code>> {
         self.held.lock().codes.get(digest).and_then(Weak::upgrade)

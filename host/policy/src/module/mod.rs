@@ -1,35 +1,28 @@
 //! Policies that are core modules: instantiated as they are, with the canonical ABI of the contract written out by hand.
 //!
-//! A module could as well be wrapped in a component, which is what [`load`](crate::load) does to check it. But such a component
+//! A module could as well be wrapped in a component, which is what [`check`](crate::check) does to check it. But such a component
 //! has three instances (the module, a shim and its fix-up) and goes through the runtime's general conversion of values; this
 //! way a call costs less than half. Tests hold both ways against each other: the same verdicts, the same failures.
 //!
 //! Memory safety is not at stake here: everything that a module passes is checked like any other input, by safe code.
 
-mod cards;
-pub(crate) mod guest;
 mod lift;
-mod pristine;
-mod resettable;
-pub(crate) mod transfer;
 
 use std::borrow::Cow;
 
 use wasmtime::{Engine, Extern, Instance, InstancePre, ModuleExport, Store, TypedFunc};
 
+use crate::abi::module as abi;
+use crate::bulk_memory;
 use crate::contract::VALIDATE;
 use crate::engine;
 use crate::failure::{Failure, Stage, Terms};
+use crate::guest::Guest;
 use crate::inspect::{Inspection, Kind};
 use crate::interfaces;
-use crate::pieces;
+use crate::reset::{self, Pristine, Resettable};
 use crate::state::Data;
 use crate::verdict::Verdict;
-
-use guest::Guest;
-
-use pristine::Pristine;
-use resettable::Resettable;
 
 /// A compiled module.
 pub(crate) struct Module {
@@ -91,11 +84,11 @@ pub(crate) fn fits(inspection: &Inspection) -> bool {
 pub(crate) fn rewritten(file: &[u8], has_marks: bool) -> wasmtime::Result<Cow<'_, [u8]>> {
     match Resettable::of(file) {
         Some(Resettable { module, .. }) => {
-            let module = pieces::module(&module)?;
-            let marked = has_marks.then(|| cards::marked(&module)).flatten();
+            let module = bulk_memory::module(&module)?;
+            let marked = has_marks.then(|| reset::marked(&module)).flatten();
             Ok(Cow::Owned(marked.unwrap_or_else(|| module.into_owned())))
         }
-        None => pieces::module(file),
+        None => bulk_memory::module(file),
     }
 }
 
@@ -116,7 +109,7 @@ impl Module {
     pub(crate) fn of(file: &[u8], module: wasmtime::Module) -> wasmtime::Result<Self> {
         module.initialize_copy_on_write_image()?;
         let globals = Resettable::of(file).map(|resettable| resettable.globals);
-        let has_marks = globals.is_some() && module.get_export_index(cards::EXPORT).is_some();
+        let has_marks = globals.is_some() && module.get_export_index(reset::EXPORT).is_some();
         Ok(Self {
             module,
             globals,
@@ -151,7 +144,7 @@ impl Prepared {
             post_return: export("cabi_post_decide").ok(),
             globals: globals.transpose()?,
             marks: match has_marks {
-                true => Some(export(cards::EXPORT)?),
+                true => Some(export(reset::EXPORT)?),
                 false => None,
             },
             validate: export(VALIDATE).ok(),
@@ -189,7 +182,7 @@ impl Prepared {
         let function = function.ok_or_else(no_function).map_err(read)?;
         let function = function.typed::<(), u32>(&*store).map_err(read)?;
         let at = function.call(&mut *store, ()).map_err(read)?;
-        let guest = transfer::of(store.data()).map_err(read)?;
+        let guest = abi::of(store.data()).map_err(read)?;
         lift::result(guest.memory().data(&*store), at, terms.host_call_bytes)
     }
 
@@ -248,12 +241,12 @@ impl Live {
     pub(crate) fn decide(&self, store: &mut Store<Data>, terms: Terms) -> Result<Verdict, Failure> {
         let read = |error: wasmtime::Error| Failure::read(&error, Stage::Decide, terms);
         let at = self.decide.call(&mut *store, ()).map_err(read)?;
-        let guest = transfer::of(store.data()).map_err(read)?;
+        let guest = abi::of(store.data()).map_err(read)?;
         let verdict = lift::verdict(guest.memory().data(&*store), at, terms.host_call_bytes)?;
         if let Some(post_return) = &self.post_return {
-            transfer::enter(store.data_mut());
+            abi::enter(store.data_mut());
             post_return.call(&mut *store, at).map_err(read)?;
-            transfer::leave(store.data_mut());
+            abi::leave(store.data_mut());
         }
         Ok(verdict)
     }

@@ -1,48 +1,19 @@
-//! From the bytes of a file to something that can be instantiated: all checks that need no engine.
+//! Checks a policy file against the contract and the limits, as far as that needs no engine.
 
-mod maker;
-mod problem;
-mod trial;
-
-use std::any::Any;
 use std::borrow::Cow;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use wit_component::ComponentEncoder;
 
 use crate::contract::{CONFIGURED_WORLD, CONTRACT, PACKAGE, VALIDATE, WORLD};
 use crate::engine::{MOST_INSTANCES, MOST_MEMORIES, MOST_TABLES};
-use crate::inspect::{Inspection, Kind, inspect};
+use crate::inspect::{Inspection, Kind, Toolchain, inspect};
 use crate::limits::Limits;
-use crate::text;
-
-pub(crate) use maker::Maker;
-pub use problem::{LoadError, LoadProblem, SettingsError};
-pub(crate) use trial::{Trial, try_out};
+use crate::problem::LoadProblem;
 
 /// A file that keeps the contract, as a component.
 pub(crate) struct Checked<'a> {
     pub(crate) inspection: Inspection,
     pub(crate) component: Cow<'a, [u8]>,
-}
-
-/// Does something with a file that somebody else wrote. The libraries that read and translate it are large: a panic of theirs is a problem
-/// with this file, and ends nothing else.
-pub(crate) fn caught<T>(work: impl FnOnce() -> Result<T, LoadProblem>) -> Result<T, LoadProblem> {
-    // Nothing that outlasts a load is changed before it is complete.
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
-        Err(LoadProblem::Panicked {
-            cause: said(&*panic),
-        })
-    })
-}
-
-/// The message of a panic.
-fn said(panic: &(dyn Any + Send)) -> String {
-    const MOST: usize = 512;
-    let message = panic.downcast_ref::<String>().map(String::as_str);
-    let message = message.or_else(|| panic.downcast_ref::<&str>().copied());
-    text::shown(message.unwrap_or("it gave no reason"), MOST).into_owned()
 }
 
 /// Checks all that can be checked without compiling.
@@ -74,7 +45,7 @@ pub(crate) fn check_again(bytes: &[u8], limits: &Limits) -> Result<Inspection, L
 }
 
 fn check_imports(inspection: &Inspection) -> Result<(), LoadProblem> {
-    let maker = inspection.maker();
+    let toolchain = inspection.toolchain();
     for import in &inspection.imports {
         let interface = &*import.interface;
         let offered = match &import.item {
@@ -89,12 +60,12 @@ fn check_imports(inspection: &Inspection) -> Result<(), LoadProblem> {
         return Err(match interface {
             _ if interface.starts_with("wasi") => LoadProblem::Wasi {
                 import,
-                mend: maker.bare(),
+                mend: toolchain.bare(),
             },
-            "env" | "gojs" if matches!(maker, Maker::AssemblyScript | Maker::Go) => {
+            "env" | "gojs" if matches!(toolchain, Toolchain::AssemblyScript | Toolchain::Go) => {
                 LoadProblem::LanguageRuntime {
                     import,
-                    mend: maker.bare(),
+                    mend: toolchain.bare(),
                 }
             }
             _ if interface.starts_with("__wbindgen") || interface.contains("wbg") => {
@@ -115,14 +86,14 @@ fn check_imports(inspection: &Inspection) -> Result<(), LoadProblem> {
 }
 
 fn check_size(inspection: &Inspection, limits: &Limits) -> Result<(), LoadProblem> {
-    let parts = &inspection.parts;
-    if parts.is_open {
+    let footprint = &inspection.footprint;
+    if footprint.is_open {
         return Err(LoadProblem::OpenParts);
     }
     for (what, wanted, limit) in [
-        ("core instances", parts.instances, MOST_INSTANCES),
-        ("memories", parts.memories, MOST_MEMORIES),
-        ("tables", parts.tables, MOST_TABLES),
+        ("core instances", footprint.instances, MOST_INSTANCES),
+        ("memories", footprint.memories, MOST_MEMORIES),
+        ("tables", footprint.tables, MOST_TABLES),
     ] {
         if wanted > u64::from(limit) {
             return Err(LoadProblem::Parts {
@@ -137,7 +108,7 @@ fn check_size(inspection: &Inspection, limits: &Limits) -> Result<(), LoadProble
         return Err(LoadProblem::Memory {
             wanted: inspection.memory_bytes,
             limit,
-            mend: inspection.maker().small_memory(),
+            mend: inspection.toolchain().small_memory(),
         });
     }
     let limit = limits.table_elements as u64;
@@ -185,17 +156,5 @@ fn check_world(component: &[u8], inspection: &Inspection) -> Result<(), LoadProb
     match utf8 {
         true => Ok(()),
         false => Err(LoadProblem::NotUtf8),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_panic_is_a_problem_of_the_file() {
-        let problem = caught::<()>(|| panic!("multiple\nmemories")).unwrap_err();
-        let cause = "multiple\\nmemories".to_owned();
-        assert_eq!(problem, LoadProblem::Panicked { cause });
     }
 }

@@ -21,7 +21,7 @@ use wasmparser::{
 };
 
 /// What the global of the marks is exported as.
-pub(super) const EXPORT: &str = "portcullis:cards";
+pub(crate) const EXPORT: &str = "portcullis:cards";
 
 /// Cards of a memory.
 const CARDS: usize = u64::BITS as usize;
@@ -31,7 +31,7 @@ const WIDEST: usize = 16;
 
 /// Which cards the host wrote during a call, in a memory of a certain size.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Cards {
+pub(crate) struct Cards {
     /// A card has two to the power of this bytes.
     shift: u32,
     written: u64,
@@ -39,7 +39,7 @@ pub(super) struct Cards {
 
 impl Cards {
     /// No card of a memory of so many bytes.
-    pub(super) fn none(memory: usize) -> Self {
+    pub(crate) fn none(memory: usize) -> Self {
         Self {
             shift: shift(memory),
             written: 0,
@@ -48,7 +48,7 @@ impl Cards {
 
     /// Notes that the host writes there.
     #[inline]
-    pub(super) fn mark(&mut self, at: usize, size: usize) {
+    pub(crate) fn mark(&mut self, at: usize, size: usize) {
         if size == 0 {
             return;
         }
@@ -58,7 +58,7 @@ impl Cards {
     }
 
     /// Takes the marks of the host.
-    pub(super) fn take(&mut self) -> u64 {
+    pub(crate) fn take(&mut self) -> u64 {
         std::mem::take(&mut self.written)
     }
 }
@@ -91,7 +91,7 @@ fn shift(memory: usize) -> u32 {
 
 /// The module with marks, for a memory that starts with so many bytes; none if it writes memory by other instructions than those
 /// known here. It must be valid, have no imports but functions, and no export named [`EXPORT`].
-pub(super) fn marked(file: &[u8]) -> Option<Vec<u8>> {
+pub(crate) fn marked(file: &[u8]) -> Option<Vec<u8>> {
     let known = Validator::new_with_features(known_features()).validate_all(file);
     known.ok()?;
     Marking::of(file)?.rewrite(file)

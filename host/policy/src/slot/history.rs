@@ -10,7 +10,7 @@ use crate::digest::Digest;
 
 /// Generations that do not serve.
 #[derive(Default)]
-pub(super) struct Shelf {
+pub(super) struct History {
     pub(super) mode: Mode,
     /// Compiled and ready: those that served, and those that have not yet; the newest last.
     pub(super) kept: VecDeque<Arc<Generation>>,
@@ -47,7 +47,7 @@ pub enum NoGeneration {
 /// The most numbers of condemned generations that are remembered: the newest.
 const CONDEMNED_MOST: usize = 64;
 
-impl Shelf {
+impl History {
     /// Nothing goes back to this generation by itself, nor to its file under another number.
     pub(super) fn condemn(&mut self, generation: &Generation) {
         let digest = generation.policy.digest();
