@@ -51,7 +51,7 @@ fn one_that_takes_too_long_is_ended_and_disturbs_nobody() {
         assert_eq!(code, 422, "{answered}");
         let said = answered.to_string();
         assert!(
-            said.contains("can't be compiled: it took more than 2s of processor time")
+            said.contains("cannot be compiled: it took more than 2s of processor time")
                 && said.contains("compile-time"),
             "{said}"
         );

@@ -1,4 +1,4 @@
-//! What a policy call costs: the reference page, asked about a source that is in none of its groups.
+//! The cost of a call of the reference policy for a source that is in none of its groups.
 //!
 //! `PORTCULLIS_POLICY=FILE` measures another policy.
 

@@ -1,5 +1,5 @@
-//! The longest call of each function of the host: a policy that does nothing but call it, with the worst that it can pass, over the worst
-//! tables, until its deadline of 5 ms. A call that takes much longer than 6 ms is a function that does not end with the call.
+//! The longest call of each host function: a policy that calls it in a loop until its deadline of 5 ms, with the worst arguments and the
+//! worst tables. A call that takes much longer than 6 ms is a host function that does not check the deadline.
 
 #![allow(clippy::unwrap_used, reason = "a bench that cannot run may panic")]
 
@@ -20,10 +20,10 @@ criterion_main!(benches);
 
 const PACKAGE: &str = "portcullis:policy";
 
-/// Where a text of 60 KiB lies in the guest's memory.
+/// Address and length of a text of 60 KiB in the memory of the guest.
 const LONG: &str = "(i32.const 4096) (i32.const 61440)";
 
-/// Interface and name of a function, its parameters, its result if it has one, and what it is called with.
+/// Interface and name of a function, its parameters, its result if it has one, and its arguments.
 const CASES: [(&str, &str, &str, &str, &str); 16] = [
     (
         "permissions",
@@ -166,7 +166,7 @@ fn measure(
     });
 }
 
-/// A policy that does this for ever, but for a request without a body.
+/// A policy that repeats `body` endlessly, except for a request without a body.
 fn policy(runtime: &Runtime, import: &str, body: &str) -> Policy {
     let text = "ab".repeat(30 << 10);
     let mut module = wat::parse_str(format!(
@@ -191,7 +191,7 @@ fn policy(runtime: &Runtime, import: &str, body: &str) -> Policy {
     runtime.load("worst", &module).unwrap()
 }
 
-/// A tenant's scope, with settings of some size.
+/// The scope of a tenant, with large settings.
 fn scope() -> Arc<Scope> {
     let list: Vec<_> = (0..2000).map(|n| format!("value {n}")).collect();
     let settings = portcullis_policy::Settings::new(serde_json::json!({ "list": list }));
@@ -203,7 +203,7 @@ fn scope() -> Arc<Scope> {
     Arc::new(scope)
 }
 
-/// Very many rows about one source, and patterns of all kinds.
+/// Tables with many rows for one source, and patterns of all kinds.
 fn tables() -> Arc<Snapshot> {
     let mut addresses = TableBuilder::default();
     for id in 0..200_000 {
@@ -247,7 +247,7 @@ fn tables() -> Arc<Snapshot> {
     })
 }
 
-/// A REGISTER about as large as the scanner takes: 200 header fields called X, and 210 values of Contact.
+/// A REGISTER about as large as the scanner accepts: 200 header fields named X, and 210 values of Contact.
 fn register() -> Request {
     let long = format!("sip:{}@example.org", "a".repeat(230));
     let contacts = vec![format!("<{long}>"); 30].join(",");

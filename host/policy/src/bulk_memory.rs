@@ -1,9 +1,9 @@
-//! Bulk memory operations in pieces.
+//! Splits bulk memory operations into pieces, so that a deadline can interrupt them.
 //!
-//! The runtime looks at the clock before `memory.fill`, `memory.copy` and `memory.init`, and not again until they are done, which for a
-//! large memory takes longer than a call may. So each that may be large becomes a call of a function that is added to the module,
-//! and does it in pieces within a loop: the runtime looks at the clock at each turn. What it means stays the same: nothing is
-//! written if any of it is out of bounds, and a range is copied as if all of it were read first.
+//! The runtime checks the epoch before `memory.fill`, `memory.copy` and `memory.init`, and not again until they are done, which takes
+//! longer than a deadline for a large memory. Each operation that may be large is therefore replaced by a call of a function that is added
+//! to the module and executes the operation in pieces within a loop: the runtime checks the epoch in each iteration. The semantics are the
+//! same: nothing is written if any byte is out of bounds, and a range is copied as if all of it were read first.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -18,14 +18,14 @@ use wasmparser::{BinaryReader, BinaryReaderError, FunctionBody, Operator, Parser
 
 use crate::inspect::DEEPEST;
 
-/// The largest piece in bytes: a few microseconds, or some tens where the system gives the memory only now.
+/// Size of a piece in bytes. A piece takes a few microseconds, or some tens if its pages are not mapped yet.
 const PIECE: i32 = 64 << 10;
 
-/// In a component, the sections that hold a module or a component.
+/// Ids of the component sections that contain a module or a component.
 const CORE_MODULE: u8 = 1;
 const COMPONENT: u8 = 4;
 
-/// An operation, and for `memory.init` the segment.
+/// An operation; for `memory.init` with its data segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Operation {
     Fill,
@@ -33,14 +33,14 @@ enum Operation {
     Init(u32),
 }
 
-/// The functions that are added: the number of each.
+/// The functions to add, and the index of each.
 #[derive(Default)]
 struct Added {
     first: u32,
     numbers: BTreeMap<Operation, u32>,
 }
 
-/// The module with its bulk memory operations in pieces. It must be valid.
+/// Rewrites a valid module so that its bulk memory operations are executed in pieces.
 pub(crate) fn module(file: &[u8]) -> wasmtime::Result<Cow<'_, [u8]>> {
     Ok(match added(file)? {
         added if added.numbers.is_empty() => Cow::Borrowed(file),
@@ -48,7 +48,7 @@ pub(crate) fn module(file: &[u8]) -> wasmtime::Result<Cow<'_, [u8]>> {
     })
 }
 
-/// The same for all modules of a component.
+/// Rewrites all modules of a valid component.
 pub(crate) fn component(file: &[u8]) -> wasmtime::Result<Vec<u8>> {
     within(file, 0)
 }
@@ -56,9 +56,7 @@ pub(crate) fn component(file: &[u8]) -> wasmtime::Result<Vec<u8>> {
 fn within(file: &[u8], depth: u32) -> wasmtime::Result<Vec<u8>> {
     const HEADER: usize = Component::HEADER.len();
     if depth > DEEPEST {
-        return Err(wasmtime::Error::msg(
-            "components lie too deep within components",
-        ));
+        return Err(wasmtime::Error::msg("components are nested too deeply"));
     }
     let mut reader = BinaryReader::new(file, 0);
     let mut whole = reader.read_bytes(HEADER).map_err(bad)?.to_vec();
@@ -77,7 +75,7 @@ fn within(file: &[u8], depth: u32) -> wasmtime::Result<Vec<u8>> {
     Ok(whole)
 }
 
-/// What has to be added to a module.
+/// The functions that have to be added to a module.
 fn added(file: &[u8]) -> wasmtime::Result<Added> {
     let mut functions = 0;
     let mut added = Added::default();
@@ -106,7 +104,7 @@ fn added(file: &[u8]) -> wasmtime::Result<Added> {
     Ok(added)
 }
 
-/// Hands each operation that may be large to `each`, with the place where it starts and that where it ends.
+/// Calls `each` for each operation that may be large, with the start and the end of its instruction.
 fn each_large(
     body: &FunctionBody<'_>,
     mut each: impl FnMut(Operation, usize, usize),
@@ -183,7 +181,7 @@ fn rewrite(file: &[u8], added: &Added) -> wasmtime::Result<Vec<u8>> {
     Ok(whole.finish())
 }
 
-/// A function with calls in place of its large operations.
+/// A function whose large operations are replaced by calls.
 fn rewritten(file: &[u8], body: &FunctionBody<'_>, added: &Added) -> wasmtime::Result<Vec<u8>> {
     let range = body.range();
     let (mut copied, end) = (place(range.start)?, place(range.end)?);
@@ -198,7 +196,7 @@ fn rewritten(file: &[u8], body: &FunctionBody<'_>, added: &Added) -> wasmtime::R
 }
 
 impl Operation {
-    /// A function that does it in pieces. Its parameters are those of the operation: destination, source or value, and size.
+    /// The function that executes the operation in pieces. Its parameters are those of the operation: destination, source or value, and size.
     fn in_pieces(self) -> Function {
         const TO: u32 = 0;
         const FROM: u32 = 1;
@@ -208,7 +206,7 @@ impl Operation {
         let mut code = Vec::new();
         let get = Instruction::LocalGet;
         let piece = Instruction::I32Const(PIECE);
-        // Moves a local by a size, forwards or backwards.
+        // Adds a size to a local, or subtracts it.
         let step = |local: u32, by: Instruction<'static>, how: Instruction<'static>| {
             [get(local), by, how, Instruction::LocalSet(local)]
         };
@@ -226,7 +224,7 @@ impl Operation {
 
         code.extend(is_large.clone());
         code.push(Instruction::If(BlockType::Empty));
-        // A range that goes beyond the end of all numbers is out of bounds: the operation as it is says so.
+        // A range whose end overflows 32 bits is out of bounds: the original operation traps.
         let sources: &[u32] = if moves_source { &[TO, FROM] } else { &[TO] };
         for &local in sources {
             code.extend([get(local), get(SIZE), Instruction::I32Add, get(local)]);
@@ -234,7 +232,7 @@ impl Operation {
             code.extend(all.clone());
             code.push(Instruction::End);
         }
-        // Nothing, at the end of the range, is in bounds where all of it is.
+        // An operation of size 0 at the end of the range traps if the range is out of bounds.
         code.extend([get(TO), get(SIZE), Instruction::I32Add, get(FROM)]);
         if moves_source {
             code.extend([get(SIZE), Instruction::I32Add]);
@@ -248,7 +246,7 @@ impl Operation {
         forwards.extend(is_large.clone());
         forwards.extend([Instruction::BrIf(0), Instruction::End]);
         if self == Self::Copy {
-            // From the end where the destination may lie within the source.
+            // Backwards if the destination may overlap the source.
             code.extend([get(TO), get(FROM), Instruction::I32LeU]);
             code.push(Instruction::If(BlockType::Empty));
             code.extend(forwards);
@@ -345,7 +343,7 @@ mod tests {
             }
         }
 
-        /// Whether it went well, and the memory behind it.
+        /// Whether the function returned, and the memory after it.
         fn does(mut self, name: &str, arguments: (u32, u32, u32)) -> (bool, Vec<u8>) {
             let function: TypedFunc<(u32, u32, u32), ()> =
                 self.instance.get_typed_func(&mut self.store, name).unwrap();
@@ -354,7 +352,7 @@ mod tests {
         }
     }
 
-    /// The module as it is, and in pieces.
+    /// The original module, and the rewritten one.
     static BOTH: LazyLock<[Module; 2]> = LazyLock::new(|| {
         let plain = wat::parse_str(text()).unwrap();
         let rewritten = module(&plain).unwrap();
@@ -372,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_done_in_pieces_is_the_same() {
+    fn operations_in_pieces_have_the_same_effect() {
         const SIZE: u32 = 4 << 16;
         const ONE: u32 = PIECE as u32;
         for size in [
@@ -410,13 +408,13 @@ mod tests {
         #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() })]
 
         #[test]
-        fn any_copy_is_the_same(to in 0..270_000_u32, from in 0..270_000_u32, size in 0..270_000_u32) {
+        fn any_copy_in_pieces_has_the_same_effect(to in 0..270_000_u32, from in 0..270_000_u32, size in 0..270_000_u32) {
             compare("copy", (to, from, size));
         }
     }
 
     #[test]
-    fn what_is_small_or_not_there_stays_as_it_is() {
+    fn modules_without_large_operations_are_unchanged() {
         let small =
             r#"(module (memory 1) (func i32.const 0 i32.const 1 i32.const 65536 memory.fill))"#;
         let small = wat::parse_str(small).unwrap();
@@ -428,7 +426,7 @@ mod tests {
     }
 
     #[test]
-    fn modules_within_components_are_found() {
+    fn modules_within_components_are_rewritten() {
         let fill = "(core module (memory 1) (func (param i32) i32.const 0 i32.const 1 local.get 0 memory.fill))";
         let text = format!("(component {fill} (component (component {fill})))");
         let rewritten = component(&wat::parse_str(text).unwrap()).unwrap();
@@ -437,6 +435,9 @@ mod tests {
         for payload in Parser::new(0).parse_all(&rewritten) {
             bodies += usize::from(matches!(payload.unwrap(), Payload::CodeSectionEntry(_)));
         }
-        assert_eq!(bodies, 4, "one of its own and one added, twice");
+        assert_eq!(
+            bodies, 4,
+            "an original and an added function in each of two modules"
+        );
     }
 }

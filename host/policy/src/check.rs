@@ -10,13 +10,13 @@ use crate::inspect::{Inspection, Kind, Toolchain, inspect};
 use crate::limits::Limits;
 use crate::problem::LoadProblem;
 
-/// A file that keeps the contract, as a component.
+/// A file that fits the contract, encoded as a component.
 pub(crate) struct Checked<'a> {
     pub(crate) inspection: Inspection,
     pub(crate) component: Cow<'a, [u8]>,
 }
 
-/// Checks all that can be checked without compiling.
+/// Checks a file as far as possible without compiling it.
 pub(crate) fn check<'a>(bytes: &'a [u8], limits: &Limits) -> Result<Checked<'a>, LoadProblem> {
     let inspection = check_again(bytes, limits)?;
     let component = match inspection.kind {
@@ -30,7 +30,7 @@ pub(crate) fn check<'a>(bytes: &'a [u8], limits: &Limits) -> Result<Checked<'a>,
     })
 }
 
-/// Checks a file that this build has found to keep the contract: what limits say of it is checked again.
+/// Checks a file again that fits the contract: only its limits may have changed.
 pub(crate) fn check_again(bytes: &[u8], limits: &Limits) -> Result<Inspection, LoadProblem> {
     if bytes.len() > limits.module_bytes {
         return Err(LoadProblem::TooLarge {
@@ -50,7 +50,7 @@ fn check_imports(inspection: &Inspection) -> Result<(), LoadProblem> {
         let interface = &*import.interface;
         let offered = match &import.item {
             Some(item) => CONTRACT.offers_function(interface, item) && import.kind == "function",
-            // Types need nothing of the host; whether they are the contract's is seen later.
+            // A type needs no host function. `check_world` checks that it is a type of the contract.
             None => CONTRACT.offers(interface) || import.kind == "type",
         };
         if offered {
@@ -121,7 +121,7 @@ fn check_size(inspection: &Inspection, limits: &Limits) -> Result<(), LoadProble
     Ok(())
 }
 
-/// Makes a component of a module that says what world it is built for.
+/// Encodes a module as a component.
 fn encode(module: &[u8], inspection: &Inspection) -> Result<Vec<u8>, LoadProblem> {
     let Some(world) = &inspection.world else {
         return Err(LoadProblem::NoWorld);

@@ -1,4 +1,4 @@
-//! The time of day, for policies.
+//! Time of day and time zones for policies.
 
 use std::sync::LazyLock;
 use std::time::{Duration, Instant, SystemTime};
@@ -6,19 +6,19 @@ use std::time::{Duration, Instant, SystemTime};
 use jiff::Timestamp;
 use jiff::tz::TimeZoneDatabase;
 
-/// Time zones as they were known when the host was built: to ask for one opens no file.
+/// The time zones of the tz database that is built into the host. A lookup opens no file.
 static ZONES: LazyLock<TimeZoneDatabase> = LazyLock::new(TimeZoneDatabase::bundled);
 
-/// A moment, by both clocks.
+/// A moment on the system clock and on the monotonic clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Moment {
-    /// The time of day.
+    /// The system clock.
     pub wall: SystemTime,
-    /// What durations are counted by.
+    /// The monotonic clock, for durations.
     pub steady: Instant,
 }
 
-/// What a calendar and a clock on the wall show.
+/// Date and time of day in a time zone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct LocalTime {
     pub(crate) year: u16,
@@ -34,7 +34,7 @@ pub(crate) struct LocalTime {
 }
 
 impl Moment {
-    /// This one.
+    /// The current moment.
     pub fn now() -> Self {
         Self {
             wall: SystemTime::now(),
@@ -42,14 +42,14 @@ impl Moment {
         }
     }
 
-    /// Milliseconds since 1970.
+    /// Milliseconds since the Unix epoch.
     pub(crate) fn milliseconds(self) -> u64 {
         let since = self.wall.duration_since(SystemTime::UNIX_EPOCH);
         let since = since.unwrap_or(Duration::ZERO).as_millis();
         u64::try_from(since).unwrap_or(u64::MAX)
     }
 
-    /// The time in a zone, if there is such a zone and the calendar reaches so far.
+    /// The local time in a time zone; `None` if there is no such zone or the year is out of range.
     pub(crate) fn local(self, zone: &str) -> Option<LocalTime> {
         let zone = ZONES.get(zone).ok()?;
         let milliseconds = i64::try_from(self.milliseconds()).ok()?;
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn zones_know_summer_and_winter() {
+    fn zones_have_daylight_saving_time() {
         // 2026-11-25T21:30:15Z, a Wednesday; 2026-07-01T22:30:00Z.
         let winter = local(1_795_642_215, "Europe/Berlin").unwrap();
         let expected = LocalTime {
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn other_names_are_no_zones() {
+    fn names_that_are_not_in_the_database_are_no_zones() {
         assert!(local(0, "UTC").is_some());
         for name in ["", "Mars/Olympus", "../../etc/passwd", "Europe/Berlin\0"] {
             assert_eq!(local(0, name), None, "{name:?}");

@@ -1,4 +1,4 @@
-//! Compiled code that outlives the process: a file that was compiled before, by this build for this machine, is not compiled again.
+//! The cache of machine code on disk: a file that this build has compiled on this machine is not compiled again after a restart.
 
 use std::hash::{Hash, Hasher};
 use std::path::Path;
@@ -10,18 +10,18 @@ use wasmtime::Engine;
 
 use crate::digest::Digest;
 
-/// Machine code in a folder that nobody else can write to unnoticed.
+/// Machine code in a directory of authenticated entries.
 #[derive(Debug)]
 pub struct CodeCache {
     cache: Cache,
     build: Digest,
-    /// Whether the last entry could not be kept: each of a thousand policies would tell the same.
+    /// Whether the last entry could not be written. Only the first of several failures is logged.
     is_failing: AtomicBool,
 }
 
 impl CodeCache {
-    /// Code in this folder, made by the program whose executable has the digest `build`. Another build may translate the same file
-    /// in another way, so its code is not taken.
+    /// Opens `cache` for the program whose executable has the digest `build`. Code of other builds is not used, because they may compile a
+    /// file differently.
     pub fn new(cache: Cache, build: Digest) -> Self {
         Self {
             cache,
@@ -30,17 +30,17 @@ impl CodeCache {
         }
     }
 
-    /// The folder.
+    /// The directory of the cache.
     pub fn folder(&self) -> &Path {
         self.cache.folder()
     }
 
-    /// What all code in the folder takes, in bytes.
+    /// Size of all entries in bytes.
     pub fn bytes(&self) -> u64 {
         self.cache.bytes()
     }
 
-    /// The code of a file for this engine, if it is there. It is what [`CodeCache::keep`] got, byte for byte.
+    /// The code of a file for this engine, if it is cached: exactly the bytes that were passed to [`CodeCache::keep`].
     pub(crate) fn find(&self, engine: &Engine, file: &Digest) -> Option<Vec<u8>> {
         let name = self.name(engine, file);
         self.cache.find(&name).unwrap_or_else(|error| {
@@ -49,12 +49,12 @@ impl CodeCache {
         })
     }
 
-    /// Tells of code that the engine does not take.
+    /// Logs that the engine refused the code of a file.
     pub(crate) fn refuse(&self, engine: &Engine, file: &Digest, cause: &wasmtime::Error) {
         self.refuse_named(&self.name(engine, file), cause.root_cause());
     }
 
-    /// Keeps the code of a file for the next start.
+    /// Writes the code of a file to the cache.
     pub(crate) fn keep(&self, engine: &Engine, file: &Digest, code: &[u8]) {
         let kept = self.cache.keep(&self.name(engine, file), code);
         let was_failing = self.is_failing.swap(kept.is_err(), Ordering::Relaxed);
@@ -67,7 +67,7 @@ impl CodeCache {
             | EntryError::NoFile
             | EntryError::Owner { .. }
             | EntryError::Mode { .. }
-            | EntryError::Foreign => "look at the free space and the rights of the folder",
+            | EntryError::Foreign => "check the free space and the permissions of the directory",
         };
         if !was_failing {
             tracing::warn!(
@@ -75,7 +75,7 @@ impl CodeCache {
                 folder = %self.folder().display(),
                 %error,
                 mend,
-                "compiled code not kept, the next start compiles this policy again"
+                "compiled code not cached, the next start compiles this policy again"
             );
         }
     }
@@ -85,13 +85,13 @@ impl CodeCache {
             event = "compiled_code_refused",
             file = %self.cache.file_of(name).display(),
             %cause,
-            "compiled code not used, the policy is compiled again and the file replaced; if this comes again, look for what else writes \
-             to the folder and at the disk"
+            "cached code refused, the policy is compiled again and the entry replaced; if this is repeated, check the disk and which other \
+             processes write to the directory"
         );
     }
 
-    /// Everything that the code depends on: the file, the engine's settings, its version and this processor's features (all three by the
-    /// engine's own account), and the build of this program.
+    /// The key of an entry: a hash of everything that the code depends on. That is the file, the build of this program, and the engine's
+    /// settings, version and target CPU features (`precompile_compatibility_hash`).
     fn name(&self, engine: &Engine, file: &Digest) -> Name {
         let mut hash = Fingerprint(Sha256::new());
         hash.0.update(self.build.bytes());
@@ -101,7 +101,7 @@ impl CodeCache {
     }
 }
 
-/// A hasher whose result nobody can choose.
+/// A collision-resistant hasher.
 struct Fingerprint(Sha256);
 
 impl Hasher for Fingerprint {
@@ -109,7 +109,7 @@ impl Hasher for Fingerprint {
         self.0.update(bytes);
     }
 
-    /// Not used: the whole digest is.
+    /// Not used: the name is the whole digest.
     fn finish(&self) -> u64 {
         0
     }
@@ -125,7 +125,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn code_is_found_for_the_same_file_build_and_settings_only() {
+    fn code_is_found_only_for_the_same_file_build_and_settings() {
         let folder = tempfile::tempdir().unwrap();
         let open = |build: &[u8]| {
             let cache = Cache::open(&folder.path().join("code"), 1 << 20).unwrap();
@@ -146,7 +146,7 @@ mod tests {
         assert_eq!(other.find(&serving(), &one), None);
     }
 
-    /// What a setting changes must change the name, or an engine would refuse the code at every start.
+    /// Each setting that changes the code must change its name. Otherwise the engine would refuse the code at every start.
     #[test]
     fn every_setting_of_the_code_is_part_of_its_name() {
         let folder = tempfile::tempdir().unwrap();

@@ -1,5 +1,4 @@
-//! Compiling somewhere else: in a process whose time and memory are bounded, because a compiler may take any amount of either for a file
-//! that was made to let it.
+//! Compilation in another process with limits on time and memory, because a hostile file may make the compiler use any amount of either.
 
 use object::build::elf::{Builder, SectionData};
 use thiserror::Error;
@@ -15,37 +14,37 @@ use crate::module;
 use crate::panic;
 use crate::sandbox::Code;
 
-/// Takes a policy file to [`compile`] in another process, and brings the result back.
+/// Runs [`compile`] in another process and returns the result.
 pub type Compiler =
     Box<dyn Fn(&[u8], &Limits, Target) -> Result<Vec<u8>, CompileFailure> + Send + Sync>;
 
-/// Why no result came back.
+/// Why there is no result.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum CompileFailure {
-    /// The file can't be compiled.
+    /// The file cannot be compiled.
     #[error("{0}")]
     Refused(String),
-    /// It took too much time or memory.
+    /// The compilation exceeded its limit of time or memory.
     #[error("{0}")]
     TooCostly(String),
-    /// The other process could not be made, or ended in a way that says nothing of the file.
+    /// The compiler process could not be started, or ended without a result.
     #[error("the compiler did not answer: {0}")]
     Broken(String),
 }
 
-/// Checks and compiles a policy file, and gives the machine code: what the other process does. Nothing of the file is run.
+/// Checks and compiles a policy file and returns the machine code. This is the work of the compiler process. No code of the file is run.
 ///
 /// # Errors
-/// What is wrong with the file, in words. Whoever asked checks it again, to know.
+/// What is wrong with the file, as text. The caller checks the file again to get a [`LoadProblem`](crate::LoadProblem).
 pub fn compile(bytes: &[u8], limits: &Limits, target: Target) -> Result<Vec<u8>, String> {
-    panic::caught(|| Ok(translate(bytes, limits, target)))
+    panic::catch(|| Ok(translate(bytes, limits, target)))
         .unwrap_or_else(|problem| Err(problem.to_string()))
 }
 
 fn translate(bytes: &[u8], limits: &Limits, target: Target) -> Result<Vec<u8>, String> {
     let checked = check::check(bytes, limits).map_err(|problem| problem.to_string())?;
     let cause = |error: wasmtime::Error| error.root_cause().to_string();
-    // Where memory comes from makes no difference to the code.
+    // The code does not depend on the allocation strategy.
     let engine = engine::compiling(limits, target).map_err(cause)?;
     let code = match module::fits(&checked.inspection) {
         true => module::Module::translate(&engine, bytes).and_then(|module| module.serialize()),
@@ -56,8 +55,8 @@ fn translate(bytes: &[u8], limits: &Limits, target: Target) -> Result<Vec<u8>, S
     Ok(without_symbols(code.map_err(cause)?))
 }
 
-/// Takes the symbol table out of machine code. Only debuggers read it, and a host would keep it in memory for each policy: the runtime finds
-/// functions by tables of its own, and their names in another section. Code that cannot be read stays as it is.
+/// Removes the symbol table from machine code. Only debuggers read it, and it would stay in memory for each policy: the runtime has tables of
+/// its own for functions and their names. Code that cannot be parsed is returned unchanged.
 fn without_symbols(code: Vec<u8>) -> Vec<u8> {
     let stripped = |code: &[u8]| -> Result<Vec<u8>, object::build::Error> {
         let mut file = Builder::read64(code)?;
@@ -75,11 +74,11 @@ fn without_symbols(code: Vec<u8>) -> Vec<u8> {
     stripped(&code).unwrap_or(code)
 }
 
-/// Makes code of what [`compile`] gave, for a file that has been checked here.
+/// Loads the result of [`compile`] for a file that this process has checked.
 ///
-/// The bytes come from a process of this program that ran [`compile`], now or before a restart: they are what the compiler of this very
-/// build has written, and what [`CodeCache`](crate::CodeCache) has authenticated. Nothing else may be passed.
-#[allow(unsafe_code, reason = "there is no safe way to take machine code")]
+/// `code` must come from [`compile`] in a process of the same build: directly, or from [`CodeCache`](crate::CodeCache), which has
+/// authenticated it. No other bytes may be passed, because machine code is not validated.
+#[allow(unsafe_code, reason = "there is no safe function to load machine code")]
 pub(crate) fn take(
     engine: &Engine,
     file: &[u8],
@@ -87,12 +86,12 @@ pub(crate) fn take(
     code: &[u8],
 ) -> wasmtime::Result<Code> {
     if module::fits(inspection) {
-        // SAFETY: `code` is a module that `compile` serialised, in this build of the program: whoever calls has it from that process, or
-        // from the cache, whose entries are under a key of this host and name the build. The runtime checks its version and settings.
+        // SAFETY: `code` is a module that `compile` of the same build serialised. The caller got it from the compiler process, or from the
+        // cache, whose entries are authenticated under a key of this host and bound to the build. The runtime checks version and settings.
         let module = unsafe { Module::deserialize(engine, code) }?;
         return Ok(Code::Module(module::Module::of(file, module)?));
     }
-    // SAFETY: the same, for a component.
+    // SAFETY: as above, for a component.
     let component = unsafe { Component::deserialize(engine, code) }?;
     component.initialize_copy_on_write_image()?;
     Ok(Code::Component(component))
@@ -114,7 +113,7 @@ mod tests {
         let stripped = without_symbols(code);
         assert!(!has_symbols(&stripped));
 
-        #[allow(unsafe_code, reason = "there is no safe way to take machine code")]
+        #[allow(unsafe_code, reason = "there is no safe function to load machine code")]
         // SAFETY: the runtime serialised the module above.
         let module = unsafe { Module::deserialize(&engine, stripped) }.unwrap();
         let mut store = wasmtime::Store::new(&engine, ());
@@ -124,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_machine_code_keeps_its_bytes() {
+    fn bytes_that_are_not_machine_code_are_unchanged() {
         assert_eq!(without_symbols(b"code".to_vec()), b"code");
     }
 }

@@ -1,4 +1,4 @@
-//! Policies that are components: the runtime's own component model does the conversion of values.
+//! Policies that are components: the runtime converts their values.
 
 use wasmtime::component::{Component, ComponentExportIndex, ComponentType, InstancePre, Lift};
 use wasmtime::{Engine, Store};
@@ -8,7 +8,7 @@ use crate::interfaces;
 use crate::state::Data;
 use crate::verdict::{Rejection, Verdict};
 
-/// A component, ready to be instantiated.
+/// A linked component.
 pub(crate) struct Prepared {
     pre: InstancePre<Data>,
     decide: ComponentExportIndex,
@@ -49,7 +49,7 @@ pub(crate) struct WireHeader {
 }
 
 impl Prepared {
-    /// Links `component` with the host's functions.
+    /// Links `component` with the host functions.
     pub(crate) fn new(engine: &Engine, component: &Component) -> wasmtime::Result<Self> {
         let pre = interfaces::component_linker(engine)?.instantiate_pre(component)?;
         let decide = component
@@ -63,7 +63,7 @@ impl Prepared {
         })
     }
 
-    /// Asks a new instance what is wrong with its settings; none if it has nothing to say about them.
+    /// Calls `validate-settings` of a new instance; `None` if the policy does not export it.
     pub(crate) fn validate(
         &self,
         store: &mut Store<Data>,
@@ -83,7 +83,7 @@ impl Prepared {
         Ok(result)
     }
 
-    /// Makes an instance; its start functions run.
+    /// Creates an instance, which runs its start functions.
     pub(crate) fn instantiate(&self, store: &mut Store<Data>) -> wasmtime::Result<Live> {
         let instance = self.pre.instantiate(&mut *store)?;
         let decide = instance.get_typed_func(&mut *store, self.decide)?;
@@ -92,7 +92,7 @@ impl Prepared {
 }
 
 impl Live {
-    /// Asks for a verdict. It is as the policy gave it: nothing is checked yet.
+    /// Calls `decide`. The verdict is not validated yet.
     pub(crate) fn decide(&self, store: &mut Store<Data>) -> wasmtime::Result<Verdict> {
         let (verdict,) = self.decide.call(store, ())?;
         Ok(verdict.into())

@@ -1,17 +1,17 @@
-//! The contract that policies are held to: the text of `policy-wit`.
+//! The contract that policies implement: the WIT package of `policy-wit`.
 
 use std::sync::LazyLock;
 
 use wit_component::StringEncoding;
 use wit_parser::{InterfaceId, Resolve, WorldId, WorldItem, WorldKey};
 
-/// The WIT text of the contract that this host offers.
+/// The WIT text of the contract.
 pub const WIT: &str = include_str!("../../../policy-wit/routing-policy.wit");
 
-/// The name of the world that a policy is built for.
+/// The name of the world that policies are built for.
 pub const WORLD: &str = "portcullis:policy/routing-policy@0.1.0";
 
-/// The name of the world of a policy that looks at its settings.
+/// The name of the world for policies that validate their settings.
 pub(crate) const CONFIGURED_WORLD: &str = "portcullis:policy/configured-policy@0.1.0";
 
 pub(crate) const PERMISSIONS: &str = "portcullis:policy/permissions@0.1.0";
@@ -24,18 +24,18 @@ pub(crate) const SETTINGS: &str = "portcullis:policy/settings@0.1.0";
 pub(crate) const CLOCK: &str = "portcullis:policy/clock@0.1.0";
 pub(crate) const EDITS: &str = "portcullis:policy/edits@0.1.0";
 
-/// The export of a policy that looks at its settings.
+/// The export of a policy that validates its settings.
 pub(crate) const VALIDATE: &str = "validate-settings";
 
-/// The package that all interfaces of the contract are in, whatever their version.
+/// The package of all interfaces of the contract, without a version.
 pub(crate) const PACKAGE: &str = "portcullis:policy/";
 
-/// The custom sections that say what world a core module is built for start with this.
+/// The prefix of the names of custom sections that say which world a core module is built for.
 pub(crate) const SECTION: &str = "component-type";
 
 pub(crate) static CONTRACT: LazyLock<Contract> = LazyLock::new(Contract::parse);
 
-/// The contract, parsed.
+/// The parsed contract.
 pub(crate) struct Contract {
     resolve: Resolve,
     world: WorldId,
@@ -61,7 +61,7 @@ impl Contract {
         }
     }
 
-    /// Whether `interface` is one that a policy may import.
+    /// Whether a policy may import `interface`.
     pub(crate) fn offers(&self, interface: &str) -> bool {
         self.imported().any(|(name, _)| name == interface)
     }
@@ -73,7 +73,7 @@ impl Contract {
         })
     }
 
-    /// The names of all interfaces that have functions to import.
+    /// The names of all interfaces with functions.
     pub(crate) fn interfaces(&self) -> Vec<String> {
         let with_functions = self
             .imported()
@@ -81,7 +81,10 @@ impl Contract {
         with_functions.map(|(name, _)| name).collect()
     }
 
-    /// Why `component` does not fit the world, in the validator's words. One that looks at its settings has a world of its own.
+    /// Checks that `component` fits its world. Policies that validate their settings (`is_configured`) have a world of their own.
+    ///
+    /// # Errors
+    /// The first difference, as `wit-component` words it.
     pub(crate) fn check(&self, component: &[u8], is_configured: bool) -> Result<(), String> {
         let world = if is_configured {
             self.configured
@@ -103,11 +106,11 @@ impl Contract {
     }
 }
 
-/// Adds to a core module what says that it is built for the contract: the custom section that the SDK's bindings add when they
-/// are compiled. Policies written in WebAssembly's text form need it.
+/// Adds the custom section that says that a core module is built for the contract. The bindings of the SDK add it at compile time;
+/// policies in WebAssembly text format need this function.
 ///
 /// # Errors
-/// If the section cannot be encoded, in the encoder's words.
+/// If the section cannot be encoded; the text is the encoder's.
 pub fn embed(module: &mut Vec<u8>) -> Result<(), String> {
     embed_world(module, CONTRACT.world)
 }
@@ -132,7 +135,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_text_is_the_world_that_the_host_names() {
+    fn the_worlds_have_the_names_of_the_constants() {
         let world = &CONTRACT.resolve.worlds[CONTRACT.world];
         let package = world.package.unwrap();
 
@@ -143,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn interfaces_with_functions_are_those_that_the_host_defines() {
+    fn the_host_defines_all_interfaces_with_functions() {
         assert_eq!(
             CONTRACT.interfaces(),
             [
@@ -161,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn functions_are_known_by_interface() {
+    fn functions_belong_to_their_interface() {
         assert!(CONTRACT.offers_function(LOG, "log"));
         assert!(!CONTRACT.offers_function(LOG, "method"));
         assert!(!CONTRACT.offers_function("portcullis:policy/log@0.2.0", "log"));

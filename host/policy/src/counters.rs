@@ -1,4 +1,4 @@
-//! What fresh sandboxes can't keep: counters and rate limits, shared by all workers.
+//! Counters and rate limits of policies, shared by all workers. A policy itself has no memory from call to call.
 
 use std::collections::HashMap;
 use std::hash::Hasher;
@@ -8,52 +8,51 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use siphasher::sip128::{Hasher128, SipHasher13};
 
-/// Parts that are locked apart, so that workers rarely meet.
+/// Number of shards. Each has its own lock, so that workers rarely contend.
 const SHARDS: usize = 16;
 
-/// Entries that are looked at for one that can go.
+/// Number of entries from which the one to evict is chosen.
 const SAMPLE: usize = 16;
 
-/// The most entries where nothing else is said.
+/// Maximum number of entries by default.
 const DEFAULT_MOST: usize = 10_000;
 
-/// The counters of one tenant. What they take of memory is bounded by their number: names are not kept, only a hash of 128 bits.
+/// The counters and rate limits of one tenant. Memory is bounded by the number of entries: a 128-bit hash is stored instead of the name.
 #[derive(Debug)]
 pub struct Counters {
     begun: Instant,
-    most_in_shard: usize,
+    max_per_shard: usize,
     shards: [Mutex<HashMap<u128, Entry>>; SHARDS],
     evicted: AtomicU64,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Entry {
-    /// Nanoseconds since `begun`.
+    /// When the entry was last used, in nanoseconds since `begun`.
     used: u64,
     what: What,
 }
 
 #[derive(Clone, Copy, Debug)]
 enum What {
-    /// Gone at `ends`.
+    /// A counter that expires at `ends`.
     Counter { value: u64, ends: u64 },
-    /// When everything that was taken so far would be due (ITU-T I.371, generic cell rate algorithm).
+    /// A token bucket. `due` is its theoretical arrival time (generic cell rate algorithm, ITU-T I.371).
     Bucket { due: u64 },
 }
 
 impl Counters {
-    /// Room for this many counters and buckets together.
+    /// Creates a table for at most `most` counters and buckets together.
     pub fn new(most: usize) -> Self {
         Self {
             begun: Instant::now(),
-            most_in_shard: most.div_ceil(SHARDS).max(1),
+            max_per_shard: most.div_ceil(SHARDS).max(1),
             shards: std::array::from_fn(|_| Mutex::default()),
             evicted: AtomicU64::new(0),
         }
     }
 
-    /// Adds to a counter and gives its new value. It is forgotten this long after its first addition. Values end at the largest number
-    /// there is.
+    /// Adds to a counter and returns the new value, which saturates at `u64::MAX`. The counter expires `seconds` after its first addition.
     pub(crate) fn add(&self, name: &str, amount: u64, seconds: u32, now: Instant) -> u64 {
         let now = self.since_begun(now);
         let ends = now.saturating_add(u64::from(seconds) * 1_000_000_000);
@@ -67,7 +66,7 @@ impl Counters {
         })
     }
 
-    /// The value of a counter; 0 for one that is not there.
+    /// The value of a counter; 0 if there is no such counter.
     pub(crate) fn value(&self, name: &str, now: Instant) -> u64 {
         let now = self.since_begun(now);
         let key = key(b'c', name);
@@ -84,14 +83,14 @@ impl Counters {
         }
     }
 
-    /// Takes one from a bucket that holds `burst` and fills with `per_second`; false if it is empty. One that fills with nothing, or
-    /// with no number, is never filled again.
+    /// Takes one token from a bucket of `burst` tokens that refills at `per_second`; false if the bucket is empty. If the rate is not a
+    /// positive number, the bucket is never refilled.
     pub(crate) fn rate_limit(&self, name: &str, per_second: f64, burst: u32, now: Instant) -> bool {
         if burst == 0 {
             return false;
         }
         let now = self.since_begun(now);
-        // Never less than a nanosecond, and at most some years.
+        // Nanoseconds per token: at least one, at most some years.
         let each = match 1e9 / per_second {
             each if each >= 1.0 => each.min(1e17) as u64,
             _ if per_second > 0.0 => 1,
@@ -111,22 +110,22 @@ impl Counters {
         })
     }
 
-    /// Takes one from the only bucket of these: for a host that counts for itself.
+    /// Takes one token from the bucket without a name. For rate limits of the host itself.
     pub fn admits(&self, per_second: f64, burst: u32, now: Instant) -> bool {
         self.rate_limit("", per_second, burst, now)
     }
 
-    /// Counters and buckets that there are.
+    /// Number of counters and buckets.
     pub fn len(&self) -> usize {
         self.shards.iter().map(|shard| shard.lock().len()).sum()
     }
 
-    /// Whether there are none.
+    /// Whether there are no counters and no buckets.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Those that had to go before their time, because there was no room.
+    /// Number of entries that were evicted before they expired, because the table was full.
     pub fn evicted(&self) -> u64 {
         self.evicted.load(Ordering::Relaxed)
     }
@@ -145,7 +144,7 @@ impl Counters {
             *entry = Entry { used: now, what };
             return answer;
         }
-        if shard.len() >= self.most_in_shard {
+        if shard.len() >= self.max_per_shard {
             self.make_room(&mut shard, now);
         }
         let (what, answer) = change(None);
@@ -153,7 +152,7 @@ impl Counters {
         answer
     }
 
-    /// Takes out what is over; if nothing is, what was not used for longest, of a few.
+    /// Removes one entry of a sample: an expired one if there is any, otherwise the least recently used one.
     fn make_room(&self, shard: &mut HashMap<u128, Entry>, now: u64) {
         let sample = shard.iter().take(SAMPLE);
         let oldest = sample.min_by_key(|(_, entry)| (!entry.is_over(now), entry.used));
@@ -177,7 +176,7 @@ impl Counters {
 }
 
 impl Entry {
-    /// Whether it says no more than one that is not there.
+    /// Whether the entry has no effect any more: an expired counter or a full bucket.
     fn is_over(&self, now: u64) -> bool {
         match self.what {
             What::Counter { ends, .. } => ends <= now,
@@ -192,7 +191,7 @@ impl Default for Counters {
     }
 }
 
-/// Counters and buckets of one name are different things.
+/// Hashes a name. `kind` separates counters from buckets of the same name.
 fn key(kind: u8, name: &str) -> u128 {
     let mut hasher = SipHasher13::new();
     hasher.write_u8(kind);
@@ -209,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn counters_count_until_their_time_is_over() {
+    fn counters_count_until_they_expire() {
         let counters = Counters::new(100);
         let at = |milliseconds| at(&counters, milliseconds);
         assert_eq!(counters.value("calls", at(0)), 0);
@@ -239,12 +238,12 @@ mod tests {
         assert_eq!(taken(60_000, 10), 3);
         let now = at(&counters, 0);
         assert!(counters.rate_limit("b", 2.0, 3, now), "another one");
-        // A counter of the same name is something else.
+        // A counter of the same name is a different entry.
         assert_eq!(counters.value("a", now), 0);
     }
 
     #[test]
-    fn rates_that_make_no_sense_have_an_answer() {
+    fn rates_that_are_not_positive_numbers_never_refill() {
         let counters = Counters::new(100);
         let later = at(&counters, 86_400_000);
         for (n, rate) in [0.0, -1.0, f64::NAN, f64::NEG_INFINITY]
@@ -268,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_ends_and_those_in_use_stay() {
+    fn the_table_is_bounded_and_entries_in_use_stay() {
         let counters = Counters::new(1600);
         for n in 0..20_000_u64 {
             let now = at(&counters, n);
@@ -281,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_over_goes_first() {
+    fn expired_entries_are_evicted_first() {
         let counters = Counters::new(160);
         for n in 0..5_000_u64 {
             counters.add(&format!("{n}"), 1, 0, at(&counters, n));

@@ -1,17 +1,17 @@
-//! What decisions are called.
+//! The identifier of a decision.
 
 use std::fmt;
 
-/// The name of one decision: in log lines, in records, and in a header field where that is wanted.
+/// Identifies one decision in log lines, in records and, if configured, in a header field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DecisionId {
-    /// The same for all decisions from start to end of a host, and another one for other hosts and starts, by chance.
+    /// A random number drawn when the host starts.
     pub start: u32,
-    /// Counts the decisions of one start.
+    /// The number of the decision since the start.
     pub number: u64,
 }
 
-/// `3fa9c0d1-2f`
+/// Displays as `3fa9c0d1-2f`: both numbers in hexadecimal.
 impl fmt::Display for DecisionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:08x}-{:x}", self.start, self.number)

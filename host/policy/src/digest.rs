@@ -1,11 +1,11 @@
-//! The name of a file's content.
+//! The SHA-256 digest that identifies the content of a policy file.
 
 use std::fmt;
 use std::io::{self, Read};
 
 use sha2::{Digest as _, Sha256};
 
-/// The SHA-256 of a policy file. Displays as 64 hexadecimal digits, with `{:#}` as the first 12.
+/// The SHA-256 digest of a policy file. Displays as 64 hexadecimal digits; `{:#}` displays the first 12.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Digest([u8; 32]);
 
@@ -15,24 +15,24 @@ impl Digest {
         Self(Sha256::digest(bytes).into())
     }
 
-    /// The digest of what is left to read, which is never in memory as a whole.
+    /// The digest of the remaining bytes of a reader, which are read in blocks.
     ///
     /// # Errors
-    /// When it can't be read.
+    /// If the reader fails.
     pub fn of_all(mut from: impl Read) -> io::Result<Self> {
         let mut hash = Sha256::new();
-        let mut piece = vec![0; 256 << 10];
+        let mut block = vec![0; 256 << 10];
         loop {
-            match from.read(&mut piece) {
+            match from.read(&mut block) {
                 Ok(0) => return Ok(Self(hash.finalize().into())),
-                Ok(read) => hash.update(&piece[..read]),
+                Ok(read) => hash.update(&block[..read]),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
         }
     }
 
-    /// Its 32 bytes.
+    /// The 32 bytes of the digest.
     pub(crate) fn bytes(&self) -> &[u8; 32] {
         &self.0
     }
@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_read_in_pieces_has_the_same_digest() {
+    fn a_reader_has_the_same_digest_as_its_bytes() {
         let long = vec![7; (256 << 10) + 1];
         for bytes in [&b""[..], b"abc", &long] {
             assert_eq!(Digest::of_all(bytes).unwrap(), Digest::of(bytes));

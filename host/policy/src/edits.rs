@@ -1,42 +1,42 @@
-//! Changes to the header of a request that is relayed.
+//! Changes to header fields of a request that is relayed.
 
 use std::fmt;
 
 use crate::verdict::{InvalidVerdict, MAX_HEADERS, check_value, may_be_edited};
 
-/// A change to the header.
+/// A change to the header fields.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Edit {
-    /// A header field behind all others.
+    /// Appends a header field after all others.
     Add {
-        /// Its name, a token.
+        /// The name, a token.
         name: String,
-        /// Its value, without line breaks.
+        /// The value, without line breaks.
         value: String,
     },
-    /// All received header fields of this name go.
+    /// Removes all received header fields of this name.
     Remove {
         /// The name, in full or compact form.
         name: String,
     },
 }
 
-/// The changes that one policy made, in its order.
+/// The changes that a policy made, in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Edits(Vec<Edit>);
 
 impl Edits {
-    /// Whether there are none.
+    /// Whether there are no changes.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// One after the other.
+    /// Iterates over the changes in order.
     pub fn iter(&self) -> impl Iterator<Item = &Edit> {
         self.0.iter()
     }
 
-    /// Those of the next policy behind these.
+    /// Appends the changes of the next policy.
     pub fn append(&mut self, mut next: Self) {
         self.0.append(&mut next.0);
     }
@@ -45,7 +45,10 @@ impl Edits {
         self.0.clear();
     }
 
-    /// Adds one that has been checked.
+    /// Appends a change that has been checked.
+    ///
+    /// # Errors
+    /// If there are [`MAX_HEADERS`] changes already.
     pub(crate) fn push(&mut self, edit: Edit) -> Result<(), InvalidVerdict> {
         if self.0.len() == MAX_HEADERS {
             return Err(InvalidVerdict::ManyEdits);
@@ -63,7 +66,7 @@ impl Edit {
         }
     }
 
-    /// Whether it keeps the rules of the contract.
+    /// Checks the change against the rules of the contract.
     pub(crate) fn check(&self) -> Result<(), InvalidVerdict> {
         may_be_edited(self.name())?;
         match self {
@@ -73,7 +76,7 @@ impl Edit {
     }
 }
 
-/// In a few words, for logs: `add X-Trunk: 7, remove P-Asserted-Identity`.
+/// For logs: `add X-Trunk: 7, remove P-Asserted-Identity`.
 impl fmt::Display for Edits {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (at, edit) in self.0.iter().enumerate() {

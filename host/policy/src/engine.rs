@@ -1,4 +1,4 @@
-//! The one engine of the process, and the ticks that calls have.
+//! The configuration of the wasmtime engine, and the ticks of a deadline.
 
 use std::num::NonZeroUsize;
 use std::time::Duration;
@@ -11,47 +11,47 @@ use wasmtime::{
 use crate::limits::Limits;
 use crate::ticker::TICK;
 
-/// Ticks that a call gets when it is seen to go on: one may come at once.
+/// Maximum number of ticks in the second part of a deadline. The first of them may come at once.
 const MOST_LATER: u64 = 2;
 
-/// A page of linear memory.
+/// Bytes of a page of linear memory.
 pub(crate) const PAGE: usize = 64 << 10;
 
-/// What a slot keeps in memory between calls: two pages, which small policies never leave. Resetting what was written of them costs a copy;
-/// the rest goes back to the system with a system call.
+/// Bytes of linear memory that a pool slot keeps resident between calls: two pages, which is all that small policies use. Pages within are
+/// reset by a copy; the rest is returned to the kernel by a system call.
 const MEMORY_KEEP_RESIDENT: usize = 2 * PAGE;
 const TABLE_KEEP_RESIDENT: usize = 64 << 10;
 
-/// Slots that stay in memory while nobody uses them.
+/// Unused pool slots that keep the memory image of their last policy.
 const WARM_SLOTS: u32 = 32;
 
-/// A component as `wit-component` makes it has three core instances: so many are reserved for each sandbox.
+/// Core instances reserved for each sandbox. A component encoded by `wit-component` has three.
 const CORE_INSTANCES: u32 = 4;
 
-/// The most core instances of one component: a composition of 16 components as tools make them.
+/// Maximum number of core instances of one component: enough for a composition of 16 components.
 pub(crate) const MOST_INSTANCES: u32 = 64;
-/// The most linear memories of one component, over all its instances.
+/// Maximum number of linear memories of one component, in all its instances together.
 pub(crate) const MOST_MEMORIES: u32 = 16;
-/// The most tables of one component, over all its instances.
+/// Maximum number of tables of one component, in all its instances together.
 pub(crate) const MOST_TABLES: u32 = 64;
 
-/// What code is compiled for: machine code runs on engines of one kind only.
+/// The kind of engine that code is compiled for. Machine code runs on one kind only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {
-    /// [`Runtime::new`](crate::Runtime::new): calls that serve.
+    /// [`Runtime::new`](crate::Runtime::new): calls for requests.
     Serving,
-    /// [`Runtime::metered`](crate::Runtime::metered): calls whose fuel is counted.
+    /// [`Runtime::metered`](crate::Runtime::metered): calls with fuel metering.
     Metered,
 }
 
-/// An engine whose sandboxes come from a pool that is reserved now.
+/// An engine with a pool of sandboxes, whose address space is reserved here.
 pub(crate) fn pooled(limits: &Limits) -> wasmtime::Result<Engine> {
     let mut config = config(limits);
     config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(limits)));
     Engine::new(&config)
 }
 
-/// An engine that asks the system for each sandbox: many times slower, but content with little address space.
+/// An engine that maps memory for each sandbox. Many times slower than a pool, but needs little address space.
 pub(crate) fn on_demand(limits: &Limits) -> wasmtime::Result<Engine> {
     let mut config = config(limits);
     config
@@ -61,7 +61,7 @@ pub(crate) fn on_demand(limits: &Limits) -> wasmtime::Result<Engine> {
     Engine::new(&config)
 }
 
-/// An engine that compiles for [`pooled`] or [`metered`] ones and has no place for sandboxes.
+/// An engine without a pool that compiles for [`pooled`] or [`metered`] engines.
 pub(crate) fn compiling(limits: &Limits, target: Target) -> wasmtime::Result<Engine> {
     let mut config = config(limits);
     config
@@ -70,7 +70,7 @@ pub(crate) fn compiling(limits: &Limits, target: Target) -> wasmtime::Result<Eng
     Engine::new(&config)
 }
 
-/// An engine that counts what calls use of fuel. Slower, and the same on every machine.
+/// An engine that meters the fuel of calls. Slower; the fuel of a call is the same on every machine.
 pub(crate) fn metered(limits: &Limits) -> wasmtime::Result<Engine> {
     let mut config = config(limits);
     config
@@ -79,21 +79,22 @@ pub(crate) fn metered(limits: &Limits) -> wasmtime::Result<Engine> {
     Engine::new(&config)
 }
 
-/// Whether an engine counts fuel.
+/// Whether an engine meters fuel.
 pub(crate) fn is_metered(engine: &Engine) -> bool {
     wasmtime::Store::new(engine, ()).get_fuel().is_ok()
 }
 
-/// The ticks that a call gets, in two parts.
+/// The deadline of a call in ticks, in two parts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Ticks {
     pub(crate) first: u64,
-    /// Those after it begin when the call is seen to go on, not before: somebody else may have had the processor all the time.
+    /// Ticks of the second part. They count from the first check after the first part, because the thread may have been preempted until
+    /// then.
     pub(crate) then: u64,
 }
 
 impl Ticks {
-    /// One more than `deadline` has, because the first may come at once.
+    /// One tick more than `deadline` has, because the first tick may come at once.
     pub(crate) fn of(deadline: Duration) -> Self {
         let ticks = deadline.as_nanos().div_ceil(TICK.as_nanos());
         let ticks = u64::try_from(ticks)
@@ -107,11 +108,11 @@ impl Ticks {
     }
 }
 
-/// The instructions that policies may use: what compilers emit by default, without the proposals that only widen the ground
-/// for mistakes in the runtime.
+/// The proposals that policies must not use. Policies may use what compilers emit by default; every further proposal would enlarge the
+/// attack surface of the runtime.
 ///
-/// Several memories are among what [`inspect`](crate::inspect()) refuses in files, and not here: the adapters that the runtime
-/// itself writes between the parts of a composition have two.
+/// Multiple memories are refused by [`inspect`](crate::inspect()) and not here, because the adapters that the runtime generates between
+/// the components of a composition have two memories.
 pub(crate) fn refused_features() -> WasmFeatures {
     WasmFeatures::TAIL_CALL
         | WasmFeatures::MEMORY64
@@ -132,9 +133,10 @@ fn config(limits: &Limits) -> Config {
         .concurrency_support(false)
         .epoch_interruption(true)
         .max_wasm_stack(limits.stack_bytes)
-        // Nobody unwinds through a policy with the system's tools, and registering the tables slows every swap.
+        // No native unwinder (debugger, profiler, libunwind) walks the stack of a policy: backtraces come from wasmtime's own tables.
+        // Registering the native tables would slow down every load.
         .native_unwind_info(false)
-        // Failures name functions, not places in them. The map took a tenth of the memory of compiled code.
+        // A failure names a function, not an offset within it. The address map would add a tenth to the memory of compiled code.
         .generate_address_map(false)
         .wasm_backtrace_max_frames(NonZeroUsize::new(16))
         .memory_init_cow(true);
@@ -147,7 +149,7 @@ fn pool(limits: &Limits) -> PoolingAllocationConfig {
         .total_core_instances(limits.instances.saturating_mul(CORE_INSTANCES))
         .total_memories(limits.instances)
         .total_tables(limits.instances.saturating_mul(CORE_INSTANCES))
-        // The runtime adds an adapter for each border within a composition.
+        // The runtime adds an adapter for each pair of connected components of a composition.
         .max_core_instances_per_component(2 * MOST_INSTANCES)
         .max_memories_per_component(MOST_MEMORIES)
         .max_tables_per_component(MOST_TABLES)
@@ -158,7 +160,8 @@ fn pool(limits: &Limits) -> PoolingAllocationConfig {
         .linear_memory_keep_resident(MEMORY_KEEP_RESIDENT)
         .table_keep_resident(TABLE_KEEP_RESIDENT)
         .max_unused_warm_slots(WARM_SLOTS)
-        // The kernel tells what a call has written (Linux 6.7 and later). Else all that a slot keeps is written at its reset, and stays in memory.
+        // PAGEMAP_SCAN (Linux 6.7 and later) returns the pages that a call has written. Without it, a reset writes all pages that a slot
+        // keeps resident, and they stay in memory.
         .pagemap_scan(Enabled::Auto);
     pool
 }
@@ -168,7 +171,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn deadlines_have_a_tick_to_spare() {
+    fn a_deadline_has_one_spare_tick() {
         let ticks = |first, then| Ticks { first, then };
         assert_eq!(Ticks::of(Duration::from_millis(5)), ticks(4, 2));
         assert_eq!(Ticks::of(Duration::from_micros(4100)), ticks(4, 2));

@@ -1,4 +1,4 @@
-//! Asks policies on behalf of one worker.
+//! Calls policies for one worker.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -19,35 +19,35 @@ use crate::state::{Data, State};
 use crate::tape::Tape;
 use crate::verdict::Verdict;
 
-/// Sandboxes that an evaluator keeps unless told otherwise, each of another policy as a rule.
+/// Number of idle sandboxes that an evaluator keeps by default, usually each of another policy.
 pub const KEPT: usize = 4;
 
-/// Asks policies, one request after the other. Every worker has its own: nothing in it is shared, and while policy and address
-/// table stay the same, a call changes no reference count.
+/// Calls policies, one request after the other. Each worker has its own. While policy and tables stay the same, a call changes no
+/// reference count.
 pub struct Evaluator {
-    /// The state of a sandbox, between calls. Absent while a kept sandbox has it.
+    /// The data of the next store. `None` while an idle sandbox has it.
     spare: Option<Data>,
     idle: IdleSandboxes,
-    /// Whether what policies log goes nowhere.
+    /// Whether log lines of policies are discarded.
     mute: bool,
-    /// For the next call, or of the last one.
+    /// The tape for the next call, or of the last one.
     tape: Option<Box<Tape>>,
-    /// Of the calls to come.
+    /// The decision that the next calls belong to.
     decision: Option<DecisionId>,
-    /// Of the last call.
+    /// The changes to header fields by the last call.
     edits: Edits,
-    /// Of the last call, where fuel is counted.
+    /// The fuel of the last call, if it is metered.
     fuel: Option<u64>,
 }
 
 impl Evaluator {
-    /// An evaluator that has not asked anything yet.
+    /// An evaluator that keeps [`KEPT`] idle sandboxes.
     pub fn new() -> Self {
         Self::keeping(KEPT)
     }
 
-    /// One that keeps so many sandboxes. A policy whose sandbox is kept is asked several times faster; each takes one of the
-    /// runtime's.
+    /// An evaluator that keeps this many idle sandboxes. A call in an idle sandbox is several times faster. Each takes a slot of the
+    /// runtime's pool.
     pub fn keeping(sandboxes: usize) -> Self {
         Self {
             spare: None,
@@ -60,7 +60,7 @@ impl Evaluator {
         }
     }
 
-    /// One that lets nothing of what policies log into the log: what it asks has been asked before.
+    /// An evaluator that discards log lines of policies: for calls that repeat earlier ones.
     pub fn muted() -> Self {
         Self {
             mute: true,
@@ -68,13 +68,13 @@ impl Evaluator {
         }
     }
 
-    /// Asks `policy` about `request` on behalf of `scope`, with `addresses` as the table that it sees. The request comes back in any case.
+    /// Calls `policy` to decide on `request`, in `scope` and with the tables of `addresses`. Returns the request in any case.
     ///
-    /// Runs on the calling thread, which needs `stack_bytes` of stack and some more, for `deadline` and two ticks at most, and
-    /// for up to two more ([`Limits::deadline`](crate::Limits::deadline)) when it loses the processor meanwhile.
+    /// Runs on the calling thread, which needs `stack_bytes` of stack and some more. Takes at most `deadline` and two ticks, or up to two
+    /// more ticks if the thread is preempted ([`Limits::deadline`](crate::Limits::deadline)).
     ///
     /// # Errors
-    /// The failure is the policy's: the evaluator is as good as new.
+    /// If the call fails. The next call is not affected.
     pub fn decide(
         &mut self,
         policy: &Policy,
@@ -94,34 +94,34 @@ impl Evaluator {
         (request, outcome.map_err(|(_, failure)| failure))
     }
 
-    /// Has the next call read from, and written down on, this tape.
+    /// Uses this tape in the next call, to record or to replay.
     pub fn insert_tape(&mut self, tape: Tape) {
         self.tape = Some(Box::new(tape));
     }
 
-    /// What the calls to come are for, until another one is set: log lines name it.
+    /// Sets the decision that the next calls belong to. Log lines contain it.
     pub fn set_decision(&mut self, decision: Option<DecisionId>) {
         self.decision = decision;
     }
 
-    /// The tape of the last call, if it had one.
+    /// Takes the tape of the last call, if it had one.
     pub fn take_tape(&mut self) -> Option<Tape> {
         self.tape.take().map(|tape| *tape)
     }
 
-    /// The changes to the header that the last call made. They are for a request that is relayed in the end.
+    /// Takes the changes to header fields that the last call made. They apply if the request is relayed.
     pub fn take_edits(&mut self) -> Edits {
         std::mem::take(&mut self.edits)
     }
 
-    /// What the last call took in fuel: about one for each instruction of the policy, the same on every machine. None where the runtime
-    /// does not count it.
+    /// The fuel of the last call: about one per instruction of the policy, the same on every machine. `None` if the runtime does not meter
+    /// fuel.
     pub fn fuel(&self) -> Option<u64> {
         self.fuel
     }
 
-    /// Ends the sandboxes that are kept of policies that do not serve; `serving` hands over those that do. For times without requests,
-    /// so that what has been replaced can go.
+    /// Drops the idle sandboxes of policies that are not in use; `serving` passes those in use to its argument. Called between requests, so
+    /// that replaced policies can be freed.
     pub fn keep_only(&mut self, serving: impl FnOnce(&mut dyn FnMut(&Policy))) {
         if let Some(call) = self.idle.keep_only(serving) {
             self.spare = Some(call);
@@ -205,7 +205,7 @@ impl Evaluator {
         }
     }
 
-    /// Takes out of a call what outlasts it.
+    /// Ends a call: keeps its tape, edits and counts, and returns the request.
     fn end(&mut self, call: &mut Call, policy: &Policy) -> Request {
         let dropped = call.finish_log();
         if dropped > 0 {

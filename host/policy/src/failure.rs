@@ -1,4 +1,4 @@
-//! How a policy call fails.
+//! Failures of policy calls.
 
 use std::time::Duration;
 
@@ -8,47 +8,47 @@ use wasmtime::{PoolConcurrencyLimitError, Trap, WasmBacktrace};
 use crate::text;
 use crate::verdict::InvalidVerdict;
 
-/// A call that brought no verdict. The policy's problem, never the process's: the next call starts in a new sandbox.
+/// Why a call returned no verdict. Only the call is affected: the next call starts in a new sandbox.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum Failure {
-    /// The code trapped: a panic, an access out of bounds, a division by zero.
+    /// The policy trapped: a panic, an access out of bounds, a division by zero.
     #[error("the policy trapped: {cause}{}", place(.function))]
     Trap {
-        /// What happened.
+        /// The kind of trap.
         cause: String,
-        /// The function that it happened in, if the file has names.
+        /// The function that trapped, if the file has a name section.
         function: Option<String>,
     },
-    /// The call took longer than it may.
+    /// The call exceeded its deadline.
     #[error("the policy took longer than {} ms (key `deadline`){}", .deadline.as_millis(), place(.function))]
     Timeout {
-        /// The time that it had.
+        /// The deadline.
         deadline: Duration,
-        /// The function that was running, if the file has names.
+        /// The function that was running, if the file has a name section.
         function: Option<String>,
     },
-    /// The policy asked for more memory or table elements than it may have.
+    /// The policy exceeded its limit of memory or table elements.
     #[error("the policy asked for {0}")]
     Memory(Refused),
-    /// The stack is used up: endless recursion, as a rule.
+    /// The stack is exhausted, usually by unbounded recursion.
     #[error("the policy used up its stack (key `stack`){}", place(.function))]
     Stack {
-        /// The function that called one time too many, if the file has names.
+        /// The function that was called last, if the file has a name section.
         function: Option<String>,
     },
-    /// The policy passed more bytes to the host in one call than it may.
+    /// The policy passed too many bytes to a host function.
     #[error("the policy passed more than {limit} bytes to the host at once (key `host-call`)")]
     HostCall {
-        /// The bytes that it may pass.
+        /// The limit in bytes.
         limit: usize,
     },
-    /// The verdict breaks the rules of the contract.
+    /// The verdict violates the rules of the contract.
     #[error("invalid verdict: {0}")]
     InvalidVerdict(#[from] InvalidVerdict),
     /// All sandboxes are in use.
     #[error("no sandbox is free: {0}")]
     Exhausted(String),
-    /// The system refused what a sandbox needs.
+    /// The operating system refused resources for a sandbox.
     #[error("no sandbox could be made: {0}")]
     Sandbox(String),
 }
@@ -74,28 +74,28 @@ pub enum FailureKind {
     Sandbox,
 }
 
-/// A growth that the limits refuse.
+/// A growth of memory or table that exceeds a limit.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum Refused {
     /// Linear memory.
     #[error("{wanted} bytes of memory, more than {limit} (key `memory`)")]
     Memory {
-        /// The size that it would have grown to.
+        /// The size after the growth.
         wanted: usize,
-        /// The size that it may have.
+        /// The maximum size.
         limit: usize,
     },
     /// A table.
     #[error("{wanted} table elements, more than {limit} (key `table-elements`)")]
     Table {
-        /// The size that it would have grown to.
+        /// The size after the growth.
         wanted: usize,
-        /// The size that it may have.
+        /// The maximum size.
         limit: usize,
     },
 }
 
-/// What a host function has against a call. It ends the policy like a trap.
+/// An invalid call of a host function. It ends the call of the policy like a trap.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub(crate) enum HostError {
     #[error("a text passed to the host is not UTF-8")]
@@ -118,24 +118,24 @@ pub(crate) enum HostError {
     NoMemory,
 }
 
-/// What is needed to name a failure.
+/// The limits that the text of a failure names.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Terms {
     pub(crate) deadline: Duration,
     pub(crate) host_call_bytes: usize,
 }
 
-/// How far a call came.
+/// The stage of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
-    /// The sandbox was being made; a start function may have run.
+    /// Instantiation, including the start function.
     Instantiate,
-    /// `decide` ran, or its result was being read.
+    /// The call of `decide`, including the reading of its result.
     Decide,
 }
 
 impl Failure {
-    /// The kind, for counters.
+    /// The kind of the failure.
     pub fn kind(&self) -> FailureKind {
         match self {
             Self::Trap { .. } => FailureKind::Trap,
@@ -149,7 +149,7 @@ impl Failure {
         }
     }
 
-    /// Reads what the runtime reports.
+    /// Converts an error of the runtime.
     #[cold]
     pub(crate) fn read(error: &wasmtime::Error, stage: Stage, terms: Terms) -> Self {
         if let Some(refused) = error.downcast_ref::<Refused>() {
@@ -182,7 +182,7 @@ impl Failure {
             return InvalidVerdict::NotUtf8.into();
         }
         let cause = error.root_cause().to_string();
-        // The runtime has a type of its own for this, but keeps it private.
+        // wasmtime's type for this error is private.
         if cause.contains("fuel allocated for hostcalls has been exhausted") {
             return Self::HostCall {
                 limit: terms.host_call_bytes,
@@ -191,7 +191,7 @@ impl Failure {
         if stage == Stage::Instantiate {
             return Self::Sandbox(cause);
         }
-        // Under the policy's code it was an argument or a result of a host function, otherwise the verdict.
+        // With a backtrace, the error comes from an argument or result of a host function; without one, from the verdict.
         match error.is::<WasmBacktrace>() {
             true => Self::Trap {
                 cause,
@@ -217,7 +217,7 @@ impl Failure {
 }
 
 impl FailureKind {
-    /// Every kind, in the order of [`FailureKind::index`].
+    /// All kinds, in the order of [`FailureKind::index`].
     pub const ALL: [Self; 8] = [
         Self::Trap,
         Self::Timeout,
@@ -229,7 +229,7 @@ impl FailureKind {
         Self::Sandbox,
     ];
 
-    /// The place of this kind in [`FailureKind::ALL`].
+    /// The index of this kind in [`FailureKind::ALL`].
     pub fn index(self) -> usize {
         self as usize
     }
@@ -258,19 +258,19 @@ fn describe(trap: Trap) -> String {
     }
 }
 
-/// The function of the policy that failed: the innermost one that is not part of the panic machinery.
+/// The function that failed: the innermost frame that is not part of the language's panic handling.
 fn innermost(error: &wasmtime::Error) -> Option<String> {
     let frames = error.downcast_ref::<WasmBacktrace>()?.frames();
     let names = || {
         let named = frames.iter().filter_map(|frame| frame.func_name());
         named.map(|name| format!("{:#}", rustc_demangle::demangle(name)))
     };
-    let own = names().find(|name| !is_machinery(name));
+    let own = names().find(|name| !is_panic_handling(name));
     let name = own.or_else(|| names().next())?;
     Some(text::shown(&name, 128).into_owned())
 }
 
-fn is_machinery(function: &str) -> bool {
+fn is_panic_handling(function: &str) -> bool {
     const PREFIXES: [&str; 5] = ["core::", "std::", "alloc::", "__rust", "rust_"];
     let function = function.trim_start_matches('<');
     PREFIXES.iter().any(|prefix| function.starts_with(prefix))
@@ -287,14 +287,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn kinds_know_their_place() {
+    fn kinds_are_in_the_order_of_their_indices() {
         for (index, kind) in FailureKind::ALL.into_iter().enumerate() {
             assert_eq!(kind.index(), index);
         }
     }
 
     #[test]
-    fn messages_name_the_key_to_turn() {
+    fn messages_name_the_configuration_key() {
         let refused = Refused::Memory {
             wanted: 17 << 20,
             limit: 16 << 20,
@@ -307,11 +307,11 @@ mod tests {
     }
 
     #[test]
-    fn machinery_is_not_blamed() {
-        assert!(is_machinery("core::panicking::panic_fmt"));
-        assert!(is_machinery(
+    fn functions_of_the_panic_handling_are_skipped() {
+        assert!(is_panic_handling("core::panicking::panic_fmt"));
+        assert!(is_panic_handling(
             "<alloc::string::String as core::fmt::Write>::write_str"
         ));
-        assert!(!is_machinery("address_acl::decide"));
+        assert!(!is_panic_handling("address_acl::decide"));
     }
 }

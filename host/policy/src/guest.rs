@@ -1,28 +1,28 @@
-//! The module that makes a call, as the host sees it.
+//! The module instance that makes a call, as host functions see it.
 
 use wasmtime::{Func, Memory, TypedFunc};
 
 use crate::reset::Cards;
 
-/// What the host's functions need of the module that calls them. It is there from the end of the start function on.
+/// What host functions need of the module that calls them. Set after the start function has returned.
 pub(crate) struct Guest {
     pub(crate) memory: Memory,
-    /// What the host wrote into the memory since it was last put back.
+    /// The cards that the host wrote since the last reset.
     pub(crate) cards: Cards,
     pub(crate) realloc: Realloc,
-    /// While the host asks for memory or returns it, the module may not call the host.
+    /// Whether `cabi_realloc` or the post-return function runs, during which the module must not call the host.
     pub(crate) is_inside: bool,
 }
 
 pub(crate) enum Realloc {
     Missing,
-    /// Its type is looked at when it is first needed: many calls never need it.
+    /// Its type is checked on first use: many calls never use it.
     Untyped(Func),
     Typed(TypedFunc<(u32, u32, u32, u32), u32>),
 }
 
 impl Guest {
-    /// `size` is that of the memory in bytes.
+    /// `size` is the size of the memory in bytes.
     pub(crate) fn new(memory: Memory, size: usize, realloc: Option<Func>) -> Self {
         Self {
             memory,
@@ -32,11 +32,12 @@ impl Guest {
         }
     }
 
+    /// The linear memory of the module.
     pub(crate) fn memory(&self) -> Memory {
         self.memory
     }
 
-    /// Takes the marks of what the host wrote.
+    /// Returns the marks of the host's writes and clears them.
     pub(crate) fn take_marks(&mut self) -> u64 {
         self.cards.take()
     }

@@ -1,4 +1,4 @@
-//! The sandboxes that an evaluator keeps for the next calls of their policies.
+//! Idle sandboxes of an evaluator, which the next calls of their policies use.
 
 use std::sync::Arc;
 
@@ -10,29 +10,29 @@ use crate::sandbox::Open;
 use crate::scope::Scope;
 use crate::state::Data;
 
-/// A sandbox kept for the next call of its policy: put back to its first state, or as the last call left it, where that is asked
-/// for.
+/// An idle sandbox: reset to its initial state or, with [`Use::Again`], as the last call left it.
 pub(crate) struct IdleSandbox {
     pub(crate) policy: Policy,
-    /// What the last call may have left behind is for calls on the same behalf only.
+    /// The scope of the last call. With [`Use::Again`], only calls in the same scope may use the sandbox.
     pub(crate) scope: Arc<Scope>,
     pub(crate) sandbox: Open,
 }
 
-/// Sandboxes that are kept on one behalf: those of the policies that serve there, and hardly more. What was replaced has to go also
-/// where nobody has the time to look for it.
+/// Maximum number of idle sandboxes of one scope: enough for the policies that are in use there. Bounds the sandboxes of replaced policies even
+/// if a busy worker never calls [`IdleSandboxes::keep_only`].
 const FOR_EACH_SCOPE: usize = 4;
 
-/// IdleSandbox sandboxes, so many at most. The one that was not used for longest makes room.
+/// A bounded set of idle sandboxes. The least recently used one is evicted.
 pub(crate) struct IdleSandboxes {
     most: usize,
     places: Vec<IdleSandbox>,
-    /// What each place holds, beside it: looking through them touches little memory.
+    /// The key facts of each place, kept apart from the sandboxes so that a search touches little memory.
     labels: Vec<Label>,
-    /// The places of each policy, by its key: a call of one of thousands of policies costs no more than that of a single one.
+    /// The places of each policy by its key, so that the cost of a call does not grow with the number of policies.
     by_policy: HashTable<usize>,
+    /// Number of calls of [`IdleSandboxes::put`].
     puts: u64,
-    /// Times that places were looked through for those that no longer serve.
+    /// Number of calls of [`IdleSandboxes::keep_only`].
     sweeps: u64,
 }
 
@@ -40,14 +40,14 @@ pub(crate) struct IdleSandboxes {
 struct Label {
     policy: usize,
     scope: usize,
-    /// Puts until it was put.
+    /// The value of `puts` when the sandbox was put.
     put: u64,
-    /// The last sweep that found the policy in service.
+    /// The last sweep in which the policy was in use.
     served: u64,
 }
 
 impl IdleSandboxes {
-    /// An empty one with room for so many, one at least.
+    /// An empty set for at most `most` sandboxes, at least one.
     pub(crate) fn new(most: usize) -> Self {
         Self {
             most: most.max(1),
@@ -59,7 +59,7 @@ impl IdleSandboxes {
         }
     }
 
-    /// Takes the sandbox for this use of `policy`.
+    /// Takes an idle sandbox of `policy` for this use.
     pub(crate) fn take(
         &mut self,
         policy: &Policy,
@@ -79,7 +79,7 @@ impl IdleSandboxes {
         Some(self.remove(at))
     }
 
-    /// Makes room for one more sandbox on this behalf. The state of the call comes back from the one that goes, if one has to.
+    /// Makes room for one more sandbox of this scope. Returns the call state of the evicted sandbox, if there is one.
     pub(crate) fn make_room(&mut self, scope: &Arc<Scope>) -> Option<Data> {
         let scope = key_of(scope);
         let of_scope = self.labels.iter().filter(|label| label.scope == scope);
@@ -92,7 +92,7 @@ impl IdleSandboxes {
         Some(self.remove(goes).sandbox.close())
     }
 
-    /// Puts a sandbox there that was taken, or for which there is room.
+    /// Adds a sandbox that was taken, or for which there is room.
     pub(crate) fn put(&mut self, kept: IdleSandbox) {
         self.puts += 1;
         let (at, policy) = (self.places.len(), kept.policy.key());
@@ -108,7 +108,8 @@ impl IdleSandboxes {
         self.places.push(kept);
     }
 
-    /// Ends those whose policies do not serve; `serving` hands over those that do. The state of the call comes back from one of them.
+    /// Drops the sandboxes of policies that are not in use; `serving` passes those in use to its argument. Returns the call state of one of
+    /// the dropped sandboxes.
     pub(crate) fn keep_only(
         &mut self,
         serving: impl FnOnce(&mut dyn FnMut(&Policy)),
@@ -137,7 +138,7 @@ impl IdleSandboxes {
         closed
     }
 
-    /// Takes the sandbox out of a place. The last one moves there.
+    /// Removes the sandbox at a place. The last sandbox moves there.
     fn remove(&mut self, at: usize) -> IdleSandbox {
         let last = self.places.len() - 1;
         let policy = self.labels[at].policy;
@@ -164,14 +165,14 @@ impl IdleSandboxes {
     }
 }
 
-/// Spreads the key of a policy, which is an address.
+/// Hashes the key of a policy, which is an address.
 fn hash(key: usize) -> u64 {
     const ODD: u128 = 0x9e37_79b9_7f4a_7c15;
     let product = key as u128 * ODD;
     (product >> 64) as u64 ^ product as u64
 }
 
-/// What tells a scope from every other one that is there.
+/// A number that identifies a scope among all scopes.
 fn key_of(scope: &Arc<Scope>) -> usize {
     Arc::as_ptr(scope).addr()
 }

@@ -1,6 +1,6 @@
-//! What holds for every file, written as assertions that tests and the fuzz target share.
+//! Invariants of loading, as assertions that tests and the fuzz target share.
 //!
-//! Each function panics when its property does not hold.
+//! Each function panics if its invariant is violated.
 
 use wasmparser::Validator;
 
@@ -9,10 +9,10 @@ use crate::limits::Limits;
 use crate::problem::LoadProblem;
 use crate::{bulk_memory, check, module, panic};
 
-/// Does with a file what a load does without running or compiling it: inspects it, checks it against the contract and the limits,
-/// makes a component of it, and rewrites it for the compiler.
+/// Loads a file up to the point where it would be compiled: inspects it, checks it against the contract and the limits, encodes it as a
+/// component, and rewrites it for the compiler.
 ///
-/// A panic of a library that reads the file is a refusal ([`LoadProblem::Panicked`]), as in a host.
+/// A panic of a library that reads the file counts as a refusal ([`LoadProblem::Panicked`]), as in a host.
 pub fn loader(file: &[u8]) {
     let limits = Limits::default();
     let inspected = inspect(file);
@@ -21,17 +21,17 @@ pub fn loader(file: &[u8]) {
         format!("{:?}", inspect(file)),
         "a file reads the same twice"
     );
-    let checked = panic::caught(|| check::check(file, &limits));
+    let checked = panic::catch(|| check::check(file, &limits));
     let checked = match checked {
         Ok(checked) => checked,
         Err(problem) => return explained(&problem),
     };
-    let inspection = inspected.expect("what is checked can be inspected");
+    let inspection = inspected.expect("a file that passes the checks can be inspected");
     assert!(file.len() <= limits.module_bytes);
     assert!(inspection.memory_bytes <= limits.memory_bytes as u64);
     valid(&checked.component);
 
-    let rewritten = panic::caught(|| {
+    let rewritten = panic::catch(|| {
         Ok(match module::fits(&checked.inspection) {
             true => module::rewritten(file, true).map(|module| module.into_owned()),
             false => bulk_memory::component(&checked.component),
@@ -39,16 +39,16 @@ pub fn loader(file: &[u8]) {
     });
     match rewritten {
         Ok(Ok(bytes)) => valid(&bytes),
-        Ok(Err(error)) => panic!("a file that keeps the contract is not rewritten: {error:#}"),
+        Ok(Err(error)) => panic!("a file that fits the contract cannot be rewritten: {error:#}"),
         Err(problem) => explained(&problem),
     }
 }
 
-/// The rewriting of a valid file is valid.
+/// A valid file is still valid after it has been rewritten.
 fn valid(bytes: &[u8]) {
     let validated = Validator::new_with_features(features()).validate_all(bytes);
     if let Err(error) = validated {
-        panic!("what is made of a valid file is invalid: {error}");
+        panic!("the rewritten file is invalid: {error}");
     }
 }
 
@@ -62,9 +62,9 @@ mod tests {
 
     use super::*;
 
-    /// The seeds of the fuzz target, whole and cut off at every place.
+    /// The seeds of the fuzz target, complete and truncated at every offset.
     #[test]
-    fn seeds_and_their_beginnings_are_read_or_refused() {
+    fn seeds_and_their_prefixes_are_accepted_or_refused() {
         let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus/loader");
         let seeds: Vec<_> = std::fs::read_dir(seeds).unwrap().collect();
         assert!(seeds.len() >= 5);

@@ -1,13 +1,27 @@
-//! Hosts routing policies: loads WebAssembly files that keep the contract of `policy-wit`, and asks them about requests.
+//! Hosts routing policies: loads WebAssembly files that implement the contract of `policy-wit`, and calls them to decide on requests.
 //!
-//! - [`Runtime`] is the engine of the process. It turns the bytes of a file into a [`Policy`], or says what is wrong with it.
-//! - [`PolicySlot`] holds the policy that serves, and swaps it for all workers at once.
-//! - [`Evaluator`] asks a policy about a request and gives a [`Verdict`] or a [`Failure`]. Each worker has one. Every call finds
-//!   the policy in its first state: in a new sandbox from a pool, or in the last one with memory and globals put back.
-//! - [`inspect`] tells what a file contains.
+//! - [`Runtime`] owns the WebAssembly engine of the process. It compiles the bytes of a file to a [`Policy`], or returns what is wrong with
+//!   the file.
+//! - [`PolicySlot`] holds the active policy and replaces it for all workers at once.
+//! - [`Evaluator`] calls a policy for a request and returns a [`Verdict`] or a [`Failure`]. Each worker has one. Every call starts from the
+//!   initial state of the policy: in a new sandbox from the pool, or in the previous sandbox with memory and globals restored.
+//! - [`inspect`] reports what a file contains.
 //!
-//! Nothing that a policy does reaches beyond its call: it has no files and no network, its memory, time, stack and log
-//! are limited ([`Limits`]), and whatever it answers is checked.
+//! A policy has no files and no network. Its memory, time, stack and log lines are limited ([`Limits`]), and every verdict is validated.
+//!
+//! The modules in their order, each of which uses only those before it:
+//!
+//! | modules | content |
+//! |---|---|
+//! | `limits`, `contract`, `verdict`, `failure`, `scope`, `tape` | the terms of a call |
+//! | `ticker`, `engine` | the wasmtime engine and the clock that ends calls |
+//! | `call` | the state of a call and the answers of the host functions |
+//! | `problem`, `inspect`, `check` | what can be said about a file without compiling it |
+//! | `bulk_memory`, `reset` | rewriting of modules before they are compiled, and the reset of their instances |
+//! | `guest`, `state`, `abi`, `interfaces` | the data of a store and the host functions |
+//! | `module`, `component`, `sandbox` | instances of both forms of a policy |
+//! | `trial_run`, `policy`, `compile`, `shared_code`, `code_cache`, `runtime` | loading |
+//! | `idle_sandboxes`, `evaluator`, `slot` | serving |
 
 #![deny(unsafe_code)]
 

@@ -1,39 +1,39 @@
-//! What a policy may take.
+//! Limits of policies.
 
 use std::time::Duration;
 
-/// Bounds on one policy call, on one policy file and on all sandboxes together.
+/// Limits of one call, of one policy file and of all sandboxes together.
 ///
 /// The default values are those of the configuration's section `[policy]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Wall-clock time for one call, instantiation included. Counted in ticks of 1 ms: a call ends at most two ticks late. One
-    /// that is only then seen to go on, because others had the processor, gets up to two ticks more.
+    /// Wall-clock time of one call, including instantiation. Counted in ticks of 1 ms: a call ends at most two ticks late. A call
+    /// whose thread was preempted until its deadline gets up to two more ticks.
     pub deadline: Duration,
     /// Linear memory of one sandbox in bytes. Rounded down to whole pages of 64 KiB.
     pub memory_bytes: usize,
     /// Elements of one table.
     pub table_elements: usize,
-    /// Stack of the compiled code in bytes. The calling thread needs as much head-room, and some more for the host's functions.
+    /// Stack of the compiled code in bytes. The calling thread needs this much free stack, and some more for the host functions.
     pub stack_bytes: usize,
-    /// Bytes that one call of a host function, or the verdict, may make the host copy out of the sandbox.
+    /// Bytes that the host copies out of the sandbox for one call of a host function or for the verdict.
     pub host_call_bytes: usize,
     /// Size of a policy file in bytes.
     pub module_bytes: usize,
-    /// Processor time for compiling a file, where that happens in another process.
+    /// CPU time for compiling a file in a compiler process.
     pub compile_time: Duration,
-    /// Memory for compiling a file, where that happens in another process, in bytes.
+    /// Memory for compiling a file in a compiler process, in bytes.
     pub compile_bytes: usize,
-    /// Lines that one call may log. Further ones are counted and dropped.
+    /// Lines that one call may log. Further lines are dropped and counted.
     pub log_lines: u32,
-    /// Bytes of one logged line. Longer ones are cut.
+    /// Bytes of one log line. Longer lines are cut.
     pub log_bytes: usize,
-    /// Sandboxes that may exist at the same time, over all policies and threads.
+    /// Sandboxes that may exist at the same time, of all policies and threads together.
     pub instances: u32,
 }
 
 impl Limits {
-    /// These limits for one policy that has others: whichever is lower. Stack, compiler and number of sandboxes are the engine's.
+    /// The lower of both values for each limit of a policy. Limits of the engine (stack, compiler, number of sandboxes) are unchanged.
     pub(crate) fn lowered_to(self, other: &Self) -> Self {
         Self {
             deadline: self.deadline.min(other.deadline),

@@ -1,4 +1,4 @@
-//! Turns a panic over a policy file into a problem with this file.
+//! Converts panics of libraries into problems of the policy file.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -6,23 +6,22 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use crate::problem::LoadProblem;
 use crate::text;
 
-/// Does something with a file that somebody else wrote. The libraries that read and translate it are large: a panic of theirs is a problem
-/// with this file, and ends nothing else.
-pub(crate) fn caught<T>(work: impl FnOnce() -> Result<T, LoadProblem>) -> Result<T, LoadProblem> {
-    // Nothing that outlasts a load is changed before it is complete.
+/// Runs `work`, which reads or translates an untrusted file. A panic of a library is a problem of this file and ends nothing else.
+pub(crate) fn catch<T>(work: impl FnOnce() -> Result<T, LoadProblem>) -> Result<T, LoadProblem> {
+    // Unwind safe: a load changes shared state only after it is complete.
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
         Err(LoadProblem::Panicked {
-            cause: said(&*panic),
+            cause: message(&*panic),
         })
     })
 }
 
-/// The message of a panic.
-fn said(panic: &(dyn Any + Send)) -> String {
+/// The message of a panic, escaped.
+fn message(panic: &(dyn Any + Send)) -> String {
     const MOST: usize = 512;
     let message = panic.downcast_ref::<String>().map(String::as_str);
     let message = message.or_else(|| panic.downcast_ref::<&str>().copied());
-    text::shown(message.unwrap_or("it gave no reason"), MOST).into_owned()
+    text::shown(message.unwrap_or("no message"), MOST).into_owned()
 }
 
 #[cfg(test)]
@@ -30,8 +29,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_panic_is_a_problem_of_the_file() {
-        let problem = caught::<()>(|| panic!("multiple\nmemories")).unwrap_err();
+    fn a_panic_becomes_a_problem_of_the_file() {
+        let problem = catch::<()>(|| panic!("multiple\nmemories")).unwrap_err();
         let cause = "multiple\\nmemories".to_owned();
         assert_eq!(problem, LoadProblem::Panicked { cause });
     }

@@ -1,4 +1,4 @@
-//! A policy that has been loaded.
+//! Loaded policies.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,22 +12,22 @@ use crate::sandbox::{Code, Rules, Sandboxes};
 use crate::settings::Settings;
 use crate::trial_run::TrialRun;
 
-/// A policy, compiled, linked and tried: what [`Evaluator`](crate::Evaluator)s ask. A handle, cheap to clone.
+/// A policy that is compiled, linked and has passed its trial run. [`Evaluator`](crate::Evaluator)s call it. A handle, cheap to clone.
 #[derive(Clone)]
 pub struct Policy {
     pub(crate) loaded: Arc<Loaded>,
     pub(crate) reuse: bool,
 }
 
-/// What all handles of a policy share.
+/// The data that all handles of a policy share.
 pub(crate) struct Loaded {
     pub(crate) name: Arc<str>,
     pub(crate) inspection: Inspection,
     pub(crate) sandboxes: Sandboxes,
-    /// For the next policy from the same file.
+    /// Keeps the code alive for other policies from the same file ([`SharedCode`](crate::shared_code::SharedCode)).
     pub(crate) _code: Arc<Code>,
     pub(crate) rules: Rules,
-    /// For a policy that looks at its settings.
+    /// Set if the policy exports `validate-settings`.
     pub(crate) trial: Option<TrialRun>,
     pub(crate) trial_failure: Option<Failure>,
     pub(crate) load_time: Duration,
@@ -42,12 +42,12 @@ pub enum CodeOrigin {
     Compiler,
     /// The file was compiled by an earlier process.
     Cache,
-    /// Another policy from the same file had it.
+    /// Another loaded policy is from the same file.
     Memory,
 }
 
 impl CodeOrigin {
-    /// As logs and metrics name it.
+    /// The name in logs and metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Compiler => "compiler",
@@ -58,32 +58,32 @@ impl CodeOrigin {
 }
 
 impl Policy {
-    /// The name that it was loaded under.
+    /// The name of the policy, usually that of its file.
     pub fn name(&self) -> &str {
         &self.loaded.name
     }
 
-    /// The SHA-256 of its file.
+    /// The digest of the file.
     pub fn digest(&self) -> Digest {
         self.loaded.inspection.digest
     }
 
-    /// What its file says of itself.
+    /// What the file contains.
     pub fn inspection(&self) -> &Inspection {
         &self.loaded.inspection
     }
 
-    /// How it failed on the trial run's OPTIONS, if it did. Worth a warning: real requests may fare no better.
+    /// How `decide` failed in the trial run, if it failed. It may fail for real requests, too.
     pub fn trial_failure(&self) -> Option<&Failure> {
         self.loaded.trial_failure.as_ref()
     }
 
-    /// Whether it would serve with these settings. One that does not export `validate-settings` takes any.
+    /// Calls `validate-settings` with these settings. A policy without this export accepts any settings.
     ///
-    /// Takes as long as a call and some more, so it must not be called on a thread that serves requests.
+    /// Takes longer than a call, so it must not run on a worker.
     ///
     /// # Errors
-    /// Says what the policy says.
+    /// If the policy refuses the settings or fails.
     pub fn check_settings(&self, settings: &Arc<Settings>) -> Result<(), SettingsError> {
         let trial = self.loaded.trial.as_ref();
         trial.map_or(Ok(()), |trial| {
@@ -91,34 +91,34 @@ impl Policy {
         })
     }
 
-    /// How long checking, compiling and the trial run took.
+    /// The time for checking, compiling and the trial run.
     pub fn load_time(&self) -> Duration {
         self.loaded.load_time
     }
 
-    /// Where its machine code came from.
+    /// Where the machine code came from.
     pub fn code_origin(&self) -> CodeOrigin {
         self.loaded.code_origin
     }
 
-    /// Log lines that calls of this policy wrote beyond the limit, since it was loaded.
+    /// Number of log lines above the limit that were dropped since the policy was loaded.
     pub fn dropped_log_lines(&self) -> u64 {
         self.loaded.dropped_lines.load(Ordering::Relaxed)
     }
 
-    /// Whether sandboxes are kept from call to call. Off unless set: with it, what a call leaves in the policy's memory is there
-    /// for the next one. Only for policies that are trusted not to mind. A failure ends the sandbox in any case.
+    /// Sets whether sandboxes keep their state from call to call; off by default. Only for trusted policies, because a call then finds what
+    /// previous calls left in the memory of the policy. A failure ends the sandbox in any case.
     pub fn with_reuse(mut self, reuse: bool) -> Self {
         self.reuse = reuse;
         self
     }
 
-    /// Whether nothing but this handle holds the policy.
+    /// Whether this is the last handle of the policy.
     pub(crate) fn is_last(&self) -> bool {
         Arc::strong_count(&self.loaded) == 1
     }
 
-    /// What tells it from every other policy that is loaded.
+    /// A number that identifies the policy among all loaded policies.
     pub(crate) fn key(&self) -> usize {
         Arc::as_ptr(&self.loaded).addr()
     }

@@ -1,40 +1,38 @@
-//! Why a policy file is not taken.
+//! Why a policy file is refused.
 
 use thiserror::Error;
 
 use crate::contract::WORLD;
 use crate::failure::Failure;
 
-/// A policy that was not taken. The one that serves, if any, goes on serving.
+/// A policy was refused. The active policy, if any, stays active.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[error("policy {policy}: {problem}")]
 pub struct LoadError {
-    /// The name that the policy was loaded under: its file, as a rule.
+    /// The name of the policy, usually that of its file.
     pub policy: String,
-    /// What is wrong, and what to do.
+    /// What is wrong with the file, and how to fix it.
     #[source]
     pub problem: LoadProblem,
 }
 
-/// Why a policy does not serve with these settings.
+/// Why a policy cannot be used with these settings.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum SettingsError {
-    /// It does not take them.
-    #[error(
-        "the policy refuses its settings: {0}; mend the section `settings` of its configuration"
-    )]
+    /// The policy refuses the settings.
+    #[error("the policy refuses its settings: {0}; correct `settings` in its configuration")]
     Refused(String),
-    /// It failed to look at them.
-    #[error("the policy could not look at its settings (`validate-settings`): {0}")]
+    /// `validate-settings` failed.
+    #[error("`validate-settings` of the policy failed: {0}")]
     Failed(Failure),
 }
 
-/// What is wrong with a policy file, and what to do.
+/// What is wrong with a policy file, and how to fix it.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum LoadProblem {
     /// The file is empty.
     #[error(
-        "the file is empty; it may be in the middle of being written: write to another name and rename"
+        "the file is empty; if it was still being written, write it under another name and rename it"
     )]
     Empty,
     /// The file is larger than allowed.
@@ -45,55 +43,55 @@ pub enum LoadProblem {
     TooLarge {
         /// Bytes of the file.
         size: usize,
-        /// Bytes that it may have.
+        /// Maximum size in bytes.
         limit: usize,
     },
-    /// Machine code of some runtime: it could do anything.
+    /// The file is precompiled machine code, which could not be sandboxed.
     #[error(
-        "the file is precompiled machine code, which is never taken; give the .wasm that it was made from"
+        "the file is precompiled machine code, which is never accepted; provide the .wasm file that it was compiled from"
     )]
     Precompiled,
-    /// WebAssembly's text form.
-    #[error("the file is WebAssembly text; translate it first (wasm-tools parse)")]
+    /// The file is WebAssembly text.
+    #[error("the file is WebAssembly text; convert it to binary first (wasm-tools parse)")]
     Text,
-    /// Anything else.
+    /// The file is not WebAssembly.
     #[error(
-        "the file is not WebAssembly: it does not start with \\0asm; give the .wasm that the compiler made"
+        "the file is not WebAssembly: it does not start with \\0asm; provide the .wasm file that the compiler wrote"
     )]
     NotWasm,
-    /// Not a valid module or component.
+    /// The file is not a valid module or component.
     #[error(
         "the file is damaged or uses instructions that are not supported: {cause} (at byte {offset}); {mend}"
     )]
     Invalid {
-        /// The validator's words.
+        /// The message of the validator.
         cause: String,
-        /// Where.
+        /// The offset in the file.
         offset: usize,
-        /// What to do, with the tool that made it.
+        /// How to fix it with the toolchain that built the file.
         mend: &'static str,
     },
     /// The policy was built for WASI.
     #[error(
-        "the policy imports {import}, and policies have no WASI: no files, no clock, no network; {mend}"
+        "the policy imports {import}, but policies have no WASI (files, network, environment); {mend}"
     )]
     Wasi {
         /// The first such import.
         import: String,
-        /// What to do, with the tool that made it.
+        /// How to fix it with the toolchain that built the file.
         mend: &'static str,
     },
-    /// The runtime of the policy's language expects another host.
+    /// The language runtime of the policy imports host functions of another platform.
     #[error(
-        "the policy imports {import}, which the runtime of its language wants and no policy gets; {mend}"
+        "the policy imports {import}, which its language runtime needs and this host does not offer; {mend}"
     )]
     LanguageRuntime {
         /// The first such import.
         import: String,
-        /// What to do, with the tool that made it.
+        /// How to fix it with the toolchain that built the file.
         mend: &'static str,
     },
-    /// A crate in the policy expects a JavaScript host.
+    /// The policy imports functions of a JavaScript host.
     #[error(
         "the policy imports {import}, which only a JavaScript host has; leave out the crate that uses wasm-bindgen, or its \
          feature for browsers"
@@ -112,7 +110,7 @@ pub enum LoadProblem {
         /// The interfaces that this host offers.
         offered: String,
     },
-    /// The interface is known, the function is not.
+    /// The contract has the interface, but not the function.
     #[error(
         "the policy imports {import}, a function that the interface does not have; build it with the SDK of this host's version"
     )]
@@ -120,7 +118,7 @@ pub enum LoadProblem {
         /// The first such import.
         import: String,
     },
-    /// The policy needs something else that no policy gets.
+    /// The policy imports something else that the contract does not have.
     #[error(
         "the policy imports {import}, which this host does not offer; a policy may import {offered}"
     )]
@@ -130,13 +128,13 @@ pub enum LoadProblem {
         /// The interfaces that this host offers.
         offered: String,
     },
-    /// The module does not say what world it is built for.
+    /// The module has no section that says which world it is built for.
     #[error(
         "the module was not built for world {WORLD}: it has no component-type section; use the SDK (crate portcullis-sdk) or \
          wit-bindgen with the WIT text of policy-wit"
     )]
     NoWorld,
-    /// The policy has no `decide`.
+    /// The policy does not export `decide`.
     #[error(
         "the policy does not export `decide`; in Rust, write portcullis_sdk::policy!(…) in the crate's lib.rs"
     )]
@@ -147,123 +145,124 @@ pub enum LoadProblem {
         built_for(.world)
     )]
     OtherWorld {
-        /// The world that it says it is built for.
+        /// The world that the module is built for, as it says.
         world: Option<String>,
         /// The first difference.
         cause: String,
     },
-    /// The module cannot be made a component.
+    /// The module cannot be encoded as a component.
     #[error(
-        "the module does not keep the canonical ABI of its world: {cause}; build it with the SDK or wit-bindgen"
+        "the module violates the canonical ABI of its world: {cause}; build it with the SDK or wit-bindgen"
     )]
     Encoding {
-        /// The encoder's words.
+        /// The message of the encoder.
         cause: String,
     },
-    /// The policy wants texts in another encoding.
+    /// The policy passes texts in UTF-16.
     #[error(
-        "the policy passes texts in UTF-16, and this host takes UTF-8 only; choose UTF-8 in the bindings' generator"
+        "the policy passes texts in UTF-16, but this host supports only UTF-8; select UTF-8 in the bindings generator"
     )]
     NotUtf8,
-    /// The compiler took more time or memory than it may.
+    /// The compiler exceeded its limit of time or memory.
     #[error(
-        "the policy can't be compiled: {cause}; leave out what is large or generated, or raise `compile-time` and `compile-memory` in \
+        "the policy cannot be compiled: {cause}; make it smaller (generated code, large tables), or raise `compile-time` and `compile-memory` in \
          [policy]"
     )]
     TooCostly {
-        /// Which of them.
+        /// Which limit.
         cause: String,
     },
-    /// The policy does not take the settings that it would serve with.
+    /// The policy cannot be used with its settings.
     #[error("{0}")]
     Settings(#[from] SettingsError),
-    /// The policy needs more memory than a sandbox has.
+    /// The initial memory of the policy exceeds the limit.
     #[error(
         "the policy starts with {wanted} bytes of memory, more than {limit}; {mend}, or raise `memory` in [policy]"
     )]
     Memory {
-        /// Bytes that it starts with.
+        /// Initial size in bytes.
         wanted: u64,
-        /// Bytes that it may have.
+        /// Maximum size in bytes.
         limit: u64,
-        /// What to do, with the tool that made it.
+        /// How to fix it with the toolchain that built the file.
         mend: &'static str,
     },
-    /// The policy needs a larger table than a sandbox has.
+    /// The initial table of the policy exceeds the limit.
     #[error(
         "the policy has a table of {wanted} elements, more than {limit}; raise `table-elements` in [policy]"
     )]
     Table {
-        /// Elements that it starts with.
+        /// Initial number of elements.
         wanted: u64,
-        /// Elements that it may have.
+        /// Maximum number of elements.
         limit: u64,
     },
-    /// The policy has components within components within components.
+    /// Components are nested too deeply.
     #[error(
-        "components lie more than {limit} deep within components; compose it of components that lie beside each other"
+        "components are nested more than {limit} levels deep; compose the policy of components side by side"
     )]
     TooDeep {
-        /// The deepest that they may lie.
+        /// Maximum depth.
         limit: u32,
     },
-    /// The policy is composed of more parts than a sandbox has place for.
+    /// The component has more instances, memories or tables than a sandbox may have.
     #[error(
         "the component has {wanted} {what}, more than {limit}; compose it of fewer components, or link its parts into one module"
     )]
     Parts {
         /// Core instances, memories or tables.
         what: &'static str,
-        /// How many it has.
+        /// Their number.
         wanted: u64,
-        /// How many it may have.
+        /// Maximum number.
         limit: u32,
     },
-    /// The policy instantiates modules or components that one of its parts gives to another.
+    /// A nested component instantiates a module or component that it gets as an argument.
     #[error(
-        "a part of the component instantiates a module or component that it gets from another part, so the host can't tell how many \
-         instances there will be; compose it with `wac plug` or `wasm-tools compose`, which pass instances only"
+        "a part of the component instantiates a module or component that it gets from another part, so the host cannot count the \
+         instances; compose it with `wac plug` or `wasm-tools compose`, which pass instances only"
     )]
     OpenParts,
-    /// A library of the host panicked over the file.
+    /// A library of the host panicked while it read the file.
     #[error(
-        "the file brings the host's WebAssembly library out of step: {cause}; build it with other tools, and please report it"
+        "the WebAssembly library of the host failed on this file: {cause}; build it with another toolchain, and please report this bug"
     )]
     Panicked {
         /// The message of the panic.
         cause: String,
     },
-    /// The compiler gave up.
+    /// The compiler refused the file.
     #[error("the policy cannot be compiled: {cause}")]
     Compile {
-        /// The compiler's words.
+        /// The message of the compiler.
         cause: String,
     },
-    /// The host's functions do not fit the imports.
+    /// The imports cannot be linked with the host functions.
     #[error(
         "the policy cannot be linked with the host: {cause}; build it with the SDK of this host's version"
     )]
     Link {
-        /// The linker's words.
+        /// The message of the linker.
         cause: String,
     },
-    /// The policy fails before it can be asked anything.
+    /// The policy fails before `decide` is called.
     #[error(
         "the policy fails when it starts: {0}; look at its start function and static initialisers"
     )]
     Start(Failure),
-    /// The policy did not come to an end in the trial run.
+    /// The policy did not return from the trial run in time.
     #[error(
-        "the policy did not answer a plain OPTIONS within {limit_ms} ms, a multiple of `deadline` in [policy]; it loops, or does \
-         far too much work"
+        "the policy did not answer a plain OPTIONS within {limit_ms} ms, a multiple of `deadline` in [policy]; it has an endless \
+         loop, or does far too much work"
     )]
     Endless {
-        /// The time that the trial run had, in milliseconds.
+        /// The deadline of the trial run in milliseconds.
         limit_ms: u64,
     },
 }
 
 impl LoadProblem {
+    /// The error for the policy of this name.
     pub(crate) fn of(self, policy: &str) -> LoadError {
         LoadError {
             policy: policy.to_owned(),
@@ -282,7 +281,7 @@ impl From<wasmparser::BinaryReaderError> for LoadProblem {
     }
 }
 
-/// What to do about a file that is damaged, where the tool that made it is not known.
+/// How to fix a damaged file of an unknown toolchain.
 pub(crate) const BUILD_AGAIN: &str = "build it again";
 
 fn built_for(world: &Option<String>) -> String {

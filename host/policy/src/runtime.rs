@@ -1,4 +1,4 @@
-//! The process' one engine, and the way from a file's bytes to a policy.
+//! The runtime of the process: its engine, and the loading of policies.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -24,28 +24,28 @@ use crate::shared_code::SharedCode;
 use crate::ticker::Ticker;
 use crate::trial_run;
 
-/// Compiles and runs policies. One for each process: it has a clock thread, and reserves address space for all sandboxes.
+/// Compiles and runs policies. A process has one, because it has a clock thread and reserves address space for all sandboxes.
 pub struct Runtime {
     engine: Engine,
     ticker: Arc<Ticker>,
     limits: Limits,
     allocation: Allocation,
-    /// None while files are compiled in this process.
+    /// Not set while files are compiled in this process.
     compiler: OnceLock<Compiler>,
-    /// None while no code outlives the process.
+    /// Not set if there is no cache.
     cache: OnceLock<CodeCache>,
     shared_code: SharedCode,
     counts: Counts,
 }
 
-/// How often code came from where, since the start.
+/// Number of loads since the start, by the origin of their code.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CodeCounts {
     /// Files that were compiled.
     pub compiled: u64,
-    /// Files whose code was in the cache.
+    /// Files whose code came from the cache.
     pub cached: u64,
-    /// Files whose code another policy had in memory.
+    /// Files whose code was shared with another policy.
     pub shared: u64,
 }
 
@@ -56,7 +56,7 @@ struct Counts {
     shared: AtomicU64,
 }
 
-/// A file that has been checked, with its code.
+/// A checked file and its code.
 struct Compiled {
     inspection: Inspection,
     code: Arc<Code>,
@@ -66,10 +66,9 @@ struct Compiled {
 /// Where sandboxes come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Allocation {
-    /// From a pool that was reserved at the start: a call costs microseconds.
+    /// From a pool whose address space was reserved at the start: a call costs microseconds.
     Pooled,
-    /// From the system, for each call anew: a call costs tens of microseconds. This happens when the address space for the pool
-    /// cannot be reserved.
+    /// Mapped for each call: a call costs tens of microseconds. Used if the address space for a pool cannot be reserved.
     OnDemand {
         /// Why there is no pool.
         reason: String,
@@ -79,49 +78,49 @@ pub enum Allocation {
 /// Why there is no runtime.
 #[derive(Debug, Error)]
 pub enum RuntimeError {
-    /// A limit makes every policy fail.
+    /// A limit is so small that every policy would fail.
     #[error("[policy] {key}: {value} is too small; the least is {least}")]
     Limit {
         /// The key in the configuration.
         key: &'static str,
         /// Its value.
         value: usize,
-        /// The least value.
+        /// Minimum value.
         least: usize,
     },
-    /// A limit is beyond what a 32-bit memory can have.
+    /// The limit of memory is larger than a 32-bit memory can be.
     #[error("[policy] memory: {0} bytes are too much; the most is 4 GiB less 64 KiB")]
     Memory(usize),
-    /// The engine refuses its configuration or this machine.
+    /// The engine does not support its configuration or this machine.
     #[error("the WebAssembly engine cannot be set up: {0}")]
     Engine(String),
-    /// The clock thread cannot be started.
+    /// The clock thread could not be started.
     #[error("the thread that ends slow policies cannot be started: {0}")]
     Clock(#[from] std::io::Error),
 }
 
-/// How many sandboxes there are.
+/// The use of the pool of sandboxes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PoolUse {
-    /// Sandboxes that exist now.
+    /// Number of sandboxes.
     pub live: u64,
-    /// Sandboxes that may exist at the same time.
+    /// Maximum number of sandboxes.
     pub size: u64,
-    /// Free slots that still hold the memory image of a policy.
+    /// Number of free slots that still have the memory image of a policy.
     pub warm: u64,
 }
 
 impl Runtime {
-    /// Sets the engine up and starts its clock.
+    /// Creates the engine and starts its clock.
     ///
     /// # Errors
-    /// If a limit makes no sense or the machine has no place for the engine. A pool that cannot be reserved is no error: a smaller one is
-    /// tried, and without any [`Runtime::allocation`] tells. Either is warned about.
+    /// If a limit is out of range or the engine cannot be created. It is not an error if the pool cannot be reserved: a smaller pool is tried,
+    /// then [`Allocation::OnDemand`] is used. Both are logged as warnings.
     pub fn new(limits: Limits) -> Result<Self, RuntimeError> {
         Self::with_pool(limits, 1)
     }
 
-    /// The same where a pool of fewer than `least` sandboxes would be no use.
+    /// The same with a pool of at least `least` sandboxes, or none.
     ///
     /// # Errors
     /// As [`Runtime::new`].
@@ -140,7 +139,7 @@ impl Runtime {
         })
     }
 
-    /// A runtime that counts fuel ([`Evaluator::fuel`](crate::Evaluator::fuel)), without a pool: for what is not served but looked into.
+    /// A runtime without a pool that meters fuel ([`Evaluator::fuel`](crate::Evaluator::fuel)): for replays and tools, not for serving.
     ///
     /// # Errors
     /// As [`Runtime::new`].
@@ -153,7 +152,7 @@ impl Runtime {
             engine,
             limits,
             allocation: Allocation::OnDemand {
-                reason: "it counts fuel".to_owned(),
+                reason: "the runtime meters fuel".to_owned(),
             },
             compiler: OnceLock::new(),
             cache: OnceLock::new(),
@@ -162,25 +161,25 @@ impl Runtime {
         })
     }
 
-    /// Has files compiled elsewhere from now on; the first time it is called counts. Where no address space could be reserved for
-    /// sandboxes, files are compiled here all the same: their code depends on what was reserved.
+    /// Compiles files with `compiler` from now on. Only the first call has an effect. Without a pool ([`Allocation::OnDemand`]), files are
+    /// still compiled in this process, because their code depends on the memory configuration of the engine.
     pub fn compile_with(&self, compiler: Compiler) {
         if self.allocation == Allocation::Pooled || self.target() == Target::Metered {
             let _first = self.compiler.set(compiler);
         }
     }
 
-    /// Has code that is compiled elsewhere kept, and that of earlier processes used, from now on; the first time it is called counts.
+    /// Uses `cache` from now on for code that the compiler process compiles. Only the first call has an effect.
     pub fn cache_with(&self, cache: CodeCache) {
         let _first = self.cache.set(cache);
     }
 
-    /// Where compiled code is kept for the next start; none if nowhere.
+    /// The cache of compiled code, if there is one.
     pub fn cache(&self) -> Option<&CodeCache> {
         self.cache.get()
     }
 
-    /// How often code came from where.
+    /// Number of loads since the start, by the origin of their code.
     pub fn code_counts(&self) -> CodeCounts {
         let count = |count: &AtomicU64| count.load(Ordering::Relaxed);
         CodeCounts {
@@ -190,7 +189,7 @@ impl Runtime {
         }
     }
 
-    /// Whether the clock that ends calls sleeps, which it does while no call runs.
+    /// Whether the clock thread is asleep, because no call runs.
     pub fn clock_sleeps(&self) -> bool {
         self.ticker.sleeps()
     }
@@ -209,7 +208,7 @@ impl Runtime {
         }
     }
 
-    /// The limits that hold for all policies.
+    /// The limits of all policies.
     pub fn limits(&self) -> &Limits {
         &self.limits
     }
@@ -219,7 +218,7 @@ impl Runtime {
         &self.allocation
     }
 
-    /// How many sandboxes there are; zeros without a pool.
+    /// The use of the pool; zeros without a pool.
     pub fn pool_use(&self) -> PoolUse {
         let Some(metrics) = self.engine.pooling_allocator_metrics() else {
             return PoolUse::default();
@@ -231,18 +230,18 @@ impl Runtime {
         }
     }
 
-    /// Checks, compiles and tries a policy. `name` is for logs and errors: its file, as a rule.
+    /// Checks, compiles and tests a policy. `name` is for logs and errors, usually the name of the file.
     ///
-    /// Takes tens of milliseconds and more, so it must not be called on a thread that serves requests.
+    /// Takes tens of milliseconds and more, so it must not run on a worker.
     ///
     /// # Errors
-    /// Says what is wrong with the file and how to mend it.
+    /// What is wrong with the file and how to fix it.
     pub fn load(&self, name: &str, bytes: &[u8]) -> Result<Policy, LoadError> {
         self.load_within(name, bytes, &self.limits, &Arc::default())
     }
 
-    /// The same for a policy with limits of its own, and with the settings that it will have, which it may refuse. What is above the
-    /// runtime's own limits is the runtime's; its stack and its number of sandboxes are in any case.
+    /// The same with limits and settings of the policy. A limit has no effect if it is above the limit of the runtime. Stack and number of
+    /// sandboxes are always those of the runtime. The policy may refuse the settings.
     ///
     /// # Errors
     /// As [`Runtime::load`].
@@ -254,7 +253,7 @@ impl Runtime {
         settings: &Arc<Settings>,
     ) -> Result<Policy, LoadError> {
         let limits = self.limits.clone().lowered_to(limits);
-        panic::caught(|| self.load_inner(name, bytes, &limits, settings))
+        panic::catch(|| self.load_inner(name, bytes, &limits, settings))
             .map_err(|problem| problem.of(name))
     }
 
@@ -296,7 +295,7 @@ impl Runtime {
 }
 
 impl Runtime {
-    /// Checks a file and makes code of it, or takes that of another policy from the same file, or of an earlier process.
+    /// Checks a file and returns its code: that of another policy from the same file, from the cache, or newly compiled.
     fn compiled(&self, bytes: &[u8], limits: &Limits) -> Result<Compiled, LoadProblem> {
         let digest = Digest::of(bytes);
         let (inspection, code, origin) = self.code_of(bytes, &digest, limits)?;
@@ -307,7 +306,7 @@ impl Runtime {
         };
         count.fetch_add(1, Ordering::Relaxed);
         if origin != CodeOrigin::Memory {
-            self.shared_code.note(digest, &code);
+            self.shared_code.insert(digest, &code);
         }
         Ok(Compiled {
             inspection,
@@ -327,7 +326,7 @@ impl Runtime {
             let inspection = check::check_again(bytes, limits)?;
             return Ok((inspection, code, CodeOrigin::Memory));
         }
-        // What is compiled in this process depends on more than the cache knows of.
+        // Code that is compiled in this process is not cached, because it may depend on an engine without a pool.
         let Some(compile) = self.compiler.get().filter(|_| fits) else {
             let checked = check::check(bytes, limits)?;
             let code = Code::compile(&self.engine, bytes, &checked);
@@ -337,12 +336,12 @@ impl Runtime {
         if let Some((inspection, code)) = self.cached(bytes, digest, limits)? {
             return Ok((inspection, Arc::new(code), CodeOrigin::Cache));
         }
-        // The compiler comes first: what it can bear, this process can.
+        // The file is checked in this process only after the compiler process has survived it.
         let compiled = match compile(bytes, limits, self.target()) {
             Err(CompileFailure::TooCostly(cause)) => {
                 return Err(LoadProblem::TooCostly { cause });
             }
-            // What ended the other process might end this one.
+            // The file may have crashed the compiler process, so this process does not read it.
             Err(failure @ CompileFailure::Broken(_)) => {
                 return Err(LoadProblem::Compile {
                     cause: failure.to_string(),
@@ -363,8 +362,7 @@ impl Runtime {
         Ok((checked.inspection, Arc::new(code), CodeOrigin::Compiler))
     }
 
-    /// The code that an earlier process of this build compiled. A file that has any keeps the contract, and was borne by the compiler, so
-    /// this process bears it, too.
+    /// The cached code of a file. A file with cached code has been checked and compiled by this build before, so this process can read it.
     fn cached(
         &self,
         bytes: &[u8],
@@ -394,7 +392,7 @@ fn not_compiled(error: wasmtime::Error) -> LoadProblem {
     }
 }
 
-/// An engine with a pool: the one that is wanted, or a smaller one, or none.
+/// Creates an engine with a pool of the configured size or, if that fails, with a smaller pool or none.
 fn reserve(limits: &mut Limits, least: u32) -> Result<(Engine, Allocation), RuntimeError> {
     let wanted = limits.instances;
     let reason = loop {
@@ -405,8 +403,8 @@ fn reserve(limits: &mut Limits, least: u32) -> Result<(Engine, Allocation), Runt
                     event = "sandbox_pool_small",
                     wanted,
                     instances = limits.instances,
-                    "There is address space for fewer sandboxes than wanted: calls are slower where there are many policies. Raise \
-                     the limit on virtual memory (ulimit -v), or lower `instances` in [policy]."
+                    "address space for fewer sandboxes than configured: calls are slower if there are many policies; raise the limit on \
+                     virtual memory (ulimit -v), or lower `instances` in [policy]"
                 );
                 return Ok((engine, Allocation::Pooled));
             }
@@ -421,8 +419,7 @@ fn reserve(limits: &mut Limits, least: u32) -> Result<(Engine, Allocation), Runt
     tracing::warn!(
         event = "sandbox_pool_missing",
         reason,
-        "no address space for the pool of sandboxes: each call is many times slower; raise the limit on virtual memory \
-         (ulimit -v)"
+        "no address space for the pool of sandboxes: each call is many times slower; raise the limit on virtual memory (ulimit -v)"
     );
     Ok((engine, Allocation::OnDemand { reason }))
 }
@@ -458,7 +455,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn limits_that_nothing_can_keep_are_refused() {
+    fn limits_out_of_range_are_refused() {
         let refused = |change: fn(&mut Limits)| {
             let mut limits = Limits::default();
             change(&mut limits);
@@ -477,7 +474,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_counts_in_whole_pages() {
+    fn memory_is_rounded_down_to_whole_pages() {
         let limits = Limits {
             memory_bytes: 100_000,
             ..Limits::default()
@@ -489,7 +486,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pool_that_does_not_fit_is_made_smaller() {
+    fn a_smaller_pool_is_reserved_if_the_configured_one_does_not_fit() {
         let limits = Limits {
             instances: 1 << 20,
             ..Limits::default()
@@ -503,7 +500,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pool_that_does_not_fit_is_reported() {
+    fn sandboxes_are_mapped_on_demand_if_no_pool_fits() {
         let limits = Limits {
             instances: u32::MAX,
             ..Limits::default()

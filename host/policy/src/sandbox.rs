@@ -1,4 +1,4 @@
-//! Sandboxes of one policy: made from the pool for each call, or kept.
+//! The sandboxes of a policy: created for one call, or for several.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use crate::ticker::Ticker;
 use crate::verdict::Verdict;
 use crate::{bulk_memory, component, engine, module};
 
-/// A policy that is compiled.
+/// The compiled code of a policy.
 pub(crate) enum Code {
     /// As a core module.
     Module(module::Module),
@@ -25,14 +25,14 @@ pub(crate) enum Code {
     Component(Component),
 }
 
-/// What policies are run by.
+/// The engine and the clock that run policies.
 #[derive(Clone, Copy)]
 pub(crate) struct Machine<'m> {
     pub(crate) engine: &'m Engine,
     pub(crate) ticker: &'m Arc<Ticker>,
 }
 
-/// A policy that is compiled and linked.
+/// The compiled and linked code of a policy, which creates sandboxes.
 pub(crate) struct Sandboxes {
     engine: Engine,
     ticker: Arc<Ticker>,
@@ -50,7 +50,7 @@ enum Live {
     Component(component::Live),
 }
 
-/// A sandbox that serves one call after the other.
+/// A sandbox for several calls.
 pub(crate) struct Open {
     store: Store<Data>,
     ticker: Arc<Ticker>,
@@ -59,7 +59,7 @@ pub(crate) struct Open {
     is_metered: bool,
 }
 
-/// The limits of one call.
+/// The limits of a call, in the forms that their users need.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rules {
     pub(crate) bounds: Bounds,
@@ -67,11 +67,11 @@ pub(crate) struct Rules {
     terms: Terms,
 }
 
-/// What a call brought, and where it failed.
+/// The result of a call. A failure comes with its stage.
 pub(crate) type Outcome = Result<Verdict, (Stage, Failure)>;
 
 impl Sandboxes {
-    /// Links compiled code with the host's functions.
+    /// Links compiled code with the host functions.
     pub(crate) fn new(machine: Machine<'_>, code: &Code) -> wasmtime::Result<Self> {
         let Machine { engine, ticker } = machine;
         let prepared = match code {
@@ -88,7 +88,7 @@ impl Sandboxes {
         })
     }
 
-    /// Whether a sandbox can be put back to its first state after a call.
+    /// Whether sandboxes can be reset after a call.
     pub(crate) fn can_reset(&self) -> bool {
         match &self.prepared {
             Prepared::Module(prepared) => prepared.can_reset(),
@@ -96,7 +96,7 @@ impl Sandboxes {
         }
     }
 
-    /// Makes a sandbox, asks it for a verdict, and ends it. The state of the call comes back in any case.
+    /// Calls `decide` in a new sandbox and drops the sandbox. Returns the state of the call, the result, and the fuel if it is metered.
     pub(crate) fn ask(&self, state: Data, rules: &Rules) -> (Data, Outcome, Option<u64>) {
         let _running = self.ticker.begin();
         let mut store = self.store(state, rules);
@@ -111,7 +111,7 @@ impl Sandboxes {
         (store.into_data(), outcome, fuel)
     }
 
-    /// Asks a new sandbox what is wrong with its settings; none if the policy has nothing to say about them.
+    /// Calls `validate-settings` in a new sandbox; `None` if the policy does not export it.
     pub(crate) fn validate(
         &self,
         state: Data,
@@ -128,7 +128,7 @@ impl Sandboxes {
         }
     }
 
-    /// Makes a sandbox that can be asked again and again. On failure the state of the call comes back.
+    /// Creates a sandbox for several calls. A failure returns the state of the call.
     pub(crate) fn open(
         &self,
         state: Data,
@@ -154,14 +154,14 @@ impl Sandboxes {
         }
     }
 
-    /// Start functions run while a sandbox is made, so the deadline comes first.
+    /// Creates the store of a sandbox. The deadline starts here, because instantiation runs start functions.
     fn store(&self, mut state: Data, rules: &Rules) -> Store<Data> {
         state.memory = 0;
         state.call.end.go_by(&self.ticker);
         let mut store = Store::new(&self.engine, state);
         store.limiter(|state| &mut **state);
         store.set_hostcall_fuel(rules.terms.host_call_bytes);
-        store.epoch_deadline_callback(go_on_or_end);
+        store.epoch_deadline_callback(continue_or_interrupt);
         start_clock(&mut store, rules);
         if self.is_metered {
             fill(&mut store);
@@ -180,7 +180,7 @@ impl Prepared {
 }
 
 impl Code {
-    /// Compiles what has been checked.
+    /// Compiles a checked file.
     pub(crate) fn compile(
         engine: &Engine,
         file: &[u8],
@@ -196,12 +196,12 @@ impl Code {
 }
 
 impl Open {
-    /// The state of the call, to begin and end calls.
+    /// The state of the call.
     pub(crate) fn call(&mut self) -> &mut Call {
         &mut self.store.data_mut().call
     }
 
-    /// Asks for a verdict. After a failure the sandbox is of no more use.
+    /// Calls `decide`. After a failure, the sandbox must be dropped.
     pub(crate) fn ask(&mut self, rules: &Rules) -> Outcome {
         let _running = self.ticker.begin();
         start_clock(&mut self.store, rules);
@@ -211,7 +211,7 @@ impl Open {
         ask(&mut self.store, &self.live, rules)
     }
 
-    /// The fuel of the last call, where it is counted.
+    /// The fuel of the last call, if it is metered.
     pub(crate) fn fuel_used(&self) -> Option<u64> {
         match self.is_metered {
             true => fuel_used(&self.store),
@@ -219,7 +219,7 @@ impl Open {
         }
     }
 
-    /// Makes the sandbox ready for the next call, after one that went well; false if it is of no more use.
+    /// Prepares the sandbox for the next call after a successful one; false if it must be dropped.
     pub(crate) fn make_ready(&mut self) -> bool {
         match (self.usage, &self.live) {
             (Use::Again, _) => true,
@@ -228,12 +228,12 @@ impl Open {
         }
     }
 
-    /// What it was made for.
+    /// How the sandbox is used.
     pub(crate) fn usage(&self) -> Use {
         self.usage
     }
 
-    /// Ends the sandbox.
+    /// Drops the sandbox and returns the state of the call.
     pub(crate) fn close(self) -> Data {
         self.store.into_data()
     }
@@ -290,24 +290,24 @@ fn start_clock(store: &mut Store<Data>, rules: &Rules) {
     store.set_epoch_deadline(NEXT_WAKE);
 }
 
-/// A call looks at its end each time that the clock wakes up, which it may do after several ticks.
+/// Epochs until a call checks its deadline again. The clock increments the epoch each time it wakes up, which may be after several ticks.
 const NEXT_WAKE: u64 = 1;
 
-/// What becomes of a call when the clock has woken up: it goes on, or ends.
-fn go_on_or_end(store: StoreContextMut<'_, Data>) -> wasmtime::Result<UpdateDeadline> {
+/// Called when the epoch has changed: the call continues, or ends at its deadline.
+fn continue_or_interrupt(store: StoreContextMut<'_, Data>) -> wasmtime::Result<UpdateDeadline> {
     Ok(match store.data().call.end.is_ahead() {
         true => UpdateDeadline::Continue(NEXT_WAKE),
         false => UpdateDeadline::Interrupt,
     })
 }
 
-/// More than any call lives to use.
+/// More fuel than any call can use within its deadline.
 const FULL: u64 = u64::MAX;
 
 fn fill<T>(store: &mut Store<T>) {
     store
         .set_fuel(FULL)
-        .expect("asked only where the engine counts fuel");
+        .expect("only called if the engine meters fuel");
 }
 
 fn fuel_used<T>(store: &Store<T>) -> Option<u64> {

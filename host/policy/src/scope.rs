@@ -1,4 +1,4 @@
-//! On whose behalf a policy is asked, and what it may therefore ask about.
+//! The scope of a seat: what its policy may query and change.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,38 +7,38 @@ use std::time::Instant;
 use crate::counters::Counters;
 use crate::settings::Settings;
 
-/// What a policy may ask about. Immutable, and shared by all calls on behalf of one tenant.
+/// What the policies of a seat may query and change. Shared by all calls for one tenant.
 ///
-/// A question beyond it is answered as if nothing were there: no row of the address table, no trusted peer. Rules deny then, because
-/// rules that are not there would allow.
+/// A query outside the scope is a *crossing*: it finds no row of the address table and no trusted peer, and rules deny, because a
+/// missing rules file would allow.
 #[derive(Debug)]
 pub struct Scope {
-    /// The tenant's name for the log; empty for the operator.
+    /// The name of the tenant for logs; empty for the operator.
     pub tenant: Arc<str>,
     groups: Option<Box<[u32]>>,
     trusted: bool,
     rules: Option<Box<[Box<str>]>>,
     lines: Option<Lines>,
-    /// Names of header fields that may be changed; none for all.
+    /// Names of header fields that may be changed; `None` means all.
     headers: Option<Box<[Box<str>]>>,
     counters: Arc<Counters>,
     settings: Arc<Settings>,
     crossings: AtomicU64,
 }
 
-/// Lines that may be logged, by the generic cell rate algorithm (ITU-T I.371).
+/// A rate limit for log lines: the generic cell rate algorithm (ITU-T I.371).
 #[derive(Debug)]
 struct Lines {
     begun: Instant,
-    /// Nanoseconds that a line takes.
+    /// Nanoseconds per line.
     each: u64,
-    /// When all lines so far would be due, in nanoseconds since `begun`.
+    /// The theoretical arrival time, in nanoseconds since `begun`.
     due: AtomicU64,
     dropped: AtomicU64,
 }
 
 impl Scope {
-    /// That of the operator, who may ask about everything.
+    /// The scope of the operator: everything.
     pub fn operator() -> Self {
         Self {
             tenant: "".into(),
@@ -53,7 +53,7 @@ impl Scope {
         }
     }
 
-    /// That of a tenant, who may ask about nothing but what is added.
+    /// The scope of a tenant: nothing, until something is added.
     pub fn tenant(name: &str) -> Self {
         Self {
             tenant: name.into(),
@@ -68,7 +68,7 @@ impl Scope {
         }
     }
 
-    /// Adds groups of the address table.
+    /// Adds groups of the address table to the scope.
     pub fn with_groups(self, groups: impl IntoIterator<Item = u32>) -> Self {
         let mut groups: Vec<_> = groups.into_iter().collect();
         groups.sort_unstable();
@@ -79,12 +79,12 @@ impl Scope {
         }
     }
 
-    /// Adds the trusted peers, or leaves them out.
+    /// Whether the trusted peers are in the scope.
     pub fn with_trusted(self, trusted: bool) -> Self {
         Self { trusted, ..self }
     }
 
-    /// Adds pairs of allow and deny files.
+    /// Adds rules, named by the basename of their allow and deny files.
     pub fn with_rules<'n>(self, names: impl IntoIterator<Item = &'n str>) -> Self {
         let names = names.into_iter().map(Box::from).collect();
         Self {
@@ -93,7 +93,7 @@ impl Scope {
         }
     }
 
-    /// Adds names of header fields that may be changed in requests that are relayed.
+    /// Adds names of header fields that may be changed in relayed requests.
     pub fn with_headers<'n>(self, names: impl IntoIterator<Item = &'n str>) -> Self {
         let names = names.into_iter().map(Box::from).collect();
         Self {
@@ -102,27 +102,27 @@ impl Scope {
         }
     }
 
-    /// Gives it these settings to read.
+    /// Sets the settings.
     pub fn with_settings(self, settings: Arc<Settings>) -> Self {
         Self { settings, ..self }
     }
 
-    /// What its policies read as their settings.
+    /// The settings that policies read.
     pub fn settings(&self) -> &Arc<Settings> {
         &self.settings
     }
 
-    /// Gives it these counters, which may outlast it.
+    /// Sets the counters, which may outlive the scope.
     pub fn with_counters(self, counters: Arc<Counters>) -> Self {
         Self { counters, ..self }
     }
 
-    /// What its policies count.
+    /// The counters and rate limits of policies.
     pub fn counters(&self) -> &Arc<Counters> {
         &self.counters
     }
 
-    /// Bounds the lines that all its calls together may log in a second. As many may come at once.
+    /// Limits the log lines per second of all calls in this scope together. The burst is one second's worth.
     pub fn with_log_rate(self, per_second: u32) -> Self {
         let lines = Lines {
             begun: Instant::now(),
@@ -130,7 +130,7 @@ impl Scope {
             due: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
         };
-        // None at all: as if the first one were never due.
+        // No lines at all: the first one is never due.
         if per_second == 0 {
             lines.due.store(u64::MAX / 2, Ordering::Relaxed);
         }
@@ -140,29 +140,29 @@ impl Scope {
         }
     }
 
-    /// Lines beyond that rate so far.
+    /// Number of log lines dropped above the rate.
     pub fn dropped_lines(&self) -> u64 {
         let lines = self.lines.as_ref();
         lines.map_or(0, |lines| lines.dropped.load(Ordering::Relaxed))
     }
 
-    /// Questions beyond it so far.
+    /// Number of crossings.
     pub fn crossings(&self) -> u64 {
         self.crossings.load(Ordering::Relaxed)
     }
 
-    /// Whether there is a group that is beyond it.
+    /// Whether some groups are outside the scope.
     #[inline]
     pub(crate) fn is_limited(&self) -> bool {
         self.groups.is_some()
     }
 
-    /// The groups within it, sorted, if not all are.
+    /// The groups in the scope, sorted. Empty if all are ([`Scope::is_limited`]).
     pub(crate) fn groups(&self) -> &[u32] {
         self.groups.as_deref().unwrap_or_default()
     }
 
-    /// Whether a group is within it. No question: nothing is counted.
+    /// Whether a group is in the scope. Does not count a crossing.
     #[inline]
     pub(crate) fn has_group(&self, group: u32) -> bool {
         let Some(groups) = &self.groups else {
@@ -171,19 +171,19 @@ impl Scope {
         groups.binary_search(&group).is_ok()
     }
 
-    /// Whether a policy may ask about a group.
+    /// Whether a group is in the scope. Counts a crossing if not.
     #[inline]
     pub(crate) fn admits_group(&self, group: u32) -> bool {
         self.noted(self.has_group(group))
     }
 
-    /// Whether a policy may ask about trusted peers.
+    /// Whether the trusted peers are in the scope. Counts a crossing if not.
     #[inline]
     pub(crate) fn admits_trusted(&self) -> bool {
         self.noted(self.trusted)
     }
 
-    /// Whether a policy may ask about this pair of files.
+    /// Whether the rules of this basename are in the scope. Counts a crossing if not.
     pub(crate) fn admits_rules(&self, name: &str) -> bool {
         let Some(names) = &self.rules else {
             return true;
@@ -191,7 +191,7 @@ impl Scope {
         self.noted(names.iter().any(|own| &**own == name))
     }
 
-    /// Whether header fields of this name may be changed.
+    /// Whether header fields of this name may be changed. Counts a crossing if not.
     pub(crate) fn admits_header(&self, name: &str) -> bool {
         let Some(names) = &self.headers else {
             return true;
@@ -199,7 +199,7 @@ impl Scope {
         self.noted(names.iter().any(|own| own.eq_ignore_ascii_case(name)))
     }
 
-    /// Whether one more line may be logged now.
+    /// Takes one log line from the rate; false if the line must be dropped.
     pub(crate) fn admits_line(&self) -> bool {
         self.lines
             .as_ref()
@@ -247,7 +247,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_come_at_their_rate() {
+    fn log_lines_are_limited_to_the_rate() {
         let scope = Scope::tenant("acme").with_log_rate(10);
         let lines = scope.lines.as_ref().unwrap();
         let at = |milliseconds| lines.begun + Duration::from_millis(milliseconds);

@@ -1,8 +1,8 @@
-//! What a policy reads as its settings.
+//! The settings of a policy.
 
 use serde_json::Value;
 
-/// A table of typed values. Immutable.
+/// An immutable table of typed values.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     table: Value,
@@ -10,7 +10,7 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// These settings. What is no object is as good as an empty one.
+    /// Settings from a JSON object. Any other JSON value counts as an empty object.
     pub fn new(table: Value) -> Self {
         let table = match table {
             Value::Object(_) => table,
@@ -20,7 +20,7 @@ impl Settings {
         Self { table, json }
     }
 
-    /// All of it, as JSON.
+    /// The whole table as JSON.
     pub(crate) fn json(&self) -> &str {
         &self.json
     }
@@ -47,7 +47,7 @@ impl Settings {
         texts.collect()
     }
 
-    /// The names in a table, sorted.
+    /// The keys of the table at `key`, sorted; those of the whole table if `key` is empty.
     pub(crate) fn keys(&self, key: &str) -> Vec<String> {
         let table = match key {
             "" => Some(&self.table),
@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_are_found_by_their_way_and_kind() {
+    fn values_are_found_by_their_path_and_type() {
         let settings = Settings::new(json!({
             "open": true, "rate": 5, "share": 0.5, "zone": "Europe/Berlin",
             "hours": {"monday": ["08:00", "18:00"], "friday": ["08:00", 12]},
@@ -93,7 +93,11 @@ mod tests {
         assert_eq!(settings.text("hours"), None);
         let monday = settings.texts("hours.monday").unwrap();
         assert_eq!(monday, ["08:00", "18:00"]);
-        assert_eq!(settings.texts("hours.friday"), None, "one is no text");
+        assert_eq!(
+            settings.texts("hours.friday"),
+            None,
+            "one element is not a string"
+        );
         assert_eq!(settings.keys("hours"), ["friday", "monday"]);
         assert_eq!(settings.keys("").len(), 5);
         assert!(settings.keys("zone").is_empty());
@@ -110,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_table_is_an_empty_one() {
+    fn a_value_other_than_a_table_counts_as_an_empty_table() {
         assert_eq!(Settings::new(json!([1])), Settings::default());
         assert_eq!(Settings::default().json(), "{}");
     }

@@ -1,4 +1,4 @@
-//! Compiled code by what it was compiled from, for as long as a policy has it.
+//! Compiled code that policies from the same file share.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -8,8 +8,8 @@ use parking_lot::Mutex;
 use crate::digest::Digest;
 use crate::sandbox::Code;
 
-/// The code of all policies that are loaded. Tenants with the same policy share it: it is compiled once, and takes memory and the
-/// processor's caches once.
+/// The code of all loaded policies by the digest of their file. Tenants with the same policy share its code: it is compiled once, and takes
+/// memory and CPU caches once.
 #[derive(Default)]
 pub(crate) struct SharedCode {
     held: Mutex<Held>,
@@ -18,18 +18,19 @@ pub(crate) struct SharedCode {
 #[derive(Default)]
 struct Held {
     codes: HashMap<Digest, Weak<Code>>,
-    /// When there are so many, those that nobody has any more are looked for: not each time, which would take longer the more there are.
+    /// Number of entries at which unused ones are removed. Twice the number of entries after the last removal, so that removal takes
+    /// amortised constant time.
     full: usize,
 }
 
 impl SharedCode {
-    /// The code of the file with this digest.
+    /// The code of the file with this digest, if a policy uses it.
     pub(crate) fn find(&self, digest: &Digest) -> Option<Arc<Code>> {
         self.held.lock().codes.get(digest).and_then(Weak::upgrade)
     }
 
-    /// Notes code for the next one who looks for it. Two who compile one file at the same time have two.
-    pub(crate) fn note(&self, digest: Digest, code: &Arc<Code>) {
+    /// Adds code. A file that is compiled twice at the same time has two copies of its code; the later one is shared.
+    pub(crate) fn insert(&self, digest: Digest, code: &Arc<Code>) {
         const LEAST: usize = 64;
         let mut held = self.held.lock();
         if held.codes.len() >= held.full {

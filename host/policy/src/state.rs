@@ -1,4 +1,4 @@
-//! What the store of a sandbox holds: the call, and beside it the module that makes it.
+//! The data of a sandbox's store: the call, and the module that makes it.
 
 use wasmtime::ResourceLimiter;
 
@@ -6,20 +6,20 @@ use crate::call::Call;
 use crate::failure::Refused;
 use crate::guest::Guest;
 
-/// It moves into the sandbox and comes back when the sandbox ends, in one piece of memory that serves call after call.
+/// Boxed, because it moves into a sandbox and back when the sandbox ends. One allocation serves all calls of an evaluator.
 pub(crate) type Data = Box<State>;
 
-/// The call, which lasts until the verdict, and what lasts as long as the sandbox.
+/// The state of the current call, and what lasts as long as the sandbox.
 pub(crate) struct State {
     pub(crate) call: Call,
-    /// The module of the sandbox, if it is one.
+    /// The module of the sandbox; `None` for components and during a start function.
     pub(crate) guest: Option<Guest>,
-    /// Bytes of linear memory in use, over all memories of the sandbox.
+    /// Bytes of all linear memories of the sandbox together.
     pub(crate) memory: usize,
 }
 
 impl State {
-    /// That of a sandbox that is still to be made.
+    /// The data of a sandbox that is not instantiated yet.
     pub(crate) fn new(call: Call) -> Self {
         Self {
             call,

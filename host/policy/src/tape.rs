@@ -1,4 +1,4 @@
-//! What a policy asked in one call and what it was told: written down, or read back.
+//! The tape of one call: the queries of the policy and the host's answers, to record and to replay.
 
 use std::borrow::Cow;
 use std::mem::size_of;
@@ -7,63 +7,62 @@ use serde_json::{Value, json};
 
 use crate::clock::Moment;
 
-/// A record of one call. What it takes is bounded, whatever the policy asks: beyond [`Tape::MOST_QUESTIONS`] or [`Tape::MOST_BYTES`] it is
-/// cut.
+/// The queries and answers of one call. Bounded: beyond [`Tape::MOST_QUESTIONS`] or [`Tape::MOST_BYTES`] the tape is truncated.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Tape {
     moment: Moment,
-    /// What is still to be read back.
+    /// Recorded queries that have not been replayed yet.
     recorded: Vec<Asked>,
-    /// Whether what is not recorded may be asked of what the host knows now.
+    /// Whether queries are answered by the host; false for a replay.
     pub(crate) is_live: bool,
     asked: Vec<Asked>,
     unanswered: Vec<Asked>,
-    /// What `asked` and `unanswered` take.
+    /// Bytes of `asked` and `unanswered`, as [`Asked::weight`] counts them.
     bytes: usize,
     is_cut: bool,
 }
 
-/// One question and its answer.
+/// One query and its answer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Asked {
     /// The function of the contract: `permissions.allow-source-address`.
     pub function: Cow<'static, str>,
-    /// What was passed, in order.
+    /// The arguments in order.
     pub arguments: Value,
-    /// What was answered.
+    /// The result.
     pub answer: Value,
-    /// What a positive answer left for `last-tag` (a text or null) or `tags` (a list); absent for functions that leave nothing.
+    /// The result of `last-tag` (a text or null) or `tags` (a list) after a positive answer; `None` for functions without this side effect.
     pub left: Option<Value>,
 }
 
-/// An answer that can be written down and read back.
+/// An answer that can be recorded and replayed.
 pub(crate) trait Answer: Sized {
     fn write(&self) -> Value;
     fn read(value: &Value) -> Option<Self>;
-    /// Whether something was found.
+    /// Whether the query found something.
     fn is_positive(&self) -> bool {
         false
     }
 }
 
-/// What a function leaves behind for other functions.
+/// The side effect of a function on the results of other functions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Leaves {
     Nothing,
-    /// For `permissions.last-tag`.
+    /// Sets the result of `permissions.last-tag`.
     Tag,
-    /// For `trusted.tags`.
+    /// Sets the result of `trusted.tags`.
     Tags,
 }
 
 impl Tape {
-    /// The most questions of one call that are written down.
+    /// Maximum number of recorded queries of one call.
     pub const MOST_QUESTIONS: usize = 256;
 
-    /// The most bytes that they take, in memory or as JSON, whichever is more.
+    /// Maximum size of the recorded queries in bytes, in memory or as JSON, whichever is larger.
     pub const MOST_BYTES: usize = 128 << 10;
 
-    /// An empty one, for a call at this moment. It writes down what is asked.
+    /// An empty tape that records the queries of a call at this moment.
     pub fn new(moment: Moment) -> Self {
         Self {
             moment,
@@ -76,8 +75,8 @@ impl Tape {
         }
     }
 
-    /// One that answers with what was recorded, each answer once, whatever the order of the questions. What was not recorded is asked of
-    /// the host if that is allowed here, and of an empty one otherwise; either is told by [`Tape::unanswered`].
+    /// A tape that replays recorded answers, each once and in any order of queries. Queries that were not recorded are answered by the host
+    /// and listed by [`Tape::unanswered`].
     pub fn replaying(moment: Moment, recorded: Vec<Asked>) -> Self {
         Self {
             recorded,
@@ -86,42 +85,43 @@ impl Tape {
         }
     }
 
-    /// When the call is.
+    /// The time of the call.
     pub fn moment(&self) -> Moment {
         self.moment
     }
 
-    /// What was asked, in order.
+    /// The queries in order.
     pub fn asked(&self) -> &[Asked] {
         &self.asked
     }
 
-    /// What was asked and had not been recorded, with the host's answers. Empty for a tape that replays nothing.
+    /// Queries of a replay that had not been recorded, with the host's answers. Empty for a tape that records.
     pub fn unanswered(&self) -> &[Asked] {
         &self.unanswered
     }
 
-    /// What was asked, in order, without a copy.
+    /// The queries in order, without a copy.
     pub fn into_asked(self) -> Vec<Asked> {
         self.asked
     }
 
-    /// Whether the call asked more than was written down.
+    /// Whether the tape is truncated: the call made more queries than were recorded.
     pub fn is_cut(&self) -> bool {
         self.is_cut
     }
 
-    /// What the written questions take at most, in memory and as JSON.
+    /// Size of the recorded queries in bytes, in memory or as JSON, whichever is larger.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Whether it wants to know of the next question. One that is cut takes no more, so that asking on costs what it costs without a tape.
+    /// Whether the next query must be passed to the tape. A truncated recording takes no more queries, so that further queries cost the same
+    /// as without a tape.
     pub(crate) fn is_listening(&self) -> bool {
         !self.is_live || !self.is_cut
     }
 
-    /// Writes a question down, if there is room.
+    /// Records a query, if there is room.
     pub(crate) fn note(&mut self, asked: Asked, is_unanswered: bool) {
         let bytes = asked.weight();
         let many = self.asked.len().max(self.unanswered.len()) >= Self::MOST_QUESTIONS;
@@ -136,7 +136,7 @@ impl Tape {
         }
     }
 
-    /// Takes the first recorded answer to a question. Where it was asked once and is asked again, the answer is the same.
+    /// Takes the first recorded answer to a query. A query that was recorded once and is repeated gets the same answer again.
     pub(crate) fn take(&mut self, function: &str, arguments: &Value) -> Option<Asked> {
         let is_it = |asked: &Asked| asked.function == function && asked.arguments == *arguments;
         match self.recorded.iter().position(is_it) {
@@ -147,7 +147,7 @@ impl Tape {
 }
 
 impl Asked {
-    /// What it takes, in memory or as JSON, whichever is more.
+    /// Size in bytes, in memory or as JSON, whichever is larger.
     fn weight(&self) -> usize {
         let left = self.left.as_ref().map_or(0, weight);
         size_of::<Self>()
@@ -158,9 +158,9 @@ impl Asked {
     }
 }
 
-/// What a value takes, in memory or as JSON, whichever is more.
+/// Size of a value in bytes, in memory or as JSON, whichever is larger.
 fn weight(value: &Value) -> usize {
-    /// What a value takes by itself. A number has 24 digits and signs at most; quotes, brackets and a comma are counted.
+    /// Size of a value without its content. A number has at most 24 digits and signs; quotes, brackets and a comma are included.
     const EACH: usize = size_of::<Value>() + 8;
 
     let inner = match value {
@@ -175,7 +175,7 @@ fn weight(value: &Value) -> usize {
     EACH + inner
 }
 
-/// The length of a text as JSON without its quotes. A control character takes six bytes.
+/// The length of a text as JSON without its quotes. A control character has six bytes.
 fn escaped(text: &str) -> usize {
     let length = |byte: u8| match byte {
         b'"' | b'\\' => 2,
@@ -240,7 +240,7 @@ impl Answer for u64 {
     }
 }
 
-/// The kinds of settings: any of them, or null for none.
+/// Types of settings. A missing setting is null.
 macro_rules! settings_answer {
     ($($kind:ty: $read:expr),+ $(,)?) => {$(
         impl Answer for Option<$kind> {
@@ -309,8 +309,8 @@ mod tests {
     }
 
     #[test]
-    fn a_tape_is_cut_at_its_bytes_and_at_its_questions() {
-        // The same text, in bytes that JSON writes as they are and in bytes that take six.
+    fn a_tape_is_truncated_at_its_limits_of_bytes_and_queries() {
+        // A text whose bytes are written to JSON as they are, and one whose bytes are escaped to six bytes each.
         for (text, fit) in [("a".repeat(10_000), 12), ("\u{1}".repeat(10_000), 2)] {
             let mut tape = Tape::new(Moment::now());
             for _ in 0..20 {
@@ -318,7 +318,7 @@ mod tests {
             }
             assert_eq!((tape.asked().len(), tape.is_cut()), (fit, true));
             assert!(tape.bytes() <= Tape::MOST_BYTES, "{}", tape.bytes());
-            // What comes behind the cut is not of interest, however short.
+            // A truncated tape takes no further query, however short.
             assert!(!tape.is_listening());
             tape.note(asked(""), false);
             assert_eq!(tape.asked().len(), fit);
@@ -353,7 +353,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_value_is_longer_as_json_than_it_weighs(value in values()) {
+        fn no_value_is_longer_as_json_than_its_weight(value in values()) {
             prop_assert!(value.to_string().len() <= weight(&value));
         }
     }

@@ -1,9 +1,10 @@
-//! Text from policies and from the network on its way into logs and messages.
+//! Escapes text from policies and from the network for logs and messages.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
-/// `text`, cut to `limit` bytes, with control characters and what changes the direction of text escaped. Allocates only if there is something to change.
+/// Returns `text`, cut to `limit` bytes, with control characters and characters that change the direction of text escaped. Allocates only if
+/// the text changes.
 pub(crate) fn shown(text: &str, limit: usize) -> Cow<'_, str> {
     let cut = &text[..text.floor_char_boundary(limit)];
     let whole = cut.len() == text.len();
@@ -24,7 +25,7 @@ pub(crate) fn shown(text: &str, limit: usize) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
-/// Whether a character does something to a terminal or to the text around it.
+/// Whether a character controls a terminal or the direction of the text around it.
 fn is_active(c: char) -> bool {
     c.is_control()
         || matches!(

@@ -1,8 +1,8 @@
-//! The clock that ends calls. It ticks once a millisecond while a call runs.
+//! The clock thread that ends calls at their deadline. It ticks once a millisecond while a call runs.
 //!
-//! Between calls it naps: where all calls are short it wakes up every few milliseconds, or a thousand requests a second would have it wake
-//! up as often as the workers do. A nap is no longer than the first part of any call's time, so whoever begins in one is looked at in
-//! time. After a while without calls the clock sleeps until the next one.
+//! Between calls the clock naps: it wakes up every few milliseconds only, so that short calls at a thousand requests a second do not wake it
+//! up as often as the workers. A nap is no longer than the first part of the deadline of any call, so the deadline of a call that begins
+//! during a nap is checked in time. After [`IDLE`] ticks without a call the clock sleeps until the next call.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -12,40 +12,40 @@ use std::{io, thread};
 
 use wasmtime::{Engine, EngineWeak};
 
-use crate::time_slice::be_prompt;
+use crate::time_slice;
 
 /// The period of the clock.
 pub(crate) const TICK: Duration = Duration::from_millis(1);
 
-/// Ticks without a call after which the clock goes to sleep. To wake it costs the next call a system call.
+/// Ticks without a call after which the clock sleeps. Waking it costs the next call a system call.
 const IDLE: u64 = 100;
 
-/// Ticks of the longest nap.
+/// Maximum length of a nap in ticks.
 const LONGEST_NAP: u64 = 8;
 
-/// Threads that count their calls apart. Some more than a host has workers.
+/// Number of stripes, each with the call counters of one thread. Larger than the usual number of workers.
 const STRIPES: usize = 64;
 
-/// In a stripe: the calls that run are counted in the lower half, those that were begun in the upper one.
+/// A stripe counts running calls in its lower half and begun calls in its upper half.
 const BEGUN: u64 = 1 << 32;
 const RUNNING: u64 = BEGUN - 1;
 
-/// The clock of one engine. It ends when the last of these is gone.
+/// Handle of the clock thread of one engine. The thread ends when the last handle is dropped.
 pub(crate) struct Ticker {
     shared: Arc<Shared>,
     thread: thread::Thread,
 }
 
 struct Shared {
-    /// When the clock was made.
+    /// When the clock was started.
     start: Instant,
-    /// Ticks that have passed. It stands still while the clock sleeps, and is behind by less than `nap`.
+    /// Ticks that have passed. Constant while the clock sleeps, and behind by less than `nap`.
     ticks: AtomicU64,
-    /// Ticks from the last time that the clock woke up to the next.
+    /// Length of the current nap in ticks; 1 between naps.
     nap: AtomicU64,
-    /// When the nap began, in nanoseconds from `start`.
+    /// When the nap began, in nanoseconds since `start`.
     napping_since: AtomicU64,
-    /// How long the next nap may be, in ticks: no longer than the first part of any call's time.
+    /// Maximum length of the next nap in ticks: no longer than the first part of the deadline of any call.
     longest_nap: AtomicU64,
     #[cfg(test)]
     wakes: AtomicU64,
@@ -54,31 +54,31 @@ struct Shared {
     has_ended: AtomicBool,
 }
 
-/// On a cache line of its own, so that workers don't wait for each other.
+/// On a cache line of its own, so that workers do not contend for it.
 #[derive(Default)]
 #[repr(align(128))]
 struct Stripe(AtomicU64);
 
-/// A call that runs: until this is dropped, the clock does not sleep.
+/// A running call. The clock does not sleep until this is dropped.
 pub(crate) struct Running<'t>(&'t Stripe);
 
-/// When a call ends.
+/// The deadline of a call, in ticks.
 #[derive(Default)]
 pub(crate) struct End {
     ticker: Option<Arc<Ticker>>,
     at: Cell<u64>,
-    /// Ticks that the call gets when it is seen to go on after that. They begin then and not before: somebody else may have had the
-    /// processor all the time.
+    /// Ticks that the call gets when it is still running at `at`. They count from the first check after `at`, because the thread may have
+    /// been preempted until then.
     spare: Cell<u64>,
 }
 
 impl Ticker {
-    /// Starts the thread that moves the engine's epoch on.
+    /// Starts the thread that increments the epoch of the engine.
     ///
-    /// A thread of the system and not a task: the workers that it interrupts may all be inside policies.
+    /// This is an OS thread and not a task, because all workers may be busy in the policies that it interrupts.
     ///
     /// # Errors
-    /// When the system gives no thread.
+    /// If the thread cannot be created.
     pub(crate) fn start(engine: &Engine) -> io::Result<Arc<Self>> {
         let shared = Arc::new(Shared {
             start: Instant::now(),
@@ -96,7 +96,7 @@ impl Ticker {
         let thread = thread::Builder::new()
             .name("policy-clock".into())
             .spawn(move || {
-                if let Err(error) = be_prompt() {
+                if let Err(error) = time_slice::shorten() {
                     tracing::debug!(event = "policy_clock_slow", %error, "no short time slice for the policy clock: deadlines are late on a busy processor");
                 }
                 its.run(&engine);
@@ -107,12 +107,12 @@ impl Ticker {
         }))
     }
 
-    /// Notes that the calling thread begins a call, and wakes the clock if it sleeps.
+    /// Counts a call that the calling thread begins, and wakes the clock if it sleeps.
     ///
-    /// No call runs while the clock sleeps: here the call is counted first and the clock looked at second, there ([`Shared::rest`]) the
-    /// sleep is announced first and the calls are looked at second. All four are sequentially consistent, so there is one order of
-    /// them, and in each order at least one side sees the other: either the clock sees the call and does not sleep, or the call
-    /// sees that it sleeps and wakes it.
+    /// No call runs while the clock sleeps. This function first counts the call and then reads `sleeps`; [`Shared::rest`] first sets
+    /// `sleeps` and then reads the counts. All four operations are sequentially consistent, so they have one total order, and in each
+    /// order at least one side sees the other: either the clock sees the call and does not sleep, or the call sees that the clock
+    /// sleeps and wakes it.
     #[inline]
     pub(crate) fn begin(&self) -> Running<'_> {
         let stripe = &self.shared.stripes[stripe()];
@@ -123,18 +123,18 @@ impl Ticker {
         Running(stripe)
     }
 
-    /// Whether the clock sleeps.
+    /// Whether the clock is asleep.
     pub(crate) fn sleeps(&self) -> bool {
         self.shared.sleeps.load(Ordering::SeqCst)
     }
 
-    /// Ticks that the clock has counted. A call whose end this reaches is over.
+    /// Number of ticks so far. A call ends when this reaches its deadline.
     #[inline]
     fn now(&self) -> u64 {
         self.shared.ticks.load(Ordering::Relaxed)
     }
 
-    /// The same with what has passed of a nap: where the time of a call begins that has `first` ticks at first.
+    /// Number of ticks so far, including the elapsed part of a nap. The deadline of a call with `first` ticks counts from here.
     #[inline]
     fn begun(&self, first: u64) -> u64 {
         let Shared {
@@ -148,8 +148,8 @@ impl Ticker {
         if first < longest_nap.load(Ordering::Relaxed) {
             self.shorten_naps(first);
         }
-        // Read before `ticks`, which is written before it when the nap ends: at worst the nap that has just ended is counted twice, and the
-        // call gets a few ticks more, never less.
+        // `nap` is read before `ticks`, which is written first when the nap ends. At worst a nap that has just ended is counted twice, and
+        // the call gets a few ticks more, never less.
         let nap = nap.load(Ordering::Acquire);
         let passed = match nap {
             0 | 1 => 0,
@@ -161,7 +161,7 @@ impl Ticker {
         ticks.load(Ordering::Relaxed) + passed
     }
 
-    /// A call must be looked at sooner than the clock would wake up.
+    /// Limits naps for a call whose first part is shorter than the longest nap, and ends the current nap.
     #[cold]
     fn shorten_naps(&self, first: u64) {
         let longest_nap = &self.shared.longest_nap;
@@ -187,7 +187,7 @@ impl Drop for Ticker {
 impl Drop for Running<'_> {
     #[inline]
     fn drop(&mut self) {
-        // What the call did may be seen as late as it likes.
+        // Relaxed: the count orders nothing else.
         self.0.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
@@ -200,7 +200,7 @@ impl Shared {
             let Some(engine) = engine.upgrade() else {
                 return;
             };
-            // A call that runs looks at its end now.
+            // The epoch makes each running call check its deadline.
             engine.increment_epoch();
             drop(engine);
             let (running, begun_now) = self.calls();
@@ -220,14 +220,14 @@ impl Shared {
         }
     }
 
-    /// Sleeps for so many ticks, or until a call comes that does not have as many. Gives those that passed.
+    /// Parks for `ticks` ticks, or until a call with a shorter first part begins. Returns the ticks that passed.
     fn nap(&self, ticks: u64) -> u64 {
         let since = self.start.elapsed();
         let nanoseconds = u64::try_from(since.as_nanos()).unwrap_or(u64::MAX);
         self.napping_since.store(nanoseconds, Ordering::Relaxed);
         self.nap.store(ticks, Ordering::Release);
         thread::park_timeout(TICK * u32::try_from(ticks).unwrap_or(1));
-        // Whoever keeps this thread from its processor keeps calls from theirs, as a rule: what is beyond the nap does not count.
+        // Time beyond the nap does not count: whatever keeps this thread from running usually keeps the calls from running, too.
         let passed = passed_of(ticks + 1, self.start.elapsed().saturating_sub(since));
         self.ticks.fetch_add(passed, Ordering::Relaxed);
         self.nap.store(1, Ordering::Release);
@@ -236,9 +236,9 @@ impl Shared {
         passed
     }
 
-    /// Sleeps until the next call, unless there is one. See [`Ticker::begin`].
+    /// Parks until the next call, unless one is running. See [`Ticker::begin`].
     fn rest(&self) {
-        // The policy that had naps shortened may be gone.
+        // The policy that shortened the naps may have been replaced.
         self.longest_nap.store(LONGEST_NAP, Ordering::Relaxed);
         self.sleeps.store(true, Ordering::SeqCst);
         let (running, _) = self.calls();
@@ -246,13 +246,13 @@ impl Shared {
             self.sleeps.store(false, Ordering::SeqCst);
             return;
         }
-        // A thread may be woken by nobody.
+        // `park` may return spuriously.
         while self.sleeps.load(Ordering::SeqCst) {
             thread::park();
         }
     }
 
-    /// The calls that run, and a number that changes when one begins.
+    /// Number of running calls, and a number that changes when a call begins.
     fn calls(&self) -> (u64, u64) {
         let stripes = self.stripes.iter();
         let stripes = stripes.map(|stripe| stripe.0.load(Ordering::SeqCst));
@@ -264,7 +264,7 @@ impl Shared {
 }
 
 impl End {
-    /// Sets the end of a call that begins now: after `first` ticks, and `spare` more if it goes on then.
+    /// Sets the deadline of a call that begins now: after `first` ticks, and `spare` more if the call still runs then.
     #[inline]
     pub(crate) fn set(&self, first: u64, spare: u64) {
         let begun = self.ticker.as_ref().map_or(0, |ticker| ticker.begun(first));
@@ -272,7 +272,7 @@ impl End {
         self.spare.set(spare);
     }
 
-    /// Goes by this clock from now on.
+    /// Sets the clock of this deadline.
     pub(crate) fn go_by(&mut self, ticker: &Arc<Ticker>) {
         let is_same = |own: &Arc<Ticker>| Arc::ptr_eq(own, ticker);
         if !self.ticker.as_ref().is_some_and(is_same) {
@@ -280,7 +280,7 @@ impl End {
         }
     }
 
-    /// Whether the call may go on.
+    /// Whether the deadline has not passed yet.
     #[inline]
     pub(crate) fn is_ahead(&self) -> bool {
         let now = self.now();
@@ -296,7 +296,7 @@ impl End {
     }
 }
 
-/// Whole ticks of a time, fewer than `bound`.
+/// Whole ticks in a duration, at most `bound - 1`.
 fn passed_of(bound: u64, time: Duration) -> u64 {
     let ticks = time.as_nanos() / TICK.as_nanos();
     u64::try_from(ticks).unwrap_or(u64::MAX).min(bound - 1)
@@ -324,8 +324,8 @@ mod tests {
         on_demand(&Limits::default()).unwrap()
     }
 
-    fn until(what: impl Fn() -> bool) {
-        while !what() {
+    fn until(condition: impl Fn() -> bool) {
+        while !condition() {
             thread::yield_now();
         }
     }
@@ -349,13 +349,13 @@ mod tests {
         until(|| ticker.sleeps());
         assert!(
             ticker.now() > before,
-            "it ticked for a call that was over before it woke"
+            "the clock ticked for a call that ended before it woke up"
         );
     }
 
-    /// Calls that begin whenever the clock is about to sleep all see it tick.
+    /// Calls that begin when the clock is about to sleep see it tick.
     #[test]
-    fn no_call_is_left_without_a_clock() {
+    fn a_call_that_begins_while_the_clock_falls_asleep_sees_it_tick() {
         let engine = engine();
         let ticker = Ticker::start(&engine).unwrap();
         let calls = || {
@@ -374,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn the_clock_ends_when_nobody_needs_it() {
+    fn the_clock_thread_ends_with_its_last_handle() {
         let engine = engine();
         for sleeps in [false, true] {
             let ticker = Ticker::start(&engine).unwrap();
@@ -388,7 +388,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_ends_after_its_ticks_and_has_those_to_spare_only_once() {
+    fn a_call_ends_after_its_ticks_and_gets_spare_ticks_once() {
         let engine = engine();
         let ticker = Ticker::start(&engine).unwrap();
         let mut end = End::default();
@@ -399,7 +399,7 @@ mod tests {
         assert!(end.is_ahead());
         until(|| ticker.now() >= begun + 3);
         let seen = ticker.now();
-        assert!(end.is_ahead(), "it has two more");
+        assert!(end.is_ahead(), "two spare ticks");
         assert!(end.at.get() >= seen + 2);
         until(|| ticker.now() >= end.at.get());
         assert!(!end.is_ahead());
@@ -407,12 +407,12 @@ mod tests {
     }
 
     #[test]
-    fn a_call_that_begins_in_a_nap_has_its_time_from_there_on() {
+    fn the_deadline_of_a_call_that_begins_in_a_nap_counts_from_its_begin() {
         let passed = |nap, microseconds| passed_of(nap, Duration::from_micros(microseconds));
         assert_eq!(passed(4, 0), 0);
         assert_eq!(passed(4, 999), 0);
         assert_eq!(passed(4, 2_500), 2);
-        // The clock is late: the nap counts as if it ended now.
+        // The clock is late: the nap counts as one that ends now.
         assert_eq!(passed(4, 3_999), 3);
         assert_eq!(passed(4, 100_000), 3);
     }

@@ -1,4 +1,4 @@
-//! The first call of a policy, before any real request depends on it.
+//! The trial run of a policy: its first call, with a request of the host's own, before it can become active.
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -18,19 +18,19 @@ use crate::settings::Settings;
 use crate::state::{Data, State};
 use crate::text;
 
-/// The least time that a trial run gets. A machine under load must not make an honest policy look endless.
+/// Minimum deadline of a trial run. A correct policy must not exceed it, however busy the machine is.
 const LEAST: Duration = Duration::from_millis(250);
 
-/// Bytes of what a policy says about its settings.
+/// Maximum length of the message of a policy about its settings, in bytes.
 const MOST_WORDS: usize = 1024;
 
-/// Calls that are about no real request.
+/// Makes calls with a request of the host's own.
 pub(crate) struct TrialRun {
     rules: Rules,
 }
 
 impl TrialRun {
-    /// Those of a policy with these limits.
+    /// The trial run of a policy with these limits.
     fn new(limits: &Limits) -> Self {
         let deadline = limits.deadline.saturating_mul(10).max(LEAST);
         Self {
@@ -38,7 +38,10 @@ impl TrialRun {
         }
     }
 
-    /// What the policy says of these settings.
+    /// Calls `validate-settings`.
+    ///
+    /// # Errors
+    /// If the policy refuses the settings or fails.
     pub(crate) fn check(
         &self,
         sandboxes: &Sandboxes,
@@ -55,11 +58,11 @@ impl TrialRun {
         }
     }
 
-    /// Starts the policy and asks it about [`options`]: how it failed, if it did.
+    /// Instantiates the policy and calls `decide` with [`options`]. Returns the failure of `decide`, if it failed.
     ///
-    /// What happens before `decide` happens on every call, so a failure there is refused. A failure of `decide` is only reported: a
-    /// policy may have its reasons to dislike this request. Endless loops are refused all the same, because they would take a
-    /// worker's time on every call.
+    /// # Errors
+    /// If the policy fails before `decide`, because that would happen on every call, or if `decide` exceeds the deadline, because an endless
+    /// loop would occupy a worker on every call. Other failures of `decide` are only reported: they may be due to this request.
     fn ask(
         &self,
         sandboxes: &Sandboxes,
@@ -92,8 +95,11 @@ impl TrialRun {
     }
 }
 
-/// Tries a policy with the settings that it will have. If it has something to say about settings, the way to ask it again comes back, and
-/// beside it how `decide` failed, if it did.
+/// Validates the settings and runs a policy once. Returns the trial run, to validate other settings later, and the failure of `decide`, if it
+/// failed.
+///
+/// # Errors
+/// If the policy cannot be used.
 pub(crate) fn run(
     sandboxes: &Sandboxes,
     limits: &Limits,
@@ -105,7 +111,7 @@ pub(crate) fn run(
     Ok((trial, failure))
 }
 
-/// The request of the trial run: an OPTIONS from nowhere.
+/// The request of the trial run: an OPTIONS from the loopback address.
 fn options() -> Request {
     const TEXT: &str = "OPTIONS sip:trial@127.0.0.1 SIP/2.0\r\n\
         Via: SIP/2.0/UDP 127.0.0.1;branch=z9hG4bKtrial\r\n\

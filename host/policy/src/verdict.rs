@@ -1,4 +1,4 @@
-//! What a policy answers, and the rules that an answer keeps.
+//! Verdicts, and their validation against the rules of the contract.
 
 use std::fmt;
 
@@ -6,44 +6,44 @@ use thiserror::Error;
 
 use crate::text;
 
-/// The longest reason phrase in bytes.
+/// Maximum length of a reason phrase in bytes.
 pub const MAX_REASON: usize = 256;
-/// The most header fields that a rejection may add.
+/// Maximum number of header fields that a rejection may add.
 pub const MAX_HEADERS: usize = 32;
-/// The longest value of an added header field in bytes.
+/// Maximum length of the value of an added header field in bytes.
 pub const MAX_HEADER_VALUE: usize = 2048;
-/// The longest name of an added header field or of a next hop in bytes.
+/// Maximum length of the name of an added header field or of a next hop in bytes.
 pub const MAX_NAME: usize = 128;
 
-/// The decision on one request, checked: code, reason, header fields and names keep the rules of the contract.
+/// The decision on one request. Status code, reason phrase, header fields and next hop satisfy the rules of the contract.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Send the request on: to the next hop of this name, or with none as the message is routed. Whether a next hop of that
-    /// name exists is not checked here.
+    /// Relay the request: to the next hop of this name or, with `None`, as its Route header fields and Request-URI say. Whether the next
+    /// hop exists is not checked here.
     Relay(Option<String>),
-    /// Answer with this status.
+    /// Reply with this status.
     Reject(Rejection),
-    /// Do nothing.
+    /// Neither relay nor reply.
     Drop,
-    /// No opinion.
+    /// No decision: the next policy is called.
     Pass,
 }
 
-/// A final answer to a request.
+/// A final response to a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rejection {
     /// The status code, 300 to 699.
     pub code: u16,
-    /// The reason phrase; empty for the standard phrase of the code.
+    /// The reason phrase; empty for the default phrase of the code.
     pub reason: String,
     /// Names and values of the header fields to add.
     pub headers: Vec<(String, String)>,
 }
 
-/// How a verdict breaks the rules of the contract.
+/// Which rule of the contract a verdict violates.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum InvalidVerdict {
-    /// The status code is no final answer other than success.
+    /// The status code is not that of a final response other than 2xx.
     #[error("the status code {0} is not in 300 to 699")]
     Code(u16),
     /// The reason phrase has a line break or another control character.
@@ -55,10 +55,10 @@ pub enum InvalidVerdict {
     /// There are too many header fields.
     #[error("{0} header fields, more than {MAX_HEADERS}")]
     ManyHeaders(usize),
-    /// The name of a header field is no token.
+    /// The name of a header field is not a token.
     #[error("the header name \"{0}\" is not a token of at most {MAX_NAME} bytes")]
     HeaderName(String),
-    /// The host itself writes header fields of this name.
+    /// Header fields of this name are written by the host.
     #[error("the header field {0} is the host's to write")]
     ReservedHeader(String),
     /// The value of a header field has a line break or another control character.
@@ -72,7 +72,7 @@ pub enum InvalidVerdict {
         /// The length of the value.
         bytes: usize,
     },
-    /// The name of the next hop cannot be one.
+    /// The name of the next hop is not valid.
     #[error(
         "the next hop \"{0}\" is empty, has a control character or is longer than {MAX_NAME} bytes"
     )]
@@ -83,12 +83,12 @@ pub enum InvalidVerdict {
     /// A text is not UTF-8.
     #[error("a text in the verdict is not UTF-8")]
     NotUtf8,
-    /// What the policy left in its memory is no verdict: a pointer out of bounds, an unknown case.
+    /// The verdict in the memory of the policy is malformed: a pointer out of bounds, an unknown discriminant.
     #[error("the verdict cannot be read: {0}")]
     Unreadable(String),
 }
 
-/// Header fields that a reply gets from the host, full and compact names.
+/// Full and compact names of the header fields that the host writes into replies.
 const RESERVED: [&str; 19] = [
     "Call-ID",
     "Content-Encoding",
@@ -112,7 +112,7 @@ const RESERVED: [&str; 19] = [
 ];
 
 impl Verdict {
-    /// The verdict, if it keeps the rules.
+    /// Validates the verdict.
     pub(crate) fn checked(self) -> Result<Self, InvalidVerdict> {
         match &self {
             Self::Relay(Some(name)) => check_next_hop(name)?,
@@ -123,7 +123,7 @@ impl Verdict {
     }
 }
 
-/// In a few words, for logs: `relay to pstn`, `reject 401 Address not authorised`.
+/// For logs: `relay to pstn`, `reject 401 Address not authorised`.
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -176,10 +176,10 @@ fn check_header(name: &str, value: &str) -> Result<(), InvalidVerdict> {
     check_value(name, value)
 }
 
-/// Whether policies may add header fields of this name to requests, and take them out, if the configuration lets them.
+/// Checks that the configuration may let policies add and remove header fields of this name in requests.
 ///
 /// # Errors
-/// When it is no name, or what the host, routing, dialogs or the body rest on.
+/// If the name is not a token, or if the host, routing, dialogs or the body depend on header fields of this name.
 pub fn may_be_edited(name: &str) -> Result<(), InvalidVerdict> {
     if name.is_empty() || name.len() > MAX_NAME || !name.bytes().all(is_token) {
         return Err(InvalidVerdict::HeaderName(shown(name)));
@@ -222,7 +222,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ordinary_verdicts_pass_unchanged() {
+    fn valid_verdicts_are_unchanged() {
         let verdicts = [
             Verdict::Relay(None),
             Verdict::Relay(Some("gateway 2".into())),
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn codes_are_final_and_no_success() {
+    fn status_codes_are_300_to_699() {
         for code in [0, 100, 200, 299, 700, u16::MAX] {
             assert_eq!(
                 reject(code, "", &[]).checked(),
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn reasons_are_one_short_line() {
+    fn reason_phrases_are_one_short_line() {
         assert_eq!(
             reject(401, "No\r\nVia: evil", &[]).checked(),
             Err(InvalidVerdict::Reason("No\\r\\nVia: evil".into()))
@@ -332,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn next_hops_have_names() {
+    fn next_hop_names_are_not_empty_and_have_no_control_characters() {
         for name in ["", "a\0b", &"x".repeat(MAX_NAME + 1)] {
             assert!(matches!(
                 Verdict::Relay(Some(name.into())).checked(),

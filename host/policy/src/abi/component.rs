@@ -1,4 +1,4 @@
-//! What the host's functions get from a component: the call, and texts.
+//! Arguments from components: the call, and texts.
 
 use wasmtime::StoreContextMut;
 use wasmtime::component::WasmStr;
@@ -9,15 +9,15 @@ use crate::state::Data;
 
 pub(crate) type ComponentContext<'a> = StoreContextMut<'a, Data>;
 
-/// The call, if its time is not over: a component need not loop to go from one function of the host to the next, and only loops and calls
-/// of its own look at the clock.
+/// The call, unless its deadline has passed. Host functions check this, because the runtime checks the epoch only in loops and at function
+/// entries of the policy: a component could call host functions one after the other without either.
 pub(crate) fn timely<'s>(store: &'s ComponentContext<'_>) -> wasmtime::Result<&'s Call> {
     let call = &store.data().call;
     call.in_time()?;
     Ok(call)
 }
 
-/// The same to change it.
+/// The same for functions that change the call.
 pub(crate) fn timely_mut<'s>(
     store: &'s mut ComponentContext<'_>,
 ) -> wasmtime::Result<&'s mut Call> {
@@ -26,12 +26,13 @@ pub(crate) fn timely_mut<'s>(
     Ok(call)
 }
 
-/// A copy of a text in the sandbox's memory.
+/// Copies a text out of the memory of the sandbox.
 pub(crate) fn lifted(store: &ComponentContext<'_>, text: &WasmStr) -> wasmtime::Result<String> {
     let text = text.to_str(store).map_err(|_| HostError::NotUtf8)?;
     Ok(text.into_owned())
 }
 
+/// The same for an optional text.
 pub(crate) fn lifted_optional(
     store: &ComponentContext<'_>,
     given: &Option<WasmStr>,

@@ -1,4 +1,4 @@
-//! How the host's functions read what a policy passes, and give it their results: by hand for modules, by the runtime for components.
+//! How host functions read arguments and return results: by the canonical ABI for modules, and through the runtime for components.
 
 pub(crate) mod component;
 pub(crate) mod module;

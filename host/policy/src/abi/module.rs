@@ -1,4 +1,4 @@
-//! Ways in and out of the memory of a module.
+//! Arguments from modules, and results in their memory, by the canonical ABI of the component model.
 
 use std::borrow::Cow;
 
@@ -9,34 +9,35 @@ use crate::failure::HostError;
 use crate::guest::{Guest, Realloc};
 use crate::state::{Data, State};
 
-/// What the host's functions get of the store.
+/// The caller of a host function.
 pub(crate) type ModuleContext<'a> = Caller<'a, Data>;
 
-/// The module of the call.
+/// The module that makes the call.
 pub(crate) fn of(state: &State) -> wasmtime::Result<&Guest> {
-    // A component's start function finds nothing either where the functions with pointers will be.
+    // There is no guest while the start function runs. The trap is the one of a component, whose start function would call host functions with
+    // pointers through a table that is not filled yet.
     state
         .guest
         .as_ref()
         .ok_or_else(|| Trap::IndirectCallToNull.into())
 }
 
-/// Notes that the module works for the host.
+/// Notes that the host calls a function of the module.
 pub(crate) fn enter(state: &mut State) {
     if let Some(guest) = &mut state.guest {
         guest.is_inside = true;
     }
 }
 
-/// Notes that it is done.
+/// Ends what [`enter`] began.
 pub(crate) fn leave(state: &mut State) {
     if let Some(guest) = &mut state.guest {
         guest.is_inside = false;
     }
 }
 
-/// Ends the call if the module may not call the host now, or if its time is over: a module need not loop to go from one function of the
-/// host to the next, and only loops and calls of its own look at the clock.
+/// Returns an error that ends the call if the module must not call the host now, or if the deadline has passed. Host functions check the
+/// deadline, because the runtime checks the epoch only in loops and at function entries of the policy.
 pub(crate) fn check(state: &State) -> wasmtime::Result<()> {
     state.call.in_time()?;
     match &state.guest {
@@ -45,7 +46,7 @@ pub(crate) fn check(state: &State) -> wasmtime::Result<()> {
     }
 }
 
-/// The memory of the module, to read, and beside it the state of the call.
+/// The memory of the module, to read, and the call.
 pub(crate) fn open<'a>(
     caller: &'a mut Caller<'_, Data>,
 ) -> wasmtime::Result<(&'a [u8], &'a mut Call)> {
@@ -55,8 +56,7 @@ pub(crate) fn open<'a>(
     Ok((bytes, &mut state.call))
 }
 
-/// A part of the module's memory, to write, and beside it the state of the call. The only way for the host to write there: it marks
-/// what is written.
+/// A range of the module's memory, to write, and the call. All writes of the host go through this function, because it marks their cards.
 fn place<'a>(
     caller: &'a mut Caller<'_, Data>,
     at: u32,
@@ -74,7 +74,7 @@ fn place<'a>(
     Ok((place, &mut state.call))
 }
 
-/// A text that the module passes.
+/// Reads a text argument.
 pub(crate) fn text(memory: &[u8], at: u32, length: u32, limit: usize) -> wasmtime::Result<&str> {
     let bytes = memory
         .get(at as usize..)
@@ -86,12 +86,12 @@ pub(crate) fn text(memory: &[u8], at: u32, length: u32, limit: usize) -> wasmtim
     Ok(std::str::from_utf8(bytes).map_err(|_| HostError::NotUtf8)?)
 }
 
-/// Gives the module a text: where it lies now, and its length.
+/// Copies a text into the memory of the module and returns its address and length.
 pub(crate) fn give(
     caller: &mut Caller<'_, Data>,
     text: impl Fn(&Call) -> Cow<'_, str>,
 ) -> wasmtime::Result<(u32, u32)> {
-    // Borrowed texts are asked for twice instead of copied, because the module runs in between.
+    // `allocate` runs code of the module, so a borrowed text is read again afterwards instead of being copied before.
     let (length, owned) = match text(&caller.data().call) {
         Cow::Borrowed(text) => (text.len(), None),
         Cow::Owned(text) => (text.len(), Some(text)),
@@ -102,7 +102,7 @@ pub(crate) fn give(
         Some(text) => Cow::Borrowed(&**text),
         None => text(call),
     };
-    // Nothing has changed the text, so its length is the same.
+    // The text has not changed meanwhile, so its length is the same.
     let text = text
         .as_bytes()
         .get(..length)
@@ -111,7 +111,7 @@ pub(crate) fn give(
     Ok((at, length as u32))
 }
 
-/// Memory of the module for the host to fill.
+/// Allocates memory of the module with its `cabi_realloc`.
 pub(crate) fn allocate(
     caller: &mut Caller<'_, Data>,
     align: u32,
@@ -135,7 +135,7 @@ pub(crate) fn allocate(
     }
 }
 
-/// Writes values of four bytes each where the module wants a result.
+/// Writes 32-bit values to the result area at `at`.
 pub(crate) fn write_words(
     caller: &mut Caller<'_, Data>,
     at: u32,
@@ -148,7 +148,7 @@ pub(crate) fn write_words(
     Ok(())
 }
 
-/// Writes a value where the module wants a result.
+/// Writes a value to the result area at `at`.
 pub(crate) fn write_bytes(
     caller: &mut Caller<'_, Data>,
     at: u32,
@@ -159,7 +159,7 @@ pub(crate) fn write_bytes(
     Ok(())
 }
 
-/// The memory for a result.
+/// The result area at `at`.
 fn area<'a>(
     caller: &'a mut Caller<'_, Data>,
     at: u32,
@@ -172,7 +172,7 @@ fn area<'a>(
     Ok(place(caller, at, size, HostError::StrayPointer)?.0)
 }
 
-/// Copies bytes to where the host [allocated](allocate) memory.
+/// Copies bytes to [allocated](allocate) memory.
 pub(crate) fn fill(caller: &mut Caller<'_, Data>, at: u32, bytes: &[u8]) -> wasmtime::Result<()> {
     let (place, _) = place(caller, at, bytes.len(), HostError::StrayMemory)?;
     place.copy_from_slice(bytes);
@@ -192,6 +192,7 @@ fn take_realloc(
     }
 }
 
+/// Copies a text that is not part of the call into the memory of the module.
 pub(crate) fn give_copy(
     caller: &mut ModuleContext<'_>,
     value: &str,
@@ -202,7 +203,7 @@ pub(crate) fn give_copy(
     Ok((at, value.len() as u32))
 }
 
-/// Gives the module a list of texts: where it lies now, and its length.
+/// Copies a list of texts into the memory of the module and returns its address and length.
 pub(crate) fn give_list(
     caller: &mut ModuleContext<'_>,
     texts: &[String],
@@ -215,6 +216,7 @@ pub(crate) fn give_list(
     Ok([list, texts.len() as u32])
 }
 
+/// Reads an optional text argument: discriminant, address and length.
 pub(crate) fn optional(
     memory: &[u8],
     [case, at, length]: [u32; 3],
@@ -227,7 +229,7 @@ pub(crate) fn optional(
     }
 }
 
-/// What is found by a text that the module passes.
+/// Calls `find` with a text argument.
 pub(crate) fn by_key<T>(
     caller: &mut ModuleContext<'_>,
     at: u32,

@@ -1,4 +1,4 @@
-//! Answers, and the tape that they are written on or read from.
+//! Records answers on the tape of the call, or replays them from it.
 
 use serde_json::{Value, json};
 
@@ -7,7 +7,7 @@ use crate::tape::{Answer, Asked, Leaves, Tape};
 use super::Call;
 
 impl Call {
-    /// Answers a question by `live`, and from or to the tape if there is one.
+    /// Answers a query by `live`. A tape records the answer, or replays a recorded one instead.
     #[inline]
     pub(crate) fn answered<T: Answer>(
         &mut self,
@@ -51,7 +51,7 @@ impl Call {
             return answer;
         }
         let answer = live(self);
-        // A question that was not answered in time ends the call: there is no answer to write down.
+        // The deadline has passed while the query ran. The call ends, so the answer is not recorded.
         if !self.end.is_ahead() {
             return answer;
         }

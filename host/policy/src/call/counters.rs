@@ -36,7 +36,7 @@ impl Call {
         })
     }
 
-    /// The time that counters go by.
+    /// The monotonic time of the call.
     fn steady(&mut self) -> std::time::Instant {
         let Moment { steady, .. } = self.moment();
         steady

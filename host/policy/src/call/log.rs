@@ -1,4 +1,4 @@
-//! Lines that policies log.
+//! Answers of the interface `log`.
 
 use tracing::Level;
 
@@ -10,7 +10,7 @@ use super::Call;
 const MAX_CALL_ID: usize = 128;
 
 impl Call {
-    /// `log`
+    /// `log.log`
     pub(crate) fn log(&self, level: Level, message: &str) {
         if self.bounds.mute || !enabled(level) || !self.log.take(self.bounds.log_lines) {
             return;
@@ -21,11 +21,11 @@ impl Call {
         self.write(level, &text::shown(message, self.bounds.log_bytes));
     }
 
-    /// Says how many lines were dropped, if any. Called once, when the call has ended.
+    /// Logs and returns how many lines were dropped. Called once, at the end of the call.
     pub(crate) fn finish_log(&self) -> u32 {
         let dropped = self.log.dropped();
         if dropped > 0 && self.scope.admits_line() {
-            let message = format!("{dropped} more lines of this call (key `log-lines`)");
+            let message = format!("{dropped} more lines of this call dropped (key `log-lines`)");
             self.write(Level::WARN, &message);
         }
         dropped
@@ -37,7 +37,7 @@ impl Call {
         let policy = &*self.policy;
         let tenant = Some(&*self.scope.tenant).filter(|tenant| !tenant.is_empty());
         let decision = self.decision.map(tracing::field::display);
-        // Fields that are none are left out.
+        // Fields with `None` are omitted.
         macro_rules! line {
             ($level:ident) => {
                 tracing::$level!(
@@ -61,7 +61,7 @@ impl Call {
     }
 }
 
-/// Whether anybody reads lines of this level. Dropped ones do not count against the limit.
+/// Whether lines of this level are logged. Other lines do not count against the limit.
 fn enabled(level: Level) -> bool {
     match level {
         Level::ERROR => tracing::enabled!(target: "policy", Level::ERROR),

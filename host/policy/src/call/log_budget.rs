@@ -1,9 +1,9 @@
-//! How many lines a call may log.
+//! The limit of log lines of one call.
 
 use std::cell::Cell;
 
-/// The lines that a call has logged, and those that were dropped. Cells, because the lines lie in the sandbox's memory, which is
-/// borrowed together with this.
+/// The lines that a call has logged, and those that were dropped. Cells, because the text of a line is borrowed from the memory of the
+/// sandbox, which is borrowed together with this.
 #[derive(Default)]
 pub(super) struct LogBudget {
     written: Cell<u32>,
@@ -11,7 +11,7 @@ pub(super) struct LogBudget {
 }
 
 impl LogBudget {
-    /// Whether one more line may be written.
+    /// Counts one line; false if it is above the limit of `lines`.
     pub(super) fn take(&self, lines: u32) -> bool {
         let room = self.written.get() < lines;
         let counter = if room { &self.written } else { &self.dropped };
@@ -30,7 +30,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_log_budget_counts_what_it_refuses() {
+    fn lines_above_the_limit_are_dropped_and_counted() {
         let budget = LogBudget::default();
 
         let written = (0..20).filter(|_| budget.take(16)).count();

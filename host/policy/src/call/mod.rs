@@ -1,4 +1,4 @@
-//! One call: its request, the tables and the scope that it may ask about, and what it has asked, logged and changed so far.
+//! The state of a policy call, and the answers of the host functions: one file for each interface of the contract.
 
 mod answered;
 mod clock;
@@ -29,7 +29,7 @@ pub(crate) use trusted::{Peer, Rows};
 
 use log_budget::LogBudget;
 
-/// The state of one call, as the host's functions see it.
+/// The state of a call: request, tables and scope, and what the policy has queried, logged and changed so far.
 pub(crate) struct Call {
     request: Option<Request>,
     addresses: Arc<Snapshot>,
@@ -39,18 +39,18 @@ pub(crate) struct Call {
     log: LogBudget,
     tag: String,
     has_tag: bool,
-    /// Those of the trusted peers that were found last.
+    /// Tags of the trusted peers that were found last.
     trusted_tags: Vec<String>,
-    /// The time of the call, once it is asked for.
+    /// The time of the call, read from the clock when it is first needed.
     moment: Option<Moment>,
     edits: Edits,
     tape: Option<Box<Tape>>,
     decision: Option<DecisionId>,
-    /// When it ends. Functions of the host look at it, too.
+    /// The deadline. Host functions check it, too.
     pub(crate) end: End,
 }
 
-/// The limits that the host's functions enforce.
+/// The limits that host functions enforce.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bounds {
     pub(crate) memory_bytes: usize,
@@ -58,11 +58,11 @@ pub(crate) struct Bounds {
     pub(crate) host_call_bytes: usize,
     pub(crate) log_bytes: usize,
     pub(crate) log_lines: u32,
-    /// Whether log lines go nowhere: a trial run is nobody's call.
+    /// Whether log lines are discarded, as in a trial run.
     pub(crate) mute: bool,
 }
 
-/// What is known of a call beside its request.
+/// What accompanies the request of a call.
 #[derive(Default)]
 pub(crate) struct Notes {
     pub(crate) tape: Option<Box<Tape>>,
@@ -94,7 +94,7 @@ impl Call {
         }
     }
 
-    /// Makes this the state of a call that starts now. Costs no atomic operation while policy and table stay the same.
+    /// Starts a call. No atomic operation while policy, scope and tables are the same as in the previous call.
     pub(crate) fn begin(
         &mut self,
         addresses: &Arc<Snapshot>,
@@ -124,40 +124,44 @@ impl Call {
         self.request = Some(request);
     }
 
-    /// Takes the request back.
+    /// Ends the call and returns its request.
     pub(crate) fn end(&mut self) -> Request {
         self.request
             .take()
             .expect("a call that began has a request")
     }
 
-    /// The tape of the call, if it had one.
+    /// Takes the tape of the call, if it has one.
     pub(crate) fn take_tape(&mut self) -> Option<Box<Tape>> {
         self.tape.take()
     }
 
-    /// The changes that the policy made to the header.
+    /// The changes to header fields so far.
     pub(crate) fn edits(&mut self) -> &mut Edits {
         &mut self.edits
     }
 
-    /// The tape of the call, while it runs.
+    /// The tape of the call, if it has one.
     #[inline]
     pub(crate) fn tape(&self) -> Option<&Tape> {
         self.tape.as_deref()
     }
 
-    /// Does something with the tape, which must be there.
-    pub(crate) fn with_tape<T>(&mut self, what: impl FnOnce(&mut Tape) -> T) -> T {
-        what(self.tape.as_mut().expect("only asked where there is one"))
+    /// Passes the tape to `work`. There must be one.
+    pub(crate) fn with_tape<T>(&mut self, work: impl FnOnce(&mut Tape) -> T) -> T {
+        work(
+            self.tape
+                .as_mut()
+                .expect("the caller has checked that there is a tape"),
+        )
     }
 
-    /// When the call is: the same for all questions of one call.
+    /// The time of the call: the same for all queries of one call.
     pub(crate) fn moment(&mut self) -> Moment {
         *self.moment.get_or_insert_with(Moment::now)
     }
 
-    /// Puts a tag, or tags, where a question that found them would have.
+    /// Restores the side effect of a replayed query.
     pub(crate) fn leave(&mut self, leaves: Leaves, left: &Value) {
         match leaves {
             Leaves::Nothing => {}
@@ -186,19 +190,19 @@ impl Call {
         &self.bounds
     }
 
-    /// The bytes that a policy may pass in one call.
+    /// The bytes that a policy may pass in one call of a host function.
     pub(crate) fn host_call_bytes(&self) -> usize {
         self.bounds.host_call_bytes
     }
 
-    /// What the questions about trusted peers need: the request, what is known, when it has to end, and where tags go.
+    /// The parts that a query of trusted peers needs: request, tables, deadline, and the list for the tags that are found.
     pub(crate) fn parts(&mut self) -> (&Request, &Snapshot, &End, &mut Vec<String>) {
         let request = self.request.as_ref();
         let request = request.expect("a call that began has a request");
         (request, &self.addresses, &self.end, &mut self.trusted_tags)
     }
 
-    /// Ends the call if its time is over.
+    /// Returns an error that ends the call if its deadline has passed.
     #[inline]
     pub(crate) fn in_time(&self) -> wasmtime::Result<()> {
         match self.end.is_ahead() {
@@ -207,22 +211,22 @@ impl Call {
         }
     }
 
-    /// What the policy may ask about.
+    /// What the policy may query and change.
     pub(crate) fn scope(&self) -> &Scope {
         &self.scope
     }
 
-    /// What is known of addresses, peers and rules.
+    /// The tables and rules.
     pub(crate) fn snapshot(&self) -> &Snapshot {
         &self.addresses
     }
 
-    /// `tags`
+    /// `trusted.tags`
     pub(crate) fn trusted_tags(&self) -> &[String] {
         &self.trusted_tags
     }
 
-    /// `last-tag`
+    /// `permissions.last-tag`
     pub(crate) fn last_tag(&self) -> Option<&str> {
         self.has_tag.then_some(&self.tag)
     }

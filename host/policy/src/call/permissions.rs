@@ -10,14 +10,14 @@ use crate::tape::Leaves;
 
 use super::Call;
 
-/// The address that a policy asks about.
+/// The address of a query.
 enum Address<'a> {
     Ip(IpAddr),
     Name(&'a str),
 }
 
 impl Call {
-    /// `allow-source-address`
+    /// `permissions.allow-source-address`
     pub(crate) fn allow_source_address(&mut self, group: u32) -> bool {
         self.answered(
             "permissions.allow-source-address",
@@ -27,7 +27,7 @@ impl Call {
         )
     }
 
-    /// `source-address-group`
+    /// `permissions.source-address-group`
     pub(crate) fn source_address_group(&mut self) -> Option<u32> {
         self.answered(
             "permissions.source-address-group",
@@ -37,7 +37,7 @@ impl Call {
         )
     }
 
-    /// `allow-address`
+    /// `permissions.allow-address`
     pub(crate) fn allow_address(&mut self, group: u32, address: &str, port: u16) -> bool {
         self.answered(
             "permissions.allow-address",
@@ -47,7 +47,7 @@ impl Call {
         )
     }
 
-    /// `address-group`
+    /// `permissions.address-group`
     pub(crate) fn address_group(&mut self, address: &str, port: u16) -> Option<u32> {
         self.answered(
             "permissions.address-group",
@@ -98,13 +98,13 @@ impl Call {
 }
 
 impl<'a> Address<'a> {
-    /// Reads an address as the table does; what is no address is a name.
+    /// Parses an address as the table does. Any other text is a host name.
     fn parse(text: &'a str) -> Self {
         parse_ip(text).map_or(Self::Name(text), Self::Ip)
     }
 }
 
-/// The first row of a group that the policy may ask about.
+/// The first row of a group in the scope.
 #[inline]
 fn first_within<'t>(scope: &Scope, entries: Entries<'t>, port: u16) -> Option<Match<'t>> {
     match scope.is_limited() {
@@ -113,7 +113,7 @@ fn first_within<'t>(scope: &Scope, entries: Entries<'t>, port: u16) -> Option<Ma
     }
 }
 
-/// Remembers the tag of a match for `last-tag`. What found nothing leaves the tag of the match before.
+/// Stores the tag of a match for `last-tag`. Without a match, the tag of the previous match stays.
 fn note(tag: &mut String, has_tag: &mut bool, found: Option<Match<'_>>) -> Option<u32> {
     let found = found?;
     *has_tag = found.tag.is_some();

@@ -10,22 +10,22 @@ use crate::tape::Leaves;
 
 use super::Call;
 
-/// The most values of Contact that `allow-register` looks at. A request with more is denied: no telephone registers as many, and each is
-/// compared with every line of the rules.
+/// Maximum number of Contact values that `allow-register` checks. A request with more is denied: no telephone registers that many, and each
+/// value is compared with every line of the rules.
 const MOST_CONTACTS: usize = 64;
 
-/// The rules of a pair of files that a policy asks about.
+/// The rules of a query.
 enum Asked<'r> {
-    /// They are not for it to ask about.
+    /// The rules are outside the scope of the policy.
     Refused,
-    /// There are none, which allows everything.
+    /// There are no such rules, or they are empty: everything is allowed.
     Nothing,
-    /// These.
+    /// The rules to evaluate.
     Rules(&'r RuleSet),
 }
 
 impl Call {
-    /// `allow-routing`
+    /// `rules.allow-routing`
     pub(crate) fn allow_routing(&mut self, basename: Option<&str>) -> wasmtime::Result<bool> {
         let arguments = || json!([basename]);
         self.ruled("rules.allow-routing", arguments, |call| {
@@ -33,7 +33,7 @@ impl Call {
         })
     }
 
-    /// `allow-register`, and with `ports` `allow-register-include-port`
+    /// `rules.allow-register` or, with `ports`, `rules.allow-register-include-port`
     pub(crate) fn allow_register(
         &mut self,
         basename: Option<&str>,
@@ -47,7 +47,7 @@ impl Call {
         self.ruled(function, arguments, |call| call.registers(basename, ports))
     }
 
-    /// `allow-uri`
+    /// `rules.allow-uri`
     pub(crate) fn allow_uri(
         &mut self,
         basename: Option<&str>,
@@ -59,7 +59,7 @@ impl Call {
         })
     }
 
-    /// Answers a question about rules. One that is not answered in time ends the call.
+    /// Answers a query of rules. The call ends if the deadline passes meanwhile.
     fn ruled(
         &mut self,
         function: &'static str,
@@ -139,7 +139,7 @@ impl Call {
     }
 }
 
-/// `sip:USER@HOST`, as Kamailio writes URIs for its rules. The request URI has an `@` in any case.
+/// `sip:USER@HOST`, as Kamailio writes URIs for its rules. The Request-URI has an `@` even without a user (`always_at`).
 fn written(uri: &PlainUri<'_>, always_at: bool, port: bool) -> String {
     let PlainUri { user, host, .. } = uri;
     let mut text = match user.is_empty() && !always_at {

@@ -10,14 +10,14 @@ use crate::tape::Leaves;
 
 use super::Call;
 
-/// A peer of the policy's choice.
+/// A peer named by the policy instead of the source of the request.
 pub(crate) struct Peer<'p> {
     pub(crate) address: &'p str,
     pub(crate) transport: &'p str,
     pub(crate) from: Option<&'p str>,
 }
 
-/// How many of the rows that match are of interest.
+/// Which of the matching rows a query returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Rows {
     First,
@@ -25,7 +25,8 @@ pub(crate) enum Rows {
 }
 
 impl Call {
-    /// `allow-trusted`, `count-trusted` and, with a peer, those for an address: the number of rows.
+    /// `trusted.allow-trusted`, `trusted.count-trusted` and, with a peer, `trusted.allow-trusted-address` and
+    /// `trusted.count-trusted-address`: the number of matching rows.
     pub(crate) fn trusted(&mut self, rows: Rows, peer: Option<Peer<'_>>) -> wasmtime::Result<u32> {
         let function = match (rows, &peer) {
             (Rows::First, None) => "trusted.allow-trusted",
@@ -42,7 +43,7 @@ impl Call {
             let counted = call.count_trusted(rows, peer.as_ref(), &mut has_room);
             counted.unwrap_or_default()
         });
-        // What was not counted to the end ends the call.
+        // If the deadline has passed, the count is incomplete.
         self.in_time()?;
         match has_room {
             true => Ok(count),
@@ -50,7 +51,7 @@ impl Call {
         }
     }
 
-    /// Counts the rows, and keeps their tags while there is room for what a policy may get at once.
+    /// Counts the rows and collects their tags, up to the bytes that one host call may pass (`has_room`).
     fn count_trusted(
         &mut self,
         rows: Rows,

@@ -1,7 +1,7 @@
-//! How many instances, memories and tables a file makes when it is instantiated, counted without compiling it.
+//! Counts the instances, memories and tables that an instantiation of a file creates, without compiling it.
 //!
-//! A component holds definitions, and instantiates some of them, some several times. A component within may do so again, so a small file
-//! can stand for any number of instances.
+//! A component contains definitions, and may instantiate each of them any number of times. Nested components may do the same, so the
+//! number of instances grows exponentially with the size of the file.
 
 use wasmparser::{
     ComponentAlias, ComponentExternalKind, ComponentInstance, ComponentOuterAliasKind,
@@ -10,22 +10,22 @@ use wasmparser::{
 
 use crate::engine::PAGE;
 
-/// What an instance of a module or component is made of.
+/// What one instantiation of a module or component creates.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Footprint {
     /// Core instances.
     pub(crate) instances: u64,
     /// Linear memories.
     pub(crate) memories: u64,
-    /// Bytes that these start with.
+    /// Initial size of these memories in bytes.
     pub(crate) memory_bytes: u64,
     /// Tables.
     pub(crate) tables: u64,
-    /// Whether it instantiates a module or component that it is given as an argument. How many instances that makes cannot be told here.
+    /// Whether it instantiates a module or component that it gets as an argument. The footprint of the argument is not known here.
     pub(crate) is_open: bool,
 }
 
-/// A module or component that is being read.
+/// A module or component that is being parsed.
 #[derive(Default)]
 struct Scope {
     /// The index space of its modules.
@@ -37,7 +37,7 @@ struct Scope {
 }
 
 impl Footprint {
-    /// Of something that is an argument.
+    /// The footprint of an argument.
     const UNKNOWN: Self = Self {
         instances: 0,
         memories: 0,
@@ -49,7 +49,7 @@ impl Footprint {
     /// Counts the instances, memories and tables of a file.
     ///
     /// # Errors
-    /// If it is damaged. What is found in one that is not valid means nothing.
+    /// If the file cannot be parsed. The result for a file that is not valid is meaningless.
     pub(crate) fn of(bytes: &[u8]) -> wasmparser::Result<Self> {
         let mut scopes = vec![Scope {
             is_module: !Parser::is_component(bytes),
@@ -95,7 +95,7 @@ impl Footprint {
 }
 
 impl Scope {
-    /// What one instance is made of.
+    /// The footprint of one instantiation.
     fn total(&self) -> Footprint {
         Footprint {
             instances: self
@@ -143,7 +143,7 @@ impl Scope {
                     }
                 }
             }
-            // What is exported gets one more place in its index space.
+            // An export adds an entry to its index space.
             Payload::ComponentExportSection(exports) => {
                 for export in exports.clone() {
                     let export = export?;
@@ -164,7 +164,7 @@ impl Scope {
     }
 }
 
-/// Ends the innermost definition: it is the next of its kind in the one around it.
+/// Closes the innermost definition and adds it to the index space of its parent.
 fn close(scopes: &mut Vec<Scope>) {
     let Some(closed) = scopes.pop() else {
         return;
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_instantiated_counts_and_not_what_is_defined() {
+    fn instantiations_count_and_definitions_do_not() {
         let none = footprint(&format!("(component {MODULE})"));
         assert_eq!(none, Footprint::default());
         let two = footprint(&format!(
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn aliases_and_exports_are_what_they_stand_for() {
+    fn aliases_and_exports_count_as_their_targets() {
         let found = footprint(&format!(
             r#"(component {MODULE}
                 (component $inner
@@ -277,11 +277,11 @@ mod tests {
     }
 
     #[test]
-    fn an_argument_that_is_instantiated_is_told() {
+    fn an_instantiated_argument_is_detected() {
         let found = footprint(
             r#"(component (component (import "m" (core module $m)) (core instance (instantiate $m))))"#,
         );
-        assert!(!found.is_open, "nobody instantiates it");
+        assert!(!found.is_open, "it is not instantiated");
         let found = footprint(&format!(
             r#"(component {MODULE}
                 (component $c (import "m" (core module $n)) (core instance (instantiate $n)))

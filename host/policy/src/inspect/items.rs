@@ -1,35 +1,35 @@
-//! What a file imports and exports, and which tools made it.
+//! Imports, exports and producers of a policy file.
 
 use std::fmt;
 
-/// Something that a file needs.
+/// An import of a policy file.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Import {
-    /// The interface, or the whole name for what is in none.
+    /// The interface, or the whole name of an import that is not in an interface.
     pub interface: String,
-    /// The item of the interface. Components import interfaces whole.
+    /// The item of the interface; `None` for components, which import whole interfaces.
     pub item: Option<String>,
     /// `function`, `memory`, `interface`, …
     pub kind: &'static str,
 }
 
-/// Something that a file offers.
+/// An export of a policy file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Export {
-    /// Its name.
+    /// The name.
     pub name: String,
     /// `function`, `memory`, …
     pub kind: &'static str,
 }
 
-/// One line of a `producers` section.
+/// An entry of the `producers` section.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Producer {
     /// `language`, `processed-by` or `sdk`.
     pub role: String,
-    /// What it is.
+    /// The name of the language or tool.
     pub name: String,
-    /// Its version, possibly empty.
+    /// The version, possibly empty.
     pub version: String,
 }
 

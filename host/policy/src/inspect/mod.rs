@@ -1,4 +1,4 @@
-//! What can be said about a policy file without running it.
+//! Inspection of policy files without compiling or running them.
 
 mod footprint;
 mod items;
@@ -23,65 +23,65 @@ pub(crate) use toolchain::Toolchain;
 
 use footprint::Footprint;
 
-/// The deepest that components lie within components.
+/// Maximum nesting depth of components.
 pub(crate) const DEEPEST: u32 = 100;
 
-/// The custom section in which the SDK leaves its version.
+/// The custom section with the version of the SDK.
 const SDK_SECTION: &str = "portcullis-sdk";
 
-/// What wit-bindgen adds to the name of a world whose exports it leaves out.
+/// The suffix that wit-bindgen adds to the name of a world without its exports.
 const IMPORTS_ALONE: &str = "-with-all-of-its-exports-removed";
 
-/// A policy file, looked at from outside.
+/// What a policy file contains.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Inspection {
     /// Module or component.
     pub kind: Kind,
-    /// Bytes of the file.
+    /// Size of the file in bytes.
     pub size: usize,
-    /// SHA-256 of the file.
+    /// SHA-256 digest of the file.
     pub digest: Digest,
-    /// The world that a module says it is built for. A component does not say.
+    /// The world that a module is built for, from its `component-type` section. `None` for components.
     pub world: Option<String>,
-    /// What the file needs from its host.
+    /// The imports of the file.
     pub imports: Vec<Import>,
-    /// What it offers to its host.
+    /// The exports of the file.
     pub exports: Vec<Export>,
-    /// Languages and tools that made it, as they say.
+    /// Languages and tools, from the `producers` section.
     pub producers: Vec<Producer>,
-    /// The version of the SDK that it was built with.
+    /// The version of the SDK that the file was built with.
     pub sdk: Option<String>,
-    /// Bytes of linear memory that it starts with, over all memories of all instances.
+    /// Initial size of linear memory in bytes: the sum of all memories of all instances.
     pub memory_bytes: u64,
-    /// Bytes of linear memory that it declares as its maximum, if it does.
+    /// Declared maximum of linear memory in bytes; `None` if there is no maximum.
     pub max_memory_bytes: Option<u64>,
-    /// Table elements that its largest table starts with.
+    /// Initial number of elements of the largest table.
     pub table_elements: u64,
-    /// Texts pass the border in UTF-8.
+    /// Whether all texts are passed in UTF-8.
     pub(crate) utf8: bool,
-    /// What an instance of it is made of.
+    /// The instances, memories and tables of one instantiation.
     pub(crate) footprint: Footprint,
 }
 
 /// The two forms of a policy file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// A core module, as compilers make it.
+    /// A core module, the usual output of compilers.
     Module,
-    /// A component, as `wasm-tools component new` makes it.
+    /// A component, the output of `wasm-tools component new`.
     Component,
 }
 
 /// Reads a policy file without compiling or running it.
 ///
 /// # Errors
-/// If it is not a WebAssembly file or not a valid one.
+/// If it is not a valid WebAssembly file.
 pub fn inspect(bytes: &[u8]) -> Result<Inspection, LoadProblem> {
-    panic::caught(|| look_into(bytes))
+    panic::catch(|| inspect_untrusted(bytes))
 }
 
-fn look_into(bytes: &[u8]) -> Result<Inspection, LoadProblem> {
+fn inspect_untrusted(bytes: &[u8]) -> Result<Inspection, LoadProblem> {
     refuse_other_formats(bytes)?;
     let mut found = Inspection {
         kind: match Parser::is_component(bytes) {
@@ -114,12 +114,12 @@ fn look_into(bytes: &[u8]) -> Result<Inspection, LoadProblem> {
 }
 
 impl Inspection {
-    /// The tool that made it.
+    /// The toolchain that built the file.
     pub(crate) fn toolchain(&self) -> Toolchain {
         Toolchain::of(&self.producers, &self.imports)
     }
 
-    /// Whether it imports an interface of the contract, such as `trusted`.
+    /// Whether the file imports an interface of the contract, such as `trusted`.
     pub fn asks_for(&self, interface: &str) -> bool {
         let asks = |import: &Import| {
             let path = import.interface.split_once('@');
@@ -129,28 +129,28 @@ impl Inspection {
         self.imports.iter().any(asks)
     }
 
-    /// Whether it offers a function of this name.
+    /// Whether the file has an export of this name.
     pub(crate) fn has_function(&self, name: &str) -> bool {
         self.exports.iter().any(|export| export.name == name)
     }
 
     fn read(&mut self, bytes: &[u8]) -> Result<(), LoadProblem> {
         let mut producers = BTreeSet::new();
-        // Nested modules and components: 0 is the file itself.
+        // Nesting depth of modules and components; 0 is the file itself.
         let mut depth = 0_u32;
         for payload in Parser::new(0).parse_all(bytes) {
             let payload = payload?;
             match &payload {
                 Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => {
                     depth += 1;
-                    // The time to validate them grows with the square of their depth.
+                    // The time for validation grows with the square of the depth.
                     if depth > DEEPEST {
                         return Err(LoadProblem::TooDeep { limit: DEEPEST });
                     }
                 }
                 Payload::End(_) => depth = depth.saturating_sub(1),
                 Payload::CustomSection(section) if section.name() == "producers" => {
-                    // Nothing depends on this section: if it is broken, it is left out.
+                    // Nothing depends on this section, so a malformed one is ignored.
                     let _ = read_producers(section.data(), section.data_offset(), &mut producers);
                 }
                 Payload::CustomSection(section) if section.name() == SDK_SECTION => {
@@ -168,7 +168,7 @@ impl Inspection {
         Ok(())
     }
 
-    /// Bindings leave a section for the world that counts, and another one for its imports alone.
+    /// Bindings add one section for the world, and another one for the world without its exports. The former counts.
     fn note_world(&mut self, world: String) {
         let is_part = |world: &String| world.contains(IMPORTS_ALONE);
         if self.world.as_ref().is_none_or(is_part) {
@@ -262,7 +262,7 @@ impl fmt::Display for Kind {
     }
 }
 
-/// The instructions and types that the engine takes too.
+/// The proposals that policies may use. The engine supports them, too.
 pub(crate) fn features() -> WasmFeatures {
     let mut features = WasmFeatures::WASM2 | WasmFeatures::EXTENDED_CONST;
     features |= WasmFeatures::COMPONENT_MODEL;

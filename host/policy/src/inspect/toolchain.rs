@@ -1,10 +1,10 @@
-//! Which tool made a file, and what it takes to have it make another one.
+//! The toolchain that built a file, and how to build files with it that the host accepts.
 
 use crate::problem::BUILD_AGAIN;
 
 use super::items::{Import, Producer};
 
-/// A compiler, as far as its files need advice of their own.
+/// A compiler or componentizer whose files need advice of their own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Toolchain {
     Rust,
@@ -24,83 +24,86 @@ pub(crate) enum Toolchain {
 }
 
 impl Toolchain {
-    /// Reads it from what the tools left in the file, or else from what it imports.
+    /// Detects the toolchain from the `producers` section or, without one, from the imports.
     pub(crate) fn of(producers: &[Producer], imports: &[Import]) -> Self {
-        let says = |word: &str| {
+        let is_named = |word: &str| {
             let mut names = producers.iter().map(|producer| &producer.name);
             names.any(|name| name.to_ascii_lowercase().contains(word))
         };
-        let speaks = |is_it: fn(&str) -> bool| {
+        let has_language = |is_it: fn(&str) -> bool| {
             let mut languages = producers
                 .iter()
                 .filter(|producer| producer.role == "language");
             languages.any(|producer| is_it(&producer.name))
         };
-        let wants = |interface: &str| imports.iter().any(|import| import.interface == interface);
+        let imports_from =
+            |interface: &str| imports.iter().any(|import| import.interface == interface);
         let aborts = || {
             let is_it = |import: &Import| {
                 import.interface == "env" && import.item.as_deref() == Some("abort")
             };
             imports.iter().any(is_it)
         };
-        // Tools that bring a runtime with them first: the runtime is of another language.
+        // Tools that embed a language runtime come first: the runtime is written in another language.
         match () {
-            () if says("componentize-py") => Self::Python,
-            () if says("componentize-qjs") => Self::QuickJs,
-            () if says("componentizejs") || says("componentize-js") => Self::JavaScript,
-            () if speaks(|name| name == "JavaScript") => Self::JavaScript,
-            () if says("tinygo") => Self::TinyGo,
-            () if speaks(|name| name.eq_ignore_ascii_case("go")) || wants("gojs") => Self::Go,
-            () if says("zig") => Self::Zig,
-            () if speaks(|name| name == "Rust") => Self::Rust,
-            () if speaks(|name| name.starts_with('C')) || says("clang") => Self::C,
-            () if says("assemblyscript") || aborts() => Self::AssemblyScript,
+            () if is_named("componentize-py") => Self::Python,
+            () if is_named("componentize-qjs") => Self::QuickJs,
+            () if is_named("componentizejs") || is_named("componentize-js") => Self::JavaScript,
+            () if has_language(|name| name == "JavaScript") => Self::JavaScript,
+            () if is_named("tinygo") => Self::TinyGo,
+            () if has_language(|name| name.eq_ignore_ascii_case("go")) || imports_from("gojs") => {
+                Self::Go
+            }
+            () if is_named("zig") => Self::Zig,
+            () if has_language(|name| name == "Rust") => Self::Rust,
+            () if has_language(|name| name.starts_with('C')) || is_named("clang") => Self::C,
+            () if is_named("assemblyscript") || aborts() => Self::AssemblyScript,
             () => Self::Unknown,
         }
     }
 
-    /// How it makes files that need nothing but the contract.
+    /// How to build files that import only the contract.
     pub(crate) fn bare(self) -> &'static str {
         match self {
             Self::Rust => {
                 "build it for wasm32-unknown-unknown (cargo build --release --target wasm32-unknown-unknown)"
             }
             Self::C => {
-                "leave out what needs files, output or time, and build it as a library (clang -nostartfiles -Wl,--no-entry)"
+                "remove code that uses files, output or time, and build it as a library (clang -nostartfiles -Wl,--no-entry)"
             }
             Self::Zig => {
                 "build it for wasm32-freestanding (zig build-exe -target wasm32-freestanding -fno-entry)"
             }
             Self::Go => {
-                "Go's runtime needs WASI: put a stub in its place (wasm-tools component new --adapt wasi_snapshot_preview1=STUB.wasm)"
+                "the runtime of Go needs WASI: replace it by a stub (wasm-tools component new --adapt wasi_snapshot_preview1=STUB.wasm)"
             }
             Self::TinyGo => "build it for wasm-unknown (tinygo build -target=wasm-unknown)",
-            Self::AssemblyScript => "compile it without (asc --use abort= --runtime stub)",
+            Self::AssemblyScript => "build it without them (asc --use abort= --runtime stub)",
             Self::JavaScript => {
-                "switch off what it has for other hosts (jco componentize --disable all)"
+                "disable the features of other hosts (jco componentize --disable all)"
             }
-            Self::QuickJs => "have it stubbed (componentize-qjs --sync --stub-wasi)",
-            Self::Python => "have it stubbed (componentize-py componentize --stub-wasi)",
+            Self::QuickJs => "replace WASI by stubs (componentize-qjs --sync --stub-wasi)",
+            Self::Python => "replace WASI by stubs (componentize-py componentize --stub-wasi)",
             Self::Unknown => {
                 "build it for a target without WASI (in Rust: cargo build --release --target wasm32-unknown-unknown)"
             }
         }
     }
 
-    /// How it makes files with a smaller memory.
+    /// How to build files with less initial memory.
     pub(crate) fn small_memory(self) -> &'static str {
         match self {
             Self::Rust => "link it with a smaller stack (-C link-arg=-zstack-size=32768)",
             Self::C | Self::Zig => "link it with a smaller stack (-Wl,-z,stack-size=32768)",
             Self::TinyGo => "give it a smaller stack and heap (its target's `default-stack-size`)",
-            Self::AssemblyScript => "let it start with less (asc --initialMemory 1)",
+            Self::AssemblyScript => "reduce its initial memory (asc --initialMemory 1)",
             Self::Go | Self::JavaScript | Self::QuickJs | Self::Python | Self::Unknown => {
-                "let it start with less"
+                "reduce its initial memory"
             }
         }
     }
 
-    /// How it makes files that keep to the instructions that are supported; `cause` is what the validator says.
+    /// How to build files without unsupported instructions; `cause` is the message of the validator.
     pub(crate) fn plain(self, cause: &str) -> &'static str {
         match self {
             Self::QuickJs if cause.contains("tail call") => {
@@ -138,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn toolchains_are_known_by_what_they_leave() {
+    fn toolchains_are_detected_by_producers_and_imports() {
         let wasi = [("wasi_snapshot_preview1", "fd_write")];
         for (producers, imports, toolchain) in [
             (

@@ -41,7 +41,7 @@ pub(super) fn link_component(linker: &mut component::Linker<Data>) -> wasmtime::
     )
 }
 
-/// An optional `local-time` as it lies in memory.
+/// The memory layout of an optional `local-time`.
 fn lowered(local: Option<LocalTime>) -> [u8; 16] {
     let mut bytes = [0; 16];
     let Some(local) = local else {

@@ -43,7 +43,7 @@ fn log(mut caller: ModuleContext<'_>, level: u32, at: u32, length: u32) -> wasmt
 }
 
 #[derive(Clone, Copy, component::ComponentType, component::Lift)]
-#[allow(dead_code, reason = "the runtime makes them from what a policy passes")]
+#[allow(dead_code, reason = "the runtime constructs them from arguments")]
 #[component(enum)]
 #[repr(u8)]
 enum WireLevel {

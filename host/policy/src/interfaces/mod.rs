@@ -1,7 +1,7 @@
-//! The interfaces of the contract, one module for each: its functions with the signatures that the canonical ABI gives them for modules,
-//! and those for components. What the functions answer is in [`call`](crate::call).
+//! The host functions, one file for each interface of the contract. Each file defines them twice: for modules, with the signatures that the
+//! canonical ABI prescribes, and for components. Their answers are in [`call`](crate::call).
 //!
-//! For modules, a text is a pointer and a length; a result that is not one number goes where the last argument points.
+//! For modules, a text is an address and a length. A result other than a single number is written to the address in the last argument.
 
 mod clock;
 mod counters;
@@ -17,7 +17,7 @@ use wasmtime::{Engine, Linker, component};
 
 use crate::state::Data;
 
-/// The host's functions for modules.
+/// A linker with the host functions for modules.
 pub(crate) fn module_linker(engine: &Engine) -> wasmtime::Result<Linker<Data>> {
     let mut linker = Linker::new(engine);
     permissions::link_module(&mut linker)?;
@@ -32,7 +32,7 @@ pub(crate) fn module_linker(engine: &Engine) -> wasmtime::Result<Linker<Data>> {
     Ok(linker)
 }
 
-/// The host's functions for components.
+/// A linker with the host functions for components.
 pub(crate) fn component_linker(engine: &Engine) -> wasmtime::Result<component::Linker<Data>> {
     let mut linker = component::Linker::new(engine);
     permissions::link_component(&mut linker)?;

@@ -64,10 +64,10 @@ pub(super) fn link_component(linker: &mut component::Linker<Data>) -> wasmtime::
     link_headers(&mut request)
 }
 
-/// A part of the request that is a text.
+/// Reads a text from the request.
 type Text = fn(&Request) -> Cow<'_, str>;
 
-/// A part of the request that is a number.
+/// Reads a number from the request.
 type Number = fn(&Request) -> u32;
 
 fn link_texts(linker: &mut Linker<Data>) -> wasmtime::Result<()> {
@@ -119,7 +119,7 @@ fn header(
 ) -> wasmtime::Result<()> {
     let (memory, call) = open(&mut caller)?;
     let name = text(memory, at, length, call.host_call_bytes())?;
-    // A copy: the module runs before the value is written, and the name lies in its memory.
+    // Copied, because the allocation runs code of the module, which may overwrite the name.
     let Some(value) = call.request().header(name).map(Cow::into_owned) else {
         return write_words(&mut caller, result, &[0, 0, 0]);
     };

@@ -81,5 +81,5 @@ pub(super) fn link_component(linker: &mut component::Linker<Data>) -> wasmtime::
     )
 }
 
-/// A question about a pair of files.
+/// A query of rules by their basename.
 type Question = fn(&mut Call, Option<&str>) -> wasmtime::Result<bool>;

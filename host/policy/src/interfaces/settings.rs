@@ -1,5 +1,4 @@
-//! The interface `settings`. For modules, an optional number is a byte that says whether it is there, and the value at the next place that
-//! suits its size.
+//! The interface `settings`. For modules, an optional number is a discriminant byte, followed by the value at the next aligned offset.
 
 use wasmtime::component::WasmStr;
 use wasmtime::{Linker, component};
@@ -17,7 +16,7 @@ pub(super) fn link_module(linker: &mut Linker<Data>) -> wasmtime::Result<()> {
     link_texts(linker)
 }
 
-/// Links functions that find something by a key.
+/// Defines functions with a key as their argument.
 macro_rules! by_key {
     ($instance:ident, $($name:literal: $method:ident),+ $(,)?) => {$(
         $instance.func_wrap($name, |mut store: ComponentContext<'_>, (key,): (WasmStr,)| {
@@ -125,7 +124,7 @@ fn link_texts(linker: &mut Linker<Data>) -> wasmtime::Result<()> {
     Ok(())
 }
 
-/// An optional number of eight bytes.
+/// Writes an optional number of eight bytes.
 fn write_wide(
     caller: &mut ModuleContext<'_>,
     result: u32,

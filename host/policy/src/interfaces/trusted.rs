@@ -77,7 +77,7 @@ pub(super) fn link_component(linker: &mut component::Linker<Data>) -> wasmtime::
 
 fn tags(mut caller: ModuleContext<'_>, result: u32) -> wasmtime::Result<()> {
     open(&mut caller)?;
-    // Copies: the module runs before the values are written.
+    // Copied, because the allocations run code of the module.
     let tags = caller.data().call.trusted_tags().to_vec();
     let list = give_list(&mut caller, &tags)?;
     write_words(&mut caller, result, &list)

@@ -1,21 +1,21 @@
-//! Reads a verdict out of a module's memory.
+//! Lifts results of a module out of its memory: the verdict, and the result of `validate-settings`.
 
 use crate::failure::Failure;
 use crate::verdict::{InvalidVerdict, Rejection, Verdict};
 
-/// Bytes of a verdict in memory: the case, then the largest payload, a rejection.
+/// Bytes of a verdict in memory: the discriminant, then the largest payload, a rejection.
 const VERDICT: usize = 24;
-/// Bytes of a header field in memory: name and value, each a pointer and a length.
+/// Bytes of a header field in memory: name and value, each an address and a length.
 const HEADER: usize = 16;
 
-/// Memory being read, and how much may still be copied out of it.
+/// The memory, and how many bytes may still be copied out of it.
 struct Reader<'a> {
     memory: &'a [u8],
     limit: usize,
     left: usize,
 }
 
-/// The verdict at `at`. At most `limit` bytes are copied.
+/// Reads the verdict at `at`. At most `limit` bytes are copied.
 pub(super) fn verdict(memory: &[u8], at: u32, limit: usize) -> Result<Verdict, Failure> {
     let mut reader = Reader::of_result(memory, at, limit)?;
     let raw = reader.bytes(at, VERDICT, "pointer out of bounds of memory")?;
@@ -36,7 +36,7 @@ pub(super) fn verdict(memory: &[u8], at: u32, limit: usize) -> Result<Verdict, F
     }
 }
 
-/// The result of `validate-settings` at `at`.
+/// Reads the result of `validate-settings` at `at`.
 pub(super) fn result(memory: &[u8], at: u32, limit: usize) -> Result<Result<(), String>, Failure> {
     const RESULT: usize = 12;
     let mut reader = Reader::of_result(memory, at, limit)?;
@@ -49,7 +49,7 @@ pub(super) fn result(memory: &[u8], at: u32, limit: usize) -> Result<Result<(), 
 }
 
 impl<'a> Reader<'a> {
-    /// For the result at `at`, which the canonical ABI aligns.
+    /// A reader for the result at `at`, which must be aligned.
     fn of_result(memory: &'a [u8], at: u32, limit: usize) -> Result<Self, Failure> {
         match at.is_multiple_of(4) {
             true => Ok(Self {
@@ -102,7 +102,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// The four bytes at `at` of a slice that is long enough.
+/// The 32-bit value at `at` of a slice that is long enough.
 fn word(raw: &[u8], at: usize) -> u32 {
     u32::from_le_bytes([raw[at], raw[at + 1], raw[at + 2], raw[at + 3]])
 }

@@ -1,10 +1,10 @@
-//! Policies that are core modules: instantiated as they are, with the canonical ABI of the contract written out by hand.
+//! Policies that are core modules: instantiated directly, with the canonical ABI of the contract implemented by hand.
 //!
-//! A module could as well be wrapped in a component, which is what [`check`](crate::check) does to check it. But such a component
-//! has three instances (the module, a shim and its fix-up) and goes through the runtime's general conversion of values; this
-//! way a call costs less than half. Tests hold both ways against each other: the same verdicts, the same failures.
+//! A module could also be instantiated as a component, as [`check`](crate::check) encodes it. But such a component has three instances (the
+//! module, a shim and its fix-up), and the runtime converts its values by a general algorithm; a direct call costs less than half. Tests
+//! compare both: the same verdicts and the same failures.
 //!
-//! Memory safety is not at stake here: everything that a module passes is checked like any other input, by safe code.
+//! Memory safety does not depend on this code: it is safe Rust, and checks every value that a module passes.
 
 mod lift;
 
@@ -27,13 +27,13 @@ use crate::verdict::Verdict;
 /// A compiled module.
 pub(crate) struct Module {
     module: wasmtime::Module,
-    /// What its mutable globals are exported as, if its instances can be put back to their first state.
+    /// The export names of its mutable globals, if its instances can be reset.
     globals: Option<Vec<String>>,
-    /// Whether it marks what it writes.
+    /// Whether the module marks the cards that it writes.
     has_marks: bool,
 }
 
-/// A module, ready to be instantiated.
+/// A linked module.
 pub(crate) struct Prepared {
     pre: InstancePre<Data>,
     memory: ModuleExport,
@@ -52,19 +52,19 @@ pub(crate) struct Live {
     pristine: Option<Box<Pristine>>,
 }
 
-/// What an instance is made for.
+/// How an instance is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Use {
-    /// One call.
+    /// For one call.
     Once,
-    /// Calls of which each finds what the one before left.
+    /// For several calls, each of which finds the state that the previous one left.
     Again,
-    /// Calls of which each finds the instance in its first state.
+    /// For several calls, with a reset to the initial state after each.
     Reset,
 }
 
-/// Whether a file that keeps the contract can go this way. A module that needs more of the component model than functions of
-/// the contract and one `decide` goes the other.
+/// Whether a file that fits the contract can be instantiated directly. A module that uses special exports of the component model is
+/// instantiated as a component.
 pub(crate) fn fits(inspection: &Inspection) -> bool {
     const SPECIAL: [&str; 3] = ["_initialize", "cabi_import_realloc", "cabi_export_realloc"];
     let exports = &inspection.exports;
@@ -80,7 +80,7 @@ pub(crate) fn fits(inspection: &Inspection) -> bool {
             .any(|export| SPECIAL.contains(&&*export.name))
 }
 
-/// The module that is compiled for a file that [`fits`].
+/// Rewrites the module of a file that [`fits`], for the compiler: bulk memory operations in pieces, exports of globals, and marks.
 pub(crate) fn rewritten(file: &[u8], has_marks: bool) -> wasmtime::Result<Cow<'_, [u8]>> {
     match Resettable::of(file) {
         Some(Resettable { module, .. }) => {
@@ -98,14 +98,14 @@ impl Module {
         Self::of(file, Self::translate(engine, file)?)
     }
 
-    /// The machine code alone.
+    /// Compiles a file to machine code.
     pub(crate) fn translate(engine: &Engine, file: &[u8]) -> wasmtime::Result<wasmtime::Module> {
-        // Marks would count as instructions of the policy.
+        // Fuel would count the marks as instructions of the policy.
         let has_marks = !engine::is_metered(engine);
         wasmtime::Module::new(engine, rewritten(file, has_marks)?)
     }
 
-    /// What was made of a file by [`Module::translate`].
+    /// The module of a file whose machine code is the result of [`Module::translate`].
     pub(crate) fn of(file: &[u8], module: wasmtime::Module) -> wasmtime::Result<Self> {
         module.initialize_copy_on_write_image()?;
         let globals = Resettable::of(file).map(|resettable| resettable.globals);
@@ -119,7 +119,7 @@ impl Module {
 }
 
 impl Prepared {
-    /// Links `module` with the host's functions.
+    /// Links `module` with the host functions.
     pub(crate) fn new(
         engine: &Engine,
         Module {
@@ -151,12 +151,12 @@ impl Prepared {
         })
     }
 
-    /// Whether instances can be put back to their first state.
+    /// Whether instances can be reset.
     pub(crate) fn can_reset(&self) -> bool {
         self.globals.is_some()
     }
 
-    /// Asks a new instance what is wrong with its settings; none if it has nothing to say about them.
+    /// Calls `validate-settings` of a new instance; `None` if the policy does not export it.
     pub(crate) fn validate(
         &self,
         store: &mut Store<Data>,
@@ -186,7 +186,7 @@ impl Prepared {
         lift::result(guest.memory().data(&*store), at, terms.host_call_bytes)
     }
 
-    /// Makes an instance; its start function runs.
+    /// Creates an instance, which runs its start function.
     pub(crate) fn instantiate(
         &self,
         store: &mut Store<Data>,
@@ -207,7 +207,7 @@ impl Prepared {
             ));
         };
         let realloc = self.realloc.as_ref().and_then(&mut export);
-        // What it would free goes with the sandbox, or when the sandbox is put back.
+        // The post-return function frees the memory of the verdict. It is not needed if the instance is dropped or reset after the call.
         let post_return = match usage {
             Use::Again => self.post_return.as_ref().and_then(&mut export),
             Use::Once | Use::Reset => None,
@@ -237,7 +237,7 @@ impl Prepared {
 }
 
 impl Live {
-    /// Asks for a verdict. It is as the policy gave it: nothing is checked yet.
+    /// Calls `decide`. The verdict is not validated yet.
     pub(crate) fn decide(&self, store: &mut Store<Data>, terms: Terms) -> Result<Verdict, Failure> {
         let read = |error: wasmtime::Error| Failure::read(&error, Stage::Decide, terms);
         let at = self.decide.call(&mut *store, ()).map_err(read)?;
@@ -251,7 +251,7 @@ impl Live {
         Ok(verdict)
     }
 
-    /// Puts the instance back to its first state after a call that went well; false if it can't be asked again.
+    /// Resets the instance after a successful call; false if it cannot be used again.
     pub(crate) fn reset(&self, store: &mut Store<Data>) -> bool {
         let Some(pristine) = &self.pristine else {
             return false;

@@ -1,12 +1,12 @@
-//! Card marking: which parts of its memory a call wrote, so that a reset puts back those and no others.
+//! Card marking: records which parts of its memory a call wrote, so that a reset restores only those.
 //!
-//! The memory is divided into 64 cards. The module gets a global of 64 bits, and code before each instruction that writes memory,
-//! which sets the bit of the card that is written. This is the write barrier of a generational garbage collector. The host sets the
-//! bits of what it writes itself ([`Cards`]).
+//! The memory is divided into 64 cards. The module gets a 64-bit global, and code before each instruction that writes memory sets the bit
+//! of the card that is written. This is the write barrier of a generational garbage collector. For its own writes, the host sets the bits
+//! in [`Cards`].
 //!
-//! The marks can be trusted, whatever the module does: the host adds the code after the module has been validated, so the module has
-//! no name for the global, and no instruction that writes memory is left without a mark. A module with other such instructions than
-//! those listed here gets no marks, and a reset puts back its whole memory.
+//! The marks are reliable even for a hostile module: the host adds the code after the module has been validated, so the module cannot name
+//! the global, and every instruction that writes memory is marked. A module with instructions that write memory and are not listed here
+//! gets no marks, and a reset restores its whole memory.
 
 use std::ops::Range;
 
@@ -20,25 +20,25 @@ use wasmparser::{
     FunctionBody, MemArg, Operator, Parser, Payload, TypeRef, Validator, WasmFeatures,
 };
 
-/// What the global of the marks is exported as.
+/// The export name of the global with the marks.
 pub(crate) const EXPORT: &str = "portcullis:cards";
 
-/// Cards of a memory.
+/// Number of cards of a memory.
 const CARDS: usize = u64::BITS as usize;
 
-/// Bytes of the largest value that one instruction stores. It may begin in one card and end in the next.
+/// Bytes of the largest value that one instruction stores. It may begin in one card and end in the next, but only the first is marked.
 const WIDEST: usize = 16;
 
-/// Which cards the host wrote during a call, in a memory of a certain size.
+/// The cards that the host wrote during a call, in a memory of fixed size.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Cards {
-    /// A card has two to the power of this bytes.
+    /// Binary logarithm of the size of a card in bytes.
     shift: u32,
     written: u64,
 }
 
 impl Cards {
-    /// No card of a memory of so many bytes.
+    /// No cards, for a memory of this many bytes.
     pub(crate) fn none(memory: usize) -> Self {
         Self {
             shift: shift(memory),
@@ -46,7 +46,7 @@ impl Cards {
         }
     }
 
-    /// Notes that the host writes there.
+    /// Marks the cards of a range that the host writes.
     #[inline]
     pub(crate) fn mark(&mut self, at: usize, size: usize) {
         if size == 0 {
@@ -57,13 +57,13 @@ impl Cards {
         self.written |= (u64::MAX << first) & (u64::MAX >> (u64::BITS - 1 - last));
     }
 
-    /// Takes the marks of the host.
+    /// Returns the marks and clears them.
     pub(crate) fn take(&mut self) -> u64 {
         std::mem::take(&mut self.written)
     }
 }
 
-/// Calls `each` with the ranges of bytes that marks stand for, in a memory of so many bytes.
+/// Calls `each` with the byte ranges of the marked cards, in a memory of this many bytes.
 pub(super) fn each_range(marks: u64, memory: usize, mut each: impl FnMut(Range<usize>)) {
     let shift = shift(memory);
     let mut marks = marks;
@@ -80,7 +80,7 @@ pub(super) fn each_range(marks: u64, memory: usize, mut each: impl FnMut(Range<u
     }
 }
 
-/// The power of two that a card has bytes.
+/// Binary logarithm of the size of a card, for a memory of this many bytes.
 fn shift(memory: usize) -> u32 {
     memory
         .div_ceil(CARDS)
@@ -89,24 +89,24 @@ fn shift(memory: usize) -> u32 {
         .trailing_zeros()
 }
 
-/// The module with marks, for a memory that starts with so many bytes; none if it writes memory by other instructions than those
-/// known here. It must be valid, have no imports but functions, and no export named [`EXPORT`].
+/// Adds marks to a module; `None` if it may write memory by instructions that are not listed here. The module must be valid, import only
+/// functions, and have no export named [`EXPORT`].
 pub(crate) fn marked(file: &[u8]) -> Option<Vec<u8>> {
     let known = Validator::new_with_features(known_features()).validate_all(file);
     known.ok()?;
     Marking::of(file)?.rewrite(file)
 }
 
-/// The proposals whose instructions are known: of all instructions of these, [`Written::by`] names those that write memory.
+/// The supported proposals. [`Written::by`] lists all their instructions that write memory.
 fn known_features() -> WasmFeatures {
     WasmFeatures::WASM2 | WasmFeatures::EXTENDED_CONST
 }
 
-/// What an instruction writes.
+/// What an instruction writes to memory.
 enum Written {
     /// A value of this type at an address on the stack.
     Value(ValType, MemArg),
-    /// As many bytes as the stack says.
+    /// A range whose address and size are on the stack.
     Range,
 }
 
@@ -135,13 +135,13 @@ impl Written {
     }
 }
 
-/// What has to be known of a module to mark what it writes.
+/// The facts about a module that its marking needs.
 struct Marking {
-    /// Bytes of a card, as a power of two.
+    /// Binary logarithm of the size of a card in bytes.
     shift: u32,
-    /// The number of the global with the marks.
+    /// The index of the global with the marks.
     global: u32,
-    /// The number of the function that marks a range.
+    /// The index of the function that marks a range.
     mark: u32,
     /// The number of parameters of each function of the module.
     params: Vec<u32>,
@@ -252,7 +252,7 @@ impl Marking {
         Some(whole.finish())
     }
 
-    /// A function with a mark before each instruction that writes.
+    /// The body of a function with a mark before each instruction that writes memory.
     fn function(&self, file: &[u8], body: &FunctionBody<'_>, params: u32) -> Option<Vec<u8>> {
         let whole = place(body.range().start)?..place(body.range().end)?;
         let mut locals = body.get_locals_reader().ok()?;
@@ -288,8 +288,7 @@ impl Marking {
         Some(out)
     }
 
-    /// Marks what the next instruction writes. It finds the stack as it was. `scratch` is the number of the first local that is free
-    /// for that.
+    /// The code that marks what the next instruction writes. It leaves the stack unchanged. `scratch` is the index of the first scratch local.
     fn mark(&self, written: &Written, scratch: u32) -> Option<Vec<Instruction<'static>>> {
         use Instruction::{
             Call, GlobalGet, GlobalSet, I32Add, I32Const, I32ShrU, I64Const, I64ExtendI32U, I64Or,
@@ -301,7 +300,7 @@ impl Marking {
                 let value =
                     scratch + u32::try_from(SCRATCH.iter().rposition(|it| it == ty)?).ok()?;
                 let mut code = vec![LocalSet(value), LocalSet(to), I64Const(1), LocalGet(to)];
-                // An address that goes beyond 32 bits here is out of bounds, and ends the call.
+                // If this addition overflows 32 bits, the address is out of bounds, and the instruction traps.
                 let offset = u32::try_from(memarg.offset).ok()?;
                 if offset > 0 {
                     code.extend([I32Const(offset.cast_signed()), I32Add]);
@@ -310,7 +309,7 @@ impl Marking {
                     I32Const(self.shift.cast_signed()),
                     I32ShrU,
                     I64ExtendI32U,
-                    // The runtime takes the number of the card modulo 64, for a memory that has grown: it will not be put back.
+                    // The shift takes the index of the card modulo 64. It exceeds 63 only in a memory that has grown, which is not reset.
                     I64Shl,
                     GlobalGet(self.global),
                     I64Or,
@@ -330,7 +329,7 @@ impl Marking {
         })
     }
 
-    /// The function that marks a range. Its parameters are where it begins, and its size.
+    /// The function that marks a range. Its parameters are the address and the size of the range.
     fn mark_range(&self) -> Function {
         use Instruction::{
             Else, End, GlobalGet, GlobalSet, I32Add, I32Const, I32Eqz, I32ShrU, I32Sub, I64And,
@@ -343,14 +342,14 @@ impl Marking {
             I32Eqz,
             If(BlockType::Empty),
             Else,
-            // From the first card on …
+            // The bits from the first card on …
             I64Const(-1),
             LocalGet(0),
             shift.clone(),
             I32ShrU,
             I64ExtendI32U,
             I64Shl,
-            // … up to the last one.
+            // … and up to the last card.
             I64Const(-1),
             I64Const(63),
             LocalGet(0),
@@ -377,7 +376,7 @@ impl Marking {
     }
 }
 
-/// Locals that each function gets: address, source and size of a range, and a value of each type.
+/// Scratch locals of each function: address, source and size of a range, and a value of each type.
 const SCRATCH: [ValType; 7] = [
     ValType::I32,
     ValType::I32,
@@ -391,7 +390,7 @@ const TO: u32 = 0;
 const FROM: u32 = 1;
 const SIZE: u32 = 2;
 
-/// The globals of the module, and behind them that of the marks.
+/// The globals of the module, followed by the global with the marks.
 fn with_marks(mut globals: GlobalSection) -> GlobalSection {
     let ty = GlobalType {
         val_type: ValType::I64,
@@ -417,7 +416,7 @@ mod tests {
 
     const SIZE: usize = 2 << 16;
 
-    /// One function for each instruction that writes; its parameters are an address, what is written, and a size.
+    /// One function for each instruction that writes memory. Its parameters are an address, a value or source, and a size.
     const WRITERS: [(&str, &str); 18] = [
         ("i32.store", "local.get 1 i32.store offset=5"),
         ("i32.store8", "local.get 1 i32.store8"),
@@ -473,7 +472,7 @@ mod tests {
         )
     }
 
-    /// The module as it is, and with marks.
+    /// The original module, and the one with marks.
     static BOTH: LazyLock<[wasmtime::Module; 2]> = LazyLock::new(|| {
         let plain = wat::parse_str(text()).unwrap();
         let marked = marked(&plain).unwrap();
@@ -521,7 +520,7 @@ mod tests {
         (at.wrapping_mul(2_654_435_761) >> 16) as u8 | 1
     }
 
-    /// The marked module does what the plain one does, and whatever it changed lies in a range that its marks stand for.
+    /// The marked module has the same effect as the original one, and every byte that it changed is in a marked card.
     fn compare(name: &str, arguments: (u32, u32, u32)) -> Result<(), TestCaseError> {
         let [plain, marked] = &*BOTH;
         let mut expected = Lab::new(plain);
@@ -553,12 +552,12 @@ mod tests {
         #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
 
         #[test]
-        fn what_is_written_is_marked(
+        fn writes_of_the_module_are_marked(
             card in 0..=64_u32, near in -20..20_i32, what in any::<u32>(), size in 0..5_000_u32,
             within in 0..131_072_u32, writer in 0..WRITERS.len(),
         ) {
             let near = (card * 2_048).wrapping_add_signed(near);
-            // Some sources lie outside, so that the instruction fails.
+            // Some sources are out of bounds, so that the instruction traps.
             let what = if what % 4 == 0 { what } else { what % 2_000 };
             for to in [near, within, near.wrapping_sub(70_000), near.wrapping_sub(4_000_000_000)] {
                 compare(WRITERS[writer].0, (to, what, size))?;
@@ -566,7 +565,7 @@ mod tests {
         }
 
         #[test]
-        fn what_the_host_writes_is_marked(at in 0..SIZE, size in 0..SIZE, pages in 1..=2_usize) {
+        fn writes_of_the_host_are_marked(at in 0..SIZE, size in 0..SIZE, pages in 1..=2_usize) {
             let memory = pages * (SIZE / 2);
             let at = at.min(memory);
             let size = size.min(memory - at);
@@ -580,7 +579,7 @@ mod tests {
     }
 
     #[test]
-    fn every_writer_marks_one_card() {
+    fn a_write_marks_only_its_cards() {
         let mut lab = Lab::new(&BOTH[1]);
         for (name, _) in WRITERS {
             assert!(WRITERS.iter().filter(|writer| writer.0 == name).count() == 1);
@@ -605,7 +604,7 @@ mod tests {
     }
 
     #[test]
-    fn a_module_with_other_instructions_gets_no_marks() {
+    fn a_module_with_unlisted_instructions_gets_no_marks() {
         for text in [
             "(module (memory 1) (func (drop (i32.atomic.rmw.add (i32.const 0) (i32.const 1)))))",
             "(module (memory 1) (memory 1) (func (i32.store 1 (i32.const 0) (i32.const 1))))",

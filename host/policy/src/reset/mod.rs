@@ -1,4 +1,4 @@
-//! Puts instances of modules back to their first state.
+//! Resets instances of modules to their initial state after each call.
 
 mod cards;
 mod pristine;

@@ -1,8 +1,8 @@
-//! Puts an instance back to its first state, so that the next call finds what it would find in a new one.
+//! Resets an instance to its initial state, so that the next call finds the same state as in a new instance.
 //!
-//! Only for modules that are [`Resettable`](super::resettable::Resettable): there memory and mutable globals are all the state
-//! there is. Of the memory, only the [`cards`] that the call wrote are put back: what a call costs depends on what it
-//! writes, and neither on the size of its memory nor on how many other policies share the processor's caches.
+//! Only for [`Resettable`](super::resettable::Resettable) modules, whose whole state is their memory and mutable globals. Of the memory, only
+//! the [`cards`] that the call wrote are restored: the cost of a reset depends on how much the call writes, and neither on the size of the
+//! memory nor on how many other policies share the CPU caches.
 
 use std::ops::Range;
 
@@ -10,27 +10,27 @@ use wasmtime::{Global, Memory, Store, Val};
 
 use super::cards;
 
-/// The first state of an instance.
+/// The initial state of an instance.
 pub(crate) struct Pristine {
     memory: Memory,
     /// The size of the memory in bytes.
     size: usize,
     image: Image,
     globals: Vec<(Global, Val)>,
-    /// The global with the marks of what was written, where the module has one.
+    /// The global with the marks, if the module has marks.
     marks: Option<Global>,
 }
 
-/// What a memory holds at first.
+/// The initial content of a memory.
 struct Image {
-    /// Where the part of the memory begins that is not zero.
+    /// Offset of the first byte that is not zero.
     start: usize,
-    /// That part.
+    /// The bytes from there to the last byte that is not zero.
     bytes: Box<[u8]>,
 }
 
 impl Pristine {
-    /// Notes the state of an instance that has not been called yet.
+    /// Copies the state of an instance that has not been called yet.
     pub(crate) fn of<T>(
         store: &mut Store<T>,
         memory: Memory,
@@ -52,7 +52,7 @@ impl Pristine {
         }
     }
 
-    /// Puts the instance back; false if that cannot be done, because it has grown. `host` are the marks of what the host wrote.
+    /// Resets the instance; false if that is impossible because its memory has grown. `host` are the marks of the host's writes.
     pub(crate) fn restore<T>(&self, store: &mut Store<T>, host: u64) -> bool {
         let written = match &self.marks {
             None => u64::MAX,
@@ -66,7 +66,7 @@ impl Pristine {
             return false;
         }
         cards::each_range(written, self.size, |range| {
-            self.image.put_back(bytes, range);
+            self.image.restore(bytes, range);
         });
         let mut set = |global: &Global, value: Val| global.set(&mut *store, value).is_ok();
         self.globals
@@ -87,8 +87,8 @@ impl Image {
         }
     }
 
-    /// Puts this range of the memory back; it lies within the memory.
-    fn put_back(&self, memory: &mut [u8], range: Range<usize>) {
+    /// Restores a range of the memory, which must be within bounds.
+    fn restore(&self, memory: &mut [u8], range: Range<usize>) {
         let from = range.start.max(self.start);
         let to = range.end.min(self.start + self.bytes.len());
         let place = &mut memory[range.clone()];
@@ -111,7 +111,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_range_is_put_back_and_nothing_else(
+        fn any_range_is_restored_and_nothing_else(
             first in prop::collection::vec(prop_oneof![3 => Just(0_u8), 1 => any::<u8>()], 1..80),
             ends in any::<[prop::sample::Index; 2]>(),
         ) {
@@ -119,7 +119,7 @@ mod tests {
             ends.sort_unstable();
             let range = ends[0]..ends[1];
             let mut memory = vec![0xee; first.len()];
-            Image::of(&first).put_back(&mut memory, range.clone());
+            Image::of(&first).restore(&mut memory, range.clone());
             for (at, byte) in memory.iter().enumerate() {
                 let expected = if range.contains(&at) { first[at] } else { 0xee };
                 prop_assert_eq!(*byte, expected, "{}", at);

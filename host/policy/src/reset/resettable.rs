@@ -1,9 +1,9 @@
-//! Modules whose instances can be put back to their first state, and what has to be done to them for that.
+//! Decides which modules can be reset, and prepares them for it.
 //!
-//! The state of an instance is its memory, its mutable globals, its tables, and which passive segments it has dropped. Memory and
-//! globals can be put back from outside, if the globals are exported. So a module fits whose code touches neither tables nor
-//! segments, and it gets an export for each mutable global. All others get a new instance for each call.
-//! Which parts of the memory have to be put back is told by marks ([`cards`](super::cards)).
+//! The state of an instance is its memory, its mutable globals, its tables, and the set of passive segments that it has dropped. The host
+//! can restore memory, and globals if they are exported. A module is therefore resettable if its code changes neither tables nor segments;
+//! it gets an export for each mutable global. All other modules get a new instance for each call. Marks tell which parts of the memory
+//! have to be restored ([`cards`](super::cards)).
 
 use wasm_encoder::reencode::{Reencode, RoundtripReencoder};
 use wasm_encoder::{ExportKind, ExportSection, Module, RawSection};
@@ -11,13 +11,13 @@ use wasmparser::{Operator, Parser, Payload, ValType};
 
 use super::cards;
 
-/// The largest memory in pages: putting back more costs more than a new instance from the pool.
+/// Maximum size of a resettable memory in pages: restoring more costs more than a new instance from the pool.
 const MOST_PAGES: u64 = 2;
 
-/// What the exports of globals start with. No compiler makes such names.
+/// Prefix of the names of the exported globals. No compiler uses such names.
 const PREFIX: &str = "portcullis:global:";
 
-/// A module whose instances can be put back.
+/// A module whose instances can be reset.
 pub(crate) struct Resettable {
     /// The module with all its mutable globals exported.
     pub(crate) module: Vec<u8>,
@@ -26,7 +26,7 @@ pub(crate) struct Resettable {
 }
 
 impl Resettable {
-    /// The module of this file, which is valid and keeps the contract; none if there is state that cannot be put back.
+    /// Prepares the module of a valid file; `None` if it has state that cannot be restored.
     pub(crate) fn of(file: &[u8]) -> Option<Self> {
         let globals = mutable_globals(file)?;
         let names = globals.iter().map(|global| format!("{PREFIX}{global}"));
@@ -56,16 +56,16 @@ impl Resettable {
     }
 }
 
-/// The numbers of the mutable globals; none if there is other state, or state of a kind that is not a number.
+/// The indices of the mutable globals; `None` if the module has other state, or a mutable global with a reference.
 fn mutable_globals(file: &[u8]) -> Option<Vec<u32>> {
     let mut mutable = Vec::new();
     for payload in Parser::new(0).parse_all(file) {
         match payload.ok()? {
-            // What it did for one request would serve the next one too.
+            // A start function runs once per instance, and must run for each call.
             Payload::StartSection { .. } => return None,
             Payload::ImportSection(imports) => {
                 let mut imports = imports.into_imports();
-                // An imported global would come first in the numbering.
+                // An imported global would shift the indices of the others.
                 if !imports.all(|import| import.is_ok_and(|import| is_function(&import.ty))) {
                     return None;
                 }
@@ -98,7 +98,7 @@ fn mutable_globals(file: &[u8]) -> Option<Vec<u32>> {
             }
             Payload::CodeSectionEntry(body) => {
                 for operator in body.get_operators_reader().ok()? {
-                    if leaves_traces(&operator.ok()?) {
+                    if changes_other_state(&operator.ok()?) {
                         return None;
                     }
                 }
@@ -113,8 +113,8 @@ fn is_function(ty: &wasmparser::TypeRef) -> bool {
     matches!(ty, wasmparser::TypeRef::Func(_))
 }
 
-/// Instructions that change tables or drop segments.
-fn leaves_traces(operator: &Operator<'_>) -> bool {
+/// Whether an instruction changes tables or drops segments.
+fn changes_other_state(operator: &Operator<'_>) -> bool {
     matches!(
         operator,
         Operator::TableSet { .. }
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_put_back_is_left_alone() {
+    fn modules_with_state_that_cannot_be_restored_are_refused() {
         let decide = r#"(func (export "decide") (result i32) i32.const 0)"#;
         for rest in [
             "(memory 3)",

@@ -1,4 +1,4 @@
-//! Generations that do not serve.
+//! The generations of a slot that are not in the lineup.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -8,47 +8,47 @@ use thiserror::Error;
 use super::{Generation, Mode};
 use crate::digest::Digest;
 
-/// Generations that do not serve.
+/// The generations of a slot that are not in the lineup.
 #[derive(Default)]
 pub(super) struct History {
     pub(super) mode: Mode,
-    /// Compiled and ready: those that served, and those that have not yet; the newest last.
+    /// Retained generations, compiled but not called; the newest last.
     pub(super) kept: VecDeque<Arc<Generation>>,
-    /// The number of the one that served before.
+    /// The number of the generation that was active before.
     pub(super) previous: Option<u64>,
-    /// Generations that failed too often, by their numbers, with the digests of their files, whether they are still kept or not.
+    /// Numbers of condemned generations, with the digests of their files. They may be retained or not.
     condemned: BTreeMap<u64, Digest>,
-    /// Given up, and waiting for the last worker.
+    /// Generations to be dropped when no worker uses them any more.
     pub(super) retired: Vec<Arc<Generation>>,
 }
 
-/// Why a generation can't serve.
+/// Why a generation cannot be used.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum NoGeneration {
-    /// None of this number is there.
+    /// There is no generation of this number.
     #[error("there is no generation {number}; {}", there_are(.kept))]
     Unknown {
         /// The number.
         number: u64,
-        /// The numbers of those that are.
+        /// The numbers of all generations of the slot.
         kept: Vec<u64>,
     },
-    /// Nothing served before the one that serves.
+    /// No generation was active before the current one.
     #[error("there is no generation to go back to; {}", there_are(.kept))]
     Previous {
-        /// The numbers of those that are there.
+        /// The numbers of all generations of the slot.
         kept: Vec<u64>,
     },
-    /// A candidate is tried beside one that serves.
-    #[error("no generation serves yet: activate the first one")]
+    /// A trial needs an active generation.
+    #[error("no generation is active yet: activate the first one")]
     Nothing,
 }
 
-/// The most numbers of condemned generations that are remembered: the newest.
+/// Maximum number of condemned generations to remember. The newest are kept.
 const CONDEMNED_MOST: usize = 64;
 
 impl History {
-    /// Nothing goes back to this generation by itself, nor to its file under another number.
+    /// Condemns a generation: the host does not return by itself to it, nor to its file under another number.
     pub(super) fn condemn(&mut self, generation: &Generation) {
         let digest = generation.policy.digest();
         self.condemned.insert(generation.number, digest);
@@ -57,7 +57,7 @@ impl History {
         }
     }
 
-    /// Somebody put the generation into service.
+    /// Ends the condemnation of a generation that a command activates.
     pub(super) fn pardon(&mut self, generation: &Generation) {
         let digest = generation.policy.digest();
         self.condemned
@@ -74,7 +74,7 @@ impl History {
             .any(|condemned| *condemned == digest)
     }
 
-    /// Gives up what is too much. The one that served before goes last.
+    /// Retires the oldest generations until at most `most` are retained. The one that was active before goes last.
     pub(super) fn trim(&mut self, most: usize) {
         while self.kept.len() > most {
             let is_other = |kept: &Arc<Generation>| Some(kept.number) != self.previous;

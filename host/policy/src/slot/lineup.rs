@@ -1,4 +1,4 @@
-//! Which generations decide on requests at one moment, and how.
+//! The lineup of a slot: the generations that are in use, and how.
 
 use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -13,58 +13,58 @@ use crate::policy::Policy;
 
 use super::stats::Stats;
 
-/// One policy that served, or serves.
+/// A policy attached to a slot.
 pub struct Generation {
     /// The policy.
     pub policy: Policy,
-    /// Counts up from 1.
+    /// The number within the slot, from 1.
     pub number: u64,
-    /// When it was published.
+    /// When the policy was loaded.
     pub loaded_at: SystemTime,
-    /// What became of the requests that it was asked about.
+    /// Statistics of its calls.
     pub stats: Stats,
-    /// Set when it failed too often: nothing goes back to it by itself.
+    /// Set when the breaker trips: the host does not return to this generation by itself.
     pub(super) condemned: AtomicBool,
 }
 
-/// The generations of one slot that are asked at one moment. Immutable: a change is a new one.
+/// The generations of a slot that are in use. Immutable; a change replaces it as a whole.
 #[derive(Clone)]
 pub struct Lineup {
-    /// The generation whose verdicts count.
+    /// The active generation.
     pub active: Arc<Generation>,
-    /// Whether they are carried out.
+    /// Whether verdicts are carried out.
     pub mode: Mode,
-    /// A generation that is tried beside it.
+    /// The generation under trial.
     pub candidate: Option<Candidate>,
-    /// The generation that served before, if it is kept: to be asked where the active one fails, and to go back to.
+    /// The generation that was active before, if it is retained. The host returns to it when the breaker trips.
     pub fallback: Option<Arc<Generation>>,
 }
 
 /// Whether the verdicts of a policy are carried out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Mode {
-    /// They are.
+    /// Verdicts are carried out.
     #[default]
     Enforce,
-    /// They are logged and counted; what is done is the default.
+    /// Verdicts are logged and counted; requests are handled as if there were no policy.
     Monitor,
 }
 
-/// A generation that is tried on live requests.
+/// A generation under trial on live requests.
 #[derive(Clone)]
 pub struct Candidate {
     /// The generation.
     pub generation: Arc<Generation>,
-    /// How.
+    /// The kind of trial.
     pub trial: Trial,
 }
 
-/// How a candidate is tried.
+/// The kinds of trials.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trial {
-    /// It is asked about the same requests after the active one, off the way of the request; nothing that it says is done.
+    /// The candidate evaluates the same requests after the active generation, off the path of the message. Its verdicts are only compared.
     Shadow,
-    /// It decides on this share of the dialogs.
+    /// The candidate decides on this share of the dialogs.
     Canary(Share),
 }
 
@@ -72,8 +72,7 @@ pub enum Trial {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Share(u16);
 
-/// What decides, together with its Call-ID, whether a dialog is in a share. Callers choose Call-IDs, so it is a secret: who does not know
-/// it can't choose to be in a share or to stay out of it.
+/// The secret key that maps Call-IDs to shares. Callers choose Call-IDs; without the key they cannot choose whether a dialog is in a share.
 #[derive(Clone, Copy)]
 pub struct ShareKey(SipHasher13);
 
@@ -89,7 +88,7 @@ impl Lineup {
         }
     }
 
-    /// The candidate that is asked after the active generation.
+    /// The candidate of a shadow trial.
     pub fn shadow(&self) -> Option<&Arc<Generation>> {
         match &self.candidate {
             Some(Candidate {
@@ -100,14 +99,14 @@ impl Lineup {
         }
     }
 
-    /// The policies that requests may be given to.
+    /// All policies of the lineup.
     pub fn policies(&self) -> impl Iterator<Item = &Policy> {
         let candidate = self.candidate.iter().map(|one| &one.generation);
         let all = candidate.chain([&self.active]).chain(&self.fallback);
         all.map(|generation| &generation.policy)
     }
 
-    /// Whether the generation of this number is one of these.
+    /// Whether the generation of this number is active or the candidate.
     pub fn has(&self, number: u64) -> bool {
         let candidate = self.candidate.as_ref();
         self.active.number == number
@@ -119,12 +118,12 @@ impl Share {
     /// All dialogs.
     pub const ALL: Self = Self(10_000);
 
-    /// A share of this many hundredths of a percent; none above 10,000.
+    /// A share of this many hundredths of a percent; `None` above 10,000.
     pub fn of_hundredths(hundredths: u16) -> Option<Self> {
         (hundredths <= Self::ALL.0).then_some(Self(hundredths))
     }
 
-    /// Reads a share such as `5%` or `0.25%`.
+    /// Parses a share such as `5%` or `0.25%`.
     pub fn parse(text: &str) -> Option<Self> {
         let number = text.trim().strip_suffix('%')?.trim_end();
         let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
@@ -143,8 +142,8 @@ impl Share {
         self.0
     }
 
-    /// Whether the dialog of this Call-ID is in the share: always the same answer with the same key, so that a dialog stays with one
-    /// version; a dialog that is in a share is in every larger one.
+    /// Whether the dialog of this Call-ID is in the share. The result depends only on Call-ID and key, so that all requests of a dialog are
+    /// decided by one generation. A dialog in a share is also in every larger share.
     pub fn holds(self, call_id: &[u8], key: &ShareKey) -> bool {
         let mut hasher = key.0;
         hasher.write(call_id);
@@ -153,7 +152,7 @@ impl Share {
 }
 
 impl ShareKey {
-    /// The key that belongs to a secret. Nothing about the secret can be learnt from it.
+    /// Derives a key from a secret. The key does not reveal the secret.
     pub fn new(secret: &[u8; 16]) -> Self {
         let root = SipHasher13::new_with_key(secret);
         let half = |purpose: &[u8]| {
@@ -165,7 +164,7 @@ impl ShareKey {
         Self(SipHasher13::new_with_keys(one, other))
     }
 
-    /// One that nobody else has.
+    /// A random key.
     pub fn random() -> Self {
         let random = RandomState::new();
         Self(SipHasher13::new_with_keys(
@@ -191,7 +190,7 @@ impl std::fmt::Display for Share {
 }
 
 impl Mode {
-    /// As it is written in a configuration.
+    /// The name in the configuration.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Enforce => "enforce",
@@ -201,7 +200,7 @@ impl Mode {
 }
 
 impl Generation {
-    /// Whether it was taken out of service because it failed too often.
+    /// Whether the breaker has taken the generation out of service.
     pub fn is_condemned(&self) -> bool {
         self.condemned.load(Ordering::Relaxed)
     }
@@ -225,7 +224,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn shares_are_read_as_they_are_shown() {
+    fn shares_are_parsed_and_displayed() {
         for (text, hundredths) in [
             ("5%", 500),
             ("0.25%", 25),
@@ -253,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn a_share_holds_about_as_many_dialogs_as_it_says_and_always_the_same() {
+    fn a_share_has_its_part_of_the_dialogs_and_always_the_same() {
         let tenth = Share::parse("10%").unwrap();
         let fifth = Share::parse("20%").unwrap();
         let ids = || (0..10_000).map(|n| format!("{n}@host").into_bytes());
@@ -265,7 +264,7 @@ mod tests {
         assert!(ids().all(|id| fifth.holds(&id, key) || !tenth.holds(&id, key)));
         assert!(ids().all(|id| Share::ALL.holds(&id, key)));
         assert!(!ids().any(|id| Share::parse("0%").unwrap().holds(&id, key)));
-        // Who has seen which dialogs are in it elsewhere knows nothing of here.
+        // Shares under other keys are independent.
         for other in [ShareKey::new(b"0123456789abcdeg"), ShareKey::random()] {
             let both = held.iter().filter(|id| tenth.holds(id, &other)).count();
             assert!(both < held.len() / 4, "{both} of {}", held.len());

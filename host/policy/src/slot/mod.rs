@@ -1,4 +1,4 @@
-//! The place from which workers take the policy of the moment.
+//! Policy slots: the generations of a seat, and the lineup that workers read.
 
 mod history;
 mod lineup;
@@ -22,53 +22,53 @@ pub use stats::{Stats, VerdictKind};
 
 use history::History;
 
-/// Holds the policy that serves. Replacing it reaches all workers at once: each takes the new one with its next request.
+/// Holds the generations of a seat. A change of the lineup takes effect for all workers at once, with their next request.
 ///
-/// Old generations are never dropped by a worker, because freeing compiled code takes time: they wait here until no worker has
-/// them any more, and [`PolicySlot::collect`] drops them.
+/// Workers never drop generations, because freeing compiled code takes time: a replaced generation stays here until no worker uses it any
+/// more, and [`PolicySlot::collect`] drops it.
 pub struct PolicySlot {
     current: Arc<ArcSwapOption<Lineup>>,
     last_number: AtomicU64,
-    /// How many generations that no longer serve are kept for a way back.
+    /// Maximum number of retained generations.
     kept_most: usize,
-    // Held while a policy is loaded, so that two loads come out in order.
+    // Held while a policy is loaded, so that two loads are published in order.
     loading: Mutex<()>,
-    // Held while the line-up changes, so that numbers and publications are in the same order.
+    // Held while the lineup changes, so that numbers and publications are in the same order.
     history: Mutex<History>,
     last_error: Mutex<Option<Failed>>,
 }
 
-/// A load that brought nothing.
+/// A failed load.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failed {
     /// What is wrong.
     pub error: LoadError,
-    /// When it was tried.
+    /// When it failed.
     pub at: SystemTime,
 }
 
-/// What a load did.
+/// The result of a load.
 #[derive(Debug)]
 pub enum Reload {
-    /// A new generation serves.
+    /// A new generation is active.
     Published(Arc<Generation>),
-    /// The file is the one that serves already.
+    /// The file is already that of the active generation.
     Unchanged(Arc<Generation>),
 }
 
 type Current = Option<Arc<Lineup>>;
 
-/// A worker's view of a slot: looking costs one atomic load while nothing changes.
+/// A worker's view of a slot. Reading costs one atomic load while the lineup does not change.
 pub struct SlotReader {
     cache: Cache<Arc<ArcSwapOption<Lineup>>, Current>,
 }
 
 impl PolicySlot {
-    /// Loads a policy and publishes it. Blocks for as long as that takes; loads wait for each other. What serves already is
-    /// neither compiled nor published again.
+    /// Loads a policy and makes it active. Blocks meanwhile; loads are executed one after the other. A file that is already active is neither
+    /// compiled nor published again.
     ///
     /// # Errors
-    /// The policy that serves goes on serving, and [`PolicySlot::last_error`] tells what is wrong with the new one.
+    /// If the policy cannot be loaded. The active generation stays active, and [`PolicySlot::last_error`] returns the error.
     pub fn load(
         &self,
         runtime: &Runtime,
@@ -84,7 +84,7 @@ impl PolicySlot {
         self.load_with(name, Digest::of(bytes), reuse, load)
     }
 
-    /// The same for a policy that `load` makes of the file of this digest. It is not called if that file serves already.
+    /// The same for a policy that `load` creates from the file of this digest. `load` is not called if the file is already active.
     ///
     /// # Errors
     /// As [`PolicySlot::load`].
@@ -113,13 +113,12 @@ impl PolicySlot {
 }
 
 impl PolicySlot {
-    /// An empty slot that keeps nothing of what it replaces.
+    /// An empty slot that retains no generations.
     pub fn new() -> Self {
         Self::keeping(0)
     }
 
-    /// An empty slot that keeps this many generations beside those that serve, compiled, so that going back to one of them takes no
-    /// time.
+    /// An empty slot that retains this many generations, compiled, so that they can be activated at once.
     pub fn keeping(kept_most: usize) -> Self {
         Self {
             current: Arc::new(ArcSwapOption::empty()),
@@ -131,18 +130,18 @@ impl PolicySlot {
         }
     }
 
-    /// The generation whose verdicts count. Workers use a [`SlotReader`].
+    /// The active generation. Workers use a [`SlotReader`].
     pub fn current(&self) -> Option<Arc<Generation>> {
         let lineup = self.current.load();
         lineup.as_ref().map(|lineup| Arc::clone(&lineup.active))
     }
 
-    /// Everything that is asked at the moment.
+    /// The lineup.
     pub fn lineup(&self) -> Option<Arc<Lineup>> {
         self.current.load_full()
     }
 
-    /// The same without counting who has it, for a moment: cheap for a worker with many slots.
+    /// The lineup for a short time, without a change of its reference count: cheap for a worker with many slots.
     #[inline]
     pub fn guard(&self) -> Guard<Option<Arc<Lineup>>> {
         self.current.load()
@@ -155,8 +154,7 @@ impl PolicySlot {
         }
     }
 
-    /// Makes `policy` the one that serves, and forgets the last error. A candidate is tried no longer: it was measured against
-    /// another one.
+    /// Makes `policy` active and clears the last error. Ends the trial of a candidate, which was compared with another generation.
     pub fn publish(&self, policy: Policy) -> Arc<Generation> {
         let mut history = self.history.lock();
         let generation = self.number_of(&history, policy, None);
@@ -167,8 +165,7 @@ impl PolicySlot {
         generation
     }
 
-    /// Keeps `policy` ready as a generation that does not serve yet. `number` is its number, if it has one already; the next one if
-    /// not.
+    /// Retains `policy` as a generation that is not active yet. Its number is `number` or, if that is `None`, the next one.
     pub fn admit(&self, policy: Policy, number: Option<u64>) -> Arc<Generation> {
         let mut history = self.history.lock();
         let generation = self.number_of(&history, policy, number);
@@ -177,10 +174,10 @@ impl PolicySlot {
         generation
     }
 
-    /// Makes the generation of this number the one that serves. If it was the candidate, it is none any more.
+    /// Makes the generation of this number active. Ends the trial of a candidate.
     ///
     /// # Errors
-    /// When it is not there.
+    /// If there is no generation of this number.
     pub fn activate(&self, number: u64) -> Result<Arc<Generation>, NoGeneration> {
         let mut history = self.history.lock();
         let generation = self.find(&history, number)?;
@@ -190,10 +187,10 @@ impl PolicySlot {
         Ok(generation)
     }
 
-    /// The same for a seat whose history is known from elsewhere: `previous` is what served before, if it is there.
+    /// The same for a seat whose deployment is stored elsewhere: `previous` is the generation that was active before, if it is retained.
     ///
     /// # Errors
-    /// When the generation is not there.
+    /// If there is no generation of this number.
     pub fn install(
         &self,
         number: u64,
@@ -208,10 +205,10 @@ impl PolicySlot {
         Ok(generation)
     }
 
-    /// Makes the generation that served before serve again, or the one of this number.
+    /// Makes the generation active that was active before, or the one of this number.
     ///
     /// # Errors
-    /// When it is not there any more, or nothing served before.
+    /// If it is not retained any more, or no generation was active before.
     pub fn roll_back(&self, to: Option<u64>) -> Result<Arc<Generation>, NoGeneration> {
         let mut history = self.history.lock();
         let previous = || {
@@ -225,8 +222,8 @@ impl PolicySlot {
         Ok(generation)
     }
 
-    /// Takes the generation of this number out of service because it failed too often, and makes the one before it serve. None, and
-    /// nothing changes, if it does not serve or there is no other one that has not failed.
+    /// Condemns the active generation, if it has this number, and makes the fallback active. Returns `None` without a change of the lineup if
+    /// the generation is not active, or if there is no fallback that is not condemned.
     pub fn fall_back(&self, number: u64) -> Option<Arc<Generation>> {
         let mut history = self.history.lock();
         let lineup = self.lineup()?;
@@ -241,12 +238,12 @@ impl PolicySlot {
         Some(good)
     }
 
-    /// Whether the generation of this number was taken out of service because it failed too often, and nobody put it back since.
+    /// Whether the generation of this number is condemned: the breaker took it out of service, and no command has activated it since.
     pub fn is_condemned(&self, number: u64) -> bool {
         self.history.lock().is_condemned(number)
     }
 
-    /// The same for the file that a generation came from.
+    /// Whether a generation from the file of this digest is condemned.
     pub fn is_condemned_file(&self, digest: Digest) -> bool {
         self.history.lock().is_condemned_file(digest)
     }
@@ -256,7 +253,7 @@ impl PolicySlot {
         self.last_number.load(Ordering::Relaxed)
     }
 
-    /// Forgets all generations but the one that serves: their numbers belong to others from now on.
+    /// Retires all generations except the active one. Their numbers may be used again.
     pub fn forget_kept(&self) {
         let mut history = self.history.lock();
         let kept = std::mem::take(&mut history.kept);
@@ -271,7 +268,7 @@ impl PolicySlot {
         }
     }
 
-    /// Goes back to the generation of this number no more, if it is the one before. It is kept and can be activated.
+    /// Removes the generation of this number as the fallback, if it is that. It is still retained and can be activated.
     pub fn forget_previous(&self, number: u64) {
         let mut history = self.history.lock();
         if history.previous == Some(number) {
@@ -288,10 +285,10 @@ impl PolicySlot {
         }
     }
 
-    /// Tries the generation of this number beside the one that serves.
+    /// Starts a trial of the generation of this number.
     ///
     /// # Errors
-    /// When it is not there, or nothing serves.
+    /// If there is no generation of this number, or no active one.
     pub fn try_out(&self, number: u64, trial: Trial) -> Result<Arc<Generation>, NoGeneration> {
         let mut history = self.history.lock();
         let generation = self.find(&history, number)?;
@@ -309,7 +306,7 @@ impl PolicySlot {
         Ok(generation)
     }
 
-    /// Ends the trial of the candidate, which is kept; none if there was none.
+    /// Ends the trial of the candidate, which is retained; `None` if there is no candidate.
     pub fn end_trial(&self) -> Option<Arc<Generation>> {
         let mut history = self.history.lock();
         let mut lineup = self.lineup()?.as_ref().clone();
@@ -320,7 +317,7 @@ impl PolicySlot {
         Some(ended)
     }
 
-    /// Says whether verdicts are carried out, from now on and whatever serves.
+    /// Sets whether verdicts are carried out, for the active generation and all later ones.
     pub fn set_mode(&self, mode: Mode) {
         let mut history = self.history.lock();
         history.mode = mode;
@@ -336,24 +333,24 @@ impl PolicySlot {
         self.history.lock().mode
     }
 
-    /// The numbers of all generations that can serve at once, in their order.
+    /// The numbers of all generations that can be activated, in ascending order.
     pub fn numbers(&self) -> Vec<u64> {
         self.numbers_of(&self.history.lock())
     }
 
-    /// The generation of this number, if it is ready to serve.
+    /// The generation of this number, if it is in the lineup or retained.
     pub fn generation(&self, number: u64) -> Option<Arc<Generation>> {
         self.find(&self.history.lock(), number).ok()
     }
 
-    /// The number of the generation that served before the one that serves, if it is still there.
+    /// The number of the generation that was active before, if it is still retained.
     pub fn previous(&self) -> Option<u64> {
         let history = self.history.lock();
         let previous = history.previous?;
         self.find(&history, previous).ok().map(|found| found.number)
     }
 
-    /// Notes that a policy could not be loaded. For what fails before there are bytes to load: a file that cannot be read.
+    /// Sets the last error. For failures before [`PolicySlot::load`], for example of a file that cannot be read.
     pub fn fail(&self, error: LoadError) {
         *self.last_error.lock() = Some(Failed {
             error,
@@ -361,17 +358,17 @@ impl PolicySlot {
         });
     }
 
-    /// The last load, if it failed.
+    /// The error of the last load, if it failed.
     pub fn last_error(&self) -> Option<Failed> {
         self.last_error.lock().clone()
     }
 
-    /// The number of the generation that serves; 0 if there has been none.
+    /// The number of the active generation; 0 if there is none.
     pub fn number(&self) -> u64 {
         self.current().map_or(0, |generation| generation.number)
     }
 
-    /// Generations that exist: those that serve, those that are kept, and old ones that a worker still has.
+    /// Number of generations in memory: in the lineup, retained, and replaced ones that a worker still uses.
     pub fn live_generations(&self) -> usize {
         let history = self.history.lock();
         let serving = self.current.load();
@@ -381,8 +378,8 @@ impl PolicySlot {
         serving + history.kept.len() + history.retired.len()
     }
 
-    /// Drops the old generations that no worker has any more. To be called from time to time, on a thread that serves no
-    /// requests; publishing does it too.
+    /// Drops replaced generations that no worker uses any more. To be called periodically, not on a worker; changes of the active generation
+    /// do it, too.
     pub fn collect(&self) {
         let unused: Vec<_> = {
             let mut history = self.history.lock();
@@ -403,7 +400,7 @@ impl PolicySlot {
             }
             None => last.fetch_add(1, Ordering::Relaxed) + 1,
         };
-        // It may have been given up, and come back from where it is stored.
+        // A condemned generation may have been dropped and loaded again from the database.
         let is_condemned = history.is_condemned(number);
         Arc::new(Generation {
             policy,
@@ -414,12 +411,12 @@ impl PolicySlot {
         })
     }
 
-    /// Puts a generation into service, and what it replaces into the history.
+    /// Makes a generation active and retains the generations that it replaces.
     fn serve(&self, history: &mut History, generation: Arc<Generation>) {
         self.serve_after(history, generation, None);
     }
 
-    /// The same with another generation than that as the one before.
+    /// The same with `previous` as the generation that was active before, if it is set.
     fn serve_after(
         &self,
         history: &mut History,
@@ -439,7 +436,7 @@ impl PolicySlot {
         history.previous = previous.or(history.previous);
         history.kept.retain(|kept| kept.number != number);
         history.trim(self.kept_most);
-        // One that failed too often is not asked in place of the one that serves either.
+        // A condemned generation is not a fallback.
         let is_previous =
             |kept: &&Arc<Generation>| Some(kept.number) == history.previous && !kept.is_condemned();
         let lineup = Lineup {
@@ -453,7 +450,7 @@ impl PolicySlot {
 
     fn find(&self, history: &History, number: u64) -> Result<Arc<Generation>, NoGeneration> {
         let lineup = self.current.load();
-        // One that was just admitted goes before one that serves under the same number, which is another's then.
+        // A retained generation takes precedence over one in the lineup with the same number: it was admitted later.
         let mut all = history.kept.iter().rev().chain(serving(lineup.as_deref()));
         match all.find(|generation| generation.number == number) {
             Some(generation) => Ok(Arc::clone(generation)),
@@ -474,12 +471,12 @@ impl PolicySlot {
 }
 
 impl SlotReader {
-    /// Everything that is asked at the moment.
+    /// The lineup.
     pub fn lineup(&mut self) -> Option<&Arc<Lineup>> {
         self.cache.load().as_ref()
     }
 
-    /// The generation whose verdicts count.
+    /// The active generation.
     pub fn current(&mut self) -> Option<&Arc<Generation>> {
         self.lineup().map(|lineup| &lineup.active)
     }

@@ -1,4 +1,4 @@
-//! What became of the requests that a generation was asked about.
+//! Statistics of the calls of a generation.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -6,13 +6,13 @@ use std::time::Duration;
 use crate::failure::{Failure, FailureKind};
 use crate::verdict::Verdict;
 
-/// Counters of one generation, written by all workers without getting into each other's way.
+/// Counters of one generation, striped so that workers do not contend for cache lines.
 #[derive(Debug, Default)]
 pub struct Stats {
     stripes: [Stripe; Self::STRIPES],
 }
 
-/// What one worker writes, or several where there are many. Aligned so that two never write to one cache line.
+/// The counters of one worker, or of several if there are more workers than stripes. Aligned so that two stripes never share a cache line.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 struct Stripe {
@@ -37,7 +37,7 @@ pub enum VerdictKind {
 impl Stats {
     const STRIPES: usize = 8;
 
-    /// Counts one call by the worker of this number.
+    /// Counts one call by the worker with this number.
     #[inline]
     pub fn record(&self, worker: usize, answer: &Result<Verdict, Failure>, took: Duration) {
         let stripe = &self.stripes[worker % Self::STRIPES];
@@ -72,7 +72,7 @@ impl Stats {
         verdicts.sum::<u64>() + self.all_failures()
     }
 
-    /// The time that all calls took together.
+    /// The total time of all calls.
     pub fn time(&self) -> Duration {
         Duration::from_nanos(self.sum(|stripe| &stripe.nanoseconds))
     }
@@ -86,7 +86,7 @@ impl Stats {
 }
 
 impl VerdictKind {
-    /// Every kind.
+    /// All kinds.
     pub const ALL: [Self; 4] = [Self::Relay, Self::Reject, Self::Drop, Self::Pass];
 
     /// The kind of this verdict.
@@ -99,7 +99,7 @@ impl VerdictKind {
         }
     }
 
-    /// A word for logs and metrics.
+    /// The name in logs and metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Relay => "relay",
@@ -115,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn workers_add_up() {
+    fn counts_of_all_workers_are_summed() {
         let stats = Stats::default();
         for worker in 0..20 {
             stats.record(worker, &Ok(Verdict::Pass), Duration::from_nanos(3));

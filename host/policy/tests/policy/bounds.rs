@@ -1,4 +1,4 @@
-//! Functions of the host end with the call, and the clock that ends calls sleeps while there are none.
+//! Host functions end at the deadline of the call. The clock sleeps while no call runs.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::support::{
     with_lines, with_slow_log,
 };
 
-/// A guest that asks something once, with a text of 60 KiB in its memory from 4096 on.
+/// A guest that makes one call of a host function, with a text of 60 KiB in its memory at 4096.
 fn asking_with_a_long_text(import: &str, call: &str) -> Vec<u8> {
     let text = "ab".repeat(30 << 10);
     embedded(&format!(
@@ -28,7 +28,7 @@ fn asking_with_a_long_text(import: &str, call: &str) -> Vec<u8> {
     ))
 }
 
-/// Peers whose patterns take thousands of steps for each byte.
+/// Trusted peers whose patterns take thousands of steps for each byte.
 fn hard_peers() -> Arc<Snapshot> {
     let mut peers = TrustedBuilder::default();
     for id in 1..=300 {
@@ -51,7 +51,7 @@ fn hard_peers() -> Arc<Snapshot> {
 }
 
 #[test]
-fn a_question_that_takes_longer_than_the_call_ends_it() {
+fn a_query_ends_at_the_deadline_of_its_call() {
     let import = r#"(import "portcullis:policy/trusted@0.1.0" "count-trusted-address"
         (func $ask (param i32 i32 i32 i32 i32 i32 i32) (result i32)))"#;
     let call = "(call $ask (i32.const 256) (i32.const 9) (i32.const 272) (i32.const 3)
@@ -68,9 +68,9 @@ fn a_question_that_takes_longer_than_the_call_ends_it() {
     }
 }
 
-/// Nothing but loops and calls of the policy's own looks at the clock, so a function of the host does, too.
+/// The runtime checks the deadline only in loops and at function entries of the policy, so host functions check it, too.
 #[test]
-fn a_call_ends_between_two_functions_of_the_host() {
+fn a_call_without_loops_ends_in_a_host_function() {
     let log = "(call $log (i32.const 0) (i32.const 64) (i32.const 22))".repeat(20);
     let module = embedded(&format!(
         r#"(module
@@ -89,7 +89,7 @@ fn a_call_ends_between_two_functions_of_the_host() {
 }
 
 #[test]
-fn a_request_with_more_contacts_than_are_looked_at_may_not_register() {
+fn a_registration_with_too_many_contacts_is_denied() {
     let wat = answering(
         r#"(import "portcullis:policy/rules@0.1.0" "allow-register" (func $ask (param i32 i32 i32) (result i32)))"#,
         "",
@@ -113,9 +113,9 @@ fn a_request_with_more_contacts_than_are_looked_at_may_not_register() {
     }
 }
 
-/// A loop that fills all memory again and again is one of many small steps.
+/// A loop with few iterations, each of which fills all memory.
 #[test]
-fn filling_memory_ends_with_the_call() {
+fn filling_memory_ends_at_the_deadline() {
     let fill = "(memory.fill (i32.const 65536) (i32.const 1) (i32.sub (i32.shl (memory.size) (i32.const 16)) (i32.const 65536)))"
         .repeat(400);
     let module = embedded(&format!(
@@ -135,7 +135,7 @@ fn filling_memory_ends_with_the_call() {
 }
 
 #[test]
-fn a_loop_that_begins_while_the_clock_sleeps_is_ended() {
+fn a_loop_that_begins_while_the_clock_sleeps_ends_at_its_deadline() {
     let mut host = Host::hasty();
     let policy = host.load_text(include_str!("../../../../tests/guests/loop-with-body.wat"));
     let endless = with_body(1);
@@ -148,9 +148,9 @@ fn a_loop_that_begins_while_the_clock_sleeps_is_ended() {
     }
 }
 
-/// Tags go to the policy all at once, so all of them are as bounded as one text.
+/// Tags are passed to the policy in one list, whose size is limited like that of one text.
 #[test]
-fn tags_of_all_rows_are_bounded_together() {
+fn tags_of_all_rows_together_are_limited() {
     let wat = answering(
         r#"(import "portcullis:policy/trusted@0.1.0" "count-trusted" (func $ask (result i32)))"#,
         "",

@@ -1,4 +1,4 @@
-//! Compiled code outlives the process that made it, and nothing else is run in its place.
+//! Cached code is used after a restart, and damaged or foreign entries are not.
 
 use std::fs;
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use crate::support::{Host, component, guest, invite, reject, unauthorised};
 
-/// A folder of code, and the hosts that start with it one after the other.
+/// A cache directory, and the hosts that start with it one after the other.
 struct Lab(TempDir);
 
 impl Lab {
@@ -42,7 +42,7 @@ impl Lab {
         host
     }
 
-    /// The only entry.
+    /// The only entry of the cache.
     fn entry(&self) -> PathBuf {
         let files = fs::read_dir(self.folder()).unwrap();
         let paths = files.map(|file| file.unwrap().path());
@@ -61,7 +61,7 @@ fn counts(runtime: &Runtime) -> (u64, u64, u64) {
     (compiled, cached, shared)
 }
 
-/// Loads a guest and asks it twice; it counts its own calls.
+/// Loads a guest that counts its own calls, and calls it twice.
 fn serves(host: &mut Host) -> Policy {
     let policy = host.load("stateful").with_reuse(true);
     for code in [301, 302] {
@@ -94,7 +94,7 @@ fn a_second_start_compiles_nothing() {
 }
 
 #[test]
-fn what_is_damaged_is_compiled_again_and_replaced() {
+fn a_damaged_entry_is_compiled_again_and_replaced() {
     let lab = Lab::new();
     serves(&mut lab.start());
     let sound = fs::read(lab.entry()).unwrap();
@@ -131,9 +131,9 @@ fn code_of_another_build_is_compiled_again() {
     assert_eq!(counts(&host.runtime), (1, 0, 0));
 }
 
-/// The key is right, so the engine is the one to refuse.
+/// The entry is authentic, so only the engine can refuse it.
 #[test]
-fn what_the_engine_does_not_take_is_compiled_again() {
+fn an_entry_that_the_engine_refuses_is_compiled_again() {
     let lab = Lab::new();
     serves(&mut lab.start());
     let name = lab.entry();
@@ -149,9 +149,9 @@ fn what_the_engine_does_not_take_is_compiled_again() {
     assert_eq!(counts(&host.runtime), (0, 1, 0));
 }
 
-/// A folder that can't be written to costs the next start some time, and nothing else.
+/// Without the directory, the next start compiles again, and nothing else changes.
 #[test]
-fn a_folder_that_is_gone_is_no_failure() {
+fn a_missing_directory_is_not_a_failure() {
     let lab = Lab::new();
     let mut host = lab.start();
     fs::remove_dir_all(lab.folder()).unwrap();
@@ -159,9 +159,9 @@ fn a_folder_that_is_gone_is_no_failure() {
     assert_eq!(counts(&host.runtime), (1, 0, 0));
 }
 
-/// Limits are of the configuration, not of the code.
+/// Limits may have changed since the code was cached.
 #[test]
-fn what_is_cached_is_checked_all_the_same() {
+fn limits_are_checked_for_cached_code() {
     let lab = Lab::new();
     lab.start().load("reject");
     let host = lab.start();

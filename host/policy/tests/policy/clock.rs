@@ -17,7 +17,7 @@ pub(crate) fn moment() -> Moment {
 }
 
 #[test]
-fn the_clock_stands_where_it_is_put() {
+fn the_time_of_a_replayed_call_is_that_of_the_tape() {
     let now = format!(r#"(import "{CLOCK}" "now" (func $now (result i64)))"#);
     let local = format!(r#"(import "{CLOCK}" "local" (func $local (param i32 i32 i32)))"#);
     let zone = "Europe/Berlin";
@@ -39,7 +39,7 @@ fn the_clock_stands_where_it_is_put() {
         codes[0]
     };
     let milliseconds = "(i32.wrap_i64 (i64.rem_u (call $now) (i64.const 1000)))";
-    // Codes end at 699.
+    // Status codes are at most 699.
     assert_eq!(code(&now, milliseconds), 250);
     let parts = [
         (

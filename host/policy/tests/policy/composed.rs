@@ -1,4 +1,4 @@
-//! Components made of components.
+//! Policies that are compositions of components.
 
 use portcullis_policy::{Failure, Limits, LoadProblem, Refused};
 
@@ -6,8 +6,8 @@ use wasm_encoder::{Component, NestedComponentSection};
 
 use crate::support::{Host, invite, reject};
 
-/// A policy of two parts: one counts the letters of a text that it is passed, the other rejects with 400 and that number. `body` goes
-/// before that, with the second part's memory at hand.
+/// A policy of two components: one counts the letters of a text, the other rejects with 400 plus that number. `body` is executed before, with
+/// the memory of the second component.
 pub(crate) fn composition(body: &str) -> Vec<u8> {
     let text = format!(
         r#"(component
@@ -63,7 +63,7 @@ pub(crate) fn composition(body: &str) -> Vec<u8> {
 }
 
 #[test]
-fn parts_of_a_policy_call_each_other() {
+fn components_of_a_policy_call_each_other() {
     let mut host = Host::new();
     let policy = host.runtime.load("composed", &composition("")).unwrap();
 
@@ -71,7 +71,7 @@ fn parts_of_a_policy_call_each_other() {
 }
 
 #[test]
-fn the_memories_of_all_parts_count_together() {
+fn the_memories_of_all_components_are_limited_together() {
     let mut host = Host::with(Limits {
         memory_bytes: 10 << 16,
         ..Limits::default()
@@ -89,7 +89,7 @@ fn the_memories_of_all_parts_count_together() {
 }
 
 #[test]
-fn components_lie_only_so_deep_within_components() {
+fn the_nesting_depth_of_components_is_limited() {
     let host = Host::new();
     let nested = |depth: usize| {
         let mut file = Component::new();
@@ -105,7 +105,7 @@ fn components_lie_only_so_deep_within_components() {
 }
 
 #[test]
-fn what_stands_for_too_many_instances_is_refused_before_it_is_compiled() {
+fn a_component_with_too_many_instances_is_refused_before_it_is_compiled() {
     let host = Host::new();
     host.runtime.compile_with(Box::new(|file, limits, target| {
         portcullis_policy::compile(file, limits, target)

@@ -17,7 +17,7 @@ pub(crate) fn adding() -> String {
 }
 
 #[test]
-fn counters_outlast_calls_and_belong_to_one_scope() {
+fn counters_outlive_calls_and_belong_to_one_scope() {
     assert_eq!(codes(Scope::operator, 3, &adding()), [303, 306, 309]);
 
     let shared = Arc::new(Counters::new(100));
@@ -31,12 +31,16 @@ fn counters_outlast_calls_and_belong_to_one_scope() {
         }
     };
     assert_eq!([ask(&shared), ask(&shared)], [303, 306]);
-    assert_eq!(ask(&Arc::default()), 303, "another tenant's are others");
+    assert_eq!(
+        ask(&Arc::default()),
+        303,
+        "another tenant has other counters"
+    );
     assert_eq!(ask(&shared), 309);
 }
 
 #[test]
-fn rates_and_values() {
+fn rate_limits_and_values() {
     let import = format!(
         r#"(import "{COUNTERS}" "rate-limit" (func $limit (param i32 i32 f64 i32) (result i32)))"#
     );

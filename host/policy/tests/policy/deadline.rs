@@ -1,13 +1,13 @@
-//! Calls that take too long, and calls whose thread loses the processor: to them, a function of the host that takes long is the same.
+//! Calls that exceed their deadline, and calls whose thread is preempted. The tests simulate preemption by a slow host function.
 
 use portcullis_policy::Failure;
 
 use crate::support::{Host, both_forms, embedded, invite, unauthorised, with_slow_log};
 
-/// Attempts until a machine that is busy with other things lets a call go on for some microseconds.
+/// Maximum number of attempts, because a busy machine may preempt a call for longer than its deadline.
 const ATTEMPTS: usize = 200;
 
-/// A module that logs so many lines, and looks at the clock after each.
+/// A module that logs this many lines and checks the deadline after each.
 fn asking(times: u32) -> Vec<u8> {
     embedded(&format!(
         r#"(module
@@ -29,7 +29,7 @@ fn asking(times: u32) -> Vec<u8> {
 }
 
 #[test]
-fn a_call_that_lost_the_processor_once_goes_on() {
+fn a_call_that_was_preempted_once_continues() {
     let mut host = Host::hasty();
     for policy in both_forms(&host, &asking(1)) {
         assert_eq!(host.ask(&policy, invite()), Ok(unauthorised()));
@@ -39,9 +39,9 @@ fn a_call_that_lost_the_processor_once_goes_on() {
 }
 
 #[test]
-fn a_call_that_takes_too_long_ends_all_the_same() {
+fn a_call_that_exceeds_its_spare_ticks_ends() {
     let mut host = Host::hasty();
-    // Twice is enough where the clock gets the processor in time.
+    // Two lines are enough if the clock thread is scheduled in time.
     for policy in both_forms(&host, &asking(20)) {
         for _ in 0..3 {
             let failed = with_slow_log(|| host.ask(&policy, invite())).unwrap_err();

@@ -9,7 +9,7 @@ use crate::support::{Host, answering, both_forms, embedded, failures, invite};
 
 const EDITS: &str = "portcullis:policy/edits@0.1.0";
 
-/// Adds `X-A: bc` and takes `Via` or another name out, as the text says: `X-Abc` and the name.
+/// Adds `X-A: bc` and removes header fields of this name. The text in memory is `X-Abc` and the name.
 fn editing(name: &str) -> String {
     let imports = format!(
         r#"(import "{EDITS}" "add-header" (func $add (param i32 i32 i32 i32) (result i32)))
@@ -25,7 +25,7 @@ fn editing(name: &str) -> String {
 }
 
 #[test]
-fn changes_to_the_header_come_out_in_order() {
+fn changes_are_returned_in_order() {
     let mut host = Host::new();
     for policy in both_forms(&host, &embedded(&editing("Subject"))) {
         host.ask(&policy, invite()).unwrap();
@@ -33,14 +33,14 @@ fn changes_to_the_header_come_out_in_order() {
         assert_eq!(edits.to_string(), "add X-A: bc, remove Subject");
         assert!(host.evaluator.take_edits().is_empty(), "taken");
     }
-    // The next call has none of them.
+    // The next call starts without changes.
     let policy = host.load_text(&adding());
     host.ask(&policy, invite()).unwrap();
     assert!(host.evaluator.take_edits().is_empty());
 }
 
 #[test]
-fn header_fields_that_are_not_for_a_policy_stay() {
+fn header_fields_outside_the_scope_are_not_changed() {
     let scope = || Scope::tenant("acme").with_headers(["x-a"]);
     let mut host = Host::new();
     for policy in both_forms(&host, &embedded(&editing("Subject"))) {
@@ -72,7 +72,7 @@ fn header_fields_that_are_not_for_a_policy_stay() {
 }
 
 #[test]
-fn changes_have_a_number() {
+fn the_number_of_changes_is_limited() {
     let imports = format!(
         r#"(import "{EDITS}" "remove-header" (func $remove (param i32 i32) (result i32)))"#
     );

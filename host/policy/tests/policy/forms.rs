@@ -1,4 +1,4 @@
-//! Modules and components go different ways through the host: they must come to the same verdicts and failures.
+//! Modules and components of one policy have the same verdicts and failures, although the host runs them by different code.
 
 use std::collections::BTreeMap;
 use std::mem::discriminant;
@@ -8,7 +8,7 @@ use portcullis_policy::{Failure, FailureKind, Verdict};
 use crate::support::{Host, component, embedded, with_body};
 
 #[test]
-fn verdicts_from_noise_are_read_alike() {
+fn random_verdicts_are_read_alike() {
     let mut host = Host::new();
     let module = embedded(NOISE);
     let [module, component] = [module.clone(), component(&module)]
@@ -25,7 +25,7 @@ fn verdicts_from_noise_are_read_alike() {
             .or_default() += 1;
     }
 
-    // The noise is loud enough to say something.
+    // Enough of the random verdicts are valid.
     assert!(seen[&None] > 100, "{seen:?}");
     assert!(seen[&Some(FailureKind::InvalidVerdict)] > 100, "{seen:?}");
 }
@@ -40,8 +40,8 @@ fn alike(one: &Result<Verdict, Failure>, other: &Result<Verdict, Failure>) -> bo
     }
 }
 
-/// Writes a verdict whose parts are noise, from a seed that is the length of the request's body. From 4096 on lies text with
-/// one byte of noise; at 1024 lie three header fields whose names and values are parts of it.
+/// Writes a verdict with random parts. The seed is the length of the request's body. At 4096 is a text with one random byte; at 1024 are
+/// three header fields whose names and values are parts of that text.
 const NOISE: &str = r#"
 (module
   (import "portcullis:policy/request@0.1.0" "body-length" (func $seed (result i32)))

@@ -1,4 +1,4 @@
-//! Every call finds the policy in its first state, whichever way it gets there: a new sandbox, or one that was put back.
+//! Every call starts from the initial state of the policy, in a new sandbox or in one that was reset.
 
 use std::sync::Arc;
 
@@ -8,12 +8,12 @@ use proptest::prelude::*;
 
 use crate::support::{Host, component, embedded, invite, reject, with_body};
 
-/// How often each policy is asked.
+/// Number of calls of each policy.
 const CALLS: usize = 5;
 
 #[test]
-fn memory_is_put_back() {
-    // Adds what it finds at the beginning, in a data segment, behind it and at the end to its code, and changes all of them.
+fn memory_is_reset() {
+    // Adds the values at the start of memory, in a data segment, after it and at the end to its status code, and changes all of them.
     let body = "
         (local $code i32)
         (local.set $code (i32.add
@@ -26,11 +26,11 @@ fn memory_is_put_back() {
     stays_the_same("(data (i32.const 1000) \"\\07\")", body, 307, 1);
 }
 
-/// One call writes far from where another one does, each by other instructions, and each finds what a new sandbox has.
+/// Calls write to different parts of the memory by different instructions, and each finds the memory of a new sandbox.
 #[test]
-fn every_part_that_was_written_is_put_back() {
+fn every_written_part_of_memory_is_reset() {
     let mut host = Host::new();
-    // Sums all of its memory behind the verdict into the code, then writes where the length of the body says.
+    // Adds all bytes of memory after the verdict to the status code, then writes at the offset given by the length of the body.
     let wat = r#"(module
         (import "portcullis:policy/request@0.1.0" "body-length" (func $length (result i32)))
         (import "portcullis:policy/request@0.1.0" "method" (func $method (param i32)))
@@ -59,11 +59,15 @@ fn every_part_that_was_written_is_put_back() {
         let request = with_body(at);
         assert_eq!(host.ask(&policy, request), Ok(reject(303, "")), "{at}");
     }
-    assert_eq!(host.runtime.pool_use().live, 1, "it was put back");
+    assert_eq!(
+        host.runtime.pool_use().live,
+        1,
+        "the sandbox was reset and kept"
+    );
 }
 
 #[test]
-fn globals_are_put_back() {
+fn globals_are_reset() {
     let globals = "(global $a (mut i32) (i32.const 1)) (global $b (mut i64) (i64.const 2)) (global $c (mut f32) (f32.const 3))
         (global $d (mut f64) (f64.const 4)) (global $e (mut v128) (v128.const i32x4 5 0 0 0)) (global $f i32 (i32.const 6))";
     let body = "
@@ -78,7 +82,7 @@ fn globals_are_put_back() {
 }
 
 #[test]
-fn a_memory_that_grew_is_given_up() {
+fn a_sandbox_whose_memory_grew_is_dropped() {
     let body = "
         (drop (memory.grow (i32.const 1)))
         (i32.store16 (i32.const 20) (i32.add (i32.const 300) (memory.size)))
@@ -87,7 +91,7 @@ fn a_memory_that_grew_is_given_up() {
 }
 
 #[test]
-fn state_of_other_kinds_needs_a_new_sandbox() {
+fn modules_with_other_state_get_a_new_sandbox() {
     let table = "(table 1 funcref) (elem (i32.const 0) $one) (elem declare func $two) (type $code (func (result i32)))
         (func $one (type $code) i32.const 301) (func $two (type $code) i32.const 302)";
     let body = "
@@ -96,7 +100,7 @@ fn state_of_other_kinds_needs_a_new_sandbox() {
         i32.const 16";
     stays_the_same(table, body, 301, 0);
 
-    // Taking from a segment that was dropped is a trap.
+    // Reading from a dropped segment traps.
     let body = "
         (memory.init $d (i32.const 20) (i32.const 0) (i32.const 2))
         (data.drop $d)
@@ -111,9 +115,9 @@ fn state_of_other_kinds_needs_a_new_sandbox() {
 }
 
 #[test]
-fn a_call_that_failed_leaves_nothing() {
+fn a_failed_call_leaves_no_state() {
     let mut host = Host::new();
-    // Counts, and traps where the request has a body.
+    // Counts its calls, and traps if the request has a body.
     let wat = r#"(module
         (import "portcullis:policy/request@0.1.0" "body-length" (func $length (result i32)))
         (memory (export "memory") 1) (global $calls (mut i32) (i32.const 300))
@@ -132,7 +136,7 @@ fn a_call_that_failed_leaves_nothing() {
 }
 
 #[test]
-fn a_sandbox_that_keeps_its_state_serves_nobody_else() {
+fn a_sandbox_that_keeps_its_state_serves_only_its_policy_handle() {
     let mut host = Host::new();
     let policy = host.load("stateful");
     let kept = policy.clone().with_reuse(true);
@@ -147,7 +151,7 @@ fn a_sandbox_that_keeps_its_state_serves_nobody_else() {
 }
 
 #[test]
-fn what_was_replaced_is_let_go() {
+fn sandboxes_of_replaced_policies_are_dropped() {
     let mut host = Host::new();
     let policy = host.load("reject");
     host.ask(&policy, invite()).unwrap();
@@ -159,7 +163,7 @@ fn what_was_replaced_is_let_go() {
     assert_eq!(host.runtime.pool_use().live, 0);
 }
 
-/// Both forms of this policy answer every call with the same code. `live`: how many sandboxes its module leaves behind.
+/// Checks that both forms of a policy answer every call with the same status code. `live` is the number of sandboxes that its module keeps.
 fn stays_the_same(fields: &str, decide: &str, code: u16, live: u64) {
     let verdict: Verdict = reject(code, "");
     let wat = format!(
@@ -183,9 +187,9 @@ fn stays_the_same(fields: &str, decide: &str, code: u16, live: u64) {
     }
 }
 
-/// A worker that serves many policies keeps a few sandboxes, those that were used last.
+/// An evaluator that calls many policies keeps the most recently used sandboxes.
 #[test]
-fn no_more_sandboxes_are_kept_than_there_may_be() {
+fn the_number_of_idle_sandboxes_is_limited() {
     let mut host = Host::new();
     let policies: Vec<_> = (0..KEPT + 2).map(|_| host.load("reject")).collect();
     for policy in &policies {
@@ -199,16 +203,16 @@ fn no_more_sandboxes_are_kept_than_there_may_be() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
 
-    /// Each policy counts its calls for as long as its sandbox is kept: those that were used last are, and four on one behalf.
+    /// Each policy counts its calls while its sandbox is kept. The most recently used are kept, and at most four of one scope.
     #[test]
-    fn the_sandboxes_that_were_used_last_are_kept(asked in vec(0_usize..12, 1..80)) {
+    fn the_most_recently_used_sandboxes_are_kept(asked in vec(0_usize..12, 1..80)) {
         const KEEPING: usize = 6;
         let mut host = Host::new();
         host.evaluator = Evaluator::keeping(KEEPING);
         let scopes = [Arc::default(), Arc::default()];
         let load = |_| host.load("stateful").with_reuse(true);
         let policies: Vec<_> = (0..12).map(load).collect();
-        // The last used is the first.
+        // The most recently used policy is first.
         let mut kept: Vec<(usize, u16)> = Vec::new();
         for nth in asked {
             let at = kept.iter().position(|(policy, _)| *policy == nth);

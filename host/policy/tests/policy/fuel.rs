@@ -1,4 +1,4 @@
-//! Fuel, where it is counted.
+//! Fuel metering.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use crate::counters::adding;
 use crate::support::{component, embedded, invite};
 
 #[test]
-fn fuel_is_the_same_each_time() {
+fn equal_calls_use_equal_fuel() {
     let limits = portcullis_policy::Limits::default();
     let runtime = portcullis_policy::Runtime::metered(limits).unwrap();
     let module = embedded(&adding());

@@ -1,11 +1,11 @@
-//! Each hostile guest fails in its own way, and the next request is unharmed.
+//! Hostile guests: each fails with its expected failure, and the next call is not affected.
 
 use portcullis_policy::{Failure, InvalidVerdict, Limits, Refused};
 
 use crate::support::{Host, component, guest, invite, unauthorised, with_body};
 
 #[test]
-fn an_endless_loop_is_cut_off() {
+fn an_endless_loop_ends_at_the_deadline() {
     let mut host = Host::hasty();
 
     for failure in fails(&mut host, "loop-with-body") {
@@ -18,7 +18,7 @@ fn an_endless_loop_is_cut_off() {
 }
 
 #[test]
-fn memory_ends_at_the_limit() {
+fn memory_is_limited() {
     let refused = Refused::Memory {
         wanted: (16 << 20) + (64 << 10),
         limit: 16 << 20,
@@ -27,7 +27,7 @@ fn memory_ends_at_the_limit() {
 }
 
 #[test]
-fn tables_end_at_the_limit() {
+fn tables_are_limited() {
     let refused = Refused::Table {
         wanted: 10_001,
         limit: 10_000,
@@ -36,13 +36,13 @@ fn tables_end_at_the_limit() {
 }
 
 #[test]
-fn recursion_ends_at_the_limit() {
+fn recursion_is_limited() {
     let function = Some("deeper".into());
     fails_with("recursion", Failure::Stack { function });
 }
 
 #[test]
-fn traps_are_named() {
+fn traps_name_their_kind_and_function() {
     fails_with(
         "trap",
         Failure::Trap {
@@ -64,7 +64,7 @@ fn reads_beyond_memory_trap() {
 }
 
 #[test]
-fn a_string_larger_than_memory_is_a_growth() {
+fn a_string_larger_than_memory_exceeds_the_memory_limit() {
     let refused = Refused::Memory {
         wanted: 1601 << 16,
         limit: 16 << 20,
@@ -90,22 +90,22 @@ fn a_string_beyond_the_host_call_limit_is_not_copied() {
 }
 
 #[test]
-fn a_string_that_does_not_exist_is_unreadable() {
+fn a_string_out_of_bounds_is_unreadable() {
     unreadable("claimed-string");
 }
 
 #[test]
-fn verdicts_are_utf8() {
+fn texts_that_are_not_utf8_are_refused() {
     fails_with("invalid-utf8", InvalidVerdict::NotUtf8.into());
 }
 
 #[test]
-fn codes_are_checked() {
+fn status_codes_are_validated() {
     fails_with("invalid-code", InvalidVerdict::Code(200).into());
 }
 
 #[test]
-fn nothing_is_smuggled_in_with_the_reason() {
+fn a_reason_phrase_with_line_breaks_is_refused() {
     let reason = "No\\r\\nX-Smuggled: 1".into();
     fails_with("line-break", InvalidVerdict::Reason(reason).into());
 }
@@ -120,14 +120,14 @@ fn header_fields_of_the_host_are_refused() {
 }
 
 #[test]
-fn what_is_no_verdict_is_unreadable() {
+fn malformed_verdicts_are_unreadable() {
     unreadable("unknown-case");
     unreadable("stray-pointer");
     unreadable("odd-pointer");
 }
 
 #[test]
-fn texts_for_the_log_are_checked() {
+fn log_messages_are_validated() {
     let cause = "a text passed to the host is not UTF-8".into();
     let function = Some("garbled".into());
     fails_with("log-invalid", Failure::Trap { cause, function });
@@ -137,20 +137,20 @@ fn texts_for_the_log_are_checked() {
 }
 
 #[test]
-fn memory_for_the_host_is_checked() {
+fn results_of_cabi_realloc_are_validated() {
     traps_in("stray-realloc", "");
     traps_in("odd-return-area", "stray");
 }
 
 #[test]
-fn the_host_is_not_called_while_it_asks_for_memory() {
+fn host_functions_trap_within_cabi_realloc() {
     let cause = "cannot leave component instance".into();
     let function = Some("realloc".into());
     fails_with("call-in-realloc", Failure::Trap { cause, function });
 }
 
 #[test]
-fn the_pool_can_be_used_up() {
+fn an_exhausted_pool_is_a_failure() {
     let mut host = Host::with(Limits {
         instances: 1,
         ..Host::new().runtime.limits().clone()
@@ -167,7 +167,7 @@ fn the_pool_can_be_used_up() {
 }
 
 #[test]
-fn a_kept_sandbox_ends_with_its_first_failure() {
+fn a_failure_drops_the_sandbox() {
     let mut host = Host::hasty();
     let policy = host.load("loop-with-body").with_reuse(true);
     let with_body = with_body(1);
@@ -180,7 +180,7 @@ fn a_kept_sandbox_ends_with_its_first_failure() {
     assert_eq!(host.runtime.pool_use().live, 0);
 }
 
-/// Both forms of the guest fail like this.
+/// Checks that both forms of the guest fail with `expected`.
 fn fails_with(name: &str, expected: Failure) {
     for failure in fails(&mut Host::new(), name) {
         assert_eq!(failure, expected);
@@ -197,7 +197,7 @@ fn unreadable(name: &str) {
     }
 }
 
-/// Both forms of the guest trap in this function; "" for whichever.
+/// Checks that both forms of the guest trap in this function; "" for any function.
 fn traps_in(name: &str, expected: &str) {
     for failure in fails(&mut Host::new(), name) {
         let Failure::Trap { function, .. } = &failure else {
@@ -208,8 +208,8 @@ fn traps_in(name: &str, expected: &str) {
     }
 }
 
-/// The failures of both forms of the guest, module and component, on a request with a body. A good policy answers after each,
-/// on the same evaluator and from the same pool.
+/// The failures of both forms of the guest, module and component, for a request with a body. After each, a correct policy returns its verdict
+/// with the same evaluator and pool.
 fn fails(host: &mut Host, name: &str) -> [Failure; 2] {
     let good = host.load("reject");
     let module = guest(name);
@@ -220,7 +220,7 @@ fn fails(host: &mut Host, name: &str) -> [Failure; 2] {
         assert_eq!(host.ask(&good, request.clone()), Ok(unauthorised()));
         let again = host.ask(&policy, request.clone()).unwrap_err();
         assert_eq!(failure, again, "{name}");
-        // Only that of the good one is kept.
+        // Only the sandbox of the correct policy is kept.
         assert_eq!(host.runtime.pool_use().live, 1, "{name}");
         failure
     })

@@ -1,4 +1,4 @@
-//! Going back, trying candidates, watching without acting.
+//! Changes of the lineup: rollback, trials of candidates, modes.
 
 use portcullis_policy::{Mode, NoGeneration, PolicySlot, Share, ShareKey, Trial};
 
@@ -13,7 +13,7 @@ fn slot_of(host: &Host, names: &[&str]) -> PolicySlot {
 }
 
 #[test]
-fn going_back_is_going_to_what_served_before() {
+fn a_rollback_activates_the_previous_generation() {
     let host = Host::new();
     let slot = slot_of(&host, &["reject", "page"]);
 
@@ -21,14 +21,14 @@ fn going_back_is_going_to_what_served_before() {
     assert_eq!((back.number, slot.number()), (1, 1));
     assert_eq!(back.policy.name(), "reject");
 
-    // Twice is there and back again.
+    // A second rollback undoes the first.
     assert_eq!(slot.roll_back(None).unwrap().number, 2);
     assert_eq!(slot.roll_back(Some(2)).unwrap().number, 2);
     assert_eq!(slot.previous(), Some(1));
 }
 
 #[test]
-fn there_is_no_way_back_to_what_is_gone() {
+fn a_rollback_to_a_dropped_generation_is_refused() {
     let host = Host::new();
     let slot = slot_of(&host, &["reject"]);
     let kept = vec![1];
@@ -56,7 +56,7 @@ fn there_is_no_way_back_to_what_is_gone() {
 }
 
 #[test]
-fn an_admitted_generation_serves_when_it_is_activated() {
+fn an_admitted_generation_is_active_only_after_its_activation() {
     let host = Host::new();
     let slot = slot_of(&host, &["reject"]);
 
@@ -70,7 +70,7 @@ fn an_admitted_generation_serves_when_it_is_activated() {
 }
 
 #[test]
-fn a_canary_decides_on_its_share_and_a_shadow_on_nothing() {
+fn a_canary_decides_on_its_share_and_a_shadow_on_no_dialog() {
     let host = Host::new();
     let slot = slot_of(&host, &["reject"]);
     let mut reader = slot.reader();
@@ -108,7 +108,7 @@ fn a_canary_decides_on_its_share_and_a_shadow_on_nothing() {
 }
 
 #[test]
-fn a_candidate_needs_something_to_be_measured_against() {
+fn a_trial_needs_an_active_generation() {
     let host = Host::new();
     let slot = PolicySlot::keeping(1);
     slot.admit(host.load("page"), None);
@@ -120,7 +120,7 @@ fn a_candidate_needs_something_to_be_measured_against() {
 }
 
 #[test]
-fn the_mode_outlasts_what_serves() {
+fn the_mode_stays_when_another_generation_becomes_active() {
     let host = Host::new();
     let slot = PolicySlot::keeping(1);
     slot.set_mode(Mode::Monitor);
@@ -134,23 +134,26 @@ fn the_mode_outlasts_what_serves() {
 }
 
 #[test]
-fn what_fails_too_often_gives_way_to_what_served_before_and_is_not_come_back_to() {
+fn a_fall_back_condemns_the_active_generation() {
     let host = Host::new();
     let slot = slot_of(&host, &["reject", "page"]);
-    assert!(slot.fall_back(1).is_none(), "it does not serve");
+    assert!(slot.fall_back(1).is_none(), "it is not active");
 
     assert_eq!(slot.fall_back(2).unwrap().number, 1);
     assert_eq!((slot.number(), slot.previous()), (1, Some(2)));
-    assert!(slot.fall_back(1).is_none(), "the other one failed, too");
+    assert!(
+        slot.fall_back(1).is_none(),
+        "the fallback is condemned, too"
+    );
     assert_eq!(slot.number(), 1);
 
-    // Who wants it back may have it.
+    // A command can activate it again.
     slot.activate(2).unwrap();
     assert!(!slot.current().unwrap().is_condemned());
 }
 
 #[test]
-fn a_fallback_is_at_hand_where_it_is_kept() {
+fn the_previous_generation_is_the_fallback_if_it_is_retained() {
     let host = Host::new();
     let number = |slot: &PolicySlot| {
         let lineup = slot.lineup().unwrap();
@@ -162,10 +165,10 @@ fn a_fallback_is_at_hand_where_it_is_kept() {
     assert_eq!(number(&slot), Some(2));
 
     slot.forget_previous(1);
-    assert_eq!(number(&slot), Some(2), "that one serves");
+    assert_eq!(number(&slot), Some(2), "generation 2 is active");
     slot.forget_previous(2);
     assert_eq!((number(&slot), slot.previous()), (None, None));
-    assert_eq!(slot.numbers(), [1, 2], "it is kept");
+    assert_eq!(slot.numbers(), [1, 2], "it is retained");
     assert!(slot.fall_back(1).is_none());
 
     let slot = PolicySlot::new();
@@ -175,7 +178,7 @@ fn a_fallback_is_at_hand_where_it_is_kept() {
 }
 
 #[test]
-fn what_failed_is_remembered_when_it_is_given_up_and_comes_back() {
+fn a_condemned_generation_stays_condemned_after_it_is_dropped_and_loaded_again() {
     let host = Host::new();
     let slot = slot_of(&host, &["reject", "page"]);
     slot.fall_back(2).unwrap();
@@ -195,7 +198,7 @@ fn what_failed_is_remembered_when_it_is_given_up_and_comes_back() {
 }
 
 #[test]
-fn a_number_can_come_to_stand_for_another_policy() {
+fn a_number_can_be_reused_for_another_policy() {
     let host = Host::new();
     let slot = slot_of(&host, &["reject"]);
     slot.forget_kept();

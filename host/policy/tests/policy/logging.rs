@@ -1,4 +1,4 @@
-//! What policies log: where it goes, and how much of it.
+//! Log lines of policies, and their limits.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -10,7 +10,7 @@ use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use crate::support::{Host, both_forms, guest, invite, table, unauthorised};
 
 #[test]
-fn lines_reach_the_log_with_policy_and_call() {
+fn log_lines_name_policy_and_call() {
     let mut host = Host::new();
     host.addresses = table(&[(200, "192.0.2.1", 32, 0, None)]);
 
@@ -30,7 +30,7 @@ fn lines_reach_the_log_with_policy_and_call() {
 }
 
 #[test]
-fn a_flood_is_cut_off_and_counted() {
+fn lines_above_the_limit_are_dropped_and_counted() {
     let mut host = Host::new();
 
     for policy in both_forms(&host, &guest("log-flood")) {
@@ -47,7 +47,7 @@ fn a_flood_is_cut_off_and_counted() {
         }
         assert_eq!(
             lines[16]["text"],
-            "84 more lines of this call (key `log-lines`)"
+            "84 more lines of this call dropped (key `log-lines`)"
         );
         assert_eq!(policy.dropped_log_lines(), 84);
     }
@@ -64,7 +64,7 @@ fn the_trial_run_logs_nothing() {
     assert!(lines.is_empty(), "{lines:?}");
 }
 
-/// The lines that policies log while `run` runs.
+/// The log lines of policies during `run`.
 fn logged(run: impl FnOnce()) -> Vec<BTreeMap<&'static str, String>> {
     let lines = Arc::new(Mutex::new(Vec::new()));
     let subscriber = tracing_subscriber::registry().with(Capture(Arc::clone(&lines)));

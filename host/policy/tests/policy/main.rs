@@ -1,4 +1,4 @@
-//! Policies from their files to their verdicts, good and hostile.
+//! Tests of loading and calling policies, correct and hostile ones.
 
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
@@ -14,13 +14,15 @@ mod forms;
 mod fresh;
 mod fuel;
 mod hostile;
-mod interfaces;
 mod lineup;
 mod logging;
 mod mutated;
 mod older;
+mod permissions;
 mod questions;
 mod refusals;
+mod request;
+mod reuse;
 mod rules;
 mod scope;
 mod settings;
@@ -29,3 +31,4 @@ mod slot;
 mod support;
 mod tapes;
 mod trusted;
+mod verdicts;

@@ -1,15 +1,15 @@
-//! Files that were good once: whatever a change makes of them, they are taken or refused, and the host goes on.
+//! Mutated files: each is accepted or refused, and the host continues.
 //!
-//! Libraries that check themselves in builds like that of this test panic over some of them. That is a refusal, too.
+//! With debug assertions, as in this test, libraries panic over some of these files. Such a panic is a refusal.
 //!
-//! `PORTCULLIS_SEED` and `PORTCULLIS_CASES` try others, and more.
+//! `PORTCULLIS_SEED` and `PORTCULLIS_CASES` set the seed and the number of cases.
 
 use portcullis_policy::{LoadError, LoadProblem, Policy};
 
 use crate::composed::composition;
 use crate::support::{Host, component, guest};
 
-/// A small generator (xorshift), so that a seed gives the same cases everywhere.
+/// A random number generator (xorshift), so that a seed gives the same cases on every machine.
 struct Random(u64);
 
 impl Random {
@@ -20,7 +20,7 @@ impl Random {
         usize::try_from(self.0 >> 11).unwrap() % bound.max(1)
     }
 
-    /// Changes a few places behind the header.
+    /// Changes a few bytes after the header.
     fn mutate(&mut self, file: &mut Vec<u8>) {
         const HEADER: usize = 8;
         for _ in 0..=self.below(3) {
@@ -29,7 +29,7 @@ impl Random {
             match self.below(6) {
                 0 => file[at] ^= 1 << self.below(8),
                 1 => file[at] = self.below(256) as u8,
-                // Numbers of one byte that are a little larger or smaller: another index, another length.
+                // A single-byte number becomes slightly larger or smaller: another index, another length.
                 2 => file[at] = file[at].wrapping_add(1) & 0x7f,
                 3 => file[at] = file[at].wrapping_sub(1) & 0x7f,
                 4 => {
@@ -51,7 +51,7 @@ fn number(name: &str, default: u64) -> u64 {
 }
 
 #[test]
-fn changed_files_are_taken_or_refused() {
+fn mutated_files_are_accepted_or_refused() {
     let host = Host::hasty();
     let seed = number("PORTCULLIS_SEED", 1);
     let cases = number("PORTCULLIS_CASES", 150);
@@ -75,7 +75,7 @@ fn changed_files_are_taken_or_refused() {
         }
     }
     assert!(refused > 0 && taken > 0, "{taken} taken, {refused} refused");
-    // What was good is good after all of that.
+    // The original files still load.
     for whole in [page, composition("")] {
         let loaded: Result<Policy, LoadError> = host.runtime.load("whole", &whole);
         assert!(loaded.is_ok());

@@ -1,6 +1,6 @@
-//! Files that were built before the contract had the interfaces that it has now: they go on working.
+//! Compatibility: files that were built for an older contract still work.
 //!
-//! `contracts` has the contract as it was, one file for each time it grew.
+//! `contracts` has the older contracts, one file for each.
 
 use portcullis_policy::{Inspection, Verdict, WIT, inspect};
 use wit_component::StringEncoding;
@@ -8,10 +8,10 @@ use wit_parser::Resolve;
 
 use crate::support::{Host, both_forms, guest_text, invite, table, unauthorised};
 
-/// What a contract had, from the first on.
+/// The older contracts, the first one first.
 const CONTRACTS: [&str; 1] = [include_str!("contracts/first.wit")];
 
-/// A guest as the tools of that time built it: with the world of that time in its custom section.
+/// A guest whose custom section has the world of an older contract.
 fn built_for(contract: &str, guest: &str) -> Vec<u8> {
     let mut resolve = Resolve::default();
     let package = resolve.push_source("old.wit", contract).unwrap();
@@ -25,7 +25,7 @@ fn built_for(contract: &str, guest: &str) -> Vec<u8> {
 }
 
 #[test]
-fn policies_of_all_times_load_and_decide() {
+fn policies_for_every_contract_load_and_decide() {
     for contract in CONTRACTS {
         assert_ne!(contract, WIT, "this is the contract of the moment");
         let mut host = Host::new();
@@ -42,7 +42,7 @@ fn policies_of_all_times_load_and_decide() {
     }
 }
 
-/// What was released once stays as it was: each interface of an older contract is in this one, word for word but for its comments.
+/// Each interface of an older contract is in the current one without a change, except for comments.
 #[test]
 fn released_interfaces_never_change() {
     // The lines without comments, each block from `interface NAME {` to its end.

@@ -1,4 +1,4 @@
-//! A host with peers and rules, and guests that ask it about them.
+//! A host with trusted peers and rules, and guests that query them.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use portcullis_request::Request;
 
 use crate::support::{Host, component, embedded, reject, table};
 
-/// Three texts at fixed places, an answer of 300 and a number, and `ask`.
+/// A guest with three texts at fixed addresses that imports `ask` and answers with 300 plus a number.
 pub(crate) fn guest(import: &str, texts: [&str; 3], body: &str) -> String {
     let [a, b, c] = texts;
     format!(
@@ -90,7 +90,7 @@ pub(crate) fn host() -> Host {
     host
 }
 
-/// What both forms of a guest answer: the number, as long as it is a small one.
+/// The answer of both forms of a guest: 300 plus the number.
 pub(crate) fn ask(wat: &str, request: &Request) -> Result<Verdict, Failure> {
     let mut host = host();
     let module = embedded(wat);

@@ -1,11 +1,11 @@
-//! Files that are not taken, and what they are told.
+//! Files that are refused, and the error messages.
 
 use portcullis_policy::{Failure, Kind, Limits, LoadProblem, inspect};
 
 use crate::support::{Host, component, guest, invite};
 
 #[test]
-fn what_is_not_webassembly() {
+fn files_that_are_not_webassembly_are_refused() {
     let host = Host::new();
 
     assert_eq!(host.refusal(b""), LoadProblem::Empty);
@@ -50,7 +50,7 @@ fn every_truncation_is_refused() {
     for whole in [guest("page"), component(&guest("page"))] {
         for length in (8..whole.len()).step_by(7) {
             let problem = host.refusal(&whole[..length]);
-            // A cut between two sections leaves a valid module that lacks what the policy needs.
+            // A truncation between two sections leaves a valid module that does not fit the contract.
             let expected = matches!(
                 problem,
                 LoadProblem::Invalid { .. }
@@ -64,7 +64,7 @@ fn every_truncation_is_refused() {
 }
 
 #[test]
-fn large_files_are_refused_unread() {
+fn large_files_are_refused_without_being_parsed() {
     let host = Host::with(Limits {
         module_bytes: 100,
         ..Limits::default()
@@ -80,7 +80,7 @@ fn large_files_are_refused_unread() {
 }
 
 #[test]
-fn imports_are_named() {
+fn errors_name_the_import() {
     let host = Host::new();
     let message = |name| host.refusal(&guest(name)).to_string();
 
@@ -94,7 +94,7 @@ fn imports_are_named() {
     );
     assert_eq!(
         message("wasi-import"),
-        "the policy imports wasi_snapshot_preview1 fd_write, and policies have no WASI: no files, no clock, no network; build it \
+        "the policy imports wasi_snapshot_preview1 fd_write, but policies have no WASI (files, network, environment); build it \
          for a target without WASI (in Rust: cargo build --release --target wasm32-unknown-unknown)"
     );
     assert!(matches!(
@@ -108,7 +108,7 @@ fn imports_are_named() {
 }
 
 #[test]
-fn imports_of_components_are_named() {
+fn errors_name_the_import_of_a_component() {
     let host = Host::new();
     let component = wat::parse_str(
         r#"(component (import "wasi:cli/environment@0.2.3" (instance (export "get" (func)))))"#,
@@ -125,7 +125,7 @@ fn imports_of_components_are_named() {
 }
 
 #[test]
-fn advice_is_for_the_tool_that_made_the_file() {
+fn advice_is_for_the_toolchain_of_the_file() {
     let host = Host::new();
     let of = |import: &str, role: &str, tool: &str| {
         let (module, item) = import.split_once(' ').unwrap();
@@ -182,7 +182,7 @@ fn modules_for_another_world_are_refused() {
 }
 
 #[test]
-fn modules_that_twist_the_contract_are_refused() {
+fn modules_with_other_signatures_than_the_contract_are_refused() {
     let module = for_world(
         "package portcullis:policy@0.1.0;
          interface permissions { allow-source-address: func(group: s32) -> bool; }
@@ -220,7 +220,7 @@ fn exports_are_checked() {
 }
 
 #[test]
-fn what_does_not_fit_a_sandbox_is_refused() {
+fn files_that_exceed_the_limits_of_a_sandbox_are_refused() {
     let host = Host::new();
 
     assert_eq!(
@@ -228,7 +228,7 @@ fn what_does_not_fit_a_sandbox_is_refused() {
         LoadProblem::Memory {
             wanted: 1600 << 16,
             limit: 16 << 20,
-            mend: "let it start with less",
+            mend: "reduce its initial memory",
         }
     );
     assert_eq!(
@@ -255,7 +255,7 @@ fn policies_that_cannot_start_are_refused() {
 }
 
 #[test]
-fn policies_that_never_answer_are_refused() {
+fn policies_that_do_not_return_from_the_trial_run_are_refused() {
     let host = Host::hasty();
 
     for name in ["loop-in-decide", "loop-in-realloc"] {
@@ -265,7 +265,7 @@ fn policies_that_never_answer_are_refused() {
 }
 
 #[test]
-fn a_failure_in_the_trial_run_is_told_but_no_reason_to_refuse() {
+fn a_failure_in_the_trial_run_is_reported_but_not_refused() {
     let host = Host::new();
 
     let policy = host.load("trap");
@@ -275,7 +275,7 @@ fn a_failure_in_the_trial_run_is_told_but_no_reason_to_refuse() {
 }
 
 #[test]
-fn good_files_tell_about_themselves() {
+fn an_inspection_reports_the_content_of_a_file() {
     let module = guest("page");
     let component = component(&module);
 
@@ -312,7 +312,7 @@ fn good_files_tell_about_themselves() {
 }
 
 #[test]
-fn an_evaluator_survives_every_refusal() {
+fn an_evaluator_works_after_a_refusal() {
     let mut host = Host::new();
     let policy = host.load("reject");
 

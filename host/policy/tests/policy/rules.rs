@@ -29,7 +29,7 @@ fn rule(function: &str, basename: Option<&'static str>, uri: Option<&'static str
 }
 
 #[test]
-fn rules_about_calls() {
+fn routing_is_allowed_by_rules() {
     let request = invite();
     let routing = |basename| ask(&rule("allow-routing", basename, None), &request);
     assert_eq!(routing(None), number(0), "alice may not call bob");
@@ -43,7 +43,7 @@ fn rules_about_calls() {
 }
 
 #[test]
-fn rules_about_registrations() {
+fn registrations_are_allowed_by_rules() {
     let register = |function, contacts: &[&str]| {
         let lines = contacts
             .iter()
@@ -68,7 +68,7 @@ fn rules_about_registrations() {
 }
 
 #[test]
-fn what_a_policy_passes_is_bounded_and_checked() {
+fn arguments_are_limited_and_validated() {
     let import = format!(
         r#"(import "{RULES}" "allow-routing" (func $ask (param i32 i32 i32) (result i32)))"#
     );

@@ -1,4 +1,4 @@
-//! The borders of what a policy may ask about, and attempts to cross them, by modules and components alike.
+//! Queries outside the scope, from modules and from components.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ const PERMISSIONS: &str = "portcullis:policy/permissions@0.1.0";
 const TRUSTED: &str = "portcullis:policy/trusted@0.1.0";
 const RULES: &str = "portcullis:policy/rules@0.1.0";
 
-/// What a policy with this question answers on this behalf, as module and as component: the two are the same.
+/// The status code of a policy in this scope. Its module and its component must agree.
 fn answer(scope: Scope, wat: &str) -> (u16, Arc<Scope>) {
     let mut host = Host::new();
     host.addresses = snapshot();
@@ -27,7 +27,7 @@ fn answer(scope: Scope, wat: &str) -> (u16, Arc<Scope>) {
     (answers[0], host.scope)
 }
 
-/// The request comes from 192.0.2.1: an address of groups 7 and 9, in a network of group 5, a trusted peer, and allowed by `calls`.
+/// Tables for requests from 192.0.2.1: an address of groups 7 and 9, in a network of group 5, a trusted peer, and allowed by the rules `calls`.
 fn snapshot() -> Arc<Snapshot> {
     let mut table = TableBuilder::default();
     for (id, group, ip_addr, mask, tag) in [
@@ -84,7 +84,7 @@ fn of_address(group: u32, address: &str) -> String {
     answering(&import, address, &body)
 }
 
-/// The group of the source; 99 for none.
+/// Returns the group of the source; 99 if there is none.
 fn first_group() -> String {
     let import =
         format!(r#"(import "{PERMISSIONS}" "source-address-group" (func $ask (param i32)))"#);
@@ -96,7 +96,7 @@ fn first_group() -> String {
     )
 }
 
-/// The length of the tag behind a question about a group.
+/// Returns the length of the tag after a query of a group.
 fn tag_behind(group: u32) -> String {
     let import = format!(
         r#"(import "{PERMISSIONS}" "allow-source-address" (func $group (param i32) (result i32)))
@@ -125,12 +125,12 @@ fn of_rules(basename: &str) -> String {
 }
 
 #[test]
-fn groups_of_others_have_no_rows() {
+fn groups_outside_the_scope_have_no_rows() {
     for (group, expected) in [(7, 301), (5, 301), (9, 300), (8, 300)] {
         let scope = Scope::tenant("acme").with_groups([5, 7]);
         let (code, scope) = answer(scope, &of_group(group));
         assert_eq!(code, expected, "{group}");
-        // Two forms of the policy asked.
+        // Both forms of the policy made the query.
         assert_eq!(
             scope.crossings(),
             if expected == 301 { 0 } else { 2 },
@@ -145,7 +145,7 @@ fn groups_of_others_have_no_rows() {
 }
 
 #[test]
-fn the_first_group_is_the_first_of_ones_own() {
+fn the_first_group_is_the_first_in_the_scope() {
     for (groups, expected) in [
         (&[9, 7, 5][..], 307),
         (&[9, 5], 309),
@@ -160,7 +160,7 @@ fn the_first_group_is_the_first_of_ones_own() {
 }
 
 #[test]
-fn tags_of_others_are_not_told() {
+fn tags_outside_the_scope_are_not_found() {
     let scope = || Scope::tenant("acme").with_groups([7]);
     assert_eq!(answer(scope(), &tag_behind(7)).0, 305, "seven");
     assert_eq!(answer(scope(), &tag_behind(9)).0, 300);
@@ -168,7 +168,7 @@ fn tags_of_others_are_not_told() {
 }
 
 #[test]
-fn peers_are_trusted_for_those_who_may_ask() {
+fn trusted_peers_are_found_only_within_the_scope() {
     for function in ["allow-trusted", "count-trusted"] {
         let asked = |trusted| {
             let scope = Scope::tenant("acme").with_trusted(trusted);
@@ -179,23 +179,23 @@ fn peers_are_trusted_for_those_who_may_ask() {
 }
 
 #[test]
-fn rules_of_others_deny() {
+fn rules_outside_the_scope_deny() {
     let asked = |names: &[&str], basename| {
         let scope = Scope::tenant("acme").with_rules(names.iter().copied());
         answer(scope, &of_rules(basename)).0
     };
     assert_eq!(asked(&["calls"], "calls"), 301);
     assert_eq!(asked(&["other"], "calls"), 300);
-    // Rules that are not there would allow, and so would the default ones.
+    // Missing rules would allow, and so would the default rules.
     assert_eq!(asked(&["calls"], "nothing"), 300);
     assert_eq!(asked(&["calls"], ""), 300);
     assert_eq!(asked(&["permissions"], ""), 301);
     assert_eq!(answer(Scope::operator(), &of_rules("nothing")).0, 301);
 }
 
-/// A policy that leaves something behind in a sandbox that is kept: nobody else finds it.
+/// State that a policy leaves in a kept sandbox is not visible in another scope.
 #[test]
-fn what_is_left_behind_is_for_calls_on_the_same_behalf() {
+fn kept_state_is_visible_only_in_the_same_scope() {
     let mut host = Host::new();
     let policy = host.load("stateful").with_reuse(true);
     let code = |host: &mut Host, scope: &Arc<Scope>| {

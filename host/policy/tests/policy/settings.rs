@@ -1,4 +1,4 @@
-//! The interface `settings`, and policies that look at theirs before they serve.
+//! The interface `settings`, and policies that validate their settings.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ fn settings() -> Arc<Settings> {
     })))
 }
 
-/// Asks one function of `settings` by a key, and reads `body` out of what it left at 512.
+/// Calls a function of `settings` with a key, and answers with 300 plus `body`, which reads the result at 512.
 fn by_key(function: &str, key: &str, body: &str) -> u16 {
     let import = format!(r#"(import "{SETTINGS}" "{function}" (func $ask (param i32 i32 i32)))"#);
     let length = key.len();
@@ -28,7 +28,7 @@ fn by_key(function: &str, key: &str, body: &str) -> u16 {
 }
 
 #[test]
-fn settings_by_their_kinds() {
+fn settings_are_read_by_type() {
     let case = "(i32.load8_u (i32.const 512))";
     let byte = "(i32.load8_u (i32.const 513))";
     assert_eq!(
@@ -66,7 +66,7 @@ fn settings_by_their_kinds() {
     assert_eq!(usize::from(length), expected.to_string().len());
 }
 
-/// A policy that looks at its settings: `yes` must be there and true, else it says what is in the text.
+/// A policy that validates its settings: `yes` must be true, otherwise `text` is the error.
 fn configured(text: &str, validate: &str) -> Vec<u8> {
     let length = text.len();
     let wat = format!(
@@ -92,7 +92,7 @@ fn configured(text: &str, validate: &str) -> Vec<u8> {
 }
 
 #[test]
-fn settings_are_looked_at_before_a_policy_serves() {
+fn settings_are_validated_when_a_policy_is_loaded() {
     let host = Host::new();
     let module = configured("say `yes`.", "");
     for bytes in [&module, &component(&module)] {
@@ -111,13 +111,13 @@ fn settings_are_looked_at_before_a_policy_serves() {
         assert_eq!(policy.check_settings(&settings()), Ok(()));
         assert_eq!(policy.check_settings(&Arc::default()), Err(expected));
     }
-    // One that does not look takes any.
+    // A policy without `validate-settings` accepts any settings.
     let policy = host.load_text(&adding());
     assert_eq!(policy.check_settings(&Arc::default()), Ok(()));
 }
 
 #[test]
-fn looking_at_settings_has_its_limits() {
+fn validation_of_settings_is_limited_like_a_call() {
     let host = Host::hasty();
     let refusal = |text: &str, body: &str| {
         let module = configured(text, body);

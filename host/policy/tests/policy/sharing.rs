@@ -1,4 +1,4 @@
-//! Policies from one file share its code.
+//! Policies from the same file share its code.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -7,7 +7,7 @@ use portcullis_policy::{CompileFailure, Limits, LoadProblem, Policy, Runtime, Ta
 
 use crate::support::{Host, guest, invite, reject};
 
-/// A host and how often it had something compiled.
+/// A host, and the number of its compilations.
 fn counting() -> (Host, Arc<AtomicUsize>) {
     let host = Host::new();
     let times = Arc::new(AtomicUsize::new(0));
@@ -20,9 +20,9 @@ fn counting() -> (Host, Arc<AtomicUsize>) {
     (host, times)
 }
 
-/// Code that counts fuel comes from elsewhere too.
+/// Code with fuel metering is compiled by the compiler process, too.
 #[test]
-fn what_counts_fuel_is_compiled_for_that() {
+fn a_metered_runtime_compiles_metered_code() {
     let runtime = Runtime::metered(Limits::default()).unwrap();
     let times = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&times);
@@ -38,9 +38,9 @@ fn what_counts_fuel_is_compiled_for_that() {
     assert_eq!(times.load(Ordering::Relaxed), 1);
 }
 
-/// What ended the compiler might end the host, so the host does not look at that file itself.
+/// A file that crashed the compiler process might crash the host, so the host does not read it.
 #[test]
-fn a_file_that_ends_the_compiler_is_refused_unread() {
+fn a_file_that_crashes_the_compiler_is_refused_without_being_parsed() {
     let host = Host::new();
     host.runtime.compile_with(Box::new(|_, _, _| {
         Err(CompileFailure::Broken("signal: 11".to_owned()))
@@ -53,9 +53,9 @@ fn a_file_that_ends_the_compiler_is_refused_unread() {
 }
 
 #[test]
-fn one_file_is_compiled_once_for_as_long_as_somebody_has_it() {
+fn a_file_is_compiled_once_while_a_policy_uses_its_code() {
     let (mut host, times) = counting();
-    // Each counts its own calls.
+    // Each policy counts its own calls.
     let [one, other] = [(), ()].map(|()| host.load("stateful").with_reuse(true));
     for code in [301, 302] {
         for policy in [&one, &other] {
@@ -77,7 +77,7 @@ fn one_file_is_compiled_once_for_as_long_as_somebody_has_it() {
 }
 
 #[test]
-fn what_is_compiled_is_checked_all_the_same() {
+fn limits_are_checked_for_shared_code() {
     let (host, _) = counting();
     let (file, _held) = (guest("reject"), host.load("reject"));
     let problem = |change: fn(&mut Limits)| {

@@ -1,4 +1,4 @@
-//! Swapping policies.
+//! Replacing the active policy.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ fn an_empty_slot_has_no_policy() {
 }
 
 #[test]
-fn readers_see_the_new_policy_with_their_next_look() {
+fn readers_see_the_new_policy_with_their_next_read() {
     let mut host = Host::new();
     let slot = PolicySlot::new();
     let mut reader = slot.reader();
@@ -40,7 +40,7 @@ fn readers_see_the_new_policy_with_their_next_look() {
 }
 
 #[test]
-fn a_broken_file_leaves_the_old_policy() {
+fn the_active_policy_stays_active_if_the_new_file_is_refused() {
     let host = Host::new();
     let slot = PolicySlot::new();
     slot.load(&host.runtime, "policy.wasm", &guest("reject"), false)
@@ -59,7 +59,7 @@ fn a_broken_file_leaves_the_old_policy() {
 }
 
 #[test]
-fn the_same_file_is_not_published_again() {
+fn a_file_that_is_already_active_is_not_published_again() {
     let host = Host::new();
     let slot = PolicySlot::new();
     let load = |name, bytes: &[u8], reuse| slot.load(&host.runtime, name, bytes, reuse).unwrap();
@@ -77,7 +77,7 @@ fn the_same_file_is_not_published_again() {
 }
 
 #[test]
-fn a_file_that_is_put_back_clears_the_error() {
+fn the_active_file_clears_the_last_error() {
     let host = Host::new();
     let slot = PolicySlot::new();
     slot.load(&host.runtime, "a", &guest("reject"), false)
@@ -91,7 +91,7 @@ fn a_file_that_is_put_back_clears_the_error() {
 }
 
 #[test]
-fn old_generations_wait_for_their_last_reader() {
+fn replaced_generations_live_until_their_last_reader() {
     let host = Host::new();
     let slot = PolicySlot::new();
     let load = |name| slot.publish(host.load(name));
@@ -102,7 +102,7 @@ fn old_generations_wait_for_their_last_reader() {
     load("page");
     assert_eq!(slot.live_generations(), 2);
     slot.collect();
-    assert_eq!(slot.live_generations(), 2, "the reader has it");
+    assert_eq!(slot.live_generations(), 2, "the reader uses it");
 
     reader.current();
     slot.collect();
@@ -110,7 +110,7 @@ fn old_generations_wait_for_their_last_reader() {
 }
 
 #[test]
-fn old_generations_wait_for_kept_sandboxes() {
+fn replaced_generations_live_until_their_last_sandbox() {
     let host = Host::new();
     let slot = PolicySlot::new();
     let mut evaluator = Evaluator::new();
@@ -133,7 +133,7 @@ fn old_generations_wait_for_kept_sandboxes() {
 }
 
 #[test]
-fn swaps_under_load_lose_nothing() {
+fn every_request_during_replacements_gets_a_verdict() {
     let host = Host::new();
     let slot = PolicySlot::new();
     slot.publish(host.load("reject"));
@@ -164,7 +164,7 @@ fn swaps_under_load_lose_nothing() {
     assert_eq!(host.runtime.pool_use().live, 0);
 }
 
-/// Asks until the slot has had `generations`; every request gets its verdict, and generations never go back.
+/// Makes calls until the slot has had `generations`. Every call returns a verdict, and generation numbers never decrease.
 fn work(addresses: &Arc<Snapshot>, slot: &PolicySlot, generations: u64) {
     let mut evaluator = Evaluator::new();
     let mut reader = slot.reader();

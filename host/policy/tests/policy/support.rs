@@ -13,16 +13,16 @@ use portcullis_sip::{Arrival, Framing, Index, Transport, scan};
 use tracing::{Event, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 
-/// A deadline that no honest policy misses, however busy the machine is.
+/// A deadline that no correct policy exceeds, however busy the machine is.
 const PATIENT: Duration = Duration::from_secs(20);
 
-/// Where requests come from unless a test says otherwise.
+/// The default source of requests.
 const SOURCE: &str = "192.0.2.1:5060";
 
-/// A folded one: a log line must not break there.
+/// A folded Call-ID, which must not break a log line.
 const CALL_ID: &str = "call-1\r\n @192.0.2.1";
 
-/// A runtime, and an evaluator with its table.
+/// A runtime, an evaluator and its tables.
 pub(crate) struct Host {
     pub(crate) runtime: Runtime,
     pub(crate) evaluator: Evaluator,
@@ -47,7 +47,7 @@ impl Host {
         }
     }
 
-    /// One with a deadline that an endless loop reaches soon.
+    /// A host with a short deadline, for endless loops.
     pub(crate) fn hasty() -> Self {
         Self::with(Limits {
             deadline: Duration::from_millis(20),
@@ -83,7 +83,7 @@ impl Host {
     }
 }
 
-/// A call from Alice to Bob.
+/// An INVITE from Alice to Bob.
 pub(crate) fn invite() -> Request {
     invite_from(SOURCE)
 }
@@ -115,7 +115,7 @@ fn request(source: &str, call_id: &str, lines: &str, body: usize) -> Request {
          Call-ID: {call_id}\r\nCSeq: 42 INVITE\r\nSubject: Grüße\r\n{lines}Content-Length: {body}\r\n\r\n{}",
         "x".repeat(body)
     );
-    // Bodies are longer than a datagram, and values longer than those of a datagram.
+    // Bodies and header fields are larger than a datagram allows.
     let limits = portcullis_sip::Limits {
         message_bytes: 1 << 20,
         header_bytes: 1 << 16,
@@ -135,8 +135,8 @@ fn request(source: &str, call_id: &str, lines: &str, body: usize) -> Request {
     }
 }
 
-/// Runs this while each line that a policy logs takes longer than the deadline of a [hasty](Host::hasty) host. To a call, that is a
-/// function of the host that takes long, or a processor that is lost meanwhile.
+/// Runs `run` with a log in which each line of a policy takes longer than the deadline of a [hasty](Host::hasty) host. To a call, this looks
+/// like a slow host function or a preempted thread.
 pub(crate) fn with_slow_log<T>(run: impl FnOnce() -> T) -> T {
     let subscriber = tracing_subscriber::registry().with(SlowLog);
     tracing::subscriber::with_default(subscriber, run)
@@ -152,7 +152,7 @@ impl<S: Subscriber> Layer<S> for SlowLog {
     }
 }
 
-/// A guest of `tests/guests`, compiled to a module of the contract.
+/// A guest of `tests/guests` as a module for the contract.
 pub(crate) fn guest(name: &str) -> Vec<u8> {
     embedded(&guest_text(name))
 }
@@ -164,14 +164,14 @@ pub(crate) fn guest_text(name: &str) -> String {
     std::fs::read_to_string(file).unwrap()
 }
 
-/// A module from text, with the section that names its world.
+/// A module from text, with the section that names the world.
 pub(crate) fn embedded(wat: &str) -> Vec<u8> {
     let mut module = wat::parse_str(wat).unwrap();
     portcullis_policy::embed(&mut module).unwrap();
     module
 }
 
-/// The guest as module and as component.
+/// Loads a guest as module and as component.
 pub(crate) fn both_forms(host: &Host, module: &[u8]) -> [Policy; 2] {
     [module, &component(module)].map(|bytes| host.runtime.load("inline", bytes).unwrap())
 }
@@ -211,7 +211,7 @@ pub(crate) fn unauthorised() -> Verdict {
     reject(401, "Address not authorised")
 }
 
-/// The text of a module that rejects with the code 300 plus what `body` leaves. `text` is in its memory from 256 on.
+/// The text of a module that rejects with 300 plus the value of `body`. `text` is in its memory at 256.
 pub(crate) fn answering(imports: &str, text: &str, body: &str) -> String {
     format!(
         r#"(module
@@ -229,7 +229,7 @@ pub(crate) fn answering(imports: &str, text: &str, body: &str) -> String {
     )
 }
 
-/// What module and component answer, each with a scope of its own.
+/// The status codes of several calls, each form with a scope of its own. Module and component must agree.
 pub(crate) fn codes(scope: impl Fn() -> Scope, calls: usize, wat: &str) -> Vec<u16> {
     let mut host = Host::new();
     let [module, component] = both_forms(&host, &embedded(wat)).map(|policy| {
@@ -244,7 +244,7 @@ pub(crate) fn codes(scope: impl Fn() -> Scope, calls: usize, wat: &str) -> Vec<u
     module
 }
 
-/// How module and component fail, each with a scope of its own.
+/// The failure of a guest, each form with a scope of its own. Module and component must fail alike.
 pub(crate) fn failures(scope: impl Fn() -> Scope, wat: &str) -> Failure {
     let mut host = Host::new();
     let [module, component] = both_forms(&host, &embedded(wat)).map(|policy| {
@@ -253,4 +253,75 @@ pub(crate) fn failures(scope: impl Fn() -> Scope, wat: &str) -> Failure {
     });
     assert_eq!(module.kind(), component.kind());
     module
+}
+
+/// The verdict of a guest. Its module and its component must agree.
+pub(crate) fn answer(wat: &str) -> Verdict {
+    answer_with(&[], wat)
+}
+
+/// The same with these rows in the address table.
+pub(crate) fn answer_with(rows: &[(i64, &str, i64, i64, Option<&str>)], wat: &str) -> Verdict {
+    let mut host = Host::new();
+    host.addresses = table(rows);
+    let [module, component] =
+        both_forms(&host, &embedded(wat)).map(|policy| host.ask(&policy, invite()));
+    assert_eq!(module, component, "{wat}");
+    module.unwrap()
+}
+
+/// Calls a function that returns a number, and answers with 300 plus the number.
+pub(crate) fn number_guest(
+    interface: &str,
+    function: &str,
+    params: &str,
+    arguments: &str,
+) -> String {
+    asking(
+        &format!(
+            r#"(import "{interface}" "{function}" (func $ask (param {params}) (result i32)))"#
+        ),
+        "",
+        &format!("(call $code (call $ask {arguments}))"),
+    )
+}
+
+/// A guest that answers 401 unless `body` changes that. `text` is in its memory at 256; 512 is free for a result.
+pub(crate) fn asking(imports: &str, text: &str, body: &str) -> String {
+    format!(
+        r#"(module
+            {imports}
+            (memory (export "memory") 1)
+            (global $heap (mut i32) (i32.const 4096))
+            (data (i32.const 16) "\01\00\00\00" "\91\01\00\00")
+            (data (i32.const 256) "{text}")
+            (func (export "cabi_realloc") (param $old i32) (param $had i32) (param $align i32) (param $size i32) (result i32)
+              (local $at i32)
+              (global.set $heap
+                (i32.and
+                  (i32.add (global.get $heap) (i32.sub (local.get $align) (i32.const 1)))
+                  (i32.sub (i32.const 0) (local.get $align))))
+              (local.set $at (global.get $heap))
+              (global.set $heap (i32.add (global.get $heap) (local.get $size)))
+              local.get $at)
+            ;; The code is 300 and a number.
+            (func $code (param i32)
+              (i32.store16 (i32.const 20)
+                (i32.add (i32.const 300) (i32.rem_u (local.get 0) (i32.const 400)))))
+            ;; The optional number at 512; 699 for none.
+            (func $number
+              (call $code
+                (select (i32.load (i32.const 516)) (i32.const 399) (i32.load8_u (i32.const 512)))))
+            ;; The optional text at 512; 404 for none.
+            (func $reason
+              (if (i32.load8_u (i32.const 512))
+                (then
+                  (i32.store (i32.const 24) (i32.load (i32.const 516)))
+                  (i32.store (i32.const 28) (i32.load (i32.const 520))))
+                (else
+                  (call $code (i32.const 104)))))
+            (func (export "decide") (result i32)
+              {body}
+              i32.const 16))"#
+    )
 }

@@ -1,4 +1,4 @@
-//! What a call asked, written down and read back.
+//! Recording and replaying the queries of a call.
 
 use portcullis_policy::Tape;
 use serde_json::json;
@@ -8,7 +8,7 @@ use crate::counters::adding;
 use crate::support::{Host, invite};
 
 #[test]
-fn tapes_write_down_and_read_back() {
+fn queries_are_recorded_and_replayed() {
     let mut host = Host::new();
     let policy = host.load_text(&adding());
     host.evaluator.insert_tape(Tape::new(moment()));
@@ -22,7 +22,7 @@ fn tapes_write_down_and_read_back() {
     assert_eq!(asked.answer, json!(3));
     assert!(tape.unanswered().is_empty());
 
-    // Whatever the counter is by now: the answer is the recorded one.
+    // The answer is the recorded one, whatever the value of the counter is now.
     for _ in 0..3 {
         let recorded = tape.asked().to_vec();
         let replaying = Tape::replaying(moment(), recorded);
@@ -33,7 +33,7 @@ fn tapes_write_down_and_read_back() {
         assert_eq!(replayed.asked(), tape.asked());
         assert!(replayed.unanswered().is_empty());
     }
-    // What was not recorded is told.
+    // Queries that were not recorded are listed.
     host.evaluator
         .insert_tape(Tape::replaying(moment(), Vec::new()));
     host.ask(&policy, invite()).unwrap();

@@ -35,7 +35,7 @@ fn of(
 }
 
 #[test]
-fn trusted_peers_are_known_by_the_request() {
+fn trusted_peers_are_found_by_the_request() {
     let request = invite();
     assert_eq!(ask(&own("allow-trusted"), &request), number(1));
     assert_eq!(ask(&own("count-trusted"), &request), number(3));
@@ -45,7 +45,7 @@ fn trusted_peers_are_known_by_the_request() {
 }
 
 #[test]
-fn trusted_peers_of_the_policys_choice() {
+fn trusted_peers_are_found_by_address() {
     let request = invite_from("203.0.113.9:5060");
     let count = |address, transport, from| {
         ask(
@@ -67,7 +67,7 @@ fn trusted_peers_of_the_policys_choice() {
 }
 
 #[test]
-fn tags_are_those_of_the_last_question_that_matched() {
+fn tags_are_those_of_the_last_match() {
     let tags = |questions: &str, nth: usize| {
         let import = format!(
             r#"(import "{TRUSTED}" "allow-trusted" (func $allow (result i32)))
@@ -86,7 +86,7 @@ fn tags_are_those_of_the_last_question_that_matched() {
         );
         ask(&guest(&import, [""; 3], &body), &invite())
     };
-    assert_eq!(tags("", 0), number(0), "nothing asked");
+    assert_eq!(tags("", 0), number(0), "no query");
     assert_eq!(tags("(drop (call $allow))", 0), Ok(reject(301, "high")));
     assert_eq!(tags("(drop (call $count))", 0), Ok(reject(302, "high")));
     assert_eq!(

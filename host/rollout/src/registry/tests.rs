@@ -59,7 +59,7 @@ fn write(folder: &TempDir, settings: &str) {
 }
 
 const REFUSES: &str =
-    "the policy refuses its settings: open!; mend the section `settings` of its configuration";
+    "the policy refuses its settings: open!; correct `settings` in its configuration";
 
 #[tokio::test]
 async fn what_the_policy_that_serves_refuses_changes_nothing() {
