@@ -76,6 +76,10 @@ fn within(file: &[u8], depth: u32) -> wasmtime::Result<Vec<u8>> {
 }
 
 /// The functions that have to be added to a module.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the other sections of a file do not matter here"
+)]
 fn added(file: &[u8]) -> wasmtime::Result<Added> {
     let mut functions = 0;
     let mut added = Added::default();
@@ -105,6 +109,10 @@ fn added(file: &[u8]) -> wasmtime::Result<Added> {
 }
 
 /// Calls `each` for each operation that may be large, with the start and the end of its instruction.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "there are hundreds of instructions, and three of them matter"
+)]
 fn each_large(
     body: &FunctionBody<'_>,
     mut each: impl FnMut(Operation, usize, usize),
@@ -132,6 +140,10 @@ fn each_large(
     Ok(())
 }
 
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "all other sections are copied"
+)]
 fn rewrite(file: &[u8], added: &Added) -> wasmtime::Result<Vec<u8>> {
     let mut whole = Module::new();
     let mut code = CodeSection::new();

@@ -76,7 +76,7 @@ impl Counters {
                 entry.used = now;
                 match entry.what {
                     What::Counter { value, ends } if ends > now => value,
-                    _ => 0,
+                    What::Counter { .. } | What::Bucket { .. } => 0,
                 }
             }
             None => 0,

@@ -201,6 +201,10 @@ impl Failure {
         }
     }
 
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "all other traps are handled alike, and wasmtime adds more"
+    )]
     fn from_trap(trap: Trap, function: Option<String>, terms: Terms) -> Self {
         match trap {
             Trap::Interrupt => Self::Timeout {
@@ -249,6 +253,10 @@ impl FailureKind {
     }
 }
 
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "all other traps are described by their own text, and wasmtime adds more"
+)]
 fn describe(trap: Trap) -> String {
     let cause = trap.to_string();
     let cause = cause.strip_prefix("wasm trap: ").unwrap_or(&cause);

@@ -24,6 +24,7 @@
 //! | `idle_sandboxes`, `evaluator`, `slot` | serving |
 
 #![deny(unsafe_code)]
+#![warn(clippy::wildcard_enum_match_arm)]
 
 pub use clock::Moment;
 pub use code_cache::CodeCache;

@@ -12,9 +12,9 @@ pub struct Settings {
 impl Settings {
     /// Settings from a JSON object. Any other JSON value counts as an empty object.
     pub fn new(table: Value) -> Self {
-        let table = match table {
-            Value::Object(_) => table,
-            _ => Value::Object(serde_json::Map::new()),
+        let table = match table.is_object() {
+            true => table,
+            false => Value::Object(serde_json::Map::new()),
         };
         let json = table.to_string();
         Self { table, json }

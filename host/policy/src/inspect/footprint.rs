@@ -50,6 +50,10 @@ impl Footprint {
     ///
     /// # Errors
     /// If the file cannot be parsed. The result for a file that is not valid is meaningless.
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "all other sections are read by the innermost scope"
+    )]
     pub(crate) fn of(bytes: &[u8]) -> wasmparser::Result<Self> {
         let mut scopes = vec![Scope {
             is_module: !Parser::is_component(bytes),
@@ -106,6 +110,10 @@ impl Scope {
         }
     }
 
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "the other sections of a file do not matter here"
+    )]
     fn read(&mut self, payload: &Payload<'_>) -> wasmparser::Result<()> {
         let footprint = &mut self.footprint;
         match payload {
@@ -139,7 +147,10 @@ impl Scope {
                     match import?.ty {
                         ComponentTypeRef::Module(_) => self.modules.push(Footprint::UNKNOWN),
                         ComponentTypeRef::Component(_) => self.components.push(Footprint::UNKNOWN),
-                        _ => {}
+                        ComponentTypeRef::Func(_)
+                        | ComponentTypeRef::Value(_)
+                        | ComponentTypeRef::Type(_)
+                        | ComponentTypeRef::Instance(_) => {}
                     }
                 }
             }
@@ -154,7 +165,10 @@ impl Scope {
                         ComponentExternalKind::Component => {
                             self.components.push(at(&self.components, export.index));
                         }
-                        _ => {}
+                        ComponentExternalKind::Func
+                        | ComponentExternalKind::Value
+                        | ComponentExternalKind::Type
+                        | ComponentExternalKind::Instance => {}
                     }
                 }
             }
@@ -199,7 +213,7 @@ fn add_alias(scopes: &mut [Scope], alias: &ComponentAlias<'_>) {
                 _ => return,
             }
         }
-        _ => return,
+        ComponentAlias::InstanceExport { .. } | ComponentAlias::CoreInstanceExport { .. } => return,
     };
     if let Some(scope) = scopes.last_mut() {
         match is_module {

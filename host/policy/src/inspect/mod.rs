@@ -134,6 +134,10 @@ impl Inspection {
         self.exports.iter().any(|export| export.name == name)
     }
 
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "all other sections are read by `read_section`"
+    )]
     fn read(&mut self, bytes: &[u8]) -> Result<(), LoadProblem> {
         let mut producers = BTreeSet::new();
         // Nesting depth of modules and components; 0 is the file itself.
@@ -176,6 +180,10 @@ impl Inspection {
         }
     }
 
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "the other sections of a file do not matter here"
+    )]
     fn read_section(&mut self, payload: &Payload<'_>, outermost: bool) -> wasmparser::Result<()> {
         match payload {
             Payload::MemorySection(memories) => {
@@ -199,6 +207,10 @@ impl Inspection {
         Ok(())
     }
 
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "the other sections of a file do not matter here"
+    )]
     fn read_border(&mut self, payload: &Payload<'_>) -> wasmparser::Result<()> {
         match payload {
             Payload::ImportSection(imports) => {

@@ -111,7 +111,15 @@ impl Toolchain {
             }
             Self::QuickJs if cause.contains("async") => "build it again with --sync",
             Self::Rust => "build it again with the target's own features",
-            _ => BUILD_AGAIN,
+            Self::C
+            | Self::Zig
+            | Self::Go
+            | Self::TinyGo
+            | Self::AssemblyScript
+            | Self::JavaScript
+            | Self::QuickJs
+            | Self::Python
+            | Self::Unknown => BUILD_AGAIN,
         }
     }
 }

@@ -56,10 +56,12 @@ impl Pristine {
     pub(crate) fn restore<T>(&self, store: &mut Store<T>, host: u64) -> bool {
         let written = match &self.marks {
             None => u64::MAX,
-            Some(marks) => match marks.get(&mut *store) {
-                Val::I64(module) => module.cast_unsigned() | host,
-                _ => return false,
-            },
+            Some(marks) => {
+                let Val::I64(module) = marks.get(&mut *store) else {
+                    return false;
+                };
+                module.cast_unsigned() | host
+            }
         };
         let bytes = self.memory.data_mut(&mut *store);
         if bytes.len() != self.size {
