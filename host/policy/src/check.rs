@@ -88,7 +88,7 @@ fn check_imports(inspection: &Inspection) -> Result<(), LoadProblem> {
 fn check_size(inspection: &Inspection, limits: &Limits) -> Result<(), LoadProblem> {
     let footprint = &inspection.footprint;
     if footprint.is_open {
-        return Err(LoadProblem::OpenParts);
+        return Err(LoadProblem::UnknownFootprint);
     }
     for (what, wanted, limit) in [
         ("core instances", footprint.instances, MOST_INSTANCES),
@@ -96,7 +96,7 @@ fn check_size(inspection: &Inspection, limits: &Limits) -> Result<(), LoadProble
         ("tables", footprint.tables, MOST_TABLES),
     ] {
         if wanted > u64::from(limit) {
-            return Err(LoadProblem::Parts {
+            return Err(LoadProblem::Footprint {
                 what,
                 wanted,
                 limit,

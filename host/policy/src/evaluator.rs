@@ -142,7 +142,7 @@ impl Evaluator {
         state
             .call
             .begin(addresses, scope, &loaded.name, bounds, request, notes);
-        let (mut state, outcome, fuel) = loaded.sandboxes.ask(state, &loaded.rules);
+        let (mut state, outcome, fuel) = loaded.sandboxes.ask(state, &loaded.limits);
         self.fuel = fuel;
         let request = self.end(&mut state.call, policy);
         self.spare = Some(state);
@@ -174,7 +174,7 @@ impl Evaluator {
                 state
                     .call
                     .begin(addresses, scope, &loaded.name, bounds, request, notes);
-                match loaded.sandboxes.open(state, &loaded.rules, usage) {
+                match loaded.sandboxes.open(state, &loaded.limits, usage) {
                     Ok(sandbox) => IdleSandbox {
                         policy: policy.clone(),
                         scope: Arc::clone(scope),
@@ -188,7 +188,7 @@ impl Evaluator {
                 }
             }
         };
-        let outcome = kept.sandbox.ask(&loaded.rules);
+        let outcome = kept.sandbox.ask(&loaded.limits);
         self.fuel = kept.sandbox.fuel_used();
         let request = self.end(kept.sandbox.call(), policy);
         match outcome.is_ok() && kept.sandbox.make_ready() {
@@ -221,7 +221,7 @@ impl Evaluator {
     }
 
     fn bounds(&self, policy: &Policy) -> Bounds {
-        let bounds = policy.loaded.rules.bounds;
+        let bounds = policy.loaded.limits.bounds;
         Bounds {
             mute: bounds.mute || self.mute,
             ..bounds
@@ -235,7 +235,7 @@ impl Evaluator {
                 Arc::clone(addresses),
                 Arc::clone(scope),
                 Arc::clone(&loaded.name),
-                loaded.rules.bounds,
+                loaded.limits.bounds,
             )))
         })
     }

@@ -8,7 +8,7 @@ use crate::digest::Digest;
 use crate::failure::Failure;
 use crate::inspect::Inspection;
 use crate::problem::SettingsError;
-use crate::sandbox::{Code, Rules, Sandboxes};
+use crate::sandbox::{CallLimits, Code, Sandboxes};
 use crate::settings::Settings;
 use crate::trial_run::TrialRun;
 
@@ -26,7 +26,7 @@ pub(crate) struct Loaded {
     pub(crate) sandboxes: Sandboxes,
     /// Keeps the code alive for other policies from the same file ([`SharedCode`](crate::shared_code::SharedCode)).
     pub(crate) _code: Arc<Code>,
-    pub(crate) rules: Rules,
+    pub(crate) limits: CallLimits,
     /// Set if the policy exports `validate-settings`.
     pub(crate) trial: Option<TrialRun>,
     pub(crate) trial_failure: Option<Failure>,

@@ -209,7 +209,7 @@ pub enum LoadProblem {
     #[error(
         "the component has {wanted} {what}, more than {limit}; compose it of fewer components, or link its parts into one module"
     )]
-    Parts {
+    Footprint {
         /// Core instances, memories or tables.
         what: &'static str,
         /// Their number.
@@ -222,7 +222,7 @@ pub enum LoadProblem {
         "a part of the component instantiates a module or component that it gets from another part, so the host cannot count the \
          instances; compose it with `wac plug` or `wasm-tools compose`, which pass instances only"
     )]
-    OpenParts,
+    UnknownFootprint,
     /// A library of the host panicked while it read the file.
     #[error(
         "the WebAssembly library of the host failed on this file: {cause}; build it with another toolchain, and please report this bug"

@@ -18,7 +18,7 @@ use crate::limits::Limits;
 use crate::panic;
 use crate::policy::{CodeOrigin, Loaded, Policy};
 use crate::problem::{LoadError, LoadProblem};
-use crate::sandbox::{Code, Machine, Rules, Sandboxes};
+use crate::sandbox::{CallLimits, Code, Machine, Sandboxes};
 use crate::settings::Settings;
 use crate::shared_code::SharedCode;
 use crate::ticker::Ticker;
@@ -282,7 +282,7 @@ impl Runtime {
                 inspection,
                 sandboxes,
                 _code: code,
-                rules: Rules::of(limits),
+                limits: CallLimits::of(limits),
                 trial: is_configured.then_some(trial),
                 trial_failure,
                 load_time: start.elapsed(),

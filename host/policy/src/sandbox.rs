@@ -61,7 +61,7 @@ pub(crate) struct Open {
 
 /// The limits of a call, in the forms that their users need.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Rules {
+pub(crate) struct CallLimits {
     pub(crate) bounds: Bounds,
     ticks: Ticks,
     terms: Terms,
@@ -97,14 +97,14 @@ impl Sandboxes {
     }
 
     /// Calls `decide` in a new sandbox and drops the sandbox. Returns the state of the call, the result, and the fuel if it is metered.
-    pub(crate) fn ask(&self, state: Data, rules: &Rules) -> (Data, Outcome, Option<u64>) {
+    pub(crate) fn ask(&self, state: Data, limits: &CallLimits) -> (Data, Outcome, Option<u64>) {
         let _running = self.ticker.begin();
-        let mut store = self.store(state, rules);
+        let mut store = self.store(state, limits);
         let outcome = match self.prepared.instantiate(&mut store, Use::Once) {
-            Ok(live) => ask(&mut store, &live, rules),
+            Ok(live) => ask(&mut store, &live, limits),
             Err(error) => Err((
                 Stage::Instantiate,
-                Failure::read(&error, Stage::Instantiate, rules.terms),
+                Failure::read(&error, Stage::Instantiate, limits.terms),
             )),
         };
         let fuel = fuel_used(&store);
@@ -115,15 +115,15 @@ impl Sandboxes {
     pub(crate) fn validate(
         &self,
         state: Data,
-        rules: &Rules,
+        limits: &CallLimits,
     ) -> Option<Result<Result<(), String>, Failure>> {
         let _running = self.ticker.begin();
-        let mut store = self.store(state, rules);
+        let mut store = self.store(state, limits);
         match &self.prepared {
-            Prepared::Module(prepared) => prepared.validate(&mut store, rules.terms),
+            Prepared::Module(prepared) => prepared.validate(&mut store, limits.terms),
             Prepared::Component(prepared) => {
                 let answer = prepared.validate(&mut store)?;
-                Some(answer.map_err(|error| Failure::read(&error, Stage::Decide, rules.terms)))
+                Some(answer.map_err(|error| Failure::read(&error, Stage::Decide, limits.terms)))
             }
         }
     }
@@ -132,11 +132,11 @@ impl Sandboxes {
     pub(crate) fn open(
         &self,
         state: Data,
-        rules: &Rules,
+        limits: &CallLimits,
         usage: Use,
     ) -> Result<Open, (Data, Failure)> {
         let running = self.ticker.begin();
-        let mut store = self.store(state, rules);
+        let mut store = self.store(state, limits);
         let instantiated = self.prepared.instantiate(&mut store, usage);
         drop(running);
         match instantiated {
@@ -148,21 +148,21 @@ impl Sandboxes {
                 is_metered: self.is_metered,
             }),
             Err(error) => {
-                let failure = Failure::read(&error, Stage::Instantiate, rules.terms);
+                let failure = Failure::read(&error, Stage::Instantiate, limits.terms);
                 Err((store.into_data(), failure))
             }
         }
     }
 
     /// Creates the store of a sandbox. The deadline starts here, because instantiation runs start functions.
-    fn store(&self, mut state: Data, rules: &Rules) -> Store<Data> {
+    fn store(&self, mut state: Data, limits: &CallLimits) -> Store<Data> {
         state.memory = 0;
         state.call.end.go_by(&self.ticker);
         let mut store = Store::new(&self.engine, state);
         store.limiter(|state| &mut **state);
-        store.set_hostcall_fuel(rules.terms.host_call_bytes);
+        store.set_hostcall_fuel(limits.terms.host_call_bytes);
         store.epoch_deadline_callback(continue_or_interrupt);
-        start_clock(&mut store, rules);
+        start_clock(&mut store, limits);
         if self.is_metered {
             fill(&mut store);
         }
@@ -202,13 +202,13 @@ impl Open {
     }
 
     /// Calls `decide`. After a failure, the sandbox must be dropped.
-    pub(crate) fn ask(&mut self, rules: &Rules) -> Outcome {
+    pub(crate) fn ask(&mut self, limits: &CallLimits) -> Outcome {
         let _running = self.ticker.begin();
-        start_clock(&mut self.store, rules);
+        start_clock(&mut self.store, limits);
         if self.is_metered {
             fill(&mut self.store);
         }
-        ask(&mut self.store, &self.live, rules)
+        ask(&mut self.store, &self.live, limits)
     }
 
     /// The fuel of the last call, if it is metered.
@@ -239,7 +239,7 @@ impl Open {
     }
 }
 
-impl Rules {
+impl CallLimits {
     pub(crate) fn of(limits: &Limits) -> Self {
         let bounds = Bounds {
             memory_bytes: limits.memory_bytes,
@@ -272,20 +272,20 @@ impl Rules {
     }
 }
 
-fn ask(store: &mut Store<Data>, live: &Live, rules: &Rules) -> Outcome {
+fn ask(store: &mut Store<Data>, live: &Live, limits: &CallLimits) -> Outcome {
     let verdict = match live {
-        Live::Module(live) => live.decide(store, rules.terms),
+        Live::Module(live) => live.decide(store, limits.terms),
         Live::Component(live) => live
             .decide(store)
-            .map_err(|error| Failure::read(&error, Stage::Decide, rules.terms)),
+            .map_err(|error| Failure::read(&error, Stage::Decide, limits.terms)),
     };
     verdict
         .and_then(|verdict| Ok(verdict.checked()?))
         .map_err(|failure| (Stage::Decide, failure))
 }
 
-fn start_clock(store: &mut Store<Data>, rules: &Rules) {
-    let Ticks { first, then } = rules.ticks;
+fn start_clock(store: &mut Store<Data>, limits: &CallLimits) {
+    let Ticks { first, then } = limits.ticks;
     store.data().call.end.set(first, then);
     store.set_epoch_deadline(NEXT_WAKE);
 }

@@ -47,8 +47,8 @@ pub(crate) trait Answer: Sized {
 
 /// The side effect of a function on the results of other functions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Leaves {
-    Nothing,
+pub(crate) enum SideEffect {
+    None,
     /// Sets the result of `permissions.last-tag`.
     Tag,
     /// Sets the result of `trusted.tags`.
@@ -219,9 +219,9 @@ impl Answer for Option<u32> {
     }
 
     fn read(value: &Value) -> Option<Self> {
-        match value {
-            Value::Null => Some(None),
-            value => u32::read(value).map(Some),
+        match value.is_null() {
+            true => Some(None),
+            false => u32::read(value).map(Some),
         }
     }
 
@@ -250,9 +250,9 @@ macro_rules! settings_answer {
 
             fn read(value: &Value) -> Option<Self> {
                 let read: fn(&Value) -> Option<$kind> = $read;
-                match value {
-                    Value::Null => Some(None),
-                    value => read(value).map(Some),
+                match value.is_null() {
+                    true => Some(None),
+                    false => read(value).map(Some),
                 }
             }
         }

@@ -12,7 +12,7 @@ use crate::call::{Call, Notes};
 use crate::failure::{Failure, Stage};
 use crate::limits::Limits;
 use crate::problem::{LoadProblem, SettingsError};
-use crate::sandbox::{Rules, Sandboxes};
+use crate::sandbox::{CallLimits, Sandboxes};
 use crate::scope::Scope;
 use crate::settings::Settings;
 use crate::state::{Data, State};
@@ -26,7 +26,7 @@ const MOST_WORDS: usize = 1024;
 
 /// Makes calls with a request of the host's own.
 pub(crate) struct TrialRun {
-    rules: Rules,
+    limits: CallLimits,
 }
 
 impl TrialRun {
@@ -34,7 +34,7 @@ impl TrialRun {
     fn new(limits: &Limits) -> Self {
         let deadline = limits.deadline.saturating_mul(10).max(LEAST);
         Self {
-            rules: Rules::of(limits).with_deadline(deadline).muted(),
+            limits: CallLimits::of(limits).with_deadline(deadline).muted(),
         }
     }
 
@@ -48,7 +48,7 @@ impl TrialRun {
         settings: &Arc<Settings>,
     ) -> Result<(), SettingsError> {
         let call = self.call(settings);
-        match sandboxes.validate(call, &self.rules) {
+        match sandboxes.validate(call, &self.limits) {
             None | Some(Ok(Ok(()))) => Ok(()),
             Some(Ok(Err(cause))) => {
                 let cause = text::shown(cause.trim_end_matches('.'), MOST_WORDS);
@@ -69,7 +69,7 @@ impl TrialRun {
         settings: &Arc<Settings>,
     ) -> Result<Option<Failure>, LoadProblem> {
         let call = self.call(settings);
-        match sandboxes.ask(call, &self.rules).1 {
+        match sandboxes.ask(call, &self.limits).1 {
             Ok(_) => Ok(None),
             Err((Stage::Instantiate, failure)) => Err(LoadProblem::Start(failure)),
             Err((Stage::Decide, Failure::Timeout { deadline, .. })) => Err(LoadProblem::Endless {
@@ -83,7 +83,7 @@ impl TrialRun {
         let table = Arc::new(Snapshot::default());
         let name: Arc<str> = Arc::from("trial");
         let scope = Arc::new(Scope::operator().with_settings(Arc::clone(settings)));
-        let bounds = self.rules.bounds;
+        let bounds = self.limits.bounds;
         let mut call = Call::new(
             Arc::clone(&table),
             Arc::clone(&scope),

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::tape::{Answer, Asked, Leaves, Tape};
+use crate::tape::{Answer, Asked, SideEffect, Tape};
 
 use super::Call;
 
@@ -12,13 +12,13 @@ impl Call {
     pub(crate) fn answered<T: Answer>(
         &mut self,
         function: &'static str,
-        leaves: Leaves,
+        side_effect: SideEffect,
         arguments: impl FnOnce() -> Value,
         live: impl FnOnce(&mut Self) -> T,
     ) -> T {
         match self.tape().is_some_and(Tape::is_listening) {
             false => live(self),
-            true => self.answered_by_tape(function, leaves, arguments(), live),
+            true => self.answered_by_tape(function, side_effect, arguments(), live),
         }
     }
 
@@ -26,7 +26,7 @@ impl Call {
     fn answered_by_tape<T: Answer>(
         &mut self,
         function: &'static str,
-        leaves: Leaves,
+        side_effect: SideEffect,
         arguments: Value,
         live: impl FnOnce(&mut Self) -> T,
     ) -> T {
@@ -41,7 +41,7 @@ impl Call {
             if let Some(left) = &left
                 && answer.is_positive()
             {
-                self.leave(leaves, left);
+                self.restore(side_effect, left);
             }
             self.with_tape(|tape| {
                 if let Some(asked) = recorded {
@@ -55,11 +55,11 @@ impl Call {
         if !self.end.is_ahead() {
             return answer;
         }
-        let left = match leaves {
+        let left = match side_effect {
             _ if !answer.is_positive() => None,
-            Leaves::Nothing => None,
-            Leaves::Tag => Some(json!(self.last_tag())),
-            Leaves::Tags => Some(json!(self.trusted_tags())),
+            SideEffect::None => None,
+            SideEffect::Tag => Some(json!(self.last_tag())),
+            SideEffect::Tags => Some(json!(self.trusted_tags())),
         };
         let asked = Asked {
             function: function.into(),

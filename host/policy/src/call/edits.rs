@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::edits::Edit;
-use crate::tape::Leaves;
+use crate::tape::SideEffect;
 use crate::verdict::InvalidVerdict;
 
 use super::Call;
@@ -37,7 +37,7 @@ impl Call {
     ) -> Result<bool, InvalidVerdict> {
         let edit = edit();
         edit.check()?;
-        let admitted = self.answered(function, Leaves::Nothing, arguments, |call| {
+        let admitted = self.answered(function, SideEffect::None, arguments, |call| {
             call.scope().admits_header(name)
         });
         if admitted {

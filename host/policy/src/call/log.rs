@@ -48,7 +48,7 @@ impl Call {
                     call_id,
                     decision,
                     text = message,
-                    "A policy says:"
+                    "log line of a policy"
                 )
             };
         }

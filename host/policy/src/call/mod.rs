@@ -22,7 +22,7 @@ use crate::clock::Moment;
 use crate::decision::DecisionId;
 use crate::edits::Edits;
 use crate::scope::Scope;
-use crate::tape::{Leaves, Tape};
+use crate::tape::{SideEffect, Tape};
 use crate::ticker::End;
 
 pub(crate) use trusted::{Peer, Rows};
@@ -162,15 +162,15 @@ impl Call {
     }
 
     /// Restores the side effect of a replayed query.
-    pub(crate) fn leave(&mut self, leaves: Leaves, left: &Value) {
-        match leaves {
-            Leaves::Nothing => {}
-            Leaves::Tag => {
+    pub(crate) fn restore(&mut self, side_effect: SideEffect, left: &Value) {
+        match side_effect {
+            SideEffect::None => {}
+            SideEffect::Tag => {
                 self.has_tag = left.is_string();
                 self.tag.clear();
                 self.tag.push_str(left.as_str().unwrap_or_default());
             }
-            Leaves::Tags => {
+            SideEffect::Tags => {
                 let tags = left.as_array().map(Vec::as_slice).unwrap_or_default();
                 let tags = tags.iter().filter_map(Value::as_str);
                 self.trusted_tags = tags.map(str::to_owned).collect();

@@ -6,7 +6,7 @@ use portcullis_address::{Entries, Match, parse_ip};
 use serde_json::json;
 
 use crate::scope::Scope;
-use crate::tape::Leaves;
+use crate::tape::SideEffect;
 
 use super::Call;
 
@@ -21,7 +21,7 @@ impl Call {
     pub(crate) fn allow_source_address(&mut self, group: u32) -> bool {
         self.answered(
             "permissions.allow-source-address",
-            Leaves::Tag,
+            SideEffect::Tag,
             || json!([group]),
             |call| call.finds_source(group),
         )
@@ -31,7 +31,7 @@ impl Call {
     pub(crate) fn source_address_group(&mut self) -> Option<u32> {
         self.answered(
             "permissions.source-address-group",
-            Leaves::Tag,
+            SideEffect::Tag,
             || json!([]),
             Self::find_source,
         )
@@ -41,7 +41,7 @@ impl Call {
     pub(crate) fn allow_address(&mut self, group: u32, address: &str, port: u16) -> bool {
         self.answered(
             "permissions.allow-address",
-            Leaves::Tag,
+            SideEffect::Tag,
             || json!([group, address, port]),
             |call| call.finds(group, Address::parse(address), port),
         )
@@ -51,7 +51,7 @@ impl Call {
     pub(crate) fn address_group(&mut self, address: &str, port: u16) -> Option<u32> {
         self.answered(
             "permissions.address-group",
-            Leaves::Tag,
+            SideEffect::Tag,
             || json!([address, port]),
             |call| call.find(Address::parse(address), port),
         )
@@ -120,4 +120,22 @@ fn note(tag: &mut String, has_tag: &mut bool, found: Option<Match<'_>>) -> Optio
     tag.clear();
     tag.push_str(found.tag.unwrap_or_default());
     Some(found.group)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_an_ip_address_or_a_host_name() {
+        for ip in ["192.0.2.1", "2001:db8::1", "[2001:db8::1]"] {
+            assert!(matches!(Address::parse(ip), Address::Ip(_)), "{ip}");
+        }
+        for name in ["gw.example.com", "192.0.2.1:5060", ""] {
+            assert!(
+                matches!(Address::parse(name), Address::Name(text) if text == name),
+                "{name}"
+            );
+        }
+    }
 }

@@ -6,7 +6,7 @@ use portcullis_address::{DEFAULT_RULES, Effort, RuleSet, Spent};
 use portcullis_request::{Contact, PlainUri};
 use serde_json::{Value, json};
 
-use crate::tape::Leaves;
+use crate::tape::SideEffect;
 
 use super::Call;
 
@@ -66,7 +66,7 @@ impl Call {
         arguments: impl FnOnce() -> Value,
         live: impl FnOnce(&Self) -> Result<bool, Spent>,
     ) -> wasmtime::Result<bool> {
-        let allowed = self.answered(function, Leaves::Nothing, arguments, |call| {
+        let allowed = self.answered(function, SideEffect::None, arguments, |call| {
             live(call).unwrap_or_default()
         });
         self.in_time()?;
@@ -150,4 +150,33 @@ fn written(uri: &PlainUri<'_>, always_at: bool, port: bool) -> String {
         let _infallible = write!(text, ":{port}");
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn uris_are_written_as_kamailio_writes_them() {
+        let uri = |user: &'static str, port| PlainUri {
+            user: user.into(),
+            host: "example.com".into(),
+            port,
+        };
+        for (user, port, always_at, with_port, expected) in [
+            ("alice", Some(5070), true, false, "sip:alice@example.com"),
+            (
+                "alice",
+                Some(5070),
+                false,
+                true,
+                "sip:alice@example.com:5070",
+            ),
+            ("alice", None, false, true, "sip:alice@example.com"),
+            ("", None, true, false, "sip:@example.com"),
+            ("", Some(5070), false, true, "sip:example.com:5070"),
+        ] {
+            assert_eq!(written(&uri(user, port), always_at, with_port), expected);
+        }
+    }
 }

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::settings::Settings;
-use crate::tape::{Answer, Leaves};
+use crate::tape::{Answer, SideEffect};
 
 use super::Call;
 
@@ -42,7 +42,7 @@ impl Call {
     /// `settings.json`
     pub(crate) fn json(&mut self) -> String {
         let arguments = || json!([]);
-        self.answered("settings.json", Leaves::Nothing, arguments, |call| {
+        self.answered("settings.json", SideEffect::None, arguments, |call| {
             call.scope().settings().json().to_owned()
         })
     }
@@ -54,7 +54,7 @@ impl Call {
         read: impl FnOnce(&Settings, &str) -> T,
     ) -> T {
         let arguments = || json!([key]);
-        self.answered(function, Leaves::Nothing, arguments, |call| {
+        self.answered(function, SideEffect::None, arguments, |call| {
             read(call.scope().settings(), key)
         })
     }

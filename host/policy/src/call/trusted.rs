@@ -6,7 +6,7 @@ use portcullis_address::{Effort, FromUri, Proto, Spent, TrustedQuestion, Trusted
 use serde_json::json;
 
 use crate::failure::HostError;
-use crate::tape::Leaves;
+use crate::tape::SideEffect;
 
 use super::Call;
 
@@ -39,7 +39,7 @@ impl Call {
             Some(peer) => json!([peer.address, peer.transport, peer.from]),
         };
         let mut has_room = true;
-        let count = self.answered(function, Leaves::Tags, arguments, |call| {
+        let count = self.answered(function, SideEffect::Tags, arguments, |call| {
             let counted = call.count_trusted(rows, peer.as_ref(), &mut has_room);
             counted.unwrap_or_default()
         });

@@ -13,7 +13,7 @@ use crate::digest::Digest;
 pub(super) struct History {
     pub(super) mode: Mode,
     /// Retained generations, compiled but not called; the newest last.
-    pub(super) kept: VecDeque<Arc<Generation>>,
+    pub(super) retained: VecDeque<Arc<Generation>>,
     /// The number of the generation that was active before.
     pub(super) previous: Option<u64>,
     /// Numbers of condemned generations, with the digests of their files. They may be retained or not.
@@ -76,10 +76,10 @@ impl History {
 
     /// Retires the oldest generations until at most `most` are retained. The one that was active before goes last.
     pub(super) fn trim(&mut self, most: usize) {
-        while self.kept.len() > most {
+        while self.retained.len() > most {
             let is_other = |kept: &Arc<Generation>| Some(kept.number) != self.previous;
-            let at = self.kept.iter().position(is_other).unwrap_or(0);
-            self.retired.extend(self.kept.remove(at));
+            let at = self.retained.iter().position(is_other).unwrap_or(0);
+            self.retired.extend(self.retained.remove(at));
         }
     }
 }

@@ -30,7 +30,7 @@ pub struct PolicySlot {
     current: Arc<ArcSwapOption<Lineup>>,
     last_number: AtomicU64,
     /// Maximum number of retained generations.
-    kept_most: usize,
+    max_retained: usize,
     // Held while a policy is loaded, so that two loads are published in order.
     loading: Mutex<()>,
     // Held while the lineup changes, so that numbers and publications are in the same order.
@@ -119,11 +119,11 @@ impl PolicySlot {
     }
 
     /// An empty slot that retains this many generations, compiled, so that they can be activated at once.
-    pub fn keeping(kept_most: usize) -> Self {
+    pub fn keeping(max_retained: usize) -> Self {
         Self {
             current: Arc::new(ArcSwapOption::empty()),
             last_number: AtomicU64::new(0),
-            kept_most,
+            max_retained,
             loading: Mutex::new(()),
             history: Mutex::new(History::default()),
             last_error: Mutex::new(None),
@@ -169,8 +169,10 @@ impl PolicySlot {
     pub fn admit(&self, policy: Policy, number: Option<u64>) -> Arc<Generation> {
         let mut history = self.history.lock();
         let generation = self.number_of(&history, policy, number);
-        history.kept.retain(|kept| kept.number != generation.number);
-        history.kept.push_back(Arc::clone(&generation));
+        history
+            .retained
+            .retain(|kept| kept.number != generation.number);
+        history.retained.push_back(Arc::clone(&generation));
         generation
     }
 
@@ -256,7 +258,7 @@ impl PolicySlot {
     /// Retires all generations except the active one. Their numbers may be used again.
     pub fn forget_kept(&self) {
         let mut history = self.history.lock();
-        let kept = std::mem::take(&mut history.kept);
+        let kept = std::mem::take(&mut history.retained);
         history.retired.extend(kept);
         history.previous = None;
         if let Some(lineup) = self.lineup() {
@@ -294,15 +296,15 @@ impl PolicySlot {
         let generation = self.find(&history, number)?;
         let mut lineup = self.lineup().ok_or(NoGeneration::Nothing)?.as_ref().clone();
         history
-            .kept
+            .retained
             .extend(lineup.candidate.take().map(|old| old.generation));
-        history.kept.retain(|kept| kept.number != number);
+        history.retained.retain(|kept| kept.number != number);
         lineup.candidate = Some(Candidate {
             generation: Arc::clone(&generation),
             trial,
         });
         self.current.store(Some(Arc::new(lineup)));
-        history.trim(self.kept_most);
+        history.trim(self.max_retained);
         Ok(generation)
     }
 
@@ -312,8 +314,8 @@ impl PolicySlot {
         let mut lineup = self.lineup()?.as_ref().clone();
         let ended = lineup.candidate.take()?.generation;
         self.current.store(Some(Arc::new(lineup)));
-        history.kept.push_back(Arc::clone(&ended));
-        history.trim(self.kept_most);
+        history.retained.push_back(Arc::clone(&ended));
+        history.trim(self.max_retained);
         Some(ended)
     }
 
@@ -375,7 +377,7 @@ impl PolicySlot {
         let serving = serving
             .as_ref()
             .map_or(0, |lineup| 1 + usize::from(lineup.candidate.is_some()));
-        serving + history.kept.len() + history.retired.len()
+        serving + history.retained.len() + history.retired.len()
     }
 
     /// Drops replaced generations that no worker uses any more. To be called periodically, not on a worker; changes of the active generation
@@ -431,11 +433,11 @@ impl PolicySlot {
             if old.active.number != number {
                 history.previous = Some(old.active.number);
             }
-            history.kept.extend(serving(Some(old)).cloned());
+            history.retained.extend(serving(Some(old)).cloned());
         }
         history.previous = previous.or(history.previous);
-        history.kept.retain(|kept| kept.number != number);
-        history.trim(self.kept_most);
+        history.retained.retain(|kept| kept.number != number);
+        history.trim(self.max_retained);
         // A condemned generation is not a fallback.
         let is_previous =
             |kept: &&Arc<Generation>| Some(kept.number) == history.previous && !kept.is_condemned();
@@ -443,7 +445,7 @@ impl PolicySlot {
             active: generation,
             mode: history.mode,
             candidate: None,
-            fallback: history.kept.iter().find(is_previous).cloned(),
+            fallback: history.retained.iter().find(is_previous).cloned(),
         };
         self.current.store(Some(Arc::new(lineup)));
     }
@@ -451,7 +453,11 @@ impl PolicySlot {
     fn find(&self, history: &History, number: u64) -> Result<Arc<Generation>, NoGeneration> {
         let lineup = self.current.load();
         // A retained generation takes precedence over one in the lineup with the same number: it was admitted later.
-        let mut all = history.kept.iter().rev().chain(serving(lineup.as_deref()));
+        let mut all = history
+            .retained
+            .iter()
+            .rev()
+            .chain(serving(lineup.as_deref()));
         match all.find(|generation| generation.number == number) {
             Some(generation) => Ok(Arc::clone(generation)),
             None => Err(NoGeneration::Unknown {
@@ -463,7 +469,7 @@ impl PolicySlot {
 
     fn numbers_of(&self, history: &History) -> Vec<u64> {
         let lineup = self.current.load();
-        let all = serving(lineup.as_deref()).chain(&history.kept);
+        let all = serving(lineup.as_deref()).chain(&history.retained);
         let mut numbers: Vec<_> = all.map(|generation| generation.number).collect();
         numbers.sort_unstable();
         numbers

@@ -119,7 +119,7 @@ fn a_component_with_too_many_instances_is_refused_before_it_is_compiled() {
         );
     }
     let bomb = wat::parse_str(format!("(component {inner})")).unwrap();
-    let refused = LoadProblem::Parts {
+    let refused = LoadProblem::Footprint {
         what: "core instances",
         wanted: 1 << 30,
         limit: 64,
