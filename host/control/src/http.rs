@@ -16,10 +16,10 @@ use portcullis_rpc::MOST_REQUEST;
 use portcullis_rpc::json::{self, Layout};
 
 use super::answers::{self, JsonBody};
-use super::api;
 use super::browser::{self, Foreign};
 use super::control::Control;
 use super::http_server::{Peer, whole};
+use super::{api, operation};
 use crate::caller::{Authority, Caller, Door, NOT_YOURS};
 use crate::exposition::CONTENT_TYPE;
 
@@ -120,7 +120,7 @@ fn may(caller: &Caller, path: &str) -> bool {
 /// Refuses a request before anybody reads its body: in JSON below `/v1`, as the description there says, in words elsewhere.
 fn refuse(path: &str, status: StatusCode, text: &str) -> Response {
     match path.starts_with("/v1/") {
-        true => api::refusal(status, text),
+        true => operation::refusal(status, text),
         false => (status, format!("{text}\n")).into_response(),
     }
 }

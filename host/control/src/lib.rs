@@ -23,6 +23,7 @@ mod fifo;
 mod http;
 mod http_server;
 mod listening;
+mod operation;
 mod pages;
 mod parts;
 mod room;
@@ -30,10 +31,10 @@ mod socket_file;
 mod stream;
 pub mod token_file;
 
-pub use api::Refused;
 pub use control::Control;
 pub use doors::{Doors, check};
 pub use listening::Listening;
+pub use operation::Refused;
 
 #[cfg(test)]
 mod tests;

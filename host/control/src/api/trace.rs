@@ -6,19 +6,20 @@ use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::extract::{Query, State};
-use axum::http::{StatusCode, Uri, header};
+use axum::http::{Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use portcullis_dataplane::trace::{Filter, Following, Next};
 use schemars::JsonSchema;
+use serde_json::Value as Json;
 
-use super::request::refusal;
 use crate::Control;
+use crate::operation::{Operation, Routes, refusal};
 
 /// The query as it is described; [`Filter`] reads it.
 #[derive(JsonSchema)]
 #[expect(dead_code, reason = "it is described only")]
-pub(crate) struct TraceQuery {
+struct TraceQuery {
     /// An address or network that messages come from
     #[schemars(extend("anyOf" = [
         { "format": "ipv4" },
@@ -64,7 +65,23 @@ const IPV6_NETWORK: &str = concat!(
 /// How long nothing may come before an empty line says that the trace still runs: a client that has gone is noticed by it.
 const SILENCE: Duration = Duration::from_secs(5);
 
-pub(super) async fn trace(State(control): State<Arc<Control>>, uri: Uri) -> Response {
+/// `GET /v1/trace`.
+pub(super) fn operation(routes: Routes) -> Routes {
+    let get = Operation::new::<Json>(
+        Method::GET,
+        "/v1/trace",
+        "trace",
+        "Follow what becomes of messages",
+    );
+    let get = get
+        .query::<TraceQuery>(&[])
+        .sends("application/x-ndjson")
+        .refuses(&[429]);
+    let get = get.answers(200, "One JSON object a line for as long as the connection lives; an empty line every 5 seconds while nothing comes, {\"left_out\": N} for messages that were left out");
+    routes.on(get, trace)
+}
+
+async fn trace(State(control): State<Arc<Control>>, uri: Uri) -> Response {
     let following = match follow(&control, &uri) {
         Ok(following) => following,
         Err((status, error)) => return refusal(status, error),

@@ -20,11 +20,12 @@ pub mod tenant;
 pub mod trusted;
 
 use portcullis_rpc::{Call, Fault, Reply};
-use schemars::{Schema, SchemaGenerator};
+use schemars::SchemaGenerator;
 
 use crate::Control;
 use crate::caller::Caller;
-pub(crate) use procedure::{FromCall, Procedure};
+use crate::operation::RpcCommand;
+pub(crate) use procedure::{Dispatch, FromCall, Procedure};
 use procedure::{expect, not_reloaded};
 pub(crate) use reply::IntoReply;
 pub use reply::{ReloadStatus, Timestamp};
@@ -67,7 +68,7 @@ macro_rules! commands {
                 }
             }
 
-            async fn dispatch(self, control: &Control, caller: &Caller) -> Result<Reply, Fault> {
+            async fn run(self, control: &Control, caller: &Caller) -> Result<Reply, Fault> {
                 match self {
                     $(Self::$variant(command) => command.execute(control, caller).await?.into_reply(),)+
                     $(Self::$http_variant(command) => command.execute(control, caller).await?.into_reply(),)+
@@ -75,8 +76,20 @@ macro_rules! commands {
             }
         }
 
+        $(impl Dispatch for $type {
+            async fn dispatch(self, control: &Control, caller: &Caller) -> Result<Reply, Fault> {
+                Command::$variant(self).execute(control, caller).await
+            }
+        })+
+
+        $(impl Dispatch for $http_type {
+            async fn dispatch(self, control: &Control, caller: &Caller) -> Result<Reply, Fault> {
+                Command::$http_variant(self).execute(control, caller).await
+            }
+        })+
+
         /// Each command of JSON-RPC and BINRPC with its help and the schema of its reply.
-        pub(crate) fn described(generator: &mut SchemaGenerator) -> Vec<(&'static str, &'static str, Schema)> {
+        pub(crate) fn described(generator: &mut SchemaGenerator) -> Vec<RpcCommand> {
             vec![$(($name, $help, <<$type as Procedure>::Reply as IntoReply>::schema(generator)),)+]
         }
     };
@@ -89,7 +102,7 @@ impl Command {
     pub(crate) async fn execute(self, control: &Control, caller: &Caller) -> Result<Reply, Fault> {
         let (name, door) = (self.name(), caller.door().as_str());
         let done = match caller.may_ask_about(self.seat()) {
-            Ok(()) => self.dispatch(control, caller).await,
+            Ok(()) => self.run(control, caller).await,
             Err(fault) => Err(fault),
         };
         match &done {

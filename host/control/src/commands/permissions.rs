@@ -43,13 +43,17 @@ pub(crate) struct TrustedReload;
 #[derive(Debug)]
 pub(crate) struct TrustedDump;
 
-/// `permissions.testUri` and `permissions.allowUri`, one function in Kamailio too (`rpc_test_uri`).
+/// `permissions.testUri`.
 #[derive(Debug)]
 pub(crate) struct TestUri {
     basename: String,
     uri: String,
     contact: String,
 }
+
+/// `permissions.allowUri`, the same function as `permissions.testUri` in Kamailio too (`rpc_test_uri`).
+#[derive(Debug)]
+pub(crate) struct AllowUri(TestUri);
 
 /// A row about an address or a name in a dump, with the bucket of Kamailio's hash table that it has its place in.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -324,6 +328,20 @@ impl Procedure for TestUri {
             true => Permission::Allowed,
             false => Permission::Denied,
         })
+    }
+}
+
+impl FromCall for AllowUri {
+    fn from_call(call: &Call) -> Result<Self, Fault> {
+        TestUri::from_call(call).map(Self)
+    }
+}
+
+impl Procedure for AllowUri {
+    type Reply = Permission;
+
+    async fn execute(self, control: &Control, caller: &Caller) -> Result<Permission, Fault> {
+        self.0.execute(control, caller).await
     }
 }
 

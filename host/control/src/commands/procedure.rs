@@ -1,6 +1,6 @@
 //! What every command is.
 
-use portcullis_rpc::{Call, Fault};
+use portcullis_rpc::{Call, Fault, Reply};
 
 use super::reply::IntoReply;
 use crate::Control;
@@ -22,6 +22,16 @@ pub(crate) trait Procedure: Sized + Send {
         control: &Control,
         caller: &Caller,
     ) -> impl Future<Output = Result<Self::Reply, Fault>> + Send;
+}
+
+/// A command of the table.
+pub(crate) trait Dispatch: Procedure {
+    /// Executes the command, if this caller may ask for it, and logs how that ended.
+    fn dispatch(
+        self,
+        control: &Control,
+        caller: &Caller,
+    ) -> impl Future<Output = Result<Reply, Fault>> + Send;
 }
 
 /// A command of JSON-RPC and BINRPC.

@@ -17,7 +17,7 @@ macro_rules! command_table {
                 "jsonrpc.echo", "Sample echo command" => JsonrpcEcho(core::SampleEcho),
                 "permissions.addressDump", "Dump address table." => AddressDump(permissions::AddressDump),
                 "permissions.addressReload", "Reload permissions address table." => PermissionsAddressReload(permissions::AddressReload),
-                "permissions.allowUri", "Tests if (URI, Contact) pair is allowed according to allow/deny files." => AllowUri(permissions::TestUri),
+                "permissions.allowUri", "Tests if (URI, Contact) pair is allowed according to allow/deny files." => AllowUri(permissions::AllowUri),
                 "permissions.domainDump", "Dump domain name table." => DomainDump(permissions::DomainDump),
                 "permissions.subnetDump", "Dump subnet table." => SubnetDump(permissions::SubnetDump),
                 "permissions.testUri", "Tests if (URI, Contact) pair is allowed according to allow/deny files." => TestUri(permissions::TestUri),

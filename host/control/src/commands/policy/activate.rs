@@ -1,10 +1,16 @@
 //! `policy.activate`: let a generation serve.
 
+use axum::extract::{Extension, State};
+use axum::http::Method;
 use portcullis_rpc::{Call, Fault};
 
-use super::{Change, Changed, FromCall, Procedure, expect, fault, generation};
+use super::{
+    CHANGES, Change, Changed, Dispatch, FromCall, GenerationQuery, Procedure, expect, fault,
+    generation,
+};
 use crate::Control;
 use crate::caller::Caller;
+use crate::operation::{Answer, Api, Given, Operation, Routes, Segments, answer};
 
 /// `policy.activate`.
 #[derive(Debug)]
@@ -37,4 +43,34 @@ impl Procedure for Activate {
         let activated = activated.await.map_err(|error| fault(&error))?;
         Ok(Changed::new(control, Change::Activated, &activated).await)
     }
+}
+
+impl Activate {
+    /// `POST /v1/policies/{seat}/activate`.
+    pub(crate) fn operation(routes: Routes) -> Routes {
+        let post = Operation::new::<Changed>(
+            Method::POST,
+            "/v1/policies/{seat}/activate",
+            "activatePolicy",
+            "Let a generation serve",
+        );
+        let post = post
+            .query::<GenerationQuery>(&["generation"])
+            .answers(200, "It serves");
+        routes.on(post.refuses(CHANGES), activate)
+    }
+}
+
+async fn activate(
+    State(control): Api,
+    Extension(caller): Extension<Caller>,
+    Segments(seat): Segments<String>,
+    Given(query): Given<GenerationQuery>,
+) -> Answer {
+    let generation = generation(&query.generation.unwrap_or_default())?;
+    answer(
+        Activate { seat, generation }
+            .dispatch(&control, &caller)
+            .await,
+    )
 }

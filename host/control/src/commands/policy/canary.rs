@@ -1,11 +1,19 @@
 //! `policy.canary`: let a generation decide on a share of the dialogs.
 
+use axum::extract::{Extension, State};
+use axum::http::Method;
 use portcullis_policy::{Share, Trial};
 use portcullis_rpc::{Call, Fault};
+use schemars::JsonSchema;
+use serde::Deserialize;
 
-use super::{Change, Changed, FromCall, Procedure, expect, fault, generation, share};
+use super::{
+    CHANGES, Change, Changed, Dispatch, FromCall, Procedure, SHARE, expect, fault, generation,
+    share,
+};
 use crate::Control;
 use crate::caller::Caller;
+use crate::operation::{Answer, Api, Given, Operation, Routes, Segments, answer};
 
 /// `policy.canary`.
 #[derive(Debug)]
@@ -13,6 +21,18 @@ pub(crate) struct Canary {
     pub(crate) seat: String,
     pub(crate) generation: u64,
     pub(crate) share: Share,
+}
+
+/// What names a generation and a share of the dialogs.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+struct CanaryQuery {
+    /// The number of a generation that the host keeps
+    #[schemars(with = "Option<u64>", extend("maximum" = u64::MAX))]
+    generation: Option<String>,
+    /// Of the dialogs, by a stable hash of Call-ID: 5%, two digits behind the point at most
+    #[schemars(extend("pattern" = SHARE))]
+    share: Option<String>,
 }
 
 impl FromCall for Canary {
@@ -44,4 +64,34 @@ impl Procedure for Canary {
         let tried = tried.await.map_err(|error| fault(&error))?;
         Ok(Changed::new(control, Change::Canary, &tried).await)
     }
+}
+
+impl Canary {
+    /// `POST /v1/policies/{seat}/canary`.
+    pub(crate) fn operation(routes: Routes) -> Routes {
+        let post = Operation::new::<Changed>(
+            Method::POST,
+            "/v1/policies/{seat}/canary",
+            "canaryPolicy",
+            "Let a generation decide on a share of the dialogs",
+        );
+        let post = post
+            .query::<CanaryQuery>(&["generation", "share"])
+            .answers(200, "It decides on its share");
+        routes.on(post.refuses(CHANGES), canary)
+    }
+}
+
+async fn canary(
+    State(control): Api,
+    Extension(caller): Extension<Caller>,
+    Segments(seat): Segments<String>,
+    Given(query): Given<CanaryQuery>,
+) -> Answer {
+    let canary = Canary {
+        seat,
+        share: share(&query.share.unwrap_or_default())?,
+        generation: generation(&query.generation.unwrap_or_default())?,
+    };
+    answer(canary.dispatch(&control, &caller).await)
 }

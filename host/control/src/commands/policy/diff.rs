@@ -1,13 +1,16 @@
 //! `policy.diff`: what the candidate of a seat decides otherwise.
 
+use axum::extract::{Extension, State};
+use axum::http::Method;
 use portcullis_rpc::{Call, Fault};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::super::Timestamp;
-use super::{FromCall, Procedure, files_of, seat_or_default};
+use super::{Dispatch, FromCall, Procedure, files_of, seat_or_default};
 use crate::Control;
 use crate::caller::Caller;
+use crate::operation::{Answer, Api, Operation, Routes, Segments, answer};
 
 /// `policy.diff`.
 #[derive(Debug)]
@@ -94,4 +97,25 @@ impl Procedure for Diff {
             samples: samples.collect(),
         })
     }
+}
+
+impl Diff {
+    /// `GET /v1/policies/{seat}/candidate`.
+    pub(crate) fn operation(routes: Routes) -> Routes {
+        let get = Operation::new::<Comparison>(
+            Method::GET,
+            "/v1/policies/{seat}/candidate",
+            "compareCandidate",
+            "What the shadowed generation decides otherwise",
+        );
+        routes.on(get.answers(200, "The comparison").refuses(&[404]), compare)
+    }
+}
+
+async fn compare(
+    State(control): Api,
+    Extension(caller): Extension<Caller>,
+    Segments(seat): Segments<String>,
+) -> Answer {
+    answer(Diff { seat }.dispatch(&control, &caller).await)
 }

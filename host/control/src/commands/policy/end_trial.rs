@@ -1,10 +1,13 @@
 //! `policy.endTrial`: end the trial of a candidate.
 
+use axum::extract::{Extension, State};
+use axum::http::Method;
 use portcullis_rpc::{Call, Fault};
 
-use super::{Change, Changed, FromCall, Procedure, expect, fault};
+use super::{CHANGES, Change, Changed, Dispatch, FromCall, Procedure, expect, fault};
 use crate::Control;
 use crate::caller::Caller;
+use crate::operation::{Answer, Api, Operation, Routes, Segments, answer};
 
 /// `policy.endTrial`.
 #[derive(Debug)]
@@ -41,4 +44,28 @@ impl Procedure for EndTrial {
             )),
         }
     }
+}
+
+impl EndTrial {
+    /// `DELETE /v1/policies/{seat}/candidate`.
+    pub(crate) fn operation(routes: Routes) -> Routes {
+        let delete = Operation::new::<Changed>(
+            Method::DELETE,
+            "/v1/policies/{seat}/candidate",
+            "endTrial",
+            "End the trial of the candidate",
+        );
+        routes.on(
+            delete.answers(200, "It has ended").refuses(CHANGES),
+            end_trial,
+        )
+    }
+}
+
+async fn end_trial(
+    State(control): Api,
+    Extension(caller): Extension<Caller>,
+    Segments(seat): Segments<String>,
+) -> Answer {
+    answer(EndTrial { seat }.dispatch(&control, &caller).await)
 }

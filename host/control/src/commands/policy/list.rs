@@ -3,15 +3,18 @@
 use std::fmt;
 use std::sync::Arc;
 
+use axum::extract::{Extension, State};
+use axum::http::Method;
 use portcullis_policy::{Generation, Lineup};
 use portcullis_rpc::{Call, Fault};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::super::Timestamp;
-use super::{CallStats, FromCall, Procedure, digest, fault, files_of, seat_or_default};
+use super::{CallStats, Dispatch, FromCall, Procedure, digest, fault, files_of, seat_or_default};
 use crate::Control;
 use crate::caller::Caller;
+use crate::operation::{Answer, Api, Operation, Routes, Segments, answer};
 
 /// `policy.list`.
 #[derive(Debug)]
@@ -119,6 +122,27 @@ impl Procedure for List {
         all.sort_by_key(|generation| generation.generation);
         Ok(all)
     }
+}
+
+impl List {
+    /// `GET /v1/policies/{seat}/generations`.
+    pub(crate) fn operation(routes: Routes) -> Routes {
+        let get = Operation::new::<Vec<GenerationStatus>>(
+            Method::GET,
+            "/v1/policies/{seat}/generations",
+            "listGenerations",
+            "The generations of a seat",
+        );
+        routes.on(get.refuses(&[404, 503]), list)
+    }
+}
+
+async fn list(
+    State(control): Api,
+    Extension(caller): Extension<Caller>,
+    Segments(seat): Segments<String>,
+) -> Answer {
+    answer(List { seat }.dispatch(&control, &caller).await)
 }
 
 impl Role {

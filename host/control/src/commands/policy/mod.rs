@@ -6,6 +6,7 @@ mod diff;
 mod end_trial;
 mod list;
 mod mode;
+mod pull;
 mod push;
 mod reload;
 mod rollback;
@@ -23,7 +24,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::reply::digest;
-use super::{FromCall, Procedure, expect};
+use super::{Dispatch, FromCall, Procedure, expect};
 use crate::Control;
 
 pub(crate) use activate::Activate;
@@ -34,8 +35,9 @@ pub(crate) use end_trial::EndTrial;
 pub(crate) use list::List;
 pub use list::{GenerationStatus, Role};
 pub use mode::SeatMode;
-pub(crate) use mode::{SetMode, mode_of};
-pub(crate) use push::{Push, arrival};
+pub(crate) use mode::SetMode;
+pub(crate) use pull::operation as pull;
+pub(crate) use push::Push;
 pub use push::{Pushed, PushedAs};
 pub use reload::PolicyReload;
 pub(crate) use reload::Reload;
@@ -46,6 +48,27 @@ pub use status::{PolicyFailure, SeatStatus};
 
 /// The seat that a command is about where none is named.
 const DEFAULT: &str = "default";
+
+/// The path of a seat.
+const SEAT: &str = "/v1/policies/{seat}";
+
+/// The media type of a policy.
+const WASM: &str = "application/wasm";
+
+/// Statuses of refusals to change which generation does what.
+const CHANGES: &[u16] = &[404, 409, 415, 422, 429, 500, 503];
+
+/// Shares as they are written.
+const SHARE: &str = r"^(100(\.0{1,2})?|[0-9]{1,2}(\.[0-9]{1,2})?)%$";
+
+/// What names a generation.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+struct GenerationQuery {
+    /// The number of a generation that the host keeps
+    #[schemars(with = "Option<u64>", extend("maximum" = u64::MAX))]
+    generation: Option<String>,
+}
 
 /// The reply of a command that changes which generation does what.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -156,7 +179,7 @@ impl CallStats {
 }
 
 /// The fault that an error of shipping is.
-pub(crate) fn fault(error: &ShipError) -> Fault {
+fn fault(error: &ShipError) -> Fault {
     let code = match error {
         ShipError::NoSeat { .. } | ShipError::NoGeneration(_) | ShipError::NotPushed(_) => 404,
         ShipError::FollowsFile { .. } => 409,
@@ -172,7 +195,7 @@ pub(crate) fn fault(error: &ShipError) -> Fault {
 ///
 /// # Errors
 /// 400 if it is none.
-pub(crate) fn generation(text: &str) -> Result<u64, Fault> {
+fn generation(text: &str) -> Result<u64, Fault> {
     text.parse()
         .map_err(|_| Fault::new(400, format!("`{text}` is not the number of a generation")))
 }
@@ -181,7 +204,7 @@ pub(crate) fn generation(text: &str) -> Result<u64, Fault> {
 ///
 /// # Errors
 /// 400 if it is none.
-pub(crate) fn share(text: &str) -> Result<Share, Fault> {
+fn share(text: &str) -> Result<Share, Fault> {
     Share::parse(text).ok_or_else(|| {
         Fault::new(
             400,

@@ -2,14 +2,17 @@
 
 use std::fmt;
 
+use axum::extract::{Extension, State};
+use axum::http::Method;
 use portcullis_policy::Mode;
 use portcullis_rpc::{Call, Fault};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{FromCall, Procedure, expect, fault};
+use super::{CHANGES, Dispatch, FromCall, Procedure, expect, fault};
 use crate::Control;
 use crate::caller::Caller;
+use crate::operation::{Answer, Api, Given, Operation, Routes, Segments, answer};
 
 /// `policy.mode`.
 #[derive(Debug)]
@@ -26,6 +29,15 @@ pub enum SeatMode {
     Enforce,
     /// They are only logged and counted.
     Monitor,
+}
+
+/// What names a mode.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+struct ModeQuery {
+    /// Whether verdicts are carried out
+    #[schemars(extend("enum" = ["enforce", "monitor"]))]
+    mode: Option<String>,
 }
 
 impl FromCall for SetMode {
@@ -56,11 +68,37 @@ impl Procedure for SetMode {
     }
 }
 
+impl SetMode {
+    /// `PUT /v1/policies/{seat}/mode`.
+    pub(crate) fn operation(routes: Routes) -> Routes {
+        let put = Operation::new::<String>(
+            Method::PUT,
+            "/v1/policies/{seat}/mode",
+            "setMode",
+            "Say whether verdicts are carried out",
+        );
+        let put = put
+            .query::<ModeQuery>(&["mode"])
+            .answers(200, "The seat and its mode");
+        routes.on(put.refuses(CHANGES), set_mode)
+    }
+}
+
+async fn set_mode(
+    State(control): Api,
+    Extension(caller): Extension<Caller>,
+    Segments(seat): Segments<String>,
+    Given(query): Given<ModeQuery>,
+) -> Answer {
+    let mode = mode_of(&query.mode.unwrap_or_default())?;
+    answer(SetMode { seat, mode }.dispatch(&control, &caller).await)
+}
+
 /// Reads a mode.
 ///
 /// # Errors
 /// 400 if it is none.
-pub(crate) fn mode_of(word: &str) -> Result<Mode, Fault> {
+fn mode_of(word: &str) -> Result<Mode, Fault> {
     match word {
         "enforce" => Ok(Mode::Enforce),
         "monitor" => Ok(Mode::Monitor),

@@ -1,16 +1,23 @@
 //! `policy.push`, over HTTP: bring a policy to a seat.
 
+use axum::body::{Body, Bytes, HttpBody};
+use axum::extract::{Extension, State};
+use axum::http::{Method, StatusCode};
+use axum::response::IntoResponse;
 use portcullis_policy::{Share, Trial};
 use portcullis_rollout::{Arrival, Reserved};
 use portcullis_rpc::Fault;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::super::reply::milliseconds;
-use super::{Procedure, digest, fault, share};
+use super::{Dispatch, Procedure, SEAT, SHARE, WASM, digest, fault, share};
 use crate::Control;
 use crate::caller::Caller;
+use crate::http_server::whole;
+use crate::operation::{Answer, Api, Given, Operation, Routes, Segments, answer};
 
 /// A policy that was received, with the room that it takes until it is loaded.
 pub(crate) struct Push {
@@ -24,6 +31,26 @@ pub(crate) struct Push {
     /// Ed25519 over the file, in Base64; empty if there is none.
     pub(crate) signature: String,
     pub(crate) arrival: Arrival,
+}
+
+/// What may stand behind the address of a push.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+struct PushQuery {
+    /// What it is called in logs and lists; policy.wasm if nothing is said
+    name: Option<String>,
+    /// Who brings it
+    author: Option<String>,
+    /// What is new in it
+    note: Option<String>,
+    /// Ed25519 over the file, in Base64, where the seat has signers
+    signature: Option<String>,
+    /// What becomes of it; keep if nothing is said
+    #[schemars(extend("enum" = ["keep", "activate", "shadow", "canary"]))]
+    arrival: Option<String>,
+    /// With arrival=canary: a share of the dialogs, for example 5%
+    #[schemars(extend("pattern" = SHARE))]
+    share: Option<String>,
 }
 
 /// The reply to a push.
@@ -106,6 +133,81 @@ impl Procedure for Push {
     }
 }
 
+impl Push {
+    /// `POST /v1/policies/{seat}`.
+    pub(crate) fn operation(routes: Routes) -> Routes {
+        let post = Operation::new::<Pushed>(
+            Method::POST,
+            SEAT,
+            "pushPolicy",
+            "Push a policy: checked, compiled and tried before anything depends on it",
+        );
+        let post = post
+            .query::<PushQuery>(&[])
+            .answers(201, "It is there; with arrival=activate it serves");
+        let post = post.body(
+            WASM,
+            json!({"type": "string", "format": "binary"}),
+            "A WebAssembly module or component that keeps the contract",
+        );
+        routes.on(
+            post.refuses(&[404, 408, 409, 413, 415, 422, 429, 500, 503]),
+            push,
+        )
+    }
+}
+
+/// Takes a policy in. Its bytes are read when there is a place for it at the seat, and room for them beside those of others.
+async fn push(
+    State(control): Api,
+    Extension(caller): Extension<Caller>,
+    Segments(seat): Segments<String>,
+    Given(query): Given<PushQuery>,
+    body: Body,
+) -> Answer {
+    let arrival = arrival(query.arrival.as_deref(), query.share.as_deref())?;
+    let place = control
+        .registry
+        .deployments()
+        .reserve(&seat, !caller.is_operator());
+    let place = place.map_err(|error| fault(&error))?;
+    let (bytes, room) = policy_body(&control, &caller, body, place.most()).await?;
+    let push = Push {
+        seat,
+        place,
+        bytes: bytes.into(),
+        room,
+        name: query.name.unwrap_or_else(|| "policy.wasm".to_owned()),
+        note: query.note.unwrap_or_default(),
+        // A `+` of Base64 that nobody has escaped is a space.
+        signature: query.signature.unwrap_or_default().replace(' ', "+"),
+        arrival,
+    };
+    let caller = caller.called(query.author);
+    let pushed = answer(push.dispatch(&control, &caller).await)?;
+    Ok((StatusCode::CREATED, pushed).into_response())
+}
+
+/// The body of a push, and the room that it takes of all bodies together for as long as it is needed.
+async fn policy_body(
+    control: &Control,
+    caller: &Caller,
+    body: Body,
+    most: usize,
+) -> Result<(Bytes, OwnedSemaphorePermit), Fault> {
+    let told = body.size_hint().exact();
+    let size = told.map_or(most, |told| usize::try_from(told).unwrap_or(usize::MAX));
+    if size > most {
+        let text = format!("the policy has {size} bytes, {most} at most");
+        return Err(Fault::new(413, text));
+    }
+    let room = control.room.acquire(caller, size).await?;
+    match whole(body, most).await {
+        Ok(bytes) => Ok((bytes, room)),
+        Err((status, text)) => Err(Fault::new(status.as_u16().into(), text.trim_end())),
+    }
+}
+
 impl std::fmt::Debug for Push {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Push")
@@ -142,7 +244,7 @@ impl std::fmt::Display for PushedAs {
 ///
 /// # Errors
 /// 400 if the word is none, or the share does not go with it.
-pub(crate) fn arrival(word: Option<&str>, of: Option<&str>) -> Result<Arrival, Fault> {
+fn arrival(word: Option<&str>, of: Option<&str>) -> Result<Arrival, Fault> {
     let of: Option<Share> = of.map(share).transpose()?;
     match (word, of) {
         (None | Some("keep"), None) => Ok(Arrival::Keep),

@@ -1,10 +1,15 @@
 //! `policy.rollback`: let the generation serve again that did before.
 
+use axum::extract::{Extension, State};
+use axum::http::Method;
 use portcullis_rpc::{Call, Fault};
 
-use super::{Change, Changed, FromCall, Procedure, fault, generation};
+use super::{
+    CHANGES, Change, Changed, Dispatch, FromCall, GenerationQuery, Procedure, fault, generation,
+};
 use crate::Control;
 use crate::caller::Caller;
+use crate::operation::{Answer, Api, Given, Operation, Routes, Segments, answer};
 
 /// `policy.rollback`.
 #[derive(Debug)]
@@ -48,4 +53,28 @@ impl Procedure for Rollback {
         let back = back.map_err(|error| fault(&error))?;
         Ok(Changed::new(control, Change::RolledBack, &back).await)
     }
+}
+
+impl Rollback {
+    /// `POST /v1/policies/{seat}/rollback`.
+    pub(crate) fn operation(routes: Routes) -> Routes {
+        let post = Operation::new::<Changed>(
+            Method::POST,
+            "/v1/policies/{seat}/rollback",
+            "rollBackPolicy",
+            "Let the generation serve again that did before, or another one",
+        );
+        let post = post.query::<GenerationQuery>(&[]).answers(200, "It serves");
+        routes.on(post.refuses(CHANGES), roll_back)
+    }
+}
+
+async fn roll_back(
+    State(control): Api,
+    Extension(caller): Extension<Caller>,
+    Segments(seat): Segments<String>,
+    Given(query): Given<GenerationQuery>,
+) -> Answer {
+    let to = query.generation.as_deref().map(generation).transpose()?;
+    answer(Rollback { seat, to }.dispatch(&control, &caller).await)
 }

@@ -1,11 +1,17 @@
 //! `policy.shadow`: ask a generation beside the one that serves.
 
+use axum::extract::{Extension, State};
+use axum::http::Method;
 use portcullis_policy::Trial;
 use portcullis_rpc::{Call, Fault};
 
-use super::{Change, Changed, FromCall, Procedure, expect, fault, generation};
+use super::{
+    CHANGES, Change, Changed, Dispatch, FromCall, GenerationQuery, Procedure, expect, fault,
+    generation,
+};
 use crate::Control;
 use crate::caller::Caller;
+use crate::operation::{Answer, Api, Given, Operation, Routes, Segments, answer};
 
 /// `policy.shadow`.
 #[derive(Debug)]
@@ -38,4 +44,34 @@ impl Procedure for Shadow {
         let tried = tried.await.map_err(|error| fault(&error))?;
         Ok(Changed::new(control, Change::Shadowing, &tried).await)
     }
+}
+
+impl Shadow {
+    /// `POST /v1/policies/{seat}/shadow`.
+    pub(crate) fn operation(routes: Routes) -> Routes {
+        let post = Operation::new::<Changed>(
+            Method::POST,
+            "/v1/policies/{seat}/shadow",
+            "shadowPolicy",
+            "Ask a generation beside the one that serves, and carry nothing out",
+        );
+        let post = post
+            .query::<GenerationQuery>(&["generation"])
+            .answers(200, "It is asked");
+        routes.on(post.refuses(CHANGES), shadow)
+    }
+}
+
+async fn shadow(
+    State(control): Api,
+    Extension(caller): Extension<Caller>,
+    Segments(seat): Segments<String>,
+    Given(query): Given<GenerationQuery>,
+) -> Answer {
+    let generation = generation(&query.generation.unwrap_or_default())?;
+    answer(
+        Shadow { seat, generation }
+            .dispatch(&control, &caller)
+            .await,
+    )
 }

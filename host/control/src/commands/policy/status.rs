@@ -1,5 +1,7 @@
 //! `policy.status`: which policy serves at a seat.
 
+use axum::extract::{Extension, State};
+use axum::http::Method;
 use portcullis_dataplane::notices::Failures;
 use portcullis_policy::Trial;
 use portcullis_rollout::policy_files::PolicyFiles;
@@ -8,9 +10,13 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::super::Timestamp;
-use super::{CallStats, FromCall, Procedure, SeatMode, digest, file_of, files_of, seat_or_default};
+use super::{
+    CallStats, Dispatch, FromCall, Procedure, SEAT, SeatMode, digest, file_of, files_of,
+    seat_or_default,
+};
 use crate::Control;
 use crate::caller::Caller;
+use crate::operation::{Answer, Api, Operation, Routes, Segments, answer};
 
 /// `policy.status`.
 #[derive(Debug)]
@@ -97,6 +103,26 @@ impl Procedure for Status {
         let files = files_of(control, &self.seat)?;
         Ok(SeatStatus::of(&files))
     }
+}
+
+impl Status {
+    /// `GET /v1/policies/{seat}`.
+    pub(crate) fn operation(routes: Routes) -> Routes {
+        let get =
+            Operation::new::<SeatStatus>(Method::GET, SEAT, "showSeat", "What serves at a seat");
+        routes.on(
+            get.answers(200, "The state of the seat").refuses(&[404]),
+            status,
+        )
+    }
+}
+
+async fn status(
+    State(control): Api,
+    Extension(caller): Extension<Caller>,
+    Segments(seat): Segments<String>,
+) -> Answer {
+    answer(Status { seat }.dispatch(&control, &caller).await)
 }
 
 impl SeatStatus {

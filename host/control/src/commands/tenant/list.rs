@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use axum::extract::{Extension, State};
+use axum::http::Method;
 use portcullis_dataplane::tenants::Tenant;
 use portcullis_metrics::{Label, Shed, TenantCounters};
 use portcullis_policy::VerdictKind;
@@ -10,9 +12,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::super::policy::SeatMode;
-use super::{FromCall, Procedure};
+use super::{Dispatch, FromCall, Procedure};
 use crate::Control;
 use crate::caller::Caller;
+use crate::operation::{Answer, Api, Operation, Routes, answer};
 
 /// `tenant.list`.
 #[derive(Debug)]
@@ -87,6 +90,23 @@ impl Procedure for List {
             .map(|tenant| TenantStatus::of(tenant, control.registry.is_stored(&tenant.name)));
         Ok(all.collect())
     }
+}
+
+impl List {
+    /// `GET /v1/tenants`.
+    pub(crate) fn operation(routes: Routes) -> Routes {
+        let get = Operation::new::<Vec<TenantStatus>>(
+            Method::GET,
+            "/v1/tenants",
+            "listTenants",
+            "The tenants, with what became of their requests",
+        );
+        routes.on(get, list)
+    }
+}
+
+async fn list(State(control): Api, Extension(caller): Extension<Caller>) -> Answer {
+    answer(List.dispatch(&control, &caller).await)
 }
 
 impl TenantStatus {

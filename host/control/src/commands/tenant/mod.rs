@@ -11,7 +11,7 @@ use portcullis_rpc::Fault;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{FromCall, Procedure};
+use super::{Dispatch, FromCall, Procedure};
 use crate::Control;
 
 pub(crate) use list::List;
@@ -22,6 +22,21 @@ pub use reload::TenantsReload;
 pub(crate) use remove::Remove;
 pub(crate) use show::Show;
 pub use show::StoredTenant;
+
+/// The path of a tenant.
+const TENANT: &str = "/v1/tenants/{name}";
+
+/// What the answer to a change of a tenant means.
+const STORED: &str =
+    "Stored, and live here; other hosts of the database follow within about a second";
+
+/// What may stand behind the address of a change of a tenant.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+struct TenantQuery {
+    /// Who changes it
+    author: Option<String>,
+}
 
 /// The reply to whoever changed a tenant of the database.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -1,10 +1,19 @@
 //! `tenant.put`, over HTTP: make or change a tenant of the database.
 
+use axum::body::Body;
+use axum::extract::{Extension, State};
+use axum::http::Method;
 use portcullis_rpc::Fault;
+use serde_json::json;
 
-use super::{Procedure, TenantChanged, fault};
+use super::{Dispatch, Procedure, STORED, TENANT, TenantChanged, TenantQuery, fault};
 use crate::Control;
 use crate::caller::Caller;
+use crate::http_server::whole;
+use crate::operation::{Answer, Api, Given, Operation, Routes, Segments, answer};
+
+/// The largest section of a tenant, in bytes.
+const MOST_TENANT: usize = 256 << 10;
 
 /// `tenant.put`.
 #[derive(Debug)]
@@ -23,4 +32,47 @@ impl Procedure for Put {
         put.map_err(|error| fault(&error))?;
         Ok(TenantChanged::new(control, self.name).await)
     }
+}
+
+impl Put {
+    /// `PUT /v1/tenants/{name}`.
+    pub(crate) fn operation(routes: Routes) -> Routes {
+        let put = Operation::new::<TenantChanged>(
+            Method::PUT,
+            TENANT,
+            "putTenant",
+            "Make or change a tenant of the database",
+        );
+        let put = put.query::<TenantQuery>(&[]).answers(200, STORED);
+        let put = put.body(
+            "application/toml",
+            json!({"type": "string"}),
+            "What would stand in its section of a configuration file",
+        );
+        routes.on(
+            put.refuses(&[404, 408, 409, 413, 415, 422, 503]),
+            put_tenant,
+        )
+    }
+}
+
+async fn put_tenant(
+    State(control): Api,
+    Extension(caller): Extension<Caller>,
+    Segments(name): Segments<String>,
+    Given(query): Given<TenantQuery>,
+    body: Body,
+) -> Answer {
+    let config = text_body(body).await?;
+    let caller = caller.called(query.author);
+    answer(Put { name, config }.dispatch(&control, &caller).await)
+}
+
+/// The section of a tenant.
+async fn text_body(body: Body) -> Result<String, Fault> {
+    let whole = whole(body, MOST_TENANT).await;
+    let bytes =
+        whole.map_err(|(status, text)| Fault::new(status.as_u16().into(), text.trim_end()))?;
+    String::from_utf8(bytes.into())
+        .map_err(|_| Fault::new(400, "the tenant's section is not UTF-8"))
 }

@@ -2,14 +2,17 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
+use axum::extract::{Extension, State};
+use axum::http::Method;
 use portcullis_rpc::Fault;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::super::Timestamp;
-use super::{Procedure, fault};
+use super::{Dispatch, Procedure, TENANT, fault};
 use crate::Control;
 use crate::caller::Caller;
+use crate::operation::{Answer, Api, Operation, Routes, Segments, answer};
 
 /// `tenant.show`.
 #[derive(Debug)]
@@ -47,4 +50,28 @@ impl Procedure for Show {
             changed_at: changed_at.unwrap_or(UNIX_EPOCH).into(),
         })
     }
+}
+
+impl Show {
+    /// `GET /v1/tenants/{name}`.
+    pub(crate) fn operation(routes: Routes) -> Routes {
+        let get = Operation::new::<StoredTenant>(
+            Method::GET,
+            TENANT,
+            "showTenant",
+            "A tenant of the database",
+        );
+        routes.on(
+            get.answers(200, "As it is stored").refuses(&[404, 503]),
+            show,
+        )
+    }
+}
+
+async fn show(
+    State(control): Api,
+    Extension(caller): Extension<Caller>,
+    Segments(name): Segments<String>,
+) -> Answer {
+    answer(Show { name }.dispatch(&control, &caller).await)
 }

@@ -4,11 +4,9 @@ use std::borrow::Cow;
 
 use axum::http::Method;
 use schemars::generate::SchemaSettings;
-use schemars::{JsonSchema, SchemaGenerator};
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json, json};
-
-use crate::commands;
 
 /// Why a request below `/v1` is refused, and what to do.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -18,7 +16,7 @@ pub struct Refused {
 }
 
 /// What a request to one path with one method does.
-pub(super) struct Operation {
+pub(crate) struct Operation {
     method: Method,
     path: &'static str,
     /// Its name for generators of clients.
@@ -48,17 +46,20 @@ struct Success {
 }
 
 /// The operations as they are added.
-pub(super) struct Description {
+pub(crate) struct Description {
     generator: SchemaGenerator,
     paths: Map<String, Json>,
 }
+
+/// The name of a command of JSON-RPC, its help, and the schema of its reply.
+pub(crate) type RpcCommand = (&'static str, &'static str, Schema);
 
 /// Refusals of every operation: the request can't be read, no token, another's token.
 const ALWAYS: [u16; 3] = [400, 401, 403];
 
 impl Operation {
     /// An operation that answers 200 with JSON of type `T`.
-    pub(super) fn new<T: JsonSchema>(
+    pub(crate) fn new<T: JsonSchema>(
         method: Method,
         path: &'static str,
         id: &'static str,
@@ -82,17 +83,17 @@ impl Operation {
         }
     }
 
-    pub(super) fn path(&self) -> &'static str {
+    pub(crate) fn path(&self) -> &'static str {
         self.path
     }
 
-    pub(super) fn method(&self) -> &Method {
+    pub(crate) fn method(&self) -> &Method {
         &self.method
     }
 
     /// With a query of this type, of which these members must be there.
     #[must_use]
-    pub(super) fn query<Q: JsonSchema>(mut self, required: &[&str]) -> Self {
+    pub(crate) fn query<Q: JsonSchema>(mut self, required: &[&str]) -> Self {
         let schema = generator().into_root_schema_for::<Q>();
         let properties = schema.get("properties").and_then(Json::as_object);
         for (name, property) in properties.into_iter().flatten() {
@@ -114,7 +115,7 @@ impl Operation {
 
     /// With a body.
     #[must_use]
-    pub(super) fn body(
+    pub(crate) fn body(
         mut self,
         media: &'static str,
         schema: Json,
@@ -130,7 +131,7 @@ impl Operation {
 
     /// With this status in place of 200, and what it means.
     #[must_use]
-    pub(super) fn answers(mut self, status: u16, description: &'static str) -> Self {
+    pub(crate) fn answers(mut self, status: u16, description: &'static str) -> Self {
         self.success.status = status;
         self.success.description = description;
         self
@@ -138,21 +139,21 @@ impl Operation {
 
     /// With an answer of this media type in place of JSON.
     #[must_use]
-    pub(super) fn sends(mut self, media: &'static str) -> Self {
+    pub(crate) fn sends(mut self, media: &'static str) -> Self {
         self.success.media = media;
         self
     }
 
     /// With these statuses of refusals, too.
     #[must_use]
-    pub(super) fn refuses(mut self, refusals: &'static [u16]) -> Self {
+    pub(crate) fn refuses(mut self, refusals: &'static [u16]) -> Self {
         self.refusals = refusals;
         self
     }
 
     /// Any token of a tenant does, too.
     #[must_use]
-    pub(super) fn open(mut self) -> Self {
+    pub(crate) fn open(mut self) -> Self {
         self.is_open = true;
         self
     }
@@ -197,7 +198,7 @@ impl Operation {
 
 impl Description {
     /// Without operations.
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             generator: generator(),
             paths: Map::new(),
@@ -205,7 +206,7 @@ impl Description {
     }
 
     /// Adds an operation.
-    pub(super) fn add(&mut self, operation: &Operation) {
+    pub(crate) fn add(&mut self, operation: &Operation) {
         let described = operation.describe(&mut self.generator);
         let methods = self
             .paths
@@ -214,9 +215,9 @@ impl Description {
         methods[operation.method.as_str().to_lowercase()] = described;
     }
 
-    /// The whole description, in JSON.
-    pub(super) fn finish(mut self) -> String {
-        let rpc = commands::described(&mut self.generator).into_iter();
+    /// The whole description, in JSON, with the commands of JSON-RPC.
+    pub(crate) fn finish(mut self, rpc: fn(&mut SchemaGenerator) -> Vec<RpcCommand>) -> String {
+        let rpc = rpc(&mut self.generator).into_iter();
         let rpc = rpc.map(|(name, help, reply)| {
             (name.to_owned(), json!({"summary": help, "result": reply}))
         });

@@ -1,30 +1,22 @@
 //! What handlers read of a request, and what they answer if it can't be read.
 
-use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::{FromRequestParts, Path, Query};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use portcullis_rpc::Fault;
 use serde::de::DeserializeOwned;
-use tokio::sync::OwnedSemaphorePermit;
 
-use super::openapi::Refused;
-use crate::Control;
-use crate::caller::Caller;
-use crate::http_server::whole;
-
-/// The largest section of a tenant, in bytes.
-const MOST_TENANT: usize = 256 << 10;
+use super::description::Refused;
 
 /// What the path names.
-pub(super) struct Segments<T>(pub(super) T);
+pub(crate) struct Segments<T>(pub(crate) T);
 
 /// What the query says.
-pub(super) struct Given<T>(pub(super) T);
+pub(crate) struct Given<T>(pub(crate) T);
 
 /// A fault as an answer of HTTP.
-pub(super) struct Refusal(Fault);
+pub(crate) struct Refusal(Fault);
 
 impl<T, S> FromRequestParts<S> for Segments<T>
 where
@@ -74,33 +66,4 @@ impl IntoResponse for Refusal {
 pub(crate) fn refusal(status: StatusCode, error: impl Into<String>) -> Response {
     let error = error.into();
     (status, axum::Json(Refused { error })).into_response()
-}
-
-/// The body of a push, and the room that it takes of all bodies together for as long as it is needed.
-pub(super) async fn policy_body(
-    control: &Control,
-    caller: &Caller,
-    body: Body,
-    most: usize,
-) -> Result<(Bytes, OwnedSemaphorePermit), Fault> {
-    let told = body.size_hint().exact();
-    let size = told.map_or(most, |told| usize::try_from(told).unwrap_or(usize::MAX));
-    if size > most {
-        let text = format!("the policy has {size} bytes, {most} at most");
-        return Err(Fault::new(413, text));
-    }
-    let room = control.room.acquire(caller, size).await?;
-    match whole(body, most).await {
-        Ok(bytes) => Ok((bytes, room)),
-        Err((status, text)) => Err(Fault::new(status.as_u16().into(), text.trim_end())),
-    }
-}
-
-/// The section of a tenant.
-pub(super) async fn text_body(body: Body) -> Result<String, Fault> {
-    let whole = whole(body, MOST_TENANT).await;
-    let bytes =
-        whole.map_err(|(status, text)| Fault::new(status.as_u16().into(), text.trim_end()))?;
-    String::from_utf8(bytes.into())
-        .map_err(|_| Fault::new(400, "the tenant's section is not UTF-8"))
 }

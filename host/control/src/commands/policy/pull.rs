@@ -1,0 +1,68 @@
+//! The file of a generation, over HTTP.
+
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use axum::extract::{Extension, State};
+use axum::http::{Method, header};
+use axum::response::IntoResponse;
+use portcullis_rpc::Fault;
+use schemars::JsonSchema;
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::{WASM, fault};
+use crate::caller::Caller;
+use crate::operation::{Answer, Api, Operation, Routes, Segments};
+
+/// A policy: a WebAssembly module or component.
+#[derive(JsonSchema)]
+#[schemars(inline, extend("format" = "binary"))]
+#[expect(dead_code, reason = "it is described only")]
+struct Binary(String);
+
+/// A policy that is sent, with the room that it takes until then.
+struct Sent {
+    bytes: Arc<[u8]>,
+    _room: OwnedSemaphorePermit,
+}
+
+/// `GET /v1/policies/{seat}/generations/{generation}`.
+pub(crate) fn operation(routes: Routes) -> Routes {
+    let get = Operation::new::<Binary>(
+        Method::GET,
+        "/v1/policies/{seat}/generations/{generation}",
+        "pullPolicy",
+        "The file of a generation",
+    );
+    let get = get.answers(200, "The file").sends(WASM);
+    routes.on(get.refuses(&[404, 503]), pull)
+}
+
+async fn pull(
+    State(control): Api,
+    Extension(caller): Extension<Caller>,
+    Segments((seat, number)): Segments<(String, String)>,
+) -> Answer {
+    let number = match number.as_str() {
+        "active" => None,
+        digits => match digits.parse() {
+            Ok(number) => Some(number),
+            Err(_) => {
+                let text = format!("`{digits}` is not the number of a generation, nor `active`");
+                return Err(Fault::new(400, text).into());
+            }
+        },
+    };
+    let most = control.shared.config.policy.seat.limits.module_bytes;
+    let room = control.room.acquire(&caller, most).await?;
+    let pulled = control.registry.deployments().pull(&seat, number).await;
+    let bytes = pulled.map_err(|error| fault(&error))?;
+    let sent = Bytes::from_owner(Sent { bytes, _room: room });
+    Ok(([(header::CONTENT_TYPE, WASM)], sent).into_response())
+}
+
+impl AsRef<[u8]> for Sent {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}

@@ -1,0 +1,59 @@
+//! What the operations below `/v1` are made of: their routes and description, what they read of a request, and their answers.
+
+mod description;
+mod request;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::handler::Handler;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodFilter, on};
+use portcullis_rpc::{Fault, Reply, json};
+
+use crate::Control;
+
+pub use description::Refused;
+pub(crate) use description::{Description, Operation, RpcCommand};
+pub(crate) use request::{Given, Refusal, Segments, refusal};
+
+pub(crate) type Api = State<Arc<Control>>;
+pub(crate) type Answer = Result<Response, Refusal>;
+
+/// Routes with their description, which is made of the same lines.
+pub(crate) struct Routes {
+    pub(crate) router: Router<Arc<Control>>,
+    pub(crate) description: Description,
+}
+
+impl Routes {
+    /// Without operations.
+    pub(crate) fn new() -> Self {
+        Self {
+            router: Router::new(),
+            description: Description::new(),
+        }
+    }
+
+    /// Adds an operation.
+    pub(crate) fn on<H, T>(mut self, operation: Operation, handler: H) -> Self
+    where
+        H: Handler<T, Arc<Control>>,
+        T: 'static,
+    {
+        self.description.add(&operation);
+        // A method without a filter is none of ours.
+        let filter = MethodFilter::try_from(operation.method().clone());
+        let filter = filter.unwrap_or(MethodFilter::GET);
+        self.router = self.router.route(operation.path(), on(filter, handler));
+        self
+    }
+}
+
+/// The answer to a command that was executed: its reply in JSON.
+pub(crate) fn answer(reply: Result<Reply, Fault>) -> Answer {
+    let json = [(header::CONTENT_TYPE, "application/json")];
+    Ok((json, json::bare(reply?)).into_response())
+}
