@@ -15,6 +15,10 @@ use crate::workspace::{Workspace, root};
 /// Traffic is counted to the last answer while policy files are swapped, policies pushed and tables reloaded, tenants misbehave, clients are
 /// slow, the database stops, descriptors run short and the disk fills up (as root). Nothing may be lost or answered twice, what the host
 /// holds may not grow, and honest requests stay within a bound. Before that, attacks on its memory are made, each on a host of its own. The report is printed and, as JSON, written to target/soak.json.
+///
+/// With --tenants, the host has many tenants with a policy file each instead. Requests come to all of them in random order, while the files of
+/// random tenants are replaced. No request may be lost or answered twice, and what the host holds may not grow. The report, which says how long a
+/// changed file takes to be live, is also written to target/soak-tenants.json.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// How long
@@ -23,10 +27,23 @@ pub(crate) struct Args {
     /// Requests a second of the counted traffic
     #[arg(long, value_name = "N", default_value_t = 2000)]
     rate: u32,
+    /// Number of tenants, for a soak of many tenants
+    #[arg(long, value_name = "N")]
+    tenants: Option<u32>,
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     let workspace = Workspace::own()?;
+    if let Some(tenants) = args.tenants {
+        build::policies_with_tests(&workspace)?;
+        let soak = TenantsSoak {
+            tenants,
+            seconds: args.seconds,
+            rate: args.rate,
+            turned_away: 0,
+        };
+        return soak.run(&workspace, &build::host(&workspace, Profile::Dist)?);
+    }
     debian::require(&MARIADB)?;
     build::policies_with_tests(&workspace)?;
     let portcullis = build::host(&workspace, Profile::Dist)?;
@@ -67,6 +84,30 @@ impl Soak {
             .arg(format!("--turned-away={}", self.turned_away))
             .arg("--report")
             .arg(workspace.target.join("soak.json"));
+        run_command(&mut soak)
+    }
+}
+
+/// One soak of many tenants.
+pub(crate) struct TenantsSoak {
+    pub(crate) tenants: u32,
+    pub(crate) seconds: u32,
+    pub(crate) rate: u32,
+    /// Of a thousand requests.
+    pub(crate) turned_away: u32,
+}
+
+impl TenantsSoak {
+    /// Runs it against this binary.
+    pub(crate) fn run(&self, workspace: &Workspace, portcullis: &Path) -> Result<()> {
+        let mut soak = program(workspace, portcullis);
+        soak.arg("tenants")
+            .arg(format!("--tenants={}", self.tenants))
+            .arg(format!("--seconds={}", self.seconds))
+            .arg(format!("--rate={}", self.rate))
+            .arg(format!("--turned-away={}", self.turned_away))
+            .arg("--report")
+            .arg(workspace.target.join("soak-tenants.json"));
         run_command(&mut soak)
     }
 }

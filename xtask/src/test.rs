@@ -10,7 +10,7 @@ use crate::build::{self, Profile};
 use crate::debian::{self, MARIADB, Need};
 use crate::fuzz::Until;
 use crate::process::{cargo, find, run as run_command};
-use crate::soak::Soak;
+use crate::soak::{Soak, TenantsSoak};
 use crate::steps::Steps;
 use crate::workspace::{Workspace, root};
 use crate::{deny, disk, fuzz};
@@ -19,7 +19,7 @@ use crate::{deny, disk, fuzz};
 ///
 /// In this order: format, lints, what `deny.toml` says of the crates that are used, documentation, the policies compiled to Wasm,
 /// unit and property tests (with those that need a MariaDB or a PostgreSQL), documentation tests, end-to-end tests with these,
-/// Kamailio and its tools, SIPp, sipsak, tcpdump, valgrind and Chromium, a minute of soak, and a short run of each fuzz target that builds within a minute.
+/// Kamailio and its tools, SIPp, sipsak, tcpdump, valgrind and Chromium, a minute of soak, a few seconds of soak with 50 tenants, and a short run of each fuzz target that builds within a minute.
 /// The programs of others are installed when this runs as root on Debian; elsewhere it says what is missing and fails. The first
 /// failing step ends the run and is named; the last line of output is `N passed, N failed`.
 ///
@@ -33,10 +33,13 @@ pub(crate) struct Args {
     /// How many inputs each of these fuzz targets gets, from a fixed seed; 0 leaves the targets out
     #[arg(long, value_name = "N", default_value_t = 100_000)]
     fuzz_runs: u32,
-    /// How long the soak runs; 0 leaves it out
+    /// How long the soak runs; 0 leaves it out, and the soak with 50 tenants
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     soak_seconds: u32,
 }
+
+/// Length of the soak with 50 tenants.
+const TENANTS_SOAK_SECONDS: u32 = 10;
 
 /// Programs of others that the tests need, beside a MariaDB.
 const PEERS: [Need; 15] = [
@@ -231,8 +234,21 @@ fn binary(workspace: &Workspace) -> PathBuf {
 }
 
 fn soak(steps: &mut Steps, workspace: &Workspace, args: &Args) {
-    if args.without_peers || args.soak_seconds == 0 {
-        steps.leave_out("soak (--without-peers or --soak-seconds 0)");
+    if args.soak_seconds == 0 {
+        steps.leave_out("soak (--soak-seconds 0)");
+        return;
+    }
+    let tenants = TenantsSoak {
+        tenants: 50,
+        seconds: TENANTS_SOAK_SECONDS,
+        rate: 200,
+        turned_away: 1,
+    };
+    steps.step("soak with 50 tenants", || {
+        tenants.run(workspace, &binary(workspace))
+    });
+    if args.without_peers {
+        steps.leave_out("soak (--without-peers)");
         return;
     }
     let soak = Soak {

@@ -5,19 +5,22 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use portcullis_load::{End, Histogram, Mode, Plan};
+use portcullis_load::{End, Histogram, Plan};
 use portcullis_testkit::callee::Callee;
 use portcullis_testkit::messages::Request;
 use portcullis_testkit::sip::{Caller, Message, Transport};
 
 use crate::site::{Site, at};
-use crate::turns::Stop;
+use crate::turns::{Books, Stop};
 
 /// Pause between two requests of a caller that looks at each answer.
 const PACE: Duration = Duration::from_millis(20);
 
 /// What is counted for each honest request that the host turned away (503), since its worker did not keep up.
-pub(crate) const TURNED_AWAY: &str = "honest requests turned away";
+const TURNED_AWAY: &str = "honest requests turned away";
+
+const ASKED: &str = "requests of the counted traffic";
+const LOST: &str = "lost";
 
 /// One piece of the counted traffic; its p99 is one figure of the report.
 const PIECE: Duration = Duration::from_secs(5);
@@ -32,34 +35,45 @@ pub(crate) struct Traffic {
     pub(crate) p99_ms: Vec<f64>,
 }
 
-/// Sends requests at a fixed rate from strange sources, each once, until the phase stops. All are answered 401, by one of the policy files
-/// that are swapped meanwhile.
-pub(crate) fn traffic(site: &Site, stop: &Stop, rate: u64) -> Result<Traffic> {
+/// Sends the requests of a plan, each once, until the phase stops.
+pub(crate) fn counted(mut plan: Plan, books: &Books, stop: &Stop) -> Result<Traffic> {
     let mut traffic = Traffic::default();
-    let mut plan = Plan::new(
-        site.host.sip(),
-        Mode::Reject,
-        site.host.lease().ip(at::TRAFFIC),
-    );
-    plan.rate = Some(rate);
     plan.end = End::After(PIECE);
     // A policy that hangs, or a worker that does, would be longer than this.
     plan.patience = Duration::from_secs(20);
     while !stop.is_stopped() {
         let report = portcullis_load::run(&plan)?;
-        site.books
-            .add("requests of the counted traffic", report.sent);
-        site.books.add("answers to them", report.answered);
-        site.books.add("lost", report.lost);
+        books.add(ASKED, report.sent);
+        books.add("answers to them", report.answered);
+        books.add(LOST, report.lost);
         let turned_away = report.codes.get(&503).copied().unwrap_or_default();
-        site.books.add(TURNED_AWAY, turned_away);
+        books.add(TURNED_AWAY, turned_away);
         if report.unexpected - turned_away + report.repeated + report.foreign > 0 {
             let fault = report.fault().unwrap_or_default();
-            site.books.broken(format!("counted traffic: {fault}"));
+            books.broken(format!("counted traffic: {fault}"));
         }
         traffic.p99_ms.push(report.window.latency.p99_us / 1000.0);
     }
     Ok(traffic)
+}
+
+/// Checks what became of the counted traffic: `turned_away` of a thousand requests may have been turned away, and as many may be lost as
+/// the kernel dropped datagrams.
+pub(crate) fn check(books: &Books, turned_away: u64, dropped_by_the_kernel: u64) {
+    let counts = books.counts();
+    let count = |what: &str| counts.get(what).copied().unwrap_or_default();
+    if count(TURNED_AWAY) * 1000 > count(ASKED) * turned_away {
+        books.broken(format!(
+            "{} honest requests were turned away; {turned_away} of a thousand may be",
+            count(TURNED_AWAY)
+        ));
+    }
+    if count(LOST) > dropped_by_the_kernel {
+        books.broken(format!(
+            "{} requests of the counted traffic have no answer, but the kernel dropped {dropped_by_the_kernel} datagrams",
+            count(LOST)
+        ));
+    }
 }
 
 /// Asks the tenant whose policy is pushed, again and again. Every answer is that of a whole generation, and of none before the last one

@@ -11,6 +11,7 @@ mod process;
 mod report;
 mod run;
 mod site;
+mod tenants;
 mod turns;
 
 use std::path::{Path, PathBuf};
@@ -37,6 +38,27 @@ enum Cli {
         #[arg(long)]
         report: Option<PathBuf>,
     },
+    /// One host with many tenants, whose policy files are replaced under traffic
+    Tenants(TenantsArgs),
+}
+
+#[derive(Debug, clap::Args)]
+struct TenantsArgs {
+    /// Number of tenants, each with a policy file of its own
+    #[arg(long, default_value_t = 200)]
+    tenants: u32,
+    /// Length of the soak, the start of the host not included
+    #[arg(long, default_value_t = 600)]
+    seconds: u64,
+    /// Requests a second, to random tenants
+    #[arg(long, default_value_t = 2000)]
+    rate: u64,
+    /// How many of a thousand requests the host may turn away, since it does not keep up
+    #[arg(long, default_value_t = 0)]
+    turned_away: u64,
+    /// Write the report here as JSON as well
+    #[arg(long)]
+    report: Option<PathBuf>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -69,6 +91,7 @@ fn main() -> Result<ExitCode> {
             write(report.as_deref(), &told)?;
             told.iter().all(memory::Told::is_within)
         }
+        Cli::Tenants(args) => soak_with_tenants(&args)?,
     };
     Ok(match holds {
         true => ExitCode::SUCCESS,
@@ -90,6 +113,26 @@ fn soak(args: &Args) -> Result<bool> {
         turned_away: args.turned_away,
     };
     let report = run::run(&plan)?;
+    print!("{}", report.text());
+    write(args.report.as_deref(), &report)?;
+    Ok(report.broken.is_empty())
+}
+
+/// Runs a soak with many tenants; true if all invariants held.
+fn soak_with_tenants(args: &TenantsArgs) -> Result<bool> {
+    ensure!(
+        (1..=portcullis_load::MAX_TENANTS).contains(&args.tenants),
+        "--tenants {}: write a number from 1 to {}",
+        args.tenants,
+        portcullis_load::MAX_TENANTS
+    );
+    let plan = tenants::Plan {
+        tenants: args.tenants,
+        length: Duration::from_secs(args.seconds),
+        rate: args.rate,
+        turned_away: args.turned_away,
+    };
+    let report = tenants::run(&plan)?;
     print!("{}", report.text());
     write(args.report.as_deref(), &report)?;
     Ok(report.broken.is_empty())

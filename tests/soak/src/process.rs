@@ -1,9 +1,12 @@
 //! The host's process from outside: what it holds, and limits that are changed while it runs.
 
+use std::fmt::Write;
 use std::fs;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
+use portcullis_testkit::wait;
 use serde::Serialize;
 
 /// What a process holds at one moment.
@@ -48,6 +51,58 @@ impl Held {
             threads: self.threads.max(other.threads),
         }
     }
+
+    /// The sum of each.
+    #[must_use]
+    pub(crate) fn and(self, more: Self) -> Self {
+        Self {
+            memory_mib: self.memory_mib + more.memory_mib,
+            files: self.files + more.files,
+            maps: self.maps + more.maps,
+            threads: self.threads + more.threads,
+        }
+    }
+
+    /// What is more than `bound` allows, in words.
+    pub(crate) fn beyond(&self, bound: &Self) -> Vec<String> {
+        let each = [
+            ("MiB", self.memory_mib, bound.memory_mib),
+            ("descriptors", self.files as u64, bound.files as u64),
+            ("mappings", self.maps as u64, bound.maps as u64),
+            ("threads", self.threads as u64, bound.threads as u64),
+        ];
+        each.into_iter()
+            .filter(|(_, is, most)| is > most)
+            .map(|(what, is, most)| format!("{is} {what}; {most} were expected at most"))
+            .collect()
+    }
+}
+
+/// What a process holds at several moments, as a table for people.
+pub(crate) fn table(moments: &[(&str, Held)]) -> String {
+    let mut text =
+        "\n  the host holds                  MiB  descriptors  mappings  threads\n".to_owned();
+    for (name, held) in moments {
+        let _infallible = writeln!(
+            text,
+            "  {name:<28}{:>7}{:>13}{:>10}{:>9}",
+            held.memory_mib, held.files, held.maps, held.threads
+        );
+    }
+    text
+}
+
+/// What a host holds when the connections of a phase are gone: it closes what its clients closed within moments.
+pub(crate) fn settled(pid: u32) -> Result<Held> {
+    let mut last = Held::of(pid)?;
+    let mut same = 0;
+    wait::until("the host has closed what its clients closed", || {
+        let now = Held::of(pid).ok()?;
+        same = if now.files >= last.files { same + 1 } else { 0 };
+        last = now;
+        (same > 200).then_some(now)
+    });
+    Ok(last)
 }
 
 /// The limit of open descriptors of a running process: soft and hard.
@@ -77,8 +132,16 @@ pub(crate) fn set_descriptor_limit(pid: u32, soft: u64, hard: u64) -> Result<()>
     Ok(())
 }
 
+/// Datagrams for a host that listens here which found its sockets full.
+pub(crate) fn dropped_by_kernel(sip: SocketAddr) -> Result<u64> {
+    match sip.ip() {
+        IpAddr::V4(ip) => kernel_drops(ip, sip.port()),
+        IpAddr::V6(_) => kernel_drops(Ipv4Addr::LOCALHOST, sip.port()),
+    }
+}
+
 /// Datagrams that the kernel dropped because the buffer of a socket on this address was full.
-pub(crate) fn kernel_drops(ip: std::net::Ipv4Addr, port: u16) -> Result<u64> {
+fn kernel_drops(ip: Ipv4Addr, port: u16) -> Result<u64> {
     let local = format!("{:08X}:{port:04X}", u32::from_le_bytes(ip.octets()));
     let table = fs::read_to_string("/proc/net/udp")?;
     let drops = table
@@ -90,7 +153,7 @@ pub(crate) fn kernel_drops(ip: std::net::Ipv4Addr, port: u16) -> Result<u64> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::{Ipv4Addr, UdpSocket};
+    use std::net::UdpSocket;
 
     use super::*;
 
@@ -101,6 +164,24 @@ mod tests {
         assert!(held.files >= 3 && held.maps > 5 && held.threads >= 1 && held.memory_mib >= 1);
         let (soft, hard) = descriptor_limit(pid).unwrap();
         assert!(soft > 0 && soft <= hard);
+    }
+
+    #[test]
+    fn what_is_beyond_a_bound_is_named() {
+        let held = |memory_mib, files| Held {
+            memory_mib,
+            files,
+            ..Held::default()
+        };
+        let bound = held(10, 4).and(held(0, 1));
+        assert_eq!(held(10, 5).beyond(&bound), Vec::<String>::new());
+        assert_eq!(
+            held(11, 6).beyond(&bound),
+            [
+                "11 MiB; 10 were expected at most",
+                "6 descriptors; 5 were expected at most"
+            ]
+        );
     }
 
     #[test]

@@ -7,7 +7,7 @@ use portcullis_load::Latency;
 use serde::Serialize;
 
 use crate::honest::Traffic;
-use crate::process::Held;
+use crate::process::{Held, table};
 
 /// The whole report; its JSON form has the same fields.
 #[derive(Clone, Debug, Serialize)]
@@ -102,27 +102,24 @@ impl Report {
                 honest.max_ms
             );
         }
-        text.push_str("\n  the host holds                  MiB  descriptors  mappings  threads\n");
-        for (name, held) in [
+        text.push_str(&table(&[
             ("idle, after the 1st half", self.after_first),
             ("idle, after the 2nd half", self.after_second),
             ("at most", self.most),
-        ] {
-            let _infallible = writeln!(
-                text,
-                "  {name:<28}{:>7}{:>13}{:>10}{:>9}",
-                held.memory_mib, held.files, held.maps, held.threads
-            );
-        }
-        match self.broken.as_slice() {
-            [] => text.push_str("\nAll invariants held.\n"),
-            broken => {
-                let _infallible = writeln!(text, "\nBroken invariants: {}", broken.len());
-                for one in broken {
-                    let _infallible = writeln!(text, "  {one}");
-                }
-            }
-        }
+        ]));
+        text.push_str(&verdict(&self.broken));
         text
     }
+}
+
+/// The end of a report: the invariants that were broken.
+pub(crate) fn verdict(broken: &[String]) -> String {
+    if broken.is_empty() {
+        return "\nAll invariants held.\n".to_owned();
+    }
+    let mut text = format!("\nBroken invariants: {}\n", broken.len());
+    for one in broken {
+        let _infallible = writeln!(text, "  {one}");
+    }
+    text
 }

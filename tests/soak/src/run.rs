@@ -1,16 +1,14 @@
 //! The soak itself: a quiet phase, then two phases with everything on, after each of which what the host holds is compared.
 
-use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
-use portcullis_load::Histogram;
-use portcullis_testkit::wait;
+use portcullis_load::{Histogram, Mode, Plan as Load};
 
 use crate::actors::{self, panic_text};
 use crate::honest::{self, Latencies};
-use crate::process::{Held, kernel_drops};
+use crate::process::{Held, dropped_by_kernel, settled};
 use crate::report::{Honest, Report};
 use crate::site::{Site, at};
 use crate::turns::{Stop, StopOnDrop};
@@ -59,9 +57,9 @@ pub(crate) fn run(plan: &Plan) -> Result<Report> {
     })?;
     let length = (plan.length - quiet_length) / 2;
     let (max_first, first) = phase(&site, plan, || actors::run_all(&site, length, 0))?;
-    let after_first = idle(&site)?;
+    let after_first = settled(site.host.pid())?;
     let (max_second, second) = phase(&site, plan, || actors::run_all(&site, length, SECOND))?;
-    let after_second = idle(&site)?;
+    let after_second = settled(site.host.pid())?;
     let report = Report {
         seconds: begun.elapsed().as_secs(),
         rate: plan.rate,
@@ -74,7 +72,7 @@ pub(crate) fn run(plan: &Plan) -> Result<Report> {
         counts: site.books.counts(),
         policy_failures: site.host.metric("portcullis_policy_failures_total", &[]) as u64,
         disk: site.disk.is_some(),
-        dropped_by_the_kernel: dropped(&site)?,
+        dropped_by_the_kernel: dropped_by_kernel(site.host.sip())?,
         broken: Vec::new(),
     };
     check(&site, plan, &report);
@@ -94,7 +92,8 @@ fn phase(site: &Site, plan: &Plan, rest: impl FnOnce()) -> Result<(Held, Honest)
     std::thread::scope(|threads| {
         let _all = StopOnDrop(&stop);
         let (stop, latencies) = (&stop, &latencies);
-        let counted = threads.spawn(move || honest::traffic(site, stop, plan.rate));
+        let counted =
+            threads.spawn(move || honest::counted(strangers(site, plan), &site.books, stop));
         let callers = [site.host.udp(at::WATCHER), site.host.tcp(at::WATCHER)];
         let mut others: Vec<_> = callers
             .into_iter()
@@ -122,6 +121,14 @@ fn phase(site: &Site, plan: &Plan, rest: impl FnOnce()) -> Result<(Held, Honest)
     Ok((most, Honest::new(&traffic?, latencies)))
 }
 
+/// Requests at a fixed rate from strange sources. All are answered 401, by one of the policy files that are swapped meanwhile.
+fn strangers(site: &Site, plan: &Plan) -> Load {
+    let first = site.host.lease().ip(at::TRAFFIC);
+    let mut load = Load::new(site.host.sip(), Mode::Reject, first);
+    load.rate = Some(plan.rate);
+    load
+}
+
 /// Looks at the host each second.
 fn sample(site: &Site, stop: &Stop) -> Held {
     let mut most = Held::default();
@@ -140,42 +147,13 @@ fn sample(site: &Site, stop: &Stop) -> Held {
     most
 }
 
-/// What the host holds when the connections of a phase are gone: it closes what its clients closed within moments.
-fn idle(site: &Site) -> Result<Held> {
-    let mut last = Held::of(site.host.pid())?;
-    let mut same = 0;
-    wait::until("the host has closed what its clients closed", || {
-        let now = Held::of(site.host.pid()).ok()?;
-        same = if now.files >= last.files { same + 1 } else { 0 };
-        last = now;
-        (same > 200).then_some(now)
-    });
-    Ok(last)
-}
-
 fn check(site: &Site, plan: &Plan, report: &Report) {
-    let (was, is) = (report.after_first, report.after_second);
-    let grown = [
-        ("MiB", is.memory_mib, was.memory_mib + MORE.memory_mib),
-        (
-            "descriptors",
-            is.files as u64,
-            (was.files + MORE.files) as u64,
-        ),
-        ("mappings", is.maps as u64, (was.maps + MORE.maps) as u64),
-        (
-            "threads",
-            is.threads as u64,
-            (was.threads + MORE.threads) as u64,
-        ),
-    ];
-    for (what, is, bound) in grown {
-        if is > bound {
-            let text = format!(
-                "the host holds {is} {what} after the second phase; {bound} were expected at most: {was:?}"
-            );
-            site.books.broken(text);
-        }
+    let bound = report.after_first.and(MORE);
+    for text in report.after_second.beyond(&bound) {
+        site.books.broken(format!(
+            "after the second phase the host holds {text}: {:?}",
+            report.after_first
+        ));
     }
     let bound = plan.p99.as_secs_f64() * 1000.0;
     for (phase, honest) in [("first", &report.first), ("second", &report.second)] {
@@ -186,35 +164,12 @@ fn check(site: &Site, plan: &Plan, report: &Report) {
             ));
         }
     }
+    honest::check(&site.books, plan.turned_away, report.dropped_by_the_kernel);
     let count = |what: &str| report.counts.get(what).copied().unwrap_or_default();
-    let turned_away = count(honest::TURNED_AWAY);
-    let asked = count("requests of the counted traffic");
-    if turned_away * 1000 > asked * plan.turned_away {
-        site.books.broken(format!(
-            "{turned_away} honest requests were turned away; {} of a thousand may be",
-            plan.turned_away
-        ));
-    }
-    let lost = count("lost");
-    if lost > report.dropped_by_the_kernel {
-        site.books.broken(format!(
-            "{lost} requests of the counted traffic have no answer, but the kernel dropped {} datagrams",
-            report.dropped_by_the_kernel
-        ));
-    }
     for actor in actors::names() {
         let needs_disk = actor == "disk filled" && !report.disk;
         if count(actor) == 0 && !needs_disk {
             site.books.broken(format!("never done: {actor}"));
         }
-    }
-}
-
-/// Datagrams for the host that found its sockets full.
-fn dropped(site: &Site) -> Result<u64> {
-    let sip = site.host.sip();
-    match sip.ip() {
-        IpAddr::V4(ip) => kernel_drops(ip, sip.port()),
-        IpAddr::V6(_) => kernel_drops(Ipv4Addr::LOCALHOST, sip.port()),
     }
 }

@@ -11,12 +11,19 @@ pub const PATIENCE: Duration = Duration::from_secs(120);
 /// # Panics
 /// When `PATIENCE` is over, with `what` in the message.
 pub fn until<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
+    within(PATIENCE, &mut probe).unwrap_or_else(|| panic!("gave up waiting until {what}"))
+}
+
+/// The same with another limit; none if it is over.
+pub fn within<T>(limit: Duration, mut probe: impl FnMut() -> Option<T>) -> Option<T> {
+    let deadline = Instant::now() + limit;
     loop {
         if let Some(value) = probe() {
-            return value;
+            return Some(value);
         }
-        assert!(Instant::now() < deadline, "gave up waiting until {what}");
+        if Instant::now() >= deadline {
+            return None;
+        }
         std::thread::sleep(Duration::from_millis(5));
     }
 }

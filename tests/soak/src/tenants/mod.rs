@@ -1,0 +1,241 @@
+//! A host with many tenants, each with a policy file of its own: requests to all of them in random order, while the files of random
+//! tenants are replaced. Two rounds of the same length, after each of which what the host holds is compared.
+
+mod policies;
+mod report;
+mod site;
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use portcullis_load::{Mode, Plan as Load};
+
+pub(crate) use report::Report;
+
+use self::site::{Site, at};
+use crate::honest;
+use crate::process::{Held, dropped_by_kernel, settled};
+use crate::turns::{Books, Stop, StopOnDrop};
+
+/// What a soak with many tenants is asked to do.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Plan {
+    /// Number of tenants.
+    pub(crate) tenants: u32,
+    /// Both rounds together.
+    pub(crate) length: Duration,
+    /// Requests a second of the counted traffic, to all tenants together.
+    pub(crate) rate: u64,
+    /// How many of a thousand requests may be turned away.
+    pub(crate) turned_away: u64,
+}
+
+/// What the host may hold more after the second round than after the first, beside the generations that it keeps.
+const MORE: Held = Held {
+    memory_mib: 32,
+    files: 12,
+    maps: 64,
+    threads: 8,
+};
+
+/// The descriptors of a host without tenants, at most. A tenant may add one.
+const FILES_WITHOUT_TENANTS: usize = 128;
+
+/// Generations that a host keeps of each seat beside the first: the active one, the one before, and four others to go back to.
+const KEPT: u32 = 5;
+
+/// What a generation that is kept takes, at most: memory and mappings.
+const KEPT_KIB: u64 = 128;
+const KEPT_MAPS: u64 = 8;
+
+/// Runs the soak.
+///
+/// # Errors
+/// If it can't be set up. An invariant that was broken is in the report.
+pub(crate) fn run(plan: &Plan) -> Result<Report> {
+    let begun = Instant::now();
+    let site = Site::start(plan.tenants)?;
+    let pid = site.host.pid();
+    let started = Held::of(pid)?;
+    eprintln!(
+        "{} tenants are ready after {:.1} s. The host runs with {started:?}.",
+        plan.tenants,
+        site.started_in.as_secs_f64()
+    );
+    let mut changes = Changes::new(plan.tenants);
+    let max_first = round(&site, plan, &mut changes)?;
+    let (after_first, kept_first) = (settled(pid)?, changes.kept());
+    let max_second = round(&site, plan, &mut changes)?;
+    let (after_second, kept_second) = (settled(pid)?, changes.kept());
+    let report = Report {
+        tenants: plan.tenants,
+        seconds: begun.elapsed().as_secs(),
+        start_seconds: site.started_in.as_secs_f64(),
+        rate: plan.rate,
+        live_ms: changes.live(),
+        started,
+        after_first,
+        after_second,
+        most: max_first.max(max_second),
+        counts: site.books.counts(),
+        dropped_by_the_kernel: dropped_by_kernel(site.host.sip())?,
+        broken: Vec::new(),
+    };
+    check(&site.books, plan, &report, kept_second - kept_first);
+    let broken = site.books.all_broken();
+    if !broken.is_empty() {
+        eprintln!("The host's log:\n{}", site.host.log());
+    }
+    Ok(Report { broken, ..report })
+}
+
+/// One round. Gives the most that the host held.
+fn round(site: &Site, plan: &Plan, changes: &mut Changes) -> Result<Held> {
+    let stop = Stop::default();
+    std::thread::scope(|threads| {
+        let _all = StopOnDrop(&stop);
+        let stop = &stop;
+        let traffic = threads.spawn(move || traffic(site, plan, stop));
+        let sampler = threads.spawn(move || sample(site, stop));
+        let changer = threads.spawn(move || changes.make(site, stop));
+        stop.pause(plan.length / 2);
+        stop.stop();
+        let ended = changer.join().ok().context("the changes came to no end")?;
+        if let Err(error) = ended {
+            site.books.broken(format!("{error:#}"));
+        }
+        let ended = traffic.join().ok().context("the traffic came to no end")?;
+        ended?;
+        sampler.join().ok().context("the host was not looked at")
+    })
+}
+
+/// Requests to random tenants at a fixed rate, each of which must be answered once.
+fn traffic(site: &Site, plan: &Plan, stop: &Stop) -> Result<()> {
+    let first = site.host.lease().ip(at::TRAFFIC);
+    let mut load = Load::new(site.host.sip(), Mode::Reject, first);
+    load.rate = Some(plan.rate);
+    load.tenants = Some(plan.tenants);
+    honest::counted(load, &site.books, stop).map(drop)
+}
+
+/// Looks at the host each second.
+fn sample(site: &Site, stop: &Stop) -> Held {
+    let mut most = Held::default();
+    while stop.pause(Duration::from_secs(1)) {
+        match Held::of(site.host.pid()) {
+            Ok(held) => most = most.max(held),
+            Err(error) => site.books.broken(format!("the host has ended: {error:#}")),
+        }
+    }
+    most
+}
+
+fn check(books: &Books, plan: &Plan, report: &Report, more_kept: u64) {
+    let bound = report.after_first.and(Held {
+        memory_mib: MORE.memory_mib + more_kept * KEPT_KIB / 1024,
+        maps: MORE.maps + (more_kept * KEPT_MAPS) as usize,
+        ..MORE
+    });
+    for text in report.after_second.beyond(&bound) {
+        books.broken(format!("after the second round the host holds {text}"));
+    }
+    let most_files = FILES_WITHOUT_TENANTS + plan.tenants as usize;
+    if report.most.files > most_files {
+        books.broken(format!(
+            "the host held {} descriptors; {most_files} were expected at most, one for each tenant and {FILES_WITHOUT_TENANTS} others",
+            report.most.files
+        ));
+    }
+    honest::check(books, plan.turned_away, report.dropped_by_the_kernel);
+    if report.live_ms.is_none() {
+        books.broken("no policy file was replaced".to_owned());
+    }
+}
+
+/// The changes of policy files.
+#[derive(Debug)]
+struct Changes {
+    /// The version of each tenant's file.
+    versions: Vec<u32>,
+    /// How long each change took to be live.
+    took: Vec<Duration>,
+    random: u64,
+}
+
+impl Changes {
+    fn new(tenants: u32) -> Self {
+        Self {
+            versions: vec![0; tenants as usize],
+            took: Vec::new(),
+            random: 0x9e37_79b9_7f4a_7c15,
+        }
+    }
+
+    /// Replaces the file of one random tenant after the other.
+    fn make(&mut self, site: &Site, stop: &Stop) -> Result<()> {
+        let mut caller = site.host.udp(at::WATCHER);
+        while !stop.is_stopped() {
+            let tenant = self.random_tenant();
+            let version = self.versions[tenant] + 1;
+            let took = site.replace(&mut caller, tenant as u32, version)?;
+            self.versions[tenant] = version;
+            self.took.push(took);
+            site.books.count("policy files replaced");
+        }
+        if !caller.hears_nothing() {
+            site.books
+                .broken("a request that looks for a version was answered twice".to_owned());
+        }
+        Ok(())
+    }
+
+    fn random_tenant(&mut self) -> usize {
+        // xorshift64: the same tenants in every run.
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        (self.random % self.versions.len() as u64) as usize
+    }
+
+    /// Generations that the host keeps, beside the first of each tenant.
+    fn kept(&self) -> u64 {
+        let kept = self.versions.iter().map(|&version| version.min(KEPT));
+        kept.map(u64::from).sum()
+    }
+
+    fn live(&self) -> Option<report::Live> {
+        let mut took: Vec<f64> = self.took.iter().map(|took| took.as_secs_f64()).collect();
+        took.sort_by(f64::total_cmp);
+        Some(report::Live {
+            median: took.get(took.len() / 2)? * 1000.0,
+            worst: took.last()? * 1000.0,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_keeps_a_bounded_number_of_generations() {
+        let mut changes = Changes::new(3);
+        assert_eq!((changes.kept(), changes.live()), (0, None));
+        changes.versions = vec![0, 2, 100];
+        assert_eq!(changes.kept(), u64::from(2 + KEPT));
+        changes.took = [300, 100, 200].map(Duration::from_millis).to_vec();
+        let live = changes.live().unwrap();
+        assert_eq!((live.median, live.worst), (200.0, 300.0));
+    }
+
+    #[test]
+    fn every_tenant_has_its_turn() {
+        let mut changes = Changes::new(50);
+        let mut seen = [false; 50];
+        for _ in 0..2_000 {
+            seen[changes.random_tenant()] = true;
+        }
+        assert_eq!(seen, [true; 50]);
+    }
+}

@@ -1,0 +1,79 @@
+//! What a soak with many tenants came to.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use serde::Serialize;
+
+use crate::process::{Held, table};
+use crate::report::verdict;
+
+/// The whole report; its JSON form has the same fields.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Report {
+    /// Number of tenants.
+    pub(crate) tenants: u32,
+    /// From the start of the host to its end.
+    pub(crate) seconds: u64,
+    /// From the start of the host, which had compiled none of the policies before, until every policy had answered.
+    pub(crate) start_seconds: f64,
+    /// Requests a second of the counted traffic.
+    pub(crate) rate: u64,
+    /// From the change of a policy file to the first request that the new policy decided; none if no file was changed.
+    pub(crate) live_ms: Option<Live>,
+    /// What the host held when every policy had answered once.
+    pub(crate) started: Held,
+    /// What the idle host held after the first round.
+    pub(crate) after_first: Held,
+    /// The same after the second round.
+    pub(crate) after_second: Held,
+    /// The most that it held at any second.
+    pub(crate) most: Held,
+    /// How often each thing was done.
+    pub(crate) counts: BTreeMap<&'static str, u64>,
+    /// Datagrams that the kernel dropped before the host saw them.
+    pub(crate) dropped_by_the_kernel: u64,
+    /// Invariants that did not hold.
+    pub(crate) broken: Vec<String>,
+}
+
+/// How long changed files took to be live, in milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub(crate) struct Live {
+    /// Half of them took no longer.
+    pub(crate) median: f64,
+    /// The longest time.
+    pub(crate) worst: f64,
+}
+
+impl Report {
+    /// The report for people.
+    pub(crate) fn text(&self) -> String {
+        let mut text = format!(
+            "\nSoak of {} s with {} tenants, ready after {:.1} s\n\n",
+            self.seconds, self.tenants, self.start_seconds
+        );
+        for (what, count) in &self.counts {
+            let _infallible = writeln!(text, "  {count:>12}  {what}");
+        }
+        let _infallible = writeln!(
+            text,
+            "  {:>12}  datagrams dropped by the kernel before the host saw them",
+            self.dropped_by_the_kernel
+        );
+        if let Some(Live { median, worst }) = self.live_ms {
+            let _infallible = writeln!(
+                text,
+                "\n  a changed file is live after {median:.0} ms (median), {worst:.0} ms (worst)"
+            );
+        }
+        text.push_str(&table(&[
+            ("started", self.started),
+            ("idle, after the 1st round", self.after_first),
+            ("idle, after the 2nd round", self.after_second),
+            ("at most", self.most),
+        ]));
+        text.push_str(&verdict(&self.broken));
+        text
+    }
+}
