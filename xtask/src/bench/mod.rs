@@ -10,6 +10,7 @@ mod machine;
 mod memory;
 mod million;
 mod neighbours;
+mod own_code;
 mod pinned;
 mod plan;
 mod reload;

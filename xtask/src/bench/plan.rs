@@ -237,7 +237,7 @@ impl Pace {
             load_core: 0,
             tenants: match quick {
                 true => vec![1, 50],
-                false => vec![1, 50, 200, 1_000],
+                false => vec![1, 50, 200, 1_000, 10_000],
             },
         })
     }
@@ -354,13 +354,13 @@ mod tests {
     }
 
     #[test]
-    fn a_full_run_has_a_thousand_tenants_beside_one() {
+    fn a_full_run_has_ten_thousand_tenants_beside_one() {
         if thread::available_parallelism().unwrap().get() < 2 {
             return;
         }
         let tenants = |quick| Pace::new(quick, None, None).unwrap().tenants;
         let full = tenants(false);
-        assert_eq!((full.first(), full.last()), (Some(&1), Some(&1_000)));
+        assert_eq!((full.first(), full.last()), (Some(&1), Some(&10_000)));
         assert_eq!(tenants(true).first(), Some(&1));
     }
 }

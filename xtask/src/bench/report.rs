@@ -193,37 +193,43 @@ impl Outcome {
         }
         writeln!(
             f,
-            "\n401 at {STEADY} a second in small bursts, to tenants in random order, each with a policy of its own"
+            "\n401 to tenants in random order, each with a policy of its own: CPU of a request at {STEADY} a second in small bursts, and at full load"
         )?;
         writeln!(
             f,
-            "{:>8} {:>8} {:>8} {:>15} {:>15} {:>18} {:>18} {:>18}",
+            "{:>8} {:>10} {:>8} {:>10} {:>8} {:>15} {:>15} {:>18} {:>18} {:>18} {:>10}",
             "tenants",
-            "CPU µs",
+            "steady, µs",
+            "to one",
+            "full, µs",
             "to one",
             "first start, s",
             "next start, s",
             "KiB each, idle",
             "KiB each, used",
-            "descriptors each"
+            "descriptors each",
+            "maps each"
         )?;
         for crowded in &self.tenants {
             write!(
                 f,
-                "{:>8} {:>8.2} {:>7.2}x {:>15.2} {:>15.2}",
+                "{:>8} {:>10.2} {:>7.2}x {:>10.2} {:>7.2}x {:>15.2} {:>15.2}",
                 crowded.tenants,
-                crowded.cpu_us,
-                crowded.against_one,
+                crowded.steady.cpu_us,
+                crowded.steady.against_one,
+                crowded.full.cpu_us,
+                crowded.full.against_one,
                 crowded.first_start_seconds,
                 crowded.next_start_seconds
             )?;
             match crowded.each {
                 Some(each) => writeln!(
                     f,
-                    " {:>18.1} {:>18.1} {:>18.2}",
+                    " {:>18.1} {:>18.1} {:>18.2} {:>10.1}",
                     each.idle_bytes / 1024.0,
                     each.used_bytes / 1024.0,
-                    each.descriptors
+                    each.descriptors,
+                    each.maps
                 )?,
                 None => writeln!(f)?,
             }

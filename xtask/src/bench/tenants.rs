@@ -1,5 +1,5 @@
 //! What many tenants cost, each with a policy of its own: the CPU time of a request when requests come to all of them in random order,
-//! memory and descriptors for each tenant, and the time that a start takes.
+//! memory, descriptors and memory maps for each tenant, and the time that a start takes.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
@@ -14,12 +14,18 @@ use tempfile::TempDir;
 use super::figures::median;
 use super::load::{self, Report};
 use super::machine::resident_bytes;
+use super::own_code::with_a_function_of_its_own;
 use super::pinned::{Process, free_port};
 use super::plan::{Pace, STEADY};
 use super::servers::Programs;
 
-/// Time for a start with so many tenants on a slow machine that has compiled none of their policies before.
-const START: Duration = Duration::from_secs(600);
+/// Time for a start, and for each tenant of it on a slow machine that has compiled none of their policies before.
+const START: Duration = Duration::from_secs(60);
+const START_EACH: Duration = Duration::from_millis(500);
+
+/// Sandboxes of a host without a configured number, and the largest number that can be configured.
+const SANDBOXES: u32 = 2_500;
+const MOST_SANDBOXES: u32 = 10_000;
 
 /// Time for one answer while the host starts.
 const PROBE: Duration = Duration::from_millis(200);
@@ -34,12 +40,21 @@ pub(crate) struct Crowded {
     pub(crate) first_start_seconds: f64,
     /// The same when the host is started again, and finds the code in its cache.
     pub(crate) next_start_seconds: f64,
-    /// CPU time for each request in microseconds; the median of the rounds.
+    /// [`STEADY`] requests a second in small bursts.
+    pub(crate) steady: Cost,
+    /// As many requests as the host answers.
+    pub(crate) full: Cost,
+    /// What each tenant adds to a host with one; none for that one.
+    pub(crate) each: Option<Each>,
+}
+
+/// CPU time of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub(crate) struct Cost {
+    /// Microseconds; the median of the rounds.
     pub(crate) cpu_us: f64,
     /// The same against a host with one tenant in the same round; the median of the rounds.
     pub(crate) against_one: f64,
-    /// What each tenant adds to a host with one; none for that one.
-    pub(crate) each: Option<Each>,
 }
 
 /// What one more tenant takes.
@@ -51,6 +66,8 @@ pub(crate) struct Each {
     pub(crate) used_bytes: f64,
     /// File descriptors.
     pub(crate) descriptors: f64,
+    /// Memory maps, of which the system allows a process a limited number.
+    pub(crate) maps: f64,
 }
 
 /// What a host holds at some moment.
@@ -59,6 +76,7 @@ struct Holdings {
     idle_bytes: u64,
     used_bytes: u64,
     descriptors: u64,
+    maps: u64,
 }
 
 /// What was measured of one host.
@@ -68,8 +86,9 @@ struct Measured {
     first_start: Duration,
     next_start: Duration,
     holdings: Holdings,
-    /// One for each round.
-    cpu_us: Vec<f64>,
+    /// CPU time of a request, one for each round.
+    steady_us: Vec<f64>,
+    full_us: Vec<f64>,
 }
 
 /// Measures a host for each number of tenants.
@@ -94,27 +113,35 @@ pub(crate) fn measure(programs: &Programs, pace: &Pace) -> Result<Vec<Crowded>> 
             holdings: Holdings {
                 idle_bytes: resident_bytes(pid),
                 used_bytes: 0,
-                descriptors: descriptors(pid)?,
+                ..Holdings::default()
             },
-            cpu_us: Vec::new(),
+            steady_us: Vec::new(),
+            full_us: Vec::new(),
         });
         hosts.push((host, files));
     }
     for round in 0..pace.rounds {
         for ((host, _), measured) in hosts.iter().zip(&mut all) {
-            let report = host.load(measured.tenants, programs, pace)?;
-            let cpu_us = report.window.server.cpu_us;
-            let tenants = measured.tenants;
+            let cpu_us = |rate| -> Result<f64> {
+                let report = host.load(measured.tenants, rate, programs, pace)?;
+                Ok(report.window.server.cpu_us)
+            };
+            let (steady_us, full_us) = (cpu_us(Some(STEADY))?, cpu_us(None)?);
             eprintln!(
-                "{}/{}  {tenants} tenants, 401 at {STEADY} a second: {cpu_us:.2} µs",
+                "{}/{}  {} tenants, 401: {steady_us:.2} µs at {STEADY} a second, {full_us:.2} µs at full load",
                 round + 1,
-                pace.rounds
+                pace.rounds,
+                measured.tenants
             );
-            measured.cpu_us.push(cpu_us);
+            measured.steady_us.push(steady_us);
+            measured.full_us.push(full_us);
         }
     }
     for ((host, _), measured) in hosts.iter().zip(&mut all) {
-        measured.holdings.used_bytes = resident_bytes(host.process.pid());
+        let pid = host.process.pid();
+        measured.holdings.used_bytes = resident_bytes(pid);
+        measured.holdings.descriptors = descriptors(pid)?;
+        measured.holdings.maps = maps(pid)?;
     }
     Ok(rows(&all))
 }
@@ -128,18 +155,22 @@ fn rows(all: &[Measured]) -> Vec<Crowded> {
         tenants: measured.tenants,
         first_start_seconds: measured.first_start.as_secs_f64(),
         next_start_seconds: measured.next_start.as_secs_f64(),
-        cpu_us: median(measured.cpu_us.clone()),
-        against_one: median(
-            measured
-                .cpu_us
-                .iter()
-                .zip(&one.cpu_us)
-                .map(|(of, to)| of / to)
-                .collect(),
-        ),
+        steady: Cost::of(&measured.steady_us, &one.steady_us),
+        full: Cost::of(&measured.full_us, &one.full_us),
         each: measured.each(one),
     };
     all.iter().map(row).collect()
+}
+
+impl Cost {
+    /// Of the rounds of a host, beside those of the host with one tenant.
+    fn of(rounds: &[f64], one: &[f64]) -> Self {
+        let against_one = rounds.iter().zip(one).map(|(of, to)| of / to);
+        Self {
+            cpu_us: median(rounds.to_vec()),
+            against_one: median(against_one.collect()),
+        }
+    }
 }
 
 impl Measured {
@@ -152,6 +183,7 @@ impl Measured {
             idle_bytes: of(|holdings| holdings.idle_bytes),
             used_bytes: of(|holdings| holdings.used_bytes),
             descriptors: of(|holdings| holdings.descriptors),
+            maps: of(|holdings| holdings.maps),
         })
     }
 }
@@ -172,7 +204,8 @@ impl Files {
             "workers = 1\nlisten = [\"udp:{address}\"]\n[database]\naddress-file = \"rows\"\n\
              [control]\nlisten = \"{control}\"\ntoken-file = \"\"\n[log]\nlevel = \"warn\"\n\
              [sip]\nanswers-per-second = 1000000\nanswers-burst = 10000000\n\
-             [policy]\ncache = \"compiled\"\n"
+             [policy]\ncache = \"compiled\"\ninstances = {}\n",
+            tenants.clamp(SANDBOXES, MOST_SANDBOXES)
         );
         let policy = fs::read(&programs.policy)
             .with_context(|| format!("cannot read {}", programs.policy.display()))?;
@@ -183,7 +216,7 @@ impl Files {
                 domain(tenant)
             );
             let file = folder.path().join(format!("{name}.wasm"));
-            fs::write(file, with_a_name(&policy, &name))?;
+            fs::write(file, with_a_function_of_its_own(&policy, tenant)?)?;
         }
         fs::write(
             folder.path().join("rows"),
@@ -220,7 +253,7 @@ impl Host {
         let socket = UdpSocket::bind("127.1.0.1:0")?;
         socket.set_read_timeout(Some(PROBE))?;
         let mut tenant = 0;
-        process.wait_until_within(START, || {
+        process.wait_until_within(START + START_EACH * files.tenants, || {
             while tenant < files.tenants && has_answered(&socket, files.address, tenant) {
                 tenant += 1;
             }
@@ -233,7 +266,14 @@ impl Host {
         })
     }
 
-    fn load(&self, tenants: u32, programs: &Programs, pace: &Pace) -> Result<Report> {
+    /// Puts the host under load: so many requests a second, or as many as it answers.
+    fn load(
+        &self,
+        tenants: u32,
+        rate: Option<u64>,
+        programs: &Programs,
+        pace: &Pace,
+    ) -> Result<Report> {
         let mut command = Command::new(&programs.load);
         command
             .args(["run", "--mode", "reject", "--target"])
@@ -241,10 +281,13 @@ impl Host {
             .args(["--tenants", &tenants.to_string()])
             .args(["--sources", &pace.sources.to_string()])
             .args(["--outstanding", &pace.outstanding.to_string()])
-            .args(["--rate", &STEADY.to_string(), "--patience", "2000"])
+            .args(["--patience", "2000"])
             .args(["--warm-up", &pace.warm_up_seconds.to_string()])
             .args(["--seconds", &pace.seconds.to_string()])
             .args(["--watch", &self.process.pid().to_string()]);
+        if let Some(rate) = rate {
+            command.args(["--rate", &rate.to_string()]);
+        }
         load::report(&command, pace)
     }
 }
@@ -284,16 +327,10 @@ fn domain(tenant: u32) -> String {
     format!("{}.tenants.example", name(tenant))
 }
 
-/// The same policy in other bytes: with a custom section that holds this name.
-fn with_a_name(policy: &[u8], name: &str) -> Vec<u8> {
-    const SECTION: &str = "tenant";
-    // Section id 0, size, length of the section's name, that name, content. Sizes below 128 take one byte.
-    let mut bytes = policy.to_vec();
-    bytes.extend([0, (1 + SECTION.len() + name.len()) as u8]);
-    bytes.push(SECTION.len() as u8);
-    bytes.extend_from_slice(SECTION.as_bytes());
-    bytes.extend_from_slice(name.as_bytes());
-    bytes
+/// Memory maps of a process.
+fn maps(pid: u32) -> Result<u64> {
+    let maps = fs::read_to_string(format!("/proc/{pid}/maps"))?;
+    Ok(maps.lines().count() as u64)
 }
 
 fn descriptors(pid: u32) -> Result<u64> {
@@ -315,38 +352,37 @@ mod tests {
                 idle_bytes,
                 used_bytes: 2 * idle_bytes,
                 descriptors: 20 + u64::from(tenants) / 2,
+                maps: 100 + 6 * u64::from(tenants),
             },
-            cpu_us: cpu_us.to_vec(),
+            steady_us: cpu_us.to_vec(),
+            full_us: cpu_us.iter().map(|us| us / 2.0).collect(),
         };
         let rows = rows(&[
             host(1, 1_000_000, &[10.0, 20.0, 10.0]),
             host(101, 11_000_000, &[30.0, 24.0, 11.0]),
         ]);
         assert_eq!(rows[0].each, None);
-        assert_eq!((rows[0].cpu_us, rows[0].against_one), (10.0, 1.0));
+        let cost = |cpu_us, against_one| Cost {
+            cpu_us,
+            against_one,
+        };
+        assert_eq!(rows[0].steady, cost(10.0, 1.0));
         assert_eq!(
             rows[1],
             Crowded {
                 tenants: 101,
                 first_start_seconds: 1.5,
                 next_start_seconds: 0.5,
-                cpu_us: 24.0,
-                against_one: 1.2,
+                steady: cost(24.0, 1.2),
+                full: cost(12.0, 1.2),
                 each: Some(Each {
                     idle_bytes: 100_000.0,
                     used_bytes: 200_000.0,
                     descriptors: 0.5,
+                    maps: 6.0,
                 }),
             }
         );
-    }
-
-    #[test]
-    fn each_tenant_has_the_same_policy_in_bytes_of_its_own() {
-        let policy = b"\0asm\x01\0\0\0";
-        let [first, second] = [0, 1].map(|tenant| with_a_name(policy, &name(tenant)));
-        assert_eq!(first, b"\0asm\x01\0\0\0\x00\x0d\x06tenantt00000");
-        assert_ne!(first, second);
     }
 
     #[test]
