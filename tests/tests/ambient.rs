@@ -1,4 +1,4 @@
-//! The bundled policies that use settings, counters and the clock, and changes to the header, end to end.
+//! The bundled policies that use settings, counters, the clock and header changes, end to end.
 
 #![forbid(unsafe_code)]
 
@@ -20,7 +20,7 @@ fn ask(caller: &mut Caller, method: &str) -> String {
 }
 
 #[test]
-fn a_source_above_its_rate_is_turned_away() {
+fn a_source_above_its_rate_is_rejected() {
     let builder = Builder::new();
     let callee = Callee::start(builder.lease().addr(3, 5080));
     let host = builder
@@ -39,11 +39,11 @@ fn a_source_above_its_rate_is_turned_away() {
     let refused = office.ask(&request);
     assert_eq!(refused.start_line(), "SIP/2.0 503 Too many requests");
     assert_eq!(refused.header("Retry-After"), Some("5"));
-    // Another worker may be asked over TCP: the count is one.
+    // Over TCP, another worker may handle the request, with the same counter.
     let mut second = host.tcp(OFFICE);
     let flood = second.request("MESSAGE", URI);
     second.send(&flood.bytes());
-    host.wait_for_log("floods: 2 requests above its rate");
+    host.wait_for_log("is flooding: 2 requests above its rate");
     assert_eq!(ask(&mut host.udp(STRANGER), "MESSAGE"), "SIP/2.0 200 OK");
     let tenants = host.rpc("tenant.list", json!([]));
     let operator = &tenants["result"][0];
@@ -64,7 +64,7 @@ fn settings_are_refused_at_the_push() {
     assert_eq!(code, 422, "{answer}");
     let said = answer.to_string();
     assert!(
-        said.contains("refuses its settings: `zone`: there is no time zone Mars/Olympus"),
+        said.contains("refuses its settings: `zone`: unknown time zone Mars/Olympus"),
         "{said}"
     );
     let words = format!(

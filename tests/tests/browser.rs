@@ -1,4 +1,4 @@
-//! A real browser on the host's machine, and a web page of somebody else in it that wants to be the operator.
+//! A real browser on the host's machine, and a foreign web page that tries to act as the operator.
 
 #![forbid(unsafe_code)]
 
@@ -57,7 +57,7 @@ impl Drop for Browser {
     }
 }
 
-/// A web server of somebody else. It gives one page, and tells what the page reports to `/done`.
+/// A foreign web server. It serves one page, and returns what the page reports to `/done`.
 struct Site {
     addr: SocketAddr,
     reports: Receiver<String>,
@@ -125,7 +125,7 @@ fn serve(stream: TcpStream, page: &str, reports: &Sender<String>) -> Option<()> 
     Some(())
 }
 
-/// Everything that a page can send to another origin by itself: what became of each, as the page sees it.
+/// All requests that a page can send to another origin by itself, with their results as the page sees them.
 const PAGE: &str = r#"<!doctype html><title>a page</title><iframe name="sink"></iframe><script>
 const host = "http://HOST";
 const push = host + "/v1/policies/acme?arrival=activate";
@@ -162,7 +162,7 @@ function submitted(action, type, name, value) {
 })();
 </script>"#;
 
-/// A host on which only where a request comes from keeps a page out: it has no token.
+/// A host without a token, so that only the origin of a request is checked.
 fn open_host() -> Host {
     let host = Builder::new()
         .set("control", "token-file = \"\"")
@@ -191,7 +191,7 @@ fn peers_a_page_of_another_origin_changes_nothing() {
     for name in ["push as it should be", "call as it should be", "read"] {
         assert_eq!(seen[name], "blocked", "{report}");
     }
-    // What the browser sends without asking has come, and was refused for where it came from.
+    // The requests that the browser sends without permission have arrived, and were refused because of their origin.
     host.wait_for_log("event=\"http_refused\"");
     let log = host.log();
     for path in ["/v1/policies/acme ", "/v1/policies/acme/rollback ", "/RPC "] {
@@ -206,9 +206,9 @@ fn peers_a_page_of_another_origin_changes_nothing() {
     assert_eq!(status["result"]["mode"], "enforce", "{status}");
 }
 
-/// DNS rebinding: the page's own name leads to this machine, so that it may read what it asks.
+/// DNS rebinding: the page's own name resolves to this machine, so that the page could read responses.
 #[test]
-fn peers_a_name_that_was_bound_to_the_host_reads_nothing() {
+fn peers_a_page_whose_name_resolves_to_the_host_reads_nothing() {
     let host = open_host();
     let control = host.lease().addr(1, 8060);
     let rules = format!("--host-resolver-rules=MAP evil.example {}", control.ip());
@@ -226,7 +226,7 @@ fn peers_a_name_that_was_bound_to_the_host_reads_nothing() {
     assert!(!foreign.contains("POST /RPC"), "{foreign}");
 }
 
-/// The document that the browser makes of a page.
+/// Returns the document after the browser has loaded a page.
 fn dump(folder: &Path, url: &str, rules: &str) -> String {
     let path = folder.join("document");
     let file = std::fs::File::create(&path).expect("a file can be made");

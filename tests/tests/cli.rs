@@ -1,4 +1,4 @@
-//! The command line as a person meets it.
+//! The command line, end to end.
 
 #![forbid(unsafe_code)]
 
@@ -25,7 +25,7 @@ fn text(output: &Output) -> String {
 }
 
 #[test]
-fn check_names_everything_that_is_wrong_with_line_and_mend() {
+fn check_reports_every_error_with_line_and_correction() {
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     std::fs::write(
         folder.path().join("portcullis.toml"),
@@ -145,7 +145,7 @@ fn probe_shows_the_answer() {
 }
 
 #[test]
-fn a_host_that_is_not_running_is_said_to_be_so() {
+fn a_host_that_is_not_running_is_reported() {
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     let control = portcullis_testkit::lease::Lease::new().addr(1, 8060);
     std::fs::write(
@@ -170,7 +170,7 @@ fn a_host_that_is_not_running_is_said_to_be_so() {
 }
 
 #[test]
-fn a_taken_port_is_named() {
+fn a_port_in_use_is_reported() {
     let host = Builder::new().start();
     let mut second = Builder::new()
         .listen(&format!("tcp:{}", host.lease().addr(1, 8060)))
@@ -184,14 +184,14 @@ fn a_taken_port_is_named() {
 }
 
 #[test]
-fn the_end_comes_on_sigterm() {
+fn sigterm_ends_the_host() {
     let mut host = Builder::new().start();
     host.signal("TERM");
     assert!(host.wait_until_ended().success());
 }
 
 #[test]
-fn every_command_explains_itself() {
+fn every_command_has_help() {
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     for words in [
         "",

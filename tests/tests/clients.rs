@@ -9,7 +9,7 @@ use portcullis_testkit::host::{Builder, Host};
 use portcullis_testkit::mariadb::MariaDb;
 use serde_json::{Value, json};
 
-/// A host with a row of each kind and all doors open.
+/// A host with a row of each kind and all control interfaces.
 fn start() -> Host {
     open_all(Builder::new())
         .row("200 10.0.0.1 32 5060 Test")
@@ -37,7 +37,7 @@ fn peers_kamcmd_over_each_transport() {
             kamcmd(&["permissions.subnetDump"]),
             "{\n\tid: 0\n\tgroup: 250\n\titem: {\n\t\tip: 192.168.1.0\n\t\tmask: 24\n\t\tport: 0\n\t\ttag: \n\t}\n}\n"
         );
-        // One structure, in which the names come again.
+        // One structure, with repeated names.
         let domains = kamcmd(&["permissions.domainDump"]);
         assert!(
             domains.starts_with("{\n\ttable: 53\n\tgroup: 3\n"),
@@ -176,7 +176,7 @@ fn peers_kamctl_trusted_changes_its_table() {
 #[test]
 fn peers_kamcli_through_the_unix_socket() {
     let host = start();
-    // Before and behind the answer it tells what it does.
+    // kamcli also prints messages before and after the reply.
     let answer = |words: &[&str]| {
         let said = kamcli(&host, words);
         let begin = said.find('{').unwrap_or_else(|| panic!("{said}"));
@@ -211,9 +211,9 @@ fn peers_kamcli_through_the_unix_socket() {
     );
 }
 
-/// Dumps of 100,000 rows arrive whole where the client can take them, and are refused with a reason where it can't.
+/// Dumps of 100,000 rows arrive completely if the client can receive them, and are otherwise refused with a reason.
 #[test]
-fn peers_a_large_table_goes_where_it_fits() {
+fn peers_a_large_dump_is_sent_only_where_it_fits() {
     const ROWS: usize = 100_000;
     let database = MariaDb::start();
     database.fill_subnets(ROWS as u32);
@@ -233,23 +233,23 @@ fn peers_a_large_table_goes_where_it_fits() {
         assert!(said.starts_with("error: 500 - reply of "), "{said}");
         assert!(
             said.contains(&format!(
-                " bytes, {most} at most over BINRPC: ask by JSON-RPC over HTTP"
+                " bytes, at most {most} over BINRPC: use JSON-RPC over HTTP"
             )),
             "{said}"
         );
     }
     let said = kamcli(&host, &["rpc", "permissions.subnetDump"]);
     assert!(
-        said.contains(" bytes, 84000 at most in a datagram"),
+        said.contains(" bytes, at most 84000 in a datagram"),
         "{said}"
     );
-    // Nobody is disturbed.
+    // Other clients are not affected.
     assert!(ask(&host, &["permissions.addressReload"]).says("Reload OK"));
 }
 
-/// As many rows as kamcmd takes, over each transport that can carry them.
+/// As many rows as kamcmd can receive, over each transport that can carry them.
 #[test]
-fn peers_kamcmd_takes_all_that_it_can() {
+fn peers_kamcmd_receives_the_largest_dump() {
     let database = MariaDb::start();
     database.fill_subnets(700);
     let host = open_all(Builder::new()).database(&database.url()).start();

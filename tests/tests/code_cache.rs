@@ -1,4 +1,4 @@
-//! Compiled code outlives the host that made it, and nothing else is run in its place.
+//! Compiled code outlives the host that compiled it, and no other code is run instead.
 
 #![forbid(unsafe_code)]
 
@@ -13,7 +13,7 @@ use tempfile::TempDir;
 const CALLER: u8 = 10;
 const TENANTS: u16 = 3;
 
-/// A host with a policy of its own for each tenant, and code in this folder.
+/// A host with a policy of its own for each tenant, and the cache in this directory.
 fn start(folder: &Path) -> Host {
     let mut builder = Builder::new().set("policy", &format!("cache = {:?}", cache(folder)));
     for n in 1..=TENANTS {
@@ -66,7 +66,7 @@ fn a_second_start_compiles_nothing() {
     assert_eq!(counts(&host), [0.0, all]);
     assert_eq!(host.complaints(), [""; 0]);
     host.wait_for_log("code=\"cache\"");
-    // What comes later goes the same way.
+    // Policies that are loaded later are cached too.
     host.replace_policy(&rejecting(490, "next"));
     host.wait_for_log("code=\"compiler\"");
     assert_eq!(entries(folder.path()).len(), usize::from(TENANTS) + 2);
@@ -81,7 +81,7 @@ fn a_second_start_compiles_nothing() {
 }
 
 #[test]
-fn what_somebody_else_has_written_is_compiled_again_and_told() {
+fn foreign_entries_are_compiled_again_and_reported() {
     let folder = folder();
     drop(start(folder.path()));
     let files = entries(folder.path());
@@ -107,7 +107,7 @@ fn what_somebody_else_has_written_is_compiled_again_and_told() {
 }
 
 #[test]
-fn a_folder_that_others_can_get_at_is_not_used() {
+fn a_directory_that_others_can_access_is_not_used() {
     let folder = folder();
     drop(start(folder.path()));
     let cache = cache(folder.path());
@@ -127,14 +127,17 @@ fn a_folder_that_others_can_get_at_is_not_used() {
 }
 
 #[test]
-fn check_shares_the_code_and_makes_no_folder() {
+fn check_shares_the_cache_and_creates_no_directory() {
     let folder = folder();
     let host = start(folder.path());
     let cache = cache(folder.path());
     fs::remove_dir_all(&cache).expect("it is ours");
     let checked = host.run("check");
     assert!(
-        checked.contains(&format!("{} is made at the first start", cache.display())),
+        checked.contains(&format!(
+            "{} is created at the first start",
+            cache.display()
+        )),
         "{checked}"
     );
     assert!(!cache.exists());

@@ -1,4 +1,4 @@
-//! Connections and descriptors: who holds many keeps nobody out, over SIP and over HTTP.
+//! Connections and descriptors: a client with many connections does not keep others out, over SIP and over HTTP.
 
 #![forbid(unsafe_code)]
 
@@ -28,7 +28,7 @@ fn connect(from: IpAddr, to: SocketAddr) -> TcpStream {
     stream
 }
 
-/// Whether the host has ended a connection, behind whatever it has sent.
+/// Whether the host has closed a connection, after anything that it has sent.
 fn is_closed(stream: &mut TcpStream) -> bool {
     stream.set_nonblocking(true).expect("a socket can do so");
     loop {
@@ -54,7 +54,7 @@ fn assert_all_doors_answer(host: &Host) {
 }
 
 #[test]
-fn idle_connections_take_no_descriptor_from_others() {
+fn idle_connections_do_not_use_up_descriptors() {
     // With hundreds of files fewer than there are connections, and a soft limit below the hard one.
     let host = Builder::new().open_files(64, 320).start();
     let log = host.log();
@@ -70,7 +70,7 @@ fn idle_connections_take_no_descriptor_from_others() {
     for n in 0..600_usize {
         let source = host.lease().ip(10 + (n % 4) as u8);
         idle.push(connect(source, host.sip()));
-        // Keep-alives keep no place.
+        // Keep-alives do not protect a connection.
         let _may_be_closed = idle[n].write(b"\r\n\r\n");
     }
     assert_all_doors_answer(&host);
@@ -91,9 +91,9 @@ fn idle_connections_take_no_descriptor_from_others() {
     assert_all_doors_answer(&host);
 }
 
-/// As when another process of the machine takes the last ones.
+/// As if another process of the machine had taken the last ones.
 #[test]
-fn a_lack_of_descriptors_is_told_and_ends() {
+fn a_shortage_of_descriptors_is_logged_and_ends() {
     let host = Builder::new().start();
     let allow = |soft: usize| {
         let status = std::process::Command::new("prlimit")
@@ -113,7 +113,7 @@ fn a_lack_of_descriptors_is_told_and_ends() {
 }
 
 #[test]
-fn a_connection_with_a_call_keeps_its_place_beside_strangers() {
+fn a_connection_with_a_call_is_not_evicted_by_unknown_sources() {
     let builder = Builder::new()
         .policy(policy("observe"))
         .set("sip", "tcp-max-connections = 8");
@@ -139,7 +139,7 @@ fn a_connection_with_a_call_keeps_its_place_beside_strangers() {
 }
 
 #[test]
-fn half_requests_over_http_keep_nobody_out() {
+fn incomplete_http_requests_keep_nobody_out() {
     let host = Builder::new().set("control", "max-connections = 8").start();
     let control = host.lease().addr(1, 8060);
     let mut slow = Vec::new();
@@ -156,7 +156,7 @@ fn half_requests_over_http_keep_nobody_out() {
     wait::until("the first has lost its place", || {
         is_closed(&mut slow[0]).then_some(())
     });
-    // A head of any size is no way to take memory.
+    // The size of a request head is limited.
     let mut large = connect(host.lease().ip(11), control);
     let _cut_off = large
         .write_all(b"GET / HTTP/1.1\r\nX: ")
@@ -171,7 +171,7 @@ fn half_requests_over_http_keep_nobody_out() {
 }
 
 #[test]
-fn one_body_a_seat_is_read_and_only_with_a_place_for_it() {
+fn one_push_per_seat_is_read_and_only_with_a_reservation() {
     let host = Builder::new()
         .set("tenants.acme", "uri-domains = [\"acme.example\"]")
         .set("tenants.other", "uri-domains = [\"other.example\"]")
@@ -185,7 +185,7 @@ fn one_body_a_seat_is_read_and_only_with_a_place_for_it() {
         wasm.len()
     );
     slow.write_all(head.as_bytes()).expect("the host reads");
-    // The host asks for the body once it has a place for it.
+    // The host requests the body once the push has a reservation.
     let mut asked = [0; 12];
     slow.read_exact(&mut asked).expect("the host answers");
     assert_eq!(&asked, b"HTTP/1.1 100");
@@ -200,7 +200,7 @@ fn one_body_a_seat_is_read_and_only_with_a_place_for_it() {
     );
     let (status, told) = host.push("other", "", &wasm);
     assert_eq!(status, 201, "{told}");
-    // With the connection the place goes.
+    // The reservation ends with the connection.
     drop(slow);
     wait::until("the place is free", || {
         (host.push("acme", "", &wasm).0 == 201).then_some(())

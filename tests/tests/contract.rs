@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 #[test]
-fn the_reference_is_that_of_the_contract() {
+fn the_reference_matches_the_contract() {
     let file = portcullis_testkit::root().join("docs/contract.md");
     let page = portcullis_testkit::contract::page();
     for part in [

@@ -1,4 +1,4 @@
-//! The control doors and those who knock at them: garbage, half packets, floods, clients that hang or vanish. The host answers
+//! The control interfaces with difficult clients: garbage, incomplete packets, floods, clients that hang or disappear. The host answers
 //! after each.
 
 #![forbid(unsafe_code)]
@@ -25,7 +25,7 @@ fn assert_answers(host: &Host) {
 }
 
 #[test]
-fn the_start_line_names_the_doors_and_their_files_go_with_the_host() {
+fn the_start_line_lists_the_interfaces_and_their_files_are_removed_at_the_end() {
     let mut host = start();
     let log = wait::until("the host serves", || {
         Some(host.log()).filter(|log| log.contains("event=\"serving\""))
@@ -56,7 +56,7 @@ fn the_start_line_names_the_doors_and_their_files_go_with_the_host() {
 }
 
 #[test]
-fn files_of_a_dead_host_are_replaced_and_those_of_a_live_one_are_not() {
+fn files_of_an_ended_host_are_replaced_and_those_of_a_running_one_are_not() {
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     let path = |name: &str| folder.path().join(name).display().to_string();
     let build = || {
@@ -70,10 +70,10 @@ fn files_of_a_dead_host_are_replaced_and_those_of_a_live_one_are_not() {
     assert!(!second.wait_until_ended().success());
     let log = second.log();
     assert!(
-        log.contains("somebody answers at ") && log.contains("change [control]"),
+        log.contains("answers at ") && log.contains("change [control]"),
         "{log}"
     );
-    // A crash leaves its files.
+    // A crash leaves the files.
     first.signal("KILL");
     first.wait_until_ended();
     assert!(Path::new(&path("ctl")).exists() && Path::new(&path("fifo")).exists());
@@ -88,7 +88,7 @@ fn files_of_a_dead_host_are_replaced_and_those_of_a_live_one_are_not() {
 }
 
 #[test]
-fn what_is_no_packet_is_told_and_the_connection_closed() {
+fn a_malformed_packet_is_answered_and_the_connection_closed() {
     let host = start();
     for (bytes, said) in [
         (
@@ -161,7 +161,7 @@ fn pipelined_requests_are_answered_in_order() {
             };
             all.extend(request(cookie, words));
         }
-        // Cut in the middle of packets, too.
+        // Split within packets, too.
         for part in all.chunks(17) {
             stream.write_all(part).expect("the host reads");
         }
@@ -175,7 +175,7 @@ fn pipelined_requests_are_answered_in_order() {
 }
 
 #[test]
-fn idle_connections_keep_nobody_out() {
+fn idle_connections_are_evicted() {
     let host = start();
     let mut idle = Vec::new();
     for number in 0..200 {
@@ -189,9 +189,9 @@ fn idle_connections_keep_nobody_out() {
     let count = ask(&host, &["ctl.connections"]);
     assert_eq!(count.body[0], 0x10, "a number of one byte");
     assert!(count.body[1] <= 128, "{}", count.body[1]);
-    // The oldest lost their places: their connections are closed.
+    // The oldest connections have been evicted and closed.
     assert_eq!(idle[0].read(&mut [0]).unwrap_or(0), 0);
-    // The newest have theirs.
+    // The newest have not.
     let newest = &mut idle[197];
     newest
         .write_all(&request(1, &["core.version"])[[0, 1, 9][197 % 3]..])
@@ -206,7 +206,7 @@ fn idle_connections_keep_nobody_out() {
 }
 
 #[test]
-fn clients_that_take_no_replies_keep_nobody_out() {
+fn clients_that_do_not_read_replies_are_evicted() {
     let host = start();
     let word = "x".repeat(200);
     let flood = request(1, &["core.echo", &word]).repeat(100);
@@ -243,7 +243,7 @@ fn clients_that_vanish_cost_nothing() {
 }
 
 #[test]
-fn datagrams_that_are_no_requests_are_told_so_and_gone_senders_are_forgotten() {
+fn malformed_datagrams_are_answered_and_gone_senders_are_ignored() {
     let host = start();
     let path = |name: &str| host.folder().join(name);
     let client = UnixDatagram::bind(path("client")).expect("a socket can be bound");
@@ -305,7 +305,7 @@ fn datagrams_that_are_no_requests_are_told_so_and_gone_senders_are_forgotten() {
 }
 
 #[test]
-fn a_sender_that_takes_no_datagrams_disturbs_nobody() {
+fn a_sender_that_does_not_read_does_not_affect_others() {
     let host = start();
     let path = |name: &str| host.folder().join(name);
     let version = br#"{"jsonrpc":"2.0","method":"core.version","id":1}"#;
@@ -328,9 +328,9 @@ fn a_sender_that_takes_no_datagrams_disturbs_nobody() {
     assert_answers(&host);
 }
 
-/// kamcmd hears the host's own socket only, and the system lets all replies of a socket share one buffer.
+/// kamcmd receives only from the host's own socket, and all replies of a socket share one buffer of the system.
 #[test]
-fn a_sender_that_takes_no_binrpc_is_left_behind() {
+fn a_binrpc_sender_that_does_not_read_is_abandoned() {
     let host = start();
     let path = |name: &str| host.folder().join(name);
     // As large as a reply can be made without a large table.
@@ -343,7 +343,7 @@ fn a_sender_that_takes_no_binrpc_is_left_behind() {
         deaf.connect(path("ctld")).expect("the socket is there");
         deaf.set_write_timeout(Some(wait::PATIENCE))
             .expect("a socket takes a time-out");
-        // It lives on and takes nothing.
+        // It exists and reads nothing.
         if deaf.send(&echo).is_ok() {
             std::mem::forget(deaf);
         }
@@ -380,7 +380,7 @@ fn long_request(words: &[&str]) -> Vec<u8> {
 }
 
 #[test]
-fn the_host_makes_a_token_that_its_commands_find() {
+fn commands_find_the_token_that_the_host_generates() {
     let host = Builder::new()
         .set("tenants.acme", "uri-domains = [\"acme.example\"]")
         .start();
@@ -421,7 +421,7 @@ fn the_host_makes_a_token_that_its_commands_find() {
     assert!(!host.log().contains(&token));
 
     assert!(host.run("address reload").starts_with("Reload OK"));
-    // From elsewhere they say where they looked.
+    // In another directory, the commands say where they looked.
     let elsewhere = tempfile::tempdir().expect("a temporary folder can be made");
     let run = |variable: &str| {
         Command::new(portcullis_testkit::binary())
@@ -434,24 +434,24 @@ fn the_host_makes_a_token_that_its_commands_find() {
             .expect("portcullis runs")
     };
     let said = String::from_utf8_lossy(&run("").stderr).into_owned();
-    assert!(said.contains("there is no file portcullis.token"), "{said}");
+    assert!(said.contains("the file portcullis.token"), "{said}");
     assert!(run(&token).status.success());
 
-    // A token that others may have read is none.
+    // A token that others may have read is refused.
     fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).expect("it is ours");
     let mut other = Builder::new()
         .set("control", &format!("token-file = {file:?}"))
         .launch();
     assert!(!other.wait_until_ended().success());
     assert!(
-        other.log().contains("is open to others (mode 0644)"),
+        other.log().contains("is accessible to others (mode 0644)"),
         "{}",
         other.log()
     );
 }
 
 #[test]
-fn names_of_stored_tenants_are_checked() {
+fn names_of_stored_tenants_are_validated() {
     let host = Builder::new().start();
     fs::write(
         host.folder().join("t.toml"),
@@ -469,7 +469,7 @@ fn names_of_stored_tenants_are_checked() {
 }
 
 #[test]
-fn http_wants_its_token() {
+fn http_requires_its_token() {
     let host = Builder::new()
         .set("control", "token = \"0123456789abcdef\"")
         .start();
@@ -495,7 +495,7 @@ fn http_wants_its_token() {
 }
 
 #[test]
-fn each_door_is_open_or_not_by_itself() {
+fn each_control_interface_can_be_off() {
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     let config = folder.path().join("portcullis.toml");
     fs::write(&config, "[control]\nlisten = \"\"\n").expect("a configuration can be written");
@@ -509,7 +509,7 @@ fn each_door_is_open_or_not_by_itself() {
     };
     let said = run(&["address", "reload"]);
     assert!(
-        said.contains("the host answers no HTTP: `listen` in [control] is \"\""),
+        said.contains("the host has no HTTP interface: `listen` in [control] is \"\""),
         "{said}"
     );
     assert!(run(&["check"]).contains("control        none\n"));
@@ -523,7 +523,7 @@ fn each_door_is_open_or_not_by_itself() {
         .expect("it can be written");
     let said = run(&["check"]);
     for part in [
-        "can't make /no/such/folder/x",
+        "cannot make /no/such/folder/x",
         "no folder /no/such ",
         "there is no group no-such-group",
     ] {

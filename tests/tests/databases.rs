@@ -1,4 +1,4 @@
-//! Databases as they are: one that hangs, users who may do little, tables that come later, certificates.
+//! Databases in difficult conditions: one that hangs, users with few privileges, tables that are created later, certificates.
 
 #![forbid(unsafe_code)]
 
@@ -35,10 +35,10 @@ fn answer(host: &Host, body: &str) -> String {
         .to_owned()
 }
 
-/// One lost answer holds nobody up: a policy that fails is out of service at once, commands fail, and what could not be written is
-/// written later. What was taken out of service does not come back by itself.
+/// A lost response delays nothing else: a policy that fails is taken out of service at once, commands fail, and what could not be stored is
+/// stored later. A condemned generation does not become active again by itself.
 #[test]
-fn peers_a_database_that_hangs_holds_nobody_up() {
+fn peers_a_database_that_hangs_delays_nothing_else() {
     const GOOD: &str = "486 good";
     const BAD: &str = "401 Address not authorised";
     let database = MariaDb::start();
@@ -79,7 +79,7 @@ fn peers_a_database_that_hangs_holds_nobody_up() {
         "{pushed}"
     );
 
-    // Others change the row meanwhile, and it still names the generation that failed.
+    // Another host changes the row meanwhile, and it still names the generation that failed.
     database.sql(
         "kamailio",
         "UPDATE portcullis_seat SET revision = revision + 1, changed_by = 'ann'",
@@ -95,14 +95,14 @@ fn peers_a_database_that_hangs_holds_nobody_up() {
     let pushed = &status["result"]["pushed_policies"];
     assert_eq!(pushed["fall_backs_not_stored"], 0, "{pushed}");
     assert!(pushed["error"].is_null(), "{pushed}");
-    // An operator may have it back.
+    // An operator can activate it again.
     host.run("policy activate default 2");
     assert_eq!(answer(&host, ""), BAD);
 }
 
-/// What docs/database.md grants is enough, and what it leaves out is told.
+/// The documented privileges are sufficient, and missing ones are reported.
 #[test]
-fn peers_a_user_with_the_documented_rights_starts_without_a_complaint() {
+fn peers_the_documented_privileges_are_sufficient() {
     let database = MariaDb::start();
     let grant = |what: &str, table: &str| {
         let grant = format!("GRANT {what} ON kamailio.{table} TO 'reader'@'%'");
@@ -123,7 +123,7 @@ fn peers_a_user_with_the_documented_rights_starts_without_a_complaint() {
         said.contains("GRANT SELECT, INSERT, UPDATE, DELETE"),
         "{said}"
     );
-    assert!(said.ends_with("everything can be used\n"), "{said}");
+    assert!(said.ends_with("no errors\n"), "{said}");
 
     host.write("one.wasm", rejecting(486, "one"));
     host.write("two.wasm", rejecting(487, "two"));
@@ -133,7 +133,7 @@ fn peers_a_user_with_the_documented_rights_starts_without_a_complaint() {
     host.run("policy rollback acme");
     assert_eq!(answer(&host, ""), "486 one");
     host.run("policy rollback acme");
-    // With the rights it is in the database, with its numbers, and there is a way back.
+    // With the privileges, the policy is stored with its number, and can be rolled back.
     OURS.iter()
         .for_each(|table| grant("SELECT, INSERT, UPDATE, DELETE", table));
     host.wait_for_log("event=\"policies_adopted\"");
@@ -145,9 +145,10 @@ fn peers_a_user_with_the_documented_rights_starts_without_a_complaint() {
     assert!(said.starts_with("acme: generation 3"), "{said}");
 }
 
-/// Two hosts have policies in memory when the tables are made: the first one's go for both, and no number means two policies.
+/// Two hosts have policies in memory when the tables are created: those of the first are used by both, and no number stands for two
+/// policies.
 #[test]
-fn peers_what_was_pushed_before_there_were_tables_is_taken_over_once() {
+fn peers_policies_in_memory_are_stored_once_the_tables_exist() {
     let database = MariaDb::start();
     let drops: String = OURS
         .iter()
@@ -194,9 +195,9 @@ fn peers_what_was_pushed_before_there_were_tables_is_taken_over_once() {
     }
 }
 
-/// As in Kamailio, a table that nobody asks for may be as it likes.
+/// As in Kamailio, a table that is not queried may be in any state.
 #[test]
-fn peers_a_wrong_version_matters_to_those_who_ask() {
+fn peers_a_wrong_version_is_an_error_only_for_policies_that_query_the_table() {
     let database = MariaDb::start();
     let broken = "UPDATE version SET table_version = 5 WHERE table_name = 'trusted'";
     database.sql("kamailio", broken);
@@ -210,7 +211,7 @@ fn peers_a_wrong_version_matters_to_those_who_ask() {
     assert_eq!(answer(&host, ""), "401 Address not authorised");
     let said = host.run("check");
     assert!(
-        said.contains("warning: ") && said.contains("no policy of the configuration asks for it"),
+        said.contains("warning: ") && said.contains("no policy of the configuration uses it"),
         "{said}"
     );
     for (name, table) in [("trusted-peers", "trusted"), ("address-acl", "address")] {
@@ -229,9 +230,9 @@ fn peers_a_wrong_version_matters_to_those_who_ask() {
     }
 }
 
-/// A certificate is checked against the authority that the URL names, and nothing else.
+/// A certificate is verified with the authority in the URL only.
 #[test]
-fn peers_the_way_to_the_database_is_encrypted_and_checked() {
+fn peers_connections_to_the_database_are_encrypted_and_verified() {
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     let database = MariaDb::start_with(|addr| {
         authority(&folder, "ca");
@@ -278,7 +279,7 @@ fn peers_the_way_to_the_database_is_encrypted_and_checked() {
         (&*ip, "?ssl-mode=verify-identity&ssl-ca=other.pem", false),
         (&*ip, "?ssl-mode=verify-ca&ssl-ca=other.pem", false),
         (&*ip, "?ssl-mode=disabled", false),
-        // On this machine nobody sits in between.
+        // On the same machine, the connection cannot be intercepted.
         (&*ip, "", false),
     ] {
         let (status, said) = run(host, options);
@@ -297,9 +298,9 @@ fn peers_the_way_to_the_database_is_encrypted_and_checked() {
     );
 }
 
-/// What a name in a certificate is worth: the same authority, another host.
+/// Certificates of the same authority for another host.
 #[test]
-fn peers_a_certificate_of_another_host_is_none_for_this_one() {
+fn peers_a_certificate_of_another_host_is_refused() {
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     let database = MariaDb::start_with(|_| {
         authority(&folder, "ca");
@@ -335,9 +336,9 @@ fn peers_a_certificate_of_another_host_is_none_for_this_one() {
     );
 }
 
-/// Digests of tokens and headers of calls are not for everybody on the machine, whatever the umask is.
+/// Digests of tokens and headers of calls are not readable by other users, whatever the umask.
 #[test]
-fn files_are_nobody_elses() {
+fn files_are_not_readable_by_other_users() {
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     let script = "umask 0; exec \"$0\" address add 200 192.0.2.1";
     let made = Command::new("sh")

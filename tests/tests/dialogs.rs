@@ -1,4 +1,4 @@
-//! Requests within a dialog that was let in: they follow it, whatever policy serves and whichever process they come to.
+//! Requests within an admitted dialog follow the dialog, whichever policy is active and whichever process receives them.
 
 #![forbid(unsafe_code)]
 
@@ -27,7 +27,7 @@ fn start(builder: Builder, transport: &str) -> (Host, Caller) {
     (host, callee)
 }
 
-/// A call that is up, as its ends know it.
+/// An established call, with the messages that both ends have seen.
 struct Call {
     invite: Request,
     /// The INVITE as the callee got it.
@@ -67,7 +67,7 @@ impl Call {
         request
     }
 
-    /// A request of the callee's within the call, as bytes: it has the tags the other way round.
+    /// Returns a request of the callee within the call, in which the tags are swapped.
     fn of_callee(&self, callee: &Caller, method: &str, uri: &str) -> Vec<u8> {
         let own = self.answer.header("To").expect("an answer has To");
         let other = self.answer.header("From").expect("an answer has From");
@@ -87,7 +87,7 @@ impl Call {
     }
 }
 
-/// Lets a policy serve that lets nobody in.
+/// Activates a policy that rejects every request.
 fn swap(host: &Host) {
     host.replace_policy(&rejecting(486, "Busy Here"));
     host.run("policy reload");
@@ -98,7 +98,7 @@ fn followed(host: &Host) -> f64 {
 }
 
 #[test]
-fn a_swap_strands_neither_ack_nor_bye() {
+fn a_swap_breaks_neither_ack_nor_bye() {
     let (host, mut callee) = start(Builder::new(), "");
     let mut caller = host.udp(CALLER);
     let call = Call::set_up(&mut caller, &mut callee);
@@ -109,7 +109,7 @@ fn a_swap_strands_neither_ack_nor_bye() {
         callee.receive().start_line(),
         format!("ACK {contact} SIP/2.0")
     );
-    // Not in `domains`: it goes where the INVITE went all the same.
+    // This host is not in `domains`, so the request takes the path of the INVITE.
     caller.send(&call.of_caller("BYE", "sip:callee@203.0.113.7:5070").bytes());
     let bye = callee.receive();
     assert_eq!(bye.start_line(), "BYE sip:callee@203.0.113.7:5070 SIP/2.0");
@@ -120,12 +120,12 @@ fn a_swap_strands_neither_ack_nor_bye() {
     assert_eq!(
         caller.ask(&other).code(),
         486,
-        "whoever begins is asked about"
+        "policies are called for a new dialog"
     );
 }
 
 #[test]
-fn a_callee_hangs_up_on_a_caller_whom_no_domain_names() {
+fn a_callee_can_end_the_call_of_a_caller_outside_the_domains() {
     for is_tcp in [false, true] {
         let (host, mut callee) = start(Builder::new(), "");
         let mut caller = match is_tcp {
@@ -151,7 +151,7 @@ fn a_callee_hangs_up_on_a_caller_whom_no_domain_names() {
 }
 
 #[test]
-fn a_seal_opens_no_other_dialog() {
+fn a_seal_is_valid_for_its_own_dialog_only() {
     let (host, mut callee) = start(Builder::new(), "");
     let mut caller = host.udp(CALLER);
     let call = Call::set_up(&mut caller, &mut callee);
@@ -170,7 +170,7 @@ fn a_seal_opens_no_other_dialog() {
 }
 
 #[test]
-fn policies_are_asked_where_they_are_to_be() {
+fn policies_are_called_within_dialogs_if_configured() {
     let builder = Builder::new().set("policy", "in-dialog = \"ask\"");
     let (host, mut callee) = start(builder, "");
     let mut caller = host.udp(CALLER);
@@ -182,7 +182,7 @@ fn policies_are_asked_where_they_are_to_be() {
 }
 
 #[test]
-fn another_process_with_the_key_file_knows_the_dialog() {
+fn another_process_with_the_key_file_recognises_the_dialog() {
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     let file = folder.path().join("seal.key");
     let key_file = format!("key-file = {file:?}");
@@ -202,7 +202,7 @@ fn another_process_with_the_key_file_knows_the_dialog() {
             .set("sip", &name)
             .set("relay", &format!("next-hop = \"sip:{callee}\""))
     };
-    // Another of the fleet, whose policy knows nobody.
+    // Another host of the fleet, whose policy rejects every request.
     let second = to_first(Builder::new(), callee.local())
         .set("sip", &key_file)
         .start();
@@ -210,7 +210,7 @@ fn another_process_with_the_key_file_knows_the_dialog() {
     caller.send(&bye.bytes());
     assert_eq!(callee.receive().first_word(), "BYE");
     assert_eq!(followed(&second), 1.0);
-    // It knows rejections of the fleet, too: an ACK to one ends there.
+    // It also recognises rejections of the fleet: the ACK to one is absorbed.
     let invite = caller.request("INVITE", "sip:bob@example.com");
     caller.turn_to(second.sip());
     let rejection = caller.ask(&invite);
@@ -220,7 +220,7 @@ fn another_process_with_the_key_file_knows_the_dialog() {
     caller.turn_to(first.sip());
     caller.send(&ack);
     wait::until("the ACK ends", || (absorbed(&first) == 1.0).then_some(()));
-    // A stranger with a key of its own.
+    // A host with another key.
     let stranger = to_first(Builder::new(), callee.local()).start();
     caller.turn_to(stranger.sip());
     caller.send(&ack);
@@ -229,10 +229,10 @@ fn another_process_with_the_key_file_knows_the_dialog() {
 }
 
 #[test]
-fn a_tenants_dialog_stays_the_tenants() {
+fn a_dialog_stays_with_its_tenant() {
     let builder = Builder::new();
     let callee = builder.lease().addr(CALLEE, 5080);
-    // Whose the INVITE is, its request URI says; that of what follows is a Contact.
+    // The request URI of the INVITE selects the tenant; later requests have a Contact there.
     let host = builder
         .set("relay.next-hops", &format!("acme-pbx = \"sip:{callee}\""))
         .set("tenants.acme", "uri-domains = [\"acme.example\"]")
@@ -267,7 +267,7 @@ fn a_tenants_dialog_stays_the_tenants() {
 }
 
 #[test]
-fn what_follows_is_recorded_as_decided_by_nobody() {
+fn requests_within_a_dialog_are_recorded_without_policies() {
     let builder = Builder::new().set("records", "file = \"r.jsonl\"");
     let (host, mut callee) = start(builder, "");
     let mut caller = host.udp(CALLER);

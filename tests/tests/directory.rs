@@ -1,4 +1,4 @@
-//! Tenants that live in the database: made, changed and removed on one host, and there on every other one.
+//! Stored tenants: created, changed and removed on one host, and present on every other one.
 
 #![forbid(unsafe_code)]
 
@@ -19,9 +19,9 @@ fn answer(caller: &mut Caller, tenant: &str) -> String {
 
 const ACME: &str = "uri-domains = [\"acme.example\"]\ndefault-code = 480\n";
 
-/// What is said of a tenant is checked as a section of the file would be.
+/// A stored tenant is validated like a section of the file.
 #[test]
-fn a_tenant_is_made_changed_and_removed() {
+fn a_tenant_is_created_changed_and_removed() {
     let host = Builder::new()
         .set("tenants.filed", "uri-domains = [\"filed.example\"]")
         .start();
@@ -49,7 +49,7 @@ fn a_tenant_is_made_changed_and_removed() {
         "{listed}"
     );
 
-    // Its policy stays when it changes.
+    // The tenant keeps its policy when it changes.
     host.write("one.wasm", rejecting(486, "one"));
     host.run("policy push acme one.wasm --activate");
     host.write("acme.toml", ACME.replace("480", "481"));
@@ -60,18 +60,18 @@ fn a_tenant_is_made_changed_and_removed() {
         (
             "acme",
             "uri-domains = [\"filed.example\"]",
-            "the tenant filed has it already",
+            "the tenant filed has the same",
         ),
         (
             "acme",
             "uri-domains = [\"acme.example\"]\ncolour = 1",
             "2:1: colour: unknown key",
         ),
-        ("acme", "", "a tenant without traffic"),
+        ("acme", "", "no selector"),
         (
             "filed",
             ACME,
-            "the tenant filed stands in the configuration file",
+            "the tenant filed is in the configuration file",
         ),
     ] {
         host.write("bad.toml", text);
@@ -84,14 +84,14 @@ fn a_tenant_is_made_changed_and_removed() {
         "nothing has changed"
     );
     let said = host.refused("tenant rm filed");
-    assert!(said.contains("stands in the configuration file"), "{said}");
+    assert!(said.contains("is in the configuration file"), "{said}");
     let said = host.refused("tenant rm nobody");
     assert!(
         said.contains("there is no tenant nobody in the database"),
         "{said}"
     );
 
-    // A reload of the file leaves it alone.
+    // A reload of the file does not affect stored tenants.
     assert_eq!(
         host.run("tenant reload"),
         "Reload OK: added none; changed none; removed none\n"
@@ -105,9 +105,9 @@ fn a_tenant_is_made_changed_and_removed() {
     );
 }
 
-/// Whoever reads the database learns who may push, and not how to.
+/// Reading the database does not permit a push.
 #[test]
-fn a_stored_tenants_token_is_known_and_not_kept() {
+fn only_the_digest_of_a_stored_tenants_token_is_kept() {
     const TOKEN: &str = "acme-0123456789abcdef";
     let host = Builder::new().start();
     host.write("acme.toml", format!("{ACME}token = \"{TOKEN}\" # ours\n"));
@@ -126,7 +126,7 @@ fn a_stored_tenants_token_is_known_and_not_kept() {
     assert!(push(TOKEN).status.success());
     assert_eq!(answer(&mut host.udp(10), "acme"), "486 one");
 
-    // As it is shown it can be put again.
+    // The output of `show` can be stored again.
     let config: Vec<_> = shown
         .lines()
         .filter(|line| !line.starts_with('#'))
@@ -139,7 +139,7 @@ fn a_stored_tenants_token_is_known_and_not_kept() {
     assert!(!digest.status.success(), "the digest is no token");
 }
 
-/// On MariaDB: every host has them, with their policies, also one that starts later.
+/// On MariaDB: every host has the tenants with their policies, including a host that starts later.
 #[test]
 fn peers_tenants_are_on_every_host_of_the_database() {
     let database = MariaDb::start();
@@ -174,13 +174,13 @@ fn peers_tenants_are_on_every_host_of_the_database() {
         "486 one",
         "from the first request on"
     );
-    // A host whose file claims the same traffic goes on without it, and says so.
+    // A host whose file has the same selectors runs without the tenant, and reports it.
     let four = start("other");
     let status = four.rpc("portcullis.status", serde_json::json!([]));
     let alert = status["result"]["alerts"].to_string();
     assert!(
-        alert.contains("tenant acme of the database can't be used")
-            && alert.contains("the tenant other has it already"),
+        alert.contains("stored tenant acme cannot be used")
+            && alert.contains("the tenant other has the same"),
         "{alert}"
     );
 

@@ -1,4 +1,4 @@
-//! The FIFO of control and those who write into it: garbage, halves, names that lead elsewhere, pipes that nobody reads.
+//! The FIFO of control and its clients: garbage, incomplete requests, names of other files, pipes without a reader.
 
 #![forbid(unsafe_code)]
 
@@ -44,7 +44,7 @@ fn assert_fifo_answers(host: &Host, pipes: &Path) {
 }
 
 #[test]
-fn the_fifo_survives_whoever_writes_into_it() {
+fn the_fifo_survives_every_writer() {
     let (host, pipes) = start_with_pipes();
     let pipes = pipes.path();
     assert_fifo_answers(&host, pipes);
@@ -68,7 +68,7 @@ fn the_fifo_survives_whoever_writes_into_it() {
 
 /// True if nothing waits in the FIFO, and the host has opened it afresh behind the last writer.
 fn fifo_is_read(host: &Host) -> bool {
-    // The probe is a request of its own with a pipe that nobody has: it does nothing but come through.
+    // The probe is a request whose pipe does not exist: it only shows that the host has read it.
     let log = host.log();
     write_fifo(host, b"{\"probe\": 1}");
     wait::until("the probe is seen", || {
@@ -78,7 +78,7 @@ fn fifo_is_read(host: &Host) -> bool {
 }
 
 #[test]
-fn replies_go_into_pipes_only() {
+fn replies_are_written_to_pipes_only() {
     let (host, pipes) = start_with_pipes();
     let pipes = pipes.path();
     let file = pipes.join("file");
@@ -99,7 +99,7 @@ fn replies_go_into_pipes_only() {
 }
 
 #[test]
-fn a_client_that_never_reads_its_pipe_holds_up_nobody() {
+fn a_client_that_never_reads_its_pipe_does_not_delay_others() {
     let (host, pipes) = start_with_pipes();
     let pipes = pipes.path();
     for number in 0..30 {

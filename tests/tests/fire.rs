@@ -1,6 +1,6 @@
-//! Reload under fire: the table of 100,000 rows changes and is reloaded by every client at once, ten times a second, while requests
-//! flow. No request is lost or judged by a mixture of two tables, each reload tells the truth, and memory does not grow. Trusted peers
-//! and rules are changed and reloaded all the while.
+//! Reloads under load: the table of 100,000 rows changes and is reloaded by all kinds of clients, ten times a second, while requests are
+//! sent. No request is lost or evaluated against two tables, each reload reports the loaded table, and memory does not grow. Trusted peers
+//! and rules are changed and reloaded at the same time.
 //!
 //! `PORTCULLIS_FIRE_SECONDS` makes it longer.
 
@@ -23,22 +23,22 @@ use portcullis_testkit::tools::{Tool, Tools};
 use portcullis_testkit::wait;
 use serde_json::{Value, json};
 
-/// How long the fire lasts, unless told otherwise.
+/// Default duration in seconds.
 const SECONDS: u64 = 10;
 /// A reload is asked for this often, by one client after the other.
 const EVERY: Duration = Duration::from_millis(100);
-/// Reloads that may be under way; a machine that is too slow for ten a second gets no more.
+/// Most pending reloads; a machine that is too slow for ten per second gets no more.
 const MOST_UNDER_WAY: u64 = 14;
 /// Between two requests of a caller.
 const PAUSE: Duration = Duration::from_millis(2);
 /// Questions in one request.
 const QUESTIONS: usize = 24;
-/// What the process may have more in the second half than in the first, at the best moment of each. A table takes several MiB, so
-/// a leak of one with each reload would show at once, one of a twentieth of it in a minute; what is below is the allocator's, which
-/// gives each of the host's threads a part of its own.
+/// How much more memory the process may have in the second half than in the first, at the minimum of each. A table takes several MiB, so
+/// that a leak of one per reload would be detected at once, and a leak of a twentieth within a minute. The rest is for the allocator, which
+/// has an arena for each of the host's threads.
 const GROWTH_MIB: u64 = 64;
 
-/// What all threads share.
+/// The state that all threads share.
 struct Fire<'t> {
     host: &'t Host,
     tools: &'t Tools,
@@ -49,7 +49,7 @@ struct Fire<'t> {
     reloads: AtomicU64,
     /// Reloads of trusted peers and of rules.
     parts: AtomicU64,
-    /// Requests that were judged by each state.
+    /// Requests that were evaluated against each state.
     judged: [AtomicU64; 2],
 }
 
@@ -65,7 +65,7 @@ fn peers_reloads_by_all_clients_under_fire() {
         .database(&database.url())
         .workers(2)
         .set("log", "level = \"error\"")
-        // A machine that is busy with everything else here must not make an honest policy late.
+        // A busy machine must not make a correct policy exceed its deadline.
         .set("policy", "deadline = \"10s\"")
         .set("permissions", &format!("folder = {:?}", rules.path()))
         .start();
@@ -81,7 +81,7 @@ fn peers_reloads_by_all_clients_under_fire() {
         judged: [AtomicU64::new(0), AtomicU64::new(0)],
     };
     let memory = std::thread::scope(|threads| {
-        // However this ends, the threads have to end with it.
+        // The threads must end however the test ends.
         let _stop = StopOnDrop(&fire.stop);
         for (number, ip) in (0..).zip(&callers) {
             let fire = &fire;
@@ -106,7 +106,7 @@ fn peers_reloads_by_all_clients_under_fire() {
         memory.len()
     );
     assert!(a > 0 && b > 0, "both states judged: {a}, {b}");
-    // Until each of the host's threads has had its part, it grows.
+    // Memory grows until each of the host's threads has its arena.
     let settled = &memory[memory.len().min(3)..];
     let (first, second) = settled.split_at(settled.len() / 2);
     assert!(
@@ -116,7 +116,7 @@ fn peers_reloads_by_all_clients_under_fire() {
 }
 
 impl Fire<'_> {
-    /// Asks again and again. Each answer has to be that of one state from its first to its last word.
+    /// Sends requests. The whole response must be that of one state.
     fn traffic(&self, number: u32, mut caller: Caller) {
         let mut random = fastrand::Rng::with_seed(number.into());
         while !self.is_over() {
@@ -124,12 +124,12 @@ impl Fire<'_> {
             let answers = ask(&mut caller, &questions(&items));
             let state = judge(&items, &answers);
             self.judged[state as usize].fetch_add(1, Ordering::Relaxed);
-            // Leaves something of the machine to the reloads.
+            // Leaves CPU time for the reloads.
             std::thread::sleep(PAUSE);
         }
     }
 
-    /// Asks for a reload ten times a second, whether the last one has ended or not.
+    /// Requests a reload ten times a second, whether the last one has finished or not.
     fn ask_for_reloads<'s>(&'s self, clients: &'s std::thread::Scope<'s, '_>) {
         let mut next = Instant::now();
         for client in CLIENTS.iter().cycle() {
@@ -155,8 +155,8 @@ impl Fire<'_> {
         }
     }
 
-    /// Changes the table, reloads it, and looks whether the reload told the truth: its counts are those of the new state, and the
-    /// next request is judged by it. Gives the process' memory in MiB after each change.
+    /// Changes the table, reloads it, and checks the result: the counts are those of the new state, and the next request is evaluated
+    /// against it. Returns the memory of the process in MiB after each change.
     fn change_the_table(&self, database: &MariaDb) -> Vec<u64> {
         let end = Instant::now() + Duration::from_secs(seconds());
         let mut state = State::A;
@@ -164,7 +164,7 @@ impl Fire<'_> {
         let mut random = fastrand::Rng::with_seed(77);
         let mut caller = Caller::udp(self.callers[0], self.host.sip());
         for client in CLIENTS.iter().cycle() {
-            // Every client has its turn, however slow the machine is.
+            // Every kind of client is used, however slow the machine is.
             if Instant::now() > end && memory.len() >= CLIENTS.len() {
                 return memory;
             }
@@ -191,7 +191,7 @@ impl Fire<'_> {
         unreachable!("the clients go round and round");
     }
 
-    /// Changes trusted peers and rules and reloads them, with nothing between two rounds. Each answer is that of the new state.
+    /// Changes trusted peers and rules and reloads them, without a pause. Each result must be that of the new state.
     fn change_the_parts(&self, database: &MariaDb, rules: &Path) {
         for round in 1_u64.. {
             if self.is_over() {
@@ -232,7 +232,7 @@ impl Fire<'_> {
     }
 }
 
-/// What a request asks about: its own source, and rows of all kinds.
+/// Returns the queries of a request: its own source, and rows of all kinds.
 fn items(caller: u32, random: &mut fastrand::Rng) -> Vec<Item> {
     let mut items = vec![Item::Source(caller)];
     items.extend((1..QUESTIONS).map(|n| match n % 3 {
@@ -248,7 +248,7 @@ fn questions(items: &[Item]) -> Vec<Question> {
     items.iter().map(|item| item.question()).collect()
 }
 
-/// The state that gives these answers.
+/// Returns the state that has these results.
 fn judge(items: &[Item], answers: &[Answer]) -> State {
     for state in [State::A, State::B] {
         let expected: Vec<_> = items.iter().map(|item| state.answer(*item)).collect();

@@ -1,5 +1,5 @@
-//! What comes before any policy, at the sockets: addresses that can't be read, request lines and requests that are too large, URIs
-//! of other schemes, numbers above what the RFC has.
+//! Checks before the first policy call: malformed addresses, request lines and requests that are too large, other URI schemes, numbers out
+//! of range.
 
 #![forbid(unsafe_code)]
 
@@ -9,7 +9,7 @@ use portcullis_testkit::office::{OFFICE, start};
 use portcullis_testkit::policy;
 use portcullis_testkit::sip::Caller;
 
-/// Ways to write mallory's address that a rule about mallory, held against the URI of the header, would not see.
+/// Notations of mallory's address that a rule about mallory would not match.
 const UNREADABLE: &[&str] = &[
     "x sip:mallory@example.com",
     "\"x\" sip:mallory@example.com",
@@ -26,7 +26,7 @@ const UNREADABLE: &[&str] = &[
     "mallory@example.com",
 ];
 
-/// Ways to write it that are read.
+/// Notations of the address that are parsed.
 const READABLE: &[&str] = &[
     "<sip:mallory@example.com>",
     "sip:mallory@example.com",
@@ -60,7 +60,7 @@ fn answer(caller: &mut Caller, method: &str, from: Option<&str>, to: Option<&str
 }
 
 #[test]
-fn a_deny_rule_about_from_is_passed_by_no_form_of_it() {
+fn a_deny_rule_about_from_matches_every_notation() {
     let files = [
         ("group-200.allow", "\"^sip:zed@\" : ALL\n"),
         ("group-200.deny", "\"^sip:mallory@\" : ALL\n"),
@@ -81,7 +81,7 @@ fn a_deny_rule_about_from_is_passed_by_no_form_of_it() {
 }
 
 #[test]
-fn a_deny_rule_about_to_is_passed_by_no_form_of_it() {
+fn a_deny_rule_about_to_matches_every_notation() {
     let files = [
         ("register.allow", "\"^sip:zed@\" : ALL\n"),
         ("register.deny", "\"^sip:mallory@\" : ALL\n"),
@@ -98,7 +98,7 @@ fn a_deny_rule_about_to_is_passed_by_no_form_of_it() {
 }
 
 #[test]
-fn an_emergency_call_goes_where_a_telephone_number_goes() {
+fn an_emergency_call_is_routed_like_a_telephone_number() {
     let (host, callee, _folder) = start("observe", &[]);
     let mut office = host.udp(OFFICE);
     for uri in [
@@ -174,7 +174,7 @@ fn a_request_that_outgrows_a_datagram_is_answered() {
 }
 
 #[test]
-fn what_only_the_letter_forbids_goes_on() {
+fn harmless_violations_of_the_grammar_are_relayed() {
     let (host, callee, _folder) = start("observe", &[]);
     let mut office = host.udp(OFFICE);
     for (from, to, header, expected) in [
@@ -202,7 +202,7 @@ fn what_only_the_letter_forbids_goes_on() {
 }
 
 #[test]
-fn a_via_that_can_not_be_read_is_answered_where_it_came_from() {
+fn a_request_with_a_malformed_via_is_answered_at_its_source() {
     let (host, _callee, _folder) = start("observe", &[]);
     let mut udp = host.udp(OFFICE);
     let mut tcp = host.tcp(OFFICE);
@@ -229,7 +229,7 @@ fn answers_go_to_the_source_port_where_rport_is_forced() {
         .start();
     let mut phone = host.udp(OFFICE);
     let written = format!("{};branch", phone.local());
-    // What the phone knows of itself, before NAT.
+    // The address that the phone uses behind NAT.
     let inside = format!("{}:9;branch", phone.local().ip());
     let plain = |caller: &Caller, method: &str| {
         let bytes = changed(caller, method, &written, &inside);

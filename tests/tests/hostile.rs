@@ -1,4 +1,4 @@
-//! Hostile policies: each failure is counted by kind and answered, and the next request is unharmed.
+//! Hostile policies: each failure is counted by kind and answered, and does not affect the next request.
 
 #![forbid(unsafe_code)]
 
@@ -27,7 +27,7 @@ fn answer(host: &Host) -> String {
     caller.ask(&request).start_line().to_owned()
 }
 
-/// A guest that loads but fails when it decides: 503, counted under its kind, and a good policy works at once afterwards.
+/// A guest that loads but fails when called: requests get 503, the failure is counted by kind, and a valid policy works afterwards.
 fn fails(name: &str, kind: &str) {
     let mut host = start();
     host.replace_policy(&guest(name));
@@ -51,7 +51,7 @@ fn fails(name: &str, kind: &str) {
     assert!(host.is_alive());
 }
 
-/// A file that must not be loaded: the reload says why, and the old policy serves on.
+/// A file that must be refused: the reload reports the reason, and the previous policy stays active.
 fn refused(bytes: &[u8], words: &[&str]) {
     let host = start();
     host.replace_policy(bytes);
@@ -66,7 +66,7 @@ fn refused(bytes: &[u8], words: &[&str]) {
 
 #[test]
 fn endless_loop_in_decide() {
-    // One that loops on a plain OPTIONS does not even get past the trial run.
+    // A policy that loops on a plain OPTIONS fails its test.
     refused(&guest("loop-in-decide"), &["deadline"]);
     fails("loop-with-body", "timeout");
 }

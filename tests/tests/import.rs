@@ -1,4 +1,4 @@
-//! Moving over: `portcullis import` on configurations as they lie about.
+//! `portcullis import` with realistic configurations.
 
 #![forbid(unsafe_code)]
 
@@ -80,7 +80,7 @@ fn a_file_is_written_once_and_only_for_its_owner() {
     }
     let said = stderr(&written);
     for line in [
-        "kamailio.cfg:7: listen = \"tls:127.0.0.1:5061\" can't be taken over: the transport tls is not there yet; listen on udp or tcp",
+        "kamailio.cfg:7: listen = \"tls:127.0.0.1:5061\" cannot be taken over: the transport tls is not supported yet; listen on udp or tcp",
         "kamailio.cfg:12: permissions: max_subnets = 4096: not needed: there is no limit, and no subnet is dropped",
         "kamailio.cfg:15: allow_source_address(\"200\"): in the policy, write allow_source_address(200)",
     ] {
@@ -95,7 +95,7 @@ fn a_file_is_written_once_and_only_for_its_owner() {
     let refused = run(folder, "import kamailio.cfg --output portcullis.toml");
     assert!(!refused.status.success());
     assert!(
-        stderr(&refused).contains("portcullis.toml is there already"),
+        stderr(&refused).contains("portcullis.toml exists already"),
         "{}",
         stderr(&refused)
     );
@@ -116,12 +116,12 @@ fn a_file_is_written_once_and_only_for_its_owner() {
 }
 
 #[test]
-fn what_cannot_be_imported_is_named() {
+fn unusable_configurations_are_reported() {
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     let absent = run(folder.path(), "import kamailio.cfg");
     assert!(!absent.status.success());
     assert!(
-        stderr(&absent).starts_with("error: can't read kamailio.cfg: "),
+        stderr(&absent).starts_with("error: cannot read kamailio.cfg: "),
         "{}",
         stderr(&absent)
     );
@@ -163,7 +163,7 @@ fn peers_debians_own_configuration() {
     assert!(text.contains(url), "{text}");
 }
 
-/// `portcullis check` finds nothing wrong with the configuration; what it names may be absent here.
+/// `portcullis check` finds no error in the configuration; the programs and hosts that it names may be missing.
 #[track_caller]
 fn assert_is_accepted(folder: &Path) {
     let said = stdout(&run(folder, "check"));
@@ -172,7 +172,7 @@ fn assert_is_accepted(folder: &Path) {
     assert_eq!(lines, ["configuration  portcullis.toml"], "{said}");
 }
 
-/// Kamailio says with `-c` where it would listen.
+/// With `-c`, Kamailio prints its listen addresses.
 #[test]
 fn peers_kamailio_itself_would_listen_on_the_same_addresses() {
     const TRICKY: &str = r#"#!KAMAILIO

@@ -1,4 +1,4 @@
-//! Thousands of malformed messages at the sockets: the process lives and answers after each.
+//! Thousands of malformed messages: the process survives, and answers a valid request after each.
 
 #![forbid(unsafe_code)]
 
@@ -31,7 +31,7 @@ impl Dice {
     }
 }
 
-/// Pieces that hurt parsers.
+/// Fragments that are difficult for parsers.
 const HURT: &[&[u8]] = &[
     b"\r\n",
     b"\r\n\r\n",
@@ -187,7 +187,7 @@ fn streams() {
 }
 
 #[test]
-fn what_can_be_answered_is_answered() {
+fn malformed_requests_are_answered_if_possible() {
     let (host, _callee) = start();
     let mut caller = host.udp(10);
     let good = |caller: &Caller| {
@@ -222,7 +222,7 @@ fn what_can_be_answered_is_answered() {
     }
 }
 
-/// What becomes of a TCP connection after a message that is refused.
+/// State of a TCP connection after a message that is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Then {
     GoesOn,
@@ -261,7 +261,7 @@ impl Parts {
     }
 }
 
-/// Sends a message over a connection of its own; checks the answer, or that there is none, and what becomes of the connection.
+/// Sends a message over a new connection; checks the response or its absence, and the state of the connection.
 fn assert_over_tcp(host: &Host, message: &[u8], answer: Option<(u16, &str)>, then: Then) {
     let mut caller = host.tcp(66);
     let shown = message[..message.len().min(60)].escape_ascii().to_string();
@@ -304,7 +304,7 @@ fn assert_over_tcp(host: &Host, message: &[u8], answer: Option<(u16, &str)>, the
 }
 
 #[test]
-fn what_is_too_long_is_answered_and_the_connection_goes_on() {
+fn a_message_that_is_too_long_is_answered_and_the_connection_stays_open() {
     let (host, _callee) = start();
     let caller = host.tcp(10);
     let check = |change: &dyn Fn(&mut Parts), answer: Option<(u16, &str)>| {
@@ -318,7 +318,7 @@ fn what_is_too_long_is_answered_and_the_connection_goes_on() {
         let long = "x".repeat(length);
         let uri = |parts: &mut Parts| parts.start_line = format!("INVITE sip:{long} SIP/2.0");
         check(&uri, Some((414, "Request-URI Too Long")));
-        // Nobody answers a response.
+        // A response is not answered.
         let reason = |parts: &mut Parts| parts.start_line = format!("SIP/2.0 200 {long}");
         check(&reason, None);
         let is_framed = length < 65_536;
@@ -357,7 +357,7 @@ fn what_is_too_long_is_answered_and_the_connection_goes_on() {
 }
 
 #[test]
-fn a_stream_whose_next_message_is_not_found_is_answered_and_closed() {
+fn a_stream_whose_next_message_cannot_be_located_is_answered_and_closed() {
     let (host, _callee) = start();
     let caller = host.tcp(10);
     let mut closed = 0.0;
@@ -403,7 +403,7 @@ fn a_stream_whose_next_message_is_not_found_is_answered_and_closed() {
     check("INVITE", &endless_field, too_large);
     let endless_header = |parts: &mut Parts| parts.length = "X: 1\r\n".repeat(200_000);
     check("INVITE", &endless_header, Some((513, "Too Many Headers")));
-    // Nothing tells whom to answer.
+    // Without a complete start line, there is nothing to answer.
     let endless_line =
         |parts: &mut Parts| parts.start_line = format!("INVITE {}", "x".repeat(1_200_000));
     check("INVITE", &endless_line, None);

@@ -1,5 +1,5 @@
-//! Nothing is refused in silence: each message that is rejected, dropped or not delivered can be found in the log, and what the operator
-//! has to mend is told at the default level.
+//! Nothing is refused silently: each message that is rejected, dropped or not delivered can be found in the log, and problems that the
+//! operator has to solve are logged at the default level.
 
 #![forbid(unsafe_code)]
 
@@ -59,7 +59,7 @@ fn relaying_to(next_hop: &str) -> Vec<u8> {
 }
 
 #[test]
-fn what_can_not_be_read_is_found_by_source_reason_and_call_id() {
+fn malformed_messages_are_logged_with_source_reason_and_call_id() {
     let host = debug("observe");
     let mut caller = host.udp(CALLER);
     let source = caller.local().to_string();
@@ -169,7 +169,7 @@ fn what_can_not_be_read_is_found_by_source_reason_and_call_id() {
 }
 
 #[test]
-fn what_policies_reject_is_found_with_who_decided() {
+fn rejections_are_logged_with_the_deciding_policy() {
     let host = debug("address-acl");
     let mut caller = host.udp(CALLER);
     let request = caller.request("INVITE", "sip:bob@example.com");
@@ -192,7 +192,7 @@ fn what_policies_reject_is_found_with_who_decided() {
 }
 
 #[test]
-fn the_operator_is_told_at_the_default_level() {
+fn problems_are_logged_at_the_default_level() {
     let host = Builder::new()
         .policy(policy("observe"))
         .set("log", "format = \"json\"")
@@ -229,7 +229,7 @@ fn the_operator_is_told_at_the_default_level() {
             .is_some_and(|text| text.contains("invalid verdict")),
         "{failed}"
     );
-    // The first at once, the others together later: not a line for each.
+    // The first is logged at once, the others later in one line.
     assert!(events(&host, "policy_failed").len() <= 2);
     let status = host.rpc("policy.status", json!([]));
     let last = &status["result"]["last_failure"];
@@ -262,7 +262,7 @@ fn the_operator_is_told_at_the_default_level() {
 }
 
 #[test]
-fn a_next_hop_that_goes_and_comes_is_told_once_each() {
+fn a_next_hop_that_fails_and_recovers_is_logged_once_each() {
     let builder = Builder::new();
     let hop = builder.lease().addr(20, 5060);
     let host = builder
@@ -303,7 +303,7 @@ fn a_next_hop_that_goes_and_comes_is_told_once_each() {
 }
 
 #[test]
-fn a_loop_to_the_host_itself_is_told() {
+fn a_loop_to_the_host_itself_is_logged() {
     let builder = Builder::new();
     let own = builder.lease().addr(1, 5060);
     let host = builder

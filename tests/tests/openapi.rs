@@ -1,5 +1,5 @@
-//! `GET /v1/openapi.json` and the host: each operation is asked, each command of JSON-RPC is called, and every answer has the status,
-//! the media type and the shape that the description says.
+//! `GET /v1/openapi.json` and the host: each operation and each JSON-RPC command is called, and every response has the status, the media
+//! type and the schema of the description.
 
 #![forbid(unsafe_code)]
 
@@ -19,7 +19,7 @@ const TOML: Option<&str> = Some("application/toml");
 struct Described {
     host: Host,
     document: Value,
-    /// The operations that were carried out, by their names.
+    /// The operations that were called, by their ids.
     done: BTreeSet<String>,
 }
 
@@ -42,7 +42,7 @@ fn start() -> Described {
 }
 
 impl Described {
-    /// Asks, compares status, media type and body with the description, and returns the body.
+    /// Sends a request, compares status, media type and body with the description, and returns the body.
     fn ask(
         &mut self,
         token: Option<&str>,
@@ -83,7 +83,7 @@ impl Described {
         }
     }
 
-    /// What a reference leads to.
+    /// Resolves a reference.
     fn resolved<'d>(&'d self, value: &'d Value) -> &'d Value {
         let reference = value["$ref"].as_str();
         let pointer = reference.and_then(|reference| reference.strip_prefix('#'));
@@ -107,7 +107,7 @@ const TENANTS: &str = "/v1/tenants";
 const TENANT: &str = "/v1/tenants/{name}";
 
 #[test]
-fn every_operation_answers_as_it_is_described() {
+fn every_operation_matches_its_description() {
     let mut host = start();
     let none = (None, &b""[..]);
     let one = rejecting(486, "one");
@@ -181,7 +181,7 @@ fn every_operation_answers_as_it_is_described() {
     );
     host.ask(None, ("DELETE", TENANT, ""), none, 200);
 
-    // A trace never ends: what it refuses is compared here, and what it says in trace.rs.
+    // A trace never ends: only its errors are checked here, and its content in trace.rs.
     host.ask(None, ("GET", "/v1/trace", "?outcome=lost"), none, 400);
     host.done.insert("trace".to_owned());
     let paths = host.document["paths"].as_object().expect("there are paths");
@@ -195,7 +195,7 @@ fn every_operation_answers_as_it_is_described() {
 }
 
 #[test]
-fn refusals_are_as_they_are_described() {
+fn errors_match_their_description() {
     let mut host = start();
     let none = (None, &b""[..]);
     let wasm = (WASM, &b"no policy"[..]);
@@ -224,7 +224,7 @@ fn refusals_are_as_they_are_described() {
         let error = refused["error"].as_str().expect("it says why");
         assert!(error.len() > 8, "{error}");
     }
-    // Who has no token, and who has that of a tenant.
+    // Without a token, and with the token of a tenant.
     for path in [SEAT, TENANTS, "/v1/trace", "/v1/openapi.json"] {
         host.ask(Some("nobody-0123456789abc"), ("GET", path, ""), none, 401);
     }
@@ -233,9 +233,9 @@ fn refusals_are_as_they_are_described() {
     }
 }
 
-/// The commands in their order, with parameters that work. The first push makes them answer.
+/// The commands in their order, with valid parameters. The first push gives them something to report.
 #[test]
-fn every_command_of_json_rpc_answers_as_it_is_described() {
+fn every_json_rpc_command_matches_its_description() {
     let host = start();
     for code in [486, 487] {
         let pushed = host
@@ -263,7 +263,7 @@ fn every_command_of_json_rpc_answers_as_it_is_described() {
         };
         let answer = host.host.rpc(name, params);
         match name.as_str() {
-            // There is nobody to list, nothing compared, and no folder of rules.
+            // There are no connections, no comparison, and no rules.
             "ctl.who" => assert_eq!(answer["error"]["code"], 400),
             "policy.diff" => assert_eq!(answer["error"]["code"], 404),
             _ => host.check(name, &described["result"], &answer["result"]),
@@ -274,7 +274,7 @@ fn every_command_of_json_rpc_answers_as_it_is_described() {
                 .is_some_and(|help| help.len() > 10)
         );
     }
-    // An identity is no parameter: whoever asks is whoever the door says.
+    // The identity of the caller is not a parameter: it follows from the control interface.
     let answer = host
         .host
         .rpc("policy.mode", json!(["acme", "enforce", "by=mallory"]));

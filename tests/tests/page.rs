@@ -1,5 +1,5 @@
-//! The reference page, end to end: known address groups are relayed, everyone else gets 401, over UDP and TCP, from SQLite and
-//! MariaDB, and a change of the table is seen without a reload.
+//! The example of the README, end to end: known address groups are relayed, all other sources get 401, over UDP and TCP, from SQLite and
+//! MariaDB, and a change of the table is detected without a reload.
 
 #![forbid(unsafe_code)]
 
@@ -58,7 +58,7 @@ fn the_page(host: &Host, callee: &Callee) {
     assert_relayed(&mut host.tcp(OFFICE), callee);
     let server = host.lease().addr(TEST_SERVER, 5060);
     assert_relayed(&mut Caller::udp_from(server, host.sip()), callee);
-    // The row of the test server names port 5060: the same address from another port is a stranger.
+    // The row of the test server has port 5060: the same address with another port is an unknown source.
     assert_rejected(&mut host.udp(TEST_SERVER), callee);
     assert_rejected(&mut host.tcp(TEST_SERVER), callee);
     assert_rejected(&mut host.udp(STRANGER), callee);
@@ -81,7 +81,7 @@ fn peers_the_page_with_mariadb() {
 }
 
 #[test]
-fn every_worker_decides_alike() {
+fn every_worker_gives_the_same_verdict() {
     let builder = Builder::new().workers(2);
     let office = builder.lease().ip(OFFICE);
     let callee = Callee::start(builder.lease().addr(3, 5080));
@@ -126,7 +126,7 @@ fn the_ack_to_our_reject_is_absorbed() {
         calls + 1.0,
         "the ACK does not reach the policy"
     );
-    assert!(caller.hears_nothing(), "nobody answers an ACK");
+    assert!(caller.hears_nothing(), "an ACK gets no response");
     assert!(callee.saw_nothing_more());
 }
 
@@ -139,7 +139,7 @@ fn wait_for_code(host: &Host, source: u8, code: u16) {
 }
 
 #[test]
-fn a_running_host_sees_added_and_removed_rows_by_itself() {
+fn a_running_host_detects_added_and_removed_rows() {
     let (host, _callee) = start(None);
     let stranger = host.lease().ip(STRANGER);
     wait_for_code(&host, STRANGER, 401);
@@ -151,7 +151,7 @@ fn a_running_host_sees_added_and_removed_rows_by_itself() {
 }
 
 #[test]
-fn the_manual_reload_answers_with_counts() {
+fn a_reload_by_command_reports_counts() {
     let (host, _callee) = start(None);
     let said = host.run("address reload");
     assert!(said.starts_with("Reload OK"), "{said}");
@@ -161,7 +161,7 @@ fn the_manual_reload_answers_with_counts() {
 }
 
 #[test]
-fn peers_kamctl_fills_the_table_and_the_host_sees_it() {
+fn peers_the_host_detects_rows_added_by_kamctl() {
     let database = MariaDb::start();
     let (host, _callee) = start(Some(&database));
     let stranger = host.lease().ip(STRANGER);

@@ -24,7 +24,7 @@ const INLAND: (&str, &str) = ("group-200.allow", "ALL : \"^sip:\\+49\"\n");
 const NOTHING_ELSE: &str = "ALL : ALL\n";
 
 #[test]
-fn who_may_call_where_is_in_files_that_are_reloaded() {
+fn allow_and_deny_files_are_reloaded() {
     let (host, _callee, folder) =
         start("call-routing", &[INLAND, ("group-200.deny", NOTHING_ELSE)]);
     let (inland, abroad) = ("sip:+4930123@example.com", "sip:+3312345@example.com");
@@ -45,7 +45,7 @@ fn who_may_call_where_is_in_files_that_are_reloaded() {
     );
     assert_eq!(test["result"], "Allowed");
 
-    // A line that can't be used is named, and leaves the others as they are.
+    // An invalid line is reported, and does not affect the others.
     fs::write(
         folder.path().join(INLAND.0),
         "ALL : \"^sip:\\+33\"\nnonsense\n",
@@ -67,7 +67,7 @@ fn who_may_call_where_is_in_files_that_are_reloaded() {
 }
 
 #[test]
-fn a_subnet_registers_only_its_names() {
+fn a_subnet_may_register_only_its_users() {
     let builder_files = [
         (
             "register-from.allow",
@@ -91,7 +91,7 @@ fn a_subnet_registers_only_its_names() {
 
     let stranger = ask(&mut host.udp(STRANGER), "REGISTER", "sip:example.com");
     assert_eq!(stranger, "SIP/2.0 401 Address not authorised");
-    // No opinion on others: the configuration's default decides.
+    // The policy passes other methods, so the default verdict applies.
     assert_eq!(
         ask(&mut office, "MESSAGE", "sip:bob@example.com"),
         "SIP/2.0 403 Forbidden"
@@ -143,7 +143,7 @@ fn peers_trusted_peers_come_from_mariadb() {
         "{status}"
     );
 
-    // A change is seen without a reload.
+    // A change is detected without a reload.
     database.sql("kamailio", "DELETE FROM trusted");
     wait::until("nobody is trusted any more", || {
         (ask(&mut caller, "MESSAGE", uri) == "SIP/2.0 403 Peer not trusted").then_some(())

@@ -1,4 +1,4 @@
-//! A host on PostgreSQL: the page, commands that write, policies and tenants of several hosts, certificates.
+//! A host on PostgreSQL: the example of the README, commands that write, policies and tenants of several hosts, certificates.
 
 #![forbid(unsafe_code)]
 
@@ -55,9 +55,9 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// With Kamailio's tables as they are, and nothing else in the database.
+/// With Kamailio's own tables, and nothing else in the database.
 #[test]
-fn peers_the_page_with_postgresql() {
+fn peers_the_example_with_postgresql() {
     let database = Postgres::start();
     let builder = Builder::new().database(&database.url());
     let caller = builder.lease().ip(CALLER);
@@ -67,7 +67,7 @@ fn peers_the_page_with_postgresql() {
     assert_eq!(answer(&host), "401 Address not authorised");
     assert!(
         host.run("check")
-            .contains("changes seen by pg_current_snapshot() and the counters of the table"),
+            .contains("changes detected by pg_current_snapshot() and the counters of the table"),
         "{}",
         host.run("check")
     );
@@ -116,14 +116,14 @@ fn peers_a_table_moves_to_postgresql_and_back() {
     .expect("a configuration can be written");
     let run = |words: &[&str], input: &str| run(folder.path(), words, input);
 
-    // The script of a dry run is as good as the migration itself.
+    // The script of a dry run is equivalent to the migration.
     let plan = text(&run(&["db", "migrate", "--dry-run"], "").stdout);
     let count = "SELECT COUNT(*) FROM pg_tables WHERE schemaname = 'public';";
     assert_eq!(database.sql("kamailio", count), "0\n", "nothing was made");
     database.sql("kamailio", &format!("SET ROLE kamailio;\n{plan}"));
     assert_eq!(database.sql("kamailio", count), "7\n");
     let said = text(&run(&["db", "migrate"], "").stdout);
-    assert_eq!(said.matches("was left as it is\n").count(), 7, "{said}");
+    assert_eq!(said.matches("was not changed\n").count(), 7, "{said}");
     database.sql("kamailio", "DROP TABLE trusted;");
     let said = text(&run(&["db", "migrate"], "").stdout);
     assert!(said.contains("\ncreated table `trusted`\n"), "{said}");
@@ -151,7 +151,7 @@ fn peers_a_table_moves_to_postgresql_and_back() {
     assert!(said.contains("ALTER COLUMN port TYPE integer"), "{said}");
 }
 
-/// Policies and tenants that come to one host are on all, also on one that starts later, and while the database is away.
+/// Policies and tenants stored by one host are on all hosts, including one that starts later, and while the database is unreachable.
 #[test]
 fn peers_policies_and_tenants_are_on_every_host_of_the_database() {
     const ACME: &str = "uri-domains = [\"acme.example\"]\n";
@@ -200,7 +200,7 @@ fn peers_policies_and_tenants_are_on_every_host_of_the_database() {
     assert!(!refused.status.success());
     let said = text(&refused.stderr);
     assert!(
-        said.contains("can't reach the database postgres://kamailio@"),
+        said.contains("cannot reach the database postgres://kamailio@"),
         "{said}"
     );
     assert!(!said.contains("kamailiorw"), "{said}");
@@ -217,9 +217,9 @@ fn peers_policies_and_tenants_are_on_every_host_of_the_database() {
     all_answer(&[&one, &two, &three], "401 Address not authorised");
 }
 
-/// What docs/database.md grants is enough.
+/// The documented privileges are sufficient.
 #[test]
-fn peers_a_user_with_the_documented_rights_starts_without_a_complaint() {
+fn peers_the_documented_privileges_are_sufficient() {
     let database = Postgres::start();
     database.sql(
         "kamailio",
@@ -232,10 +232,10 @@ fn peers_a_user_with_the_documented_rights_starts_without_a_complaint() {
     host.wait_for_log("event=\"policies_in_memory\"");
     assert_eq!(host.complaints(), [""; 0]);
     let said = host.run("check");
-    assert!(said.ends_with("everything can be used\n"), "{said}");
+    assert!(said.ends_with("no errors\n"), "{said}");
     write(&host, "one.wasm", rejecting(486, "one"));
     host.run("policy push acme one.wasm --activate");
-    // Made by somebody else, they can't be used until they are granted.
+    // Tables that another user has created cannot be used until access is granted.
     let plan = "SET ROLE kamailio;\n".to_owned() + &plan(&database);
     database.sql("kamailio", &plan);
     let said = host.run("check");
@@ -268,9 +268,9 @@ fn plan(database: &Postgres) -> String {
     text(&run(folder.path(), &["db", "migrate", "--dry-run"], "").stdout)
 }
 
-/// A certificate is checked against the authority that the URL names, and against the host in the URL.
+/// The certificate is verified with the authority in the URL, and the host name in the URL.
 #[test]
-fn peers_the_way_to_postgresql_is_encrypted_and_checked() {
+fn peers_connections_to_postgresql_are_encrypted_and_verified() {
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     let database = Postgres::start_with(|server, addr| {
         let names = format!("subjectAltName=IP:{}", addr.ip());
@@ -327,7 +327,7 @@ fn peers_the_way_to_postgresql_is_encrypted_and_checked() {
         )
     };
     let ip = database.addr().ip().to_string();
-    // Only encrypted connections are let in from here on.
+    // From here on, only encrypted connections are accepted.
     let hba = "SELECT setting FROM pg_settings WHERE name = 'hba_file';";
     let hba = database.sql("kamailio", hba);
     let rules = "local all all trust\nhostssl all all all scram-sha-256\n";

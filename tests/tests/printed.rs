@@ -1,5 +1,5 @@
-//! What the command line prints, word for word: the snapshots lie in `tests/tests/snapshots`. After a change that is meant,
-//! `INSTA_UPDATE=always cargo nextest run -p portcullis-tests --test printed` writes them anew; the difference belongs into the review.
+//! Snapshots of the output of the command line, in `tests/tests/snapshots`. After an intended change, `INSTA_UPDATE=always cargo nextest
+//! run -p portcullis-tests --test printed` updates them; review the difference.
 
 #![forbid(unsafe_code)]
 
@@ -10,7 +10,7 @@ use std::process::Command;
 use portcullis_testkit::{binary, policy};
 use tempfile::TempDir;
 
-/// A configuration with one fault of each kind that `check` finds while it reads.
+/// A configuration with one error of each kind that `check` finds while it parses.
 const FAULTY: &str = r#"workers = 0
 listen = ["udp:nonsense"]
 colour = "red"
@@ -26,7 +26,7 @@ deadline = "soon"
 uri-domain = ["acme.example"]
 "#;
 
-/// A configuration of Kamailio with what the importer takes over, leaves and cannot read.
+/// A Kamailio configuration with values that the import translates, omits, and cannot parse.
 const KAMAILIO: &str = r#"#!define WITH_MYSQL
 listen=udp:10.0.0.1:5060
 loadmodule "permissions.so"
@@ -43,7 +43,7 @@ request_route {
 }
 "#;
 
-/// Runs one command in this folder; what it printed and how it ended.
+/// Runs one command in this directory; returns its output and its exit status.
 fn printed(folder: &Path, words: &str) -> String {
     let output = Command::new(binary())
         .current_dir(folder)
@@ -65,8 +65,8 @@ fn printed(folder: &Path, words: &str) -> String {
     text
 }
 
-/// Compares with the snapshot of this name. What differs by machine or build is left out: the folder, digests, sizes and times, the
-/// compiler's version, and what `check` says of the user and the kernel.
+/// Compares with the snapshot of this name. Values that depend on the machine or the build are removed: the directory, digests, sizes and
+/// times, the compiler's version, and what `check` reports about the user and the kernel.
 fn compare(name: &str, folder: &Path, text: &str) {
     let text = text.replace(&folder.display().to_string(), "FOLDER");
     insta::with_settings!({

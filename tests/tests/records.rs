@@ -1,4 +1,4 @@
-//! Records of decisions where there is no room for them: on the disk, and in memory while a tenant's policy asks without end.
+//! Records of decisions without space on the disk, and in memory while a tenant's policy makes queries without end.
 
 #![forbid(unsafe_code)]
 
@@ -55,11 +55,11 @@ fn limit_files(host: &Host, bytes: &str) {
 }
 
 #[test]
-fn a_full_file_costs_records_and_they_come_back() {
+fn a_full_file_loses_records_until_there_is_space() {
     let (mut host, file) = recording(Builder::new());
     let mut caller = host.udp(10);
     let mut asked = 0;
-    // The limit is no multiple of a line: the last one does not fit whole.
+    // The limit is not a multiple of a line: the last line does not fit.
     limit_files(&host, "200001");
     while number(&host, "file_failed") == 0 {
         (0..20).for_each(|n| ask(&mut caller, &format!("user{n}")));
@@ -79,7 +79,7 @@ fn a_full_file_costs_records_and_they_come_back() {
     assert!(error.contains("File too large"), "{error}");
     host.wait_for_log("records_failed");
 
-    // Somebody removes the full file.
+    // Another program removes the full file.
     fs::remove_file(&file).expect("it is there");
     ask(&mut caller, "removed");
     asked += 1;
@@ -88,7 +88,7 @@ fn a_full_file_costs_records_and_they_come_back() {
     assert_eq!(told(&host, "error"), Value::Null);
     host.wait_for_log("records_resumed");
 
-    // It fills again, and somebody cuts it short.
+    // The file fills again, and another program truncates it.
     while told(&host, "error").is_null() {
         (0..20).for_each(|n| ask(&mut caller, &format!("user{n}")));
         asked += 20;
@@ -102,7 +102,7 @@ fn a_full_file_costs_records_and_they_come_back() {
     assert_eq!(all_told(asked), before + 1);
     assert_eq!(lines(&file).len(), 1);
 
-    // It fills again, and there comes to be room elsewhere.
+    // The file fills again, and the limit is raised.
     while told(&host, "error").is_null() {
         (0..20).for_each(|n| ask(&mut caller, &format!("user{n}")));
         asked += 20;
@@ -135,12 +135,12 @@ fn curious(byte: u8) -> Vec<u8> {
 }
 
 #[test]
-fn a_policy_that_asks_without_end_takes_what_is_stated() {
+fn a_policy_with_endless_queries_stays_within_the_documented_memory() {
     let builder = Builder::new().set("tenants.acme", "uri-domains = [\"acme.example\"]");
     let (mut host, file) = recording(builder.set("records", "size = \"1MiB\""));
     let before = host.memory_mib();
-    // Sends fifty requests that the policy drops, and one to the operator, whose answer bounds how many of them still wait. What the
-    // system drops of so many datagrams at once is never asked about.
+    // Sends fifty requests that the policy drops, and one to the operator, whose response limits how many of them are still pending.
+    // Datagrams that the system drops are not counted.
     let ask_many = |host: &Host| {
         let (mut caller, mut other) = (host.udp(10), host.udp(11));
         for n in 0..50 {
@@ -176,7 +176,7 @@ fn a_policy_that_asks_without_end_takes_what_is_stated() {
             "line_too_long",
             "file_failed",
         ];
-        // In this order, the sum is never thought complete too early: a request is counted before its record is.
+        // In this order, the sum is never complete too early: a request is counted before its record.
         let shed = host.metric("portcullis_tenant_shed_total", &[]);
         let sum: u64 = kinds.iter().map(|kind| number(&host, kind)).sum();
         let requests = host.metric("portcullis_tenant_requests_total", &[]);
@@ -185,7 +185,7 @@ fn a_policy_that_asks_without_end_takes_what_is_stated() {
             && host.metric("portcullis_records_waiting_bytes", &[]) == 0.0)
             .then_some(())
     });
-    // What came late is written before the end.
+    // Pending records are written before the end.
     host.signal("TERM");
     host.wait_until_ended();
     for name in [file.clone(), aside] {
@@ -205,7 +205,7 @@ fn a_policy_that_asks_without_end_takes_what_is_stated() {
     let replay = format!("replay {} --policy same.wasm --tenant acme", file.display());
     let said = String::from_utf8(host.command(&replay).stdout).expect("text");
     assert!(
-        said.contains("cut: more was asked than the record holds"),
+        said.contains("cut: the record does not contain all queries"),
         "{said}"
     );
 }

@@ -1,4 +1,4 @@
-//! The host is no tool against others: where responses go, and how much it answers.
+//! The host cannot be used against third parties: where responses go, and how many it sends.
 
 #![forbid(unsafe_code)]
 
@@ -48,7 +48,7 @@ fn turned(seen: &Message, hop: &Caller, via: &str) -> Vec<u8> {
 }
 
 #[test]
-fn a_branch_that_was_seen_leads_nowhere_else() {
+fn a_known_branch_cannot_redirect_responses() {
     let (host, mut hop) = start();
     let mut caller = host.udp(CALLER);
     let mut third = Caller::udp_from(host.lease().addr(THIRD, 5060), host.sip());
@@ -84,7 +84,7 @@ fn a_branch_that_was_seen_leads_nowhere_else() {
             let all = dropped(&host, "turned_response") + dropped(&host, "no_way_back");
             (all == count).then_some(())
         });
-        // The way back is open as ever.
+        // The original return path still works.
         hop.send(&ok_to(&seen, hop.local()));
         assert_eq!(caller.receive().code(), 200);
     }
@@ -94,7 +94,7 @@ fn a_branch_that_was_seen_leads_nowhere_else() {
 }
 
 #[test]
-fn a_callers_maddr_turns_no_response_to_others() {
+fn a_callers_maddr_does_not_redirect_responses() {
     let (host, mut hop) = start();
     let mut caller = host.udp(CALLER);
     let mut third = Caller::udp_from(host.lease().addr(THIRD, 5060), host.sip());
@@ -109,7 +109,7 @@ fn a_callers_maddr_turns_no_response_to_others() {
 }
 
 #[test]
-fn a_policys_answer_over_udp_is_not_much_more_than_what_came() {
+fn a_policys_response_over_udp_is_hardly_larger_than_the_request() {
     let headers: Vec<_> = (0..30)
         .map(|n| (format!("X-Long-{n}"), "x".repeat(400)))
         .collect();
@@ -133,15 +133,15 @@ fn a_policys_answer_over_udp_is_not_much_more_than_what_came() {
     let length = answer.bytes.len();
     assert!(length <= asked + 1024, "{asked} in, {length} out");
     assert_eq!(host.metric("portcullis_shortened_answers_total", &[]), 1.0);
-    // Over TCP it goes as it is.
+    // Over TCP, the response is sent unchanged.
     assert_eq!(ask(host.tcp(CALLER)).0, 1);
-    // Whom the operator knows may be sent more, and not everything: it may be somebody else who writes its address.
+    // A source in the address table may get a larger response, but not any size: its address may be spoofed.
     assert_eq!(ask(host.udp(11)).0, 0);
     host.replace_policy(&rejecting_with(302, "Elsewhere", &headers[..15]));
     host.run("policy reload");
     assert_eq!(ask(host.udp(11)).0, 1);
     assert_eq!(ask(host.udp(CALLER)).0, 0);
-    // A few more bytes are a policy's to give to anybody.
+    // A response that is a few bytes larger is sent to any source.
     host.replace_policy(&rejecting_with(302, "Elsewhere", &headers[7..9]));
     host.run("policy reload");
     assert_eq!(ask(host.udp(CALLER)).0, 1);
@@ -149,7 +149,7 @@ fn a_policys_answer_over_udp_is_not_much_more_than_what_came() {
 }
 
 #[test]
-fn a_source_over_udp_gets_its_share_of_answers() {
+fn responses_over_udp_are_limited_per_source() {
     const BURST: usize = 5;
     const ASKED: usize = 40;
     let builder = Builder::new();
@@ -177,7 +177,7 @@ fn a_source_over_udp_gets_its_share_of_answers() {
             let more = dropped(&host, "answer_limit") - before;
             (more >= (ASKED - BURST) as f64 / 2.0).then_some(())
         });
-        // Others are answered meanwhile, and whoever confirms answers is.
+        // Other sources are answered meanwhile, and so are those that confirm responses.
         let mut other = host.udp(caller + 10);
         for _ in 0..3 * BURST {
             let invite = other.request("INVITE", "sip:b@c");

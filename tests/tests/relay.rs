@@ -201,17 +201,17 @@ fn bodies_and_strange_headers_pass_byte_by_byte() {
 }
 
 #[test]
-fn nobody_can_use_the_host_to_reach_places_that_the_configuration_does_not_name() {
+fn the_host_relays_only_to_configured_destinations() {
     let (host, callee) = start("");
     let elsewhere = UdpSocket::bind(host.lease().addr(77, 5099)).expect("a place to protect");
     let elsewhere_addr = elsewhere.local_addr().expect("an address");
     let mut caller = host.udp(CALLER);
-    // A Route to an unnamed place is refused.
+    // A Route to another destination is refused.
     let request = caller
         .request("MESSAGE", "sip:bob@example.com")
         .header(&format!("Route: <sip:{elsewhere_addr};lr>"));
     assert_eq!(caller.ask(&request).code(), 403);
-    // A request URI of an unnamed place goes to the default next hop, not to that place.
+    // A request URI with another destination goes to the default next hop.
     let request = caller.request("MESSAGE", &format!("sip:bob@{elsewhere_addr}"));
     assert_eq!(caller.ask(&request).code(), 200);
     assert!(
@@ -227,7 +227,7 @@ fn nobody_can_use_the_host_to_reach_places_that_the_configuration_does_not_name(
 }
 
 #[test]
-fn a_route_to_a_named_place_is_followed_and_our_own_routes_are_taken_off() {
+fn a_route_to_a_configured_destination_is_followed_and_own_routes_are_removed() {
     let (host, callee) = start("");
     let mut caller = host.udp(CALLER);
     let request = caller
@@ -246,7 +246,7 @@ fn a_route_to_a_named_place_is_followed_and_our_own_routes_are_taken_off() {
 }
 
 #[test]
-fn a_response_that_nobody_asked_for_goes_nowhere() {
+fn a_forged_response_is_dropped() {
     let (host, callee) = start("");
     let victim = UdpSocket::bind(host.lease().addr(77, 5099)).expect("a place to protect");
     let victim_addr: SocketAddr = victim.local_addr().expect("an address");
@@ -325,13 +325,13 @@ fn a_next_hop_that_refuses_tcp_does_not_disturb_others() {
 }
 
 #[test]
-fn whoever_connects_from_a_next_hops_address_is_not_the_next_hop() {
+fn a_connection_from_a_next_hops_address_is_not_the_next_hop() {
     let builder = Builder::new().policy(policy("observe"));
     let hop = builder.lease().addr(3, 5085);
     let host = builder
         .set("relay", &format!("next-hop = \"sip:{hop};transport=tcp\""))
         .start();
-    // The next hop is down, and somebody has its address and port.
+    // The next hop is down, and another program has its address and port.
     let mut somebody = Caller::tcp_from(hop, host.sip());
     somebody.send(b"\r\n\r\n");
     assert_eq!(somebody.read_exact(2), b"\r\n", "the connection is served");
@@ -342,7 +342,7 @@ fn whoever_connects_from_a_next_hops_address_is_not_the_next_hop() {
 }
 
 #[test]
-fn domains_mean_the_ports_of_sip() {
+fn domains_cover_the_sip_ports() {
     let builder = Builder::new().policy(policy("observe"));
     let callee = Callee::start(builder.lease().addr(3, 5061));
     let other = Callee::start(builder.lease().addr(3, 6379));

@@ -1,4 +1,4 @@
-//! The address table under fire: large reloads while requests flow, databases that die and return, rows that cannot be used.
+//! Reloads of the address table: large ones under load, databases that fail and return, invalid rows.
 
 #![forbid(unsafe_code)]
 
@@ -23,7 +23,7 @@ fn wait_for_code(host: &Host, source: u8, expected: u16) {
     });
 }
 
-/// A host whose relay has nowhere to go: an allowed source gets 403, an unknown one 401, and no callee is needed.
+/// A host without a next hop: an allowed source gets 403, an unknown one 401, and no callee is needed.
 fn start(database: &MariaDb) -> Host {
     Builder::new().database(&database.url()).start()
 }
@@ -59,7 +59,7 @@ fn peers_reloads_of_100_000_rows_under_load() {
 }
 
 #[test]
-fn peers_a_database_that_dies_and_returns() {
+fn peers_a_database_that_fails_and_returns() {
     let mut database = MariaDb::start();
     let caller_row = |host: &Host, source: u8| {
         format!(
@@ -76,7 +76,7 @@ fn peers_a_database_that_dies_and_returns() {
         !output.status.success(),
         "a reload without a database is no success"
     );
-    assert_eq!(code(&host, CALLER), 403, "the old table serves on");
+    assert_eq!(code(&host, CALLER), 403, "the old table is used");
     assert_eq!(code(&host, STRANGER), 401);
     database.up();
     database.sql("kamailio", &caller_row(&host, STRANGER));
@@ -85,14 +85,17 @@ fn peers_a_database_that_dies_and_returns() {
 }
 
 #[test]
-fn peers_a_database_that_is_not_there_at_start() {
+fn peers_an_unreachable_database_at_the_start() {
     let mut database = MariaDb::start();
     database.die();
     let mut host = Builder::new().database(&database.url()).launch();
     assert!(!host.wait_until_ended().success());
     let log = host.log();
     assert!(log.contains(&database.addr().to_string()), "{log}");
-    assert!(log.contains("required"), "the mend is named: {log}");
+    assert!(
+        log.contains("required"),
+        "the error says how to correct it: {log}"
+    );
     assert!(!log.contains("kamailiorw"), "no password in the log: {log}");
 
     let host = Builder::new()
@@ -105,7 +108,7 @@ fn peers_a_database_that_is_not_there_at_start() {
     let (status, text) = host.get("/readyz").expect("the control port answers");
     assert_eq!(status, 503, "{text}");
     assert!(text.contains("address"), "{text}");
-    assert_eq!(code(&host, CALLER), 401, "an empty table knows nobody");
+    assert_eq!(code(&host, CALLER), 401, "an empty table matches no source");
     database.up();
     let caller = host.lease().ip(CALLER);
     database.sql(
@@ -119,7 +122,7 @@ fn peers_a_database_that_is_not_there_at_start() {
 }
 
 #[test]
-fn peers_unusable_rows_are_named_and_the_rest_serves() {
+fn peers_invalid_rows_are_reported_and_the_others_are_used() {
     let database = MariaDb::start();
     let host = start(&database);
     let caller = host.lease().ip(CALLER);

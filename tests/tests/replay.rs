@@ -1,4 +1,4 @@
-//! Decisions that are written down by a running host, and made again by another policy.
+//! Decisions recorded by a running host, and replayed with another policy.
 
 #![forbid(unsafe_code)]
 
@@ -21,7 +21,7 @@ fn ask(caller: &mut Caller) -> String {
     caller.ask(&request).start_line().to_owned()
 }
 
-/// A host that records, which has let the office through and turned a stranger away.
+/// A host with records, which has relayed a request of the office and rejected one of an unknown source.
 fn recorded() -> (Host, PathBuf) {
     let builder = Builder::new();
     let office = builder.lease().ip(OFFICE);
@@ -69,14 +69,14 @@ fn replay(host: &Host, words: &str) -> (bool, String) {
 }
 
 #[test]
-fn a_record_is_played_with_the_answers_of_then() {
+fn a_record_is_replayed_with_its_recorded_answers() {
     let (host, file) = recorded();
     let file = file.display();
     let same = policy("address-acl");
     let (is_same, said) = replay(&host, &format!("{file} --policy {}", same.display()));
     assert!(is_same, "{said}");
     assert!(
-        said.starts_with("3 decisions: 3 the same, 0 otherwise\n"),
+        said.starts_with("3 decisions: 3 the same, 0 different\n"),
         "{said}"
     );
     // The same input has the same output.
@@ -89,7 +89,7 @@ fn a_record_is_played_with_the_answers_of_then() {
     let (is_same, said) = replay(&host, &format!("{file} --policy busy.wasm"));
     assert!(!is_same);
     for line in [
-        "3 decisions: 0 the same, 3 otherwise\n",
+        "3 decisions: 0 the same, 3 different\n",
         "recorded:   relay\n",
         "recorded:   reject 401 Address not authorised\n",
         "busy.wasm:  reject 486 Busy  (fuel ",
@@ -99,7 +99,7 @@ fn a_record_is_played_with_the_answers_of_then() {
         assert!(said.contains(line), "{line:?} is not in: {said}");
     }
 
-    // Those that were meant are no reason to fail.
+    // Expected differences do not fail the replay.
     let text = fs::read_to_string(file.to_string()).expect("the records are there");
     let ids = text.lines().map(|line| {
         let record: Value = serde_json::from_str(line).expect("JSON");
@@ -111,11 +111,11 @@ fn a_record_is_played_with_the_answers_of_then() {
         &format!("{file} --policy busy.wasm --expected meant.txt"),
     );
     assert!(
-        is_well && said.contains("0 otherwise, 3 otherwise as expected"),
+        is_well && said.contains("0 different, 3 different as expected"),
         "{said}"
     );
 
-    // A policy that asks other things is told of, and can be given tables.
+    // A policy with other queries is reported, and can be given tables.
     let guard = policy("trusted-peers");
     let (_, said) = replay(&host, &format!("{file} --policy {}", guard.display()));
     assert!(
@@ -131,7 +131,7 @@ fn a_record_is_played_with_the_answers_of_then() {
 }
 
 #[test]
-fn peers_a_capture_is_played() {
+fn peers_a_capture_is_replayed() {
     let builder = Builder::new();
     let office = builder.lease().ip(OFFICE);
     let host = builder
@@ -147,7 +147,7 @@ fn peers_a_capture_is_played() {
         .stderr(std::process::Stdio::piped())
         .spawn()
         .expect("tcpdump is installed");
-    // It says that it listens; before that it sees nothing.
+    // tcpdump captures nothing before it prints this line.
     let mut said = std::io::BufReader::new(capture.stderr.take().expect("piped"));
     let mut line = String::new();
     while !line.contains("listening on") {
@@ -178,7 +178,7 @@ fn peers_a_capture_is_played() {
 }
 
 #[test]
-fn a_compressed_capture_is_named_and_nothing_is_no_success() {
+fn compressed_and_empty_captures_are_errors() {
     let host = Builder::new().start();
     let policy = policy("address-acl");
     let policy = policy.display();

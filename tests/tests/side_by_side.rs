@@ -1,5 +1,5 @@
-//! What people see: the replies of both servers through Kamailio's own tools, compared as text. Every order is defined: Kamailio
-//! dumps its hash tables bucket by bucket, the newest row first, and its networks by group, then as loaded.
+//! The output of Kamailio's own tools for both servers, compared as text. The order is always defined: Kamailio dumps its hash tables by
+//! bucket, the newest row first, and its networks by group, then in the order of the load.
 
 #![forbid(unsafe_code)]
 
@@ -24,7 +24,7 @@ impl Both {
         Self::start_with(&[], &[], Builder::new())
     }
 
-    /// With more parts of Kamailio's configuration.
+    /// With further parts of Kamailio's configuration.
     fn start_with(defines: &[&str], values: &[(&str, String)], builder: Builder) -> Self {
         let database = MariaDb::start();
         let listen = builder.lease().addr(4, 5060);
@@ -51,7 +51,7 @@ impl Both {
         }
     }
 
-    /// Says the same to both and gives what both answer.
+    /// Runs a command on both servers, and returns the common output.
     fn same(&self, tool: Tool, words: &str) -> String {
         let kamailio = self.kamailio.run(tool, words);
         let portcullis = self.portcullis.run(tool, words);
@@ -170,7 +170,7 @@ fn peers_trusted_dumps_and_reloads_look_the_same() {
     both.same(Kamcmd, "permissions.trustedReload");
     let said = both.same(Kamcmd, "permissions.trustedDump");
     assert!(said.contains("pattern: ^sip:.*@example"), "{said}");
-    // In JSON the names of one object come again for each row: the same rows in the same order all the same.
+    // In JSON, the names of an object repeat for each row. The rows and their order are compared nevertheless.
     for words in ["trusted dump", "rpc permissions.trustedDump"] {
         let [kamailio, portcullis] = [&both.kamailio, &both.portcullis]
             .map(|tools| fields_of(&tools.run(Kamctl, words), &PEER_FIELDS));
@@ -189,7 +189,7 @@ fn peers_trusted_dumps_and_reloads_look_the_same() {
 }
 
 #[test]
-fn peers_pairs_of_texts_are_tested_alike() {
+fn peers_pairs_of_texts_give_the_same_results() {
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     let path = folder.path().join("calls").display().to_string();
     for (name, text) in [
@@ -255,7 +255,7 @@ fn peers_pairs_of_texts_are_tested_alike() {
     assert_eq!(said, "error: 500 - URI is too long\n", "{LONG_TEST_URI:?}");
 }
 
-/// What is left of a fault without what only Portcullis says.
+/// Removes what only Portcullis prints from a fault.
 fn without_data(said: &str) -> Vec<&str> {
     let lines = said
         .lines()

@@ -13,7 +13,7 @@ use serde_json::json;
 
 const CALLER: u8 = 10;
 const TENANTS: u32 = 2;
-/// Compiling takes long enough to be seen, and stopped.
+/// Compiling this many statements takes long enough to be observed and stopped.
 const STATEMENTS: u32 = 60_000;
 
 /// The processes that compile policies of tenants for this host.
@@ -49,7 +49,7 @@ fn answers(host: &Host) -> Vec<String> {
 }
 
 #[test]
-fn tenants_are_served_as_their_policies_come() {
+fn tenants_are_served_as_soon_as_their_policies_are_loaded() {
     const LOADING: &str = "SIP/2.0 480 Loading";
     const OWN: &str = "SIP/2.0 403 Forbidden";
     let mut builder = Builder::new().set("policy.on-failure", "load = \"reject 480 Loading\"");
@@ -63,7 +63,7 @@ fn tenants_are_served_as_their_policies_come() {
             .set(&section, &format!("file = {file:?}"));
     }
     let mut host = builder.launch();
-    // Both are compiled at the same time, and neither comes to its end.
+    // Both are compiled at the same time, and neither finishes.
     let mut stopped = BTreeSet::new();
     wait::until("both compilers are stopped", || {
         for pid in compilers(&host).difference(&stopped.clone()) {

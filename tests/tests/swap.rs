@@ -1,4 +1,4 @@
-//! Policies are swapped while requests flow: none is lost, broken files change nothing.
+//! Policies are swapped while requests are sent: no request is lost, and broken files change nothing.
 
 #![forbid(unsafe_code)]
 
@@ -36,7 +36,7 @@ fn swaps_under_load_lose_nothing() {
     for n in 1..=SWAPS {
         host.replace_policy(&rejecting(480, &format!("generation {n}")));
         wait_for(&host, &format!("SIP/2.0 480 generation {n}"));
-        // A broken file between two good ones must not be seen by anybody.
+        // A broken file between two valid ones must never become active.
         host.replace_policy(&[&b"\0asm\x0d\0\x01\0broken"[..], &[n as u8; 40]].concat());
         load.wait_for(50);
     }
@@ -50,7 +50,7 @@ fn swaps_under_load_lose_nothing() {
 }
 
 #[test]
-fn a_file_rewritten_in_place_is_noticed() {
+fn a_file_rewritten_in_place_is_detected() {
     let host = start(1);
     wait_for(&host, "SIP/2.0 480 generation 0");
     std::fs::write(host.policy_file(), rejecting(481, "rewritten"))
@@ -59,7 +59,7 @@ fn a_file_rewritten_in_place_is_noticed() {
 }
 
 #[test]
-fn a_link_that_is_switched_is_noticed() {
+fn a_changed_link_is_detected() {
     let host = start(1);
     for (name, code) in [("a.wasm", 482), ("b.wasm", 483)] {
         std::fs::write(host.folder().join(name), rejecting(code, name))
@@ -72,7 +72,7 @@ fn a_link_that_is_switched_is_noticed() {
 }
 
 #[test]
-fn a_broken_file_leaves_the_old_policy_serving_and_says_what_is_wrong() {
+fn a_broken_file_is_reported_and_the_old_policy_stays() {
     let host = start(1);
     let good = rejecting(486, "good");
     for (bytes, word) in [

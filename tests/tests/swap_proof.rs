@@ -1,5 +1,5 @@
-//! Swaps by the hundred under fire, over UDP and TCP, good and broken files mixed: no request is lost, answered twice or judged by half of
-//! a policy, no worker goes back to an older generation, and nothing is left behind.
+//! Hundreds of swaps under load, over UDP and TCP, valid and broken files mixed: no request is lost, answered twice or evaluated by an
+//! incomplete policy, no worker returns to an older generation, and no resources leak.
 //!
 //! `PORTCULLIS_SWAPS` makes it longer.
 
@@ -13,22 +13,23 @@ use portcullis_testkit::host::{Builder, Host};
 use portcullis_testkit::load::Load;
 use portcullis_testkit::sip::Caller;
 
-/// Good files that are pushed, unless told otherwise; as many broken ones between them.
+/// Default number of valid files that are pushed; as many broken ones are pushed between them.
 const SWAPS: u64 = 120;
 
 /// Callers on each transport.
 const CALLERS: u8 = 3;
 
-/// What the process may have more at the end than after the first half. By then it has used all slots of the pool that it will, and each
-/// stays mapped. What is left behind by each swap comes to more than this in the second half.
+/// How much more memory the process may have at the end than after the first half. By then it has used all slots of the pool that it will
+/// use, and they stay mapped. A leak of each swap would exceed this in the second half.
 const GROWTH_MIB: u64 = 48;
 const MORE_MAPS: usize = 32;
 
-/// A request to the control port is open, and another thread that loads tables has begun; those are as many as loads at the same time.
+/// A request to the control port is pending, and another thread that loads tables has started. There are as many of these as concurrent
+/// loads.
 const MORE_FILES: usize = 12;
 
 #[test]
-fn swaps_by_the_hundred_lose_and_leave_nothing() {
+fn hundreds_of_swaps_lose_no_request_and_leak_nothing() {
     let swaps = swaps();
     let host = Builder::new()
         .workers(2)
@@ -42,7 +43,7 @@ fn swaps_by_the_hundred_lose_and_leave_nothing() {
     let asked = AtomicU64::new(0);
     let begun = Instant::now();
     let (mut early, mut late) = (None, None);
-    // Beside those who look at each answer, one who only makes work, for the operator's policy.
+    // In addition to callers that check each response, this one adds load for the operator's policy.
     let load = Load::start(&host, 40, 8);
     std::thread::scope(|threads| {
         let _stop = StopOnDrop(&stop);
@@ -102,7 +103,7 @@ fn nothing_is_left_behind(early: Taken, late: Taken) {
     );
 }
 
-/// Asks again and again. Every answer is that of a whole generation, and of none before the last one that was seen: a flow stays with
+/// Sends requests. Every response must be that of a complete generation, and generations must not go backwards, because a flow stays with
 /// its worker.
 fn watch(caller: &mut Caller, stop: &AtomicBool, asked: &AtomicU64) {
     let mut last = 0;
@@ -120,7 +121,7 @@ fn watch(caller: &mut Caller, stop: &AtomicBool, asked: &AtomicU64) {
     assert!(caller.hears_nothing(), "no answer comes twice");
 }
 
-/// Pushes a generation, and its number is that of the file: none is skipped or used twice.
+/// Pushes a generation, whose number is that of the file: no number is skipped or used twice.
 fn push(host: &Host, generation: u64) {
     let policy = rejecting(480, &format!("generation {generation}"));
     let (status, told) = host.push("acme", "arrival=activate", &policy);
@@ -129,7 +130,7 @@ fn push(host: &Host, generation: u64) {
     assert_eq!(told["live_on_all_workers"], true, "{told}");
 }
 
-/// A file that is broken in one of many ways: cut off, or with other bytes in it.
+/// Returns a file that is broken in one of many ways: truncated, or with other bytes in it.
 fn broken(number: u64) -> Vec<u8> {
     let mut policy = rejecting(480, &format!("generation {number}"));
     let length = policy.len() as u64;

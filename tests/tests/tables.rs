@@ -1,5 +1,4 @@
-//! Where the rows come from: an address file in place of the table, tables under other names read by a user who may do no more,
-//! files in and out.
+//! Sources of the rows: an address file instead of the table, tables with other names and a read-only user, exports and imports.
 
 #![forbid(unsafe_code)]
 
@@ -15,7 +14,7 @@ use serde_json::json;
 const CALLER: u8 = 10;
 const OTHER: u8 = 20;
 
-/// Of a host whose relay has nowhere to go: an allowed source gets 403, an unknown one 401, and no callee is needed.
+/// The host has no next hop: an allowed source gets 403, an unknown one 401, and no callee is needed.
 fn wait_for_code(host: &Host, source: u8, expected: u16) {
     wait::until(&format!("the answer is {expected}"), || {
         let mut caller = host.udp(source);
@@ -46,7 +45,7 @@ fn text(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn an_address_file_serves_in_place_of_the_table() {
+fn an_address_file_replaces_the_table() {
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     let file = folder.path().join("address.list");
     let builder = Builder::new().set("database", &format!("address-file = {file:?}"));
@@ -55,8 +54,8 @@ fn an_address_file_serves_in_place_of_the_table() {
     let host = builder.start();
     wait_for_code(&host, CALLER, 403);
     wait_for_code(&host, OTHER, 401);
-    host.wait_for_log("changes seen by size and times of the file");
-    // Peers, policies and tenants have their database all the same.
+    host.wait_for_log("changes detected by size and times of the file");
+    // Trusted peers, policies and tenants still use the database.
     assert_eq!(host.complaints(), [""; 0]);
     let status = host.rpc("portcullis.status", json!([]));
     let addresses = &status["result"]["addresses"];
@@ -71,13 +70,13 @@ fn an_address_file_serves_in_place_of_the_table() {
     assert!(said.contains(&bad), "{said}");
     assert!(host.run("address show").contains(&other.to_string()));
 
-    // Not one line is good: the old table goes on serving, and the answer says why.
+    // Without a valid line, the old table stays, and the reply gives the reason.
     std::fs::write(&file, format!("{other} 200\n")).expect("a file can be written");
     let output = host.command("address reload");
     assert!(!output.status.success());
     let said = text(&output.stderr);
     assert!(
-        said.contains("no line that can be used") && said.contains("address.list:1:1: grp"),
+        said.contains("no valid line") && said.contains("address.list:1:1: grp"),
         "{said}"
     );
     wait_for_code(&host, OTHER, 403);
@@ -92,7 +91,7 @@ fn an_address_file_serves_in_place_of_the_table() {
 }
 
 #[test]
-fn peers_tables_with_other_names_and_a_user_who_may_only_read() {
+fn peers_tables_with_other_names_and_a_read_only_user() {
     let database = MariaDb::start();
     database.sql(
         "kamailio",
@@ -126,7 +125,7 @@ fn peers_tables_with_other_names_and_a_user_who_may_only_read() {
     wait_for_code(&host, OTHER, 403);
     let said = text(&host.command("check").stdout);
     assert!(
-        said.contains("changes seen by reading it again (the server knows"),
+        said.contains("changes detected by reading it again (the server knows"),
         "{said}"
     );
     let output = host.command(&format!("address add 200 {caller}"));
@@ -149,7 +148,7 @@ fn peers_a_table_moves_to_mariadb_and_back() {
     let run = |words: &[&str], input: &str| run(folder.path(), words, input);
     let text = |bytes: &[u8]| text(bytes);
 
-    // The script of a dry run is as good as the migration itself.
+    // The script of a dry run is equivalent to the migration.
     let plan = text(&run(&["db", "migrate", "--dry-run"], "").stdout);
     assert_eq!(
         database.sql("kamailio", "SHOW TABLES"),
@@ -158,7 +157,7 @@ fn peers_a_table_moves_to_mariadb_and_back() {
     );
     database.sql("kamailio", &plan);
     let said = text(&run(&["db", "migrate"], "").stdout);
-    assert_eq!(said.matches("was left as it is\n").count(), 7, "{said}");
+    assert_eq!(said.matches("was not changed\n").count(), 7, "{said}");
     database.sql("kamailio", "DROP TABLE trusted");
     let said = text(&run(&["db", "migrate"], "").stdout);
     assert!(said.contains("\ncreated table `trusted`\n"), "{said}");
@@ -172,7 +171,7 @@ fn peers_a_table_moves_to_mariadb_and_back() {
     for line in [
         "standard input:5: ip_addr \"10.0.0.0/8\" is a network in CIDR form",
         "standard input:6: grp 0 is not a group",
-        "2 rows of standard input can't be used: nothing was imported",
+        "2 rows of standard input cannot be used: nothing was imported",
     ] {
         assert!(said.contains(line), "{line} is not in: {said}");
     }

@@ -1,4 +1,4 @@
-//! Tenants of a running host: their people ship policies, and none of them can disturb another.
+//! Tenants of a running host: they push policies, and none can affect another.
 
 #![forbid(unsafe_code)]
 
@@ -41,7 +41,7 @@ fn answer(caller: &mut Caller, tenant: &str) -> String {
         .to_owned()
 }
 
-/// What a command of the tenant's people prints, and it must go well.
+/// Runs a command with the tenant's token, which must succeed, and returns its output.
 fn ship(host: &Host, words: &str) -> String {
     let output = host.command_as(ACME, words);
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -56,9 +56,9 @@ fn refused(host: &Host, words: &str) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// From the first push to a way back, as `docs/policies.md` tells it.
+/// From the first push to a rollback, as in `docs/policies.md`.
 #[test]
-fn a_tenant_ships_tries_and_goes_back() {
+fn a_tenant_pushes_tries_and_rolls_back() {
     let host = start(&[]);
     let mut caller = host.udp(10);
     host.write("one.wasm", rejecting(486, "one"));
@@ -76,11 +76,11 @@ fn a_tenant_ships_tries_and_goes_back() {
     assert!(said.contains("generation 2, shadow"), "{said}");
     let early = host.command("policy diff acme");
     let early = String::from_utf8_lossy(&early.stderr).into_owned();
-    assert!(early.contains("no request has come since"), "{early}");
+    assert!(early.contains("there has been no request since"), "{early}");
     assert_eq!(answer(&mut caller, "acme"), "486 one");
     let diff = wait::until("the shadow has been asked", || {
         let diff = ship(&host, "policy diff acme");
-        diff.contains("1 otherwise").then_some(diff)
+        diff.contains("1 different").then_some(diff)
     });
     for line in [
         "serves:    reject 486 one",
@@ -90,7 +90,7 @@ fn a_tenant_ships_tries_and_goes_back() {
         assert!(diff.contains(line), "{line}: {diff}");
     }
 
-    // Who looks at differences sees no more than who reads records.
+    // `diff` shows no more than records contain.
     let told = host.rpc("policy.diff", serde_json::json!(["acme"]));
     let sample = told["result"]["samples"][0]["request"].as_str();
     let sample = sample.unwrap_or_else(|| panic!("{told}"));
@@ -121,7 +121,7 @@ fn a_tenant_ships_tries_and_goes_back() {
     let pulled = std::fs::read(host.folder().join("pulled.wasm")).expect("it was written");
     assert_eq!(pulled, rejecting(486, "one"));
 
-    // What is no policy changes nothing, and what is not the tenant's is not reached.
+    // An invalid policy changes nothing, and other seats are not accessible.
     host.write("three.wasm", guest("wasi-import"));
     let said = refused(&host, "policy push acme three.wasm --activate");
     assert!(said.contains("wasi_snapshot_preview1"), "{said}");
@@ -142,10 +142,10 @@ fn a_tenant_ships_tries_and_goes_back() {
     assert!(status.contains("policy:       one.wasm"), "{status}");
 }
 
-/// One loops for ever in every request, one grows its memory, one traps, one logs without end. A fifth, on the same workers, gets every
-/// answer, and the right one.
+/// One policy loops in every request, one grows its memory, one traps, one logs without end. A fifth tenant, on the same workers, gets
+/// every response, and the correct one.
 #[test]
-fn hostile_tenants_are_their_own_problem() {
+fn hostile_tenants_do_not_affect_others() {
     const HOSTILE: [(&str, &str); 4] = [
         ("loops", "loop-with-body"),
         ("grows", "memory-growth"),
@@ -159,8 +159,8 @@ fn hostile_tenants_are_their_own_problem() {
         .set("tenants.acme", &format!("token = \"{ACME}\""));
     for (tenant, _) in HOSTILE {
         let section = format!("tenants.{tenant}");
-        // However little of the processor this machine has left, a call that loops takes less than a second of the part that five tenants
-        // leave it: ten fail within the window of the breaker.
+        // Even on a busy machine, a call that loops takes less than a second of the share that five tenants have: ten fail within the
+        // window of the breaker.
         builder = builder
             .set(&section, &format!("uri-domains = [\"{tenant}.example\"]"))
             .set(&section, "deadline = \"10ms\"")
@@ -181,19 +181,19 @@ fn hostile_tenants_are_their_own_problem() {
             threads.spawn(move || {
                 while !stop.load(Ordering::Relaxed) {
                     let line = answer(&mut caller, tenant);
-                    // The one that shouts comes to an answer, unless it is its neighbours' turn.
+                    // The tenant that logs gets its response, unless the other tenants take precedence.
                     let is_expected = line.starts_with("503 ")
                         || (tenant == "shouts" && line.starts_with("401 "));
                     assert!(is_expected, "{tenant}: {line}");
                 }
             });
         }
-        // However this ends, the threads have to end with it.
+        // The threads must end however the test ends.
         let _stop = StopOnDrop(&stop);
         let mut caller = host.udp(10);
         let answers = (0..ASKED).filter(|_| answer(&mut caller, "acme") == "486 good");
         assert_eq!(answers.count(), ASKED);
-        // Those that fail are taken out of service, and the operator is told; the one that shouts is cut off.
+        // Policies that fail are taken out of service, and alerts are raised; the lines of the one that logs are limited.
         for tenant in ["loops", "grows", "traps"] {
             let label = format!("seat=\"{tenant}\"");
             wait::until("the alert is raised", || {
@@ -209,10 +209,10 @@ fn hostile_tenants_are_their_own_problem() {
     );
 }
 
-/// One takes all the time that there is, and nothing ends it but the deadline of each call: its own requests are turned away. Another, on
-/// the same worker, gets every answer.
+/// One tenant takes all the CPU time, limited only by the deadline of each call: its requests are rejected. Another tenant on the same
+/// worker gets every response.
 #[test]
-fn who_takes_all_the_time_gives_way() {
+fn a_tenant_that_takes_all_the_time_is_throttled() {
     const ASKED: usize = 150;
     const AT_ONCE: usize = 20;
     let host = Builder::new()
@@ -392,7 +392,10 @@ fn tenants_come_and_go_without_a_restart() {
     let output = host.command("tenant reload");
     assert!(!output.status.success());
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(said.contains("tenants.Bad: no name for a tenant"), "{said}");
+    assert!(
+        said.contains("tenants.Bad: not a valid name of a tenant"),
+        "{said}"
+    );
     host.signal("HUP");
     host.wait_for_log("event=\"tenants_not_reloaded\"");
     assert_eq!(answer(&mut caller, "new"), "480 Temporarily Unavailable");
@@ -513,7 +516,7 @@ fn pushes_of_a_tenant_have_a_rate() {
     }
     let said = refused(&host, push);
     assert!(
-        said.contains("takes 2 pushes a minute (key `pushes-per-minute`)"),
+        said.contains("accepts 2 pushes per minute (key `pushes-per-minute`)"),
         "{said}"
     );
     // Going back and the operator's own are not counted.

@@ -1,4 +1,4 @@
-//! What files, rows, peers and policies say reaches no terminal and no log as anything but text.
+//! Text from files, rows, peers and policies reaches terminals and logs only in escaped form.
 
 #![forbid(unsafe_code)]
 
@@ -10,7 +10,7 @@ use portcullis_testkit::host::{Builder, Host};
 use portcullis_testkit::{binary, policy, wait};
 use serde_json::json;
 
-/// Escape sequences of C0 and C1, BEL, DEL, a new line that would be taken for ours, and marks that turn the direction of text.
+/// Escape sequences of C0 and C1, BEL, DEL, a new line that imitates one of ours, and bidirectional formatting characters.
 const HOSTILE: &str =
     "x\u{1b}[31m\u{1b}]0;title\u{7}\u{9b}2J\u{7f}\r\nforged line\u{202e}\u{2066}\u{200f}\u{2028}y";
 
@@ -36,7 +36,7 @@ fn assert_harmless(what: &str, bytes: &[u8]) {
     assert_eq!(forged, None, "{what}: {text:?}");
 }
 
-/// Runs a command; whatever it prints is harmless. True if it shows the hostile text at all.
+/// Runs a command, checks that its output is harmless, and returns whether it contains the hostile text at all.
 fn shows(host: &Host, words: &[&str]) -> bool {
     let output = run(host, words);
     assert_harmless(&format!("{words:?}"), &output.stdout);
@@ -45,13 +45,13 @@ fn shows(host: &Host, words: &[&str]) -> bool {
     String::from_utf8_lossy(&both).contains("forged line")
 }
 
-/// As it stands in WebAssembly's text form.
+/// Escapes bytes for the text form of WebAssembly.
 fn escaped(text: &str) -> String {
     text.bytes().map(|byte| format!("\\{byte:02x}")).collect()
 }
 
 #[test]
-fn files_are_shown_harmless() {
+fn text_from_files_is_escaped() {
     let host = Builder::new().start();
     let text = format!(
         "(module (import \"{0}\" \"{0}\" (func)) (memory (export \"memory\") 1) (func (export \"decide\") (result i32) i32.const 0))",
@@ -68,7 +68,7 @@ fn files_are_shown_harmless() {
         assert!(shows(&host, words), "{words:?} shows the import");
     }
     shows(&host, &["policy", "push", "default", &file]);
-    // The same file at the place of the policy: the log and the status name the import.
+    // The same file as the policy of the host: the log and the status name the import.
     host.replace_policy(&bytes);
     assert!(shows(&host, &["policy", "reload"]));
     assert!(shows(&host, &["policy", "status"]));
@@ -106,7 +106,7 @@ fn files_are_shown_harmless() {
 }
 
 #[test]
-fn rows_and_names_are_shown_harmless() {
+fn text_from_rows_and_names_is_escaped() {
     let host = Builder::new().start();
     shows(
         &host,
@@ -131,7 +131,7 @@ fn rows_and_names_are_shown_harmless() {
 }
 
 #[test]
-fn who_pushes_is_shown_harmless() {
+fn the_author_of_a_push_is_escaped() {
     let host = Builder::new().start();
     run(&host, &["db", "migrate"]);
     let file = host.folder().join("pushed.wasm");
@@ -177,7 +177,7 @@ fn who_pushes_is_shown_harmless() {
 #[test]
 fn peers_and_policies_write_text_into_logs() {
     for format in ["human", "json"] {
-        // The policy logs a text that looks like fields of the line, behind an escape.
+        // The policy logs a text that looks like fields of the line, after an escape sequence.
         let said = format!("{HOSTILE} tenant=\"other\" policy=\"other\"");
         let logs = module(&format!(
             r#"(module
@@ -214,7 +214,7 @@ fn peers_and_policies_write_text_into_logs() {
             .find(|line| line.contains("policy_log"))
             .expect("the line of the policy");
         if format == "human" {
-            // Only within the quotes of `text`, where quotes are escaped.
+            // Occurs only within the quotes of `text`, where quotes are escaped.
             assert!(!line.contains(" tenant=\"other\""), "{line}");
             assert!(line.contains("tenant=\\\"other\\\""), "{line}");
         } else {

@@ -1,4 +1,4 @@
-//! `portcullis trace`: what becomes of messages, as it happens.
+//! `portcullis trace`: how messages are handled, as it happens.
 
 #![forbid(unsafe_code)]
 
@@ -21,7 +21,7 @@ struct Trace {
 }
 
 impl Trace {
-    /// Begins a trace; returns when the host knows of it.
+    /// Begins a trace; returns when the host has started it.
     fn begin(host: &Host, words: &str) -> Self {
         let running = host.metric("portcullis_traces", &[]);
         let mut child = Command::new(binary())
@@ -54,7 +54,7 @@ impl Drop for Trace {
 }
 
 #[test]
-fn a_call_is_followed_from_policy_to_next_hop_and_back() {
+fn a_call_is_traced_from_policy_to_next_hop_and_back() {
     let builder = Builder::new();
     let lease_row = builder.lease().ip(CALLER).to_string();
     let callee = Callee::start(builder.lease().addr(20, 5060));
@@ -105,7 +105,7 @@ fn a_call_is_followed_from_policy_to_next_hop_and_back() {
 }
 
 #[test]
-fn filters_choose_by_what_became_of_a_message() {
+fn filters_select_by_outcome() {
     let host = Builder::new().start();
     let mut dropped = Trace::begin(&host, "--outcome dropped");
     let mut failed = Trace::begin(&host, "--code 5xx --method MESSAGE");
@@ -144,7 +144,7 @@ fn filters_choose_by_what_became_of_a_message() {
 }
 
 #[test]
-fn what_is_not_delivered_is_shown_to_those_who_saw_the_request() {
+fn undelivered_requests_are_traced() {
     let builder = Builder::new();
     let hop = builder.lease().addr(20, 5060);
     let host = builder
@@ -169,7 +169,7 @@ fn what_is_not_delivered_is_shown_to_those_who_saw_the_request() {
 }
 
 #[test]
-fn traces_are_bounded_and_end_with_their_follower() {
+fn traces_are_limited_and_end_with_their_client() {
     let host = Builder::new().start();
     let running = || host.metric("portcullis_traces", &[]);
     let all: Vec<_> = (0..4).map(|_| Trace::begin(&host, "")).collect();

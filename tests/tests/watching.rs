@@ -1,4 +1,4 @@
-//! However many files a host follows, one thread and one instance of the system's events do it.
+//! One thread with one inotify instance follows all files of a host, however many there are.
 
 #![forbid(unsafe_code)]
 
@@ -31,7 +31,7 @@ fn replace(file: &Path, bytes: &[u8]) {
     fs::rename(&beside, file).expect("it can be renamed");
 }
 
-/// Instances of inotify, and threads that read them.
+/// Returns the number of inotify instances, and of threads that read them.
 fn watchers(host: &Host) -> (usize, usize) {
     let of_process = |name: &str| {
         let entries = fs::read_dir(format!("/proc/{}/{name}", host.pid())).expect("the host runs");
@@ -64,7 +64,7 @@ fn files_of_all_tenants_are_followed_by_one_watcher() {
             "database",
             &format!("address-file = {:?}", at("address.txt")),
         );
-    // The last one as Kubernetes lays out a ConfigMap.
+    // The last file is laid out like a Kubernetes ConfigMap.
     fs::create_dir(at("one")).expect("a folder can be made");
     symlink("one", at("..data")).expect("a link can be made");
     let file = |n: u16| at(&format!("{n}.wasm"));
@@ -104,6 +104,6 @@ fn files_of_all_tenants_are_followed_by_one_watcher() {
         (host.metric("portcullis_address_rows", &[]) == 2.0).then_some(())
     });
     assert_eq!(watchers(&host), (1, 1));
-    // Another tenant that has not changed is as it was.
+    // Another tenant, which has not changed, is unaffected.
     assert_eq!(answer(&host, 5), "SIP/2.0 480 first 5");
 }

@@ -76,7 +76,7 @@ async fn measure(what: &str, database: &Database) {
     let begun = Instant::now();
     let loaded = database.load().await.expect("the table can be loaded");
     println!(
-        "  {what}: a look takes {} µs (median; 99 of 100 at most {} µs), reading {} rows {:.3} s; changes seen by {}",
+        "  {what}: a look takes {} µs (median; 99 of 100 at most {} µs), reading {} rows {:.3} s; changes detected by {}",
         micros(looks[LOOKS / 2]),
         micros(looks[LOOKS * 99 / 100]),
         loaded.table.len(),

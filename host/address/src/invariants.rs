@@ -17,8 +17,12 @@ pub fn pattern(pattern: &str, text: &str, is_basic: bool) {
     };
     assert_eq!(compiled.as_str(), pattern);
     let found = compiled.is_match(text);
-    assert_eq!(found, compiled.is_match(text), "a search has no memory");
-    // With a bound it gives the same answer, or none.
+    assert_eq!(
+        found,
+        compiled.is_match(text),
+        "a search does not depend on earlier ones"
+    );
+    // With a limit of the effort, the result is the same, or none.
     if let Ok(bounded) = compiled.is_found(text, &mut Effort::new(&|| false)) {
         assert_eq!(bounded, found);
     }

@@ -1,13 +1,12 @@
-//! Kamailio's `address` table in memory.
+//! Kamailio's tables `address` and `trusted` and its allow and deny files, in memory.
 //!
-//! Operators keep the sources they trust in the table `address` of Kamailio's `permissions` module: a group, an
-//! address or a network, a port, a tag. This crate reads that table from MySQL, MariaDB or SQLite, says what is wrong
-//! with which row, and answers "is this source in group 200?" with Kamailio's meaning at the cost of a few cache lines,
-//! however many rows there are.
+//! Operators keep trusted sources in the table `address` of Kamailio's `permissions` module: a group, an address or a network, a port, a
+//! tag. This crate reads that table from MySQL, MariaDB, PostgreSQL or SQLite, reports invalid rows, and answers "is this source in group
+//! 200?" as Kamailio would, at the cost of a few cache lines, whatever the number of rows.
 //!
-//! - [`Table`] is the immutable look-up structure, [`TableBuilder`] makes it from [`Row`]s;
+//! - [`Table`] is the immutable lookup structure, built by [`TableBuilder`] from [`Row`]s;
 //! - [`Database`] reads and changes the rows where operators keep them, under the names of a [`Schema`];
-//! - [`Import`] and [`RowWriter`] carry rows from and to files;
+//! - [`Import`] and [`RowWriter`] read rows from files and write them to files;
 //! - [`TrustedTable`] are the peers of the table `trusted`, [`Rules`] those of Kamailio's allow and deny files, with POSIX patterns
 //!   compiled once ([`Pattern`]);
 //! - [`AddressBook`] holds the current [`Snapshot`] of all three, reloads it, and watches the database for changes.

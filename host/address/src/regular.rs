@@ -1,11 +1,11 @@
-//! Files that are read whole.
+//! Files that are read as a whole.
 
 use std::fs::File;
 use std::io;
 use std::path::Path;
 
-/// Opens a file to read it. A pipe, a socket or a device in its place is an error: opening a pipe waits until somebody writes to it, and
-/// what waits for the file would wait with it.
+/// Opens a file for reading. A pipe, a socket or a device is an error: opening a pipe blocks until it has a writer, and would delay
+/// everything that waits for the file.
 pub(crate) fn open(path: &Path) -> io::Result<File> {
     let metadata = std::fs::metadata(path)?;
     if metadata.is_dir() {

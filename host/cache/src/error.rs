@@ -9,7 +9,7 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 pub enum CacheError {
     /// The directory cannot be created or read.
-    #[error("{}: {source}; it must be a folder that the host may make or write to", path.display())]
+    #[error("{}: {source}; it must be a directory that the host may create or write to", path.display())]
     Folder {
         /// The directory.
         path: PathBuf,
@@ -26,7 +26,7 @@ pub enum CacheError {
     },
     /// Directory or key belong to another user, who could read or replace the key.
     #[error(
-        "{} belongs to user {owner}, and this process runs as user {user}: name a folder of this user's own", path.display()
+        "{} belongs to user {owner}, and this process runs as user {user}: choose a directory that belongs to this user", path.display()
     )]
     Owner {
         /// The directory or file.
@@ -38,7 +38,7 @@ pub enum CacheError {
     },
     /// Users other than the owner have access to directory or key.
     #[error(
-        "{path} has mode {mode:04o}, so others on this machine can get at it: chmod {mend:04o} {path}",
+        "{path} has mode {mode:04o}, so other users have access to it: chmod {mend:04o} {path}",
         path = path.display()
     )]
     Mode {
@@ -50,7 +50,7 @@ pub enum CacheError {
         mend: u32,
     },
     /// The key file contains no key.
-    #[error("{}: no key; empty the folder, and the host makes a new one", path.display())]
+    #[error("{}: not a key file; empty the directory, and the host generates a new key", path.display())]
     NoKey {
         /// The file.
         path: PathBuf,

@@ -11,7 +11,7 @@ const ONE: Name = Name([1; 32]);
 const TWO: Name = Name([2; 32]);
 const MOST: u64 = 1 << 20;
 
-/// A folder for caches, which is not there yet.
+/// A directory for caches, which does not exist yet.
 struct Lab(TempDir);
 
 impl Lab {
@@ -46,7 +46,7 @@ fn mode_of(path: &Path) -> u32 {
 }
 
 #[test]
-fn what_was_kept_is_found_also_after_a_restart() {
+fn stored_entries_are_found_after_a_restart() {
     let lab = Lab::new();
     let cache = lab.open();
     assert_eq!(cache.find(&ONE).unwrap(), None);
@@ -63,7 +63,7 @@ fn what_was_kept_is_found_also_after_a_restart() {
 }
 
 #[test]
-fn folder_and_files_are_their_owners_alone() {
+fn only_the_owner_has_access_to_directory_and_files() {
     let lab = Lab::new();
     let cache = lab.open();
     cache.keep(&ONE, b"content").unwrap();
@@ -73,7 +73,7 @@ fn folder_and_files_are_their_owners_alone() {
 }
 
 #[test]
-fn a_folder_or_key_that_others_can_get_at_is_refused() {
+fn a_directory_or_key_that_others_can_access_is_refused() {
     let lab = Lab::new();
     lab.open();
     for (path, wrong, right) in [
@@ -90,9 +90,9 @@ fn a_folder_or_key_that_others_can_get_at_is_refused() {
     }
 }
 
-/// Only root can give a file away, and only root is told by a file of another user that it isn't root's.
+/// Only root can create a file of another user.
 #[test]
-fn what_belongs_to_another_user_is_refused() {
+fn directories_and_files_of_other_users_are_refused() {
     if folder::user() != 0 {
         return;
     }
@@ -116,7 +116,7 @@ fn what_belongs_to_another_user_is_refused() {
 }
 
 #[test]
-fn no_changed_byte_is_taken() {
+fn a_changed_byte_is_detected() {
     let lab = Lab::new();
     let cache = lab.open();
     cache.keep(&ONE, b"content").unwrap();
@@ -134,13 +134,13 @@ fn no_changed_byte_is_taken() {
     }
     assert!(is_foreign(&[&sound[..], b"x"].concat()));
     assert!(is_foreign(b""));
-    // It can be kept anew.
+    // The entry can be stored again.
     cache.keep(&ONE, b"content").unwrap();
     assert_eq!(cache.find(&ONE).unwrap().unwrap(), b"content");
 }
 
 #[test]
-fn an_entry_under_another_name_or_of_another_key_is_not_taken() {
+fn an_entry_with_another_name_or_key_is_refused() {
     let (lab, others) = (Lab::new(), Lab::new());
     let (cache, other) = (lab.open(), others.open());
     cache.keep(&ONE, b"content").unwrap();
@@ -152,7 +152,7 @@ fn an_entry_under_another_name_or_of_another_key_is_not_taken() {
 }
 
 #[test]
-fn links_pipes_and_files_that_others_can_write_are_not_taken() {
+fn links_pipes_and_files_that_others_can_write_are_refused() {
     let lab = Lab::new();
     let cache = lab.open();
     cache.keep(&ONE, b"content").unwrap();
@@ -173,7 +173,7 @@ fn links_pipes_and_files_that_others_can_write_are_not_taken() {
 }
 
 #[test]
-fn a_key_that_is_none_is_told() {
+fn an_invalid_key_file_is_reported() {
     let lab = Lab::new();
     lab.open();
     let key = lab.folder().join("key");
@@ -181,12 +181,12 @@ fn a_key_that_is_none_is_told() {
         fs::write(&key, wrong).unwrap();
         let error = Cache::open(&lab.folder(), MOST).unwrap_err();
         assert!(matches!(error, CacheError::NoKey { .. }), "{error}");
-        assert_eq!(fs::read(&key).unwrap(), wrong, "it stays as it is");
+        assert_eq!(fs::read(&key).unwrap(), wrong, "the file is not changed");
     }
 }
 
 #[test]
-fn a_command_makes_nothing() {
+fn a_command_creates_nothing() {
     let lab = Lab::new();
     let open = || Cache::open_existing(&lab.folder(), MOST);
     assert!(open().unwrap_err().is_absent());
@@ -203,7 +203,7 @@ fn a_command_makes_nothing() {
 }
 
 #[test]
-fn what_was_used_least_recently_leaves_first() {
+fn the_least_recently_used_entry_is_evicted_first() {
     let lab = Lab::new();
     let cache = Cache::open(&lab.folder(), 1000).unwrap();
     let name = |n: u8| Name([n; 32]);
@@ -222,7 +222,7 @@ fn what_was_used_least_recently_leaves_first() {
     let there: Vec<_> = (0..6).map(is_there).collect();
     assert_eq!(there, [true, false, false, true, true, true]);
     assert_eq!(cache.bytes(), 800);
-    // A smaller bound goes for what is there already, and other files are nobody's business here.
+    // A smaller limit also applies to existing entries. Other files are not touched.
     fs::write(lab.folder().join("notes"), [0; 2000]).unwrap();
     let cache = Cache::open(&lab.folder(), 450).unwrap();
     assert_eq!(cache.bytes(), 400);
@@ -239,7 +239,7 @@ fn what_was_used_least_recently_leaves_first() {
 }
 
 #[test]
-fn drafts_that_nobody_writes_any_more_go() {
+fn abandoned_temporary_files_are_removed() {
     let lab = Lab::new();
     lab.open();
     let (old, new) = (
@@ -258,7 +258,7 @@ fn drafts_that_nobody_writes_any_more_go() {
 #[test]
 fn several_processes_and_threads_write_at_the_same_time() {
     let lab = Lab::new();
-    // Each has its own idea of the key at first, as processes that start together have.
+    // Processes that start together may each generate a key at first.
     let caches: Vec<_> = thread::scope(|scope| {
         let opening: Vec<_> = (0..8).map(|_| scope.spawn(|| lab.open())).collect();
         let opened = opening.into_iter().map(|thread| thread.join().unwrap());
@@ -282,13 +282,13 @@ fn several_processes_and_threads_write_at_the_same_time() {
 }
 
 #[test]
-fn a_folder_that_can_be_read_only_serves_and_says_so() {
+fn a_read_only_directory_returns_entries_and_reports_writes() {
     let lab = Lab::new();
     lab.open().keep(&ONE, b"content").unwrap();
     set_mode(&lab.folder(), 0o500);
     let cache = Cache::open(&lab.folder(), MOST).unwrap();
     assert_eq!(cache.find(&ONE).unwrap().unwrap(), b"content");
-    // Root may write all the same.
+    // Root can write anyway.
     if folder::user() != 0 {
         assert!(matches!(cache.keep(&TWO, b"more"), Err(EntryError::Io(_))));
         assert_eq!(cache.bytes(), 47);

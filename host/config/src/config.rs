@@ -1,4 +1,4 @@
-//! The whole configuration: which section is where, and what goes with what.
+//! The whole configuration: its sections, and the checks between them.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -19,20 +19,20 @@ use super::sip::{self, SipConfig};
 use super::tenant::{self, Operator, TenantConfig};
 use super::value::count;
 
-/// Every key with its default and its meaning, as a configuration file.
+/// A configuration file with every key, its default and its meaning.
 pub const DEFAULTS: &str = include_str!("defaults.toml");
 
-/// The file that is read when none is named and it exists.
+/// Name of the configuration file that is read if no other is named.
 pub const DEFAULT_FILE: &str = "portcullis.toml";
 
 /// The configuration of one host, validated.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
-    /// Worker threads; none for one for each core.
+    /// Number of worker threads; `None` means one per core.
     pub workers: Option<usize>,
-    /// How datagrams are shared out among them.
+    /// How UDP datagrams are distributed among the workers.
     pub spread: Spread,
-    /// Where to listen.
+    /// Listen addresses.
     pub listen: Vec<Listen>,
     /// `[database]`
     pub database: DatabaseConfig,
@@ -54,18 +54,18 @@ pub struct Config {
     pub sip: SipConfig,
 }
 
-/// How datagrams are shared out among workers.
+/// How UDP datagrams are distributed among the workers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Spread {
-    /// Those of one peer to one worker.
+    /// All datagrams of one peer go to the same worker.
     Flow,
-    /// Each to any.
+    /// Any worker may take any datagram.
     Datagram,
 }
 
 impl Config {
-    /// What is configured for the policy of a seat: a tenant's name, `default`, `before` or `after`. An operator's seat that is not
-    /// configured is as `default` is.
+    /// Returns the configuration of a seat: that of a tenant, `default`, `before` or `after`. An unconfigured seat of the operator has the
+    /// configuration of `default`.
     pub fn seat(&self, name: &str) -> Option<&SeatConfig> {
         let policy = &self.policy;
         match name {
@@ -79,10 +79,10 @@ impl Config {
         }
     }
 
-    /// Reads a file.
+    /// Reads a configuration file.
     ///
     /// # Errors
-    /// When the file cannot be read, or with every problem in it.
+    /// If the file cannot be read, or with every problem in it.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable {
             path: path.to_owned(),
@@ -94,11 +94,11 @@ impl Config {
         })
     }
 
-    /// The named file; without one `portcullis.toml` if the current directory has it; else the defaults. With it the path that
-    /// was read.
+    /// Reads the named file; without a name, [`DEFAULT_FILE`] if it is in the current directory; otherwise returns the defaults. Also
+    /// returns the path of the file that was read.
     ///
     /// # Errors
-    /// As [`Config::load`].
+    /// See [`Config::load`].
     pub fn find(named: Option<&Path>) -> Result<(Self, Option<PathBuf>), ConfigError> {
         let path = match named {
             Some(path) => path,
@@ -111,7 +111,7 @@ impl Config {
     /// Reads the text of a configuration file.
     ///
     /// # Errors
-    /// Every problem of the text, with its place.
+    /// Every problem in the text, with its position.
     pub fn parse(text: &str) -> Result<Self, Vec<Problem>> {
         match Self::parse_as_far_as_possible(text) {
             (config, problems) if problems.is_empty() => Ok(config),
@@ -119,18 +119,18 @@ impl Config {
         }
     }
 
-    /// The same, with defaults in place of what can't be used: for a check that goes on behind the first problem.
+    /// Like [`Config::parse`], but uses the default of each invalid value, so that later checks can run in spite of problems.
     pub fn parse_as_far_as_possible(text: &str) -> (Self, Vec<Problem>) {
         let document = Document::new(text);
         let config = root(document.root());
         (config, document.problems())
     }
 
-    /// Reads a tenant that does not stand in the configuration file: what would stand in its section there. `others` are the
-    /// tenants whose claims it must not cross.
+    /// Reads the section of a tenant that is not in the configuration file. `others` are the tenants with which its selectors and token
+    /// must not conflict.
     ///
     /// # Errors
-    /// Every problem of the text, with its place.
+    /// Every problem in the text, with its position.
     pub fn parse_tenant(
         &self,
         name: &str,
@@ -140,7 +140,7 @@ impl Config {
         tenant::parse(name, text, self.for_tenants(), others)
     }
 
-    /// The number of worker threads: as configured, or one for each core that this process may use.
+    /// Returns the number of worker threads: as configured, or one per core that this process may use.
     pub fn worker_count(&self) -> usize {
         let cores = || std::thread::available_parallelism().map_or(1, usize::from);
         self.workers.unwrap_or_else(cores)
@@ -211,7 +211,7 @@ fn workers(value: Value<'_>) -> Result<Option<usize>, Bad> {
     let mend = |bad: Bad| {
         Bad::new(
             bad.what,
-            format!("{}, or \"auto\" for one worker a core", bad.mend),
+            format!("{}, or \"auto\" for one worker per core", bad.mend),
         )
     };
     count(value, 1, 1024).map(Some).map_err(mend)
@@ -221,7 +221,7 @@ fn spread(value: Value<'_>) -> Result<Spread, Bad> {
     match value.text()? {
         "flow" => Ok(Spread::Flow),
         "datagram" => Ok(Spread::Datagram),
-        _ => Err(Bad::new("no such way", "write \"flow\" or \"datagram\"")),
+        _ => Err(Bad::new("unknown value", "write \"flow\" or \"datagram\"")),
     }
 }
 
@@ -236,7 +236,7 @@ fn listen(root: &mut Section<'_>, default: Vec<Listen>) -> Vec<Listen> {
         };
         if let Some(other) = seen.iter().find(same) {
             return Err(Bad::new(
-                format!("the same as {other}"),
+                format!("duplicate of {other}"),
                 "remove one of them",
             ));
         }
@@ -245,7 +245,7 @@ fn listen(root: &mut Section<'_>, default: Vec<Listen>) -> Vec<Listen> {
     });
     if root.is_empty_list("listen") {
         let mend = "name at least one address, for example [\"udp:127.0.0.1:5060\"]";
-        root.reject("listen", Bad::new("a host that listens nowhere", mend));
+        root.reject("listen", Bad::new("no listen address", mend));
     }
     read
 }
@@ -267,14 +267,14 @@ mod tests {
     }
 
     #[test]
-    fn the_page_of_defaults_says_what_the_defaults_are() {
+    fn the_documented_defaults_are_the_defaults() {
         assert_eq!(Config::parse(DEFAULTS), Ok(Config::default()));
         assert_eq!(Config::parse(""), Ok(Config::default()));
     }
 
     #[test]
-    fn the_page_of_defaults_names_every_key() {
-        // Every key that is asked for is known; on a page that lacks one, an unknown neighbour lists it.
+    fn every_key_is_documented() {
+        // The parser knows every key that it reads. The error for an unknown key lists the known keys of the section.
         for section in [
             "",
             "database",
@@ -296,16 +296,16 @@ mod tests {
             let listed = problems(&format!("{header}zzzz = 1"));
             let mut told = listed.iter();
             let (_, known) = told
-                .find_map(|line| line.split_once("known here: "))
+                .find_map(|line| line.split_once("known keys: "))
                 .unwrap();
             for key in known.split(", ").filter(|key| !key.is_empty()) {
                 let written = DEFAULTS.lines().any(|line| {
-                    // What has no default stands there as an example.
+                    // A key without a default is documented as a commented example.
                     let line = line.strip_prefix("# ").unwrap_or(line);
                     line.starts_with(&format!("{key} = "))
                         || line == format!("[{key}]")
                         || line == format!("[{section}.{key}]")
-                        // Every policy has these, and they are told once.
+                        // The sections that all policies have are documented once, for [policy].
                         || line == format!("[policy.{key}]")
                 });
                 assert!(written, "{section}.{key} is not in defaults.toml");
@@ -392,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn every_problem_is_told_with_place_value_and_mend() {
+    fn every_problem_has_position_value_and_correction() {
         let text = r#"workers = 0
 listen = ["udp:127.0.0.1:5060", "upd:127.0.0.1:5060", "udp:127.0.0.1:5060"]
 colour = "red"
@@ -419,19 +419,19 @@ level = "loud"
 "#;
         let said = problems(text);
         let expected = [
-            "1:11: workers = 0: too small; write a whole number from 1 to 1024, or \"auto\" for one worker a core",
+            "1:11: workers = 0: too small; write a whole number from 1 to 1024, or \"auto\" for one worker per core",
             "2:33: listen[1] = \"upd:127.0.0.1:5060\": unknown transport `upd`; write \"udp:ADDRESS:PORT\"",
-            "2:55: listen[2] = \"udp:127.0.0.1:5060\": the same as udp:127.0.0.1:5060; remove one of them",
-            "3:1: colour: unknown key; known here: workers, spread, listen, database, permissions, policy, relay, control, records, log, sip, tenants",
+            "2:55: listen[2] = \"udp:127.0.0.1:5060\": duplicate of udp:127.0.0.1:5060; remove one of them",
+            "3:1: colour: unknown key; known keys: workers, spread, listen, database, permissions, policy, relay, control, records, log, sip, tenants",
             "5:7: database.url: the database \"oracle\" is not supported; write \"mysql://",
-            "6:12: database.required = \"yes\": a text, not a yes or no; write true or false",
+            "6:12: database.required = \"yes\": a string, not a boolean; write true or false",
             "7:8: database.poll = 5: a time without a unit; write a time from \"100ms\" to \"3600s\"",
             "9:1: policy.fiel: unknown key; did you mean `file`?",
             "10:11: policy.default = \"accept\": not one of the choices; write \"reject\" or \"relay\" or \"drop\"",
             "11:16: policy.default-code = 200: too small; write a whole number from 300 to 699",
             "12:12: policy.deadline = \"soon\": not a time; write a time from \"1ms\" to \"10s\"",
             "13:10: policy.memory = \"99GiB\": too large; write a size from \"64KiB\" to \"1GiB\"",
-            "14:1: policy.workers: unknown key; it belongs to the top of the file",
+            "14:1: policy.workers: unknown key; it belongs at the top of the file",
             "16:12: relay.next-hop = \"http://example.com\": not a SIP URI; write \"sip:HOST:PORT\"",
             "17:11: relay.domains = \"example.com\": not a list; write domains = [",
             "19:5: relay.next-hops.b = \"sip:b.example;transport=tls\": unknown parameter `transport=tls`; ",
@@ -445,23 +445,23 @@ level = "loud"
     }
 
     #[test]
-    fn what_is_not_toml_is_told_beside_the_rest() {
+    fn a_line_that_is_not_toml_does_not_hide_other_problems() {
         let said = problems("workers = one\n[log\nlevel = \"info\"\n[control]\nlisten = 8060\n");
         assert!(said[0].starts_with("1:11: not TOML: "), "{said:#?}");
         assert!(said.iter().any(|line| line.starts_with("2:")), "{said:#?}");
         assert!(
             said.last()
                 .unwrap()
-                .starts_with("5:10: control.listen = 8060: a number, not a text")
+                .starts_with("5:10: control.listen = 8060: an integer, not a string")
         );
     }
 
     #[test]
-    fn a_host_that_listens_nowhere_is_refused() {
+    fn an_empty_list_of_listen_addresses_is_refused() {
         assert_eq!(
             problems("listen = []"),
             [
-                "1:10: listen = []: a host that listens nowhere; name at least one address, for example [\"udp:127.0.0.1:5060\"]"
+                "1:10: listen = []: no listen address; name at least one address, for example [\"udp:127.0.0.1:5060\"]"
             ]
         );
     }

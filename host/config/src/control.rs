@@ -1,4 +1,4 @@
-//! `[control]`: the doors for operators and their tools.
+//! `[control]`: the control interfaces.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -11,26 +11,26 @@ use super::section::{Section, Value};
 use super::token::Token;
 use super::value::count;
 
-/// The doors for operators and their tools, each open or not by itself.
+/// The control interfaces. Each can be on or off.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ControlConfig {
-    /// HTTP: metrics, health and JSON-RPC. Loopback, unless there is a `token`.
+    /// HTTP: metrics, health, JSON-RPC and `/v1`. A loopback address, unless there is a `token`; `None`: off.
     pub listen: Option<SocketAddr>,
-    /// What a client of HTTP must bring.
+    /// The token that HTTP clients must send.
     pub token: Option<Token>,
-    /// Where the host keeps a token that it makes itself, if `token` is none; none if nobody needs one.
+    /// File of the token that the host generates if `token` is `None`; `None`: no token is needed.
     pub token_file: Option<PathBuf>,
-    /// Connections over HTTP at the same time.
+    /// Most HTTP connections at the same time.
     pub max_connections: usize,
     /// BINRPC, for `kamcmd`.
     pub binrpc: Vec<Endpoint>,
     /// JSON-RPC through a FIFO, for `kamctl`.
     pub fifo: Option<PathBuf>,
-    /// Where the reply pipes of the FIFO's clients are.
+    /// Directory of the pipes from which clients of the FIFO read replies.
     pub fifo_reply_dir: PathBuf,
     /// JSON-RPC in datagrams, for `kamcli`.
     pub datagram: Vec<Endpoint>,
-    /// Who may use the FIFO and unix sockets.
+    /// Permissions of the FIFO and the Unix sockets.
     pub access: FileAccess,
 }
 
@@ -47,14 +47,14 @@ pub enum Endpoint {
     Udp(SocketAddr),
 }
 
-/// Who may use a FIFO or unix socket.
+/// Permissions of a FIFO or Unix socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileAccess {
     /// The permission bits.
     pub mode: u32,
-    /// The owner, by name or number; none for the host's own user.
+    /// The owner, by name or number; `None`: the user of the host.
     pub user: Option<String>,
-    /// The group, by name or number; none for the host's own group.
+    /// The group, by name or number; `None`: the group of the host.
     pub group: Option<String>,
 }
 
@@ -103,7 +103,7 @@ impl ControlConfig {
             }),
             fifo_reply_dir: section.value("fifo-reply-dir", default.fifo_reply_dir, |value| {
                 match value.text()? {
-                    "" => Err(Bad::new("no folder", "write for example \"/tmp\"")),
+                    "" => Err(Bad::new("no directory", "write for example \"/tmp\"")),
                     path => Ok(PathBuf::from(path)),
                 }
             }),
@@ -122,13 +122,13 @@ impl ControlConfig {
         read
     }
 
-    /// The file with the token of HTTP, if that is where it is.
+    /// Returns the file with the token that the host generates; `None` if the token is configured or HTTP is off.
     pub fn made_token(&self) -> Option<&Path> {
         let file = self.token_file.as_deref();
         file.filter(|_| self.listen.is_some() && self.token.is_none())
     }
 
-    /// Whether everybody on this machine is the operator: there is HTTP, and no token for it.
+    /// Whether every user of this machine is the operator: HTTP is on, and has no token.
     pub fn is_open(&self) -> bool {
         self.listen.is_some() && self.token.is_none() && self.token_file.is_none()
     }
@@ -146,10 +146,10 @@ impl ControlConfig {
             .flat_map(|(key, all)| all.iter().map(move |e| (key, e)))
         {
             if seen.iter().any(|other| endpoint.collides(other)) {
-                let what = format!("{endpoint} is there twice in [control]");
+                let what = format!("duplicate of {endpoint} in [control]");
                 section.reject(
                     key,
-                    Bad::new(what, "remove one of them, or give it another place"),
+                    Bad::new(what, "remove one of them, or change its address"),
                 );
             }
             seen.push(endpoint.clone());
@@ -169,7 +169,7 @@ impl Endpoint {
             Some(("unixd", rest)) => path(rest, MEND).map(Self::UnixDatagram),
             Some(("tcp", rest)) => loopback(rest, Some(binrpc::PORT), MEND).map(Self::Tcp),
             Some(("udp", rest)) => loopback(rest, Some(binrpc::PORT), MEND).map(Self::Udp),
-            _ => Err(Bad::new("not an endpoint of BINRPC", MEND)),
+            _ => Err(Bad::new("not an address for BINRPC", MEND)),
         }
     }
 
@@ -181,7 +181,7 @@ impl Endpoint {
         match text.split_once(':') {
             Some(("unix" | "unixd", rest)) => path(rest, MEND).map(Self::UnixDatagram),
             Some(("udp", rest)) => loopback(rest, None, MEND).map(Self::Udp),
-            _ => Err(Bad::new("not an endpoint for datagrams", MEND)),
+            _ => Err(Bad::new("not an address for JSON-RPC in datagrams", MEND)),
         }
     }
 
@@ -230,7 +230,7 @@ fn listen(value: Value<'_>, has_token: bool) -> Result<Option<SocketAddr>, Bad> 
         .parse()
         .map_err(|_| Bad::new("not an address with a port", mend))?;
     if !addr.ip().is_loopback() && !has_token {
-        let what = "not a loopback address, and no token: whoever reaches the control port may change the table and the policy";
+        let what = "not a loopback address, and no token: anybody who can reach this port could change tables and policies";
         let mend =
             "set `token` in [control], or write a loopback address, for example \"127.0.0.1:8060\"";
         return Err(Bad::new(what, mend));
@@ -241,23 +241,23 @@ fn listen(value: Value<'_>, has_token: bool) -> Result<Option<SocketAddr>, Bad> 
 fn path(text: &str, mend: &str) -> Result<PathBuf, Bad> {
     match text.len() {
         0 => Err(Bad::new("no path", mend)),
-        // sockaddr_un has room for 108 bytes with the NUL.
+        // sockaddr_un holds 108 bytes, including the NUL.
         n if n > 107 => Err(Bad::new(
             format!("a path of {n} bytes"),
-            "the system allows 107 for a socket: write a shorter one",
+            "the system allows 107 bytes for a socket: use a shorter path",
         )),
         _ if text.contains('\0') => Err(Bad::new("no path", mend)),
         _ => Ok(PathBuf::from(text)),
     }
 }
 
-/// A loopback address with a port: neither protocol knows a password.
+/// Reads a loopback address with a port. Other addresses are refused, because neither protocol has authentication.
 fn loopback(text: &str, port: Option<u16>, mend: &str) -> Result<SocketAddr, Bad> {
     let addr = socket(text, port).ok_or_else(|| Bad::new("not an address with a port", mend))?;
     if !addr.ip().is_loopback() {
         return Err(Bad::new(
-            "not a loopback address: the protocol has no password",
-            "write a loopback address or a unix socket; from elsewhere, HTTP with a token can be used",
+            "not a loopback address: the protocol has no authentication",
+            "write a loopback address or a Unix socket; for remote access, use HTTP with a token",
         ));
     }
     Ok(addr)
@@ -285,15 +285,17 @@ fn socket(text: &str, port: Option<u16>) -> Option<SocketAddr> {
 }
 
 fn mode(value: Value<'_>) -> Result<u32, Bad> {
-    const MEND: &str =
-        "write the permissions as chmod takes them, for example \"0600\" or \"0660\"";
+    const MEND: &str = "write the permissions as for chmod, for example \"0600\" or \"0660\"";
     let text = value.text()?;
     let mode = u32::from_str_radix(text, 8)
         .ok()
         .filter(|_| text.len() <= 4);
     match mode {
-        Some(mode) if mode > 0o777 => Err(Bad::new("more than permissions", MEND)),
-        Some(mode) if mode & 0o600 != 0o600 => Err(Bad::new("its owner could not use it", MEND)),
+        Some(mode) if mode > 0o777 => Err(Bad::new("bits other than permissions", MEND)),
+        Some(mode) if mode & 0o600 != 0o600 => Err(Bad::new(
+            "the owner needs permission to read and write",
+            MEND,
+        )),
         Some(mode) => Ok(mode),
         None => Err(Bad::new("not an octal number", MEND)),
     }
@@ -359,11 +361,11 @@ mod tests {
     }
 
     #[test]
-    fn endpoints_that_anybody_could_reach_are_refused() {
+    fn addresses_other_than_loopback_are_refused() {
         for (line, said) in [
             (
                 "binrpc = [\"tcp:0.0.0.0:2049\"]",
-                "2:11: control.binrpc[0] = \"tcp:0.0.0.0:2049\": not a loopback address: the protocol has no password; ",
+                "2:11: control.binrpc[0] = \"tcp:0.0.0.0:2049\": not a loopback address: the protocol has no authentication; ",
             ),
             (
                 "datagram = [\"udp:192.0.2.1:9062\"]",
@@ -384,11 +386,11 @@ mod tests {
     }
 
     #[test]
-    fn what_can_not_be_used_is_told_and_secrets_are_not() {
+    fn invalid_values_are_reported_and_secrets_are_not_shown() {
         for (line, said) in [
             (
                 "binrpc = [\"sctp:127.0.0.1\"]",
-                "not an endpoint of BINRPC; write \"unix:PATH\"",
+                "not an address for BINRPC; write \"unix:PATH\"",
             ),
             ("binrpc = [\"unix:\"]", "no path; write "),
             (
@@ -397,36 +399,39 @@ mod tests {
             ),
             (
                 "datagram = [\"tcp:127.0.0.1:1\"]",
-                "not an endpoint for datagrams; write ",
+                "not an address for JSON-RPC in datagrams; write ",
             ),
             ("socket-mode = \"0999\"", "not an octal number; write "),
             (
                 "socket-mode = \"0060\"",
-                "its owner could not use it; write ",
+                "the owner needs permission to read and write; write ",
             ),
-            ("socket-mode = \"4755\"", "more than permissions; write "),
-            ("fifo-reply-dir = \"\"", "no folder; write "),
+            (
+                "socket-mode = \"4755\"",
+                "bits other than permissions; write ",
+            ),
+            ("fifo-reply-dir = \"\"", "no directory; write "),
             (
                 "token = \"short\"",
-                "2:9: control.token: too short to be a secret; write ",
+                "2:9: control.token: too short for a token; write ",
             ),
             (
                 "token = \"with a blank and more\"",
-                "2:9: control.token: a character that no bearer token may have; ",
+                "2:9: control.token: a character that a bearer token may not contain; ",
             ),
             (
                 "binrpc = [\"unix:/run/x\"]\nfifo = \"/run/x\"",
-                "3:8: control.fifo = \"/run/x\": unix:/run/x is there twice in [control]; ",
+                "3:8: control.fifo = \"/run/x\": duplicate of unix:/run/x in [control]; ",
             ),
             (
                 "binrpc = [\"udp:127.0.0.1:5\"]\ndatagram = [\"udp:127.0.0.1:5\"]",
-                "udp:127.0.0.1:5 is there twice in [control]; ",
+                "duplicate of udp:127.0.0.1:5 in [control]; ",
             ),
         ] {
             let problem = problem(line);
             assert!(problem.contains(said), "{problem}");
         }
         let long = format!("binrpc = [\"unix:/{}\"]", "x".repeat(107));
-        assert!(problem(&long).contains("a path of 108 bytes; the system allows 107"));
+        assert!(problem(&long).contains("a path of 108 bytes; the system allows 107 bytes"));
     }
 }

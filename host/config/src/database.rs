@@ -1,4 +1,4 @@
-//! `[database]`: where the tables are, what they are called, and how often they are looked at.
+//! `[database]`: the database of the tables, their names, and the intervals of change detection.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -14,24 +14,24 @@ use super::value::duration;
 /// Where the tables come from.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DatabaseConfig {
-    /// `mysql://…` or `sqlite:…`
+    /// `mysql://…`, `postgres://…` or `sqlite:…`
     pub url: DatabaseUrl,
-    /// True if a host without a reachable database shall not start.
+    /// Whether the host refuses to start while the database is unreachable.
     pub required: bool,
-    /// How often to look for changes of the tables.
+    /// Interval between two checks for changes of the tables.
     pub poll: Duration,
-    /// How often at least a table is read anew of which the database does not say whether it has changed.
+    /// Longest interval between two loads of a table whose database does not report changes.
     pub reread: Duration,
-    /// How long a table or a file of rules must stay empty, or the file away, until that counts.
+    /// How long a table or a rules file must stay empty, or the file missing, before this takes effect.
     pub settle: Duration,
-    /// The file in place of the table of addresses.
+    /// File that replaces the address table.
     pub address_file: Option<PathBuf>,
     /// The names of tables and columns.
     pub schema: Schema,
 }
 
 impl DatabaseConfig {
-    /// The database, with the names of its tables, and with the file in place of the table of addresses if there is one.
+    /// Returns the database with the names of its tables, and with the file that replaces the address table, if there is one.
     pub fn database(&self) -> Database {
         let database = Database::new(self.url.clone()).with_schema(self.schema.clone());
         match &self.address_file {
@@ -40,7 +40,7 @@ impl DatabaseConfig {
         }
     }
 
-    /// How a book of these tables is kept.
+    /// Returns the options of an address book on these tables.
     pub fn book_options(&self) -> BookOptions {
         BookOptions {
             poll: self.poll,
@@ -103,7 +103,7 @@ fn schema(section: &mut Section<'_>, default: Schema) -> Schema {
         })
     };
     let (address, trusted) = (default.address, default.trusted);
-    // In Kamailio, too, one name goes for both tables.
+    // As in Kamailio, one parameter names this column in both tables.
     let tag = name("tag-col", address.tag);
     Schema {
         version_table: name("version-table", default.version_table),
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_are_none_are_told_with_place_and_mend() {
+    fn invalid_names_are_reported_with_position_and_correction() {
         let problems = Config::parse(
             "[database]\naddress-table = \"address; DROP TABLE version\"\nmask-col = \"\"\ngrp-col = 7\nip_addr_col = \"ip\"\n",
         )
@@ -174,7 +174,7 @@ mod tests {
         let expected = [
             "2:17: database.address-table = \"address; DROP TABLE version\": the name has ';' in it; use only letters",
             "3:12: database.mask-col = \"\": the name is empty; write the name of a table or column",
-            "4:11: database.grp-col = 7: a number, not a text; put it in quotes",
+            "4:11: database.grp-col = 7: an integer, not a string; put it in quotes",
             "5:1: database.ip_addr_col: unknown key; did you mean `ip-addr-col`?",
         ];
         assert_eq!(said.len(), expected.len(), "{said:#?}");

@@ -1,7 +1,7 @@
-//! The configuration: one TOML file, every key with a default. `defaults.toml` beside this file shows them all.
+//! The configuration: one TOML file in which every key has a default. `defaults.toml`, next to this file, lists all keys.
 //!
-//! [`Config::parse`] reads the text and reports every problem with its place. This crate opens no socket, asks no database, and does
-//! not know what the host does with a value.
+//! [`Config::parse`] reads the text and reports every problem with its position. This crate opens no sockets, sends no queries, and does
+//! not depend on how the host uses a value.
 
 #![forbid(unsafe_code)]
 #![warn(clippy::wildcard_enum_match_arm)]

@@ -1,4 +1,4 @@
-//! Where the host listens: `udp:192.0.2.1:5060`, `tcp:[2001:db8::1]:5060`, `udp:0.0.0.0:5060 advertise sip.example.com:5060`.
+//! Listen addresses: `udp:192.0.2.1:5060`, `tcp:[2001:db8::1]:5060`, `udp:0.0.0.0:5060 advertise sip.example.com:5060`.
 
 use std::fmt;
 use std::io;
@@ -8,25 +8,25 @@ use portcullis_sip::Transport;
 
 use super::problem::Bad;
 
-/// The port of SIP over UDP and TCP where none is given (RFC 3261 §19.1.2).
+/// Default port of SIP over UDP and TCP (RFC 3261 §19.1.2).
 pub const SIP_PORT: u16 = 5060;
 
-/// One address to listen on.
+/// One listen address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listen {
     /// The transport.
     pub transport: Transport,
-    /// The address; unspecified (0.0.0.0, ::) for every address of the machine.
+    /// The address; unspecified (0.0.0.0, ::) means every address of the machine.
     pub addr: SocketAddr,
-    /// Host and port to write into Via and Record-Route in place of the address, for a host behind NAT.
+    /// Host and port in Via and Record-Route instead of the address, for a host behind NAT.
     pub advertise: Option<(String, u16)>,
 }
 
 impl Listen {
-    /// Reads `TRANSPORT:ADDRESS:PORT`, with ` advertise HOST:PORT` behind it where there is one.
+    /// Reads `TRANSPORT:ADDRESS:PORT`, optionally followed by ` advertise HOST:PORT`.
     ///
     /// # Errors
-    /// What is wrong with the text, and how to write it.
+    /// What is wrong with the text, and how to correct it.
     pub fn parse(text: &str) -> Result<Self, Bad> {
         const MEND: &str = "write \"udp:ADDRESS:PORT\" or \"tcp:ADDRESS:PORT\", IPv6 in brackets, for example \"udp:[::1]:5060\"";
         let (socket, advertise) = match text.split_once(" advertise ") {
@@ -40,7 +40,7 @@ impl Listen {
             "udp" => Transport::Udp,
             "tcp" => Transport::Tcp,
             "tls" | "ws" | "wss" | "sctp" => {
-                let what = format!("the transport {transport} is not there yet");
+                let what = format!("the transport {transport} is not supported yet");
                 return Err(Bad::new(what, "listen on udp or tcp"));
             }
             _ => return Err(Bad::new(format!("unknown transport `{transport}`"), MEND)),
@@ -54,7 +54,7 @@ impl Listen {
         })
     }
 
-    /// Whether a request that came to `local` came in by way of this.
+    /// Whether requests received on the local address `local` arrived through this listen address.
     pub fn covers(&self, local: &Self) -> bool {
         let is_any = self.addr.ip().is_unspecified() && self.addr.is_ipv4() == local.addr.is_ipv4();
         self.transport == local.transport
@@ -62,12 +62,12 @@ impl Listen {
             && (is_any || self.addr.ip() == local.addr.ip())
     }
 
-    /// The addresses to bind: this one, or for an unspecified address every address of the machine, as Kamailio does, so that
-    /// a reply leaves from the address that the request came to. Link-local IPv6 addresses are left out: they mean nothing in
-    /// a Via.
+    /// Returns the addresses to bind: this one, or every address of the machine if it is unspecified. Kamailio does the same, so that a
+    /// response leaves from the address that received the request. Link-local IPv6 addresses are omitted, because they cannot be used in a
+    /// Via.
     ///
     /// # Errors
-    /// When the system does not list its addresses.
+    /// If the system does not list its addresses.
     pub fn expand(&self) -> io::Result<Vec<Self>> {
         if !self.addr.ip().is_unspecified() {
             return Ok(vec![self.clone()]);
@@ -105,7 +105,7 @@ impl fmt::Display for Listen {
     }
 }
 
-/// An address with a port, IPv6 in brackets; the port may be left out.
+/// Reads an address with an optional port. IPv6 addresses are in brackets.
 fn parse_socket(text: &str) -> Option<SocketAddr> {
     if let Ok(addr) = text.parse() {
         return Some(addr);
@@ -124,18 +124,18 @@ fn parse_advertise(text: &str) -> Result<(String, u16), Bad> {
             let port = port.parse::<u16>().ok().filter(|port| *port > 0);
             (
                 host,
-                port.ok_or_else(|| Bad::new("the advertised port is none", mend))?,
+                port.ok_or_else(|| Bad::new("not a valid advertised port", mend))?,
             )
         }
         _ => (text, SIP_PORT),
     };
     if !is_host(host) {
-        return Err(Bad::new("the advertised host is none", mend));
+        return Err(Bad::new("not a valid advertised host", mend));
     }
     Ok((host.to_owned(), port))
 }
 
-/// True if `text` can stand as a host in a SIP URI: a name, an IPv4 address, or an IPv6 address in brackets.
+/// Whether `text` is a host as in a SIP URI: a name, an IPv4 address, or an IPv6 address in brackets.
 pub(crate) fn is_host(text: &str) -> bool {
     if let Some(rest) = text.strip_prefix('[') {
         return rest
@@ -160,7 +160,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn listens_are_shown_as_they_are_read() {
+    fn listen_addresses_are_displayed_as_they_are_written() {
         for text in [
             "udp:127.0.0.1:5060",
             "tcp:[::1]:5061",
@@ -183,21 +183,24 @@ mod tests {
     }
 
     #[test]
-    fn bad_listens_say_what_is_wrong() {
+    fn invalid_listen_addresses_are_refused() {
         for (text, what) in [
             ("127.0.0.1:5060", "unknown transport `127.0.0.1`"),
             ("udp", "no transport"),
             ("udp:::1:5060", "not an address with a port"),
             ("udp:localhost:5060", "not an address with a port"),
             ("udp:127.0.0.1:99999", "not an address with a port"),
-            ("tls:127.0.0.1:5061", "the transport tls is not there yet"),
+            (
+                "tls:127.0.0.1:5061",
+                "the transport tls is not supported yet",
+            ),
             (
                 "udp:127.0.0.1:5060 advertise a b",
-                "the advertised host is none",
+                "not a valid advertised host",
             ),
             (
                 "udp:127.0.0.1:5060 advertise a:0",
-                "the advertised port is none",
+                "not a valid advertised port",
             ),
         ] {
             assert_eq!(Listen::parse(text).unwrap_err().what, what, "{text}");
@@ -205,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wildcard_stands_for_the_addresses_of_its_family() {
+    fn an_unspecified_address_covers_the_addresses_of_its_family() {
         let machine: Vec<IpAddr> = ["127.0.0.1", "10.0.0.5", "::1", "fe80::1", "2001:db8::5"]
             .map(|ip| ip.parse().unwrap())
             .to_vec();

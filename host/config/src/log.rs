@@ -1,25 +1,25 @@
-//! `[log]`: how lines look, and which there are.
+//! `[log]`: format and level of the log.
 
 use super::log_level;
 use super::problem::Bad;
 use super::section::Section;
 use super::value::one_of;
 
-/// The log.
+/// Format and level of the log.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LogConfig {
-    /// How lines look.
+    /// Format of the log lines.
     pub format: LogFormat,
-    /// What is logged: a level, or levels for parts.
+    /// Level of the log, or levels by module.
     pub level: String,
 }
 
-/// How log lines look.
+/// Format of the log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
-    /// For people.
+    /// Readable text.
     Human,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
@@ -39,7 +39,7 @@ pub(super) fn read(mut section: Section<'_>, default: LogConfig) -> LogConfig {
     let level = section.value("level", default.level, |value| {
         let level = value.text()?;
         log_level::check(level).map_err(|what| {
-            Bad::new(what, "write error, warn, info, debug or trace; for parts: \"info,portcullis_address=debug\"")
+            Bad::new(what, "write error, warn, info, debug or trace; by module: \"info,portcullis_address=debug\"")
         })?;
         Ok(level.to_owned())
     });

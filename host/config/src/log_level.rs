@@ -4,7 +4,7 @@ use tracing_subscriber::EnvFilter;
 
 /// Checks a value of `[log] level`.
 pub(super) fn check(level: &str) -> Result<(), String> {
-    // EnvFilter takes any single word for the name of a part; here it is a level that is misspelt.
+    // EnvFilter would take a misspelt level for the name of a module.
     const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
     for part in level.split(',') {
         let word = part.rsplit('=').next().unwrap_or(part).trim();

@@ -1,4 +1,4 @@
-//! Where requests may go: next hops (`sip:192.0.2.7:5080;transport=tcp`) and domains (`example.com`, `192.0.2.0/24`).
+//! Destinations of requests: next hops (`sip:192.0.2.7:5080;transport=tcp`) and domains (`example.com`, `192.0.2.0/24`).
 
 use std::fmt;
 use std::net::IpAddr;
@@ -9,67 +9,67 @@ use portcullis_sip::Transport;
 use super::listen::is_host;
 use super::problem::Bad;
 
-/// A host that requests are sent to.
+/// A destination that requests are sent to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NextHop {
-    /// Its address or name.
+    /// Address or name.
     pub host: Host,
-    /// Its port; none for the default of the transport, 5060.
+    /// Port; `None` means the default port of the transport, 5060.
     pub port: Option<u16>,
-    /// The transport; none for UDP (RFC 3263 §4.1 without NAPTR and SRV).
+    /// Transport; `None` means UDP (RFC 3263 §4.1 without NAPTR and SRV).
     pub transport: Option<Transport>,
 }
 
-/// An address, or a name that the server resolves.
+/// An address, or a name that the host resolves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Host {
     /// An address.
     Addr(IpAddr),
-    /// A name, in lower case, without a final dot.
+    /// A name, in lower case, without a trailing dot.
     Name(String),
 }
 
-/// A place that requests may follow their Route or request URI to.
+/// A destination to which Route or request URI may lead.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Domain {
-    /// The names or addresses.
+    /// Names or addresses.
     pub hosts: Hosts,
-    /// The ports there.
+    /// Ports of these hosts.
     pub ports: Ports,
 }
 
-/// The ports of a domain that requests may go to.
+/// Ports of a domain to which requests may go.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Ports {
-    /// Those of SIP, 5060 and 5061: what is meant where none is written.
+    /// The SIP ports, 5060 and 5061. This is the default.
     #[default]
     Sip,
-    /// This one.
+    /// This port only.
     One(u16),
-    /// All, written `*`.
+    /// All ports, written `*`.
     Any,
 }
 
-/// The names or addresses of a domain.
+/// Names or addresses of a domain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Hosts {
-    /// Addresses; a single one has the full prefix length.
+    /// A network; a single address has the full prefix length.
     Net(IpNet),
-    /// This name, in lower case, without a final dot; not the names below it.
+    /// This name, in lower case, without a trailing dot; not the names below it.
     Name(String),
 }
 
 impl NextHop {
-    /// Reads a SIP URI of host, port and transport.
+    /// Reads a SIP URI that consists of host, port and transport.
     ///
     /// # Errors
-    /// What is wrong with the text, and how to write it.
+    /// What is wrong with the text, and how to correct it.
     pub fn parse(text: &str) -> Result<Self, Bad> {
         const MEND: &str = "write \"sip:HOST:PORT\", with \";transport=tcp\" for TCP, for example \"sip:127.0.0.1:5080\"";
         let rest = match text.split_once(':') {
             Some((scheme, rest)) if scheme.eq_ignore_ascii_case("sip") => rest,
             Some((scheme, _)) if scheme.eq_ignore_ascii_case("sips") => {
-                return Err(Bad::new("TLS is not there yet", "use sip:"));
+                return Err(Bad::new("TLS is not supported yet", "use sip:"));
             }
             _ => return Err(Bad::new("not a SIP URI", MEND)),
         };
@@ -85,8 +85,7 @@ impl NextHop {
             transport = Some(parse_transport(parameter)?);
         }
         Ok(Self {
-            host: parse_host(host)
-                .ok_or_else(|| Bad::new("not a host name and not an address", MEND))?,
+            host: parse_host(host).ok_or_else(|| Bad::new("not a host name or address", MEND))?,
             port,
             transport,
         })
@@ -118,7 +117,7 @@ impl fmt::Display for Host {
 
 impl Domain {
     pub(crate) fn parse(text: &str) -> Result<Self, Bad> {
-        const MEND: &str = "write a host name, an address or a network, which means the ports 5060 and 5061 there; with \":PORT\" it means that port, with \":*\" every port: \"example.com\", \"192.0.2.0/24:*\"";
+        const MEND: &str = "write a host name, an address or a network for ports 5060 and 5061, with \":PORT\" for one port, or with \":*\" for all ports: \"example.com\", \"192.0.2.0/24:*\"";
         if text.contains('/') {
             let wrong = || Bad::new("not a network", MEND);
             let (net, ports) = split_net(text).ok_or_else(wrong)?;
@@ -134,8 +133,8 @@ impl Domain {
             });
         }
         if text.starts_with("*.") || text.starts_with('.') {
-            let what = "a pattern: names below a name are not covered";
-            return Err(Bad::new(what, "write each name"));
+            let what = "a wildcard, which is not supported here";
+            return Err(Bad::new(what, "list each name"));
         }
         let wrong = || Bad::new("not a host name, address or network", MEND);
         let (host, ports) = match text.strip_suffix(":*") {
@@ -169,7 +168,7 @@ impl fmt::Display for Domain {
     }
 }
 
-/// Network and ports: what stands behind the prefix length.
+/// Splits a network and its ports.
 fn split_net(text: &str) -> Option<(IpNet, Ports)> {
     let (address, rest) = text.split_once('/')?;
     let (length, ports) = match rest.split_once(':') {
@@ -184,7 +183,7 @@ fn split_net(text: &str) -> Option<(IpNet, Ports)> {
     Some((net, ports))
 }
 
-/// Host and port; an IPv6 address keeps its brackets.
+/// Splits host and port. An IPv6 address keeps its brackets.
 fn split_port(text: &str) -> Option<(&str, Option<u16>)> {
     let end = if text.starts_with('[') {
         text.find(']')? + 1
@@ -214,7 +213,7 @@ fn parse_host(text: &str) -> Option<Host> {
         return Some(Host::Addr(ip.into()));
     }
     let name = text.strip_suffix('.').unwrap_or(text);
-    // "10.0.0.300" or "1.2.3" is a slip of the pen, not a name: no top level domain is a number.
+    // "10.0.0.300" and "1.2.3" are mistyped addresses and not names: no top-level domain is a number.
     let numeric = name
         .rsplit('.')
         .next()?
@@ -242,7 +241,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn next_hops_are_shown_as_they_are_read() {
+    fn next_hops_are_displayed_as_they_are_written() {
         for text in [
             "sip:127.0.0.1:5080",
             "sip:[::1]:5080;transport=tcp",
@@ -259,15 +258,15 @@ mod tests {
     }
 
     #[test]
-    fn bad_next_hops_say_what_is_wrong() {
+    fn invalid_next_hops_are_refused() {
         for (text, what) in [
             ("127.0.0.1:5080", "not a SIP URI"),
-            ("sips:127.0.0.1", "TLS is not there yet"),
+            ("sips:127.0.0.1", "TLS is not supported yet"),
             ("sip:alice@127.0.0.1", "a next hop has no user part"),
             ("sip:127.0.0.1:0", "not a host with a port"),
             ("sip:::1", "not a host with a port"),
-            ("sip:10.0.0.300", "not a host name and not an address"),
-            ("sip:", "not a host name and not an address"),
+            ("sip:10.0.0.300", "not a host name or address"),
+            ("sip:", "not a host name or address"),
             ("sip:a.example;lr", "unknown parameter `lr`"),
             (
                 "sip:a.example;transport=tls",

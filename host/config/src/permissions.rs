@@ -1,4 +1,4 @@
-//! `[permissions]`: the allow and deny files, and the memory of patterns.
+//! `[permissions]`: the allow and deny files, and the memory for patterns.
 
 use std::path::PathBuf;
 
@@ -7,12 +7,12 @@ use portcullis_address::DEFAULT_PATTERN_MEMORY;
 use super::section::Section;
 use super::value::{GIB, KIB, bytes};
 
-/// What policies can ask beside the tables.
+/// Allow and deny files, and the memory for patterns.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PermissionsConfig {
-    /// The folder of allow and deny files; empty for none.
+    /// Directory of the allow and deny files; empty: no rules.
     pub folder: PathBuf,
-    /// What the patterns of the trusted peers, and those of the allow and deny files, may take of memory, in bytes.
+    /// Most memory for the patterns of all trusted peers, and separately for those of all allow and deny files, in bytes.
     pub pattern_memory: usize,
 }
 

@@ -1,4 +1,4 @@
-//! `[policy]` and what every other policy has as well: its file, its limits, and what happens when it fails.
+//! `[policy]`, and the keys that all policies share: the file, the limits, and the handling of failures.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,136 +12,136 @@ use super::problem::Bad;
 use super::section::{Section, Value};
 use super::value::{GIB, KIB, MIB, bytes, code, count, duration, one_of, phrase};
 
-/// The operator's policies, and what happens without an opinion of theirs.
+/// The operator's policies, and the default verdict.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PolicyConfig {
-    /// The policy that decides on what no tenant claims.
+    /// Seat for requests of no tenant.
     pub seat: SeatConfig,
-    /// What happens to a request that no policy has an opinion on.
+    /// Verdict on a request on which no policy decides.
     pub default: DefaultVerdict,
-    /// Whether the signers of `seat` go for policies of tenants of the database, too.
+    /// Whether the signers of `seat` also apply to the policies of tenants stored in the database.
     pub signers_bind_stored: bool,
-    /// `[policy.before]`: asked about every request first.
+    /// `[policy.before]`: called for every request before any other policy.
     pub before: Option<SeatConfig>,
-    /// `[policy.after]`: asked about requests that the tenant's policy has no opinion on.
+    /// `[policy.after]`: called for requests that the tenant's policy passes.
     pub after: Option<SeatConfig>,
-    /// What becomes of a request within a dialog that was let in.
+    /// Handling of requests within an admitted dialog.
     pub in_dialog: InDialog,
-    /// How long after its beginning a dialog counts as one that was let in.
+    /// How long a seal is valid from the beginning of the dialog.
     pub in_dialog_lifetime: Duration,
-    /// Where compiled code is kept for the next start.
+    /// Cache of compiled code.
     pub cache: CacheConfig,
 }
 
-/// Where compiled code is kept for the next start.
+/// Cache of compiled code.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CacheConfig {
-    /// The folder; none for the one that the service manager gives, if it gives one.
+    /// The directory; `None` means systemd's cache directory, or no cache if there is none.
     pub folder: Option<PathBuf>,
-    /// The most that all code in it may take, in bytes.
+    /// Most bytes in the directory.
     pub bytes: u64,
 }
 
-/// What becomes of a request within a dialog that was let in.
+/// Handling of requests within an admitted dialog.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InDialog {
-    /// It goes the way of its dialog, and no policy is asked.
+    /// The request takes the path of its dialog, without a policy call.
     Follow,
-    /// Policies are asked as about any other.
+    /// Policies are called as for any other request.
     Ask,
 }
 
-/// One policy, what it may use, and what happens without it.
+/// Configuration of one seat: the policy, its limits, and the handling of failures.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SeatConfig {
-    /// The file; none if there is none, or if policies are pushed.
+    /// The policy file; `None`: no policy, or pushed policies.
     pub file: Option<PathBuf>,
-    /// Whether its verdicts are carried out.
+    /// Whether verdicts are carried out.
     pub mode: Mode,
-    /// What it reads with the interface `settings`: an object.
+    /// Settings for the interface `settings`: an object.
     pub settings: Json,
-    /// True if a policy's memory is kept from call to call.
+    /// Whether the memory of a policy is kept from one call to the next.
     pub reuse: bool,
-    /// What happens to a request that it fails on.
+    /// What a request gets if its policy call fails.
     pub failure: FailureRules,
-    /// When it is taken out of service.
+    /// When the policy is taken out of service.
     pub breaker: BreakerConfig,
-    /// The most counters and rate limits that it may keep.
+    /// Most counters and rate limits that the policy may keep.
     pub counters: usize,
-    /// Generations that the database keeps, beside those that do something.
+    /// Number of generations that the database keeps, in addition to those in use.
     pub generations: u32,
-    /// The most pushes a minute by whoever has the tenant's token; none for any number.
+    /// Most pushes per minute with the tenant's token; `None`: no limit.
     pub pushes: Option<u32>,
-    /// Whose signatures count.
+    /// Signers whose signatures are accepted.
     pub signers: Signers,
-    /// What one call may use, and the largest file.
+    /// Limits of one call and of the policy file.
     pub limits: Limits,
 }
 
-/// What happens to requests that a policy fails on, by how it fails.
+/// What a request gets if its policy call fails, by kind of failure.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FailureRules {
-    /// The answer where nothing else is said.
+    /// Response for [`OnFailure::Reject`].
     pub answer: Answer,
-    /// No policy could be loaded yet.
+    /// No policy has been loaded yet.
     pub load: OnFailure,
-    /// It trapped, or asked for more memory, stack or bytes than it may have.
+    /// A trap, or an exceeded limit of memory, stack or bytes passed.
     pub trap: OnFailure,
-    /// It took too long.
+    /// An exceeded deadline.
     pub timeout: OnFailure,
-    /// There was no sandbox or no time for it.
+    /// No free sandbox, or no CPU time left for the tenant.
     pub overload: OnFailure,
-    /// Its verdict breaks the rules.
+    /// An invalid verdict.
     pub bad_verdict: OnFailure,
 }
 
-/// What happens to a request that a policy fails on.
+/// What a request gets if its policy call fails.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum OnFailure {
-    /// The answer of [`FailureRules::answer`].
+    /// The response [`FailureRules::answer`].
     #[default]
     Reject,
-    /// This answer.
+    /// This response.
     RejectWith(Answer),
-    /// What happens to requests that no policy has an opinion on.
+    /// The default verdict.
     Default,
-    /// The generation that served before is asked.
+    /// The previous generation is called.
     LastGood,
 }
 
-/// When a policy that fails is taken out of service.
+/// When a failing policy is taken out of service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BreakerConfig {
-    /// This many failures; 0 for never.
+    /// Number of failures; 0: never.
     pub failures: u32,
-    /// Within this time.
+    /// Time within which the failures must occur.
     pub window: Duration,
-    /// How long it stays out when there is no generation to go back to.
+    /// How long the policy is not called if there is no previous generation.
     pub pause: Duration,
 }
 
-/// What happens to a request that no policy has an opinion on.
+/// Verdict on a request on which no policy decides.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DefaultVerdict {
-    /// It is sent on, as routed.
+    /// The request is relayed.
     Relay,
-    /// It is answered.
+    /// The request is answered.
     Reject(Answer),
-    /// Nothing.
+    /// The request is dropped.
     Drop,
 }
 
-/// A final answer.
+/// A final response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
-    /// The status code, 300 to 699.
+    /// Status code, 300 to 699.
     pub code: u16,
-    /// The reason phrase; empty for the standard phrase of the code.
+    /// Reason phrase; empty: the standard phrase of the code.
     pub reason: String,
 }
 
 impl FailureRules {
-    /// What happens after a failure of this kind.
+    /// Returns what a request gets after a failure of this kind.
     pub fn of(&self, kind: FailureKind) -> &OnFailure {
         match kind {
             FailureKind::Timeout => &self.timeout,
@@ -156,7 +156,7 @@ impl FailureRules {
 }
 
 impl Answer {
-    /// This status with its standard phrase.
+    /// Creates a response with the standard phrase of the code.
     pub fn new(code: u16) -> Self {
         Self {
             code,
@@ -281,11 +281,10 @@ pub(super) fn read(mut section: Section<'_>, default: PolicyConfig) -> PolicyCon
     }
 }
 
-/// Pushes a minute that a tenant may make where nothing else is said.
+/// Default of `pushes-per-minute`.
 const PUSHES: u32 = 60;
 
-/// Reads a policy with limits of its own. None is above that of `operator`, the seat of `[policy]`, whose limits it has where nothing
-/// is said.
+/// Reads a seat whose limits are bounded by those of `operator`, the seat of `[policy]`, which are also their defaults.
 pub(super) fn limited_seat(
     section: &mut Section<'_>,
     default: SeatConfig,
@@ -316,12 +315,12 @@ pub(super) fn limited_seat(
     seat
 }
 
-/// What bounds the limits of a policy: those of `[policy]`, or for `[policy]` itself nothing but what makes sense.
+/// Upper bounds of the limits of a policy: those of `[policy]`, or `None` for `[policy]` itself.
 #[derive(Clone, Copy)]
 struct Most<'o>(Option<&'o SeatConfig>);
 
 impl Most<'_> {
-    /// Reads a limit: up to what the operator's seat has, or up to `otherwise`.
+    /// Reads a limit: up to that of the operator's seat, or up to `otherwise`.
     fn read<T, N>(
         self,
         of: impl Fn(&SeatConfig) -> N,
@@ -335,7 +334,7 @@ impl Most<'_> {
     }
 }
 
-/// What goes for one call alone, whatever the engine is made for.
+/// Reads the limits that apply to a single call and do not depend on how the engine is configured.
 fn call_limits(section: &mut Section<'_>, limits: &mut Limits, most: Most<'_>) {
     limits.deadline = section.value("deadline", limits.deadline, |v| {
         let longest = Duration::from_secs(10);
@@ -359,17 +358,20 @@ fn call_limits(section: &mut Section<'_>, limits: &mut Limits, most: Most<'_>) {
     });
 }
 
-/// Whether a policy's memory may be kept from call to call: only where `[policy]` says so, too.
+/// Whether the memory of a policy is kept from one call to the next, which `[policy]` must permit.
 fn reuse(value: Value<'_>, most: Most<'_>) -> Result<bool, Bad> {
     let wanted = value.boolean()?;
     let allowed = most.0.is_none_or(|operator| operator.reuse);
     match wanted && !allowed {
-        true => Err(beyond(Bad::new("not allowed here", "leave it out"))),
+        true => Err(Bad::new(
+            "not allowed here",
+            "remove it (it needs `reuse = true` in [policy])",
+        )),
         false => Ok(wanted),
     }
 }
 
-/// Reads what every policy has.
+/// Reads the keys that all seats have.
 fn seat(section: &mut Section<'_>, default: SeatConfig, most: Most<'_>) -> SeatConfig {
     let file = section.optional("file", |value| Ok(PathBuf::from(value.text()?)));
     let mode = section.value("mode", default.mode.as_str().to_owned(), |v| {
@@ -391,9 +393,9 @@ fn seat(section: &mut Section<'_>, default: SeatConfig, most: Most<'_>) -> SeatC
         let key = portcullis_signature::public_key(value.text()?);
         key.ok_or_else(|| {
             Bad::new(
-                "no Ed25519 public key",
-                "write its 32 bytes in Base64, as `portcullis policy keygen` prints them, or what is between the lines that \
-                 `openssl pkey -pubout` writes",
+                "not an Ed25519 public key",
+                "write its 32 bytes in Base64, as `portcullis policy keygen` prints them, or the text between the first and last line of \
+                 `openssl pkey -pubout`",
             )
         })
     });
@@ -406,8 +408,8 @@ fn seat(section: &mut Section<'_>, default: SeatConfig, most: Most<'_>) -> SeatC
         section.reject(
             "require-signature",
             Bad::new(
-                "nobody's signature counts",
-                "name keys in the section `signers`",
+                "a signature is required, but there are no signers",
+                "add keys to the section `signers`",
             ),
         );
     }
@@ -453,7 +455,7 @@ fn failures(mut section: Section<'_>, default: FailureRules) -> FailureRules {
     rules
 }
 
-/// `without_last_good` is the kind of failure after which there is nothing else to ask.
+/// `without_last_good` names the kind of failure after which no previous generation can be called.
 fn on_failure(value: Value<'_>, without_last_good: Option<&str>) -> Result<OnFailure, Bad> {
     const MEND: &str =
         "write \"reject\", \"reject CODE\", \"reject CODE REASON\", \"default\" or \"last-good\"";
@@ -461,7 +463,7 @@ fn on_failure(value: Value<'_>, without_last_good: Option<&str>) -> Result<OnFai
     if text == "last-good"
         && let Some(kind) = without_last_good
     {
-        let what = format!("an older generation is no help after a failure of the kind `{kind}`");
+        let what = format!("\"last-good\" is not possible for `{kind}`");
         return Err(Bad::new(
             what,
             "write \"reject\", \"reject CODE\" or \"default\"",
@@ -500,7 +502,7 @@ fn breaker(section: &mut Section<'_>, default: BreakerConfig) -> BreakerConfig {
     }
 }
 
-/// The three keys that make the default verdict.
+/// Reads the three keys of the default verdict.
 pub(super) fn default_verdict(
     section: &mut Section<'_>,
     default: &DefaultVerdict,
@@ -526,7 +528,7 @@ pub(super) fn default_verdict(
 
 fn beyond(bad: Bad) -> Bad {
     Bad {
-        mend: format!("{} (the most is what [policy] has)", bad.mend),
+        mend: format!("{} (the limit of [policy] is the maximum)", bad.mend),
         ..bad
     }
 }

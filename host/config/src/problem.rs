@@ -1,33 +1,33 @@
-//! What is wrong in a configuration file: every problem with its place and its mend.
+//! Problems in a configuration file, each with its position and how to correct it.
 
 use std::fmt;
 use std::path::PathBuf;
 
 use portcullis_text::clean;
 
-/// Why a configuration can't be used.
+/// Why a configuration is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// The file can't be read.
-    #[error("can't read the configuration {}: {source}; name another file with --config", path.display())]
+    /// The file cannot be read.
+    #[error("cannot read the configuration {}: {source}; name another file with --config", path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the system.
         source: std::io::Error,
     },
-    /// The file can be read, but says something that can't be used.
+    /// The file contains invalid values.
     #[error("{}", Listing(path, problems))]
     Invalid {
         /// The file.
         path: PathBuf,
-        /// Every problem of the file, in the order of its lines.
+        /// Every problem in the file, in the order of its lines.
         problems: Vec<Problem>,
     },
 }
 
 impl ConfigError {
-    /// One line for each thing that is wrong.
+    /// Returns one line for each problem.
     pub fn lines(&self) -> Vec<String> {
         match self {
             Self::Unreadable { .. } => vec![self.to_string()],
@@ -39,20 +39,20 @@ impl ConfigError {
     }
 }
 
-/// One thing that is wrong in a configuration file.
+/// One problem in a configuration file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// The line, from 1.
+    /// Line number, from 1.
     pub line: usize,
-    /// The column in characters, from 1.
+    /// Column in characters, from 1.
     pub column: usize,
-    /// The key with its section, for example `policy.deadline`; empty where the file is not TOML.
+    /// The key with its section, for example `policy.deadline`; empty if the file is not TOML.
     pub key: String,
-    /// The value as it is written in the file, shortened; empty where there is none.
+    /// The value as it is written in the file, shortened; empty if there is none.
     pub value: String,
-    /// What is wrong with it.
+    /// What is wrong.
     pub what: String,
-    /// How to put it right.
+    /// How to correct it.
     pub mend: String,
 }
 
@@ -72,14 +72,14 @@ impl fmt::Display for Problem {
     }
 }
 
-/// What is wrong with one value, before it is known where it stands.
+/// What is wrong with a value, without its position.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bad {
-    /// What is wrong with it.
+    /// What is wrong.
     pub what: String,
-    /// How to write it.
+    /// How to correct it.
     pub mend: String,
-    /// The value is a secret, or holds one.
+    /// Whether the value is a secret, or contains one.
     pub(crate) hidden: bool,
 }
 
@@ -92,14 +92,14 @@ impl Bad {
         }
     }
 
-    /// The same for a value that must not be shown.
+    /// Marks the value as one that must not be shown.
     pub(crate) fn hidden(mut self) -> Self {
         self.hidden = true;
         self
     }
 }
 
-/// Line and column of a byte offset, both from 1.
+/// Returns line and column of a byte offset, both from 1.
 pub(super) fn place(text: &str, offset: usize) -> (usize, usize) {
     let before = text.get(..offset).unwrap_or(text);
     let line_start = before.rfind('\n').map_or(0, |at| at + 1);

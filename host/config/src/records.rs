@@ -1,4 +1,4 @@
-//! `[records]`: decisions that are written down.
+//! `[records]`: records of decisions.
 
 use std::path::PathBuf;
 
@@ -8,30 +8,30 @@ use super::problem::Bad;
 use super::section::{Section, Value};
 use super::value::{GIB, KIB, MIB, bytes, count, share};
 
-/// Which decisions are written down, where, and what is masked in them.
+/// Which decisions are recorded, where, and what is masked in them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RecordsConfig {
-    /// The file; none for no records.
+    /// The records file; `None`: no records.
     pub file: Option<PathBuf>,
-    /// Of the dialogs.
+    /// Share of the dialogs that are recorded.
     pub share: Share,
-    /// The most records a second.
+    /// Most records per second.
     pub per_second: u32,
-    /// The most of one tenant; none for as many as there is room for.
+    /// Most records of one tenant per second; `None`: no limit of its own.
     pub per_tenant: Option<u32>,
-    /// The size at which the file is put aside. It holds with the last line.
+    /// Size at which the file is rotated, including the last line.
     pub size: u64,
-    /// The most bytes of one record in the file.
+    /// Most bytes of one record in the file.
     pub line: usize,
-    /// The most bytes of all records that wait for the writer.
+    /// Most bytes of all records that wait for the writer.
     pub queue: usize,
-    /// Header fields whose values are not written down.
+    /// Header fields whose values are omitted.
     pub mask: Vec<String>,
-    /// Whether users of URIs and display names are replaced.
+    /// Whether users in URIs and display names are replaced by pseudonyms.
     pub mask_users: bool,
-    /// Whether bodies are written down.
+    /// Whether bodies are recorded.
     pub body: bool,
-    /// The header field that shows a decision's id, in requests that are relayed and in answers of policies.
+    /// Name of the header field with the id of the decision, in relayed requests and in responses of policies.
     pub id_header: Option<String>,
 }
 
@@ -89,7 +89,7 @@ impl Default for RecordsConfig {
     }
 }
 
-/// The name of a header field that may be added to what is relayed.
+/// Reads the name of a header field that may be added to relayed requests.
 pub(super) fn header_name(value: Value<'_>) -> Result<String, Bad> {
     let name = value.text()?;
     match portcullis_policy::may_be_edited(name) {

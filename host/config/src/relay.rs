@@ -7,13 +7,13 @@ use super::section::Section;
 /// Where requests may go.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RelayConfig {
-    /// Where "relay" goes when the request itself leads nowhere that is allowed.
+    /// Next hop of requests whose Route and request URI lead to no permitted destination.
     pub next_hop: Option<NextHop>,
-    /// The next hops that a policy can name, in the order of their names.
+    /// Next hops that a policy can select by name, ordered by name.
     pub next_hops: Vec<(String, NextHop)>,
-    /// Where Route and request URI may lead.
+    /// Destinations to which Route and request URI may lead.
     pub domains: Vec<Domain>,
-    /// True if the host stays in the path of a dialog.
+    /// Whether the host adds Record-Route.
     pub record_route: bool,
 }
 

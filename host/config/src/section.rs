@@ -1,4 +1,4 @@
-//! Reads a TOML document key by key and keeps every problem with its place, so that all of them are reported at once.
+//! Reads a TOML document key by key, and collects every problem with its position, so that all problems are reported at once.
 
 use std::cell::RefCell;
 use std::ops::Range;
@@ -9,7 +9,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::problem::{Bad, Problem, place};
 
-/// A document that is being read.
+/// The document that is read, with the problems found so far.
 pub(super) struct Document<'t> {
     text: &'t str,
     root: Spanned<DeTable<'t>>,
@@ -30,7 +30,7 @@ impl<'t> Document<'t> {
                 key: String::new(),
                 value: String::new(),
                 what: format!("not TOML: {}", error.message()),
-                mend: "texts stand in quotes, lists in brackets".into(),
+                mend: "write strings in quotes and lists in brackets".into(),
             });
         }
         Self {
@@ -51,7 +51,7 @@ impl<'t> Document<'t> {
         }
     }
 
-    /// Every problem, in the order of the lines.
+    /// Returns every problem, in the order of the lines.
     pub(super) fn problems(self) -> Vec<Problem> {
         let mut notes = self.notes.into_inner();
         let known = std::mem::take(&mut notes.known);
@@ -66,7 +66,7 @@ impl<'t> Document<'t> {
                 mend: mend_unknown(&unknown, &known),
             });
         }
-        // A line that is not TOML is read as well as possible; what is said about its values would only confuse.
+        // A line that is not TOML is parsed as far as possible. Problems of its values would only be confusing.
         let broken = notes.broken_lines;
         let mut problems = notes.problems;
         problems.retain(|problem| problem.key.is_empty() || !broken.contains(&problem.line));
@@ -76,19 +76,19 @@ impl<'t> Document<'t> {
     }
 }
 
-/// One table of the document. What is not asked for by the time of [`Section::finish`] is an unknown key.
+/// One table of the document. [`Section::finish`] reports every key that has not been read as unknown.
 pub(super) struct Section<'d> {
     name: String,
     text: &'d str,
     table: Option<&'d DeTable<'d>>,
     notes: &'d RefCell<Notes>,
     known: Vec<&'static str>,
-    /// Where its name stands.
+    /// Offset of the name of the table.
     start: usize,
 }
 
 impl<'d> Section<'d> {
-    /// The value of `key` as `parse` reads it; none where it is absent or bad.
+    /// Returns the value of `key` as `parse` reads it; `None` if it is absent or invalid.
     pub(super) fn optional<T>(
         &mut self,
         key: &'static str,
@@ -99,7 +99,7 @@ impl<'d> Section<'d> {
         self.read(&join(&self.name, key), value, parse)
     }
 
-    /// The value of `key` as `parse` reads it, `default` where it is absent or bad.
+    /// Returns the value of `key` as `parse` reads it; `default` if it is absent or invalid.
     pub(super) fn value<T>(
         &mut self,
         key: &'static str,
@@ -109,7 +109,7 @@ impl<'d> Section<'d> {
         self.optional(key, parse).unwrap_or(default)
     }
 
-    /// The items of the list `key`, each as `parse` reads it; `default` where the list is absent.
+    /// Returns the items of the list `key`, each as `parse` reads it; `default` if the list is absent.
     pub(super) fn list<T>(
         &mut self,
         key: &'static str,
@@ -133,7 +133,7 @@ impl<'d> Section<'d> {
         read
     }
 
-    /// The table `key`; an empty one where it is absent.
+    /// Returns the table `key`; an empty table if it is absent.
     pub(super) fn section(&mut self, key: &'static str) -> Self {
         self.known.push(key);
         let path = join(&self.name, key);
@@ -152,13 +152,13 @@ impl<'d> Section<'d> {
         }
     }
 
-    /// The table `key`, if it is written.
+    /// Returns the table `key`; `None` if it is absent.
     pub(super) fn present(&mut self, key: &'static str) -> Option<Self> {
         let section = self.section(key);
         section.table.is_some().then_some(section)
     }
 
-    /// Every table of this table: one whose keys the operator chooses. `accept` says what is wrong with a key.
+    /// Returns every table in this table, whose keys the operator chooses. `accept` validates a key.
     pub(super) fn tables(
         self,
         mut accept: impl FnMut(&str) -> Result<(), Bad>,
@@ -189,7 +189,7 @@ impl<'d> Section<'d> {
         read
     }
 
-    /// The table `key` as an object of JSON, whatever is in it.
+    /// Returns the table `key` as a JSON object, whatever it contains.
     pub(super) fn json(&mut self, key: &'static str, default: Json) -> Json {
         let section = self.section(key);
         match section.table {
@@ -198,7 +198,7 @@ impl<'d> Section<'d> {
         }
     }
 
-    /// Every key of this table with its value as `parse` reads it: a table whose keys the operator chooses.
+    /// Returns every key of this table, whose keys the operator chooses, with its value as `parse` reads it.
     pub(super) fn entries<T>(
         self,
         mut parse: impl FnMut(&str, Value<'_>) -> Result<T, Bad>,
@@ -212,38 +212,38 @@ impl<'d> Section<'d> {
         read
     }
 
-    /// True if one of these keys is written, whatever its value.
+    /// Whether one of these keys is present, whatever its value.
     pub(super) fn has_any(&self, keys: &[&str]) -> bool {
         let has = |key: &&str| self.table.is_some_and(|table| table.contains_key(*key));
         keys.iter().any(has)
     }
 
-    /// True if `key` is written as a list.
+    /// Whether `key` is a list.
     pub(super) fn is_list(&self, key: &str) -> bool {
         let value = self.table.and_then(|table| table.get(key));
         value.is_some_and(|value| value.get_ref().is_array())
     }
 
-    /// True if `key` is written as a list without items.
+    /// Whether `key` is an empty list.
     pub(super) fn is_empty_list(&self, key: &str) -> bool {
         let value = self.table.and_then(|table| table.get(key));
         let list = value.and_then(|value| value.get_ref().as_array());
         list.is_some_and(|list| list.is_empty())
     }
 
-    /// Notes a problem with a value that could be read but does not go with another one.
+    /// Reports a problem of a value that is valid in itself, but not together with another value.
     pub(super) fn reject(&self, key: &str, bad: Bad) {
         let entry = self.table.and_then(|table| table.get(key));
         let span = entry.map_or(0..0, |value| value.span());
         self.note(&join(&self.name, key), span, bad);
     }
 
-    /// Notes a problem with the table itself.
+    /// Reports a problem of the table itself.
     pub(super) fn reject_whole(&self, bad: Bad) {
         self.note(&self.name, self.start..self.start, bad);
     }
 
-    /// Ends the reading of this table.
+    /// Ends the reading of this table, and reports unknown keys.
     pub(super) fn finish(self) {
         let mut notes = self.notes.borrow_mut();
         for (key, _) in self.table.into_iter().flatten() {
@@ -299,26 +299,26 @@ pub(super) struct Value<'v>(&'v DeValue<'v>);
 
 impl<'v> Value<'v> {
     pub(super) fn text(self) -> Result<&'v str, Bad> {
-        let wrong = || Bad::new(format!("a {}, not a text", self.kind()), "put it in quotes");
+        let wrong = || Bad::new(format!("{}, not a string", self.kind()), "put it in quotes");
         self.0.as_str().ok_or_else(wrong)
     }
 
     pub(super) fn boolean(self) -> Result<bool, Bad> {
         let wrong = || {
             Bad::new(
-                format!("a {}, not a yes or no", self.kind()),
+                format!("{}, not a boolean", self.kind()),
                 "write true or false",
             )
         };
         self.0.as_bool().ok_or_else(wrong)
     }
 
-    /// A whole number between the two bounds, both included.
+    /// Returns a whole number from `least` to `most`, both included.
     pub(super) fn number(self, least: u64, most: u64) -> Result<u64, Bad> {
         let range = || format!("write a whole number from {least} to {most}");
         let Some(number) = self.0.as_integer() else {
             return Err(Bad::new(
-                format!("a {}, not a whole number", self.kind()),
+                format!("{}, not a whole number", self.kind()),
                 range(),
             ));
         };
@@ -330,20 +330,20 @@ impl<'v> Value<'v> {
         }
     }
 
-    /// True if the value is written as a whole number.
+    /// Whether the value is a whole number.
     pub(super) fn is_number(self) -> bool {
         self.0.is_integer()
     }
 
     fn kind(self) -> &'static str {
         match self.0.type_str() {
-            "string" => "text",
-            "integer" => "number",
-            "float" => "number with a point",
-            "boolean" => "yes or no",
-            "array" => "list",
-            "table" => "section",
-            _ => "date",
+            "string" => "a string",
+            "integer" => "an integer",
+            "float" => "a decimal number",
+            "boolean" => "a boolean",
+            "array" => "a list",
+            "table" => "a section",
+            _ => "a date",
         }
     }
 }
@@ -356,7 +356,7 @@ fn json_object(table: &DeTable<'_>) -> Json {
     Json::Object(members.collect())
 }
 
-/// Dates become texts: JSON has none.
+/// Converts a value to JSON. Dates become strings, because JSON has no dates.
 fn json_value(value: &DeValue<'_>) -> Json {
     match value {
         DeValue::String(text) => text.as_ref().into(),
@@ -407,10 +407,10 @@ fn mend_unknown(unknown: &Unknown, known: &[(String, &'static str)]) -> String {
     }
     match known.iter().find(|(_, key)| *key == unknown.key) {
         Some((section, _)) if section.is_empty() => {
-            "it belongs to the top of the file, before the first [section]".into()
+            "it belongs at the top of the file, before the first [section]".into()
         }
         Some((section, _)) => format!("it belongs to [{section}]"),
-        None => format!("known here: {}", here.join(", ")),
+        None => format!("known keys: {}", here.join(", ")),
     }
 }
 
@@ -421,7 +421,7 @@ fn join(section: &str, key: &str) -> String {
     }
 }
 
-/// The value as it is written, on one line and not too long.
+/// Returns the value as it is written, on one line and shortened.
 fn excerpt(text: &str) -> String {
     const LONGEST: usize = 60;
     let line = text.lines().next().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! `[sip]`: what goes for every SIP message.
+//! `[sip]`: settings for all SIP messages.
 
 use std::path::PathBuf;
 
@@ -8,49 +8,49 @@ use super::problem::Bad;
 use super::section::Section;
 use super::value::{KIB, bytes, count, phrase};
 
-/// What goes for every SIP message.
+/// Settings for all SIP messages.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SipConfig {
-    /// Further names that mean this host, each as `HOST` or `HOST:PORT`.
+    /// Further names and addresses of this host, each as `HOST` or `HOST:PORT`.
     pub aliases: Vec<String>,
-    /// The Server header of our own replies.
+    /// Server header field of responses that the host generates.
     pub server_header: Option<String>,
-    /// What a message may hold.
+    /// Limits of a message.
     pub limits: portcullis_sip::Limits,
-    /// The file of the key behind branches, tags and seals; none for the default.
+    /// File of the seal key; `None` means the default file.
     pub key_file: Option<PathBuf>,
-    /// Answers of our own a second to one source over UDP that has not proved itself; 0 for any number.
+    /// Most responses per second over UDP to one source that is not in the address table; 0: no limit.
     pub answers_per_second: u32,
-    /// How many of them at once.
+    /// Most such responses at once.
     pub answers_burst: u32,
-    /// How many TCP connections there may be, both ways.
+    /// Most TCP connections, incoming and outgoing.
     pub tcp: ConnectionLimits,
-    /// Where answers and responses go to the source port of a request that does not ask for it.
+    /// For which requests without `rport` responses go to the source port.
     pub force_rport: ForceRport,
 }
 
-/// The most SIP connections over TCP, in both directions.
+/// Most TCP connections, incoming and outgoing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConnectionLimits {
     /// In all.
     pub total: usize,
-    /// From one IPv4 address, or one /64 of IPv6.
+    /// With one IPv4 address, or one IPv6 /64.
     pub per_address: usize,
 }
 
-/// Which listeners take every request for one with `rport` (RFC 3581), as Kamailio does after `force_rport()`.
+/// UDP listeners that treat every request as if it had `rport` (RFC 3581), as Kamailio does after `force_rport()`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ForceRport {
     /// None.
     Never,
-    /// Every UDP listener. Over TCP responses go back over the connection anyway.
+    /// All. Over TCP, responses use the connection of the request anyway.
     Always,
-    /// These UDP listeners.
+    /// These.
     On(Vec<Listen>),
 }
 
 impl ForceRport {
-    /// Whether it goes for requests to this listener.
+    /// Whether requests received on this listener are treated so.
     pub fn goes_for(&self, listen: &Listen) -> bool {
         let is_udp = !listen.transport.is_reliable();
         match self {
@@ -134,7 +134,7 @@ pub(super) fn read(mut section: Section<'_>, default: SipConfig, listen: &[Liste
     }
 }
 
-/// `true`, `false`, or a list of those of `listen` that it goes for.
+/// Reads `true`, `false`, or a list of items of `listen`.
 fn force_rport(section: &mut Section<'_>, default: ForceRport, listen: &[Listen]) -> ForceRport {
     if !section.is_list("force-rport") {
         let read = section.optional("force-rport", |value| {
@@ -151,14 +151,11 @@ fn force_rport(section: &mut Section<'_>, default: ForceRport, listen: &[Listen]
     let these = section.list("force-rport", Vec::new(), |value| {
         let one = Listen::parse(value.text()?)?;
         if one.transport.is_reliable() {
-            let mend = "leave it out: over TCP responses go back over the connection";
+            let mend = "remove it: over TCP, responses use the connection of the request";
             return Err(Bad::new("not a UDP listener", mend));
         }
         if !listen.iter().any(|listen| listen.covers(&one)) {
-            return Err(Bad::new(
-                "not one of `listen`",
-                "write it as it stands there",
-            ));
+            return Err(Bad::new("not one of `listen`", "write it as in `listen`"));
         }
         Ok(one)
     });

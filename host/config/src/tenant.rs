@@ -1,4 +1,4 @@
-//! `[tenants.NAME]`: whose traffic it is, who decides on it, and what that decision may touch.
+//! `[tenants.NAME]`: the traffic of a tenant, its policy, and what that policy may query and change.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -17,70 +17,70 @@ use super::section::{Document, Section, Value};
 use super::token::Token;
 use super::value::{count, share};
 
-/// The longest name of a tenant in bytes.
+/// Longest name of a tenant in bytes.
 const MAX_NAME: usize = 32;
 
-/// Names that mean something else where a tenant is named.
+/// Names with another meaning where a tenant can be named.
 const RESERVED: [&str; 5] = ["default", "before", "after", "operator", "breaker"];
 
 /// One tenant.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TenantConfig {
-    /// Its name.
+    /// Name.
     pub name: String,
-    /// What its traffic is.
+    /// Which requests belong to the tenant.
     pub selector: SelectorConfig,
-    /// Its policy.
+    /// Configuration of its seat.
     pub seat: SeatConfig,
-    /// What happens to a request that no policy has an opinion on.
+    /// Verdict on a request on which no policy decides.
     pub default: DefaultVerdict,
-    /// The groups of the address table that its policy may ask about.
+    /// Groups of the address table that the policy may query.
     pub groups: Vec<u32>,
-    /// Whether its policy may ask about trusted peers.
+    /// Whether the policy may query trusted peers.
     pub trusted: bool,
-    /// The pairs of allow and deny files that its policy may ask about.
+    /// Pairs of allow and deny files that the policy may query.
     pub rules: Vec<String>,
-    /// Names of header fields that its policy may add to requests and take out of them.
+    /// Names of the header fields that the policy may add to requests and remove from them.
     pub headers: Vec<String>,
-    /// Where "relay" goes when the request leads nowhere that it may go: the name of one in `[relay.next-hops]`.
+    /// Name of the next hop, in `[relay.next-hops]`, of requests whose Route and request URI lead to no permitted destination.
     pub next_hop: Option<String>,
-    /// The next hops that its policy can name, in `[relay.next-hops]`.
+    /// Names of the next hops, in `[relay.next-hops]`, that the policy can select.
     pub next_hops: Vec<String>,
-    /// Where Route and request URI may lead.
+    /// Destinations to which Route and request URI may lead.
     pub domains: Vec<Domain>,
-    /// How much of each worker's time its policy may take.
+    /// Largest share of each worker's CPU time that the policy may take.
     pub cpu_share: Share,
-    /// How many requests a second it may send; none for any number.
+    /// Most requests; `None`: no limit.
     pub rate: Option<Rate>,
-    /// How many lines a second its policy may log.
+    /// Most log lines of the policy per second.
     pub log_rate: u32,
-    /// What its people send to ship policies; none if only the operator does.
+    /// Token for deploying policies to the tenant's seat; `None`: only the operator deploys them.
     pub token: Option<Token>,
 }
 
-/// How many requests may come.
+/// A rate limit of requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
-    /// A second.
+    /// Per second.
     pub per_second: u32,
     /// At once.
     pub burst: u32,
 }
 
-/// What the traffic of a tenant is: what fits any of these.
+/// Selectors of a tenant. A request that matches any of them belongs to the tenant.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SelectorConfig {
-    /// Requests that came to one of these sockets.
+    /// Local sockets that receive the requests.
     pub local: Vec<Listen>,
-    /// Requests whose request URI has one of these hosts: a name, an address, or `*.NAME` for all names below it.
+    /// Hosts of the request URI: a name, an address, or `*.NAME` for all names below it.
     pub uri_domains: Vec<String>,
-    /// Requests whose From has one of these hosts.
+    /// Hosts of From.
     pub from_domains: Vec<String>,
-    /// Requests whose source is in one of these groups of the address table.
+    /// Groups of the address table that contain the source.
     pub source_groups: Vec<u32>,
 }
 
-/// The settings of the host that a tenant is read against.
+/// The parts of the host's configuration against which a tenant is validated.
 #[derive(Clone, Copy)]
 pub(super) struct Operator<'c> {
     pub(super) listen: &'c [Listen],
@@ -89,7 +89,7 @@ pub(super) struct Operator<'c> {
     pub(super) control: &'c ControlConfig,
 }
 
-/// What tenants claim. Nothing can be claimed twice.
+/// Selectors and tokens of all tenants, with the tenant of each. No two tenants can have the same.
 #[derive(Default)]
 struct Claims(HashMap<(&'static str, String), String>);
 
@@ -132,8 +132,8 @@ pub(super) fn parse(
     }
 }
 
-/// Holds a tenant of the database to the operator's signers: whoever can write there is not whoever may sign, and must not name
-/// himself. A tenant's own signers can be some of the operator's.
+/// Applies the operator's signers to a tenant stored in the database: the right to write a row does not imply the right to sign, so the
+/// signers of a row can only be a subset of the operator's.
 fn bind(signers: &mut Signers, operators: &Signers) -> Result<(), Bad> {
     if operators.keys.is_empty() {
         return Ok(());
@@ -142,10 +142,10 @@ fn bind(signers: &mut Signers, operators: &Signers) -> Result<(), Bad> {
     let stranger = signers.keys.iter().find(|(_, key)| !is_operators(key));
     if let Some((name, _)) = stranger {
         let what = format!(
-            "{} is none of the `signers` of [policy], which bind tenants of the database",
+            "{} is not among the `signers` of [policy], which apply to tenants in the database",
             name.escape_debug()
         );
-        let mend = "name them in [policy.signers] of each host, or set `signers-bind-stored = false` there";
+        let mend = "add the key to [policy.signers] of each host, or set `signers-bind-stored = false` in [policy]";
         return Err(Bad::new(what, mend));
     }
     if signers.keys.is_empty() {
@@ -155,22 +155,20 @@ fn bind(signers: &mut Signers, operators: &Signers) -> Result<(), Bad> {
     Ok(())
 }
 
-/// What is wrong with a tenant's name.
+/// Validates the name of a tenant.
 fn check_name(name: &str) -> Result<(), Bad> {
-    const MEND: &str = "write small letters, digits, - and _, a letter or digit first, 32 at most";
+    const MEND: &str =
+        "use lower-case letters, digits, - and _, beginning with a letter or digit, at most 32";
     let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     let first = name.bytes().next().is_some_and(is_plain);
     let rest = name
         .bytes()
         .all(|byte| is_plain(byte) || b"-_".contains(&byte));
     if !first || !rest || name.len() > MAX_NAME {
-        return Err(Bad::new("no name for a tenant", MEND));
+        return Err(Bad::new("not a valid name of a tenant", MEND));
     }
     if RESERVED.contains(&name) {
-        return Err(Bad::new(
-            "a name that means something else",
-            "choose another one",
-        ));
+        return Err(Bad::new("a reserved name", "choose another one"));
     }
     Ok(())
 }
@@ -184,8 +182,8 @@ fn read(
     let selector = selector(&name, &mut section, operator.listen, claims);
     if !section.has_any(&["local", "uri-domains", "from-domains", "source-groups"]) {
         section.reject_whole(Bad::new(
-            "a tenant without traffic",
-            "say what its traffic is: local, uri-domains, from-domains or source-groups",
+            "no selector",
+            "set at least one of local, uri-domains, from-domains and source-groups",
         ));
     }
     let inherited = SeatConfig {
@@ -204,10 +202,10 @@ fn read(
         match known.contains(&text) {
             true => Ok(text.to_owned()),
             false => Err(Bad::new(
-                "no such next hop",
+                "unknown next hop",
                 match known[..] {
-                    [] => "[relay.next-hops] names none".to_owned(),
-                    _ => format!("[relay.next-hops] names {}", known.join(", ")),
+                    [] => "[relay.next-hops] is empty".to_owned(),
+                    _ => format!("[relay.next-hops] has {}", known.join(", ")),
                 },
             )),
         }
@@ -285,11 +283,11 @@ impl Claims {
     fn add(&mut self, kind: &'static str, value: String, tenant: &str) -> Result<(), Bad> {
         match self.0.insert((kind, value.clone()), tenant.to_owned()) {
             Some(other) if other != tenant => {
-                let what = format!("the tenant {other} has it already");
+                let what = format!("the tenant {other} has the same");
                 self.0.insert((kind, value), other);
                 Err(Bad::new(
                     what,
-                    "traffic belongs to one tenant: leave it to one of them",
+                    "a selector can belong to one tenant only: remove it from one of them",
                 ))
             }
             _ => Ok(()),
@@ -317,7 +315,7 @@ impl Claims {
     }
 }
 
-/// A secret that nobody else has: it tells who is asking.
+/// Reads the token of a tenant. It must differ from all other tokens, because it identifies the caller.
 fn own_token(
     name: &str,
     value: Value<'_>,
@@ -328,17 +326,21 @@ fn own_token(
         return Ok(None);
     };
     if operator.control.is_open() {
-        let what = "a token that protects nothing: without one of the host, everybody on this machine is the operator";
+        let what = "a token without effect: the host has no token, so every user of this machine is the operator";
         return Err(Bad::new(what, "set `token` or `token-file` in [control]").hidden());
     }
     let is_operators = operator.control.token.as_ref() == Some(&token);
     if is_operators || claims.add("token", token.as_digest(), name).is_err() {
-        return Err(Bad::new("somebody else has this token", "write another one").hidden());
+        return Err(Bad::new(
+            "another tenant or the operator has the same token",
+            "choose another one",
+        )
+        .hidden());
     }
     Ok(Some(token))
 }
 
-/// A host as a selector compares it: a name in lower case without a final dot, `*.NAME`, or an address without brackets.
+/// Reads a host in the form that selectors compare: a name in lower case without a trailing dot, `*.NAME`, or an address without brackets.
 fn domain(value: Value<'_>) -> Result<String, Bad> {
     const MEND: &str = "write a host name, an address, or \"*.NAME\" for all names below a name";
     let text = value.text()?;
@@ -389,7 +391,7 @@ mod tests {
         assert_eq!(acme.name, "acme");
         let domains = ["acme.example", "*.acme.example", "2001:db8::1"];
         assert_eq!(acme.selector.uri_domains, domains);
-        assert_eq!(acme.groups, [200], "its own, where none are named");
+        assert_eq!(acme.groups, [200], "the default is source-groups");
         assert_eq!(acme.next_hop.as_deref(), Some("pstn"));
         assert_eq!(acme.default, DefaultVerdict::Relay);
         assert_eq!(acme.cpu_share.to_string(), "12.50%");
@@ -415,15 +417,14 @@ mod tests {
     }
 
     #[test]
-    fn traffic_belongs_to_one_tenant() {
+    fn a_selector_belongs_to_one_tenant() {
         let said = problems(
             "[tenants.a]\nuri-domains = [\"x.example\"]\nsource-groups = [1]\nlocal = [\"udp:127.0.0.1:5060\"]\n\
              [tenants.b]\nuri-domains = [\"X.example\"]\nfrom-domains = [\"x.example\"]\nsource-groups = [2, 1]\n\
              local = [\"udp:127.0.0.1:5060\"]\n",
         );
         assert_eq!(said.len(), 3, "{said:#?}");
-        let mend =
-            "the tenant a has it already; traffic belongs to one tenant: leave it to one of them";
+        let mend = "the tenant a has the same; a selector can belong to one tenant only: remove it from one of them";
         assert!(
             said[0].contains("tenants.b.uri-domains[0] = \"X.example\""),
             "{said:#?}"
@@ -432,19 +433,19 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_is_told() {
+    fn invalid_tenants_are_refused() {
         for (text, expected) in [
             (
                 "[tenants.a]\n",
-                "tenants.a: a tenant without traffic; say what its traffic is",
+                "tenants.a: no selector; set at least one of local",
             ),
             (
                 "[tenants.Acme]\nsource-groups = [1]\n",
-                "tenants.Acme: no name for a tenant; write small letters",
+                "tenants.Acme: not a valid name of a tenant; use lower-case letters",
             ),
             (
                 "[tenants.default]\nsource-groups = [1]\n",
-                "a name that means something else",
+                "a reserved name",
             ),
             (
                 "[tenants]\na = 1\n",
@@ -456,11 +457,11 @@ mod tests {
             ),
             (
                 "[tenants.a]\nsource-groups = [1]\nnext-hops = [\"pstm\"]\n",
-                "no such next hop; [relay.next-hops] names pstn",
+                "unknown next hop; [relay.next-hops] has pstn",
             ),
             (
                 "[tenants.a]\nsource-groups = [1]\nmemory = \"64MiB\"\n",
-                "(the most is what [policy] has)",
+                "(the limit of [policy] is the maximum)",
             ),
             (
                 "[policy]\ndeadline = \"2ms\"\n[tenants.a]\nsource-groups = [1]\ndeadline = \"10s\"\n",
@@ -468,7 +469,7 @@ mod tests {
             ),
             (
                 "[tenants.a]\nsource-groups = [1]\nhost-call = \"16MiB\"\n",
-                "to \"64KiB\": B, KiB, MiB or GiB (the most is what [policy] has)",
+                "to \"64KiB\": B, KiB, MiB or GiB (the limit of [policy] is the maximum)",
             ),
             (
                 "[policy]\nlog-lines = 1\n[tenants.a]\nsource-groups = [1]\nlog-lines = 1000\n",
@@ -496,7 +497,7 @@ mod tests {
             ),
             (
                 "[tenants.a]\nsource-groups = [1]\nreuse = true\n",
-                "tenants.a.reuse = true: not allowed here; leave it out (the most is what [policy] has)",
+                "tenants.a.reuse = true: not allowed here; remove it (it needs `reuse = true` in [policy])",
             ),
             (
                 "[policy.before]\ndeadline = \"10s\"\n",
@@ -516,7 +517,7 @@ mod tests {
             ),
             (
                 "[tenants.a]\nsource-groups = [1]\n[tenants.a.on-failure]\noverload = \"last-good\"\n",
-                "no help after a failure of the kind `overload`",
+                "\"last-good\" is not possible for `overload`",
             ),
             (
                 "[policy.on-failure]\ntrap = \"reject 200\"\n",
@@ -532,7 +533,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_checked_wherever_they_come_from() {
+    fn names_are_validated_whatever_their_source() {
         let config = Config::default();
         let parse = |name: &str| config.parse_tenant(name, "source-groups = [1]", &[]);
         assert!(parse("acme-2_b").is_ok());
@@ -561,7 +562,7 @@ mod tests {
     }
 
     #[test]
-    fn the_operators_signers_bind_tenants_of_the_database() {
+    fn the_signers_of_the_operator_apply_to_tenants_in_the_database() {
         const ANN: &str = "11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=";
         const BOB: &str = "PUAXw+hDiVqStwqnTRt+vJyYLM8uxJaMwM1V8Sr0Zgw=";
         let host = |lines: &str| {
@@ -581,7 +582,7 @@ mod tests {
         let own = format!("[signers]\nme = \"{BOB}\"");
         let told = parse(&bound, &own).unwrap_err()[0].to_string();
         assert!(
-            told.contains("me is none of the `signers` of [policy]"),
+            told.contains("me is not among the `signers` of [policy]"),
             "{told}"
         );
         let some = format!("require-signature = false\n[signers]\nann = \"{ANN}\"");
@@ -594,10 +595,7 @@ mod tests {
     fn a_tenants_token_needs_one_of_the_host() {
         let token = "[tenants.a]\nsource-groups = [1]\ntoken = \"0123456789abcdef\"\n";
         let said = problems(&format!("[control]\ntoken-file = \"\"\n{token}"));
-        assert!(
-            said[0].contains("a token that protects nothing"),
-            "{said:?}"
-        );
+        assert!(said[0].contains("a token without effect"), "{said:?}");
         assert!(!said[0].contains("0123456789abcdef"));
         for control in [
             "",
@@ -612,27 +610,28 @@ mod tests {
     }
 
     #[test]
-    fn a_tenant_can_stand_elsewhere() {
+    fn a_tenant_can_be_read_from_a_text_of_its_own() {
         let config = Config::parse(&format!("{HOST}[tenants.a]\nsource-groups = [1]\n")).unwrap();
         let parse = |name: &str, text: &str| config.parse_tenant(name, text, &config.tenants);
 
         assert_eq!(parse("b", "source-groups = [2]").unwrap().groups, [2]);
         assert_eq!(parse("a", "source-groups = [1, 2]").unwrap().groups, [1, 2]);
-        for beyond in [
-            "deadline = \"6ms\"",
-            "log-lines = 17",
-            "reuse = true",
-            "counters = 20000",
+        let limit = "(the limit of [policy] is the maximum)";
+        for (beyond, expected) in [
+            ("deadline = \"6ms\"", limit),
+            ("log-lines = 17", limit),
+            ("reuse = true", "(it needs `reuse = true` in [policy])"),
+            ("counters = 20000", limit),
         ] {
             let text = format!("source-groups = [2]\n{beyond}\n");
             let problems = parse("b", &text).unwrap_err();
             let said = problems[0].to_string();
-            assert!(said.ends_with("(the most is what [policy] has)"), "{said}");
+            assert!(said.ends_with(expected), "{said}");
         }
         let problems = parse("b", "\nsource-groups = [1]").unwrap_err();
         assert_eq!(
             problems[0].to_string(),
-            "2:18: source-groups[0] = 1: the tenant a has it already; traffic belongs to one tenant: leave it to one of them"
+            "2:18: source-groups[0] = 1: the tenant a has the same; a selector can belong to one tenant only: remove it from one of them"
         );
     }
 }

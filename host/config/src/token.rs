@@ -1,4 +1,4 @@
-//! What tells who is asking.
+//! Bearer tokens, which identify the caller.
 
 use std::fmt;
 use std::ops::Range;
@@ -10,18 +10,18 @@ use toml::de::DeTable;
 use super::problem::Bad;
 use super::section::Value;
 
-/// What stands before the digest of a token.
+/// Prefix of the digest of a token.
 const SHA256: &str = "sha256:";
 
-/// A secret has so many characters at least.
+/// Least number of characters in a token.
 const SHORTEST: usize = 16;
 
-/// RFC 6750 §2.1: what may stand behind "Bearer ".
+/// Whether `c` may occur in a bearer token (RFC 6750 §2.1).
 fn fits(c: char) -> bool {
     c.is_ascii_alphanumeric() || "-._~+/=".contains(c)
 }
 
-/// A bearer token, or its SHA-256, which is enough to know it by. Never shown.
+/// A bearer token, or its SHA-256, which is enough to recognise it. Never shown.
 #[derive(Clone)]
 pub struct Token {
     digest: [u8; 32],
@@ -31,7 +31,7 @@ pub struct Token {
 impl Token {
     pub(super) fn parse(value: Value<'_>) -> Result<Option<Self>, Bad> {
         const MEND: &str =
-            "write 16 letters or digits at least, for example what `openssl rand -hex 32` prints";
+            "write at least 16 letters or digits, for example the output of `openssl rand -hex 32`";
         let text = value.text()?;
         if let Some(digest) = text.strip_prefix(SHA256) {
             return parse_digest(digest).map(Some);
@@ -39,16 +39,16 @@ impl Token {
         match text {
             "" => Ok(None),
             text if !text.chars().all(fits) => {
-                Err(Bad::new("a character that no bearer token may have", MEND).hidden())
+                Err(Bad::new("a character that a bearer token may not contain", MEND).hidden())
             }
             text => match Self::from_secret(text) {
                 Some(token) => Ok(Some(token)),
-                None => Err(Bad::new("too short to be a secret", MEND).hidden()),
+                None => Err(Bad::new("too short for a token", MEND).hidden()),
             },
         }
     }
 
-    /// The token with this text; none if it is too short to be a secret, or no bearer token.
+    /// Returns the token with this text; `None` if the text is too short, or is not a valid bearer token.
     pub fn from_secret(text: &str) -> Option<Self> {
         let is_secret = text.len() >= SHORTEST && text.chars().all(fits);
         is_secret.then(|| Self {
@@ -57,18 +57,18 @@ impl Token {
         })
     }
 
-    /// The token itself, where the configuration has it.
+    /// Returns the token itself, if the configuration contains it.
     pub fn secret(&self) -> Option<&str> {
         self.secret.as_deref()
     }
 
-    /// Whether `given` is this token, found out in a time that does not tell how much of it is right.
+    /// Whether `given` is this token. The comparison takes the same time whatever part of `given` is right.
     pub fn is(&self, given: &[u8]) -> bool {
         let given: [u8; 32] = Sha256::digest(given).into();
         self.digest.ct_eq(&given).into()
     }
 
-    /// What can be written in place of the token: `sha256:` and 64 digits.
+    /// Returns `sha256:` and 64 digits, which can be written instead of the token.
     pub fn as_digest(&self) -> String {
         let digits = self.digest.iter().map(|byte| format!("{byte:02x}"));
         SHA256.to_owned() + &digits.collect::<String>()
@@ -89,7 +89,7 @@ impl fmt::Debug for Token {
     }
 }
 
-/// A tenant's section with the digest in place of its token, so that whoever reads where it is kept can't use it.
+/// Returns a tenant's section with the digest instead of its token, so that the stored section does not disclose the token.
 pub fn without_secret(text: &str, token: Option<&Token>) -> String {
     let mut text = text.to_owned();
     if let Some((token, place)) = token.zip(place_of_token(&text)) {
@@ -105,7 +105,7 @@ fn place_of_token(text: &str) -> Option<Range<usize>> {
 
 fn parse_digest(digits: &str) -> Result<Token, Bad> {
     let bad = || {
-        let mend = "write \"sha256:\" and the 64 digits that `printf %s TOKEN | sha256sum` prints";
+        let mend = "write \"sha256:\" and the 64 digits of `printf %s TOKEN | sha256sum`";
         Bad::new("not the SHA-256 of a token", mend).hidden()
     };
     let mut digest = [0; 32];
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_known_by_itself_and_by_its_digest() {
+    fn a_token_is_recognised_by_itself_and_by_its_digest() {
         let secret = parse(SECRET).unwrap().unwrap();
         assert_eq!(secret.as_digest(), DIGEST);
         let digest = parse(DIGEST).unwrap().unwrap();
@@ -155,7 +155,10 @@ mod tests {
         for token in [&secret, &digest] {
             assert!(token.is(SECRET.as_bytes()));
             assert!(!token.is(b"0123456789abcdeF"));
-            assert!(!token.is(DIGEST.as_bytes()), "the digest is no secret");
+            assert!(
+                !token.is(DIGEST.as_bytes()),
+                "the digest is not accepted as the token"
+            );
             assert_eq!(format!("{token:?}"), "Token(…)");
         }
         assert_eq!(secret.secret(), Some(SECRET));
@@ -163,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_digest_is_told_and_not_shown() {
+    fn an_invalid_digest_is_reported_and_not_shown() {
         for wrong in [
             &DIGEST[..70],
             &format!("{DIGEST}0"),

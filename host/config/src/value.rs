@@ -1,4 +1,4 @@
-//! The kinds of values that a configuration holds beside numbers and texts: times, sizes.
+//! Values other than numbers and strings: times, sizes, shares, codes.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ pub(super) const KIB: u64 = 1 << 10;
 pub(super) const MIB: u64 = 1 << 20;
 pub(super) const GIB: u64 = 1 << 30;
 
-/// A time such as "5ms" between the two bounds, both included.
+/// Reads a time such as "5ms", from `least` to `most`, both included.
 pub(super) fn duration(value: Value<'_>, least: Duration, most: Duration) -> Result<Duration, Bad> {
     let mend = || {
         format!("write a time from \"{least:?}\" to \"{most:?}\" with its unit: us, ms, s, m or h")
@@ -27,7 +27,7 @@ pub(super) fn duration(value: Value<'_>, least: Duration, most: Duration) -> Res
     }
 }
 
-/// A size such as "64KiB", or a number of bytes, between the two bounds, both included.
+/// Reads a size such as "64KiB", or a number of bytes, from `least` to `most`, both included.
 pub(super) fn size(value: Value<'_>, least: u64, most: u64) -> Result<u64, Bad> {
     let mend = || {
         format!(
@@ -48,13 +48,13 @@ pub(super) fn size(value: Value<'_>, least: u64, most: u64) -> Result<u64, Bad> 
     }
 }
 
-/// A status code that ends a request without success.
+/// Reads a status code other than 1xx and 2xx.
 pub(super) fn code(value: Value<'_>) -> Result<u16, Bad> {
     let code = value.number(300, 699)?;
     Ok(u16::try_from(code).unwrap_or(u16::MAX))
 }
 
-/// Text that stands on one line of a message.
+/// Reads a reason phrase, which must be on one line.
 pub(super) fn phrase(value: Value<'_>) -> Result<String, Bad> {
     let text = value.text()?;
     match text.chars().find(|c| c.is_control()) {
@@ -66,7 +66,7 @@ pub(super) fn phrase(value: Value<'_>) -> Result<String, Bad> {
     }
 }
 
-/// One of these words.
+/// Reads one of these words.
 pub(super) fn one_of(value: Value<'_>, choices: &[&str]) -> Result<String, Bad> {
     let text = value.text()?;
     if choices.contains(&text) {
@@ -78,12 +78,12 @@ pub(super) fn one_of(value: Value<'_>, choices: &[&str]) -> Result<String, Bad> 
     ))
 }
 
-/// A whole number between the two bounds, both included.
+/// Reads a whole number from `least` to `most`, both included.
 pub(super) fn count<T: TryFrom<u64>>(value: Value<'_>, least: u64, most: u64) -> Result<T, Bad> {
     fit(value.number(least, most)?)
 }
 
-/// A size in bytes between the two bounds, both included.
+/// Reads a size in bytes from `least` to `most`, both included.
 pub(super) fn bytes<T: TryFrom<u64>>(value: Value<'_>, least: u64, most: u64) -> Result<T, Bad> {
     fit(size(value, least, most)?)
 }
@@ -92,18 +92,18 @@ fn fit<T: TryFrom<u64>>(n: u64) -> Result<T, Bad> {
     T::try_from(n).map_err(|_| Bad::new("too large for this machine", "write a smaller number"))
 }
 
-/// A share between 0.01 and 100 percent.
+/// Reads a share from 0.01 to 100 percent.
 pub(super) fn share(value: Value<'_>) -> Result<Share, Bad> {
     let share = Share::parse(value.text()?).filter(|share| share.hundredths() > 0);
     share.ok_or_else(|| {
         Bad::new(
             "not a share",
-            "write \"1%\" to \"100%\", two digits behind the point at most",
+            "write \"1%\" to \"100%\", with at most two decimal places",
         )
     })
 }
 
-/// A size in the largest unit that fits it exactly.
+/// Formats a size in the largest unit that divides it.
 pub fn show_size(bytes: u64) -> String {
     const UNITS: [(&str, u64); 3] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
     let unit = UNITS
@@ -115,7 +115,7 @@ pub fn show_size(bytes: u64) -> String {
     }
 }
 
-/// Reads a time such as "5ms".
+/// Parses a time such as "5ms".
 pub fn parse_duration(text: &str) -> Option<Duration> {
     let (number, unit) = split_unit(text)?;
     let nanoseconds = match unit {

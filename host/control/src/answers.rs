@@ -1,4 +1,4 @@
-//! How a call becomes an answer.
+//! Executes calls and writes their replies in the format of the protocol.
 
 use portcullis_rpc::json::{self, BadRequest, Layout, Request};
 use portcullis_rpc::{Call, Fault, Reply, TooLarge, binrpc};
@@ -9,21 +9,21 @@ use crate::commands::Command;
 use crate::control::Control;
 use crate::parts::Parts;
 
-/// An answer of JSON-RPC.
+/// A JSON-RPC reply.
 pub(crate) struct JsonAnswer<B = Vec<u8>> {
-    /// The fault's HTTP status, or 200.
+    /// HTTP status: that of the fault, or 200.
     pub(crate) status: u16,
     pub(crate) body: B,
 }
 
-/// The body of an answer of any size.
+/// The body of a reply of any size.
 pub(crate) enum JsonBody {
     Whole(Vec<u8>),
-    /// The rows of a table.
+    /// The rows of a table, written in parts.
     Parts(Parts),
 }
 
-/// Answers a request of JSON-RPC. `too_large` says what to do with an answer of more than `most` bytes.
+/// Answers a JSON-RPC request. `too_large` makes the reply if it would have more than `most` bytes.
 pub(crate) async fn json_within(
     control: &Control,
     request: Result<Request, Box<BadRequest>>,
@@ -48,7 +48,7 @@ pub(crate) async fn json_within(
     }
 }
 
-/// The same where an answer may have any size.
+/// The same without a limit on the size of the reply.
 pub(crate) async fn json_in_parts(
     control: &Control,
     request: Result<Request, Box<BadRequest>>,
@@ -93,7 +93,7 @@ async fn execute_json(
     }
 }
 
-/// Answers a request of BINRPC with a packet of at most `most` bytes.
+/// Answers a BINRPC request with a packet of at most `most` bytes.
 pub(crate) async fn binrpc_within(
     control: &Control,
     cookie: u32,
@@ -145,7 +145,7 @@ async fn write_binrpc(
     .await
 }
 
-/// Writes a reply; the rows of a table on a thread where that may take its time: there can be millions.
+/// Writes a reply. The rows of a table are written on a thread that may block: there can be millions.
 async fn write(
     control: &Control,
     reply: Reply,
@@ -154,7 +154,7 @@ async fn write(
     if !matches!(reply, Reply::Rows(_)) {
         return write(reply).map_err(Unwritten::TooLarge);
     }
-    // Never closed: an error would only mean that the host ends.
+    // The semaphore is never closed: an error would only mean that the host ends.
     let _turn = control.dumps.at_work.acquire().await;
     let written = tokio::task::spawn_blocking(move || write(reply)).await;
     let failed = |error| Unwritten::Fault(Fault::new(500, "Dump failed.").because(error));
@@ -169,7 +169,7 @@ enum Unwritten {
 
 fn beyond_binrpc(TooLarge { bytes, most }: TooLarge) -> Fault {
     let text = format!(
-        "reply of {bytes} bytes, {most} at most over BINRPC: ask by JSON-RPC over HTTP (/RPC) or the FIFO (kamctl)"
+        "reply of {bytes} bytes, at most {most} over BINRPC: use JSON-RPC over HTTP (/RPC) or the FIFO (kamctl)"
     );
     Fault::new(500, text)
 }

@@ -1,26 +1,26 @@
-//! What a web page could make a browser on this machine send: refused before anything else is looked at.
+//! Refuses requests that a web page could make a browser on this machine send, before anything else is checked.
 //!
-//! A page of another origin can send "simple" requests without asking, with any text as the body, and a page whose name was bound to
-//! a loopback address (DNS rebinding) can read the answers, too. Browsers say where a request comes from: in Origin, in
-//! Sec-Fetch-Site (Fetch Metadata), and in Host, which has the page's name.
+//! A page of another origin can send "simple" requests without permission, with any text as the body. A page whose name was bound to a
+//! loopback address (DNS rebinding) can also read the responses. Browsers report where a request comes from: in Origin, in Sec-Fetch-Site
+//! (Fetch Metadata), and in Host, which contains the name of the page.
 
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, header};
 
-/// Where a request came from, as a browser says it.
+/// Where a request comes from, as reported by a browser.
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// What bodies of JSON-RPC may be.
+/// Media types of JSON-RPC requests.
 const JSON: &[&str] = &[
     "application/json",
     "application/json-rpc",
     "application/jsonrequest",
 ];
 
-/// What a policy is.
+/// Media type of a policy.
 const WASM: &[&str] = &["application/wasm"];
 
-/// What a page can send to another origin without asking (the CORS-safelisted types of the Fetch standard).
+/// Media types that a page can send to another origin without permission (the CORS-safelisted types of the Fetch standard).
 const SIMPLE: [&str; 3] = [
     "application/x-www-form-urlencoded",
     "multipart/form-data",
@@ -31,7 +31,7 @@ const SIMPLE: [&str; 3] = [
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Foreign(pub(super) String);
 
-/// Whether a request may come from somebody who meant it. `is_local` says that only names of this machine itself mean this host.
+/// Checks that a request does not come from a web page. With `is_local`, only loopback names are accepted in Host.
 pub(super) fn check(uri: &Uri, headers: &HeaderMap, is_local: bool) -> Result<(), Foreign> {
     let mut hosts = headers.get_all(header::HOST).iter();
     let host = hosts.next().map(text);
@@ -42,7 +42,7 @@ pub(super) fn check(uri: &Uri, headers: &HeaderMap, is_local: bool) -> Result<()
     for named in named.into_iter().flatten().filter(|_| is_local) {
         if !is_loopback(named) {
             return Err(Foreign(format!(
-                "Host: {}: this host is asked by the names 127.0.0.1, [::1] and localhost only, unless `token` is set in [control]",
+                "Host: {}: only the names 127.0.0.1, [::1] and localhost are accepted, unless `token` is set in [control]",
                 named.escape_default()
             )));
         }
@@ -69,7 +69,7 @@ pub(super) fn check(uri: &Uri, headers: &HeaderMap, is_local: bool) -> Result<()
     }
 }
 
-/// What is wrong with the type of a body, before it is read: which one it must have.
+/// Checks the media type of a body before it is read. Returns an error that names the required type.
 pub(super) fn wrong_type(method: &Method, path: &str, headers: &HeaderMap) -> Option<String> {
     if !matches!(*method, Method::POST | Method::PUT | Method::DELETE) {
         return None;
@@ -86,7 +86,7 @@ pub(super) fn wrong_type(method: &Method, path: &str, headers: &HeaderMap) -> Op
         Some(wanted) if wanted.iter().any(is) => None,
         Some(wanted) => Some(format!("send \"Content-Type: {}\"", wanted[0])),
         None if SIMPLE.iter().any(is) => Some(
-            "no body of this type is taken here; a tenant is \"Content-Type: application/toml\""
+            "this media type is not accepted here; a tenant is \"Content-Type: application/toml\""
                 .to_owned(),
         ),
         None => None,
@@ -94,7 +94,7 @@ pub(super) fn wrong_type(method: &Method, path: &str, headers: &HeaderMap) -> Op
 }
 
 fn text(value: &HeaderValue) -> &str {
-    // What is no ASCII is no name of ours.
+    // A value that is not ASCII is none of the known names.
     value.to_str().unwrap_or("?")
 }
 
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn a_local_host_has_local_names_only() {
+    fn a_host_without_a_token_accepts_loopback_names_only() {
         for host in [
             "127.0.0.1:8060",
             "127.9.9.9",
@@ -150,7 +150,10 @@ mod tests {
             assert!(!may(&[("host", host)], true), "{host}");
         }
         assert!(may(&[("host", "edge.example.com")], false));
-        assert!(may(&[], true), "a client of HTTP/1.0 is no browser");
+        assert!(
+            may(&[], true),
+            "HTTP/1.0 clients without Host are not browsers"
+        );
         let absolute = Uri::from_static("http://evil.example/metrics");
         assert!(check(&absolute, &headers(&[("host", "127.0.0.1")]), true).is_err());
     }
@@ -182,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn bodies_have_a_type_that_a_page_can_not_send() {
+    fn accepted_media_types_require_permission_from_a_page() {
         let wrong = |method: Method, path: &str, given: &str| {
             let given = (!given.is_empty()).then_some(("content-type", given));
             wrong_type(&method, path, &headers(given.as_slice())).is_some()

@@ -1,28 +1,28 @@
-//! Who asks.
+//! Callers of commands.
 
 use std::fmt;
 
 use portcullis_rpc::Fault;
 
-/// Who asks for a command, and through which door.
+/// The caller of a command, and the control interface that it uses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Caller {
     authority: Authority,
     door: Door,
-    /// What the caller calls itself, where the door has a place for it. It grants nothing.
+    /// The name that the caller gives itself, if the interface has a place for it. It grants nothing.
     author: Option<String>,
 }
 
-/// On whose behalf a caller asks.
+/// On whose behalf a command is called.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Authority {
-    /// Whoever has the host's token, or reaches a door that needs none.
+    /// A caller with the host's token, or on an interface that needs none.
     Operator,
-    /// Whoever has the token of this tenant.
+    /// A caller with the token of this tenant.
     Tenant(String),
 }
 
-/// The protocol that a caller speaks.
+/// The control interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Door {
     /// JSON-RPC at `/RPC`, and `/v1`.
@@ -36,7 +36,7 @@ pub(crate) enum Door {
 }
 
 impl Caller {
-    /// The operator at this door.
+    /// Returns the operator as a caller on this interface.
     pub(crate) fn operator(door: Door) -> Self {
         Self {
             authority: Authority::Operator,
@@ -45,7 +45,7 @@ impl Caller {
         }
     }
 
-    /// A client of HTTP with the token of this tenant.
+    /// Returns an HTTP client with the token of this tenant.
     pub(crate) fn tenant(name: &str) -> Self {
         Self {
             authority: Authority::Tenant(name.to_owned()),
@@ -54,7 +54,7 @@ impl Caller {
         }
     }
 
-    /// The same caller under the name that it gives itself.
+    /// Sets the name that the caller gives itself.
     #[must_use]
     pub(crate) fn called(self, author: Option<String>) -> Self {
         Self { author, ..self }
@@ -72,7 +72,7 @@ impl Caller {
         self.authority == Authority::Operator
     }
 
-    /// Whether the caller may ask about this seat. What is about none is the operator's.
+    /// Checks that the caller may access this seat. Commands that concern no seat are the operator's.
     ///
     /// # Errors
     /// 403 if it may not.
@@ -85,25 +85,25 @@ impl Caller {
     }
 }
 
-/// The answer to a tenant who asks for what is not the tenant's.
+/// Error for a tenant that tries to access what is not its own.
 pub(crate) const NOT_YOURS: &str =
-    "a tenant's token reaches /v1/policies/ with the tenant's own name only";
+    "a tenant's token gives access to /v1/policies/NAME with the tenant's own name only";
 
-/// The name under which a change is kept.
+/// The author of a change, as it is stored.
 impl fmt::Display for Caller {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (&self.authority, &self.author) {
             (Authority::Operator, None) => f.write_str("operator"),
             (Authority::Operator, Some(author)) => f.write_str(author),
             (Authority::Tenant(tenant), None) => f.write_str(tenant),
-            // Whoever has a tenant's token speaks for the tenant, by whatever other name.
+            // A caller with a tenant's token acts for the tenant, whatever it calls itself.
             (Authority::Tenant(tenant), Some(author)) => write!(f, "{tenant}: {author}"),
         }
     }
 }
 
 impl Door {
-    /// Its name in the log.
+    /// Returns the name for the log.
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Http => "http",
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tenant_asks_about_its_own_seat_only() {
+    fn a_tenant_has_access_to_its_own_seat_only() {
         let tenant = Caller::tenant("acme");
         assert_eq!(tenant.may_ask_about(Some("acme")), Ok(()));
         for other in [Some("acme2"), Some("default"), Some(""), None] {

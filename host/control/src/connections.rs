@@ -1,4 +1,4 @@
-//! The open stream connections of control: few at a time, and none that does nothing keeps others out.
+//! The open stream connections of the control interfaces. Their number is limited, and idle connections make room for new ones.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
@@ -11,12 +11,12 @@ use tokio::time::Instant;
 /// All open stream connections of one protocol.
 #[derive(Debug)]
 pub(super) struct Connections {
-    /// How many there may be.
+    /// Most connections.
     most: usize,
     table: Mutex<Table>,
 }
 
-/// Both ends of a connection, in the words of `ctl.who`.
+/// Both ends of a connection, in the format of `ctl.who`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Ends {
     pub(super) transport: &'static str,
@@ -24,7 +24,7 @@ pub(super) struct Ends {
     pub(super) to: (String, String),
 }
 
-/// One connection's place in the table, free again when this is dropped.
+/// The place of one connection in the table, freed when dropped.
 #[derive(Debug)]
 pub(super) struct Place {
     number: u64,
@@ -35,14 +35,14 @@ pub(super) struct Place {
 #[derive(Debug, Default)]
 struct Table {
     next: u64,
-    /// By number, which is the order in which they came.
+    /// By number, in the order in which they were opened.
     entries: BTreeMap<u64, Entry>,
 }
 
 #[derive(Debug)]
 struct Entry {
     ends: Ends,
-    /// Since when it waits for its client; none while a command runs for it.
+    /// Since when the connection has waited for its client; `None` while a command is executed.
     idle: Option<Instant>,
     evicted: Arc<Notify>,
 }
@@ -55,8 +55,8 @@ impl Connections {
         }
     }
 
-    /// A place for a new connection. When all are taken, one that waits for its client loses its own: of the address that has
-    /// most of them, the one that has waited for longest. None if all of them work.
+    /// Returns a place for a new connection. If all places are taken, an idle connection is evicted: of the address with most idle
+    /// connections, the one that has been idle for longest. `None` if no connection is idle.
     pub(super) fn admit(self: &Arc<Self>, ends: Ends) -> Option<Place> {
         let mut table = self.table.lock();
         if table.entries.len() >= self.most {
@@ -81,7 +81,7 @@ impl Connections {
         })
     }
 
-    /// All of them, the oldest first.
+    /// Returns all connections, oldest first.
     pub(super) fn all(&self) -> Vec<Ends> {
         let table = self.table.lock();
         table
@@ -107,17 +107,17 @@ impl Table {
 }
 
 impl Place {
-    /// A command runs for this connection.
+    /// Marks the connection as busy with a command.
     pub(super) fn works(&self) {
         self.set(None);
     }
 
-    /// The connection waits for its client.
+    /// Marks the connection as idle.
     pub(super) fn waits(&self) {
         self.set(Some(Instant::now()));
     }
 
-    /// Returns when the place is needed for somebody else.
+    /// Returns when the connection is evicted.
     pub(super) async fn evicted(&self) {
         self.evicted.notified().await;
     }
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn whoever_waits_longest_makes_room() {
+    async fn the_longest_idle_connection_is_evicted() {
         const MOST: usize = 128;
         let connections = Arc::new(Connections::new(MOST));
         let mut places: Vec<_> = (0..MOST)
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_address_with_many_does_not_drive_others_out() {
+    async fn an_address_with_many_connections_evicts_its_own() {
         let connections = Arc::new(Connections::new(4));
         let from = |address: &str| Ends {
             from: (address.into(), "1".into()),

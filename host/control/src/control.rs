@@ -1,4 +1,4 @@
-//! What the doors work on.
+//! The state that all control interfaces share.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,30 +15,30 @@ use crate::pages::Pages;
 use crate::parts::Places;
 use crate::room::PolicyRoom;
 
-/// How long the workers may take to see what was published. A call of a policy takes as long as `deadline` at most.
+/// How long to wait until all workers use what was published. A policy call takes at most `deadline`.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// What the doors work on.
+/// The state that all control interfaces share.
 pub struct Control {
     pub(crate) shared: Arc<Shared>,
     pub(crate) registry: Arc<Registry>,
     pub(crate) exposition: Exposition,
     pub(crate) pages: Pages,
     pub(crate) listening: Listening,
-    /// What makes a client of HTTP the operator; none if nobody needs one.
+    /// Token of the operator over HTTP; `None` if none is needed.
     pub(crate) token: Option<Token>,
-    /// Of BINRPC.
+    /// Connections over BINRPC.
     pub(crate) connections: Arc<Connections>,
-    /// Of HTTP.
+    /// Connections over HTTP.
     pub(crate) http: Arc<Connections>,
     pub(crate) dumps: Places,
-    /// For policies on their way in and out.
+    /// Memory for policies in transfer.
     pub(crate) room: PolicyRoom,
 }
 
 impl Control {
-    /// The control of this host, where it can be reached and by whose token, with as many connections as `parts` leaves it.
-    /// `lost_log_lines` says how many lines the log has dropped.
+    /// Creates the control state of a host. `parts` limits the number of connections; `lost_log_lines` returns how many lines the log has
+    /// dropped.
     pub fn new(
         shared: Arc<Shared>,
         registry: Arc<Registry>,
@@ -63,7 +63,7 @@ impl Control {
         }
     }
 
-    /// What is missing, a line each; nothing if the host is ready. The sockets are bound before the control port answers.
+    /// Returns what is missing, one item per line; empty if the host is ready. The SIP sockets are bound before the control port answers.
     pub(crate) fn missing(&self) -> Vec<String> {
         let mut missing = Vec::new();
         let addresses = &self.shared.addresses;
@@ -73,7 +73,7 @@ impl Control {
                 None => "address table: not loaded yet".into(),
             });
         }
-        // What a tenant lacks is between it and the operator: the others' calls go through.
+        // A missing policy of a tenant does not affect the readiness of the host.
         let policy = self.registry.default_files();
         if policy.file().is_some() && policy.slot().current().is_none() {
             missing.push(match policy.failed() {
@@ -91,7 +91,7 @@ impl Control {
         self.shared.live_on_all_workers(PATIENCE).await
     }
 
-    /// What is to be said where pushed policies are kept in memory only.
+    /// Returns a warning if pushed policies are kept in memory only.
     pub(crate) fn unstored(&self) -> Option<String> {
         match self.registry.deployments().storing() {
             Ok(()) | Err(None) => None,

@@ -1,4 +1,4 @@
-//! BINRPC and JSON-RPC in datagrams, over unix sockets and UDP.
+//! BINRPC and JSON-RPC in datagrams, over Unix sockets and UDP.
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
@@ -22,46 +22,46 @@ use super::socket_file::{Owner, SocketFile};
 use super::{Control, answers};
 use crate::caller::{Caller, Door};
 
-/// Requests of one socket that are answered at the same time.
+/// Requests of one socket that are executed at the same time.
 const AT_ONCE: usize = 16;
 
-/// How long a client's full buffer is waited for (Kamailio's `dgram_timeout`), and how often it is tried.
+/// How long to wait while the buffer of a client is full (Kamailio's `dgram_timeout`), and the interval of the attempts.
 const SEND: Duration = Duration::from_secs(2);
 const RETRY: Duration = Duration::from_millis(20);
 
-/// The most that a UDP datagram carries over IPv4.
+/// Largest UDP datagram over IPv4.
 const MOST_UDP: usize = 65_507;
 
-/// How long to wait behind an error that is none of a client's.
+/// Pause after an error that no client has caused.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// What is spoken over a socket.
+/// Protocol on a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Protocol {
     Binrpc,
     Json,
 }
 
-/// A socket for datagrams.
+/// A datagram socket.
 pub(super) struct Datagrams {
     protocol: Protocol,
     socket: Arc<Socket>,
-    /// Of a unix socket, and what to make it anew with.
+    /// For a Unix socket, its file and its owner, to recreate it.
     file: Option<(SocketFile, Owner)>,
 }
 
 enum Socket {
     Unix {
         receiver: net::UnixDatagram,
-        /// The same socket, to send without waiting: the system does not tell when a peer has room again.
+        /// The same socket, to send without blocking: the system does not report when a client has room again.
         sender: UnixDatagram,
-        /// Told when clients that take nothing have filled the socket's buffer, which all replies share.
+        /// Notified when clients that do not read have filled the buffer of the socket, which all replies share.
         stuck: Notify,
     },
     Udp(UdpSocket),
 }
 
-/// Who has sent a request.
+/// The sender of a request.
 enum Peer {
     Unix(UnixAddr),
     Udp(SocketAddr),
@@ -70,7 +70,7 @@ enum Peer {
 impl Datagrams {
     /// Must be called within a tokio runtime.
     ///
-    /// # Errors
+    /// If the system has no descriptors left.
     /// If the system has no more descriptors.
     pub(super) fn unix(
         protocol: Protocol,
@@ -99,10 +99,10 @@ impl Datagrams {
         }
     }
 
-    /// Answers requests for ever.
+    /// Answers requests forever.
     pub(super) async fn serve(mut self, control: Arc<Control>) {
         let turns = Arc::new(Semaphore::new(AT_ONCE));
-        // One byte more than is taken shows what is too long.
+        // One byte more than is accepted reveals requests that are too long.
         let mut buffer = vec![0; MOST_REQUEST + 1];
         loop {
             let received = tokio::select! {
@@ -142,7 +142,7 @@ impl Datagrams {
 }
 
 impl Datagrams {
-    /// Makes the socket anew at its place: what waits in the old one for clients that take nothing is theirs alone then.
+    /// Recreates the socket at its path. Replies that wait in the old socket, for clients that do not read, stay there.
     fn renew(&mut self) {
         let Some((file, owner)) = self.file.take() else {
             return;
@@ -162,7 +162,7 @@ impl Datagrams {
 }
 
 impl Socket {
-    /// Returns when the socket can't be used for replies any more.
+    /// Returns when the socket can no longer send replies.
     async fn stuck(&self) {
         match self {
             Self::Unix { stuck, .. } => stuck.notified().await,
@@ -183,7 +183,7 @@ impl Socket {
         }
     }
 
-    /// The longest reply.
+    /// Returns the longest reply in bytes.
     fn most(&self, protocol: Protocol) -> usize {
         match (self, protocol) {
             (Self::Udp(_), _) => MOST_UDP,
@@ -195,8 +195,8 @@ impl Socket {
     async fn send(&self, protocol: Protocol, answer: &[u8], peer: &Peer) -> io::Result<()> {
         match (self, peer) {
             (Self::Unix { sender, stuck, .. }, Peer::Unix(peer)) => {
-                // kamcmd has connected its socket to ours and hears no other. For all others a socket of the reply's own: what a
-                // client does not take fills that one's buffer, not the one of everybody.
+                // kamcmd has connected its socket to ours and receives from no other. For other clients, the reply has a socket of its own,
+                // so that a client that does not read fills only the buffer of that one.
                 let own = match protocol {
                     Protocol::Binrpc => None,
                     Protocol::Json => Some(UnixDatagram::unbound()?),
@@ -216,7 +216,7 @@ impl Socket {
     }
 }
 
-/// Tries for a while: nothing tells when a client has room again.
+/// Tries for a limited time, because the system does not report when a client has room again.
 async fn send_unix(socket: &UnixDatagram, answer: &[u8], peer: &UnixAddr) -> io::Result<()> {
     if peer.is_unnamed() {
         return Err(io::Error::other("the sender has no address to answer to"));
@@ -232,7 +232,7 @@ async fn send_unix(socket: &UnixDatagram, answer: &[u8], peer: &UnixAddr) -> io:
     }
 }
 
-/// Sends nothing to ourselves: tells a full buffer of the socket from a full buffer of one client.
+/// Sends an empty datagram to ourselves, to distinguish a full buffer of the socket from a full buffer of one client.
 fn probe(socket: &UnixDatagram) -> io::Result<()> {
     static NUMBER: AtomicU64 = AtomicU64::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
@@ -247,7 +247,7 @@ fn is_full(sent: &io::Result<()>) -> bool {
         .is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
 }
 
-/// The answer; none to what can't be answered.
+/// Returns the reply; `None` if the request cannot be answered.
 async fn answer(
     control: &Control,
     protocol: Protocol,
@@ -296,8 +296,7 @@ async fn answer(
 }
 
 fn beyond_datagram(TooLarge { bytes, most }: TooLarge) -> Fault {
-    let text = format!("reply of {bytes} bytes, {most} at most in a datagram");
-    Fault::new(500, text).because(
-        "ask over HTTP (/RPC) or through the FIFO (kamctl), which carry replies of any size",
-    )
+    let text = format!("reply of {bytes} bytes, at most {most} in a datagram");
+    Fault::new(500, text)
+        .because("use HTTP (/RPC) or the FIFO (kamctl), which carry replies of any size")
 }

@@ -1,7 +1,7 @@
-//! File descriptors: how many this process may have, and which part of them SIP over TCP, control and everything else get.
+//! File descriptors: how many this process may have, and how they are divided between SIP over TCP, the control interfaces and the rest.
 //!
-//! A connection of a stranger must never take the descriptor that the database, a reload or an operator needs. So the number of
-//! connections is bounded by what the system's limit leaves, not by the configuration alone.
+//! A connection of an unknown peer must never take the descriptor that the database, a reload or an operator needs. Therefore the system's
+//! limit bounds the number of connections, in addition to the configuration.
 
 use std::fs;
 use std::io;
@@ -14,11 +14,11 @@ use tracing::{info, warn};
 /// Connections over BINRPC at the same time (`MAX_IO_READ_CONNECTIONS`).
 const MOST_BINRPC: usize = 128;
 
-/// Descriptors that each worker makes for itself: its runtime's and a clone of the signal pipe.
+/// Descriptors that each worker opens: its runtime's, and a clone of the signal pipe.
 const WORKER: usize = 6;
 
-/// Descriptors for what comes and goes: connections and files of the database, compilations with their pipes, records, policies
-/// and rules that are read, names that are looked up, replies through pipes and unix datagrams, connections that are just closing.
+/// Descriptors for short-lived uses: connections and files of the database, compilations with their pipes, records, policies and rules
+/// being read, name lookups, replies through pipes and Unix datagrams, and connections that are being closed.
 const RESERVE: usize = 192 + transport::CLOSING;
 
 /// The parts of the limit.
@@ -30,23 +30,24 @@ pub struct Parts {
     pub http: usize,
     /// Connections over BINRPC.
     pub binrpc: usize,
-    /// Database, files and what else comes and goes.
+    /// The database, files and other short-lived uses.
     pub reserve: usize,
 }
 
 /// The soft limit before and after [`raise`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limit {
-    /// What the process was started with.
+    /// At the start of the process.
     pub before: u64,
-    /// What it has now.
+    /// Now.
     pub now: u64,
 }
 
-/// Raises the soft limit of open files to the hard one. Nothing here uses `select()`, which is why the soft limit is low by default.
+/// Raises the soft limit of open files to the hard limit. The soft limit is low by default because of `select()`, which this program does
+/// not use.
 ///
 /// # Errors
-/// When the system does not tell its limit, or does not let it be raised.
+/// If the system does not report its limit, or does not permit raising it.
 pub fn raise() -> io::Result<Limit> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     if soft < hard {
@@ -58,19 +59,19 @@ pub fn raise() -> io::Result<Limit> {
     })
 }
 
-/// The descriptors that are open now, or a guess where `/proc` is not there.
+/// Returns the number of open descriptors, or an estimate without `/proc`.
 pub fn open_now() -> usize {
     const GUESS: usize = 64;
-    // One of them reads the folder.
+    // One of them reads the directory.
     fs::read_dir("/proc/self/fd").map_or(GUESS, |all| all.count().saturating_sub(1))
 }
 
 impl Parts {
-    /// Shares out `limit` descriptors, of which `open` are taken for good: sockets that listen, the log, the runtime of control.
+    /// Divides `limit` descriptors, of which `open` are in use permanently: listening sockets, the log, the runtime of the control side.
     pub fn of(limit: u64, open: usize, workers: usize, config: &Config) -> Self {
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
         let free = limit.saturating_sub(open.saturating_add(workers.saturating_mul(WORKER)));
-        // Where there is little, a third is for what goes before everybody's connections, and a third of the rest for operators.
+        // If there are few, a third is the reserve, and a third of the rest is for operators.
         let reserve = RESERVE.min(free / 3);
         let control = (free - reserve) / 3;
         let http = config.control.max_connections.min(control * 2 / 3);
@@ -84,7 +85,7 @@ impl Parts {
         }
     }
 
-    /// The bounds of SIP over TCP. Where there are fewer connections than configured, no address gets more than half of them.
+    /// Returns the limits of SIP over TCP. If there are fewer connections than configured, no address gets more than half of them.
     pub fn bounds(&self, config: &Config) -> ConnectionLimits {
         let most = match self.sip < config.sip.tcp.total {
             true => self.sip.div_ceil(2),
@@ -96,7 +97,7 @@ impl Parts {
         }
     }
 
-    /// Tells how the limit is shared out, and warns where it leaves less than the configuration asks for.
+    /// Logs how the limit is divided, and warns if it is too low for the configuration.
     pub fn tell(&self, limit: Limit, config: &Config) {
         info!(
             event = "descriptors",
@@ -114,8 +115,8 @@ impl Parts {
                 limit = limit.now,
                 sip_tcp = self.sip,
                 wanted = config.sip.tcp.total,
-                "The limit of open files leaves fewer TCP connections than `tcp-max-connections` in [sip] allows: raise it \
-                 (LimitNOFILE= in the unit, `ulimit -Hn` in a shell), or lower the key."
+                "limit of open files too low for `tcp-max-connections` in [sip]: raise the limit \
+                 (LimitNOFILE= in the unit, `ulimit -Hn` in a shell), or lower the key"
             );
         }
     }
@@ -130,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn a_large_limit_leaves_what_is_configured() {
+    fn a_large_limit_permits_what_is_configured() {
         let config = Config::default();
         let parts = parts(524_288, &config);
         assert_eq!(parts.sip, config.sip.tcp.total);

@@ -1,4 +1,4 @@
-//! The doors: all sockets of control, bound at the start and served until the end.
+//! The control interfaces: all their sockets, bound at the start and served until the end.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -20,7 +20,7 @@ use super::stream::Listener;
 use super::token_file;
 use super::{http, http_server};
 
-/// All sockets of control.
+/// The sockets of all control interfaces.
 pub struct Doors {
     http: Option<TcpListener>,
     streams: Vec<Listener>,
@@ -31,10 +31,10 @@ pub struct Doors {
 }
 
 impl Doors {
-    /// Opens everything that the configuration names. Nothing is answered yet.
+    /// Opens all configured sockets. Requests are not answered yet.
     ///
     /// # Errors
-    /// Names the endpoint that can't be opened and what to do.
+    /// If a socket cannot be opened. The error names the address and how to correct it.
     pub async fn open(config: &ControlConfig) -> anyhow::Result<Self> {
         let owner = Owner::find(&config.access)?;
         let mut doors = Self {
@@ -59,12 +59,12 @@ impl Doors {
         }
         for endpoint in &config.binrpc {
             let bound = doors.open_endpoint(endpoint, Protocol::Binrpc, owner).await;
-            let bound = bound.with_context(|| format!("can't open {endpoint} for BINRPC"))?;
+            let bound = bound.with_context(|| format!("cannot open {endpoint} for BINRPC"))?;
             doors.listening.binrpc.push(bound);
         }
         for endpoint in &config.datagram {
             let bound = doors.open_endpoint(endpoint, Protocol::Json, owner).await;
-            let bound = bound.with_context(|| format!("can't open {endpoint} for JSON-RPC"))?;
+            let bound = bound.with_context(|| format!("cannot open {endpoint} for JSON-RPC"))?;
             doors.listening.datagram.push(bound);
         }
         if let Some(path) = &config.fifo {
@@ -74,24 +74,24 @@ impl Doors {
             }
             let file = SocketFile::fifo(path, owner)?;
             let fifo = Fifo::open(file, folder.clone());
-            doors.fifo = Some(fifo.with_context(|| format!("can't read {}", path.display()))?);
+            doors.fifo = Some(fifo.with_context(|| format!("cannot read {}", path.display()))?);
             doors.listening.fifo = Some(path.clone());
         }
         Ok(doors)
     }
 
-    /// What makes a client of HTTP the operator; none if nobody needs one.
+    /// Returns the token of the operator over HTTP; `None` if none is needed.
     pub fn token(&self) -> Option<&Token> {
         self.token.as_ref()
     }
 
-    /// Where they are.
+    /// Returns the addresses of the sockets.
     pub fn listening(&self) -> &Listening {
         &self.listening
     }
 
-    /// Answers until `stopping` says so, then closes all doors and removes their files. HTTP requests that are being answered
-    /// then are answered to the end.
+    /// Answers requests until `stopping` becomes true, then closes all sockets and removes their files. HTTP requests in progress are
+    /// finished.
     pub async fn serve(self, control: Arc<Control>, mut stopping: watch::Receiver<bool>) {
         let mut tasks = JoinSet::new();
         for stream in self.streams {
@@ -115,7 +115,9 @@ impl Doors {
     async fn open_http(&mut self, addr: SocketAddr) -> anyhow::Result<()> {
         let bound = TcpListener::bind(addr).await;
         let bound = bound.with_context(|| {
-            format!("can't open the control port {addr}: is it taken? Change `listen` in [control]")
+            format!(
+                "cannot open the control port {addr}: is it taken? Change `listen` in [control]"
+            )
         })?;
         self.listening.http = Some(bound.local_addr()?);
         self.http = Some(bound);
@@ -158,7 +160,7 @@ impl Doors {
     }
 }
 
-/// Everything that would keep the doors from being opened, beside those who have them open already.
+/// Returns everything that would prevent the sockets from being opened, except that they are in use.
 pub fn check(config: &ControlConfig) -> Vec<String> {
     let mut problems = Vec::new();
     problems.extend(Owner::find(&config.access).err().map(|e| e.to_string()));
@@ -185,7 +187,7 @@ pub fn check(config: &ControlConfig) -> Vec<String> {
 
 fn no_reply_folder(folder: &Path) -> String {
     format!(
-        "there is no folder {} for the replies of the FIFO: make it, or change `fifo-reply-dir` in [control]",
+        "the directory {} for the replies of the FIFO does not exist: create it, or change `fifo-reply-dir` in [control]",
         folder.display()
     )
 }

@@ -1,4 +1,4 @@
-//! JSON-RPC through a FIFO, for `kamctl`. Replies go to pipes that the clients name.
+//! JSON-RPC through a FIFO, for `kamctl`. Replies go to pipes that clients name.
 
 use std::collections::HashMap;
 use std::fs;
@@ -24,36 +24,36 @@ use super::control::Control;
 use super::socket_file::SocketFile;
 use crate::caller::{Caller, Door};
 
-/// How long the rest of a request may take while others have the FIFO open. Without them its end is known at once.
+/// How long to wait for the rest of a request while writers have the FIFO open. Without writers, the request is known to be incomplete.
 const REST: Duration = Duration::from_secs(2);
 
-/// Clients may open their pipe a little late: so many tries, so far apart (`JSONRPC_REPLY_RETRIES`).
+/// Number and interval of attempts to open a client's pipe, which may be opened for reading a little late (`JSONRPC_REPLY_RETRIES`).
 const TRIES: usize = 5;
 const BETWEEN: Duration = Duration::from_millis(80);
 
-/// How long a client may take nothing of its reply.
+/// How long a client may read nothing of its reply.
 const STALL: Duration = Duration::from_secs(5);
 
-/// Requests that are answered at the same time.
+/// Requests that are executed at the same time.
 const AT_ONCE: usize = 64;
 
-/// How long to wait when the FIFO can't be read or opened again.
+/// Pause if the FIFO cannot be read or reopened.
 const PAUSE: Duration = Duration::from_secs(1);
 
 const CHUNK: usize = 4096;
 
-/// The FIFO and what comes through it.
+/// The FIFO and its requests.
 pub(super) struct Fifo {
     receiver: Receiver,
     file: SocketFile,
     replies: Replies,
 }
 
-/// The answers that are under way.
+/// The replies in progress.
 struct Replies {
     folder: PathBuf,
     turns: Arc<Semaphore>,
-    /// By the name of the pipe: replies into the same one go one after another.
+    /// By the name of the pipe: replies to the same pipe are written one after another.
     last: HashMap<String, JoinHandle<()>>,
 }
 
@@ -61,7 +61,7 @@ impl Fifo {
     /// Opens the FIFO. Must be called within a tokio runtime.
     ///
     /// # Errors
-    /// If it can't be read.
+    /// If it cannot be read.
     pub(super) fn open(file: SocketFile, folder: PathBuf) -> io::Result<Self> {
         Ok(Self {
             receiver: pipe::OpenOptions::new().open_receiver(file.path())?,
@@ -74,7 +74,7 @@ impl Fifo {
         })
     }
 
-    /// Answers requests for ever.
+    /// Answers requests forever.
     pub(super) async fn serve(mut self, control: Arc<Control>) {
         let mut reader = FifoReader::default();
         let mut buffer = vec![0; CHUNK];
@@ -86,7 +86,7 @@ impl Fifo {
             };
             match read {
                 Ok(Ok(0)) => {
-                    // The last writer has gone: nobody ends what it began.
+                    // The last writer is gone, so the rest of its request will not come.
                     drop_rest(&mut reader, "its writer has gone");
                     self.reopen().await;
                 }
@@ -113,8 +113,8 @@ impl Fifo {
         }
     }
 
-    /// A fresh receiver waits for the next writer, where the old one would tell over and over that the last has gone. It is
-    /// opened before the old one is closed, so that nothing that was written meanwhile is lost.
+    /// Opens a new receiver, which waits for the next writer; the old one would report end of file over and over. The new one is opened
+    /// before the old one is closed, so that nothing written meanwhile is lost.
     async fn reopen(&mut self) {
         match pipe::OpenOptions::new().open_receiver(self.file.path()) {
             Ok(receiver) => self.receiver = receiver,
@@ -127,7 +127,7 @@ impl Fifo {
 }
 
 impl Replies {
-    /// Starts the answer to a request.
+    /// Starts the reply to a request.
     async fn answer(&mut self, control: &Arc<Control>, request: Vec<u8>) {
         let request = json::Request::read(&request);
         let name = match &request {
@@ -161,7 +161,7 @@ impl Replies {
                 let _ended = before.await;
             }
             let caller = Caller::operator(Door::Fifo);
-            // A pipe carries replies of any size.
+            // Pipes carry replies of any size.
             let answer = answers::json_in_parts(&control, request, Layout::Tabs, &caller);
             if let Err(error) = deliver(&path, answer.await.body).await {
                 debug!(event = "fifo_reply_failed", %error, path = %path.display(), "FIFO reply not read");
@@ -202,14 +202,14 @@ async fn write(pipe: &mut Sender, bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// Opens a client's pipe without waiting for it, and makes sure that it is nothing else.
+/// Opens a client's pipe without blocking, and checks that it is a pipe.
 async fn open(path: &Path) -> io::Result<Sender> {
     let mut options = fs::OpenOptions::new();
     options.write(true).custom_flags(O_NONBLOCK | O_NOFOLLOW);
     let mut tries = 1;
     let file = loop {
         match options.open(path) {
-            // Nobody reads there yet.
+            // The pipe has no reader yet.
             Err(error) if error.raw_os_error() == Some(Errno::ENXIO as i32) && tries < TRIES => {
                 tries += 1;
                 sleep(BETWEEN).await;
@@ -219,7 +219,7 @@ async fn open(path: &Path) -> io::Result<Sender> {
     };
     let found = file.metadata()?;
     if !found.file_type().is_fifo() {
-        return Err(io::Error::new(ErrorKind::InvalidInput, "it is no pipe"));
+        return Err(io::Error::new(ErrorKind::InvalidInput, "not a pipe"));
     }
     if found.nlink() > 1 {
         return Err(io::Error::new(

@@ -26,12 +26,12 @@ use crate::exposition::CONTENT_TYPE;
 pub(super) const INDEX: &str = "GET /metrics, GET /healthz, GET /readyz, POST /RPC (JSON-RPC 2.0, start with system.listMethods), /v1 (policies, \
      start with GET /v1/openapi.json)\n";
 
-const NO_TOKEN: &str = "send the token of this host (`token` or `token-file` in [control]) or of a tenant as \"Authorization: Bearer TOKEN\"";
+const NO_TOKEN: &str = "a token is required: send that of this host (`token` or `token-file` in [control]) or of a tenant as \"Authorization: Bearer TOKEN\"";
 
-/// Lines about requests of web pages.
+/// Limits the log lines about requests of web pages.
 static FOREIGN: Throttle = Throttle::new();
 
-/// Everything that is answered over HTTP.
+/// Returns the router of everything that is served over HTTP.
 pub(super) fn router(control: Arc<Control>) -> Router {
     Router::new()
         .route("/", get(index))
@@ -40,7 +40,7 @@ pub(super) fn router(control: Arc<Control>) -> Router {
         .merge(api::routes())
         .fallback((StatusCode::NOT_FOUND, INDEX))
         .layer(middleware::from_fn_with_state(Arc::clone(&control), guard))
-        // Load balancers have no token, and learn no more than yes or no.
+        // Load balancers have no token. Without one, they only learn whether the host is ready.
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
         .layer(middleware::from_fn_with_state(
@@ -68,7 +68,7 @@ fn tell_foreign(request: &Request, foreign: &Foreign) {
     }
 }
 
-/// Who is asking; none if that can't be told from what he brings.
+/// Returns the caller according to the request's token; `None` if the request has no valid token.
 fn caller(control: &Control, headers: &HeaderMap) -> Option<Caller> {
     let own = control.token.as_ref();
     let Some(given) = headers.get(header::AUTHORIZATION) else {
@@ -91,8 +91,8 @@ fn caller(control: &Control, headers: &HeaderMap) -> Option<Caller> {
     Some(Caller::tenant(&tenant.name))
 }
 
-/// Whether metrics need no token: everybody who reaches this host is on this machine, and Prometheus is one of them. Where the
-/// configuration has a token, or a tenant has one, others reach it, through a proxy for example.
+/// Whether metrics need no token. Without a token in the configuration, the interface is on loopback, and Prometheus runs on this machine.
+/// If the configuration or a tenant has a token, the interface may also be reachable from elsewhere, for example through a proxy.
 fn has_open_metrics(control: &Control) -> bool {
     let has_token = |tenant: &Arc<Tenant>| {
         let config = tenant.config.as_ref();
@@ -102,12 +102,12 @@ fn has_open_metrics(control: &Control) -> bool {
         && !control.shared.tenants.load().named.iter().any(has_token)
 }
 
-/// Whether this is somebody from whom the host has no secrets.
+/// Whether the request has the operator's token, or needs none.
 fn is_operator(control: &Control, headers: &HeaderMap) -> bool {
     caller(control, headers).is_some_and(|caller| caller.is_operator())
 }
 
-/// Whether the caller may ask for what is at this path.
+/// Whether the caller may access this path.
 fn may(caller: &Caller, path: &str) -> bool {
     let Authority::Tenant(tenant) = caller.authority() else {
         return true;
@@ -117,7 +117,7 @@ fn may(caller: &Caller, path: &str) -> bool {
     path == "/v1/openapi.json" || rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-/// Refuses a request before anybody reads its body: in JSON below `/v1`, as the description there says, in words elsewhere.
+/// Refuses a request before its body is read: in JSON below `/v1`, as described there, and as text elsewhere.
 fn refuse(path: &str, status: StatusCode, text: &str) -> Response {
     match path.starts_with("/v1/") {
         true => operation::refusal(status, text),
@@ -125,13 +125,13 @@ fn refuse(path: &str, status: StatusCode, text: &str) -> Response {
     }
 }
 
-/// Refuses what a web page makes a browser send, before anything else.
+/// Refuses requests of web pages before anything else.
 async fn refuse_pages(
     State(control): State<Arc<Control>>,
     request: Request,
     next: Next,
 ) -> Response {
-    // With a token in the configuration the host may have any name, behind a proxy for example; a page does not know the token.
+    // With a configured token, the host may have any name, for example behind a proxy; a page does not have the token.
     let is_local = control.shared.config.control.token.is_none();
     match browser::check(request.uri(), request.headers(), is_local) {
         Ok(()) => next.run(request).await,
@@ -142,7 +142,7 @@ async fn refuse_pages(
     }
 }
 
-/// Lets those in who may ask for this, before anything of the body is read.
+/// Refuses requests without authorisation, before the body is read.
 async fn guard(State(control): State<Arc<Control>>, mut request: Request, next: Next) -> Response {
     let is_open = request.uri().path() == "/metrics" && has_open_metrics(&control);
     if is_open && !request.headers().contains_key(header::AUTHORIZATION) {

@@ -1,4 +1,4 @@
-//! HTTP connections: how many there are, and how long a client may take for each part of a request and for the answer.
+//! HTTP connections: their number, and time limits for each part of a request and for the response.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -24,27 +24,27 @@ use tracing::debug;
 
 use super::connections::{Connections, Ends, Place};
 
-/// How long a client may take for the head of a request, and how long a connection may wait for the next one.
+/// How long a client may take for the head of a request, and how long a connection may wait for the next request.
 const HEAD: Duration = Duration::from_secs(30);
 
 /// How long a client may take for the body of a request.
 const BODY: Duration = Duration::from_secs(60);
 
-/// How long a client may take nothing of an answer.
+/// How long a client may read nothing of a response.
 const STALL: Duration = Duration::from_secs(10);
 
-/// Header fields of a request, and bytes of its head. What is written has a buffer of that size, too.
+/// Most header fields of a request, and most bytes of its head. The write buffer has the same size.
 const HEADERS: usize = 64;
 const BUFFER: usize = 32 << 10;
 
-/// How long to wait when the system has no room for another connection.
+/// Pause if the system cannot accept another connection.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Who has sent a request.
+/// The sender of a request.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Peer(pub(super) SocketAddr);
 
-/// Answers on `listener` until `stopping` says so. Requests that are being answered then are answered to the end.
+/// Serves `listener` until `stopping` becomes true. Requests in progress are finished.
 pub(super) async fn serve(
     router: Router,
     connections: Arc<Connections>,
@@ -84,7 +84,7 @@ pub(super) async fn serve(
     while tasks.join_next().await.is_some() {}
 }
 
-/// The whole body of a request: of at most `most` bytes, and within a time. A status and what is wrong otherwise.
+/// Reads a whole body, of at most `most` bytes and within a time limit; otherwise returns a status and the reason.
 pub(super) async fn whole(body: Body, most: usize) -> Result<Bytes, (StatusCode, String)> {
     match timeout(BODY, Limited::new(body, most).collect()).await {
         Ok(Ok(whole)) => Ok(whole.to_bytes()),
@@ -113,7 +113,7 @@ fn ends(peer: SocketAddr, local: Option<SocketAddr>) -> Ends {
     }
 }
 
-/// Answers one request after another, until the client ends, takes too long, or its place is needed.
+/// Serves one request after another, until the client closes, exceeds a time limit, or is evicted.
 async fn serve_connection(
     router: Router,
     stream: TcpStream,
@@ -129,11 +129,11 @@ async fn serve_connection(
         request.extensions_mut().insert(Peer(peer));
         let router = router.clone();
         async move {
-            // Who has no token does not get as far as the body of a request. So nobody else is at work here for longer than it
-            // takes to answer.
+            // Requests without a token are refused before their body is read. Other clients cannot keep a connection busy for longer than a
+            // response takes.
             place.works();
             let answer = router.oneshot(request.map(Body::new)).await;
-            // A client that takes nothing of its answer is one that waits, and may lose its place.
+            // A client that does not read its response counts as idle and may be evicted.
             place.waits();
             answer
         }

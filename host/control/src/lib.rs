@@ -1,9 +1,10 @@
-//! Control: metrics, health and commands, for operators on this machine and their tools. Nothing here runs on a worker.
+//! The control interfaces: metrics, health and commands, for operators and their tools. Nothing here runs on a worker.
 //!
-//! Every door (`http`, `stream`, `datagram`, `fifo`) reads a command in its protocol's form, says who asks, and writes the reply or the
-//! fault. What the commands do, and the types of their replies, is in [`commands`].
+//! Each interface (`http`, `stream`, `datagram`, `fifo`) parses a command from its protocol, identifies the caller, and writes the reply or
+//! the fault. [`commands`] has the implementations of the commands and the types of their replies.
 //!
-//! This crate reads what the data path counts, and asks `portcullis_rollout` to change it. It does not know how the host was started.
+//! This crate reads the counters of the data path, and changes its state through `portcullis_rollout`. It does not depend on how the host
+//! was started.
 
 #![forbid(unsafe_code)]
 #![warn(clippy::wildcard_enum_match_arm)]

@@ -1,4 +1,4 @@
-//! Where control can be reached.
+//! Addresses of the control interfaces.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use portcullis_config::{ControlConfig, Endpoint};
 
-/// Where control can be reached, with the ports that the system chose where the configuration says 0.
+/// Addresses of the control interfaces, with the ports that the system has chosen for port 0.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Listening {
     /// HTTP.
@@ -20,7 +20,7 @@ pub struct Listening {
 }
 
 impl Listening {
-    /// What a configuration asks for.
+    /// Returns the configured addresses.
     pub fn wanted(config: &ControlConfig) -> Self {
         Self {
             http: config.listen,
@@ -30,7 +30,7 @@ impl Listening {
         }
     }
 
-    /// One text for each door.
+    /// Returns one line for each interface.
     pub fn lines(&self) -> Vec<String> {
         let http = self.http.map(|addr| format!("http://{addr}"));
         let binrpc = self.binrpc.iter().map(|one| format!("binrpc={one}"));
@@ -47,7 +47,7 @@ impl Listening {
     }
 }
 
-/// For the line at the start and for `portcullis.status`.
+/// For the log line at the start and for `portcullis.status`.
 impl fmt::Display for Listening {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.lines().as_slice() {

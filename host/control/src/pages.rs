@@ -1,15 +1,14 @@
-//! Pages of metrics on their way to those who asked: a page of thousands of tenants is large, and need not be made for each of many
-//! clients that take theirs slowly.
+//! Pages of metrics in transfer. A page of thousands of tenants is large, and slow clients share pages instead of each having its own.
 
 use std::fmt;
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
-/// Pages that are on their way at the same time. Whoever asks meanwhile gets the last of these.
+/// Most pages in transfer at the same time. Further clients get the last of these.
 const MOST: usize = 8;
 
-/// The pages that somebody has still to take, the oldest first.
+/// The pages in transfer, oldest first.
 #[derive(Debug, Default)]
 pub(super) struct Pages(Mutex<Vec<Weak<str>>>);
 
@@ -24,10 +23,10 @@ impl AsRef<[u8]> for Page {
 }
 
 impl Pages {
-    /// A page as `make` makes it, or the last one if there are too many.
+    /// Returns a page made by `make`, or the last one if there are too many.
     ///
     /// # Errors
-    /// What `make` says.
+    /// See `make`.
     pub(super) fn page(
         &self,
         make: impl FnOnce() -> Result<String, fmt::Error>,
@@ -49,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn clients_that_take_nothing_share_their_pages() {
+    fn clients_that_do_not_read_share_pages() {
         let pages = Pages::default();
         let mut made = 0;
         let mut page = || {
@@ -59,7 +58,7 @@ mod tests {
             });
             String::from_utf8(page.as_ref().unwrap().as_ref().to_vec()).map(|text| (page, text))
         };
-        // Whoever takes the page gets a fresh one each time.
+        // A client that reads its page gets a new one each time.
         for number in 1..=20 {
             assert_eq!(page().unwrap().1, number.to_string());
         }

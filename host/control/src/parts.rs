@@ -1,6 +1,6 @@
-//! Replies of any size to clients of any speed: made in parts, and the next part not before there is somebody to take it.
+//! Replies of any size to clients of any speed: a reply is generated in parts, each when the client has read the one before.
 //!
-//! A dump of a million rows takes no more memory than a few of its parts. A client that takes nothing of it for a while loses it.
+//! A dump of a million rows takes no more memory than a few parts. A reply whose client reads nothing for a while is given up.
 
 use std::io;
 use std::ops::ControlFlow;
@@ -16,16 +16,16 @@ use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
 
-/// Replies that are under way in parts at the same time.
+/// Most replies in parts at the same time.
 const UNDER_WAY: usize = 32;
 
-/// How long another one waits for a place among them.
+/// How long a further reply waits for a place.
 const WAIT: Duration = Duration::from_secs(60);
 
-/// How long a client may take nothing.
+/// How long a client may read nothing.
 const STALL: Duration = Duration::from_secs(10);
 
-/// Parts that are made at the same time: on the cores that calls need, too.
+/// Parts that are generated at the same time. This takes CPU time that the workers need, too.
 const AT_WORK: usize = 2;
 
 /// The places of replies in parts.
@@ -33,15 +33,15 @@ const AT_WORK: usize = 2;
 pub(super) struct Places {
     under_way: Arc<Semaphore>,
     pub(super) at_work: Arc<Semaphore>,
-    /// How long a client may take nothing.
+    /// How long a client may read nothing.
     stall: Duration,
 }
 
-/// A reply that comes in parts.
+/// A reply in parts.
 #[derive(Debug)]
 pub(super) struct Parts(mpsc::Receiver<Part>);
 
-/// A part, or the end behind the last one: a reply that is cut off has none.
+/// A part, or the end after the last one. A reply that was given up has no end.
 #[derive(Debug)]
 enum Part {
     Bytes(Vec<u8>),
@@ -59,15 +59,15 @@ impl Default for Places {
 }
 
 impl Places {
-    /// Begins to make a reply, on a thread where that may take its time.
+    /// Starts to generate a reply, on a thread that may block.
     ///
     /// # Errors
-    /// When too many clients take theirs too slowly.
+    /// If too many clients read their replies too slowly.
     pub(super) async fn begin(&self, id: Id, reply: Reply, layout: Layout) -> Result<Parts, Fault> {
         let place = timeout(WAIT, Arc::clone(&self.under_way).acquire_owned()).await;
         let Ok(Ok(place)) = place else {
-            return Err(Fault::new(503, "Too many replies are under way.")
-                .because("their clients take them slowly: try again"));
+            return Err(Fault::new(503, "Too many replies in transfer.")
+                .because("their clients read slowly: try again later"));
         };
         let (sender, receiver) = mpsc::channel(1);
         let (at_work, runtime) = (Arc::clone(&self.at_work), Handle::current());
@@ -77,7 +77,7 @@ impl Places {
             let turn = || runtime.block_on(Arc::clone(&at_work).acquire_owned());
             let mut working = Some(turn());
             let mut give = |part| {
-                // Whoever waits for a client is not at work.
+                // A reply that waits for its client does not occupy a permit.
                 drop(working.take());
                 let taken = runtime.block_on(timeout(stall, sender.send(Part::Bytes(part))));
                 working = Some(turn());
@@ -96,10 +96,10 @@ impl Places {
 }
 
 impl Parts {
-    /// The next part; none behind the last.
+    /// Returns the next part; `None` after the last.
     ///
     /// # Errors
-    /// When the reply was given up before its end.
+    /// If the reply was given up before its end.
     pub(super) async fn next(&mut self) -> io::Result<Option<Vec<u8>>> {
         match self.0.recv().await {
             Some(Part::Bytes(bytes)) => Ok(Some(bytes)),
@@ -108,7 +108,7 @@ impl Parts {
         }
     }
 
-    /// The parts as the body of an answer.
+    /// Returns the parts as the body of a response.
     pub(super) fn into_stream(self) -> impl Stream<Item = io::Result<Vec<u8>>> {
         stream::try_unfold(self, |mut parts| async move {
             Ok(parts.next().await?.map(|part| (part, parts)))
@@ -125,7 +125,7 @@ mod tests {
 
     use super::*;
 
-    /// A million rows that count how many of them were made.
+    /// A million rows that count how many of them were generated.
     fn rows(made: &Arc<AtomicUsize>) -> Reply {
         let made = Arc::clone(made);
         Rows::new(RowsForm::Each, move |write| {
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_reply_that_nobody_takes_is_not_made() {
+    async fn a_reply_without_a_reader_is_not_generated() {
         let places = Places::default();
         let made = Arc::new(AtomicUsize::new(0));
         let begin = || places.begin(json!(1), rows(&made), Layout::Compact);
@@ -146,12 +146,12 @@ mod tests {
         for _ in 0..UNDER_WAY {
             all.push(begin().await.unwrap());
         }
-        // Each has a part that waits in the channel, and one that waits for that.
+        // Each reply has one part in the channel, and one that waits for the channel.
         for parts in &mut all {
             assert!(parts.next().await.unwrap().unwrap().len() < 66_000);
         }
         drop(all);
-        // They end with their clients, and others have their places.
+        // Replies end with their clients, and their places are used again.
         let mut parts = begin().await.unwrap();
         let before = made.load(Ordering::Relaxed);
         assert!(before < UNDER_WAY * 4 * 66_000 / "{\"number\":1},".len());
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_client_that_takes_nothing_loses_its_reply() {
+    async fn a_client_that_does_not_read_loses_its_reply() {
         let places = Places {
             stall: Duration::ZERO,
             ..Places::default()
@@ -171,7 +171,7 @@ mod tests {
         let made = Arc::new(AtomicUsize::new(0));
         let begun = places.begin(json!(1), rows(&made), Layout::Compact).await;
         let mut parts = begun.unwrap();
-        // Its place is free when it is given up.
+        // Its place is free after the reply is given up.
         let all = u32::try_from(UNDER_WAY).unwrap();
         drop(places.under_way.acquire_many(all).await.unwrap());
         assert!(parts.next().await.unwrap().is_some());

@@ -1,4 +1,4 @@
-//! Room for policies on their way to this host and from it: their bytes are bounded.
+//! Memory for policies in transfer to and from this host, which is limited.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,16 +9,16 @@ use tokio::time::timeout;
 
 use crate::caller::{Authority, Caller};
 
-/// Bytes of all policies of tenants on their way, and of the operator's, in KiB.
+/// Bytes of all policies of tenants in transfer, and of the operator's, in KiB.
 const TENANTS: u32 = 48 << 10;
 const OPERATORS: u32 = 16 << 10;
 
 const KIB: usize = 1 << 10;
 
-/// How long a policy waits for room among the others.
+/// How long a policy waits for memory.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Room for policies on their way, in KiB. The operator's do not wait for those of tenants.
+/// Memory for policies in transfer, in KiB. The operator's policies do not wait for those of tenants.
 #[derive(Debug)]
 pub(crate) struct PolicyRoom {
     tenants: Arc<Semaphore>,
@@ -26,10 +26,10 @@ pub(crate) struct PolicyRoom {
 }
 
 impl PolicyRoom {
-    /// Room for a policy of this caller of so many bytes.
+    /// Reserves memory for a policy of this caller.
     ///
     /// # Errors
-    /// 503 if others take all of it for too long.
+    /// 503 if others occupy all of it for too long.
     pub(crate) async fn acquire(
         &self,
         caller: &Caller,
@@ -44,7 +44,7 @@ impl PolicyRoom {
         match timeout(PATIENCE, room).await {
             Ok(Ok(room)) => Ok(room),
             _ => {
-                let text = "too many policies are on their way to and from this host: try again";
+                let text = "too many policies in transfer to and from this host: try again later";
                 Err(Fault::new(503, text))
             }
         }

@@ -1,4 +1,4 @@
-//! The files that unix sockets and the FIFO have: made with their permissions, taken over from a dead host, removed at the end.
+//! The files of Unix sockets and the FIFO: created with their permissions, taken over from a host that has ended, removed at the end.
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, ErrorKind};
@@ -15,18 +15,18 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 use portcullis_config::FileAccess;
 
-/// Connections that may wait for being taken.
+/// Most connections that wait to be accepted.
 const BACKLOG: i32 = 128;
 
-/// A file of ours, removed when this is dropped.
+/// A file of this host, removed when dropped.
 #[derive(Debug)]
 pub(super) struct SocketFile {
     path: PathBuf,
-    /// A file that somebody has put in its place is not ours.
+    /// A file that another program has put in its place is not removed.
     identity: Identity,
 }
 
-/// What tells a file from another one at the same path. Numbers of inodes are used again.
+/// Identity of a file, to recognise another file at the same path. Inode numbers are reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Identity {
     device: u64,
@@ -35,7 +35,7 @@ struct Identity {
     created: Option<SystemTime>,
 }
 
-/// Permissions with the numbers of user and group.
+/// Permissions, with numeric user and group.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Owner {
     mode: u32,
@@ -44,13 +44,13 @@ pub(super) struct Owner {
 }
 
 impl Owner {
-    /// Looks the names up.
+    /// Looks up user and group.
     ///
     /// # Errors
-    /// Names the key and the user or group that there is not.
+    /// If one does not exist. The error names the key.
     pub(super) fn find(access: &FileAccess) -> anyhow::Result<Self> {
         let absent = |what: &str, name: &str| {
-            anyhow!("there is no {what} {name}: change `socket-{what}` in [control]")
+            anyhow!("the {what} {name} does not exist: change `socket-{what}` in [control]")
         };
         let user = access.user.as_deref().map(|name| match name.parse() {
             Ok(number) => Ok(number),
@@ -75,13 +75,13 @@ impl Owner {
 }
 
 impl SocketFile {
-    /// A unix socket at `path`, listening if it is one for streams. Not blocking.
+    /// Creates a Unix socket at `path`, which listens if it is a stream socket. It is non-blocking.
     ///
     /// # Errors
-    /// If somebody answers there, or the path can't be used.
+    /// If another process answers there, or the path cannot be used.
     pub(super) fn bind(path: &Path, kind: Type, owner: Owner) -> anyhow::Result<(OwnedFd, Self)> {
         let shown = path.display();
-        let addr = SockAddr::unix(path).with_context(|| format!("can't use the path {shown}"))?;
+        let addr = SockAddr::unix(path).with_context(|| format!("cannot use the path {shown}"))?;
         if is_there(path, |file| file.is_socket(), "unix socket")? {
             take_over(path, || {
                 Socket::new(Domain::UNIX, kind, None)?.connect(&addr)
@@ -90,7 +90,7 @@ impl SocketFile {
         let bind = || -> io::Result<Socket> {
             let socket = Socket::new(Domain::UNIX, kind, None)?;
             socket.set_nonblocking(true)?;
-            // The file gets the permissions that the socket has before, so that there is no moment with wider ones.
+            // The socket gets its permissions before it is bound, so that the file never has wider ones.
             let descriptor = File::from(OwnedFd::from(socket));
             descriptor.set_permissions(Permissions::from_mode(owner.mode))?;
             let socket = Socket::from(OwnedFd::from(descriptor));
@@ -105,10 +105,10 @@ impl SocketFile {
         Ok((socket.into(), file))
     }
 
-    /// A FIFO at `path`.
+    /// Creates a FIFO at `path`.
     ///
     /// # Errors
-    /// If somebody reads from it, or the path can't be used.
+    /// If another process reads from it, or the path cannot be used.
     pub(super) fn fifo(path: &Path, owner: Owner) -> anyhow::Result<Self> {
         if is_there(path, |file| file.is_fifo(), "FIFO")? {
             let no_wait = nix::libc::O_NONBLOCK;
@@ -128,7 +128,7 @@ impl SocketFile {
         &self.path
     }
 
-    /// Gives a new file its permissions, whatever the mask of the process has left of them, and its owner.
+    /// Gives a new file its owner and its permissions, independently of the umask.
     fn claim(path: &Path, owner: Owner) -> anyhow::Result<Self> {
         let shown = path.display();
         let found = fs::symlink_metadata(path).with_context(|| cant_make(path))?;
@@ -138,11 +138,11 @@ impl SocketFile {
         };
         if owner.user.is_some() || owner.group.is_some() {
             chown(path, owner.user, owner.group).with_context(|| {
-                format!("can't give {shown} to the user and group of [control]: `socket-user`, `socket-group`")
+                format!("cannot give {shown} to the user and group of [control]: `socket-user`, `socket-group`")
             })?;
         }
         fs::set_permissions(path, Permissions::from_mode(owner.mode))
-            .with_context(|| format!("can't set the permissions of {shown}"))?;
+            .with_context(|| format!("cannot set the permissions of {shown}"))?;
         Ok(file)
     }
 }
@@ -171,7 +171,7 @@ impl Drop for SocketFile {
     }
 }
 
-/// True if there is a file of the right kind.
+/// Whether there is a file of the expected kind.
 fn is_there(
     path: &Path,
     is_right: impl FnOnce(fs::FileType) -> bool,
@@ -180,38 +180,38 @@ fn is_there(
     let shown = path.display();
     match fs::symlink_metadata(path) {
         Ok(found) if is_right(found.file_type()) => Ok(true),
-        Ok(_) => bail!("{shown} is there and no {kind}: remove it, or change [control]"),
+        Ok(_) => bail!("{shown} exists and is not a {kind}: remove it, or change [control]"),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(error).with_context(|| format!("can't look at {shown}")),
+        Err(error) => Err(error).with_context(|| format!("cannot look at {shown}")),
     }
 }
 
-/// Removes what a dead host has left. `try_it` succeeds if somebody is there.
+/// Removes the file of a host that has ended. `try_it` succeeds if a process uses the file.
 fn take_over(path: &Path, try_it: impl FnOnce() -> io::Result<()>) -> anyhow::Result<()> {
     let shown = path.display();
-    // Nobody listens on the socket, or has the FIFO open for reading.
+    // No process listens on the socket, or has the FIFO open for reading.
     let is_dead = |error: &io::Error| {
         error.kind() == ErrorKind::ConnectionRefused
             || error.raw_os_error() == Some(Errno::ENXIO as i32)
     };
     match try_it() {
         Ok(()) => bail!(
-            "somebody answers at {shown} already, another host or Kamailio: stop it, or change [control]"
+            "another process, such as a host or Kamailio, answers at {shown}: stop it, or change [control]"
         ),
         Err(error) if is_dead(&error) => {
             tracing::debug!(event = "control_file_replaced", path = %shown, "control socket file of an ended process replaced");
-            fs::remove_file(path).with_context(|| format!("can't replace {shown}"))
+            fs::remove_file(path).with_context(|| format!("cannot replace {shown}"))
         }
-        // Another kind of unix socket: somebody uses it.
+        // Another kind of Unix socket, which is in use.
         Err(error) => Err(error).with_context(|| {
-            format!("can't tell whether somebody uses {shown}: remove it, or change [control]")
+            format!("cannot determine whether {shown} is in use: remove it, or change [control]")
         }),
     }
 }
 
 pub(super) fn cant_make(path: &Path) -> String {
     format!(
-        "can't make {}: its folder must be there, and this user must be allowed to write to it",
+        "cannot create {}: its directory must exist and be writable for this user",
         path.display()
     )
 }
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn files_have_their_permissions_and_go_with_their_host() {
+    fn files_have_their_permissions_and_are_removed_at_the_end() {
         let folder = tempfile::tempdir().unwrap();
         for kind in [Type::STREAM, Type::DGRAM] {
             let path = folder.path().join("socket");
@@ -244,7 +244,10 @@ mod tests {
             let error = SocketFile::bind(&path, kind, owner())
                 .unwrap_err()
                 .to_string();
-            assert!(error.starts_with("somebody answers at "), "{error}");
+            assert!(
+                error.starts_with("another process, such as a host or Kamailio, answers at "),
+                "{error}"
+            );
             assert!(path.exists());
             drop((socket, file));
             assert!(!path.exists());
@@ -257,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_dead_host_left_is_replaced() {
+    fn the_files_of_an_ended_host_are_replaced() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("left");
         drop(UnixListener::bind(&path).unwrap());
@@ -272,12 +275,15 @@ mod tests {
             .open(&path)
             .unwrap();
         let error = SocketFile::fifo(&path, owner()).unwrap_err().to_string();
-        assert!(error.starts_with("somebody answers at "), "{error}");
+        assert!(
+            error.starts_with("another process, such as a host or Kamailio, answers at "),
+            "{error}"
+        );
         drop((reader, ours));
     }
 
     #[test]
-    fn a_file_of_somebody_else_stays() {
+    fn a_file_of_another_kind_is_kept() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("file");
         fs::write(&path, "precious").unwrap();
@@ -285,7 +291,10 @@ mod tests {
             SocketFile::fifo(&path, owner()).unwrap_err(),
             SocketFile::bind(&path, Type::STREAM, owner()).unwrap_err(),
         ] {
-            assert!(error.to_string().contains(" is there and no "), "{error}");
+            assert!(
+                error.to_string().contains(" exists and is not a "),
+                "{error}"
+            );
         }
         assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
 
@@ -313,13 +322,13 @@ mod tests {
         let error = find(access(None, Some("no such group"))).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "there is no group no such group: change `socket-group` in [control]"
+            "the group no such group does not exist: change `socket-group` in [control]"
         );
         let error = SocketFile::fifo(Path::new("/no/such/folder/fifo"), owner()).unwrap_err();
         assert!(
             error
                 .to_string()
-                .starts_with("can't make /no/such/folder/fifo: its folder must be there")
+                .starts_with("cannot create /no/such/folder/fifo: its directory must exist")
         );
     }
 }

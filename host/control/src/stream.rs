@@ -1,4 +1,4 @@
-//! BINRPC over streams: unix sockets and TCP.
+//! BINRPC over streams: Unix sockets and TCP.
 
 use std::io;
 use std::net::SocketAddr;
@@ -16,21 +16,21 @@ use super::connections::{Ends, Place};
 use super::socket_file::SocketFile;
 use super::{Control, answers};
 
-/// A connection without a request for so long is closed (`IO_STREAM_CONN_TIMEOUT`).
+/// A connection without a request for this long is closed (`IO_STREAM_CONN_TIMEOUT`).
 const IDLE: Duration = Duration::from_secs(120);
 
-/// How long a client may take for a reply.
+/// How long a client may take to read a reply.
 const WRITE: Duration = Duration::from_secs(10);
 
-/// How long, and for how many bytes, we listen to a stream that is given up, so that closing it does not take the fault from the
-/// client.
+/// How long, and for how many bytes, a stream is read before it is closed after a fault. Closing at once would discard the fault before the
+/// client has read it.
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 256 << 10;
 
-/// Bytes that one read asks for.
+/// Size of one read in bytes.
 const CHUNK: usize = 4096;
 
-/// How long to wait when the system has no room for another connection.
+/// Pause if the system cannot accept another connection.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// A listening socket.
@@ -40,7 +40,7 @@ pub(super) enum Listener {
 }
 
 impl Listener {
-    /// Takes connections for ever.
+    /// Accepts connections forever.
     pub(super) async fn serve(self, control: Arc<Control>) {
         let mut was_full = false;
         loop {
@@ -118,7 +118,7 @@ where
                 Ok(reply) => (reply, true),
                 Err(fault) => (fault, false),
             };
-            // A client that takes nothing of its answer is one that waits, and may lose its place.
+            // A client that does not read its reply counts as idle and may be evicted.
             place.waits();
             timeout(WRITE, stream.write_all(bytes)).await??;
             if !follows {
@@ -134,7 +134,7 @@ where
     }
 }
 
-/// The answer to the next request that is whole; as an error the fault behind which the stream can't be followed.
+/// Returns the reply to the next complete request; as an error, the fault after which the stream cannot be parsed any further.
 async fn answer(
     control: &Control,
     framer: &mut Framer,

@@ -1,4 +1,4 @@
-//! The token of a host that has none in its configuration: made at the first start, in a file that only this user reads.
+//! The generated token of a host without a token in its configuration: created at the first start, in a file that only this user can read.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
@@ -14,13 +14,13 @@ use portcullis_config::Token;
 /// Random bytes of a token.
 const RANDOM: usize = 32;
 
-/// A token is shorter, in bytes.
+/// Upper bound of the length of a token in bytes.
 const MOST: u64 = 1024;
 
-/// The token in this file, which is made if it is not there.
+/// Returns the token in this file, which is created if it does not exist.
 ///
 /// # Errors
-/// When it can't be made, others may read or replace it, or it holds no token.
+/// If the file cannot be created, others may read or replace it, or it contains no token.
 pub(super) fn open_or_make(path: &Path) -> anyhow::Result<Token> {
     let shown = path.display();
     match check(path, geteuid())? {
@@ -28,13 +28,13 @@ pub(super) fn open_or_make(path: &Path) -> anyhow::Result<Token> {
         None => {
             make(path).with_context(|| cant_make(path))?;
             tracing::info!(event = "token_made", path = %shown, "token for HTTP created");
-            // Of two hosts that start at the same time, both take what the first has made.
+            // If two hosts start at the same time, both use the token that the first has created.
             check(path, geteuid())?.with_context(|| format!("{shown} was removed at once"))
         }
     }
 }
 
-/// The token in this file, if it is there. It must belong to `owner`.
+/// Returns the token in this file, if it exists. The file must belong to `owner`.
 fn check(path: &Path, owner: Uid) -> anyhow::Result<Option<Token>> {
     let shown = path.display();
     let file = match open(path) {
@@ -42,23 +42,23 @@ fn check(path: &Path, owner: Uid) -> anyhow::Result<Option<Token>> {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => {
             return Err(error).with_context(|| {
-                format!("can't read the token file {shown}: change `token-file` in [control]")
+                format!("cannot read the token file {shown}: change `token-file` in [control]")
             });
         }
     };
     let found = file.metadata()?;
     if !found.is_file() {
-        bail!("the token file {shown} is no file: change `token-file` in [control]");
+        bail!("the token file {shown} is not a file: change `token-file` in [control]");
     }
     if found.uid() != owner.as_raw() {
         bail!(
-            "the token file {shown} belongs to user {}, who would know the token: remove it, or change `token-file` in [control]",
+            "the token file {shown} belongs to user {}, who could read the token: remove it, or change `token-file` in [control]",
             found.uid()
         );
     }
     if found.mode() & 0o077 != 0 {
         bail!(
-            "the token file {shown} is open to others (mode {:04o}): remove it, or `chmod 0600` it if nobody else has read it",
+            "the token file {shown} is accessible to others (mode {:04o}): remove it, or `chmod 0600` it if nobody else has read it",
             found.mode() & 0o7777
         );
     }
@@ -67,15 +67,17 @@ fn check(path: &Path, owner: Uid) -> anyhow::Result<Option<Token>> {
     match token {
         Some(token) => Ok(Some(token)),
         None => {
-            bail!("the token file {shown} holds no token: remove it, and the host makes another")
+            bail!(
+                "the token file {shown} contains no valid token: remove it, and the host generates a new one"
+            )
         }
     }
 }
 
-/// What a command sends: the secret in this file; none if the file is not there.
+/// Returns the token in this file, for a command; `None` if the file does not exist.
 ///
 /// # Errors
-/// When it can't be read.
+/// If it cannot be read.
 pub fn read(path: &Path) -> io::Result<Option<String>> {
     match open(path) {
         Ok(file) => secret(file),
@@ -84,13 +86,13 @@ pub fn read(path: &Path) -> io::Result<Option<String>> {
     }
 }
 
-/// What would keep a host from having this file.
+/// Returns what would prevent a host from using this file.
 pub(super) fn problem(path: &Path) -> Option<String> {
     let folder = match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
     };
-    // Root looks at the files of a host that runs as somebody else.
+    // Root may check the files of a host that runs as another user.
     let owner = match fs::symlink_metadata(path) {
         Ok(found) if geteuid().is_root() => Uid::from_raw(found.uid()),
         _ => geteuid(),
@@ -102,7 +104,7 @@ pub(super) fn problem(path: &Path) -> Option<String> {
     }
 }
 
-/// Nobody's FIFO holds this up, and nobody's link leads elsewhere.
+/// Opens the file without blocking on a FIFO and without following a symbolic link.
 fn open(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).custom_flags(O_NOFOLLOW | O_NONBLOCK);
@@ -116,7 +118,7 @@ fn secret(file: File) -> io::Result<Option<String>> {
     Ok((!secret.is_empty()).then(|| secret.to_owned()))
 }
 
-/// Makes the file with its whole content at once, unless it is there.
+/// Creates the file with its whole content atomically, unless it exists.
 fn make(path: &Path) -> io::Result<()> {
     let mut random = [0; RANDOM];
     File::open("/dev/urandom")?.read_exact(&mut random)?;
@@ -144,7 +146,7 @@ fn draft(path: &Path) -> PathBuf {
 
 fn cant_make(path: &Path) -> String {
     format!(
-        "can't make the token file {}: its folder must be there, and this user must be allowed to write to it; change `token-file` \
+        "cannot create the token file {}: its directory must exist and be writable for this user; change `token-file` \
          in [control], or set `token`",
         path.display()
     )
@@ -157,7 +159,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_is_made_once_for_this_user_alone() {
+    fn a_token_is_generated_once_and_readable_by_its_user_only() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("token");
         assert_eq!(read(&path).unwrap(), None);
@@ -172,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_others_know_or_that_is_none_is_refused() {
+    fn a_file_that_others_can_read_or_that_is_not_a_file_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("token");
         let told = |path: &Path| open_or_make(path).unwrap_err().to_string();
@@ -180,7 +182,7 @@ mod tests {
         open_or_make(&path).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
         assert!(
-            told(&path).contains("is open to others (mode 0640)"),
+            told(&path).contains("is accessible to others (mode 0640)"),
             "{}",
             told(&path)
         );
@@ -189,19 +191,23 @@ mod tests {
         let link = folder.path().join("link");
         symlink(&path, &link).unwrap();
         assert!(
-            told(&link).contains("can't read the token file"),
+            told(&link).contains("cannot read the token file"),
             "{}",
             told(&link)
         );
-        assert!(told(folder.path()).contains("is no file"));
+        assert!(told(folder.path()).contains("is not a file"));
 
         let empty = folder.path().join("empty");
         fs::write(&empty, "short\n").unwrap();
         fs::set_permissions(&empty, fs::Permissions::from_mode(0o600)).unwrap();
-        assert!(told(&empty).contains("holds no token"), "{}", told(&empty));
+        assert!(
+            told(&empty).contains("contains no valid token"),
+            "{}",
+            told(&empty)
+        );
 
         let nowhere = Path::new("/no/such/folder/token");
-        assert!(told(nowhere).contains("its folder must be there"));
+        assert!(told(nowhere).contains("its directory must exist"));
         assert!(problem(nowhere).is_some());
         assert_eq!(problem(&folder.path().join("new")), None);
     }

@@ -12,7 +12,7 @@ use crate::{DatabaseUrl, Schema};
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Failure {
     /// There is no connection.
-    #[error("can't reach the database {url}: {cause}")]
+    #[error("cannot reach the database {url}: {cause}")]
     Unreachable {
         /// The database.
         url: String,

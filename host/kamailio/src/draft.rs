@@ -262,7 +262,7 @@ impl Entry {
             item.refused = Some(reason.to_owned());
             findings.push(Finding {
                 place: item.origin.place.clone(),
-                what: format!("{}{value} can't be taken over", self.key),
+                what: format!("{}{value} cannot be taken over", self.key),
                 mend: reason.to_owned(),
             });
             refused = true;
@@ -417,7 +417,7 @@ mod tests {
                 "",
                 "listen = [",
                 "    \"udp:10.0.0.5:5060\",  # here",
-                "#     \"tls:10.0.0.5:5061\",  # here: not taken: the transport tls is not there yet; listen on udp or tcp",
+                "#     \"tls:10.0.0.5:5061\",  # here: not taken: the transport tls is not supported yet; listen on udp or tcp",
                 "]",
             ]
         );

@@ -50,8 +50,8 @@ pub struct Import {
 /// Why nothing can be imported.
 #[derive(Debug, thiserror::Error)]
 pub enum ImportError {
-    /// The file can't be read.
-    #[error("can't read {}: {source}; name Kamailio's configuration, usually /etc/kamailio/kamailio.cfg", path.display())]
+    /// The file cannot be read.
+    #[error("cannot read {}: {source}; name Kamailio's configuration, usually /etc/kamailio/kamailio.cfg", path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,
@@ -65,7 +65,7 @@ pub enum ImportError {
 /// `defines` are what Kamailio is given with `-A`: a name, and a value where there is one.
 ///
 /// # Errors
-/// If `file` itself can't be read. What is wrong inside it becomes a finding.
+/// If `file` itself cannot be read. What is wrong inside it becomes a finding.
 pub fn import(
     file: &Path,
     defines: &[(String, String)],

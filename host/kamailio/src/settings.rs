@@ -131,7 +131,7 @@ fn explanation(name: &str, value: &Value) -> Option<&'static str> {
             "datagrams are sent without a mark: set it with the firewall if the network needs one"
         }
         "ip_free_bind" | "ipfreebind" | "ip_nonlocal_bind" if is_on => {
-            "an address that the machine does not have can't be listened on: set net.ipv4.ip_nonlocal_bind"
+            "an address that the machine does not have cannot be listened on: set net.ipv4.ip_nonlocal_bind"
         }
         "auto_bind_ipv6" if is_on => {
             "name the IPv6 addresses in `listen`: \"udp:[::]:5060\" stands for all"

@@ -155,7 +155,7 @@ pub struct WireCounters {
     pub sent: Counter,
     /// Bytes of these.
     pub sent_bytes: Counter,
-    /// Messages that the system refused to send.
+    /// Messages that the system failed to send.
     pub send_errors: Counter,
     /// Keep-alives: empty datagrams, CRLF pings on streams.
     pub keepalives: Counter,
@@ -188,7 +188,7 @@ pub struct WorkerCounters {
     pub tcp: WireCounters,
     /// Stream connections.
     pub connections: ConnectionCounters,
-    /// Replies of our own (rejections, 400, 483, 200 to OPTIONS, …), by status code.
+    /// Responses that the host itself generated (rejections, 400, 483, 200 to OPTIONS, …), by status code.
     pub replies: CodeCounts,
     /// Requests relayed.
     pub relayed_requests: Counter,
@@ -206,7 +206,7 @@ pub struct WorkerCounters {
     pub relay_errors: Counts<RelayErrorKind, { RelayErrorKind::ALL.len() }>,
     /// Messages that the transports could not carry.
     pub lost: Counts<Lost, { Lost::COUNT }>,
-    /// ACKs to our own rejections, which end here (RFC 3261 §17.1.1.3).
+    /// ACKs to the host's own rejections, which are absorbed (RFC 3261 §17.1.1.3).
     pub absorbed_acks: Counter,
     /// Requests with the seal of a dialog.
     pub in_dialog: Counts<InDialog, { InDialog::COUNT }>,

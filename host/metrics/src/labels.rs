@@ -43,7 +43,7 @@ macro_rules! labels {
 }
 
 labels! {
-    /// The method of a request, as a label: extension methods share one value, so that a sender can't make new series.
+    /// The method of a request. Extension methods share one value, so that senders cannot create time series.
     Method {
         /// INVITE
         Invite = "INVITE",
@@ -137,7 +137,7 @@ labels! {
         QueueFull = "queue_full",
         /// The connection to the next hop could not be opened, or broke.
         NoConnection = "no_connection",
-        /// The system refused to send the message.
+        /// The system failed to send the message.
         SendError = "send_error",
         /// The connection was closed at once, or not opened: there are too many.
         TooManyConnections = "too_many_connections",
@@ -217,7 +217,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn labels_know_their_place() {
+    fn indices_match_the_order_of_values() {
         for (at, method) in Method::ALL.iter().enumerate() {
             assert_eq!(method.index(), at);
             if *method != Method::Other {

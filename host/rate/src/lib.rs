@@ -166,7 +166,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_rate_is_kept_and_what_is_charged_counts() {
+    fn a_rate_is_enforced_and_charges_count() {
         let due = Due::default();
         let each = each(10);
         let taken = |now| (0..20).filter(|_| due.take(now, each, 5 * each)).count();
@@ -180,16 +180,16 @@ mod tests {
     }
 
     #[test]
-    fn those_are_counted_that_are_seen() {
+    fn users_are_counted_while_they_are_seen() {
         let active = Active::default();
         let all: Vec<_> = (0..7).map(|_| Seen::default()).collect();
-        assert_eq!(active.count(0), 1, "whoever asks is one");
+        assert_eq!(active.count(0), 1, "the caller counts as one");
         for _ in 0..3 {
             all.iter().for_each(|one| active.meet(one, 5));
         }
         assert_eq!(active.count(5), 7);
         all[..2].iter().for_each(|one| active.meet(one, SECOND));
-        assert_eq!(active.count(SECOND), 7, "some may not have come yet");
+        assert_eq!(active.count(SECOND), 7, "the previous window still counts");
         assert_eq!(active.count(2 * SECOND), 2);
         assert_eq!(active.count(4 * SECOND), 1);
         all.iter().for_each(|one| active.meet(one, 9 * SECOND));

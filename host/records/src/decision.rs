@@ -1,4 +1,4 @@
-//! A decision, before it is written down.
+//! A decision, as it is passed to the writer.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,20 +9,20 @@ use portcullis_request::Request;
 
 use crate::record::Asking;
 
-/// One decision, as it is taken to the writer.
+/// One decision, as it is passed to the writer.
 pub struct Decision<'d> {
-    /// What it is called.
+    /// Id.
     pub id: DecisionId,
-    /// When it was.
+    /// Time.
     pub time: SystemTime,
-    /// Whose request it was.
+    /// Tenant of the request.
     pub tenant: &'d Arc<str>,
     /// The request.
     pub request: &'d Request,
-    /// Who was asked.
+    /// The policy calls.
     pub policies: Vec<Asking>,
-    /// What their questions take ([`Tape::bytes`](portcullis_policy::Tape::bytes)).
+    /// Memory of the tapes ([`Tape::bytes`](portcullis_policy::Tape::bytes)).
     pub tape_bytes: usize,
-    /// What became of it.
+    /// What happened to the request.
     pub outcome: &'d dyn fmt::Display,
 }

@@ -1,4 +1,4 @@
-//! The file of records: lines that are in it whole or not at all.
+//! The records file. Each line in it is complete.
 
 use std::fs::{self, Metadata, OpenOptions};
 use std::io::{self, Write};
@@ -7,21 +7,21 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
-/// What records are made with: they hold what people have said to each other's phones.
+/// Mode of the file, which contains the signalling of users.
 const MODE: u32 = 0o600;
 
-/// Bytes that are gathered before they are written.
+/// Number of bytes to gather before they are written.
 const GATHERED: usize = 64 << 10;
 
-/// A file that is put aside when it is full, and begun anew when someone else has put it aside or removed it. After an error it is opened
-/// again, so that it goes on by itself when there is room.
+/// The records file. It is rotated when it is full, and created again after another program has moved or removed it. After an error it is
+/// opened again for the next write, so that writing resumes as soon as there is space.
 #[derive(Debug)]
 pub(super) struct File {
     path: PathBuf,
-    /// The most bytes in it.
+    /// Most bytes in the file.
     most: u64,
     open: Option<Open>,
-    /// Whole lines that are not in it yet, each with its end.
+    /// Complete lines to be written, each with its line end.
     gathered: Vec<u8>,
     lines: u64,
 }
@@ -31,23 +31,23 @@ struct Open {
     file: fs::File,
     device: u64,
     inode: u64,
-    /// Whether it has a length; a pipe has none.
+    /// Whether the file has a length; a pipe has none.
     is_regular: bool,
-    /// Whether its last line is a part of one, which could not be taken out again.
+    /// Whether the file ends with an incomplete line that could not be removed.
     is_torn: bool,
 }
 
-/// What became of lines.
+/// Result of writing lines.
 #[derive(Debug, Default)]
 pub(super) struct Flushed {
     pub(super) written: u64,
     pub(super) lost: u64,
-    /// Why they are lost, where some are.
+    /// Why lines were lost, if any were.
     pub(super) error: Option<io::Error>,
 }
 
 impl File {
-    /// Opens the file; what is in it stays.
+    /// Opens the file, and keeps its content.
     pub(super) fn open(path: &Path, most: u64) -> io::Result<Self> {
         Ok(Self {
             path: path.to_owned(),
@@ -62,23 +62,23 @@ impl File {
         &self.path
     }
 
-    /// Takes a line, which is no longer than the file may be.
+    /// Adds a line, which is at most as long as the file may be.
     pub(super) fn gather(&mut self, line: &[u8]) {
         self.gathered.extend_from_slice(line);
         self.gathered.push(b'\n');
         self.lines += 1;
     }
 
-    /// Whether enough is there to be written.
+    /// Whether enough bytes are gathered to be written.
     pub(super) fn is_due(&self) -> bool {
         self.gathered.len() >= GATHERED
     }
 
-    /// Writes what is gathered. What can't be written is lost.
+    /// Writes the gathered lines. Lines that cannot be written are lost.
     pub(super) fn flush(&mut self) -> Flushed {
         let mut flushed = Flushed::default();
         if self.lines == 0 {
-            // A file that somebody has removed keeps its room on the disk until it is closed.
+            // A file that was removed occupies disk space until it is closed.
             self.open = self.open.take().filter(|open| open.is_at(&self.path));
             return flushed;
         }
@@ -94,7 +94,7 @@ impl File {
             rest = &rest[bytes..];
             if let Some(error) = error {
                 flushed.error = Some(error);
-                // Whatever is wrong with it, the next time begins with a look at what is there.
+                // After any error, the file is opened again for the next write.
                 self.open = self.open.take().filter(|open| !open.is_regular);
                 break;
             }
@@ -107,7 +107,7 @@ impl File {
         flushed
     }
 
-    /// Writes as many lines as one file takes, at least one, and says how many bytes those are.
+    /// Writes as many lines as fit into one file, at least one, and returns their length in bytes.
     fn write(&mut self, lines: &[u8]) -> Result<usize, (usize, io::Error)> {
         let nothing = |error| (0, error);
         let mut open = match self.open.take().filter(|open| open.is_at(&self.path)) {
@@ -122,7 +122,7 @@ impl File {
             size = open.size().map_err(nothing)?;
             fit = whole_lines(lines, self.most.saturating_sub(size));
         }
-        // A line that is longer than the file may be does not get here.
+        // A line that is longer than the file may be is never gathered.
         let fit = if fit == 0 { lines.len() } else { fit };
         let done = open.append(&lines[..fit], size);
         self.open = Some(open);
@@ -140,7 +140,7 @@ impl Open {
     fn new(path: &Path) -> io::Result<Self> {
         let mut options = OpenOptions::new();
         options.create(true).append(true).mode(MODE);
-        // Opening a pipe that nobody reads waits for a reader, and every record would wait with it. This way it is an error.
+        // Opening a pipe without a reader would block until there is one, and delay every record. With this flag, it fails.
         let flags = OFlag::O_NONBLOCK;
         let file = options.custom_flags(flags.bits()).open(path)?;
         let metadata = file.metadata()?;
@@ -156,13 +156,13 @@ impl Open {
         })
     }
 
-    /// Whether this is still what is to be found there.
+    /// Whether this is still the file at the path.
     fn is_at(&self, path: &Path) -> bool {
         fs::metadata(path)
             .is_ok_and(|found| (found.dev(), found.ino()) == (self.device, self.inode))
     }
 
-    /// Others may have cut it short.
+    /// Reads the size, because other programs may have truncated the file.
     fn size(&self) -> io::Result<u64> {
         match self.is_regular {
             true => Ok(self.file.metadata()?.len()),
@@ -170,8 +170,8 @@ impl Open {
         }
     }
 
-    /// Appends whole lines to a file of this size. After an error it tells how many bytes of whole lines are there: a part of a line is
-    /// taken out again.
+    /// Appends complete lines to a file of this size. After an error, it returns the number of bytes of complete lines, and removes the
+    /// part of a line that was written.
     fn append(&mut self, lines: &[u8], size: u64) -> Result<(), (usize, io::Error)> {
         if self.is_torn {
             self.file.write_all(b"\n").map_err(|error| (0, error))?;
@@ -204,7 +204,7 @@ impl Open {
             .rposition(|&byte| byte == b'\n')
             .map_or(0, |at| at + 1);
         if whole < done {
-            // Not if somebody else has written or cut it short meanwhile.
+            // Not removed if another program has written to the file or truncated it meanwhile.
             let is_as_left = self.size().is_ok_and(|now| now == size + done as u64);
             let is_whole =
                 self.is_regular && is_as_left && self.file.set_len(size + whole as u64).is_ok();
@@ -214,7 +214,7 @@ impl Open {
     }
 }
 
-/// Whether the last line of what is there has no end.
+/// Whether the last line of the file is incomplete.
 fn ends_torn(path: &Path, metadata: &Metadata) -> bool {
     use std::os::unix::fs::FileExt as _;
 
@@ -226,7 +226,7 @@ fn ends_torn(path: &Path, metadata: &Metadata) -> bool {
     read.is_ok() && last != *b"\n"
 }
 
-/// The bytes of as many whole lines as fit into so much room.
+/// Returns the length of as many complete lines as fit into `room` bytes.
 fn whole_lines(lines: &[u8], room: u64) -> usize {
     let room = usize::try_from(room).unwrap_or(usize::MAX).min(lines.len());
     let last = lines[..room].iter().rposition(|&byte| byte == b'\n');
@@ -242,7 +242,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_part_of_a_line_is_taken_out_again() {
+    fn an_incomplete_line_is_removed() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x");
         // What a full disk leaves: the first line and a part of the second.
@@ -265,10 +265,10 @@ mod tests {
     }
 
     #[test]
-    fn a_part_that_cannot_be_taken_out_gets_a_line_of_its_own() {
+    fn an_incomplete_line_of_another_program_is_terminated() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x");
-        // Somebody else, or a crash, has left it.
+        // Left by another program, or by a crash.
         fs::write(&path, "{\"n\":").unwrap();
         let mut file = File::open(&path, 1000).unwrap();
         file.gather(b"{}");
@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_never_longer_than_it_may_be() {
+    fn the_file_never_exceeds_its_limit() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x");
         let mut file = File::open(&path, 100).unwrap();
@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pipe_that_nobody_reads_costs_records_and_no_time() {
+    fn a_pipe_without_a_reader_loses_records_and_does_not_block() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("records.jsonl");
         let mut file = File::open(&path, 1000).unwrap();

@@ -1,6 +1,7 @@
-//! Decisions that are written down: which, how, and by whom; and [`replay`], which puts recorded or captured requests to a policy again.
+//! Records of decisions, and [`replay`], which evaluates recorded or captured requests again.
 //!
-//! A thread of its own writes the files, and a worker never waits for it. This crate knows neither sockets nor tenants.
+//! The files are written by a thread of its own, and no worker waits for it. This crate does not depend on sockets or on the set of
+//! tenants.
 
 #![forbid(unsafe_code)]
 #![warn(clippy::wildcard_enum_match_arm)]
@@ -36,32 +37,32 @@ pub use told::Told;
 use file::File;
 use writer::Job;
 
-/// Records that may wait for the writer, if they are small. What comes when there is no room is counted.
+/// Most records in the queue to the writer. Records above it are counted as lost.
 const WAITING: usize = 4096;
 
-/// Gives decisions their ids, chooses those that are recorded, and takes them to the thread that writes.
+/// Assigns ids to decisions, selects those to be recorded, and passes them to the writer's thread.
 #[derive(Debug)]
 pub struct Recorder {
     config: RecordsConfig,
     start: u32,
     next: AtomicU64,
     pace: Pace,
-    /// Which dialogs are in the share.
+    /// Key that selects the dialogs in the share.
     share_key: ShareKey,
     jobs: Option<SyncSender<Job>>,
     told: Arc<Told>,
 }
 
-/// How many records a second there are.
+/// Rate limit of records.
 #[derive(Debug)]
 struct Pace {
     clock: Clock,
     due: Due,
-    /// Tenants.
+    /// Number of tenants with recorded traffic.
     active: Active,
 }
 
-/// What one tenant has had of the records.
+/// The records of one tenant, counted for its rate limit.
 #[derive(Debug, Default)]
 pub struct Part {
     seen: Seen,
@@ -69,27 +70,27 @@ pub struct Part {
     due_in_all: Due,
 }
 
-/// Why records can't be written.
+/// Why records cannot be written.
 #[derive(Debug, Error)]
 pub enum RecordsError {
-    /// The file can't be opened.
-    #[error("[records] file: can't write {path}: {source}")]
+    /// The file cannot be opened.
+    #[error("[records] file: cannot write {path}: {source}")]
     File {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The error of the system.
         source: std::io::Error,
     },
-    /// There can be no thread.
-    #[error("the thread that writes records can't be started: {0}")]
+    /// The thread cannot be started.
+    #[error("the thread that writes records cannot be started: {0}")]
     Thread(std::io::Error),
 }
 
 impl Recorder {
-    /// Opens the file, if there is one, and starts the thread that writes. None where nothing of it is wanted.
+    /// Opens the file, if one is configured, and starts the thread. Returns `None` if neither records nor ids are configured.
     ///
     /// # Errors
-    /// When the file can't be written.
+    /// If the file cannot be written.
     pub fn start(config: &RecordsConfig) -> Result<Option<Self>, RecordsError> {
         if !config.is_on() {
             return Ok(None);
@@ -123,7 +124,7 @@ impl Recorder {
         }))
     }
 
-    /// The id of the next decision.
+    /// Returns the id of the next decision.
     pub fn next_id(&self) -> DecisionId {
         DecisionId {
             start: self.start,
@@ -131,15 +132,15 @@ impl Recorder {
         }
     }
 
-    /// The name of the header field that shows ids.
+    /// Returns the name of the header field with the id.
     pub fn id_header(&self) -> Option<&str> {
         self.config.id_header.as_deref()
     }
 
-    /// Whether the decision on this request is to be recorded. One beyond the rate is counted.
+    /// Whether the decision on this request is to be recorded. Decisions above the rate are counted as lost.
     ///
-    /// `part` is that of the request's tenant. Each tenant that is heard is sure of an equal part of the rate, however many requests
-    /// others have.
+    /// `part` is that of the request's tenant. Each tenant with recorded traffic is guaranteed an equal part of the rate, whatever the
+    /// number of requests of others.
     pub fn wants(&self, request: &Request, part: &Part, now: Instant) -> bool {
         if self.jobs.is_none() {
             return false;
@@ -157,14 +158,14 @@ impl Recorder {
         is_within
     }
 
-    /// Hands a decision to the writer, if there is room.
+    /// Passes a decision to the writer, if the queue has room.
     pub fn write(&self, decision: Decision<'_>) {
         let Some(jobs) = &self.jobs else {
             return;
         };
         let bytes = Job::bytes(&decision);
         let waiting = self.told.waiting.fetch_add(bytes, Ordering::Relaxed);
-        // Nothing is copied for which there is no room.
+        // Nothing is copied if there is no room.
         let is_taken = waiting.saturating_add(bytes) <= self.config.queue
             && jobs.try_send(Job::of(decision, bytes)).is_ok();
         if !is_taken {
@@ -173,7 +174,7 @@ impl Recorder {
         }
     }
 
-    /// What became of the records.
+    /// Returns the statistics of records.
     pub fn told(&self) -> &Told {
         &self.told
     }
@@ -188,7 +189,7 @@ impl Pace {
         }
     }
 
-    /// Takes one record of a tenant.
+    /// Takes one record from the rate of a tenant.
     fn admits(&self, part: &Part, per_second: u32, per_tenant: Option<u32>, now: Instant) -> bool {
         let now = self.clock.at(now);
         self.active.meet(&part.seen, now);

@@ -1,4 +1,4 @@
-//! What is not written down.
+//! Masking of records.
 
 use std::borrow::Cow;
 use std::hash::{BuildHasher, RandomState};
@@ -12,7 +12,7 @@ use portcullis_request::Request;
 
 use super::record::Asking;
 
-/// What stands for a value that is not written down.
+/// Replacement for a masked value.
 const MASKED: &str = "***";
 
 static USER: LazyLock<Regex> =
@@ -23,7 +23,7 @@ static DISPLAY_NAME: LazyLock<Regex> = LazyLock::new(|| {
     )
 });
 
-/// Masks requests and questions as the configuration says.
+/// Masks requests and queries as configured.
 pub struct Mask {
     headers: Vec<String>,
     users: Option<RandomState>,
@@ -31,7 +31,7 @@ pub struct Mask {
 }
 
 impl Mask {
-    /// What this configuration has masked.
+    /// Creates the masks of this configuration.
     pub fn new(config: &RecordsConfig) -> Self {
         Self {
             headers: config.mask.clone(),
@@ -40,7 +40,7 @@ impl Mask {
         }
     }
 
-    /// The request without what is masked, and the length of the body if that is left out.
+    /// Returns the masked request, and the length of the body if the body is omitted.
     pub fn request(&self, request: &Request) -> (Vec<u8>, usize) {
         let (mut bytes, body) = request.without_values(&self.headers, MASKED.as_bytes());
         if let Some(key) = &self.users
@@ -60,7 +60,7 @@ impl Mask {
         }
     }
 
-    /// Masks users in what a policy asked and was told.
+    /// Masks users in the queries of a policy and their answers.
     pub(super) fn asking(&self, asking: &mut Asking) {
         let Some(key) = &self.users else {
             return;
@@ -72,11 +72,11 @@ impl Mask {
     }
 }
 
-/// Replaces the user in each URI by a word that is the same for the same user.
+/// Replaces the user in each URI by a pseudonym, which is the same for the same user.
 fn users<'t>(text: &'t str, key: &RandomState) -> Cow<'t, str> {
     USER.replace_all(text, |found: &Captures<'_>| {
         let (scheme, user, end) = (&found[1], &found[2], &found[3]);
-        // `sip:host`: nobody is named.
+        // `sip:host` has no user.
         if end != "@" && !scheme.eq_ignore_ascii_case("tel:") {
             return found[0].to_owned();
         }

@@ -1,4 +1,4 @@
-//! A decision as it is written down.
+//! The JSON form of a decision.
 
 use std::borrow::Cow;
 use std::mem::size_of;
@@ -8,126 +8,126 @@ use portcullis_policy::{Asked, Edit, Edits, Failure, Rejection, Verdict};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// What two texts in a list take beside their bytes.
+/// Memory of a pair of strings in a list, in addition to their bytes.
 const PAIR: usize = 64;
 
 /// One decision: a line of the file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Record {
-    /// Its id.
+    /// Id.
     pub id: String,
-    /// When, for people.
+    /// Time in RFC 3339.
     pub time: String,
-    /// When, in milliseconds since 1970.
+    /// Time in milliseconds since the Unix epoch.
     pub time_ms: u64,
-    /// Whose request it was; `default` for the operator's.
+    /// Tenant of the request; `default` for the operator.
     pub tenant: String,
-    /// Where the request came from.
+    /// Source of the request.
     pub source: SocketAddr,
-    /// The host's socket that it came to.
+    /// Local socket that received the request.
     pub local: SocketAddr,
-    /// How it came.
+    /// Transport.
     pub transport: String,
-    /// The request as received, but for what is masked. Absent where it is not UTF-8.
+    /// The request as received, after masking. Absent if it is not UTF-8.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request: Option<String>,
-    /// The same in Base64, where it is not.
+    /// The same in Base64, if it is not UTF-8.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_base64: Option<String>,
-    /// The length of a body that was left out.
+    /// Length of a body that was omitted.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub body_bytes: usize,
-    /// The policies that were asked, in order.
+    /// The policy calls, in order.
     pub policies: Vec<Asking>,
-    /// What became of the request, in words.
+    /// What happened to the request.
     pub outcome: String,
 }
 
-/// A policy, what it asked, and what it decided.
+/// The call of a policy: its queries and its verdict.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Asking {
-    /// Its seat.
+    /// Seat.
     pub seat: String,
-    /// Its name.
+    /// Name of the policy.
     pub policy: String,
-    /// The number of its generation.
+    /// Number of its generation.
     pub generation: u64,
     /// SHA-256 of its file.
     pub digest: String,
-    /// What it asked of the host, in order.
+    /// Queries, in order.
     pub asked: Vec<Question>,
-    /// Whether it asked more than is written down.
+    /// Whether further queries are missing.
     #[serde(default, skip_serializing_if = "is_false")]
     pub cut: bool,
-    /// What it decided.
+    /// The verdict, or the failure.
     pub decided: Decided,
-    /// What it changed in the header.
+    /// Changes of header fields.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub edits: Vec<Change>,
-    /// Microseconds that it took.
+    /// Duration in microseconds.
     pub duration_us: u64,
 }
 
-/// One question to the host and its answer.
+/// One query and its answer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Question {
-    /// The function of the contract.
+    /// Function of the contract.
     pub function: Cow<'static, str>,
-    /// What was passed.
+    /// Arguments.
     pub arguments: Value,
-    /// What was answered.
+    /// Answer.
     pub answer: Value,
-    /// What the answer left for `last-tag` or `tags`.
+    /// What the answer sets for `last-tag` or `tags`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub left: Option<Value>,
 }
 
-/// What a policy decided.
+/// Result of a policy call.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Decided {
-    /// Relay, to a next hop of this name if there is one.
+    /// Relay, optionally to a next hop of this name.
     Relay(Option<String>),
-    /// An answer.
+    /// Reject.
     Reject {
-        /// The status code.
+        /// Status code.
         code: u16,
-        /// The reason phrase.
+        /// Reason phrase.
         reason: String,
         /// Header fields.
         headers: Vec<(String, String)>,
     },
-    /// Nothing is done.
+    /// Drop.
     Drop,
-    /// No opinion.
+    /// Pass.
     Pass,
     /// The policy failed.
     Failed {
-        /// How.
+        /// Kind of failure.
         kind: String,
-        /// In words.
+        /// Description.
         text: String,
     },
 }
 
-/// A change to the header.
+/// A change of header fields.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Change {
     /// A header field is added.
     Add(String, String),
-    /// All of a name are taken out.
+    /// All header fields of a name are removed.
     Remove(String),
 }
 
 impl Asking {
-    /// Leaves out what it asked.
+    /// Removes the queries.
     pub(super) fn cut_off(&mut self) {
         self.cut |= !self.asked.is_empty();
         self.asked = Vec::new();
     }
 
-    /// What it takes of memory beside its questions.
+    /// Returns the memory in bytes, without the queries.
     pub(super) fn bytes(&self) -> usize {
         let decided = match &self.decided {
             Decided::Relay(next_hop) => next_hop.as_ref().map_or(0, String::len),
@@ -150,7 +150,7 @@ impl Asking {
 }
 
 impl Question {
-    /// As a tape has it.
+    /// Converts a query from its form on a tape.
     pub fn of(asked: Asked) -> Self {
         Self {
             function: asked.function,
@@ -160,7 +160,7 @@ impl Question {
         }
     }
 
-    /// For a tape.
+    /// Converts the query to its form on a tape.
     pub fn asked(&self) -> Asked {
         Asked {
             function: self.function.clone(),
@@ -172,7 +172,7 @@ impl Question {
 }
 
 impl Decided {
-    /// What an answer is.
+    /// Converts the result of a call.
     pub fn of(answer: &Result<Verdict, Failure>) -> Self {
         match answer {
             Ok(Verdict::Relay(next_hop)) => Self::Relay(next_hop.clone()),
@@ -194,7 +194,8 @@ impl Decided {
         }
     }
 
-    /// Whether both come to the same: of failures only the kind counts, because their words name addresses in the code.
+    /// Whether both results are equivalent. Of failures only the kind is compared, because their descriptions contain addresses in the
+    /// code.
     pub fn is_as(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Failed { kind, .. }, Self::Failed { kind: other, .. }) => kind == other,
@@ -202,13 +203,13 @@ impl Decided {
         }
     }
 
-    /// Whether changes to the header may come to anything.
+    /// Whether changes of header fields can have an effect.
     pub fn may_relay(&self) -> bool {
         matches!(self, Self::Relay(_) | Self::Pass)
     }
 }
 
-/// In a few words.
+/// A short description.
 impl std::fmt::Display for Decided {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -235,7 +236,7 @@ impl std::fmt::Display for Decided {
 }
 
 impl Change {
-    /// Those of a call.
+    /// Returns the changes of a call.
     pub fn all(edits: &Edits) -> Vec<Self> {
         let changes = edits.iter().map(|edit| match edit {
             Edit::Add { name, value } => Self::Add(name.clone(), value.clone()),

@@ -1,4 +1,4 @@
-//! Masks, rates and files of records.
+//! Tests of masks, rates and records files.
 
 use std::time::{Duration, SystemTime};
 
@@ -36,7 +36,7 @@ fn masked(config: &RecordsConfig) -> (String, usize) {
 }
 
 #[test]
-fn secrets_and_bodies_are_left_out_by_default() {
+fn secrets_and_bodies_are_omitted_by_default() {
     let (text, body) = masked(&config());
     let expected = INVITE
         .replace("Digest username=\"ann\"", "***")
@@ -52,7 +52,7 @@ fn secrets_and_bodies_are_left_out_by_default() {
 }
 
 #[test]
-fn users_become_other_words_and_stay_the_same_user() {
+fn users_are_replaced_by_consistent_pseudonyms() {
     let (text, _) = masked(&RecordsConfig {
         mask_users: true,
         ..config()
@@ -76,7 +76,7 @@ fn users_become_other_words_and_stay_the_same_user() {
 }
 
 #[test]
-fn what_policies_asked_is_masked_alike() {
+fn queries_of_policies_are_masked_consistently() {
     let mask = Mask::new(&RecordsConfig {
         mask_users: true,
         ..config()
@@ -89,7 +89,7 @@ fn what_policies_asked_is_masked_alike() {
     assert!(!asked.contains("bob") && text.contains(asked), "{asked}");
 }
 
-/// Records that nobody can fail to write.
+/// A recorder whose file can be written.
 fn recorder(folder: &tempfile::TempDir, change: impl FnOnce(&mut RecordsConfig)) -> Recorder {
     let mut config = RecordsConfig {
         file: Some(folder.path().join("records.jsonl")),
@@ -115,7 +115,7 @@ fn write_asked(recorder: &Recorder, policies: Vec<Asking>, tape_bytes: usize) {
     });
 }
 
-/// A policy that asked about this text, and decided so.
+/// A call with a query about this text, and this result.
 fn asking(text: &str, decided: Decided) -> Asking {
     Asking {
         seat: "default".into(),
@@ -135,7 +135,7 @@ fn asking(text: &str, decided: Decided) -> Asking {
     }
 }
 
-/// Ends the recorder: everything is in the file then.
+/// Ends the recorder: then everything is in the file.
 fn end(recorder: Recorder, written: u64) {
     let told = Arc::clone(&recorder.told);
     drop(recorder);
@@ -145,7 +145,7 @@ fn end(recorder: Recorder, written: u64) {
 }
 
 #[test]
-fn lines_can_be_read_and_ids_are_counted() {
+fn lines_can_be_parsed_and_ids_are_numbered() {
     let folder = tempfile::tempdir().unwrap();
     let recorder = recorder(&folder, |_| {});
     write(&recorder, 3);
@@ -166,7 +166,7 @@ fn lines_can_be_read_and_ids_are_counted() {
 }
 
 #[test]
-fn a_full_file_is_put_aside_and_a_moved_one_begun_anew() {
+fn a_full_file_is_rotated_and_a_moved_one_created_again() {
     let folder = tempfile::tempdir().unwrap();
     let full = recorder(&folder, |config| config.size = 1500);
     write(&full, 5);
@@ -176,7 +176,7 @@ fn a_full_file_is_put_aside_and_a_moved_one_begun_anew() {
         assert!(text.len() <= 1500 && text.ends_with('\n'));
         text.lines().count()
     };
-    // The oldest went; each line is there whole.
+    // The oldest lines are gone, and all others are complete.
     assert!(lines("records.jsonl") > 0 && lines("records.jsonl.1") > 0);
 
     let recorder = recorder(&folder, |_| {});
@@ -192,7 +192,7 @@ fn a_full_file_is_put_aside_and_a_moved_one_begun_anew() {
 }
 
 #[test]
-fn the_rate_is_kept_and_what_is_beyond_is_counted() {
+fn records_above_the_rate_are_counted() {
     let folder = tempfile::tempdir().unwrap();
     let recorder = recorder(&folder, |config| config.per_second = 3);
     let part = Part::default();
@@ -204,7 +204,7 @@ fn the_rate_is_kept_and_what_is_beyond_is_counted() {
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// How many of ten are wanted.
+/// Returns how many of ten decisions would be recorded.
 fn wanted(recorder: &Recorder, part: &Part, now: Instant) -> usize {
     let request = request(INVITE);
     (0..10)
@@ -213,7 +213,7 @@ fn wanted(recorder: &Recorder, part: &Part, now: Instant) -> usize {
 }
 
 #[test]
-fn one_tenant_does_not_crowd_the_others_out() {
+fn each_tenant_gets_its_part_of_the_rate() {
     let folder = tempfile::tempdir().unwrap();
     let recorder = recorder(&folder, |config| config.per_second = 20);
     let (loud, calm) = (Part::default(), Part::default());
@@ -226,11 +226,11 @@ fn one_tenant_does_not_crowd_the_others_out() {
         }
         had.1 += usize::from(recorder.wants(&request(INVITE), &calm, now));
     }
-    // The calm one has all of its ten a second, which is its part; the loud one what is left and, once, what had been saved up.
+    // The quiet tenant has all of its ten per second, which is its part; the busy one has the rest, and once the burst.
     assert_eq!(had.1, 100);
     assert!((90..=130).contains(&had.0), "{had:?}");
 
-    // Alone again, it has what there is.
+    // Alone again, it has the whole rate.
     let later = start + 60 * SECOND;
     let all: usize = (0..100)
         .map(|tenth| wanted(&recorder, &loud, later + SECOND * tenth / 10))
@@ -239,7 +239,7 @@ fn one_tenant_does_not_crowd_the_others_out() {
 }
 
 #[test]
-fn a_tenant_has_no_more_than_its_own_rate() {
+fn a_tenant_does_not_exceed_its_own_rate() {
     let folder = tempfile::tempdir().unwrap();
     let recorder = recorder(&folder, |config| config.per_tenant = Some(4));
     let (one, other) = (Part::default(), Part::default());
@@ -250,7 +250,7 @@ fn a_tenant_has_no_more_than_its_own_rate() {
 }
 
 #[test]
-fn what_waits_is_bounded_in_bytes() {
+fn the_queue_is_bounded_in_bytes() {
     let config = RecordsConfig {
         queue: 1 << 20,
         ..config()
@@ -265,7 +265,7 @@ fn what_waits_is_bounded_in_bytes() {
         jobs: Some(jobs),
         told: Arc::default(),
     };
-    // Few large ones, from questions or from an answer, or many small ones.
+    // A few large records, because of queries or of a response, or many small ones.
     let values = vec![("X".to_owned(), "y".repeat(60_000))];
     let large = Decided::Reject {
         code: 480,
@@ -287,11 +287,11 @@ fn what_waits_is_bounded_in_bytes() {
 }
 
 #[test]
-fn a_line_that_would_be_too_long_is_cut_or_counted() {
+fn a_record_that_is_too_long_is_cut_or_counted() {
     let folder = tempfile::tempdir().unwrap();
     let recorder = recorder(&folder, |config| config.line = 4096);
     write_asked(&recorder, vec![asking("short", Decided::Pass)], 0);
-    // 1,000 bytes that are 6,000 in JSON.
+    // 1,000 bytes that take 6,000 in JSON.
     write_asked(
         &recorder,
         vec![asking(&"\u{1}".repeat(1000), Decided::Pass)],
@@ -319,7 +319,7 @@ fn a_line_that_would_be_too_long_is_cut_or_counted() {
 }
 
 #[test]
-fn records_come_back_when_there_is_room() {
+fn writing_resumes_when_there_is_space() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("records.jsonl");
     // A disk that is always full.
@@ -331,7 +331,7 @@ fn records_come_back_when_there_is_room() {
     }
     let error = recorder.told().error().unwrap();
     assert!(error.contains("records.jsonl: No space left"), "{error}");
-    // Removed, and begun anew.
+    // Removed, and created again.
     std::fs::remove_file(&path).unwrap();
     write(&recorder, 2);
     while recorder.told().written() < 2 {
@@ -339,7 +339,7 @@ fn records_come_back_when_there_is_room() {
     }
     assert_eq!(recorder.told().error(), None);
     assert_eq!(recorder.told().lost()[3].1, 3);
-    // Cut short by somebody else.
+    // Truncated by another program.
     let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
     file.set_len(0).unwrap();
     write(&recorder, 1);
@@ -350,7 +350,7 @@ fn records_come_back_when_there_is_room() {
 }
 
 #[test]
-fn a_dialog_is_recorded_whole_or_not_at_all() {
+fn all_requests_of_a_dialog_are_recorded_or_none() {
     let folder = tempfile::tempdir().unwrap();
     let recorder = recorder(&folder, |config| {
         config.share = Share::parse("30%").unwrap();
@@ -375,7 +375,7 @@ fn a_file_that_cannot_be_written_is_named() {
     };
     let error = Recorder::start(&config).unwrap_err().to_string();
     assert!(
-        error.starts_with("[records] file: can't write /no/such/folder/records.jsonl: "),
+        error.starts_with("[records] file: cannot write /no/such/folder/records.jsonl: "),
         "{error}"
     );
     assert!(

@@ -20,16 +20,16 @@ use super::mask::Mask;
 use super::record::{Asking, Record};
 use super::told::Told;
 
-/// How long records wait for more of them before they are in the file.
+/// How long records are gathered before they are written.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// How often it is looked whether somebody has removed the file, while there is nothing to write.
+/// Interval of the checks whether the file has been removed, while there is nothing to write.
 const IDLE: Duration = Duration::from_secs(5);
 
-/// The time between two lines of the log about a file that can't be written.
+/// Least time between two log lines about a file that cannot be written.
 const BETWEEN_LINES: Duration = Duration::from_secs(60);
 
-/// One decision on its way to the file.
+/// One decision to be written.
 #[derive(Debug)]
 pub(super) struct Job {
     id: DecisionId,
@@ -38,7 +38,7 @@ pub(super) struct Job {
     request: Request,
     policies: Vec<Asking>,
     outcome: String,
-    /// What it takes of memory.
+    /// Memory that the decision takes.
     bytes: usize,
 }
 
@@ -48,7 +48,7 @@ struct Line {
     most: usize,
 }
 
-/// What a record is that is too long for a line.
+/// Error for a record that is too long for a line.
 struct TooLong;
 
 impl Job {
@@ -64,19 +64,19 @@ impl Job {
         }
     }
 
-    /// What a decision takes of memory while it waits.
+    /// Returns the memory of a decision in the queue, in bytes.
     pub(super) fn bytes(decision: &Decision<'_>) -> usize {
         let policies = decision.policies.iter().map(Asking::bytes);
         size_of::<Self>() + decision.request.bytes() + policies.sum::<usize>() + decision.tape_bytes
     }
 }
 
-/// Writes until nobody sends any more.
+/// Writes records until all senders are gone.
 pub(super) fn work(next: &Receiver<Job>, mut file: File, config: &RecordsConfig, told: &Told) {
     let mask = Mask::new(config);
     let mut line = Line {
         bytes: Vec::new(),
-        // A line has its end, too, and the file holds at least one.
+        // The limit includes the line end, and the file holds at least one line.
         most: config
             .line
             .min(usize::try_from(config.size).unwrap_or(usize::MAX))
@@ -110,7 +110,7 @@ pub(super) fn work(next: &Receiver<Job>, mut file: File, config: &RecordsConfig,
     tell(told, &file, done);
 }
 
-/// Counts what became of records, and says when that changes.
+/// Updates the statistics, and logs changes of the file's state.
 fn tell(told: &Told, file: &File, flushed: Flushed) {
     let Flushed {
         written,
@@ -124,7 +124,7 @@ fn tell(told: &Told, file: &File, flushed: Flushed) {
     match error {
         Some(error) => {
             trouble.error = Some(format!("{path}: {error}"));
-            // On a disk with a little room, some are written and some are not: that is one trouble.
+            // On a nearly full disk, some writes fail and some succeed. This is reported as one error.
             let is_early = trouble
                 .told_at
                 .is_some_and(|at| at.elapsed() < BETWEEN_LINES);
@@ -154,7 +154,7 @@ fn tell(told: &Told, file: &File, flushed: Flushed) {
 }
 
 impl Line {
-    /// Makes it the line of this record; without what policies asked if it would be too long.
+    /// Formats the line of this record, without the queries of policies if it would be too long.
     fn write(&mut self, mut record: Record) -> Result<(), TooLong> {
         if self.try_write(&record).is_ok() {
             return Ok(());

@@ -1,4 +1,4 @@
-//! The address table of a running host: loaded at the start, and told of in a line.
+//! Loading the tables and rules at the start of the host.
 
 use std::sync::Arc;
 
@@ -8,20 +8,20 @@ use portcullis_config::{DatabaseConfig, PermissionsConfig};
 
 use crate::Registry;
 
-/// The tables of a host that starts.
+/// The tables and rules of a host that starts.
 #[derive(Debug)]
 pub struct Opened {
     /// The tables and rules.
     pub book: Arc<AddressBook>,
-    /// Parts that are there and can't be used: the interface of the contract that needs each, and what is wrong.
+    /// Parts that exist but cannot be used: the interface of the contract that needs the part, and the error.
     pub broken: Vec<(&'static str, DatabaseError)>,
 }
 
-/// Loads the addresses, the trusted peers and the rules. Without a database that must be there this is an error, otherwise the tables
-/// are empty until there is one. A folder of rules that can't be read is an error in any case: without rules everything is allowed.
+/// Loads the addresses, the trusted peers and the rules. If `required` is false, an unreachable database leaves the tables empty until it
+/// can be reached. A directory of rules that cannot be read is an error in any case, because without rules everything is allowed.
 ///
 /// # Errors
-/// Names the database and both mends, or the folder.
+/// If a part cannot be loaded. The error names the database and how to correct it, or the directory.
 pub async fn open(
     config: &DatabaseConfig,
     permissions: &PermissionsConfig,
@@ -33,7 +33,7 @@ pub async fn open(
     let book = Arc::new(book);
     book.reload_rules().await?;
     if config.address_file.is_some() {
-        // Peers, policies and tenants are there. Who needs it tells what is wrong with it.
+        // Creates the SQLite file, if there is none. An error is reported by the load below.
         let _made = book.database().make().await;
     }
     let addresses = book.reload().await.err();
@@ -42,7 +42,7 @@ pub async fn open(
         book,
         broken: Vec::new(),
     };
-    // Told in the log by the book; the watch goes on trying.
+    // The address book logs the error, and its watch tries again.
     if !config.required {
         return Ok(opened);
     }
@@ -51,8 +51,8 @@ pub async fn open(
         Some(error) => return Err(ends_the_start(&error)),
         None => {}
     }
-    // A database without such a table trusts nobody, and neither does a user who may not read it: many do without. One that is there and
-    // is another than is expected was meant to be used, if a policy asks for it.
+    // Many databases have no trusted table, or the user may not read it: then there are no trusted peers. A trusted table with unexpected
+    // columns is an error if a policy queries trusted peers.
     let trusted = trusted.filter(|error| is_of_the_table(error) && config.address_file.is_none());
     opened
         .broken
@@ -61,10 +61,10 @@ pub async fn open(
 }
 
 impl Opened {
-    /// The tables, if each of them can be used.
+    /// Returns the tables and rules if every part can be used.
     ///
     /// # Errors
-    /// Names the first that can't.
+    /// If a part cannot be used. The error names the first such part.
     pub fn whole(self) -> anyhow::Result<Arc<AddressBook>> {
         match self.broken.first() {
             Some((_, error)) => Err(ends_the_start(error)),
@@ -72,10 +72,10 @@ impl Opened {
         }
     }
 
-    /// Whether the policies can do without the parts that can't be used. As in Kamailio, what nobody asks for may be as it likes.
+    /// Checks that no policy needs a part that cannot be used. As in Kamailio, a part that is not queried may be in any state.
     ///
     /// # Errors
-    /// Names the part that a policy asks for.
+    /// If a policy needs such a part. The error names the part.
     pub fn must_do_for(&self, registry: &Registry) -> anyhow::Result<()> {
         for (interface, error) in &self.broken {
             if registry.asks_for(interface) {
@@ -85,14 +85,14 @@ impl Opened {
                 event = "unused_part_broken",
                 interface,
                 %error,
-                "part of the database cannot be used; no policy asks for it, so the host starts"
+                "part of the database cannot be used; no policy queries it, so the host starts"
             );
         }
         Ok(())
     }
 }
 
-/// Whether the database answers, and says that the table is another one than is expected.
+/// Whether the database answers and reports that the table differs from what is expected.
 fn is_of_the_table(error: &DatabaseError) -> bool {
     matches!(
         error,
@@ -104,7 +104,7 @@ fn ends_the_start(error: &DatabaseError) -> anyhow::Error {
     anyhow!("{error}; or set `required = false` in [database] to start with an empty table")
 }
 
-/// Which table serves: where it comes from, how many rows it has, and how its changes are noticed.
+/// Describes the address table: its source, its number of rows, and how its changes are detected.
 pub fn summary(book: &AddressBook) -> String {
     let snapshot = book.current();
     let skipped = match snapshot.counts.skipped {
@@ -112,7 +112,7 @@ pub fn summary(book: &AddressBook) -> String {
         n => format!(", {n} skipped"),
     };
     let seen = match book.status().changes_seen_by {
-        Some(source) => format!(", changes seen by {source}"),
+        Some(source) => format!(", changes detected by {source}"),
         None => String::new(),
     };
     format!(
@@ -122,7 +122,7 @@ pub fn summary(book: &AddressBook) -> String {
     )
 }
 
-/// How many rows of each kind a table has.
+/// Describes how many rows of each kind a table has.
 pub fn counts(table: &Table) -> String {
     let number = |n: usize, noun: &str| match n {
         1 => format!("1 {noun}"),
@@ -145,10 +145,10 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_database_that_is_not_there_ends_the_start_unless_it_may_be_absent() {
+    async fn an_unreachable_database_ends_the_start_only_if_it_is_required() {
         let folder = tempfile::tempdir().unwrap();
         let mut config = Config::default().database;
-        // A folder is no database.
+        // A directory is not a database.
         config.url = DatabaseUrl::Sqlite(folder.path().to_owned());
         let error = open(&config, &PermissionsConfig::default())
             .await
@@ -166,12 +166,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_trusted_table_that_cannot_be_used_is_told_unless_it_may_be_absent() {
+    async fn an_unusable_trusted_table_is_reported_only_if_the_database_is_required() {
         let folder = tempfile::tempdir().unwrap();
         let mut config = Config::default().database;
         config.url = DatabaseUrl::Sqlite(folder.path().join("table.db"));
         config.database().create_tables().await.unwrap();
-        // A table that is there, and has no such column.
+        // The table exists, but not this column.
         config.schema.trusted.source = "peer".parse().unwrap();
         let permissions = PermissionsConfig::default();
 
@@ -183,7 +183,7 @@ mod tests {
         config.required = false;
         let opened = open(&config, &permissions).await.unwrap();
         assert!(opened.broken.is_empty(), "{opened:?}");
-        // One that is not there is what many a database of Kamailio has.
+        // Many of Kamailio's databases have no trusted table.
         config.required = true;
         config.schema.trusted = Default::default();
         config.schema.trusted.table = "nobody".parse().unwrap();

@@ -1,5 +1,5 @@
-//! The compiler in a process of its own: this program, started again with a file on standard input, with bounds on time and memory, and
-//! without the rights of the host.
+//! The compiler process: this program, started again with a policy file on standard input, with limits on time and memory, and without
+//! the privileges of the host.
 
 mod code;
 mod confine;
@@ -23,21 +23,21 @@ pub(crate) use turns::{Behalf, Occasion, at_start, on, on_behalf_of};
 
 use turns::{Turns, Work};
 
-/// This program, also after its file has been replaced.
+/// The running program, even if its file has been replaced.
 const SELF: &str = "/proc/self/exe";
 
-/// How many times longer than its processor time a compiler may take by the clock: others may have the processor.
+/// Limit of the wall time of a compilation, as a multiple of the limit of its processor time. Other processes may use the processor.
 const WALL: u32 = 10;
 
-/// How much more a host that starts allows. Files that it served before are compiled then, while everything else on the machine starts
-/// too: to refuse one would take its calls down.
+/// Factor for both limits while the host starts. Everything else on the machine may be starting too, and a policy that is refused then
+/// would leave its requests without a decision.
 const START: u32 = 10;
 
-/// The signals of what has taken too much: CPU time, memory.
+/// Signal for a process that has exceeded its limit of processor time.
 const SIGXCPU: i32 = 24;
 const SIGABRT: i32 = 6;
 
-/// What the other process is told, and how it is told.
+/// Arguments of the compiler process.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Bounds {
     #[arg(long)]
@@ -54,15 +54,15 @@ pub struct Bounds {
     compile_seconds: u64,
     #[arg(long)]
     metered: bool,
-    /// How much it gives way to everything else (`nice`).
+    /// Scheduling priority of the process (`nice`).
     #[arg(long)]
     niceness: u8,
-    /// Tell what the process can still reach, in place of compiling.
+    /// Report what the process can still access, instead of compiling.
     #[arg(long)]
     report: bool,
 }
 
-/// What one process may take, beside memory.
+/// Time limits of one compiler process.
 #[derive(Clone, Copy, Debug)]
 struct Time {
     processor: Duration,
@@ -70,7 +70,7 @@ struct Time {
 }
 
 impl Bounds {
-    /// The name of the hidden subcommand.
+    /// Name of the hidden subcommand.
     pub const COMMAND: &str = "compile-policy";
 
     fn of(limits: &Limits, target: Target, time: Time, behalf: Behalf) -> Self {
@@ -120,12 +120,12 @@ impl Time {
     }
 }
 
-/// The way to the other process, for a host whose compiler may have these limits.
+/// Returns a compiler that runs in a process of its own, with the limits in `limits`.
 pub fn elsewhere(limits: &Limits) -> Compiler {
     with_turns(Turns::new(at_start(limits.compile_bytes)))
 }
 
-/// The same for a command that looks at files.
+/// The same for a command that inspects files.
 pub fn for_a_command() -> Compiler {
     with_turns(Turns::new(0))
 }
@@ -139,11 +139,11 @@ fn with_turns(turns: Turns) -> Compiler {
     })
 }
 
-/// Gives the calling process the bounds of one that compiles, for good: a command that has read a file and looks into it now. It has the
-/// file in memory already, so its memory comes on top of that.
+/// Applies the limits of a compiler process to the calling process, permanently: for a command that has read a file and inspects it in its
+/// own process. The memory that the process uses already is added to the limit.
 ///
 /// # Errors
-/// When the system refuses a limit.
+/// If the system refuses a limit.
 pub fn confine_this_process() -> io::Result<()> {
     let limits = Limits::default();
     let time = Time::of(&limits, Occasion::Usual);
@@ -155,10 +155,10 @@ pub fn confine_this_process() -> io::Result<()> {
     .map(drop)
 }
 
-/// What the process that compiles can still reach on this machine.
+/// Finds out what the compiler process can still access on this machine.
 ///
 /// # Errors
-/// When it can't be started, or tells nothing.
+/// If the process cannot be started, or does not report.
 pub fn confinement() -> io::Result<Confinement> {
     let limits = Limits::default();
     let time = Time::of(&limits, Occasion::Usual);
@@ -179,27 +179,27 @@ pub fn confinement() -> io::Result<Confinement> {
     })
 }
 
-/// What the other process gives up before it reads anything of the file.
+/// Drops the privileges of the compiler process, before it reads the file.
 fn confine(bounds: &Bounds) -> io::Result<Confinement> {
     let limit = |resource, soft: u64, hard: u64| setrlimit(resource, soft, hard);
     let (bytes, seconds) = (bounds.compile_bytes as u64, bounds.compile_seconds);
     limit(Resource::RLIMIT_AS, bytes, bytes)?;
-    // At the soft limit comes the signal that tells why.
+    // At the soft limit, the process gets a signal that names the cause.
     limit(Resource::RLIMIT_CPU, seconds, seconds + 1)?;
     limit(Resource::RLIMIT_CORE, 0, 0)?;
-    // Threads that are made later are as nice as this one.
+    // Threads that are created later inherit the priority.
     rustix::process::nice(bounds.niceness.into())?;
     Ok(confine::confine())
 }
 
-/// What the other process does.
+/// Main function of the compiler process.
 pub fn work(bounds: &Bounds) -> ExitCode {
-    // A panic over the file is told as what is wrong with it.
+    // A panic while compiling is reported as an error of the file.
     panic::set_hook(Box::new(|_| {}));
     let confined = match confine(bounds) {
         Ok(confined) => confined,
         Err(error) => {
-            eprintln!("no bounds: {error}");
+            eprintln!("cannot apply the limits: {error}");
             return ExitCode::from(2);
         }
     };
@@ -216,7 +216,7 @@ pub fn work(bounds: &Bounds) -> ExitCode {
     };
     let mut file = Vec::new();
     if let Err(error) = io::stdin().lock().read_to_end(&mut file) {
-        eprintln!("no file: {error}");
+        eprintln!("cannot read the file: {error}");
         return ExitCode::from(2);
     }
     let target = match bounds.metered {
@@ -257,19 +257,19 @@ fn run(
     if is_late {
         let Time { wall, processor } = time;
         let cause = format!(
-            "it did not have {processor:?} of processor time within {wall:?}: the machine is busy"
+            "it did not get {processor:?} of processor time within {wall:?}: the machine is busy"
         );
         return Err(CompileFailure::TooCostly(cause));
     }
     outcome(status, code, &said, limits, time)
 }
 
-/// Gives the file to the process and takes what it writes; ends it if that takes too long.
+/// Writes the file to the process and reads its output; kills the process if that takes too long.
 fn talk(child: &mut Child, file: &[u8], most: Duration) -> (Vec<u8>, String, bool) {
     let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     let (done, ended) = channel();
     thread::scope(|scope| {
-        // One that ends early does not read on; that is told by its status.
+        // A process that ends early does not read the whole file; its status tells why.
         scope.spawn(move || stdin.map(|mut stdin| stdin.write_all(file)));
         let errors = scope.spawn(move || read(stderr));
         let code = scope.spawn(move || {
@@ -309,12 +309,12 @@ fn outcome(
         (Some(1), _) if !is_out_of_memory => Err(CompileFailure::Refused(said.to_owned())),
         (_, Some(SIGXCPU)) => {
             let Time { processor, .. } = time;
-            let cause = format!("it took more than {processor:?} of processor time");
+            let cause = format!("it exceeded {processor:?} of processor time");
             Err(CompileFailure::TooCostly(cause))
         }
         (Some(1), _) | (_, Some(SIGABRT)) if is_out_of_memory => {
             let bytes = limits.compile_bytes;
-            let cause = format!("it took more than {bytes} bytes of memory");
+            let cause = format!("it exceeded {bytes} bytes of memory");
             Err(CompileFailure::TooCostly(cause))
         }
         _ => Err(CompileFailure::Broken(format!("{status} {said}"))),
@@ -326,7 +326,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_host_that_starts_has_more_patience() {
+    fn a_start_has_higher_limits() {
         let limits = Limits {
             compile_time: Duration::from_millis(2500),
             ..Limits::default()
@@ -342,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn how_it_ended_tells_what_was_wrong() {
+    fn the_exit_status_determines_the_error() {
         let limits = Limits::default();
         let time = Time::of(&limits, Occasion::Usual);
         let of = |raw, said: &str| {
@@ -360,7 +360,7 @@ mod tests {
         )));
         let refused = of(1 << 8, "the file is empty");
         assert_eq!(refused, CompileFailure::Refused("the file is empty".into()));
-        // What says nothing of the file is not held against it, and the file is not looked at here.
+        // A crash that the file may not have caused does not refuse the file, and the file is not compiled in this process instead.
         for raw in [11, SIGABRT, 2 << 8, 101 << 8] {
             let failure = of(raw, "");
             assert!(matches!(failure, CompileFailure::Broken(_)), "{failure}");

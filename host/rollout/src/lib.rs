@@ -1,7 +1,7 @@
-//! What changes the data path: the set of tenants, policies on their way into service, routes and tables.
+//! Changes the state of the data path: the set of tenants, deployed policies, routes and tables.
 //!
-//! [`Registry`] turns configurations, pushed policies and what the database says into the [`Tenants`](portcullis_dataplane::tenants::Tenants)
-//! that workers read. Policies are compiled in a process of their own (`compiler`). This crate knows no door of control.
+//! [`Registry`] turns configurations, pushed policies and stored tenants into the [`Tenants`](portcullis_dataplane::tenants::Tenants) that
+//! workers read. Policies are compiled in a separate process (`compiler`). This crate does not depend on the control interfaces.
 
 #![forbid(unsafe_code)]
 #![warn(clippy::wildcard_enum_match_arm)]

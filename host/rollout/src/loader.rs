@@ -1,4 +1,4 @@
-//! The way of a policy from bytes to something that can serve: the same for a file, a push and the database.
+//! Makes a policy of bytes, whether they come from a file, a push or the database.
 
 use std::sync::Arc;
 
@@ -9,14 +9,14 @@ use thiserror::Error;
 
 use crate::compiler::{Behalf, Occasion, on, on_behalf_of};
 
-/// Makes policies for one seat.
+/// Loads policies for one seat.
 #[derive(Clone)]
 pub(crate) struct Loader {
     runtime: Arc<Runtime>,
     seat: Arc<Seat>,
 }
 
-/// A file whose signature its seat accepts. Nothing else is compiled.
+/// A file whose signature the seat accepts. Only such files are compiled.
 pub(crate) struct SignedFile {
     loader: Loader,
     name: String,
@@ -24,13 +24,13 @@ pub(crate) struct SignedFile {
     signer: Option<String>,
 }
 
-/// Why a file did not become a policy.
+/// Why a file was not loaded.
 #[derive(Debug, Error)]
 pub(crate) enum LoaderError {
-    /// It is no policy that can serve.
+    /// The file is not a usable policy.
     #[error(transparent)]
     Refused(#[from] LoadError),
-    /// The load panicked or was interrupted by the end of the host.
+    /// The load panicked, or the host ended meanwhile.
     #[error("the load of the policy was interrupted")]
     Interrupted,
 }
@@ -48,10 +48,10 @@ impl Loader {
         &self.seat
     }
 
-    /// Takes a file with its signature in Base64, which is empty if there is none. `name` is what logs call the policy.
+    /// Checks a file with its signature in Base64 (empty: no signature). `name` is the name of the policy in logs.
     ///
     /// # Errors
-    /// When the file is not signed as the seat demands.
+    /// If the file is not signed as the seat requires.
     pub(crate) fn check(
         &self,
         name: &str,
@@ -74,15 +74,15 @@ impl SignedFile {
         &self.bytes
     }
 
-    /// The name of the key that it is signed with.
+    /// Returns the name of the key that signed the file.
     pub(crate) fn signer(&self) -> Option<&str> {
         self.signer.as_deref()
     }
 
-    /// Compiles the file and tries the policy with one request. Blocks meanwhile.
+    /// Compiles the file and tests the policy with one request. Blocks meanwhile.
     ///
     /// # Errors
-    /// When it can't serve.
+    /// If the policy cannot be used.
     pub(crate) fn compile(&self, behalf: Behalf) -> Result<Policy, LoadError> {
         let Loader { runtime, seat } = &self.loader;
         let (config, settings) = (&seat.config, seat.scope.settings());
@@ -95,7 +95,7 @@ impl SignedFile {
     /// The same on a thread that may block.
     ///
     /// # Errors
-    /// As [`SignedFile::compile`], and when the host ends meanwhile.
+    /// See [`SignedFile::compile`]; also if the host ends meanwhile.
     pub(crate) async fn compile_aside(
         self: &Arc<Self>,
         behalf: Behalf,

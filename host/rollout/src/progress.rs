@@ -1,17 +1,17 @@
-//! How far a start is.
+//! Progress of a start.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// How many policies have come, of those that a start loads.
+/// Number of policies that are ready, of those that a start loads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
-    /// Those that serve, and those that turned out to be unusable.
+    /// Policies that are active, and those that turned out to be unusable.
     pub done: usize,
     /// All.
     pub total: usize,
 }
 
-/// [`Progress`] as it is counted; nothing is left where no start is under way.
+/// Counts the progress of a start; empty if no start is in progress.
 #[derive(Debug, Default)]
 pub(crate) struct Loading {
     left: AtomicUsize,
@@ -24,7 +24,7 @@ impl Loading {
         self.left.store(total, Ordering::Relaxed);
     }
 
-    /// One more is done. Nothing outside of a start.
+    /// Counts one more policy. Has no effect outside a start.
     pub(crate) fn step(&self) {
         let one_less = |left: usize| left.checked_sub(1);
         let _none_left = self
@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn progress_is_told_while_something_is_left() {
+    fn progress_is_reported_until_all_policies_are_done() {
         let loading = Loading::default();
         loading.step();
         assert_eq!(loading.progress(), None);

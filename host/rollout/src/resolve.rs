@@ -1,4 +1,4 @@
-//! Names of next hops and domains, and the addresses that the system's resolver has for them.
+//! Resolution of the host names of next hops and domains.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -15,36 +15,35 @@ use tracing::{info, warn};
 
 use portcullis_config::{RelayConfig, TenantConfig};
 
-/// How often names are resolved anew.
+/// Interval between two resolutions.
 const EVERY: Duration = Duration::from_secs(60);
 
-/// How often they are while one has no address yet.
+/// The same while a name has no address yet.
 const SOON: Duration = Duration::from_secs(5);
 
-/// How long one look-up may take. The start of the host waits for it.
+/// Time limit of one lookup. The start of the host waits for it.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The routes of a configuration, and the addresses that their names have.
+/// The routes of a configuration, and the addresses of their names.
 pub struct Resolver {
     builder: RoutesBuilder,
     names: HashMap<String, Resolved>,
 }
 
-/// What is known of a name.
+/// State of a name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Resolved {
-    /// The last addresses that it had, in a fixed order: which one a request goes to must not depend on the resolver's mood
-    /// (RFC 3263 §4.4).
+    /// The last addresses, in a fixed order: which of them a request goes to must not depend on the order in the response (RFC 3263 §4.4).
     addresses: Vec<IpAddr>,
-    /// Why it has no new ones, as the log has told.
+    /// The error of the last lookup, as logged.
     error: Option<String>,
 }
 
 impl Resolver {
-    /// Reads the configuration.
+    /// Reads the routes from the configuration.
     ///
     /// # Errors
-    /// When an entry is no next hop or no domain. A validated configuration has none of these.
+    /// If an entry is not a next hop or domain, which a validated configuration excludes.
     pub fn new(config: &RelayConfig) -> Result<Self, RouteError> {
         let mut builder = RoutesBuilder::new();
         if let Some(hop) = &config.next_hop {
@@ -59,10 +58,10 @@ impl Resolver {
         Ok(Self::of(builder))
     }
 
-    /// Reads what a tenant may use of it, and its own domains.
+    /// Reads the routes of a tenant: the next hops that it may use, and its own domains.
     ///
     /// # Errors
-    /// As [`Resolver::new`].
+    /// See [`Resolver::new`].
     pub fn of_tenant(config: &RelayConfig, tenant: &TenantConfig) -> Result<Self, RouteError> {
         let mut builder = RoutesBuilder::new();
         builder.owner(&tenant.name);
@@ -89,8 +88,8 @@ impl Resolver {
         }
     }
 
-    /// Asks the system for the addresses of all names at once. A name that has lost its addresses keeps the last ones: a
-    /// resolver that is down must not stop calls. True if an address is new.
+    /// Resolves all names concurrently. A name that can no longer be resolved keeps its last addresses: an unavailable resolver must not
+    /// stop calls. Returns whether an address has changed.
     pub async fn resolve(&mut self) -> bool {
         let mut lookups = JoinSet::new();
         for name in self.names.keys().cloned() {
@@ -104,14 +103,14 @@ impl Resolver {
         is_new
     }
 
-    /// The routes with the addresses of the moment. To a name without any, nothing can be sent.
+    /// Returns the routes with the current addresses. A name without addresses is unreachable.
     pub fn routes(&self) -> Routes {
         let names = self.names.iter();
         let resolved = names.map(|(name, known)| (name.clone(), known.addresses.clone()));
         self.builder.build(&resolved.collect())
     }
 
-    /// Keeps the published routes up to date until `stop` becomes true. Ends at once when there are no names.
+    /// Keeps the published routes up to date until `stop` becomes true. Returns at once if there are no names.
     pub async fn watch(mut self, routes: Arc<ArcSwap<Routes>>, mut stop: watch::Receiver<bool>) {
         while !self.names.is_empty() {
             let is_complete = self.names.values().all(|known| known.error.is_none());
@@ -128,7 +127,7 @@ impl Resolver {
 }
 
 impl Resolved {
-    /// Takes an answer in, and tells the log if it differs from the last one. True if the addresses do.
+    /// Stores the result of a lookup, and logs it if it differs from the previous one. Returns whether the addresses have changed.
     fn learn(&mut self, name: &str, found: Result<Vec<IpAddr>, String>) -> bool {
         match found {
             Ok(addresses) => {
@@ -179,24 +178,24 @@ impl Resolved {
     }
 }
 
-/// The addresses of a name, sorted, at least one.
+/// Returns the addresses of a name, sorted; at least one.
 async fn look_up(name: &str) -> Result<Vec<IpAddr>, String> {
     let found = match timeout(PATIENCE, lookup_host((name, 0))).await {
         Ok(Ok(found)) => found,
         Ok(Err(error)) => return Err(error.to_string()),
-        Err(_) => return Err(format!("no answer in {PATIENCE:?}")),
+        Err(_) => return Err(format!("no answer within {PATIENCE:?}")),
     };
     let found = found.map(|addr| addr.ip());
     usable(name, found).ok_or_else(|| NO_USABLE_ADDRESS.into())
 }
 
-/// What is wrong with a name that resolves, and leads nowhere that requests may go.
-pub const NO_USABLE_ADDRESS: &str = "it has no address, or none but loopback, link-local, multicast and unspecified ones, where a name never leads; write the \
-     address itself if it is meant";
+/// Error for a name all of whose addresses are ignored.
+pub const NO_USABLE_ADDRESS: &str = "it has no addresses other than loopback, link-local, multicast and unspecified ones, which are ignored; to relay there, write the \
+     address itself";
 
-/// The addresses of a name that requests may go to, sorted; none if there is none. Whoever answers for the name must not lead
-/// requests to this machine's own services, to the link, or to many at once. `localhost` and names below it mean this machine by
-/// definition (RFC 6761 §6.3).
+/// Returns the addresses of a name that requests may be relayed to, sorted; `None` if there are none. Whoever controls the DNS of the name
+/// must not be able to direct requests to this machine's own services, to link-local hosts, or to groups. `localhost` and names below it
+/// mean this machine by definition (RFC 6761 §6.3).
 pub fn usable(name: &str, found: impl Iterator<Item = IpAddr>) -> Option<Vec<IpAddr>> {
     let is_local = name == "localhost" || name.ends_with(".localhost");
     let found = found.map(|ip| ip.to_canonical());
@@ -208,7 +207,7 @@ pub fn usable(name: &str, found: impl Iterator<Item = IpAddr>) -> Option<Vec<IpA
     (!addresses.is_empty()).then_some(addresses)
 }
 
-/// Loopback, link-local, multicast, broadcast, and what stands for no address (RFC 6890).
+/// Loopback, link-local, multicast, broadcast and unspecified addresses (RFC 6890).
 fn is_special(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(ip) => {
@@ -219,7 +218,7 @@ fn is_special(ip: IpAddr) -> bool {
                 || ip.octets()[0] == 0
         }
         IpAddr::V6(ip) => {
-            // `::127.0.0.1` is deprecated (RFC 4291 §2.5.5.1), and some systems still follow it.
+            // `::127.0.0.1` is deprecated (RFC 4291 §2.5.5.1), but some systems still use it.
             let embedded = ip.to_ipv4().map(IpAddr::V4);
             ip.is_loopback()
                 || ip.is_unicast_link_local()
@@ -253,11 +252,11 @@ mod tests {
         let known = &resolver.names["localhost"];
         assert!(!known.addresses.is_empty());
         assert!(known.addresses.iter().all(IpAddr::is_loopback));
-        assert!(!resolver.resolve().await, "nothing is new the second time");
+        assert!(!resolver.resolve().await, "no changes the second time");
     }
 
     #[test]
-    fn a_name_leads_neither_to_this_machine_nor_to_the_link_nor_to_many() {
+    fn loopback_link_local_and_multicast_addresses_of_names_are_ignored() {
         let of = |name: &str, ips: &[&str]| usable(name, ips.iter().map(|text| ip(text)));
         for inside in [
             "127.0.0.1",
@@ -281,7 +280,7 @@ mod tests {
                 Some(vec![ip("192.0.2.1")])
             );
         }
-        // Private addresses are where gateways live.
+        // Gateways commonly have private addresses.
         for fine in ["10.0.0.1", "192.168.1.1", "fd00::1", "2001:db8::1"] {
             assert_eq!(of("gw.example.com", &[fine]), Some(vec![ip(fine)]));
         }
@@ -295,7 +294,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_name_without_addresses_is_no_end() {
+    async fn a_name_without_addresses_is_unreachable() {
         let mut resolver = resolver("[relay]\nnext-hop = \"sip:nowhere.invalid\"\n");
         assert!(!resolver.resolve().await);
         assert!(resolver.names["nowhere.invalid"].error.is_some());
@@ -315,14 +314,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn without_names_there_is_nothing_to_watch() {
+    async fn the_watch_ends_at_once_without_names() {
         let resolver = resolver("[relay]\nnext-hop = \"sip:192.0.2.1\"\n");
         let (_stop, stopping) = watch::channel(false);
         resolver.watch(Arc::default(), stopping).await;
     }
 
     #[tokio::test]
-    async fn watching_ends_when_told() {
+    async fn the_watch_ends_with_the_host() {
         let resolver = resolver("[relay]\nnext-hop = \"sip:localhost\"\n");
         let (stop, stopping) = watch::channel(false);
         let watching = tokio::spawn(resolver.watch(Arc::default(), stopping));
@@ -331,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_the_configuration_accepts_can_be_routed() {
+    fn every_accepted_configuration_has_routes() {
         resolver(
             "[relay]\nnext-hop = \"sip:[::1]:5080;transport=tcp\"\n\
              domains = [\"example.com\", \"example.com:5070\", \"10.0.0.0/8\", \"10.1.0.0/16:5060\", \"[2001:db8::1]:5060\", \

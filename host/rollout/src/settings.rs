@@ -1,4 +1,4 @@
-//! Whether policies that came earlier take the settings of today. Those that arrive are asked when they are loaded.
+//! Checks whether earlier policies accept the current settings. New policies are checked when they are loaded.
 
 use std::sync::Arc;
 
@@ -6,12 +6,12 @@ use portcullis_config::SeatConfig;
 use portcullis_dataplane::tenants::Seat;
 use portcullis_policy::{Generation, Settings, SettingsError};
 
-/// The settings that a seat's policy gets.
+/// Returns the settings of a seat's policy.
 pub(crate) fn settings_of(config: &SeatConfig) -> Arc<Settings> {
     Arc::new(Settings::new(config.settings.clone()))
 }
 
-/// Nothing goes back by itself to a generation that does not take the settings of today.
+/// Drops the fallback if it does not accept the current settings, so that the breaker does not activate it.
 pub(crate) async fn forget_what_refuses(seat: &Seat) {
     let fallback = seat
         .slot
@@ -32,7 +32,7 @@ pub(crate) async fn forget_what_refuses(seat: &Seat) {
     }
 }
 
-/// A check that was interrupted is no reason to refuse anything.
+/// Checks whether a policy accepts settings. A check that was interrupted does not refuse them.
 pub(crate) async fn takes(
     generation: &Arc<Generation>,
     settings: &Arc<Settings>,

@@ -16,7 +16,9 @@ pub(crate) fn too_open(file: &Path, most: u32) -> Option<String> {
     let beyond = mode & 0o077 & !most;
     (beyond != 0).then(|| {
         let file = file.display();
-        format!("{file} has mode {mode:04o}, so others on this machine can get at it: chmod {most:04o} {file}")
+        format!(
+            "{file} has mode {mode:04o}, so other users have access to it: chmod {most:04o} {file}"
+        )
     })
 }
 

@@ -17,7 +17,7 @@ pub(crate) fn user() -> Finding {
     let user = geteuid();
     match user.is_root() {
         true => Finding::Odd(
-            "root: a fault in the host would have all rights of this machine; run it as a user of its own (docs/operations.md has a unit for systemd)"
+            "root: a vulnerability in the host would give access to the whole machine; run it as a user of its own (docs/operations.md has a unit for systemd)"
                 .to_owned(),
         ),
         false => Finding::Good(format!("uid {user}")),
@@ -29,9 +29,9 @@ pub(crate) fn compiler() -> Finding {
     match compiler::confinement() {
         Ok(confined) if confined.holds() => Finding::Good(confined.to_string()),
         Ok(confined) => Finding::Odd(format!(
-            "{confined}: a policy file that gets hold of the compiler has those rights of the host"
+            "{confined}: a policy file that exploits the compiler gets these privileges of the host"
         )),
-        Err(error) => Finding::Odd(format!("it can't be started: {error}")),
+        Err(error) => Finding::Odd(format!("it cannot be started: {error}")),
     }
 }
 

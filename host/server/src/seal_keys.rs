@@ -40,8 +40,8 @@ pub enum SealKeyError {
     },
     /// A line is not a key.
     #[error(
-        "[sip] key-file: {path}:{line}: no key; a key is 32 hexadecimal digits, as `openssl rand -hex 16` prints them. Remove an \
-         empty file, and the host makes a new one"
+        "[sip] key-file: {path}:{line}: not a key; a key is 32 hexadecimal digits, as `openssl rand -hex 16` prints them. Remove an \
+         empty file, and the host generates a new one"
     )]
     NoKey {
         /// The file.
@@ -113,7 +113,7 @@ impl SealKeys {
 
 impl std::fmt::Debug for SealKeys {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "SealKeys({} of before)", self.earlier.len())
+        write!(f, "SealKeys({} previous)", self.earlier.len())
     }
 }
 
@@ -168,7 +168,7 @@ fn write_draft(draft: &Path, digits: &str) -> io::Result<()> {
         .open(draft)?;
     writeln!(
         file,
-        "# Portcullis: what branches, tags and dialogs are sealed with. Secret; the same on every host of a fleet.\n\
+        "# Portcullis: the key that seals branches, tags and dialogs. Secret; the same on every host of a fleet.\n\
          # To change it, put a new key above this one, and remove the old one a day later.\n{digits}"
     )?;
     file.sync_all()
@@ -198,19 +198,19 @@ mod tests {
         let keys = read(&format!("# a key\n\n {ONE} \r\n{TWO}\n")).unwrap();
         assert_eq!(keys.current[..4], [0, 1, 2, 3]);
         assert_eq!(keys.earlier, [[0xff; 16]]);
-        assert_eq!(format!("{keys:?}"), "SealKeys(1 of before)");
+        assert_eq!(format!("{keys:?}"), "SealKeys(1 previous)");
     }
 
     #[test]
     fn what_is_no_key_is_named() {
         for (text, place) in [
-            ("", "k:1: no key"),
-            ("# nothing\n", "k:2: no key"),
-            ("0001", "k:1: no key"),
-            (&format!("{ONE}\n{ONE}0"), "k:2: no key"),
-            (&format!("{ONE}\nkey: {TWO}"), "k:2: no key"),
-            (&"x".repeat(32), "k:1: no key"),
-            (&"€".repeat(32), "k:1: no key"),
+            ("", "k:1: not a key"),
+            ("# nothing\n", "k:2: not a key"),
+            ("0001", "k:1: not a key"),
+            (&format!("{ONE}\n{ONE}0"), "k:2: not a key"),
+            (&format!("{ONE}\nkey: {TWO}"), "k:2: not a key"),
+            (&"x".repeat(32), "k:1: not a key"),
+            (&"€".repeat(32), "k:1: not a key"),
             (&format!("{ONE}\n").repeat(5), "k: more than 3"),
         ] {
             let error = read(text).unwrap_err();

@@ -42,10 +42,10 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Runs a host until a signal ends it. `path` is the file that the configuration came from.
 ///
 /// # Errors
-/// If the log can't be started. Later errors are logged and determine the exit code.
+/// If the log cannot be started. Later errors are logged and determine the exit code.
 pub fn run(config: Config, path: Option<PathBuf>) -> anyhow::Result<ExitCode> {
     let _log = logging::start(&config.log).map_err(anyhow::Error::msg)?;
-    let limit = descriptors::raise().context("the limit of open files can't be raised")?;
+    let limit = descriptors::raise().context("the limit of open files cannot be raised")?;
     // Everything except the workers: loading, compiling, HTTP. Two threads, so that one slow task does not block all others.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -200,7 +200,7 @@ impl Host {
         let mut workers = JoinSet::new();
         for (number, sockets) in self.sockets.into_iter().enumerate() {
             let thread = worker::spawn(number, Arc::clone(&self.shared), sockets, stopping.clone())
-                .with_context(|| format!("can't start worker {number}"))?;
+                .with_context(|| format!("cannot start worker {number}"))?;
             let ended = stopping.clone();
             workers.spawn_blocking(move || match thread.join() {
                 Ok(()) if *ended.borrow() => Ok(()),
@@ -365,7 +365,7 @@ fn expand(listen: &[Listen]) -> anyhow::Result<Vec<Listen>> {
     for one in listen {
         let expanded = one
             .expand()
-            .with_context(|| format!("can't list this machine's addresses for {one}"))?;
+            .with_context(|| format!("cannot list this machine's addresses for {one}"))?;
         if expanded.is_empty() {
             bail!(
                 "{one} matches no address: this machine has none of that family; change `listen`"

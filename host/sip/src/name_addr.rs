@@ -129,7 +129,7 @@ pub enum NameAddrError {
     #[error("there are more than {MOST_PARAMS} parameters")]
     Params,
     /// No scheme, a character that is invalid in a URI, or the error of a SIP URI.
-    #[error("the URI can't be read")]
+    #[error("the URI cannot be read")]
     Uri,
     /// Longer than the limit for From and To.
     #[error("the value is longer than {LONGEST_PARTY} bytes")]

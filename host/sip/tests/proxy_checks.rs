@@ -207,7 +207,7 @@ fn every_extension_that_is_missing_is_listed() {
         received(&request("INVITE", "sip:a@b", &["Proxy-Require: ,"])),
         Received::Judge
     );
-    // CANCEL and ACK can't be refused for it.
+    // CANCEL and ACK cannot be refused for it.
     for method in ["CANCEL", "ACK"] {
         assert_eq!(
             received(&request(method, "sip:a@b", &["Proxy-Require: a"])),

@@ -479,7 +479,7 @@ fn transports_may_differ_on_both_sides() {
 
 #[test]
 fn a_failure_that_the_host_makes_up_for_a_dead_next_hop_finds_its_way() {
-    // What a server does when it can't deliver: it rejects its own relayed request in the name of the next hop.
+    // What a server does when it cannot deliver: it rejects its own relayed request in the name of the next hop.
     let edge = edge();
     for arrival in [udp(CALLER), tcp(CALLER, 4)] {
         let (to, relayed) = edge

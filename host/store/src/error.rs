@@ -7,7 +7,7 @@ use thiserror::Error;
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum StoreError {
     /// There is no connection.
-    #[error("can't reach the database {url}: {cause}")]
+    #[error("cannot reach the database {url}: {cause}")]
     Unreachable {
         /// The database.
         url: String,

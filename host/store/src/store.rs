@@ -56,7 +56,7 @@ impl Store {
     /// A number that grows with every change of a seat.
     ///
     /// # Errors
-    /// When the database can't be reached or has no such tables.
+    /// When the database cannot be reached or has no such tables.
     pub async fn revision(&self) -> Result<u64, StoreError> {
         self.sum_of_revisions("portcullis_seat").await
     }
@@ -160,7 +160,7 @@ impl Store {
     /// host was first.
     ///
     /// # Errors
-    /// When it can't be written.
+    /// When it cannot be written.
     pub async fn replace(&self, before: &Seat, after: &Seat, by: &str) -> Result<bool, StoreError> {
         let update = "UPDATE `portcullis_seat` SET `active` = ?, `previous` = ?, `candidate` = ?, `share` = ?, `mode` = ?, \
                       `revision` = `revision` + 1, `changed_by` = ?, `changed_at` = ? WHERE `seat` = ? AND `revision` = ?";
@@ -186,7 +186,7 @@ impl Store {
     /// others have pushed to the seat: then nothing is stored.
     ///
     /// # Errors
-    /// When it can't be written.
+    /// When it cannot be written.
     pub async fn adopt(
         &self,
         seat: &Seat,

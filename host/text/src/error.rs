@@ -20,13 +20,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn causes_are_told_once() {
+    fn causes_are_not_repeated() {
         let error = Err::<(), _>(anyhow!("file not found"))
-            .context("can't read a.toml: file not found")
+            .context("cannot read a.toml: file not found")
             .context("no start");
         assert_eq!(
             one_line(&error.unwrap_err()),
-            "no start: can't read a.toml: file not found"
+            "no start: cannot read a.toml: file not found"
         );
         assert_eq!(one_line(&anyhow!("alone")), "alone");
     }

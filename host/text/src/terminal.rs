@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_active_is_left() {
+    fn no_active_character_is_left() {
         let shown = clean(HOSTILE);
         assert!(!shown.chars().any(is_active), "{shown}");
         assert!(shown.starts_with("a\\u{1b}[31m\\u{7}\\r\\n\\u{7f}\\u{9b}2J\\u{202e}"));
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn a_writer_shows_what_is_no_text() {
+    fn a_writer_escapes_invalid_utf_8() {
         let mut out = Vec::new();
         let mut clean = Clean(&mut out);
         clean.write_all(b"a\xff\x1b]0;x\x07\n").unwrap();

@@ -12,9 +12,9 @@ use crate::{Receiver, Sender};
 
 /// A non-blocking socket on a tokio runtime.
 ///
-/// The kernel reports each datagram that leaves a send buffer to whoever polls the socket for writability, and `tokio::net::UdpSocket`
-/// polls for both directions all the time. A worker that sends one answer would wake up once more for nothing. So this socket is
-/// polled for readability only, and for writability only while a task waits for it.
+/// `tokio::net::UdpSocket` polls for both directions all the time, and the kernel reports writability after each datagram that leaves the
+/// send buffer: a worker that sends one response would wake up once more without reason. This socket is polled for readability, and for
+/// writability only while a task waits for it.
 #[derive(Debug)]
 pub struct Polled {
     socket: AsyncFd<OwnedFd>,
@@ -31,7 +31,7 @@ impl Polled {
     /// Those of `dup` and `epoll_ctl`.
     ///
     /// # Panics
-    /// Outside of a tokio runtime.
+    /// Outside a tokio runtime.
     pub fn new(socket: impl Into<OwnedFd>) -> io::Result<Self> {
         let socket = socket.into();
         Ok(Self {
@@ -59,8 +59,8 @@ impl Polled {
         let mut received = 0;
         let tried = self.socket.try_io(Interest::READABLE, |socket| {
             received = receiver.recv(socket)?;
-            // The socket is empty now, and the kernel reports when it is not any more. Saying so here spares the call that would
-            // find nothing.
+            // The socket is empty now, and the kernel reports the next datagram. Clearing the readiness here avoids a system call that
+            // would find nothing.
             if received < receiver.batch() {
                 return Err(io::ErrorKind::WouldBlock.into());
             }
@@ -72,15 +72,15 @@ impl Polled {
         }
     }
 
-    /// Sends what waits in `sender`; returns how many datagrams the kernel accepted.
+    /// Sends the datagrams in `sender`; returns how many the kernel accepted.
     ///
     /// # Errors
-    /// `WouldBlock` when the send buffer is full: the rest stays in `sender`. [`Polled::writable`] tells when to call again.
+    /// `WouldBlock` if the send buffer is full: the rest stays in `sender`. [`Polled::writable`] returns when `flush` can be called again.
     pub fn flush(&self, sender: &mut Sender) -> io::Result<usize> {
         self.send_by(|socket| sender.flush(socket))
     }
 
-    /// Waits until a full socket takes more.
+    /// Waits until the send buffer has room.
     ///
     /// # Errors
     /// That of `epoll_ctl`, or when the runtime ends.
@@ -93,7 +93,7 @@ impl Polled {
     fn send_by<T>(&self, send: impl FnOnce(BorrowedFd<'_>) -> io::Result<T>) -> io::Result<T> {
         let socket = self.as_fd();
         match self.writability.borrow().upgrade() {
-            // Without a system call while the socket is full.
+            // While the socket is full, this makes no system call.
             Some(writability) => writability.try_io(Interest::WRITABLE, |_twin| send(socket)),
             None => send(socket),
         }
@@ -139,7 +139,7 @@ mod tests {
         }
     }
 
-    /// Runs it as a worker does: on one thread. Returns how often the thread had nothing to do.
+    /// Runs a future on one thread, like a worker. Returns how often the thread became idle.
     fn on_one_thread(future: impl Future<Output = ()>) -> usize {
         let pauses = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&pauses);
@@ -154,7 +154,7 @@ mod tests {
         pauses.load(Ordering::Relaxed)
     }
 
-    /// A datagram socket whose buffer can be filled: over loopback, UDP hands each datagram over within the call that sends it.
+    /// A datagram socket whose send buffer can be filled. UDP over loopback delivers each datagram within the call that sends it.
     fn fillable() -> (Polled, UnixDatagram) {
         let (here, there) = UnixDatagram::pair().unwrap();
         here.set_nonblocking(true).unwrap();
@@ -178,7 +178,7 @@ mod tests {
         }
     }
 
-    /// Fills the socket; returns the first number that it did not take.
+    /// Fills the send buffer; returns the first number that was not accepted.
     fn fill(polled: &Polled) -> u32 {
         let refused = (0..).find_map(|number| match send_number(polled, number) {
             Ok(()) => None,
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_socket_loses_nothing_and_is_polled_for_writability_only_while_it_is_full() {
+    fn a_socket_is_polled_for_writability_only_while_it_is_full_and_loses_nothing() {
         on_one_thread(async {
             const ALL: u32 = 5_000;
             let (polled, there) = fillable();
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn tasks_that_wait_for_one_socket_share_its_registration_and_all_go_on() {
+    fn tasks_that_wait_for_one_socket_share_its_registration_and_all_resume() {
         on_one_thread(async {
             let (polled, there) = fillable();
             let polled = Rc::new(polled);
@@ -233,7 +233,7 @@ mod tests {
             let waiting = [wait(), wait(), wait()];
             yield_now().await;
             assert_eq!(polled.writability.borrow().strong_count(), 3);
-            // No system call says so.
+            // This makes no system call.
             let refused = send_number(&polled, next).unwrap_err();
             assert_eq!(refused.kind(), io::ErrorKind::WouldBlock);
 
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_wakes_nobody_up() {
+    fn a_sent_datagram_wakes_no_task() {
         const ALL: usize = 200;
         let server = bind("127.0.0.1:0".parse().unwrap(), Bind::default()).unwrap();
         let caller = UdpSocket::bind("127.0.0.1:0").unwrap();
@@ -298,12 +298,12 @@ mod tests {
             }
         });
         calls.join().unwrap();
-        // One for each datagram at most: none for the answers.
+        // At most one per received datagram, and none for sent ones.
         assert!(pauses <= ALL + 1, "{pauses} pauses");
     }
 
     #[test]
-    fn an_emptied_socket_is_read_again_when_something_comes() {
+    fn an_emptied_socket_is_read_again_at_the_next_datagram() {
         on_one_thread(async {
             let server = bind("127.0.0.1:0".parse().unwrap(), Bind::default()).unwrap();
             let to = server.local_addr().unwrap();

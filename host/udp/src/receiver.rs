@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_datagram_is_one() {
+    fn an_empty_datagram_is_received() {
         let (a, b) = pair("127.0.0.1:0");
         a.send(b"").unwrap();
         let mut receiver = Receiver::new(2);
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_there_is_would_block() {
+    fn an_empty_socket_would_block() {
         let (_a, b) = pair("127.0.0.1:0");
         b.set_nonblocking(true).unwrap();
         let error = Receiver::new(4).recv(&b).unwrap_err();
@@ -220,13 +220,13 @@ mod tests {
         let (a, b) = pair("127.0.0.1:0");
         let address = b.local_addr().unwrap();
         drop(b);
-        a.send(b"nobody is there").unwrap();
+        a.send(b"no receiver").unwrap();
         let mut receiver = Receiver::new(2);
         let error = receiver.recv(&a).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
         let b = UdpSocket::bind(address).unwrap();
-        b.send_to(b"now I am", a.local_addr().unwrap()).unwrap();
+        b.send_to(b"now there is", a.local_addr().unwrap()).unwrap();
         assert_eq!(receiver.recv(&a).unwrap(), 1);
-        assert_eq!(receiver.datagram(0).0, b"now I am");
+        assert_eq!(receiver.datagram(0).0, b"now there is");
     }
 }

@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_committed_is_forgotten() {
+    fn uncommitted_bytes_are_discarded() {
         let (sender, _) = bound("127.0.0.1:0");
         let (a, to) = bound("127.0.0.1:0");
         let mut queue = Sender::new(4);
@@ -287,28 +287,28 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_port_costs_no_datagram() {
+    fn an_icmp_error_loses_no_datagram() {
         let (a, to_a) = bound("127.0.0.1:0");
         let (b, to_b) = bound("127.0.0.1:0");
         a.connect(to_b).unwrap();
         drop(b);
         let mut queue = Sender::new(1);
-        queue.push(b"to nobody", to_b);
+        queue.push(b"before", to_b);
         assert_eq!(queue.flush(&a).unwrap(), 1);
         // The ICMP error has arrived by now; the next call reports it.
         let (b, _) = bound(&to_b.to_string());
-        queue.push(b"to somebody", to_b);
+        queue.push(b"after", to_b);
         assert_eq!(queue.flush(&a).unwrap(), 1);
         assert_eq!(queue.failures().count, 0);
-        assert_eq!(received(&b), b"to somebody");
+        assert_eq!(received(&b), b"after");
         b.send_to(b"thanks", to_a).unwrap();
         assert_eq!(received(&a), b"thanks");
     }
 
     #[test]
-    fn every_datagram_is_handed_over_once_whatever_the_kernel_says() {
+    fn every_datagram_is_passed_once_whatever_the_kernel_returns() {
         let refuse = |code| Err(io::Error::from_raw_os_error(code));
-        // Taken, error of the first one, …: each is what one call says.
+        // The results of successive calls: datagrams accepted, or the error of the first one.
         let mut says: VecDeque<io::Result<usize>> = VecDeque::from([
             Ok(2),
             refuse(libc::EINTR),
@@ -357,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_can_be_forgotten() {
+    fn waiting_datagrams_can_be_discarded() {
         let mut queue = Sender::new(2);
         for _ in 0..3 {
             queue.push(b"late", "127.0.0.1:9".parse().unwrap());

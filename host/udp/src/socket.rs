@@ -133,7 +133,7 @@ mod tests {
 
     #[test]
     fn a_datagram_above_the_mtu_leaves_in_fragments() {
-        // Loopback has an MTU of 65,536, so the option itself is looked at.
+        // Loopback has an MTU of 65,536, so the option itself is checked.
         let socket = bind(any("127.0.0.1:0"), Bind::default()).unwrap();
         assert!(option::may_fragment(&socket, any("127.0.0.1:0")).unwrap());
         let socket = bind(any("[::1]:0"), Bind::default()).unwrap();
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn datagrams_that_found_no_room_are_counted() {
+    fn dropped_datagrams_are_counted() {
         let tight = Bind {
             receive_buffer: 4 << 10,
             ..Bind::default()

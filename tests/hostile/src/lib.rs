@@ -1,5 +1,5 @@
-//! Misbehaves as its settings say, and answers 401 where it comes to an answer. OPTIONS it answers always: with one it is tried
-//! before it serves.
+//! A policy that misbehaves as its settings say; where it returns a verdict, it rejects with 401. OPTIONS is always answered, because the
+//! host tests a policy with one before it becomes active.
 
 #![forbid(unsafe_code)]
 

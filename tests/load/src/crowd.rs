@@ -99,7 +99,7 @@ impl Crowd {
             let bytes = self.receiver.datagram(nth).0;
             let answer = match self.mode {
                 Mode::Echo => caller.template.id_of(bytes).map(|id| (0, id)),
-                _ => self
+                Mode::Reject | Mode::Options | Mode::Relay => self
                     .reader
                     .read(bytes)
                     .map(|answer| (answer.code, answer.id)),

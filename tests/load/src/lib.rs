@@ -1,10 +1,11 @@
-//! Load for SIP servers over UDP on one machine: many loopback sources, exact books on what came back.
+//! Load for SIP servers over UDP on one machine: many loopback sources, and exact counts of the responses.
 //!
-//! [`run`] carries a [`Plan`] out and gives a [`Report`]. A closed loop measures what a request costs; a fixed rate shows what happens to
-//! requests while something else is going on. [`Sink`] is the callee behind a server under test, [`Echo`] the yardstick: what UDP alone
-//! costs on this machine.
+//! [`run`] executes a [`Plan`] and returns a [`Report`]. A closed loop measures the cost of a request; a fixed rate shows how requests are
+//! affected by other activity. [`Sink`] is the callee behind a server under test, [`Echo`] the reference: the cost of UDP alone on this
+//! machine.
 
 #![forbid(unsafe_code)]
+#![warn(clippy::wildcard_enum_match_arm)]
 
 mod answer;
 mod crowd;

@@ -25,7 +25,7 @@ struct Cli {
 enum Command {
     /// Puts a server under load and prints a JSON report.
     Run(Box<Run>),
-    /// Sends every datagram back as it came: what UDP alone costs.
+    /// Returns every datagram unchanged: the cost of UDP alone.
     Echo {
         /// Where to listen.
         #[arg(long)]
@@ -44,56 +44,56 @@ struct Run {
     /// The server.
     #[arg(long)]
     target: SocketAddr,
-    /// What to ask.
+    /// Kind of request.
     #[arg(long)]
     mode: Mode,
-    /// Status code of a right answer, if not the mode's own.
+    /// Expected status code, if not that of the mode.
     #[arg(long)]
     expect: Option<u16>,
-    /// First source address; further ones count up from it.
+    /// First source address; further ones are consecutive.
     #[arg(long, default_value = "127.1.0.1")]
     source: IpAddr,
     /// Number of sources.
     #[arg(long, default_value_t = 16)]
     sources: usize,
-    /// Requests that each source has under way at most.
+    /// Most pending requests of each source.
     #[arg(long, default_value_t = 16)]
     outstanding: usize,
-    /// Requests a second; without it each answer sets off the next request.
+    /// Requests per second; without it, each response triggers the next request.
     #[arg(long)]
     rate: Option<u64>,
-    /// With --rate: keep the core between requests, so that each goes in its own moment instead of in small bursts.
+    /// With --rate: keep the core between requests, so that they are evenly spaced and not in small bursts.
     #[arg(long, requires = "rate")]
     spin: bool,
-    /// Load before the measured window, in seconds.
+    /// Seconds of load before the measurement.
     #[arg(long, default_value_t = 0.0)]
     warm_up: f64,
-    /// Length of the measured window, in seconds.
+    /// Seconds of the measurement.
     #[arg(long, default_value_t = 2.0, conflicts_with = "requests")]
     seconds: f64,
-    /// End the measured window after this many requests instead.
+    /// End the measurement after this many requests instead.
     #[arg(long)]
     requests: Option<u64>,
-    /// Milliseconds without an answer before a request is sent again, or with --rate is given up. Default 500, with --rate 5000.
+    /// Milliseconds after which a request without a response is sent again or, with --rate, given up. Default: 500, with --rate 5000.
     #[arg(long)]
     patience: Option<u64>,
     /// Run a callee here, for `--mode relay`.
     #[arg(long)]
     sink: Option<SocketAddr>,
-    /// Measure CPU time and memory of this process and its descendants; may be given several times.
+    /// Measure CPU time and memory of this process and its descendants; can be given several times.
     #[arg(long)]
     watch: Vec<u32>,
-    /// First source address of a further crowd with as many sources at the same rate, which is load and not measured; may be given several
-    /// times.
+    /// First source address of further callers, as many as the first ones and at the same rate, which add load and are not measured; can be
+    /// given several times.
     #[arg(long, requires = "rate")]
     beside: Vec<IpAddr>,
-    /// Spread the requests over so many tenants in random order: they go to users at t00000.tenants.example and so on.
+    /// Distribute the requests over this many tenants in random order: they go to users at t00000.tenants.example and so on.
     #[arg(long)]
     tenants: Option<u32>,
-    /// Write the report here instead of to standard output.
+    /// Write the report to this file instead of standard output.
     #[arg(long)]
     json: Option<PathBuf>,
-    /// Exit with status 1 unless every request had exactly one right answer.
+    /// Exit with status 1 unless every request had exactly one correct response.
     #[arg(long)]
     strict: bool,
 }
@@ -171,5 +171,5 @@ impl Run {
 }
 
 fn seconds(value: f64) -> Result<Duration> {
-    Duration::try_from_secs_f64(value).with_context(|| format!("{value} is no length of time"))
+    Duration::try_from_secs_f64(value).with_context(|| format!("{value} is not a duration"))
 }

@@ -145,7 +145,7 @@ impl Report {
         } = self;
         let faults = [
             (unexpected, "answered otherwise than expected"),
-            (lost, "never answered"),
+            (lost, "without a response"),
             (resent, "sent again"),
             (repeated, "answered twice"),
             (foreign, "datagrams that belong to no request"),

@@ -1,4 +1,4 @@
-//! A callee behind the host: answers every request but ACK with 200 and remembers what it saw.
+//! A callee behind the host: answers every request but ACK with 200, and records the requests.
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -37,7 +37,7 @@ impl Callee {
         self.addr
     }
 
-    /// The next request that it saw.
+    /// Returns the next request that it received.
     ///
     /// # Panics
     /// When none comes.

@@ -7,7 +7,7 @@ use wit_parser::{Docs, Function, Interface, Resolve, Type, TypeDefKind, TypeId, 
 /// The expected content of `docs/contract.md`.
 ///
 /// # Panics
-/// When the contract can't be parsed.
+/// If the contract cannot be parsed.
 pub fn page() -> String {
     let mut resolve = Resolve::default();
     let (package, _) = resolve
@@ -114,7 +114,19 @@ fn definition(resolve: &Resolve, id: TypeId) -> String {
                 part(&case.name, None, &case.docs);
             }
         }
-        _ => {}
+        TypeDefKind::Resource
+        | TypeDefKind::Handle(_)
+        | TypeDefKind::Flags(_)
+        | TypeDefKind::Tuple(_)
+        | TypeDefKind::Option(_)
+        | TypeDefKind::Result(_)
+        | TypeDefKind::List(_)
+        | TypeDefKind::Map(..)
+        | TypeDefKind::FixedLengthList(..)
+        | TypeDefKind::Future(_)
+        | TypeDefKind::Stream(_)
+        | TypeDefKind::Type(_)
+        | TypeDefKind::Unknown => {}
     }
     page + "\n"
 }
@@ -137,7 +149,19 @@ fn shown(resolve: &Resolve, ty: &Type) -> String {
             };
             format!("result<{}, {}>", side(&of.ok), side(&of.err))
         }
-        other => other.as_str().to_owned(),
+        other @ (TypeDefKind::Record(_)
+        | TypeDefKind::Resource
+        | TypeDefKind::Handle(_)
+        | TypeDefKind::Flags(_)
+        | TypeDefKind::Tuple(_)
+        | TypeDefKind::Variant(_)
+        | TypeDefKind::Enum(_)
+        | TypeDefKind::Map(..)
+        | TypeDefKind::FixedLengthList(..)
+        | TypeDefKind::Future(_)
+        | TypeDefKind::Stream(_)
+        | TypeDefKind::Type(_)
+        | TypeDefKind::Unknown) => other.as_str().to_owned(),
     }
 }
 
@@ -156,7 +180,7 @@ fn primitive(ty: &Type) -> &'static str {
         Type::F64 => "f64",
         Type::Char => "char",
         Type::String => "string",
-        _ => "?",
+        Type::ErrorContext | Type::Id(_) => "?",
     }
 }
 

@@ -1,4 +1,4 @@
-//! Clients of the host's control protocols: Kamailio's own tools, and by hand what they would never send.
+//! Clients of the control interfaces: Kamailio's own tools, and hand-made requests that these would never send.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -31,7 +31,7 @@ impl Packet {
     }
 }
 
-/// Opens every door of control: sockets and FIFO in the host's folder, TCP and UDP on its address.
+/// Enables every control interface: sockets and FIFO in the host's directory, TCP and UDP on its address.
 pub fn open_all(builder: Builder) -> Builder {
     let (binrpc, json) = (builder.lease().addr(1, 2049), builder.lease().addr(1, 9062));
     builder
@@ -46,7 +46,7 @@ pub fn open_all(builder: Builder) -> Builder {
         )
 }
 
-/// The four endpoints of BINRPC as `kamcmd -s` takes them.
+/// Returns the four BINRPC addresses in the form of `kamcmd -s`.
 pub fn binrpc_endpoints(host: &Host) -> [String; 4] {
     let addr = host.lease().addr(1, 2049);
     [
@@ -57,10 +57,10 @@ pub fn binrpc_endpoints(host: &Host) -> [String; 4] {
     ]
 }
 
-/// Runs `kamcmd` once: what it prints.
+/// Runs `kamcmd` once, and returns its output.
 ///
 /// # Panics
-/// When it is not installed.
+/// If it is not installed.
 pub fn kamcmd(host: &Host, endpoint: &str, words: &[&str]) -> String {
     let output = Command::new("kamcmd")
         .args(["-D", &host.folder().display().to_string(), "-s", endpoint])
@@ -71,10 +71,10 @@ pub fn kamcmd(host: &Host, endpoint: &str, words: &[&str]) -> String {
     said(&output)
 }
 
-/// Runs `kamcmd` with lines on its standard input, as a person types them: what it prints.
+/// Runs `kamcmd` with lines on its standard input, as in an interactive session, and returns its output.
 ///
 /// # Panics
-/// When it is not installed.
+/// If it is not installed.
 pub fn kamcmd_interactive(host: &Host, endpoint: &str, lines: &str) -> String {
     let mut child = Command::new("kamcmd")
         .args(["-D", &host.folder().display().to_string(), "-s", endpoint])
@@ -89,10 +89,10 @@ pub fn kamcmd_interactive(host: &Host, endpoint: &str, lines: &str) -> String {
     said(&child.wait_with_output().expect("kamcmd ends"))
 }
 
-/// Runs `kamctl` against the host's FIFO, and the database if there is one: what it prints.
+/// Runs `kamctl` with the host's FIFO, and the database if there is one, and returns its output.
 ///
 /// # Panics
-/// When it is not installed.
+/// If it is not installed.
 pub fn kamctl(host: &Host, database: Option<&MariaDb>, words: &[&str]) -> String {
     let mut settings = format!("RPCFIFOPATH={}\n", host.folder().join("rpc.fifo").display());
     if let Some(addr) = database.map(MariaDb::addr) {
@@ -113,10 +113,10 @@ pub fn kamctl(host: &Host, database: Option<&MariaDb>, words: &[&str]) -> String
     said(&output)
 }
 
-/// Runs `kamcli` against the host's unix socket for datagrams: what it prints.
+/// Runs `kamcli` with the host's Unix datagram socket, and returns its output.
 ///
 /// # Panics
-/// When it is not installed.
+/// If it is not installed.
 pub fn kamcli(host: &Host, words: &[&str]) -> String {
     let folder = host.folder().display();
     let settings = host.folder().join("kamcli.ini");
@@ -131,7 +131,7 @@ pub fn kamcli(host: &Host, words: &[&str]) -> String {
         .arg(&settings)
         .args(words)
         .stdin(Stdio::null())
-        // Debian's own interpreter, whatever else is in the way.
+        // Debian's own interpreter takes precedence.
         .env("PATH", "/usr/bin:/bin")
         .output()
         .expect("kamcli is installed: apt-get install kamcli");
@@ -193,7 +193,7 @@ pub fn ask(host: &Host, words: &[&str]) -> Packet {
     packet
 }
 
-/// A pipe for the reply to a request through the FIFO, and who reads it.
+/// A pipe for the reply to a request through the FIFO, and the thread that reads it.
 #[derive(Debug)]
 pub struct ReplyPipe {
     path: PathBuf,
@@ -204,7 +204,7 @@ impl ReplyPipe {
     /// Makes the pipe and begins to read.
     ///
     /// # Panics
-    /// When it can't be made.
+    /// When it cannot be made.
     pub fn open(path: &Path) -> Self {
         make_pipe(path);
         let path = path.to_owned();
@@ -223,10 +223,10 @@ impl ReplyPipe {
     }
 }
 
-/// Makes a pipe as `mkfifo` does.
+/// Creates a named pipe.
 ///
 /// # Panics
-/// When it can't be made.
+/// When it cannot be made.
 pub fn make_pipe(path: &Path) {
     let made = Command::new("mkfifo").arg(path).status();
     assert!(
@@ -236,7 +236,7 @@ pub fn make_pipe(path: &Path) {
     );
 }
 
-/// Writes into the host's FIFO, as one client does.
+/// Writes to the host's FIFO, as a client does.
 ///
 /// # Panics
 /// When the host does not read it.

@@ -1,4 +1,4 @@
-//! Policies in WebAssembly text, for what no honest compiler would write.
+//! Policies in WebAssembly text, for cases that compilers do not produce.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -8,10 +8,10 @@ use wit_parser::Resolve;
 
 use crate::root;
 
-/// A core module of `tests/guests` that says which contract it is built for, as compilers leave it.
+/// Compiles a core module in `tests/guests`, with the custom section that names its contract, as compilers produce it.
 ///
 /// # Panics
-/// When there is no such guest.
+/// If the guest does not exist.
 pub fn guest(name: &str) -> Vec<u8> {
     let file = root().join("tests/guests").join(format!("{name}.wat"));
     let text = std::fs::read_to_string(&file)
@@ -19,7 +19,7 @@ pub fn guest(name: &str) -> Vec<u8> {
     module(&text)
 }
 
-/// The same for text of a test's own.
+/// The same for another text.
 pub fn module(text: &str) -> Vec<u8> {
     let mut bytes = wat::parse_str(text).expect("the guest is valid WebAssembly text");
     let mut resolve = Resolve::default();
@@ -34,7 +34,7 @@ pub fn module(text: &str) -> Vec<u8> {
     bytes
 }
 
-/// A policy that rejects everything with this code and reason, as plain WebAssembly.
+/// Returns a policy that rejects every request with this code and reason, in plain WebAssembly.
 pub fn rejecting(code: u16, reason: &str) -> Vec<u8> {
     // The verdict lies at 0: discriminant 1 (reject), then code at 4, reason pointer and length at 8 and 12, no headers.
     let data: String = [1, 0, 0, 0]
@@ -55,7 +55,7 @@ pub fn rejecting(code: u16, reason: &str) -> Vec<u8> {
     ))
 }
 
-/// The same with header fields of these names and values.
+/// The same with these header fields.
 pub fn rejecting_with(code: u16, reason: &str, headers: &[(String, String)]) -> Vec<u8> {
     // Behind the verdict, at 32: for each header field pointer and length of name and value; behind these the texts.
     let mut texts = 32 + 16 * headers.len();
@@ -98,7 +98,7 @@ fn wit() -> PathBuf {
     root().join("policy-wit")
 }
 
-/// A policy that has no opinion, whose one function of this many statements over many variables keeps a compiler busy.
+/// Returns a policy that passes every request, with one function of this many statements over many variables, which takes long to compile.
 pub fn large(statements: u32) -> Vec<u8> {
     let mut body = String::new();
     for n in 0..statements {

@@ -11,7 +11,7 @@ use crate::lease::Lease;
 use crate::sip::Caller;
 use crate::{binary, policy, wait};
 
-/// What a host is started with.
+/// Configuration of a host to be started.
 #[derive(Debug)]
 pub struct Builder {
     lease: Lease,
@@ -50,26 +50,26 @@ impl Builder {
         }
     }
 
-    /// The network that the host and its callers live in.
+    /// Returns the network of the host and its callers.
     pub fn lease(&self) -> &Lease {
         &self.lease
     }
 
-    /// Runs this many workers.
+    /// Sets the number of workers.
     #[must_use]
     pub fn workers(mut self, workers: usize) -> Self {
         self.workers = workers;
         self
     }
 
-    /// Serves another compiled policy. The host gets a copy of the file, so that a test can replace it.
+    /// Sets another compiled policy. The host gets a copy of the file, so that a test can replace it.
     #[must_use]
     pub fn policy(mut self, file: impl Into<PathBuf>) -> Self {
         self.policy = file.into();
         self
     }
 
-    /// Reads the table from this database instead of an SQLite file of its own.
+    /// Sets the database, instead of an SQLite file of its own.
     #[must_use]
     pub fn database(mut self, url: &str) -> Self {
         self.database = Some(url.into());
@@ -83,14 +83,14 @@ impl Builder {
         self
     }
 
-    /// Puts a row into the table before the start, with the words of `portcullis address add`.
+    /// Adds a row to the table before the start, with the arguments of `portcullis address add`.
     #[must_use]
     pub fn row(mut self, words: &str) -> Self {
         self.rows.push(words.into());
         self
     }
 
-    /// Adds a line to a section of the configuration file.
+    /// Adds a line to a section of the configuration file. It replaces a default of the same key.
     #[must_use]
     pub fn set(mut self, section: &str, line: &str) -> Self {
         match self.sections.iter_mut().find(|(name, _)| name == section) {
@@ -100,7 +100,7 @@ impl Builder {
         self
     }
 
-    /// Starts the host with these limits of open files, the soft and the hard one.
+    /// Sets the soft and the hard limit of open files.
     #[must_use]
     pub fn open_files(mut self, soft: usize, hard: usize) -> Self {
         self.open_files = Some((soft, hard));
@@ -176,7 +176,7 @@ impl Builder {
             ),
             (
                 "sip".to_owned(),
-                // Tests ask as much from one address as others do from thousands.
+                // Tests send as many requests from one address as thousands of sources usually do.
                 vec!["answers-per-second = 0".to_owned()],
             ),
             (
@@ -187,7 +187,7 @@ impl Builder {
         for (name, lines) in &self.sections {
             match sections.iter_mut().find(|(n, _)| n == name) {
                 Some((_, all)) => {
-                    // What a test sets goes before what all have.
+                    // The lines of a test take precedence over the defaults of all tests.
                     let key = |line: &str| line.split('=').next().map(str::trim).map(str::to_owned);
                     all.retain(|own| !lines.iter().any(|line| key(line) == key(own)));
                     all.extend(lines.iter().cloned());
@@ -235,7 +235,7 @@ impl Host {
         std::fs::read_to_string(self.folder.path().join("log")).expect("the log can be read")
     }
 
-    /// The lines of the log that warn or tell of errors, but for the one that tells whom tests run as.
+    /// Returns the warnings and errors in the log, except the one about the user that runs the tests.
     pub fn complaints(&self) -> Vec<String> {
         let log = self.log();
         let is_one = |line: &&str| {
@@ -244,7 +244,7 @@ impl Host {
         log.lines().filter(is_one).map(str::to_owned).collect()
     }
 
-    /// Waits until this is in the log, which a thread of its own writes.
+    /// Waits until the log contains a text. The log is written by a thread of its own.
     ///
     /// # Panics
     /// When it does not come.
@@ -253,7 +253,7 @@ impl Host {
         wait::until(&what, || self.log().contains(text).then_some(()));
     }
 
-    /// The number of its process.
+    /// Returns its process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
@@ -279,7 +279,7 @@ impl Host {
         Caller::tcp(self.lease.ip(source), self.sip())
     }
 
-    /// Runs `portcullis` with these words in the host's folder, beside the running host.
+    /// Runs `portcullis` with these arguments in the host's directory.
     pub fn command(&self, words: &str) -> Output {
         command(self.folder.path())
             .args(words.split_whitespace())
@@ -287,7 +287,7 @@ impl Host {
             .expect("portcullis runs")
     }
 
-    /// The same for somebody who has this token.
+    /// The same with this token.
     pub fn command_as(&self, token: &str, words: &str) -> Output {
         command(self.folder.path())
             .args(words.split_whitespace())
@@ -296,7 +296,7 @@ impl Host {
             .expect("portcullis runs")
     }
 
-    /// The same, and it must succeed: its standard output.
+    /// The same; returns standard output, and panics if the command fails.
     pub fn run(&self, words: &str) -> String {
         let output = self.command(words);
         assert!(
@@ -308,7 +308,7 @@ impl Host {
         String::from_utf8(output.stdout).expect("portcullis prints UTF-8")
     }
 
-    /// The token that the host has made; none if the configuration has one, or wants none.
+    /// Returns the token that the host has generated; `None` if the configuration has one, or none is needed.
     pub fn token(&self) -> Option<String> {
         let token = std::fs::read_to_string(self.folder.path().join("portcullis.token"));
         token.ok().map(|token| token.trim().to_owned())
@@ -376,7 +376,7 @@ impl Host {
         let mut post = agent()
             .post(&url)
             .header("Content-Type", "application/wasm")
-            // What is refused for its size need not be sent.
+            // The body of a push that is refused because of its size is not sent.
             .header("Expect", "100-continue");
         if let Some(bearer) = self.bearer() {
             post = post.header("Authorization", bearer);
@@ -412,14 +412,14 @@ impl Host {
         std::fs::write(self.folder().join(name), content).expect("a file can be written");
     }
 
-    /// Runs a command that must fail; returns what it says of that.
+    /// Runs a command that must fail; returns its standard error.
     pub fn refused(&self, words: &str) -> String {
         let output = self.command(words);
         assert!(!output.status.success(), "{words}");
         String::from_utf8_lossy(&output.stderr).into_owned()
     }
 
-    /// Returns when `/readyz` says yes.
+    /// Returns when `/readyz` answers 200.
     pub fn wait_until_ready(&mut self) {
         wait::until("the host is ready", || {
             if let Some(status) = self.child.try_wait().expect("the child can be asked") {
@@ -450,7 +450,7 @@ impl Host {
         assert!(status.success(), "kill -s {name}");
     }
 
-    /// Replaces the policy file the safe way: write beside it, then rename.
+    /// Replaces the policy file atomically: writes a new file and renames it.
     pub fn replace_policy(&self, bytes: &[u8]) {
         let next = self.folder.path().join("policy.next");
         std::fs::write(&next, bytes).expect("the new policy can be written");

@@ -1,4 +1,4 @@
-//! A real Kamailio of one test: started in a temporary folder, driven with its own tools.
+//! A Kamailio server of one test, in a temporary directory and controlled by its own tools.
 
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -16,11 +16,11 @@ pub struct Kamailio {
 }
 
 impl Kamailio {
-    /// Starts Kamailio with this configuration, in which each `@NAME@` is filled in; `@FOLDER@` is the folder that it runs in, where
-    /// the configuration has to put the sockets `ctl` (BINRPC), `rpc.sock` and `rpc.fifo` (JSON-RPC). Returns when it answers there.
+    /// Starts Kamailio with this configuration, in which each `@NAME@` is replaced. `@FOLDER@` is its working directory, where the
+    /// configuration must create the sockets `ctl` (BINRPC), `rpc.sock` and `rpc.fifo` (JSON-RPC). Returns when Kamailio answers there.
     ///
     /// # Panics
-    /// When Kamailio is not installed, or ends at once: a test that asks for it must not pass without it.
+    /// If Kamailio is not installed, or ends at once: a test that needs it must not pass without it.
     pub fn start(config: &str, values: &[(&str, String)], defines: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         let place = folder.path().display().to_string();
@@ -106,7 +106,7 @@ impl Kamailio {
 }
 
 impl Drop for Kamailio {
-    /// Asks it to end, so that it ends its own processes, then ends what is left of the group.
+    /// Asks Kamailio to end its processes, then kills the rest of the group.
     fn drop(&mut self) {
         let pid = self.server.id();
         kill("-TERM", &pid.to_string());
@@ -139,7 +139,7 @@ pub fn kamcmd(socket: &Path, words: &[&str]) -> Output {
 }
 
 fn kill(signal: &str, whom: &str) {
-    // The group may be gone already, which is no problem.
+    // The group may have ended already.
     let _gone = Command::new("kill")
         .args([signal, "--", whom])
         .stderr(Stdio::null())

@@ -1,4 +1,4 @@
-//! Loopback networks of one test each, so that tests can run side by side on the ports that operators use.
+//! Loopback networks for one test each, so that tests can run concurrently on the standard ports.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,7 +11,7 @@ static TAKEN: AtomicUsize = AtomicUsize::new(0);
 pub struct Lease {
     a: u8,
     b: u8,
-    /// The kernel keeps the lease: nobody else can bind this socket's address.
+    /// A bound socket reserves the network: no other process can bind its address.
     _guard: UdpSocket,
 }
 
@@ -20,9 +20,9 @@ impl Lease {
     pub fn new() -> Self {
         let start = std::process::id() as usize * 37;
         for _ in 0..60_000 {
-            // Never the same one twice: threads of an earlier callee may still be there.
+            // A network is never used twice in a process, because threads of an earlier callee may still use it.
             let n = (start + TAKEN.fetch_add(1, Ordering::Relaxed)) % 60_000;
-            // 127.0.x.y stays free for what a person runs beside the tests.
+            // 127.0.x.y is left for other programs.
             let (a, b) = ((n / 250 + 1) as u8, (n % 250 + 1) as u8);
             if let Ok(guard) = UdpSocket::bind((Ipv4Addr::new(127, a, b, 254), 9)) {
                 return Self {
@@ -40,7 +40,7 @@ impl Lease {
         IpAddr::V4(Ipv4Addr::new(127, self.a, self.b, host))
     }
 
-    /// An address of this lease that is not a neighbour of the others: 127.(251 + `n`).a.b, for `n` from 0 to 3.
+    /// Returns an address of this lease outside its network: 127.(251 + `n`).a.b, for `n` from 0 to 3.
     pub fn far(&self, n: u8) -> IpAddr {
         assert!(n < 4, "there are four of these");
         IpAddr::V4(Ipv4Addr::new(127, 251 + n, self.a, self.b))

@@ -1,8 +1,9 @@
-//! What tests stand on: leased loopback networks, a running host, SIP callers and callees, databases of their own.
+//! Test support: leased loopback networks, a running host, SIP callers and callees, databases.
 //!
-//! Nothing here knows the host from inside: it starts the binary, writes configuration files and talks to sockets.
+//! Nothing here depends on the crates of the host: it starts the binary, writes configuration files and uses sockets.
 
 #![forbid(unsafe_code)]
+#![warn(clippy::wildcard_enum_match_arm)]
 
 pub mod callee;
 pub mod contract;

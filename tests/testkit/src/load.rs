@@ -1,4 +1,4 @@
-//! Traffic in the background of a test: callers that ask, wait for the answer, and count.
+//! Background traffic of a test: callers that send requests, wait for responses, and count them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ pub struct Load {
     callers: Vec<JoinHandle<Report>>,
 }
 
-/// What the callers saw.
+/// Result of the callers.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Report {
     /// Requests sent. Each was answered, or the test has panicked.
@@ -57,10 +57,10 @@ impl Load {
         });
     }
 
-    /// Stops the callers and sums up.
+    /// Stops the callers, and returns the sum of their results.
     ///
     /// # Panics
-    /// When a request stayed without an answer.
+    /// If a request had no response.
     pub fn stop(self) -> Report {
         self.stop.store(true, Ordering::Relaxed);
         let mut sum = Report::default();

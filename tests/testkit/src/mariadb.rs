@@ -9,10 +9,10 @@ use tempfile::TempDir;
 use crate::lease::Lease;
 use crate::{root, wait};
 
-/// Where the server is, which is not in everybody's path.
+/// Paths of the server, which PATH may lack.
 const SERVERS: [&str; 2] = ["/usr/sbin/mariadbd", "/usr/local/sbin/mariadbd"];
 
-/// Several servers run at once, and by itself each takes 96 MiB of the disk for its log.
+/// Several servers run at once, and by default each has a log of 96 MiB.
 const SMALL_LOG: &str = "--innodb-log-file-size=8M";
 
 /// A running MariaDB with Kamailio's tables and users.
@@ -21,7 +21,7 @@ pub struct MariaDb {
     server: Option<Child>,
     folder: TempDir,
     lease: Lease,
-    /// What it is started with beside the usual.
+    /// Additional command line options.
     words: Vec<String>,
 }
 
@@ -29,7 +29,7 @@ impl MariaDb {
     /// Makes the data folder, starts the server, creates the database `kamailio` with its tables and users.
     ///
     /// # Panics
-    /// When MariaDB is not installed: a test that asks for it must not pass without it.
+    /// If MariaDB is not installed: a test that needs it must not pass without it.
     pub fn start() -> Self {
         Self::start_with(|_| Vec::new())
     }

@@ -113,7 +113,7 @@ impl Request {
         .into();
         let contacts = self.contacts.iter();
         headers.extend(contacts.map(|c| Header::Contact(Contact::new(c))).collect());
-        // Lines of a test's own go as they are, whether they are header fields or not.
+        // Lines of a test are written unchanged, whether they are header fields or not.
         let mut extra = String::new();
         for line in &self.extra {
             extra.push_str(line);
@@ -147,7 +147,7 @@ impl fmt::Display for Transport {
     }
 }
 
-/// A received message, split the simple way: tests look at header lines as text.
+/// A received message, parsed by splitting lines.
 #[derive(Clone, Debug)]
 pub struct Message {
     /// Everything, as received.

@@ -1,5 +1,5 @@
-//! A way to a server that can begin to swallow its answers: connections stay open, and nothing comes back, as after a fail-over that
-//! forgot the state of a firewall.
+//! A TCP proxy that can begin to discard responses: connections stay open, and nothing is received, as after a firewall fail-over without
+//! state synchronisation.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -7,11 +7,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-/// Answers of a server of MySQL that pass in any case: its greeting, the end of the login, and what the driver sets up. What hangs then is
-/// a statement.
+/// Responses of a MySQL server that are always passed: the greeting, the end of the login, and the session setup of the driver. After
+/// these, a statement hangs.
 const HANDSHAKE: usize = 3;
 
-/// Passes bytes on in both directions, for as long as this value lives.
+/// Passes bytes in both directions, as long as this value exists.
 #[derive(Debug)]
 pub struct Proxy {
     addr: SocketAddr,
@@ -27,7 +27,7 @@ struct Shared {
 }
 
 impl Proxy {
-    /// Listens on `addr`, and passes on to `server`.
+    /// Listens on `addr`, and connects to `server`.
     pub fn start(addr: SocketAddr, server: SocketAddr) -> Self {
         let listener = TcpListener::bind(addr).expect("the proxy can listen");
         let shared = Arc::new(Shared::default());
@@ -50,12 +50,13 @@ impl Proxy {
         self.addr
     }
 
-    /// Swallows every answer behind a login from now on, or passes all on again. What was swallowed stays so: its connection hangs.
+    /// Discards every response after the login from now on, or passes all again. A connection from which a response was discarded hangs
+    /// forever.
     pub fn swallow(&self, swallows: bool) {
         self.shared.swallows.store(swallows, Ordering::Relaxed);
     }
 
-    /// Connections of which an answer was swallowed.
+    /// Returns the number of connections from which a response was discarded.
     pub fn swallowed(&self) -> usize {
         self.shared.swallowed.load(Ordering::Relaxed)
     }
@@ -91,7 +92,7 @@ impl Shared {
                 break;
             }
         }
-        // A connection that hangs is not even closed.
+        // A connection that hangs is not closed either.
         if !hangs {
             let _gone = client.shutdown(Shutdown::Both);
         }

@@ -1,4 +1,4 @@
-//! Everybody who can ask a host for a reload.
+//! All clients that can request a reload.
 
 use std::os::unix::net::UnixDatagram;
 
@@ -9,22 +9,22 @@ use crate::states::Counts;
 use crate::tools::{Tool, Tools};
 use crate::wait::PATIENCE;
 
-/// A client that asks for a reload of the address table.
+/// A client that requests a reload of the address table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Client {
     /// Kamailio's command over HTTP.
     Http,
-    /// Our own command over HTTP, which tells what was loaded.
+    /// Our command over HTTP, which reports what was loaded.
     HttpWithCounts,
     /// `portcullis address reload`.
     CommandLine,
-    /// SIGHUP, which nobody answers.
+    /// SIGHUP, which has no reply.
     Signal,
     /// kamcmd over BINRPC.
     Kamcmd,
     /// kamctl over the FIFO.
     Kamctl,
-    /// JSON-RPC in a unix datagram, as kamcli sends it. Not kamcli itself: its start takes longer than a reload.
+    /// JSON-RPC in a Unix datagram, as kamcli sends it. Not kamcli itself, whose start takes longer than a reload.
     Datagram,
 }
 
@@ -40,10 +40,10 @@ pub const CLIENTS: [Client; 7] = [
 ];
 
 impl Client {
-    /// Asks for a reload and returns when it is answered, with what it tells about the table, if that client is told.
+    /// Requests a reload and waits for the reply. Returns the counts in the reply, if it contains any.
     ///
     /// # Panics
-    /// When the answer is not that the table was loaded.
+    /// If the reply does not say that the table was loaded.
     pub fn reload(self, host: &Host, tools: &Tools) -> Option<Counts> {
         match self {
             Self::Http => {

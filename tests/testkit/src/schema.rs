@@ -1,12 +1,12 @@
-//! Checks JSON against the part of JSON Schema (2020-12) that the description of `/v1` uses. A keyword that is not known here is an error,
-//! so that nothing passes unchecked.
+//! Validates JSON with the subset of JSON Schema (2020-12) that the description of `/v1` uses. An unsupported keyword is an error, so that
+//! nothing remains unchecked.
 
 use serde_json::{Map, Value};
 
-/// What is wrong with `value` by this schema, whose references lead into `document`; nothing if it fits.
+/// Validates `value` with this schema, whose references are resolved in `document`.
 ///
 /// # Errors
-/// The first thing that is wrong, with its place.
+/// The first violation, with its position.
 pub fn check(document: &Value, schema: &Value, value: &Value) -> Result<(), String> {
     match schema {
         Value::Bool(true) => Ok(()),
@@ -113,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_does_not_fit_is_found() {
+    fn violations_are_found() {
         let document = json!({
             "named": {
                 "type": "object",

@@ -1,4 +1,4 @@
-//! A caller: sends requests over UDP or TCP from an address of its choice and reads the answers.
+//! A caller, which sends requests over UDP or TCP from a chosen address, and receives the responses.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
@@ -10,8 +10,8 @@ use crate::messages::Request;
 pub use crate::messages::{Message, Transport};
 use crate::wait::PATIENCE;
 
-/// How long silence must last to count as "no answer". Only used where no answer is the expected result, always after a later
-/// request was answered, so that a slow machine cannot turn a late answer into a pass.
+/// How long silence must last to count as "no response". Used only where none is expected, and always after a later request has been
+/// answered, so that a late response on a slow machine does not pass the test.
 const SILENCE: Duration = Duration::from_millis(100);
 
 /// One end of a conversation with the host.
@@ -50,8 +50,7 @@ impl Caller {
         Self::tcp_from(SocketAddr::new(source, 0), host)
     }
 
-    /// A caller on this very address and port that talks to `host` over one TCP connection. The same address may talk to other hosts
-    /// as well.
+    /// Creates a caller on this address and port with one TCP connection to `host`. The same address may also be connected to other hosts.
     pub fn tcp_from(source: SocketAddr, host: SocketAddr) -> Self {
         let socket = Socket::new(Domain::for_address(host), Type::STREAM, None)
             .expect("a TCP socket can be made");

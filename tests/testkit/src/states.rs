@@ -1,5 +1,5 @@
-//! Two states of one table of 100,000 rows, made so that no mixture of them can be taken for either: every row has another group
-//! and another tag in the other state, and each state has its own number of hosts and networks.
+//! Two states of a table of 100,000 rows that cannot be confused with a mixture of both: every row has another group and another tag in the
+//! other state, and each state has another number of hosts and networks.
 
 use std::net::IpAddr;
 
@@ -179,7 +179,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_is_the_same_in_both_states() {
+    fn the_states_have_nothing_in_common() {
         for n in (0..HOSTS).chain([u32::from(u16::MAX), 1 << 20]) {
             let [a, b] = [State::A, State::B].map(|state| state.answer(Item::Host(n)));
             let (a, b) = (a.expect("it is there"), b.expect("it is there"));

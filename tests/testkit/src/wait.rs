@@ -1,15 +1,14 @@
-//! Waiting for a condition with a deadline, never for a length of time.
+//! Waits for conditions, with a time limit, and never for a fixed time.
 
 use std::time::{Duration, Instant};
 
-/// How long a condition may take before a test gives up on it. Generous, because test machines are slow and shared, and nobody waits
-/// for it where things work.
+/// How long a condition may take. The limit is generous, because test machines are slow and shared; it is reached only by tests that fail.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Asks `probe` until it gives a value.
+/// Calls `probe` until it returns a value.
 ///
 /// # Panics
-/// When `PATIENCE` is over, with `what` in the message.
+/// After `PATIENCE`, with `what` in the message.
 pub fn until<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
     within(PATIENCE, &mut probe).unwrap_or_else(|| panic!("gave up waiting until {what}"))
 }

@@ -44,7 +44,7 @@ fn peers_the_same_answers_as_kamailio() {
     assert_eq!(oracle.met, all, "every exception was met");
 }
 
-/// Prints the smallest case that still differs, and ends the test.
+/// Prints the smallest case that still differs, and fails the test.
 fn fail(oracle: &mut Oracle, case: Case, difference: Difference, seed: u64) -> ! {
     let smallest = oracle.shrink(case.clone());
     let again = oracle.differences(&smallest).into_iter().next();
@@ -60,7 +60,7 @@ fn fail(oracle: &mut Oracle, case: Case, difference: Difference, seed: u64) -> !
 }
 
 #[test]
-fn peers_a_difference_is_found_and_made_small() {
+fn peers_a_difference_is_found_and_minimised() {
     let mut oracle = Oracle::start();
     let hosts = |n: u32| row(1 + n % 5, &format!("192.0.2.{n}"), 32, Some("plain"));
     let mut case = Case {
@@ -73,7 +73,7 @@ fn peers_a_difference_is_found_and_made_small() {
     case.rows
         .insert(17, row(77, "192.0.2.77", 32, Some("planted")));
     case.asks.insert(44, asks(address(77, "192.0.2.77")));
-    // Kamailio sees the table without the planted row.
+    // Kamailio gets the table without the planted row.
     let smallest = shrink(case, |case| {
         let mut view = View::of(case);
         view.rows.retain(|row| row.group != 77);
@@ -83,8 +83,8 @@ fn peers_a_difference_is_found_and_made_small() {
     assert_eq!(smallest.asks, [asks(address(77, "192.0.2.77"))]);
 }
 
-/// The list of exceptions has nothing in it that is none: Kamailio as it comes answers each example otherwise. `side_by_side.rs` does the
-/// same for what clients see.
+/// Every exception in the list is a real difference: the unmodified Kamailio gives another result for each example. `side_by_side.rs` does
+/// the same for the output of clients.
 #[test]
 fn peers_every_exception_makes_a_difference() {
     let mut oracle = Oracle::start_with(&["IPV6"]);
@@ -104,7 +104,7 @@ fn peers_every_exception_makes_a_difference() {
     }
 }
 
-/// A table and questions that Kamailio answers otherwise.
+/// A table and queries for which Kamailio gives other results.
 fn example(exception: Exception) -> Case {
     let rows = |rows: &[Row]| rows.to_vec();
     let one = |ip_addr: &str, mask| rows(&[row(200, ip_addr, mask, None)]);

@@ -19,7 +19,7 @@ use portcullis_testkit::wait;
 const DECISIONS: usize = 30_000;
 
 #[test]
-fn peers_files_decide_alike() {
+fn peers_files_give_the_same_results() {
     let (seed, decisions) = (super::seed(), super::decisions(DECISIONS));
     let mut oracle = Oracle::default();
     let mut generator = Generator::new(seed);
@@ -66,13 +66,13 @@ fn peers_files_decide_alike() {
 }
 
 #[test]
-fn peers_a_different_answer_of_files_is_made_small() {
+fn peers_a_different_result_of_files_is_minimised() {
     let mut oracle = Oracle::default();
     let mut case = Generator::new(1).case();
     case.pairs[7].allow.clear();
     let planted = "ALL : ALL # planted".to_owned();
     case.pairs[7].deny.insert(0, planted.clone());
-    // Kamailio sees the files without the planted line.
+    // Kamailio gets the files without the planted line.
     let view = |case: &Case| {
         let mut view = View::of(case);
         for pair in &mut view.case.pairs {
@@ -86,7 +86,7 @@ fn peers_a_different_answer_of_files_is_made_small() {
     assert_eq!(smallest.calls.len(), 1);
 }
 
-/// Kamailio as it comes answers each example otherwise.
+/// The unmodified Kamailio gives another result for each example.
 #[test]
 fn peers_exceptions_of_files_make_a_difference() {
     let long = format!("ALL : \"nobody\" #{}ALL : ALL", " ".repeat(600));
@@ -128,7 +128,7 @@ fn peers_nothing_hides_behind_a_star() {
 }
 
 #[test]
-fn peers_contacts_can_be_read_by_one_only() {
+fn peers_contacts_that_only_one_of_them_parses() {
     let mut case = denying("sip:mallory@");
     case.calls[0].questions = vec![(0, Question::Register)];
     let name = URI_SPELLING.name;
@@ -144,7 +144,7 @@ fn peers_contacts_can_be_read_by_one_only() {
 }
 
 #[test]
-fn peers_one_branch_is_looked_at() {
+fn peers_one_branch_is_checked() {
     let case = denying("sip:branch@");
     let answers = |defines: &[&str]| Server::start(&case, defines).ask(&case.calls);
     let (yes, no) = ([["1"]], [["no"]]);
@@ -154,7 +154,7 @@ fn peers_one_branch_is_looked_at() {
 }
 
 #[test]
-fn peers_files_are_read_again_by_portcullis_only() {
+fn peers_only_portcullis_reloads_files() {
     let before = denying("sip:nobody@");
     let after = denying("sip:bob@");
     let (kamailio, portcullis) = (Server::start(&before, &[]), Portcullis::start(&before));
@@ -173,9 +173,9 @@ fn peers_files_are_read_again_by_portcullis_only() {
     );
 }
 
-/// The command of both servers, for each pair and for one that is not there.
+/// The command of both servers, for each pair and for a missing one.
 #[test]
-fn peers_uris_are_tested_alike() {
+fn peers_test_uri_gives_the_same_results() {
     let case = Generator::new(super::seed()).case();
     let seen = View::of(&case).case;
     let (kamailio, portcullis) = (Server::start(&seen, &[]), Portcullis::start(&case));

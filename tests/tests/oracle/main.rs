@@ -1,4 +1,4 @@
-//! The same answer every time: random tables, files and questions, put to a real Kamailio and to Portcullis.
+//! Comparison with Kamailio: random tables, files and queries, for both servers.
 //!
 //! `PORTCULLIS_ORACLE_SEED` repeats a run, `PORTCULLIS_ORACLE_DECISIONS` makes it longer: the number of answers of each kind.
 
@@ -10,7 +10,7 @@ mod trusted;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// The seed of this run. It is printed, so that a run that fails can be repeated.
+/// The seed of this run, which is printed so that a failing run can be repeated.
 fn seed() -> u64 {
     let seed = number("PORTCULLIS_ORACLE_SEED").unwrap_or_else(|| {
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
@@ -20,7 +20,7 @@ fn seed() -> u64 {
     seed
 }
 
-/// How many answers to compare.
+/// Returns the number of results to compare.
 fn decisions(usually: usize) -> usize {
     number("PORTCULLIS_ORACLE_DECISIONS").map_or(usually, |decisions| decisions as usize)
 }

@@ -15,7 +15,7 @@ use portcullis_testkit::oracle::trusted::view::View;
 const DECISIONS: usize = 20_000;
 
 #[test]
-fn peers_trusted_by_both_alike() {
+fn peers_trust_gives_the_same_results() {
     let (seed, decisions) = (super::seed(), super::decisions(DECISIONS));
     let mut oracle = Oracle::start();
     let mut generator = Generator::new(seed, oracle.callers());
@@ -54,7 +54,7 @@ fn peers_trusted_by_both_alike() {
 }
 
 #[test]
-fn peers_a_different_answer_about_a_peer_is_made_small() {
+fn peers_a_different_result_about_a_peer_is_minimised() {
     let mut oracle = Oracle::start();
     let mut case = Generator::new(1, oracle.callers()).case();
     let planted = Row {
@@ -66,7 +66,7 @@ fn peers_a_different_answer_about_a_peer_is_made_small() {
     case.rows.insert(case.rows.len() / 2, planted);
     let asked = asks(Vec::new(), "192.0.2.77").calls;
     case.calls.extend(asked.clone());
-    // Kamailio sees the table without the planted row.
+    // Kamailio gets the table without the planted row.
     let smallest = oracle.shrink(case, |case| {
         let mut view = View::of(case);
         view.rows.retain(|row| row.source != "192.0.2.77");
@@ -76,7 +76,7 @@ fn peers_a_different_answer_about_a_peer_is_made_small() {
     assert_eq!(smallest.calls, asked);
 }
 
-/// Kamailio as it comes answers each example otherwise.
+/// The unmodified Kamailio gives another result for each example.
 #[test]
 fn peers_exceptions_of_trusted_peers_make_a_difference() {
     let mut oracle = Oracle::start();
@@ -108,9 +108,9 @@ fn peers_exceptions_of_trusted_peers_make_a_difference() {
     }
 }
 
-/// Kamailio's default, a query for each call, answers otherwise in three ways.
+/// Kamailio's default, a query for each call, differs in three ways.
 #[test]
-fn peers_trusted_without_cache_are_others() {
+fn peers_trust_without_cache_differs() {
     let mut oracle = Oracle::start_with(&["EACH_TIME"]);
     let tagged = |tag: &str, proto: &str, priority| Row {
         tag: Some(tag.into()),
@@ -149,15 +149,15 @@ fn peers_trusted_without_cache_are_others() {
     assert!(refusal.is_err_and(|said| said.contains("Reload failed.")));
 }
 
-/// To a request as it comes, only the order of tags is another.
+/// For unmodified requests, only the order of tags differs.
 #[test]
-fn peers_requests_are_trusted_alike_without_cache() {
+fn peers_requests_are_trusted_equally_without_cache() {
     let mut oracle = Oracle::start_with(&["EACH_TIME"]);
     let mut generator = Generator::new(super::seed(), oracle.callers());
     let mut matched = 0;
     for _ in 0..60 {
         let mut case = generator.case();
-        // With a blank behind it, an address is found by the database only.
+        // An address with a trailing blank matches in the database only.
         case.rows.retain(|row| !row.source.ends_with(' '));
         for call in &mut case.calls {
             call.questions = vec![Question::Own];

@@ -97,7 +97,7 @@ impl AddressLoader {
         loaded.map(|_| begun.elapsed())
     }
 
-    /// Whether the table may have changed. An error counts as an unreachable database.
+    /// Whether the table may have changed. Any error counts as an unreachable database.
     async fn look(&self, keeper: &mut Keeper) -> Result<Look, DatabaseError> {
         let look = keeper.watcher.look().await.inspect_err(|error| {
             self.is_away();
@@ -114,7 +114,7 @@ impl AddressLoader {
     ) -> Result<LoadReport, DatabaseError> {
         let begun = Instant::now();
         let loaded = match keeper.digest {
-            // A file that is not there yet is made, but one that served and is gone leaves the table as it was.
+            // A missing file is created at the first load. Later, a missing file is an error and the table stays.
             None => self.database.load().await,
             Some(_) => self.database.load_again().await,
         };
@@ -151,7 +151,7 @@ impl AddressLoader {
             }
             Hold::Over => warn!(
                 event = "table_empty",
-                "address table is empty: no source is in any group"
+                "address table is empty: all groups are empty"
             ),
             Hold::None if is_same => {
                 debug!(
@@ -175,7 +175,7 @@ impl AddressLoader {
         LoadReport { snapshot }
     }
 
-    /// The database has answered, even if with an error.
+    /// Notes that the database has answered, even if with an error.
     fn answers(&self) {
         let mut status = self.published.status.lock();
         let was_down = matches!(status.database, DatabaseState::Down { .. });
@@ -190,7 +190,7 @@ impl AddressLoader {
         }
     }
 
-    /// Logs an error once, not each time it repeats.
+    /// Logs an error once, and not again while it repeats.
     fn tell(&self, error: &DatabaseError) {
         let last = self
             .published
@@ -257,13 +257,13 @@ fn tell(snapshot: &Snapshot) {
     for warning in snapshot.warnings.iter().take(MOST_LOGGED) {
         warn!(
             event = "row_odd",
-            "row of the address table used with a reservation: {warning}"
+            "row of the address table used, with a warning: {warning}"
         );
     }
     if warned > MOST_LOGGED as u64 {
         warn!(
             event = "row_odd",
-            "{} further rows of the address table used with a reservation",
+            "{} further rows of the address table used, with warnings",
             warned - MOST_LOGGED as u64
         );
     }

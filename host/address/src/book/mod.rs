@@ -133,8 +133,8 @@ impl AddressBook {
         })?
     }
 
-    /// Looks for changes of both tables and of the rules and loads them, without end. An unreachable database is tried again and again;
-    /// the log has one line when it goes away and one when it is back.
+    /// Checks both tables and the rules for changes and loads them, forever. An unreachable database is tried again; the log has one line
+    /// when it becomes unreachable and one when it answers again.
     pub async fn watch(&self) {
         tokio::join!(
             self.watch_addresses(),
@@ -143,7 +143,7 @@ impl AddressBook {
         );
     }
 
-    /// One look of the watch.
+    /// One check of the watch.
     #[cfg(test)]
     pub(crate) async fn follow(&self, options: BookOptions) -> Result<(), DatabaseError> {
         self.addresses.follow(options).await.map(drop)
@@ -157,7 +157,7 @@ impl AddressBook {
             let loader = Arc::clone(&self.addresses);
             let follow = tokio::spawn(async move { loader.follow(options).await });
             pause = match follow.await {
-                // A large table that changes constantly is being read half of the time.
+                // Bounds the load: a large table that changes constantly is being read half of the time.
                 Ok(Ok(took)) => poll.max(took),
                 Ok(Err(_)) | Err(_) => (pause * 2).min(LONGEST_PAUSE.max(poll)),
             };

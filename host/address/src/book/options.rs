@@ -1,4 +1,4 @@
-//! How the book looks for changes.
+//! Options of change detection.
 
 use std::time::Duration;
 
@@ -8,10 +8,10 @@ use crate::database::Look;
 /// than after [`BookOptions::reread`].
 const TRUST_TIMES: u32 = 60;
 
-/// How the book looks for changes.
+/// Options of change detection.
 #[derive(Clone, Copy, Debug)]
 pub struct BookOptions {
-    /// How often to look for changes.
+    /// Interval between two checks for changes.
     pub poll: Duration,
     /// Longest interval between two full reads of a table whose database does not report changes. The interval is 60 times the
     /// duration of a read, but never longer than this.
@@ -26,7 +26,7 @@ impl BookOptions {
     pub(super) fn trust(self, look: Look, took: Duration) -> Duration {
         let Self { poll, reread, .. } = self;
         match look {
-            // The server would have reported a change, unless it lost its memory of it.
+            // The server would have reported a change, unless its memory of changes was lost.
             Look::Quiet => reread.max(took * TRUST_TIMES),
             Look::Same | Look::Changed | Look::Unknown => {
                 (took * TRUST_TIMES).clamp(poll, reread.max(poll))
@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn small_tables_are_read_again_soon_and_large_ones_as_often_as_configured() {
+    fn small_tables_are_reread_soon_and_large_ones_as_configured() {
         let (poll, reread) = (Duration::from_secs(1), Duration::from_secs(30));
         let options = BookOptions {
             poll,

@@ -1,4 +1,4 @@
-//! The trusted peers and the rules in a book.
+//! Tests of the trusted peers and the rules in a book.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -57,7 +57,7 @@ async fn until(book: &AddressBook, what: impl Fn(&Snapshot) -> bool) {
 }
 
 #[tokio::test]
-async fn a_reload_of_one_part_shares_the_others() {
+async fn a_reload_of_one_part_keeps_the_others() {
     let folder = tempfile::tempdir().unwrap();
     let book = book(folder.path());
     let addresses = book.reload().await.unwrap().snapshot;
@@ -107,7 +107,7 @@ async fn a_watched_book_follows_peers_and_rules() {
 }
 
 #[tokio::test]
-async fn rules_that_shrink_to_nothing_go_on_until_that_stays() {
+async fn rules_that_become_empty_stay_until_they_have_settled() {
     let folder = tempfile::tempdir().unwrap();
     let book = book(folder.path());
     let held = BookOptions {
@@ -123,7 +123,7 @@ async fn rules_that_shrink_to_nothing_go_on_until_that_stays() {
     let follow = |options| book.rules.follow(options);
     put("ALL : \"^sip:1@\"\n");
     book.reload_rules().await.unwrap();
-    // Renamed away, as editors do it.
+    // Renamed away, as editors do.
     std::fs::rename(&file, &aside).unwrap();
     for _ in 0..3 {
         follow(held).await.unwrap();
@@ -135,7 +135,7 @@ async fn rules_that_shrink_to_nothing_go_on_until_that_stays() {
         follow(held).await.unwrap();
         assert!(denies(&book.current()));
     }
-    // A folder in its place is no removal, however long it stays.
+    // A directory in place of the file is not a removal, however long it stays.
     std::fs::remove_file(&file).unwrap();
     std::fs::create_dir(&file).unwrap();
     let at_once = BookOptions {
@@ -146,11 +146,11 @@ async fn rules_that_shrink_to_nothing_go_on_until_that_stays() {
     book.reload_rules().await.unwrap_err();
     assert!(denies(&book.current()));
     std::fs::remove_dir(&file).unwrap();
-    // Neither is a file whose only line is spelled wrong, nor a pipe, which must not hold up the load.
+    // Neither is a file whose only line is invalid, nor a pipe, which must not block the load.
     put("ALL : \"[\"\n");
     follow(at_once).await.unwrap_err();
     let error = book.reload_rules().await.unwrap_err().to_string();
-    assert!(error.contains("none of its lines can be used"), "{error}");
+    assert!(error.contains("none of its lines is valid"), "{error}");
     assert!(denies(&book.current()));
     std::fs::remove_file(&file).unwrap();
     make_pipe(&file);
@@ -159,7 +159,7 @@ async fn rules_that_shrink_to_nothing_go_on_until_that_stays() {
     assert!(error.contains("and not a file"), "{error}");
     assert!(denies(&book.current()));
     std::fs::remove_file(&file).unwrap();
-    // Others come and go as they like, but not while it is held.
+    // Other files may change while the rules are kept.
     follow(held).await.unwrap();
     assert!(denies(&book.current()));
     follow(at_once).await.unwrap();
@@ -168,7 +168,10 @@ async fn rules_that_shrink_to_nothing_go_on_until_that_stays() {
     until_denied(&book, held).await;
     std::fs::remove_file(&file).unwrap();
     book.reload_rules().await.unwrap();
-    assert!(!denies(&book.current()), "an operator asked for it");
+    assert!(
+        !denies(&book.current()),
+        "a requested reload takes effect at once"
+    );
 }
 
 fn make_pipe(path: &Path) {
@@ -208,7 +211,7 @@ async fn until_denied(book: &AddressBook, options: BookOptions) {
 }
 
 #[tokio::test]
-async fn peers_that_are_gone_are_trusted_for_a_while() {
+async fn peers_of_an_emptied_table_stay_until_it_has_settled() {
     let folder = tempfile::tempdir().unwrap();
     let book = book(folder.path());
     let database = book.database();
@@ -234,12 +237,12 @@ async fn peers_that_are_gone_are_trusted_for_a_while() {
     book.reload_trusted().await.unwrap();
     assert!(
         book.current().trusted.table.is_empty(),
-        "an operator asked for it"
+        "a requested reload takes effect at once"
     );
 }
 
 #[tokio::test]
-async fn a_part_that_fails_stays_as_it_was() {
+async fn a_part_that_cannot_be_loaded_stays() {
     let folder = tempfile::tempdir().unwrap();
     let rules = folder.path().join("rules");
     std::fs::create_dir(&rules).unwrap();
@@ -273,7 +276,7 @@ async fn a_part_that_fails_stays_as_it_was() {
 }
 
 #[tokio::test]
-async fn a_database_without_the_table_trusts_nobody() {
+async fn without_the_table_no_peer_is_trusted() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("table.db");
     let book = book(folder.path());
@@ -288,7 +291,7 @@ async fn a_database_without_the_table_trusts_nobody() {
 }
 
 #[tokio::test]
-async fn bad_rows_are_named_and_rows_go_in_and_out_in_kamctls_way() {
+async fn invalid_rows_are_named_and_rows_are_edited_as_with_kamctl() {
     let folder = tempfile::tempdir().unwrap();
     let book = book(folder.path());
     let database = book.database();
@@ -305,7 +308,7 @@ async fn bad_rows_are_named_and_rows_go_in_and_out_in_kamctls_way() {
             .await
             .unwrap_err()
             .to_string()
-            .contains("is no transport")
+            .contains("is not a transport")
     );
     let wide = NewTrusted {
         tag: Some("x".repeat(65)),
@@ -317,7 +320,7 @@ async fn bad_rows_are_named_and_rows_go_in_and_out_in_kamctls_way() {
             .await
             .unwrap_err()
             .to_string()
-            .contains("keep to 64")
+            .contains("use at most 64")
     );
     let path = folder.path().join("table.db");
     let options = sqlx::sqlite::SqliteConnectOptions::new().filename(&path);

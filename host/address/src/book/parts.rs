@@ -1,4 +1,4 @@
-//! The parts of a snapshot beside the table of addresses.
+//! The parts of a snapshot other than the address table.
 
 use std::time::{Duration, SystemTime};
 
@@ -7,56 +7,56 @@ use crate::row::{RowError, RowWarning};
 use crate::rules::{LoadedRules, RuleError, Rules};
 use crate::trusted::TrustedTable;
 
-/// The trusted peers as one load found them.
+/// The trusted peers of one load.
 #[derive(Debug)]
 pub struct TrustedPart {
-    /// The rows, arranged for look-ups.
+    /// The rows, arranged for lookups.
     pub table: TrustedTable,
-    /// Counts up from 1; 0 before the first load.
+    /// Number of the load, from 1; 0 before the first.
     pub generation: u64,
-    /// When it was loaded.
+    /// Time of the load.
     pub loaded_at: SystemTime,
-    /// How long loading took.
+    /// Duration of the load.
     pub took: Duration,
     /// Whether the database has no such table.
     pub is_absent: bool,
-    /// Rows that rest: their `proto` is `none`.
+    /// Disabled rows: their `proto` is `none`.
     pub ignored: u64,
-    /// Rows that were left out.
+    /// Number of invalid rows, which were skipped.
     pub skipped: u64,
-    /// The first hundred of these, and why.
+    /// The first hundred of these, with reasons.
     pub errors: Vec<RowError>,
-    /// Rows that are in with a warning.
+    /// Number of rows that are used with a warning.
     pub warned: u64,
     /// The first hundred of these.
     pub warnings: Vec<RowWarning>,
 }
 
-/// The allow and deny rules as one load found them.
+/// The allow and deny rules of one load.
 #[derive(Debug)]
 pub struct RulesPart {
     /// The rules.
     pub rules: Rules,
-    /// Counts up from 1; 0 before the first load.
+    /// Number of the load, from 1; 0 before the first.
     pub generation: u64,
-    /// When they were loaded.
+    /// Time of the load.
     pub loaded_at: SystemTime,
-    /// How long loading took.
+    /// Duration of the load.
     pub took: Duration,
-    /// Files that were read.
+    /// Number of files.
     pub files: u64,
-    /// Lines that were left out.
+    /// Number of invalid lines, which were skipped.
     pub skipped: u64,
-    /// The first hundred of these, and why.
+    /// The first hundred of these, with reasons.
     pub errors: Vec<RuleError>,
 }
 
-/// How a part has fared.
+/// Results of all loads of a part.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PartStatus {
-    /// Loads that succeeded.
+    /// Number of successful loads.
     pub loads: u64,
-    /// Loads that failed.
+    /// Number of failed loads.
     pub failures: u64,
     /// The last failure, if the last load failed.
     pub last_error: Option<String>,
@@ -129,7 +129,7 @@ impl PartStatus {
         self.last_error = None;
     }
 
-    /// Counts a failure; whether it is another one than the last.
+    /// Counts a failure. Returns whether it differs from the previous one.
     pub(super) fn failed(&mut self, error: String) -> bool {
         self.failures += 1;
         let last = self.last_error.replace(error);

@@ -16,7 +16,7 @@ use super::turns::Turns;
 use crate::rules::{DEFAULT_RULES, LoadedRules, RuleFolder, RulesError, Stamp};
 use crate::settle::{Emptied, FileState, Hold, Patience, Settling, Step, Writers};
 
-/// A file of rules does not show whether it is complete, and half of a deny file lets calls through.
+/// The content of a rules file does not show whether it is complete, and half of a deny file would allow what the rest denies.
 const UNHURRIED: Patience = Patience {
     whole: Duration::ZERO,
     in_place: Duration::from_secs(2),
@@ -29,7 +29,7 @@ pub(super) struct RulesLoader {
     pub(super) turns: Turns<RulesKeeper, Result<LoadReport, RulesError>>,
 }
 
-/// State that one load of the rules leaves for the next.
+/// State that is kept between two loads of the rules.
 pub(super) struct RulesKeeper {
     folder: RuleFolder,
     /// The files of the current rules.
@@ -51,9 +51,9 @@ impl RulesKeeper {
         }
     }
 
-    /// Decides what to do about the present state of the files.
+    /// Decides what to do about the current state of the files.
     fn step(&mut self, stamp: &Stamp) -> Step {
-        // The folder is watched even while it has no files.
+        // The directory is watched even while it has no rules files.
         let any = self.folder.path().map(|folder| folder.join(DEFAULT_RULES));
         let files = stamp.iter().map(|(path, _)| path.as_path());
         self.writers.follow(files.chain(any.as_deref()));
@@ -68,7 +68,7 @@ impl RulesKeeper {
             warn!(
                 event = "file_not_whole",
                 seconds = waited.as_secs(),
-                "file of rules is being written, not read until that ends; the previous rules stay"
+                "rules file is being written, not read until it is complete; the previous rules stay"
             );
         }
         step
@@ -79,8 +79,8 @@ impl RulesKeeper {
         aside(move || folder.stamp()).await
     }
 
-    /// Whether these files, which have lost all their rules, may have done so on purpose: a folder in place of a file, and a file with
-    /// lines that cannot be used, are mistakes.
+    /// Checks that files which have lost all their rules may have done so on purpose. A directory in place of a file, and a file with
+    /// invalid lines only, are mistakes.
     fn must_be_meant(&self, lost: &[String], loaded: &LoadedRules) -> Result<(), RulesError> {
         let Some(folder) = self.folder.path() else {
             return Ok(());
@@ -98,7 +98,7 @@ impl RulesKeeper {
     }
 }
 
-/// How long the files must stay unchanged to count: the longest time of any of them.
+/// Returns how long the files must stay unchanged: the longest time that any of them needs.
 fn quiet(stamp: &Stamp, seen: &Stamp, writers: &Writers) -> Duration {
     let before = |path: &Path| {
         let found = seen.iter().find(|(seen, _)| seen == path);
@@ -130,7 +130,7 @@ impl RulesLoader {
         loaded.await.map(drop)
     }
 
-    /// `settle`: how long files that lost their rules must stay so; `None` for a requested load.
+    /// `settle` is the time for which files that have lost all their rules must stay so; `None` for a requested load.
     async fn load(
         &self,
         keeper: &mut RulesKeeper,
@@ -160,7 +160,7 @@ impl RulesLoader {
                     warn!(
                         event = "rules_gone",
                         files = lost.join(" "),
-                        "Files have lost all of their rules: these go on until that has been so for {patience:?}, or a reload is asked for."
+                        "rules files have become empty or are missing: their rules stay until this has lasted for {patience:?}, or until a reload is requested"
                     );
                 }
                 return Ok(LoadReport { snapshot: current });
@@ -172,7 +172,7 @@ impl RulesLoader {
             ),
             Hold::None => {}
         }
-        // Files written meanwhile differ from this stamp, and the next look finds them.
+        // Files written meanwhile differ from this stamp, and are found by the next check.
         keeper.seen = Some(stamp);
         self.published.status.lock().rules.succeeded();
         let misses_default = keeper.folder.path().is_some() && !loaded.has_default();
@@ -199,7 +199,7 @@ impl RulesLoader {
         LoadReport { snapshot }
     }
 
-    /// Counts a failure, and logs it once.
+    /// Counts a failure. Logs it once, and not again while it repeats.
     fn failed(&self, error: RulesError) -> RulesError {
         if self.published.status.lock().rules.failed(error.to_string()) {
             warn!(event = "rules_not_loaded", %error, "allow and deny rules not loaded, the previous ones stay");

@@ -1,4 +1,4 @@
-//! One state of the table.
+//! One state of all tables and rules.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -8,25 +8,24 @@ use crate::database::Loaded;
 use crate::row::{RowError, RowWarning};
 use crate::table::Table;
 
-/// Everything that policies ask: the table of addresses, the table of trusted peers, and the rules. Immutable; a change of one
-/// part is a new snapshot that shares the others. So no request is judged by a mixture.
-///
-/// What is said beside a part is about the table of addresses.
+/// Everything that policies can query: the address table, the trusted peers, and the rules. Immutable; a change of one part is a new
+/// snapshot that shares the other parts, so that each request is evaluated against one consistent state. Fields without a part in their
+/// description are about the address table.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
-    /// The rows, arranged for look-ups.
+    /// The rows, arranged for lookups.
     pub table: Arc<Table>,
-    /// Counts up from 1; 0 for the empty table before the first load.
+    /// Number of the load, from 1; 0 for the empty table before the first load.
     pub generation: u64,
-    /// When it was loaded.
+    /// Time of the load.
     pub loaded_at: SystemTime,
-    /// How long loading took.
+    /// Duration of the load.
     pub took: Duration,
-    /// How many rows of which kind.
+    /// Number of rows by kind.
     pub counts: Counts,
-    /// The first hundred rows that were left out, and why.
+    /// The first hundred invalid rows, with reasons.
     pub errors: Vec<RowError>,
-    /// The first hundred rows that are in, but probably mean something else than they should.
+    /// The first hundred rows that are used with a warning.
     pub warnings: Vec<RowWarning>,
     /// The trusted peers.
     pub trusted: Arc<TrustedPart>,
@@ -34,7 +33,7 @@ pub struct Snapshot {
     pub rules: Arc<RulesPart>,
 }
 
-/// How many rows of which kind a load found.
+/// Number of rows by kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Rows about one address.
@@ -43,14 +42,14 @@ pub struct Counts {
     pub subnets: u64,
     /// Rows about names.
     pub domains: u64,
-    /// Rows that were left out.
+    /// Invalid rows, which were skipped.
     pub skipped: u64,
-    /// Rows that are in with a warning.
+    /// Rows that are used with a warning.
     pub warned: u64,
 }
 
 impl Snapshot {
-    /// A table without a database, for tests and for the time before the first load.
+    /// Creates a snapshot without a database: for tests, and before the first load.
     pub fn of(table: Table) -> Self {
         let loaded = Loaded {
             table,
@@ -102,7 +101,7 @@ impl Default for Snapshot {
 }
 
 impl Counts {
-    /// Rows that are in.
+    /// Returns the number of rows that are used.
     pub fn used(&self) -> u64 {
         self.hosts + self.subnets + self.domains
     }

@@ -1,4 +1,4 @@
-//! State of the book, and what a reload answers.
+//! State of the book, and the result of a reload.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -19,11 +19,11 @@ pub struct LoadReport {
 pub struct Status {
     /// Whether the database answers.
     pub database: DatabaseState,
-    /// How changes are noticed; `None` before the first look.
+    /// How changes are detected; `None` before the first check.
     pub changes_seen_by: Option<ChangeSource>,
-    /// Loads that succeeded.
+    /// Number of successful loads.
     pub loads: u64,
-    /// Loads that failed.
+    /// Number of failed loads.
     pub failures: u64,
     /// The last failure, if the last load failed.
     pub last_error: Option<DatabaseError>,
@@ -36,7 +36,7 @@ pub struct Status {
 /// Whether the database answers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum DatabaseState {
-    /// Not asked yet.
+    /// Not queried yet.
     #[default]
     Unknown,
     /// It answers.

@@ -1,4 +1,4 @@
-//! What loads of all parts log alike.
+//! Log lines that loads of all parts share.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use tracing::warn;
 use crate::database::{DatabaseError, Failure};
 use crate::settle::Hold;
 
-/// Most problem rows that a load logs; the first hundred are in the snapshot.
+/// Most invalid rows that a load logs; the first hundred are in the snapshot.
 pub(super) const MOST_LOGGED: usize = 20;
 
 /// Logs once that a table has become empty and its rows are kept.
@@ -16,7 +16,7 @@ pub(super) fn tell_emptied(hold: Hold, table: &str, settle: Duration) {
         warn!(
             event = "table_emptied",
             table,
-            "The table has become empty: what it held serves on until it has been empty for {settle:?}, or a reload is asked for."
+            "table has become empty: its previous rows stay in use until it has been empty for {settle:?}, or until a reload is requested"
         );
     }
 }

@@ -33,7 +33,7 @@ async fn until(book: &AddressBook, what: impl Fn(&Snapshot) -> bool) {
     };
     tokio::time::timeout(Duration::from_secs(30), found)
         .await
-        .expect("the book gets there");
+        .expect("the book reaches the state in time");
 }
 
 #[tokio::test]
@@ -58,14 +58,14 @@ async fn a_reload_replaces_the_table_and_a_failure_keeps_it() {
     )
     .unwrap();
     let error = book.reload().await.unwrap_err();
-    assert_eq!(reader.current().table.len(), 1, "the old table serves");
+    assert_eq!(reader.current().table.len(), 1, "the old table is used");
     let status = book.status();
     assert_eq!((status.loads, status.failures), (1, 1));
     assert_eq!(status.last_error, Some(error));
 }
 
 #[tokio::test]
-async fn reloads_that_wait_share_one_load() {
+async fn waiting_reloads_share_one_load() {
     let folder = tempfile::tempdir().unwrap();
     let book = book(&folder);
     let asked: Vec<_> = (0..50)
@@ -78,7 +78,7 @@ async fn reloads_that_wait_share_one_load() {
         assert!(one.await.unwrap() >= 1);
     }
     assert!(book.current().generation < 50);
-    // Who asks after a change sees it, however many wait.
+    // A reload requested after a change includes the change, however many callers wait.
     book.database().add(&row("10.0.0.1")).await.unwrap();
     assert_eq!(book.reload().await.unwrap().snapshot.counts.hosts, 1);
 }
@@ -104,7 +104,7 @@ async fn a_watched_book_follows_its_database() {
     };
     tokio::time::timeout(Duration::from_secs(30), down)
         .await
-        .expect("the loss is noticed");
+        .expect("the failure is detected");
     std::fs::remove_file(&file).unwrap();
     book.database().add(&row("10.0.0.2")).await.unwrap();
     until(&book, |snapshot| snapshot.counts.hosts == 1).await;
@@ -113,7 +113,7 @@ async fn a_watched_book_follows_its_database() {
 }
 
 #[tokio::test]
-async fn old_snapshots_are_freed_when_the_last_worker_lets_go() {
+async fn old_snapshots_are_freed_after_their_last_use() {
     let folder = tempfile::tempdir().unwrap();
     let book = book(&folder);
     let mut reader = book.reader();
@@ -130,7 +130,7 @@ async fn old_snapshots_are_freed_when_the_last_worker_lets_go() {
 }
 
 #[tokio::test]
-async fn a_file_that_goes_away_leaves_the_table_as_it_was() {
+async fn a_missing_file_keeps_the_table() {
     let folder = tempfile::tempdir().unwrap();
     let book = book(&folder);
     book.database().add(&row("10.0.0.1")).await.unwrap();
@@ -145,7 +145,7 @@ async fn a_file_that_goes_away_leaves_the_table_as_it_was() {
     assert_eq!(book.current().counts.hosts, 1);
     let watched = Arc::clone(&book);
     let watch = tokio::spawn(async move { watched.watch().await });
-    // Many looks later the file is still not there, and the table is.
+    // Many checks later, the file is still missing and the table is still used.
     let failures = book.status().failures;
     let tried = async {
         while book.status().failures < failures + 5 {
@@ -170,7 +170,7 @@ async fn a_file_that_goes_away_leaves_the_table_as_it_was() {
 }
 
 #[tokio::test]
-async fn what_changes_before_the_watch_begins_is_seen() {
+async fn a_change_before_the_watch_begins_is_detected() {
     let folder = tempfile::tempdir().unwrap();
     let book = book(&folder);
     book.reload().await.unwrap();
@@ -194,7 +194,7 @@ async fn a_table_that_was_written_but_not_changed_is_not_published_again() {
     book.addresses.follow(options).await.unwrap();
     assert_eq!(book.status().loads, loads + 1, "it was read");
     assert!(Arc::ptr_eq(&before, &book.current()));
-    // Who asks for a reload gets one.
+    // A requested reload publishes the table anyway.
     assert_eq!(
         book.reload().await.unwrap().snapshot.generation,
         before.generation + 1
@@ -202,7 +202,7 @@ async fn a_table_that_was_written_but_not_changed_is_not_published_again() {
 }
 
 #[tokio::test]
-async fn a_reload_goes_on_without_him_who_asked() {
+async fn a_reload_continues_if_its_caller_is_dropped() {
     let folder = tempfile::tempdir().unwrap();
     let book = book(&folder);
     // Polled once and dropped.
@@ -217,11 +217,11 @@ async fn a_reload_goes_on_without_him_who_asked() {
 }
 
 #[tokio::test]
-async fn a_reload_sees_what_was_written_before_it_was_asked_for() {
+async fn a_reload_includes_everything_written_before_its_request() {
     let folder = tempfile::tempdir().unwrap();
     let book = book(&folder);
     book.reload().await.unwrap();
-    // Each task writes a row and reloads: the answer has to have the row, whoever else reloads meanwhile.
+    // Each task writes a row and reloads: the result must include the row, whatever other tasks reload meanwhile.
     let tasks: Vec<_> = (1..=20u8)
         .map(|n| {
             let book = Arc::clone(&book);

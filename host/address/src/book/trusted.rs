@@ -22,7 +22,7 @@ pub(super) struct TrustedLoader {
     pub(super) turns: Turns<TrustedKeeper, Result<LoadReport, DatabaseError>>,
 }
 
-/// State that one load of the trusted peers leaves for the next.
+/// State that is kept between two loads of the trusted peers.
 pub(super) struct TrustedKeeper {
     watcher: Watcher,
     /// Digest of the current rows, to detect a change.
@@ -60,7 +60,7 @@ impl TrustedLoader {
 
     pub(super) async fn reload(&self, ticket: u64) -> Result<LoadReport, DatabaseError> {
         let load = async |keeper: &mut TrustedKeeper| {
-            // The next look finds later changes.
+            // Later changes are found by the next check.
             match keeper.watcher.look().await {
                 Ok(_) => self.load(keeper, None).await,
                 Err(error) => Err(self.failed(error)),
@@ -87,7 +87,7 @@ impl TrustedLoader {
         Ok(begun.elapsed())
     }
 
-    /// `settle`: how long a table that has become empty must stay so; `None` for a requested load.
+    /// `settle` is the time for which a table that has become empty must stay so; `None` for a requested load.
     async fn load(
         &self,
         keeper: &mut TrustedKeeper,
@@ -145,7 +145,7 @@ impl TrustedLoader {
         Ok(LoadReport { snapshot })
     }
 
-    /// Counts a failure, and logs it once.
+    /// Counts a failure. Logs it once, and not again while it repeats.
     fn failed(&self, error: DatabaseError) -> DatabaseError {
         if self
             .published
@@ -195,13 +195,13 @@ fn tell(part: &TrustedPart) {
     for warning in part.warnings.iter().take(MOST_LOGGED) {
         warn!(
             event = "row_odd",
-            "row of the trusted table used with a reservation: {warning}"
+            "row of the trusted table used, with a warning: {warning}"
         );
     }
     if part.warned > MOST_LOGGED as u64 {
         warn!(
             event = "row_odd",
-            "{} further rows of the trusted table used with a reservation",
+            "{} further rows of the trusted table used, with warnings",
             part.warned - MOST_LOGGED as u64
         );
     }

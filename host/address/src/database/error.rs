@@ -1,43 +1,41 @@
-//! What can go wrong with the rows' source.
+//! Errors of the source of the rows.
 
 use portcullis_database::Failure;
 use thiserror::Error;
 
 use crate::row::RowError;
 
-/// Why rows can't be read or changed. Cloneable, because all who wait for one reload get it.
+/// Why rows cannot be read or changed. Cloneable, because all callers that wait for a reload get the same error.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum DatabaseError {
     /// The database, or its tables.
     #[error(transparent)]
     Database(#[from] Failure),
-    /// The file in place of the table can't be read.
-    #[error(
-        "can't read the address file {file}: {cause}; name the file as `address-file` in [database]"
-    )]
+    /// The address file cannot be read.
+    #[error("cannot read the address file {file}: {cause}; check `address-file` in [database]")]
     File {
         /// The file.
         file: String,
-        /// What the system says.
+        /// The error of the system.
         cause: String,
     },
-    /// The file in place of the table has entries, and not one that can be used.
-    #[error("the address file {file} has no line that can be used: {first}")]
+    /// The address file has entries, but no valid one.
+    #[error("the address file {file} has no valid line: {first}")]
     NoUsableLine {
         /// The file.
         file: String,
-        /// The first of the lines.
+        /// The first invalid line.
         first: Box<RowError>,
     },
-    /// The rows are in a file, which people write.
+    /// The rows are in a file, which commands do not change.
     #[error(
-        "the addresses are in the file {file}, `address-file` in [database]: edit the file; a change is seen within about a second"
+        "the addresses are in the file {file}, `address-file` in [database]: edit the file; changes are detected within about a second"
     )]
     IsFile {
         /// The file.
         file: String,
     },
-    /// The statements are all right, but the work on their result ended early.
+    /// The statements succeeded, but the thread that builds the table has ended early.
     #[error("the table could not be built: {0}")]
     Build(String),
 }

@@ -1,4 +1,4 @@
-//! Putting many rows into the table at once.
+//! Imports of many rows.
 
 use std::time::Duration;
 
@@ -6,36 +6,36 @@ use portcullis_database::{Failure, Link, Value, Whole};
 
 use super::{Absent, Database, DatabaseError, NewRow, STALL};
 
-/// Rows in one statement: enough to make the statement's own cost small, and far from the limits of parameters (SQLite: 32,766) and
-/// bytes (MySQL: 16 MiB and more).
+/// Rows per statement: enough to make the cost of a statement small, and far below the limits on parameters (SQLite: 32,766) and bytes
+/// (MySQL: 16 MiB and more).
 const ROWS_AT_ONCE: usize = 1000;
 
-/// How long it may take to remove a million rows, or to write them down for good.
+/// Time limit for removing a million rows, or for committing them.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// What an import did.
+/// Result of an import.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Imported {
-    /// Rows that are new.
+    /// Number of rows added.
     pub added: u64,
-    /// Rows that were there before and are not any more.
+    /// Number of rows removed.
     pub removed: u64,
 }
 
 impl Database {
-    /// Adds all rows or none, in their order, behind those that are there or in their place (`replace`). Readers see the table as it
-    /// was or as it is then. To be called with rows that [`NewRow::check`] takes.
+    /// Adds all rows or none, in their order, after the existing rows or instead of them (`replace`). Readers see the table either as it
+    /// was before or as it is afterwards. The rows must have passed [`NewRow::check`].
     ///
     /// # Errors
-    /// When the rows are in a file, or the database fails. Nothing has changed then, unless the engine of the table has no
-    /// transactions (MyISAM, Aria): the error says so.
+    /// If the rows are in a file, or the database fails. Nothing has changed then, unless the engine of the table has no transactions
+    /// (MyISAM, Aria), which the error says.
     pub async fn import(&self, rows: &[NewRow], replace: bool) -> Result<Imported, DatabaseError> {
         self.must_be_a_table()?;
         let mut link = self.open(Absent::Make).await?;
         self.check_address_version(&mut link).await?;
         let whole = link.begin_whole(&self.schema.address.table).await?;
         let imported = self.replace(&mut link, rows, replace).await;
-        // A connection that is dropped ends its transaction, and nothing has happened.
+        // A connection that is dropped ends its transaction without a change.
         let imported = imported.map_err(|error| match whole {
             Whole::Transaction => error,
             Whole::Lock => self.half_done(error),
@@ -84,7 +84,7 @@ impl Database {
         };
         let table = &self.schema.address.table;
         let cause = format!(
-            "{cause}; the engine of table `{table}` has no transactions, so a part of the rows may be in: import again with \
+            "{cause}; the engine of table `{table}` has no transactions, so some of the rows may have been added: import again with \
              --replace, or ALTER TABLE {table} ENGINE = InnoDB"
         );
         Failure::Failed { url, cause }.into()

@@ -1,4 +1,4 @@
-//! Reading the rows.
+//! Loads of the address table.
 
 use portcullis_database::{AddressNames, Failure, Link};
 
@@ -7,17 +7,17 @@ use super::loading::{Loaded, Loading, TextRow};
 use super::{Absent, Database, DatabaseError};
 
 impl Database {
-    /// Reads all rows as a stream and makes a table of them, on a thread of its own, so that a million rows hold nobody up.
-    /// A file of SQLite that is not there is made, with its tables.
+    /// Reads all rows as a stream and builds a table, on a thread of its own, so that a million rows do not delay other tasks. A missing
+    /// SQLite file is created with its tables.
     ///
     /// # Errors
-    /// When the database fails or the table is not the one that is expected, or the file in its place has entries and none that
-    /// can be used. A row that cannot be used is no error: it is left out and named.
+    /// If the database fails, the table is not the expected one, or the address file has no valid entries. An invalid row is not an error:
+    /// it is skipped and reported.
     pub async fn load(&self) -> Result<Loaded, DatabaseError> {
         self.load_on_a_thread(Absent::Make).await
     }
 
-    /// The same, but a file that is not there is an error: an empty table in place of one that serves would shut everybody
+    /// Like [`Database::load`], but a missing SQLite file is an error: an empty table in place of the current one would lock every caller
     /// out.
     pub(crate) async fn load_again(&self) -> Result<Loaded, DatabaseError> {
         self.load_on_a_thread(Absent::Refuse).await
@@ -46,7 +46,7 @@ impl Database {
     ) -> Result<(), DatabaseError> {
         let mut link = self.open(absent).await?;
         let has_id = match self.has_id(&mut link).await {
-            // Nobody answers anything else either.
+            // If the database is unreachable, further queries would fail too.
             Err(DatabaseError::Database(failure)) if failure.is_away() => {
                 return Err(failure.into());
             }
@@ -66,9 +66,9 @@ impl Database {
         Ok(())
     }
 
-    /// Whether the rows have numbers of their own. A table may go without, but not without a column that the configuration names.
+    /// Whether the rows have ids. The table may lack the column, but not if the configuration names it.
     ///
-    /// To be asked before a transaction, which a statement that fails would end on some databases.
+    /// Must be called outside a transaction, which a failing statement would end on some databases.
     async fn has_id(&self, link: &mut Link) -> Result<bool, DatabaseError> {
         let is_usual = self.schema.address.id == AddressNames::default().id;
         match link.run(&self.statements().probe_id()).await {

@@ -1,7 +1,7 @@
-//! The threads that load tables: as many as loads at the same time, and the same ones again and again.
+//! Threads that load tables: as many as concurrent loads, and reused.
 //!
-//! A thread of its own for each load would do, but for memory: the allocator gives each new thread another one of its arenas, and each
-//! of them keeps the room that a table once had in it.
+//! A new thread for each load would use more memory: the allocator assigns an arena to each new thread, and every arena retains the memory
+//! that a table once occupied.
 
 use std::future::Future;
 use std::io;
@@ -15,10 +15,10 @@ use super::DatabaseError;
 
 type Job = Box<dyn FnOnce(&Runtime) + Send>;
 
-/// Those that have nothing to do; the last one that worked is the first to work again.
+/// Idle threads, in the order in which they became idle; the last one is reused first.
 static IDLE: Mutex<Vec<Sender<Job>>> = Mutex::new(Vec::new());
 
-/// Does what takes its time on a thread that is there for that.
+/// Runs long work on one of these threads.
 pub(super) async fn on_a_thread<T, F>(
     load: impl FnOnce() -> F + Send + 'static,
 ) -> Result<T, DatabaseError>
@@ -29,11 +29,11 @@ where
     let (done, loaded) = oneshot::channel();
     let job = move |runtime: &Runtime| {
         let result = runtime.block_on(load());
-        // Who asked may be gone.
+        // The caller may be gone.
         let _unasked = done.send(result);
     };
     start(Box::new(job)).map_err(|error| DatabaseError::Build(error.to_string()))?;
-    let ended = || DatabaseError::Build("the thread that loads it ended early".to_owned());
+    let ended = || DatabaseError::Build("the thread that loads the table ended early".to_owned());
     loaded.await.map_err(|_| ended())?
 }
 
@@ -44,7 +44,7 @@ fn start(mut job: Job) -> io::Result<()> {
         };
         match idle.send(job) {
             Ok(()) => return Ok(()),
-            // That one has ended.
+            // That thread has ended.
             Err(unsent) => job = unsent.0,
         }
     }
@@ -61,7 +61,7 @@ fn spawn(first: Job) -> io::Result<()> {
         .map(drop)
 }
 
-/// Works for as long as the process lives, or until a load panics.
+/// Works until the process ends, or until a load panics.
 fn work(runtime: &Runtime, first: Job, jobs: &Sender<Job>, next: &Receiver<Job>) {
     first(runtime);
     loop {
@@ -80,17 +80,17 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_thread_that_has_loaded_loads_again_and_one_that_died_does_not() {
+    async fn a_thread_is_reused_unless_it_panicked() {
         let id = || async { Ok(std::thread::current().id()) };
         let mut threads = HashSet::new();
         for _ in 0..20 {
             threads.insert(on_a_thread(id).await.unwrap());
-            // It is idle a moment after its answer is there.
+            // The thread becomes idle shortly after its result arrives.
             while IDLE.lock().is_empty() {
                 tokio::task::yield_now().await;
             }
         }
-        // Other tests may be at it.
+        // Other tests may use further threads.
         assert!(threads.len() < 20, "{threads:?}");
 
         let panicking = on_a_thread::<(), _>(|| async { panic!("a test of panics") });

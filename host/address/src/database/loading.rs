@@ -1,4 +1,4 @@
-//! What becomes of rows as they are read.
+//! Processing of rows as they are read.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -8,23 +8,23 @@ use super::StoredRow;
 use crate::row::{Row, RowError, RowWarning, shown};
 use crate::table::{Table, TableBuilder};
 
-/// Problems of each kind that a load keeps by name; the rest is only counted.
+/// Most problems of each kind that a load reports; further ones are counted.
 pub(super) const MOST_NAMED: usize = 100;
 
-/// What a load brought.
+/// Result of a load.
 #[derive(Debug, Default)]
 pub struct Loaded {
-    /// The table of the rows that can be used.
+    /// The table of the valid rows.
     pub table: Table,
-    /// Rows that were left out.
+    /// Number of invalid rows, which were skipped.
     pub skipped: u64,
-    /// The first of these, with what is wrong.
+    /// The first of these, with reasons.
     pub errors: Vec<RowError>,
-    /// Rows that are in, but probably mean something else than they should.
+    /// Number of rows that are used with a warning.
     pub warned: u64,
     /// The first of these.
     pub warnings: Vec<RowWarning>,
-    /// A hash of all rows as they were read: equal for equal tables.
+    /// A hash of all rows as they were read; equal tables have equal hashes.
     pub(crate) digest: u64,
 }
 
@@ -32,11 +32,11 @@ pub struct Loaded {
 #[derive(Clone, Copy)]
 pub(super) struct TextRow<'r> {
     columns: [Column<'r>; 6],
-    /// Its place in the result, to name a row without a usable id.
+    /// Its position in the result, for rows without a valid id.
     number: i64,
 }
 
-/// A load under way.
+/// A load in progress.
 #[derive(Default)]
 pub(super) struct Loading {
     pub(super) builder: TableBuilder,
@@ -60,7 +60,7 @@ impl Loading {
         }
     }
 
-    /// Notes a row that is in, with a warning.
+    /// Notes a row that is used with a warning.
     pub(super) fn warn(&mut self, warning: RowWarning) {
         self.loaded.warned += 1;
         if self.loaded.warnings.len() < MOST_NAMED {
@@ -68,7 +68,7 @@ impl Loading {
         }
     }
 
-    /// Notes a row that is left out.
+    /// Notes an invalid row, which is skipped.
     pub(super) fn skip(&mut self, error: RowError) {
         self.loaded.skipped += 1;
         if self.loaded.errors.len() < MOST_NAMED {
@@ -125,7 +125,7 @@ impl<'r> TextRow<'r> {
     }
 }
 
-/// A column that must be a whole number.
+/// Reads a column that must be a whole number.
 pub(super) fn number(value: Column<'_>, id: i64, column: &'static str) -> Result<i64, RowError> {
     let text = text(value, id, column)?;
     text.parse().map_err(|_| RowError {
@@ -134,11 +134,11 @@ pub(super) fn number(value: Column<'_>, id: i64, column: &'static str) -> Result
         column,
         value: shown(text),
         fault: "is not a whole number".to_owned(),
-        mend: "write a number, and let the column have an integer type".to_owned(),
+        mend: "write a number, and use an integer type for the column".to_owned(),
     })
 }
 
-/// A column that must be a text.
+/// Reads a column that must be text.
 pub(super) fn text<'r>(
     value: Column<'r>,
     id: i64,
@@ -151,7 +151,7 @@ pub(super) fn text<'r>(
             "is no value",
             "write one, and declare the column NOT NULL",
         ),
-        Column::Bytes => ("(bytes)", "is no text", "write it as text in UTF-8"),
+        Column::Bytes => ("(bytes)", "is not text", "write it as text in UTF-8"),
     };
     Err(RowError {
         id,

@@ -1,7 +1,7 @@
-//! Where operators keep the rows: MySQL, MariaDB or SQLite, with Kamailio's tables as they are, or a file in place of the table.
+//! Sources of the rows: MySQL, MariaDB, PostgreSQL or SQLite with Kamailio's tables, or a file that replaces the address table.
 //!
-//! Every column is asked for as text and read here. So a changed schema (a text column for the mask, a NULL) gives an error that
-//! names row and column instead of a silent 0, and numbers are never cut to the driver's types.
+//! Every column is requested as text and parsed here. A changed schema (a text column for the mask, a NULL) therefore causes an error that
+//! names row and column, instead of a silent 0, and numbers are not truncated to the driver's types.
 
 mod address_file;
 mod error;
@@ -38,12 +38,12 @@ use statements::AddressStatements;
 use crate::pattern::DEFAULT_PATTERN_MEMORY;
 use crate::row::{RowError, RowWarning};
 
-/// How long the database may take for an answer, or for the next row, before it is given up.
+/// How long the database may take to respond, or to send the next row.
 const STALL: Duration = Duration::from_secs(10);
 
-/// A database with the tables of Kamailio's `permissions`. Each operation takes one of its connections.
+/// A database with the tables of Kamailio's `permissions` module. Each operation takes one of its connections.
 ///
-/// The rows about addresses may come from a file in place of the table; see [`with_address_file`](Self::with_address_file).
+/// The address rows may come from a file that replaces the table; see [`with_address_file`](Self::with_address_file).
 #[derive(Clone, Debug)]
 pub struct Database {
     connections: Connections,
@@ -52,17 +52,17 @@ pub struct Database {
     pattern_memory: usize,
 }
 
-/// What to do about a file of SQLite that is not there.
+/// What to do about a missing SQLite file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Absent {
-    /// Make it, with its tables.
+    /// Create it with its tables.
     Make,
     /// Fail.
     Refuse,
 }
 
 impl Database {
-    /// The database at this place, or over these connections, with Kamailio's names of tables and columns. Nothing is opened yet.
+    /// Creates a database with this URL, or on these connections, with Kamailio's names of tables and columns. Nothing is opened yet.
     pub fn new(connections: impl Into<Connections>) -> Self {
         Self {
             connections: connections.into(),
@@ -72,60 +72,59 @@ impl Database {
         }
     }
 
-    /// The same with connections of which a few are kept: for a host that looks at its tables every second.
+    /// Keeps a few connections open: for a host that checks its tables every second.
     #[must_use]
     pub fn kept(mut self) -> Self {
         self.connections = Connections::kept(self.url().clone());
         self
     }
 
-    /// Bounds what the patterns of all trusted peers may take, in bytes. Rows beyond that are left out and named.
+    /// Limits the memory of the patterns of all trusted peers, in bytes. Rows above the limit are skipped and reported.
     #[must_use]
     pub fn with_pattern_memory(mut self, bytes: usize) -> Self {
         self.pattern_memory = bytes;
         self
     }
 
-    /// The same with other names of tables and columns.
+    /// Sets other names of tables and columns.
     #[must_use]
     pub fn with_schema(mut self, schema: Schema) -> Self {
         self.schema = Arc::new(schema);
         self
     }
 
-    /// The same with a file in place of the table of addresses, in the format of Kamailio's parameter `address_file`: a line is
-    /// group, address and, if need be, mask, port and tag, with blanks between; `#` starts a comment. The database is not asked
-    /// for addresses then.
+    /// Sets a file that replaces the address table, in the format of Kamailio's parameter `address_file`: a line is group, address and,
+    /// optionally, mask, port and tag, separated by blanks; `#` begins a comment. The database is then not queried for addresses.
     ///
-    /// A line that can't be used is left out and named. A file that has lines but not one that can be used is an error, and so
-    /// leaves the table that serves as it is. Kamailio refuses a file for one bad line, and takes group 0, which is refused here.
+    /// An invalid line is skipped and reported. A file that has lines but no valid one is an error, so that the current table stays.
+    /// Kamailio refuses a file with one invalid line, and accepts group 0, which is refused here.
     #[must_use]
     pub fn with_address_file(mut self, file: impl Into<PathBuf>) -> Self {
         self.address_file = Some(AddressFile::new(file.into()));
         self
     }
 
-    /// Its URL.
+    /// Returns the URL.
     pub fn url(&self) -> &DatabaseUrl {
         self.connections.url()
     }
 
-    /// The connections that its operations take.
+    /// Returns the connections.
     pub fn connections(&self) -> &Connections {
         &self.connections
     }
 
-    /// The names of its tables and columns.
+    /// Returns the names of tables and columns.
     pub fn schema(&self) -> &Schema {
         &self.schema
     }
 
-    /// The file in place of the table of addresses.
+    /// Returns the file that replaces the address table.
     pub fn address_file(&self) -> Option<&Path> {
         self.address_file.as_ref().map(AddressFile::path)
     }
 
-    /// Where the rows about addresses come from, in words.
+    /// Describes the source of the address rows.
     pub fn address_source(&self) -> String {
         match &self.address_file {
             Some(file) => file.to_string(),
@@ -133,10 +132,10 @@ impl Database {
         }
     }
 
-    /// Whether rows can be added and removed here.
+    /// Checks that address rows can be added and removed.
     ///
     /// # Errors
-    /// When they are in a file, which people write.
+    /// If they are in a file, which commands do not change.
     pub fn must_be_a_table(&self) -> Result<(), DatabaseError> {
         match &self.address_file {
             Some(file) => Err(DatabaseError::IsFile {
@@ -146,11 +145,11 @@ impl Database {
         }
     }
 
-    /// Opens a connection, looks for the table and its version, and closes it again. A file of SQLite that is not there is made,
-    /// with its tables; nothing is ever made in MySQL.
+    /// Opens a connection, checks the table and its version, and closes the connection. A missing SQLite file is created with its tables;
+    /// nothing is created in MySQL and PostgreSQL.
     ///
     /// # Errors
-    /// When the database cannot be reached or the table is not the one that is expected.
+    /// If the database is unreachable, or the table is not the expected one.
     pub async fn check(&self) -> Result<(), DatabaseError> {
         if let Some(file) = &self.address_file {
             return file.load().map(drop);
@@ -161,11 +160,11 @@ impl Database {
         Ok(())
     }
 
-    /// Makes a file of SQLite that is not there, with its tables; nothing is ever made in MySQL. A load of the table of addresses does
-    /// the same, but not where a file serves in its place.
+    /// Creates a missing SQLite file with its tables; nothing is created in MySQL and PostgreSQL. A load of the address table does the
+    /// same, except where a file replaces the table.
     ///
     /// # Errors
-    /// When the file cannot be made.
+    /// If the file cannot be created.
     pub async fn make(&self) -> Result<(), DatabaseError> {
         if self.url().file().is_some() {
             self.open(Absent::Make).await?.release().await;
@@ -173,28 +172,28 @@ impl Database {
         Ok(())
     }
 
-    /// What a migration would do. Changes nothing, and makes no file.
+    /// Returns what a migration would do. Changes nothing, and creates no file.
     ///
     /// # Errors
-    /// When the database can't be reached.
+    /// If the database is unreachable.
     pub async fn migration(&self) -> Result<Vec<MigrationStep>, DatabaseError> {
         Ok(self.connections.migration(&self.schema).await?)
     }
 
-    /// Makes Kamailio's tables `version`, `address` and `trusted`, by the names of the [`schema`](Self::schema), and our own ones for
-    /// policies and tenants, where they are absent. A table that is there is never touched, nor is its row in `version`. What was done is
-    /// returned.
+    /// Creates Kamailio's tables `version`, `address` and `trusted`, with the names of the [`schema`](Self::schema), and our own tables for
+    /// policies and tenants, where they are missing. An existing table is never changed, nor is its row in `version`. Returns what was
+    /// done.
     ///
     /// # Errors
-    /// When the database can't be reached or forbids it.
+    /// If the database is unreachable, or denies it.
     pub async fn migrate(&self) -> Result<Vec<MigrationStep>, DatabaseError> {
         Ok(self.connections.migrate(&self.schema).await?)
     }
 
-    /// The same, for those who need not know what was done.
+    /// Like [`Database::migrate`], without the result.
     ///
     /// # Errors
-    /// As for [`migrate`](Self::migrate).
+    /// See [`migrate`](Self::migrate).
     pub async fn create_tables(&self) -> Result<(), DatabaseError> {
         self.migrate().await.map(drop)
     }
@@ -202,7 +201,7 @@ impl Database {
     /// Adds a row (Kamailio: `kamctl address add`), unless a load would skip it.
     ///
     /// # Errors
-    /// When the row cannot be used, the rows are in a file, or the database fails.
+    /// If the row is invalid, the rows are in a file, or the database fails.
     pub async fn add(&self, row: &NewRow) -> Result<Option<RowWarning>, AddError> {
         self.must_be_a_table()?;
         let warning = row.check()?;
@@ -214,22 +213,22 @@ impl Database {
         Ok(warning)
     }
 
-    /// Removes all rows of this group and address, whatever mask and port they have (Kamailio: `kamctl address rm`). The number
-    /// of rows removed.
+    /// Removes all rows of this group and address, whatever their masks and ports (Kamailio: `kamctl address rm`). Returns the number of
+    /// rows removed.
     ///
     /// # Errors
-    /// When the rows are in a file, or the database fails.
+    /// If the rows are in a file, or the database fails.
     pub async fn remove(&self, group: i64, ip_addr: &str) -> Result<u64, DatabaseError> {
         self.must_be_a_table()?;
         let delete = self.statements().delete();
         self.change(&delete, &[group.into(), ip_addr.into()]).await
     }
 
-    /// Removes all rows of this group whose address is that of a network and whose mask is its bits, and those in which another tool
-    /// has written the network in CIDR form, which no load uses. The number of rows removed.
+    /// Removes all rows of this group with the address and mask of this network, and those in which another tool has written the network in
+    /// CIDR form, which no load uses. Returns the number of rows removed.
     ///
     /// # Errors
-    /// As [`remove`](Self::remove).
+    /// See [`remove`](Self::remove).
     pub async fn remove_network(
         &self,
         group: i64,
@@ -243,21 +242,20 @@ impl Database {
         self.change(&delete, &values).await
     }
 
-    /// All rows in the order in which a load reads them. For tables that may be large there is
-    /// [`each_row`](Self::each_row).
+    /// Returns all rows in the order of a load. For tables that may be large, use [`each_row`](Self::each_row).
     ///
     /// # Errors
-    /// When the database fails.
+    /// If the database fails.
     pub async fn rows(&self) -> Result<Vec<StoredRow>, DatabaseError> {
         let mut rows = Vec::new();
         self.each_row(|row| rows.push(row)).await?;
         Ok(rows)
     }
 
-    /// Passes all rows on, in the order in which a load reads them, as they arrive.
+    /// Passes all rows to `each` as they arrive, in the order of a load.
     ///
     /// # Errors
-    /// When the database fails; some rows may have been passed on then.
+    /// If the database fails. Some rows may have been passed by then.
     pub async fn each_row(&self, mut each: impl FnMut(StoredRow)) -> Result<(), DatabaseError> {
         match &self.address_file {
             Some(file) => file.each_stored(each),
@@ -268,11 +266,11 @@ impl Database {
         }
     }
 
-    /// Passes all rows on as they arrive, each as it can be added to a table elsewhere; a row that a load would skip comes as its
-    /// error.
+    /// Passes all rows to `each` as they arrive, in the form in which they can be added to another table, and rows that a load would skip
+    /// as their errors.
     ///
     /// # Errors
-    /// When the database fails; some rows may have been passed on then.
+    /// If the database fails. Some rows may have been passed by then.
     pub async fn each_new_row(
         &self,
         mut each: impl FnMut(Result<NewRow, RowError>),
@@ -293,10 +291,10 @@ impl Database {
         .await
     }
 
-    /// Number of rows, good and bad.
+    /// Returns the number of rows, valid and invalid.
     ///
     /// # Errors
-    /// When the database fails.
+    /// If the database fails.
     pub async fn count(&self) -> Result<u64, DatabaseError> {
         if self.address_file.is_some() {
             let mut count = 0;
@@ -311,7 +309,7 @@ impl Database {
         Ok(count.flatten().unwrap_or(0).unsigned_abs())
     }
 
-    /// Takes a connection. A file of SQLite that is not there is made with its tables, or an error.
+    /// Takes a connection. `absent` says what to do about a missing SQLite file.
     pub(crate) async fn open(&self, absent: Absent) -> Result<Link, DatabaseError> {
         if absent == Absent::Make && self.connections.is_absent() {
             self.migrate().await?;
@@ -319,7 +317,7 @@ impl Database {
         Ok(self.connections.take_existing(STALL).await?)
     }
 
-    /// Runs one statement that changes rows; how many.
+    /// Executes a statement that changes rows, and returns their number.
     async fn change(&self, statement: &str, values: &[Value<'_>]) -> Result<u64, DatabaseError> {
         let mut link = self.open(Absent::Refuse).await?;
         let changed = link.execute(statement, values).await;
@@ -340,7 +338,7 @@ impl Database {
         }
     }
 
-    /// A failure of a statement about our tables, with the columns that they need where one is missing.
+    /// Converts the failure of a statement on our tables. If a column is missing, the error lists the required columns.
     fn told(&self, failure: Failure) -> DatabaseError {
         failure.with_columns(&self.schema).into()
     }

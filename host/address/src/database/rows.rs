@@ -23,7 +23,7 @@ pub struct NewRow {
     pub tag: Option<String>,
 }
 
-/// A row as it is stored, whatever its columns hold.
+/// A row as it is stored, whatever its columns contain.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StoredRow {
     /// Column `id`.
@@ -41,10 +41,10 @@ pub struct StoredRow {
 }
 
 impl NewRow {
-    /// Whether a load would use the row and the table can hold it, and what a load would warn of.
+    /// Checks that a load would use the row and that the table can store it. Returns the warning of a load, if there is one.
     ///
     /// # Errors
-    /// Names the column, without a place.
+    /// If it is invalid. The error names the column.
     pub fn check(&self) -> Result<Option<RowWarning>, RowError> {
         let row = Row {
             id: 0,
@@ -61,7 +61,7 @@ impl NewRow {
         Ok(warning)
     }
 
-    /// Its columns in the order of an insertion.
+    /// Returns the columns in the order of an insertion.
     pub(super) fn values(&self) -> [Value<'_>; 5] {
         [
             self.group.into(),
@@ -85,12 +85,12 @@ impl From<Row<'_>> for NewRow {
     }
 }
 
-/// Whether a column of this width holds the text.
+/// Checks that a column of this width can store the text.
 pub(super) fn fits(column: &'static str, text: &str, most: usize) -> Result<(), RowError> {
     let length = text.chars().count();
     if length > most {
         let fault = format!("has {length} characters");
-        let mend = format!("keep to {most}: the column holds no more");
+        let mend = format!("use at most {most}: the column is no wider");
         return Err(Finding::text(column, text, &fault, &mend).error(0));
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! The statements, made from the names of tables and columns, as [`Dialect::statement`] wants them.
+//! Statements with the configured names of tables and columns, in the form of [`Dialect::statement`].
 
 use portcullis_database::{AddressNames, Dialect, Name};
 
@@ -10,8 +10,7 @@ pub(super) struct AddressStatements<'s> {
 }
 
 impl AddressStatements<'_> {
-    /// The rows in the order of the table itself, as Kamailio asks for them: no WHERE, no ORDER BY. Without an id the first column
-    /// is NULL.
+    /// Selects the rows in the order of the table itself, as Kamailio does: no WHERE, no ORDER BY. Without an id the first column is NULL.
     pub(super) fn rows(&self, has_id: bool) -> String {
         let id = match has_id {
             true => self.dialect.text(&self.names.id),
@@ -25,7 +24,7 @@ impl AddressStatements<'_> {
         format!("SELECT {id}, {columns} FROM {}", self.names.table.quoted())
     }
 
-    /// Fails when the table has no id.
+    /// Fails if the table has no id.
     pub(super) fn probe_id(&self) -> String {
         format!(
             "SELECT {} FROM {} LIMIT 0",
@@ -38,7 +37,7 @@ impl AddressStatements<'_> {
         format!("SELECT COUNT(*) FROM {}", self.names.table.quoted())
     }
 
-    /// For so many rows, each with a parameter for each of [`columns`](Self::columns).
+    /// Inserts this many rows; the statement has a parameter for each of [`columns`](Self::columns) of each row.
     pub(super) fn insert(&self, rows: usize) -> String {
         let columns = self.names.columns().map(Name::quoted).join(", ");
         let values = vec!["(?, ?, ?, ?, ?)"; rows].join(", ");
@@ -48,7 +47,7 @@ impl AddressStatements<'_> {
         )
     }
 
-    /// All rows of a group and an address.
+    /// Deletes all rows of a group and an address.
     pub(super) fn delete(&self) -> String {
         format!(
             "DELETE FROM {} WHERE {} = ? AND {} = ?",
@@ -58,7 +57,7 @@ impl AddressStatements<'_> {
         )
     }
 
-    /// All rows of a group and a network: its address and mask, or its CIDR form in place of an address.
+    /// Deletes all rows of a group and a network: with its address and mask, or with its CIDR form as the address.
     pub(super) fn delete_network(&self) -> String {
         format!(
             "DELETE FROM {} WHERE {} = ? AND (({} = ? AND {} = ?) OR {} = ?)",
@@ -70,7 +69,7 @@ impl AddressStatements<'_> {
         )
     }
 
-    /// All rows.
+    /// Deletes all rows.
     pub(super) fn delete_all(&self) -> String {
         format!("DELETE FROM {}", self.names.table.quoted())
     }
@@ -83,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn statements_are_kamailios_with_the_names_given() {
+    fn statements_are_those_of_kamailio_with_the_configured_names() {
         let dialect = |url: &str| Connections::new(url.parse::<DatabaseUrl>().unwrap()).dialect();
         let names = AddressNames::default();
         let statements = AddressStatements {

@@ -1,4 +1,4 @@
-//! SQLite in temporary folders; the same against MariaDB is in `tests/mariadb.rs` of this crate.
+//! Tests with SQLite in temporary directories; `tests/mariadb` and `tests/postgres` of this crate test the same on those servers.
 
 use std::path::PathBuf;
 
@@ -29,13 +29,13 @@ async fn run(database: &Database, statement: &'static str) {
 }
 
 #[tokio::test]
-async fn a_file_that_is_not_there_is_made_with_kamailios_tables() {
+async fn a_missing_file_is_created_with_kamailios_tables() {
     let folder = tempfile::tempdir().unwrap();
     let database = database(&folder);
     database.check().await.unwrap();
     assert!(file(&folder).exists());
     assert!(database.load().await.unwrap().table.is_empty());
-    // Kamailio's own statements fit.
+    // Kamailio's own statements work.
     run(
         &database,
         "insert into address (grp, ip_addr, mask, port, tag) values (250, '10.8.203.139', 32, 5060, 'TestServer')",
@@ -65,7 +65,7 @@ async fn rows_are_added_listed_and_removed() {
 }
 
 #[tokio::test]
-async fn what_a_load_would_skip_is_not_added() {
+async fn a_row_that_a_load_would_skip_is_not_added() {
     let folder = tempfile::tempdir().unwrap();
     let database = database(&folder);
     database.check().await.unwrap();
@@ -102,7 +102,7 @@ async fn what_a_load_would_skip_is_not_added() {
 }
 
 #[tokio::test]
-async fn rows_that_cannot_be_used_are_named_and_the_rest_is_loaded() {
+async fn invalid_rows_are_reported_and_the_others_are_loaded() {
     let folder = tempfile::tempdir().unwrap();
     let database = database(&folder);
     database.check().await.unwrap();
@@ -133,7 +133,7 @@ async fn rows_that_cannot_be_used_are_named_and_the_rest_is_loaded() {
 }
 
 #[tokio::test]
-async fn another_version_or_no_table_is_an_error_with_a_mend() {
+async fn a_wrong_version_or_missing_table_is_an_error_that_says_how_to_correct_it() {
     let folder = tempfile::tempdir().unwrap();
     let database = database(&folder);
     database.check().await.unwrap();
@@ -174,7 +174,7 @@ async fn another_version_or_no_table_is_an_error_with_a_mend() {
 }
 
 #[tokio::test]
-async fn a_file_that_is_no_database_is_an_error() {
+async fn a_file_that_is_not_a_database_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(
         file(&folder),
@@ -192,7 +192,7 @@ async fn a_file_that_is_no_database_is_an_error() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_not_there_is_unreachable_and_no_password_is_shown() {
+async fn an_unreachable_server_is_reported_without_the_password() {
     let url: DatabaseUrl = "mysql://kamailio:secret@127.0.0.1:1/kamailio"
         .parse()
         .unwrap();
@@ -206,7 +206,7 @@ async fn a_server_that_is_not_there_is_unreachable_and_no_password_is_shown() {
 }
 
 #[tokio::test]
-async fn changes_of_the_file_are_seen() {
+async fn changes_of_the_file_are_detected() {
     let folder = tempfile::tempdir().unwrap();
     let database = database(&folder);
     database.check().await.unwrap();
@@ -230,7 +230,7 @@ async fn changes_of_the_file_are_seen() {
     assert_eq!(
         watcher.look().await.unwrap(),
         Look::Changed,
-        "what was not loaded is news again"
+        "a change that was not loaded is reported again"
     );
 
     let other = Database::new(DatabaseUrl::Sqlite(folder.path().join("other.db")));
@@ -265,7 +265,7 @@ async fn changes_of_the_file_are_seen() {
 }
 
 #[tokio::test]
-async fn a_file_that_served_and_is_gone_is_not_made_again_by_a_load() {
+async fn a_load_does_not_recreate_a_file_that_was_removed() {
     let folder = tempfile::tempdir().unwrap();
     let database = database(&folder);
     let error = database.load_again().await.unwrap_err();
@@ -282,7 +282,7 @@ async fn a_file_that_served_and_is_gone_is_not_made_again_by_a_load() {
         Err(DatabaseError::Database(Failure::NoFile { .. }))
     ));
     assert!(!file(&folder).exists());
-    // An empty file is what a copy begins with, and what SQLite makes of nothing.
+    // A copy begins with an empty file, and SQLite treats an empty file as an empty database.
     std::fs::write(file(&folder), b"").unwrap();
     assert!(matches!(
         database.load_again().await,
@@ -307,7 +307,7 @@ async fn a_column_that_is_missing_is_named() {
 }
 
 #[tokio::test]
-async fn bytes_that_are_no_text_cost_their_row_only() {
+async fn only_the_rows_with_invalid_text_are_skipped() {
     let folder = tempfile::tempdir().unwrap();
     let database = database(&folder);
     database.add(&row(200, "10.0.0.1")).await.unwrap();
@@ -326,7 +326,7 @@ async fn bytes_that_are_no_text_cost_their_row_only() {
 }
 
 #[tokio::test]
-async fn the_digest_tells_tables_apart() {
+async fn different_tables_have_different_digests() {
     let folder = tempfile::tempdir().unwrap();
     let database = database(&folder);
     database.add(&row(200, "10.0.0.1")).await.unwrap();
@@ -340,7 +340,7 @@ async fn the_digest_tells_tables_apart() {
 }
 
 #[tokio::test]
-async fn problems_are_counted_in_full_and_named_in_part() {
+async fn all_problems_are_counted_and_the_first_are_reported() {
     let folder = tempfile::tempdir().unwrap();
     let database = database(&folder);
     database.check().await.unwrap();
@@ -387,7 +387,7 @@ async fn tables_and_columns_may_have_other_names() {
     );
     assert_eq!(database.count().await.unwrap(), 3);
     assert_eq!(database.remove(200, "10.0.0.1").await.unwrap(), 1);
-    // A name that is no column is not taken for a text.
+    // An unknown column name is an error, and not taken for a string.
     run(
         &database,
         "alter table `sip-trunks` rename column bits to mask",
@@ -398,7 +398,7 @@ async fn tables_and_columns_may_have_other_names() {
 }
 
 #[tokio::test]
-async fn a_view_without_numbers_will_do() {
+async fn a_view_without_ids_is_accepted() {
     let folder = tempfile::tempdir().unwrap();
     let database = database(&folder);
     database.check().await.unwrap();
@@ -416,7 +416,7 @@ async fn a_view_without_numbers_will_do() {
 }
 
 #[tokio::test]
-async fn an_import_is_whole_or_nothing() {
+async fn an_import_adds_all_rows_or_none() {
     let folder = tempfile::tempdir().unwrap();
     let database = database(&folder);
     let rows: Vec<_> = (0..2_500)

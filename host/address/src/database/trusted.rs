@@ -18,22 +18,22 @@ use crate::trusted::{TrustedBuilder, TrustedRow, TrustedTable};
 const SOURCE_WIDTH: usize = 50;
 const TEXT_WIDTH: usize = 64;
 
-/// What a load of the table `trusted` brought.
+/// Result of a load of the table `trusted`.
 #[derive(Debug, Default)]
 pub struct LoadedTrusted {
-    /// The table of the rows that can be used.
+    /// The table of the valid rows.
     pub table: TrustedTable,
-    /// Rows that rest: their `proto` is `none`.
+    /// Number of disabled rows: their `proto` is `none`.
     pub ignored: u64,
-    /// Rows that were left out.
+    /// Number of invalid rows, which were skipped.
     pub skipped: u64,
-    /// The first of these, with what is wrong.
+    /// The first of these, with reasons.
     pub errors: Vec<RowError>,
-    /// Rows that are in, but probably mean something else than they should.
+    /// Number of rows that are used with a warning.
     pub warned: u64,
     /// The first of these.
     pub warnings: Vec<RowWarning>,
-    /// A hash of all rows as they were read: equal for equal tables.
+    /// A hash of all rows as they were read; equal tables have equal hashes.
     pub(crate) digest: u64,
 }
 
@@ -54,7 +54,7 @@ pub struct NewTrusted {
     pub priority: i64,
 }
 
-/// A row as it is stored, whatever its columns hold.
+/// A row as it is stored, whatever its columns contain.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StoredTrusted {
     /// Column `id`.
@@ -76,7 +76,7 @@ pub struct StoredTrusted {
 /// One row of the result, each column as text.
 struct TextRow<'r> {
     columns: [Column<'r>; 7],
-    /// Its place in the result, to name a row without a usable id.
+    /// Its position in the result, for rows without a valid id.
     number: i64,
 }
 
@@ -87,7 +87,7 @@ struct TrustedStatements<'s> {
     dialect: &'static dyn Dialect,
 }
 
-/// A load under way.
+/// A load in progress.
 #[derive(Default)]
 struct Loading {
     builder: TrustedBuilder,
@@ -96,11 +96,11 @@ struct Loading {
 }
 
 impl Database {
-    /// Reads the table `trusted` as a stream and makes a table of it, on a thread of its own.
+    /// Reads the table `trusted` as a stream and builds a table, on a thread of its own.
     ///
     /// # Errors
-    /// When the database fails or the table is not the one that is expected; [`Failure::NoTable`] when there is none, which
-    /// many a database of Kamailio can do without. A row that cannot be used is no error: it is left out and named.
+    /// If the database fails, or the table is not the expected one; [`Failure::NoTable`] if it does not exist, as in many of Kamailio's
+    /// databases. An invalid row is not an error: it is skipped and reported.
     pub async fn load_trusted(&self) -> Result<LoadedTrusted, DatabaseError> {
         let database = self.clone();
         let load = move || async move {
@@ -118,20 +118,20 @@ impl Database {
         on_a_thread(load).await
     }
 
-    /// All rows of the table `trusted`, in the order in which a load reads them.
+    /// Returns all rows of the table `trusted`, in the order of a load.
     ///
     /// # Errors
-    /// When the database fails or has no such table.
+    /// If the database fails, or has no such table.
     pub async fn trusted_rows(&self) -> Result<Vec<StoredTrusted>, DatabaseError> {
         let mut rows = Vec::new();
         self.each_trusted(|row| rows.push(row.to_stored())).await?;
         Ok(rows)
     }
 
-    /// Adds a row (Kamailio: `kamctl trusted add`), unless a load would skip it or there is one of that source.
+    /// Adds a row (Kamailio: `kamctl trusted add`), unless a load would skip it or there is one with the same source.
     ///
     /// # Errors
-    /// When the row cannot be used, a row of that source is there, or the database fails.
+    /// If the row is invalid, there is a row with the same source, or the database fails.
     pub async fn add_trusted(&self, row: &NewTrusted) -> Result<Option<RowWarning>, AddError> {
         let warning = row.check()?;
         let mut link = self.open(Absent::Make).await?;
@@ -156,10 +156,10 @@ impl Database {
         Ok(warning)
     }
 
-    /// Removes all rows of this source (Kamailio: `kamctl trusted rm`). The number of rows removed.
+    /// Removes all rows of this source (Kamailio: `kamctl trusted rm`). Returns the number of rows removed.
     ///
     /// # Errors
-    /// When the database fails.
+    /// If the database fails.
     pub async fn remove_trusted(&self, source: &str) -> Result<u64, DatabaseError> {
         let delete = self.trusted_statements().delete();
         self.change(&delete, &[source.into()]).await
@@ -167,7 +167,7 @@ impl Database {
 
     async fn each_trusted(&self, mut each: impl FnMut(TextRow<'_>)) -> Result<(), DatabaseError> {
         let mut link = self.open(Absent::Refuse).await?;
-        // The table before its version: where there is none, its row in `version` is likely to be absent, too.
+        // The table is checked before its version: without the table, its row in `version` is probably missing too.
         let has_id = self.trusted_has_id(&mut link).await?;
         link.begin_read().await?;
         let (schema, table) = (&self.schema, &self.schema.trusted.table);
@@ -184,7 +184,7 @@ impl Database {
         Ok(())
     }
 
-    /// Whether the rows have numbers of their own. A view may go without.
+    /// Whether the rows have ids. A view may lack them.
     async fn trusted_has_id(&self, link: &mut Link) -> Result<bool, DatabaseError> {
         match link.run(&self.trusted_statements().probe_id()).await {
             Ok(_) => Ok(true),
@@ -202,7 +202,7 @@ impl Database {
 }
 
 impl TrustedStatements<'_> {
-    /// The columns that Kamailio reads, in its order.
+    /// Returns the columns that Kamailio reads, in its order.
     fn columns(&self) -> [&Name; 6] {
         let names = self.names;
         [
@@ -215,8 +215,7 @@ impl TrustedStatements<'_> {
         ]
     }
 
-    /// The rows in the order of the table itself, as Kamailio asks for them, each column as text. Without an id the first column
-    /// is NULL.
+    /// Selects the rows in the order of the table itself, as Kamailio does, each column as text. Without an id the first column is NULL.
     fn rows(&self, has_id: bool) -> String {
         let id = match has_id {
             true => self.dialect.text(&Name::known("id")),
@@ -227,7 +226,7 @@ impl TrustedStatements<'_> {
         format!("SELECT {id}, {columns} FROM {table}")
     }
 
-    /// Fails when the table has no id.
+    /// Fails if the table has no id.
     fn probe_id(&self) -> String {
         format!("SELECT `id` FROM {} LIMIT 0", self.names.table.quoted())
     }
@@ -239,13 +238,13 @@ impl TrustedStatements<'_> {
         format!("INSERT INTO {table} ({columns}) VALUES (?, ?, ?, ?, ?, ?)")
     }
 
-    /// How many rows a source has.
+    /// Counts the rows of a source.
     fn count(&self) -> String {
         let (table, source) = (self.names.table.quoted(), self.names.source.quoted());
         format!("SELECT COUNT(*) FROM {table} WHERE {source} = ?")
     }
 
-    /// All rows of a source.
+    /// Deletes all rows of a source.
     fn delete(&self) -> String {
         let (table, source) = (self.names.table.quoted(), self.names.source.quoted());
         format!("DELETE FROM {table} WHERE {source} = ?")
@@ -253,7 +252,7 @@ impl TrustedStatements<'_> {
 }
 
 impl NewTrusted {
-    /// Its columns in the order of an insertion.
+    /// Returns the columns in the order of an insertion.
     fn values(&self) -> [Value<'_>; 6] {
         [
             (&self.source).into(),
@@ -265,7 +264,7 @@ impl NewTrusted {
         ]
     }
 
-    /// Whether a load would use the row, and what it would warn of.
+    /// Checks that a load would use the row. Returns its warning, if there is one.
     fn check(&self) -> Result<Option<RowWarning>, AddError> {
         let row = TrustedRow {
             id: 0,

@@ -1,4 +1,4 @@
-//! Noticing that the rows have changed, in their table or in the file in its place.
+//! Detects changes of the rows, in their table or in the file that replaces it.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -9,29 +9,29 @@ use portcullis_database::{ChangeSource, Look, TableWatch};
 use super::{Database, DatabaseError};
 use crate::settle::{FileState, Patience, Settling, Step, Writers};
 
-/// Looks whether a table has changed. [`AddressBook::watch`](crate::AddressBook::watch) has one, and looks by itself.
+/// Checks whether a table has changed. [`AddressBook::watch`](crate::AddressBook::watch) has a watcher of its own.
 pub struct Watcher {
     watched: Watched,
 }
 
-/// What a watcher watches.
+/// What a watcher checks.
 enum Watched {
     Table(TableWatch),
     File(WatchedFile),
 }
 
-/// An address file. Half of one is a table without the other half of the peers, so it is read when it is whole.
+/// An address file. An incomplete file would be a table without some of the peers, so the file is read when it is complete.
 struct WatchedFile {
     path: PathBuf,
     writers: Writers,
     settling: Settling<FileState>,
     seen: Option<FileState>,
-    /// The file is to be read again although it has not changed.
+    /// Whether the file is to be read again although it has not changed.
     is_due: bool,
     source: Option<ChangeSource>,
 }
 
-/// There is nothing in an address file that says whether it is whole.
+/// The content of an address file does not show whether it is complete.
 const UNHURRIED: Patience = Patience {
     whole: Duration::ZERO,
     in_place: Duration::from_secs(2),
@@ -39,7 +39,7 @@ const UNHURRIED: Patience = Patience {
 };
 
 impl Watcher {
-    /// Watches where the addresses come from. Nothing is opened yet.
+    /// Creates a watcher of the address rows. Nothing is opened yet.
     pub fn new(database: Database) -> Self {
         let watched = match database.address_file() {
             Some(path) => Watched::File(WatchedFile {
@@ -58,7 +58,7 @@ impl Watcher {
         Self { watched }
     }
 
-    /// Watches the table of trusted peers.
+    /// Creates a watcher of the table of trusted peers.
     pub fn of_trusted(database: Database) -> Self {
         let table = database.schema().trusted.table.clone();
         let watch = TableWatch::new(database.connections().clone(), table);
@@ -67,7 +67,7 @@ impl Watcher {
         }
     }
 
-    /// How changes are noticed, as the last look that succeeded found it.
+    /// Returns how changes are detected, according to the last successful check.
     pub fn source(&self) -> Option<&ChangeSource> {
         match &self.watched {
             Watched::Table(table) => table.source(),
@@ -75,13 +75,12 @@ impl Watcher {
         }
     }
 
-    /// Whether the table may have changed since the last look. The first look finds a change, as does the first after one
-    /// that failed.
+    /// Whether the table may have changed since the last check. The first check finds a change, as does the first one after a failure.
     ///
-    /// To be asked before a load: what changes while the load runs shows in the next look.
+    /// Must be called before a load, so that changes during the load are found by the next check.
     ///
     /// # Errors
-    /// When the database can't be reached or asked.
+    /// If the database is unreachable, or the query fails.
     pub async fn look(&mut self) -> Result<Look, DatabaseError> {
         match &mut self.watched {
             Watched::Table(table) => Ok(table.look().await?),
@@ -89,7 +88,7 @@ impl Watcher {
         }
     }
 
-    /// The next look finds a change: what the last one found was not loaded. A file has to be whole all the same.
+    /// Has the next check find a change, because the last one was not loaded. A file must be complete nevertheless.
     pub(crate) fn forget(&mut self) {
         match &mut self.watched {
             Watched::Table(table) => table.forget(),
@@ -97,7 +96,7 @@ impl Watcher {
         }
     }
 
-    /// What the file is now counts, whole or not: an operator wants it read.
+    /// Accepts the current state of the file, complete or not, for a requested load.
     pub(crate) fn insist(&mut self) {
         if let Watched::File(file) = &mut self.watched {
             file.seen = None;
@@ -118,7 +117,7 @@ impl WatchedFile {
         }
     }
 
-    /// What counts as the state of the file, where this one did until now.
+    /// Returns the state of the file that is to be used, given the one used so far.
     fn state(&mut self, seen: Option<FileState>) -> FileState {
         self.writers.follow([self.path.as_path()]);
         let (state, writer) = (FileState::of(&self.path), self.writers.state(&self.path));
@@ -133,7 +132,7 @@ impl WatchedFile {
                 event = "file_not_whole",
                 file = %self.path.display(),
                 seconds = waited.as_secs(),
-                "address file is being written, not read until that ends; the previous table stays"
+                "address file is being written, not read until it is complete; the previous table stays"
             );
         }
         match step {

@@ -27,8 +27,9 @@ pub(super) fn write(out: &mut impl Write, row: &NewRow) -> Result<(), WriteError
     } = row;
     let tag = tag.as_deref().unwrap_or_default();
     if tag.contains(|c: char| c == '#' || c.is_whitespace() || c.is_control()) {
-        let mend = "the format takes a tag of one word without #: change the tag, or write CSV";
-        let error = Finding::text("tag", tag, "can't be written to an address file", mend).error(0);
+        let mend = "in this format a tag is one word without #: change the tag, or use CSV";
+        let error =
+            Finding::text("tag", tag, "cannot be written to an address file", mend).error(0);
         let place = Some(format!("group {group}, address {ip_addr}"));
         return Err(RowError { place, ..error }.into());
     }

@@ -8,10 +8,10 @@ use super::import::{Import, host_mask};
 use crate::database::NewRow;
 use crate::row::{Finding, RowError};
 
-/// The line of names.
+/// The header line.
 const HEAD: [&str; 5] = ["grp", "ip_addr", "mask", "port", "tag"];
 
-/// What stands for a tag that is NULL.
+/// A tag that is NULL.
 const NULL: &str = "\\N";
 
 /// Which field of a line is which column.
@@ -21,14 +21,14 @@ struct Columns {
     mask: Option<usize>,
     port: Option<usize>,
     tag: Option<usize>,
-    /// How many there are in all.
+    /// Number of columns.
     count: usize,
 }
 
-/// Counts lines, which the reader does not where a line ends with CR LF or is empty.
+/// Counts lines. The CSV reader does not count empty lines and lines that end with CR LF correctly.
 struct Lines<'t> {
     bytes: &'t [u8],
-    /// Counted so far.
+    /// Lines counted so far.
     at: usize,
     line: usize,
 }
@@ -64,7 +64,7 @@ pub(super) fn read(bytes: &[u8], file: &str, import: &mut Import) {
     }
 }
 
-/// Begins a file with the line of names.
+/// Begins a file with the header line.
 pub(super) fn begin<W: Write>(out: W) -> io::Result<Writer<W>> {
     let mut out = Writer::from_writer(out);
     out.write_record(HEAD)?;
@@ -103,7 +103,7 @@ impl Columns {
             let mut found = (0..).zip(&names).filter(|(_, n)| **n == name.as_bytes());
             let first = found.next().map(|(at, _)| at);
             match found.next() {
-                Some(_) => Err(fault("line", name, "names a column twice; name it once")),
+                Some(_) => Err(fault("line", name, "occurs twice; name each column once")),
                 None => Ok(first),
             }
         };
@@ -122,7 +122,7 @@ impl Columns {
         if record.len() != self.count {
             let (found, count) = (record.len(), self.count);
             let what = format!(
-                "is a line of {found} values under {count} names; write as many values, and quotes around \
+                "has {found} values for {count} columns; write as many values, and quotes around \
                  those with a comma in them"
             );
             let first = String::from_utf8_lossy(record.get(0).unwrap_or_default());
@@ -132,7 +132,7 @@ impl Columns {
             let bytes = record.get(at).unwrap_or_default();
             std::str::from_utf8(bytes).map_err(|_| {
                 let shown = String::from_utf8_lossy(bytes);
-                fault(column, &shown, "is no text; write the file in UTF-8")
+                fault(column, &shown, "is not text; write the file in UTF-8")
             })
         };
         let number = |at: Option<usize>, column, default| {
@@ -172,7 +172,7 @@ impl<'t> Lines<'t> {
         }
     }
 
-    /// The line of the first value at or behind a place, which is no earlier than the one before.
+    /// Returns the line of the first value at or after a position, which must not decrease.
     fn at(&mut self, begin: u64) -> usize {
         let begin = usize::try_from(begin).unwrap_or(usize::MAX);
         while let Some(&byte) = self.bytes.get(self.at) {
@@ -186,7 +186,7 @@ impl<'t> Lines<'t> {
     }
 }
 
-/// Backslashes and an N: NULL, or what would be taken for it with one backslash less.
+/// Whether the tag is backslashes and an N: NULL, or a text that would be NULL with one backslash less.
 fn looks_null(tag: &str) -> bool {
     tag.strip_suffix('N')
         .is_some_and(|slashes| !slashes.is_empty() && slashes.bytes().all(|byte| byte == b'\\'))
@@ -196,12 +196,12 @@ fn no_head(found: &str) -> RowError {
     fault(
         "line",
         found,
-        "is not a line of names; begin the file with grp,ip_addr,mask,port,tag",
+        "is not a header; begin the file with grp,ip_addr,mask,port,tag",
     )
 }
 
-/// An error without a place; `what` is fault and mend.
+/// Creates an error without a position; `what` is the fault and how to correct it.
 fn fault(column: &'static str, value: &str, what: &str) -> RowError {
-    let (fault, mend) = what.split_once("; ").unwrap_or((what, "write it anew"));
+    let (fault, mend) = what.split_once("; ").unwrap_or((what, "correct it"));
     Finding::text(column, value, fault, mend).error(0)
 }

@@ -1,4 +1,4 @@
-//! What was read from a file, and what goes wrong with rows in files.
+//! Rows read from a file, with their errors.
 
 use std::io;
 use std::net::IpAddr;
@@ -8,17 +8,17 @@ use thiserror::Error;
 use crate::database::NewRow;
 use crate::row::{RowError, RowWarning};
 
-/// Warnings that an import keeps by name; the rest is only counted.
+/// Most warnings that an import reports; further ones are counted.
 const MOST_NAMED: usize = 100;
 
-/// Rows that were read from a file, and all that is wrong with it. Rows are only good if there are no errors at all.
+/// Rows that were read from a file, and all their errors. The rows should be used only if there are no errors.
 #[derive(Debug, Default)]
 pub struct Import {
-    /// The rows that can be used, in their order.
+    /// The valid rows, in their order.
     pub rows: Vec<NewRow>,
-    /// Every row that can't.
+    /// Errors of all other rows.
     pub errors: Vec<RowError>,
-    /// Rows that can be used, but probably mean something else than they should.
+    /// Number of rows with a warning.
     pub warned: u64,
     /// The first hundred of these.
     pub warnings: Vec<RowWarning>,
@@ -27,16 +27,16 @@ pub struct Import {
 /// Why a row was not written.
 #[derive(Debug, Error)]
 pub enum WriteError {
-    /// The format can't express it. The others can be written all the same.
+    /// The format cannot express the row. The other rows can be written nevertheless.
     #[error(transparent)]
     Row(#[from] RowError),
-    /// The file can't be written.
+    /// The file cannot be written.
     #[error(transparent)]
     Io(#[from] io::Error),
 }
 
 impl Import {
-    /// Takes a row, or what is wrong with it. `place` tells where a column of it stands.
+    /// Adds a row or its error. `place` returns the position of a column.
     pub(super) fn take(&mut self, row: Result<NewRow, RowError>, place: impl Fn(&str) -> String) {
         let checked = row.and_then(|row| row.check().map(|warning| (row, warning)));
         match checked {
@@ -62,7 +62,7 @@ impl Import {
     }
 }
 
-/// The mask of a row that names none: one host, as for `portcullis address add`.
+/// Returns the default mask of a row: one host, as for `portcullis address add`.
 pub(super) fn host_mask(ip_addr: &str) -> i64 {
     let bare = ip_addr.trim_start_matches('[').trim_end_matches(']');
     match bare.parse() {

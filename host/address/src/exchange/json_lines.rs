@@ -1,4 +1,4 @@
-//! A JSON object a line.
+//! JSON lines: one object per line.
 
 use std::io::{self, Write};
 
@@ -52,7 +52,7 @@ fn row(line: &[u8]) -> Result<NewRow, RowError> {
             return Err(wrong(
                 "ip_addr",
                 other,
-                "is not a text",
+                "is not a string",
                 "write an address in quotes",
             ));
         }
@@ -79,7 +79,7 @@ fn row(line: &[u8]) -> Result<NewRow, RowError> {
             return Err(wrong(
                 "tag",
                 other,
-                "is not a text",
+                "is not a string",
                 "write it in quotes, or null",
             ));
         }
@@ -87,7 +87,7 @@ fn row(line: &[u8]) -> Result<NewRow, RowError> {
     object.remove("id");
     if let Some(unknown) = object.keys().next() {
         let mend = "the keys are grp, ip_addr, mask, port, tag; id is ignored";
-        return Err(Finding::text("line", unknown, "is no key of a row", mend).error(0));
+        return Err(Finding::text("line", unknown, "is not a key of a row", mend).error(0));
     }
     Ok(NewRow {
         group,

@@ -14,22 +14,21 @@ pub use import::{Import, WriteError};
 
 use crate::database::NewRow;
 
-/// How rows are written in a file.
+/// A file format for rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// Values with commas between (RFC 4180), under a line of names: `grp,ip_addr,mask,port,tag`, of which the last three may be
-    /// left out, in any order; `id` is ignored. A tag `\N` is NULL, as in MySQL's own files; to say a tag of backslashes and an N, write
-    /// one backslash more.
+    /// Comma-separated values (RFC 4180) with a header: `grp,ip_addr,mask,port,tag` in any order, of which the last three may be omitted;
+    /// `id` is ignored. A tag `\N` is NULL, as in MySQL's files; to write a tag of backslashes and an N, add one backslash.
     Csv,
-    /// A JSON object a line, with the same names: `{"grp":200,"ip_addr":"192.0.2.1","mask":32,"port":0,"tag":null}`.
+    /// One JSON object per line, with the same names: `{"grp":200,"ip_addr":"192.0.2.1","mask":32,"port":0,"tag":null}`.
     JsonLines,
-    /// Kamailio's `address_file`: `GROUP ADDRESS [MASK [PORT [TAG]]]`. It knows no empty tag, and no tag with blanks in it.
+    /// Kamailio's `address_file`: `GROUP ADDRESS [MASK [PORT [TAG]]]`. It has no empty tags, and no tags with blanks.
     AddressFile,
 }
 
-/// The name of no format.
+/// An unknown name of a format.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("there is no format \"{0}\"; the formats are csv, jsonl and address-file")]
+#[error("unknown format \"{0}\"; the formats are csv, jsonl and address-file")]
 pub struct FormatError(String);
 
 /// Writes rows to a file.
@@ -44,7 +43,7 @@ enum Sheet<W: Write> {
 }
 
 impl Format {
-    /// The format that goes with the ending of a file's name.
+    /// Returns the format for the extension of a file name.
     pub fn of_file(name: &str) -> Option<Self> {
         match name.rsplit_once('.')?.1 {
             "csv" => Some(Self::Csv),
@@ -53,7 +52,7 @@ impl Format {
         }
     }
 
-    /// Reads a file to its end, however many rows are bad. `file` names it in errors.
+    /// Reads a whole file, however many rows are invalid. `file` is the name of the file in errors.
     pub fn read(self, bytes: &[u8], file: &str) -> Import {
         let mut import = Import::default();
         let bytes = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes);
@@ -83,7 +82,7 @@ impl<W: Write> RowWriter<W> {
     /// Begins a file.
     ///
     /// # Errors
-    /// When it can't be written.
+    /// If it cannot be written.
     pub fn new(format: Format, out: W) -> io::Result<Self> {
         let sheet = match format {
             Format::Csv => Sheet::Csv(Box::new(csv::begin(out)?)),
@@ -95,7 +94,7 @@ impl<W: Write> RowWriter<W> {
     /// Writes a row.
     ///
     /// # Errors
-    /// When the format can't express it, or the file can't be written.
+    /// If the format cannot express it, or the file cannot be written.
     pub fn write(&mut self, row: &NewRow) -> Result<(), WriteError> {
         match &mut self.sheet {
             Sheet::Csv(out) => Ok(csv::write(out, row)?),
@@ -107,10 +106,10 @@ impl<W: Write> RowWriter<W> {
         }
     }
 
-    /// Ends the file. Tells how many rows have an empty tag and were written as if they had none, because the format knows none.
+    /// Ends the file. Returns the number of rows with an empty tag that were written without a tag, because the format has no empty tags.
     ///
     /// # Errors
-    /// When the file can't be written.
+    /// If the file cannot be written.
     pub fn finish(self) -> io::Result<u64> {
         match self.sheet {
             Sheet::Csv(mut out) => out.flush()?,

@@ -62,7 +62,7 @@ fn formats_are_written_as_documented() {
 }
 
 #[test]
-fn what_an_address_file_cannot_say_is_named() {
+fn rows_that_an_address_file_cannot_express_are_reported() {
     let mut writer = RowWriter::new(Format::AddressFile, Vec::new()).unwrap();
     for tag in ["Office Subnet", "a#b", "a\nb", "a\u{a0}b"] {
         let error = writer
@@ -107,7 +107,7 @@ fn csv_is_read_with_columns_in_any_order_and_defaults() {
 }
 
 #[test]
-fn every_bad_line_of_csv_is_named() {
+fn every_invalid_line_of_csv_is_reported() {
     let text = b"grp,ip_addr,mask,port,tag\n0,10.0.0.1,32,0,\n200,10.0.0.2,wide,0,\n200,10.0.0.3,32,0,\"two\nlines\"\n\
         200,10.0.0.0/24,32,0,\r\n\r\n200,10.0.0.5,32,0\n200,10.0.0.6,32,0,\xff\n200,10.0.0.7,32,70000,\n";
     all_begin(
@@ -116,44 +116,35 @@ fn every_bad_line_of_csv_is_named() {
             "rows:2: grp 0 is not a group; use a group from 1",
             "rows:3: mask \"wide\" is not a whole number; write one",
             "rows:6: ip_addr \"10.0.0.0/24\" is a network in CIDR form",
-            "rows:8: line \"200\" is a line of 4 values under 5 names; write as many",
-            "rows:9: tag \"\u{fffd}\" is no text; write the file in UTF-8",
+            "rows:8: line \"200\" has 4 values for 5 columns; write as many",
+            "rows:9: tag \"\u{fffd}\" is not text; write the file in UTF-8",
             "rows:10: port 70000 is not a port",
         ],
     );
     let long = format!("grp,ip_addr,tag\n1,10.0.0.1,{}\n", "x".repeat(65));
     assert!(
         said(Format::Csv, long)[0]
-            .ends_with("has 65 characters; keep to 64: the column holds no more")
+            .ends_with("has 65 characters; use at most 64: the column is no wider")
     );
     for (head, expected) in [
         (
             "",
-            "rows:1: line \"\" is not a line of names; begin the file with grp,",
+            "rows:1: line \"\" is not a header; begin the file with grp,",
         ),
-        (
-            "200,10.0.0.1\n",
-            "rows:1: line \"200\" is not a line of names",
-        ),
-        (
-            "grp,mask\n",
-            "rows:1: line \"grpmask\" is not a line of names",
-        ),
+        ("200,10.0.0.1\n", "rows:1: line \"200\" is not a header"),
+        ("grp,mask\n", "rows:1: line \"grpmask\" is not a header"),
         (
             "grp,ip_addr,colour\n",
-            "rows:1: line \"colour\" is not a line of names",
+            "rows:1: line \"colour\" is not a header",
         ),
-        (
-            "grp,ip_addr,grp\n",
-            "rows:1: line \"grp\" names a column twice",
-        ),
+        ("grp,ip_addr,grp\n", "rows:1: line \"grp\" occurs twice"),
     ] {
         all_begin(&said(Format::Csv, head), &[expected]);
     }
 }
 
 #[test]
-fn every_bad_line_of_json_is_named() {
+fn every_invalid_line_of_json_is_reported() {
     let text = "{\"grp\":200,\"ip_addr\":\"10.0.0.1\"}\n\n{\"grp\":\"200\",\"ip_addr\":\"10.0.0.2\"}\n[1]\n{\"grp\":1\n\
         {\"ip_addr\":\"10.0.0.3\"}\n{\"grp\":1,\"ip_addr\":7}\n{\"grp\":1,\"ip_addr\":\"10.0.0.4\",\"mask\":1.5}\n\
         {\"grp\":1,\"ip_addr\":\"10.0.0.5\",\"tag\":5}\n{\"grp\":1,\"ip_addr\":\"10.0.0.6\",\"colour\":1}\n\
@@ -165,10 +156,10 @@ fn every_bad_line_of_json_is_named() {
             "rows:4: line \"[1]\" is not a JSON object (column",
             "rows:5: line \"{\\\"grp\\\":1\" is not a JSON object (column",
             "rows:6: grp \"\" is missing; write one",
-            "rows:7: ip_addr \"7\" is not a text",
+            "rows:7: ip_addr \"7\" is not a string",
             "rows:8: mask \"1.5\" is not a whole number",
-            "rows:9: tag \"5\" is not a text; write it in quotes, or null",
-            "rows:10: line \"colour\" is no key of a row; the keys are",
+            "rows:9: tag \"5\" is not a string; write it in quotes, or null",
+            "rows:10: line \"colour\" is not a key of a row; the keys are",
             "rows:11: mask 33 is not a mask of an IPv4 address",
         ],
     );
@@ -227,7 +218,7 @@ fn rows() -> impl Strategy<Value = Vec<NewRow>> {
 
 proptest! {
     #[test]
-    fn rows_come_back_as_they_went(rows in rows()) {
+    fn rows_survive_a_round_trip(rows in rows()) {
         for format in FORMATS {
             let mut out = Vec::new();
             let mut writer = RowWriter::new(format, &mut out).unwrap();
@@ -248,7 +239,7 @@ proptest! {
     }
 
     #[test]
-    fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200), head in any::<bool>()) {
+    fn no_bytes_cause_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200), head in any::<bool>()) {
         for format in FORMATS {
             let head: &[u8] = if head { b"grp,ip_addr,mask,port,tag\n1,10.0.0.1," } else { b"" };
             let _read = format.read(&[head, &bytes].concat(), "rows");

@@ -1,4 +1,4 @@
-//! Up to 64 patterns that a text is compared with at once.
+//! Up to 64 patterns that are matched against a text at once.
 
 use std::sync::Arc;
 
@@ -13,16 +13,16 @@ use super::engine::Engine;
 /// The most patterns of a bank.
 pub(crate) const MOST: usize = 64;
 
-/// The most patterns that are tried in one automaton: with each more, an automaton grows by a factor rather than a part.
+/// Most patterns in one automaton. Each further pattern would multiply its size.
 const TOGETHER: usize = 16;
 
-/// Patterns that are compared with one text at once. The answer has a bit for each.
+/// Patterns that are matched against a text at once. The result has a bit for each.
 #[derive(Debug, Default)]
 pub(crate) struct Bank {
     parts: Box<[Part]>,
 }
 
-/// Patterns that follow each other, in one automaton.
+/// Consecutive patterns in one automaton.
 #[derive(Debug)]
 struct Part {
     first: u32,
@@ -30,14 +30,14 @@ struct Part {
     engine: Arc<Engine>,
 }
 
-/// Makes banks. Patterns that stand alone in several share their automaton.
+/// Builds banks. A pattern that has an automaton of its own in several banks shares it.
 pub(crate) struct BankBuilder {
     budget: PatternBudget,
     alone: HashMap<Box<str>, Arc<Engine>, FxBuildHasher>,
 }
 
 impl Bank {
-    /// Which patterns are found in the text.
+    /// Returns which patterns match the text.
     #[inline]
     pub(crate) fn found(&self, text: &str, effort: &mut Effort<'_>) -> Result<u64, Spent> {
         let mut found = 0;
@@ -57,7 +57,7 @@ impl BankBuilder {
         }
     }
 
-    /// A bank of these patterns, at most [`MOST`]. The draft of each has been counted already.
+    /// Builds a bank of these patterns, at most [`MOST`]. The memory of each draft has been counted already.
     pub(crate) fn build(&mut self, drafts: &[&Draft]) -> Bank {
         let mut parts = Vec::new();
         for (first, drafts) in (0..).step_by(TOGETHER).zip(drafts.chunks(TOGETHER)) {
@@ -68,7 +68,7 @@ impl BankBuilder {
         }
     }
 
-    /// Adds the patterns in as few automata as have room.
+    /// Adds the patterns in as few automata as possible.
     fn add(&mut self, first: u32, drafts: &[&Draft], parts: &mut Vec<Part>) {
         let count = drafts.len() as u32;
         let engine = match drafts {
@@ -85,7 +85,7 @@ impl BankBuilder {
                 count,
                 engine,
             }),
-            // One that could be drafted can be made.
+            // A pattern with a draft can always be compiled by itself.
             None if count == 1 => {}
             None => {
                 let (one, other) = drafts.split_at(drafts.len() / 2);

@@ -3,21 +3,21 @@
 use super::error::{PatternError, invalid};
 use super::set::ByteSet;
 
-/// Reads what stands behind `[`.
+/// Reader of a bracket expression, after the `[`.
 pub(super) struct Bracket<'p> {
     pattern: &'p [u8],
     at: usize,
-    /// Whether upper and lower case are the same.
+    /// Whether case is ignored.
     fold: bool,
 }
 
-/// What stands between the brackets.
+/// An element of the bracket expression.
 enum Element {
     Byte(u8),
     Set(ByteSet),
 }
 
-/// What comes next.
+/// The next token.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Token {
     /// `[.`, `[=` or `[:`, by its second character.
@@ -29,7 +29,7 @@ enum Token {
 }
 
 impl<'p> Bracket<'p> {
-    /// The set that is written from `at` on, and where the pattern goes on behind it.
+    /// Reads the set at `at`; also returns the position after it.
     pub(super) fn read(
         pattern: &'p [u8],
         at: usize,
@@ -53,7 +53,7 @@ impl<'p> Bracket<'p> {
                 self.at += length;
                 break;
             }
-            // A bracket that closes at once is a bracket.
+            // A `]` directly after the `[` is a character.
             let token = if matches!(token, Token::Close) {
                 Token::Byte(b']')
             } else {
@@ -62,7 +62,7 @@ impl<'p> Bracket<'p> {
             set = set.union(self.item(token, length, is_first)?);
             is_first = false;
         }
-        // With case folded, both texts and patterns are compared in capitals.
+        // If case is ignored, texts and patterns are compared in upper case.
         let fold = self.fold;
         let set = match is_negated {
             true => set.complement(),
@@ -74,7 +74,7 @@ impl<'p> Bracket<'p> {
         })
     }
 
-    /// One character, class or range.
+    /// Reads one character, class or range.
     fn item(
         &mut self,
         token: Token,
@@ -93,7 +93,7 @@ impl<'p> Bracket<'p> {
         self.at += length;
         let (token, length) = self.peek()?;
         if token == Token::Close {
-            // The last hyphen is a hyphen, and comes next.
+            // A hyphen before the `]` is a character, and is read next.
             self.at = hyphen;
             return Ok(one(first));
         }
@@ -124,7 +124,7 @@ impl<'p> Bracket<'p> {
         }
     }
 
-    /// `[:NAME:]`, `[.NAME.]` or `[=NAME=]`, behind its second character.
+    /// Reads `[:NAME:]`, `[.NAME.]` or `[=NAME=]`, after its second character.
     fn named(&mut self, kind: u8) -> Result<Element, PatternError> {
         let rest = self.pattern.get(self.at..).unwrap_or_default();
         let end = rest.windows(2).position(|two| two == [kind, b']']);
@@ -135,7 +135,9 @@ impl<'p> Bracket<'p> {
             (b':', name) => class(name, self.fold).map(Element::Set),
             (b'=', &[byte]) => Ok(Element::Set(one(self.folded(byte)))),
             (_, &[byte]) => Ok(Element::Byte(self.folded(byte))),
-            _ => Err(invalid("names a collating element that is no character")),
+            _ => Err(invalid(
+                "has a collating element that is not a single character",
+            )),
         }
     }
 
@@ -177,7 +179,7 @@ fn class(name: &[u8], fold: bool) -> Result<ByteSet, PatternError> {
         b"print" => |byte| matches!(byte, b' '..=b'~'),
         b"graph" => |byte| byte.is_ascii_graphic(),
         b"cntrl" => |byte| byte.is_ascii_control(),
-        _ => return Err(invalid("names a class of characters that there is not")),
+        _ => return Err(invalid("has an unknown class of characters")),
     };
     Ok(ByteSet::of(fits))
 }

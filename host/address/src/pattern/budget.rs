@@ -1,15 +1,15 @@
-//! What the patterns of one load may take together.
+//! Limit of the memory of the patterns of one load.
 
 /// The default of [`PatternBudget`], in bytes.
 pub const DEFAULT_PATTERN_MEMORY: usize = 64 << 20;
 
-/// Tables of states that may turn out too large. Each takes some tens of milliseconds to find that out.
+/// Most tables of states that may turn out to be too large. Each takes some tens of milliseconds to build before it is given up.
 const MOST_FAILURES: u32 = 100;
 
-/// What a pattern that is too large counts, in bytes: some milliseconds were spent to find that out.
+/// What a pattern that is too large is charged, in bytes, because it took some milliseconds to find that out.
 const TOO_LARGE: usize = 256 << 10;
 
-/// The memory, and the time to spend on faster matching, that the patterns of one load may still take.
+/// The memory, and the time to spend on faster matching, that is left for the patterns of one load.
 #[derive(Debug)]
 pub struct PatternBudget {
     limit: usize,
@@ -18,7 +18,7 @@ pub struct PatternBudget {
 }
 
 impl PatternBudget {
-    /// So many bytes of automata.
+    /// Creates a budget of this many bytes.
     pub fn new(bytes: usize) -> Self {
         Self {
             limit: bytes,
@@ -27,7 +27,7 @@ impl PatternBudget {
         }
     }
 
-    /// The bytes of all patterns together.
+    /// Returns the limit for all patterns together, in bytes.
     pub(crate) fn limit(&self) -> usize {
         self.limit
     }
@@ -36,8 +36,8 @@ impl PatternBudget {
         self.left
     }
 
-    /// Takes these bytes for a pattern; false if there are fewer left. No further pattern is looked at then: to find out what each takes
-    /// is what takes time.
+    /// Takes memory for a pattern. Returns false if there is not enough left; then no further pattern is compiled, because determining the
+    /// size of a pattern takes time.
     pub(crate) fn take(&mut self, bytes: usize) -> bool {
         let left = self.left.checked_sub(bytes);
         self.left = left.unwrap_or_default();
@@ -54,7 +54,7 @@ impl PatternBudget {
         self.left == 0
     }
 
-    /// Takes these bytes for something that only makes matching faster; false if there are fewer left.
+    /// Takes memory that only makes matching faster. Returns false if there is not enough left.
     pub(super) fn take_spare(&mut self, bytes: usize) -> bool {
         match self.left.checked_sub(bytes) {
             Some(left) => {

@@ -1,26 +1,26 @@
-//! How much work a question about patterns may be.
+//! The effort of a query of patterns, which is limited.
 
 use thiserror::Error;
 
-/// Steps between two looks at whether a question may go on: some tens of microseconds. A step is a byte that an automaton reads.
+/// Steps between two checks whether the query may continue: some tens of microseconds. A step is one byte read by an automaton.
 pub const STEPS_PER_LOOK: u64 = 1 << 14;
 
-/// The work of one question: counted, and ended when somebody says so.
+/// The effort of one query: it is counted, and the query is ended if `goes_on` says so.
 ///
-/// What lies between two looks is bounded by [`STEPS_PER_LOOK`] and the length of one text, whatever the patterns.
+/// The effort between two checks is bounded by [`STEPS_PER_LOOK`] and the length of one text, whatever the patterns.
 pub struct Effort<'e> {
     steps: u64,
     next_look: u64,
     goes_on: &'e dyn Fn() -> bool,
 }
 
-/// A question that was ended before it was answered.
+/// Error for a query that was ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("the question took too long")]
+#[error("the query took too long")]
 pub struct Spent;
 
 impl<'e> Effort<'e> {
-    /// Work that goes on for as long as `goes_on` says so. It is asked every [`STEPS_PER_LOOK`] steps.
+    /// Creates an effort that continues as long as `goes_on` returns true, which is called every [`STEPS_PER_LOOK`] steps.
     pub fn new(goes_on: &'e dyn Fn() -> bool) -> Self {
         Self {
             steps: 0,
@@ -29,7 +29,7 @@ impl<'e> Effort<'e> {
         }
     }
 
-    /// Work that nobody ends: not for the way of a request.
+    /// Creates an effort without a limit: not for the path of a message.
     pub fn unbounded() -> Effort<'static> {
         Effort::new(&|| true)
     }
@@ -37,7 +37,7 @@ impl<'e> Effort<'e> {
     /// Counts steps that are about to be done.
     ///
     /// # Errors
-    /// When the question has to end.
+    /// If the query has to end.
     #[inline]
     pub fn spend(&mut self, steps: usize) -> Result<(), Spent> {
         self.steps = self.steps.saturating_add(steps as u64);
@@ -47,7 +47,7 @@ impl<'e> Effort<'e> {
         }
     }
 
-    /// The steps so far.
+    /// Returns the steps so far.
     pub fn steps(&self) -> u64 {
         self.steps
     }

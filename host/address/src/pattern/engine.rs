@@ -1,8 +1,8 @@
-//! The automata that patterns become.
+//! The automata of patterns.
 //!
-//! A table of states that is complete when it is loaded ([`DFA`]) takes one step a byte, whatever the pattern and the text. Where it
-//! would be too large, the states of the pattern ([`NFA`]) are followed side by side: as many steps a byte as there are states. Nothing
-//! is built while a request waits, and nothing is kept for each thread but a list of states.
+//! A table of states that is complete when it is loaded ([`DFA`]) takes one step per byte, whatever the pattern and the text. If it would
+//! be too large, the states of the pattern ([`NFA`]) are followed in parallel, with as many steps per byte as there are states. Nothing is
+//! built while a request waits, and each thread keeps only a list of states.
 
 use std::cell::RefCell;
 
@@ -23,11 +23,11 @@ const MOST_MEMORY: usize = 1 << 20;
 const MOST_ALONE: usize = 64 << 10;
 const MOST_TOGETHER: usize = 256 << 10;
 
-/// The most states of a pattern, and of several, that a table is tried for: to find that it would be too large takes time, too.
+/// Most states of a pattern, and of several, for which a table is tried: finding out that a table is too large takes time, too.
 const MOST_STATES_ALONE: usize = 1 << 10;
 const MOST_STATES_TOGETHER: usize = 1 << 12;
 
-/// One pattern, or several that are looked for at once.
+/// One pattern, or several that are searched for at once.
 #[derive(Debug)]
 pub(crate) enum Engine {
     Dfa(Box<dense::DFA<Vec<u32>>>),
@@ -35,7 +35,7 @@ pub(crate) enum Engine {
     Nfa(NFA),
 }
 
-/// The states of patterns in the engine's language; none if they take too much memory, or can't be read.
+/// Returns the states of patterns in the engine's syntax; `None` if they take too much memory, or are invalid.
 pub(super) fn states(patterns: &[&str]) -> Option<NFA> {
     let syntax = syntax::Config::new()
         .unicode(false)
@@ -51,7 +51,7 @@ pub(super) fn states(patterns: &[&str]) -> Option<NFA> {
 }
 
 impl Engine {
-    /// For one pattern.
+    /// Builds the engine of one pattern.
     pub(super) fn alone(pattern: &str, budget: &mut PatternBudget) -> Option<Self> {
         let states = states(&[pattern])?;
         let dfa = match states.states().len() <= MOST_STATES_ALONE {
@@ -61,7 +61,7 @@ impl Engine {
         Some(dfa.unwrap_or(Self::Nfa(states)))
     }
 
-    /// For several patterns; none if their table would be too large.
+    /// Builds the engine of several patterns; `None` if their table would be too large.
     pub(super) fn together(patterns: &[&str], budget: &mut PatternBudget) -> Option<Self> {
         let states = states(patterns)?;
         match states.states().len() <= MOST_STATES_TOGETHER {
@@ -70,7 +70,7 @@ impl Engine {
         }
     }
 
-    /// Which of the patterns are found in the text, a bit for each. There are `count` of them, at most 64.
+    /// Returns which of the patterns match the text, a bit for each. There are `count` of them, at most 64.
     #[inline]
     pub(super) fn found(
         &self,
@@ -85,7 +85,7 @@ impl Engine {
     }
 }
 
-/// A table of states, if it is small enough for one and for what is left.
+/// Returns a table of states if it is small enough for its limit and for the budget.
 fn table(states: &NFA, most: usize, budget: &mut PatternBudget) -> Option<Engine> {
     if !budget.may_try() {
         return None;
@@ -117,7 +117,7 @@ fn found_by_table(
     effort: &mut Effort<'_>,
 ) -> Result<u64, Spent> {
     effort.spend(text.len() + 1)?;
-    // Fails only for kinds of starts that were not asked for.
+    // Fails only for kinds of start states that were not requested.
     let Ok(mut state) = dfa.start_state_forward(&Input::new(text)) else {
         return Ok(0);
     };
@@ -143,21 +143,21 @@ fn found_by_table(
     Ok(found)
 }
 
-/// The patterns that end here.
+/// Returns the patterns that match in this state.
 fn matching(dfa: &dense::DFA<Vec<u32>>, state: StateID) -> u64 {
     let patterns = (0..dfa.match_len(state)).map(|index| dfa.match_pattern(state, index));
     patterns.fold(0, |found, pattern| found | 1 << pattern.as_usize())
 }
 
 thread_local! {
-    /// Kept from text to text, so that following states allocates only when a larger pattern comes than any before.
+    /// Kept from text to text, so that following states allocates only for a pattern that is larger than all before.
     static ACTIVE: RefCell<[Active; 2]> = RefCell::default();
 }
 
 /// A set of states.
 #[derive(Default)]
 struct Active {
-    /// Where in `states` each state is, if it is there.
+    /// Index in `states` of each state that is in the set.
     places: Vec<u32>,
     states: Vec<StateID>,
     stack: Vec<StateID>,
@@ -208,7 +208,7 @@ impl Active {
         }
     }
 
-    /// Adds a state and all that follow without a byte; true if the pattern is found with that.
+    /// Adds a state and all states that follow without a byte. Returns true if the pattern matches.
     fn add(&mut self, nfa: &NFA, state: StateID, text: &[u8], at: usize) -> bool {
         self.stack.push(state);
         while let Some(state) = self.stack.pop() {
@@ -234,7 +234,7 @@ impl Active {
         false
     }
 
-    /// False if it is there already.
+    /// Returns false if the state is already in the set.
     fn insert(&mut self, state: StateID) -> bool {
         let place = self.places[state.as_usize()] as usize;
         if self.states.get(place) == Some(&state) {

@@ -1,21 +1,21 @@
-//! What is wrong with a pattern.
+//! Errors of patterns.
 
 use thiserror::Error;
 
-/// Why a pattern can't be used.
+/// Why a pattern is invalid.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{fault}; {mend}")]
 pub struct PatternError {
-    /// What is wrong with it.
+    /// What is wrong.
     pub fault: String,
-    /// What to do about it.
+    /// How to correct it.
     pub mend: &'static str,
 }
 
-/// What the C library would refuse, too.
+/// An error that the C library would report, too.
 pub(super) fn invalid(fault: &str) -> PatternError {
     PatternError {
         fault: fault.to_owned(),
-        mend: "write a regular expression as in POSIX; a backslash makes a character of a sign",
+        mend: "write a POSIX regular expression; a backslash before a special character makes it literal",
     }
 }

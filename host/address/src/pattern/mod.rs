@@ -1,11 +1,11 @@
 //! POSIX regular expressions, as Kamailio's `permissions` module has them in its table and files, compiled once.
 //!
-//! Kamailio hands its patterns to the C library. Here they are translated ([`parse`]) for automata whose time grows with the text
-//! and never explodes ([`engine`]). A pattern means what it means to the GNU C library in the locale "C", which is Kamailio's: texts are
-//! bytes, case is that of ASCII. Only back-references can't be translated, and are an error.
+//! Kamailio passes its patterns to the C library. Here they are translated ([`parse`]) to automata whose time is linear in the length of
+//! the text ([`engine`]). A pattern has the same meaning as in the GNU C library in the locale "C", which Kamailio uses: texts are bytes,
+//! and case is that of ASCII. Only back-references cannot be translated, and are an error.
 //!
-//! Rows and lines have many patterns: they are drafted one by one ([`Draft`]), which tells what is wrong with each, and made into sets
-//! that a text is compared with at once ([`bank`]), within what all of them may take ([`budget`]).
+//! Rows and lines have many patterns. They are drafted one by one ([`Draft`]), which finds the errors of each, and combined into sets that
+//! are matched at once ([`bank`]), within a memory limit for all of them ([`budget`]).
 
 pub(crate) mod bank;
 mod bracket;
@@ -33,14 +33,14 @@ const LONGEST: usize = 4096;
 /// A compiled pattern.
 pub struct Pattern {
     text: Box<str>,
-    /// None for a pattern that matches every text.
+    /// `None` for a pattern that matches every text.
     engine: Option<Engine>,
 }
 
 /// A pattern that can be compiled.
 #[derive(Clone, Debug)]
 pub(crate) struct Draft {
-    /// In the engine's language.
+    /// In the engine's syntax.
     translated: Box<str>,
     bytes: usize,
 }
@@ -49,7 +49,7 @@ impl Pattern {
     /// Compiles a pattern.
     ///
     /// # Errors
-    /// When the C library would refuse it too, when it has a back-reference, or when it takes too much memory.
+    /// If the C library would refuse it too, it has a back-reference, or it takes too much memory.
     pub fn new(text: &str, syntax: Syntax) -> Result<Self, PatternError> {
         let draft = Draft::new(text, syntax)?;
         let engine = match draft {
@@ -65,16 +65,16 @@ impl Pattern {
         })
     }
 
-    /// Whether the pattern is found anywhere in the text. Takes as long as it takes: not for the way of a request.
+    /// Whether the pattern matches anywhere in the text. The time is not limited: not for the path of a message.
     pub fn is_match(&self, text: &str) -> bool {
         let found = self.is_found(text, &mut Effort::unbounded());
         found.unwrap_or_default()
     }
 
-    /// Whether the pattern is found anywhere in the text.
+    /// Whether the pattern matches anywhere in the text.
     ///
     /// # Errors
-    /// When that takes too long.
+    /// If that takes too long.
     pub fn is_found(&self, text: &str, effort: &mut Effort<'_>) -> Result<bool, Spent> {
         match &self.engine {
             Some(engine) => Ok(engine.found(1, text.as_bytes(), effort)? != 0),
@@ -89,10 +89,10 @@ impl Pattern {
 }
 
 impl Draft {
-    /// Reads a pattern; none for one that matches every text.
+    /// Parses a pattern; `None` for one that matches every text.
     ///
     /// # Errors
-    /// As [`Pattern::new`].
+    /// See [`Pattern::new`].
     pub(crate) fn new(text: &str, syntax: Syntax) -> Result<Option<Self>, PatternError> {
         if text.is_empty() {
             return Ok(None);
@@ -100,17 +100,17 @@ impl Draft {
         if text.len() > LONGEST {
             return Err(PatternError {
                 fault: format!("has {} bytes", text.len()),
-                mend: "keep a pattern to 4096 bytes",
+                mend: "use at most 4096 bytes",
             });
         }
         let translated = parse::translate(text.as_bytes(), syntax)?;
         Self::of(translated.into()).map(Some)
     }
 
-    /// One that is found where any of these is.
+    /// Returns a pattern that matches where any of these does.
     ///
     /// # Errors
-    /// When they take too much memory together.
+    /// If they take too much memory together.
     pub(crate) fn any<'d>(
         drafts: impl IntoIterator<Item = &'d Self>,
     ) -> Result<Self, PatternError> {
@@ -130,7 +130,7 @@ impl Draft {
         })
     }
 
-    /// The memory that it takes at least, in bytes.
+    /// Returns the least memory of the pattern, in bytes.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
@@ -140,13 +140,13 @@ impl Draft {
     }
 }
 
-/// What is wrong with a pattern that takes too much memory.
+/// Error for a pattern that takes too much memory.
 pub(crate) const TOO_LARGE: &str = "takes too much memory";
 
 fn too_large() -> PatternError {
     PatternError {
         fault: TOO_LARGE.to_owned(),
-        mend: "repeat less, or use more than one pattern",
+        mend: "use fewer repetitions, or several patterns",
     }
 }
 

@@ -1,4 +1,4 @@
-//! From POSIX to the engine's language, token by token, with the GNU C library's reading of what POSIX leaves open.
+//! Translates POSIX to the engine's syntax, token by token. What POSIX leaves undefined is read as by the GNU C library.
 
 use std::fmt::Write as _;
 
@@ -6,22 +6,22 @@ use super::bracket::{Bracket, is_space};
 use super::error::{PatternError, invalid};
 use super::set::ByteSet;
 
-/// The most groups within groups.
+/// Deepest nesting of groups.
 const DEEPEST: usize = 100;
 
-/// The largest count in an interval (`RE_DUP_MAX`).
+/// Largest number in an interval (`RE_DUP_MAX`).
 const MOST_TIMES: u32 = 0x7fff;
 
-/// Which of the two languages of POSIX a pattern is written in.
+/// The POSIX syntax of a pattern.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Syntax {
-    /// Basic, with case: the columns of the table `trusted`.
+    /// Basic, case-sensitive: the columns of the table `trusted`.
     Basic,
-    /// Extended, without case: the files of rules.
+    /// Extended, case-insensitive: the rules files.
     Extended,
 }
 
-/// The pattern in the engine's language, to be compiled without Unicode.
+/// Translates a pattern to the engine's syntax, to be compiled without Unicode.
 pub(super) fn translate(pattern: &[u8], syntax: Syntax) -> Result<String, PatternError> {
     let mut parser = Parser {
         pattern,
@@ -35,21 +35,21 @@ pub(super) fn translate(pattern: &[u8], syntax: Syntax) -> Result<String, Patter
     parser.alternation()
 }
 
-/// What the pattern is made of.
+/// A token of the pattern.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Token {
     End,
-    /// A character, as it is written; behind a backslash, it is not folded.
+    /// A character; after a backslash, its case is not ignored.
     Byte {
         byte: u8,
         is_escaped: bool,
     },
     Any,
     Bracket,
-    /// `\w`, `\W`, `\s`, `\S`: whether it is the complement.
+    /// `\w`, `\W`, `\s`, `\S`, and whether it is the complement.
     Word(bool),
     Space(bool),
-    /// In the engine's language. Nothing repeats an anchor.
+    /// An anchor, in the engine's syntax. It cannot be repeated.
     Anchor(&'static str),
     Open,
     Close,
@@ -60,13 +60,13 @@ enum Token {
     OpenInterval,
     CloseInterval,
     BackReference(u8),
-    /// A backslash at the end.
+    /// A backslash at the end of the pattern.
     Backslash,
 }
 
 struct Parser<'p> {
     pattern: &'p [u8],
-    /// Behind the token.
+    /// Position after the token.
     at: usize,
     token: Token,
     is_basic: bool,
@@ -75,7 +75,7 @@ struct Parser<'p> {
 }
 
 impl Parser<'_> {
-    /// Branches with `|` between them.
+    /// Reads branches separated by `|`.
     fn alternation(&mut self) -> Result<String, PatternError> {
         let mut out = self.branch()?;
         while self.token == Token::Or {
@@ -86,7 +86,7 @@ impl Parser<'_> {
         Ok(out)
     }
 
-    /// One thing after the other.
+    /// Reads a sequence of expressions.
     fn branch(&mut self) -> Result<String, PatternError> {
         let mut out = String::new();
         loop {
@@ -99,7 +99,7 @@ impl Parser<'_> {
         }
     }
 
-    /// One thing with what repeats it.
+    /// Reads one expression with its repetition.
     fn expression(&mut self) -> Result<String, PatternError> {
         let mut atom = String::new();
         match self.token {
@@ -126,7 +126,7 @@ impl Parser<'_> {
             Token::BackReference(digit) => {
                 return Err(PatternError {
                     fault: format!("has a back-reference, \\{}", char::from(digit)),
-                    mend: "write what it stands for: back-references are not evaluated here, because they can take forever",
+                    mend: "write out what it refers to: back-references are not supported, because they can take exponential time",
                 });
             }
             Token::Backslash => return Err(invalid("ends with a backslash")),
@@ -135,7 +135,7 @@ impl Parser<'_> {
                 return Err(nothing_to_repeat());
             }
             Token::Close if self.is_basic => return Err(invalid("has a \\) without its \\(")),
-            // Where there is nothing to repeat or to close, they are characters.
+            // Where there is nothing to repeat or to close, these are ordinary characters.
             Token::Star => self.write_byte(b'*', false, &mut atom),
             Token::Plus => self.write_byte(b'+', false, &mut atom),
             Token::Question => self.write_byte(b'?', false, &mut atom),
@@ -147,10 +147,10 @@ impl Parser<'_> {
         self.repeated(atom)
     }
 
-    /// What stands between the parentheses; the token is the one that closes.
+    /// Reads the content of parentheses; the current token is then the closing one.
     fn group(&mut self) -> Result<String, PatternError> {
         if self.depth == DEEPEST {
-            return Err(invalid("has too many groups within groups"));
+            return Err(invalid("has too many nested groups"));
         }
         self.depth += 1;
         self.next(true);
@@ -194,7 +194,7 @@ impl Parser<'_> {
         }
     }
 
-    /// What stands between the braces, as the engine writes it; the token is the one that closes.
+    /// Reads the content of braces in the engine's syntax; the current token is then the closing one.
     fn interval(&mut self) -> Result<String, PatternError> {
         let least = self.number()?;
         let is_range = matches!(
@@ -209,7 +209,7 @@ impl Parser<'_> {
             false => least,
         };
         if self.token != Token::CloseInterval {
-            return Err(invalid("has an interval that is not a number or two"));
+            return Err(invalid("has an interval that is not one or two numbers"));
         }
         if least.is_none() && !is_range {
             return Err(invalid("has an interval without a number"));
@@ -227,7 +227,7 @@ impl Parser<'_> {
         })
     }
 
-    /// Digits, if there are any, and the token behind them.
+    /// Reads digits, if there are any, and the token after them.
     fn number(&mut self) -> Result<Option<u32>, PatternError> {
         let mut number = None;
         loop {
@@ -247,7 +247,7 @@ impl Parser<'_> {
         }
     }
 
-    /// Goes on to the next token. In a basic expression, `^` is an anchor only at the start, and where `carets` says so.
+    /// Reads the next token. In a basic expression, `^` is an anchor only at the start, and where `carets` is true.
     fn next(&mut self, carets: bool) {
         let (token, length) = self.peek(self.at, carets);
         self.token = token;
@@ -305,7 +305,7 @@ impl Parser<'_> {
         }
     }
 
-    /// Whether a basic expression, or a branch or group of it, ends here: then a dollar before is an anchor.
+    /// Whether a basic expression, or a branch or group of it, ends here, so that a preceding `$` is an anchor.
     fn ends_at(&self, at: usize) -> bool {
         matches!(
             self.peek(at, false).0,
@@ -331,5 +331,5 @@ fn write_class(fits: impl Fn(u8) -> bool, is_not: bool, out: &mut String) {
 }
 
 fn nothing_to_repeat() -> PatternError {
-    invalid("repeats where there is nothing to repeat")
+    invalid("has a repetition with nothing to repeat")
 }

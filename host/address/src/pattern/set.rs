@@ -1,4 +1,4 @@
-//! Sets of bytes, and how they are written for the engine.
+//! Sets of bytes, and their notation for the engine.
 
 use std::fmt::Write as _;
 
@@ -33,10 +33,10 @@ impl ByteSet {
         Self(self.0.map(|bits| !bits))
     }
 
-    /// As a class of the engine's language.
+    /// Writes the set as a class in the engine's syntax.
     pub(super) fn write(&self, out: &mut String) {
         if self.0 == [0; 4] {
-            // No byte at all.
+            // Matches no byte.
             out.push_str(r"[^\x00-\xFF]");
             return;
         }

@@ -17,7 +17,7 @@ fn fault(pattern: &str, syntax: Syntax) -> String {
 }
 
 #[test]
-fn patterns_are_found_anywhere_unless_they_are_anchored() {
+fn patterns_match_anywhere_unless_they_are_anchored() {
     assert!(basic("@example").is_match("sip:bob@example.com"));
     assert!(!basic("^example").is_match("sip:bob@example.com"));
     assert!(basic(r"^sip:.*@example\.com$").is_match("sip:bob@example.com"));
@@ -26,14 +26,14 @@ fn patterns_are_found_anywhere_unless_they_are_anchored() {
 }
 
 #[test]
-fn the_two_languages_differ() {
-    // With case, and + is a plus.
+fn the_two_syntaxes_differ() {
+    // Case-sensitive, and + is an ordinary character.
     assert!(!basic("SIP:").is_match("sip:bob"));
     assert!(basic("a+").is_match("a+"));
     assert!(!basic("^a+$").is_match("aa"));
     assert!(basic(r"^a\{2\}$").is_match("aa"));
     assert!(basic(r"^\(a\|b\)$").is_match("b"));
-    // Without case, and + repeats.
+    // Case-insensitive, and + is a repetition.
     assert!(extended("SIP:").is_match("sip:bob"));
     assert!(extended("^a+$").is_match("AA"));
     assert!(extended("^(a|b){2}$").is_match("aB"));
@@ -41,9 +41,9 @@ fn the_two_languages_differ() {
 }
 
 #[test]
-fn what_can_not_be_used_is_said() {
+fn errors_are_described() {
     assert!(fault(r"\(a\)\1", Syntax::Basic).contains(r"back-reference, \1"));
-    assert!(fault(r"(a)\1", Syntax::Extended).contains("write what it stands for"));
+    assert!(fault(r"(a)\1", Syntax::Extended).contains("write out what it refers to"));
     assert!(fault("[a", Syntax::Basic).contains("[ without its ]"));
     assert!(fault("(a", Syntax::Extended).contains("( without its )"));
     assert!(fault(r"a\)", Syntax::Basic).contains(r"\) without its \("));
@@ -51,19 +51,19 @@ fn what_can_not_be_used_is_said() {
     assert!(fault("a\\", Syntax::Extended).contains("ends with a backslash"));
     assert!(fault("[[:letter:]]", Syntax::Basic).contains("class of characters"));
     assert!(fault("(((a{999}){999}){999})", Syntax::Extended).contains("too much memory"));
-    assert!(fault(&"(".repeat(1000), Syntax::Extended).contains("within groups"));
+    assert!(fault(&"(".repeat(1000), Syntax::Extended).contains("nested groups"));
     assert!(fault(&"a".repeat(5000), Syntax::Basic).contains("5000 bytes"));
 }
 
 #[test]
-fn time_does_not_explode() {
+fn matching_takes_linear_time() {
     // Backtracking engines take 2^n steps for this.
     let text = "a".repeat(10_000);
     assert!(!extended("^(a|aa)+$b").is_match(&text));
     assert!(!extended("^(a*)*b$").is_match(&text));
 }
 
-/// Every pattern means what it means to the C library, and is refused where it is refused there.
+/// Every pattern has the same meaning as in the C library, and is refused if the C library refuses it.
 #[test]
 fn patterns_mean_what_they_mean_to_the_c_library() {
     let seed = std::env::var("PORTCULLIS_SEED").ok();
@@ -84,7 +84,7 @@ fn patterns_mean_what_they_mean_to_the_c_library() {
                 .iter()
                 .map(|text| if pattern.is_match(text) { '1' } else { '0' })
                 .collect(),
-            // Known to differ.
+            // A known difference.
             Err(error) if error.fault.contains("back-reference") => continue,
             Err(_) => "E".to_owned(),
         };
@@ -107,7 +107,7 @@ fn patterns_mean_what_they_mean_to_the_c_library() {
     );
 }
 
-/// Patterns that are not like each other, in the engine's language, and texts for them.
+/// Different patterns in the engine's syntax, and texts for them.
 fn drafts(random: &mut Random, count: usize) -> Vec<Draft> {
     let mut drafts = Vec::new();
     while drafts.len() < count {
@@ -118,7 +118,7 @@ fn drafts(random: &mut Random, count: usize) -> Vec<Draft> {
     drafts
 }
 
-/// A pattern whose table of states would be too large means the same.
+/// A pattern whose table of states would be too large has the same meaning.
 #[test]
 fn states_are_followed_to_the_same_answers() {
     let mut random = Random(7);
@@ -137,7 +137,7 @@ fn states_are_followed_to_the_same_answers() {
 }
 
 #[test]
-fn patterns_of_a_bank_are_found_as_each_alone() {
+fn patterns_of_a_bank_match_as_they_do_alone() {
     let mut random = Random(11);
     for count in [1, 2, 15, 16, 17, 33, 63, 64] {
         let drafts = drafts(&mut random, count);
@@ -160,7 +160,7 @@ fn patterns_of_a_bank_are_found_as_each_alone() {
     }
 }
 
-/// Sixty-four patterns as files have them take a few steps a byte, not sixty-four.
+/// Sixty-four patterns as in real files take a few steps per byte, not sixty-four.
 #[test]
 fn many_patterns_take_the_steps_of_few() {
     let drafts = (0..64).map(|n| {
@@ -177,8 +177,8 @@ fn many_patterns_take_the_steps_of_few() {
 }
 
 #[test]
-fn a_question_ends_between_two_looks() {
-    // Too large for a table of states: some thousand states go side by side.
+fn a_query_ends_at_a_check() {
+    // Too large for a table of states: some thousand states are followed in parallel.
     let hard = Draft::new("([ab]{1,480}c){1,8}d", Syntax::Extended);
     let hard = hard.unwrap().unwrap();
     let engine = Engine::alone(hard.translated(), &mut PatternBudget::default()).unwrap();
@@ -191,7 +191,7 @@ fn a_question_ends_between_two_looks() {
         let mut effort = Effort::new(&goes_on);
         assert_eq!(engine.found(1, text.as_bytes(), &mut effort), Err(Spent));
         assert_eq!(looks.get(), most + 1);
-        // What goes side by side for one byte comes on top of each.
+        // The states followed for one byte are added to each bound.
         let states = engine::states(&[hard.translated()]).unwrap().states().len() as u64;
         let bound = (most + 1) as u64 * (STEPS_PER_LOOK + states + 1);
         assert!(effort.steps() <= bound, "{} of {bound}", effort.steps());

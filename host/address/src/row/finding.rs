@@ -1,45 +1,45 @@
-//! What was found in a row: an error that makes it useless, or a warning.
+//! Errors and warnings about a row.
 
 use std::fmt;
 
 use portcullis_database::shown;
 
-/// A row that cannot be used, and is left out of the table.
+/// A row that is invalid, and is skipped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RowError {
-    /// Column `id` of the row; the number of the row in the order of loading when the table has no such column; 0 for a
-    /// row that is not stored yet; the number of the line in a file.
+    /// Column `id` of the row; the position of the row in the load if the table has no such column; 0 for a row that is not stored yet; the
+    /// line number in a file.
     pub id: i64,
-    /// Where the row stands when the number alone does not say so: file and line, or the column's other name.
+    /// Position of the row, if the number alone does not identify it: file and line, or the configured name of the column.
     pub place: Option<String>,
-    /// The column at fault.
+    /// The invalid column.
     pub column: &'static str,
-    /// What the column holds, as printable text of bounded length.
+    /// The value of the column, as printable text of bounded length.
     pub value: String,
-    /// What is wrong with it.
+    /// What is wrong.
     pub fault: String,
-    /// What to do about it.
+    /// How to correct it.
     pub mend: String,
 }
 
-/// A row that is used, but probably not as its author thinks.
+/// A row that is used, but may not mean what was intended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RowWarning {
     /// Column `id` of the row, as in [`RowError::id`].
     pub id: i64,
-    /// Where the row stands, as in [`RowError::place`].
+    /// Position of the row, as in [`RowError::place`].
     pub place: Option<String>,
     /// The column in question.
     pub column: &'static str,
-    /// What the column holds, as printable text of bounded length.
+    /// The value of the column, as printable text of bounded length.
     pub value: String,
-    /// What is odd about it.
+    /// What is unusual.
     pub fault: String,
-    /// How it is used, and what to write instead.
+    /// How the row is used, and what to write instead.
     pub mend: String,
 }
 
-/// An error or a warning before it knows its row.
+/// An error or a warning without its row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Finding {
     column: &'static str,
@@ -90,8 +90,8 @@ impl Finding {
     }
 }
 
-/// `row 17: ip_addr "10.0.0.0/24" is a network …; write …`, without the row's number when it is not stored yet; the place in place of
-/// the number where there is one.
+/// `row 17: ip_addr "10.0.0.0/24" is a network …; write …`, without the number if the row is not stored yet, and with the position instead
+/// of the number if there is one.
 impl fmt::Display for RowError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         line(

@@ -1,10 +1,10 @@
-//! Reads the column `ip_addr`.
+//! Parses the column `ip_addr`.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::finding::Finding;
 
-/// What the text is.
+/// The kind of the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum IpText {
     /// `padded`: written with leading zeros.
@@ -15,7 +15,7 @@ pub(super) enum IpText {
     Name,
 }
 
-/// Tells addresses from names, as Kamailio does by the characters (`:` or `[` means IPv6), and refuses what is neither.
+/// Distinguishes addresses from names, as Kamailio does by the characters (`:` or `[` means IPv6), and refuses anything else.
 pub(super) fn read(text: &str) -> Result<IpText, Finding> {
     if text.is_empty() {
         return Err(fault(
@@ -49,7 +49,7 @@ pub(super) fn read(text: &str) -> Result<IpText, Finding> {
     Err(fault(
         text,
         "is neither an address nor a host name",
-        "write one address; patterns are not known",
+        "write one address; patterns are not supported",
     ))
 }
 
@@ -58,7 +58,7 @@ fn v4(text: &str) -> Result<IpText, Finding> {
         fault(
             text,
             "is not an IPv4 address",
-            "write four numbers from 0 to 255 with dots between them",
+            "write four numbers from 0 to 255, separated by dots",
         )
     })?;
     let padded = text
@@ -67,7 +67,7 @@ fn v4(text: &str) -> Result<IpText, Finding> {
     Ok(IpText::V4 { addr, padded })
 }
 
-/// Four numbers from 0 to 255 of at most three digits. Leading zeros mean nothing, as in Kamailio.
+/// Four numbers from 0 to 255 of at most three digits. Leading zeros are ignored, as in Kamailio.
 pub(super) fn dotted_quad(text: &str) -> Option<Ipv4Addr> {
     let mut octets = [0; 4];
     let mut parts = text.split('.');
@@ -104,8 +104,8 @@ fn v6(text: &str) -> Result<IpText, Finding> {
     if bare.contains('%') {
         return Err(fault(
             text,
-            "has a zone, which a source address has not",
-            "write the address without what follows the %",
+            "has a zone, which source addresses do not have",
+            "remove the % and everything after it",
         ));
     }
     Err(fault(

@@ -10,7 +10,7 @@ pub use finding::{RowError, RowWarning};
 use ip_text::IpText;
 pub(crate) use portcullis_database::shown;
 
-/// Longest tag in bytes. Kamailio's column is far shorter; this bounds what a changed schema can bring.
+/// Longest tag in bytes. Kamailio's column is far shorter; this limits what a changed schema can contain.
 const LONGEST_TAG: usize = 65_534;
 
 /// One row of the table `address`, not yet validated.
@@ -65,7 +65,7 @@ pub(crate) struct Valid<'a> {
     pub(crate) tag: Option<&'a str>,
 }
 
-/// What a row is about: decides in which of Kamailio's three tables it lives.
+/// What a row matches, which determines in which of Kamailio's three tables it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Place<'a> {
     /// One IPv4 address.
@@ -80,8 +80,8 @@ pub(crate) enum Place<'a> {
     Name(&'a str),
 }
 
-/// The address that a text in a question means: what a row with this text in `ip_addr` would be about. None: it can only be a
-/// name. IPv6 comes with or without brackets, IPv4 with or without leading zeros.
+/// Returns the address that a text in a query stands for: the one that a row with this text in `ip_addr` would match. `None` if it can only
+/// be a name. IPv6 is accepted with or without brackets, IPv4 with or without leading zeros.
 pub fn parse_ip(text: &str) -> Option<IpAddr> {
     let bare = text
         .strip_prefix('[')
@@ -96,7 +96,7 @@ pub fn parse_ip(text: &str) -> Option<IpAddr> {
 }
 
 impl<'a> Row<'a> {
-    /// Decides whether and as what the row can be used.
+    /// Validates the row.
     pub(crate) fn validate(self) -> Result<(Valid<'a>, Option<RowWarning>), RowError> {
         self.check()
             .map_err(|finding| finding.error(self.id))
@@ -146,7 +146,7 @@ impl<'a> Row<'a> {
                 "tag",
                 tag,
                 &format!("has {} bytes", tag.len()),
-                &format!("keep to {LONGEST_TAG} bytes; Kamailio's column holds 64 characters"),
+                &format!("use at most {LONGEST_TAG} bytes; Kamailio's column holds 64 characters"),
             )),
             tag => Ok(tag),
         }
@@ -210,7 +210,7 @@ impl<'a> Row<'a> {
         }
     }
 
-    /// Sources that arrive as `::ffff:a.b.c.d` are looked up as IPv4, so such a row has to be one, too.
+    /// Sources that arrive as `::ffff:a.b.c.d` are looked up as IPv4, so such a row must be IPv4, too.
     fn mapped(self, addr: Ipv4Addr) -> Result<(Place<'a>, Option<Finding>), Finding> {
         let bits = match self.mask {
             0 => 32,
@@ -249,7 +249,7 @@ impl<'a> Row<'a> {
         Ok((place, Some(warning)))
     }
 
-    /// Who writes 0.0.0.0 with mask 0 means every address, but Kamailio's mask 0 is one host.
+    /// An operator who writes 0.0.0.0 with mask 0 means every address, but Kamailio's mask 0 is one host.
     fn any_warning(self, addr: IpAddr) -> Option<Finding> {
         (self.mask == 0 && addr.is_unspecified()).then(|| {
             Finding::number(

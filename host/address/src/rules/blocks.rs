@@ -1,17 +1,17 @@
-//! The lines of one file, in blocks whose patterns a text is compared with at once.
+//! The lines of a rules file, in blocks whose patterns are matched against a text at once.
 
 use super::line::{Rule, Side};
 use crate::pattern::bank::{self, Bank, BankBuilder};
 use crate::pattern::{Draft, Effort, Spent};
 
-/// The lines of one file.
+/// The lines of one rules file.
 #[derive(Debug, Default)]
 pub(super) struct Lines {
     blocks: Box<[Block]>,
     count: usize,
 }
 
-/// Lines that follow each other.
+/// Consecutive lines.
 #[derive(Debug)]
 struct Block {
     lines: Box<[Line]>,
@@ -19,23 +19,23 @@ struct Block {
     right: Bank,
 }
 
-/// One line: it fits when both of its sides do.
+/// One line. It matches if both of its sides match.
 #[derive(Clone, Copy, Debug)]
 struct Line {
     left: Mask,
     right: Mask,
 }
 
-/// One side of a line, as bits in what the bank of its block answers.
+/// One side of a line, as bits in the result of the bank of its block.
 #[derive(Clone, Copy, Debug, Default)]
 struct Mask {
-    /// One of them has to be found; none of them stand for `ALL`.
+    /// One of these must match; no bits mean `ALL`.
     any: u64,
-    /// None of them may be found.
+    /// None of these may match.
     except: u64,
 }
 
-/// A block that is being filled.
+/// A block that is being built.
 #[derive(Default)]
 struct Open {
     lines: Vec<Line>,
@@ -44,7 +44,7 @@ struct Open {
 }
 
 impl Lines {
-    /// These rules, in their order.
+    /// Creates the lines of these rules, in their order.
     pub(super) fn new(rules: Vec<Rule>, banks: &mut BankBuilder) -> Self {
         let count = rules.len();
         let mut blocks = Vec::new();
@@ -64,10 +64,10 @@ impl Lines {
         }
     }
 
-    /// Whether a line fits both texts.
+    /// Whether a line matches both texts.
     ///
     /// # Errors
-    /// When it takes too long.
+    /// If it takes too long.
     pub(super) fn fit(
         &self,
         left: &str,
@@ -100,7 +100,7 @@ impl Mask {
         (self.any == 0 || found & self.any != 0) && found & self.except == 0
     }
 
-    /// The bits of a side whose patterns go behind these.
+    /// Adds the patterns of a side to `patterns`, and returns their bits.
     fn add(side: Side, patterns: &mut Vec<Draft>) -> Self {
         let mut bits = |drafts: Vec<Draft>| {
             let bits = drafts.into_iter().map(|draft| {

@@ -1,4 +1,4 @@
-//! The folder of allow and deny files, and the result of reading it.
+//! The directory of the allow and deny files, and the result of reading it.
 
 use std::fmt;
 use std::io::{ErrorKind, Read};
@@ -19,18 +19,19 @@ const LARGEST_FILE: u64 = 16 << 20;
 /// Most unusable lines that a load reports; others are only counted.
 const MOST_NAMED: usize = 100;
 
-/// A folder with allow and deny files, if one is configured.
+/// The directory of the allow and deny files, if one is configured.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RuleFolder {
     path: Option<PathBuf>,
     pattern_memory: usize,
 }
 
-/// A load under way.
+/// A load in progress.
 pub(super) struct Loading {
     loaded: LoadedRules,
     budget: PatternBudget,
-    /// The lines of each file, which wait until all patterns are known: how they are compared depends on what is left.
+    /// The rules of each file. They are combined only when all patterns are known, because how they are matched depends on the memory that
+    /// is left.
     files: Vec<(String, bool, Vec<Rule>)>,
 }
 
@@ -38,53 +39,53 @@ pub(super) struct Loading {
 #[derive(Debug)]
 pub(super) struct TooMany;
 
-/// The result of reading a folder.
+/// Result of a load.
 #[derive(Debug, Default)]
 pub struct LoadedRules {
-    /// The rules that can be used.
+    /// The valid rules.
     pub rules: Rules,
-    /// Files that were read.
+    /// Number of files.
     pub files: u64,
-    /// Lines that were left out.
+    /// Number of invalid lines, which were skipped.
     pub skipped: u64,
     /// The first of these lines, with their faults.
     pub errors: Vec<RuleError>,
-    /// Files that have lines, none of which can be used: `NAME.allow` or `NAME.deny`.
+    /// Files with lines, none of which is valid: `NAME.allow` or `NAME.deny`.
     pub(crate) broken: Vec<String>,
 }
 
-/// A line that cannot be used and is left out.
+/// A line that is invalid, and is skipped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RuleError {
     /// The file.
     pub file: String,
-    /// The line, from 1; 0 for the file itself.
+    /// Line number, from 1; 0 for the file itself.
     pub line: usize,
-    /// The part at fault, as printable text of bounded length.
+    /// The invalid part, as printable text of bounded length.
     pub value: String,
-    /// What is wrong with it.
+    /// What is wrong.
     pub fault: String,
-    /// What to do about it.
+    /// How to correct it.
     pub mend: String,
 }
 
-/// Why a folder cannot be read. The current rules stay.
+/// Why the directory cannot be read. The current rules stay.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error(
-    "can't read the rules in {path}: {cause}; check `folder` in [permissions], and that we may read it"
+    "cannot read the rules in {path}: {cause}; check `folder` in [permissions], and that the host may read it"
 )]
 pub struct RulesError {
-    /// The folder or file.
+    /// The directory or file.
     pub path: String,
-    /// What the system says.
+    /// The error of the system.
     pub cause: String,
 }
 
-/// The files of a folder, sorted by name, with their fingerprints.
+/// The rules files of a directory, sorted by name, with their fingerprints.
 pub(crate) type Stamp = Vec<(PathBuf, FileState)>;
 
 impl RuleFolder {
-    /// The folder at this path; an empty path is no folder, and has no rules.
+    /// Creates the directory with this path. An empty path means no directory and no rules.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self {
             path: Some(path.into()).filter(|path| !path.as_os_str().is_empty()),
@@ -100,7 +101,7 @@ impl RuleFolder {
         }
     }
 
-    /// Its path; `None` if none is configured.
+    /// Returns the path; `None` if none is configured.
     pub fn path(&self) -> Option<&Path> {
         self.path.as_deref()
     }
@@ -108,8 +109,8 @@ impl RuleFolder {
     /// Reads all pairs of files.
     ///
     /// # Errors
-    /// When the folder or a file in it cannot be read, or the patterns of all files exceed their memory limit: leaving lines out could
-    /// allow what they deny. A line that cannot be used is no error: it is left out and reported.
+    /// If the directory or a file in it cannot be read, or the patterns of all files exceed their memory limit: skipping lines could allow
+    /// what they deny. An invalid line is not an error: it is skipped and reported.
     pub fn load(&self) -> Result<LoadedRules, RulesError> {
         let mut loading = Loading::new(PatternBudget::new(self.pattern_memory));
         for path in self.files()? {
@@ -129,13 +130,13 @@ impl RuleFolder {
         Ok(loading.finish())
     }
 
-    /// Fingerprints of the files, to detect changes.
+    /// Returns fingerprints of the files, to detect changes.
     pub(crate) fn stamp(&self) -> Result<Stamp, RulesError> {
         let mut stamp = Stamp::default();
         for path in self.files()? {
             let state = FileState::of(&path);
             if state == FileState::Absent {
-                // A dangling link, or a file that was removed just now.
+                // A dangling link, or a file that has just been removed.
                 let gone = std::io::Error::from(ErrorKind::NotFound);
                 return Err(failed(&path, &gone));
             }
@@ -149,13 +150,13 @@ impl RuleFolder {
             path: path.display().to_string(),
             cause: format!(
                 "with this file the patterns of all rules take more than {} bytes of memory; raise `pattern-memory` in [permissions], \
-                 or repeat less in the patterns",
+                 or use fewer repetitions in the patterns",
                 self.pattern_memory
             ),
         }
     }
 
-    /// The files in the folder, sorted by name.
+    /// Returns the rules files in the directory, sorted by name.
     fn files(&self) -> Result<Vec<PathBuf>, RulesError> {
         let Some(folder) = &self.path else {
             return Ok(Vec::new());
@@ -166,7 +167,7 @@ impl RuleFolder {
             let name = path.file_name().unwrap_or_default().as_encoded_bytes();
             let is_ours =
                 |ending: &str| name.len() > ending.len() && name.ends_with(ending.as_bytes());
-            // A name that begins with the dot is a hidden file.
+            // A name that consists of the suffix only is that of a hidden file.
             if (is_ours(ALLOW) || is_ours(DENY)) && !path.is_dir() {
                 files.push(path);
             }
@@ -177,24 +178,24 @@ impl RuleFolder {
 }
 
 impl RulesError {
-    /// A folder is in the place of a file of rules.
+    /// Error for a directory in place of a rules file.
     pub(crate) fn is_folder(path: &Path) -> Self {
         failed(path, &std::io::Error::from(ErrorKind::IsADirectory))
     }
 
-    /// A file has lines, none of which can be used.
+    /// Error for a file with lines, none of which is valid.
     pub(crate) fn is_broken(path: &Path) -> Self {
         Self {
             path: path.display().to_string(),
-            cause: "none of its lines can be used, so the file keeps the rules that it had; `portcullis rules check` names the lines"
+            cause: "none of its lines is valid, so its previous rules stay; `portcullis rules check` lists the lines"
                 .to_owned(),
         }
     }
 }
 
 impl LoadedRules {
-    /// Rules from the texts of files: the name of each set, its allow file and its deny file. Lines that can't be used are errors,
-    /// and left out. For tests, and where no folder is at hand.
+    /// Creates rules from the texts of files: the name of each set, its allow file and its deny file. Invalid lines are skipped and
+    /// reported. For tests, and where there is no directory.
     pub fn of<'t>(files: impl IntoIterator<Item = (&'t str, &'t str, &'t str)>) -> Self {
         let mut loading = Loading::new(PatternBudget::new(usize::MAX));
         for (name, allow, deny) in files {
@@ -341,7 +342,7 @@ fn unreadable_name(path: &Path) -> RuleError {
         file: path.display().to_string(),
         line: 0,
         value: "its name".to_owned(),
-        fault: "is no text".to_owned(),
-        mend: "rename it in UTF-8, or policies can't name it".to_owned(),
+        fault: "is not valid UTF-8".to_owned(),
+        mend: "rename it, because policies cannot refer to it".to_owned(),
     }
 }

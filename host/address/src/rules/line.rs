@@ -1,8 +1,8 @@
-//! One line of an allow or deny file: `left [EXCEPT left] : right [EXCEPT right]`, each a list of patterns with commas between.
+//! One line of an allow or deny file: `left [EXCEPT left] : right [EXCEPT right]`, each a comma-separated list of patterns.
 //!
-//! Read as Kamailio reads it (`permissions/parse_config.c`), with its odd corners: the last colon outside of quotes divides the
-//! sides; ` EXCEPT ` counts within quotes too; a word without quotes is a pattern. Only the length of a line has no limit: Kamailio
-//! takes what is behind 499 bytes for another line, and to leave a long line out of a deny file would allow what it denies.
+//! Lines are parsed as by Kamailio (`permissions/parse_config.c`), including its peculiarities: the last colon outside quotes separates the
+//! sides; ` EXCEPT ` counts within quotes too; a word without quotes is a pattern. Only the length of a line is not limited: Kamailio would
+//! parse the rest after 499 bytes as another line, and skipping a long line of a deny file would allow what it denies.
 
 use crate::pattern::{Draft, PatternError, Syntax};
 
@@ -11,48 +11,49 @@ const LONGEST_PATTERN: usize = 255;
 
 const EXCEPT: &str = " EXCEPT ";
 
-/// The most patterns of a list that have a bit of their own. Of a longer list some go together, as one that is found where any of them is.
+/// Most patterns of a list that have bits of their own. In a longer list, several patterns are combined into one that matches where any of
+/// them does.
 const MOST_IN_LIST: usize = 16;
 
-/// One line as it was read.
+/// A parsed line.
 #[derive(Debug)]
 pub(super) struct Rule {
     pub(super) left: Side,
     pub(super) right: Side,
 }
 
-/// One side of it.
+/// One side of a line.
 #[derive(Debug)]
 pub(super) struct Side {
-    /// One of them has to be found; none of them stand for `ALL`. None of these is empty.
+    /// One of these must match; empty means `ALL`. None of the patterns is empty.
     pub(super) patterns: Vec<Draft>,
-    /// None of them may be found.
+    /// None of these may match.
     pub(super) except: Vec<Draft>,
 }
 
-/// What is wrong with a line.
+/// The error of a line.
 #[derive(Debug)]
 pub(super) struct Fault {
-    /// The part at fault.
+    /// The invalid part.
     pub(super) value: String,
     pub(super) fault: String,
     pub(super) mend: String,
 }
 
 impl Rule {
-    /// Reads a line; none for one that says nothing.
+    /// Parses a line; `None` for an empty line or a comment.
     pub(super) fn parse(line: &[u8]) -> Result<Option<Self>, Fault> {
         let Some((end, colon)) = extent(line) else {
             return Ok(None);
         };
-        // What a comment is written in is nobody's business.
+        // The encoding of a comment does not matter.
         let Ok(line) = std::str::from_utf8(&line[..end]) else {
             let line = String::from_utf8_lossy(line);
-            return Err(fault(&line, "is no text", "write it in UTF-8"));
+            return Err(fault(&line, "is not text", "write it in UTF-8"));
         };
         let mend = "write LEFT : RIGHT, each a list of patterns in quotes, or ALL";
         let Some(colon) = colon else {
-            return Err(fault(line, "has no colon outside of quotes", mend));
+            return Err(fault(line, "has no colon outside quotes", mend));
         };
         let (left, right) = (&line[..colon], &line[colon + 1..]);
         if left.trim().is_empty() || right.trim().is_empty() {
@@ -64,7 +65,7 @@ impl Rule {
         }))
     }
 
-    /// The memory that its patterns take at least, in bytes.
+    /// Returns the least memory of its patterns, in bytes.
     pub(super) fn bytes(&self) -> usize {
         let sides = [&self.left, &self.right].into_iter();
         let drafts = sides.flat_map(|side| side.patterns.iter().chain(&side.except));
@@ -86,10 +87,10 @@ impl Side {
             .map_err(|error| fault(text.trim_ascii(), &error.fault, error.mend))
     }
 
-    /// A side of these lists.
+    /// Creates a side of these lists.
     ///
     /// # Errors
-    /// When a list is so long that it takes too much memory.
+    /// If a list takes too much memory.
     fn new(patterns: Vec<Draft>, except: Vec<Draft>) -> Result<Self, PatternError> {
         Ok(Self {
             patterns: joined(patterns)?,
@@ -102,7 +103,7 @@ impl Side {
     }
 }
 
-/// Where a line ends, be it with a comment, and the last colon outside of quotes; none if there is nothing but blanks.
+/// Returns where the line ends or its comment begins, and the last colon outside quotes; `None` for an empty line.
 fn extent(line: &[u8]) -> Option<(usize, Option<usize>)> {
     let (mut is_quoted, mut says_something, mut colon) = (false, false, None);
     let mut end = line.len();
@@ -122,14 +123,14 @@ fn extent(line: &[u8]) -> Option<(usize, Option<usize>)> {
     says_something.then_some((end, colon))
 }
 
-/// Patterns with commas between them, outside of quotes.
+/// Parses patterns separated by commas outside quotes.
 fn list(text: &str) -> Result<Vec<Draft>, Fault> {
     let (mut is_quoted, mut start) = (false, 0);
     let mut patterns = Vec::new();
     for (at, byte) in text.bytes().chain([b',']).enumerate() {
         match byte {
             b'"' => is_quoted = !is_quoted,
-            // The one behind the end counts in any case.
+            // The end of the text also ends a pattern.
             b',' if !is_quoted || at == text.len() => {
                 patterns.extend(pattern(&text[start..at], text)?);
                 start = at + 1;
@@ -140,7 +141,7 @@ fn list(text: &str) -> Result<Vec<Draft>, Fault> {
     Ok(patterns)
 }
 
-/// One pattern, with or without quotes.
+/// Parses one pattern, with or without quotes.
 fn pattern(word: &str, list: &str) -> Result<Option<Draft>, Fault> {
     let blank = |c| matches!(c, ' ' | '\t');
     let bare = word.trim_matches(blank);
@@ -155,7 +156,7 @@ fn pattern(word: &str, list: &str) -> Result<Option<Draft>, Fault> {
     }
     if bare.len() > LONGEST_PATTERN {
         let found = format!("has {} bytes", bare.len());
-        return Err(fault(bare, &found, "keep a pattern to 255 bytes"));
+        return Err(fault(bare, &found, "use at most 255 bytes"));
     }
     Draft::new(bare, Syntax::Extended).map_err(|error| fault(bare, &error.fault, error.mend))
 }
@@ -168,7 +169,7 @@ fn fault(value: &str, fault: &str, mend: &str) -> Fault {
     }
 }
 
-/// No more than [`MOST_IN_LIST`] patterns that are found where any of these is.
+/// Combines the patterns into at most [`MOST_IN_LIST`], each of which matches where any of its parts does.
 fn joined(drafts: Vec<Draft>) -> Result<Vec<Draft>, PatternError> {
     if drafts.len() <= MOST_IN_LIST {
         return Ok(drafts);

@@ -1,4 +1,4 @@
-//! Kamailio's allow and deny files: which left text goes with which right text (`allow_routing`, `allow_register`, `allow_uri`).
+//! Kamailio's allow and deny files: which pairs of texts are allowed (`allow_routing`, `allow_register`, `allow_uri`).
 //!
 //! A pair of files, `BASENAME.allow` and `BASENAME.deny`, is a set of rules. These rules compare texts; they do not parse
 //! URIs.

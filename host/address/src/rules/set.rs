@@ -1,4 +1,4 @@
-//! Sets of rules, and what they answer.
+//! Sets of rules, and their results.
 
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,14 +13,14 @@ use crate::pattern::{Effort, Spent};
 /// The default pair of files in Kamailio (`default_allow_file`, `default_deny_file`).
 pub const DEFAULT_RULES: &str = "permissions";
 
-/// The ends of the files' names (Kamailio: `allow_suffix`, `deny_suffix`).
+/// Suffixes of the file names (Kamailio: `allow_suffix`, `deny_suffix`).
 pub(super) const ALLOW: &str = ".allow";
 pub(super) const DENY: &str = ".deny";
 
-/// The longest text that Kamailio compares (`EXPRESSION_LENGTH`), in bytes. A longer one is denied.
+/// Longest text that Kamailio compares (`EXPRESSION_LENGTH`), in bytes. A longer text is denied.
 const LONGEST_TEXT: usize = 256;
 
-/// All sets of rules: immutable, and shared by all workers. The default one has none.
+/// All sets of rules: immutable, and shared by all workers. The default has no sets.
 #[derive(Debug, Default)]
 pub struct Rules {
     pub(super) sets: HashMap<Box<str>, RuleSet, FxBuildHasher>,
@@ -39,8 +39,8 @@ pub struct RuleSet {
 struct Told(AtomicU64);
 
 impl Rules {
-    /// The rules of a pair of files; `None` if neither file exists, which allows everything. That is logged once, because a misspelled
-    /// name looks the same.
+    /// Returns the rules of a pair of files; `None` if neither file exists, which allows everything. That is logged once, because a
+    /// misspelled name has the same effect.
     pub fn set(&self, basename: &str) -> Option<&RuleSet> {
         let set = self.sets.get(basename);
         if set.is_none() && self.told.is_first(basename) {
@@ -53,9 +53,10 @@ impl Rules {
         set
     }
 
-    /// Whether a pair of texts is allowed; without such rules it is. A right text that could not be read is none, and is denied.
+    /// Whether a pair of texts is allowed; without such a pair of files it is. `None` as the right text means an invalid one, which is
+    /// denied.
     ///
-    /// Kamailio: `allow_uri`, and `allow_routing` without branches. Its time is unbounded: not for the path of a message.
+    /// Kamailio: `allow_uri`, and `allow_routing` without branches. The time is not limited: not for the path of a message.
     pub fn allows(&self, basename: &str, left: &str, right: Option<&str>) -> bool {
         let allowed = self
             .set(basename)
@@ -63,7 +64,7 @@ impl Rules {
         allowed.is_none_or(|allowed| allowed.unwrap_or_default())
     }
 
-    /// The answer to Kamailio's `permissions.testUri`: unlike a policy, it denies texts without a file.
+    /// Returns the result of Kamailio's `permissions.testUri`: unlike the function for policies, it denies if the files do not exist.
     pub fn test(&self, basename: &str, left: &str, right: &str) -> bool {
         self.sets.get(basename).is_some_and(|set| {
             let permitted = set.permits(left, right, &mut Effort::unbounded());
@@ -71,7 +72,7 @@ impl Rules {
         })
     }
 
-    /// The names of all sets, in order, each with the number of its allow and deny rules.
+    /// Returns the names of all sets, in order, each with its number of allow and deny rules.
     pub fn names(&self) -> Vec<(&str, usize, usize)> {
         let sets = self.sets.iter();
         let mut names: Vec<_> = sets
@@ -81,7 +82,7 @@ impl Rules {
         names
     }
 
-    /// The files that had rules and have none in these: `NAME.allow` or `NAME.deny`.
+    /// Returns the files that have rules in `self` and none in `now`: `NAME.allow` or `NAME.deny`.
     pub(crate) fn lost_in(&self, now: &Self) -> Vec<String> {
         let has = |rules: &Self, name: &str, ending: &str| {
             let set = rules.sets.get(name);
@@ -102,7 +103,7 @@ impl Rules {
         lost
     }
 
-    /// Rules of all sets.
+    /// Returns the number of rules in all sets.
     pub fn len(&self) -> usize {
         self.sets.values().map(RuleSet::len).sum()
     }
@@ -114,12 +115,11 @@ impl Rules {
 }
 
 impl RuleSet {
-    /// Whether a pair of texts is allowed: by an allow rule, or because no deny rule fits. Without any rule it is. Otherwise a
-    /// text above 256 bytes is denied, as is an empty left text, which stands for an address that could not be read, and a right
-    /// text that could not be read.
+    /// Whether a pair of texts is allowed: by an allow rule, or because no deny rule matches. Without any rules it is. Otherwise, these are
+    /// denied: a text above 256 bytes, an empty left text, which stands for an invalid address, and an invalid right text.
     ///
     /// # Errors
-    /// When it takes too long.
+    /// If it takes too long.
     pub fn allows(
         &self,
         left: &str,
@@ -141,7 +141,7 @@ impl RuleSet {
         }
     }
 
-    /// Number of rules.
+    /// Returns the number of rules.
     pub fn len(&self) -> usize {
         self.allow.len() + self.deny.len()
     }
@@ -157,7 +157,7 @@ impl RuleSet {
 }
 
 impl Told {
-    /// Whether this is the first question about the name.
+    /// Whether this is the first query of the name.
     fn is_first(&self, name: &str) -> bool {
         let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(name);
         let bit = 1 << (hash & 63);

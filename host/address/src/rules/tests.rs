@@ -17,19 +17,19 @@ fn error(line: &str) -> String {
 }
 
 #[test]
-fn an_allow_rule_goes_before_a_deny_rule_and_silence_allows() {
+fn allow_rules_precede_deny_rules_and_no_match_allows() {
     let rules = rules("\"^sip:boss@\" : ALL\n", "ALL : \"^sip:0900\"\n");
     assert!(rules.allows("test", "sip:boss@x", Some("sip:0900123@gw")));
     assert!(!rules.allows("test", "sip:bob@x", Some("sip:0900123@gw")));
     assert!(rules.allows("test", "sip:bob@x", Some("sip:030123@gw")));
     assert!(
         !rules.allows("test", "sip:boss@x", None),
-        "what can't be read is denied"
+        "an invalid text is denied"
     );
 }
 
 #[test]
-fn rules_that_are_not_there_allow_everything() {
+fn missing_files_allow_everything() {
     let rules = rules("", "# nothing but a comment\n\n");
     assert!(rules.allows("test", "a", Some("b")), "an empty pair");
     assert!(rules.allows("test", "a", None));
@@ -37,7 +37,7 @@ fn rules_that_are_not_there_allow_everything() {
     assert!(rules.test("test", "a", "b"));
     assert!(
         !rules.test("other", "a", "b"),
-        "Kamailio's testUri denies what it does not know"
+        "Kamailio's testUri denies if the files do not exist"
     );
 }
 
@@ -61,7 +61,7 @@ fn lists_exceptions_and_comments() {
 }
 
 #[test]
-fn the_last_colon_outside_of_quotes_divides() {
+fn the_last_colon_outside_quotes_separates_the_sides() {
     let rules = rules("", "sip:a@x : \"^sip:1@\"\n");
     assert!(!rules.allows("test", "sip:a@x", Some("sip:1@y")));
     assert!(rules.allows("test", "sip:a@y", Some("sip:1@y")));
@@ -77,7 +77,7 @@ fn texts_above_kamailios_limit_are_denied() {
 }
 
 #[test]
-fn lines_that_can_not_be_used_are_named() {
+fn invalid_lines_are_reported() {
     assert!(
         error("\"a\" \"b\"").starts_with("test.allow line 1: \"\\\"a\\\" \\\"b\\\"\" has no colon")
     );
@@ -89,15 +89,14 @@ fn lines_that_can_not_be_used_are_named() {
     assert!(error("\"[a\" : ALL").contains("\"[a\" has a [ without its ]"));
     assert!(error("\"(a)\\1\" : ALL").contains("back-reference"));
     assert!(
-        error(&format!("\"{}\" : ALL", "x".repeat(256)))
-            .contains("has 256 bytes; keep a pattern to 255")
+        error(&format!("\"{}\" : ALL", "x".repeat(256))).contains("has 256 bytes; use at most 255")
     );
     let latin = RuleFolder::default();
     assert_eq!(latin.load().unwrap().files, 0);
 }
 
 #[test]
-fn long_lines_are_read_whole() {
+fn long_lines_are_parsed_completely() {
     let list = ["\"^sip:bob@\""; 60].join(",");
     let rules = rules(
         "",
@@ -109,7 +108,7 @@ fn long_lines_are_read_whole() {
 }
 
 #[test]
-fn a_bad_line_leaves_the_others() {
+fn an_invalid_line_does_not_affect_the_others() {
     let loaded = loaded("", "nonsense\nALL : \"^sip:1@\"\n\"[\" : ALL\n");
     assert_eq!((loaded.skipped, loaded.rules.len()), (2, 1));
     assert!(!loaded.rules.allows("test", "a", Some("sip:1@x")));
@@ -164,9 +163,9 @@ fn a_folder_holds_pairs_by_name() {
     assert!(error.contains("`folder` in [permissions]"), "{error}");
 }
 
-/// Against the plainest way: all lines, one after the other.
+/// Compared with the naive way: all lines, one after the other.
 #[test]
-fn lines_in_blocks_answer_as_a_list_of_lines_does() {
+fn blocks_of_lines_give_the_results_of_a_list_of_lines() {
     // Long lists of patterns on both sides, and more lines than a block has.
     let list = |from: usize, count: usize| {
         let patterns = (from..from + count).map(|n| format!("\"^sip:{n}@\""));
@@ -205,7 +204,7 @@ fn lines_in_blocks_answer_as_a_list_of_lines_does() {
 }
 
 #[test]
-fn patterns_that_take_too_much_together_leave_the_old_rules() {
+fn patterns_above_the_memory_limit_keep_the_previous_rules() {
     let folder = tempfile::tempdir().unwrap();
     let write = |text: &str| std::fs::write(folder.path().join("permissions.deny"), text).unwrap();
     let rules = RuleFolder::new(folder.path()).with_pattern_memory(100_000);

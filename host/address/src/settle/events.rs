@@ -1,7 +1,8 @@
 //! The events of all files that this process watches: one inotify instance and one thread, however many files there are.
 //!
-//! Folders are watched in place of files: a rename replaces the file, and a watch of the old one would not tell of that. The system knows a
-//! folder by its inode, so two ways to one folder are one watch, and a folder in the place of another is another one.
+//! Directories are watched instead of files, because a rename replaces the file, and a watch of the old file would not report that. The
+//! system identifies a directory by its inode: two paths to a directory are one watch, and a directory that replaces another is a different
+//! one.
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
@@ -18,30 +19,30 @@ use tokio::sync::mpsc::Sender;
 
 use super::Writer;
 
-/// Names in one folder that are remembered without anybody following them; beyond that, all of these are forgotten.
+/// Most names in one directory that are remembered without a follower. Above that, all of these are forgotten.
 const MOST_NAMES: usize = 1024;
 
 /// The events of this process.
 pub(super) static EVENTS: LazyLock<Events> = LazyLock::new(Events::default);
 
-/// Where events of a name come from.
+/// A name in a watched directory, as a source of events.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Place {
     folder: WatchDescriptor,
     name: OsString,
 }
 
-/// Somebody who is told of events.
+/// A party that is notified of events.
 #[derive(Debug)]
 pub(super) struct Follower {
     number: u64,
-    /// Notified of every event at a place that is followed.
+    /// Notified of every event of a followed name.
     hint: Option<Sender<()>>,
-    /// Whether states of all names in the folders are wanted, followed or not.
+    /// Whether the states of all names in the directories are recorded, followed or not.
     is_wide: bool,
 }
 
-/// All watches, and who follows them.
+/// All watches and their followers.
 #[derive(Debug, Default)]
 pub(super) struct Events {
     watch: Mutex<Option<Watch>>,
@@ -49,7 +50,7 @@ pub(super) struct Events {
     numbers: AtomicU64,
 }
 
-/// A running watch.
+/// The inotify instance and its thread.
 #[derive(Debug)]
 struct Watch {
     inotify: Arc<Inotify>,
@@ -59,20 +60,20 @@ struct Watch {
 #[derive(Debug, Default)]
 struct Folders {
     all: HashMap<WatchDescriptor, Folder>,
-    /// Whether the thread has ended that reads events.
+    /// Whether the thread that reads events has ended.
     is_over: bool,
 }
 
 #[derive(Debug, Default)]
 struct Folder {
     names: HashMap<OsString, Name>,
-    /// Followers of all names together.
+    /// Number of followers of all names.
     followers: usize,
-    /// Those of them who want the states of all names.
+    /// Number of followers that need the states of all names.
     wide: usize,
 }
 
-/// A name in a folder.
+/// A name in a directory.
 #[derive(Debug, Default)]
 struct Name {
     writer: Option<Writer>,
@@ -80,7 +81,7 @@ struct Name {
 }
 
 impl Events {
-    /// One more who follows.
+    /// Adds a follower.
     pub(super) fn follower(&self, hint: Option<Sender<()>>, is_wide: bool) -> Follower {
         self.followers.fetch_add(1, Ordering::Relaxed);
         Follower {
@@ -90,15 +91,15 @@ impl Events {
         }
     }
 
-    /// How many follow.
+    /// Returns the number of followers.
     pub(super) fn followers(&self) -> usize {
         self.followers.load(Ordering::Relaxed)
     }
 
-    /// Follows a name in a folder, whether it is there or not. To follow it again changes nothing.
+    /// Follows a name in a directory, whether it exists or not. Following it again has no effect.
     ///
     /// # Errors
-    /// When the system gives no events.
+    /// If the system provides no events.
     pub(super) fn follow(
         &self,
         follower: &Follower,
@@ -113,7 +114,7 @@ impl Events {
         let Some(Watch { inotify, folders }) = &*watch else {
             return Err(io::ErrorKind::NotFound.into());
         };
-        // Held before the watch begins: its first event finds who follows.
+        // Locked before the watch begins, so that its first event finds the follower.
         let mut folders = folders.lock();
         let folder = inotify.add_watch(folder, wanted())?;
         folders.follow(follower, folder, name);
@@ -123,24 +124,24 @@ impl Events {
         })
     }
 
-    /// Follows a place no more.
+    /// Stops following a name.
     pub(super) fn leave(&self, follower: &Follower, place: &Place) {
         let watch = self.watch.lock();
         let Some(Watch { inotify, folders }) = &*watch else {
             return;
         };
         if folders.lock().leave(follower, place) {
-            // It may have gone with its folder.
+            // The watch may have ended with its directory.
             let _gone = inotify.rm_watch(place.folder);
         }
     }
 
-    /// Who follows nothing any more is gone.
+    /// Removes a follower, which must have stopped following all names.
     pub(super) fn end(&self) {
         self.followers.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// The state of a file at a place that is followed; none if its folder is not watched any more.
+    /// Returns the state of a followed file; `None` if its directory is no longer watched.
     pub(super) fn writer(&self, place: &Place) -> Option<Writer> {
         let watch = self.watch.lock();
         let folders = watch.as_ref()?.folders.lock();
@@ -163,7 +164,7 @@ impl Watch {
     }
 }
 
-/// Notes events for as long as there are any.
+/// Reads events until the watch ends.
 fn read(inotify: &Inotify, folders: &Mutex<Folders>) {
     loop {
         match inotify.read_events() {
@@ -182,7 +183,7 @@ fn read(inotify: &Inotify, folders: &Mutex<Folders>) {
     }
 }
 
-/// Everything but reading.
+/// Returns the events to watch for: all except reading.
 fn wanted() -> AddWatchFlags {
     AddWatchFlags::IN_ONLYDIR
         | AddWatchFlags::IN_ATTRIB
@@ -209,7 +210,7 @@ impl Folders {
         folder.wide += usize::from(follower.is_wide);
     }
 
-    /// Whether the folder is followed by nobody now.
+    /// Removes a follower. Returns whether the directory has no followers left.
     fn leave(&mut self, follower: &Follower, place: &Place) -> bool {
         let Some(folder) = self.all.get_mut(&place.folder) else {
             return false;
@@ -242,7 +243,7 @@ impl Folders {
     fn note(&mut self, event: &InotifyEvent) {
         let mask = event.mask;
         if mask.contains(AddWatchFlags::IN_Q_OVERFLOW) {
-            // Nobody knows what was missed.
+            // Events were lost, so every state is unknown.
             for folder in self.all.values_mut() {
                 folder.forget_states();
                 folder.hint();
@@ -250,7 +251,7 @@ impl Folders {
             return;
         }
         if mask.contains(AddWatchFlags::IN_IGNORED) {
-            // The folder is gone, and its watch with it.
+            // The directory is gone, and its watch with it.
             if let Some(folder) = self.all.remove(&event.wd) {
                 folder.hint();
             }
@@ -261,7 +262,7 @@ impl Folders {
         };
         match &event.name {
             Some(name) => folder.note(name, mask),
-            // Its own: it was moved or removed, or its rights were changed.
+            // An event of the directory itself: it was moved or removed, or its permissions have changed.
             None => folder.hint(),
         }
     }
@@ -295,7 +296,7 @@ impl Folder {
         self.names.values_mut().for_each(|name| name.writer = None);
     }
 
-    /// Forgets the names that nobody follows.
+    /// Forgets the names without followers.
     fn forget_others(&mut self) {
         self.names.retain(|_, name| !name.followers.is_empty());
     }
@@ -308,7 +309,7 @@ impl Folder {
 impl Name {
     fn hint(&self) {
         for hint in self.followers.iter().filter_map(|(_, hint)| hint.as_ref()) {
-            // A hint that is already waiting does for this event too.
+            // A notification that is still pending covers this event too.
             let _waiting = hint.try_send(());
         }
     }
@@ -325,7 +326,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn an_event_wakes_those_who_follow_the_file_and_nobody_else() {
+    async fn an_event_notifies_only_the_followers_of_the_file() {
         let events = Events::default();
         let folder = tempfile::tempdir().unwrap();
         let names: Vec<_> = (0..1000).map(|n| OsString::from(format!("{n}"))).collect();
@@ -350,7 +351,7 @@ mod tests {
             let (_, place, hints) = &mut following[number];
             while events.writer(place) != Some(Writer::Closed) {
                 let hint = timeout(Duration::from_secs(60), hints.recv()).await;
-                hint.expect("it is told").unwrap();
+                hint.expect("the follower is notified").unwrap();
             }
         }
         for (number, (_, place, hints)) in following.iter_mut().enumerate() {
@@ -365,9 +366,9 @@ mod tests {
         assert_eq!(watches(), 0);
     }
 
-    /// Sums up what the system says of two folders in one place, one after the other.
+    /// The events of two directories at the same path, one after the other.
     #[tokio::test]
-    async fn a_folder_in_the_place_of_another_is_another() {
+    async fn a_directory_that_replaces_another_is_watched_anew() {
         let events = Events::default();
         let folder = tempfile::tempdir().unwrap();
         let (here, aside) = (folder.path().join("here"), folder.path().join("aside"));
@@ -380,7 +381,7 @@ mod tests {
         fs::rename(&here, &aside).unwrap();
         let mut told = async || {
             let hint = timeout(Duration::from_secs(60), hints.recv()).await;
-            hint.expect("it is told").unwrap();
+            hint.expect("the follower is notified").unwrap();
         };
         told().await;
         fs::create_dir(&here).unwrap();
@@ -396,7 +397,7 @@ mod tests {
     }
 
     #[test]
-    fn who_wants_all_names_has_them_up_to_a_bound() {
+    fn states_of_all_names_are_recorded_up_to_a_limit() {
         let mut folders = Folders::default();
         let inotify = Inotify::init(InitFlags::IN_CLOEXEC).unwrap();
         let folder = tempfile::tempdir().unwrap();

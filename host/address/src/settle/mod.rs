@@ -2,8 +2,8 @@
 //!
 //! Three things distinguish a complete file from one that is being written:
 //! - [`Writers`]: file events report that a writer has it open, has closed it, or has renamed another file to its name;
-//! - [`Settling`]: it does not change for a while, whose length depends on these events;
-//! - [`Emptied`]: its content does not shrink to nothing, unless that lasts.
+//! - [`Settling`]: the file does not change for a while, whose length depends on these events;
+//! - [`Emptied`]: its content does not become empty, unless that lasts.
 //!
 //! [`FileWatch`] combines the first two for one file.
 
@@ -20,7 +20,7 @@ pub use watch::FileWatch;
 pub(crate) use writer::Writer;
 pub(crate) use writers::Writers;
 
-/// How long a change waits whose writer has not closed the file.
+/// How long a change waits while a writer has the file open.
 const OPEN: Duration = Duration::from_secs(60);
 
 /// How long a change waits on file systems without events (NFS, some overlays).
@@ -32,13 +32,13 @@ const ON_ITS_WAY: Duration = Duration::from_millis(50);
 /// After this time, the log reports that a file is still being written.
 const OVERDUE: Duration = Duration::from_secs(5);
 
-/// What a path of a file leads to.
+/// What a path leads to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum FileState {
     /// Nothing.
     #[default]
     Absent,
-    /// A folder, or anything else that cannot be read as a file.
+    /// A directory, or anything else that is not a regular file.
     Other,
     /// A file.
     File(Print),
@@ -54,7 +54,7 @@ pub(crate) struct Print {
     changed: (i64, i64),
 }
 
-/// How long a change waits before it counts.
+/// How long a changed file must stay unchanged before the change takes effect.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Patience {
     /// For a file that was renamed to this name.
@@ -74,9 +74,9 @@ pub(crate) struct Settling<S> {
 #[derive(Debug)]
 struct Waiting<S> {
     state: S,
-    /// Since when it is so.
+    /// Since when the file has been in its current state.
     since: Instant,
-    /// Since when it is not as it was.
+    /// Since when the file has differed from the state in use.
     begun: Instant,
     is_told: bool,
 }
@@ -86,9 +86,9 @@ struct Waiting<S> {
 pub(crate) enum Step {
     /// Nothing has changed.
     Same,
-    /// Look again, after this time at the latest.
+    /// Check again, after this time at the latest.
     Wait(Duration),
-    /// It counts.
+    /// Use the state.
     Take,
 }
 
@@ -98,16 +98,16 @@ pub(crate) struct Emptied {
     since: Option<Instant>,
 }
 
-/// Whether the content that was read may replace the current one.
+/// Whether new content may replace the current one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Hold {
-    /// It may: it is not empty.
+    /// Yes: it is not empty.
     None,
-    /// It has just become empty: log it, and read again.
+    /// No: it has just become empty. Log it, and read again.
     Begins,
-    /// It has become empty a moment ago: read again.
+    /// No: it became empty a short time ago. Read again.
     Goes,
-    /// It has been empty for long enough.
+    /// Yes: it has been empty for long enough.
     Over,
 }
 
@@ -126,7 +126,7 @@ impl FileState {
         }
     }
 
-    /// How long it must stay so to count, in place of `before`.
+    /// Returns how long this state must stay unchanged to replace `before`.
     pub(crate) fn quiet(&self, before: &Self, writer: Writer, patience: &Patience) -> Duration {
         let Self::File(print) = self else {
             return patience.nothing;
@@ -138,7 +138,7 @@ impl FileState {
             _ if print.size == 0 => patience.nothing,
             Writer::Moved => patience.whole,
             Writer::Closed => patience.in_place,
-            // A link that was switched, or an event that has not arrived yet.
+            // A link to another file, or an event that has not arrived yet.
             Writer::Unheard => match before {
                 Self::File(before) if is_same_file(before) => patience.in_place,
                 Self::File(_) | Self::Absent | Self::Other => patience.whole.max(ON_ITS_WAY),
@@ -150,7 +150,7 @@ impl FileState {
 }
 
 impl Print {
-    /// By its modification time; a time in the future is ignored.
+    /// Compares the modification time; a time in the future is ignored.
     fn is_older_than(&self, age: Duration) -> bool {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         let now = now.map_or(0, |now| now.as_secs() as i64);
@@ -165,7 +165,7 @@ impl<S> Default for Settling<S> {
 }
 
 impl<S: PartialEq> Settling<S> {
-    /// What to do about a state that was seen now, where `taken` is the one that counts. `quiet` is how long it must stay.
+    /// Returns what to do about the state `seen` now, while `taken` is in use. The state must stay unchanged for `quiet`.
     pub(crate) fn step(
         &mut self,
         state: S,
@@ -195,7 +195,7 @@ impl<S: PartialEq> Settling<S> {
         Step::Wait(left)
     }
 
-    /// How long a change has been waiting, if that is to be logged and was not yet.
+    /// Returns how long a change has been waiting, if that should be logged and has not been yet.
     pub(crate) fn overdue(&mut self, now: Instant) -> Option<Duration> {
         let waiting = self.waiting.as_mut()?;
         let waited = now.saturating_duration_since(waiting.begun);
@@ -206,7 +206,7 @@ impl<S: PartialEq> Settling<S> {
 }
 
 impl Emptied {
-    /// Whether what was read may take the place of what serves. `is_emptied`: the one has something that the other has not.
+    /// Whether new content may replace the current one. `is_emptied`: the new content is empty and the current one is not.
     pub(crate) fn hold(&mut self, is_emptied: bool, settle: Duration, now: Instant) -> Hold {
         if !is_emptied {
             self.since = None;

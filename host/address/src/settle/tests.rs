@@ -19,7 +19,7 @@ fn file(inode: u64, size: u64, age: u64) -> FileState {
 }
 
 #[test]
-fn how_long_a_change_waits_depends_on_how_it_came() {
+fn the_waiting_time_depends_on_how_the_file_was_changed() {
     let before = file(1, 100, 60);
     for (state, writer, quiet) in [
         (file(2, 100, 60), Writer::Moved, PATIENCE.whole),
@@ -44,7 +44,7 @@ fn how_long_a_change_waits_depends_on_how_it_came() {
 }
 
 #[test]
-fn a_state_counts_when_it_has_stayed() {
+fn a_state_is_used_when_it_has_settled() {
     let mut settling = Settling::default();
     let begun = Instant::now();
     let at = |seconds: u64| begun + Duration::from_secs(seconds);
@@ -64,7 +64,7 @@ fn a_state_counts_when_it_has_stayed() {
         "it goes on"
     );
     assert_eq!(settling.step(3, &1, quiet, at(4)), Step::Take);
-    // Away and back is nothing.
+    // A file that is missing for a moment has not changed.
     assert_eq!(
         settling.step(4, &3, quiet, at(5)),
         Step::Wait(Duration::from_secs(2))
@@ -77,7 +77,7 @@ fn a_state_counts_when_it_has_stayed() {
 }
 
 #[test]
-fn a_writer_without_end_is_told_once() {
+fn a_writer_that_does_not_finish_is_logged_once() {
     let mut settling = Settling::default();
     let begun = Instant::now();
     let quiet = |_: &u64| OPEN;
@@ -93,7 +93,7 @@ fn a_writer_without_end_is_told_once() {
 }
 
 #[test]
-fn nothing_counts_when_it_stays() {
+fn an_empty_file_is_used_when_it_stays_empty() {
     let mut emptied = Emptied::default();
     let begun = Instant::now();
     let at = |seconds: u64| begun + Duration::from_secs(seconds);

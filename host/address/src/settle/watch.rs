@@ -1,7 +1,7 @@
-//! Notices when a file has changed and is complete: rewritten, replaced by a rename, or behind a symbolic link that was switched.
+//! Detects when a file has changed and is complete: rewritten, replaced by a rename, or reached through a symbolic link that was changed.
 //!
-//! An event only triggers a look; identity, size and times of the file decide. Slow polling covers file systems without events (NFS,
-//! some overlays).
+//! An event only triggers a check; identity, size and times of the file decide. Slow polling covers file systems without events (NFS, some
+//! overlays).
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -16,13 +16,13 @@ use super::{FileState, Patience, Settling, Step, Writer, Writers};
 const SLOW_LOOK: Duration = Duration::from_secs(2);
 /// Polling interval without events; longer for many files, see [`FAST_SHARE`].
 const FAST_LOOK: Duration = Duration::from_millis(250);
-/// A look at one file takes some 20 µs: all files together may take a hundredth of a processor while events arrive, and a tenth without.
+/// A check of one file takes about 20 µs. All files together may take a hundredth of a processor with events, and a tenth without.
 const SLOW_SHARE: Duration = Duration::from_millis(2);
 const FAST_SHARE: Duration = Duration::from_micros(200);
-/// How long to wait at a time for a file to come to rest.
+/// Longest time to wait before a file that is settling is checked again.
 const WAIT: Duration = Duration::from_secs(1);
 
-/// For a file whose format shows whether it is complete, such as a policy: loading half of it fails.
+/// For a file whose format shows whether it is complete, such as a policy: an incomplete one cannot be loaded.
 const QUICK: Patience = Patience {
     whole: Duration::from_millis(20),
     in_place: Duration::from_millis(20),
@@ -42,7 +42,7 @@ pub struct FileWatch {
 
 impl FileWatch {
     /// Watches a file whose format shows whether it is complete: a change is reported as soon as its writer has closed the file. The
-    /// present state counts as seen.
+    /// current state is not a change.
     pub fn quick(path: &Path) -> Self {
         Self::new(path, QUICK)
     }
@@ -86,7 +86,7 @@ impl FileWatch {
                     event = "file_not_whole",
                     file = %self.path.display(),
                     seconds = waited.as_secs(),
-                    "file is being written or missing, not read until that ends; the previous content stays"
+                    "file is being written or missing, not read until it is complete; the previous content stays"
                 );
             }
             let _time_to_look = timeout(look, self.hints.recv()).await;
@@ -98,13 +98,13 @@ impl FileWatch {
         timeout(time, self.changed()).await.is_ok()
     }
 
-    /// Whether the last change was written into the file, and none that was renamed into its place: there may be more to come.
+    /// Whether the last change was written in place and not renamed into place, so that more may follow.
     pub fn was_in_place(&self) -> bool {
         self.was_in_place
     }
 }
 
-/// How long to wait for a hint before looking at a file that has not changed, one of `files`.
+/// Returns how long to wait for an event before checking a file that has not changed, one of `files`.
 fn interval(has_events: bool, files: usize) -> Duration {
     let files = u32::try_from(files).unwrap_or(u32::MAX);
     match has_events {
@@ -120,7 +120,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn many_files_are_looked_at_less_often() {
+    fn many_files_are_polled_less_often() {
         assert_eq!(interval(true, 1), SLOW_LOOK);
         assert_eq!(interval(true, 1000), SLOW_LOOK);
         assert_eq!(interval(true, 10_000), Duration::from_secs(20));
@@ -128,9 +128,9 @@ mod tests {
         assert_eq!(interval(false, 10_000), Duration::from_secs(2));
     }
 
-    /// One thread and one instance for all of them: the system has 128 instances for each user, by default.
+    /// One thread and one instance for all files: the system permits 128 instances per user by default.
     #[tokio::test]
-    async fn thousands_of_files_are_watched_and_a_change_is_noticed_at_once() {
+    async fn thousands_of_files_are_watched_and_a_change_is_detected_at_once() {
         let folder = tempfile::tempdir().unwrap();
         let file = |n: usize| {
             let own = folder.path().join(format!("{}", n % 100));
@@ -150,7 +150,7 @@ mod tests {
             let beside = folder.path().join("next");
             std::fs::write(&beside, "second!").unwrap();
             std::fs::rename(&beside, &files[n]).unwrap();
-            // An event is what wakes it: a look without one comes after seconds.
+            // Only an event can wake the watch here: the next poll is seconds away.
             let changed = watches[n].hints.recv();
             let hint = timeout(Duration::from_secs(60), changed).await;
             assert_eq!(hint.expect("there is an event"), Some(()));
@@ -164,15 +164,15 @@ mod tests {
         nothing: Duration::from_millis(20),
     };
 
-    /// Waits for the watch to notice, with a limit far above the usual time.
+    /// Waits until the watch detects a change, with a limit far above the usual time.
     async fn noticed(watch: &mut FileWatch) {
         timeout(Duration::from_secs(60), watch.changed())
             .await
-            .expect("the change is noticed");
+            .expect("the change is detected");
     }
 
     #[tokio::test]
-    async fn rewriting_renaming_removing_and_coming_back_are_noticed() {
+    async fn rewriting_renaming_removing_and_creating_are_detected() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("policy.wasm");
         let mut watch = FileWatch::new(&file, PATIENCE);
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_folder_that_comes_later_is_found() {
+    async fn a_directory_that_is_created_later_is_found() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("later/policy.wasm");
         let mut watch = FileWatch::new(&file, PATIENCE);
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_file_that_is_open_for_writing_is_not_looked_at_until_it_is_closed() {
+    async fn a_file_that_is_open_for_writing_is_not_read_until_it_is_closed() {
         use std::io::Write as _;
 
         let folder = tempfile::tempdir().unwrap();
@@ -238,7 +238,7 @@ mod tests {
         let mut writer = std::fs::File::create(&file).unwrap();
         for piece in ["one", "two", "three"] {
             writer.write_all(piece.as_bytes()).unwrap();
-            // Much longer than what it waits for once the file is closed.
+            // Much longer than the time to settle after the file is closed.
             let changed = watch.changes_within(Duration::from_millis(200)).await;
             assert!(!changed, "{piece}");
         }
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_file_that_is_away_for_a_moment_is_not_gone() {
+    async fn a_file_that_is_missing_for_a_moment_has_not_changed() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("policy.wasm");
         let aside = folder.path().join("aside");

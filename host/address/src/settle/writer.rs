@@ -5,7 +5,7 @@
 pub(crate) enum Writer {
     /// The file system has no events.
     Unknown,
-    /// No event was about this file.
+    /// There has been no event about this file.
     Unheard,
     /// A writer has it open.
     Open,

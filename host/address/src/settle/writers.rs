@@ -1,4 +1,4 @@
-//! Which files are being written, by the events of the folders that lead to them.
+//! Which files are being written, according to the events of the directories that lead to them.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -9,26 +9,26 @@ use tokio::sync::mpsc::Sender;
 use super::Writer;
 use super::events::{EVENTS, Follower, Place};
 
-/// Longest chain of links; a longer one is a loop.
+/// Longest chain of symbolic links; a longer one is a loop.
 const MOST_LINKS: usize = 40;
 
-/// Follows the names that lead to some files.
+/// Follows all names on the paths of some files.
 pub(crate) struct Writers {
     follower: Follower,
     places: Vec<Place>,
-    /// Where the file of each path is; none if there is none.
+    /// The directory entry of the file at each path; `None` if the file does not exist.
     files: HashMap<PathBuf, Option<Place>>,
     is_watching: bool,
     has_failed: bool,
 }
 
 impl Writers {
-    /// Follows nothing yet. `hint` is notified of every event.
+    /// Follows no files yet. `hint` is notified of every event.
     pub(crate) fn new(hint: Option<Sender<()>>) -> Self {
         Self::of(EVENTS.follower(hint, false))
     }
 
-    /// Follows nothing yet. Files beside those that are followed are known by their events, too, as soon as they are.
+    /// Follows no files yet. The states of all files in the directories of followed files are recorded.
     pub(crate) fn of_whole_folders() -> Self {
         Self::of(EVENTS.follower(None, true))
     }
@@ -43,7 +43,7 @@ impl Writers {
         }
     }
 
-    /// Follows the names that now lead to these files, and no others.
+    /// Follows the names on the current paths of these files, and no others.
     pub(crate) fn follow<'p>(&mut self, files: impl IntoIterator<Item = &'p Path>) {
         let (mut places, mut found) = (Vec::new(), HashMap::new());
         let mut failed = None;
@@ -53,7 +53,7 @@ impl Writers {
             for (folder, name) in &way.names {
                 match EVENTS.follow(&self.follower, folder, name) {
                     Ok(place) => last = Some(place),
-                    // It went in this moment; the folder above tells of that.
+                    // The directory has just been removed, which an event of its parent reports.
                     Err(_) if !folder.exists() => last = None,
                     Err(error) => failed = Some(error),
                 }
@@ -78,7 +78,7 @@ impl Writers {
         self.is_watching
     }
 
-    /// The state of a file that is followed.
+    /// Returns the state of a followed file.
     pub(crate) fn state(&self, file: &Path) -> Writer {
         if !self.is_watching {
             return Writer::Unknown;
@@ -98,11 +98,11 @@ impl Drop for Writers {
     }
 }
 
-/// The names whose events change where a path leads: that of the file, that of every link on the way there, and where the way ends
-/// early, that of the first thing that is missing. Each with its folder.
+/// The names whose events can change where a path leads, each with its directory: that of the file, that of every symbolic link on the way,
+/// and, if the file does not exist, that of the first missing component.
 struct Way {
     names: Vec<(PathBuf, OsString)>,
-    /// Whether the last name is the file's own.
+    /// Whether the last name is that of the file itself.
     is_whole: bool,
 }
 
@@ -127,7 +127,7 @@ impl Way {
                     links += 1;
                     ahead.extend(steps(&target));
                 }
-                // Nothing behind it can be followed.
+                // Nothing after this component can be followed.
                 Ok(_) => return way,
                 Err(_) if !is_there => return way,
                 Err(_) if step == ".." => _ = here.pop(),
@@ -146,7 +146,7 @@ impl Way {
     }
 }
 
-/// The steps of a path, the first one last.
+/// Returns the components of a path in reverse order.
 fn steps(path: &Path) -> Vec<OsString> {
     path.components()
         .rev()
@@ -161,7 +161,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_loop_of_links_ends() {
+    fn a_loop_of_links_is_detected() {
         let folder = tempfile::tempdir().unwrap();
         symlink("b", folder.path().join("a")).unwrap();
         symlink("a", folder.path().join("b")).unwrap();
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn every_link_on_the_way_is_followed() {
+    fn every_link_of_the_path_is_followed() {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
         std::fs::create_dir_all(at("releases/1/policies")).unwrap();
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_thing_that_is_missing_is_followed() {
+    fn the_first_missing_component_is_followed() {
         let folder = tempfile::tempdir().unwrap();
         let way = Way::to(&folder.path().join("later/policies/p.wasm"));
         assert_eq!(way.names, [(folder.path().to_owned(), "later".into())]);

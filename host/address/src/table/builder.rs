@@ -1,4 +1,4 @@
-//! Makes a [`Table`] from rows.
+//! Builds a [`Table`] of rows.
 
 use std::hash::{BuildHasher, BuildHasherDefault};
 use std::net::IpAddr;
@@ -15,17 +15,17 @@ use super::{Names, Table};
 use crate::row::{Place, Row, RowError, RowWarning, Valid};
 use crate::turns::{InTurns, sort_by_key};
 
-/// Most rows of a table: some 16 GB of them. Slots are numbered with 31 bits and NONE, so there is room to spare.
+/// Most rows of a table, about 16 GB of them. Slots are numbered with 31 bits, and there is one more value for NONE.
 const MOST_ROWS: usize = (1 << 29) - 1;
 
-/// Takes the rows one by one, in the order of loading, and makes the table.
+/// Takes the rows one by one, in the order of the load, and builds the table.
 ///
-/// The order matters where rows repeat: of rows about one address the last wins, of rows about one network the first.
+/// The order matters for duplicates: of rows about one address the last one is used, of rows about one network the first.
 #[derive(Debug, Default)]
 pub struct TableBuilder {
     hosts: Vec<Taken>,
     subnets: Vec<Taken>,
-    /// Number of the name's text, and of the rule.
+    /// Number of the text of the name, and of the rule.
     domains: Vec<(u32, u32)>,
     rules: Vec<Rule>,
     rule_index: HashTable<u32>,
@@ -44,12 +44,12 @@ struct Taken {
 }
 
 impl TableBuilder {
-    /// Adds a row, or tells why it cannot be used; the table then goes without it.
+    /// Adds a row, or returns why it is invalid; the table then lacks it.
     ///
-    /// A warning says that the row is in, but probably not with the meaning its author had in mind.
+    /// A warning means that the row is used, but may not mean what was intended.
     ///
     /// # Errors
-    /// [`Row`] tells what is wrong with a row, and what Kamailio makes of it.
+    /// If the row is invalid. [`Row`] describes which rows are, and what Kamailio does with them.
     pub fn push(&mut self, row: Row<'_>) -> Result<Option<RowWarning>, RowError> {
         let (valid, warning) = row.validate()?;
         match self.add(valid) {
@@ -60,23 +60,22 @@ impl TableBuilder {
                 column: "id",
                 value: row.id.to_string(),
                 fault: "is one row too many for a table in memory".to_owned(),
-                mend: format!("keep to {MOST_ROWS} rows and to 4 GiB of tags and of names"),
+                mend: format!("use at most {MOST_ROWS} rows, and 4 GiB of tags and of names"),
             }),
         }
     }
 
-    /// Number of rows that are in.
+    /// Returns the number of rows added.
     pub fn len(&self) -> usize {
         self.hosts.len() + self.subnets.len() + self.domains.len()
     }
 
-    /// Whether no row is in.
+    /// Whether no row has been added.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Makes the table. Takes a tenth of a second and more for a million rows, in short turns, so it is nothing for an async
-    /// worker.
+    /// Builds the table. For a million rows this takes a tenth of a second or more, in short slices, so it must not run on an async worker.
     pub fn build(self) -> Table {
         let Self {
             mut hosts,
@@ -94,7 +93,7 @@ impl TableBuilder {
         tags.forget_numbers();
         tags.shrink();
         names.shrink();
-        // Kamailio's order: the last loaded host and name first, networks by group and then as loaded.
+        // Kamailio's order: hosts and names in reverse order of the load, networks by group and then in the order of the load.
         hosts.reverse();
         domains.reverse();
         sort_by_key(&mut subnets, |row| rules[row.rule as usize].group);
@@ -124,7 +123,7 @@ impl TableBuilder {
         }
     }
 
-    /// `None` when the table is full.
+    /// Returns `None` if the table is full.
     fn add(&mut self, row: Valid<'_>) -> Option<()> {
         if self.len() == MOST_ROWS {
             return None;
@@ -151,7 +150,7 @@ impl TableBuilder {
         Some(())
     }
 
-    /// The number of the rule, which is added if it is new.
+    /// Returns the number of the rule, which is added if it is new.
     fn rule(&mut self, rule: Rule) -> u32 {
         let rules = &mut self.rules;
         let same = |&number: &u32| rules[number as usize] == rule;
@@ -170,7 +169,7 @@ fn hash(rule: &Rule) -> u64 {
     BuildHasherDefault::<FxHasher>::default().hash_one(rule)
 }
 
-/// Makes the slots of one family, and notes for each row its slot. A row's rank is its place in Kamailio's order.
+/// Builds the slots of one address family, and stores the slot of each row. The rank of a row is its position in Kamailio's order.
 fn slots<A: Address>(
     hosts: impl Iterator<Item = (u32, A, u8, u32)> + Clone,
     subnets: impl Iterator<Item = (u32, A, u8, u32)> + Clone,
@@ -199,7 +198,7 @@ fn v6_rows(rows: &[Taken]) -> impl Iterator<Item = (u32, u128, u8, u32)> + Clone
     })
 }
 
-/// The set of each name, by the name's number.
+/// Returns the set of each name, by the number of the name.
 fn name_sets(domains: &[(u32, u32)], sets: &mut SetsBuilder) -> Vec<SetId> {
     let ranked = (0..)
         .zip(domains)

@@ -25,7 +25,7 @@ pub struct HostRow<'t> {
 pub struct SubnetRow<'t> {
     /// Column `grp`.
     pub group: u32,
-    /// Column `ip_addr`, host bits and all.
+    /// Column `ip_addr`, including host bits.
     pub ip: IpAddr,
     /// Column `mask`.
     pub mask: u8,
@@ -51,10 +51,10 @@ pub struct DomainRow<'t> {
 }
 
 impl Table {
-    /// The rows about one address, in the order of Kamailio's `permissions.addressDump`: by hash bucket, within a bucket
-    /// the last loaded first.
+    /// Returns the rows about one address, in the order of Kamailio's `permissions.addressDump`: by hash bucket, and within a bucket in
+    /// reverse order of the load.
     ///
-    /// Sorts the rows, so it costs time and memory: not for the way of a request.
+    /// Sorts the rows, which takes time and memory: not for the path of a message.
     pub fn hosts(&self) -> impl ExactSizeIterator<Item = HostRow<'_>> {
         let ip = |row: &Stored| row.network(&self.v4, &self.v6).0;
         let rows = &self.rows.hosts;
@@ -72,7 +72,7 @@ impl Table {
         })
     }
 
-    /// The rows about networks, in the order of `permissions.subnetDump`: by group, within a group as loaded.
+    /// Returns the rows about networks, in the order of `permissions.subnetDump`: by group, and within a group in the order of the load.
     pub fn subnets(&self) -> impl ExactSizeIterator<Item = SubnetRow<'_>> {
         self.rows.subnets.iter().enumerate().map(|(number, row)| {
             let (first, mask) = row.network(&self.v4, &self.v6);
@@ -87,10 +87,10 @@ impl Table {
         })
     }
 
-    /// The rows about names, in the order of `permissions.domainDump`: by hash bucket, within a bucket the last loaded
-    /// first.
+    /// Returns the rows about names, in the order of `permissions.domainDump`: by hash bucket, and within a bucket in reverse order of the
+    /// load.
     ///
-    /// Sorts the rows, so it costs time and memory: not for the way of a request.
+    /// Sorts the rows, which takes time and memory: not for the path of a message.
     pub fn domains(&self) -> impl ExactSizeIterator<Item = DomainRow<'_>> {
         let rows = &self.rows.domains;
         let name = |number: u32| self.names.texts.text(number);
@@ -109,15 +109,15 @@ impl Table {
     }
 }
 
-/// The numbers of rows with these buckets in the order of a dump: by bucket, then as they are. The rows themselves are made one by
-/// one, because many dumps may be under way.
+/// Returns the numbers of rows with these buckets in the order of a dump. The rows themselves are created one by one, because many dumps
+/// may be in progress.
 fn by_bucket(buckets: impl ExactSizeIterator<Item = u8>) -> Vec<(u8, u32)> {
     let mut order: Vec<_> = buckets.zip(0..).collect();
     order.sort_unstable();
     order
 }
 
-/// What Kamailio hashes of an address: the first four bytes, of IPv6 too.
+/// Returns the bytes of an address that Kamailio hashes: the first four, for IPv6 too.
 fn hashed(ip: IpAddr) -> [u8; 4] {
     let bits = match ip {
         IpAddr::V4(ip) => ip.to_bits(),
@@ -126,8 +126,8 @@ fn hashed(ip: IpAddr) -> [u8; 4] {
     bits.to_be_bytes()
 }
 
-/// The bucket of Kamailio's hash tables in which a row would be: `core_hash` over 128 buckets. It adds up `char`s, which have a sign
-/// on the machines that it mostly runs on.
+/// Returns the bucket of Kamailio's hash tables in which a row would be: `core_hash` over 128 buckets. It adds `char`s, which are signed on
+/// the most common machines.
 pub(crate) fn bucket(bytes: &[u8]) -> u8 {
     let mut words = bytes.chunks_exact(4);
     let mut hash = 0u32;
@@ -152,7 +152,7 @@ pub(crate) fn bucket(bytes: &[u8]) -> u8 {
 mod tests {
     use super::*;
 
-    /// Those with a high byte as Kamailio 5.6.3 dumps them, the others by its formula.
+    /// The buckets of names with a high byte are those that Kamailio 5.6.3 dumps, the others follow its formula.
     #[test]
     fn buckets_are_those_of_kamailio() {
         for (ip, expected) in [

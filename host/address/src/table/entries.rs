@@ -1,4 +1,4 @@
-//! What a look-up answers.
+//! Results of lookups.
 
 use std::net::IpAddr;
 use std::{fmt, vec};
@@ -8,42 +8,42 @@ use rustc_hash::FxHashSet;
 use super::Table;
 use super::sets::{Ranked, Rule, SetId};
 
-/// Everything the table says about one source or name.
+/// All rows about one source or name.
 ///
-/// Cheap to copy; asking it for several groups costs no further look-up.
+/// Cheap to copy; querying it for several groups needs no further lookup.
 #[derive(Clone, Copy)]
 pub struct Entries<'t> {
     table: &'t Table,
-    /// `None`: nothing.
+    /// `None`: no rows.
     place: Option<Place>,
 }
 
-/// Where the table speaks of the source.
+/// Where the rows are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
-    /// The innermost slot of IPv4 that holds it.
+    /// The innermost IPv4 slot that contains the source.
     V4(u32),
-    /// The same of IPv6.
+    /// The same for IPv6.
     V6(u32),
     /// The rows of the name.
     Name(SetId),
 }
 
-/// The row that answered.
+/// The row that matches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Match<'t> {
     /// The row's group.
     pub group: u32,
-    /// The row's tag; `Some("")` where the column holds an empty text, `None` where it holds NULL.
+    /// The row's tag; `Some("")` if the column is an empty text, `None` if it is NULL.
     pub tag: Option<&'t str>,
 }
 
-/// One of the rows about a source, as [`Entries::iter`] gives them.
+/// One of the rows about a source, from [`Entries::iter`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry<'t> {
     /// The row's group.
     pub group: u32,
-    /// The port it asks for; 0 for any.
+    /// The port that it requires; 0 means any.
     pub port: u16,
     /// Its tag.
     pub tag: Option<&'t str>,
@@ -57,10 +57,10 @@ pub struct EntryIter<'t> {
 }
 
 impl Table {
-    /// Everything the table says about a source address, for all groups and ports.
+    /// Returns all rows about a source address, for all groups and ports.
     ///
-    /// An IPv4 address in IPv6 form (`::ffff:192.0.2.1`, as a dual-stack socket gives it) is looked up as IPv4. Never
-    /// allocates. This is the host table and then the subnet table of Kamailio's `allow_source_address`.
+    /// An IPv4 address in IPv6 form (`::ffff:192.0.2.1`, from a dual-stack socket) is looked up as IPv4. Never allocates. This is a search
+    /// of the host table and then the subnet table in Kamailio's `allow_source_address`.
     #[inline]
     pub fn lookup(&self, source: IpAddr) -> Entries<'_> {
         let place = match source.to_canonical() {
@@ -70,10 +70,10 @@ impl Table {
         Entries::new(self, place)
     }
 
-    /// Everything the table says about a name: exact and case-sensitive, as Kamailio's `allow_address` compares it.
+    /// Returns all rows about a name: exact and case-sensitive, as Kamailio's `allow_address` compares it.
     ///
-    /// A name that is an address has to go through [`lookup`](Self::lookup) instead. Unlike Kamailio's
-    /// `allow_address_group`, which forgets the tag of a name, the match carries it.
+    /// A name that is an address must be looked up with [`lookup`](Self::lookup) instead. Unlike Kamailio's `allow_address_group`, which
+    /// loses the tag of a name, the match contains it.
     pub fn lookup_name(&self, name: &str) -> Entries<'_> {
         let found = self.names.index.find(&self.names.texts, name);
         let place = found.map(|name| Place::Name(self.names.sets[name as usize]));
@@ -86,40 +86,39 @@ impl<'t> Entries<'t> {
         Self { table, place }
     }
 
-    /// Whether a request from this port is in the group, and by which row: Kamailio's `allow_source_address` and
-    /// `allow_address`.
+    /// Returns the row by which a request from this port is in the group: Kamailio's `allow_source_address` and `allow_address`.
     ///
-    /// A row with port 0 fits every port. A request from port 0 fits only those.
+    /// A row with port 0 matches every port. A request from port 0 matches only those.
     #[inline]
     pub fn find(self, group: u32, port: u16) -> Option<Match<'t>> {
         self.answer(|set, rank| self.table.sets.find(set, rank, group, port))
     }
 
-    /// The first row that fits a request from this port, whatever its group: Kamailio's `allow_source_address_group` and
+    /// Returns the first row that matches a request from this port, whatever its group: Kamailio's `allow_source_address_group` and
     /// `allow_address_group`.
     ///
-    /// The last loaded row about this very address; without one, of the networks around it the row of the lowest group,
-    /// and of several the first loaded.
+    /// That is the last loaded row about this very address, or, without one, among the networks around it the row of the lowest group, and
+    /// of several the first loaded.
     #[inline]
     pub fn first(self, port: u16) -> Option<Match<'t>> {
         self.answer(|set, rank| self.table.sets.first(set, rank, port))
     }
 
-    /// The same among the rows of these groups, which must be sorted. The number of rows about the source makes little difference.
+    /// The same among the rows of these groups, which must be sorted. The time hardly depends on the number of rows about the source.
     pub fn first_of(self, port: u16, groups: &[u32]) -> Option<Match<'t>> {
         self.answer(|set, rank| self.table.sets.first_of(set, rank, port, groups))
     }
 
-    /// Whether the table says nothing at all about the source.
+    /// Whether there are no rows about the source.
     #[inline]
     pub fn is_empty(self) -> bool {
         self.place.is_none()
     }
 
-    /// Every row that can answer [`find`](Self::find) or [`first`](Self::first), in Kamailio's order; rows that others
-    /// before them hide are left out.
+    /// Returns every row that [`find`](Self::find) or [`first`](Self::first) can return, in Kamailio's order. Rows that are hidden by
+    /// others before them are omitted.
     ///
-    /// Sorts the rows about the source, so it allocates: not for the way of a request.
+    /// Sorts the rows about the source, and therefore allocates: not for the path of a message.
     pub fn iter(self) -> EntryIter<'t> {
         let sets = &self.table.sets;
         let all = |set, rank| sets.all(set, rank);

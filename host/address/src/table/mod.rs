@@ -1,8 +1,8 @@
-//! The immutable table: what the rows say, arranged so that one look-up answers every question about a source.
+//! The immutable table: rows arranged so that one lookup answers every query about a source.
 //!
-//! A look-up finds the innermost network or host that holds the source ([`slots`]). What its rows and those of the networks
-//! around it say ([`sets`]) is only looked at when somebody asks for a group. The group, port and tag that rows have in
-//! common are stored once, so they stay in the cache, and a source that nobody knows costs no more than a known one.
+//! A lookup finds the innermost network or host that contains the source ([`slots`]). The rules of its rows and of those of the networks
+//! around it ([`sets`]) are read only when a group is queried. The combinations of group, port and tag are stored once each, so that they
+//! stay in the cache, and an unknown source costs no more than a known one.
 
 mod address;
 mod builder;
@@ -27,7 +27,7 @@ use texts::{Index, Texts};
 
 /// The address table: immutable, and shared by all workers.
 ///
-/// The default table is empty: it knows no source.
+/// The default table is empty.
 #[derive(Default)]
 pub struct Table {
     v4: Slots<u32>,
@@ -47,32 +47,32 @@ struct Names {
 }
 
 impl Table {
-    /// Number of rows about one address.
+    /// Returns the number of rows about one address.
     pub fn host_count(&self) -> usize {
         self.rows.hosts.len()
     }
 
-    /// Number of rows about networks.
+    /// Returns the number of rows about networks.
     pub fn subnet_count(&self) -> usize {
         self.rows.subnets.len()
     }
 
-    /// Number of rows about names.
+    /// Returns the number of rows about names.
     pub fn domain_count(&self) -> usize {
         self.rows.domains.len()
     }
 
-    /// Number of rows of all kinds.
+    /// Returns the number of rows of all kinds.
     pub fn len(&self) -> usize {
         self.host_count() + self.subnet_count() + self.domain_count()
     }
 
-    /// Whether the table knows no source at all.
+    /// Whether the table has no rows.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Memory that the table holds, in bytes.
+    /// Returns the memory of the table, in bytes.
     pub fn memory_bytes(&self) -> usize {
         size_of::<Self>()
             + self.v4.memory_bytes()
@@ -86,7 +86,7 @@ impl Table {
     }
 }
 
-/// The counts, not the rows.
+/// Shows the counts and not the rows.
 impl fmt::Debug for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Table")

@@ -1,4 +1,4 @@
-//! The table as Kamailio has it: lists that are walked from end to end. Slow, plain, and the judge of the real one.
+//! A naive model of Kamailio's table: lists that are searched from end to end. Tests compare the real table with it.
 
 use std::net::IpAddr;
 
@@ -70,7 +70,7 @@ impl Model {
             // At the head of the bucket.
             self.hosts.insert(0, row);
         } else {
-            // Behind the last row whose group is not higher.
+            // After the last row whose group is not higher.
             let at = self
                 .subnets
                 .iter()
@@ -103,7 +103,7 @@ impl ModelRow {
     }
 }
 
-/// Bit by bit, so that no cleverness of the real table is repeated here.
+/// Compares bit by bit, and shares no code with the real table.
 fn same_bits(a: &[u8], b: &[u8], bits: usize) -> bool {
     (0..bits).all(|bit| (a[bit / 8] ^ b[bit / 8]) & (128 >> (bit % 8)) == 0)
 }

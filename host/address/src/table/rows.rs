@@ -1,4 +1,4 @@
-//! The rows themselves, kept for dumps.
+//! The rows, kept for dumps.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -9,29 +9,29 @@ use crate::turns::InTurns;
 /// All rows of a table, each kind in the order in which Kamailio tries it.
 #[derive(Debug, Default)]
 pub(super) struct Rows {
-    /// The last loaded first.
+    /// In reverse order of the load.
     pub(super) hosts: Vec<Stored>,
-    /// By group, then as loaded.
+    /// By group, then in the order of the load.
     pub(super) subnets: Vec<Stored>,
-    /// Number of the name's text, and of the rule; the last loaded first.
+    /// Number of the text of the name, and of the rule; in reverse order of the load.
     pub(super) domains: Vec<(u32, u32)>,
-    /// Which of the `subnets` were written with host bits, which the slot does not have, and how.
+    /// The `subnets` that were written with host bits, which slots do not have, and the addresses as written.
     host_bits: Vec<(u32, IpAddr)>,
 }
 
 /// A row about a host or network.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Stored {
-    /// Number of the slot, with [`V6`] if it is one of IPv6.
+    /// Number of the slot, with [`V6`] for an IPv6 slot.
     slot: u32,
     pub(super) rule: u32,
 }
 
-/// Marks a slot of IPv6.
+/// Marks an IPv6 slot.
 const V6: u32 = 1 << 31;
 
 impl Rows {
-    /// Rows about hosts and networks, in order.
+    /// Creates the rows about hosts and networks, in order.
     pub(super) fn new(hosts: Vec<Stored>, subnets: Vec<Stored>) -> Self {
         Self {
             hosts,
@@ -40,7 +40,7 @@ impl Rows {
         }
     }
 
-    /// Notes the slot of a row.
+    /// Stores the slot of a row.
     pub(super) fn place<A: Address>(&mut self, row: &Placed<A>, slot: u32) {
         let rows = match row.is_host() {
             true => &mut self.hosts,
@@ -50,7 +50,7 @@ impl Rows {
         rows[row.rank() as usize].slot = slot | family;
     }
 
-    /// Notes which networks were written with host bits, given as they were written.
+    /// Stores which networks were written with host bits, given as they were written.
     pub(super) fn keep_host_bits(
         &mut self,
         written: impl Iterator<Item = IpAddr>,
@@ -78,7 +78,7 @@ impl Rows {
 }
 
 impl Stored {
-    /// A row whose slot is not known yet.
+    /// Creates a row whose slot is not known yet.
     pub(super) fn new(rule: u32) -> Self {
         Self { slot: 0, rule }
     }

@@ -1,8 +1,8 @@
-//! What the rows about one network, host or name say: a rule, or a block of rules.
+//! The rules of the rows about one network, host or name: a single rule, or a block of rules.
 //!
-//! Rules are stored once, however many rows repeat them, and so are equal blocks; what nearly all rows of a table say
-//! stays in the cache. Within a block a rule is found by halving, so thousands of rows about one network cost a few more
-//! steps, not a longer scan.
+//! Equal rules are stored once, whatever the number of rows, and so are equal blocks. What most rows of a table have in common therefore
+//! stays in the cache. Within a block, a rule is found by binary search, so that thousands of rows about one network cost a few more steps,
+//! and not a longer scan.
 
 use std::hash::{BuildHasher, BuildHasherDefault};
 use std::ops::Range;
@@ -17,20 +17,19 @@ const NO_TAG: u16 = u16::MAX;
 /// Marks a set that is a block.
 const BLOCK: u32 = 1 << 31;
 
-/// Group, port and tag of a row: what it says, without the address it says it about.
+/// Group, port and tag of a row, without its address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Rule {
     pub(super) group: u32,
-    /// Where the tag lies. Not its number: looking that up would be one more step that misses the cache.
+    /// Position of the tag. This is not the number of the tag, whose lookup would be one more cache miss.
     tag_start: u32,
-    /// Its length, or [`NO_TAG`].
+    /// Length of the tag, or [`NO_TAG`].
     tag_length: u16,
     /// 0: any port.
     pub(super) port: u16,
 }
 
-/// A rule and the place of its row in Kamailio's order: of the rules that one source meets, the lowest rank is tried
-/// first.
+/// A rule, and the position of its row in Kamailio's order: of the rules that match a source, the one with the lowest rank is tried first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Ranked {
     pub(super) rank: u32,
@@ -38,7 +37,7 @@ pub(super) struct Ranked {
     pub(super) rule: u32,
 }
 
-/// Names a set: the number of a rule, or that of a block with [`BLOCK`].
+/// A set: the number of a rule, or that of a block with [`BLOCK`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct SetId(u32);
 
@@ -47,9 +46,9 @@ pub(super) struct SetId(u32);
 pub(super) struct Sets {
     rules: Vec<Rule>,
     blocks: Vec<Block>,
-    /// The rules of each block, sorted by port and group; of several with one port and group only the first in rank.
+    /// The rules of each block, sorted by port and group; of several with the same port and group, only the one with the lowest rank.
     ranked: Vec<Ranked>,
-    /// For each port of each block, sorted by port: where in `ranked` its first in rank is.
+    /// For each port of each block, sorted by port: the index in `ranked` of its rule with the lowest rank.
     firsts: Vec<u32>,
 }
 
@@ -60,7 +59,7 @@ struct Block {
     firsts_end: u32,
 }
 
-/// Makes the sets of a table.
+/// Builds the sets of a table.
 #[derive(Debug)]
 pub(super) struct SetsBuilder {
     sets: Sets,
@@ -69,7 +68,7 @@ pub(super) struct SetsBuilder {
 }
 
 impl Rule {
-    /// `None` when the tag is longer than 65,534 bytes, which validated rows have not.
+    /// Returns `None` if the tag is longer than 65,534 bytes, which validation excludes.
     pub(super) fn new(group: u32, port: u16, tag: Option<Span>) -> Option<Self> {
         let (tag_start, tag_length) = match tag {
             Some(Span { start, length }) => {
@@ -88,7 +87,7 @@ impl Rule {
         })
     }
 
-    /// Where the tag lies.
+    /// Returns the position of the tag.
     #[inline]
     pub(super) fn tag(self) -> Option<Span> {
         (self.tag_length != NO_TAG).then(|| Span {
@@ -97,7 +96,7 @@ impl Rule {
         })
     }
 
-    /// Whether a request from this port is meant.
+    /// Whether a request from this port matches.
     #[inline]
     fn fits(self, port: u16) -> bool {
         self.port == 0 || self.port == port
@@ -119,9 +118,9 @@ impl SetId {
 }
 
 impl Sets {
-    /// The rule that answers for this group and source port: the first in rank of those that could.
+    /// Returns the rule that matches this group and source port, with the lowest rank.
     ///
-    /// `rank` is the rank of the rule if the set is one rule alone.
+    /// `rank` is the rank of the rule if the set is a single rule.
     #[inline]
     pub(super) fn find(&self, set: SetId, rank: u32, group: u32, port: u16) -> Option<Ranked> {
         match set.block() {
@@ -133,7 +132,7 @@ impl Sets {
         }
     }
 
-    /// The rule that answers for this source port, whatever its group: the first in rank.
+    /// Returns the rule that matches this source port, whatever its group, with the lowest rank.
     #[inline]
     pub(super) fn first(&self, set: SetId, rank: u32, port: u16) -> Option<Ranked> {
         match set.block() {
@@ -145,7 +144,7 @@ impl Sets {
         }
     }
 
-    /// The same among the rules of these groups, which are sorted. Looks each of them up, or at each rule, whichever is less.
+    /// The same among the rules of these groups, which are sorted. Searches for each group, or scans the rules, whichever is less work.
     pub(super) fn first_of(
         &self,
         set: SetId,
@@ -167,7 +166,7 @@ impl Sets {
         self.all(set, rank).filter(is_wanted).min()
     }
 
-    /// All rules of the set, in any order.
+    /// Returns all rules of the set, in any order.
     pub(super) fn all(&self, set: SetId, rank: u32) -> impl Iterator<Item = Ranked> {
         let (one, many) = match set.block() {
             None => (Some(Ranked { rank, rule: set.0 }), &[][..]),
@@ -236,10 +235,10 @@ impl SetsBuilder {
         }
     }
 
-    /// The set of all rows about one network, host or name, in the order of their ranks.
+    /// Returns the set of all rows about one network, host or name, in the order of their ranks.
     ///
-    /// `absolute`: the ranks are compared with those of other sets. Where they are not, only the order within the set
-    /// counts, and sets of equal rules in equal order are one.
+    /// `absolute`: the ranks are compared with those of other sets. Otherwise only the order within the set matters, and sets with equal
+    /// rules in equal order are stored once.
     pub(super) fn block(&mut self, rows: impl Iterator<Item = Ranked>, absolute: bool) -> SetId {
         let mut block: Vec<Ranked> = rows.collect();
         let sets = &mut self.sets;
@@ -262,7 +261,7 @@ impl SetsBuilder {
         let mut firsts: Vec<u32> = Vec::new();
         for (at, ranked) in (0u32..).zip(&block) {
             let port = sets.rule(ranked.rule).port;
-            // The block is sorted by port: the rules of one port follow each other.
+            // The block is sorted by port, so the rules of one port are consecutive.
             match firsts
                 .last_mut()
                 .map(|first| (block[*first as usize], first))

@@ -1,36 +1,35 @@
-//! The networks and hosts of one family, and the search for the innermost one that holds an address.
+//! The networks and hosts of one address family, and the search for the innermost one that contains an address.
 //!
-//! Each network or host that rows speak of has one slot, whatever the number of rows. The slots lie sorted by their first
-//! address; each names the slot of the network around it. The innermost slot that holds an address is the last one that
-//! starts at or before it, or one of those around that slot.
+//! Each network or host in the rows has one slot, whatever the number of rows. The slots are sorted by their first address; each refers to
+//! the slot of the network around it. The innermost slot that contains an address is the last one that starts at or before the address, or
+//! one of those around that slot.
 //!
-//! Above the slots stands a tree of bins: each node divides the stretch from its first to its last start into equal bins
-//! and knows which slot is the first of each bin. A bin with few slots is searched in place, a bin with many has a node of
-//! its own. Thus the tree is wide where addresses are dense and absent where they are not, for IPv4 and IPv6 alike: a
-//! random table of a million rows needs one node, clustered ones two or three, and the worst that rows can be made to
-//! look like is bounded by the bits of an address. A look-up touches one cache line of bins for each node and one or two
-//! of slots, so a source that nobody knows costs as much as a known one.
+//! Above the slots is a tree of bins: each node divides the range from its first to its last start into equal bins, and stores the first
+//! slot of each bin. A bin with few slots is searched in place, a bin with many has a node of its own. The tree is therefore wide where
+//! addresses are dense and absent where they are not, for IPv4 and IPv6 alike: a random table of a million rows needs one node, clustered
+//! ones two or three, and the worst case is bounded by the number of bits in an address. A lookup touches one cache line of bins for each
+//! node and one or two of slots, so that an unknown source costs as much as a known one.
 
 use super::address::Address;
 use super::sets::{Ranked, SetId, SetsBuilder};
 use crate::turns::{InTurns, sort_by_key};
 
-/// A number that is no slot.
+/// No slot.
 const NONE: u32 = u32::MAX;
 /// Most slots of a bin that are searched in place.
 const LEAF: usize = 8;
-/// Slots a bin, on average, when a node is made.
+/// Slots per bin, on average, when a node is created.
 const PER_BIN: usize = 4;
 /// Marks a bin that has a node of its own.
 const NODE: u32 = 1 << 31;
 
-/// All slots of a family, and the bins.
+/// All slots of an address family, and the bins.
 #[derive(Default)]
 pub(super) struct Slots<A> {
     slots: Vec<Slot<A>>,
     /// For each bin its first slot, or its node with [`NODE`].
     bins: Vec<u32>,
-    /// The root first. Empty when there are no slots.
+    /// The root is first. Empty if there are no slots.
     nodes: Vec<Node<A>>,
 }
 
@@ -38,9 +37,9 @@ pub(super) struct Slots<A> {
 #[derive(Clone, Copy)]
 struct Slot<A> {
     first: A,
-    /// What its rows say.
+    /// The rules of its rows.
     set: SetId,
-    /// The place of its row in Kamailio's order, if it has only one.
+    /// Position of its row in Kamailio's order, if it has only one.
     rank: u32,
     /// The slot of the smallest network around it, or [`NONE`].
     around: u32,
@@ -51,14 +50,14 @@ struct Slot<A> {
 #[derive(Clone, Copy)]
 struct Node<A> {
     base: A,
-    /// Where its bins begin.
+    /// Index of its first bin.
     bins: u32,
-    /// The number of its last bin, which also takes everything behind it.
+    /// Number of its last bin, which also contains everything after it.
     last: u32,
     shift: u8,
 }
 
-/// A row as slots are made from it.
+/// A row, as input for the slots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Placed<A> {
     first: A,
@@ -67,7 +66,7 @@ pub(super) struct Placed<A> {
 }
 
 impl<A: Address> Slots<A> {
-    /// The innermost slot that holds the address.
+    /// Returns the innermost slot that contains the address.
     #[inline]
     pub(super) fn lookup(&self, addr: A) -> Option<u32> {
         let mut number = self.last_up_to(addr)?;
@@ -83,10 +82,10 @@ impl<A: Address> Slots<A> {
         }
     }
 
-    /// The rule that answers a request, by the sets of this slot and those around it.
+    /// Returns the rule that matches a request, from the sets of this slot and of those around it.
     ///
-    /// `find` gives the first rule of a set that does, with its rank; it is told the rank of a set of one. Kamailio tries
-    /// the rows about the host first, then those of all networks by rank.
+    /// `find` returns the matching rule of a set with the lowest rank; its second argument is the rank of a single rule. Kamailio tries the
+    /// rows about the host first, then those of all networks by rank.
     #[inline]
     pub(super) fn answer(
         &self,
@@ -108,7 +107,7 @@ impl<A: Address> Slots<A> {
         best.map(|best| best.rule)
     }
 
-    /// The rules of this slot and those around it in Kamailio's order, as `all` gives them for a set.
+    /// Returns the rules of this slot and those around it in Kamailio's order. `all` returns the rules of a set.
     pub(super) fn rules<R>(&self, slot: u32, all: impl Fn(SetId, u32) -> R) -> Vec<u32>
     where
         R: Iterator<Item = Ranked>,
@@ -121,7 +120,7 @@ impl<A: Address> Slots<A> {
         rules.into_iter().map(|(_, ranked)| ranked.rule).collect()
     }
 
-    /// The first address of a slot, and its bits.
+    /// Returns the first address of a slot, and its prefix length.
     pub(super) fn network(&self, slot: u32) -> (A, u8) {
         let slot = &self.slots[slot as usize];
         (slot.first, slot.bits)
@@ -133,7 +132,7 @@ impl<A: Address> Slots<A> {
             + self.nodes.capacity() * size_of::<Node<A>>()
     }
 
-    /// The slot and those around it, from the inside out.
+    /// Returns the slot and those around it, from the innermost to the outermost.
     #[inline]
     fn outwards(&self, slot: u32) -> impl Iterator<Item = &Slot<A>> {
         let mut next = slot;
@@ -144,13 +143,13 @@ impl<A: Address> Slots<A> {
         })
     }
 
-    /// The last slot that starts at or before the address.
+    /// Returns the last slot that starts at or before the address.
     #[inline]
     fn last_up_to(&self, addr: A) -> Option<u32> {
         let mut node = self.nodes.first()?;
         let mut slot = loop {
-            // An address before the first slot of the node lies behind the last slot of the bin before: bin 0 leads to the
-            // first slot, and from there it is one step back.
+            // An address before the first slot of the node is after the last slot of the previous bin: bin 0 leads to the first slot, and
+            // the result is the slot before it.
             let bin = match addr >= node.base {
                 true => addr.steps_from(node.base, node.shift, node.last),
                 false => 0,
@@ -173,7 +172,7 @@ impl<A: Address> Slots<A> {
 }
 
 impl<A: Address> Placed<A> {
-    /// A row about the network of this many bits around an address, or about the address if these are all bits.
+    /// Creates a row about the network of this prefix length around an address, or about the address itself if all bits are used.
     pub(super) fn new(addr: A, bits: u8, ranked: Ranked) -> Self {
         Self {
             first: addr.first(bits),
@@ -187,7 +186,7 @@ impl<A: Address> Placed<A> {
         self.bits == A::WIDTH
     }
 
-    /// Its place in Kamailio's order among hosts, or among networks.
+    /// Returns its position in Kamailio's order among hosts, or among networks.
     pub(super) fn rank(&self) -> u32 {
         self.ranked.rank
     }
@@ -198,7 +197,7 @@ impl<A: Address> Placed<A> {
 }
 
 impl<A: Address> Slots<A> {
-    /// Makes the slots of these rows, in any order. `placed` is told the slot of each row.
+    /// Builds the slots of these rows, in any order. `placed` is called with the slot of each row.
     pub(super) fn new(
         mut rows: Vec<Placed<A>>,
         sets: &mut SetsBuilder,
@@ -218,7 +217,7 @@ impl<A: Address> Slots<A> {
             slot.rank = rows[0].ranked.rank;
             slot.set = match rows {
                 [row] => SetId::rule(row.ranked.rule),
-                // Hosts go before networks whatever the rank, so only nested networks are compared by it.
+                // Hosts precede networks whatever their rank, so only ranks of nested networks are compared.
                 _ => sets.block(
                     rows.iter().map(|row| row.ranked),
                     nested && slot.bits < A::WIDTH,
@@ -238,7 +237,7 @@ impl<A: Address> Slots<A> {
         slots
     }
 
-    /// Makes the node over these slots and those below it; returns its number.
+    /// Creates the node over these slots and those below it; returns its number.
     fn add_node(&mut self, from: usize, to: usize) -> u32 {
         let base = self.slots[from].first;
         let end = self.slots[to - 1].first;
@@ -266,12 +265,12 @@ impl<A: Address> Slots<A> {
         let end = bins + last as usize;
         for bin in (bins..=end).in_turns() {
             let first = self.bins[bin] as usize;
-            // The bins of nodes below lie behind those of this node, and this bin's successor is still a slot.
+            // The bins of nodes below are after those of this node, and the successor of this bin is still a slot.
             let behind = match bin == end {
                 true => to,
                 false => self.bins[bin + 1] as usize,
             };
-            // Slots with one start cannot be parted: there are no more of them than bits in an address.
+            // Slots with the same start cannot be separated. There are at most as many of them as bits in an address.
             if behind - first > LEAF && self.slots[first].first != self.slots[behind - 1].first {
                 self.bins[bin] = self.add_node(first, behind) | NODE;
             }
@@ -280,11 +279,11 @@ impl<A: Address> Slots<A> {
     }
 }
 
-/// Makes a slot for each network and host of the sorted rows, and finds what is around it; tells which networks have a
-/// network around or inside of them.
+/// Creates a slot for each network and host of the sorted rows, and finds the network around it. Returns which networks have another
+/// network around or inside them.
 fn nest<A: Address>(rows: &[Placed<A>], slots: &mut Vec<Slot<A>>) -> Vec<bool> {
     let mut nested = Vec::with_capacity(slots.capacity());
-    // The slots that are open at the current address, from the outside in.
+    // The slots that contain the current address, from the outermost to the innermost.
     let mut open: Vec<u32> = Vec::new();
     let networks = rows.chunk_by(|a, b| a.network() == b.network());
     for rows in networks.in_turns() {
@@ -342,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn halves_of_the_line_down_to_one_address() {
+    fn halves_of_the_address_space_down_to_one_address() {
         let mut networks: Vec<(u128, u8)> = (0..128).map(|bit| (1 << bit, 128)).collect();
         networks.extend((0..128).map(|bit| (!(1 << bit), 128)));
         networks.extend((1..128).map(|bits| (0, bits)));
@@ -350,7 +349,7 @@ mod tests {
         compare(networks, &[0, 1, 2, 3, u128::MAX, u128::MAX - 1, 1 << 127]).unwrap();
     }
 
-    /// Dense where clusters are: every width of a cluster from one address to the whole line.
+    /// Dense in clusters, whose width ranges from one address to the whole address space.
     fn networks() -> impl Strategy<Value = Vec<(u128, u8)>> {
         let inside =
             proptest::collection::vec((any::<u128>(), prop_oneof![Just(128u8), 1..=128u8]), 1..200);

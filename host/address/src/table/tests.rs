@@ -10,9 +10,9 @@ use crate::row::Row;
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Any rows, any source, any group and port: the table answers what the lists answer.
+    /// For any rows, source, group and port, the table gives the result of the lists.
     #[test]
-    fn answers_as_the_model(
+    fn results_are_those_of_the_model(
         rows in proptest::collection::vec(model_row(5), 0..60),
         sources in proptest::collection::vec(ip(), 1..40),
     ) {
@@ -25,7 +25,7 @@ proptest! {
 
     /// Many groups and ports on few networks: long blocks.
     #[test]
-    fn answers_as_the_model_where_many_rows_share_a_network(
+    fn results_are_those_of_the_model_where_many_rows_share_a_network(
         rows in proptest::collection::vec(crowded_row(), 100..400),
         sources in proptest::collection::vec(crowded_ip(), 1..20),
     ) {
@@ -34,7 +34,7 @@ proptest! {
 }
 
 #[test]
-fn the_last_of_equal_hosts_and_the_first_of_equal_networks_win() {
+fn the_last_of_equal_hosts_and_the_first_of_equal_networks_are_used() {
     let table = table(&[
         (1, "10.0.0.1", 32, 0, Some("first")),
         (1, "10.0.0.1", 0, 0, Some("last")),
@@ -46,7 +46,7 @@ fn the_last_of_equal_hosts_and_the_first_of_equal_networks_win() {
 }
 
 #[test]
-fn a_host_goes_before_the_networks_around_it_even_where_its_group_is_higher() {
+fn a_host_precedes_the_networks_around_it_even_if_its_group_is_higher() {
     let table = table(&[
         (1, "10.0.0.0", 8, 0, Some("network")),
         (9, "10.0.0.1", 32, 5060, Some("host")),
@@ -99,7 +99,7 @@ fn null_and_empty_tags_differ() {
 }
 
 #[test]
-fn the_ends_of_the_address_line_belong_to_their_networks() {
+fn the_ends_of_the_address_space_belong_to_their_networks() {
     let table = table(&[
         (1, "0.0.0.0", 1, 0, Some("low")),
         (1, "128.0.0.0", 1, 0, Some("high")),
@@ -145,7 +145,7 @@ fn a_mapped_source_is_its_ipv4_address() {
 }
 
 #[test]
-fn an_empty_table_knows_nobody() {
+fn an_empty_table_matches_no_source() {
     let table = Table::default();
     for source in ["0.0.0.0", "255.255.255.255", "::", "ffff::"] {
         assert!(table.lookup(ip_of(source)).is_empty());
@@ -232,9 +232,9 @@ fn a_name_may_have_thousands_of_rows() {
     assert_eq!(name.iter().count(), 5000);
 }
 
-/// What would take 10,000 × 100,000 entries if every network had a list of all that holds in it.
+/// If every network had a list of all rules that apply in it, this would take 10,000 × 100,000 entries.
 #[test]
-fn memory_stays_in_proportion_to_the_rows() {
+fn memory_is_proportional_to_the_rows() {
     let mut builder = TableBuilder::default();
     let mut id = 0;
     let mut push = |group: i64, ip_addr: &str, mask: i64, port: i64, tag: &str| {
@@ -452,7 +452,7 @@ fn model_row(groups: u32) -> impl Strategy<Value = ModelRow> {
     })
 }
 
-/// Few addresses, close together and at the ends of the line, so that networks nest and repeat.
+/// Few addresses, close together and at the ends of the address space, so that networks nest and repeat.
 fn ip() -> impl Strategy<Value = IpAddr> {
     let v4 = prop_oneof![
         (0u32..16).prop_map(|low| 0x0a00_0000 | low),
@@ -468,7 +468,7 @@ fn ip() -> impl Strategy<Value = IpAddr> {
     ];
     prop_oneof![
         v4.prop_map(|bits| Ipv4Addr::from_bits(bits).into()),
-        // Mapped addresses are rows of IPv4, which the row tests cover.
+        // Mapped addresses are IPv4 rows, which the tests of rows cover.
         v6.prop_map(Ipv6Addr::from_bits)
             .prop_filter("mapped", |ip| ip.to_ipv4_mapped().is_none())
             .prop_map(IpAddr::V6),

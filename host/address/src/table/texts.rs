@@ -5,15 +5,15 @@ use std::hash::{BuildHasher, BuildHasherDefault};
 use hashbrown::HashTable;
 use rustc_hash::FxHasher;
 
-/// Many texts in one piece of memory, numbered from 0.
+/// Many texts in one allocation, numbered from 0.
 #[derive(Debug, Default)]
 pub(super) struct Texts {
     bytes: String,
-    /// Where each text lies.
+    /// Position of each text.
     spans: Vec<Span>,
 }
 
-/// Where a text lies.
+/// Position of a text.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Span {
     pub(super) start: u32,
@@ -22,31 +22,30 @@ pub(super) struct Span {
 
 /// Finds the number of a text.
 ///
-/// The hash is not keyed: what is in the table comes from the operator, and a name that arrives from the network can
-/// only meet what is in the table.
+/// The hash is not keyed: the texts in the table come from the operator, and a name from the network is only compared with those.
 #[derive(Debug, Default)]
 pub(super) struct Index {
     numbers: HashTable<u32>,
 }
 
 impl Texts {
-    /// The text with this number. Panics when there is none.
+    /// Returns the text with this number. Panics if there is none.
     pub(super) fn text(&self, number: u32) -> &str {
         self.at(self.span(number))
     }
 
-    /// The text that lies here.
+    /// Returns the text at this position.
     #[inline]
     pub(super) fn at(&self, Span { start, length }: Span) -> &str {
         &self.bytes[start as usize..start as usize + length as usize]
     }
 
-    /// Where the text with this number lies.
+    /// Returns the position of the text with this number.
     pub(super) fn span(&self, number: u32) -> Span {
         self.spans[number as usize]
     }
 
-    /// Forgets the numbers, for those who have noted where the texts lie.
+    /// Drops the numbers, when only positions are still needed.
     pub(super) fn forget_numbers(&mut self) {
         self.spans = Vec::new();
     }
@@ -60,7 +59,7 @@ impl Texts {
         self.spans.shrink_to_fit();
     }
 
-    /// `None` when all texts together would pass 4 GiB.
+    /// Returns `None` if all texts together would exceed 4 GiB.
     fn push(&mut self, text: &str) -> Option<u32> {
         let start = u32::try_from(self.bytes.len()).ok()?;
         let length = u32::try_from(text.len()).ok()?;
@@ -79,7 +78,7 @@ impl Index {
             .copied()
     }
 
-    /// The number of the text, which is added if it is new. `None` when there is no more room (4 GiB).
+    /// Returns the number of the text, which is added if it is new; `None` if all texts together would exceed 4 GiB.
     pub(super) fn intern(&mut self, texts: &mut Texts, text: &str) -> Option<u32> {
         if let Some(number) = self.find(texts, text) {
             return Some(number);

@@ -1,4 +1,4 @@
-//! From the rows of the table `trusted` to the table in memory.
+//! Builds the table of trusted peers of the rows of the table `trusted`.
 
 use std::cmp::Reverse;
 use std::net::IpAddr;
@@ -12,13 +12,13 @@ use crate::pattern::bank::{self, BankBuilder};
 use crate::pattern::{Draft, PatternBudget, Syntax, TOO_LARGE};
 use crate::row::{Finding, RowError, RowWarning};
 
-/// Longest source and tag in bytes. Kamailio's columns are far shorter; this bounds what a changed schema can bring.
+/// Longest source and tag in bytes. Kamailio's columns are far shorter; this limits what a changed schema can contain.
 const LONGEST_TEXT: usize = 65_534;
 
 /// One row of the table `trusted`, not yet validated.
 ///
-/// The meaning is Kamailio's (`permissions/trusted.c`, `reload_trusted_table`, and `hash_table_insert`). Where Kamailio refuses the
-/// whole table because of one row, the row is skipped and named.
+/// The meaning is Kamailio's (`permissions/trusted.c`, `reload_trusted_table`, and `hash_table_insert`). Where Kamailio refuses the whole
+/// table because of one row, the row is skipped and reported.
 ///
 /// | column | value | Kamailio | here |
 /// |---|---|---|---|
@@ -52,17 +52,17 @@ pub struct TrustedRow<'r> {
     pub priority: i64,
 }
 
-/// Makes a [`TrustedTable`] of rows.
+/// Builds a [`TrustedTable`] of rows.
 #[derive(Default)]
 pub struct TrustedBuilder {
     peers: Vec<(Key, NewPeer)>,
-    /// Each pattern is read once, however many rows have it. None for one that fits every text.
+    /// Each pattern is compiled once, however many rows have it. `None` for a pattern that matches every text.
     drafts: HashMap<Arc<str>, Option<Arc<Draft>>, FxBuildHasher>,
     budget: PatternBudget,
     ignored: u64,
 }
 
-/// A row whose patterns have no place yet.
+/// A row whose patterns have no bits yet.
 struct NewPeer {
     peer: Peer,
     from: Option<Arc<Draft>>,
@@ -73,7 +73,7 @@ struct NewPeer {
 #[derive(Default)]
 struct Patterns(Vec<Arc<Draft>>);
 
-/// What rows of one source have in common.
+/// The source of a row.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Key {
     Ip(IpAddr),
@@ -81,7 +81,7 @@ enum Key {
 }
 
 impl TrustedBuilder {
-    /// One whose patterns may take so much together.
+    /// Creates a builder with this memory limit for all patterns.
     pub fn with_budget(budget: PatternBudget) -> Self {
         Self {
             budget,
@@ -92,7 +92,7 @@ impl TrustedBuilder {
     /// Adds a row.
     ///
     /// # Errors
-    /// What keeps the row from being used. The builder is as it was.
+    /// If the row is invalid. The builder is then unchanged.
     pub fn push(&mut self, row: TrustedRow<'_>) -> Result<Option<RowWarning>, RowError> {
         let pushed = self.try_push(row);
         pushed
@@ -100,15 +100,15 @@ impl TrustedBuilder {
             .map_err(|finding| finding.error(row.id))
     }
 
-    /// Rows that are not loaded because their `proto` is `none`.
+    /// Returns the number of rows that are disabled because their `proto` is `none`.
     pub fn ignored(&self) -> u64 {
         self.ignored
     }
 
-    /// The table of the rows so far.
+    /// Builds the table of the rows added so far.
     pub fn build(self) -> TrustedTable {
         let mut peers = self.peers;
-        // Stable: of equal priority, the one loaded first comes first.
+        // The sort is stable: of equal priority, the row that was loaded first comes first.
         peers.sort_by(|(a, one), (b, other)| {
             a.cmp(b)
                 .then(Reverse(one.peer.priority).cmp(&Reverse(other.peer.priority)))
@@ -163,7 +163,7 @@ impl TrustedBuilder {
         Ok(warning)
     }
 
-    /// A column, and its pattern if it has one that does not fit every text.
+    /// Returns the pattern of a column, if it does not match every text.
     fn column(
         &mut self,
         name: &'static str,
@@ -195,7 +195,8 @@ impl TrustedBuilder {
                 "is one pattern too many: those of all rows take more than {} bytes",
                 self.budget.limit()
             );
-            let mend = "raise `pattern-memory` in [permissions], or repeat less in the patterns";
+            let mend =
+                "raise `pattern-memory` in [permissions], or use fewer repetitions in the patterns";
             return Err(Finding::text(name, text, &fault, mend));
         }
         let (text, draft) = (Arc::<str>::from(text), draft.map(Arc::new));
@@ -205,7 +206,7 @@ impl TrustedBuilder {
 }
 
 impl TrustedTable {
-    /// Adds the rows of one source, in blocks of as many patterns as are compared at once.
+    /// Adds the rows of one source, in blocks of as many patterns as are matched at once.
     fn add(&mut self, key: Key, rows: Vec<NewPeer>, banks: &mut BankBuilder) {
         let first_block = self.blocks.len();
         let (mut from, mut ruri) = (Patterns::default(), Patterns::default());
@@ -234,7 +235,7 @@ impl TrustedTable {
         };
     }
 
-    /// Makes a block of the rows from `first` on.
+    /// Builds a block of the rows from `first` on.
     fn close(
         &mut self,
         first: usize,
@@ -261,7 +262,7 @@ impl Patterns {
         self.0.len() < bank::MOST || draft.as_ref().is_none_or(is_there)
     }
 
-    /// Gives a pattern its bit.
+    /// Assigns a bit to a pattern.
     fn add(&mut self, draft: Option<Arc<Draft>>, column: &mut Option<Column>) {
         let (Some(draft), Some(column)) = (draft, column) else {
             return;
@@ -286,16 +287,17 @@ fn source(text: &str) -> Result<(Key, Option<Finding>), Finding> {
         let warning = Finding::text(
             "src_ip",
             text,
-            "is no address",
-            "it matches only a policy that asks for this very text: write one address, without mask, port and blanks",
+            "is not an address",
+            "it matches only if a policy passes this very text: write one address, without mask, port and blanks",
         );
         return Ok((Key::Text(text.into()), Some(warning)));
     };
     let printed = ip.to_canonical().to_string();
     let warning = (printed != text).then(|| {
-        let mend =
-            format!("it is read as {printed}: write that, or Kamailio never matches the row");
-        Finding::text("src_ip", text, "is not spelled as sources are", &mend)
+        let mend = format!(
+            "it is read as {printed}: write that, because Kamailio never matches the row as it is"
+        );
+        Finding::text("src_ip", text, "is not written as sources are", &mend)
     });
     Ok((Key::Ip(ip.to_canonical()), warning))
 }
@@ -303,7 +305,7 @@ fn source(text: &str) -> Result<(Key, Option<Finding>), Finding> {
 fn bounded(column: &'static str, text: &str) -> Result<(), Finding> {
     if text.len() > LONGEST_TEXT {
         let fault = format!("has {} bytes", text.len());
-        let mend = format!("keep to {LONGEST_TEXT} bytes; Kamailio's column is far shorter");
+        let mend = format!("use at most {LONGEST_TEXT} bytes; Kamailio's column is far shorter");
         return Err(Finding::text(column, text, &fault, &mend));
     }
     Ok(())
@@ -313,7 +315,7 @@ fn unknown_proto(text: &str) -> Finding {
     Finding::text(
         "proto",
         text,
-        "is no transport",
-        "write any, udp, tcp, tls, sctp, ws or wss, or none for a row that shall rest",
+        "is not a transport",
+        "write any, udp, tcp, tls, sctp, ws or wss, or none for a disabled row",
     )
 }

@@ -1,4 +1,4 @@
-//! The table `trusted`: peers that are let through by source, transport and the URIs of the request (Kamailio: `allow_trusted`).
+//! The table `trusted`: peers that are trusted by source, transport and URIs of the request (Kamailio: `allow_trusted`).
 
 mod builder;
 mod proto;
@@ -18,30 +18,30 @@ use crate::pattern::{Effort, Spent};
 use crate::row::parse_ip;
 use crate::table::bucket;
 
-/// The longest URI that Kamailio looks at here (`MAX_URI_SIZE`), in bytes. A request with a longer one is trusted by no row, unless
-/// a policy asks with another From URI, which may be of any length.
+/// Longest URI that Kamailio compares here (`MAX_URI_SIZE`), in bytes. A request with a longer one is not trusted by any row, unless the
+/// policy passes another From URI, which may have any length.
 const LONGEST_URI: usize = 1024;
 
-/// The table of trusted peers: immutable, and shared by all workers. The default one is empty and trusts nobody.
+/// The table of trusted peers: immutable, and shared by all workers. The default is empty.
 #[derive(Debug, Default)]
 pub struct TrustedTable {
-    /// All rows, those of one source together, in the order in which Kamailio tries them: by priority, the highest first; of equal
-    /// priority as loaded.
+    /// All rows, grouped by source, in the order in which Kamailio tries them: by descending priority; with equal priority, in the order of
+    /// the load.
     peers: Vec<Peer>,
-    /// The patterns of these rows, block by block. A block is of one source.
+    /// The patterns of these rows, in blocks. A block has rows of one source only.
     blocks: Vec<Block>,
-    /// Where the blocks of an address are.
+    /// The blocks of each address.
     by_ip: HashMap<IpAddr, Span, FxBuildHasher>,
-    /// Where the blocks are whose source is no address.
+    /// The blocks of each source that is not an address.
     by_text: HashMap<Box<str>, Span, FxBuildHasher>,
 }
 
-/// What is asked: may the request pass?
+/// A query: is the request trusted?
 #[derive(Clone, Copy, Debug)]
 pub struct TrustedQuestion<'q> {
-    /// Where the request comes from.
+    /// The source of the request.
     pub source: TrustedSource<'q>,
-    /// The transport; [`Proto::Any`] asks for the rows of all.
+    /// The transport; [`Proto::Any`] queries the rows of all transports.
     pub proto: Proto,
     /// The From URI.
     pub from: FromUri<'q>,
@@ -49,25 +49,25 @@ pub struct TrustedQuestion<'q> {
     pub ruri: &'q str,
 }
 
-/// A From URI, and whose it is.
+/// A From URI, and its origin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FromUri<'q> {
-    /// The request's own.
+    /// That of the request.
     Own(&'q str),
-    /// One of the policy's choice.
+    /// One that the policy has passed.
     Given(&'q str),
 }
 
-/// A source, as an address or in words.
+/// A source, as an address or as text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TrustedSource<'q> {
-    /// An address. It equals the column when that is an address, however it is spelled.
+    /// An address. It equals the column if that is the same address, however it is written.
     Ip(IpAddr),
-    /// Any other text. It equals the column letter for letter.
+    /// Any other text. It is compared with the column literally.
     Text(&'q str),
 }
 
-/// A row that lets the request pass.
+/// A row that trusts the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TrustedMatch<'t> {
     /// Column `tag`.
@@ -104,15 +104,15 @@ struct Peer {
     priority: i32,
 }
 
-/// A column that holds a pattern.
+/// A column with a pattern.
 #[derive(Debug)]
 struct Column {
     text: Arc<str>,
-    /// Its bit in what the bank of its block answers; none for a pattern that fits every text.
+    /// Its bit in the result of the bank of its block; `None` for a pattern that matches every text.
     bit: Option<u8>,
 }
 
-/// Rows that follow each other, and what compares a text with the patterns of all of them at once.
+/// Consecutive rows, and a bank that matches the patterns of all of them at once.
 #[derive(Debug)]
 struct Block {
     first: u32,
@@ -121,7 +121,7 @@ struct Block {
     ruri: Bank,
 }
 
-/// Blocks in a line: the first, and how many.
+/// Consecutive blocks: the first, and their number.
 #[derive(Clone, Copy, Debug)]
 struct Span {
     first: u32,
@@ -129,13 +129,13 @@ struct Span {
 }
 
 impl TrustedTable {
-    /// Hands the rows that let a request pass to `each`, in the order in which Kamailio tries them, until it has enough: the first one is
-    /// the answer of `allow_trusted` with `peer_tag_mode` 0, all of them are that with 1.
+    /// Passes the rows that trust a request to `each`, in the order in which Kamailio tries them, until it returns that it has enough. The
+    /// first row is the result of `allow_trusted` with `peer_tag_mode` 0, all rows are that with 1.
     ///
     /// This is `match_hash_table` of Kamailio's `permissions/hash.c`.
     ///
     /// # Errors
-    /// When it takes too long.
+    /// If it takes too long.
     pub fn find<'t>(
         &'t self,
         question: TrustedQuestion<'_>,
@@ -179,7 +179,7 @@ impl TrustedTable {
         Ok(())
     }
 
-    /// All rows that let a request pass. Takes as long as it takes: not for the way of a request.
+    /// Returns all rows that trust a request. The time is not limited: not for the path of a message.
     pub fn matches<'t>(&'t self, question: TrustedQuestion<'_>) -> Vec<TrustedMatch<'t>> {
         let mut found = Vec::new();
         let _never_ended = self.find(question, &mut Effort::unbounded(), |one| {
@@ -189,19 +189,20 @@ impl TrustedTable {
         found
     }
 
-    /// Number of rows.
+    /// Returns the number of rows.
     pub fn len(&self) -> usize {
         self.peers.len()
     }
 
-    /// Whether nobody is trusted.
+    /// Whether there are no rows.
     pub fn is_empty(&self) -> bool {
         self.peers.is_empty()
     }
 
-    /// All rows in the order of Kamailio's `permissions.trustedDump`: by hash bucket, then by priority, then as loaded.
+    /// Returns all rows in the order of Kamailio's `permissions.trustedDump`: by hash bucket, then by priority, then in the order of the
+    /// load.
     ///
-    /// Sorts the rows, so it costs time and memory: not for the way of a request.
+    /// Sorts the rows, which takes time and memory: not for the path of a message.
     pub fn rows(&self) -> impl ExactSizeIterator<Item = TrustedDumpRow<'_>> {
         let mut rows: Vec<_> = self.peers.iter().map(Peer::dumped).collect();
         rows.sort_by_key(|row| (row.bucket, std::cmp::Reverse(row.priority)));
@@ -228,7 +229,7 @@ impl TrustedTable {
 }
 
 impl<'q> TrustedSource<'q> {
-    /// An address however it is spelled, in a row as in a question, or else a text.
+    /// Parses an address, however it is written, or else takes the text literally.
     pub fn parse(text: &'q str) -> Self {
         parse_ip(text).map_or(Self::Text(text), Self::Ip)
     }
@@ -249,7 +250,7 @@ impl Peer {
 }
 
 impl Column {
-    /// Whether a text fits in which these patterns are found. A column without a pattern fits every text.
+    /// Whether a text matches in which these patterns are found. A column without a pattern matches every text.
     fn fits(column: &Option<Self>, found: u64) -> bool {
         let bit = column.as_ref().and_then(|column| column.bit);
         bit.is_none_or(|bit| found & 1 << bit != 0)

@@ -1,4 +1,4 @@
-//! Transports as the table `trusted` names them.
+//! Transports of the table `trusted`.
 
 use std::fmt;
 
@@ -22,7 +22,7 @@ pub enum Proto {
 }
 
 impl Proto {
-    /// All of them, in the order of Kamailio's numbers.
+    /// All transports, in the order of Kamailio's numbers.
     pub const ALL: [Self; 7] = [
         Self::Any,
         Self::Udp,
@@ -39,7 +39,7 @@ impl Proto {
         all.find(|proto| proto.as_str().eq_ignore_ascii_case(text))
     }
 
-    /// The name, in small letters.
+    /// Returns the name, in lower case.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Any => "any",
@@ -52,12 +52,12 @@ impl Proto {
         }
     }
 
-    /// Kamailio's number (`PROTO_NONE` 0, `PROTO_UDP` 1, …), as dumps show it.
+    /// Returns Kamailio's number (`PROTO_NONE` 0, `PROTO_UDP` 1, …), as in dumps.
     pub fn number(self) -> u8 {
         self as u8
     }
 
-    /// Whether a row with this transport goes for a question with that one.
+    /// Whether a row with this transport matches a query for `asked`.
     pub(super) fn fits(self, asked: Self) -> bool {
         self == Self::Any || asked == Self::Any || self == asked
     }

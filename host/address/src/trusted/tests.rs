@@ -49,7 +49,7 @@ fn warning(row: TrustedRow<'_>) -> Option<String> {
 }
 
 #[test]
-fn a_peer_is_known_by_source_transport_and_both_uris() {
+fn a_peer_is_matched_by_source_transport_and_both_uris() {
     let table = table(&[
         TrustedRow {
             proto: "udp",
@@ -107,7 +107,7 @@ fn the_highest_priority_comes_first_and_then_the_first_loaded() {
 }
 
 #[test]
-fn patterns_that_are_null_or_empty_fit_everything() {
+fn null_and_empty_patterns_match_everything() {
     let table = table(&[TrustedRow {
         from: Some(""),
         ruri: None,
@@ -117,7 +117,7 @@ fn patterns_that_are_null_or_empty_fit_everything() {
 }
 
 #[test]
-fn addresses_are_equal_however_they_are_spelled() {
+fn addresses_are_equal_however_they_are_written() {
     let table = table(&[
         TrustedRow {
             source: "2001:DB8:0::1",
@@ -161,7 +161,7 @@ fn addresses_are_equal_however_they_are_spelled() {
     })
     .unwrap();
     assert!(
-        odd.starts_with("row 7: src_ip \"2001:DB8:0::1\" is not spelled")
+        odd.starts_with("row 7: src_ip \"2001:DB8:0::1\" is not written")
             && odd.contains("read as 2001:db8::1"),
         "{odd}"
     );
@@ -170,17 +170,17 @@ fn addresses_are_equal_however_they_are_spelled() {
         ..ROW
     })
     .unwrap();
-    assert!(name.contains("is no address"), "{name}");
+    assert!(name.contains("is not an address"), "{name}");
 }
 
 #[test]
-fn rows_that_can_not_be_used_are_named() {
+fn invalid_rows_are_reported() {
     let bad = error(TrustedRow {
         proto: "sip",
         ..ROW
     });
     assert!(
-        bad.starts_with("row 7: proto \"sip\" is no transport; write any"),
+        bad.starts_with("row 7: proto \"sip\" is not a transport; write any"),
         "{bad}"
     );
     let bad = error(TrustedRow {
@@ -210,7 +210,7 @@ fn rows_that_can_not_be_used_are_named() {
 }
 
 #[test]
-fn rows_at_rest_are_counted() {
+fn disabled_rows_are_counted() {
     let mut builder = TrustedBuilder::default();
     builder
         .push(TrustedRow {
@@ -223,7 +223,7 @@ fn rows_at_rest_are_counted() {
 }
 
 #[test]
-fn a_uri_above_kamailios_limit_is_trusted_by_no_row() {
+fn a_uri_above_kamailios_limit_matches_no_row() {
     let table = table(&[ROW]);
     let uri = "x".repeat(1025);
     assert!(tags(&table, "192.0.2.1", Proto::Udp, &uri, "").is_empty());
@@ -274,7 +274,7 @@ fn dumps_have_kamailios_order() {
 }
 
 #[test]
-fn rows_beyond_the_memory_for_patterns_are_left_out_and_named() {
+fn rows_above_the_memory_limit_of_patterns_are_skipped_and_reported() {
     let mut builder = TrustedBuilder::with_budget(PatternBudget::new(200_000));
     let mut taken = 0;
     for id in 1..=100 {
@@ -296,14 +296,14 @@ fn rows_beyond_the_memory_for_patterns_are_left_out_and_named() {
         }
     }
     assert!((2..20).contains(&taken), "{taken}");
-    // What has no pattern of its own still fits.
+    // A row without a pattern still fits.
     builder.push(ROW).unwrap();
     assert_eq!(builder.build().len(), taken + 1);
 }
 
-/// A source with many rows costs a few passes over its URIs, not one for each row.
+/// The rows of one source cost a few passes over the URIs, and not one for each row.
 #[test]
-fn the_rows_of_one_source_are_compared_at_once() {
+fn the_rows_of_one_source_are_matched_at_once() {
     let patterns: Vec<_> = (0..640).map(|n| format!("^sip:{n}@example")).collect();
     let rows = patterns.iter().map(|pattern| TrustedRow {
         from: Some(pattern),
@@ -330,9 +330,9 @@ fn the_rows_of_one_source_are_compared_at_once() {
 }
 
 proptest! {
-    /// Against the plainest way: all rows, one after the other.
+    /// Compared with the naive way: all rows, one after the other.
     #[test]
-    fn the_table_answers_as_a_list_of_rows_does(
+    fn the_table_gives_the_results_of_a_list_of_rows(
         rows in proptest::collection::vec((0..3_usize, 0..4_usize, 0..4_usize, 0..4_usize, -2..3_i64), 0..300),
         asked in proptest::collection::vec((0..4_usize, 0..4_usize, 0..3_usize, 0..3_usize), 8),
     ) {

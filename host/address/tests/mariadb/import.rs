@@ -75,7 +75,7 @@ async fn an_import_that_fails_on_the_way_changes_nothing() {
         error.contains("has no transactions") && error.contains("--replace"),
         "{error}"
     );
-    // What the column can't hold is not cut.
+    // What the column cannot hold is not cut.
     server
         .sql("ALTER TABLE address ENGINE = InnoDB, MODIFY tag VARCHAR(5) CHARACTER SET latin1; SET GLOBAL sql_mode = ''")
         .await;

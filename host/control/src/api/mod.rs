@@ -37,10 +37,10 @@ const OPERATIONS: [fn(Routes) -> Routes; 17] = [
     policy::EndTrial::operation,
 ];
 
-/// The description of everything below `/v1`.
+/// The description of all operations below `/v1`.
 static OPENAPI: LazyLock<String> = LazyLock::new(|| all().description.finish(commands::described));
 
-/// The addresses below `/v1`.
+/// Returns the routes below `/v1`.
 pub(crate) fn routes() -> Router<Arc<Control>> {
     all().router
 }
@@ -70,7 +70,7 @@ async fn openapi() -> Response {
 mod tests {
     use super::*;
 
-    /// What `docs/openapi.json` says is what the host serves. `PORTCULLIS_WRITE=1` writes it anew.
+    /// `docs/openapi.json` is the description that the host serves. `PORTCULLIS_WRITE=1` writes the file.
     #[test]
     fn the_description_in_the_documentation_is_that_of_the_host() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/openapi.json");
@@ -80,11 +80,11 @@ mod tests {
         let written = std::fs::read_to_string(path).unwrap();
         assert!(
             written == OPENAPI.as_str(),
-            "docs/openapi.json differs: PORTCULLIS_WRITE=1 cargo nextest run -p portcullis-control writes it anew"
+            "docs/openapi.json differs: PORTCULLIS_WRITE=1 cargo nextest run -p portcullis-control updates it"
         );
     }
 
-    /// Every reference leads somewhere, and every operation has a name of its own.
+    /// Every reference can be resolved, and every operation has a unique id.
     #[test]
     fn the_description_is_whole() {
         let described: Json = serde_json::from_str(&OPENAPI).unwrap();

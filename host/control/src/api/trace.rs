@@ -1,4 +1,4 @@
-//! `GET /v1/trace`: what becomes of messages, as it happens, one JSON object a line.
+//! `GET /v1/trace`: how messages are handled, as it happens, one JSON object per line.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -16,11 +16,11 @@ use serde_json::Value as Json;
 use crate::Control;
 use crate::operation::{Operation, Routes, refusal};
 
-/// The query as it is described; [`Filter`] reads it.
+/// The query as it is described; [`Filter`] parses it.
 #[derive(JsonSchema)]
-#[expect(dead_code, reason = "it is described only")]
+#[expect(dead_code, reason = "its description is used, and never a value")]
 struct TraceQuery {
-    /// An address or network that messages come from
+    /// Source address or network of the message
     #[schemars(extend("anyOf" = [
         { "format": "ipv4" },
         { "format": "ipv6" },
@@ -28,28 +28,28 @@ struct TraceQuery {
         { "pattern": IPV6_NETWORK },
     ]))]
     source: Option<String>,
-    /// Their Call-ID
+    /// Call-ID
     call_id: Option<String>,
-    /// Their method; of responses that of CSeq
+    /// Method; for responses, that of CSeq
     method: Option<String>,
-    /// The tenant that they are of; default for the operator
+    /// Tenant; default for the operator
     tenant: Option<String>,
-    /// The user of From
+    /// User part of From
     from: Option<String>,
-    /// The user of To
+    /// User part of To
     to: Option<String>,
-    /// What became of them
+    /// How the message was handled
     #[schemars(extend("enum" = ["relayed", "returned", "answered", "rejected", "absorbed", "dropped", "undelivered"]))]
     outcome: Option<String>,
-    /// The status of answers and responses: 401, or 4xx for a class
+    /// Status code of responses: 401, or 4xx for a class
     #[schemars(extend("pattern" = "^[1-6]([0-9]{2}|xx)$"))]
     code: Option<String>,
-    /// Messages a second that are shown, 1 to 2000, 200 if nothing is said; more are counted
+    /// Maximum number of messages per second, 1 to 2000 (default: 200); further messages are counted
     #[schemars(extend("minimum" = 1, "maximum" = 2000))]
     rate: Option<u32>,
 }
 
-/// The networks that `ipnet` reads: JSON Schema has no format for them.
+/// Networks in the syntax of `ipnet`. JSON Schema has no format for them.
 const IPV4_NETWORK: &str = concat!(
     r"^((25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])\.){3}(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])",
     r"/(3[0-2]|[12]?[0-9])$"
@@ -62,22 +62,17 @@ const IPV6_NETWORK: &str = concat!(
     r"/(12[0-8]|1[01][0-9]|[1-9]?[0-9])$"
 );
 
-/// How long nothing may come before an empty line says that the trace still runs: a client that has gone is noticed by it.
+/// Interval after which an empty line is sent if there are no messages. Writing it detects clients that are gone.
 const SILENCE: Duration = Duration::from_secs(5);
 
 /// `GET /v1/trace`.
 pub(super) fn operation(routes: Routes) -> Routes {
-    let get = Operation::new::<Json>(
-        Method::GET,
-        "/v1/trace",
-        "trace",
-        "Follow what becomes of messages",
-    );
+    let get = Operation::new::<Json>(Method::GET, "/v1/trace", "trace", "Trace messages");
     let get = get
         .query::<TraceQuery>(&[])
         .sends("application/x-ndjson")
         .refuses(&[429]);
-    let get = get.answers(200, "One JSON object a line for as long as the connection lives; an empty line every 5 seconds while nothing comes, {\"left_out\": N} for messages that were left out");
+    let get = get.answers(200, "One JSON object per line as long as the connection is open; an empty line every 5 seconds while there are no messages, {\"left_out\": N} for messages above the rate");
     routes.on(get, trace)
 }
 
@@ -114,7 +109,7 @@ mod tests {
 
     /// Every member of the description is one of [`Filter`], and so is every outcome.
     #[test]
-    fn the_query_is_described_as_it_is_read() {
+    fn the_description_of_the_query_matches_its_parser() {
         let reads = |query: &str| {
             let uri = format!("/v1/trace?{query}").parse().unwrap();
             Query::<Filter>::try_from_uri(&uri).is_ok()

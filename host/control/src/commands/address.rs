@@ -18,19 +18,19 @@ pub(crate) struct Reload;
 /// The reply of `address.reload`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct AddressReload {
-    /// How it ended.
+    /// Result.
     pub status: ReloadStatus,
-    /// What it brought.
+    /// The table that was loaded.
     #[serde(flatten)]
     pub table: AddressLoad,
 }
 
-/// What one load of the address table brought, with the rows that need somebody's attention.
+/// One load of the address table, with the rows that need attention.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct AddressLoad {
     /// Number of the load; 0 before the first.
     pub generation: u64,
-    /// Rows in words, by kind.
+    /// Description of the rows by kind.
     pub rows: String,
     /// Rows about single addresses.
     pub hosts: u64,
@@ -38,19 +38,19 @@ pub struct AddressLoad {
     pub subnets: u64,
     /// Rows about names.
     pub domains: u64,
-    /// Rows that can't be used.
+    /// Rows that are invalid.
     pub skipped: u64,
-    /// Rows that may mean something else than they should.
+    /// Rows with a warning: they may not mean what was intended.
     pub warned: u64,
-    /// The first rows that can't be used, and why.
+    /// The first invalid rows, with reasons.
     pub errors: Vec<String>,
-    /// The first rows that may mean something else.
+    /// The first rows with a warning.
     pub warnings: Vec<String>,
-    /// When it was loaded.
+    /// Time of the load.
     pub loaded_at: Timestamp,
-    /// Milliseconds that the load took.
+    /// Duration of the load in milliseconds.
     pub took_ms: u64,
-    /// Bytes that the table takes.
+    /// Memory of the table in bytes.
     pub memory_bytes: u64,
 }
 

@@ -1,4 +1,4 @@
-//! `core.…`: what Kamailio tells about itself (`src/core/core_cmd.c`), and `jsonrpc.echo`.
+//! `core.…`: Kamailio's commands about the server itself (`src/core/core_cmd.c`), and `jsonrpc.echo`.
 
 use std::path::Path;
 use std::time::SystemTime;
@@ -11,13 +11,13 @@ use super::{FromCall, Procedure, Timestamp};
 use crate::Control;
 use crate::caller::Caller;
 
-/// `core.echo`: texts and whole numbers come back as texts.
+/// `core.echo`: returns strings and whole numbers as strings.
 #[derive(Debug)]
 pub(crate) struct Echo {
     texts: Vec<String>,
 }
 
-/// `jsonrpc.echo`: a text, and a whole number if there is one.
+/// `jsonrpc.echo`: a string, and optionally a whole number.
 #[derive(Debug)]
 pub(crate) struct SampleEcho {
     text: Option<String>,
@@ -40,34 +40,34 @@ pub(crate) struct Uptime;
 #[derive(Debug)]
 pub(crate) struct Version;
 
-/// A number or a text, in a reply of records one after another.
+/// A number or a string, in a reply that is a sequence of records.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Record {
     /// A whole number.
     Number(i64),
-    /// A text.
+    /// A string.
     Text(String),
 }
 
 /// The reply of `core.uptime`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct UptimeReply {
-    /// When the host answered.
+    /// Time of the reply.
     pub now: Timestamp,
-    /// When it was started.
+    /// Time of the start.
     pub up_since: Timestamp,
-    /// Seconds since then.
+    /// Seconds since the start.
     pub uptime: u64,
 }
 
-/// A thread of the host in the reply of `core.psx`. Kamailio has processes; the numbers are of the same kind (`ps -L`).
+/// A thread of the host in the reply of `core.psx`. Kamailio lists processes; thread numbers are of the same kind (`ps -L`).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Thread {
-    /// Its place in the list, from 0.
+    /// Index in the list, from 0.
     #[serde(rename = "IDX")]
     pub index: u64,
-    /// Its number in the system.
+    /// Thread number of the system.
     #[serde(rename = "PID")]
     pub id: u32,
     /// Its name.
@@ -171,7 +171,7 @@ impl FromCall for Uptime {
 impl Procedure for Uptime {
     type Reply = UptimeReply;
 
-    /// As Kamailio tells it, with times in RFC 3339.
+    /// The format is Kamailio's, with times in RFC 3339.
     async fn execute(self, control: &Control, _: &Caller) -> Result<UptimeReply, Fault> {
         let now = SystemTime::now();
         let up_since = control.shared.started;
@@ -192,7 +192,7 @@ impl FromCall for Version {
 impl Procedure for Version {
     type Reply = String;
 
-    /// In the form of Kamailio's: name, version, machine.
+    /// In Kamailio's format: name, version, machine.
     async fn execute(self, _: &Control, _: &Caller) -> Result<String, Fault> {
         let (arch, os) = (std::env::consts::ARCH, std::env::consts::OS);
         let version = env!("CARGO_PKG_VERSION");
@@ -227,7 +227,7 @@ fn list_threads(folder: &Path) -> std::io::Result<Vec<Thread>> {
     for entry in std::fs::read_dir(folder)? {
         let entry = entry?;
         let id = entry.file_name().to_str().and_then(|id| id.parse().ok());
-        // A thread may end while we look.
+        // A thread may end while the list is read.
         let name = std::fs::read_to_string(entry.path().join("comm")).ok();
         if let (Some(id), Some(name)) = (id, name) {
             let name = match id == std::process::id() {

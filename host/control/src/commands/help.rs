@@ -1,4 +1,4 @@
-//! What `system.methodHelp` says about each command.
+//! The help of each command, for `system.methodHelp`.
 
 use super::table::command_table;
 

@@ -1,8 +1,8 @@
-//! The commands: those of Kamailio that its operators and tools call, and our own.
+//! The commands: those of Kamailio that operators and tools use, and our own.
 //!
-//! A command is a type, which holds its parameters, and a line in `table`: its name, its help and the type. Everything else
-//! about it is in the file of the type: how the parameters are read, what it does, and the type of its reply, which every door
-//! writes and the command line reads.
+//! A command is a type that holds its parameters, and a line in `table` with its name, its help and the type. Everything else about it is
+//! in the file of the type: parsing of the parameters, the implementation, and the type of its reply, which each control interface
+//! serialises and the command line deserialises.
 
 pub mod address;
 pub mod core;
@@ -36,7 +36,7 @@ macro_rules! commands {
         rpc { $($name:literal, $help:literal => $variant:ident($type:ty),)+ }
         http { $($http_name:literal => $http_variant:ident($http_type:ty),)+ }
     ) => {
-        /// A command with its parameters, from whatever door.
+        /// A command with its parameters, from any control interface.
         #[derive(Debug)]
         pub(crate) enum Command {
             $($variant($type),)+
@@ -44,7 +44,7 @@ macro_rules! commands {
         }
 
         impl Command {
-            /// The command that a call names, with its parameters; none if there is no such command.
+            /// Returns the command that a call names, with its parameters; `None` if it does not exist.
             pub(crate) fn from_call(call: &Call) -> Option<Result<Self, Fault>> {
                 Some(match call.method.as_str() {
                     $($name => <$type>::from_call(call).map(Self::$variant),)+
@@ -52,7 +52,7 @@ macro_rules! commands {
                 })
             }
 
-            /// Its name in the log, and over JSON-RPC and BINRPC where they have it.
+            /// Returns the name for the log, which is also that over JSON-RPC and BINRPC if the command exists there.
             pub(crate) const fn name(&self) -> &'static str {
                 match self {
                     $(Self::$variant(_) => $name,)+
@@ -60,7 +60,7 @@ macro_rules! commands {
                 }
             }
 
-            /// The seat that it is about.
+            /// Returns the seat that the command concerns.
             fn seat(&self) -> Option<&str> {
                 match self {
                     $(Self::$variant(command) => command.seat(),)+
@@ -98,7 +98,7 @@ macro_rules! commands {
 command_table!(commands);
 
 impl Command {
-    /// Does what the command says, if this caller may ask for it.
+    /// Executes the command if the caller is authorised.
     pub(crate) async fn execute(self, control: &Control, caller: &Caller) -> Result<Reply, Fault> {
         let (name, door) = (self.name(), caller.door().as_str());
         let done = match caller.may_ask_about(self.seat()) {

@@ -1,4 +1,4 @@
-//! `permissions.…`: the module's commands with its texts and codes (`src/modules/permissions/rpc.c`).
+//! `permissions.…`: the module's commands with its messages and codes (`src/modules/permissions/rpc.c`).
 //!
 //! Names, order and spelling of absent tags in the dumps are Kamailio's.
 
@@ -15,7 +15,7 @@ use super::{FromCall, Procedure, ReloadStatus, not_reloaded};
 use crate::Control;
 use crate::caller::Caller;
 
-/// What has room in Kamailio's buffers, in bytes: a file's name less the longer ending and a final zero, and a URI.
+/// Sizes of Kamailio's buffers in bytes: a base name, without the longer suffix and the final NUL, and a URI.
 const LONGEST_BASENAME: usize = 128 - 6 - 1;
 const LONGEST_URI: usize = 1024;
 
@@ -55,7 +55,7 @@ pub(crate) struct TestUri {
 #[derive(Debug)]
 pub(crate) struct AllowUri(TestUri);
 
-/// A row about an address or a name in a dump, with the bucket of Kamailio's hash table that it has its place in.
+/// A row about an address or a name in a dump, with its bucket in Kamailio's hash table.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[schemars(rename = "{T}Entry")]
 pub struct Entry<T> {
@@ -113,7 +113,7 @@ pub struct DomainRow<'r> {
     pub tag: Cow<'r, str>,
 }
 
-/// A trusted peer in a dump, with the bucket of Kamailio's hash table that it has its place in.
+/// A trusted peer in a dump, with its bucket in Kamailio's hash table.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TrustedEntry<'r> {
     /// The bucket.
@@ -135,16 +135,16 @@ pub struct TrustedRow<'r> {
     pub ruri_pattern: Cow<'r, str>,
     /// The tag; `NULL` if there is none.
     pub tag: Cow<'r, str>,
-    /// Rows with a higher one are tried first.
+    /// Rows with a higher priority are tried first.
     pub priority: i64,
 }
 
-/// What the allow and deny files say of a pair of texts.
+/// The result of the allow and deny files for a URI and a Contact.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Permission {
-    /// It passes.
+    /// Allowed.
     Allowed,
-    /// It does not.
+    /// Denied.
     Denied,
 }
 
@@ -354,12 +354,12 @@ impl fmt::Display for Permission {
     }
 }
 
-/// A row in the form of the protocols. Every row type has one.
+/// Serialises a row for the protocols.
 fn row_of(row: &impl Serialize) -> Value<'static> {
     value_of(row).unwrap_or(Value::Null)
 }
 
-/// Kamailio shows neither an absent nor an empty tag.
+/// Kamailio shows `NULL` for an absent and for an empty tag.
 fn tag_or_null(tag: Option<&str>) -> Cow<'_, str> {
     tag.filter(|tag| !tag.is_empty()).unwrap_or("NULL").into()
 }

@@ -1,4 +1,4 @@
-//! What every command is.
+//! The traits of commands.
 
 use portcullis_rpc::{Call, Fault, Reply};
 
@@ -6,17 +6,17 @@ use super::reply::IntoReply;
 use crate::Control;
 use crate::caller::Caller;
 
-/// One command: the type holds its parameters.
+/// A command: the type holds its parameters.
 pub(crate) trait Procedure: Sized + Send {
     /// Its result.
     type Reply: IntoReply + Send;
 
-    /// The seat that it is about. A tenant may ask for what is about its own.
+    /// Returns the seat that the command concerns. A tenant may call commands for its own seat.
     fn seat(&self) -> Option<&str> {
         None
     }
 
-    /// Does what it says.
+    /// Executes the command.
     fn execute(
         self,
         control: &Control,
@@ -36,14 +36,14 @@ pub(crate) trait Dispatch: Procedure {
 
 /// A command of JSON-RPC and BINRPC.
 pub(crate) trait FromCall: Procedure {
-    /// Reads the parameters, in their order.
+    /// Parses the parameters in their order.
     ///
     /// # Errors
-    /// 400 if they are others than the command takes.
+    /// 400 if they do not match those of the command.
     fn from_call(call: &Call) -> Result<Self, Fault>;
 }
 
-/// The parameters, if they are texts and as many as names.
+/// Returns the parameters if they are strings, one for each of `names`.
 pub(super) fn expect<const N: usize>(call: &Call, names: [&str; N]) -> Result<[String; N], Fault> {
     let texts = call.texts()?;
     let texts: [&str; N] = texts
@@ -52,7 +52,7 @@ pub(super) fn expect<const N: usize>(call: &Call, names: [&str; N]) -> Result<[S
     Ok(texts.map(str::to_owned))
 }
 
-/// A fault of a reload, with its cause.
+/// Returns the fault of a failed reload, with its cause.
 pub(super) fn not_reloaded(cause: impl std::fmt::Display) -> Fault {
     Fault::new(500, "Reload failed.").because(cause)
 }

@@ -1,4 +1,4 @@
-//! What replies have in common.
+//! Common parts of replies.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -10,15 +10,15 @@ use portcullis_text::rfc3339;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-/// A result that every door can write.
+/// A result that every control interface can serialise.
 pub(crate) trait IntoReply {
-    /// Its form for the protocols.
+    /// Converts the result to the form for the protocols.
     ///
     /// # Errors
-    /// 500 if it has none, which is a mistake in its type.
+    /// 500 if it cannot be serialised, which is an error in its type.
     fn into_reply(self) -> Result<Reply, Fault>;
 
-    /// Its JSON schema.
+    /// Returns its JSON schema.
     fn schema(generator: &mut SchemaGenerator) -> Schema;
 }
 
@@ -33,14 +33,14 @@ impl<T: Serialize + JsonSchema> IntoReply for T {
     }
 }
 
-/// The rows of a table, each of type `T`, made as they are written.
+/// The rows of a table, each of type `T`, generated as they are written.
 pub(crate) struct Table<T> {
     rows: Rows,
     row: PhantomData<fn() -> T>,
 }
 
 impl<T> Table<T> {
-    /// Rows of this type.
+    /// Creates a table of rows of this type.
     pub(crate) fn new(rows: Rows) -> Self {
         Self {
             rows,
@@ -59,13 +59,13 @@ impl<T: JsonSchema> IntoReply for Table<T> {
     }
 }
 
-/// How a reload ended.
+/// Result of a reload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum ReloadStatus {
-    /// It was loaded.
+    /// Loaded.
     #[serde(rename = "Reload OK")]
     Ok,
-    /// It was loaded and is what served already.
+    /// Loaded, and equal to what was active before.
     #[serde(rename = "Reload OK, nothing new")]
     Unchanged,
 }
@@ -110,17 +110,17 @@ impl JsonSchema for Timestamp {
     }
 }
 
-/// A list of what was found, a line each.
+/// Formats findings, one per line.
 pub(crate) fn lines(findings: &[impl fmt::Display]) -> Vec<String> {
     findings.iter().map(ToString::to_string).collect()
 }
 
-/// Whole milliseconds.
+/// Returns whole milliseconds.
 pub(crate) fn milliseconds(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// The digest of a policy as it is shown.
+/// Formats the digest of a policy.
 pub(crate) fn digest(of: impl fmt::Display) -> String {
     format!("sha256:{of}")
 }

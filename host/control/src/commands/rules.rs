@@ -16,29 +16,29 @@ pub(crate) struct Reload;
 /// The reply of `rules.reload`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RulesReload {
-    /// How it ended.
+    /// Result.
     pub status: ReloadStatus,
-    /// What it brought.
+    /// The rules that were loaded.
     #[serde(flatten)]
     pub rules: RulesLoad,
 }
 
-/// What one load of the allow and deny files brought.
+/// One load of the allow and deny files.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RulesLoad {
     /// Number of the load; 0 before the first.
     pub generation: u64,
-    /// Files that were read.
+    /// Number of files.
     pub files: u64,
-    /// Each pair of files with how many lines it has.
+    /// Each pair of files with its number of lines.
     pub sets: Vec<String>,
-    /// Lines that can't be used.
+    /// Invalid lines.
     pub skipped: u64,
-    /// The first lines that can't be used, and why.
+    /// The first invalid lines, with reasons.
     pub errors: Vec<String>,
-    /// When they were loaded.
+    /// Time of the load.
     pub loaded_at: Timestamp,
-    /// Milliseconds that the load took.
+    /// Duration of the load in milliseconds.
     pub took_ms: u64,
 }
 
@@ -62,7 +62,7 @@ impl Procedure for Reload {
 }
 
 impl RulesLoad {
-    /// What the last load brought.
+    /// Returns the last load.
     pub(crate) fn current(control: &Control) -> Self {
         let part = &control.shared.addresses.current().rules;
         let sets = part.rules.names().into_iter();

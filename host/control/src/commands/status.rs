@@ -1,4 +1,4 @@
-//! `portcullis.status`: everything that is worth knowing about the host.
+//! `portcullis.status`: the state of the host.
 
 use indexmap::IndexMap;
 use portcullis_address::{DatabaseState, PartStatus};
@@ -28,21 +28,21 @@ pub(crate) struct Status;
 /// The reply of `portcullis.status`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct HostStatus {
-    /// The host's version.
+    /// Version.
     pub version: String,
-    /// Its process.
+    /// Process id.
     pub pid: u32,
-    /// Whether it can do its work.
+    /// Whether the host is ready.
     pub ready: bool,
-    /// What is missing for that, a line each.
+    /// What is missing for that, one item per line.
     pub missing: Vec<String>,
-    /// When it was started.
+    /// Time of the start.
     pub started_at: Timestamp,
     /// Number of worker threads.
     pub workers: u64,
-    /// Where it takes SIP.
+    /// Listen addresses for SIP.
     pub listen: Vec<String>,
-    /// Where control can be reached.
+    /// Addresses of the control interfaces.
     pub control: Vec<String>,
     /// The address table.
     pub addresses: AddressStatus,
@@ -54,26 +54,26 @@ pub struct HostStatus {
     pub policy: SeatStatus,
     /// Number of tenants.
     pub tenants: u64,
-    /// How far the start is; null when it is over.
+    /// Progress of the start; null when it is finished.
     pub loading: Option<LoadingStatus>,
-    /// What somebody has to look at, a line each.
+    /// Alerts that need attention, one per line.
     pub alerts: Vec<String>,
-    /// Calls of all policies that brought no verdict, by kind.
+    /// Failed calls of all policies, by kind.
     pub policy_failures: IndexMap<String, u64>,
-    /// What operators have to mend, by its event: how often it was met, and the last time.
+    /// Problems that an operator has to solve, by event: how often each occurred, and the last occurrence.
     pub troubles: IndexMap<String, TroubleStatus>,
-    /// The next hops that take no connections.
+    /// Next hops that accept no connections.
     pub next_hops_down: Vec<HopStatus>,
-    /// The records of decisions; null if none are written.
+    /// Records of decisions; null if records are off.
     pub records: Option<RecordsStatus>,
-    /// The database of pushed policies; null if there is none.
+    /// Database of pushed policies; null if there is none.
     pub pushed_policies: Option<StoreStatus>,
 }
 
-/// The policies of tenants that a start loads while the host serves already.
+/// Progress of the start: tenants' policies, which are loaded while the host already serves.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct LoadingStatus {
-    /// Those that serve, and those that turned out to be unusable.
+    /// Policies that are active, and those that turned out to be unusable.
     pub ready: u64,
     /// All.
     pub policies: u64,
@@ -87,17 +87,17 @@ pub struct AddressStatus {
     pub table: AddressLoad,
     /// The database, without its password.
     pub database: String,
-    /// The file in place of the database's table.
+    /// The file that replaces the table of the database.
     pub address_file: Option<String>,
-    /// How changes are noticed.
+    /// How changes are detected.
     pub changes_seen_by: Option<String>,
-    /// Loads that succeeded.
+    /// Number of successful loads.
     pub loads: u64,
-    /// Loads that failed.
+    /// Number of failed loads.
     pub failed_loads: u64,
-    /// Why the last one failed; null if it did not.
+    /// Error of the last load; null if it succeeded.
     pub error: Option<String>,
-    /// Since when the database can't be reached; null while it can.
+    /// Since when the database has been unreachable; null while it is reachable.
     pub database_down_since: Option<Timestamp>,
 }
 
@@ -107,7 +107,7 @@ pub struct TrustedStatus {
     /// The last load.
     #[serde(flatten)]
     pub table: TrustedLoad,
-    /// How all loads fared.
+    /// Results of all loads.
     #[serde(flatten)]
     pub history: LoadHistory,
 }
@@ -118,90 +118,90 @@ pub struct RulesStatus {
     /// The last load.
     #[serde(flatten)]
     pub rules: RulesLoad,
-    /// How all loads fared.
+    /// Results of all loads.
     #[serde(flatten)]
     pub history: LoadHistory,
 }
 
-/// How the loads of a table or of files fared.
+/// Results of the loads of a table or of files.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LoadHistory {
-    /// Loads that succeeded.
+    /// Number of successful loads.
     pub loads: u64,
-    /// Loads that failed.
+    /// Number of failed loads.
     pub failed_loads: u64,
-    /// Why the last one failed; null if it did not.
+    /// Error of the last load; null if it succeeded.
     pub error: Option<String>,
 }
 
-/// Something that an operator has to mend.
+/// A problem that an operator has to solve.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TroubleStatus {
-    /// How often it was met.
+    /// Number of occurrences.
     pub count: u64,
-    /// The last time.
+    /// The last occurrence.
     pub last: Option<TroubleExample>,
 }
 
-/// One time that something was met that an operator has to mend.
+/// One occurrence of a problem.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TroubleExample {
-    /// When.
+    /// Time.
     pub at: Timestamp,
-    /// The other end.
+    /// The remote address.
     pub peer: Option<String>,
-    /// Whose request it was.
+    /// The tenant of the request.
     pub tenant: Option<String>,
-    /// Of which call.
+    /// Call-ID of the request.
     pub call_id: String,
-    /// The decision that it came from.
+    /// Id of the decision.
     pub decision: Option<String>,
-    /// What happened.
+    /// Description.
     pub text: String,
 }
 
-/// A next hop that takes no connections.
+/// A next hop that accepts no connections.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct HopStatus {
-    /// Where it is.
+    /// Address.
     pub next_hop: String,
-    /// Since when it takes none.
+    /// Since when it has accepted none.
     pub down_since: Timestamp,
-    /// Requests that were not delivered.
+    /// Number of requests that were not delivered.
     pub undelivered: u64,
-    /// Why.
+    /// The error.
     pub error: String,
-    /// The last call that was not delivered.
+    /// Call-ID of the last request that was not delivered.
     pub call_id: String,
 }
 
 /// The records of decisions.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RecordsStatus {
-    /// Where they are written.
+    /// The records file.
     pub file: Option<String>,
-    /// Records in it.
+    /// Number of records written.
     pub written: u64,
-    /// Left out because there were too many in a second.
+    /// Records lost because there were too many per second.
     pub beyond_rate: u64,
-    /// Left out because the writer was too slow.
+    /// Records lost because the writer was too slow.
     pub writer_too_slow: u64,
-    /// Left out because they were too long.
+    /// Records lost because they were too long.
     pub line_too_long: u64,
-    /// Left out because the file could not be written.
+    /// Records lost because the file could not be written.
     pub file_failed: u64,
-    /// Why the file can't be written; null while it can.
+    /// Error of the file; null while it can be written.
     pub error: Option<String>,
 }
 
 /// The database of pushed policies.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct StoreStatus {
-    /// Why it can't be used; null while it can.
+    /// Error; null while the database can be used.
     pub error: Option<String>,
     /// Since when.
     pub error_since: Option<Timestamp>,
-    /// Fall-backs of breakers that it does not know yet.
+    /// Automatic fallbacks that are not stored yet.
     pub fall_backs_not_stored: u64,
 }
 
@@ -323,7 +323,7 @@ impl StoreStatus {
     }
 }
 
-/// What somebody has to look at: policies out of service, tenants that can't be used, a database that is away.
+/// Returns the alerts: policies out of service, tenants that cannot be used, an unreachable database.
 fn alerts(control: &Control) -> Vec<String> {
     let files = control.registry.all_files();
     let alerts = files.iter().filter_map(|files| {
@@ -332,8 +332,7 @@ fn alerts(control: &Control) -> Vec<String> {
         Some(format!("{seat}: {at}: {}", alert.text))
     });
     let wrong = control.registry.wrong_tenants().into_iter();
-    let wrong =
-        wrong.map(|(name, error)| format!("tenant {name} of the database can't be used: {error}"));
+    let wrong = wrong.map(|(name, error)| format!("stored tenant {name} cannot be used: {error}"));
     let away = control.registry.deployments().storing().err().flatten();
     let away = away.filter(StoreError::is_away);
     let away = away.map(|error| format!("pushed policies: {error}"));

@@ -1,4 +1,4 @@
-//! `system.…`: which commands there are.
+//! `system.…`: the list of commands and their help.
 
 use portcullis_rpc::{Call, Fault};
 

@@ -1,11 +1,11 @@
 //! The table of commands: the name of each, its help, and its type.
 
-/// Hands the table to the macro of this name.
+/// Passes the table to the macro of this name.
 macro_rules! command_table {
     ($with:ident) => {
         $with! {
             rpc {
-                "address.reload", "Load the address table and tell what it holds and which rows can't be used." => AddressReload(address::Reload),
+                "address.reload", "Load the address table; report its contents and invalid rows." => AddressReload(address::Reload),
                 "core.echo", "Returns back its parameters." => CoreEcho(core::Echo),
                 "core.ps", "Returns the description of running threads." => CorePs(core::Ps),
                 "core.psx", "Returns the detailed description of running threads." => CorePsx(core::Psx),
@@ -23,23 +23,23 @@ macro_rules! command_table {
                 "permissions.testUri", "Tests if (URI, Contact) pair is allowed according to allow/deny files." => TestUri(permissions::TestUri),
                 "permissions.trustedDump", "Dump trusted table." => TrustedDump(permissions::TrustedDump),
                 "permissions.trustedReload", "Reload permissions trusted table." => PermissionsTrustedReload(permissions::TrustedReload),
-                "policy.activate", "Let a generation of a seat serve: seat, generation." => PolicyActivate(policy::Activate),
-                "policy.canary", "Let a generation decide on a share of a seat's dialogs: seat, generation, share." => PolicyCanary(policy::Canary),
-                "policy.diff", "Tell what the candidate of a seat decides otherwise: seat, default if none is named." => PolicyDiff(policy::Diff),
+                "policy.activate", "Activate a generation of a seat: seat, generation." => PolicyActivate(policy::Activate),
+                "policy.canary", "Start a canary trial, in which a generation decides on a share of the dialogs: seat, generation, share." => PolicyCanary(policy::Canary),
+                "policy.diff", "Compare the verdicts of a seat's candidate with those of the active generation: seat (default if omitted)." => PolicyDiff(policy::Diff),
                 "policy.endTrial", "End the trial of a seat's candidate: seat." => PolicyEndTrial(policy::EndTrial),
-                "policy.list", "List the generations of a seat that can serve at once: seat, default if none is named." => PolicyList(policy::List),
-                "policy.mode", "Say whether a seat's verdicts are carried out: seat, enforce or monitor." => PolicyMode(policy::SetMode),
-                "policy.reload", "Load the policy file and give it to all workers." => PolicyReload(policy::Reload),
-                "policy.rollback", "Let the generation serve again that did before: seat, and a generation if it is another one." => PolicyRollback(policy::Rollback),
-                "policy.shadow", "Ask a generation beside the one that serves, off the way of the requests: seat, generation." => PolicyShadow(policy::Shadow),
-                "policy.status", "Tell which policy serves, since when, and what was wrong with the last file." => PolicyStatus(policy::Status),
-                "portcullis.status", "Tell everything that is worth knowing about the host." => Status(status::Status),
-                "rules.reload", "Read the allow and deny files and tell what they hold and which lines can't be used." => RulesReload(rules::Reload),
+                "policy.list", "List the generations of a seat: seat (default if omitted)." => PolicyList(policy::List),
+                "policy.mode", "Set whether a seat's verdicts are carried out: seat, enforce or monitor." => PolicyMode(policy::SetMode),
+                "policy.reload", "Load the policy file and activate it on all workers." => PolicyReload(policy::Reload),
+                "policy.rollback", "Activate the previous generation again: seat, and a generation unless it is the previous one." => PolicyRollback(policy::Rollback),
+                "policy.shadow", "Start a shadow trial, in which a generation evaluates requests without effect: seat, generation." => PolicyShadow(policy::Shadow),
+                "policy.status", "Show which policy is active, since when, and the error of the last file." => PolicyStatus(policy::Status),
+                "portcullis.status", "Show the state of the host." => Status(status::Status),
+                "rules.reload", "Load the allow and deny files; report their contents and invalid lines." => RulesReload(rules::Reload),
                 "system.listMethods", "Lists all RPC methods supported by the server." => ListMethods(system::ListMethods),
                 "system.methodHelp", "Print the help string for given method." => MethodHelp(system::MethodHelp),
-                "tenant.list", "List the tenants with what became of their requests; the operator is called default." => TenantList(tenant::List),
-                "tenant.reload", "Read the configuration file again and make its tenants the tenants." => TenantReload(tenant::Reload),
-                "trusted.reload", "Load the table of trusted peers and tell what it holds and which rows can't be used." => TrustedReload(trusted::Reload),
+                "tenant.list", "List the tenants with statistics of their requests; the operator is called default." => TenantList(tenant::List),
+                "tenant.reload", "Read the configuration file again and apply its tenants." => TenantReload(tenant::Reload),
+                "trusted.reload", "Load the trusted peers; report their number and invalid rows." => TrustedReload(trusted::Reload),
             }
             http {
                 "policy.push" => PolicyPush(policy::Push),

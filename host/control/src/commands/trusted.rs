@@ -16,35 +16,35 @@ pub(crate) struct Reload;
 /// The reply of `trusted.reload`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TrustedReload {
-    /// How it ended.
+    /// Result.
     pub status: ReloadStatus,
-    /// What it brought.
+    /// The table that was loaded.
     #[serde(flatten)]
     pub table: TrustedLoad,
 }
 
-/// What one load of the trusted peers brought.
+/// One load of the trusted peers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TrustedLoad {
     /// Number of the load; 0 before the first.
     pub generation: u64,
-    /// Rows that can be used.
+    /// Number of valid rows.
     pub rows: u64,
     /// Whether the database has no such table.
     pub table_is_absent: bool,
-    /// Rows that rest: their transport is `none`.
+    /// Disabled rows: their transport is `none`.
     pub ignored: u64,
-    /// Rows that can't be used.
+    /// Rows that are invalid.
     pub skipped: u64,
-    /// Rows that may mean something else than they should.
+    /// Rows with a warning: they may not mean what was intended.
     pub warned: u64,
-    /// The first rows that can't be used, and why.
+    /// The first invalid rows, with reasons.
     pub errors: Vec<String>,
-    /// The first rows that may mean something else.
+    /// The first rows with a warning.
     pub warnings: Vec<String>,
-    /// When it was loaded.
+    /// Time of the load.
     pub loaded_at: Timestamp,
-    /// Milliseconds that the load took.
+    /// Duration of the load in milliseconds.
     pub took_ms: u64,
 }
 
@@ -68,7 +68,7 @@ impl Procedure for Reload {
 }
 
 impl TrustedLoad {
-    /// What the last load brought.
+    /// Returns the last load.
     pub(crate) fn current(control: &Control) -> Self {
         let part = &control.shared.addresses.current().trusted;
         Self {

@@ -1,4 +1,4 @@
-//! Address table, trusted peers and rules: what serves, and how loading it has fared.
+//! Metrics of the address table, the trusted peers and the rules.
 
 use std::fmt;
 
@@ -20,7 +20,7 @@ impl Page<'_, '_> {
         let is_up = u64::from(!matches!(status.database, DatabaseState::Down { .. }));
         self.gauge(
             "database_up",
-            "1 unless the database did not answer when it was last asked",
+            "1 if the database answered the last query, 0 otherwise",
             is_up,
         )?;
         let snapshot = shared.addresses.current();
@@ -32,29 +32,29 @@ impl Page<'_, '_> {
         ];
         self.gauges(
             "address_rows",
-            "Rows of the address table that serve",
+            "Active rows of the address table",
             "kind",
             kinds,
         )?;
         self.gauge(
             "address_skipped_rows",
-            "Rows that can't be used",
+            "Invalid rows of the address table",
             counts.skipped,
         )?;
         self.gauge(
             "address_generation",
-            "Number of the table that serves; 0 before the first",
+            "Generation of the address table; 0 before the first load",
             snapshot.generation,
         )?;
         self.gauge(
             "address_memory_bytes",
-            "Memory of the table that serves",
+            "Memory of the address table",
             snapshot.table.memory_bytes() as u64,
         )?;
         let loaded = seconds(snapshot.loaded_at);
         self.gauge(
             "address_loaded_timestamp_seconds",
-            "When the table was loaded, since 1970",
+            "Load time of the address table since the Unix epoch",
             loaded,
         )
     }
@@ -71,22 +71,22 @@ impl Page<'_, '_> {
         )?;
         self.gauge(
             "trusted_rows",
-            "Rows of the table of trusted peers that serve",
+            "Active rows of the table of trusted peers",
             part.table.rows().len() as u64,
         )?;
         self.gauge(
             "trusted_skipped_rows",
-            "Trusted rows that can't be used",
+            "Invalid rows of the table of trusted peers",
             part.skipped,
         )?;
         self.gauge(
             "trusted_generation",
-            "Number of the trusted peers that serve; 0 before the first",
+            "Generation of the trusted peers; 0 before the first load",
             part.generation,
         )?;
         self.gauge(
             "trusted_loaded_timestamp_seconds",
-            "When the trusted peers were loaded, since 1970",
+            "Load time of the trusted peers since the Unix epoch",
             seconds(part.loaded_at),
         )
     }
@@ -103,22 +103,22 @@ impl Page<'_, '_> {
         )?;
         self.gauge(
             "rules_lines",
-            "Lines of the allow and deny files that serve",
+            "Active lines of the allow and deny files",
             part.rules.len() as u64,
         )?;
         self.gauge(
             "rules_skipped_lines",
-            "Lines of the allow and deny files that can't be used",
+            "Invalid lines of the allow and deny files",
             part.skipped,
         )?;
         self.gauge(
             "rules_generation",
-            "Number of the rules that serve; 0 before the first",
+            "Generation of the rules; 0 before the first load",
             part.generation,
         )?;
         self.gauge(
             "rules_loaded_timestamp_seconds",
-            "When the allow and deny files were read, since 1970",
+            "Load time of the rules since the Unix epoch",
             seconds(part.loaded_at),
         )
     }

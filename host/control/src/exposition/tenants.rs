@@ -1,5 +1,5 @@
-//! Tenants and the generations of their policies. There are as many label values as the configuration names tenants and the host
-//! keeps generations: no request makes a new one.
+//! Metrics of tenants and of the generations of their policies. The label values are the configured tenants and the generations that the
+//! host retains: no request can create a new one.
 
 use std::fmt;
 
@@ -23,12 +23,12 @@ impl Page<'_, '_> {
         };
         self.series(
             "tenant_crossings",
-            "Questions of a tenant's policy about what is not the tenant's",
+            "Queries and changes of a tenant's policy outside its scope",
             scope(|tenant| tenant.seat.scope.crossings()),
         )?;
         self.series(
             "tenant_dropped_log_lines",
-            "Log lines of a tenant's policy beyond its rate",
+            "Log lines of a tenant's policy above its rate",
             scope(|tenant| tenant.seat.scope.dropped_lines()),
         )
     }
@@ -47,22 +47,22 @@ impl Page<'_, '_> {
         )?;
         self.series(
             "tenant_failed",
-            "Requests of a tenant whose policy failed or could not be asked",
+            "Requests of a tenant whose policy call failed or was not possible",
             of(|c| c.failed.value()),
         )?;
         self.series(
             "tenant_followed",
-            "Requests of a tenant that followed their dialog, so that no policy was asked",
+            "Requests of a tenant that followed their dialog without a policy call",
             of(|c| c.followed.value()),
         )?;
         self.series(
             "tenant_postponed",
-            "Requests of a tenant that waited for those of others, as its policy takes long",
+            "Requests of a tenant with a slow policy that yielded to those of other tenants",
             of(|c| c.postponed.value()),
         )?;
         self.series(
             "tenant_refused_relays",
-            "Requests of a tenant that may not go where they lead",
+            "Requests of a tenant to destinations that it may not use",
             of(|c| c.refused_relays.value()),
         )?;
         let shed = tenants.all().flat_map(|tenant| {
@@ -73,7 +73,7 @@ impl Page<'_, '_> {
         });
         self.series(
             "tenant_shed",
-            "Requests of a tenant that were turned away before its policy was asked",
+            "Requests of a tenant above a limit, rejected without a policy call",
             shed,
         )
     }
@@ -89,12 +89,12 @@ impl Page<'_, '_> {
         };
         self.series(
             "tenant_verdicts",
-            "What was decided on the requests of a tenant; pass: its default",
+            "Decisions on the requests of a tenant; pass: its default verdict",
             by_verdict(|c, kind| c.verdicts.value(kind)),
         )?;
         self.series(
             "tenant_monitored",
-            "What policies would have done that are only watched",
+            "Verdicts of policies in monitor mode",
             by_verdict(|c, kind| c.monitored.value(kind)),
         )
     }
@@ -118,7 +118,7 @@ impl Page<'_, '_> {
         }
         let mut family = self.encoder.encode_descriptor(
             "policy_alert",
-            "1 if the policy of a seat was taken out of service and nobody has put another one in its place",
+            "1 while the policy of a seat is out of service",
             None,
             MetricType::Gauge,
         )?;
@@ -133,14 +133,10 @@ impl Page<'_, '_> {
                 *n,
             )
         });
-        self.series(
-            "generation_calls",
-            "Calls of a generation that can serve",
-            calls,
-        )?;
+        self.series("generation_calls", "Calls of a generation", calls)?;
         let mut family = self.encoder.encode_descriptor(
             "generation_failures",
-            "Calls of a generation that brought no verdict",
+            "Failed calls of a generation",
             None,
             MetricType::Counter,
         )?;
@@ -157,7 +153,7 @@ impl Page<'_, '_> {
         Ok(())
     }
 
-    /// Counters with up to two labels; one without a name is none.
+    /// Writes counters with up to two labels; a label without a name is omitted.
     fn series<'l>(
         &mut self,
         name: &str,
@@ -178,7 +174,7 @@ impl Page<'_, '_> {
     }
 }
 
-/// The kinds of failure that there were.
+/// Returns the kinds of failure that have occurred.
 fn failures_of(generation: &Generation) -> impl Iterator<Item = (FailureKind, u64)> + use<'_> {
     let kinds = FailureKind::ALL.into_iter();
     kinds

@@ -1,4 +1,4 @@
-//! What describes `/v1` to other tools: OpenAPI 3.1, made from the types of parameters and replies.
+//! The description of `/v1` for other tools: OpenAPI 3.1, generated from the types of parameters and replies.
 
 use std::borrow::Cow;
 
@@ -8,24 +8,24 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json, json};
 
-/// Why a request below `/v1` is refused, and what to do.
+/// Why a request below `/v1` was refused, and how to correct it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Refused {
     /// The reason.
     pub error: String,
 }
 
-/// What a request to one path with one method does.
+/// An operation: one method of one path.
 pub(crate) struct Operation {
     method: Method,
     path: &'static str,
-    /// Its name for generators of clients.
+    /// Its `operationId`, for generators of clients.
     id: &'static str,
     summary: &'static str,
     query: Vec<Json>,
     body: Option<Body>,
     success: Success,
-    /// The statuses of refusals beside those that every operation has.
+    /// Error statuses in addition to those that every operation has.
     refusals: &'static [u16],
     is_open: bool,
 }
@@ -37,7 +37,7 @@ struct Body {
     schema: Json,
 }
 
-/// The answer to a request that was carried out.
+/// The response of a successful request.
 struct Success {
     status: u16,
     description: &'static str,
@@ -45,20 +45,20 @@ struct Success {
     schema: fn(&mut SchemaGenerator) -> Json,
 }
 
-/// The operations as they are added.
+/// The description, to which operations are added.
 pub(crate) struct Description {
     generator: SchemaGenerator,
     paths: Map<String, Json>,
 }
 
-/// The name of a command of JSON-RPC, its help, and the schema of its reply.
+/// Name of a JSON-RPC command, its help, and the schema of its reply.
 pub(crate) type RpcCommand = (&'static str, &'static str, Schema);
 
-/// Refusals of every operation: the request can't be read, no token, another's token.
+/// Error statuses of every operation: malformed request, no token, a token of another tenant.
 const ALWAYS: [u16; 3] = [400, 401, 403];
 
 impl Operation {
-    /// An operation that answers 200 with JSON of type `T`.
+    /// Creates an operation that answers 200 with JSON of type `T`.
     pub(crate) fn new<T: JsonSchema>(
         method: Method,
         path: &'static str,
@@ -91,7 +91,7 @@ impl Operation {
         &self.method
     }
 
-    /// With a query of this type, of which these members must be there.
+    /// Adds a query of this type. The members in `required` are mandatory.
     #[must_use]
     pub(crate) fn query<Q: JsonSchema>(mut self, required: &[&str]) -> Self {
         let schema = generator().into_root_schema_for::<Q>();
@@ -113,7 +113,7 @@ impl Operation {
         self
     }
 
-    /// With a body.
+    /// Adds a request body.
     #[must_use]
     pub(crate) fn body(
         mut self,
@@ -129,7 +129,7 @@ impl Operation {
         self
     }
 
-    /// With this status in place of 200, and what it means.
+    /// Replaces the status 200, with its description.
     #[must_use]
     pub(crate) fn answers(mut self, status: u16, description: &'static str) -> Self {
         self.success.status = status;
@@ -137,21 +137,21 @@ impl Operation {
         self
     }
 
-    /// With an answer of this media type in place of JSON.
+    /// Replaces JSON as the media type of the response.
     #[must_use]
     pub(crate) fn sends(mut self, media: &'static str) -> Self {
         self.success.media = media;
         self
     }
 
-    /// With these statuses of refusals, too.
+    /// Adds error statuses.
     #[must_use]
     pub(crate) fn refuses(mut self, refusals: &'static [u16]) -> Self {
         self.refusals = refusals;
         self
     }
 
-    /// Any token of a tenant does, too.
+    /// Permits the token of any tenant.
     #[must_use]
     pub(crate) fn open(mut self) -> Self {
         self.is_open = true;
@@ -197,7 +197,7 @@ impl Operation {
 }
 
 impl Description {
-    /// Without operations.
+    /// Creates a description without operations.
     pub(crate) fn new() -> Self {
         Self {
             generator: generator(),
@@ -215,7 +215,7 @@ impl Description {
         methods[operation.method.as_str().to_lowercase()] = described;
     }
 
-    /// The whole description, in JSON, with the commands of JSON-RPC.
+    /// Returns the description in JSON, with the JSON-RPC commands.
     pub(crate) fn finish(mut self, rpc: fn(&mut SchemaGenerator) -> Vec<RpcCommand>) -> String {
         let rpc = rpc(&mut self.generator).into_iter();
         let rpc = rpc.map(|(name, help, reply)| {
@@ -230,7 +230,7 @@ impl Description {
             "info": {
                 "title": "Portcullis",
                 "version": env!("CARGO_PKG_VERSION"),
-                "description": "Tenants and policies of a host: push, activate, try in the shadow or on a share of the dialogs, go back. The operator's token (`token` or `token-file` in [control]) reaches everything, a tenant's (`token` in its section) what is below its own name. `x-json-rpc` lists the commands of JSON-RPC at /RPC with the schemas of their results.",
+                "description": "Tenants and policies of a host: push, activation, shadow and canary trials, rollback. The operator's token (`token` or `token-file` in [control]) gives access to everything, a tenant's token (`token` in its section) to the paths with the tenant's own name. `x-json-rpc` lists the commands of JSON-RPC at /RPC with the schemas of their results.",
                 "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
             },
             "security": [{"bearer": []}],
@@ -240,21 +240,22 @@ impl Description {
                 "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
                 "responses": {
                     "Refused": {
-                        "description": "Why not, and what to do",
+                        "description": "Why the request was refused, and how to correct it",
                         "content": {"application/json": {"schema": refused}},
                     },
                 },
                 "schemas": schemas,
             },
         });
-        // Texts and numbers only: nothing of it can fail.
+        // The document consists of strings and numbers only, so that serialising it cannot fail.
         let mut text = serde_json::to_string_pretty(&document).unwrap_or_default();
         text.push('\n');
         text
     }
 }
 
-/// Schemas whose definitions are components of the description. They are of replies: every member that is always there is required.
+/// Generates schemas whose definitions are components of the description. They are for replies: members that are always present are
+/// required.
 fn generator() -> SchemaGenerator {
     let settings = SchemaSettings::draft2020_12().for_serialize();
     let settings = settings.with(|settings| {
@@ -264,7 +265,7 @@ fn generator() -> SchemaGenerator {
     settings.into_generator()
 }
 
-/// A parameter of a query is there or not, and never null.
+/// A query parameter is present or absent, and never null.
 fn not_null(schema: &mut Map<String, Json>) {
     if let Some(Json::Array(types)) = schema.get_mut("type") {
         types.retain(|kind| kind != "null");
@@ -278,21 +279,24 @@ fn not_null(schema: &mut Map<String, Json>) {
     }
 }
 
-/// The parameters that a path names in braces.
+/// Returns the parameters in braces of a path.
 fn in_path(path: &str) -> impl Iterator<Item = Json> {
     path.split('/').filter_map(|segment| {
         let name = segment.strip_prefix('{')?.strip_suffix('}')?;
         let text = json!({"type": "string", "minLength": 1});
         let (description, schema) = match name {
             "seat" => (
-                "A tenant's name; default, before or after for the operator's policies",
+                "Name of a tenant; default, before or after for the operator's policies",
                 text,
             ),
             "generation" => (
-                "The number of a generation, or active",
+                "Number of a generation, or active",
                 json!({"type": "string", "pattern": "^(active|[0-9]{1,19})$"}),
             ),
-            _ => ("The tenant's name: small letters, digits, - and _", text),
+            _ => (
+                "Name of the tenant: lower-case letters, digits, - and _",
+                text,
+            ),
         };
         Some(json!({
             "name": name,

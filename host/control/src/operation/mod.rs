@@ -1,4 +1,4 @@
-//! What the operations below `/v1` are made of: their routes and description, what they read of a request, and their answers.
+//! Operations below `/v1`: their routes, their description, how requests are read, and the responses.
 
 mod description;
 mod request;
@@ -22,14 +22,14 @@ pub(crate) use request::{Given, Refusal, Segments, refusal};
 pub(crate) type Api = State<Arc<Control>>;
 pub(crate) type Answer = Result<Response, Refusal>;
 
-/// Routes with their description, which is made of the same lines.
+/// Routes with their description.
 pub(crate) struct Routes {
     pub(crate) router: Router<Arc<Control>>,
     pub(crate) description: Description,
 }
 
 impl Routes {
-    /// Without operations.
+    /// Creates routes without operations.
     pub(crate) fn new() -> Self {
         Self {
             router: Router::new(),
@@ -44,7 +44,7 @@ impl Routes {
         T: 'static,
     {
         self.description.add(&operation);
-        // A method without a filter is none of ours.
+        // Every method in use has a filter.
         let filter = MethodFilter::try_from(operation.method().clone());
         let filter = filter.unwrap_or(MethodFilter::GET);
         self.router = self.router.route(operation.path(), on(filter, handler));
@@ -52,7 +52,7 @@ impl Routes {
     }
 }
 
-/// The answer to a command that was executed: its reply in JSON.
+/// The response to an executed command: its reply in JSON.
 pub(crate) fn answer(reply: Result<Reply, Fault>) -> Answer {
     let json = [(header::CONTENT_TYPE, "application/json")];
     Ok((json, json::bare(reply?)).into_response())

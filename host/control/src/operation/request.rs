@@ -1,4 +1,4 @@
-//! What handlers read of a request, and what they answer if it can't be read.
+//! Reading of requests, and the responses to those that are malformed.
 
 use axum::extract::{FromRequestParts, Path, Query};
 use axum::http::StatusCode;
@@ -9,13 +9,13 @@ use serde::de::DeserializeOwned;
 
 use super::description::Refused;
 
-/// What the path names.
+/// The parameters of the path.
 pub(crate) struct Segments<T>(pub(crate) T);
 
-/// What the query says.
+/// The parameters of the query.
 pub(crate) struct Given<T>(pub(crate) T);
 
-/// A fault as an answer of HTTP.
+/// A fault as an HTTP response.
 pub(crate) struct Refusal(Fault);
 
 impl<T, S> FromRequestParts<S> for Segments<T>
@@ -62,7 +62,7 @@ impl IntoResponse for Refusal {
     }
 }
 
-/// The answer to a request below `/v1` that is refused.
+/// Returns the response to a request below `/v1` that is refused.
 pub(crate) fn refusal(status: StatusCode, error: impl Into<String>) -> Response {
     let error = error.into();
     (status, axum::Json(Refused { error })).into_response()

@@ -1,4 +1,4 @@
-//! `/v1`: who may ship which policy where, and what is answered.
+//! `/v1`: authorisation, and the responses.
 
 use super::rejecting;
 use axum::body::Body;
@@ -43,7 +43,7 @@ async fn ask(
     (status, parsed.unwrap_or_else(|_| Value::String(text)))
 }
 
-/// What a request to this path carries.
+/// Returns the media type for this path.
 fn content_type(path: &str) -> &'static str {
     match path {
         "/RPC" => "application/json",
@@ -113,7 +113,7 @@ async fn a_policy_is_pushed_activated_rolled_back_and_pulled() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn candidates_are_tried_and_what_makes_no_sense_is_told() {
+async fn candidates_are_tried_and_invalid_requests_are_refused() {
     let (_folder, control) = host().await;
     let acme = async |method: &str, path: &str, body: Vec<u8>| {
         let path = format!("/v1/policies/acme{path}");
@@ -155,7 +155,13 @@ async fn candidates_are_tried_and_what_makes_no_sense_is_told() {
             400,
             "needs a share",
         ),
-        ("POST", "/activate", Vec::new(), 400, "not the number"),
+        (
+            "POST",
+            "/activate",
+            Vec::new(),
+            400,
+            "neither the number of a generation",
+        ),
         (
             "POST",
             "/activate?generation=99",
@@ -168,17 +174,17 @@ async fn candidates_are_tried_and_what_makes_no_sense_is_told() {
             "/canary?generation=1&share=200%25",
             Vec::new(),
             400,
-            "no share",
+            "not a share",
         ),
-        ("PUT", "/mode?mode=off", Vec::new(), 400, "no mode"),
+        ("PUT", "/mode?mode=off", Vec::new(), 400, "not a mode"),
+        ("GET", "/candidate", Vec::new(), 404, "no shadow trial"),
         (
             "GET",
-            "/candidate",
+            "/generations/x",
             Vec::new(),
-            404,
-            "nothing has been tried",
+            400,
+            "neither the number of a generation",
         ),
-        ("GET", "/generations/x", Vec::new(), 400, "not the number"),
     ] {
         let (status, answer) = acme(method, path, body).await;
         let error = answer["error"].as_str().unwrap_or_default();
@@ -195,7 +201,7 @@ async fn candidates_are_tried_and_what_makes_no_sense_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_tenants_token_reaches_its_own_only() {
+async fn a_tenants_token_gives_access_to_its_own_seat_only() {
     let (_folder, control) = host().await;
     let other = "/v1/policies/other";
     ask(
@@ -255,7 +261,7 @@ async fn a_tenants_token_reaches_its_own_only() {
     let (status, answer) = ask(&control, OPERATOR, "GET", "/v1/policies/nobody", Vec::new()).await;
     let known = "there is no seat `nobody`; there are default, acme, filed, other";
     assert_eq!((status, &answer["error"]), (404, &json!(known)));
-    // What follows a file is not pushed to.
+    // A seat that follows a file does not accept pushes.
     let (status, answer) = ask(
         &control,
         OPERATOR,

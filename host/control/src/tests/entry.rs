@@ -1,4 +1,4 @@
-//! Who comes in over HTTP, and what those learn who do not.
+//! Authorisation over HTTP, and what is disclosed without it.
 
 use super::rejecting;
 use axum::body::Body;
@@ -22,7 +22,7 @@ async fn a_host_is_ready_when_table_and_policy_are_loaded() {
     control.registry.default_files().load().unwrap_err();
     let (_, body) = get(&control, "/readyz").await;
     assert!(
-        body.starts_with("policy: can't read") && body.contains("policy.wasm"),
+        body.starts_with("policy: cannot read") && body.contains("policy.wasm"),
         "{body}"
     );
 
@@ -33,7 +33,7 @@ async fn a_host_is_ready_when_table_and_policy_are_loaded() {
 }
 
 #[tokio::test]
-async fn with_a_token_nobody_comes_in_without_it() {
+async fn a_configured_token_is_required() {
     for written in [
         "0123456789abcdef",
         "sha256:9f9f5111f7b27a781f1f1ddde5ebc2dd2b796bfc7365c9c28b548e564176929f",

@@ -24,12 +24,12 @@ use tower::ServiceExt;
 use super::http::{self, INDEX};
 use super::{Control, Listening, answers, descriptors};
 
-/// The control of a host whose table and policy lie in `folder`. Nothing is loaded yet.
+/// Returns the control state of a host whose table and policy are in `folder`. Nothing is loaded yet.
 fn control(folder: &TempDir) -> Arc<Control> {
     control_with(folder, "")
 }
 
-/// The same with lines of `[control]`.
+/// The same with these lines in `[control]`.
 fn control_with(folder: &TempDir, lines: &str) -> Arc<Control> {
     control_of(folder, &format!("[control]\n{lines}"))
 }
@@ -96,9 +96,9 @@ fn control_of(folder: &TempDir, text: &str) -> Arc<Control> {
     ))
 }
 
-/// A policy that rejects everything with this code.
+/// A policy that rejects every request with this code.
 fn rejecting(code: u16) -> Vec<u8> {
-    // The verdict lies at 0: discriminant 1 (reject), then the code; no reason and no headers.
+    // The verdict is at address 0: discriminant 1 (reject), then the code; no reason and no header fields.
     let [low, high] = code.to_le_bytes();
     let text = format!(
         r#"(module
@@ -194,7 +194,7 @@ async fn kamailios_methods_answer_as_kamailio_does() {
     }
 }
 
-/// The records of an answer over BINRPC, a word each.
+/// Returns the records of a BINRPC reply as text.
 async fn binrpc(control: &Control, method: &str, params: Vec<Param>) -> String {
     let call = Call {
         method: method.into(),
@@ -275,7 +275,7 @@ async fn dumps_have_kamailios_shapes() {
 }
 
 #[tokio::test]
-async fn both_protocols_say_no_in_kamailios_words() {
+async fn both_protocols_have_kamailios_error_messages() {
     let folder = tempfile::tempdir().unwrap();
     let control = control(&folder);
     let five = || vec![Param::Int(5)];
@@ -342,7 +342,7 @@ async fn every_command_is_listed_with_its_help() {
 }
 
 #[tokio::test]
-async fn our_reload_tells_counts_and_rows_that_cannot_be_used() {
+async fn our_reload_reports_counts_and_invalid_rows() {
     let folder = tempfile::tempdir().unwrap();
     let control = control(&folder);
     add(&control, 200, "10.0.0.1", 32).await;
@@ -465,7 +465,7 @@ async fn metrics_add_up_all_workers() {
             "{line} is not in:\n{page}"
         );
     }
-    // Every metric is described, and told once.
+    // Every metric has a description and occurs once.
     for line in page.lines().filter(|line| !line.starts_with('#')) {
         assert_eq!(
             page.lines()
@@ -478,9 +478,9 @@ async fn metrics_add_up_all_workers() {
     }
 }
 
-/// What a web page can make a browser send, to a host that wants no token.
+/// Requests that a web page can make a browser send, to a host without a token.
 #[tokio::test]
-async fn a_page_of_another_origin_reaches_nothing() {
+async fn requests_of_web_pages_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let control = control_with(&folder, "token-file = \"\"\n");
     let call = json!({"jsonrpc": "2.0", "method": "policy.mode", "params": ["default", "monitor"], "id": 1});
@@ -519,9 +519,9 @@ async fn a_page_of_another_origin_reaches_nothing() {
     assert_eq!((status, files.slot().mode().as_str()), (200, "monitor"));
 }
 
-/// Without a token in the configuration everybody who reaches the host is on its machine, until a tenant has one.
+/// Without a token in the configuration, all clients are on this machine, unless a tenant has a token.
 #[tokio::test]
-async fn metrics_are_open_as_long_as_nobody_comes_from_elsewhere() {
+async fn metrics_need_no_token_while_all_clients_are_local() {
     let status = async |lines: &str| {
         let folder = tempfile::tempdir().unwrap();
         let control = control_of(&folder, lines);

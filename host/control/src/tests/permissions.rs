@@ -55,7 +55,7 @@ async fn peers_and_rules_are_shown_and_tested_as_kamailio_does() {
 }
 
 #[tokio::test]
-async fn our_own_reloads_tell_what_was_found() {
+async fn our_reloads_report_their_findings() {
     let folder = tempfile::tempdir().unwrap();
     let control = control(&folder);
     let book = &control.shared.addresses;
@@ -84,7 +84,7 @@ async fn our_own_reloads_tell_what_was_found() {
         assert!(page.lines().any(|found| found == line), "{line}\n{page}");
     }
 
-    // A folder that is gone changes nothing, and says so.
+    // A missing directory is an error, and changes nothing.
     std::fs::remove_dir_all(folder.path()).unwrap();
     let call = json!({"jsonrpc": "2.0", "method": "rules.reload", "id": 1});
     let (_, answer) = post(&control, call.to_string()).await;

@@ -52,7 +52,7 @@ impl Connections {
     /// The steps of a migration. Changes nothing, and creates no file.
     ///
     /// # Errors
-    /// When the database can't be reached.
+    /// When the database cannot be reached.
     pub async fn migration(&self, schema: &Schema) -> Result<Vec<MigrationStep>, Failure> {
         if self.is_absent() {
             return Ok(all(schema, self.dialect()));

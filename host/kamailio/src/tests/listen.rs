@@ -91,7 +91,7 @@ fn what_is_not_served_is_said_with_its_line() {
     );
     assert_eq!(
         said(&import)[0],
-        "/etc/k/k.cfg:2: listen = \"tls:10.0.0.1:5061\" can't be taken over: the transport tls is not there yet; listen on udp or tcp"
+        "/etc/k/k.cfg:2: listen = \"tls:10.0.0.1:5061\" cannot be taken over: the transport tls is not supported yet; listen on udp or tcp"
     );
     assert!(
         import

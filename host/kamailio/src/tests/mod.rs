@@ -99,7 +99,7 @@ fn a_database_that_is_not_read_is_said_without_its_password() {
     let said = said(&import).concat();
     assert!(
         said.starts_with(
-            "/etc/k/k.cfg:1: url can't be taken over: the database \"oracle\" is not supported"
+            "/etc/k/k.cfg:1: url cannot be taken over: the database \"oracle\" is not supported"
         ),
         "{said}"
     );
@@ -168,7 +168,7 @@ fn the_file_itself_must_be_there() {
     assert!(
         error
             .to_string()
-            .starts_with("can't read /etc/k/none.cfg: entity not found; name Kamailio's")
+            .starts_with("cannot read /etc/k/none.cfg: entity not found; name Kamailio's")
     );
 }
 

@@ -1,4 +1,4 @@
-//! SIP in packet captures: pcap and pcapng, over Ethernet, Linux's cooked form, loopback and bare IP, in UDP and TCP.
+//! Reads SIP from packet captures: pcap and pcapng, over Ethernet, Linux cooked capture, loopback and raw IP, in UDP and TCP.
 
 mod stream;
 
@@ -20,44 +20,44 @@ use stream::{Packet, Stream};
 
 pub use stream::Lost;
 
-/// Room for the largest packet and what is around it.
+/// Size of the buffer, which holds the largest packet and its headers.
 const BUFFER: usize = 1 << 20;
 
-/// What one direction of a TCP connection is known by: from where to where.
+/// One direction of a TCP connection: source and destination.
 type Way = (SocketAddr, SocketAddr);
 
 /// A request in a capture.
 #[derive(Clone, Debug)]
 pub struct Captured {
-    /// The number of the packet that it was complete with, from 1, as Wireshark counts.
+    /// Number of the packet that completes the request, from 1, as in Wireshark.
     pub packet: u64,
-    /// When that came.
+    /// Time of that packet.
     pub at: SystemTime,
-    /// The request, as if it had come to the host.
+    /// The request, as if the host had received it.
     pub request: Request,
 }
 
-/// What is in a capture.
+/// The content of a capture.
 #[derive(Debug, Default)]
 pub struct Capture {
     /// The requests, in order.
     pub requests: Vec<Captured>,
-    /// Packets.
+    /// Number of packets.
     pub packets: u64,
     /// Whether the file ends within a packet.
     pub breaks_off: bool,
-    /// Datagrams and messages that are no request that can be read. Responses and keep-alives are among them.
+    /// Datagrams and messages that are not valid requests, including responses and keep-alives.
     pub others: u64,
-    /// Packets that were captured in part only (`snaplen`): those with SIP in them are lost.
+    /// Packets that were captured in part only (`snaplen`). SIP in them is lost.
     pub cut: u64,
-    /// What could not be followed of TCP connections that carry SIP: from where to where, and what, in the order in which it began.
+    /// What could not be parsed of TCP connections with SIP: source, destination and statistics, in the order of the first loss.
     pub lost: Vec<(SocketAddr, SocketAddr, Lost)>,
-    /// TCP connections in which nothing can be read as SIP.
+    /// TCP connections without SIP.
     pub foreign: u64,
 }
 
 impl Capture {
-    /// Whether everything in it could be followed.
+    /// Whether all SIP in the capture could be parsed.
     pub fn is_whole(&self) -> bool {
         !self.breaks_off && self.cut == 0 && self.lost.is_empty() && self.foreign == 0
     }
@@ -66,12 +66,12 @@ impl Capture {
 /// Reads a capture.
 ///
 /// # Errors
-/// When the file is none, or is damaged. One that ends within a packet, because it is still being written, is read so far.
+/// If the file is not a capture, or is damaged. A file that ends within a packet, because it is still being written, is read up to there.
 pub fn read(path: &Path) -> anyhow::Result<Capture> {
     let shown = path.display();
-    let file = File::open(path).with_context(|| format!("can't read {shown}"))?;
+    let file = File::open(path).with_context(|| format!("cannot read {shown}"))?;
     let broken = |error: &dyn std::fmt::Debug| {
-        anyhow!("{shown} is no packet capture, or is damaged: {error:?}")
+        anyhow!("{shown} is not a packet capture, or is damaged: {error:?}")
     };
     let mut reader = create_reader(BUFFER, file).map_err(|error| broken(&error))?;
     let mut reading = Reading::default();
@@ -100,7 +100,7 @@ pub fn read(path: &Path) -> anyhow::Result<Capture> {
     Ok(reading.finish())
 }
 
-/// How packets of an interface are wrapped, and how its clock counts.
+/// Link type of an interface, and resolution of its timestamps.
 #[derive(Clone, Copy, Debug)]
 struct Interface {
     link: Linktype,
@@ -169,10 +169,10 @@ impl Reading {
         Ok(())
     }
 
-    /// `length` is that of the packet on the wire.
+    /// `length` is the length of the packet on the wire.
     fn packet(&mut self, link: Linktype, data: &[u8], length: u32, at: SystemTime) {
         self.capture.packets += 1;
-        // Every header that says how long the packet is says more than there is.
+        // The length fields of the headers are those of the whole packet.
         self.capture.cut += u64::from(data.len() < length as usize);
         let sliced = match link {
             Linktype::ETHERNET => SlicedPacket::from_ethernet(data).ok(),
@@ -240,7 +240,7 @@ impl Reading {
         }
     }
 
-    /// One direction of a connection has ended: what of it waits is taken, and what is missing is told.
+    /// Ends one direction of a connection: segments that wait are used, and missing ones are reported.
     fn end(&mut self, way: Way) {
         let Some(mut stream) = self.streams.remove(&way) else {
             return;
@@ -259,12 +259,12 @@ impl Reading {
         }
     }
 
-    /// Everything was read.
+    /// Ends the capture.
     fn finish(mut self) -> Capture {
         let ways: Vec<_> = self.streams.keys().copied().collect();
         ways.into_iter().for_each(|way| self.end(way));
         let mut capture = self.capture;
-        // What waited for missing bytes comes late here.
+        // Messages that waited for missing bytes are found late.
         capture.requests.sort_by_key(|found| found.packet);
         capture
             .lost
@@ -285,7 +285,7 @@ impl Reading {
     }
 }
 
-/// The cooked form of newer captures.
+/// The link type of newer cooked captures.
 const LINUX_SLL2: i32 = 276;
 
 fn from_ip(data: &[u8], header: usize) -> Option<SlicedPacket<'_>> {

@@ -1,4 +1,4 @@
-//! Decisions made again: recorded ones with their recorded answers, or the requests of a packet capture, by another policy.
+//! Replay: a policy evaluates recorded requests with the recorded answers of the host, or the requests of a packet capture.
 
 pub mod capture;
 
@@ -23,49 +23,49 @@ use crate::{Asking, Change, Decided, Question, Record};
 
 use capture::Capture;
 
-/// How long a call may take here: a machine under load must not change what comes out.
+/// Deadline of a call. It is long, so that a busy machine does not change the results.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// One decision to be made again.
+/// One decision to be replayed.
 #[derive(Clone, Debug)]
 pub struct Case {
-    /// The id of the decision, or the number of the packet.
+    /// Id of the decision, or number of the packet.
     pub id: String,
-    /// When it was.
+    /// Time.
     pub at: SystemTime,
-    /// Whose request it was.
+    /// Tenant of the request.
     pub tenant: String,
     /// The request.
     pub request: Request,
-    /// What was asked and decided then.
+    /// The recorded call.
     pub recorded: Option<Asking>,
 }
 
-/// What a policy decided on a case.
+/// Result of a policy on a case.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Played {
-    /// What it decided.
+    /// The verdict, or the failure.
     pub decided: Decided,
-    /// What it changed in the header.
+    /// Changes of header fields.
     pub edits: Vec<Change>,
-    /// What it took; none where it was not called.
+    /// Fuel used; `None` if no policy was called.
     pub fuel: Option<u64>,
-    /// What it asked that nobody had an answer for, with the answers of a host that knows nothing.
+    /// Queries that were not recorded, with the answers of a host without any data.
     pub unanswered: Vec<Question>,
-    /// Whether more was asked then than was written down, so that the recorded answers are not all.
+    /// Whether the record is incomplete, so that recorded answers are missing.
     pub is_cut: bool,
 }
 
-/// Which cases are of interest.
+/// Which cases to replay.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
-    /// Of this tenant.
+    /// Those of this tenant.
     pub tenant: Option<String>,
-    /// Of this seat; none for that which was asked for the tenant, not before or after it.
+    /// Those of this seat; `None` for the tenant's own seat, and not `before` or `after`.
     pub seat: Option<String>,
 }
 
-/// Plays cases with one policy.
+/// Replays cases with one policy.
 pub struct Player {
     policy: Policy,
     evaluator: Evaluator,
@@ -77,10 +77,10 @@ pub struct Player {
 }
 
 impl Player {
-    /// Loads the policy. With `tables`, it is told of them; without, what was recorded.
+    /// Loads the policy. Queries are answered from `tables`, or, without tables, from the record.
     ///
     /// # Errors
-    /// When it can't be used.
+    /// If the policy cannot be used.
     pub fn new(
         runtime: &Runtime,
         file: &Path,
@@ -88,9 +88,9 @@ impl Player {
         tables: Option<Arc<Snapshot>>,
     ) -> anyhow::Result<Self> {
         let bytes =
-            std::fs::read(file).with_context(|| format!("can't read {}", file.display()))?;
+            std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
         let name = file.file_name().unwrap_or_default().to_string_lossy();
-        // A policy whose recorded settings are played back need not take those that are given here.
+        // A policy for which recorded settings are replayed need not accept the settings that are given here.
         let policy = runtime.load_within(&name, &bytes, runtime.limits(), settings)?;
         Ok(Self {
             policy,
@@ -103,12 +103,12 @@ impl Player {
         })
     }
 
-    /// What the policy is called.
+    /// Returns the name of the policy.
     pub fn name(&self) -> &str {
         self.policy.name()
     }
 
-    /// Plays one case. Time, for counters and clock, is that of the case.
+    /// Replays one case. Counters and clock use the time of the case.
     pub fn play(&mut self, case: &Case) -> Played {
         let first = *self.first.get_or_insert(case.at);
         let since = case.at.duration_since(first).unwrap_or_default();
@@ -150,7 +150,7 @@ impl Player {
 }
 
 impl Played {
-    /// What was decided then.
+    /// Returns the recorded result.
     pub fn recorded(asking: &Asking) -> Self {
         let edits = match asking.decided.may_relay() {
             true => asking.edits.clone(),
@@ -165,13 +165,13 @@ impl Played {
         }
     }
 
-    /// Whether both come to the same.
+    /// Whether both results are equivalent.
     pub fn is_as(&self, other: &Self) -> bool {
         self.decided.is_as(&other.decided) && self.edits == other.edits
     }
 }
 
-/// In a few words.
+/// A short description.
 impl std::fmt::Display for Played {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}", self.decided)?;
@@ -179,10 +179,10 @@ impl std::fmt::Display for Played {
     }
 }
 
-/// The engine for all policies that are played.
+/// Creates the engine for all policies of a replay.
 ///
 /// # Errors
-/// When there is none on this machine.
+/// If the engine cannot be created on this machine.
 pub fn runtime(limits: &Limits) -> anyhow::Result<Runtime> {
     let limits = Limits {
         deadline: PATIENCE,
@@ -191,25 +191,25 @@ pub fn runtime(limits: &Limits) -> anyhow::Result<Runtime> {
     Ok(Runtime::metered(limits)?)
 }
 
-/// The decisions of a file of records.
+/// Reads the decisions of a records file.
 ///
 /// # Errors
-/// Names the line that is none.
+/// If a line is not a record. The error names the line.
 pub fn records(path: &Path, filter: &Filter) -> anyhow::Result<Vec<Case>> {
     let shown = path.display();
-    let file = File::open(path).with_context(|| format!("can't read {shown}"))?;
+    let file = File::open(path).with_context(|| format!("cannot read {shown}"))?;
     let mut cases = Vec::new();
     let mut lines = BufReader::new(file).lines().zip(1..).peekable();
     while let Some((line, number)) = lines.next() {
-        let line = line.with_context(|| format!("can't read {shown}"))?;
+        let line = line.with_context(|| format!("cannot read {shown}"))?;
         if line.trim().is_empty() {
             continue;
         }
         let record: Record = match serde_json::from_str(&line) {
             Ok(record) => record,
-            // A host that is writing it has not come to the end of the last line.
+            // If the host is still writing the file, its last line may be incomplete.
             Err(error) if lines.peek().is_none() && error.is_eof() => break,
-            Err(error) => bail!("{shown}:{number}: no decision record: {error}"),
+            Err(error) => bail!("{shown}:{number}: not a decision record: {error}"),
         };
         if filter
             .tenant
@@ -219,7 +219,7 @@ pub fn records(path: &Path, filter: &Filter) -> anyhow::Result<Vec<Case>> {
             continue;
         }
         let seat = filter.seat.as_deref().unwrap_or(&record.tenant);
-        // The last one where one that failed was followed by the one before it: what it decided is what counted.
+        // If a policy failed and the previous generation was called, the last call is the one that counts.
         let recorded = record.policies.iter().rfind(|asking| asking.seat == seat);
         let Some(recorded) = recorded.cloned() else {
             continue;
@@ -248,12 +248,12 @@ fn case(record: Record, recorded: Asking) -> anyhow::Result<Case> {
         id: record.id,
         at: UNIX_EPOCH + Duration::from_millis(record.time_ms),
         tenant: record.tenant,
-        request: request.context("its request can't be read")?,
+        request: request.context("its request cannot be read")?,
         recorded: Some(recorded),
     })
 }
 
-/// The requests of a capture. `to` are the sockets that they went to; without any, all are taken.
+/// Returns the requests of a capture. `to` are the destinations of interest; empty means all.
 pub fn captured(capture: Capture, to: &[String]) -> Vec<Case> {
     let is_there = |request: &Request| {
         let local = request.arrival.local;
@@ -273,10 +273,10 @@ pub fn captured(capture: Capture, to: &[String]) -> Vec<Case> {
         .collect()
 }
 
-/// Whether a file is a capture, by its first bytes.
+/// Whether a file is a capture, according to its first bytes.
 ///
 /// # Errors
-/// When it can't be read, or is compressed.
+/// If it cannot be read, or is compressed.
 pub fn is_capture(path: &Path) -> anyhow::Result<bool> {
     use std::io::Read as _;
 
@@ -288,20 +288,18 @@ pub fn is_capture(path: &Path) -> anyhow::Result<bool> {
         [0x0a, 0x0d, 0x0d, 0x0a],
     ];
     let mut first = [0; 4];
-    let mut file = File::open(path).with_context(|| format!("can't read {}", path.display()))?;
+    let mut file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
     if file.read_exact(&mut first).is_err() {
         return Ok(false);
     }
     if let Some((form, command)) = compression(&first) {
         let shown = path.display();
-        bail!(
-            "{shown} is compressed ({form}): `{command} {shown}` makes the file that can be read"
-        );
+        bail!("{shown} is compressed ({form}): `{command} {shown}` decompresses it");
     }
     Ok(MAGIC.contains(&first))
 }
 
-/// How a file that begins so is compressed, and what takes that away.
+/// Returns the compression format of a file with these first bytes, and the command that decompresses it.
 fn compression(first: &[u8; 4]) -> Option<(&'static str, &'static str)> {
     match first {
         [0x1f, 0x8b, ..] => Some(("gzip", "gunzip --keep")),
@@ -314,7 +312,7 @@ fn compression(first: &[u8; 4]) -> Option<(&'static str, &'static str)> {
     }
 }
 
-/// How often each verdict came.
+/// Counts the results.
 pub fn count<'p>(played: impl Iterator<Item = &'p Played>) -> Vec<(String, usize)> {
     let mut counts: HashMap<String, usize> = HashMap::new();
     for played in played {

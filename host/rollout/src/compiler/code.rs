@@ -1,4 +1,4 @@
-//! Compiled code that outlives this process: which folder it is in, and which program made it.
+//! The cache of compiled code: which directory it is in, and which build of the program compiled it.
 
 use std::fs::File;
 use std::io;
@@ -11,40 +11,40 @@ use thiserror::Error;
 
 use super::SELF;
 
-/// The folder of code within the one that systemd gives a service for what it can make again.
+/// Name of the directory in systemd's cache directory.
 const DEFAULT_NAME: &str = "compiled";
 
-/// Why no code is kept.
+/// Why the cache of compiled code cannot be used.
 #[derive(Debug, Error)]
 pub enum CodeCacheError {
-    /// The folder can't be used.
+    /// The directory cannot be used.
     #[error(transparent)]
     Folder(#[from] CacheError),
-    /// Nobody knows which build this is.
-    #[error("this program can't be read: {0}")]
+    /// The build cannot be identified, because the program's own file cannot be read.
+    #[error("cannot read the file of this program: {0}")]
     Build(io::Error),
 }
 
-/// What a command can use of the code that the host keeps.
+/// The cache of the host, as a command finds it.
 #[derive(Debug)]
 pub enum Kept {
-    /// None: no folder is configured.
+    /// No directory is configured.
     Nowhere,
-    /// None yet: the host makes the folder when it starts.
+    /// The directory does not exist yet: the host creates it when it starts.
     NotYet(PathBuf),
-    /// What is in the folder.
+    /// The cache can be used.
     In {
-        /// The folder.
+        /// The directory.
         folder: PathBuf,
-        /// What all code in it takes, in bytes.
+        /// Size of all entries, in bytes.
         bytes: u64,
     },
-    /// None.
+    /// The cache cannot be used.
     Unusable(CodeCacheError),
 }
 
-/// Has the runtime of a host keep its code for the next start, and use what is there. The folder is made if it is missing. A host does
-/// without one that can't be used: that is a warning.
+/// Gives the runtime of a host the cache of compiled code, and creates its directory if necessary. A directory that cannot be used is
+/// reported in the log, and the host runs without a cache.
 pub fn keep_code(runtime: &Runtime, config: &CacheConfig) {
     let Some(folder) = folder(config) else {
         return;
@@ -56,20 +56,20 @@ pub fn keep_code(runtime: &Runtime, config: &CacheConfig) {
                 event = "code_cache",
                 folder = %folder.display(),
                 bytes = cache.bytes(),
-                "compiled code is kept"
+                "cache of compiled code in use"
             );
             runtime.cache_with(cache);
         }
         Err(error) => tracing::warn!(
             event = "code_cache_unusable",
             %error,
-            "compiled code is not kept, every start compiles all policies"
+            "no cache of compiled code, every start compiles all policies"
         ),
     }
 }
 
-/// Has the runtime of a command use the code that the host keeps, and add to it. Nothing is made for a host that has not started yet:
-/// a command may run as another user.
+/// Gives the runtime of a command the cache of the host. The directory is not created if the host has not started yet, because a command
+/// may run as another user.
 pub fn share_code(runtime: &Runtime, config: &CacheConfig) -> Kept {
     let Some(folder) = folder(config) else {
         return Kept::Nowhere;
@@ -88,7 +88,7 @@ pub fn share_code(runtime: &Runtime, config: &CacheConfig) -> Kept {
     }
 }
 
-/// The folder that is configured, or else one in the folder that systemd gives (`CacheDirectory=`).
+/// Returns the configured directory, or the one in systemd's cache directory (`CacheDirectory=`).
 fn folder(config: &CacheConfig) -> Option<PathBuf> {
     config.folder.clone().or_else(|| {
         let folders = std::env::var_os("CACHE_DIRECTORY")?;
@@ -97,7 +97,7 @@ fn folder(config: &CacheConfig) -> Option<PathBuf> {
     })
 }
 
-/// Two builds of one version may compile the same file in different ways, so a build is known by all that it consists of.
+/// Two builds of the same version may compile a file differently. A build is therefore identified by the content of its program file.
 fn of_this_build(cache: Cache) -> Result<CodeCache, CodeCacheError> {
     let build = File::open(SELF).and_then(Digest::of_all);
     Ok(CodeCache::new(cache, build.map_err(CodeCacheError::Build)?))

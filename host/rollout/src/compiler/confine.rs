@@ -1,7 +1,8 @@
-//! What the compiler's process gives up before it reads the file: files, network, other programs and other processes.
+//! The privileges that the compiler process drops before it reads the file: files, network, other programs and other processes.
 //!
-//! The compiler reads what anybody with a token may send, so a fault in it must lead nowhere. Landlock takes files, network and signals
-//! away, a seccomp filter every system call but those that computing, threads, standard input and output need. Each does what the kernel
+//! The compiler reads files from anybody with a token, so a vulnerability in it must not give access to anything. Landlock denies files,
+//! network and signals; a seccomp filter denies every system call except those for computing, threads, standard input and output.
+//! [`Confinement`] reports which of these the kernel supports.
 //! offers; [`Confinement`] tells what that was.
 
 use std::collections::BTreeMap;
@@ -10,27 +11,27 @@ use std::fs::File;
 use std::net::UdpSocket;
 use std::process::Command;
 
-/// What the kernel gave, as the confined process found it.
+/// The restrictions of the process, as it has observed them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Confinement {
-    /// Whether Landlock holds: `full`, `partial` or `none`.
+    /// State of Landlock: `full`, `partial` or `none`.
     pub landlock: String,
-    /// Whether the filter of system calls holds.
+    /// Whether the filter of system calls is active.
     pub seccomp: bool,
-    /// What was tried afterwards, and not refused.
+    /// Accesses that were attempted and not denied.
     pub possible: Vec<String>,
 }
 
-/// Something to be tried, and whether that went well.
+/// Name of an attempted access, and a function that returns whether it succeeded.
 type Try = (&'static str, fn() -> bool);
 
 impl Confinement {
-    /// Whether nothing of what was tried is possible.
+    /// Whether every attempted access was denied.
     pub fn holds(&self) -> bool {
         self.possible.is_empty()
     }
 
-    /// Tries what a process in the hands of somebody else would. Each must fail.
+    /// Attempts the accesses of a compromised process. Each must be denied.
     pub(super) fn try_out(mut self) -> Self {
         let tries: [Try; 4] = [
             ("reading files", || File::open("/proc/self/status").is_ok()),
@@ -45,7 +46,7 @@ impl Confinement {
         self
     }
 
-    /// As one line, for the process that asked.
+    /// Formats the result on one line, for the parent process.
     pub(super) fn line(&self) -> String {
         let Self {
             landlock,
@@ -80,7 +81,7 @@ impl fmt::Display for Confinement {
     }
 }
 
-/// Takes away what there is no need for. Threads that are made afterwards have no more.
+/// Drops all privileges that compiling does not need, also for threads that are created later.
 #[cfg(target_os = "linux")]
 pub(super) fn confine() -> Confinement {
     Confinement {
@@ -90,7 +91,7 @@ pub(super) fn confine() -> Confinement {
     }
 }
 
-/// Other systems have their own ways.
+/// Other systems are not supported.
 #[cfg(not(target_os = "linux"))]
 pub(super) fn confine() -> Confinement {
     Confinement {
@@ -110,10 +111,10 @@ mod linux {
 
     use super::BTreeMap;
 
-    /// The newest that is asked for; older kernels do what they know.
+    /// Newest version to request. Older kernels apply what they support.
     const NEWEST: ABI = ABI::V6;
 
-    /// What computing with threads, reading and writing open pipes, and ending needs.
+    /// System calls for computing with threads, reading and writing open pipes, and exiting.
     const CALLS: [libc::c_long; 32] = [
         libc::SYS_read,
         libc::SYS_write,
@@ -149,7 +150,7 @@ mod linux {
         libc::SYS_exit_group,
     ];
 
-    /// No files, no network, no signals to others. None where the kernel knows nothing of it.
+    /// Denies files, network and signals to other processes. `None` if the kernel does not support Landlock.
     pub(super) fn restrict() -> Option<&'static str> {
         let ruleset = Ruleset::default()
             .handle_access(AccessFs::from_all(NEWEST))
@@ -164,19 +165,19 @@ mod linux {
         }
     }
 
-    /// All other system calls are answered as if there were none: libraries have other ways then, and need them.
+    /// Fails all other system calls with ENOSYS, so that libraries use their fallbacks.
     pub(super) fn filter() -> Option<()> {
         let arch = std::env::consts::ARCH.try_into().ok()?;
         let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
             CALLS.iter().map(|&call| (call, Vec::new())).collect();
-        // Threads, and no processes. The flags of clone3 can't be looked at; without it, libraries take clone.
+        // Permits threads, but no processes. A filter cannot inspect the flags of clone3; without clone3, libraries use clone.
         let threads = libc::CLONE_THREAD as u64;
         let is_thread = condition(0, SeccompCmpOp::MaskedEq(threads), threads)?;
         rules.insert(libc::SYS_clone, vec![is_thread]);
-        // Names of threads.
+        // Permits names of threads.
         let is_name = condition(0, SeccompCmpOp::Eq, libc::PR_SET_NAME as u64)?;
         rules.insert(libc::SYS_prctl, vec![is_name]);
-        // To abort, and to end nobody else.
+        // Permits abort(), which signals the own process.
         let is_own = condition(0, SeccompCmpOp::Eq, std::process::id().into())?;
         rules.insert(libc::SYS_tgkill, vec![is_own]);
         let none = SeccompAction::Errno(libc::ENOSYS as u32);
@@ -197,7 +198,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_found_is_told_whole() {
+    fn a_report_survives_its_line() {
         for possible in [&["the network", "reading files"][..], &[]] {
             let found = Confinement {
                 landlock: "partial".into(),

@@ -1,4 +1,4 @@
-//! Who may compile now.
+//! Permits to compile.
 
 use std::cell::Cell;
 use std::fs;
@@ -7,36 +7,36 @@ use std::thread;
 use parking_lot::{Condvar, Mutex};
 use portcullis_dataplane::tenants::Seat;
 
-/// Files of tenants that are compiled at the same time; further ones wait. A load must not take all cores.
+/// Number of tenants' files that are compiled at the same time; further files wait, so that a load does not take all cores.
 const FOR_TENANTS: usize = 2;
 
-/// Further files at the same time, of the operator only: whatever tenants send, the operator's do not wait behind it.
+/// Number of additional files at the same time, for the operator only: the operator's files do not wait for those of tenants.
 const FOR_OPERATOR: usize = 1;
 
-/// The most files at the same time while a host starts, however many cores it has: each takes descriptors of those in reserve.
+/// Most files at the same time while a host starts, however many cores it has: each takes file descriptors from the reserve.
 const MOST_AT_START: usize = 16;
 
 /// On whose behalf a file is compiled.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Behalf {
-    /// It is the operator's, or comes to a tenant by the operator.
+    /// The operator's: its own file, or a file that it deploys for a tenant.
     #[default]
     Operator,
-    /// A tenant has sent it.
+    /// A tenant's.
     Tenant,
 }
 
 /// When a file is compiled.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Occasion {
-    /// While everything serves that serves.
+    /// While the host serves.
     #[default]
     Usual,
-    /// At the start of a host, which has served this file before: it is not refused because the machine is busy, and no core is spared.
+    /// At the start of a host, which may have served this policy before: a busy machine is no reason to refuse it, and all cores are used.
     Start,
 }
 
-/// What a file is compiled for.
+/// The purpose of a compilation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Work {
     pub(super) behalf: Behalf,
@@ -52,20 +52,20 @@ thread_local! {
     };
 }
 
-/// Does something, on this thread, with what is compiled meanwhile on behalf of this one.
+/// Runs `what` on this thread. Files that it compiles are compiled on this behalf.
 pub(crate) fn on_behalf_of<T>(behalf: Behalf, what: impl FnOnce() -> T) -> T {
     let now = Work::current();
     Work { behalf, ..now }.scope(what)
 }
 
-/// Does something, on this thread, with what is compiled meanwhile on this occasion.
+/// Runs `what` on this thread. Files that it compiles are compiled on this occasion.
 pub(crate) fn on<T>(occasion: Occasion, what: impl FnOnce() -> T) -> T {
     let now = Work::current();
     Work { occasion, ..now }.scope(what)
 }
 
 impl Work {
-    /// What this thread does.
+    /// Returns the purpose of compilations on this thread.
     pub(super) fn current() -> Self {
         WORK.get()
     }
@@ -85,7 +85,7 @@ impl Work {
 }
 
 impl Behalf {
-    /// That of whoever holds this seat.
+    /// Returns the behalf for a seat.
     pub(crate) fn of(seat: &Seat) -> Self {
         match seat.is_operators() {
             true => Self::Operator,
@@ -93,7 +93,7 @@ impl Behalf {
         }
     }
 
-    /// How much its compiler gives way to everything else (`nice`): a tenant's to the operator's, both to calls.
+    /// Returns the priority of the compiler process (`nice`). Tenants' compilations yield to the operator's, and both yield to calls.
     pub(super) fn niceness(self) -> u8 {
         match self {
             Self::Operator => 5,
@@ -102,7 +102,7 @@ impl Behalf {
     }
 }
 
-/// The turns of a host.
+/// The permits of a host.
 pub(super) struct Turns {
     taken: Mutex<Taken>,
     free: Condvar,
@@ -127,7 +127,7 @@ impl Taken {
         }
         match work.behalf {
             Behalf::Operator => self.operator + self.tenants < FOR_TENANTS + FOR_OPERATOR,
-            // Those that the operator has beyond its own count as well.
+            // Permits above the operator's own number.
             Behalf::Tenant => {
                 self.tenants + self.operator.saturating_sub(FOR_OPERATOR) < FOR_TENANTS
             }
@@ -143,7 +143,7 @@ impl Taken {
 }
 
 impl Turns {
-    /// With this many at the same time while the host starts, but never fewer than later.
+    /// Creates permits: `at_start` of them while the host starts, but never fewer than later.
     pub(super) fn new(at_start: usize) -> Self {
         Self {
             taken: Mutex::default(),
@@ -152,7 +152,7 @@ impl Turns {
         }
     }
 
-    /// Waits until there is one.
+    /// Waits for a permit.
     pub(super) fn take(&self, work: Work) -> Turn<'_> {
         let Work { behalf, .. } = work;
         let mut taken = self.taken.lock();
@@ -170,12 +170,13 @@ impl Turns {
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
         *self.turns.taken.lock().of(self.behalf) -= 1;
-        // Not everybody who waits may have this one.
+        // Not every waiting thread may use this permit.
         self.turns.free.notify_all();
     }
 }
 
-/// Files that are compiled at the same time while a host starts: one for each core, as far as there is memory for `each` bytes of all.
+/// Returns the number of files to compile at the same time while a host starts: one per core, as far as memory permits with `each` bytes
+/// per file.
 pub(crate) fn at_start(each: usize) -> usize {
     let cores = thread::available_parallelism().map_or(1, usize::from);
     fitting(cores, free_memory(), each)
@@ -189,7 +190,7 @@ fn fitting(cores: usize, memory: Option<u64>, each: usize) -> usize {
     cores.min(fit).clamp(least, MOST_AT_START)
 }
 
-/// Bytes that the machine has left, or the control group of this process, if that is less; none where nobody tells.
+/// Returns the free memory of the machine or of the control group of this process, whichever is less, in bytes; `None` if neither is known.
 fn free_memory() -> Option<u64> {
     let machine = fs::read_to_string("/proc/meminfo").ok();
     let machine = machine.and_then(|text| available(&text));
@@ -199,7 +200,7 @@ fn free_memory() -> Option<u64> {
     }
 }
 
-/// Reads `/proc/meminfo`.
+/// Parses `/proc/meminfo`.
 fn available(text: &str) -> Option<u64> {
     let line = text
         .lines()
@@ -208,13 +209,13 @@ fn available(text: &str) -> Option<u64> {
     Some(kib * 1024)
 }
 
-/// What the bound of the control group (`MemoryMax=`) leaves.
+/// Returns what the limit of the control group (`MemoryMax=`) leaves.
 fn left_in_group() -> Option<u64> {
     let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
     let path = groups.lines().find_map(|line| line.strip_prefix("0::/"))?;
     let number = |file: &str| {
         let text = fs::read_to_string(format!("/sys/fs/cgroup/{path}/{file}")).ok()?;
-        // "max" where there is no bound.
+        // "max": no limit.
         text.trim().parse::<u64>().ok()
     };
     Some(number("memory.max")?.saturating_sub(number("memory.current")?))
@@ -232,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn a_start_takes_as_many_turns_as_it_has_and_leaves_none_beyond() {
+    fn a_start_has_more_permits_and_returns_them() {
         let turns = Turns::new(4);
         let free = |work| turns.taken.lock().has_room(work, 4);
         let start = Work {
@@ -246,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn a_start_uses_the_cores_that_memory_allows() {
+    fn a_start_uses_the_cores_that_memory_permits() {
         const GIB: u64 = 1 << 30;
         for (cores, memory, turns) in [
             (1, None, 3),
@@ -264,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn tenants_leave_a_turn_to_the_operator() {
+    fn the_operator_has_a_permit_of_its_own() {
         let turns = Turns::new(0);
         let free = |behalf| turns.taken.lock().has_room(usual(behalf), 0);
         let tenants = [
@@ -287,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_compiled_within_is_on_somebodys_behalf() {
+    fn behalf_and_occasion_apply_to_compilations_on_the_thread() {
         let of_tenant = || on_behalf_of(Behalf::Tenant, Work::current);
         assert_eq!(of_tenant(), usual(Behalf::Tenant));
         let at_start = Work {

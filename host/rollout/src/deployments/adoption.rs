@@ -1,4 +1,4 @@
-//! Taking policies into the database that were kept in memory because it had no tables for them.
+//! Copies policies to the database that were kept in memory while its tables did not exist.
 
 use std::time::UNIX_EPOCH;
 
@@ -11,10 +11,10 @@ use super::memory::deployment_of;
 use super::provenance::Provenance;
 use super::{CONTRACT, Deployments};
 
-/// Who takes over what was kept in memory, as the database has it.
+/// Author of the copies, as stored in the database.
 const HOST: &str = "host";
 
-/// A generation in memory, and where it came from.
+/// A generation in memory, with its provenance.
 struct Held {
     number: u64,
     name: String,
@@ -22,18 +22,18 @@ struct Held {
 }
 
 impl Deployments {
-    /// Takes into the database what was pushed before it had tables for that. Where another host was faster, its policies go for this
-    /// host, too. Whether the database has changed.
+    /// Copies the policies that are kept in memory to the database. If another host has already stored policies for the seat, those are
+    /// used, and the policies in memory are dropped. Returns whether the database has changed.
     ///
     /// # Errors
-    /// When it can't be written; the next look tries again.
+    /// If the database cannot be written. The next call tries again.
     pub(super) async fn adopt(&self, database: &Database) -> Result<bool, StoreError> {
         let all = self.seats.all_files();
         let mut is_changed = false;
-        // Nothing is pushed meanwhile: it would be in memory only.
+        // Holds off pushes meanwhile: a policy pushed now would be in memory only.
         let mut arrivals = Vec::new();
         for files in all.iter().filter(|files| files.file().is_none()) {
-            // It is never closed.
+            // The semaphore is never closed.
             arrivals.push(files.seat().arrivals.acquire().await);
             let name = &*files.seat().name;
             if database.has_seen(name) {
@@ -68,7 +68,7 @@ impl Deployments {
             );
             return Ok(true);
         }
-        // Their numbers are those of others now.
+        // The numbers now belong to the generations of another host.
         files.slot().forget_kept();
         self.manifest.forget(&name);
         database.give_up(&name);
@@ -76,12 +76,12 @@ impl Deployments {
             event = "policies_given_up",
             seat = name,
             generations = generations.len(),
-            "The policies that were kept in memory are given up: another host has stored its own for this seat. Push them again."
+            "policies kept in memory dropped, another host has stored its own for this seat; push them again"
         );
         Ok(false)
     }
 
-    /// The generations of a seat that are in memory with their files.
+    /// Returns the generations of a seat that are in memory, with their files.
     fn held(&self, files: &PolicyFiles) -> Vec<Held> {
         let (slot, name) = (files.slot(), &files.seat().name);
         let held = slot.numbers().into_iter().filter_map(|number| {
@@ -94,7 +94,7 @@ impl Deployments {
         held.collect()
     }
 
-    /// What each of them does.
+    /// Returns the state of the seat with these generations, as the row to be stored.
     fn seat_as_held(files: &PolicyFiles, held: &[Held]) -> StoredSeat {
         let is_held = |number: &u64| held.iter().any(|held| held.number == *number);
         let now = deployment_of(files);

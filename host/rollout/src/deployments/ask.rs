@@ -1,11 +1,12 @@
-//! Whether a generation that came earlier takes the settings of today.
+//! Checks whether earlier generations accept the current settings.
 
 use crate::policy_files::PolicyFiles;
 use crate::settings::takes;
 
 use super::error::ShipError;
 
-/// Asks a generation that is to serve again, or to be tried, whether it takes the settings. One that is not loaded yet is asked then.
+/// Checks whether a generation that is to become active again, or to be tried, accepts the settings. A generation that is not loaded yet is
+/// checked when it is loaded.
 pub(super) async fn ask_again(files: &PolicyFiles, number: u64) -> Result<(), ShipError> {
     let Some(generation) = files.slot().generation(number) else {
         return Ok(());

@@ -1,4 +1,4 @@
-//! Where it is written down what is to serve at a seat.
+//! Storage of the desired state of a seat.
 
 use std::sync::Arc;
 
@@ -10,19 +10,19 @@ use crate::policy_files::PolicyFiles;
 use super::error::ShipError;
 use super::state::Change;
 
-/// Decides what serves at a seat: the host's own memory, or a database for all hosts on it.
+/// Storage of the desired state of seats: the host's own memory, or a database for all hosts on it.
 pub(crate) trait DesiredState: Send + Sync {
-    /// Keeps a policy that can serve. Returns its number; `None` for the next one of its slot.
+    /// Stores a policy that has been loaded. Returns its number; `None`: the slot assigns the next one.
     fn add<'a>(
         &'a self,
         files: &'a PolicyFiles,
         new: NewGeneration<'a>,
     ) -> BoxFuture<'a, Result<Option<u64>, ShipError>>;
 
-    /// The generation that served a seat before the one that serves.
+    /// Returns the previous generation of a seat.
     fn previous<'a>(&'a self, files: &'a PolicyFiles) -> BoxFuture<'a, Result<u64, ShipError>>;
 
-    /// Writes a change down, and brings the seat to it.
+    /// Stores a change, and applies it to the seat.
     fn change<'a>(
         &'a self,
         files: &'a Arc<PolicyFiles>,
@@ -30,19 +30,19 @@ pub(crate) trait DesiredState: Send + Sync {
         by: &'a str,
     ) -> BoxFuture<'a, Result<(), ShipError>>;
 
-    /// The generations of a seat that outlive the host, the oldest first.
+    /// Returns the stored generations of a seat, oldest first.
     fn generations<'a>(
         &'a self,
         seat: &'a str,
     ) -> BoxFuture<'a, Result<Vec<StoredGeneration>, ShipError>>;
 
-    /// The file of a generation that this host has not got from a push.
+    /// Returns the file of a generation that was not pushed to this host.
     fn bytes<'a>(
         &'a self,
         files: &'a PolicyFiles,
         number: u64,
     ) -> BoxFuture<'a, Result<Arc<[u8]>, ShipError>>;
 
-    /// Notes that a seat has gone back from one generation to another by itself.
+    /// Notes an automatic fallback of a seat from one generation to another.
     fn note_fall_back(&self, files: &PolicyFiles, from: u64, to: u64);
 }

@@ -1,4 +1,4 @@
-//! Why a policy did not get where it was sent.
+//! Errors of deployments.
 
 use portcullis_policy::{LoadError, NoGeneration, SettingsError};
 use portcullis_signature::SignatureError;
@@ -7,69 +7,67 @@ use thiserror::Error;
 
 use crate::loader::LoaderError;
 
-/// Why a policy did not get where it was sent.
+/// Why a policy was not deployed.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum ShipError {
-    /// There is no such seat.
+    /// The seat does not exist.
     #[error("there is no seat `{name}`; there are {}", .known.join(", "))]
     NoSeat {
-        /// Its name.
+        /// Name of the seat.
         name: String,
-        /// The names of those that are there.
+        /// Names of the existing seats.
         known: Vec<String>,
     },
     /// The seat follows a file.
     #[error(
-        "the seat `{seat}` follows the file {file}: put the policy there, or take `file` out of its configuration"
+        "the seat `{seat}` follows the file {file}: put the policy there, or remove `file` from its configuration"
     )]
     FollowsFile {
         /// The seat.
         seat: String,
-        /// Its file.
+        /// The file.
         file: String,
     },
-    /// What was sent is no policy that can serve.
+    /// The file is not a policy that can be activated.
     #[error(transparent)]
     Refused(#[from] LoadError),
-    /// It came before the settings were changed, and does not take them.
+    /// An earlier generation does not accept the current settings.
     #[error("generation {number}: {source}")]
     Settings {
-        /// The generation.
+        /// Number of the generation.
         number: u64,
-        /// What is wrong.
+        /// The error.
         source: SettingsError,
     },
-    /// It is not signed as it should be.
+    /// The signature is missing or invalid.
     #[error(transparent)]
     Signature(#[from] SignatureError),
-    /// Another one is on its way to the seat.
-    #[error(
-        "another policy is being compiled for the seat `{seat}`: try again when it has arrived"
-    )]
+    /// Another policy is being deployed to the seat.
+    #[error("another policy is being compiled for the seat `{seat}`: try again later")]
     Busy {
         /// The seat.
         seat: String,
     },
-    /// There were many in a short time.
+    /// Too many pushes per minute.
     #[error(
-        "the seat `{seat}` takes {most} pushes a minute (key `pushes-per-minute`): try again in a few seconds"
+        "the seat `{seat}` accepts {most} pushes per minute (key `pushes-per-minute`): try again in a few seconds"
     )]
     TooMany {
         /// The seat.
         seat: String,
-        /// How many it takes.
+        /// Most pushes per minute.
         most: u32,
     },
-    /// The generation is not there.
+    /// The generation does not exist.
     #[error(transparent)]
     NoGeneration(#[from] NoGeneration),
-    /// The bytes of the generation are not kept: it came from a file.
-    #[error("generation {0} was not pushed, so its bytes are where its file is")]
+    /// The bytes of the generation are not stored, because it was loaded from a file.
+    #[error("generation {0} was loaded from a file; only pushed generations can be downloaded")]
     NotPushed(u64),
-    /// The database does not take it, or does not give it.
+    /// The database refuses a read or write.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The load panicked or was interrupted by the end of the host.
+    /// The load panicked, or the host ended meanwhile.
     #[error("the load of the policy was interrupted")]
     Interrupted,
 }

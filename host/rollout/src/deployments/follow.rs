@@ -1,4 +1,4 @@
-//! Following what other hosts write into the database.
+//! Applies what other hosts store in the database.
 
 use futures_util::stream::{self, StreamExt};
 use parking_lot::Mutex;
@@ -11,7 +11,7 @@ use super::database::Database;
 use super::error::ShipError;
 
 impl Deployments {
-    /// Brings all seats to what is written in the database. What can't be done is told in the log, and tried again.
+    /// Applies the stored state to all seats. Errors are logged, and the next call tries again.
     pub(crate) async fn sync(&self) {
         let Some(database) = &self.database else {
             return;
@@ -22,12 +22,12 @@ impl Deployments {
         }
     }
 
-    /// Brings the operator's seats to what is written in the database; how many others have a policy there that is to serve here.
+    /// Applies the stored state to the operator's seats. Returns how many other seats have a stored policy to be activated.
     pub(crate) async fn sync_operators(&self) -> usize {
         let Some(database) = &self.database else {
             return 0;
         };
-        // What is wrong with the database is noted when the others are brought.
+        // Errors of the database are noted when the other seats are read.
         let Ok(seats) = database.store().seats().await else {
             return 0;
         };
@@ -38,7 +38,7 @@ impl Deployments {
         others.iter().filter(|seat| self.serves_here(seat)).count()
     }
 
-    /// Whether a row of the database is of a seat of this host, and names a policy for it.
+    /// Whether a row belongs to a seat of this host and names an active policy.
     fn serves_here(&self, seat: &StoredSeat) -> bool {
         let files = self.seats.files(&seat.name);
         seat.active.is_some() && files.is_some_and(|files| files.file().is_none())
@@ -53,13 +53,13 @@ impl Deployments {
         self.sync_seats(database, seats).await
     }
 
-    /// Brings these seats to what is written, several at a time.
+    /// Applies the stored state to these seats, several at a time.
     async fn sync_seats(
         &self,
         database: &Database,
         seats: Vec<StoredSeat>,
     ) -> Result<(), StoreError> {
-        // Those that have begun come to their end; no other one begins then.
+        // Set once the database is unreachable: loads that have begun are finished, and no others begin.
         let away = Mutex::new(None);
         let sync = |seat: StoredSeat| {
             let away = &away;
@@ -90,20 +90,20 @@ impl Deployments {
         match self.seats.files(&seat.name) {
             Some(files) => database.follow(&files, seat).await,
             None => {
-                // Another host's tenant.
+                // The tenant runs on another host only.
                 database.see(&seat.name, seat.revision, seat.active);
                 Ok(())
             }
         }
     }
 
-    /// Brings all seats to what is written, if anything has changed since, and writes down which have gone back by themselves. False if
-    /// the database could not be asked; without a database there is nothing to follow.
+    /// Applies the stored state to all seats if it has changed, and stores automatic fallbacks. Returns false if the database could not be
+    /// queried; without a database there is nothing to do.
     pub(crate) async fn follow(&self) -> bool {
         let Some(database) = &self.database else {
             return true;
         };
-        // Whoever is away need not be asked three times.
+        // The queries stop at the first error, because an unreachable database fails all of them.
         let followed = async {
             if database.has_changed().await? {
                 self.try_sync(database).await?;
@@ -119,7 +119,7 @@ impl Deployments {
         }
     }
 
-    /// Waits for the next look: at the tick, or when there is something to write; for ever without a database.
+    /// Waits until the next tick, or until there is something to store. Never returns without a database.
     pub(crate) async fn next_look(&self, tick: &mut Interval) {
         let Some(database) = &self.database else {
             return std::future::pending().await;
@@ -130,7 +130,7 @@ impl Deployments {
         }
     }
 
-    /// Lets the next look bring a seat to what is written, whatever it is at.
+    /// Has the next call apply the stored state to a seat, even if it has not changed.
     pub(crate) fn forget(&self, seat: &str) {
         if let Some(database) = &self.database {
             database.forget(seat);

@@ -1,4 +1,4 @@
-//! Seats whose generations are in this host's memory only: the slot is the state.
+//! Seats whose generations are in the memory of this host only: the slot is the state.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use super::desired::DesiredState;
 use super::error::ShipError;
 use super::state::{Change, Deployment};
 
-/// Nothing outlives the host.
+/// Storage in memory, which ends with the host.
 #[derive(Debug)]
 pub(crate) struct Memory;
 
@@ -65,7 +65,7 @@ impl DesiredState for Memory {
     fn note_fall_back(&self, _files: &PolicyFiles, _from: u64, _to: u64) {}
 }
 
-/// What the generations of a slot do.
+/// Returns the roles of the generations of a slot.
 pub(crate) fn deployment_of(files: &PolicyFiles) -> Deployment {
     let slot = files.slot();
     let lineup = slot.lineup();
@@ -132,7 +132,7 @@ mod tests {
         Arc::new(Runtime::new(limits).unwrap())
     });
 
-    /// A seat that keeps whatever arrives.
+    /// A seat that retains every generation.
     fn files() -> PolicyFiles {
         let slot = Arc::new(PolicySlot::keeping(64));
         let config = SeatConfig::default();
@@ -140,7 +140,7 @@ mod tests {
         PolicyFiles::new(Arc::new(seat), Arc::clone(&RUNTIME))
     }
 
-    /// Brings another generation to the seat; its number.
+    /// Adds another generation to the seat, and returns its number.
     fn admit(files: &PolicyFiles, module: &[u8]) -> u64 {
         let settings = files.seat().scope.settings();
         let policy = RUNTIME.load_within("a.wasm", module, RUNTIME.limits(), settings);

@@ -1,6 +1,6 @@
-//! Bringing policies to seats: push, activate, go back, try out.
+//! Deploys policies to seats: push, activation, rollback and trials.
 //!
-//! [`state`] says what a change does to a seat. Where a seat's state is written down is a [`DesiredState`]: in memory, or in the database.
+//! [`state`] says what each change does to a seat. A [`DesiredState`] stores the state of a seat: in memory or in the database.
 
 mod adoption;
 mod ask;
@@ -36,49 +36,49 @@ pub use error::ShipError;
 pub use provenance::Provenance;
 pub use state::Arrival;
 
-/// A policy on its way to a seat.
+/// A policy to be pushed to a seat.
 #[derive(Clone, Debug, Default)]
 pub struct Push {
-    /// What it is called in logs and lists: its file, as a rule.
+    /// Name in logs and lists; usually the name of the file.
     pub name: String,
     /// The file.
     pub bytes: Vec<u8>,
-    /// Who brings it.
+    /// Who pushes it.
     pub author: String,
-    /// What its author says about it.
+    /// A note of the author.
     pub note: String,
     /// Its signature in Base64; empty if it has none.
     pub signature: String,
-    /// Whether it comes with the tenant's token, not the operator's.
+    /// Whether it is pushed with the tenant's token, and not the operator's.
     pub is_tenants: bool,
 }
 
-/// The contract that this host's policies are built for.
+/// The contract that the policies of this host implement.
 const CONTRACT: &str = portcullis_policy::WORLD;
 
-/// What serves at the seats of a host, and every way to change it.
+/// Which policies the seats of a host have, and every way to change that.
 pub struct Deployments {
     seats: Arc<TenantSet>,
     memory: Memory,
-    /// None for a host that keeps pushed policies in memory.
+    /// `None` for a host that keeps pushed policies in memory.
     database: Option<Database>,
     manifest: Arc<Manifest>,
-    /// How far the start is.
+    /// Progress of the start.
     loading: Arc<Loading>,
 }
 
-/// A generation that does something now.
+/// The generation that a change concerns.
 type Shipped = Result<Arc<Generation>, ShipError>;
 
-/// The place for a policy that comes to a seat: one for the tenant's people, one for the operator. While it is held, no other of theirs
-/// comes there.
+/// A reservation of a seat for one push: one for the tenant and one for the operator. While it is held, no other push by the same party is
+/// accepted.
 pub struct Reserved {
     files: Arc<PolicyFiles>,
     _only: OwnedSemaphorePermit,
 }
 
 impl Reserved {
-    /// The largest file that the seat takes, in bytes.
+    /// Returns the largest file that the seat accepts, in bytes.
     pub fn most(&self) -> usize {
         self.files.seat().config.limits.module_bytes
     }
@@ -95,7 +95,7 @@ impl Deployments {
         }
     }
 
-    /// The same with the policies that are in this database. They come with [`Deployments::sync`].
+    /// Adds the database of pushed policies. They are loaded by [`Deployments::sync`].
     pub(crate) fn with_store(self, store: Store) -> Self {
         let database = Database::new(store, Arc::clone(&self.manifest));
         Self {
@@ -104,11 +104,11 @@ impl Deployments {
         }
     }
 
-    /// The place for a policy that is to come to a seat: to be had before its bytes are read, so that one seat's people can neither
-    /// fill the memory nor hold up others.
+    /// Reserves a seat for a push, before the bytes are read, so that pushes to one seat can neither fill the memory nor delay those to
+    /// others.
     ///
     /// # Errors
-    /// When the seat is none to push to, another policy is on its way there, or there were too many.
+    /// If the seat does not accept pushes, another push is in progress, or there were too many.
     pub fn reserve(&self, seat: &str, is_tenants: bool) -> Result<Reserved, ShipError> {
         let files = self.seat_files(seat)?;
         must_be_pushed(&files)?;
@@ -129,11 +129,10 @@ impl Deployments {
         Ok(Reserved { files, _only: only })
     }
 
-    /// Checks, compiles and tries a policy, stores it if there is a database for that, keeps it ready at the seat, and lets it serve if
-    /// that is asked for.
+    /// Checks, compiles and tests a policy, stores it if there is a database, adds it to the seat, and activates it if requested.
     ///
     /// # Errors
-    /// When it can't be used or stored, or the seat is none to push to. Whatever serves goes on.
+    /// If it cannot be used or stored, or the seat does not accept pushes. The active policy stays.
     pub async fn push(
         &self,
         seat: &str,
@@ -144,10 +143,10 @@ impl Deployments {
         self.push_to(place, push, arrival).await
     }
 
-    /// The same for a place that is held already.
+    /// The same for a seat that is already reserved.
     ///
     /// # Errors
-    /// As [`Deployments::push`].
+    /// See [`Deployments::push`].
     pub async fn push_to(
         &self,
         place: Reserved,
@@ -196,7 +195,7 @@ impl Deployments {
             "policy pushed"
         );
         if let Some(change) = arrival.change(number) {
-            // The tenant may have another configuration by now.
+            // The tenant may have a new configuration by now.
             let files = self.seat_files(seat)?;
             self.change(&files, change, &push.author).await?;
         }
@@ -204,23 +203,23 @@ impl Deployments {
         Ok(generation)
     }
 
-    /// Lets the generation of this number serve, on all hosts of the database.
+    /// Activates a generation on all hosts of the database.
     ///
     /// # Errors
-    /// When there is no such seat or generation, it does not take the seat's settings, or it can't be written down.
+    /// If the seat or the generation does not exist, it does not accept the seat's settings, or the change cannot be stored.
     pub async fn activate(&self, seat: &str, number: u64, by: &str) -> Shipped {
         let files = self.seat_files(seat)?;
         self.change(&files, Change::Activate(number), by).await?;
         Ok(ready(&files, number)?)
     }
 
-    /// Lets the generation serve that did before, or the one of this number.
+    /// Activates the previous generation, or the one with this number.
     ///
     /// # Errors
-    /// As [`Deployments::activate`].
+    /// See [`Deployments::activate`].
     pub async fn roll_back(&self, seat: &str, to: Option<u64>, by: &str) -> Shipped {
         let files = self.seat_files(seat)?;
-        // Without a number: what served before on all hosts, which this one may not have followed yet.
+        // Without a number, the generation that was active before on all hosts. This host may not have applied it yet.
         let number = match to {
             Some(number) => number,
             None => self.desired_of(&files).previous(&files).await?,
@@ -230,10 +229,10 @@ impl Deployments {
         Ok(ready(&files, number)?)
     }
 
-    /// Tries the generation of this number beside the one that serves.
+    /// Starts a trial of a generation beside the active one.
     ///
     /// # Errors
-    /// As [`Deployments::activate`], and when nothing serves.
+    /// See [`Deployments::activate`]; also if no generation is active.
     pub async fn try_out(&self, seat: &str, number: u64, trial: Trial, by: &str) -> Shipped {
         let files = self.seat_files(seat)?;
         self.change(&files, Change::TryOut(number, trial), by)
@@ -241,10 +240,10 @@ impl Deployments {
         Ok(ready(&files, number)?)
     }
 
-    /// Ends the trial of the candidate; none if there was none.
+    /// Ends the trial of the candidate. Returns the candidate, or `None` if there was none.
     ///
     /// # Errors
-    /// When there is no such seat, or it can't be written down.
+    /// If the seat does not exist, or the change cannot be stored.
     pub async fn end_trial(
         &self,
         seat: &str,
@@ -259,24 +258,24 @@ impl Deployments {
         Ok(Some(candidate.generation))
     }
 
-    /// Says whether the verdicts of a seat's policy are carried out.
+    /// Sets whether the verdicts of a seat are carried out.
     ///
     /// # Errors
-    /// When there is no such seat, or it can't be written down.
+    /// If the seat does not exist, or the change cannot be stored.
     pub async fn set_mode(&self, seat: &str, mode: Mode, by: &str) -> Result<(), ShipError> {
         let files = self.seat_files(seat)?;
         self.change(&files, Change::SetMode(mode), by).await
     }
 
-    /// Where a generation came from, if it was pushed.
+    /// Returns the provenance of a generation that was pushed.
     pub fn provenance(&self, seat: &str, number: u64) -> Option<Provenance> {
         self.manifest.find(seat, number)
     }
 
-    /// The file of a generation: the one that serves, if none is named.
+    /// Returns the file of a generation, by default the active one.
     ///
     /// # Errors
-    /// When there is no such seat or generation, or it came from a file.
+    /// If the seat or the generation does not exist, or it was loaded from a file.
     pub async fn pull(&self, seat: &str, number: Option<u64>) -> Result<Arc<[u8]>, ShipError> {
         let files = self.seat_files(seat)?;
         let number = number.unwrap_or_else(|| files.slot().number());
@@ -286,19 +285,19 @@ impl Deployments {
         self.desired_of(&files).bytes(&files, number).await
     }
 
-    /// All generations of a seat that are stored, the oldest first; none for a seat whose policies are not.
+    /// Returns all stored generations of a seat, oldest first; none if the policies of the seat are not stored.
     ///
     /// # Errors
-    /// When the database does not tell.
+    /// If the database does not answer.
     pub async fn stored_generations(&self, seat: &str) -> Result<Vec<StoredGeneration>, ShipError> {
         let files = self.seat_files(seat)?;
         self.desired_of(&files).generations(seat).await
     }
 
-    /// The policy files of a seat.
+    /// Returns the policy files of a seat.
     ///
     /// # Errors
-    /// When there is none of this name: it tells those that are there.
+    /// If the seat does not exist. The error lists those that do.
     pub fn seat_files(&self, seat: &str) -> Result<Arc<PolicyFiles>, ShipError> {
         self.seats.files(seat).ok_or_else(|| {
             let known = self.seats.all_files();
@@ -315,7 +314,7 @@ impl Deployments {
     /// Checks that pushes are stored.
     ///
     /// # Errors
-    /// When they are not: the error of the database, or `None` without a database.
+    /// If they are not: the error of the database, or `None` without a database.
     pub fn storing(&self) -> Result<(), Option<StoreError>> {
         match self.store_status().ok_or(None)?.error {
             Some((error, _)) => Err(Some(error)),
@@ -323,17 +322,17 @@ impl Deployments {
         }
     }
 
-    /// How the database of pushed policies has fared; none where there is none.
+    /// Returns the state of the database of pushed policies; `None` without a database.
     pub fn store_status(&self) -> Option<StoreStatus> {
         self.database.as_ref().map(Database::status)
     }
 
-    /// Notes that a seat has gone back by itself.
+    /// Notes an automatic fallback of a seat.
     pub(crate) fn note_fall_back(&self, files: &PolicyFiles, from: u64, to: u64) {
         self.desired_of(files).note_fall_back(files, from, to);
     }
 
-    /// Where it is written down what is to serve at a seat. Of one that follows a file, the file says so, and only this host has it.
+    /// Returns the storage of the desired state of a seat. A seat that follows a file is in memory: only this host has the file.
     fn desired_of(&self, files: &PolicyFiles) -> &dyn DesiredState {
         match &self.database {
             Some(database) if files.file().is_none() && !database.is_memory() => database,
@@ -341,7 +340,7 @@ impl Deployments {
         }
     }
 
-    /// Makes a change that the generation which it concerns can bear.
+    /// Makes a change after checking that the generation accepts the settings.
     async fn change(
         &self,
         files: &Arc<PolicyFiles>,
@@ -384,7 +383,7 @@ fn ready(files: &PolicyFiles, number: u64) -> Result<Arc<Generation>, NoGenerati
     })
 }
 
-/// Two sources of one seat would replace each other's policies.
+/// Refuses pushes to a seat that follows a file: two sources would replace each other's policies.
 fn must_be_pushed(files: &PolicyFiles) -> Result<(), ShipError> {
     match files.file() {
         None => Ok(()),

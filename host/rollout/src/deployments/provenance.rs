@@ -1,4 +1,4 @@
-//! Where generations came from that were pushed.
+//! Provenance of pushed generations.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,22 +6,22 @@ use std::time::SystemTime;
 
 use parking_lot::Mutex;
 
-/// What is known of a generation that was pushed, beside what it does.
+/// Provenance of a pushed generation.
 #[derive(Clone, Debug)]
 pub struct Provenance {
     /// The file.
     pub bytes: Arc<[u8]>,
-    /// Who brought it.
+    /// Who pushed it.
     pub author: String,
-    /// What its author says about it.
+    /// The note of its author.
     pub note: String,
     /// Its signature; empty if it has none.
     pub signature: String,
-    /// When it came.
+    /// Time of the push.
     pub at: SystemTime,
 }
 
-/// Where the generations of all seats came from, by seat and number; as many as the slots keep.
+/// Provenance of the generations of all seats, by seat and number, for the generations that slots retain.
 #[derive(Debug, Default)]
 pub(crate) struct Manifest(Mutex<BTreeMap<(String, u64), Provenance>>);
 
@@ -34,12 +34,12 @@ impl Manifest {
         self.0.lock().insert((seat.to_owned(), number), provenance);
     }
 
-    /// Forgets all of a seat.
+    /// Removes all entries of a seat.
     pub(crate) fn forget(&self, seat: &str) {
         self.0.lock().retain(|(of, _), _| of != seat);
     }
 
-    /// Forgets what no slot keeps.
+    /// Removes the entries of generations that no slot retains.
     pub(crate) fn keep(&self, seat: &str, numbers: &[u64]) {
         let is_kept = |(of, number): &(String, u64)| of != seat || numbers.contains(number);
         self.0.lock().retain(|key, _| is_kept(key));

@@ -1,58 +1,58 @@
-//! Which generation of a seat does what, and how each change moves that: a state machine without effects.
+//! The roles of the generations of a seat, and how each change affects them: a state machine without effects.
 
 use std::collections::BTreeSet;
 
 use portcullis_policy::{Mode, NoGeneration, Trial};
 
-/// What the generations of one seat do.
+/// The roles of the generations of one seat.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Deployment {
-    /// The generations that can serve.
+    /// The generations that can become active.
     pub(crate) kept: BTreeSet<u64>,
-    /// Whether anything serves. A policy of a file that the seat followed before may serve without being one of `kept`.
+    /// Whether a generation is active. A policy of a file that the seat followed before may be active without being in `kept`.
     pub(crate) is_served: bool,
-    /// The one that serves.
+    /// The active generation.
     pub(crate) active: Option<u64>,
-    /// The one that served before.
+    /// The previous generation.
     pub(crate) previous: Option<u64>,
-    /// The one that is tried, and how.
+    /// The candidate and its trial.
     pub(crate) candidate: Option<(u64, Trial)>,
-    /// Whether verdicts are carried out; `None` for what the configuration says.
+    /// The mode; `None`: as configured.
     pub(crate) mode: Option<Mode>,
 }
 
-/// What becomes of a generation that has arrived.
+/// What happens to a generation that has been loaded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Arrival {
-    /// It waits.
+    /// It is kept and gets no role.
     #[default]
     Keep,
-    /// It serves.
+    /// It becomes active.
     Activate,
-    /// It is tried beside the one that serves.
+    /// It becomes the candidate of a trial.
     Try(Trial),
 }
 
-/// What is asked of a seat.
+/// A change of a seat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Change {
-    /// The generation of this number is to serve.
+    /// Activates the generation with this number.
     Activate(u64),
-    /// The generation of this number, or the one that served before, is to serve again.
+    /// Activates the generation with this number, or the previous one.
     RollBack(Option<u64>),
-    /// The generation of this number is to be tried beside the one that serves.
+    /// Starts a trial of the generation with this number.
     TryOut(u64, Trial),
-    /// The candidate is to be tried no longer.
+    /// Ends the trial.
     EndTrial,
-    /// Verdicts are to be carried out, or not.
+    /// Sets the mode.
     SetMode(Mode),
 }
 
 impl Deployment {
-    /// The state after a change.
+    /// Returns the state after a change.
     ///
     /// # Errors
-    /// When the change can't be made; then the state stays as it is.
+    /// If the change is impossible. The state is then unchanged.
     pub(crate) fn after(&self, change: Change) -> Result<Self, NoGeneration> {
         let mut after = self.clone();
         match change {
@@ -71,10 +71,10 @@ impl Deployment {
         Ok(after)
     }
 
-    /// The generation that serves after going back: the one of this number, or the one before.
+    /// Returns the generation that a rollback activates: the one with this number, or the previous one.
     ///
     /// # Errors
-    /// When it is not there, or nothing served before.
+    /// If the generation does not exist, or there is no previous one.
     pub(crate) fn back_to(&self, to: Option<u64>) -> Result<u64, NoGeneration> {
         match to.or(self.previous) {
             Some(number) => self.known(number),
@@ -84,10 +84,10 @@ impl Deployment {
         }
     }
 
-    /// Checks, before a policy is compiled, that it can become what is asked for.
+    /// Checks, before a policy is compiled, that it can get the requested role.
     ///
     /// # Errors
-    /// When it is to be tried, and nothing serves.
+    /// If it is to be tried, and no generation is active.
     pub(crate) fn admits(&self, arrival: Arrival) -> Result<(), NoGeneration> {
         match arrival {
             Arrival::Try(_) if !self.is_served => Err(NoGeneration::Nothing),
@@ -95,7 +95,7 @@ impl Deployment {
         }
     }
 
-    /// The state after the breaker has gone back from one generation to another; `None` if that one does not serve any more.
+    /// Returns the state after an automatic fallback from one generation to another; `None` if `from` is no longer active.
     pub(crate) fn fallen_back(&self, from: u64, to: u64) -> Option<Self> {
         if self.active != Some(from) {
             return None;
@@ -105,7 +105,7 @@ impl Deployment {
         Some(after)
     }
 
-    /// A candidate was measured against what served until now, so its trial ends.
+    /// Activates a generation and ends the trial, whose candidate was compared with the generation that was active until now.
     fn serve(&mut self, number: u64) {
         if let Some(active) = self.active.filter(|active| *active != number) {
             self.previous = Some(active);
@@ -131,7 +131,7 @@ impl Deployment {
 }
 
 impl Change {
-    /// The generation that is to serve or to be tried, if the change names one.
+    /// Returns the generation that is to become active or to be tried, if the change names one.
     pub(crate) fn number(self) -> Option<u64> {
         match self {
             Self::Activate(number) | Self::TryOut(number, _) => Some(number),
@@ -142,7 +142,7 @@ impl Change {
 }
 
 impl Arrival {
-    /// The change that follows once the generation has its number.
+    /// Returns the change to make once the generation has its number.
     pub(crate) fn change(self, number: u64) -> Option<Change> {
         match self {
             Self::Keep => None,

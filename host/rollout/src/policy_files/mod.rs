@@ -1,7 +1,7 @@
-//! The policy file of a seat: loaded at the start, again when it changes, and when an operator asks for it.
+//! The policy file of a seat: loaded at the start, when it changes, and by command.
 //!
-//! Compiling happens on blocking threads of the control side. Workers see a new policy with their next request; a file that
-//! can't be used changes nothing but the status.
+//! Policies are compiled on blocking threads of the control side. Workers use a new policy from their next request on; a file that cannot
+//! be used changes only the status.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -23,7 +23,7 @@ use thiserror::Error;
 use crate::compiler::{Behalf, Occasion, on};
 use crate::loader::{Loader, SignedFile};
 
-/// How long a file that can't be used and was written in place may go on changing before that is told.
+/// How long an unusable file that is written in place may continue to change before its error is logged.
 const PIECE: Duration = Duration::from_secs(2);
 
 /// Loads and reloads the policy of one seat.
@@ -35,67 +35,67 @@ pub struct PolicyFiles {
     failures: AtomicU64,
 }
 
-/// What a load did.
+/// Result of a load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// The file has become the policy that serves.
+    /// The file has become the active policy.
     Published(PolicyId),
-    /// The file is the policy that serves already.
+    /// The file is the active policy already.
     Unchanged(PolicyId),
 }
 
-/// Which policy.
+/// Identity of a policy in a seat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PolicyId {
-    /// The SHA-256 of its file.
+    /// SHA-256 of the file.
     pub digest: Digest,
-    /// The number of its generation, from 1.
+    /// Number of the generation, from 1.
     pub generation: u64,
 }
 
-/// Why a load brought nothing.
+/// Why a load failed.
 #[derive(Debug, Error)]
 pub enum PolicyFileError {
-    /// The configuration names no file.
-    #[error("no policy is configured: name one as `file` in [policy] and start the host again")]
+    /// No file is configured.
+    #[error("no policy file is configured: set `file` in [policy] and restart the host")]
     NotConfigured,
-    /// The file can't be read.
-    #[error("can't read the policy {}: {source}", path.display())]
+    /// The file cannot be read.
+    #[error("cannot read the policy {}: {source}", path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the system.
         source: io::Error,
     },
-    /// The file can be read and is no policy.
+    /// The file is not a usable policy.
     #[error(transparent)]
     Refused(#[from] LoadError),
-    /// It is not signed as it should be.
+    /// The signature is missing or invalid.
     #[error("{path}: {source}", path = path.display())]
     Signature {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// The error.
         source: SignatureError,
     },
-    /// The load panicked or was interrupted by the end of the host.
+    /// The load panicked, or the host ended meanwhile.
     #[error("the load of the policy was interrupted")]
     Interrupted,
 }
 
-/// The last load that failed.
+/// The last load, if it failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failed {
-    /// What was wrong.
+    /// The error.
     pub error: String,
-    /// When.
+    /// Time of the load.
     pub at: SystemTime,
-    /// What the file held, if it could be read.
+    /// Digest of the file's content, if it could be read.
     digest: Option<Digest>,
 }
 
 impl PolicyFiles {
-    /// For this seat. Nothing is loaded yet.
+    /// Creates the policy files of this seat. Nothing is loaded yet.
     pub fn new(seat: Arc<Seat>, runtime: Arc<Runtime>) -> Self {
         let name = seat.config.file.as_deref().and_then(Path::file_name);
         Self {
@@ -109,7 +109,7 @@ impl PolicyFiles {
         }
     }
 
-    /// For a seat of its own, beside all others: to look at a file.
+    /// Creates policy files with a seat of their own, to inspect a file.
     pub fn alone(name: &str, config: SeatConfig, runtime: Arc<Runtime>) -> Self {
         let settings = Settings::new(config.settings.clone());
         let scope = Scope::operator().with_settings(Arc::new(settings));
@@ -117,37 +117,37 @@ impl PolicyFiles {
         Self::new(Arc::new(seat), runtime)
     }
 
-    /// The seat.
+    /// Returns the seat.
     pub fn seat(&self) -> &Arc<Seat> {
         self.loader.seat()
     }
 
-    /// The slot that workers take the policy from.
+    /// Returns the slot from which workers take the policy.
     pub fn slot(&self) -> &Arc<PolicySlot> {
         &self.seat().slot
     }
 
-    /// The file; none if none is configured.
+    /// Returns the configured file, if there is one.
     pub fn file(&self) -> Option<&Path> {
         self.seat().config.file.as_deref()
     }
 
-    /// The engine that runs the policies.
+    /// Returns the engine that runs the policies.
     pub fn runtime(&self) -> &Runtime {
         self.loader.runtime()
     }
 
-    /// What makes policies for the seat.
+    /// Returns the loader for this seat.
     pub(crate) fn loader(&self) -> &Loader {
         &self.loader
     }
 
-    /// The last load, if it failed.
+    /// Returns the error of the last load, if it failed.
     pub fn failed(&self) -> Option<Failed> {
         self.failed.lock().clone()
     }
 
-    /// How many loads brought a new policy, and how many failed.
+    /// Returns the number of successful and of failed loads.
     pub fn counts(&self) -> (u64, u64) {
         (
             self.loads.load(Ordering::Relaxed),
@@ -155,10 +155,10 @@ impl PolicyFiles {
         )
     }
 
-    /// Loads the file and gives it to all workers. Blocks while it compiles.
+    /// Loads the file and publishes it to all workers. Blocks while it compiles.
     ///
     /// # Errors
-    /// If the file can't be used. The policy that serves goes on serving.
+    /// If the file cannot be used. The active policy stays.
     pub fn load(&self) -> Result<Outcome, PolicyFileError> {
         self.try_load(Asked::ByOperator).map_err(|unloaded| {
             self.note_failure(&unloaded);
@@ -166,7 +166,7 @@ impl PolicyFiles {
         })
     }
 
-    /// The same, and a failure is not noted.
+    /// Like [`PolicyFiles::load`], without noting a failure.
     fn try_load(&self, asked: Asked) -> Result<Outcome, Unloaded> {
         let mut digest = None;
         let loaded = self.load_from_file(asked, &mut digest);
@@ -177,7 +177,7 @@ impl PolicyFiles {
         }
     }
 
-    /// None if the file is one that failed too often.
+    /// Returns `None` if the generation of this file has been condemned.
     fn load_from_file(
         &self,
         asked: Asked,
@@ -234,7 +234,7 @@ impl PolicyFiles {
     /// Loads the file from a task of the control side.
     ///
     /// # Errors
-    /// When the file cannot be read or used; the previous policy stays.
+    /// If the file cannot be read or used. The previous policy stays.
     pub async fn reload(self: &Arc<Self>) -> Result<Outcome, PolicyFileError> {
         self.load_on(Occasion::Usual).await
     }
@@ -248,19 +248,19 @@ impl PolicyFiles {
         load.await.unwrap_or(Err(PolicyFileError::Interrupted))
     }
 
-    /// Loads the file whenever it changes. Ends never, and at once if no file is configured.
+    /// Loads the file whenever it changes. Returns at once if no file is configured, and never otherwise.
     pub async fn watch(self: Arc<Self>) {
         let Some(file) = self.file() else {
             return;
         };
         let mut watch = FileWatch::quick(file);
         loop {
-            // What changed between the load at the start and the watch is found by the first look, too.
+            // The first event of the watch also covers changes between the load at the start and the watch.
             let files = Arc::clone(&self);
             let load = move || files.try_load(Asked::ByChange);
             let loaded = tokio::task::spawn_blocking(load).await;
             if let Ok(Err(unloaded)) = loaded {
-                // Somebody may be writing it piece by piece: then there is more to come, and nothing to tell.
+                // A file written in place may still be incomplete: then a further change follows, and nothing is logged yet.
                 if watch.was_in_place() && watch.changes_within(PIECE).await {
                     continue;
                 }
@@ -301,7 +301,7 @@ impl PolicyFiles {
         }
     }
 
-    /// Keeps the error for the status, and logs it unless the same content failed before.
+    /// Stores the error for the status, and logs it unless the same content has failed before.
     fn note_failure(&self, unloaded: &Unloaded) {
         let Unloaded { error, digest } = unloaded;
         let digest = *digest;
@@ -319,7 +319,7 @@ impl PolicyFiles {
             *last = Some(failed);
             known
         };
-        // At the start nothing serves yet, and whoever starts the host tells why it ends.
+        // At the start, no policy is active yet, and the caller reports why the host ends.
         let generation = self.seat().slot.number();
         if !known && generation > 0 {
             tracing::error!(event = "policy_not_loaded", %error, generation, "policy not loaded, the previous one stays");
@@ -327,24 +327,24 @@ impl PolicyFiles {
     }
 }
 
-/// Who wants the file loaded.
+/// What requests a load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Asked {
-    /// Somebody who says so.
+    /// A command.
     ByOperator,
-    /// Nobody: it has changed.
+    /// A change of the file.
     ByChange,
 }
 
-/// A load that brought nothing.
+/// A load that failed.
 struct Unloaded {
     error: PolicyFileError,
-    /// What the file held, if it could be read.
+    /// Digest of the file's content, if it could be read.
     digest: Option<Digest>,
 }
 
 impl Outcome {
-    /// The policy that serves now.
+    /// Returns the identity of the active policy.
     pub fn id(self) -> PolicyId {
         match self {
             Self::Published(id) | Self::Unchanged(id) => id,
@@ -353,7 +353,7 @@ impl Outcome {
 }
 
 impl PolicyId {
-    /// Of a seat without a policy.
+    /// The identity for a seat without a policy.
     fn none() -> Self {
         Self {
             digest: Digest::of(&[]),
@@ -369,7 +369,7 @@ impl PolicyId {
     }
 }
 
-/// Reads a file that is not larger than a policy may be.
+/// Reads a file of at most `limit` bytes.
 fn read(path: &Path, limit: usize, name: &str) -> Result<Vec<u8>, PolicyFileError> {
     let unreadable = |source| PolicyFileError::Unreadable {
         path: std::path::absolute(path).unwrap_or_else(|_| path.to_owned()),

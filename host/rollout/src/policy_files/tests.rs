@@ -6,9 +6,9 @@ use tempfile::TempDir;
 
 use super::*;
 
-/// A policy that rejects everything with this code.
+/// A policy that rejects every request with this code.
 pub(crate) fn rejecting(code: u16) -> Vec<u8> {
-    // The verdict lies at 0: discriminant 1 (reject), then the code; no reason and no headers.
+    // The verdict is at address 0: discriminant 1 (reject), then the code; no reason and no header fields.
     let [low, high] = code.to_le_bytes();
     let text = format!(
         r#"(module
@@ -41,7 +41,7 @@ fn files_of(file: Option<PathBuf>) -> Arc<PolicyFiles> {
     Arc::new(PolicyFiles::alone("default", config, runtime))
 }
 
-/// Waits until the watch has done its work; the tests' own limit, far above what it takes.
+/// Waits for a condition, with a limit far above the expected time.
 async fn until(what: impl Fn() -> bool) {
     let seen = async {
         while !what() {
@@ -50,11 +50,11 @@ async fn until(what: impl Fn() -> bool) {
     };
     tokio::time::timeout(Duration::from_secs(60), seen)
         .await
-        .expect("it happens");
+        .expect("the condition is met in time");
 }
 
 #[test]
-fn a_load_publishes_what_is_new_and_only_that() {
+fn a_load_publishes_only_new_content() {
     let folder = tempfile::tempdir().unwrap();
     let files = files(&folder, "policy.wasm");
     std::fs::write(folder.path().join("policy.wasm"), rejecting(480)).unwrap();
@@ -67,7 +67,7 @@ fn a_load_publishes_what_is_new_and_only_that() {
 }
 
 #[test]
-fn a_file_that_cannot_be_used_is_named_and_changes_nothing() {
+fn an_unusable_file_is_named_and_changes_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let files = files(&folder, "policy.wasm");
     let file = folder.path().join("policy.wasm");
@@ -105,7 +105,7 @@ fn without_a_file_there_is_nothing_to_load() {
 }
 
 #[tokio::test]
-async fn the_watch_swaps_good_files_in_and_leaves_broken_ones_out() {
+async fn the_watch_publishes_valid_files_and_ignores_broken_ones() {
     let folder = tempfile::tempdir().unwrap();
     let files = files(&folder, "policy.wasm");
     let file = folder.path().join("policy.wasm");
@@ -117,12 +117,12 @@ async fn the_watch_swaps_good_files_in_and_leaves_broken_ones_out() {
     until(|| files.failed().is_some()).await;
     assert_eq!(files.slot().number(), 1);
 
-    // Half of a file, then the rest: the load that failed is tried again.
+    // Half of a file, then the rest: the failed load is tried again.
     let next = rejecting(486);
     std::fs::write(&file, &next[..100]).unwrap();
     until(|| files.counts().1 == 2).await;
     std::fs::write(&file, &next).unwrap();
-    // The error goes a moment after the new policy has come.
+    // The error is cleared shortly after the new policy has been published.
     until(|| files.slot().number() == 2 && files.failed().is_none()).await;
 
     let beside = folder.path().join("next.wasm");
@@ -132,9 +132,9 @@ async fn the_watch_swaps_good_files_in_and_leaves_broken_ones_out() {
     watch.abort();
 }
 
-/// As `scp` and `rsync --inplace` write: the one that serves goes on, and nobody is alarmed.
+/// `scp` and `rsync --inplace` write like this: the active policy stays, and nothing is logged.
 #[tokio::test]
-async fn a_file_that_is_written_piece_by_piece_is_no_failure() {
+async fn a_file_that_is_written_in_pieces_is_not_a_failure() {
     use std::io::Write as _;
 
     let folder = tempfile::tempdir().unwrap();
@@ -150,10 +150,10 @@ async fn a_file_that_is_written_piece_by_piece_is_no_failure() {
     for piece in next.chunks(next.len().div_ceil(4)) {
         let opened = std::fs::OpenOptions::new().append(true).open(&file);
         opened.unwrap().write_all(piece).unwrap();
-        // It is closed, so the watch looks at it.
+        // The file has been closed, so the watch checks it.
         looks.changed().await;
     }
-    // A load is counted behind its publication.
+    // A load is counted after it is published.
     until(|| files.slot().number() == 2 && files.counts().0 == 2).await;
     assert_eq!(files.counts(), (2, 0));
     assert_eq!(files.failed(), None);
@@ -161,7 +161,7 @@ async fn a_file_that_is_written_piece_by_piece_is_no_failure() {
 }
 
 #[tokio::test]
-async fn a_file_that_failed_too_often_is_not_loaded_for_being_touched() {
+async fn touching_a_condemned_file_does_not_load_it() {
     let folder = tempfile::tempdir().unwrap();
     let files = files(&folder, "policy.wasm");
     let file = folder.path().join("policy.wasm");
@@ -190,7 +190,7 @@ async fn a_file_that_failed_too_often_is_not_loaded_for_being_touched() {
     until(|| files.slot().number() != 1).await;
     let served = files.slot().current().unwrap();
     assert_eq!(served.policy.digest(), Digest::of(&rejecting(500)));
-    // Whoever asks for it gets it.
+    // A command loads it.
     put(486);
     assert!(matches!(files.load(), Ok(Outcome::Published(_))));
     watch.abort();

@@ -1,10 +1,10 @@
-//! What the host was started with.
+//! The configuration with which the host was started.
 
 use std::path::PathBuf;
 
 use portcullis_config::Config;
 
-/// The file that the host was started with, and what it said of everything but the tenants.
+/// The configuration file of the host, and the configuration at its start, without the tenants.
 #[derive(Debug)]
 pub(super) struct ConfigFile {
     pub(super) path: PathBuf,

@@ -1,4 +1,4 @@
-//! Tenants that live in the database, beside those of the configuration file.
+//! Tenants stored in the database, in addition to those of the configuration file.
 
 use std::sync::Arc;
 
@@ -15,31 +15,31 @@ use super::{Registry, RegistryError};
 /// Why a tenant is not stored.
 #[derive(Debug, Error)]
 pub enum TenantError {
-    /// There is no database for it.
+    /// The database refuses a read or write.
     #[error("{0}")]
     Store(#[from] StoreError),
-    /// There is no database at all.
-    #[error("this host has no database for tenants: name one as `url` in [database]")]
+    /// The host has no database.
+    #[error("this host has no database for tenants: set `url` in [database]")]
     NoStore,
-    /// It stands in the configuration file.
-    #[error("the tenant {0} stands in the configuration file: change it there")]
+    /// The tenant is in the configuration file.
+    #[error("the tenant {0} is in the configuration file: change it there")]
     InFile(String),
-    /// There is none.
+    /// The tenant does not exist.
     #[error("there is no tenant {0} in the database")]
     Unknown(String),
-    /// Its configuration can't be used.
+    /// The configuration of the tenant is invalid.
     #[error("{}", shown(.0))]
     Wrong(Vec<Problem>),
-    /// It can't be set up.
+    /// The tenant cannot be set up.
     #[error(transparent)]
     Registry(#[from] RegistryError),
 }
 
 impl Registry {
-    /// Takes the tenants of this configuration and those of the database together.
+    /// Applies the tenants of this configuration together with those of the database.
     ///
     /// # Errors
-    /// When one of the file can't be set up; then nothing has changed. One of the database that can't be used is told in the log.
+    /// If a tenant of the file cannot be set up; then nothing changes. A stored tenant that cannot be used is logged.
     pub async fn apply_all(&self, config: &Arc<Config>) -> Result<(), RegistryError> {
         let _turn = self.directory.turn.lock().await;
         let rows = self.stored_rows().await;
@@ -48,7 +48,7 @@ impl Registry {
         Ok(())
     }
 
-    /// Follows the database, if its tenants have changed.
+    /// Applies the stored tenants, if they have changed.
     pub(super) async fn sync_tenants(&self) {
         let Some(store) = self.directory.store() else {
             return;
@@ -57,7 +57,7 @@ impl Registry {
             return;
         };
         let seen = self.directory.known.lock().revision;
-        // An error is told where the policies are followed, which are in the same database.
+        // An error is logged where the stored policies are read, which are in the same database.
         match store.tenants_revision().await {
             Ok(revision) if revision != seen => {}
             Ok(_) | Err(_) => return,
@@ -67,10 +67,10 @@ impl Registry {
         }
     }
 
-    /// Stores a tenant for all hosts of the database, and takes it over here. `text` is what would stand in its section.
+    /// Stores a tenant for all hosts of the database, and applies it here. `text` is the content of its section.
     ///
     /// # Errors
-    /// When it can't be used beside the others, or not be stored; then nothing has changed.
+    /// If the tenant cannot be used together with the others, or cannot be stored; then nothing changes.
     pub async fn put_tenant(&self, name: &str, text: &str, by: &str) -> Result<(), TenantError> {
         let store = self.store()?;
         let config = self.base(name)?;
@@ -93,7 +93,7 @@ impl Registry {
     /// Removes a tenant from the database.
     ///
     /// # Errors
-    /// When it is not there, or not to be removed.
+    /// If it does not exist, or cannot be removed.
     pub async fn remove_tenant(&self, name: &str, by: &str) -> Result<(), TenantError> {
         let store = self.store()?;
         let config = self.base(name)?;
@@ -108,10 +108,10 @@ impl Registry {
         Ok(self.apply_all(&config).await?)
     }
 
-    /// A tenant as it is stored.
+    /// Returns a tenant as it is stored.
     ///
     /// # Errors
-    /// When it is not in the database.
+    /// If it is not in the database.
     pub async fn stored_tenant(&self, name: &str) -> Result<StoredTenant, TenantError> {
         let store = self.store()?;
         let rows = store.tenants().await?;
@@ -126,7 +126,7 @@ impl Registry {
         known.usable.iter().any(|tenant| tenant.name == name)
     }
 
-    /// The tenants in the database that can't be used, and why.
+    /// Returns the stored tenants that cannot be used, each with the reason.
     pub fn wrong_tenants(&self) -> Vec<(String, String)> {
         let known = self.directory.known.lock();
         known.wrong.clone().into_iter().collect()
@@ -145,7 +145,7 @@ impl Registry {
         }
     }
 
-    /// What is stored; without a database that answers, what was stored last.
+    /// Returns the stored tenants; while the database is unreachable, those read last.
     pub(super) async fn stored_rows(&self) -> Vec<StoredTenant> {
         let Some(store) = self.directory.store() else {
             return Vec::new();
@@ -156,7 +156,7 @@ impl Registry {
         }
     }
 
-    /// Makes the tenants of the file and these the tenants, without their policies.
+    /// Applies the tenants of the file together with these, without loading their policies.
     pub(super) async fn apply_with(
         &self,
         config: &Arc<Config>,

@@ -1,4 +1,4 @@
-//! What a host knows of the tenants in the database.
+//! The stored tenants that this host has read.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,32 +7,32 @@ use parking_lot::Mutex;
 use portcullis_config::{Config, TenantConfig};
 use portcullis_store::{Store, StoredTenant};
 
-/// What is known of the tenants in the database.
+/// The stored tenants that this host has read.
 #[derive(Debug, Default)]
 pub(super) struct Directory {
-    /// None for a host without a database.
+    /// `None` for a host without a database.
     store: Option<Store>,
-    /// The configuration beside which they are, with the tenants of the file.
+    /// The configuration with the tenants of the file, to which stored tenants are added.
     pub(super) base: Mutex<Option<Arc<Config>>>,
     pub(super) known: Mutex<Known>,
-    /// Held while they are brought to what is stored.
+    /// Held while stored tenants are applied.
     pub(super) turn: Arc<tokio::sync::Mutex<()>>,
 }
 
-/// The tenants of the last look.
+/// The stored tenants at the last read.
 #[derive(Debug, Default)]
 pub(super) struct Known {
     pub(super) revision: u64,
-    /// As they were read last.
+    /// The rows.
     pub(super) rows: Vec<StoredTenant>,
-    /// Those that can be used.
+    /// The tenants that can be used.
     pub(super) usable: Vec<TenantConfig>,
-    /// What is wrong with the others.
+    /// Errors of the others, by name.
     pub(super) wrong: BTreeMap<String, String>,
 }
 
 impl Directory {
-    /// The tenants in the database of this store. None is read yet.
+    /// Creates the directory of this store. Nothing is read yet.
     pub(super) fn new(store: Store) -> Self {
         Self {
             store: Some(store),

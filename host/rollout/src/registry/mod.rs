@@ -1,4 +1,4 @@
-//! Keeps the tenants of a running host: each with its policy, its routes and its counters, from one configuration to the next.
+//! The tenants of a running host, each with its policy, routes and counters, which survive a change of the configuration.
 
 mod config_file;
 mod directory;
@@ -37,61 +37,61 @@ pub use directory::TenantError;
 pub use reconfigure::{ReconfigureError, Reconfigured};
 pub use start::Start;
 
-/// How often old policies are looked for that no worker has any more.
+/// Interval between two checks for old policies that no worker uses any more.
 const COLLECT: Duration = Duration::from_secs(1);
 
-/// How often to look for what others have changed.
+/// Interval between two checks for changes by other hosts.
 const FOLLOW: Duration = Duration::from_secs(1);
 
-/// The names of the operator's seats.
+/// Names of the operator's seats.
 const DEFAULT: &str = "default";
 const BEFORE: &str = "before";
 const AFTER: &str = "after";
 
-/// Everything behind [`Tenants`] that is not for workers.
+/// Everything behind [`Tenants`] that workers do not need.
 pub struct Registry {
     runtime: Arc<Runtime>,
     shadow: Shadow,
     sandboxes: usize,
-    /// Told when a policy fails too often.
+    /// Notified when a policy fails too often.
     wake: Arc<Notify>,
     tenants: Arc<TenantSet>,
     deployments: Deployments,
-    /// The tenants in the database.
+    /// The stored tenants.
     directory: Directory,
-    /// How far the start is.
+    /// Progress of the start.
     loading: Arc<Loading>,
-    /// What the host was started with, to read it again; none for one without a file.
+    /// The configuration file, to read it again; `None` for a host without one.
     file: Option<ConfigFile>,
 }
 
-/// Why the tenants can't be set up.
+/// Why the tenants cannot be set up.
 #[derive(Debug, Error)]
 pub enum RegistryError {
-    /// There is no engine.
+    /// The engine cannot be created.
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
-    /// The thread that asks candidates can't be started.
-    #[error("the thread that tries policies out can't be started: {0}")]
+    /// The thread for shadow trials cannot be started.
+    #[error("the thread for shadow trials cannot be started: {0}")]
     Thread(#[from] std::io::Error),
-    /// A policy of the operator's can't be used.
+    /// A policy of the operator cannot be used.
     #[error("no policy to start with{}: {source}", of(.seat))]
     Policy {
-        /// Its seat.
+        /// The seat.
         seat: String,
-        /// What is wrong with it.
+        /// The error.
         source: PolicyFileError,
     },
-    /// A tenant can't be set up.
+    /// A tenant cannot be set up.
     #[error(transparent)]
     Tenants(#[from] TenantSetError),
 }
 
 impl Registry {
-    /// Sets up the engine and the operator's seats, with nobody in them.
+    /// Creates the engine and the operator's seats, without policies.
     ///
     /// # Errors
-    /// When there is no engine.
+    /// If the engine cannot be created.
     pub fn new(
         config: &Config,
         workers: usize,
@@ -157,7 +157,7 @@ impl Registry {
         })
     }
 
-    /// The same with the policies and tenants that are in this database. They come with [`Registry::start`].
+    /// Adds the database of policies and tenants. They are loaded by [`Registry::start`].
     pub fn with_store(self, store: Store) -> Self {
         Self {
             deployments: self.deployments.with_store(store.clone()),
@@ -166,7 +166,7 @@ impl Registry {
         }
     }
 
-    /// The same with the file that the configuration came from.
+    /// Adds the file from which the configuration was read.
     pub fn with_file(self, path: PathBuf, running: Config) -> Self {
         Self {
             file: Some(ConfigFile { path, running }),
@@ -174,50 +174,50 @@ impl Registry {
         }
     }
 
-    /// What serves at the seats, and every way to change it.
+    /// Returns the deployments of all seats.
     pub fn deployments(&self) -> &Deployments {
         &self.deployments
     }
 
-    /// Who decides at the moment, for workers to follow.
+    /// Returns the current tenants, for workers to follow.
     pub fn current(&self) -> &Arc<ArcSwap<Tenants>> {
         self.tenants.current()
     }
 
-    /// The way to the thread that asks candidates.
+    /// Returns the handle of the thread for shadow trials.
     pub fn shadow(&self) -> &Shadow {
         &self.shadow
     }
 
-    /// The engine that runs all policies.
+    /// Returns the engine that runs all policies.
     pub fn runtime(&self) -> &Arc<Runtime> {
         &self.runtime
     }
 
-    /// Sandboxes that each worker may keep.
+    /// Returns the number of sandboxes that each worker may keep.
     pub fn sandboxes(&self) -> usize {
         self.sandboxes
     }
 
-    /// The policy that decides on what no tenant claims.
+    /// Returns the policy files of the seat for requests of no tenant.
     pub fn default_files(&self) -> &Arc<PolicyFiles> {
         self.tenants.default_files()
     }
 
-    /// The policy files of this seat: that of a tenant, `default`, `before` or `after`.
+    /// Returns the policy files of a seat: that of a tenant, `default`, `before` or `after`.
     pub fn files(&self, name: &str) -> Option<Arc<PolicyFiles>> {
         self.tenants.files(name)
     }
 
-    /// All policy files: the operator's, then the tenants' in the order of their names.
+    /// Returns all policy files: the operator's, then those of tenants, ordered by name.
     pub fn all_files(&self) -> Vec<Arc<PolicyFiles>> {
         self.tenants.all_files()
     }
 
-    /// Loads the operator's policies. Another verdict than the operator means is no way to start.
+    /// Loads the operator's policies. The host does not start with a verdict other than the operator's.
     ///
     /// # Errors
-    /// When a file is named and can't be used.
+    /// If a file is configured and cannot be used.
     pub async fn load_operators(&self) -> Result<(), RegistryError> {
         for files in self.tenants.operators() {
             if files.file().is_none() {
@@ -230,12 +230,12 @@ impl Registry {
         Ok(())
     }
 
-    /// Replaces the set of tenants, and loads the policies of new and changed ones. Unchanged tenants are untouched; changed ones keep
-    /// their policy generations and counters. A tenant whose policy can't be loaded is there all the same: its requests get what its
-    /// configuration says for that.
+    /// Replaces the set of tenants, and loads the policies of new and changed ones. Unchanged tenants are not touched; changed ones keep
+    /// their policy generations and counters. A tenant whose policy cannot be loaded is set up as well: its requests get `load` of
+    /// `on-failure`.
     ///
     /// # Errors
-    /// When one can't be set up; then nothing has changed.
+    /// If a tenant cannot be set up; then nothing changes.
     pub async fn apply(
         &self,
         config: &Config,
@@ -246,7 +246,7 @@ impl Registry {
         Ok(())
     }
 
-    /// Replaces the set of tenants. Returns the policy files of new and changed ones, which are still to be loaded.
+    /// Replaces the set of tenants. Returns the policy files of new and changed tenants, whose policies are still to be loaded.
     async fn set_up(
         &self,
         config: &Config,
@@ -262,11 +262,11 @@ impl Registry {
     /// Loads the policies of tenants that have been set up.
     async fn load_all(&self, fresh: Vec<Arc<PolicyFiles>>) {
         self.load_fresh(fresh, Occasion::Usual).await;
-        // What is stored of those that are new or others goes before what the file says.
+        // For new and changed tenants, stored policies take precedence over files.
         self.deployments.sync().await;
     }
 
-    /// Loads the policies that tenants have as files, several at a time, and follows the files.
+    /// Loads the policy files of tenants, several at a time, and follows them.
     async fn load_fresh(&self, fresh: Vec<Arc<PolicyFiles>>, occasion: Occasion) {
         let load = |files: Arc<PolicyFiles>| async move {
             forget_what_refuses(files.seat()).await;
@@ -280,7 +280,7 @@ impl Registry {
             .await;
     }
 
-    /// Reloads the file of every policy. How each went is in the log.
+    /// Reloads every policy file. The results are in the log.
     pub async fn reload_all(&self) {
         for files in self.all_files() {
             if files.file().is_some() {
@@ -289,8 +289,8 @@ impl Registry {
         }
     }
 
-    /// Looks after all policies for as long as the host runs: follows the operator's files, takes those out of service that fail too
-    /// often, and frees what is no longer needed. The database is followed beside it, so that nothing here waits for it.
+    /// Runs as long as the host: follows the operator's files, takes policies out of service that fail too often, and frees what is no
+    /// longer used. The database is followed by a task of its own, so that nothing here waits for it.
     pub async fn tend(self: Arc<Self>) {
         for files in self.tenants.operators() {
             tokio::spawn(Arc::clone(files).watch());
@@ -312,13 +312,13 @@ impl Registry {
         }
     }
 
-    /// Follows the database for as long as the host runs.
+    /// Follows the database as long as the host runs.
     async fn follow_database(self: Arc<Self>) {
         let mut tick = tokio::time::interval(FOLLOW);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             self.deployments.next_look(&mut tick).await;
-            // The start brings all seats by itself.
+            // The start itself applies the stored state to all seats.
             if self.progress().is_some() {
                 continue;
             }
@@ -328,7 +328,7 @@ impl Registry {
         }
     }
 
-    /// Whether a policy that serves or is tried imports an interface of the contract.
+    /// Whether an active policy or a candidate imports an interface of the contract.
     pub fn asks_for(&self, interface: &str) -> bool {
         let asks = |generation: &Generation| generation.policy.inspection().asks_for(interface);
         self.all_files().iter().any(|files| {

@@ -1,4 +1,4 @@
-//! Reading the configuration file again while the host runs: what it says of tenants is taken over, all of it or nothing.
+//! Reads the configuration file again while the host runs, and applies its tenants, all or none.
 
 use std::sync::Arc;
 
@@ -8,38 +8,38 @@ use portcullis_config::{Config, ConfigError};
 
 use super::{Registry, RegistryError};
 
-/// What has become of the tenants, by name.
+/// The tenants that have changed, by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reconfigured {
-    /// Those that are new.
+    /// New tenants.
     pub added: Vec<String>,
-    /// Those that are others than they were.
+    /// Tenants with a changed configuration.
     pub changed: Vec<String>,
-    /// Those that are no more.
+    /// Tenants that no longer exist.
     pub removed: Vec<String>,
-    /// Sections that say something else than what the host runs with: a start takes them over.
+    /// Sections other than the tenants that differ from the running configuration; they take effect at the next start.
     pub need_a_start: Vec<&'static str>,
 }
 
-/// Why nothing was taken over.
+/// Why the configuration was not applied.
 #[derive(Debug, Error)]
 pub enum ReconfigureError {
-    /// There is nothing to read.
+    /// The host has no configuration file.
     #[error("the host was started without a configuration file: there is nothing to read again")]
     NoFile,
-    /// The file can't be used.
+    /// The file is invalid.
     #[error("{}", .0.lines().join("; "))]
     Config(#[from] ConfigError),
-    /// The tenants can't be set up.
+    /// The tenants cannot be set up.
     #[error(transparent)]
     Registry(#[from] RegistryError),
 }
 
 impl Registry {
-    /// Reads the configuration file again and makes its tenants the tenants.
+    /// Reads the configuration file again and applies its tenants.
     ///
     /// # Errors
-    /// When the file can't be used; then everything goes on as it was.
+    /// If the file cannot be used; then nothing changes.
     pub async fn reconfigure(&self) -> Result<Reconfigured, ReconfigureError> {
         let file = self.file.as_ref().ok_or(ReconfigureError::NoFile)?;
         let path = file.path.clone();
@@ -76,7 +76,7 @@ impl Registry {
     }
 }
 
-/// The sections beside the tenants that differ.
+/// Returns the sections other than the tenants that differ.
 fn other_sections(running: &Config, file: &Config) -> Vec<&'static str> {
     let sections = [
         ("workers", running.workers != file.workers),
@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn the_file_is_taken_over_whole_or_not_at_all() {
+    async fn the_file_is_applied_as_a_whole_or_not_at_all() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("portcullis.toml");
         let write = |text: &str| std::fs::write(&path, text).unwrap();
@@ -137,7 +137,7 @@ mod tests {
 
         write("[tenants.d]\nsource-groups = [1]\n[tenants.e]\nsource-groups = [1]\n");
         let error = registry.reconfigure().await.unwrap_err().to_string();
-        assert!(error.contains("the tenant d has it already"), "{error}");
+        assert!(error.contains("the tenant d has the same"), "{error}");
         assert_eq!(names(), ["a", "c"]);
     }
 }

@@ -1,15 +1,15 @@
-//! How the sandboxes of the runtime are shared out.
+//! Distribution of the sandboxes of the runtime.
 
 use portcullis_policy::KEPT;
 
-/// What a host with so many workers cannot do without. Each worker keeps [`KEPT`] and uses one more, as does the thread that asks
-/// candidates; a policy that is loaded needs one to be tried in.
+/// Returns the least number of sandboxes for this number of workers. Each worker keeps [`KEPT`] and uses one more, as does the thread for
+/// shadow trials; a policy that is loaded needs one for its test.
 pub(super) fn least_instances(workers: usize) -> u32 {
     let least = workers.saturating_add(1).saturating_mul(KEPT + 1) + 1;
     u32::try_from(least).unwrap_or(u32::MAX)
 }
 
-/// How many each of the workers may keep, when there are so many, [`least_instances`] or more.
+/// Returns how many sandboxes each worker may keep out of `instances`, which is at least [`least_instances`].
 pub(super) fn kept_by_each(workers: usize, instances: u32) -> usize {
     let for_workers = (instances as usize).saturating_sub(KEPT + 2);
     (for_workers / workers.max(1)).saturating_sub(1)
@@ -20,7 +20,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_that_may_be_kept_has_a_place() {
+    fn the_kept_sandboxes_fit_into_the_runtime() {
         for workers in [1, 2, 7, 64, 500] {
             let least = least_instances(workers);
             assert_eq!(kept_by_each(workers, least), KEPT, "{workers} workers");

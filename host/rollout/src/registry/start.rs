@@ -1,4 +1,4 @@
-//! The start of a host: the tenants are there at once, their policies come while the host serves already.
+//! The start of a host: tenants are set up first, and their policies are loaded while the host already serves.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,25 +14,24 @@ use crate::progress::Progress;
 
 use super::{Registry, RegistryError};
 
-/// How often the log says how far a start is.
+/// Interval of the log lines about progress.
 const TOLD: Duration = Duration::from_secs(5);
 
-/// What is left of a start when the host begins to serve.
-#[must_use = "tenants have no policy until it is finished"]
+/// The part of a start that runs while the host serves.
+#[must_use = "tenants have no policies until `finish` has run"]
 pub struct Start {
     registry: Arc<Registry>,
     fresh: Vec<Arc<PolicyFiles>>,
-    /// Nobody changes the tenants before their policies have come.
+    /// Held so that the tenants do not change before their policies are loaded.
     _turn: OwnedMutexGuard<()>,
 }
 
 impl Registry {
-    /// Makes the tenants of this configuration and of the database the tenants, and loads what the operator's seats have in the
-    /// database. A tenant's requests get what its configuration says for a policy that is not loaded, until [`Start::finish`] has brought
-    /// its policy.
+    /// Applies the tenants of this configuration and of the database, and loads the stored policies of the operator's seats. Until
+    /// [`Start::finish`] has loaded the policy of a tenant, its requests get `load` of `on-failure`.
     ///
     /// # Errors
-    /// When one of the file can't be set up.
+    /// If a tenant of the file cannot be set up.
     pub async fn start(self: &Arc<Self>, config: &Arc<Config>) -> Result<Start, RegistryError> {
         let turn = Arc::clone(&self.directory.turn).lock_owned().await;
         let rows = self.stored_rows().await;
@@ -47,14 +46,14 @@ impl Registry {
         })
     }
 
-    /// How far the start is; none when it is over.
+    /// Returns the progress of the start; `None` when it is finished.
     pub fn progress(&self) -> Option<Progress> {
         self.loading.progress()
     }
 }
 
 impl Start {
-    /// Loads the policies of all tenants, several at a time. How each went is in the log.
+    /// Loads the policies of all tenants, several at a time. The results are in the log.
     pub async fn finish(self) {
         let registry = &self.registry;
         let begun = Instant::now();
@@ -124,7 +123,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn tenants_are_there_before_their_policies() {
+    async fn tenants_are_set_up_before_their_policies_are_loaded() {
         let folder = tempfile::tempdir().unwrap();
         let mut text = String::new();
         for n in 0..8 {
@@ -132,7 +131,7 @@ mod tests {
             std::fs::write(&file, rejecting(480 + n)).unwrap();
             text += &format!("[tenants.t{n}]\nsource-groups = [{n}]\nfile = {file:?}\n");
         }
-        // One that can't be used is done, too.
+        // A policy that cannot be used counts as done.
         std::fs::write(folder.path().join("7.wasm"), b"no policy").unwrap();
         let path = folder.path().join("portcullis.toml");
         std::fs::write(&path, text).unwrap();

@@ -3,13 +3,13 @@ use tempfile::TempDir;
 use tokio::sync::watch;
 
 use portcullis_config::Config;
-// It takes any settings.
+// Accepts any settings.
 use crate::ShipError;
 use crate::policy_files::tests::rejecting;
 
 use super::*;
 
-/// A host with one tenant whose settings are changed.
+/// A host with one tenant whose settings change.
 struct Lab {
     folder: TempDir,
     registry: Registry,
@@ -37,7 +37,7 @@ impl Lab {
         Arc::clone(self.registry.current().load().seat("a").unwrap())
     }
 
-    /// Lets a policy serve; the number of its generation.
+    /// Activates a policy, and returns the number of its generation.
     fn serve(&self, module: &[u8]) -> u64 {
         let (runtime, seat) = (self.registry.runtime(), self.seat());
         let settings = seat.scope.settings();
@@ -45,7 +45,7 @@ impl Lab {
         seat.slot.publish(load.unwrap()).number
     }
 
-    /// What is said to other settings, if they are not taken.
+    /// Changes the settings. Returns the error if they are refused.
     async fn change(&self, settings: &str) -> Option<String> {
         write(&self.folder, settings);
         let done = self.registry.reconfigure().await;
@@ -62,7 +62,7 @@ const REFUSES: &str =
     "the policy refuses its settings: open!; correct `settings` in its configuration";
 
 #[tokio::test]
-async fn what_the_policy_that_serves_refuses_changes_nothing() {
+async fn settings_that_the_active_policy_refuses_change_nothing() {
     let lab = Lab::new("open = true").await;
     lab.serve(&particular());
     assert_eq!(lab.change("open = true\nmore = 1").await, None);
@@ -73,7 +73,7 @@ async fn what_the_policy_that_serves_refuses_changes_nothing() {
 }
 
 #[tokio::test]
-async fn what_a_candidate_refuses_changes_nothing() {
+async fn settings_that_a_candidate_refuses_change_nothing() {
     let lab = Lab::new("open = true").await;
     let particular = lab.serve(&particular());
     lab.serve(&rejecting(480));
@@ -93,7 +93,7 @@ async fn what_a_candidate_refuses_changes_nothing() {
 }
 
 #[tokio::test]
-async fn what_came_before_the_settings_is_asked_again() {
+async fn earlier_generations_are_checked_against_new_settings() {
     let lab = Lab::new("open = true").await;
     let registry = lab.registry.deployments();
     let particular = lab.serve(&particular());
@@ -105,7 +105,7 @@ async fn what_came_before_the_settings_is_asked_again() {
     assert_eq!(fallback(), Some(particular));
 
     assert_eq!(lab.change("open = false").await, None);
-    assert_eq!(fallback(), None, "nothing goes back there by itself");
+    assert_eq!(fallback(), None, "the breaker has nothing to fall back to");
     let refused = ShipError::Settings {
         number: particular,
         source: SettingsError::Refused("open!".to_owned()),
@@ -129,7 +129,7 @@ async fn what_came_before_the_settings_is_asked_again() {
     assert_eq!(fallback(), Some(tolerant));
 }
 
-/// A policy that wants `open` to be true.
+/// A policy that accepts only settings with `open = true`.
 fn particular() -> Vec<u8> {
     let mut module = wat::parse_str(
         r#"(module

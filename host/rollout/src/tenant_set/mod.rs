@@ -1,4 +1,4 @@
-//! The tenants of a running host: each with its seat, its routes and its counters, from one configuration to the next.
+//! The running tenants, each with its seat, routes and counters, which survive a change of the configuration.
 
 mod plan;
 
@@ -25,10 +25,10 @@ use plan::{Carried, SetUp, plan, step};
 
 pub(crate) use plan::Changes;
 
-/// Generations that a seat keeps beside those that serve.
+/// Number of generations that a seat retains in addition to those in use.
 pub(crate) const RETAINED_GENERATIONS: usize = 4;
 
-/// The tenants that run, and what workers read of them.
+/// The running tenants, and what workers read of them.
 pub(crate) struct TenantSet {
     runtime: Arc<Runtime>,
     workers: usize,
@@ -43,7 +43,7 @@ pub(crate) struct TenantSet {
     changing: tokio::sync::Mutex<()>,
 }
 
-/// What belongs to one tenant.
+/// One running tenant.
 struct Running {
     tenant: Arc<Tenant>,
     files: Arc<PolicyFiles>,
@@ -51,29 +51,30 @@ struct Running {
     tasks: Vec<AbortHandle>,
 }
 
-/// Why a tenant can't be set up.
+/// Why a tenant cannot be set up.
 #[derive(Debug, Error)]
 pub enum TenantSetError {
-    /// Its next hop or domain is none.
+    /// A next hop or domain is invalid.
     #[error("tenant {tenant}: {source}")]
     Routes {
         /// The tenant.
         tenant: String,
-        /// What is wrong.
+        /// The error.
         source: RouteError,
     },
-    /// The policy that serves it, or is tried out, does not take its new settings.
+    /// The active generation or the candidate does not accept the new settings.
     #[error("tenant {tenant}: {source}")]
     Settings {
         /// The tenant.
         tenant: String,
-        /// What is wrong.
+        /// The error.
         source: SettingsError,
     },
 }
 
 impl TenantSet {
-    /// A set without tenants, beside the operator's seats in `operator`, whose policy files are `operators`. `wake` is notified when a policy fails too often.
+    /// Creates a set without tenants, with the operator's seats in `operator`, whose policy files are `operators`. `wake` is notified when
+    /// a policy fails too often.
     pub(crate) fn new(
         operator: Tenants,
         operators: impl IntoIterator<Item = Arc<PolicyFiles>>,
@@ -94,27 +95,27 @@ impl TenantSet {
         }
     }
 
-    /// The tenants of the moment, for workers to follow.
+    /// Returns the current tenants, for workers to follow.
     pub(crate) fn current(&self) -> &Arc<ArcSwap<Tenants>> {
         &self.current
     }
 
-    /// The policy files of the operator's seats.
+    /// Returns the policy files of the operator's seats.
     pub(crate) fn operators(&self) -> &[Arc<PolicyFiles>] {
         &self.operators
     }
 
-    /// The policy files of the seat that decides on what no tenant claims.
+    /// Returns the policy files of the seat for requests of no tenant.
     pub(crate) fn default_files(&self) -> &Arc<PolicyFiles> {
         &self.operators[0]
     }
 
-    /// Whether the seat of this name is the operator's.
+    /// Whether this is the name of an operator's seat.
     pub(crate) fn is_operators(&self, name: &str) -> bool {
         self.operators_files(name).is_some()
     }
 
-    /// The policy files of this seat: that of a tenant, `default`, `before` or `after`.
+    /// Returns the policy files of a seat: that of a tenant, `default`, `before` or `after`.
     pub(crate) fn files(&self, name: &str) -> Option<Arc<PolicyFiles>> {
         if let Some(files) = self.operators_files(name) {
             return Some(Arc::clone(files));
@@ -123,19 +124,19 @@ impl TenantSet {
         running.get(name).map(|running| Arc::clone(&running.files))
     }
 
-    /// All policy files: the operator's, then the tenants' in the order of their names.
+    /// Returns all policy files: the operator's, then those of tenants, ordered by name.
     pub(crate) fn all_files(&self) -> Vec<Arc<PolicyFiles>> {
         let running = self.running.lock();
         let tenants = running.values().map(|running| Arc::clone(&running.files));
         self.operators.iter().cloned().chain(tenants).collect()
     }
 
-    /// Number of policies that are loaded at the same time.
+    /// Returns the number of policies that are loaded at the same time.
     pub(crate) fn at_once(&self) -> usize {
         compiler::at_start(self.runtime.limits().compile_bytes)
     }
 
-    /// What would have to change for the tenants for which `is_meant` is true to be these.
+    /// Returns what has to change so that the tenants for which `is_meant` is true become these.
     pub(crate) fn plan<'c>(
         &self,
         wanted: &'c [TenantConfig],
@@ -146,11 +147,11 @@ impl TenantSet {
         plan(&configs.collect(), wanted)
     }
 
-    /// Replaces the set of tenants. Unchanged tenants are untouched; changed ones keep their policy generations and counters. Returns the
+    /// Replaces the set of tenants. Unchanged tenants are not touched; changed ones keep their policy generations and counters. Returns the
     /// policy files of new and changed tenants, whose policies are still to be loaded.
     ///
     /// # Errors
-    /// When a tenant can't be set up; then nothing has changed.
+    /// If a tenant cannot be set up; then nothing changes.
     pub(crate) async fn apply(
         &self,
         config: &Config,
@@ -189,10 +190,10 @@ impl TenantSet {
         Ok(fresh)
     }
 
-    /// Checks that a tenant could be set up as it is configured.
+    /// Checks that a tenant with this configuration could be set up.
     ///
     /// # Errors
-    /// When it could not.
+    /// If it could not.
     pub(crate) async fn check(
         &self,
         config: &Config,
@@ -210,7 +211,7 @@ impl TenantSet {
         }
     }
 
-    /// Ends a task with the tenant of these files: at once if it is gone.
+    /// Ties a task to the tenant of these files: it ends with the tenant, or at once if the tenant no longer exists.
     pub(crate) fn end_with(&self, files: &Arc<PolicyFiles>, task: AbortHandle) {
         let mut running = self.running.lock();
         match running.get_mut(&*files.seat().name) {
@@ -219,7 +220,7 @@ impl TenantSet {
         }
     }
 
-    /// All that can fail about a tenant: its settings and its routes.
+    /// Performs everything that can fail in setting up a tenant: checks its settings, and resolves its routes.
     async fn prepare(
         &self,
         config: &Config,
@@ -241,7 +242,7 @@ impl TenantSet {
         Ok(resolver)
     }
 
-    /// Asks the policies that serve a tenant whether they would do so with these settings.
+    /// Checks whether the policies in use of a tenant accept these settings.
     async fn check_settings(&self, tenant: &TenantConfig) -> Result<(), TenantSetError> {
         let lineup = self.files(&tenant.name);
         let Some(lineup) = lineup.and_then(|files| files.slot().lineup()) else {
@@ -264,7 +265,7 @@ impl TenantSet {
         operators.find(|files| &*files.seat().name == name)
     }
 
-    /// Sets a tenant up, with what it takes from the one that ran before.
+    /// Sets a tenant up, with what it takes over from its predecessor of the same name.
     fn run(&self, set_up: &SetUp<'_>, resolver: Resolver, before: Option<&Running>) -> Running {
         let config = set_up.config;
         let before = before.map(|before| &before.tenant);
@@ -313,13 +314,13 @@ impl TenantSet {
     }
 }
 
-/// The configurations of running tenants, by name.
+/// Returns the configurations of running tenants, by name.
 fn configs_of(tenants: &Tenants) -> impl Iterator<Item = (&str, &TenantConfig)> {
     let named = tenants.named.iter();
     named.filter_map(|tenant| Some((&*tenant.name, tenant.config.as_ref()?)))
 }
 
-/// What a tenant's policy may ask about.
+/// Returns what a tenant's policy may query.
 fn scope_of(config: &TenantConfig) -> Scope {
     Scope::tenant(&config.name)
         .with_groups(config.groups.iter().copied())

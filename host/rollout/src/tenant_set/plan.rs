@@ -1,15 +1,15 @@
-//! What has to change for the running tenants to be the configured ones.
+//! Determines the changes from the running tenants to the configured ones.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use portcullis_config::TenantConfig;
 
-/// The steps from the tenants that run to those that are configured. A tenant that runs as it is configured is in neither list.
+/// The changes from the running tenants to the configured ones. A tenant whose configuration has not changed is in neither list.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Changes<'c> {
     /// Tenants to set up, in the order of the configuration.
     pub(crate) set_up: Vec<SetUp<'c>>,
-    /// Names of tenants that run and are configured no longer, in their order.
+    /// Names of tenants that run and are no longer configured, in their order.
     pub(crate) removed: Vec<String>,
 }
 
@@ -18,21 +18,22 @@ pub(crate) struct Changes<'c> {
 pub(crate) struct SetUp<'c> {
     /// Its configuration.
     pub(crate) config: &'c TenantConfig,
-    /// What it takes from the running tenant of its name; `None` for a new tenant. Generations and metrics it takes in any case.
+    /// What the tenant takes over from the running tenant of the same name; `None` for a new tenant. Generations and metrics are always
+    /// taken over.
     pub(crate) carried: Option<Carried>,
 }
 
-/// What a changed tenant takes from the running one.
+/// What a changed tenant takes over from the running one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Carried {
-    /// Whether the counters of its policies keep their values. They start anew when their capacity changes.
+    /// Whether the counters of its policies keep their values. They are reset if their capacity changes.
     pub(crate) counters: bool,
-    /// Whether the generations that serve or are tried must accept the new settings first. A policy that comes from a file is loaded
-    /// again with the settings, and is asked then.
+    /// Whether the generations in use must accept the new settings first. A policy that comes from a file is loaded again with the new
+    /// settings, and is checked then.
     pub(crate) asks_generations: bool,
 }
 
-/// Compares the configurations of running tenants, by name, with those that are wanted.
+/// Compares the configurations of running tenants, by name, with the wanted ones.
 pub(crate) fn plan<'c>(
     running: &BTreeMap<&str, &TenantConfig>,
     wanted: &'c [TenantConfig],
@@ -49,7 +50,7 @@ pub(crate) fn plan<'c>(
     }
 }
 
-/// The same for one tenant; `None` if it runs as it is configured.
+/// The same for one tenant; `None` if its configuration has not changed.
 pub(crate) fn step<'c>(
     running: Option<&TenantConfig>,
     config: &'c TenantConfig,
@@ -102,7 +103,7 @@ mod tests {
         named.collect()
     }
 
-    /// What the tenant `a` takes over when its section changes from one text to the other.
+    /// Returns what the tenant `a` takes over when its section changes from `before` to `after`.
     fn carried(before: &str, after: &str) -> Option<Carried> {
         let section = |text: &str| tenants(&format!("[tenants.a]\nsource-groups = [1]\n{text}\n"));
         let (before, after) = (section(before), section(after));
@@ -130,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_changes_where_nothing_is_different() {
+    fn an_equal_configuration_changes_nothing() {
         let tenants = tenants(
             "[tenants.a]\nsource-groups = [1]\n[tenants.b]\nfile = \"b.wasm\"\nsource-groups = [2]\n",
         );
@@ -138,21 +139,21 @@ mod tests {
     }
 
     #[test]
-    fn a_tenant_that_comes_back_takes_nothing_over() {
+    fn a_tenant_that_was_removed_and_added_again_takes_nothing_over() {
         let wanted = tenants("[tenants.a]\nsource-groups = [1]\n");
         let changes = plan(&BTreeMap::new(), &wanted);
         assert_eq!(changes.set_up[0].carried, None);
     }
 
     #[test]
-    fn counters_go_on_unless_their_capacity_changes() {
+    fn counters_are_kept_unless_their_capacity_changes() {
         let counters = |before, after| carried(before, after).unwrap().counters;
         assert!(counters("log-rate = 5", "log-rate = 6"));
         assert!(!counters("", "counters = 7"));
     }
 
     #[test]
-    fn generations_are_asked_about_other_settings_unless_a_file_brings_the_next_one() {
+    fn generations_are_checked_against_new_settings_unless_the_tenant_has_a_file() {
         let asks = |before, after| carried(before, after).unwrap().asks_generations;
         assert!(asks(
             "settings = { open = true }",
@@ -163,7 +164,7 @@ mod tests {
             "file = \"a.wasm\"\nsettings = { open = true }",
             "file = \"a.wasm\"\nsettings = { open = false }"
         ));
-        // The file is gone, so what it brought has to accept them.
+        // The tenant no longer has a file, so the generation that came from it must accept the settings.
         assert!(asks("file = \"a.wasm\"", "settings = { open = true }"));
         assert_eq!(carried("log-rate = 5", "log-rate = 5"), None);
     }

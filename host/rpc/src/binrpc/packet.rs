@@ -33,7 +33,7 @@ pub enum Kind {
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("bad request: {what}")]
 pub struct Malformed {
-    /// The cookie of the packet; 0 if it can't be read.
+    /// The cookie of the packet; 0 if it cannot be read.
     pub cookie: u32,
     /// What is wrong, beginning with Kamailio's words (`binrpc_error`).
     pub what: String,

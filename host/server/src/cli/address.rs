@@ -94,7 +94,7 @@ fn add(database: &Database, row: Row, out: &mut impl Write) -> anyhow::Result<()
     let network = network(&row.ip);
     let mask = match (&network, row.mask) {
         (Some((_, bits)), Some(mask)) if *bits != mask => bail!(
-            "the network {} has mask {bits}, and the mask beside it is {mask}: leave one of them out",
+            "the network {} has mask {bits}, and the mask beside it is {mask}: remove one of them",
             row.ip
         ),
         (Some((_, bits)), _) => Some(*bits),
@@ -178,12 +178,12 @@ fn show(database: &Database, out: &mut impl Write) -> anyhow::Result<()> {
     }
     table.write(out)?;
     let loaded = block_on(database.load())??;
-    write_findings(out, "row", loaded.skipped, "can't be used", &loaded.errors)?;
+    write_findings(out, "row", loaded.skipped, "cannot be used", &loaded.errors)?;
     Ok(write_findings(
         out,
         "row",
         loaded.warned,
-        "may mean something else than it should",
+        "may not mean what was intended",
         &loaded.warnings,
     )?)
 }
@@ -383,7 +383,7 @@ mod tests {
         for (bad, named) in [
             (row(0, "10.0.0.1", None), "grp"),
             (row(1, "10.0.0.1", Some(33)), "33"),
-            (row(1, "10.0.0.0/24", Some(16)), "leave one of them out"),
+            (row(1, "10.0.0.0/24", Some(16)), "remove one of them"),
             (row(1, "10.0.0.0/0", None), "slash"),
             (row(1, "10.0.0.0/33", None), "slash"),
             (row(1, "sip.example.com/24", None), "slash"),

@@ -31,7 +31,7 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let taken = || {
         format!(
-            "can't listen on {}: is it an address of this machine, and free?",
+            "cannot listen on {}: is it an address of this machine, and free?",
             args.addr
         )
     };
@@ -55,7 +55,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
                     Ok((stream, peer)) => {
                         scope.spawn(move || callee.serve_stream(stream, peer));
                     }
-                    Err(error) => eprintln!("warning: can't accept a connection: {error}"),
+                    Err(error) => eprintln!("warning: cannot accept a connection: {error}"),
                 }
             }
         });
@@ -79,7 +79,7 @@ impl Callee {
                 Ok(received) => received,
                 // An ICMP error for an earlier response: nobody listens at its destination.
                 Err(error) if error.kind() == ErrorKind::ConnectionRefused => continue,
-                Err(error) => return Err(error).context("can't receive datagrams"),
+                Err(error) => return Err(error).context("cannot receive datagrams"),
             };
             let bytes = buffer.get(..length).unwrap_or_default();
             if bytes.iter().all(|byte| b"\r\n\0".contains(byte)) {
@@ -109,7 +109,7 @@ impl Callee {
                 },
                 Frame::Ping => stream.write_all(PONG)?,
                 Frame::Oversized { error, .. } => {
-                    self.say(&format!("a message of {peer} is left out: {error}"))?;
+                    self.say(&format!("a message from {peer} is ignored: {error}"))?;
                 }
                 Frame::Message(range) => {
                     let answer =

@@ -93,7 +93,7 @@ impl Findings {
             writeln!(out, "{line}")?;
         }
         match self.wrong {
-            0 => writeln!(out, "everything can be used"),
+            0 => writeln!(out, "no errors"),
             n => writeln!(out, "{}", count(n, "problem")),
         }
     }
@@ -210,18 +210,18 @@ fn check_key_file(config: &Config, findings: &mut Findings) {
     let Some(file) = file else {
         return findings.good(
             "sip",
-            "no key-file: each start has a new key, and responses, ACKs and dialogs of before a restart are not known after it",
+            "no key-file: each start generates a new key, and responses, ACKs and dialogs from before a restart are not recognised after it",
         );
     };
     let shown = file.display();
     if !file.exists() {
-        return findings.good("sip", format!("{shown} is made at the first start"));
+        return findings.good("sip", format!("{shown} is created at the first start"));
     }
     match SealKeys::load(Some(&file)) {
         Err(error) => findings.wrong("sip", error.to_string()),
         Ok(_) if seal_keys::is_open(&file) => findings.odd(
             "sip",
-            format!("{shown}: everybody on this machine may read it: chmod 600"),
+            format!("{shown}: readable by every user of this machine: chmod 600"),
         ),
         Ok(_) => findings.good("sip", shown.to_string()),
     }
@@ -245,7 +245,10 @@ fn check_records(config: &Config, findings: &mut Findings) {
         }
         false => findings.wrong(
             "records",
-            format!("there is no folder {}: make it", folder.display()),
+            format!(
+                "the directory {} does not exist: create it",
+                folder.display()
+            ),
         ),
     }
 }
@@ -285,7 +288,7 @@ fn check_policies(config: &Config, findings: &mut Findings) -> Asked {
     if policy.seat.file.is_none() {
         findings.odd(
             "policy",
-            "none is configured: `default` in [policy] decides on every request that no tenant claims",
+            "none is configured: `default` in [policy] decides on every request of no tenant",
         );
     }
     let runtime = match Runtime::new(policy.seat.limits.clone()) {
@@ -354,7 +357,7 @@ fn check_cache(kept: Kept, findings: &mut Findings) {
         Kept::Nowhere => findings.good(WHAT, "none: each start compiles every policy"),
         Kept::NotYet(folder) => findings.good(
             WHAT,
-            format!("{} is made at the first start", folder.display()),
+            format!("{} is created at the first start", folder.display()),
         ),
         Kept::In { folder, bytes } => {
             findings.good(WHAT, format!("{}, {bytes} bytes", folder.display()));

@@ -29,9 +29,7 @@ fn broken(error: &DatabaseError, is_asked: bool) -> Finding {
         DatabaseError::Database(Failure::Version { .. } | Failure::NoColumn { .. })
             if !is_asked =>
         {
-            Finding::Odd(format!(
-                "{error}; no policy of the configuration asks for it"
-            ))
+            Finding::Odd(format!("{error}; no policy of the configuration uses it"))
         }
         DatabaseError::Database(_)
         | DatabaseError::File { .. }
@@ -50,7 +48,7 @@ pub(super) fn pushed(config: &Config) -> anyhow::Result<Vec<Finding>> {
     Ok(match block_on(unusable(&store))? {
         Ok(findings) => findings,
         Err(error @ (StoreError::NoTables { .. } | StoreError::Denied { .. })) => {
-            let text = format!("policies that are pushed are kept until the host ends: {error}");
+            let text = format!("pushed policies are kept until the host ends: {error}");
             vec![Finding::Good(text)]
         }
         // The checks of the tables have reported it.
@@ -79,7 +77,7 @@ async fn unusable(store: &Store) -> Result<Vec<Finding>, StoreError> {
             match found {
                 Err(error) if error.is_away() => return Err(error),
                 Err(error) => findings.push(Finding::Wrong(format!(
-                    "{name}: generation {number} can't serve: {error}"
+                    "{name}: generation {number} cannot be activated: {error}"
                 ))),
                 Ok(()) => {}
             }
@@ -94,7 +92,7 @@ pub(super) fn addresses(config: &Config, is_asked: bool) -> anyhow::Result<Vec<F
     let source = database.address_source();
     if is_absent(&database) {
         return Ok(vec![Finding::Odd(format!(
-            "{source} is not there yet: `serve` creates it"
+            "{source} does not exist yet: `serve` creates it"
         ))]);
     }
     let loaded = match block_on(database.load())? {
@@ -107,7 +105,7 @@ pub(super) fn addresses(config: &Config, is_asked: bool) -> anyhow::Result<Vec<F
     ))];
     let mut watcher = Watcher::new(database);
     if let (Ok(_), Some(seen)) = (block_on(watcher.look())?, watcher.source()) {
-        findings.push(Finding::Good(format!("changes seen by {seen}")));
+        findings.push(Finding::Good(format!("changes detected by {seen}")));
     }
     let found = Found {
         noun: "row",
@@ -165,7 +163,7 @@ pub(super) fn trusted(config: &Config, is_asked: bool) -> anyhow::Result<Vec<Fin
     let loaded = match block_on(database.load_trusted())? {
         Ok(loaded) => loaded,
         Err(DatabaseError::Database(Failure::NoTable { .. })) => {
-            let text = format!("no table `{table}`: nobody is trusted");
+            let text = format!("no table `{table}`: no peers are trusted");
             return Ok(vec![Finding::Good(text)]);
         }
         // The check of the addresses has reported it.
@@ -175,7 +173,7 @@ pub(super) fn trusted(config: &Config, is_asked: bool) -> anyhow::Result<Vec<Fin
     let rows = count(loaded.table.len() as u64, "row");
     let resting = match loaded.ignored {
         0 => String::new(),
-        n => format!(", {n} at rest (proto none)"),
+        n => format!(", {n} disabled (proto none)"),
     };
     let mut findings = vec![Finding::Good(format!("table `{table}`: {rows}{resting}"))];
     let found = Found {
@@ -290,7 +288,7 @@ mod tests {
         );
         config.database.schema.trusted.table = "nobody".parse().unwrap();
         assert!(
-            matches!(&trusted(&config, true).unwrap()[..], [Finding::Good(text)] if text.contains("nobody is trusted"))
+            matches!(&trusted(&config, true).unwrap()[..], [Finding::Good(text)] if text.contains("no peers are trusted"))
         );
         config.database.schema.trusted = Default::default();
         assert!(

@@ -50,7 +50,7 @@ impl Client {
     pub(super) fn new(config: &Config) -> anyhow::Result<Self> {
         let Some(mut addr) = config.control.listen else {
             bail!(
-                "the host answers no HTTP: `listen` in [control] is \"\"; give it an address, or use kamcmd, kamctl or kamcli"
+                "the host has no HTTP interface: `listen` in [control] is \"\"; give it an address, or use kamcmd, kamctl or kamcli"
             );
         };
         // A wildcard address: the loopback address reaches it.
@@ -177,12 +177,12 @@ impl Client {
         let addr = self.addr;
         match &self.missing {
             Some(missing) => anyhow!(
-                "the host at http://{addr} wants its token, and {missing}; run this in the folder that the host runs in, as a user who \
-                 may read the file, or put the token into the variable {TOKEN}"
+                "the host at http://{addr} requires its token, and {missing}; run this command in the directory of the host, as a user who \
+                 may read the file, or set the environment variable {TOKEN}"
             ),
             None => anyhow!(
-                "the host at http://{addr} wants another token: that of `token` or `token-file` in its [control], or in the variable \
-                 {TOKEN} where the file has only its SHA-256"
+                "the host at http://{addr} requires another token: that of `token` or `token-file` in its [control], or in the environment variable \
+                 {TOKEN} if the file has only its SHA-256"
             ),
         }
     }
@@ -217,7 +217,7 @@ impl Client {
             (false, _) => anyhow!("http://{addr}: {status}: {}", clean(text.trim())),
             (true, false) => self.no_host(),
             (true, true) => anyhow!(
-                "the host at http://{addr} sent a response that this version of portcullis does not expect; is it another version? {error}"
+                "the host at http://{addr} sent a response that this version of portcullis does not expect; the versions may differ: {error}"
             ),
         }
     }
@@ -307,9 +307,11 @@ fn made(path: &Path) -> (Option<String>, Option<String>) {
         Ok(Some(token)) => (Some(token), None),
         Ok(None) => (
             None,
-            Some(format!("there is no file {shown} (`token-file`) here")),
+            Some(format!(
+                "the file {shown} (`token-file`) does not exist here"
+            )),
         ),
-        Err(error) => (None, Some(format!("{shown} can't be read: {error}"))),
+        Err(error) => (None, Some(format!("{shown} cannot be read: {error}"))),
     }
 }
 

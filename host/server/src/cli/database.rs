@@ -16,7 +16,7 @@ pub(super) fn is_absent(database: &Database) -> bool {
 pub(super) fn must_be_there(database: &Database, creator: &str) -> anyhow::Result<()> {
     if is_absent(database) {
         bail!(
-            "{} is not there: `{creator}` creates it, or name another one as `url` in [database]",
+            "{} does not exist: `{creator}` creates it, or set another `url` in [database]",
             database.url()
         );
     }

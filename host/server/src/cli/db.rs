@@ -45,12 +45,12 @@ fn plan(database: &Database, out: &mut impl Write) -> anyhow::Result<ExitCode> {
                 }
             }
             MigrationAction::Keep => {
-                writeln!(out, "-- table `{table}` is there, and left as it is")?;
+                writeln!(out, "-- table `{table}` exists and is not changed")?;
             }
             MigrationAction::Complain(why) => {
                 writeln!(
                     out,
-                    "-- table `{table}` is there, and left as it is; {}",
+                    "-- table `{table}` exists and is not changed; {}",
                     clean(&why)
                 )?;
             }
@@ -66,14 +66,11 @@ fn migrate(database: &Database, out: &mut impl Write) -> anyhow::Result<ExitCode
         match step.action {
             MigrationAction::Create(_) => writeln!(out, "created table `{table}`")?,
             MigrationAction::Keep => {
-                writeln!(out, "table `{table}` is there, and was left as it is")?;
+                writeln!(out, "table `{table}` exists and was not changed")?;
             }
             MigrationAction::Complain(why) => {
                 let why = clean(&why);
-                writeln!(
-                    out,
-                    "table `{table}` is there, and was left as it is; {why}"
-                )?;
+                writeln!(out, "table `{table}` exists and was not changed; {why}")?;
                 code = ExitCode::FAILURE;
             }
         }
@@ -111,7 +108,7 @@ mod tests {
         let mut out = Vec::new();
         migrate(&database, &mut out).unwrap();
         let said = String::from_utf8(out).unwrap();
-        assert_eq!(said.matches("was left as it is\n").count(), 7, "{said}");
+        assert_eq!(said.matches("was not changed\n").count(), 7, "{said}");
         block_on(database.load()).unwrap().unwrap();
     }
 }

@@ -30,7 +30,7 @@ impl<E: fmt::Display, W: fmt::Display> Found<'_, E, W> {
             (more > 0).then(|| format!("{} more {what}", count(more, self.noun)))
         };
         let named = self.errors.iter().map(|error| error.to_string());
-        let untold = more(self.skipped, self.errors.len(), "that can't be used");
+        let untold = more(self.skipped, self.errors.len(), "that cannot be used");
         let wrong = named.chain(untold).map(Finding::Wrong);
         let named = self.warnings.iter().map(|warning| warning.to_string());
         let untold = more(self.warned, self.warnings.len(), "with a warning");
@@ -66,7 +66,7 @@ pub(super) fn write_answered(
     (warned, warnings): (u64, &[String]),
     out: &mut impl Write,
 ) -> io::Result<()> {
-    write_findings(out, noun, skipped, "can't be used", errors)?;
-    let odd = "may mean something else than it should";
+    write_findings(out, noun, skipped, "cannot be used", errors)?;
+    let odd = "may not mean what was intended";
     write_findings(out, noun, warned, odd, warnings)
 }

@@ -65,14 +65,14 @@ fn write(path: &Path, text: &str, force: bool) -> anyhow::Result<()> {
     let mut file = match options.open(path) {
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {
             bail!(
-                "{} is there already; name another file, or give --force to replace it",
+                "{} exists already; choose another file, or use --force to replace it",
                 path.display()
             )
         }
-        opened => opened.with_context(|| format!("can't write {}", path.display()))?,
+        opened => opened.with_context(|| format!("cannot write {}", path.display()))?,
     };
     file.write_all(text.as_bytes())
-        .with_context(|| format!("can't write {}", path.display()))
+        .with_context(|| format!("cannot write {}", path.display()))
 }
 
 fn define(text: &str) -> Result<(String, String), String> {

@@ -51,7 +51,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let deadline = Instant::now() + args.timeout;
     let Some(answer) = exchange(&mut wire, &request, deadline, &mut out)? else {
         eprintln!(
-            "error: no final answer from {} within {:?}",
+            "error: no final response from {} within {:?}",
             target.addr, args.timeout
         );
         return Ok(ExitCode::FAILURE);
@@ -130,12 +130,17 @@ fn exchange(
             Some(text) => {
                 let took = began.elapsed();
                 let Some(answer) = Answer::read(text) else {
-                    writeln!(out, "ignored: what came is not a SIP response")?;
+                    writeln!(out, "ignored: not a SIP response")?;
                     continue;
                 };
-                show(out, &format!("answer after {took:.1?}"), wire, &answer.text)?;
+                show(
+                    out,
+                    &format!("response after {took:.1?}"),
+                    wire,
+                    &answer.text,
+                )?;
                 if !request.is_answered_by(&answer) {
-                    writeln!(out, "ignored: the answer belongs to another request\n")?;
+                    writeln!(out, "ignored: a response to another request\n")?;
                 } else if answer.code >= 200 {
                     return Ok(Some(answer));
                 } else {
@@ -146,7 +151,7 @@ fn exchange(
             None => {
                 writeln!(
                     out,
-                    "no answer yet after {:.1?}: sent again\n",
+                    "no response after {:.1?}: sent again\n",
                     began.elapsed()
                 )?;
                 wire.send(&request.text)?;
@@ -203,7 +208,7 @@ fn resolve(hop: &NextHop, from: Option<SocketAddr>) -> anyhow::Result<SocketAddr
     match from {
         Some(from) if from.is_ipv4() != addr.is_ipv4() => {
             bail!(
-                "can't send from {} to {}: one is IPv4, the other IPv6",
+                "cannot send from {} to {}: one is IPv4, the other IPv6",
                 from.ip(),
                 addr.ip()
             )

@@ -102,7 +102,7 @@ fn leave_out_followers(cases: &mut Vec<Case>, config: &Config) {
     if left_out > 0 {
         let requests = count(left_out as u64, "request");
         eprintln!(
-            "{requests} within dialogs left out: they follow their dialog, and no policy is asked"
+            "{requests} within dialogs skipped: they follow their dialog without a policy call"
         );
     }
 }
@@ -217,11 +217,11 @@ fn write_lost(out: &mut impl Write, capture: &Capture, is_json: bool) -> std::io
     }
     if capture.lost.len() > MOST_SHOWN {
         let more = (capture.lost.len() - MOST_SHOWN) as u64;
-        writeln!(out, "and {} of TCP", count(more, "more way"))?;
+        writeln!(out, "and {} of TCP", count(more, "more direction"))?;
     }
     if capture.foreign > 0 {
-        let ways = count(capture.foreign, "way");
-        writeln!(out, "{ways} of TCP in which nothing can be read as SIP")?;
+        let ways = count(capture.foreign, "direction");
+        writeln!(out, "{ways} of TCP without SIP")?;
     }
     Ok(())
 }
@@ -326,7 +326,7 @@ fn write_difference(
     if new.is_cut {
         writeln!(
             out,
-            "  cut: more was asked then than the record holds, so the answers are not all there"
+            "  cut: the record does not contain all queries, so some answers are missing"
         )?;
     }
     let text = case.request.as_text();
@@ -365,11 +365,11 @@ fn write_sums(
     } else {
         let expected = match expected {
             0 => String::new(),
-            n => format!(", {n} otherwise as expected"),
+            n => format!(", {n} different as expected"),
         };
         writeln!(
             out,
-            "{all}: {same} the same, {different} otherwise{expected}"
+            "{all}: {same} the same, {different} different{expected}"
         )?;
     }
     for (verdict, n) in replay::count(pairs.iter().map(|pair| &pair.new)) {
@@ -378,14 +378,14 @@ fn write_sums(
     if *unanswered > 0 {
         writeln!(
             out,
-            "{} asked something that was not recorded: --tables or --address-file would answer",
+            "{} made a query that was not recorded; --tables or --address-file would answer it",
             count(*unanswered as u64, "decision")
         )?;
     }
     if *cut > 0 {
         writeln!(
             out,
-            "{} cut: more was asked than the record holds",
+            "{} cut: the record does not contain all queries",
             count(*cut as u64, "record")
         )?;
     }
@@ -429,7 +429,7 @@ fn old_name(args: &Args) -> &str {
 
 fn read_expected(file: &Path) -> anyhow::Result<HashSet<String>> {
     let text =
-        std::fs::read_to_string(file).with_context(|| format!("can't read {}", file.display()))?;
+        std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
     let lines = text
         .lines()
         .map(|line| line.split('#').next().unwrap_or_default().trim());
@@ -450,7 +450,7 @@ fn settings(args: &Args, config: &Config) -> anyhow::Result<Arc<Settings>> {
         return Ok(Arc::new(Settings::new(seat.settings.clone())));
     };
     let shown = file.display();
-    let text = std::fs::read_to_string(file).with_context(|| format!("can't read {shown}"))?;
+    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {shown}"))?;
     let table: serde_json::Value = match file.extension().is_some_and(|end| end == "json") {
         true => serde_json::from_str(&text).with_context(|| shown.to_string())?,
         false => toml::from_str(&text).with_context(|| shown.to_string())?,
@@ -468,7 +468,7 @@ fn tables(args: &Args, config: &Config, is_capture: bool) -> anyhow::Result<Opti
         Some(file) => database.address_file = Some(file.clone()),
         None if args.tables => {}
         None if is_capture => {
-            eprintln!("no tables: nobody is in any group (--tables, --address-file FILE)");
+            eprintln!("no tables: all address groups are empty (--tables, --address-file FILE)");
             return Ok(Some(Arc::default()));
         }
         None => return Ok(None),

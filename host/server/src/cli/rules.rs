@@ -56,7 +56,7 @@ impl RulesCommand {
 
 fn check(config: &Config, out: &mut impl Write) -> anyhow::Result<ExitCode> {
     if config.permissions.folder.as_os_str().is_empty() {
-        bail!("no files are configured: name their folder as `folder` in [permissions]");
+        bail!("no files are configured: set `folder` in [permissions] to their directory");
     }
     let mut code = ExitCode::SUCCESS;
     for finding in check_tables::rules(config) {

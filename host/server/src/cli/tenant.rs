@@ -93,7 +93,7 @@ fn read(file: &Path) -> anyhow::Result<String> {
     if file == Path::new("-") {
         return Ok(std::io::read_to_string(std::io::stdin())?);
     }
-    std::fs::read_to_string(file).with_context(|| format!("can't read {}", file.display()))
+    std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))
 }
 
 fn changed(

@@ -108,7 +108,7 @@ fn write_entry(entry: &Value, out: &mut impl Write) -> std::io::Result<()> {
         let messages = count(left_out, "message");
         return writeln!(
             out,
-            "… {messages} left out: they come faster than they are shown"
+            "… {messages} left out: above the rate limit of the trace"
         );
     }
     let text = |value: &Value| match value {

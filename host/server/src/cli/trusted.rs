@@ -140,8 +140,8 @@ fn show(database: &Database, out: &mut impl Write) -> anyhow::Result<()> {
     table.write(out)?;
     let loaded = block_on(database.load_trusted())??;
     let (skipped, warned) = (loaded.skipped, loaded.warned);
-    write_findings(out, "row", skipped, "can't be used", &loaded.errors)?;
-    let odd = "may mean something else than it should";
+    write_findings(out, "row", skipped, "cannot be used", &loaded.errors)?;
+    let odd = "may not mean what was intended";
     Ok(write_findings(out, "row", warned, odd, &loaded.warnings)?)
 }
 
@@ -173,7 +173,7 @@ fn dump(client: &Client, out: &mut impl Write) -> anyhow::Result<()> {
         ]);
     }
     match table.is_empty() {
-        true => writeln!(out, "the running host trusts nobody")?,
+        true => writeln!(out, "the running host has no trusted peers")?,
         false => table.write(out)?,
     }
     Ok(())

@@ -70,7 +70,7 @@ fn the_largest_datagram_passes_both_ways() {
     let body = vec![b'x'; 65_507 - (most.len() - body.len())];
     let most = request_with("MESSAGE", "sip:x", "UDP", caller.addr(), "", &body);
     assert!((65_500..=65_507).contains(&most.len()), "{}", most.len());
-    // It can be received; with our Via it can't be sent any more.
+    // It can be received; with our Via it cannot be sent any more.
     caller.send(&most, host.udp());
     let (answer, _) = caller.receive();
     assert_eq!(start_line(&answer), "SIP/2.0 513 Message Too Large");

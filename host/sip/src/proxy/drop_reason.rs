@@ -11,11 +11,11 @@ pub enum DropReason {
     NotSip,
     /// The datagram came from port 0, where no answer can go.
     SourcePortZero,
-    /// A request without a Via, or an ACK whose top Via can't be read.
+    /// A request without a Via, or an ACK whose top Via cannot be read.
     UnreadableVia,
     /// An ACK that would be refused; ACKs are never answered (RFC 3261 §17.1.1.3).
     BadAck,
-    /// A response that can't be read (RFC 3261 §18.3).
+    /// A response that cannot be read (RFC 3261 §18.3).
     BadResponse,
     /// A response whose top Via is not ours (RFC 3261 §16.11).
     ForeignResponse,

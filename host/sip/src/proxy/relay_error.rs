@@ -56,7 +56,7 @@ pub enum RelayError {
     #[error("the Route value `{0}` is not a name-addr with a SIP URI")]
     BadRoute(String),
     /// The request URI cannot be parsed.
-    #[error("the request URI `{0}` can't be read")]
+    #[error("the request URI `{0}` cannot be read")]
     BadUri(String),
     /// Max-Forwards is used up, or is not a number.
     #[error("Max-Forwards leaves no further hop")]

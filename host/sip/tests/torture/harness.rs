@@ -213,8 +213,8 @@ impl Harness {
             (got, phrase) == (code, reason.as_bytes()),
             &format!("the answer is {}", start(out)),
         )?;
-        // What can't be read in the request can't be read in its copy either, but headers are there and end.
-        ensure(code == 400 || scanned.is_ok(), "the answer can't be read")?;
+        // What cannot be read in the request cannot be read in its copy either, but headers are there and end.
+        ensure(code == 400 || scanned.is_ok(), "the answer cannot be read")?;
         ensure(
             out.ends_with(b"Content-Length: 0\r\n\r\n"),
             "the answer has no end",

@@ -24,7 +24,7 @@ impl Store {
     /// A number that grows with every change of a tenant.
     ///
     /// # Errors
-    /// When the database can't be reached or has no such table.
+    /// When the database cannot be reached or has no such table.
     pub async fn tenants_revision(&self) -> Result<u64, StoreError> {
         self.sum_of_revisions("portcullis_tenant").await
     }
@@ -41,7 +41,7 @@ impl Store {
     /// Stores a tenant, or its removal.
     ///
     /// # Errors
-    /// When it can't be written.
+    /// When it cannot be written.
     pub async fn put_tenant(
         &self,
         name: &str,

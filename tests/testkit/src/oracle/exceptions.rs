@@ -213,15 +213,15 @@ pub const FILES_RELOAD: Exception = Exception {
 pub const TELEPHONE_CONTACT: Exception = Exception {
     name: "telephone-contact",
     kamailio: "compares tel:+4930123 in a Contact as sip:+4930123@",
-    portcullis: "can't read it, and denies it wherever there are rules, as both do with other schemes",
+    portcullis: "cannot read it, and denies it wherever there are rules, as both do with other schemes",
     reason: "a number is no place to send a request to, so there is nothing to register",
 };
 
 /// A Contact at the edges of what a URI is.
 pub const URI_SPELLING: Exception = Exception {
     name: "uri-spelling",
-    kamailio: "reads a Contact with a colon and no port, or port 0, behind it, and can't read one whose host has an underscore",
-    portcullis: "can't read the first and reads the second; what can't be read is denied wherever there are rules",
+    kamailio: "reads a Contact with a colon and no port, or port 0, behind it, and cannot read one whose host has an underscore",
+    portcullis: "cannot read the first and reads the second; what cannot be read is denied wherever there are rules",
     reason: "a colon has a port behind it (RFC 3261 §25.1), and underscores are in use",
 };
 

@@ -6,41 +6,41 @@ use crate::row::{Finding, Row, RowError, RowWarning};
 /// The fields of a line, in their order, by Kamailio's names of the columns.
 const FIELDS: [&str; 5] = ["grp", "ip_addr", "mask", "port", "tag"];
 
-/// Begins a comment, wherever it stands.
+/// The character that begins a comment.
 const COMMENT: u8 = b'#';
 
-/// A line with something on it: `GROUP ADDRESS [MASK [PORT [TAG]]]`.
+/// A line that is not empty: `GROUP ADDRESS [MASK [PORT [TAG]]]`.
 ///
-/// The format is Kamailio's (`permissions/address.c`, `reload_address_file_table`): blanks and tabs between the fields, mask 0
-/// (one host), port 0 (any) and no tag where they are left out, a comment behind `#`. Where Kamailio refuses the file because of one
-/// line, the line is left out here and named. Lines may be longer than Kamailio's 1,023 bytes.
+/// The format is Kamailio's (`permissions/address.c`, `reload_address_file_table`): blanks and tabs separate the fields; the defaults are
+/// mask 0 (one host), port 0 (any) and no tag; a comment begins with `#`. Where Kamailio refuses a file because of one line, the line is
+/// skipped here and reported. Lines may be longer than Kamailio's 1,023 bytes.
 #[derive(Clone, Debug)]
 pub(crate) struct Entry<'t> {
     line: Line<'t>,
     /// The row as it is written, not yet validated.
     pub(crate) row: Result<Row<'t>, RowError>,
-    /// What is odd about the line, though not about the row.
+    /// A warning about the line, not about the row.
     pub(crate) warning: Option<RowWarning>,
 }
 
-/// A line in fields.
+/// A line, split into fields.
 #[derive(Clone, Debug)]
 struct Line<'t> {
     file: &'t str,
-    /// From 1.
+    /// Line number, from 1.
     number: i64,
     fields: Vec<Field<'t>>,
 }
 
-/// A word of a line.
+/// A field of a line.
 #[derive(Clone, Copy, Debug)]
 struct Field<'t> {
     text: &'t str,
-    /// Its first character, from 1.
+    /// Column of its first character, from 1.
     column: usize,
 }
 
-/// The entries of a file; empty lines and comments are none. `file` names it in errors.
+/// Returns the entries of a file, without empty lines and comments. `file` is the name of the file in errors.
 pub(crate) fn entries<'t>(
     bytes: &'t [u8],
     file: &'t str,
@@ -67,7 +67,7 @@ impl<'t> Entry<'t> {
             Ok(_) => line.row(),
             Err(_) => {
                 let shown = String::from_utf8_lossy(bytes);
-                Err(Finding::text("line", &shown, "is no text", "write it in UTF-8").error(number))
+                Err(Finding::text("line", &shown, "is not text", "write it in UTF-8").error(number))
             }
         };
         Some(Self {
@@ -77,17 +77,17 @@ impl<'t> Entry<'t> {
         })
     }
 
-    /// Where a field stands, by Kamailio's name of its column: `FILE:LINE:COLUMN`.
+    /// Returns the position of a field, by Kamailio's name of its column: `FILE:LINE:COLUMN`.
     pub(crate) fn place(&self, column: &str) -> String {
         self.line.place(column)
     }
 
-    /// The error with the place of its field.
+    /// Adds the position of the field to an error.
     pub(crate) fn locate(&self, error: RowError) -> RowError {
         self.line.locate(error)
     }
 
-    /// The fields as they are written, defaults in place of what is left out.
+    /// Returns the fields as they are written, with defaults for missing ones.
     pub(crate) fn stored(&self) -> StoredRow {
         let field = |at: usize| self.line.fields.get(at).map(|field| field.text.to_owned());
         let zero = || Some("0".to_owned());
@@ -106,9 +106,10 @@ impl<'t> Line<'t> {
     fn row(&self) -> Result<Row<'t>, RowError> {
         let Some(ip_addr) = self.fields.get(1) else {
             let group = self.fields.first().map_or("", |field| field.text);
-            let mend = "write GROUP ADDRESS, and behind it MASK, PORT and TAG as need be";
+            let mend = "write GROUP ADDRESS, optionally followed by MASK, PORT and TAG";
             return Err(
-                Finding::text("grp", group, "has no address behind it", mend).error(self.number),
+                Finding::text("grp", group, "is not followed by an address", mend)
+                    .error(self.number),
             );
         };
         Ok(Row {
@@ -121,7 +122,7 @@ impl<'t> Line<'t> {
         })
     }
 
-    /// The number in a field, 0 where it is left out. Kamailio takes the digits, and what follows them for the next field.
+    /// Parses the number in a field; 0 if it is missing. Kamailio would take the digits, and the rest of the word for the next field.
     fn whole_number(&self, at: usize) -> Result<i64, RowError> {
         let Some(field) = self.fields.get(at) else {
             return Ok(0);
@@ -135,7 +136,7 @@ impl<'t> Line<'t> {
     fn warning(&self) -> Option<RowWarning> {
         let sixth = self.fields.get(FIELDS.len())?;
         let mend = "it is ignored; a tag is one word, and a comment starts with #";
-        let warning = Finding::text("tag", sixth.text, "stands behind the tag", mend);
+        let warning = Finding::text("tag", sixth.text, "follows the tag", mend);
         Some(warning.warning(self.number))
     }
 

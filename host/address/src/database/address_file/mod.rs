@@ -1,4 +1,4 @@
-//! A file in place of the table of addresses.
+//! An address file that replaces the address table.
 
 mod entry;
 
@@ -29,7 +29,7 @@ impl AddressFile {
         &self.path
     }
 
-    /// Reads the file and makes a table of its lines.
+    /// Reads the file and builds a table of its lines.
     pub(super) fn load(&self) -> Result<Loaded, DatabaseError> {
         let bytes = self.read()?;
         let file = self.to_string();
@@ -63,7 +63,7 @@ impl AddressFile {
         }
     }
 
-    /// Passes all entries on, each with the number of its line for an id.
+    /// Passes all entries to `each`, with the number of the line as the id.
     pub(super) fn each_stored(&self, mut each: impl FnMut(StoredRow)) -> Result<(), DatabaseError> {
         let bytes = self.read()?;
         for entry in entries(&bytes, "") {
@@ -72,7 +72,7 @@ impl AddressFile {
         Ok(())
     }
 
-    /// Passes all entries on, those that can't be used as their errors.
+    /// Passes all entries to `each`, and invalid ones as their errors.
     pub(super) fn each_new_row(
         &self,
         mut each: impl FnMut(Result<NewRow, RowError>),

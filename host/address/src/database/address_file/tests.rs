@@ -8,7 +8,7 @@ use crate::database::{ChangeSource, Database, DatabaseUrl, Look, Watcher};
 fn file(folder: &tempfile::TempDir, text: impl AsRef<[u8]>) -> Database {
     let path = folder.path().join("address.list");
     std::fs::write(&path, text).unwrap();
-    // A database that nobody may ask.
+    // A database that must not be queried.
     Database::new(DatabaseUrl::Sqlite("/nowhere/at/all.db".into())).with_address_file(path)
 }
 
@@ -46,7 +46,7 @@ async fn lines_are_read_as_kamailio_reads_them() {
 }
 
 #[tokio::test]
-async fn every_bad_line_is_named_with_its_place_and_the_rest_serves() {
+async fn every_invalid_line_is_reported_and_the_others_are_used() {
     let folder = tempfile::tempdir().unwrap();
     let database = file(
         &folder,
@@ -66,8 +66,8 @@ async fn every_bad_line_is_named_with_its_place_and_the_rest_serves() {
         "4:6: ip_addr \"10.0.0.0/24\" is a network in CIDR form, which Kamailio takes for a name; write ip_addr 10.0.0.0 and mask 24",
         "5:14: mask 33 ",
         "6:17: port \"sip\" is not a whole number",
-        "7:1: grp \"200\" has no address behind it",
-        "8:1: line \"200 10.0.0.8 32 0 \u{fffd}(\" is no text; write it in UTF-8",
+        "7:1: grp \"200\" is not followed by an address",
+        "8:1: line \"200 10.0.0.8 32 0 \u{fffd}(\" is not text; write it in UTF-8",
         "10:18: port 70000 is not a port",
     ];
     assert_eq!(said.len(), expected.len(), "{said:#?}");
@@ -77,7 +77,7 @@ async fn every_bad_line_is_named_with_its_place_and_the_rest_serves() {
     }
     let warning = loaded.warnings[0].to_string();
     assert!(
-        warning.contains(":9:19: tag \"Subnet\" stands behind the tag"),
+        warning.contains(":9:19: tag \"Subnet\" follows the tag"),
         "{warning}"
     );
 }
@@ -116,7 +116,7 @@ async fn a_file_without_a_usable_line_is_an_error_and_one_without_lines_is_not()
 }
 
 #[tokio::test]
-async fn a_pipe_in_its_place_is_an_error_at_once() {
+async fn a_pipe_in_place_of_the_file_is_an_error_at_once() {
     let folder = tempfile::tempdir().unwrap();
     let database = file(&folder, "");
     let path = folder.path().join("address.list");
@@ -128,7 +128,7 @@ async fn a_pipe_in_its_place_is_an_error_at_once() {
 }
 
 #[tokio::test]
-async fn a_file_is_edited_and_not_changed_by_commands() {
+async fn commands_do_not_change_an_address_file() {
     let folder = tempfile::tempdir().unwrap();
     let database = file(&folder, "200 10.0.0.1\n");
     let row = NewRow {
@@ -155,7 +155,7 @@ async fn a_file_is_edited_and_not_changed_by_commands() {
     assert_eq!(database.rows().await.unwrap().len(), 1);
 }
 
-/// A file that is written in place is read when it has come to rest, one that is renamed into place at once.
+/// A file that is written in place is read when it has settled, a file that is renamed into place at once.
 #[tokio::test]
 async fn a_watched_book_follows_a_file() {
     let folder = tempfile::tempdir().unwrap();
@@ -187,7 +187,7 @@ async fn a_watched_book_follows_a_file() {
     assert_eq!(
         book.current().generation,
         generation,
-        "the old table serves"
+        "the old table is used"
     );
     std::fs::remove_file(&path).unwrap();
     let is_down = || matches!(book.status().database, DatabaseState::Down { .. });
@@ -202,9 +202,9 @@ async fn a_watched_book_follows_a_file() {
     watch.abort();
 }
 
-/// Half a file must not serve: while it is being written, nothing is read.
+/// An incomplete file must not be used: while it is being written, it is not read.
 #[tokio::test]
-async fn a_file_that_is_being_written_waits() {
+async fn a_file_that_is_being_written_is_not_read() {
     let folder = tempfile::tempdir().unwrap();
     let database = file(&folder, "200 10.0.0.1\n");
     let path = folder.path().join("address.list");
@@ -216,7 +216,7 @@ async fn a_file_that_is_being_written_waits() {
         std::io::Write::write_all(&mut writer, line.as_bytes()).unwrap();
         assert_eq!(watcher.look().await.unwrap(), Look::Same, "it is open");
     }
-    // What failed to load is tried again, but not in the middle.
+    // A failed load is tried again, but not while the file is being written.
     watcher.forget();
     assert_eq!(watcher.look().await.unwrap(), Look::Changed, "as it was");
     drop(writer);
@@ -225,7 +225,7 @@ async fn a_file_that_is_being_written_waits() {
         Look::Same,
         "there may be more"
     );
-    // An operator need not wait.
+    // A requested load does not wait.
     watcher.insist();
     assert_eq!(watcher.look().await.unwrap(), Look::Changed);
     let next = folder.path().join("next");
@@ -238,12 +238,12 @@ async fn a_file_that_is_being_written_waits() {
     };
     tokio::time::timeout(Duration::from_secs(30), looks)
         .await
-        .expect("it was renamed into its place");
+        .expect("it was renamed into place");
 }
 
-/// A file of nothing is one that is being written, until it stays.
+/// An empty file may be one that is being written, until it has settled.
 #[tokio::test]
-async fn a_table_that_shrinks_to_nothing_serves_on_for_a_while() {
+async fn the_rows_of_an_emptied_file_stay_until_it_has_settled() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("address.list");
     let put = |text: &str| {
@@ -269,7 +269,7 @@ async fn a_table_that_shrinks_to_nothing_serves_on_for_a_while() {
     while hosts() != 2 {
         book.follow(held).await.unwrap();
     }
-    // It stays.
+    // The file stays empty.
     put("# nobody\n");
     let at_once = BookOptions {
         settle: Duration::ZERO,
@@ -278,7 +278,7 @@ async fn a_table_that_shrinks_to_nothing_serves_on_for_a_while() {
     while hosts() != 0 {
         book.follow(at_once).await.unwrap();
     }
-    // Whoever asks for it gets it.
+    // A requested load takes effect at once.
     put("200 10.0.0.1\n");
     assert_eq!(book.reload().await.unwrap().snapshot.counts.hosts, 1);
     put("# nobody\n");
@@ -292,5 +292,5 @@ async fn until(what: &str, is_so: impl Fn() -> bool) {
         }
     };
     let waited = tokio::time::timeout(Duration::from_secs(30), waiting).await;
-    assert!(waited.is_ok(), "waited in vain until {what}");
+    assert!(waited.is_ok(), "timed out waiting until {what}");
 }

@@ -1,4 +1,4 @@
-//! `policy.activate`: let a generation serve.
+//! `policy.activate`: activate a generation.
 
 use axum::extract::{Extension, State};
 use axum::http::Method;
@@ -52,11 +52,11 @@ impl Activate {
             Method::POST,
             "/v1/policies/{seat}/activate",
             "activatePolicy",
-            "Let a generation serve",
+            "Activate a generation",
         );
         let post = post
             .query::<GenerationQuery>(&["generation"])
-            .answers(200, "It serves");
+            .answers(200, "The generation is active");
         routes.on(post.refuses(CHANGES), activate)
     }
 }

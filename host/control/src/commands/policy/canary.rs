@@ -1,4 +1,4 @@
-//! `policy.canary`: let a generation decide on a share of the dialogs.
+//! `policy.canary`: start a canary trial.
 
 use axum::extract::{Extension, State};
 use axum::http::Method;
@@ -23,14 +23,14 @@ pub(crate) struct Canary {
     pub(crate) share: Share,
 }
 
-/// What names a generation and a share of the dialogs.
+/// The query that selects a generation and a share of the dialogs.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 struct CanaryQuery {
-    /// The number of a generation that the host keeps
+    /// Number of a generation that the host has
     #[schemars(with = "Option<u64>", extend("maximum" = u64::MAX))]
     generation: Option<String>,
-    /// Of the dialogs, by a stable hash of Call-ID: 5%, two digits behind the point at most
+    /// Share of the dialogs, by a stable hash of Call-ID: for example 5%, with at most two decimal places
     #[schemars(extend("pattern" = SHARE))]
     share: Option<String>,
 }
@@ -73,11 +73,11 @@ impl Canary {
             Method::POST,
             "/v1/policies/{seat}/canary",
             "canaryPolicy",
-            "Let a generation decide on a share of the dialogs",
+            "Start a canary trial, in which a generation decides on a share of the dialogs",
         );
         let post = post
             .query::<CanaryQuery>(&["generation", "share"])
-            .answers(200, "It decides on its share");
+            .answers(200, "The generation is in a canary trial");
         routes.on(post.refuses(CHANGES), canary)
     }
 }

@@ -1,4 +1,4 @@
-//! `policy.diff`: what the candidate of a seat decides otherwise.
+//! `policy.diff`: the differences between the candidate and the active generation of a seat.
 
 use axum::extract::{Extension, State};
 use axum::http::Method;
@@ -21,32 +21,32 @@ pub(crate) struct Diff {
 /// The reply of `policy.diff`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Comparison {
-    /// The generation that serves.
+    /// Active generation.
     pub active: u64,
-    /// The one that is tried.
+    /// Candidate.
     pub candidate: u64,
-    /// Requests on which both decided alike.
+    /// Requests with the same verdict.
     pub same: u64,
-    /// Requests on which they did not.
+    /// Requests with different verdicts.
     pub different: u64,
-    /// Requests on which the candidate was not asked.
+    /// Requests that the candidate has not evaluated.
     pub not_compared: u64,
-    /// The last requests on which they did not decide alike.
+    /// The last requests with different verdicts.
     pub samples: Vec<Difference>,
 }
 
-/// A request on which two generations did not decide alike.
+/// A request with different verdicts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Difference {
-    /// When.
+    /// Time.
     pub at: Timestamp,
-    /// Where it came from.
+    /// Source of the request.
     pub source: String,
-    /// What was decided.
+    /// Verdict of the active generation.
     pub active: String,
-    /// What the candidate would have.
+    /// Verdict of the candidate.
     pub candidate: String,
-    /// The request, but for what `[records]` masks.
+    /// The request, without what `[records]` masks.
     pub request: String,
 }
 
@@ -71,12 +71,12 @@ impl Procedure for Diff {
             let lineup = files.seat().slot.guard();
             let text = match lineup.as_ref().and_then(|lineup| lineup.shadow()) {
                 Some(candidate) => format!(
-                    "generation {} is in the shadow at the seat `{seat}`, and no request has come since: ask again later",
+                    "generation {} is in a shadow trial at the seat `{seat}`, and there has been no request since: try again later",
                     candidate.number
                 ),
-                None => format!(
-                    "nothing has been tried in the shadow at the seat `{seat}`: policy.shadow begins it"
-                ),
+                None => {
+                    format!("no shadow trial at the seat `{seat}`: start one with policy.shadow")
+                }
             };
             return Err(Fault::new(404, text));
         };
@@ -106,7 +106,7 @@ impl Diff {
             Method::GET,
             "/v1/policies/{seat}/candidate",
             "compareCandidate",
-            "What the shadowed generation decides otherwise",
+            "Compare the verdicts of the candidate with those of the active generation",
         );
         routes.on(get.answers(200, "The comparison").refuses(&[404]), compare)
     }

@@ -40,7 +40,7 @@ impl Procedure for EndTrial {
             Some(ended) => Ok(Changed::new(control, Change::TrialEnded, &ended).await),
             None => Err(Fault::new(
                 404,
-                format!("nothing is tried at the seat `{}`", self.seat),
+                format!("no trial at the seat `{}`", self.seat),
             )),
         }
     }
@@ -56,7 +56,7 @@ impl EndTrial {
             "End the trial of the candidate",
         );
         routes.on(
-            delete.answers(200, "It has ended").refuses(CHANGES),
+            delete.answers(200, "The trial has ended").refuses(CHANGES),
             end_trial,
         )
     }

@@ -1,4 +1,4 @@
-//! `policy.list`: every generation of a seat that can serve at once.
+//! `policy.list`: the generations of a seat.
 
 use std::fmt;
 use std::sync::Arc;
@@ -25,41 +25,41 @@ pub(crate) struct List {
 /// A generation of a seat.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct GenerationStatus {
-    /// Its number.
+    /// Number.
     pub generation: u64,
-    /// What it does.
+    /// Role.
     pub role: Role,
-    /// What the policy is called.
+    /// Name of the policy.
     pub name: String,
-    /// The digest of its file.
+    /// Digest of the file.
     pub digest: String,
-    /// When it was loaded; absent if it is only stored.
+    /// Time of the load; absent if the generation is only stored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub loaded_at: Option<Timestamp>,
-    /// Who pushed it.
+    /// Author of the push.
     pub author: Option<String>,
-    /// What is new in it.
+    /// Note of the author.
     pub note: Option<String>,
-    /// What became of its calls; absent if it is only stored.
+    /// Statistics of its calls; absent if the generation is only stored.
     #[serde(flatten)]
     pub stats: Option<CallStats>,
 }
 
-/// What a generation does.
+/// Role of a generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
-    /// It serves.
+    /// Its verdicts are carried out.
     Active,
-    /// It is tried.
+    /// On trial.
     Candidate,
-    /// It was taken out of service.
+    /// Taken out of service.
     Failed,
-    /// It served before, and serves again if the active one fails.
+    /// Active before; the fallback if the active generation fails.
     Previous,
-    /// It can serve at once.
+    /// Compiled, in memory.
     Kept,
-    /// It is in the database.
+    /// In the database only.
     Stored,
 }
 
@@ -131,7 +131,7 @@ impl List {
             Method::GET,
             "/v1/policies/{seat}/generations",
             "listGenerations",
-            "The generations of a seat",
+            "List the generations of a seat",
         );
         routes.on(get.refuses(&[404, 503]), list)
     }

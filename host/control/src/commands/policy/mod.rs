@@ -1,4 +1,4 @@
-//! `policy.…`: which policies there are, and which of them decide.
+//! `policy.…`: the policies of seats, and their roles.
 
 mod activate;
 mod canary;
@@ -46,7 +46,7 @@ pub(crate) use shadow::Shadow;
 pub(crate) use status::Status;
 pub use status::{PolicyFailure, SeatStatus};
 
-/// The seat that a command is about where none is named.
+/// Seat of a command that names none.
 const DEFAULT: &str = "default";
 
 /// The path of a seat.
@@ -55,59 +55,59 @@ const SEAT: &str = "/v1/policies/{seat}";
 /// The media type of a policy.
 const WASM: &str = "application/wasm";
 
-/// Statuses of refusals to change which generation does what.
+/// Error statuses of changes of a generation's role.
 const CHANGES: &[u16] = &[404, 409, 415, 422, 429, 500, 503];
 
-/// Shares as they are written.
+/// Pattern of a share.
 const SHARE: &str = r"^(100(\.0{1,2})?|[0-9]{1,2}(\.[0-9]{1,2})?)%$";
 
-/// What names a generation.
+/// The query that selects a generation.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 struct GenerationQuery {
-    /// The number of a generation that the host keeps
+    /// Number of a generation that the host has
     #[schemars(with = "Option<u64>", extend("maximum" = u64::MAX))]
     generation: Option<String>,
 }
 
-/// The reply of a command that changes which generation does what.
+/// The reply of a command that changes the role of a generation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Changed {
-    /// What was done.
+    /// What was changed.
     pub status: Change,
-    /// The generation that it was done to.
+    /// The generation.
     pub generation: u64,
-    /// What the policy is called.
+    /// Name of the policy.
     pub name: String,
-    /// The digest of its file.
+    /// Digest of the file.
     pub digest: String,
-    /// Whether all workers have seen it.
+    /// Whether all workers use it.
     pub live_on_all_workers: bool,
-    /// What is to be known; null if there is nothing.
+    /// A warning; null if there is none.
     pub warning: Option<String>,
 }
 
-/// What was done to a generation.
+/// A change of a generation's role.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Change {
-    /// It serves.
+    /// It is active.
     Activated,
-    /// It serves again.
+    /// It is active again.
     #[serde(rename = "Rolled back")]
     RolledBack,
-    /// It is asked beside the one that serves.
+    /// It is in a shadow trial.
     Shadowing,
-    /// It decides on a share of the dialogs.
+    /// It is in a canary trial.
     Canary,
-    /// It is tried no more.
+    /// Its trial has ended.
     #[serde(rename = "Trial ended")]
     TrialEnded,
 }
 
-/// What became of the calls of a generation.
+/// Statistics of the calls of a generation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CallStats {
-    /// Calls in all.
+    /// All calls.
     pub calls: u64,
     /// Verdicts to relay.
     pub relay: u64,
@@ -117,9 +117,9 @@ pub struct CallStats {
     pub drop: u64,
     /// Verdicts to pass to the next policy.
     pub pass: u64,
-    /// Calls that brought no verdict: kind and number.
+    /// Failed calls: kind and number.
     pub failures: Vec<String>,
-    /// Mean time of a call in nanoseconds; null without calls.
+    /// Mean duration of a call in nanoseconds; null without calls.
     pub mean_ns: Option<u64>,
 }
 
@@ -137,7 +137,7 @@ impl Changed {
 }
 
 impl Change {
-    /// Its word in replies.
+    /// Returns the word for replies.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Activated => "Activated",
@@ -178,7 +178,7 @@ impl CallStats {
     }
 }
 
-/// The fault that an error of shipping is.
+/// Converts an error of a deployment to a fault.
 fn fault(error: &ShipError) -> Fault {
     let code = match error {
         ShipError::NoSeat { .. } | ShipError::NoGeneration(_) | ShipError::NotPushed(_) => 404,
@@ -191,29 +191,31 @@ fn fault(error: &ShipError) -> Fault {
     Fault::new(code, error.to_string())
 }
 
-/// The number of a generation.
+/// Parses the number of a generation.
 ///
 /// # Errors
-/// 400 if it is none.
+/// 400 if it is invalid.
 fn generation(text: &str) -> Result<u64, Fault> {
     text.parse()
         .map_err(|_| Fault::new(400, format!("`{text}` is not the number of a generation")))
 }
 
-/// A share of the dialogs.
+/// Parses a share of the dialogs.
 ///
 /// # Errors
-/// 400 if it is none.
+/// 400 if it is invalid.
 fn share(text: &str) -> Result<Share, Fault> {
     Share::parse(text).ok_or_else(|| {
         Fault::new(
             400,
-            format!("`{text}` is no share: write 5%, two digits behind the point at most"),
+            format!(
+                "`{text}` is not a share: write for example 5%, with at most two decimal places"
+            ),
         )
     })
 }
 
-/// The seat that the only parameter names; the operator's default one without one.
+/// Returns the seat named by the only parameter; the operator's default seat if there is none.
 fn seat_or_default(call: &Call) -> Result<String, Fault> {
     match call.texts()?[..] {
         [] => Ok(DEFAULT.to_owned()),

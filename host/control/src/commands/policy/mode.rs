@@ -1,4 +1,4 @@
-//! `policy.mode`: say whether verdicts are carried out.
+//! `policy.mode`: set whether verdicts are carried out.
 
 use std::fmt;
 
@@ -25,13 +25,13 @@ pub(crate) struct SetMode {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum SeatMode {
-    /// They are.
+    /// They are carried out.
     Enforce,
     /// They are only logged and counted.
     Monitor,
 }
 
-/// What names a mode.
+/// The query that selects a mode.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 struct ModeQuery {
@@ -75,7 +75,7 @@ impl SetMode {
             Method::PUT,
             "/v1/policies/{seat}/mode",
             "setMode",
-            "Say whether verdicts are carried out",
+            "Set whether verdicts are carried out",
         );
         let put = put
             .query::<ModeQuery>(&["mode"])
@@ -94,17 +94,17 @@ async fn set_mode(
     answer(SetMode { seat, mode }.dispatch(&control, &caller).await)
 }
 
-/// Reads a mode.
+/// Parses a mode.
 ///
 /// # Errors
-/// 400 if it is none.
+/// 400 if it is invalid.
 fn mode_of(word: &str) -> Result<Mode, Fault> {
     match word {
         "enforce" => Ok(Mode::Enforce),
         "monitor" => Ok(Mode::Monitor),
         other => Err(Fault::new(
             400,
-            format!("`{other}` is no mode: write enforce or monitor"),
+            format!("`{other}` is not a mode: write enforce or monitor"),
         )),
     }
 }

@@ -17,10 +17,10 @@ use crate::operation::{Answer, Api, Operation, Routes, Segments};
 /// A policy: a WebAssembly module or component.
 #[derive(JsonSchema)]
 #[schemars(inline, extend("format" = "binary"))]
-#[expect(dead_code, reason = "it is described only")]
+#[expect(dead_code, reason = "its description is used, and never a value")]
 struct Binary(String);
 
-/// A policy that is sent, with the room that it takes until then.
+/// A policy that is sent, with the memory reserved for it until then.
 struct Sent {
     bytes: Arc<[u8]>,
     _room: OwnedSemaphorePermit,
@@ -32,7 +32,7 @@ pub(crate) fn operation(routes: Routes) -> Routes {
         Method::GET,
         "/v1/policies/{seat}/generations/{generation}",
         "pullPolicy",
-        "The file of a generation",
+        "Download the file of a generation",
     );
     let get = get.answers(200, "The file").sends(WASM);
     routes.on(get.refuses(&[404, 503]), pull)
@@ -48,7 +48,7 @@ async fn pull(
         digits => match digits.parse() {
             Ok(number) => Some(number),
             Err(_) => {
-                let text = format!("`{digits}` is not the number of a generation, nor `active`");
+                let text = format!("`{digits}` is neither the number of a generation nor `active`");
                 return Err(Fault::new(400, text).into());
             }
         },

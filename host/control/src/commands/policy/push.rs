@@ -1,4 +1,4 @@
-//! `policy.push`, over HTTP: bring a policy to a seat.
+//! `policy.push`, over HTTP: push a policy to a seat.
 
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::{Extension, State};
@@ -19,13 +19,13 @@ use crate::caller::Caller;
 use crate::http_server::whole;
 use crate::operation::{Answer, Api, Given, Operation, Routes, Segments, answer};
 
-/// A policy that was received, with the room that it takes until it is loaded.
+/// A policy that was received, with the memory reserved for it until it is loaded.
 pub(crate) struct Push {
     pub(crate) seat: String,
     pub(crate) place: Reserved,
     pub(crate) bytes: Vec<u8>,
     pub(crate) room: OwnedSemaphorePermit,
-    /// What it is called in logs and lists.
+    /// Name in logs and lists.
     pub(crate) name: String,
     pub(crate) note: String,
     /// Ed25519 over the file, in Base64; empty if there is none.
@@ -33,19 +33,19 @@ pub(crate) struct Push {
     pub(crate) arrival: Arrival,
 }
 
-/// What may stand behind the address of a push.
+/// The query of a push.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 struct PushQuery {
-    /// What it is called in logs and lists; policy.wasm if nothing is said
+    /// Name in logs and lists (default: policy.wasm)
     name: Option<String>,
-    /// Who brings it
+    /// Author of the push
     author: Option<String>,
-    /// What is new in it
+    /// Note on the changes
     note: Option<String>,
-    /// Ed25519 over the file, in Base64, where the seat has signers
+    /// Ed25519 signature of the file, in Base64, if the seat has signers
     signature: Option<String>,
-    /// What becomes of it; keep if nothing is said
+    /// Role of the new generation (default: keep)
     #[schemars(extend("enum" = ["keep", "activate", "shadow", "canary"]))]
     arrival: Option<String>,
     /// With arrival=canary: a share of the dialogs, for example 5%
@@ -56,35 +56,35 @@ struct PushQuery {
 /// The reply to a push.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Pushed {
-    /// The seat that it was brought to.
+    /// The seat.
     pub seat: String,
-    /// Its number.
+    /// Number of the generation.
     pub generation: u64,
-    /// The digest of its file.
+    /// Digest of the file.
     pub digest: String,
-    /// Bytes of its file.
+    /// Size of the file in bytes.
     pub bytes: u64,
-    /// Milliseconds that it took to load; null for a tenant.
+    /// Duration of the load in milliseconds; null for a tenant.
     pub load_ms: Option<u64>,
-    /// What it does now.
+    /// Role of the generation now.
     pub arrival: PushedAs,
-    /// Whether all workers have seen it.
+    /// Whether all workers use it.
     pub live_on_all_workers: bool,
-    /// What is to be known; null if there is nothing.
+    /// A warning; null if there is none.
     pub warning: Option<String>,
 }
 
-/// What a pushed policy does.
+/// Role of a pushed generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum PushedAs {
-    /// It waits.
+    /// None.
     Kept,
-    /// It serves.
+    /// Active.
     Active,
-    /// It is asked beside the one that serves.
+    /// In a shadow trial.
     Shadow,
-    /// It decides on a share of the dialogs.
+    /// In a canary trial.
     Canary,
 }
 
@@ -116,7 +116,7 @@ impl Procedure for Push {
         let live_on_all_workers = control.is_live().await;
         let failure = policy.trial_failure();
         let warning = failure.map(|failure| format!("it fails on a plain OPTIONS: {failure}"));
-        // How long it took would tell a tenant whether another one has the same file.
+        // The duration would disclose to a tenant whether another tenant has the same file.
         let load_ms = caller
             .is_operator()
             .then(|| milliseconds(policy.load_time()));
@@ -140,15 +140,16 @@ impl Push {
             Method::POST,
             SEAT,
             "pushPolicy",
-            "Push a policy: checked, compiled and tried before anything depends on it",
+            "Push a policy, which is validated, compiled and tested before it is used",
         );
-        let post = post
-            .query::<PushQuery>(&[])
-            .answers(201, "It is there; with arrival=activate it serves");
+        let post = post.query::<PushQuery>(&[]).answers(
+            201,
+            "The generation was created; with arrival=activate it is active",
+        );
         let post = post.body(
             WASM,
             json!({"type": "string", "format": "binary"}),
-            "A WebAssembly module or component that keeps the contract",
+            "A WebAssembly module or component that implements the contract",
         );
         routes.on(
             post.refuses(&[404, 408, 409, 413, 415, 422, 429, 500, 503]),
@@ -157,7 +158,7 @@ impl Push {
     }
 }
 
-/// Takes a policy in. Its bytes are read when there is a place for it at the seat, and room for them beside those of others.
+/// Receives a policy. Its bytes are read when the seat has been reserved and there is memory for them.
 async fn push(
     State(control): Api,
     Extension(caller): Extension<Caller>,
@@ -179,7 +180,7 @@ async fn push(
         room,
         name: query.name.unwrap_or_else(|| "policy.wasm".to_owned()),
         note: query.note.unwrap_or_default(),
-        // A `+` of Base64 that nobody has escaped is a space.
+        // A `+` of Base64 that was not escaped is parsed as a space.
         signature: query.signature.unwrap_or_default().replace(' ', "+"),
         arrival,
     };
@@ -198,7 +199,7 @@ async fn policy_body(
     let told = body.size_hint().exact();
     let size = told.map_or(most, |told| usize::try_from(told).unwrap_or(usize::MAX));
     if size > most {
-        let text = format!("the policy has {size} bytes, {most} at most");
+        let text = format!("the policy has {size} bytes; at most {most} are accepted");
         return Err(Fault::new(413, text));
     }
     let room = control.room.acquire(caller, size).await?;
@@ -240,10 +241,10 @@ impl std::fmt::Display for PushedAs {
     }
 }
 
-/// Reads what is to become of a pushed policy.
+/// Parses the role of a pushed policy.
 ///
 /// # Errors
-/// 400 if the word is none, or the share does not go with it.
+/// 400 if the word is unknown, or does not match the share.
 fn arrival(word: Option<&str>, of: Option<&str>) -> Result<Arrival, Fault> {
     let of: Option<Share> = of.map(share).transpose()?;
     match (word, of) {
@@ -256,10 +257,11 @@ fn arrival(word: Option<&str>, of: Option<&str>) -> Result<Arrival, Fault> {
             "a canary needs a share, for example share=5%",
         )),
         (None | Some("keep" | "activate" | "shadow"), Some(_)) => {
-            Err(Fault::new(400, "a share goes with arrival=canary only"))
+            Err(Fault::new(400, "a share is only valid with arrival=canary"))
         }
         (Some(other), _) => {
-            let text = format!("`{other}` is no arrival: write keep, activate, shadow or canary");
+            let text =
+                format!("`{other}` is not an arrival: write keep, activate, shadow or canary");
             Err(Fault::new(400, text))
         }
     }
@@ -270,7 +272,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn arrivals_are_read() {
+    fn arrivals_are_parsed() {
         let canary = Arrival::Try(Trial::Canary(Share::parse("5%").unwrap()));
         for (word, share, expected) in [
             (None, None, Arrival::Keep),

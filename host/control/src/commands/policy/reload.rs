@@ -19,15 +19,15 @@ pub(crate) struct Reload {
 /// The reply of `policy.reload`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PolicyReload {
-    /// How it ended.
+    /// Result.
     pub status: ReloadStatus,
     /// The file.
     pub file: Option<String>,
-    /// The generation that serves.
+    /// Active generation.
     pub generation: u64,
-    /// The digest of its file.
+    /// Digest of the file.
     pub digest: String,
-    /// Whether all workers have seen it.
+    /// Whether all workers use it.
     pub live_on_all_workers: bool,
 }
 

@@ -1,4 +1,4 @@
-//! `policy.rollback`: let the generation serve again that did before.
+//! `policy.rollback`: activate the previous generation again, or another one.
 
 use axum::extract::{Extension, State};
 use axum::http::Method;
@@ -15,7 +15,7 @@ use crate::operation::{Answer, Api, Given, Operation, Routes, Segments, answer};
 #[derive(Debug)]
 pub(crate) struct Rollback {
     pub(crate) seat: String,
-    /// Another one than the previous.
+    /// A generation other than the previous one.
     pub(crate) to: Option<u64>,
 }
 
@@ -27,7 +27,7 @@ impl FromCall for Rollback {
             _ => {
                 return Err(Fault::new(
                     400,
-                    "name a seat, and a generation if it is not the previous one",
+                    "name a seat, and a generation unless it is the previous one",
                 ));
             }
         };
@@ -62,9 +62,11 @@ impl Rollback {
             Method::POST,
             "/v1/policies/{seat}/rollback",
             "rollBackPolicy",
-            "Let the generation serve again that did before, or another one",
+            "Activate the previous generation again, or another one",
         );
-        let post = post.query::<GenerationQuery>(&[]).answers(200, "It serves");
+        let post = post
+            .query::<GenerationQuery>(&[])
+            .answers(200, "The generation is active");
         routes.on(post.refuses(CHANGES), roll_back)
     }
 }

@@ -1,4 +1,4 @@
-//! `policy.shadow`: ask a generation beside the one that serves.
+//! `policy.shadow`: start a shadow trial.
 
 use axum::extract::{Extension, State};
 use axum::http::Method;
@@ -53,11 +53,11 @@ impl Shadow {
             Method::POST,
             "/v1/policies/{seat}/shadow",
             "shadowPolicy",
-            "Ask a generation beside the one that serves, and carry nothing out",
+            "Start a shadow trial, in which a generation evaluates requests without effect",
         );
         let post = post
             .query::<GenerationQuery>(&["generation"])
-            .answers(200, "It is asked");
+            .answers(200, "The generation is in a shadow trial");
         routes.on(post.refuses(CHANGES), shadow)
     }
 }

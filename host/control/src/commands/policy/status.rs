@@ -1,4 +1,4 @@
-//! `policy.status`: which policy serves at a seat.
+//! `policy.status`: the state of a seat.
 
 use axum::extract::{Extension, State};
 use axum::http::Method;
@@ -27,61 +27,61 @@ pub(crate) struct Status {
 /// The state of a seat.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SeatStatus {
-    /// Its name: a tenant, or default, before or after.
+    /// Name: a tenant, or default, before or after.
     pub seat: String,
-    /// The file that it follows; null if policies are pushed to it.
+    /// File that the seat follows; null if policies are pushed to it.
     pub file: Option<String>,
-    /// What the policy that serves is called.
+    /// Name of the active policy.
     pub name: Option<String>,
-    /// The generation that serves; null if none does.
+    /// Active generation; null if there is none.
     pub generation: Option<u64>,
-    /// The digest of its file.
+    /// Digest of the file.
     pub digest: Option<String>,
-    /// When it was loaded.
+    /// Time of the load.
     pub loaded_at: Option<Timestamp>,
-    /// Whether its verdicts are carried out.
+    /// Whether verdicts are carried out.
     pub mode: SeatMode,
-    /// The generation that is tried, and how.
+    /// Candidate and trial.
     pub candidate: Option<String>,
-    /// The generation that served before.
+    /// Previous generation.
     pub previous: Option<u64>,
-    /// Loads that succeeded.
+    /// Number of successful loads.
     pub loads: u64,
-    /// Loads that failed.
+    /// Number of failed loads.
     pub failed_loads: u64,
-    /// Generations that are in memory.
+    /// Generations in memory.
     pub live_generations: u64,
-    /// Sandboxes in use, and how many there are, of all seats with the same limits.
+    /// Sandboxes in use and in all, of the seats with the same limits.
     pub sandboxes: String,
-    /// Why the last file can't be used; null if it can.
+    /// Error of the last file; null if it can be used.
     pub error: Option<String>,
-    /// When that was found.
+    /// Time of that error.
     pub error_at: Option<Timestamp>,
-    /// What somebody has to look at.
+    /// Alert that needs attention.
     pub alert: Option<String>,
-    /// Calls that brought no verdict, of all generations.
+    /// Failed calls of all generations.
     pub failed_calls: u64,
-    /// The last of them.
+    /// The last failed call.
     pub last_failure: Option<PolicyFailure>,
-    /// What became of the calls of the generation that serves; absent if none does.
+    /// Statistics of the calls of the active generation; absent if there is none.
     #[serde(flatten)]
     pub stats: Option<CallStats>,
 }
 
-/// A call of a policy that brought no verdict.
+/// A failed call of a policy.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PolicyFailure {
-    /// When.
+    /// Time.
     pub at: Timestamp,
-    /// Of which kind.
+    /// Kind.
     pub kind: String,
-    /// Of which generation.
+    /// Generation.
     pub generation: u64,
-    /// For which SIP call.
+    /// Call-ID of the request.
     pub call_id: String,
-    /// The decision.
+    /// Id of the decision.
     pub decision: Option<String>,
-    /// What happened.
+    /// Description.
     pub text: String,
 }
 
@@ -109,7 +109,7 @@ impl Status {
     /// `GET /v1/policies/{seat}`.
     pub(crate) fn operation(routes: Routes) -> Routes {
         let get =
-            Operation::new::<SeatStatus>(Method::GET, SEAT, "showSeat", "What serves at a seat");
+            Operation::new::<SeatStatus>(Method::GET, SEAT, "showSeat", "Show the state of a seat");
         routes.on(
             get.answers(200, "The state of the seat").refuses(&[404]),
             status,
@@ -126,7 +126,7 @@ async fn status(
 }
 
 impl SeatStatus {
-    /// The state of this seat.
+    /// Returns the state of a seat.
     pub(crate) fn of(files: &PolicyFiles) -> Self {
         let slot = files.slot();
         let lineup = slot.lineup();

@@ -1,4 +1,4 @@
-//! `tenant.list`: the tenants with what became of their requests.
+//! `tenant.list`: the tenants with statistics of their requests.
 
 use std::fmt;
 
@@ -21,50 +21,50 @@ use crate::operation::{Answer, Api, Operation, Routes, answer};
 #[derive(Debug)]
 pub(crate) struct List;
 
-/// A tenant, with what became of its requests since the host was started.
+/// A tenant, with statistics of its requests since the start of the host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TenantStatus {
-    /// Its name; `default` for the operator.
+    /// Name; `default` for the operator.
     pub name: String,
-    /// Where its configuration is.
+    /// Where the tenant is configured.
     pub from: Origin,
-    /// The generation that serves.
+    /// Active generation.
     pub generation: Option<u64>,
-    /// What the policy that serves is called.
+    /// Name of the active policy.
     pub policy: Option<String>,
-    /// Whether its verdicts are carried out.
+    /// Whether verdicts are carried out.
     pub mode: SeatMode,
-    /// Requests.
+    /// All requests.
     pub requests: u64,
-    /// Requests that were relayed.
+    /// Requests relayed.
     pub relay: u64,
-    /// Requests that were rejected.
+    /// Requests rejected.
     pub reject: u64,
-    /// Requests that were dropped.
+    /// Requests dropped.
     pub drop: u64,
-    /// Requests that were passed on by every policy.
+    /// Requests on which no policy decided.
     pub pass: u64,
-    /// Requests for which the policy failed.
+    /// Requests whose policy call failed.
     pub failed: u64,
-    /// Requests that were turned away before a policy was asked.
+    /// Requests above a limit, rejected without a policy call.
     pub shed: u64,
-    /// Requests that let those of others go first.
+    /// Requests that yielded to those of other tenants.
     pub postponed: u64,
-    /// Relays to next hops that the tenant may not use.
+    /// Requests to next hops that the tenant may not use.
     pub refused_relays: u64,
-    /// Questions about what is another's.
+    /// Queries outside the scope of the policy.
     pub crossings: u64,
-    /// Lines of its policy that were not logged.
+    /// Log lines of the policy above its rate.
     pub dropped_log_lines: u64,
-    /// Counters of its policy.
+    /// Counters of the policy.
     pub counters: u64,
-    /// Counters that made room for others.
+    /// Counters that were evicted.
     pub evicted_counters: u64,
-    /// What somebody has to look at.
+    /// Alert that needs attention.
     pub alert: Option<String>,
 }
 
-/// Where the configuration of a tenant is.
+/// Where a tenant is configured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Origin {
@@ -99,7 +99,7 @@ impl List {
             Method::GET,
             "/v1/tenants",
             "listTenants",
-            "The tenants, with what became of their requests",
+            "List the tenants with statistics of their requests",
         );
         routes.on(get, list)
     }

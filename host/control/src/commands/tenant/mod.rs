@@ -1,4 +1,4 @@
-//! `tenant.…`: who the tenants are.
+//! `tenant.…`: the tenants.
 
 mod list;
 mod put;
@@ -26,24 +26,24 @@ pub use show::StoredTenant;
 /// The path of a tenant.
 const TENANT: &str = "/v1/tenants/{name}";
 
-/// What the answer to a change of a tenant means.
+/// Description of the response to a change of a tenant.
 const STORED: &str =
-    "Stored, and live here; other hosts of the database follow within about a second";
+    "Stored, and applied here; the other hosts of the database follow within about a second";
 
-/// What may stand behind the address of a change of a tenant.
+/// The query of a change of a tenant.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 struct TenantQuery {
-    /// Who changes it
+    /// Author of the change
     author: Option<String>,
 }
 
-/// The reply to whoever changed a tenant of the database.
+/// The reply to a change of a stored tenant.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TenantChanged {
-    /// The tenant's name.
+    /// Name of the tenant.
     pub name: String,
-    /// Whether all workers have seen the change.
+    /// Whether all workers use the new configuration.
     pub live_on_all_workers: bool,
 }
 

@@ -1,4 +1,4 @@
-//! `tenant.put`, over HTTP: make or change a tenant of the database.
+//! `tenant.put`, over HTTP: store a tenant in the database.
 
 use axum::body::Body;
 use axum::extract::{Extension, State};
@@ -19,7 +19,7 @@ const MOST_TENANT: usize = 256 << 10;
 #[derive(Debug)]
 pub(crate) struct Put {
     pub(crate) name: String,
-    /// What would stand in its section of a configuration file, in TOML.
+    /// Content of its section, in TOML.
     pub(crate) config: String,
 }
 
@@ -37,17 +37,13 @@ impl Procedure for Put {
 impl Put {
     /// `PUT /v1/tenants/{name}`.
     pub(crate) fn operation(routes: Routes) -> Routes {
-        let put = Operation::new::<TenantChanged>(
-            Method::PUT,
-            TENANT,
-            "putTenant",
-            "Make or change a tenant of the database",
-        );
+        let put =
+            Operation::new::<TenantChanged>(Method::PUT, TENANT, "putTenant", "Store a tenant");
         let put = put.query::<TenantQuery>(&[]).answers(200, STORED);
         let put = put.body(
             "application/toml",
             json!({"type": "string"}),
-            "What would stand in its section of a configuration file",
+            "Content of its section in a configuration file",
         );
         routes.on(
             put.refuses(&[404, 408, 409, 413, 415, 422, 503]),

@@ -1,4 +1,4 @@
-//! `tenant.reload`: read the configuration file again for its tenants.
+//! `tenant.reload`: read the configuration file again and apply its tenants.
 
 use portcullis_rpc::{Call, Fault};
 use schemars::JsonSchema;
@@ -16,15 +16,15 @@ pub(crate) struct Reload;
 /// The reply of `tenant.reload`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TenantsReload {
-    /// How it ended.
+    /// Result.
     pub status: ReloadStatus,
-    /// Tenants that are new.
+    /// New tenants.
     pub added: Vec<String>,
-    /// Tenants that are others than they were.
+    /// Tenants with a changed configuration.
     pub changed: Vec<String>,
-    /// Tenants that are no more.
+    /// Tenants that no longer exist.
     pub removed: Vec<String>,
-    /// Other sections of the file that say something else than what the host runs with: a start takes them over.
+    /// Other sections of the file that differ from the running configuration; they take effect at the next start.
     pub need_a_start: Vec<String>,
 }
 

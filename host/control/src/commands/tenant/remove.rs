@@ -33,7 +33,7 @@ impl Remove {
             Method::DELETE,
             TENANT,
             "removeTenant",
-            "Remove a tenant from the database",
+            "Remove a stored tenant",
         );
         let delete = delete.query::<TenantQuery>(&[]).answers(200, STORED);
         routes.on(delete.refuses(&[404, 409, 415, 422, 503]), remove)

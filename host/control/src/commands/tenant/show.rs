@@ -1,4 +1,4 @@
-//! `tenant.show`, over HTTP: a tenant of the database as it is stored.
+//! `tenant.show`, over HTTP: a stored tenant.
 
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -20,18 +20,18 @@ pub(crate) struct Show {
     pub(crate) name: String,
 }
 
-/// A tenant of the database.
+/// A stored tenant.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct StoredTenant {
-    /// Its name.
+    /// Name.
     pub name: String,
-    /// What would stand in its section of a configuration file, in TOML; null if it was removed.
+    /// Content of its section, in TOML; null if the tenant was removed.
     pub config: Option<String>,
-    /// Grows with each change.
+    /// Increases with each change.
     pub revision: u64,
-    /// Who changed it last.
+    /// Author of the last change.
     pub changed_by: String,
-    /// When.
+    /// Time of the last change.
     pub changed_at: Timestamp,
 }
 
@@ -59,10 +59,10 @@ impl Show {
             Method::GET,
             TENANT,
             "showTenant",
-            "A tenant of the database",
+            "Show a stored tenant",
         );
         routes.on(
-            get.answers(200, "As it is stored").refuses(&[404, 503]),
+            get.answers(200, "The stored tenant").refuses(&[404, 503]),
             show,
         )
     }

@@ -1,74 +1,74 @@
-//! One direction of a TCP connection in a capture, put together from its segments as far as they were captured.
+//! Reassembles one direction of a TCP connection from the captured segments.
 //!
-//! A capture of a long-lived connection begins in the middle of it, and packets can be missing. Where the next message begins can't be told
-//! from the bytes behind a gap, but a packet that begins with a start line begins a message.
+//! A capture of a long-lived connection may begin in the middle of a message, and packets may be missing. The bytes after a gap do not show
+//! where the next message begins; parsing resumes at a packet that begins with a start line.
 
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use portcullis_sip::{Frame, Framer, Limits};
 
-/// Bytes, and segments, that may wait for those before them. When more do, what is missing was not captured.
+/// Most bytes, and segments, that wait for earlier ones. Above that, the missing segments are considered not captured.
 const MOST_AHEAD: usize = 1 << 20;
 const MOST_SEGMENTS: usize = 256;
 
-/// What of a connection could not be followed.
+/// What could not be parsed of a connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Lost {
-    /// Messages that were found.
+    /// Number of messages that were found.
     pub messages: u64,
     /// Whether the capture begins within a message.
     pub begins_inside: bool,
-    /// Places where bytes are missing.
+    /// Number of gaps.
     pub gaps: u64,
-    /// Bytes that are missing there.
+    /// Number of bytes missing in gaps.
     pub missing_bytes: u64,
-    /// Places where what was captured is no SIP.
+    /// Number of places where captured bytes are not SIP.
     pub unreadable: u64,
-    /// Captured bytes that belong to no message that could be followed.
+    /// Number of captured bytes that were skipped.
     pub skipped_bytes: u64,
-    /// The packet where the first of these happened.
+    /// The packet of the first loss.
     pub first_packet: u64,
 }
 
 impl Lost {
-    /// Whether everything was followed.
+    /// Whether nothing was lost.
     pub fn is_nothing(&self) -> bool {
         !self.begins_inside && self.gaps == 0 && self.unreadable == 0
     }
 }
 
-/// A packet: its number from 1 and its time.
+/// A packet: its number from 1, and its time.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Packet {
     pub(super) number: u64,
     pub(super) at: SystemTime,
 }
 
-/// A message, and the packet that it was complete with.
+/// A message, and the packet that completes it.
 pub(super) type Found = (Packet, Vec<u8>);
 
 /// One direction of a TCP connection.
 pub(super) struct Stream {
-    /// The place of the next byte, counted beyond the 32 bits of TCP; none before the first segment.
+    /// Sequence number of the next byte, extended beyond 32 bits; `None` before the first segment.
     next: Option<u64>,
-    /// What came before its turn, by its place.
+    /// Segments that wait for earlier ones, by sequence number.
     ahead: BTreeMap<u64, (Packet, Vec<u8>)>,
     ahead_bytes: usize,
     framer: Framer,
-    /// Whether it is known where messages begin.
+    /// Whether the parser is at the beginning of a message or within one, and not after a gap.
     is_synchronous: bool,
-    /// The latest packet of those that were taken: what waited for it is complete with it.
+    /// The latest packet used. It completes messages whose bytes waited for it.
     latest: Option<Packet>,
-    /// What could not be followed so far.
+    /// What could not be parsed so far.
     pub(super) lost: Lost,
 }
 
-/// Where counting begins: far enough from 0 for bytes that come late.
+/// The first sequence number, far enough from 0 for bytes that arrive late.
 const ORIGIN: u64 = 1 << 40;
 
 impl Stream {
-    /// A connection that the capture shows from here on. `begun` is the number of its first byte where its beginning was seen.
+    /// Creates a stream. `begun` is the sequence number of the first byte, if the capture contains the beginning of the connection.
     pub(super) fn new(begun: Option<u32>) -> Self {
         Self {
             next: begun.map(|number| ORIGIN + u64::from(number)),
@@ -81,7 +81,7 @@ impl Stream {
         }
     }
 
-    /// Takes a segment; what came twice is taken once, and what came early waits.
+    /// Adds a segment. Duplicates are ignored, and early segments wait.
     pub(super) fn push(
         &mut self,
         number: u32,
@@ -94,7 +94,7 @@ impl Stream {
         }
         let first = || ORIGIN + u64::from(number);
         let next = *self.next.get_or_insert_with(first);
-        // How far the segment is from its turn; half of the numbers are behind.
+        // Distance of the segment from the next byte; half of the sequence numbers are in the past.
         let distance = i64::from(number.wrapping_sub(next as u32) as i32);
         let place = next.saturating_add_signed(distance);
         if place > next {
@@ -108,14 +108,14 @@ impl Stream {
         self.take_due(found);
     }
 
-    /// No more segments come: what waits for missing ones is taken without them.
+    /// Ends the stream: segments that wait for missing ones are used without them.
     pub(super) fn finish(&mut self, found: &mut Vec<Found>) {
         while !self.ahead.is_empty() {
             self.jump(found);
         }
     }
 
-    /// A longer segment at the same place has everything that the shorter one has.
+    /// Of two segments at the same place, the longer one is kept.
     fn wait(&mut self, place: u64, bytes: &[u8], packet: Packet) {
         let waiting = self.ahead.get(&place).map_or(0, |(_, there)| there.len());
         if bytes.len() > waiting {
@@ -124,7 +124,7 @@ impl Stream {
         }
     }
 
-    /// Takes those that wait and whose turn has come.
+    /// Uses the waiting segments that are now due.
     fn take_due(&mut self, found: &mut Vec<Found>) {
         while let Some(first) = self.ahead.first_entry() {
             if self.next.is_some_and(|next| *first.key() > next) {
@@ -136,7 +136,7 @@ impl Stream {
         }
     }
 
-    /// Goes on behind a gap.
+    /// Skips a gap.
     fn jump(&mut self, found: &mut Vec<Found>) {
         let Some((&place, (packet, _))) = self.ahead.first_key_value() else {
             return;
@@ -150,7 +150,7 @@ impl Stream {
         self.take_due(found);
     }
 
-    /// Takes bytes whose turn it is; those in front that are known already are left out.
+    /// Uses bytes that are due, without those at the front that have been used already.
     fn take(&mut self, place: u64, bytes: &[u8], packet: Packet, found: &mut Vec<Found>) {
         let next = self.next.unwrap_or(place);
         let known = usize::try_from(next.saturating_sub(place)).unwrap_or(usize::MAX);
@@ -195,7 +195,7 @@ impl Stream {
         }
     }
 
-    /// It is not known any more where messages begin.
+    /// Marks the stream as out of synchronisation.
     fn lose(&mut self, packet: Packet) {
         self.lost.skipped_bytes += self.framer.pending() as u64;
         self.note(packet);
@@ -210,7 +210,7 @@ impl Stream {
     }
 }
 
-/// Whether bytes begin with a start line of SIP: `METHOD … SIP/2.0` or `SIP/2.0 …`. The line must be whole.
+/// Whether the bytes begin with a complete start line of SIP: `METHOD … SIP/2.0` or `SIP/2.0 …`.
 fn begins_message(bytes: &[u8]) -> bool {
     let begun = bytes.iter().position(|byte| !b"\r\n".contains(byte));
     let bytes = bytes
@@ -236,7 +236,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn start_lines_are_known() {
+    fn start_lines_are_recognised() {
         for yes in [
             "INVITE sip:a@b SIP/2.0\r\nVia: x",
             "\r\n\r\nOPTIONS sip:b SIP/2.0\n",

@@ -1,4 +1,4 @@
-//! Captures made by hand, packet by packet.
+//! Tests with captures that are built packet by packet.
 
 use etherparse::PacketBuilder;
 
@@ -35,7 +35,7 @@ fn tcp(number: u32, syn: bool, payload: &str) -> Vec<u8> {
     packet
 }
 
-/// A file of the old form, with these packets a second apart.
+/// Returns a pcap file with these packets, one per second.
 fn pcap(link: u32, packets: &[Vec<u8>]) -> Vec<u8> {
     let mut file = Vec::new();
     let words = |file: &mut Vec<u8>, words: &[u32]| {
@@ -103,7 +103,7 @@ fn the_loopback_and_bare_packets_are_read() {
 }
 
 #[test]
-fn tcp_is_put_together_whatever_the_order() {
+fn tcp_segments_are_reassembled_in_any_order() {
     let stream = message("INVITE") + &message("MESSAGE") + &message("BYE");
     let (a, b, c) = (100, 350, 500);
     let at = |n: usize| 8 + n as u32;
@@ -118,13 +118,13 @@ fn tcp_is_put_together_whatever_the_order() {
     let capture = read_bytes(&pcap(1, &packets)).unwrap();
     assert_eq!(methods(&capture), ["INVITE", "MESSAGE", "BYE"]);
     assert_eq!(capture.requests[2].packet, 6);
-    // A capture that began in the middle of a connection.
+    // A capture that begins in the middle of a connection.
     let capture = read_bytes(&pcap(1, &packets[5..])).unwrap();
     assert!(capture.requests.len() <= 1);
 }
 
 #[test]
-fn numbers_of_bytes_begin_again() {
+fn sequence_numbers_wrap_around() {
     let stream = message("INVITE");
     let begun = u32::MAX - 50;
     let packets = [
@@ -137,7 +137,7 @@ fn numbers_of_bytes_begin_again() {
 }
 
 #[test]
-fn fragments_are_put_together() {
+fn ip_fragments_are_reassembled() {
     let whole = udp(&message("INVITE"));
     let (ethernet, ip, payload) = (&whole[..14], &whole[14..34], &whole[34..]);
     let fragment = |from: usize, to: usize| {
@@ -153,7 +153,7 @@ fn fragments_are_put_together() {
 }
 
 #[test]
-fn what_breaks_off_is_read_so_far_and_other_files_are_refused() {
+fn a_truncated_capture_is_read_to_its_end_and_other_files_are_refused() {
     let file = pcap(1, &[udp(&message("INVITE")), udp(&message("BYE"))]);
     let capture = read_bytes(&file[..file.len() - 10]).unwrap();
     assert_eq!(methods(&capture), ["INVITE"]);
@@ -164,11 +164,11 @@ fn what_breaks_off_is_read_so_far_and_other_files_are_refused() {
         b"\0asm",
     ] {
         let error = read_bytes(bad).unwrap_err().to_string();
-        assert!(error.contains("is no packet capture"), "{error}");
+        assert!(error.contains("is not a packet capture"), "{error}");
     }
 }
 
-/// Segments of one connection in which some packets are missing; none has its beginning.
+/// Segments of one connection, without its beginning and with some packets missing.
 fn segments(parts: &[&str], missing: &[usize]) -> Vec<u8> {
     let mut packets = Vec::new();
     let mut number = 1_001;
@@ -182,13 +182,13 @@ fn segments(parts: &[&str], missing: &[usize]) -> Vec<u8> {
 }
 
 #[test]
-fn a_capture_that_begins_within_a_message_is_picked_up() {
+fn parsing_begins_at_the_next_start_line() {
     let (invite, bye) = (message("INVITE"), message("BYE"));
     for begun in [&invite[150..], "a=rtpmap:0 PCMU/8000\r\n"] {
         let capture = read_bytes(&segments(&[begun, &invite, &bye], &[])).unwrap();
         assert_eq!(methods(&capture), ["INVITE", "BYE"]);
         let [(source, _, lost)] = &capture.lost[..] else {
-            panic!("one way is told: {:?}", capture.lost);
+            panic!("one direction is reported: {:?}", capture.lost);
         };
         assert_eq!(source.to_string(), "192.0.2.1:40000");
         let expected = Lost {
@@ -203,7 +203,7 @@ fn a_capture_that_begins_within_a_message_is_picked_up() {
 }
 
 #[test]
-fn what_is_behind_a_gap_is_found() {
+fn messages_after_a_gap_are_found() {
     let (invite, info, bye) = (message("INVITE"), message("INFO"), message("BYE"));
     // A whole message is missing.
     let capture = read_bytes(&segments(&[&invite, &info, &bye], &[1])).unwrap();
@@ -216,7 +216,7 @@ fn what_is_behind_a_gap_is_found() {
         ..Lost::default()
     };
     assert_eq!(capture.lost[0].2, expected);
-    // Either half of one is.
+    // Either half of a message is missing.
     let halves = [&invite, &info[..100], &info[100..], &bye, &invite];
     for (missing, skipped) in [(1, info.len() - 100), (2, 100)] {
         let capture = read_bytes(&segments(&halves, &[missing])).unwrap();
@@ -229,7 +229,7 @@ fn what_is_behind_a_gap_is_found() {
 }
 
 #[test]
-fn a_gap_does_not_hold_up_a_long_connection() {
+fn a_gap_does_not_delay_a_long_connection() {
     let invite = message("INVITE");
     let parts = vec![invite.as_str(); 2_000];
     let missing: Vec<_> = (100..2_000).step_by(100).collect();
@@ -241,7 +241,7 @@ fn a_gap_does_not_hold_up_a_long_connection() {
 }
 
 #[test]
-fn what_is_no_sip_is_told_apart() {
+fn connections_without_sip_are_counted_separately() {
     let foreign = segments(&["GET / HTTP/1.1\r\nHost: a\r\n\r\n"], &[]);
     let capture = read_bytes(&foreign).unwrap();
     assert_eq!((capture.foreign, capture.lost.len()), (1, 0));
@@ -253,10 +253,10 @@ fn what_is_no_sip_is_told_apart() {
 }
 
 #[test]
-fn packets_in_part_are_counted() {
+fn truncated_packets_are_counted() {
     let mut file = pcap(1, &[udp(&message("INVITE"))]);
     let length = (file.len() - 40) as u32;
-    // As with a `snaplen` of 30 bytes less.
+    // As with a `snaplen` that is 30 bytes too small.
     file.truncate(file.len() - 30);
     file[32..36].copy_from_slice(&(length - 30).to_le_bytes());
     let capture = read_bytes(&file).unwrap();
@@ -265,7 +265,7 @@ fn packets_in_part_are_counted() {
 
 proptest::proptest! {
     #[test]
-    fn nothing_in_a_capture_is_too_odd(bytes: Vec<u8>, link in 0..300_u32) {
+    fn no_capture_causes_a_panic(bytes: Vec<u8>, link in 0..300_u32) {
         let _whatever = read_bytes(&pcap(link, &[bytes]));
     }
 }

@@ -1,14 +1,14 @@
-//! Seats that went back to an older generation by themselves: at once here, and in the database when it can be told.
+//! Stores automatic fallbacks. A fallback takes effect on this host at once, and is stored when the database can be written.
 
 use portcullis_store::StoreError;
 
 use super::{BREAKER, Database, FallBack, roles, row_after};
 
-/// How often a change begins again that another one stood in the way of.
+/// Most attempts to write a row that another host changes at the same time.
 const TRIES: usize = 5;
 
 impl Database {
-    /// Writes down which seats have gone back by themselves. What can't be written is kept.
+    /// Stores which seats have fallen back. What cannot be stored is kept for the next call.
     pub(in super::super) async fn store_fall_backs(&self) -> Result<(), StoreError> {
         let waiting = self.fall_backs.lock().clone();
         for (seat, fall_back) in waiting {
@@ -31,7 +31,7 @@ impl Database {
         Ok(())
     }
 
-    /// Writes down that a seat has gone back by itself, unless somebody has put another generation there meanwhile.
+    /// Stores that a seat has fallen back, unless another generation has been activated meanwhile.
     async fn store_fall_back(&self, seat: &str, fall_back: FallBack) -> Result<(), StoreError> {
         let FallBack { from, to } = fall_back;
         for _ in 0..TRIES {

@@ -1,4 +1,4 @@
-//! Seats whose generations are in the database: every host on it brings its seats to what is written there.
+//! Seats whose generations are in the database. Every host on the database applies the stored state to its seats.
 
 mod fall_backs;
 mod status;
@@ -30,61 +30,61 @@ use super::state::{Change, Deployment};
 
 pub use status::StoreStatus;
 
-/// Seats that can be brought to what is written at the same time.
+/// Number of locks for applying stored state to seats. Seats share them.
 const TURNS: usize = 256;
 
-/// The most generations of a seat that are looked at.
+/// Most generations of a seat that are read.
 const LISTED: u32 = 2000;
 
-/// Who goes back by itself, as the database has it.
+/// Author of automatic fallbacks, as stored in the database.
 const BREAKER: &str = "breaker";
 
-/// The database of pushed policies, and what this host knows of it.
+/// The database of pushed policies, with what this host has read from it.
 #[derive(Debug)]
 pub(crate) struct Database {
     store: Store,
     manifest: Arc<Manifest>,
-    /// What this host has seen of each seat.
+    /// Last state of each seat that this host has read.
     seen: Mutex<BTreeMap<String, Seen>>,
-    /// What was wrong last, and since when; none if nothing is.
+    /// The last error, and since when it has lasted; `None` if there is none.
     error: Mutex<Option<(StoreError, SystemTime)>>,
-    /// Whether the tables were ever read.
+    /// Whether the tables have ever been read.
     has_answered: AtomicBool,
-    /// Seats that went back by themselves, of which the database does not know yet.
+    /// Automatic fallbacks that are not stored yet.
     fall_backs: Mutex<BTreeMap<String, FallBack>>,
-    /// Seats whose numbers stand for policies of another host from now on.
+    /// Seats whose generation numbers stand for policies of another host from now on.
     foreign: Mutex<BTreeSet<String>>,
-    /// Told when there is something to write.
+    /// Notified when there is something to store.
     wake: Notify,
-    /// Held while a seat is brought to what is written. Some seats share theirs.
+    /// Held while stored state is applied to a seat. Seats share these locks.
     turns: [tokio::sync::Mutex<()>; TURNS],
 }
 
-/// What was seen of a seat last.
+/// The last state of a seat that was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Seen {
     revision: u64,
     active: Option<u64>,
 }
 
-/// A seat that went back from one generation to another.
+/// An automatic fallback of a seat from one generation to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct FallBack {
     from: u64,
     to: u64,
 }
 
-/// Who says what is to serve.
+/// What demands an activation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Said {
-    /// An operator, of this generation, here and now.
+    /// An operator's command on this host, for this generation.
     ByOperator,
-    /// The row of the seat, as it is.
+    /// The stored row.
     ByRow,
 }
 
 impl Database {
-    /// The database of this store. Nothing is read yet.
+    /// Creates the database of this store. Nothing is read yet.
     pub(super) fn new(store: Store, manifest: Arc<Manifest>) -> Self {
         Self {
             store,
@@ -103,46 +103,46 @@ impl Database {
         &self.store
     }
 
-    /// Waits until there is something to write.
+    /// Waits until there is something to store.
     pub(super) async fn woken(&self) {
         self.wake.notified().await;
     }
 
-    /// Whether a seat was looked at since its tenant was set up.
+    /// Whether a seat has been read since its tenant was set up.
     pub(super) fn has_seen(&self, seat: &str) -> bool {
         self.seen.lock().contains_key(seat)
     }
 
-    /// Notes what this host has written itself.
+    /// Notes what this host has stored itself.
     pub(super) fn see(&self, seat: &str, revision: u64, active: Option<u64>) {
         let seen = Seen { revision, active };
         self.seen.lock().insert(seat.to_owned(), seen);
     }
 
-    /// Lets the next look bring a seat to what is written, whatever it is at.
+    /// Has the next call apply the stored state to a seat, even if it has not changed.
     pub(super) fn forget(&self, seat: &str) {
         self.seen.lock().remove(seat);
     }
 
-    /// From now on, the numbers of a seat's generations stand for policies of another host.
+    /// Marks the generation numbers of a seat as those of another host from now on.
     pub(super) fn give_up(&self, seat: &str) {
         self.foreign.lock().insert(seat.to_owned());
     }
 
-    /// Whether anything has changed since the last look, or the last look failed.
+    /// Whether the database has changed since the last call, or the last call failed.
     ///
     /// # Errors
-    /// When the database does not tell.
+    /// If the database does not answer.
     pub(super) async fn has_changed(&self) -> Result<bool, StoreError> {
         let seen: u64 = self.seen.lock().values().map(|seen| seen.revision).sum();
         let revision = self.store.revision().await?;
         Ok(revision != seen || self.error.lock().is_some())
     }
 
-    /// Brings a seat of this host to its row.
+    /// Applies a stored row to its seat on this host.
     ///
     /// # Errors
-    /// When the row can't be carried out.
+    /// If the row cannot be applied.
     pub(super) async fn follow(
         &self,
         files: &Arc<PolicyFiles>,
@@ -156,8 +156,8 @@ impl Database {
         Ok(seats.into_iter().find(|stored| stored.name == seat))
     }
 
-    /// The state of a seat as its row has it. The database is asked for all generations only if a change needs one that this host has not
-    /// compiled.
+    /// Returns the state of a seat according to its row. The database is queried for all generations only if a change needs one that this
+    /// host has not compiled.
     async fn state(
         &self,
         files: &PolicyFiles,
@@ -200,7 +200,7 @@ impl Database {
         }
     }
 
-    /// Lets a generation serve, for all hosts, then here, also one that failed too often.
+    /// Activates a generation, first for all hosts and then here, even if it has been condemned.
     async fn change_active(
         &self,
         files: &Arc<PolicyFiles>,
@@ -208,7 +208,7 @@ impl Database {
         by: &str,
     ) -> Result<(), ShipError> {
         let seat = &*files.seat().name;
-        // What an operator says goes before what the breaker did.
+        // An operator's command overrides a fallback.
         let fall_back = self.fall_backs.lock().remove(seat);
         let done = self.change_as(files, change, by, Said::ByOperator).await;
         if let (Err(_), Some(fall_back)) = (&done, fall_back) {
@@ -218,7 +218,7 @@ impl Database {
         done
     }
 
-    /// Changes the row of a seat, for all hosts, then brings the seat to it here.
+    /// Changes the row of a seat for all hosts, then applies it here.
     async fn change_as(
         &self,
         files: &Arc<PolicyFiles>,
@@ -233,7 +233,7 @@ impl Database {
             };
             let now = self.state(files, &before, change).await?;
             let mut after = row_after(&before, &now, &now.after(change)?);
-            // What it will be must be able to serve before anybody is told to let it.
+            // The generations that the change needs must be loaded before it is stored.
             self.fetch(files, &after).await?;
             if self.store.replace(&before, &after, by).await? {
                 after.revision = before.revision + 1;
@@ -243,7 +243,7 @@ impl Database {
         }
     }
 
-    /// The numbers of all generations of a seat that are stored.
+    /// Returns the numbers of all stored generations of a seat.
     async fn numbers(&self, seat: &str) -> Result<Vec<u64>, StoreError> {
         let all = self.store.generations(seat, LISTED).await?;
         let mut numbers: Vec<_> = all.iter().map(|one| one.number).collect();
@@ -282,13 +282,13 @@ impl Database {
         if is_known && said == Said::ByRow {
             return Ok(());
         }
-        // Noted in any case: what can't serve now can't serve a second later either.
+        // Noted in any case: what fails now would also fail a second later.
         see();
         let done = self.bring(files, seat, said, before).await;
         if let Err(ShipError::Store(error)) = &done
             && error.is_away()
         {
-            // It may well be had later.
+            // A later attempt may succeed.
             let mut seen = self.seen.lock();
             match before {
                 Some(before) => drop(seen.insert(seat.name.clone(), before)),
@@ -298,7 +298,7 @@ impl Database {
         done
     }
 
-    /// Brings a seat to what is written.
+    /// Applies a stored row to a seat.
     async fn bring(
         &self,
         files: &Arc<PolicyFiles>,
@@ -315,7 +315,7 @@ impl Database {
         if let Some(active) = seat.active
             && (slot.number() != active || is_foreign)
         {
-            // Another host's operator has put it there, if it was not there before.
+            // The row may be newer than the condemnation: another host's operator has activated the generation meanwhile.
             let is_meant = said == Said::ByOperator
                 || (seat.changed_by != BREAKER
                     && before.is_some_and(|before| before.active != seat.active));
@@ -325,7 +325,7 @@ impl Database {
                     seat = seat.name,
                     generation = active,
                     serves = slot.number(),
-                    "generation of the database not activated, it failed too often here; an operator can activate it"
+                    "stored generation not activated, it failed too often here; an operator can activate it"
                 ),
                 false => self.install(files, active, seat.previous).await?,
             }
@@ -364,7 +364,7 @@ impl Database {
         Ok(())
     }
 
-    /// Gets what a seat needs and this host has not compiled yet.
+    /// Loads the generations that a seat needs and this host has not compiled yet.
     async fn fetch(&self, files: &Arc<PolicyFiles>, seat: &StoredSeat) -> Result<(), ShipError> {
         let candidate = seat.candidate.map(|(number, _)| number);
         for number in [seat.previous, candidate, seat.active]
@@ -377,7 +377,7 @@ impl Database {
             let fetched = self.fetch_one(files, &seat.name, number).await;
             match fetched {
                 Err(ShipError::Store(error)) if error.is_away() => return Err(error.into()),
-                // A way back that is no more is none; what serves and what is tried must be there.
+                // A fallback that no longer exists is ignored; the active generation and the candidate must exist.
                 Err(_) if Some(number) == seat.previous && Some(number) != seat.active => {}
                 other => drop(other?),
             }
@@ -385,7 +385,7 @@ impl Database {
         Ok(())
     }
 
-    /// Gets one generation, compiled and ready.
+    /// Loads one generation, compiled and tested.
     async fn fetch_one(
         &self,
         files: &Arc<PolicyFiles>,
@@ -394,10 +394,10 @@ impl Database {
     ) -> Result<Arc<Generation>, ShipError> {
         let found = self.stored(seat, number).await?;
         let bytes = self.store.artifact(&found.digest).await?.into();
-        // Whoever can write to the database is not whoever may sign.
+        // The right to write to the database does not imply the right to sign.
         let signed = files.loader().check(&found.name, bytes, &found.signature)?;
         let signed = Arc::new(signed);
-        // Where nothing serves, the host has just come to this seat: the policy has served elsewhere, or before.
+        // If nothing is active, the host has just come to this seat, and the policy has been active elsewhere or earlier.
         let occasion = match files.slot().number() {
             0 => Occasion::Start,
             _ => Occasion::Usual,
@@ -416,7 +416,7 @@ impl Database {
         Ok(generation)
     }
 
-    /// The turn of whoever brings this seat to what is written: one after the other.
+    /// Waits for the lock of a seat.
     async fn turn_of(&self, seat: &str) -> tokio::sync::MutexGuard<'_, ()> {
         let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(seat);
         self.turns[hash as usize % TURNS].lock().await
@@ -487,7 +487,7 @@ impl DesiredState for Database {
     }
 }
 
-/// What the generations of a seat do, as its row has it.
+/// Returns the roles of the generations of a seat according to its row.
 fn roles(row: &StoredSeat) -> Deployment {
     let candidate = row.candidate;
     Deployment {
@@ -499,7 +499,8 @@ fn roles(row: &StoredSeat) -> Deployment {
     }
 }
 
-/// The row of a seat after a change. What a change leaves alone stays as it is written, also what this version can't read.
+/// Returns the row of a seat after a change. Columns that the change does not concern are preserved, including values that this version
+/// cannot read.
 fn row_after(row: &StoredSeat, before: &Deployment, after: &Deployment) -> StoredSeat {
     let mut row = StoredSeat {
         active: after.active,
@@ -516,14 +517,14 @@ fn row_after(row: &StoredSeat, before: &Deployment, after: &Deployment) -> Store
     row
 }
 
-/// The mode of this name.
+/// Parses the name of a mode.
 fn mode(name: &str) -> Option<Mode> {
     [Mode::Enforce, Mode::Monitor]
         .into_iter()
         .find(|mode| mode.as_str() == name)
 }
 
-/// A trial as it is stored.
+/// Converts a trial to its stored form.
 pub(super) fn stored_trial(trial: Trial) -> StoredTrial {
     match trial {
         Trial::Shadow => StoredTrial::Shadow,

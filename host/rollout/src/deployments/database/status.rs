@@ -1,4 +1,4 @@
-//! How the database fares, as it is told in the log and to operators.
+//! The state of the database, for the log and for operators.
 
 use std::sync::atomic::Ordering;
 use std::time::SystemTime;
@@ -7,17 +7,17 @@ use portcullis_store::StoreError;
 
 use super::Database;
 
-/// Whether the database of pushed policies can be used.
+/// The state of the database of pushed policies.
 #[derive(Clone, Debug)]
 pub struct StoreStatus {
-    /// What is wrong, and since when; none if nothing is.
+    /// The error, and since when it has lasted; `None` if there is none.
     pub error: Option<(StoreError, SystemTime)>,
-    /// Seats that went back by themselves, of which the database does not know yet.
+    /// Automatic fallbacks that are not stored yet.
     pub fall_backs: usize,
 }
 
 impl Database {
-    /// How the database of pushed policies has fared.
+    /// Returns the state of the database of pushed policies.
     pub(in super::super) fn status(&self) -> StoreStatus {
         StoreStatus {
             error: self.error.lock().clone(),
@@ -25,7 +25,7 @@ impl Database {
         }
     }
 
-    /// Whether pushed policies are kept in memory, because there are no tables for them, or none that the user may read.
+    /// Whether pushed policies are kept in memory, because the tables do not exist or the user may not read them.
     pub(in super::super) fn is_memory(&self) -> bool {
         match self.error.lock().as_ref().map(|(error, _)| error) {
             Some(StoreError::NoTables { .. }) => true,
@@ -34,7 +34,7 @@ impl Database {
         }
     }
 
-    /// Notes how it went, and tells what is new about it.
+    /// Notes the result of an access, and logs it if it differs from the previous one.
     pub(in super::super) fn note(&self, error: Option<StoreError>) {
         let mut last = self.error.lock();
         if last.as_ref().map(|(error, _)| error) == error.as_ref() {
@@ -72,7 +72,7 @@ impl Database {
         *last = error.map(|error| (error, since));
     }
 
-    /// The tables could be read.
+    /// Notes that the tables have been read.
     pub(in super::super) fn answered(&self) {
         self.has_answered.store(true, Ordering::Relaxed);
         self.note(None);

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use super::{Arrival, Change, Deployment};
 
-/// A seat at which the generations 1 to 3 have arrived.
+/// A seat with the generations 1 to 3.
 fn seat() -> Deployment {
     Deployment {
         kept: BTreeSet::from([1, 2, 3]),
@@ -19,7 +19,7 @@ fn after(changes: &[Change]) -> Deployment {
 }
 
 #[test]
-fn a_generation_that_is_activated_leaves_the_one_before_to_go_back_to() {
+fn activation_makes_the_active_generation_the_previous_one() {
     let seat = after(&[Change::Activate(1), Change::Activate(2)]);
     assert_eq!((seat.active, seat.previous), (Some(2), Some(1)));
     let again = seat.after(Change::Activate(2)).unwrap();
@@ -31,7 +31,7 @@ fn a_generation_that_is_activated_leaves_the_one_before_to_go_back_to() {
 }
 
 #[test]
-fn a_trial_ends_with_a_command_or_with_what_it_was_measured_against() {
+fn a_trial_ends_by_command_or_when_another_generation_becomes_active() {
     let tenth = Trial::Canary(Share::of_hundredths(1000).unwrap());
     let seat = after(&[Change::Activate(1), Change::TryOut(2, Trial::Shadow)]);
     assert_eq!(seat.candidate, Some((2, Trial::Shadow)));
@@ -51,7 +51,7 @@ fn a_trial_ends_with_a_command_or_with_what_it_was_measured_against() {
 }
 
 #[test]
-fn what_cannot_be_done_is_refused() {
+fn impossible_changes_are_refused() {
     let kept = || vec![1, 2, 3];
     let unknown = NoGeneration::Unknown {
         number: 9,
@@ -72,7 +72,7 @@ fn what_cannot_be_done_is_refused() {
 }
 
 #[test]
-fn a_push_is_refused_before_it_is_compiled_if_there_is_nothing_to_try_it_beside() {
+fn a_push_for_a_trial_is_refused_before_compiling_if_nothing_is_active() {
     let shadow = Arrival::Try(Trial::Shadow);
     assert_eq!(seat().admits(shadow), Err(NoGeneration::Nothing));
     assert_eq!(seat().admits(Arrival::Keep), Ok(()));
@@ -84,7 +84,7 @@ fn a_push_is_refused_before_it_is_compiled_if_there_is_nothing_to_try_it_beside(
 }
 
 #[test]
-fn the_breaker_goes_back_only_from_what_still_serves() {
+fn the_breaker_falls_back_only_from_the_active_generation() {
     let seat = after(&[
         Change::Activate(1),
         Change::Activate(2),
@@ -96,7 +96,7 @@ fn the_breaker_goes_back_only_from_what_still_serves() {
     assert_eq!(seat.fallen_back(3, 1), None);
 }
 
-/// The naive model: every generation that served, in order, and the trial since.
+/// A naive model: every generation that was active, in order, and the current trial.
 #[derive(Debug, Default)]
 struct History {
     arrived: u64,
@@ -106,7 +106,7 @@ struct History {
 }
 
 impl History {
-    /// Whether the change can be made; it is, then.
+    /// Makes the change if it is possible, and returns whether it is.
     fn make(&mut self, change: Change) -> bool {
         let is_there = |number: u64| (1..=self.arrived).contains(&number);
         match change {
@@ -143,7 +143,7 @@ impl History {
     }
 }
 
-/// A push or a change; numbers of a few generations more than arrive.
+/// A push or a change. Numbers may exceed those of the pushed generations.
 pub(in crate::deployments) fn steps() -> impl Strategy<Value = Vec<Option<Change>>> {
     let number = || 1..6_u64;
     let trial = || {

@@ -82,9 +82,7 @@ pub(super) fn import(
         false => args.file.display().to_string(),
     };
     let Some(format) = args.format.or_else(|| of_file(&args.file)) else {
-        bail!(
-            "the name of {name} does not tell its format: add --format csv, jsonl or address-file"
-        );
+        bail!("the format of {name} is unknown: add --format csv, jsonl or address-file");
     };
     let import = format.read(&read(&args.file, &name)?, &name);
     if !import.errors.is_empty() {
@@ -93,7 +91,7 @@ pub(super) fn import(
             writeln!(errors, "{}", clean(&error.to_string()))?;
         }
         let bad = count(import.errors.len() as u64, "row");
-        bail!("{bad} of {name} can't be used: nothing was imported");
+        bail!("{bad} of {name} cannot be used: nothing was imported");
     }
     let rows = import.rows.len() as u64;
     let target = database.url();
@@ -108,7 +106,7 @@ pub(super) fn import(
         write!(out, "would add {} to {target}", count(rows, "row"))?;
         match args.replace {
             true => writeln!(out, ", and remove {}", count(there, "row"))?,
-            false => writeln!(out, ", behind {}", count(there, "row"))?,
+            false => writeln!(out, ", in addition to {}", count(there, "row"))?,
         }
     } else {
         let imported = block_on(database.import(&import.rows, args.replace))??;
@@ -118,7 +116,7 @@ pub(super) fn import(
             false => writeln!(out)?,
         }
     }
-    let what = "may mean something else than it should";
+    let what = "may not mean what was intended";
     Ok(write_findings(
         out,
         "row",
@@ -142,7 +140,7 @@ impl Written {
     fn tell(&self) -> ExitCode {
         if self.untold > 0 {
             eprintln!(
-                "note: {} with an empty tag; this format knows none, so they are written as rows without a tag",
+                "note: {} with an empty tag; this format has no empty tags, so these rows are written without a tag",
                 count(self.untold, "row")
             );
         }
@@ -190,7 +188,7 @@ fn read(file: &Path, name: &str) -> anyhow::Result<Vec<u8>> {
         true => io::stdin().lock().read_to_end(&mut bytes),
         false => File::open(file).and_then(|mut file| file.read_to_end(&mut bytes)),
     };
-    read.with_context(|| format!("can't read {name}"))?;
+    read.with_context(|| format!("cannot read {name}"))?;
     Ok(bytes)
 }
 
@@ -216,7 +214,7 @@ impl<'p> Replacement<'p> {
         });
         let target = draft.as_deref().unwrap_or(path);
         let file =
-            File::create(target).with_context(|| format!("can't write {}", target.display()))?;
+            File::create(target).with_context(|| format!("cannot write {}", target.display()))?;
         Ok(Self { file, path, draft })
     }
 
@@ -226,7 +224,7 @@ impl<'p> Replacement<'p> {
         };
         self.file.sync_all()?;
         let renamed = std::fs::rename(&draft, self.path);
-        renamed.with_context(|| format!("can't put {} in place", draft.display()))
+        renamed.with_context(|| format!("cannot rename {} to its target", draft.display()))
     }
 }
 
@@ -276,7 +274,8 @@ mod tests {
         args.dry_run = true;
         let said = imported(&database, &args).unwrap();
         assert!(
-            said.starts_with("would add 2 rows to sqlite:") && said.ends_with(", behind 0 rows\n"),
+            said.starts_with("would add 2 rows to sqlite:")
+                && said.ends_with(", in addition to 0 rows\n"),
             "{said}"
         );
         assert!(is_absent(&database), "a dry run makes no file");

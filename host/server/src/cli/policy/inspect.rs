@@ -20,8 +20,8 @@ const LARGEST: u64 = 1 << 30;
 
 /// Shows the content of a file. Before the file is read, this process gets the restrictions of the compiler process.
 pub(super) fn show(file: &Path, out: &mut impl Write) -> anyhow::Result<()> {
-    let bytes = read(file).with_context(|| format!("can't read {}", file.display()))?;
-    compiler::confine_this_process().context("this process can't be given bounds")?;
+    let bytes = read(file).with_context(|| format!("cannot read {}", file.display()))?;
+    compiler::confine_this_process().context("this process cannot be given bounds")?;
     let found = inspect(&bytes).with_context(|| file.display().to_string())?;
     Ok(write_inspection(file, &found, out)?)
 }

@@ -50,7 +50,7 @@ pub(in crate::cli) struct Push {
 
 pub(super) fn push(client: &Client, push: &Push, out: &mut impl Write) -> anyhow::Result<()> {
     let file = &push.file;
-    let bytes = fs::read(file).with_context(|| format!("can't read {}", file.display()))?;
+    let bytes = fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
     let name = file.file_name().unwrap_or_default().to_string_lossy();
     let Beginning {
         activate,
@@ -98,7 +98,7 @@ pub(super) fn push(client: &Client, push: &Push, out: &mut impl Write) -> anyhow
         let seat = clean(&push.seat);
         writeln!(
             out,
-            "it waits: `portcullis policy activate {seat} {}` lets it serve",
+            "not active: `portcullis policy activate {seat} {}` activates it",
             pushed.generation
         )?;
     }
@@ -204,7 +204,7 @@ pub(super) fn diff(client: &Client, seat: &str, out: &mut impl Write) -> anyhow:
     let compared: Comparison = client.send("GET", &path, &[], None)?;
     writeln!(
         out,
-        "{}: generation {} against {}: {} decided alike, {} otherwise, {} not compared",
+        "{}: generation {} against {}: {} the same, {} different, {} not compared",
         clean(seat),
         compared.candidate,
         compared.active,
@@ -239,7 +239,7 @@ pub(super) fn pull(
     let number = generation.map_or_else(|| "active".to_owned(), |number| number.to_string());
     let path = format!("/v1/policies/{}/generations/{number}", segment(seat)?);
     let bytes = client.fetch(&path)?;
-    fs::write(file, &bytes).with_context(|| format!("can't write {}", file.display()))?;
+    fs::write(file, &bytes).with_context(|| format!("cannot write {}", file.display()))?;
     let length = count(bytes.len() as u64, "byte");
     writeln!(out, "{}: {length}", clean(&file.display().to_string()))?;
     Ok(())
@@ -248,7 +248,7 @@ pub(super) fn pull(
 fn write_liveness(live_on_all_workers: bool, out: &mut impl Write) -> io::Result<()> {
     match live_on_all_workers {
         true => Ok(()),
-        false => writeln!(out, "warning: not every worker has taken it over yet"),
+        false => writeln!(out, "warning: not all workers use it yet"),
     }
 }
 

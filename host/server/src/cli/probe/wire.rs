@@ -41,11 +41,11 @@ impl Wire {
             }
             let bind = socket.bind(&from.into());
             bind.with_context(|| {
-                format!("can't send from {from}: is it an address of this machine?")
+                format!("cannot send from {from}: is it an address of this machine?")
             })?;
         }
         let connect = socket.connect_timeout(&peer.into(), Duration::from_secs(5));
-        connect.with_context(|| format!("can't reach {peer} over {transport}"))?;
+        connect.with_context(|| format!("cannot reach {peer} over {transport}"))?;
         let local = socket
             .local_addr()?
             .as_socket()
@@ -71,7 +71,7 @@ impl Wire {
             Self::Udp { socket, .. } => socket.send(message).map(drop),
             Self::Tcp { stream, .. } => stream.write_all(message),
         };
-        sent.with_context(|| format!("can't send to {}", self.peer()))
+        sent.with_context(|| format!("cannot send to {}", self.peer()))
     }
 
     /// The next message; `None` if none arrives by `deadline`.
@@ -93,9 +93,11 @@ impl Wire {
                 Ok(None)
             }
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                anyhow::bail!("nobody listens on UDP {}", self.peer())
+                anyhow::bail!("no process listens on UDP {}", self.peer())
             }
-            Err(error) => Err(error).with_context(|| format!("can't receive from {}", self.peer())),
+            Err(error) => {
+                Err(error).with_context(|| format!("cannot receive from {}", self.peer()))
+            }
         }
     }
 

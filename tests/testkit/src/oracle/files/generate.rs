@@ -172,7 +172,7 @@ impl Generator {
         address + self.of(&["", "", ";q=0.5", ";expires=3600;q=1"])
     }
 
-    /// The value of From or To. One that can't be read is answered 400 before a policy is asked (`tests/tests/first_look.rs`).
+    /// The value of From or To. One that cannot be read is answered 400 before a policy is asked (`tests/tests/first_look.rs`).
     fn party(&mut self) -> String {
         loop {
             let uri = self.uri();
@@ -328,7 +328,7 @@ const REQUEST_URIS: [&str; 15] = [
     "sip:a%20b@example.com",
 ];
 
-/// Those of [`URIS`] that can't be read.
+/// Those of [`URIS`] that cannot be read.
 const UNREADABLE: [&str; 8] = [
     "sip:@example.com",
     "sip::secret@example.com",

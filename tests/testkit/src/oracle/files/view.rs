@@ -88,5 +88,5 @@ fn shortened(line: &str) -> String {
     short
 }
 
-/// A scheme that both can't read.
+/// A scheme that both cannot read.
 const UNREADABLE: &str = "mailto:";
