@@ -10,33 +10,33 @@ use crate::workspace::{Workspace, root};
 
 /// Build target/debug/portcullis and target/policies/*.wasm
 ///
-/// With --release, the host is built as packages have it: target/dist/portcullis. Policies are compiled by the Rust in use if it can (`rustup target add wasm32-unknown-unknown` is tried), else by Debian's
-/// packages rustc-web, cargo-web, rust-web-src and lld-19, which are installed when this runs as root. What is up to date is not
-/// built again.
+/// With --release, the host is built as packages are: target/dist/portcullis. Policies are compiled by the installed Rust if possible
+/// (`rustup target add wasm32-unknown-unknown` is tried), otherwise by Debian's packages rustc-web, cargo-web, rust-web-src and lld-19,
+/// which are installed when this runs as root. Nothing that is up to date is built again.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Build the policies only
     #[arg(long)]
     policies: bool,
-    /// Build the policies of the tests as well
+    /// Also build the policies of the tests
     #[arg(long)]
     tests: bool,
-    /// Optimise the host over all crates, as packages have it, which takes many minutes of processor time
+    /// Optimise the host across all crates, as packages are, which takes many minutes of CPU time
     #[arg(long, conflicts_with = "policies")]
     release: bool,
 }
 
-/// How the host is compiled. Policies are always optimised.
+/// Profile of the host. Policies are always optimised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Profile {
-    /// As tests are: soon, with the libraries that it uses optimised a little.
+    /// As for tests: a short build, with some optimisation of the dependencies.
     Debug,
-    /// As packages are: optimised over all crates.
+    /// As for packages: optimised across all crates.
     Dist,
 }
 
 impl Profile {
-    /// The profile for a command with or without `--release`.
+    /// Returns the profile for a command with or without `--release`.
     pub(crate) fn of(is_release: bool) -> Self {
         match is_release {
             true => Self::Dist,
@@ -44,7 +44,7 @@ impl Profile {
         }
     }
 
-    /// Cargo's name for it.
+    /// Returns cargo's name of the profile.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Debug => "dev",
@@ -52,7 +52,7 @@ impl Profile {
         }
     }
 
-    /// The folder of what is built, in the target folder.
+    /// Returns the directory of the output, in the target directory.
     pub(crate) fn folder(self) -> &'static str {
         match self {
             Self::Debug => "debug",
@@ -76,25 +76,25 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// The policies of this repository, as .wasm files.
+/// Builds the policies of this repository; returns the .wasm files.
 pub(crate) fn policies(workspace: &Workspace) -> Result<Vec<PathBuf>> {
     let policies: Vec<_> = workspace.policies().collect();
     wasm::compile(&policies, &workspace.target.join("policies"))
 }
 
-/// These and those of the tests, as .wasm files.
+/// Builds these and the policies of the tests; returns the .wasm files.
 pub(crate) fn policies_with_tests(workspace: &Workspace) -> Result<Vec<PathBuf>> {
     let policies = workspace.policies().chain(workspace.test_policies());
     let policies: Vec<_> = policies.collect();
     wasm::compile(&policies, &workspace.target.join("policies"))
 }
 
-/// The host; gives the path of its binary.
+/// Builds the host; returns the path of its binary.
 pub(crate) fn host(workspace: &Workspace, profile: Profile) -> Result<PathBuf> {
     program(workspace, profile, "portcullis-server", "portcullis")
 }
 
-/// A program of this repository; gives its path.
+/// Builds a program of this repository; returns its path.
 pub(crate) fn program(
     workspace: &Workspace,
     profile: Profile,
@@ -110,7 +110,7 @@ pub(crate) fn program(
     Ok(built(workspace, profile, program))
 }
 
-/// Where a program is when it is built.
+/// Returns the path of a program after it is built.
 pub(crate) fn built(workspace: &Workspace, profile: Profile, program: &str) -> PathBuf {
     workspace.target.join(profile.folder()).join(program)
 }

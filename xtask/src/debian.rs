@@ -1,4 +1,4 @@
-//! Programs of others, installed on Debian when root, named elsewhere.
+//! Other programs that are needed: installed on Debian when root, and listed elsewhere.
 
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -10,15 +10,15 @@ use anyhow::{Context, Result, bail};
 
 use crate::process::{capture, find, library_file, run};
 
-/// Something of others that we need, and the Debian package that brings it.
+/// A program or file that is needed, and the Debian package that contains it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Need {
-    /// A program, or, with a slash in it, a file below the system's library folders.
+    /// A program, or, with a slash in it, a file below the system's library directories.
     pub(crate) name: &'static str,
     pub(crate) package: &'static str,
 }
 
-/// What starts a MariaDB server and talks to it.
+/// The programs that start a MariaDB server and connect to it.
 pub(crate) const MARIADB: [Need; 3] = [
     Need {
         name: "mariadbd",
@@ -34,10 +34,10 @@ pub(crate) const MARIADB: [Need; 3] = [
     },
 ];
 
-/// Makes sure that everything is there.
+/// Checks that everything is installed, and installs what is missing if possible.
 ///
 /// # Errors
-/// If something is missing and can't be installed: the error names it and how to get it.
+/// If something is missing and cannot be installed. The error names it and how to install it.
 pub(crate) fn require(needs: &[Need]) -> Result<()> {
     let is_missing = |need: &&Need| match need.name.contains('/') {
         true => library_file(need.name).is_none(),
@@ -66,15 +66,15 @@ pub(crate) fn require(needs: &[Need]) -> Result<()> {
     }
 }
 
-/// True if this is a Debian, or a relative, and we may install packages.
+/// Whether this is Debian or a derivative, and packages can be installed.
 pub(crate) fn can_install() -> bool {
     find("apt-get").is_some() && is_root()
 }
 
-/// Installs packages without asking, without removing any, and without starting services.
+/// Installs packages without prompts, without removing any, and without starting services.
 pub(crate) fn install(packages: &[&str]) -> Result<()> {
     static UPDATE: Once = Once::new();
-    // What is known already may do: offline, or with a mirror that lacks an index, the installation tells what is wrong.
+    // The existing package lists may be enough: offline, or if the mirror lacks an index, the installation itself reports the error.
     UPDATE.call_once(|| {
         if let Err(error) = run(apt_get().arg("update")) {
             eprintln!("warning: {error:#}");
@@ -87,7 +87,7 @@ pub(crate) fn install(packages: &[&str]) -> Result<()> {
         .args(packages))
 }
 
-/// True if all packages are installed.
+/// Whether all packages are installed.
 pub(crate) fn are_installed(packages: &[&str]) -> bool {
     let mut query = Command::new("dpkg-query");
     query
@@ -96,7 +96,7 @@ pub(crate) fn are_installed(packages: &[&str]) -> bool {
     capture(&mut query).is_ok_and(|states| states.lines().all(|state| state == "installed"))
 }
 
-/// What to type to get packages.
+/// Returns the command that installs packages.
 pub(crate) fn install_line(packages: &[&str]) -> String {
     format!("apt-get install {}", packages.join(" "))
 }
@@ -124,7 +124,7 @@ fn list<'a>(items: impl Iterator<Item = &'a str>) -> String {
     items.collect::<Vec<_>>().join(", ")
 }
 
-/// While it lives, packages do not start their services. A rule that someone else made stays.
+/// While this exists, packages do not start their services. A rule of another program is left alone.
 struct NoServices {
     ours: bool,
 }
@@ -160,7 +160,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_there_is_not_installed() {
+    fn installed_programs_are_not_installed_again() {
         require(&[Need {
             name: "sh",
             package: "no-such-package",

@@ -1,4 +1,4 @@
-//! Licences, bans and sources of everything that is built: `deny.toml`, as far as it can be checked without a network.
+//! Licences, bans and sources of all dependencies: the part of `deny.toml` that can be checked without a network.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,7 +10,7 @@ use spdx::{Expression, Licensee, ParseMode};
 use crate::process::{capture, cargo};
 use crate::workspace::root;
 
-/// The part of `deny.toml` that is read here.
+/// The part of `deny.toml` that is checked here.
 #[derive(Debug, Deserialize)]
 struct Rules {
     licenses: Licenses,
@@ -41,7 +41,7 @@ struct Bans {
 struct Ban {
     #[serde(rename = "crate")]
     name: String,
-    /// One version is allowed.
+    /// Whether several versions are banned or reported.
     #[serde(default, rename = "deny-multiple-versions")]
     several: bool,
 }
@@ -62,13 +62,13 @@ struct Package {
     name: String,
     version: String,
     license: Option<String>,
-    /// None for what is in this repository.
+    /// `None` for a package of this repository.
     source: Option<String>,
 }
 
-/// Checks what Cargo.lock names.
+/// Checks the packages in Cargo.lock.
 pub(crate) fn check() -> Result<()> {
-    let text = fs::read_to_string(root().join("deny.toml")).context("can't read deny.toml")?;
+    let text = fs::read_to_string(root().join("deny.toml")).context("cannot read deny.toml")?;
     let rules: Rules = toml::from_str(&text).context("deny.toml")?;
     let mut metadata = cargo();
     metadata
@@ -83,12 +83,12 @@ pub(crate) fn check() -> Result<()> {
     if !problems.is_empty() {
         bail!("deny.toml does not allow this:\n{}", problems.join("\n"));
     }
-    eprintln!("{} packages are as deny.toml says", metadata.packages.len());
+    eprintln!("{} packages comply with deny.toml", metadata.packages.len());
     Ok(())
 }
 
 impl Rules {
-    /// What is not allowed, and which crates are there in several versions.
+    /// Returns violations, and crates with several versions.
     fn judge(&self, packages: &[Package]) -> Result<(Vec<String>, Vec<String>)> {
         let allowed = self.licenses.allow.iter();
         let allowed: Vec<_> = allowed
@@ -127,10 +127,10 @@ impl Rules {
         let text = match (clarified, &package.license) {
             (Some(clarified), _) => &clarified.expression,
             (None, Some(text)) => text,
-            (None, None) => bail!("it names no licence"),
+            (None, None) => bail!("it declares no licence"),
         };
         let expression = Expression::parse_mode(text, ParseMode::LAX)
-            .with_context(|| format!("its licence can't be read: {text}"))?;
+            .with_context(|| format!("its licence cannot be read: {text}"))?;
         let is_met = |wanted: &spdx::LicenseReq| allowed.iter().any(|one| one.satisfies(wanted));
         if !expression.evaluate(is_met) {
             bail!("its licence is {text}");
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_allowed_is_told() {
+    fn violations_are_reported() {
         let text = fs::read_to_string(root().join("deny.toml")).unwrap();
         let rules: Rules = toml::from_str(&text).unwrap();
         let registry = "registry+https://github.com/rust-lang/crates.io-index";
@@ -186,7 +186,7 @@ mod tests {
         let (problems, _) = rules.judge(&bad).unwrap();
         let expected = [
             "gpl 1.0.0: its licence is MIT AND GPL-3.0-only",
-            "unnamed 1.0.0: it names no licence",
+            "unnamed 1.0.0: it declares no licence",
             "elsewhere 1.0.0: it comes from git+https://example.com/x",
             "openssl: 1.0.0",
             "wasmtime: 48.0.0, 49.0.0",

@@ -1,4 +1,4 @@
-//! Room on the disk, asked for before something fails in the middle with an error of its own.
+//! Checks for disk space, before something fails for lack of it.
 
 use std::path::Path;
 use std::process::Command;
@@ -7,22 +7,23 @@ use anyhow::{Context, Result, ensure};
 
 use crate::process::capture;
 
-/// Makes sure that a folder has room for so many MiB.
+/// Checks that a directory has this many MiB of free space.
 ///
 /// # Errors
-/// If it has less: the error names the folder, what is free and what is needed.
+/// If it has less. The error names the directory, the free and the required space.
 pub(crate) fn require(folder: &Path, needed: u64) -> Result<()> {
     let mut df = Command::new("df");
     let free = free(&capture(df.args(["-P", "-k"]).arg(folder))?)?;
     ensure!(
         free >= needed,
-        "{}: {free} MiB are free, {needed} MiB are needed. Make room, or set TMPDIR to a folder that has it",
+        "{}: {free} MiB are free, {needed} MiB are needed: free some space, or set TMPDIR to a directory with enough",
         folder.display()
     );
     Ok(())
 }
 
-/// The free MiB in what `df -P -k` prints for one folder: the word before the percentage. The device's name may have spaces in it.
+/// Parses the free MiB in the output of `df -P -k` for one directory: the word before the percentage. The name of the device may contain
+/// spaces.
 fn free(text: &str) -> Result<u64> {
     let line = text.lines().nth(1).unwrap_or_default();
     let before_percent = line.split('%').next().unwrap_or_default();
@@ -38,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_free_is_read() {
+    fn the_output_of_df_is_parsed() {
         let text = "Filesystem 1024-blocks Used Available Capacity Mounted on\n\
                     /dev/my disk 263174212 31457280 65011712 33% /mnt/a 5% b\n";
         assert_eq!(free(text).unwrap(), 63488);
@@ -46,7 +47,7 @@ mod tests {
     }
 
     #[test]
-    fn too_little_is_told() {
+    fn too_little_space_is_reported() {
         let folder = std::env::temp_dir();
         require(&folder, 0).unwrap();
         let error = require(&folder, u64::MAX).unwrap_err().to_string();

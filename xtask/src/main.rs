@@ -1,6 +1,7 @@
 //! What a person or CI types: `cargo xtask build`, `run`, `test`, `bench`, `soak`, `deny`.
 
 #![forbid(unsafe_code)]
+#![warn(clippy::wildcard_enum_match_arm)]
 
 mod bench;
 mod build;

@@ -7,13 +7,13 @@ use anyhow::{Context, Result, bail};
 use crate::wasm;
 use crate::workspace::Workspace;
 
-/// Compile a policy crate, wherever it is, to a .wasm file
+/// Compile a policy crate in any directory to a .wasm file
 ///
-/// The file is left beside the crate's Cargo.toml as NAME.wasm, and its path is printed. It is written whole or not at all, so it
-/// can be the file that a running host serves.
+/// The file is written next to the crate's Cargo.toml as NAME.wasm, and its path is printed. It is written atomically, so that a running
+/// host may use it as its policy file.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// The folder of the crate, or its Cargo.toml
+    /// The directory of the crate, or its Cargo.toml
     #[arg(value_name = "PATH")]
     path: PathBuf,
 }
@@ -27,7 +27,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         .find(|package| package.manifest_path == manifest)
         .with_context(|| {
             format!(
-                "{} is a workspace, not a crate: name the folder of the policy",
+                "{} is a workspace, not a crate: choose the directory of the policy",
                 manifest.display()
             )
         })?;
@@ -54,7 +54,7 @@ fn manifest(path: &Path) -> Result<PathBuf> {
     };
     if !file.is_file() {
         bail!(
-            "{} is not there: name the folder of a policy crate",
+            "{} does not exist: choose the directory of a policy crate",
             file.display()
         );
     }

@@ -1,4 +1,4 @@
-//! Other programs: found, shown, run to their end.
+//! Other programs: found, displayed, and run.
 
 use std::env;
 use std::ffi::OsStr;
@@ -7,12 +7,12 @@ use std::process::{Command, Output};
 
 use anyhow::{Context, Result, bail};
 
-/// The cargo that runs this program.
+/// Returns a command for the cargo that runs this program.
 pub(crate) fn cargo() -> Command {
     Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
 }
 
-/// Shows the command, runs it, and makes an error of a failure.
+/// Shows the command, runs it, and returns an error if it fails.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
     eprintln!("$ {}", show(command));
     let status = command.status().with_context(|| cannot_start(command))?;
@@ -22,7 +22,7 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// Runs the command without showing it; what it printed, or an error that has it all.
+/// Runs the command without showing it. Returns its output, or an error that contains it.
 pub(crate) fn capture(command: &mut Command) -> Result<String> {
     let Output {
         status,
@@ -39,7 +39,7 @@ pub(crate) fn capture(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&stdout).into_owned())
 }
 
-/// Where a program is: on the path, or where servers are although a user's path may lack it.
+/// Finds a program: in PATH, or in the directories of servers that a user's PATH may lack.
 pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     env::split_paths(&path)
@@ -48,7 +48,7 @@ pub(crate) fn find(program: &str) -> Option<PathBuf> {
         .find(|file| is_program(file))
 }
 
-/// Where a file of a package lies below the folders for libraries of Debian, Fedora and builds of one's own.
+/// Finds a file of a package below the library directories of Debian, Fedora and local builds.
 pub(crate) fn library_file(name: &str) -> Option<PathBuf> {
     [
         "/usr/lib/x86_64-linux-gnu",
@@ -63,7 +63,7 @@ pub(crate) fn library_file(name: &str) -> Option<PathBuf> {
     .find(|file| file.is_file())
 }
 
-/// A file that someone may execute.
+/// Whether this is an executable file.
 pub(crate) fn is_program(file: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt;
 
@@ -71,7 +71,7 @@ pub(crate) fn is_program(file: &Path) -> bool {
         .is_ok_and(|data| data.is_file() && data.permissions().mode() & 0o111 != 0)
 }
 
-/// The command as one could type it.
+/// Returns the command as it could be typed.
 pub(crate) fn show(command: &Command) -> String {
     let words = [command.get_program()]
         .into_iter()
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn failures_tell_what_was_said() {
+    fn failures_contain_the_output() {
         let error = capture(Command::new("sh").args(["-c", "echo no good >&2; exit 3"]))
             .expect_err("it fails");
 

@@ -15,16 +15,16 @@ use crate::process::run as run_command;
 use crate::steps::Progress;
 use crate::workspace::Workspace;
 
-/// Build, then serve the page's policy and address groups on this machine, and print how to try it
+/// Build, then serve the policy and address groups of the README on this machine, and print how to try them
 ///
-/// Configuration and table (embedded SQLite) are kept in target/run; delete that folder to start over. What the policy relays is
-/// answered with 200 by a small user agent that runs as long as the host does. Ctrl-C ends both.
+/// Configuration and table (embedded SQLite) are in target/run; delete that directory to start over. A small user agent answers relayed
+/// requests with 200 as long as the host runs. Ctrl-C ends both.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// The address to serve SIP on
+    /// The address of the host for SIP
     #[arg(long, value_name = "ADDRESS", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
     listen: IpAddr,
-    /// The port to serve SIP on, UDP and TCP
+    /// The port of the host for SIP, over UDP and TCP
     #[arg(long, default_value_t = 5060)]
     port: u16,
     /// The port on 127.0.0.1 of the user agent behind the host
@@ -33,19 +33,19 @@ pub(crate) struct Args {
     /// The port on 127.0.0.1 of the control interface
     #[arg(long, value_name = "PORT", default_value_t = 8060)]
     control_port: u16,
-    /// Serve what packages have, optimised over all crates, which takes many minutes to build
+    /// Serve the build for packages, optimised across all crates, which takes many minutes to build
     #[arg(long)]
     release: bool,
 }
 
-/// Answers what the host relays, as long as the host lives.
+/// Answers relayed requests as long as the host runs.
 #[derive(Debug, clap::Args)]
 pub(crate) struct CompanionArgs {
     portcullis: PathBuf,
     listen: SocketAddr,
 }
 
-/// The rows of the page in `kamctl`'s order: group, address, mask, port, tag. The last is ours, to have someone to call.
+/// The rows of the README as arguments of `kamctl`: group, address, mask, port, tag. The last row permits a callee on this machine.
 const ROWS: [[&str; 5]; 3] = [
     ["250", "10.8.203.139", "32", "5060", "TestServer"],
     ["200", "192.168.1.0", "24", "5060", "OfficeSubnet"],
@@ -125,7 +125,7 @@ impl Args {
 
 fn configuration(args: &Args, policy: &Path, database: &Path) -> String {
     let (sip, control, answer) = (args.sip(), args.control(), args.answer());
-    // Commands find it from everywhere.
+    // Commands find the token from any directory.
     let token = database.with_extension("token");
     let (policy, database, token) = (policy.display(), database.display(), token.display());
     format!(
@@ -149,7 +149,7 @@ token-file = "{token}"
     )
 }
 
-/// Puts the page's rows into a new table, with the command that an operator would type.
+/// Adds the rows of the README to a new table, with the command that an operator would use.
 fn fill(portcullis: &Path, config: &Path) -> Result<()> {
     for row in ROWS {
         run_command(
@@ -163,7 +163,7 @@ fn fill(portcullis: &Path, config: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Starts the user agent behind the host. This process becomes the host; only another one can see that it has ended.
+/// Starts the user agent behind the host, in another process, because this one becomes the host and cannot detect its own end.
 fn answer(portcullis: &Path, listen: SocketAddr) -> Result<()> {
     let this = std::env::current_exe().context("cannot find this program")?;
     let mut companion = Command::new(this);
@@ -206,7 +206,7 @@ Ctrl-C ends it.
     )
 }
 
-/// The path as one would type it here.
+/// Returns the path relative to the current directory, if possible.
 fn show(path: &Path) -> String {
     let here = std::env::current_dir().unwrap_or_default();
     path.strip_prefix(&here)
@@ -220,7 +220,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_configuration_says_what_was_asked_for() {
+    fn the_configuration_contains_the_arguments() {
         let args = Args {
             listen: "::1".parse().expect("an address"),
             port: 5070,

@@ -1,11 +1,11 @@
-//! A row of steps, told as they go and summed up at the end.
+//! A sequence of steps, reported as they run and summarised at the end.
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-/// What has been done so far.
+/// The steps so far.
 #[derive(Debug, Default)]
 pub(crate) struct Steps {
     passed: Vec<(&'static str, Duration)>,
@@ -14,7 +14,7 @@ pub(crate) struct Steps {
 }
 
 impl Steps {
-    /// Does a step; none is done behind one that has failed.
+    /// Runs a step, unless an earlier one has failed.
     pub(crate) fn step(&mut self, name: &'static str, work: impl FnOnce() -> Result<()>) {
         if self.failed.is_some() {
             return;
@@ -32,7 +32,7 @@ impl Steps {
         }
     }
 
-    /// Notes something that is not done, for the end.
+    /// Notes something that is skipped, for the summary.
     pub(crate) fn leave_out(&mut self, what: impl Into<String>) {
         self.left_out.push(what.into());
     }
@@ -66,7 +66,7 @@ impl Steps {
     }
 }
 
-/// A known number of steps, each of which is told with a line when it begins.
+/// A known number of steps, each of which is announced with a line.
 #[derive(Debug)]
 pub(crate) struct Progress {
     begun: Instant,
@@ -75,7 +75,7 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    /// Nothing is done yet.
+    /// No step has begun yet.
     pub(crate) fn new(steps: usize) -> Self {
         Self {
             begun: Instant::now(),
@@ -84,7 +84,7 @@ impl Progress {
         }
     }
 
-    /// Tells that the next step begins.
+    /// Announces the next step.
     pub(crate) fn next(&mut self, step: &str) {
         eprintln!("{}", self.line(step, self.begun.elapsed()));
     }
@@ -107,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_failure_ends_the_row() {
+    fn a_failure_ends_the_sequence() {
         let mut steps = Steps::default();
         let mut done = Vec::new();
         steps.step("one", || {
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn progress_is_told_a_line_a_step() {
+    fn progress_has_one_line_per_step() {
         let mut progress = Progress::new(2);
         let mut line = |step: &str, seconds| progress.line(step, Duration::from_secs(seconds));
         assert_eq!(line("Building", 0), "== 1/2 after 0 s: Building");
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_left_out_is_told() {
+    fn skipped_steps_are_listed() {
         let mut steps = Steps::default();
         steps.step("one", || Ok(()));
         steps.leave_out("two, as asked");

@@ -15,25 +15,25 @@ use crate::steps::Steps;
 use crate::workspace::{Workspace, root};
 use crate::{deny, disk, fuzz};
 
-/// Run every check and test there is
+/// Run all checks and tests
 ///
-/// In this order: format, lints, what `deny.toml` says of the crates that are used, documentation, the policies compiled to Wasm,
-/// unit and property tests (with those that need a MariaDB or a PostgreSQL), documentation tests, end-to-end tests with these,
-/// Kamailio and its tools, SIPp, sipsak, tcpdump, valgrind and Chromium, a minute of soak, a few seconds of soak with 50 tenants, and a short run of each fuzz target that builds within a minute.
-/// The programs of others are installed when this runs as root on Debian; elsewhere it says what is missing and fails. The first
-/// failing step ends the run and is named; the last line of output is `N passed, N failed`.
+/// In this order: formatting, lints, the rules of `deny.toml` for dependencies, documentation, the policies compiled to Wasm, unit and
+/// property tests (including those with MariaDB or PostgreSQL), documentation tests, end-to-end tests with these, Kamailio and its tools,
+/// SIPp, sipsak, tcpdump, valgrind and Chromium, a minute of soak, a few seconds of soak with 50 tenants, and a short run of each fuzz
+/// target that builds within a minute. Other programs are installed when this runs as root on Debian; elsewhere the missing ones are
+/// listed and the run fails. The first failing step ends the run and is named; the last line of output is `N passed, N failed`.
 ///
-/// In the environment, PORTCULLIS_ORACLE_SEED repeats a comparison with Kamailio, PORTCULLIS_ORACLE_DECISIONS makes it longer, and
-/// PORTCULLIS_FIRE_SECONDS the reloads under fire.
+/// Environment variables: PORTCULLIS_ORACLE_SEED repeats a comparison with Kamailio, PORTCULLIS_ORACLE_DECISIONS makes it longer, and
+/// PORTCULLIS_FIRE_SECONDS sets the duration of the reloads under fire.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Leave out the tests that need MariaDB, PostgreSQL, Kamailio or its tools, SIPp, sipsak, tcpdump, valgrind or Chromium
+    /// Skip the tests that need MariaDB, PostgreSQL, Kamailio or its tools, SIPp, sipsak, tcpdump, valgrind or Chromium
     #[arg(long)]
     without_peers: bool,
-    /// How many inputs each of these fuzz targets gets, from a fixed seed; 0 leaves the targets out
+    /// Number of inputs for each of these fuzz targets, from a fixed seed; 0 skips the targets
     #[arg(long, value_name = "N", default_value_t = 100_000)]
     fuzz_runs: u32,
-    /// How long the soak runs; 0 leaves it out, and the soak with 50 tenants
+    /// Duration of the soak test; 0 skips it and the soak test with 50 tenants
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     soak_seconds: u32,
 }

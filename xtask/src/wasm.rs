@@ -1,4 +1,4 @@
-//! Ways to compile Wasm, and the one that works here.
+//! Compilers for Wasm, and the choice of one.
 
 use std::env;
 use std::fs;
@@ -13,14 +13,14 @@ use crate::debian;
 use crate::process::{capture, cargo, find, is_program, run, show};
 use crate::workspace::{Package, Workspace};
 
-/// What policies are compiled for: nothing but the contract can be imported.
+/// Target of policies: nothing but the contract can be imported.
 const TARGET: &str = "wasm32-unknown-unknown";
 
-/// The stack of a policy in bytes. Small, because a fresh sandbox must clear what the last one used.
+/// Stack of a policy in bytes. It is small, because the part that was used must be cleared before the next call.
 const STACK: u32 = 32 * 1024;
 
-/// How policies are compiled, whatever their manifest says: fast, without unwinding, without debug sections (function names
-/// stay, for the host's traces).
+/// Profile of policies, whatever their manifest says: fast, without unwinding, and without debug sections except function names, which the
+/// host's backtraces use.
 const PROFILE: [(&str, &str); 6] = [
     ("CARGO_PROFILE_RELEASE_OPT_LEVEL", "3"),
     ("CARGO_PROFILE_RELEASE_LTO", "fat"),
@@ -30,25 +30,24 @@ const PROFILE: [(&str, &str); 6] = [
     ("CARGO_PROFILE_RELEASE_STRIP", "debuginfo"),
 ];
 
-/// Debian's compiler in the version that browsers need, with the source of the standard library for targets that it does not
-/// bring.
+/// Debian's compiler in the version for browsers, with the source of the standard library, from which the target's library is built.
 const PACKAGES: [&str; 4] = ["rustc-web", "cargo-web", "rust-web-src", "lld-19"];
 
 /// A compiler for Wasm.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Compiler {
-    /// The one that this program was compiled with.
+    /// The compiler of this program.
     Own,
-    /// Debian's, which compiles the standard library too.
+    /// Debian's, which also compiles the standard library.
     Debian { linker: PathBuf },
 }
 
-/// Compiles policies of one workspace and leaves each as NAME.wasm in the folder `to`.
+/// Compiles policies of one workspace, and writes each to NAME.wasm in the directory `to`.
 pub(crate) fn compile(policies: &[&Package], to: &Path) -> Result<Vec<PathBuf>> {
     let Some(first) = policies.first() else {
         return Ok(Vec::new());
     };
-    // One folder for all, wherever they are: what they have in common is the larger part of the work.
+    // All policies share one build directory, because most of the work is for their common dependencies.
     let built = Workspace::own()?.target.join("policies-build");
     let mut command = Compiler::find()?.build();
     command
@@ -68,23 +67,23 @@ pub(crate) fn compile(policies: &[&Package], to: &Path) -> Result<Vec<PathBuf>> 
 }
 
 impl Compiler {
-    /// The first that is there or can be installed.
+    /// Returns the first compiler that is installed or can be installed.
     fn find() -> Result<Self> {
         if has_target() {
             return Ok(Self::Own);
         }
-        eprintln!("The Rust in use can't compile for {TARGET} yet.");
+        eprintln!("The Rust in use cannot compile for {TARGET} yet.");
         let has_debian = debian::are_installed(&PACKAGES);
         let patience = Duration::from_secs(if has_debian { 15 } else { 120 });
         let Err(refusal) = add_target(patience) else {
             return Ok(Self::Own);
         };
-        eprintln!("rustup can't add it: {refusal:#}");
+        eprintln!("rustup cannot add it: {refusal:#}");
 
         if !has_debian {
             if !debian::can_install() {
                 bail!(
-                    "no way to compile policies is there or can be installed. Either of these mends it: `rustup target add \
+                    "no compiler for policies is installed or can be installed: run `rustup target add \
                      {TARGET}`, or on Debian, as root, `{}`",
                     debian::install_line(&PACKAGES)
                 );
@@ -97,7 +96,7 @@ impl Compiler {
         })
     }
 
-    /// A `cargo build` for policies.
+    /// Returns a `cargo build` command for policies.
     fn build(&self) -> Command {
         let mut command = match self {
             Self::Own => cargo(),
@@ -106,7 +105,7 @@ impl Compiler {
         command
             .arg("build")
             .envs(PROFILE)
-            // What is set here replaces all other flags, in whichever variable or file they are.
+            // This variable takes precedence over all other sources of flags.
             .env(
                 "CARGO_ENCODED_RUSTFLAGS",
                 format!("-Clink-arg=-zstack-size={STACK}"),
@@ -114,21 +113,21 @@ impl Compiler {
             .env_remove("CARGO_BUILD_TARGET")
             .env_remove("RUSTC_WORKSPACE_WRAPPER");
         if let Self::Debian { .. } = self {
-            // Debian's compiler may be older than the host asks for; the policies do not need more than it has.
+            // Debian's compiler may be older than the manifests require; policies do not need the newer version.
             command.args(["-Zbuild-std=std,panic_abort", "--ignore-rust-version"]);
         }
         command
     }
 }
 
-/// Debian's cargo, kept apart from the rustup that runs us.
+/// Returns Debian's cargo, isolated from the rustup that runs this program.
 fn debian_cargo(linker: &Path) -> Command {
     let path = env::var_os("PATH").unwrap_or_default();
     let path = env::split_paths(&path).filter(|folder| !is_program(&folder.join("rustup")));
     let path = [PathBuf::from("/usr/bin")].into_iter().chain(path);
 
     let mut command = Command::new("/usr/bin/cargo");
-    // The program's own variables name cargo, rustc and libraries of the other toolchain.
+    // These variables of this program name cargo, rustc and libraries of another toolchain.
     for name in [
         "CARGO",
         "RUSTC",
@@ -149,7 +148,7 @@ fn debian_cargo(linker: &Path) -> Command {
     command
 }
 
-/// True if the Rust in use has the target's standard library.
+/// Whether the installed Rust has the target's standard library.
 fn has_target() -> bool {
     let rustc = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
     let library =
@@ -157,7 +156,7 @@ fn has_target() -> bool {
     library.is_ok_and(|path| Path::new(path.trim()).is_dir())
 }
 
-/// Lets rustup fetch the target, if there is a rustup and a network.
+/// Has rustup install the target, if there is rustup and a network.
 fn add_target(patience: Duration) -> Result<()> {
     let rustup = find("rustup").context("there is no rustup")?;
     let mut command = Command::new(rustup);
@@ -191,7 +190,7 @@ fn add_target(patience: Duration) -> Result<()> {
     Ok(())
 }
 
-/// False if the time is up. Behind a firewall that swallows everything, rustup would try for minutes.
+/// Returns false after the time limit. Behind a firewall that drops packets, rustup would try for minutes.
 fn ends_within(patience: Duration, child: &mut Child) -> Result<bool> {
     let began = Instant::now();
     while child.try_wait()?.is_none() {
@@ -203,14 +202,14 @@ fn ends_within(patience: Duration, child: &mut Child) -> Result<bool> {
     Ok(true)
 }
 
-/// LLVM's linker for Wasm, in whatever version is there.
+/// Returns LLVM's linker for Wasm, in any installed version.
 fn linker() -> Option<PathBuf> {
     find("wasm-ld-19")
         .or_else(|| find("wasm-ld"))
         .or_else(|| find("rust-lld"))
 }
 
-/// Puts a compiled policy where it is looked for: whole or not at all, and only if it is new, as a running host reloads it.
+/// Copies a compiled policy to its destination, atomically, and only if it has changed, because a running host reloads a changed file.
 fn deliver(policy: &Package, from: &Path, to: &Path) -> Result<PathBuf> {
     let library = policy
         .library()

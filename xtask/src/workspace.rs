@@ -1,4 +1,4 @@
-//! What cargo knows of a crate and its workspace.
+//! Information from cargo about a crate and its workspace.
 
 use std::path::{Path, PathBuf};
 
@@ -7,17 +7,17 @@ use serde::Deserialize;
 
 use crate::process::{capture, cargo};
 
-/// The repository that this program belongs to.
+/// Returns the root of this repository.
 pub(crate) fn root() -> PathBuf {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     here.parent().unwrap_or(here).to_owned()
 }
 
-/// A workspace, or a crate that is one by itself.
+/// A workspace, or a single crate.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Workspace {
     pub(crate) packages: Vec<Package>,
-    /// Where cargo puts what it builds.
+    /// Directory of the build output.
     #[serde(rename = "target_directory")]
     pub(crate) target: PathBuf,
 }
@@ -38,12 +38,12 @@ struct Target {
 }
 
 impl Workspace {
-    /// The workspace of this repository.
+    /// Returns the workspace of this repository.
     pub(crate) fn own() -> Result<Self> {
         Self::of(&root().join("Cargo.toml"))
     }
 
-    /// The workspace that the crate with this manifest belongs to.
+    /// Returns the workspace of the crate with this manifest.
     pub(crate) fn of(manifest: &Path) -> Result<Self> {
         let mut metadata = cargo();
         metadata
@@ -58,12 +58,12 @@ impl Workspace {
             .context("cargo metadata did not answer as expected")
     }
 
-    /// The policies of this repository.
+    /// Returns the policies of this repository.
     pub(crate) fn policies(&self) -> impl Iterator<Item = &Package> {
         self.policies_in("policies")
     }
 
-    /// Policies that only tests have a use for.
+    /// Returns the policies that only tests use.
     pub(crate) fn test_policies(&self) -> impl Iterator<Item = &Package> {
         self.policies_in("tests")
     }
@@ -77,7 +77,7 @@ impl Workspace {
 }
 
 impl Package {
-    /// The file name of the dynamic library, without its extension; none if the crate is not built as one.
+    /// Returns the file name of the dynamic library, without its extension; `None` if the crate is not built as one.
     pub(crate) fn library(&self) -> Option<String> {
         let target = self
             .targets
@@ -86,7 +86,7 @@ impl Package {
         Some(target.name.replace('-', "_"))
     }
 
-    /// The names of its programs.
+    /// Returns the names of its binaries.
     pub(crate) fn programs(&self) -> impl Iterator<Item = String> {
         self.targets
             .iter()

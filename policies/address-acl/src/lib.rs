@@ -24,7 +24,7 @@ mod tests {
 
     use super::*;
 
-    /// The table of the page.
+    /// The table of the README.
     fn call_from(source: &str) -> Outcome {
         Host::new()
             .address(250, "10.8.203.139", 5060)
@@ -36,7 +36,7 @@ mod tests {
     }
 
     #[test]
-    fn the_office_calls() {
+    fn the_office_may_call() {
         let outcome = call_from("192.168.1.7:5060");
 
         assert_eq!(outcome.verdict, relay());
@@ -44,7 +44,7 @@ mod tests {
     }
 
     #[test]
-    fn the_test_server_calls() {
+    fn the_test_server_may_call() {
         let outcome = call_from("10.8.203.139:5060");
 
         assert_eq!(outcome.verdict, relay());
@@ -52,7 +52,7 @@ mod tests {
     }
 
     #[test]
-    fn strangers_and_other_ports_do_not() {
+    fn other_sources_and_ports_may_not() {
         for source in [
             "192.168.2.7:5060",
             "192.168.1.7:5061",

@@ -57,7 +57,7 @@ fn has_tag(to: &str) -> bool {
 fn is_open() -> bool {
     let zone = zone();
     let Some(now) = clock::local(&zone) else {
-        log::error!("there is no time zone {zone}: taken for closed");
+        log::error!("unknown time zone {zone}: treated as closed");
         return false;
     };
     if settings::texts("closed-days")
@@ -124,11 +124,11 @@ fn check() -> Result<(), String> {
     }
     let zone = zone();
     if clock::local(&zone).is_none() {
-        return Err(format!("`zone`: there is no time zone {zone}"));
+        return Err(format!("`zone`: unknown time zone {zone}"));
     }
     let days = settings::keys("hours");
     if days.is_empty() {
-        return Err("`hours` names no day: it would be closed for ever".to_owned());
+        return Err("`hours` has no day: the policy would always be closed".to_owned());
     }
     for day in days {
         if !DAYS.contains(&&*day) {
@@ -139,7 +139,7 @@ fn check() -> Result<(), String> {
             hours.ok_or_else(|| format!("`hours.{day}` must be a list like [\"08:00-18:00\"]"))?;
         if let Some(wrong) = hours.iter().find(|hours| span(hours).is_none()) {
             return Err(format!(
-                "`hours.{day}`: \"{wrong}\" is no time from and to, like \"08:00-18:00\""
+                "`hours.{day}`: \"{wrong}\" is not a range of times, like \"08:00-18:00\""
             ));
         }
     }
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn hours_are_those_of_the_zone() {
+    fn hours_are_in_the_time_zone() {
         let closed = reject(480, "Closed");
         // A Wednesday; the office is an hour ahead of UTC.
         for (time, expected) in [
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn closed_may_mean_another_next_hop() {
+    fn closed_can_lead_to_another_next_hop() {
         let host = office().setting("closed-next-hop", "voicemail");
         assert_eq!(verdict(host, [11, 25, 3, 0]), relay_to("voicemail"));
         let host = office()
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn what_belongs_to_a_call_passes() {
+    fn requests_within_a_call_pass() {
         let host = office().at(2026, 11, 25, 3, 0);
         let within =
             Request::invite("sip:bob@example.com").header("To", "<sip:bob@example.com;x=>;tag=7");
@@ -219,13 +219,13 @@ mod tests {
     }
 
     #[test]
-    fn settings_are_looked_at() {
+    fn settings_are_validated() {
         assert_eq!(office().validate(check), Ok(()));
         let wrong = |host: Host| host.validate(check).unwrap_err();
-        assert!(wrong(Host::new()).contains("closed for ever"));
+        assert!(wrong(Host::new()).contains("always be closed"));
         assert_eq!(
             wrong(office().setting("zone", "Mars/Olympus")),
-            "`zone`: there is no time zone Mars/Olympus"
+            "`zone`: unknown time zone Mars/Olympus"
         );
         assert!(
             wrong(office().setting("hours.montag", ["08:00-18:00"]))
@@ -241,7 +241,7 @@ mod tests {
         ] {
             let said = wrong(office().setting("hours.monday", [hours]));
             assert!(
-                said.starts_with(&format!("`hours.monday`: \"{hours}\" is no time")),
+                said.starts_with(&format!("`hours.monday`: \"{hours}\" is not a range")),
                 "{said}"
             );
         }

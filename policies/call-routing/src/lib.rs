@@ -43,7 +43,7 @@ mod tests {
     }
 
     #[test]
-    fn a_group_calls_where_its_files_allow() {
+    fn a_group_may_call_what_its_files_allow() {
         let office = "192.168.1.7:5060";
         assert_eq!(call(office, "sip:+4930123@example.com"), relay());
         assert_eq!(
@@ -53,7 +53,7 @@ mod tests {
     }
 
     #[test]
-    fn a_group_without_files_calls_everywhere_and_strangers_nowhere() {
+    fn a_group_without_files_may_call_everything_and_unknown_sources_nothing() {
         assert_eq!(
             call("10.8.203.139:5060", "sip:+3312345@example.com"),
             relay()

@@ -45,7 +45,7 @@ fn decide() -> Verdict {
     let flood = at_least_one("flood", FLOOD) as u64;
     if refused == flood {
         log::warn!(
-            "{source} floods: {refused} requests above its rate within {window} s, no answers from here on"
+            "{source} is flooding: {refused} requests above its rate within {window} s, no more responses"
         );
     }
     if refused >= flood {
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn groups_have_others() {
+    fn groups_have_rates_of_their_own() {
         let host = Host::new()
             .address(7, "192.0.2.1", 0)
             .address(8, "192.0.2.8", 0)
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn floods_are_not_answered() {
+    fn floods_get_no_responses() {
         let host = Host::new().setting("burst", 1).setting("flood", 3);
         let outcomes: Vec<_> = (0..5).map(|_| call(&host, "192.0.2.1:5060")).collect();
         let verdicts = outcomes.iter().map(|outcome| outcome.verdict.clone());
@@ -189,13 +189,13 @@ mod tests {
         ];
         assert_eq!(verdicts.collect::<Vec<_>>(), expected);
         let lines: usize = outcomes.iter().map(|outcome| outcome.log.len()).sum();
-        assert_eq!(lines, 1, "told once");
+        assert_eq!(lines, 1, "logged once");
         host.wait(10.0);
         assert_eq!(call(&host, "192.0.2.1:5060").verdict, pass());
     }
 
     #[test]
-    fn what_ends_calls_goes_through() {
+    fn requests_of_admitted_calls_always_pass() {
         let host = Host::new().setting("burst", 1);
         for method in ["ACK", "BYE", "ACK", "BYE"] {
             let request = Request::new(method, "sip:bob@example.com");
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn settings_are_looked_at() {
+    fn settings_are_validated() {
         assert_eq!(Host::new().validate(check), Ok(()));
         let good = Host::new()
             .setting("per-second", 0.5)

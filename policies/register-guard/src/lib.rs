@@ -60,14 +60,14 @@ mod tests {
     }
 
     #[test]
-    fn the_office_registers_its_names() {
+    fn the_office_may_register_its_users() {
         let contacts = "<sip:3610@192.168.1.7>, \"a, b\" <sip:3610@192.168.1.8:5070>";
         assert_eq!(register("192.168.1.7:5060", "3610", contacts), relay());
         assert_eq!(register("192.168.1.7:5060", "3610", "*"), relay());
     }
 
     #[test]
-    fn nobody_else_does() {
+    fn other_sources_and_users_may_not() {
         assert_eq!(
             register("203.0.113.9:5060", "3610", "<sip:3610@203.0.113.9>"),
             reject(401, "Address not authorised")
@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn other_methods_are_none_of_its_business() {
+    fn other_methods_pass() {
         let call = Request::invite("sip:bob@example.com").from_source("203.0.113.9:5060");
         assert_eq!(host().request(call).decide(decide).verdict, pass());
     }

@@ -118,7 +118,7 @@ mod tests {
 
     use super::*;
 
-    /// A block that knows what was written into it.
+    /// A block with the bytes that were written to it.
     struct Block {
         at: *mut u8,
         layout: Layout,
@@ -173,11 +173,11 @@ mod tests {
         second.free(&heap);
         assert_eq!(heap.used.get(), 24);
         first.free(&heap);
-        assert_eq!(heap.used.get(), 24, "only the last block comes back");
+        assert_eq!(heap.used.get(), 24, "only the last block is freed");
     }
 
     #[test]
-    fn what_does_not_fit_comes_from_the_general_allocator() {
+    fn a_block_that_does_not_fit_comes_from_the_general_allocator() {
         let heap = Heap::new(System);
         let large = Block::new(&heap, SIZE + 1, 1, 1);
         let aligned = Block::new(&heap, 1, ALIGN * 2, 2);
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn blocks_keep_their_bytes_whatever_happens_around_them() {
+    fn blocks_keep_their_bytes() {
         let heap = Heap::new(System);
         let mut blocks: Vec<Block> = Vec::new();
         let mut random = 1_u64;

@@ -1,4 +1,4 @@
-//! How important lines of the log are.
+//! Severities of log lines.
 
 /// The severity of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -84,6 +84,7 @@
 //! ```
 
 #![deny(unsafe_code)]
+#![warn(clippy::wildcard_enum_match_arm)]
 
 pub use verdict::{Header, Rejection, Verdict, drop_request, pass, reject, relay, relay_to};
 pub use version::VERSION;

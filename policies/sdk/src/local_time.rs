@@ -1,4 +1,4 @@
-//! What a clock on the wall shows.
+//! A local date and time.
 
 /// A local date and time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -54,7 +54,7 @@ impl Verdict {
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         let Self::Reject(rejection) = &mut self else {
             panic!(
-                "header() goes with reject() only: no other verdict has an answer to add header fields to"
+                "header() is for reject() only: other verdicts have no response to add header fields to"
             );
         };
         rejection.headers.push(Header {
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "header() goes with reject() only")]
+    #[should_panic(expected = "header() is for reject() only")]
     fn header_needs_a_reject() {
         let _ = relay().header("X-Why", "never");
     }

@@ -39,7 +39,7 @@ mod tests {
     }
 
     #[test]
-    fn peers_pass_and_are_named() {
+    fn peers_are_relayed_and_logged() {
         let outcome = call("192.0.2.7:5060", "sip:alice@example.org");
         assert_eq!(outcome.verdict, relay());
         assert_eq!(outcome.messages(), ["Coming from trusted peer trunk-a"]);
@@ -50,7 +50,7 @@ mod tests {
     }
 
     #[test]
-    fn others_and_foreign_names_do_not() {
+    fn other_sources_and_from_uris_are_rejected() {
         for (source, from) in [
             ("192.0.2.7:5060", "sip:alice@example.net"),
             ("192.0.2.9:5060", "sip:alice@example.org"),

@@ -1,5 +1,5 @@
-//! Our half of the oracle: asks the host what each `X-Ask` line of a request asks, and tells the answers in the reply's
-//! `X-Answers`, more than one field if they are long. `kamailio.cfg` beside this crate is the other half: the same questions, put to Kamailio.
+//! Portcullis's half of the oracle: executes the queries in the `X-Ask` lines of a request, and returns the results in `X-Answers`, in
+//! several header fields if they are long. `kamailio.cfg` next to this crate does the same in Kamailio.
 //!
 //! | question | function |
 //! |---|---|
@@ -15,16 +15,17 @@
 //! | `register,NAME` | `allow_register(NAME)` |
 //! | `uri,NAME,URI,.` | `allow_uri(NAME, URI)` |
 //!
-//! An answer is `no;`, or what the function returns in Kamailio, with the tag in brackets if there is one: `1;`, `200[office];`.
-//! Several tags have a bar between them, in the order of their rows: `3[a|b];`.
+//! A result is `no;`, or the return value of Kamailio's function, with the tag in brackets if there is one: `1;`, `200[office];`.
+//! Several tags are separated by `|`, in the order of their rows: `3[a|b];`.
 
 #![forbid(unsafe_code)]
+#![warn(clippy::wildcard_enum_match_arm)]
 
 use portcullis_sdk::prelude::*;
 
 policy!(decide);
 
-/// A header field that a policy adds may have twice as many bytes.
+/// The limit for a header field that a policy adds is twice as long.
 const LONGEST_FIELD: usize = 1024;
 
 fn decide() -> Verdict {
@@ -56,7 +57,7 @@ fn answer(ask: &str) -> String {
     told(found, &Vec::from_iter(last_tag()))
 }
 
-/// An answer about trusted peers, or of allow and deny files.
+/// Executes a query of trusted peers, or of allow and deny files.
 fn other_answer(fields: &[&str]) -> String {
     let once = |is_trusted: bool| u32::from(is_trusted);
     let count = match *fields {
@@ -71,7 +72,7 @@ fn other_answer(fields: &[&str]) -> String {
         ["routing", name] => return told_rules(allow_routing(basename(name))),
         ["register", name] => return told_rules(allow_register(basename(name))),
         ["uri", name, uri, _] => return told_rules(allow_uri(basename(name), uri)),
-        _ => panic!("nobody knows how to ask {fields:?}"),
+        _ => panic!("unknown query {fields:?}"),
     };
     told((count > 0).then_some(count), &trusted::tags())
 }
@@ -80,7 +81,7 @@ fn basename(name: &str) -> Option<&str> {
     (!name.is_empty()).then_some(name)
 }
 
-/// What Kamailio's function returns; none where it returns -1.
+/// Formats the return value of Kamailio's function; `None` if it returns -1.
 fn told(found: Option<u32>, tags: &[String]) -> String {
     match found {
         None => "no;".to_owned(),
@@ -100,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_kind_of_question_is_answered() {
+    fn every_kind_of_query_is_executed() {
         let host = Host::new()
             .address(200, "192.168.1.0/24", 5060)
             .tag("office")

@@ -1,4 +1,4 @@
-//! What goes on beside the honest traffic. Each actor takes turns until its phase stops.
+//! The activities besides the counted traffic. Each actor takes turns until its phase ends.
 
 mod attacks;
 mod changes;
@@ -13,19 +13,19 @@ use anyhow::{Result, anyhow};
 use crate::site::Site;
 use crate::turns::{Stop, StopOnDrop};
 
-/// Somebody who does one thing again and again.
+/// An activity that is repeated.
 pub(crate) struct Actor {
-    /// For the report and for errors.
+    /// Name in the report and in errors.
     name: &'static str,
     /// The pause before each turn.
     pause: Duration,
-    /// One turn, which has a number of its own among all turns of the actor.
+    /// One turn, with its number among all turns of the actor.
     turn: fn(&Site, u64) -> Result<()>,
-    /// Whether it makes a disruption itself. Others may fail while one is on.
+    /// Whether it causes a disruption itself. Other actors may fail during a disruption.
     disrupts: bool,
 }
 
-/// All of them. The pauses are such that each comes about within the twenty seconds of the shortest soak.
+/// All actors. The pauses are short enough that each takes a turn within the twenty seconds of the shortest soak.
 const ACTORS: [Actor; 10] = [
     Actor::new("policy file swapped", 300, changes::swap_file),
     Actor::new("tenant's policy pushed", 400, changes::push),
@@ -75,14 +75,14 @@ impl Actor {
         }
     }
 
-    /// One turn; a panic of the helpers that it stands on is its error.
+    /// Takes one turn. A panic of a helper is the error of the turn.
     fn turn(&self, site: &Site, number: u64) -> Result<()> {
         let turn = AssertUnwindSafe(|| (self.turn)(site, number));
         std::panic::catch_unwind(turn).unwrap_or_else(|panic| Err(anyhow!(panic_text(&*panic))))
     }
 }
 
-/// Runs all actors for this long. Turn numbers go on from `first`.
+/// Runs all actors for this time. Turn numbers start at `first`.
 pub(crate) fn run_all(site: &Site, length: Duration, first: u64) {
     let stop = Stop::default();
     std::thread::scope(|threads| {
@@ -95,14 +95,14 @@ pub(crate) fn run_all(site: &Site, length: Duration, first: u64) {
     });
 }
 
-/// What a panic says.
+/// Returns the message of a panic.
 pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
     text.unwrap_or("a panic without a text").to_owned()
 }
 
-/// The names of all actors.
+/// Returns the names of all actors.
 pub(crate) fn names() -> impl Iterator<Item = &'static str> {
     ACTORS.iter().map(|actor| actor.name)
 }

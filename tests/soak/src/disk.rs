@@ -28,7 +28,7 @@ impl SmallDisk {
             .arg(folder.path())
             .stderr(Stdio::null())
             .status()
-            .context("mount can't be run")?;
+            .context("mount cannot be run")?;
         Ok(status.success().then_some(Self { folder }))
     }
 

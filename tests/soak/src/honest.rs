@@ -1,4 +1,4 @@
-//! Those whose requests must all be answered, once and rightly, whatever else goes on.
+//! Requests that must all be answered, once and correctly, whatever else happens.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -13,33 +13,33 @@ use portcullis_testkit::sip::{Caller, Message, Transport};
 use crate::site::{Site, at};
 use crate::turns::{Books, Stop};
 
-/// Pause between two requests of a caller that looks at each answer.
+/// Pause between two requests of a caller that checks each response.
 const PACE: Duration = Duration::from_millis(20);
 
-/// What is counted for each honest request that the host turned away (503), since its worker did not keep up.
+/// Counter of honest requests that the host rejected with 503 because its worker was overloaded.
 const TURNED_AWAY: &str = "honest requests turned away";
 
 const ASKED: &str = "requests of the counted traffic";
 const LOST: &str = "lost";
 
-/// One piece of the counted traffic; its p99 is one figure of the report.
+/// A section of the counted traffic, whose p99 is one value in the report.
 const PIECE: Duration = Duration::from_secs(5);
 
-/// Latencies from request to answer, of the callers that look at each answer.
+/// Latencies of the callers that check each response.
 pub(crate) type Latencies = Mutex<Histogram>;
 
-/// What the counted traffic came to.
+/// Result of the counted traffic.
 #[derive(Debug, Default)]
 pub(crate) struct Traffic {
-    /// The 99th percentile of each piece, milliseconds.
+    /// The p99 of each section in milliseconds.
     pub(crate) p99_ms: Vec<f64>,
 }
 
-/// Sends the requests of a plan, each once, until the phase stops.
+/// Sends the requests of a plan, each once, until the phase ends.
 pub(crate) fn counted(mut plan: Plan, books: &Books, stop: &Stop) -> Result<Traffic> {
     let mut traffic = Traffic::default();
     plan.end = End::After(PIECE);
-    // A policy that hangs, or a worker that does, would be longer than this.
+    // Longer than any delay, except for a policy or a worker that hangs.
     plan.patience = Duration::from_secs(20);
     while !stop.is_stopped() {
         let report = portcullis_load::run(&plan)?;
@@ -91,7 +91,7 @@ pub(crate) fn watch_generations(
             .disruptions
             .during(|| timed(latencies, || caller.try_ask(&request)));
         let Some(answer) = answer else {
-            // Where descriptors are short, the connection that was idle for longest goes; its client comes back.
+            // If descriptors are short, the longest idle connection is closed, and its client reconnects.
             if calm || caller.transport() == Transport::Udp {
                 site.books.broken("a tenant's request has no answer".into());
                 return;
@@ -122,7 +122,7 @@ pub(crate) fn watch_generations(
     }
 }
 
-/// Makes whole calls: INVITE, ACK and BYE each reach the callee once, and INVITE and BYE are answered once.
+/// Makes complete calls: INVITE, ACK and BYE each reach the callee once, and INVITE and BYE are answered once.
 pub(crate) fn call(site: &Site, stop: &Stop, latencies: &Latencies) {
     let local = site.host.lease().addr(at::CALLER, 5060);
     let mut caller = Caller::udp_from(local, site.host.sip());
@@ -169,7 +169,7 @@ fn expect(site: &Site, callee: &Callee, method: &str, call_id: &str) {
     }
 }
 
-/// A further request of the caller in the dialog that this answer made (RFC 3261 §12.2.1.1).
+/// Returns a further request of the caller in the dialog established by this response (RFC 3261 §12.2.1.1).
 fn in_dialog(invite: &Request, answer: &Message, method: &str) -> Request {
     static BRANCHES: AtomicU64 = AtomicU64::new(0);
     let mut request = invite.clone();

@@ -2,6 +2,7 @@
 //! descriptors and a full disk, for as long as asked. `cargo xtask soak` builds what it needs and runs it.
 
 #![forbid(unsafe_code)]
+#![warn(clippy::wildcard_enum_match_arm)]
 
 mod actors;
 mod disk;

@@ -127,7 +127,7 @@ pub(crate) fn set_descriptor_limit(pid: u32, soft: u64, hard: u64) -> Result<()>
         .arg(format!("--pid={pid}"))
         .arg(format!("--nofile={soft}:{hard}"))
         .status()
-        .context("prlimit (package util-linux) can't be run")?;
+        .context("prlimit (package util-linux) cannot be run")?;
     ensure!(status.success(), "prlimit --nofile={soft}:{hard}: {status}");
     Ok(())
 }

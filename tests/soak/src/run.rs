@@ -46,7 +46,7 @@ const SECOND: u64 = 1_000_000;
 /// Runs a soak.
 ///
 /// # Errors
-/// If it can't be set up. An invariant that was broken is in the report.
+/// If it cannot be set up. An invariant that was broken is in the report.
 pub(crate) fn run(plan: &Plan) -> Result<Report> {
     let begun = Instant::now();
     let site = Site::start()?;

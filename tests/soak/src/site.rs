@@ -146,12 +146,12 @@ impl Site {
         self.database.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The same; `None` while somebody else has it, who may have stopped it.
+    /// Like [`Site::database`]; `None` while another actor uses it, which may have stopped it.
     pub(crate) fn database_if_up(&self) -> Option<MutexGuard<'_, MariaDb>> {
         self.database.try_lock().ok()
     }
 
-    /// Held by who makes a failure: each is looked at by itself.
+    /// Held during a failure, so that failures do not overlap.
     pub(crate) fn one_failure(&self) -> MutexGuard<'_, ()> {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner)
     }

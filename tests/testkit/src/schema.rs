@@ -13,7 +13,11 @@ pub fn check(document: &Value, schema: &Value, value: &Value) -> Result<(), Stri
         Value::Object(keywords) => keywords.iter().try_for_each(|(name, keyword)| {
             check_keyword(document, keywords, name, keyword, value)
         }),
-        other => Err(format!("{other} is no schema")),
+        other @ (Value::Null
+        | Value::Bool(false)
+        | Value::Number(_)
+        | Value::String(_)
+        | Value::Array(_)) => Err(format!("{other} is not a schema")),
     }
 }
 
@@ -34,8 +38,12 @@ fn check_keyword(
             return check(document, target, value);
         }
         "type" => match keyword {
-            Value::Array(kinds) => kinds.iter().any(|kind| is_of(kind, value)),
-            kind => is_of(kind, value),
+            Value::Array(kinds) => kinds
+                .iter()
+                .filter_map(Value::as_str)
+                .any(|kind| is_of(kind, value)),
+            Value::String(kind) => is_of(kind, value),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => false,
         },
         "const" => keyword == value,
         "enum" => list(keyword).contains(value),
@@ -93,15 +101,15 @@ fn list(keyword: &Value) -> &[Value] {
     keyword.as_array().expect("the keyword has a list")
 }
 
-fn is_of(kind: &Value, value: &Value) -> bool {
-    match kind.as_str() {
-        Some("null") => value.is_null(),
-        Some("boolean") => value.is_boolean(),
-        Some("integer") => value.is_i64() || value.is_u64(),
-        Some("number") => value.is_number(),
-        Some("string") => value.is_string(),
-        Some("array") => value.is_array(),
-        Some("object") => value.is_object(),
+fn is_of(kind: &str, value: &Value) -> bool {
+    match kind {
+        "null" => value.is_null(),
+        "boolean" => value.is_boolean(),
+        "integer" => value.is_i64() || value.is_u64(),
+        "number" => value.is_number(),
+        "string" => value.is_string(),
+        "array" => value.is_array(),
+        "object" => value.is_object(),
         _ => false,
     }
 }

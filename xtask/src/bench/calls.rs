@@ -1,4 +1,4 @@
-//! The longest call of each function of the host: what `host/policy/benches/worst.rs` measures.
+//! The longest policy call for each host function, measured by `host/policy/benches/worst.rs`.
 
 use std::fs;
 use std::path::Path;
@@ -10,22 +10,22 @@ use serde_json::Value;
 use crate::process::{cargo, run};
 use crate::workspace::{Workspace, root};
 
-/// The deadline of these calls in milliseconds: that of a configuration which says nothing.
+/// Deadline of these calls in milliseconds: the default.
 pub(crate) const DEADLINE_MS: f64 = 5.0;
 
-/// What a call comes to that does nothing but this until its deadline.
+/// The duration of a call that repeats one operation until its deadline.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Longest {
     /// The function of the contract, or the instruction.
     pub(crate) function: String,
-    /// How long the call takes in milliseconds; the median.
+    /// Median duration of the call in milliseconds.
     pub(crate) milliseconds: f64,
 }
 
-/// Measures them all, the longest first.
+/// Measures all of them, the longest first.
 pub(crate) fn measure() -> Result<Vec<Longest>> {
     let folder = Workspace::own()?.target.join("criterion/worst");
-    // What an earlier run left, whose functions may be gone.
+    // Results of an earlier run may include functions that no longer exist.
     let _nothing_there = fs::remove_dir_all(&folder);
     run(cargo().current_dir(root()).args([
         "bench",

@@ -7,10 +7,10 @@ use serde_json::{Value, json};
 
 use super::servers::Running;
 
-/// Nothing that works takes this long.
+/// Time limit of a request, far above the usual duration.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Asks a host over HTTP.
+/// A client of a host's HTTP interface.
 pub(super) struct Control {
     agent: ureq::Agent,
     base: String,
@@ -25,7 +25,7 @@ impl Control {
         }
     }
 
-    /// Loads the table anew; returns the host's report when the new one serves.
+    /// Reloads the table, and returns the host's report when the new table is active.
     pub(super) fn reload(&self) -> Result<Value> {
         let call = json!({"jsonrpc": "2.0", "method": "address.reload", "id": 1});
         let mut answer = self
@@ -37,7 +37,7 @@ impl Control {
         Ok(answer["result"].take())
     }
 
-    /// The sum of a metric over its labels.
+    /// Returns the sum of a metric over its labels.
     pub(super) fn metric(&self, name: &str) -> Result<u64> {
         let mut answer = self.agent.get(format!("{}/metrics", self.base)).call()?;
         let page = answer.body_mut().read_to_string()?;
@@ -47,7 +47,7 @@ impl Control {
             .filter(|rest| rest.starts_with([' ', '{']))
             .filter_map(|rest| rest.rsplit(' ').next()?.parse().ok())
             .collect();
-        ensure!(!values.is_empty(), "the host tells no {name}");
+        ensure!(!values.is_empty(), "the host has no metric {name}");
         Ok(values.iter().sum::<f64>() as u64)
     }
 }

@@ -1,4 +1,4 @@
-//! The MariaDB that both hosts read their tables from: in a temporary folder, on loopback, gone when the benchmark is over.
+//! The MariaDB from which both servers read their tables, in a temporary directory and on loopback, for the duration of the benchmark.
 
 use std::fs;
 use std::io::Write;
@@ -12,27 +12,27 @@ use super::pinned::{Process, free_port};
 use super::plan::Rows;
 use crate::process::{capture, find};
 
-/// How many rows the largest table has.
+/// Number of rows of the largest table.
 pub(crate) const MILLION: u32 = 1_000_000;
 
 const USER: &str = "CREATE USER 'kamailio'@'127.0.0.1' IDENTIFIED BY 'kamailiorw'; \
                     GRANT ALL ON *.* TO 'kamailio'@'127.0.0.1';";
 const PAGE: &str = "INSERT INTO address (grp, ip_addr, mask, port, tag) VALUES \
                     (250, '10.8.203.139', 32, 5060, 'TestServer'), (200, '192.168.1.0', 24, 5060, 'OfficeSubnet');";
-/// Last, so that whoever looks through the rows one by one finds it last.
+/// The last row, so that a linear search finds it last.
 const LOOPBACK: &str = "INSERT INTO address (grp, ip_addr, mask, port, tag) VALUES (200, '127.2.0.0', 16, 0, 'Loopback');";
 
 /// A running database server.
 #[derive(Debug)]
 pub(crate) struct Database {
-    // Dropped in this order: the server goes before its files.
+    // Dropped in this order: the server ends before its files are removed.
     _server: Process,
     folder: TempDir,
     port: u16,
 }
 
 impl Database {
-    /// The version of the MariaDB that is installed.
+    /// Returns the version of the installed MariaDB.
     pub(crate) fn version() -> Result<String> {
         let text = capture(Command::new(program()?).arg("--version"))?;
         let version = text.split("Ver ").nth(1).unwrap_or(&text);
@@ -45,7 +45,7 @@ impl Database {
         let port = free_port()?;
         let user = current_user()?;
         install(folder.path(), &user)?;
-        // It shares its core with the generator, whose time is what is measured.
+        // The database shares its core with the load generator, whose time matters.
         let mut command = Command::new("nice");
         command
             .args(["-n", "19"])
@@ -79,11 +79,11 @@ impl Database {
         })
     }
 
-    /// Makes the database for this table, filled.
+    /// Creates and fills the database for this table.
     pub(crate) fn fill(&self, rows: Rows, schema: &str) -> Result<()> {
         let others = match rows {
             Rows::Few => String::new(),
-            // Networks from 20.0.0.0 on: neither loopback nor the page's.
+            // Networks from 20.0.0.0 on, which overlap neither loopback nor the rows of the README's example.
             Rows::Many => format!(
                 "INSERT INTO address (grp, ip_addr, mask, port, tag) \
                  SELECT 200, INET_NTOA((20 << 24) + (seq << 8)), 24, 0, NULL FROM seq_1_to_{};",
@@ -94,10 +94,10 @@ impl Database {
         self.expect_rows(name(rows), rows.count())
     }
 
-    /// Makes the database `million`: four of five rows hosts, the fifth a /24, all over IPv4, in the page's two groups, a thousand
-    /// different tags.
+    /// Creates the database `million`: four of five rows are hosts, the fifth is a /24, all over IPv4, in the two groups of the README's
+    /// example, with a thousand different tags.
     pub(crate) fn fill_million(&self, schema: &str) -> Result<()> {
-        // Odd factor: every number below 2^32 comes at most once. 127/8 stays out.
+        // The factor is odd, so every number below 2^32 occurs at most once. 127/8 is excluded.
         let hosts = "INET_NTOA((seq * 2654435761) & 0xFFFFFFFF)";
         let networks = "INET_NTOA(((seq * 2654435761) & 0xFFFFFF00))";
         let rows = format!(
@@ -110,7 +110,7 @@ impl Database {
         self.expect_rows("million", MILLION)
     }
 
-    /// The URL of one of the databases.
+    /// Returns the URL of one of the databases.
     pub(crate) fn url(&self, name: &str) -> String {
         format!("mysql://kamailio:kamailiorw@127.0.0.1:{}/{name}", self.port)
     }
@@ -135,7 +135,7 @@ impl Database {
     }
 }
 
-/// The name of the database with this many rows.
+/// Returns the name of the database with this many rows.
 pub(crate) fn name(rows: Rows) -> &'static str {
     match rows {
         Rows::Few => "few",
@@ -143,7 +143,7 @@ pub(crate) fn name(rows: Rows) -> &'static str {
     }
 }
 
-/// The SQL that makes Kamailio's tables: our own migrations for MySQL.
+/// Returns the SQL that creates Kamailio's tables: our migrations for MySQL.
 pub(crate) fn schema(root: &Path) -> Result<String> {
     let folder = root.join("migrations/mysql");
     let mut files = Vec::new();
@@ -155,7 +155,7 @@ pub(crate) fn schema(root: &Path) -> Result<String> {
             files.push(path);
         }
     }
-    ensure!(!files.is_empty(), "{} holds no SQL", folder.display());
+    ensure!(!files.is_empty(), "{} contains no SQL", folder.display());
     files.sort();
     let mut schema = String::new();
     for file in files {
@@ -189,7 +189,7 @@ fn install(folder: &Path, user: &str) -> Result<()> {
     capture(&mut command).map(drop)
 }
 
-/// Runs statements as the database's root and gives what they print.
+/// Executes statements as the database's root, and returns the output.
 fn statement(folder: &Path, database: &str, text: &str) -> Result<String> {
     let mut command = Command::new("mariadb");
     command

@@ -1,4 +1,4 @@
-//! The worst datagram that a stranger can send: CPU time of large messages of every shape, against a plain one of the same size.
+//! CPU time of the worst datagram from an unknown source: large messages of every shape, compared with a plain one of the same size.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
@@ -13,27 +13,27 @@ use super::pinned::{Process, free_port};
 use super::plan::Pace;
 use super::servers::Programs;
 
-/// Bytes of each datagram: close to the most that UDP carries.
+/// Size of each datagram in bytes, close to the largest UDP datagram.
 const SIZE: usize = 60_000;
 
 /// Datagrams of one shape in one window.
 const COUNT: usize = 400;
 
-/// Datagrams sent between two requests whose answer is awaited, so that none is lost to a full socket.
+/// Datagrams between two requests whose responses are awaited, so that no datagram is lost because of a full socket.
 const BATCH: usize = 2;
 
-/// What one shape costs.
+/// The cost of one shape.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Shaped {
     /// What is large about it.
     pub(crate) shape: &'static str,
-    /// CPU time of the host for each, microseconds; the median of the rounds.
+    /// CPU time of the host per datagram in microseconds; the median of the rounds.
     pub(crate) cpu_us: f64,
-    /// Against the plain one in the same round; the median of the rounds.
+    /// Ratio to the plain one of the same round; the median of the rounds.
     pub(crate) against_plain: f64,
 }
 
-/// Measures every shape, the dearest first.
+/// Measures every shape, the most expensive first.
 pub(crate) fn measure(programs: &Programs, pace: &Pace) -> Result<Vec<Shaped>> {
     let host = Host::start(programs, pace)?;
     let shapes = shapes();
@@ -58,7 +58,7 @@ pub(crate) fn measure(programs: &Programs, pace: &Pace) -> Result<Vec<Shaped>> {
 }
 
 struct Host {
-    // Dropped in this order: the process goes before its files.
+    // Dropped in this order: the process ends before its files are removed.
     process: Process,
     caller: UdpSocket,
     address: SocketAddr,
@@ -66,7 +66,7 @@ struct Host {
 }
 
 impl Host {
-    /// A host with tenants that are chosen by the domains of request URI and From, the exact ones and those below a name.
+    /// Starts a host with tenants that are selected by the domains of request URI and From, exact ones and wildcards.
     fn start(programs: &Programs, pace: &Pace) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
@@ -95,7 +95,7 @@ impl Host {
         })
     }
 
-    /// CPU time for each datagram, without that of the requests sent between them.
+    /// Returns the CPU time per datagram, without that of the requests in between.
     fn cost_us(&self, datagram: &[u8]) -> Result<f64> {
         let window = |datagram: Option<&[u8]>| -> Result<f64> {
             self.send(datagram, COUNT / 10)?;
@@ -136,11 +136,11 @@ impl Host {
         Ok(())
     }
 
-    /// The scheduler's account of all threads of the host.
+    /// Returns the CPU time of all threads of the host, as accounted by the scheduler.
     fn cpu_ns(&self) -> Result<u64> {
         let mut sum = 0;
         for thread in fs::read_dir(format!("/proc/{}/task", self.process.pid()))? {
-            // A thread may end meanwhile. Those that work on datagrams do not.
+            // A thread may end meanwhile, but not one that handles datagrams.
             let Ok(account) = fs::read_to_string(thread?.path().join("schedstat")) else {
                 continue;
             };
@@ -151,7 +151,7 @@ impl Host {
     }
 }
 
-/// All shapes; the first is the plain one.
+/// Returns all shapes. The first is the plain one.
 fn shapes() -> Vec<(&'static str, Vec<u8>)> {
     let labels = |name: &str| format!("{}{name}", "a.".repeat(3900));
     let params = |count: usize| ";a=b".repeat(count);
@@ -244,7 +244,7 @@ fn shapes() -> Vec<(&'static str, Vec<u8>)> {
     .collect()
 }
 
-/// A request that is filled up with its body.
+/// A request that is padded with its body.
 struct Message {
     uri: String,
     from: String,

@@ -7,17 +7,17 @@ use serde::Serialize;
 use super::load::Report;
 use super::plan::{Rows, Server, Subject, Task};
 
-/// What is measured.
+/// A task and the server that performs it.
 pub(crate) type Key = (Task, Subject);
 
-/// What was measured of one server doing one task over one table.
+/// The result of one server with one table and one task.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Figure {
     #[serde(flatten)]
     pub(crate) task: Task,
     pub(crate) server: Server,
     pub(crate) rows: Option<Rows>,
-    /// CPU time for each request, in user mode and in the kernel, microseconds.
+    /// CPU time per request, in user mode and in the kernel, in microseconds.
     pub(crate) cpu_us: f64,
     pub(crate) user_us: f64,
     pub(crate) system_us: f64,
@@ -29,27 +29,27 @@ pub(crate) struct Figure {
     pub(crate) memory_bytes: u64,
     /// Share of one core that the server used.
     pub(crate) cores: f64,
-    /// Share of the time in which the generator had nothing to do.
+    /// Share of the time in which the generator was idle.
     pub(crate) generator_idle: f64,
-    /// Requests that had to be sent again, in all rounds.
+    /// Requests that were sent again, in all rounds.
     pub(crate) resent: u64,
     /// Requests answered, in all rounds.
     pub(crate) answered: u64,
 }
 
-/// All measurements of a run, by what was measured.
+/// All measurements of a run.
 #[derive(Debug, Default)]
 pub(crate) struct Figures {
     reports: BTreeMap<Key, BTreeMap<usize, Report>>,
 }
 
 impl Figures {
-    /// Adds the measurement of one round.
+    /// Adds the measurement of a round.
     pub(crate) fn add(&mut self, key: Key, round: usize, report: Report) {
         self.reports.entry(key).or_default().insert(round, report);
     }
 
-    /// The figures, by task, server and table.
+    /// Returns the figures, ordered by task, server and table.
     pub(crate) fn all(&self) -> Vec<Figure> {
         let reports = self.reports.iter();
         let reports = reports.map(|(key, rounds)| (*key, rounds.values().collect::<Vec<_>>()));
@@ -58,8 +58,8 @@ impl Figures {
             .collect()
     }
 
-    /// The median over the rounds of the ratio of two measurements' CPU time. Taken round by round, because a shared machine is now
-    /// faster and now slower, but the same for both within a round.
+    /// Returns the median over the rounds of the ratio of two CPU times. The ratio is computed for each round, because the speed of a
+    /// shared machine varies between rounds, but less within one.
     pub(crate) fn ratio(&self, of: Key, to: Key) -> Option<f64> {
         let (of, to) = (self.reports.get(&of)?, self.reports.get(&to)?);
         let cpu = |report: &Report| report.window.server.cpu_us;
@@ -97,7 +97,7 @@ fn figure((task, subject): Key, reports: &[&Report]) -> Figure {
     }
 }
 
-/// The middle value, or the mean of the two middle ones.
+/// Returns the middle value, or the mean of the two middle values.
 pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;
@@ -151,7 +151,7 @@ pub(crate) mod tests {
         }
     }
 
-    /// A 401 over three rows with the server's core full.
+    /// A 401 with three rows at full load.
     pub(crate) fn reject(server: Server) -> Key {
         let task = Task {
             work: Work::Reject,
@@ -162,7 +162,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_ratio_compares_what_was_measured_in_the_same_round() {
+    fn a_ratio_compares_measurements_of_the_same_round() {
         let (ours, theirs) = (reject(Server::Portcullis), reject(Server::Kamailio));
         let mut figures = Figures::default();
         assert_eq!(figures.ratio(ours, theirs), None);

@@ -1,4 +1,4 @@
-//! One measurement: the generator put on its core against a running server.
+//! One measurement: the load generator on its core, against a running server.
 
 use std::process::Command;
 
@@ -9,7 +9,7 @@ use super::pinned::pin;
 use super::plan::{Pace, Shape, Task, Work};
 use super::servers::{Programs, Running};
 
-/// What the generator reports, as far as it is needed here; its own documentation tells what each figure means.
+/// The part of the generator's report that is used here; the generator documents the meaning of each figure.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) struct Report {
     pub(crate) sent: u64,
@@ -26,7 +26,7 @@ pub(crate) struct Report {
     pub(crate) beside: Vec<Beside>,
 }
 
-/// What a crowd did that was there as load only.
+/// The result of traffic that only adds load.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize)]
 pub(crate) struct Beside {
     pub(crate) sent: u64,
@@ -43,7 +43,7 @@ pub(crate) struct Window {
     pub(crate) server: Usage,
 }
 
-/// Microseconds from a request to its answer.
+/// Microseconds from a request to its response.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize)]
 pub(crate) struct Latency {
     pub(crate) p50_us: f64,
@@ -52,7 +52,7 @@ pub(crate) struct Latency {
     pub(crate) max_us: f64,
 }
 
-/// What the server used for each request.
+/// What the server used per request.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize)]
 pub(crate) struct Usage {
     pub(crate) cpu_us: f64,
@@ -62,10 +62,10 @@ pub(crate) struct Usage {
     pub(crate) memory_bytes: u64,
 }
 
-/// Puts `server` under load.
+/// Puts a server under load.
 ///
 /// # Errors
-/// When answers are wrong or missing: figures of a server that does not do the work are worth nothing.
+/// If responses are wrong or missing: the figures of a server that does not do its work are worthless.
 pub(crate) fn measure(
     task: Task,
     server: &Running,
@@ -102,7 +102,7 @@ pub(crate) fn measure(
 /// Runs the generator on its core.
 ///
 /// # Errors
-/// As above.
+/// See [`measure`].
 pub(crate) fn report(generator: &Command, pace: &Pace) -> Result<Report> {
     let output = pin(pace.load_core, generator)
         .output()
@@ -133,14 +133,14 @@ impl Report {
         } = self;
         ensure!(
             *unexpected == 0 && *lost == 0 && *foreign == 0,
-            "of {sent} requests {unexpected} were answered otherwise than expected ({codes}) and {lost} not at all; \
+            "of {sent} requests, {unexpected} had unexpected responses ({codes}) and {lost} had none; \
              {foreign} datagrams belong to no request"
         );
         ensure!(
             repeated <= resent,
             "{repeated} requests were answered twice, though only {resent} were sent twice"
         );
-        // Every datagram that is lost costs the server work that is counted for no answer.
+        // Every lost datagram costs the server CPU time that is counted for no response.
         ensure!(
             resent * 200 <= *sent,
             "{resent} of {sent} requests had to be sent again: the server loses datagrams"

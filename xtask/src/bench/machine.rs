@@ -1,4 +1,4 @@
-//! The machine that figures are from.
+//! The machine on which figures are measured.
 
 use std::fs;
 use std::thread;
@@ -9,22 +9,22 @@ use serde::Serialize;
 use crate::process::capture;
 use crate::workspace::root;
 
-/// What figures depend on.
+/// Properties of the machine on which the figures depend.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Machine {
-    /// Seconds since 1970.
+    /// Seconds since the Unix epoch.
     pub(crate) time: u64,
     pub(crate) cpu: String,
     pub(crate) cores: usize,
     pub(crate) kernel: String,
-    /// Processes that wanted a core in the last minute, before the benchmark. Near 0 on a machine that is left alone.
+    /// Load average of the last minute before the benchmark. Near 0 on an idle machine.
     pub(crate) load_before: f64,
-    /// The commit that was measured; "+" if files differ from it.
+    /// The measured commit; "+" if files differ from it.
     pub(crate) commit: String,
 }
 
 impl Machine {
-    /// This machine, now.
+    /// Returns the properties of this machine.
     pub(crate) fn new() -> Self {
         let read = |file| fs::read_to_string(file).unwrap_or_default();
         let cpu = read("/proc/cpuinfo");
@@ -43,7 +43,7 @@ impl Machine {
         }
     }
 
-    /// True if others were using the machine.
+    /// Whether other programs were using the machine.
     pub(crate) fn is_busy(&self) -> bool {
         self.load_before > self.cores as f64 / 2.0
     }
@@ -60,12 +60,12 @@ fn commit() -> Option<String> {
     Some(format!("{}{mark}", commit.trim()))
 }
 
-/// Memory of a process, pages that it shares with others counted in part.
+/// Returns the memory of a process in which shared pages count in proportion.
 pub(crate) fn memory_bytes(pid: u32) -> u64 {
     account(pid, "Pss:")
 }
 
-/// Memory of a process, pages that it shares with others counted in full: what it takes does not change when another one starts.
+/// Returns the memory of a process in which shared pages count fully: it does not change when another process starts.
 pub(crate) fn resident_bytes(pid: u32) -> u64 {
     account(pid, "Rss:")
 }
@@ -84,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_shared_counts_in_part_or_in_full() {
+    fn shared_pages_count_in_part_or_fully() {
         let own = std::process::id();
         let (part, full) = (memory_bytes(own), resident_bytes(own));
         assert!(0 < part && part <= full, "{part} of {full}");

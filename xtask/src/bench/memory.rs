@@ -1,4 +1,4 @@
-//! What attacks on the host's memory come to: `portcullis-soak memory` makes them, each on a host of its own.
+//! Memory of the host under attack: `portcullis-soak memory` performs each attack on a host of its own.
 
 use std::fs;
 
@@ -9,28 +9,28 @@ use super::servers::Programs;
 use crate::process::cargo;
 use crate::workspace::{Workspace, root};
 
-/// What one attack came to, MiB.
+/// Result of one attack, in MiB.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) struct Attacked {
-    /// What was done.
+    /// Name of the attack.
     pub(crate) attack: String,
-    /// Before.
+    /// Memory before the attack.
     pub(crate) before_mib: u64,
-    /// At most, while it lasted.
+    /// Maximum during the attack.
     pub(crate) most_mib: u64,
-    /// How much more than before it may be.
+    /// Permitted increase.
     pub(crate) bound_mib: u64,
 }
 
 /// Length of each attack.
 const SECONDS: u32 = 20;
 
-/// Makes every attack.
+/// Performs every attack.
 pub(crate) fn measure(programs: &Programs) -> Result<Vec<Attacked>> {
     let target = Workspace::own()?.target;
     let report = target.join("soak-memory.json");
     let _none_yet = fs::remove_file(&report);
-    // The status says whether all stayed within their bounds, which the report tells as well.
+    // The exit status says whether all attacks stayed within their limits, as the report does.
     cargo()
         .current_dir(root())
         .args([
@@ -47,7 +47,7 @@ pub(crate) fn measure(programs: &Programs) -> Result<Vec<Attacked>> {
         .env("PORTCULLIS_BIN", &programs.portcullis)
         .env("PORTCULLIS_POLICIES", target.join("policies"))
         .status()
-        .context("portcullis-soak can't be run")?;
+        .context("portcullis-soak cannot be run")?;
     let text = fs::read_to_string(&report).context("portcullis-soak left no report")?;
     Ok(serde_json::from_str(&text)?)
 }

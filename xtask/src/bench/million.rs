@@ -1,4 +1,4 @@
-//! A million rows: how long our host takes to load them, and how much memory the table takes.
+//! A million rows: the duration of a load, and the memory of the table.
 
 use std::time::Instant;
 
@@ -11,25 +11,25 @@ use super::database::{Database, MILLION};
 use super::plan::{Pace, Rows, Server, Subject};
 use super::servers::{Programs, Running};
 
-/// What was measured.
+/// The result.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Million {
     /// Rows in the table.
     pub(crate) rows: u64,
-    /// Time of a reload, asked for over the control port, until the new table serves; the median of several.
+    /// Duration of a reload over the control port until the new table is active; the median of several.
     pub(crate) load_seconds: f64,
-    /// Size of the table by the host's own account.
+    /// Size of the table as the host reports it.
     pub(crate) table_bytes: u64,
     /// Memory of the whole process with the table.
     pub(crate) memory_bytes: u64,
-    /// What the host said of the last reload.
+    /// The host's report of the last reload.
     pub(crate) report: Value,
 }
 
 /// Reloads that are timed.
 const RELOADS: usize = 3;
 
-/// Loads the table of a million rows again and again.
+/// Loads the table of a million rows repeatedly.
 pub(crate) fn measure(programs: &Programs, database: &Database, pace: &Pace) -> Result<Million> {
     let subject = Subject {
         server: Server::Portcullis,

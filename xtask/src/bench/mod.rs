@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: Portcullis, Kamailio with the page's configuration, and a bare UDP echo, side by side.
+//! `cargo xtask bench`: Portcullis, Kamailio with the configuration of the README, and a bare UDP echo server, side by side.
 
 mod calls;
 mod control;
@@ -41,14 +41,14 @@ use crate::build::{self, Profile};
 use crate::debian::{self, Need};
 use crate::workspace::{Workspace, root};
 
-/// Measure Portcullis beside Kamailio and a bare UDP echo
+/// Measure Portcullis, Kamailio and a bare UDP echo server
 ///
-/// Each server runs with one worker on one core; load, callee and MariaDB on another. Every measurement is repeated in rounds, and
-/// the medians count. The table shows CPU time for each request; below it stand the project's targets with what was reached. The
-/// same goes as JSON to target/bench.
+/// Each server runs with one worker on one core; load generator, callee and MariaDB run on another. Every measurement is repeated in
+/// rounds, and the medians are reported. The table shows CPU time per request, followed by the project's targets and the values reached.
+/// The results are also written as JSON to target/bench.
 #[derive(Debug, clap::Args)]
 pub(crate) struct BenchArgs {
-    /// One short round, for a first look
+    /// One short round, for a first impression
     #[arg(long)]
     quick: bool,
     /// Measure this part only; may be given several times
@@ -57,16 +57,16 @@ pub(crate) struct BenchArgs {
     /// Measure this server only; may be given several times
     #[arg(long, value_name = "SERVER")]
     server: Vec<Server>,
-    /// How often everything is measured (5, or 1 with --quick)
+    /// Number of rounds (5, or 1 with --quick)
     #[arg(long)]
     rounds: Option<usize>,
-    /// Length of a measurement (3, or 1 with --quick)
+    /// Length of a measurement in seconds (3, or 1 with --quick)
     #[arg(long)]
     seconds: Option<f64>,
-    /// Write the JSON here as well
+    /// Also write the JSON to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Measure what has been built before
+    /// Do not build; measure what has been built before
     #[arg(long)]
     no_build: bool,
 }
@@ -128,19 +128,19 @@ pub(crate) fn run(args: BenchArgs) -> Result<()> {
     Ok(())
 }
 
-/// A benchmark under way.
+/// A benchmark in progress.
 struct Bench {
     programs: Programs,
-    /// None if MariaDB is not there.
+    /// `None` without MariaDB.
     database: Option<Database>,
     figures: Figures,
-    /// What could not be measured, and why.
+    /// What could not be measured, with the reason.
     problems: Vec<String>,
     pace: Pace,
 }
 
 impl Bench {
-    /// Finds or installs the programs of others, and fills the database.
+    /// Finds or installs the other programs, and fills the database.
     fn prepare(&mut self, args: &BenchArgs) -> Result<Peers> {
         let installed = debian::require(&[
             Need {
@@ -169,7 +169,7 @@ impl Bench {
         Ok(peers)
     }
 
-    /// What is asked for and can be measured.
+    /// Returns the tasks that are selected and can be measured.
     fn tasks(&mut self, args: &BenchArgs) -> Vec<(Subject, Vec<Task>)> {
         let mut tasks = plan::matrix(&args.only, &args.server);
         let has_portcullis = self.has_portcullis();
@@ -193,7 +193,7 @@ impl Bench {
         tasks
     }
 
-    /// Starts a server, gives it its tasks one after the other, and ends it.
+    /// Starts a server, runs its tasks one after the other, and stops it.
     fn subject(&mut self, round: usize, subject: Subject, tasks: &[Task]) {
         let url = self.database.as_ref().zip(subject.rows);
         let url = url.map(|(database, rows)| database.url(database::name(rows)));
@@ -300,7 +300,7 @@ impl Bench {
     }
 }
 
-/// Whether this part, which only our host has, is asked for.
+/// Whether this part, which only Portcullis has, is selected.
 fn wants_ours(args: &BenchArgs, part: Part) -> bool {
     let part = args.only.is_empty() || args.only.contains(&part);
     part && (args.server.is_empty() || args.server.contains(&Server::Portcullis))

@@ -1,5 +1,5 @@
-//! What hostile neighbours cost a tenant: the latency of its requests alone, beside four tenants that behave, and beside four that
-//! do not, on one worker.
+//! The effect of hostile tenants on another tenant on the same worker: the latency of its requests alone, next to four well-behaved
+//! tenants, and next to four hostile ones.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -15,10 +15,10 @@ use super::pinned::{Process, free_port, pin};
 use super::plan::Pace;
 use super::servers::Programs;
 
-/// Requests a second of each tenant.
+/// Requests per second of each tenant.
 const RATE: u32 = 5_000;
 
-/// The tenants beside the one that is measured, and how each misbehaves.
+/// The tenants next to the measured one, and how each misbehaves.
 const HOSTILE: [(&str, &str); 4] = [
     ("loops", "loop"),
     ("grows", "grow"),
@@ -26,39 +26,39 @@ const HOSTILE: [(&str, &str); 4] = [
     ("shouts", "log"),
 ];
 
-/// How long the neighbours are at it before anything is measured, in seconds.
+/// Seconds for which the other tenants send before the measurement begins.
 const SETTLE: f64 = 2.0;
 
-/// What was measured; medians of the rounds.
+/// The result; medians of the rounds.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Neighbours {
-    /// What keeps them in check.
+    /// What limits the hostile tenants.
     pub(crate) check: Check,
-    /// Requests a second of each of the five tenants.
+    /// Requests per second of each of the five tenants.
     pub(crate) per_second: u32,
     /// p99 of the tenant alone, microseconds.
     pub(crate) alone_p99_us: f64,
-    /// The same beside four tenants that behave.
+    /// The same next to four well-behaved tenants.
     pub(crate) calm_p99_us: f64,
-    /// The same beside four that do not.
+    /// The same next to four hostile ones.
     pub(crate) hostile_p99_us: f64,
-    /// The last against the first, of one round each.
+    /// Ratio of the last to the first, of one round each.
     pub(crate) p99_ratio: f64,
-    /// Answers that it got for each request beside those that do not.
+    /// Responses per request of the tenant, next to hostile ones.
     pub(crate) answered: f64,
 }
 
-/// What keeps hostile tenants in check.
+/// What limits hostile tenants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Check {
-    /// As a tenant is by default: a policy that fails is taken out of service for a while.
+    /// The default: a policy that fails is taken out of service for a while.
     Breaker,
-    /// No breaker: each request is judged, within a deadline of 1 ms and a twentieth of the worker's time for each tenant.
+    /// No breaker: each request is evaluated, with a deadline of 1 ms and a CPU share of 5 % for each tenant.
     Share,
 }
 
-/// Measures each round alone, beside calm and beside hostile neighbours.
+/// Measures each round alone, next to well-behaved and next to hostile tenants.
 pub(crate) fn measure(check: Check, programs: &Programs, pace: &Pace) -> Result<Neighbours> {
     let calm = Host::start(check, false, programs, pace)?;
     let hostile = Host::start(check, true, programs, pace)?;
@@ -95,9 +95,9 @@ pub(crate) fn measure(check: Check, programs: &Programs, pace: &Pace) -> Result<
     })
 }
 
-/// A host with five tenants, told apart by where requests come from.
+/// A host with five tenants, selected by the source of requests.
 struct Host {
-    // Dropped in this order: the process goes before its files.
+    // Dropped in this order: the process ends before its files are removed.
     process: Process,
     address: SocketAddr,
     _folder: TempDir,
@@ -143,18 +143,18 @@ impl Host {
         })
     }
 
-    /// The tenant's own requests.
+    /// Measures the tenant's own requests.
     fn measure(&self, programs: &Programs, pace: &Pace) -> Result<Report> {
         self.load(0, pace.warm_up_seconds, programs, pace)
     }
 
-    /// The same while the four others send as much: one generator for all, so that none of them keeps another waiting.
+    /// The same while the four others send as many, all from one generator, so that none of them delays another.
     fn with_neighbours(&self, programs: &Programs, pace: &Pace) -> Result<Report> {
         let warm_up = pace.warm_up_seconds + SETTLE;
         let report = self.load(HOSTILE.len(), warm_up, programs, pace)?;
         let meant = f64::from(RATE) * (warm_up + pace.seconds);
         for crowd in &report.beside {
-            // The figures would be those of a lighter attack.
+            // Otherwise the figures would be those of a weaker attack.
             if (crowd.sent as f64) < 0.95 * meant {
                 bail!("a neighbour sent {} requests of {meant}", crowd.sent);
             }

@@ -1,4 +1,4 @@
-//! A server under load: started on its core, awaited, and ended with everything that it started.
+//! A server under load: started on its core, awaited, and ended with all processes that it started.
 
 use std::fs::{self, File};
 use std::net::{SocketAddr, UdpSocket};
@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::process::{capture, show};
 
-/// A start takes longest with a large table in a slow database.
+/// Time limit of a start, which takes longest with a large table in a slow database.
 const START: Duration = Duration::from_secs(60);
 const PROBE: Duration = Duration::from_millis(50);
 
@@ -24,7 +24,7 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Starts a program on one core, or on all; what it prints goes to `log`.
+    /// Starts a program on one core, or on all; its output goes to `log`.
     pub(crate) fn start(
         name: &str,
         core: impl Into<Option<usize>>,
@@ -51,7 +51,7 @@ impl Process {
         })
     }
 
-    /// Its process id.
+    /// Returns its process id.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
@@ -64,15 +64,15 @@ impl Process {
         capture(&mut taskset).map(drop)
     }
 
-    /// Returns when `ready` says so.
+    /// Returns when `ready` returns true.
     ///
     /// # Errors
-    /// When the process ends before, or takes too long; with the end of its log.
+    /// If the process ends before, or takes too long. The error contains the end of its log.
     pub(crate) fn wait_until(&mut self, ready: impl FnMut() -> bool) -> Result<()> {
         self.wait_until_within(START, ready)
     }
 
-    /// The same with another limit of time.
+    /// The same with another time limit.
     pub(crate) fn wait_until_within(
         &mut self,
         time: Duration,
@@ -95,7 +95,7 @@ impl Process {
         Ok(())
     }
 
-    /// Returns when the server answers OPTIONS at this address (the echo answers anything).
+    /// Returns when the server answers OPTIONS at this address (the echo server answers anything).
     pub(crate) fn wait_for_sip(&mut self, address: SocketAddr) -> Result<()> {
         let socket = UdpSocket::bind("127.1.0.1:0")?;
         socket.set_read_timeout(Some(PROBE))?;
@@ -130,13 +130,13 @@ impl Drop for Process {
             }
             thread::sleep(Duration::from_millis(5));
         }
-        // It does not listen; there is nobody to tell about an error here.
+        // The process ignores the signal, and an error cannot be reported here.
         let _killed = self.child.kill();
         let _reaped = self.child.wait();
     }
 }
 
-/// The command, bound to one core from its first instruction on.
+/// Returns the command, bound to one core from its first instruction on.
 pub(crate) fn pin(core: usize, command: &Command) -> Command {
     let mut pinned = Command::new("taskset");
     pinned
@@ -153,7 +153,7 @@ fn with_arguments_of(command: &Command, mut other: Command) -> Command {
     other
 }
 
-/// A UDP and TCP port of 127.0.0.1 that is free at this moment.
+/// Returns a port of 127.0.0.1 that is currently free for UDP and TCP.
 pub(crate) fn free_port() -> Result<u16> {
     for _ in 0..100 {
         let port = UdpSocket::bind("127.0.0.1:0")?.local_addr()?.port();

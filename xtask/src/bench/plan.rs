@@ -1,4 +1,4 @@
-//! What is measured: which servers, over which tables, with which work, how often and how long.
+//! The plan of a benchmark: servers, tables, tasks, rounds and durations.
 
 use std::fmt;
 use std::thread;
@@ -11,28 +11,28 @@ use serde::Serialize;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Server {
-    /// Sends every datagram back: what UDP alone costs on this machine.
+    /// Returns every datagram: the cost of UDP alone on this machine.
     Echo,
-    /// Ours, built as packages are.
+    /// Portcullis, built as packages are.
     Portcullis,
-    /// The reference as it is in service: the page in a Kamailio with the modules and checks of Debian's configuration.
+    /// Kamailio as it is commonly used: the configuration of the README with the modules and checks of Debian's configuration.
     Kamailio,
-    /// The reference with nothing but what the page needs.
+    /// Kamailio with only what the configuration of the README needs.
     #[serde(rename = "kamailio-bare")]
     KamailioBare,
 }
 
-/// How many rows the `address` table has.
+/// Number of rows of the `address` table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Rows {
-    /// The page's two and the loopback group.
+    /// The two rows of the README and the loopback group.
     Few,
-    /// 100,000: the loopback group is the last, every other is a network that nothing comes from.
+    /// 100,000: the loopback group is the last row, the others are networks without traffic.
     Many,
 }
 
-/// What is asked of a server.
+/// What requests a server gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Work {
@@ -40,45 +40,45 @@ pub(crate) enum Work {
     Reject,
     /// OPTIONS to the server itself: 200.
     Options,
-    /// INVITE from a source in group 200, relayed to a callee, and the callee's 200 on its way back.
+    /// INVITE from a source in group 200, relayed to a callee, and the callee's 200 relayed back.
     Relay,
-    /// The datagram of [`Work::Reject`], back as it came.
+    /// The datagram of [`Work::Reject`], returned unchanged.
     Echo,
 }
 
-/// How requests come.
+/// Timing of the requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Shape {
-    /// As fast as the server answers: its core is full, and it finds several datagrams whenever it looks.
+    /// As fast as the server responds: its core is saturated, and it always finds several datagrams.
     Full,
-    /// 1,000 requests a second, evenly: the server sleeps and wakes for each, as most servers do most of the time.
+    /// 1,000 requests per second, evenly spaced: the server sleeps and wakes up for each, as most servers do most of the time.
     Quiet,
-    /// [`STEADY`] requests a second, evenly: the server sleeps and wakes for nearly every one.
+    /// [`STEADY`] requests per second, evenly spaced: the server sleeps and wakes up for nearly every one.
     Steady,
-    /// 50,000 requests a second, evenly: the server sleeps now and then.
+    /// 50,000 requests per second, evenly spaced: the server sleeps now and then.
     Brisk,
-    /// [`STEADY`] requests a second in small bursts, between which the generator leaves its core to others.
+    /// [`STEADY`] requests per second in small bursts, between which the generator leaves its core to other programs.
     Bursts,
 }
 
-/// What is done with a server in one window.
+/// The task of a server in one measurement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub(crate) struct Task {
-    /// What is asked.
+    /// The requests.
     pub(crate) work: Work,
-    /// How it comes.
+    /// Their timing.
     pub(crate) shape: Shape,
 }
 
-/// Requests a second of [`Shape::Steady`].
+/// Requests per second of [`Shape::Steady`].
 pub(crate) const STEADY: u64 = 10_000;
 
 impl Shape {
-    /// Those with requests that come evenly.
+    /// Those with evenly spaced requests.
     pub(crate) const EVEN: [Self; 3] = [Self::Quiet, Self::Steady, Self::Brisk];
 
-    /// Requests a second; none where the server sets the pace.
+    /// Returns the requests per second; `None` if the server determines the rate.
     pub(crate) fn rate(self) -> Option<u64> {
         match self {
             Self::Full => None,
@@ -89,7 +89,7 @@ impl Shape {
     }
 }
 
-/// A part of the benchmark that can be asked for by name.
+/// A part of the benchmark that can be selected by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Part {
     /// 401 to an unknown source.
@@ -98,11 +98,11 @@ pub(crate) enum Part {
     Options,
     /// Stateless relay.
     Relay,
-    /// 401s beside reloads of 100,000 rows.
+    /// 401s during reloads of 100,000 rows.
     Reload,
-    /// A tenant beside hostile ones.
+    /// A tenant next to hostile ones.
     Neighbours,
-    /// Many tenants, each with a policy of its own.
+    /// Many tenants, each with its own policy.
     Tenants,
     /// Loading a million rows.
     Million,
@@ -110,42 +110,42 @@ pub(crate) enum Part {
     Datagrams,
     /// Memory under attack.
     Memory,
-    /// The longest call of each function of the host.
+    /// The longest policy call for each host function.
     Calls,
 }
 
-/// One server as it is started: what it serves and over which table.
+/// One server as it is started, with its table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Subject {
     /// The server.
     pub(crate) server: Server,
-    /// Its table; the echo has none.
+    /// Its table; the echo server has none.
     pub(crate) rows: Option<Rows>,
 }
 
-/// How load is made.
+/// Amount of load and its placement.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Pace {
-    /// Each measurement is made this often; the median counts.
+    /// Number of rounds; the medians are reported.
     pub(crate) rounds: usize,
-    /// Load before a measured window.
+    /// Seconds of load before the measurement.
     pub(crate) warm_up_seconds: f64,
-    /// Length of a measured window.
+    /// Seconds of a measurement.
     pub(crate) seconds: f64,
-    /// Loopback addresses that requests come from.
+    /// Number of loopback addresses that send requests.
     pub(crate) sources: usize,
-    /// Requests that each source has under way.
+    /// Number of pending requests of each source.
     pub(crate) outstanding: usize,
     /// The core of the server under load.
     pub(crate) server_core: usize,
-    /// The core of everything else: generator, callee, database.
+    /// The core of everything else: load generator, callee, database.
     pub(crate) load_core: usize,
-    /// Numbers of tenants of the hosts in the part of that name. The others are set beside the first one.
+    /// Numbers of tenants in the part of that name. The others are compared with the first one.
     pub(crate) tenants: Vec<u32>,
 }
 
-/// The tasks of each subject, subjects in the order in which they are measured. Our two tables stand side by side, because they are
-/// compared to within a few percent.
+/// Returns the tasks of each subject, in the order of measurement. The two tables of Portcullis are adjacent, because they are compared to
+/// within a few percent.
 pub(crate) fn matrix(parts: &[Part], servers: &[Server]) -> Vec<(Subject, Vec<Task>)> {
     let parts: Vec<Work> = [
         (Part::Reject, Work::Reject),
@@ -201,7 +201,7 @@ impl Subject {
         if self.rows == Some(Rows::Few) {
             for work in parts {
                 let even: &[Shape] = match work {
-                    // With all of Debian's modules it takes more than a core has at the highest rate.
+                    // With all of Debian's modules, the highest rate needs more than a core.
                     Work::Reject if self.server == Server::Kamailio => {
                         &[Shape::Quiet, Shape::Steady]
                     }
@@ -217,10 +217,10 @@ impl Subject {
 }
 
 impl Pace {
-    /// The usual pace, or the one for a quick look.
+    /// Returns the usual load, or that for a quick run.
     ///
     /// # Errors
-    /// When the machine has a single core: server and generator must not share one.
+    /// If the machine has a single core: server and load generator must not share one.
     pub(crate) fn new(quick: bool, rounds: Option<usize>, seconds: Option<f64>) -> Result<Self> {
         let cores = thread::available_parallelism()?.get();
         ensure!(
@@ -242,7 +242,7 @@ impl Pace {
         })
     }
 
-    /// A rough length of the whole run, to say beforehand.
+    /// Returns a rough estimate of the duration of the whole run.
     pub(crate) fn expected(&self, matrix: &[(Subject, Vec<Task>)]) -> Duration {
         let windows: usize = matrix.iter().map(|(_, tasks)| tasks.len()).sum();
         let start_seconds = 1.5;
@@ -253,7 +253,7 @@ impl Pace {
 }
 
 impl Rows {
-    /// The number of rows.
+    /// Returns the number of rows.
     pub(crate) fn count(self) -> u32 {
         match self {
             Self::Few => 3,
@@ -263,7 +263,7 @@ impl Rows {
 }
 
 impl Work {
-    /// The generator's name for it.
+    /// Returns the load generator's name for the task.
     pub(crate) fn mode(self) -> &'static str {
         match self {
             Self::Reject => "reject",
@@ -273,7 +273,7 @@ impl Work {
         }
     }
 
-    /// First source address: 127.2/16 is in group 200, 127.1/16 in none.
+    /// Returns the first source address: 127.2/16 is in group 200, 127.1/16 is in no group.
     pub(crate) fn first_source(self) -> &'static str {
         match self {
             Self::Relay => "127.2.0.1",
@@ -336,7 +336,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn everything_is_measured_unless_parts_are_asked_for() {
+    fn everything_is_measured_unless_parts_are_selected() {
         let windows = |parts: &[Part], servers: &[Server]| -> usize {
             matrix(parts, servers)
                 .iter()

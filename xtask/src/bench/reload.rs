@@ -1,5 +1,5 @@
-//! What reloads cost the requests beside them: the latency of 401s at a steady rate, quiet and while the table of 100,000 rows is
-//! loaded again and again, in the same run.
+//! The effect of reloads on requests: the latency of 401s at a steady rate, without reloads and while the table of 100,000 rows is reloaded
+//! continuously.
 
 use std::fmt;
 use std::fs;
@@ -20,26 +20,26 @@ use super::plan::{Pace, Rows, Server, Shape, Subject, Task, Work};
 use super::servers::{Programs, Running};
 use crate::process::capture;
 
-/// What was measured; medians of the rounds.
+/// The result; medians of the rounds.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Reload {
-    /// Where the rows are.
+    /// Source of the rows.
     pub(crate) source: Source,
     /// Rows in the table.
     pub(crate) rows: u32,
-    /// Latency that 99 of 100 requests do not exceed, with no reload going on, microseconds.
+    /// p99 latency without reloads, in microseconds.
     pub(crate) quiet_p99_us: f64,
-    /// The same while one reload follows the other.
+    /// The same during continuous reloads.
     pub(crate) p99_us: f64,
-    /// The second against the first, of one round each.
+    /// Ratio of the second to the first, of one round each.
     pub(crate) p99_ratio: f64,
-    /// How long a reload takes beside the requests.
+    /// Duration of a reload during the requests.
     pub(crate) reload_seconds: f64,
-    /// Reloads that were made.
+    /// Number of reloads.
     pub(crate) reloads: usize,
 }
 
-/// A kind of database that rows are loaded from.
+/// A kind of database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub(crate) enum Source {
     /// A server on another core.
@@ -50,13 +50,13 @@ pub(crate) enum Source {
     Sqlite,
 }
 
-/// Generator and database share a core, so the generator leaves it between its bursts.
+/// Load generator and database share a core, so the generator leaves it between its bursts.
 const TASK: Task = Task {
     work: Work::Reject,
     shape: Shape::Bursts,
 };
 
-/// Measures each round quiet and with reloads, one behind the other.
+/// Measures each round without and with reloads, one after the other.
 pub(crate) fn measure(
     source: Source,
     programs: &Programs,
@@ -72,7 +72,7 @@ pub(crate) fn measure(
     measure_from(source, &url, programs, pace)
 }
 
-/// Copies the rows of this database into a file of SQLite; its URL.
+/// Copies the rows of this database to an SQLite file; returns its URL.
 fn copied(programs: &Programs, url: &str, folder: &Path) -> Result<String> {
     let copy = format!("sqlite:{}", folder.join("address.db").display());
     let rows = folder.join("address.csv");
@@ -129,7 +129,7 @@ impl fmt::Display for Source {
     }
 }
 
-/// Does the work while reloads follow each other without a pause. Gives its result, and how long each reload took in seconds.
+/// Runs `work` while reloads follow each other without a pause. Returns its result, and the duration of each reload in seconds.
 fn with_reloads<T>(control: &Control, work: impl FnOnce() -> Result<T>) -> Result<(T, Vec<f64>)> {
     let is_over = AtomicBool::new(false);
     thread::scope(|threads| {
@@ -139,7 +139,7 @@ fn with_reloads<T>(control: &Control, work: impl FnOnce() -> Result<T>) -> Resul
         let seconds = reloads
             .join()
             .ok()
-            .context("the thread that reloads broke")??;
+            .context("the thread that reloads has panicked")??;
         Ok((done?, seconds))
     })
 }
@@ -152,7 +152,7 @@ fn reload_until(control: &Control, is_over: &AtomicBool) -> Result<Vec<f64>> {
         let loaded = report["subnets"].as_u64().zip(report["hosts"].as_u64());
         ensure!(
             loaded.is_some_and(|(subnets, hosts)| subnets + hosts == u64::from(Rows::Many.count())),
-            "a reload brought something else than the table: {report}"
+            "a reload loaded another table: {report}"
         );
         seconds.push(begun.elapsed().as_secs_f64());
     }

@@ -1,4 +1,4 @@
-//! The outcome, for people and as JSON.
+//! The results, as text and as JSON.
 
 use std::fmt;
 use std::fs;
@@ -19,7 +19,7 @@ use super::reload::Reload;
 use super::targets::{Comparison, Parts, Target, comparisons, targets};
 use super::tenants::Crowded;
 
-/// Everything that a benchmark found out.
+/// All results of a benchmark.
 #[derive(Debug, Serialize)]
 pub(crate) struct Outcome {
     machine: Machine,
@@ -39,7 +39,7 @@ pub(crate) struct Outcome {
     problems: Vec<String>,
 }
 
-/// The versions of the programs of others; none for what is missing.
+/// The versions of the other programs; `None` for missing ones.
 #[derive(Debug, serde::Serialize)]
 pub(super) struct Peers {
     pub(super) kamailio: Option<String>,
@@ -74,7 +74,7 @@ impl Outcome {
         }
     }
 
-    /// Writes the JSON into this folder, under the time of the run and as `latest.json`, and to `also`. Gives the files.
+    /// Writes the JSON to this directory, with the time of the run as its name and as `latest.json`, and to `also`. Returns the files.
     pub(crate) fn write(&self, folder: &Path, also: Option<&Path>) -> Result<Vec<PathBuf>> {
         let text = serde_json::to_string_pretty(self)?;
         fs::create_dir_all(folder)
@@ -90,7 +90,7 @@ impl Outcome {
         Ok(files)
     }
 
-    /// True if something could not be measured.
+    /// Whether something could not be measured.
     pub(crate) fn has_problems(&self) -> bool {
         !self.problems.is_empty()
     }
@@ -395,7 +395,7 @@ fn row(f: &mut fmt::Formatter<'_>, name: &str, figure: &Figure) -> fmt::Result {
         0 => String::new(),
         resent => format!("  ({resent} sent again)"),
     };
-    // Where the server had time left and the generator had none, the generator set the speed.
+    // If the server was partly idle and the load generator was not, the generator limited the rate.
     let is_starved =
         figure.task.shape == Shape::Full && figure.generator_idle < 0.02 && figure.cores < 0.95;
     let starved = if is_starved {
@@ -453,7 +453,7 @@ mod tests {
     }
 
     #[test]
-    fn a_person_sees_what_was_reached_and_what_was_missed() {
+    fn the_text_shows_which_targets_were_reached() {
         let text = outcome(5.0, Vec::new()).to_string();
         assert!(
             text.contains("aim reached   401, 3 rows: CPU against Kamailio's"),

@@ -1,4 +1,4 @@
-//! The servers under load, each started the way its operator would, with one worker.
+//! The servers under load, each started as its operator would, with one worker.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -13,48 +13,48 @@ use super::plan::{Rows, Server, Subject};
 use crate::debian::install_line;
 use crate::process::{capture, find, library_file};
 
-/// The module with which Kamailio reads MySQL.
+/// Kamailio's module for MySQL.
 pub(crate) const KAMAILIO_MYSQL: &str = "kamailio/modules/db_mysql.so";
 
 const KAMAILIO_CONFIG: &str = include_str!("kamailio.cfg");
 
-/// The page's rows and the loopback group, in the words of `portcullis address add`.
+/// The rows of the README and the loopback group, as arguments of `portcullis address add`.
 const PAGE: [[&str; 5]; 3] = [
     ["250", "10.8.203.139", "32", "5060", "TestServer"],
     ["200", "192.168.1.0", "24", "5060", "OfficeSubnet"],
     ["200", "127.2.0.0", "16", "0", "Loopback"],
 ];
 
-/// Where the programs are.
+/// Paths of the programs.
 #[derive(Clone, Debug)]
 pub(crate) struct Programs {
-    /// Our host, built as packages are.
+    /// Portcullis, built as packages are.
     pub(crate) portcullis: PathBuf,
-    /// The compiled page.
+    /// The compiled policy of the README.
     pub(crate) policy: PathBuf,
     /// The policy that misbehaves as its settings say.
     pub(crate) hostile: PathBuf,
-    /// Generator, callee and echo.
+    /// Load generator, callee and echo server.
     pub(crate) load: PathBuf,
 }
 
-/// A server ready for load.
+/// A server that is ready for load.
 #[derive(Debug)]
 pub(crate) struct Running {
-    // Dropped in this order: the process goes before its files.
+    // Dropped in this order: the process ends before its files are removed.
     process: Process,
-    /// Where it listens for SIP.
+    /// Its SIP address.
     pub(crate) address: SocketAddr,
-    /// Where it relays to.
+    /// The address to which it relays.
     pub(crate) callee: SocketAddr,
-    /// Our host's control port.
+    /// The control port of Portcullis.
     pub(crate) control: SocketAddr,
     _folder: TempDir,
 }
 
 impl Running {
-    /// Starts a server on this core, with its table in the database of this URL, and waits until it answers. Without a database our
-    /// host gets the page's table in SQLite; Kamailio has no other.
+    /// Starts a server on this core, with its table in the database of this URL, and waits until it answers. Without a database, Portcullis
+    /// gets the rows of the README in SQLite; Kamailio cannot run without one.
     pub(crate) fn start(
         subject: Subject,
         core: usize,
@@ -87,13 +87,13 @@ impl Running {
         })
     }
 
-    /// Its process id.
+    /// Returns its process id.
     pub(crate) fn pid(&self) -> u32 {
         self.process.pid()
     }
 }
 
-/// The version of the Kamailio that is installed, with the modules that are needed.
+/// Returns the version of the installed Kamailio, after checking for the required modules.
 pub(crate) fn kamailio_version() -> Result<String> {
     kamailio_modules()?;
     let text = capture(Command::new(kamailio_program()?).arg("-v"))?;
@@ -160,7 +160,7 @@ impl Places {
     ) -> Result<Command> {
         let database = database.context("Kamailio needs MariaDB")?;
         let modules = kamailio_modules()?;
-        // Kamailio takes the array of subnets in full at its start; 512 is its default.
+        // Kamailio allocates the whole array of subnets at its start; 512 is its default size.
         let subnets = rows.map_or(0, Rows::count) + 512;
         let config = KAMAILIO_CONFIG
             .replace("@LISTEN@", &self.address.to_string())
@@ -174,12 +174,12 @@ impl Places {
         command
             .arg("-f")
             .arg(file)
-            // In the foreground, with runtime files in our folder.
+            // In the foreground, with runtime files in our directory.
             .args(["-DD", "-E", "-Y"])
             .arg(&self.folder)
             .args(defines);
         if rows == Some(Rows::Many) {
-            // MB of shared memory, and of private memory of each process: its defaults do not hold so many rows.
+            // MB of shared memory, and of private memory of each process: the defaults are too small for so many rows.
             command.args(["-m", "512", "-M", "256"]);
         }
         Ok(command)

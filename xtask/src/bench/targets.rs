@@ -1,4 +1,4 @@
-//! What the figures must reach, and where they aim.
+//! The targets of the figures.
 
 use std::fmt;
 
@@ -14,22 +14,22 @@ use super::plan::{Rows, Server, Shape, Subject, Task, Work};
 use super::reload::{Reload, Source};
 use super::tenants::Crowded;
 
-/// A figure against its bar and aim; smaller is better for all of them.
+/// A figure with its target and aim; smaller is better for all of them.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Target {
-    /// What the figure is.
+    /// Name of the figure.
     pub(crate) what: &'static str,
-    /// Its value; none if it was not measured.
+    /// Its value; `None` if it was not measured.
     pub(crate) value: Option<f64>,
-    /// At most this much must be reached.
+    /// The target: the value must not be higher.
     pub(crate) bar: f64,
-    /// This is where we go.
+    /// The aim: the value should not be higher.
     pub(crate) aim: Option<f64>,
     #[serde(skip)]
     unit: Unit,
 }
 
-/// How a value is told.
+/// Format of a value.
 #[derive(Clone, Copy, Debug)]
 enum Unit {
     /// As "1/4.2".
@@ -43,19 +43,19 @@ enum Unit {
     Count,
 }
 
-/// A value in its unit.
+/// A value with its format.
 pub(crate) struct Told(Unit, f64);
 
-/// A ratio that is worth knowing and has no target.
+/// A ratio without a target.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Comparison {
-    /// What it is.
+    /// Name of the ratio.
     pub(crate) what: &'static str,
     /// Its value.
     pub(crate) value: f64,
 }
 
-/// Ratios to read the targets by.
+/// Returns ratios for comparison.
 pub(crate) fn comparisons(figures: &Figures) -> Vec<Comparison> {
     let few = Some(Rows::Few);
     let (ours, theirs, bare) = (Server::Portcullis, Server::Kamailio, Server::KamailioBare);
@@ -112,7 +112,7 @@ pub(crate) fn comparisons(figures: &Figures) -> Vec<Comparison> {
     .collect()
 }
 
-/// What is measured of our host alone.
+/// The parts that measure Portcullis alone.
 #[derive(Debug, Default)]
 pub(crate) struct Parts {
     pub(crate) reloads: Vec<Reload>,
@@ -124,7 +124,7 @@ pub(crate) struct Parts {
     pub(crate) calls: Vec<Longest>,
 }
 
-/// Everything that must be reached, in the order of the project's goals.
+/// Returns all targets, in the order of the project's goals.
 pub(crate) fn targets(figures: &Figures, parts: &Parts) -> Vec<Target> {
     let Parts {
         reloads,
@@ -207,7 +207,7 @@ pub(crate) fn targets(figures: &Figures, parts: &Parts) -> Vec<Target> {
     targets.push(Target {
         what: "The longest call of a function of the host: to its deadline",
         value: longest.max_by(f64::total_cmp).map(|ms| ms / DEADLINE_MS),
-        // Two ticks of a millisecond.
+        // Two ticks of a millisecond each.
         bar: 1.4,
         aim: None,
         unit: Unit::Times,
@@ -215,7 +215,7 @@ pub(crate) fn targets(figures: &Figures, parts: &Parts) -> Vec<Target> {
     targets
 }
 
-/// What a request must not cost where the worker sleeps between two of them.
+/// Returns the targets for a worker that sleeps between two requests.
 fn of_a_quiet_host(figures: &Figures) -> impl Iterator<Item = Target> {
     let ours = key(Work::Reject, Server::Portcullis, Some(Rows::Few));
     let echo = key(Work::Echo, Server::Echo, None);
@@ -243,7 +243,7 @@ fn of_a_quiet_host(figures: &Figures) -> impl Iterator<Item = Target> {
     })
 }
 
-/// What thousands of tenants must not cost.
+/// Returns the targets for thousands of tenants.
 fn of_tenants(tenants: &[Crowded]) -> [Target; 6] {
     let of = |number| tenants.iter().find(|crowded| crowded.tenants == number);
     let crowd = of(1_000);
@@ -350,17 +350,17 @@ fn ratios(figures: &Figures) -> Vec<Target> {
 }
 
 impl Target {
-    /// True if the bar is reached; none if there is no value.
+    /// Whether the target is reached; `None` without a value.
     pub(crate) fn reached(&self) -> Option<bool> {
         self.value.map(|value| value <= self.bar)
     }
 
-    /// The value, told in its unit.
+    /// Returns the formatted value.
     pub(crate) fn told(&self) -> Option<Told> {
         self.value.map(|value| Told(self.unit, value))
     }
 
-    /// Bar and aim in words.
+    /// Describes target and aim.
     pub(crate) fn goal(&self) -> String {
         let bar = Told(self.unit, self.bar);
         match self.aim.map(|aim| Told(self.unit, aim)) {
@@ -369,7 +369,7 @@ impl Target {
         }
     }
 
-    /// One word or two for a reader in a hurry.
+    /// Returns a summary of one or two words.
     pub(crate) fn verdict(&self) -> &'static str {
         let Some(value) = self.value else {
             return "not measured";
@@ -443,7 +443,7 @@ mod tests {
     }
 
     #[test]
-    fn thousands_of_tenants_are_held_to_their_targets() {
+    fn thousands_of_tenants_have_targets() {
         let crowded = |tenants, against_one| Crowded {
             tenants,
             first_start_seconds: 90.0,
@@ -475,7 +475,7 @@ mod tests {
     }
 
     #[test]
-    fn fractions_read_as_a_person_says_them() {
+    fn fractions_are_displayed_as_one_over_n() {
         assert_eq!(target(None).goal(), "at most 1/3, aim 1/4");
         assert_eq!(target(Some(0.24)).told().unwrap().to_string(), "1/4.2");
         assert_eq!(target(Some(0.005)).told().unwrap().to_string(), "1/200");

@@ -1,4 +1,4 @@
-//! Which file names what of which other.
+//! The dependencies between the files of a crate.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,15 +8,15 @@ use super::name_of;
 use super::names::{Place, named_in};
 use super::source::Sources;
 
-/// The arrows between the files of a crate, each with the names that it stands for.
+/// The dependencies between the files of a crate, each with the names that cause it.
 #[derive(Debug)]
 pub(super) struct Arrows(BTreeMap<String, BTreeMap<String, Vec<String>>>);
 
-/// Files that need each other.
+/// Files that depend on each other.
 #[derive(Debug)]
 pub(super) struct Circle {
     pub(super) files: Vec<String>,
-    /// From, to, and what is named.
+    /// From, to, and the names.
     arrows: Vec<(String, String, Vec<String>)>,
 }
 
@@ -42,8 +42,8 @@ impl Arrows {
         Self(arrows)
     }
 
-    /// The same between modules that are side by side, each with all that is below it: what a file names of its own parent does not
-    /// count, nor what the parent names of it.
+    /// Returns the dependencies between sibling modules, each with everything below it. Dependencies between a module and its parent are
+    /// ignored.
     pub(super) fn of_siblings(&self) -> Self {
         let mut arrows = BTreeMap::<_, BTreeMap<_, Vec<String>>>::new();
         for (from, to, names) in self.each() {
@@ -64,7 +64,7 @@ impl Arrows {
         arrows.map(|(from, (to, names))| (from.as_str(), to.as_str(), names.as_slice()))
     }
 
-    /// The largest sets of files of which each leads to each.
+    /// Returns the strongly connected sets of files.
     pub(super) fn circles(&self) -> Vec<Circle> {
         let next = |file: &String| self.0.get(file).into_iter().flat_map(BTreeMap::keys);
         let components = components(self.0.keys(), next);
@@ -87,7 +87,7 @@ impl Arrows {
     }
 }
 
-/// The two modules side by side that these files belong to; none if one file is that of the folder that both are in.
+/// Returns the two sibling modules that these files belong to; `None` if one file is that of their common parent.
 fn siblings(from: &str, to: &str) -> Option<(String, String)> {
     let common = from
         .split('/')

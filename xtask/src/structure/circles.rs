@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-/// The components of the graph that `next` describes, each sorted.
+/// Returns the components of the graph that `next` describes, each sorted.
 pub(super) fn components<'a, I>(
     nodes: impl Iterator<Item = &'a String>,
     next: impl Fn(&'a String) -> I,
@@ -26,7 +26,7 @@ where
 
 struct Search<'a, F> {
     next: F,
-    /// When a node was seen first; the largest number once its component is complete.
+    /// Order in which nodes were visited; the largest number once the component of a node is complete.
     numbers: BTreeMap<&'a String, usize>,
     stack: Vec<&'a String>,
     found: Vec<Vec<String>>,
@@ -37,7 +37,7 @@ where
     F: Fn(&'a String) -> I,
     I: Iterator<Item = &'a String>,
 {
-    /// The lowest number that a node leads to.
+    /// Returns the lowest number that is reachable from a node.
     fn visit(&mut self, node: &'a String) -> usize {
         let number = self.numbers.len();
         self.numbers.insert(node, number);

@@ -1,7 +1,7 @@
-//! Checks on the plan of the crates, which run as tests of this one: which file names what of which other.
+//! Checks of the module structure of the crates, which run as tests of this crate.
 //!
-//! An arrow goes from the file that names an item to the file that defines it, through all re-exports. `mod x;`, re-exports of what
-//! is further down, and what only tests have are no arrows.
+//! A file depends on the files that define the items that it names, through all re-exports. `mod x;`, re-exports of items further down, and
+//! code for tests only are no dependencies.
 
 mod arrows;
 mod circles;
@@ -19,7 +19,7 @@ use arrows::{Arrows, Circle};
 use known::{CIRCLES, MODULES, SCATTERED};
 use source::Sources;
 
-/// Files of a crate that need each other.
+/// No files of a crate depend on each other.
 #[test]
 fn no_files_need_each_other() {
     let found: Vec<_> = everything()
@@ -29,7 +29,7 @@ fn no_files_need_each_other() {
     compare(&found, CIRCLES);
 }
 
-/// Modules of a crate that need each other, though their files may not: an arrow would run up.
+/// No sibling modules of a crate depend on each other, even if their files do not.
 #[test]
 fn no_modules_need_each_other() {
     let found: Vec<_> = everything()
@@ -39,7 +39,7 @@ fn no_modules_need_each_other() {
     compare(&found, MODULES);
 }
 
-/// A type's inherent methods are in one file, or in the folder that bears its name.
+/// A type's inherent methods are in one file, or in the directory with its name.
 #[test]
 fn methods_are_where_their_type_is() {
     let found: BTreeSet<_> = everything()
@@ -61,7 +61,7 @@ fn methods_are_where_their_type_is() {
     );
 }
 
-/// Fails on circles that are not known, and on known ones that are gone.
+/// Fails on unknown cycles, and on known ones that no longer exist.
 fn compare(found: &[Circle], known: &[&[&str]]) {
     let known: BTreeSet<Vec<String>> = known
         .iter()
@@ -85,7 +85,7 @@ fn compare(found: &[Circle], known: &[&[&str]]) {
     );
 }
 
-/// All crates of this workspace, their libraries and their programs.
+/// Returns all crates of this workspace, libraries and binaries.
 fn everything() -> Vec<Sources> {
     let workspace = Workspace::own().expect("cargo metadata works");
     let read = workspace
@@ -103,7 +103,7 @@ fn text_of(file: &Path) -> Option<String> {
     std::fs::read_to_string(file).ok()
 }
 
-/// How a file is named here: from the top of the repository.
+/// Returns the path of a file relative to the repository.
 fn name_of(file: &Path) -> String {
     file.strip_prefix(root())
         .unwrap_or(file)
@@ -115,7 +115,7 @@ fn name_of(file: &Path) -> String {
 mod tests {
     use super::*;
 
-    /// A crate of a few files, each with its text.
+    /// Creates a crate of a few files, given with their texts.
     fn sources(files: &[(&str, &str)]) -> Sources {
         let text_of = |file: &Path| {
             let found = files.iter().find(|(name, _)| Path::new(name) == file)?;

@@ -1,4 +1,4 @@
-//! What a name means in a module, and where that is defined.
+//! Resolution of names in a module.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -6,19 +6,19 @@ use std::path::PathBuf;
 use super::name_of;
 use super::source::{Import, Module, Segments, Sources};
 
-/// How many imports lead to a name before it is given up: imports may be a circle of their own.
+/// Most imports that are followed to resolve a name: imports can be cyclic.
 const MOST_STEPS: usize = 16;
 
-/// What a path leads to.
+/// The target of a path.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(super) enum Place {
     Module(usize),
-    /// The item of this name, or what belongs to it.
+    /// The item of this name, or something that belongs to it.
     Item(usize, String),
 }
 
 impl Sources {
-    /// What a path in a module leads to; `None` if that is in another crate, or something that has no name in a module.
+    /// Resolves a path in a module; `None` if the target is in another crate, or has no name in a module.
     pub(super) fn resolve(&self, from: usize, path: &[String]) -> Option<Place> {
         self.resolve_within(from, path, MOST_STEPS)
     }
@@ -36,7 +36,7 @@ impl Sources {
             place = match next.as_str() {
                 "super" => Place::Module(self.modules[module].parent?),
                 "self" => Place::Module(module),
-                // From another crate, or made by a macro: this module is whom it is asked of.
+                // From another crate, or created by a macro: the name counts as one of this module.
                 name => self
                     .lookup(module, name, steps)
                     .unwrap_or_else(|| Place::Item(module, name.to_owned())),
@@ -46,7 +46,7 @@ impl Sources {
         Some(place)
     }
 
-    /// The outermost module that has its file.
+    /// Returns the outermost module in the same file.
     fn module_of_file(&self, module: usize) -> &Module {
         let here = &self.modules[module];
         match here.parent {
@@ -55,7 +55,7 @@ impl Sources {
         }
     }
 
-    /// What one name means in a module.
+    /// Resolves one name in a module.
     fn lookup(&self, module: usize, name: &str, steps: usize) -> Option<Place> {
         let steps = steps.checked_sub(1)?;
         let here = &self.modules[module];
@@ -83,7 +83,7 @@ impl Sources {
     }
 }
 
-/// The types with inherent methods in several files that are not all in the folder of their module.
+/// Returns the types with inherent methods in several files that are not all in the directory of their module.
 pub(super) fn scattered_methods(sources: &Sources) -> Vec<String> {
     let mut types: BTreeMap<(usize, String), BTreeSet<PathBuf>> = BTreeMap::new();
     for (nth, module) in sources.modules.iter().enumerate() {
@@ -113,7 +113,7 @@ pub(super) fn scattered_methods(sources: &Sources) -> Vec<String> {
         .collect()
 }
 
-/// The paths that a module names something by, without those that only hand on what is below it.
+/// Returns the paths that a module names, without re-exports of items below it.
 pub(super) fn named_in(sources: &Sources, module: usize) -> impl Iterator<Item = &Segments> {
     let here = &sources.modules[module];
     let file = sources.module_of_file(module);

@@ -1,4 +1,4 @@
-//! The modules of a crate: what each defines, imports and names.
+//! The modules of a crate: their definitions, imports and names.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -21,18 +21,18 @@ pub(super) struct Sources {
 #[derive(Debug, Default)]
 pub(super) struct Module {
     pub(super) file: PathBuf,
-    /// The segments that lead to it from the root of the crate.
+    /// Its path from the root of the crate.
     pub(super) path: Segments,
     pub(super) parent: Option<usize>,
     pub(super) children: BTreeMap<String, usize>,
-    /// The names of what it defines.
+    /// The names of its items.
     pub(super) items: BTreeSet<String>,
     pub(super) imports: Vec<Import>,
-    /// The modules of which it imports everything.
+    /// The modules from which it imports everything.
     pub(super) globs: Vec<Segments>,
     /// The paths in its code.
     pub(super) mentions: BTreeSet<Segments>,
-    /// The types that it has inherent methods of.
+    /// The types for which it has inherent methods.
     pub(super) inherent: BTreeSet<Segments>,
 }
 
@@ -41,16 +41,16 @@ pub(super) struct Module {
 pub(super) struct Import {
     pub(super) name: String,
     pub(super) path: Segments,
-    /// Whether other modules can name it here.
+    /// Whether other modules can use the name through this module.
     pub(super) exported: bool,
 }
 
 impl Sources {
-    /// Reads a crate from its first file on.
+    /// Reads a crate, starting with its root file.
     ///
     /// # Errors
     ///
-    /// If a file is missing, or is no Rust.
+    /// If a file is missing, or is not valid Rust.
     pub(super) fn read(root: &Path, text_of: &dyn Fn(&Path) -> Option<String>) -> Result<Self> {
         let mut sources = Self {
             modules: Vec::new(),
@@ -60,7 +60,7 @@ impl Sources {
         Ok(sources)
     }
 
-    /// Reads the module of a file, with those below it, whose files are in `folder`.
+    /// Reads the module of a file, and those below it, whose files are in `folder`.
     fn module(
         &mut self,
         file: &Path,
@@ -160,7 +160,7 @@ impl Module {
         });
     }
 
-    /// Takes the paths out of what a macro is given.
+    /// Collects the paths in the arguments of a macro.
     fn tokens(&mut self, tokens: TokenStream) {
         let mut path = Segments::new();
         let mut colons = 0;
@@ -255,17 +255,21 @@ fn segments(path: &syn::Path) -> Segments {
         .collect()
 }
 
-/// Whether tests alone have it: `#[cfg(test)]`, or `test` with something else.
+/// Whether code is for tests only: `#[cfg(test)]`, or `test` combined with something else.
 fn is_for_tests(attributes: &[Attribute]) -> bool {
     attributes.iter().any(|attribute| match &attribute.meta {
         Meta::List(list) if list.path.is_ident("cfg") => {
             let condition = list.tokens.to_string();
             condition == "test" || (condition.starts_with("all") && condition.contains("test"))
         }
-        _ => false,
+        Meta::Path(_) | Meta::List(_) | Meta::NameValue(_) => false,
     })
 }
 
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the other items are not examined, and syn adds more"
+)]
 fn attributes(item: &Item) -> &[Attribute] {
     match item {
         Item::Const(item) => &item.attrs,
@@ -284,6 +288,10 @@ fn attributes(item: &Item) -> &[Attribute] {
     }
 }
 
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the other items have no name, and syn adds more"
+)]
 fn name_of(item: &Item) -> Option<String> {
     let name = match item {
         Item::Const(item) => &item.ident,

@@ -135,14 +135,14 @@ pub(crate) fn rate_limit(key: &str, per_second: f64, burst: u32) -> bool {
 pub(crate) fn boolean(key: &str) -> Option<bool> {
     setting(key, |value| match value {
         Setting::Boolean(value) => Some(*value),
-        _ => None,
+        Setting::Integer(_) | Setting::Number(_) | Setting::Text(_) | Setting::Texts(_) => None,
     })
 }
 
 pub(crate) fn integer(key: &str) -> Option<i64> {
     setting(key, |value| match value {
         Setting::Integer(value) => Some(*value),
-        _ => None,
+        Setting::Boolean(_) | Setting::Number(_) | Setting::Text(_) | Setting::Texts(_) => None,
     })
 }
 
@@ -150,21 +150,21 @@ pub(crate) fn number(key: &str) -> Option<f64> {
     setting(key, |value| match value {
         Setting::Integer(value) => Some(*value as f64),
         Setting::Number(value) => Some(*value),
-        _ => None,
+        Setting::Boolean(_) | Setting::Text(_) | Setting::Texts(_) => None,
     })
 }
 
 pub(crate) fn text(key: &str) -> Option<String> {
     setting(key, |value| match value {
         Setting::Text(value) => Some(value.clone()),
-        _ => None,
+        Setting::Boolean(_) | Setting::Integer(_) | Setting::Number(_) | Setting::Texts(_) => None,
     })
 }
 
 pub(crate) fn texts(key: &str) -> Option<Vec<String>> {
     setting(key, |value| match value {
         Setting::Texts(values) => Some(values.clone()),
-        _ => None,
+        Setting::Boolean(_) | Setting::Integer(_) | Setting::Number(_) | Setting::Text(_) => None,
     })
 }
 
@@ -360,7 +360,7 @@ mod tests {
     use crate::testing::{Host, Request};
 
     #[test]
-    fn the_request_answers_with_what_the_test_said() {
+    fn the_request_has_the_values_of_the_test() {
         let asked = Request::new("SUBSCRIBE", "sip:bob@example.com")
             .from_source("[2001:db8::9]:5080")
             .local("192.0.2.1:5061")
@@ -394,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_tag_is_that_of_the_last_success() {
+    fn the_last_tag_is_that_of_the_last_successful_query() {
         let host = Host::new()
             .address(1, "192.0.2.1", 0)
             .tag("one")
@@ -404,11 +404,15 @@ mod tests {
 
         host.request(Request::invite("sip:bob@example.com").from_source("192.0.2.1:5060"))
             .decide(|| {
-                assert_eq!(last_tag(), None, "nothing asked yet");
+                assert_eq!(last_tag(), None, "no query yet");
                 assert!(allow_source_address(1));
                 assert_eq!(last_tag().as_deref(), Some("one"));
                 assert!(!allow_source_address(9));
-                assert_eq!(last_tag().as_deref(), Some("one"), "a failure leaves it");
+                assert_eq!(
+                    last_tag().as_deref(),
+                    Some("one"),
+                    "a query without a match keeps it"
+                );
                 assert!(allow_source_address(2));
                 assert_eq!(last_tag(), None, "a row without a tag clears it");
                 assert!(allow_source_address(3));
@@ -418,7 +422,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_of_the_policys_choice() {
+    fn given_addresses_are_looked_up() {
         let host = Host::new()
             .address(4, "2001:db8::/32", 0)
             .address(5, "sip.example.com", 5060)
@@ -436,7 +440,7 @@ mod tests {
                 assert!(allow_address(5, "sip.example.com", 5060));
                 assert!(
                     !allow_address(5, "SIP.example.com", 5060),
-                    "letter for letter"
+                    "compared literally"
                 );
                 assert!(!allow_address(5, "sip.example.com", 5061));
                 assert_eq!(allow_address_group("sip.example.com", 5060), Some(5));
@@ -453,15 +457,12 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_leaves_no_call_behind() {
+    fn a_panic_ends_the_call() {
         let call = Host::new().request(Request::invite("sip:bob@example.com"));
 
         assert!(
             catch_unwind(AssertUnwindSafe(|| call.decide(|| panic!("broken policy")))).is_err()
         );
-        assert!(
-            catch_unwind(request::method).is_err(),
-            "the broken call is over"
-        );
+        assert!(catch_unwind(request::method).is_err(), "the call has ended");
     }
 }

@@ -1,4 +1,4 @@
-//! The clock of a fake host: it does not advance by itself, and knows the zones that the test defines.
+//! The clock of a fake host. It does not advance by itself, and has the time zones that the test defines.
 
 use std::collections::BTreeMap;
 
@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn dates_come_back() {
+    fn dates_survive_a_round_trip() {
         assert_eq!(days_since_1970(1970, 1, 1), 0);
         assert_eq!(days_since_1970(2026, 11, 25), 20_782);
         for days in [0, 58, 59, 10_956, 11_016, 11_017, 20_782, 47_540] {
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn zones_are_what_the_test_says() {
+    fn time_zones_are_those_of_the_test() {
         let mut clock = Clock::default();
         clock.set([2026, 11, 25, 23, 30]);
         clock.add_zone("Europe/Berlin", 3600);

@@ -57,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn counters_and_buckets_know_the_time() {
+    fn counters_expire_and_buckets_are_refilled() {
         let mut counters = Counters::default();
         assert_eq!(counters.add("a", 2, 10), 2);
         counters.wait(9.0);

@@ -204,7 +204,6 @@ fn socket(text: &str) -> SocketAddr {
     }
 }
 
-/// `"Bob" <sip:bob@example.com>;tag=1` → `sip:bob@example.com`
 /// The values of a line, separated by commas outside of quotes and angle brackets.
 fn values(line: &str) -> impl Iterator<Item = &str> {
     let (mut is_quoted, mut is_inside) = (false, false);
@@ -220,6 +219,7 @@ fn values(line: &str) -> impl Iterator<Item = &str> {
     parts.map(str::trim).filter(|value| !value.is_empty())
 }
 
+/// `"Bob" <sip:bob@example.com>;tag=1` → `sip:bob@example.com`
 fn uri_of(value: &str) -> &str {
     let behind_name = match value.trim_start().strip_prefix('"') {
         Some(quoted) => quoted.split_once('"').map_or("", |(_, rest)| rest),
@@ -309,7 +309,7 @@ mod tests {
         assert_eq!(
             request.values_of("from").collect::<Vec<_>>(),
             ["sip:carol@x;tag=2"],
-            "From is there once"
+            "From occurs once"
         );
         assert_eq!(request.values_of("V").count(), 1);
     }

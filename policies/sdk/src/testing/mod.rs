@@ -108,7 +108,7 @@ impl Host {
     pub fn when(mut self, fits: impl Fn(&str, &str) -> bool + Send + Sync + 'static) -> Self {
         assert!(
             self.world.peers.fit_last(Arc::new(fits)),
-            "when() belongs behind trusted(): there is no peer yet"
+            "when() must follow trusted(): there is no peer yet"
         );
         self
     }
@@ -175,7 +175,7 @@ impl Host {
         };
         assert!(
             is_tagged,
-            "tag() belongs behind address() or trusted(): there is no row to tag yet"
+            "tag() must follow address() or trusted(): there is no row to tag yet"
         );
         self
     }

@@ -1,4 +1,4 @@
-//! What comes out of a call.
+//! The result of a call.
 
 use crate::Verdict;
 use crate::log::Level;

@@ -47,7 +47,7 @@ impl Peers {
         let transport = transport.to_lowercase();
         if !TRANSPORTS.contains(&&*transport) {
             return Err(format!(
-                "transport {transport:?} is none of {}",
+                "transport {transport:?} is not one of {}",
                 TRANSPORTS.join(", ")
             ));
         }
@@ -154,7 +154,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn uris_are_written_as_for_rules() {
+    fn uris_have_the_form_for_rules() {
         for (uri, at, port, written) in [
             (
                 "sip:bob@example.com:5070;user=phone",

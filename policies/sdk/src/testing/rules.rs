@@ -31,7 +31,7 @@ const RESERVED: [&str; 19] = [
     "v",
 ];
 
-/// Ok, or what is wrong.
+/// Checks a verdict, and returns what is wrong with it.
 pub(super) fn check(verdict: &Verdict) -> Result<(), String> {
     match verdict {
         Verdict::Relay(Some(name)) => check_next_hop(name),
@@ -50,7 +50,9 @@ pub(super) fn check_edit(edit: &Edit) -> Result<(), String> {
         .iter()
         .any(|own| own.eq_ignore_ascii_case(name))
     {
-        return Err(format!("the header field {name} is the host's to write"));
+        return Err(format!(
+            "the header field {name} can be written by the host only"
+        ));
     }
     check_header(&Header {
         name: name.clone(),
@@ -94,7 +96,9 @@ fn check_header(header: &Header) -> Result<(), String> {
         return Err(format!("{name:?} is not the name of a header field"));
     }
     if RESERVED.iter().any(|own| own.eq_ignore_ascii_case(name)) {
-        return Err(format!("the header field {name} is the host's to write"));
+        return Err(format!(
+            "the header field {name} can be written by the host only"
+        ));
     }
     if value.len() > MAX_HEADER_VALUE {
         return Err(format!(
@@ -122,7 +126,7 @@ mod tests {
     use crate::{drop_request, pass, reject, relay, relay_to};
 
     #[test]
-    fn what_the_host_takes() {
+    fn verdicts_that_the_host_accepts() {
         let taken = [
             relay(),
             relay_to("gateway 2"),
@@ -142,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_host_refuses() {
+    fn verdicts_that_the_host_refuses() {
         let many = (0..=MAX_HEADERS).fold(reject(401, ""), |verdict, _| verdict.header("X", "y"));
         let refused = [
             (relay_to(""), "\"\" is not the name of a next hop"),
@@ -168,11 +172,11 @@ mod tests {
             ),
             (
                 reject(401, "").header("call-id", "x"),
-                "the header field call-id is the host's",
+                "the header field call-id can be written by the host only",
             ),
             (
                 reject(401, "").header("V", "x"),
-                "the header field V is the host's",
+                "the header field V can be written by the host only",
             ),
             (
                 reject(401, "").header("Retry-After", "1\n2"),

@@ -132,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_make_tables() {
+    fn keys_with_dots_are_paths_in_tables() {
         let mut settings = Settings::default();
         settings.insert("zone", "a \"b\"\n".into());
         settings.insert("hours.monday", ["08:00", "18:00"].into());

@@ -91,7 +91,7 @@ impl What {
         let bits = if network.is_ipv4() { 32 } else { 128 };
         match mask.parse() {
             Ok(0) => Err(format!(
-                "subnet {address:?}: mask 0 stands for a single address, so the table can't hold this"
+                "subnet {address:?}: mask 0 stands for a single address, so the table cannot hold this"
             )),
             Ok(mask) if mask == bits => Ok(Self::Host(network.to_canonical())),
             Ok(mask) if mask < bits => Ok(Self::Subnet(network, mask)),
@@ -156,7 +156,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn leading_zeros_mean_nothing() {
+    fn leading_zeros_are_ignored() {
         let ip = |text| match Query::parse(text) {
             Query::Ip(ip) => Some(ip.to_string()),
             Query::Name(_) => None,
@@ -205,12 +205,12 @@ mod tests {
         assert!(found(&table, 2, "192.0.2.2", 5061).is_none());
         assert!(
             found(&table, 2, "192.0.2.2", 0).is_none(),
-            "port 0 of a question is just a port"
+            "port 0 of a query is an ordinary port"
         );
     }
 
     #[test]
-    fn a_host_with_another_port_gives_way_to_the_subnet() {
+    fn a_host_with_another_port_does_not_hide_the_subnet() {
         let table = table(&[
             (1, "192.0.2.1", 5060, "host"),
             (1, "192.0.2.0/24", 0, "net"),
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn duplicates_last_host_and_first_subnet_win() {
+    fn of_duplicates_the_last_host_and_the_first_subnet_are_used() {
         let table = table(&[
             (3, "192.0.2.1", 0, "old"),
             (2, "192.0.2.1", 0, "new"),
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_table_can_not_hold() {
+    fn rows_that_the_table_cannot_contain() {
         let refused = |group, address| {
             Table::default()
                 .push(group, address, 0)

@@ -1,4 +1,4 @@
-//! What a host knows.
+//! The state of a fake host.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -8,7 +8,7 @@ use super::peers::{Peers, Rules};
 use super::settings::Settings;
 use super::table::Table;
 
-/// What the real host knows besides the request: address table, trusted peers, allow and deny files, counters, settings, the time.
+/// The state of the host besides the request: address table, trusted peers, allow and deny files, counters, settings, the time.
 #[derive(Clone, Debug, Default)]
 pub(super) struct World {
     pub(super) table: Table,

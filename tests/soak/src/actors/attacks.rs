@@ -1,4 +1,4 @@
-//! What strangers and hostile tenants do.
+//! Attacks by unknown senders and hostile tenants.
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream, UdpSocket};
@@ -14,7 +14,7 @@ const SLOW: usize = 24;
 /// How long slow clients hold their connections.
 const HOLD: Duration = Duration::from_millis(1500);
 
-/// Sends each hostile tenant a request; what becomes of it is not looked at.
+/// Sends a request to each hostile tenant; the responses are not checked.
 pub(crate) fn ask_hostile_tenants(site: &Site, number: u64) -> Result<()> {
     for (nth, (name, _)) in (0..).zip(HOSTILE) {
         let caller = UdpSocket::bind((site.host.lease().ip(at::HOSTILE + nth), 0))?;
@@ -29,8 +29,8 @@ pub(crate) fn ask_hostile_tenants(site: &Site, number: u64) -> Result<()> {
     Ok(())
 }
 
-/// Opens connections to SIP and to the control port that never finish what they began, and holds them for a while. A refused or closed
-/// one is right, too.
+/// Opens connections to SIP and to the control port that never complete a request, and holds them for a while. They may be refused or
+/// closed.
 pub(crate) fn slow_clients(site: &Site, _number: u64) -> Result<()> {
     let control = site.host.lease().addr(1, 8060);
     let unfinished: [(SocketAddr, &[u8]); 4] = [
@@ -55,7 +55,7 @@ pub(crate) fn slow_clients(site: &Site, _number: u64) -> Result<()> {
     Ok(())
 }
 
-/// Sends what is no SIP, or nearly none.
+/// Sends data that is not SIP, or is malformed.
 pub(crate) fn junk(site: &Site, number: u64) -> Result<()> {
     let socket = UdpSocket::bind((site.host.lease().ip(at::SLOW), 0))?;
     let labels = "a.".repeat(4000);

@@ -1,4 +1,4 @@
-//! What operators and tenants do all day: new policies, reloads, changed rows.
+//! Changes by operators and tenants: new policies, reloads, changed rows.
 
 use anyhow::{Result, bail, ensure};
 use portcullis_testkit::guests::rejecting;
@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::site::Site;
 
-/// Replaces the policy file of the host: three good ones, then a broken one. The old policy serves on beside that.
+/// Replaces the policy file of the host by three valid ones, then by a broken one, which must not affect the active policy.
 pub(crate) fn swap_file(site: &Site, number: u64) -> Result<()> {
     let mut policy = rejecting(401, &format!("file {number}"));
     if number % 4 == 3 {
@@ -16,7 +16,7 @@ pub(crate) fn swap_file(site: &Site, number: u64) -> Result<()> {
     Ok(())
 }
 
-/// Pushes a policy to a tenant: good ones, and a broken one now and then, which must be refused.
+/// Pushes a policy to a tenant: valid ones, and now and then a broken one, which must be refused.
 pub(crate) fn push(site: &Site, number: u64) -> Result<()> {
     let mut policy = rejecting(480, &format!("generation {}", number + 1));
     let is_broken = number % 5 == 4;
@@ -35,7 +35,7 @@ pub(crate) fn push(site: &Site, number: u64) -> Result<()> {
     Ok(())
 }
 
-/// Asks for a reload of the address table, over HTTP and by SIGHUP in turns.
+/// Requests a reload of the address table, alternately over HTTP and by SIGHUP.
 pub(crate) fn reload(site: &Site, number: u64) -> Result<()> {
     if number % 2 == 1 {
         site.host.signal("HUP");
@@ -52,9 +52,9 @@ pub(crate) fn reload(site: &Site, number: u64) -> Result<()> {
     Ok(())
 }
 
-/// Adds a row that nothing comes from and takes an earlier one away.
+/// Adds a row that matches no source, and removes an earlier one.
 ///
-/// The number of rows stays as it is at any moment: others tell by that number whether the host has seen a row of theirs.
+/// The number of rows is constant at all times, because other actors use it to detect whether the host has loaded their rows.
 pub(crate) fn change_rows(site: &Site, number: u64) -> Result<()> {
     let Some(database) = site.database_if_up() else {
         return Ok(());

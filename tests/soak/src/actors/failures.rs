@@ -1,4 +1,4 @@
-//! What breaks at night: the database, the limit of descriptors, the disk.
+//! Failures: the database, the limit of descriptors, the disk.
 
 use std::net::TcpStream;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::site::{Site, at};
 /// How long each failure lasts.
 const LENGTH: Duration = Duration::from_millis(1200);
 
-/// Kills the database and starts it again. The failure is over when the host has seen a row that was added afterwards.
+/// Kills the database and starts it again. The failure ends when the host has loaded a row that was added afterwards.
 pub(crate) fn stop_database(site: &Site, number: u64) -> Result<()> {
     let _one = site.one_failure();
     let _disruption = site.disruptions.begin();
@@ -33,8 +33,8 @@ pub(crate) fn stop_database(site: &Site, number: u64) -> Result<()> {
     Ok(())
 }
 
-/// Lowers the limit of descriptors to what is in use, while connections come in. Afterwards the control port answers, and so does SIP over
-/// TCP.
+/// Lowers the limit of descriptors to those in use, while connections are opened. Afterwards, the control port must answer, and SIP over
+/// TCP too.
 pub(crate) fn exhaust_descriptors(site: &Site, _number: u64) -> Result<()> {
     let _one = site.one_failure();
     let pid = site.host.pid();
@@ -69,7 +69,7 @@ pub(crate) fn exhaust_descriptors(site: &Site, _number: u64) -> Result<()> {
     Ok(())
 }
 
-/// Gives the limit back, also when the turn fails.
+/// Restores the limit, even if the turn fails.
 struct ShortOf {
     pid: u32,
     soft: u64,
@@ -83,7 +83,7 @@ impl Drop for ShortOf {
     }
 }
 
-/// Fills the disk of the records until some are lost, and makes room again, after which some are written.
+/// Fills the disk of the records until some are lost, then frees space, after which records must be written again.
 pub(crate) fn fill_disk(site: &Site, _number: u64) -> Result<()> {
     let Some(disk) = &site.disk else {
         return Ok(());
