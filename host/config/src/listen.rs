@@ -36,15 +36,16 @@ impl Listen {
         let Some((transport, rest)) = socket.split_once(':') else {
             return Err(Bad::new("no transport", MEND));
         };
-        let transport = match transport.to_ascii_lowercase().as_str() {
-            "udp" => Transport::Udp,
-            "tcp" => Transport::Tcp,
-            "tls" | "ws" | "wss" | "sctp" => {
-                let what = format!("the transport {transport} is not supported yet");
-                return Err(Bad::new(what, "listen on udp or tcp"));
-            }
-            _ => return Err(Bad::new(format!("unknown transport `{transport}`"), MEND)),
-        };
+        let transport =
+            transport
+                .parse()
+                .map_err(|_| match transport.to_ascii_lowercase().as_str() {
+                    "tls" | "ws" | "wss" | "sctp" => Bad::new(
+                        format!("the transport {transport} is not supported yet"),
+                        "listen on udp or tcp",
+                    ),
+                    _ => Bad::new(format!("unknown transport `{transport}`"), MEND),
+                })?;
         let addr =
             parse_socket(rest).ok_or_else(|| Bad::new("not an address with a port", MEND))?;
         Ok(Self {

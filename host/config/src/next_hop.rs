@@ -226,13 +226,9 @@ fn parse_transport(parameter: &str) -> Result<Transport, Bad> {
     const MEND: &str = "the only parameter is \";transport=udp\" or \";transport=tcp\"";
     let wrong = || Bad::new(format!("unknown parameter `{parameter}`"), MEND);
     let (name, value) = parameter.split_once('=').ok_or_else(wrong)?;
-    match (
-        name.to_ascii_lowercase().as_str(),
-        value.to_ascii_lowercase().as_str(),
-    ) {
-        ("transport", "udp") => Ok(Transport::Udp),
-        ("transport", "tcp") => Ok(Transport::Tcp),
-        _ => Err(wrong()),
+    match name.eq_ignore_ascii_case("transport") {
+        true => value.parse().map_err(|_| wrong()),
+        false => Err(wrong()),
     }
 }
 

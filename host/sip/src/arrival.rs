@@ -16,6 +16,17 @@ pub enum Transport {
 }
 
 impl Transport {
+    /// Every transport.
+    pub const ALL: [Self; 2] = [Self::Udp, Self::Tcp];
+
+    /// The transport of a message that came over this connection, or over none.
+    pub const fn of_connection(connection: Option<ConnectionId>) -> Self {
+        match connection {
+            Some(_) => Self::Tcp,
+            None => Self::Udp,
+        }
+    }
+
     /// The upper-case name that goes into a Via header.
     pub const fn token(self) -> &'static str {
         match self {
@@ -42,10 +53,9 @@ impl Transport {
 
     /// Parses a transport name, in upper or lower case; `None` for a transport that this host does not support.
     pub fn from_token(token: &[u8]) -> Option<Self> {
-        if token.eq_ignore_ascii_case(b"UDP") {
-            return Some(Self::Udp);
-        }
-        token.eq_ignore_ascii_case(b"TCP").then_some(Self::Tcp)
+        Self::ALL
+            .into_iter()
+            .find(|transport| token.eq_ignore_ascii_case(transport.token().as_bytes()))
     }
 }
 

@@ -220,10 +220,7 @@ impl<'a> Sealed<'a> {
 
 impl Flow {
     pub(super) fn transport(&self) -> Transport {
-        match self.connection {
-            Some(_) => Transport::Tcp,
-            None => Transport::Udp,
-        }
+        Transport::of_connection(self.connection)
     }
 }
 

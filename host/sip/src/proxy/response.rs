@@ -95,10 +95,7 @@ impl Proxy {
     ) -> Option<Destination> {
         // The response to a request over a stream uses that stream, and the response to a datagram is a datagram, whatever the Via says: a
         // request decrypted before it came here says TLS.
-        let transport = match origin.connection {
-            Some(_) => Transport::Tcp,
-            None => Transport::Udp,
-        };
+        let transport = Transport::of_connection(origin.connection);
         if self.identity.listens_on(transport, back_to) {
             return None;
         }
