@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use portcullis_config::Rate;
+use portcullis_config::{Rate, TenantConfig};
 use portcullis_policy::Share;
 
 use portcullis_metrics::Shed;
@@ -73,8 +73,16 @@ struct Times {
 }
 
 impl Budget {
-    /// A budget for this many workers.
-    pub fn new(rate: Option<Rate>, share: Share, workers: usize) -> Self {
+    /// The budget of a tenant, for this many workers.
+    pub fn of(config: &TenantConfig, workers: usize) -> Self {
+        Self {
+            knows_some: !config.groups.is_empty(),
+            ..Self::new(config.rate, config.cpu_share, workers)
+        }
+    }
+
+    /// A budget with these limits, without known sources.
+    fn new(rate: Option<Rate>, share: Share, workers: usize) -> Self {
         let requests = rate.map(|Rate { per_second, burst }| {
             let each = pace::each(per_second);
             Requests {
@@ -98,14 +106,6 @@ impl Budget {
     /// A budget without effective limits.
     pub fn unlimited(workers: usize) -> Self {
         Self::new(None, Share::ALL, workers)
-    }
-
-    /// The same for a tenant with known sources.
-    pub fn knowing_some(self) -> Self {
-        Self {
-            knows_some: true,
-            ..self
-        }
     }
 
     /// Admits one request from this address. `is_known` returns whether the source is known to the tenant, and is called only if that makes
@@ -318,13 +318,20 @@ mod tests {
         let_in
     }
 
+    fn knowing_some(budget: Budget) -> Budget {
+        Budget {
+            knows_some: true,
+            ..budget
+        }
+    }
+
     fn rate_of(per_second: u32, burst: u32) -> Option<Rate> {
         Some(Rate { per_second, burst })
     }
 
     #[test]
     fn a_known_caller_gets_its_answers_beside_a_flood_of_strangers() {
-        let budget = || Budget::new(rate_of(200, 200), Share::ALL, 1).knowing_some();
+        let budget = || knowing_some(Budget::new(rate_of(200, 200), Share::ALL, 1));
         let caller: Sender<'_> = (&|_| CALLER, 50, true);
         let one: Sender<'_> = (&|_| stranger(0), 1000, false);
         // As spoofed as it gets: no source comes twice.
@@ -368,7 +375,7 @@ mod tests {
 
     #[test]
     fn a_share_of_the_time_is_the_known_callers_first() {
-        let budget = Budget::new(None, share("25%"), 1).knowing_some();
+        let budget = knowing_some(Budget::new(None, share("25%"), 1));
         let mut pressure = Pressure::new(budget.clock.begun());
         let call = Duration::from_millis(1);
         let (mut known, mut strangers) = ((0, 0), (0, 0));

@@ -292,17 +292,13 @@ impl TenantSet {
         let routes = Arc::new(ArcSwap::from_pointee(resolver.routes()));
         let follow = tokio::spawn(resolver.watch(Arc::clone(&routes), self.stop.clone()));
         let files = PolicyFiles::new(Arc::clone(&seat), Arc::clone(&self.runtime));
-        let budget = Budget::new(config.rate, config.cpu_share, self.workers);
         Running {
             tenant: Arc::new(Tenant {
                 name: config.name.as_str().into(),
                 seat,
                 default: config.default.clone(),
                 routes: Some(routes),
-                budget: match config.groups.is_empty() {
-                    true => budget,
-                    false => budget.knowing_some(),
-                },
+                budget: Budget::of(config, self.workers),
                 known: in_order(&config.groups),
                 records: Part::default(),
                 counters,
