@@ -3,8 +3,9 @@
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
-use wit_component::{StringEncoding, embed_component_metadata};
-use wit_parser::Resolve;
+use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
+use wit_parser::abi::{AbiVariant, WasmType};
+use wit_parser::{Resolve, WorldItem};
 
 use crate::root;
 
@@ -92,6 +93,67 @@ pub fn rejecting_with(code: u16, reason: &str, headers: &[(String, String)]) -> 
         words(&verdict),
         words(&fields),
     ))
+}
+
+/// A policy that imports every function of the contract, and passes on every request.
+///
+/// # Panics
+/// When the contract can't be parsed.
+pub fn importing_everything() -> Vec<u8> {
+    let mut resolve = Resolve::default();
+    let (package, _) = resolve
+        .push_path(wit())
+        .expect("the contract can be parsed");
+    let world = resolve
+        .select_world(&[package], Some("routing-policy"))
+        .expect("the contract has a world");
+    let mut imports = String::new();
+    for (key, item) in &resolve.worlds[world].imports {
+        let WorldItem::Interface { id, .. } = item else {
+            continue;
+        };
+        let interface = resolve.name_world_key(key);
+        for (function, signature) in &resolve.interfaces[*id].functions {
+            let signature = resolve.wasm_signature(AbiVariant::GuestImport, signature);
+            let _infallible = writeln!(
+                imports,
+                r#"(import "{interface}" "{function}" (func (param {}) (result {})))"#,
+                types(&signature.params),
+                types(&signature.results)
+            );
+        }
+    }
+    // The verdict `pass` is discriminant 3.
+    module(&format!(
+        r#"(module
+            {imports}
+            (memory (export "memory") 1)
+            (data (i32.const 0) "\03")
+            (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) unreachable)
+            (func (export "decide") (result i32) i32.const 0))"#
+    ))
+}
+
+/// The types of parameters or results, in WebAssembly text.
+fn types(types: &[WasmType]) -> String {
+    let names = types.iter().map(|of| match of {
+        WasmType::I32 | WasmType::Pointer | WasmType::Length => "i32",
+        WasmType::I64 | WasmType::PointerOrI64 => "i64",
+        WasmType::F32 => "f32",
+        WasmType::F64 => "f64",
+    });
+    names.collect::<Vec<_>>().join(" ")
+}
+
+/// A module of the contract as a component.
+///
+/// # Panics
+/// When it is no such module.
+pub fn component(module: &[u8]) -> Vec<u8> {
+    ComponentEncoder::default()
+        .module(module)
+        .and_then(|encoder| encoder.encode())
+        .expect("the module can be made a component")
 }
 
 fn wit() -> PathBuf {
