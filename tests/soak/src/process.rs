@@ -105,6 +105,14 @@ pub(crate) fn settled(pid: u32) -> Result<Held> {
     Ok(last)
 }
 
+/// The number of memory maps that the system allows a process.
+pub(crate) fn map_limit() -> Result<u64> {
+    let text = fs::read_to_string("/proc/sys/vm/max_map_count")?;
+    text.trim()
+        .parse()
+        .context("/proc/sys/vm/max_map_count is no number")
+}
+
 /// The limit of open descriptors of a running process: soft and hard.
 pub(crate) fn descriptor_limit(pid: u32) -> Result<(u64, u64)> {
     let limits = fs::read_to_string(format!("/proc/{pid}/limits"))?;
@@ -164,6 +172,7 @@ mod tests {
         assert!(held.files >= 3 && held.maps > 5 && held.threads >= 1 && held.memory_mib >= 1);
         let (soft, hard) = descriptor_limit(pid).unwrap();
         assert!(soft > 0 && soft <= hard);
+        assert!(map_limit().unwrap() > 0);
     }
 
     #[test]

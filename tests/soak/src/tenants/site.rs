@@ -21,6 +21,9 @@ pub(crate) mod at {
     pub(crate) const TRAFFIC: u8 = 100;
 }
 
+/// Workers of the host.
+const WORKERS: usize = 2;
+
 /// Time for each tenant until the host is ready: an unoptimised host compiles a policy in a fraction of it.
 const START_EACH: Duration = Duration::from_millis(500);
 
@@ -48,12 +51,13 @@ impl Site {
     pub(crate) fn start(tenants: u32) -> Result<Self> {
         let (files, template) = (tempfile::tempdir()?, Template::new()?);
         let mut builder = Builder::new()
-            .workers(2)
+            .workers(WORKERS)
             .set("log", "level = \"warn,policy=off\"")
             .set(
                 "policy",
                 &format!("cache = {:?}", files.path().join("compiled")),
-            );
+            )
+            .set("policy", &format!("instances = {}", sandboxes(tenants)));
         for tenant in 0..tenants {
             let file = files.path().join(file(tenant));
             fs::write(&file, template.policy(tenant, 0))?;
@@ -133,6 +137,11 @@ impl Site {
     fn file(&self, tenant: u32) -> PathBuf {
         self.files.path().join(file(tenant))
     }
+}
+
+/// Sandboxes of the host: one for each tenant and worker, as far as the host can be configured to have them.
+fn sandboxes(tenants: u32) -> u32 {
+    (WORKERS as u32 * tenants).clamp(2_500, 10_000)
 }
 
 fn is_of(answer: &Message, tenant: u32, version: u32) -> bool {
