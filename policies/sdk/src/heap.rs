@@ -1,8 +1,9 @@
-//! The policy's heap: a small static region, then a general allocator.
+//! The policy's heap: the rest of the first memory page, then a general allocator.
 //!
 //! A general allocator requests memory pages with the first allocation. For the host, which gives every call a fresh sandbox, this means
-//! changing page protections twice per call, which costs more than everything else that a small policy does. A region inside the first page
-//! costs nothing, and a typical call needs a few hundred bytes.
+//! changing page protections twice per call, which costs more than everything else that a small policy does. The bytes between the statics
+//! and the end of the memory cost nothing, and a typical call needs a few hundred of them. They lie right behind the statics, so that a small
+//! policy writes to a single page of the host's memory.
 //!
 //! The general allocator is `talc`. The standard library's takes a third of the machine code of a small policy, and a host keeps that code for
 //! each policy.
@@ -10,9 +11,9 @@
 //! This is the only unsafe code of the SDK, and it runs only inside the sandbox.
 
 use std::alloc::{GlobalAlloc, Layout};
-use std::cell::{Cell, UnsafeCell};
+use std::cell::Cell;
 
-/// The size of the region in bytes.
+/// The largest size of the region in bytes.
 const SIZE: usize = 16 * 1024;
 /// The largest alignment that the region serves.
 const ALIGN: usize = 16;
@@ -22,33 +23,56 @@ mod global {
     use talc::cell::TalcSyncCell;
     use talc::wasm::{WasmBinning, WasmGrowAndClaim};
 
-    use super::Heap;
+    use super::{Heap, Region, SIZE};
 
     #[global_allocator]
-    static HEAP: Heap<TalcSyncCell<WasmGrowAndClaim, WasmBinning>> =
-        Heap::new(TalcSyncCell::new_wasm(WasmGrowAndClaim));
+    static HEAP: Heap<AfterStatics, TalcSyncCell<WasmGrowAndClaim, WasmBinning>> =
+        Heap::new(AfterStatics, TalcSyncCell::new_wasm(WasmGrowAndClaim));
+
+    unsafe extern "C" {
+        /// The linker places these symbols behind the statics, aligned to 16 bytes, and at the end of the memory that the module starts with.
+        /// Nothing else uses the bytes between them: `talc` claims only pages that it requests itself.
+        safe static __heap_base: u8;
+        safe static __heap_end: u8;
+    }
+
+    /// The memory that the module starts with, behind its statics.
+    struct AfterStatics;
+
+    impl Region for AfterStatics {
+        fn start(&self) -> *mut u8 {
+            (&raw const __heap_base).cast_mut()
+        }
+
+        fn size(&self) -> usize {
+            let [start, end] =
+                [&raw const __heap_base, &raw const __heap_end].map(<*const u8>::addr);
+            (end - start).min(SIZE)
+        }
+    }
+}
+
+/// Memory of a fixed place and size that belongs to one [`Heap`], aligned to [`ALIGN`].
+trait Region {
+    fn start(&self) -> *mut u8;
+    fn size(&self) -> usize;
 }
 
 /// Allocates from the region by incrementing an offset, and frees only the last block. Other blocks come from `general`, so nothing
 /// leaks in a sandbox that serves many calls.
-struct Heap<G> {
-    region: UnsafeCell<Region>,
+struct Heap<R, G> {
+    region: R,
     used: Cell<usize>,
     general: G,
 }
 
-#[repr(align(16))]
-struct Region {
-    _bytes: [u8; SIZE],
-}
-
 // SAFETY: wasm32-unknown-unknown has a single thread; the tests use a heap from one thread only.
-unsafe impl<G> Sync for Heap<G> {}
+unsafe impl<R, G> Sync for Heap<R, G> {}
 
-impl<G> Heap<G> {
-    const fn new(general: G) -> Self {
+impl<R: Region, G> Heap<R, G> {
+    const fn new(region: R, general: G) -> Self {
         Self {
-            region: UnsafeCell::new(Region { _bytes: [0; SIZE] }),
+            region,
             used: Cell::new(0),
             general,
         }
@@ -56,13 +80,14 @@ impl<G> Heap<G> {
 
     /// The offset of a block in the region; `None` if it belongs to the general allocator.
     fn offset(&self, block: *mut u8) -> Option<usize> {
-        let offset = block.addr().wrapping_sub(self.region.get().addr());
-        (offset < SIZE).then_some(offset)
+        let offset = block.addr().wrapping_sub(self.region.start().addr());
+        (offset < self.region.size()).then_some(offset)
     }
 
     /// Makes a block of `size` bytes at `offset` the last one; false if it does not fit.
     fn take(&self, offset: usize, size: usize) -> bool {
-        let fits = size <= SIZE - offset.min(SIZE);
+        let whole = self.region.size();
+        let fits = size <= whole - offset.min(whole);
         if fits {
             self.used.set(offset + size);
         }
@@ -72,12 +97,12 @@ impl<G> Heap<G> {
 
 // SAFETY: blocks of the region do not overlap: each begins at or after `used`, which is then moved to its end, and moved back only by the
 // block that ends there. They are aligned like the region. All other blocks belong to the general allocator.
-unsafe impl<G: GlobalAlloc> GlobalAlloc for Heap<G> {
+unsafe impl<R: Region, G: GlobalAlloc> GlobalAlloc for Heap<R, G> {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let offset = self.used.get().next_multiple_of(layout.align());
         if layout.align() <= ALIGN && self.take(offset, layout.size()) {
             // SAFETY: `take` guarantees that the block ends within the region.
-            return unsafe { self.region.get().cast::<u8>().add(offset) };
+            return unsafe { self.region.start().add(offset) };
         }
         // SAFETY: the caller guarantees the same.
         unsafe { self.general.alloc(layout) }
@@ -115,8 +140,30 @@ unsafe impl<G: GlobalAlloc> GlobalAlloc for Heap<G> {
 #[cfg(test)]
 mod tests {
     use std::alloc::System;
+    use std::cell::UnsafeCell;
 
     use super::*;
+
+    /// A region on the tests' own heap.
+    struct Boxed(UnsafeCell<Box<[u128]>>);
+
+    impl Region for Boxed {
+        fn start(&self) -> *mut u8 {
+            // SAFETY: nobody has a reference to the bytes, and the test has a single thread.
+            unsafe { (*self.0.get()).as_mut_ptr().cast() }
+        }
+
+        fn size(&self) -> usize {
+            SIZE
+        }
+    }
+
+    type TestHeap = Heap<Boxed, System>;
+
+    fn heap() -> TestHeap {
+        let region = vec![0; SIZE / size_of::<u128>()];
+        Heap::new(Boxed(UnsafeCell::new(region.into())), System)
+    }
 
     /// A block with the bytes that were written to it.
     struct Block {
@@ -126,7 +173,7 @@ mod tests {
     }
 
     impl Block {
-        fn new(heap: &Heap<System>, size: usize, align: usize, mark: u8) -> Self {
+        fn new(heap: &TestHeap, size: usize, align: usize, mark: u8) -> Self {
             let layout = Layout::from_size_align(size, align).expect("a layout");
             // SAFETY: the size is not zero.
             let at = unsafe { heap.alloc(layout) };
@@ -147,7 +194,7 @@ mod tests {
             assert!(bytes.iter().all(|byte| *byte == self.mark));
         }
 
-        fn resize(&mut self, heap: &Heap<System>, size: usize) {
+        fn resize(&mut self, heap: &TestHeap, size: usize) {
             // SAFETY: the block is the heap's, and the size is not zero.
             self.at = unsafe { heap.realloc(self.at, self.layout, size) };
             self.check(size.min(self.layout.size()));
@@ -155,7 +202,7 @@ mod tests {
             self.fill();
         }
 
-        fn free(self, heap: &Heap<System>) {
+        fn free(self, heap: &TestHeap) {
             self.check(self.layout.size());
             // SAFETY: the block is the heap's.
             unsafe { heap.dealloc(self.at, self.layout) };
@@ -164,7 +211,7 @@ mod tests {
 
     #[test]
     fn small_blocks_come_from_the_region() {
-        let heap = Heap::new(System);
+        let heap = heap();
         let first = Block::new(&heap, 21, 1, 1);
         let second = Block::new(&heap, 8, 8, 2);
 
@@ -178,7 +225,7 @@ mod tests {
 
     #[test]
     fn a_block_that_does_not_fit_comes_from_the_general_allocator() {
-        let heap = Heap::new(System);
+        let heap = heap();
         let large = Block::new(&heap, SIZE + 1, 1, 1);
         let aligned = Block::new(&heap, 1, ALIGN * 2, 2);
         let all = Block::new(&heap, SIZE, 1, 3);
@@ -195,7 +242,7 @@ mod tests {
 
     #[test]
     fn the_last_block_grows_where_it_is() {
-        let heap = Heap::new(System);
+        let heap = heap();
         let mut block = Block::new(&heap, 8, 1, 1);
         block.resize(&heap, SIZE);
 
@@ -207,7 +254,7 @@ mod tests {
 
     #[test]
     fn blocks_keep_their_bytes() {
-        let heap = Heap::new(System);
+        let heap = heap();
         let mut blocks: Vec<Block> = Vec::new();
         let mut random = 1_u64;
         let mut below = |limit: usize| {
