@@ -30,14 +30,20 @@ pub struct Evaluator {
     idle: IdleSandboxes,
     /// Whether log lines of policies are discarded.
     mute: bool,
-    /// The tape for the next call, or of the last one.
-    tape: Option<Box<Tape>>,
     /// The decision that the next calls belong to.
     decision: Option<DecisionId>,
-    /// The changes to header fields by the last call.
-    edits: Edits,
+    results: Results,
     /// The fuel of the last call, if it is metered.
     fuel: Option<u64>,
+}
+
+/// What a call leaves beside its verdict.
+#[derive(Default)]
+struct Results {
+    /// The tape for the next call, or of the last one.
+    tape: Option<Box<Tape>>,
+    /// The changes to header fields by the last call.
+    edits: Edits,
 }
 
 impl Evaluator {
@@ -53,9 +59,8 @@ impl Evaluator {
             spare: None,
             idle: IdleSandboxes::new(sandboxes),
             mute: false,
-            tape: None,
             decision: None,
-            edits: Edits::default(),
+            results: Results::default(),
             fuel: None,
         }
     }
@@ -96,7 +101,7 @@ impl Evaluator {
 
     /// Uses this tape in the next call, to record or to replay.
     pub fn insert_tape(&mut self, tape: Tape) {
-        self.tape = Some(Box::new(tape));
+        self.results.tape = Some(Box::new(tape));
     }
 
     /// Sets the decision that the next calls belong to. Log lines contain it.
@@ -106,12 +111,12 @@ impl Evaluator {
 
     /// Takes the tape of the last call, if it had one.
     pub fn take_tape(&mut self) -> Option<Tape> {
-        self.tape.take().map(|tape| *tape)
+        self.results.tape.take().map(|tape| *tape)
     }
 
     /// Takes the changes to header fields that the last call made. They apply if the request is relayed.
     pub fn take_edits(&mut self) -> Edits {
-        std::mem::take(&mut self.edits)
+        std::mem::take(&mut self.results.edits)
     }
 
     /// The fuel of the last call: about one per instruction of the policy, the same on every machine. `None` if the runtime does not meter
@@ -144,7 +149,7 @@ impl Evaluator {
             .begin(addresses, scope, &loaded.name, bounds, request, notes);
         let (mut state, outcome, fuel) = loaded.sandboxes.ask(state, &loaded.limits);
         self.fuel = fuel;
-        let request = self.end(&mut state.call, policy);
+        let request = self.results.take(&mut state.call, policy);
         self.spare = Some(state);
         (request, outcome)
     }
@@ -160,11 +165,11 @@ impl Evaluator {
         let loaded = &*policy.loaded;
         let bounds = self.bounds(policy);
         let notes = self.notes();
-        let mut kept = match self.idle.take(policy, scope, usage) {
-            Some(mut kept) => {
-                let call = kept.sandbox.call();
+        let at = match self.idle.acquire(policy, scope, usage) {
+            Some(at) => {
+                let call = self.idle.sandbox(at).call();
                 call.begin(addresses, scope, &loaded.name, bounds, request, notes);
-                kept
+                at
             }
             None => {
                 if let Some(state) = self.idle.make_room(scope) {
@@ -175,49 +180,35 @@ impl Evaluator {
                     .call
                     .begin(addresses, scope, &loaded.name, bounds, request, notes);
                 match loaded.sandboxes.open(state, &loaded.limits, usage) {
-                    Ok(sandbox) => IdleSandbox {
+                    Ok(sandbox) => self.idle.insert(IdleSandbox {
                         policy: policy.clone(),
                         scope: Arc::clone(scope),
                         sandbox,
-                    },
+                    }),
                     Err((mut state, failure)) => {
-                        let request = self.end(&mut state.call, policy);
+                        let request = self.results.take(&mut state.call, policy);
                         self.spare = Some(state);
                         return (request, Err((Stage::Instantiate, failure)));
                     }
                 }
             }
         };
-        let outcome = kept.sandbox.ask(&loaded.limits);
-        self.fuel = kept.sandbox.fuel_used();
-        let request = self.end(kept.sandbox.call(), policy);
-        match outcome.is_ok() && kept.sandbox.make_ready() {
-            true => self.idle.put(kept),
-            false => self.spare = Some(kept.sandbox.close()),
+        let sandbox = self.idle.sandbox(at);
+        let outcome = sandbox.ask(&loaded.limits);
+        self.fuel = sandbox.fuel_used();
+        let request = self.results.take(sandbox.call(), policy);
+        match outcome.is_ok() && sandbox.make_ready() {
+            true => self.idle.release(at),
+            false => self.spare = Some(self.idle.remove(at).sandbox.close()),
         }
         (request, outcome)
     }
 
     fn notes(&mut self) -> Notes {
         Notes {
-            tape: self.tape.take(),
+            tape: self.results.tape.take(),
             decision: self.decision,
         }
-    }
-
-    /// Ends a call: keeps its tape, edits and counts, and returns the request.
-    fn end(&mut self, call: &mut Call, policy: &Policy) -> Request {
-        let dropped = call.finish_log();
-        if dropped > 0 {
-            let counter = &policy.loaded.dropped_lines;
-            counter.fetch_add(dropped.into(), Ordering::Relaxed);
-        }
-        self.tape = call.take_tape();
-        self.edits.clear();
-        if !call.edits().is_empty() {
-            self.edits = std::mem::take(call.edits());
-        }
-        call.end()
     }
 
     fn bounds(&self, policy: &Policy) -> Bounds {
@@ -238,6 +229,23 @@ impl Evaluator {
                 loaded.limits.bounds,
             )))
         })
+    }
+}
+
+impl Results {
+    /// Ends a call: takes its tape and edits, counts its dropped log lines, and returns the request.
+    fn take(&mut self, call: &mut Call, policy: &Policy) -> Request {
+        let dropped = call.finish_log();
+        if dropped > 0 {
+            let counter = &policy.loaded.dropped_lines;
+            counter.fetch_add(dropped.into(), Ordering::Relaxed);
+        }
+        self.tape = call.take_tape();
+        self.edits.clear();
+        if !call.edits().is_empty() {
+            self.edits = std::mem::take(call.edits());
+        }
+        call.end()
     }
 }
 

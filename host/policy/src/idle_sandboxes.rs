@@ -1,4 +1,4 @@
-//! Idle sandboxes of an evaluator, which the next calls of their policies use.
+//! The sandboxes of an evaluator that outlast a call, so that the next calls of their policies use them again.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::sandbox::Open;
 use crate::scope::Scope;
 use crate::state::Data;
 
-/// An idle sandbox: reset to its initial state or, with [`Use::Again`], as the last call left it.
+/// A sandbox between two calls: reset to its initial state or, with [`Use::Again`], as the last call left it.
 pub(crate) struct IdleSandbox {
     pub(crate) policy: Policy,
     /// The scope of the last call. With [`Use::Again`], only calls in the same scope may use the sandbox.
@@ -30,8 +30,8 @@ pub(crate) struct IdleSandboxes {
     labels: Vec<Label>,
     /// The places of each policy by its key, so that the cost of a call does not grow with the number of policies.
     by_policy: HashTable<usize>,
-    /// Number of calls of [`IdleSandboxes::put`].
-    puts: u64,
+    /// Number of calls of [`IdleSandboxes::release`].
+    releases: u64,
     /// Number of calls of [`IdleSandboxes::keep_only`].
     sweeps: u64,
 }
@@ -40,10 +40,12 @@ pub(crate) struct IdleSandboxes {
 struct Label {
     policy: usize,
     scope: usize,
-    /// The value of `puts` when the sandbox was put.
-    put: u64,
+    /// The value of `releases` when the sandbox was released last.
+    released: u64,
     /// The last sweep in which the policy was in use.
     served: u64,
+    /// Whether a call uses the sandbox.
+    in_use: bool,
 }
 
 impl IdleSandboxes {
@@ -54,18 +56,19 @@ impl IdleSandboxes {
             places: Vec::new(),
             labels: Vec::new(),
             by_policy: HashTable::new(),
-            puts: 0,
+            releases: 0,
             sweeps: 0,
         }
     }
 
-    /// Takes an idle sandbox of `policy` for this use.
-    pub(crate) fn take(
+    /// The place of an idle sandbox of `policy` for this use. The sandbox stays where it is: a call moves nothing. It is in use until
+    /// [`release`](Self::release) or [`remove`](Self::remove). If the host panics in between, no later call finds it, whatever state it is in.
+    pub(crate) fn acquire(
         &mut self,
         policy: &Policy,
         scope: &Arc<Scope>,
         usage: Use,
-    ) -> Option<IdleSandbox> {
+    ) -> Option<usize> {
         let key = policy.key();
         let fits = |kept: &IdleSandbox| {
             kept.sandbox.usage() == usage
@@ -73,10 +76,25 @@ impl IdleSandboxes {
         };
         let (labels, places) = (&self.labels, &self.places);
         let found = self.by_policy.find(hash(key), |&at| {
-            labels[at].policy == key && fits(&places[at])
+            let label = &labels[at];
+            label.policy == key && !label.in_use && fits(&places[at])
         });
         let at = *found?;
-        Some(self.remove(at))
+        self.labels[at].in_use = true;
+        Some(at)
+    }
+
+    /// The sandbox at a place.
+    pub(crate) fn sandbox(&mut self, at: usize) -> &mut Open {
+        &mut self.places[at].sandbox
+    }
+
+    /// Makes the sandbox at a place idle: it is ready for the next call.
+    pub(crate) fn release(&mut self, at: usize) {
+        self.releases += 1;
+        let label = &mut self.labels[at];
+        label.released = self.releases;
+        label.in_use = false;
     }
 
     /// Makes room for one more sandbox of this scope. Returns the call state of the evicted sandbox, if there is one.
@@ -92,20 +110,21 @@ impl IdleSandboxes {
         Some(self.remove(goes).sandbox.close())
     }
 
-    /// Adds a sandbox that was taken, or for which there is room.
-    pub(crate) fn put(&mut self, kept: IdleSandbox) {
-        self.puts += 1;
-        let (at, policy) = (self.places.len(), kept.policy.key());
+    /// Adds a sandbox for which there is room, and returns its place. It is in use.
+    pub(crate) fn insert(&mut self, sandbox: IdleSandbox) -> usize {
+        let (at, policy) = (self.places.len(), sandbox.policy.key());
         let labels = &self.labels;
         let rehash = |&at: &usize| hash(labels[at].policy);
         self.by_policy.insert_unique(hash(policy), at, rehash);
         self.labels.push(Label {
             policy,
-            scope: key_of(&kept.scope),
-            put: self.puts,
+            scope: key_of(&sandbox.scope),
+            released: self.releases,
             served: 0,
+            in_use: true,
         });
-        self.places.push(kept);
+        self.places.push(sandbox);
+        at
     }
 
     /// Drops the sandboxes of policies that are not in use; `serving` passes those in use to its argument. Returns the call state of one of
@@ -139,7 +158,7 @@ impl IdleSandboxes {
     }
 
     /// Removes the sandbox at a place. The last sandbox moves there.
-    fn remove(&mut self, at: usize) -> IdleSandbox {
+    pub(crate) fn remove(&mut self, at: usize) -> IdleSandbox {
         let last = self.places.len() - 1;
         let policy = self.labels[at].policy;
         if let Ok(entry) = self
@@ -161,7 +180,8 @@ impl IdleSandboxes {
     fn oldest(&self, of: impl Fn(&Label) -> bool) -> Option<usize> {
         let labels = self.labels.iter().enumerate();
         let some = labels.filter(|(_, label)| of(label));
-        some.min_by_key(|(_, label)| label.put).map(|(at, _)| at)
+        some.min_by_key(|(_, label)| label.released)
+            .map(|(at, _)| at)
     }
 }
 
