@@ -58,6 +58,24 @@ fn a_response_loses_our_via_and_nothing_else() {
 }
 
 #[test]
+fn a_response_without_content_length_gets_one_on_a_stream() {
+    let edge = edge();
+    for line_end in ["\r\n", "\n"] {
+        for (arrival, added) in [(udp(CALLER), ""), (tcp(CALLER, 3), "Content-Length: 5\r\n")] {
+            let text = response(200, &sent(&edge, &invite(), &arrival));
+            let text = text.replace("Content-Length: 0\r\n\r\n", "\r\nhello");
+            let ours = format!("Via: {}\r\n", headers(&text, "Via")[0]);
+            let (received, out) = edge.receive(&text.replace("\r\n", line_end), &udp(NEXT_HOP));
+            assert!(matches!(received, Received::Forward(_)), "{received:?}");
+            let expected = text
+                .replacen(&ours, "", 1)
+                .replace("\r\n\r\n", &format!("\r\n{added}\r\n"));
+            assert_eq!(out, expected.replace("\r\n", line_end));
+        }
+    }
+}
+
+#[test]
 fn vias_may_share_a_line() {
     let edge = edge();
     let text = response(200, &sent(&edge, &invite(), &udp(CALLER)));

@@ -266,11 +266,16 @@ impl Head<'_> {
         }
         let lacks_length = self.message.header(HeaderName::ContentLength).is_none();
         if self.plan.leg.transport.is_reliable() && lacks_length {
-            let length = u32::try_from(self.message.body().len()).unwrap_or(u32::MAX);
-            Text::Labelled(b"Content-Length: ", length).write(out);
-            out.extend_from_slice(line_end);
+            write_content_length(self.message, out);
         }
     }
+}
+
+/// Writes the header line that a message needs on a stream.
+pub(super) fn write_content_length(message: Message<'_>, out: &mut Vec<u8>) {
+    let length = u32::try_from(message.body().len()).unwrap_or(u32::MAX);
+    Text::Labelled(b"Content-Length: ", length).write(out);
+    out.extend_from_slice(message.line_end().as_bytes());
 }
 
 /// Whether the request may start a dialog (RFC 3261 §12.1, RFC 6665, RFC 3515).

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use super::Proxy;
 use super::branch::{Claim, Origin, Transaction};
 use super::drop_reason::DropReason;
+use super::relay::write_content_length;
 use crate::arrival::{Arrival, Destination, Transport};
 use crate::host::{Host, ip_address};
 use crate::routes::{Permission, Routes};
@@ -60,7 +61,16 @@ impl Proxy {
         };
         let bytes = message.bytes();
         out.extend_from_slice(bytes.get(..ours.start).unwrap_or_default());
-        out.extend_from_slice(bytes.get(ours.end..).unwrap_or_default());
+        let mut rest = ours.end;
+        let lacks_length = message.header(HeaderName::ContentLength).is_none();
+        if destination.transport.is_reliable() && lacks_length {
+            // A datagram may do without; on a stream the next message would be taken for the body (RFC 3261 §18.3).
+            let header_end = message.header_end();
+            out.extend_from_slice(bytes.get(rest..header_end).unwrap_or_default());
+            write_content_length(message, out);
+            rest = header_end;
+        }
+        out.extend_from_slice(bytes.get(rest..).unwrap_or_default());
         Ok(destination)
     }
 
