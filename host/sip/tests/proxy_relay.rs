@@ -358,6 +358,38 @@ fn a_strict_router_before_us_is_undone() {
 }
 
 #[test]
+fn a_request_uri_from_a_route_obeys_the_rules_for_one_that_is_received() {
+    let edge = Edge::new(|routes| {
+        routes.domain("192.0.2.0/24").unwrap();
+        routes.hop("pstn", "sip:192.0.2.81").unwrap();
+    });
+    let strict_before = "sip:198.51.100.1;lr";
+    let other = "sip:grace@example.com";
+    for (uri, route, code) in [
+        (strict_before, "Route: <sips:grace@192.0.2.44>", 416),
+        (
+            strict_before,
+            "Route: <sip:grace@192.0.2.44?Subject=x>",
+            400,
+        ),
+        (other, "Route: <sip:192.0.2.9?Subject=x>", 400),
+        (other, "Route: <sips:192.0.2.9>", 416),
+    ] {
+        let text = with_routes(uri, &[route]);
+        let refused = edge.relay(&text, &udp(CALLER)).unwrap_err();
+        assert_eq!(refused.code(), code, "{route}: {refused}");
+    }
+    let text = with_routes(strict_before, &["Route: <sips:grace@192.0.2.44>"]);
+    let refused = edge.relay_to(&text, &udp(CALLER), Target::NextHop("pstn"));
+    assert_eq!(refused.unwrap_err().code(), 416);
+    let tel = with_routes(strict_before, &["Route: <tel:+15551234567>"]);
+    let (_, sent) = edge
+        .relay_to(&tel, &udp(CALLER), Target::NextHop("pstn"))
+        .unwrap();
+    assert_eq!(start_line(&sent), "BYE tel:+15551234567 SIP/2.0");
+}
+
+#[test]
 fn a_request_uri_that_just_means_us_is_no_strict_route() {
     for uri in ["sip:198.51.100.1", "sip:grace@198.51.100.1;lr"] {
         let text = with_routes(uri, &["Route: <sip:192.0.2.80:5080;lr>"]);

@@ -121,6 +121,9 @@ impl<'a> Planner<'a, '_> {
         };
         let leg = self.leg_by_flow(leg, dialog);
         let is_received = uri.as_ptr() == received.as_ptr();
+        if !is_received {
+            check_request_uri(uri)?;
+        }
         Ok(Plan {
             hop: leg.hop,
             leg,
@@ -401,6 +404,18 @@ fn read_request_uri(uri: &[u8]) -> Result<Option<Uri<'_>>, RelayError> {
     Uri::parse(uri)
         .map(Some)
         .map_err(|_| RelayError::BadUri(RelayError::shown(uri)))
+}
+
+/// A request URI taken from a Route obeys the rules for one that is received: without TLS a `sips` URI must not be sent (RFC 5630 §5.3),
+/// and a request URI has no headers (RFC 3261 §19.1.1).
+fn check_request_uri(uri: &[u8]) -> Result<(), RelayError> {
+    match read_request_uri(uri)? {
+        Some(new) if new.scheme == Scheme::Sips => {
+            Err(RelayError::UnsupportedScheme(RelayError::shown(uri)))
+        }
+        Some(new) if new.headers.is_some() => Err(RelayError::BadUri(RelayError::shown(uri))),
+        _ => Ok(()),
+    }
 }
 
 fn read_route(uri: &[u8]) -> Result<Uri<'_>, RelayError> {
