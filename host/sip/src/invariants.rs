@@ -2,6 +2,8 @@
 //!
 //! Each function panics when its property does not hold.
 
+mod relay;
+
 use std::ops::Range;
 
 use crate::frame::{Frame, FrameError, Framer};
@@ -13,6 +15,8 @@ use crate::scan::{
 };
 use crate::uri::{Uri, is_readable_uri};
 use crate::via::Via;
+
+pub use relay::relay;
 
 /// Scans `bytes` with every framing and reads every value.
 pub fn scanner(bytes: &[u8]) {
