@@ -8,6 +8,8 @@
 
 mod decision;
 mod file;
+#[cfg(any(test, feature = "invariants"))]
+pub mod invariants;
 mod mask;
 mod record;
 pub mod replay;

@@ -3,7 +3,9 @@
 mod stream;
 
 use std::collections::HashMap;
+use std::fmt::Display;
 use std::fs::File;
+use std::io::Read;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -22,6 +24,9 @@ pub use stream::Lost;
 
 /// Size of the buffer, which holds the largest packet and its headers.
 const BUFFER: usize = 1 << 20;
+
+/// Number of fragments of other datagrams after which a waiting fragment may be dropped. It is dropped after twice as many.
+const MOST_FRAGMENTS: u64 = 512;
 
 /// One direction of a TCP connection: source and destination.
 type Way = (SocketAddr, SocketAddr);
@@ -70,6 +75,11 @@ impl Capture {
 pub fn read(path: &Path) -> anyhow::Result<Capture> {
     let shown = path.display();
     let file = File::open(path).with_context(|| format!("cannot read {shown}"))?;
+    read_from(file, &shown)
+}
+
+/// The same from anything that can be read; `shown` names it in errors.
+pub(crate) fn read_from(file: impl Read + Send, shown: &dyn Display) -> anyhow::Result<Capture> {
     let broken = |error: &dyn std::fmt::Debug| {
         anyhow!("{shown} is not a packet capture, or is damaged: {error:?}")
     };
@@ -111,7 +121,9 @@ struct Interface {
 #[derive(Default)]
 struct Reading {
     capture: Capture,
-    fragments: IpDefragPool<(), ()>,
+    /// Datagrams that are not whole yet, with the number of the fragment that came last.
+    fragments: IpDefragPool<u64, ()>,
+    fragment: u64,
     streams: HashMap<Way, Stream>,
 }
 
@@ -191,17 +203,28 @@ impl Reading {
         match &sliced.transport {
             Some(TransportSlice::Udp(udp)) => self.udp(udp, from, to, at),
             Some(TransportSlice::Tcp(tcp)) => self.tcp(tcp, from, to, at),
-            _ => {
-                let whole = self.fragments.process_sliced_packet(&sliced, (), ());
-                let Ok(Some(whole)) = whole else {
-                    return;
-                };
-                if whole.ip_number == ip_number::UDP
-                    && let Ok(udp) = UdpSlice::from_slice(&whole.payload)
-                {
-                    self.udp(&udp, from, to, at);
-                }
-            }
+            _ if sliced.is_ip_payload_fragmented() => self.fragment(&sliced, from, to, at),
+            _ => {}
+        }
+    }
+
+    /// Takes a fragment of a datagram. A fragment of a few bytes can claim to be the end of 64 KiB, and memory for all of them is
+    /// needed at once; so a datagram is forgotten that is not whole after so many fragments of others.
+    fn fragment(&mut self, sliced: &SlicedPacket<'_>, from: IpAddr, to: IpAddr, at: SystemTime) {
+        self.fragment += 1;
+        let number = self.fragment;
+        if number.is_multiple_of(MOST_FRAGMENTS) {
+            self.fragments
+                .retain(|last| last + MOST_FRAGMENTS >= number);
+        }
+        let whole = self.fragments.process_sliced_packet(sliced, number, ());
+        let Ok(Some(whole)) = whole else {
+            return;
+        };
+        if whole.ip_number == ip_number::UDP
+            && let Ok(udp) = UdpSlice::from_slice(&whole.payload)
+        {
+            self.udp(&udp, from, to, at);
         }
     }
 

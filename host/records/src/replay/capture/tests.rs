@@ -3,6 +3,7 @@
 use etherparse::PacketBuilder;
 
 use super::*;
+use crate::invariants;
 
 const EDGE: [u8; 4] = [192, 0, 2, 9];
 const CALLER: [u8; 4] = [192, 0, 2, 1];
@@ -55,6 +56,7 @@ fn pcap(link: u32, packets: &[Vec<u8>]) -> Vec<u8> {
 fn read_bytes(bytes: &[u8]) -> anyhow::Result<Capture> {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), bytes).unwrap();
+    invariants::capture(bytes);
     read(file.path())
 }
 
@@ -136,20 +138,48 @@ fn sequence_numbers_wrap_around() {
     assert_eq!(methods(&capture), ["INVITE"]);
 }
 
+/// A fragment of a UDP packet: these bytes of its payload, under this number.
+fn fragment(whole: &[u8], id: u16, bytes: std::ops::Range<usize>) -> Vec<u8> {
+    let (ethernet, ip, payload) = (&whole[..14], &whole[14..34], &whole[34..]);
+    let mut header = ip.to_vec();
+    let more = u16::from(bytes.end < payload.len()) << 13;
+    header[2..4].copy_from_slice(&(20 + bytes.len() as u16).to_be_bytes());
+    header[4..6].copy_from_slice(&id.to_be_bytes());
+    header[6..8].copy_from_slice(&(more | (bytes.start / 8) as u16).to_be_bytes());
+    [ethernet, &header, &payload[bytes]].concat()
+}
+
 #[test]
 fn ip_fragments_are_reassembled() {
     let whole = udp(&message("INVITE"));
-    let (ethernet, ip, payload) = (&whole[..14], &whole[14..34], &whole[34..]);
-    let fragment = |from: usize, to: usize| {
-        let mut header = ip.to_vec();
-        let more = u16::from(to < payload.len()) << 13;
-        header[2..4].copy_from_slice(&(20 + (to - from) as u16).to_be_bytes());
-        header[6..8].copy_from_slice(&(more | (from / 8) as u16).to_be_bytes());
-        [ethernet, &header, &payload[from..to]].concat()
-    };
-    let packets = [fragment(80, payload.len()), fragment(0, 80)];
+    let end = whole.len() - 34;
+    let packets = [fragment(&whole, 1, 80..end), fragment(&whole, 1, 0..80)];
     let capture = read_bytes(&pcap(1, &packets)).unwrap();
     assert_eq!(methods(&capture), ["INVITE"]);
+}
+
+#[test]
+fn fragments_wait_for_a_bounded_number_of_others() {
+    let whole = udp(&message("INVITE"));
+    let end = whole.len() - 34;
+    let between = |others: u16| {
+        // Each is the end of a datagram of 64 KiB.
+        let last = udp(&"x".repeat(65_000));
+        let others = (2..others + 2).map(|id| fragment(&last, id, 64_960..65_008));
+        let mut packets = vec![fragment(&whole, 1, 0..80)];
+        packets.extend(others);
+        packets.push(fragment(&whole, 1, 80..end));
+        methods(&read_bytes(&pcap(1, &packets)).unwrap())
+    };
+    assert_eq!(between(500), ["INVITE"]);
+    assert!(between(1_100).is_empty());
+}
+
+#[test]
+fn a_packet_above_the_buffer_is_damage() {
+    let file = pcap(1, &[vec![0; 3 * BUFFER], udp(&message("BYE"))]);
+    let error = read_bytes(&file).unwrap_err().to_string();
+    assert!(error.contains("is damaged"), "{error}");
 }
 
 #[test]
