@@ -175,7 +175,13 @@ impl Input {
                 has_policies: true,
             },
             "binrpc" | "fifo" | "json_rpc" => text("control.dict"),
+            "config" | "tenant_toml" => text("toml.dict"),
+            "kamailio_cfg" => text("kamailio.dict"),
             "patterns" | "rows" => text("address.dict"),
+            "pcap" => Self {
+                longest: 4_096,
+                ..text("sip.dict")
+            },
             _ => text("sip.dict"),
         }
     }

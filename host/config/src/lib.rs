@@ -9,6 +9,8 @@
 mod config;
 mod control;
 mod database;
+#[cfg(any(test, feature = "invariants"))]
+pub mod invariants;
 mod listen;
 mod log;
 mod log_level;

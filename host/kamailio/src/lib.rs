@@ -15,6 +15,8 @@ mod draft;
 mod endpoints;
 mod finding;
 mod functions;
+#[cfg(any(test, feature = "invariants"))]
+pub mod invariants;
 mod lexer;
 mod listen;
 mod modules;

@@ -350,8 +350,6 @@ fn fragment() -> impl Strategy<Value = String> {
 proptest! {
     #[test]
     fn no_input_panics_and_every_result_is_a_configuration(parts in prop::collection::vec(fragment(), 0..60)) {
-        let import = imported(&parts.concat());
-        let read = Config::parse(&import.text);
-        prop_assert!(read.is_ok(), "{}\n{:?}", import.text, read);
+        invariants::import(&parts.concat());
     }
 }
