@@ -120,7 +120,7 @@ pub(crate) enum HostError {
 
 /// The limits that the text of a failure names.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Terms {
+pub(crate) struct ReportedLimits {
     pub(crate) deadline: Duration,
     pub(crate) host_call_bytes: usize,
 }
@@ -151,7 +151,7 @@ impl Failure {
 
     /// Converts an error of the runtime.
     #[cold]
-    pub(crate) fn read(error: &wasmtime::Error, stage: Stage, terms: Terms) -> Self {
+    pub(crate) fn read(error: &wasmtime::Error, stage: Stage, reported: ReportedLimits) -> Self {
         if let Some(refused) = error.downcast_ref::<Refused>() {
             return Self::Memory(*refused);
         }
@@ -159,12 +159,12 @@ impl Failure {
             return invalid.clone().into();
         }
         if let Some(trap) = error.downcast_ref::<Trap>() {
-            return Self::from_trap(*trap, innermost(error), terms);
+            return Self::from_trap(*trap, innermost(error), reported);
         }
         match error.downcast_ref::<HostError>() {
             Some(HostError::TooMuch) => {
                 return Self::HostCall {
-                    limit: terms.host_call_bytes,
+                    limit: reported.host_call_bytes,
                 };
             }
             Some(host) => {
@@ -185,7 +185,7 @@ impl Failure {
         // wasmtime's type for this error is private.
         if cause.contains("fuel allocated for hostcalls has been exhausted") {
             return Self::HostCall {
-                limit: terms.host_call_bytes,
+                limit: reported.host_call_bytes,
             };
         }
         if stage == Stage::Instantiate {
@@ -205,10 +205,10 @@ impl Failure {
         clippy::wildcard_enum_match_arm,
         reason = "all other traps are handled alike, and wasmtime adds more"
     )]
-    fn from_trap(trap: Trap, function: Option<String>, terms: Terms) -> Self {
+    fn from_trap(trap: Trap, function: Option<String>, reported: ReportedLimits) -> Self {
         match trap {
             Trap::Interrupt => Self::Timeout {
-                deadline: terms.deadline,
+                deadline: reported.deadline,
                 function,
             },
             Trap::StackOverflow => Self::Stack { function },

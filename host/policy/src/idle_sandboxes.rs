@@ -6,7 +6,7 @@ use hashbrown::HashTable;
 
 use crate::module::Use;
 use crate::policy::Policy;
-use crate::sandbox::Open;
+use crate::sandbox::Sandbox;
 use crate::scope::Scope;
 use crate::state::Data;
 
@@ -15,7 +15,7 @@ pub(crate) struct IdleSandbox {
     pub(crate) policy: Policy,
     /// The scope of the last call. With [`Use::Again`], only calls in the same scope may use the sandbox.
     pub(crate) scope: Arc<Scope>,
-    pub(crate) sandbox: Open,
+    pub(crate) sandbox: Sandbox,
 }
 
 /// Maximum number of idle sandboxes of one scope: enough for the policies that are in use there. Bounds the sandboxes of replaced policies even
@@ -85,7 +85,7 @@ impl IdleSandboxes {
     }
 
     /// The sandbox at a place.
-    pub(crate) fn sandbox(&mut self, at: usize) -> &mut Open {
+    pub(crate) fn sandbox(&mut self, at: usize) -> &mut Sandbox {
         &mut self.places[at].sandbox
     }
 

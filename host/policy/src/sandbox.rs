@@ -9,7 +9,7 @@ use wasmtime::{Engine, Store, StoreContextMut, UpdateDeadline};
 use crate::call::{Bounds, Call};
 use crate::check::Checked;
 use crate::engine::Ticks;
-use crate::failure::{Failure, Stage, Terms};
+use crate::failure::{Failure, ReportedLimits, Stage};
 use crate::limits::Limits;
 use crate::module::Use;
 use crate::state::Data;
@@ -51,7 +51,7 @@ enum Live {
 }
 
 /// A sandbox for several calls.
-pub(crate) struct Open {
+pub(crate) struct Sandbox {
     store: Store<Data>,
     ticker: Arc<Ticker>,
     live: Live,
@@ -64,7 +64,7 @@ pub(crate) struct Open {
 pub(crate) struct CallLimits {
     pub(crate) bounds: Bounds,
     ticks: Ticks,
-    terms: Terms,
+    reported: ReportedLimits,
 }
 
 /// The result of a call. A failure comes with its stage.
@@ -104,7 +104,7 @@ impl Sandboxes {
             Ok(live) => ask(&mut store, &live, limits),
             Err(error) => Err((
                 Stage::Instantiate,
-                Failure::read(&error, Stage::Instantiate, limits.terms),
+                Failure::read(&error, Stage::Instantiate, limits.reported),
             )),
         };
         let fuel = fuel_used(&store);
@@ -120,10 +120,10 @@ impl Sandboxes {
         let _running = self.ticker.begin();
         let mut store = self.store(state, limits);
         match &self.prepared {
-            Prepared::Module(prepared) => prepared.validate(&mut store, limits.terms),
+            Prepared::Module(prepared) => prepared.validate(&mut store, limits.reported),
             Prepared::Component(prepared) => {
                 let answer = prepared.validate(&mut store)?;
-                Some(answer.map_err(|error| Failure::read(&error, Stage::Decide, limits.terms)))
+                Some(answer.map_err(|error| Failure::read(&error, Stage::Decide, limits.reported)))
             }
         }
     }
@@ -134,13 +134,13 @@ impl Sandboxes {
         state: Data,
         limits: &CallLimits,
         usage: Use,
-    ) -> Result<Open, (Data, Failure)> {
+    ) -> Result<Sandbox, (Data, Failure)> {
         let running = self.ticker.begin();
         let mut store = self.store(state, limits);
         let instantiated = self.prepared.instantiate(&mut store, usage);
         drop(running);
         match instantiated {
-            Ok(live) => Ok(Open {
+            Ok(live) => Ok(Sandbox {
                 store,
                 ticker: Arc::clone(&self.ticker),
                 live,
@@ -148,7 +148,7 @@ impl Sandboxes {
                 is_metered: self.is_metered,
             }),
             Err(error) => {
-                let failure = Failure::read(&error, Stage::Instantiate, limits.terms);
+                let failure = Failure::read(&error, Stage::Instantiate, limits.reported);
                 Err((store.into_data(), failure))
             }
         }
@@ -160,7 +160,7 @@ impl Sandboxes {
         state.call.end.go_by(&self.ticker);
         let mut store = Store::new(&self.engine, state);
         store.limiter(|state| &mut **state);
-        store.set_hostcall_fuel(limits.terms.host_call_bytes);
+        store.set_hostcall_fuel(limits.reported.host_call_bytes);
         store.epoch_deadline_callback(continue_or_interrupt);
         start_clock(&mut store, limits);
         if self.is_metered {
@@ -195,7 +195,7 @@ impl Code {
     }
 }
 
-impl Open {
+impl Sandbox {
     /// The state of the call.
     pub(crate) fn call(&mut self) -> &mut Call {
         &mut self.store.data_mut().call
@@ -249,20 +249,20 @@ impl CallLimits {
             log_lines: limits.log_lines,
             mute: false,
         };
-        let terms = Terms {
+        let reported = ReportedLimits {
             deadline: limits.deadline,
             host_call_bytes: limits.host_call_bytes,
         };
         Self {
             bounds,
             ticks: Ticks::of(limits.deadline),
-            terms,
+            reported,
         }
     }
 
     pub(crate) fn with_deadline(mut self, deadline: Duration) -> Self {
         self.ticks = Ticks::of(deadline);
-        self.terms.deadline = deadline;
+        self.reported.deadline = deadline;
         self
     }
 
@@ -274,10 +274,10 @@ impl CallLimits {
 
 fn ask(store: &mut Store<Data>, live: &Live, limits: &CallLimits) -> Outcome {
     let verdict = match live {
-        Live::Module(live) => live.decide(store, limits.terms),
+        Live::Module(live) => live.decide(store, limits.reported),
         Live::Component(live) => live
             .decide(store)
-            .map_err(|error| Failure::read(&error, Stage::Decide, limits.terms)),
+            .map_err(|error| Failure::read(&error, Stage::Decide, limits.reported)),
     };
     verdict
         .and_then(|verdict| Ok(verdict.checked()?))

@@ -1,6 +1,5 @@
 //! The state of a policy call, and the answers of the host functions: one file for each interface of the contract.
 
-mod answered;
 mod clock;
 mod counters;
 mod edits;
@@ -9,6 +8,7 @@ mod log_budget;
 mod permissions;
 mod rules;
 mod settings;
+mod tape;
 mod trusted;
 
 use std::sync::Arc;

@@ -16,7 +16,7 @@ use crate::abi::module as abi;
 use crate::bulk_memory;
 use crate::contract::VALIDATE;
 use crate::engine;
-use crate::failure::{Failure, Stage, Terms};
+use crate::failure::{Failure, ReportedLimits, Stage};
 use crate::guest::Guest;
 use crate::inspect::{Inspection, Kind};
 use crate::interfaces;
@@ -160,22 +160,22 @@ impl Prepared {
     pub(crate) fn validate(
         &self,
         store: &mut Store<Data>,
-        terms: Terms,
+        reported: ReportedLimits,
     ) -> Option<Result<Result<(), String>, Failure>> {
         let export = self.validate.as_ref()?;
-        Some(self.validate_by(store, export, terms))
+        Some(self.validate_by(store, export, reported))
     }
 
     fn validate_by(
         &self,
         store: &mut Store<Data>,
         export: &ModuleExport,
-        terms: Terms,
+        reported: ReportedLimits,
     ) -> Result<Result<(), String>, Failure> {
-        let read = |error: wasmtime::Error| Failure::read(&error, Stage::Decide, terms);
+        let read = |error: wasmtime::Error| Failure::read(&error, Stage::Decide, reported);
         let made = self.instance(store, Use::Once);
         let (instance, _) =
-            made.map_err(|error| Failure::read(&error, Stage::Instantiate, terms))?;
+            made.map_err(|error| Failure::read(&error, Stage::Instantiate, reported))?;
         let function = instance.get_module_export(&mut *store, export);
         let function = function.and_then(Extern::into_func);
         let no_function = || wasmtime::Error::msg("the export is of another kind");
@@ -183,7 +183,7 @@ impl Prepared {
         let function = function.typed::<(), u32>(&*store).map_err(read)?;
         let at = function.call(&mut *store, ()).map_err(read)?;
         let guest = abi::of(store.data()).map_err(read)?;
-        lift::result(guest.memory().data(&*store), at, terms.host_call_bytes)
+        lift::result(guest.memory().data(&*store), at, reported.host_call_bytes)
     }
 
     /// Creates an instance, which runs its start function.
@@ -238,11 +238,15 @@ impl Prepared {
 
 impl Live {
     /// Calls `decide`. The verdict is not validated yet.
-    pub(crate) fn decide(&self, store: &mut Store<Data>, terms: Terms) -> Result<Verdict, Failure> {
-        let read = |error: wasmtime::Error| Failure::read(&error, Stage::Decide, terms);
+    pub(crate) fn decide(
+        &self,
+        store: &mut Store<Data>,
+        reported: ReportedLimits,
+    ) -> Result<Verdict, Failure> {
+        let read = |error: wasmtime::Error| Failure::read(&error, Stage::Decide, reported);
         let at = self.decide.call(&mut *store, ()).map_err(read)?;
         let guest = abi::of(store.data()).map_err(read)?;
-        let verdict = lift::verdict(guest.memory().data(&*store), at, terms.host_call_bytes)?;
+        let verdict = lift::verdict(guest.memory().data(&*store), at, reported.host_call_bytes)?;
         if let Some(post_return) = &self.post_return {
             abi::enter(store.data_mut());
             post_return.call(&mut *store, at).map_err(read)?;

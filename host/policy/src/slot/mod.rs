@@ -2,6 +2,7 @@
 
 mod history;
 mod lineup;
+mod share;
 mod stats;
 
 use std::sync::Arc;
@@ -17,7 +18,8 @@ use crate::problem::LoadError;
 use crate::runtime::Runtime;
 
 pub use history::NoGeneration;
-pub use lineup::{Candidate, Generation, Lineup, Mode, Share, ShareKey, Trial};
+pub use lineup::{Candidate, Generation, Lineup, Mode, Trial};
+pub use share::{Share, ShareKey};
 pub use stats::{Stats, VerdictKind};
 
 use history::History;
