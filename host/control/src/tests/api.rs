@@ -160,7 +160,7 @@ async fn candidates_are_tried_and_invalid_requests_are_refused() {
             "/activate",
             Vec::new(),
             400,
-            "neither the number of a generation",
+            "is not the number of a generation",
         ),
         (
             "POST",
