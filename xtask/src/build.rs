@@ -1,11 +1,13 @@
 //! `cargo xtask build`
 
+use std::panic;
 use std::path::PathBuf;
+use std::thread;
 
 use anyhow::Result;
 
 use crate::process::{cargo, run as run_command};
-use crate::wasm;
+use crate::wasm::{self, Compiler};
 use crate::workspace::{Workspace, root};
 
 /// Build target/debug/portcullis and target/policies/*.wasm
@@ -24,6 +26,15 @@ pub(crate) struct Args {
     /// Optimise the host across all crates, as packages are, which takes many minutes of CPU time
     #[arg(long, conflicts_with = "policies")]
     release: bool,
+}
+
+/// Which policies are compiled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Set {
+    /// Those of this repository.
+    Bundled,
+    /// These and those that only tests have a use for.
+    WithTests,
 }
 
 /// Profile of the host. Policies are always optimised.
@@ -63,30 +74,52 @@ impl Profile {
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     let workspace = Workspace::own()?;
-    let mut files = match args.tests {
-        true => policies_with_tests(&workspace)?,
-        false => policies(&workspace)?,
+    let set = match args.tests {
+        true => Set::WithTests,
+        false => Set::Bundled,
     };
-    if !args.policies {
-        files.insert(0, host(&workspace, Profile::of(args.release))?);
-    }
+    let files = match args.policies {
+        true => compile(&workspace, &Compiler::find()?, set)?,
+        false => {
+            let (host, policies) = host_and_policies(&workspace, Profile::of(args.release), set)?;
+            [vec![host], policies].concat()
+        }
+    };
     for file in files {
         println!("{} ({} bytes)", file.display(), file.metadata()?.len());
     }
     Ok(())
 }
 
-/// Builds the policies of this repository; returns the .wasm files.
-pub(crate) fn policies(workspace: &Workspace) -> Result<Vec<PathBuf>> {
-    let policies: Vec<_> = workspace.policies().collect();
-    wasm::compile(&policies, &workspace.target.join("policies"))
+/// Builds the policies of this repository and those of the tests; returns the .wasm files.
+pub(crate) fn policies_with_tests(workspace: &Workspace) -> Result<Vec<PathBuf>> {
+    compile(workspace, &Compiler::find()?, Set::WithTests)
 }
 
-/// Builds these and the policies of the tests; returns the .wasm files.
-pub(crate) fn policies_with_tests(workspace: &Workspace) -> Result<Vec<PathBuf>> {
-    let policies = workspace.policies().chain(workspace.test_policies());
-    let policies: Vec<_> = policies.collect();
-    wasm::compile(&policies, &workspace.target.join("policies"))
+/// Builds the host and the policies at the same time, because the host alone often leaves a processor idle.
+pub(crate) fn host_and_policies(
+    workspace: &Workspace,
+    profile: Profile,
+    set: Set,
+) -> Result<(PathBuf, Vec<PathBuf>)> {
+    // Before all else, as a failure here should not be told after minutes.
+    let compiler = Compiler::find()?;
+    thread::scope(|scope| {
+        let policies = scope.spawn(|| compile(workspace, &compiler, set));
+        let host = host(workspace, profile);
+        let policies = policies
+            .join()
+            .unwrap_or_else(|payload| panic::resume_unwind(payload));
+        Ok((host?, policies?))
+    })
+}
+
+fn compile(workspace: &Workspace, compiler: &Compiler, set: Set) -> Result<Vec<PathBuf>> {
+    let mut policies: Vec<_> = workspace.policies().collect();
+    if set == Set::WithTests {
+        policies.extend(workspace.test_policies());
+    }
+    wasm::compile(compiler, &policies, &workspace.target.join("policies"))
 }
 
 /// Builds the host; returns the path of its binary.

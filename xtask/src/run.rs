@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use crate::build::{self, Profile};
+use crate::build::{self, Profile, Set};
 use crate::process::run as run_command;
 use crate::steps::Progress;
 use crate::workspace::Workspace;
@@ -54,15 +54,17 @@ const ROWS: [[&str; 5]; 3] = [
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     let workspace = Workspace::own()?;
-    let mut progress = Progress::new(4);
-    progress.next("Compiling the policies to WebAssembly");
-    let policies = build::policies(&workspace)?;
+    let mut progress = Progress::new(3);
     let profile = Profile::of(args.release);
     progress.next(match profile {
-        Profile::Debug => "Compiling the host: minutes the first time, seconds after that",
-        Profile::Dist => "Compiling the host and optimising it over all crates",
+        Profile::Debug => {
+            "Compiling the host, and the policies to WebAssembly: minutes the first time, seconds after that"
+        }
+        Profile::Dist => {
+            "Compiling the host, optimised over all crates, and the policies to WebAssembly"
+        }
     });
-    let portcullis = build::host(&workspace, profile)?;
+    let (portcullis, policies) = build::host_and_policies(&workspace, profile, Set::Bundled)?;
     let folder = workspace.target.join("run");
     fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
     let policy = policies

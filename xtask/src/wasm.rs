@@ -44,13 +44,17 @@ pub(crate) enum Compiler {
 }
 
 /// Compiles policies of one workspace, and writes each to NAME.wasm in the directory `to`.
-pub(crate) fn compile(policies: &[&Package], to: &Path) -> Result<Vec<PathBuf>> {
+pub(crate) fn compile(
+    compiler: &Compiler,
+    policies: &[&Package],
+    to: &Path,
+) -> Result<Vec<PathBuf>> {
     let Some(first) = policies.first() else {
         return Ok(Vec::new());
     };
     // All policies share one build directory, because most of the work is for their common dependencies.
     let built = Workspace::own()?.target.join("policies-build");
-    let mut command = Compiler::find()?.build();
+    let mut command = compiler.build();
     command
         .args(["--release", "--target", TARGET, "--manifest-path"])
         .arg(&first.manifest_path);
@@ -69,7 +73,7 @@ pub(crate) fn compile(policies: &[&Package], to: &Path) -> Result<Vec<PathBuf>> 
 
 impl Compiler {
     /// Returns the first compiler that is installed or can be installed.
-    fn find() -> Result<Self> {
+    pub(crate) fn find() -> Result<Self> {
         if has_target() {
             return Ok(Self::Own);
         }
