@@ -78,7 +78,7 @@ fn module() -> Vec<u8> {
 }
 
 fn component(module: &[u8]) -> Vec<u8> {
-    let mut encoder = ComponentEncoder::default();
+    let encoder = ComponentEncoder::default();
     encoder.module(module).unwrap().encode().unwrap()
 }
 

@@ -7,6 +7,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use wasm_encoder::reencode::{Reencode, RoundtripReencoder};
 use wasm_encoder::{
@@ -130,7 +131,7 @@ fn each_large(
         };
         let is_small = size.is_some_and(|size| (0..=PIECE).contains(&size));
         if let Some(operation) = operation.filter(|_| !is_small) {
-            each(operation, place(start)?, place(reader.original_position())?);
+            each(operation, start, reader.original_position());
         }
         size = match operator {
             Operator::I32Const { value } => Some(value),
@@ -183,7 +184,7 @@ fn rewrite(file: &[u8], added: &Added) -> wasmtime::Result<Vec<u8>> {
             }
             payload => {
                 if let Some((id, range)) = payload.as_section() {
-                    let data = file.get(place(range.start)?..place(range.end)?);
+                    let data = file.get(range);
                     let data = data.ok_or_else(|| wasmtime::Error::msg("a section ends early"))?;
                     whole.section(&RawSection { id, data });
                 }
@@ -195,8 +196,10 @@ fn rewrite(file: &[u8], added: &Added) -> wasmtime::Result<Vec<u8>> {
 
 /// A function whose large operations are replaced by calls.
 fn rewritten(file: &[u8], body: &FunctionBody<'_>, added: &Added) -> wasmtime::Result<Vec<u8>> {
-    let range = body.range();
-    let (mut copied, end) = (place(range.start)?, place(range.end)?);
+    let Range {
+        start: mut copied,
+        end,
+    } = body.range();
     let mut out = Vec::with_capacity(end - copied);
     each_large(body, |operation, start, behind| {
         out.extend_from_slice(&file[copied..start]);
@@ -294,10 +297,6 @@ impl Operation {
             Self::Init(data_index) => Instruction::MemoryInit { mem: 0, data_index },
         }
     }
-}
-
-fn place(at: u64) -> wasmtime::Result<usize> {
-    usize::try_from(at).map_err(wasmtime::Error::msg)
 }
 
 fn bad(error: BinaryReaderError) -> wasmtime::Error {

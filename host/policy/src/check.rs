@@ -136,7 +136,7 @@ fn encode(module: &[u8], inspection: &Inspection) -> Result<Vec<u8>, LoadProblem
     let encoded = ComponentEncoder::default()
         .validate(true)
         .module(module)
-        .and_then(|encoder| encoder.encode());
+        .and_then(|mut encoder| encoder.encode());
     encoded.map_err(|error| LoadProblem::Encoding {
         cause: error.root_cause().to_string(),
     })

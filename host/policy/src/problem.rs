@@ -275,7 +275,7 @@ impl From<wasmparser::BinaryReaderError> for LoadProblem {
     fn from(error: wasmparser::BinaryReaderError) -> Self {
         Self::Invalid {
             cause: error.message().to_owned(),
-            offset: error.offset() as usize,
+            offset: error.offset(),
             mend: BUILD_AGAIN,
         }
     }

@@ -152,7 +152,7 @@ fn types(types: &[WasmType]) -> String {
 pub fn component(module: &[u8]) -> Vec<u8> {
     ComponentEncoder::default()
         .module(module)
-        .and_then(|encoder| encoder.encode())
+        .and_then(|mut encoder| encoder.encode())
         .expect("the module can be made a component")
 }
 

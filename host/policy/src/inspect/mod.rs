@@ -106,7 +106,7 @@ fn inspect_untrusted(bytes: &[u8]) -> Result<Inspection, LoadProblem> {
     validated.map_err(|error| LoadProblem::Invalid {
         mend: found.toolchain().plain(error.message()),
         cause: error.message().to_owned(),
-        offset: error.offset() as usize,
+        offset: error.offset(),
     })?;
     found.footprint = Footprint::of(bytes)?;
     found.memory_bytes = found.footprint.memory_bytes;
@@ -300,7 +300,7 @@ fn refuse_other_formats(bytes: &[u8]) -> Result<(), LoadProblem> {
 
 fn read_producers(
     data: &[u8],
-    offset: u64,
+    offset: usize,
     producers: &mut BTreeSet<Producer>,
 ) -> wasmparser::Result<()> {
     let reader = wasmparser::BinaryReader::new(data, offset);

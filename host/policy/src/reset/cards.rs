@@ -255,7 +255,7 @@ impl Marking {
                 }
                 payload => {
                     if let Some((id, range)) = payload.as_section() {
-                        let data = file.get(place(range.start)?..place(range.end)?)?;
+                        let data = file.get(range)?;
                         whole.section(&RawSection { id, data });
                     }
                 }
@@ -266,15 +266,15 @@ impl Marking {
 
     /// The body of a function with a mark before each instruction that writes memory.
     fn function(&self, file: &[u8], body: &FunctionBody<'_>, params: u32) -> Option<Vec<u8>> {
-        let whole = place(body.range().start)?..place(body.range().end)?;
+        let whole = body.range();
         let mut locals = body.get_locals_reader().ok()?;
         let groups = locals.get_count();
-        let groups_at = place(locals.original_position())?;
+        let groups_at = locals.original_position();
         let mut used = params;
         for _ in 0..groups {
             used = used.checked_add(locals.read().ok()?.0)?;
         }
-        let code_at = place(locals.original_position())?;
+        let code_at = locals.original_position();
 
         let mut out = Vec::with_capacity(2 * whole.len());
         (groups + u32::try_from(SCRATCH.len()).ok()?).encode(&mut out);
@@ -286,7 +286,7 @@ impl Marking {
         let mut copied = code_at;
         let mut operators = body.get_operators_reader().ok()?;
         while !operators.eof() {
-            let at = place(operators.original_position())?;
+            let at = operators.original_position();
             let operator = operators.read().ok()?;
             if let Some(written) = Written::by(&operator) {
                 out.extend_from_slice(file.get(copied..at)?);
@@ -411,10 +411,6 @@ fn with_marks(mut globals: GlobalSection) -> GlobalSection {
     };
     globals.global(ty, &ConstExpr::i64_const(0));
     globals
-}
-
-fn place(at: u64) -> Option<usize> {
-    usize::try_from(at).ok()
 }
 
 #[cfg(test)]

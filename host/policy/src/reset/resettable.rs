@@ -44,8 +44,7 @@ impl Resettable {
                 }
                 module.section(&section);
             } else if let Some((id, range)) = payload.as_section() {
-                let [start, end] = [range.start, range.end].map(usize::try_from);
-                let data = file.get(start.ok()?..end.ok()?)?;
+                let data = file.get(range)?;
                 module.section(&RawSection { id, data });
             }
         }
