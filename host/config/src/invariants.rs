@@ -144,6 +144,27 @@ mod tests {
         assert!(texts.iter().filter(|text| is_read(text)).count() >= 3);
     }
 
+    #[test]
+    fn a_setting_beyond_64_bits_is_a_problem() {
+        for number in [
+            "9223372036854775808",
+            "-9223372036854775809",
+            "0x8000000000000000",
+        ] {
+            let text = format!("source-groups = [1]\n[settings.a]\nb = [1, {number}]\n");
+            tenant(&text);
+            let problems = host().parse_tenant(NAME, &text, &[]).unwrap_err();
+            assert_eq!(
+                (problems.len(), problems[0].line, problems[0].column),
+                (1, 3, 9)
+            );
+            assert_eq!(problems[0].key, "settings.a.b[1]");
+        }
+        let text = "source-groups = [1]\n[settings]\na = [9223372036854775807, -0, +5, 0xff]\n";
+        tenant(text);
+        assert!(host().parse_tenant(NAME, text, &[]).is_ok());
+    }
+
     fn pieces() -> impl Strategy<Value = String> {
         let piece = select(vec![
             "source-groups = [200]\n",

@@ -193,8 +193,46 @@ impl<'d> Section<'d> {
     pub(super) fn json(&mut self, key: &'static str, default: Json) -> Json {
         let section = self.section(key);
         match section.table {
-            Some(table) => json_object(table),
+            Some(table) => section.json_object(&section.name, table),
             None => default,
+        }
+    }
+
+    fn json_object(&self, path: &str, table: &DeTable<'_>) -> Json {
+        let members = table.iter().map(|(key, value)| {
+            let key = key.get_ref().as_ref();
+            (key.to_owned(), self.json_value(&join(path, key), value))
+        });
+        Json::Object(members.collect())
+    }
+
+    /// Dates become texts: JSON has none.
+    fn json_value(&self, path: &str, value: &Spanned<DeValue<'_>>) -> Json {
+        match value.get_ref() {
+            DeValue::String(text) => text.as_ref().into(),
+            DeValue::Integer(number) => {
+                match i64::from_str_radix(number.as_str(), number.radix()) {
+                    Ok(number) => number.into(),
+                    Err(_) => {
+                        let mend = format!("write one from {} to {}", i64::MIN, i64::MAX);
+                        let bad = Bad::new("no whole number of 64 bits", mend);
+                        self.note(path, value.span(), bad);
+                        Json::Null
+                    }
+                }
+            }
+            DeValue::Float(number) => number
+                .as_str()
+                .parse::<f64>()
+                .map_or(Json::Null, Json::from),
+            DeValue::Boolean(flag) => (*flag).into(),
+            DeValue::Datetime(time) => time.to_string().into(),
+            DeValue::Array(items) => {
+                let items = items.iter().enumerate();
+                let items = items.map(|(at, item)| self.json_value(&format!("{path}[{at}]"), item));
+                Json::Array(items.collect())
+            }
+            DeValue::Table(table) => self.json_object(path, table),
         }
     }
 
@@ -345,35 +383,6 @@ impl<'v> Value<'v> {
             "table" => "a section",
             _ => "a date",
         }
-    }
-}
-
-fn json_object(table: &DeTable<'_>) -> Json {
-    let members = table.iter().map(|(key, value)| {
-        let key = key.get_ref().as_ref().to_owned();
-        (key, json_value(value.get_ref()))
-    });
-    Json::Object(members.collect())
-}
-
-/// Converts a value to JSON. Dates become strings, because JSON has no dates.
-fn json_value(value: &DeValue<'_>) -> Json {
-    match value {
-        DeValue::String(text) => text.as_ref().into(),
-        DeValue::Integer(number) => {
-            i64::from_str_radix(number.as_str(), number.radix()).map_or(Json::Null, Json::from)
-        }
-        DeValue::Float(number) => number
-            .as_str()
-            .parse::<f64>()
-            .map_or(Json::Null, Json::from),
-        DeValue::Boolean(flag) => (*flag).into(),
-        DeValue::Datetime(time) => time.to_string().into(),
-        DeValue::Array(items) => {
-            let items = items.iter().map(|item| json_value(item.get_ref()));
-            Json::Array(items.collect())
-        }
-        DeValue::Table(table) => json_object(table),
     }
 }
 
