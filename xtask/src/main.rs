@@ -1,4 +1,4 @@
-//! What a person or CI types: `cargo xtask build`, `run`, `test`, `bench`, `soak`, `deny`.
+//! What a person or CI types: `cargo xtask build`, `run`, `test`, `bench`, `soak`, `loom`, `miri`, `deny`.
 
 #![forbid(unsafe_code)]
 #![warn(clippy::wildcard_enum_match_arm)]
@@ -9,6 +9,8 @@ mod debian;
 mod deny;
 mod disk;
 mod fuzz;
+mod loom;
+mod miri;
 mod policy;
 mod process;
 mod run;
@@ -46,6 +48,8 @@ enum Verb {
     Fuzz(fuzz::Args),
     /// Check licences, bans and sources of all crates that are used, as `deny.toml` says
     Deny,
+    Loom(loom::Args),
+    Miri(miri::Args),
     Soak(soak::Args),
     #[command(hide = true)]
     Companion(run::CompanionArgs),
@@ -68,6 +72,8 @@ fn run(verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Policy(args) => policy::run(&args),
         Verb::Fuzz(args) => fuzz::run(&args),
         Verb::Deny => deny::check(),
+        Verb::Loom(args) => loom::run(&args),
+        Verb::Miri(args) => miri::run(&args),
         Verb::Soak(args) => soak::run(&args),
         Verb::Companion(args) => run::companion(&args),
     }?;

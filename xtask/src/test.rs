@@ -13,13 +13,13 @@ use crate::process::{cargo, find, run as run_command};
 use crate::soak::{Soak, TenantsSoak};
 use crate::steps::Steps;
 use crate::workspace::{Workspace, root};
-use crate::{deny, disk, fuzz};
+use crate::{deny, disk, fuzz, loom};
 
 /// Run all checks and tests
 ///
 /// In this order: formatting, lints, the rules of `deny.toml` for dependencies, documentation, the policies compiled to Wasm, unit and
-/// property tests (including those with MariaDB or PostgreSQL), documentation tests, end-to-end tests with these, Kamailio and its tools,
-/// SIPp, sipsak, tcpdump, valgrind and Chromium, a minute of soak, a few seconds of soak with 50 tenants, and a short run of each fuzz
+/// property tests (including those with MariaDB or PostgreSQL), models of concurrent parts, documentation tests, end-to-end tests with these,
+/// Kamailio and its tools, SIPp, sipsak, tcpdump, valgrind and Chromium, a minute of soak, a few seconds of soak with 50 tenants, and a short run of each fuzz
 /// target that builds within a minute. Other programs are installed when this runs as root on Debian; elsewhere the missing ones are
 /// listed and the run fails. The first failing step ends the run and is named; the last line of output is `N passed, N failed`.
 ///
@@ -154,6 +154,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     steps.step("unit tests", || {
         run_command(&mut tests(&workspace, args, false))
     });
+    steps.step("models of concurrent parts", loom::check);
     steps.step("documentation tests", || {
         cargo_in_root(&["test", "--workspace", "--doc"])
     });

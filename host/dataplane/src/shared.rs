@@ -10,6 +10,7 @@ use portcullis_metrics::WorkerCounters;
 use portcullis_policy::ShareKey;
 use portcullis_records::Recorder;
 use portcullis_sip::{Proxy, Routes};
+use portcullis_sync::GracePeriod;
 
 use crate::notices::Notices;
 use crate::tenants::{Shadow, Tenants};
@@ -52,15 +53,14 @@ impl Shared {
     /// Waits until every worker has finished any decision that began before this call, so that everything published earlier is in effect on
     /// all workers. Returns false on timeout.
     pub async fn live_on_all_workers(&self, patience: Duration) -> bool {
-        let passes = |at: usize| self.counters[at].passes.value();
-        let before: Vec<_> = (0..self.counters.len()).map(passes).collect();
-        let is_past = |(at, before): (usize, &u64)| before % 2 == 0 || passes(at) != *before;
-        let all_past = async {
-            while !before.iter().enumerate().all(is_past) {
+        let workers = self.counters.iter();
+        let mut period = GracePeriod::begin(workers.map(|worker| &worker.decisions));
+        let is_over = async {
+            while !period.is_over() {
                 tokio::time::sleep(Duration::from_micros(200)).await;
             }
         };
-        tokio::time::timeout(patience, all_past).await.is_ok()
+        tokio::time::timeout(patience, is_over).await.is_ok()
     }
 }
 

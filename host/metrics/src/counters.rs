@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use portcullis_policy::{FailureKind, VerdictKind};
 use portcullis_sip::{DropReason, RelayErrorKind};
+use portcullis_sync::ReadSections;
 
 use super::labels::{InDialog, Label, Lost, Method, Shed, Wire};
 
@@ -212,8 +213,8 @@ pub struct WorkerCounters {
     pub in_dialog: Counts<InDialog, { InDialog::COUNT }>,
     /// Policy responses over UDP sent without their header fields because they were too large.
     pub shortened_answers: Counter,
-    /// Marks decisions in progress.
-    pub passes: Passes,
+    /// The decisions, which read published state. A grace period waits for those in progress.
+    pub decisions: ReadSections,
     /// Number of idle parks.
     pub pauses: Counter,
 }
@@ -238,31 +239,6 @@ pub struct TenantCounters {
     pub postponed: Counter,
     /// Requests whose destination is not permitted.
     pub refused_relays: Counter,
-}
-
-/// Shows other threads whether a worker is in the middle of a decision: the value is odd during a decision.
-#[derive(Debug, Default)]
-pub struct Passes(AtomicU64);
-
-impl Passes {
-    /// Marks the start of a decision. `SeqCst` pairs with [`value`](Self::value): a publisher that then reads an even or changed value
-    /// knows that this decision observes its publication or has ended.
-    #[inline]
-    pub fn begin(&self) {
-        self.0.fetch_add(1, Ordering::SeqCst);
-    }
-
-    /// Marks the end of a decision, which holds no published state any more.
-    #[inline]
-    pub fn end(&self) {
-        let next = self.0.load(Ordering::Relaxed).wrapping_add(1);
-        self.0.store(next, Ordering::Release);
-    }
-
-    /// The number of starts and ends so far.
-    pub fn value(&self) -> u64 {
-        self.0.load(Ordering::SeqCst)
-    }
 }
 
 impl WorkerCounters {

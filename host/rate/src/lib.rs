@@ -5,7 +5,11 @@
 #![forbid(unsafe_code)]
 #![warn(clippy::wildcard_enum_match_arm)]
 
-use std::sync::atomic::{AtomicU64, Ordering};
+#[cfg(all(test, loom))]
+use loom::sync::atomic::AtomicU64;
+#[cfg(not(all(test, loom)))]
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// In nanoseconds.
@@ -161,7 +165,10 @@ fn unpack(seen: u64) -> (u32, u64, u64) {
     ((seen >> 32) as u32, seen >> 16 & 0xffff, seen & 0xffff)
 }
 
-#[cfg(test)]
+#[cfg(all(test, loom))]
+mod models;
+
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use portcullis_sync::SingleFlight;
 use tracing::{debug, info, warn};
 
 use super::options::BookOptions;
@@ -10,7 +11,6 @@ use super::published::Published;
 use super::snapshot::{Counts, Snapshot};
 use super::status::{DatabaseState, LoadReport};
 use super::tell::{MOST_LOGGED, event_of, tell_emptied};
-use super::turns::Turns;
 use crate::database::{Database, DatabaseError, Loaded, Look, Watcher};
 use crate::settle::{Emptied, Hold};
 
@@ -18,7 +18,7 @@ use crate::settle::{Emptied, Hold};
 pub(super) struct AddressLoader {
     database: Database,
     published: Arc<Published>,
-    pub(super) turns: Turns<Keeper, Result<LoadReport, DatabaseError>>,
+    pub(super) flights: SingleFlight<Keeper, Result<LoadReport, DatabaseError>>,
 }
 
 /// State that one load leaves for the next.
@@ -52,7 +52,7 @@ impl AddressLoader {
         Self {
             database,
             published,
-            turns: Turns::new(keeper),
+            flights: SingleFlight::new(keeper),
         }
     }
 
@@ -73,13 +73,13 @@ impl AddressLoader {
             }
             result
         };
-        self.turns.answer(ticket, load).await
+        self.flights.answer(ticket, load).await
     }
 
     /// Loads the table if it has changed; returns how long that took.
     pub(super) async fn follow(&self, options: BookOptions) -> Result<Duration, DatabaseError> {
-        let mut turn = self.turns.take().await;
-        let keeper = &mut turn.keeper;
+        let mut flight = self.flights.take().await;
+        let keeper = &mut flight.state;
         let is_due = match self.look(keeper).await? {
             Look::Changed => true,
             look @ (Look::Unknown | Look::Quiet) => keeper.is_due(look, options),

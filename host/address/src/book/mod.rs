@@ -9,7 +9,6 @@ mod snapshot;
 mod status;
 mod tell;
 mod trusted;
-mod turns;
 
 use std::fmt;
 use std::sync::Arc;
@@ -97,7 +96,7 @@ impl AddressBook {
     /// # Errors
     /// When the table cannot be loaded; the previous one stays.
     pub async fn reload(&self) -> Result<LoadReport, DatabaseError> {
-        let ticket = self.addresses.turns.ask();
+        let ticket = self.addresses.flights.ask();
         let loader = Arc::clone(&self.addresses);
         let reload = tokio::spawn(async move { loader.reload(ticket).await });
         reload
@@ -111,7 +110,7 @@ impl AddressBook {
     /// # Errors
     /// When the peers cannot be loaded; the previous ones stay.
     pub async fn reload_trusted(&self) -> Result<LoadReport, DatabaseError> {
-        let ticket = self.trusted.turns.ask();
+        let ticket = self.trusted.flights.ask();
         let loader = Arc::clone(&self.trusted);
         let reload = tokio::spawn(async move { loader.reload(ticket).await });
         reload
@@ -124,7 +123,7 @@ impl AddressBook {
     /// # Errors
     /// When the files cannot be read; the previous rules stay.
     pub async fn reload_rules(&self) -> Result<LoadReport, RulesError> {
-        let ticket = self.rules.turns.ask();
+        let ticket = self.rules.flights.ask();
         let loader = Arc::clone(&self.rules);
         let reload = tokio::spawn(async move { loader.reload(ticket).await });
         reload.await.map_err(|error| RulesError {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
+use portcullis_sync::Retired;
 
 use super::snapshot::Snapshot;
 use super::status::Status;
@@ -14,7 +15,7 @@ pub(super) struct Published {
     pub(super) current: Arc<ArcSwap<Snapshot>>,
     /// Snapshots that a worker may still have. They are freed here and not by the worker that drops them last: freeing a
     /// million rows takes a while.
-    retired: Mutex<Vec<Arc<Snapshot>>>,
+    retired: Retired<Snapshot>,
     /// Held while publishing.
     publishing: Mutex<()>,
     pub(super) status: Mutex<Status>,
@@ -27,18 +28,14 @@ impl Published {
         let snapshot = Arc::new(next(&self.current.load()));
         let old = self.current.swap(Arc::clone(&snapshot));
         drop(one_at_a_time);
-        self.retired.lock().push(old);
+        self.retired.add(old);
         self.collect();
         snapshot
     }
 
     /// Frees the old snapshots that no worker uses any more.
     pub(super) fn collect(&self) {
-        let mut retired = self.retired.lock();
-        let unused: Vec<_> = retired
-            .extract_if(.., |snapshot| Arc::strong_count(snapshot) == 1)
-            .collect();
-        drop(retired);
+        let unused = self.retired.take_unused();
         if !unused.is_empty() {
             // Freeing takes time, so it is done on another thread.
             drop(tokio::task::spawn_blocking(move || drop(unused)));

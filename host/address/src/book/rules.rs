@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use portcullis_sync::SingleFlight;
 use tracing::{info, warn};
 
 use super::options::BookOptions;
@@ -12,7 +13,6 @@ use super::published::Published;
 use super::snapshot::Snapshot;
 use super::status::LoadReport;
 use super::tell::MOST_LOGGED;
-use super::turns::Turns;
 use crate::rules::{DEFAULT_RULES, LoadedRules, RuleFolder, RulesError, Stamp};
 use crate::settle::{Emptied, FileState, Hold, Patience, Settling, Step, Writers};
 
@@ -26,7 +26,7 @@ const UNHURRIED: Patience = Patience {
 /// Loads the rules, one load at a time.
 pub(super) struct RulesLoader {
     published: Arc<Published>,
-    pub(super) turns: Turns<RulesKeeper, Result<LoadReport, RulesError>>,
+    pub(super) flights: SingleFlight<RulesKeeper, Result<LoadReport, RulesError>>,
 }
 
 /// State that is kept between two loads of the rules.
@@ -114,19 +114,19 @@ impl RulesLoader {
     pub(super) fn new(folder: RuleFolder, published: Arc<Published>) -> Self {
         Self {
             published,
-            turns: Turns::new(RulesKeeper::new(folder)),
+            flights: SingleFlight::new(RulesKeeper::new(folder)),
         }
     }
 
     pub(super) async fn reload(&self, ticket: u64) -> Result<LoadReport, RulesError> {
         let load = async |keeper: &mut RulesKeeper| self.load(keeper, None).await;
-        self.turns.answer(ticket, load).await
+        self.flights.answer(ticket, load).await
     }
 
     /// Loads the rules if a file has changed, appeared or disappeared.
     pub(super) async fn follow(&self, options: BookOptions) -> Result<(), RulesError> {
-        let mut turn = self.turns.take().await;
-        let loaded = self.load(&mut turn.keeper, Some(options.settle));
+        let mut flight = self.flights.take().await;
+        let loaded = self.load(&mut flight.state, Some(options.settle));
         loaded.await.map(drop)
     }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use portcullis_sync::SingleFlight;
 use tracing::{info, warn};
 
 use super::options::BookOptions;
@@ -11,7 +12,6 @@ use super::published::Published;
 use super::snapshot::Snapshot;
 use super::status::LoadReport;
 use super::tell::{MOST_LOGGED, event_of, tell_emptied};
-use super::turns::Turns;
 use crate::database::{Database, DatabaseError, Failure, Look, Watcher};
 use crate::settle::{Emptied, Hold};
 
@@ -19,7 +19,7 @@ use crate::settle::{Emptied, Hold};
 pub(super) struct TrustedLoader {
     database: Database,
     published: Arc<Published>,
-    pub(super) turns: Turns<TrustedKeeper, Result<LoadReport, DatabaseError>>,
+    pub(super) flights: SingleFlight<TrustedKeeper, Result<LoadReport, DatabaseError>>,
 }
 
 /// State that is kept between two loads of the trusted peers.
@@ -52,7 +52,7 @@ impl TrustedKeeper {
 impl TrustedLoader {
     pub(super) fn new(database: Database, published: Arc<Published>) -> Self {
         Self {
-            turns: Turns::new(TrustedKeeper::new(database.clone())),
+            flights: SingleFlight::new(TrustedKeeper::new(database.clone())),
             database,
             published,
         }
@@ -66,13 +66,13 @@ impl TrustedLoader {
                 Err(error) => Err(self.failed(error)),
             }
         };
-        self.turns.answer(ticket, load).await
+        self.flights.answer(ticket, load).await
     }
 
     /// Loads the peers if they have changed; returns how long that took.
     pub(super) async fn follow(&self, options: BookOptions) -> Result<Duration, DatabaseError> {
-        let mut turn = self.turns.take().await;
-        let keeper = &mut turn.keeper;
+        let mut flight = self.flights.take().await;
+        let keeper = &mut flight.state;
         let look = keeper.watcher.look().await;
         let is_due = match look.map_err(|error| self.failed(error))? {
             Look::Changed => true,

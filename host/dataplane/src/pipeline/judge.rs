@@ -205,18 +205,18 @@ impl Judge {
         request: Request,
         patience: Patience,
     ) -> (Request, Option<Judgement>) {
-        self.shared.counters[self.number].passes.begin();
+        self.shared.counters[self.number].decisions.begin();
         let judged = self.judge_now(request, patience);
-        self.shared.counters[self.number].passes.end();
+        self.shared.counters[self.number].decisions.end();
         judged
     }
 
     /// Lets a request follow its dialog: no policy is called, and the request counts for the owner of the dialog. `None` if the owner no
     /// longer exists.
     pub(super) fn follow(&mut self, request: &Request, dialog: Dialog) -> Option<Judgement> {
-        self.shared.counters[self.number].passes.begin();
+        self.shared.counters[self.number].decisions.begin();
         let judged = self.follow_now(request, dialog);
-        self.shared.counters[self.number].passes.end();
+        self.shared.counters[self.number].decisions.end();
         judged
     }
 

@@ -1,6 +1,5 @@
 //! The tenant state that the data path reads: which policies decide on which requests, and how much each tenant may use.
 
-mod breaker;
 mod budget;
 mod pressure;
 mod processor;
@@ -23,7 +22,6 @@ use portcullis_metrics::TenantCounters;
 use portcullis_records::Part;
 use portcullis_request::Request;
 
-pub use breaker::{Breaker, Tripped};
 pub use budget::Budget;
 pub use pressure::Pressure;
 pub use processor::thread_time;

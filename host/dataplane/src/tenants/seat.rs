@@ -10,11 +10,11 @@ use portcullis_config::SeatConfig;
 use portcullis_policy::{Failure, PolicySlot, Scope};
 use portcullis_rate as pace;
 use portcullis_rate::{Clock, Due};
+use portcullis_sync::{Breaker, Tripped};
 use tokio::sync::{Notify, Semaphore};
 
 use crate::notices::Failures;
 
-use super::breaker::{Breaker, Tripped};
 use super::shadow::Comparison;
 
 /// The names of the operator's seats: for requests of no tenant, called before a tenant's policy, called after it.
@@ -77,7 +77,11 @@ impl Seat {
             operators_arrivals: Arc::new(Semaphore::new(1)),
             clock: Clock::new(),
             pushes: Due::default(),
-            breaker: Breaker::new(config.breaker),
+            breaker: Breaker::new(
+                config.breaker.failures,
+                config.breaker.window,
+                config.breaker.pause,
+            ),
             failures: Failures::default(),
             config,
             comparison: ArcSwapOption::empty(),

@@ -178,7 +178,7 @@ pub(crate) fn both_forms(host: &Host, module: &[u8]) -> [Policy; 2] {
 
 /// The same policy as a component.
 pub(crate) fn component(module: &[u8]) -> Vec<u8> {
-    let mut encoder = wit_component::ComponentEncoder::default();
+    let encoder = wit_component::ComponentEncoder::default();
     encoder.module(module).unwrap().encode().unwrap()
 }
 

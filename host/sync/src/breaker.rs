@@ -1,22 +1,24 @@
 //! A circuit breaker: takes a policy that fails too often out of service.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
-
-use portcullis_config::BreakerConfig;
+use crate::primitives::{AtomicU64, Mutex};
 
 /// Counts the failures of one policy over all workers. While nothing fails, it costs a worker one load.
 #[derive(Debug)]
 pub struct Breaker {
-    config: BreakerConfig,
+    /// The number of failures within `window` with which it trips; 0 for never.
+    most: u32,
+    window: Duration,
+    /// How long the policy is not called.
+    pause: Duration,
     begun: Instant,
     /// End of the pause in which the policy is not called, in nanoseconds since `begun`. After that the policy is on probation. 0 means
     /// neither.
     open_until: AtomicU64,
-    /// Times of the last failures, oldest first; no more than the limit.
+    /// Times of the last failures, oldest first; no more than the limit. Held while `open_until` changes.
     failures: Mutex<VecDeque<Instant>>,
 }
 
@@ -30,13 +32,15 @@ pub struct Tripped {
 }
 
 impl Breaker {
-    /// A breaker without failures.
-    pub fn new(config: BreakerConfig) -> Self {
+    /// A breaker that trips with this many failures within a window, or never with 0, and then pauses.
+    pub fn new(most: u32, window: Duration, pause: Duration) -> Self {
         Self {
-            config,
+            most,
+            window,
+            pause,
             begun: Instant::now(),
             open_until: AtomicU64::new(0),
-            failures: Mutex::new(VecDeque::new()),
+            failures: Mutex::default(),
         }
     }
 
@@ -52,20 +56,24 @@ impl Breaker {
     /// Notes a successful call: an elapsed pause is cleared.
     #[inline]
     pub fn close(&self, now: Instant) {
-        // The call may have begun before another call tripped the breaker.
-        if self.open_until.load(Ordering::Relaxed) != 0 && self.admits(now) {
-            self.reset();
+        if self.open_until.load(Ordering::Relaxed) != 0 {
+            self.clear(now);
+        }
+    }
+
+    #[cold]
+    fn clear(&self, now: Instant) {
+        let mut failures = self.failures.lock();
+        // The call may have begun before another call tripped the breaker, which may also happen until this thread has the lock.
+        if self.admits(now) {
+            failures.clear();
+            self.open_until.store(0, Ordering::Relaxed);
         }
     }
 
     /// Counts a failure. The last tolerated failure takes the policy out of service for the pause, and its caller is notified.
     pub fn count(&self, now: Instant) -> Option<Tripped> {
-        let BreakerConfig {
-            failures: most,
-            window,
-            pause,
-        } = self.config;
-        if most == 0 {
+        if self.most == 0 {
             return None;
         }
         let mut failures = self.failures.lock();
@@ -75,19 +83,19 @@ impl Breaker {
         }
         while failures
             .front()
-            .is_some_and(|&first| now.saturating_duration_since(first) > window)
+            .is_some_and(|&first| now.saturating_duration_since(first) > self.window)
         {
             failures.pop_front();
         }
         failures.push_back(now);
         let is_on_probation = self.open_until.load(Ordering::Relaxed) != 0;
-        if failures.len() < most as usize && !is_on_probation {
+        if failures.len() < self.most as usize && !is_on_probation {
             return None;
         }
         let first = failures.front().copied().unwrap_or(now);
-        let count = failures.len().try_into().unwrap_or(most);
+        let count = failures.len().try_into().unwrap_or(self.most);
         failures.clear();
-        let pause = u64::try_from(pause.as_nanos()).unwrap_or(u64::MAX);
+        let pause = u64::try_from(self.pause.as_nanos()).unwrap_or(u64::MAX);
         let until = self.since_begun(now).saturating_add(pause).max(1);
         self.open_until.store(until, Ordering::Relaxed);
         Some(Tripped {
@@ -109,16 +117,12 @@ impl Breaker {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
 
     fn breaker(failures: u32) -> Breaker {
-        Breaker::new(BreakerConfig {
-            failures,
-            window: Duration::from_secs(10),
-            pause: Duration::from_secs(30),
-        })
+        Breaker::new(failures, Duration::from_secs(10), Duration::from_secs(30))
     }
 
     #[test]
@@ -167,5 +171,72 @@ mod tests {
             assert_eq!(breaker.count(breaker.begun), None);
         }
         assert!(breaker.admits(breaker.begun));
+    }
+}
+
+#[cfg(all(test, loom))]
+mod models {
+    use loom::sync::Arc;
+    use loom::thread;
+
+    use super::*;
+
+    /// What two threads see that do this to one breaker at once; it trips with two failures.
+    fn at_once<A: 'static, B>(
+        before: fn(&Breaker),
+        one: fn(&Breaker) -> A,
+        other: fn(&Breaker) -> B,
+        check: fn(&Breaker, A, B),
+    ) where
+        A: Send,
+        B: 'static,
+    {
+        loom::model(move || {
+            let breaker = Breaker::new(2, Duration::from_secs(10), Duration::from_secs(30));
+            before(&breaker);
+            let breaker = Arc::new(breaker);
+            let thread = {
+                let breaker = Arc::clone(&breaker);
+                thread::spawn(move || one(&breaker))
+            };
+            let other = other(&breaker);
+            let one = thread.join().expect("the other worker ends");
+            check(&breaker, one, other);
+        });
+    }
+
+    fn at(breaker: &Breaker, seconds: u64) -> Instant {
+        breaker.begun + Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn of_two_failures_on_two_workers_one_trips_the_breaker() {
+        let fail = |breaker: &Breaker| breaker.count(at(breaker, 1));
+        at_once(
+            |_| {},
+            fail,
+            fail,
+            |breaker, one, other| {
+                assert!(one.is_some() != other.is_some(), "{one:?} {other:?}");
+                assert!(!breaker.admits(at(breaker, 1)));
+            },
+        );
+    }
+
+    #[test]
+    fn a_success_on_probation_does_not_close_a_breaker_that_has_tripped_again() {
+        at_once(
+            |breaker| {
+                for _ in 0..2 {
+                    breaker.count(at(breaker, 0));
+                }
+            },
+            |breaker| breaker.close(at(breaker, 31)),
+            |breaker| breaker.count(at(breaker, 32)),
+            |breaker, (), tripped| {
+                let is_open = !breaker.admits(at(breaker, 33));
+                assert_eq!(tripped.is_some(), is_open);
+            },
+        );
     }
 }

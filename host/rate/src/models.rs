@@ -1,0 +1,82 @@
+//! What workers may rely on when they change one value at once, in every order of their accesses (loom).
+
+use loom::sync::Arc;
+use loom::thread;
+
+use super::*;
+
+/// Runs this on two threads at once, in every order.
+fn at_once<T: Send + Sync + Default + 'static, R: Send + 'static>(
+    work: fn(&T, u64) -> R,
+    check: fn(&T, [R; 2]),
+) {
+    loom::model(move || {
+        let shared = Arc::new(T::default());
+        let other = {
+            let shared = Arc::clone(&shared);
+            thread::spawn(move || work(&shared, 1))
+        };
+        let own = work(&shared, 0);
+        let other = other.join().expect("the other worker ends");
+        check(&shared, [own, other]);
+    });
+}
+
+#[test]
+fn workers_together_take_what_a_rate_permits_and_all_of_it() {
+    let take = |due: &Due, _| (0..2).filter(|_| due.take(10, 5, 15)).count();
+    at_once(take, |due, taken| {
+        assert_eq!(taken.iter().sum::<usize>(), 3);
+        assert_eq!(due.ahead(10), 15);
+    });
+}
+
+#[test]
+fn no_charge_is_lost() {
+    let charge = |due: &Due, worker| {
+        due.charge(10, 5);
+        due.take(10 + worker, 5, 100)
+    };
+    at_once(charge, |due, taken| {
+        assert_eq!(taken, [true; 2]);
+        assert_eq!(due.ahead(10), 20);
+    });
+}
+
+#[test]
+fn of_two_limited_charges_at_least_one_counts() {
+    let charge = |due: &Due, _| due.charge_within(10, 5, 8);
+    at_once(charge, |due, _| {
+        assert!([5, 8].contains(&due.ahead(10)), "{}", due.ahead(10));
+    });
+}
+
+#[derive(Default)]
+struct Users {
+    active: Active,
+    shared: Seen,
+    own: [Seen; 2],
+}
+
+#[test]
+fn a_user_of_two_workers_counts_once_and_none_is_left_out() {
+    let meet = |users: &Users, worker: u64| {
+        users.active.meet(&users.shared, 5);
+        users.active.meet(&users.own[worker as usize], 5);
+    };
+    at_once(meet, |users, _| assert_eq!(users.active.count(5), 3));
+}
+
+/// One worker has read its clock just before a new window begins. What it adds may count for neither window, and removes nobody.
+#[test]
+fn a_late_worker_leaves_the_counts_of_a_new_window_as_they_are() {
+    let meet = |users: &Users, worker: u64| {
+        let now = SECOND - 1 + worker;
+        users.active.meet(&users.own[worker as usize], now);
+    };
+    at_once(meet, |users, _| {
+        assert_eq!(users.active.count(SECOND), 1);
+        assert_eq!(users.active.count(2 * SECOND), 1);
+        assert_eq!(unpack(users.active.seen.load(Ordering::Relaxed)).0, 1);
+    });
+}

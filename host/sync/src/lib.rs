@@ -1,0 +1,18 @@
+//! Synchronisation between workers and the control side: types whose correctness depends on the order of memory accesses.
+//!
+//! These types know neither sockets nor files, and time is a parameter, so that [loom](https://docs.rs/loom) can run them in every order of accesses that
+//! the memory model permits: `cargo xtask loom` runs the tests in the modules named `models`.
+
+#![forbid(unsafe_code)]
+#![warn(clippy::wildcard_enum_match_arm)]
+
+mod breaker;
+mod grace_period;
+mod primitives;
+mod retired;
+mod single_flight;
+
+pub use breaker::{Breaker, Tripped};
+pub use grace_period::{GracePeriod, ReadSections};
+pub use retired::Retired;
+pub use single_flight::{Flight, SingleFlight};
