@@ -140,17 +140,22 @@ unsafe impl<R: Region, G: GlobalAlloc> GlobalAlloc for Heap<R, G> {
 #[cfg(test)]
 mod tests {
     use std::alloc::System;
-    use std::cell::UnsafeCell;
 
     use super::*;
 
-    /// A region on the tests' own heap.
-    struct Boxed(UnsafeCell<Box<[u128]>>);
+    /// A region from the system's allocator.
+    struct Owned(*mut u8);
 
-    impl Region for Boxed {
+    impl Owned {
+        const LAYOUT: Layout = match Layout::from_size_align(SIZE, ALIGN) {
+            Ok(layout) => layout,
+            Err(_) => panic!("not a layout"),
+        };
+    }
+
+    impl Region for Owned {
         fn start(&self) -> *mut u8 {
-            // SAFETY: nobody has a reference to the bytes, and the test has a single thread.
-            unsafe { (*self.0.get()).as_mut_ptr().cast() }
+            self.0
         }
 
         fn size(&self) -> usize {
@@ -158,11 +163,20 @@ mod tests {
         }
     }
 
-    type TestHeap = Heap<Boxed, System>;
+    impl Drop for Owned {
+        fn drop(&mut self) {
+            // SAFETY: `heap` has allocated the region with this layout.
+            unsafe { System.dealloc(self.0, Self::LAYOUT) };
+        }
+    }
+
+    type TestHeap = Heap<Owned, System>;
 
     fn heap() -> TestHeap {
-        let region = vec![0; SIZE / size_of::<u128>()];
-        Heap::new(Boxed(UnsafeCell::new(region.into())), System)
+        // SAFETY: the size is not zero.
+        let start = unsafe { System.alloc(Owned::LAYOUT) };
+        assert!(!start.is_null());
+        Heap::new(Owned(start), System)
     }
 
     /// A block with the bytes that were written to it.
@@ -264,7 +278,9 @@ mod tests {
             (random >> 33) as usize % limit
         };
 
-        for step in 0..20_000 {
+        // Miri takes seconds for a hundred steps.
+        let steps = if cfg!(miri) { 300 } else { 20_000 };
+        for step in 0..steps {
             let size = 1 + below(if step % 16 == 0 { 4 * SIZE } else { 200 });
             match below(3) {
                 0 if !blocks.is_empty() => blocks.swap_remove(below(blocks.len())).free(&heap),
