@@ -102,7 +102,7 @@ pub(crate) fn host_and_policies(
     profile: Profile,
     set: Set,
 ) -> Result<(PathBuf, Vec<PathBuf>)> {
-    // Before all else, as a failure here should not be told after minutes.
+    // Checked first, so that a missing compiler is reported at once and not after minutes.
     let compiler = Compiler::find()?;
     thread::scope(|scope| {
         let policies = scope.spawn(|| compile(workspace, &compiler, set));

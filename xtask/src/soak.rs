@@ -14,7 +14,8 @@ use crate::workspace::{Workspace, root};
 ///
 /// Traffic is counted to the last answer while policy files are swapped, policies pushed and tables reloaded, tenants misbehave, clients are
 /// slow, the database stops, descriptors run short and the disk fills up (as root). Nothing may be lost or answered twice, what the host
-/// holds may not grow, and honest requests stay within a bound. Before that, attacks on its memory are made, each on a host of its own. The report is printed and, as JSON, written to target/soak.json.
+/// holds may not grow, and honest requests stay within a bound. Before that, attacks on its memory are made, each on a host of its own.
+/// The report is printed and, as JSON, written to target/soak.json.
 ///
 /// With --tenants, the host has many tenants with a policy file each instead. Requests come to all of them in random order, while the files of
 /// random tenants are replaced. No request may be lost or answered twice, and what the host holds may not grow. The report, which says how long a

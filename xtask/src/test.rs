@@ -18,10 +18,11 @@ use crate::{deny, disk, fuzz, loom};
 /// Run all checks and tests
 ///
 /// In this order: formatting, lints, the rules of `deny.toml` for dependencies, documentation, the policies compiled to Wasm, unit and
-/// property tests (including those with MariaDB or PostgreSQL), models of concurrent parts, documentation tests, end-to-end tests with these,
-/// Kamailio and its tools, SIPp, sipsak, tcpdump, valgrind and Chromium, a minute of soak, a few seconds of soak with 50 tenants, and a short run of each fuzz
-/// target that builds within a minute. Other programs are installed when this runs as root on Debian; elsewhere the missing ones are
-/// listed and the run fails. The first failing step ends the run and is named; the last line of output is `N passed, N failed`.
+/// property tests (including those with MariaDB or PostgreSQL), models of concurrent parts, documentation tests, end-to-end tests with
+/// these, Kamailio and its tools, SIPp, sipsak, tcpdump, valgrind and Chromium, a few seconds of soak with 50 tenants, a minute of soak,
+/// and a short run of each fuzz target that builds within a minute. Other programs are installed when this runs as root on Debian;
+/// elsewhere the missing ones are listed and the run fails. The first failing step ends the run and is named; the last line of output is
+/// `N passed, N failed`.
 ///
 /// Environment variables: PORTCULLIS_ORACLE_SEED repeats a comparison with Kamailio, PORTCULLIS_ORACLE_DECISIONS makes it longer, and
 /// PORTCULLIS_FIRE_SECONDS sets the duration of the reloads under fire.

@@ -1,7 +1,7 @@
 //! Synchronisation between workers and the control side: types whose correctness depends on the order of memory accesses.
 //!
-//! These types know neither sockets nor files, and time is a parameter, so that [loom](https://docs.rs/loom) can run them in every order of accesses that
-//! the memory model permits: `cargo xtask loom` runs the tests in the modules named `models`.
+//! These types use neither sockets nor files, and time is a parameter. So [loom](https://docs.rs/loom) can run them in every order of accesses
+//! that the memory model permits: `cargo xtask loom` runs the tests in the modules named `models`.
 
 #![forbid(unsafe_code)]
 #![warn(clippy::wildcard_enum_match_arm)]
