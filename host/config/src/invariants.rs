@@ -165,6 +165,19 @@ mod tests {
         assert!(host().parse_tenant(NAME, text, &[]).is_ok());
     }
 
+    #[test]
+    fn a_setting_that_is_no_finite_number_is_a_problem() {
+        for number in ["nan", "-inf", "+inf", "1e400"] {
+            let text = format!("source-groups = [1]\n[settings]\na = {number}\n");
+            tenant(&text);
+            let problems = host().parse_tenant(NAME, &text, &[]).unwrap_err();
+            assert_eq!(problems.len(), 1, "{number}");
+            assert_eq!(problems[0].key, "settings.a");
+        }
+        let text = "source-groups = [1]\n[settings]\na = [1.5, -0.0, 1e300]\n";
+        assert!(host().parse_tenant(NAME, text, &[]).is_ok());
+    }
+
     fn pieces() -> impl Strategy<Value = String> {
         let piece = select(vec![
             "source-groups = [200]\n",

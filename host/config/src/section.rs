@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::ops::Range;
 
-use serde_json::Value as Json;
+use serde_json::{Number, Value as Json};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -221,10 +221,17 @@ impl<'d> Section<'d> {
                     }
                 }
             }
-            DeValue::Float(number) => number
-                .as_str()
-                .parse::<f64>()
-                .map_or(Json::Null, Json::from),
+            DeValue::Float(number) => {
+                let number = number.as_str().parse().ok();
+                number.and_then(Number::from_f64).map_or_else(
+                    || {
+                        let bad = Bad::new("not a finite number", "write a number that JSON has");
+                        self.note(path, value.span(), bad);
+                        Json::Null
+                    },
+                    Json::Number,
+                )
+            }
             DeValue::Boolean(flag) => (*flag).into(),
             DeValue::Datetime(time) => time.to_string().into(),
             DeValue::Array(items) => {
