@@ -1,0 +1,141 @@
+//! Records in slots that are used again.
+
+/// Names a record of a [`Slab`]. The id of a record that is gone names nothing, even when its slot is in use again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Id {
+    slot: u32,
+    generation: u32,
+}
+
+/// Records with ids that are checked, in memory that is kept.
+#[derive(Debug)]
+pub struct Slab<R> {
+    slots: Vec<Slot<R>>,
+    free: Vec<u32>,
+}
+
+#[derive(Debug)]
+struct Slot<R> {
+    generation: u32,
+    record: Option<R>,
+}
+
+impl Id {
+    /// The slot: unique among the records of a slab, and small.
+    pub fn slot(self) -> u32 {
+        self.slot
+    }
+}
+
+impl<R> Slab<R> {
+    /// Number of records.
+    pub fn len(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
+    /// Whether there is no record.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Adds a record.
+    ///
+    /// # Panics
+    /// With more than 2³² records, which no memory holds.
+    pub fn insert(&mut self, record: R) -> Id {
+        if let Some(slot) = self.free.pop() {
+            let place = &mut self.slots[slot as usize];
+            place.record = Some(record);
+            return Id {
+                slot,
+                generation: place.generation,
+            };
+        }
+        let slot = u32::try_from(self.slots.len()).expect("fewer than 2³² records");
+        self.slots.push(Slot {
+            generation: 0,
+            record: Some(record),
+        });
+        Id {
+            slot,
+            generation: 0,
+        }
+    }
+
+    /// Removes a record.
+    pub fn remove(&mut self, id: Id) -> Option<R> {
+        let place = self.slots.get_mut(id.slot as usize)?;
+        if place.generation != id.generation {
+            return None;
+        }
+        let record = place.record.take()?;
+        place.generation = place.generation.wrapping_add(1);
+        self.free.push(id.slot);
+        Some(record)
+    }
+
+    /// The record of this id.
+    pub fn record(&self, id: Id) -> Option<&R> {
+        let place = self.slots.get(id.slot as usize)?;
+        let is_same = place.generation == id.generation;
+        place.record.as_ref().filter(|_| is_same)
+    }
+
+    /// The record of this id, to change it.
+    pub fn record_mut(&mut self, id: Id) -> Option<&mut R> {
+        let place = self.slots.get_mut(id.slot as usize)?;
+        let is_same = place.generation == id.generation;
+        place.record.as_mut().filter(|_| is_same)
+    }
+
+    /// The id of the record in a slot.
+    pub fn id_at(&self, slot: u32) -> Option<Id> {
+        let place = self.slots.get(slot as usize)?;
+        place.record.as_ref()?;
+        Some(Id {
+            slot,
+            generation: place.generation,
+        })
+    }
+
+    /// All records.
+    pub fn iter(&self) -> impl Iterator<Item = (Id, &R)> {
+        self.slots.iter().zip(0..).filter_map(|(place, slot)| {
+            let id = Id {
+                slot,
+                generation: place.generation,
+            };
+            Some((id, place.record.as_ref()?))
+        })
+    }
+}
+
+impl<R> Default for Slab<R> {
+    fn default() -> Self {
+        Self {
+            slots: Vec::new(),
+            free: Vec::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_id_of_a_removed_record_names_nothing() {
+        let mut slab = Slab::default();
+        let first = slab.insert("first");
+        assert_eq!(slab.remove(first), Some("first"));
+        assert_eq!(slab.remove(first), None);
+
+        let second = slab.insert("second");
+        assert_eq!(second.slot(), first.slot());
+        assert_eq!(slab.record(first), None);
+        assert_eq!(slab.record_mut(second), Some(&mut "second"));
+        assert_eq!(slab.id_at(0), Some(second));
+        assert_eq!(slab.iter().count(), 1);
+        assert_eq!(slab.len(), 1);
+    }
+}
