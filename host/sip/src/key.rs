@@ -87,6 +87,11 @@ impl Key {
         mac_of_numbers(self.seal, [transaction])
     }
 
+    /// The same for a target other than the first.
+    pub(crate) fn seal_of_target(&self, transaction: u64, number: u8) -> u64 {
+        mac_of_numbers(self.seal, [transaction, number.into()])
+    }
+
     /// The seal of the Via parameter that says where a request came in, with the address that its response goes to.
     pub(crate) fn origin(&self, numbers: [u64; 4], back_to: SocketAddr) -> u64 {
         let ip = match back_to.ip() {

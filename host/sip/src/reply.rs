@@ -20,7 +20,7 @@ pub(crate) struct Reply<'o> {
 }
 
 impl<'o> Reply<'o> {
-    /// Writes the status line and the fields copied from the request. `tag` goes to a To without one. Without a parsed `top` Via, all
+    /// Writes the status line and the fields copied from the request. `tag`, if there is one, goes to a To without one. Without a parsed `top` Via, all
     /// Vias are copied as received.
     pub(crate) fn to(
         message: Message<'_>,
@@ -28,7 +28,7 @@ impl<'o> Reply<'o> {
         arrival: &Arrival,
         code: u16,
         reason: &str,
-        tag: u64,
+        tag: Option<u64>,
         out: &'o mut Vec<u8>,
     ) -> Self {
         out.clear();
@@ -81,6 +81,13 @@ impl<'o> Reply<'o> {
         }
     }
 
+    /// Copies Timestamp, as a 100 must (RFC 3261 §8.2.6.1).
+    pub(crate) fn timestamp(&mut self, message: Message<'_>) {
+        if let Some(timestamp) = message.header(HeaderName::Timestamp) {
+            self.line(b"Timestamp: ", timestamp.value);
+        }
+    }
+
     /// Ends the reply. `server` is a whole header line, or empty.
     pub(crate) fn end(self, server: &[u8]) {
         if !self.has_server {
@@ -122,11 +129,13 @@ impl<'o> Reply<'o> {
         self.out.extend_from_slice(bytes.unwrap_or_default());
     }
 
-    fn recipient(&mut self, to: &Field<'_>, tag: u64) {
+    fn recipient(&mut self, to: &Field<'_>, tag: Option<u64>) {
         self.out.extend_from_slice(b"To: ");
         let start = self.out.len();
         self.out.extend_from_slice(to.value);
-        if NameAddr::parse(to.value).is_ok_and(|to| to.params.named("tag").is_none()) {
+        if let Some(tag) = tag
+            && NameAddr::parse(to.value).is_ok_and(|to| to.params.named("tag").is_none())
+        {
             self.out.extend_from_slice(b";tag=");
             write_hex(tag, self.out);
         }

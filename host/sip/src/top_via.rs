@@ -38,6 +38,14 @@ impl<'a> TopVia<'a> {
         }
     }
 
+    /// The bytes of the message to cut in order to remove this value: its line, or the value with its comma if others follow on the line.
+    pub(crate) fn place_of_first(&self) -> std::ops::Range<usize> {
+        match self.via.next {
+            Some(at) => self.field.value_range.start..self.field.value_range.start + at,
+            None => self.field.line.clone(),
+        }
+    }
+
     /// Whether responses go to the source port of the request (RFC 3581 §4).
     fn is_symmetric(&self) -> bool {
         self.forces_rport || self.via.rport().is_some()

@@ -1,6 +1,7 @@
 //! The branch that this host writes into its Via, and how it is verified when a response brings it back.
 //!
-//! A branch is `z9hG4bK`, 16 digits that name the transaction, and 16 digits that seal them:
+//! A branch is `z9hG4bK`, 16 digits that name the transaction, two digits that number the target, and 16 digits that seal them. Target 0, the
+//! only one of a stateless proxy, has no number:
 //! - The name is a keyed hash of the values that a retransmission, a CANCEL and an ACK to a failure share with their request
 //!   (RFC 3261 §16.11), so all of them get the same branch without state, even over another connection.
 //! - The seal is a keyed hash of the name. A response whose branch has no valid seal is unsolicited.
@@ -25,8 +26,17 @@ use crate::top_via::TopVia;
 use crate::via::{MAGIC_COOKIE, Via};
 
 /// The name of a transaction.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Transaction(u64);
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Transaction(u64);
+
+/// What distinguishes the request to one target of a transaction from those to its other targets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Branch {
+    /// The transaction of the received request.
+    pub transaction: Transaction,
+    /// The number of the target. Target 0 has the branch that a stateless proxy writes.
+    pub number: u8,
+}
 
 /// The socket and time at which a request arrived, as its response reports them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,12 +64,10 @@ impl Transaction {
         let name = |fields: &[&[u8]]| Self(key.branch(&request(message, top, fields)));
         let branch = top.via.branch().unwrap_or_default();
         let call_id = value(message, HeaderName::CallId);
-        // A bare cookie identifies nothing (RFC 4475 §3.2.1).
-        let is_new = branch.len() > MAGIC_COOKIE.len() && top.via.rfc3261_branch().is_some();
         let StartLine::Request { method, uri, .. } = message.start_line() else {
             return name(&[branch, call_id]);
         };
-        if is_new {
+        if is_new(top) {
             return name(&[branch, call_id]);
         }
         // The ACK to a failure has the To-tag that its INVITE lacks.
@@ -71,26 +79,81 @@ impl Transaction {
         name(&[branch, call_id, from_tag, to_tag, uri])
     }
 
-    /// The transaction of a branch that this host wrote, and the key of its seal; `None` for any other branch.
+    /// The transaction of a request for a stateful proxy: sent-by is not part of the name if the branch has the magic cookie, because a client
+    /// behind a NAT may write another one into its CANCEL after it has learnt its public address. The caller compares sent-by or the source.
+    pub(super) fn without_sent_by(key: &Key, message: Message<'_>, top: &TopVia<'_>) -> Self {
+        if !is_new(top) {
+            return Self::of(key, message, top);
+        }
+        let branch = top.via.branch().unwrap_or_default();
+        let fields = [branch, value(message, HeaderName::CallId)];
+        let request = Request {
+            sent_by: b"",
+            ..request(message, top, &fields)
+        };
+        Self(key.branch(&request))
+    }
+
+    /// The name as a number: a keyed hash, so that nobody else can choose where it goes in a table.
+    pub fn number(self) -> u64 {
+        self.0
+    }
+}
+
+impl Branch {
+    /// A branch that this host wrote, and the key of its seal; `None` for any other branch.
     pub(super) fn of_our<'k>(keys: &'k Keys, via: &Via<'_>) -> Option<(Self, &'k Key)> {
         let digits = via.rfc3261_branch()?.get(MAGIC_COOKIE.len()..)?;
-        let (name, seal) = digits.split_at_checked(HEX_DIGITS)?;
-        let transaction = Self(read_hex(name)?);
+        let (name, rest) = digits.split_at_checked(HEX_DIGITS)?;
+        let (number, seal) = rest.split_at_checked(rest.len().checked_sub(HEX_DIGITS)?)?;
+        let branch = Self {
+            transaction: Transaction(read_hex(name)?),
+            number: match number {
+                [] => 0,
+                &[high, low] => read_number(high, low)?,
+                _ => return None,
+            },
+        };
         let seal = read_hex(seal)?;
-        let key = keys.all().find(|key| transaction.seal(key) == seal)?;
-        Some((transaction, key))
+        let key = keys.all().find(|key| branch.seal(key) == seal)?;
+        Some((branch, key))
     }
 
     /// Writes the branch.
     pub(super) fn write(self, key: &Key, out: &mut Vec<u8>) {
         out.extend_from_slice(MAGIC_COOKIE);
-        write_hex(self.0, out);
+        write_hex(self.transaction.0, out);
+        if self.number != 0 {
+            out.extend([self.number >> 4, self.number & 15].map(|digit| HEX[usize::from(digit)]));
+        }
         write_hex(self.seal(key), out);
     }
 
     fn seal(self, key: &Key) -> u64 {
-        key.seal(self.0)
+        match self.number {
+            0 => key.seal(self.transaction.0),
+            number => key.seal_of_target(self.transaction.0, number),
+        }
     }
+}
+
+impl From<Transaction> for Branch {
+    /// The branch of the first target.
+    fn from(transaction: Transaction) -> Self {
+        Self {
+            transaction,
+            number: 0,
+        }
+    }
+}
+
+const HEX: &[u8; 16] = b"0123456789abcdef";
+
+/// The number of a target; not 0, which is written without digits.
+fn read_number(high: u8, low: u8) -> Option<u8> {
+    let digit = |digit| char::from(digit).to_digit(16);
+    let number = digit(high)? << 4 | digit(low)?;
+    u8::try_from(number).ok().filter(|number| *number != 0)
 }
 
 impl Origin {
@@ -166,6 +229,12 @@ pub(super) fn own_tag(key: &Key, message: Message<'_>, top: &TopVia<'_>) -> u64 
     let branch = top.via.branch().unwrap_or_default();
     let call_id = value(message, HeaderName::CallId);
     key.tag(&request(message, top, &[branch, call_id]))
+}
+
+/// Whether the branch identifies its transaction. A bare cookie identifies nothing (RFC 4475 §3.2.1).
+fn is_new(top: &TopVia<'_>) -> bool {
+    let branch = top.via.rfc3261_branch();
+    branch.is_some_and(|branch| branch.len() > MAGIC_COOKIE.len())
 }
 
 fn request<'a>(message: Message<'a>, top: &TopVia<'a>, fields: &'a [&'a [u8]]) -> Request<'a> {
@@ -273,12 +342,12 @@ mod tests {
     fn a_seal_of_another_key_or_for_another_name_is_no_seal() {
         let key = Key::new(&SECRET);
         let mut branch = Vec::new();
-        Transaction(5).write(&key, &mut branch);
+        Branch::from(Transaction(5)).write(&key, &mut branch);
         let branch = String::from_utf8(branch).unwrap();
         let read = |keys: &Keys, branch: &str| {
             let via = format!("SIP/2.0/UDP a;branch={branch}");
-            let read = Transaction::of_our(keys, &Via::parse(via.as_bytes()).unwrap());
-            read.map(|(transaction, _)| transaction)
+            let read = Branch::of_our(keys, &Via::parse(via.as_bytes()).unwrap());
+            read.map(|(branch, _)| branch.transaction)
         };
         let keys = Keys::new(&SECRET, &[]);
         assert_eq!(read(&keys, &branch), Some(Transaction(5)));
@@ -294,6 +363,66 @@ mod tests {
         for other in ["z9hG4bK", "z9hG4bKshort", "1", &format!("{branch}0")] {
             assert_eq!(read(&keys, other), None, "{other}");
         }
+    }
+
+    #[test]
+    fn each_target_has_a_branch_of_its_own_and_the_first_one_has_the_stateless_branch() {
+        let keys = Keys::new(&SECRET, &[]);
+        let mut seen = std::collections::HashSet::new();
+        for number in 0..=255 {
+            let branch = Branch {
+                transaction: Transaction(77),
+                number,
+            };
+            let mut text = b"SIP/2.0/UDP a;branch=".to_vec();
+            branch.write(keys.current(), &mut text);
+            let via = Via::parse(&text).unwrap();
+            let read = Branch::of_our(&keys, &via).map(|(branch, _)| branch);
+            assert_eq!(read, Some(branch));
+            assert_eq!(
+                via.branch().unwrap().len(),
+                if number == 0 { 39 } else { 41 }
+            );
+            assert!(seen.insert(text));
+        }
+        // A number does not fit the seal of another one.
+        let mut text = b"SIP/2.0/UDP a;branch=".to_vec();
+        let one = Branch {
+            transaction: Transaction(77),
+            number: 1,
+        };
+        one.write(keys.current(), &mut text);
+        for turned in ["02", "00"] {
+            let text = String::from_utf8(text.clone()).unwrap().replacen(
+                "4d01",
+                &format!("4d{turned}"),
+                1,
+            );
+            assert!(Branch::of_our(&keys, &Via::parse(text.as_bytes()).unwrap()).is_none());
+        }
+    }
+
+    #[test]
+    fn a_name_without_sent_by_is_shared_by_a_cancel_with_another_one() {
+        let name = |method: &str, via: &str| {
+            let bytes = format!(
+                "{method} sip:c@d SIP/2.0\r\nVia: {via}\r\nFrom: <sip:a@b>;tag=f\r\nTo: <sip:c@d>\r\nCall-ID: x\r\nCSeq: 4 {method}\r\n\r\n"
+            );
+            let mut index = Index::default();
+            scan(
+                bytes.as_bytes(),
+                Framing::Datagram,
+                &Limits::default(),
+                &mut index,
+            )
+            .unwrap();
+            let message = Message::new(bytes.as_bytes(), &index);
+            Transaction::without_sent_by(&Key::new(&SECRET), message, &TopVia::of(message).unwrap())
+        };
+        let moved = |via: &str| via.replace("a.example", "b.example");
+        assert_eq!(name("INVITE", COOKIE), name("CANCEL", &moved(COOKIE)));
+        // Without the cookie, sent-by is one of the few things that distinguish requests.
+        assert_ne!(name("INVITE", OLD), name("CANCEL", &moved(OLD)));
     }
 
     proptest! {

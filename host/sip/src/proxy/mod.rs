@@ -10,6 +10,7 @@ mod branch;
 mod checks;
 mod dialog;
 mod drop_reason;
+mod hop_by_hop;
 mod identity;
 mod minute;
 mod own_route;
@@ -17,6 +18,8 @@ mod plan;
 mod relay;
 mod relay_error;
 mod response;
+mod response_changes;
+mod stateful;
 mod target;
 
 use std::net::SocketAddr;
@@ -34,11 +37,15 @@ use checks::{Checked, Refusal};
 use identity::Identity;
 use minute::Minute;
 
+pub use branch::{Branch, Transaction};
 pub use dialog::{Dialog, DialogSeal};
 pub use drop_reason::DropReason;
+pub use hop_by_hop::{shorten, write_ack, write_cancel};
 pub use identity::Local;
 pub use relay::HeaderChange;
 pub use relay_error::{RelayError, RelayErrorKind};
+pub use response_changes::{ResponseChanges, write_response};
+pub use stateful::RequestName;
 pub use target::Target;
 
 /// The rules of one host, shared by all workers. Only the time changes.
@@ -246,7 +253,7 @@ impl Proxy {
             cseq: message.cseq().map_or(0, |cseq| cseq.number),
             fields: &[via, call_id],
         });
-        Reply::to(message, None, arrival, code, reason, tag, out).end(&self.server_line);
+        Reply::to(message, None, arrival, code, reason, Some(tag), out).end(&self.server_line);
         Received::Reply(Destination {
             transport: arrival.transport,
             addr: arrival.source,
@@ -300,7 +307,7 @@ impl Proxy {
         out: &'o mut Vec<u8>,
     ) -> Reply<'o> {
         let tag = own_tag(self.keys.current(), message, top);
-        Reply::to(message, Some(top), arrival, code, reason, tag, out)
+        Reply::to(message, Some(top), arrival, code, reason, Some(tag), out)
     }
 
     /// Whether To has the tag that our reply to this ACK's INVITE had. An INVITE within a dialog already has a To-tag, which a reply keeps:

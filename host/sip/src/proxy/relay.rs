@@ -3,14 +3,14 @@
 use std::net::SocketAddr;
 
 use super::Proxy;
-use super::branch::{Origin, Transaction};
+use super::branch::{Branch, Origin, Transaction};
 use super::dialog;
 use super::plan::{Plan, to_has_tag};
 use super::relay_error::RelayError;
 use super::target::Target;
 use crate::arrival::{Arrival, Destination};
 use crate::cseq::MAX_FORWARDS;
-use crate::edit::{Edits, Text};
+use crate::edit::{Edits, Text, write_hex};
 use crate::routes::Routes;
 use crate::scan::{HeaderName, Message, StartLine};
 
@@ -73,15 +73,34 @@ impl Proxy {
         changes: &[HeaderChange<'_>],
         out: &mut Vec<u8>,
     ) -> Result<Destination, RelayError> {
+        self.relay_as(message, arrival, routes, target, changes, None, out)
+    }
+
+    /// Relays with this branch, or with the one that a stateless proxy writes.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "those of relay_changed, and the branch"
+    )]
+    pub(super) fn relay_as(
+        &self,
+        message: Message<'_>,
+        arrival: &Arrival,
+        routes: &Routes,
+        target: Target<'_>,
+        changes: &[HeaderChange<'_>],
+        branch: Option<Branch>,
+        out: &mut Vec<u8>,
+    ) -> Result<Destination, RelayError> {
         out.clear();
         let relay = match changes {
             [] => relay_by::<MOST_EDITS>,
             _ => relay_by::<MOST_CHANGES>,
         };
-        relay(self, message, arrival, routes, target, changes, out)
+        relay(self, message, arrival, routes, target, changes, branch, out)
     }
 }
 
+#[expect(clippy::too_many_arguments, reason = "those of Proxy::relay_as")]
 fn relay_by<const MOST: usize>(
     proxy: &Proxy,
     message: Message<'_>,
@@ -89,6 +108,7 @@ fn relay_by<const MOST: usize>(
     routes: &Routes,
     target: Target<'_>,
     changes: &[HeaderChange<'_>],
+    branch: Option<Branch>,
     out: &mut Vec<u8>,
 ) -> Result<Destination, RelayError> {
     let top = proxy
@@ -101,7 +121,9 @@ fn relay_by<const MOST: usize>(
         message,
         arrival,
         plan: &plan,
-        transaction: Transaction::of(proxy.keys.current(), message, &top),
+        branch: branch
+            .unwrap_or_else(|| Transaction::of(proxy.keys.current(), message, &top).into()),
+        loop_mark: branch.map(|_| proxy.loop_mark(message)),
         back_to: proxy.back_to(&top, arrival, routes),
         owner: routes.owner(),
         adds_max_forwards: max_forwards.is_none(),
@@ -188,7 +210,9 @@ struct Head<'a> {
     message: Message<'a>,
     arrival: &'a Arrival,
     plan: &'a Plan<'a>,
-    transaction: Transaction,
+    branch: Branch,
+    /// See [`Proxy::is_loop`]; only a stateful proxy writes it.
+    loop_mark: Option<u64>,
     /// The destination of the response.
     back_to: SocketAddr,
     /// The owner of the request: see [`Routes::owner`].
@@ -204,9 +228,13 @@ impl Head<'_> {
         let line_end = self.message.line_end().as_bytes();
         out.extend_from_slice(&leg.place.via);
         let key = self.proxy.keys.current();
-        self.transaction.write(key, out);
+        self.branch.write(key, out);
         let origin = Origin::of(&self.proxy.identity, self.arrival, self.proxy.now());
-        origin.write(key, self.transaction, self.back_to, out);
+        origin.write(key, self.branch.transaction, self.back_to, out);
+        if let Some(mark) = self.loop_mark {
+            out.extend_from_slice(b";l=");
+            write_hex(mark, out);
+        }
         out.extend_from_slice(line_end);
         self.write_record_route(line_end, out);
         if self.adds_max_forwards {

@@ -3,11 +3,12 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::Proxy;
-use super::branch::{Claim, Origin, Transaction};
+use super::branch::{Branch, Claim, Origin};
 use super::drop_reason::DropReason;
 use super::relay::write_content_length;
 use crate::arrival::{Arrival, Destination, Transport};
 use crate::host::{Host, ip_address};
+use crate::key::Key;
 use crate::routes::{Permission, Routes};
 use crate::scan::{HeaderName, Message, ScanError};
 use crate::top_via::{DEFAULT_PORT, TopVia};
@@ -23,15 +24,10 @@ impl Proxy {
         arrival: &Arrival,
         out: &mut Vec<u8>,
     ) -> Result<Destination, DropReason> {
-        if scanned.is_err() || !message.start_line().is_sip_2() {
+        if scanned.is_err() {
             return Err(DropReason::BadResponse);
         }
-        let top = TopVia::of(message).ok_or(DropReason::BadResponse)?;
-        if !self.identity.is_our_via(&top.via) {
-            return Err(DropReason::ForeignResponse);
-        }
-        let (transaction, key) =
-            Transaction::of_our(&self.keys, &top.via).ok_or(DropReason::ForgedResponse)?;
+        let (top, branch, key) = self.our_via(message)?;
         let next = match top.via.next {
             Some(at) => top.field.value.get(at..).unwrap_or_default(),
             None => {
@@ -45,7 +41,7 @@ impl Proxy {
         if ways == [None, None] {
             return Err(DropReason::NoWayBack);
         }
-        let is_sealed = |back_to: &SocketAddr| claim.holds(key, transaction, *back_to);
+        let is_sealed = |back_to: &SocketAddr| claim.holds(key, branch.transaction, *back_to);
         let back_to = ways.into_iter().flatten().find(is_sealed);
         let back_to = back_to.ok_or(DropReason::TurnedResponse)?;
         if claim.origin.minute.age(self.now()) > MOST_MINUTES {
@@ -55,10 +51,7 @@ impl Proxy {
             .destination(back_to, claim.origin, arrival)
             .ok_or(DropReason::NoWayBack)?;
 
-        let ours = match top.via.next {
-            Some(at) => top.field.value_range.start..top.field.value_range.start + at,
-            None => top.field.line,
-        };
+        let ours = top.place_of_first();
         let bytes = message.bytes();
         out.extend_from_slice(bytes.get(..ours.start).unwrap_or_default());
         let mut rest = ours.end;
@@ -72,6 +65,23 @@ impl Proxy {
         }
         out.extend_from_slice(bytes.get(rest..).unwrap_or_default());
         Ok(destination)
+    }
+
+    /// The top Via of a response, which this host wrote, its branch, and the key of its seal.
+    pub(super) fn our_via<'m>(
+        &self,
+        message: Message<'m>,
+    ) -> Result<(TopVia<'m>, Branch, &Key), DropReason> {
+        if !message.start_line().is_sip_2() {
+            return Err(DropReason::BadResponse);
+        }
+        let top = TopVia::of(message).ok_or(DropReason::BadResponse)?;
+        if !self.identity.is_our_via(&top.via) {
+            return Err(DropReason::ForeignResponse);
+        }
+        let (branch, key) =
+            Branch::of_our(&self.keys, &top.via).ok_or(DropReason::ForgedResponse)?;
+        Ok((top, branch, key))
     }
 
     /// The destination of the response to a request (RFC 3261 §18.2.2): the source of the request, as for a response of our own; `maddr`

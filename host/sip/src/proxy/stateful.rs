@@ -1,0 +1,175 @@
+//! What a stateful proxy asks of these rules: names of transactions, branches of several targets, and loop detection.
+
+use super::Proxy;
+use super::branch::{Branch, Transaction};
+use super::drop_reason::DropReason;
+use super::relay::HeaderChange;
+use super::relay_error::RelayError;
+use super::target::Target;
+use crate::arrival::{Arrival, Destination};
+use crate::edit::read_hex;
+use crate::key::Request;
+use crate::name_addr::NameAddr;
+use crate::reason::standard_reason;
+use crate::reply::Reply;
+use crate::routes::Routes;
+use crate::scan::{HeaderName, Message, StartLine};
+use crate::via::Via;
+
+/// What a request has in common with its copies, its CANCEL, and the ACK to a failure (RFC 3261 §17.2.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RequestName {
+    /// Branch, Call-ID and CSeq number.
+    pub transaction: Transaction,
+    /// A keyed hash of sent-by.
+    pub sent_by: u64,
+}
+
+impl Proxy {
+    /// The name of a request; `None` if its top Via cannot be parsed.
+    pub fn name_of(&self, message: Message<'_>, arrival: &Arrival) -> Option<RequestName> {
+        let top = self.top_via(message, arrival)?;
+        let key = self.keys.current();
+        let sent_by = top.field.value.get(top.via.sent_by.clone());
+        Some(RequestName {
+            transaction: Transaction::without_sent_by(key, message, &top),
+            sent_by: key.branch(&Request {
+                sent_by: sent_by.unwrap_or_default(),
+                cseq: 0,
+                fields: &[],
+            }),
+        })
+    }
+
+    /// The branch that a response brings back.
+    ///
+    /// # Errors
+    /// Why the response cannot be one to a request of this host.
+    pub fn branch_of(&self, message: Message<'_>) -> Result<Branch, DropReason> {
+        self.our_via(message).map(|(_, branch, _)| branch)
+    }
+
+    /// The destination of responses to a request: its source, or `maddr` if requests may go there (RFC 3261 §18.2.2). `None` if its top Via
+    /// cannot be parsed.
+    pub fn way_up(
+        &self,
+        message: Message<'_>,
+        arrival: &Arrival,
+        routes: &Routes,
+    ) -> Option<Destination> {
+        let top = self.top_via(message, arrival)?;
+        Some(Destination {
+            addr: self.back_to(&top, arrival, routes),
+            ..top.reply_to(arrival)
+        })
+    }
+
+    /// Relays a request as [`Proxy::relay_changed`] does, with this branch, and with a mark that [`Proxy::is_loop`] finds.
+    ///
+    /// # Errors
+    /// As [`Proxy::relay_changed`].
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "those of relay_changed, and the branch"
+    )]
+    pub fn relay_branch(
+        &self,
+        message: Message<'_>,
+        arrival: &Arrival,
+        routes: &Routes,
+        target: Target<'_>,
+        changes: &[HeaderChange<'_>],
+        branch: Branch,
+        out: &mut Vec<u8>,
+    ) -> Result<Destination, RelayError> {
+        self.relay_as(message, arrival, routes, target, changes, Some(branch), out)
+    }
+
+    /// Writes a 100 (Trying) without a To-tag and with the Timestamp of the request (RFC 3261 §8.2.6.1). `None` when nothing may be sent.
+    pub fn trying(
+        &self,
+        message: Message<'_>,
+        arrival: &Arrival,
+        out: &mut Vec<u8>,
+    ) -> Option<Destination> {
+        out.clear();
+        let StartLine::Request { method, .. } = message.start_line() else {
+            return None;
+        };
+        if method == b"ACK" || arrival.source.port() == 0 {
+            return None;
+        }
+        let top = self.top_via(message, arrival)?;
+        let reason = standard_reason(100);
+        let mut reply = Reply::to(message, Some(&top), arrival, 100, reason, None, out);
+        reply.timestamp(message);
+        reply.end(&self.server_line);
+        Some(top.reply_to(arrival))
+    }
+
+    /// Whether the request has been here before with the same values of everything that routing depends on (RFC 5393 §4.2). One that comes
+    /// back with other values is a spiral, which is permitted.
+    pub fn is_loop(&self, message: Message<'_>) -> bool {
+        let mut mark = None;
+        self.own_loop_marks(message)
+            .any(|seen| seen == *mark.get_or_insert_with(|| self.loop_mark(message)))
+    }
+
+    /// A keyed hash of the values that RFC 5393 §4.2.1 lists.
+    pub(super) fn loop_mark(&self, message: Message<'_>) -> u64 {
+        let StartLine::Request { uri, .. } = message.start_line() else {
+            return 0;
+        };
+        let key = self.keys.current();
+        let chain = |mark: u64, name| {
+            let fields = message.headers(name);
+            fields.fold(mark, |mark, field| {
+                let fields: &[&[u8]] = &[&mark.to_le_bytes(), field.value, b""];
+                key.tag(&Request {
+                    sent_by: b"",
+                    cseq: name as u32,
+                    fields,
+                })
+            })
+        };
+        let marks = [
+            HeaderName::Route,
+            HeaderName::ProxyRequire,
+            HeaderName::ProxyAuthorization,
+        ];
+        let lists = marks.into_iter().fold(0, chain);
+        let value = |name| message.header(name).map_or(&b""[..], |field| field.value);
+        let tag = |name| {
+            let address = NameAddr::parse(value(name)).ok();
+            address
+                .and_then(|address| address.tag())
+                .unwrap_or_default()
+        };
+        key.tag(&Request {
+            sent_by: b"",
+            cseq: message.cseq().map_or(0, |cseq| cseq.number),
+            fields: &[
+                uri,
+                tag(HeaderName::From),
+                tag(HeaderName::To),
+                value(HeaderName::CallId),
+                &lists.to_le_bytes(),
+            ],
+        })
+    }
+
+    /// The marks in the Vias that this host wrote.
+    fn own_loop_marks<'m>(&self, message: Message<'m>) -> impl Iterator<Item = u64> + use<'_, 'm> {
+        let vias = message.headers(HeaderName::Via).flat_map(|field| {
+            let mut rest = Some(field.value);
+            std::iter::from_fn(move || {
+                let text = rest?;
+                let via = Via::parse(text).ok();
+                rest = via.as_ref().and_then(|via| text.get(via.next?..));
+                via
+            })
+        });
+        vias.filter(|via| self.identity.is_our_via(via))
+            .filter_map(|via| read_hex(via.params.named("l")?.value?))
+    }
+}

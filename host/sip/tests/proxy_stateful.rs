@@ -1,0 +1,266 @@
+//! What a stateful proxy asks of the rules: branches of several targets, hop-by-hop requests, responses with changes, loops.
+
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used)] // A panic is how a test fails.
+
+mod edge;
+
+use edge::{CALLER, Edge, NEXT_HOP, branch, headers, request, response, start_line, udp};
+use portcullis_sip::{
+    Branch, DropReason, Framing, HeaderName, Index, Limits, Message, Received, ResponseChanges,
+    Target, Transport, scan, shorten, write_ack, write_cancel, write_response,
+};
+
+fn edge() -> Edge {
+    Edge::new(|_| {})
+}
+
+fn invite() -> String {
+    request("INVITE", "sip:grace@example.com", &[])
+}
+
+/// Calls `read` with the scanned message.
+fn with<R>(text: &str, read: impl FnOnce(Message<'_>) -> R) -> R {
+    let mut index = Index::default();
+    scan(
+        text.as_bytes(),
+        Framing::Datagram,
+        &Limits::default(),
+        &mut index,
+    )
+    .unwrap();
+    read(Message::new(text.as_bytes(), &index))
+}
+
+/// What `write` writes.
+fn written(write: impl FnOnce(&mut Vec<u8>)) -> String {
+    let mut out = b"left over".to_vec();
+    write(&mut out);
+    String::from_utf8(out).unwrap()
+}
+
+/// The request as the target with this number sees it.
+fn sent(edge: &Edge, text: &str, number: u8) -> String {
+    let arrival = udp(CALLER);
+    with(text, |message| {
+        let transaction = edge.proxy.name_of(message, &arrival).unwrap().transaction;
+        let branch = Branch {
+            transaction,
+            number,
+        };
+        written(|out| {
+            let sent = edge.proxy.relay_branch(
+                message,
+                &arrival,
+                &edge.routes,
+                Target::AsRouted,
+                &[],
+                branch,
+                out,
+            );
+            assert_eq!(sent.unwrap().addr, NEXT_HOP.parse().unwrap());
+        })
+    })
+}
+
+#[test]
+fn a_response_names_the_branch_that_it_answers() {
+    let edge = edge();
+    let name = with(&invite(), |message| {
+        edge.proxy.name_of(message, &udp(CALLER))
+    });
+    for number in [0, 1, 16, 255] {
+        let text = response(180, &sent(&edge, &invite(), number));
+        let read = with(&text, |message| edge.proxy.branch_of(message)).unwrap();
+        assert_eq!(read.number, number);
+        assert_eq!(Some(read.transaction), name.map(|name| name.transaction));
+        // Without a transaction, it still finds its way by its Vias.
+        let (received, _) = edge.receive(&text, &udp(NEXT_HOP));
+        assert!(matches!(received, Received::Forward(to) if to.addr == CALLER.parse().unwrap()));
+    }
+}
+
+#[test]
+fn a_response_with_a_branch_of_others_is_none_of_ours() {
+    let edge = edge();
+    let text = response(180, &sent(&edge, &invite(), 1));
+    let forged = text.replacen("z9hG4bK", "z9hG4bK0", 1);
+    let branch = with(&forged, |message| edge.proxy.branch_of(message));
+    assert_eq!(branch, Err(DropReason::ForgedResponse));
+    let foreign = text.replacen("198.51.100.1:5060", "198.51.100.2:5060", 1);
+    let branch = with(&foreign, |message| edge.proxy.branch_of(message));
+    assert_eq!(branch, Err(DropReason::ForeignResponse));
+}
+
+#[test]
+fn a_cancel_with_another_sent_by_has_the_name_but_not_the_sender_of_its_invite() {
+    let edge = edge();
+    let name = |text: &str| with(text, |message| edge.proxy.name_of(message, &udp(CALLER)));
+    let (invite, cancel) = (invite(), request("CANCEL", "sip:grace@example.com", &[]));
+    assert_eq!(name(&invite), name(&cancel));
+    let moved = name(&cancel.replacen(CALLER, "203.0.113.7:40000", 1)).unwrap();
+    assert_eq!(moved.transaction, name(&invite).unwrap().transaction);
+    assert_ne!(moved.sent_by, name(&invite).unwrap().sent_by);
+}
+
+#[test]
+fn a_cancel_has_the_path_of_its_invite_and_nothing_else() {
+    let lines = [
+        "Route: <sip:192.0.2.80:5080;lr>",
+        "Require: 100rel",
+        "X-Secret: 1",
+    ];
+    let edge = Edge::new(|routes| {
+        routes.domain("192.0.2.64/26").unwrap();
+    });
+    let invite = sent(
+        &edge,
+        &request("INVITE", "sip:grace@example.com", &lines),
+        3,
+    );
+    let via = headers(&invite, "Via")[0];
+    let cancel = with(&invite, |message| {
+        written(|out| write_cancel(message, Some(b"SIP;cause=200"), out))
+    });
+    assert_eq!(
+        cancel,
+        format!(
+            "CANCEL sip:grace@example.com SIP/2.0\r\nVia: {via}\r\nMax-Forwards: 70\r\n\
+             Route: <sip:192.0.2.80:5080;lr>\r\nFrom: <sip:ada@example.net>;tag=ada1\r\n\
+             To: <sip:grace@example.com>\r\nCall-ID: call-1\r\nCSeq: 7 CANCEL\r\nReason: SIP;cause=200\r\n\
+             Content-Length: 0\r\n\r\n"
+        )
+    );
+}
+
+#[test]
+fn an_ack_has_the_to_of_the_response() {
+    let edge = edge();
+    let invite = sent(&edge, &invite(), 0);
+    let failure = response(486, &invite);
+    let ack = with(&invite, |invite| {
+        with(&failure, |failure| {
+            written(|out| write_ack(invite, failure, out))
+        })
+    });
+    assert_eq!(start_line(&ack), "ACK sip:grace@example.com SIP/2.0");
+    assert_eq!(headers(&ack, "To"), headers(&failure, "To"));
+    assert_eq!(headers(&ack, "Via"), [headers(&invite, "Via")[0]]);
+    assert_eq!(headers(&ack, "CSeq"), ["7 ACK"]);
+}
+
+#[test]
+fn a_shortened_request_serves_as_well_as_the_whole_one() {
+    let edge = edge();
+    let body = "Content-Type: application/sdp\r\nX-Long: 1\r\nContent-Length: 4\r\n\r\nv=0\n";
+    let invite = invite().replace("Content-Length: 0\r\n\r\n", body);
+    let short = with(&invite, |message| written(|out| shorten(message, out)));
+    assert!(short.len() < invite.len() && !short.contains("X-Long"));
+    let reject = |text: &str| edge.reject(text, &udp(CALLER), 487, "", &[]);
+    assert_eq!(reject(&short), reject(&invite));
+
+    let sent = sent(&edge, &invite, 2);
+    let short = with(&sent, |message| written(|out| shorten(message, out)));
+    let cancel = |text: &str| {
+        with(text, |message| {
+            written(|out| write_cancel(message, None, out))
+        })
+    };
+    assert_eq!(cancel(&short), cancel(&sent));
+}
+
+#[test]
+fn a_100_has_no_tag_and_the_timestamp_of_its_request() {
+    let edge = edge();
+    let invite = request("INVITE", "sip:grace@example.com", &["Timestamp: 54.1"]);
+    let trying = with(&invite, |message| {
+        written(|out| {
+            let to = edge.proxy.trying(message, &udp(CALLER), out);
+            assert_eq!(to.unwrap().addr, CALLER.parse().unwrap());
+        })
+    });
+    assert_eq!(start_line(&trying), "SIP/2.0 100 Trying");
+    assert_eq!(headers(&trying, "To"), ["<sip:grace@example.com>"]);
+    assert_eq!(headers(&trying, "Timestamp"), ["54.1"]);
+    let ack = invite.replace("INVITE", "ACK");
+    let none = with(&ack, |message| {
+        edge.proxy.trying(message, &udp(CALLER), &mut Vec::new())
+    });
+    assert_eq!(none, None);
+}
+
+#[test]
+fn a_response_is_passed_on_without_our_via_and_with_its_changes() {
+    let edge = edge();
+    let sent = sent(&edge, &invite(), 1);
+    let ours = format!("Via: {}\r\n", headers(&sent, "Via")[0]);
+    let busy = response(503, &sent).replacen(
+        "Content-Length",
+        "Retry-After: 30\r\nX-Kept: 1\r\nRetry-After: 31\r\nContent-Length",
+        1,
+    );
+    let pass = |text: &str, changes: &ResponseChanges<'_>| {
+        with(text, |message| {
+            written(|out| assert!(write_response(message, changes, Transport::Udp, out)))
+        })
+    };
+    let plain = pass(&busy, &ResponseChanges::default());
+    assert_eq!(plain, busy.replacen(&ours, "", 1));
+    let changed = pass(
+        &busy,
+        &ResponseChanges {
+            code: Some(500),
+            without: Some(HeaderName::RetryAfter),
+            added: b"X-Added: 2\r\n",
+        },
+    );
+    assert_eq!(start_line(&changed), "SIP/2.0 500 Server Internal Error");
+    assert!(headers(&changed, "Retry-After").is_empty());
+    assert_eq!(headers(&changed, "X-Kept"), ["1"]);
+    assert_eq!(headers(&changed, "X-Added"), ["2"]);
+    assert_eq!(headers(&changed, "Via"), headers(&plain, "Via"));
+}
+
+#[test]
+fn a_response_whose_only_via_is_ours_is_not_passed_on() {
+    let text = "SIP/2.0 200 OK\r\nVia: SIP/2.0/UDP a;branch=z9hG4bK1\r\nFrom: <sip:a@b>\r\nTo: <sip:a@b>\r\n\
+                Call-ID: 1\r\nCSeq: 1 INVITE\r\nContent-Length: 0\r\n\r\n";
+    let mut out = Vec::new();
+    let is_passed = with(text, |message| {
+        write_response(
+            message,
+            &ResponseChanges::default(),
+            Transport::Udp,
+            &mut out,
+        )
+    });
+    assert!(!is_passed && out.is_empty());
+}
+
+#[test]
+fn the_same_request_again_is_a_loop_and_another_uri_is_a_spiral() {
+    let edge = edge();
+    let first = invite();
+    let is_loop = |text: &str| with(text, |message| edge.proxy.is_loop(message));
+    assert!(!is_loop(&first));
+    // Further Vias of others, and one hop less, are no difference.
+    let again = sent(&edge, &first, 1)
+        .replacen(
+            "Via:",
+            "Via: SIP/2.0/UDP 192.0.2.80:5080;branch=z9hG4bKother\r\nVia:",
+            1,
+        )
+        .replace("Max-Forwards: 69", "Max-Forwards: 68");
+    assert!(is_loop(&again));
+    let lines: Vec<_> = headers(&again, "Via");
+    assert!(branch(lines[1]).len() > 32);
+    for (from, to) in [
+        ("sip:grace@example.com SIP", "sip:hopper@example.com SIP"),
+        ("CSeq: 7", "CSeq: 8"),
+        ("call-1", "call-2"),
+        ("Call-ID", "Route: <sip:192.0.2.80;lr>\r\nCall-ID"),
+        ("Call-ID", "Proxy-Authorization: Digest x\r\nCall-ID"),
+    ] {
+        assert!(!is_loop(&again.replacen(from, to, 1)), "{to}");
+    }
+}
