@@ -3,13 +3,11 @@
 //! `cargo run --release -p portcullis-address --example load -- [ROWS | URL]`: without a URL it starts a MariaDB in a
 //! temporary folder and fills it with so many rows (default 1,000,000), a quarter of them hosts.
 
-#[path = "../tests/mariadb/server.rs"]
-#[allow(dead_code)]
-mod server;
-
 use std::time::Instant;
 
 use portcullis_address::{Database, DatabaseUrl};
+use portcullis_testkit::mariadb::MariaDb;
+use portcullis_testkit::server::Server;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() {
@@ -17,8 +15,10 @@ async fn main() {
         .nth(1)
         .unwrap_or_else(|| "1000000".to_owned());
     if let Ok(rows) = argument.parse() {
-        let (server, database) =
-            server::Server::with_tables(&["--innodb-buffer-pool-size=512M"]).await;
+        let large = vec!["--innodb-buffer-pool-size=512M".to_owned()];
+        let server = Server::from(MariaDb::start_with(|_| large));
+        let url: DatabaseUrl = server.url().parse().expect("a good URL");
+        let database = Database::new(url);
         fill(&server, rows).await;
         println!(
             "MariaDB {} with {} rows",
@@ -35,7 +35,7 @@ async fn main() {
 }
 
 /// As many rows, mixed, in an order that is not that of the addresses.
-async fn fill(server: &server::Server, rows: u64) {
+async fn fill(server: &Server, rows: u64) {
     server
         .sql(&format!(
             "INSERT INTO address (grp, ip_addr, mask, port, tag) \

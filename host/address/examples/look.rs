@@ -3,16 +3,12 @@
 //! `cargo run --release -p portcullis-address --example look -- [ROWS…]` (default 1,000 and 1,000,000) starts a MariaDB and a PostgreSQL
 //! in temporary folders, and fills a table of each engine, a file of SQLite and an address file with so many rows.
 
-#[path = "../tests/postgres/server.rs"]
-#[allow(dead_code)]
-mod postgres;
-#[path = "../tests/mariadb/server.rs"]
-#[allow(dead_code)]
-mod server;
-
 use std::time::{Duration, Instant};
 
 use portcullis_address::{Database, DatabaseUrl, Format, NewRow, RowWriter, Watcher};
+use portcullis_testkit::mariadb::MariaDb;
+use portcullis_testkit::postgres::Postgres;
+use portcullis_testkit::server::Server;
 
 /// Looks that are measured.
 const LOOKS: usize = 500;
@@ -28,8 +24,9 @@ async fn main() {
     for count in counts {
         println!("{count} rows");
         let rows: Vec<_> = (0..count).map(row).collect();
-        let (server, database) =
-            server::Server::with_tables(&["--innodb-buffer-pool-size=512M"]).await;
+        let large = vec!["--innodb-buffer-pool-size=512M".to_owned()];
+        let server = Server::from(MariaDb::start_with(|_| large));
+        let database = connect(&server);
         println!("  MariaDB {}", server.ask("SELECT VERSION()").await);
         import(&database, &rows).await;
         for engine in ["InnoDB", "MyISAM", "Aria"] {
@@ -38,9 +35,9 @@ async fn main() {
                 .await;
             measure(engine, &database).await;
         }
-        let (server, connections) = postgres::Server::with_tables();
+        let server = Server::from(Postgres::start());
         println!("  {}", server.ask("SELECT version()").await);
-        let database = Database::new(connections);
+        let database = connect(&server).kept();
         import(&database, &rows).await;
         measure("PostgreSQL", &database).await;
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
@@ -51,6 +48,11 @@ async fn main() {
         std::fs::write(&path, address_file(&rows)).expect("a file can be written");
         measure("address file", &sqlite.with_address_file(path)).await;
     }
+}
+
+fn connect(server: &Server) -> Database {
+    let url: DatabaseUrl = server.url().parse().expect("a good URL");
+    Database::new(url)
 }
 
 async fn import(database: &Database, rows: &[NewRow]) {

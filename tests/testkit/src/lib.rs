@@ -22,6 +22,8 @@ pub mod postgres;
 pub mod proxy;
 pub mod reloads;
 pub mod schema;
+#[cfg(feature = "sessions")]
+pub mod server;
 pub mod sip;
 pub mod states;
 pub mod tools;

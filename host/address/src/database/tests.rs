@@ -1,4 +1,4 @@
-//! Tests with SQLite in temporary directories; `tests/mariadb` and `tests/postgres` of this crate test the same on those servers.
+//! Tests with SQLite in temporary directories; `tests/servers` of this crate tests the same on MariaDB and PostgreSQL.
 
 use std::path::PathBuf;
 

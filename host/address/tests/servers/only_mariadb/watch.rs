@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use portcullis_address::AddressBook;
+use portcullis_testkit::server::{Dialect, Server};
 
-use super::server::Server;
-use super::{book, eventually, until, watch};
+use crate::support::{book, eventually, knows, until, watch, with_tables};
 
 #[tokio::test]
 #[ignore = "needs MariaDB"]
@@ -48,7 +48,7 @@ async fn every_change_of_a_partitioned_table_is_noticed() {
 #[tokio::test]
 #[ignore = "needs MariaDB"]
 async fn a_table_that_rests_is_not_read_again() {
-    let (server, database) = Server::with_tables(&[]).await;
+    let (server, database) = with_tables(Dialect::MariaDb).await;
     let book = book(database);
     server
         .sql("INSERT INTO address (grp, ip_addr) VALUES (1, '10.0.0.1')")
@@ -67,11 +67,11 @@ async fn a_table_that_rests_is_not_read_again() {
 #[tokio::test]
 #[ignore = "needs MariaDB"]
 async fn a_server_that_was_started_again_tells_of_changes() {
-    let (mut server, database) = Server::with_tables(&[]).await;
+    let (mut server, database) = with_tables(Dialect::MariaDb).await;
     server
         .sql("INSERT INTO address (grp, ip_addr) VALUES (1, '10.0.0.1')")
         .await;
-    server.kill();
+    server.die();
     server.up();
     let updated = "SELECT IFNULL(CAST(UPDATE_TIME AS CHAR), 'none') FROM information_schema.TABLES \
                    WHERE TABLE_SCHEMA = 'kamailio' AND TABLE_NAME = 'address'";
@@ -83,7 +83,7 @@ async fn a_server_that_was_started_again_tells_of_changes() {
     server
         .sql("UPDATE address SET grp = 7 WHERE ip_addr = '10.0.0.1'")
         .await;
-    until(&book, |snapshot| super::knows(snapshot, "10.0.0.1", 7)).await;
+    until(&book, |snapshot| knows(snapshot, "10.0.0.1", 7)).await;
     assert!(book.status().loads > loads);
     let seen = book.status().changes_seen_by.unwrap().to_string();
     assert_eq!(seen, "UPDATE_TIME of the InnoDB table");
@@ -92,7 +92,7 @@ async fn a_server_that_was_started_again_tells_of_changes() {
 
 /// Changes a table in every way there is, each time after it has come to rest; how the changes are noticed.
 async fn changes_are_noticed(engine: &str, numbered: bool) -> String {
-    let (server, database) = Server::with_tables(&[]).await;
+    let (server, database) = with_tables(Dialect::MariaDb).await;
     let id = match numbered {
         true => "id INT AUTO_INCREMENT PRIMARY KEY, ",
         false => "",

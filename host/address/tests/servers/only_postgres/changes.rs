@@ -1,10 +1,12 @@
 //! Which changes are noticed, and how.
 
-use portcullis_address::{Database, DatabaseUrl, Look, Watcher};
-use sqlx::{Connection, Executor};
+use std::sync::Arc;
+use std::time::Duration;
 
-use super::server::Server;
-use super::{book, eventually, knows, until, watch};
+use portcullis_address::{AddressBook, BookOptions, Database, Look, Watcher};
+use portcullis_testkit::server::Dialect;
+
+use crate::support::{database_at, eventually, knows, trust, until, watch, with_tables};
 
 const SNAPSHOT: &str = "pg_current_snapshot() and the counters of the table";
 
@@ -12,13 +14,11 @@ const SNAPSHOT: &str = "pg_current_snapshot() and the counters of the table";
 #[tokio::test]
 #[ignore = "needs PostgreSQL"]
 async fn every_change_is_noticed() {
-    let (server, _) = Server::with_tables();
+    let (server, _) = with_tables(Dialect::Postgres).await;
     server
-        .sql("CREATE ROLE reader LOGIN PASSWORD 'x'; GRANT SELECT ON version, address, trusted TO reader")
+        .sql(&Dialect::Postgres.reader("reader", "x", &["version", "address", "trusted"]))
         .await;
-    let url = server.url().replace("kamailio:kamailiorw", "reader:x");
-    let url: DatabaseUrl = url.parse().unwrap();
-    let book = book(Database::new(url).kept());
+    let book = book(database_at(&server.url_of("reader", "x")).kept());
     let watch = watch(&book);
     until(&book, |snapshot| snapshot.generation > 0).await;
     for (statement, hosts) in [
@@ -60,15 +60,9 @@ async fn every_change_is_noticed() {
     server
         .sql("INSERT INTO trusted (src_ip, proto, tag) VALUES ('10.0.0.1', 'any', 'a')")
         .await;
-    until(&book, |now| {
-        super::trust(now, "10.0.0.1", "sip:a@a") == ["a"]
-    })
-    .await;
+    until(&book, |now| trust(now, "10.0.0.1", "sip:a@a") == ["a"]).await;
     server.sql("TRUNCATE TABLE trusted").await;
-    until(&book, |now| {
-        super::trust(now, "10.0.0.1", "sip:a@a").is_empty()
-    })
-    .await;
+    until(&book, |now| trust(now, "10.0.0.1", "sip:a@a").is_empty()).await;
     let seen = book.status().changes_seen_by.expect("it was looked at");
     assert_eq!(seen.to_string(), SNAPSHOT);
     watch.abort();
@@ -78,7 +72,7 @@ async fn every_change_is_noticed() {
 #[tokio::test]
 #[ignore = "needs PostgreSQL"]
 async fn a_table_that_rests_is_not_read_again() {
-    let (server, connections) = Server::with_tables();
+    let (server, database) = with_tables(Dialect::Postgres).await;
     // Nobody else is to make transactions.
     for statement in [
         "ALTER SYSTEM SET autovacuum = off",
@@ -87,7 +81,7 @@ async fn a_table_that_rests_is_not_read_again() {
     ] {
         server.sql(statement).await;
     }
-    let mut watcher = Watcher::new(Database::new(connections));
+    let mut watcher = Watcher::new(database);
     assert_eq!(watcher.look().await.unwrap(), Look::Changed, "the first");
     eventually_same(&mut watcher).await;
     for _ in 0..5 {
@@ -99,12 +93,12 @@ async fn a_table_that_rests_is_not_read_again() {
     // One that is under way has changed nothing yet, and is seen as soon as it has.
     let mut session = server.session().await;
     let insert = "BEGIN; INSERT INTO address (grp, ip_addr) VALUES (1, '10.0.0.1')";
-    session.execute(sqlx::raw_sql(insert)).await.unwrap();
+    session.sql(insert).await;
     assert_ne!(watcher.look().await.unwrap(), Look::Changed);
     assert_eq!(watcher.look().await.unwrap(), Look::Same);
-    session.execute(sqlx::raw_sql("COMMIT")).await.unwrap();
+    session.sql("COMMIT").await;
     assert_ne!(watcher.look().await.unwrap(), Look::Same);
-    session.close().await.unwrap();
+    session.close().await;
 }
 
 /// Until the processes that the start of a server makes are done with what they write.
@@ -120,16 +114,15 @@ async fn eventually_same(watcher: &mut Watcher) {
 #[tokio::test]
 #[ignore = "needs PostgreSQL"]
 async fn a_change_of_a_session_that_goes_on_is_noticed_while_others_write() {
-    let (server, connections) = Server::with_tables();
+    let (server, database) = with_tables(Dialect::Postgres).await;
     server.sql("CREATE TABLE calls (n INT)").await;
-    let book = book(Database::new(connections));
+    let book = book(database);
     let watch = watch(&book);
     until(&book, |snapshot| snapshot.generation > 0).await;
     let calls = async {
         let mut session = server.session().await;
         loop {
-            let call = sqlx::raw_sql("INSERT INTO calls VALUES (1)");
-            session.execute(call).await.unwrap();
+            session.sql("INSERT INTO calls VALUES (1)").await;
             tokio::time::sleep(std::time::Duration::from_millis(5)).await;
         }
     };
@@ -139,8 +132,7 @@ async fn a_change_of_a_session_that_goes_on_is_noticed_while_others_write() {
             let insert = format!(
                 "DELETE FROM address; INSERT INTO address (grp, ip_addr) VALUES ({group}, '10.0.0.1')"
             );
-            let insert = sqlx::raw_sql(sqlx::AssertSqlSafe(insert));
-            session.execute(insert).await.unwrap();
+            session.sql(&insert).await;
             until(&book, |snapshot| knows(snapshot, "10.0.0.1", group)).await;
         }
     };
@@ -151,24 +143,12 @@ async fn a_change_of_a_session_that_goes_on_is_noticed_while_others_write() {
     watch.abort();
 }
 
-#[tokio::test]
-#[ignore = "needs PostgreSQL"]
-async fn a_view_is_read_every_now_and_then() {
-    let (server, connections) = Server::with_tables();
-    server
-        .sql(
-            "ALTER TABLE address RENAME TO real_rows; CREATE VIEW address AS SELECT grp, ip_addr, mask, port, tag FROM real_rows; \
-             GRANT SELECT ON address TO kamailio",
-        )
-        .await;
-    let book = book(Database::new(connections));
-    book.reload().await.unwrap();
-    let watch = watch(&book);
-    server
-        .sql("INSERT INTO real_rows (grp, ip_addr) VALUES (1, '10.0.0.1')")
-        .await;
-    until(&book, |snapshot| snapshot.counts.hosts == 1).await;
-    let seen = book.status().changes_seen_by.expect("it was looked at");
-    assert!(seen.to_string().starts_with("reading it again"), "{seen}");
-    watch.abort();
+/// A table that becomes empty is taken as it is at once.
+fn book(database: Database) -> Arc<AddressBook> {
+    let options = BookOptions {
+        poll: Duration::from_millis(50),
+        settle: Duration::ZERO,
+        ..BookOptions::default()
+    };
+    Arc::new(AddressBook::new(database, options))
 }
