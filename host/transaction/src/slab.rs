@@ -39,27 +39,32 @@ impl<R> Slab<R> {
     }
 
     /// Adds a record.
+    pub fn insert(&mut self, record: R) -> Id {
+        self.insert_with(|_| record)
+    }
+
+    /// Adds a record that has its own id.
     ///
     /// # Panics
     /// With more than 2³² records, which no memory holds.
-    pub fn insert(&mut self, record: R) -> Id {
+    pub fn insert_with(&mut self, make: impl FnOnce(Id) -> R) -> Id {
         if let Some(slot) = self.free.pop() {
             let place = &mut self.slots[slot as usize];
-            place.record = Some(record);
-            return Id {
-                slot,
-                generation: place.generation,
-            };
+            let generation = place.generation;
+            let id = Id { slot, generation };
+            place.record = Some(make(id));
+            return id;
         }
         let slot = u32::try_from(self.slots.len()).expect("fewer than 2³² records");
-        self.slots.push(Slot {
-            generation: 0,
-            record: Some(record),
-        });
-        Id {
+        let id = Id {
             slot,
             generation: 0,
-        }
+        };
+        self.slots.push(Slot {
+            generation: 0,
+            record: Some(make(id)),
+        });
+        id
     }
 
     /// Removes a record.

@@ -39,10 +39,10 @@ pub enum ServerInvite {
 }
 
 impl ServerInvite {
-    /// The state after the INVITE came. A 100 (Trying) is due after `trying`: at most 200 ms (RFC 3261 §17.2.1).
-    pub fn start(now: Time, trying: Duration) -> Self {
+    /// The state after the INVITE came. A 100 (Trying) is due after `trying`, which should be at most 200 ms (RFC 3261 §17.2.1), or never.
+    pub fn start(now: Time, trying: Option<Duration>) -> Self {
         Self::Proceeding {
-            trying: Some(now + trying),
+            trying: trying.map(|trying| now + trying),
         }
     }
 
@@ -85,8 +85,8 @@ impl ServerInvite {
                 });
                 OnAck::Absorb
             }
-            Self::Confirmed { .. } | Self::Terminated => OnAck::Absorb,
-            Self::Proceeding { .. } | Self::Accepted { .. } => OnAck::Pass,
+            Self::Proceeding { .. } | Self::Confirmed { .. } | Self::Terminated => OnAck::Absorb,
+            Self::Accepted { .. } => OnAck::Pass,
         }
     }
 
@@ -134,7 +134,7 @@ mod tests {
     use Transport::{Tcp, Udp};
 
     fn start() -> ServerInvite {
-        ServerInvite::start(Time::ZERO, Duration::from_millis(200))
+        ServerInvite::start(Time::ZERO, Some(Duration::from_millis(200)))
     }
 
     fn respond(machine: &mut ServerInvite, at: u64, code: u16, transport: Transport) -> bool {

@@ -1,0 +1,78 @@
+//! Byte buffers that are used again, in a few sizes.
+
+/// Capacities. A longer message gets a buffer of its own, which is not kept.
+const SIZES: [usize; 4] = [256, 512, 1_024, 2_048];
+
+/// Copies of messages: after the first minutes of traffic, none is allocated.
+#[derive(Debug, Default)]
+pub(crate) struct Buffers {
+    free: [Vec<Vec<u8>>; SIZES.len()],
+    lent: usize,
+}
+
+impl Buffers {
+    /// A copy of these bytes.
+    pub(crate) fn copy(&mut self, bytes: &[u8]) -> Vec<u8> {
+        let class = SIZES.iter().position(|&size| bytes.len() <= size);
+        let free = class.and_then(|class| self.free[class].pop());
+        let mut buffer = free.unwrap_or_else(|| {
+            let capacity = class.map_or(bytes.len(), |class| SIZES[class]);
+            Vec::with_capacity(capacity)
+        });
+        buffer.extend_from_slice(bytes);
+        self.lent += buffer.capacity();
+        buffer
+    }
+
+    /// Takes a buffer back and leaves an empty one.
+    pub(crate) fn take_back(&mut self, buffer: &mut Vec<u8>) {
+        let mut buffer = std::mem::take(buffer);
+        if buffer.capacity() == 0 {
+            return;
+        }
+        self.lent -= buffer.capacity();
+        let class = SIZES.iter().position(|&size| size == buffer.capacity());
+        if let Some(class) = class {
+            buffer.clear();
+            self.free[class].push(buffer);
+        }
+    }
+
+    /// Replaces the content of a buffer of this pool.
+    pub(crate) fn replace(&mut self, buffer: &mut Vec<u8>, bytes: &[u8]) {
+        self.take_back(buffer);
+        *buffer = self.copy(bytes);
+    }
+
+    /// Bytes of all buffers that are in use.
+    pub(crate) fn lent(&self) -> usize {
+        self.lent
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_buffer_is_used_again_for_what_fits_it() {
+        let mut buffers = Buffers::default();
+        let mut first = buffers.copy(&[1; 300]);
+        let place = first.as_ptr();
+        assert_eq!(buffers.lent(), 512);
+        buffers.take_back(&mut first);
+        assert_eq!((first.len(), buffers.lent()), (0, 0));
+        let second = buffers.copy(&[2; 400]);
+        assert_eq!((second.as_ptr(), &second[..]), (place, &[2; 400][..]));
+    }
+
+    #[test]
+    fn a_long_message_gets_memory_that_is_not_kept() {
+        let mut buffers = Buffers::default();
+        let mut long = buffers.copy(&[1; 5_000]);
+        assert_eq!((long.len(), buffers.lent()), (5_000, long.capacity()));
+        buffers.take_back(&mut long);
+        assert_eq!(buffers.lent(), 0);
+        assert!(buffers.free.iter().all(Vec::is_empty));
+    }
+}

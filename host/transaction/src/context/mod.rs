@@ -1,0 +1,409 @@
+//! The response context of a proxy (RFC 3261 §16): one server transaction and the client transactions of its targets.
+
+mod answer;
+mod expire;
+mod retire;
+mod turns;
+
+use portcullis_sip::{Arrival, Destination, HeaderName, Message, RequestName, StartLine};
+
+use crate::absorber::Peer;
+use crate::best::Best;
+use crate::branch::{Branch, Reaction, Turn, Why};
+use crate::config::Trying;
+use crate::event::{Cause, Failure};
+use crate::machine::{OnAck, OnCopy, ServerInvite, ServerNonInvite};
+use crate::outbox::What;
+use crate::plan::{MOST_TARGETS, Plan, PlanError, StatusSet, Step, Target};
+use crate::server::Server;
+use crate::slab::Id;
+use crate::time::Time;
+use crate::tools::{Tools, stored};
+
+/// An active transaction.
+#[derive(Debug)]
+pub(crate) struct Context<T> {
+    id: Id,
+    pub(crate) peer: Peer,
+    arrival: Arrival,
+    /// Where responses go.
+    back: Destination,
+    began: Time,
+    /// The request as received; shortened when no further target can follow.
+    request: Vec<u8>,
+    is_short: bool,
+    server: Server,
+    /// The last response, for copies of the request and timer G.
+    reply: Vec<u8>,
+    phase: Phase,
+    retry_on: StatusSet,
+    /// How often the next step may still be asked for.
+    asks_left: u8,
+    /// What Max-Breadth allows (RFC 5393 §5.3).
+    breadth: u8,
+    branches: Vec<Branch<T>>,
+    turn: Turn,
+    best: Best,
+    /// No target is started any more: an answer of the kind that ends the search came, the sender cancelled, or the time is over.
+    is_closed: bool,
+    is_cancelled: bool,
+    /// The value of Reason in CANCELs; empty for none.
+    reason: Vec<u8>,
+    is_unconfirmed: bool,
+    /// When the search ends in any case.
+    limit: Time,
+    /// The final code that was sent.
+    code: Option<u16>,
+    late_successes: u8,
+}
+
+/// What a transaction waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// The first decision.
+    Deciding,
+    /// Its targets.
+    Running,
+    /// The next step after all targets have failed.
+    Asking,
+    /// Nothing: it has its answer.
+    Answered,
+}
+
+impl<T: Clone> Context<T> {
+    pub(crate) fn new(
+        now: Time,
+        id: Id,
+        name: RequestName,
+        message: Message<'_>,
+        arrival: Arrival,
+        back: Destination,
+        tools: &mut Tools<T>,
+    ) -> Self {
+        let config = &tools.config;
+        let is_invite = is_invite(message);
+        let (server, limit) = if is_invite {
+            let machine = ServerInvite::start(now, config.trying.delay());
+            let server = Server::invite(machine, arrival.transport);
+            (server, config.setup_limit)
+        } else {
+            let machine = ServerNonInvite::start(now, &config.timers);
+            let server = Server::non_invite(machine, arrival.transport);
+            (server, config.timers.timeout())
+        };
+        Self {
+            id,
+            peer: Peer::new(name, arrival.source),
+            arrival,
+            back,
+            began: now,
+            request: tools.buffers.copy(message.bytes()),
+            is_short: false,
+            server,
+            reply: Vec::new(),
+            phase: Phase::Deciding,
+            retry_on: StatusSet::EMPTY,
+            asks_left: 0,
+            breadth: max_breadth(message),
+            branches: Vec::new(),
+            turn: Turn { round: 0, rank: 0 },
+            best: Best::default(),
+            is_closed: false,
+            is_cancelled: false,
+            reason: Vec::new(),
+            is_unconfirmed: false,
+            limit: now + limit,
+            code: None,
+            late_successes: 0,
+        }
+    }
+
+    pub(crate) fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    pub(crate) fn arrival(&self) -> &Arrival {
+        &self.arrival
+    }
+
+    pub(crate) fn request(&self) -> &[u8] {
+        &self.request
+    }
+
+    pub(crate) fn branches(&self) -> &[Branch<T>] {
+        &self.branches
+    }
+
+    pub(crate) fn best(&self) -> &Best {
+        &self.best
+    }
+
+    /// The first decision: these targets.
+    pub(crate) fn plan(
+        &mut self,
+        now: Time,
+        plan: Plan<T>,
+        tools: &mut Tools<T>,
+    ) -> Result<(), PlanError> {
+        if self.phase != Phase::Deciding {
+            return Err(PlanError::TooLate);
+        }
+        self.add_targets(plan.targets)?;
+        self.retry_on = plan.retry_on;
+        self.asks_left = if plan.ask_on_failure {
+            tools.config.asks
+        } else {
+            0
+        };
+        if tools.config.trying == Trying::Now && self.server.awaits_trying() {
+            self.send_trying(now, tools);
+        }
+        self.phase = Phase::Running;
+        if self.breadth == 0 {
+            // RFC 5393 §5.3.3.1: the request must not be sent on.
+            self.branches.clear();
+            self.answer::<&str>(now, 440, "", &[], tools);
+            return Ok(());
+        }
+        self.begin_turn();
+        self.advance(now, tools);
+        Ok(())
+    }
+
+    /// The step after all targets have failed.
+    pub(crate) fn step(
+        &mut self,
+        now: Time,
+        step: Step<T>,
+        tools: &mut Tools<T>,
+    ) -> Result<(), PlanError> {
+        if self.phase != Phase::Asking {
+            return Err(PlanError::TooLate);
+        }
+        match step {
+            Step::Best => self.finish(now, tools),
+            Step::Again(targets) => {
+                self.add_targets(targets)?;
+                self.phase = Phase::Running;
+                self.best.clear(&mut tools.buffers);
+                self.begin_turn();
+                self.advance(now, tools);
+            }
+        }
+        Ok(())
+    }
+
+    fn add_targets(&mut self, targets: Vec<Target<T>>) -> Result<(), PlanError> {
+        if targets.is_empty() {
+            return Err(PlanError::NoTargets);
+        }
+        if self.branches.len() + targets.len() > MOST_TARGETS {
+            return Err(PlanError::TooManyTargets);
+        }
+        let round = self.branches.last().map_or(0, |last| last.turn.round + 1);
+        for target in targets {
+            let number = self.branches.len() as u8;
+            self.branches
+                .push(Branch::new(self.id, number, target, round));
+        }
+        Ok(())
+    }
+
+    /// The request for a target was written.
+    pub(crate) fn forward(
+        &mut self,
+        now: Time,
+        number: u8,
+        request: &[u8],
+        to: Destination,
+        tools: &mut Tools<T>,
+    ) -> bool {
+        let is_invite = self.server.is_invite();
+        let branch = self.branches.get_mut(usize::from(number));
+        branch.is_some_and(|branch| branch.forward(now, request, to, is_invite, tools))
+    }
+
+    /// The request for a target could not be written or sent.
+    pub(crate) fn fail(&mut self, now: Time, number: u8, failure: Failure, tools: &mut Tools<T>) {
+        let Some(branch) = self.branches.get_mut(usize::from(number)) else {
+            return;
+        };
+        if branch.fail() {
+            let (code, cause) = failure.result();
+            self.end_locally(now, number, code, cause, tools);
+            self.advance(now, tools);
+        }
+    }
+
+    /// A copy of the request came.
+    pub(crate) fn copy(&self, tools: &mut Tools<T>) {
+        match self.server.copy() {
+            OnCopy::Resend if !self.reply.is_empty() => {
+                let what = What::ResponseCopy;
+                tools
+                    .outbox
+                    .push(what, Some(self.id), None, self.back, &self.reply);
+            }
+            OnCopy::Resend | OnCopy::Absorb => {}
+        }
+    }
+
+    /// An ACK came.
+    pub(crate) fn ack(&mut self, now: Time, tools: &Tools<T>) -> OnAck {
+        self.server.ack(now, &tools.config.timers)
+    }
+
+    /// The sender cancels (RFC 3261 §9.2, §16.10). `reason` is the value of Reason in the CANCEL; empty for none.
+    pub(crate) fn cancel(&mut self, now: Time, reason: &[u8], tools: &mut Tools<T>) {
+        if !self.server.is_invite() || self.phase == Phase::Answered || self.is_cancelled {
+            return;
+        }
+        self.is_cancelled = true;
+        self.close(now, reason, tools);
+        match self.phase {
+            Phase::Deciding | Phase::Asking => self.answer::<&str>(now, 487, "", &[], tools),
+            Phase::Running | Phase::Answered => self.advance(now, tools),
+        }
+    }
+
+    /// A response to the request of a target came.
+    pub(crate) fn receive(
+        &mut self,
+        now: Time,
+        number: u8,
+        message: Message<'_>,
+        tools: &mut Tools<T>,
+    ) {
+        let Some(branch) = self.branches.get_mut(usize::from(number)) else {
+            return;
+        };
+        let is_pending = branch.is_pending();
+        match branch.receive(now, message, &self.reason, tools) {
+            Reaction::Nothing => {}
+            Reaction::Provisional(code) => self.provisional(now, code, is_pending, message, tools),
+            Reaction::Success(code) => self.success(now, number, code, message, tools),
+            Reaction::Failure(code) if is_pending => {
+                self.best.offer(code, message, &mut tools.buffers);
+                self.end_branch(now, number, code, Cause::Answered, tools);
+                if code >= 600 {
+                    self.close(now, b"SIP;cause=600", tools);
+                }
+                self.advance(now, tools);
+            }
+            Reaction::RangOut if is_pending => {
+                self.end_locally(now, number, 408, Cause::RangOut, tools);
+                self.advance(now, tools);
+            }
+            // The branch has its result already; its ACK was sent.
+            Reaction::Failure(_) | Reaction::RangOut => {}
+        }
+    }
+
+    fn provisional(
+        &mut self,
+        now: Time,
+        code: u16,
+        is_pending: bool,
+        message: Message<'_>,
+        tools: &mut Tools<T>,
+    ) {
+        if !self.server.is_invite() {
+            return;
+        }
+        self.shorten(tools);
+        // A 100 is for one hop only (RFC 3261 §16.7(3)).
+        if code > 100 && is_pending && self.phase == Phase::Running {
+            self.pass_up(now, code, message, tools);
+        }
+    }
+
+    fn success(
+        &mut self,
+        now: Time,
+        number: u8,
+        code: u16,
+        message: Message<'_>,
+        tools: &mut Tools<T>,
+    ) {
+        let is_first = self.code.is_none();
+        // Every 2xx to an INVITE has a dialog of its own (RFC 3261 §16.7(5)); of other requests, the first final response is the only one.
+        if self.server.is_invite() || is_first {
+            self.pass_up(now, code, message, tools);
+        }
+        // A copy of a 2xx comes from the same branch.
+        let had_success = self.branch_succeeded(number);
+        if !is_first && !had_success {
+            self.late_successes = self.late_successes.saturating_add(1);
+        }
+        self.end_branch(now, number, code, Cause::Answered, tools);
+        self.phase = Phase::Answered;
+        self.close(
+            now,
+            b"SIP;cause=200;text=\"Call completed elsewhere\"",
+            tools,
+        );
+    }
+
+    fn branch_succeeded(&self, number: u8) -> bool {
+        let branch = self.branches.get(usize::from(number));
+        let attempt = branch.and_then(|branch| branch.attempt);
+        attempt.is_some_and(|attempt| attempt.code < 300)
+    }
+
+    /// Starts no further target, and cancels the others.
+    fn close(&mut self, now: Time, reason: &[u8], tools: &mut Tools<T>) {
+        self.is_closed = true;
+        if !reason.is_empty() {
+            tools.buffers.replace(&mut self.reason, reason);
+        }
+        for branch in &mut self.branches {
+            if branch.attempt.is_none() {
+                branch.cancel(now, Why::Unneeded, reason, tools);
+            }
+        }
+    }
+}
+
+fn is_invite(message: Message<'_>) -> bool {
+    matches!(
+        message.start_line(),
+        StartLine::Request {
+            method: b"INVITE",
+            ..
+        }
+    )
+}
+
+/// Max-Breadth of a request, or the default value (RFC 5393 §5.3.3.1).
+fn max_breadth(message: Message<'_>) -> u8 {
+    const DEFAULT: u8 = 60;
+    let Some(field) = message.header(HeaderName::MaxBreadth) else {
+        return DEFAULT;
+    };
+    let text = std::str::from_utf8(field.value).ok();
+    match text.map(str::parse::<u32>) {
+        Some(Ok(breadth)) => u8::try_from(breadth).unwrap_or(u8::MAX),
+        Some(Err(_)) | None => DEFAULT,
+    }
+}
+
+/// Shortens a stored request, once that is useful.
+impl<T: Clone> Context<T> {
+    fn shorten(&mut self, tools: &mut Tools<T>) {
+        let may_follow = self.asks_left > 0 || self.branches.iter().any(Branch::is_waiting);
+        if self.is_short || may_follow {
+            return;
+        }
+        self.is_short = true;
+        let Tools {
+            index,
+            scratch,
+            buffers,
+            ..
+        } = tools;
+        if let Some(request) = stored(&self.request, index) {
+            portcullis_sip::shorten(request, scratch);
+            buffers.replace(&mut self.request, scratch);
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! The end of a transaction: what is kept for copies.
+
+use super::Context;
+use crate::absorber::{Absorbers, Ack, Duration, Kept, Kind};
+use crate::branch::Branch;
+use crate::event::{End, Event};
+use crate::server::Rest;
+use crate::slab::Id;
+use crate::time::Time;
+use crate::tools::Tools;
+
+impl<T: Clone> Context<T> {
+    /// Whether only copies of messages can still come.
+    pub(crate) fn is_over(&self) -> bool {
+        self.server.rest() != Rest::Active && !self.branches.iter().any(Branch::is_live)
+    }
+
+    /// Ends the transaction. Returns the absorber of its copies, if any can come.
+    pub(crate) fn retire(
+        mut self,
+        now: Time,
+        absorbers: &mut Absorbers,
+        tools: &mut Tools<T>,
+    ) -> Option<Id> {
+        tools.events.push_back(Event::Ended {
+            id: self.id,
+            end: self.end(now),
+        });
+        let absorber = self.copies_until().map(|until| {
+            let short = now + tools.config.timers.t4;
+            let (duration, expires) = if until <= short {
+                (Duration::Short, short)
+            } else {
+                (Duration::Long, now + tools.config.timers.timeout())
+            };
+            let kept = self.kept();
+            absorbers.insert(self.peer, self.kind(), kept, duration, expires)
+        });
+        for branch in &mut self.branches {
+            branch.release(tools);
+        }
+        self.best.clear(&mut tools.buffers);
+        tools.buffers.take_back(&mut self.request);
+        tools.buffers.take_back(&mut self.reply);
+        tools.buffers.take_back(&mut self.reason);
+        absorber
+    }
+
+    fn end(&self, now: Time) -> End {
+        let tried = self.branches.iter().filter(|branch| branch.was_tried());
+        End {
+            code: self.code,
+            attempts: tried.count() as u8,
+            cancelled: self.is_cancelled,
+            unconfirmed: self.is_unconfirmed,
+            late_successes: self.late_successes,
+            took: now.since(self.began),
+        }
+    }
+
+    fn kind(&self) -> Kind {
+        match self.code {
+            _ if !self.server.is_invite() => Kind::NonInvite,
+            Some(200..300) => Kind::Accepted,
+            Some(_) | None => Kind::Failed,
+        }
+    }
+
+    /// Until when copies of the request or of final responses may come.
+    fn copies_until(&self) -> Option<Time> {
+        let request = match self.server.rest() {
+            Rest::Copies { until } => Some(until),
+            Rest::Active | Rest::None => None,
+        };
+        let responses = self.branches.iter().map(Branch::copies_until);
+        responses.chain([request]).flatten().max()
+    }
+
+    fn kept(&mut self) -> Option<Kept> {
+        let mut acks = Vec::new();
+        for branch in &mut self.branches {
+            if let Some((to, bytes)) = branch.take_ack() {
+                acks.push(Ack {
+                    branch: branch.number,
+                    to,
+                    bytes,
+                });
+            }
+        }
+        let reply = match self.kind() {
+            Kind::NonInvite => std::mem::take(&mut self.reply),
+            // The failure was acknowledged, or its time is over.
+            Kind::Accepted | Kind::Failed => Vec::new(),
+        };
+        let is_kept = !acks.is_empty() || !reply.is_empty();
+        is_kept.then_some(Kept {
+            back: self.back,
+            reply,
+            acks,
+        })
+    }
+}

@@ -1,0 +1,123 @@
+//! What the caller learns and is asked.
+
+use std::time::Duration;
+
+use crate::slab::Id;
+
+/// Something for the caller of this crate to do or to count.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event<T> {
+    /// The turn of a target has come. The caller resolves its name, writes the request, and calls
+    /// [`Transactions::forward`](crate::Transactions::forward) or [`Transactions::fail`](crate::Transactions::fail).
+    Start {
+        /// The transaction.
+        id: Id,
+        /// The number of the target, which is part of its branch.
+        branch: u8,
+        /// The value for Max-Breadth (RFC 5393 §5.3).
+        breadth: u8,
+    },
+    /// All targets have failed, and the plan says to ask. The caller calls [`Transactions::step`](crate::Transactions::step) or
+    /// [`Transactions::answer`](crate::Transactions::answer).
+    Ask {
+        /// The transaction.
+        id: Id,
+    },
+    /// A target has its result.
+    Outcome {
+        /// The transaction.
+        id: Id,
+        /// The target.
+        target: T,
+        /// The result.
+        attempt: Attempt,
+    },
+    /// A transaction has its answer, and nothing more is expected of its targets. Its id names nothing from now on.
+    Ended {
+        /// The transaction.
+        id: Id,
+        /// How it ended.
+        end: End,
+    },
+}
+
+/// The result of a target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    /// The final code: the received one, or the one that the failure counts as.
+    pub code: u16,
+    /// Where the code comes from.
+    pub cause: Cause,
+    /// Time since the target got its turn.
+    pub took: Duration,
+}
+
+/// Why a target has the code that it has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Cause {
+    /// It answered.
+    Answered,
+    /// It did not answer in time.
+    NoAnswer,
+    /// It rang too long.
+    RangOut,
+    /// The request could not be sent to it, or the network reported an error.
+    Unreachable,
+    /// Its name has no address.
+    Unresolved,
+    /// The request must not be sent to it.
+    Refused,
+}
+
+impl Cause {
+    /// Whether the code is the proxy's own: it then loses to any received one.
+    pub fn is_local(self) -> bool {
+        match self {
+            Self::Answered => false,
+            Self::NoAnswer
+            | Self::RangOut
+            | Self::Unreachable
+            | Self::Unresolved
+            | Self::Refused => true,
+        }
+    }
+}
+
+/// Why a request could not be sent to a target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// A transport error: counts as a 503 of the target (RFC 3261 §16.9).
+    Unreachable,
+    /// No address: counts as a 503 of the target.
+    Unresolved,
+    /// It must not be sent there, for a reason with this code.
+    Refused(u16),
+}
+
+impl Failure {
+    /// The code and the cause of the attempt.
+    pub(crate) fn result(self) -> (u16, Cause) {
+        match self {
+            Self::Unreachable => (503, Cause::Unreachable),
+            Self::Unresolved => (503, Cause::Unresolved),
+            Self::Refused(code) => (code, Cause::Refused),
+        }
+    }
+}
+
+/// How a transaction ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct End {
+    /// The final code that the sender got; `None` if it got none (RFC 4320).
+    pub code: Option<u16>,
+    /// Targets that got their turn.
+    pub attempts: u8,
+    /// Whether the sender cancelled.
+    pub cancelled: bool,
+    /// Whether an ACK to a failure never came.
+    pub unconfirmed: bool,
+    /// 2xx responses after the first final one.
+    pub late_successes: u8,
+    /// Time from the request to the end.
+    pub took: Duration,
+}

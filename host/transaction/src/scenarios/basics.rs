@@ -1,0 +1,160 @@
+//! One target: answers, failures, copies and timer C.
+
+use portcullis_sip::Transport;
+
+use super::{Call, one, responses, times};
+use crate::config::Config;
+use crate::outbox::What;
+use crate::testing::{Host, callee, from_callee, from_caller, header, request, response, serial};
+use crate::transactions::{Receipt, Usage};
+
+#[test]
+fn an_invite_without_any_answer_gets_408_after_32_seconds() {
+    let (mut call, sent) = Call::start("INVITE", serial(&[0]));
+    assert_eq!(responses(&sent), [(0, 100)], "the 100 goes first");
+    assert_eq!(sent[0].what, What::Response);
+    assert_eq!(sent[1].to, callee(0));
+
+    let sent = call.sent_until(32_000);
+    let copies = [500, 1_500, 3_500, 7_500, 15_500, 31_500];
+    assert_eq!(times(&sent, What::RequestCopy), copies);
+    assert_eq!(responses(&sent), [(32_000, 408)]);
+
+    let (receipt, sent) = call.caller("ACK");
+    assert_eq!((receipt, sent), (Receipt::Handled, vec![]));
+    call.is_gone_after(37_000);
+}
+
+#[test]
+fn a_copy_of_an_invite_is_answered_with_the_last_response() {
+    let (mut call, _) = Call::start("INVITE", serial(&[0]));
+    let (_, sent) = call.caller("INVITE");
+    assert_eq!(responses(&sent), [(0, 100)]);
+    call.answer(0, 180, "");
+    let (_, sent) = call.caller("INVITE");
+    assert_eq!((responses(&sent), sent.len()), (vec![(0, 180)], 1));
+}
+
+#[test]
+fn a_copy_before_the_decision_is_absorbed_and_a_late_decision_follows_the_100() {
+    let mut host = Host::new(Config::default());
+    let invite = request("INVITE", 1, "");
+    let caller = from_caller(Transport::Udp);
+    host.begin(invite.as_bytes(), &caller);
+    assert_eq!(host.receive(invite.as_bytes(), &caller), Receipt::Handled);
+    let (sent, _) = host.go_to(199);
+    assert_eq!(sent, []);
+    let (sent, _) = host.go_to(1_000);
+    assert_eq!(responses(&sent), [(200, 100)]);
+}
+
+#[test]
+fn every_200_of_a_call_passes_and_no_ack_is_ours() {
+    let (mut call, _) = Call::start("INVITE", serial(&[0]));
+    assert_eq!(responses(&call.answer(0, 180, "")), [(0, 180)]);
+    assert_eq!(responses(&call.answer(0, 200, "")), [(0, 200)]);
+    // The absorber leaves copies of the 200 to the rules of the stateless proxy.
+    let copy = response(200, &call.out[0], "callee0", "");
+    let receipt = call.host.receive(copy.as_bytes(), &from_callee(0));
+    assert_eq!(receipt, Receipt::Stateless);
+    assert_eq!(call.caller("ACK"), (Receipt::Stateless, vec![]));
+    assert_eq!(call.caller("INVITE"), (Receipt::Handled, vec![]));
+    let usage = Usage {
+        active: 0,
+        absorbers: 1,
+        bytes: 0,
+    };
+    assert_eq!(call.host.core.usage(), usage);
+    call.is_gone_after(32_000);
+}
+
+#[test]
+fn a_failure_is_acknowledged_for_each_copy_and_sent_until_its_ack() {
+    let (mut call, _) = Call::start("INVITE", serial(&[0]));
+    let sent = call.answer(0, 486, "");
+    let ack = one(&sent, What::Ack);
+    assert_eq!(
+        (ack.to, header(&ack.text, "CSeq")),
+        (callee(0), Some("1 ACK"))
+    );
+    assert!(header(&ack.text, "To").unwrap().contains("callee0"));
+    assert_eq!(header(&ack.text, "Via"), header(&call.out[0], "Via"));
+    assert_eq!(responses(&sent), [(0, 486)]);
+    let again = call.answer(0, 486, "");
+    assert_eq!(
+        (one(&again, What::Ack).text.as_str(), again.len()),
+        (ack.text.as_str(), 1)
+    );
+
+    let sent = call.sent_until(32_000);
+    let copies = [
+        500, 1_500, 3_500, 7_500, 11_500, 15_500, 19_500, 23_500, 27_500, 31_500,
+    ];
+    assert_eq!(times(&sent, What::ResponseCopy), copies);
+    assert!(call.host.core.is_empty(), "timers D and H are over");
+}
+
+#[test]
+fn an_acknowledged_failure_leaves_an_ack_for_copies_of_the_callee() {
+    let (mut call, _) = Call::start("INVITE", serial(&[0]));
+    call.answer(0, 486, "");
+    assert_eq!(call.caller("ACK"), (Receipt::Handled, vec![]));
+    let usage = call.host.core.usage();
+    assert_eq!((usage.active, usage.absorbers), (0, 1));
+    assert!(usage.bytes <= 520, "{usage:?}");
+    let again = call.answer(0, 486, "");
+    assert_eq!(one(&again, What::Ack).to, callee(0));
+    assert_eq!(call.caller("ACK"), (Receipt::Handled, vec![]));
+    call.is_gone_after(32_000);
+}
+
+#[test]
+fn what_belongs_to_no_transaction_is_left_to_the_stateless_rules() {
+    let mut host = Host::new(Config::default());
+    let caller = from_caller(Transport::Udp);
+    for method in ["CANCEL", "ACK"] {
+        let text = request(method, 1, "");
+        assert_eq!(host.receive(text.as_bytes(), &caller), Receipt::Stateless);
+    }
+    let (call, _) = Call::start("INVITE", serial(&[0]));
+    let stray = response(200, &call.out[0], "x", "");
+    assert_eq!(
+        host.receive(stray.as_bytes(), &from_callee(0)),
+        Receipt::Stray
+    );
+    let forged = stray.replacen("z9hG4bK", "z9hG4bK0", 1);
+    assert_eq!(
+        host.receive(forged.as_bytes(), &from_callee(0)),
+        Receipt::Unreadable
+    );
+}
+
+#[test]
+fn each_101_to_199_starts_timer_c_again_until_the_setup_limit() {
+    let (mut call, _) = Call::start("INVITE", serial(&[0]));
+    let mut sent = Vec::new();
+    for minute in 0..10 {
+        sent.extend(call.sent_until(minute * 60_000));
+        sent.extend(call.answer(0, 180, ""));
+    }
+    assert_eq!(times(&sent, What::Cancel), []);
+    let cancel = call.sent_until(600_000);
+    let cancel = one(&cancel, What::Cancel).clone();
+    assert_eq!(cancel.at, 600_000);
+    let sent = call.answer_cancel(0, &cancel.text);
+    assert_eq!(responses(&sent), [(600_000, 408)]);
+}
+
+#[test]
+fn timer_c_cancels_a_callee_that_rings_too_long() {
+    let (mut call, _) = Call::start("INVITE", serial(&[0]));
+    call.sent_until(5_000);
+    call.answer(0, 180, "");
+    call.sent_until(10_000);
+    // A 100 does not start it again.
+    call.answer(0, 100, "");
+    let sent = call.sent_until(190_000);
+    assert_eq!(one(&sent, What::Cancel).at, 190_000);
+    let sent = call.sent_until(222_000);
+    assert_eq!(responses(&sent), [(222_000, 408)], "it ignores its CANCEL");
+}

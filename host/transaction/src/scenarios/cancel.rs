@@ -1,0 +1,112 @@
+//! CANCEL.
+
+use portcullis_sip::Transport;
+
+use super::{Call, one, responses, times};
+use crate::config::Config;
+use crate::outbox::What;
+use crate::plan::PlanError;
+use crate::testing::{CALLER, Host, callee, from_caller, header, request, serial};
+use crate::transactions::Receipt;
+
+#[test]
+fn a_cancel_waits_for_a_provisional_response() {
+    let (mut call, _) = Call::start("INVITE", serial(&[0]));
+    let (receipt, sent) = call.caller("CANCEL");
+    assert_eq!(
+        (receipt, responses(&sent)),
+        (Receipt::Handled, vec![(0, 200)])
+    );
+    assert_eq!(sent.len(), 1);
+    let sent = call.sent_until(2_000);
+    assert_eq!(times(&sent, What::RequestCopy), [500, 1_500]);
+
+    let sent = call.answer(0, 100, "");
+    let cancel = one(&sent, What::Cancel).clone();
+    assert_eq!(header(&cancel.text, "Via"), header(&call.out[0], "Via"));
+    assert_eq!(cancel.text.split(' ').nth(1), call.out[0].split(' ').nth(1));
+    let sent = call.answer_cancel(0, &cancel.text);
+    assert_eq!(responses(&sent), [(2_000, 487)]);
+    assert_eq!(one(&sent, What::Ack).to, callee(0));
+    // A copy of the CANCEL gets its 200 as long as anything is known of the call.
+    call.caller("ACK");
+    let (_, sent) = call.caller("CANCEL");
+    assert_eq!(responses(&sent), [(2_000, 200)]);
+    call.is_gone_after(34_000);
+}
+
+#[test]
+fn a_cancelled_call_whose_callee_is_silent_gets_487_after_32_seconds() {
+    let (mut call, _) = Call::start("INVITE", serial(&[0]));
+    call.caller("CANCEL");
+    let sent = call.sent_until(32_000);
+    assert_eq!(times(&sent, What::RequestCopy).len(), 6);
+    assert_eq!(times(&sent, What::Cancel), []);
+    assert_eq!(responses(&sent), [(32_000, 487)]);
+}
+
+#[test]
+fn a_callee_that_ignores_its_cancel_is_given_up() {
+    let (mut call, _) = Call::start("INVITE", serial(&[0]));
+    call.answer(0, 180, "");
+    let (_, sent) = call.caller("CANCEL");
+    assert_eq!(times(&sent, What::Cancel), [0]);
+    let (_, sent) = call.caller("CANCEL");
+    assert_eq!(times(&sent, What::Cancel), [], "a second one is a copy");
+    let sent = call.sent_until(32_000);
+    let copies = [
+        500, 1_500, 3_500, 7_500, 11_500, 15_500, 19_500, 23_500, 27_500, 31_500,
+    ];
+    assert_eq!(times(&sent, What::Cancel), copies);
+    assert_eq!(responses(&sent), [(32_000, 487)]);
+}
+
+#[test]
+fn a_cancel_that_crosses_the_200_changes_nothing() {
+    let (mut call, _) = Call::start("INVITE", serial(&[0]));
+    call.answer(0, 180, "");
+    call.answer(0, 200, "");
+    let (receipt, sent) = call.caller("CANCEL");
+    assert_eq!(
+        (receipt, responses(&sent)),
+        (Receipt::Handled, vec![(0, 200)])
+    );
+    assert_eq!(sent.len(), 1);
+}
+
+#[test]
+fn a_cancel_with_another_sent_by_matches_if_it_comes_from_the_same_source() {
+    let (mut call, _) = Call::start("INVITE", serial(&[0]));
+    call.answer(0, 180, "");
+    let cancel = request("CANCEL", 1, "").replacen(CALLER, "10.0.0.1:5060", 1);
+    let mut stranger = from_caller(Transport::Udp);
+    stranger.source.set_port(9);
+    assert_eq!(
+        call.host.receive(cancel.as_bytes(), &stranger),
+        Receipt::Stateless
+    );
+    let copy = request("INVITE", 1, "").replacen(CALLER, "10.0.0.1:5060", 1);
+    assert_eq!(
+        call.host.receive(copy.as_bytes(), &stranger),
+        Receipt::Conflict
+    );
+    let caller = from_caller(Transport::Udp);
+    assert_eq!(
+        call.host.receive(cancel.as_bytes(), &caller),
+        Receipt::Handled
+    );
+    assert_eq!(times(&call.sent_until(0), What::Cancel), [0]);
+}
+
+#[test]
+fn a_cancel_before_the_decision_is_answered_487_and_the_decision_is_too_late() {
+    let mut host = Host::new(Config::default());
+    let caller = from_caller(Transport::Udp);
+    let id = host.begin(request("INVITE", 1, "").as_bytes(), &caller);
+    host.receive(request("CANCEL", 1, "").as_bytes(), &caller);
+    let (sent, _) = host.go_to(0);
+    assert_eq!(responses(&sent), [(0, 200), (0, 487)]);
+    let plan = host.core.plan(host.now, id, serial(&[0]));
+    assert_eq!(plan, Err(PlanError::TooLate));
+    assert!(!host.core.answer::<&str>(host.now, id, 404, "", &[]));
+}

@@ -1,0 +1,116 @@
+//! Limits of records, bytes and work.
+
+use std::time::Duration;
+
+use portcullis_sip::Transport;
+
+use super::{Call, responses};
+use crate::config::{Config, Trying};
+use crate::testing::{Host, from_caller, request, serial};
+use crate::time::Time;
+use crate::transactions::{BeginError, Receipt};
+
+#[test]
+fn new_requests_are_shed_at_the_limit_and_those_of_dialogs_are_not() {
+    let mut host = Host::new(Config {
+        most: 1,
+        ..Config::default()
+    });
+    let caller = from_caller(Transport::Udp);
+    host.begin(request("INVITE", 1, "").as_bytes(), &caller);
+    for (text, expected) in [
+        (request("INVITE", 2, ""), Err(BeginError::Full)),
+        (
+            request("BYE", 3, "").replace(
+                "To: <sip:callee@example.com>",
+                "To: <sip:callee@example.com>;tag=1",
+            ),
+            Ok(()),
+        ),
+    ] {
+        let Receipt::New(name) = host.receive(text.as_bytes(), &caller) else {
+            panic!("it is new");
+        };
+        let mut index = portcullis_sip::Index::default();
+        portcullis_sip::scan(
+            text.as_bytes(),
+            portcullis_sip::Framing::Datagram,
+            &Default::default(),
+            &mut index,
+        )
+        .unwrap();
+        let message = portcullis_sip::Message::new(text.as_bytes(), &index);
+        let back = portcullis_sip::Destination {
+            transport: Transport::Udp,
+            addr: caller.source,
+            from: None,
+            connection: None,
+        };
+        let begun = host.core.begin(host.now, name, message, &caller, back);
+        assert_eq!(begun.map(|_| ()), expected);
+    }
+}
+
+#[test]
+fn the_oldest_absorber_is_forgotten_at_the_limit() {
+    let mut host = Host::new(Config {
+        absorbers: 2,
+        ..Config::default()
+    });
+    for call in 0..3 {
+        let text = request("MESSAGE", call, "");
+        let id = host.begin(text.as_bytes(), &from_caller(Transport::Udp));
+        host.core.answer::<&str>(host.now, id, 200, "", &[]);
+        host.drain();
+    }
+    assert_eq!(host.core.usage().absorbers, 2);
+    let receipt = |host: &mut Host, call| {
+        host.receive(
+            request("MESSAGE", call, "").as_bytes(),
+            &from_caller(Transport::Udp),
+        )
+    };
+    assert!(matches!(receipt(&mut host, 0), Receipt::New(_)));
+    assert_eq!(receipt(&mut host, 1), Receipt::Handled);
+    assert_eq!(receipt(&mut host, 2), Receipt::Handled);
+}
+
+#[test]
+fn a_100_can_wait_or_be_left_out() {
+    for (trying, expected) in [
+        (Trying::After(Duration::from_millis(150)), vec![(150, 100)]),
+        (Trying::Never, vec![]),
+    ] {
+        let config = Config {
+            trying,
+            ..Config::default()
+        };
+        let (mut call, sent) = Call::with(config, "INVITE", "", serial(&[0]));
+        assert_eq!(responses(&sent), []);
+        assert_eq!(responses(&call.sent_until(400)), expected);
+    }
+}
+
+#[test]
+fn what_is_stored_of_a_ringing_call_is_small() {
+    let body = "X-Long: 12345678901234567890\r\n".repeat(20);
+    let (mut call, _) = Call::with(Config::default(), "INVITE", &body, serial(&[0]));
+    let before = call.host.core.usage().bytes;
+    call.answer(0, 180, "");
+    let after = call.host.core.usage().bytes;
+    assert!(before >= 2_048 && after <= 2_048, "{before} and {after}");
+}
+
+#[test]
+fn a_limit_of_work_leaves_the_rest_for_the_next_call() {
+    let mut host = Host::new(Config::default());
+    for call in 0..5 {
+        let text = request("INVITE", call, "");
+        host.begin(text.as_bytes(), &from_caller(Transport::Udp));
+    }
+    host.now = Time::from_millis(200);
+    assert!(!host.core.expire(host.now, 3));
+    assert_eq!(host.drain().0.len(), 3);
+    assert!(host.core.expire(host.now, 3));
+    assert_eq!(host.drain().0.len(), 2);
+}

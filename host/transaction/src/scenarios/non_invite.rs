@@ -1,0 +1,69 @@
+//! Requests other than INVITE.
+
+use portcullis_sip::Transport;
+
+use super::{Call, responses, times};
+use crate::config::Config;
+use crate::outbox::What;
+use crate::testing::{
+    FIRST_TCP, Host, from_callee, from_caller, parallel, request, response, serial,
+};
+use crate::transactions::Receipt;
+
+#[test]
+fn a_message_answered_after_5_seconds_gets_its_100_after_3_5() {
+    let (mut call, sent) = Call::start("MESSAGE", serial(&[0]));
+    assert_eq!(responses(&sent), []);
+    let sent = call.sent_until(5_000);
+    assert_eq!(responses(&sent), [(3_500, 100)]);
+    assert_eq!(times(&sent, What::RequestCopy), [500, 1_500, 3_500]);
+    assert_eq!(responses(&call.answer(0, 200, "")), [(5_000, 200)]);
+    let (_, sent) = call.caller("MESSAGE");
+    assert_eq!(responses(&sent), [(5_000, 200)]);
+    call.is_gone_after(37_000);
+}
+
+#[test]
+fn a_message_without_an_answer_gets_none_but_the_100() {
+    let (mut call, _) = Call::start("MESSAGE", serial(&[0]));
+    let sent = call.sent_until(32_000);
+    assert_eq!(responses(&sent), [(3_500, 100)]);
+    assert_eq!(call.caller("MESSAGE"), (Receipt::Handled, vec![]));
+    call.is_gone_after(37_000);
+}
+
+#[test]
+fn a_408_to_a_message_is_not_passed_on() {
+    let (mut call, _) = Call::start("MESSAGE", serial(&[0]));
+    assert_eq!(call.answer(0, 408, ""), []);
+    call.is_gone_after(5_000);
+}
+
+#[test]
+fn a_provisional_response_to_a_message_is_not_passed_on() {
+    let (mut call, _) = Call::start("MESSAGE", serial(&[0]));
+    assert_eq!(call.answer(0, 180, ""), []);
+}
+
+#[test]
+fn only_the_first_200_to_a_forked_message_is_passed_on() {
+    let (mut call, _) = Call::start("MESSAGE", parallel(&[0, 1]));
+    assert_eq!(responses(&call.answer(0, 200, "")), [(0, 200)]);
+    assert_eq!(call.answer(1, 200, ""), []);
+}
+
+#[test]
+fn nothing_is_sent_twice_over_a_reliable_transport_and_nothing_lingers() {
+    let mut host = Host::new(Config::default());
+    let caller = from_caller(Transport::Tcp);
+    let id = host.begin(request("MESSAGE", 1, "").as_bytes(), &caller);
+    host.core
+        .plan(host.now, id, parallel(&[FIRST_TCP]))
+        .unwrap();
+    let (sent, _) = host.go_to(3_000);
+    assert_eq!(sent.len(), 1);
+    let answer = response(200, &sent[0].text, "x", "");
+    host.receive(answer.as_bytes(), &from_callee(FIRST_TCP));
+    assert_eq!(responses(&host.drain().0).len(), 1);
+    assert!(host.core.is_empty());
+}

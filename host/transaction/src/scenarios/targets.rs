@@ -1,0 +1,289 @@
+//! Several targets: in turn, at once, and with a next step.
+
+use portcullis_sip::Transport;
+
+use super::{Call, one, responses, times};
+use crate::config::Config;
+use crate::event::Failure;
+use crate::outbox::What;
+use crate::plan::{MOST_TARGETS, Plan, PlanError, Step};
+use crate::testing::{
+    Host, Told, callee, code, from_callee, from_caller, header, parallel, request, response, serial,
+};
+
+#[test]
+fn the_first_200_of_a_fork_cancels_those_that_ring() {
+    let (mut call, _) = Call::start("INVITE", parallel(&[0, 1, 2]));
+    call.answer(0, 486, "");
+    call.answer(1, 180, "");
+    call.answer(2, 180, "");
+    let sent = call.answer(1, 200, "");
+    assert_eq!(responses(&sent), [(0, 200)]);
+    let cancel = one(&sent, What::Cancel).clone();
+    assert_eq!(cancel.to, callee(2));
+    assert!(
+        header(&cancel.text, "Reason")
+            .unwrap()
+            .starts_with("SIP;cause=200")
+    );
+    let sent = call.answer_cancel(2, &cancel.text);
+    assert_eq!(responses(&sent), [], "its 487 stays here");
+    assert_eq!(one(&sent, What::Ack).to, callee(2));
+    call.is_gone_after(32_000);
+}
+
+#[test]
+fn both_200s_of_two_callees_reach_the_caller() {
+    let (mut call, _) = Call::start("INVITE", parallel(&[0, 1]));
+    call.answer(0, 180, "");
+    call.answer(1, 180, "");
+    assert_eq!(responses(&call.answer(0, 200, "")), [(0, 200)]);
+    let text = response(200, &call.out[1], "callee1", "");
+    call.host.receive(text.as_bytes(), &from_callee(1));
+    let (sent, told) = call.go_to(5);
+    assert_eq!(responses(&sent), [(0, 200)]);
+    assert!(sent[0].text.contains("callee1"));
+    let ended = told.iter().find_map(|told| match told {
+        Told::Ended(end) => Some(*end),
+        Told::Ask | Told::Outcome(..) => None,
+    });
+    assert_eq!(
+        ended.map(|end| (end.code, end.late_successes)),
+        Some((Some(200), 1))
+    );
+}
+
+#[test]
+fn a_6xx_cancels_the_others_and_is_sent_when_they_have_ended() {
+    let (mut call, _) = Call::start("INVITE", parallel(&[0, 1, 2]));
+    call.answer(0, 404, "");
+    call.answer(2, 180, "");
+    let sent = call.answer(1, 603, "");
+    assert_eq!(responses(&sent), []);
+    let cancel = one(&sent, What::Cancel).clone();
+    assert_eq!(cancel.to, callee(2));
+    assert_eq!(responses(&call.answer_cancel(2, &cancel.text)), [(0, 603)]);
+}
+
+#[test]
+fn challenges_of_several_callees_are_merged() {
+    let (mut call, _) = Call::start("INVITE", parallel(&[0, 1, 2]));
+    call.answer(0, 401, "WWW-Authenticate: Digest realm=\"a\"\r\n");
+    call.answer(1, 407, "Proxy-Authenticate: Digest realm=\"b\"\r\n");
+    let sent = call.answer(2, 486, "");
+    let answer = one(&sent, What::Response);
+    assert_eq!(code(&answer.text), 401);
+    assert_eq!(
+        header(&answer.text, "WWW-Authenticate"),
+        Some("Digest realm=\"a\"")
+    );
+    assert_eq!(
+        header(&answer.text, "Proxy-Authenticate"),
+        Some("Digest realm=\"b\"")
+    );
+}
+
+#[test]
+fn targets_are_tried_in_turn_until_one_answers() {
+    let (mut call, sent) = Call::start("INVITE", serial(&[0, 1, 2]));
+    assert_eq!(times(&sent, What::Request), [0]);
+    let sent = call.answer(0, 503, "Retry-After: 5\r\n");
+    let second = one(&sent, What::Request);
+    assert_eq!(second.to, callee(1));
+    assert_ne!(header(&second.text, "Via"), header(&call.out[0], "Via"));
+    assert_eq!(header(&second.text, "CSeq"), Some("1 INVITE"));
+    let sent = call.sent_until(4_000);
+    assert_eq!(times(&sent, What::RequestCopy), [500, 1_500, 3_500]);
+    let third = one(&sent, What::Request);
+    assert_eq!((third.at, third.to), (4_000, callee(2)));
+    let sent = call.answer(2, 200, "");
+    assert_eq!(responses(&sent), [(4_000, 200)]);
+}
+
+#[test]
+fn a_target_that_rings_after_its_time_is_cancelled() {
+    let (mut call, _) = Call::start("INVITE", serial(&[0, 1]));
+    call.sent_until(4_500);
+    let sent = call.answer(0, 180, "");
+    assert_eq!(responses(&sent), []);
+    let cancel = one(&sent, What::Cancel).clone();
+    assert_eq!(cancel.to, callee(0));
+    let sent = call.answer_cancel(0, &cancel.text);
+    assert_eq!(responses(&sent), []);
+    assert_eq!(responses(&call.answer(1, 404, "")), [(4_500, 404)]);
+}
+
+#[test]
+fn a_target_that_answers_after_its_time_has_the_call() {
+    let (mut call, _) = Call::start("INVITE", serial(&[0, 1]));
+    call.sent_until(4_500);
+    call.answer(1, 180, "");
+    let sent = call.answer(0, 200, "");
+    assert_eq!(responses(&sent), [(4_500, 200)]);
+    assert_eq!(one(&sent, What::Cancel).to, callee(1));
+}
+
+#[test]
+fn a_code_that_is_not_to_be_retried_ends_the_search() {
+    let (mut call, _) = Call::start("INVITE", serial(&[0, 1]));
+    let sent = call.answer(0, 486, "");
+    assert_eq!(responses(&sent), [(0, 486)]);
+    assert_eq!(times(&sent, What::Request), []);
+}
+
+#[test]
+fn a_transport_error_brings_the_next_target_at_once_and_never_a_503() {
+    let (mut call, _) = Call::start("INVITE", serial(&[0, 1]));
+    let (now, id) = (call.host.now, call.id);
+    call.host.core.fail(now, id, 0, Failure::Unreachable);
+    let sent = call.sent_until(0);
+    assert_eq!(one(&sent, What::Request).to, callee(1));
+    call.host.core.fail(now, id, 1, Failure::Unresolved);
+    assert_eq!(responses(&call.sent_until(0)), [(0, 500)]);
+    call.host.core.fail(now, id, 1, Failure::Unreachable);
+    assert_eq!(call.sent_until(0), []);
+}
+
+#[test]
+fn a_503_of_a_target_is_sent_as_500_without_retry_after() {
+    let (mut call, _) = Call::start("INVITE", serial(&[0]));
+    let sent = call.answer(0, 503, "Retry-After: 5\r\n");
+    let answer = one(&sent, What::Response);
+    assert_eq!(code(&answer.text), 500);
+    assert_eq!(header(&answer.text, "Retry-After"), None);
+}
+
+#[test]
+fn a_received_answer_is_better_than_a_failure_of_our_own() {
+    let (mut call, _) = Call::start("INVITE", parallel(&[0, 1]));
+    call.answer(0, 503, "");
+    let sent = call.sent_until(32_000);
+    assert_eq!(responses(&sent), [(32_000, 500)]);
+    let (mut call, _) = Call::start("INVITE", parallel(&[0, 1]));
+    call.answer(0, 486, "");
+    let sent = call.sent_until(32_000);
+    assert_eq!(responses(&sent), [(32_000, 486)]);
+}
+
+fn asking(targets: &[usize]) -> Plan<usize> {
+    Plan {
+        ask_on_failure: true,
+        ..serial(targets)
+    }
+}
+
+#[test]
+fn the_next_step_is_asked_for_and_may_bring_targets() {
+    let (mut call, _) = Call::start("INVITE", asking(&[0]));
+    let text = response(486, &call.out[0], "callee0", "");
+    call.host.receive(text.as_bytes(), &from_callee(0));
+    let (sent, told) = call.go_to(0);
+    assert_eq!(responses(&sent), []);
+    assert_eq!(told, [Told::Outcome(0, 486), Told::Ask]);
+    let (now, id) = (call.host.now, call.id);
+    let best = call
+        .host
+        .core
+        .best(id)
+        .map(|(code, response)| (code, response.is_some()));
+    assert_eq!(best, Some((486, true)));
+
+    let step = Step::Again(serial(&[1]).targets);
+    call.host.core.step(now, id, step).unwrap();
+    let sent = call.sent_until(0);
+    assert_eq!(one(&sent, What::Request).to, callee(1));
+    let attempts: Vec<_> = call
+        .host
+        .core
+        .attempts(id)
+        .map(|(to, attempt)| (*to, attempt.code))
+        .collect();
+    assert_eq!(attempts, [(0, 486)]);
+    assert_eq!(responses(&call.answer(1, 404, "")), [], "it is asked again");
+    call.host.core.step(now, id, Step::Best).unwrap();
+    assert_eq!(
+        responses(&call.sent_until(0)),
+        [(0, 404)],
+        "earlier answers are forgotten"
+    );
+}
+
+#[test]
+fn the_next_step_may_be_another_answer() {
+    let (mut call, _) = Call::start("INVITE", asking(&[0]));
+    call.answer(0, 486, "");
+    let (now, id) = (call.host.now, call.id);
+    let headers = [("Retry-After", "7")];
+    assert!(call.host.core.answer(now, id, 503, "", &headers));
+    let sent = call.sent_until(0);
+    let answer = one(&sent, What::Response);
+    assert_eq!(code(&answer.text), 503, "our own 503 stays one");
+    assert_eq!(header(&answer.text, "Retry-After"), Some("7"));
+    assert_eq!(
+        call.host.core.step(now, id, Step::Best),
+        Err(PlanError::TooLate)
+    );
+}
+
+#[test]
+fn a_cancel_while_the_next_step_is_asked_for_is_answered_487() {
+    let (mut call, _) = Call::start("INVITE", asking(&[0]));
+    call.answer(0, 486, "");
+    let (_, sent) = call.caller("CANCEL");
+    assert_eq!(responses(&sent), [(0, 200), (0, 487)]);
+}
+
+#[test]
+fn nobody_is_asked_after_a_6xx_or_more_often_than_permitted() {
+    let (mut call, _) = Call::start("INVITE", asking(&[0]));
+    assert_eq!(responses(&call.answer(0, 603, "")), [(0, 603)]);
+
+    let config = Config {
+        asks: 1,
+        ..Config::default()
+    };
+    let (mut call, _) = Call::with(config, "INVITE", "", asking(&[0]));
+    call.answer(0, 486, "");
+    let (now, id) = (call.host.now, call.id);
+    call.host
+        .core
+        .step(now, id, Step::Again(serial(&[1]).targets))
+        .unwrap();
+    call.sent_until(0);
+    assert_eq!(responses(&call.answer(1, 404, "")), [(0, 404)]);
+}
+
+#[test]
+fn there_are_at_most_16_targets() {
+    let mut host = Host::new(Config::default());
+    let id = host.begin(
+        request("INVITE", 1, "").as_bytes(),
+        &from_caller(Transport::Udp),
+    );
+    let now = host.now;
+    let plan = host.core.plan(now, id, parallel(&[0; MOST_TARGETS + 1]));
+    assert_eq!(plan, Err(PlanError::TooManyTargets));
+    assert_eq!(
+        host.core.plan(now, id, parallel(&[])),
+        Err(PlanError::NoTargets)
+    );
+    host.core
+        .plan(now, id, parallel(&[0; MOST_TARGETS]))
+        .unwrap();
+    let (sent, _) = host.drain();
+    assert_eq!(times(&sent, What::Request).len(), 8, "eight at a time");
+}
+
+#[test]
+fn a_fork_keeps_within_max_breadth() {
+    let breadth = "Max-Breadth: 1\r\n";
+    let (mut call, sent) = Call::with(Config::default(), "INVITE", breadth, parallel(&[0, 1]));
+    assert_eq!(times(&sent, What::Request).len(), 1);
+    let sent = call.answer(0, 486, "");
+    assert_eq!(one(&sent, What::Request).to, callee(1));
+    assert_eq!(responses(&call.answer(1, 404, "")), [(0, 486)]);
+
+    let none = "Max-Breadth: 0\r\n";
+    let (_, sent) = Call::with(Config::default(), "INVITE", none, parallel(&[0]));
+    assert_eq!(responses(&sent), [(0, 100), (0, 440)]);
+}

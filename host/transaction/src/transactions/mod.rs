@@ -1,0 +1,368 @@
+//! All transactions of a worker.
+
+mod receive;
+
+use std::fmt;
+use std::sync::Arc;
+
+use portcullis_sip::{
+    Arrival, Branch as OwnBranch, Destination, HeaderName, Message, NameAddr, Proxy, RequestName,
+    Transaction,
+};
+use thiserror::Error;
+
+use crate::absorber::Absorbers;
+use crate::config::Config;
+use crate::context::{Context, Phase};
+use crate::directory::{Directory, Place};
+use crate::event::{Attempt, Event, Failure};
+use crate::outbox::Outgoing;
+use crate::plan::{Plan, PlanError, Step};
+use crate::slab::{Id, Slab};
+use crate::time::Time;
+use crate::tools::Tools;
+use crate::wheel::Wheel;
+
+pub use receive::Receipt;
+
+/// The transactions of one worker. `T` is what the caller needs in order to write the request for a target.
+///
+/// Each method that takes a time may produce messages and events: the caller drains [`Transactions::poll_send`] and
+/// [`Transactions::poll_event`] afterwards, and then sets its timer to [`Transactions::next_deadline`]. Time must not go back. Ids of
+/// transactions that have ended are accepted and mean nothing.
+pub struct Transactions<T> {
+    tools: Tools<T>,
+    contexts: Slab<Context<T>>,
+    absorbers: Absorbers,
+    directory: Directory,
+    /// One timer for each active transaction, by its slot.
+    wheel: Wheel,
+}
+
+/// Why a request cannot become a transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum BeginError {
+    /// A limit is reached: the sender should try later (503 with Retry-After).
+    #[error("too many transactions: answer 503 with Retry-After")]
+    Full,
+    /// There is one with this name.
+    #[error("the request has a transaction already")]
+    Exists,
+}
+
+/// What a target needs to have its request written.
+#[derive(Clone, Copy, Debug)]
+pub struct Job<'t, T> {
+    /// The request as received.
+    pub request: &'t [u8],
+    /// How it came.
+    pub arrival: &'t Arrival,
+    /// The target.
+    pub target: &'t T,
+    /// The branch to write into the Via.
+    pub branch: OwnBranch,
+}
+
+/// Numbers of records and bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Usage {
+    /// Transactions without an end.
+    pub active: usize,
+    /// Ended ones that absorb copies.
+    pub absorbers: usize,
+    /// Bytes of stored messages.
+    pub bytes: usize,
+}
+
+impl<T: Clone> Transactions<T> {
+    /// No transactions, with the rules of this host.
+    pub fn new(proxy: Arc<Proxy>, config: Config) -> Self {
+        Self {
+            tools: Tools::new(proxy, config),
+            contexts: Slab::default(),
+            absorbers: Absorbers::default(),
+            directory: Directory::default(),
+            wheel: Wheel::default(),
+        }
+    }
+
+    /// Makes a transaction of a request that [`Transactions::receive`] found new. `back` is where its responses go: see
+    /// [`Proxy::way_up`].
+    ///
+    /// From now on copies of the request are absorbed. The caller decides, and calls [`Transactions::plan`] or
+    /// [`Transactions::answer`]. A request that is rejected at once needs no transaction: [`Proxy::reject`] answers each copy alike.
+    ///
+    /// # Errors
+    /// [`BeginError::Full`] for a request outside of dialogs; those within dialogs are never shed.
+    pub fn begin(
+        &mut self,
+        now: Time,
+        name: RequestName,
+        message: Message<'_>,
+        arrival: &Arrival,
+        back: Destination,
+    ) -> Result<Id, BeginError> {
+        if self.place_of(name.transaction).is_some() {
+            return Err(BeginError::Exists);
+        }
+        if self.is_full() && !is_within_dialog(message) {
+            return Err(BeginError::Full);
+        }
+        let Self {
+            tools, contexts, ..
+        } = self;
+        let id =
+            contexts.insert_with(|id| Context::new(now, id, name, message, *arrival, back, tools));
+        self.enter(name.transaction, Place::Active(id.slot()));
+        self.settle(now, id);
+        Ok(id)
+    }
+
+    /// The decision on a request: these targets.
+    ///
+    /// # Errors
+    /// If the transaction does not wait for a decision, or the targets are too few or too many.
+    pub fn plan(&mut self, now: Time, id: Id, plan: Plan<T>) -> Result<(), PlanError> {
+        self.with(now, id, |context, tools| context.plan(now, plan, tools))
+            .unwrap_or(Err(PlanError::TooLate))
+    }
+
+    /// The answer to [`Event::Ask`].
+    ///
+    /// # Errors
+    /// If the transaction does not wait for it, or the targets are too few or too many.
+    pub fn step(&mut self, now: Time, id: Id, step: Step<T>) -> Result<(), PlanError> {
+        self.with(now, id, |context, tools| context.step(now, step, tools))
+            .unwrap_or(Err(PlanError::TooLate))
+    }
+
+    /// Answers a request: in place of [`Transactions::plan`] or [`Transactions::step`]. Arguments as for [`Proxy::reject`]. Returns whether
+    /// the transaction waited for a decision.
+    pub fn answer<H: AsRef<str>>(
+        &mut self,
+        now: Time,
+        id: Id,
+        code: u16,
+        reason: &str,
+        headers: &[(H, H)],
+    ) -> bool {
+        let answered = self.with(now, id, |context, tools| {
+            let is_awaited = matches!(context.phase(), Phase::Deciding | Phase::Asking);
+            if is_awaited {
+                context.answer(now, code, reason, headers, tools);
+            }
+            is_awaited
+        });
+        answered.unwrap_or(false)
+    }
+
+    /// What is needed to write the request for a target: after [`Event::Start`].
+    pub fn job(&self, id: Id, branch: u8) -> Option<Job<'_, T>> {
+        let context = self.contexts.record(id)?;
+        let target = context.branches().get(usize::from(branch))?;
+        Some(Job {
+            request: context.request(),
+            arrival: context.arrival(),
+            target: &target.target.to,
+            branch: OwnBranch {
+                transaction: context.peer.name.transaction,
+                number: branch,
+            },
+        })
+    }
+
+    /// The request for a target, as [`Proxy::relay_branch`] has written it. Returns whether it will be sent.
+    pub fn forward(
+        &mut self,
+        now: Time,
+        id: Id,
+        branch: u8,
+        request: &[u8],
+        to: Destination,
+    ) -> bool {
+        let forwarded = self.with(now, id, |context, tools| {
+            context.forward(now, branch, request, to, tools)
+        });
+        forwarded.unwrap_or(false)
+    }
+
+    /// The request for a target could not be written or sent. Without meaning once a response has come.
+    pub fn fail(&mut self, now: Time, id: Id, branch: u8, failure: Failure) {
+        self.with(now, id, |context, tools| {
+            context.fail(now, branch, failure, tools);
+        });
+    }
+
+    /// The results of the targets that were tried, in the order of their numbers.
+    pub fn attempts(&self, id: Id) -> impl Iterator<Item = (&T, Attempt)> {
+        let context = self.contexts.record(id);
+        let branches = context.map(Context::branches).unwrap_or_default();
+        branches
+            .iter()
+            .filter_map(|branch| Some((&branch.target.to, branch.attempt?)))
+    }
+
+    /// The code of the best answer so far, and the response as received; `None` in its place for a failure of our own.
+    pub fn best(&self, id: Id) -> Option<(u16, Option<&[u8]>)> {
+        let chosen = self.contexts.record(id)?.best().chosen()?;
+        let response = (!chosen.response.is_empty()).then_some(&chosen.response[..]);
+        Some((chosen.code, response))
+    }
+
+    /// Handles timers that are due, at most this many. Returns whether all were.
+    pub fn expire(&mut self, now: Time, at_most: usize) -> bool {
+        for _ in 0..at_most {
+            if let Some(absorber) = self.absorbers.expired(now) {
+                self.forget(absorber);
+                continue;
+            }
+            let Some(slot) = self.wheel.fire(now) else {
+                return true;
+            };
+            if let Some(id) = self.contexts.id_at(slot) {
+                self.with(now, id, |context, tools| context.expire(now, tools));
+            }
+        }
+        false
+    }
+
+    /// When [`Transactions::expire`] should be called next.
+    pub fn next_deadline(&self) -> Option<Time> {
+        let deadlines = [self.wheel.next(), self.absorbers.deadline()];
+        deadlines.into_iter().flatten().min()
+    }
+
+    /// The next message to send.
+    pub fn poll_send(&mut self) -> Option<Outgoing<'_>> {
+        self.tools.outbox.pop()
+    }
+
+    /// The next event.
+    pub fn poll_event(&mut self) -> Option<Event<T>> {
+        self.tools.events.pop_front()
+    }
+
+    /// What is stored.
+    pub fn usage(&self) -> Usage {
+        Usage {
+            active: self.contexts.len(),
+            absorbers: self.absorbers.len(),
+            bytes: self.tools.buffers.lent(),
+        }
+    }
+
+    /// Whether nothing is stored.
+    pub fn is_empty(&self) -> bool {
+        self.directory.is_empty() && self.contexts.is_empty() && self.absorbers.len() == 0
+    }
+
+    fn is_full(&self) -> bool {
+        let Config { most, bytes, .. } = self.tools.config;
+        self.contexts.len() >= most || self.tools.buffers.lent() >= bytes
+    }
+
+    /// Does something with an active transaction, and what follows from it.
+    fn with<R>(
+        &mut self,
+        now: Time,
+        id: Id,
+        work: impl FnOnce(&mut Context<T>, &mut Tools<T>) -> R,
+    ) -> Option<R> {
+        let context = self.contexts.record_mut(id)?;
+        let result = work(context, &mut self.tools);
+        self.settle(now, id);
+        Some(result)
+    }
+
+    /// Sets the timer of a transaction, or ends it.
+    fn settle(&mut self, now: Time, id: Id) {
+        let Some(context) = self.contexts.record(id) else {
+            return;
+        };
+        if context.is_over() {
+            return self.retire(now, id);
+        }
+        let deadline = context.deadline();
+        debug_assert!(deadline.is_some(), "an active transaction has a timer");
+        let deadline = deadline.unwrap_or(now);
+        // A timer that is too early is set again when it fires: most deadlines only move away.
+        let armed = self.wheel.time_of(id.slot());
+        if armed.is_none_or(|armed| armed > deadline) {
+            self.wheel.arm(id.slot(), deadline);
+        }
+    }
+
+    fn retire(&mut self, now: Time, id: Id) {
+        let Some(context) = self.contexts.remove(id) else {
+            return;
+        };
+        self.wheel.disarm(id.slot());
+        let transaction = context.peer.name.transaction;
+        self.directory.remove(transaction, Place::Active(id.slot()));
+        let absorber = context.retire(now, &mut self.absorbers, &mut self.tools);
+        if let Some(absorber) = absorber {
+            self.enter(transaction, Place::Ended(absorber.slot()));
+        }
+        if self.absorbers.len() > self.tools.config.absorbers
+            && let Some(oldest) = self.absorbers.oldest()
+        {
+            self.forget(oldest);
+        }
+    }
+
+    fn forget(&mut self, absorber: Id) {
+        let transaction = self.absorbers.remove(absorber, &mut self.tools.buffers);
+        if let Some(transaction) = transaction {
+            let place = Place::Ended(absorber.slot());
+            self.directory.remove(transaction, place);
+        }
+    }
+
+    fn enter(&mut self, transaction: Transaction, place: Place) {
+        let Self {
+            directory,
+            contexts,
+            absorbers,
+            ..
+        } = self;
+        directory.insert(transaction, place, |place| {
+            name_at(contexts, absorbers, place)
+        });
+    }
+
+    fn place_of(&self, transaction: Transaction) -> Option<Place> {
+        self.directory.find(transaction, |place| {
+            name_at(&self.contexts, &self.absorbers, place)
+        })
+    }
+}
+
+impl<T> fmt::Debug for Transactions<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Transactions")
+            .field("active", &self.contexts.len())
+            .field("absorbers", &self.absorbers.len())
+            .finish_non_exhaustive()
+    }
+}
+
+fn name_at<T>(
+    contexts: &Slab<Context<T>>,
+    absorbers: &Absorbers,
+    place: Place,
+) -> Option<Transaction> {
+    match place {
+        Place::Active(slot) => {
+            let context = contexts.record(contexts.id_at(slot)?)?;
+            Some(context.peer.name.transaction)
+        }
+        Place::Ended(slot) => absorbers.transaction_at(slot),
+    }
+}
+
+/// Whether To has a tag (RFC 3261 §12.2).
+fn is_within_dialog(message: Message<'_>) -> bool {
+    let to = message.header(HeaderName::To);
+    let to = to.and_then(|to| NameAddr::parse(to.value).ok());
+    to.is_some_and(|to| to.tag().is_some())
+}

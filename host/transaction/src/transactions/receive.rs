@@ -1,0 +1,218 @@
+//! Received messages, and the transactions that they belong to.
+
+use portcullis_sip::{Arrival, Branch, HeaderName, Message, RequestName, StartLine};
+
+use super::Transactions;
+use crate::absorber::{Absorber, Absorbers, Kind, Peer};
+use crate::directory::Place;
+use crate::machine::OnAck;
+use crate::outbox::What;
+use crate::slab::Id;
+use crate::time::Time;
+use crate::tools::Tools;
+
+/// What became of a received message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Receipt {
+    /// A new request: to be rejected, or to become a transaction with this name ([`Transactions::begin`]).
+    New(RequestName),
+    /// It belongs to a transaction, which has handled it.
+    Handled,
+    /// It belongs to no transaction and is relayed without one: an ACK to a 2xx response, a CANCEL of an unknown request (RFC 3261 §16.10),
+    /// and a 2xx response to an INVITE whose transaction has ended (RFC 6026 §7.3 leaves it to the implementation).
+    Stateless,
+    /// A response that belongs to no transaction: dropped (RFC 6026 §7.3), except after a restart.
+    Stray,
+    /// A request with branch, Call-ID and CSeq of another sender's transaction: dropped.
+    Conflict,
+    /// It cannot be read: dropped.
+    Unreadable,
+}
+
+/// The kinds of requests that transactions distinguish.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kinds {
+    Ack,
+    Cancel,
+    Other,
+}
+
+impl<T: Clone> Transactions<T> {
+    /// Handles a message that [`Proxy::receive`](portcullis_sip::Proxy::receive) has found valid: a request that it leaves to the policy, an
+    /// ACK that it absorbs, or a response.
+    pub fn receive(&mut self, now: Time, message: Message<'_>, arrival: &Arrival) -> Receipt {
+        match message.start_line() {
+            StartLine::Request { method, .. } => {
+                let kind = match method {
+                    b"ACK" => Kinds::Ack,
+                    b"CANCEL" => Kinds::Cancel,
+                    _ => Kinds::Other,
+                };
+                self.request(now, kind, message, arrival)
+            }
+            StartLine::Response { code, .. } => self.response(now, code, message),
+        }
+    }
+
+    fn request(
+        &mut self,
+        now: Time,
+        kind: Kinds,
+        message: Message<'_>,
+        arrival: &Arrival,
+    ) -> Receipt {
+        let Some(name) = self.tools.proxy.name_of(message, arrival) else {
+            return Receipt::Unreadable;
+        };
+        let Some(place) = self.place_of(name.transaction) else {
+            return match kind {
+                Kinds::Ack | Kinds::Cancel => Receipt::Stateless,
+                Kinds::Other => Receipt::New(name),
+            };
+        };
+        let sender = Peer::new(name, arrival.source);
+        if !self.peer_at(place).is_some_and(|peer| peer.is(&sender)) {
+            return match kind {
+                Kinds::Ack | Kinds::Cancel => Receipt::Stateless,
+                Kinds::Other => Receipt::Conflict,
+            };
+        }
+        match (place, kind) {
+            (Place::Active(slot), kind) => {
+                self.request_of_active(now, slot, kind, message, arrival)
+            }
+            (Place::Ended(slot), kind) => self.request_of_ended(slot, kind, message, arrival),
+        }
+    }
+
+    fn request_of_active(
+        &mut self,
+        now: Time,
+        slot: u32,
+        kind: Kinds,
+        message: Message<'_>,
+        arrival: &Arrival,
+    ) -> Receipt {
+        let Some(id) = self.contexts.id_at(slot) else {
+            return Receipt::Stray;
+        };
+        let handled = self.with(now, id, |context, tools| match kind {
+            Kinds::Ack => context.ack(now, tools) == OnAck::Absorb,
+            Kinds::Cancel => {
+                accept_cancel(message, arrival, Some(id), tools);
+                let reason = message.header(HeaderName::Reason);
+                context.cancel(now, reason.map_or(b"", |field| field.value), tools);
+                true
+            }
+            Kinds::Other => {
+                context.copy(tools);
+                true
+            }
+        });
+        match handled {
+            Some(true) => Receipt::Handled,
+            Some(false) | None => Receipt::Stateless,
+        }
+    }
+
+    fn request_of_ended(
+        &mut self,
+        slot: u32,
+        kind: Kinds,
+        message: Message<'_>,
+        arrival: &Arrival,
+    ) -> Receipt {
+        let Some(absorber) = absorber_at(&self.absorbers, slot) else {
+            return Receipt::Stray;
+        };
+        match kind {
+            Kinds::Ack if absorber.kind == Kind::Failed => {}
+            Kinds::Ack => return Receipt::Stateless,
+            Kinds::Cancel => accept_cancel(message, arrival, None, &mut self.tools),
+            Kinds::Other => {
+                let kept = self.absorbers.kept(absorber);
+                if let Some(kept) = kept.filter(|kept| !kept.reply.is_empty()) {
+                    let what = What::ResponseCopy;
+                    let outbox = &mut self.tools.outbox;
+                    outbox.push(what, None, None, kept.back, &kept.reply);
+                }
+            }
+        }
+        Receipt::Handled
+    }
+
+    fn response(&mut self, now: Time, code: u16, message: Message<'_>) -> Receipt {
+        let Ok(branch) = self.tools.proxy.branch_of(message) else {
+            return Receipt::Unreadable;
+        };
+        match self.place_of(branch.transaction) {
+            None => Receipt::Stray,
+            Some(Place::Ended(slot)) => self.response_to_ended(slot, branch, code, message),
+            Some(Place::Active(slot)) => {
+                let id: Option<Id> = self.contexts.id_at(slot);
+                if let Some(id) = id {
+                    self.with(now, id, |context, tools| {
+                        context.receive(now, branch.number, message, tools);
+                    });
+                }
+                Receipt::Handled
+            }
+        }
+    }
+
+    fn response_to_ended(
+        &mut self,
+        slot: u32,
+        branch: Branch,
+        code: u16,
+        message: Message<'_>,
+    ) -> Receipt {
+        let Some(absorber) = absorber_at(&self.absorbers, slot) else {
+            return Receipt::Stray;
+        };
+        let is_to_invite = message.cseq().is_some_and(|cseq| cseq.method == b"INVITE");
+        if absorber.kind == Kind::NonInvite || !is_to_invite {
+            return Receipt::Handled;
+        }
+        if (200..300).contains(&code) {
+            return Receipt::Stateless;
+        }
+        let acks = self.absorbers.kept(absorber).map(|kept| &kept.acks[..]);
+        let mut acks = acks.unwrap_or_default().iter();
+        let ack = acks.find(|ack| ack.branch == branch.number);
+        if let Some(ack) = ack.filter(|_| code >= 300) {
+            let outbox = &mut self.tools.outbox;
+            outbox.push(What::Ack, None, Some(ack.branch), ack.to, &ack.bytes);
+        }
+        Receipt::Handled
+    }
+
+    fn peer_at(&self, place: Place) -> Option<Peer> {
+        match place {
+            Place::Active(slot) => {
+                let context = self.contexts.record(self.contexts.id_at(slot)?)?;
+                Some(context.peer)
+            }
+            Place::Ended(slot) => absorber_at(&self.absorbers, slot).map(|record| record.peer),
+        }
+    }
+}
+
+fn absorber_at(absorbers: &Absorbers, slot: u32) -> Option<&Absorber> {
+    absorbers.record(absorbers.id_at(slot)?)
+}
+
+/// Answers a CANCEL with 200. Each copy gets the same answer, so that the CANCEL needs no record of its own: that of its INVITE serves as its
+/// server transaction (RFC 3261 §9.2).
+fn accept_cancel<T>(message: Message<'_>, arrival: &Arrival, id: Option<Id>, tools: &mut Tools<T>) {
+    let Tools {
+        proxy,
+        scratch,
+        outbox,
+        ..
+    } = tools;
+    let to = proxy.reject::<&str>(message, arrival, 200, "", &[], scratch);
+    if let Some(to) = to {
+        outbox.push(What::Response, id, None, to, scratch);
+    }
+}
