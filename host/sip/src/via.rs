@@ -42,8 +42,22 @@ impl<'a> Via<'a> {
     /// # Errors
     /// Why a proxy cannot send a response by it.
     pub fn parse(line: &'a [u8]) -> Result<Self, ViaError> {
+        Self::parse_up_to(LONGEST, MOST_PARAMS, line)
+    }
+
+    /// The same for a value that comes back in a response. Its limits are higher by what the receiver of the request added to it: a value that
+    /// was accepted in the request must not be too long for the response.
+    ///
+    /// # Errors
+    /// As [`Via::parse`].
+    pub fn parse_returned(line: &'a [u8]) -> Result<Self, ViaError> {
+        Self::parse_up_to(LONGEST + ADDED, MOST_PARAMS + ADDED_PARAMS, line)
+    }
+
+    #[inline]
+    fn parse_up_to(longest: usize, most_params: usize, line: &'a [u8]) -> Result<Self, ViaError> {
         // A line may have dozens of values; the cost of parsing one must not grow with the following ones.
-        let value = line.get(..LONGEST).unwrap_or(line);
+        let value = line.get(..longest).unwrap_or(line);
         let is_cut = value.len() < line.len();
         let start = skip_space(value, 0);
         let Protocol {
@@ -75,7 +89,7 @@ impl<'a> Via<'a> {
             return Err(ViaError::Long);
         }
         let text = trim_end(&value[params_at..params_end]);
-        if has_more_than(MOST_PARAMS, b';', text) {
+        if has_more_than(most_params, b';', text) {
             return Err(ViaError::Long);
         }
         let params = Params::of_header(text, params_at);
@@ -169,6 +183,12 @@ pub enum ViaError {
 
 /// Bytes of one value. Those of proxies with encrypted parameters have some 300.
 const LONGEST: usize = 1_024;
+
+/// The most bytes by which the receiver of a request lengthens the top Via (RFC 3261 §18.2.1, RFC 3581 §4); an IPv6 address has up to 39.
+pub(crate) const ADDED: usize = ";rport=65535;received=".len() + 39;
+
+/// The most parameters that it adds.
+const ADDED_PARAMS: usize = 2;
 
 /// The parameters used by a proxy; the first of each name counts.
 #[derive(Clone, Debug, Default)]
@@ -411,12 +431,17 @@ mod tests {
             format!("{start}{}", "y".repeat(length - start.len()))
         };
         assert!(Via::parse(value(1_024).as_bytes()).is_ok());
+        assert!(Via::parse_returned(value(1_024 + ADDED).as_bytes()).is_ok());
+        let error = Via::parse_returned(value(1_025 + ADDED).as_bytes()).unwrap_err();
+        assert_eq!(error, ViaError::Long);
+        let params = |count| format!("SIP/2.0/UDP a{}", ";x".repeat(count));
+        assert!(Via::parse(params(64).as_bytes()).is_ok());
+        assert!(Via::parse_returned(params(66).as_bytes()).is_ok());
+        let error = Via::parse_returned(params(67).as_bytes()).unwrap_err();
+        assert_eq!(error, ViaError::Long);
         let error = |text: String| Via::parse(text.as_bytes()).unwrap_err();
         assert_eq!(error(value(1_025)), ViaError::Long);
-        assert_eq!(
-            error(format!("SIP/2.0/UDP a{}", ";x".repeat(65))),
-            ViaError::Long
-        );
+        assert_eq!(error(params(65)), ViaError::Long);
         assert!(Via::parse(format!("SIP/2.0/UDP {}", "a".repeat(2_000)).as_bytes()).is_err());
 
         let line = vec!["SIP/2.0/UDP host.example;branch=z9hG4bK1"; 150].join(", ");

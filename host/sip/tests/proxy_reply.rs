@@ -312,6 +312,20 @@ fn a_reply_over_a_stream_takes_its_connection_and_knows_where_to_open_another() 
 }
 
 #[test]
+fn the_ack_to_a_rejection_is_absorbed_even_if_to_has_the_longest_value() {
+    let invite = request("INVITE", "sip:grace@example.com", &[]);
+    let to = "<sip:grace@example.com>";
+    let long = format!("{to};x={}", "y".repeat(2_048 - to.len() - ";x=".len()));
+    let invite = invite.replace(to, &long);
+    assert_eq!(edge().receive(&invite, &udp(CALLER)).0, Received::Judge);
+    let (_, reply) = rejected(&invite, CALLER);
+    let tagged = headers(&reply, "To")[0];
+    assert!(tagged.len() > 2_048);
+    let ack = invite.replace("INVITE", "ACK").replace(&long, tagged);
+    assert_eq!(edge().receive(&ack, &udp(CALLER)).0, Received::Absorbed);
+}
+
+#[test]
 fn some_things_are_never_answered() {
     let ack = request("ACK", "sip:grace@example.com", &[]);
     assert_eq!(edge().reject(&ack, &udp(CALLER), 401, "", &[]), None);

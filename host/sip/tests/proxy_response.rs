@@ -96,6 +96,69 @@ fn vias_may_share_a_line() {
     }
 }
 
+/// Values of Via at the limits of a request, which the host lengthens further: the responses are not dropped.
+#[test]
+fn the_response_to_the_longest_vias_is_forwarded() {
+    let edge = edge();
+    let six = "[2001:db8:1111:2222:3333:4444:5555:6666]:54321";
+    let via = |rest: String| format!("SIP/2.0/UDP pc:5070;rport;branch=z9hG4bK1{rest}");
+    let long = |length: usize| {
+        via(format!(
+            ";x={}",
+            "y".repeat(length - via(";x=".into()).len())
+        ))
+    };
+    let most = via(";y".repeat(62));
+    let line = |value: String| {
+        let others = ",SIP/2.0/UDP b;branch=z9hG4bK2".repeat(300);
+        let length = 8_192 - "Via: \r\n".len();
+        let mut line = format!("{value}{others}");
+        line.truncate(line[..length].rfind(',').unwrap());
+        let left = length - line.len();
+        line + &"c".repeat(left)
+    };
+    for via in [long(1_023), long(1_024), most, line(long(100))] {
+        for source in [CALLER, six] {
+            let invite =
+                invite().replace("SIP/2.0/UDP 192.0.2.10:40000;branch=z9hG4bKcaller-1", &via);
+            let (received, _) = edge.receive(&invite, &udp(source));
+            assert_eq!(received, Received::Judge, "{via}");
+            let to = back(&edge, &response(200, &sent(&edge, &invite, &udp(source))));
+            assert_eq!(to.addr, source.parse().unwrap());
+        }
+    }
+    for via in [long(1_025), via(";y".repeat(63))] {
+        let invite = invite().replace("SIP/2.0/UDP 192.0.2.10:40000;branch=z9hG4bKcaller-1", &via);
+        let reply = edge.answer(&invite, &udp(CALLER));
+        assert!(reply.starts_with("SIP/2.0 400 Bad Via\r\n"), "{reply}");
+    }
+}
+
+/// The next hop adds `received` and `rport` to our Via, and later requests name our Record-Route in Route.
+#[test]
+fn the_values_of_a_host_with_the_longest_name_are_recognised() {
+    let name = vec!["a".repeat(63); 4].join(".");
+    let advertised = Some((name.clone(), 65_535));
+    let edge = Edge::with(
+        |config| config.locals[0].advertised = advertised,
+        |routes| {
+            routes.default_hop(&format!("sip:{NEXT_HOP}")).unwrap();
+        },
+    );
+    let sent = sent(&edge, &invite(), &udp(CALLER));
+    assert!(headers(&sent, "Via")[0].contains(&name));
+    let noted = ";received=2001:db8:1111:2222:3333:4444:5555:6666;rport=54321\r\n";
+    let ours = headers(&sent, "Via")[0];
+    let text = response(200, &sent).replacen(&format!("{ours}\r\n"), &format!("{ours}{noted}"), 1);
+    assert_eq!(back(&edge, &text).addr, CALLER.parse().unwrap());
+
+    let route = format!("Route: {}", headers(&sent, "Record-Route")[0]);
+    let bye = request("BYE", &format!("sip:grace@{NEXT_HOP}"), &[&route]);
+    let (to, sent) = edge.relay(&bye, &udp(CALLER)).unwrap();
+    assert_eq!(to.addr, NEXT_HOP.parse().unwrap());
+    assert!(headers(&sent, "Route").is_empty());
+}
+
 /// Where the response to a request with this Via goes.
 fn back_to(edge: &Edge, via: &str, arrival: &Arrival) -> Destination {
     let invite = invite().replace("SIP/2.0/UDP 192.0.2.10:40000;branch=z9hG4bKcaller-1", via);

@@ -35,7 +35,7 @@ impl Proxy {
                 second.ok_or(DropReason::ResponseToUs)?.value
             }
         };
-        let next = Via::parse(next).map_err(|_| DropReason::BadResponse)?;
+        let next = Via::parse_returned(next).map_err(|_| DropReason::BadResponse)?;
         let claim = Claim::of(&top.via).ok_or(DropReason::TurnedResponse)?;
         let ways = ways_back(&next, claim.origin);
         if ways == [None, None] {

@@ -7,7 +7,8 @@ pub struct Limits {
     pub message_bytes: usize,
     /// Header lines; a folded header counts once. The same number of lines may be folds.
     pub header_lines: usize,
-    /// Bytes of one header line with its name, folds and line end.
+    /// Bytes of one header line with its name, folds and line end. A line of a response may be longer by what this host added to the Via of
+    /// the request: otherwise the response to an accepted request could be too long.
     pub header_bytes: usize,
     /// Bytes of the request or status line without its line end. A longer request line is still parsed, and answered 414.
     pub start_line_bytes: usize,

@@ -5,6 +5,7 @@ use super::lines::{leading_line_ends, line_break, raw_header};
 use super::{Fault, HeaderName, Index, Limits, LineEnd, ScanError, start_line};
 use crate::cseq::{CSeq, content_length, max_forwards};
 use crate::token;
+use crate::via;
 
 /// What carries the message, which decides where its body ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,6 +94,9 @@ impl<'a> Scanner<'a, '_> {
         self.index.line_end = first.kind;
         let (spans, fault) = start_line::read(&self.bytes[..first.end]);
         self.index.start_line = spans;
+        if let StartSpans::Response { .. } = spans {
+            self.limits.header_bytes = self.limits.header_bytes.saturating_add(via::ADDED);
+        }
         self.index.header_end = first.next as u32;
         if fault == Some(Fault::NotSip) {
             self.note(Fault::NotSip, 0);

@@ -1,5 +1,7 @@
 //! What the scanner finds and what it refuses, message by message.
 
+use crate::via;
+
 use super::{
     Fault, Framing, HeaderName, Index, Limits, LineEnd, Message, ScanError, StartLine, scan,
 };
@@ -314,6 +316,14 @@ fn limits_stop_the_work() {
     assert_eq!(check(&request(&just, "")), (None, 6));
     let long = format!("X: {}\r\n", "x".repeat(26));
     assert_eq!(check(&request(&long, "")), (Some(Fault::HeaderTooLong), 5));
+    // A response may bring back a Via that this host has lengthened.
+    let line = |length: usize| format!("X: {}\r\n", "x".repeat(length - 5));
+    let response = |line: &str| format!("SIP/2.0 200 OK\r\nVia: a\r\n{line}\r\n");
+    assert_eq!(check(&response(&line(30 + via::ADDED))), (None, 2));
+    assert_eq!(
+        check(&response(&line(31 + via::ADDED))),
+        (Some(Fault::HeaderTooLong), 1)
+    );
     assert_eq!(
         check(&request("", &"x".repeat(200))),
         (Some(Fault::MessageTooLong), 5)
