@@ -194,15 +194,13 @@ fn tell_up(to: SocketAddr, hop: &DownHop) {
 }
 
 fn tell_failure(seat: &Seat, kind: FailureKind, count: u64) {
-    // The last failure may be of another kind, which has a line of its own.
-    let last = seat.failures.last().filter(|last| last.kind == kind);
-    let Some(last) = last else {
+    let Some(last) = seat.failures.last_of(kind) else {
         return warn!(
             event = "policy_failed",
             policy = &*seat.name,
             kind = kind.as_str(),
             count,
-            "policy failed"
+            "policy failed; no details were kept"
         );
     };
     warn!(
