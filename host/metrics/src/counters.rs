@@ -76,6 +76,34 @@ impl<L: Label, const N: usize> Default for Counts<L, N> {
     }
 }
 
+/// A number for each value of a label, added up over the workers. `N` is the length of `L::ALL`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sums<L, const N: usize>([u64; N], std::marker::PhantomData<fn(L)>);
+
+impl<L: Label, const N: usize> Sums<L, N> {
+    fn add(&mut self, counts: &Counts<L, N>) {
+        for (sum, counter) in self.0.iter_mut().zip(&counts.0) {
+            *sum = sum.wrapping_add(counter.value());
+        }
+    }
+
+    /// The number for `label`.
+    pub fn value(&self, label: L) -> u64 {
+        self.0[label.index()]
+    }
+
+    /// The number for all labels together.
+    pub fn total(&self) -> u64 {
+        self.0.iter().sum()
+    }
+}
+
+impl<L, const N: usize> Default for Sums<L, N> {
+    fn default() -> Self {
+        Self([0; N], std::marker::PhantomData)
+    }
+}
+
 /// One counter for each status code, 100 to 699.
 #[derive(Debug)]
 pub struct CodeCounts([Counter; 600]);
@@ -241,6 +269,61 @@ pub struct TenantCounters {
     pub refused_relays: Counter,
 }
 
+/// The counters of a tenant, added up over the workers.
+///
+/// Whoever shows them takes this type apart without `..`: the compiler then reports a new counter that is not shown.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TenantCounts {
+    /// Sum of [`TenantCounters::requests`].
+    pub requests: u64,
+    /// Sums of [`TenantCounters::verdicts`].
+    pub verdicts: Sums<VerdictKind, { VerdictKind::ALL.len() }>,
+    /// Sum of [`TenantCounters::failed`].
+    pub failed: u64,
+    /// Sums of [`TenantCounters::shed`].
+    pub shed: Sums<Shed, { Shed::COUNT }>,
+    /// Sums of [`TenantCounters::monitored`].
+    pub monitored: Sums<VerdictKind, { VerdictKind::ALL.len() }>,
+    /// Sum of [`TenantCounters::followed`].
+    pub followed: u64,
+    /// Sum of [`TenantCounters::postponed`].
+    pub postponed: u64,
+    /// Sum of [`TenantCounters::refused_relays`].
+    pub refused_relays: u64,
+}
+
+impl TenantCounts {
+    /// Adds up the counters of all workers.
+    pub fn of(workers: &[TenantCounters]) -> Self {
+        let mut sums = Self::default();
+        for worker in workers {
+            let TenantCounters {
+                requests,
+                verdicts,
+                failed,
+                shed,
+                monitored,
+                followed,
+                postponed,
+                refused_relays,
+            } = worker;
+            for (sum, counter) in [
+                (&mut sums.requests, requests),
+                (&mut sums.failed, failed),
+                (&mut sums.followed, followed),
+                (&mut sums.postponed, postponed),
+                (&mut sums.refused_relays, refused_relays),
+            ] {
+                *sum = sum.wrapping_add(counter.value());
+            }
+            sums.verdicts.add(verdicts);
+            sums.shed.add(shed);
+            sums.monitored.add(monitored);
+        }
+        sums
+    }
+}
+
 impl WorkerCounters {
     /// The counters of one transport.
     #[inline]
@@ -265,6 +348,33 @@ mod tests {
         assert_eq!(
             codes.iter().collect::<Vec<_>>(),
             [(100, 1), (401, 2), (699, 1)]
+        );
+    }
+
+    #[test]
+    fn the_counters_of_all_workers_are_added_up() {
+        let workers: [TenantCounters; 2] = Default::default();
+        for (n, worker) in (1..).zip(&workers) {
+            worker.requests.add(n);
+            worker.verdicts.add(VerdictKind::Relay, 10 * n);
+            worker.failed.add(20 * n);
+            worker.shed.add(Shed::ALL[0], 30 * n);
+            worker.shed.add(Shed::ALL[1], 40 * n);
+            worker.monitored.add(VerdictKind::Drop, 50 * n);
+            worker.followed.add(60 * n);
+            worker.postponed.add(70 * n);
+            worker.refused_relays.add(80 * n);
+        }
+        let sums = TenantCounts::of(&workers);
+        assert_eq!((sums.requests, sums.failed), (3, 60));
+        assert_eq!(sums.verdicts.value(VerdictKind::Relay), 30);
+        assert_eq!(sums.verdicts.total(), 30);
+        assert_eq!(sums.shed.value(Shed::ALL[1]), 120);
+        assert_eq!(sums.shed.total(), 210);
+        assert_eq!(sums.monitored.value(VerdictKind::Drop), 150);
+        assert_eq!(
+            [sums.followed, sums.postponed, sums.refused_relays],
+            [180, 210, 240]
         );
     }
 

@@ -9,7 +9,7 @@ mod counters;
 mod labels;
 
 pub use counters::{
-    CodeCounts, ConnectionCounters, Counter, Counts, TenantCounters, TimeCounts, WireCounters,
-    WorkerCounters,
+    CodeCounts, ConnectionCounters, Counter, Counts, Sums, TenantCounters, TenantCounts,
+    TimeCounts, WireCounters, WorkerCounters,
 };
 pub use labels::{InDialog, Label, Lost, Method, Shed, Wire};

@@ -35,15 +35,32 @@ pub struct Limits {
 impl Limits {
     /// The lower of both values for each limit of a policy. Limits of the engine (stack, compiler, number of sandboxes) are unchanged.
     pub(crate) fn lowered_to(self, other: &Self) -> Self {
+        // Without `..`, so that the compiler reports a new limit for which nothing has been decided here.
+        let Self {
+            deadline,
+            memory_bytes,
+            table_elements,
+            stack_bytes: _,
+            host_call_bytes,
+            module_bytes,
+            compile_time: _,
+            compile_bytes: _,
+            log_lines,
+            log_bytes,
+            instances: _,
+        } = *other;
         Self {
-            deadline: self.deadline.min(other.deadline),
-            memory_bytes: self.memory_bytes.min(other.memory_bytes),
-            table_elements: self.table_elements.min(other.table_elements),
-            module_bytes: self.module_bytes.min(other.module_bytes),
-            host_call_bytes: self.host_call_bytes.min(other.host_call_bytes),
-            log_lines: self.log_lines.min(other.log_lines),
-            log_bytes: self.log_bytes.min(other.log_bytes),
-            ..self
+            deadline: self.deadline.min(deadline),
+            memory_bytes: self.memory_bytes.min(memory_bytes),
+            table_elements: self.table_elements.min(table_elements),
+            stack_bytes: self.stack_bytes,
+            host_call_bytes: self.host_call_bytes.min(host_call_bytes),
+            module_bytes: self.module_bytes.min(module_bytes),
+            compile_time: self.compile_time,
+            compile_bytes: self.compile_bytes,
+            log_lines: self.log_lines.min(log_lines),
+            log_bytes: self.log_bytes.min(log_bytes),
+            instances: self.instances,
         }
     }
 }

@@ -10,12 +10,101 @@ use prometheus_client::encoding::NoLabelSet;
 use prometheus_client::metrics::MetricType;
 
 use super::Page;
-use portcullis_metrics::{Label, Shed, TenantCounters};
+use portcullis_metrics::{Label, Shed, TenantCounts};
+
+/// One value of a metric: up to two labels, of which one without a name is omitted, and the number.
+type Value<'l> = ([(&'l str, &'l str); 2], u64);
+
+/// The values of each metric of tenants, because the format groups values by metric. A field that is filled and not written is a warning.
+#[derive(Default)]
+struct Families<'l> {
+    requests: Vec<Value<'l>>,
+    failed: Vec<Value<'l>>,
+    followed: Vec<Value<'l>>,
+    postponed: Vec<Value<'l>>,
+    refused_relays: Vec<Value<'l>>,
+    shed: Vec<Value<'l>>,
+    verdicts: Vec<Value<'l>>,
+    monitored: Vec<Value<'l>>,
+}
+
+impl<'l> Families<'l> {
+    fn of(tenants: &'l Tenants) -> Self {
+        let mut families = Self::default();
+        for tenant in tenants.all() {
+            let TenantCounts {
+                requests,
+                verdicts,
+                failed,
+                shed,
+                monitored,
+                followed,
+                postponed,
+                refused_relays,
+            } = TenantCounts::of(&tenant.counters);
+            let name = ("tenant", &*tenant.name);
+            for (family, n) in [
+                (&mut families.requests, requests),
+                (&mut families.failed, failed),
+                (&mut families.followed, followed),
+                (&mut families.postponed, postponed),
+                (&mut families.refused_relays, refused_relays),
+            ] {
+                family.push(([name, ("", "")], n));
+            }
+            for &kind in Shed::ALL {
+                let value = ([name, ("bound", kind.label())], shed.value(kind));
+                families.shed.push(value);
+            }
+            for kind in VerdictKind::ALL {
+                let labels = [name, ("verdict", kind.label())];
+                families.verdicts.push((labels, verdicts.value(kind)));
+                families.monitored.push((labels, monitored.value(kind)));
+            }
+        }
+        families
+    }
+}
 
 impl Page<'_, '_> {
     pub(super) fn tenants(&mut self, tenants: &Tenants) -> fmt::Result {
-        self.requests_of(tenants)?;
-        self.verdicts_of(tenants)?;
+        let families = Families::of(tenants);
+        self.series("tenant_requests", "Requests of a tenant", families.requests)?;
+        self.series(
+            "tenant_failed",
+            "Requests of a tenant whose policy call failed or was not possible",
+            families.failed,
+        )?;
+        self.series(
+            "tenant_followed",
+            "Requests of a tenant that followed their dialog without a policy call",
+            families.followed,
+        )?;
+        self.series(
+            "tenant_postponed",
+            "Requests of a tenant with a slow policy that yielded to those of other tenants",
+            families.postponed,
+        )?;
+        self.series(
+            "tenant_refused_relays",
+            "Requests of a tenant to destinations that it may not use",
+            families.refused_relays,
+        )?;
+        self.series(
+            "tenant_shed",
+            "Requests of a tenant above a limit, rejected without a policy call",
+            families.shed,
+        )?;
+        self.series(
+            "tenant_verdicts",
+            "Decisions on the requests of a tenant; pass: its default verdict",
+            families.verdicts,
+        )?;
+        self.series(
+            "tenant_monitored",
+            "Verdicts of policies in monitor mode",
+            families.monitored,
+        )?;
         let scope = |pick: fn(&Tenant) -> u64| {
             tenants
                 .all()
@@ -30,72 +119,6 @@ impl Page<'_, '_> {
             "tenant_dropped_log_lines",
             "Log lines of a tenant's policy above its rate",
             scope(|tenant| tenant.seat.scope.dropped_lines()),
-        )
-    }
-
-    fn requests_of(&mut self, tenants: &Tenants) -> fmt::Result {
-        let of = |pick: fn(&TenantCounters) -> u64| {
-            tenants.all().map(move |tenant| {
-                let n = tenant.counters.iter().map(pick).sum();
-                ([("tenant", &*tenant.name), ("", "")], n)
-            })
-        };
-        self.series(
-            "tenant_requests",
-            "Requests of a tenant",
-            of(|c| c.requests.value()),
-        )?;
-        self.series(
-            "tenant_failed",
-            "Requests of a tenant whose policy call failed or was not possible",
-            of(|c| c.failed.value()),
-        )?;
-        self.series(
-            "tenant_followed",
-            "Requests of a tenant that followed their dialog without a policy call",
-            of(|c| c.followed.value()),
-        )?;
-        self.series(
-            "tenant_postponed",
-            "Requests of a tenant with a slow policy that yielded to those of other tenants",
-            of(|c| c.postponed.value()),
-        )?;
-        self.series(
-            "tenant_refused_relays",
-            "Requests of a tenant to destinations that it may not use",
-            of(|c| c.refused_relays.value()),
-        )?;
-        let shed = tenants.all().flat_map(|tenant| {
-            Shed::ALL.iter().map(move |&kind| {
-                let n = tenant.counters.iter().map(|c| c.shed.value(kind)).sum();
-                ([("tenant", &*tenant.name), ("bound", kind.label())], n)
-            })
-        });
-        self.series(
-            "tenant_shed",
-            "Requests of a tenant above a limit, rejected without a policy call",
-            shed,
-        )
-    }
-
-    fn verdicts_of(&mut self, tenants: &Tenants) -> fmt::Result {
-        let by_verdict = |pick: fn(&TenantCounters, VerdictKind) -> u64| {
-            tenants.all().flat_map(move |tenant| {
-                VerdictKind::ALL.into_iter().map(move |kind| {
-                    let n = tenant.counters.iter().map(|c| pick(c, kind)).sum();
-                    ([("tenant", &*tenant.name), ("verdict", kind.label())], n)
-                })
-            })
-        };
-        self.series(
-            "tenant_verdicts",
-            "Decisions on the requests of a tenant; pass: its default verdict",
-            by_verdict(|c, kind| c.verdicts.value(kind)),
-        )?;
-        self.series(
-            "tenant_monitored",
-            "Verdicts of policies in monitor mode",
-            by_verdict(|c, kind| c.monitored.value(kind)),
         )
     }
 
@@ -153,12 +176,12 @@ impl Page<'_, '_> {
         Ok(())
     }
 
-    /// Writes counters with up to two labels; a label without a name is omitted.
+    /// Writes counters.
     fn series<'l>(
         &mut self,
         name: &str,
         help: &str,
-        values: impl IntoIterator<Item = ([(&'l str, &'l str); 2], u64)>,
+        values: impl IntoIterator<Item = Value<'l>>,
     ) -> fmt::Result {
         let mut family = self
             .encoder

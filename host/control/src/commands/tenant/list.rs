@@ -5,7 +5,7 @@ use std::fmt;
 use axum::extract::{Extension, State};
 use axum::http::Method;
 use portcullis_dataplane::tenants::Tenant;
-use portcullis_metrics::{Label, Shed, TenantCounters};
+use portcullis_metrics::TenantCounts;
 use portcullis_policy::VerdictKind;
 use portcullis_rpc::{Call, Fault};
 use schemars::JsonSchema;
@@ -111,12 +111,17 @@ async fn list(State(control): Api, Extension(caller): Extension<Caller>) -> Answ
 
 impl TenantStatus {
     fn of(tenant: &Tenant, is_stored: bool) -> Self {
-        let sum =
-            |pick: &dyn Fn(&TenantCounters) -> u64| tenant.counters.iter().map(pick).sum::<u64>();
-        let verdict = |kind| sum(&|counters| counters.verdicts.value(kind));
-        let shed = Shed::ALL
-            .iter()
-            .map(|&kind| sum(&|counters| counters.shed.value(kind)));
+        let TenantCounts {
+            requests,
+            verdicts,
+            failed,
+            shed,
+            // Only `/metrics` shows these two.
+            monitored: _,
+            followed: _,
+            postponed,
+            refused_relays,
+        } = TenantCounts::of(&tenant.counters);
         let seat = &tenant.seat;
         let generation = seat.slot.current();
         let generation = generation.as_ref();
@@ -129,15 +134,15 @@ impl TenantStatus {
             generation: generation.map(|one| one.number),
             policy: generation.map(|one| one.policy.name().to_owned()),
             mode: seat.slot.mode().into(),
-            requests: sum(&|counters| counters.requests.value()),
-            relay: verdict(VerdictKind::Relay),
-            reject: verdict(VerdictKind::Reject),
-            drop: verdict(VerdictKind::Drop),
-            pass: verdict(VerdictKind::Pass),
-            failed: sum(&|counters| counters.failed.value()),
-            shed: shed.sum(),
-            postponed: sum(&|counters| counters.postponed.value()),
-            refused_relays: sum(&|counters| counters.refused_relays.value()),
+            requests,
+            relay: verdicts.value(VerdictKind::Relay),
+            reject: verdicts.value(VerdictKind::Reject),
+            drop: verdicts.value(VerdictKind::Drop),
+            pass: verdicts.value(VerdictKind::Pass),
+            failed,
+            shed: shed.total(),
+            postponed,
+            refused_relays,
             crossings: seat.scope.crossings(),
             dropped_log_lines: seat.scope.dropped_lines(),
             counters: seat.scope.counters().len() as u64,
