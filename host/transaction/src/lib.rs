@@ -44,6 +44,8 @@ mod wheel;
 #[cfg(test)]
 mod scenarios;
 #[cfg(test)]
+mod simulator;
+#[cfg(test)]
 mod testing;
 
 pub use config::{Config, Trying};

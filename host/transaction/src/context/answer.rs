@@ -17,8 +17,17 @@ impl<T: Clone> Context<T> {
         headers: &[(H, H)],
         tools: &mut Tools<T>,
     ) {
+        if !self.server.is_invite() && code == 408 {
+            return self.fall_silent(tools);
+        }
         self.phase = Phase::Answered;
         self.is_closed = true;
+        // As `Proxy::reject` writes them.
+        let code = if (200..700).contains(&code) {
+            code
+        } else {
+            500
+        };
         let Tools {
             proxy,
             index,
@@ -44,7 +53,7 @@ impl<T: Clone> Context<T> {
             return self.answer::<&str>(now, 487, "", &[], tools);
         }
         if !self.server.is_invite() && code == 408 {
-            return self.give_up(now, tools);
+            return self.fall_silent(tools);
         }
         // A 503 says that a target is overloaded, not this proxy.
         let sent = if code == 503 { 500 } else { code };
@@ -70,6 +79,13 @@ impl<T: Clone> Context<T> {
         } else {
             self.answer::<&str>(now, 500, "", &[], tools);
         }
+    }
+
+    /// Gives a request other than INVITE no answer. Until its sender gives up, copies are absorbed, and a 100 may still be due.
+    fn fall_silent(&mut self, tools: &mut Tools<T>) {
+        self.phase = Phase::Silent;
+        self.is_closed = true;
+        self.best.clear(&mut tools.buffers);
     }
 
     /// Ends without an answer: a request other than INVITE (RFC 4320 §4.2), or one that cannot be answered.

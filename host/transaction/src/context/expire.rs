@@ -69,7 +69,7 @@ impl<T: Clone> Context<T> {
                 self.end_pending(now, tools, |branch| !branch.is_ringing());
                 self.advance(now, tools);
             }
-            Phase::Answered => {}
+            Phase::Silent | Phase::Answered => {}
         }
     }
 

@@ -66,6 +66,8 @@ pub(crate) enum Phase {
     Running,
     /// The next step after all targets have failed.
     Asking,
+    /// The time at which the sender of a request other than INVITE gives up: it gets no answer (RFC 4320 §4.2).
+    Silent,
     /// Nothing: it has its answer.
     Answered,
 }
@@ -262,7 +264,7 @@ impl<T: Clone> Context<T> {
         self.close(now, reason, tools);
         match self.phase {
             Phase::Deciding | Phase::Asking => self.answer::<&str>(now, 487, "", &[], tools),
-            Phase::Running | Phase::Answered => self.advance(now, tools),
+            Phase::Running | Phase::Silent | Phase::Answered => self.advance(now, tools),
         }
     }
 

@@ -36,7 +36,20 @@ fn a_message_without_an_answer_gets_none_but_the_100() {
 fn a_408_to_a_message_is_not_passed_on() {
     let (mut call, _) = Call::start("MESSAGE", serial(&[0]));
     assert_eq!(call.answer(0, 408, ""), []);
-    call.is_gone_after(5_000);
+    let sent = call.sent_until(32_000);
+    assert_eq!(responses(&sent), [(3_500, 100)]);
+    assert_eq!(sent.len(), 1);
+    call.is_gone_after(37_000);
+}
+
+#[test]
+fn a_message_is_not_answered_408_by_a_decision_either() {
+    let mut host = Host::new(Config::default());
+    let caller = from_caller(Transport::Udp);
+    let id = host.begin(request("MESSAGE", 1, "").as_bytes(), &caller);
+    assert!(host.core.answer::<&str>(host.now, id, 408, "", &[]));
+    assert_eq!(responses(&host.go_to(37_000).0), [(3_500, 100)]);
+    assert!(host.core.is_empty());
 }
 
 #[test]

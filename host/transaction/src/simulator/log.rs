@@ -1,0 +1,172 @@
+//! What the host did, and the checks.
+
+use crate::event::End;
+use crate::outbox::What;
+use crate::testing::{code, header};
+
+/// The history of one request.
+#[derive(Debug, Default)]
+pub(super) struct Log {
+    is_invite: bool,
+    /// Final codes to the caller, in order, without copies.
+    finals: Vec<u16>,
+    last_response: String,
+    end: Option<End>,
+    pub(super) branches: Vec<Branch>,
+}
+
+/// The history of one target.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Branch {
+    /// Time of its request.
+    sent_at: Option<u64>,
+    request: String,
+    cancel: String,
+    /// The host has received a provisional response.
+    heard: bool,
+    /// The first final code that the host has received.
+    final_code: Option<u16>,
+    /// An error was reported.
+    pub(super) failed: bool,
+    /// Number of ACKs that the host has sent.
+    pub(super) acks: usize,
+}
+
+/// What the host must do with a response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Duty {
+    /// Send an ACK.
+    Acknowledge,
+    /// Pass a 2xx response on.
+    PassOn,
+    /// Anything.
+    None,
+}
+
+impl Log {
+    pub(super) fn new(is_invite: bool, targets: usize) -> Self {
+        Self {
+            is_invite,
+            branches: vec![Branch::default(); targets],
+            ..Self::default()
+        }
+    }
+
+    /// The host sends a message to the caller.
+    pub(super) fn response(&mut self, what: What, text: &str) {
+        if header(text, "CSeq").is_some_and(|cseq| cseq.ends_with("CANCEL")) {
+            assert_eq!(code(text), 200, "a CANCEL that matches is answered 200");
+            return;
+        }
+        if what == What::ResponseCopy {
+            assert_eq!(text, self.last_response, "a copy is the last response");
+            return;
+        }
+        let code = code(text);
+        assert_eq!(what, What::Response);
+        assert_eq!(
+            text.matches("\r\nVia:").count(),
+            1,
+            "our Via is removed: {text}"
+        );
+        assert!(
+            self.is_invite || code == 100 || code >= 200,
+            "RFC 4320 §4.1: {code}"
+        );
+        assert!(self.is_invite || code != 408, "RFC 4320 §4.2");
+        let is_success = (200..300).contains(&code);
+        if !(is_success && self.is_invite) {
+            assert!(self.finals.is_empty(), "{code} after {:?}", self.finals);
+        }
+        if code >= 200 {
+            self.finals.push(code);
+        }
+        if !(is_success && self.is_invite) {
+            text.clone_into(&mut self.last_response);
+        }
+    }
+
+    /// The host sends a message to a target.
+    pub(super) fn request(&mut self, at: u64, what: What, number: usize, text: &str) {
+        let branch = &mut self.branches[number];
+        match what {
+            What::Request => {
+                assert_eq!(branch.sent_at, None, "one request for each branch");
+                branch.sent_at = Some(at);
+                text.clone_into(&mut branch.request);
+            }
+            What::RequestCopy => {
+                assert_eq!(text, branch.request);
+                assert_eq!(branch.final_code, None, "a copy after the final response");
+                assert!(
+                    !(self.is_invite && branch.heard),
+                    "a copy after a provisional response"
+                );
+            }
+            What::Cancel => {
+                assert!(
+                    self.is_invite && branch.heard,
+                    "a CANCEL before a provisional response"
+                );
+                assert_eq!(branch.final_code, None, "a CANCEL after the final response");
+                if branch.cancel.is_empty() {
+                    text.clone_into(&mut branch.cancel);
+                }
+                assert_eq!(text, branch.cancel, "one CANCEL for each branch");
+            }
+            What::Ack => {
+                assert!(self.is_invite);
+                assert!(branch.final_code.is_some_and(|code| code >= 300));
+                branch.acks += 1;
+            }
+            What::Response | What::ResponseCopy => panic!("{what:?} to a target"),
+        }
+    }
+
+    /// The host is about to receive a response of a target. Returns what it must do.
+    pub(super) fn receives(&mut self, at: u64, number: usize, text: &str) -> Duty {
+        let branch = &mut self.branches[number];
+        let code = code(text);
+        if header(text, "CSeq").is_some_and(|cseq| cseq.ends_with("CANCEL")) {
+            return Duty::None;
+        }
+        branch.heard |= code < 200;
+        if code >= 200 && branch.final_code.is_none() {
+            branch.final_code = Some(code);
+        }
+        // Later, the client transaction may have ended.
+        let is_in_time = branch.sent_at.is_some_and(|sent| at < sent + 32_000);
+        if !self.is_invite || !is_in_time || branch.failed {
+            return Duty::None;
+        }
+        match branch.final_code {
+            Some(300..) if code >= 300 => Duty::Acknowledge,
+            Some(200..300) if (200..300).contains(&code) => Duty::PassOn,
+            Some(_) | None => Duty::None,
+        }
+    }
+
+    /// Number of final responses to the caller, without copies.
+    pub(super) fn finals(&self) -> usize {
+        self.finals.len()
+    }
+
+    pub(super) fn ended(&mut self, end: End) {
+        assert_eq!(self.end, None, "it ends once");
+        self.end = Some(end);
+    }
+
+    /// Nothing happens any more.
+    pub(super) fn check(&self) {
+        let end = self.end.expect("it has ended");
+        assert_eq!(end.code, self.finals.first().copied());
+        if self.is_invite {
+            assert!(!self.finals.is_empty(), "an INVITE is answered");
+        }
+        let tried = self
+            .branches
+            .iter()
+            .filter(|branch| branch.sent_at.is_some());
+        assert!(usize::from(end.attempts) >= tried.count());
+    }
+}
