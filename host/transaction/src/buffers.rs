@@ -7,14 +7,21 @@ const SIZES: [usize; 4] = [256, 512, 1_024, 2_048];
 #[derive(Debug, Default)]
 pub(crate) struct Buffers {
     free: [Vec<Vec<u8>>; SIZES.len()],
+    /// Bytes of the free ones.
+    kept: usize,
+    /// Bytes of those in use.
     lent: usize,
 }
+
+/// Bytes that are kept in any case. Beyond it, as much is kept as is in use.
+const KEPT: usize = 4 << 20;
 
 impl Buffers {
     /// A copy of these bytes.
     pub(crate) fn copy(&mut self, bytes: &[u8]) -> Vec<u8> {
         let class = SIZES.iter().position(|&size| bytes.len() <= size);
         let free = class.and_then(|class| self.free[class].pop());
+        self.kept -= free.as_ref().map_or(0, Vec::capacity);
         let mut buffer = free.unwrap_or_else(|| {
             let capacity = class.map_or(bytes.len(), |class| SIZES[class]);
             Vec::with_capacity(capacity)
@@ -30,10 +37,13 @@ impl Buffers {
         if buffer.capacity() == 0 {
             return;
         }
-        self.lent -= buffer.capacity();
-        let class = SIZES.iter().position(|&size| size == buffer.capacity());
+        let size = buffer.capacity();
+        self.lent -= size;
+        let class = SIZES.iter().position(|&class| class == size);
+        let class = class.filter(|_| self.kept + size <= self.lent.max(KEPT));
         if let Some(class) = class {
             buffer.clear();
+            self.kept += size;
             self.free[class].push(buffer);
         }
     }
@@ -74,5 +84,16 @@ mod tests {
         buffers.take_back(&mut long);
         assert_eq!(buffers.lent(), 0);
         assert!(buffers.free.iter().all(Vec::is_empty));
+    }
+
+    #[test]
+    fn after_a_flood_most_memory_goes_back() {
+        let mut buffers = Buffers::default();
+        let mut flood: Vec<_> = (0..4_096).map(|_| buffers.copy(&[1; 2_000])).collect();
+        assert_eq!(buffers.lent(), 8 << 20);
+        for buffer in &mut flood {
+            buffers.take_back(buffer);
+        }
+        assert_eq!((buffers.lent(), buffers.kept), (0, KEPT));
     }
 }

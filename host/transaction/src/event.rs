@@ -23,7 +23,7 @@ pub enum Event<T> {
         /// The transaction.
         id: Id,
     },
-    /// A target has its result.
+    /// A target has its result. A target whose time was over gets a second one if it answers 2xx after all.
     Outcome {
         /// The transaction.
         id: Id,

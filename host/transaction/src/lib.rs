@@ -6,7 +6,8 @@
 //!
 //! A request goes through these calls:
 //!
-//! 1. [`Transactions::receive`] finds no transaction for it. The policy decides. A rejection needs no transaction.
+//! 1. [`Transactions::receive`] finds no transaction for it. The caller has it checked for loops
+//!    ([`Proxy::is_loop`](portcullis_sip::Proxy::is_loop)), and the policy decides. A rejection needs no transaction.
 //! 2. [`Transactions::begin`] makes one, [`Transactions::plan`] names the targets in ranks.
 //! 3. For each target whose turn has come, [`Event::Start`] asks for its request: the caller resolves the target, writes the request with
 //!    [`Proxy::relay_branch`](portcullis_sip::Proxy::relay_branch), and passes it to [`Transactions::forward`].
@@ -56,8 +57,7 @@ pub use machine::{
 };
 pub use outbox::{Outgoing, What};
 pub use plan::{MOST_TARGETS, Plan, PlanError, StatusSet, Step, Target};
-pub use slab::{Id, Slab};
+pub use slab::Id;
 pub use time::Time;
 pub use timers::Timers;
 pub use transactions::{BeginError, Job, Receipt, Transactions, Usage};
-pub use wheel::Wheel;

@@ -1,6 +1,6 @@
 //! Records in slots that are used again.
 
-/// Names a record of a [`Slab`]. The id of a record that is gone names nothing, even when its slot is in use again.
+/// Names a transaction. The id of one that is gone names nothing, even when its place is in use again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Id {
     slot: u32,
@@ -9,7 +9,7 @@ pub struct Id {
 
 /// Records with ids that are checked, in memory that is kept.
 #[derive(Debug)]
-pub struct Slab<R> {
+pub(crate) struct Slab<R> {
     slots: Vec<Slot<R>>,
     free: Vec<u32>,
 }
@@ -22,32 +22,29 @@ struct Slot<R> {
 
 impl Id {
     /// The slot: unique among the records of a slab, and small.
-    pub fn slot(self) -> u32 {
+    pub(crate) fn slot(self) -> u32 {
         self.slot
     }
 }
 
 impl<R> Slab<R> {
     /// Number of records.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.slots.len() - self.free.len()
     }
 
     /// Whether there is no record.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
     /// Adds a record.
-    pub fn insert(&mut self, record: R) -> Id {
+    pub(crate) fn insert(&mut self, record: R) -> Id {
         self.insert_with(|_| record)
     }
 
-    /// Adds a record that has its own id.
-    ///
-    /// # Panics
-    /// With more than 2³² records, which no memory holds.
-    pub fn insert_with(&mut self, make: impl FnOnce(Id) -> R) -> Id {
+    /// Adds a record that has its own id. Panics with more than 2³² records, which no memory holds.
+    pub(crate) fn insert_with(&mut self, make: impl FnOnce(Id) -> R) -> Id {
         if let Some(slot) = self.free.pop() {
             let place = &mut self.slots[slot as usize];
             let generation = place.generation;
@@ -68,7 +65,7 @@ impl<R> Slab<R> {
     }
 
     /// Removes a record.
-    pub fn remove(&mut self, id: Id) -> Option<R> {
+    pub(crate) fn remove(&mut self, id: Id) -> Option<R> {
         let place = self.slots.get_mut(id.slot as usize)?;
         if place.generation != id.generation {
             return None;
@@ -80,37 +77,26 @@ impl<R> Slab<R> {
     }
 
     /// The record of this id.
-    pub fn record(&self, id: Id) -> Option<&R> {
+    pub(crate) fn record(&self, id: Id) -> Option<&R> {
         let place = self.slots.get(id.slot as usize)?;
         let is_same = place.generation == id.generation;
         place.record.as_ref().filter(|_| is_same)
     }
 
     /// The record of this id, to change it.
-    pub fn record_mut(&mut self, id: Id) -> Option<&mut R> {
+    pub(crate) fn record_mut(&mut self, id: Id) -> Option<&mut R> {
         let place = self.slots.get_mut(id.slot as usize)?;
         let is_same = place.generation == id.generation;
         place.record.as_mut().filter(|_| is_same)
     }
 
     /// The id of the record in a slot.
-    pub fn id_at(&self, slot: u32) -> Option<Id> {
+    pub(crate) fn id_at(&self, slot: u32) -> Option<Id> {
         let place = self.slots.get(slot as usize)?;
         place.record.as_ref()?;
         Some(Id {
             slot,
             generation: place.generation,
-        })
-    }
-
-    /// All records.
-    pub fn iter(&self) -> impl Iterator<Item = (Id, &R)> {
-        self.slots.iter().zip(0..).filter_map(|(place, slot)| {
-            let id = Id {
-                slot,
-                generation: place.generation,
-            };
-            Some((id, place.record.as_ref()?))
         })
     }
 }
@@ -140,7 +126,6 @@ mod tests {
         assert_eq!(slab.record(first), None);
         assert_eq!(slab.record_mut(second), Some(&mut "second"));
         assert_eq!(slab.id_at(0), Some(second));
-        assert_eq!(slab.iter().count(), 1);
         assert_eq!(slab.len(), 1);
     }
 }

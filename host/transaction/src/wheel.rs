@@ -16,7 +16,7 @@ const IDLE: u16 = u16::MAX;
 
 /// Timers by number, one time each. Numbers should be small: they index an array.
 #[derive(Debug)]
-pub struct Wheel {
+pub(crate) struct Wheel {
     /// The present tick: all earlier ones have been handled.
     tick: u64,
     heads: Box<[u32; LEVELS * SLOTS]>,
@@ -36,7 +36,7 @@ struct Timer {
 
 impl Wheel {
     /// Sets the timer `number` to this time; a previous time is forgotten.
-    pub fn arm(&mut self, number: u32, at: Time) {
+    pub(crate) fn arm(&mut self, number: u32, at: Time) {
         self.disarm(number);
         let index = number as usize;
         if index >= self.timers.len() {
@@ -48,7 +48,7 @@ impl Wheel {
     }
 
     /// Stops the timer.
-    pub fn disarm(&mut self, number: u32) {
+    pub(crate) fn disarm(&mut self, number: u32) {
         let is_armed = self
             .timers
             .get(number as usize)
@@ -60,18 +60,19 @@ impl Wheel {
     }
 
     /// The time that the timer is set to, rounded up to the tick at which it fires.
-    pub fn time_of(&self, number: u32) -> Option<Time> {
+    pub(crate) fn time_of(&self, number: u32) -> Option<Time> {
         let timer = self.timers.get(number as usize)?;
         (timer.slot != IDLE).then(|| time_of(timer.due))
     }
 
     /// Whether no timer is armed.
-    pub fn is_empty(&self) -> bool {
+    #[cfg(test)]
+    pub(crate) fn is_empty(&self) -> bool {
         self.armed == 0
     }
 
     /// When [`Wheel::fire`] should be called next. It may be earlier than the first timer, which then comes closer.
-    pub fn next(&self) -> Option<Time> {
+    pub(crate) fn next(&self) -> Option<Time> {
         let near = self.first_used(0, self.tick);
         let block = self.tick / SLOTS as u64 + 1;
         let far = self.first_used(1, block).map(|block| block * SLOTS as u64);
@@ -79,7 +80,7 @@ impl Wheel {
     }
 
     /// Disarms a timer that is due and returns its number; `None` when no timer is due any more.
-    pub fn fire(&mut self, now: Time) -> Option<u32> {
+    pub(crate) fn fire(&mut self, now: Time) -> Option<u32> {
         let last = now.as_millis() / TICK;
         loop {
             let first = self.heads[self.tick as usize % SLOTS];

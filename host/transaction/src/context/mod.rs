@@ -73,6 +73,11 @@ pub(crate) enum Phase {
 }
 
 impl<T: Clone> Context<T> {
+    /// A new transaction. `branches` is an empty list, of which only the memory is used.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the parts of a request, and where to store them"
+    )]
     pub(crate) fn new(
         now: Time,
         id: Id,
@@ -80,6 +85,7 @@ impl<T: Clone> Context<T> {
         message: Message<'_>,
         arrival: Arrival,
         back: Destination,
+        branches: Vec<Branch<T>>,
         tools: &mut Tools<T>,
     ) -> Self {
         let config = &tools.config;
@@ -107,7 +113,7 @@ impl<T: Clone> Context<T> {
             retry_on: StatusSet::EMPTY,
             asks_left: 0,
             breadth: max_breadth(message),
-            branches: Vec::new(),
+            branches,
             turn: Turn { round: 0, rank: 0 },
             best: Best::default(),
             is_closed: false,

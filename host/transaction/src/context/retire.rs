@@ -15,13 +15,13 @@ impl<T: Clone> Context<T> {
         self.server.rest() != Rest::Active && !self.branches.iter().any(Branch::is_live)
     }
 
-    /// Ends the transaction. Returns the absorber of its copies, if any can come.
+    /// Ends the transaction. Returns the absorber of its copies, if any can come, and the list of targets for the next transaction.
     pub(crate) fn retire(
         mut self,
         now: Time,
         absorbers: &mut Absorbers,
         tools: &mut Tools<T>,
-    ) -> Option<Id> {
+    ) -> (Option<Id>, Vec<Branch<T>>) {
         tools.events.push_back(Event::Ended {
             id: self.id,
             end: self.end(now),
@@ -43,7 +43,8 @@ impl<T: Clone> Context<T> {
         tools.buffers.take_back(&mut self.request);
         tools.buffers.take_back(&mut self.reply);
         tools.buffers.take_back(&mut self.reason);
-        absorber
+        self.branches.clear();
+        (absorber, self.branches)
     }
 
     fn end(&self, now: Time) -> End {

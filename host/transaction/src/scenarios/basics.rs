@@ -158,3 +158,32 @@ fn timer_c_cancels_a_callee_that_rings_too_long() {
     let sent = call.sent_until(222_000);
     assert_eq!(responses(&sent), [(222_000, 408)], "it ignores its CANCEL");
 }
+
+#[test]
+fn the_same_request_by_two_ways_is_two_transactions() {
+    // RFC 3261 §16.3: a proxy must not merge requests that an upstream fork or a spiral brings to it.
+    let (mut call, _) = Call::start("INVITE", serial(&[0]));
+    let merged = call.request.replacen("z9hG4bKcall1", "z9hG4bKfork2", 1);
+    let id = call
+        .host
+        .begin(merged.as_bytes(), &from_caller(Transport::Udp));
+    call.host
+        .core
+        .plan(call.host.now, id, serial(&[1]))
+        .unwrap();
+    let (sent, _) = call.host.go_to(0);
+    assert_eq!(one(&sent, What::Request).to, callee(1));
+    assert_eq!(call.host.core.usage().active, 2);
+    // A spiral: what was sent comes back with another request URI.
+    let spiral = call.out[0].replacen("sip:callee@", "sip:other@", 1);
+    let id = call.host.begin(spiral.as_bytes(), &from_callee(5));
+    call.host
+        .core
+        .plan(call.host.now, id, serial(&[2]))
+        .unwrap();
+    let (sent, _) = call.host.go_to(0);
+    assert_eq!(
+        one(&sent, What::Request).text.matches("\r\nVia:").count(),
+        3
+    );
+}

@@ -6,7 +6,8 @@ use portcullis_sip::Transport;
 
 use super::{Call, responses};
 use crate::config::{Config, Trying};
-use crate::testing::{Host, from_caller, request, serial};
+use crate::outbox::What;
+use crate::testing::{Host, from_callee, from_caller, request, response, serial};
 use crate::time::Time;
 use crate::transactions::{BeginError, Receipt};
 
@@ -113,4 +114,34 @@ fn a_limit_of_work_leaves_the_rest_for_the_next_call() {
     assert_eq!(host.drain().0.len(), 3);
     assert!(host.core.expire(host.now, 3));
     assert_eq!(host.drain().0.len(), 2);
+}
+
+#[test]
+fn a_thousand_calls_leave_nothing() {
+    let mut host = Host::new(Config::default());
+    for call in 0..1_000 {
+        let invite = request("INVITE", call, "");
+        let id = host.begin(invite.as_bytes(), &from_caller(Transport::Udp));
+        host.core.plan(host.now, id, serial(&[0])).unwrap();
+        let (sent, _) = host.drain();
+        let out = sent.iter().find(|sent| sent.what == What::Request).unwrap();
+        if call % 3 != 0 {
+            let code = if call % 3 == 1 { 200 } else { 486 };
+            let answer = response(code, &out.text, "x", "");
+            assert_eq!(
+                host.receive(answer.as_bytes(), &from_callee(0)),
+                Receipt::Handled
+            );
+        }
+        if call % 3 == 2 {
+            let ack = request("ACK", call, "");
+            host.receive(ack.as_bytes(), &from_caller(Transport::Udp));
+        }
+        host.go_to(call * 7);
+    }
+    let usage = host.core.usage();
+    assert_eq!((usage.active, usage.absorbers), (334, 666));
+    host.go_to(999 * 7 + 64_000);
+    assert!(host.core.is_empty());
+    assert_eq!(host.core.usage().bytes, 0);
 }

@@ -12,6 +12,7 @@ use portcullis_sip::{
 use thiserror::Error;
 
 use crate::absorber::Absorbers;
+use crate::branch::Branch;
 use crate::config::Config;
 use crate::context::{Context, Phase};
 use crate::directory::{Directory, Place};
@@ -37,7 +38,12 @@ pub struct Transactions<T> {
     directory: Directory,
     /// One timer for each active transaction, by its slot.
     wheel: Wheel,
+    /// Empty lists of targets, with their memory.
+    spare: Vec<Vec<Branch<T>>>,
 }
+
+/// Most lists of targets that are kept.
+const MOST_SPARE: usize = 4_096;
 
 /// Why a request cannot become a transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -83,6 +89,7 @@ impl<T: Clone> Transactions<T> {
             absorbers: Absorbers::default(),
             directory: Directory::default(),
             wheel: Wheel::default(),
+            spare: Vec::new(),
         }
     }
 
@@ -108,11 +115,13 @@ impl<T: Clone> Transactions<T> {
         if self.is_full() && !is_within_dialog(message) {
             return Err(BeginError::Full);
         }
+        let branches = self.spare.pop().unwrap_or_default();
         let Self {
             tools, contexts, ..
         } = self;
-        let id =
-            contexts.insert_with(|id| Context::new(now, id, name, message, *arrival, back, tools));
+        let id = contexts.insert_with(|id| {
+            Context::new(now, id, name, message, *arrival, back, branches, tools)
+        });
         self.enter(name.transaction, Place::Active(id.slot()));
         self.settle(now, id);
         Ok(id)
@@ -299,7 +308,10 @@ impl<T: Clone> Transactions<T> {
         self.wheel.disarm(id.slot());
         let transaction = context.peer.name.transaction;
         self.directory.remove(transaction, Place::Active(id.slot()));
-        let absorber = context.retire(now, &mut self.absorbers, &mut self.tools);
+        let (absorber, branches) = context.retire(now, &mut self.absorbers, &mut self.tools);
+        if self.spare.len() < MOST_SPARE {
+            self.spare.push(branches);
+        }
         if let Some(absorber) = absorber {
             self.enter(transaction, Place::Ended(absorber.slot()));
         }

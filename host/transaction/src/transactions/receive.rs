@@ -39,7 +39,8 @@ enum Kinds {
 
 impl<T: Clone> Transactions<T> {
     /// Handles a message that [`Proxy::receive`](portcullis_sip::Proxy::receive) has found valid: a request that it leaves to the policy, an
-    /// ACK that it absorbs, or a response.
+    /// ACK that it absorbs, or a response. What `Proxy::receive` says of the latter two holds only if no transaction has handled them here:
+    /// an absorbed ACK that is [`Receipt::Stateless`] ends, and a response goes back by its Vias if it is.
     pub fn receive(&mut self, now: Time, message: Message<'_>, arrival: &Arrival) -> Receipt {
         match message.start_line() {
             StartLine::Request { method, .. } => {
