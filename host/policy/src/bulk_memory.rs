@@ -308,10 +308,9 @@ mod tests {
     use std::fmt::Write as _;
     use std::sync::LazyLock;
 
-    use proptest::prelude::*;
-    use wasmtime::{Engine, Instance, Memory, Module, Store, TypedFunc};
-
     use super::*;
+    use crate::lab::{Lab, compiled};
+    use proptest::prelude::*;
 
     /// Three operations on a memory of four pages whose bytes differ, and a segment of more than a piece.
     fn text() -> String {
@@ -333,51 +332,21 @@ mod tests {
         )
     }
 
-    struct Lab {
-        store: Store<()>,
-        memory: Memory,
-        instance: Instance,
-    }
-
-    impl Lab {
-        fn new(module: &Module) -> Self {
-            let mut store = Store::new(module.engine(), ());
-            let instance = Instance::new(&mut store, module, &[]).unwrap();
-            let memory = instance.get_memory(&mut store, "memory").unwrap();
-            for (at, byte) in memory.data_mut(&mut store).iter_mut().enumerate() {
-                *byte = (at.wrapping_mul(2_654_435_761) >> 16) as u8;
-            }
-            Self {
-                store,
-                memory,
-                instance,
-            }
-        }
-
-        /// Whether the function returned, and the memory after it.
-        fn does(mut self, name: &str, arguments: (u32, u32, u32)) -> (bool, Vec<u8>) {
-            let function: TypedFunc<(u32, u32, u32), ()> =
-                self.instance.get_typed_func(&mut self.store, name).unwrap();
-            let done = function.call(&mut self.store, arguments);
-            (done.is_ok(), self.memory.data(&self.store).to_vec())
-        }
-    }
-
     /// The original module, and the rewritten one.
-    static BOTH: LazyLock<[Module; 2]> = LazyLock::new(|| {
+    static BOTH: LazyLock<[wasmtime::Module; 2]> = LazyLock::new(|| {
         let plain = wat::parse_str(text()).unwrap();
         let rewritten = module(&plain).unwrap();
         assert!(matches!(rewritten, Cow::Owned(_)));
-        let engine = Engine::default();
-        [&*plain, &*rewritten].map(|file| Module::new(&engine, file).unwrap())
+        compiled([&plain, &rewritten])
     });
 
     fn compare(name: &str, arguments: (u32, u32, u32)) {
         let [plain, rewritten] = &*BOTH;
-        let expected = Lab::new(plain).does(name, arguments);
-        let found = Lab::new(rewritten).does(name, arguments);
-        assert_eq!(found.0, expected.0, "{name} {arguments:?}");
-        assert!(found.1 == expected.1, "{name} {arguments:?}");
+        let mut expected = Lab::new(plain);
+        let mut found = Lab::new(rewritten);
+        let done = found.does(name, arguments);
+        assert_eq!(done, expected.does(name, arguments), "{name} {arguments:?}");
+        assert!(found.memory() == expected.memory(), "{name} {arguments:?}");
     }
 
     #[test]

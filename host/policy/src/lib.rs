@@ -76,6 +76,8 @@ mod inspect;
 mod interfaces;
 #[cfg(any(test, feature = "invariants"))]
 pub mod invariants;
+#[cfg(test)]
+mod lab;
 mod limits;
 mod module;
 mod panic;

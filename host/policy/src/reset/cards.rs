@@ -418,9 +418,10 @@ mod tests {
     use std::sync::LazyLock;
 
     use proptest::prelude::*;
-    use wasmtime::{Engine, Global, Instance, Memory, Store, TypedFunc};
+    use wasmtime::TypedFunc;
 
     use super::*;
+    use crate::lab::{Lab, compiled, first};
 
     const SIZE: usize = 2 << 16;
 
@@ -484,46 +485,8 @@ mod tests {
     static BOTH: LazyLock<[wasmtime::Module; 2]> = LazyLock::new(|| {
         let plain = wat::parse_str(text()).unwrap();
         let marked = marked(&plain).unwrap();
-        let engine = Engine::default();
-        [&plain, &marked].map(|file| wasmtime::Module::new(&engine, file).unwrap())
+        compiled([&plain, &marked])
     });
-
-    struct Lab {
-        store: Store<()>,
-        instance: Instance,
-        memory: Memory,
-    }
-
-    impl Lab {
-        fn new(module: &wasmtime::Module) -> Self {
-            let mut store = Store::new(module.engine(), ());
-            let instance = Instance::new(&mut store, module, &[]).unwrap();
-            let memory = instance.get_memory(&mut store, "memory").unwrap();
-            for (at, byte) in memory.data_mut(&mut store).iter_mut().enumerate() {
-                *byte = first(at);
-            }
-            Self {
-                store,
-                instance,
-                memory,
-            }
-        }
-
-        fn does(&mut self, name: &str, arguments: (u32, u32, u32)) -> bool {
-            let function: TypedFunc<(u32, u32, u32), ()> =
-                self.instance.get_typed_func(&mut self.store, name).unwrap();
-            function.call(&mut self.store, arguments).is_ok()
-        }
-
-        fn marks(&mut self) -> u64 {
-            let global: Global = self.instance.get_global(&mut self.store, EXPORT).unwrap();
-            global.get(&mut self.store).unwrap_i64().cast_unsigned()
-        }
-    }
-
-    fn first(at: usize) -> u8 {
-        (at.wrapping_mul(2_654_435_761) >> 16) as u8 | 1
-    }
 
     /// The marked module has the same effect as the original one, and every byte that it changed is in a marked card.
     fn compare(name: &str, arguments: (u32, u32, u32)) -> Result<(), TestCaseError> {
@@ -538,11 +501,11 @@ mod tests {
             name,
             arguments
         );
-        let memory = found.memory.data(&found.store).to_vec();
-        prop_assert!(memory == expected.memory.data(&expected.store));
+        prop_assert!(found.memory() == expected.memory());
         let mut ranges = Vec::new();
-        each_range(found.marks(), SIZE, |range| ranges.push(range));
-        let changed = memory
+        each_range(found.global(EXPORT), SIZE, |range| ranges.push(range));
+        let changed = found
+            .memory()
             .iter()
             .enumerate()
             .filter(|(at, byte)| **byte != first(*at));
@@ -592,7 +555,7 @@ mod tests {
         assert!(lab.does("i32.store8", (5 * 2_048, 1, 0)));
         assert!(lab.does("memory.fill", (9 * 2_048, 1, 2_049)));
         assert!(lab.does("memory.fill", (63 * 2_048, 1, 0)));
-        assert_eq!(lab.marks(), 1 << 5 | 1 << 9 | 1 << 10);
+        assert_eq!(lab.global(EXPORT), 1 << 5 | 1 << 9 | 1 << 10);
     }
 
     #[test]

@@ -1,29 +1,26 @@
 //! `policy.activate`: activate a generation.
 
-use axum::extract::{Extension, State};
-use axum::http::Method;
 use portcullis_rpc::{Call, Fault};
 
-use super::{
-    CHANGES, Change, Changed, Dispatch, FromCall, GenerationQuery, Procedure, expect, fault,
-    generation,
-};
+use super::role::{self, Chosen, Role, Words};
+use super::{Changed, FromCall, Procedure};
 use crate::Control;
 use crate::caller::Caller;
-use crate::operation::{Answer, Api, Given, Operation, Routes, Segments, answer};
+use crate::operation::Routes;
 
 /// `policy.activate`.
 #[derive(Debug)]
-pub(crate) struct Activate {
-    pub(crate) seat: String,
-    pub(crate) generation: u64,
-}
+pub(crate) struct Activate(Chosen);
 
 impl FromCall for Activate {
     fn from_call(call: &Call) -> Result<Self, Fault> {
-        let [seat, number] = expect(call, ["seat", "generation"])?;
-        let generation = generation(&number)?;
-        Ok(Self { seat, generation })
+        Chosen::from_call(call).map(Self)
+    }
+}
+
+impl From<Chosen> for Activate {
+    fn from(chosen: Chosen) -> Self {
+        Self(chosen)
     }
 }
 
@@ -31,46 +28,23 @@ impl Procedure for Activate {
     type Reply = Changed;
 
     fn seat(&self) -> Option<&str> {
-        Some(&self.seat)
+        Some(&self.0.seat)
     }
 
     async fn execute(self, control: &Control, caller: &Caller) -> Result<Changed, Fault> {
-        let by = caller.to_string();
-        let activated = control
-            .registry
-            .deployments()
-            .activate(&self.seat, self.generation, &by);
-        let activated = activated.await.map_err(|error| fault(&error))?;
-        Ok(Changed::new(control, Change::Activated, &activated).await)
+        self.0.give(Role::Active, control, caller).await
     }
 }
 
 impl Activate {
     /// `POST /v1/policies/{seat}/activate`.
     pub(crate) fn operation(routes: Routes) -> Routes {
-        let post = Operation::new::<Changed>(
-            Method::POST,
-            "/v1/policies/{seat}/activate",
-            "activatePolicy",
-            "Activate a generation",
-        );
-        let post = post
-            .query::<GenerationQuery>(&["generation"])
-            .answers(200, "The generation is active");
-        routes.on(post.refuses(CHANGES), activate)
+        let words = Words {
+            path: "/v1/policies/{seat}/activate",
+            id: "activatePolicy",
+            summary: "Activate a generation",
+            done: "The generation is active",
+        };
+        role::operation::<Self>(routes, &words)
     }
-}
-
-async fn activate(
-    State(control): Api,
-    Extension(caller): Extension<Caller>,
-    Segments(seat): Segments<String>,
-    Given(query): Given<GenerationQuery>,
-) -> Answer {
-    let generation = generation(&query.generation.unwrap_or_default())?;
-    answer(
-        Activate { seat, generation }
-            .dispatch(&control, &caller)
-            .await,
-    )
 }

@@ -7,10 +7,8 @@ use portcullis_rpc::{Call, Fault};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{
-    CHANGES, Change, Changed, Dispatch, FromCall, Procedure, SHARE, expect, fault, generation,
-    share,
-};
+use super::role::{Chosen, Role};
+use super::{CHANGES, Changed, Dispatch, FromCall, Procedure, SHARE, expect, generation, share};
 use crate::Control;
 use crate::caller::Caller;
 use crate::operation::{Answer, Api, Given, Operation, Routes, Segments, answer};
@@ -56,13 +54,15 @@ impl Procedure for Canary {
     }
 
     async fn execute(self, control: &Control, caller: &Caller) -> Result<Changed, Fault> {
-        let (by, trial) = (caller.to_string(), Trial::Canary(self.share));
-        let registry = &control.registry;
-        let tried = registry
-            .deployments()
-            .try_out(&self.seat, self.generation, trial, &by);
-        let tried = tried.await.map_err(|error| fault(&error))?;
-        Ok(Changed::new(control, Change::Canary, &tried).await)
+        let Self {
+            seat,
+            generation,
+            share,
+        } = self;
+        let role = Role::Candidate(Trial::Canary(share));
+        Chosen { seat, generation }
+            .give(role, control, caller)
+            .await
     }
 }
 

@@ -9,6 +9,7 @@ mod mode;
 mod pull;
 mod push;
 mod reload;
+mod role;
 mod rollback;
 mod shadow;
 mod status;

@@ -1,30 +1,27 @@
 //! `policy.shadow`: start a shadow trial.
 
-use axum::extract::{Extension, State};
-use axum::http::Method;
 use portcullis_policy::Trial;
 use portcullis_rpc::{Call, Fault};
 
-use super::{
-    CHANGES, Change, Changed, Dispatch, FromCall, GenerationQuery, Procedure, expect, fault,
-    generation,
-};
+use super::role::{self, Chosen, Role, Words};
+use super::{Changed, FromCall, Procedure};
 use crate::Control;
 use crate::caller::Caller;
-use crate::operation::{Answer, Api, Given, Operation, Routes, Segments, answer};
+use crate::operation::Routes;
 
 /// `policy.shadow`.
 #[derive(Debug)]
-pub(crate) struct Shadow {
-    pub(crate) seat: String,
-    pub(crate) generation: u64,
-}
+pub(crate) struct Shadow(Chosen);
 
 impl FromCall for Shadow {
     fn from_call(call: &Call) -> Result<Self, Fault> {
-        let [seat, number] = expect(call, ["seat", "generation"])?;
-        let generation = generation(&number)?;
-        Ok(Self { seat, generation })
+        Chosen::from_call(call).map(Self)
+    }
+}
+
+impl From<Chosen> for Shadow {
+    fn from(chosen: Chosen) -> Self {
+        Self(chosen)
     }
 }
 
@@ -32,46 +29,25 @@ impl Procedure for Shadow {
     type Reply = Changed;
 
     fn seat(&self) -> Option<&str> {
-        Some(&self.seat)
+        Some(&self.0.seat)
     }
 
     async fn execute(self, control: &Control, caller: &Caller) -> Result<Changed, Fault> {
-        let by = caller.to_string();
-        let registry = &control.registry;
-        let tried = registry
-            .deployments()
-            .try_out(&self.seat, self.generation, Trial::Shadow, &by);
-        let tried = tried.await.map_err(|error| fault(&error))?;
-        Ok(Changed::new(control, Change::Shadowing, &tried).await)
+        self.0
+            .give(Role::Candidate(Trial::Shadow), control, caller)
+            .await
     }
 }
 
 impl Shadow {
     /// `POST /v1/policies/{seat}/shadow`.
     pub(crate) fn operation(routes: Routes) -> Routes {
-        let post = Operation::new::<Changed>(
-            Method::POST,
-            "/v1/policies/{seat}/shadow",
-            "shadowPolicy",
-            "Start a shadow trial, in which a generation evaluates requests without effect",
-        );
-        let post = post
-            .query::<GenerationQuery>(&["generation"])
-            .answers(200, "The generation is in a shadow trial");
-        routes.on(post.refuses(CHANGES), shadow)
+        let words = Words {
+            path: "/v1/policies/{seat}/shadow",
+            id: "shadowPolicy",
+            summary: "Start a shadow trial, in which a generation evaluates requests without effect",
+            done: "The generation is in a shadow trial",
+        };
+        role::operation::<Self>(routes, &words)
     }
-}
-
-async fn shadow(
-    State(control): Api,
-    Extension(caller): Extension<Caller>,
-    Segments(seat): Segments<String>,
-    Given(query): Given<GenerationQuery>,
-) -> Answer {
-    let generation = generation(&query.generation.unwrap_or_default())?;
-    answer(
-        Shadow { seat, generation }
-            .dispatch(&control, &caller)
-            .await,
-    )
 }
