@@ -21,7 +21,7 @@ struct Browser {
 impl Browser {
     /// Opens a page. `extra` are further switches.
     fn open(url: &str, extra: &[String], out: Stdio) -> Self {
-        let profile = tempfile::tempdir().expect("a temporary folder can be made");
+        let profile = tempfile::tempdir().expect("a temporary directory can be made");
         let child = Command::new("chromium")
             .args([
                 "--headless",
@@ -212,7 +212,7 @@ fn peers_a_page_whose_name_resolves_to_the_host_reads_nothing() {
     let host = open_host();
     let control = host.lease().addr(1, 8060);
     let rules = format!("--host-resolver-rules=MAP evil.example {}", control.ip());
-    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let folder = tempfile::tempdir().expect("a temporary directory can be made");
     let (own, foreign) = (
         dump(folder.path(), &format!("http://{control}/"), &rules),
         dump(

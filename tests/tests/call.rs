@@ -65,7 +65,7 @@ fn assert_success(output: &Output, host: &Host) {
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr),
         std::fs::read_dir(host.folder())
-            .expect("the folder can be read")
+            .expect("the directory can be read")
             .flatten()
             .filter(|e| e.file_name().to_string_lossy().contains("_errors"))
             .filter_map(|e| std::fs::read_to_string(e.path()).ok())
@@ -77,7 +77,7 @@ fn assert_success(output: &Output, host: &Host) {
 fn statistics(host: &Host, name: &str) -> (Vec<String>, Vec<String>) {
     let stem = name.trim_end_matches(".xml");
     let file = std::fs::read_dir(host.folder())
-        .expect("the folder can be read")
+        .expect("the directory can be read")
         .flatten()
         .find(|e| {
             let file = e.file_name().to_string_lossy().into_owned();

@@ -26,7 +26,7 @@ fn text(output: &Output) -> String {
 
 #[test]
 fn check_reports_every_error_with_line_and_correction() {
-    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let folder = tempfile::tempdir().expect("a temporary directory can be made");
     std::fs::write(
         folder.path().join("portcullis.toml"),
         "workers = 0\nlisten = [\"udp:nonsense\"]\ncolour = \"red\"\n\n[relay]\nnext-hop = \"http://example.com\"\n\n\
@@ -54,7 +54,7 @@ fn check_reports_every_error_with_line_and_correction() {
 
 #[test]
 fn check_accepts_a_good_configuration() {
-    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let folder = tempfile::tempdir().expect("a temporary directory can be made");
     std::fs::write(
         folder.path().join("portcullis.toml"),
         format!("[policy]\nfile = {:?}\n", policy("address-acl")),
@@ -66,7 +66,7 @@ fn check_accepts_a_good_configuration() {
 
 #[test]
 fn address_rows_are_added_shown_and_removed_in_kamctls_words() {
-    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let folder = tempfile::tempdir().expect("a temporary directory can be made");
     let said = text(&run(
         folder.path(),
         "address add 250 10.8.203.139 32 5060 TestServer",
@@ -104,7 +104,7 @@ fn address_rows_are_added_shown_and_removed_in_kamctls_words() {
 
 #[test]
 fn address_add_refuses_what_the_host_would_skip() {
-    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let folder = tempfile::tempdir().expect("a temporary directory can be made");
     for (words, names) in [
         ("0 10.0.0.1", "0"),
         ("200 10.0.0.1 33", "33"),
@@ -120,7 +120,7 @@ fn address_add_refuses_what_the_host_would_skip() {
 
 #[test]
 fn inspect_shows_what_a_policy_is() {
-    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let folder = tempfile::tempdir().expect("a temporary directory can be made");
     let output = run(
         folder.path(),
         &format!("policy inspect {}", policy("address-acl").display()),
@@ -146,7 +146,7 @@ fn probe_shows_the_answer() {
 
 #[test]
 fn a_host_that_is_not_running_is_reported() {
-    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let folder = tempfile::tempdir().expect("a temporary directory can be made");
     let control = portcullis_testkit::lease::Lease::new().addr(1, 8060);
     std::fs::write(
         folder.path().join("portcullis.toml"),
@@ -192,7 +192,7 @@ fn sigterm_ends_the_host() {
 
 #[test]
 fn every_command_has_help() {
-    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let folder = tempfile::tempdir().expect("a temporary directory can be made");
     for words in [
         "",
         "serve",

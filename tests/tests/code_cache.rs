@@ -40,7 +40,7 @@ fn cache(folder: &Path) -> PathBuf {
 
 /// The files of all entries.
 fn entries(folder: &Path) -> Vec<PathBuf> {
-    let files = fs::read_dir(cache(folder)).expect("the folder is there");
+    let files = fs::read_dir(cache(folder)).expect("the directory is there");
     let paths = files.map(|file| file.expect("it can be read").path());
     paths.filter(|path| !path.ends_with("key")).collect()
 }
@@ -52,7 +52,7 @@ fn counts(host: &Host) -> [f64; 2] {
 }
 
 fn folder() -> TempDir {
-    tempfile::tempdir().expect("a temporary folder can be made")
+    tempfile::tempdir().expect("a temporary directory can be made")
 }
 
 #[test]
@@ -120,7 +120,7 @@ fn a_directory_that_others_can_access_is_not_used() {
     assert_eq!(
         mode(),
         0o770,
-        "whose folder it is, is not for the host to say"
+        "whose directory it is, is not for the host to say"
     );
     let checked = host.run("check");
     assert!(checked.contains("chmod 0700"), "{checked}");

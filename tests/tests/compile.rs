@@ -1,4 +1,4 @@
-//! Files that take long to compile.
+//! Policies that take long to compile: limits of the compiler process, and its confinement.
 
 #![forbid(unsafe_code)]
 
@@ -94,7 +94,7 @@ fn one_seat_compiles_one_policy_at_a_time() {
 
 #[test]
 fn a_check_has_the_bounds_of_a_host() {
-    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let folder = tempfile::tempdir().expect("a temporary directory can be made");
     let write = |name: &str, bytes: &[u8]| {
         std::fs::write(folder.path().join(name), bytes).expect("a file can be written");
     };
@@ -114,7 +114,7 @@ fn a_check_has_the_bounds_of_a_host() {
     let (code, said) = check("large.wasm");
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("compile-time"), "{said}");
-    // The limit of processor time ends it, unless others had the processor for ten times as long.
+    // The limit of processor time ends the compilation, unless other processes used the processor for ten times as long.
     let is_starved = said.contains("it did not get 1s of processor time within 10s");
     if !is_starved || begun.elapsed() < Duration::from_secs(10) {
         assert!(said.contains("it exceeded 1s of processor time"), "{said}");
@@ -123,10 +123,10 @@ fn a_check_has_the_bounds_of_a_host() {
     assert_eq!(code, Some(0), "{said}");
 }
 
-/// It reaches nothing then but what it writes to.
+/// `portcullis policy inspect` parses the file in a process that can open no other file.
 #[test]
-fn a_look_at_a_file_is_confined_and_works() {
-    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+fn inspecting_a_file_works_while_confined() {
+    let folder = tempfile::tempdir().expect("a temporary directory can be made");
     let small = folder.path().join("small.wasm");
     std::fs::write(&small, rejecting(486, "small")).expect("a file can be written");
     let inspect = |file: &std::path::Path| {
@@ -153,7 +153,7 @@ fn a_look_at_a_file_is_confined_and_works() {
     assert!(said.contains("cannot read"), "{said}");
 }
 
-/// The processes that a host has started and that still run.
+/// Number of running processes that the host has started.
 fn children(host: &Host) -> usize {
     let tasks = std::fs::read_dir(format!("/proc/{}/task", host.pid())).expect("the host runs");
     let children = tasks.flatten().map(|task| {
@@ -183,24 +183,24 @@ fn the_operator_does_not_wait_behind_tenants() {
             let (host, ended) = (&host, &ended);
             scope.spawn(move || {
                 let words = format!("policy push {name} large.wasm");
-                // It may be ended for the time that it takes, or not.
+                // Whether the compilation exceeds its time limit does not matter here.
                 host.command_as(token, &words);
                 ended.fetch_add(1, Ordering::Relaxed);
             });
         }
-        // One at the start asks what a compiler can reach; it has ended by the time both of these run.
-        wait::until("both files are compiled", || {
+        // At its start, the host runs one more compiler to test its confinement; that one has ended before both of these run.
+        wait::until("both files are being compiled", || {
             (children(&host) == 2).then_some(())
         });
         let (code, told) = host.push("other", "arrival=activate", &rejecting(487, "quick"));
         assert_eq!(code, 201, "{told}");
-        // Nor at the seat of a tenant whose people are sending one.
+        // The operator does not wait at the seat of a tenant that is pushing a policy either.
         let (code, told) = host.push("one", "arrival=activate", &rejecting(486, "mended"));
         assert_eq!(code, 201, "{told}");
         assert_eq!(
             ended.load(Ordering::Relaxed),
             0,
-            "both still have their turns"
+            "both compilations still run"
         );
     });
     let mut caller = host.udp(10);
@@ -213,8 +213,8 @@ fn a_compiler_reaches_nothing() {
     let host = start("deadline = \"100ms\"");
     let check = String::from_utf8(host.command("check").stdout).expect("text");
     let line = check.lines().find(|line| line.starts_with("compiler"));
-    let line = line.expect("check tells of it");
-    // Everything is tried by the process itself. A kernel without filters of system calls cannot be asked to refuse.
+    let line = line.expect("check reports on the compiler");
+    // A compiler process tests its own confinement. A kernel without seccomp filters cannot confine system calls.
     let own = std::fs::read_to_string("/proc/self/status").expect("this process runs");
     if own.contains("Seccomp_filters:") {
         assert!(

@@ -57,7 +57,7 @@ fn the_start_line_lists_the_interfaces_and_their_files_are_removed_at_the_end() 
 
 #[test]
 fn files_of_an_ended_host_are_replaced_and_those_of_a_running_one_are_not() {
-    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let folder = tempfile::tempdir().expect("a temporary directory can be made");
     let path = |name: &str| folder.path().join(name).display().to_string();
     let build = || {
         Builder::new()
@@ -422,7 +422,7 @@ fn commands_find_the_token_that_the_host_generates() {
 
     assert!(host.run("address reload").starts_with("Reload OK"));
     // In another directory, the commands say where they looked.
-    let elsewhere = tempfile::tempdir().expect("a temporary folder can be made");
+    let elsewhere = tempfile::tempdir().expect("a temporary directory can be made");
     let run = |variable: &str| {
         Command::new(portcullis_testkit::binary())
             .current_dir(elsewhere.path())
@@ -496,7 +496,7 @@ fn http_requires_its_token() {
 
 #[test]
 fn each_control_interface_can_be_off() {
-    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let folder = tempfile::tempdir().expect("a temporary directory can be made");
     let config = folder.path().join("portcullis.toml");
     fs::write(&config, "[control]\nlisten = \"\"\n").expect("a configuration can be written");
     let run = |words: &[&str]| {

@@ -233,7 +233,7 @@ fn peers_a_wrong_version_is_an_error_only_for_policies_that_query_the_table() {
 /// A certificate is verified with the authority in the URL only.
 #[test]
 fn peers_connections_to_the_database_are_encrypted_and_verified() {
-    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let folder = tempfile::tempdir().expect("a temporary directory can be made");
     let database = MariaDb::start_with(|addr| {
         authority(&folder, "ca");
         authority(&folder, "other");
@@ -301,7 +301,7 @@ fn peers_connections_to_the_database_are_encrypted_and_verified() {
 /// Certificates of the same authority for another host.
 #[test]
 fn peers_a_certificate_of_another_host_is_refused() {
-    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let folder = tempfile::tempdir().expect("a temporary directory can be made");
     let database = MariaDb::start_with(|_| {
         authority(&folder, "ca");
         certificate(&folder, "server", "DNS:db.example");
@@ -339,7 +339,7 @@ fn peers_a_certificate_of_another_host_is_refused() {
 /// Digests of tokens and headers of calls are not readable by other users, whatever the umask.
 #[test]
 fn files_are_not_readable_by_other_users() {
-    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let folder = tempfile::tempdir().expect("a temporary directory can be made");
     let script = "umask 0; exec \"$0\" address add 200 192.0.2.1";
     let made = Command::new("sh")
         .args(["-c", script])

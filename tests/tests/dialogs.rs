@@ -183,7 +183,7 @@ fn policies_are_called_within_dialogs_if_configured() {
 
 #[test]
 fn another_process_with_the_key_file_recognises_the_dialog() {
-    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let folder = tempfile::tempdir().expect("a temporary directory can be made");
     let file = folder.path().join("seal.key");
     let key_file = format!("key-file = {file:?}");
     let (first, mut callee) = start(Builder::new().set("sip", &key_file), "");

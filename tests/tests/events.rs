@@ -30,7 +30,7 @@ const CHOSEN: [&str; 14] = [
 
 /// Calls a function with each source file of the host.
 fn each_source(folder: &Path, visit: &mut impl FnMut(&Path, &str)) {
-    for entry in fs::read_dir(folder).expect("the folder can be read") {
+    for entry in fs::read_dir(folder).expect("the directory can be read") {
         let path = entry.expect("an entry").path();
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         if path.is_dir() {

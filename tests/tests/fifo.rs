@@ -22,9 +22,9 @@ fn fifo_request(method: &str, reply_name: &str) -> Vec<u8> {
     format!("{request}\n").into_bytes()
 }
 
-/// A host whose reply pipes are in its own folder.
+/// A host whose reply pipes are in its own directory.
 fn start_with_pipes() -> (Host, tempfile::TempDir) {
-    let pipes = tempfile::tempdir_in("/tmp").expect("a temporary folder can be made");
+    let pipes = tempfile::tempdir_in("/tmp").expect("a temporary directory can be made");
     let host = open_all(Builder::new())
         .set("control", &format!("fifo-reply-dir = {:?}", pipes.path()))
         .start();

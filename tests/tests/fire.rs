@@ -59,7 +59,7 @@ fn peers_reloads_by_all_clients_under_fire() {
     let builder = Builder::new();
     let callers: Vec<_> = [10, 11, 12, 13].map(|n| builder.lease().ip(n)).into();
     states::create(&database, &callers);
-    let rules = tempfile::tempdir().expect("a temporary folder can be made");
+    let rules = tempfile::tempdir().expect("a temporary directory can be made");
     let host = Tools::doors(builder)
         .policy(policy("oracle"))
         .database(&database.url())

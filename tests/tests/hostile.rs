@@ -9,7 +9,7 @@ use portcullis_testkit::wait;
 const CALLER: u8 = 10;
 
 fn start() -> Host {
-    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let folder = tempfile::tempdir().expect("a temporary directory can be made");
     let first = folder.path().join("first.wasm");
     std::fs::write(&first, rejecting(480, "good")).expect("a policy can be written");
     Builder::new()

@@ -50,7 +50,7 @@ request_route {
 
 #[test]
 fn a_file_is_written_once_and_only_for_its_owner() {
-    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let folder = tempfile::tempdir().expect("a temporary directory can be made");
     let folder = folder.path();
     std::fs::write(folder.join("kamailio.cfg"), TRUNKS).expect("the configuration can be written");
 
@@ -117,7 +117,7 @@ fn a_file_is_written_once_and_only_for_its_owner() {
 
 #[test]
 fn unusable_configurations_are_reported() {
-    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let folder = tempfile::tempdir().expect("a temporary directory can be made");
     let absent = run(folder.path(), "import kamailio.cfg");
     assert!(!absent.status.success());
     assert!(
@@ -133,7 +133,7 @@ fn unusable_configurations_are_reported() {
 #[test]
 fn peers_debians_own_configuration() {
     const STOCK: &str = "/etc/kamailio/kamailio.cfg";
-    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let folder = tempfile::tempdir().expect("a temporary directory can be made");
     let folder = folder.path();
 
     let plain = run(folder, &format!("import {STOCK} --output portcullis.toml"));
@@ -204,7 +204,7 @@ import_file "absent.cfg"
 include_file "more.cfg"
 request_route { exit; }
 "#;
-    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let folder = tempfile::tempdir().expect("a temporary directory can be made");
     let folder = folder.path();
     std::fs::write(folder.join("kamailio.cfg"), TRICKY).expect("the configuration can be written");
     std::fs::write(folder.join("more.cfg"), "listen=\n  udp:127.0.0.53:5068\n")

@@ -17,7 +17,7 @@ struct Metric {
 
 /// The optional parts are on, and a request has been rejected by a policy, so that every metric has a series.
 fn host() -> Host {
-    let folder = tempfile::tempdir().expect("a temporary folder").keep();
+    let folder = tempfile::tempdir().expect("a temporary directory").keep();
     let host = Builder::new()
         .set("policy", &format!("cache = {:?}", folder.join("compiled")))
         .set("records", &format!("file = {:?}", folder.join("r.jsonl")))

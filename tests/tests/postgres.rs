@@ -33,7 +33,7 @@ fn write(host: &Host, name: &str, bytes: impl AsRef<[u8]>) {
     std::fs::write(host.folder().join(name), bytes).expect("a file can be written");
 }
 
-/// Runs a command with the configuration in this folder.
+/// Runs a command with the configuration in this directory.
 fn run(folder: &Path, words: &[&str], input: &str) -> Output {
     use std::io::Write as _;
 
@@ -108,7 +108,7 @@ fn peers_a_table_moves_to_postgresql_and_back() {
         "postgres",
         "DROP DATABASE kamailio; CREATE DATABASE kamailio OWNER kamailio;",
     );
-    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let folder = tempfile::tempdir().expect("a temporary directory can be made");
     std::fs::write(
         folder.path().join("portcullis.toml"),
         format!("[database]\nurl = {:?}\n", database.url()),
@@ -262,7 +262,7 @@ fn peers_the_documented_privileges_are_sufficient() {
 
 /// The statements of a migration.
 fn plan(database: &Postgres) -> String {
-    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let folder = tempfile::tempdir().expect("a temporary directory can be made");
     let config = format!("[database]\nurl = {:?}\n", database.url());
     std::fs::write(folder.path().join("portcullis.toml"), config).expect("it can be written");
     text(&run(folder.path(), &["db", "migrate", "--dry-run"], "").stdout)
@@ -271,7 +271,7 @@ fn plan(database: &Postgres) -> String {
 /// The certificate is verified with the authority in the URL, and the host name in the URL.
 #[test]
 fn peers_connections_to_postgresql_are_encrypted_and_verified() {
-    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let folder = tempfile::tempdir().expect("a temporary directory can be made");
     let database = Postgres::start_with(|server, addr| {
         let names = format!("subjectAltName=IP:{}", addr.ip());
         for name in ["ca", "other"] {

@@ -86,7 +86,7 @@ fn compare(name: &str, folder: &Path, text: &str) {
 }
 
 fn folder() -> TempDir {
-    tempfile::tempdir().expect("a temporary folder can be made")
+    tempfile::tempdir().expect("a temporary directory can be made")
 }
 
 fn write(folder: &Path, name: &str, text: &str) {

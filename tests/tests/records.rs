@@ -13,7 +13,7 @@ use portcullis_testkit::wait;
 use serde_json::{Value, json};
 
 fn recording(builder: Builder) -> (Host, PathBuf) {
-    let folder = tempfile::tempdir().expect("a temporary folder").keep();
+    let folder = tempfile::tempdir().expect("a temporary directory").keep();
     let file = folder.join("records.jsonl");
     let host = builder
         .set("records", &format!("file = {file:?}"))

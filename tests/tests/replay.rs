@@ -26,7 +26,7 @@ fn recorded() -> (Host, PathBuf) {
     let builder = Builder::new();
     let office = builder.lease().ip(OFFICE);
     let callee = Callee::start(builder.lease().addr(3, 5080));
-    let folder = tempfile::tempdir().expect("a temporary folder").keep();
+    let folder = tempfile::tempdir().expect("a temporary directory").keep();
     let file = folder.join("records.jsonl");
     let host = builder
         .policy(policy("address-acl"))

@@ -190,7 +190,7 @@ fn peers_trusted_dumps_and_reloads_look_the_same() {
 
 #[test]
 fn peers_pairs_of_texts_give_the_same_results() {
-    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let folder = tempfile::tempdir().expect("a temporary directory can be made");
     let path = folder.path().join("calls").display().to_string();
     for (name, text) in [
         (

@@ -53,7 +53,7 @@ fn tenants_are_served_as_soon_as_their_policies_are_loaded() {
     const LOADING: &str = "SIP/2.0 480 Loading";
     const OWN: &str = "SIP/2.0 403 Forbidden";
     let mut builder = Builder::new().set("policy.on-failure", "load = \"reject 480 Loading\"");
-    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let folder = tempfile::tempdir().expect("a temporary directory can be made");
     for n in 1..=TENANTS {
         let file = folder.path().join(format!("{n}.wasm"));
         fs::write(&file, large(STATEMENTS + n)).expect("a policy can be written");

@@ -11,7 +11,7 @@ const CALLER: u8 = 10;
 const SWAPS: u16 = 30;
 
 fn start(workers: usize) -> Host {
-    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let folder = tempfile::tempdir().expect("a temporary directory can be made");
     let first = folder.path().join("first.wasm");
     std::fs::write(&first, rejecting(480, "generation 0")).expect("a policy can be written");
     Builder::new().workers(workers).policy(first).start()

@@ -46,7 +46,7 @@ fn text(bytes: &[u8]) -> String {
 
 #[test]
 fn an_address_file_replaces_the_table() {
-    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let folder = tempfile::tempdir().expect("a temporary directory can be made");
     let file = folder.path().join("address.list");
     let builder = Builder::new().set("database", &format!("address-file = {file:?}"));
     let (caller, other) = (builder.lease().ip(CALLER), builder.lease().ip(OTHER));
@@ -139,7 +139,7 @@ fn peers_a_table_moves_to_mariadb_and_back() {
         "kamailio",
         "DROP DATABASE kamailio; CREATE DATABASE kamailio",
     );
-    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let folder = tempfile::tempdir().expect("a temporary directory can be made");
     std::fs::write(
         folder.path().join("portcullis.toml"),
         format!("[database]\nurl = {:?}\n", database.url()),

@@ -268,7 +268,7 @@ fn a_tenant_that_takes_all_the_time_is_throttled() {
     assert_eq!(turned_away("acme"), 0.0);
 }
 
-/// Two hosts on one database: what is pushed to one serves on both, and on one that is started later.
+/// Two hosts on one database: a policy that is pushed to one of them is active on both, and on a host that is started later.
 #[test]
 fn peers_pushed_policies_are_on_every_host_of_the_database() {
     let database = MariaDb::start();
@@ -292,7 +292,7 @@ fn peers_pushed_policies_are_on_every_host_of_the_database() {
     assert_eq!(answer_of(&one), "486 one");
     all_answer(&[&two], "486 one");
 
-    // The other host goes on from there.
+    // The other host continues with the next number.
     let said = two.run("policy push acme two.wasm --activate");
     assert!(said.starts_with("acme: generation 2, active"), "{said}");
     all_answer(&[&one, &two], "487 two");
@@ -317,14 +317,14 @@ fn peers_pushed_policies_are_on_every_host_of_the_database() {
     let pulled = std::fs::read(three.folder().join("pulled.wasm")).expect("it was written");
     assert_eq!(pulled, rejecting(486, "one"));
 
-    // One that fails on one host is out of service on all.
+    // A policy that fails on one host is taken out of service on all hosts.
     one.write("trap.wasm", guest("trap"));
     one.run("policy push acme trap.wasm --activate");
     all_answer(&[&two], "503 Policy Failure");
     all_answer(&[&one, &two, &three], "486 one");
 }
 
-/// A database that has not been migrated: pushes work, and say that they do not last.
+/// A database that has not been migrated: pushes work, and report that they are not stored.
 #[test]
 fn peers_without_its_tables_a_push_lasts_until_the_end() {
     let database = MariaDb::start();
@@ -349,7 +349,7 @@ fn peers_without_its_tables_a_push_lasts_until_the_end() {
     );
 }
 
-/// The configuration file changes while requests flow: nobody else's request is lost, and what is wrong changes nothing.
+/// The configuration file changes while requests are sent: no request of another tenant is lost, and an invalid file changes nothing.
 #[test]
 fn tenants_come_and_go_without_a_restart() {
     let host = start(&["other"]);
@@ -409,10 +409,10 @@ impl Drop for StopOnDrop<'_> {
     }
 }
 
-/// Whose code it is: pushed, from a file, and by OpenSSL.
+/// Signatures of policies: pushed ones, those from a file, and those made by OpenSSL.
 #[test]
 fn unsigned_policies_do_not_come_to_serve() {
-    let folder = tempfile::tempdir().expect("a temporary folder");
+    let folder = tempfile::tempdir().expect("a temporary directory");
     let key = folder.path().join("ann.pem");
     let keygen = std::process::Command::new(portcullis_testkit::binary())
         .args(["policy", "keygen"])
@@ -448,7 +448,7 @@ fn unsigned_policies_do_not_come_to_serve() {
     assert_eq!(answer(&mut host.udp(10), "acme"), "486 one");
 }
 
-/// Whoever writes a tenant's domain into requests does not spend what is there for the callers that the tenant knows.
+/// Requests of unknown sources with a tenant's domain do not use up the share that is reserved for the tenant's known callers.
 #[test]
 fn strangers_do_not_spend_what_known_callers_need() {
     let builder = Builder::new();
@@ -480,7 +480,7 @@ fn strangers_do_not_spend_what_known_callers_need() {
         });
         let before = shed();
         let mut caller = host.udp(10);
-        // As many as there may be at once, less what strangers may have taken: whatever time it takes, they must all be served.
+        // As many requests as the burst allows, minus those that unknown sources may have used: all of them must be served, however long it takes.
         for n in 0..150 {
             assert_eq!(answer(&mut caller, "acme"), "486 served", "request {n}");
         }
@@ -491,7 +491,7 @@ fn strangers_do_not_spend_what_known_callers_need() {
     });
 }
 
-/// Set when this goes, by a panic too.
+/// Sets the flag when it is dropped, also by a panic.
 struct OnDrop<'f>(&'f AtomicBool);
 
 impl Drop for OnDrop<'_> {
@@ -511,7 +511,7 @@ fn pushes_of_a_tenant_have_a_rate() {
     let push = "policy push acme one.wasm --activate";
     for _ in 0..2 {
         let said = ship(&host, push);
-        // How long that took would tell whether another tenant has the same file.
+        // The duration would reveal whether another tenant has the same file.
         assert!(!said.contains("loaded in"), "{said}");
     }
     let said = refused(&host, push);
@@ -519,7 +519,7 @@ fn pushes_of_a_tenant_have_a_rate() {
         said.contains("accepts 2 pushes per minute (key `pushes-per-minute`)"),
         "{said}"
     );
-    // Going back and the operator's own are not counted.
+    // Rollbacks and pushes of the operator are not counted.
     ship(&host, "policy rollback acme");
     let said = host.run(push);
     assert!(said.contains("loaded in"), "{said}");

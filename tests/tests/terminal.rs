@@ -193,7 +193,7 @@ fn peers_and_policies_write_text_into_logs() {
             escaped(&said),
             said.len()
         ));
-        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        let folder = tempfile::tempdir().expect("a temporary directory can be made");
         let file = folder.path().join("logs.wasm");
         fs::write(&file, logs).expect("a policy can be written");
         let host = Builder::new()

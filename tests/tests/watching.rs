@@ -52,10 +52,10 @@ fn watchers(host: &Host) -> (usize, usize) {
 
 #[test]
 fn files_of_all_tenants_are_followed_by_one_watcher() {
-    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let folder = tempfile::tempdir().expect("a temporary directory can be made");
     let at = |name: &str| folder.path().join(name);
     let rules = at("rules");
-    fs::create_dir(&rules).expect("a folder can be made");
+    fs::create_dir(&rules).expect("a directory can be made");
     fs::write(rules.join("permissions.allow"), "ALL : ALL\n").expect("a file can be written");
     fs::write(at("address.txt"), "200 192.0.2.1\n").expect("a file can be written");
     let mut builder = Builder::new()
@@ -65,7 +65,7 @@ fn files_of_all_tenants_are_followed_by_one_watcher() {
             &format!("address-file = {:?}", at("address.txt")),
         );
     // The last file is laid out like a Kubernetes ConfigMap.
-    fs::create_dir(at("one")).expect("a folder can be made");
+    fs::create_dir(at("one")).expect("a directory can be made");
     symlink("one", at("..data")).expect("a link can be made");
     let file = |n: u16| at(&format!("{n}.wasm"));
     for n in 1..=TENANTS {
@@ -92,7 +92,7 @@ fn files_of_all_tenants_are_followed_by_one_watcher() {
     becomes(&host, 1, "SIP/2.0 481 renamed");
     fs::write(file(10), rejecting(482, "rewritten")).expect("a policy can be written");
     becomes(&host, 10, "SIP/2.0 482 rewritten");
-    fs::create_dir(at("two")).expect("a folder can be made");
+    fs::create_dir(at("two")).expect("a directory can be made");
     fs::write(at("two/policy.wasm"), rejecting(483, "switched")).expect("it can be written");
     symlink("two", at("..tmp")).expect("a link can be made");
     fs::rename(at("..tmp"), at("..data")).expect("it can be renamed");

@@ -11,7 +11,7 @@ const CRATES: [&str; 2] = ["portcullis-rate", "portcullis-sync"];
 /// Run the concurrent parts in every order of memory accesses that the memory model permits
 ///
 /// The models are unit tests in modules named `models`, which loom runs. They are compiled with `--cfg loom`,
-/// in a folder of their own, target/loom.
+/// in a directory of their own, target/loom.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Only the models whose names contain this

@@ -111,7 +111,7 @@ const PEERS: [Need; 15] = [
     },
 ];
 
-/// What the databases of tests that run at once may take of the folder for temporary files, in MiB: a few times what was seen.
+/// What the databases of tests that run at once may take of the directory for temporary files, in MiB: a few times what was seen.
 const ROOM: u64 = 2048;
 
 /// The crate with the end-to-end tests.

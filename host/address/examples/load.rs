@@ -1,7 +1,7 @@
 //! Loads an address table as the host does and prints how long that took and how much memory the table holds.
 //!
 //! `cargo run --release -p portcullis-address --example load -- [ROWS | URL]`: without a URL it starts a MariaDB in a
-//! temporary folder and fills it with so many rows (default 1,000,000), a quarter of them hosts.
+//! temporary directory and fills it with so many rows (default 1,000,000), a quarter of them hosts.
 
 use std::time::Instant;
 

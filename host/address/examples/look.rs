@@ -1,7 +1,7 @@
 //! Measures what one look for changes costs, as the host takes it every second, and what reading the whole table costs beside it.
 //!
 //! `cargo run --release -p portcullis-address --example look -- [ROWS…]` (default 1,000 and 1,000,000) starts a MariaDB and a PostgreSQL
-//! in temporary folders, and fills a table of each engine, a file of SQLite and an address file with so many rows.
+//! in temporary directories, and fills a table of each engine, a file of SQLite and an address file with so many rows.
 
 use std::time::{Duration, Instant};
 
@@ -40,7 +40,7 @@ async fn main() {
         let database = connect(&server).kept();
         import(&database, &rows).await;
         measure("PostgreSQL", &database).await;
-        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        let folder = tempfile::tempdir().expect("a temporary directory can be made");
         let sqlite = Database::new(DatabaseUrl::Sqlite(folder.path().join("table.db")));
         import(&sqlite, &rows).await;
         measure("SQLite", &sqlite).await;

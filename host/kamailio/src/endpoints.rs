@@ -107,7 +107,7 @@ impl Endpoints {
             if endpoint.contains('/') && !named.contains(":/") && !named.starts_with('/') {
                 let what = format!("ctl: binrpc = {}", excerpt(named));
                 let mend = format!(
-                    "a relative path, which ctl takes from the folder that Kamailio runs in; here it is {endpoint}"
+                    "a relative path, which ctl takes from the directory that Kamailio runs in; here it is {endpoint}"
                 );
                 findings.push(Finding::at(place, what, mend));
             }

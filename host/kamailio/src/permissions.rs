@@ -55,7 +55,7 @@ pub(super) fn parameter(
 pub(super) fn use_files(file: &Path, place: &Place, draft: &mut Draft) {
     if !draft.has("permissions", "folder") {
         let folder = beside(file, "");
-        let remark = "the folder of kamailio.cfg, where Kamailio looks for allow and deny files";
+        let remark = "the directory of kamailio.cfg, where Kamailio looks for allow and deny files";
         draft.set(
             "permissions",
             "folder",
@@ -85,7 +85,7 @@ fn column_or_table(name: &str) -> Option<&'static str> {
 }
 
 /// `default_allow_file` and `default_deny_file` give the paths of the files; here they are `permissions.allow` and `permissions.deny` in
-/// one folder.
+/// one directory.
 fn folder(
     file: &Path,
     name: &str,

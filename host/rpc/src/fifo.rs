@@ -33,7 +33,7 @@ pub struct Overlong {
 /// Why a pipe gets no reply.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum BadReplyName {
-    /// The name could lead out of the folder for replies.
+    /// The name could lead out of the directory for replies.
     #[error(
         "reply_name {0:?} is no name of a pipe: it must not be empty nor hold '.', '/', '\\' or control characters"
     )]

@@ -1,4 +1,4 @@
-//! Policies and tenants in a real MariaDB and a real PostgreSQL, each test with a server of its own in a temporary folder.
+//! Policies and tenants in a real MariaDB and a real PostgreSQL, each test with a server of its own in a temporary directory.
 //!
 //! `cargo test -p portcullis-store --test servers -- --ignored`: without these servers the tests fail.
 

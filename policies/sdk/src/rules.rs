@@ -2,7 +2,7 @@
 //!
 //! Each line of such a file has a pattern for a left URI and a pattern for a right URI. A pair that a line of the allow file matches is
 //! allowed; otherwise a pair that a line of the deny file matches is denied; a pair that no line matches is allowed. `basename` identifies
-//! the pair of files in the folder named in the host's configuration (`[permissions] folder`); `None` means `permissions`. If there is no
+//! the pair of files in the directory named in the host's configuration (`[permissions] folder`); `None` means `permissions`. If there is no
 //! such pair, everything is allowed, as in Kamailio.
 //!
 //! ```

@@ -1,10 +1,10 @@
-//! Reading an answer: its status code and the id of the request it belongs to.
+//! Parses a response: its status code, and the id of its request.
 
 use memchr::memmem::Finder;
 
 use crate::template::{BRANCH, parse_id};
 
-/// An answer to one of our requests.
+/// A response to one of our requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Answer {
     /// Status code.
@@ -13,7 +13,7 @@ pub(crate) struct Answer {
     pub(crate) id: u64,
 }
 
-/// Reads answers; holds what searching needs.
+/// A parser of responses, with prepared searchers.
 #[derive(Debug)]
 pub(crate) struct Reader {
     branch: Finder<'static>,
@@ -21,7 +21,7 @@ pub(crate) struct Reader {
 }
 
 impl Reader {
-    /// A reader.
+    /// A parser.
     pub(crate) fn new() -> Self {
         Self {
             branch: Finder::new(b"branch="),
@@ -29,7 +29,7 @@ impl Reader {
         }
     }
 
-    /// Reads a response. None unless its topmost Via is ours (a proxy has taken its own away) and Call-ID names the same request.
+    /// Parses a response. `None` unless its top Via is ours (a proxy has removed its own) and Call-ID names the same request.
     pub(crate) fn read(&self, bytes: &[u8]) -> Option<Answer> {
         let code = bytes.strip_prefix(b"SIP/2.0 ")?.get(..4)?;
         let [a, b, c, b' '] = code else { return None };

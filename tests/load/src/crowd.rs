@@ -1,4 +1,4 @@
-//! The callers: one socket for each source, and the books they share.
+//! The callers: one socket for each source, and their shared counts.
 
 use std::collections::VecDeque;
 use std::io;
@@ -20,9 +20,9 @@ pub(crate) const BATCH: usize = 32;
 
 /// All callers of a run.
 pub(crate) struct Crowd {
-    /// What has been counted.
+    /// The counts.
     pub(crate) tally: Tally,
-    /// Latencies of answers to requests that were sent once.
+    /// Latencies of requests that were sent once.
     pub(crate) latencies: Histogram,
     callers: Vec<Caller>,
     ledger: Ledger,
@@ -34,7 +34,7 @@ pub(crate) struct Crowd {
     expected: Option<u16>,
 }
 
-/// One source. It owns every slot whose number leaves its own when divided by the number of callers.
+/// One source. It owns every slot whose number modulo the number of callers is its own number.
 struct Caller {
     socket: UdpSocket,
     template: Template,
@@ -42,7 +42,7 @@ struct Caller {
 }
 
 impl Crowd {
-    /// Binds the sources, from this one on.
+    /// Binds consecutive sources from this one on.
     pub(crate) fn bind(plan: &Plan, first: IpAddr) -> Result<Self> {
         let count = plan.sources;
         let mut callers = Vec::with_capacity(count);
@@ -74,7 +74,7 @@ impl Crowd {
         self.callers.len()
     }
 
-    /// Sends new requests of this caller: as many as it has free slots, at most `limit`. Gives how many.
+    /// Sends a new request of this caller for each of its free slots, at most `limit`. Returns their number.
     pub(crate) fn call(&mut self, caller: usize, limit: u64, now_ns: u64) -> io::Result<u64> {
         let caller = &mut self.callers[caller];
         let mut sent = 0;
@@ -91,7 +91,7 @@ impl Crowd {
         Ok(sent)
     }
 
-    /// Takes one batch of answers from this caller's socket and gives its size.
+    /// Receives one batch of responses on this caller's socket and returns its size.
     pub(crate) fn collect(&mut self, caller: usize, now_ns: u64) -> io::Result<usize> {
         let caller = &mut self.callers[caller];
         let count = socket::receive(&mut self.receiver, &caller.socket)?;
@@ -108,7 +108,7 @@ impl Crowd {
             match settled {
                 Settled::First { slot, latency_ns } => {
                     let code = answer.map_or(0, |(code, _)| code);
-                    // A final answer frees the slot; so does a provisional one, which no mode expects and which is counted as wrong.
+                    // A final response frees the slot. So does a provisional one, which no mode expects and which is counted as wrong.
                     self.tally
                         .answer(code, self.expected.is_none_or(|expected| code == expected));
                     if let Some(ns) = latency_ns {
@@ -123,7 +123,7 @@ impl Crowd {
         Ok(count)
     }
 
-    /// Sends again what has waited longer than `patience_ns`.
+    /// Sends requests again that have had no response for longer than `patience_ns`.
     pub(crate) fn call_again(&mut self, now_ns: u64, patience_ns: u64) -> io::Result<()> {
         let count = self.callers.len();
         for (slot, id) in self.ledger.overdue(now_ns, patience_ns) {
@@ -135,7 +135,7 @@ impl Crowd {
         Ok(())
     }
 
-    /// Gives up what has waited longer than `patience_ns`.
+    /// Gives up requests that have had no response for longer than `patience_ns`.
     pub(crate) fn give_up(&mut self, now_ns: u64, patience_ns: u64) {
         let count = self.callers.len();
         for slot in self.ledger.give_up(now_ns, patience_ns) {
@@ -144,7 +144,7 @@ impl Crowd {
         }
     }
 
-    /// True while any request waits for an answer.
+    /// Whether a request is pending.
     pub(crate) fn any_under_way(&self) -> bool {
         self.ledger.any_under_way()
     }

@@ -1,4 +1,4 @@
-//! One run: warm-up, measured window, and the wait for the last answers.
+//! One run: warm-up, measured window, and the wait for the last responses.
 
 use std::hint;
 use std::thread;
@@ -12,22 +12,22 @@ use crate::sink::Sink;
 use crate::tally::{Beside, Report, Window};
 use crate::usage::{Consumed, Watched};
 
-/// How often overdue requests are looked for and a window's end is checked.
+/// Interval between checks for overdue requests and for the end of a window.
 const HOUSEKEEPING_NS: u64 = 5_000_000;
-/// At a fixed rate the core is left to others between turns. In a closed loop this generator never sleeps: waking it would be charged
-/// to the server, in whose send the kernel does that.
+/// Pause between turns at a fixed rate, which leaves the core to other processes. In a closed loop the generator never sleeps: the kernel would
+/// charge the wake-up to the server's send call.
 const REST: Duration = Duration::from_micros(100);
-/// The pause in a closed loop when few answers have come, so that they gather to batches; and of a fixed rate that keeps its core.
+/// Pause after few responses in a closed loop, so that batches form, and at a fixed rate that keeps its core.
 const PAUSE_NS: u64 = 20_000;
-/// As many datagrams in one visit are worth no pause.
+/// Number of datagrams in one turn above which there is no pause.
 const PLENTY: usize = 8;
-/// In a closed loop, so many times a request is sent again at the end before it counts as lost.
+/// Number of times that a request is sent again at the end of a closed loop before it counts as lost.
 const LAST_TRIES: u32 = 6;
 
 /// Runs the plan to its end.
 ///
 /// # Errors
-/// When sockets cannot be bound, or a watched process is not there.
+/// If sockets cannot be bound, or a watched process does not exist.
 pub fn run(plan: &Plan) -> Result<Report> {
     plan.check()?;
     let mut drive = Drive::new(plan)?;
@@ -59,7 +59,7 @@ struct Drive<'p> {
     idle_ns: u64,
 }
 
-/// How many requests may be sent at a moment.
+/// Number of requests that may be sent at a moment.
 struct Pacer {
     rate: Option<u64>,
     since_ns: u64,
@@ -131,7 +131,7 @@ impl<'p> Drive<'p> {
         Ok(())
     }
 
-    /// Asks nothing new and waits until every request is answered or given up.
+    /// Sends no new requests, and waits until every request is answered or given up.
     fn finish(&mut self) -> Result<()> {
         self.pacer.limit = self.pacer.sent;
         for (_, pacer) in &mut self.beside {
@@ -147,7 +147,7 @@ impl<'p> Drive<'p> {
         Ok(())
     }
 
-    /// Goes round until `done`, which is asked now and then.
+    /// Runs turns until `done` returns true. It is called from time to time.
     fn turn_until(&mut self, done: impl Fn(&Self) -> bool) -> Result<()> {
         let mut checked = 0;
         loop {
@@ -167,7 +167,7 @@ impl<'p> Drive<'p> {
         }
     }
 
-    /// Visits every caller once: takes its answers, sends what it may send. Tells whether anything happened.
+    /// Runs one turn: each caller receives its responses and sends the requests that it may send. Returns whether anything was sent or received.
     fn turn(&mut self) -> Result<bool> {
         let mut news = false;
         for caller in 0..self.crowd.len() {
@@ -244,12 +244,12 @@ impl Pacer {
         }
     }
 
-    /// True when the last request has been sent.
+    /// Whether the last request has been sent.
     fn spent(&self) -> bool {
         self.sent >= self.limit
     }
 
-    /// How many requests one of `callers` may send now, so that all of them get their share.
+    /// Number of requests that one of `callers` may send now, so that each gets its share.
     fn allowance(&self, now_ns: u64, callers: usize) -> u64 {
         let left = self.limit - self.sent;
         let Some(rate) = self.rate else {

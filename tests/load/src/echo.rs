@@ -1,4 +1,4 @@
-//! The yardstick: every datagram goes back as it came, in batches, with nothing between.
+//! The reference: a server that returns every datagram unchanged, in batches.
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
@@ -8,7 +8,7 @@ use portcullis_udp::{Receiver, Sender};
 use crate::crowd::BATCH;
 use crate::socket;
 
-/// A server that sends every datagram back.
+/// A server that returns every datagram.
 pub struct Echo {
     socket: UdpSocket,
     receiver: Receiver,
@@ -19,7 +19,7 @@ impl Echo {
     /// Binds the socket.
     ///
     /// # Errors
-    /// When the address is taken.
+    /// If the address is in use.
     pub fn bind(address: SocketAddr) -> io::Result<Self> {
         let socket = socket::bind(address)?;
         socket.set_nonblocking(false)?;
@@ -30,7 +30,7 @@ impl Echo {
         })
     }
 
-    /// Where it listens.
+    /// The address that it listens on.
     ///
     /// # Errors
     /// Those of `getsockname`.
@@ -38,7 +38,7 @@ impl Echo {
         self.socket.local_addr()
     }
 
-    /// Waits for datagrams and sends them back.
+    /// Waits for datagrams and returns them.
     ///
     /// # Errors
     /// Those of the socket.

@@ -1,4 +1,4 @@
-//! Latencies in buckets that grow with the value: 64 to each power of two, so a figure is at most 1.6 % off.
+//! Latencies in buckets whose width grows with the value: 64 for each power of two, so that the error is at most 1.6 %.
 
 use serde::{Deserialize, Serialize};
 
@@ -13,21 +13,21 @@ pub struct Histogram {
     max: u64,
 }
 
-/// What a run says about latency, in microseconds.
+/// Latencies of a run, in microseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Latency {
-    /// Half of the answers came at least this fast.
+    /// Median.
     pub p50_us: f64,
-    /// Nine of ten.
+    /// 90th percentile.
     pub p90_us: f64,
-    /// 99 of 100.
+    /// 99th percentile.
     pub p99_us: f64,
-    /// The slowest.
+    /// Maximum.
     pub max_us: f64,
 }
 
 impl Histogram {
-    /// An empty one.
+    /// An empty histogram.
     pub fn new() -> Self {
         let buckets = bucket(u64::MAX) + 1;
         Self {
@@ -44,14 +44,14 @@ impl Histogram {
         self.max = self.max.max(ns);
     }
 
-    /// Forgets everything.
+    /// Clears the counts.
     pub fn clear(&mut self) {
         self.buckets.fill(0);
         self.count = 0;
         self.max = 0;
     }
 
-    /// The value that `share` (0 to 1) of all recorded ones do not exceed; 0 when there are none.
+    /// The value that a `share` (0 to 1) of all recorded values does not exceed; 0 if there are none.
     pub fn quantile(&self, share: f64) -> u64 {
         let rank = ((self.count as f64 * share).ceil() as u64).max(1);
         let mut seen = 0;
@@ -64,7 +64,7 @@ impl Histogram {
         self.max
     }
 
-    /// The usual figures.
+    /// The percentiles of a report.
     pub fn latency(&self) -> Latency {
         let us = |ns: u64| ns as f64 / 1000.0;
         Latency {
@@ -82,7 +82,8 @@ impl Default for Histogram {
     }
 }
 
-/// Values below 64 have a bucket each; above, the 6 bits behind the leading one choose among the 64 of their power of two.
+/// Each value below 64 has its own bucket. For larger values, the 6 bits after the leading one select one of the 64 buckets of the power of
+/// two.
 fn bucket(value: u64) -> usize {
     if value < SUB {
         return value as usize;

@@ -1,33 +1,33 @@
-//! Which requests are under way, so that every answer is counted once and for the request it belongs to.
+//! The pending requests. With them, every response is counted once, for its request.
 //!
-//! A request's id is `round × capacity + slot`: the slot is found without a search, and an answer to an earlier user of the slot is
-//! told from one to the present user.
+//! A request's id is `round × capacity + slot`: the slot is found without a search, and a response to an earlier request of the slot is
+//! distinguished from one to the present request.
 
-/// Requests under way.
+/// The pending requests.
 #[derive(Debug)]
 pub(crate) struct Ledger {
     slots: Vec<Slot>,
 }
 
-/// What an answer with a certain id is.
+/// The meaning of a response with a certain id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Settled {
-    /// The first answer to a request under way.
+    /// The first response to a pending request.
     First {
-        /// The slot that is free now.
+        /// The slot, which is free now.
         slot: usize,
-        /// Time from the first sending to the answer; none if the request was sent more than once.
+        /// Time from the request to the response; `None` if the request was sent more than once.
         latency_ns: Option<u64>,
     },
-    /// A further answer to a request that has had one, or was given up.
+    /// A further response to a request that has had one, or was given up.
     Repeated,
-    /// No request ever had this id.
+    /// No request has had this id.
     Foreign,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Slot {
-    /// Rounds begun; the present user of the slot has round `rounds - 1`.
+    /// Number of rounds begun; the present request of the slot has round `rounds - 1`.
     rounds: u64,
     sent_ns: u64,
     under_way: bool,
@@ -35,14 +35,14 @@ struct Slot {
 }
 
 impl Ledger {
-    /// A ledger for this many requests at a time.
+    /// A ledger for this many pending requests.
     pub(crate) fn new(capacity: usize) -> Self {
         Self {
             slots: vec![Slot::default(); capacity],
         }
     }
 
-    /// Begins a request in this slot and gives its id. A request still under way there is given up.
+    /// Begins a request in this slot and returns its id. A request that is still pending there is given up.
     pub(crate) fn begin(&mut self, slot: usize, now_ns: u64) -> u64 {
         let capacity = self.slots.len() as u64;
         let entry = &mut self.slots[slot];
@@ -56,7 +56,7 @@ impl Ledger {
         id
     }
 
-    /// Notes an answer.
+    /// Records a response.
     pub(crate) fn settle(&mut self, id: u64, now_ns: u64) -> Settled {
         let capacity = self.slots.len() as u64;
         let (round, slot) = (id / capacity, (id % capacity) as usize);
@@ -74,7 +74,7 @@ impl Ledger {
         }
     }
 
-    /// Slots whose request has waited longer than `patience_ns`, with its id; each counts as sent again now.
+    /// Slots whose request has been pending for longer than `patience_ns`, with its id. Each counts as sent again now.
     pub(crate) fn overdue(&mut self, now_ns: u64, patience_ns: u64) -> Vec<(usize, u64)> {
         let capacity = self.slots.len() as u64;
         let mut overdue = Vec::new();
@@ -88,7 +88,7 @@ impl Ledger {
         overdue
     }
 
-    /// Gives up requests that have waited longer than `patience_ns`, and tells their slots.
+    /// Gives up requests that have been pending for longer than `patience_ns`, and returns their slots.
     pub(crate) fn give_up(&mut self, now_ns: u64, patience_ns: u64) -> Vec<usize> {
         let mut given_up = Vec::new();
         for (slot, entry) in self.slots.iter_mut().enumerate() {
@@ -100,7 +100,7 @@ impl Ledger {
         given_up
     }
 
-    /// True while any request waits for an answer.
+    /// Whether a request is pending.
     pub(crate) fn any_under_way(&self) -> bool {
         self.slots.iter().any(|slot| slot.under_way)
     }

@@ -1,4 +1,4 @@
-//! What a run does: whom it asks, what, from where, how fast and for how long.
+//! The plan of a run: target, kind of request, sources, rate and duration.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -17,54 +17,54 @@ pub const MAX_TENANTS: u32 = 100_000;
 pub struct Plan {
     /// The server under load.
     pub target: SocketAddr,
-    /// What is asked, and what answer is right.
+    /// Kind of request, and the expected response.
     pub mode: Mode,
-    /// The status code that counts as right; the mode's own when absent.
+    /// The expected status code; `None` means that of the mode.
     pub expect: Option<u16>,
-    /// Address of the first source; IPv4 sources count up from it, IPv6 sources share it.
+    /// Address of the first source. IPv4 sources are consecutive, IPv6 sources share it.
     pub first_source: IpAddr,
     /// Number of sources, one socket each.
     pub sources: usize,
-    /// Requests that each source has under way at most.
+    /// Largest number of pending requests of each source.
     pub outstanding: usize,
-    /// Requests a second, and nothing is sent twice. None makes a closed loop: the next request goes when an answer comes, and what has
-    /// no answer for `patience` is sent again.
+    /// Requests per second; nothing is sent twice. `None` makes a closed loop: each response triggers the next request, and a request without a
+    /// response is sent again after `patience`.
     pub rate: Option<u64>,
-    /// At a fixed rate: keep the core between requests, so that each goes in its own moment. Otherwise they go in small bursts.
+    /// At a fixed rate: keep the core between requests, so that they are evenly spaced. Otherwise they are sent in small bursts.
     pub spin: bool,
     /// Load before the measured window.
     pub warm_up: Duration,
     /// Length of the measured window.
     pub end: End,
-    /// A request without answer for this long is sent again (closed loop) or given up (fixed rate).
+    /// Time after which a request without a response is sent again (closed loop) or given up (fixed rate).
     pub patience: Duration,
-    /// Where the callee of [`Mode::Relay`] listens; absent when it runs elsewhere.
+    /// Address of the callee of [`Mode::Relay`]; `None` if it runs elsewhere.
     pub sink: Option<SocketAddr>,
     /// Processes whose CPU time is measured over the window, each with its descendants.
     pub watch: Vec<u32>,
-    /// First addresses of further crowds: as many sources at the same rate each, in turns with the first. They are load and nothing
-    /// else: what is measured and told are the requests of the first.
+    /// First addresses of further crowds, each with as many sources at the same rate. They only add load: the report covers the requests of the
+    /// first crowd.
     pub beside: Vec<IpAddr>,
-    /// Number of tenants that requests are spread over in random order: the host of request URI and To is `t00000.tenants.example` for
-    /// the first of them, and so on. `None` names the target's address there.
+    /// Number of tenants that requests are distributed over in random order: the host of request URI and To is `t00000.tenants.example` for the
+    /// first tenant, and so on. With `None` it is the target's address.
     pub tenants: Option<u32>,
 }
 
-/// What is asked.
+/// Kind of request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Mode {
-    /// INVITE to a user, from sources that nobody knows: 401.
+    /// INVITE to a user, from unknown sources: 401.
     Reject,
     /// OPTIONS to the server itself: 200.
     Options,
     /// INVITE to a user, from known sources, through the server to a callee: 200 from there.
     Relay,
-    /// The INVITE of the others, to a server that sends every datagram back as it is.
+    /// The same INVITE, to a server that returns every datagram unchanged.
     Echo,
 }
 
-/// When the measured window ends.
+/// The end of the measured window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
     /// After this many requests, those of the warm-up not counted.
@@ -95,12 +95,12 @@ impl Plan {
         }
     }
 
-    /// The status code that counts as right; none where the answer is no SIP response.
+    /// The expected status code; `None` if the answer is not a SIP response.
     pub fn expected_code(&self) -> Option<u16> {
         self.mode.code().map(|code| self.expect.unwrap_or(code))
     }
 
-    /// The addresses that the requests of the crowd with this first address come from.
+    /// The source addresses of the crowd with this first address.
     pub fn sources_from(&self, first: IpAddr) -> Vec<IpAddr> {
         (0..self.sources as u32)
             .map(|n| match first {
@@ -110,10 +110,10 @@ impl Plan {
             .collect()
     }
 
-    /// Refuses what cannot be run, and addresses that would carry load away from this machine.
+    /// Refuses plans that cannot be run, and addresses that would send load to other machines.
     ///
     /// # Errors
-    /// The first thing that is wrong, with its mend.
+    /// The first problem, and how to fix it.
     pub fn check(&self) -> Result<()> {
         ensure!(self.sources > 0, "--sources must be at least 1");
         let crowds = || [self.first_source].into_iter().chain(self.beside.clone());
@@ -160,7 +160,7 @@ impl Plan {
 }
 
 impl Mode {
-    /// The status code of a right answer.
+    /// The status code of the expected response.
     fn code(self) -> Option<u16> {
         match self {
             Self::Reject => Some(401),

@@ -29,10 +29,10 @@ pub struct Sink {
 }
 
 impl Sink {
-    /// Binds the callee's socket, which never blocks.
+    /// Binds the callee's non-blocking socket.
     ///
     /// # Errors
-    /// When the address is taken.
+    /// If the address is in use.
     pub fn bind(address: SocketAddr) -> io::Result<Self> {
         Ok(Self {
             socket: socket::bind(address)?,
@@ -43,7 +43,7 @@ impl Sink {
         })
     }
 
-    /// Where it listens.
+    /// The address that it listens on.
     ///
     /// # Errors
     /// Those of `getsockname`.
@@ -51,12 +51,12 @@ impl Sink {
         self.socket.local_addr()
     }
 
-    /// Requests seen so far.
+    /// Number of requests received so far.
     pub fn requests(&self) -> u64 {
         self.requests
     }
 
-    /// Answers the requests that are there and gives their number.
+    /// Answers the waiting requests and returns their number.
     ///
     /// # Errors
     /// Those of the socket.
@@ -76,7 +76,7 @@ impl Sink {
     }
 }
 
-/// Writes the 200 to a request; false if there is none to give.
+/// Writes the 200 to a request; false if the request gets no response.
 fn answer(request: &[u8], out: &mut Vec<u8>) -> bool {
     out.clear();
     if request.starts_with(b"ACK ") || request.starts_with(b"SIP/2.0 ") {

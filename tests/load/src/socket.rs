@@ -1,4 +1,4 @@
-//! Sockets with room for a burst.
+//! Sockets with large buffers for bursts.
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
@@ -6,10 +6,10 @@ use std::thread;
 
 use portcullis_udp::{Bind, Receiver, Sender};
 
-/// Asked for; the kernel grants at most net.core.rmem_max and wmem_max.
+/// Requested buffer size in bytes; the kernel grants at most net.core.rmem_max and wmem_max.
 const BUFFER_BYTES: usize = 4 << 20;
 
-/// A socket that never blocks.
+/// A non-blocking socket.
 pub(crate) fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
     let options = Bind {
         receive_buffer: BUFFER_BYTES,
@@ -19,7 +19,7 @@ pub(crate) fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
     portcullis_udp::bind(address, options)
 }
 
-/// Receives what is there: 0 if nothing is.
+/// Receives waiting datagrams; 0 if there are none.
 pub(crate) fn receive(receiver: &mut Receiver, socket: &UdpSocket) -> io::Result<usize> {
     match receiver.recv(socket) {
         Ok(count) => Ok(count),
@@ -30,7 +30,7 @@ pub(crate) fn receive(receiver: &mut Receiver, socket: &UdpSocket) -> io::Result
     }
 }
 
-/// Sends everything that waits. The queue serves several sockets, so nothing may stay in it.
+/// Sends everything in the queue. Several sockets share the queue, so nothing may stay in it.
 pub(crate) fn send(sender: &mut Sender, socket: &UdpSocket) -> io::Result<()> {
     loop {
         match sender.flush(socket) {
@@ -40,7 +40,7 @@ pub(crate) fn send(sender: &mut Sender, socket: &UdpSocket) -> io::Result<()> {
         }
     }
     match sender.failures().last {
-        // The receiver's side of the story, as above.
+        // An ICMP error of an earlier datagram, as above.
         Some(last) if last.error.kind() != io::ErrorKind::ConnectionRefused => Err(last.error),
         _ => Ok(()),
     }

@@ -1,4 +1,4 @@
-//! What is counted in a run, and the report made of it.
+//! The counts of a run, and its report.
 
 use std::collections::BTreeMap;
 
@@ -15,57 +15,57 @@ const CODES: usize = 700;
 pub(crate) struct Tally {
     /// Requests, each counted once.
     pub(crate) sent: u64,
-    /// Requests that were sent a further time.
+    /// Requests that were sent again.
     pub(crate) resent: u64,
     /// Requests that were answered.
     pub(crate) answered: u64,
-    /// Answers that were not the expected one.
+    /// Unexpected responses.
     pub(crate) unexpected: u64,
-    /// Answers to a request that had been answered, or given up, before.
+    /// Responses to a request that had been answered or given up before.
     pub(crate) repeated: u64,
-    /// Datagrams that answer nothing that was asked.
+    /// Datagrams that belong to no request.
     pub(crate) foreign: u64,
-    /// Requests given up without an answer.
+    /// Requests given up without a response.
     pub(crate) lost: u64,
     codes: Vec<u64>,
 }
 
-/// A run's outcome.
+/// The result of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Report {
-    /// What was asked.
+    /// Kind of request.
     pub mode: Mode,
     /// Requests of the whole run, warm-up included: `sent = answered + lost`.
     pub sent: u64,
     /// Requests that were answered.
     pub answered: u64,
-    /// First answers by status code; empty for an echo.
+    /// First responses by status code; empty for an echo.
     pub codes: BTreeMap<u16, u64>,
-    /// First answers that were not the expected one.
+    /// Unexpected first responses.
     pub unexpected: u64,
-    /// Requests without an answer.
+    /// Requests without a response.
     pub lost: u64,
-    /// Requests that were sent again because no answer came in time (closed loop only).
+    /// Requests that were sent again because no response came in time (closed loop only).
     pub resent: u64,
-    /// Further answers to a request; a request that was sent again may rightly have several.
+    /// Further responses to a request. A request that was sent again may have several.
     pub repeated: u64,
-    /// Datagrams that answer nothing that was asked.
+    /// Datagrams that belong to no request.
     pub foreign: u64,
-    /// Requests that reached the callee (with a callee of our own).
+    /// Requests that reached the callee, if this process runs it.
     pub relayed: Option<u64>,
     /// The measured window.
     pub window: Window,
-    /// What the crowds beside this one sent and got.
+    /// The counts of the further crowds.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub beside: Vec<Beside>,
 }
 
-/// A crowd that is there as load only; counts of the whole run.
+/// Counts of a crowd that only adds load, for the whole run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Beside {
     /// Requests.
     pub sent: u64,
-    /// Requests that were answered, in whatever way.
+    /// Requests that were answered with any status.
     pub answered: u64,
 }
 
@@ -74,20 +74,20 @@ pub struct Beside {
 pub struct Window {
     /// Its length.
     pub seconds: f64,
-    /// Answers within it.
+    /// Responses within it.
     pub answered: u64,
-    /// Answers a second.
+    /// Responses per second.
     pub per_second: f64,
-    /// From sending to the answer, of requests sent once.
+    /// Latencies of requests that were sent once.
     pub latency: Latency,
-    /// Share of the window in which this generator had nothing to do. Near 0 the generator, not the server, set the speed.
+    /// Share of the window in which this generator was idle. Near 0, the generator limits the rate, and not the server.
     pub generator_idle: f64,
-    /// What the watched processes used.
+    /// CPU time and memory of the watched processes.
     pub server: Option<Usage>,
 }
 
 impl Tally {
-    /// Notes the first answer to a request: its status code, and whether that is the expected one.
+    /// Records the first response to a request: its status code, and whether it is the expected one.
     pub(crate) fn answer(&mut self, code: u16, expected: bool) {
         self.answered += 1;
         self.unexpected += u64::from(!expected);
@@ -132,7 +132,7 @@ impl Default for Tally {
 }
 
 impl Report {
-    /// What is wrong with the answers, in words; none when every request had exactly one right answer and no datagram was lost.
+    /// A description of wrong responses; `None` if every request had exactly one expected response and no datagram was lost.
     pub fn fault(&self) -> Option<String> {
         let Self {
             sent,

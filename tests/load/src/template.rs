@@ -1,5 +1,5 @@
-//! Requests made ahead: a request differs from the last one of its source only in the id in its branch and Call-ID, and in the tenant
-//! that it goes to. Both are patched in place.
+//! Prepared requests. A request differs from the previous one of its source only in the id in its branch and Call-ID, and in its tenant; both are
+//! patched in place.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -12,18 +12,18 @@ use rsip::{Header, Headers, Host, HostWithPort, Method, Request, Scheme, Uri, Ve
 
 use crate::plan::{Mode, Plan};
 
-/// What stands before the id in a branch. The first seven characters are RFC 3261's (§8.1.1.7).
+/// The branch before the id. The first seven characters are those of RFC 3261 §8.1.1.7.
 pub(crate) const BRANCH: &[u8] = b"z9hG4bK-load-";
-/// Hexadecimal digits of an id.
+/// Number of hexadecimal digits of an id.
 pub(crate) const ID_DIGITS: usize = 16;
 
 const SDP: &str = "v=0\r\no=alice 2890844526 2890844526 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\n\
                    m=audio 49170 RTP/AVP 8 0 101\r\na=rtpmap:8 PCMA/8000\r\na=rtpmap:0 PCMU/8000\r\n\
                    a=rtpmap:101 telephone-event/8000\r\na=sendrecv\r\n";
 
-/// The host of the first tenant. That of another has its number in place of the zeros.
+/// The host of the first tenant. That of another tenant has its number in place of the zeros.
 const TENANT: &str = "t00000.tenants.example";
-/// Where the number of a tenant stands in its host.
+/// Position of a tenant's number in its host.
 const TENANT_DIGITS: std::ops::Range<usize> = 1..6;
 
 /// The request of one source.
@@ -31,7 +31,7 @@ const TENANT_DIGITS: std::ops::Range<usize> = 1..6;
 pub(crate) struct Template {
     bytes: Vec<u8>,
     id_at: [usize; 2],
-    /// Number of tenants, and where their hosts stand in request URI and To.
+    /// Number of tenants, and positions of their hosts in request URI and To.
     tenants: Option<(u32, [usize; 2])>,
 }
 
@@ -80,7 +80,7 @@ impl Template {
         &self.bytes
     }
 
-    /// The id in a datagram that is one of this template's requests; none when any other byte differs.
+    /// The id in a datagram that is one of this template's requests; `None` if any other byte differs.
     pub(crate) fn id_of(&self, bytes: &[u8]) -> Option<u64> {
         let [first, second] = self.id_at;
         let rest = second + ID_DIGITS;
@@ -93,7 +93,7 @@ impl Template {
     }
 }
 
-/// Reads the id that `bytes` start with.
+/// Parses the id at the start of `bytes`.
 pub(crate) fn parse_id(bytes: &[u8]) -> Option<u64> {
     let mut id = 0;
     for byte in bytes.get(..ID_DIGITS)? {
@@ -107,7 +107,7 @@ pub(crate) fn parse_id(bytes: &[u8]) -> Option<u64> {
     Some(id)
 }
 
-/// The tenant that the request with this id goes to: consecutive ids go to tenants in random order (splitmix64).
+/// The tenant of the request with this id: consecutive ids have tenants in random order (splitmix64).
 fn tenant_of(id: u64, count: u32) -> u32 {
     let mut mixed = id.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -239,10 +239,10 @@ mod tests {
             counts[tenant] += 1;
             next_ones += usize::from(tenant == (last + 1) % TENANTS);
             last = tenant;
-            // Sent again, it is the same.
+            // A request that is sent again is the same.
             assert_eq!(template.with_id(id), text.as_bytes());
         }
-        // 200 each, give or take five times the standard deviation of 14.
+        // 200 for each tenant, within five standard deviations of 14.
         assert!(
             counts.iter().all(|count| (130..270).contains(count)),
             "{counts:?}"

@@ -1,4 +1,4 @@
-//! What a server costs: CPU time and memory of its processes, read from /proc.
+//! CPU time and memory of a server's processes, read from /proc.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
-/// Linux reports utime and stime in these units whatever the kernel's own tick is (USER_HZ).
+/// The units per second of utime and stime (USER_HZ), whatever the kernel's own tick is.
 const NS_PER_TICK: u64 = 10_000_000;
 
 /// Processes under observation.
@@ -20,24 +20,24 @@ pub struct Watched {
 /// CPU time that the processes have used until a moment.
 #[derive(Clone, Debug, Default)]
 pub struct Consumed {
-    /// Nanoseconds on a core by thread. Kept apart, because the account of a thread that ends goes with it.
+    /// Nanoseconds of CPU time for each thread. Kept separately, because the kernel drops the count of a thread that ends.
     run_ns: BTreeMap<u32, u64>,
     user_ticks: u64,
     system_ticks: u64,
 }
 
-/// What the processes used over a window.
+/// Usage of the processes during a window.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Usage {
-    /// CPU time in microseconds for each request: the scheduler's own account, in nanoseconds at the source.
+    /// CPU time in microseconds for each request. The scheduler counts it in nanoseconds.
     pub cpu_us: f64,
-    /// The part of it spent in user mode. The kernel tells the two apart by sampling, so this is good to about 1 % over seconds.
+    /// The part of it spent in user mode. The kernel distinguishes user and kernel mode by sampling, so the error is about 1 % over seconds.
     pub user_us: f64,
     /// The part of it spent in the kernel.
     pub system_us: f64,
-    /// Share of one core that the processes were busy.
+    /// CPU time of the processes as a share of one core.
     pub cores: f64,
-    /// Memory at the end of the window, pages shared between the processes counted once.
+    /// Memory at the end of the window; pages that the processes share are counted once.
     pub memory_bytes: u64,
 }
 
@@ -45,7 +45,7 @@ impl Watched {
     /// These processes and all their descendants at this moment.
     ///
     /// # Errors
-    /// When one of them does not exist.
+    /// If one of them does not exist.
     pub fn new(roots: &[u32]) -> Result<Self> {
         let mut pids: BTreeSet<u32> = roots.iter().copied().collect();
         for pid in &pids {
@@ -65,10 +65,10 @@ impl Watched {
         }
     }
 
-    /// What they have used so far.
+    /// Usage so far.
     ///
     /// # Errors
-    /// When one of the processes that were named has ended. Descendants may come and go.
+    /// If one of the named processes has ended. Descendants may start and end.
     pub fn consumed(&self) -> Result<Consumed> {
         let mut sum = Consumed::default();
         for pid in &self.pids {
@@ -87,7 +87,7 @@ impl Watched {
 }
 
 impl Consumed {
-    /// What was used from `earlier` to `self`, spread over `requests`.
+    /// Usage from `earlier` to `self`, divided by `requests`.
     pub fn usage(&self, earlier: &Self, requests: u64, seconds: f64, memory_bytes: u64) -> Usage {
         let run_ns = self.run_ns_since(earlier) as f64;
         let user = self.user_ticks.saturating_sub(earlier.user_ticks) as f64;

@@ -58,7 +58,7 @@ pub fn rejecting(code: u16, reason: &str) -> Vec<u8> {
 
 /// The same with these header fields.
 pub fn rejecting_with(code: u16, reason: &str, headers: &[(String, String)]) -> Vec<u8> {
-    // Behind the verdict, at 32: for each header field pointer and length of name and value; behind these the texts.
+    // After the verdict, at 32, come pointer and length of each header field's name and value, then the texts.
     let mut texts = 32 + 16 * headers.len();
     let mut place = |text: &str| {
         let at = texts;
@@ -98,7 +98,7 @@ pub fn rejecting_with(code: u16, reason: &str, headers: &[(String, String)]) -> 
 /// A policy that imports every function of the contract, and passes on every request.
 ///
 /// # Panics
-/// When the contract can't be parsed.
+/// If the contract cannot be parsed.
 pub fn importing_everything() -> Vec<u8> {
     let mut resolve = Resolve::default();
     let (package, _) = resolve
@@ -148,7 +148,7 @@ fn types(types: &[WasmType]) -> String {
 /// A module of the contract as a component.
 ///
 /// # Panics
-/// When it is no such module.
+/// If it is not a module of the contract.
 pub fn component(module: &[u8]) -> Vec<u8> {
     ComponentEncoder::default()
         .module(module)

@@ -1,4 +1,4 @@
-//! A running `portcullis serve`, started with a configuration file of its own in a temporary folder.
+//! A running `portcullis serve`, started with a configuration file of its own in a temporary directory.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -116,7 +116,7 @@ impl Builder {
 
     /// Writes the files and starts the host, without waiting for it.
     pub fn launch(self) -> Host {
-        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        let folder = tempfile::tempdir().expect("a temporary directory can be made");
         let policy = folder.path().join("policy.wasm");
         std::fs::copy(&self.policy, &policy).expect("the policy can be copied");
         std::fs::write(folder.path().join("portcullis.toml"), self.config(&policy))
@@ -220,7 +220,7 @@ impl Host {
         &self.lease
     }
 
-    /// The folder that it runs in: `portcullis.toml`, `policy.wasm`, `table.db`, `log`.
+    /// The directory that it runs in: `portcullis.toml`, `policy.wasm`, `table.db`, `log`.
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
@@ -407,7 +407,7 @@ impl Host {
             .sum()
     }
 
-    /// Writes a file into the folder of the host.
+    /// Writes a file into the directory of the host.
     pub fn write(&self, name: &str, content: impl AsRef<[u8]>) {
         std::fs::write(self.folder().join(name), content).expect("a file can be written");
     }

@@ -22,7 +22,7 @@ impl Kamailio {
     /// # Panics
     /// If Kamailio is not installed, or ends at once: a test that needs it must not pass without it.
     pub fn start(config: &str, values: &[(&str, String)], defines: &[&str]) -> Self {
-        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        let folder = tempfile::tempdir().expect("a temporary directory can be made");
         let place = folder.path().display().to_string();
         let mut config = config.replace("@FOLDER@", &place);
         for (name, value) in values {
@@ -34,7 +34,7 @@ impl Kamailio {
         let server = Command::new("kamailio")
             .arg("-f")
             .arg(&file)
-            // In the foreground, with runtime files in its own folder; MB of shared memory, and of each process' own.
+            // In the foreground, with runtime files in its own directory; MB of shared memory, and of each process' own.
             .args(["-DD", "-E", "-m", "256", "-M", "64", "-Y", &place])
             .args(defines.iter().flat_map(|define| ["-A", define]))
             .stdin(Stdio::null())

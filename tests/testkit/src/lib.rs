@@ -36,7 +36,7 @@ pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .ancestors()
         .nth(2)
-        .expect("the crate lives two folders below the repository's")
+        .expect("the crate lives two directories below the repository's")
 }
 
 /// The `portcullis` binary under test: `PORTCULLIS_BIN`, else the debug build.

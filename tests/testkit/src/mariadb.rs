@@ -1,4 +1,4 @@
-//! A MariaDB of one test: started in a temporary folder on a leased loopback address.
+//! A MariaDB of one test: started in a temporary directory on a leased loopback address.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -26,7 +26,7 @@ pub struct MariaDb {
 }
 
 impl MariaDb {
-    /// Makes the data folder, starts the server, creates the database `kamailio` with its tables and users.
+    /// Makes the data directory, starts the server, creates the database `kamailio` with its tables and users.
     ///
     /// # Panics
     /// If MariaDB is not installed: a test that needs it must not pass without it.
@@ -34,12 +34,12 @@ impl MariaDb {
         Self::start_with(|_| Vec::new())
     }
 
-    /// The same with more words on its command line, which are told where it will listen.
+    /// The same with additional command line options. `words` gets the address that the server will listen on.
     pub fn start_with(words: impl FnOnce(SocketAddr) -> Vec<String>) -> Self {
         let database = Self::empty(words);
         let mut files: Vec<PathBuf> = std::fs::read_dir(root().join("migrations/mysql"))
             .expect("the migrations can be read")
-            .map(|entry| entry.expect("a folder entry").path())
+            .map(|entry| entry.expect("a directory entry").path())
             .filter(|path| path.extension().is_some_and(|e| e == "sql"))
             .collect();
         files.sort();
@@ -52,7 +52,7 @@ impl MariaDb {
 
     /// The same with a database `kamailio` that has no table.
     pub fn empty(words: impl FnOnce(SocketAddr) -> Vec<String>) -> Self {
-        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        let folder = tempfile::tempdir().expect("a temporary directory can be made");
         let mut database = Self {
             server: None,
             folder,
@@ -189,7 +189,7 @@ impl MariaDb {
             .arg("--auth-root-authentication-method=normal")
             .arg("--skip-test-db")
             .arg(SMALL_LOG)
-            // Servers that share a folder for temporary tables delete each other's.
+            // Servers that share a directory for temporary tables delete each other's.
             .arg(format!("--tmpdir={}", self.folder.path().display()))
             .arg(format!(
                 "--datadir={}",

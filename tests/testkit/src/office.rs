@@ -11,9 +11,9 @@ use crate::policy;
 /// The office: the last part of its address.
 pub const OFFICE: u8 = 10;
 
-/// Starts a host with this bundled policy; the files are in a folder of their own.
+/// Starts a host with this bundled policy; the files are in a directory of their own.
 pub fn start(name: &str, files: &[(&str, &str)]) -> (Host, Callee, TempDir) {
-    let folder = tempfile::tempdir().expect("a temporary folder");
+    let folder = tempfile::tempdir().expect("a temporary directory");
     for (file, text) in files {
         fs::write(folder.path().join(file), text).expect("a file can be written");
     }

@@ -1,4 +1,4 @@
-//! A PostgreSQL of one test: started in a temporary folder on a leased loopback address.
+//! A PostgreSQL of one test: started in a temporary directory on a leased loopback address.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use crate::lease::Lease;
 use crate::wait;
 
-/// Who runs the server when the tests run as root, which it refuses to run as.
+/// The user that runs the server if the tests run as root: PostgreSQL refuses to run as root.
 const NOBODY: u32 = 65_534;
 
 /// A running PostgreSQL with the tables that Kamailio's own scripts create, and with Kamailio's users.
@@ -21,20 +21,20 @@ pub struct Postgres {
     server: Option<Child>,
     folder: TempDir,
     lease: Lease,
-    /// What it is started with beside the usual.
+    /// Additional command line options.
     words: Vec<String>,
 }
 
 impl Postgres {
-    /// Makes the data folder, starts the server, creates the database `kamailio` with its tables and users.
+    /// Makes the data directory, starts the server, creates the database `kamailio` with its tables and users.
     ///
     /// # Panics
-    /// When PostgreSQL is not installed: a test that asks for it must not pass without it.
+    /// If PostgreSQL is not installed: a test that needs it must not pass without it.
     pub fn start() -> Self {
         Self::start_with(|_, _| Vec::new())
     }
 
-    /// The same with more words on its command line. They are told in which folder files for it can be put, and where it will listen.
+    /// The same with additional command line options. `words` gets the directory for files of the server, and the address that it will listen on.
     pub fn start_with(words: impl FnOnce(&Path, SocketAddr) -> Vec<String>) -> Self {
         let database = Self::empty(words);
         for name in ["standard", "permissions"] {
@@ -46,7 +46,7 @@ impl Postgres {
 
     /// The same with a database `kamailio` that has no table.
     pub fn empty(words: impl FnOnce(&Path, SocketAddr) -> Vec<String>) -> Self {
-        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        let folder = tempfile::tempdir().expect("a temporary directory can be made");
         let mut database = Self {
             server: None,
             folder,
@@ -81,12 +81,12 @@ impl Postgres {
         self.lease.addr(2, 5432)
     }
 
-    /// The folder of its unix socket.
+    /// The directory of its unix socket.
     pub fn socket(&self) -> &Path {
         self.folder.path()
     }
 
-    /// Ends the server as a crash does.
+    /// Stops the server as a crash does.
     pub fn die(&mut self) {
         let Some(mut server) = self.server.take() else {
             return;
@@ -131,7 +131,7 @@ impl Postgres {
         });
     }
 
-    /// Runs statements as the administrator, one after the other; what they answer, a line for each row.
+    /// Runs statements as the administrator, one after the other. Returns their output, one line for each row.
     pub fn sql(&self, database: &str, statements: &str) -> String {
         let mut client = self
             .client(database)
@@ -170,7 +170,8 @@ impl Postgres {
         command
     }
 
-    /// Over the socket everybody is who they say they are, which only those who may enter the folder can; over TCP they need a password.
+    /// Creates the data directory. Connections over the socket are trusted, because only users with access to the directory can open it; connections
+    /// over TCP need a password.
     fn install(&self) {
         let output = as_nobody(&program("initdb"))
             .arg("--pgdata")
@@ -200,19 +201,19 @@ impl Drop for Postgres {
     }
 }
 
-/// Gives a folder and its files to who runs the server.
+/// Makes the user that runs the server the owner of a directory and its files.
 fn give_away(folder: &Path) {
     if !is_root() {
         return;
     }
-    let entries = fs::read_dir(folder).expect("the folder can be read");
-    let files = entries.map(|entry| entry.expect("a folder entry").path());
+    let entries = fs::read_dir(folder).expect("the directory can be read");
+    let files = entries.map(|entry| entry.expect("a directory entry").path());
     for path in files.chain([folder.to_owned()]) {
         chown(path, Some(NOBODY), Some(NOBODY)).expect("root may give a file away");
     }
 }
 
-/// A program of the server: Debian has those of each version in a folder of their own, which is in nobody's path.
+/// A program of the server. Debian installs those of each version in a directory that is not in PATH.
 fn program(name: &str) -> PathBuf {
     let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten();
     let installed = versions

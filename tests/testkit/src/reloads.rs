@@ -110,7 +110,7 @@ fn count_in(said: &str, noun: &str) -> Option<u64> {
 }
 
 fn by_datagram(host: &Host) -> Value {
-    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let folder = tempfile::tempdir().expect("a temporary directory can be made");
     let socket = UnixDatagram::bind(folder.path().join("reply")).expect("a socket can be bound");
     socket
         .set_read_timeout(Some(PATIENCE))

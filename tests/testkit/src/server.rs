@@ -34,7 +34,7 @@ macro_rules! on_each_server {
 /// A kind of server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dialect {
-    /// MariaDB, for all that speak MySQL's protocol.
+    /// MariaDB, which stands for all servers with MySQL's protocol.
     MariaDb,
     /// PostgreSQL.
     Postgres,
@@ -120,7 +120,7 @@ impl Server {
     /// A server whose database has no tables.
     ///
     /// # Panics
-    /// When there is no such server on this machine: a test that asks for it must not pass without it.
+    /// If the server is not installed: a test that needs it must not pass without it.
     pub fn empty(dialect: Dialect) -> Self {
         match dialect {
             Dialect::MariaDb => Self::MariaDb(MariaDb::empty(|_| Vec::new())),
@@ -150,7 +150,7 @@ impl Server {
             .replace("kamailio:kamailiorw", &format!("{user}:{password}"))
     }
 
-    /// What a URL names as its unix socket: a file or, of PostgreSQL, the folder of it.
+    /// The value of `socket` in a URL: the file of the unix socket or, for PostgreSQL, its directory.
     pub fn socket(&self) -> PathBuf {
         match self {
             Self::MariaDb(server) => server.socket(),
@@ -158,7 +158,7 @@ impl Server {
         }
     }
 
-    /// Ends the server as a crash does.
+    /// Stops the server as a crash does.
     pub fn die(&mut self) {
         match self {
             Self::MariaDb(server) => server.die(),
@@ -181,12 +181,12 @@ impl Server {
         session.close().await;
     }
 
-    /// The first column of the only row.
+    /// Returns the first column of the only row.
     pub async fn ask(&self, question: &str) -> String {
         self.ask_at(question, 0).await
     }
 
-    /// One column of the only row.
+    /// Returns one column of the only row.
     pub async fn ask_at(&self, question: &str, column: usize) -> String {
         let query = raw_sql(AssertSqlSafe(question.to_owned()));
         let answer = match self.session().await {

@@ -34,7 +34,7 @@ impl Caller {
         Self::udp_from(SocketAddr::new(source, 0), host)
     }
 
-    /// A caller on this very address and port that talks to `host` over UDP.
+    /// A caller on exactly this address and port that sends to `host` over UDP.
     pub fn udp_from(source: SocketAddr, host: SocketAddr) -> Self {
         let socket = UdpSocket::bind(source).expect("a loopback source can be bound");
         let local = socket.local_addr().expect("a bound socket has an address");
@@ -73,7 +73,7 @@ impl Caller {
         }
     }
 
-    /// Lets a caller over UDP talk to another host from now on.
+    /// Makes a caller over UDP send to another host from now on.
     pub fn turn_to(&mut self, host: SocketAddr) {
         assert!(
             matches!(self.stream, Stream::Udp(_)),

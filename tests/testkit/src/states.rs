@@ -26,7 +26,7 @@ pub struct Counts {
     pub domains: u64,
 }
 
-/// Who is asked about in a question.
+/// The subject of a question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Item {
     /// The caller with this number, as the source of the request.
@@ -48,7 +48,7 @@ pub const NAMES: u32 = 10;
 /// Groups that rows are in.
 const GROUPS: u32 = 5;
 
-/// Makes the tables of both states beside `address`, with rows for these callers, and lets `address` be the first.
+/// Creates the tables of both states next to `address`, with rows for these callers, and gives `address` the first state.
 pub fn create(database: &MariaDb, callers: &[IpAddr]) {
     for state in [State::A, State::B] {
         let table = state.table();
@@ -86,7 +86,7 @@ pub fn create(database: &MariaDb, callers: &[IpAddr]) {
 }
 
 impl State {
-    /// The other one.
+    /// The other state.
     #[must_use]
     pub fn other(self) -> Self {
         match self {
@@ -95,14 +95,14 @@ impl State {
         }
     }
 
-    /// Makes this the state of the table, at one moment; the table has to be in the other.
+    /// Switches the table to this state atomically. The table must be in the other state.
     pub fn publish(self, database: &MariaDb) {
         let (next, last) = (self.table(), self.other().table());
         let rename = format!("RENAME TABLE address TO {last}, {next} TO address;");
         database.sql("kamailio", &rename);
     }
 
-    /// How many rows it has, if there are so many callers.
+    /// Number of rows with this many callers.
     pub fn counts(self, callers: usize) -> Counts {
         let (hosts, subnets) = match self {
             Self::A => (60_000, 39_990 - callers as u64),
@@ -115,7 +115,7 @@ impl State {
         }
     }
 
-    /// What the table in this state answers to [`Item::question`].
+    /// The answer of the table in this state to [`Item::question`].
     pub fn answer(self, item: Item) -> Answer {
         let n = item.number();
         Some(Found {

@@ -1,4 +1,4 @@
-//! Kamailio's own tools, pointed at a real Kamailio or at Portcullis, so that what a person sees of both can be compared.
+//! Kamailio's own tools, run against a real Kamailio or against Portcullis, to compare their output.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use crate::host::{Builder, Host};
 use crate::kamailio::Kamailio;
 use crate::mariadb::MariaDb;
 
-/// The tools, with their settings in a folder of their own.
+/// The tools, with their settings in a directory of their own.
 #[derive(Debug)]
 pub struct Tools {
     folder: TempDir,
@@ -18,7 +18,7 @@ pub struct Tools {
     fifo: PathBuf,
 }
 
-/// A tool and what it is told.
+/// A tool and its arguments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tool {
     /// BINRPC over a unix stream.
@@ -30,7 +30,7 @@ pub enum Tool {
 }
 
 impl Tools {
-    /// Opens the doors of a host that the tools come through.
+    /// Enables the control interfaces that the tools use.
     pub fn doors(builder: Builder) -> Builder {
         builder
             .set("control", "binrpc = [\"unix:ctl\"]")
@@ -55,7 +55,7 @@ impl Tools {
     }
 
     fn new(ctl: PathBuf, fifo: PathBuf, datagram: &Path, database: &MariaDb) -> Self {
-        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        let folder = tempfile::tempdir().expect("a temporary directory can be made");
         let addr = database.addr();
         let kamctlrc = format!(
             "RPCFIFOPATH={}\nDBENGINE=MYSQL\nDBHOST={}\nDBPORT={}\nDBNAME=kamailio\nDBRWUSER=kamailio\n\
@@ -79,10 +79,10 @@ impl Tools {
         Self { folder, ctl, fifo }
     }
 
-    /// Runs a tool: everything that it prints, errors behind the rest, without the number that marks its request.
+    /// Runs a tool. Returns its output, followed by its errors, without the id of the request.
     ///
     /// # Panics
-    /// When it is not installed.
+    /// If it is not installed.
     pub fn run(&self, tool: Tool, words: &str) -> String {
         let words: Vec<_> = words.split_whitespace().collect();
         let output = match tool {
@@ -116,7 +116,7 @@ impl Tools {
             .arg(self.folder.path().join("kamcli.ini"))
             .args(words)
             .stdin(Stdio::null())
-            // Debian's own interpreter, whatever else is in the way.
+            // Debian's own interpreter takes precedence over others in PATH.
             .env("PATH", "/usr/bin:/bin")
             .output()
             .expect("kamcli is installed: apt-get install kamcli")

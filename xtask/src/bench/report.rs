@@ -472,7 +472,7 @@ mod tests {
 
     #[test]
     fn the_json_has_what_the_table_has() {
-        let folder = tempfile::tempdir().expect("a temporary folder");
+        let folder = tempfile::tempdir().expect("a temporary directory");
         let also = folder.path().join("also.json");
         let files = outcome(12.0, Vec::new()).write(&folder.path().join("bench"), Some(&also));
         assert_eq!(files.expect("files are written").len(), 3);

@@ -198,6 +198,6 @@ fn kamailio_modules() -> Result<PathBuf> {
         "Kamailio's module db_mysql is missing: {}",
         install_line(&["kamailio-mysql-modules"])
     );
-    let modules = module.parent().context("a module is in a folder")?;
+    let modules = module.parent().context("a module is in a directory")?;
     Ok(modules.to_owned())
 }

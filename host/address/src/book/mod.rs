@@ -53,7 +53,7 @@ impl AddressBook {
         Self::with_rules(database, RuleFolder::default(), options)
     }
 
-    /// Adds the allow and deny files of a folder. Nothing is loaded yet.
+    /// Adds the allow and deny files of a directory. Nothing is loaded yet.
     pub fn with_rules(database: Database, folder: RuleFolder, options: BookOptions) -> Self {
         let published = Arc::new(Published::default());
         let with = || Arc::clone(&published);
@@ -127,7 +127,7 @@ impl AddressBook {
         let loader = Arc::clone(&self.rules);
         let reload = tokio::spawn(async move { loader.reload(ticket).await });
         reload.await.map_err(|error| RulesError {
-            path: "the folder".to_owned(),
+            path: "the directory".to_owned(),
             cause: error.to_string(),
         })?
     }

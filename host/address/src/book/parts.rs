@@ -98,7 +98,7 @@ impl TrustedPart {
 }
 
 impl RulesPart {
-    /// Rules without a folder, for tests.
+    /// Rules without a directory, for tests.
     pub fn of(loaded: LoadedRules) -> Self {
         Self::new(loaded, 0, Duration::ZERO)
     }

@@ -237,7 +237,7 @@ async fn aside<T: Send + 'static>(
     let done = tokio::task::spawn_blocking(work).await;
     done.unwrap_or_else(|error| {
         Err(RulesError {
-            path: "the folder".to_owned(),
+            path: "the directory".to_owned(),
             cause: error.to_string(),
         })
     })

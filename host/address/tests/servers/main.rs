@@ -1,4 +1,4 @@
-//! The tables in a real MariaDB and a real PostgreSQL, each test with a server of its own in a temporary folder.
+//! The tables in a real MariaDB and a real PostgreSQL, each test with a server of its own in a temporary directory.
 //!
 //! `cargo test -p portcullis-address --test servers -- --ignored`: without MariaDB, PostgreSQL and Kamailio's scripts for PostgreSQL
 //! these tests fail. What is the same with both is written once (`on_each_server!`); `only_mariadb` and `only_postgres` have the rest.

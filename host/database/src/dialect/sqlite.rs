@@ -81,7 +81,7 @@ impl Driver for Sqlite {
     }
 
     fn mend_connecting(&self, _error: &Error) -> &'static str {
-        "check the path in [database] url, and that we may read and write it and its folder"
+        "check the path in [database] url, and that we may read and write it and its directory"
     }
 
     fn meaning(&self, error: &Error, said: &str) -> Meaning {

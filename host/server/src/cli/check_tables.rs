@@ -1,4 +1,4 @@
-//! The findings of `portcullis check` in the tables and the rules folder.
+//! The findings of `portcullis check` in the tables and the rules directory.
 
 use std::convert::Infallible;
 

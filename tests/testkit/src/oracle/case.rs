@@ -17,7 +17,7 @@ pub struct Row {
     pub tag: Option<String>,
 }
 
-/// A question to the table: one function of Kamailio's `permissions` module.
+/// A question about the table: one call of a function of Kamailio's `permissions` module.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Question {
     /// `allow_source_address(group)`
@@ -45,16 +45,16 @@ pub enum Question {
     },
 }
 
-/// A question and who asks it.
+/// A question and its caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ask {
     /// The number of the caller.
     pub caller: usize,
-    /// What is asked.
+    /// The question.
     pub question: Question,
 }
 
-/// A table and what is asked about it.
+/// A table and questions about it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Case {
     /// The rows, in the order of their ids.
@@ -63,13 +63,13 @@ pub struct Case {
     pub asks: Vec<Ask>,
 }
 
-/// What a server says to one question; none: the function returns -1.
+/// A server's answer to one question; `None` if the function returns -1.
 pub type Answer = Option<Found>;
 
 /// A match.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
-    /// What the function returns: 1, or the group.
+    /// The value that the function returns: 1, or the group.
     pub value: u32,
     /// The tag of the row that matched.
     pub tag: Option<String>,
@@ -91,14 +91,14 @@ impl Row {
 }
 
 impl Case {
-    /// The questions, whoever asks them.
+    /// The questions without their callers.
     pub fn questions(&self) -> Vec<&Question> {
         self.asks.iter().map(|ask| &ask.question).collect()
     }
 }
 
 impl Question {
-    /// The value of the header field `X-Ask` that asks this: see `tests/oracle/src/lib.rs`.
+    /// The value of the header field `X-Ask` for this question: see `tests/oracle/src/lib.rs`.
     pub fn line(&self) -> String {
         match self {
             Self::Source { group } => format!("source,{group}"),
@@ -110,7 +110,7 @@ impl Question {
 }
 
 impl fmt::Display for Question {
-    /// As it is written in Kamailio's configuration.
+    /// The call in Kamailio's configuration.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Source { group } => write!(f, "allow_source_address({group})"),
@@ -125,7 +125,7 @@ impl fmt::Display for Question {
     }
 }
 
-/// The SQL that makes these rows the table, all at once.
+/// SQL that replaces the content of the table by these rows in one transaction.
 pub fn sql(rows: &[Row]) -> String {
     let mut sql = String::from("BEGIN; DELETE FROM address; ");
     if !rows.is_empty() {
@@ -139,7 +139,7 @@ pub fn sql(rows: &[Row]) -> String {
     sql
 }
 
-/// An answer for people.
+/// An answer as text for a report.
 pub fn shown(answer: &Answer) -> String {
     match answer {
         None => "no".into(),
@@ -151,10 +151,10 @@ pub fn shown(answer: &Answer) -> String {
     }
 }
 
-/// Reads an answer as it stands in `X-Answers`.
+/// Parses an answer in `X-Answers`.
 ///
 /// # Panics
-/// When it is none.
+/// If it is invalid.
 pub fn read_answer(text: &str) -> Answer {
     if text == "no" {
         return None;
@@ -169,7 +169,7 @@ pub fn read_answer(text: &str) -> Answer {
     Some(Found { value, tag })
 }
 
-/// A text as SQL writes it.
+/// A text as an SQL literal.
 pub(super) fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
 }

@@ -1,5 +1,5 @@
-//! Where Portcullis differs from Kamailio on purpose: the whole list. The oracle lets Kamailio see what a case would be without the
-//! exception, and everything that is not in this list has to be equal.
+//! The complete list of deliberate differences between Portcullis and Kamailio. For each of them, the oracle gives Kamailio a case without the
+//! difference. All other answers must be equal.
 
 use std::collections::BTreeSet;
 use std::net::Ipv6Addr;
@@ -10,13 +10,13 @@ use super::text::Text;
 /// A deliberate difference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Exception {
-    /// Its name, by which documentation and tests know it.
+    /// Its name in documentation and tests.
     pub name: &'static str,
-    /// What Kamailio 5.6.3 does.
+    /// The behaviour of Kamailio 5.6.3.
     pub kamailio: &'static str,
-    /// What Portcullis does.
+    /// The behaviour of Portcullis.
     pub portcullis: &'static str,
-    /// Why it does not do the same.
+    /// The reason for the difference.
     pub reason: &'static str,
 }
 
@@ -86,7 +86,7 @@ pub const IPV4_MAPPED: Exception = Exception {
     reason: "they are one host; which form a source has depends on the socket that it reached",
 };
 
-/// More networks than Kamailio has room for. The oracle gives it room.
+/// More networks than Kamailio's default limit. The oracle raises that limit.
 pub const SUBNET_LIMIT: Exception = Exception {
     name: "subnet-limit",
     kamailio: "drops all networks from the 513th on (parameter max_subnets) and answers \"Reload OK\"",
@@ -135,7 +135,7 @@ pub const LONG_TEST_URI: Exception = Exception {
     reason: "a command must not end the server",
 };
 
-/// A row of trusted peers with a transport or pattern that is none.
+/// A row of trusted peers with an invalid transport or pattern.
 pub const TRUSTED_ROWS: Exception = Exception {
     name: "trusted-rows",
     kamailio: "refuses the whole table because of one unknown proto; uses a from_pattern that is no regular expression all the same, \
@@ -169,7 +169,7 @@ pub const TRUSTED_WITHOUT_CACHE: Exception = Exception {
     reason: "the table is always in memory, which is db_mode=1",
 };
 
-/// A line of an allow or deny file that ends as on Windows.
+/// A line of an allow or deny file that ends with CR LF.
 pub const CARRIAGE_RETURN: Exception = Exception {
     name: "carriage-return",
     kamailio: "takes the carriage return and the quote before it for a part of the last pattern behind EXCEPT, which never matches then",
@@ -185,7 +185,7 @@ pub const LONG_LINE: Exception = Exception {
     reason: "nobody writes half a rule on purpose",
 };
 
-/// A rule that is no UTF-8.
+/// A rule that is not UTF-8.
 pub const FILES_IN_UTF_8: Exception = Exception {
     name: "files-in-utf-8",
     kamailio: "compares patterns byte by byte, whatever they are written in",
@@ -217,7 +217,7 @@ pub const TELEPHONE_CONTACT: Exception = Exception {
     reason: "a number is no place to send a request to, so there is nothing to register",
 };
 
-/// A Contact at the edges of what a URI is.
+/// A Contact whose URI is barely valid or barely invalid.
 pub const URI_SPELLING: Exception = Exception {
     name: "uri-spelling",
     kamailio: "reads a Contact with a colon and no port, or port 0, behind it, and cannot read one whose host has an underscore",
@@ -225,7 +225,7 @@ pub const URI_SPELLING: Exception = Exception {
     reason: "a colon has a port behind it (RFC 3261 §25.1), and underscores are in use",
 };
 
-/// A Contact that is a star, behind others.
+/// A Contact `*` after other values.
 pub const STAR_BEHIND_CONTACTS: Exception = Exception {
     name: "star-behind-contacts",
     kamailio: "ends at a Contact * behind others, and does not look at what comes then",
@@ -233,7 +233,7 @@ pub const STAR_BEHIND_CONTACTS: Exception = Exception {
     reason: "a star stands alone (RFC 3261 §10.2.2), and nothing must hide behind it",
 };
 
-/// All of them.
+/// All exceptions.
 pub const EXCEPTIONS: [Exception; 26] = [
     GROUP_ZERO,
     GROUP_ABOVE_31_BITS,
@@ -263,10 +263,10 @@ pub const EXCEPTIONS: [Exception; 26] = [
     URI_SPELLING,
 ];
 
-/// Those that are made for all cases alike, in Kamailio's configuration.
+/// The exceptions that Kamailio's configuration applies to all cases.
 pub const OF_THE_CONFIGURATION: [Exception; 2] = [SUBNET_LIMIT, TAGS_STACK];
 
-/// Those of trusted peers, and of allow and deny files.
+/// The exceptions for trusted peers, and for allow and deny files.
 pub const OF_TRUSTED_AND_FILES: [Exception; 12] = [
     TRUSTED_ROWS,
     TRUSTED_SOURCE,
@@ -282,21 +282,21 @@ pub const OF_TRUSTED_AND_FILES: [Exception; 12] = [
     URI_SPELLING,
 ];
 
-/// Those in what clients see, not in what is decided.
+/// The exceptions in the output of clients, which do not affect decisions.
 pub const OF_CLIENTS: [Exception; 3] = [NAMES_IN_JSON, FAULT_DATA, LONG_TEST_URI];
 
-/// A case as Kamailio has to see it for its answers to be the right ones.
+/// A case with the exceptions applied: Kamailio's answers to it are the expected ones.
 #[derive(Clone, Debug)]
 pub struct View {
-    /// The table without what Kamailio cannot load or reads otherwise.
+    /// The table without rows that Kamailio cannot load or interprets differently.
     pub rows: Vec<Row>,
-    /// How many rows Portcullis skips.
+    /// Number of rows that Portcullis skips.
     pub skipped: usize,
     /// The questions, one for each of the case.
     pub questions: Vec<Question>,
-    /// The exceptions that the case meets.
+    /// The exceptions that apply to the case.
     pub met: BTreeSet<&'static str>,
-    /// Questions that nothing matches, whatever Kamailio says.
+    /// Questions that must have no match, whatever Kamailio answers.
     unanswerable: Vec<bool>,
     /// Groups that do not fit 31 bits, in ascending order.
     large: Vec<u32>,
@@ -327,7 +327,7 @@ impl View {
         view
     }
 
-    /// What Portcullis has to answer to question `at`, if Kamailio answers this.
+    /// The answer that Portcullis must give to question `at` if Kamailio gives this one.
     pub fn expected(&self, at: usize, kamailio: Answer) -> Answer {
         if self.unanswerable[at] {
             return None;
@@ -390,7 +390,7 @@ impl View {
         }
     }
 
-    /// The question for Kamailio, and whether nothing may match it.
+    /// The question for Kamailio, and whether it must have no match.
     fn question(&mut self, question: &Question) -> (Question, bool) {
         let mut question = question.clone();
         let (group, text) = match &mut question {
@@ -433,7 +433,7 @@ impl View {
         Some(row)
     }
 
-    /// A group that Kamailio can hold, in the place of one that it cannot: the order among groups stays.
+    /// A group that fits Kamailio's type, in place of one that does not. The order of the groups is preserved.
     fn lowered(&mut self, group: u32) -> u32 {
         let Some(rank) = self.large.iter().position(|large| *large == group) else {
             return group;
@@ -449,7 +449,7 @@ impl View {
     }
 }
 
-/// Where the groups of a case that do not fit 31 bits are put. Cases have none of their own here.
+/// The first group that replaces one above 31 bits. Cases contain no groups in this range.
 pub const LOWERED: u32 = 2_000_000_000;
 
 fn large_groups(case: &Case) -> Vec<u32> {
@@ -459,14 +459,14 @@ fn large_groups(case: &Case) -> Vec<u32> {
         Question::SourceGroup | Question::AddressGroup { .. } => None,
     });
     let all: BTreeSet<u32> = of_rows.chain(of_questions).collect();
-    // One that fits, but would change its place among those that are put below it, moves along.
+    // A group that fits, but would change its position relative to replaced ones, is replaced as well.
     let has_large = all.iter().any(|group| i32::try_from(*group).is_err());
     all.into_iter()
         .filter(|group| has_large && *group >= LOWERED)
         .collect()
 }
 
-/// An IPv6 address in the one form that everybody reads.
+/// An IPv6 address with all eight groups, which every parser accepts.
 fn spelled_out(addr: Ipv6Addr) -> String {
     addr.segments().map(|group| format!("{group:x}")).join(":")
 }

@@ -1,5 +1,5 @@
-//! Random tables and questions: close to each other, so that networks nest, rows repeat and questions hit, and with all the odd
-//! things that people write into columns.
+//! Random tables and questions. Their addresses are close to each other, so that networks nest, rows repeat and questions match; some columns have
+//! unusual or invalid values.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -7,24 +7,24 @@ use fastrand::Rng;
 
 use super::case::{Ask, Case, Question, Row};
 
-/// Makes cases.
+/// A generator of cases.
 #[derive(Debug)]
 pub struct Generator {
     rng: Rng,
     callers: Vec<SocketAddr>,
 }
 
-/// What the rows and questions of one case have in common.
+/// The properties that the rows and questions of one case share.
 struct Theme {
     anchors: Vec<IpAddr>,
     groups: Vec<u32>,
     ports: Vec<u16>,
-    /// One row in so many is odd; none if 0.
+    /// One row in this many is odd; 0 means none.
     odd: u32,
 }
 
 impl Generator {
-    /// A generator for questions from these callers. The same seed makes the same cases.
+    /// A generator for questions from these callers. The same seed generates the same cases.
     pub fn new(seed: u64, callers: Vec<SocketAddr>) -> Self {
         Self {
             rng: Rng::with_seed(seed),
@@ -110,7 +110,7 @@ impl Generator {
         }
     }
 
-    /// A row like one before, with something else in one of its columns, or with nothing else at all.
+    /// A copy of an earlier row, either unchanged or with another value in one column.
     fn repeated(&mut self, rows: &[Row], theme: &Theme) -> Row {
         let mut row = rows[self.rng.usize(..rows.len())].clone();
         match self.rng.u32(..5) {
@@ -152,7 +152,7 @@ impl Generator {
         }
     }
 
-    /// One of the spellings of an address that everybody reads.
+    /// One of the common notations of an address.
     fn written(&mut self, ip: IpAddr) -> String {
         let IpAddr::V6(ip) = ip else {
             return match (self.rng.u32(..12), ip) {
@@ -168,7 +168,7 @@ impl Generator {
         }
     }
 
-    /// What nobody should write, but somebody does.
+    /// An invalid or unusual value.
     fn odd_place(&mut self, theme: &Theme) -> (String, i32) {
         let near = self.near(theme);
         let bits = if near.is_ipv4() { 32 } else { 128 };
@@ -233,7 +233,7 @@ impl Generator {
             _ => 0,
         };
         let last = |bits: u32| (1u128 << bits) - 1;
-        // Inside, the first, the last, and what differs in the last bit of the prefix.
+        // An address inside, the first, the last, and one that differs in the last bit of the prefix.
         let mut change = |at: u128| match self.rng.u32(..5) {
             0 => at,
             1 => at & !last(inside),
@@ -291,7 +291,7 @@ const TAGS: [Option<&str>; 8] = [
     Some("0123456789012345678901234567890123456789012345678901234567890123"),
 ];
 
-/// Addresses that nothing here is sent from.
+/// Addresses that no caller of these tests has.
 const ANCHORS: [&str; 12] = [
     "0.0.0.0",
     "255.255.255.255",

@@ -1,5 +1,5 @@
-//! The oracle: a real Kamailio and Portcullis read the same table of the same MariaDB and are asked the same questions from the same
-//! addresses. What they answer differently is a mistake, unless it is in the list of [`exceptions`].
+//! The oracle: a real Kamailio and Portcullis read the same table of the same MariaDB, and get the same questions from the same addresses. A
+//! different answer is a defect, unless the list of [`exceptions`] has it.
 
 pub mod case;
 pub mod exceptions;
@@ -31,7 +31,7 @@ use voice::Voice;
 /// Questions in one request.
 const BATCH: usize = 40;
 
-/// The places of the servers in what a [`Voice`] knows.
+/// The indices of the servers in a [`Voice`].
 const PORTCULLIS: usize = 0;
 const KAMAILIO: usize = 1;
 
@@ -42,40 +42,40 @@ pub struct Oracle {
     kamailio: Kamailio,
     host: Host,
     database: MariaDb,
-    /// The exceptions that were met so far.
+    /// The exceptions that have applied so far.
     pub met: BTreeSet<&'static str>,
-    /// Answers compared so far.
+    /// Number of answers compared so far.
     pub decisions: usize,
-    /// How many of these tell of a match.
+    /// Number of these answers that are a match.
     pub matched: usize,
 }
 
-/// What is not equal.
+/// A difference between the servers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Difference {
-    /// Kamailio does not load a table that it should.
+    /// Kamailio does not load a table that is valid for it.
     KamailioRefuses(String),
     /// Portcullis does not load the table.
     PortcullisRefuses(String),
-    /// Portcullis skips more or fewer rows than the exceptions say.
+    /// Portcullis skips another number of rows than the exceptions predict.
     Skipped {
-        /// By the exceptions.
+        /// The predicted number.
         expected: usize,
-        /// What Portcullis says of its load.
+        /// The number that Portcullis reports.
         reload: String,
     },
-    /// A question has two answers.
+    /// The answers to a question differ.
     Answer {
-        /// Which of the case's questions.
+        /// The index of the question.
         at: usize,
-        /// What Kamailio answers, the exceptions applied.
+        /// Kamailio's answer after the exceptions.
         kamailio: Answer,
-        /// What Portcullis answers.
+        /// The answer of Portcullis.
         portcullis: Answer,
     },
 }
 
-/// A case with a difference, for people.
+/// A case with a difference, as text for a report.
 #[derive(Debug)]
 pub struct Finding<'o> {
     oracle: &'o Oracle,
@@ -84,12 +84,12 @@ pub struct Finding<'o> {
 }
 
 impl Oracle {
-    /// Starts everything, with a Kamailio that has room for all networks and shows the tag of each question.
+    /// Starts both servers. Kamailio's limit of networks is raised, and it reports the tag of each question.
     pub fn start() -> Self {
         Self::start_with(&["IPV6", "ROOM", "FRESH_TAGS"])
     }
 
-    /// Starts everything, with these parts of Kamailio's configuration.
+    /// Starts both servers with these parts of Kamailio's configuration.
     pub fn start_with(defines: &[&str]) -> Self {
         let database = MariaDb::start();
         let builder = Builder::new();
@@ -98,7 +98,7 @@ impl Oracle {
         let host = builder
             .policy(policy("oracle"))
             .database(&database.url())
-            // Only when told to: the table changes between the two loads.
+            // Reloads only on request: the table changes between the two loads.
             .set("database", "poll = \"1h\"")
             .set("log", "level = \"error\"")
             .listen(&format!("udp:{ours_v6}"))
@@ -137,13 +137,13 @@ impl Oracle {
         self.voices.iter().map(Voice::local).collect()
     }
 
-    /// Gives both servers the table, asks both all questions, and tells what is not equal.
+    /// Loads the table into both servers, asks both all questions, and returns the first difference.
     pub fn differences(&mut self, case: &Case) -> Vec<Difference> {
         let view = View::of(case);
         self.compare(case, view)
     }
 
-    /// The same with a view of what Kamailio sees that is not the exceptions' own.
+    /// The same with another view for Kamailio in place of that of the exceptions.
     pub fn compare(&mut self, case: &Case, mut view: View) -> Vec<Difference> {
         self.write(&case.rows);
         let reload = self.host.rpc("address.reload", json!([]));
@@ -176,10 +176,10 @@ impl Oracle {
         differences
     }
 
-    /// What Kamailio answers, without any exception.
+    /// Kamailio's answers, without exceptions.
     ///
     /// # Errors
-    /// When it refuses the table.
+    /// If it refuses the table.
     pub fn kamailio_alone(&mut self, case: &Case) -> Result<Vec<Answer>, String> {
         self.write(&case.rows);
         self.kamailio.reload()?;
@@ -207,7 +207,7 @@ impl Oracle {
         self.database.sql("kamailio", &case::sql(rows));
     }
 
-    /// Puts these questions, one for each of the case, from the mouths of its callers.
+    /// Sends these questions, one for each question of the case, from the addresses of its callers.
     fn ask(&mut self, case: &Case, questions: &[&Question], server: usize) -> Vec<Answer> {
         let mut answers = vec![None; questions.len()];
         for (caller, voice) in self.voices.iter_mut().enumerate() {
@@ -262,10 +262,10 @@ impl fmt::Display for Finding<'_> {
     }
 }
 
-/// Puts these questions in one request to a host that serves the policy `oracle`, and gives the answers.
+/// Sends these questions in one request to a host with the policy `oracle`, and returns the answers.
 ///
 /// # Panics
-/// When no answer comes, or another than to this request.
+/// If no response comes, or one to another request.
 pub fn ask(caller: &mut Caller, questions: &[Question]) -> Vec<Answer> {
     let lines: Vec<_> = questions.iter().map(Question::line).collect();
     let told = voice::ask(caller, &Envelope::default(), &lines);
@@ -283,7 +283,7 @@ fn wrong_reload(reload: &Value, expected: usize) -> Option<Difference> {
     })
 }
 
-/// Who asks: neighbours and strangers, from the ports that rows name and from others, over UDP and TCP.
+/// The callers: known and unknown addresses, from ports that rows name and from others, over UDP and TCP.
 fn callers(host: &Host) -> Vec<(Transport, SocketAddr)> {
     let lease = host.lease();
     let near = [10, 11, 12, 16, 127, 128].map(|n| lease.ip(n));

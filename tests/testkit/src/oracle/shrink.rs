@@ -1,9 +1,9 @@
-//! Makes a case with a difference as small as it can be.
+//! Reduces a case with a difference to a minimal one.
 
 use super::case::{Case, Row};
 use super::{Difference, Oracle};
 
-/// Takes questions and rows away as long as a difference remains. `differs` tells the first difference of a case.
+/// Removes questions and rows as long as a difference remains. `differs` returns the first difference of a case.
 pub fn shrink(case: Case, mut differs: impl FnMut(&Case) -> Option<Difference>) -> Case {
     let mut case = one_question(case, &mut differs);
     case.rows = fewest(case.rows.clone(), |rows| {
@@ -18,7 +18,8 @@ pub fn shrink(case: Case, mut differs: impl FnMut(&Case) -> Option<Difference>) 
     case
 }
 
-/// Takes items away as long as a difference remains: half of them, a quarter, … one by one, and again while anything goes.
+/// Removes items as long as a difference remains: half of them, a quarter, and so on to single ones; then again, until nothing more can be
+/// removed.
 pub(super) fn fewest<T: Clone>(mut items: Vec<T>, mut differs: impl FnMut(&[T]) -> bool) -> Vec<T> {
     loop {
         let before = items.len();
@@ -48,7 +49,7 @@ impl Oracle {
     }
 }
 
-/// Only the question that is answered differently, if it is a question; none if it is the load.
+/// Only the question that is answered differently; no question if the difference is in the load.
 fn one_question(case: Case, differs: &mut impl FnMut(&Case) -> Option<Difference>) -> Case {
     let asks = match differs(&case) {
         Some(Difference::Answer { at, .. }) => vec![case.asks[at].clone()],
@@ -61,12 +62,12 @@ fn one_question(case: Case, differs: &mut impl FnMut(&Case) -> Option<Difference
     };
     match differs(&alone) {
         Some(_) => alone,
-        // It takes the others to show it.
+        // The difference depends on the other questions.
         None => case,
     }
 }
 
-/// Plain values in place of those that do not matter.
+/// Replaces values that the difference does not depend on by plain ones.
 fn simplify(case: &mut Case, differs: &mut impl FnMut(&Case) -> Option<Difference>) {
     let plain: [fn(&mut Row); 2] = [|row| row.tag = None, |row| row.port = 0];
     for at in 0..case.rows.len() {

@@ -1,8 +1,8 @@
-//! What a text in the column `ip_addr`, or in a question, is.
+//! Classification of a text in the column `ip_addr` or in a question.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-/// What a text is. This follows the documentation of `portcullis_address::Row`, not its code.
+/// The kind of a text. This follows the documentation of `portcullis_address::Row`, not its code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Text {
     /// An IPv4 address, perhaps with leading zeros.
@@ -11,12 +11,12 @@ pub(super) enum Text {
     V6 {
         /// The address.
         addr: Ipv6Addr,
-        /// A spelling that Kamailio does not read.
+        /// A notation that Kamailio does not accept.
         odd: bool,
     },
-    /// Digits and dots that are no IPv4 address.
+    /// Digits and dots, but not an IPv4 address.
     Misread4,
-    /// With a colon or bracket, but no IPv6 address.
+    /// Text with a colon or bracket, but not an IPv6 address.
     Misread6,
     /// A host name.
     Name,

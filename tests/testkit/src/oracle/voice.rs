@@ -1,11 +1,11 @@
-//! A caller that asks several servers from one address and port.
+//! A caller that sends questions to several servers from one address and port.
 
 use std::fmt;
 use std::net::SocketAddr;
 
 use crate::sip::{Caller, Transport};
 
-/// One address and port, over one transport.
+/// A caller with one address and port, over one transport.
 #[derive(Debug)]
 pub(super) struct Voice {
     line: Line,
@@ -14,13 +14,13 @@ pub(super) struct Voice {
 
 #[derive(Debug)]
 enum Line {
-    /// One socket for all.
+    /// One socket for all servers.
     Udp(Caller),
-    /// A connection to each, from one address.
+    /// A connection to each server, from one address.
     Tcp(Vec<Caller>),
 }
 
-/// What a request is besides its questions.
+/// The parts of a request other than its questions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Envelope {
     /// The method.
@@ -51,7 +51,7 @@ impl Voice {
         Self { line, servers }
     }
 
-    /// Where it speaks from.
+    /// The address of the caller.
     pub(super) fn local(&self) -> SocketAddr {
         match &self.line {
             Line::Udp(caller) => caller.local(),
@@ -59,7 +59,7 @@ impl Voice {
         }
     }
 
-    /// Puts all questions to one of the servers in one request.
+    /// Sends all questions to one of the servers in one request.
     pub(super) fn ask(
         &mut self,
         server: usize,
@@ -87,7 +87,7 @@ impl fmt::Display for Voice {
 }
 
 impl Envelope {
-    /// A request to this URI, all else as usual.
+    /// A request to this URI with default values for everything else.
     pub fn to(uri: &str) -> Self {
         Self {
             method: "MESSAGE".into(),
@@ -105,7 +105,7 @@ impl Default for Envelope {
     }
 }
 
-/// Puts all questions, each a line of `X-Ask`, in one request.
+/// Sends all questions in one request, each as a line of `X-Ask`.
 pub(super) fn ask(caller: &mut Caller, envelope: &Envelope, questions: &[String]) -> Vec<String> {
     let mut request = caller.request(&envelope.method, &envelope.uri);
     let Envelope {

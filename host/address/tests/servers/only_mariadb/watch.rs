@@ -103,7 +103,7 @@ async fn changes_are_noticed(engine: &str, numbered: bool) -> String {
              port INT DEFAULT 0, tag VARCHAR(64)) ENGINE = {engine}"
         ))
         .await;
-    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let folder = tempfile::tempdir().expect("a temporary directory can be made");
     let rows = folder.path().join("rows");
     std::fs::write(&rows, "3\t10.0.0.7\n3\t10.0.0.8\n").expect("a file can be written");
     let load = format!(

@@ -1,4 +1,4 @@
-//! Allow and deny files. Kamailio reads them at its start only, so each case has servers of its own, and many pairs.
+//! Allow and deny files. Kamailio reads them only when it starts, so each case starts its own servers and has many pairs of files.
 
 pub mod case;
 pub mod generate;
@@ -23,25 +23,25 @@ use crate::sip::Caller;
 use case::{Call, Case, ODD_BYTE, Pair, name};
 use view::View;
 
-/// What was found so far.
+/// The result so far.
 #[derive(Debug, Default)]
 pub struct Oracle {
-    /// The exceptions that were met.
+    /// The exceptions that have applied.
     pub met: BTreeSet<&'static str>,
-    /// Answers compared.
+    /// Number of answers compared.
     pub decisions: usize,
-    /// How many of these are refusals.
+    /// Number of these answers that are refusals.
     pub refused: usize,
 }
 
-/// What is not equal.
+/// A difference between the servers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Difference {
-    /// Which of the case's requests.
+    /// The index of the request.
     pub call: usize,
-    /// Which of its questions.
+    /// The index of the question within the request.
     pub question: usize,
-    /// What Kamailio answers, the exceptions applied.
+    /// Kamailio's answer after the exceptions.
     pub kamailio: String,
     /// What Portcullis answers.
     pub portcullis: String,
@@ -51,12 +51,12 @@ pub struct Difference {
 pub type Answers = Vec<Vec<String>>;
 
 impl Oracle {
-    /// Gives both servers the files, asks both, and tells what is not equal.
+    /// Starts both servers with the files, asks both, and returns the first difference.
     pub fn differences(&mut self, case: &Case) -> Vec<Difference> {
         self.compare(case, View::of(case))
     }
 
-    /// The same with a view of what Kamailio sees that is not the exceptions' own.
+    /// The same with another view for Kamailio in place of that of the exceptions.
     pub fn compare(&mut self, case: &Case, view: View) -> Vec<Difference> {
         let ours = portcullis_alone(case);
         let theirs = kamailio_alone(&view.case);
@@ -79,7 +79,7 @@ impl Oracle {
         differences
     }
 
-    /// A case of this difference alone, with as few lines as show it, and this view of what Kamailio sees.
+    /// A minimal case of this difference, with this view for Kamailio.
     pub fn shrink(
         &mut self,
         case: &Case,
@@ -118,7 +118,7 @@ impl Oracle {
     }
 }
 
-/// A difference of this case for people.
+/// A difference of this case, as text for a report.
 pub fn told(case: &Case, difference: &Difference) -> String {
     let Call {
         envelope,
@@ -136,7 +136,7 @@ pub fn portcullis_alone(case: &Case) -> Answers {
     Portcullis::start(case).ask(&case.calls)
 }
 
-/// What Kamailio answers, without any exception.
+/// Kamailio's answers, without exceptions.
 pub fn kamailio_alone(case: &Case) -> Answers {
     Server::start(case, &[]).ask(&case.calls)
 }
@@ -159,7 +159,7 @@ pub struct Server {
 impl Portcullis {
     /// Starts it.
     pub fn start(case: &Case) -> Self {
-        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        let folder = tempfile::tempdir().expect("a temporary directory can be made");
         write(&case.pairs, folder.path());
         let host = Builder::new()
             .policy(policy("oracle"))
@@ -181,7 +181,7 @@ impl Portcullis {
         ask(&mut self.host.udp(10), calls)
     }
 
-    /// What `permissions.testUri` says of a pair: `Allowed` or `Denied`.
+    /// The result of `permissions.testUri` for a pair: `Allowed` or `Denied`.
     pub fn test(&self, at: usize, left: &str, right: &str) -> String {
         let said = self
             .host
@@ -195,7 +195,7 @@ impl Server {
     /// Starts it, with more parts of its configuration.
     pub fn start(case: &Case, defines: &[&str]) -> Self {
         let (folder, lease) = (
-            tempfile::tempdir().expect("a temporary folder can be made"),
+            tempfile::tempdir().expect("a temporary directory can be made"),
             Lease::new(),
         );
         write(&case.pairs, folder.path());
@@ -228,10 +228,10 @@ impl Server {
         ask(&mut Caller::udp(self.lease.ip(10), listen), calls)
     }
 
-    /// What `permissions.testUri` says of a pair: `Allowed` or `Denied`.
+    /// The result of `permissions.testUri` for a pair: `Allowed` or `Denied`.
     pub fn test(&self, at: usize, left: &str, right: &str) -> String {
         let path = self.folder.path().join(name(at)).display().to_string();
-        // Without its kind, kamcmd takes digits for a number.
+        // Without a type, kamcmd sends digits as a number.
         let words = [path.as_str(), left, right].map(|word| format!("s:{word}"));
         let [path, left, right] = &words;
         let said = kamcmd(
@@ -279,7 +279,7 @@ fn write(pairs: &[Pair], folder: &Path) {
     }
 }
 
-/// Kamailio takes names of files only as they are written in its configuration: the calls for all pairs.
+/// The calls for all pairs. Kamailio accepts names of files only as literals in its configuration.
 fn functions(case: &Case, folder: &Path) -> String {
     let mut calls = String::new();
     for at in 0..case.pairs.len() {

@@ -1,4 +1,4 @@
-//! A case as Kamailio has to see it for its answers to be the right ones.
+//! A case with the exceptions applied: Kamailio's answers to it are the expected ones.
 
 use std::collections::BTreeSet;
 
@@ -12,9 +12,9 @@ use super::generate::{NO_PORT, REFERRING};
 /// The exceptions, applied to a case.
 #[derive(Clone, Debug)]
 pub struct View {
-    /// The case without the lines that Portcullis leaves out.
+    /// The case without the lines that Portcullis ignores.
     pub case: Case,
-    /// The exceptions that the case meets.
+    /// The exceptions that apply to the case.
     pub met: BTreeSet<&'static str>,
 }
 
@@ -63,9 +63,9 @@ impl View {
     }
 }
 
-/// The exception by which Portcullis leaves a line out, if there is one.
+/// The exception by which Portcullis ignores a line, if there is one.
 fn skips(line: &str) -> Option<Exception> {
-    // As lines are made here, a comment has a blank before and behind its sign.
+    // In the generated lines, a comment has a blank before and after its `#`.
     let rule = line.split(" # ").next().unwrap_or_default();
     if rule.contains(ODD_BYTE) {
         return Some(FILES_IN_UTF_8);
@@ -77,7 +77,7 @@ fn skips(line: &str) -> Option<Exception> {
 /// The longest line that Kamailio reads in one piece, in bytes.
 const LONGEST_LINE: usize = 499;
 
-/// A line without the blanks and the words in comments that make it long.
+/// A line without the blanks and comments that make it long.
 fn shortened(line: &str) -> String {
     let mut short = String::new();
     for c in line.chars() {
@@ -88,5 +88,5 @@ fn shortened(line: &str) -> String {
     short
 }
 
-/// A scheme that both cannot read.
+/// A scheme that neither server accepts.
 const UNREADABLE: &str = "mailto:";

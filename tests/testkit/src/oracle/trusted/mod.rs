@@ -1,4 +1,4 @@
-//! The table `trusted`: one of Portcullis and two of Kamailio, one with each `peer_tag_mode`.
+//! The table `trusted`: one Portcullis and two Kamailios, one for each `peer_tag_mode`.
 
 pub mod case;
 pub mod generate;
@@ -26,50 +26,50 @@ use view::View;
 #[derive(Debug)]
 pub struct Oracle {
     voices: Vec<Voice>,
-    /// One for each mode.
+    /// A Kamailio for each mode.
     kamailios: Vec<Kamailio>,
     host: Host,
     database: MariaDb,
-    /// The exceptions that were met so far.
+    /// The exceptions that have applied so far.
     pub met: BTreeSet<&'static str>,
-    /// Answers compared so far.
+    /// Number of answers compared so far.
     pub decisions: usize,
-    /// How many of these tell of a match.
+    /// Number of these answers that are a match.
     pub matched: usize,
 }
 
-/// What is not equal.
+/// A difference between the servers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Difference {
-    /// Kamailio does not load a table that it should.
+    /// Kamailio does not load a table that is valid for it.
     KamailioRefuses(String),
-    /// Portcullis does not load the table, or skips more or fewer rows than the exceptions say.
+    /// Portcullis does not load the table, or skips another number of rows than the exceptions predict.
     PortcullisLoads(String),
-    /// A question has two answers.
+    /// The answers to a question differ.
     Answer {
-        /// Which of the case's requests.
+        /// The index of the request.
         call: usize,
-        /// Which of its questions.
+        /// The index of the question within the request.
         question: usize,
-        /// In which mode.
+        /// The mode.
         mode: Mode,
-        /// What Kamailio answers, the exceptions applied.
+        /// Kamailio's answer after the exceptions.
         kamailio: String,
         /// What Portcullis answers.
         portcullis: String,
     },
 }
 
-/// The answers to the questions of a case, in order: those of a request in the one mode, then in the other.
+/// The answers to the questions of a case, in order: for each request those in the first mode, then those in the second.
 pub type Answers = Vec<Vec<String>>;
 
 impl Oracle {
-    /// Starts everything, with Kamailios that load the table when they are told to.
+    /// Starts all servers. The Kamailios load the table on request.
     pub fn start() -> Self {
         Self::start_with(&[])
     }
 
-    /// Starts everything, with more parts of Kamailio's configuration.
+    /// Starts all servers, with more parts of Kamailio's configuration.
     pub fn start_with(defines: &[&str]) -> Self {
         let database = MariaDb::start();
         let builder = Builder::new();
@@ -126,12 +126,12 @@ impl Oracle {
         self.voices.iter().map(Voice::local).collect()
     }
 
-    /// Gives all servers the table, asks all of them, and tells what is not equal.
+    /// Loads the table into all servers, asks all of them, and returns the first difference.
     pub fn differences(&mut self, case: &Case) -> Vec<Difference> {
         self.compare(case, View::of(case))
     }
 
-    /// The same with a view of what Kamailio sees that is not the exceptions' own.
+    /// The same with another view for Kamailio in place of that of the exceptions.
     pub fn compare(&mut self, case: &Case, view: View) -> Vec<Difference> {
         self.database.sql("kamailio", &sql(&case.rows));
         if let Err(said) = self.load(view.skipped) {
@@ -166,17 +166,17 @@ impl Oracle {
         differences
     }
 
-    /// What Kamailio answers, without any exception.
+    /// Kamailio's answers, without exceptions.
     ///
     /// # Errors
-    /// When it refuses the table.
+    /// If it refuses the table.
     pub fn kamailio_alone(&mut self, case: &Case) -> Result<Answers, String> {
         self.database.sql("kamailio", &sql(&case.rows));
         self.load_kamailios()?;
         Ok(self.ask_kamailios(&case.calls))
     }
 
-    /// The same for Kamailios that query the table at each call, and never load it.
+    /// The same for Kamailios that query the table in each call instead of loading it.
     pub fn kamailio_each_time(&mut self, case: &Case) -> Answers {
         self.database.sql("kamailio", &sql(&case.rows));
         self.ask_kamailios(&case.calls)
@@ -190,7 +190,7 @@ impl Oracle {
         self.ask_portcullis(&case.calls)
     }
 
-    /// The smallest case that still has a difference, with this view of what Kamailio sees.
+    /// A minimal case that still has a difference, with this view for Kamailio.
     pub fn shrink(&mut self, case: Case, view: fn(&Case) -> View) -> Case {
         let mut differs = |case: &Case| self.compare(case, view(case)).into_iter().next();
         let mut case = one_question(case, &mut differs);
@@ -221,7 +221,7 @@ impl Oracle {
         case
     }
 
-    /// A difference of this case for people.
+    /// A difference of this case, as text for a report.
     pub fn told(&self, case: &Case, difference: &Difference) -> String {
         let mut told = format!("The table:\n    {}\n", sql(&case.rows));
         let view = View::of(case);
@@ -301,7 +301,7 @@ impl fmt::Display for Difference {
     }
 }
 
-/// Only the question that is answered differently, if it is a question; none if it is the load.
+/// Only the question that is answered differently; no question if the difference is in the load.
 fn one_question(case: Case, differs: &mut impl FnMut(&Case) -> Option<Difference>) -> Case {
     let calls = match differs(&case) {
         Some(Difference::Answer { call, question, .. }) => {
@@ -320,7 +320,7 @@ fn one_question(case: Case, differs: &mut impl FnMut(&Case) -> Option<Difference
     };
     match differs(&alone) {
         Some(_) => alone,
-        // It takes the others to show it.
+        // The difference depends on the other questions.
         None => case,
     }
 }

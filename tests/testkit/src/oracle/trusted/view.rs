@@ -1,4 +1,4 @@
-//! A case as Kamailio has to see it for its answers to be the right ones.
+//! A case with the exceptions applied: Kamailio's answers to it are the expected ones.
 
 use std::collections::BTreeSet;
 
@@ -12,13 +12,13 @@ use super::generate::{BAD_PATTERNS, REFERRING_PATTERNS};
 /// The exceptions, applied to a case.
 #[derive(Clone, Debug, Default)]
 pub struct View {
-    /// The table without what Kamailio cannot load or reads otherwise.
+    /// The table without rows that Kamailio cannot load or interprets differently.
     pub rows: Vec<Row>,
-    /// How many rows Portcullis skips.
+    /// Number of rows that Portcullis skips.
     pub skipped: usize,
     /// The requests.
     pub calls: Vec<Call>,
-    /// The exceptions that the case meets.
+    /// The exceptions that apply to the case.
     pub met: BTreeSet<&'static str>,
 }
 
