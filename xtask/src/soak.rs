@@ -12,20 +12,20 @@ use crate::workspace::{Workspace, root};
 
 /// Run one host for an hour under traffic, changes, attacks and failures, and watch its invariants
 ///
-/// Traffic is counted to the last answer while policy files are swapped, policies pushed and tables reloaded, tenants misbehave, clients are
-/// slow, the database stops, descriptors run short and the disk fills up (as root). Nothing may be lost or answered twice, what the host
-/// holds may not grow, and honest requests stay within a bound. Before that, attacks on its memory are made, each on a host of its own.
-/// The report is printed and, as JSON, written to target/soak.json.
+/// Every request of the traffic is counted while policy files are swapped, policies are pushed, tables are reloaded, tenants misbehave, clients
+/// are slow, the database stops, descriptors run short and the disk is full (as root). No request may be lost or answered twice, the host's
+/// memory and descriptors may not grow, and the latency of honest requests has a bound. Attacks on the host's memory come first, each on its own
+/// host. The report is printed and, as JSON, written to target/soak.json.
 ///
-/// With --tenants, the host has many tenants with a policy file each instead. Requests come to all of them in random order, while the files of
-/// random tenants are replaced. No request may be lost or answered twice, and what the host holds may not grow. The report, which says how long a
-/// changed file takes to be live, is also written to target/soak-tenants.json.
+/// With --tenants, the host has many tenants instead, each with a policy file. Requests go to all tenants in random order, while the files of
+/// random tenants are replaced. No request may be lost or answered twice, and the host's memory and descriptors may not grow. The report includes
+/// the time until a changed file is live, and is also written to target/soak-tenants.json.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// How long
+    /// Duration in seconds
     #[arg(long, value_name = "N", default_value_t = 3600)]
     seconds: u32,
-    /// Requests a second of the counted traffic
+    /// Requests per second of the counted traffic
     #[arg(long, value_name = "N", default_value_t = 2000)]
     rate: u32,
     /// Number of tenants, for a soak of many tenants
@@ -51,7 +51,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let soak = Soak {
         seconds: args.seconds,
         rate: args.rate,
-        // An optimised build on a machine of its own answers within a fraction of this.
+        // An optimised build on an idle machine answers within a fraction of this.
         p99_ms: 100,
         turned_away: 0,
     };

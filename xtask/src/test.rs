@@ -42,14 +42,14 @@ pub(crate) struct Args {
 /// Length of the soak with 50 tenants.
 const TENANTS_SOAK_SECONDS: u32 = 10;
 
-/// Programs of others that the tests need, beside a MariaDB.
+/// Programs that the tests need, in addition to MariaDB.
 const PEERS: [Need; 15] = [
-    // Its callgrind counts instructions.
+    // callgrind counts instructions.
     Need {
         name: "valgrind",
         package: "valgrind",
     },
-    // The programs of the server itself are in no folder of PATH; this one comes with them.
+    // The server programs are not in PATH; this program is in the same package.
     Need {
         name: "pg_ctlcluster",
         package: "postgresql",
@@ -58,12 +58,12 @@ const PEERS: [Need; 15] = [
         name: "psql",
         package: "postgresql",
     },
-    // It runs the server as another user than root.
+    // Runs PostgreSQL as a user other than root.
     Need {
         name: "setpriv",
         package: "util-linux",
     },
-    // With it come Kamailio's scripts for PostgreSQL.
+    // The package of Kamailio's scripts for PostgreSQL.
     Need {
         name: "kamailio/modules/db_postgres.so",
         package: "kamailio-postgres-modules",
@@ -96,7 +96,7 @@ const PEERS: [Need; 15] = [
         name: "kamcli",
         package: "kamcli",
     },
-    // Without it kamctl knows no MySQL.
+    // kamctl needs this package for MySQL.
     Need {
         name: "kamailio/kamctl/kamctl.mysql",
         package: "kamailio-mysql-modules",
@@ -111,7 +111,7 @@ const PEERS: [Need; 15] = [
     },
 ];
 
-/// What the databases of tests that run at once may take of the directory for temporary files, in MiB: a few times what was seen.
+/// Space that the databases of concurrent tests need in the directory for temporary files, in MiB: several times the observed size.
 const ROOM: u64 = 2048;
 
 /// The crate with the end-to-end tests.
@@ -197,7 +197,7 @@ fn check_format(workspace: &Workspace) -> Result<()> {
 fn tests(workspace: &Workspace, args: &Args, end_to_end: bool) -> Command {
     let mut command = cargo();
     command.current_dir(root());
-    // Tests that need programs of others are named `peers_…`, or ignored.
+    // Tests that need other programs are named `peers_…`, or ignored.
     if find("cargo-nextest").is_some() {
         let package = if end_to_end { "" } else { "not " };
         let peers = if args.without_peers {
@@ -256,7 +256,7 @@ fn soak(steps: &mut Steps, workspace: &Workspace, args: &Args) {
     let soak = Soak {
         seconds: args.soak_seconds,
         rate: 200,
-        // An unoptimised host on a machine that it shares with everything that attacks it.
+        // The host is not optimised, and shares the machine with its attackers.
         p99_ms: 5000,
         turned_away: 1,
     };

@@ -1,7 +1,7 @@
-//! Measures what one look for changes costs, as the host takes it every second, and what reading the whole table costs beside it.
+//! Measures the cost of one check for changes, which the host makes every second, and compares it with the cost of reading the whole table.
 //!
 //! `cargo run --release -p portcullis-address --example look -- [ROWS…]` (default 1,000 and 1,000,000) starts a MariaDB and a PostgreSQL
-//! in temporary directories, and fills a table of each engine, a file of SQLite and an address file with so many rows.
+//! in temporary directories, and fills a table of each engine, an SQLite file and an address file with this many rows.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use portcullis_testkit::mariadb::MariaDb;
 use portcullis_testkit::postgres::Postgres;
 use portcullis_testkit::server::Server;
 
-/// Looks that are measured.
+/// Number of measured checks.
 const LOOKS: usize = 500;
 
 #[tokio::main(flavor = "current_thread")]

@@ -1,4 +1,4 @@
-//! A disk so small that it can be filled: a tmpfs of its own, which takes root.
+//! A small disk that can be filled: a tmpfs. Mounting it requires root.
 
 use std::fs;
 use std::io::Write;
@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result};
 use tempfile::TempDir;
 
-/// Room on the disk.
+/// Size of the disk.
 const SIZE: &str = "4m";
 
 /// A mounted disk; it is unmounted when this is dropped.
@@ -18,7 +18,7 @@ pub(crate) struct SmallDisk {
 }
 
 impl SmallDisk {
-    /// Mounts one. `None` where this process may not mount.
+    /// Mounts a disk; `None` if this process may not mount.
     pub(crate) fn mount() -> Result<Option<Self>> {
         let folder = tempfile::tempdir()?;
         let status = Command::new("mount")
@@ -32,12 +32,12 @@ impl SmallDisk {
         Ok(status.success().then_some(Self { folder }))
     }
 
-    /// Where it is mounted.
+    /// Its mount point.
     pub(crate) fn path(&self) -> &Path {
         self.folder.path()
     }
 
-    /// Takes all the room that is left, until the filler is dropped.
+    /// Fills the disk until the filler is dropped.
     pub(crate) fn fill(&self) -> Result<Filler> {
         let filler = Filler(self.path().join("filler"));
         let mut file = fs::File::create(&filler.0)?;
@@ -58,7 +58,7 @@ impl Drop for SmallDisk {
     }
 }
 
-/// The file that takes the room.
+/// The file that fills the disk.
 pub(crate) struct Filler(PathBuf);
 
 impl Drop for Filler {

@@ -57,8 +57,8 @@ pub(crate) fn counted(mut plan: Plan, books: &Books, stop: &Stop) -> Result<Traf
     Ok(traffic)
 }
 
-/// Checks what became of the counted traffic: `turned_away` of a thousand requests may have been turned away, and as many may be lost as
-/// the kernel dropped datagrams.
+/// Checks the result of the counted traffic: up to `turned_away` of a thousand requests may have been rejected for overload, and as many may be
+/// lost as the kernel dropped datagrams.
 pub(crate) fn check(books: &Books, turned_away: u64, dropped_by_the_kernel: u64) {
     let counts = books.counts();
     let count = |what: &str| counts.get(what).copied().unwrap_or_default();
@@ -76,8 +76,8 @@ pub(crate) fn check(books: &Books, turned_away: u64, dropped_by_the_kernel: u64)
     }
 }
 
-/// Asks the tenant whose policy is pushed, again and again. Every answer is that of a whole generation, and of none before the last one
-/// that was seen.
+/// Repeatedly sends requests to the tenant whose policy is pushed. Every response must be that of a complete generation, and generations must
+/// not go backwards.
 pub(crate) fn watch_generations(
     site: &Site,
     mut caller: Caller,

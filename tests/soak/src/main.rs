@@ -35,7 +35,7 @@ enum Cli {
         /// Length of each attack
         #[arg(long, default_value_t = 20)]
         seconds: u64,
-        /// Write what was measured here as JSON as well
+        /// Also write the report to this file, as JSON
         #[arg(long)]
         report: Option<PathBuf>,
     },
@@ -51,13 +51,13 @@ struct TenantsArgs {
     /// Length of the soak, the start of the host not included
     #[arg(long, default_value_t = 600)]
     seconds: u64,
-    /// Requests a second, to random tenants
+    /// Requests per second, to random tenants
     #[arg(long, default_value_t = 2000)]
     rate: u64,
-    /// How many of a thousand requests the host may turn away, since it does not keep up
+    /// Requests per thousand that the host may reject for overload
     #[arg(long, default_value_t = 0)]
     turned_away: u64,
-    /// Write the report here as JSON as well
+    /// Also write the report to this file, as JSON
     #[arg(long)]
     report: Option<PathBuf>,
 }
@@ -67,16 +67,16 @@ struct Args {
     /// Length of the soak
     #[arg(long, default_value_t = 3600)]
     seconds: u64,
-    /// Requests a second of the counted traffic
+    /// Requests per second of the counted traffic
     #[arg(long, default_value_t = 2000)]
     rate: u64,
-    /// Upper bound for the 99th percentile of honest requests while everything else goes on, in milliseconds
+    /// Upper bound for the 99th percentile of honest requests during attacks and failures, in milliseconds
     #[arg(long, default_value_t = 100)]
     p99_ms: u64,
-    /// How many of a thousand honest requests the host may turn away, since it does not keep up
+    /// Honest requests per thousand that the host may reject for overload
     #[arg(long, default_value_t = 0)]
     turned_away: u64,
-    /// Write the report here as JSON as well
+    /// Also write the report to this file, as JSON
     #[arg(long)]
     report: Option<PathBuf>,
 }

@@ -1,4 +1,4 @@
-//! Attacks on the host's memory, each on a host of its own: how much more it holds at most while the attack lasts.
+//! Attacks on the host's memory, each on its own host, and the largest increase of memory during each.
 
 use std::io::Write;
 use std::net::{TcpStream, UdpSocket};
@@ -14,24 +14,24 @@ use tempfile::TempDir;
 
 use crate::process::Held;
 
-/// An attack, and what it comes to.
+/// An attack, and its bound.
 struct Attack {
     name: &'static str,
-    /// Prepares a host, attacks it for about this long, and gives what it held.
+    /// Prepares a host, attacks it for about this long, and returns its memory.
     run: fn(Duration) -> Result<Grown>,
-    /// What the host may hold more at most, MiB. The figure that is documented.
+    /// The largest allowed increase, MiB, as documented.
     bound_mib: u64,
 }
 
-/// What one attack came to.
+/// The result of one attack.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Told {
-    /// What was done.
+    /// The name of the attack.
     pub(crate) attack: &'static str,
-    /// What the host held before, and at most while it lasted.
+    /// Memory of the host before the attack, and at most during it.
     #[serde(flatten)]
     pub(crate) grown: Grown,
-    /// How much more it may have been.
+    /// The largest allowed increase.
     pub(crate) bound_mib: u64,
 }
 
@@ -40,7 +40,7 @@ pub(crate) struct Told {
 pub(crate) struct Grown {
     /// Before the attack.
     pub(crate) before_mib: u64,
-    /// At most.
+    /// At most during it.
     pub(crate) most_mib: u64,
 }
 
@@ -67,7 +67,7 @@ const ATTACKS: [Attack; 4] = [
     },
 ];
 
-/// The token of the attackers who need one, and of the operator.
+/// The token of the operator, and of attackers that need one.
 const TOKEN: &str = "soak-token-of-this-host-alone";
 
 /// Runs every attack for this long.
@@ -90,7 +90,7 @@ impl Told {
         self.grown.most_mib <= self.grown.before_mib + self.bound_mib
     }
 
-    /// One line for people.
+    /// One line of a report.
     pub(crate) fn text(&self) -> String {
         let Grown {
             before_mib,
@@ -104,7 +104,7 @@ impl Told {
     }
 }
 
-/// 400 requests a second whose policy makes 40 questions of 60 KB each, in letters that take six bytes each in JSON.
+/// 400 requests per second, whose policy makes 40 queries of 60 KB each, in characters that take six bytes each in JSON.
 fn records(length: Duration) -> Result<Grown> {
     let folder = tempfile::tempdir()?;
     let host = Builder::new()
@@ -212,7 +212,7 @@ fn patterns(length: Duration) -> Result<Grown> {
     })
 }
 
-/// Clients that ask for the whole table over HTTP and read nothing of it.
+/// Clients that request the whole table over HTTP and do not read the response.
 fn dumps(length: Duration) -> Result<Grown> {
     const CLIENTS: usize = 60;
     let database = MariaDb::start();
@@ -237,7 +237,7 @@ fn dumps(length: Duration) -> Result<Grown> {
     })
 }
 
-/// A connection on which this was sent, which does not block; `None` when it was refused.
+/// A non-blocking connection over which this was sent; `None` if it was refused.
 fn open(target: std::net::SocketAddr, bytes: &[u8]) -> Option<TcpStream> {
     let mut stream = TcpStream::connect_timeout(&target, Duration::from_millis(500)).ok()?;
     stream.write_all(bytes).ok()?;
@@ -245,7 +245,7 @@ fn open(target: std::net::SocketAddr, bytes: &[u8]) -> Option<TcpStream> {
     Some(stream)
 }
 
-/// Attacks in steps for this long, a hundred a second, and looks at the host's memory after each.
+/// Runs steps of an attack for this long, a hundred per second, and reads the host's memory after each.
 fn watch(host: &Host, length: Duration, mut step: impl FnMut() -> Result<()>) -> Result<Grown> {
     let before_mib = Held::of(host.pid())?.memory_mib;
     let mut most_mib = before_mib;

@@ -1,4 +1,4 @@
-//! The host's process from outside: what it holds, and limits that are changed while it runs.
+//! The host's process, observed through /proc: its resources, and limits that are changed while it runs.
 
 use std::fmt::Write;
 use std::fs;
@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 use portcullis_testkit::wait;
 use serde::Serialize;
 
-/// What a process holds at one moment.
+/// The resources of a process at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Held {
     /// Resident memory, MiB.
@@ -23,7 +23,7 @@ pub(crate) struct Held {
 }
 
 impl Held {
-    /// Reads it from /proc.
+    /// Reads the values from /proc.
     pub(crate) fn of(pid: u32) -> Result<Self> {
         let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
         let field = |name: &str| {
@@ -41,7 +41,7 @@ impl Held {
         })
     }
 
-    /// The larger of each.
+    /// The larger value of each field.
     #[must_use]
     pub(crate) fn max(self, other: Self) -> Self {
         Self {
@@ -52,7 +52,7 @@ impl Held {
         }
     }
 
-    /// The sum of each.
+    /// The sum of each field.
     #[must_use]
     pub(crate) fn and(self, more: Self) -> Self {
         Self {
@@ -63,7 +63,7 @@ impl Held {
         }
     }
 
-    /// What is more than `bound` allows, in words.
+    /// A description of the values above those of `bound`.
     pub(crate) fn beyond(&self, bound: &Self) -> Vec<String> {
         let each = [
             ("MiB", self.memory_mib, bound.memory_mib),
@@ -78,7 +78,7 @@ impl Held {
     }
 }
 
-/// What a process holds at several moments, as a table for people.
+/// The resources of a process at several moments, as a table for a report.
 pub(crate) fn table(moments: &[(&str, Held)]) -> String {
     let mut text =
         "\n  the host holds                  MiB  descriptors  mappings  threads\n".to_owned();
@@ -92,7 +92,7 @@ pub(crate) fn table(moments: &[(&str, Held)]) -> String {
     text
 }
 
-/// What a host holds when the connections of a phase are gone: it closes what its clients closed within moments.
+/// The resources of a host after the connections of a phase have been closed, which takes moments.
 pub(crate) fn settled(pid: u32) -> Result<Held> {
     let mut last = Held::of(pid)?;
     let mut same = 0;
@@ -140,7 +140,7 @@ pub(crate) fn set_descriptor_limit(pid: u32, soft: u64, hard: u64) -> Result<()>
     Ok(())
 }
 
-/// Datagrams for a host that listens here which found its sockets full.
+/// Number of datagrams that were dropped because the sockets of a host on this address were full.
 pub(crate) fn dropped_by_kernel(sip: SocketAddr) -> Result<u64> {
     match sip.ip() {
         IpAddr::V4(ip) => kernel_drops(ip, sip.port()),
@@ -148,7 +148,7 @@ pub(crate) fn dropped_by_kernel(sip: SocketAddr) -> Result<u64> {
     }
 }
 
-/// Datagrams that the kernel dropped because the buffer of a socket on this address was full.
+/// Number of datagrams that the kernel dropped because the buffer of a socket on this address was full.
 fn kernel_drops(ip: Ipv4Addr, port: u16) -> Result<u64> {
     let local = format!("{:08X}:{port:04X}", u32::from_le_bytes(ip.octets()));
     let table = fs::read_to_string("/proc/net/udp")?;

@@ -1,4 +1,4 @@
-//! What a soak came to.
+//! The report of a soak.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -14,25 +14,25 @@ use crate::process::{Held, table};
 pub(crate) struct Report {
     /// From the start of the host to its end.
     pub(crate) seconds: u64,
-    /// Requests a second of the counted traffic.
+    /// Requests per second of the counted traffic.
     pub(crate) rate: u64,
-    /// Honest traffic alone.
+    /// Honest traffic without other activities.
     pub(crate) quiet: Honest,
-    /// Honest traffic beside everything else, first half.
+    /// Honest traffic during all other activities, first half.
     pub(crate) first: Honest,
     /// The same, second half.
     pub(crate) second: Honest,
-    /// What the idle host held after the first half.
+    /// Resources of the idle host after the first half.
     pub(crate) after_first: Held,
     /// The same after the second half.
     pub(crate) after_second: Held,
-    /// The most that it held at any second.
+    /// The largest values of any second.
     pub(crate) most: Held,
-    /// How often each thing was done.
+    /// Number of turns of each activity.
     pub(crate) counts: BTreeMap<&'static str, u64>,
     /// Failed calls of policies, nearly all of hostile tenants.
     pub(crate) policy_failures: u64,
-    /// Whether there was a disk to fill.
+    /// Whether a disk could be mounted and filled.
     pub(crate) disk: bool,
     /// Datagrams that the kernel dropped before the host saw them.
     pub(crate) dropped_by_the_kernel: u64,
@@ -40,18 +40,18 @@ pub(crate) struct Report {
     pub(crate) broken: Vec<String>,
 }
 
-/// How honest requests fared in one phase, milliseconds from request to answer.
+/// Latencies of honest requests in one phase, in milliseconds.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub(crate) struct Honest {
     /// Counted traffic: the median of the 99th percentiles of its pieces.
     pub(crate) traffic_p99_ms: f64,
     /// Counted traffic: the largest 99th percentile of a piece.
     pub(crate) traffic_worst_p99_ms: f64,
-    /// Tenants' requests and calls: half were answered this fast.
+    /// Requests of tenants, and calls: median.
     pub(crate) p50_ms: f64,
-    /// 99 of 100 were.
+    /// 99th percentile.
     pub(crate) p99_ms: f64,
-    /// All were.
+    /// Maximum.
     pub(crate) max_ms: f64,
 }
 
@@ -70,7 +70,7 @@ impl Honest {
 }
 
 impl Report {
-    /// The report for people.
+    /// The report as text.
     pub(crate) fn text(&self) -> String {
         let mut text = format!("\nSoak of {} s\n\n", self.seconds);
         for (what, count) in &self.counts {

@@ -1,4 +1,4 @@
-//! The soak itself: a quiet phase, then two phases with everything on, after each of which what the host holds is compared.
+//! The soak: a quiet phase, then two phases with all activities. The resources of the host are compared after each of these two.
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -13,23 +13,23 @@ use crate::report::{Honest, Report};
 use crate::site::{Site, at};
 use crate::turns::{Stop, StopOnDrop};
 
-/// What a soak is asked to do.
+/// Parameters of a soak.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Plan {
-    /// Of all phases together.
+    /// Length of all phases together.
     pub(crate) length: Duration,
-    /// Requests a second of the counted traffic.
+    /// Requests per second of the counted traffic.
     pub(crate) rate: u64,
-    /// What the 99th percentile of honest requests may be.
+    /// Upper bound for the 99th percentile of honest requests.
     pub(crate) p99: Duration,
-    /// How many of a thousand honest requests may be turned away.
+    /// Honest requests per thousand that may be rejected for overload.
     pub(crate) turned_away: u64,
 }
 
 /// The share of the time in which only the honest traffic runs.
 const QUIET: f64 = 0.1;
 
-/// What the host may hold more after the second phase than after the first. What each change or failure left behind would come to more.
+/// Largest increase of the host's resources from the first of these phases to the second. A leak of each change or failure would exceed it.
 const MORE: Held = Held {
     memory_mib: 48,
     files: 12,
@@ -37,7 +37,7 @@ const MORE: Held = Held {
     threads: 8,
 };
 
-/// What the host may hold at any moment.
+/// Largest resources of the host at any moment.
 const CEILING_MIB: u64 = 512;
 
 /// Turn numbers of the second phase begin here.
@@ -46,7 +46,7 @@ const SECOND: u64 = 1_000_000;
 /// Runs a soak.
 ///
 /// # Errors
-/// If it cannot be set up. An invariant that was broken is in the report.
+/// If it cannot be set up. Broken invariants are in the report.
 pub(crate) fn run(plan: &Plan) -> Result<Report> {
     let begun = Instant::now();
     let site = Site::start()?;
@@ -83,7 +83,7 @@ pub(crate) fn run(plan: &Plan) -> Result<Report> {
     Ok(Report { broken, ..report })
 }
 
-/// Runs the honest traffic while `rest` lasts. Gives the most that the host held, and how the traffic fared.
+/// Runs the honest traffic while `rest` runs. Returns the largest resources of the host, and the latencies.
 fn phase(site: &Site, plan: &Plan, rest: impl FnOnce()) -> Result<(Held, Honest)> {
     let stop = Stop::default();
     let latencies: Latencies = Mutex::new(Histogram::new());
@@ -121,7 +121,7 @@ fn phase(site: &Site, plan: &Plan, rest: impl FnOnce()) -> Result<(Held, Honest)
     Ok((most, Honest::new(&traffic?, latencies)))
 }
 
-/// Requests at a fixed rate from strange sources. All are answered 401, by one of the policy files that are swapped meanwhile.
+/// Sends requests at a fixed rate from unknown sources. All are answered 401 by one of the policy files, which are swapped meanwhile.
 fn strangers(site: &Site, plan: &Plan) -> Load {
     let first = site.host.lease().ip(at::TRAFFIC);
     let mut load = Load::new(site.host.sip(), Mode::Reject, first);
@@ -129,7 +129,7 @@ fn strangers(site: &Site, plan: &Plan) -> Load {
     load
 }
 
-/// Looks at the host each second.
+/// Reads the host's resources every second.
 fn sample(site: &Site, stop: &Stop) -> Held {
     let mut most = Held::default();
     while stop.pause(Duration::from_secs(1)) {

@@ -1,4 +1,4 @@
-//! The host under test and everything around it.
+//! The host under test, its peers and its database.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -17,13 +17,13 @@ use crate::turns::{Books, Disruptions};
 pub(crate) mod at {
     /// The callee of calls.
     pub(crate) const CALLEE: u8 = 3;
-    /// Who calls it.
+    /// The caller of calls.
     pub(crate) const CALLER: u8 = 4;
-    /// Who asks the tenant whose policy is pushed, over UDP and TCP.
+    /// The callers of the tenant whose policy is pushed, over UDP and TCP.
     pub(crate) const WATCHER: u8 = 5;
-    /// Where requests to hostile tenants come from, one address for each.
+    /// Sources of requests to hostile tenants, one address for each.
     pub(crate) const HOSTILE: u8 = 20;
-    /// Where slow clients and idle connections come from.
+    /// Source of slow clients and idle connections.
     pub(crate) const SLOW: u8 = 30;
     /// The first source of the counted traffic.
     pub(crate) const TRAFFIC: u8 = 100;
@@ -37,24 +37,24 @@ pub(crate) const HOSTILE: [(&str, &str); 4] = [
     ("shouts", "log"),
 ];
 
-/// Rows of the address table that nothing comes from.
+/// Number of rows of the address table that match no source.
 const ROWS: u32 = 5_000;
 
-/// Descriptors that the host may have at most. Low, so that connections can use them up.
+/// The host's limit of descriptors: low, so that connections can use them up.
 pub(crate) const DESCRIPTORS: u64 = 1024;
 
-/// Everything that runs.
+/// The running processes.
 #[derive(Debug)]
 pub(crate) struct Site {
     /// The host under test.
     pub(crate) host: Host,
-    /// Its callee, for the one who makes calls.
+    /// Its callee, for the actor that makes calls.
     pub(crate) callee: Mutex<Callee>,
-    /// The disk that its records are on; `None` where nothing can be mounted.
+    /// The disk with its records; `None` if nothing can be mounted.
     pub(crate) disk: Option<SmallDisk>,
-    /// What goes wrong on purpose.
+    /// The disruptions.
     pub(crate) disruptions: Disruptions,
-    /// What is counted.
+    /// The counts.
     pub(crate) books: Books,
     database: Mutex<MariaDb>,
     failure: Mutex<()>,

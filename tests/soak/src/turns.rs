@@ -1,4 +1,4 @@
-//! What runs beside the traffic: when an actor takes its next turn, what its turns came to, and which disruptions were on.
+//! The turns of actors: their pauses, their counts, and the disruptions that they cause.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,18 +13,18 @@ pub(crate) struct Stop {
 }
 
 impl Stop {
-    /// No further turn begins.
+    /// Ends the phase: no further turn begins.
     pub(crate) fn stop(&self) {
         *self.stopped.lock().unwrap_or_else(PoisonError::into_inner) = true;
         self.changed.notify_all();
     }
 
-    /// True once [`Stop::stop`] was called.
+    /// Whether [`Stop::stop`] has been called.
     pub(crate) fn is_stopped(&self) -> bool {
         *self.stopped.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns after this pause, or earlier with `false` when no further turn shall begin.
+    /// Returns after this pause, or earlier with `false` if no further turn may begin.
     pub(crate) fn pause(&self, length: Duration) -> bool {
         let stopped = self.stopped.lock().unwrap_or_else(PoisonError::into_inner);
         let (stopped, _) = self
@@ -52,14 +52,14 @@ pub(crate) struct Disruptions {
 }
 
 impl Disruptions {
-    /// Begins one; it is over when the guard is dropped.
+    /// Begins a disruption, which ends when the guard is dropped.
     pub(crate) fn begin(&self) -> Disruption<'_> {
         self.begun.fetch_add(1, Ordering::SeqCst);
         self.active.fetch_add(1, Ordering::SeqCst);
         Disruption(self)
     }
 
-    /// Runs a command. Gives its result, and whether no disruption was on at any moment of it.
+    /// Runs a command. Returns its result, and whether there was no disruption meanwhile.
     pub(crate) fn during<T>(&self, command: impl FnOnce() -> T) -> (T, bool) {
         let before = self.begun.load(Ordering::SeqCst);
         let calm = self.active.load(Ordering::SeqCst) == 0;
@@ -68,7 +68,7 @@ impl Disruptions {
     }
 }
 
-/// A disruption that is on.
+/// A disruption in progress.
 pub(crate) struct Disruption<'d>(&'d Disruptions);
 
 impl Drop for Disruption<'_> {
@@ -77,7 +77,7 @@ impl Drop for Disruption<'_> {
     }
 }
 
-/// How often each thing happened, and which invariants were broken.
+/// The counts of events, and the broken invariants.
 #[derive(Debug, Default)]
 pub(crate) struct Books {
     counts: Mutex<BTreeMap<&'static str, u64>>,
@@ -90,13 +90,13 @@ impl Books {
         self.add(what, 1);
     }
 
-    /// Counts several at once.
+    /// Counts several events.
     pub(crate) fn add(&self, what: &'static str, number: u64) {
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         *counts.entry(what).or_default() += number;
     }
 
-    /// Notes that an invariant does not hold. The first hundred kinds are kept, each with how often it came.
+    /// Records a broken invariant. The first hundred kinds are kept, each with its count.
     pub(crate) fn broken(&self, what: String) {
         let mut broken = self.broken.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(times) = broken.get_mut(&what) {
@@ -107,7 +107,7 @@ impl Books {
         }
     }
 
-    /// Everything counted so far.
+    /// All counts so far.
     pub(crate) fn counts(&self) -> BTreeMap<&'static str, u64> {
         self.counts
             .lock()
@@ -115,7 +115,7 @@ impl Books {
             .clone()
     }
 
-    /// The invariants that were broken so far.
+    /// The invariants broken so far.
     pub(crate) fn all_broken(&self) -> Vec<String> {
         let broken = self.broken.lock().unwrap_or_else(PoisonError::into_inner);
         let told = broken.iter().map(|(what, times)| match times {

@@ -1,7 +1,7 @@
 //! The tables in a real MariaDB and a real PostgreSQL, each test with a server of its own in a temporary directory.
 //!
 //! `cargo test -p portcullis-address --test servers -- --ignored`: without MariaDB, PostgreSQL and Kamailio's scripts for PostgreSQL
-//! these tests fail. What is the same with both is written once (`on_each_server!`); `only_mariadb` and `only_postgres` have the rest.
+//! these tests fail. Tests of common behaviour run on both servers (`on_each_server!`); `only_mariadb` and `only_postgres` have the rest.
 
 #![expect(
     clippy::unwrap_used,

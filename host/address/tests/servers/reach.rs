@@ -1,4 +1,4 @@
-//! A server that is not there.
+//! A server that cannot be reached for a while.
 
 use portcullis_address::{DatabaseError, DatabaseState, Failure};
 use portcullis_testkit::on_each_server;

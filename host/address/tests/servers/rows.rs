@@ -87,7 +87,7 @@ async fn rows_are_added_counted_listed_and_removed(dialect: Dialect) {
 
 async fn changed_schemas_cost_rows_and_not_the_host(dialect: Dialect) {
     let (server, database) = with_tables(dialect).await;
-    // The fifth row has what no column of Kamailio's can hold: an address that is no text, a port that is no whole number.
+    // The fifth row has a value that no column of Kamailio can hold: an address that is not text, or a port that is not an integer.
     let (created, fifth) = match dialect {
         Dialect::MariaDb => (
             "CREATE TABLE address (id BIGINT, grp BIGINT, ip_addr VARBINARY(50), mask VARCHAR(20), port INT, tag INT)",
@@ -126,7 +126,7 @@ async fn changed_schemas_cost_rows_and_not_the_host(dialect: Dialect) {
     let found = loaded.table.lookup("10.0.0.1".parse().unwrap());
     assert_eq!(found.find(200, 40_000).unwrap().tag, Some("7"));
 
-    // A table may go without numbers.
+    // A table without ids can be loaded.
     server.sql("ALTER TABLE address DROP COLUMN id").await;
     assert_eq!(database.load().await.unwrap().table.len(), 1);
     server.sql("ALTER TABLE address DROP COLUMN tag").await;

@@ -92,7 +92,7 @@ async fn tables_and_columns_may_have_other_names(dialect: Dialect) {
         "{error}"
     );
     rename("mask", "Bits").await;
-    // A number that the configuration names must be there.
+    // A column for ids must exist if the configuration names it.
     rename("nr", "number").await;
     let error = book.reload().await.unwrap_err().to_string();
     assert!(error.contains(&dialect.in_errors("nr")), "{error}");
@@ -135,7 +135,7 @@ async fn a_version_that_is_wrong_or_absent_is_told_with_the_statement_that_mends
         server.sql(statement).await;
         let error = database.load().await.unwrap_err().to_string();
         let (_, mend) = error.split_once(found).unwrap_or_else(|| panic!("{error}"));
-        // Each names a condition and a statement.
+        // The error names a condition and a statement.
         let statement = mend.find("UPDATE").or_else(|| mend.find("INSERT")).unwrap();
         server.sql(&mend[statement..]).await;
         database.load().await.unwrap();

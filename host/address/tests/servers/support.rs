@@ -11,7 +11,7 @@ use portcullis_address::{
 use portcullis_testkit::postgres::Postgres;
 use portcullis_testkit::server::{Dialect, Server};
 
-/// A server with Kamailio's tables: ours in a MariaDB, and those of Kamailio's own scripts in a PostgreSQL.
+/// A server with Kamailio's tables. In MariaDB our migrations create them, in PostgreSQL Kamailio's own scripts.
 pub(crate) async fn with_tables(dialect: Dialect) -> (Server, Database) {
     match dialect {
         Dialect::MariaDb => {
@@ -29,7 +29,7 @@ pub(crate) async fn with_tables(dialect: Dialect) -> (Server, Database) {
     }
 }
 
-/// The database of a server: with connections that are kept to a PostgreSQL, and with one for each use to a MariaDB.
+/// The database of a server. Connections to PostgreSQL are kept; with MariaDB each use opens one.
 pub(crate) fn database(server: &Server) -> Database {
     let database = database_at(&server.url());
     match server.dialect() {

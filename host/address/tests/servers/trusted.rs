@@ -96,7 +96,7 @@ async fn a_version_that_is_wrong_is_told_and_a_table_that_is_absent_is_not(diale
         "{error}"
     );
 
-    // Many a database does without.
+    // The table is optional.
     server
         .sql("DROP TABLE trusted; DELETE FROM version WHERE table_name = 'trusted'")
         .await;

@@ -1,4 +1,4 @@
-//! Changes that a book follows. Which of them are noticed how depends on the server: see `only_mariadb` and `only_postgres`.
+//! Changes that an address book detects. How they are detected depends on the server: see `only_mariadb` and `only_postgres`.
 
 use portcullis_testkit::on_each_server;
 use portcullis_testkit::server::Dialect;
@@ -20,7 +20,7 @@ async fn a_watched_book_follows_the_server(dialect: Dialect) {
         .sql("INSERT INTO address (grp, ip_addr) VALUES (1, '10.0.0.1')")
         .await;
     until(&book, |snapshot| snapshot.counts.hosts == 1).await;
-    // Two changes within one second, the second of them behind the look that saw the first.
+    // Two changes within one second, the second one after the check that detected the first.
     server
         .sql("INSERT INTO address (grp, ip_addr) VALUES (1, '10.0.0.2')")
         .await;

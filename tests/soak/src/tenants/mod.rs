@@ -1,5 +1,5 @@
 //! A host with many tenants, each with a policy file of its own: requests to all of them in random order, while the files of random
-//! tenants are replaced. Two rounds of the same length, after each of which what the host holds is compared.
+//! tenants are replaced. There are two rounds of the same length; the resources of the host are compared after each.
 
 mod policies;
 mod report;
@@ -17,20 +17,20 @@ use crate::honest;
 use crate::process::{Held, dropped_by_kernel, map_limit, settled};
 use crate::turns::{Books, Stop, StopOnDrop};
 
-/// What a soak with many tenants is asked to do.
+/// Parameters of a soak with many tenants.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Plan {
     /// Number of tenants.
     pub(crate) tenants: u32,
-    /// Both rounds together.
+    /// Length of both rounds together.
     pub(crate) length: Duration,
-    /// Requests a second of the counted traffic, to all tenants together.
+    /// Requests per second of the counted traffic, to all tenants together.
     pub(crate) rate: u64,
-    /// How many of a thousand requests may be turned away.
+    /// Requests per thousand that may be rejected for overload.
     pub(crate) turned_away: u64,
 }
 
-/// What the host may hold more after the second round than after the first, beside the generations that it keeps.
+/// Largest increase of the host's resources from the first round to the second, apart from the generations that it keeps.
 const MORE: Held = Held {
     memory_mib: 32,
     files: 12,
@@ -38,23 +38,23 @@ const MORE: Held = Held {
     threads: 8,
 };
 
-/// The descriptors of a host without tenants, at most. A generation may add one.
+/// Largest number of descriptors of a host without tenants. A generation may add one.
 const FILES_WITHOUT_TENANTS: u64 = 128;
 
-/// Generations that a host keeps of each seat beside the one that decides.
+/// Number of generations that a host keeps for each seat besides the active one.
 const KEPT: u32 = 4;
 
-/// What a generation that is kept takes at most: memory and mappings.
+/// Largest resources of a kept generation: memory and mappings.
 const KEPT_KIB: u64 = 64;
 const KEPT_MAPS: u64 = 6;
 
-/// What a tenant with a single generation takes at most: mappings for its code and its sandboxes.
+/// Largest resources of a tenant with a single generation: mappings for its code and its sandboxes.
 const TENANT_MAPS: u64 = 7;
 
 /// Runs the soak.
 ///
 /// # Errors
-/// If it can't be set up. An invariant that was broken is in the report.
+/// If it cannot be set up. Broken invariants are in the report.
 pub(crate) fn run(plan: &Plan) -> Result<Report> {
     let most_maps = u64::from(plan.tenants) * (TENANT_MAPS + u64::from(KEPT) * KEPT_MAPS);
     let may = map_limit()?;
@@ -100,7 +100,7 @@ pub(crate) fn run(plan: &Plan) -> Result<Report> {
     Ok(Report { broken, ..report })
 }
 
-/// One round. Gives the most that the host held.
+/// Runs one round. Returns the largest resources of the host.
 fn round(site: &Site, plan: &Plan, changes: &mut Changes) -> Result<Held> {
     let stop = Stop::default();
     std::thread::scope(|threads| {
@@ -130,7 +130,7 @@ fn traffic(site: &Site, plan: &Plan, stop: &Stop) -> Result<()> {
     honest::counted(load, &site.books, stop).map(drop)
 }
 
-/// Looks at the host each second.
+/// Reads the host's resources every second.
 fn sample(site: &Site, stop: &Stop) -> Held {
     let mut most = Held::default();
     while stop.pause(Duration::from_secs(1)) {
@@ -142,7 +142,7 @@ fn sample(site: &Site, stop: &Stop) -> Held {
     most
 }
 
-/// Compares what the host held with what it may. `kept_first` and `kept_second` are the generations that it kept after each round.
+/// Compares the resources of the host with the bounds. `kept_first` and `kept_second` are the numbers of generations kept after each round.
 fn check(books: &Books, plan: &Plan, report: &Report, kept_first: u64, kept_second: u64) {
     let more_kept = kept_second - kept_first;
     let bound = report.after_first.and(Held {
@@ -172,7 +172,7 @@ fn check(books: &Books, plan: &Plan, report: &Report, kept_first: u64, kept_seco
 struct Changes {
     /// The version of each tenant's file.
     versions: Vec<u32>,
-    /// How long each change took to be live.
+    /// Time until each change was live.
     took: Vec<Duration>,
     random: u64,
 }
@@ -186,7 +186,7 @@ impl Changes {
         }
     }
 
-    /// Replaces the file of one random tenant after the other.
+    /// Replaces the files of random tenants, one after the other.
     fn make(&mut self, site: &Site, stop: &Stop) -> Result<()> {
         let mut caller = site.host.udp(at::WATCHER);
         while !stop.is_stopped() {
@@ -212,7 +212,7 @@ impl Changes {
         (self.random % self.versions.len() as u64) as usize
     }
 
-    /// Generations that the host keeps, beside the first of each tenant.
+    /// Number of generations that the host keeps besides the first of each tenant.
     fn kept(&self) -> u64 {
         let kept = self.versions.iter().map(|&version| version.min(KEPT));
         kept.map(u64::from).sum()

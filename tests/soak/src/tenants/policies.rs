@@ -1,4 +1,4 @@
-//! A policy for each version of each tenant's file. All of them differ in their code, so that no two of them can share any in the host.
+//! A policy for each version of each tenant's file. Their code differs, so that the host cannot share it between them.
 
 use std::ops::Range;
 
@@ -8,13 +8,13 @@ use portcullis_testkit::guests::module;
 /// The number in the code of the template. As a signed LEB128 number it takes five bytes, and so does every number of [`NUMBERS`].
 const NUMBER: u32 = 0x1000_0000;
 
-/// How many numbers there are: those from [`NUMBER`] to the largest that takes five bytes and has no sign.
+/// How many numbers there are: from [`NUMBER`] to the largest positive one of five bytes.
 const NUMBERS: u32 = 0x7000_0000;
 
-/// The number of one version of each tenant are so far from those of the next version.
+/// Distance between the numbers of one version and those of the next.
 const VERSION: u32 = 100_000;
 
-/// The form of every policy. A policy is made of it by replacing two values, which takes microseconds.
+/// The template of every policy. Replacing two values makes a policy of it, which takes microseconds.
 #[derive(Debug)]
 pub(crate) struct Template {
     bytes: Vec<u8>,
@@ -26,7 +26,7 @@ impl Template {
     /// Translates the template.
     ///
     /// # Errors
-    /// If it does not hold each of the two values exactly once.
+    /// If it does not contain each of the two values exactly once.
     pub(crate) fn new() -> Result<Self> {
         let reason = reason(0, 0);
         // The verdict lies at 0: discriminant 1 (reject), then the code at 4, reason pointer and length at 8 and 12, no headers.
@@ -52,7 +52,7 @@ impl Template {
         })
     }
 
-    /// The policy of a tenant: it rejects every request with 401, and its reason says whose policy it is and in which version.
+    /// The policy of a tenant. It rejects every request with 401; the reason phrase names the tenant and the version.
     pub(crate) fn policy(&self, tenant: u32, version: u32) -> Vec<u8> {
         let number = version.wrapping_mul(VERSION).wrapping_add(tenant) % NUMBERS;
         let mut bytes = self.bytes.clone();
@@ -75,7 +75,7 @@ fn leb128(number: u32) -> [u8; 5] {
     })
 }
 
-/// The only place of `part`.
+/// The position of `part`, which occurs once.
 fn only(bytes: &[u8], part: &[u8]) -> Result<Range<usize>> {
     let mut places = bytes
         .windows(part.len())

@@ -1,4 +1,4 @@
-//! What a soak with many tenants came to.
+//! The report of a soak with many tenants.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -15,21 +15,21 @@ pub(crate) struct Report {
     pub(crate) tenants: u32,
     /// From the start of the host to its end.
     pub(crate) seconds: u64,
-    /// From the start of the host, which had compiled none of the policies before, until every policy had answered.
+    /// Time from the start of the host, without any compiled policies, until every policy had answered.
     pub(crate) start_seconds: f64,
-    /// Requests a second of the counted traffic.
+    /// Requests per second of the counted traffic.
     pub(crate) rate: u64,
-    /// From the change of a policy file to the first request that the new policy decided; none if no file was changed.
+    /// Time from the change of a policy file to the first request that the new policy decided; `None` if no file was changed.
     pub(crate) live_ms: Option<Live>,
-    /// What the host held when every policy had answered once.
+    /// Resources of the host after every policy had answered once.
     pub(crate) started: Held,
-    /// What the idle host held after the first round.
+    /// Resources of the idle host after the first round.
     pub(crate) after_first: Held,
     /// The same after the second round.
     pub(crate) after_second: Held,
-    /// The most that it held at any second.
+    /// The largest values of any second.
     pub(crate) most: Held,
-    /// How often each thing was done.
+    /// Number of turns of each activity.
     pub(crate) counts: BTreeMap<&'static str, u64>,
     /// Datagrams that the kernel dropped before the host saw them.
     pub(crate) dropped_by_the_kernel: u64,
@@ -37,17 +37,17 @@ pub(crate) struct Report {
     pub(crate) broken: Vec<String>,
 }
 
-/// How long changed files took to be live, in milliseconds.
+/// Time until changed files were live, in milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub(crate) struct Live {
-    /// Half of them took no longer.
+    /// Median.
     pub(crate) median: f64,
-    /// The longest time.
+    /// Maximum.
     pub(crate) worst: f64,
 }
 
 impl Report {
-    /// The report for people.
+    /// The report as text.
     pub(crate) fn text(&self) -> String {
         let mut text = format!(
             "\nSoak of {} s with {} tenants, ready after {:.1} s\n\n",

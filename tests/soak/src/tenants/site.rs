@@ -15,7 +15,7 @@ use crate::turns::Books;
 
 /// Last parts of addresses in the lease of the host.
 pub(crate) mod at {
-    /// Where the requests come from that find out which version of a policy decides.
+    /// Source of the requests that determine the active version of a policy.
     pub(crate) const WATCHER: u8 = 5;
     /// The first source of the counted traffic.
     pub(crate) const TRAFFIC: u8 = 100;
@@ -27,7 +27,7 @@ const WORKERS: usize = 2;
 /// Time for each tenant until the host is ready: an unoptimised host compiles a policy in a fraction of it.
 const START_EACH: Duration = Duration::from_millis(500);
 
-/// Time until a changed file must be live. The report says how long it took.
+/// Time limit until a changed file is live. The report has the actual time.
 const LIVE: Duration = Duration::from_secs(60);
 
 /// The pause between two requests to a tenant whose file was changed.
@@ -38,9 +38,9 @@ const PROBE: Duration = Duration::from_millis(1);
 pub(crate) struct Site {
     /// The host under test.
     pub(crate) host: Host,
-    /// What is counted.
+    /// The counts.
     pub(crate) books: Books,
-    /// From the start of the process until every tenant's policy had answered.
+    /// Time from the start of the process until every tenant's policy had answered.
     pub(crate) started_in: Duration,
     files: TempDir,
     template: Template,
@@ -95,8 +95,8 @@ impl Site {
         Ok(site)
     }
 
-    /// Replaces the file of a tenant's policy with another version, and asks the tenant until the new policy answers. Gives the time that
-    /// it took. Every answer until then is that of the version before.
+    /// Replaces the file of a tenant's policy with another version, and sends requests until the new policy answers. Returns the time. Every
+    /// response until then is that of the previous version.
     pub(crate) fn replace(
         &self,
         caller: &mut Caller,

@@ -54,7 +54,7 @@ async fn what_a_table_cannot_undo_or_hold_is_refused() {
         error.contains("has no transactions") && error.contains("--replace"),
         "{error}"
     );
-    // What the column can't hold is not cut.
+    // A value that does not fit the column is not truncated.
     server
         .sql("ALTER TABLE address ENGINE = InnoDB, MODIFY tag VARCHAR(5) CHARACTER SET latin1; SET GLOBAL sql_mode = ''")
         .await;

@@ -14,7 +14,7 @@ use super::support::{database, with_tables};
 async fn the_tables_are_those_of_kamailio() {
     let server = Server::empty(Dialect::MariaDb);
     let database = database(&server);
-    // Nothing is made unless it is asked for.
+    // Tables are created only on request.
     let error = database.load().await.unwrap_err();
     assert!(
         matches!(&error, DatabaseError::Database(Failure::NoTable { table, .. }) if table == "version"),

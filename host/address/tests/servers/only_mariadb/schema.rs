@@ -31,7 +31,7 @@ async fn a_user_who_may_read_three_tables_is_enough() {
         error.contains("denied") && error.contains("`version`") && error.contains("grant it"),
         "{error}"
     );
-    // A migration that may do nothing says so, and does nothing.
+    // A migration without privileges fails, and changes nothing.
     let error = book.database().migrate().await.unwrap_err().to_string();
     assert!(error.contains("denied"), "{error}");
 }
@@ -62,7 +62,7 @@ async fn a_migration_makes_what_is_absent_and_touches_nothing_else() {
     assert!(
         matches!(&done[0].action, MigrationAction::Create(statements) if statements.len() == 2)
     );
-    // Whether it is Kamailio's is for its owner to say.
+    // Only the operator knows whether the table is Kamailio's.
     assert!(
         matches!(&done[1].action, MigrationAction::Complain(why) if why.contains("no table `version`")),
         "{done:?}"

@@ -1,4 +1,4 @@
-//! Which changes are noticed, for each engine, and how.
+//! Detection of changes, for each engine.
 
 use std::sync::Arc;
 
@@ -58,12 +58,12 @@ async fn a_table_that_rests_is_not_read_again() {
     at_rest(&server).await;
     let loads = book.status().loads;
     at_rest_for(&server, 6).await;
-    // A look may have been under way.
+    // A check may have been in progress.
     assert!(book.status().loads <= loads + 1);
     watch.abort();
 }
 
-/// After a start the server has forgotten when the table changed, and tells of the next change all the same.
+/// After a restart, the server does not know when the table was changed, but reports the next change.
 #[tokio::test]
 #[ignore = "needs MariaDB"]
 async fn a_server_that_was_started_again_tells_of_changes() {
@@ -90,7 +90,7 @@ async fn a_server_that_was_started_again_tells_of_changes() {
     watch.abort();
 }
 
-/// Changes a table in every way there is, each time after it has come to rest; how the changes are noticed.
+/// Changes a table in each possible way, each time after a pause. Returns how the changes are detected.
 async fn changes_are_noticed(engine: &str, numbered: bool) -> String {
     let (server, database) = with_tables(Dialect::MariaDb).await;
     let id = match numbered {
@@ -152,7 +152,7 @@ async fn changes(server: &Server, book: &Arc<AddressBook>, statement: &str, host
     eventually(statement, seen).await;
 }
 
-/// The last change that the server knows of is so long ago that no look takes it for a fresh one.
+/// Waits until the last change is so long ago that a check does not regard it as recent.
 async fn at_rest(server: &Server) {
     at_rest_for(server, 2).await;
 }

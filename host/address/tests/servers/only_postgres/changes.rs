@@ -1,4 +1,4 @@
-//! Which changes are noticed, and how.
+//! Detection of changes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::support::{database_at, eventually, knows, trust, until, watch, with_t
 
 const SNAPSHOT: &str = "pg_current_snapshot() and the counters of the table";
 
-/// By a user who may do no more than read three tables.
+/// With a user who may only read three tables.
 #[tokio::test]
 #[ignore = "needs PostgreSQL"]
 async fn every_change_is_noticed() {
@@ -68,12 +68,12 @@ async fn every_change_is_noticed() {
     watch.abort();
 }
 
-/// A server that rests is known to have changed nothing. One that others write to says nothing, until the table itself has changed.
+/// A check reports no change while there are no transactions. After a transaction in another table, one check cannot tell.
 #[tokio::test]
 #[ignore = "needs PostgreSQL"]
 async fn a_table_that_rests_is_not_read_again() {
     let (server, database) = with_tables(Dialect::Postgres).await;
-    // Nobody else is to make transactions.
+    // No other transactions may take place.
     for statement in [
         "ALTER SYSTEM SET autovacuum = off",
         "SELECT pg_reload_conf()",
@@ -90,7 +90,7 @@ async fn a_table_that_rests_is_not_read_again() {
     server.sql("INSERT INTO other VALUES (1)").await;
     assert_eq!(watcher.look().await.unwrap(), Look::Unknown);
     assert_eq!(watcher.look().await.unwrap(), Look::Same);
-    // One that is under way has changed nothing yet, and is seen as soon as it has.
+    // A pending transaction has not changed the table; it is detected after its commit.
     let mut session = server.session().await;
     let insert = "BEGIN; INSERT INTO address (grp, ip_addr) VALUES (1, '10.0.0.1')";
     session.sql(insert).await;
@@ -101,7 +101,7 @@ async fn a_table_that_rests_is_not_read_again() {
     session.close().await;
 }
 
-/// Until the processes that the start of a server makes are done with what they write.
+/// Waits until the processes that a server starts have finished writing.
 async fn eventually_same(watcher: &mut Watcher) {
     let begun = std::time::Instant::now();
     while watcher.look().await.expect("the server answers") != Look::Same {
@@ -110,7 +110,7 @@ async fn eventually_same(watcher: &mut Watcher) {
     }
 }
 
-/// A session that goes on reports to the counters late; others write meanwhile, so that no two looks see the same snapshot.
+/// A session that stays open updates the counters late. Other sessions write meanwhile, so that no two checks see the same snapshot.
 #[tokio::test]
 #[ignore = "needs PostgreSQL"]
 async fn a_change_of_a_session_that_goes_on_is_noticed_while_others_write() {
@@ -143,7 +143,7 @@ async fn a_change_of_a_session_that_goes_on_is_noticed_while_others_write() {
     watch.abort();
 }
 
-/// A table that becomes empty is taken as it is at once.
+/// A book without a delay for tables that become empty.
 fn book(database: Database) -> Arc<AddressBook> {
     let options = BookOptions {
         poll: Duration::from_millis(50),

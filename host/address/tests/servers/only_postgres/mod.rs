@@ -1,4 +1,4 @@
-//! What is so with PostgreSQL only: Kamailio's own tables, its errors, and how it tells of changes.
+//! Behaviour of PostgreSQL only: Kamailio's own tables, errors, and detection of changes.
 
 mod changes;
 
@@ -16,7 +16,7 @@ async fn the_tables_are_those_of_kamailio() {
     let (kamailio, of_kamailio) = with_tables(Dialect::Postgres).await;
     let server = Server::empty(Dialect::Postgres);
     let database = database(&server);
-    // Nothing is made unless it is asked for.
+    // Tables are created only by a migration.
     let error = database.load().await.unwrap_err();
     assert!(
         matches!(&error, DatabaseError::Database(Failure::NoTable { table, .. }) if table == "version"),
@@ -39,7 +39,7 @@ async fn the_tables_are_those_of_kamailio() {
     );
     assert!(database.load().await.unwrap().table.is_empty());
 
-    // Where Kamailio's tables are, only our own are made.
+    // Where Kamailio's tables exist, a migration creates only our own.
     let done = of_kamailio.migrate().await.unwrap();
     let made: Vec<_> = done
         .iter()
