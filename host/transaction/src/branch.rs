@@ -1,6 +1,8 @@
 //! One target of a transaction: its client transaction, its CANCEL, and its result.
 
-use portcullis_sip::{Destination, Message, StartLine, shorten, write_ack, write_cancel};
+use portcullis_sip::{
+    Destination, HeaderName, Message, StartLine, Via, shorten, write_ack, write_cancel,
+};
 
 use crate::client::{Client, Progress};
 use crate::event::{Attempt, Cause};
@@ -124,6 +126,11 @@ impl<T> Branch<T> {
         matches!(self.stage, Stage::Waiting)
     }
 
+    /// Whether its request may still have to be written.
+    pub(crate) fn is_unwritten(&self) -> bool {
+        matches!(self.stage, Stage::Waiting | Stage::Preparing { .. })
+    }
+
     /// Whether the transaction waits for its result.
     pub(crate) fn is_pending(&self) -> bool {
         match self.stage {
@@ -223,10 +230,15 @@ impl<T> Branch<T> {
             sent.cancel_answered(now, code, &tools.config.timers);
             return Reaction::Nothing;
         }
-        if (method == b"INVITE") != sent.client.is_invite() {
+        if (method == b"INVITE") != sent.client.is_invite() || !has_next_via(message) {
             return Reaction::Nothing;
         }
+        let is_call = sent.client.is_invite() && (200..300).contains(&code);
         match sent.client.receive(now, code, &tools.config.timers) {
+            // Nobody waits for it any more, but the call exists.
+            OnResponse::Absorb if is_call && sent.client.is_terminated() => {
+                return Reaction::Success(code);
+            }
             OnResponse::Absorb => return Reaction::Nothing,
             OnResponse::AckAgain => {
                 let (id, number) = (Some(id), Some(number));
@@ -533,4 +545,11 @@ impl Sent {
             .flatten()
             .min()
     }
+}
+
+/// Whether the response names a hop behind this host. One that does not can be for our CANCEL only (RFC 3261 §16.7(3)).
+fn has_next_via(message: Message<'_>) -> bool {
+    let mut fields = message.headers(HeaderName::Via);
+    let first = fields.next().and_then(|field| Via::parse(field.value).ok());
+    first.is_some_and(|first| first.next.is_some()) || fields.next().is_some()
 }

@@ -43,6 +43,8 @@ mod transactions;
 mod wheel;
 
 #[cfg(test)]
+mod misuse;
+#[cfg(test)]
 mod scenarios;
 #[cfg(test)]
 mod simulator;

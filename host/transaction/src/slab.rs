@@ -99,6 +99,12 @@ impl<R> Slab<R> {
             generation: place.generation,
         })
     }
+
+    /// All records.
+    #[cfg(test)]
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &R> {
+        self.slots.iter().filter_map(|place| place.record.as_ref())
+    }
 }
 
 impl<R> Default for Slab<R> {

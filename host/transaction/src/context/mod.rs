@@ -370,6 +370,25 @@ impl<T: Clone> Context<T> {
             }
         }
     }
+
+    /// Shortens the stored request, once it need not be written for a further target.
+    fn shorten(&mut self, tools: &mut Tools<T>) {
+        let may_follow = self.asks_left > 0 || self.branches.iter().any(Branch::is_unwritten);
+        if self.is_short || may_follow {
+            return;
+        }
+        self.is_short = true;
+        let Tools {
+            index,
+            scratch,
+            buffers,
+            ..
+        } = tools;
+        if let Some(request) = stored(&self.request, index) {
+            portcullis_sip::shorten(request, scratch);
+            buffers.replace(&mut self.request, scratch);
+        }
+    }
 }
 
 fn is_invite(message: Message<'_>) -> bool {
@@ -392,26 +411,5 @@ fn max_breadth(message: Message<'_>) -> u8 {
     match text.map(str::parse::<u32>) {
         Some(Ok(breadth)) => u8::try_from(breadth).unwrap_or(u8::MAX),
         Some(Err(_)) | None => DEFAULT,
-    }
-}
-
-/// Shortens a stored request, once that is useful.
-impl<T: Clone> Context<T> {
-    fn shorten(&mut self, tools: &mut Tools<T>) {
-        let may_follow = self.asks_left > 0 || self.branches.iter().any(Branch::is_waiting);
-        if self.is_short || may_follow {
-            return;
-        }
-        self.is_short = true;
-        let Tools {
-            index,
-            scratch,
-            buffers,
-            ..
-        } = tools;
-        if let Some(request) = stored(&self.request, index) {
-            portcullis_sip::shorten(request, scratch);
-            buffers.replace(&mut self.request, scratch);
-        }
     }
 }

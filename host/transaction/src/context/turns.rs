@@ -2,7 +2,7 @@
 
 use super::{Context, Phase};
 use crate::branch::{Branch, Turn};
-use crate::event::{Cause, Event};
+use crate::event::{Attempt, Cause, Event};
 use crate::time::Time;
 use crate::tools::Tools;
 
@@ -61,7 +61,7 @@ impl<T: Clone> Context<T> {
         self.end_branch(now, number, code, cause, tools);
     }
 
-    /// Records the result of a target, if it has none yet.
+    /// Records the result of a target.
     pub(super) fn end_branch(
         &mut self,
         now: Time,
@@ -73,10 +73,9 @@ impl<T: Clone> Context<T> {
         let Some(branch) = self.branches.get_mut(usize::from(number)) else {
             return;
         };
-        if branch
-            .attempt
-            .is_some_and(|attempt| attempt.code < 300 || code >= 300)
-        {
+        // The first result counts, unless a late success follows a failure.
+        let counts = |earlier: Attempt| earlier.code >= 300 && code < 300;
+        if !branch.attempt.is_none_or(counts) {
             return;
         }
         let attempt = branch.result(now, code, cause);
@@ -95,10 +94,10 @@ impl<T: Clone> Context<T> {
             (count + 1, in_use.saturating_add(branch.breadth))
         });
         let turn = self.turn;
-        let is_next = |branch: &&mut Branch<T>| branch.turn == turn && branch.is_waiting();
+        let is_next = |branch: &Branch<T>| branch.turn == turn && branch.is_waiting();
         let waiting = self
             .branches
-            .iter_mut()
+            .iter()
             .filter(|branch| is_next(branch))
             .count();
 
@@ -110,7 +109,7 @@ impl<T: Clone> Context<T> {
         }
         // Without reserve for the targets that still wait, because they get what is given back.
         let share = free / starting;
-        let branches = self.branches.iter_mut().filter(is_next);
+        let branches = self.branches.iter_mut().filter(|branch| is_next(branch));
         for branch in branches.take(usize::from(starting)) {
             branch.start(now, share, &tools.config.timers);
             tools.events.push_back(Event::Start {

@@ -187,3 +187,31 @@ fn the_same_request_by_two_ways_is_two_transactions() {
         3
     );
 }
+
+#[test]
+fn a_200_after_our_own_408_reaches_the_caller() {
+    let (mut call, _) = Call::start("INVITE", serial(&[0]));
+    assert_eq!(responses(&call.sent_until(32_000)), [(32_000, 408)]);
+    call.sent_until(32_100);
+    assert_eq!(responses(&call.answer(0, 200, "")), [(32_100, 200)]);
+    // The 408 is still the answer that copies of the INVITE get.
+    let (_, sent) = call.caller("INVITE");
+    assert_eq!(responses(&sent), [(32_100, 408)]);
+    call.caller("ACK");
+    let late = response(200, &call.out[0], "callee0", "");
+    let receipt = call.host.receive(late.as_bytes(), &from_callee(0));
+    assert_eq!(receipt, Receipt::Stateless);
+}
+
+#[test]
+fn a_response_without_a_via_of_the_caller_is_dropped() {
+    let (mut call, _) = Call::start("INVITE", serial(&[0]));
+    let text = response(200, &call.out[0], "callee0", "");
+    let vias: Vec<_> = text.match_indices("Via: ").map(|(at, _)| at).collect();
+    let end = vias[1] + text[vias[1]..].find("\r\n").unwrap() + 2;
+    let short = format!("{}{}", &text[..vias[1]], &text[end..]);
+    let receipt = call.host.receive(short.as_bytes(), &from_callee(0));
+    assert_eq!(receipt, Receipt::Handled);
+    assert_eq!(call.sent_until(0), []);
+    assert_eq!(responses(&call.answer(0, 200, "")), [(0, 200)]);
+}

@@ -287,3 +287,21 @@ fn a_fork_keeps_within_max_breadth() {
     let (_, sent) = Call::with(Config::default(), "INVITE", none, parallel(&[0]));
     assert_eq!(responses(&sent), [(0, 100), (0, 440)]);
 }
+
+#[test]
+fn a_target_that_is_resolved_late_gets_the_whole_request() {
+    let mut host = Host::new(Config::default());
+    let invite = request("INVITE", 1, "X-Whole: yes\r\n");
+    let id = host.begin(invite.as_bytes(), &from_caller(Transport::Udp));
+    host.core.plan(host.now, id, parallel(&[0, 1])).unwrap();
+    while host.core.poll_event().is_some() {}
+    host.forward(id, 0);
+    let (sent, _) = host.drain();
+    let first = one(&sent, What::Request).text.clone();
+    let ringing = response(180, &first, "x", "");
+    host.receive(ringing.as_bytes(), &from_callee(0));
+    host.drain();
+    host.forward(id, 1);
+    let (sent, _) = host.drain();
+    assert!(one(&sent, What::Request).text.contains("X-Whole"));
+}

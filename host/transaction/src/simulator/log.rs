@@ -92,6 +92,7 @@ impl Log {
         match what {
             What::Request => {
                 assert_eq!(branch.sent_at, None, "one request for each branch");
+                assert!(text.contains("X-Whole"), "a target gets the whole request");
                 branch.sent_at = Some(at);
                 text.clone_into(&mut branch.request);
             }

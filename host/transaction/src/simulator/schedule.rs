@@ -10,6 +10,8 @@ pub(super) struct Schedule {
     /// Decides the fate of each datagram.
     pub(super) seed: u32,
     pub(super) network: Weather,
+    /// How late the host handles its timers.
+    pub(super) lateness: u16,
     pub(super) is_invite: bool,
     pub(super) caller_has_tcp: bool,
     pub(super) max_breadth: Option<u8>,
@@ -64,9 +66,11 @@ pub(super) struct Callee {
 }
 
 pub(super) fn schedule() -> impl Strategy<Value = Schedule> {
+    let lateness = prop_oneof![2 => Just(0), 1 => 1..700_u16];
     let first = (
         any::<u32>(),
         weather(),
+        lateness,
         prop::bool::weighted(0.8),
         prop::bool::weighted(0.2),
     );
@@ -87,11 +91,12 @@ pub(super) fn schedule() -> impl Strategy<Value = Schedule> {
     );
     (first, rest).prop_map(
         |(
-            (seed, network, is_invite, caller_has_tcp),
+            (seed, network, lateness, is_invite, caller_has_tcp),
             (max_breadth, decision, retries_all, steps, cancel),
         )| Schedule {
             seed,
             network,
+            lateness,
             is_invite,
             caller_has_tcp,
             max_breadth,

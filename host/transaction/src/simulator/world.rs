@@ -48,7 +48,7 @@ impl<'s> World<'s> {
         let breadth = schedule
             .max_breadth
             .map(|breadth| format!("Max-Breadth: {breadth}\r\n"));
-        let more = breadth.unwrap_or_default();
+        let more = format!("{}X-Whole: yes\r\n", breadth.unwrap_or_default());
         let (caller, request) = Caller::new(
             schedule.is_invite,
             transport(schedule.caller_has_tcp),
@@ -96,7 +96,7 @@ impl<'s> World<'s> {
 
     fn next(&self) -> Option<u64> {
         let callees = self.callees.iter().filter_map(Callee::deadline);
-        let timers = [self.host.core.next_deadline(), self.caller.deadline()];
+        let timers = [self.host_deadline(), self.caller.deadline()];
         let timers = timers
             .into_iter()
             .flatten()
@@ -113,9 +113,10 @@ impl<'s> World<'s> {
             if let Some(action) = self.network.take() {
                 self.act(action);
             }
-        } else if is_due(self.host.core.next_deadline()) {
+        } else if is_due(self.host_deadline()) {
             self.host.core.expire(now, 10);
             self.drain();
+            self.check_timers();
         } else if is_due(self.caller.deadline()) {
             let sent = self.caller.expire(now);
             self.caller_sends(sent);
@@ -399,6 +400,25 @@ impl<'s> World<'s> {
         let is_reliable = self.callees[number].transport.is_reliable();
         let arrives = || Action::ToCallee(number, text.clone());
         self.network.send(self.now, is_reliable, arrives);
+    }
+
+    /// When the host handles its timers.
+    fn host_deadline(&self) -> Option<Time> {
+        let lateness = Duration::from_millis(self.schedule.lateness.into());
+        self.host.core.next_deadline().map(|at| at + lateness)
+    }
+
+    /// The wheel has missed nothing.
+    fn check_timers(&self) {
+        let due = self
+            .host
+            .core
+            .next_deadline()
+            .is_some_and(|next| next <= self.time());
+        let first = self.host.core.first_deadline();
+        let late = first.map_or(0, |first| self.now.saturating_sub(first.as_millis()));
+        // A tick of the wheel has ten milliseconds.
+        assert!(due || late < 10, "a timer is {late} ms late");
     }
 
     fn time(&self) -> Time {

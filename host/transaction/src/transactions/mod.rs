@@ -265,6 +265,13 @@ impl<T: Clone> Transactions<T> {
         self.directory.is_empty() && self.contexts.is_empty() && self.absorbers.len() == 0
     }
 
+    /// The earliest deadline of all active transactions, found without the wheel.
+    #[cfg(test)]
+    pub(crate) fn first_deadline(&self) -> Option<Time> {
+        let contexts = self.contexts.iter().map(Context::deadline);
+        contexts.flatten().min()
+    }
+
     fn is_full(&self) -> bool {
         let Config { most, bytes, .. } = self.tools.config;
         self.contexts.len() >= most || self.tools.buffers.lent() >= bytes
