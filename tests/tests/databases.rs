@@ -3,16 +3,15 @@
 #![forbid(unsafe_code)]
 
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 use std::process::Command;
 
+use portcullis_testkit::certificates::{authority, certificate};
 use portcullis_testkit::guests::{guest, rejecting};
 use portcullis_testkit::host::{Builder, Host};
 use portcullis_testkit::mariadb::MariaDb;
 use portcullis_testkit::proxy::Proxy;
 use portcullis_testkit::{binary, policy, wait};
 use serde_json::json;
-use tempfile::TempDir;
 
 const OURS: [&str; 4] = [
     "portcullis_artifact",
@@ -235,9 +234,9 @@ fn peers_a_wrong_version_is_an_error_only_for_policies_that_query_the_table() {
 fn peers_connections_to_the_database_are_encrypted_and_verified() {
     let folder = tempfile::tempdir().expect("a temporary directory can be made");
     let database = MariaDb::start_with(|addr| {
-        authority(&folder, "ca");
-        authority(&folder, "other");
-        certificate(&folder, "server", &format!("IP:{}", addr.ip()));
+        authority(folder.path(), "ca");
+        authority(folder.path(), "other");
+        certificate(folder.path(), "server", &format!("IP:{}", addr.ip()));
         [
             "--ssl-ca=ca.pem",
             "--ssl-cert=server.pem",
@@ -303,8 +302,8 @@ fn peers_connections_to_the_database_are_encrypted_and_verified() {
 fn peers_a_certificate_of_another_host_is_refused() {
     let folder = tempfile::tempdir().expect("a temporary directory can be made");
     let database = MariaDb::start_with(|_| {
-        authority(&folder, "ca");
-        certificate(&folder, "server", "DNS:db.example");
+        authority(folder.path(), "ca");
+        certificate(folder.path(), "server", "DNS:db.example");
         [
             "--ssl-ca=ca.pem",
             "--ssl-cert=server.pem",
@@ -367,51 +366,5 @@ fn files_are_not_readable_by_other_users() {
         check().contains("warning: portcullis.db has mode 0644"),
         "{}",
         check()
-    );
-}
-
-/// A self-made authority: NAME.pem and NAME.key.
-fn authority(folder: &TempDir, name: &str) {
-    openssl(
-        folder.path(),
-        &format!(
-            "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN={name} \
-             -addext basicConstraints=critical,CA:TRUE -keyout {name}.key -out {name}.pem"
-        ),
-    );
-}
-
-/// A certificate of the authority `ca` for this name.
-fn certificate(folder: &TempDir, name: &str, host: &str) {
-    let folder = folder.path();
-    openssl(
-        folder,
-        &format!(
-            "req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj /CN={name} -keyout {name}.key -out {name}.csr"
-        ),
-    );
-    std::fs::write(
-        folder.join("ext"),
-        format!("basicConstraints=CA:FALSE\nsubjectAltName={host}\n"),
-    )
-    .expect("a file can be written");
-    openssl(
-        folder,
-        &format!(
-            "x509 -req -in {name}.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile ext -out {name}.pem"
-        ),
-    );
-}
-
-fn openssl(folder: &Path, words: &str) {
-    let output = Command::new("openssl")
-        .args(words.split_whitespace())
-        .current_dir(folder)
-        .output()
-        .expect("openssl is installed");
-    assert!(
-        output.status.success(),
-        "openssl {words}: {}",
-        String::from_utf8_lossy(&output.stderr)
     );
 }

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use portcullis_testkit::callee::Callee;
+use portcullis_testkit::certificates::{authority, certificate};
 use portcullis_testkit::guests::rejecting;
 use portcullis_testkit::host::{Builder, Host};
 use portcullis_testkit::postgres::Postgres;
@@ -273,27 +274,9 @@ fn plan(database: &Postgres) -> String {
 fn peers_connections_to_postgresql_are_encrypted_and_verified() {
     let folder = tempfile::tempdir().expect("a temporary directory can be made");
     let database = Postgres::start_with(|server, addr| {
-        let names = format!("subjectAltName=IP:{}", addr.ip());
-        for name in ["ca", "other"] {
-            let words = format!(
-                "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN={name} \
-                 -addext basicConstraints=critical,CA:TRUE -keyout {name}.key -out {name}.pem"
-            );
-            openssl(folder.path(), &words);
-        }
-        openssl(
-            folder.path(),
-            "req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj /CN=server -keyout server.key -out server.csr",
-        );
-        std::fs::write(
-            folder.path().join("ext"),
-            format!("basicConstraints=CA:FALSE\n{names}\n"),
-        )
-        .expect("a file can be written");
-        openssl(
-            folder.path(),
-            "x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile ext -out server.pem",
-        );
+        authority(folder.path(), "ca");
+        authority(folder.path(), "other");
+        certificate(folder.path(), "server", &format!("IP:{}", addr.ip()));
         for name in ["server.key", "server.pem"] {
             std::fs::copy(folder.path().join(name), server.join(name)).expect("it can be copied");
         }
@@ -357,17 +340,4 @@ fn peers_connections_to_postgresql_are_encrypted_and_verified() {
     );
     let (_, said) = connect(&ip, "");
     assert!(said.contains("hostssl"), "{said}");
-}
-
-fn openssl(folder: &Path, words: &str) {
-    let output = Command::new("openssl")
-        .args(words.split_whitespace())
-        .current_dir(folder)
-        .output()
-        .expect("openssl is installed");
-    assert!(
-        output.status.success(),
-        "openssl {words}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
 }

@@ -1,0 +1,52 @@
+//! Certificates of servers under test, made by the `openssl` program.
+
+use std::path::Path;
+use std::process::Command;
+
+/// Creates a self-signed authority in this directory: `NAME.pem` and `NAME.key`.
+///
+/// # Panics
+/// If openssl is not installed, or fails.
+pub fn authority(folder: &Path, name: &str) {
+    openssl(
+        folder,
+        &format!(
+            "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN={name} \
+             -addext basicConstraints=critical,CA:TRUE -keyout {name}.key -out {name}.pem"
+        ),
+    );
+}
+
+/// Creates a certificate of the authority `ca` for a host: `NAME.pem` and `NAME.key`. The host is written as in `subjectAltName`.
+///
+/// # Panics
+/// If openssl is not installed, or fails.
+pub fn certificate(folder: &Path, name: &str, host: &str) {
+    openssl(
+        folder,
+        &format!(
+            "req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj /CN={name} -keyout {name}.key -out {name}.csr"
+        ),
+    );
+    let extensions = format!("basicConstraints=CA:FALSE\nsubjectAltName={host}\n");
+    std::fs::write(folder.join("ext"), extensions).expect("a file can be written");
+    openssl(
+        folder,
+        &format!(
+            "x509 -req -in {name}.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile ext -out {name}.pem"
+        ),
+    );
+}
+
+fn openssl(folder: &Path, words: &str) {
+    let output = Command::new("openssl")
+        .args(words.split_whitespace())
+        .current_dir(folder)
+        .output()
+        .expect("openssl is installed");
+    assert!(
+        output.status.success(),
+        "openssl {words}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
