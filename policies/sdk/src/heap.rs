@@ -1,37 +1,49 @@
-//! The policy's heap: the rest of the first memory page, then a general allocator.
+//! The policy's heap: the rest of the memory that the module starts with, then blocks of pages that it requests.
 //!
 //! A general allocator requests memory pages with the first allocation. For the host, which gives every call a fresh sandbox, this means
 //! changing page protections twice per call, which costs more than everything else that a small policy does. The bytes between the statics
 //! and the end of the memory cost nothing, and a typical call needs a few hundred of them. They lie right behind the statics, so that a small
 //! policy writes to a single page of the host's memory.
 //!
-//! The general allocator is `talc`. The standard library's takes a third of the machine code of a small policy, and a host keeps that code for
-//! each policy.
+//! Blocks for which that memory has no room come from [`SizeClasses`]. General allocators are made for programs that run for long: `talc` takes a
+//! fifth of the machine code of a small policy, and the standard library's takes a third. A host keeps that code for each policy.
 //!
 //! This is the only unsafe code of the SDK, and it runs only inside the sandbox.
 
 use std::alloc::{GlobalAlloc, Layout};
 use std::cell::Cell;
+use std::ptr;
 
-/// The largest size of the region in bytes.
-const SIZE: usize = 16 * 1024;
 /// The largest alignment that the region serves.
 const ALIGN: usize = 16;
+/// Bytes of a page of memory.
+const PAGE: usize = 64 * 1024;
 
 #[cfg(target_arch = "wasm32")]
 mod global {
-    use talc::cell::TalcSyncCell;
-    use talc::wasm::{WasmBinning, WasmGrowAndClaim};
+    use std::arch::wasm32::memory_grow;
 
-    use super::{Heap, Region, SIZE};
+    use super::{Heap, PAGE, Pages, Region, SizeClasses};
 
     #[global_allocator]
-    static HEAP: Heap<AfterStatics, TalcSyncCell<WasmGrowAndClaim, WasmBinning>> =
-        Heap::new(AfterStatics, TalcSyncCell::new_wasm(WasmGrowAndClaim));
+    static HEAP: Heap<AfterStatics, SizeClasses<Memory>> =
+        Heap::new(AfterStatics, SizeClasses::new(Memory));
+
+    /// The memory of the module.
+    struct Memory;
+
+    impl Pages for Memory {
+        fn add(&self, pages: usize) -> Option<*mut u8> {
+            match memory_grow::<0>(pages) {
+                usize::MAX => None,
+                before => Some(std::ptr::without_provenance_mut(before * PAGE)),
+            }
+        }
+    }
 
     unsafe extern "C" {
         /// The linker places these symbols behind the statics, aligned to 16 bytes, and at the end of the memory that the module starts with.
-        /// Nothing else uses the bytes between them: `talc` claims only pages that it requests itself.
+        /// Nothing else uses the bytes between them.
         safe static __heap_base: u8;
         safe static __heap_end: u8;
     }
@@ -47,7 +59,7 @@ mod global {
         fn size(&self) -> usize {
             let [start, end] =
                 [&raw const __heap_base, &raw const __heap_end].map(<*const u8>::addr);
-            (end - start).min(SIZE)
+            end - start
         }
     }
 }
@@ -137,11 +149,159 @@ unsafe impl<R: Region, G: GlobalAlloc> GlobalAlloc for Heap<R, G> {
     }
 }
 
+/// A source of memory pages.
+trait Pages {
+    /// Adds pages, and returns the address of the first one; `None` if there is no room. The pages are aligned to [`PAGE`].
+    fn add(&self, pages: usize) -> Option<*mut u8>;
+}
+
+/// Allocates blocks whose sizes are powers of two, and keeps a list of free blocks of each size. A free block is never divided or joined with
+/// others: at the end of the call all memory returns to its first state.
+///
+/// A block is aligned to its size, at most to [`PAGE`].
+struct SizeClasses<P> {
+    pages: P,
+    /// The first free block of each size. A free block begins with the address of the next one.
+    free: [Cell<*mut u8>; SIZES],
+    /// The bytes that have not been in any block yet.
+    fresh: Cell<*mut u8>,
+    end: Cell<*mut u8>,
+}
+
+/// Bytes of the smallest block, as a power of two.
+const SMALLEST: u32 = ALIGN.trailing_zeros();
+/// Number of block sizes: from 16 bytes to 1 GiB.
+const SIZES: usize = 27;
+
+impl<P> SizeClasses<P> {
+    const fn new(pages: P) -> Self {
+        Self {
+            pages,
+            free: [const { Cell::new(ptr::null_mut()) }; SIZES],
+            fresh: Cell::new(ptr::null_mut()),
+            end: Cell::new(ptr::null_mut()),
+        }
+    }
+
+    /// The size of the block for a layout, and the list of free blocks of that size; `None` if no block is large enough or aligned to more than
+    /// a page.
+    fn class(&self, layout: Layout) -> Option<(usize, &Cell<*mut u8>)> {
+        if layout.align() > PAGE {
+            return None;
+        }
+        let bytes = layout.size().max(layout.align()).max(1 << SMALLEST);
+        let bytes = bytes.checked_next_power_of_two()?;
+        let list = self.free.get(index(bytes))?;
+        Some((bytes, list))
+    }
+}
+
+/// The position of the list of free blocks of `bytes` bytes.
+fn index(bytes: usize) -> usize {
+    (bytes.trailing_zeros() - SMALLEST) as usize
+}
+
+impl<P: Pages> SizeClasses<P> {
+    /// Returns a block of fresh bytes; null if there is no room for it.
+    fn cut(&self, bytes: usize) -> *mut u8 {
+        loop {
+            let start = self.fresh.get();
+            let skip = start.align_offset(bytes.min(PAGE));
+            let room = self.end.get().addr() - start.addr();
+            if skip == 0 && bytes <= room {
+                self.fresh.set(start.wrapping_add(bytes));
+                return start;
+            }
+
+            if 0 < skip && skip < room {
+                // The bytes before the next possible place become the largest block that is aligned to its size.
+                let gap = 1 << start.addr().trailing_zeros();
+                self.fresh.set(start.wrapping_add(gap));
+                if let Some(list) = self.free.get(index(gap)) {
+                    // SAFETY: the gap has at least 16 bytes, and nothing else uses it.
+                    unsafe { put(list, start) };
+                }
+                continue;
+            }
+
+            let pages = bytes.div_ceil(PAGE);
+            let Some(added) = self.pages.add(pages) else {
+                return ptr::null_mut();
+            };
+            // If something else has added pages in between, the rest of the fresh bytes is given up.
+            if added != self.end.get() {
+                self.fresh.set(added);
+            }
+            self.end.set(added.wrapping_add(pages * PAGE));
+        }
+    }
+}
+
+/// Adds a block to a list of free blocks.
+///
+/// # Safety
+/// The block has at least the size and the alignment of a pointer, and nothing else uses it.
+unsafe fn put(list: &Cell<*mut u8>, block: *mut u8) {
+    // SAFETY: the caller guarantees that a pointer fits.
+    unsafe { block.cast::<*mut u8>().write(list.get()) };
+    list.set(block);
+}
+
+// SAFETY: wasm32-unknown-unknown has a single thread; the tests use a heap from one thread only.
+unsafe impl<P> Sync for SizeClasses<P> {}
+
+// SAFETY: blocks do not overlap: each is cut from fresh bytes once, and afterwards it is either in use or in one list. It has the size and
+// the alignment of its class, which are at least those of the layout.
+unsafe impl<P: Pages> GlobalAlloc for SizeClasses<P> {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let Some((bytes, list)) = self.class(layout) else {
+            return ptr::null_mut();
+        };
+        let block = list.get();
+        if block.is_null() {
+            return self.cut(bytes);
+        }
+        // SAFETY: a free block begins with the address of the next one.
+        list.set(unsafe { block.cast::<*mut u8>().read() });
+        block
+    }
+
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        if let Some((_, list)) = self.class(layout) {
+            // SAFETY: the caller guarantees that the block is from `alloc` with this layout, and not used any more.
+            unsafe { put(list, block) };
+        }
+    }
+
+    unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        // SAFETY: the caller promises that `size`, rounded up to the alignment, is a valid size.
+        let wanted = unsafe { Layout::from_size_align_unchecked(size, layout.align()) };
+        let bytes = |layout| self.class(layout).map(|(bytes, _)| bytes);
+        if bytes(wanted) == bytes(layout) {
+            return block;
+        }
+
+        // SAFETY: the size is not zero.
+        let moved = unsafe { self.alloc(wanted) };
+        if !moved.is_null() {
+            // SAFETY: both blocks have at least the smaller size and do not overlap. The old one is not used any more.
+            unsafe {
+                moved.copy_from_nonoverlapping(block, layout.size().min(size));
+                self.dealloc(block, layout);
+            }
+        }
+        moved
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::alloc::System;
 
     use super::*;
+
+    /// Bytes of the region in these tests.
+    const SIZE: usize = 16 * 1024;
 
     /// A region from the system's allocator.
     struct Owned(*mut u8);
@@ -187,10 +347,11 @@ mod tests {
     }
 
     impl Block {
-        fn new(heap: &TestHeap, size: usize, align: usize, mark: u8) -> Self {
+        fn new(heap: &impl GlobalAlloc, size: usize, align: usize, mark: u8) -> Self {
             let layout = Layout::from_size_align(size, align).expect("a layout");
             // SAFETY: the size is not zero.
             let at = unsafe { heap.alloc(layout) };
+            assert!(!at.is_null());
             let block = Self { at, layout, mark };
             block.fill();
             block
@@ -208,7 +369,7 @@ mod tests {
             assert!(bytes.iter().all(|byte| *byte == self.mark));
         }
 
-        fn resize(&mut self, heap: &TestHeap, size: usize) {
+        fn resize(&mut self, heap: &impl GlobalAlloc, size: usize) {
             // SAFETY: the block is the heap's, and the size is not zero.
             self.at = unsafe { heap.realloc(self.at, self.layout, size) };
             self.check(size.min(self.layout.size()));
@@ -216,7 +377,7 @@ mod tests {
             self.fill();
         }
 
-        fn free(self, heap: &TestHeap) {
+        fn free(self, heap: &impl GlobalAlloc) {
             self.check(self.layout.size());
             // SAFETY: the block is the heap's.
             unsafe { heap.dealloc(self.at, self.layout) };
@@ -269,6 +430,12 @@ mod tests {
     #[test]
     fn blocks_keep_their_bytes() {
         let heap = heap();
+        use_at_random(&heap, || heap.used.set(0));
+        use_at_random(&SizeClasses::new(Reserved::new(512)), || {});
+    }
+
+    /// Allocates, resizes and frees blocks at random. Calls `when_empty` whenever there is no block.
+    fn use_at_random(heap: &impl GlobalAlloc, when_empty: impl Fn()) {
         let mut blocks: Vec<Block> = Vec::new();
         let mut random = 1_u64;
         let mut below = |limit: usize| {
@@ -283,23 +450,129 @@ mod tests {
         for step in 0..steps {
             let size = 1 + below(if step % 16 == 0 { 4 * SIZE } else { 200 });
             match below(3) {
-                0 if !blocks.is_empty() => blocks.swap_remove(below(blocks.len())).free(&heap),
+                0 if !blocks.is_empty() => blocks.swap_remove(below(blocks.len())).free(heap),
                 1 if !blocks.is_empty() => {
                     let index = below(blocks.len());
-                    blocks[index].resize(&heap, size);
+                    blocks[index].resize(heap, size);
                 }
                 _ if blocks.len() < 40 => {
                     let align = 1 << below(6);
-                    blocks.push(Block::new(&heap, size, align, step as u8));
+                    blocks.push(Block::new(heap, size, align, step as u8));
                 }
                 _ => {}
             }
             if blocks.is_empty() {
-                heap.used.set(0);
+                when_empty();
             }
         }
         for block in blocks {
+            block.free(heap);
+        }
+    }
+    /// Pages from the system's allocator.
+    struct Reserved {
+        start: *mut u8,
+        pages: usize,
+        added: Cell<usize>,
+    }
+
+    impl Reserved {
+        fn new(pages: usize) -> Self {
+            // SAFETY: the size is not zero.
+            let start = unsafe { System.alloc_zeroed(Self::layout(pages)) };
+            assert!(!start.is_null());
+            let added = Cell::new(0);
+            Self {
+                start,
+                pages,
+                added,
+            }
+        }
+
+        fn layout(pages: usize) -> Layout {
+            Layout::from_size_align(pages * PAGE, PAGE).expect("a layout")
+        }
+    }
+
+    impl Pages for Reserved {
+        fn add(&self, pages: usize) -> Option<*mut u8> {
+            let before = self.added.get();
+            (before + pages <= self.pages).then(|| {
+                self.added.set(before + pages);
+                self.start.wrapping_add(before * PAGE)
+            })
+        }
+    }
+
+    impl Drop for Reserved {
+        fn drop(&mut self) {
+            // SAFETY: `new` has allocated the pages with this layout.
+            unsafe { System.dealloc(self.start, Self::layout(self.pages)) };
+        }
+    }
+
+    #[test]
+    fn a_freed_block_serves_the_next_request_of_its_size() {
+        let heap = SizeClasses::new(Reserved::new(1));
+        let first = Block::new(&heap, 20, 1, 1);
+        let second = Block::new(&heap, 32, 32, 2);
+        let [first_at, second_at] = [first.at, second.at];
+        assert_eq!(second_at.addr() - first_at.addr(), 32);
+        first.free(&heap);
+        second.free(&heap);
+
+        let blocks = [17, 32, 32].map(|size| Block::new(&heap, size, 1, 3));
+        assert_eq!(blocks[0].at, second_at);
+        assert_eq!(blocks[1].at, first_at);
+        assert_eq!(blocks[2].at, first_at.wrapping_add(64));
+        for block in blocks {
             block.free(&heap);
         }
+    }
+
+    #[test]
+    fn the_gap_before_a_large_block_is_used() {
+        let heap = SizeClasses::new(Reserved::new(1));
+        let small = Block::new(&heap, 16, 1, 1);
+        let large = Block::new(&heap, 1000, 1, 2);
+        assert_eq!(large.at.addr() - small.at.addr(), 1024);
+
+        // 16 bytes at 16, 32 at 32, and so on up to 512 at 512.
+        for size in [16, 32, 64, 128, 256, 512] {
+            let block = Block::new(&heap, size, 1, 3);
+            assert_eq!(block.at.addr() - small.at.addr(), size);
+        }
+        assert_eq!(heap.fresh.get(), large.at.wrapping_add(1024));
+    }
+
+    #[test]
+    fn a_block_grows_within_its_size() {
+        let heap = SizeClasses::new(Reserved::new(3));
+        let mut block = Block::new(&heap, 5, 1, 1);
+        let at = block.at;
+        block.resize(&heap, 16);
+        assert_eq!(block.at, at);
+        block.resize(&heap, PAGE + 1);
+        assert_ne!(block.at, at);
+        assert_eq!(heap.pages.added.get(), 3, "two pages follow the first");
+        block.resize(&heap, 1);
+        assert_eq!(block.at, at);
+    }
+
+    #[test]
+    fn without_room_there_is_no_block() {
+        let heap = SizeClasses::new(Reserved::new(2));
+        let refused = |size, align| {
+            let layout = Layout::from_size_align(size, align).expect("a layout");
+            // SAFETY: the size is not zero.
+            unsafe { heap.alloc(layout) }.is_null()
+        };
+        assert!(refused(2 * PAGE + 1, 1));
+        assert!(refused(1, 2 * PAGE));
+        assert!(refused(isize::MAX as usize, 1));
+        assert!(!refused(PAGE, PAGE));
+        assert!(!refused(1, 1));
+        assert!(refused(PAGE, 1));
+        assert!(!refused(PAGE / 2, 1));
     }
 }

@@ -28,7 +28,16 @@ pub use crate::{
 pub fn log(level: Level, message: fmt::Arguments<'_>) {
     match message.as_str() {
         Some(literal) => host::log(level, literal),
-        None => host::log(level, &message.to_string()),
+        None => host::log(level, &formatted(message)),
+    }
+}
+
+/// The formatted text. `to_string` would do, but it contains a panic with an error in its message, and code for that in every policy.
+fn formatted(message: fmt::Arguments<'_>) -> String {
+    let mut text = String::new();
+    match fmt::write(&mut text, message) {
+        Ok(()) => text,
+        Err(fmt::Error) => panic!("a `Display` implementation failed"),
     }
 }
 
