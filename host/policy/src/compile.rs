@@ -14,6 +14,9 @@ use crate::module;
 use crate::panic;
 use crate::sandbox::Code;
 
+/// Bytes of a page of the machine: the alignment of sections that are mapped with permissions of their own.
+const PAGE: u64 = 4096;
+
 /// Runs [`compile`] in another process and returns the result.
 pub type Compiler =
     Box<dyn Fn(&[u8], &Limits, Target) -> Result<Vec<u8>, CompileFailure> + Send + Sync>;
@@ -52,26 +55,41 @@ fn translate(bytes: &[u8], limits: &Limits, target: Target) -> Result<Vec<u8>, S
             .and_then(|component| Component::new(&engine, component))
             .and_then(|component| component.serialize()),
     };
-    Ok(without_symbols(code.map_err(cause)?))
+    Ok(compacted(code.map_err(cause)?))
 }
 
-/// Removes the symbol table from machine code. Only debuggers read it, and it would stay in memory for each policy: the runtime has tables of
-/// its own for functions and their names. Code that cannot be parsed is returned unchanged.
-fn without_symbols(code: Vec<u8>) -> Vec<u8> {
-    let stripped = |code: &[u8]| -> Result<Vec<u8>, object::build::Error> {
+/// Removes the symbol table from machine code and orders its sections, so that they take as few pages of memory as possible: a host keeps
+/// them for each policy. Only debuggers read the symbol table: the runtime has tables of its own for functions and their names. Sections that
+/// begin at the start of a page follow each other; smaller ones come after them. Code that cannot be parsed is returned unchanged.
+fn compacted(code: Vec<u8>) -> Vec<u8> {
+    let compacted = |code: &[u8]| -> Result<Vec<u8>, object::build::Error> {
         let mut file = Builder::read64(code)?;
         for symbol in &mut file.symbols {
             symbol.delete = true;
         }
+        let mut has_whole_pages = false;
+        let mut later = Vec::new();
         for section in &mut file.sections {
             let data = &section.data;
             section.delete = matches!(data, SectionData::Symbol | SectionData::String);
+            if !matches!(section.data, SectionData::Data(_)) {
+                continue;
+            }
+            if section.sh_addralign >= PAGE {
+                has_whole_pages = true;
+            } else if has_whole_pages {
+                later.push(section.id());
+            }
+        }
+        for id in later {
+            file.sections.copy(id);
+            file.sections.get_mut(id).delete = true;
         }
         let mut bytes = Vec::new();
         file.write(&mut bytes)?;
         Ok(bytes)
     };
-    stripped(&code).unwrap_or(code)
+    compacted(&code).unwrap_or(code)
 }
 
 /// Loads the result of [`compile`] for a file that this process has checked.
@@ -110,7 +128,7 @@ mod tests {
             .unwrap();
         let has_symbols = |code: &[u8]| code.windows(8).any(|name| name == b".symtab\0");
         assert!(has_symbols(&code));
-        let stripped = without_symbols(code);
+        let stripped = compacted(code);
         assert!(!has_symbols(&stripped));
 
         #[allow(unsafe_code, reason = "there is no safe function to load machine code")]
@@ -124,6 +142,6 @@ mod tests {
 
     #[test]
     fn bytes_that_are_not_machine_code_are_unchanged() {
-        assert_eq!(without_symbols(b"code".to_vec()), b"code");
+        assert_eq!(compacted(b"code".to_vec()), b"code");
     }
 }

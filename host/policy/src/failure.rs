@@ -5,6 +5,7 @@ use std::time::Duration;
 use thiserror::Error;
 use wasmtime::{PoolConcurrencyLimitError, Trap, WasmBacktrace};
 
+use crate::names;
 use crate::text;
 use crate::verdict::InvalidVerdict;
 
@@ -271,7 +272,7 @@ fn innermost(error: &wasmtime::Error) -> Option<String> {
     let frames = error.downcast_ref::<WasmBacktrace>()?.frames();
     let names = || {
         let named = frames.iter().filter_map(|frame| frame.func_name());
-        named.map(|name| format!("{:#}", rustc_demangle::demangle(name)))
+        named.map(names::readable)
     };
     let own = names().find(|name| !is_panic_handling(name));
     let name = own.or_else(|| names().next())?;

@@ -80,6 +80,7 @@ pub mod invariants;
 mod lab;
 mod limits;
 mod module;
+mod names;
 mod panic;
 mod policy;
 mod problem;

@@ -20,6 +20,7 @@ use crate::failure::{Failure, ReportedLimits, Stage};
 use crate::guest::Guest;
 use crate::inspect::{Inspection, Kind};
 use crate::interfaces;
+use crate::names;
 use crate::reset::{self, Pristine, Resettable};
 use crate::state::Data;
 use crate::verdict::Verdict;
@@ -80,16 +81,17 @@ pub(crate) fn fits(inspection: &Inspection) -> bool {
             .any(|export| SPECIAL.contains(&&*export.name))
 }
 
-/// Rewrites the module of a file that [`fits`], for the compiler: bulk memory operations in pieces, exports of globals, and marks.
+/// Rewrites the module of a file that [`fits`], for the compiler: bulk memory operations in pieces, exports of globals, marks, and short names.
 pub(crate) fn rewritten(file: &[u8], has_marks: bool) -> wasmtime::Result<Cow<'_, [u8]>> {
-    match Resettable::of(file) {
+    let module = match Resettable::of(file) {
         Some(Resettable { module, .. }) => {
             let module = bulk_memory::module(&module)?;
             let marked = has_marks.then(|| reset::marked(&module)).flatten();
-            Ok(Cow::Owned(marked.unwrap_or_else(|| module.into_owned())))
+            Cow::Owned(marked.unwrap_or_else(|| module.into_owned()))
         }
-        None => bulk_memory::module(file),
-    }
+        None => bulk_memory::module(file)?,
+    };
+    Ok(names::shortened(module))
 }
 
 impl Module {
