@@ -21,17 +21,15 @@ use crate::guest::Guest;
 use crate::inspect::{Inspection, Kind};
 use crate::interfaces;
 use crate::names;
-use crate::reset::{self, Pristine, Resettable};
+use crate::reset::{self, Marked, Pristine, Resettable};
 use crate::state::Data;
 use crate::verdict::Verdict;
 
 /// A compiled module.
 pub(crate) struct Module {
     module: wasmtime::Module,
-    /// The export names of its mutable globals, if its instances can be reset.
-    globals: Option<Vec<String>>,
-    /// Whether the module marks the cards that it writes.
-    has_marks: bool,
+    /// Whether its instances can be reset.
+    can_reset: bool,
 }
 
 /// A linked module.
@@ -41,8 +39,7 @@ pub(crate) struct Prepared {
     decide: ModuleExport,
     realloc: Option<ModuleExport>,
     post_return: Option<ModuleExport>,
-    globals: Option<Vec<ModuleExport>>,
-    marks: Option<ModuleExport>,
+    reset: Option<ModuleExport>,
     validate: Option<ModuleExport>,
 }
 
@@ -50,7 +47,14 @@ pub(crate) struct Prepared {
 pub(crate) struct Live {
     decide: TypedFunc<(), u32>,
     post_return: Option<TypedFunc<u32, ()>>,
-    pristine: Option<Box<Pristine>>,
+    reset: Option<Box<Reset>>,
+}
+
+/// How an instance is reset.
+struct Reset {
+    /// Restores the globals, and returns the marks of what the call wrote.
+    globals: TypedFunc<(), u64>,
+    memory: Pristine,
 }
 
 /// How an instance is used.
@@ -81,17 +85,26 @@ pub(crate) fn fits(inspection: &Inspection) -> bool {
             .any(|export| SPECIAL.contains(&&*export.name))
 }
 
-/// Rewrites the module of a file that [`fits`], for the compiler: bulk memory operations in pieces, exports of globals, marks, and short names.
+/// Rewrites the module of a file that [`fits`], for the compiler: bulk memory operations in pieces, marks, the reset function, and short names.
 pub(crate) fn rewritten(file: &[u8], has_marks: bool) -> wasmtime::Result<Cow<'_, [u8]>> {
+    let module = bulk_memory::module(file)?;
     let module = match Resettable::of(file) {
-        Some(Resettable { module, .. }) => {
-            let module = bulk_memory::module(&module)?;
-            let marked = has_marks.then(|| reset::marked(&module)).flatten();
-            Cow::Owned(marked.unwrap_or_else(|| module.into_owned()))
-        }
-        None => bulk_memory::module(file)?,
+        Some(resettable) => with_reset(&resettable, module, has_marks),
+        None => module,
     };
     Ok(names::shortened(module))
+}
+
+fn with_reset<'a>(
+    resettable: &Resettable,
+    module: Cow<'a, [u8]>,
+    has_marks: bool,
+) -> Cow<'a, [u8]> {
+    let added = match has_marks.then(|| reset::marked(&module)).flatten() {
+        Some(Marked { module, global }) => resettable.with_reset(&module, Some(global)),
+        None => resettable.with_reset(&module, None),
+    };
+    added.map_or(module, Cow::Owned)
 }
 
 impl Module {
@@ -110,13 +123,10 @@ impl Module {
     /// The module of a file whose machine code is the result of [`Module::translate`].
     pub(crate) fn of(file: &[u8], module: wasmtime::Module) -> wasmtime::Result<Self> {
         module.initialize_copy_on_write_image()?;
-        let globals = Resettable::of(file).map(|resettable| resettable.globals);
-        let has_marks = globals.is_some() && module.get_export_index(reset::EXPORT).is_some();
-        Ok(Self {
-            module,
-            globals,
-            has_marks,
-        })
+        // A file that is not resettable may have an export of this name itself.
+        let can_reset =
+            module.get_export_index(reset::EXPORT).is_some() && Resettable::of(file).is_some();
+        Ok(Self { module, can_reset })
     }
 }
 
@@ -124,28 +134,19 @@ impl Prepared {
     /// Links `module` with the host functions.
     pub(crate) fn new(
         engine: &Engine,
-        Module {
-            module,
-            globals,
-            has_marks,
-        }: &Module,
+        Module { module, can_reset }: &Module,
     ) -> wasmtime::Result<Self> {
         let export = |name: &str| {
             let found = module.get_export_index(name);
             found.ok_or_else(|| wasmtime::Error::msg(format!("the module has no export `{name}`")))
         };
-        let globals = globals.as_ref().map(|globals| {
-            let exports = globals.iter().map(|global| export(global));
-            exports.collect::<wasmtime::Result<_>>()
-        });
         Ok(Self {
             pre: interfaces::module_linker(engine)?.instantiate_pre(module)?,
             memory: export("memory")?,
             decide: export("decide")?,
             realloc: export("cabi_realloc").ok(),
             post_return: export("cabi_post_decide").ok(),
-            globals: globals.transpose()?,
-            marks: match has_marks {
+            reset: match can_reset {
                 true => Some(export(reset::EXPORT)?),
                 false => None,
             },
@@ -155,7 +156,7 @@ impl Prepared {
 
     /// Whether instances can be reset.
     pub(crate) fn can_reset(&self) -> bool {
-        self.globals.is_some()
+        self.reset.is_some()
     }
 
     /// Calls `validate-settings` of a new instance; `None` if the policy does not export it.
@@ -214,24 +215,26 @@ impl Prepared {
             Use::Again => self.post_return.as_ref().and_then(&mut export),
             Use::Once | Use::Reset => None,
         };
-        let globals = match (usage, &self.globals) {
-            (Use::Reset, Some(globals)) => globals
-                .iter()
-                .map(|global| export(global).and_then(Extern::into_global))
-                .collect(),
-            _ => None,
+        let reset = match usage {
+            Use::Reset => self.reset.as_ref().and_then(&mut export),
+            Use::Once | Use::Again => None,
         };
-        let marks = self.marks.as_ref().and_then(&mut export);
-        let marks = marks.and_then(Extern::into_global);
-        let size = memory.data_size(&*store);
+        let function = |export: Option<Extern>| export.and_then(Extern::into_func);
         let live = Live {
             decide: decide.typed(&*store)?,
-            post_return: match post_return.and_then(Extern::into_func) {
+            post_return: match function(post_return) {
                 Some(function) => Some(function.typed(&*store)?),
                 None => None,
             },
-            pristine: globals.map(|globals| Box::new(Pristine::of(store, memory, globals, marks))),
+            reset: match function(reset) {
+                Some(function) => Some(Box::new(Reset {
+                    globals: function.typed(&*store)?,
+                    memory: Pristine::of(store, memory),
+                })),
+                None => None,
+            },
         };
+        let size = memory.data_size(&*store);
         let realloc = realloc.and_then(Extern::into_func);
         store.data_mut().guest = Some(Guest::new(memory, size, realloc));
         Ok((instance, live))
@@ -259,13 +262,16 @@ impl Live {
 
     /// Resets the instance after a successful call; false if it cannot be used again.
     pub(crate) fn reset(&self, store: &mut Store<Data>) -> bool {
-        let Some(pristine) = &self.pristine else {
+        let Some(reset) = &self.reset else {
+            return false;
+        };
+        let Ok(module) = reset.globals.call(&mut *store, ()) else {
             return false;
         };
         let Some(guest) = &mut store.data_mut().guest else {
             return false;
         };
         let host = guest.take_marks();
-        pristine.restore(store, host)
+        reset.memory.restore(store, module | host)
     }
 }

@@ -12,16 +12,12 @@ use std::ops::Range;
 
 use wasm_encoder::reencode::{Reencode, RoundtripReencoder};
 use wasm_encoder::{
-    BlockType, CodeSection, ConstExpr, Encode, ExportKind, ExportSection, Function,
-    FunctionSection, GlobalSection, GlobalType, Instruction, Module, RawSection, TypeSection,
-    ValType,
+    BlockType, CodeSection, ConstExpr, Encode, Function, FunctionSection, GlobalSection,
+    GlobalType, Instruction, Module, RawSection, SectionId, TypeSection, ValType,
 };
 use wasmparser::{
     FunctionBody, MemArg, Operator, Parser, Payload, TypeRef, Validator, WasmFeatures,
 };
-
-/// The export name of the global with the marks.
-pub(crate) const EXPORT: &str = "portcullis:cards";
 
 /// Number of cards of a memory.
 const CARDS: usize = u64::BITS as usize;
@@ -89,12 +85,23 @@ fn shift(memory: usize) -> u32 {
         .trailing_zeros()
 }
 
-/// Adds marks to a module; `None` if it may write memory by instructions that are not listed here. The module must be valid, import only
-/// functions, and have no export named [`EXPORT`].
-pub(crate) fn marked(file: &[u8]) -> Option<Vec<u8>> {
+/// A module with marks.
+pub(crate) struct Marked {
+    pub(crate) module: Vec<u8>,
+    /// The index of the global with the marks.
+    pub(crate) global: u32,
+}
+
+/// Adds marks to a module; `None` if it may write memory by instructions that are not listed here. The module must be valid and import only
+/// functions.
+pub(crate) fn marked(file: &[u8]) -> Option<Marked> {
     let known = Validator::new_with_features(known_features()).validate_all(file);
     known.ok()?;
-    Marking::of(file)?.rewrite(file)
+    let marking = Marking::of(file)?;
+    Some(Marked {
+        module: marking.rewrite(file)?,
+        global: marking.global,
+    })
 }
 
 /// The supported proposals. [`Written::by`] lists all their instructions that write memory.
@@ -238,12 +245,11 @@ impl Marking {
                     if !has_globals {
                         whole.section(&with_marks(GlobalSection::new()));
                     }
-                    let mut exports = ExportSection::new();
-                    RoundtripReencoder
-                        .parse_export_section(&mut exports, section.clone())
-                        .ok()?;
-                    exports.export(EXPORT, ExportKind::Global, self.global);
-                    whole.section(&exports);
+                    let data = file.get(section.range())?;
+                    whole.section(&RawSection {
+                        id: SectionId::Export.into(),
+                        data,
+                    });
                 }
                 Payload::CodeSectionStart { .. } => {}
                 Payload::CodeSectionEntry(body) => {
@@ -418,6 +424,7 @@ mod tests {
     use std::sync::LazyLock;
 
     use proptest::prelude::*;
+    use wasm_encoder::{ExportKind, ExportSection};
     use wasmtime::TypedFunc;
 
     use super::*;
@@ -481,10 +488,33 @@ mod tests {
         )
     }
 
+    /// The export name of the global with the marks.
+    const MARKS: &str = "marks";
+
+    /// The module with its marks exported.
+    fn exported(Marked { module, global }: &Marked) -> Vec<u8> {
+        let mut whole = Module::new();
+        for payload in Parser::new(0).parse_all(module) {
+            let payload = payload.unwrap();
+            if let Payload::ExportSection(section) = &payload {
+                let mut exports = ExportSection::new();
+                RoundtripReencoder
+                    .parse_export_section(&mut exports, section.clone())
+                    .unwrap();
+                exports.export(MARKS, ExportKind::Global, *global);
+                whole.section(&exports);
+            } else if let Some((id, range)) = payload.as_section() {
+                let data = &module[range];
+                whole.section(&RawSection { id, data });
+            }
+        }
+        whole.finish()
+    }
+
     /// The original module, and the one with marks.
     static BOTH: LazyLock<[wasmtime::Module; 2]> = LazyLock::new(|| {
         let plain = wat::parse_str(text()).unwrap();
-        let marked = marked(&plain).unwrap();
+        let marked = exported(&marked(&plain).unwrap());
         compiled([&plain, &marked])
     });
 
@@ -503,7 +533,7 @@ mod tests {
         );
         prop_assert!(found.memory() == expected.memory());
         let mut ranges = Vec::new();
-        each_range(found.global(EXPORT), SIZE, |range| ranges.push(range));
+        each_range(found.global(MARKS), SIZE, |range| ranges.push(range));
         let changed = found
             .memory()
             .iter()
@@ -555,7 +585,7 @@ mod tests {
         assert!(lab.does("i32.store8", (5 * 2_048, 1, 0)));
         assert!(lab.does("memory.fill", (9 * 2_048, 1, 2_049)));
         assert!(lab.does("memory.fill", (63 * 2_048, 1, 0)));
-        assert_eq!(lab.global(EXPORT), 1 << 5 | 1 << 9 | 1 << 10);
+        assert_eq!(lab.global(MARKS), 1 << 5 | 1 << 9 | 1 << 10);
     }
 
     #[test]
@@ -578,7 +608,7 @@ mod tests {
             "(module (memory 1) (memory 1) (func (i32.store 1 (i32.const 0) (i32.const 1))))",
             "(module (import \"a\" \"b\" (memory 1)) (func))",
         ] {
-            assert_eq!(marked(&wat::parse_str(text).unwrap()), None, "{text}");
+            assert!(marked(&wat::parse_str(text).unwrap()).is_none(), "{text}");
         }
     }
 }

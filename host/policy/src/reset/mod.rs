@@ -4,6 +4,6 @@ mod cards;
 mod pristine;
 mod resettable;
 
-pub(crate) use cards::{Cards, EXPORT, marked};
+pub(crate) use cards::{Cards, Marked, marked};
 pub(crate) use pristine::Pristine;
-pub(crate) use resettable::Resettable;
+pub(crate) use resettable::{EXPORT, Resettable};

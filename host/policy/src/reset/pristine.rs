@@ -1,24 +1,21 @@
-//! Resets an instance to its initial state, so that the next call finds the same state as in a new instance.
+//! Restores the memory of an instance, so that the next call finds the same state as in a new instance.
 //!
-//! Only for [`Resettable`](super::resettable::Resettable) modules, whose whole state is their memory and mutable globals. Of the memory, only
-//! the [`cards`] that the call wrote are restored: the cost of a reset depends on how much the call writes, and neither on the size of the
+//! Only for [`Resettable`](super::resettable::Resettable) modules, whose whole state is their memory and mutable globals. Only the
+//! [`cards`] that the call wrote are restored: the cost of a reset depends on how much the call writes, and neither on the size of the
 //! memory nor on how many other policies share the CPU caches.
 
 use std::ops::Range;
 
-use wasmtime::{Global, Memory, Store, Val};
+use wasmtime::{Memory, Store};
 
 use super::cards;
 
-/// The initial state of an instance.
+/// The initial memory of an instance.
 pub(crate) struct Pristine {
     memory: Memory,
     /// The size of the memory in bytes.
     size: usize,
     image: Image,
-    globals: Vec<(Global, Val)>,
-    /// The global with the marks, if the module has marks.
-    marks: Option<Global>,
 }
 
 /// The initial content of a memory.
@@ -30,51 +27,26 @@ struct Image {
 }
 
 impl Pristine {
-    /// Copies the state of an instance that has not been called yet.
-    pub(crate) fn of<T>(
-        store: &mut Store<T>,
-        memory: Memory,
-        globals: Vec<Global>,
-        marks: Option<Global>,
-    ) -> Self {
-        let bytes = memory.data(&*store);
-        let (size, image) = (bytes.len(), Image::of(bytes));
-        let globals = globals.into_iter().map(|global| {
-            let value = global.get(&mut *store);
-            (global, value)
-        });
+    /// Copies the memory of an instance that has not been called yet.
+    pub(crate) fn of<T>(store: &Store<T>, memory: Memory) -> Self {
+        let bytes = memory.data(store);
         Self {
             memory,
-            size,
-            image,
-            globals: globals.collect(),
-            marks,
+            size: bytes.len(),
+            image: Image::of(bytes),
         }
     }
 
-    /// Resets the instance; false if that is impossible because its memory has grown. `host` are the marks of the host's writes.
-    pub(crate) fn restore<T>(&self, store: &mut Store<T>, host: u64) -> bool {
-        let written = match &self.marks {
-            None => u64::MAX,
-            Some(marks) => {
-                let Val::I64(module) = marks.get(&mut *store) else {
-                    return false;
-                };
-                module.cast_unsigned() | host
-            }
-        };
-        let bytes = self.memory.data_mut(&mut *store);
+    /// Restores the marked cards; false if that is impossible because the memory has grown.
+    pub(crate) fn restore<T>(&self, store: &mut Store<T>, written: u64) -> bool {
+        let bytes = self.memory.data_mut(store);
         if bytes.len() != self.size {
             return false;
         }
         cards::each_range(written, self.size, |range| {
             self.image.restore(bytes, range);
         });
-        let mut set = |global: &Global, value: Val| global.set(&mut *store, value).is_ok();
-        self.globals
-            .iter()
-            .all(|(global, value)| set(global, *value))
-            && self.marks.is_none_or(|marks| set(&marks, Val::I64(0)))
+        true
     }
 }
 

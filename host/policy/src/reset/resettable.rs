@@ -1,66 +1,141 @@
 //! Decides which modules can be reset, and prepares them for it.
 //!
 //! The state of an instance is its memory, its mutable globals, its tables, and the set of passive segments that it has dropped. The host
-//! can restore memory, and globals if they are exported. A module is therefore resettable if its code changes neither tables nor segments;
-//! it gets an export for each mutable global. All other modules get a new instance for each call. Marks tell which parts of the memory
+//! can restore the memory, and a function that the host adds to the module can restore the globals. A module is therefore resettable if its
+//! code changes neither tables nor segments. All other modules get a new instance for each call. Marks tell which parts of the memory
 //! have to be restored ([`cards`](super::cards)).
 
-use wasm_encoder::reencode::{Reencode, RoundtripReencoder};
-use wasm_encoder::{ExportKind, ExportSection, Module, RawSection};
-use wasmparser::{Operator, Parser, Payload, ValType};
+use std::ops::Range;
 
-use super::cards;
+use wasm_encoder::reencode::{Reencode, RoundtripReencoder};
+use wasm_encoder::{
+    CodeSection, Encode, ExportKind, ExportSection, Function, FunctionSection, Instruction, Module,
+    RawSection, TypeSection, ValType,
+};
+use wasmparser::{Operator, Parser, Payload};
+
+/// The export name of the function that restores the globals. It returns the marks of the call, and clears them. No compiler uses such a name.
+pub(crate) const EXPORT: &str = "portcullis:reset";
 
 /// Maximum size of a resettable memory in pages: restoring more costs more than a new instance from the pool.
 const MOST_PAGES: u64 = 2;
 
-/// Prefix of the names of the exported globals. No compiler uses such names.
-const PREFIX: &str = "portcullis:global:";
-
 /// A module whose instances can be reset.
 pub(crate) struct Resettable {
-    /// The module with all its mutable globals exported.
-    pub(crate) module: Vec<u8>,
-    /// The names of these exports.
-    pub(crate) globals: Vec<String>,
+    globals: Vec<Global>,
+}
+
+/// A mutable global.
+struct Global {
+    index: u32,
+    /// The instructions that compute its initial value.
+    initial: Vec<u8>,
 }
 
 impl Resettable {
-    /// Prepares the module of a valid file; `None` if it has state that cannot be restored.
+    /// Examines the module of a valid file; `None` if it has state that cannot be restored.
     pub(crate) fn of(file: &[u8]) -> Option<Self> {
         let globals = mutable_globals(file)?;
-        let names = globals.iter().map(|global| format!("{PREFIX}{global}"));
-        let names: Vec<_> = names.collect();
-        let mut module = Module::new();
+        Some(Self { globals })
+    }
+
+    /// Adds the function [`EXPORT`] to the module, which may have got more functions and globals since it was examined. `marks` is the global
+    /// with the marks; without it, the function returns the marks of all cards.
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "all other sections are copied"
+    )]
+    pub(crate) fn with_reset(&self, file: &[u8], marks: Option<u32>) -> Option<Vec<u8>> {
+        let mut whole = Module::new();
+        let mut code = CodeSection::new();
+        let (mut ty, mut function, mut bodies) = (0, 0, 0);
         for payload in Parser::new(0).parse_all(file) {
             let payload = payload.ok()?;
-            if let Payload::ExportSection(exports) = &payload {
-                let mut section = ExportSection::new();
-                RoundtripReencoder
-                    .parse_export_section(&mut section, exports.clone())
-                    .ok()?;
-                for (name, &global) in names.iter().zip(&globals) {
-                    section.export(name, ExportKind::Global, global);
+            match &payload {
+                Payload::TypeSection(section) => {
+                    let mut types = TypeSection::new();
+                    RoundtripReencoder
+                        .parse_type_section(&mut types, section.clone())
+                        .ok()?;
+                    ty = types.len();
+                    types.ty().function([], [ValType::I64]);
+                    whole.section(&types);
                 }
-                module.section(&section);
-            } else if let Some((id, range)) = payload.as_section() {
-                let data = file.get(range)?;
-                module.section(&RawSection { id, data });
+                Payload::FunctionSection(section) => {
+                    let mut functions = FunctionSection::new();
+                    RoundtripReencoder
+                        .parse_function_section(&mut functions, section.clone())
+                        .ok()?;
+                    function = imported(file)? + functions.len();
+                    functions.function(ty);
+                    whole.section(&functions);
+                }
+                Payload::ExportSection(section) => {
+                    let mut exports = ExportSection::new();
+                    RoundtripReencoder
+                        .parse_export_section(&mut exports, section.clone())
+                        .ok()?;
+                    exports.export(EXPORT, ExportKind::Func, function);
+                    whole.section(&exports);
+                }
+                Payload::CodeSectionStart { count, .. } => bodies = *count,
+                Payload::CodeSectionEntry(body) => {
+                    code.raw(file.get(body.range())?);
+                    if code.len() == bodies {
+                        code.function(&self.reset(marks));
+                        whole.section(&code);
+                    }
+                }
+                payload => {
+                    if let Some((id, range)) = payload.as_section() {
+                        let data = file.get(range)?;
+                        whole.section(&RawSection { id, data });
+                    }
+                }
             }
         }
-        Some(Self {
-            module: module.finish(),
-            globals: names,
-        })
+        Some(whole.finish())
+    }
+
+    /// The function [`EXPORT`].
+    fn reset(&self, marks: Option<u32>) -> Function {
+        use Instruction::{End, GlobalGet, GlobalSet, I64Const};
+        let mut function = Function::new([]);
+        match marks {
+            Some(marks) => {
+                for instruction in [GlobalGet(marks), I64Const(0), GlobalSet(marks)] {
+                    function.instruction(&instruction);
+                }
+            }
+            None => {
+                function.instruction(&I64Const(-1));
+            }
+        }
+        for global in &self.globals {
+            function.raw(global.initial.iter().copied());
+            function.instruction(&GlobalSet(global.index));
+        }
+        function.instruction(&End);
+        function
     }
 }
 
-/// The indices of the mutable globals; `None` if the module has other state, or a mutable global with a reference.
+/// The number of imported functions. The module imports nothing else.
+fn imported(file: &[u8]) -> Option<u32> {
+    for payload in Parser::new(0).parse_all(file) {
+        if let Payload::ImportSection(imports) = payload.ok()? {
+            return u32::try_from(imports.into_imports().count()).ok();
+        }
+    }
+    Some(0)
+}
+
+/// The mutable globals; `None` if the module has other state, or a mutable global with a reference.
 #[expect(
     clippy::wildcard_enum_match_arm,
     reason = "the other sections of a file do not matter here"
 )]
-fn mutable_globals(file: &[u8]) -> Option<Vec<u32>> {
+fn mutable_globals(file: &[u8]) -> Option<Vec<Global>> {
     let mut mutable = Vec::new();
     for payload in Parser::new(0).parse_all(file) {
         match payload.ok()? {
@@ -82,23 +157,21 @@ fn mutable_globals(file: &[u8]) -> Option<Vec<u32>> {
                 }
             }
             Payload::GlobalSection(globals) => {
-                for (number, global) in (0..).zip(globals) {
-                    let ty = global.ok()?.ty;
-                    match ty.content_type {
-                        _ if !ty.mutable => {}
-                        ValType::Ref(_) => return None,
-                        ValType::I32
-                        | ValType::I64
-                        | ValType::F32
-                        | ValType::F64
-                        | ValType::V128 => mutable.push(number),
+                for (index, global) in (0..).zip(globals) {
+                    let global = global.ok()?;
+                    if !global.ty.mutable {
+                        continue;
                     }
+                    if matches!(global.ty.content_type, wasmparser::ValType::Ref(_)) {
+                        return None;
+                    }
+                    let instructions = global.init_expr.get_binary_reader().range();
+                    let initial = instructions_of(file, instructions)?;
+                    mutable.push(Global { index, initial });
                 }
             }
             Payload::ExportSection(exports) => {
-                let is_ours = |export: wasmparser::Export<'_>| {
-                    export.name.starts_with(PREFIX) || export.name == cards::EXPORT
-                };
+                let is_ours = |export: wasmparser::Export<'_>| export.name == EXPORT;
                 if exports.into_iter().any(|export| export.is_ok_and(is_ours)) {
                     return None;
                 }
@@ -114,6 +187,13 @@ fn mutable_globals(file: &[u8]) -> Option<Vec<u32>> {
         }
     }
     Some(mutable)
+}
+
+/// The instructions of a constant expression, without the `end` that all expressions have.
+fn instructions_of(file: &[u8], range: Range<usize>) -> Option<Vec<u8>> {
+    let mut end = Vec::new();
+    Instruction::End.encode(&mut end);
+    Some(file.get(range)?.strip_suffix(&*end)?.to_vec())
 }
 
 fn is_function(ty: &wasmparser::TypeRef) -> bool {
@@ -138,24 +218,88 @@ fn changes_other_state(operator: &Operator<'_>) -> bool {
 mod tests {
     use super::*;
 
-    fn globals(wat: &str) -> Option<Vec<String>> {
-        let module = wat::parse_str(wat).unwrap();
-        let found = Resettable::of(&module)?;
-        wasmparser::validate(&found.module).unwrap();
-        Some(found.globals)
+    use wasmtime::{Engine, Instance, Store};
+
+    /// The indices of the mutable globals.
+    fn globals(wat: &str) -> Option<Vec<u32>> {
+        let found = Resettable::of(&wat::parse_str(wat).unwrap())?;
+        Some(found.globals.iter().map(|global| global.index).collect())
+    }
+
+    fn with_reset(wat: &str, marks: Option<u32>) -> Vec<u8> {
+        let file = wat::parse_str(wat).unwrap();
+        let module = Resettable::of(&file).unwrap().with_reset(&file, marks);
+        let module = module.unwrap();
+        wasmparser::validate(&module).unwrap();
+        module
     }
 
     #[test]
-    fn mutable_globals_are_exported() {
-        let names = globals(
+    fn globals_return_to_their_initial_values() {
+        const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
+        let module = with_reset(
+            r#"(module (import "host" "unused" (func)) (memory (export "memory") 1)
+                (global $first i32 (i32.const 5))
+                (global (export "a") (mut i32) (i32.const -1))
+                (global (export "b") (mut i64) (i64.const 0x8000000000000000))
+                (global (export "c") (mut f32) (f32.const nan:0x200001))
+                (global (export "d") (mut f64) (f64.const -0.0))
+                (global (export "e") (mut i32) (i32.add (global.get $first) (i32.const 6)))
+                (global $marks (export "marks") (mut i64) (i64.const 0))
+                (func (export "write") (param i64)
+                    (global.set 1 (i32.const 0)) (global.set 2 (i64.const 0)) (global.set 3 (f32.const 0))
+                    (global.set 4 (f64.const 0)) (global.set 5 (i32.const 0)) (global.set $marks (local.get 0))))"#,
+            Some(6),
+        );
+        let engine = Engine::default();
+        let mut store = Store::new(&engine, ());
+        let module = wasmtime::Module::new(&engine, module).unwrap();
+        let unused = wasmtime::Func::wrap(&mut store, || {});
+        let instance = Instance::new(&mut store, &module, &[unused.into()]).unwrap();
+        let values = |store: &mut Store<()>| {
+            NAMES.map(|name| {
+                let global = instance.get_global(&mut *store, name).unwrap();
+                format!("{:?}", global.get(&mut *store))
+            })
+        };
+        let initial = values(&mut store);
+        assert_eq!(initial[4], "I32(11)");
+        let write = instance.get_typed_func::<u64, ()>(&mut store, "write");
+        let write = write.unwrap();
+        let reset = instance.get_typed_func::<(), u64>(&mut store, EXPORT);
+        let reset = reset.unwrap();
+        for marks in [7, 0, u64::MAX] {
+            write.call(&mut store, marks).unwrap();
+            let written = ["I32(0)", "I64(0)", "F32(0)", "F64(0)", "I32(0)"];
+            assert_eq!(values(&mut store), written);
+            assert_eq!(reset.call(&mut store, ()).unwrap(), marks);
+            assert_eq!(values(&mut store), initial);
+            assert_eq!(reset.call(&mut store, ()).unwrap(), 0);
+        }
+    }
+
+    #[test]
+    fn without_marks_all_cards_are_marked() {
+        let module = with_reset(
+            r#"(module (memory 1) (func (export "decide") (result i32) i32.const 0))"#,
+            None,
+        );
+        let engine = Engine::default();
+        let mut store = Store::new(&engine, ());
+        let module = wasmtime::Module::new(&engine, module).unwrap();
+        let instance = Instance::new(&mut store, &module, &[]).unwrap();
+        let reset = instance.get_typed_func::<(), u64>(&mut store, EXPORT);
+        assert_eq!(reset.unwrap().call(&mut store, ()).unwrap(), u64::MAX);
+    }
+
+    #[test]
+    fn mutable_globals_are_found() {
+        let found = globals(
             r#"(module (memory (export "memory") 1)
                 (global i32 (i32.const 1)) (global (mut i64) (i64.const 2)) (global (mut v128) (v128.const i64x2 0 0))
                 (func (export "decide") (result i32) i32.const 0))"#,
         );
-        assert_eq!(
-            names.unwrap(),
-            ["portcullis:global:1", "portcullis:global:2"]
-        );
+        assert_eq!(found.unwrap(), [1, 2]);
     }
 
     #[test]
@@ -164,11 +308,11 @@ mod tests {
         reason = "the other sections of a file do not matter here"
     )]
     fn exports_and_custom_sections_stay() {
-        let wat = r#"(module (@custom "mine" "text") (memory (export "memory") 1)
-            (global $g (export "g") (mut i32) (i32.const 1)) (func (export "decide") (result i32) global.get $g))"#;
-        let module = Resettable::of(&wat::parse_str(wat).unwrap())
-            .unwrap()
-            .module;
+        let module = with_reset(
+            r#"(module (@custom "mine" "text") (memory (export "memory") 1)
+            (global $g (export "g") (mut i32) (i32.const 1)) (func (export "decide") (result i32) global.get $g))"#,
+            None,
+        );
         let mut exports = Vec::new();
         let mut customs = Vec::new();
         for payload in Parser::new(0).parse_all(&module) {
@@ -180,7 +324,7 @@ mod tests {
                 _ => {}
             }
         }
-        assert_eq!(exports, ["memory", "g", "decide", "portcullis:global:0"]);
+        assert_eq!(exports, ["memory", "g", "decide", EXPORT]);
         assert!(customs.contains(&"mine"));
     }
 
@@ -198,8 +342,7 @@ mod tests {
             "(memory 1) (table 1 funcref) (elem $e funcref (ref.null func)) (func (table.init $e (i32.const 0) (i32.const 0) (i32.const 1)))",
             "(memory 1) (elem $e funcref (ref.null func)) (func (elem.drop $e))",
             "(memory 1) (data $d \"x\") (func (data.drop $d))",
-            "(memory 1) (global (export \"portcullis:global:0\") (mut i32) (i32.const 1))",
-            "(memory 1) (global (export \"portcullis:cards\") (mut i64) (i64.const 1))",
+            "(memory 1) (global (export \"portcullis:reset\") (mut i32) (i32.const 1))",
             "(import \"a\" \"b\" (global i32)) (memory 1)",
         ] {
             let wat = match rest.starts_with("(import") {
