@@ -1,6 +1,7 @@
 //! Function names, which a host keeps in memory for each policy and shows in failures.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use rustc_demangle::demangle;
 use wasm_encoder::{NameMap, NameSection, RawSection};
@@ -43,19 +44,23 @@ fn rewritten(file: &[u8]) -> Option<Vec<u8>> {
 
 /// A name section with the names of functions only, which are the only ones that backtraces show.
 fn functions(names: NameSectionReader<'_>) -> Option<NameSection> {
-    let mut short = NameMap::new();
+    let mut short = BTreeMap::new();
     for names in names {
         if let Name::Function(names) = names.ok()? {
             for name in names {
                 let name = name.ok()?;
                 let mut text = readable(name.name);
                 text.truncate(text.floor_char_boundary(LONGEST));
-                short.append(name.index, &text);
+                short.insert(name.index, text);
             }
         }
     }
+    let mut map = NameMap::new();
+    for (index, name) in &short {
+        map.append(*index, name);
+    }
     let mut section = NameSection::new();
-    section.functions(&short);
+    section.functions(&map);
     Some(section)
 }
 

@@ -7,6 +7,7 @@
 //! Memory safety does not depend on this code: it is safe Rust, and checks every value that a module passes.
 
 mod lift;
+mod order;
 
 use std::borrow::Cow;
 
@@ -85,7 +86,8 @@ pub(crate) fn fits(inspection: &Inspection) -> bool {
             .any(|export| SPECIAL.contains(&&*export.name))
 }
 
-/// Rewrites the module of a file that [`fits`], for the compiler: bulk memory operations in pieces, marks, the reset function, and short names.
+/// Rewrites the module of a file that [`fits`], for the compiler: bulk memory operations in pieces, marks, the reset
+/// function, functions in the order of their use, and short names.
 pub(crate) fn rewritten(file: &[u8], has_marks: bool) -> wasmtime::Result<Cow<'_, [u8]>> {
     let module = bulk_memory::module(file)?;
     let module = match Resettable::of(file) {
@@ -104,7 +106,10 @@ fn with_reset<'a>(
         Some(Marked { module, global }) => resettable.with_reset(&module, Some(global)),
         None => resettable.with_reset(&module, None),
     };
-    added.map_or(module, Cow::Owned)
+    match added {
+        Some(module) => Cow::Owned(order::by_use(&module).unwrap_or(module)),
+        None => module,
+    }
 }
 
 impl Module {
