@@ -2,20 +2,41 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::fmt::{self, Write as _};
 
 use rustc_demangle::demangle;
 use wasm_encoder::{NameMap, NameSection, RawSection};
-use wasmparser::{KnownCustom, Name, NameSectionReader, Parser, Payload};
+use wasmparser::{KnownCustom, Name, NameSectionReader, Parser, Payload, TypeRef};
 
 /// Bytes of a name that are kept.
 const LONGEST: usize = 96;
 
-/// The demangled form of a function's name, without hashes.
+/// The first 96 bytes of the demangled form of a function's name, without hashes. A name of a few bytes may demangle to a megabyte, of which
+/// only these are written.
 pub(crate) fn readable(name: &str) -> String {
-    format!("{:#}", demangle(name))
+    let mut short = Short(String::new());
+    // The only error is that of the limit.
+    let _is_whole = write!(short, "{:#}", demangle(name));
+    short.0
 }
 
-/// Replaces the names of a valid module by those that [`readable`] returns, cut to 96 bytes: mangled names take as much memory as a tenth of
+/// Text up to [`LONGEST`] bytes. Writing more is an error.
+struct Short(String);
+
+impl fmt::Write for Short {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let room = LONGEST - self.0.len();
+        let fits = text.floor_char_boundary(room);
+        self.0.push_str(&text[..fits]);
+        if fits < text.len() {
+            Err(fmt::Error)
+        } else {
+            Ok(())
+        }
+    }
+}
+
+/// Replaces the names of a valid module by those that [`readable`] returns: mangled names take as much memory as a tenth of
 /// the machine code. A module whose names cannot be read is returned unchanged.
 pub(crate) fn shortened(file: Cow<'_, [u8]>) -> Cow<'_, [u8]> {
     match rewritten(&file) {
@@ -26,13 +47,22 @@ pub(crate) fn shortened(file: Cow<'_, [u8]>) -> Cow<'_, [u8]> {
 
 fn rewritten(file: &[u8]) -> Option<Vec<u8>> {
     let mut whole = wasm_encoder::Module::new();
-    let mut has_names = false;
+    let (mut functions, mut has_names) = (0, false);
     for payload in Parser::new(0).parse_all(file) {
         let payload = payload.ok()?;
+        if let Payload::ImportSection(imports) = &payload {
+            let imports = imports.clone().into_imports();
+            let is_function = |ty: &TypeRef| matches!(ty, TypeRef::Func(_));
+            functions += imports
+                .filter(|import| import.as_ref().is_ok_and(|one| is_function(&one.ty)))
+                .count();
+        } else if let Payload::FunctionSection(section) = &payload {
+            functions += section.count() as usize;
+        }
         if let Payload::CustomSection(custom) = &payload
             && let KnownCustom::Name(names) = custom.as_known()
         {
-            whole.section(&functions(names)?);
+            whole.section(&names_of(names, functions)?);
             has_names = true;
         } else if let Some((id, range)) = payload.as_section() {
             let data = file.get(range)?;
@@ -42,16 +72,16 @@ fn rewritten(file: &[u8]) -> Option<Vec<u8>> {
     has_names.then(|| whole.finish())
 }
 
-/// A name section with the names of functions only, which are the only ones that backtraces show.
-fn functions(names: NameSectionReader<'_>) -> Option<NameSection> {
+/// A name section with the names of the module's `count` functions only, which are the only ones that backtraces show.
+fn names_of(names: NameSectionReader<'_>, count: usize) -> Option<NameSection> {
     let mut short = BTreeMap::new();
     for names in names {
         if let Name::Function(names) = names.ok()? {
             for name in names {
                 let name = name.ok()?;
-                let mut text = readable(name.name);
-                text.truncate(text.floor_char_boundary(LONGEST));
-                short.insert(name.index, text);
+                if (name.index as usize) < count {
+                    short.insert(name.index, readable(name.name));
+                }
             }
         }
     }
@@ -107,6 +137,48 @@ mod tests {
             let short = shortened(Cow::Owned(module(name)));
             assert_eq!(name_in_failure(&short).as_deref(), Some(expected));
         }
+    }
+
+    /// Names of a few bytes that expand to a megabyte: the second one hides the first.
+    #[test]
+    fn a_short_name_that_stands_for_a_long_one_costs_no_more_than_its_start() {
+        for name in [
+            "_RMC0FGZZZ_Eu",
+            "_ZN22_RINvC4core1fFGZZZ_EuE17h0123456789abcdefE",
+            "_RINvC4core1fFGZZZ_EuE",
+        ] {
+            let short = readable(name);
+            assert!(short.len() <= LONGEST, "{name}");
+            assert!(short.capacity() <= 2 * LONGEST, "{name}");
+        }
+        assert!(readable("_RINvC4core1fFGZZZ_EuE").starts_with("core::f::<for<'a, 'b, 'c"));
+    }
+
+    #[test]
+    fn names_of_functions_that_do_not_exist_are_dropped() {
+        let mut file = wat::parse_str(r#"(module (import "a" "b" (func)) (func))"#).unwrap();
+        let mut map = NameMap::new();
+        for index in [0, 1, 2, 7, u32::MAX] {
+            map.append(index, "name");
+        }
+        let mut names = NameSection::new();
+        names.functions(&map);
+        wasm_encoder::Section::append_to(&names, &mut file);
+        let short = shortened(Cow::Owned(file));
+        let mut found = Vec::new();
+        for payload in Parser::new(0).parse_all(&short) {
+            let payload = payload.unwrap();
+            if let Payload::CustomSection(custom) = &payload
+                && let KnownCustom::Name(names) = custom.as_known()
+            {
+                for names in names {
+                    if let Name::Function(names) = names.unwrap() {
+                        found.extend(names.into_iter().map(|name| name.unwrap().index));
+                    }
+                }
+            }
+        }
+        assert_eq!(found, [0, 1]);
     }
 
     #[test]

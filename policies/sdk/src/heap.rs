@@ -59,7 +59,7 @@ mod global {
         fn size(&self) -> usize {
             let [start, end] =
                 [&raw const __heap_base, &raw const __heap_end].map(<*const u8>::addr);
-            end - start
+            end.wrapping_sub(start)
         }
     }
 }
@@ -155,22 +155,21 @@ trait Pages {
     fn add(&self, pages: usize) -> Option<*mut u8>;
 }
 
-/// Allocates blocks whose sizes are powers of two, and keeps a list of free blocks of each size. A free block is never divided or joined with
-/// others: at the end of the call all memory returns to its first state.
+/// Allocates blocks and keeps lists of free ones. Up to [`PAGE`], the sizes of blocks are powers of two; above it, whole pages. A free block is
+/// never joined with others, and the rest of a free block that is larger than needed is given up: at the end of the call all memory returns to
+/// its first state.
 ///
 /// A block is aligned to its size, at most to [`PAGE`].
 struct SizeClasses<P> {
     pages: P,
-    /// The first free block of each size. A free block begins with the address of the next one.
+    /// The first free block of at least each power of two bytes, from [`ALIGN`] on. A free block begins with the address of the next one.
     free: [Cell<*mut u8>; SIZES],
     /// The bytes that have not been in any block yet.
     fresh: Cell<*mut u8>,
     end: Cell<*mut u8>,
 }
 
-/// Bytes of the smallest block, as a power of two.
-const SMALLEST: u32 = ALIGN.trailing_zeros();
-/// Number of block sizes: from 16 bytes to 1 GiB.
+/// Number of lists: up to 1 GiB.
 const SIZES: usize = 27;
 
 impl<P> SizeClasses<P> {
@@ -183,22 +182,20 @@ impl<P> SizeClasses<P> {
         }
     }
 
-    /// The size of the block for a layout, and the list of free blocks of that size; `None` if no block is large enough or aligned to more than
-    /// a page.
-    fn class(&self, layout: Layout) -> Option<(usize, &Cell<*mut u8>)> {
-        if layout.align() > PAGE {
-            return None;
-        }
-        let bytes = layout.size().max(layout.align()).max(1 << SMALLEST);
-        let bytes = bytes.checked_next_power_of_two()?;
-        let list = self.free.get(index(bytes))?;
-        Some((bytes, list))
+    /// The list of free blocks of at least so many bytes; `None` above 1 GiB.
+    fn list(&self, power: u32) -> Option<&Cell<*mut u8>> {
+        self.free.get((power - ALIGN.ilog2()) as usize)
     }
 }
 
-/// The position of the list of free blocks of `bytes` bytes.
-fn index(bytes: usize) -> usize {
-    (bytes.trailing_zeros() - SMALLEST) as usize
+/// The size of the block for a layout; `None` if it is too large, or the alignment is above a page.
+fn block_size(layout: Layout) -> Option<usize> {
+    let bytes = layout.size().max(layout.align()).max(ALIGN);
+    match bytes <= PAGE {
+        true => Some(bytes.next_power_of_two()),
+        false if layout.align() > PAGE => None,
+        false => bytes.checked_next_multiple_of(PAGE),
+    }
 }
 
 impl<P: Pages> SizeClasses<P> {
@@ -217,14 +214,12 @@ impl<P: Pages> SizeClasses<P> {
                 // The bytes before the next possible place become the largest block that is aligned to its size.
                 let gap = 1 << start.addr().trailing_zeros();
                 self.fresh.set(start.wrapping_add(gap));
-                if let Some(list) = self.free.get(index(gap)) {
-                    // SAFETY: the gap has at least 16 bytes, and nothing else uses it.
-                    unsafe { put(list, start) };
-                }
+                // SAFETY: the gap has at least 16 bytes, and nothing else uses it.
+                unsafe { self.put(start, gap) };
                 continue;
             }
 
-            let pages = bytes.div_ceil(PAGE);
+            let pages = (skip + bytes).saturating_sub(room).div_ceil(PAGE).max(1);
             let Some(added) = self.pages.add(pages) else {
                 return ptr::null_mut();
             };
@@ -235,26 +230,31 @@ impl<P: Pages> SizeClasses<P> {
             self.end.set(added.wrapping_add(pages * PAGE));
         }
     }
-}
 
-/// Adds a block to a list of free blocks.
-///
-/// # Safety
-/// The block has at least the size and the alignment of a pointer, and nothing else uses it.
-unsafe fn put(list: &Cell<*mut u8>, block: *mut u8) {
-    // SAFETY: the caller guarantees that a pointer fits.
-    unsafe { block.cast::<*mut u8>().write(list.get()) };
-    list.set(block);
+    /// Adds a block to the list of free blocks that are at least so large.
+    ///
+    /// # Safety
+    /// The block has at least 16 bytes, is aligned to 16, and nothing else uses it.
+    unsafe fn put(&self, block: *mut u8, bytes: usize) {
+        if let Some(list) = self.list(bytes.ilog2()) {
+            // SAFETY: the caller guarantees that a pointer fits.
+            unsafe { block.cast::<*mut u8>().write(list.get()) };
+            list.set(block);
+        }
+    }
 }
 
 // SAFETY: wasm32-unknown-unknown has a single thread; the tests use a heap from one thread only.
 unsafe impl<P> Sync for SizeClasses<P> {}
 
-// SAFETY: blocks do not overlap: each is cut from fresh bytes once, and afterwards it is either in use or in one list. It has the size and
-// the alignment of its class, which are at least those of the layout.
+// SAFETY: blocks do not overlap: each is cut from fresh bytes once, and afterwards it is either in use or in one list. A block has at least the
+// size and the alignment of its layout: those of a list for n bytes have n or more, and those of more than a page are aligned to a page.
 unsafe impl<P: Pages> GlobalAlloc for SizeClasses<P> {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let Some((bytes, list)) = self.class(layout) else {
+        let Some(bytes) = block_size(layout) else {
+            return ptr::null_mut();
+        };
+        let Some(list) = self.list(usize::BITS - (bytes - 1).leading_zeros()) else {
             return ptr::null_mut();
         };
         let block = list.get();
@@ -267,17 +267,16 @@ unsafe impl<P: Pages> GlobalAlloc for SizeClasses<P> {
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        if let Some((_, list)) = self.class(layout) {
+        if let Some(bytes) = block_size(layout) {
             // SAFETY: the caller guarantees that the block is from `alloc` with this layout, and not used any more.
-            unsafe { put(list, block) };
+            unsafe { self.put(block, bytes) };
         }
     }
 
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         // SAFETY: the caller promises that `size`, rounded up to the alignment, is a valid size.
         let wanted = unsafe { Layout::from_size_align_unchecked(size, layout.align()) };
-        let bytes = |layout| self.class(layout).map(|(bytes, _)| bytes);
-        if bytes(wanted) == bytes(layout) {
+        if block_size(wanted) == block_size(layout) {
             return block;
         }
 
@@ -557,6 +556,25 @@ mod tests {
         assert_eq!(heap.pages.added.get(), 3, "two pages follow the first");
         block.resize(&heap, 1);
         assert_eq!(block.at, at);
+    }
+
+    #[test]
+    fn a_free_block_of_many_pages_serves_only_what_fits() {
+        let heap = SizeClasses::new(Reserved::new(20));
+        let five = Block::new(&heap, 5 * PAGE, 1, 1);
+        let at = five.at;
+        five.free(&heap);
+        let six = Block::new(&heap, 6 * PAGE, 1, 2);
+        let five = Block::new(&heap, 5 * PAGE, 1, 3);
+        let four = Block::new(&heap, 4 * PAGE, 1, 4);
+        assert_eq!(
+            four.at, at,
+            "the only list that is certain to fit five pages is that of eight"
+        );
+        assert_eq!(heap.pages.added.get(), 16);
+        for block in [six, five, four] {
+            block.free(&heap);
+        }
     }
 
     #[test]

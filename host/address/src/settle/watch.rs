@@ -20,6 +20,8 @@ const FAST_LOOK: Duration = Duration::from_millis(250);
 /// followed anew. All files together may take a five-hundredth of a processor with events, and a half without.
 const SLOW_SHARE: Duration = Duration::from_millis(10);
 const FAST_SHARE: Duration = Duration::from_micros(200);
+/// Number of checks without an event after which the directories on the path are followed anew: a directory above them may have been replaced.
+const QUIET_CHECKS: u32 = 10;
 /// Longest time to wait before a file that is settling is checked again.
 const WAIT: Duration = Duration::from_secs(1);
 
@@ -41,6 +43,8 @@ pub struct FileWatch {
     hints: Receiver<()>,
     /// Whether the path may lead through other directories than before.
     is_way_unknown: bool,
+    /// Number of checks since the last event.
+    quiet_checks: u32,
 }
 
 impl FileWatch {
@@ -61,6 +65,7 @@ impl FileWatch {
             writers: Writers::new(Some(hint)),
             hints,
             is_way_unknown: true,
+            quiet_checks: 0,
         };
         watch.follow();
         watch.seen = FileState::of(path);
@@ -99,9 +104,9 @@ impl FileWatch {
                     "file is being written or missing, not read until it is complete; the previous content stays"
                 );
             }
-            if timeout(look, self.hints.recv()).await.is_ok() {
-                self.is_way_unknown = true;
-            }
+            let is_hinted = timeout(look, self.hints.recv()).await.is_ok();
+            self.quiet_checks = if is_hinted { 0 } else { self.quiet_checks + 1 };
+            self.is_way_unknown |= is_hinted || self.quiet_checks.is_multiple_of(QUIET_CHECKS);
         }
     }
 

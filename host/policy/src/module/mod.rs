@@ -11,6 +11,7 @@ mod order;
 
 use std::borrow::Cow;
 
+use wasmparser::{Validator, WasmFeatures};
 use wasmtime::{Engine, Extern, Instance, InstancePre, ModuleExport, Store, TypedFunc};
 
 use crate::abi::module as abi;
@@ -97,19 +98,27 @@ pub(crate) fn rewritten(file: &[u8], has_marks: bool) -> wasmtime::Result<Cow<'_
     Ok(names::shortened(module))
 }
 
+/// A valid module may be so close to a limit of the format that what is added makes it invalid. Then it goes without marks, or is not reset.
 fn with_reset<'a>(
     resettable: &Resettable,
     module: Cow<'a, [u8]>,
     has_marks: bool,
 ) -> Cow<'a, [u8]> {
-    let added = match has_marks.then(|| reset::marked(&module)).flatten() {
-        Some(Marked { module, global }) => resettable.with_reset(&module, Some(global)),
-        None => resettable.with_reset(&module, None),
-    };
-    match added {
-        Some(module) => Cow::Owned(order::by_use(&module).unwrap_or(module)),
+    let marked = has_marks.then(|| reset::marked(&module)).flatten();
+    let with_marks =
+        marked.and_then(|Marked { module, global }| resettable.with_reset(&module, Some(global)));
+    let ordered = |added: Vec<u8>| order::by_use(&added).unwrap_or(added);
+    let valid = |added: Option<Vec<u8>>| added.map(ordered).filter(|module| is_valid(module));
+    match valid(with_marks).or_else(|| valid(resettable.with_reset(&module, None))) {
+        Some(module) => Cow::Owned(module),
         None => module,
     }
+}
+
+fn is_valid(module: &[u8]) -> bool {
+    Validator::new_with_features(WasmFeatures::all())
+        .validate_all(module)
+        .is_ok()
 }
 
 impl Module {

@@ -92,12 +92,15 @@ pub(crate) struct Marked {
     pub(crate) global: u32,
 }
 
-/// Adds marks to a module; `None` if it may write memory by instructions that are not listed here. The module must be valid and import only
-/// functions.
+/// Adds marks to a module; `None` if it may write memory by instructions that are not listed here, or has no functions of its own. The module must be
+/// valid and import only functions.
 pub(crate) fn marked(file: &[u8]) -> Option<Marked> {
     let known = Validator::new_with_features(known_features()).validate_all(file);
     known.ok()?;
     let marking = Marking::of(file)?;
+    if marking.params.is_empty() {
+        return None;
+    }
     Some(Marked {
         module: marking.rewrite(file)?,
         global: marking.global,

@@ -40,7 +40,7 @@ impl Resettable {
     }
 
     /// Adds the function [`EXPORT`] to the module, which may have got more functions and globals since it was examined. `marks` is the global
-    /// with the marks; without it, the function returns the marks of all cards.
+    /// with the marks; without it, the function returns the marks of all cards. `None` for a module without functions of its own.
     #[expect(
         clippy::wildcard_enum_match_arm,
         reason = "all other sections are copied"
@@ -48,7 +48,7 @@ impl Resettable {
     pub(crate) fn with_reset(&self, file: &[u8], marks: Option<u32>) -> Option<Vec<u8>> {
         let mut whole = Module::new();
         let mut code = CodeSection::new();
-        let (mut ty, mut function, mut bodies) = (0, 0, 0);
+        let (mut ty, mut function, mut bodies) = (0, None, 0);
         for payload in Parser::new(0).parse_all(file) {
             let payload = payload.ok()?;
             match &payload {
@@ -66,7 +66,7 @@ impl Resettable {
                     RoundtripReencoder
                         .parse_function_section(&mut functions, section.clone())
                         .ok()?;
-                    function = imported(file)? + functions.len();
+                    function = Some(imported(file)? + functions.len());
                     functions.function(ty);
                     whole.section(&functions);
                 }
@@ -75,9 +75,10 @@ impl Resettable {
                     RoundtripReencoder
                         .parse_export_section(&mut exports, section.clone())
                         .ok()?;
-                    exports.export(EXPORT, ExportKind::Func, function);
+                    exports.export(EXPORT, ExportKind::Func, function?);
                     whole.section(&exports);
                 }
+                Payload::CodeSectionStart { count: 0, .. } => return None,
                 Payload::CodeSectionStart { count, .. } => bodies = *count,
                 Payload::CodeSectionEntry(body) => {
                     code.raw(file.get(body.range())?);
@@ -276,6 +277,29 @@ mod tests {
             assert_eq!(values(&mut store), initial);
             assert_eq!(reset.call(&mut store, ()).unwrap(), 0);
         }
+    }
+
+    /// The added function would be an import, or missing.
+    #[test]
+    fn modules_without_functions_of_their_own_are_not_reset() {
+        for text in [
+            r#"(module (import "a" "b" (func (result i32))) (memory 1) (export "decide" (func 0)))"#,
+            r#"(module (memory 1) (export "memory" (memory 0)))"#,
+        ] {
+            let file = wat::parse_str(text).unwrap();
+            let resettable = Resettable::of(&file).unwrap();
+            assert!(resettable.with_reset(&file, None).is_none(), "{text}");
+        }
+        // Function and code sections without entries.
+        let mut file = wasm_encoder::Module::new();
+        file.section(&TypeSection::new())
+            .section(&FunctionSection::new())
+            .section(&ExportSection::new())
+            .section(&CodeSection::new());
+        let file = file.finish();
+        let resettable = Resettable::of(&file).unwrap();
+        assert!(resettable.with_reset(&file, None).is_none());
+        assert!(super::super::marked(&file).is_none());
     }
 
     #[test]
