@@ -163,16 +163,16 @@ impl<T: Clone> Context<T> {
         } else {
             0
         };
-        if tools.config.trying == Trying::Now && self.server.awaits_trying() {
-            self.send_trying(now, tools);
-        }
-        self.phase = Phase::Running;
         if self.breadth == 0 {
             // RFC 5393 §5.3.3.1: the request must not be sent on.
             self.branches.clear();
             self.answer::<&str>(now, 440, "", &[], tools);
             return Ok(());
         }
+        if tools.config.trying == Trying::Now && self.server.awaits_trying() {
+            self.send_trying(now, tools);
+        }
+        self.phase = Phase::Running;
         self.begin_turn();
         self.advance(now, tools);
         Ok(())
@@ -373,7 +373,10 @@ impl<T: Clone> Context<T> {
 
     /// Shortens the stored request, once it need not be written for a further target.
     fn shorten(&mut self, tools: &mut Tools<T>) {
-        let may_follow = self.asks_left > 0 || self.branches.iter().any(Branch::is_unwritten);
+        // The answer to the last question may still bring targets.
+        let may_follow = self.asks_left > 0
+            || self.phase == Phase::Asking
+            || self.branches.iter().any(Branch::is_unwritten);
         if self.is_short || may_follow {
             return;
         }

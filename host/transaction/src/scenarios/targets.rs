@@ -1,5 +1,7 @@
 //! Several targets: in turn, at once, and with a next step.
 
+use std::time::Duration;
+
 use portcullis_sip::Transport;
 
 use super::{Call, one, responses, times};
@@ -254,6 +256,25 @@ fn nobody_is_asked_after_a_6xx_or_more_often_than_permitted() {
 }
 
 #[test]
+fn a_target_that_rings_while_the_last_step_is_asked_for_leaves_the_request_whole() {
+    let config = Config {
+        asks: 1,
+        ..Config::default()
+    };
+    let mut plan = asking(&[0]);
+    plan.targets[0].no_answer = Some(Duration::from_secs(4));
+    let (mut call, _) = Call::with(config, "INVITE", "X-Whole: yes\r\n", plan);
+    call.sent_until(4_500);
+    let sent = call.answer(0, 180, "");
+    assert_eq!(one(&sent, What::Cancel).to, callee(0));
+    let (now, id) = (call.host.now, call.id);
+    let step = Step::Again(serial(&[1]).targets);
+    call.host.core.step(now, id, step).unwrap();
+    let sent = call.sent_until(4_500);
+    assert!(one(&sent, What::Request).text.contains("X-Whole"));
+}
+
+#[test]
 fn there_are_at_most_16_targets() {
     let mut host = Host::new(Config::default());
     let id = host.begin(
@@ -285,7 +306,7 @@ fn a_fork_keeps_within_max_breadth() {
 
     let none = "Max-Breadth: 0\r\n";
     let (_, sent) = Call::with(Config::default(), "INVITE", none, parallel(&[0]));
-    assert_eq!(responses(&sent), [(0, 100), (0, 440)]);
+    assert_eq!(responses(&sent), [(0, 440)]);
 }
 
 #[test]
