@@ -67,7 +67,7 @@ pub(crate) struct Absorbers {
 /// How long an absorber lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Duration {
-    /// 64·T1
+    /// 64·T1, at least 32 seconds.
     Long,
     /// T4
     Short,

@@ -16,12 +16,24 @@ pub struct Timers {
 }
 
 impl Timers {
-    /// Timers B, F, H, J, L and M: 64·T1. Also timer D, which must be at least 32 seconds over UDP.
+    /// Timers B, F, H, J, L and M: 64·T1.
     pub fn timeout(&self) -> Duration {
         self.t1.saturating_mul(64)
     }
 
-    /// Timers D, J and others that wait for copies: none can come over a reliable transport.
+    /// The longest time for which copies may come: timer D over an unreliable transport. A callee with the default T1 repeats its failure for
+    /// 32 seconds whatever T1 is here, so that is the minimum (RFC 3261 §17.1.1.2, table 4).
+    pub(crate) fn longest_linger(&self) -> Duration {
+        const LEAST: Duration = Duration::from_secs(32);
+        self.timeout().max(LEAST)
+    }
+
+    /// Timer D, or none over a reliable transport.
+    pub(crate) fn failure_linger(&self, transport: Transport) -> Option<Duration> {
+        (!transport.is_reliable()).then(|| self.longest_linger())
+    }
+
+    /// Timer J, or none over a reliable transport.
     pub(crate) fn linger(&self, transport: Transport) -> Option<Duration> {
         (!transport.is_reliable()).then(|| self.timeout())
     }
@@ -31,16 +43,17 @@ impl Timers {
         (!transport.is_reliable()).then_some(self.t4)
     }
 
-    /// When a request other than INVITE must be answered 100 if it has no other answer yet: the time after which timer E of its sender has
-    /// the interval T2 (RFC 4320 §4.1). 3.5 seconds with the default values.
+    /// When a request other than INVITE must be answered 100 if it has no other answer yet: the time after which timer E of its sender is
+    /// reset to T2 (RFC 4320 §4.1). 3.5 seconds with the default values; T1, if T1 is T2 or more.
     pub fn late_trying(&self) -> Duration {
-        let mut sum = Duration::ZERO;
-        let mut interval = self.t1;
-        while interval < self.t2 && !interval.is_zero() {
-            sum += interval;
-            interval *= 2;
+        let (mut sum, mut interval) = (self.t1, self.t1);
+        loop {
+            interval = interval.saturating_mul(2);
+            if interval >= self.t2 || interval.is_zero() {
+                return sum;
+            }
+            sum = sum.saturating_add(interval);
         }
-        sum
     }
 }
 
@@ -69,6 +82,30 @@ mod tests {
             t1: Duration::from_secs(5),
             ..Timers::default()
         };
-        assert_eq!(slow.late_trying(), Duration::ZERO);
+        assert_eq!(slow.late_trying(), Duration::from_secs(5));
+        let equal = Timers {
+            t1: Duration::from_secs(4),
+            ..Timers::default()
+        };
+        assert_eq!(equal.late_trying(), Duration::from_secs(4));
+        let none = Timers {
+            t1: Duration::ZERO,
+            ..Timers::default()
+        };
+        assert_eq!(none.late_trying(), Duration::ZERO);
+    }
+
+    #[test]
+    fn the_largest_values_do_not_overflow() {
+        let timers = Timers {
+            t2: Duration::MAX,
+            ..Timers::default()
+        };
+        assert!(timers.late_trying() > Duration::MAX / 4);
+        let timers = Timers {
+            t1: Duration::MAX,
+            ..timers
+        };
+        assert_eq!(timers.late_trying(), Duration::MAX);
     }
 }

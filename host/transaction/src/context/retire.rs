@@ -31,7 +31,7 @@ impl<T: Clone> Context<T> {
             let (duration, expires) = if until <= short {
                 (Duration::Short, short)
             } else {
-                (Duration::Long, now + tools.config.timers.timeout())
+                (Duration::Long, now + tools.config.timers.longest_linger())
             };
             let kept = self.kept();
             absorbers.insert(self.peer, self.kind(), kept, duration, expires)

@@ -65,7 +65,7 @@ impl ClientInvite {
                     OnResponse::Pass
                 }
                 300.. => {
-                    let linger = timers.linger(transport);
+                    let linger = timers.failure_linger(transport);
                     *self = linger.map_or(Self::Terminated, |linger| Self::Completed {
                         d: now + linger,
                     });

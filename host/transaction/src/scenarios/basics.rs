@@ -1,11 +1,14 @@
 //! One target: answers, failures, copies and timer C.
 
+use std::time::Duration;
+
 use portcullis_sip::Transport;
 
 use super::{Call, one, responses, times};
 use crate::config::Config;
 use crate::outbox::What;
 use crate::testing::{Host, callee, from_callee, from_caller, header, request, response, serial};
+use crate::timers::Timers;
 use crate::transactions::{Receipt, Usage};
 
 #[test]
@@ -106,6 +109,30 @@ fn an_acknowledged_failure_leaves_an_ack_for_copies_of_the_callee() {
     assert_eq!(one(&again, What::Ack).to, callee(0));
     assert_eq!(call.caller("ACK"), (Receipt::Handled, vec![]));
     call.is_gone_after(32_000);
+}
+
+#[test]
+fn copies_of_a_failure_are_acknowledged_for_32_seconds_with_a_short_t1() {
+    let timers = Timers {
+        t1: Duration::from_millis(100),
+        ..Timers::default()
+    };
+    let config = Config {
+        timers,
+        ..Config::default()
+    };
+    for is_acknowledged in [false, true] {
+        let (mut call, _) = Call::with(config, "INVITE", "", serial(&[0]));
+        call.answer(0, 486, "");
+        if is_acknowledged {
+            call.caller("ACK");
+        }
+        call.sent_until(31_999);
+        let again = call.answer(0, 486, "");
+        assert_eq!(one(&again, What::Ack).to, callee(0));
+        call.sent_until(70_000);
+        assert!(call.host.core.is_empty());
+    }
 }
 
 #[test]
