@@ -51,11 +51,11 @@ impl StatusSet {
     /// No code.
     pub const EMPTY: Self = Self([0; 7]);
 
-    /// The same set with a code; codes outside 300 to 599 are never in a set, because no new target is tried after a 6xx response
-    /// (RFC 3261 §16.7(5)).
+    /// The same set with a code. Codes outside 300 to 599 are never in a set, because no new target is tried after a 6xx response
+    /// (RFC 3261 §16.7(5)). Neither are 401 and 407, which the sender must answer with credentials, and 487, which follows a CANCEL.
     #[must_use]
     pub const fn with(mut self, code: u16) -> Self {
-        if code >= 300 && code < 600 {
+        if code >= 300 && code < 600 && !matches!(code, 401 | 407 | 487) {
             let at = code as usize - 300;
             self.0[at / 64] |= 1 << (at % 64);
         }
@@ -65,9 +65,11 @@ impl StatusSet {
     /// The same set with all codes of a class: 5 for 500 to 599.
     #[must_use]
     pub const fn with_class(mut self, class: u16) -> Self {
-        let mut code = 0;
-        while code < 100 {
-            self = self.with(class * 100 + code);
+        let mut code = 300;
+        while code < 600 {
+            if code / 100 == class {
+                self = self.with(code);
+            }
             code += 1;
         }
         self
@@ -139,5 +141,17 @@ mod tests {
             assert!(!set.has(code), "{code}");
         }
         assert!(!StatusSet::EMPTY.with_class(6).has(603));
+        assert_eq!(StatusSet::EMPTY.with_class(u16::MAX), StatusSet::EMPTY);
+    }
+
+    #[test]
+    fn challenges_and_487_are_in_no_set() {
+        let set = StatusSet::EMPTY.with_class(4).with(401).with(407).with(487);
+        for code in [401, 407, 487] {
+            assert!(!set.has(code), "{code}");
+        }
+        for code in [400, 402, 406, 408, 486, 488, 499] {
+            assert!(set.has(code), "{code}");
+        }
     }
 }
