@@ -12,44 +12,59 @@ use crate::time::Time;
 use crate::transactions::{BeginError, Receipt};
 
 #[test]
-fn new_requests_are_shed_at_the_limit_and_those_of_dialogs_are_not() {
-    let mut host = Host::new(Config {
+fn new_requests_are_shed_at_the_limit_and_those_of_dialogs_at_twice_the_limit() {
+    let mut host = Host::new(Config::default());
+    begin(&mut host, &request("INVITE", 1, "")).unwrap();
+    let bytes = host.core.usage().bytes;
+    let by_number = Config {
         most: 1,
         ..Config::default()
-    });
-    let caller = from_caller(Transport::Udp);
-    host.begin(request("INVITE", 1, "").as_bytes(), &caller);
-    for (text, expected) in [
-        (request("INVITE", 2, ""), Err(BeginError::Full)),
-        (
-            request("BYE", 3, "").replace(
-                "To: <sip:callee@example.com>",
-                "To: <sip:callee@example.com>;tag=1",
-            ),
-            Ok(()),
-        ),
-    ] {
-        let Receipt::New(name) = host.receive(text.as_bytes(), &caller) else {
-            panic!("it is new");
-        };
-        let mut index = portcullis_sip::Index::default();
-        portcullis_sip::scan(
-            text.as_bytes(),
-            portcullis_sip::Framing::Datagram,
-            &Default::default(),
-            &mut index,
-        )
-        .unwrap();
-        let message = portcullis_sip::Message::new(text.as_bytes(), &index);
-        let back = portcullis_sip::Destination {
-            transport: Transport::Udp,
-            addr: caller.source,
-            from: None,
-            connection: None,
-        };
-        let begun = host.core.begin(host.now, name, message, &caller, back);
-        assert_eq!(begun.map(|_| ()), expected);
+    };
+    let by_bytes = Config {
+        bytes,
+        ..Config::default()
+    };
+    for config in [by_number, by_bytes] {
+        let mut host = Host::new(config);
+        for (text, expected) in [
+            (request("INVITE", 1, ""), Ok(())),
+            (request("INVITE", 2, ""), Err(BeginError::Full)),
+            (within_dialog(3), Ok(())),
+            (request("INVITE", 4, ""), Err(BeginError::Full)),
+            (within_dialog(5), Err(BeginError::Full)),
+        ] {
+            assert_eq!(begin(&mut host, &text), expected, "{text}");
+        }
     }
+}
+
+fn within_dialog(call: u64) -> String {
+    let to = "To: <sip:callee@example.com>";
+    request("BYE", call, "").replace(to, &format!("{to};tag=1"))
+}
+
+fn begin(host: &mut Host, text: &str) -> Result<(), BeginError> {
+    let caller = from_caller(Transport::Udp);
+    let Receipt::New(name) = host.receive(text.as_bytes(), &caller) else {
+        panic!("it is new");
+    };
+    let mut index = portcullis_sip::Index::default();
+    portcullis_sip::scan(
+        text.as_bytes(),
+        portcullis_sip::Framing::Datagram,
+        &Default::default(),
+        &mut index,
+    )
+    .unwrap();
+    let message = portcullis_sip::Message::new(text.as_bytes(), &index);
+    let back = portcullis_sip::Destination {
+        transport: Transport::Udp,
+        addr: caller.source,
+        from: None,
+        connection: None,
+    };
+    let begun = host.core.begin(host.now, name, message, &caller, back);
+    begun.map(|_| ())
 }
 
 #[test]

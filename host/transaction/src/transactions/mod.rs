@@ -100,7 +100,8 @@ impl<T: Clone> Transactions<T> {
     /// [`Transactions::answer`]. A request that is rejected at once needs no transaction: [`Proxy::reject`] answers each copy alike.
     ///
     /// # Errors
-    /// [`BeginError::Full`] for a request outside of dialogs; those within dialogs are never shed.
+    /// [`BeginError::Full`] for a request without a tag in To at the limits of [`Config`], and for one with a tag at twice these limits. Any
+    /// sender can invent a tag: it only says that the request claims to be of a dialog.
     pub fn begin(
         &mut self,
         now: Time,
@@ -112,7 +113,8 @@ impl<T: Clone> Transactions<T> {
         if self.place_of(name.transaction).is_some() {
             return Err(BeginError::Exists);
         }
-        if self.is_full() && !is_within_dialog(message) {
+        let times = if claims_dialog(message) { 2 } else { 1 };
+        if self.is_full(times) {
             return Err(BeginError::Full);
         }
         let branches = self.spare.pop().unwrap_or_default();
@@ -272,9 +274,11 @@ impl<T: Clone> Transactions<T> {
         contexts.flatten().min()
     }
 
-    fn is_full(&self) -> bool {
+    /// Whether so many times the configured limits are reached.
+    fn is_full(&self, times: usize) -> bool {
         let Config { most, bytes, .. } = self.tools.config;
-        self.contexts.len() >= most || self.tools.buffers.lent() >= bytes
+        self.contexts.len() >= most.saturating_mul(times)
+            || self.tools.buffers.lent() >= bytes.saturating_mul(times)
     }
 
     /// Does something with an active transaction, and what follows from it.
@@ -379,8 +383,9 @@ fn name_at<T>(
     }
 }
 
-/// Whether To has a tag (RFC 3261 §12.2).
-fn is_within_dialog(message: Message<'_>) -> bool {
+/// Whether To has a tag (RFC 3261 §12.2). This does not verify that the dialog exists: the caller of this crate will pass whether the seal of
+/// the dialog is valid.
+fn claims_dialog(message: Message<'_>) -> bool {
     let to = message.header(HeaderName::To);
     let to = to.and_then(|to| NameAddr::parse(to.value).ok());
     to.is_some_and(|to| to.tag().is_some())
