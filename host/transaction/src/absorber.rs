@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::SocketAddr;
 
-use portcullis_sip::{Destination, RequestName, Transaction};
+use portcullis_sip::{Destination, Message, RequestName, StartLine, Transaction};
 
 use crate::buffers::Buffers;
 use crate::slab::{Id, Slab};
@@ -53,6 +53,8 @@ pub(crate) struct Ack {
 pub(crate) struct Peer {
     pub(crate) name: RequestName,
     source: u64,
+    /// A hash of the method.
+    method: u32,
 }
 
 /// All absorbers of a worker. Those of each duration expire in the order in which they came.
@@ -74,19 +76,33 @@ pub(crate) enum Duration {
 }
 
 impl Peer {
-    pub(crate) fn new(name: RequestName, source: SocketAddr) -> Self {
-        let mut hasher = DefaultHasher::new();
-        source.hash(&mut hasher);
+    pub(crate) fn new(name: RequestName, message: Message<'_>, source: SocketAddr) -> Self {
+        let method = match message.start_line() {
+            StartLine::Request { method, .. } => method,
+            StartLine::Response { .. } => b"",
+        };
         Self {
             name,
-            source: hasher.finish(),
+            source: hash_of(&source),
+            method: hash_of(method) as u32,
         }
+    }
+
+    /// Whether both requests have the same method, as copies have (RFC 3261 §17.2.3).
+    pub(crate) fn has_method_of(&self, other: &Self) -> bool {
+        self.method == other.method
     }
 
     /// Whether both are the same sender: by sent-by (RFC 3261 §17.2.3), or by the source address if sent-by has changed.
     pub(crate) fn is(&self, other: &Self) -> bool {
         self.name.sent_by == other.name.sent_by || self.source == other.source
     }
+}
+
+fn hash_of<H: Hash + ?Sized>(value: &H) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    value.hash(&mut hasher);
+    hasher.finish()
 }
 
 impl Absorbers {

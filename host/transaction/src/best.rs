@@ -5,8 +5,9 @@ use portcullis_sip::{HeaderName, Message};
 use crate::buffers::Buffers;
 
 /// The best answer so far.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Best {
+    is_invite: bool,
     chosen: Option<Chosen>,
     /// The challenges of the other 401 and 407 responses, as header lines.
     challenges: Vec<u8>,
@@ -21,16 +22,24 @@ pub(crate) struct Chosen {
 }
 
 impl Best {
+    pub(crate) fn new(is_invite: bool) -> Self {
+        Self {
+            is_invite,
+            chosen: None,
+            challenges: Vec::new(),
+        }
+    }
+
     /// A failure of our own.
     pub(crate) fn offer_local(&mut self, code: u16, buffers: &mut Buffers) {
-        if self.is_worse_than(rank(code, true)) {
+        if self.is_worse_than(self.rank(code, true)) {
             self.choose(code, &[], buffers);
         }
     }
 
     /// A received failure. Of two with the same rank, the first one is kept.
     pub(crate) fn offer(&mut self, code: u16, response: Message<'_>, buffers: &mut Buffers) {
-        if self.is_worse_than(rank(code, false)) {
+        if self.is_worse_than(self.rank(code, false)) {
             // 401 and 407 have the same rank: one that is replaced is replaced by a 6xx or 3xx, which has no use for its challenges.
             self.choose(code, response.bytes(), buffers);
         } else if is_challenge(code) {
@@ -60,7 +69,7 @@ impl Best {
 
     fn is_worse_than(&self, rank_of_other: u8) -> bool {
         let own = self.chosen.as_ref();
-        own.is_none_or(|own| rank(own.code, own.response.is_empty()) > rank_of_other)
+        own.is_none_or(|own| self.rank(own.code, own.response.is_empty()) > rank_of_other)
     }
 
     fn choose(&mut self, code: u16, response: &[u8], buffers: &mut Buffers) {
@@ -73,20 +82,22 @@ impl Best {
         };
         self.chosen = Some(Chosen { code, response });
     }
-}
 
-/// The smaller, the better. 6xx first, else the lowest class; within 4xx those that say how to repeat the request; 503 last. A failure of
-/// our own is worse than any answer of a target.
-fn rank(code: u16, is_local: bool) -> u8 {
-    let rank = match code {
-        600.. => 0,
-        ..400 => 1,
-        401 | 407 | 415 | 420 | 484 => 2,
-        400..500 => 3,
-        503 => 5,
-        500..600 => 4,
-    };
-    rank + if is_local { 10 } else { 0 }
+    /// The smaller, the better. 6xx first, else the lowest class; within 4xx those that say how to repeat the request; 503 last. A failure of
+    /// our own is worse than any answer of a target. For requests other than INVITE, 408 is worse than all of these, because it is never sent
+    /// (RFC 4320 §4.2).
+    fn rank(&self, code: u16, is_local: bool) -> u8 {
+        let rank = match code {
+            408 if !self.is_invite => return 20,
+            600.. => 0,
+            ..400 => 1,
+            401 | 407 | 415 | 420 | 484 => 2,
+            400..500 => 3,
+            503 => 5,
+            500..600 => 4,
+        };
+        rank + if is_local { 10 } else { 0 }
+    }
 }
 
 fn is_challenge(code: u16) -> bool {
@@ -136,7 +147,7 @@ mod tests {
 
     /// The best of these codes; a negative one is a failure of our own.
     fn best_of(codes: &[i16]) -> u16 {
-        let mut best = Best::default();
+        let mut best = Best::new(true);
         let mut buffers = Buffers::default();
         for &code in codes {
             let number = code.unsigned_abs();
@@ -173,7 +184,7 @@ mod tests {
 
     #[test]
     fn challenges_of_the_others_are_merged_into_a_challenge() {
-        let mut best = Best::default();
+        let mut best = Best::new(true);
         let mut buffers = Buffers::default();
         let mut offer = |best: &mut Best, code, lines| offer(best, code, lines, &mut buffers);
         offer(&mut best, 486, "");

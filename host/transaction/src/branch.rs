@@ -230,7 +230,7 @@ impl<T> Branch<T> {
             sent.cancel_answered(now, code, &tools.config.timers);
             return Reaction::Nothing;
         }
-        if (method == b"INVITE") != sent.client.is_invite() || !has_next_via(message) {
+        if !sent.has_method(method) || !has_next_via(message) {
             return Reaction::Nothing;
         }
         let is_call = sent.client.is_invite() && (200..300).contains(&code);
@@ -298,9 +298,7 @@ impl<T> Branch<T> {
                 self.stage = Stage::Unsent;
                 Some((503, Cause::Unresolved))
             }
-            Stage::Sent(sent) => sent
-                .expire(now, id, number, tools)
-                .map(|cause| (408, cause)),
+            Stage::Sent(sent) => sent.expire(now, id, number, tools),
             Stage::Waiting | Stage::Preparing { .. } | Stage::Unsent => None,
         };
         ended.filter(|_| is_pending)
@@ -353,6 +351,16 @@ impl<T> Branch<T> {
 }
 
 impl Sent {
+    /// Whether the request has this method (RFC 3261 §17.1.3). After the final response the request is not stored any more, and only INVITE
+    /// is distinguished.
+    fn has_method(&self, method: &[u8]) -> bool {
+        if self.client.is_invite() || method == b"INVITE" {
+            return self.client.is_invite() && method == b"INVITE";
+        }
+        let rest = self.request.strip_prefix(method);
+        self.request.is_empty() || rest.is_some_and(|rest| rest.starts_with(b" "))
+    }
+
     /// The first provisional response to an INVITE makes most of the stored request superfluous, and a CANCEL possible.
     fn provisional<T>(
         &mut self,
@@ -455,7 +463,14 @@ impl Sent {
         }
     }
 
-    fn expire<T>(&mut self, now: Time, id: Id, number: u8, tools: &mut Tools<T>) -> Option<Cause> {
+    /// Handles the timers that are due. Returns the result, if they end the target without an answer.
+    fn expire<T>(
+        &mut self,
+        now: Time,
+        id: Id,
+        number: u8,
+        tools: &mut Tools<T>,
+    ) -> Option<(u16, Cause)> {
         match self.client.expire(now, &tools.config.timers) {
             ClientTimer::Nothing => {}
             ClientTimer::Resend => {
@@ -467,7 +482,7 @@ impl Sent {
             ClientTimer::TimedOut => {
                 self.end(tools);
                 self.no_answer = None;
-                return Some(Cause::NoAnswer);
+                return Some((408, Cause::NoAnswer));
             }
             ClientTimer::Ended => tools.buffers.take_back(&mut self.ack),
         }
@@ -492,7 +507,7 @@ impl Sent {
         id: Id,
         number: u8,
         tools: &mut Tools<T>,
-    ) -> Option<Cause> {
+    ) -> Option<(u16, Cause)> {
         let Cancel::Sent {
             why,
             machine,
@@ -514,23 +529,23 @@ impl Sent {
         if *until > now {
             return None;
         }
-        let cause = match why {
-            Why::RangOut => Cause::RangOut,
-            Why::Unneeded => Cause::NoAnswer,
+        let ended = match why {
+            Why::RangOut => (408, Cause::RangOut),
+            Why::Unneeded => (487, Cause::Cancelled),
         };
         self.client.terminate();
         self.end(tools);
-        Some(cause)
+        Some(ended)
     }
 
     /// Its time is over without any response. It is cancelled should it ring later.
-    fn give_up(&mut self) -> Cause {
+    fn give_up(&mut self) -> (u16, Cause) {
         (self.no_answer, self.ring) = (None, None);
         self.client.give_up();
         if self.client.is_invite() && matches!(self.cancel, Cancel::No) {
             self.cancel = Cancel::Wanted(Why::Unneeded);
         }
-        Cause::NoAnswer
+        (408, Cause::NoAnswer)
     }
 
     fn deadline(&self) -> Option<Time> {

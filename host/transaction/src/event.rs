@@ -61,6 +61,8 @@ pub enum Cause {
     NoAnswer,
     /// It rang too long.
     RangOut,
+    /// It was cancelled because its answer was not needed any more, and did not confirm that with a 487.
+    Cancelled,
     /// The request could not be sent to it, or the network reported an error.
     Unreachable,
     /// Its name has no address.
@@ -76,6 +78,7 @@ impl Cause {
             Self::Answered => false,
             Self::NoAnswer
             | Self::RangOut
+            | Self::Cancelled
             | Self::Unreachable
             | Self::Unresolved
             | Self::Refused => true,

@@ -101,7 +101,7 @@ impl<T: Clone> Context<T> {
         };
         Self {
             id,
-            peer: Peer::new(name, arrival.source),
+            peer: Peer::new(name, message, arrival.source),
             arrival,
             back,
             began: now,
@@ -115,7 +115,7 @@ impl<T: Clone> Context<T> {
             breadth: max_breadth(message),
             branches,
             turn: Turn { round: 0, rank: 0 },
-            best: Best::default(),
+            best: Best::new(is_invite),
             is_closed: false,
             is_cancelled: false,
             reason: Vec::new(),
@@ -294,7 +294,7 @@ impl<T: Clone> Context<T> {
                 self.best.offer(code, message, &mut tools.buffers);
                 self.end_branch(now, number, code, Cause::Answered, tools);
                 if code >= 600 {
-                    self.close(now, b"SIP;cause=600", tools);
+                    self.close(now, &reason_of(code), tools);
                 }
                 self.advance(now, tools);
             }
@@ -392,6 +392,15 @@ impl<T: Clone> Context<T> {
             buffers.replace(&mut self.request, scratch);
         }
     }
+}
+
+/// The value of Reason for a CANCEL that follows a response with this code, which has three digits (RFC 3326 §2).
+fn reason_of(code: u16) -> [u8; 13] {
+    let mut reason = *b"SIP;cause=000";
+    for (at, power) in [(10, 100), (11, 10), (12, 1)] {
+        reason[at] += (code / power % 10) as u8;
+    }
+    reason
 }
 
 fn is_invite(message: Message<'_>) -> bool {

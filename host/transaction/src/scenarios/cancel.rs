@@ -4,9 +4,13 @@ use portcullis_sip::Transport;
 
 use super::{Call, one, responses, times};
 use crate::config::Config;
+use crate::event::Cause;
 use crate::outbox::What;
 use crate::plan::PlanError;
-use crate::testing::{CALLER, Host, callee, from_caller, header, request, serial};
+use crate::testing::{
+    CALLER, Host, callee, from_callee, from_caller, header, request, response, serial,
+};
+use crate::time::Time;
 use crate::transactions::Receipt;
 
 #[test]
@@ -59,6 +63,26 @@ fn a_callee_that_ignores_its_cancel_is_given_up() {
     ];
     assert_eq!(times(&sent, What::Cancel), copies);
     assert_eq!(responses(&sent), [(32_000, 487)]);
+}
+
+#[test]
+fn a_cancelled_callee_whose_487_is_lost_counts_as_cancelled() {
+    let mut host = Host::new(Config::default());
+    let caller = from_caller(Transport::Udp);
+    let id = host.begin(request("INVITE", 1, "").as_bytes(), &caller);
+    host.core.plan(host.now, id, serial(&[0])).unwrap();
+    let (sent, _) = host.drain();
+    let ringing = response(180, &one(&sent, What::Request).text, "x", "");
+    host.receive(ringing.as_bytes(), &from_callee(0));
+    host.receive(request("CANCEL", 1, "").as_bytes(), &caller);
+    host.go_to(31_999);
+    host.now = Time::from_millis(32_000);
+    host.core.expire(host.now, 100);
+    let attempt = host.core.attempts(id).map(|(_, attempt)| attempt).next();
+    assert_eq!(
+        attempt.map(|attempt| (attempt.code, attempt.cause)),
+        Some((487, Cause::Cancelled))
+    );
 }
 
 #[test]

@@ -59,6 +59,45 @@ fn a_provisional_response_to_a_message_is_not_passed_on() {
 }
 
 #[test]
+fn a_request_with_another_method_is_no_copy() {
+    let (mut call, _) = Call::start("MESSAGE", serial(&[0]));
+    let caller = from_caller(Transport::Udp);
+    let other = request("OPTIONS", 1, "");
+    let receipt = call.host.receive(other.as_bytes(), &caller);
+    assert_eq!(receipt, Receipt::Conflict);
+    call.answer(0, 200, "");
+    let receipt = call.host.receive(other.as_bytes(), &caller);
+    assert_eq!((receipt, call.sent_until(0)), (Receipt::Conflict, vec![]));
+    let (receipt, sent) = call.caller("MESSAGE");
+    assert_eq!(
+        (receipt, responses(&sent)),
+        (Receipt::Handled, vec![(0, 200)])
+    );
+}
+
+#[test]
+fn a_response_with_another_method_is_dropped() {
+    let (mut call, _) = Call::start("MESSAGE", serial(&[0]));
+    for method in ["OPTIONS", "MESS", "MESSAGES"] {
+        let own = "CSeq: 1 MESSAGE";
+        let text = response(200, &call.out[0], "x", "").replace(own, &format!("CSeq: 1 {method}"));
+        call.host.receive(text.as_bytes(), &from_callee(0));
+        assert_eq!(call.sent_until(0), [], "{method}");
+    }
+    assert_eq!(responses(&call.answer(0, 200, "")), [(0, 200)]);
+}
+
+#[test]
+fn a_408_to_a_forked_message_is_worse_than_any_other_answer() {
+    for (first, second, expected) in [(408, 500, 500), (408, 404, 404), (503, 408, 500)] {
+        let (mut call, _) = Call::start("MESSAGE", parallel(&[0, 1]));
+        assert_eq!(call.answer(0, first, ""), []);
+        let sent = call.answer(1, second, "");
+        assert_eq!(responses(&sent), [(0, expected)]);
+    }
+}
+
+#[test]
 fn only_the_first_200_to_a_forked_message_is_passed_on() {
     let (mut call, _) = Call::start("MESSAGE", parallel(&[0, 1]));
     assert_eq!(responses(&call.answer(0, 200, "")), [(0, 200)]);

@@ -64,6 +64,7 @@ fn a_6xx_cancels_the_others_and_is_sent_when_they_have_ended() {
     assert_eq!(responses(&sent), []);
     let cancel = one(&sent, What::Cancel).clone();
     assert_eq!(cancel.to, callee(2));
+    assert_eq!(header(&cancel.text, "Reason"), Some("SIP;cause=603"));
     assert_eq!(responses(&call.answer_cancel(2, &cancel.text)), [(0, 603)]);
 }
 

@@ -23,7 +23,7 @@ pub enum Receipt {
     Stateless,
     /// A response that belongs to no transaction: dropped (RFC 6026 §7.3), except after a restart.
     Stray,
-    /// A request with branch, Call-ID and CSeq of another sender's transaction: dropped.
+    /// A request with branch, Call-ID and CSeq of a transaction of another sender or with another method (RFC 3261 §17.2.3): dropped.
     Conflict,
     /// It cannot be read: dropped.
     Unreadable,
@@ -71,8 +71,12 @@ impl<T: Clone> Transactions<T> {
                 Kinds::Other => Receipt::New(name),
             };
         };
-        let sender = Peer::new(name, arrival.source);
-        if !self.peer_at(place).is_some_and(|peer| peer.is(&sender)) {
+        let sender = Peer::new(name, message, arrival.source);
+        let is_own = self.peer_at(place).is_some_and(|peer| {
+            let may_differ = kind != Kinds::Other;
+            peer.is(&sender) && (may_differ || peer.has_method_of(&sender))
+        });
+        if !is_own {
             return match kind {
                 Kinds::Ack | Kinds::Cancel => Receipt::Stateless,
                 Kinds::Other => Receipt::Conflict,
