@@ -36,8 +36,12 @@ struct Timer {
 
 impl Wheel {
     /// Sets the timer `number` to this time; a previous time is forgotten.
-    pub(crate) fn arm(&mut self, number: u32, at: Time) {
+    pub(crate) fn arm(&mut self, number: u32, now: Time, at: Time) {
         self.disarm(number);
+        if self.armed == 0 {
+            // No slot has timers, so the ticks until now need no visit.
+            self.tick = self.tick.max(now.as_millis() / TICK);
+        }
         let index = number as usize;
         if index >= self.timers.len() {
             self.timers.resize(index + 1, Timer::IDLE);
@@ -223,7 +227,7 @@ mod tests {
     #[test]
     fn a_timer_fires_at_its_tick_and_once() {
         let mut wheel = Wheel::default();
-        wheel.arm(3, Time::from_millis(500));
+        wheel.arm(3, Time::ZERO, Time::from_millis(500));
         assert_eq!(wheel.next(), Some(Time::from_millis(500)));
         assert!(fired(&mut wheel, 499).is_empty());
         assert_eq!(fired(&mut wheel, 500), [3]);
@@ -234,17 +238,28 @@ mod tests {
     #[test]
     fn a_timer_that_is_set_again_has_the_new_time_only() {
         let mut wheel = Wheel::default();
-        wheel.arm(0, Time::from_millis(100));
-        wheel.arm(0, Time::from_millis(600_000));
+        wheel.arm(0, Time::ZERO, Time::from_millis(100));
+        wheel.arm(0, Time::ZERO, Time::from_millis(600_000));
         assert!(fired(&mut wheel, 599_999).is_empty());
         assert_eq!(fired(&mut wheel, 600_000), [0]);
+    }
+
+    #[test]
+    fn the_first_timer_is_near_whatever_the_time() {
+        let now = 1_764_410_400_000;
+        let mut wheel = Wheel::default();
+        wheel.arm(0, Time::from_millis(now), Time::from_millis(now + 500));
+        assert_eq!(wheel.next(), Some(Time::from_millis(now + 500)));
+        assert_eq!(wheel.fire(Time::from_millis(now + 499)), None);
+        assert_eq!(wheel.fire(Time::from_millis(now + 500)), Some(0));
+        assert!(wheel.is_empty());
     }
 
     #[test]
     fn a_timer_of_the_past_fires_at_once() {
         let mut wheel = Wheel::default();
         assert!(fired(&mut wheel, 5_000).is_empty());
-        wheel.arm(7, Time::from_millis(1));
+        wheel.arm(7, Time::ZERO, Time::from_millis(1));
         assert_eq!(wheel.next(), Some(Time::from_millis(5_000)));
         assert_eq!(fired(&mut wheel, 5_000), [7]);
     }
@@ -277,7 +292,7 @@ mod tests {
             for step in steps {
                 match step {
                     Step::Arm(number, away) => {
-                        wheel.arm(number, Time::from_millis(now + away));
+                        wheel.arm(number, Time::from_millis(now), Time::from_millis(now + away));
                         model.insert(number, (now + away).div_ceil(TICK).max(now / TICK));
                     }
                     Step::Disarm(number) => {

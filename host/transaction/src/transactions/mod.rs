@@ -308,7 +308,7 @@ impl<T: Clone> Transactions<T> {
         // A timer that is too early is set again when it fires: most deadlines only move away.
         let armed = self.wheel.time_of(id.slot());
         if armed.is_none_or(|armed| armed > deadline) {
-            self.wheel.arm(id.slot(), deadline);
+            self.wheel.arm(id.slot(), now, deadline);
         }
     }
 
