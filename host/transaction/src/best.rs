@@ -9,6 +9,8 @@ use crate::buffers::Buffers;
 pub(crate) struct Best {
     is_invite: bool,
     chosen: Option<Chosen>,
+    /// The best answer of targets of earlier turns, in case that no later one answers.
+    earlier: Option<Chosen>,
     /// The challenges of the other 401 and 407 responses, as header lines.
     challenges: Vec<u8>,
 }
@@ -26,6 +28,7 @@ impl Best {
         Self {
             is_invite,
             chosen: None,
+            earlier: None,
             challenges: Vec::new(),
         }
     }
@@ -47,8 +50,16 @@ impl Best {
         }
     }
 
+    /// The best one of this turn.
     pub(crate) fn chosen(&self) -> Option<&Chosen> {
         self.chosen.as_ref()
+    }
+
+    /// The best one of this turn; that of an earlier turn, if no target of this turn gave an answer that can be sent.
+    pub(crate) fn answer(&self) -> Option<&Chosen> {
+        let chosen = self.chosen.as_ref();
+        let answered = chosen.filter(|chosen| self.is_answer(chosen));
+        answered.or(self.earlier.as_ref()).or(chosen)
     }
 
     /// The header lines to add to the chosen response.
@@ -59,12 +70,31 @@ impl Best {
         }
     }
 
+    /// A new turn begins: the answer so far only counts if the turn brings none.
+    pub(crate) fn set_aside(&mut self, buffers: &mut Buffers) {
+        self.challenges.clear();
+        let Some(chosen) = self.chosen.take() else {
+            return;
+        };
+        let forgotten = if self.is_answer(&chosen) {
+            self.earlier.replace(chosen)
+        } else {
+            Some(chosen)
+        };
+        release(forgotten, buffers);
+    }
+
     /// Forgets everything.
     pub(crate) fn clear(&mut self, buffers: &mut Buffers) {
-        if let Some(mut chosen) = self.chosen.take() {
-            buffers.take_back(&mut chosen.response);
-        }
+        release(self.chosen.take(), buffers);
+        release(self.earlier.take(), buffers);
         self.challenges.clear();
+    }
+
+    /// Whether it was received and can be sent to the sender of the request.
+    fn is_answer(&self, chosen: &Chosen) -> bool {
+        let can_be_sent = self.is_invite || chosen.code != 408;
+        can_be_sent && !chosen.response.is_empty()
     }
 
     fn is_worse_than(&self, rank_of_other: u8) -> bool {
@@ -73,9 +103,7 @@ impl Best {
     }
 
     fn choose(&mut self, code: u16, response: &[u8], buffers: &mut Buffers) {
-        if let Some(mut chosen) = self.chosen.take() {
-            buffers.take_back(&mut chosen.response);
-        }
+        release(self.chosen.take(), buffers);
         let response = match response {
             [] => Vec::new(),
             response => buffers.copy(response),
@@ -97,6 +125,12 @@ impl Best {
             500..600 => 4,
         };
         rank + if is_local { 10 } else { 0 }
+    }
+}
+
+fn release(chosen: Option<Chosen>, buffers: &mut Buffers) {
+    if let Some(mut chosen) = chosen {
+        buffers.take_back(&mut chosen.response);
     }
 }
 

@@ -204,7 +204,12 @@ impl<T> Branch<T> {
                 true
             }
             Stage::Sent(sent) if sent.client.progress() == Progress::Silent => {
-                sent.client.terminate();
+                if sent.to.transport.is_reliable() {
+                    sent.client.terminate();
+                } else {
+                    // An ICMP error may be for one copy only, or forged: the target may have got the request.
+                    sent.give_up();
+                }
                 is_pending
             }
             Stage::Waiting | Stage::Sent(_) | Stage::Unsent => false,

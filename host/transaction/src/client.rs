@@ -68,11 +68,11 @@ impl Client {
         }
     }
 
-    /// No copy is sent any more. An INVITE still has its responses handled: a callee that got it may ring.
+    /// No copy is sent any more. Responses are still handled until timer B or F: the target may have got the request.
     pub(crate) fn give_up(&mut self) {
         match &mut self.machine {
             Machine::Invite(invite) => invite.stop_copies(),
-            Machine::NonInvite(other) => *other = ClientNonInvite::Terminated,
+            Machine::NonInvite(other) => other.stop_copies(),
         }
     }
 

@@ -3,6 +3,7 @@
 use portcullis_sip::{HeaderName, Message, ResponseChanges, write_response};
 
 use super::{Context, Phase};
+use crate::best::Chosen;
 use crate::outbox::What;
 use crate::time::Time;
 use crate::tools::{Tools, stored};
@@ -46,7 +47,7 @@ impl<T: Clone> Context<T> {
 
     /// Sends the best answer (RFC 3261 §16.7(6) to (9)).
     pub(super) fn finish(&mut self, now: Time, tools: &mut Tools<T>) {
-        let chosen = self.best.chosen();
+        let chosen = self.best_to_send();
         let code = chosen.map_or(408, |chosen| chosen.code);
         let is_local = chosen.is_none_or(|chosen| chosen.response.is_empty());
         if self.is_cancelled && is_local {
@@ -63,8 +64,7 @@ impl<T: Clone> Context<T> {
         self.phase = Phase::Answered;
         let Tools { index, scratch, .. } = tools;
         let response = self
-            .best
-            .chosen()
+            .best_to_send()
             .and_then(|chosen| stored(&chosen.response, index));
         let changes = ResponseChanges {
             code: (sent != code).then_some(sent),
@@ -78,6 +78,15 @@ impl<T: Clone> Context<T> {
             self.send_up(now, sent, tools);
         } else {
             self.answer::<&str>(now, 500, "", &[], tools);
+        }
+    }
+
+    /// After a CANCEL, what targets of earlier turns answered is not of use: the answer is 487.
+    fn best_to_send(&self) -> Option<&Chosen> {
+        if self.is_cancelled {
+            self.best.chosen()
+        } else {
+            self.best.answer()
         }
     }
 

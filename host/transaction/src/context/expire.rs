@@ -48,6 +48,10 @@ impl<T: Clone> Context<T> {
     /// The time for the whole transaction is over.
     fn end_search(&mut self, now: Time, tools: &mut Tools<T>) {
         if !self.server.is_invite() {
+            if self.phase == Phase::Running && self.is_closed {
+                // A 6xx has waited long enough for the other targets.
+                return self.finish(now, tools);
+            }
             // The sender has given up, too.
             self.end_pending(now, tools, |_| true);
             self.branches

@@ -193,7 +193,7 @@ impl<T: Clone> Context<T> {
             Step::Again(targets) => {
                 self.add_targets(targets)?;
                 self.phase = Phase::Running;
-                self.best.clear(&mut tools.buffers);
+                self.best.set_aside(&mut tools.buffers);
                 self.begin_turn();
                 self.advance(now, tools);
             }
@@ -290,20 +290,15 @@ impl<T: Clone> Context<T> {
             Reaction::Nothing => {}
             Reaction::Provisional(code) => self.provisional(now, code, is_pending, message, tools),
             Reaction::Success(code) => self.success(now, number, code, message, tools),
-            Reaction::Failure(code) if is_pending => {
-                self.best.offer(code, message, &mut tools.buffers);
-                self.end_branch(now, number, code, Cause::Answered, tools);
-                if code >= 600 {
-                    self.close(now, &reason_of(code), tools);
-                }
-                self.advance(now, tools);
+            Reaction::Failure(code) => {
+                self.failure(now, number, code, is_pending, message, tools);
             }
             Reaction::RangOut if is_pending => {
                 self.end_locally(now, number, 408, Cause::RangOut, tools);
                 self.advance(now, tools);
             }
             // The branch has its result already; its ACK was sent.
-            Reaction::Failure(_) | Reaction::RangOut => {}
+            Reaction::RangOut => {}
         }
     }
 
@@ -322,6 +317,42 @@ impl<T: Clone> Context<T> {
         // A 100 is for one hop only (RFC 3261 §16.7(3)).
         if code > 100 && is_pending && self.phase == Phase::Running {
             self.pass_up(now, code, message, tools);
+        }
+    }
+
+    /// A failure came. It counts after the time of its target, too, as long as no final response was sent (RFC 3261 §16.7(6)); a 487 then only
+    /// says that our CANCEL arrived.
+    fn failure(
+        &mut self,
+        now: Time,
+        number: u8,
+        code: u16,
+        is_pending: bool,
+        message: Message<'_>,
+        tools: &mut Tools<T>,
+    ) {
+        if !is_pending && (self.phase == Phase::Answered || code == 487) {
+            return;
+        }
+        self.best.offer(code, message, &mut tools.buffers);
+        if is_pending {
+            self.end_branch(now, number, code, Cause::Answered, tools);
+        }
+        if code >= 600 {
+            self.close(now, &reason_of(code), tools);
+            if !self.server.is_invite() {
+                // What other targets answer cannot be hurried by a CANCEL, and a 2xx is better (RFC 3261 §16.7(5)).
+                self.limit = self.limit.min(now + tools.config.timers.t2);
+            }
+        }
+        match self.phase {
+            // All targets have ended.
+            Phase::Silent => self.finish(now, tools),
+            // No next step can follow a 6xx.
+            Phase::Asking if self.is_closed => self.finish(now, tools),
+            Phase::Deciding | Phase::Running | Phase::Asking | Phase::Answered => {
+                self.advance(now, tools);
+            }
         }
     }
 

@@ -12,7 +12,11 @@ use crate::tools::Tools;
 impl<T: Clone> Context<T> {
     /// Whether only copies of messages can still come.
     pub(crate) fn is_over(&self) -> bool {
-        self.server.rest() != Rest::Active && !self.branches.iter().any(Branch::is_live)
+        let is_invite = self.server.is_invite();
+        // Nobody needs what a target that was given up says to a request other than INVITE once that is answered.
+        let is_live =
+            |branch: &Branch<T>| branch.is_live() && (is_invite || branch.attempt.is_none());
+        self.server.rest() != Rest::Active && !self.branches.iter().any(is_live)
     }
 
     /// Ends the transaction. Returns the absorber of its copies, if any can come, and the list of targets for the next transaction.

@@ -13,15 +13,13 @@ impl<T: Clone> Context<T> {
             if !self.is_closed {
                 self.start_turn(now, tools);
             }
-            // What other targets answer to a request other than INVITE cannot be hurried by a CANCEL.
-            let is_awaited = self.server.is_invite() || !self.is_closed;
-            if is_awaited && self.branches.iter().any(Branch::is_pending) {
+            if self.branches.iter().any(Branch::is_pending) {
                 return;
             }
             match self.next_turn() {
                 Some(turn) if !self.is_closed && self.may_retry() => {
                     self.turn = turn;
-                    self.best.clear(&mut tools.buffers);
+                    self.best.set_aside(&mut tools.buffers);
                 }
                 Some(_) | None if !self.is_closed && self.asks_left > 0 => {
                     self.asks_left -= 1;

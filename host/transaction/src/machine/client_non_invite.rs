@@ -12,7 +12,7 @@ use crate::timers::Timers;
 pub enum ClientNonInvite {
     /// No response yet.
     Trying {
-        /// The next copy of the request; `None` over a reliable transport.
+        /// The next copy of the request; `None` over a reliable transport, and after [`ClientNonInvite::stop_copies`].
         e: Option<Repeat>,
         /// Limit of the time without a final response.
         f: Time,
@@ -89,6 +89,13 @@ impl ClientNonInvite {
             | Self::Proceeding { .. }
             | Self::Completed { .. }
             | Self::Terminated => ClientTimer::Nothing,
+        }
+    }
+
+    /// Sends no more copies, but goes on waiting for a response until timer F: for a target whose time is over.
+    pub fn stop_copies(&mut self) {
+        if let Self::Trying { e, .. } | Self::Proceeding { e, .. } = self {
+            *e = None;
         }
     }
 

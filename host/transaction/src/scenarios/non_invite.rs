@@ -1,12 +1,14 @@
 //! Requests other than INVITE.
 
+use std::time::Duration;
+
 use portcullis_sip::Transport;
 
 use super::{Call, responses, times};
 use crate::config::Config;
 use crate::outbox::What;
 use crate::testing::{
-    FIRST_TCP, Host, from_callee, from_caller, parallel, request, response, serial,
+    FIRST_TCP, Host, Told, from_callee, from_caller, parallel, request, response, serial,
 };
 use crate::transactions::Receipt;
 
@@ -95,6 +97,80 @@ fn a_408_to_a_forked_message_is_worse_than_any_other_answer() {
         let sent = call.answer(1, second, "");
         assert_eq!(responses(&sent), [(0, expected)]);
     }
+}
+
+#[test]
+fn a_message_that_is_answered_after_the_time_of_its_target_is_answered() {
+    // While the next target is tried.
+    let (mut call, _) = Call::start("MESSAGE", serial(&[0, 1]));
+    let sent = call.sent_until(4_200);
+    let (mut first, second): (Vec<_>, Vec<_>) =
+        sent.iter().partition(|sent| sent.branch == Some(0));
+    first.retain(|sent| sent.what == What::RequestCopy);
+    assert_eq!(first.last().map(|sent| sent.at), Some(3_500));
+    assert!(second.iter().any(|sent| sent.what == What::Request));
+    assert_eq!(responses(&call.answer(0, 200, "")), [(4_200, 200)]);
+    assert_eq!(call.answer(1, 200, ""), []);
+
+    // When there is no other one, and the caller would get no answer.
+    let mut plan = serial(&[0]);
+    plan.targets[0].no_answer = Some(Duration::from_secs(4));
+    let (mut call, _) = Call::start("MESSAGE", plan);
+    let sent = call.sent_until(4_200);
+    assert_eq!(times(&sent, What::RequestCopy), [500, 1_500, 3_500]);
+    assert_eq!(responses(&call.answer(0, 200, "")), [(4_200, 200)]);
+    call.is_gone_after(36_200);
+}
+
+#[test]
+fn a_message_that_is_answered_while_the_next_step_is_asked_for_is_answered() {
+    let mut plan = serial(&[0]);
+    plan.targets[0].no_answer = Some(Duration::from_secs(4));
+    plan.ask_on_failure = true;
+    let (mut call, _) = Call::start("MESSAGE", plan);
+    let (_, told) = call.go_to(4_200);
+    assert_eq!(told, [Told::Outcome(0, 408), Told::Ask]);
+    assert_eq!(responses(&call.answer(0, 200, "")), [(4_200, 200)]);
+    call.is_gone_after(36_200);
+}
+
+#[test]
+fn a_failure_after_the_time_of_its_target_answers_a_message_that_would_get_none() {
+    let mut plan = serial(&[0]);
+    plan.targets[0].no_answer = Some(Duration::from_secs(4));
+    let (mut call, _) = Call::start("MESSAGE", plan);
+    call.sent_until(4_200);
+    assert_eq!(responses(&call.answer(0, 486, "")), [(4_200, 486)]);
+    call.is_gone_after(36_200);
+}
+
+#[test]
+fn nothing_is_left_of_a_given_up_target_once_a_message_is_answered() {
+    let (mut call, _) = Call::start("MESSAGE", serial(&[0, 1]));
+    call.sent_until(4_200);
+    assert_eq!(responses(&call.answer(1, 200, "")), [(4_200, 200)]);
+    let usage = call.host.core.usage();
+    assert_eq!((usage.active, usage.absorbers), (0, 1));
+    call.is_gone_after(36_200);
+}
+
+#[test]
+fn a_6xx_to_a_forked_message_waits_for_the_other_targets_but_not_for_long() {
+    let (mut call, _) = Call::start("MESSAGE", parallel(&[0, 1]));
+    assert_eq!(responses(&call.answer(0, 603, "")), []);
+    call.sent_until(10);
+    assert_eq!(responses(&call.answer(1, 200, "")), [(10, 200)]);
+
+    let (mut call, _) = Call::start("MESSAGE", parallel(&[0, 1]));
+    call.answer(0, 603, "");
+    call.sent_until(10);
+    assert_eq!(responses(&call.answer(1, 404, "")), [(10, 603)]);
+
+    let (mut call, _) = Call::start("MESSAGE", parallel(&[0, 1]));
+    call.answer(0, 603, "");
+    let sent = call.sent_until(4_000);
+    assert_eq!(responses(&sent), [(3_500, 100), (4_000, 603)]);
+    assert_eq!(call.answer(1, 200, ""), []);
 }
 
 #[test]

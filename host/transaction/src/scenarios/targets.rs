@@ -10,7 +10,8 @@ use crate::event::Failure;
 use crate::outbox::What;
 use crate::plan::{MOST_TARGETS, Plan, PlanError, Step};
 use crate::testing::{
-    Host, Told, callee, code, from_callee, from_caller, header, parallel, request, response, serial,
+    FIRST_TCP, Host, Told, callee, code, from_callee, from_caller, header, parallel, request,
+    response, serial,
 };
 
 #[test]
@@ -114,6 +115,99 @@ fn a_target_that_rings_after_its_time_is_cancelled() {
     let sent = call.answer_cancel(0, &cancel.text);
     assert_eq!(responses(&sent), []);
     assert_eq!(responses(&call.answer(1, 404, "")), [(4_500, 404)]);
+}
+
+#[test]
+fn a_failure_after_the_time_of_its_target_is_better_than_none() {
+    for code in [486, 401] {
+        let (mut call, _) = Call::start("INVITE", serial(&[0, 1]));
+        call.sent_until(5_000);
+        let sent = call.answer(0, code, "");
+        assert_eq!(one(&sent, What::Ack).to, callee(0));
+        assert_eq!(responses(&sent), []);
+        let sent = call.sent_until(36_000);
+        assert_eq!(responses(&sent), [(36_000, code)]);
+    }
+}
+
+#[test]
+fn a_6xx_after_the_time_of_its_target_ends_the_search() {
+    let (mut call, _) = Call::start("INVITE", serial(&[0, 1, 2]));
+    call.sent_until(5_000);
+    call.answer(1, 180, "");
+    let sent = call.answer(0, 603, "");
+    let cancel = one(&sent, What::Cancel).clone();
+    assert_eq!(cancel.to, callee(1));
+    let sent = call.answer_cancel(1, &cancel.text);
+    assert_eq!(responses(&sent), [(5_000, 603)]);
+    assert_eq!(times(&sent, What::Request), []);
+}
+
+#[test]
+fn a_6xx_while_the_next_step_is_asked_for_ends_the_search() {
+    let mut plan = asking(&[0]);
+    plan.targets[0].no_answer = Some(Duration::from_secs(4));
+    let (mut call, _) = Call::start("INVITE", plan);
+    call.sent_until(5_000);
+    assert_eq!(responses(&call.answer(0, 603, "")), [(5_000, 603)]);
+    let (now, id) = (call.host.now, call.id);
+    let step = call
+        .host
+        .core
+        .step(now, id, Step::Again(serial(&[1]).targets));
+    assert_eq!(step, Err(PlanError::TooLate));
+}
+
+#[test]
+fn an_answer_of_an_earlier_rank_is_better_than_a_failure_of_our_own() {
+    let (mut call, _) = Call::start("INVITE", serial(&[0, 1]));
+    call.answer(0, 503, "");
+    let sent = call.sent_until(32_000);
+    assert_eq!(responses(&sent), [(32_000, 500)]);
+    let usage = call.host.core.usage();
+    assert_eq!(usage.active, 1);
+
+    let (mut call, _) = Call::start("INVITE", asking(&[0]));
+    call.answer(0, 486, "");
+    let (now, id) = (call.host.now, call.id);
+    let step = Step::Again(serial(&[1]).targets);
+    call.host.core.step(now, id, step).unwrap();
+    call.sent_until(32_000);
+    call.host.core.step(call.host.now, id, Step::Best).unwrap();
+    assert_eq!(responses(&call.sent_until(32_000)), [(32_000, 486)]);
+}
+
+#[test]
+fn a_target_that_rings_after_a_network_error_is_cancelled() {
+    let (mut call, _) = Call::start("INVITE", serial(&[0, 1]));
+    let (now, id) = (call.host.now, call.id);
+    call.host.core.fail(now, id, 0, Failure::Unreachable);
+    let sent = call.sent_until(3_900);
+    assert_eq!(one(&sent, What::Request).to, callee(1));
+    let copies = sent.iter().filter(|sent| sent.what == What::RequestCopy);
+    assert_eq!(copies.filter(|sent| sent.to == callee(0)).count(), 0);
+    let sent = call.answer(0, 180, "");
+    assert_eq!(responses(&sent), []);
+    assert_eq!(one(&sent, What::Cancel).to, callee(0));
+}
+
+#[test]
+fn a_broken_connection_ends_a_target_for_good() {
+    let (mut call, _) = Call::start("INVITE", serial(&[FIRST_TCP, 1]));
+    let (now, id) = (call.host.now, call.id);
+    call.host.core.fail(now, id, 0, Failure::Unreachable);
+    assert_eq!(one(&call.sent_until(0), What::Request).to, callee(1));
+    assert_eq!(call.answer(0, 180, ""), []);
+}
+
+#[test]
+fn a_cancelled_call_gets_487_whatever_an_earlier_target_answered() {
+    let (mut call, _) = Call::start("INVITE", serial(&[0, 1]));
+    call.answer(0, 503, "");
+    call.answer(1, 180, "");
+    call.caller("CANCEL");
+    let sent = call.sent_until(32_000);
+    assert_eq!(responses(&sent), [(32_000, 487)]);
 }
 
 #[test]

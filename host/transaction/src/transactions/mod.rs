@@ -215,7 +215,7 @@ impl<T: Clone> Transactions<T> {
 
     /// The code of the best answer so far, and the response as received; `None` in its place for a failure of our own.
     pub fn best(&self, id: Id) -> Option<(u16, Option<&[u8]>)> {
-        let chosen = self.contexts.record(id)?.best().chosen()?;
+        let chosen = self.contexts.record(id)?.best().answer()?;
         let response = (!chosen.response.is_empty()).then_some(&chosen.response[..]);
         Some((chosen.code, response))
     }
