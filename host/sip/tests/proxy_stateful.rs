@@ -7,8 +7,8 @@ mod edge;
 
 use edge::{CALLER, Edge, NEXT_HOP, branch, headers, request, response, start_line, udp};
 use portcullis_sip::{
-    Branch, DropReason, Framing, HeaderName, Index, Limits, Message, Received, ResponseChanges,
-    Target, Transport, scan, shorten, write_ack, write_cancel, write_response,
+    Arrival, Branch, DropReason, Framing, HeaderName, Index, Limits, Message, Received,
+    ResponseChanges, Target, Transport, scan, shorten, write_ack, write_cancel, write_response,
 };
 
 fn edge() -> Edge {
@@ -241,7 +241,9 @@ fn a_response_whose_only_via_is_ours_is_not_passed_on() {
 fn the_same_request_again_is_a_loop_and_another_uri_is_a_spiral() {
     let edge = edge();
     let first = invite();
-    let is_loop = |text: &str| with(text, |message| edge.proxy.is_loop(message));
+    let is_loop_from =
+        |text: &str, from: &str| with(text, |message| edge.proxy.is_loop(message, &udp(from)));
+    let is_loop = |text: &str| is_loop_from(text, CALLER);
     assert!(!is_loop(&first));
     // Further Vias of others, and one hop less, are no difference.
     let again = sent(&edge, &first, 1)
@@ -252,6 +254,13 @@ fn the_same_request_again_is_a_loop_and_another_uri_is_a_spiral() {
         )
         .replace("Max-Forwards: 69", "Max-Forwards: 68");
     assert!(is_loop(&again));
+    // Policies route by the source: an application server sends the request back for its second part of the way.
+    assert!(!is_loop_from(&again, NEXT_HOP));
+    let tcp = Arrival {
+        transport: Transport::Tcp,
+        ..udp(CALLER)
+    };
+    assert!(!with(&again, |message| edge.proxy.is_loop(message, &tcp)));
     let lines: Vec<_> = headers(&again, "Via");
     assert!(branch(lines[1]).len() > 32);
     for (from, to) in [

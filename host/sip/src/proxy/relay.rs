@@ -123,7 +123,7 @@ fn relay_by<const MOST: usize>(
         plan: &plan,
         branch: branch
             .unwrap_or_else(|| Transaction::of(proxy.keys.current(), message, &top).into()),
-        loop_mark: branch.map(|_| proxy.loop_mark(message)),
+        loop_mark: branch.map(|_| proxy.loop_mark(message, arrival)),
         back_to: proxy.back_to(&top, arrival, routes),
         owner: routes.owner(),
         adds_max_forwards: max_forwards.is_none(),

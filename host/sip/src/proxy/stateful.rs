@@ -1,5 +1,7 @@
 //! What a stateful proxy asks of these rules: names of transactions, branches of several targets, and loop detection.
 
+use std::net::IpAddr;
+
 use super::Proxy;
 use super::branch::{Branch, Transaction};
 use super::drop_reason::DropReason;
@@ -108,15 +110,16 @@ impl Proxy {
     }
 
     /// Whether the request has been here before with the same values of everything that routing depends on (RFC 5393 §4.2). One that comes
-    /// back with other values is a spiral, which is permitted.
-    pub fn is_loop(&self, message: Message<'_>) -> bool {
+    /// back with other values is a spiral, which is permitted. Policies route by the source too: a request that an application server
+    /// sends back is a spiral, and a loop through other hosts is found one lap later.
+    pub fn is_loop(&self, message: Message<'_>, arrival: &Arrival) -> bool {
         let mut mark = None;
         self.own_loop_marks(message)
-            .any(|seen| seen == *mark.get_or_insert_with(|| self.loop_mark(message)))
+            .any(|seen| seen == *mark.get_or_insert_with(|| self.loop_mark(message, arrival)))
     }
 
-    /// A keyed hash of the values that RFC 5393 §4.2.1 lists.
-    pub(super) fn loop_mark(&self, message: Message<'_>) -> u64 {
+    /// A keyed hash of the values that RFC 5393 §4.2.1 lists, and of the source and transport.
+    pub(super) fn loop_mark(&self, message: Message<'_>, arrival: &Arrival) -> u64 {
         let StartLine::Request { uri, .. } = message.start_line() else {
             return 0;
         };
@@ -145,6 +148,10 @@ impl Proxy {
                 .and_then(|address| address.tag())
                 .unwrap_or_default()
         };
+        let source = match arrival.source.ip() {
+            IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+            IpAddr::V6(ip) => ip,
+        };
         key.tag(&Request {
             sent_by: b"",
             cseq: message.cseq().map_or(0, |cseq| cseq.number),
@@ -154,6 +161,8 @@ impl Proxy {
                 tag(HeaderName::To),
                 value(HeaderName::CallId),
                 &lists.to_le_bytes(),
+                &source.octets(),
+                arrival.transport.token().as_bytes(),
             ],
         })
     }
