@@ -7,7 +7,6 @@
 //! Memory safety does not depend on this code: it is safe Rust, and checks every value that a module passes.
 
 mod lift;
-mod order;
 
 use std::borrow::Cow;
 
@@ -88,7 +87,7 @@ pub(crate) fn fits(inspection: &Inspection) -> bool {
 }
 
 /// Rewrites the module of a file that [`fits`], for the compiler: bulk memory operations in pieces, marks, the reset
-/// function, functions in the order of their use, and short names.
+/// function, and short names.
 pub(crate) fn rewritten(file: &[u8], has_marks: bool) -> wasmtime::Result<Cow<'_, [u8]>> {
     let module = bulk_memory::module(file)?;
     let module = match Resettable::of(file) {
@@ -107,8 +106,7 @@ fn with_reset<'a>(
     let marked = has_marks.then(|| reset::marked(&module)).flatten();
     let with_marks =
         marked.and_then(|Marked { module, global }| resettable.with_reset(&module, Some(global)));
-    let ordered = |added: Vec<u8>| order::by_use(&added).unwrap_or(added);
-    let valid = |added: Option<Vec<u8>>| added.map(ordered).filter(|module| is_valid(module));
+    let valid = |added: Option<Vec<u8>>| added.filter(|module| is_valid(module));
     match valid(with_marks).or_else(|| valid(resettable.with_reset(&module, None))) {
         Some(module) => Cow::Owned(module),
         None => module,
