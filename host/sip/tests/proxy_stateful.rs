@@ -81,6 +81,38 @@ fn a_response_names_the_branch_that_it_answers() {
 }
 
 #[test]
+fn a_quoted_request_of_ours_names_its_branch_however_little_is_quoted() {
+    let edge = edge();
+    let text = sent(&edge, &invite(), 3);
+    let branch_of = |bytes: &[u8]| {
+        let mut index = Index::default();
+        let _may_be_cut = scan(bytes, Framing::Datagram, &Limits::default(), &mut index);
+        edge.proxy.branch_of_request(Message::new(bytes, &index))
+    };
+    let name = with(&invite(), |message| {
+        edge.proxy.name_of(message, &udp(CALLER))
+    });
+    let branch = Branch {
+        transaction: name.unwrap().transaction,
+        number: 3,
+    };
+    // The first header line is our Via.
+    let via_end = text.match_indices("\r\n").nth(1).unwrap().0 + 2;
+    for end in 0..=text.len() {
+        let expected = (end >= via_end).then_some(branch);
+        assert_eq!(
+            branch_of(&text.as_bytes()[..end]),
+            expected,
+            "{end} of {via_end}"
+        );
+    }
+    let forged = text.replacen("z9hG4bK", "z9hG4bK0", 1);
+    assert_eq!(branch_of(forged.as_bytes()), None);
+    assert_eq!(branch_of(invite().as_bytes()), None);
+    assert_eq!(branch_of(response(180, &text).as_bytes()), None);
+}
+
+#[test]
 fn a_response_with_a_branch_of_others_is_none_of_ours() {
     let edge = edge();
     let text = response(180, &sent(&edge, &invite(), 1));

@@ -67,7 +67,7 @@ impl Proxy {
         Ok(destination)
     }
 
-    /// The top Via of a response, which this host wrote, its branch, and the key of its seal.
+    /// The top Via of a message, which this host wrote, its branch, and the key of its seal.
     pub(super) fn our_via<'m>(
         &self,
         message: Message<'m>,

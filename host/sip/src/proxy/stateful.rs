@@ -51,6 +51,16 @@ impl Proxy {
         self.our_via(message).map(|(_, branch, _)| branch)
     }
 
+    /// The branch of a request that this host sent: of the datagram that an ICMP error quotes, or of one that a connection could not send. The
+    /// quoted part may end anywhere behind the top Via, and `message` may come from a scan that has failed for this reason. `None` if the top
+    /// Via has no valid seal of this host, which nobody else can forge, or is not there as a whole.
+    pub fn branch_of_request(&self, message: Message<'_>) -> Option<Branch> {
+        let StartLine::Request { .. } = message.start_line() else {
+            return None;
+        };
+        self.our_via(message).ok().map(|(_, branch, _)| branch)
+    }
+
     /// The destination of responses to a request: its source, or `maddr` if requests may go there (RFC 3261 §18.2.2). `None` if its top Via
     /// cannot be parsed.
     pub fn way_up(

@@ -192,6 +192,44 @@ fn a_target_that_rings_after_a_network_error_is_cancelled() {
 }
 
 #[test]
+fn an_error_for_a_retransmission_ends_a_target_and_one_after_a_response_does_not() {
+    for answers in [false, true] {
+        let (mut call, _) = Call::start("INVITE", serial(&[0, 1]));
+        let id = call.id;
+        let branch = call.host.core.job(id, 0).unwrap().branch;
+        let sent = call.sent_until(1_500);
+        assert_eq!(times(&sent, What::RequestCopy), [500, 1_500]);
+        if answers {
+            call.answer(0, 100, "");
+        }
+        let now = call.host.now;
+        let is_active = call
+            .host
+            .core
+            .fail_branch(now, branch, Failure::Unreachable);
+        assert!(is_active);
+        let second = times(&call.sent_until(1_500), What::Request);
+        let expected: &[u64] = if answers { &[] } else { &[1_500] };
+        assert_eq!(second, expected);
+    }
+}
+
+#[test]
+fn an_error_for_a_branch_of_no_active_transaction_has_no_effect() {
+    let (mut call, _) = Call::start("INVITE", serial(&[0]));
+    let branch = call.host.core.job(call.id, 0).unwrap().branch;
+    call.answer(0, 200, "");
+    call.sent_until(1_000);
+    let now = call.host.now;
+    for number in [0, 9] {
+        let branch = portcullis_sip::Branch { number, ..branch };
+        let core = &mut call.host.core;
+        assert!(!core.fail_branch(now, branch, Failure::Unreachable));
+    }
+    assert_eq!(call.sent_until(1_000), []);
+}
+
+#[test]
 fn a_broken_connection_ends_a_target_for_good() {
     let (mut call, _) = Call::start("INVITE", serial(&[FIRST_TCP, 1]));
     let (now, id) = (call.host.now, call.id);

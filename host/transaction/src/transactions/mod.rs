@@ -204,6 +204,21 @@ impl<T: Clone> Transactions<T> {
         });
     }
 
+    /// As [`Transactions::fail`], for the branch of a request that this host has sent
+    /// ([`Proxy::branch_of_request`]): an ICMP error or a broken connection brings it back. An error for a retransmission counts like one for
+    /// the request itself; one for an ACK or a CANCEL is only counted by the caller (RFC 3261 §17.1.4). Returns whether the
+    /// transaction is active.
+    pub fn fail_branch(&mut self, now: Time, branch: OwnBranch, failure: Failure) -> bool {
+        let Some(Place::Active(slot)) = self.place_of(branch.transaction) else {
+            return false;
+        };
+        let Some(id) = self.contexts.id_at(slot) else {
+            return false;
+        };
+        self.fail(now, id, branch.number, failure);
+        true
+    }
+
     /// The results of the targets that were tried, in the order of their numbers.
     pub fn attempts(&self, id: Id) -> impl Iterator<Item = (&T, Attempt)> {
         let context = self.contexts.record(id);
