@@ -1,7 +1,7 @@
 //! SIP transactions and the response context of a stateful proxy (RFC 3261 §16, §17; RFC 6026), without sockets and clocks.
 //!
 //! [`Transactions`] has all transactions of a worker. Its inputs are facts with a time: received messages, decisions, requests that were
-//! written, errors, timers. Its outputs are polled: messages to send, and [events](Event) that ask the caller for something or say what
+//! written, errors, timers. Its outputs are fetched: messages to send, and [events](Event) that ask the caller for something or say what
 //! happened. Time is an argument of every call ([`Time`]), and nothing here is random.
 //!
 //! A request goes through these calls:
@@ -57,7 +57,7 @@ pub use machine::{
     ClientInvite, ClientNonInvite, ClientTimer, OnAck, OnCopy, OnResponse, Repeat, ServerInvite,
     ServerNonInvite, ServerTimer,
 };
-pub use outbox::{Outgoing, What};
+pub use outbox::{Outbox, Outgoing, What};
 pub use plan::{MOST_TARGETS, Plan, PlanError, StatusSet, Step, Target};
 pub use slab::Id;
 pub use time::Time;

@@ -146,7 +146,8 @@ impl Misused {
     }
 
     fn drain(&mut self) {
-        while let Some(outgoing) = self.host.core.poll_send() {
+        self.host.core.take_sends(&mut self.host.outbox);
+        for outgoing in self.host.outbox.iter() {
             if outgoing.branch.is_some() {
                 let text = String::from_utf8(outgoing.bytes.to_vec()).expect("ASCII");
                 self.sent.push(text);

@@ -1,6 +1,5 @@
 //! Messages to send, in order.
 
-use std::collections::VecDeque;
 use std::ops::Range;
 
 use portcullis_sip::Destination;
@@ -40,12 +39,18 @@ pub enum What {
     ResponseCopy,
 }
 
-/// The messages that have not been polled yet. Their bytes are in one piece of memory, which is kept.
+/// Messages to send, in order. Their bytes are in one piece of memory, which is kept and used again.
+///
+/// The caller of this crate has one of its own, which [`Transactions::take_sends`](crate::Transactions::take_sends) exchanges for the full one:
+/// it can then use the transactions while it sends.
 #[derive(Debug, Default)]
-pub(crate) struct Outbox {
+pub struct Outbox {
     bytes: Vec<u8>,
-    queue: VecDeque<Queued>,
+    queue: Vec<Queued>,
 }
+
+/// Bytes of memory that an empty outbox keeps.
+const MOST_KEPT: usize = 1 << 20;
 
 #[derive(Debug)]
 struct Queued {
@@ -57,6 +62,36 @@ struct Queued {
 }
 
 impl Outbox {
+    /// Number of messages.
+    pub fn len(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Whether there is no message.
+    pub fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// The messages, in the order in which they must be sent.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = Outgoing<'_>> {
+        self.queue.iter().map(|queued| Outgoing {
+            what: queued.what,
+            id: queued.id,
+            branch: queued.branch,
+            to: queued.to,
+            bytes: &self.bytes[queued.place.clone()],
+        })
+    }
+
+    /// Removes all messages.
+    pub fn clear(&mut self) {
+        self.queue.clear();
+        self.bytes.clear();
+        if self.bytes.capacity() > MOST_KEPT {
+            *self = Self::default();
+        }
+    }
+
     pub(crate) fn push(
         &mut self,
         what: What,
@@ -65,12 +100,9 @@ impl Outbox {
         to: Destination,
         bytes: &[u8],
     ) {
-        if self.queue.is_empty() {
-            self.bytes.clear();
-        }
         let start = self.bytes.len();
         self.bytes.extend_from_slice(bytes);
-        self.queue.push_back(Queued {
+        self.queue.push(Queued {
             what,
             id,
             branch,
@@ -78,15 +110,36 @@ impl Outbox {
             place: start..self.bytes.len(),
         });
     }
+}
 
-    pub(crate) fn pop(&mut self) -> Option<Outgoing<'_>> {
-        let queued = self.queue.pop_front()?;
-        Some(Outgoing {
-            what: queued.what,
-            id: queued.id,
-            branch: queued.branch,
-            to: queued.to,
-            bytes: &self.bytes[queued.place],
-        })
+#[cfg(test)]
+mod tests {
+    use portcullis_sip::Transport;
+
+    use super::*;
+
+    #[test]
+    fn an_outbox_gives_its_messages_in_order_and_keeps_little_memory() {
+        let mut outbox = Outbox::default();
+        let to = Destination {
+            transport: Transport::Udp,
+            addr: "192.0.2.1:5060".parse().unwrap(),
+            from: None,
+            connection: None,
+        };
+        for (what, bytes) in [(What::Request, &b"first"[..]), (What::Ack, b"second")] {
+            outbox.push(what, None, Some(1), to, bytes);
+        }
+        let sent: Vec<_> = outbox.iter().map(|sent| (sent.what, sent.bytes)).collect();
+        assert_eq!(
+            sent,
+            [(What::Request, &b"first"[..]), (What::Ack, b"second")]
+        );
+        outbox.clear();
+        assert!(outbox.is_empty());
+        outbox.push(What::Request, None, None, to, &vec![0; MOST_KEPT + 1]);
+        assert_eq!(outbox.len(), 1);
+        outbox.clear();
+        assert_eq!(outbox.bytes.capacity(), 0);
     }
 }

@@ -12,7 +12,7 @@ use portcullis_sip::{
 
 use crate::config::Config;
 use crate::event::{End, Event};
-use crate::outbox::What;
+use crate::outbox::{Outbox, What};
 use crate::plan::{Plan, StatusSet, Target};
 use crate::slab::Id;
 use crate::time::Time;
@@ -33,6 +33,7 @@ pub(crate) struct Host {
     routes: Routes,
     index: Index,
     out: Vec<u8>,
+    pub(crate) outbox: Outbox,
 }
 
 /// A message that was sent.
@@ -84,6 +85,7 @@ impl Host {
             routes: routes.build(&HashMap::new()),
             index: Index::default(),
             out: Vec::new(),
+            outbox: Outbox::default(),
         }
     }
 
@@ -145,7 +147,8 @@ impl Host {
     pub(crate) fn drain(&mut self) -> (Vec<Sent>, Vec<Told>) {
         let (mut sent, mut told) = (Vec::new(), Vec::new());
         loop {
-            while let Some(outgoing) = self.core.poll_send() {
+            self.core.take_sends(&mut self.outbox);
+            for outgoing in self.outbox.iter() {
                 sent.push(Sent {
                     at: self.now.as_millis(),
                     what: outgoing.what,

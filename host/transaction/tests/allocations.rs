@@ -14,7 +14,7 @@ use portcullis_sip::{
     Target as SipTarget, Transport, scan,
 };
 use portcullis_transaction::{
-    Config, Event, Plan, Receipt, StatusSet, Target, Time, Transactions, What,
+    Config, Event, Outbox, Plan, Receipt, StatusSet, Target, Time, Transactions, What,
 };
 
 /// The system's allocator, counting what each thread asks of it.
@@ -61,6 +61,7 @@ struct Host {
     now: Time,
     /// The last request that went to the next hop.
     sent: Vec<u8>,
+    outbox: Outbox,
 }
 
 impl Host {
@@ -89,6 +90,7 @@ impl Host {
             out: Vec::with_capacity(4_096),
             now: Time::ZERO,
             sent: Vec::with_capacity(4_096),
+            outbox: Outbox::default(),
         }
     }
 
@@ -123,7 +125,8 @@ impl Host {
 
     fn drain(&mut self) {
         loop {
-            while let Some(outgoing) = self.core.poll_send() {
+            self.core.take_sends(&mut self.outbox);
+            for outgoing in self.outbox.iter() {
                 if outgoing.what == What::Request {
                     self.sent.clear();
                     self.sent.extend_from_slice(outgoing.bytes);

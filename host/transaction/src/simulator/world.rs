@@ -321,7 +321,9 @@ impl<'s> World<'s> {
     /// Sends what the host sends, and plans what it asks for.
     fn drain(&mut self) {
         let caller: std::net::SocketAddr = CALLER.parse().expect("an address");
-        while let Some(outgoing) = self.host.core.poll_send() {
+        let mut outbox = std::mem::take(&mut self.host.outbox);
+        self.host.core.take_sends(&mut outbox);
+        for outgoing in outbox.iter() {
             let text = String::from_utf8(outgoing.bytes.to_vec()).expect("ASCII");
             let is_reliable = outgoing.to.transport.is_reliable();
             match (outgoing.what, outgoing.branch) {
@@ -339,6 +341,7 @@ impl<'s> World<'s> {
                 (what, None) => panic!("{what:?} without a branch"),
             }
         }
+        self.host.outbox = outbox;
         while let Some(event) = self.host.core.poll_event() {
             match event {
                 Event::Start {

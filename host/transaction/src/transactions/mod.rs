@@ -17,7 +17,7 @@ use crate::config::Config;
 use crate::context::{Context, Phase};
 use crate::directory::{Directory, Place};
 use crate::event::{Attempt, Event, Failure};
-use crate::outbox::Outgoing;
+use crate::outbox::Outbox;
 use crate::plan::{Plan, PlanError, Step};
 use crate::slab::{Id, Slab};
 use crate::time::Time;
@@ -28,8 +28,8 @@ pub use receive::Receipt;
 
 /// The transactions of one worker. `T` is what the caller needs in order to write the request for a target.
 ///
-/// Each method that takes a time may produce messages and events: the caller drains [`Transactions::poll_send`] and
-/// [`Transactions::poll_event`] afterwards, and then sets its timer to [`Transactions::next_deadline`]. Time must not go back. Ids of
+/// Each method that takes a time may produce messages and events: the caller handles those of [`Transactions::poll_event`] and sends
+/// those of [`Transactions::take_sends`] afterwards, and then sets its timer to [`Transactions::next_deadline`]. Time must not go back. Ids of
 /// transactions that have ended are accepted and mean nothing.
 pub struct Transactions<T> {
     tools: Tools<T>,
@@ -258,9 +258,11 @@ impl<T: Clone> Transactions<T> {
         deadlines.into_iter().flatten().min()
     }
 
-    /// The next message to send.
-    pub fn poll_send(&mut self) -> Option<Outgoing<'_>> {
-        self.tools.outbox.pop()
+    /// Exchanges the messages to send for the memory of `into`, whose messages are removed. Handling an event may add messages: take them when
+    /// [`Transactions::poll_event`] has none left.
+    pub fn take_sends(&mut self, into: &mut Outbox) {
+        into.clear();
+        std::mem::swap(&mut self.tools.outbox, into);
     }
 
     /// The next event.
