@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use portcullis_sip::{Destination, Message, RequestName, StartLine, Transaction};
 
 use crate::buffers::Buffers;
+use crate::outbox::What;
 use crate::slab::{Id, Slab};
 use crate::time::Time;
 
@@ -37,6 +38,8 @@ pub(crate) struct Kept {
     pub(crate) back: Destination,
     /// The final response to a request other than INVITE; empty otherwise.
     pub(crate) reply: Vec<u8>,
+    /// Whose response that is.
+    pub(crate) reply_is: What,
     pub(crate) acks: Vec<Ack>,
 }
 

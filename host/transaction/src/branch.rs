@@ -482,7 +482,7 @@ impl Sent {
                 let (id, number) = (Some(id), Some(number));
                 tools
                     .outbox
-                    .push(What::RequestCopy, id, number, self.to, &self.request);
+                    .push(What::Request.again(), id, number, self.to, &self.request);
             }
             ClientTimer::TimedOut => {
                 self.end(tools);
@@ -527,7 +527,7 @@ impl Sent {
                 let (id, number) = (Some(id), Some(number));
                 tools
                     .outbox
-                    .push(What::Cancel, id, number, self.to, request);
+                    .push(What::Cancel.again(), id, number, self.to, request);
             }
             ClientTimer::Nothing | ClientTimer::TimedOut | ClientTimer::Ended => {}
         }

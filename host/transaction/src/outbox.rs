@@ -28,15 +28,34 @@ pub enum What {
     /// A request to a target.
     Request,
     /// The same again.
-    RequestCopy,
-    /// The ACK to a failure.
+    RequestRetransmission,
+    /// The ACK to a failure, or the same again for a retransmission of it.
     Ack,
-    /// A CANCEL, or the same again.
+    /// A CANCEL to a target.
     Cancel,
-    /// A response to the sender of the request.
+    /// The same again.
+    CancelRetransmission,
+    /// The response of a target, to the sender of the request.
     Response,
     /// The same again.
-    ResponseCopy,
+    ResponseRetransmission,
+    /// A response of this host, to the sender of the request: 100, the 200 to a CANCEL, 408, 487, or the answer of a policy.
+    Reply,
+    /// The same again.
+    ReplyRetransmission,
+}
+
+impl What {
+    /// The same message, sent again.
+    pub(crate) fn again(self) -> Self {
+        match self {
+            Self::Request | Self::RequestRetransmission => Self::RequestRetransmission,
+            Self::Ack => Self::Ack,
+            Self::Cancel | Self::CancelRetransmission => Self::CancelRetransmission,
+            Self::Response | Self::ResponseRetransmission => Self::ResponseRetransmission,
+            Self::Reply | Self::ReplyRetransmission => Self::ReplyRetransmission,
+        }
+    }
 }
 
 /// Messages to send, in order. Their bytes are in one piece of memory, which is kept and used again.

@@ -21,8 +21,10 @@ struct Slot<R> {
 }
 
 impl Id {
-    /// The slot: unique among the records of a slab, and small.
-    pub(crate) fn slot(self) -> u32 {
+    /// A number that no other active transaction of this worker has, for tables of the caller: smaller than the most transactions that were
+    /// active at once. Numbers are used again, so an entry of such a table ends with
+    /// [`Event::Ended`](crate::Event::Ended).
+    pub fn slot(self) -> u32 {
         self.slot
     }
 }

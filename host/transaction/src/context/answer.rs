@@ -39,7 +39,7 @@ impl<T: Clone> Context<T> {
             proxy.reject(request, &self.arrival, code, reason, headers, scratch)
         });
         match written {
-            Some(_) => self.send_up(now, code, tools),
+            Some(_) => self.send_up(now, What::Reply, code, tools),
             // Nothing can be sent to such a sender: the transaction ends without an answer.
             None => self.give_up(now, tools),
         }
@@ -75,7 +75,7 @@ impl<T: Clone> Context<T> {
             write_response(response, &changes, self.back.transport, scratch)
         });
         if is_written {
-            self.send_up(now, sent, tools);
+            self.send_up(now, What::Response, sent, tools);
         } else {
             self.answer::<&str>(now, 500, "", &[], tools);
         }
@@ -115,7 +115,7 @@ impl<T: Clone> Context<T> {
     ) {
         let changes = ResponseChanges::default();
         if write_response(message, &changes, self.back.transport, &mut tools.scratch) {
-            self.send_up(now, code, tools);
+            self.send_up(now, What::Response, code, tools);
         }
     }
 
@@ -133,30 +133,28 @@ impl<T: Clone> Context<T> {
             return;
         }
         if self.server.is_invite() {
-            return self.send_up(now, 100, tools);
+            return self.send_up(now, What::Reply, 100, tools);
         }
         // The machine has said that it is time.
+        self.reply_is = What::Reply;
         tools.buffers.replace(&mut self.reply, &tools.scratch);
         let (id, back) = (Some(self.id), self.back);
-        tools
-            .outbox
-            .push(What::Response, id, None, back, &self.reply);
+        tools.outbox.push(What::Reply, id, None, back, &self.reply);
     }
 
     /// Sends what has been written, if the server transaction permits it. A 2xx to an INVITE is sent in any case: it may come after an answer
     /// of our own, and the call exists then.
-    fn send_up(&mut self, now: Time, code: u16, tools: &mut Tools<T>) {
+    fn send_up(&mut self, now: Time, what: What, code: u16, tools: &mut Tools<T>) {
         let is_call = self.server.is_invite() && (200..300).contains(&code);
         let is_permitted = self.server.respond(now, code, &tools.config.timers);
         if !is_permitted && !is_call {
             return;
         }
         let (id, back) = (Some(self.id), self.back);
-        tools
-            .outbox
-            .push(What::Response, id, None, back, &tools.scratch);
+        tools.outbox.push(what, id, None, back, &tools.scratch);
         // The copies of a 2xx to an INVITE are the callee's.
         if is_permitted && !is_call {
+            self.reply_is = what;
             tools.buffers.replace(&mut self.reply, &tools.scratch);
         }
         if code >= 200 && self.code.is_none() {
@@ -167,7 +165,7 @@ impl<T: Clone> Context<T> {
 
     /// Sends the last response again.
     pub(super) fn resend(&self, tools: &mut Tools<T>) {
-        let (what, id) = (What::ResponseCopy, Some(self.id));
+        let (what, id) = (self.reply_is.again(), Some(self.id));
         tools.outbox.push(what, id, None, self.back, &self.reply);
     }
 }

@@ -35,6 +35,8 @@ pub(crate) struct Context<T> {
     server: Server,
     /// The last response, for copies of the request and timer G.
     reply: Vec<u8>,
+    /// Whose response that is: [`What::Response`] or [`What::Reply`].
+    reply_is: What,
     phase: Phase,
     retry_on: StatusSet,
     /// How often the next step may still be asked for.
@@ -109,6 +111,7 @@ impl<T: Clone> Context<T> {
             is_short: false,
             server,
             reply: Vec::new(),
+            reply_is: What::Reply,
             phase: Phase::Deciding,
             retry_on: StatusSet::EMPTY,
             asks_left: 0,
@@ -246,12 +249,7 @@ impl<T: Clone> Context<T> {
     /// A copy of the request came.
     pub(crate) fn copy(&self, tools: &mut Tools<T>) {
         match self.server.copy() {
-            OnCopy::Resend if !self.reply.is_empty() => {
-                let what = What::ResponseCopy;
-                tools
-                    .outbox
-                    .push(what, Some(self.id), None, self.back, &self.reply);
-            }
+            OnCopy::Resend if !self.reply.is_empty() => self.resend(tools),
             OnCopy::Resend | OnCopy::Absorb => {}
         }
     }

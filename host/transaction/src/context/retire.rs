@@ -101,6 +101,7 @@ impl<T: Clone> Context<T> {
         is_kept.then_some(Kept {
             back: self.back,
             reply,
+            reply_is: self.reply_is,
             acks,
         })
     }

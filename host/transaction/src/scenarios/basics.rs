@@ -15,12 +15,12 @@ use crate::transactions::{Receipt, Usage};
 fn an_invite_without_any_answer_gets_408_after_32_seconds() {
     let (mut call, sent) = Call::start("INVITE", serial(&[0]));
     assert_eq!(responses(&sent), [(0, 100)], "the 100 goes first");
-    assert_eq!(sent[0].what, What::Response);
+    assert_eq!(sent[0].what, What::Reply);
     assert_eq!(sent[1].to, callee(0));
 
     let sent = call.sent_until(32_000);
     let copies = [500, 1_500, 3_500, 7_500, 15_500, 31_500];
-    assert_eq!(times(&sent, What::RequestCopy), copies);
+    assert_eq!(times(&sent, What::RequestRetransmission), copies);
     assert_eq!(responses(&sent), [(32_000, 408)]);
 
     let (receipt, sent) = call.caller("ACK");
@@ -93,7 +93,7 @@ fn a_failure_is_acknowledged_for_each_copy_and_sent_until_its_ack() {
     let copies = [
         500, 1_500, 3_500, 7_500, 11_500, 15_500, 19_500, 23_500, 27_500, 31_500,
     ];
-    assert_eq!(times(&sent, What::ResponseCopy), copies);
+    assert_eq!(times(&sent, What::ResponseRetransmission), copies);
     assert!(call.host.core.is_empty(), "timers D and H are over");
 }
 

@@ -23,7 +23,7 @@ fn a_cancel_waits_for_a_provisional_response() {
     );
     assert_eq!(sent.len(), 1);
     let sent = call.sent_until(2_000);
-    assert_eq!(times(&sent, What::RequestCopy), [500, 1_500]);
+    assert_eq!(times(&sent, What::RequestRetransmission), [500, 1_500]);
 
     let sent = call.answer(0, 100, "");
     let cancel = one(&sent, What::Cancel).clone();
@@ -44,7 +44,7 @@ fn a_cancelled_call_whose_callee_is_silent_gets_487_after_32_seconds() {
     let (mut call, _) = Call::start("INVITE", serial(&[0]));
     call.caller("CANCEL");
     let sent = call.sent_until(32_000);
-    assert_eq!(times(&sent, What::RequestCopy).len(), 6);
+    assert_eq!(times(&sent, What::RequestRetransmission).len(), 6);
     assert_eq!(times(&sent, What::Cancel), []);
     assert_eq!(responses(&sent), [(32_000, 487)]);
 }
@@ -61,7 +61,7 @@ fn a_callee_that_ignores_its_cancel_is_given_up() {
     let copies = [
         500, 1_500, 3_500, 7_500, 11_500, 15_500, 19_500, 23_500, 27_500, 31_500,
     ];
-    assert_eq!(times(&sent, What::Cancel), copies);
+    assert_eq!(times(&sent, What::CancelRetransmission), copies);
     assert_eq!(responses(&sent), [(32_000, 487)]);
 }
 

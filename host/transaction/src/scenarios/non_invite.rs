@@ -18,7 +18,10 @@ fn a_message_answered_after_5_seconds_gets_its_100_after_3_5() {
     assert_eq!(responses(&sent), []);
     let sent = call.sent_until(5_000);
     assert_eq!(responses(&sent), [(3_500, 100)]);
-    assert_eq!(times(&sent, What::RequestCopy), [500, 1_500, 3_500]);
+    assert_eq!(
+        times(&sent, What::RequestRetransmission),
+        [500, 1_500, 3_500]
+    );
     assert_eq!(responses(&call.answer(0, 200, "")), [(5_000, 200)]);
     let (_, sent) = call.caller("MESSAGE");
     assert_eq!(responses(&sent), [(5_000, 200)]);
@@ -106,7 +109,7 @@ fn a_message_that_is_answered_after_the_time_of_its_target_is_answered() {
     let sent = call.sent_until(4_200);
     let (mut first, second): (Vec<_>, Vec<_>) =
         sent.iter().partition(|sent| sent.branch == Some(0));
-    first.retain(|sent| sent.what == What::RequestCopy);
+    first.retain(|sent| sent.what == What::RequestRetransmission);
     assert_eq!(first.last().map(|sent| sent.at), Some(3_500));
     assert!(second.iter().any(|sent| sent.what == What::Request));
     assert_eq!(responses(&call.answer(0, 200, "")), [(4_200, 200)]);
@@ -117,7 +120,10 @@ fn a_message_that_is_answered_after_the_time_of_its_target_is_answered() {
     plan.targets[0].no_answer = Some(Duration::from_secs(4));
     let (mut call, _) = Call::start("MESSAGE", plan);
     let sent = call.sent_until(4_200);
-    assert_eq!(times(&sent, What::RequestCopy), [500, 1_500, 3_500]);
+    assert_eq!(
+        times(&sent, What::RequestRetransmission),
+        [500, 1_500, 3_500]
+    );
     assert_eq!(responses(&call.answer(0, 200, "")), [(4_200, 200)]);
     call.is_gone_after(36_200);
 }

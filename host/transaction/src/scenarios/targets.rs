@@ -97,7 +97,10 @@ fn targets_are_tried_in_turn_until_one_answers() {
     assert_ne!(header(&second.text, "Via"), header(&call.out[0], "Via"));
     assert_eq!(header(&second.text, "CSeq"), Some("1 INVITE"));
     let sent = call.sent_until(4_000);
-    assert_eq!(times(&sent, What::RequestCopy), [500, 1_500, 3_500]);
+    assert_eq!(
+        times(&sent, What::RequestRetransmission),
+        [500, 1_500, 3_500]
+    );
     let third = one(&sent, What::Request);
     assert_eq!((third.at, third.to), (4_000, callee(2)));
     let sent = call.answer(2, 200, "");
@@ -184,7 +187,9 @@ fn a_target_that_rings_after_a_network_error_is_cancelled() {
     call.host.core.fail(now, id, 0, Failure::Unreachable);
     let sent = call.sent_until(3_900);
     assert_eq!(one(&sent, What::Request).to, callee(1));
-    let copies = sent.iter().filter(|sent| sent.what == What::RequestCopy);
+    let copies = sent
+        .iter()
+        .filter(|sent| sent.what == What::RequestRetransmission);
     assert_eq!(copies.filter(|sent| sent.to == callee(0)).count(), 0);
     let sent = call.answer(0, 180, "");
     assert_eq!(responses(&sent), []);
@@ -198,7 +203,7 @@ fn an_error_for_a_retransmission_ends_a_target_and_one_after_a_response_does_not
         let id = call.id;
         let branch = call.host.core.job(id, 0).unwrap().branch;
         let sent = call.sent_until(1_500);
-        assert_eq!(times(&sent, What::RequestCopy), [500, 1_500]);
+        assert_eq!(times(&sent, What::RequestRetransmission), [500, 1_500]);
         if answers {
             call.answer(0, 100, "");
         }
@@ -351,7 +356,7 @@ fn the_next_step_may_be_another_answer() {
     let headers = [("Retry-After", "7")];
     assert!(call.host.core.answer(now, id, 503, "", &headers));
     let sent = call.sent_until(0);
-    let answer = one(&sent, What::Response);
+    let answer = one(&sent, What::Reply);
     assert_eq!(code(&answer.text), 503, "our own 503 stays one");
     assert_eq!(header(&answer.text, "Retry-After"), Some("7"));
     assert_eq!(

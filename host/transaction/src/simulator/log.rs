@@ -11,6 +11,8 @@ pub(super) struct Log {
     /// Final codes to the caller, in order, without copies.
     finals: Vec<u16>,
     last_response: String,
+    /// Whose response that is.
+    last_is: Option<What>,
     end: Option<End>,
     pub(super) branches: Vec<Branch>,
 }
@@ -58,12 +60,22 @@ impl Log {
             assert_eq!(code(text), 200, "a CANCEL that matches is answered 200");
             return;
         }
-        if what == What::ResponseCopy {
+        if matches!(
+            what,
+            What::ResponseRetransmission | What::ReplyRetransmission
+        ) {
+            assert_eq!(Some(what), self.last_is.map(What::again));
             assert_eq!(text, self.last_response, "a copy is the last response");
             return;
         }
         let code = code(text);
-        assert_eq!(what, What::Response);
+        assert!(matches!(what, What::Response | What::Reply));
+        // The simulated targets have a reason phrase of their own. A 500 may be the 503 of a target.
+        let is_of_target = text.contains(" Test\r\n");
+        assert!(
+            code == 500 || is_of_target == (what == What::Response),
+            "{what:?} {text}"
+        );
         assert_eq!(
             text.matches("\r\nVia:").count(),
             1,
@@ -83,6 +95,7 @@ impl Log {
         }
         if !(is_success && self.is_invite) {
             text.clone_into(&mut self.last_response);
+            self.last_is = Some(what);
         }
     }
 
@@ -96,7 +109,7 @@ impl Log {
                 branch.sent_at = Some(at);
                 text.clone_into(&mut branch.request);
             }
-            What::RequestCopy => {
+            What::RequestRetransmission => {
                 assert_eq!(text, branch.request);
                 assert_eq!(branch.final_code, None, "a copy after the final response");
                 assert!(
@@ -104,13 +117,14 @@ impl Log {
                     "a copy after a provisional response"
                 );
             }
-            What::Cancel => {
+            What::Cancel | What::CancelRetransmission => {
                 assert!(
                     self.is_invite && branch.heard,
                     "a CANCEL before a provisional response"
                 );
                 assert_eq!(branch.final_code, None, "a CANCEL after the final response");
-                if branch.cancel.is_empty() {
+                if what == What::Cancel {
+                    assert!(branch.cancel.is_empty(), "one CANCEL for each branch");
                     text.clone_into(&mut branch.cancel);
                 }
                 assert_eq!(text, branch.cancel, "one CANCEL for each branch");
@@ -120,7 +134,10 @@ impl Log {
                 assert!(branch.final_code.is_some_and(|code| code >= 300));
                 branch.acks += 1;
             }
-            What::Response | What::ResponseCopy => panic!("{what:?} to a target"),
+            What::Response
+            | What::ResponseRetransmission
+            | What::Reply
+            | What::ReplyRetransmission => panic!("{what:?} to a target"),
         }
     }
 

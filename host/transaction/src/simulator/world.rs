@@ -327,7 +327,13 @@ impl<'s> World<'s> {
             let text = String::from_utf8(outgoing.bytes.to_vec()).expect("ASCII");
             let is_reliable = outgoing.to.transport.is_reliable();
             match (outgoing.what, outgoing.branch) {
-                (What::Response | What::ResponseCopy, _) => {
+                (
+                    What::Response
+                    | What::ResponseRetransmission
+                    | What::Reply
+                    | What::ReplyRetransmission,
+                    _,
+                ) => {
                     assert_eq!(outgoing.to.addr, caller);
                     self.log.response(outgoing.what, &text);
                     self.network

@@ -137,7 +137,7 @@ impl<T: Clone> Transactions<T> {
             Kinds::Other => {
                 let kept = self.absorbers.kept(absorber);
                 if let Some(kept) = kept.filter(|kept| !kept.reply.is_empty()) {
-                    let what = What::ResponseCopy;
+                    let what = kept.reply_is.again();
                     let outbox = &mut self.tools.outbox;
                     outbox.push(what, None, None, kept.back, &kept.reply);
                 }
@@ -218,6 +218,6 @@ fn accept_cancel<T>(message: Message<'_>, arrival: &Arrival, id: Option<Id>, too
     } = tools;
     let to = proxy.reject::<&str>(message, arrival, 200, "", &[], scratch);
     if let Some(to) = to {
-        outbox.push(What::Response, id, None, to, scratch);
+        outbox.push(What::Reply, id, None, to, scratch);
     }
 }
