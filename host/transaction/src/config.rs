@@ -17,11 +17,11 @@ pub struct Config {
     pub parallel: u8,
     /// How often the next step is asked for.
     pub asks: u8,
-    /// Most transactions without an end; beyond it, new requests are shed. Requests with a tag in To are shed beyond twice this number.
+    /// Most transactions without an end; beyond it, new requests are shed. Requests within a dialog are shed beyond twice this number.
     pub most: usize,
     /// Most ended transactions that absorb copies; beyond it, the oldest are forgotten.
     pub absorbers: usize,
-    /// Most bytes of stored messages; beyond it, new requests are shed. Requests with a tag in To are shed beyond twice this number.
+    /// Most bytes of stored messages; beyond it, new requests are shed. Requests within a dialog are shed beyond twice this number.
     pub bytes: usize,
 }
 

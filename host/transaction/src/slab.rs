@@ -22,8 +22,8 @@ struct Slot<R> {
 
 impl Id {
     /// A number that no other active transaction of this worker has, for tables of the caller: smaller than the most transactions that were
-    /// active at once. Numbers are used again, so an entry of such a table ends with
-    /// [`Event::Ended`](crate::Event::Ended).
+    /// active at once. The number is used again, perhaps before [`Event::Ended`](crate::Event::Ended) is fetched, so an entry of such a table
+    /// should have the whole id.
     pub fn slot(self) -> u32 {
         self.slot
     }

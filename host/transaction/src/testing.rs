@@ -110,7 +110,7 @@ impl Host {
         let message = Message::new(bytes, &self.index);
         let back = self.proxy.way_up(message, arrival, &self.routes).unwrap();
         self.core
-            .begin(self.now, name, message, arrival, back)
+            .begin(self.now, name, message, arrival, back, false)
             .unwrap()
     }
 

@@ -104,7 +104,7 @@ impl Host {
         let back = self.proxy.way_up(message, &arrival, &self.routes).unwrap();
         let id = self
             .core
-            .begin(self.now, name, message, &arrival, back)
+            .begin(self.now, name, message, &arrival, back, false)
             .unwrap();
         let plan = Plan {
             targets: vec![Target::new("hop")],

@@ -14,7 +14,7 @@ use crate::transactions::{BeginError, Receipt};
 #[test]
 fn new_requests_are_shed_at_the_limit_and_those_of_dialogs_at_twice_the_limit() {
     let mut host = Host::new(Config::default());
-    begin(&mut host, &request("INVITE", 1, "")).unwrap();
+    begin(&mut host, &request("INVITE", 1, ""), false).unwrap();
     let bytes = host.core.usage().bytes;
     let by_number = Config {
         most: 1,
@@ -26,24 +26,27 @@ fn new_requests_are_shed_at_the_limit_and_those_of_dialogs_at_twice_the_limit() 
     };
     for config in [by_number, by_bytes] {
         let mut host = Host::new(config);
-        for (text, expected) in [
-            (request("INVITE", 1, ""), Ok(())),
-            (request("INVITE", 2, ""), Err(BeginError::Full)),
-            (within_dialog(3), Ok(())),
-            (request("INVITE", 4, ""), Err(BeginError::Full)),
-            (within_dialog(5), Err(BeginError::Full)),
+        for (text, is_in_dialog, expected) in [
+            (request("INVITE", 1, ""), false, Ok(())),
+            (request("INVITE", 2, ""), false, Err(BeginError::Full)),
+            (with_tag(3), false, Err(BeginError::Full)),
+            (with_tag(3), true, Ok(())),
+            (request("INVITE", 4, ""), false, Err(BeginError::Full)),
+            (with_tag(5), true, Err(BeginError::Full)),
         ] {
-            assert_eq!(begin(&mut host, &text), expected, "{text}");
+            let begun = begin(&mut host, &text, is_in_dialog);
+            assert_eq!(begun, expected, "{is_in_dialog} {text}");
         }
     }
 }
 
-fn within_dialog(call: u64) -> String {
+/// A request that claims to be of a dialog.
+fn with_tag(call: u64) -> String {
     let to = "To: <sip:callee@example.com>";
     request("BYE", call, "").replace(to, &format!("{to};tag=1"))
 }
 
-fn begin(host: &mut Host, text: &str) -> Result<(), BeginError> {
+fn begin(host: &mut Host, text: &str, is_in_dialog: bool) -> Result<(), BeginError> {
     let caller = from_caller(Transport::Udp);
     let Receipt::New(name) = host.receive(text.as_bytes(), &caller) else {
         panic!("it is new");
@@ -63,7 +66,9 @@ fn begin(host: &mut Host, text: &str) -> Result<(), BeginError> {
         from: None,
         connection: None,
     };
-    let begun = host.core.begin(host.now, name, message, &caller, back);
+    let begun = host
+        .core
+        .begin(host.now, name, message, &caller, back, is_in_dialog);
     begun.map(|_| ())
 }
 

@@ -6,8 +6,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use portcullis_sip::{
-    Arrival, Branch as OwnBranch, Destination, HeaderName, Message, NameAddr, Proxy, RequestName,
-    Transaction,
+    Arrival, Branch as OwnBranch, Destination, Message, Proxy, RequestName, Transaction,
 };
 use thiserror::Error;
 
@@ -100,8 +99,8 @@ impl<T: Clone> Transactions<T> {
     /// [`Transactions::answer`]. A request that is rejected at once needs no transaction: [`Proxy::reject`] answers each copy alike.
     ///
     /// # Errors
-    /// [`BeginError::Full`] for a request without a tag in To at the limits of [`Config`], and for one with a tag at twice these limits. Any
-    /// sender can invent a tag: it only says that the request claims to be of a dialog.
+    /// [`BeginError::Full`] at the limits of [`Config`]; for a request within a dialog, at twice these limits. `is_in_dialog` says that it has
+    /// the valid seal of a dialog ([`Proxy::dialog`]): any sender can invent a tag in To.
     pub fn begin(
         &mut self,
         now: Time,
@@ -109,11 +108,12 @@ impl<T: Clone> Transactions<T> {
         message: Message<'_>,
         arrival: &Arrival,
         back: Destination,
+        is_in_dialog: bool,
     ) -> Result<Id, BeginError> {
         if self.place_of(name.transaction).is_some() {
             return Err(BeginError::Exists);
         }
-        let times = if claims_dialog(message) { 2 } else { 1 };
+        let times = if is_in_dialog { 2 } else { 1 };
         if self.is_full(times) {
             return Err(BeginError::Full);
         }
@@ -398,12 +398,4 @@ fn name_at<T>(
         }
         Place::Ended(slot) => absorbers.transaction_at(slot),
     }
-}
-
-/// Whether To has a tag (RFC 3261 §12.2). This does not verify that the dialog exists: the caller of this crate will pass whether the seal of
-/// the dialog is valid.
-fn claims_dialog(message: Message<'_>) -> bool {
-    let to = message.header(HeaderName::To);
-    let to = to.and_then(|to| NameAddr::parse(to.value).ok());
-    to.is_some_and(|to| to.tag().is_some())
 }
