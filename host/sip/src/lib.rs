@@ -51,9 +51,9 @@ pub use list::{Value, Values, holds_empty, values};
 pub use name_addr::{NameAddr, NameAddrError};
 pub use params::{Param, Params};
 pub use proxy::{
-    Branch, Dialog, DialogSeal, DropReason, HeaderChange, Local, Proxy, ProxyConfig, Received,
-    RelayError, RelayErrorKind, RequestName, ResponseChanges, Target, Transaction, shorten,
-    write_ack, write_cancel, write_response,
+    Branch, DEFAULT_BREADTH, Dialog, DialogSeal, DropReason, HeaderChange, Local, Proxy,
+    ProxyConfig, Received, RelayError, RelayErrorKind, RequestName, ResponseChanges, Target,
+    Transaction, shorten, write_ack, write_cancel, write_response,
 };
 pub use reason::standard_reason;
 pub use routes::{RouteError, Routes, RoutesBuilder, mark};

@@ -7,8 +7,9 @@ mod edge;
 
 use edge::{CALLER, Edge, NEXT_HOP, branch, headers, request, response, start_line, udp};
 use portcullis_sip::{
-    Arrival, Branch, DropReason, Framing, HeaderName, Index, Limits, Message, Received,
-    ResponseChanges, Target, Transport, scan, shorten, write_ack, write_cancel, write_response,
+    Arrival, Branch, DEFAULT_BREADTH, DropReason, Framing, HeaderChange, HeaderName, Index, Limits,
+    Message, Received, ResponseChanges, Target, Transport, scan, shorten, write_ack, write_cancel,
+    write_response,
 };
 
 fn edge() -> Edge {
@@ -56,6 +57,7 @@ fn sent(edge: &Edge, text: &str, number: u8) -> String {
                 Target::AsRouted,
                 &[],
                 branch,
+                DEFAULT_BREADTH,
                 out,
             );
             assert_eq!(sent.unwrap().addr, NEXT_HOP.parse().unwrap());
@@ -77,6 +79,42 @@ fn a_response_names_the_branch_that_it_answers() {
         // Without a transaction, it still finds its way by its Vias.
         let (received, _) = edge.receive(&text, &udp(NEXT_HOP));
         assert!(matches!(received, Received::Forward(to) if to.addr == CALLER.parse().unwrap()));
+    }
+}
+
+#[test]
+fn the_share_of_max_breadth_replaces_the_received_value_whatever_a_policy_changes() {
+    let edge = edge();
+    let written_with = |lines: &[&str], changes: &[HeaderChange<'_>], breadth| {
+        let text = request("INVITE", "sip:grace@example.com", lines);
+        with(&text, |message| {
+            let (arrival, routes) = (udp(CALLER), &edge.routes);
+            let name = edge.proxy.name_of(message, &arrival).unwrap();
+            let branch = name.transaction.into();
+            let to = Target::AsRouted;
+            let sent = written(|out| {
+                edge.proxy
+                    .relay_branch(message, &arrival, routes, to, changes, branch, breadth, out)
+                    .unwrap();
+            });
+            let values = headers(&sent, "Max-Breadth");
+            values
+                .iter()
+                .map(|value| value.to_string())
+                .collect::<Vec<_>>()
+        })
+    };
+    let removed = [HeaderChange::Remove("Max-Breadth")];
+    assert_eq!(written_with(&[], &[], 60), [""; 0]);
+    assert_eq!(written_with(&[], &[], 7), ["7"]);
+    for lines in [
+        &["Max-Breadth: 9"][..],
+        &["Max-Breadth: 9", "Max-Breadth: 8"],
+    ] {
+        for changes in [&[][..], &removed] {
+            assert_eq!(written_with(lines, changes, 60), ["60"]);
+            assert_eq!(written_with(lines, changes, 3), ["3"]);
+        }
     }
 }
 

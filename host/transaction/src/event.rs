@@ -14,8 +14,6 @@ pub enum Event<T> {
         id: Id,
         /// The number of the target, which is part of its branch.
         branch: u8,
-        /// The value for Max-Breadth (RFC 5393 §5.3).
-        breadth: u8,
     },
     /// All targets have failed, and the plan says to ask. The caller calls [`Transactions::step`](crate::Transactions::step) or
     /// [`Transactions::answer`](crate::Transactions::answer).

@@ -137,6 +137,7 @@ impl Host {
                 SipTarget::NextHop(&name),
                 &[],
                 job.branch,
+                job.breadth,
                 &mut self.out,
             )
             .unwrap();

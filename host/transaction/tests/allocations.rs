@@ -155,6 +155,7 @@ impl Host {
                 target,
                 &[],
                 job.branch,
+                job.breadth,
                 &mut self.out,
             );
             self.core

@@ -14,8 +14,8 @@ use crate::edit::{Edits, Text, write_hex};
 use crate::routes::Routes;
 use crate::scan::{HeaderName, Message, StartLine};
 
-/// Request URI (3), new headers, top Via (2), Max-Forwards, removed Routes (own ones and one more on lines of their own: 6), an added Route
-/// and Content-Length.
+/// Request URI (3), new headers, top Via (2), Max-Forwards, Max-Breadth, removed Routes (own ones and one more on lines of their own: 6), an
+/// added Route and Content-Length.
 const MOST_EDITS: usize = 16;
 
 /// The same, and each header line of a message that passes the scan.
@@ -38,6 +38,17 @@ pub enum HeaderChange<'a> {
     /// Removes all header fields with this name, in full and compact form.
     Remove(&'a str),
 }
+
+/// What a stateful proxy writes beside a stateless one.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Fork {
+    pub(super) branch: Branch,
+    /// The share of Max-Breadth.
+    pub(super) breadth: u8,
+}
+
+/// Max-Breadth of a request without it (RFC 5393 §5.3.3).
+pub const DEFAULT_BREADTH: u8 = 60;
 
 impl Proxy {
     /// Writes a request for the next hop (RFC 3261 §16.4 to §16.6, §16.11): the received bytes with the edits that the RFC requires,
@@ -76,10 +87,10 @@ impl Proxy {
         self.relay_as(message, arrival, routes, target, changes, None, out)
     }
 
-    /// Relays with this branch, or with the one that a stateless proxy writes.
+    /// Relays as a stateful proxy, or as a stateless one.
     #[expect(
         clippy::too_many_arguments,
-        reason = "those of relay_changed, and the branch"
+        reason = "those of relay_changed, and what a stateful proxy writes"
     )]
     pub(super) fn relay_as(
         &self,
@@ -88,7 +99,7 @@ impl Proxy {
         routes: &Routes,
         target: Target<'_>,
         changes: &[HeaderChange<'_>],
-        branch: Option<Branch>,
+        fork: Option<Fork>,
         out: &mut Vec<u8>,
     ) -> Result<Destination, RelayError> {
         out.clear();
@@ -96,7 +107,7 @@ impl Proxy {
             [] => relay_by::<MOST_EDITS>,
             _ => relay_by::<MOST_CHANGES>,
         };
-        relay(self, message, arrival, routes, target, changes, branch, out)
+        relay(self, message, arrival, routes, target, changes, fork, out)
     }
 }
 
@@ -108,7 +119,7 @@ fn relay_by<const MOST: usize>(
     routes: &Routes,
     target: Target<'_>,
     changes: &[HeaderChange<'_>],
-    branch: Option<Branch>,
+    fork: Option<Fork>,
     out: &mut Vec<u8>,
 ) -> Result<Destination, RelayError> {
     let top = proxy
@@ -116,14 +127,21 @@ fn relay_by<const MOST: usize>(
         .ok_or(RelayError::Unrelayable)?;
     let max_forwards = max_forwards(message)?;
     let plan = Plan::of(proxy, message, arrival, routes, target)?;
+    let has_breadth = message.header(HeaderName::MaxBreadth).is_some();
+    let breadth = fork
+        .map(|fork| fork.breadth)
+        .filter(|breadth| has_breadth || *breadth != DEFAULT_BREADTH);
     let head = Head {
         proxy,
         message,
         arrival,
         plan: &plan,
-        branch: branch
-            .unwrap_or_else(|| Transaction::of(proxy.keys.current(), message, &top).into()),
-        loop_mark: branch.map(|_| proxy.loop_mark(message, arrival)),
+        branch: match fork {
+            Some(fork) => fork.branch,
+            None => Transaction::of(proxy.keys.current(), message, &top).into(),
+        },
+        loop_mark: fork.map(|_| proxy.loop_mark(message, arrival)),
+        breadth,
         back_to: proxy.back_to(&top, arrival, routes),
         owner: routes.owner(),
         adds_max_forwards: max_forwards.is_none(),
@@ -142,6 +160,12 @@ fn relay_by<const MOST: usize>(
     fits &= top.note_source(arrival.source, top.field.value_range.start, &mut edits);
     if let (Some(number), Some(field)) = (max_forwards, message.header(HeaderName::MaxForwards)) {
         fits &= edits.replace(field.value_range, Text::Number(number));
+    }
+    if breadth.is_some() {
+        // The field is written anew, once.
+        for field in message.headers(HeaderName::MaxBreadth) {
+            fits &= edits.remove(field.line);
+        }
     }
     plan.removed_routes(message, |place| fits &= edits.remove(place));
     for change in changes {
@@ -213,6 +237,8 @@ struct Head<'a> {
     branch: Branch,
     /// See [`Proxy::is_loop`]; only a stateful proxy writes it.
     loop_mark: Option<u64>,
+    /// Max-Breadth, if it is written.
+    breadth: Option<u8>,
     /// The destination of the response.
     back_to: SocketAddr,
     /// The owner of the request: see [`Routes::owner`].
@@ -240,6 +266,10 @@ impl Head<'_> {
         if self.adds_max_forwards {
             out.extend_from_slice(b"Max-Forwards: ");
             Text::Number(MAX_FORWARDS.into()).write(out);
+            out.extend_from_slice(line_end);
+        }
+        if let Some(breadth) = self.breadth {
+            Text::Labelled(b"Max-Breadth: ", breadth.into()).write(out);
             out.extend_from_slice(line_end);
         }
     }

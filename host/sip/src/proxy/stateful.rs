@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use super::Proxy;
 use super::branch::{Branch, Transaction};
 use super::drop_reason::DropReason;
-use super::relay::HeaderChange;
+use super::relay::{Fork, HeaderChange};
 use super::relay_error::RelayError;
 use super::target::Target;
 use crate::arrival::{Arrival, Destination};
@@ -78,11 +78,14 @@ impl Proxy {
 
     /// Relays a request as [`Proxy::relay_changed`] does, with this branch, and with a mark that [`Proxy::is_loop`] finds.
     ///
+    /// `breadth` is the target's share of Max-Breadth (RFC 5393 §5.3.3), which replaces the received value. A request without the field that
+    /// goes to one target at a time stays without: it means 60, which is that target's share.
+    ///
     /// # Errors
     /// As [`Proxy::relay_changed`].
     #[expect(
         clippy::too_many_arguments,
-        reason = "those of relay_changed, and the branch"
+        reason = "those of relay_changed, the branch, and its breadth"
     )]
     pub fn relay_branch(
         &self,
@@ -92,9 +95,11 @@ impl Proxy {
         target: Target<'_>,
         changes: &[HeaderChange<'_>],
         branch: Branch,
+        breadth: u8,
         out: &mut Vec<u8>,
     ) -> Result<Destination, RelayError> {
-        self.relay_as(message, arrival, routes, target, changes, Some(branch), out)
+        let fork = Fork { branch, breadth };
+        self.relay_as(message, arrival, routes, target, changes, Some(fork), out)
     }
 
     /// Writes a 100 (Trying) without a To-tag and with the Timestamp of the request (RFC 3261 §8.2.6.1). `None` when nothing may be sent.

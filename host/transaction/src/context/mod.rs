@@ -5,7 +5,9 @@ mod expire;
 mod retire;
 mod turns;
 
-use portcullis_sip::{Arrival, Destination, HeaderName, Message, RequestName, StartLine};
+use portcullis_sip::{
+    Arrival, DEFAULT_BREADTH, Destination, HeaderName, Message, RequestName, StartLine,
+};
 
 use crate::absorber::Peer;
 use crate::best::Best;
@@ -167,7 +169,7 @@ impl<T: Clone> Context<T> {
             0
         };
         if self.breadth == 0 {
-            // RFC 5393 §5.3.3.1: the request must not be sent on.
+            // RFC 5393 §5.3.3: the request must not be sent on.
             self.branches.clear();
             self.answer::<&str>(now, 440, "", &[], tools);
             return Ok(());
@@ -442,15 +444,10 @@ fn is_invite(message: Message<'_>) -> bool {
     )
 }
 
-/// Max-Breadth of a request, or the default value (RFC 5393 §5.3.3.1).
+/// Max-Breadth of a request. The default value is the largest one, too (RFC 5393 §5.3.3).
 fn max_breadth(message: Message<'_>) -> u8 {
-    const DEFAULT: u8 = 60;
-    let Some(field) = message.header(HeaderName::MaxBreadth) else {
-        return DEFAULT;
-    };
-    let text = std::str::from_utf8(field.value).ok();
-    match text.map(str::parse::<u32>) {
-        Some(Ok(breadth)) => u8::try_from(breadth).unwrap_or(u8::MAX),
-        Some(Err(_)) | None => DEFAULT,
-    }
+    let field = message.header(HeaderName::MaxBreadth);
+    let text = field.and_then(|field| std::str::from_utf8(field.value).ok());
+    let breadth = text.and_then(|text| text.parse().ok());
+    breadth.map_or(DEFAULT_BREADTH, |breadth: u8| breadth.min(DEFAULT_BREADTH))
 }

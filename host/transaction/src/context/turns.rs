@@ -113,7 +113,6 @@ impl<T: Clone> Context<T> {
             tools.events.push_back(Event::Start {
                 id: self.id,
                 branch: branch.number,
-                breadth: share,
             });
         }
     }

@@ -448,6 +448,43 @@ fn a_fork_keeps_within_max_breadth() {
 }
 
 #[test]
+fn targets_share_max_breadth() {
+    let shares = |received: &str, targets: &[usize]| {
+        let plan = parallel(targets);
+        let (_, sent) = Call::with(Config::default(), "INVITE", received, plan);
+        let requests = sent.iter().filter(|sent| sent.what == What::Request);
+        let shares = requests.map(|sent| header(&sent.text, "Max-Breadth").map(str::to_owned));
+        shares.collect::<Vec<_>>()
+    };
+    let some = |share: &str| Some(share.to_owned());
+    assert_eq!(shares("", &[0]), [None], "60 is what its absence means");
+    assert_eq!(shares("", &[0, 1]), [some("30"), some("30")]);
+    assert_eq!(shares("Max-Breadth: 60\r\n", &[0]), [some("60")]);
+    assert_eq!(shares("Max-Breadth: 20\r\n", &[0]), [some("20")]);
+    assert_eq!(shares("Max-Breadth: 255\r\n", &[0]), [some("60")]);
+    assert_eq!(shares("Max-Breadth: 256\r\n", &[0]), [some("60")]);
+    assert_eq!(shares("Max-Breadth: many\r\n", &[0]), [some("60")]);
+    let three = [some("3"), some("3"), some("3")];
+    assert_eq!(shares("Max-Breadth: 10\r\n", &[0, 1, 2]), three);
+    let twice = "Max-Breadth: 4\r\nmax-breadth: 50\r\n";
+    assert_eq!(shares(twice, &[0, 1]), [some("2"), some("2")]);
+}
+
+#[test]
+fn max_breadth_of_an_ended_target_goes_to_the_next_one() {
+    let received = "Max-Breadth: 2\r\n";
+    let plan = parallel(&[0, 1, 2, 3]);
+    let (mut call, sent) = Call::with(Config::default(), "INVITE", received, plan);
+    assert_eq!(times(&sent, What::Request).len(), 2);
+    for (ended, next) in [(0, 2), (1, 3)] {
+        let sent = call.answer(ended, 486, "");
+        let request = one(&sent, What::Request);
+        assert_eq!(request.to, callee(next));
+        assert_eq!(header(&request.text, "Max-Breadth"), Some("1"));
+    }
+}
+
+#[test]
 fn a_target_that_is_resolved_late_gets_the_whole_request() {
     let mut host = Host::new(Config::default());
     let invite = request("INVITE", 1, "X-Whole: yes\r\n");

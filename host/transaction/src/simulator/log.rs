@@ -106,6 +106,9 @@ impl Log {
             What::Request => {
                 assert_eq!(branch.sent_at, None, "one request for each branch");
                 assert!(text.contains("X-Whole"), "a target gets the whole request");
+                let breadth = header(text, "Max-Breadth").map(str::parse::<u8>);
+                assert!(!matches!(breadth, Some(Err(_) | Ok(0))), "{text}");
+                assert!(text.matches("Max-Breadth").count() < 2, "{text}");
                 branch.sent_at = Some(at);
                 text.clone_into(&mut branch.request);
             }

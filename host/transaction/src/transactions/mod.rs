@@ -66,6 +66,8 @@ pub struct Job<'t, T> {
     pub target: &'t T,
     /// The branch to write into the Via.
     pub branch: OwnBranch,
+    /// The share of Max-Breadth (RFC 5393 §5.3.3).
+    pub breadth: u8,
 }
 
 /// Numbers of records and bytes.
@@ -179,6 +181,7 @@ impl<T: Clone> Transactions<T> {
                 transaction: context.peer.name.transaction,
                 number: branch,
             },
+            breadth: target.breadth,
         })
     }
 
