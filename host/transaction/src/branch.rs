@@ -62,6 +62,8 @@ struct Sent {
     request: Vec<u8>,
     /// The ACK to a failure.
     ack: Vec<u8>,
+    /// When an INVITE failed.
+    failed: Option<Time>,
     /// Limit of the time until the first response.
     no_answer: Option<Time>,
     /// Timer C.
@@ -186,6 +188,7 @@ impl<T> Branch<T> {
             to,
             request: tools.buffers.copy(request),
             ack: Vec::new(),
+            failed: None,
             no_answer: self.target.no_answer.map(|limit| now + limit),
             ring: is_invite.then(|| now + self.target.ring),
             cancel: Cancel::No,
@@ -238,19 +241,17 @@ impl<T> Branch<T> {
         if !sent.has_method(method) || !has_next_via(message) {
             return Reaction::Nothing;
         }
-        let is_call = sent.client.is_invite() && (200..300).contains(&code);
         match sent.client.receive(now, code, &tools.config.timers) {
-            // Nobody waits for it any more, but the call exists.
-            OnResponse::Absorb if is_call && sent.client.is_terminated() => {
-                return Reaction::Success(code);
-            }
             OnResponse::Absorb => return Reaction::Nothing,
             OnResponse::AckAgain => {
                 let (id, number) = (Some(id), Some(number));
                 tools.outbox.push(What::Ack, id, number, sent.to, &sent.ack);
                 return Reaction::Nothing;
             }
-            OnResponse::PassAndAck => sent.acknowledge(message, id, number, tools),
+            OnResponse::PassAndAck => {
+                sent.failed = Some(now);
+                sent.acknowledge(message, id, number, tools);
+            }
             OnResponse::Pass => {}
         }
         sent.no_answer = None;
@@ -331,6 +332,15 @@ impl<T> Branch<T> {
     pub(crate) fn copies_until(&self) -> Option<Time> {
         match &self.stage {
             Stage::Sent(sent) => sent.client.copies_until(),
+            Stage::Waiting | Stage::Preparing { .. } | Stage::Unsent => None,
+        }
+    }
+
+    /// Until when a 2xx response is relayed after its failure: timer D is zero over a reliable transport, but a downstream proxy passes a 2xx
+    /// response of another callee on whatever the transport.
+    pub(crate) fn call_until(&self, timers: &Timers) -> Option<Time> {
+        match &self.stage {
+            Stage::Sent(sent) => sent.failed.map(|at| at + timers.timeout()),
             Stage::Waiting | Stage::Preparing { .. } | Stage::Unsent => None,
         }
     }

@@ -101,11 +101,6 @@ impl Client {
         }
     }
 
-    /// Whether the transaction has ended: by a timer, an error or the last copy.
-    pub(crate) fn is_terminated(&self) -> bool {
-        self.progress() == Progress::Final && self.deadline().is_none()
-    }
-
     /// Until when copies of the final response are handled.
     pub(crate) fn copies_until(&self) -> Option<Time> {
         match self.progress() {

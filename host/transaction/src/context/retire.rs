@@ -7,6 +7,7 @@ use crate::event::{End, Event};
 use crate::server::Rest;
 use crate::slab::Id;
 use crate::time::Time;
+use crate::timers::Timers;
 use crate::tools::Tools;
 
 impl<T: Clone> Context<T> {
@@ -30,7 +31,7 @@ impl<T: Clone> Context<T> {
             id: self.id,
             end: self.end(now),
         });
-        let absorber = self.copies_until().map(|until| {
+        let absorber = self.copies_until(now, &tools.config.timers).map(|until| {
             let short = now + tools.config.timers.t4;
             let (duration, expires) = if until <= short {
                 (Duration::Short, short)
@@ -71,14 +72,17 @@ impl<T: Clone> Context<T> {
         }
     }
 
-    /// Until when copies of the request or of final responses may come.
-    fn copies_until(&self) -> Option<Time> {
+    /// Until when copies of the request or of final responses may come, or the call of a target that has failed.
+    fn copies_until(&self, now: Time, timers: &Timers) -> Option<Time> {
+        let calls = self.branches.iter().map(|branch| branch.call_until(timers));
+        let calls = calls.filter(|until| until.is_some_and(|until| until > now));
         let request = match self.server.rest() {
             Rest::Copies { until } => Some(until),
             Rest::Active | Rest::None => None,
         };
         let responses = self.branches.iter().map(Branch::copies_until);
-        responses.chain([request]).flatten().max()
+        let all = responses.chain(calls).chain([request]);
+        all.flatten().max()
     }
 
     fn kept(&mut self) -> Option<Kept> {

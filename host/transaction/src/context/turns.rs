@@ -86,6 +86,10 @@ impl<T: Clone> Context<T> {
     }
 
     /// Starts targets of this turn, as many as may be tried at once. Their shares of Max-Breadth add up to at most what the request allows.
+    ///
+    /// A target has its place and its share until it has a result. One that was cancelled keeps them until its 487, at most for 64·T1
+    /// (RFC 3261 §9.1). One whose time is over counts like one that has answered 408 (§16.8), although its INVITE may still be answered:
+    /// with one target at a time, each has the whole share, and the next one could not start for 64·T1 otherwise.
     fn start_turn(&mut self, now: Time, tools: &mut Tools<T>) {
         let pending = self.branches.iter().filter(|branch| branch.is_pending());
         let (count, in_use) = pending.fold((0_u8, 0_u8), |(count, in_use), branch| {

@@ -73,7 +73,13 @@ impl ClientInvite {
                 }
             },
             Self::Completed { .. } if code >= 300 => OnResponse::AckAgain,
-            Self::Accepted { .. } if (200..300).contains(&code) => OnResponse::Pass,
+            // After a failure, or after the time for it, too: a downstream proxy passes the 2xx of each of its targets on, whatever it has answered
+            // before (§16.7(5)), and the call exists.
+            Self::Completed { .. } | Self::Accepted { .. } | Self::Terminated
+                if (200..300).contains(&code) =>
+            {
+                OnResponse::Pass
+            }
             Self::Completed { .. } | Self::Accepted { .. } | Self::Terminated => OnResponse::Absorb,
         }
     }
@@ -195,7 +201,11 @@ mod tests {
                 OnResponse::AckAgain
             );
             assert_eq!(receive(&mut machine, 2_500, 180, Udp), OnResponse::Absorb);
-            assert_eq!(receive(&mut machine, 2_500, 200, Udp), OnResponse::Absorb);
+            assert_eq!(receive(&mut machine, 2_500, 200, Udp), OnResponse::Pass);
+            assert_eq!(
+                receive(&mut machine, 2_500, *last, Udp),
+                OnResponse::AckAgain
+            );
             assert_eq!(fired(machine), [(34_000, ClientTimer::Ended)]);
         }
     }
@@ -206,6 +216,7 @@ mod tests {
         assert_eq!(receive(&mut machine, 10, 486, Tcp), OnResponse::PassAndAck);
         assert_eq!(machine, ClientInvite::Terminated);
         assert_eq!(receive(&mut machine, 20, 486, Tcp), OnResponse::Absorb);
+        assert_eq!(receive(&mut machine, 20, 200, Tcp), OnResponse::Pass);
     }
 
     #[test]

@@ -13,6 +13,7 @@ use crate::testing::{
     FIRST_TCP, Host, Told, callee, code, from_callee, from_caller, header, parallel, request,
     response, serial,
 };
+use crate::transactions::Receipt;
 
 #[test]
 fn the_first_200_of_a_fork_cancels_those_that_ring() {
@@ -261,6 +262,67 @@ fn a_target_that_answers_after_its_time_has_the_call() {
     let sent = call.answer(0, 200, "");
     assert_eq!(responses(&sent), [(4_500, 200)]);
     assert_eq!(one(&sent, What::Cancel).to, callee(1));
+}
+
+#[test]
+fn a_2xx_after_the_failure_of_a_target_has_the_call_over_each_transport() {
+    for first in [0, FIRST_TCP] {
+        // A downstream proxy with two callees: one fails, the other one answers.
+        let (mut call, _) = Call::start("INVITE", serial(&[first, 1]));
+        let sent = call.answer(0, 503, "");
+        assert_eq!(one(&sent, What::Request).to, callee(1));
+        call.answer(1, 180, "");
+        let sent = call.answer(0, 200, "");
+        assert_eq!(responses(&sent), [(0, 200)], "target {first}");
+        assert_eq!(one(&sent, What::Cancel).to, callee(1));
+    }
+}
+
+#[test]
+fn a_2xx_after_the_failure_of_a_call_is_relayed_for_32_seconds_over_each_transport() {
+    for target in [0, FIRST_TCP] {
+        let (mut call, _) = Call::start("INVITE", serial(&[target]));
+        call.answer(0, 486, "");
+        call.caller("ACK");
+        call.sent_until(31_000);
+        let late = response(200, &call.out[0], "another", "");
+        let receipt = call.host.receive(late.as_bytes(), &from_callee(target));
+        assert_eq!(receipt, Receipt::Stateless);
+        call.is_gone_after(32_000);
+    }
+}
+
+#[test]
+fn a_target_whose_time_is_over_leaves_its_share_of_max_breadth_to_the_next_one() {
+    let plan = serial(&[0, 1]);
+    let (mut call, _) = Call::with(Config::default(), "INVITE", "Max-Breadth: 1\r\n", plan);
+    let sent = call.sent_until(4_000);
+    let second = one(&sent, What::Request);
+    assert_eq!(header(&second.text, "Max-Breadth"), Some("1"));
+}
+
+#[test]
+fn a_target_that_is_cancelled_keeps_its_place_until_it_confirms_or_is_given_up() {
+    for confirms in [true, false] {
+        let mut plan = parallel(&[0, 1]);
+        plan.targets[0].ring = Duration::from_secs(10);
+        let config = Config {
+            parallel: 1,
+            ..Config::default()
+        };
+        let (mut call, _) = Call::with(config, "INVITE", "", plan);
+        call.answer(0, 180, "");
+        let sent = call.sent_until(10_000);
+        let cancel = one(&sent, What::Cancel).text.clone();
+        assert_eq!(times(&sent, What::Request), []);
+        let (sent, start) = if confirms {
+            (call.answer_cancel(0, &cancel), 10_000)
+        } else {
+            (call.sent_until(42_000), 42_000)
+        };
+        let second = one(&sent, What::Request);
+        assert_eq!((second.at, second.to), (start, callee(1)));
+    }
 }
 
 #[test]

@@ -71,7 +71,7 @@ impl Callee {
         };
         self.said += 1;
         if self.is_final {
-            return Reaction::default();
+            return self.another_answers(code);
         }
         let mut reaction = self.respond(now, code);
         reaction.say_after = self.next_delay();
@@ -151,6 +151,18 @@ impl Callee {
         reaction.is_success = server.is_invite() && (200..300).contains(&code);
         self.awaits_ack = reaction.is_success;
         reaction.send.push(self.reply.clone());
+        reaction
+    }
+
+    /// A callee that is a proxy passes the 2xx response of another user agent on after a failure.
+    fn another_answers(&self, code: u16) -> Reaction {
+        let mut reaction = Reaction::default();
+        let is_invite = self.request.starts_with("INVITE");
+        let has_failed = is_invite && !self.awaits_ack && !self.reply.starts_with("SIP/2.0 2");
+        if has_failed && (200..300).contains(&code) {
+            let tag = format!("callee{}-2", self.number);
+            reaction.send.push(response(code, &self.request, &tag, ""));
+        }
         reaction
     }
 

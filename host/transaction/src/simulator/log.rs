@@ -162,7 +162,7 @@ impl Log {
         }
         match branch.final_code {
             Some(300..) if code >= 300 => Duty::Acknowledge,
-            Some(200..300) if (200..300).contains(&code) => Duty::PassOn,
+            Some(200..) if (200..300).contains(&code) => Duty::PassOn,
             Some(_) | None => Duty::None,
         }
     }

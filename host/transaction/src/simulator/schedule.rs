@@ -164,8 +164,12 @@ fn callee() -> impl Strategy<Value = Callee> {
     let after = || prop_oneof![3 => 0..200_u32, 1 => 0..10_000_u32, 1 => 0..100_000_u32];
     let provisional = prop_oneof![Just(100_u16), Just(180), Just(183)];
     let end = option::weighted(0.8, (after(), final_code()));
-    let says = (vec((after(), provisional), 0..4), end).prop_map(|(mut says, end)| {
+    let another = option::weighted(0.1, (after(), Just(200)));
+    let says = (vec((after(), provisional), 0..4), end, another);
+    let says = says.prop_map(|(mut says, end, another)| {
         says.extend(end);
+        // Of another user agent behind a proxy.
+        says.extend(another);
         says
     });
     (says, prop::bool::weighted(0.85))
