@@ -11,7 +11,10 @@ use crate::workspace::{Workspace, root};
 /// `host/udp` use sockets, which Miri does not have. `portcullis-policy` is not among the packages: it runs machine code.
 const TESTED: [(&str, &[&str]); 2] = [
     ("portcullis-sdk", &[]),
-    ("portcullis-udp", &["system::linux", "system::name"]),
+    (
+        "portcullis-udp",
+        &["system::linux", "system::name", "system::reports"],
+    ),
 ];
 
 /// The tests use the clock, which Miri otherwise isolates them from.

@@ -5,21 +5,28 @@
 //! - [`bind`] creates a socket for SIP; [`spread`] distributes one busy flow over all workers;
 //! - a [`Receiver`] reads batches of datagrams into buffers that are allocated once;
 //! - a [`Sender`] queues datagrams and sends them in batches; one that the kernel refuses does not stop the others;
+//! - [`Errors`] reads what the network reports about datagrams sent earlier, after [`report_errors`];
 //! - a [`Polled`] is a socket on a tokio runtime that wakes its task up for datagrams that come, not for those that leave.
 //!
-//! On systems other than Linux each datagram costs a system call of its own, and [`spread`] is not supported.
+//! On systems other than Linux each datagram costs a system call of its own, and [`spread`] and [`report_errors`] are not
+//! supported.
 
 #![warn(clippy::wildcard_enum_match_arm)]
 
 mod bind_options;
+mod errors;
+mod pending;
 mod polled;
 mod receiver;
+mod report;
 mod sender;
 mod socket;
 mod system;
 
 pub use bind_options::Bind;
+pub use errors::Errors;
 pub use polled::Polled;
 pub use receiver::{DATAGRAM_BYTES, Receiver};
+pub use report::{Problem, Report};
 pub use sender::{Refusal, Refused, Sender};
-pub use socket::{Buffers, bind, buffers, overflows, spread};
+pub use socket::{Buffers, bind, buffers, overflows, report_errors, spread};

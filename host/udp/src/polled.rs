@@ -8,7 +8,11 @@ use std::rc::{Rc, Weak};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use crate::{Receiver, Sender};
+use crate::pending::is_pending;
+use crate::{Errors, Receiver, Sender};
+
+/// Datagrams, and reports of errors.
+const RECEIVES: Interest = Interest::READABLE.add(Interest::ERROR);
 
 /// A non-blocking socket on a tokio runtime.
 ///
@@ -37,7 +41,7 @@ impl Polled {
         Ok(Self {
             twin: Rc::new(socket.try_clone()?),
             // SAFETY: an `OwnedFd` is open and stays the same descriptor until it is dropped.
-            socket: unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE)? },
+            socket: unsafe { AsyncFd::register_with_interest(socket, RECEIVES)? },
             writability: RefCell::new(Weak::new()),
         })
     }
@@ -51,14 +55,48 @@ impl Polled {
         Ok(())
     }
 
+    /// Waits until there may be something for [`Polled::recv`] or for [`Polled::recv_errors`]. The caller has to call both.
+    ///
+    /// # Errors
+    /// When the runtime ends.
+    pub async fn ready(&self) -> io::Result<()> {
+        self.socket.ready(RECEIVES).await?.retain_ready();
+        Ok(())
+    }
+
+    /// Reads the reports of errors that wait, up to a whole batch (see [`report_errors`](crate::report_errors)). Makes no system call while the
+    /// kernel has announced none.
+    ///
+    /// # Errors
+    /// `WouldBlock` when there is none, and those of [`Errors::recv`].
+    pub fn recv_errors(&self, errors: &mut Errors) -> io::Result<usize> {
+        let mut received = 0;
+        let tried = self.socket.try_io(Interest::ERROR, |socket| {
+            received = errors.recv(socket)?;
+            // As in `recv`.
+            if received < errors.batch() {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            Ok(())
+        });
+        match tried {
+            Err(error) if received == 0 => Err(error),
+            _ => Ok(received),
+        }
+    }
+
     /// Receives what is there, up to a whole batch. Fewer than a batch means that no more datagrams were waiting.
     ///
     /// # Errors
-    /// `WouldBlock` when nothing is there, and those of [`Receiver::recv`].
+    /// `WouldBlock` when nothing is there, and those of [`Receiver::recv`] but errors about a datagram sent earlier.
     pub fn recv(&self, receiver: &mut Receiver) -> io::Result<usize> {
         let mut received = 0;
         let tried = self.socket.try_io(Interest::READABLE, |socket| {
-            received = receiver.recv(socket)?;
+            received = match receiver.recv(socket) {
+                // The kernel reports it once.
+                Err(error) if is_pending(&error) => receiver.recv(socket)?,
+                received => received?,
+            };
             // The socket is empty now, and the kernel reports the next datagram. Clearing the readiness here avoids a system call that
             // would find nothing.
             if received < receiver.batch() {
@@ -80,7 +118,8 @@ impl Polled {
         self.send_by(|socket| sender.flush(socket))
     }
 
-    /// Waits until the send buffer has room.
+    /// Waits until the send buffer has room. A report of an error ends the wait, too, so that the caller reads it
+    /// ([`Polled::recv_errors`]) before it waits again.
     ///
     /// # Errors
     /// That of `epoll_ctl`, or when the runtime ends.
@@ -300,6 +339,57 @@ mod tests {
         calls.join().unwrap();
         // At most one per received datagram, and none for sent ones.
         assert!(pauses <= ALL + 1, "{pauses} pauses");
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_report_of_an_error_wakes_the_task_up_and_fails_no_other_call() {
+        on_one_thread(async {
+            let any = "127.0.0.1:0".parse().unwrap();
+            let server = bind(any, Bind::default()).unwrap();
+            crate::report_errors(&server).unwrap();
+            let here = server.local_addr().unwrap();
+            let gone = UdpSocket::bind(any).unwrap().local_addr().unwrap();
+            let caller = UdpSocket::bind(any).unwrap();
+            let polled = Polled::new(server).unwrap();
+            let (mut receiver, mut sender, mut errors) =
+                (Receiver::new(2), Sender::new(2), Errors::new());
+            for round in 0..3 {
+                let nothing = polled.recv_errors(&mut errors).unwrap_err();
+                assert_eq!(nothing.kind(), io::ErrorKind::WouldBlock);
+                sender.push(b"INVITE", gone);
+                assert_eq!(polled.flush(&mut sender).unwrap(), 1);
+                // The answers to these come together or one by one.
+                if round == 1 {
+                    caller.send_to(b"hello", here).unwrap();
+                }
+                let (mut reported, mut received) = (0, 0);
+                while reported == 0 || (round == 1 && received == 0) {
+                    polled.ready().await.unwrap();
+                    match polled.recv(&mut receiver) {
+                        Ok(count) => received += count,
+                        Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
+                    }
+                    reported += polled.recv_errors(&mut errors).unwrap_or(0);
+                }
+                assert_eq!((reported, errors.report(0).to), (1, gone));
+                // An error that nobody has read yet fails neither a send nor a receive.
+                sender.push(b"INVITE", gone);
+                assert_eq!(polled.flush(&mut sender).unwrap(), 1);
+                sender.push(b"hello", caller.local_addr().unwrap());
+                caller.send_to(b"hello", here).unwrap();
+                received = 0;
+                while received == 0 {
+                    polled.readable().await.unwrap();
+                    received = polled.recv(&mut receiver).unwrap();
+                }
+                assert_eq!(polled.flush(&mut sender).unwrap(), 1);
+                assert_eq!(sender.failures().count, 0);
+                while polled.recv_errors(&mut errors).is_err() {
+                    polled.ready().await.unwrap();
+                }
+            }
+        });
     }
 
     #[test]

@@ -5,10 +5,15 @@ use std::mem;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 
+use crate::pending::is_pending;
 use crate::system::{NOWHERE, Name, Outgoing, Packet, socket_addr};
 
 /// Capacity of a new buffer, in bytes: most SIP messages are smaller.
 const USUAL_BYTES: usize = 2_048;
+
+/// How often a datagram is tried again that may have met an error about another one. A second such error has to arrive between two system
+/// calls, a third one again.
+const MOST_TRIES: usize = 2;
 
 /// A queue of outgoing datagrams whose buffers are reused.
 #[derive(Debug)]
@@ -143,14 +148,14 @@ impl Sender {
         mut send: impl FnMut(&mut Outgoing, &mut [Packet]) -> io::Result<usize>,
     ) -> io::Result<usize> {
         let mut taken = 0;
-        let mut again = false;
+        let mut tries = 0;
         while self.sent < self.queued {
             let end = self.queued.min(self.sent + self.batch);
             let error = match send(&mut self.system, &mut self.queue[self.sent..end]) {
                 Ok(count) => {
                     self.sent += count;
                     taken += count;
-                    again = false;
+                    tries = 0;
                     continue;
                 }
                 Err(error) => error,
@@ -161,13 +166,13 @@ impl Sender {
                     self.compact();
                     return Err(error);
                 }
-                // An ICMP error about an earlier datagram, reported once: this datagram was not tried yet.
-                io::ErrorKind::ConnectionRefused if !again => again = true,
+                // Perhaps an ICMP error about an earlier datagram, reported once: this datagram was not tried yet.
+                _ if is_pending(&error) && tries < MOST_TRIES => tries += 1,
                 _ => {
                     self.note_refusal(error);
                     self.sent += 1;
                     self.failed += 1;
-                    again = false;
+                    tries = 0;
                 }
             }
         }
@@ -318,7 +323,10 @@ mod tests {
             refuse(libc::ECONNREFUSED),
             Ok(1),
             refuse(libc::ECONNREFUSED),
+            refuse(libc::EHOSTUNREACH),
             refuse(libc::ECONNREFUSED),
+            refuse(libc::ENETUNREACH),
+            refuse(libc::ENETUNREACH),
             refuse(libc::ENETUNREACH),
             Ok(2),
             Ok(1),

@@ -69,6 +69,22 @@ pub fn spread(socket: &impl AsFd, count: u32) -> io::Result<()> {
     option::spread(socket.as_fd(), count)
 }
 
+/// Makes the kernel collect what the network reports about datagrams sent by this socket (ICMP), for [`Errors`](crate::Errors). Without it, a
+/// socket that is not connected learns nothing of a target that is gone.
+///
+/// From then on, each report also makes a later system call on the socket fail once, whatever its destination: [`Sender::flush`] and
+/// [`Polled::recv`] repeat such a call.
+///
+/// [`Sender::flush`]: crate::Sender::flush
+/// [`Polled::recv`]: crate::Polled::recv
+///
+/// # Errors
+/// `Unsupported` on systems other than Linux, else those of `setsockopt`.
+pub fn report_errors(socket: &impl AsFd) -> io::Result<()> {
+    let address = SockRef::from(socket).local_addr()?;
+    option::report_errors(socket.as_fd(), address.is_ipv4())
+}
+
 /// Number of datagrams that the system has dropped because the receive buffer was full, since the socket was created. Wraps
 /// around.
 ///

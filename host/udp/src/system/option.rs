@@ -78,6 +78,16 @@ pub(crate) fn spread(socket: BorrowedFd<'_>, count: u32) -> io::Result<()> {
     unsafe { set_bytes(socket, libc::SOL_SOCKET, name, &program) }
 }
 
+/// See [`crate::report_errors`].
+pub(crate) fn report_errors(socket: BorrowedFd<'_>, is_ipv4: bool) -> io::Result<()> {
+    let (level, name) = if is_ipv4 {
+        (libc::IPPROTO_IP, libc::IP_RECVERR)
+    } else {
+        (libc::IPPROTO_IPV6, libc::IPV6_RECVERR)
+    };
+    set(socket, level, name, 1)
+}
+
 /// See [`crate::overflows`].
 pub(crate) fn overflows(socket: BorrowedFd<'_>) -> io::Result<u32> {
     let numbers: [u32; MEMORY_NUMBERS] = read(socket, libc::SOL_SOCKET, SO_MEMINFO)?;

@@ -22,6 +22,30 @@ pub(crate) struct Incoming;
 #[derive(Debug)]
 pub(crate) struct Outgoing;
 
+/// Errors of the network are not reported on these systems.
+#[cfg(not(target_os = "linux"))]
+#[derive(Debug)]
+pub(crate) struct Reports;
+
+#[cfg(not(target_os = "linux"))]
+impl Reports {
+    pub(crate) fn new(_batch: usize, _room: usize) -> Self {
+        Self
+    }
+
+    pub(crate) fn recv(&mut self, _socket: BorrowedFd<'_>) -> io::Result<usize> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    pub(crate) fn report(&self, _nth: usize) -> crate::Report<'_> {
+        crate::Report {
+            to: NOWHERE,
+            quoted: &[],
+            problem: crate::Problem::Other,
+        }
+    }
+}
+
 /// A socket address.
 pub(crate) type Name = SocketAddr;
 
@@ -120,6 +144,10 @@ pub(crate) mod option {
     }
 
     pub(crate) fn spread(_socket: BorrowedFd<'_>, _count: u32) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    pub(crate) fn report_errors(_socket: BorrowedFd<'_>, _is_ipv4: bool) -> io::Result<()> {
         Err(io::ErrorKind::Unsupported.into())
     }
 
