@@ -9,6 +9,7 @@
 mod config;
 mod control;
 mod database;
+mod forwarding;
 #[cfg(any(test, feature = "invariants"))]
 pub mod invariants;
 mod listen;
@@ -29,6 +30,7 @@ mod value;
 pub use config::{Config, DEFAULT_FILE, DEFAULTS, Spread};
 pub use control::{ControlConfig, Endpoint, FileAccess};
 pub use database::DatabaseConfig;
+pub use forwarding::ForwardingLimits;
 pub use listen::{Listen, SIP_PORT};
 pub use log::{LogConfig, LogFormat};
 pub use next_hop::{Domain, Host, Hosts, NextHop, Ports};

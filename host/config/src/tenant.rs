@@ -7,6 +7,7 @@ use portcullis_policy::Share;
 use portcullis_signature::Signers;
 
 use super::control::ControlConfig;
+use super::forwarding::{self, ForwardingLimits};
 use super::listen::{Listen, is_host};
 use super::next_hop::Domain;
 use super::policy::{self, BreakerConfig, DefaultVerdict, PolicyConfig, SeatConfig};
@@ -48,6 +49,8 @@ pub struct TenantConfig {
     pub next_hops: Vec<String>,
     /// Destinations to which Route and request URI may lead.
     pub domains: Vec<Domain>,
+    /// How far the policy may go with targets.
+    pub forwarding: ForwardingLimits,
     /// Largest share of each worker's CPU time that the policy may take.
     pub cpu_share: Share,
     /// Most requests; `None`: no limit.
@@ -225,6 +228,7 @@ fn read(
         next_hop: next_hop.flatten(),
         next_hops: section.list("next-hops", Vec::new(), known_hop),
         domains: section.list("domains", Vec::new(), |v| Domain::parse(v.text()?)),
+        forwarding: forwarding::read(&mut section),
         cpu_share: section.value("cpu-share", Share::ALL, share),
         rate: (per_second > 0).then_some(Rate {
             per_second,
@@ -378,7 +382,7 @@ mod tests {
             "{HOST}[policy]\nfailure-code = 500\ndefault = \"relay\"\n\
              [tenants.acme]\nlocal = [\"udp:127.0.0.2:5070\"]\nuri-domains = [\"Acme.Example.\", \"*.acme.example\", \"[2001:DB8::1]\"]\n\
              source-groups = [200]\nfile = \"acme.wasm\"\nmode = \"monitor\"\nnext-hops = [\"pstn\"]\nnext-hop = \"pstn\"\n\
-             domains = [\"acme.example\"]\ncpu-share = \"12.5%\"\nrequests-per-second = 100\ndeadline = \"2ms\"\n\
+             domains = [\"acme.example\"]\ntargets = 3\ncpu-share = \"12.5%\"\nrequests-per-second = 100\ndeadline = \"2ms\"\n\
              [tenants.acme.settings]\nnumbers = [1, 2.5]\nname.first = \"x\"\nsince = 2026-01-01\n\
              [tenants.acme.on-failure]\ntimeout = \"reject 480 Busy Here\"\ntrap = \"last-good\"\n"
         );
@@ -395,6 +399,11 @@ mod tests {
         assert_eq!(acme.next_hop.as_deref(), Some("pstn"));
         assert_eq!(acme.default, DefaultVerdict::Relay);
         assert_eq!(acme.cpu_share.to_string(), "12.50%");
+        let forwarding = ForwardingLimits {
+            targets: 3,
+            ..ForwardingLimits::TENANT
+        };
+        assert_eq!(acme.forwarding, forwarding);
         let rate = Rate {
             per_second: 100,
             burst: 100,
@@ -498,6 +507,22 @@ mod tests {
             (
                 "[tenants.a]\nsource-groups = [1]\nreuse = true\n",
                 "tenants.a.reuse = true: not allowed here; remove it (it needs `reuse = true` in [policy])",
+            ),
+            (
+                "[tenants.a]\nsource-groups = [1]\ntargets = 17\n",
+                "tenants.a.targets = 17: too large; write a whole number from 1 to 16",
+            ),
+            (
+                "[tenants.a]\nsource-groups = [1]\nparallel = 9\n",
+                "tenants.a.parallel = 9: too large; write a whole number from 1 to 8",
+            ),
+            (
+                "[tenants.a]\nsource-groups = [1]\ntries = 9\n",
+                "tenants.a.tries = 9: too large; write a whole number from 0 to 8",
+            ),
+            (
+                "[tenants.a]\nsource-groups = [1]\nsetup-limit = \"601s\"\n",
+                "tenants.a.setup-limit = \"601s\": too long; write a time from \"1s\" to \"600s\"",
             ),
             (
                 "[policy.before]\ndeadline = \"10s\"\n",

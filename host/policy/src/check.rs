@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use wit_component::ComponentEncoder;
 
-use crate::contract::{CONFIGURED_WORLD, CONTRACT, PACKAGE, VALIDATE, WORLD};
+use crate::contract::{CONTRACT, PACKAGE, WORLDS};
 use crate::engine::{MOST_INSTANCES, MOST_MEMORIES, MOST_TABLES};
 use crate::inspect::{Inspection, Kind, Toolchain, inspect};
 use crate::limits::Limits;
@@ -130,7 +130,7 @@ fn encode(module: &[u8], inspection: &Inspection) -> Result<Vec<u8>, LoadProblem
         .exports
         .iter()
         .any(|export| export.name == "decide");
-    if (world == WORLD || world == CONFIGURED_WORLD) && !decides {
+    if WORLDS.contains(&&**world) && !decides {
         return Err(LoadProblem::MissingExport);
     }
     let encoded = ComponentEncoder::default()
@@ -144,7 +144,7 @@ fn encode(module: &[u8], inspection: &Inspection) -> Result<Vec<u8>, LoadProblem
 
 fn check_world(component: &[u8], inspection: &Inspection) -> Result<(), LoadProblem> {
     CONTRACT
-        .check(component, inspection.has_function(VALIDATE))
+        .check(component, inspection.exported())
         .map_err(|cause| LoadProblem::OtherWorld {
             world: inspection.world.clone(),
             cause,

@@ -1,10 +1,13 @@
 //! Policies that are components: the runtime converts their values.
 
-use wasmtime::component::{Component, ComponentExportIndex, ComponentType, InstancePre, Lift};
+use wasmtime::component::{
+    Component, ComponentExportIndex, ComponentType, InstancePre, Lift, TypedFunc,
+};
 use wasmtime::{Engine, Store};
 
-use crate::contract::VALIDATE;
+use crate::contract::{ON_FAILURE, VALIDATE};
 use crate::interfaces;
+use crate::next_step::NextStep;
 use crate::state::Data;
 use crate::verdict::{Rejection, Verdict};
 
@@ -12,12 +15,14 @@ use crate::verdict::{Rejection, Verdict};
 pub(crate) struct Prepared {
     pre: InstancePre<Data>,
     decide: ComponentExportIndex,
+    on_failure: Option<ComponentExportIndex>,
     validate: Option<ComponentExportIndex>,
 }
 
 /// A live instance of a component.
 pub(crate) struct Live {
-    decide: wasmtime::component::TypedFunc<(), (WireVerdict,)>,
+    decide: TypedFunc<(), (WireVerdict,)>,
+    on_failure: Option<TypedFunc<(), (WireNextStep,)>>,
 }
 
 #[derive(ComponentType, Lift)]
@@ -31,6 +36,17 @@ pub(crate) enum WireVerdict {
     Drop,
     #[component(name = "pass")]
     Pass,
+}
+
+#[derive(ComponentType, Lift)]
+#[component(variant)]
+pub(crate) enum WireNextStep {
+    #[component(name = "best")]
+    Best,
+    #[component(name = "answer")]
+    Answer(WireRejection),
+    #[component(name = "again")]
+    Again,
 }
 
 #[derive(ComponentType, Lift)]
@@ -55,10 +71,12 @@ impl Prepared {
         let decide = component
             .get_export_index(None, "decide")
             .ok_or_else(|| wasmtime::Error::msg("the component has no export `decide`"))?;
+        let on_failure = component.get_export_index(None, ON_FAILURE);
         let validate = component.get_export_index(None, VALIDATE);
         Ok(Self {
             pre,
             decide,
+            on_failure,
             validate,
         })
     }
@@ -87,7 +105,12 @@ impl Prepared {
     pub(crate) fn instantiate(&self, store: &mut Store<Data>) -> wasmtime::Result<Live> {
         let instance = self.pre.instantiate(&mut *store)?;
         let decide = instance.get_typed_func(&mut *store, self.decide)?;
-        Ok(Live { decide })
+        let on_failure = self.on_failure.as_ref();
+        let on_failure = on_failure.map(|export| instance.get_typed_func(&mut *store, export));
+        Ok(Live {
+            decide,
+            on_failure: on_failure.transpose()?,
+        })
     }
 }
 
@@ -97,23 +120,45 @@ impl Live {
         let (verdict,) = self.decide.call(store, ())?;
         Ok(verdict.into())
     }
+
+    /// Calls `on-failure`. The step is not validated yet. A policy that does not export it wants the best response.
+    pub(crate) fn on_failure(&self, store: &mut Store<Data>) -> wasmtime::Result<NextStep> {
+        let Some(on_failure) = &self.on_failure else {
+            return Ok(NextStep::Best);
+        };
+        let (step,) = on_failure.call(store, ())?;
+        Ok(step.into())
+    }
 }
 
 impl From<WireVerdict> for Verdict {
     fn from(verdict: WireVerdict) -> Self {
         match verdict {
             WireVerdict::Relay(next_hop) => Self::Relay(next_hop),
-            WireVerdict::Reject(rejection) => Self::Reject(Rejection {
-                code: rejection.code,
-                reason: rejection.reason,
-                headers: rejection
-                    .headers
-                    .into_iter()
-                    .map(|header| (header.name, header.value))
-                    .collect(),
-            }),
+            WireVerdict::Reject(rejection) => Self::Reject(rejection.into()),
             WireVerdict::Drop => Self::Drop,
             WireVerdict::Pass => Self::Pass,
+        }
+    }
+}
+
+impl From<WireNextStep> for NextStep {
+    fn from(step: WireNextStep) -> Self {
+        match step {
+            WireNextStep::Best => Self::Best,
+            WireNextStep::Answer(rejection) => Self::Answer(rejection.into()),
+            WireNextStep::Again => Self::Again,
+        }
+    }
+}
+
+impl From<WireRejection> for Rejection {
+    fn from(rejection: WireRejection) -> Self {
+        let headers = rejection.headers.into_iter();
+        Self {
+            code: rejection.code,
+            reason: rejection.reason,
+            headers: headers.map(|field| (field.name, field.value)).collect(),
         }
     }
 }

@@ -11,8 +11,14 @@ pub const WIT: &str = include_str!("../../../policy-wit/routing-policy.wit");
 /// The name of the world that policies are built for.
 pub const WORLD: &str = "portcullis:policy/routing-policy@0.1.0";
 
-/// The name of the world for policies that validate their settings.
-pub(crate) const CONFIGURED_WORLD: &str = "portcullis:policy/configured-policy@0.1.0";
+/// The names of all worlds: for policies that export nothing but `decide`, that validate their settings, that are asked after failures, and
+/// that do both.
+pub(crate) const WORLDS: [&str; 4] = [
+    WORLD,
+    "portcullis:policy/configured-policy@0.1.0",
+    "portcullis:policy/failover-policy@0.1.0",
+    "portcullis:policy/configured-failover-policy@0.1.0",
+];
 
 pub(crate) const PERMISSIONS: &str = "portcullis:policy/permissions@0.1.0";
 pub(crate) const REQUEST: &str = "portcullis:policy/request@0.1.0";
@@ -24,8 +30,14 @@ pub(crate) const SETTINGS: &str = "portcullis:policy/settings@0.1.0";
 pub(crate) const CLOCK: &str = "portcullis:policy/clock@0.1.0";
 pub(crate) const EDITS: &str = "portcullis:policy/edits@0.1.0";
 
+pub(crate) const FORWARDING: &str = "portcullis:policy/forwarding@0.1.0";
+pub(crate) const OUTCOME: &str = "portcullis:policy/outcome@0.1.0";
+
 /// The export of a policy that validates its settings.
 pub(crate) const VALIDATE: &str = "validate-settings";
+
+/// The export of a policy that is asked when all targets of a request have failed.
+pub(crate) const ON_FAILURE: &str = "on-failure";
 
 /// The package of all interfaces of the contract, without a version.
 pub(crate) const PACKAGE: &str = "portcullis:policy/";
@@ -38,8 +50,24 @@ pub(crate) static CONTRACT: LazyLock<Contract> = LazyLock::new(Contract::parse);
 /// The parsed contract.
 pub(crate) struct Contract {
     resolve: Resolve,
-    world: WorldId,
-    configured: WorldId,
+    /// In the order of [`WORLDS`].
+    worlds: [WorldId; WORLDS.len()],
+}
+
+/// What a policy exports besides `decide`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Exports {
+    /// `validate-settings`
+    pub validate_settings: bool,
+    /// `on-failure`
+    pub on_failure: bool,
+}
+
+impl Exports {
+    /// The index of the world in [`WORLDS`].
+    fn world(self) -> usize {
+        usize::from(self.validate_settings) + 2 * usize::from(self.on_failure)
+    }
 }
 
 impl Contract {
@@ -48,17 +76,12 @@ impl Contract {
         let package = resolve
             .push_source("routing-policy.wit", WIT)
             .expect("the contract is part of this build and has been parsed by its tests");
-        let world = |name| {
+        let worlds = WORLDS.map(|name| {
             resolve
                 .select_world(&[package], Some(name))
                 .expect("the contract has this world")
-        };
-        let (world, configured) = (world("routing-policy"), world("configured-policy"));
-        Self {
-            resolve,
-            world,
-            configured,
-        }
+        });
+        Self { resolve, worlds }
     }
 
     /// Whether a policy may import `interface`.
@@ -81,22 +104,19 @@ impl Contract {
         with_functions.map(|(name, _)| name).collect()
     }
 
-    /// Checks that `component` fits its world. Policies that validate their settings (`is_configured`) have a world of their own.
+    /// Checks that `component` fits the world of its exports.
     ///
     /// # Errors
     /// The first difference, as `wit-component` words it.
-    pub(crate) fn check(&self, component: &[u8], is_configured: bool) -> Result<(), String> {
-        let world = if is_configured {
-            self.configured
-        } else {
-            self.world
-        };
+    pub(crate) fn check(&self, component: &[u8], exports: Exports) -> Result<(), String> {
+        let world = self.worlds[exports.world()];
         wit_component::targets(&self.resolve, world, component)
             .map_err(|error| error.root_cause().to_string())
     }
 
     fn imported(&self) -> impl Iterator<Item = (String, InterfaceId)> {
-        let imports = &self.resolve.worlds[self.world].imports;
+        // The imports of all worlds are the same.
+        let imports = &self.resolve.worlds[self.worlds[0]].imports;
         imports.iter().filter_map(|(key, item)| match (key, item) {
             (WorldKey::Interface(_), WorldItem::Interface { id, .. }) => {
                 Some((self.resolve.name_world_key(key), *id))
@@ -112,19 +132,16 @@ impl Contract {
 /// # Errors
 /// If the section cannot be encoded; the text is the encoder's.
 pub fn embed(module: &mut Vec<u8>) -> Result<(), String> {
-    embed_world(module, CONTRACT.world)
+    embed_with(module, Exports::default())
 }
 
-/// The same for a policy that exports `validate-settings`.
+/// The same for a policy that exports more than `decide`.
 ///
 /// # Errors
 /// As [`embed`].
-pub fn embed_configured(module: &mut Vec<u8>) -> Result<(), String> {
-    embed_world(module, CONTRACT.configured)
-}
-
-fn embed_world(module: &mut Vec<u8>, world: WorldId) -> Result<(), String> {
+pub fn embed_with(module: &mut Vec<u8>, exports: Exports) -> Result<(), String> {
     let resolve = &CONTRACT.resolve;
+    let world = CONTRACT.worlds[exports.world()];
     let embedded =
         wit_component::embed_component_metadata(module, resolve, world, StringEncoding::UTF8);
     embedded.map_err(|error| error.to_string())
@@ -136,13 +153,33 @@ mod tests {
 
     #[test]
     fn the_worlds_have_the_names_of_the_constants() {
-        let world = &CONTRACT.resolve.worlds[CONTRACT.world];
-        let package = world.package.unwrap();
+        let names = CONTRACT.worlds.map(|id| {
+            let world = &CONTRACT.resolve.worlds[id];
+            let package = world.package.unwrap();
+            CONTRACT.resolve.id_of_name(package, &world.name)
+        });
+        assert_eq!(names, WORLDS);
+        let with = |validate_settings, on_failure| Exports {
+            validate_settings,
+            on_failure,
+        };
+        let exports = [
+            with(false, false),
+            with(true, false),
+            with(false, true),
+            with(true, true),
+        ];
+        assert_eq!(exports.map(Exports::world), [0, 1, 2, 3]);
+    }
 
-        assert_eq!(CONTRACT.resolve.id_of_name(package, &world.name), WORLD);
-        let world = &CONTRACT.resolve.worlds[CONTRACT.configured];
-        let name = CONTRACT.resolve.id_of_name(package, &world.name);
-        assert_eq!(name, CONFIGURED_WORLD);
+    #[test]
+    fn the_imports_of_all_worlds_are_the_same() {
+        let imports = CONTRACT.worlds.map(|id| {
+            let imports = CONTRACT.resolve.worlds[id].imports.keys();
+            let interfaces = imports.filter(|key| matches!(key, WorldKey::Interface(_)));
+            interfaces.cloned().collect::<Vec<_>>()
+        });
+        assert!(imports.iter().all(|other| *other == imports[0]));
     }
 
     #[test]
@@ -158,7 +195,9 @@ mod tests {
                 COUNTERS,
                 SETTINGS,
                 CLOCK,
-                EDITS
+                EDITS,
+                FORWARDING,
+                OUTCOME
             ]
         );
     }

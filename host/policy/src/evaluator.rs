@@ -9,11 +9,14 @@ use portcullis_request::Request;
 use crate::call::{Bounds, Call, Notes};
 use crate::decision::DecisionId;
 use crate::edits::Edits;
+use crate::failed_attempts::FailedAttempts;
 use crate::failure::{Failure, Stage};
+use crate::forwarding::Forwarding;
 use crate::idle_sandboxes::{IdleSandbox, IdleSandboxes};
 use crate::module::Use;
+use crate::next_step::NextStep;
 use crate::policy::Policy;
-use crate::sandbox::Outcome;
+use crate::sandbox::{Live, Outcome, Question};
 use crate::scope::Scope;
 use crate::state::{Data, State};
 use crate::tape::Tape;
@@ -37,13 +40,24 @@ pub struct Evaluator {
     fuel: Option<u64>,
 }
 
-/// What a call leaves beside its verdict.
+/// What a call is about.
+struct About<'c> {
+    policy: &'c Policy,
+    scope: &'c Arc<Scope>,
+    addresses: &'c Arc<Snapshot>,
+    /// Set for `on-failure`.
+    failed: Option<Box<FailedAttempts>>,
+}
+
+/// What a call leaves beside its result.
 #[derive(Default)]
 struct Results {
     /// The tape for the next call, or of the last one.
     tape: Option<Box<Tape>>,
     /// The changes to header fields by the last call.
     edits: Edits,
+    /// What the last call said about where the request goes.
+    forwarding: Option<Box<Forwarding>>,
 }
 
 impl Evaluator {
@@ -87,16 +101,44 @@ impl Evaluator {
         addresses: &Arc<Snapshot>,
         request: Request,
     ) -> (Request, Result<Verdict, Failure>) {
-        let usage = match policy.reuse {
-            true => Use::Again,
-            false if policy.loaded.sandboxes.can_reset() => Use::Reset,
-            false => Use::Once,
+        let about = About {
+            policy,
+            scope,
+            addresses,
+            failed: None,
         };
-        let (request, outcome) = match usage {
-            Use::Once => self.decide_fresh(policy, scope, addresses, request),
-            Use::Again | Use::Reset => self.decide_kept(policy, scope, addresses, request, usage),
+        let (request, verdict) = self.call(about, request, Live::decide);
+        // Targets are those of a verdict that relays.
+        if !matches!(verdict, Ok(Verdict::Relay(_))) {
+            self.results.forwarding = None;
+        }
+        (request, verdict)
+    }
+
+    /// Asks `policy` what happens after all targets of `request` have failed. A policy that does not export `on-failure` wants the best
+    /// response. Otherwise as [`decide`](Evaluator::decide).
+    ///
+    /// # Errors
+    /// If the call fails. The next call is not affected.
+    pub fn on_failure(
+        &mut self,
+        policy: &Policy,
+        scope: &Arc<Scope>,
+        addresses: &Arc<Snapshot>,
+        request: Request,
+        failed: FailedAttempts,
+    ) -> (Request, Result<NextStep, Failure>) {
+        let about = About {
+            policy,
+            scope,
+            addresses,
+            failed: Some(Box::new(failed)),
         };
-        (request, outcome.map_err(|(_, failure)| failure))
+        let (request, step) = self.call(about, request, Live::on_failure);
+        if !matches!(step, Ok(NextStep::Again)) {
+            self.results.forwarding = None;
+        }
+        (request, step)
     }
 
     /// Uses this tape in the next call, to record or to replay.
@@ -119,6 +161,12 @@ impl Evaluator {
         std::mem::take(&mut self.results.edits)
     }
 
+    /// Takes what the last call said about where the request goes: targets, if its verdict relays or its step is to try them. `None` if it
+    /// said nothing.
+    pub fn take_forwarding(&mut self) -> Option<Forwarding> {
+        self.results.forwarding.take().map(|forwarding| *forwarding)
+    }
+
     /// The fuel of the last call: about one per instruction of the policy, the same on every machine. `None` if the runtime does not meter
     /// fuel.
     pub fn fuel(&self) -> Option<u64> {
@@ -133,38 +181,66 @@ impl Evaluator {
         }
     }
 
-    fn decide_fresh(
+    fn call<T>(
         &mut self,
-        policy: &Policy,
-        scope: &Arc<Scope>,
-        addresses: &Arc<Snapshot>,
+        about: About<'_>,
         request: Request,
-    ) -> (Request, Outcome) {
+        question: Question<T>,
+    ) -> (Request, Result<T, Failure>) {
+        let usage = match about.policy.reuse {
+            true => Use::Again,
+            false if about.policy.loaded.sandboxes.can_reset() => Use::Reset,
+            false => Use::Once,
+        };
+        let (request, outcome) = match usage {
+            Use::Once => self.call_fresh(about, request, question),
+            Use::Again | Use::Reset => self.call_kept(about, request, usage, question),
+        };
+        (request, outcome.map_err(|(_, failure)| failure))
+    }
+
+    fn call_fresh<T>(
+        &mut self,
+        about: About<'_>,
+        request: Request,
+        question: Question<T>,
+    ) -> (Request, Outcome<T>) {
+        let About {
+            policy,
+            scope,
+            addresses,
+            failed,
+        } = about;
         let loaded = &*policy.loaded;
         let mut state = self.state(policy, scope, addresses);
-        let notes = self.notes();
+        let notes = self.notes(failed);
         let bounds = self.bounds(policy);
         state
             .call
             .begin(addresses, scope, &loaded.name, bounds, request, notes);
-        let (mut state, outcome, fuel) = loaded.sandboxes.ask(state, &loaded.limits);
+        let (mut state, outcome, fuel) = loaded.sandboxes.ask(state, &loaded.limits, question);
         self.fuel = fuel;
         let request = self.results.take(&mut state.call, policy);
         self.spare = Some(state);
         (request, outcome)
     }
 
-    fn decide_kept(
+    fn call_kept<T>(
         &mut self,
-        policy: &Policy,
-        scope: &Arc<Scope>,
-        addresses: &Arc<Snapshot>,
+        about: About<'_>,
         request: Request,
         usage: Use,
-    ) -> (Request, Outcome) {
+        question: Question<T>,
+    ) -> (Request, Outcome<T>) {
+        let About {
+            policy,
+            scope,
+            addresses,
+            failed,
+        } = about;
         let loaded = &*policy.loaded;
         let bounds = self.bounds(policy);
-        let notes = self.notes();
+        let notes = self.notes(failed);
         let at = match self.idle.acquire(policy, scope, usage) {
             Some(at) => {
                 let call = self.idle.sandbox(at).call();
@@ -194,7 +270,7 @@ impl Evaluator {
             }
         };
         let sandbox = self.idle.sandbox(at);
-        let outcome = sandbox.ask(&loaded.limits);
+        let outcome = sandbox.ask(&loaded.limits, question);
         self.fuel = sandbox.fuel_used();
         let request = self.results.take(sandbox.call(), policy);
         match outcome.is_ok() && sandbox.make_ready() {
@@ -204,8 +280,9 @@ impl Evaluator {
         (request, outcome)
     }
 
-    fn notes(&mut self) -> Notes {
+    fn notes(&mut self, failed: Option<Box<FailedAttempts>>) -> Notes {
         Notes {
+            failed,
             tape: self.results.tape.take(),
             decision: self.decision,
         }
@@ -233,7 +310,7 @@ impl Evaluator {
 }
 
 impl Results {
-    /// Ends a call: takes its tape and edits, counts its dropped log lines, and returns the request.
+    /// Ends a call: takes its tape, edits and targets, counts its dropped log lines, and returns the request.
     fn take(&mut self, call: &mut Call, policy: &Policy) -> Request {
         let dropped = call.finish_log();
         if dropped > 0 {
@@ -245,6 +322,7 @@ impl Results {
         if !call.edits().is_empty() {
             self.edits = std::mem::take(call.edits());
         }
+        self.forwarding = call.take_forwarding();
         call.end()
     }
 }

@@ -103,6 +103,8 @@ pub(crate) enum HostError {
     NotUtf8,
     #[error("string pointer/length out of bounds of memory")]
     StrayText,
+    #[error("list pointer/length out of bounds of memory")]
+    StrayList,
     #[error("too much data for one call")]
     TooMuch,
     #[error("unexpected discriminant: {0}")]
@@ -131,7 +133,7 @@ pub(crate) struct ReportedLimits {
 pub(crate) enum Stage {
     /// Instantiation, including the start function.
     Instantiate,
-    /// The call of `decide`, including the reading of its result.
+    /// The call of the export, including the reading of its result.
     Decide,
 }
 

@@ -3,7 +3,8 @@
 //! - [`Runtime`] owns the WebAssembly engine of the process. It compiles the bytes of a file to a [`Policy`], or returns what is wrong with
 //!   the file.
 //! - [`PolicySlot`] holds the active policy and replaces it for all workers at once.
-//! - [`Evaluator`] calls a policy for a request and returns a [`Verdict`] or a [`Failure`]. Each worker has one. Every call starts from the
+//! - [`Evaluator`] calls a policy for a request and returns a [`Verdict`] or a [`Failure`], and after the failure of all targets a
+//!   [`NextStep`]. Each worker has one. Every call starts from the
 //!   initial state of the policy: in a new sandbox from the pool, or in the previous sandbox with memory and globals restored.
 //! - [`inspect`] reports what a file contains.
 //!
@@ -13,7 +14,7 @@
 //!
 //! | modules | content |
 //! |---|---|
-//! | `limits`, `contract`, `verdict`, `failure`, `scope`, `tape` | the terms of a call |
+//! | `limits`, `contract`, `verdict`, `next_step`, `forwarding`, `failed_attempts`, `failure`, `scope`, `tape` | the terms of a call |
 //! | `ticker`, `engine` | the wasmtime engine and the clock that ends calls |
 //! | `call` | the state of a call and the answers of the host functions |
 //! | `problem`, `inspect`, `check` | what can be said about a file without compiling it |
@@ -29,16 +30,21 @@
 pub use clock::Moment;
 pub use code_cache::CodeCache;
 pub use compile::{CompileFailure, Compiler, compile};
-pub use contract::{WIT, WORLD, embed, embed_configured};
+pub use contract::{Exports, WIT, WORLD, embed, embed_with};
 pub use counters::Counters;
 pub use decision::DecisionId;
 pub use digest::Digest;
 pub use edits::{Edit, Edits};
 pub use engine::Target;
 pub use evaluator::{Evaluator, KEPT};
+pub use failed_attempts::{Attempt, Cause, FailedAttempts, MAX_CONTACTS};
 pub use failure::{Failure, FailureKind, Refused};
+pub use forwarding::{
+    ForwardTarget, Forwarding, MAX_CODES, MAX_MEMO, MAX_REQUEST_URI, MAX_TARGETS, Place, Refusal,
+};
 pub use inspect::{Export, Import, Inspection, Kind, Producer, inspect};
 pub use limits::Limits;
+pub use next_step::NextStep;
 pub use policy::{CodeOrigin, Policy};
 pub use problem::{LoadError, LoadProblem, SettingsError};
 pub use runtime::{Allocation, CodeCounts, PoolUse, Runtime, RuntimeError};
@@ -69,7 +75,9 @@ mod digest;
 mod edits;
 mod engine;
 mod evaluator;
+mod failed_attempts;
 mod failure;
+mod forwarding;
 mod guest;
 mod idle_sandboxes;
 mod inspect;
@@ -81,6 +89,7 @@ mod lab;
 mod limits;
 mod module;
 mod names;
+mod next_step;
 mod panic;
 mod policy;
 mod problem;

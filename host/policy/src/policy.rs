@@ -30,6 +30,8 @@ pub(crate) struct Loaded {
     /// Set if the policy exports `validate-settings`.
     pub(crate) trial: Option<TrialRun>,
     pub(crate) trial_failure: Option<Failure>,
+    /// Whether the policy exports `on-failure`.
+    pub(crate) asks_on_failure: bool,
     pub(crate) load_time: Duration,
     pub(crate) code_origin: CodeOrigin,
     pub(crate) dropped_lines: AtomicU64,
@@ -76,6 +78,11 @@ impl Policy {
     /// How `decide` failed in the trial run, if it failed. It may fail for real requests, too.
     pub fn trial_failure(&self) -> Option<&Failure> {
         self.loaded.trial_failure.as_ref()
+    }
+
+    /// Whether the policy is to be asked when all targets of a request have failed ([`Evaluator::on_failure`](crate::Evaluator::on_failure)).
+    pub fn asks_on_failure(&self) -> bool {
+        self.loaded.asks_on_failure
     }
 
     /// Calls `validate-settings` with these settings. A policy without this export accepts any settings.

@@ -10,7 +10,6 @@ use wasmtime::Engine;
 use crate::check;
 use crate::code_cache::CodeCache;
 use crate::compile::{self, CompileFailure, Compiler};
-use crate::contract::VALIDATE;
 use crate::digest::Digest;
 use crate::engine::{self, PAGE, Target};
 use crate::inspect::Inspection;
@@ -275,7 +274,7 @@ impl Runtime {
                 cause: last(&error),
             })?;
         let (trial, trial_failure) = trial_run::run(&sandboxes, limits, settings)?;
-        let is_configured = inspection.has_function(VALIDATE);
+        let exports = inspection.exported();
         Ok(Policy {
             loaded: Arc::new(Loaded {
                 name: name.into(),
@@ -283,8 +282,9 @@ impl Runtime {
                 sandboxes,
                 _code: code,
                 limits: CallLimits::of(limits),
-                trial: is_configured.then_some(trial),
+                trial: exports.validate_settings.then_some(trial),
                 trial_failure,
+                asks_on_failure: exports.on_failure,
                 load_time: start.elapsed(),
                 code_origin: origin,
                 dropped_lines: AtomicU64::new(0),

@@ -12,6 +12,7 @@ use crate::engine::Ticks;
 use crate::failure::{Failure, ReportedLimits, Stage};
 use crate::limits::Limits;
 use crate::module::Use;
+use crate::next_step::NextStep;
 use crate::state::Data;
 use crate::ticker::Ticker;
 use crate::verdict::Verdict;
@@ -45,7 +46,8 @@ enum Prepared {
     Component(component::Prepared),
 }
 
-enum Live {
+/// A live instance.
+pub(crate) enum Live {
     Module(module::Live),
     Component(component::Live),
 }
@@ -68,7 +70,10 @@ pub(crate) struct CallLimits {
 }
 
 /// The result of a call. A failure comes with its stage.
-pub(crate) type Outcome = Result<Verdict, (Stage, Failure)>;
+pub(crate) type Outcome<T> = Result<T, (Stage, Failure)>;
+
+/// A call of an export, with a validated result: [`Live::decide`] or [`Live::on_failure`].
+pub(crate) type Question<T> = fn(&Live, &mut Store<Data>, ReportedLimits) -> Result<T, Failure>;
 
 impl Sandboxes {
     /// Links compiled code with the host functions.
@@ -96,12 +101,17 @@ impl Sandboxes {
         }
     }
 
-    /// Calls `decide` in a new sandbox and drops the sandbox. Returns the state of the call, the result, and the fuel if it is metered.
-    pub(crate) fn ask(&self, state: Data, limits: &CallLimits) -> (Data, Outcome, Option<u64>) {
+    /// Makes one call in a new sandbox and drops the sandbox. Returns the state of the call, the result, and the fuel if it is metered.
+    pub(crate) fn ask<T>(
+        &self,
+        state: Data,
+        limits: &CallLimits,
+        question: Question<T>,
+    ) -> (Data, Outcome<T>, Option<u64>) {
         let _running = self.ticker.begin();
         let mut store = self.store(state, limits);
         let outcome = match self.prepared.instantiate(&mut store, Use::Once) {
-            Ok(live) => ask(&mut store, &live, limits),
+            Ok(live) => ask(&mut store, &live, limits, question),
             Err(error) => Err((
                 Stage::Instantiate,
                 Failure::read(&error, Stage::Instantiate, limits.reported),
@@ -201,14 +211,14 @@ impl Sandbox {
         &mut self.store.data_mut().call
     }
 
-    /// Calls `decide`. After a failure, the sandbox must be dropped.
-    pub(crate) fn ask(&mut self, limits: &CallLimits) -> Outcome {
+    /// Makes a call. After a failure, the sandbox must be dropped.
+    pub(crate) fn ask<T>(&mut self, limits: &CallLimits, question: Question<T>) -> Outcome<T> {
         let _running = self.ticker.begin();
         start_clock(&mut self.store, limits);
         if self.is_metered {
             fill(&mut self.store);
         }
-        ask(&mut self.store, &self.live, limits)
+        ask(&mut self.store, &self.live, limits, question)
     }
 
     /// The fuel of the last call, if it is metered.
@@ -236,6 +246,38 @@ impl Sandbox {
     /// Drops the sandbox and returns the state of the call.
     pub(crate) fn close(self) -> Data {
         self.store.into_data()
+    }
+}
+
+impl Live {
+    /// Calls `decide`.
+    pub(crate) fn decide(
+        &self,
+        store: &mut Store<Data>,
+        reported: ReportedLimits,
+    ) -> Result<Verdict, Failure> {
+        let verdict = match self {
+            Self::Module(live) => live.decide(store, reported)?,
+            Self::Component(live) => live
+                .decide(store)
+                .map_err(|error| Failure::read(&error, Stage::Decide, reported))?,
+        };
+        Ok(verdict.checked(store.data().call.has_targets())?)
+    }
+
+    /// Calls `on-failure`.
+    pub(crate) fn on_failure(
+        &self,
+        store: &mut Store<Data>,
+        reported: ReportedLimits,
+    ) -> Result<NextStep, Failure> {
+        let step = match self {
+            Self::Module(live) => live.on_failure(store, reported)?,
+            Self::Component(live) => live
+                .on_failure(store)
+                .map_err(|error| Failure::read(&error, Stage::Decide, reported))?,
+        };
+        Ok(step.checked(store.data().call.has_targets())?)
     }
 }
 
@@ -272,16 +314,13 @@ impl CallLimits {
     }
 }
 
-fn ask(store: &mut Store<Data>, live: &Live, limits: &CallLimits) -> Outcome {
-    let verdict = match live {
-        Live::Module(live) => live.decide(store, limits.reported),
-        Live::Component(live) => live
-            .decide(store)
-            .map_err(|error| Failure::read(&error, Stage::Decide, limits.reported)),
-    };
-    verdict
-        .and_then(|verdict| Ok(verdict.checked()?))
-        .map_err(|failure| (Stage::Decide, failure))
+fn ask<T>(
+    store: &mut Store<Data>,
+    live: &Live,
+    limits: &CallLimits,
+    question: Question<T>,
+) -> Outcome<T> {
+    question(live, store, limits.reported).map_err(|failure| (Stage::Decide, failure))
 }
 
 fn start_clock(store: &mut Store<Data>, limits: &CallLimits) {

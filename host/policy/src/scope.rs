@@ -1,13 +1,17 @@
-//! The scope of a seat: what its policy may query and change.
+//! The scope of a seat: what its policy may query and change, and where it may send requests.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+use arc_swap::ArcSwap;
+use portcullis_sip::Routes;
+
 use crate::counters::Counters;
+use crate::forwarding::{MAX_TARGETS, Place, Refusal};
 use crate::settings::Settings;
 
-/// What the policies of a seat may query and change. Shared by all calls for one tenant.
+/// What the policies of a seat may query and change, and where they may send requests. Shared by all calls for one tenant.
 ///
 /// A query outside the scope is a *crossing*: it finds no row of the address table and no trusted peer, and rules deny, because a
 /// missing rules file would allow.
@@ -21,6 +25,10 @@ pub struct Scope {
     lines: Option<Lines>,
     /// Names of header fields that may be changed; `None` means all.
     headers: Option<Box<[Box<str>]>>,
+    /// Destinations of targets; `None` means all.
+    routes: Option<Arc<ArcSwap<Routes>>>,
+    /// Most targets of a request.
+    targets: u8,
     counters: Arc<Counters>,
     settings: Arc<Settings>,
     crossings: AtomicU64,
@@ -47,6 +55,8 @@ impl Scope {
             rules: None,
             lines: None,
             headers: None,
+            routes: None,
+            targets: MAX_TARGETS,
             counters: Arc::default(),
             settings: Arc::default(),
             crossings: AtomicU64::new(0),
@@ -62,6 +72,8 @@ impl Scope {
             rules: Some(Box::default()),
             lines: None,
             headers: Some(Box::default()),
+            routes: Some(Arc::default()),
+            targets: MAX_TARGETS,
             counters: Arc::default(),
             settings: Arc::default(),
             crossings: AtomicU64::new(0),
@@ -98,6 +110,22 @@ impl Scope {
         let names = names.into_iter().map(Box::from).collect();
         Self {
             headers: Some(names),
+            ..self
+        }
+    }
+
+    /// Sets the routes to whose next hops and domains targets may lead.
+    pub fn with_routes(self, routes: Arc<ArcSwap<Routes>>) -> Self {
+        Self {
+            routes: Some(routes),
+            ..self
+        }
+    }
+
+    /// Sets the most targets of a request, up to [`MAX_TARGETS`].
+    pub fn with_targets(self, most: u8) -> Self {
+        Self {
+            targets: most.min(MAX_TARGETS),
             ..self
         }
     }
@@ -197,6 +225,31 @@ impl Scope {
             return true;
         };
         self.noted(names.iter().any(|own| own.eq_ignore_ascii_case(name)))
+    }
+
+    /// The most targets of a request.
+    pub(crate) fn targets(&self) -> usize {
+        self.targets.into()
+    }
+
+    /// Whether requests may be sent to this place. Counts a crossing if not. The names of other next hops are not revealed to a tenant: they
+    /// are not permitted, whether they exist or not.
+    pub(crate) fn admit_place(&self, place: &Place) -> Result<(), Refusal> {
+        let Some(routes) = &self.routes else {
+            return Ok(());
+        };
+        let routes = routes.load();
+        let (is_admitted, refusal) = match place {
+            Place::NextHop(name) if self.tenant.is_empty() => {
+                (routes.has_hop(name), Refusal::Unknown)
+            }
+            Place::NextHop(name) => (routes.has_hop(name), Refusal::NotPermitted),
+            Place::Uri(uri) => (routes.permits(uri.as_bytes()), Refusal::NotPermitted),
+        };
+        match self.noted(is_admitted) {
+            true => Ok(()),
+            false => Err(refusal),
+        }
     }
 
     /// Takes one log line from the rate; false if the line must be dropped.

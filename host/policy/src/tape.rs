@@ -1,11 +1,14 @@
 //! The tape of one call: the queries of the policy and the host's answers, to record and to replay.
 
 use std::borrow::Cow;
+use std::fmt::Write as _;
 use std::mem::size_of;
 
 use serde_json::{Value, json};
 
 use crate::clock::Moment;
+use crate::failed_attempts::{Attempt, Cause};
+use crate::forwarding::Refusal;
 
 /// The queries and answers of one call. Bounded: beyond [`Tape::MOST_QUESTIONS`] or [`Tape::MOST_BYTES`] the tape is truncated.
 #[derive(Clone, Debug, PartialEq)]
@@ -287,6 +290,103 @@ impl Answer for String {
     }
 }
 
+impl Answer for u8 {
+    fn write(&self) -> Value {
+        json!(self)
+    }
+
+    fn read(value: &Value) -> Option<Self> {
+        value.as_u64()?.try_into().ok()
+    }
+}
+
+/// Bytes are two hexadecimal digits each.
+impl Answer for Vec<u8> {
+    fn write(&self) -> Value {
+        let mut digits = String::with_capacity(2 * self.len());
+        for byte in self {
+            let _ = write!(digits, "{byte:02x}");
+        }
+        Value::String(digits)
+    }
+
+    fn read(value: &Value) -> Option<Self> {
+        let (pairs, rest) = value.as_str()?.as_bytes().as_chunks::<2>();
+        let digit = |byte: u8| char::from(byte).to_digit(16);
+        let byte = |&[high, low]: &[u8; 2]| {
+            let byte = digit(high)? * 16 + digit(low)?;
+            u8::try_from(byte).ok()
+        };
+        match rest.is_empty() {
+            true => pairs.iter().map(byte).collect(),
+            false => None,
+        }
+    }
+}
+
+/// A success is null.
+impl Answer for Result<(), Refusal> {
+    fn write(&self) -> Value {
+        match self {
+            Ok(()) => Value::Null,
+            Err(refusal) => json!(refusal.to_string()),
+        }
+    }
+
+    fn read(value: &Value) -> Option<Self> {
+        if value.is_null() {
+            return Some(Ok(()));
+        }
+        let name = value.as_str()?;
+        let mut all = Refusal::ALL.into_iter();
+        all.find(|refusal| refusal.to_string() == name).map(Err)
+    }
+}
+
+impl Answer for Attempt {
+    fn write(&self) -> Value {
+        json!({
+            "place": self.place,
+            "status": self.status,
+            "cause": self.cause.as_str(),
+            "milliseconds": self.milliseconds,
+        })
+    }
+
+    fn read(value: &Value) -> Option<Self> {
+        let cause = value.get("cause")?.as_str()?;
+        Some(Self {
+            place: value.get("place")?.as_str()?.to_owned(),
+            status: value.get("status")?.as_u64()?.try_into().ok()?,
+            cause: Cause::ALL.into_iter().find(|one| one.as_str() == cause)?,
+            milliseconds: value.get("milliseconds")?.as_u64()?.try_into().ok()?,
+        })
+    }
+}
+
+impl Answer for Option<Attempt> {
+    fn write(&self) -> Value {
+        self.as_ref().map_or(Value::Null, Answer::write)
+    }
+
+    fn read(value: &Value) -> Option<Self> {
+        match value.is_null() {
+            true => Some(None),
+            false => Attempt::read(value).map(Some),
+        }
+    }
+}
+
+impl Answer for Vec<Attempt> {
+    fn write(&self) -> Value {
+        self.iter().map(Answer::write).collect()
+    }
+
+    fn read(value: &Value) -> Option<Self> {
+        value.as_array()?.iter().map(Attempt::read).collect()
+    }
+}
+
 fn texts(value: &Value) -> Option<Vec<String>> {
     let list = value.as_array()?;
     let texts = list.iter().map(|text| text.as_str().map(str::to_owned));
@@ -331,6 +431,33 @@ mod tests {
         tape.note(asked(""), false);
         assert!(tape.is_cut());
         assert_eq!(tape.asked().len(), Tape::MOST_QUESTIONS);
+    }
+
+    #[test]
+    fn answers_are_read_as_they_are_written() {
+        fn same<T: Answer + PartialEq + std::fmt::Debug>(answer: T) {
+            assert_eq!(T::read(&answer.write()), Some(answer));
+        }
+        let attempt = Attempt {
+            place: "carrier-a".into(),
+            status: 408,
+            cause: Cause::NoAnswer,
+            milliseconds: 4000,
+        };
+        same(Some(attempt.clone()));
+        same(vec![attempt]);
+        same(None::<Attempt>);
+        same(7_u8);
+        same(Vec::<u8>::new());
+        same((0..=255).collect::<Vec<u8>>());
+        same(Ok::<(), Refusal>(()));
+        for refusal in Refusal::ALL {
+            same(Err::<(), _>(refusal));
+        }
+        for wrong in [json!("0"), json!("0g"), json!(7), json!("+1")] {
+            assert_eq!(Vec::<u8>::read(&wrong), None, "{wrong}");
+        }
+        assert_eq!(Result::<(), Refusal>::read(&json!("perhaps")), None);
     }
 
     fn values() -> impl Strategy<Value = Value> {

@@ -12,7 +12,7 @@ use crate::call::{Call, Notes};
 use crate::failure::{Failure, Stage};
 use crate::limits::Limits;
 use crate::problem::{LoadProblem, SettingsError};
-use crate::sandbox::{CallLimits, Sandboxes};
+use crate::sandbox::{CallLimits, Live, Sandboxes};
 use crate::scope::Scope;
 use crate::settings::Settings;
 use crate::state::{Data, State};
@@ -69,7 +69,7 @@ impl TrialRun {
         settings: &Arc<Settings>,
     ) -> Result<Option<Failure>, LoadProblem> {
         let call = self.call(settings);
-        match sandboxes.ask(call, &self.limits).1 {
+        match sandboxes.ask(call, &self.limits, Live::decide).1 {
             Ok(_) => Ok(None),
             Err((Stage::Instantiate, failure)) => Err(LoadProblem::Start(failure)),
             Err((Stage::Decide, Failure::Timeout { deadline, .. })) => Err(LoadProblem::Endless {

@@ -80,6 +80,12 @@ pub enum InvalidVerdict {
     /// The policy changes too many header fields.
     #[error("more than {MAX_HEADERS} changes to header fields")]
     ManyEdits,
+    /// The policy has added targets and names a next hop.
+    #[error("the policy added targets and relays to the next hop \"{0}\" instead")]
+    TargetsAndNextHop(String),
+    /// `again` without a new target.
+    #[error("`again` without a new target")]
+    NoTargets,
     /// A text is not UTF-8.
     #[error("a text in the verdict is not UTF-8")]
     NotUtf8,
@@ -112,10 +118,15 @@ const RESERVED: [&str; 19] = [
 ];
 
 impl Verdict {
-    /// Validates the verdict.
-    pub(crate) fn checked(self) -> Result<Self, InvalidVerdict> {
+    /// Validates the verdict of a call that has or has not added targets.
+    pub(crate) fn checked(self, has_targets: bool) -> Result<Self, InvalidVerdict> {
         match &self {
-            Self::Relay(Some(name)) => check_next_hop(name)?,
+            Self::Relay(Some(name)) => {
+                check_next_hop(name)?;
+                if has_targets {
+                    return Err(InvalidVerdict::TargetsAndNextHop(name.clone()));
+                }
+            }
             Self::Reject(rejection) => rejection.check()?,
             Self::Relay(None) | Self::Drop | Self::Pass => {}
         }
@@ -140,7 +151,7 @@ impl fmt::Display for Verdict {
 }
 
 impl Rejection {
-    fn check(&self) -> Result<(), InvalidVerdict> {
+    pub(crate) fn check(&self) -> Result<(), InvalidVerdict> {
         if !(300..=699).contains(&self.code) {
             return Err(InvalidVerdict::Code(self.code));
         }
@@ -159,7 +170,7 @@ impl Rejection {
     }
 }
 
-fn check_next_hop(name: &str) -> Result<(), InvalidVerdict> {
+pub(crate) fn check_next_hop(name: &str) -> Result<(), InvalidVerdict> {
     if name.is_empty() || name.len() > MAX_NAME || has_control(name) {
         return Err(InvalidVerdict::NextHop(shown(name)));
     }
@@ -242,7 +253,7 @@ mod tests {
         ];
 
         for verdict in verdicts {
-            assert_eq!(verdict.clone().checked(), Ok(verdict));
+            assert_eq!(verdict.clone().checked(false), Ok(verdict));
         }
     }
 
@@ -250,7 +261,7 @@ mod tests {
     fn status_codes_are_300_to_699() {
         for code in [0, 100, 200, 299, 700, u16::MAX] {
             assert_eq!(
-                reject(code, "", &[]).checked(),
+                reject(code, "", &[]).checked(false),
                 Err(InvalidVerdict::Code(code))
             );
         }
@@ -259,14 +270,18 @@ mod tests {
     #[test]
     fn reason_phrases_are_one_short_line() {
         assert_eq!(
-            reject(401, "No\r\nVia: evil", &[]).checked(),
+            reject(401, "No\r\nVia: evil", &[]).checked(false),
             Err(InvalidVerdict::Reason("No\\r\\nVia: evil".into()))
         );
         assert_eq!(
-            reject(401, &"x".repeat(MAX_REASON + 1), &[]).checked(),
+            reject(401, &"x".repeat(MAX_REASON + 1), &[]).checked(false),
             Err(InvalidVerdict::LongReason(MAX_REASON + 1))
         );
-        assert!(reject(401, &"x".repeat(MAX_REASON), &[]).checked().is_ok());
+        assert!(
+            reject(401, &"x".repeat(MAX_REASON), &[])
+                .checked(false)
+                .is_ok()
+        );
     }
 
     #[test]
@@ -274,7 +289,7 @@ mod tests {
         for name in ["", "X Y", "X:", "X\r\n", "Größe", &"x".repeat(MAX_NAME + 1)] {
             assert!(
                 matches!(
-                    reject(401, "", &[(name, "")]).checked(),
+                    reject(401, "", &[(name, "")]).checked(false),
                     Err(InvalidVerdict::HeaderName(_))
                 ),
                 "{name}"
@@ -305,7 +320,7 @@ mod tests {
             "Server",
         ] {
             assert_eq!(
-                reject(401, "", &[(name, "x")]).checked(),
+                reject(401, "", &[(name, "x")]).checked(false),
                 Err(InvalidVerdict::ReservedHeader(name.into()))
             );
         }
@@ -314,11 +329,11 @@ mod tests {
     #[test]
     fn header_values_are_one_line() {
         assert_eq!(
-            reject(401, "", &[("X-A", "a\nb")]).checked(),
+            reject(401, "", &[("X-A", "a\nb")]).checked(false),
             Err(InvalidVerdict::HeaderValue("X-A".into()))
         );
         assert_eq!(
-            reject(401, "", &[("X-A", &"x".repeat(MAX_HEADER_VALUE + 1))]).checked(),
+            reject(401, "", &[("X-A", &"x".repeat(MAX_HEADER_VALUE + 1))]).checked(false),
             Err(InvalidVerdict::LongHeader {
                 name: "X-A".into(),
                 bytes: MAX_HEADER_VALUE + 1
@@ -326,7 +341,7 @@ mod tests {
         );
         let many = vec![("X-A", "x"); MAX_HEADERS + 1];
         assert_eq!(
-            reject(401, "", &many).checked(),
+            reject(401, "", &many).checked(false),
             Err(InvalidVerdict::ManyHeaders(MAX_HEADERS + 1))
         );
     }
@@ -335,7 +350,7 @@ mod tests {
     fn next_hop_names_are_not_empty_and_have_no_control_characters() {
         for name in ["", "a\0b", &"x".repeat(MAX_NAME + 1)] {
             assert!(matches!(
-                Verdict::Relay(Some(name.into())).checked(),
+                Verdict::Relay(Some(name.into())).checked(false),
                 Err(InvalidVerdict::NextHop(_))
             ));
         }

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, bail};
-use arc_swap::ArcSwap;
 use portcullis_config::{Config, Listen};
 use portcullis_control::descriptors::{self, Limit, Parts};
 use portcullis_control::{Control, Doors, Listening};
@@ -154,6 +153,8 @@ impl Host {
         tell_what_others_see(&config);
         let mut resolver = Resolver::new(&config.relay)?;
         resolver.resolve().await;
+        let routes = Arc::clone(registry.routes());
+        routes.store(Arc::new(resolver.routes()));
         let listen = expand(&config.listen)?;
         let wanted = listen.iter().map(|listen| (listen.transport, listen.addr));
         let (bound, sockets) = transport::bind(wanted, workers, config.spread)?;
@@ -173,7 +174,7 @@ impl Host {
             sandboxes: registry.sandboxes(),
             shadow: registry.shadow().clone(),
             proxy: Arc::new(Proxy::new(proxy_config(&config, &listen, &bound, keys))),
-            routes: Arc::new(ArcSwap::from_pointee(resolver.routes())),
+            routes,
             connections: Arc::new(Connections::new(parts.bounds(&config))),
             counters: (0..workers).map(|_| WorkerCounters::default()).collect(),
             notices: Notices::new(workers),

@@ -55,6 +55,8 @@ pub mod configured {
             "portcullis:policy/settings@0.1.0": super::portcullis::policy::settings,
             "portcullis:policy/clock@0.1.0": super::portcullis::policy::clock,
             "portcullis:policy/edits@0.1.0": super::portcullis::policy::edits,
+            "portcullis:policy/forwarding@0.1.0": super::portcullis::policy::forwarding,
+            "portcullis:policy/outcome@0.1.0": super::portcullis::policy::outcome,
         },
     });
 }

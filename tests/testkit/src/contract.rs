@@ -18,7 +18,8 @@ pub fn page() -> String {
         let world = resolve.select_world(&[package], Some(name));
         &resolve.worlds[world.expect("the contract has this world")]
     };
-    let (world, configured) = (world("routing-policy"), world("configured-policy"));
+    let more = [world("configured-policy"), world("failover-policy")];
+    let world = world("routing-policy");
     let mut page = format!(
         "# The contract\n\n`{name}`, world `{}`. Generated from `policy-wit/routing-policy.wit`; `PORTCULLIS_WRITE=1 cargo nextest run -p \
          portcullis-tests --test contract` regenerates it.\n\n",
@@ -32,18 +33,21 @@ pub fn page() -> String {
             page += &entry(&resolve, function, "###");
         }
     }
-    let _ = writeln!(
-        page,
-        "A policy of the world `{}` also exports:\n",
-        configured.name
-    );
-    for (key, item) in &configured.exports {
-        if let WorldItem::Function(function) = item
-            && !world.exports.contains_key(key)
-        {
-            page += &entry(&resolve, function, "###");
+    for more in more {
+        let _ = writeln!(
+            page,
+            "A policy of the world `{}` also exports:\n",
+            more.name
+        );
+        for (key, item) in &more.exports {
+            if let WorldItem::Function(function) = item
+                && !world.exports.contains_key(key)
+            {
+                page += &entry(&resolve, function, "###");
+            }
         }
     }
+    page += "A policy of the world `configured-failover-policy` exports both.\n\n";
     page += "## What it may import\n\nA policy imports only the interfaces that it uses.\n\n";
     for (_, item) in &world.imports {
         let WorldItem::Interface { id, .. } = item else {
@@ -87,6 +91,10 @@ fn definition(resolve: &Resolve, id: TypeId) -> String {
     let Some(name) = &ty.name else {
         return String::new();
     };
+    // A type of another interface, which is described there.
+    if matches!(ty.kind, TypeDefKind::Type(_)) {
+        return String::new();
+    }
     let mut page = format!("#### {name} ({})\n\n{}", ty.kind.as_str(), text(&ty.docs));
     let mut part = |name: &str, ty: Option<&Type>, docs: &Docs| {
         let ty = ty.map_or_else(String::new, |ty| format!(": {}", shown(resolve, ty)));

@@ -27,9 +27,16 @@ pub fn module(text: &str) -> Vec<u8> {
     let (package, _) = resolve
         .push_path(wit())
         .expect("the contract can be parsed");
+    let has = |export: &str| text.contains(&format!("(export \"{export}\")"));
+    let world = match (has("validate-settings"), has("on-failure")) {
+        (false, false) => "routing-policy",
+        (true, false) => "configured-policy",
+        (false, true) => "failover-policy",
+        (true, true) => "configured-failover-policy",
+    };
     let world = resolve
-        .select_world(&[package], Some("routing-policy"))
-        .expect("the contract has a world");
+        .select_world(&[package], Some(world))
+        .expect("the contract has this world");
     embed_component_metadata(&mut bytes, &resolve, world, StringEncoding::UTF8)
         .expect("the contract can be embedded");
     bytes

@@ -86,6 +86,53 @@ pub(crate) fn text(memory: &[u8], at: u32, length: u32, limit: usize) -> wasmtim
     Ok(std::str::from_utf8(bytes).map_err(|_| HostError::NotUtf8)?)
 }
 
+/// Reads the parts of an argument out of the memory of the module, together no more bytes than one call may pass.
+pub(crate) struct Parts<'m> {
+    memory: &'m [u8],
+    left: usize,
+}
+
+impl<'m> Parts<'m> {
+    /// At most `limit` bytes are read.
+    pub(crate) fn of(memory: &'m [u8], limit: usize) -> Self {
+        Self {
+            memory,
+            left: limit,
+        }
+    }
+
+    /// Reads a text.
+    pub(crate) fn text(&mut self, at: u32, length: u32) -> wasmtime::Result<&'m str> {
+        let text = text(self.memory, at, length, self.left)?;
+        self.left -= text.len();
+        Ok(text)
+    }
+
+    /// Reads a list of `count` elements of `SIZE` bytes.
+    pub(crate) fn list<const SIZE: usize>(
+        &mut self,
+        at: u32,
+        count: u32,
+        align: u32,
+    ) -> wasmtime::Result<&'m [[u8; SIZE]]> {
+        if !at.is_multiple_of(align) {
+            return Err(HostError::OddPointer.into());
+        }
+        let size = (count as usize).saturating_mul(SIZE);
+        let rest = self.memory.get(at as usize..);
+        let raw = rest.and_then(|rest| rest.get(..size));
+        let raw = raw.ok_or(HostError::StrayList)?;
+        self.spend(size)?;
+        Ok(raw.as_chunks().0)
+    }
+
+    /// Counts bytes as if they had been read.
+    pub(crate) fn spend(&mut self, bytes: usize) -> Result<(), HostError> {
+        self.left = self.left.checked_sub(bytes).ok_or(HostError::TooMuch)?;
+        Ok(())
+    }
+}
+
 /// Copies a text into the memory of the module and returns its address and length.
 pub(crate) fn give(
     caller: &mut Caller<'_, Data>,

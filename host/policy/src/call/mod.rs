@@ -3,8 +3,10 @@
 mod clock;
 mod counters;
 mod edits;
+mod forwarding;
 mod log;
 mod log_budget;
+mod outcome;
 mod permissions;
 mod rules;
 mod settings;
@@ -21,6 +23,8 @@ use wasmtime::Trap;
 use crate::clock::Moment;
 use crate::decision::DecisionId;
 use crate::edits::Edits;
+use crate::failed_attempts::FailedAttempts;
+use crate::forwarding::Forwarding;
 use crate::scope::Scope;
 use crate::tape::{SideEffect, Tape};
 use crate::ticker::End;
@@ -29,7 +33,7 @@ pub(crate) use trusted::{Peer, Rows};
 
 use log_budget::LogBudget;
 
-/// The state of a call: request, tables and scope, and what the policy has queried, logged and changed so far.
+/// The state of a call: request, tables and scope, and what the policy has queried, logged, changed and added so far.
 pub(crate) struct Call {
     request: Option<Request>,
     addresses: Arc<Snapshot>,
@@ -44,6 +48,9 @@ pub(crate) struct Call {
     /// The time of the call, read from the clock when it is first needed.
     moment: Option<Moment>,
     edits: Edits,
+    forwarding: Option<Box<Forwarding>>,
+    /// What a call of `on-failure` is about.
+    failed: Option<Box<FailedAttempts>>,
     tape: Option<Box<Tape>>,
     decision: Option<DecisionId>,
     /// The deadline. Host functions check it, too.
@@ -65,6 +72,7 @@ pub(crate) struct Bounds {
 /// What accompanies the request of a call.
 #[derive(Default)]
 pub(crate) struct Notes {
+    pub(crate) failed: Option<Box<FailedAttempts>>,
     pub(crate) tape: Option<Box<Tape>>,
     pub(crate) decision: Option<DecisionId>,
 }
@@ -88,6 +96,8 @@ impl Call {
             trusted_tags: Vec::new(),
             moment: None,
             edits: Edits::default(),
+            forwarding: None,
+            failed: None,
             tape: None,
             decision: None,
             end: End::default(),
@@ -118,6 +128,8 @@ impl Call {
         self.has_tag = false;
         self.trusted_tags.clear();
         self.edits.clear();
+        self.forwarding = None;
+        self.failed = notes.failed;
         self.moment = notes.tape.as_ref().map(|tape| tape.moment());
         self.tape = notes.tape;
         self.decision = notes.decision;
@@ -126,6 +138,7 @@ impl Call {
 
     /// Ends the call and returns its request.
     pub(crate) fn end(&mut self) -> Request {
+        self.failed = None;
         self.request
             .take()
             .expect("a call that began has a request")

@@ -12,7 +12,7 @@ use wasmparser::{
     MemoryType, Parser, Payload, ProducersSectionReader, TypeRef, Validator, WasmFeatures,
 };
 
-use crate::contract::SECTION;
+use crate::contract::{Exports, ON_FAILURE, SECTION, VALIDATE};
 use crate::digest::Digest;
 use crate::engine::PAGE;
 use crate::panic;
@@ -130,7 +130,15 @@ impl Inspection {
     }
 
     /// Whether the file has an export of this name.
-    pub(crate) fn has_function(&self, name: &str) -> bool {
+    /// What the file exports besides `decide`.
+    pub(crate) fn exported(&self) -> Exports {
+        Exports {
+            validate_settings: self.has_function(VALIDATE),
+            on_failure: self.has_function(ON_FAILURE),
+        }
+    }
+
+    fn has_function(&self, name: &str) -> bool {
         self.exports.iter().any(|export| export.name == name)
     }
 

@@ -6,7 +6,9 @@
 mod clock;
 mod counters;
 mod edits;
+mod forwarding;
 mod log;
+mod outcome;
 mod permissions;
 mod request;
 mod rules;
@@ -29,6 +31,8 @@ pub(crate) fn module_linker(engine: &Engine) -> wasmtime::Result<Linker<Data>> {
     settings::link_module(&mut linker)?;
     clock::link_module(&mut linker)?;
     edits::link_module(&mut linker)?;
+    forwarding::link_module(&mut linker)?;
+    outcome::link_module(&mut linker)?;
     Ok(linker)
 }
 
@@ -44,5 +48,7 @@ pub(crate) fn component_linker(engine: &Engine) -> wasmtime::Result<component::L
     settings::link_component(&mut linker)?;
     clock::link_component(&mut linker)?;
     edits::link_component(&mut linker)?;
+    forwarding::link_component(&mut linker)?;
+    outcome::link_component(&mut linker)?;
     Ok(linker)
 }

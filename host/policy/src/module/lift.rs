@@ -1,9 +1,10 @@
-//! Lifts results of a module out of its memory: the verdict, and the result of `validate-settings`.
+//! Lifts results of a module out of its memory: the verdict, the next step, and the result of `validate-settings`.
 
 use crate::failure::Failure;
+use crate::next_step::NextStep;
 use crate::verdict::{InvalidVerdict, Rejection, Verdict};
 
-/// Bytes of a verdict in memory: the discriminant, then the largest payload, a rejection.
+/// Bytes of a verdict or a next step in memory: the discriminant, then the largest payload, a rejection.
 const VERDICT: usize = 24;
 /// Bytes of a header field in memory: name and value, each an address and a length.
 const HEADER: usize = 16;
@@ -25,13 +26,21 @@ pub(super) fn verdict(memory: &[u8], at: u32, limit: usize) -> Result<Verdict, F
             1 => Some(reader.text(word(raw, 8), word(raw, 12))?),
             _ => return Err(unreadable("invalid option discriminant")),
         })),
-        1 => Ok(Verdict::Reject(Rejection {
-            code: u16::from_le_bytes([raw[4], raw[5]]),
-            reason: reader.text(word(raw, 8), word(raw, 12))?,
-            headers: reader.headers(word(raw, 16), word(raw, 20))?,
-        })),
+        1 => Ok(Verdict::Reject(reader.rejection(raw)?)),
         2 => Ok(Verdict::Drop),
         3 => Ok(Verdict::Pass),
+        case => Err(unreadable(&format!("unexpected discriminant: {case}"))),
+    }
+}
+
+/// Reads the next step at `at`. At most `limit` bytes are copied.
+pub(super) fn next_step(memory: &[u8], at: u32, limit: usize) -> Result<NextStep, Failure> {
+    let mut reader = Reader::of_result(memory, at, limit)?;
+    let raw = reader.bytes(at, VERDICT, "pointer out of bounds of memory")?;
+    match raw[0] {
+        0 => Ok(NextStep::Best),
+        1 => Ok(NextStep::Answer(reader.rejection(raw)?)),
+        2 => Ok(NextStep::Again),
         case => Err(unreadable(&format!("unexpected discriminant: {case}"))),
     }
 }
@@ -59,6 +68,15 @@ impl<'a> Reader<'a> {
             }),
             false => Err(unreadable("return pointer not aligned")),
         }
+    }
+
+    /// The payload of a verdict or a next step.
+    fn rejection(&mut self, raw: &[u8]) -> Result<Rejection, Failure> {
+        Ok(Rejection {
+            code: u16::from_le_bytes([raw[4], raw[5]]),
+            reason: self.text(word(raw, 8), word(raw, 12))?,
+            headers: self.headers(word(raw, 16), word(raw, 20))?,
+        })
     }
 
     fn headers(&mut self, at: u32, count: u32) -> Result<Vec<(String, String)>, Failure> {

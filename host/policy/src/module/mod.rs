@@ -11,17 +11,18 @@ mod lift;
 use std::borrow::Cow;
 
 use wasmparser::{Validator, WasmFeatures};
-use wasmtime::{Engine, Extern, Instance, InstancePre, ModuleExport, Store, TypedFunc};
+use wasmtime::{Engine, Extern, Func, Instance, InstancePre, ModuleExport, Store, TypedFunc};
 
 use crate::abi::module as abi;
 use crate::bulk_memory;
-use crate::contract::VALIDATE;
+use crate::contract::{ON_FAILURE, VALIDATE};
 use crate::engine;
 use crate::failure::{Failure, ReportedLimits, Stage};
 use crate::guest::Guest;
 use crate::inspect::{Inspection, Kind};
 use crate::interfaces;
 use crate::names;
+use crate::next_step::NextStep;
 use crate::reset::{self, Marked, Pristine, Resettable};
 use crate::state::Data;
 use crate::verdict::Verdict;
@@ -38,17 +39,26 @@ pub(crate) struct Prepared {
     pre: InstancePre<Data>,
     memory: ModuleExport,
     decide: ModuleExport,
+    on_failure: Option<ModuleExport>,
     realloc: Option<ModuleExport>,
     post_return: Option<ModuleExport>,
+    post_on_failure: Option<ModuleExport>,
     reset: Option<ModuleExport>,
     validate: Option<ModuleExport>,
 }
 
 /// A live instance of a module.
 pub(crate) struct Live {
-    decide: TypedFunc<(), u32>,
-    post_return: Option<TypedFunc<u32, ()>>,
+    decide: Export,
+    on_failure: Option<Box<Export>>,
     reset: Option<Box<Reset>>,
+}
+
+/// A function that returns the address of its result.
+struct Export {
+    function: TypedFunc<(), u32>,
+    /// Frees the memory of the result.
+    post_return: Option<TypedFunc<u32, ()>>,
 }
 
 /// How an instance is reset.
@@ -156,8 +166,10 @@ impl Prepared {
             pre: interfaces::module_linker(engine)?.instantiate_pre(module)?,
             memory: export("memory")?,
             decide: export("decide")?,
+            on_failure: export(ON_FAILURE).ok(),
             realloc: export("cabi_realloc").ok(),
             post_return: export("cabi_post_decide").ok(),
+            post_on_failure: export("cabi_post_on-failure").ok(),
             reset: match can_reset {
                 true => Some(export(reset::EXPORT)?),
                 false => None,
@@ -214,18 +226,25 @@ impl Prepared {
         store.data_mut().guest = None;
         let instance = self.pre.instantiate(&mut *store)?;
         let mut export = |export: &ModuleExport| instance.get_module_export(&mut *store, export);
+        let other_kind = || wasmtime::Error::msg("the module's exports are of other kinds");
         let (Some(Extern::Memory(memory)), Some(Extern::Func(decide))) =
             (export(&self.memory), export(&self.decide))
         else {
-            return Err(wasmtime::Error::msg(
-                "the module's exports are of other kinds",
-            ));
+            return Err(other_kind());
+        };
+        let on_failure = match self.on_failure.as_ref().map(&mut export) {
+            Some(Some(Extern::Func(on_failure))) => Some(on_failure),
+            Some(_) => return Err(other_kind()),
+            None => None,
         };
         let realloc = self.realloc.as_ref().and_then(&mut export);
-        // The post-return function frees the memory of the verdict. It is not needed if the instance is dropped or reset after the call.
-        let post_return = match usage {
-            Use::Again => self.post_return.as_ref().and_then(&mut export),
-            Use::Once | Use::Reset => None,
+        // Post-return functions free the memory of a result. They are not needed if the instance is dropped or reset after the call.
+        let (post_return, post_on_failure) = match usage {
+            Use::Again => (
+                self.post_return.as_ref().and_then(&mut export),
+                self.post_on_failure.as_ref().and_then(&mut export),
+            ),
+            Use::Once | Use::Reset => (None, None),
         };
         let reset = match usage {
             Use::Reset => self.reset.as_ref().and_then(&mut export),
@@ -233,9 +252,12 @@ impl Prepared {
         };
         let function = |export: Option<Extern>| export.and_then(Extern::into_func);
         let live = Live {
-            decide: decide.typed(&*store)?,
-            post_return: match function(post_return) {
-                Some(function) => Some(function.typed(&*store)?),
+            decide: Export::of(decide, function(post_return), store)?,
+            on_failure: match on_failure {
+                Some(on_failure) => {
+                    let post_return = function(post_on_failure);
+                    Some(Box::new(Export::of(on_failure, post_return, store)?))
+                }
                 None => None,
             },
             reset: match function(reset) {
@@ -260,16 +282,19 @@ impl Live {
         store: &mut Store<Data>,
         reported: ReportedLimits,
     ) -> Result<Verdict, Failure> {
-        let read = |error: wasmtime::Error| Failure::read(&error, Stage::Decide, reported);
-        let at = self.decide.call(&mut *store, ()).map_err(read)?;
-        let guest = abi::of(store.data()).map_err(read)?;
-        let verdict = lift::verdict(guest.memory().data(&*store), at, reported.host_call_bytes)?;
-        if let Some(post_return) = &self.post_return {
-            abi::enter(store.data_mut());
-            post_return.call(&mut *store, at).map_err(read)?;
-            abi::leave(store.data_mut());
+        self.decide.call(store, reported, lift::verdict)
+    }
+
+    /// Calls `on-failure`. The step is not validated yet. A policy that does not export it wants the best response.
+    pub(crate) fn on_failure(
+        &self,
+        store: &mut Store<Data>,
+        reported: ReportedLimits,
+    ) -> Result<NextStep, Failure> {
+        match &self.on_failure {
+            Some(on_failure) => on_failure.call(store, reported, lift::next_step),
+            None => Ok(NextStep::Best),
         }
-        Ok(verdict)
     }
 
     /// Resets the instance after a successful call; false if it cannot be used again.
@@ -285,5 +310,38 @@ impl Live {
         };
         let host = guest.take_marks();
         reset.memory.restore(store, module | host)
+    }
+}
+
+impl Export {
+    fn of(
+        function: Func,
+        post_return: Option<Func>,
+        store: &Store<Data>,
+    ) -> wasmtime::Result<Self> {
+        let post_return = post_return.map(|function| function.typed(store));
+        Ok(Self {
+            function: function.typed(store)?,
+            post_return: post_return.transpose()?,
+        })
+    }
+
+    /// Calls the function and reads its result.
+    fn call<T>(
+        &self,
+        store: &mut Store<Data>,
+        reported: ReportedLimits,
+        lift: fn(&[u8], u32, usize) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        let read = |error: wasmtime::Error| Failure::read(&error, Stage::Decide, reported);
+        let at = self.function.call(&mut *store, ()).map_err(read)?;
+        let guest = abi::of(store.data()).map_err(read)?;
+        let result = lift(guest.memory().data(&*store), at, reported.host_call_bytes)?;
+        if let Some(post_return) = &self.post_return {
+            abi::enter(store.data_mut());
+            post_return.call(&mut *store, at).map_err(read)?;
+            abi::leave(store.data_mut());
+        }
+        Ok(result)
     }
 }

@@ -87,7 +87,11 @@ fn configured(text: &str, validate: &str) -> Vec<u8> {
               i32.const 1024))"#
     );
     let mut module = wat::parse_str(wat).unwrap();
-    portcullis_policy::embed_configured(&mut module).unwrap();
+    let exports = portcullis_policy::Exports {
+        validate_settings: true,
+        ..Default::default()
+    };
+    portcullis_policy::embed_with(&mut module, exports).unwrap();
     module
 }
 
@@ -149,7 +153,11 @@ fn an_export_of_another_type_is_refused() {
         (func (export "validate-settings") (param i32) (result i32) i32.const 16)
         (func (export "decide") (result i32) i32.const 16))"#;
     let mut module = wat::parse_str(wat).unwrap();
-    portcullis_policy::embed_configured(&mut module).unwrap();
+    let exports = portcullis_policy::Exports {
+        validate_settings: true,
+        ..Default::default()
+    };
+    portcullis_policy::embed_with(&mut module, exports).unwrap();
     let problem = host.refusal(&module);
     assert!(matches!(problem, LoadProblem::Encoding { .. }), "{problem}");
 }

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use portcullis_address::{Row, Snapshot, TableBuilder};
 use portcullis_policy::{
-    Evaluator, Failure, Limits, LoadError, LoadProblem, Policy, Rejection, Runtime, Scope, Verdict,
+    Evaluator, Exports, Failure, Limits, LoadError, LoadProblem, Policy, Rejection, Runtime, Scope,
+    Verdict,
 };
 use portcullis_request::Request;
 use portcullis_sip::{Arrival, Framing, Index, Transport, scan};
@@ -167,7 +168,11 @@ pub(crate) fn guest_text(name: &str) -> String {
 /// A module from text, with the section that names the world.
 pub(crate) fn embedded(wat: &str) -> Vec<u8> {
     let mut module = wat::parse_str(wat).unwrap();
-    portcullis_policy::embed(&mut module).unwrap();
+    let exports = Exports {
+        on_failure: wat.contains("(export \"on-failure\")"),
+        validate_settings: wat.contains("(export \"validate-settings\")"),
+    };
+    portcullis_policy::embed_with(&mut module, exports).unwrap();
     module
 }
 

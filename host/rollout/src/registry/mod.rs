@@ -17,6 +17,7 @@ use portcullis_config::{Config, SeatConfig, TenantConfig};
 use portcullis_dataplane::tenants::{Budget, Seat, Shadow, Tenant, Tenants};
 use portcullis_policy::{Counters, Generation, PolicySlot, Runtime, RuntimeError, Scope};
 use portcullis_records::Part;
+use portcullis_sip::Routes;
 use portcullis_store::Store;
 use thiserror::Error;
 use tokio::sync::{Notify, watch};
@@ -53,6 +54,7 @@ pub struct Registry {
     runtime: Arc<Runtime>,
     shadow: Shadow,
     sandboxes: usize,
+    routes: Arc<ArcSwap<Routes>>,
     /// Notified when a policy fails too often.
     wake: Arc<Notify>,
     tenants: Arc<TenantSet>,
@@ -104,10 +106,12 @@ impl Registry {
         let runtime = Arc::new(Runtime::with_pool(limits, least)?);
         let sandboxes = kept_by_each(workers, runtime.limits().instances);
         let wake = Arc::new(Notify::new());
+        let routes = Arc::<ArcSwap<Routes>>::default();
         let files_of = |name: &str, config: &SeatConfig| {
             let slot = Arc::new(PolicySlot::keeping(RETAINED_GENERATIONS));
             let counters = Arc::new(Counters::new(config.counters));
             let scope = Scope::operator()
+                .with_routes(Arc::clone(&routes))
                 .with_counters(counters)
                 .with_settings(settings_of(config));
             let seat = Seat::new(name, slot, scope, config.clone(), Arc::clone(&wake));
@@ -148,6 +152,7 @@ impl Registry {
             runtime,
             shadow,
             sandboxes,
+            routes,
             wake,
             deployments: Deployments::new(Arc::clone(&tenants), Arc::clone(&loading)),
             tenants,
@@ -172,6 +177,12 @@ impl Registry {
             file: Some(ConfigFile { path, running }),
             ..self
         }
+    }
+
+    /// Returns the routes of the operator, which targets of the operator's policies must follow. They are empty until the host stores the
+    /// resolved ones.
+    pub fn routes(&self) -> &Arc<ArcSwap<Routes>> {
+        &self.routes
     }
 
     /// Returns the deployments of all seats.

@@ -145,6 +145,10 @@ fn particular() -> Vec<u8> {
               i32.const 128))"#,
     )
     .unwrap();
-    portcullis_policy::embed_configured(&mut module).unwrap();
+    let exports = portcullis_policy::Exports {
+        validate_settings: true,
+        ..Default::default()
+    };
+    portcullis_policy::embed_with(&mut module, exports).unwrap();
     module
 }

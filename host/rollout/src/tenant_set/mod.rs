@@ -283,13 +283,14 @@ impl TenantSet {
             }
             _ => Arc::new(Counters::new(config.seat.counters)),
         };
+        let routes = Arc::new(ArcSwap::from_pointee(resolver.routes()));
         let scope = scope_of(config)
+            .with_routes(Arc::clone(&routes))
             .with_counters(counted)
             .with_settings(settings_of(&config.seat));
         let wake = Arc::clone(&self.wake);
         let seat = Seat::new(&config.name, slot, scope, config.seat.clone(), wake);
         let seat = Arc::new(seat);
-        let routes = Arc::new(ArcSwap::from_pointee(resolver.routes()));
         let follow = tokio::spawn(resolver.watch(Arc::clone(&routes), self.stop.clone()));
         let files = PolicyFiles::new(Arc::clone(&seat), Arc::clone(&self.runtime));
         Running {
@@ -316,7 +317,7 @@ fn configs_of(tenants: &Tenants) -> impl Iterator<Item = (&str, &TenantConfig)> 
     named.filter_map(|tenant| Some((&*tenant.name, tenant.config.as_ref()?)))
 }
 
-/// Returns what a tenant's policy may query.
+/// Returns what a tenant's policy may query, change and use.
 fn scope_of(config: &TenantConfig) -> Scope {
     Scope::tenant(&config.name)
         .with_groups(config.groups.iter().copied())
@@ -324,6 +325,7 @@ fn scope_of(config: &TenantConfig) -> Scope {
         .with_log_rate(config.log_rate)
         .with_rules(config.rules.iter().map(String::as_str))
         .with_headers(config.headers.iter().map(String::as_str))
+        .with_targets(config.forwarding.targets)
 }
 
 fn in_order(groups: &[u32]) -> Box<[u32]> {

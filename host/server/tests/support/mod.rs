@@ -15,7 +15,6 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
-use arc_swap::ArcSwap;
 use portcullis_address::{AddressBook, BookOptions, Database, DatabaseUrl, NewRow};
 use portcullis_config::{Config, ForceRport};
 use portcullis_dataplane::notices::Notices;
@@ -145,6 +144,7 @@ impl Setup {
         block_on(resolver.resolve());
         let (_never, stop) = watch::channel(false);
         let registry = Arc::new(Registry::new(&config, self.workers, stop).unwrap());
+        registry.routes().store(Arc::new(resolver.routes()));
         let tasks = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
@@ -162,7 +162,7 @@ impl Setup {
             share_key: portcullis_policy::ShareKey::random(),
             records: portcullis_records::Recorder::start(&config.records).unwrap(),
             proxy: Arc::new(proxy),
-            routes: Arc::new(ArcSwap::from_pointee(resolver.routes())),
+            routes: Arc::clone(registry.routes()),
             connections: Arc::new(Connections::new(config.sip.tcp)),
             counters: (0..self.workers)
                 .map(|_| WorkerCounters::default())

@@ -14,7 +14,7 @@ use siphasher::sip::SipHasher24;
 
 use crate::arrival::Transport;
 use crate::host::{Host, LONGEST_NAME};
-use crate::uri::Scheme;
+use crate::uri::{Scheme, Uri};
 
 pub use builder::{RouteError, RoutesBuilder};
 
@@ -73,6 +73,18 @@ impl Routes {
     /// The owner of these routes, as a [`mark`]: dialogs that begin along them belong to the owner.
     pub fn owner(&self) -> Option<u64> {
         self.owner
+    }
+
+    /// Whether there is a next hop with this name.
+    pub fn has_hop(&self, name: &str) -> bool {
+        self.hops.contains_key(name)
+    }
+
+    /// Whether requests may go to the host and port of this URI.
+    pub fn permits(&self, uri: &[u8]) -> bool {
+        Uri::parse(uri).is_ok_and(|uri| {
+            self.permission(uri.host, uri.port_or_default()) != Permission::Refused
+        })
     }
 
     /// Whether requests may go to this host and port.
@@ -298,6 +310,22 @@ mod tests {
         ] {
             assert_eq!(permission(&routes, host, port), expected, "{host}:{port}");
         }
+    }
+
+    #[test]
+    fn uris_are_permitted_by_host_and_port() {
+        let routes = routes();
+        for (uri, expected) in [
+            ("sip:bob@gw.example.com:7000", true),
+            ("sip:203.0.113.1", true),
+            ("sip:198.51.100.1:5061", false),
+            ("sip:bob@example.com", false),
+            ("tel:+4930123", false),
+            ("", false),
+        ] {
+            assert_eq!(routes.permits(uri.as_bytes()), expected, "{uri}");
+        }
+        assert!(routes.has_hop("trunk") && !routes.has_hop("Trunk") && !routes.has_hop(""));
     }
 
     #[test]

@@ -1,0 +1,90 @@
+//! Answers of the interface `forwarding`.
+
+use serde_json::json;
+
+use crate::forwarding::{ForwardTarget, Forwarding, MAX_MEMO, MAX_TARGETS, Refusal, check_codes};
+use crate::tape::SideEffect;
+
+use super::Call;
+
+impl Call {
+    /// `forwarding.add`
+    pub(crate) fn add_target(&mut self, target: ForwardTarget) -> Result<(), Refusal> {
+        let arguments = || json!([target.as_json()]);
+        let none = SideEffect::None;
+        self.answered("forwarding.add", none, arguments, |call| {
+            call.admit_target(&target)
+        })?;
+        let targets = &mut self.forwarding_mut().targets;
+        // A replayed answer may be repeated any number of times.
+        if targets.len() >= MAX_TARGETS.into() {
+            return Err(Refusal::TooMany);
+        }
+        targets.push(target);
+        Ok(())
+    }
+
+    /// `forwarding.share`
+    pub(crate) fn share(&mut self, on: bool) {
+        self.forwarding_mut().share = on;
+    }
+
+    /// `forwarding.retry-on`
+    pub(crate) fn retry_on(&mut self, codes: Vec<u16>) -> Result<(), Refusal> {
+        if self.failed().is_some() {
+            return Err(Refusal::NotPermitted);
+        }
+        check_codes(&codes)?;
+        self.forwarding_mut().retry_on = Some(codes);
+        Ok(())
+    }
+
+    /// `forwarding.memo`
+    pub(crate) fn set_memo(&mut self, bytes: Vec<u8>) -> Result<(), Refusal> {
+        if bytes.len() > MAX_MEMO {
+            return Err(Refusal::BadValue);
+        }
+        self.forwarding_mut().memo = bytes;
+        Ok(())
+    }
+
+    /// What the call has said about where the request goes, if anything.
+    pub(crate) fn forwarding(&self) -> Option<&Forwarding> {
+        self.forwarding.as_deref()
+    }
+
+    /// Takes what the call has said about where the request goes.
+    pub(crate) fn take_forwarding(&mut self) -> Option<Box<Forwarding>> {
+        self.forwarding.take()
+    }
+
+    /// Whether the call has added a target.
+    pub(crate) fn has_targets(&self) -> bool {
+        self.forwarding()
+            .is_some_and(|forwarding| !forwarding.targets.is_empty())
+    }
+
+    fn admit_target(&self, target: &ForwardTarget) -> Result<(), Refusal> {
+        target.check()?;
+        let tried = self.failed().map_or(0, |failed| failed.attempts.len());
+        let added = self.forwarding().map_or(0, |now| now.targets.len());
+        if tried + added >= self.scope().targets() {
+            return Err(Refusal::TooMany);
+        }
+        let mut headers = target.headers.iter();
+        if !headers.all(|(name, _)| self.scope().admits_header(name)) {
+            return Err(Refusal::NotPermitted);
+        }
+        self.scope().admit_place(&target.place)
+    }
+
+    fn forwarding_mut(&mut self) -> &mut Forwarding {
+        let failed = self.failed.as_deref();
+        self.forwarding.get_or_insert_with(|| {
+            Box::new(Forwarding {
+                memo: failed.map(|failed| failed.memo.clone()).unwrap_or_default(),
+                ..Forwarding::default()
+            })
+        })
+    }
+}
