@@ -61,6 +61,8 @@ pub enum Spread {
     Flow,
     /// Any worker may take any datagram.
     Datagram,
+    /// All datagrams of one transaction go to the same worker.
+    Transaction,
 }
 
 impl Config {
@@ -221,7 +223,11 @@ fn spread(value: Value<'_>) -> Result<Spread, Bad> {
     match value.text()? {
         "flow" => Ok(Spread::Flow),
         "datagram" => Ok(Spread::Datagram),
-        _ => Err(Bad::new("unknown value", "write \"flow\" or \"datagram\"")),
+        "transaction" => Ok(Spread::Transaction),
+        _ => Err(Bad::new(
+            "unknown value",
+            "write \"flow\", \"datagram\" or \"transaction\"",
+        )),
     }
 }
 

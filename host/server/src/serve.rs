@@ -182,6 +182,7 @@ impl Host {
             started,
             config,
         };
+        transport::steer(&sockets, shared.config.spread, shared.proxy.steering());
         Ok(Self {
             shared: Arc::new(shared),
             registry,

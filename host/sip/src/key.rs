@@ -7,6 +7,8 @@ use std::net::{IpAddr, SocketAddr};
 use siphasher::sip::SipHasher24;
 use siphasher::sip128;
 
+use crate::steering::Steering;
+
 /// A 16-byte secret and what is derived from it.
 ///
 /// To-tags, branches, branch seals, seals of ways back and seals of dialogs each have a key of their own, so that a value of one
@@ -18,6 +20,7 @@ pub(crate) struct Key {
     seal: SipHasher24,
     origin: SipHasher24,
     dialog: sip128::SipHasher24,
+    steering: Steering,
 }
 
 /// The key for writing, and earlier keys that are still accepted.
@@ -69,6 +72,11 @@ impl Key {
             seal: derive(b"seal____"),
             origin: derive(b"origin__"),
             dialog: sip128::SipHasher24::new_with_keys(first, second),
+            steering: Steering::new(|counter| {
+                let mut hasher = derive(b"steering");
+                hasher.write_u8(counter);
+                hasher.finish()
+            }),
         }
     }
 
@@ -80,6 +88,11 @@ impl Key {
     /// The part of a branch that names the transaction (RFC 3261 §16.11).
     pub(crate) fn branch(&self, request: &Request<'_>) -> u64 {
         request.mac(self.branch)
+    }
+
+    /// The hash that names the owner of a transaction.
+    pub(crate) fn steering(&self) -> &Steering {
+        &self.steering
     }
 
     /// The part of a branch that proves that this host wrote it.

@@ -37,6 +37,7 @@ mod reason;
 mod reply;
 mod routes;
 mod scan;
+mod steering;
 mod token;
 mod top_via;
 mod uri;
@@ -60,5 +61,6 @@ pub use routes::{RouteError, Routes, RoutesBuilder, mark};
 pub use scan::{
     Fault, Field, Framing, HeaderName, Index, Limits, LineEnd, Message, ScanError, StartLine, scan,
 };
+pub use steering::{FilterStep, Steering};
 pub use uri::{Scheme, Uri, UriError, is_readable_uri, scheme_name};
 pub use via::{MAGIC_COOKIE, Via, ViaError};

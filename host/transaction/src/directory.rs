@@ -42,7 +42,7 @@ impl Directory {
         name_at: impl Fn(Place) -> Option<Transaction>,
     ) -> Option<Place> {
         let is_it = |packed: &u32| name_at(Place::unpack(*packed)) == Some(transaction);
-        let found = self.0.find(transaction.number(), is_it);
+        let found = self.0.find(hash(transaction), is_it);
         found.map(|packed| Place::unpack(*packed))
     }
 
@@ -52,15 +52,14 @@ impl Directory {
         place: Place,
         name_at: impl Fn(Place) -> Option<Transaction>,
     ) {
-        // The names are keyed hashes already.
-        let hash = |packed: &u32| name_at(Place::unpack(*packed)).map_or(0, Transaction::number);
+        let hash_at = |packed: &u32| name_at(Place::unpack(*packed)).map_or(0, hash);
         self.0
-            .insert_unique(transaction.number(), place.pack(), hash);
+            .insert_unique(hash(transaction), place.pack(), hash_at);
     }
 
     pub(crate) fn remove(&mut self, transaction: Transaction, place: Place) {
         let is_it = |packed: &u32| *packed == place.pack();
-        if let Ok(entry) = self.0.find_entry(transaction.number(), is_it) {
+        if let Ok(entry) = self.0.find_entry(hash(transaction), is_it) {
             entry.remove();
         }
     }
@@ -68,4 +67,10 @@ impl Directory {
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
+}
+
+/// A name is a keyed hash already, but its low byte says which worker has it, and is alike for all names of a table. The table takes the place
+/// of an entry from the low bits and its tag from the high ones.
+fn hash(transaction: Transaction) -> u64 {
+    transaction.number().rotate_left(24)
 }

@@ -2,14 +2,14 @@
 //!
 //! Most `unsafe` code of the workspace is here; two files of `host/policy` have the rest. The crate is independent of SIP.
 //!
-//! - [`bind`] creates a socket for SIP; [`spread`] distributes one busy flow over all workers;
+//! - [`bind`] creates a socket for SIP; [`spread`] distributes one busy flow over all workers, [`steer`] each datagram by its bytes;
 //! - a [`Receiver`] reads batches of datagrams into buffers that are allocated once;
 //! - a [`Sender`] queues datagrams and sends them in batches; one that the kernel refuses does not stop the others;
 //! - [`Errors`] reads what the network reports about datagrams sent earlier, after [`report_errors`];
 //! - a [`Polled`] is a socket on a tokio runtime that wakes its task up for datagrams that come, not for those that leave.
 //!
-//! On systems other than Linux each datagram costs a system call of its own, and [`spread`] and [`report_errors`] are not
-//! supported.
+//! On systems other than Linux each datagram costs a system call of its own, and [`spread`], [`steer`] and [`report_errors`] are
+//! not supported.
 
 #![warn(clippy::wildcard_enum_match_arm)]
 
@@ -29,4 +29,4 @@ pub use polled::Polled;
 pub use receiver::{DATAGRAM_BYTES, Receiver};
 pub use report::{Problem, Report};
 pub use sender::{Refusal, Refused, Sender};
-pub use socket::{Buffers, bind, buffers, overflows, report_errors, spread};
+pub use socket::{Buffers, bind, buffers, overflows, report_errors, spread, steer};

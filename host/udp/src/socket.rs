@@ -69,6 +69,18 @@ pub fn spread(socket: &impl AsFd, count: u32) -> io::Result<()> {
     option::spread(socket.as_fd(), count)
 }
 
+/// Makes the kernel ask a filter for each datagram which of the sockets that share this socket's address gets it. The filter is a classic BPF
+/// program over the bytes of the datagram: code, jumps if true and if false, and value of each instruction (`sock_filter` of
+/// linux/filter.h). Its result is a number in the order in which the sockets were bound; for one that no socket has, the kernel
+/// chooses by the addresses. Call it once, on any of the sockets, when all are bound.
+///
+/// # Errors
+/// `Unsupported` on systems other than Linux, else those of `setsockopt`: `InvalidInput` for a program that is none, `OutOfMemory` for one
+/// that takes more memory than `net.core.optmem_max`. The kernel then keeps distributing flows.
+pub fn steer(socket: &impl AsFd, filter: &[(u16, u8, u8, u32)]) -> io::Result<()> {
+    option::steer(socket.as_fd(), filter)
+}
+
 /// Makes the kernel collect what the network reports about datagrams sent by this socket (ICMP), for [`Errors`](crate::Errors). Without it, a
 /// socket that is not connected learns nothing of a target that is gone.
 ///
@@ -184,6 +196,38 @@ mod tests {
         let spread = shares(Some(2));
         assert!(!spread.contains(&0), "{spread:?}");
         assert_eq!(spread[0] + spread[1], EACH);
+    }
+
+    #[test]
+    fn a_filter_chooses_the_socket_by_the_bytes_of_a_datagram() {
+        let first = bind(any("127.0.0.1:0"), SHARED).unwrap();
+        let address = first.local_addr().unwrap();
+        let rest = [(); 2].map(|()| bind(address, SHARED).unwrap());
+        let sockets = [&first, &rest[0], &rest[1]];
+        // The first byte is the number.
+        let byte = (libc::BPF_LD | libc::BPF_B | libc::BPF_ABS) as u16;
+        let done = (libc::BPF_RET | libc::BPF_A) as u16;
+        steer(&first, &[(byte, 0, 0, 0), (done, 0, 0, 0)]).unwrap();
+        let caller = bind(any("127.0.0.1:0"), Bind::default()).unwrap();
+        let mut sender = Sender::new(8);
+        for number in [2, 0, 1, 2, 9, 1, 2] {
+            sender.push(&[number], address);
+        }
+        assert_eq!(sender.flush(&caller).unwrap(), 7);
+        let mut receiver = Receiver::new(8);
+        let received = sockets.map(|socket| {
+            let count = receiver.recv(socket).unwrap_or(0);
+            let numbers = (0..count).map(|nth| receiver.datagram(nth).0[0]);
+            numbers.collect::<Vec<_>>()
+        });
+        for (number, received) in (0_u8..).zip(&received) {
+            let own = received.iter().filter(|own| **own == number).count();
+            assert_eq!(own, [1, 2, 3][usize::from(number)], "{received:?}");
+        }
+        // No socket has the number 9: its flow has one.
+        assert_eq!(received.concat().len(), 7);
+        let error = steer(&first, &[(done, 0, 0, 0), (byte, 0, 0, 0)]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
     }
 
     #[test]

@@ -7,7 +7,7 @@ mod places;
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 
-use portcullis_sip::Transport;
+use portcullis_sip::{Steering, Transport};
 use portcullis_udp::Bind;
 use socket2::{Domain, Socket, Type};
 use thiserror::Error;
@@ -90,6 +90,33 @@ fn spread_datagrams(all: &[WorkerSockets]) {
     for (socket, addr) in first.iter().filter(|_| count > 1) {
         if let Err(error) = portcullis_udp::spread(socket, count) {
             warn!(event = "spread_by_flow", %addr, %error, "datagrams cannot be spread over the workers on this system; spread by flow");
+        }
+    }
+}
+
+/// Steers each datagram to the worker that has its transaction, on `spread = "transaction"`. Call it once, before any worker starts: a kernel
+/// that cannot place a datagram, or takes no filter, chooses a worker by the addresses.
+pub fn steer(all: &[WorkerSockets], spread: Spread, steering: &Steering) {
+    let count = u32::try_from(all.len()).unwrap_or(u32::MAX);
+    if spread != Spread::Transaction || count < 2 {
+        return;
+    }
+    let first = all.first().map_or(&[][..], |sockets| &sockets.udp);
+    for (socket, addr) in first {
+        if let Err(error) = attach(socket, count, steering) {
+            warn!(event = "spread_by_flow", %addr, %error, "datagrams cannot be steered to the workers on this system; spread by flow");
+        }
+    }
+}
+
+/// Attaches the filter that looks farthest into a datagram among those for which the system grants memory.
+fn attach(socket: &UdpSocket, count: u32, steering: &Steering) -> io::Result<()> {
+    let mut blocks = Steering::MOST_BLOCKS;
+    loop {
+        let attached = portcullis_udp::steer(socket, &steering.filter(count, blocks));
+        match attached {
+            Err(error) if error.kind() == io::ErrorKind::OutOfMemory && blocks > 1 => blocks /= 2,
+            attached => return attached,
         }
     }
 }
@@ -184,6 +211,13 @@ fn mend(error: &io::Error) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
+    use portcullis_sip::{
+        Arrival, Framing, Index, Limits, Local, Message, Proxy, ProxyConfig, RoutesBuilder, Target,
+        scan,
+    };
+
     use super::*;
 
     #[test]
@@ -201,6 +235,97 @@ mod tests {
             assert_eq!(worker.udp[0].1, bound[0].addr);
             assert_eq!(worker.tcp[0].1, bound[1].addr);
         }
+    }
+
+    #[test]
+    fn the_datagrams_of_a_transaction_reach_its_owner() {
+        const WORKERS: usize = 4;
+        let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        let spread = Spread::Transaction;
+        let (bound, sockets) = bind([(Transport::Udp, any)], WORKERS, spread).unwrap();
+        let proxy = proxy(bound[0].addr);
+        steer(&sockets, spread, proxy.steering());
+        let caller = UdpSocket::bind(any).unwrap();
+        let mut received = [0; WORKERS];
+        for number in 0..100 {
+            let invite = request("INVITE", number, caller.local_addr().unwrap());
+            let (owner, response) = relayed(&proxy, &invite, caller.local_addr().unwrap());
+            let cancel = invite.replace("INVITE", "CANCEL");
+            for datagram in [&invite, &invite, &cancel, &response] {
+                caller.send_to(datagram.as_bytes(), bound[0].addr).unwrap();
+            }
+            // Loopback has delivered them by now.
+            for (worker, sockets) in sockets.iter().enumerate() {
+                let mut buffer = [0; 2_048];
+                let count = std::iter::from_fn(|| sockets.udp[0].0.recv(&mut buffer).ok()).count();
+                let expected = if worker == owner { 4 } else { 0 };
+                assert_eq!(
+                    count, expected,
+                    "worker {worker} of owner {owner}: {invite}"
+                );
+                received[worker] += count;
+            }
+        }
+        assert!(!received.contains(&0), "{received:?}");
+    }
+
+    fn proxy(addr: SocketAddr) -> Proxy {
+        Proxy::new(ProxyConfig {
+            locals: vec![Local {
+                transport: Transport::Udp,
+                addr,
+                advertised: None,
+            }],
+            aliases: Vec::new(),
+            key: [7; 16],
+            earlier_keys: Vec::new(),
+            dialog_minutes: 1,
+            record_route: true,
+            server_header: None,
+            force_rport: Vec::new(),
+        })
+    }
+
+    fn request(method: &str, number: u32, caller: SocketAddr) -> String {
+        format!(
+            "{method} sip:bob@example.com SIP/2.0\r\nVia: SIP/2.0/UDP {caller};rport;branch=z9hG4bK-42-{number}\r\n\
+             Max-Forwards: 70\r\nFrom: <sip:ada@example.com>;tag=1\r\nTo: <sip:bob@example.com>\r\nCall-ID: {number}\r\n\
+             CSeq: 1 {method}\r\nContent-Length: 0\r\n\r\n"
+        )
+    }
+
+    /// The worker that has the transaction of a request, and the response to the request as it is relayed.
+    fn relayed(proxy: &Proxy, request: &str, source: SocketAddr) -> (usize, String) {
+        let mut index = Index::default();
+        let limits = Limits::default();
+        scan(request.as_bytes(), Framing::Datagram, &limits, &mut index).unwrap();
+        let message = Message::new(request.as_bytes(), &index);
+        let arrival = Arrival {
+            source,
+            local: "127.0.0.1:5060".parse().unwrap(),
+            transport: Transport::Udp,
+            connection: None,
+        };
+        let mut routes = RoutesBuilder::new();
+        routes.default_hop("sip:127.0.0.1:9").unwrap();
+        let routes = routes.build(&HashMap::new());
+        let name = proxy.name_of(message, &arrival).unwrap().transaction;
+        let (to, mut sent) = (Target::AsRouted, Vec::new());
+        proxy
+            .relay_branch(
+                message,
+                &arrival,
+                &routes,
+                to,
+                &[],
+                name.into(),
+                60,
+                &mut sent,
+            )
+            .unwrap();
+        let sent = String::from_utf8(sent).unwrap();
+        let (_, headers) = sent.split_once("\r\n").unwrap();
+        (name.owner(4), format!("SIP/2.0 180 Ringing\r\n{headers}"))
     }
 
     #[test]

@@ -29,6 +29,9 @@ use crate::via::{MAGIC_COOKIE, Via};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Transaction(u64);
 
+/// The byte that names the owner of a transaction.
+const OWNER: u64 = 0xff;
+
 /// What distinguishes the request to one target of a transaction from those to its other targets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Branch {
@@ -81,6 +84,7 @@ impl Transaction {
 
     /// The transaction of a request for a stateful proxy: sent-by is not part of the name if the branch has the magic cookie, because a client
     /// behind a NAT may write another one into its CANCEL after it has learnt its public address. The caller compares sent-by or the source.
+    /// The owner byte of such a name is a hash of the branch, which [`Steering::filter`](crate::Steering::filter) finds in a datagram.
     pub(super) fn without_sent_by(key: &Key, message: Message<'_>, top: &TopVia<'_>) -> Self {
         if !is_new(top) {
             return Self::of(key, message, top);
@@ -91,12 +95,20 @@ impl Transaction {
             sent_by: b"",
             ..request(message, top, &fields)
         };
-        Self(key.branch(&request))
+        let identifier = branch.get(MAGIC_COOKIE.len()..).unwrap_or_default();
+        let owner = key.steering().owner(identifier);
+        Self(key.branch(&request) & !OWNER | u64::from(owner))
     }
 
-    /// The name as a number: a keyed hash, so that nobody else can choose where it goes in a table.
+    /// The name as a number: a keyed hash, so that nobody else can choose where it goes in a table. Only the low byte, that of the owner, is a
+    /// weaker one.
     pub fn number(self) -> u64 {
         self.0
+    }
+
+    /// The worker that has the transaction, of so many.
+    pub fn owner(self, workers: usize) -> usize {
+        (self.0 & OWNER) as usize % workers.max(1)
     }
 }
 

@@ -31,6 +31,7 @@ use crate::name_addr::NameAddr;
 use crate::reason::standard_reason;
 use crate::reply::Reply;
 use crate::scan::{Fault, HeaderName, Message, ScanError, StartLine};
+use crate::steering::Steering;
 use crate::top_via::TopVia;
 use branch::own_tag;
 use checks::{Checked, Refusal};
@@ -126,6 +127,11 @@ impl Proxy {
     pub fn set_time(&self, seconds: u64) {
         let minute = u32::try_from(seconds / 60).unwrap_or(u32::MAX);
         self.minute.store(minute, Ordering::Relaxed);
+    }
+
+    /// Which worker has the transaction of a message, for the kernel.
+    pub fn steering(&self) -> &Steering {
+        self.keys.current().steering()
     }
 
     fn now(&self) -> Minute {

@@ -58,19 +58,26 @@ pub(crate) fn may_fragment(socket: &impl AsFd, address: SocketAddr) -> io::Resul
 /// See [`crate::spread`].
 pub(crate) fn spread(socket: BorrowedFd<'_>, count: u32) -> io::Result<()> {
     const RANDOM: u32 = (libc::SKF_AD_OFF + libc::SKF_AD_RANDOM) as u32;
-    let step = |code: u32, k: u32| libc::sock_filter {
-        code: code as u16,
-        jt: 0,
-        jf: 0,
-        k,
-    };
-    let mut steps = [
+    let step = |code: u32, value: u32| (code as u16, 0, 0, value);
+    let steps = [
         step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, RANDOM),
         step(libc::BPF_ALU | libc::BPF_MOD | libc::BPF_K, count.max(1)),
         step(libc::BPF_RET | libc::BPF_A, 0),
     ];
+    steer(socket, &steps)
+}
+
+/// See [`crate::steer`].
+pub(crate) fn steer(socket: BorrowedFd<'_>, filter: &[(u16, u8, u8, u32)]) -> io::Result<()> {
+    let steps = filter
+        .iter()
+        .map(|&(code, jt, jf, k)| libc::sock_filter { code, jt, jf, k });
+    let mut steps: Vec<_> = steps.collect();
+    let Ok(length) = libc::c_ushort::try_from(steps.len()) else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
     let program = libc::sock_fprog {
-        len: steps.len() as libc::c_ushort,
+        len: length,
         filter: steps.as_mut_ptr(),
     };
     let name = libc::SO_ATTACH_REUSEPORT_CBPF;

@@ -147,6 +147,10 @@ pub(crate) mod option {
         Err(io::ErrorKind::Unsupported.into())
     }
 
+    pub(crate) fn steer(_socket: BorrowedFd<'_>, _filter: &[(u16, u8, u8, u32)]) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     pub(crate) fn report_errors(_socket: BorrowedFd<'_>, _is_ipv4: bool) -> io::Result<()> {
         Err(io::ErrorKind::Unsupported.into())
     }
