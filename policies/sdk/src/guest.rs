@@ -1,14 +1,23 @@
 //! The real host, seen from inside the sandbox. Public for `policy!` only.
 
 use std::panic::{self, PanicHookInfo};
+use std::time::Duration;
 
+use portcullis::policy::{forwarding, outcome};
+
+use crate::attempt::{Attempt, Cause};
 use crate::level::Level;
+use crate::target::{Place, Refusal, Target};
 use crate::version::VERSION;
 
 pub(crate) use portcullis::policy::clock::{local, now};
 pub(crate) use portcullis::policy::counters::{add, rate_limit, value};
 pub(crate) use portcullis::policy::edits::{add_header, remove_header};
+pub(crate) use portcullis::policy::forwarding::share;
 pub(crate) use portcullis::policy::log::log;
+pub(crate) use portcullis::policy::outcome::{
+    contacts, header as response_header, memo, tries_left,
+};
 pub(crate) use portcullis::policy::permissions::{
     address_group, allow_address, allow_source_address, last_tag, source_address_group,
 };
@@ -31,41 +40,124 @@ wit_bindgen::generate!({
     pub_export_macro: true,
     default_bindings_module: "portcullis_sdk::guest",
     with: {
-        "portcullis:policy/types@0.1.0": crate::verdict,
+        "portcullis:policy/types@0.1.0": crate::wire,
         "portcullis:policy/log@0.1.0/level": crate::level::Level,
         "portcullis:policy/clock@0.1.0/local-time": crate::local_time::LocalTime,
     },
 });
 
-/// The world of a policy that validates its settings. Its imports are the same.
-pub mod configured {
-    wit_bindgen::generate!({
-        path: "../../policy-wit",
-        world: "configured-policy",
-        pub_export_macro: true,
-        default_bindings_module: "portcullis_sdk::guest::configured",
-        with: {
-            "portcullis:policy/types@0.1.0": crate::verdict,
-            "portcullis:policy/permissions@0.1.0": super::portcullis::policy::permissions,
-            "portcullis:policy/request@0.1.0": super::portcullis::policy::request,
-            "portcullis:policy/log@0.1.0": super::portcullis::policy::log,
-            "portcullis:policy/trusted@0.1.0": super::portcullis::policy::trusted,
-            "portcullis:policy/rules@0.1.0": super::portcullis::policy::rules,
-            "portcullis:policy/counters@0.1.0": super::portcullis::policy::counters,
-            "portcullis:policy/settings@0.1.0": super::portcullis::policy::settings,
-            "portcullis:policy/clock@0.1.0": super::portcullis::policy::clock,
-            "portcullis:policy/edits@0.1.0": super::portcullis::policy::edits,
-            "portcullis:policy/forwarding@0.1.0": super::portcullis::policy::forwarding,
-            "portcullis:policy/outcome@0.1.0": super::portcullis::policy::outcome,
-        },
-    });
+/// Bindings of another world. Its imports are the same.
+macro_rules! world {
+    ($(#[$doc:meta])* $module:ident, $world:literal) => {
+        $(#[$doc])*
+        pub mod $module {
+            wit_bindgen::generate!({
+                path: "../../policy-wit",
+                world: $world,
+                pub_export_macro: true,
+                default_bindings_module: "portcullis_sdk::guest",
+                with: {
+                    "portcullis:policy/types@0.1.0": crate::wire,
+                    "portcullis:policy/permissions@0.1.0": super::portcullis::policy::permissions,
+                    "portcullis:policy/request@0.1.0": super::portcullis::policy::request,
+                    "portcullis:policy/log@0.1.0": super::portcullis::policy::log,
+                    "portcullis:policy/trusted@0.1.0": super::portcullis::policy::trusted,
+                    "portcullis:policy/rules@0.1.0": super::portcullis::policy::rules,
+                    "portcullis:policy/counters@0.1.0": super::portcullis::policy::counters,
+                    "portcullis:policy/settings@0.1.0": super::portcullis::policy::settings,
+                    "portcullis:policy/clock@0.1.0": super::portcullis::policy::clock,
+                    "portcullis:policy/edits@0.1.0": super::portcullis::policy::edits,
+                    "portcullis:policy/forwarding@0.1.0": super::portcullis::policy::forwarding,
+                    "portcullis:policy/outcome@0.1.0": super::portcullis::policy::outcome,
+                },
+            });
+        }
+    };
 }
+
+world!(
+    /// The world of a policy that validates its settings.
+    configured,
+    "configured-policy"
+);
+world!(
+    /// The world of a policy that is asked after failures.
+    failover,
+    "failover-policy"
+);
+world!(
+    /// The world of a policy that does both.
+    configured_failover,
+    "configured-failover-policy"
+);
 
 /// The content of the custom section `portcullis-sdk`.
 pub const SECTION: [u8; VERSION.len()] = match VERSION.as_bytes().first_chunk() {
     Some(bytes) => *bytes,
     None => unreachable!(),
 };
+
+pub(crate) fn add_target(target: &Target) -> Result<(), Refusal> {
+    let milliseconds = |time: Option<Duration>| {
+        let time = time?.as_millis();
+        Some(u32::try_from(time).unwrap_or(u32::MAX))
+    };
+    let added = forwarding::add(&forwarding::Target {
+        place: match &target.place {
+            Place::NextHop(name) => forwarding::Place::NextHop(name.clone()),
+            Place::Uri(uri) => forwarding::Place::Uri(uri.clone()),
+        },
+        rank: target.rank,
+        weight: target.weight.unwrap_or(1),
+        request_uri: target.request_uri.clone(),
+        headers: target.headers.clone(),
+        no_answer: milliseconds(target.no_answer),
+        ring: milliseconds(target.ring),
+    });
+    added.map_err(refusal)
+}
+
+pub(crate) fn retry_on(codes: &[u16]) -> Result<(), Refusal> {
+    forwarding::retry_on(codes).map_err(refusal)
+}
+
+pub(crate) fn set_memo(bytes: &[u8]) -> Result<(), Refusal> {
+    forwarding::memo(bytes).map_err(refusal)
+}
+
+pub(crate) fn attempts() -> Vec<Attempt> {
+    outcome::attempts().into_iter().map(attempt).collect()
+}
+
+pub(crate) fn best() -> Option<Attempt> {
+    outcome::best().map(attempt)
+}
+
+fn attempt(attempt: outcome::Attempt) -> Attempt {
+    Attempt {
+        place: attempt.place,
+        status: attempt.status,
+        cause: match attempt.cause {
+            outcome::Cause::Answered => Cause::Answered,
+            outcome::Cause::NoAnswer => Cause::NoAnswer,
+            outcome::Cause::RangOut => Cause::RangOut,
+            outcome::Cause::Cancelled => Cause::Cancelled,
+            outcome::Cause::Unreachable => Cause::Unreachable,
+            outcome::Cause::Unresolved => Cause::Unresolved,
+            outcome::Cause::Refused => Cause::Refused,
+        },
+        milliseconds: attempt.milliseconds,
+    }
+}
+
+fn refusal(refusal: forwarding::Refusal) -> Refusal {
+    match refusal {
+        forwarding::Refusal::Unknown => Refusal::Unknown,
+        forwarding::Refusal::NotPermitted => Refusal::NotPermitted,
+        forwarding::Refusal::TooMany => Refusal::TooMany,
+        forwarding::Refusal::BadValue => Refusal::BadValue,
+    }
+}
 
 /// Calls the policy. The host sees a panic as a trap without a reason, so the panic message is logged first.
 pub fn run<T>(policy: fn() -> T) -> T {

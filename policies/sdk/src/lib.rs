@@ -48,9 +48,14 @@
 //! - [`clock`]: the time of day.
 //! - [`edits`]: header fields to add and to remove when the request is relayed.
 //! - [`log`]: lines in the host's log.
+//! - [`outcome`]: what became of the targets of a request, after they have failed.
 //!
 //! # What a policy can return
 //! [`relay`], [`relay_to`] a named next hop, [`reject`], [`drop_request`] or [`pass`] to the next policy: a [`Verdict`].
+//!
+//! A request can have several targets, one after the other ([`Verdict::or`], [`in_turn`]) or at once ([`Verdict::and`], [`fork`]):
+//! `relay_to("carrier-a").or("carrier-b").within(Duration::from_secs(4))`. When all of them have failed, a second function of the policy can
+//! answer or name more targets: [`policy!`] with `on_failure`, which returns a [`NextStep`].
 //!
 //! There is no source of random numbers, no file, no network, and no state except [`counters`]: everything that a policy stores is gone
 //! after the call. A panic ends the call; the host logs the panic message and responds as configured (503 by default).
@@ -86,13 +91,20 @@
 #![deny(unsafe_code)]
 #![warn(clippy::wildcard_enum_match_arm)]
 
-pub use verdict::{Header, Rejection, Verdict, drop_request, pass, reject, relay, relay_to};
+pub use forwarding::Forwarding;
+pub use next_step::{NextStep, again, answer, best_answer};
+pub use response::{Header, Rejection};
+pub use target::{Place, Refusal, Target};
+pub use verdict::{
+    Verdict, drop_request, fork, in_turn, pass, reject, relay, relay_to, relay_to_uri,
+};
 pub use version::VERSION;
 
 pub mod clock;
 pub mod counters;
 pub mod edits;
 pub mod log;
+pub mod outcome;
 pub mod permissions;
 pub mod request;
 pub mod rules;
@@ -103,20 +115,31 @@ pub mod trusted;
 
 #[cfg(target_arch = "wasm32")]
 #[doc(hidden)]
+pub mod exports;
+#[cfg(target_arch = "wasm32")]
+#[doc(hidden)]
 pub mod guest;
 #[cfg(target_arch = "wasm32")]
 use guest as host;
 #[cfg(not(target_arch = "wasm32"))]
 use testing::call as host;
 
+mod attempt;
+mod forwarding;
 #[cfg(any(target_arch = "wasm32", test))]
 #[allow(unsafe_code)]
 mod heap;
 mod level;
 mod local_time;
+mod next_step;
 mod policy;
+mod response;
+mod target;
 mod verdict;
 mod version;
+#[cfg(target_arch = "wasm32")]
+#[doc(hidden)]
+pub mod wire;
 
 /// Everything that a policy usually needs.
 pub mod prelude {
@@ -129,7 +152,8 @@ pub mod prelude {
         allow_trusted, allow_trusted_address, count_trusted, count_trusted_address,
     };
     pub use crate::{
-        Verdict, clock, counters, drop_request, edits, log, pass, policy, reject, relay, relay_to,
+        NextStep, Target, Verdict, again, answer, best_answer, clock, counters, drop_request,
+        edits, fork, in_turn, log, outcome, pass, policy, reject, relay, relay_to, relay_to_uri,
         request, rules, settings, trusted,
     };
 }

@@ -25,6 +25,25 @@
 /// }
 /// ```
 ///
+/// An optional `on_failure` is called when all targets of a request have failed ([`outcome`](crate::outcome)). Without it, the sender gets the
+/// best response.
+///
+/// ```
+/// use portcullis_sdk::prelude::*;
+///
+/// policy!(decide, on_failure: after);
+///
+/// fn decide() -> Verdict {
+///     relay_to("carrier-a").or("carrier-b")
+/// }
+///
+/// fn after() -> NextStep {
+///     answer(503, "All carriers failed").header("Retry-After", "30")
+/// }
+/// ```
+///
+/// A policy with both names `settings` first: `policy!(decide, settings: check, on_failure: after);`.
+///
 /// ```
 /// use portcullis_sdk::prelude::*;
 ///
@@ -36,7 +55,7 @@
 /// ```
 #[macro_export]
 macro_rules! policy {
-    ($decide:path) => {
+    ($decide:path $(,)?) => {
         #[cfg(not(target_arch = "wasm32"))]
         const _: fn() -> $crate::Verdict = $decide;
 
@@ -45,12 +64,12 @@ macro_rules! policy {
             struct Policy;
 
             impl $crate::guest::Guest for Policy {
-                fn decide() -> $crate::Verdict {
-                    $crate::guest::run($decide)
+                fn decide() -> $crate::wire::Verdict {
+                    $crate::exports::decide($decide)
                 }
             }
 
-    $crate::guest::export!(Policy with_types_in $crate::guest);
+            $crate::guest::export!(Policy with_types_in $crate::guest);
 
             #[used]
             #[unsafe(link_section = "portcullis-sdk")]
@@ -66,8 +85,8 @@ macro_rules! policy {
             struct Policy;
 
             impl $crate::guest::configured::Guest for Policy {
-                fn decide() -> $crate::Verdict {
-                    $crate::guest::run($decide)
+                fn decide() -> $crate::wire::Verdict {
+                    $crate::exports::decide($decide)
                 }
 
                 fn validate_settings() -> Result<(), String> {
@@ -75,7 +94,61 @@ macro_rules! policy {
                 }
             }
 
-    $crate::guest::configured::export!(Policy with_types_in $crate::guest::configured);
+            $crate::guest::configured::export!(Policy with_types_in $crate::guest::configured);
+
+            #[used]
+            #[unsafe(link_section = "portcullis-sdk")]
+            static SDK_VERSION: [u8; $crate::VERSION.len()] = $crate::guest::SECTION;
+        };
+    };
+    ($decide:path, on_failure: $on_failure:path $(,)?) => {
+        #[cfg(not(target_arch = "wasm32"))]
+        const _: (fn() -> $crate::Verdict, fn() -> $crate::NextStep) = ($decide, $on_failure);
+
+        #[cfg(target_arch = "wasm32")]
+        const _: () = {
+            struct Policy;
+
+            impl $crate::guest::failover::Guest for Policy {
+                fn decide() -> $crate::wire::Verdict {
+                    $crate::exports::decide($decide)
+                }
+
+                fn on_failure() -> $crate::guest::portcullis::policy::outcome::NextStep {
+                    $crate::exports::on_failure($on_failure)
+                }
+            }
+
+            $crate::guest::failover::export!(Policy with_types_in $crate::guest::failover);
+
+            #[used]
+            #[unsafe(link_section = "portcullis-sdk")]
+            static SDK_VERSION: [u8; $crate::VERSION.len()] = $crate::guest::SECTION;
+        };
+    };
+    ($decide:path, settings: $validate:path, on_failure: $on_failure:path $(,)?) => {
+        #[cfg(not(target_arch = "wasm32"))]
+        const _: (fn() -> $crate::Verdict, fn() -> Result<(), String>, fn() -> $crate::NextStep) = ($decide, $validate, $on_failure);
+
+        #[cfg(target_arch = "wasm32")]
+        const _: () = {
+            struct Policy;
+
+            impl $crate::guest::configured_failover::Guest for Policy {
+                fn decide() -> $crate::wire::Verdict {
+                    $crate::exports::decide($decide)
+                }
+
+                fn validate_settings() -> Result<(), String> {
+                    $crate::guest::run($validate)
+                }
+
+                fn on_failure() -> $crate::guest::portcullis::policy::outcome::NextStep {
+                    $crate::exports::on_failure($on_failure)
+                }
+            }
+
+            $crate::guest::configured_failover::export!(Policy with_types_in $crate::guest::configured_failover);
 
             #[used]
             #[unsafe(link_section = "portcullis-sdk")]

@@ -1,13 +1,21 @@
 //! The verdict of a policy.
 
+use std::time::Duration;
+
+use crate::forwarding::Forwarding;
+use crate::response::{Header, Rejection};
+use crate::target::Target;
+
 /// The decision on one request.
 ///
-/// Made by [`relay`], [`relay_to`], [`reject`], [`drop_request`] and [`pass`].
+/// Made by [`relay`], [`relay_to`], [`relay_to_uri`], [`fork`], [`in_turn`], [`reject`], [`drop_request`] and [`pass`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use = "a verdict does nothing unless the policy returns it"]
 pub enum Verdict {
     /// Relay to the next hop with this name in the host's configuration or, with `None`, as the message is routed.
     Relay(Option<String>),
+    /// Relay to targets.
+    Forward(Forwarding),
     /// Respond with a final status.
     Reject(Rejection),
     /// Drop the request; the sender gets no response.
@@ -16,28 +24,9 @@ pub enum Verdict {
     Pass,
 }
 
-/// A final response to the request.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rejection {
-    /// The status code, 300 to 699.
-    pub code: u16,
-    /// The reason phrase, without line breaks; empty for the standard phrase of the code.
-    pub reason: String,
-    /// Header fields to add to the response.
-    pub headers: Vec<Header>,
-}
-
-/// A header field of a response.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Header {
-    /// The name, a token (RFC 3261 §25.1).
-    pub name: String,
-    /// The value, without line breaks.
-    pub value: String,
-}
-
 impl Verdict {
-    /// Adds a header field to the response: Contact to a 302, Retry-After to a 503.
+    /// Adds a header field to the response: Contact to a 302, Retry-After to a 503. For a request that is relayed to targets, adds a header
+    /// field for the target named last.
     ///
     /// Header fields that the host writes itself (Via, From, To, Call-ID, CSeq, Content-Length, Record-Route, …) are refused: the host
     /// treats the verdict as a failure of the policy, and [`testing`](crate::testing) panics.
@@ -46,22 +35,135 @@ impl Verdict {
     /// use portcullis_sdk::prelude::*;
     ///
     /// let moved = reject(302, "Moved Temporarily").header("Contact", "<sip:bob@192.0.2.7>");
+    /// let marked = relay_to("carrier-a").header("X-Leg", "1").or("carrier-b").header("X-Leg", "2");
     /// ```
     ///
     /// # Panics
-    /// If the verdict is not a [`reject`]: use [`edits`](crate::edits) for a relayed request.
+    /// If the verdict has neither a response nor a target: use [`edits`](crate::edits) for a request that is relayed as routed.
     #[track_caller]
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
-        let Self::Reject(rejection) = &mut self else {
-            panic!(
-                "header() is for reject() only: other verdicts have no response to add header fields to"
-            );
-        };
-        rejection.headers.push(Header {
-            name: name.into(),
-            value: value.into(),
-        });
+        match &mut self {
+            Self::Reject(rejection) => rejection.headers.push(Header {
+                name: name.into(),
+                value: value.into(),
+            }),
+            Self::Relay(Some(_)) | Self::Forward(_) => {
+                return self.with_last(|target| target.header(name, value));
+            }
+            Self::Relay(None) | Self::Drop | Self::Pass => panic!(
+                "header() is for reject() and for targets only: other verdicts have nothing to add header fields to"
+            ),
+        }
         self
+    }
+}
+
+/// Targets: where a relayed request goes when the first place does not take it (Kamailio: `append_branch`, `t_set_fr`, `t_next_contacts`).
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use portcullis_sdk::prelude::*;
+///
+/// // One after the other, four seconds each for the first response.
+/// let serial = relay_to("carrier-a").or("carrier-b").within(Duration::from_secs(4));
+/// // Both at once, then the voicemail.
+/// let parallel = relay_to("desk").and("mobile").or("voicemail");
+/// // Three quarters of the requests to one carrier first, a quarter to the other.
+/// let shared = relay_to("carrier-a").weight(3).and("carrier-b").weight(1);
+/// ```
+///
+/// All of these methods panic if the verdict names no target: they need [`relay_to`], [`relay_to_uri`], [`fork`] or [`in_turn`].
+impl Verdict {
+    /// If the targets so far fail, this one has its turn.
+    #[track_caller]
+    pub fn or(self, target: impl Into<Target>) -> Self {
+        let mut forwarding = self.into_forwarding();
+        forwarding.append(target.into());
+        Self::Forward(forwarding)
+    }
+
+    /// This target has its turn together with the one named last.
+    #[track_caller]
+    pub fn and(self, target: impl Into<Target>) -> Self {
+        let mut forwarding = self.into_forwarding();
+        forwarding.join(target.into());
+        Self::Forward(forwarding)
+    }
+
+    /// Time until the first response, 100 ms to 32 s, for all targets so far that have none of their own.
+    #[track_caller]
+    pub fn within(self, time: Duration) -> Self {
+        self.with_each(|target| {
+            target.no_answer.get_or_insert(time);
+        })
+    }
+
+    /// Time until the final response to an INVITE, 1 s to 10 minutes, for all targets so far that have none of their own. Each response from
+    /// 101 to 199 starts it again.
+    #[track_caller]
+    pub fn ring_for(self, time: Duration) -> Self {
+        self.with_each(|target| {
+            target.ring.get_or_insert(time);
+        })
+    }
+
+    /// The weight of the target named last. With weights, one target of a rank is drawn, and the others follow it one by one; a target
+    /// without a weight has 1.
+    #[track_caller]
+    pub fn weight(self, weight: u16) -> Self {
+        self.with_last(|target| target.weight(weight))
+    }
+
+    /// The request URI for the target named last, in place of the received one.
+    #[track_caller]
+    pub fn request_uri(self, uri: impl Into<String>) -> Self {
+        self.with_last(|target| target.request_uri(uri))
+    }
+
+    /// The codes after which the next targets have their turn: 300 to 599, or 3, 4 or 5 for a whole class. Without this call, 408 and 500 to
+    /// 599. 401, 407, 487 and codes from 600 on never lead to another target.
+    #[track_caller]
+    pub fn retry_on(self, codes: impl IntoIterator<Item = u16>) -> Self {
+        let mut forwarding = self.into_forwarding();
+        forwarding.retry_on = Some(codes.into_iter().collect());
+        Self::Forward(forwarding)
+    }
+
+    /// Up to 256 bytes that [`outcome::memo`](crate::outcome::memo) returns after a failure.
+    #[track_caller]
+    pub fn memo(self, bytes: impl Into<Vec<u8>>) -> Self {
+        let mut forwarding = self.into_forwarding();
+        forwarding.memo = Some(bytes.into());
+        Self::Forward(forwarding)
+    }
+
+    #[track_caller]
+    fn with_each(self, change: impl FnMut(&mut Target)) -> Self {
+        let mut forwarding = self.into_forwarding();
+        forwarding.targets.iter_mut().for_each(change);
+        Self::Forward(forwarding)
+    }
+
+    #[track_caller]
+    fn with_last(self, change: impl FnOnce(Target) -> Target) -> Self {
+        let mut forwarding = self.into_forwarding();
+        let last = forwarding.targets.pop();
+        forwarding.targets.extend(last.map(change));
+        Self::Forward(forwarding)
+    }
+
+    #[track_caller]
+    pub(crate) fn into_forwarding(self) -> Forwarding {
+        match self {
+            Self::Relay(Some(name)) => Forwarding::fork([name]),
+            Self::Forward(forwarding) => forwarding,
+            Self::Relay(None) | Self::Reject(_) | Self::Drop | Self::Pass => {
+                panic!(
+                    "this verdict names no target: begin with relay_to(), relay_to_uri(), fork() or in_turn()"
+                )
+            }
+        }
     }
 }
 
@@ -78,6 +180,35 @@ pub fn relay() -> Verdict {
 /// If the configuration has no next hop with this name, the request is answered 500.
 pub fn relay_to(next_hop: impl Into<String>) -> Verdict {
     Verdict::Relay(Some(next_hop.into()))
+}
+
+/// Relay the request to the host, port and transport of a `sip` URI, which must be one of the next hops or domains of the host's
+/// configuration (Kamailio: `$du`). The request URI stays as received unless [`Verdict::request_uri`] changes it.
+pub fn relay_to_uri(uri: impl Into<String>) -> Verdict {
+    Verdict::Forward(Forwarding::fork([Target::uri(uri)]))
+}
+
+/// Relay the request to all of these targets at once: the first one that accepts it gets the call, and the others are cancelled.
+///
+/// ```
+/// use portcullis_sdk::prelude::*;
+///
+/// let verdict = fork(["desk", "mobile"]).or("voicemail");
+/// ```
+pub fn fork<T: Into<Target>>(targets: impl IntoIterator<Item = T>) -> Verdict {
+    Verdict::Forward(Forwarding::fork(targets))
+}
+
+/// Relay the request to the first of these targets and, each time one fails, to the next: for lists that a setting names.
+///
+/// ```
+/// use portcullis_sdk::prelude::*;
+///
+/// let carriers = vec!["carrier-a".to_owned(), "carrier-b".to_owned()];
+/// assert_eq!(in_turn(&carriers), relay_to("carrier-a").or("carrier-b"));
+/// ```
+pub fn in_turn<T: Into<Target>>(targets: impl IntoIterator<Item = T>) -> Verdict {
+    Verdict::Forward(Forwarding::in_turn(targets))
 }
 
 /// Respond with this status code (300 to 699) and reason phrase (Kamailio: `sl_reply(code, reason)`, then `exit`).
@@ -125,8 +256,74 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "header() is for reject() only")]
-    fn header_needs_a_reject() {
+    #[should_panic(expected = "header() is for reject() and for targets only")]
+    fn header_needs_a_reject_or_a_target() {
         let _ = relay().header("X-Why", "never");
+    }
+
+    #[test]
+    #[should_panic(expected = "this verdict names no target")]
+    fn targets_follow_a_target() {
+        let _ = relay().or("carrier-b");
+    }
+
+    fn targets(verdict: Verdict) -> Vec<Target> {
+        verdict.into_forwarding().targets
+    }
+
+    #[test]
+    fn ranks_follow_or_and_and() {
+        let verdict = relay_to("a").and("b").or("c").or("d").and("e");
+        let ranks: Vec<_> = targets(verdict).iter().map(|target| target.rank).collect();
+        assert_eq!(ranks, [0, 0, 1, 2, 2]);
+    }
+
+    #[test]
+    fn times_are_those_of_the_targets_before() {
+        let [two, four] = [2, 4].map(Duration::from_secs);
+        let verdict = relay_to("a")
+            .within(two)
+            .or("b")
+            .and("c")
+            .within(four)
+            .or("d")
+            .ring_for(two);
+        let times: Vec<_> = targets(verdict)
+            .iter()
+            .map(|target| (target.no_answer, target.ring))
+            .collect();
+        let ring = Some(two);
+        assert_eq!(
+            times,
+            [
+                (Some(two), ring),
+                (Some(four), ring),
+                (Some(four), ring),
+                (None, ring)
+            ]
+        );
+    }
+
+    #[test]
+    fn weight_uri_and_header_are_those_of_the_last_target() {
+        let verdict = relay_to("a")
+            .weight(3)
+            .and("b")
+            .request_uri("sip:x@h")
+            .header("X-A", "1");
+        let forwarding = verdict.into_forwarding();
+        assert!(forwarding.is_shared());
+        let [a, b] = &forwarding.targets[..] else {
+            panic!("two targets");
+        };
+        assert_eq!(
+            (a.weight, a.request_uri.as_deref(), a.headers.len()),
+            (Some(3), None, 0)
+        );
+        assert_eq!(
+            (b.weight, b.request_uri.as_deref(), b.headers.len()),
+            (None, Some("sip:x@h"), 1)
+        );
+        assert!(!relay_to("a").or("b").into_forwarding().is_shared());
     }
 }

@@ -3,26 +3,43 @@
 use std::cell::RefCell;
 use std::net::SocketAddr;
 
+use super::effects::{Edit, Line};
+use super::failed::Failed;
 use super::message::Request;
-use super::outcome::{Edit, Line};
 use super::peers::{Question, plain};
 use super::rules;
 use super::settings::Setting;
 use super::table::{Query, Row};
 use super::world::World;
+use crate::attempt::Attempt;
 use crate::clock::LocalTime;
 use crate::log::Level;
+use crate::target::{Refusal, Target};
 
 /// The result of a call.
 pub(super) struct Ended<T> {
     pub(super) answer: T,
     pub(super) log: Vec<Line>,
     pub(super) edits: Vec<Edit>,
+    /// The targets that the host has accepted.
+    pub(super) targets: Vec<Target>,
 }
 
 /// Calls `policy` with `world` and `request` as the data for the functions of this module.
 pub(super) fn with<T>(world: World, request: Request, policy: impl FnOnce() -> T) -> Ended<T> {
+    with_failed(world, request, None, policy)
+}
+
+/// The same for `on_failure`.
+pub(super) fn with_failed<T>(
+    world: World,
+    request: Request,
+    failed: Option<Failed>,
+    policy: impl FnOnce() -> T,
+) -> Ended<T> {
     let call = Current {
+        failed,
+        targets: Vec::new(),
         world,
         request,
         last_tag: None,
@@ -32,10 +49,17 @@ pub(super) fn with<T>(world: World, request: Request, policy: impl FnOnce() -> T
     };
     let outer = Restore(CURRENT.replace(Some(call)));
     let answer = policy();
-    let ended = CURRENT.take().map(|call| (call.log, call.edits));
-    let (log, edits) = ended.unwrap_or_default();
+    let ended = CURRENT
+        .take()
+        .map(|call| (call.log, call.edits, call.targets));
+    let (log, edits, targets) = ended.unwrap_or_default();
     drop(outer);
-    Ended { answer, log, edits }
+    Ended {
+        answer,
+        log,
+        edits,
+        targets,
+    }
 }
 
 pub(crate) fn allow_source_address(group: u32) -> bool {
@@ -220,6 +244,74 @@ fn edit(edit: Edit) -> bool {
     })
 }
 
+pub(crate) fn add_target(target: &Target) -> Result<(), Refusal> {
+    if let Err(error) = rules::check_target(target) {
+        panic!("the host refuses this target: {error}: {target:?}");
+    }
+    current(|call| {
+        let tried = call
+            .failed
+            .as_ref()
+            .map_or(0, |failed| failed.attempts.len());
+        if tried + call.targets.len() >= rules::MAX_TARGETS {
+            return Err(Refusal::TooMany);
+        }
+        if call.world.keeps_headers && !target.headers.is_empty() {
+            return Err(Refusal::NotPermitted);
+        }
+        let mut refused = call.world.refused.iter();
+        if let Some((_, refusal)) = refused.find(|(name, _)| name == target.place.as_str()) {
+            return Err(*refusal);
+        }
+        call.targets.push(target.clone());
+        Ok(())
+    })
+}
+
+pub(crate) fn share(_on: bool) {}
+
+pub(crate) fn retry_on(codes: &[u16]) -> Result<(), Refusal> {
+    if current(|call| call.failed.is_some()) {
+        return Err(Refusal::NotPermitted);
+    }
+    rules::check_codes(codes)
+}
+
+pub(crate) fn set_memo(bytes: &[u8]) -> Result<(), Refusal> {
+    match bytes.len() <= rules::MAX_MEMO {
+        true => Ok(()),
+        false => Err(Refusal::BadValue),
+    }
+}
+
+pub(crate) fn attempts() -> Vec<Attempt> {
+    failed(|failed| failed.attempts.clone())
+}
+
+pub(crate) fn best() -> Option<Attempt> {
+    failed(|failed| failed.best.clone())
+}
+
+pub(crate) fn response_header(name: &str) -> Option<String> {
+    failed(|failed| failed.values_of(name).next().map(str::to_owned))
+}
+
+pub(crate) fn contacts() -> Vec<String> {
+    failed(Failed::contacts)
+}
+
+pub(crate) fn tries_left() -> u8 {
+    failed(|failed| failed.tries_left)
+}
+
+pub(crate) fn memo() -> Vec<u8> {
+    failed(|failed| failed.memo.clone())
+}
+
+fn failed<T: Default>(read: impl FnOnce(&Failed) -> T) -> T {
+    current(|call| call.failed.as_ref().map(read).unwrap_or_default())
+}
+
 pub(crate) fn method() -> String {
     current(|call| call.request.method().to_owned())
 }
@@ -310,6 +402,9 @@ struct Current {
     peer_tags: Vec<String>,
     log: Vec<Line>,
     edits: Vec<Edit>,
+    targets: Vec<Target>,
+    /// Set in `on_failure`.
+    failed: Option<Failed>,
 }
 
 impl Current {

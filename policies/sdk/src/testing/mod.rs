@@ -25,15 +25,23 @@
 //! assert_eq!(call("10.8.203.139:5070"), pass());
 //! ```
 
-use crate::Verdict;
+use crate::{NextStep, Refusal, Verdict};
 
+pub use self::callee::Callee;
+pub use self::completed::Completed;
+pub use self::effects::{Edit, Line};
 pub use self::message::Request;
-pub use self::outcome::{Edit, Line, Outcome};
+pub use self::outcome::Outcome;
 pub use self::settings::Setting;
 
+mod asking;
 pub(crate) mod call;
+mod callee;
 mod clock;
+mod completed;
 mod counters;
+mod effects;
+mod failed;
 mod message;
 mod outcome;
 mod peers;
@@ -140,6 +148,18 @@ impl Host {
         self
     }
 
+    /// Defines what the target with this name or URI does with requests: for [`Call::complete`].
+    pub fn callee(mut self, place: &str, callee: Callee) -> Self {
+        self.world.callees.push((place.to_owned(), callee));
+        self
+    }
+
+    /// Does not accept this name or URI as a target.
+    pub fn refusing(mut self, place: &str, refusal: Refusal) -> Self {
+        self.world.refused.push((place.to_owned(), refusal));
+        self
+    }
+
     /// Forbids all header changes, like a configuration without `headers`.
     pub fn keeping_headers(mut self) -> Self {
         self.world.keeps_headers = true;
@@ -204,16 +224,37 @@ impl Call {
     /// break in a text, a header field that only the host may write.
     #[track_caller]
     pub fn decide(&self, policy: impl FnOnce() -> Verdict) -> Outcome {
-        let ended = call::with(self.world.clone(), self.request.clone(), policy);
-        let verdict = ended.answer;
-        if let Err(error) = rules::check(&verdict) {
-            panic!("the host refuses this verdict: {error}: {verdict:?}");
-        }
+        let ended = asking::decide(self.world.clone(), self.request.clone(), policy);
         Outcome {
-            verdict,
+            verdict: ended.answer,
             log: ended.log,
             edits: ended.edits,
         }
+    }
+
+    /// Calls the policy, and plays the callees of the targets that its verdict names ([`Host::callee`]), until the sender has its final
+    /// response.
+    ///
+    /// The times are those that the host would wait; the test does not wait. With weights, the heaviest target goes first.
+    ///
+    /// # Panics
+    /// As [`Call::decide`]; if the verdict is [`pass`](crate::pass) or relays as routed; if a target has no callee.
+    #[track_caller]
+    pub fn complete(&self, policy: impl FnOnce() -> Verdict) -> Completed {
+        completed::complete(&self.world, &self.request, policy, None)
+    }
+
+    /// The same for a policy with `on_failure`.
+    ///
+    /// # Panics
+    /// As [`Call::complete`]; if a step is one that the real host would treat as a failure.
+    #[track_caller]
+    pub fn complete_with(
+        &self,
+        policy: impl FnOnce() -> Verdict,
+        on_failure: impl Fn() -> NextStep,
+    ) -> Completed {
+        completed::complete(&self.world, &self.request, policy, Some(&on_failure))
     }
 }
 
