@@ -273,7 +273,7 @@ fn a_next_hop_that_fails_and_recovers_is_logged_once_each() {
     let mut caller = host.udp(CALLER);
     for _ in 0..5 {
         let request = caller.request("INVITE", "sip:bob@example.com");
-        assert_eq!(caller.ask(&request).code(), 503);
+        assert_eq!(caller.ask(&request).code(), 500);
     }
     let told = |event: &str| wait::until(event, || events(&host, event).pop());
     let down = told("next_hop_down");

@@ -18,11 +18,16 @@ const THIRD: u8 = 4;
 
 /// A host that relays everything to a next hop, and the next hop.
 fn start() -> (Host, Caller) {
+    start_with("")
+}
+
+/// With further keys of `[relay]`.
+fn start_with(keys: &str) -> (Host, Caller) {
     let builder = Builder::new();
     let hop = builder.lease().addr(CALLEE, 5080);
     let host = builder
         .policy(policy("observe"))
-        .set("relay", &format!("next-hop = \"sip:{hop}\""))
+        .set("relay", &format!("next-hop = \"sip:{hop}\"\n{keys}"))
         .start();
     let hop = Caller::udp_from(hop, host.sip());
     (host, hop)
@@ -48,8 +53,8 @@ fn turned(seen: &Message, hop: &Caller, via: &str) -> Vec<u8> {
 }
 
 #[test]
-fn a_known_branch_cannot_redirect_responses() {
-    let (host, mut hop) = start();
+fn a_known_branch_cannot_redirect_responses_of_a_stateless_host() {
+    let (host, mut hop) = start_with("mode = \"stateless\"");
     let mut caller = host.udp(CALLER);
     let mut third = Caller::udp_from(host.lease().addr(THIRD, 5060), host.sip());
     let listener = TcpListener::bind(host.lease().addr(THIRD, 6379)).expect("the port is free");
@@ -91,6 +96,36 @@ fn a_known_branch_cannot_redirect_responses() {
     assert!(third.hears_nothing());
     let nobody = listener.accept().map_err(|error| error.kind());
     assert_eq!(nobody.map(|_| ()), Err(ErrorKind::WouldBlock));
+}
+
+#[test]
+fn a_known_branch_cannot_redirect_responses_of_a_transaction() {
+    let (host, mut hop) = start();
+    let mut caller = host.udp(CALLER);
+    let mut third = Caller::udp_from(host.lease().addr(THIRD, 5060), host.sip());
+    let ip = host.lease().ip(THIRD);
+    let stranger = host.lease().addr(5, 5099);
+    let mut stranger = Caller::udp_from(stranger, host.sip());
+    let invite = caller.request("INVITE", "sip:b@c");
+    caller.send(&invite.bytes());
+    let seen = hop.receive();
+    // The transaction knows the source of its request, whatever the Via says.
+    stranger.send(&turned(&seen, &hop, &format!("SIP/2.0/UDP {ip}:5060")));
+    assert_eq!(caller.receive().code(), 200);
+    // Now the transaction has ended, and further 2xx responses follow their Via.
+    for via in [
+        format!("SIP/2.0/UDP x;received={ip};rport=5060"),
+        format!("SIP/2.0/UDP x;maddr={ip}"),
+    ] {
+        stranger.send(&turned(&seen, &hop, &via));
+    }
+    wait::until("both are dropped", || {
+        let all = dropped(&host, "turned_response") + dropped(&host, "no_way_back");
+        (all == 2.0).then_some(())
+    });
+    hop.send(&ok_to(&seen, hop.local()));
+    assert_eq!(caller.receive().code(), 200);
+    assert!(third.hears_nothing());
 }
 
 #[test]

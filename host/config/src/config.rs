@@ -17,6 +17,7 @@ use super::relay::{self, RelayConfig};
 use super::section::{Document, Section, Value};
 use super::sip::{self, SipConfig};
 use super::tenant::{self, Operator, TenantConfig};
+use super::transactions::{self, TransactionsConfig};
 use super::value::count;
 
 /// A configuration file with every key, its default and its meaning.
@@ -42,6 +43,8 @@ pub struct Config {
     pub policy: PolicyConfig,
     /// `[relay]`
     pub relay: RelayConfig,
+    /// `[transactions]`
+    pub transactions: TransactionsConfig,
     /// `[tenants.…]`, in the order of their names.
     pub tenants: Vec<TenantConfig>,
     /// `[control]`
@@ -173,6 +176,7 @@ impl Default for Config {
             permissions: PermissionsConfig::default(),
             policy: PolicyConfig::default(),
             relay: RelayConfig::default(),
+            transactions: TransactionsConfig::default(),
             tenants: Vec::new(),
             control: ControlConfig::default(),
             records: RecordsConfig::default(),
@@ -194,6 +198,7 @@ fn root(mut root: Section<'_>) -> Config {
         permissions: permissions::read(root.section("permissions")),
         policy: policy::read(root.section("policy"), defaults.policy),
         relay: relay::read(root.section("relay"), defaults.relay),
+        transactions: transactions::read(root.section("transactions"), defaults.transactions),
         tenants: Vec::new(),
         control: ControlConfig::read(root.section("control"), defaults.control),
         records: RecordsConfig::read(root.section("records"), defaults.records),
@@ -290,6 +295,7 @@ mod tests {
             "policy.before",
             "tenants.acme",
             "relay",
+            "transactions",
             "control",
             "log",
             "sip",
@@ -428,7 +434,7 @@ level = "loud"
             "1:11: workers = 0: too small; write a whole number from 1 to 1024, or \"auto\" for one worker per core",
             "2:33: listen[1] = \"upd:127.0.0.1:5060\": unknown transport `upd`; write \"udp:ADDRESS:PORT\"",
             "2:55: listen[2] = \"udp:127.0.0.1:5060\": duplicate of udp:127.0.0.1:5060; remove one of them",
-            "3:1: colour: unknown key; known keys: workers, spread, listen, database, permissions, policy, relay, control, records, log, sip, tenants",
+            "3:1: colour: unknown key; known keys: workers, spread, listen, database, permissions, policy, relay, transactions, control, records, log, sip, tenants",
             "5:7: database.url: the database \"oracle\" is not supported; write \"mysql://",
             "6:12: database.required = \"yes\": a string, not a boolean; write true or false",
             "7:8: database.poll = 5: a time without a unit; write a time from \"100ms\" to \"3600s\"",

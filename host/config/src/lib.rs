@@ -25,6 +25,7 @@ mod section;
 mod sip;
 mod tenant;
 mod token;
+mod transactions;
 mod value;
 
 pub use config::{Config, DEFAULT_FILE, DEFAULTS, Spread};
@@ -41,9 +42,10 @@ pub use policy::{
 };
 pub use problem::{Bad, ConfigError, Problem};
 pub use records::RecordsConfig;
-pub use relay::RelayConfig;
+pub use relay::{RelayConfig, RelayMode, Trying};
 pub use sip::{ConnectionLimits, ForceRport, SipConfig};
 pub use tenant::{Rate, SelectorConfig, TenantConfig};
 pub use token::Token;
 pub use token::without_secret;
+pub use transactions::TransactionsConfig;
 pub use value::{parse_duration, show_size};

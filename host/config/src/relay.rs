@@ -1,8 +1,11 @@
 //! `[relay]`: where requests may go.
 
+use std::time::Duration;
+
 use super::next_hop::{Domain, NextHop};
 use super::problem::Bad;
-use super::section::Section;
+use super::section::{Section, Value};
+use super::value::{duration, one_of};
 
 /// Where requests may go.
 #[derive(Clone, Debug, PartialEq)]
@@ -15,7 +18,36 @@ pub struct RelayConfig {
     pub domains: Vec<Domain>,
     /// Whether the host adds Record-Route.
     pub record_route: bool,
+    /// Whether the host keeps transactions.
+    pub mode: RelayMode,
+    /// When an INVITE is answered 100 (Trying).
+    pub trying: Trying,
+    /// Timer C: limit of the time between two provisional responses to an INVITE (RFC 3261 §16.6(11)).
+    pub ring: Duration,
 }
+
+/// Whether the host keeps transactions of the requests that it relays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RelayMode {
+    /// Requests are relayed in transactions (RFC 3261 §16.2), as with Kamailio's `t_relay()`.
+    Stateful,
+    /// Each message is relayed by itself (RFC 3261 §16.11), as with Kamailio's `forward()`.
+    Stateless,
+}
+
+/// When an INVITE is answered 100 (Trying).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trying {
+    /// Before it is relayed.
+    Now,
+    /// If no other response was sent within 200 ms (RFC 3261 §17.2.1).
+    After200Ms,
+    /// Never.
+    Never,
+}
+
+/// Timer C is longer than three minutes (RFC 3261 §16.6(11)).
+const RING: Duration = Duration::from_secs(185);
 
 impl Default for RelayConfig {
     fn default() -> Self {
@@ -24,6 +56,9 @@ impl Default for RelayConfig {
             next_hops: Vec::new(),
             domains: Vec::new(),
             record_route: true,
+            mode: RelayMode::Stateful,
+            trying: Trying::Now,
+            ring: RING,
         }
     }
 }
@@ -46,7 +81,29 @@ pub(super) fn read(mut section: Section<'_>, default: RelayConfig) -> RelayConfi
         }),
         domains: section.list("domains", default.domains, |v| Domain::parse(v.text()?)),
         record_route: section.value("record-route", default.record_route, |v| v.boolean()),
+        mode: section.value("mode", default.mode, mode),
+        trying: section.value("trying", default.trying, trying),
+        ring: section.value("ring", default.ring, |v| {
+            duration(v, Duration::from_secs(1), Duration::from_secs(3_600))
+        }),
     };
     section.finish();
     read
+}
+
+fn mode(value: Value<'_>) -> Result<RelayMode, Bad> {
+    let word = one_of(value, &["stateful", "stateless"])?;
+    Ok(match &*word {
+        "stateless" => RelayMode::Stateless,
+        _ => RelayMode::Stateful,
+    })
+}
+
+fn trying(value: Value<'_>) -> Result<Trying, Bad> {
+    let word = one_of(value, &["now", "200ms", "never"])?;
+    Ok(match &*word {
+        "200ms" => Trying::After200Ms,
+        "never" => Trying::Never,
+        _ => Trying::Now,
+    })
 }

@@ -18,7 +18,8 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
 use portcullis_metrics::{
-    Counter, InDialog, Label, Lost, Method, TimeCounts, Wire, WireCounters, WorkerCounters,
+    AttemptResult, Counter, FinalClass, HandoverResult, InDialog, Label, Lost, Method,
+    Retransmission, TimeCounts, TransactionCounters, Wire, WireCounters, WorkerCounters,
 };
 
 /// The media type of the text.
@@ -74,6 +75,7 @@ impl Collector for Host {
         };
         page.wires()?;
         page.messages()?;
+        page.transactions()?;
         page.policy_calls()?;
         page.connections()?;
         page.host(&self.shared)?;
@@ -197,6 +199,98 @@ impl Page<'_, '_> {
             .iter()
             .map(|&reason| (reason.label(), total(&|w| w.lost.value(reason))));
         page.family("dropped", "Messages dropped", "reason", dropped.chain(lost))
+    }
+
+    fn transactions(&mut self) -> fmt::Result {
+        let (workers, page) = (self.workers, self);
+        let total = |count: &dyn Fn(&TransactionCounters) -> u64| {
+            let each = workers.iter().map(|worker| count(&worker.transactions));
+            each.sum::<u64>()
+        };
+        let active = total(&|t| t.active.value());
+        page.gauge("transactions_active", "Transactions in progress", active)?;
+        page.gauge(
+            "transactions_lingering",
+            "Ended transactions that absorb retransmissions",
+            total(&|t| t.lingering.value()),
+        )?;
+        page.gauge(
+            "transactions_stored_bytes",
+            "Size of the messages that transactions store",
+            total(&|t| t.stored_bytes.value()),
+        )?;
+        page.counter(
+            "transactions_begun",
+            "Requests relayed in a transaction",
+            total(&|t| t.begun.value()),
+        )?;
+        let ended = FinalClass::ALL
+            .iter()
+            .map(|&class| (class.label(), total(&|t| t.ended.value(class))));
+        page.family(
+            "transactions_ended",
+            "Transactions that ended, by class of their final response",
+            "code",
+            ended,
+        )?;
+        page.counter(
+            "transactions_cancelled",
+            "Transactions that their sender cancelled",
+            total(&|t| t.cancelled.value()),
+        )?;
+        page.counter(
+            "transactions_shed",
+            "Requests answered 503 because a limit of [transactions] was reached",
+            total(&|t| t.shed.value()),
+        )?;
+        page.counter(
+            "unconfirmed_failures",
+            "Failure responses to an INVITE that were never acknowledged",
+            total(&|t| t.unconfirmed.value()),
+        )?;
+        page.counter(
+            "late_successes",
+            "2xx responses to an INVITE after its first final response",
+            total(&|t| t.late_successes.value()),
+        )?;
+        let attempts = AttemptResult::ALL
+            .iter()
+            .map(|&result| (result.label(), total(&|t| t.attempts.value(result))));
+        page.family(
+            "attempts",
+            "Targets of transactions, by result",
+            "result",
+            attempts,
+        )?;
+        let retransmissions = Retransmission::ALL
+            .iter()
+            .map(|&kind| (kind.label(), total(&|t| t.retransmissions.value(kind))));
+        page.family(
+            "retransmissions",
+            "Retransmissions received and sent",
+            "kind",
+            retransmissions,
+        )?;
+        let unmatched = [
+            ("stray", total(&|t| t.strays.value())),
+            ("adopted", total(&|t| t.adopted.value())),
+            ("conflict", total(&|t| t.conflicts.value())),
+        ];
+        page.family(
+            "unmatched_messages",
+            "Messages without a transaction: stray responses, responses adopted after a start, requests in conflict with another sender's",
+            "kind",
+            unmatched,
+        )?;
+        let handovers = HandoverResult::ALL
+            .iter()
+            .map(|&result| (result.label(), total(&|t| t.handovers.value(result))));
+        page.family(
+            "handovers",
+            "Messages received by a worker that does not own their transaction",
+            "result",
+            handovers,
+        )
     }
 
     fn policy_calls(&mut self) -> fmt::Result {

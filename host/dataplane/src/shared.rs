@@ -12,6 +12,7 @@ use portcullis_records::Recorder;
 use portcullis_sip::{Proxy, Routes};
 use portcullis_sync::GracePeriod;
 
+use crate::handover::Handovers;
 use crate::notices::Notices;
 use crate::tenants::{Shadow, Tenants};
 use crate::trace::Traces;
@@ -41,6 +42,8 @@ pub struct Shared {
     pub routes: Arc<ArcSwap<Routes>>,
     /// The TCP connections of all workers.
     pub connections: Arc<Connections>,
+    /// Messages that workers hand over to each other.
+    pub handovers: Handovers,
     /// One per worker; worker `n` is the only writer of element `n`.
     pub counters: Vec<WorkerCounters>,
     /// Notices for operators about messages that were refused, dropped or not delivered.

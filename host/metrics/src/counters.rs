@@ -8,7 +8,10 @@ use portcullis_policy::{FailureKind, VerdictKind};
 use portcullis_sip::{DropReason, RelayErrorKind};
 use portcullis_sync::ReadSections;
 
-use super::labels::{InDialog, Label, Lost, Method, Shed, Wire};
+use super::labels::{
+    AttemptResult, FinalClass, HandoverResult, InDialog, Label, Lost, Method, Retransmission, Shed,
+    Wire,
+};
 
 /// A number that one thread writes and any thread may read.
 ///
@@ -28,6 +31,12 @@ impl Counter {
     pub fn add(&self, n: u64) {
         self.0
             .store(self.value().wrapping_add(n), Ordering::Relaxed);
+    }
+
+    /// Replaces the number: for a level, which goes up and down. Only the owning worker may call this.
+    #[inline]
+    pub fn set(&self, n: u64) {
+        self.0.store(n, Ordering::Relaxed);
     }
 
     /// The present value.
@@ -207,6 +216,41 @@ pub struct ConnectionCounters {
     pub accept_errors: Counter,
 }
 
+/// The transactions of one worker.
+#[derive(Debug, Default)]
+pub struct TransactionCounters {
+    /// Transactions that began.
+    pub begun: Counter,
+    /// Transactions that ended, by their final response.
+    pub ended: Counts<FinalClass, { FinalClass::COUNT }>,
+    /// Transactions in progress: a level.
+    pub active: Counter,
+    /// Ended transactions that absorb retransmissions: a level.
+    pub lingering: Counter,
+    /// Bytes of stored messages: a level.
+    pub stored_bytes: Counter,
+    /// Transactions that their sender cancelled.
+    pub cancelled: Counter,
+    /// Failures of an INVITE that were never acknowledged.
+    pub unconfirmed: Counter,
+    /// 2xx responses to an INVITE after its first final response.
+    pub late_successes: Counter,
+    /// Requests shed because a limit in `[transactions]` was reached.
+    pub shed: Counter,
+    /// Results of targets.
+    pub attempts: Counts<AttemptResult, { AttemptResult::COUNT }>,
+    /// Retransmissions.
+    pub retransmissions: Counts<Retransmission, { Retransmission::COUNT }>,
+    /// Responses without a transaction, which were dropped.
+    pub strays: Counter,
+    /// Responses without a transaction that were relayed, because the host had just started.
+    pub adopted: Counter,
+    /// Requests with branch, Call-ID and CSeq of another sender's transaction, which were dropped.
+    pub conflicts: Counter,
+    /// Messages for transactions of other workers.
+    pub handovers: Counts<HandoverResult, { HandoverResult::COUNT }>,
+}
+
 /// The counters of one worker. Aligned so that two workers never write to the same cache line.
 #[derive(Debug, Default)]
 #[repr(align(128))]
@@ -223,6 +267,8 @@ pub struct WorkerCounters {
     pub relayed_requests: Counter,
     /// Responses sent back.
     pub relayed_responses: Counter,
+    /// Transactions.
+    pub transactions: TransactionCounters,
     /// Verdicts.
     pub verdicts: Counts<VerdictKind, { VerdictKind::ALL.len() }>,
     /// Policy calls without a valid verdict.

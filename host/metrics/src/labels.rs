@@ -113,6 +113,82 @@ labels! {
 }
 
 labels! {
+    /// The result of a target of a transaction.
+    AttemptResult {
+        /// A 2xx response.
+        Success = "success",
+        /// Another final response.
+        Failure = "failure",
+        /// No response in time: timer B or F, or the time that the policy gave the target.
+        NoAnswer = "no_answer",
+        /// No final response in time: timer C.
+        RangOut = "rang_out",
+        /// It was cancelled, and did not confirm that.
+        Cancelled = "cancelled",
+        /// The request could not be sent, or the network reported an error.
+        Unreachable = "unreachable",
+        /// Its name has no address.
+        Unresolved = "unresolved",
+        /// Requests must not be sent there.
+        Refused = "refused",
+    }
+}
+
+labels! {
+    /// The final response of a transaction, by class.
+    FinalClass {
+        /// 200 to 299
+        Success = "2xx",
+        /// 300 to 399
+        Redirection = "3xx",
+        /// 400 to 499
+        ClientError = "4xx",
+        /// 500 to 599
+        ServerError = "5xx",
+        /// 600 to 699
+        GlobalFailure = "6xx",
+        /// None: the request was not an INVITE, and no target answered (RFC 4320 §4.2).
+        None = "none",
+    }
+}
+
+impl FinalClass {
+    /// The class of a final status code; `None` for no response.
+    pub fn of(code: Option<u16>) -> Self {
+        match code {
+            None => Self::None,
+            Some(..300) => Self::Success,
+            Some(300..400) => Self::Redirection,
+            Some(400..500) => Self::ClientError,
+            Some(500..600) => Self::ServerError,
+            Some(600..) => Self::GlobalFailure,
+        }
+    }
+}
+
+labels! {
+    /// What became of a message for a transaction of another worker.
+    HandoverResult {
+        /// The other worker handled it.
+        Taken = "taken",
+        /// Its queue was full.
+        Full = "full",
+    }
+}
+
+labels! {
+    /// The kind of a retransmission.
+    Retransmission {
+        /// A request that a transaction absorbed.
+        RequestReceived = "request_received",
+        /// A request to a target.
+        RequestSent = "request_sent",
+        /// A response to the sender of a request.
+        ResponseSent = "response_sent",
+    }
+}
+
+labels! {
     /// Why a request was rejected before its policy call.
     Shed {
         /// The tenant exceeds its request rate.

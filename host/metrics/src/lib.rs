@@ -10,6 +10,9 @@ mod labels;
 
 pub use counters::{
     CodeCounts, ConnectionCounters, Counter, Counts, Sums, TenantCounters, TenantCounts,
-    TimeCounts, WireCounters, WorkerCounters,
+    TimeCounts, TransactionCounters, WireCounters, WorkerCounters,
 };
-pub use labels::{InDialog, Label, Lost, Method, Shed, Wire};
+pub use labels::{
+    AttemptResult, FinalClass, HandoverResult, InDialog, Label, Lost, Method, Retransmission, Shed,
+    Wire,
+};

@@ -9,6 +9,7 @@ use anyhow::{Context, bail};
 use portcullis_config::{Config, Listen};
 use portcullis_control::descriptors::{self, Limit, Parts};
 use portcullis_control::{Control, Doors, Listening};
+use portcullis_dataplane::handover::Handovers;
 use portcullis_dataplane::notice_log;
 use portcullis_dataplane::notices::Notices;
 use portcullis_dataplane::shared::Shared;
@@ -177,6 +178,7 @@ impl Host {
             routes,
             connections: Arc::new(Connections::new(parts.bounds(&config))),
             counters: (0..workers).map(|_| WorkerCounters::default()).collect(),
+            handovers: Handovers::new(workers),
             notices: Notices::new(workers),
             listen: bound,
             started,

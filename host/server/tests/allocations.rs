@@ -88,6 +88,7 @@ fn a_datagram_on_its_way_allocates_nothing_outside_the_sandbox() {
 
     let callee = Udp::new("127.0.0.1:0");
     let next_hop = format!("[relay]\nnext-hop = \"sip:{}\"\n", callee.addr());
+    let next_hop = format!("{next_hop}mode = \"stateless\"\n");
     let relay = || Setup::new().config(&next_hop).policy(relaying());
     let of_relay = of_the_call(&relay().parts());
     assert_eq!(of_the_pipeline(&relay().parts()), of_relay);

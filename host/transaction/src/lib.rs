@@ -52,6 +52,7 @@ mod simulator;
 mod testing;
 
 pub use config::{Config, Trying};
+pub use context::max_breadth;
 pub use event::{Attempt, Cause, End, Event, Failure};
 pub use machine::{
     ClientInvite, ClientNonInvite, ClientTimer, OnAck, OnCopy, OnResponse, Repeat, ServerInvite,

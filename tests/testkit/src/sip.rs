@@ -112,7 +112,7 @@ impl Caller {
         }
     }
 
-    /// Sends a request and waits for the next message.
+    /// Sends a request and waits for the next message that is not a 100 (Trying).
     pub fn ask(&mut self, request: &Request) -> Message {
         self.send(&request.bytes());
         let answer = self.receive();
@@ -140,7 +140,7 @@ impl Caller {
         Some(answer)
     }
 
-    /// The next message.
+    /// The next message that is not a 100 (Trying).
     ///
     /// # Panics
     /// When none comes.
@@ -149,7 +149,16 @@ impl Caller {
             .expect("a message comes from the host")
     }
 
-    /// True if nothing has come and nothing comes for a moment.
+    /// The next message, a 100 (Trying) too.
+    ///
+    /// # Panics
+    /// When none comes.
+    pub fn receive_any(&mut self) -> Message {
+        self.receive_any_within(PATIENCE)
+            .expect("a message comes from the host")
+    }
+
+    /// True if nothing but a 100 (Trying) has come and nothing comes for a moment.
     pub fn hears_nothing(&mut self) -> bool {
         self.receive_within(SILENCE).is_none()
     }
@@ -185,6 +194,15 @@ impl Caller {
     }
 
     fn receive_within(&mut self, patience: Duration) -> Option<Message> {
+        loop {
+            let message = self.receive_any_within(patience)?;
+            if !message.start_line().starts_with("SIP/2.0 100 ") {
+                return Some(message);
+            }
+        }
+    }
+
+    fn receive_any_within(&mut self, patience: Duration) -> Option<Message> {
         match &mut self.stream {
             Stream::Udp(socket) => {
                 socket

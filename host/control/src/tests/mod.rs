@@ -10,6 +10,7 @@ use axum::body::{Body, to_bytes};
 use axum::http::Request;
 use portcullis_address::{AddressBook, DatabaseUrl, NewRow, RuleFolder};
 use portcullis_config::Config;
+use portcullis_dataplane::handover::Handovers;
 use portcullis_dataplane::notices::Notices;
 use portcullis_dataplane::shared::Shared;
 use portcullis_dataplane::transport::{Bound, Connections};
@@ -83,6 +84,7 @@ fn control_of(folder: &TempDir, text: &str) -> Arc<Control> {
         routes: Arc::new(ArcSwap::from_pointee(Routes::default())),
         connections: Arc::new(Connections::new(bounds)),
         counters: vec![WorkerCounters::default(), WorkerCounters::default()],
+        handovers: Handovers::new(2),
         notices: Notices::new(2),
         started: SystemTime::now(),
     };

@@ -102,7 +102,7 @@ impl Trouble {
             Self::NoSocket => {
                 "no socket for a next hop: add an address of its family and transport to `listen`"
             }
-            Self::NextHopUnreachable => "requests not delivered, answered 503",
+            Self::NextHopUnreachable => "requests not delivered to a next hop",
             Self::DatagramTooLarge => "messages too large for a datagram",
             Self::SendError => "the system refused to send datagrams",
             Self::QueueFull => "a peer reads too slowly; messages to it were dropped",

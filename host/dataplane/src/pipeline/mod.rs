@@ -3,22 +3,25 @@
 mod answers;
 mod fate;
 mod judge;
+mod relaying;
+mod stateful;
 mod tell;
+mod transactions;
 
 use std::fmt::Display;
 use std::mem;
 use std::sync::Arc;
 use std::time::Instant;
 
-use portcullis_policy::{Edit, Rejection, Verdict, VerdictKind};
+use portcullis_policy::{Rejection, Verdict, VerdictKind};
 use portcullis_sip::{
-    Arrival, Destination, DialogSeal, Framing, HeaderChange, HeaderName, Index, Message, Received,
-    RelayError, Routes, ScanError, StartLine, Target, Transport, scan,
+    Arrival, Destination, DialogSeal, Framing, HeaderName, Index, Message, Received, RelayError,
+    RequestName, Routes, ScanError, StartLine, Transport, scan,
 };
 
 use tracing::debug;
 
-use portcullis_config::{Answer, DefaultVerdict, InDialog as Mode};
+use portcullis_config::{Answer, DefaultVerdict, InDialog as Mode, RelayMode};
 use portcullis_metrics::{InDialog, Label, Lost, Method, Wire, WorkerCounters};
 use portcullis_request::Request;
 
@@ -27,6 +30,8 @@ use crate::shared::Shared;
 use answers::Answers;
 use fate::Fate;
 use judge::{Judge, Judgement, Outcome, Patience};
+use relaying::Relaying;
+use stateful::{Belongs, Stateful};
 
 pub(crate) use tell::Loss;
 
@@ -38,6 +43,8 @@ pub struct Pipeline {
     answers: Answers,
     routes: Arc<Routes>,
     index: Index,
+    /// The transactions; `None` with `mode = "stateless"`.
+    stateful: Option<Box<Stateful>>,
 }
 
 /// The result of handling a message.
@@ -45,8 +52,22 @@ pub struct Pipeline {
 pub enum Handled {
     /// Done. What is to be sent is in the buffer, for this destination; with `None`, nothing is sent.
     Done(Option<Destination>),
+    /// Done. What is to be sent is to be taken ([`Pipeline::take_sends`]): the request is relayed in a transaction.
+    Relayed,
     /// The tenant's policy is slow: the request is to be decided later ([`Pipeline::decide`]), after those of other tenants.
     Waits(Box<Request>),
+    /// The transaction of the message belongs to this worker, which is to handle the message.
+    HandOver(usize),
+}
+
+/// The result of the first look at a message.
+enum Look {
+    /// A valid request: policies decide, unless it follows its dialog. With a name, it becomes a transaction if it is relayed.
+    Judge(Option<RequestName>),
+    /// Done, as in [`Handled::Done`].
+    Done(Option<Destination>),
+    /// As in [`Handled::HandOver`].
+    HandOver(usize),
 }
 
 impl Pipeline {
@@ -65,6 +86,14 @@ impl Pipeline {
             judge: Judge::new(Arc::clone(&shared), number),
             routes: shared.routes.load_full(),
             index: Index::default(),
+            stateful: match shared.config.relay.mode {
+                RelayMode::Stateful => {
+                    let workers = shared.counters.len();
+                    let stateful = Stateful::new(&shared.proxy, &shared.config, workers);
+                    Some(Box::new(stateful))
+                }
+                RelayMode::Stateless => None,
+            },
             shared,
         }
     }
@@ -72,6 +101,11 @@ impl Pipeline {
     /// The counters of the worker.
     pub fn counters(&self) -> &WorkerCounters {
         &self.shared.counters[self.number]
+    }
+
+    /// The number of the worker.
+    pub(crate) fn number(&self) -> usize {
+        self.number
     }
 
     /// The state that all workers share.
@@ -114,21 +148,19 @@ impl Pipeline {
         };
         let mut index = mem::take(&mut self.index);
         let scanned = scan(&bytes, framing, &self.shared.config.sip.limits, &mut index);
-        let received = self.look(Message::new(&bytes, &index), scanned, arrival, out);
+        let look = self.look(Message::new(&bytes, &index), scanned, arrival, out);
         let request = Request {
             bytes,
             index,
             arrival: *arrival,
         };
-        let (request, handled) = match received {
-            Received::Judge => match self.follow(&request, out) {
-                Some(sent) => (request, Handled::Done(sent)),
-                None => self.judge(request, out, patience),
+        let (request, handled) = match look {
+            Look::Judge(name) => match self.follow(&request, name, out) {
+                Some(handled) => (request, handled),
+                None => self.judge(request, name, out, patience),
             },
-            Received::Reply(destination) | Received::Forward(destination) => {
-                (request, Handled::Done(Some(destination)))
-            }
-            Received::Absorbed | Received::Drop(_) => (request, Handled::Done(None)),
+            Look::Done(sent) => (request, Handled::Done(sent)),
+            Look::HandOver(worker) => (request, Handled::HandOver(worker)),
         };
         self.index = request.index;
         (request.bytes, handled)
@@ -136,8 +168,17 @@ impl Pipeline {
 
     /// Decides on a deferred request.
     pub fn decide(&mut self, request: Request, out: &mut Vec<u8>) -> Option<Destination> {
+        // A copy of it may have been decided on, and a CANCEL may have come.
+        let name = match self.belongs(request.message(), &request.arrival) {
+            None | Some(Belongs::Stateless) => None,
+            Some(Belongs::New(name)) => Some(name),
+            Some(Belongs::Handled | Belongs::Dropped(_)) => return None,
+        };
         let (request, judgement) = self.judge.judge(request, Patience::None);
-        self.carry_out(&judgement?, &request, out)
+        match self.carry_out(judgement?, &request, name, out) {
+            Handled::Done(destination) => destination,
+            Handled::Relayed | Handled::Waits(_) | Handled::HandOver(_) => None,
+        }
     }
 
     /// Notes that no datagram is deferred any more.
@@ -159,8 +200,8 @@ impl Pipeline {
         // The framer has reported the error; a further error of the incomplete message does not matter.
         let _readable = scan(readable, Framing::Stream, limits, &mut index);
         match self.look(Message::new(readable, &index), Err(*error), arrival, out) {
-            Received::Reply(destination) => Some(destination),
-            Received::Judge | Received::Forward(_) | Received::Absorbed | Received::Drop(_) => None,
+            Look::Done(destination) => destination,
+            Look::Judge(_) | Look::HandOver(_) => None,
         }
     }
 
@@ -195,7 +236,12 @@ impl Pipeline {
     }
 
     /// Relays a request of an admitted dialog along its path, if it is to follow the dialog. `None` if policies are to be called.
-    fn follow(&mut self, request: &Request, out: &mut Vec<u8>) -> Option<Option<Destination>> {
+    fn follow(
+        &mut self,
+        request: &Request,
+        name: Option<RequestName>,
+        out: &mut Vec<u8>,
+    ) -> Option<Handled> {
         if self.shared.config.policy.in_dialog == Mode::Ask {
             return None;
         }
@@ -217,39 +263,55 @@ impl Pipeline {
             return None;
         };
         counters.inc(InDialog::Followed);
-        Some(self.carry_out(&judgement, request, out))
+        Some(self.carry_out(judgement, request, name, out))
     }
 
     /// The first look, with its counters.
     fn look(
-        &self,
+        &mut self,
         message: Message<'_>,
         scanned: Result<(), ScanError>,
         arrival: &Arrival,
         out: &mut Vec<u8>,
-    ) -> Received {
-        let counters = self.counters();
-        let wire = counters.wire(wire_of(arrival.transport));
+    ) -> Look {
         if scanned.is_ok() {
+            if let Some(owner) = self.owner(message, arrival) {
+                return Look::HandOver(owner);
+            }
+            let wire = self.counters().wire(wire_of(arrival.transport));
             match message.start_line() {
                 StartLine::Request { method, .. } => wire.requests.inc(Method::of(method)),
-                StartLine::Response { .. } => wire.responses.inc(),
+                StartLine::Response { .. } => {
+                    wire.responses.inc();
+                    if let Some(look) = self.response(message, arrival) {
+                        return look;
+                    }
+                }
             }
         }
-        let received = self.shared.proxy.receive(message, scanned, arrival, out);
+        let mut name = None;
+        let mut received = self.shared.proxy.receive(message, scanned, arrival, out);
+        if matches!(received, Received::Judge | Received::Absorbed) {
+            match self.belongs(message, arrival) {
+                None | Some(Belongs::Stateless) => {}
+                Some(Belongs::New(new)) => {
+                    name = Some(new);
+                    if self.shared.proxy.is_loop(message, arrival) {
+                        let reply = self.refuse_loop(message, arrival, out);
+                        received = reply.map_or(received, Received::Reply);
+                    }
+                }
+                Some(Belongs::Handled) => return self.handled(message, arrival),
+                Some(Belongs::Dropped(cause)) => return self.dropped(cause, message, arrival),
+            }
+        }
+        let counters = self.counters();
         match &received {
             Received::Judge => {}
             Received::Reply(_) if !self.may_answer(arrival, Instant::now) => {
                 self.keep_back(Lost::AnswerLimit, message, arrival);
-                if self.is_watched() {
-                    let cause = Lost::AnswerLimit.label();
-                    let fate = Fate::Dropped {
-                        cause,
-                        detail: None,
-                    };
-                    self.tell(message, arrival, None, fate);
-                }
-                return Received::Absorbed;
+                let cause = Lost::AnswerLimit.label();
+                return self.dropped(cause, message, arrival);
             }
             Received::Reply(_) => counters.replies.inc(code_of(out)),
             Received::Forward(_) => counters.relayed_responses.inc(),
@@ -262,7 +324,41 @@ impl Pipeline {
         if self.is_watched() {
             self.tell_look(message, scanned, arrival, &received, out);
         }
-        received
+        match received {
+            Received::Judge => Look::Judge(name),
+            Received::Reply(destination) | Received::Forward(destination) => {
+                Look::Done(Some(destination))
+            }
+            Received::Absorbed | Received::Drop(_) => Look::Done(None),
+        }
+    }
+
+    /// Passes a response to its transaction. `None` if it is to be relayed by its Vias, or to be refused by the first look.
+    fn response(&mut self, message: Message<'_>, arrival: &Arrival) -> Option<Look> {
+        match self.belongs(message, arrival)? {
+            Belongs::Handled => Some(self.handled(message, arrival)),
+            Belongs::Dropped(cause) => Some(self.dropped(cause, message, arrival)),
+            Belongs::New(_) | Belongs::Stateless => None,
+        }
+    }
+
+    /// A transaction has handled the message.
+    fn handled(&self, message: Message<'_>, arrival: &Arrival) -> Look {
+        if self.is_watched() {
+            self.tell_handled(message, arrival);
+        }
+        Look::Done(None)
+    }
+
+    fn dropped(&self, cause: &'static str, message: Message<'_>, arrival: &Arrival) -> Look {
+        if self.is_watched() {
+            let fate = Fate::Dropped {
+                cause,
+                detail: None,
+            };
+            self.tell(message, arrival, None, fate);
+        }
+        Look::Done(None)
     }
 
     /// Logs the result of the first look.
@@ -307,115 +403,99 @@ impl Pipeline {
     fn judge(
         &mut self,
         request: Request,
+        name: Option<RequestName>,
         out: &mut Vec<u8>,
         patience: Patience,
     ) -> (Request, Handled) {
         let (request, judgement) = self.judge.judge(request, patience);
         let handled = match judgement {
-            Some(judgement) => Handled::Done(self.carry_out(&judgement, &request, out)),
+            Some(judgement) => self.carry_out(judgement, &request, name, out),
             // The buffer belongs to the socket, and is large.
             None => Handled::Waits(Box::new(request.clone())),
         };
         (request, handled)
     }
 
+    /// Carries out a decision. A relayed request becomes a transaction with this name, if there is one.
     fn carry_out(
-        &self,
-        judgement: &Judgement,
+        &mut self,
+        judgement: Judgement,
         request: &Request,
+        name: Option<RequestName>,
         out: &mut Vec<u8>,
-    ) -> Option<Destination> {
+    ) -> Handled {
         let (message, arrival) = (request.message(), &request.arrival);
         let verdicts = &self.counters().verdicts;
-        let tenant = judgement.tenant.as_deref();
-        match &judgement.outcome {
+        let sent = match &judgement.outcome {
             Outcome::Verdict(verdict) => {
                 verdicts.inc(VerdictKind::of(verdict));
                 match verdict {
-                    Verdict::Relay(next_hop) => {
-                        let target = next_hop
-                            .as_deref()
-                            .map_or(Target::AsRouted, Target::NextHop);
-                        self.relay(target, judgement, message, arrival, out)
+                    Verdict::Relay(_) => {
+                        return self.relay(judgement, name, message, arrival, out);
                     }
-                    Verdict::Reject(rejection) => match self.shown_id(judgement) {
-                        None => self.reject(rejection, judgement, message, arrival, out),
+                    Verdict::Reject(rejection) => match self.relaying().shown_id(&judgement) {
+                        None => self.reject(rejection, &judgement, message, arrival, out),
                         Some((name, id)) => {
                             let mut rejection = rejection.clone();
                             rejection.headers.push((name.to_owned(), id));
-                            self.reject(&rejection, judgement, message, arrival, out)
+                            self.reject(&rejection, &judgement, message, arrival, out)
                         }
                     },
-                    Verdict::Drop | Verdict::Pass => self.drop_it(judgement, message, arrival),
+                    Verdict::Drop | Verdict::Pass => self.drop_it(&judgement, message, arrival),
                 }
             }
             Outcome::Default => {
                 verdicts.inc(VerdictKind::Pass);
+                let tenant = judgement.tenant.as_deref();
                 let default = match tenant {
                     Some(tenant) => &tenant.default,
                     None => &self.shared.config.policy.default,
                 };
                 match default {
                     DefaultVerdict::Relay => {
-                        self.relay(Target::AsRouted, judgement, message, arrival, out)
+                        return self.relay(judgement, name, message, arrival, out);
                     }
                     DefaultVerdict::Reject(answer) => {
-                        self.answer(answer, judgement, message, arrival, out)
+                        self.answer(answer, &judgement, message, arrival, out)
                     }
-                    DefaultVerdict::Drop => self.drop_it(judgement, message, arrival),
+                    DefaultVerdict::Drop => self.drop_it(&judgement, message, arrival),
                 }
             }
-            Outcome::Failed(answer) => self.answer(answer, judgement, message, arrival, out),
-            Outcome::Within(dialog) => {
-                self.relay(Target::Within(*dialog), judgement, message, arrival, out)
-            }
-        }
+            Outcome::Failed(answer) => self.answer(answer, &judgement, message, arrival, out),
+            Outcome::Within(_) => return self.relay(judgement, name, message, arrival, out),
+        };
+        Handled::Done(sent)
     }
 
     fn relay(
-        &self,
-        target: Target<'_>,
-        judgement: &Judgement,
+        &mut self,
+        judgement: Judgement,
+        name: Option<RequestName>,
         message: Message<'_>,
         arrival: &Arrival,
         out: &mut Vec<u8>,
-    ) -> Option<Destination> {
-        let proxy = &self.shared.proxy;
-        let tenant = judgement.tenant.as_deref();
-        let id = self.shown_id(judgement);
-        let id = id
-            .as_ref()
-            .map(|(name, id)| HeaderChange::Add { name, value: id });
-        let changes: Vec<_> = judgement.edits.iter().map(change_of).chain(id).collect();
-        let own = tenant.and_then(|tenant| tenant.routes.as_ref());
-        let relayed = match own {
-            Some(routes) => {
-                proxy.relay_changed(message, arrival, &routes.load(), target, &changes, out)
-            }
-            None => proxy.relay_changed(message, arrival, &self.routes, target, &changes, out),
-        };
-        match relayed {
+    ) -> Handled {
+        if let Some(name) = name {
+            return self.relay_in_transaction(name, judgement, message, arrival, out);
+        }
+        let relaying = self.relaying();
+        let branch = relaying.stateless_branch(message, arrival, self.stateful.is_some());
+        let sent = match relaying.write(message, arrival, &judgement, branch, out) {
             Ok(destination) => {
                 self.counters().relayed_requests.inc();
                 if self.is_watched() {
                     let fate = Fate::Relayed(destination);
-                    self.tell(message, arrival, Some(judgement), fate);
+                    self.tell(message, arrival, Some(&judgement), fate);
                 }
                 Some(destination)
             }
-            Err(error) => {
-                if let Some(tenant) = tenant {
-                    tenant.counters[self.number].refused_relays.inc();
-                }
-                self.refuse(&error, judgement, message, arrival, out)
-            }
-        }
+            Err(error) => self.refuse(&error, &judgement, message, arrival, out),
+        };
+        Handled::Done(sent)
     }
 
-    /// The header field with the decision's id, if configured.
-    fn shown_id(&self, judgement: &Judgement) -> Option<(&str, String)> {
-        let name = self.shared.records.as_ref()?.id_header()?;
-        Some((name, judgement.id?.to_string()))
+    fn relaying(&self) -> Relaying<'_> {
+        Relaying::new(&self.shared, self.number, &self.routes)
     }
 
     fn refuse(
@@ -426,6 +506,9 @@ impl Pipeline {
         arrival: &Arrival,
         out: &mut Vec<u8>,
     ) -> Option<Destination> {
+        if let Some(tenant) = &judgement.tenant {
+            tenant.counters[self.number].refused_relays.inc();
+        }
         self.counters().relay_errors.inc(error.kind());
         self.note_relay_error(error, message, arrival, judgement);
         let fate = Fate::Rejected {
@@ -584,14 +667,6 @@ impl Pipeline {
         !arrival.transport.is_reliable()
             && more > MOST_MORE
             && (more > MOST_MORE_TO_KNOWN || !self.knows(arrival))
-    }
-}
-
-/// A header change in the form of the proxy.
-fn change_of(edit: &Edit) -> HeaderChange<'_> {
-    match edit {
-        Edit::Add { name, value } => HeaderChange::Add { name, value },
-        Edit::Remove { name } => HeaderChange::Remove(name),
     }
 }
 

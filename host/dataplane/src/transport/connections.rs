@@ -38,6 +38,17 @@ pub(crate) struct Outgoing {
     pub(crate) may_try_again: bool,
 }
 
+impl Outgoing {
+    /// A message to this destination, without its bytes. If the connection breaks, another one is tried.
+    pub(crate) fn of(to: Destination) -> Self {
+        Self {
+            to,
+            bytes: Bytes::new(),
+            may_try_again: true,
+        }
+    }
+}
+
 /// Who opened a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Opener {

@@ -4,6 +4,8 @@ mod running;
 mod stream;
 mod stream_peer;
 mod tcp;
+mod timer;
+mod transactions;
 mod udp;
 mod udp_socket;
 
@@ -13,6 +15,7 @@ use std::rc::{Rc, Weak};
 
 use portcullis_metrics::WorkerCounters;
 use portcullis_request::Request;
+use portcullis_transaction::Outbox;
 use portcullis_udp::Receiver;
 use tokio::sync::{Semaphore, mpsc};
 
@@ -20,6 +23,7 @@ use crate::pipeline::Pipeline;
 
 pub use running::spawn;
 
+use timer::Timer;
 use udp_socket::Udp;
 
 /// The state shared by the tasks of one worker. They run on one thread and never borrow it across an await.
@@ -27,13 +31,16 @@ pub(crate) struct Worker {
     pub(crate) pipeline: Pipeline,
     pub(crate) receiver: Receiver,
     pub(crate) udp: Vec<Udp>,
-    /// Deferred requests, with the number of the UDP socket that received each.
-    pub(crate) waiting: VecDeque<(usize, Box<Request>)>,
+    /// Deferred requests, with the number of the UDP socket that received each; `None` for those that another worker received.
+    pub(crate) waiting: VecDeque<(Option<usize>, Box<Request>)>,
     /// Turns of the connections with a deferred request.
     pub(crate) slow: Rc<Semaphore>,
     /// Buffers for messages received from or sent to a stream.
     pub(crate) stream_in: Vec<u8>,
     pub(crate) stream_out: Vec<u8>,
+    /// Messages of transactions while they are sent.
+    pub(crate) sends: Outbox,
+    pub(crate) timer: Timer,
     this: Weak<RefCell<Self>>,
     /// Each writer of a connection holds a clone: when all are dropped, everything is sent. `None` when the worker is ending.
     writers: Option<mpsc::Sender<()>>,

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use portcullis_transaction::Outbox;
 use portcullis_udp::Receiver;
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, LocalOptions};
@@ -17,9 +18,10 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout, timeout_at};
 use tracing::warn;
 
+use super::timer::Timer;
 use super::udp::flush_all;
 use super::udp_socket::{BATCH, Udp};
-use super::{Worker, tcp, udp};
+use super::{Worker, tcp, transactions, udp};
 use crate::pipeline::Pipeline;
 use crate::shared::Shared;
 use crate::transport::WorkerSockets;
@@ -105,6 +107,8 @@ impl Running {
                 slow: Rc::new(Semaphore::new(1)),
                 stream_in: Vec::new(),
                 stream_out: Vec::new(),
+                sends: Outbox::default(),
+                timer: Timer::default(),
                 this: Weak::clone(this),
                 writers: Some(writers),
                 is_ending: false,
@@ -119,6 +123,10 @@ impl Running {
             tasks.spawn_local(tcp::accept(Rc::clone(&worker), listener, local));
         }
         tasks.spawn_local(chores(Rc::clone(&worker)));
+        if worker.borrow().pipeline.is_stateful() {
+            tasks.spawn_local(transactions::run_timers(Rc::clone(&worker)));
+            tasks.spawn_local(transactions::take_over(Rc::clone(&worker)));
+        }
         Ok(Self {
             worker,
             tasks,
@@ -133,6 +141,11 @@ impl Running {
         self.tasks.shutdown().await;
         let deadline = Instant::now() + DRAIN;
         self.worker.borrow_mut().is_ending = true;
+        self.worker.borrow_mut().decide_waiting(DRAIN);
+        let shared = Arc::clone(self.worker.borrow().pipeline.shared());
+        shared.handovers.ends();
+        let _all_given = timeout_at(deadline, shared.handovers.ended()).await;
+        self.worker.borrow_mut().take_all();
         self.worker.borrow_mut().decide_waiting(DRAIN);
         let slow = Rc::clone(&self.worker.borrow().slow);
         let connections = Arc::clone(self.worker.borrow().connections());

@@ -347,8 +347,13 @@ impl Worker {
         self.stream_in = buffer;
         match handled {
             Handled::Done(destination) => self.send_handled(destination, activity),
+            Handled::Relayed => activity.let_in(&self.stream_in),
+            Handled::HandOver(owner) => {
+                self.hand_over_message(owner, &self.stream_in, tcp.arrival(), Framing::Stream);
+            }
             Handled::Waits(request) => return Some(request),
         }
+        self.send_transactions();
         None
     }
 
@@ -356,6 +361,7 @@ impl Worker {
     fn decide_stream(&mut self, request: Request, activity: &Activity) {
         let destination = self.pipeline.decide(request, &mut self.stream_out);
         self.send_handled(destination, activity);
+        self.send_transactions();
     }
 
     /// Sends the result of a connection's message. A relayed request makes the connection a known one.
@@ -390,11 +396,12 @@ impl Worker {
 
     fn ping(&self, tcp: StreamPeer) {
         self.counters().tcp.keepalives.inc();
-        self.send_stream(Outgoing {
+        let pong = Outgoing {
             to: tcp.back(),
             bytes: Bytes::from_static(PONG),
             may_try_again: false,
-        });
+        };
+        self.send_stream(pong);
     }
 
     /// Answers a message that was not framed, as far as it can be parsed.
@@ -412,11 +419,13 @@ impl Worker {
             return;
         };
         match to.transport {
-            Transport::Tcp => self.send_stream(Outgoing {
-                to,
-                bytes: Bytes::copy_from_slice(&self.stream_out),
-                may_try_again: true,
-            }),
+            Transport::Tcp => {
+                self.send_stream(Outgoing {
+                    to,
+                    bytes: Bytes::copy_from_slice(&self.stream_out),
+                    may_try_again: true,
+                });
+            }
             Transport::Udp => {
                 let draft = std::mem::take(&mut self.stream_out);
                 if let Some(from) = self.udp_towards(&draft, &to) {

@@ -84,8 +84,9 @@ fn welcome(
 }
 
 impl Worker {
-    /// Sends a message over the connection that it names, over one that this host opened to its address, or over a new one.
-    pub(super) fn send_stream(&self, message: Outgoing) {
+    /// Sends a message over the connection that it names, over one that this host opened to its address, or over a new one. Returns false if
+    /// the message is lost already.
+    pub(super) fn send_stream(&self, message: Outgoing) -> bool {
         let connections = Arc::clone(self.connections());
         let to = message.to;
         let lose = |lost, bytes: &[u8], detail: &dyn Display| {
@@ -96,9 +97,10 @@ impl Worker {
                 peer: to.addr,
                 detail,
             });
+            false
         };
         let message = match connections.send(message) {
-            Sent::Queued => return,
+            Sent::Queued => return true,
             Sent::Lost(message) => {
                 let detail = "the peer reads too slowly";
                 return lose(Lost::QueueFull, &message.bytes, &detail);
@@ -119,6 +121,7 @@ impl Worker {
         };
         let _queued = connections.send(Outgoing { to, ..message });
         spawn_local(open(worker, to, joined));
+        true
     }
 
     /// Admits a connection to or from this peer, or returns why not.
@@ -155,6 +158,9 @@ impl Worker {
     pub(super) fn undeliverable(&mut self, message: &Outgoing, error: &io::Error, is_down: bool) {
         self.pipeline
             .lose_undelivered(&message.bytes, &message.to, error, is_down);
+        if self.fail_undelivered(&message.bytes) {
+            return self.send_transactions();
+        }
         let out = &mut self.stream_out;
         let destination = self
             .pipeline

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use portcullis_metrics::Lost;
+use portcullis_request::Request;
 use portcullis_sip::{Arrival, Destination, Framing, Transport};
 use portcullis_udp::Polled;
 use tokio::task::yield_now;
@@ -34,7 +35,7 @@ const MOST_WAITING: usize = 1_024;
 const MOST_POSTPONED: usize = 256;
 
 /// Time slice for deferred requests before new input is polled: about one slow call.
-const SLICE: Duration = Duration::from_micros(50);
+pub(super) const SLICE: Duration = Duration::from_micros(50);
 
 /// Pause after a failed receive, so that a persistent error does not use up the core.
 const ERROR_PAUSE: Duration = Duration::from_millis(10);
@@ -141,11 +142,20 @@ impl Worker {
 
     /// Decides on the request that has been deferred for longest; false if there is none.
     fn decide_first(&mut self) -> bool {
-        if let Some((number, request)) = self.waiting.pop_front() {
-            let out = self.udp[number].sender.buffer();
-            if let Some(to) = self.pipeline.decide(*request, out) {
-                self.send_draft(number, to);
+        match self.waiting.pop_front() {
+            Some((Some(number), request)) => {
+                let out = self.udp[number].sender.buffer();
+                if let Some(to) = self.pipeline.decide(*request, out) {
+                    self.send_draft(number, to);
+                }
+                self.send_transactions();
             }
+            Some((None, request)) => {
+                let destination = self.pipeline.decide(*request, &mut self.stream_out);
+                self.send_stream_out(destination);
+                self.send_transactions();
+            }
+            None => {}
         }
         if self.waiting.is_empty() {
             self.pipeline.none_waits();
@@ -182,17 +192,24 @@ impl Worker {
         let (bytes, handled) = self
             .pipeline
             .handle(bytes, Framing::Datagram, &arrival, out);
+        if let Handled::HandOver(owner) = handled {
+            self.hand_over_message(owner, &bytes, arrival, Framing::Datagram);
+        }
         self.receiver.restore(nth, bytes);
         match handled {
             Handled::Done(Some(to)) => self.send_draft(number, to),
-            Handled::Done(None) => {}
-            Handled::Waits(request) => {
-                if self.waiting.len() >= MOST_POSTPONED {
-                    self.decide_first();
-                }
-                self.waiting.push_back((number, request));
-            }
+            Handled::Done(None) | Handled::Relayed | Handled::HandOver(_) => {}
+            Handled::Waits(request) => self.postpone(Some(number), request),
         }
+        self.send_transactions();
+    }
+
+    /// Defers a request. `number` is that of the UDP socket that received it.
+    pub(super) fn postpone(&mut self, number: Option<usize>, request: Box<Request>) {
+        if self.waiting.len() >= MOST_POSTPONED {
+            self.decide_first();
+        }
+        self.waiting.push_back((number, request));
     }
 
     /// Sends what the pipeline wrote into the buffer of UDP socket `number`, from the socket or connection of its destination.
@@ -202,11 +219,12 @@ impl Worker {
             Transport::Udp => {}
             Transport::Tcp => {
                 let bytes = Bytes::copy_from_slice(draft);
-                return self.send_stream(Outgoing {
+                self.send_stream(Outgoing {
                     to,
                     bytes,
                     may_try_again: true,
                 });
+                return;
             }
         }
         let Some(from) = self.udp_towards(draft, &to) else {

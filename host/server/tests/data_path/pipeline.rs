@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use portcullis_dataplane::pipeline::{Handled, Pipeline};
+use portcullis_dataplane::pipeline::Pipeline;
 use portcullis_metrics::{Lost, Method, WorkerCounters};
 use portcullis_policy::{FailureKind, VerdictKind};
 use portcullis_sip::{
@@ -12,7 +12,7 @@ use portcullis_sip::{
 
 use crate::support::peer::{header, headers, ok_to, request, request_with, start_line};
 use crate::support::policies::{dropping, guest, passing, rejecting, relaying, relaying_to};
-use crate::support::{Parts, Setup};
+use crate::support::{Parts, Setup, sent};
 
 const BOB: &str = "sip:bob@example.com";
 const CALLER: &str = "127.0.0.1:40000";
@@ -54,10 +54,7 @@ impl Lab {
             self.pipeline
                 .handle(bytes, Framing::Datagram, &arrival, &mut self.out);
         assert_eq!(bytes.as_ptr(), place, "the buffer comes back");
-        let Handled::Done(destination) = handled else {
-            panic!("there is nobody to wait for");
-        };
-        destination
+        sent(&mut self.pipeline, handled, &mut self.out)
     }
 
     /// Sends a request; the first line of what is sent, and where.
@@ -137,7 +134,7 @@ fn a_known_source_is_sent_on_and_the_response_finds_back() {
     assert_eq!(counters.relayed_requests.value(), 1);
     assert_eq!(counters.relayed_responses.value(), 1);
     assert_eq!(counters.udp.responses.value(), 1);
-    assert_eq!(counters.replies.iter().count(), 0);
+    assert_eq!(counters.replies.iter().collect::<Vec<_>>(), [(100, 1)]);
 }
 
 #[test]
@@ -286,7 +283,8 @@ fn new_routes_are_taken_over_with_the_next_batch() {
 
 #[test]
 fn a_request_that_could_not_be_delivered_is_answered_along_its_vias() {
-    let mut lab = Lab::with_callee(relaying());
+    let config = format!("[relay]\nnext-hop = \"sip:{CALLEE}\"\nmode = \"stateless\"\n");
+    let mut lab = Lab::new(Setup::new().config(&config).policy(relaying()));
     let invite = request("INVITE", BOB, "UDP", addr(CALLER));
     let to = lab.handle(&invite, CALLER).unwrap();
     let relayed = lab.out.clone();

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use portcullis_config::Config;
-use portcullis_dataplane::pipeline::{Handled, Pipeline};
+use portcullis_dataplane::pipeline::Pipeline;
 use portcullis_metrics::{Shed, TenantCounters};
 use portcullis_policy::{Mode, Share, Trial, VerdictKind};
 use portcullis_sip::{Arrival, Framing, Transport};
@@ -13,7 +13,7 @@ use crate::support::peer::{request, start_line};
 use crate::support::policies::{
     dropping, editing, guest, passing, rejecting, relaying, relaying_to,
 };
-use crate::support::{Parts, Setup, until};
+use crate::support::{Parts, Setup, sent, until};
 
 const CALLER: &str = "127.0.0.1:40000";
 
@@ -64,11 +64,7 @@ impl Lab {
         let (_, handled) = self
             .pipeline
             .handle(bytes, Framing::Datagram, &arrival, &mut self.out);
-        let to = match handled {
-            Handled::Done(to) => to,
-            // Unoptimised code may make any policy a slow one.
-            Handled::Waits(request) => self.pipeline.decide(*request, &mut self.out),
-        };
+        let to = sent(&mut self.pipeline, handled, &mut self.out);
         let line = start_line(&self.out);
         let line = line.strip_prefix("SIP/2.0 ").unwrap_or(line);
         Some((line.to_owned(), to?.addr.port()))

@@ -22,7 +22,7 @@ fn requests_are_answered_on_both_families() {
         assert_eq!(from, host.udp());
         let us = format!("sip:{}", host.udp());
         caller.send(&request("OPTIONS", &us, "UDP", caller.addr()), host.udp());
-        assert_eq!(start_line(&caller.receive().0), "SIP/2.0 200 OK");
+        assert_eq!(start_line(&caller.final_response()), "SIP/2.0 200 OK");
         assert_eq!(host.count(|c| c.udp.received.value()), 2);
         until("both answers are counted", || {
             host.count(|c| c.udp.sent.value()) == 2
@@ -42,6 +42,9 @@ fn a_request_goes_to_the_next_hop_and_its_response_back() {
         assert_eq!(from, host.udp());
         assert_eq!(headers(&invite, "Via").len(), 2);
         callee.send(&ok_to(&invite), from);
+        let (trying, from) = caller.receive();
+        assert_eq!(start_line(&trying), "SIP/2.0 100 Trying");
+        assert_eq!(from, host.udp());
         let (answer, from) = caller.receive();
         assert_eq!(start_line(&answer), "SIP/2.0 200 OK");
         assert_eq!(from, host.udp());
@@ -126,6 +129,8 @@ fn a_request_leaves_from_the_socket_of_its_next_hops_family() {
         assert_eq!(from, host.shared.listen[2].addr);
         assert_eq!(headers(&invite, "Record-Route").len(), 2);
         callee.send(&ok_to(&invite), from);
+        let (trying, _) = caller.receive();
+        assert_eq!(start_line(&trying), "SIP/2.0 100 Trying");
         let (answer, from) = caller.receive();
         assert_eq!(start_line(&answer), "SIP/2.0 200 OK");
         assert_eq!(from, host.udp());

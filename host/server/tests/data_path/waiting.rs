@@ -122,7 +122,8 @@ fn only_who_is_slow_beside_others_waits() {
         let bytes = request_with("MESSAGE", uri, "UDP", arrival.source, "", b"body");
         let handled = pipeline.handle(bytes, Framing::Datagram, &arrival, &mut out);
         match handled.1 {
-            Handled::Done(_) => None,
+            Handled::Done(_) | Handled::Relayed => None,
+            Handled::HandOver(_) => panic!("there is one worker"),
             Handled::Waits(request) => {
                 pipeline.decide(*request, &mut out).unwrap();
                 Some(start_line(&out).to_owned())

@@ -17,7 +17,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use portcullis_address::{AddressBook, BookOptions, Database, DatabaseUrl, NewRow};
 use portcullis_config::{Config, ForceRport};
+use portcullis_dataplane::handover::Handovers;
 use portcullis_dataplane::notices::Notices;
+use portcullis_dataplane::pipeline::{Handled, Pipeline};
 use portcullis_dataplane::shared::Shared;
 use portcullis_dataplane::transport::{self, Connections, WorkerSockets};
 use portcullis_dataplane::worker;
@@ -25,7 +27,8 @@ use portcullis_metrics::WorkerCounters;
 use portcullis_policy::{PolicySlot, Runtime};
 use portcullis_rollout::Registry;
 use portcullis_rollout::resolve::Resolver;
-use portcullis_sip::{Local, Proxy, ProxyConfig, Transport};
+use portcullis_sip::{Destination, Local, Proxy, ProxyConfig, Transport};
+use portcullis_transaction::Outbox;
 use tempfile::TempDir;
 use tokio::sync::watch;
 
@@ -167,6 +170,7 @@ impl Setup {
             counters: (0..self.workers)
                 .map(|_| WorkerCounters::default())
                 .collect(),
+            handovers: Handovers::new(self.workers),
             notices: Notices::new(self.workers),
             started: SystemTime::now(),
             config,
@@ -274,6 +278,29 @@ impl Drop for Host {
     fn drop(&mut self) {
         self.end();
     }
+}
+
+/// The destination of what a pipeline sends after it has handled a message; the bytes are in `out`. Of several messages of a transaction, this is
+/// the last: the request after the 100.
+pub fn sent(pipeline: &mut Pipeline, handled: Handled, out: &mut Vec<u8>) -> Option<Destination> {
+    match handled {
+        Handled::Done(Some(destination)) => Some(destination),
+        Handled::Done(None) | Handled::Relayed => sent_by_transactions(pipeline, out),
+        // Unoptimised code may make any policy a slow one.
+        Handled::Waits(request) => {
+            let destination = pipeline.decide(*request, out);
+            destination.or_else(|| sent_by_transactions(pipeline, out))
+        }
+        Handled::HandOver(_) => panic!("there is one worker"),
+    }
+}
+
+fn sent_by_transactions(pipeline: &mut Pipeline, out: &mut Vec<u8>) -> Option<Destination> {
+    let mut sends = Outbox::default();
+    pipeline.take_sends(&mut sends);
+    let last = sends.iter().last()?;
+    last.bytes.clone_into(out);
+    Some(last.to)
 }
 
 /// Asks again and again until the answer is yes.

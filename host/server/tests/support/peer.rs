@@ -74,6 +74,8 @@ pub fn headers<'m>(message: &'m [u8], name: &str) -> Vec<&'m str> {
         .collect()
 }
 
+const TRYING: &[u8] = b"SIP/2.0 100 ";
+
 /// A UDP socket.
 pub struct Udp(pub UdpSocket);
 
@@ -107,6 +109,16 @@ impl Udp {
         let (length, from) = self.0.recv_from(&mut bytes).expect("a datagram comes");
         bytes.truncate(length);
         (bytes, from)
+    }
+
+    /// The next final response: without a 100 (Trying).
+    pub fn final_response(&self) -> Vec<u8> {
+        loop {
+            let (message, _) = self.receive();
+            if !message.starts_with(TRYING) {
+                return message;
+            }
+        }
     }
 
     /// True if nothing has come.
@@ -147,6 +159,16 @@ impl Tcp {
 
     pub fn send(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).unwrap();
+    }
+
+    /// The next final response: without a 100 (Trying).
+    pub fn final_response(&mut self) -> Vec<u8> {
+        loop {
+            let message = self.receive();
+            if !message.starts_with(TRYING) {
+                return message;
+            }
+        }
     }
 
     /// The next message.

@@ -445,7 +445,7 @@ fn is_invite(message: Message<'_>) -> bool {
 }
 
 /// Max-Breadth of a request. The default value is the largest one, too (RFC 5393 §5.3.3).
-fn max_breadth(message: Message<'_>) -> u8 {
+pub fn max_breadth(message: Message<'_>) -> u8 {
     let field = message.header(HeaderName::MaxBreadth);
     let text = field.and_then(|field| std::str::from_utf8(field.value).ok());
     let breadth = text.and_then(|text| text.parse().ok());

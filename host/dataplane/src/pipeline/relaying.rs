@@ -1,0 +1,118 @@
+//! Writes relayed requests: the target, the routes and the header changes of a decision.
+
+use std::sync::Arc;
+
+use portcullis_metrics::WorkerCounters;
+use portcullis_policy::{Edit, Verdict};
+use portcullis_sip::{
+    Arrival, Branch, Destination, HeaderChange, Message, RelayError, RequestName, Routes, Target,
+};
+
+use portcullis_transaction::max_breadth;
+
+use super::judge::{Judgement, Outcome};
+use crate::shared::Shared;
+
+/// What writing a relayed request needs.
+pub(super) struct Relaying<'p> {
+    shared: &'p Shared,
+    number: usize,
+    /// The operator's routes.
+    routes: &'p Arc<Routes>,
+}
+
+impl<'p> Relaying<'p> {
+    pub(super) fn new(shared: &'p Shared, number: usize, routes: &'p Arc<Routes>) -> Self {
+        Self {
+            shared,
+            number,
+            routes,
+        }
+    }
+
+    pub(super) fn counters(&self) -> &'p WorkerCounters {
+        &self.shared.counters[self.number]
+    }
+
+    /// Writes a request as a decision says, with this branch and Max-Breadth, or with the branch that a stateless proxy writes.
+    pub(super) fn write(
+        &self,
+        message: Message<'_>,
+        arrival: &Arrival,
+        judgement: &Judgement,
+        branch: Option<(Branch, u8)>,
+        out: &mut Vec<u8>,
+    ) -> Result<Destination, RelayError> {
+        let proxy = &self.shared.proxy;
+        let target = target_of(judgement);
+        let id = self.shown_id(judgement);
+        let id = id
+            .as_ref()
+            .map(|(name, id)| HeaderChange::Add { name, value: id });
+        let changes: Vec<_> = judgement.edits.iter().map(change_of).chain(id).collect();
+        self.with_routes(judgement, |routes| match branch {
+            Some((branch, breadth)) => proxy.relay_branch(
+                message, arrival, routes, target, &changes, branch, breadth, out,
+            ),
+            None => proxy.relay_changed(message, arrival, routes, target, &changes, out),
+        })
+    }
+
+    /// Where responses to the request go.
+    pub(super) fn way_up(
+        &self,
+        message: Message<'_>,
+        arrival: &Arrival,
+        judgement: &Judgement,
+    ) -> Option<Destination> {
+        let proxy = &self.shared.proxy;
+        self.with_routes(judgement, |routes| proxy.way_up(message, arrival, routes))
+    }
+
+    /// The branch and Max-Breadth of a request that is relayed without a transaction: the one that it would have with one, so that an ACK or a CANCEL from
+    /// before a restart still has the branch of its INVITE. `None` in a stateless host.
+    pub(super) fn stateless_branch(
+        &self,
+        message: Message<'_>,
+        arrival: &Arrival,
+        is_stateful: bool,
+    ) -> Option<(Branch, u8)> {
+        if !is_stateful {
+            return None;
+        }
+        let RequestName { transaction, .. } = self.shared.proxy.name_of(message, arrival)?;
+        Some((transaction.into(), max_breadth(message)))
+    }
+
+    /// The header field with the decision's id, if configured.
+    pub(super) fn shown_id(&self, judgement: &Judgement) -> Option<(&'p str, String)> {
+        let name = self.shared.records.as_ref()?.id_header()?;
+        Some((name, judgement.id?.to_string()))
+    }
+
+    /// Calls this with the routes of the request's tenant, or with the operator's.
+    fn with_routes<R>(&self, judgement: &Judgement, then: impl FnOnce(&Routes) -> R) -> R {
+        let tenant = judgement.tenant.as_deref();
+        match tenant.and_then(|tenant| tenant.routes.as_ref()) {
+            Some(routes) => then(&routes.load()),
+            None => then(self.routes),
+        }
+    }
+}
+
+/// The target that a decision names.
+fn target_of(judgement: &Judgement) -> Target<'_> {
+    match &judgement.outcome {
+        Outcome::Within(dialog) => Target::Within(*dialog),
+        Outcome::Verdict(Verdict::Relay(Some(name))) => Target::NextHop(name),
+        Outcome::Verdict(_) | Outcome::Default | Outcome::Failed(_) => Target::AsRouted,
+    }
+}
+
+/// A header change in the form of the proxy.
+fn change_of(edit: &Edit) -> HeaderChange<'_> {
+    match edit {
+        Edit::Add { name, value } => HeaderChange::Add { name, value },
+        Edit::Remove { name } => HeaderChange::Remove(name),
+    }
+}

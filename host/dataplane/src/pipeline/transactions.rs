@@ -1,0 +1,254 @@
+//! Messages and their transactions: what the pipeline passes to [`Stateful`], and what the worker takes from it.
+
+use std::mem;
+use std::time::{Duration, Instant};
+
+use portcullis_metrics::Retransmission;
+use portcullis_sip::{
+    Arrival, Branch, Destination, DialogSeal, Framing, Message, RequestName, StartLine, scan,
+};
+use portcullis_transaction::{
+    BeginError, Failure, Outbox, Plan, StatusSet, Target, What, max_breadth,
+};
+
+use super::fate::Fate;
+use super::judge::{Judgement, Outcome};
+use super::relaying::Relaying;
+use super::stateful::{Belongs, EXPIRE_AT_ONCE, STORED, Stateful, owner_of};
+use super::{Handled, NO_HEADERS, Pipeline};
+
+/// Seconds after which the sender of a shed request should try again.
+const RETRY_AFTER: &str = "1";
+
+impl Pipeline {
+    /// The worker that owns the transaction of a message, if that is another one: a keyed hash of what all messages of a transaction have in
+    /// common.
+    pub(super) fn owner(&self, message: Message<'_>, arrival: &Arrival) -> Option<usize> {
+        let workers = self.shared.counters.len();
+        if workers < 2 || self.stateful.is_none() {
+            return None;
+        }
+        let proxy = &self.shared.proxy;
+        let transaction = match message.start_line() {
+            StartLine::Request { .. } => proxy.name_of(message, arrival)?.transaction,
+            StartLine::Response { .. } => proxy.branch_of(message).ok()?.transaction,
+        };
+        let owner = owner_of(transaction.number(), workers);
+        (owner != self.number).then_some(owner)
+    }
+
+    /// Passes a message to the transactions of this worker. `None` if the host is stateless.
+    pub(super) fn belongs(&mut self, message: Message<'_>, arrival: &Arrival) -> Option<Belongs> {
+        let (stateful, relaying) = self.stateful()?;
+        let belongs = stateful.receive(message, arrival, relaying.counters());
+        stateful.settle(&relaying, None);
+        Some(belongs)
+    }
+
+    /// Reports a message that a transaction has handled.
+    #[cold]
+    pub(super) fn tell_handled(&self, message: Message<'_>, arrival: &Arrival) {
+        let sends = self.stateful.as_deref().map(|stateful| &stateful.sends);
+        let mut sends = sends.into_iter().flat_map(Outbox::iter);
+        let relayed = sends.find(|sent| sent.what == What::Response);
+        let fate = match (message.start_line(), relayed) {
+            (StartLine::Response { .. }, Some(sent)) => Fate::Returned(sent.to),
+            _ => Fate::Absorbed,
+        };
+        self.tell(message, arrival, None, fate);
+    }
+
+    /// Relays a request in a transaction with this name. What is to be sent goes to [`Pipeline::take_sends`], except for the response to a
+    /// request that is not relayed.
+    pub(super) fn relay_in_transaction(
+        &mut self,
+        name: RequestName,
+        judgement: Judgement,
+        message: Message<'_>,
+        arrival: &Arrival,
+        out: &mut Vec<u8>,
+    ) -> Handled {
+        let is_in_dialog = self.is_in_dialog(message, &judgement);
+        let Some((stateful, relaying)) = self.stateful() else {
+            return Handled::Done(None);
+        };
+        // The first target comes before the transaction: a request that cannot be relayed is answered without one.
+        let branch = (Branch::from(name.transaction), max_breadth(message));
+        let mut draft = mem::take(&mut stateful.draft);
+        let written = relaying.write(message, arrival, &judgement, Some(branch), &mut draft);
+        stateful.draft = draft;
+        let to = match written {
+            Ok(to) => to,
+            Err(error) => {
+                let sent = self.refuse(&error, &judgement, message, arrival, out);
+                return Handled::Done(sent);
+            }
+        };
+        let Some(back) = relaying.way_up(message, arrival, &judgement) else {
+            return Handled::Done(None);
+        };
+        let now = stateful.now();
+        let transactions = &mut stateful.transactions;
+        let begun = transactions.begin(now, name, message, arrival, back, is_in_dialog);
+        let id = match begun {
+            Ok(id) => id,
+            Err(BeginError::Exists) => return Handled::Done(None),
+            Err(BeginError::Full) => {
+                return Handled::Done(self.shed(&judgement, message, arrival, out));
+            }
+        };
+        let counters = self.counters();
+        counters.transactions.begun.inc();
+        counters.relayed_requests.inc();
+        if self.is_watched() {
+            self.tell(message, arrival, Some(&judgement), Fate::Relayed(to));
+        }
+        let Some((stateful, relaying)) = self.stateful() else {
+            return Handled::Done(None);
+        };
+        stateful.store(id, judgement);
+        let plan = Plan {
+            targets: vec![Target {
+                ring: stateful.ring,
+                ..Target::new(0)
+            }],
+            retry_on: StatusSet::EMPTY,
+            ask_on_failure: false,
+        };
+        let planned = stateful.transactions.plan(now, id, plan);
+        debug_assert_eq!(planned, Ok(()), "a new transaction waits for its plan");
+        stateful.settle(&relaying, Some(to));
+        Handled::Relayed
+    }
+
+    fn is_in_dialog(&self, message: Message<'_>, judgement: &Judgement) -> bool {
+        match judgement.outcome {
+            Outcome::Within(_) => true,
+            Outcome::Verdict(_) | Outcome::Default | Outcome::Failed(_) => {
+                let seal = self.shared.proxy.dialog(message);
+                matches!(seal, DialogSeal::Valid(_))
+            }
+        }
+    }
+
+    /// The transactions, and what they need in order to write requests. `None` in a stateless host.
+    fn stateful(&mut self) -> Option<(&mut Stateful, Relaying<'_>)> {
+        let stateful = self.stateful.as_deref_mut()?;
+        let relaying = Relaying::new(&self.shared, self.number, &self.routes);
+        Some((stateful, relaying))
+    }
+
+    /// Answers a request for which there is no room (RFC 3261 §21.5.4).
+    #[cold]
+    fn shed(
+        &self,
+        judgement: &Judgement,
+        message: Message<'_>,
+        arrival: &Arrival,
+        out: &mut Vec<u8>,
+    ) -> Option<Destination> {
+        self.counters().transactions.shed.inc();
+        let fate = Fate::Rejected {
+            code: 503,
+            reason: "Too Many Transactions",
+            cause: "transactions_full",
+            detail: None,
+        };
+        let headers = [("Retry-After", RETRY_AFTER)];
+        self.send_reply(&fate, &headers, judgement, message, arrival, out)
+    }
+
+    /// Exchanges what transactions have to send for the memory of `into`. Returns false if there is nothing.
+    pub fn take_sends(&mut self, into: &mut Outbox) -> bool {
+        into.clear();
+        let Some(stateful) = self.stateful.as_deref_mut() else {
+            return false;
+        };
+        if stateful.sends.is_empty() {
+            stateful.transactions.take_sends(&mut stateful.sends);
+        }
+        mem::swap(&mut stateful.sends, into);
+        self.count_sends(into);
+        !into.is_empty()
+    }
+
+    fn count_sends(&self, sends: &Outbox) {
+        let counters = self.counters();
+        let retransmissions = &counters.transactions.retransmissions;
+        for sent in sends.iter() {
+            match sent.what {
+                What::Response => counters.relayed_responses.inc(),
+                What::Reply => counters.replies.inc(super::code_of(sent.bytes)),
+                What::RequestRetransmission | What::CancelRetransmission => {
+                    retransmissions.inc(Retransmission::RequestSent);
+                }
+                What::ResponseRetransmission | What::ReplyRetransmission => {
+                    retransmissions.inc(Retransmission::ResponseSent);
+                }
+                What::Request | What::Ack | What::Cancel => {}
+            }
+        }
+    }
+
+    /// Handles timers that are due. Returns false if more are due.
+    pub(crate) fn expire(&mut self) -> bool {
+        let Some((stateful, relaying)) = self.stateful() else {
+            return true;
+        };
+        let now = stateful.now();
+        let is_done = stateful.transactions.expire(now, EXPIRE_AT_ONCE);
+        stateful.settle(&relaying, None);
+        is_done
+    }
+
+    /// When the next timer is due.
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        let stateful = self.stateful.as_deref()?;
+        let deadline = stateful.transactions.next_deadline()?;
+        Some(stateful.start + Duration::from_millis(deadline.as_millis()))
+    }
+
+    /// The branch of a request that this host sent and that could not be delivered, and the worker that owns its transaction. `None` in a
+    /// stateless host, and for anything else. ACK and CANCEL have no transaction that could fail (RFC 3261 §17.1.4).
+    pub(crate) fn branch_of_undelivered(&mut self, bytes: &[u8]) -> Option<(Branch, usize)> {
+        let workers = self.shared.counters.len();
+        let stateful = self.stateful.as_deref_mut()?;
+        // An ICMP error quotes the beginning of the request.
+        let _cut = scan(bytes, Framing::Datagram, &STORED, &mut stateful.index);
+        let message = Message::new(bytes, &stateful.index);
+        if let StartLine::Request { method, .. } = message.start_line()
+            && matches!(method, b"ACK" | b"CANCEL")
+        {
+            return None;
+        }
+        let branch = self.shared.proxy.branch_of_request(message)?;
+        Some((branch, owner_of(branch.transaction.number(), workers)))
+    }
+
+    /// Notes that the request with this branch could not be delivered.
+    pub(crate) fn fail_branch(&mut self, branch: Branch) {
+        let Some((stateful, relaying)) = self.stateful() else {
+            return;
+        };
+        let now = stateful.now();
+        let failure = Failure::Unreachable;
+        stateful.transactions.fail_branch(now, branch, failure);
+        stateful.settle(&relaying, None);
+    }
+
+    /// Whether requests are relayed in transactions.
+    pub(crate) fn is_stateful(&self) -> bool {
+        self.stateful.is_some()
+    }
+
+    /// Answers a request that has been here before with the same values of all that routing depends on (RFC 5393 §4.2).
+    pub(super) fn refuse_loop(
+        &self,
+        message: Message<'_>,
+        arrival: &Arrival,
+        out: &mut Vec<u8>,
+    ) -> Option<Destination> {
+        let proxy = &self.shared.proxy;
+        proxy.reject(message, arrival, 482, "", NO_HEADERS, out)
+    }
+}

@@ -1,0 +1,208 @@
+//! Carries transactions: sends their messages, runs their timers, and takes what other workers hand over.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use bytes::Bytes;
+use portcullis_metrics::HandoverResult;
+use portcullis_sip::{Arrival, Framing, Transport};
+use portcullis_transaction::What;
+use tokio::task::yield_now;
+use tokio::time::{Instant, sleep_until};
+
+use super::Worker;
+use super::udp::{SLICE, flush_all};
+use crate::handover::Item;
+use crate::pipeline::Handled;
+use crate::transport::Outgoing;
+
+/// Items taken from other workers in one turn.
+const TURN: usize = 64;
+
+/// Runs the timers of transactions during the lifetime of the worker.
+pub(super) async fn run_timers(worker: Rc<RefCell<Worker>>) {
+    let is_earlier = Rc::clone(&worker.borrow().timer.is_earlier);
+    loop {
+        let deadline = worker.borrow_mut().arm();
+        let due = async {
+            match deadline {
+                Some(deadline) => sleep_until(deadline).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = due => {}
+            () = is_earlier.notified() => continue,
+        }
+        let is_done = worker.borrow_mut().expire();
+        flush_all(&worker).await;
+        if !is_done {
+            yield_now().await;
+        }
+    }
+}
+
+/// Takes what other workers hand over during the lifetime of the worker.
+pub(super) async fn take_over(worker: Rc<RefCell<Worker>>) {
+    let shared = std::sync::Arc::clone(worker.borrow().pipeline.shared());
+    let number = worker.borrow().pipeline.number();
+    loop {
+        shared.handovers.filled(number).await;
+        loop {
+            let (count, waits) = {
+                let mut worker = worker.borrow_mut();
+                let count = worker.take_turn();
+                // The sockets' tasks sleep until a datagram comes.
+                worker.decide_waiting(SLICE);
+                (count, !worker.waiting.is_empty())
+            };
+            flush_all(&worker).await;
+            if count < TURN && !waits {
+                break;
+            }
+            yield_now().await;
+        }
+    }
+}
+
+impl Worker {
+    /// The deadline until which the timer task sleeps now.
+    fn arm(&mut self) -> Option<Instant> {
+        let deadline = self.pipeline.next_deadline().map(Instant::from_std);
+        self.timer.armed = deadline;
+        deadline
+    }
+
+    fn expire(&mut self) -> bool {
+        let is_done = self.pipeline.expire();
+        self.send_transactions();
+        is_done
+    }
+
+    /// Sends what transactions have to send, and wakes the timer task up if it sleeps too long.
+    pub(super) fn send_transactions(&mut self) {
+        if !self.pipeline.is_stateful() {
+            return;
+        }
+        let mut sends = std::mem::take(&mut self.sends);
+        while self.pipeline.take_sends(&mut sends) {
+            for sent in sends.iter() {
+                let is_sent = self.send_bytes(sent.bytes, Outgoing::of(sent.to));
+                if !is_sent && matches!(sent.what, What::Request | What::RequestRetransmission) {
+                    self.fail_undelivered(sent.bytes);
+                }
+            }
+        }
+        self.sends = sends;
+        if let Some(deadline) = self.pipeline.next_deadline()
+            && self
+                .timer
+                .armed
+                .is_none_or(|armed| Instant::from_std(deadline) < armed)
+        {
+            self.timer.armed = Some(Instant::from_std(deadline));
+            self.timer.is_earlier.notify_one();
+        }
+    }
+
+    /// Sends a message. Returns false if that has failed already.
+    fn send_bytes(&mut self, bytes: &[u8], empty: Outgoing) -> bool {
+        let to = empty.to;
+        match to.transport {
+            Transport::Udp => {
+                let Some(from) = self.udp_towards(bytes, &to) else {
+                    return false;
+                };
+                self.push_datagram(from, bytes, &to);
+                true
+            }
+            Transport::Tcp => self.send_stream(Outgoing {
+                bytes: Bytes::copy_from_slice(bytes),
+                ..empty
+            }),
+        }
+    }
+
+    /// Notes in its transaction that a request was not delivered. Returns false if it has no transaction.
+    pub(super) fn fail_undelivered(&mut self, bytes: &[u8]) -> bool {
+        let Some((branch, owner)) = self.pipeline.branch_of_undelivered(bytes) else {
+            return false;
+        };
+        if owner == self.pipeline.number() {
+            self.pipeline.fail_branch(branch);
+        } else {
+            self.hand_over(owner, Item::Undelivered(branch));
+        }
+        true
+    }
+
+    /// Hands a received message over to the worker that owns its transaction.
+    pub(super) fn hand_over_message(
+        &self,
+        owner: usize,
+        bytes: &[u8],
+        arrival: Arrival,
+        framing: Framing,
+    ) {
+        let bytes = bytes.to_vec();
+        let message = Item::Message {
+            bytes,
+            arrival,
+            framing,
+        };
+        self.hand_over(owner, message);
+    }
+
+    fn hand_over(&self, owner: usize, item: Item) {
+        let is_taken = self.pipeline.shared().handovers.push(owner, item);
+        let result = match is_taken {
+            true => HandoverResult::Taken,
+            false => HandoverResult::Full,
+        };
+        self.counters().transactions.handovers.inc(result);
+    }
+
+    /// Handles what other workers have handed over: for a worker that ends.
+    pub(super) fn take_all(&mut self) {
+        while self.take_turn() > 0 {}
+    }
+
+    /// Handles what other workers have handed over, up to a number. Returns how much that was.
+    fn take_turn(&mut self) -> usize {
+        self.pipeline.refresh();
+        let (shared, number) = (
+            std::sync::Arc::clone(self.pipeline.shared()),
+            self.pipeline.number(),
+        );
+        let items = std::iter::from_fn(|| shared.handovers.pop(number)).take(TURN);
+        let mut count = 0;
+        for item in items {
+            count += 1;
+            match item {
+                Item::Message {
+                    bytes,
+                    arrival,
+                    framing,
+                } => self.taken_over(bytes, &arrival, framing),
+                Item::Undelivered(branch) => {
+                    self.pipeline.fail_branch(branch);
+                    self.send_transactions();
+                }
+            }
+        }
+        count
+    }
+
+    fn taken_over(&mut self, bytes: Vec<u8>, arrival: &Arrival, framing: Framing) {
+        let out = &mut self.stream_out;
+        let (_, handled) = self.pipeline.handle(bytes, framing, arrival, out);
+        match handled {
+            Handled::Done(destination) => self.send_stream_out(destination),
+            Handled::Relayed => {}
+            Handled::Waits(request) => self.postpone(None, request),
+            // The owner is a function of the message.
+            Handled::HandOver(_) => {}
+        }
+        self.send_transactions();
+    }
+}
