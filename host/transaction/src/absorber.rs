@@ -1,6 +1,5 @@
 //! Ended transactions, which only handle copies: the second, small tier of memory.
 
-use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::SocketAddr;
 
@@ -17,9 +16,14 @@ pub(crate) struct Absorber {
     pub(crate) peer: Peer,
     expires: Time,
     pub(crate) kind: Kind,
-    /// Messages that answer copies.
-    kept: Option<Id>,
+    /// The slot of the messages that answer retransmissions; [`NONE`] without any.
+    kept: u32,
+    /// The slot of the one that expires next; [`NONE`] for the last one.
+    next: u32,
 }
+
+/// No slot.
+const NONE: u32 = u32::MAX;
 
 /// How copies are handled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,8 +69,15 @@ pub(crate) struct Peer {
 pub(crate) struct Absorbers {
     records: Slab<Absorber>,
     kept: Slab<Kept>,
-    long: VecDeque<Id>,
-    short: VecDeque<Id>,
+    long: Queue,
+    short: Queue,
+}
+
+/// Absorbers of one duration, as a list of slots.
+#[derive(Clone, Copy, Debug)]
+struct Queue {
+    first: u32,
+    last: u32,
 }
 
 /// How long an absorber lives.
@@ -121,16 +132,22 @@ impl Absorbers {
         duration: Duration,
         expires: Time,
     ) -> Id {
-        let kept = kept.map(|kept| self.kept.insert(kept));
+        let kept = kept.map_or(NONE, |kept| self.kept.insert(kept).slot());
         let id = self.records.insert(Absorber {
             peer,
             expires,
             kind,
             kept,
+            next: NONE,
         });
-        match duration {
-            Duration::Long => self.long.push_back(id),
-            Duration::Short => self.short.push_back(id),
+        let queue = match duration {
+            Duration::Long => &mut self.long,
+            Duration::Short => &mut self.short,
+        };
+        let last = std::mem::replace(&mut queue.last, id.slot());
+        match self.records.at_mut(last) {
+            Some(last) => last.next = id.slot(),
+            None => queue.first = id.slot(),
         }
         id
     }
@@ -144,53 +161,70 @@ impl Absorbers {
     }
 
     pub(crate) fn transaction_at(&self, slot: u32) -> Option<Transaction> {
-        let record = self.records.record(self.records.id_at(slot)?)?;
-        Some(record.peer.name.transaction)
+        Some(self.records.at(slot)?.peer.name.transaction)
     }
 
     pub(crate) fn kept(&self, absorber: &Absorber) -> Option<&Kept> {
-        self.kept.record(absorber.kept?)
+        self.kept.at(absorber.kept)
     }
 
     /// When the first one expires.
     pub(crate) fn deadline(&self) -> Option<Time> {
-        let first = |queue: &VecDeque<Id>| {
-            let record = self.records.record(*queue.front()?)?;
-            Some(record.expires)
-        };
-        [first(&self.long), first(&self.short)]
+        let firsts = [self.long.first, self.short.first].map(|first| self.records.at(first));
+        firsts
             .into_iter()
             .flatten()
+            .map(|record| record.expires)
             .min()
     }
 
     /// The one that has expired first, if its time has come.
     pub(crate) fn expired(&self, now: Time) -> Option<Id> {
-        let fronts = [self.long.front(), self.short.front()];
-        fronts.into_iter().flatten().copied().find(|&id| {
-            let record = self.records.record(id);
-            record.is_none_or(|record| record.expires <= now)
-        })
+        let is_due = |slot: &u32| {
+            self.records
+                .at(*slot)
+                .is_some_and(|record| record.expires <= now)
+        };
+        let slot = [self.long.first, self.short.first]
+            .into_iter()
+            .find(is_due)?;
+        self.records.id_at(slot)
     }
 
     /// The one that has waited longest.
     pub(crate) fn oldest(&self) -> Option<Id> {
-        self.long.front().or_else(|| self.short.front()).copied()
+        let first = |queue: Queue| self.records.id_at(queue.first);
+        first(self.long).or_else(|| first(self.short))
     }
 
     /// Removes the first one of a queue and returns the name and slot of its transaction.
     pub(crate) fn remove(&mut self, id: Id, buffers: &mut Buffers) -> Option<Transaction> {
-        for queue in [&mut self.long, &mut self.short] {
-            queue.pop_front_if(|front| *front == id);
-        }
         let record = self.records.remove(id)?;
-        if let Some(mut kept) = record.kept.and_then(|kept| self.kept.remove(kept)) {
+        for queue in [&mut self.long, &mut self.short] {
+            if queue.first == id.slot() {
+                queue.first = record.next;
+                if record.next == NONE {
+                    queue.last = NONE;
+                }
+            }
+        }
+        let kept = self.kept.id_at(record.kept);
+        if let Some(mut kept) = kept.and_then(|kept| self.kept.remove(kept)) {
             buffers.take_back(&mut kept.reply);
             for ack in &mut kept.acks {
                 buffers.take_back(&mut ack.bytes);
             }
         }
         Some(record.peer.name.transaction)
+    }
+}
+
+impl Default for Queue {
+    fn default() -> Self {
+        Self {
+            first: NONE,
+            last: NONE,
+        }
     }
 }
 
@@ -201,6 +235,7 @@ mod tests {
     #[test]
     fn a_record_is_small() {
         // A million of them take 64 MB.
-        assert!(size_of::<Absorber>() <= 64, "{}", size_of::<Absorber>());
+        let bytes = Slab::<Absorber>::RECORD_BYTES;
+        assert!(bytes <= 64, "{bytes}");
     }
 }

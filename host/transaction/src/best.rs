@@ -46,7 +46,7 @@ impl Best {
             // 401 and 407 have the same rank: one that is replaced is replaced by a 6xx or 3xx, which has no use for its challenges.
             self.choose(code, response.bytes(), buffers);
         } else if is_challenge(code) {
-            add_challenges(response, &mut self.challenges);
+            add_challenges(response, &mut self.challenges, buffers);
         }
     }
 
@@ -72,7 +72,7 @@ impl Best {
 
     /// A new turn begins: the answer so far only counts if the turn brings none.
     pub(crate) fn set_aside(&mut self, buffers: &mut Buffers) {
-        self.challenges.clear();
+        buffers.take_back(&mut self.challenges);
         let Some(chosen) = self.chosen.take() else {
             return;
         };
@@ -88,7 +88,7 @@ impl Best {
     pub(crate) fn clear(&mut self, buffers: &mut Buffers) {
         release(self.chosen.take(), buffers);
         release(self.earlier.take(), buffers);
-        self.challenges.clear();
+        buffers.take_back(&mut self.challenges);
     }
 
     /// Whether it was received and can be sent to the sender of the request.
@@ -138,7 +138,7 @@ fn is_challenge(code: u16) -> bool {
     matches!(code, 401 | 407)
 }
 
-fn add_challenges(response: Message<'_>, lines: &mut Vec<u8>) {
+fn add_challenges(response: Message<'_>, lines: &mut Vec<u8>, buffers: &mut Buffers) {
     let challenges = response.fields().filter(|field| {
         matches!(
             field.name,
@@ -150,7 +150,8 @@ fn add_challenges(response: Message<'_>, lines: &mut Vec<u8>) {
         if lines.len() + field.line.len() > MOST_CHALLENGES {
             return;
         }
-        lines.extend_from_slice(response.bytes().get(field.line).unwrap_or_default());
+        let line = response.bytes().get(field.line);
+        buffers.append(lines, line.unwrap_or_default());
     }
 }
 

@@ -19,16 +19,33 @@ const KEPT: usize = 4 << 20;
 impl Buffers {
     /// A copy of these bytes.
     pub(crate) fn copy(&mut self, bytes: &[u8]) -> Vec<u8> {
-        let class = SIZES.iter().position(|&size| bytes.len() <= size);
+        let mut buffer = self.with_room(bytes.len());
+        buffer.extend_from_slice(bytes);
+        buffer
+    }
+
+    /// An empty buffer for as many bytes.
+    fn with_room(&mut self, length: usize) -> Vec<u8> {
+        let class = SIZES.iter().position(|&size| length <= size);
         let free = class.and_then(|class| self.free[class].pop());
         self.kept -= free.as_ref().map_or(0, Vec::capacity);
-        let mut buffer = free.unwrap_or_else(|| {
-            let capacity = class.map_or(bytes.len(), |class| SIZES[class]);
+        let buffer = free.unwrap_or_else(|| {
+            let capacity = class.map_or(length, |class| SIZES[class]);
             Vec::with_capacity(capacity)
         });
-        buffer.extend_from_slice(bytes);
         self.lent += buffer.capacity();
         buffer
+    }
+
+    /// Appends to a buffer of this pool.
+    pub(crate) fn append(&mut self, buffer: &mut Vec<u8>, bytes: &[u8]) {
+        if buffer.len() + bytes.len() > buffer.capacity() {
+            let mut longer = self.with_room(buffer.len() + bytes.len());
+            longer.extend_from_slice(buffer);
+            self.take_back(buffer);
+            *buffer = longer;
+        }
+        buffer.extend_from_slice(bytes);
     }
 
     /// Takes a buffer back and leaves an empty one.
@@ -84,6 +101,20 @@ mod tests {
         buffers.take_back(&mut long);
         assert_eq!(buffers.lent(), 0);
         assert!(buffers.free.iter().all(Vec::is_empty));
+    }
+
+    #[test]
+    fn a_buffer_that_grows_is_counted() {
+        let mut buffers = Buffers::default();
+        let mut buffer = Vec::new();
+        for (length, lent) in [(200, 256), (250, 256), (1_800, 2_048), (2_250, 2_250)] {
+            let more = length - buffer.len();
+            buffers.append(&mut buffer, &vec![7; more]);
+            assert_eq!((buffer.len(), buffers.lent()), (length, lent));
+        }
+        assert!(buffer.iter().all(|byte| *byte == 7));
+        buffers.take_back(&mut buffer);
+        assert_eq!(buffers.lent(), 0);
     }
 
     #[test]

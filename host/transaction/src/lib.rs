@@ -26,6 +26,7 @@ mod absorber;
 mod best;
 mod branch;
 mod buffers;
+mod chunks;
 mod client;
 mod config;
 mod context;

@@ -5,11 +5,10 @@ use proptest::prelude::*;
 
 use portcullis_sip::Transport;
 
-use crate::config::Config;
 use crate::event::{Event, Failure};
 use crate::plan::{Plan, StatusSet, Step, Target};
 use crate::slab::Id;
-use crate::testing::{FIRST_TCP, Host, from_callee, from_caller, request, response};
+use crate::testing::{FIRST_TCP, Host, from_callee, from_caller, request, response, small};
 use crate::time::Time;
 use crate::transactions::Receipt;
 
@@ -198,7 +197,7 @@ proptest! {
         is_forwarding: bool,
     ) {
         let mut misused = Misused {
-            host: Host::new(Config::default()),
+            host: Host::new(small()),
             ids: Vec::new(),
             sent: Vec::new(),
             is_forwarding,

@@ -1,5 +1,7 @@
 //! Records in slots that are used again.
 
+use crate::chunks::Chunks;
+
 /// Names a transaction. The id of one that is gone names nothing, even when its place is in use again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Id {
@@ -10,15 +12,22 @@ pub struct Id {
 /// Records with ids that are checked, in memory that is kept.
 #[derive(Debug)]
 pub(crate) struct Slab<R> {
-    slots: Vec<Slot<R>>,
-    free: Vec<u32>,
+    slots: Chunks<Slot<R>>,
+    /// The first free slot; they form a list.
+    free: u32,
+    len: usize,
 }
 
 #[derive(Debug)]
 struct Slot<R> {
     generation: u32,
+    /// The next free slot, if this one is free.
+    next: u32,
     record: Option<R>,
 }
+
+/// The end of the list of free slots.
+const NONE: u32 = u32::MAX;
 
 impl Id {
     /// A number that no other active transaction of this worker has, for tables of the caller: smaller than the most transactions that were
@@ -30,14 +39,18 @@ impl Id {
 }
 
 impl<R> Slab<R> {
+    /// Bytes for each record.
+    #[cfg(test)]
+    pub(crate) const RECORD_BYTES: usize = size_of::<Slot<R>>();
+
     /// Number of records.
     pub(crate) fn len(&self) -> usize {
-        self.slots.len() - self.free.len()
+        self.len
     }
 
     /// Whether there is no record.
     pub(crate) fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.len == 0
     }
 
     /// Adds a record.
@@ -47,11 +60,13 @@ impl<R> Slab<R> {
 
     /// Adds a record that has its own id. Panics with more than 2³² records, which no memory holds.
     pub(crate) fn insert_with(&mut self, make: impl FnOnce(Id) -> R) -> Id {
-        if let Some(slot) = self.free.pop() {
-            let place = &mut self.slots[slot as usize];
+        self.len += 1;
+        let slot = self.free;
+        if let Some(place) = self.slots.element_mut(slot) {
             let generation = place.generation;
             let id = Id { slot, generation };
             place.record = Some(make(id));
+            self.free = place.next;
             return id;
         }
         let slot = u32::try_from(self.slots.len()).expect("fewer than 2³² records");
@@ -61,6 +76,7 @@ impl<R> Slab<R> {
         };
         self.slots.push(Slot {
             generation: 0,
+            next: NONE,
             record: Some(make(id)),
         });
         id
@@ -68,33 +84,44 @@ impl<R> Slab<R> {
 
     /// Removes a record.
     pub(crate) fn remove(&mut self, id: Id) -> Option<R> {
-        let place = self.slots.get_mut(id.slot as usize)?;
+        let place = self.slots.element_mut(id.slot)?;
         if place.generation != id.generation {
             return None;
         }
         let record = place.record.take()?;
         place.generation = place.generation.wrapping_add(1);
-        self.free.push(id.slot);
+        place.next = std::mem::replace(&mut self.free, id.slot);
+        self.len -= 1;
         Some(record)
     }
 
     /// The record of this id.
     pub(crate) fn record(&self, id: Id) -> Option<&R> {
-        let place = self.slots.get(id.slot as usize)?;
+        let place = self.slots.element(id.slot)?;
         let is_same = place.generation == id.generation;
         place.record.as_ref().filter(|_| is_same)
     }
 
     /// The record of this id, to change it.
     pub(crate) fn record_mut(&mut self, id: Id) -> Option<&mut R> {
-        let place = self.slots.get_mut(id.slot as usize)?;
+        let place = self.slots.element_mut(id.slot)?;
         let is_same = place.generation == id.generation;
         place.record.as_mut().filter(|_| is_same)
     }
 
+    /// The record in a slot.
+    pub(crate) fn at(&self, slot: u32) -> Option<&R> {
+        self.slots.element(slot)?.record.as_ref()
+    }
+
+    /// The record in a slot, to change it.
+    pub(crate) fn at_mut(&mut self, slot: u32) -> Option<&mut R> {
+        self.slots.element_mut(slot)?.record.as_mut()
+    }
+
     /// The id of the record in a slot.
     pub(crate) fn id_at(&self, slot: u32) -> Option<Id> {
-        let place = self.slots.get(slot as usize)?;
+        let place = self.slots.element(slot)?;
         place.record.as_ref()?;
         Some(Id {
             slot,
@@ -112,8 +139,9 @@ impl<R> Slab<R> {
 impl<R> Default for Slab<R> {
     fn default() -> Self {
         Self {
-            slots: Vec::new(),
-            free: Vec::new(),
+            slots: Chunks::default(),
+            free: NONE,
+            len: 0,
         }
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use portcullis_sip::{
     Arrival, ConnectionId, Framing, Index, Limits, Local, Message, Proxy, ProxyConfig, Routes,
-    RoutesBuilder, Target as SipTarget, Transport, scan,
+    RoutesBuilder, Target as SipTarget, Transaction, Transport, scan,
 };
 
 use crate::config::Config;
@@ -216,6 +216,28 @@ pub(crate) fn from_callee(number: usize) -> Arrival {
         },
         connection: is_stream.then_some(ConnectionId(100 + number as u64)),
     }
+}
+
+/// Settings for a few transactions, whose tables are made quickly.
+pub(crate) fn small() -> Config {
+    Config {
+        most: 100,
+        absorbers: 100,
+        ..Config::default()
+    }
+}
+
+/// The names of this many transactions.
+pub(crate) fn transactions(count: u64) -> Vec<Transaction> {
+    let mut host = Host::new(Config::default());
+    let names = (0..count).map(|call| {
+        let text = request("INVITE", call, "");
+        let Receipt::New(name) = host.receive(text.as_bytes(), &from_caller(Transport::Udp)) else {
+            panic!("{call} is not new");
+        };
+        name.transaction
+    });
+    names.collect()
 }
 
 /// A request of the caller. `call` distinguishes calls.

@@ -3,6 +3,7 @@
 //! The first level has 256 slots of one tick (10 ms), the second one 256 slots of 256 ticks (2.56 s). A later timer waits in the last slot and
 //! is placed again when that one is reached. Timers of a slot form a list through one array, indexed by the timer's number.
 
+use crate::chunks::Chunks;
 use crate::time::Time;
 
 /// Milliseconds of a tick: a timer fires at the first tick that is not before its time.
@@ -22,7 +23,7 @@ pub(crate) struct Wheel {
     heads: Box<[u32; LEVELS * SLOTS]>,
     /// The slots that have timers, as bits.
     used: [[u64; SLOTS / 64]; LEVELS],
-    timers: Vec<Timer>,
+    timers: Chunks<Timer>,
     armed: usize,
 }
 
@@ -42,11 +43,10 @@ impl Wheel {
             // No slot has timers, so the ticks until now need no visit.
             self.tick = self.tick.max(now.as_millis() / TICK);
         }
-        let index = number as usize;
-        if index >= self.timers.len() {
-            self.timers.resize(index + 1, Timer::IDLE);
+        while self.timers.len() <= number as usize {
+            self.timers.push(Timer::IDLE);
         }
-        self.timers[index].due = at.as_millis().div_ceil(TICK).max(self.tick);
+        self.timer(number).due = at.as_millis().div_ceil(TICK).max(self.tick);
         self.link(number);
         self.armed += 1;
     }
@@ -55,7 +55,7 @@ impl Wheel {
     pub(crate) fn disarm(&mut self, number: u32) {
         let is_armed = self
             .timers
-            .get(number as usize)
+            .element(number)
             .is_some_and(|timer| timer.slot != IDLE);
         if is_armed {
             self.unlink(number);
@@ -65,7 +65,7 @@ impl Wheel {
 
     /// The time that the timer is set to, rounded up to the tick at which it fires.
     pub(crate) fn time_of(&self, number: u32) -> Option<Time> {
-        let timer = self.timers.get(number as usize)?;
+        let timer = self.timers.element(number)?;
         (timer.slot != IDLE).then(|| time_of(timer.due))
     }
 
@@ -144,13 +144,13 @@ impl Wheel {
     }
 
     fn link(&mut self, number: u32) {
-        let due = self.timers[number as usize].due;
+        let due = self.timer(number).due;
         let slot = self.slot_for(due);
         let head = std::mem::replace(&mut self.heads[slot], number);
-        let timer = &mut self.timers[number as usize];
+        let timer = self.timer(number);
         (timer.previous, timer.next, timer.slot) = (NONE, head, slot as u16);
         if head != NONE {
-            self.timers[head as usize].previous = number;
+            self.timer(head).previous = number;
         }
         self.used[slot / SLOTS][slot % SLOTS / 64] |= 1 << (slot % 64);
     }
@@ -161,19 +161,24 @@ impl Wheel {
             next,
             slot,
             ..
-        } = self.timers[number as usize];
+        } = *self.timer(number);
         let slot = usize::from(slot);
         match previous {
             NONE => self.heads[slot] = next,
-            previous => self.timers[previous as usize].next = next,
+            previous => self.timer(previous).next = next,
         }
         if next != NONE {
-            self.timers[next as usize].previous = previous;
+            self.timer(next).previous = previous;
         }
         if self.heads[slot] == NONE {
             self.used[slot / SLOTS][slot % SLOTS / 64] &= !(1 << (slot % 64));
         }
-        self.timers[number as usize].slot = IDLE;
+        self.timer(number).slot = IDLE;
+    }
+
+    /// A timer that was armed before.
+    fn timer(&mut self, number: u32) -> &mut Timer {
+        self.timers.element_mut(number).expect("it was armed")
     }
 
     fn slot_for(&self, due: u64) -> usize {
@@ -192,7 +197,7 @@ impl Default for Wheel {
             tick: 0,
             heads: Box::new([NONE; LEVELS * SLOTS]),
             used: Default::default(),
-            timers: Vec::new(),
+            timers: Chunks::default(),
             armed: 0,
         }
     }

@@ -9,12 +9,11 @@ use super::caller::Caller;
 use super::log::{Duty, Log};
 use super::network::{Action, Network};
 use super::schedule::{Decision, Schedule, Target};
-use crate::config::Config;
 use crate::event::{Event, Failure};
 use crate::outbox::What;
 use crate::plan::{self, Plan, StatusSet, Step};
 use crate::slab::Id;
-use crate::testing::{CALLER, FIRST_TCP, Host, code, from_callee, from_caller};
+use crate::testing::{CALLER, FIRST_TCP, Host, code, from_callee, from_caller, small};
 use crate::time::Time;
 use crate::transactions::Receipt;
 
@@ -61,7 +60,7 @@ impl<'s> World<'s> {
             network.plan(after.into(), Action::Cancel);
         }
         Self {
-            host: Host::new(Config::default()),
+            host: Host::new(small()),
             caller,
             callees: callees.collect(),
             log: Log::new(schedule.is_invite, targets.len()),

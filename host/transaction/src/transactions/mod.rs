@@ -85,10 +85,10 @@ impl<T: Clone> Transactions<T> {
     /// No transactions, with the rules of this host.
     pub fn new(proxy: Arc<Proxy>, config: Config) -> Self {
         Self {
+            directory: Directory::new(&config),
             tools: Tools::new(proxy, config),
             contexts: Slab::default(),
             absorbers: Absorbers::default(),
-            directory: Directory::default(),
             wheel: Wheel::default(),
             spare: Vec::new(),
         }
@@ -126,7 +126,8 @@ impl<T: Clone> Transactions<T> {
         let id = contexts.insert_with(|id| {
             Context::new(now, id, name, message, *arrival, back, branches, tools)
         });
-        self.enter(name.transaction, Place::Active(id.slot()));
+        self.directory
+            .insert(name.transaction, Place::Active(id.slot()));
         self.settle(now, id);
         Ok(id)
     }
@@ -344,7 +345,8 @@ impl<T: Clone> Transactions<T> {
             self.spare.push(branches);
         }
         if let Some(absorber) = absorber {
-            self.enter(transaction, Place::Ended(absorber.slot()));
+            let place = Place::Ended(absorber.slot());
+            self.directory.insert(transaction, place);
         }
         if self.absorbers.len() > self.tools.config.absorbers
             && let Some(oldest) = self.absorbers.oldest()
@@ -359,18 +361,6 @@ impl<T: Clone> Transactions<T> {
             let place = Place::Ended(absorber.slot());
             self.directory.remove(transaction, place);
         }
-    }
-
-    fn enter(&mut self, transaction: Transaction, place: Place) {
-        let Self {
-            directory,
-            contexts,
-            absorbers,
-            ..
-        } = self;
-        directory.insert(transaction, place, |place| {
-            name_at(contexts, absorbers, place)
-        });
     }
 
     fn place_of(&self, transaction: Transaction) -> Option<Place> {
@@ -395,10 +385,7 @@ fn name_at<T>(
     place: Place,
 ) -> Option<Transaction> {
     match place {
-        Place::Active(slot) => {
-            let context = contexts.record(contexts.id_at(slot)?)?;
-            Some(context.peer.name.transaction)
-        }
+        Place::Active(slot) => Some(contexts.at(slot)?.peer.name.transaction),
         Place::Ended(slot) => absorbers.transaction_at(slot),
     }
 }
