@@ -111,15 +111,17 @@ impl ForwardTarget {
             Place::Uri(uri) => (None, Some(uri)),
         };
         let milliseconds = |time: Option<Duration>| time.map(|time| time.as_millis() as u64);
+        let headers = Some(&self.headers).filter(|headers| !headers.is_empty());
+        // In alphabetical order, so that the text does not depend on how a build of `serde_json` orders members.
         let members = [
+            ("headers", json!(headers)),
             ("next-hop", json!(next_hop)),
-            ("uri", json!(uri)),
-            ("rank", json!(self.rank)),
-            ("weight", json!(self.weight)),
-            ("request-uri", json!(self.request_uri)),
-            ("headers", json!(self.headers)),
             ("no-answer", json!(milliseconds(self.no_answer))),
+            ("rank", json!(self.rank)),
+            ("request-uri", json!(self.request_uri)),
             ("ring", json!(milliseconds(self.ring))),
+            ("uri", json!(uri)),
+            ("weight", json!(self.weight)),
         ];
         let members = members.into_iter().filter(|(_, value)| !value.is_null());
         members

@@ -1,7 +1,6 @@
 //! The tape of one call: the queries of the policy and the host's answers, to record and to replay.
 
 use std::borrow::Cow;
-use std::fmt::Write as _;
 use std::mem::size_of;
 
 use serde_json::{Value, json};
@@ -300,27 +299,31 @@ impl Answer for u8 {
     }
 }
 
-/// Bytes are two hexadecimal digits each.
+/// Bytes that are UTF-8 are a text, which records can mask; others are a list of numbers.
 impl Answer for Vec<u8> {
     fn write(&self) -> Value {
-        let mut digits = String::with_capacity(2 * self.len());
-        for byte in self {
-            let _ = write!(digits, "{byte:02x}");
+        match std::str::from_utf8(self) {
+            Ok(text) => json!(text),
+            Err(_) => json!(self),
         }
-        Value::String(digits)
     }
 
     fn read(value: &Value) -> Option<Self> {
-        let (pairs, rest) = value.as_str()?.as_bytes().as_chunks::<2>();
-        let digit = |byte: u8| char::from(byte).to_digit(16);
-        let byte = |&[high, low]: &[u8; 2]| {
-            let byte = digit(high)? * 16 + digit(low)?;
-            u8::try_from(byte).ok()
-        };
-        match rest.is_empty() {
-            true => pairs.iter().map(byte).collect(),
-            false => None,
+        if let Some(text) = value.as_str() {
+            return Some(text.as_bytes().to_vec());
         }
+        value.as_array()?.iter().map(u8::read).collect()
+    }
+}
+
+/// A function without a result.
+impl Answer for () {
+    fn write(&self) -> Value {
+        Value::Null
+    }
+
+    fn read(value: &Value) -> Option<Self> {
+        value.is_null().then_some(())
     }
 }
 
@@ -454,7 +457,7 @@ mod tests {
         for refusal in Refusal::ALL {
             same(Err::<(), _>(refusal));
         }
-        for wrong in [json!("0"), json!("0g"), json!(7), json!("+1")] {
+        for wrong in [json!(7), json!([256]), json!(["a"]), json!(null)] {
             assert_eq!(Vec::<u8>::read(&wrong), None, "{wrong}");
         }
         assert_eq!(Result::<(), Refusal>::read(&json!("perhaps")), None);

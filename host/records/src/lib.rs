@@ -33,7 +33,7 @@ use portcullis_request::Request;
 
 pub use decision::Decision;
 pub use mask::Mask;
-pub use record::{Asking, Change, Decided, Question, Record};
+pub use record::{Asking, Change, Decided, Kind, Question, Record};
 pub use told::Told;
 
 use file::File;
@@ -162,6 +162,16 @@ impl Recorder {
 
     /// Passes a decision to the writer, if the queue has room.
     pub fn write(&self, decision: Decision<'_>) {
+        self.write_call(decision, 0);
+    }
+
+    /// Passes a call of `on-failure` to the writer, if the queue has room: the call of this number, from 1, for the decision of this id. It is
+    /// for decisions that have been recorded themselves.
+    pub fn write_failure(&self, failure: Decision<'_>, call: usize) {
+        self.write_call(failure, call.max(1));
+    }
+
+    fn write_call(&self, decision: Decision<'_>, call: usize) {
         let Some(jobs) = &self.jobs else {
             return;
         };
@@ -169,7 +179,7 @@ impl Recorder {
         let waiting = self.told.waiting.fetch_add(bytes, Ordering::Relaxed);
         // Nothing is copied if there is no room.
         let is_taken = waiting.saturating_add(bytes) <= self.config.queue
-            && jobs.try_send(Job::of(decision, bytes)).is_ok();
+            && jobs.try_send(Job::of(decision, call, bytes)).is_ok();
         if !is_taken {
             self.told.waiting.fetch_sub(bytes, Ordering::Relaxed);
             self.told.too_fast.fetch_add(1, Ordering::Relaxed);

@@ -96,7 +96,8 @@ fn texts(value: &mut Value, key: &RandomState) {
             }
         }
         Value::Array(all) => all.iter_mut().for_each(|value| texts(value, key)),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => {}
+        Value::Object(members) => members.values_mut().for_each(|value| texts(value, key)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
     }
 }
 

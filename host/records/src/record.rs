@@ -4,18 +4,24 @@ use std::borrow::Cow;
 use std::mem::size_of;
 use std::net::SocketAddr;
 
-use portcullis_policy::{Asked, Edit, Edits, Failure, Rejection, Verdict};
+use portcullis_policy::{Asked, Edit, Edits, Failure, NextStep, Rejection, Verdict};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 /// Memory of a pair of strings in a list, in addition to their bytes.
 const PAIR: usize = 64;
 
-/// One decision: a line of the file.
+/// One decision, or one call of `on-failure` for it: a line of the file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Record {
-    /// Id.
+    /// What is recorded. Absent for a decision.
+    #[serde(default, skip_serializing_if = "Kind::is_decision")]
+    pub kind: Kind,
+    /// Id of the decision.
     pub id: String,
+    /// Number of the call of `on-failure` for this decision, from 1. Absent for a decision.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub call: usize,
     /// Time in RFC 3339.
     pub time: String,
     /// Time in milliseconds since the Unix epoch.
@@ -41,6 +47,17 @@ pub struct Record {
     pub policies: Vec<Asking>,
     /// What happened to the request.
     pub outcome: String,
+}
+
+/// What is recorded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// A decision on a request.
+    #[default]
+    Decision,
+    /// What a policy decided after all targets of the request had failed.
+    Failure,
 }
 
 /// The call of a policy: its queries and its verdict.
@@ -101,6 +118,19 @@ pub enum Decided {
     Drop,
     /// Pass.
     Pass,
+    /// After the failure of all targets, the best response.
+    Best,
+    /// After the failure of all targets, this response.
+    Answer {
+        /// Status code.
+        code: u16,
+        /// Reason phrase.
+        reason: String,
+        /// Header fields.
+        headers: Vec<(String, String)>,
+    },
+    /// After the failure of all targets, new ones.
+    Again,
     /// The policy failed.
     Failed {
         /// Kind of failure.
@@ -133,12 +163,15 @@ impl Asking {
             Decided::Relay(next_hop) => next_hop.as_ref().map_or(0, String::len),
             Decided::Reject {
                 reason, headers, ..
+            }
+            | Decided::Answer {
+                reason, headers, ..
             } => {
                 let pair = |(name, value): &(String, String)| PAIR + name.len() + value.len();
                 reason.len() + headers.iter().map(pair).sum::<usize>()
             }
             Decided::Failed { kind, text } => kind.len() + text.len(),
-            Decided::Drop | Decided::Pass => 0,
+            Decided::Drop | Decided::Pass | Decided::Best | Decided::Again => 0,
         };
         let edits = self.edits.iter().map(|edit| match edit {
             Change::Add(name, value) => PAIR + name.len() + value.len(),
@@ -187,10 +220,32 @@ impl Decided {
             },
             Ok(Verdict::Drop) => Self::Drop,
             Ok(Verdict::Pass) => Self::Pass,
-            Err(failure) => Self::Failed {
-                kind: failure.kind().as_str().to_owned(),
-                text: failure.to_string(),
+            Err(failure) => Self::failed(failure),
+        }
+    }
+
+    /// Converts the result of a call of `on-failure`.
+    pub fn of_step(answer: &Result<NextStep, Failure>) -> Self {
+        match answer {
+            Ok(NextStep::Best) => Self::Best,
+            Ok(NextStep::Answer(Rejection {
+                code,
+                reason,
+                headers,
+            })) => Self::Answer {
+                code: *code,
+                reason: reason.clone(),
+                headers: headers.clone(),
             },
+            Ok(NextStep::Again) => Self::Again,
+            Err(failure) => Self::failed(failure),
+        }
+    }
+
+    fn failed(failure: &Failure) -> Self {
+        Self::Failed {
+            kind: failure.kind().as_str().to_owned(),
+            text: failure.to_string(),
         }
     }
 
@@ -205,7 +260,18 @@ impl Decided {
 
     /// Whether changes of header fields can have an effect.
     pub fn may_relay(&self) -> bool {
-        matches!(self, Self::Relay(_) | Self::Pass)
+        matches!(self, Self::Relay(_) | Self::Pass | Self::Again)
+    }
+
+    /// Returns the queries of the interface `forwarding` that the host accepted, if they have an effect: those by which the policy said where
+    /// the request goes.
+    pub(crate) fn said(&self, asked: &[Question]) -> Vec<Question> {
+        if !matches!(self, Self::Relay(_) | Self::Again) {
+            return Vec::new();
+        }
+        let is_said =
+            |one: &&Question| one.function.starts_with("forwarding.") && one.answer.is_null();
+        asked.iter().filter(is_said).cloned().collect()
     }
 }
 
@@ -228,8 +294,23 @@ impl std::fmt::Display for Decided {
                     .iter()
                     .try_for_each(|(name, value)| write!(f, ", {name}: {value}"))
             }
+            Self::Answer {
+                code,
+                reason,
+                headers,
+            } => {
+                write!(f, "answer {code}")?;
+                if !reason.is_empty() {
+                    write!(f, " {reason}")?;
+                }
+                headers
+                    .iter()
+                    .try_for_each(|(name, value)| write!(f, ", {name}: {value}"))
+            }
             Self::Drop => f.write_str("drop"),
             Self::Pass => f.write_str("pass"),
+            Self::Best => f.write_str("best"),
+            Self::Again => f.write_str("again"),
             Self::Failed { text, .. } => write!(f, "failure: {text}"),
         }
     }
@@ -254,6 +335,22 @@ impl std::fmt::Display for Change {
             Self::Remove(name) => write!(f, "remove {name}"),
         }
     }
+}
+
+impl Kind {
+    fn is_decision(&self) -> bool {
+        *self == Self::Decision
+    }
+}
+
+/// `add {"next-hop":"carrier-a","rank":0}`, `memo "6f6e65"`
+pub(crate) fn write_said(f: &mut std::fmt::Formatter<'_>, said: &Question) -> std::fmt::Result {
+    let function = said.function.trim_start_matches("forwarding.");
+    f.write_str(function)?;
+    let arguments = said.arguments.as_array().into_iter().flatten();
+    arguments
+        .into_iter()
+        .try_for_each(|argument| write!(f, " {argument}"))
 }
 
 fn is_false(is: &bool) -> bool {

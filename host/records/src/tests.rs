@@ -89,6 +89,44 @@ fn queries_of_policies_are_masked_consistently() {
     assert!(!asked.contains("bob") && text.contains(asked), "{asked}");
 }
 
+#[test]
+fn places_and_memos_are_masked() {
+    let mask = Mask::new(&RecordsConfig {
+        mask_users: true,
+        ..config()
+    });
+    let mut asking = asking("x", Decided::Relay(None));
+    let question = |function: &'static str, arguments, answer| Question {
+        function: function.into(),
+        arguments,
+        answer,
+        left: None,
+    };
+    let place = "sip:bob@example.com";
+    asking.asked = vec![
+        question(
+            "forwarding.add",
+            serde_json::json!([{"uri": place}]),
+            serde_json::Value::Null,
+        ),
+        question(
+            "forwarding.memo",
+            serde_json::json!([place]),
+            serde_json::Value::Null,
+        ),
+        question("outcome.memo", serde_json::json!([]), place.into()),
+        question(
+            "outcome.attempts",
+            serde_json::json!([]),
+            serde_json::json!([{"place": place}]),
+        ),
+    ];
+    mask.asking(&mut asking);
+    let text = serde_json::to_string(&asking.asked).unwrap();
+    assert_eq!(text.matches("@example.com").count(), 4, "{text}");
+    assert!(!text.contains("bob"), "{text}");
+}
+
 /// A recorder whose file can be written.
 fn recorder(folder: &tempfile::TempDir, change: impl FnOnce(&mut RecordsConfig)) -> Recorder {
     let mut config = RecordsConfig {

@@ -17,7 +17,7 @@ use portcullis_request::Request;
 use super::decision::Decision;
 use super::file::{File, Flushed};
 use super::mask::Mask;
-use super::record::{Asking, Record};
+use super::record::{Asking, Kind, Record};
 use super::told::Told;
 
 /// How long records are gathered before they are written.
@@ -33,6 +33,8 @@ const BETWEEN_LINES: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(super) struct Job {
     id: DecisionId,
+    /// Number of the call of `on-failure`; 0 for a decision.
+    call: usize,
     time: SystemTime,
     tenant: Arc<str>,
     request: Request,
@@ -52,9 +54,10 @@ struct Line {
 struct TooLong;
 
 impl Job {
-    pub(super) fn of(decision: Decision<'_>, bytes: usize) -> Self {
+    pub(super) fn of(decision: Decision<'_>, call: usize, bytes: usize) -> Self {
         Self {
             id: decision.id,
+            call,
             time: decision.time,
             tenant: Arc::clone(decision.tenant),
             request: decision.request.clone(),
@@ -186,6 +189,7 @@ impl Write for Line {
 fn record(job: Job, mask: &Mask) -> Record {
     let Job {
         id,
+        call,
         time,
         tenant,
         request,
@@ -202,7 +206,12 @@ fn record(job: Job, mask: &Mask) -> Record {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     let arrival = &request.arrival;
     Record {
+        kind: match call {
+            0 => Kind::Decision,
+            _ => Kind::Failure,
+        },
         id: id.to_string(),
+        call,
         time: rfc3339(time),
         time_ms: u64::try_from(since.as_millis()).unwrap_or(u64::MAX),
         tenant: tenant.to_string(),

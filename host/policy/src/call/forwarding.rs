@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::forwarding::{ForwardTarget, Forwarding, MAX_MEMO, MAX_TARGETS, Refusal, check_codes};
-use crate::tape::SideEffect;
+use crate::tape::{Answer, SideEffect};
 
 use super::Call;
 
@@ -26,24 +26,36 @@ impl Call {
 
     /// `forwarding.share`
     pub(crate) fn share(&mut self, on: bool) {
+        let arguments = || json!([on]);
+        let none = SideEffect::None;
+        self.answered("forwarding.share", none, arguments, |_| ());
         self.forwarding_mut().share = on;
     }
 
     /// `forwarding.retry-on`
     pub(crate) fn retry_on(&mut self, codes: Vec<u16>) -> Result<(), Refusal> {
-        if self.failed().is_some() {
-            return Err(Refusal::NotPermitted);
-        }
-        check_codes(&codes)?;
+        let arguments = || json!([codes]);
+        let none = SideEffect::None;
+        self.answered("forwarding.retry-on", none, arguments, |call| {
+            match call.failed() {
+                Some(_) => Err(Refusal::NotPermitted),
+                None => check_codes(&codes),
+            }
+        })?;
         self.forwarding_mut().retry_on = Some(codes);
         Ok(())
     }
 
     /// `forwarding.memo`
     pub(crate) fn set_memo(&mut self, bytes: Vec<u8>) -> Result<(), Refusal> {
-        if bytes.len() > MAX_MEMO {
-            return Err(Refusal::BadValue);
-        }
+        let arguments = || json!([bytes.write()]);
+        let none = SideEffect::None;
+        self.answered("forwarding.memo", none, arguments, |_| {
+            match bytes.len() <= MAX_MEMO {
+                true => Ok(()),
+                false => Err(Refusal::BadValue),
+            }
+        })?;
         self.forwarding_mut().memo = bytes;
         Ok(())
     }

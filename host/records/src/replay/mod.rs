@@ -14,12 +14,13 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use portcullis_address::Snapshot;
 use portcullis_policy::{
-    Evaluator, Limits, Moment, Policy, Runtime, Scope, Settings, Tape, Verdict,
+    Evaluator, FailedAttempts, Limits, Moment, Policy, Runtime, Scope, Settings, Tape,
 };
 use portcullis_request::Request;
 use portcullis_sip::{Arrival, Framing};
 
-use crate::{Asking, Change, Decided, Question, Record};
+use crate::record::write_said;
+use crate::{Asking, Change, Decided, Kind, Question, Record};
 
 use capture::Capture;
 
@@ -29,8 +30,10 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// One decision to be replayed.
 #[derive(Clone, Debug)]
 pub struct Case {
-    /// Id of the decision, or number of the packet.
+    /// Id of the decision, with the number of the call after a failure (`6bd29a66-1/1`), or number of the packet.
     pub id: String,
+    /// Which export is called.
+    pub kind: Kind,
     /// Time.
     pub at: SystemTime,
     /// Tenant of the request.
@@ -48,6 +51,8 @@ pub struct Played {
     pub decided: Decided,
     /// Changes of header fields.
     pub edits: Vec<Change>,
+    /// The calls by which the policy said where the request goes.
+    pub said: Vec<Question>,
     /// Fuel used; `None` if no policy was called.
     pub fuel: Option<u64>,
     /// Queries that were not recorded, with the answers of a host without any data.
@@ -116,35 +121,61 @@ impl Player {
             wall: case.at,
             steady: self.begun + since,
         };
-        let recorded = case.recorded.as_ref().filter(|_| self.tables.is_none());
-        let tape = match recorded {
+        // Tables replace the recorded answers, but for those that no table has.
+        let has_tables = self.tables.is_some();
+        let is_from_record = |function: &str| {
+            !has_tables || function.starts_with("forwarding.") || function.starts_with("outcome.")
+        };
+        let tape = match &case.recorded {
             Some(asking) => {
-                let asked = asking.asked.iter().map(Question::asked);
-                Tape::replaying(moment, asked.collect())
+                let asked = asking.asked.iter();
+                let asked = asked.filter(|one| is_from_record(&one.function));
+                Tape::replaying(moment, asked.map(Question::asked).collect())
             }
             None => Tape::new(moment),
         };
         self.evaluator.insert_tape(tape);
-        let tables = self.tables.as_ref().unwrap_or(&self.nothing);
-        let request = case.request.clone();
-        let (_, answer) = self
-            .evaluator
-            .decide(&self.policy, &self.scope, tables, request);
+        let decided = self.decide(case);
+        let edits = self.evaluator.take_edits();
         let tape = self.evaluator.take_tape();
         let unanswered = tape.as_ref().map(Tape::unanswered).unwrap_or_default();
-        let is_cut = recorded.is_some_and(|asking| asking.cut);
-        let edits = self.evaluator.take_edits();
-        let may_relay = matches!(answer, Ok(Verdict::Relay(_) | Verdict::Pass));
+        let unanswered = unanswered
+            .iter()
+            .filter(|one| is_from_record(&one.function));
+        let unanswered = unanswered.cloned().map(Question::of).collect();
+        let asked = tape.map(Tape::into_asked).unwrap_or_default();
+        let asked: Vec<_> = asked.into_iter().map(Question::of).collect();
         Played {
-            decided: Decided::of(&answer),
-            edits: if may_relay {
-                Change::all(&edits)
-            } else {
-                Vec::new()
+            edits: match decided.may_relay() {
+                true => Change::all(&edits),
+                false => Vec::new(),
             },
+            said: decided.said(&asked),
+            decided,
             fuel: self.evaluator.fuel(),
-            unanswered: unanswered.iter().cloned().map(Question::of).collect(),
-            is_cut,
+            unanswered,
+            is_cut: case.recorded.as_ref().is_some_and(|asking| asking.cut),
+        }
+    }
+
+    /// Calls the export of a case.
+    fn decide(&mut self, case: &Case) -> Decided {
+        let tables = self.tables.as_ref().unwrap_or(&self.nothing);
+        let request = case.request.clone();
+        let (policy, scope) = (&self.policy, &self.scope);
+        match case.kind {
+            Kind::Decision => {
+                let (_, answer) = self.evaluator.decide(policy, scope, tables, request);
+                Decided::of(&answer)
+            }
+            Kind::Failure => {
+                // What became of the targets is in the record.
+                let failed = FailedAttempts::default();
+                let (_, answer) = self
+                    .evaluator
+                    .on_failure(policy, scope, tables, request, failed);
+                Decided::of_step(&answer)
+            }
         }
     }
 }
@@ -159,6 +190,7 @@ impl Played {
         Self {
             decided: asking.decided.clone(),
             edits,
+            said: asking.decided.said(&asking.asked),
             fuel: None,
             unanswered: Vec::new(),
             is_cut: asking.cut,
@@ -167,7 +199,7 @@ impl Played {
 
     /// Whether both results are equivalent.
     pub fn is_as(&self, other: &Self) -> bool {
-        self.decided.is_as(&other.decided) && self.edits == other.edits
+        self.decided.is_as(&other.decided) && self.edits == other.edits && self.said == other.said
     }
 }
 
@@ -175,7 +207,13 @@ impl Played {
 impl std::fmt::Display for Played {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}", self.decided)?;
-        self.edits.iter().try_for_each(|edit| write!(f, ", {edit}"))
+        self.edits
+            .iter()
+            .try_for_each(|edit| write!(f, ", {edit}"))?;
+        self.said.iter().try_for_each(|said| {
+            f.write_str(", ")?;
+            write_said(f, said)
+        })
     }
 }
 
@@ -245,7 +283,11 @@ fn case(record: Record, recorded: Asking) -> anyhow::Result<Case> {
     };
     let request = Request::read(bytes, Framing::Stream, arrival);
     Ok(Case {
-        id: record.id,
+        id: match record.kind {
+            Kind::Decision => record.id,
+            Kind::Failure => format!("{}/{}", record.id, record.call),
+        },
+        kind: record.kind,
         at: UNIX_EPOCH + Duration::from_millis(record.time_ms),
         tenant: record.tenant,
         request: request.context("its request cannot be read")?,
@@ -265,6 +307,7 @@ pub fn captured(capture: Capture, to: &[String]) -> Vec<Case> {
         .filter(|found| to.is_empty() || is_there(&found.request))
         .map(|found| Case {
             id: format!("packet {}", found.packet),
+            kind: Kind::Decision,
             at: found.at,
             tenant: String::new(),
             request: found.request,
@@ -322,3 +365,6 @@ pub fn count<'p>(played: impl Iterator<Item = &'p Played>) -> Vec<(String, usize
     counts.sort_by(|(a, n), (b, m)| m.cmp(n).then(a.cmp(b)));
     counts
 }
+
+#[cfg(test)]
+mod tests;

@@ -400,6 +400,7 @@ fn as_json(Pair { case, old, new }: &Pair<'_>, is_same: bool) -> serde_json::Val
         json!({
             "decided": played.decided,
             "edits": played.edits,
+            "said": played.said,
             "fuel": played.fuel,
             "unanswered": played.unanswered,
             "cut": played.is_cut,
