@@ -51,7 +51,7 @@ impl<E> Chunks<E> {
         self.chunks.get_mut(chunk)?.get_mut(place)
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, feature = "invariants"))]
     pub(crate) fn iter(&self) -> impl Iterator<Item = &E> {
         self.chunks.iter().flatten()
     }

@@ -32,6 +32,8 @@ mod config;
 mod context;
 mod directory;
 mod event;
+#[cfg(any(test, feature = "invariants"))]
+pub mod invariants;
 mod machine;
 mod outbox;
 mod plan;

@@ -130,7 +130,7 @@ impl<R> Slab<R> {
     }
 
     /// All records.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "invariants"))]
     pub(crate) fn iter(&self) -> impl Iterator<Item = &R> {
         self.slots.iter().filter_map(|place| place.record.as_ref())
     }

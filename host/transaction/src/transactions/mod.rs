@@ -289,7 +289,7 @@ impl<T: Clone> Transactions<T> {
     }
 
     /// The earliest deadline of all active transactions, found without the wheel.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "invariants"))]
     pub(crate) fn first_deadline(&self) -> Option<Time> {
         let contexts = self.contexts.iter().map(Context::deadline);
         contexts.flatten().min()
