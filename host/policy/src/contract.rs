@@ -52,6 +52,8 @@ pub(crate) struct Contract {
     resolve: Resolve,
     /// In the order of [`WORLDS`].
     worlds: [WorldId; WORLDS.len()],
+    /// The same worlds, each with the imports of all.
+    permitted: Resolve,
 }
 
 /// What a policy exports besides `decide`.
@@ -81,7 +83,12 @@ impl Contract {
                 .select_world(&[package], Some(name))
                 .expect("the contract has this world")
         });
-        Self { resolve, worlds }
+        let permitted = with_shared_imports(&resolve, worlds);
+        Self {
+            resolve,
+            worlds,
+            permitted,
+        }
     }
 
     /// Whether a policy may import `interface`.
@@ -110,7 +117,7 @@ impl Contract {
     /// The first difference, as `wit-component` words it.
     pub(crate) fn check(&self, component: &[u8], exports: Exports) -> Result<(), String> {
         let world = self.worlds[exports.world()];
-        wit_component::targets(&self.resolve, world, component)
+        wit_component::targets(&self.permitted, world, component)
             .map_err(|error| error.root_cause().to_string())
     }
 
@@ -124,6 +131,22 @@ impl Contract {
             _ => None,
         })
     }
+}
+
+/// Lets the policies of each world import what those of any world may. A module has one section for each world of the SDK, whatever it
+/// exports, so that it imports the types of all of them.
+fn with_shared_imports(resolve: &Resolve, worlds: [WorldId; WORLDS.len()]) -> Resolve {
+    let mut permitted = resolve.clone();
+    for from in worlds {
+        for (key, item) in &resolve.worlds[from].imports {
+            for world in worlds {
+                let imports = &mut permitted.worlds[world].imports;
+                let own = imports.entry(key.clone());
+                own.or_insert_with(|| item.clone());
+            }
+        }
+    }
+    permitted
 }
 
 /// Adds the custom section that says that a core module is built for the contract. The bindings of the SDK add it at compile time;
@@ -149,6 +172,8 @@ pub fn embed_with(module: &mut Vec<u8>, exports: Exports) -> Result<(), String> 
 
 #[cfg(test)]
 mod tests {
+    use wasm_encoder::{CustomSection, Section};
+
     use super::*;
 
     #[test]
@@ -173,13 +198,46 @@ mod tests {
     }
 
     #[test]
-    fn the_imports_of_all_worlds_are_the_same() {
+    fn the_imported_interfaces_of_all_worlds_are_the_same() {
         let imports = CONTRACT.worlds.map(|id| {
             let imports = CONTRACT.resolve.worlds[id].imports.keys();
             let interfaces = imports.filter(|key| matches!(key, WorldKey::Interface(_)));
             interfaces.cloned().collect::<Vec<_>>()
         });
         assert!(imports.iter().all(|other| *other == imports[0]));
+    }
+
+    #[test]
+    fn a_module_may_have_the_sections_of_all_worlds() {
+        let mut module = wat::parse_str(
+            r#"(module
+                (memory (export "memory") 1)
+                (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) unreachable)
+                (func (export "decide") (result i32) i32.const 16))"#,
+        )
+        .unwrap();
+        let resolve = &CONTRACT.resolve;
+        for world in CONTRACT.worlds {
+            // As `wit-bindgen` does for the bindings of a world that are not exported.
+            let mut imported = resolve.clone();
+            imported.worlds[world].exports.clear();
+            if world == CONTRACT.worlds[0] {
+                imported.clone_from(resolve);
+            }
+            let section =
+                wit_component::metadata::encode(&imported, world, StringEncoding::UTF8, None)
+                    .unwrap();
+            let custom = CustomSection {
+                name: format!("{SECTION}:{}", imported.worlds[world].name).into(),
+                data: section.into(),
+            };
+            custom.append_to(&mut module);
+        }
+        let component = wit_component::ComponentEncoder::default()
+            .module(&module)
+            .and_then(|mut encoder| encoder.encode())
+            .unwrap();
+        assert_eq!(CONTRACT.check(&component, Exports::default()), Ok(()));
     }
 
     #[test]
