@@ -1,4 +1,4 @@
-//! Ended transactions, which only handle copies: the second, small tier of memory.
+//! Ended transactions, which only handle retransmissions: the second, small tier of memory.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::SocketAddr;
@@ -18,14 +18,14 @@ pub(crate) struct Absorber {
     pub(crate) kind: Kind,
     /// The slot of the messages that answer retransmissions; [`NONE`] without any.
     kept: u32,
-    /// The slot of the one that expires next; [`NONE`] for the last one.
+    /// The slot of the absorber of the same duration that expires after it; [`NONE`] for the last one.
     next: u32,
 }
 
 /// No slot.
 const NONE: u32 = u32::MAX;
 
-/// How copies are handled.
+/// How retransmissions are handled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// An INVITE that was answered 2xx: its ACK passes.
@@ -36,7 +36,7 @@ pub(crate) enum Kind {
     NonInvite,
 }
 
-/// What copies are answered with.
+/// What retransmissions are answered with.
 #[derive(Debug)]
 pub(crate) struct Kept {
     pub(crate) back: Destination,
@@ -55,7 +55,7 @@ pub(crate) struct Ack {
     pub(crate) bytes: Vec<u8>,
 }
 
-/// The sender of a request, as its copies, its CANCEL and its ACK must have it.
+/// The sender of a request, as its retransmissions, its CANCEL and its ACK must have it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Peer {
     pub(crate) name: RequestName,
@@ -102,7 +102,7 @@ impl Peer {
         }
     }
 
-    /// Whether both requests have the same method, as copies have (RFC 3261 §17.2.3).
+    /// Whether both requests have the same method, as retransmissions have (RFC 3261 §17.2.3).
     pub(crate) fn has_method_of(&self, other: &Self) -> bool {
         self.method == other.method
     }
@@ -168,7 +168,7 @@ impl Absorbers {
         self.kept.at(absorber.kept)
     }
 
-    /// When the first one expires.
+    /// When [`Absorbers::expired`] finds the next absorber.
     pub(crate) fn deadline(&self) -> Option<Time> {
         let firsts = [self.long.first, self.short.first].map(|first| self.records.at(first));
         firsts
@@ -178,7 +178,7 @@ impl Absorbers {
             .min()
     }
 
-    /// The one that has expired first, if its time has come.
+    /// An absorber whose time is over.
     pub(crate) fn expired(&self, now: Time) -> Option<Id> {
         let is_due = |slot: &u32| {
             self.records
@@ -191,13 +191,13 @@ impl Absorbers {
         self.records.id_at(slot)
     }
 
-    /// The one that has waited longest.
+    /// The absorber that is forgotten first when there are too many: of the longer duration, the oldest one.
     pub(crate) fn oldest(&self) -> Option<Id> {
         let first = |queue: Queue| self.records.id_at(queue.first);
         first(self.long).or_else(|| first(self.short))
     }
 
-    /// Removes the first one of a queue and returns the name and slot of its transaction.
+    /// Removes an absorber that [`Absorbers::expired`] or [`Absorbers::oldest`] has found, and returns the name of its transaction.
     pub(crate) fn remove(&mut self, id: Id, buffers: &mut Buffers) -> Option<Transaction> {
         let record = self.records.remove(id)?;
         for queue in [&mut self.long, &mut self.short] {

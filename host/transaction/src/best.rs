@@ -9,7 +9,7 @@ use crate::buffers::Buffers;
 pub(crate) struct Best {
     is_invite: bool,
     chosen: Option<Chosen>,
-    /// The best answer of targets of earlier turns, in case that no later one answers.
+    /// The best answer of targets of earlier turns: the sender gets it if no later target answers.
     earlier: Option<Chosen>,
     /// The challenges of the other 401 and 407 responses, as header lines.
     challenges: Vec<u8>,
@@ -33,14 +33,14 @@ impl Best {
         }
     }
 
-    /// A failure of our own.
+    /// Takes a failure that no target has sent: a timeout, an error, or a refusal by this host.
     pub(crate) fn offer_local(&mut self, code: u16, buffers: &mut Buffers) {
         if self.is_worse_than(self.rank(code, true)) {
             self.choose(code, &[], buffers);
         }
     }
 
-    /// A received failure. Of two with the same rank, the first one is kept.
+    /// Takes the failure of a target. Of two with the same rank, the first one is kept.
     pub(crate) fn offer(&mut self, code: u16, response: Message<'_>, buffers: &mut Buffers) {
         if self.is_worse_than(self.rank(code, false)) {
             // 401 and 407 have the same rank: one that is replaced is replaced by a 6xx or 3xx, which has no use for its challenges.

@@ -66,8 +66,8 @@ struct Sent {
     failed: Option<Time>,
     /// Limit of the time until the first response.
     no_answer: Option<Time>,
-    /// Timer C.
-    ring: Option<Time>,
+    /// Timer C: the limit of the time until the final response to an INVITE.
+    timer_c: Option<Time>,
     cancel: Cancel,
 }
 
@@ -91,7 +91,7 @@ enum Cancel {
 pub(crate) enum Why {
     /// Its answer is not needed any more.
     Unneeded,
-    /// It rang too long.
+    /// Timer C has fired.
     RangOut,
 }
 
@@ -103,7 +103,7 @@ pub(crate) enum Reaction {
     Provisional(u16),
     Success(u16),
     Failure(u16),
-    /// The failure is a consequence of our CANCEL.
+    /// The 487 to the CANCEL that followed timer C.
     RangOut,
 }
 
@@ -146,7 +146,7 @@ impl<T> Branch<T> {
         self.attempt.is_some() || self.is_pending()
     }
 
-    /// Whether a response may still have to be handled other than as a copy.
+    /// Whether a response may still have to be handled other than as a retransmission.
     pub(crate) fn is_live(&self) -> bool {
         match &self.stage {
             Stage::Preparing { .. } => true,
@@ -190,7 +190,7 @@ impl<T> Branch<T> {
             ack: Vec::new(),
             failed: None,
             no_answer: self.target.no_answer.map(|limit| now + limit),
-            ring: is_invite.then(|| now + self.target.ring),
+            timer_c: is_invite.then(|| now + self.target.ring),
             cancel: Cancel::No,
         });
         let (id, number) = (Some(self.id), Some(self.number));
@@ -210,7 +210,7 @@ impl<T> Branch<T> {
                 if sent.to.transport.is_reliable() {
                     sent.client.terminate();
                 } else {
-                    // An ICMP error may be for one copy only, or forged: the target may have got the request.
+                    // The target may have got the request: a router reports an error for one datagram, and anybody can forge one.
                     sent.give_up();
                 }
                 is_pending
@@ -256,8 +256,8 @@ impl<T> Branch<T> {
         }
         sent.no_answer = None;
         if code < 200 {
-            if code > 100 && sent.ring.is_some() {
-                sent.ring = Some(now + self.target.ring);
+            if code > 100 && sent.timer_c.is_some() {
+                sent.timer_c = Some(now + self.target.ring);
             }
             sent.provisional(now, reason, id, number, tools);
             return Reaction::Provisional(code);
@@ -328,10 +328,10 @@ impl<T> Branch<T> {
         }
     }
 
-    /// Until when copies of its final response must be handled.
-    pub(crate) fn copies_until(&self) -> Option<Time> {
+    /// Until when retransmissions of its final response must be handled.
+    pub(crate) fn retransmissions_until(&self) -> Option<Time> {
         match &self.stage {
-            Stage::Sent(sent) => sent.client.copies_until(),
+            Stage::Sent(sent) => sent.client.retransmissions_until(),
             Stage::Waiting | Stage::Preparing { .. } | Stage::Unsent => None,
         }
     }
@@ -345,10 +345,12 @@ impl<T> Branch<T> {
         }
     }
 
-    /// Takes its ACK out, if copies of a failure may still come.
+    /// Takes its ACK out, if retransmissions of a failure may still come.
     pub(crate) fn take_ack(&mut self) -> Option<(Destination, Vec<u8>)> {
         match &mut self.stage {
-            Stage::Sent(sent) if !sent.ack.is_empty() && sent.client.copies_until().is_some() => {
+            Stage::Sent(sent)
+                if !sent.ack.is_empty() && sent.client.retransmissions_until().is_some() =>
+            {
                 Some((sent.to, std::mem::take(&mut sent.ack)))
             }
             Stage::Waiting | Stage::Preparing { .. } | Stage::Sent(_) | Stage::Unsent => None,
@@ -418,7 +420,7 @@ impl Sent {
         };
         write_ack(request, response, scratch);
         outbox.push(What::Ack, Some(id), Some(number), self.to, scratch);
-        if self.client.copies_until().is_some() {
+        if self.client.retransmissions_until().is_some() {
             buffers.replace(&mut self.ack, scratch);
         }
     }
@@ -440,7 +442,7 @@ impl Sent {
             outbox,
             ..
         } = tools;
-        self.ring = None;
+        self.timer_c = None;
         let Some(request) = stored(&self.request, index) else {
             debug_assert!(false, "a request that was sent is stored");
             return self.client.terminate();
@@ -465,7 +467,7 @@ impl Sent {
     /// The final response came. Returns why the request had been cancelled.
     fn end<T>(&mut self, tools: &mut Tools<T>) -> Option<Why> {
         tools.buffers.take_back(&mut self.request);
-        self.ring = None;
+        self.timer_c = None;
         match std::mem::replace(&mut self.cancel, Cancel::No) {
             Cancel::No => None,
             Cancel::Wanted(why) => Some(why),
@@ -504,13 +506,13 @@ impl Sent {
         if self.no_answer.is_some_and(|at| at <= now) {
             return Some(self.give_up());
         }
-        if self.ring.is_some_and(|at| at <= now) {
+        if self.timer_c.is_some_and(|at| at <= now) {
             match self.client.progress() {
                 Progress::Silent => return Some(self.give_up()),
                 Progress::Provisional => {
                     self.send_cancel(now, Why::RangOut, b"", id, number, tools);
                 }
-                Progress::Final => self.ring = None,
+                Progress::Final => self.timer_c = None,
             }
         }
         self.expire_cancel(now, id, number, tools)
@@ -555,7 +557,7 @@ impl Sent {
 
     /// Its time is over without any response. It is cancelled should it ring later.
     fn give_up(&mut self) -> (u16, Cause) {
-        (self.no_answer, self.ring) = (None, None);
+        (self.no_answer, self.timer_c) = (None, None);
         self.client.give_up();
         if self.client.is_invite() && matches!(self.cancel, Cancel::No) {
             self.cancel = Cancel::Wanted(Why::Unneeded);
@@ -570,14 +572,14 @@ impl Sent {
             }
             Cancel::No | Cancel::Wanted(_) => None,
         };
-        [self.client.deadline(), self.no_answer, self.ring, cancel]
+        [self.client.deadline(), self.no_answer, self.timer_c, cancel]
             .into_iter()
             .flatten()
             .min()
     }
 }
 
-/// Whether the response names a hop behind this host. One that does not can be for our CANCEL only (RFC 3261 §16.7(3)).
+/// Whether the response has a Via beside ours. A response without one ends here, as those to our CANCEL do (RFC 3261 §16.7(3)).
 fn has_next_via(message: Message<'_>) -> bool {
     let mut fields = message.headers(HeaderName::Via);
     let first = fields.next().and_then(|field| Via::parse(field.value).ok());

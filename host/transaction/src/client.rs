@@ -68,11 +68,11 @@ impl Client {
         }
     }
 
-    /// No copy is sent any more. Responses are still handled until timer B or F: the target may have got the request.
+    /// No retransmission is sent any more. Responses are still handled until timer B or F: the target may have got the request.
     pub(crate) fn give_up(&mut self) {
         match &mut self.machine {
-            Machine::Invite(invite) => invite.stop_copies(),
-            Machine::NonInvite(other) => other.stop_copies(),
+            Machine::Invite(invite) => invite.stop_retransmissions(),
+            Machine::NonInvite(other) => other.stop_retransmissions(),
         }
     }
 
@@ -101,8 +101,8 @@ impl Client {
         }
     }
 
-    /// Until when copies of the final response are handled.
-    pub(crate) fn copies_until(&self) -> Option<Time> {
+    /// Until when retransmissions of the final response are handled.
+    pub(crate) fn retransmissions_until(&self) -> Option<Time> {
         match self.progress() {
             Progress::Final => self.deadline(),
             Progress::Silent | Progress::Provisional => None,

@@ -15,11 +15,11 @@ pub struct Config {
     pub setup_limit: Duration,
     /// Most targets that are tried at once.
     pub parallel: u8,
-    /// How often the next step is asked for.
+    /// Most times that one transaction asks for its next step ([`Event::Ask`](crate::Event::Ask)).
     pub asks: u8,
-    /// Most transactions without an end; beyond it, new requests are shed. Requests within a dialog are shed beyond twice this number.
+    /// Most active transactions; beyond it, new requests are shed. Requests within a dialog are shed beyond twice this number.
     pub most: usize,
-    /// Most ended transactions that absorb copies; beyond it, the oldest are forgotten.
+    /// Most ended transactions that absorb retransmissions; beyond it, the oldest are forgotten.
     pub absorbers: usize,
     /// Most bytes of stored messages; beyond it, new requests are shed. Requests within a dialog are shed beyond twice this number.
     pub bytes: usize,

@@ -57,9 +57,9 @@ pub enum Cause {
     Answered,
     /// It did not answer in time.
     NoAnswer,
-    /// It rang too long.
+    /// Timer C has fired: no final response to an INVITE came in time.
     RangOut,
-    /// It was cancelled because its answer was not needed any more, and did not confirm that with a 487.
+    /// It was cancelled because its answer was not needed any more, and its 487 did not come in time.
     Cancelled,
     /// The request could not be sent to it, or the network reported an error.
     Unreachable,

@@ -13,7 +13,7 @@
 //!    [`Proxy::relay_branch`](portcullis_sip::Proxy::relay_branch), and passes it to [`Transactions::forward`].
 //! 4. Responses, CANCEL and ACK arrive through [`Transactions::receive`], timers through [`Transactions::expire`]. When all targets have
 //!    failed, [`Event::Ask`] may ask for the next step.
-//! 5. [`Event::Ended`] says how it ended. What remains is small: it absorbs copies for 64·T1.
+//! 5. [`Event::Ended`] says how it ended. What remains is small: it absorbs retransmissions for 64·T1.
 //!
 //! The four state machines of RFC 3261 §17 are plain values: [`ClientInvite`], [`ClientNonInvite`], [`ServerInvite`] and
 //! [`ServerNonInvite`] know codes and times, but no messages. Messages are stored as they were received or sent. What this host makes itself is
@@ -58,8 +58,8 @@ pub use config::{Config, Trying};
 pub use context::max_breadth;
 pub use event::{Attempt, Cause, End, Event, Failure};
 pub use machine::{
-    ClientInvite, ClientNonInvite, ClientTimer, OnAck, OnCopy, OnResponse, Repeat, ServerInvite,
-    ServerNonInvite, ServerTimer,
+    ClientInvite, ClientNonInvite, ClientTimer, OnAck, OnResponse, OnRetransmission, Repeat,
+    ServerInvite, ServerNonInvite, ServerTimer,
 };
 pub use outbox::{Outbox, Outgoing, What};
 pub use plan::{MOST_TARGETS, Plan, PlanError, StatusSet, Step, Target};

@@ -2,7 +2,7 @@
 
 use portcullis_sip::Transport;
 
-use crate::machine::{OnAck, OnCopy, ServerInvite, ServerNonInvite, ServerTimer};
+use crate::machine::{OnAck, OnRetransmission, ServerInvite, ServerNonInvite, ServerTimer};
 use crate::time::Time;
 use crate::timers::Timers;
 
@@ -24,8 +24,8 @@ enum Machine {
 pub(crate) enum Rest {
     /// It still has work to do.
     Active,
-    /// It absorbs copies of the request; those of a request other than INVITE are answered.
-    Copies {
+    /// It absorbs retransmissions of the request; those of a request other than INVITE are answered.
+    Retransmissions {
         /// Until then.
         until: Time,
     },
@@ -70,7 +70,7 @@ impl Server {
         }
     }
 
-    /// The request ends without an answer (RFC 4320 §4.2): late copies are absorbed.
+    /// The request ends without an answer (RFC 4320 §4.2): late retransmissions are absorbed.
     pub(crate) fn give_up(&mut self, now: Time, timers: &Timers) {
         match &mut self.machine {
             Machine::Invite(invite) => *invite = ServerInvite::Terminated,
@@ -83,10 +83,10 @@ impl Server {
         }
     }
 
-    pub(crate) fn copy(&self) -> OnCopy {
+    pub(crate) fn retransmission(&self) -> OnRetransmission {
         match &self.machine {
-            Machine::Invite(invite) => invite.copy(),
-            Machine::NonInvite(other) => other.copy(),
+            Machine::Invite(invite) => invite.retransmission(),
+            Machine::NonInvite(other) => other.retransmission(),
         }
     }
 
@@ -120,7 +120,9 @@ impl Server {
             Machine::Invite(
                 ServerInvite::Confirmed { i: until } | ServerInvite::Accepted { l: until },
             )
-            | Machine::NonInvite(ServerNonInvite::Completed { j: until }) => Rest::Copies { until },
+            | Machine::NonInvite(ServerNonInvite::Completed { j: until }) => {
+                Rest::Retransmissions { until }
+            }
             Machine::Invite(ServerInvite::Terminated)
             | Machine::NonInvite(ServerNonInvite::Terminated) => Rest::None,
         }

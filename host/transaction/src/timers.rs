@@ -7,9 +7,9 @@ use portcullis_sip::Transport;
 /// The values that all timers derive from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timers {
-    /// Estimated round-trip time: the first interval between two copies.
+    /// Estimated round-trip time: the first interval between two retransmissions.
     pub t1: Duration,
-    /// Largest interval between two copies of a response to INVITE, and of a request other than INVITE.
+    /// Largest interval between two retransmissions of a response to INVITE, and of a request other than INVITE.
     pub t2: Duration,
     /// How long a message may remain in the network.
     pub t4: Duration,
@@ -21,8 +21,8 @@ impl Timers {
         self.t1.saturating_mul(64)
     }
 
-    /// The longest time for which copies may come: timer D over an unreliable transport. A callee with the default T1 repeats its failure for
-    /// 32 seconds whatever T1 is here, so that is the minimum (RFC 3261 §17.1.1.2, table 4).
+    /// The longest time for which retransmissions may come: timer D over an unreliable transport. A callee with the default T1 repeats its
+    /// failure for 32 seconds whatever T1 is here, so that is the minimum (RFC 3261 §17.1.1.2, table 4).
     pub(crate) fn longest_linger(&self) -> Duration {
         const LEAST: Duration = Duration::from_secs(32);
         self.timeout().max(LEAST)

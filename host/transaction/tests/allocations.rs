@@ -1,5 +1,5 @@
 //! Calls allocate nothing once the memory has its size, but the list of targets that the caller of the crate brings, and the ACK that is kept
-//! for copies of a failure.
+//! for retransmissions of a failure.
 
 #![allow(clippy::unwrap_used)] // A panic is how a test fails.
 

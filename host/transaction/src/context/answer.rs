@@ -90,7 +90,7 @@ impl<T: Clone> Context<T> {
         }
     }
 
-    /// Gives a request other than INVITE no answer. Until its sender gives up, copies are absorbed, and a 100 may still be due.
+    /// Gives a request other than INVITE no answer. Until its sender gives up, retransmissions are absorbed, and a 100 may still be due.
     fn fall_silent(&mut self, tools: &mut Tools<T>) {
         self.phase = Phase::Silent;
         self.is_closed = true;
@@ -152,7 +152,7 @@ impl<T: Clone> Context<T> {
         }
         let (id, back) = (Some(self.id), self.back);
         tools.outbox.push(what, id, None, back, &tools.scratch);
-        // The copies of a 2xx to an INVITE are the callee's.
+        // The retransmissions of a 2xx to an INVITE are the callee's.
         if is_permitted && !is_call {
             self.reply_is = what;
             tools.buffers.replace(&mut self.reply, &tools.scratch);

@@ -14,7 +14,7 @@ use crate::best::Best;
 use crate::branch::{Branch, Reaction, Turn, Why};
 use crate::config::Trying;
 use crate::event::{Cause, Failure};
-use crate::machine::{OnAck, OnCopy, ServerInvite, ServerNonInvite};
+use crate::machine::{OnAck, OnRetransmission, ServerInvite, ServerNonInvite};
 use crate::outbox::What;
 use crate::plan::{MOST_TARGETS, Plan, PlanError, StatusSet, Step, Target};
 use crate::server::Server;
@@ -35,7 +35,7 @@ pub(crate) struct Context<T> {
     request: Vec<u8>,
     is_short: bool,
     server: Server,
-    /// The last response, for copies of the request and timer G.
+    /// The last response, for retransmissions of the request and timer G.
     reply: Vec<u8>,
     /// Whose response that is: [`What::Response`] or [`What::Reply`].
     reply_is: What,
@@ -248,11 +248,11 @@ impl<T: Clone> Context<T> {
         }
     }
 
-    /// A copy of the request came.
-    pub(crate) fn copy(&self, tools: &mut Tools<T>) {
-        match self.server.copy() {
-            OnCopy::Resend if !self.reply.is_empty() => self.resend(tools),
-            OnCopy::Resend | OnCopy::Absorb => {}
+    /// A retransmission of the request came.
+    pub(crate) fn retransmission(&self, tools: &mut Tools<T>) {
+        match self.server.retransmission() {
+            OnRetransmission::Resend if !self.reply.is_empty() => self.resend(tools),
+            OnRetransmission::Resend | OnRetransmission::Absorb => {}
         }
     }
 
@@ -369,7 +369,7 @@ impl<T: Clone> Context<T> {
         if self.server.is_invite() || is_first {
             self.pass_up(now, code, message, tools);
         }
-        // A copy of a 2xx comes from the same branch.
+        // A retransmission of a 2xx comes from the same branch.
         let had_success = self.branch_succeeded(number);
         if !is_first && !had_success {
             self.late_successes = self.late_successes.saturating_add(1);

@@ -1,4 +1,4 @@
-//! The end of a transaction: what is kept for copies.
+//! The end of a transaction: what is kept for retransmissions.
 
 use super::Context;
 use crate::absorber::{Absorbers, Ack, Duration, Kept, Kind};
@@ -11,7 +11,7 @@ use crate::timers::Timers;
 use crate::tools::Tools;
 
 impl<T: Clone> Context<T> {
-    /// Whether only copies of messages can still come.
+    /// Whether only retransmissions of messages can still come.
     pub(crate) fn is_over(&self) -> bool {
         let is_invite = self.server.is_invite();
         // Nobody needs what a target that was given up says to a request other than INVITE once that is answered.
@@ -20,7 +20,7 @@ impl<T: Clone> Context<T> {
         self.server.rest() != Rest::Active && !self.branches.iter().any(is_live)
     }
 
-    /// Ends the transaction. Returns the absorber of its copies, if any can come, and the list of targets for the next transaction.
+    /// Ends the transaction. Returns the absorber of its retransmissions, if any can come, and the list of targets for the next transaction.
     pub(crate) fn retire(
         mut self,
         now: Time,
@@ -31,16 +31,18 @@ impl<T: Clone> Context<T> {
             id: self.id,
             end: self.end(now),
         });
-        let absorber = self.copies_until(now, &tools.config.timers).map(|until| {
-            let short = now + tools.config.timers.t4;
-            let (duration, expires) = if until <= short {
-                (Duration::Short, short)
-            } else {
-                (Duration::Long, now + tools.config.timers.longest_linger())
-            };
-            let kept = self.kept();
-            absorbers.insert(self.peer, self.kind(), kept, duration, expires)
-        });
+        let absorber = self
+            .retransmissions_until(now, &tools.config.timers)
+            .map(|until| {
+                let short = now + tools.config.timers.t4;
+                let (duration, expires) = if until <= short {
+                    (Duration::Short, short)
+                } else {
+                    (Duration::Long, now + tools.config.timers.longest_linger())
+                };
+                let kept = self.kept();
+                absorbers.insert(self.peer, self.kind(), kept, duration, expires)
+            });
         for branch in &mut self.branches {
             branch.release(tools);
         }
@@ -72,15 +74,15 @@ impl<T: Clone> Context<T> {
         }
     }
 
-    /// Until when copies of the request or of final responses may come, or the call of a target that has failed.
-    fn copies_until(&self, now: Time, timers: &Timers) -> Option<Time> {
+    /// Until when retransmissions of the request or of final responses may come, or the call of a target that has failed.
+    fn retransmissions_until(&self, now: Time, timers: &Timers) -> Option<Time> {
         let calls = self.branches.iter().map(|branch| branch.call_until(timers));
         let calls = calls.filter(|until| until.is_some_and(|until| until > now));
         let request = match self.server.rest() {
-            Rest::Copies { until } => Some(until),
+            Rest::Retransmissions { until } => Some(until),
             Rest::Active | Rest::None => None,
         };
-        let responses = self.branches.iter().map(Branch::copies_until);
+        let responses = self.branches.iter().map(Branch::retransmissions_until);
         let all = responses.chain(calls).chain([request]);
         all.flatten().max()
     }

@@ -14,7 +14,7 @@ use crate::timers::Timers;
 pub enum ClientInvite {
     /// No response yet.
     Calling {
-        /// The next copy of the INVITE; `None` over a reliable transport, and after [`ClientInvite::stop_copies`].
+        /// The next retransmission of the INVITE; `None` over a reliable transport, and after [`ClientInvite::stop_retransmissions`].
         a: Option<Repeat>,
         /// Limit of the time without a response.
         b: Time,
@@ -23,7 +23,7 @@ pub enum ClientInvite {
     Proceeding,
     /// A failure came and was acknowledged.
     Completed {
-        /// Until then its copies are acknowledged.
+        /// Until then its retransmissions are acknowledged.
         d: Time,
     },
     /// A 2xx response came; further ones, of other callees, may follow.
@@ -108,8 +108,8 @@ impl ClientInvite {
         }
     }
 
-    /// Sends no more copies, but goes on waiting for a response until timer B: for a target whose time is over.
-    pub fn stop_copies(&mut self) {
+    /// Sends no more retransmissions, but goes on waiting for a response until timer B: for a target whose time is over.
+    pub fn stop_retransmissions(&mut self) {
         if let Self::Calling { a, .. } = self {
             *a = None;
         }
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn copies_of_the_invite_follow_at_doubled_intervals_until_timer_b() {
+    fn retransmissions_of_the_invite_follow_at_doubled_intervals_until_timer_b() {
         let copies = [500, 1_500, 3_500, 7_500, 15_500, 31_500];
         let mut expected: Vec<_> = copies.map(|at| (at, ClientTimer::Resend)).into();
         expected.push((32_000, ClientTimer::TimedOut));
@@ -169,9 +169,9 @@ mod tests {
     }
 
     #[test]
-    fn stopped_copies_leave_timer_b() {
+    fn stopped_retransmissions_leave_timer_b() {
         let mut machine = start(Udp);
-        machine.stop_copies();
+        machine.stop_retransmissions();
         assert_eq!(fired(machine), [(32_000, ClientTimer::TimedOut)]);
     }
 
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn each_copy_of_a_failure_is_acknowledged_until_timer_d() {
+    fn each_retransmission_of_a_failure_is_acknowledged_until_timer_d() {
         for codes in [&[486][..], &[180, 300], &[100, 180, 699]] {
             let mut machine = start(Udp);
             let (last, before) = codes.split_last().unwrap();

@@ -12,21 +12,21 @@ use crate::timers::Timers;
 pub enum ClientNonInvite {
     /// No response yet.
     Trying {
-        /// The next copy of the request; `None` over a reliable transport, and after [`ClientNonInvite::stop_copies`].
+        /// The next retransmission of the request; `None` over a reliable transport, and after [`ClientNonInvite::stop_retransmissions`].
         e: Option<Repeat>,
         /// Limit of the time without a final response.
         f: Time,
     },
-    /// A provisional response came: copies follow at intervals of T2.
+    /// A provisional response came: retransmissions follow at intervals of T2.
     Proceeding {
-        /// The next copy.
+        /// The next retransmission.
         e: Option<Repeat>,
         /// Limit of the time without a final response.
         f: Time,
     },
     /// A final response came.
     Completed {
-        /// Until then its copies are absorbed.
+        /// Until then its retransmissions are absorbed.
         k: Time,
     },
     /// The end.
@@ -92,8 +92,8 @@ impl ClientNonInvite {
         }
     }
 
-    /// Sends no more copies, but goes on waiting for a response until timer F: for a target whose time is over.
-    pub fn stop_copies(&mut self) {
+    /// Sends no more retransmissions, but goes on waiting for a response until timer F: for a target whose time is over.
+    pub fn stop_retransmissions(&mut self) {
         if let Self::Trying { e, .. } | Self::Proceeding { e, .. } = self {
             *e = None;
         }
@@ -135,13 +135,13 @@ mod tests {
         fired
     }
 
-    fn with_end(copies: &[u64]) -> Vec<(u64, ClientTimer)> {
-        let copies = copies.iter().map(|&at| (at, ClientTimer::Resend));
-        copies.chain([(32_000, ClientTimer::TimedOut)]).collect()
+    fn with_end(retransmissions: &[u64]) -> Vec<(u64, ClientTimer)> {
+        let resent = retransmissions.iter().map(|&at| (at, ClientTimer::Resend));
+        resent.chain([(32_000, ClientTimer::TimedOut)]).collect()
     }
 
     #[test]
-    fn copies_follow_at_doubled_intervals_up_to_t2_until_timer_f() {
+    fn retransmissions_follow_at_doubled_intervals_up_to_t2_until_timer_f() {
         let copies = [
             500, 1_500, 3_500, 7_500, 11_500, 15_500, 19_500, 23_500, 27_500, 31_500,
         ];
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn after_a_provisional_response_copies_follow_at_t2_and_timer_f_stays() {
+    fn after_a_provisional_response_retransmissions_follow_at_t2_and_timer_f_stays() {
         let mut machine = start(Udp);
         assert_eq!(receive(&mut machine, 600, 100, Udp), OnResponse::Pass);
         // The interval that runs ends as it would have ended.
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn copies_of_the_final_response_are_absorbed_until_timer_k() {
+    fn retransmissions_of_the_final_response_are_absorbed_until_timer_k() {
         for code in [200, 302, 404, 503, 600] {
             let mut machine = start(Udp);
             assert_eq!(receive(&mut machine, 1_000, code, Udp), OnResponse::Pass);

@@ -1,4 +1,4 @@
-//! Intervals between copies.
+//! Intervals between retransmissions.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use crate::time::Time;
 /// A running retransmission timer: A, E or G.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Repeat {
-    /// Time of the next copy.
+    /// Time of the next retransmission.
     pub at: Time,
     /// The interval that ends then.
     pub interval: Duration,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use portcullis_sip::Transport;
 
 use super::repeat::Repeat;
-use super::steps::{OnAck, OnCopy, ServerTimer};
+use super::steps::{OnAck, OnRetransmission, ServerTimer};
 use crate::time::Time;
 use crate::timers::Timers;
 
@@ -19,19 +19,19 @@ pub enum ServerInvite {
     },
     /// A failure was sent.
     Completed {
-        /// The next copy of it; `None` over a reliable transport.
+        /// The next retransmission of it; `None` over a reliable transport.
         g: Option<Repeat>,
         /// Limit of the time without an ACK.
         h: Time,
     },
     /// The failure was acknowledged.
     Confirmed {
-        /// Until then copies of the ACK are absorbed.
+        /// Until then retransmissions of the ACK are absorbed.
         i: Time,
     },
-    /// A 2xx response was sent; its copies are sent by the callee.
+    /// A 2xx response was sent; its retransmissions are sent by the callee.
     Accepted {
-        /// Until then copies of the INVITE are absorbed, and further 2xx responses are sent.
+        /// Until then retransmissions of the INVITE are absorbed, and further 2xx responses are sent.
         l: Time,
     },
     /// The end.
@@ -67,11 +67,13 @@ impl ServerInvite {
         }
     }
 
-    /// A copy of the INVITE came.
-    pub fn copy(&self) -> OnCopy {
+    /// A retransmission of the INVITE came.
+    pub fn retransmission(&self) -> OnRetransmission {
         match self {
-            Self::Proceeding { .. } | Self::Completed { .. } => OnCopy::Resend,
-            Self::Confirmed { .. } | Self::Accepted { .. } | Self::Terminated => OnCopy::Absorb,
+            Self::Proceeding { .. } | Self::Completed { .. } => OnRetransmission::Resend,
+            Self::Confirmed { .. } | Self::Accepted { .. } | Self::Terminated => {
+                OnRetransmission::Absorb
+            }
         }
     }
 
@@ -155,14 +157,14 @@ mod tests {
         let mut machine = start();
         assert!(respond(&mut machine, 100, 180, Udp));
         assert_eq!(fired(machine), []);
-        assert_eq!(machine.copy(), OnCopy::Resend);
+        assert_eq!(machine.retransmission(), OnRetransmission::Resend);
     }
 
     #[test]
-    fn copies_of_a_failure_follow_at_doubled_intervals_up_to_t2_until_timer_h() {
+    fn retransmissions_of_a_failure_follow_at_doubled_intervals_up_to_t2_until_timer_h() {
         let mut machine = start();
         assert!(respond(&mut machine, 0, 486, Udp));
-        assert_eq!(machine.copy(), OnCopy::Resend);
+        assert_eq!(machine.retransmission(), OnRetransmission::Resend);
         let copies = [
             500, 1_500, 3_500, 7_500, 11_500, 15_500, 19_500, 23_500, 27_500, 31_500,
         ];
@@ -179,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn an_ack_stops_the_copies_and_its_own_copies_are_absorbed_until_timer_i() {
+    fn an_ack_stops_the_retransmissions_and_its_own_retransmissions_are_absorbed_until_timer_i() {
         let mut machine = start();
         respond(&mut machine, 0, 486, Udp);
         let timers = Timers::default();
@@ -191,7 +193,7 @@ mod tests {
             machine.ack(Time::from_millis(800), &timers, Udp),
             OnAck::Absorb
         );
-        assert_eq!(machine.copy(), OnCopy::Absorb);
+        assert_eq!(machine.retransmission(), OnRetransmission::Absorb);
         assert!(!respond(&mut machine, 900, 487, Udp));
         assert_eq!(fired(machine), [(5_700, ServerTimer::Ended)]);
     }
@@ -208,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn after_a_2xx_copies_of_the_invite_are_absorbed_until_timer_l() {
+    fn after_a_2xx_retransmissions_of_the_invite_are_absorbed_until_timer_l() {
         for transport in [Udp, Tcp] {
             let mut machine = start();
             assert!(respond(&mut machine, 1_000, 200, transport));
@@ -218,7 +220,7 @@ mod tests {
             );
             assert!(!respond(&mut machine, 1_100, 486, transport));
             assert!(!respond(&mut machine, 1_100, 180, transport));
-            assert_eq!(machine.copy(), OnCopy::Absorb);
+            assert_eq!(machine.retransmission(), OnRetransmission::Absorb);
             let ack = machine.ack(Time::from_millis(1_200), &Timers::default(), transport);
             assert_eq!(ack, OnAck::Pass);
             assert_eq!(fired(machine), [(33_000, ServerTimer::Ended)]);

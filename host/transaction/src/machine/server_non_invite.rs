@@ -2,7 +2,7 @@
 
 use portcullis_sip::Transport;
 
-use super::steps::{OnCopy, ServerTimer};
+use super::steps::{OnRetransmission, ServerTimer};
 use crate::time::Time;
 use crate::timers::Timers;
 
@@ -18,7 +18,7 @@ pub enum ServerNonInvite {
     Proceeding,
     /// A final response was sent.
     Completed {
-        /// Until then copies of the request are answered with it.
+        /// Until then retransmissions of the request are answered with it.
         j: Time,
     },
     /// The end.
@@ -51,11 +51,11 @@ impl ServerNonInvite {
         }
     }
 
-    /// A copy of the request came.
-    pub fn copy(&self) -> OnCopy {
+    /// A retransmission of the request came.
+    pub fn retransmission(&self) -> OnRetransmission {
         match self {
-            Self::Proceeding | Self::Completed { .. } => OnCopy::Resend,
-            Self::Trying { .. } | Self::Terminated => OnCopy::Absorb,
+            Self::Proceeding | Self::Completed { .. } => OnRetransmission::Resend,
+            Self::Trying { .. } | Self::Terminated => OnRetransmission::Absorb,
         }
     }
 
@@ -107,12 +107,12 @@ mod tests {
             machine.expire(Time::from_millis(3_499)),
             ServerTimer::Nothing
         );
-        assert_eq!(machine.copy(), OnCopy::Absorb);
+        assert_eq!(machine.retransmission(), OnRetransmission::Absorb);
         assert_eq!(
             machine.expire(Time::from_millis(3_500)),
             ServerTimer::Trying
         );
-        assert_eq!(machine.copy(), OnCopy::Resend);
+        assert_eq!(machine.retransmission(), OnRetransmission::Resend);
         assert_eq!(machine.deadline(), None);
     }
 
@@ -126,11 +126,11 @@ mod tests {
     }
 
     #[test]
-    fn copies_are_answered_with_the_final_response_until_timer_j() {
+    fn retransmissions_are_answered_with_the_final_response_until_timer_j() {
         let mut machine = start();
         assert!(respond(&mut machine, 1_000, 200, Udp));
         assert!(!respond(&mut machine, 1_000, 200, Udp));
-        assert_eq!(machine.copy(), OnCopy::Resend);
+        assert_eq!(machine.retransmission(), OnRetransmission::Resend);
         assert_eq!(machine.deadline(), Some(Time::from_millis(33_000)));
         assert_eq!(
             machine.expire(Time::from_millis(33_000)),

@@ -7,9 +7,9 @@ pub enum OnResponse {
     Pass,
     /// It goes to the proxy core, and an ACK to the next hop (RFC 3261 §17.1.1.3).
     PassAndAck,
-    /// A copy: only the ACK is sent again.
+    /// A retransmission: only the ACK is sent again.
     AckAgain,
-    /// A copy, or a response that means nothing in this state.
+    /// A retransmission, or a response that means nothing in this state.
     Absorb,
 }
 
@@ -22,13 +22,13 @@ pub enum ClientTimer {
     Resend,
     /// No final response came in time: timer B or F.
     TimedOut,
-    /// The time for copies is over: the transaction has ended.
+    /// The time for retransmissions is over: the transaction has ended.
     Ended,
 }
 
-/// What a server transaction does with a copy of its request.
+/// What a server transaction does with a retransmission of its request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OnCopy {
+pub enum OnRetransmission {
     /// The last response is sent again, if there is one.
     Resend,
     /// Nothing is sent.
@@ -55,6 +55,6 @@ pub enum ServerTimer {
     Resend,
     /// No ACK came in time: timer H. The transaction has ended.
     Unconfirmed,
-    /// The time for copies is over: the transaction has ended.
+    /// The time for retransmissions is over: the transaction has ended.
     Ended,
 }

@@ -1,4 +1,4 @@
-//! One target: answers, failures, copies and timer C.
+//! One target: answers, failures, retransmissions and timer C.
 
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ fn an_invite_without_any_answer_gets_408_after_32_seconds() {
 }
 
 #[test]
-fn a_copy_of_an_invite_is_answered_with_the_last_response() {
+fn a_retransmission_of_an_invite_is_answered_with_the_last_response() {
     let (mut call, _) = Call::start("INVITE", serial(&[0]));
     let (_, sent) = call.caller("INVITE");
     assert_eq!(responses(&sent), [(0, 100)]);
@@ -39,7 +39,7 @@ fn a_copy_of_an_invite_is_answered_with_the_last_response() {
 }
 
 #[test]
-fn a_copy_before_the_decision_is_absorbed_and_a_late_decision_follows_the_100() {
+fn a_retransmission_before_the_decision_is_absorbed_and_a_late_decision_follows_the_100() {
     let mut host = Host::new(Config::default());
     let invite = request("INVITE", 1, "");
     let caller = from_caller(Transport::Udp);
@@ -56,7 +56,7 @@ fn every_200_of_a_call_passes_and_no_ack_is_ours() {
     let (mut call, _) = Call::start("INVITE", serial(&[0]));
     assert_eq!(responses(&call.answer(0, 180, "")), [(0, 180)]);
     assert_eq!(responses(&call.answer(0, 200, "")), [(0, 200)]);
-    // The absorber leaves copies of the 200 to the rules of the stateless proxy.
+    // The absorber leaves retransmissions of the 200 to the rules of the stateless proxy.
     let copy = response(200, &call.out[0], "callee0", "");
     let receipt = call.host.receive(copy.as_bytes(), &from_callee(0));
     assert_eq!(receipt, Receipt::Stateless);
@@ -72,7 +72,7 @@ fn every_200_of_a_call_passes_and_no_ack_is_ours() {
 }
 
 #[test]
-fn a_failure_is_acknowledged_for_each_copy_and_sent_until_its_ack() {
+fn a_failure_is_acknowledged_for_each_retransmission_and_sent_until_its_ack() {
     let (mut call, _) = Call::start("INVITE", serial(&[0]));
     let sent = call.answer(0, 486, "");
     let ack = one(&sent, What::Ack);
@@ -98,7 +98,7 @@ fn a_failure_is_acknowledged_for_each_copy_and_sent_until_its_ack() {
 }
 
 #[test]
-fn an_acknowledged_failure_leaves_an_ack_for_copies_of_the_callee() {
+fn an_acknowledged_failure_leaves_an_ack_for_retransmissions_of_the_callee() {
     let (mut call, _) = Call::start("INVITE", serial(&[0]));
     call.answer(0, 486, "");
     assert_eq!(call.caller("ACK"), (Receipt::Handled, vec![]));
@@ -112,7 +112,7 @@ fn an_acknowledged_failure_leaves_an_ack_for_copies_of_the_callee() {
 }
 
 #[test]
-fn copies_of_a_failure_are_acknowledged_for_32_seconds_with_a_short_t1() {
+fn retransmissions_of_a_failure_are_acknowledged_for_32_seconds_with_a_short_t1() {
     let timers = Timers {
         t1: Duration::from_millis(100),
         ..Timers::default()
@@ -221,7 +221,7 @@ fn a_200_after_our_own_408_reaches_the_caller() {
     assert_eq!(responses(&call.sent_until(32_000)), [(32_000, 408)]);
     call.sent_until(32_100);
     assert_eq!(responses(&call.answer(0, 200, "")), [(32_100, 200)]);
-    // The 408 is still the answer that copies of the INVITE get.
+    // The 408 is still the answer that retransmissions of the INVITE get.
     let (_, sent) = call.caller("INVITE");
     assert_eq!(responses(&sent), [(32_100, 408)]);
     call.caller("ACK");

@@ -32,7 +32,7 @@ fn a_cancel_waits_for_a_provisional_response() {
     let sent = call.answer_cancel(0, &cancel.text);
     assert_eq!(responses(&sent), [(2_000, 487)]);
     assert_eq!(one(&sent, What::Ack).to, callee(0));
-    // A copy of the CANCEL gets its 200 as long as anything is known of the call.
+    // A retransmission of the CANCEL gets its 200 as long as anything is known of the call.
     call.caller("ACK");
     let (_, sent) = call.caller("CANCEL");
     assert_eq!(responses(&sent), [(2_000, 200)]);
@@ -56,7 +56,11 @@ fn a_callee_that_ignores_its_cancel_is_given_up() {
     let (_, sent) = call.caller("CANCEL");
     assert_eq!(times(&sent, What::Cancel), [0]);
     let (_, sent) = call.caller("CANCEL");
-    assert_eq!(times(&sent, What::Cancel), [], "a second one is a copy");
+    assert_eq!(
+        times(&sent, What::Cancel),
+        [],
+        "a second one is a retransmission"
+    );
     let sent = call.sent_until(32_000);
     let copies = [
         500, 1_500, 3_500, 7_500, 11_500, 15_500, 19_500, 23_500, 27_500, 31_500,

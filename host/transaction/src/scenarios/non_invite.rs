@@ -64,7 +64,7 @@ fn a_provisional_response_to_a_message_is_not_passed_on() {
 }
 
 #[test]
-fn a_request_with_another_method_is_no_copy() {
+fn a_request_with_another_method_is_no_retransmission() {
     let (mut call, _) = Call::start("MESSAGE", serial(&[0]));
     let caller = from_caller(Transport::Udp);
     let other = request("OPTIONS", 1, "");

@@ -3,7 +3,7 @@
 use portcullis_sip::Transport;
 
 use super::schedule;
-use crate::machine::{OnCopy, ServerInvite, ServerNonInvite, ServerTimer};
+use crate::machine::{OnRetransmission, ServerInvite, ServerNonInvite, ServerTimer};
 use crate::server::Server;
 use crate::testing::{header, response};
 use crate::time::Time;
@@ -96,8 +96,11 @@ impl Callee {
     fn requested(&mut self, now: Time, text: &str) -> Reaction {
         let mut reaction = Reaction::default();
         if let Some(server) = &self.server {
-            assert_eq!(self.request, text, "a copy differs from the request");
-            if server.copy() == OnCopy::Resend && !self.reply.is_empty() {
+            assert_eq!(
+                self.request, text,
+                "a retransmission differs from the request"
+            );
+            if server.retransmission() == OnRetransmission::Resend && !self.reply.is_empty() {
                 reaction.send.push(self.reply.clone());
             }
             return reaction;

@@ -8,7 +8,7 @@ use crate::testing::{code, header};
 #[derive(Debug, Default)]
 pub(super) struct Log {
     is_invite: bool,
-    /// Final codes to the caller, in order, without copies.
+    /// Final codes to the caller, in order, without retransmissions.
     finals: Vec<u16>,
     last_response: String,
     /// Whose response that is.
@@ -65,7 +65,10 @@ impl Log {
             What::ResponseRetransmission | What::ReplyRetransmission
         ) {
             assert_eq!(Some(what), self.last_is.map(What::again));
-            assert_eq!(text, self.last_response, "a copy is the last response");
+            assert_eq!(
+                text, self.last_response,
+                "a retransmission is the last response"
+            );
             return;
         }
         let code = code(text);
@@ -114,10 +117,13 @@ impl Log {
             }
             What::RequestRetransmission => {
                 assert_eq!(text, branch.request);
-                assert_eq!(branch.final_code, None, "a copy after the final response");
+                assert_eq!(
+                    branch.final_code, None,
+                    "a retransmission after the final response"
+                );
                 assert!(
                     !(self.is_invite && branch.heard),
-                    "a copy after a provisional response"
+                    "a retransmission after a provisional response"
                 );
             }
             What::Cancel | What::CancelRetransmission => {
@@ -167,7 +173,7 @@ impl Log {
         }
     }
 
-    /// Number of final responses to the caller, without copies.
+    /// Number of final responses to the caller, without retransmissions.
     pub(super) fn finals(&self) -> usize {
         self.finals.len()
     }

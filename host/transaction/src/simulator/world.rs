@@ -80,7 +80,7 @@ impl<'s> World<'s> {
         while let Some(next) = self.next() {
             count += 1;
             assert!(count < 100_000, "a timer that is due stays due");
-            // No input comes after the setup limit and the last copies; what is left after that is left for ever.
+            // No input comes after the setup limit and the last retransmissions; what is left after that is left for ever.
             assert!(next < 1_500_000, "something never ends");
             self.now = next.max(self.now);
             self.host.now = Time::from_millis(self.now);
@@ -164,7 +164,7 @@ impl<'s> World<'s> {
                 if let Some(text) = self.callees[number].success_again() {
                     self.callee_sends(number, Some(text));
                     let next = (2 * interval).min(4_000);
-                    // The callee gives up after 64·T1; a few copies show the same.
+                    // The callee gives up after 64·T1; a few retransmissions show the same.
                     if interval < 4_000 {
                         self.network
                             .plan(self.now + next, Action::Again(number, next));

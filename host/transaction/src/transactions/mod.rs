@@ -73,9 +73,9 @@ pub struct Job<'t, T> {
 /// Numbers of records and bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Usage {
-    /// Transactions without an end.
+    /// Active transactions.
     pub active: usize,
-    /// Ended ones that absorb copies.
+    /// Ended transactions that absorb retransmissions.
     pub absorbers: usize,
     /// Bytes of stored messages.
     pub bytes: usize,
@@ -97,8 +97,8 @@ impl<T: Clone> Transactions<T> {
     /// Makes a transaction of a request that [`Transactions::receive`] found new. `back` is where its responses go: see
     /// [`Proxy::way_up`].
     ///
-    /// From now on copies of the request are absorbed. The caller decides, and calls [`Transactions::plan`] or
-    /// [`Transactions::answer`]. A request that is rejected at once needs no transaction: [`Proxy::reject`] answers each copy alike.
+    /// From now on retransmissions of the request are absorbed. The caller decides, and calls [`Transactions::plan`] or
+    /// [`Transactions::answer`]. A request that is rejected at once needs no transaction: [`Proxy::reject`] answers each retransmission alike.
     ///
     /// # Errors
     /// [`BeginError::Full`] at the limits of [`Config`]; for a request within a dialog, at twice these limits. `is_in_dialog` says that it has

@@ -29,9 +29,9 @@ pub enum Receipt {
     Unreadable,
 }
 
-/// The kinds of requests that transactions distinguish.
+/// The methods that transactions distinguish.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Kinds {
+enum MethodClass {
     Ack,
     Cancel,
     Other,
@@ -44,12 +44,12 @@ impl<T: Clone> Transactions<T> {
     pub fn receive(&mut self, now: Time, message: Message<'_>, arrival: &Arrival) -> Receipt {
         match message.start_line() {
             StartLine::Request { method, .. } => {
-                let kind = match method {
-                    b"ACK" => Kinds::Ack,
-                    b"CANCEL" => Kinds::Cancel,
-                    _ => Kinds::Other,
+                let class = match method {
+                    b"ACK" => MethodClass::Ack,
+                    b"CANCEL" => MethodClass::Cancel,
+                    _ => MethodClass::Other,
                 };
-                self.request(now, kind, message, arrival)
+                self.request(now, class, message, arrival)
             }
             StartLine::Response { code, .. } => self.response(now, code, message),
         }
@@ -58,7 +58,7 @@ impl<T: Clone> Transactions<T> {
     fn request(
         &mut self,
         now: Time,
-        kind: Kinds,
+        class: MethodClass,
         message: Message<'_>,
         arrival: &Arrival,
     ) -> Receipt {
@@ -66,27 +66,25 @@ impl<T: Clone> Transactions<T> {
             return Receipt::Unreadable;
         };
         let Some(place) = self.place_of(name.transaction) else {
-            return match kind {
-                Kinds::Ack | Kinds::Cancel => Receipt::Stateless,
-                Kinds::Other => Receipt::New(name),
+            return match class {
+                MethodClass::Ack | MethodClass::Cancel => Receipt::Stateless,
+                MethodClass::Other => Receipt::New(name),
             };
         };
         let sender = Peer::new(name, message, arrival.source);
         let is_own = self.peer_at(place).is_some_and(|peer| {
-            let may_differ = kind != Kinds::Other;
+            let may_differ = class != MethodClass::Other;
             peer.is(&sender) && (may_differ || peer.has_method_of(&sender))
         });
         if !is_own {
-            return match kind {
-                Kinds::Ack | Kinds::Cancel => Receipt::Stateless,
-                Kinds::Other => Receipt::Conflict,
+            return match class {
+                MethodClass::Ack | MethodClass::Cancel => Receipt::Stateless,
+                MethodClass::Other => Receipt::Conflict,
             };
         }
-        match (place, kind) {
-            (Place::Active(slot), kind) => {
-                self.request_of_active(now, slot, kind, message, arrival)
-            }
-            (Place::Ended(slot), kind) => self.request_of_ended(slot, kind, message, arrival),
+        match place {
+            Place::Active(slot) => self.request_of_active(now, slot, class, message, arrival),
+            Place::Ended(slot) => self.request_of_ended(slot, class, message, arrival),
         }
     }
 
@@ -94,23 +92,23 @@ impl<T: Clone> Transactions<T> {
         &mut self,
         now: Time,
         slot: u32,
-        kind: Kinds,
+        class: MethodClass,
         message: Message<'_>,
         arrival: &Arrival,
     ) -> Receipt {
         let Some(id) = self.contexts.id_at(slot) else {
             return Receipt::Stray;
         };
-        let handled = self.with(now, id, |context, tools| match kind {
-            Kinds::Ack => context.ack(now, tools) == OnAck::Absorb,
-            Kinds::Cancel => {
+        let handled = self.with(now, id, |context, tools| match class {
+            MethodClass::Ack => context.ack(now, tools) == OnAck::Absorb,
+            MethodClass::Cancel => {
                 accept_cancel(message, arrival, Some(id), tools);
                 let reason = message.header(HeaderName::Reason);
                 context.cancel(now, reason.map_or(b"", |field| field.value), tools);
                 true
             }
-            Kinds::Other => {
-                context.copy(tools);
+            MethodClass::Other => {
+                context.retransmission(tools);
                 true
             }
         });
@@ -123,18 +121,18 @@ impl<T: Clone> Transactions<T> {
     fn request_of_ended(
         &mut self,
         slot: u32,
-        kind: Kinds,
+        class: MethodClass,
         message: Message<'_>,
         arrival: &Arrival,
     ) -> Receipt {
         let Some(absorber) = absorber_at(&self.absorbers, slot) else {
             return Receipt::Stray;
         };
-        match kind {
-            Kinds::Ack if absorber.kind == Kind::Failed => {}
-            Kinds::Ack => return Receipt::Stateless,
-            Kinds::Cancel => accept_cancel(message, arrival, None, &mut self.tools),
-            Kinds::Other => {
+        match class {
+            MethodClass::Ack if absorber.kind == Kind::Failed => {}
+            MethodClass::Ack => return Receipt::Stateless,
+            MethodClass::Cancel => accept_cancel(message, arrival, None, &mut self.tools),
+            MethodClass::Other => {
                 let kept = self.absorbers.kept(absorber);
                 if let Some(kept) = kept.filter(|kept| !kept.reply.is_empty()) {
                     let what = kept.reply_is.again();
@@ -207,8 +205,8 @@ fn absorber_at(absorbers: &Absorbers, slot: u32) -> Option<&Absorber> {
     absorbers.record(absorbers.id_at(slot)?)
 }
 
-/// Answers a CANCEL with 200. Each copy gets the same answer, so that the CANCEL needs no record of its own: that of its INVITE serves as its
-/// server transaction (RFC 3261 §9.2).
+/// Answers a CANCEL with 200. Each retransmission gets the same answer, so that the CANCEL needs no record of its own: that of its INVITE
+/// serves as its server transaction (RFC 3261 §9.2).
 fn accept_cancel<T>(message: Message<'_>, arrival: &Arrival, id: Option<Id>, tools: &mut Tools<T>) {
     let Tools {
         proxy,
