@@ -104,14 +104,21 @@ fn the_share_of_max_breadth_replaces_the_received_value_whatever_a_policy_change
                 .collect::<Vec<_>>()
         })
     };
+    let added = HeaderChange::Add {
+        name: "max-breadth",
+        value: "50",
+    };
     let removed = [HeaderChange::Remove("Max-Breadth")];
+    let replaced = [HeaderChange::Remove("Max-Breadth"), added];
+    assert_eq!(written_with(&[], &[added], 60), ["50"]);
+    assert_eq!(written_with(&[], &[added], 7), ["7"]);
     assert_eq!(written_with(&[], &[], 60), [""; 0]);
     assert_eq!(written_with(&[], &[], 7), ["7"]);
     for lines in [
         &["Max-Breadth: 9"][..],
         &["Max-Breadth: 9", "Max-Breadth: 8"],
     ] {
-        for changes in [&[][..], &removed] {
+        for changes in [&[][..], &removed, &replaced, &[added]] {
             assert_eq!(written_with(lines, changes, 60), ["60"]);
             assert_eq!(written_with(lines, changes, 3), ["3"]);
         }

@@ -311,6 +311,10 @@ impl Head<'_> {
         let line_end = self.message.line_end().as_bytes();
         for change in self.changes {
             if let HeaderChange::Add { name, value } = change {
+                // The field occurs once (RFC 5393 §5.3.3), and the share of the target counts.
+                if self.breadth.is_some() && name.eq_ignore_ascii_case("Max-Breadth") {
+                    continue;
+                }
                 for part in [name.as_bytes(), b": ", value.as_bytes(), line_end] {
                     out.extend_from_slice(part);
                 }
