@@ -14,8 +14,27 @@ pub struct Plan<T> {
     pub targets: Vec<Target<T>>,
     /// The codes after which the next rank gets its turn.
     pub retry_on: StatusSet,
-    /// Whether the caller of this crate is asked for the next step when all targets have failed ([`Event::Ask`](crate::Event::Ask)).
-    pub ask_on_failure: bool,
+    /// How often the caller of this crate is asked for the next step when all targets have failed ([`Event::Ask`](crate::Event::Ask)); at most
+    /// [`Config::asks`](crate::Config::asks).
+    pub asks: u8,
+    /// Most targets that are tried at once; at most [`Config::parallel`](crate::Config::parallel).
+    pub parallel: u8,
+    /// Limit of the time until an INVITE has its final answer, from its arrival; at most
+    /// [`Config::setup_limit`](crate::Config::setup_limit).
+    pub setup_limit: Duration,
+}
+
+impl<T> Plan<T> {
+    /// A plan with the default codes and the limits of the configuration. The caller is not asked for a next step.
+    pub fn new(targets: Vec<Target<T>>) -> Self {
+        Self {
+            targets,
+            retry_on: StatusSet::default(),
+            asks: 0,
+            parallel: u8::MAX,
+            setup_limit: Duration::MAX,
+        }
+    }
 }
 
 /// One place that the request may be sent to.
@@ -90,13 +109,28 @@ impl Default for StatusSet {
     }
 }
 
+impl<T> Step<T> {
+    /// These targets are tried, with the codes of the plan.
+    pub fn again(targets: Vec<Target<T>>) -> Self {
+        Self::Again {
+            targets,
+            retry_on: None,
+        }
+    }
+}
+
 /// What happens after all targets have failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step<T> {
     /// The best answer goes to the sender.
     Best,
-    /// These targets are tried; their ranks count among themselves.
-    Again(Vec<Target<T>>),
+    /// Further targets are tried.
+    Again {
+        /// The targets; their ranks count among themselves.
+        targets: Vec<Target<T>>,
+        /// The codes after which the next rank gets its turn; `None` for those of the plan.
+        retry_on: Option<StatusSet>,
+    },
 }
 
 /// Why targets are not accepted. Nothing has happened then.

@@ -305,7 +305,7 @@ pub(crate) fn serial(targets: &[usize]) -> Plan<usize> {
     Plan {
         targets: targets.collect(),
         retry_on: StatusSet::default(),
-        ask_on_failure: false,
+        ..Plan::new(Vec::new())
     }
 }
 
@@ -314,6 +314,6 @@ pub(crate) fn parallel(targets: &[usize]) -> Plan<usize> {
     Plan {
         targets: targets.iter().map(|&to| Target::new(to)).collect(),
         retry_on: StatusSet::EMPTY,
-        ask_on_failure: false,
+        ..Plan::new(Vec::new())
     }
 }

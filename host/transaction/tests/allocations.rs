@@ -109,7 +109,7 @@ impl Host {
         let plan = Plan {
             targets: vec![Target::new("hop")],
             retry_on: StatusSet::default(),
-            ask_on_failure: false,
+            ..Plan::new(Vec::new())
         };
         self.core.plan(self.now, id, plan).unwrap();
         self.drain();

@@ -43,6 +43,8 @@ pub(crate) struct Context<T> {
     retry_on: StatusSet,
     /// How often the next step may still be asked for.
     asks_left: u8,
+    /// Most targets that are tried at once.
+    parallel: u8,
     /// What Max-Breadth allows (RFC 5393 §5.3).
     breadth: u8,
     branches: Vec<Branch<T>>,
@@ -117,6 +119,7 @@ impl<T: Clone> Context<T> {
             phase: Phase::Deciding,
             retry_on: StatusSet::EMPTY,
             asks_left: 0,
+            parallel: 1,
             breadth: max_breadth(message),
             branches,
             turn: Turn { round: 0, rank: 0 },
@@ -163,11 +166,11 @@ impl<T: Clone> Context<T> {
         }
         self.add_targets(plan.targets)?;
         self.retry_on = plan.retry_on;
-        self.asks_left = if plan.ask_on_failure {
-            tools.config.asks
-        } else {
-            0
-        };
+        self.asks_left = plan.asks.min(tools.config.asks);
+        self.parallel = plan.parallel.min(tools.config.parallel).max(1);
+        if self.server.is_invite() {
+            self.limit = self.limit.min(self.began + plan.setup_limit);
+        }
         if self.breadth == 0 {
             // RFC 5393 §5.3.3: the request must not be sent on.
             self.branches.clear();
@@ -195,8 +198,9 @@ impl<T: Clone> Context<T> {
         }
         match step {
             Step::Best => self.finish(now, tools),
-            Step::Again(targets) => {
+            Step::Again { targets, retry_on } => {
                 self.add_targets(targets)?;
+                self.retry_on = retry_on.unwrap_or(self.retry_on);
                 self.phase = Phase::Running;
                 self.best.set_aside(&mut tools.buffers);
                 self.begin_turn();

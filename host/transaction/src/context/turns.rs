@@ -104,7 +104,7 @@ impl<T: Clone> Context<T> {
             .count();
 
         let free = self.breadth.saturating_sub(in_use);
-        let room = tools.config.parallel.max(1).saturating_sub(count);
+        let room = self.parallel.saturating_sub(count);
         let starting = room.min(free).min(u8::try_from(waiting).unwrap_or(u8::MAX));
         if starting == 0 {
             return;

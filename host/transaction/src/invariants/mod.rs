@@ -139,14 +139,15 @@ impl Run {
                         0 => StatusSet::default(),
                         _ => StatusSet::EMPTY.with_class(3).with_class(4).with_class(5),
                     },
-                    ask_on_failure: flags & 2 != 0,
+                    asks: if flags & 2 != 0 { u8::MAX } else { 0 },
+                    ..Plan::new(Vec::new())
                 };
                 let _may_fail = self.id(input).map(|id| self.core.plan(now, id, plan));
             }
             6 => {
                 let step = match input.number() {
                     0 => Step::Best,
-                    _ => Step::Again(targets(input)),
+                    _ => Step::again(targets(input)),
                 };
                 let _may_fail = self.id(input).map(|id| self.core.step(now, id, step));
             }

@@ -132,7 +132,7 @@ fn a_message_that_is_answered_after_the_time_of_its_target_is_answered() {
 fn a_message_that_is_answered_while_the_next_step_is_asked_for_is_answered() {
     let mut plan = serial(&[0]);
     plan.targets[0].no_answer = Some(Duration::from_secs(4));
-    plan.ask_on_failure = true;
+    plan.asks = u8::MAX;
     let (mut call, _) = Call::start("MESSAGE", plan);
     let (_, told) = call.go_to(4_200);
     assert_eq!(told, [Told::Outcome(0, 408), Told::Ask]);

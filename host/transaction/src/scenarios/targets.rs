@@ -8,7 +8,7 @@ use super::{Call, one, responses, times};
 use crate::config::Config;
 use crate::event::Failure;
 use crate::outbox::What;
-use crate::plan::{MOST_TARGETS, Plan, PlanError, Step};
+use crate::plan::{MOST_TARGETS, Plan, PlanError, StatusSet, Step};
 use crate::testing::{
     FIRST_TCP, Host, Told, callee, code, from_callee, from_caller, header, parallel, request,
     response, serial,
@@ -158,7 +158,7 @@ fn a_6xx_while_the_next_step_is_asked_for_ends_the_search() {
     let step = call
         .host
         .core
-        .step(now, id, Step::Again(serial(&[1]).targets));
+        .step(now, id, Step::again(serial(&[1]).targets));
     assert_eq!(step, Err(PlanError::TooLate));
 }
 
@@ -174,7 +174,7 @@ fn an_answer_of_an_earlier_rank_is_better_than_a_failure_of_our_own() {
     let (mut call, _) = Call::start("INVITE", asking(&[0]));
     call.answer(0, 486, "");
     let (now, id) = (call.host.now, call.id);
-    let step = Step::Again(serial(&[1]).targets);
+    let step = Step::again(serial(&[1]).targets);
     call.host.core.step(now, id, step).unwrap();
     call.sent_until(32_000);
     call.host.core.step(call.host.now, id, Step::Best).unwrap();
@@ -369,7 +369,7 @@ fn a_received_answer_is_better_than_a_failure_of_our_own() {
 
 fn asking(targets: &[usize]) -> Plan<usize> {
     Plan {
-        ask_on_failure: true,
+        asks: u8::MAX,
         ..serial(targets)
     }
 }
@@ -390,7 +390,7 @@ fn the_next_step_is_asked_for_and_may_bring_targets() {
         .map(|(code, response)| (code, response.is_some()));
     assert_eq!(best, Some((486, true)));
 
-    let step = Step::Again(serial(&[1]).targets);
+    let step = Step::again(serial(&[1]).targets);
     call.host.core.step(now, id, step).unwrap();
     let sent = call.sent_until(0);
     assert_eq!(one(&sent, What::Request).to, callee(1));
@@ -449,7 +449,7 @@ fn nobody_is_asked_after_a_6xx_or_more_often_than_permitted() {
     let (now, id) = (call.host.now, call.id);
     call.host
         .core
-        .step(now, id, Step::Again(serial(&[1]).targets))
+        .step(now, id, Step::again(serial(&[1]).targets))
         .unwrap();
     call.sent_until(0);
     assert_eq!(responses(&call.answer(1, 404, "")), [(0, 404)]);
@@ -468,7 +468,7 @@ fn a_target_that_rings_while_the_last_step_is_asked_for_leaves_the_request_whole
     let sent = call.answer(0, 180, "");
     assert_eq!(one(&sent, What::Cancel).to, callee(0));
     let (now, id) = (call.host.now, call.id);
-    let step = Step::Again(serial(&[1]).targets);
+    let step = Step::again(serial(&[1]).targets);
     call.host.core.step(now, id, step).unwrap();
     let sent = call.sent_until(4_500);
     assert!(one(&sent, What::Request).text.contains("X-Whole"));
@@ -562,4 +562,47 @@ fn a_target_that_is_resolved_late_gets_the_whole_request() {
     host.forward(id, 1);
     let (sent, _) = host.drain();
     assert!(one(&sent, What::Request).text.contains("X-Whole"));
+}
+
+#[test]
+fn the_limits_of_a_plan_hold_within_those_of_the_configuration() {
+    let plan = Plan {
+        parallel: 1,
+        setup_limit: Duration::from_secs(10),
+        ..parallel(&[0, 1])
+    };
+    let (mut call, sent) = Call::start("INVITE", plan);
+    assert_eq!(times(&sent, What::Request), [0], "one at a time");
+    assert_eq!(responses(&call.sent_until(10_000)), [(10_000, 408)]);
+
+    let plan = Plan {
+        asks: 1,
+        ..serial(&[0])
+    };
+    let (mut call, _) = Call::start("INVITE", plan);
+    assert_eq!(
+        responses(&call.answer(0, 486, "")),
+        [],
+        "the step is asked for"
+    );
+    let (now, id) = (call.host.now, call.id);
+    let step = Step::again(serial(&[1]).targets);
+    call.host.core.step(now, id, step).unwrap();
+    call.sent_until(0);
+    assert_eq!(responses(&call.answer(1, 404, "")), [(0, 404)]);
+}
+
+#[test]
+fn further_targets_may_have_other_codes_for_the_next_rank() {
+    let (mut call, _) = Call::start("INVITE", asking(&[0]));
+    call.answer(0, 503, "");
+    let (now, id) = (call.host.now, call.id);
+    let step = Step::Again {
+        targets: serial(&[1, 2]).targets,
+        retry_on: Some(StatusSet::EMPTY.with(486)),
+    };
+    call.host.core.step(now, id, step).unwrap();
+    call.sent_until(0);
+    let sent = call.answer(1, 486, "");
+    assert_eq!(one(&sent, What::Request).to, callee(2));
 }

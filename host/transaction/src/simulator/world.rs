@@ -251,7 +251,12 @@ impl<'s> World<'s> {
                         true => StatusSet::EMPTY.with_class(3).with_class(4).with_class(5),
                         false => StatusSet::default(),
                     },
-                    ask_on_failure: !self.schedule.steps.is_empty(),
+                    asks: if self.schedule.steps.is_empty() {
+                        0
+                    } else {
+                        u8::MAX
+                    },
+                    ..Plan::new(Vec::new())
                 };
                 // Too late after a CANCEL.
                 let _planned = self.host.core.plan(now, id, plan);
@@ -271,7 +276,7 @@ impl<'s> World<'s> {
                 self.host.core.answer::<&str>(now, id, *code, "", &[]);
             }
             decision @ Some(Decision::Targets(_)) => {
-                let step = Step::Again(self.next_targets(decision));
+                let step = Step::again(self.next_targets(decision));
                 let _taken = self.host.core.step(now, id, step);
             }
             Some(Decision::Best) | None => {
