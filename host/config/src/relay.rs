@@ -24,6 +24,8 @@ pub struct RelayConfig {
     pub trying: Trying,
     /// Timer C: limit of the time between two provisional responses to an INVITE (RFC 3261 §16.6(11)).
     pub ring: Duration,
+    /// Limit of the time until the first response of a target, if another one follows it.
+    pub no_answer: Duration,
 }
 
 /// Whether the host keeps transactions of the requests that it relays.
@@ -49,6 +51,9 @@ pub enum Trying {
 /// Timer C is longer than three minutes (RFC 3261 §16.6(11)).
 const RING: Duration = Duration::from_secs(185);
 
+/// Three transmissions of an INVITE over UDP (timer A).
+const NO_ANSWER: Duration = Duration::from_secs(4);
+
 impl Default for RelayConfig {
     fn default() -> Self {
         Self {
@@ -59,6 +64,7 @@ impl Default for RelayConfig {
             mode: RelayMode::Stateful,
             trying: Trying::Now,
             ring: RING,
+            no_answer: NO_ANSWER,
         }
     }
 }
@@ -85,6 +91,9 @@ pub(super) fn read(mut section: Section<'_>, default: RelayConfig) -> RelayConfi
         trying: section.value("trying", default.trying, trying),
         ring: section.value("ring", default.ring, |v| {
             duration(v, Duration::from_secs(1), Duration::from_secs(3_600))
+        }),
+        no_answer: section.value("no-answer", default.no_answer, |v| {
+            duration(v, Duration::from_millis(100), Duration::from_secs(32))
         }),
     };
     section.finish();

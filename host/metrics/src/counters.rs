@@ -313,6 +313,8 @@ pub struct TenantCounters {
     pub postponed: Counter,
     /// Requests whose destination is not permitted.
     pub refused_relays: Counter,
+    /// Failures of all targets after which the policy was not asked, by the limit exceeded.
+    pub unasked_failures: Counts<Shed, { Shed::COUNT }>,
 }
 
 /// The counters of a tenant, added up over the workers.
@@ -336,6 +338,8 @@ pub struct TenantCounts {
     pub postponed: u64,
     /// Sum of [`TenantCounters::refused_relays`].
     pub refused_relays: u64,
+    /// Sums of [`TenantCounters::unasked_failures`].
+    pub unasked_failures: Sums<Shed, { Shed::COUNT }>,
 }
 
 impl TenantCounts {
@@ -352,6 +356,7 @@ impl TenantCounts {
                 followed,
                 postponed,
                 refused_relays,
+                unasked_failures,
             } = worker;
             for (sum, counter) in [
                 (&mut sums.requests, requests),
@@ -365,6 +370,7 @@ impl TenantCounts {
             sums.verdicts.add(verdicts);
             sums.shed.add(shed);
             sums.monitored.add(monitored);
+            sums.unasked_failures.add(unasked_failures);
         }
         sums
     }

@@ -52,7 +52,7 @@ pub use list::{Value, Values, holds_empty, values};
 pub use name_addr::{NameAddr, NameAddrError};
 pub use params::{Param, Params};
 pub use proxy::{
-    Branch, DEFAULT_BREADTH, Dialog, DialogSeal, DropReason, HeaderChange, Local, Proxy,
+    Branch, DEFAULT_BREADTH, Dialog, DialogSeal, DropReason, Forward, HeaderChange, Local, Proxy,
     ProxyConfig, Received, RelayError, RelayErrorKind, RequestName, ResponseChanges, Target,
     Transaction, shorten, write_ack, write_cancel, write_response,
 };

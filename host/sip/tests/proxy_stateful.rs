@@ -7,9 +7,9 @@ mod edge;
 
 use edge::{CALLER, Edge, NEXT_HOP, branch, headers, request, response, start_line, udp};
 use portcullis_sip::{
-    Arrival, Branch, DEFAULT_BREADTH, DropReason, Framing, HeaderChange, HeaderName, Index, Limits,
-    Message, Received, ResponseChanges, Target, Transport, scan, shorten, write_ack, write_cancel,
-    write_response,
+    Arrival, Branch, DEFAULT_BREADTH, DropReason, Forward, Framing, HeaderChange, HeaderName,
+    Index, Limits, Message, Received, ResponseChanges, Target, Transport, scan, shorten, write_ack,
+    write_cancel, write_response,
 };
 
 fn edge() -> Edge {
@@ -50,16 +50,10 @@ fn sent(edge: &Edge, text: &str, number: u8) -> String {
             number,
         };
         written(|out| {
-            let sent = edge.proxy.relay_branch(
-                message,
-                &arrival,
-                &edge.routes,
-                Target::AsRouted,
-                &[],
-                branch,
-                DEFAULT_BREADTH,
-                out,
-            );
+            let forward = Forward::new(Target::AsRouted, branch, DEFAULT_BREADTH);
+            let sent = edge
+                .proxy
+                .forward(message, &arrival, &edge.routes, &forward, out);
             assert_eq!(sent.unwrap().addr, NEXT_HOP.parse().unwrap());
         })
     })
@@ -93,8 +87,12 @@ fn the_share_of_max_breadth_replaces_the_received_value_whatever_a_policy_change
             let branch = name.transaction.into();
             let to = Target::AsRouted;
             let sent = written(|out| {
+                let forward = Forward {
+                    changes,
+                    ..Forward::new(to, branch, breadth)
+                };
                 edge.proxy
-                    .relay_branch(message, &arrival, routes, to, changes, branch, breadth, out)
+                    .forward(message, &arrival, routes, &forward, out)
                     .unwrap();
             });
             let values = headers(&sent, "Max-Breadth");

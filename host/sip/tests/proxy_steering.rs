@@ -8,8 +8,8 @@ mod torture;
 
 use edge::{CALLER, Edge, udp};
 use portcullis_sip::{
-    Branch, DEFAULT_BREADTH, FilterStep, Framing, HeaderName, Index, Limits, Message, Steering,
-    Target, Transaction, Via, scan,
+    Branch, DEFAULT_BREADTH, FilterStep, Forward, Framing, HeaderName, Index, Limits, Message,
+    Steering, Target, Transaction, Via, scan,
 };
 use proptest::prelude::*;
 use torture::{ipv6, outside, syntax_invalid, syntax_valid};
@@ -109,14 +109,11 @@ fn relayed(edge: &Edge, request: &str, transaction: Transaction, number: u8) -> 
         number,
     };
     let mut out = Vec::new();
-    let relayed = edge.proxy.relay_branch(
+    let relayed = edge.proxy.forward(
         Message::new(request.as_bytes(), &index),
         &udp(CALLER),
         &edge.routes,
-        Target::AsRouted,
-        &[],
-        branch,
-        DEFAULT_BREADTH,
+        &Forward::new(Target::AsRouted, branch, DEFAULT_BREADTH),
         &mut out,
     );
     relayed.unwrap();

@@ -10,7 +10,7 @@
 //!    ([`Proxy::is_loop`](portcullis_sip::Proxy::is_loop)), and the policy decides. A rejection needs no transaction.
 //! 2. [`Transactions::begin`] makes one, [`Transactions::plan`] names the targets in ranks.
 //! 3. For each target whose turn has come, [`Event::Start`] asks for its request: the caller resolves the target, writes the request with
-//!    [`Proxy::relay_branch`](portcullis_sip::Proxy::relay_branch), and passes it to [`Transactions::forward`].
+//!    [`Proxy::forward`](portcullis_sip::Proxy::forward), and passes it to [`Transactions::forward`].
 //! 4. Responses, CANCEL and ACK arrive through [`Transactions::receive`], timers through [`Transactions::expire`]. When all targets have
 //!    failed, [`Event::Ask`] may ask for the next step.
 //! 5. [`Event::Ended`] says how it ended. What remains is small: it absorbs retransmissions for 64·T1.

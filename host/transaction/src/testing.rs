@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use portcullis_sip::{
-    Arrival, ConnectionId, Framing, Index, Limits, Local, Message, Proxy, ProxyConfig, Routes,
-    RoutesBuilder, Target as SipTarget, Transaction, Transport, scan,
+    Arrival, ConnectionId, Forward, Framing, Index, Limits, Local, Message, Proxy, ProxyConfig,
+    Routes, RoutesBuilder, Target as SipTarget, Transaction, Transport, scan,
 };
 
 use crate::config::Config;
@@ -130,14 +130,11 @@ impl Host {
         let name = job.target.to_string();
         let to = self
             .proxy
-            .relay_branch(
+            .forward(
                 message,
                 job.arrival,
                 &self.routes,
-                SipTarget::NextHop(&name),
-                &[],
-                job.branch,
-                job.breadth,
+                &Forward::new(SipTarget::NextHop(&name), job.branch, job.breadth),
                 &mut self.out,
             )
             .unwrap();

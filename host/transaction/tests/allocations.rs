@@ -10,8 +10,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use portcullis_sip::{
-    Arrival, Framing, Index, Limits, Local, Message, Proxy, ProxyConfig, Routes, RoutesBuilder,
-    Target as SipTarget, Transport, scan,
+    Arrival, Forward, Framing, Index, Limits, Local, Message, Proxy, ProxyConfig, Routes,
+    RoutesBuilder, Target as SipTarget, Transport, scan,
 };
 use portcullis_transaction::{
     Config, Event, Outbox, Plan, Receipt, StatusSet, Target, Time, Transactions, What,
@@ -148,14 +148,11 @@ impl Host {
             scanned.unwrap();
             let message = Message::new(job.request, &self.index);
             let target = SipTarget::NextHop(job.target);
-            let to = self.proxy.relay_branch(
+            let to = self.proxy.forward(
                 message,
                 job.arrival,
                 &self.routes,
-                target,
-                &[],
-                job.branch,
-                job.breadth,
+                &Forward::new(target, job.branch, job.breadth),
                 &mut self.out,
             );
             self.core

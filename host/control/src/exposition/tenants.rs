@@ -24,6 +24,7 @@ struct Families<'l> {
     postponed: Vec<Value<'l>>,
     refused_relays: Vec<Value<'l>>,
     shed: Vec<Value<'l>>,
+    unasked_failures: Vec<Value<'l>>,
     verdicts: Vec<Value<'l>>,
     monitored: Vec<Value<'l>>,
 }
@@ -41,6 +42,7 @@ impl<'l> Families<'l> {
                 followed,
                 postponed,
                 refused_relays,
+                unasked_failures,
             } = TenantCounts::of(&tenant.counters);
             let name = ("tenant", &*tenant.name);
             for (family, n) in [
@@ -55,6 +57,11 @@ impl<'l> Families<'l> {
             for &kind in Shed::ALL {
                 let value = ([name, ("bound", kind.label())], shed.value(kind));
                 families.shed.push(value);
+                let value = (
+                    [name, ("bound", kind.label())],
+                    unasked_failures.value(kind),
+                );
+                families.unasked_failures.push(value);
             }
             for kind in VerdictKind::ALL {
                 let labels = [name, ("verdict", kind.label())];
@@ -94,6 +101,11 @@ impl Page<'_, '_> {
             "tenant_shed",
             "Requests of a tenant above a limit, rejected without a policy call",
             families.shed,
+        )?;
+        self.series(
+            "tenant_unasked_failures",
+            "Requests of a tenant whose targets all failed, and whose policy was not asked because of a limit",
+            families.unasked_failures,
         )?;
         self.series(
             "tenant_verdicts",

@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, Cache};
 use portcullis_address::{Reader, Snapshot};
-use portcullis_config::{Answer, OnFailure};
+use portcullis_config::{Answer, ForwardingLimits, OnFailure};
 use portcullis_metrics::{Shed, TenantCounters, WorkerCounters};
 use portcullis_policy::{
-    DecisionId, Edits, Evaluator, Failure, Generation, Mode, Moment, ShareKey, Tape, Verdict,
-    VerdictKind,
+    DecisionId, Edits, Evaluator, FailedAttempts, Failure, Forwarding, Generation, Mode, Moment,
+    NextStep, ShareKey, Tape, Verdict, VerdictKind,
 };
 use portcullis_records as records;
 use portcullis_records::{Decision, Recorder};
@@ -65,6 +65,25 @@ pub(super) struct Judgement {
     pub(super) decided: Option<(Arc<str>, u64)>,
     /// The policies that were called, if a trace matches the request.
     pub(super) asked: Vec<Asked>,
+    /// What the policy said about targets, if it did and the request is relayed.
+    pub(super) forwarding: Option<Box<Forwarding>>,
+    /// The policy to ask when all targets have failed.
+    pub(super) asker: Option<Box<Asker>>,
+}
+
+/// The policy that is asked when all targets of a request have failed: the generation that decided on it.
+pub(super) struct Asker {
+    seat: Arc<Seat>,
+    generation: Arc<Generation>,
+}
+
+/// The result of asking a policy after a failure.
+pub(super) struct AskedStep {
+    pub(super) step: NextStep,
+    /// Further targets.
+    pub(super) forwarding: Option<Forwarding>,
+    /// Header changes for them.
+    pub(super) edits: Edits,
 }
 
 /// The basis of a decision.
@@ -137,6 +156,15 @@ impl fmt::Display for Outcome {
             Self::Within(_) => f.write_str(WITHIN),
             Self::Failed(Answer { code, reason }) => write!(f, "failed: {code} {reason}"),
         }
+    }
+}
+
+impl Judgement {
+    /// How far the policy may go in naming targets.
+    pub(super) fn forwarding_limits(&self) -> ForwardingLimits {
+        let tenant = self.tenant.as_deref();
+        let config = tenant.and_then(|tenant| tenant.config.as_ref());
+        config.map_or(ForwardingLimits::OPERATOR, |config| config.forwarding)
     }
 }
 
@@ -220,6 +248,98 @@ impl Judge {
         judged
     }
 
+    /// Asks a policy what happens after all targets of a request have failed. `None` for the best response: the policy failed, is out of
+    /// service, or its tenant has used up its time.
+    pub(super) fn after_failure(
+        &mut self,
+        asker: &Asker,
+        judgement: &Judgement,
+        request: Request,
+        failed: FailedAttempts,
+    ) -> Option<AskedStep> {
+        self.shared.counters[self.number].decisions.begin();
+        let step = self.after_failure_now(asker, judgement, request, failed);
+        self.shared.counters[self.number].decisions.end();
+        step
+    }
+
+    fn after_failure_now(
+        &mut self,
+        asker: &Asker,
+        judgement: &Judgement,
+        request: Request,
+        failed: FailedAttempts,
+    ) -> Option<AskedStep> {
+        let tenants = self.tenants.load();
+        let addresses = self.addresses.current();
+        let tenant = judgement.tenant.as_ref().unwrap_or(&tenants.default);
+        let counters = &self.shared.counters[self.number];
+        let Asker { seat, generation } = asker;
+        let now = Instant::now();
+        let pauses = counters.pauses.value();
+        let pressure = &mut self.pressure;
+        pressure.look(now, pauses, 1 + tenants.named.len(), thread_time);
+        let budget = &tenant.budget;
+        let shed = match budget.admit_call(self.number, now, pressure, request.arrival.source.ip())
+        {
+            Ok(source) if seat.admits(now) => Ok(source),
+            Ok(_) => Err(Shed::Breaker),
+            Err(shed) => Err(shed),
+        };
+        let source = match shed {
+            Ok(source) => source,
+            Err(shed) => {
+                tenant.counters[self.number].unasked_failures.inc(shed);
+                return None;
+            }
+        };
+        self.evaluator.set_decision(judgement.id);
+        let (request, step) =
+            self.evaluator
+                .on_failure(&generation.policy, &seat.scope, addresses, request, failed);
+        let ended = Instant::now();
+        let took = ended.saturating_duration_since(now);
+        let cost = pressure.cost(took, ended, thread_time);
+        budget.charge(self.number, now, cost, pressure, source);
+        generation.stats.record_step(self.number, &step, took);
+        counters.policy_time.record(took);
+        self.ended = ended;
+        let edits = self.evaluator.take_edits();
+        let forwarding = self.evaluator.take_forwarding();
+        match step {
+            Ok(step) => {
+                seat.note_success(now);
+                Some(AskedStep {
+                    step,
+                    forwarding,
+                    edits,
+                })
+            }
+            Err(failure) => {
+                counters.policy_failures.inc(failure.kind());
+                let call_id = request.call_id_bytes();
+                debug!(
+                    event = "policy_failed",
+                    policy = &*seat.name,
+                    generation = generation.number,
+                    export = "on-failure",
+                    kind = failure.kind().as_str(),
+                    source = %request.arrival.source,
+                    transport = request.arrival.transport.parameter(),
+                    call_id = notices::cut(call_id),
+                    tenant = &*tenant.name,
+                    decision = judgement.id.map(tracing::field::display),
+                    %failure,
+                    "policy failed"
+                );
+                seat.failures
+                    .note(&failure, generation.number, call_id, judgement.id);
+                seat.note_failure(generation.number, &failure, ended);
+                None
+            }
+        }
+    }
+
     fn follow_now(&mut self, request: &Request, dialog: Dialog) -> Option<Judgement> {
         let tenants = self.tenants.load();
         let tenant = tenants.owner(dialog.owner())?;
@@ -262,6 +382,8 @@ impl Judge {
             cause: Cause::Dialog,
             decided: None,
             asked: Vec::new(),
+            forwarding: None,
+            asker: None,
         })
     }
 
@@ -313,6 +435,8 @@ impl Judge {
             cause: Cause::Default,
             is_watched: enabled!(Level::DEBUG),
             decided: None,
+            forwarding: None,
+            asker: None,
             asked: traces.is_any().then(Vec::new),
             recorded: recording.map(|_| Recorded::begin()),
         };
@@ -342,6 +466,8 @@ impl Judge {
             cause: asking.cause,
             decided: asking.decided,
             asked: asking.asked.unwrap_or_default(),
+            forwarding: asking.forwarding,
+            asker: asking.asker,
         };
         (request, Some(judgement))
     }
@@ -371,6 +497,10 @@ struct Asking<'j> {
     is_watched: bool,
     /// The seat and generation that decided.
     decided: Option<(Arc<str>, u64)>,
+    /// See [`Judgement::forwarding`].
+    forwarding: Option<Box<Forwarding>>,
+    /// See [`Judgement::asker`].
+    asker: Option<Box<Asker>>,
     /// The policies called so far, if a trace matches the request.
     asked: Option<Vec<Asked>>,
     /// The record of the policy calls, if the decision is recorded.
@@ -418,7 +548,7 @@ impl Asking<'_> {
     }
 
     /// Calls the policy of one seat. The request is returned.
-    fn opinion(&mut self, seat: &Seat, request: Request) -> (Request, Opinion) {
+    fn opinion(&mut self, seat: &Arc<Seat>, request: Request) -> (Request, Opinion) {
         let lineup = seat.slot.guard();
         let Some(lineup) = lineup.as_ref() else {
             self.cause = match seat.config.file {
@@ -437,6 +567,7 @@ impl Asking<'_> {
             None => &lineup.active,
         };
         let asked = self.begun;
+        let mut decided = generation;
         let (mut request, mut answer, mut edits) = self.ask(seat, generation, request);
         if let Some(candidate) = lineup.shadow() {
             let comparison = seat.comparison_of(generation.number, candidate.number);
@@ -458,6 +589,7 @@ impl Asking<'_> {
             let rule = seat.config.failure.of(failure.kind());
             let last_good = lineup.fallback.as_ref();
             if let Some(fallback) = last_good.filter(|_| *rule == OnFailure::LastGood) {
+                decided = fallback;
                 (request, answer, edits) = self.ask(seat, fallback, request);
             }
             if answer.is_err() {
@@ -478,6 +610,10 @@ impl Asking<'_> {
             Ok(Verdict::Pass) | Err(_) => Opinion::None,
             Ok(verdict) => {
                 self.cause = Cause::Policy;
+                if let Verdict::Relay(_) = verdict {
+                    self.forwarding = self.evaluator.take_forwarding().map(Box::new);
+                    self.asker = asker(seat, decided);
+                }
                 Opinion::Verdict(verdict)
             }
         };
@@ -576,6 +712,16 @@ impl Asking<'_> {
     }
 }
 
+/// The policy to ask when all targets have failed, if it wants to be asked.
+fn asker(seat: &Arc<Seat>, generation: &Arc<Generation>) -> Option<Box<Asker>> {
+    let asker = || Asker {
+        seat: Arc::clone(seat),
+        generation: Arc::clone(generation),
+    };
+    let asks = generation.policy.asks_on_failure();
+    asks.then(|| Box::new(asker()))
+}
+
 /// The answer to a request above a limit.
 fn turned_away(at: Instant, tenant: &Tenant, named: Option<Arc<Tenant>>, shed: Shed) -> Judgement {
     let outcome = match failed(&tenant.seat, &tenant.seat.config.failure.overload) {
@@ -591,6 +737,8 @@ fn turned_away(at: Instant, tenant: &Tenant, named: Option<Arc<Tenant>>, shed: S
         cause: Cause::Shed(shed),
         decided: None,
         asked: Vec::new(),
+        forwarding: None,
+        asker: None,
     }
 }
 

@@ -5,6 +5,7 @@ mod fate;
 mod judge;
 mod relaying;
 mod stateful;
+mod targets;
 mod tell;
 mod transactions;
 
@@ -480,7 +481,11 @@ impl Pipeline {
         }
         let relaying = self.relaying();
         let branch = relaying.stateless_branch(message, arrival, self.stateful.is_some());
-        let sent = match relaying.write(message, arrival, &judgement, branch, out) {
+        // Without a transaction, nothing follows the first target.
+        let targets = judgement.forwarding.as_deref();
+        let targets = targets.map_or(&[][..], |forwarding| &forwarding.targets);
+        let target = targets.iter().min_by_key(|target| target.rank);
+        let sent = match relaying.write(message, arrival, &judgement, target, branch, out) {
             Ok(destination) => {
                 self.counters().relayed_requests.inc();
                 if self.is_watched() {

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use portcullis_metrics::WorkerCounters;
-use portcullis_policy::{Edit, Verdict};
+use portcullis_policy::{Edit, ForwardTarget, Place, ShareKey, Verdict};
 use portcullis_sip::{
-    Arrival, Branch, Destination, HeaderChange, Message, RelayError, RequestName, Routes, Target,
+    Arrival, Branch, Destination, Forward, HeaderChange, Message, RelayError, RequestName, Routes,
+    Target,
 };
 
 use portcullis_transaction::max_breadth;
@@ -30,30 +31,51 @@ impl<'p> Relaying<'p> {
         }
     }
 
+    pub(super) fn share_key(&self) -> &'p ShareKey {
+        &self.shared.share_key
+    }
+
     pub(super) fn counters(&self) -> &'p WorkerCounters {
         &self.shared.counters[self.number]
     }
 
-    /// Writes a request as a decision says, with this branch and Max-Breadth, or with the branch that a stateless proxy writes.
+    /// Writes a request as a decision says, to this target of its policy if there is one, with this branch and Max-Breadth, or with the branch that a stateless proxy writes.
     pub(super) fn write(
         &self,
         message: Message<'_>,
         arrival: &Arrival,
         judgement: &Judgement,
+        target: Option<&ForwardTarget>,
         branch: Option<(Branch, u8)>,
         out: &mut Vec<u8>,
     ) -> Result<Destination, RelayError> {
         let proxy = &self.shared.proxy;
-        let target = target_of(judgement);
+        let request_uri = target.and_then(|target| target.request_uri.as_deref());
+        let own = target.map_or(&[][..], |target| &target.headers);
+        let own = own
+            .iter()
+            .map(|(name, value)| HeaderChange::Add { name, value });
+        let target = match target {
+            Some(target) => place_of(target),
+            None => target_of(judgement),
+        };
         let id = self.shown_id(judgement);
         let id = id
             .as_ref()
             .map(|(name, id)| HeaderChange::Add { name, value: id });
-        let changes: Vec<_> = judgement.edits.iter().map(change_of).chain(id).collect();
+        let edits = judgement.edits.iter().map(change_of);
+        let changes: Vec<_> = edits.chain(own).chain(id).collect();
         self.with_routes(judgement, |routes| match branch {
-            Some((branch, breadth)) => proxy.relay_branch(
-                message, arrival, routes, target, &changes, branch, breadth, out,
-            ),
+            Some((branch, breadth)) => {
+                let forward = Forward {
+                    target,
+                    request_uri: request_uri.map(str::as_bytes),
+                    changes: &changes,
+                    branch,
+                    breadth,
+                };
+                proxy.forward(message, arrival, routes, &forward, out)
+            }
             None => proxy.relay_changed(message, arrival, routes, target, &changes, out),
         })
     }
@@ -106,6 +128,13 @@ fn target_of(judgement: &Judgement) -> Target<'_> {
         Outcome::Within(dialog) => Target::Within(*dialog),
         Outcome::Verdict(Verdict::Relay(Some(name))) => Target::NextHop(name),
         Outcome::Verdict(_) | Outcome::Default | Outcome::Failed(_) => Target::AsRouted,
+    }
+}
+
+fn place_of(target: &ForwardTarget) -> Target<'_> {
+    match &target.place {
+        Place::NextHop(name) => Target::NextHop(name),
+        Place::Uri(uri) => Target::Uri(uri),
     }
 }
 

@@ -6,16 +6,20 @@ use std::time::{Duration, Instant};
 
 use portcullis_config::{Config, Trying};
 use portcullis_metrics::{AttemptResult, FinalClass, Retransmission, WorkerCounters};
+use portcullis_policy::{FailedAttempts, ForwardTarget, Forwarding, NextStep, Rejection, Verdict};
+use portcullis_request::Request;
 use portcullis_sip::{
     Arrival, Destination, Framing, HeaderName, Index, Limits, Message, Proxy, RequestName,
     StartLine, scan,
 };
 use portcullis_transaction::{
-    Attempt, Cause, End, Event, Failure, Id, Outbox, Receipt, Time, Transactions,
+    Attempt, BeginError, Cause, End, Event, Failure, Id, MOST_TARGETS, Outbox, Plan, Receipt, Step,
+    Time, Transactions,
 };
 
-use super::judge::Judgement;
+use super::judge::{AskedStep, Judge, Judgement, Outcome};
 use super::relaying::Relaying;
+use super::targets::{Times, codes, in_order, planned};
 
 /// The transactions of one worker.
 pub(super) struct Stateful {
@@ -28,16 +32,29 @@ pub(super) struct Stateful {
     pub(super) start: Instant,
     /// Until when responses without a transaction are relayed.
     adopts_until: Time,
-    /// Timer C.
-    pub(super) ring: Duration,
+    times: Times,
     /// For requests while they are written.
     pub(super) draft: Vec<u8>,
     pub(super) index: Index,
 }
 
 /// A request that is relayed in a transaction.
-struct Relay {
-    judgement: Judgement,
+pub(super) struct Relay {
+    pub(super) judgement: Judgement,
+    /// Where it goes, by the numbers of branches.
+    ways: Vec<Way>,
+    /// What the policy wants to have back when it is asked after a failure.
+    memo: Vec<u8>,
+    /// How often the policy may still be asked.
+    tries_left: u8,
+}
+
+/// Where a request goes.
+enum Way {
+    /// As the verdict says.
+    Decided,
+    /// To a target of the policy.
+    Target(ForwardTarget),
 }
 
 /// What the transactions make of a message.
@@ -78,7 +95,7 @@ impl Stateful {
             sends: Outbox::default(),
             start: Instant::now(),
             adopts_until: Time::ZERO + limits.adopt,
-            ring: config.relay.ring,
+            times: Times::of(&config.relay),
             draft: Vec::new(),
             index: Index::default(),
         }
@@ -128,17 +145,90 @@ impl Stateful {
         }
     }
 
-    pub(super) fn store(&mut self, id: Id, judgement: Judgement) {
+    /// The relayed request of a transaction.
+    pub(super) fn relay(&self, id: Id) -> Option<&Relay> {
+        self.relays.get(id.slot() as usize)?.as_deref()
+    }
+
+    /// Makes a transaction of a request, with the targets of its decision. `written` is the destination of the request in the draft, if it has
+    /// been written for the only target.
+    pub(super) fn begin(
+        &mut self,
+        request: Begun<'_>,
+        judgement: Judgement,
+        written: Option<Destination>,
+        tools: &mut Tools<'_>,
+    ) -> Result<(), (BeginError, Box<Judgement>)> {
+        let now = self.now();
+        let Begun {
+            name,
+            message,
+            arrival,
+            back,
+            is_in_dialog,
+        } = request;
+        let transactions = &mut self.transactions;
+        let id = match transactions.begin(now, name, message, arrival, back, is_in_dialog) {
+            Ok(id) => id,
+            Err(error) => return Err((error, Box::new(judgement))),
+        };
+        let counters = tools.relaying.counters();
+        counters.transactions.begun.inc();
+        let (relay, plan) = self.planned(judgement, message, tools);
         let slot = id.slot() as usize;
         if self.relays.len() <= slot {
             self.relays.resize_with(slot + 1, || None);
         }
-        self.relays[slot] = Some(Box::new(Relay { judgement }));
+        self.relays[slot] = Some(Box::new(relay));
+        let planned = self.transactions.plan(now, id, plan);
+        debug_assert_eq!(planned, Ok(()), "a new transaction waits for its plan");
+        self.settle(tools, written);
+        Ok(())
+    }
+
+    /// The plan that follows from a decision.
+    fn planned(
+        &self,
+        mut judgement: Judgement,
+        message: Message<'_>,
+        tools: &Tools<'_>,
+    ) -> (Relay, Plan<u8>) {
+        let forwarding = judgement.forwarding.take().map(|boxed| *boxed);
+        let mut forwarding = forwarding.unwrap_or_default();
+        let memo = mem::take(&mut forwarding.memo);
+        let retry_on = forwarding.retry_on.as_deref().map(codes);
+        let targets = tools.in_order(forwarding, message);
+        let limits = judgement.forwarding_limits();
+        let tries = match judgement.asker {
+            Some(_) => limits.tries,
+            None => 0,
+        };
+        let plan = Plan {
+            targets: match &targets[..] {
+                [] => vec![self.times.alone()],
+                targets => planned(targets, 0, self.times),
+            },
+            retry_on: retry_on.unwrap_or_default(),
+            asks: tries,
+            parallel: limits.parallel,
+            setup_limit: limits.setup_limit,
+        };
+        let ways = match targets.is_empty() {
+            true => vec![Way::Decided],
+            false => targets.into_iter().map(Way::Target).collect(),
+        };
+        let relay = Relay {
+            judgement,
+            ways,
+            memo,
+            tries_left: tries,
+        };
+        (relay, plan)
     }
 
     /// Handles the events of the transactions. `written` is the request for the first target of a new transaction, if it has been written.
-    pub(super) fn settle(&mut self, relaying: &Relaying<'_>, mut written: Option<Destination>) {
-        let counters = relaying.counters();
+    pub(super) fn settle(&mut self, tools: &mut Tools<'_>, mut written: Option<Destination>) {
+        let counters = tools.relaying.counters();
         while let Some(event) = self.transactions.poll_event() {
             match event {
                 Event::Start { id, branch: 0, .. } if written.is_some() => {
@@ -148,12 +238,10 @@ impl Stateful {
                         self.draft = draft;
                     }
                 }
-                Event::Start { id, branch, .. } => self.start_target(id, branch, relaying),
-                Event::Ask { id } => {
-                    let now = self.now();
-                    let step = portcullis_transaction::Step::Best;
-                    let _ended_meanwhile = self.transactions.step(now, id, step);
+                Event::Start { id, branch, .. } => {
+                    self.start_target(id, branch, &tools.relaying);
                 }
+                Event::Ask { id } => self.ask(id, tools),
                 Event::Outcome { attempt, .. } => {
                     let result = result_of(&attempt);
                     counters.transactions.attempts.inc(result);
@@ -179,16 +267,21 @@ impl Stateful {
         let now = self.now();
         let mut draft = mem::take(&mut self.draft);
         let mut index = mem::take(&mut self.index);
-        let relay = self.relays.get(id.slot() as usize);
-        let relay = relay.and_then(Option::as_deref);
+        let relay = self.relay(id);
+        let way = relay.and_then(|relay| relay.ways.get(usize::from(branch)));
         let job = self.transactions.job(id, branch);
-        let written = match (relay, job) {
-            (Some(relay), Some(job)) => {
+        let written = match (relay.zip(way), job) {
+            (Some((relay, way)), Some(job)) => {
                 let scanned = scan(job.request, Framing::Datagram, &STORED, &mut index);
                 debug_assert!(scanned.is_ok(), "a stored request was scanned before");
                 let message = Message::new(job.request, &index);
+                let target = match way {
+                    Way::Decided => None,
+                    Way::Target(target) => Some(target),
+                };
                 let branch = Some((job.branch, job.breadth));
-                relaying.write(message, job.arrival, &relay.judgement, branch, &mut draft)
+                let judgement = &relay.judgement;
+                relaying.write(message, job.arrival, judgement, target, branch, &mut draft)
             }
             // The transaction has ended.
             _ => return,
@@ -206,6 +299,151 @@ impl Stateful {
         self.draft = draft;
         self.index = index;
     }
+
+    /// Asks the policy what happens after all targets have failed.
+    fn ask(&mut self, id: Id, tools: &mut Tools<'_>) {
+        let now = self.now();
+        let step = match self.asked(id, tools) {
+            None => Step::Best,
+            Some(asked) => match asked.step {
+                NextStep::Best => Step::Best,
+                NextStep::Answer(rejection) => {
+                    return self.answer(now, id, rejection, &tools.relaying);
+                }
+                NextStep::Again => self.again(id, asked, tools),
+            },
+        };
+        if self.transactions.step(now, id, step).is_err() {
+            // Too many targets. A transaction that has ended meanwhile ignores this.
+            let _ended = self.transactions.step(now, id, Step::Best);
+        }
+    }
+
+    /// The step of the policy; `None` for the best response.
+    fn asked(&mut self, id: Id, tools: &mut Tools<'_>) -> Option<AskedStep> {
+        let relay = self.relays.get_mut(id.slot() as usize)?.as_deref_mut()?;
+        relay.tries_left = relay.tries_left.saturating_sub(1);
+        let job = self.transactions.job(id, 0)?;
+        let mut index = Index::default();
+        scan(job.request, Framing::Datagram, &STORED, &mut index).ok()?;
+        let request = Request {
+            bytes: job.request.to_vec(),
+            index,
+            arrival: *job.arrival,
+        };
+        let failed = relay.failed(&self.transactions, id, &request);
+        let judgement = &relay.judgement;
+        let asker = judgement.asker.as_deref()?;
+        tools.judge.after_failure(asker, judgement, request, failed)
+    }
+
+    /// The further targets of a policy.
+    fn again(&mut self, id: Id, asked: AskedStep, tools: &Tools<'_>) -> Step<u8> {
+        let mut forwarding = asked.forwarding.unwrap_or_default();
+        let relay = self.relays.get_mut(id.slot() as usize);
+        let (Some(Some(relay)), Some(job)) = (relay, self.transactions.job(id, 0)) else {
+            return Step::Best;
+        };
+        if !forwarding.memo.is_empty() {
+            relay.memo = mem::take(&mut forwarding.memo);
+        }
+        relay.judgement.edits.append(asked.edits);
+        let retry_on = forwarding.retry_on.as_deref().map(codes);
+        let scanned = scan(job.request, Framing::Datagram, &STORED, &mut self.index);
+        debug_assert!(scanned.is_ok(), "a stored request was scanned before");
+        let targets = tools.in_order(forwarding, Message::new(job.request, &self.index));
+        let first = u8::try_from(relay.ways.len()).unwrap_or(u8::MAX);
+        let again = planned(&targets, first, self.times);
+        if usize::from(first) + targets.len() <= MOST_TARGETS {
+            relay.ways.extend(targets.into_iter().map(Way::Target));
+        }
+        Step::Again {
+            targets: again,
+            retry_on,
+        }
+    }
+
+    fn answer(&mut self, now: Time, id: Id, rejection: Rejection, relaying: &Relaying<'_>) {
+        let Rejection {
+            code,
+            reason,
+            mut headers,
+        } = rejection;
+        if let Some(relay) = self.relay(id)
+            && let Some((name, id)) = relaying.shown_id(&relay.judgement)
+        {
+            headers.push((name.to_owned(), id));
+        }
+        self.transactions.answer(now, id, code, &reason, &headers);
+    }
+}
+
+impl Relay {
+    /// What the policy learns about the targets that have failed.
+    fn failed(&self, transactions: &Transactions<u8>, id: Id, request: &Request) -> FailedAttempts {
+        let attempts = transactions.attempts(id).map(|(&number, attempt)| {
+            let place = match self.ways.get(usize::from(number)) {
+                Some(Way::Target(target)) => target.place.to_string(),
+                Some(Way::Decided) | None => self.decided_place(request),
+            };
+            let milliseconds = u32::try_from(attempt.took.as_millis()).unwrap_or(u32::MAX);
+            portcullis_policy::Attempt {
+                place,
+                status: attempt.code,
+                cause: cause_of(attempt.cause),
+                milliseconds,
+            }
+        });
+        let attempts: Vec<_> = attempts.collect();
+        let best = transactions.best(id);
+        let is_best = |attempt: &portcullis_policy::Attempt| {
+            let is_answer = attempt.cause == portcullis_policy::Cause::Answered;
+            best.is_some_and(|(code, response)| {
+                attempt.status == code && is_answer == response.is_some()
+            })
+        };
+        FailedAttempts {
+            best: attempts.iter().rposition(is_best),
+            best_response: best.and_then(|(_, response)| response.map(<[u8]>::to_vec)),
+            tries_left: self.tries_left,
+            memo: self.memo.clone(),
+            attempts,
+        }
+    }
+
+    /// The name of the next hop in the verdict, or the request URI.
+    fn decided_place(&self, request: &Request) -> String {
+        match &self.judgement.outcome {
+            Outcome::Verdict(Verdict::Relay(Some(name))) => name.clone(),
+            Outcome::Verdict(_) | Outcome::Default | Outcome::Failed(_) | Outcome::Within(_) => {
+                String::from_utf8_lossy(request.request_uri()).into_owned()
+            }
+        }
+    }
+}
+
+/// A request that becomes a transaction.
+pub(super) struct Begun<'r> {
+    pub(super) name: RequestName,
+    pub(super) message: Message<'r>,
+    pub(super) arrival: &'r Arrival,
+    /// Where responses go.
+    pub(super) back: Destination,
+    pub(super) is_in_dialog: bool,
+}
+
+/// What transactions need of the pipeline.
+pub(super) struct Tools<'p> {
+    pub(super) relaying: Relaying<'p>,
+    pub(super) judge: &'p mut Judge,
+}
+
+impl Tools<'_> {
+    fn in_order(&self, forwarding: Forwarding, message: Message<'_>) -> Vec<ForwardTarget> {
+        let call_id = message.header(HeaderName::CallId);
+        let call_id = call_id.map_or(&b""[..], |field| field.value);
+        in_order(forwarding, call_id, self.relaying.share_key())
+    }
 }
 
 /// Without limits: the header fields of this host may have taken a stored request beyond the limits of received messages.
@@ -216,14 +454,21 @@ pub(super) const STORED: Limits = Limits {
     start_line_bytes: usize::MAX,
 };
 
-/// The worker that owns a transaction.
-pub(super) fn owner_of(transaction: u64, workers: usize) -> usize {
-    (transaction & 0xff) as usize % workers
-}
-
 fn is_to_cancel(response: Message<'_>) -> bool {
     let is_response = response.header(HeaderName::CSeq).is_some();
     is_response && response.cseq().is_some_and(|cseq| cseq.method == b"CANCEL")
+}
+
+fn cause_of(cause: Cause) -> portcullis_policy::Cause {
+    match cause {
+        Cause::Answered => portcullis_policy::Cause::Answered,
+        Cause::NoAnswer => portcullis_policy::Cause::NoAnswer,
+        Cause::RangOut => portcullis_policy::Cause::RangOut,
+        Cause::Cancelled => portcullis_policy::Cause::Cancelled,
+        Cause::Unreachable => portcullis_policy::Cause::Unreachable,
+        Cause::Unresolved => portcullis_policy::Cause::Unresolved,
+        Cause::Refused => portcullis_policy::Cause::Refused,
+    }
 }
 
 fn result_of(attempt: &Attempt) -> AttemptResult {

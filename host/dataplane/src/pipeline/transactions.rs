@@ -5,16 +5,14 @@ use std::time::{Duration, Instant};
 
 use portcullis_metrics::Retransmission;
 use portcullis_sip::{
-    Arrival, Branch, Destination, DialogSeal, Framing, Message, RequestName, StartLine, scan,
+    Arrival, Branch, Destination, DialogSeal, Framing, Index, Message, RequestName, StartLine, scan,
 };
-use portcullis_transaction::{
-    BeginError, Failure, Outbox, Plan, StatusSet, Target, What, max_breadth,
-};
+use portcullis_transaction::{BeginError, Failure, Outbox, What, max_breadth};
 
 use super::fate::Fate;
 use super::judge::{Judgement, Outcome};
 use super::relaying::Relaying;
-use super::stateful::{Belongs, EXPIRE_AT_ONCE, STORED, Stateful, owner_of};
+use super::stateful::{Begun, Belongs, EXPIRE_AT_ONCE, STORED, Stateful, Tools};
 use super::{Handled, NO_HEADERS, Pipeline};
 
 /// Seconds after which the sender of a shed request should try again.
@@ -33,15 +31,15 @@ impl Pipeline {
             StartLine::Request { .. } => proxy.name_of(message, arrival)?.transaction,
             StartLine::Response { .. } => proxy.branch_of(message).ok()?.transaction,
         };
-        let owner = owner_of(transaction.number(), workers);
+        let owner = transaction.owner(workers);
         (owner != self.number).then_some(owner)
     }
 
     /// Passes a message to the transactions of this worker. `None` if the host is stateless.
     pub(super) fn belongs(&mut self, message: Message<'_>, arrival: &Arrival) -> Option<Belongs> {
-        let (stateful, relaying) = self.stateful()?;
-        let belongs = stateful.receive(message, arrival, relaying.counters());
-        stateful.settle(&relaying, None);
+        let (stateful, mut tools) = self.stateful()?;
+        let belongs = stateful.receive(message, arrival, tools.relaying.counters());
+        stateful.settle(&mut tools, None);
         Some(belongs)
     }
 
@@ -69,56 +67,44 @@ impl Pipeline {
         out: &mut Vec<u8>,
     ) -> Handled {
         let is_in_dialog = self.is_in_dialog(message, &judgement);
-        let Some((stateful, relaying)) = self.stateful() else {
+        let Some((stateful, mut tools)) = self.stateful() else {
             return Handled::Done(None);
         };
-        // The first target comes before the transaction: a request that cannot be relayed is answered without one.
-        let branch = (Branch::from(name.transaction), max_breadth(message));
-        let mut draft = mem::take(&mut stateful.draft);
-        let written = relaying.write(message, arrival, &judgement, Some(branch), &mut draft);
-        stateful.draft = draft;
-        let to = match written {
-            Ok(to) => to,
-            Err(error) => {
-                let sent = self.refuse(&error, &judgement, message, arrival, out);
-                return Handled::Done(sent);
+        let mut written = None;
+        let targets = judgement.forwarding.as_deref();
+        if targets.is_none_or(|forwarding| forwarding.targets.is_empty()) {
+            // The request is written before it has a transaction: one that cannot be relayed is answered without.
+            let branch = Some((Branch::from(name.transaction), max_breadth(message)));
+            let mut draft = mem::take(&mut stateful.draft);
+            let to = tools
+                .relaying
+                .write(message, arrival, &judgement, None, branch, &mut draft);
+            stateful.draft = draft;
+            match to {
+                Ok(to) => written = Some(to),
+                Err(error) => {
+                    let sent = self.refuse(&error, &judgement, message, arrival, out);
+                    return Handled::Done(sent);
+                }
             }
-        };
-        let Some(back) = relaying.way_up(message, arrival, &judgement) else {
-            return Handled::Done(None);
-        };
-        let now = stateful.now();
-        let transactions = &mut stateful.transactions;
-        let begun = transactions.begin(now, name, message, arrival, back, is_in_dialog);
-        let id = match begun {
-            Ok(id) => id,
-            Err(BeginError::Exists) => return Handled::Done(None),
-            Err(BeginError::Full) => {
-                return Handled::Done(self.shed(&judgement, message, arrival, out));
-            }
-        };
-        let counters = self.counters();
-        counters.transactions.begun.inc();
-        counters.relayed_requests.inc();
-        if self.is_watched() {
-            self.tell(message, arrival, Some(&judgement), Fate::Relayed(to));
         }
-        let Some((stateful, relaying)) = self.stateful() else {
+        let Some(back) = tools.relaying.way_up(message, arrival, &judgement) else {
             return Handled::Done(None);
         };
-        stateful.store(id, judgement);
-        let plan = Plan {
-            targets: vec![Target {
-                ring: stateful.ring,
-                ..Target::new(0)
-            }],
-            retry_on: StatusSet::EMPTY,
-            ask_on_failure: false,
+        let request = Begun {
+            name,
+            message,
+            arrival,
+            back,
+            is_in_dialog,
         };
-        let planned = stateful.transactions.plan(now, id, plan);
-        debug_assert_eq!(planned, Ok(()), "a new transaction waits for its plan");
-        stateful.settle(&relaying, Some(to));
-        Handled::Relayed
+        match stateful.begin(request, judgement, written, &mut tools) {
+            Ok(()) => Handled::Relayed,
+            Err((BeginError::Exists, _)) => Handled::Done(None),
+            Err((BeginError::Full, judgement)) => {
+                Handled::Done(self.shed(&judgement, message, arrival, out))
+            }
+        }
     }
 
     fn is_in_dialog(&self, message: Message<'_>, judgement: &Judgement) -> bool {
@@ -131,11 +117,14 @@ impl Pipeline {
         }
     }
 
-    /// The transactions, and what they need in order to write requests. `None` in a stateless host.
-    fn stateful(&mut self) -> Option<(&mut Stateful, Relaying<'_>)> {
+    /// The transactions, and what they need of the pipeline. `None` in a stateless host.
+    fn stateful(&mut self) -> Option<(&mut Stateful, Tools<'_>)> {
         let stateful = self.stateful.as_deref_mut()?;
-        let relaying = Relaying::new(&self.shared, self.number, &self.routes);
-        Some((stateful, relaying))
+        let tools = Tools {
+            relaying: Relaying::new(&self.shared, self.number, &self.routes),
+            judge: &mut self.judge,
+        };
+        Some((stateful, tools))
     }
 
     /// Answers a request for which there is no room (RFC 3261 §21.5.4).
@@ -169,7 +158,33 @@ impl Pipeline {
         }
         mem::swap(&mut stateful.sends, into);
         self.count_sends(into);
+        if self.is_watched() {
+            self.tell_requests(into);
+        }
         !into.is_empty()
+    }
+
+    /// Reports the requests that are sent to targets.
+    #[cold]
+    fn tell_requests(&self, sends: &Outbox) {
+        let Some(stateful) = self.stateful.as_deref() else {
+            return;
+        };
+        let mut index = Index::default();
+        for sent in sends.iter().filter(|sent| sent.what == What::Request) {
+            let (Some(id), Some(branch)) = (sent.id, sent.branch) else {
+                continue;
+            };
+            let job = stateful.transactions.job(id, branch);
+            let (Some(job), Some(relay)) = (job, stateful.relay(id)) else {
+                continue;
+            };
+            if scan(sent.bytes, Framing::Datagram, &STORED, &mut index).is_ok() {
+                let message = Message::new(sent.bytes, &index);
+                let judgement = Some(&relay.judgement);
+                self.tell(message, job.arrival, judgement, Fate::Relayed(sent.to));
+            }
+        }
     }
 
     fn count_sends(&self, sends: &Outbox) {
@@ -185,19 +200,20 @@ impl Pipeline {
                 What::ResponseRetransmission | What::ReplyRetransmission => {
                     retransmissions.inc(Retransmission::ResponseSent);
                 }
-                What::Request | What::Ack | What::Cancel => {}
+                What::Request => counters.relayed_requests.inc(),
+                What::Ack | What::Cancel => {}
             }
         }
     }
 
     /// Handles timers that are due. Returns false if more are due.
     pub(crate) fn expire(&mut self) -> bool {
-        let Some((stateful, relaying)) = self.stateful() else {
+        let Some((stateful, mut tools)) = self.stateful() else {
             return true;
         };
         let now = stateful.now();
         let is_done = stateful.transactions.expire(now, EXPIRE_AT_ONCE);
-        stateful.settle(&relaying, None);
+        stateful.settle(&mut tools, None);
         is_done
     }
 
@@ -222,18 +238,18 @@ impl Pipeline {
             return None;
         }
         let branch = self.shared.proxy.branch_of_request(message)?;
-        Some((branch, owner_of(branch.transaction.number(), workers)))
+        Some((branch, branch.transaction.owner(workers)))
     }
 
     /// Notes that the request with this branch could not be delivered.
     pub(crate) fn fail_branch(&mut self, branch: Branch) {
-        let Some((stateful, relaying)) = self.stateful() else {
+        let Some((stateful, mut tools)) = self.stateful() else {
             return;
         };
         let now = stateful.now();
         let failure = Failure::Unreachable;
         stateful.transactions.fail_branch(now, branch, failure);
-        stateful.settle(&relaying, None);
+        stateful.settle(&mut tools, None);
     }
 
     /// Whether requests are relayed in transactions.

@@ -141,6 +141,26 @@ impl Budget {
         }
     }
 
+    /// Admits a further call for a request that was admitted: only the time counts.
+    ///
+    /// # Errors
+    /// When the tenant has used up its time.
+    pub fn admit_call(
+        &self,
+        worker: usize,
+        now: Instant,
+        pressure: &Pressure,
+        ip: IpAddr,
+    ) -> Result<Option<Source>, Shed> {
+        if !self.counts_time(pressure) {
+            return Ok(None);
+        }
+        let source = self.sources.source(ip, true);
+        let times = &self.times[worker];
+        self.admit_time(times, self.clock.at(now), pressure, source)?;
+        Ok(Some(source))
+    }
+
     /// Admits one request that follows its dialog, from a source that counts as known. Time shares do not apply: no policy is called, and
     /// rejecting an ACK or BYE would leave a call behind.
     ///

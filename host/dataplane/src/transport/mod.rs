@@ -214,8 +214,8 @@ mod tests {
     use std::collections::HashMap;
 
     use portcullis_sip::{
-        Arrival, Framing, Index, Limits, Local, Message, Proxy, ProxyConfig, RoutesBuilder, Target,
-        scan,
+        Arrival, Forward, Framing, Index, Limits, Local, Message, Proxy, ProxyConfig,
+        RoutesBuilder, Target, scan,
     };
 
     use super::*;
@@ -312,14 +312,11 @@ mod tests {
         let name = proxy.name_of(message, &arrival).unwrap().transaction;
         let (to, mut sent) = (Target::AsRouted, Vec::new());
         proxy
-            .relay_branch(
+            .forward(
                 message,
                 &arrival,
                 &routes,
-                to,
-                &[],
-                name.into(),
-                60,
+                &Forward::new(to, name.into(), 60),
                 &mut sent,
             )
             .unwrap();

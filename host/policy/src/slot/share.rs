@@ -63,6 +63,15 @@ impl ShareKey {
         Self(SipHasher13::new_with_keys(one, other))
     }
 
+    /// A number for a text, the `nth`-th for the same text. Evenly distributed, and not predictable without the key.
+    pub fn number(&self, text: &[u8], nth: u8) -> u64 {
+        let mut hasher = self.0;
+        hasher.write(b"number");
+        hasher.write_u8(nth);
+        hasher.write(text);
+        hasher.finish()
+    }
+
     /// A random key.
     pub fn random() -> Self {
         let random = RandomState::new();

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::failure::{Failure, FailureKind};
+use crate::next_step::NextStep;
 use crate::verdict::Verdict;
 
 /// Counters of one generation, striped so that workers do not contend for cache lines.
@@ -18,7 +19,17 @@ pub struct Stats {
 struct Stripe {
     verdicts: [AtomicU64; VerdictKind::ALL.len()],
     failures: [AtomicU64; FailureKind::ALL.len()],
+    steps: AtomicU64,
     nanoseconds: AtomicU64,
+}
+
+impl Stripe {
+    #[inline]
+    fn count(&self, counter: &AtomicU64, took: Duration) {
+        counter.fetch_add(1, Ordering::Relaxed);
+        let nanoseconds = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        self.nanoseconds.fetch_add(nanoseconds, Ordering::Relaxed);
+    }
 }
 
 /// A kind of verdict.
@@ -37,7 +48,7 @@ pub enum VerdictKind {
 impl Stats {
     const STRIPES: usize = 8;
 
-    /// Counts one call by the worker with this number.
+    /// Counts one call of `decide` by the worker with this number.
     #[inline]
     pub fn record(&self, worker: usize, answer: &Result<Verdict, Failure>, took: Duration) {
         let stripe = &self.stripes[worker % Self::STRIPES];
@@ -45,9 +56,22 @@ impl Stats {
             Ok(verdict) => &stripe.verdicts[VerdictKind::of(verdict) as usize],
             Err(failure) => &stripe.failures[failure.kind().index()],
         };
-        counter.fetch_add(1, Ordering::Relaxed);
-        let nanoseconds = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
-        stripe.nanoseconds.fetch_add(nanoseconds, Ordering::Relaxed);
+        stripe.count(counter, took);
+    }
+
+    /// Counts one call of `on-failure` by the worker with this number.
+    pub fn record_step(&self, worker: usize, answer: &Result<NextStep, Failure>, took: Duration) {
+        let stripe = &self.stripes[worker % Self::STRIPES];
+        let counter = match answer {
+            Ok(_) => &stripe.steps,
+            Err(failure) => &stripe.failures[failure.kind().index()],
+        };
+        stripe.count(counter, took);
+    }
+
+    /// Calls of `on-failure` that did not fail.
+    pub fn steps(&self) -> u64 {
+        self.sum(|stripe| &stripe.steps)
     }
 
     /// Verdicts of this kind.

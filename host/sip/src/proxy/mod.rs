@@ -43,7 +43,7 @@ pub use dialog::{Dialog, DialogSeal};
 pub use drop_reason::DropReason;
 pub use hop_by_hop::{shorten, write_ack, write_cancel};
 pub use identity::Local;
-pub use relay::{DEFAULT_BREADTH, HeaderChange};
+pub use relay::{DEFAULT_BREADTH, Forward, HeaderChange};
 pub use relay_error::{RelayError, RelayErrorKind};
 pub use response_changes::{ResponseChanges, write_response};
 pub use stateful::RequestName;

@@ -55,6 +55,7 @@ impl<'a> Plan<'a> {
         arrival: &Arrival,
         routes: &'a Routes,
         target: Target<'_>,
+        request_uri: Option<&'a [u8]>,
     ) -> Result<Self, RelayError> {
         let StartLine::Request { uri, .. } = message.start_line() else {
             return Err(RelayError::Unrelayable);
@@ -65,7 +66,7 @@ impl<'a> Plan<'a> {
             arrival,
             routes,
         };
-        planner.plan(uri, target)
+        planner.plan(uri, target, request_uri)
     }
 }
 
@@ -77,12 +78,21 @@ struct Planner<'a, 'r> {
 }
 
 impl<'a> Planner<'a, '_> {
-    fn plan(&self, received: &'a [u8], target: Target<'_>) -> Result<Plan<'a>, RelayError> {
+    fn plan(
+        &self,
+        received: &'a [u8],
+        target: Target<'_>,
+        request_uri: Option<&'a [u8]>,
+    ) -> Result<Plan<'a>, RelayError> {
         let mut uri = received;
         let mut request = read_request_uri(uri)?;
         let last = self.last_route_if_strict(request.as_ref())?;
         if let Some(last) = last {
             uri = last;
+            request = read_request_uri(uri)?;
+        }
+        if let Some(new) = request_uri {
+            uri = new;
             request = read_request_uri(uri)?;
         }
         let cut_from_uri = self.cut_own_maddr(request.as_mut(), uri);
@@ -97,7 +107,7 @@ impl<'a> Planner<'a, '_> {
                     DialogSeal::None | DialogSeal::Forged | DialogSeal::Expired => None,
                 }
             }
-            Target::AsRouted | Target::NextHop(_) => None,
+            Target::AsRouted | Target::NextHop(_) | Target::Uri(_) => None,
         };
         let leg = match (target, routes.next) {
             (Target::NextHop(name), _) => {
@@ -106,6 +116,12 @@ impl<'a> Planner<'a, '_> {
                     .hop(name)
                     .ok_or_else(|| RelayError::UnknownNextHop(name.to_owned()))?;
                 self.leg_to_hop(hop)?
+            }
+            (Target::Uri(text), _) => {
+                let text = text.as_bytes();
+                let refused = || RelayError::NotPermitted(RelayError::shown(text));
+                let uri = Uri::parse(text).map_err(|_| refused())?;
+                self.leg_if_permitted(&uri, text)?.ok_or_else(refused)?
             }
             (_, Some(route)) => {
                 let next = read_route(route)?;

@@ -39,12 +39,54 @@ pub enum HeaderChange<'a> {
     Remove(&'a str),
 }
 
-/// What a stateful proxy writes beside a stateless one.
+/// How a stateful proxy relays a request to one of its targets.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Fork {
-    pub(super) branch: Branch,
-    /// The share of Max-Breadth.
-    pub(super) breadth: u8,
+pub struct Forward<'f> {
+    /// Where it goes.
+    pub target: Target<'f>,
+    /// The request URI in place of the received one. It must be readable ([`is_readable_uri`](crate::is_readable_uri)).
+    pub request_uri: Option<&'f [u8]>,
+    /// Changes to the header, as for [`Proxy::relay_changed`].
+    pub changes: &'f [HeaderChange<'f>],
+    /// The branch to write.
+    pub branch: Branch,
+    /// The target's share of Max-Breadth (RFC 5393 §5.3.3), which replaces the received value. A request without the field that goes to one
+    /// target at a time stays without: it means 60, which is that target's share.
+    pub breadth: u8,
+}
+
+impl Forward<'_> {
+    /// Without changes to request URI and header.
+    pub fn new(target: Target<'_>, branch: Branch, breadth: u8) -> Forward<'_> {
+        Forward {
+            target,
+            request_uri: None,
+            changes: &[],
+            branch,
+            breadth,
+        }
+    }
+}
+
+/// How a request is relayed.
+#[derive(Clone, Copy)]
+pub(super) struct Order<'f> {
+    target: Target<'f>,
+    request_uri: Option<&'f [u8]>,
+    changes: &'f [HeaderChange<'f>],
+    /// Branch and share of Max-Breadth; `None` for a stateless proxy.
+    fork: Option<(Branch, u8)>,
+}
+
+impl<'f> From<&Forward<'f>> for Order<'f> {
+    fn from(forward: &Forward<'f>) -> Self {
+        Self {
+            target: forward.target,
+            request_uri: forward.request_uri,
+            changes: forward.changes,
+            fork: Some((forward.branch, forward.breadth)),
+        }
+    }
 }
 
 /// Max-Breadth of a request without it (RFC 5393 §5.3.3).
@@ -84,52 +126,55 @@ impl Proxy {
         changes: &[HeaderChange<'_>],
         out: &mut Vec<u8>,
     ) -> Result<Destination, RelayError> {
-        self.relay_as(message, arrival, routes, target, changes, None, out)
+        let order = Order {
+            target,
+            request_uri: None,
+            changes,
+            fork: None,
+        };
+        self.relay_as(message, arrival, routes, order, out)
     }
 
     /// Relays as a stateful proxy, or as a stateless one.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "those of relay_changed, and what a stateful proxy writes"
-    )]
     pub(super) fn relay_as(
         &self,
         message: Message<'_>,
         arrival: &Arrival,
         routes: &Routes,
-        target: Target<'_>,
-        changes: &[HeaderChange<'_>],
-        fork: Option<Fork>,
+        order: Order<'_>,
         out: &mut Vec<u8>,
     ) -> Result<Destination, RelayError> {
         out.clear();
-        let relay = match changes {
+        let relay = match order.changes {
             [] => relay_by::<MOST_EDITS>,
             _ => relay_by::<MOST_CHANGES>,
         };
-        relay(self, message, arrival, routes, target, changes, fork, out)
+        relay(self, message, arrival, routes, order, out)
     }
 }
 
-#[expect(clippy::too_many_arguments, reason = "those of Proxy::relay_as")]
 fn relay_by<const MOST: usize>(
     proxy: &Proxy,
     message: Message<'_>,
     arrival: &Arrival,
     routes: &Routes,
-    target: Target<'_>,
-    changes: &[HeaderChange<'_>],
-    fork: Option<Fork>,
+    order: Order<'_>,
     out: &mut Vec<u8>,
 ) -> Result<Destination, RelayError> {
+    let Order {
+        target,
+        request_uri,
+        changes,
+        fork,
+    } = order;
     let top = proxy
         .top_via(message, arrival)
         .ok_or(RelayError::Unrelayable)?;
     let max_forwards = max_forwards(message)?;
-    let plan = Plan::of(proxy, message, arrival, routes, target)?;
+    let plan = Plan::of(proxy, message, arrival, routes, target, request_uri)?;
     let has_breadth = message.header(HeaderName::MaxBreadth).is_some();
     let breadth = fork
-        .map(|fork| fork.breadth)
+        .map(|(_, breadth)| breadth)
         .filter(|breadth| has_breadth || *breadth != DEFAULT_BREADTH);
     let head = Head {
         proxy,
@@ -137,7 +182,7 @@ fn relay_by<const MOST: usize>(
         arrival,
         plan: &plan,
         branch: match fork {
-            Some(fork) => fork.branch,
+            Some((branch, _)) => branch,
             None => Transaction::of(proxy.keys.current(), message, &top).into(),
         },
         loop_mark: fork.map(|_| proxy.loop_mark(message, arrival)),

@@ -5,9 +5,8 @@ use std::net::IpAddr;
 use super::Proxy;
 use super::branch::{Branch, Transaction};
 use super::drop_reason::DropReason;
-use super::relay::{Fork, HeaderChange};
+use super::relay::Forward;
 use super::relay_error::RelayError;
-use super::target::Target;
 use crate::arrival::{Arrival, Destination};
 use crate::edit::read_hex;
 use crate::key::Request;
@@ -76,30 +75,19 @@ impl Proxy {
         })
     }
 
-    /// Relays a request as [`Proxy::relay_changed`] does, with this branch, and with a mark that [`Proxy::is_loop`] finds.
-    ///
-    /// `breadth` is the target's share of Max-Breadth (RFC 5393 §5.3.3), which replaces the received value. A request without the field that
-    /// goes to one target at a time stays without: it means 60, which is that target's share.
+    /// Relays a request to one of its targets, with a mark that [`Proxy::is_loop`] finds.
     ///
     /// # Errors
     /// As [`Proxy::relay_changed`].
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "those of relay_changed, the branch, and its breadth"
-    )]
-    pub fn relay_branch(
+    pub fn forward(
         &self,
         message: Message<'_>,
         arrival: &Arrival,
         routes: &Routes,
-        target: Target<'_>,
-        changes: &[HeaderChange<'_>],
-        branch: Branch,
-        breadth: u8,
+        forward: &Forward<'_>,
         out: &mut Vec<u8>,
     ) -> Result<Destination, RelayError> {
-        let fork = Fork { branch, breadth };
-        self.relay_as(message, arrival, routes, target, changes, Some(fork), out)
+        self.relay_as(message, arrival, routes, forward.into(), out)
     }
 
     /// Writes a 100 (Trying) without a To-tag and with the Timestamp of the request (RFC 3261 §8.2.6.1). `None` when nothing may be sent.

@@ -9,6 +9,8 @@ pub enum Target<'a> {
     AsRouted,
     /// To the next hop with this name.
     NextHop(&'a str),
+    /// To the host, port and transport of this SIP URI, as far as the configuration permits. The request URI is unchanged.
+    Uri(&'a str),
     /// Within this dialog: according to Route and request URI, as far as the configuration permits, otherwise to the opposite end of the
     /// dialog, at its address when the dialog began.
     Within(Dialog),

@@ -8,8 +8,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use portcullis_sip::{
-    Arrival, ConnectionId, Framing, Index, Limits, Local, Message, Proxy, ProxyConfig, Received,
-    Routes, RoutesBuilder, StartLine, Target as SipTarget, Transport, scan,
+    Arrival, ConnectionId, Forward, Framing, Index, Limits, Local, Message, Proxy, ProxyConfig,
+    Received, Routes, RoutesBuilder, StartLine, Target as SipTarget, Transport, scan,
 };
 
 use crate::config::{Config, Trying};
@@ -290,16 +290,8 @@ impl Run {
         let message = Message::new(job.request, &self.index);
         let name = (job.target % 2).to_string();
         let (proxy, routes) = world();
-        let written = proxy.relay_branch(
-            message,
-            job.arrival,
-            routes,
-            SipTarget::NextHop(&name),
-            &[],
-            job.branch,
-            job.breadth,
-            &mut self.out,
-        );
+        let forward = Forward::new(SipTarget::NextHop(&name), job.branch, job.breadth);
+        let written = proxy.forward(message, job.arrival, routes, &forward, &mut self.out);
         match written {
             Ok(to) => {
                 self.core.forward(self.now, id, branch, &self.out, to);

@@ -186,7 +186,7 @@ impl<T: Clone> Transactions<T> {
         })
     }
 
-    /// The request for a target, as [`Proxy::relay_branch`] has written it. Returns whether it will be sent.
+    /// The request for a target, as [`Proxy::forward`] has written it. Returns whether it will be sent.
     pub fn forward(
         &mut self,
         now: Time,

@@ -116,9 +116,10 @@ impl TenantStatus {
             verdicts,
             failed,
             shed,
-            // Only `/metrics` shows these two.
+            // Only `/metrics` shows these.
             monitored: _,
             followed: _,
+            unasked_failures: _,
             postponed,
             refused_relays,
         } = TenantCounts::of(&tenant.counters);
