@@ -24,7 +24,7 @@ const PACKAGE: &str = "portcullis:policy";
 const LONG: &str = "(i32.const 4096) (i32.const 61440)";
 
 /// Interface and name of a function, its parameters, its result if it has one, and its arguments.
-const CASES: [(&str, &str, &str, &str, &str); 16] = [
+const CASES: [(&str, &str, &str, &str, &str); 19] = [
     (
         "permissions",
         "allow-source-address",
@@ -107,6 +107,23 @@ const CASES: [(&str, &str, &str, &str, &str); 16] = [
         "",
         "(i32.const 320) (i32.const 13) (i32.const 64)",
     ),
+    // As many bytes as one call may pass: a name, a request URI, and 32 header fields without a name.
+    (
+        "forwarding",
+        "add",
+        "i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32",
+        "",
+        "(i32.const 0) LONG (i32.const 0) (i32.const 1) (i32.const 1) (i32.const 4096) (i32.const 2048) (i32.const 131072) (i32.const 32)
+         (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 64)",
+    ),
+    (
+        "forwarding",
+        "memo",
+        "i32 i32 i32",
+        "",
+        "LONG (i32.const 64)",
+    ),
+    ("outcome", "attempts", "i32", "", "(i32.const 64)"),
 ];
 
 fn worst(criterion: &mut Criterion) {
