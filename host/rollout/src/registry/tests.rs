@@ -1,4 +1,6 @@
-use portcullis_policy::{NoGeneration, SettingsError, Trial};
+use portcullis_policy::{Evaluator, NoGeneration, SettingsError, Trial};
+use portcullis_request::Request;
+use portcullis_sip::{Arrival, Framing, Transport};
 use tempfile::TempDir;
 use tokio::sync::watch;
 
@@ -6,6 +8,7 @@ use portcullis_config::Config;
 // Accepts any settings.
 use crate::ShipError;
 use crate::policy_files::tests::rejecting;
+use crate::resolve::Resolver;
 
 use super::*;
 
@@ -127,6 +130,60 @@ async fn earlier_generations_are_checked_against_new_settings() {
     registry.activate("a", particular, by).await.unwrap();
     assert_eq!(lab.seat().slot.number(), particular);
     assert_eq!(fallback(), Some(tolerant));
+}
+
+/// The targets that the seat `name` accepts of a guest of `tests/guests`, and the crossings.
+async fn targets(tenant: &str, guest: &str, name: &str) -> (usize, u64) {
+    let config = Config::parse(&format!(
+        "[relay.next-hops]\ncarrier = \"sip:192.0.2.7\"\n[tenants.a]\nsource-groups = [1]\n{tenant}\n"
+    ));
+    let config = config.unwrap();
+    let (_never, stop) = watch::channel(false);
+    let registry = Registry::new(&config, 1, stop).unwrap();
+    registry.apply(&config, &config.tenants).await.unwrap();
+    let routes = Resolver::new(&config.relay).unwrap().routes();
+    registry.routes().store(Arc::new(routes));
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/guests");
+    let text = std::fs::read(folder.join(guest).with_extension("wat")).unwrap();
+    let mut module = wat::parse_bytes(&text).unwrap().into_owned();
+    portcullis_policy::embed(&mut module).unwrap();
+    let policy = registry.runtime().load(guest, &module).unwrap();
+    let seat = Arc::clone(registry.current().load().seat(name).unwrap());
+    let mut evaluator = Evaluator::new();
+    let (_, answer) = evaluator.decide(&policy, &seat.scope, &Arc::default(), invite());
+    answer.unwrap();
+    let said = evaluator.take_forwarding();
+    let count = said.map_or(0, |said| said.targets.len());
+    (count, seat.scope.crossings())
+}
+
+fn invite() -> Request {
+    const TEXT: &str = "INVITE sip:b@h SIP/2.0\r\nVia: SIP/2.0/UDP h;branch=z9hG4bK1\r\nFrom: <sip:a@h>;tag=1\r\nTo: <sip:b@h>\r\n\
+                        Call-ID: 1\r\nCSeq: 1 INVITE\r\nContent-Length: 0\r\n\r\n";
+    let here = (std::net::Ipv4Addr::LOCALHOST, 5060).into();
+    let arrival = Arrival {
+        source: here,
+        local: here,
+        transport: Transport::Udp,
+        connection: None,
+    };
+    Request::read(TEXT.into(), Framing::Datagram, arrival).unwrap()
+}
+
+#[tokio::test]
+async fn targets_stay_within_the_configuration_of_their_seat() {
+    // 17 times the next hop `carrier`.
+    assert_eq!(targets("", "many-targets", "a").await, (0, 17));
+    let own = "next-hops = [\"carrier\"]";
+    assert_eq!(targets(own, "many-targets", "a").await, (16, 0));
+    let few = "next-hops = [\"carrier\"]\ntargets = 3";
+    assert_eq!(targets(few, "many-targets", "a").await, (3, 0));
+    assert_eq!(targets(few, "many-targets", "default").await, (16, 0));
+    // 203.0.113.66
+    assert_eq!(targets(own, "foreign-uri", "a").await, (0, 1));
+    assert_eq!(targets(own, "foreign-uri", "default").await, (0, 1));
+    let wide = "domains = [\"203.0.113.0/24\"]";
+    assert_eq!(targets(wide, "foreign-uri", "a").await, (1, 0));
 }
 
 /// A policy that accepts only settings with `open = true`.
