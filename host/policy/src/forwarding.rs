@@ -25,8 +25,8 @@ pub struct Forwarding {
     pub targets: Vec<ForwardTarget>,
     /// Whether one target of a rank is drawn by weight and the others follow it one by one.
     pub share: bool,
-    /// The codes after which the next rank has its turn; 3, 4 and 5 mean a whole class. `None`: the host's default and, in `on-failure`,
-    /// those of `decide`.
+    /// The codes after which the next rank has its turn; 3, 4 and 5 mean a whole class. `None`: the host's default and, after a call of
+    /// `on-failure`, the codes so far.
     pub retry_on: Option<Vec<u16>>,
     /// The memo for the next call of `on-failure`. A call of `on-failure` that sets none keeps the previous one.
     pub memo: Vec<u8>,
@@ -66,7 +66,7 @@ pub enum Refusal {
     /// There is no next hop with this name.
     #[error("unknown")]
     Unknown,
-    /// Outside the scope of the policy, or not in this call.
+    /// Outside the scope of the policy.
     #[error("not-permitted")]
     NotPermitted,
     /// Too many targets, header fields or codes.

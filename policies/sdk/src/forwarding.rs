@@ -11,7 +11,7 @@ use crate::target::{Refusal, Target};
 pub struct Forwarding {
     /// The targets in order.
     pub targets: Vec<Target>,
-    /// The codes after which the next rank has its turn; `None` for those of the host: 408 and 500 to 599.
+    /// The codes after which the next rank has its turn; `None` for those of the host, 408 and 500 to 599, or the codes so far.
     pub retry_on: Option<Vec<u16>>,
     /// Bytes for [`outcome::memo`](crate::outcome::memo); `None` keeps the previous ones.
     pub memo: Option<Vec<u8>>,

@@ -122,7 +122,7 @@ impl Verdict {
     }
 
     /// The codes after which the next targets have their turn: 300 to 599, or 3, 4 or 5 for a whole class. Without this call, 408 and 500 to
-    /// 599. 401, 407, 487 and codes from 600 on never lead to another target.
+    /// 599. 401, 407, 487 and codes from 600 on never lead to another target. After a failure, [`again`](crate::again) may set other codes.
     #[track_caller]
     pub fn retry_on(self, codes: impl IntoIterator<Item = u16>) -> Self {
         let mut forwarding = self.into_forwarding();

@@ -36,11 +36,8 @@ impl Call {
     pub(crate) fn retry_on(&mut self, codes: Vec<u16>) -> Result<(), Refusal> {
         let arguments = || json!([codes]);
         let none = SideEffect::None;
-        self.answered("forwarding.retry-on", none, arguments, |call| {
-            match call.failed() {
-                Some(_) => Err(Refusal::NotPermitted),
-                None => check_codes(&codes),
-            }
+        self.answered("forwarding.retry-on", none, arguments, |_| {
+            check_codes(&codes)
         })?;
         self.forwarding_mut().retry_on = Some(codes);
         Ok(())

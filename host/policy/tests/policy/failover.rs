@@ -214,17 +214,16 @@ fn targets_of_another_step_are_discarded() {
 }
 
 #[test]
-fn the_codes_of_decide_go_on_to_hold() {
-    let module = observing(
-        "(i32.store16 (i32.const 640) (i32.const 5)) (call $codes (i32.const 640) (i32.const 1))",
-    );
+fn new_targets_may_have_codes_of_their_own() {
+    let codes = "(i32.store16 (i32.const 640) (i32.const 5)) (drop (call $codes (i32.const 640) (i32.const 1)))";
     let mut host = Host::new();
-    for policy in both_forms(&host, &embedded(&module)) {
-        assert_eq!(
-            host.fail(&policy, failed()),
-            Ok(NextStep::Answer(rejection(302)))
-        );
-        assert_eq!(host.ask(&policy, invite()), Ok(Verdict::Relay(None)));
+    for (codes, expected) in [(codes, Some(vec![5])), ("", None)] {
+        let module = again(&format!("{codes} (drop {TO_CARRIER})"));
+        for policy in both_forms(&host, &embedded(&module)) {
+            assert_eq!(host.fail(&policy, failed()), Ok(NextStep::Again));
+            let said = host.evaluator.take_forwarding().unwrap();
+            assert_eq!(said.retry_on, expected);
+        }
     }
 }
 

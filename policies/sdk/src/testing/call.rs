@@ -271,9 +271,6 @@ pub(crate) fn add_target(target: &Target) -> Result<(), Refusal> {
 pub(crate) fn share(_on: bool) {}
 
 pub(crate) fn retry_on(codes: &[u16]) -> Result<(), Refusal> {
-    if current(|call| call.failed.is_some()) {
-        return Err(Refusal::NotPermitted);
-    }
     rules::check_codes(codes)
 }
 

@@ -102,7 +102,6 @@ pub(super) fn complete(
         memo: Vec::new(),
     };
     if let Verdict::Forward(forwarding) = &completed.verdict {
-        way.retry_on.clone_from(&forwarding.retry_on);
         way.remember(forwarding);
     }
     let mut next = Some(targets);
@@ -152,6 +151,9 @@ impl Way<'_> {
     fn remember(&mut self, forwarding: &Forwarding) {
         if let Some(memo) = &forwarding.memo {
             self.memo.clone_from(memo);
+        }
+        if forwarding.retry_on.is_some() {
+            self.retry_on.clone_from(&forwarding.retry_on);
         }
     }
 
@@ -434,6 +436,26 @@ mod tests {
                 .verdict,
             pass()
         );
+    }
+
+    #[test]
+    fn further_targets_may_have_codes_of_their_own() {
+        let decide = || relay_to("busy").or("good").retry_on([5]);
+        let host = host();
+        let places = |on_failure: fn() -> NextStep| {
+            let call = host.request(invite()).complete_with(decide, on_failure);
+            call.attempts.len()
+        };
+        let again_once = || match outcome::attempts().len() {
+            1 => again(relay_to("busy").or("good").retry_on([4])),
+            _ => best_answer(),
+        };
+        assert_eq!(places(again_once), 3);
+        let with_those_of_before = || match outcome::attempts().len() {
+            1 => again(relay_to("busy").or("good")),
+            _ => best_answer(),
+        };
+        assert_eq!(places(with_those_of_before), 2);
     }
 
     #[test]
