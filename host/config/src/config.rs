@@ -170,7 +170,7 @@ impl Default for Config {
         };
         Self {
             workers: None,
-            spread: Spread::Flow,
+            spread: Spread::Transaction,
             listen: vec![listen(Transport::Udp), listen(Transport::Tcp)],
             database: DatabaseConfig::default(),
             permissions: PermissionsConfig::default(),

@@ -18,7 +18,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
 use portcullis_metrics::{
-    AttemptResult, Counter, FinalClass, HandoverResult, InDialog, Label, Lost, Method,
+    AttemptResult, Counter, FinalClass, HandoverResult, IcmpError, InDialog, Label, Lost, Method,
     Retransmission, TimeCounts, TransactionCounters, Wire, WireCounters, WorkerCounters,
 };
 
@@ -281,6 +281,15 @@ impl Page<'_, '_> {
             "Messages without a transaction: stray responses, responses adopted after a start, requests in conflict with another sender's",
             "kind",
             unmatched,
+        )?;
+        let icmp_errors = IcmpError::ALL
+            .iter()
+            .map(|&what| (what.label(), total(&|t| t.icmp_errors.value(what))));
+        page.family(
+            "icmp_errors",
+            "ICMP errors about datagrams that the host sent: destination unreachable",
+            "about",
+            icmp_errors,
         )?;
         let handovers = HandoverResult::ALL
             .iter()

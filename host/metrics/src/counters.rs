@@ -9,8 +9,8 @@ use portcullis_sip::{DropReason, RelayErrorKind};
 use portcullis_sync::ReadSections;
 
 use super::labels::{
-    AttemptResult, FinalClass, HandoverResult, InDialog, Label, Lost, Method, Retransmission, Shed,
-    Wire,
+    AttemptResult, FinalClass, HandoverResult, IcmpError, InDialog, Label, Lost, Method,
+    Retransmission, Shed, Wire,
 };
 
 /// A number that one thread writes and any thread may read.
@@ -247,6 +247,8 @@ pub struct TransactionCounters {
     pub adopted: Counter,
     /// Requests with branch, Call-ID and CSeq of another sender's transaction, which were dropped.
     pub conflicts: Counter,
+    /// ICMP errors: destination unreachable.
+    pub icmp_errors: Counts<IcmpError, { IcmpError::COUNT }>,
     /// Messages for transactions of other workers.
     pub handovers: Counts<HandoverResult, { HandoverResult::COUNT }>,
 }

@@ -177,6 +177,16 @@ labels! {
 }
 
 labels! {
+    /// What an ICMP error concerns.
+    IcmpError {
+        /// A request to a target of a transaction, which fails.
+        Target = "target",
+        /// Another datagram.
+        Other = "other",
+    }
+}
+
+labels! {
     /// The kind of a retransmission.
     Retransmission {
         /// A request that a transaction absorbed.

@@ -13,6 +13,6 @@ pub use counters::{
     TimeCounts, TransactionCounters, WireCounters, WorkerCounters,
 };
 pub use labels::{
-    AttemptResult, FinalClass, HandoverResult, InDialog, Label, Lost, Method, Retransmission, Shed,
-    Wire,
+    AttemptResult, FinalClass, HandoverResult, IcmpError, InDialog, Label, Lost, Method,
+    Retransmission, Shed, Wire,
 };

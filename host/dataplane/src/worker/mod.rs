@@ -16,7 +16,7 @@ use std::rc::{Rc, Weak};
 use portcullis_metrics::WorkerCounters;
 use portcullis_request::Request;
 use portcullis_transaction::Outbox;
-use portcullis_udp::Receiver;
+use portcullis_udp::{Errors, Receiver};
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::pipeline::Pipeline;
@@ -30,6 +30,8 @@ use udp_socket::Udp;
 pub(crate) struct Worker {
     pub(crate) pipeline: Pipeline,
     pub(crate) receiver: Receiver,
+    /// Reports of ICMP errors; `None` while they are handled.
+    pub(crate) errors: Option<Errors>,
     pub(crate) udp: Vec<Udp>,
     /// Deferred requests, with the number of the UDP socket that received each; `None` for those that another worker received.
     pub(crate) waiting: VecDeque<(Option<usize>, Box<Request>)>,

@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use portcullis_transaction::Outbox;
-use portcullis_udp::Receiver;
+use portcullis_udp::{Errors, Receiver};
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -89,8 +89,10 @@ impl Running {
     /// Takes ownership of the sockets and starts a task for each.
     fn start(number: usize, shared: Arc<Shared>, sockets: WorkerSockets) -> io::Result<Self> {
         let udp = sockets.udp.into_iter();
+        let pipeline = Pipeline::new(shared, number);
+        let reports_errors = pipeline.is_stateful();
         let udp: Vec<Udp> = udp
-            .map(|(socket, local)| Udp::new(socket, local))
+            .map(|(socket, local)| Udp::new(socket, local, reports_errors))
             .collect::<io::Result<_>>()?;
         let (writers, all_sent) = mpsc::channel(1);
         let udp_count = udp.len();
@@ -100,7 +102,8 @@ impl Running {
             .collect::<io::Result<_>>()?;
         let worker = Rc::new_cyclic(|this| {
             RefCell::new(Worker {
-                pipeline: Pipeline::new(shared, number),
+                pipeline,
+                errors: reports_errors.then(Errors::new),
                 receiver: Receiver::new(BATCH),
                 udp,
                 waiting: VecDeque::new(),

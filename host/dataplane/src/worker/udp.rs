@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use portcullis_metrics::Lost;
+use portcullis_metrics::{IcmpError, Lost};
 use portcullis_request::Request;
 use portcullis_sip::{Arrival, Destination, Framing, Transport};
 use portcullis_udp::Polled;
@@ -58,7 +58,7 @@ pub(crate) async fn serve(worker: Rc<RefCell<Worker>>, number: usize) {
     let socket = Rc::clone(&worker.borrow().udp[number].socket);
     loop {
         let nobody_waits = worker.borrow().waiting.is_empty();
-        if nobody_waits && let Err(error) = socket.readable().await {
+        if nobody_waits && let Err(error) = socket.ready().await {
             warn!(event = "udp_socket_failed", %error, "UDP socket cannot be polled");
             return;
         }
@@ -84,6 +84,8 @@ pub(crate) async fn flush_all(worker: &Rc<RefCell<Worker>>) {
             return;
         };
         let socket = Rc::clone(&worker.borrow().udp[number].socket);
+        // A report that is not read ends the wait at once.
+        worker.borrow_mut().read_errors(&socket);
         if let Err(error) = socket.writable().await {
             let lost = worker.borrow_mut().udp[number].sender.clear();
             warn!(event = "udp_write_failed", %error, lost, "UDP socket not writable, waiting datagrams dropped");
@@ -95,6 +97,7 @@ impl Worker {
     /// Receives a few batches, decides on each datagram, and sends the results.
     fn turn(&mut self, socket: &Polled, number: usize) -> Turn {
         self.pipeline.refresh();
+        self.read_errors(socket);
         for _ in 0..TURN {
             let count = match socket.recv(&mut self.receiver) {
                 Ok(count) => count,
@@ -131,6 +134,30 @@ impl Worker {
             }
         }
         Turn::Cut
+    }
+
+    /// Reads ICMP errors, and lets the targets of transactions fail that they concern.
+    fn read_errors(&mut self, socket: &Polled) {
+        let Some(mut errors) = self.errors.take() else {
+            return;
+        };
+        while let Ok(count @ 1..) = socket.recv_errors(&mut errors) {
+            for nth in 0..count {
+                let report = errors.report(nth);
+                if report.problem.is_failure() {
+                    let is_ours = self.fail_undelivered(report.quoted);
+                    self.counters().transactions.icmp_errors.inc(match is_ours {
+                        true => IcmpError::Target,
+                        false => IcmpError::Other,
+                    });
+                }
+            }
+            self.send_transactions();
+            if count < errors.batch() {
+                break;
+            }
+        }
+        self.errors = Some(errors);
     }
 
     /// Decides on deferred requests, and sends the results: for about this time, or until none is left.

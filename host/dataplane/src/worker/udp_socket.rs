@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 
 use portcullis_udp::{Polled, Sender};
+use tracing::warn;
 
 /// Datagrams per system call. More than 8 gains little, more than 32 nothing.
 pub(crate) const BATCH: usize = 32;
@@ -20,8 +21,16 @@ pub(crate) struct Udp {
 }
 
 impl Udp {
-    /// Takes ownership of a bound socket. To be called on the worker's runtime.
-    pub(crate) fn new(socket: std::net::UdpSocket, local: SocketAddr) -> io::Result<Self> {
+    /// Takes ownership of a bound socket. To be called on the worker's runtime. With `reports_errors`, errors that the network reports can be
+    /// read.
+    pub(crate) fn new(
+        socket: std::net::UdpSocket,
+        local: SocketAddr,
+        reports_errors: bool,
+    ) -> io::Result<Self> {
+        if reports_errors && let Err(error) = portcullis_udp::report_errors(&socket) {
+            warn!(event = "icmp_not_reported", %local, %error, "the system does not report ICMP errors: a target that is gone is noticed by timers only");
+        }
         Ok(Self {
             socket: Rc::new(Polled::new(socket)?),
             local,
