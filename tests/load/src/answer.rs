@@ -2,6 +2,7 @@
 
 use memchr::memmem::Finder;
 
+use crate::call::BYE_BRANCH;
 use crate::template::{BRANCH, parse_id};
 
 /// A response to one of our requests.
@@ -11,6 +12,8 @@ pub(crate) struct Answer {
     pub(crate) code: u16,
     /// The request's id.
     pub(crate) id: u64,
+    /// Whether it answers the BYE of a call.
+    pub(crate) is_to_bye: bool,
 }
 
 /// A parser of responses, with prepared searchers.
@@ -40,9 +43,18 @@ impl Reader {
                 _ => None,
             })?;
         let branch = self.branch.find(bytes)? + b"branch=".len();
-        let id = parse_id(bytes[branch..].strip_prefix(BRANCH)?)?;
+        let branch = &bytes[branch..];
+        let (id, is_to_bye) = match branch.strip_prefix(BRANCH) {
+            Some(id) => (id, false),
+            None => (branch.strip_prefix(BYE_BRANCH)?, true),
+        };
+        let id = parse_id(id)?;
         let call_id = self.call_id.find(bytes)? + b"\r\nCall-ID: ".len();
-        (parse_id(&bytes[call_id..])? == id).then_some(Answer { code, id })
+        (parse_id(&bytes[call_id..])? == id).then_some(Answer {
+            code,
+            id,
+            is_to_bye,
+        })
     }
 }
 
@@ -63,7 +75,15 @@ mod tests {
     #[test]
     fn code_and_id_are_read() {
         let answer = Reader::new().read(OURS.as_bytes());
-        assert_eq!(answer, Some(Answer { code: 401, id: 255 }));
+        let expected = Answer {
+            code: 401,
+            id: 255,
+            is_to_bye: false,
+        };
+        assert_eq!(answer, Some(expected));
+        let bye = OURS.replace("z9hG4bK-load-", "z9hG4bK-bye-");
+        let answer = Reader::new().read(bye.as_bytes());
+        assert!(answer.is_some_and(|answer| answer.is_to_bye && answer.id == 255));
     }
 
     #[test]

@@ -7,7 +7,8 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use anyhow::{Context, Result};
 use portcullis_udp::{Receiver, Sender};
 
-use crate::answer::Reader;
+use crate::answer::{Answer, Reader};
+use crate::call::Rest;
 use crate::histogram::Histogram;
 use crate::ledger::{Ledger, Settled};
 use crate::plan::{Mode, Plan};
@@ -32,11 +33,13 @@ pub(crate) struct Crowd {
     target: SocketAddr,
     mode: Mode,
     expected: Option<u16>,
+    rest: Rest,
 }
 
 /// One source. It owns every slot whose number modulo the number of callers is its own number.
 struct Caller {
     socket: UdpSocket,
+    address: SocketAddr,
     template: Template,
     free: VecDeque<usize>,
 }
@@ -51,6 +54,7 @@ impl Crowd {
                 .with_context(|| format!("source {address}"))?;
             callers.push(Caller {
                 template: Template::new(plan, socket.local_addr()?),
+                address: socket.local_addr()?,
                 socket,
                 free: (0..plan.outstanding).map(|n| n * count + nth).collect(),
             });
@@ -66,6 +70,7 @@ impl Crowd {
             target: plan.target,
             mode: plan.mode,
             expected: plan.expected_code(),
+            rest: Rest::default(),
         })
     }
 
@@ -99,10 +104,29 @@ impl Crowd {
             let bytes = self.receiver.datagram(nth).0;
             let answer = match self.mode {
                 Mode::Echo => caller.template.id_of(bytes).map(|id| (0, id)),
-                Mode::Reject | Mode::Options | Mode::Relay => self
+                Mode::Reject | Mode::Options => self
                     .reader
                     .read(bytes)
                     .map(|answer| (answer.code, answer.id)),
+                Mode::Relay | Mode::Message | Mode::Call => match self.reader.read(bytes) {
+                    // What a proxy may send before the final response.
+                    Some(Answer {
+                        code: 100..=199, ..
+                    }) => continue,
+                    Some(Answer {
+                        code: 200,
+                        id,
+                        is_to_bye: false,
+                    }) if self.mode == Mode::Call => {
+                        let source = caller.address;
+                        if self.ledger.is_under_way(id) && self.rest.write(bytes, id, source) {
+                            self.sender.push(&self.rest.ack, self.target);
+                            self.sender.push(&self.rest.bye, self.target);
+                        }
+                        continue;
+                    }
+                    answer => answer.map(|answer| (answer.code, answer.id)),
+                },
             };
             let settled = answer.map_or(Settled::Foreign, |(_, id)| self.ledger.settle(id, now_ns));
             match settled {
@@ -120,6 +144,7 @@ impl Crowd {
                 Settled::Foreign => self.tally.foreign += 1,
             }
         }
+        socket::send(&mut self.sender, &caller.socket)?;
         Ok(count)
     }
 

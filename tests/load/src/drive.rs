@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 
 use crate::crowd::Crowd;
-use crate::plan::{End, Plan};
+use crate::plan::{End, Mode, Plan};
 use crate::sink::Sink;
 use crate::tally::{Beside, Report, Window};
 use crate::usage::{Consumed, Watched};
@@ -80,7 +80,15 @@ impl<'p> Drive<'p> {
             beside: beside.collect::<Result<_>>()?,
             sink: plan
                 .sink
-                .map(|address| Sink::bind(address).context("the callee"))
+                .map(|address| {
+                    let sink = Sink::bind(address).context("the callee")?;
+                    Ok::<_, anyhow::Error>(match plan.mode {
+                        Mode::Call => sink.ringing(),
+                        Mode::Reject | Mode::Options | Mode::Relay | Mode::Message | Mode::Echo => {
+                            sink
+                        }
+                    })
+                })
                 .transpose()?,
             watched: watched.transpose()?,
             begun: Instant::now(),

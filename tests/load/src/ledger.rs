@@ -56,6 +56,14 @@ impl Ledger {
         id
     }
 
+    /// Whether the request with this id is pending.
+    pub(crate) fn is_under_way(&self, id: u64) -> bool {
+        let capacity = self.slots.len() as u64;
+        let (round, slot) = (id / capacity, (id % capacity) as usize);
+        let entry = &self.slots[slot];
+        entry.under_way && round + 1 == entry.rounds
+    }
+
     /// Records a response.
     pub(crate) fn settle(&mut self, id: u64, now_ns: u64) -> Settled {
         let capacity = self.slots.len() as u64;

@@ -8,6 +8,7 @@
 #![warn(clippy::wildcard_enum_match_arm)]
 
 mod answer;
+mod call;
 mod crowd;
 mod drive;
 mod echo;

@@ -77,7 +77,7 @@ struct Run {
     /// Milliseconds after which a request without a response is sent again or, with --rate, given up. Default: 500, with --rate 5000.
     #[arg(long)]
     patience: Option<u64>,
-    /// Run a callee here, for `--mode relay`.
+    /// Run a callee here, for `--mode relay`, `message` and `call`.
     #[arg(long)]
     sink: Option<SocketAddr>,
     /// Measure CPU time and memory of this process and its descendants; can be given several times.

@@ -38,7 +38,7 @@ pub struct Plan {
     pub end: End,
     /// Time after which a request without a response is sent again (closed loop) or given up (fixed rate).
     pub patience: Duration,
-    /// Address of the callee of [`Mode::Relay`]; `None` if it runs elsewhere.
+    /// Address of the callee of [`Mode::Relay`], [`Mode::Message`] and [`Mode::Call`]; `None` if it runs elsewhere.
     pub sink: Option<SocketAddr>,
     /// Processes whose CPU time is measured over the window, each with its descendants.
     pub watch: Vec<u32>,
@@ -60,6 +60,10 @@ pub enum Mode {
     Options,
     /// INVITE to a user, from known sources, through the server to a callee: 200 from there.
     Relay,
+    /// MESSAGE to a user, from known sources, through the server to a callee: 200 from there.
+    Message,
+    /// A call from known sources through the server: INVITE, 100, 180, 200, ACK, BYE, 200. It counts as one request.
+    Call,
     /// The same INVITE, to a server that returns every datagram unchanged.
     Echo,
 }
@@ -164,7 +168,7 @@ impl Mode {
     fn code(self) -> Option<u16> {
         match self {
             Self::Reject => Some(401),
-            Self::Options | Self::Relay => Some(200),
+            Self::Options | Self::Relay | Self::Message | Self::Call => Some(200),
             Self::Echo => None,
         }
     }

@@ -26,6 +26,10 @@ pub struct Sink {
     sender: Sender,
     answer: Vec<u8>,
     requests: u64,
+    /// The Contact line.
+    contact: String,
+    /// Whether an INVITE is answered 100 and 180 first.
+    rings: bool,
 }
 
 impl Sink {
@@ -34,13 +38,25 @@ impl Sink {
     /// # Errors
     /// If the address is in use.
     pub fn bind(address: SocketAddr) -> io::Result<Self> {
+        let socket = socket::bind(address)?;
         Ok(Self {
-            socket: socket::bind(address)?,
+            contact: format!("Contact: <sip:callee@{}>\r\n", socket.local_addr()?),
+            rings: false,
+            socket,
             receiver: Receiver::new(BATCH),
             sender: Sender::new(BATCH),
             answer: Vec::new(),
             requests: 0,
         })
+    }
+
+    /// Answers an INVITE with 100 and 180 before the 200.
+    #[must_use]
+    pub fn ringing(self) -> Self {
+        Self {
+            rings: true,
+            ..self
+        }
     }
 
     /// The address that it listens on.
@@ -65,8 +81,14 @@ impl Sink {
         for nth in 0..count {
             let (request, from, _) = self.receiver.datagram(nth);
             self.requests += 1;
-            if answer(request, &mut self.answer) {
-                self.sender.push(&self.answer, from);
+            let all: &[&str] = match self.rings && request.starts_with(b"INVITE ") {
+                true => &["100 Trying", "180 Ringing", "200 OK"],
+                false => &["200 OK"],
+            };
+            for status in all {
+                if answer(request, status, &self.contact, &mut self.answer) {
+                    self.sender.push(&self.answer, from);
+                }
             }
         }
         if count > 0 {
@@ -76,18 +98,21 @@ impl Sink {
     }
 }
 
-/// Writes the 200 to a request; false if the request gets no response.
-fn answer(request: &[u8], out: &mut Vec<u8>) -> bool {
+/// Writes the response to a request; false if the request gets none.
+fn answer(request: &[u8], status: &str, contact: &str, out: &mut Vec<u8>) -> bool {
     out.clear();
     if request.starts_with(b"ACK ") || request.starts_with(b"SIP/2.0 ") {
         return false;
     }
-    out.extend_from_slice(b"SIP/2.0 200 OK\r\n");
+    out.extend_from_slice(b"SIP/2.0 ");
+    out.extend_from_slice(status.as_bytes());
+    out.extend_from_slice(b"\r\n");
     let mut rest = request;
     while let Some(end) = memchr(b'\n', rest) {
         let (line, behind) = rest.split_at(end + 1);
         rest = behind;
         if line == b"\r\n" {
+            out.extend_from_slice(contact.as_bytes());
             out.extend_from_slice(b"Content-Length: 0\r\n\r\n");
             return true;
         }
@@ -124,7 +149,8 @@ mod tests {
     #[test]
     fn the_answer_goes_back_the_way_the_request_came() {
         let mut out = Vec::new();
-        assert!(answer(REQUEST.as_bytes(), &mut out));
+        let contact = "Contact: <sip:callee@127.3.0.1:5060>\r\n";
+        assert!(answer(REQUEST.as_bytes(), "200 OK", contact, &mut out));
         let expected = "SIP/2.0 200 OK\r\n\
             Via: SIP/2.0/UDP 127.0.0.1:5060;branch=z9hG4bKproxy\r\n\
             Via: SIP/2.0/UDP 127.1.0.1:4000;branch=z9hG4bKcaller\r\n\
@@ -132,6 +158,7 @@ mod tests {
             To: <sip:bob@127.0.0.1>;tag=callee\r\n\
             CALL-ID: x\r\n\
             CSeq: 1 INVITE\r\n\
+            Contact: <sip:callee@127.3.0.1:5060>\r\n\
             Content-Length: 0\r\n\r\n";
         assert_eq!(String::from_utf8(out).unwrap(), expected);
     }
@@ -144,7 +171,7 @@ mod tests {
             "SIP/2.0 200 OK\r\n\r\n".into(),
             REQUEST[..REQUEST.len() - 10].into(),
         ] {
-            assert!(!answer(text.as_bytes(), &mut out), "{text}");
+            assert!(!answer(text.as_bytes(), "200 OK", "", &mut out), "{text}");
         }
     }
 }

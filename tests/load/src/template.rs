@@ -45,7 +45,8 @@ impl Template {
         };
         let text = match plan.mode {
             Mode::Options => options(source, &callee, port),
-            Mode::Reject | Mode::Relay | Mode::Echo => invite(source, &callee, port),
+            Mode::Message => message(source, &callee, port),
+            Mode::Reject | Mode::Relay | Mode::Call | Mode::Echo => invite(source, &callee, port),
         }
         .to_string();
         let id = "#".repeat(ID_DIGITS);
@@ -124,6 +125,16 @@ fn invite(source: SocketAddr, callee: &str, port: Option<u16>) -> Request {
         Header::ContentLength(ContentLength::new(SDP.len().to_string())),
     ];
     request(Method::Invite, uri, source, headers, SDP)
+}
+
+fn message(source: SocketAddr, callee: &str, port: Option<u16>) -> Request {
+    const TEXT: &str = "On my way.";
+    let headers = vec![
+        Header::ContentType(ContentType::new("text/plain")),
+        Header::ContentLength(ContentLength::new(TEXT.len().to_string())),
+    ];
+    let uri = uri(Some("+4930123456"), callee, port);
+    request(Method::Message, uri, source, headers, TEXT)
 }
 
 fn options(source: SocketAddr, callee: &str, port: Option<u16>) -> Request {
@@ -252,7 +263,14 @@ mod tests {
 
     #[test]
     fn a_request_is_whole_and_carries_its_id_twice() {
-        for mode in [Mode::Reject, Mode::Options, Mode::Relay, Mode::Echo] {
+        for mode in [
+            Mode::Reject,
+            Mode::Options,
+            Mode::Relay,
+            Mode::Message,
+            Mode::Call,
+            Mode::Echo,
+        ] {
             let mut template = template(mode);
             let text = String::from_utf8(template.with_id(0x1234_5678_9abc_def0).to_vec()).unwrap();
             assert!(!text.contains('#'), "{text}");

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
 use super::pinned::pin;
-use super::plan::{Pace, Shape, Task, Work};
+use super::plan::{Pace, Shape, Task};
 use super::servers::{Programs, Running};
 
 /// The part of the generator's report that is used here; the generator documents the meaning of each figure.
@@ -93,7 +93,7 @@ pub(crate) fn measure(
     if Shape::EVEN.contains(&task.shape) {
         command.arg("--spin");
     }
-    if task.work == Work::Relay {
+    if task.work.has_callee() {
         command.args(["--sink", &server.callee.to_string()]);
     }
     report(&command, pace)

@@ -185,7 +185,7 @@ impl Bench {
         let has_database = self.database.is_some();
         tasks.retain(|(subject, _)| match subject.server {
             Server::Echo => true,
-            Server::Portcullis => {
+            Server::Portcullis | Server::PortcullisStateless => {
                 has_portcullis && (has_database || subject.rows == Some(plan::Rows::Few))
             }
             Server::Kamailio | Server::KamailioBare => has_kamailio,

@@ -15,6 +15,9 @@ pub(crate) enum Server {
     Echo,
     /// Portcullis, built as packages are.
     Portcullis,
+    /// Portcullis with `mode = "stateless"` in `[relay]`: only what is relayed is measured.
+    #[serde(rename = "portcullis-stateless")]
+    PortcullisStateless,
     /// Kamailio as it is commonly used: the configuration of the README with the modules and checks of Debian's configuration.
     Kamailio,
     /// Kamailio with only what the configuration of the README needs.
@@ -42,6 +45,10 @@ pub(crate) enum Work {
     Options,
     /// INVITE from a source in group 200, relayed to a callee, and the callee's 200 relayed back.
     Relay,
+    /// MESSAGE from a source in group 200, relayed to a callee, and the callee's 200 relayed back.
+    Message,
+    /// A call of seven messages from a source in group 200: INVITE, 100, 180, 200, ACK, BYE, 200. It counts as one request.
+    Call,
     /// The datagram of [`Work::Reject`], returned unchanged.
     Echo,
 }
@@ -96,8 +103,12 @@ pub(crate) enum Part {
     Reject,
     /// 200 to OPTIONS.
     Options,
-    /// Stateless relay.
+    /// INVITE and its 200, relayed.
     Relay,
+    /// MESSAGE and its 200, relayed.
+    Message,
+    /// Whole calls.
+    Call,
     /// 401s during reloads of 100,000 rows.
     Reload,
     /// A tenant next to hostile ones.
@@ -151,6 +162,8 @@ pub(crate) fn matrix(parts: &[Part], servers: &[Server]) -> Vec<(Subject, Vec<Ta
         (Part::Reject, Work::Reject),
         (Part::Options, Work::Options),
         (Part::Relay, Work::Relay),
+        (Part::Message, Work::Message),
+        (Part::Call, Work::Call),
     ]
     .into_iter()
     .filter(|(part, _)| parts.is_empty() || parts.contains(part))
@@ -160,6 +173,7 @@ pub(crate) fn matrix(parts: &[Part], servers: &[Server]) -> Vec<(Subject, Vec<Ta
     for server in [
         Server::Echo,
         Server::Portcullis,
+        Server::PortcullisStateless,
         Server::Kamailio,
         Server::KamailioBare,
     ] {
@@ -169,7 +183,7 @@ pub(crate) fn matrix(parts: &[Part], servers: &[Server]) -> Vec<(Subject, Vec<Ta
         let tables: &[_] = match server {
             Server::Echo => &[None],
             Server::Portcullis | Server::Kamailio => &[Some(Rows::Few), Some(Rows::Many)],
-            Server::KamailioBare => &[Some(Rows::Few)],
+            Server::PortcullisStateless | Server::KamailioBare => &[Some(Rows::Few)],
         };
         subjects.extend(tables.iter().map(|rows| Subject {
             server,
@@ -196,6 +210,10 @@ impl Subject {
                 .chain(even)
                 .collect();
         }
+        if self.server == Server::PortcullisStateless {
+            let relayed = parts.iter().filter(|work| work.has_callee());
+            return relayed.map(|work| task(*work, Shape::Full)).collect();
+        }
         let full = parts.iter().map(|work| task(*work, Shape::Full));
         let mut tasks: Vec<Task> = full.collect();
         if self.rows == Some(Rows::Few) {
@@ -207,7 +225,7 @@ impl Subject {
                     }
                     Work::Reject => &Shape::EVEN,
                     Work::Relay => &[Shape::Steady],
-                    Work::Options | Work::Echo => &[],
+                    Work::Options | Work::Message | Work::Call | Work::Echo => &[],
                 };
                 tasks.extend(even.iter().map(|shape| task(*work, *shape)));
             }
@@ -269,14 +287,24 @@ impl Work {
             Self::Reject => "reject",
             Self::Options => "options",
             Self::Relay => "relay",
+            Self::Message => "message",
+            Self::Call => "call",
             Self::Echo => "echo",
+        }
+    }
+
+    /// Whether requests go to a callee.
+    pub(crate) fn has_callee(self) -> bool {
+        match self {
+            Self::Relay | Self::Message | Self::Call => true,
+            Self::Reject | Self::Options | Self::Echo => false,
         }
     }
 
     /// Returns the first source address: 127.2/16 is in group 200, 127.1/16 is in no group.
     pub(crate) fn first_source(self) -> &'static str {
         match self {
-            Self::Relay => "127.2.0.1",
+            Self::Relay | Self::Message | Self::Call => "127.2.0.1",
             Self::Reject | Self::Options | Self::Echo => "127.1.0.1",
         }
     }
@@ -288,6 +316,8 @@ impl fmt::Display for Work {
             Self::Reject => "401",
             Self::Options => "OPTIONS 200",
             Self::Relay => "relay",
+            Self::Message => "MESSAGE relayed",
+            Self::Call => "call of 7 messages",
             Self::Echo => "echo",
         })
     }
@@ -307,6 +337,7 @@ impl fmt::Display for Server {
         f.write_str(match self {
             Self::Echo => "bare UDP",
             Self::Portcullis => "Portcullis",
+            Self::PortcullisStateless => "Portcullis stateless",
             Self::Kamailio => "Kamailio",
             Self::KamailioBare => "Kamailio bare",
         })
@@ -343,8 +374,11 @@ mod tests {
                 .map(|(_, tasks)| tasks.len())
                 .sum()
         };
-        assert_eq!(windows(&[], &[]), 4 + (3 + 4 + 3) + (3 + 3 + 3) + (3 + 4));
-        assert_eq!(windows(&[Part::Relay], &[]), 4 + 2 * 3 + 2);
+        assert_eq!(
+            windows(&[], &[]),
+            4 + (5 + 4 + 5) + 3 + (5 + 3 + 5) + (5 + 4)
+        );
+        assert_eq!(windows(&[Part::Relay], &[]), 4 + 2 * 3 + 1 + 2);
         assert_eq!(
             windows(&[Part::Relay, Part::Options], &[Server::Kamailio]),
             3 + 2

@@ -71,7 +71,8 @@ impl Running {
         };
         let command = match subject.server {
             Server::Echo => places.echo(programs),
-            Server::Portcullis => places.portcullis(programs, database)?,
+            Server::Portcullis => places.portcullis(programs, database, "stateful")?,
+            Server::PortcullisStateless => places.portcullis(programs, database, "stateless")?,
             Server::Kamailio => places.kamailio(subject.rows, database, &["-A", "STOCK"])?,
             Server::KamailioBare => places.kamailio(subject.rows, database, &[])?,
         };
@@ -115,7 +116,12 @@ impl Places {
         command
     }
 
-    fn portcullis(&self, programs: &Programs, database: Option<&str>) -> Result<Command> {
+    fn portcullis(
+        &self,
+        programs: &Programs,
+        database: Option<&str>,
+        mode: &str,
+    ) -> Result<Command> {
         let Self {
             address,
             control,
@@ -129,7 +135,7 @@ impl Places {
              listen = [\"udp:{address}\"]\n\
              [database]\nurl = \"{url}\"\n\
              [policy]\nfile = \"{policy}\"\n\
-             [relay]\nnext-hop = \"sip:{callee}\"\nrecord-route = false\n\
+             [relay]\nnext-hop = \"sip:{callee}\"\nmode = \"{mode}\"\n\
              [control]\nlisten = \"{control}\"\ntoken-file = \"\"\n\
              [sip]\nanswers-per-second = 1000000\nanswers-burst = 10000000\n\
              [log]\nlevel = \"warn\"\n"
