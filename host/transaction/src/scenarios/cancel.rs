@@ -111,7 +111,7 @@ fn a_cancel_with_another_sent_by_matches_if_it_comes_from_the_same_source() {
     stranger.source.set_port(9);
     assert_eq!(
         call.host.receive(cancel.as_bytes(), &stranger),
-        Receipt::Stateless
+        Receipt::Conflict
     );
     let copy = request("INVITE", 1, "").replacen(CALLER, "10.0.0.1:5060", 1);
     assert_eq!(

@@ -23,7 +23,8 @@ pub enum Receipt {
     Stateless,
     /// A response that belongs to no transaction: dropped (RFC 6026 §7.3), except after a restart.
     Stray,
-    /// A request with branch, Call-ID and CSeq of a transaction of another sender or with another method (RFC 3261 §17.2.3): dropped.
+    /// A request with branch, Call-ID and CSeq of a transaction of another sender (a CANCEL, too) or with another method (RFC 3261 §17.2.3):
+    /// dropped.
     Conflict,
     /// It cannot be read: dropped.
     Unreadable,
@@ -78,8 +79,9 @@ impl<T: Clone> Transactions<T> {
         });
         if !is_own {
             return match class {
-                MethodClass::Ack | MethodClass::Cancel => Receipt::Stateless,
-                MethodClass::Other => Receipt::Conflict,
+                MethodClass::Ack => Receipt::Stateless,
+                // Relayed, it would have the branch of the request, and so cancel it.
+                MethodClass::Cancel | MethodClass::Other => Receipt::Conflict,
             };
         }
         match place {
