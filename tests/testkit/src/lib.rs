@@ -18,6 +18,7 @@ pub mod mariadb;
 pub mod messages;
 pub mod office;
 pub mod oracle;
+pub mod peer;
 pub mod peers;
 pub mod postgres;
 pub mod proxy;

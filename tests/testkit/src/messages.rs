@@ -26,6 +26,8 @@ pub struct Request {
     pub cseq: u32,
     /// From, without its tag.
     pub from: String,
+    /// The tag of From. `None`: it is derived from CSeq.
+    pub from_tag: Option<String>,
     /// To, with tag if there is one.
     pub to: String,
     /// The values of the Contact header fields, each of which may be a list.
@@ -54,6 +56,7 @@ impl Request {
             call_id: format!("call-{pid}-{n}@{}", local.ip()),
             cseq: 1,
             from: format!("<sip:caller@{host}>"),
+            from_tag: None,
             to: format!("<{uri}>"),
             contacts: vec![format!("<sip:caller@{local}>")],
             extra: Vec::new(),
@@ -87,6 +90,49 @@ impl Request {
         ack
     }
 
+    /// The CANCEL of this request (RFC 3261 §9.1).
+    pub fn cancel(&self) -> Self {
+        let mut cancel = self.clone();
+        cancel.method = "CANCEL".into();
+        cancel.contacts.clear();
+        cancel.extra.retain(|line| line.starts_with("Route:"));
+        cancel.body.clear();
+        cancel
+    }
+
+    /// A request of the caller within the dialog that this response to its INVITE has set up (RFC 3261 §12.2.1.1): to the Contact, by the
+    /// Record-Route. An ACK has the CSeq of the INVITE; `cseq` is for other requests.
+    pub fn within(&self, answer: &Message, method: &str, cseq: u32) -> Self {
+        let mut request = self.clone();
+        request.method = method.into();
+        let contact = answer.header("Contact").expect("a 2xx has a Contact");
+        request.uri = contact
+            .trim_start_matches('<')
+            .split('>')
+            .next()
+            .unwrap_or_default()
+            .into();
+        request.branch = format!("{}-{method}-{cseq}", self.branch);
+        request.cseq = if method == "ACK" { self.cseq } else { cseq };
+        // The tag of the dialog.
+        let tag = self.from_tag.clone();
+        request.from_tag = Some(tag.unwrap_or_else(|| format!("from-{}", self.cseq)));
+        request.to = answer.header("To").expect("an answer has To").into();
+        let mut routes = answer.headers("Record-Route");
+        routes.reverse();
+        let routes = routes.iter().map(|route| format!("Route: {route}"));
+        request.extra = routes.collect();
+        request.body.clear();
+        request
+    }
+
+    /// Writes another address into Via than that of the sender.
+    #[must_use]
+    pub fn sent_by(mut self, addr: SocketAddr) -> Self {
+        self.local = addr;
+        self
+    }
+
     /// The message as it goes over the wire.
     pub fn bytes(&self) -> Vec<u8> {
         let Self {
@@ -96,6 +142,7 @@ impl Request {
             call_id,
             cseq,
             from,
+            from_tag,
             to,
             ..
         } = self;
@@ -105,7 +152,10 @@ impl Request {
                 self.transport, self.local
             ))),
             Header::MaxForwards(MaxForwards::new("70")),
-            Header::From(headers::From::new(format!("{from};tag=from-{cseq}"))),
+            Header::From(headers::From::new(match from_tag {
+                Some(tag) => format!("{from};tag={tag}"),
+                None => format!("{from};tag=from-{cseq}"),
+            })),
             Header::To(To::new(to.as_str())),
             Header::CallId(CallId::new(call_id.as_str())),
             Header::CSeq(CSeq::new(format!("{cseq} {method}"))),

@@ -1,0 +1,64 @@
+//! Requests within a dialog.
+
+use portcullis_testkit::messages::Message;
+
+use crate::site::{Site, wait_until_idle};
+
+/// 26 and 27.
+#[test]
+fn requests_within_a_dialog_follow_its_route_set() {
+    let (host, site) = Site::host();
+    let (caller, callee, invite) = site.start("INVITE");
+    let seen = callee.first_request("INVITE");
+    callee.answer_with(&seen, 183, &["Require: 100rel", "RSeq: 1"]);
+    let progress = caller.first_response("INVITE", 183);
+    let prack = invite
+        .within(&progress.message, "PRACK", 2)
+        .header("RAck: 1 1 INVITE");
+    site.send(&caller, &prack);
+    callee.answer(&callee.first_request("PRACK"), 200);
+    caller.first_response("PRACK", 200);
+    callee.answer(&seen, 200);
+    let ok = caller.first_response("INVITE", 200);
+    let begun = host.metric("portcullis_transactions_begun_total", &[]);
+    site.ack(&caller, &invite, &ok);
+    let ack = callee.first_request("ACK");
+    assert_eq!(ack.message.headers("Via").len(), 2);
+    assert!(
+        ack.message.headers("Route").is_empty(),
+        "the host's own is removed"
+    );
+    assert_eq!(
+        host.metric("portcullis_transactions_begun_total", &[]),
+        begun,
+        "an ACK to a 2xx has no transaction"
+    );
+    for (n, method) in ["UPDATE", "INFO", "REFER", "NOTIFY", "INVITE"]
+        .into_iter()
+        .enumerate()
+    {
+        let cseq = 3 + n as u32;
+        let request = invite.within(&ok.message, method, cseq);
+        site.send(&caller, &request);
+        let is_it = |m: &Message| {
+            let cseq = format!("{cseq} {method}");
+            m.header("CSeq") == Some(&cseq)
+        };
+        let seen = callee.nth(0, method, is_it);
+        assert!(
+            seen.message.headers("Route").is_empty(),
+            "by Route to {method}"
+        );
+        callee.answer(&seen, 200);
+        let answer = caller.nth(0, method, |m| is_it(m) && m.code() == 200);
+        if method == "INVITE" {
+            // A copy of the ACK's branch rule: each ACK has a branch of its own.
+            let mut again = request.clone();
+            again.branch = format!("{}-2", invite.branch);
+            site.ack(&caller, &again, &answer);
+            callee.nth_request(1, "ACK");
+        }
+    }
+    site.hang_up(&caller, &callee, &invite, &ok);
+    wait_until_idle(&host);
+}

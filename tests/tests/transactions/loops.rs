@@ -1,0 +1,102 @@
+//! Loops and spirals (RFC 5393 §4.2).
+
+use portcullis_testkit::host::Builder;
+use portcullis_testkit::messages::Message;
+use portcullis_testkit::peer::{Peer, Seen};
+use portcullis_testkit::policy;
+
+use crate::site::{Site, wait_until_idle};
+
+/// 25: two hosts, each of which is the next hop of the other.
+#[test]
+fn a_loop_through_two_hosts_ends_with_482() {
+    let [one, two] = [Builder::new(), Builder::new()];
+    let [first, second] = [&one, &two].map(|builder| builder.lease().addr(1, 5060));
+    let start = |builder: Builder, next| {
+        let builder = builder.policy(policy("observe"));
+        builder
+            .set("relay", &format!("next-hop = \"sip:{next}\""))
+            .start()
+    };
+    let (one, two) = (start(one, second), start(two, first));
+    let caller = Peer::udp(one.lease().ip(10));
+    let invite = caller.request("INVITE", "sip:bob@example.com");
+    caller.send(&invite.bytes(), one.sip());
+    let answer = caller.first_response("INVITE", 482);
+    caller.send(&invite.ack_for(&answer.message).bytes(), one.sip());
+    // The request comes to the first host from the caller and from the second host, which is a spiral, but to the second host from the first
+    // one both times.
+    for (host, begun) in [(&one, 2.0), (&two, 1.0)] {
+        wait_until_idle(host);
+        assert_eq!(
+            host.metric("portcullis_transactions_begun_total", &[]),
+            begun
+        );
+    }
+}
+
+/// 25: another proxy sends the request back with another request URI.
+#[test]
+fn a_spiral_passes() {
+    let (host, site) = Site::host();
+    let callee = site.callee();
+    let (caller, proxy, invite) = site.start("INVITE");
+    let seen = proxy.first_request("INVITE");
+    proxy.send(&forwarded(&proxy, &seen, &callee.uri()), seen.from);
+    callee.answer(&callee.first_request("INVITE"), 200);
+    let ok = proxy.first_response("INVITE", 200);
+    proxy.send(&without_top_via(&ok.message), seen.from);
+    let ok = caller.first_response("INVITE", 200);
+    site.ack(&caller, &invite, &ok);
+    callee.first_request("ACK");
+    wait_until_idle(&host);
+    assert_eq!(host.metric("portcullis_transactions_begun_total", &[]), 2.0);
+}
+
+/// 25: another proxy sends the request back as it is, again and again.
+#[test]
+fn a_loop_ends_with_482() {
+    let (host, site) = Site::host();
+    let (caller, proxy, invite) = site.start("INVITE");
+    let laps = [0, 1].map(|lap| {
+        let seen = proxy.nth_request(lap, "INVITE");
+        let again = forwarded(&proxy, &seen, &proxy.uri());
+        proxy.send(&again, seen.from);
+        (seen, again)
+    });
+    for (lap, (seen, again)) in laps.iter().rev().enumerate() {
+        let answer = proxy.nth_response(lap, "INVITE", 482);
+        proxy.send(&ack_for(again), seen.from);
+        proxy.send(&without_top_via(&answer.message), seen.from);
+        proxy.nth_request(lap, "ACK");
+    }
+    let answer = caller.first_response("INVITE", 482);
+    site.ack_failure(&caller, &invite, &answer);
+    wait_until_idle(&host);
+    assert_eq!(host.metric("portcullis_transactions_begun_total", &[]), 2.0);
+}
+
+/// The request as a proxy forwards it to another request URI.
+fn forwarded(proxy: &Peer, seen: &Seen, uri: &str) -> Vec<u8> {
+    let text = String::from_utf8(seen.message.bytes.clone()).expect("the test's own text");
+    let (_, rest) = text.split_once("\r\n").expect("a start line");
+    let branch = seen.message.headers("Via").len();
+    format!(
+        "INVITE {uri} SIP/2.0\r\nVia: SIP/2.0/UDP {};branch=z9hG4bKproxy-{branch};rport\r\n{rest}",
+        proxy.local(),
+    )
+    .into_bytes()
+}
+
+/// The ACK to a failure of this INVITE.
+fn ack_for(invite: &[u8]) -> Vec<u8> {
+    let text = String::from_utf8(invite.to_vec()).expect("the test's own text");
+    text.replace("INVITE", "ACK").into_bytes()
+}
+
+fn without_top_via(response: &Message) -> Vec<u8> {
+    let text = String::from_utf8(response.bytes.clone()).expect("the test's own text");
+    let at = text.find("\r\nVia:").expect("a Via") + 2;
+    let end = text[at..].find("\r\n").expect("a line ends") + at + 2;
+    [&text[..at], &text[end..]].concat().into_bytes()
+}

@@ -1,0 +1,166 @@
+//! Scenarios that last for 32 seconds, run at the same time; and timer C.
+
+use std::time::Duration;
+
+use portcullis_testkit::host::Builder;
+use portcullis_testkit::peer::{Peer, assert_gaps};
+
+use crate::site::{Site, Summary, at_once, builder, compare, wait_until_idle};
+
+/// Intervals of timer A and, up to T2, of timer G and timer E (RFC 3261 §17).
+const A: [u64; 6] = [500, 1_000, 2_000, 4_000, 8_000, 16_000];
+const G: [u64; 10] = [
+    500, 1_000, 2_000, 4_000, 4_000, 4_000, 4_000, 4_000, 4_000, 4_000,
+];
+
+/// 1: the callee is silent.
+fn silent(site: &Site) -> Summary {
+    let (caller, callee, invite) = site.start("INVITE");
+    caller.first_response("INVITE", 100);
+    site.send(&caller, &invite);
+    let timeout = caller.first_response("INVITE", 408);
+    site.ack_failure(&caller, &invite, &timeout);
+    site.settle(&caller, &callee);
+    Summary::of(&caller, &callee, &invite)
+}
+
+fn silent_on_time(site: &Site) -> Summary {
+    let (caller, callee, invite) = site.start("INVITE");
+    caller.first_response("INVITE", 100);
+    assert_eq!(caller.codes("INVITE"), [100], "at once");
+    callee.nth_request(6, "INVITE");
+    assert_gaps(&callee.times_of("INVITE"), &A.map(Duration::from_millis));
+    let timeout = caller.first_response("INVITE", 408);
+    let first = callee.first_request("INVITE");
+    assert!(timeout.at - first.at >= Duration::from_millis(28_800));
+    site.ack_failure(&caller, &invite, &timeout);
+    site.settle(&caller, &callee);
+    assert_eq!(callee.times_of("INVITE").len(), 7);
+    Summary::of(&caller, &callee, &invite)
+}
+
+/// 4: ACK and failure are lost for a while.
+fn lost_failure(site: &Site) -> Summary {
+    let (caller, callee, invite) = site.start("INVITE");
+    let seen = callee.first_request("INVITE");
+    callee.answer(&seen, 486);
+    callee.first_request("ACK");
+    callee.answer(&seen, 486);
+    callee.nth_request(1, "ACK");
+    let busy = caller.nth_response(3, "INVITE", 486);
+    site.ack_failure(&caller, &invite, &busy);
+    site.settle(&caller, &callee);
+    Summary::of(&caller, &callee, &invite)
+}
+
+/// 4: the caller sends no ACK to a failure.
+fn no_ack(site: &Site) -> Summary {
+    let (caller, callee, invite) = site.start("INVITE");
+    let seen = callee.first_request("INVITE");
+    callee.answer(&seen, 486);
+    let ack = callee.first_request("ACK");
+    assert_eq!(ack.message.headers("Via").len(), 1, "the proxy's own");
+    callee.answer(&seen, 486);
+    callee.nth_request(1, "ACK");
+    caller.nth_response(9, "INVITE", 486);
+    assert_gaps(
+        &caller.times_of_responses("INVITE", 486),
+        &G[..9]
+            .iter()
+            .copied()
+            .map(Duration::from_millis)
+            .collect::<Vec<_>>(),
+    );
+    site.settle(&caller, &callee);
+    Summary::of(&caller, &callee, &invite)
+}
+
+/// 6: a CANCEL while the callee is silent.
+fn cancelled_while_silent(site: &Site) -> Summary {
+    let (caller, callee, invite) = site.start("INVITE");
+    caller.first_response("INVITE", 100);
+    site.send(&caller, &invite.cancel());
+    caller.first_response("CANCEL", 200);
+    callee.nth_request(4, "INVITE");
+    let terminated = caller.first_response("INVITE", 487);
+    site.ack_failure(&caller, &invite, &terminated);
+    site.settle(&caller, &callee);
+    Summary::of(&caller, &callee, &invite)
+}
+
+/// 21: nobody answers a request other than INVITE: the caller's own timer F ends it (RFC 4320 §4.2).
+fn silent_message(site: &Site) -> Summary {
+    let (caller, callee, message) = site.start("MESSAGE");
+    callee.nth_request(10, "MESSAGE");
+    assert_gaps(&callee.times_of("MESSAGE"), &G.map(Duration::from_millis));
+    Summary::of(&caller, &callee, &message)
+}
+
+#[test]
+fn timers_run_as_rfc_3261_says() {
+    let (host, site) = Site::host();
+    let summaries = at_once(
+        &site,
+        &[
+            ("silent_on_time", silent_on_time),
+            ("no_ack", no_ack),
+            ("cancelled_while_silent", cancelled_while_silent),
+            ("silent_message", silent_message),
+        ],
+    );
+    let finals: Vec<_> = summaries.iter().map(|s| &s.finals[..]).collect();
+    assert_eq!(finals, [&[408][..], &[486], &[487], &[]]);
+    let acks: Vec<_> = summaries.iter().map(|s| s.acks).collect();
+    assert_eq!(acks, [0, 2, 0, 0]);
+    wait_until_idle(&host);
+    let none = host.metric("portcullis_transactions_ended_total", &["code=\"none\""]);
+    assert_eq!(none, 1.0, "the MESSAGE");
+    assert_eq!(
+        host.metric("portcullis_attempts_total", &["result=\"no_answer\""]),
+        3.0
+    );
+}
+
+/// 11: timer C.
+#[test]
+fn each_provisional_response_starts_timer_c_again() {
+    let host = builder(Builder::new())
+        .set("relay", "ring = \"3s\"")
+        .start();
+    let site = Site::of(&host);
+    let (caller, callee, invite) = site.start("INVITE");
+    let seen = callee.first_request("INVITE");
+    // Each 180 is sent within the three seconds, and the last of them after them.
+    let clock = Peer::udp(host.lease().ip(20));
+    let ticks = site.callee();
+    site.send(&clock, &clock.request("MESSAGE", &ticks.uri()));
+    for copies in 0..4 {
+        ticks.nth_request(copies, "MESSAGE");
+        callee.answer(&seen, 180);
+        caller.nth_response(copies, "INVITE", 180);
+        assert!(callee.times_of("CANCEL").is_empty(), "it rings");
+    }
+    let last = caller.nth_response(3, "INVITE", 180).at;
+    let cancel = callee.first_request("CANCEL");
+    assert!(cancel.at - last >= Duration::from_millis(2_700));
+    callee.answer(&cancel, 200);
+    callee.answer(&seen, 487);
+    callee.first_request("ACK");
+    let timeout = caller.nth(0, "a final answer", |m| m.code() >= 300);
+    assert_eq!(timeout.message.code(), 408);
+    site.ack_failure(&caller, &invite, &timeout);
+    assert_eq!(
+        host.metric("portcullis_attempts_total", &["result=\"rang_out\""]),
+        1.0
+    );
+}
+
+#[test]
+fn peers_timers_as_with_kamailio() {
+    // No test of the schedule of Kamailio: its timer A is capped at 4 s, and timer B is 30 s.
+    compare(&[
+        ("silent", silent),
+        ("lost_failure", lost_failure),
+        ("cancelled_while_silent", cancelled_while_silent),
+    ]);
+}
