@@ -132,6 +132,19 @@ fn peers_faults_look_the_same() {
 }
 
 #[test]
+fn peers_statistics_of_transactions_look_the_same() {
+    let both = Both::start_with(&["WITH_TM"], &[], Builder::new());
+    for (tool, words) in [
+        (Kamcmd, "tm.stats"),
+        (Kamctl, "rpc tm.stats"),
+        (Kamcli, "rpc tm.stats"),
+    ] {
+        let said = both.same(tool, words);
+        assert!(said.contains("delayed_free"), "{tool:?} {words}: {said}");
+    }
+}
+
+#[test]
 fn peers_names_in_json_are_a_list() {
     let both = Both::start();
     both.database.sql("kamailio", ROWS);

@@ -19,7 +19,7 @@ use prometheus_client::registry::Registry;
 
 use portcullis_metrics::{
     AttemptResult, Counter, FinalClass, HandoverResult, IcmpError, InDialog, Label, Lost, Method,
-    Retransmission, TimeCounts, TransactionCounters, Wire, WireCounters, WorkerCounters,
+    Retransmission, Scale, TimeCounts, TransactionCounters, Wire, WireCounters, WorkerCounters,
 };
 
 /// The media type of the text.
@@ -299,6 +299,16 @@ impl Page<'_, '_> {
             "Messages received by a worker that does not own their transaction",
             "result",
             handovers,
+        )?;
+        page.times(
+            "transaction_first_response_seconds",
+            "Time from a request that is relayed in a transaction to its first response above 100",
+            |w| &w.transactions.first_responses,
+        )?;
+        page.times(
+            "transaction_final_response_seconds",
+            "Time from a request that is relayed in a transaction to its final response",
+            |w| &w.transactions.final_responses,
         )
     }
 
@@ -539,13 +549,13 @@ impl Page<'_, '_> {
         self.family(name, help, "transport", values)
     }
 
-    fn times(
+    fn times<S: Scale>(
         &mut self,
         name: &str,
         help: &str,
-        pick: impl Fn(&WorkerCounters) -> &TimeCounts,
+        pick: impl Fn(&WorkerCounters) -> &TimeCounts<S>,
     ) -> fmt::Result {
-        let bounds = TimeCounts::BOUNDS_US.map(|bound| f64::from(bound) / 1e6);
+        let bounds = S::BOUNDS_US.map(|bound| f64::from(bound) / 1e6);
         let mut buckets: Vec<(f64, u64)> = bounds
             .into_iter()
             .chain([f64::INFINITY])

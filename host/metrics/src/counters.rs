@@ -146,20 +146,46 @@ impl Default for CodeCounts {
 
 /// How long something took: buckets, number and sum.
 #[derive(Debug, Default)]
-pub struct TimeCounts {
-    buckets: [Counter; Self::BOUNDS_US.len() + 1],
+pub struct TimeCounts<S = CallTimes> {
+    buckets: [Counter; BUCKETS],
     nanoseconds: Counter,
+    scale: std::marker::PhantomData<fn(S)>,
 }
 
-impl TimeCounts {
+/// The buckets of [`TimeCounts`].
+pub trait Scale {
     /// The upper bounds of the buckets in microseconds; one more bucket holds what took longer.
-    pub const BOUNDS_US: [u32; 12] = [1, 2, 3, 5, 10, 20, 50, 100, 500, 1_000, 5_000, 10_000];
+    const BOUNDS_US: [u32; BUCKETS - 1];
+}
 
+/// The durations of policy calls.
+#[derive(Debug, Default)]
+pub struct CallTimes;
+
+impl Scale for CallTimes {
+    const BOUNDS_US: [u32; BUCKETS - 1] = [1, 2, 3, 5, 10, 20, 50, 100, 500, 1_000, 5_000, 10_000];
+}
+
+/// The times until a transaction has a response: a millisecond to a minute.
+#[derive(Debug, Default)]
+pub struct ResponseTimes;
+
+impl Scale for ResponseTimes {
+    const BOUNDS_US: [u32; BUCKETS - 1] = [
+        1_000, 5_000, 20_000, 50_000, 100_000, 200_000, 500_000, 1_000_000, 4_000_000, 10_000_000,
+        32_000_000, 60_000_000,
+    ];
+}
+
+/// Number of buckets of each [`Scale`].
+pub const BUCKETS: usize = 13;
+
+impl<S: Scale> TimeCounts<S> {
     /// Counts one duration.
     #[inline]
     pub fn record(&self, took: Duration) {
         let nanoseconds = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
-        let bucket = Self::BOUNDS_US
+        let bucket = S::BOUNDS_US
             .iter()
             .take_while(|&&bound| u64::from(bound) * 1_000 < nanoseconds)
             .count();
@@ -168,7 +194,7 @@ impl TimeCounts {
     }
 
     /// How many durations fell into each bucket (not accumulated); the last one has no upper bound.
-    pub fn buckets(&self) -> [u64; Self::BOUNDS_US.len() + 1] {
+    pub fn buckets(&self) -> [u64; BUCKETS] {
         std::array::from_fn(|at| self.buckets[at].value())
     }
 
@@ -237,6 +263,12 @@ pub struct TransactionCounters {
     pub late_successes: Counter,
     /// Requests shed because a limit in `[transactions]` was reached.
     pub shed: Counter,
+    /// Responses of the host itself within transactions, including 100.
+    pub replies: Counter,
+    /// Times from requests to their first responses above 100.
+    pub first_responses: TimeCounts<ResponseTimes>,
+    /// Times from requests to their first final responses.
+    pub final_responses: TimeCounts<ResponseTimes>,
     /// Results of targets.
     pub attempts: Counts<AttemptResult, { AttemptResult::COUNT }>,
     /// Retransmissions.
@@ -434,7 +466,7 @@ mod tests {
 
     #[test]
     fn durations_fall_into_the_bucket_whose_bound_they_do_not_exceed() {
-        let times = TimeCounts::default();
+        let times = TimeCounts::<CallTimes>::default();
         for us in [0, 1, 2, 4, 10_000, 10_001] {
             times.record(Duration::from_micros(us));
         }

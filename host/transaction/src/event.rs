@@ -119,6 +119,10 @@ pub struct End {
     pub unconfirmed: bool,
     /// 2xx responses after the first final one.
     pub late_successes: u8,
+    /// Time from the request to the first response above 100; `None` if there was none.
+    pub first_response: Option<Duration>,
+    /// Time from the request to the first final response; `None` if there was none.
+    pub final_response: Option<Duration>,
     /// Time from the request to the end.
     pub took: Duration,
 }

@@ -17,6 +17,7 @@ pub mod status;
 mod system;
 mod table;
 pub mod tenant;
+pub mod tm;
 pub mod trusted;
 
 use portcullis_rpc::{Call, Fault, Reply};

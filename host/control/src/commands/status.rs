@@ -2,9 +2,11 @@
 
 use indexmap::IndexMap;
 use portcullis_address::{DatabaseState, PartStatus};
+use portcullis_config::RelayMode;
 use portcullis_dataplane::notices::{Hops, Notices, Trouble};
+use portcullis_dataplane::shared::Shared;
 use portcullis_dataplane::transport::Bound;
-use portcullis_metrics::WorkerCounters;
+use portcullis_metrics::{HandoverResult, TransactionCounters, WorkerCounters};
 use portcullis_policy::FailureKind;
 use portcullis_rollout::Progress;
 use portcullis_rpc::{Call, Fault};
@@ -64,6 +66,8 @@ pub struct HostStatus {
     pub troubles: IndexMap<String, TroubleStatus>,
     /// Next hops that accept no connections.
     pub next_hops_down: Vec<HopStatus>,
+    /// The transactions; null with `mode = "stateless"` in `[relay]`.
+    pub transactions: Option<TransactionsStatus>,
     /// Records of decisions; null if records are off.
     pub records: Option<RecordsStatus>,
     /// Database of pushed policies; null if there is none.
@@ -175,6 +179,27 @@ pub struct HopStatus {
     pub call_id: String,
 }
 
+/// The transactions of all workers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct TransactionsStatus {
+    /// Transactions in progress.
+    pub active: u64,
+    /// Ended transactions that absorb retransmissions.
+    pub lingering: u64,
+    /// Bytes of stored messages.
+    pub stored_bytes: u64,
+    /// Transactions since the start.
+    pub begun: u64,
+    /// Requests answered 503 because a limit of `[transactions]` was reached.
+    pub shed: u64,
+    /// Messages that one worker handed over to another.
+    pub handed_over: u64,
+    /// Messages lost because the queue of the other worker was full.
+    pub handovers_lost: u64,
+    /// Responses without a transaction, which were dropped.
+    pub strays: u64,
+}
+
 /// The records of decisions.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RecordsStatus {
@@ -242,6 +267,7 @@ impl Procedure for Status {
             policy_failures: policy_failures(&shared.counters),
             troubles: troubles(&shared.notices),
             next_hops_down: next_hops_down(&shared.notices.hops),
+            transactions: TransactionsStatus::of(control),
             records: RecordsStatus::of(control),
             pushed_policies: StoreStatus::of(control),
         })
@@ -286,6 +312,31 @@ impl From<PartStatus> for LoadHistory {
             failed_loads: status.failures,
             error: status.last_error,
         }
+    }
+}
+
+impl TransactionsStatus {
+    fn of(control: &Control) -> Option<Self> {
+        let Shared {
+            config, counters, ..
+        } = &*control.shared;
+        if config.relay.mode == RelayMode::Stateless {
+            return None;
+        }
+        let total = |pick: &dyn Fn(&TransactionCounters) -> u64| {
+            let each = counters.iter().map(|worker| pick(&worker.transactions));
+            each.sum()
+        };
+        Some(Self {
+            active: total(&|t| t.active.value()),
+            lingering: total(&|t| t.lingering.value()),
+            stored_bytes: total(&|t| t.stored_bytes.value()),
+            begun: total(&|t| t.begun.value()),
+            shed: total(&|t| t.shed.value()),
+            handed_over: total(&|t| t.handovers.value(HandoverResult::Taken)),
+            handovers_lost: total(&|t| t.handovers.value(HandoverResult::Full)),
+            strays: total(&|t| t.strays.value()),
+        })
     }
 }
 

@@ -488,6 +488,12 @@ fn count_end(end: &End, counters: &WorkerCounters) {
     let counters = &counters.transactions;
     counters.ended.inc(FinalClass::of(end.code));
     counters.late_successes.add(end.late_successes.into());
+    if let Some(took) = end.first_response {
+        counters.first_responses.record(took);
+    }
+    if let Some(took) = end.final_response {
+        counters.final_responses.record(took);
+    }
     if end.cancelled {
         counters.cancelled.inc();
     }

@@ -193,7 +193,10 @@ impl Pipeline {
         for sent in sends.iter() {
             match sent.what {
                 What::Response => counters.relayed_responses.inc(),
-                What::Reply => counters.replies.inc(super::code_of(sent.bytes)),
+                What::Reply => {
+                    counters.replies.inc(super::code_of(sent.bytes));
+                    counters.transactions.replies.inc();
+                }
                 What::RequestRetransmission | What::CancelRetransmission => {
                     retransmissions.inc(Retransmission::RequestSent);
                 }

@@ -157,8 +157,12 @@ impl<T: Clone> Context<T> {
             self.reply_is = what;
             tools.buffers.replace(&mut self.reply, &tools.scratch);
         }
+        if code > 100 {
+            self.first_response.get_or_insert(now);
+        }
         if code >= 200 && self.code.is_none() {
             self.code = Some(code);
+            self.final_response = Some(now);
             self.best.clear(&mut tools.buffers);
         }
     }

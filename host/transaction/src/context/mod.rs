@@ -60,6 +60,10 @@ pub(crate) struct Context<T> {
     limit: Time,
     /// The final code that was sent.
     code: Option<u16>,
+    /// When the first response above 100 was sent.
+    first_response: Option<Time>,
+    /// When the final response was sent.
+    final_response: Option<Time>,
     late_successes: u8,
 }
 
@@ -130,6 +134,8 @@ impl<T: Clone> Context<T> {
             is_unconfirmed: false,
             limit: now + limit,
             code: None,
+            first_response: None,
+            final_response: None,
             late_successes: 0,
         }
     }

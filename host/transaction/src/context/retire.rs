@@ -62,6 +62,8 @@ impl<T: Clone> Context<T> {
             cancelled: self.is_cancelled,
             unconfirmed: self.is_unconfirmed,
             late_successes: self.late_successes,
+            first_response: self.first_response.map(|time| time.since(self.began)),
+            final_response: self.final_response.map(|time| time.since(self.began)),
             took: now.since(self.began),
         }
     }

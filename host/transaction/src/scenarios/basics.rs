@@ -7,7 +7,9 @@ use portcullis_sip::Transport;
 use super::{Call, one, responses, times};
 use crate::config::Config;
 use crate::outbox::What;
-use crate::testing::{Host, callee, from_callee, from_caller, header, request, response, serial};
+use crate::testing::{
+    Host, Told, callee, from_callee, from_caller, header, request, response, serial,
+};
 use crate::timers::Timers;
 use crate::transactions::{Receipt, Usage};
 
@@ -36,6 +38,24 @@ fn a_retransmission_of_an_invite_is_answered_with_the_last_response() {
     call.answer(0, 180, "");
     let (_, sent) = call.caller("INVITE");
     assert_eq!((responses(&sent), sent.len()), (vec![(0, 180)], 1));
+}
+
+#[test]
+fn the_times_of_the_first_and_of_the_final_response_are_reported_without_the_100() {
+    let (mut call, sent) = Call::start("INVITE", serial(&[0]));
+    assert_eq!(responses(&sent), [(0, 100)]);
+    call.go_to(200);
+    call.answer(0, 180, "");
+    call.go_to(1_500);
+    let text = response(200, &call.out[0], "callee0", "");
+    call.host.receive(text.as_bytes(), &from_callee(0));
+    let (_, told) = call.go_to(1_500);
+    let times = told.iter().find_map(|told| match told {
+        Told::Ended(end) => Some((end.first_response, end.final_response)),
+        Told::Ask | Told::Outcome(..) => None,
+    });
+    let [first, last] = [200, 1_500].map(|ms| Some(Duration::from_millis(ms)));
+    assert_eq!(times, Some((first, last)));
 }
 
 #[test]
