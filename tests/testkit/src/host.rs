@@ -441,6 +441,27 @@ impl Host {
         matches!(self.child.try_wait(), Ok(None))
     }
 
+    /// Kills the process, as `kill -9` does, and starts another one in the same directory; returns when that one is ready. The log goes on.
+    ///
+    /// # Panics
+    /// If the new process ends.
+    pub fn kill_and_start(&mut self) {
+        self.child.kill().expect("the process can be killed");
+        self.child.wait().expect("a killed process ends");
+        let log = std::fs::OpenOptions::new()
+            .append(true)
+            .open(self.folder.path().join("log"))
+            .expect("the log can be opened");
+        self.child = command(self.folder.path())
+            .arg("serve")
+            .stdout(log.try_clone().expect("a file handle can be cloned"))
+            .stderr(log)
+            .stdin(Stdio::null())
+            .spawn()
+            .expect("portcullis starts");
+        self.wait_until_ready();
+    }
+
     /// Sends a signal by its name, as `kill` knows it.
     pub fn signal(&self, name: &str) {
         let status = Command::new("kill")

@@ -14,6 +14,7 @@ pub mod host;
 pub mod kamailio;
 pub mod lease;
 pub mod load;
+pub mod lossy;
 pub mod mariadb;
 pub mod messages;
 pub mod office;

@@ -6,10 +6,14 @@
 #![forbid(unsafe_code)]
 
 mod cancelling;
+mod chain;
 mod dialogs;
 mod inviting;
 mod loops;
+mod loss;
 mod other_methods;
 mod patient;
+mod restarts;
 mod site;
 mod streams;
+mod targets;

@@ -59,9 +59,18 @@ impl Site {
 
     /// Starts Kamailio in the network of a lease.
     pub(crate) fn kamailio(lease: &Lease) -> (Kamailio, Self) {
+        Self::kamailio_with(lease, &[], &[])
+    }
+
+    /// The same with further values and parts of its configuration.
+    pub(crate) fn kamailio_with(
+        lease: &Lease,
+        values: &[(&str, String)],
+        defines: &[&str],
+    ) -> (Kamailio, Self) {
         let listen = lease.addr(KAMAILIO, 5060);
-        let values = [("LISTEN", listen.to_string())];
-        let kamailio = Kamailio::start(include_str!("kamailio.cfg"), &values, &[]);
+        let values = [values, &[("LISTEN", listen.to_string())]].concat();
+        let kamailio = Kamailio::start(include_str!("kamailio.cfg"), &values, defines);
         (kamailio, Self::new(listen, lease))
     }
 

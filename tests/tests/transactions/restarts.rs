@@ -1,0 +1,74 @@
+//! Calls that ring while the host is killed and started again. The new process has the key of the old one, and no transactions.
+
+use portcullis_testkit::host::{Builder, Host};
+use portcullis_testkit::peer::branch_of;
+
+use crate::site::{Site, builder, wait_until_idle};
+
+fn start() -> (Host, Site) {
+    let host = builder(Builder::new())
+        .set("sip", "key-file = \"seal.key\"")
+        .start();
+    let site = Site::of(&host);
+    (host, site)
+}
+
+/// 29: the 200 is relayed by its Vias.
+#[test]
+fn a_call_that_rings_completes_after_a_restart() {
+    let (mut host, site) = start();
+    let (caller, callee, invite) = site.start("INVITE");
+    let seen = callee.first_request("INVITE");
+    callee.answer(&seen, 180);
+    caller.first_response("INVITE", 180);
+    host.kill_and_start();
+    callee.answer(&seen, 200);
+    let ok = caller.first_response("INVITE", 200);
+    site.ack(&caller, &invite, &ok);
+    callee.first_request("ACK");
+    site.hang_up(&caller, &callee, &invite, &ok);
+    let adopted = host.metric("portcullis_unmatched_messages_total", &["adopted"]);
+    assert_eq!(adopted, 1.0);
+    wait_until_idle(&host);
+}
+
+/// 29: the CANCEL has the branch of the INVITE.
+#[test]
+fn a_call_that_rings_can_be_cancelled_after_a_restart() {
+    let (mut host, site) = start();
+    let (caller, callee, invite) = site.start("INVITE");
+    let seen = callee.first_request("INVITE");
+    callee.answer(&seen, 180);
+    caller.first_response("INVITE", 180);
+    host.kill_and_start();
+    site.send(&caller, &invite.cancel());
+    let cancel = callee.first_request("CANCEL");
+    assert_eq!(branch_of(&cancel.message), branch_of(&seen.message));
+    callee.answer(&cancel, 200);
+    caller.first_response("CANCEL", 200);
+    callee.answer(&seen, 487);
+    let terminated = caller.first_response("INVITE", 487);
+    site.ack_failure(&caller, &invite, &terminated);
+    let ack = callee.first_request("ACK");
+    assert_eq!(branch_of(&ack.message), branch_of(&seen.message));
+    wait_until_idle(&host);
+}
+
+/// 29: a copy of the INVITE is a copy for the callee, too.
+#[test]
+fn a_copy_after_a_restart_has_the_branch_of_the_first() {
+    let (mut host, site) = start();
+    let (caller, callee, invite) = site.start("INVITE");
+    let seen = callee.first_request("INVITE");
+    host.kill_and_start();
+    let before = callee.times_of("INVITE").len();
+    site.send(&caller, &invite);
+    let copy = callee.nth_request(before, "INVITE");
+    assert_eq!(branch_of(&copy.message), branch_of(&seen.message));
+    callee.answer(&copy, 200);
+    let ok = caller.first_response("INVITE", 200);
+    site.ack(&caller, &invite, &ok);
+    callee.first_request("ACK");
+    site.hang_up(&caller, &callee, &invite, &ok);
+    wait_until_idle(&host);
+}

@@ -1,0 +1,379 @@
+//! Several targets for a request: forking and failover.
+
+use std::net::SocketAddr;
+use std::thread;
+use std::time::Duration;
+
+use portcullis_testkit::host::{Builder, Host};
+use portcullis_testkit::kamailio::Kamailio;
+use portcullis_testkit::lease::Lease;
+use portcullis_testkit::messages::Request;
+use portcullis_testkit::peer::{Peer, branch_of};
+use portcullis_testkit::policy;
+
+use crate::site::{Site, Summary, wait_until_idle};
+
+/// The policies of these tests, by the name of their crate.
+const FORK: &str = "fork";
+const FAILOVER: &str = "failover";
+
+/// A proxy that sends each call to three callees.
+struct Targets {
+    site: Site,
+    callees: [Peer; 3],
+}
+
+/// A scenario of the oracle. It returns what the caller and each callee have seen.
+type Scenario = fn(&Targets) -> Vec<Summary>;
+
+impl Targets {
+    /// A host with this policy, and these many of its targets.
+    fn host(name: &str, count: usize) -> (Host, Self) {
+        Self::host_with(name, count, Builder::new())
+    }
+
+    fn host_with(name: &str, count: usize, builder: Builder) -> (Host, Self) {
+        let callees = callees(builder.lease());
+        let addrs = callees.each_ref().map(Peer::local);
+        let host = with_targets(builder, name, &addrs[..count]).start();
+        let site = Site::of(&host);
+        (host, Self { site, callees })
+    }
+
+    /// Kamailio with the part of its configuration that does what the policy does.
+    fn kamailio(lease: &Lease, name: &str) -> (Kamailio, Self) {
+        let callees = callees(lease);
+        let addrs = callees.each_ref().map(|peer| peer.local().to_string());
+        let [t0, t1, t2] = addrs;
+        let values = [("T0", t0), ("T1", t1), ("T2", t2)];
+        let (kamailio, site) = Site::kamailio_with(lease, &values, &[name]);
+        (kamailio, Self { site, callees })
+    }
+
+    fn call(&self) -> (Peer, Request) {
+        let caller = self.site.caller();
+        let invite = caller.request("INVITE", "sip:bob@example.com");
+        self.site.send(&caller, &invite);
+        (caller, invite)
+    }
+
+    fn summaries(&self, caller: &Peer, invite: &Request) -> Vec<Summary> {
+        let each = self.callees.iter();
+        each.map(|callee| Summary::of(caller, callee, invite))
+            .collect()
+    }
+}
+
+fn callees(lease: &Lease) -> [Peer; 3] {
+    [0; 3].map(|_| Peer::udp(lease.ip(3)))
+}
+
+fn with_targets(builder: Builder, name: &str, targets: &[SocketAddr]) -> Builder {
+    let names: Vec<_> = (0..targets.len()).map(|n| format!("target-{n}")).collect();
+    let builder = builder
+        .policy(policy(name))
+        .set("policy.settings", &format!("next-hops = {names:?}"));
+    names
+        .iter()
+        .zip(targets)
+        .fold(builder, |builder, (name, target)| {
+            builder.set("relay.next-hops", &format!("{name} = \"sip:{target}\""))
+        })
+}
+
+/// 12: the first 200 cancels what rings.
+fn one_answers(targets: &Targets) -> Vec<Summary> {
+    let (caller, invite) = targets.call();
+    let [busy, answering, ringing] = &targets.callees;
+    busy.answer(&busy.first_request("INVITE"), 486);
+    busy.first_request("ACK");
+    let other = ringing.first_request("INVITE");
+    ringing.answer(&other, 180);
+    caller.first_response("INVITE", 180);
+    let seen = answering.first_request("INVITE");
+    answering.answer(&seen, 180);
+    caller.nth_response(1, "INVITE", 180);
+    answering.answer(&seen, 200);
+    let ok = caller.first_response("INVITE", 200);
+    let cancel = ringing.first_request("CANCEL");
+    assert_eq!(branch_of(&cancel.message), branch_of(&other.message));
+    ringing.answer(&cancel, 200);
+    ringing.answer(&other, 487);
+    ringing.first_request("ACK");
+    targets.site.ack(&caller, &invite, &ok);
+    answering.first_request("ACK");
+    targets.site.hang_up(&caller, answering, &invite, &ok);
+    targets.summaries(&caller, &invite)
+}
+
+/// 13: a 603 cancels what rings, and is passed on when that has ended.
+fn one_declines(targets: &Targets) -> Vec<Summary> {
+    let (caller, invite) = targets.call();
+    let [unknown, declining, ringing] = &targets.callees;
+    unknown.answer(&unknown.first_request("INVITE"), 404);
+    let other = ringing.first_request("INVITE");
+    ringing.answer(&other, 180);
+    caller.first_response("INVITE", 180);
+    declining.answer(&declining.first_request("INVITE"), 603);
+    let cancel = ringing.first_request("CANCEL");
+    ringing.answer(&cancel, 200);
+    ringing.answer(&other, 487);
+    let declined = caller.first_response("INVITE", 603);
+    targets.site.ack_failure(&caller, &invite, &declined);
+    for callee in &targets.callees {
+        callee.first_request("ACK");
+    }
+    targets.summaries(&caller, &invite)
+}
+
+/// 14: the best response has the challenges of all (RFC 3261 §16.7(7)).
+fn all_challenge(targets: &Targets) -> Vec<Summary> {
+    let (caller, invite) = targets.call();
+    let [server, proxy, busy] = &targets.callees;
+    let digest = |name: &str| format!("{name}: Digest realm=\"{name}\", nonce=\"1\"");
+    let (first, second) = (digest("WWW-Authenticate"), digest("Proxy-Authenticate"));
+    server.answer_with(&server.first_request("INVITE"), 401, &[&first]);
+    server.first_request("ACK");
+    proxy.answer_with(&proxy.first_request("INVITE"), 407, &[&second]);
+    proxy.first_request("ACK");
+    busy.answer(&busy.first_request("INVITE"), 486);
+    busy.first_request("ACK");
+    let challenge = caller.first_response("INVITE", 401);
+    for line in [&first, &second] {
+        let (name, value) = line.split_once(": ").expect("a header line");
+        assert_eq!(challenge.message.header(name), Some(value));
+    }
+    targets.site.ack_failure(&caller, &invite, &challenge);
+    targets.summaries(&caller, &invite)
+}
+
+/// 16: the first is unavailable, and the second silent.
+fn third_answers(targets: &Targets) -> Vec<Summary> {
+    let (caller, invite) = targets.call();
+    let [unavailable, silent, answering] = &targets.callees;
+    let first = unavailable.first_request("INVITE");
+    unavailable.answer(&first, 503);
+    unavailable.first_request("ACK");
+    let second = silent.first_request("INVITE");
+    let third = answering.first_request("INVITE");
+    assert!(third.at - second.at >= Duration::from_millis(3_600));
+    answering.answer(&third, 200);
+    let ok = caller.first_response("INVITE", 200);
+    targets.site.ack(&caller, &invite, &ok);
+    answering.first_request("ACK");
+    targets.site.hang_up(&caller, answering, &invite, &ok);
+    let branches = [&first, &second, &third].map(|seen| branch_of(&seen.message));
+    assert!(branches[0] != branches[1] && branches[1] != branches[2]);
+    for seen in [&second, &third] {
+        assert_eq!(seen.message.header("CSeq"), Some("1 INVITE"));
+    }
+    targets.summaries(&caller, &invite)
+}
+
+#[test]
+fn the_first_to_answer_gets_the_call() {
+    let (host, targets) = Targets::host(FORK, 3);
+    let summaries = one_answers(&targets);
+    assert_eq!(summaries[0].finals, [200]);
+    assert_eq!(numbers(&summaries), [(0, 1), (0, 1), (1, 1)]);
+    wait_until_idle(&host);
+}
+
+#[test]
+fn a_603_ends_a_fork() {
+    let (host, targets) = Targets::host(FORK, 3);
+    let summaries = one_declines(&targets);
+    assert_eq!(summaries[0].finals, [603]);
+    assert_eq!(numbers(&summaries), [(0, 1), (0, 1), (1, 1)]);
+    wait_until_idle(&host);
+}
+
+#[test]
+fn the_challenges_of_all_targets_are_passed_on() {
+    let (host, targets) = Targets::host(FORK, 3);
+    let summaries = all_challenge(&targets);
+    assert_eq!(summaries[0].finals, [401]);
+    wait_until_idle(&host);
+}
+
+/// 15: both callees answer.
+#[test]
+fn a_second_200_is_passed_on_too() {
+    let (host, targets) = Targets::host(FORK, 2);
+    let (caller, invite) = targets.call();
+    let [one, two, _] = &targets.callees;
+    let seen = [one, two].map(|callee| callee.first_request("INVITE"));
+    one.answer(&seen[0], 200);
+    two.answer(&seen[1], 200);
+    for n in 0..2 {
+        let ok = caller.nth_response(n, "INVITE", 200);
+        let mut own = invite.clone();
+        own.branch = format!("{}-{n}", invite.branch);
+        targets.site.ack(&caller, &own, &ok);
+    }
+    for callee in [one, two] {
+        callee.first_request("ACK");
+    }
+    wait_until_idle(&host);
+    assert_eq!(host.metric("portcullis_late_successes_total", &[]), 1.0);
+}
+
+#[test]
+fn the_next_target_has_its_turn_when_one_fails() {
+    let (host, targets) = Targets::host(FAILOVER, 3);
+    let summaries = third_answers(&targets);
+    assert_eq!(summaries[0].finals, [200]);
+    let [unavailable, _, answering] = &targets.callees;
+    for callee in [unavailable, answering] {
+        assert_eq!(callee.times_of("INVITE").len(), 1);
+    }
+    wait_until_idle(&host);
+}
+
+/// 17: an ICMP error says that nobody listens there.
+#[test]
+fn a_closed_port_fails_a_target_at_once() {
+    let builder = Builder::new();
+    let callee = Peer::udp(builder.lease().ip(3));
+    let closed = builder.lease().addr(4, 5080);
+    let host = with_targets(builder, FAILOVER, &[closed, callee.local()]).start();
+    let site = Site::of(&host);
+    let caller = site.caller();
+    let invite = caller.request("INVITE", "sip:bob@example.com");
+    site.send(&caller, &invite);
+    callee.answer(&callee.first_request("INVITE"), 200);
+    let ok = caller.first_response("INVITE", 200);
+    site.ack(&caller, &invite, &ok);
+    callee.first_request("ACK");
+    wait_until_idle(&host);
+    let attempts = |result: &str| host.metric("portcullis_attempts_total", &[result]);
+    assert_eq!((attempts("unreachable"), attempts("no_answer")), (1.0, 0.0));
+}
+
+/// 18: a target over TCP that refuses connections, and one that does not accept them.
+#[test]
+fn a_target_without_a_connection_fails() {
+    let builder = Builder::new();
+    let callee = Peer::udp(builder.lease().ip(3));
+    let refusing = builder.lease().addr(4, 5080);
+    let deaf = Deaf::listen(builder.lease().addr(5, 5080));
+    let tcp = |addr| format!("\"sip:{addr};transport=tcp\"");
+    let host = builder
+        .policy(policy(FAILOVER))
+        .set("policy.settings", "next-hops = [\"a\", \"b\", \"c\"]")
+        .set("policy.settings", "seconds = 10")
+        .set("relay.next-hops", &format!("a = {}", tcp(refusing)))
+        .set("relay.next-hops", &format!("b = {}", tcp(deaf.addr)))
+        .set(
+            "relay.next-hops",
+            &format!("c = \"sip:{}\"", callee.local()),
+        )
+        .start();
+    let site = Site::of(&host);
+    let caller = site.caller();
+    let invite = caller.request("INVITE", "sip:bob@example.com");
+    site.send(&caller, &invite);
+    callee.answer(&callee.first_request("INVITE"), 200);
+    let ok = caller.first_response("INVITE", 200);
+    site.ack(&caller, &invite, &ok);
+    callee.first_request("ACK");
+    wait_until_idle(&host);
+    let unreachable = host.metric("portcullis_attempts_total", &["unreachable"]);
+    assert_eq!(unreachable, 2.0);
+}
+
+/// 24: Max-Breadth leaves room for one target at a time (RFC 5393 §5.3).
+#[test]
+fn targets_have_their_turns_within_max_breadth() {
+    let (host, targets) = Targets::host(FORK, 2);
+    let caller = targets.site.caller();
+    let invite = caller.request("INVITE", "sip:bob@example.com");
+    let invite = invite.header("Max-Breadth: 1");
+    targets.site.send(&caller, &invite);
+    let [one, two, _] = &targets.callees;
+    let seen = one.first_request("INVITE");
+    assert_eq!(seen.message.header("Max-Breadth"), Some("1"));
+    one.answer(&seen, 180);
+    caller.first_response("INVITE", 180);
+    assert!(two.seen().is_empty(), "its turn has not come");
+    one.answer(&seen, 486);
+    let seen = two.first_request("INVITE");
+    assert_eq!(seen.message.header("Max-Breadth"), Some("1"));
+    two.answer(&seen, 200);
+    let ok = caller.first_response("INVITE", 200);
+    targets.site.ack(&caller, &invite, &ok);
+    two.first_request("ACK");
+    wait_until_idle(&host);
+}
+
+#[test]
+fn peers_fork_as_kamailio_does() {
+    compare(
+        FORK,
+        &[
+            ("one_answers", one_answers),
+            ("one_declines", one_declines),
+            ("all_challenge", all_challenge),
+        ],
+    );
+}
+
+#[test]
+fn peers_fail_over_as_kamailio_does() {
+    compare(FAILOVER, &[("third_answers", third_answers)]);
+}
+
+fn compare(name: &str, scenarios: &[(&str, Scenario)]) {
+    thread::scope(|scope| {
+        for (scenario, run) in scenarios {
+            scope.spawn(move || {
+                let (host, ours) = Targets::host(name, 3);
+                let (_kamailio, theirs) = Targets::kamailio(host.lease(), name);
+                let theirs = scope.spawn(move || run(&theirs));
+                let ours = run(&ours);
+                let theirs = theirs.join().expect("the scenario works with Kamailio");
+                assert_eq!(ours, theirs, "the host, and Kamailio: {scenario}");
+            });
+        }
+    });
+}
+
+/// CANCELs and ACKs of each callee.
+fn numbers(summaries: &[Summary]) -> Vec<(usize, usize)> {
+    let each = summaries.iter();
+    each.map(|summary| (summary.cancels, summary.acks))
+        .collect()
+}
+
+/// A TCP listener whose queue is full: the system drops what would open further connections.
+struct Deaf {
+    addr: SocketAddr,
+    _listener: socket2::Socket,
+    _waiting: Vec<socket2::Socket>,
+}
+
+impl Deaf {
+    fn listen(addr: SocketAddr) -> Self {
+        let socket = || {
+            let kind = socket2::Type::STREAM;
+            socket2::Socket::new(socket2::Domain::IPV4, kind, None).expect("a socket can be made")
+        };
+        let listener = socket();
+        listener.bind(&addr.into()).expect("the address is free");
+        listener.listen(0).expect("a bound socket listens");
+        // One connection more than the queue takes, at most.
+        let waiting = (0..2).map(|_| {
+            let client = socket();
+            client
+                .set_nonblocking(true)
+                .expect("a socket can be nonblocking");
+            let _in_progress = client.connect(&addr.into());
+            client
+        });
+        Self {
+            addr,
+            _waiting: waiting.collect(),
+            _listener: listener,
+        }
+    }
+}
