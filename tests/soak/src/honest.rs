@@ -8,7 +8,9 @@ use anyhow::Result;
 use portcullis_load::{End, Histogram, Plan};
 use portcullis_testkit::callee::Callee;
 use portcullis_testkit::messages::Request;
+use portcullis_testkit::peer::Peer;
 use portcullis_testkit::sip::{Caller, Message, Transport};
+use portcullis_testkit::wait;
 
 use crate::site::{Site, at};
 use crate::turns::{Books, Stop};
@@ -156,6 +158,49 @@ pub(crate) fn call(site: &Site, stop: &Stop, latencies: &Latencies) {
     }
     if !caller.hears_nothing() || !callee.saw_nothing_more() {
         site.books.broken("a message of a call came twice".into());
+    }
+}
+
+/// Makes calls that ring until the caller cancels them. Each ends with a 487 for the caller and an ACK for the callee.
+pub(crate) fn cancel(site: &Site, stop: &Stop) {
+    let proxy = site.host.sip();
+    let [caller, callee] =
+        [at::CALLER, at::CALLEE].map(|peer| Peer::udp(site.host.lease().ip(peer)));
+    while stop.pause(PACE) {
+        let mut invite = caller.request("INVITE", &callee.uri());
+        invite.from = "<sip:alice@carol.example>".into();
+        caller.send(&invite.bytes(), proxy);
+        let rings = wait::until("a call rings or is rejected", || {
+            let seen = caller.seen().into_iter().find(|s| s.message.code() > 100);
+            seen.map(Err)
+                .or_else(|| callee.seen().into_iter().next().map(Ok))
+        });
+        match rings {
+            Ok(seen) => {
+                callee.answer(&seen, 180);
+                caller.first_response("INVITE", 180);
+                caller.send(&invite.cancel().bytes(), proxy);
+                callee.answer(&callee.first_request("CANCEL"), 200);
+                callee.answer(&seen, 487);
+                callee.first_request("ACK");
+                caller.first_response("CANCEL", 200);
+                let terminated = caller.first_response("INVITE", 487);
+                caller.send(&invite.ack_for(&terminated.message).bytes(), proxy);
+                site.books.count("calls cancelled");
+            }
+            Err(rejected) => {
+                caller.send(&invite.ack_for(&rejected.message).bytes(), proxy);
+                match rejected.message.code() {
+                    503 => site.books.count(TURNED_AWAY),
+                    _ => site.books.broken(format!(
+                        "a call to be cancelled got {:?}",
+                        rejected.message.start_line()
+                    )),
+                }
+            }
+        }
+        caller.forget();
+        callee.forget();
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use portcullis_load::{Histogram, Mode, Plan as Load};
+use portcullis_testkit::wait;
 
 use crate::actors::{self, panic_text};
 use crate::honest::{self, Latencies};
@@ -60,6 +61,7 @@ pub(crate) fn run(plan: &Plan) -> Result<Report> {
     let after_first = settled(site.host.pid())?;
     let (max_second, second) = phase(&site, plan, || actors::run_all(&site, length, SECOND))?;
     let after_second = settled(site.host.pid())?;
+    check_transactions(&site);
     let report = Report {
         seconds: begun.elapsed().as_secs(),
         rate: plan.rate,
@@ -102,6 +104,7 @@ fn phase(site: &Site, plan: &Plan, rest: impl FnOnce()) -> Result<(Held, Honest)
             })
             .collect();
         others.push(threads.spawn(move || honest::call(site, stop, latencies)));
+        others.push(threads.spawn(move || honest::cancel(site, stop)));
         let sampler = threads.spawn(move || sample(site, stop));
         rest();
         stop.stop();
@@ -145,6 +148,20 @@ fn sample(site: &Site, stop: &Stop) -> Held {
         }
     }
     most
+}
+
+/// Without traffic, each transaction ends. None takes longer than timer B, and timer H after it.
+fn check_transactions(site: &Site) {
+    const LONGEST: Duration = Duration::from_secs(70);
+    let active = || site.host.metric("portcullis_transactions_active", &[]);
+    if wait::within(LONGEST, || (active() == 0.0).then_some(())).is_none() {
+        site.books.broken(format!(
+            "{} transactions are in progress {LONGEST:?} after the traffic",
+            active()
+        ));
+    }
+    let begun = site.host.metric("portcullis_transactions_begun_total", &[]);
+    site.books.add("transactions", begun as u64);
 }
 
 fn check(site: &Site, plan: &Plan, report: &Report) {

@@ -92,7 +92,7 @@ impl Site {
             .set("policy", "deadline = \"50ms\"")
             .set(
                 "relay",
-                &format!("domains = [\"{caller}\", \"{callee_ip}\"]"),
+                &format!("domains = [\"{caller}\", \"{callee_ip}:*\"]"),
             )
             .set(
                 "relay.next-hops",
@@ -109,7 +109,7 @@ impl Site {
             .set("tenants.carol", "next-hop = \"callee\"")
             .set(
                 "tenants.carol",
-                &format!("domains = [\"{caller}\", \"{callee_ip}\"]"),
+                &format!("domains = [\"{caller}\", \"{callee_ip}:*\"]"),
             );
         for (name, how) in HOSTILE {
             let section = format!("tenants.{name}");

@@ -246,6 +246,11 @@ impl Peer {
         codes.map(Message::code).collect()
     }
 
+    /// Forgets what it has received so far, for a peer that lives long.
+    pub fn forget(&self) {
+        self.record.seen().clear();
+    }
+
     /// Closes its TCP connections, and returns when both directions are closed here.
     pub fn hang_up(&self) {
         for (_, stream) in self.record.connections().drain() {
