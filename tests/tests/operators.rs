@@ -1,11 +1,15 @@
-//! What operators see of transactions.
+//! What operators see of transactions, and how they end a host without a lost call.
 
 #![forbid(unsafe_code)]
 
-use portcullis_testkit::callee::Callee;
+use std::net::{SocketAddr, UdpSocket};
+
+use portcullis_testkit::callee::{Callee, ok_to};
 use portcullis_testkit::host::{Builder, Host};
+use portcullis_testkit::messages::Request;
 use portcullis_testkit::policy;
-use portcullis_testkit::wait;
+use portcullis_testkit::sip::{Caller, Message};
+use portcullis_testkit::wait::{self, PATIENCE};
 use serde_json::{Value, json};
 
 const CALLER: u8 = 10;
@@ -76,4 +80,140 @@ fn a_stateless_host_has_no_transactions() {
     let status = host.rpc("portcullis.status", json!([]))["result"].take();
     assert_eq!(status["transactions"], Value::Null);
     assert_eq!(stats(&host)["total"], 0);
+}
+
+/// A host with a call that rings, and both ends of the call.
+struct Ringing {
+    host: Host,
+    caller: Caller,
+    invite: Request,
+    callee: UdpSocket,
+    /// The INVITE as the callee has it, and where it came from.
+    received: (Message, SocketAddr),
+}
+
+impl Ringing {
+    fn start(settings: &[&str]) -> Self {
+        let builder = Builder::new().policy(policy("observe"));
+        let callee = UdpSocket::bind(builder.lease().addr(3, 5080)).expect("the address is free");
+        callee.set_read_timeout(Some(PATIENCE)).expect("a limit");
+        let at = callee.local_addr().expect("it is bound");
+        let builder = builder.set("relay", &format!("next-hop = \"sip:{at}\""));
+        let builder = settings
+            .iter()
+            .fold(builder, |builder, line| builder.set("transactions", line));
+        let host = builder.start();
+        let mut caller = host.udp(CALLER);
+        let invite = caller.request("INVITE", "sip:bob@example.com");
+        caller.send(&invite.bytes());
+        let received = next(&callee);
+        Self {
+            host,
+            caller,
+            invite,
+            callee,
+            received,
+        }
+    }
+
+    /// The callee answers 200.
+    fn answer(&self) {
+        let (request, host) = &self.received;
+        let at = self.callee.local_addr().expect("it is bound");
+        let sent = self.callee.send_to(&ok_to(request, at), host);
+        sent.expect("a datagram can be sent");
+    }
+
+    fn wait_until_it_refuses(&self) {
+        self.host.wait_for_log("event=\"refusing\"");
+        let mut caller = self.host.udp(CALLER + 1);
+        let request = caller.request("MESSAGE", "sip:bob@example.com");
+        let answer = caller.ask(&request);
+        assert_eq!(answer.code(), 503);
+        assert_eq!(answer.header("Retry-After"), Some("1"));
+    }
+}
+
+/// The next request that a callee receives.
+fn next(callee: &UdpSocket) -> (Message, SocketAddr) {
+    let mut buffer = vec![0; 65_536];
+    let (n, from) = callee.recv_from(&mut buffer).expect("a request comes");
+    (Message::new(buffer[..n].to_vec()), from)
+}
+
+#[test]
+fn after_sigterm_new_requests_are_refused_and_the_host_ends_with_its_last_call() {
+    let mut call = Ringing::start(&["drain = \"1h\""]);
+    call.host.signal("TERM");
+    call.host.wait_for_log("event=\"draining\"");
+    let ready = call.host.get("/readyz").map(|(status, _)| status);
+    assert_eq!(ready, Some(503));
+    let status = call.host.rpc("portcullis.status", json!([]))["result"].take();
+    assert_eq!(status["ready"], false);
+    call.wait_until_it_refuses();
+
+    let mut monitor = call.host.udp(CALLER + 2);
+    let options = monitor.request("OPTIONS", &format!("sip:{}", call.host.sip()));
+    assert_eq!(monitor.ask(&options).code(), 503);
+
+    // Another dialog goes on. A retransmission of the INVITE may come first.
+    let mut within = monitor.request("MESSAGE", "sip:bob@example.com");
+    within.to.push_str(";tag=callee");
+    monitor.send(&within.bytes());
+    let (request, host) = wait::until("the request is relayed", || {
+        Some(next(&call.callee)).filter(|(request, _)| request.first_word() == "MESSAGE")
+    });
+    let at = call.callee.local_addr().expect("it is bound");
+    let sent = call.callee.send_to(&ok_to(&request, at), host);
+    sent.expect("a datagram can be sent");
+    assert_eq!(monitor.receive().code(), 200);
+
+    assert!(call.host.is_alive());
+    call.answer();
+    let answer = call.caller.receive();
+    assert_eq!(answer.code(), 200);
+    assert_eq!(answer.header("Call-ID"), Some(&*call.invite.call_id));
+    assert!(call.host.wait_until_ended().success());
+    assert_eq!(call.host.complaints(), [""; 0]);
+}
+
+#[test]
+fn until_the_notice_is_over_a_host_that_will_end_accepts_requests() {
+    let call = Ringing::start(&["drain = \"1h\"", "drain-notice = \"1h\""]);
+    call.host.signal("TERM");
+    call.host.wait_for_log("event=\"draining\"");
+    let mut monitor = call.host.udp(CALLER + 2);
+    let options = monitor.request("OPTIONS", &format!("sip:{}", call.host.sip()));
+    assert_eq!(monitor.ask(&options).code(), 503);
+    let request = monitor.request("MESSAGE", "sip:bob@example.com");
+    monitor.send(&request.bytes());
+    // A retransmission of the INVITE may come first.
+    let relayed = wait::until("the request is relayed", || {
+        let (request, _) = next(&call.callee);
+        (request.first_word() == "MESSAGE").then_some(request)
+    });
+    assert_eq!(relayed.header("Call-ID"), Some(&*request.call_id));
+}
+
+#[test]
+fn a_second_signal_ends_a_host_that_drains_at_once() {
+    for second in ["TERM", "INT"] {
+        let mut call = Ringing::start(&["drain = \"1h\""]);
+        call.host.signal("TERM");
+        call.wait_until_it_refuses();
+        call.host.signal(second);
+        assert!(call.host.wait_until_ended().success(), "{second}");
+    }
+}
+
+#[test]
+fn a_host_whose_calls_do_not_end_ends_after_its_limit() {
+    let mut call = Ringing::start(&["drain = \"100ms\""]);
+    call.host.signal("TERM");
+    assert!(call.host.wait_until_ended().success());
+    let complaints = call.host.complaints();
+    assert!(
+        complaints.len() == 1 && complaints[0].contains("event=\"not_drained\""),
+        "{complaints:?}"
+    );
 }

@@ -16,6 +16,10 @@ pub struct TransactionsConfig {
     pub memory: u64,
     /// How long after its start the host relays responses of transactions that it does not know.
     pub adopt: Duration,
+    /// Most time for calls in set-up to end after SIGTERM, including `drain_notice`.
+    pub drain: Duration,
+    /// How long after SIGTERM the host still accepts new requests.
+    pub drain_notice: Duration,
 }
 
 impl Default for TransactionsConfig {
@@ -25,6 +29,8 @@ impl Default for TransactionsConfig {
             lingering: 1_000_000,
             memory: GIB,
             adopt: Duration::from_secs(200),
+            drain: Duration::from_secs(30),
+            drain_notice: Duration::from_secs(5),
         }
     }
 }
@@ -36,6 +42,12 @@ pub(super) fn read(mut section: Section<'_>, default: TransactionsConfig) -> Tra
         memory: section.value("memory", default.memory, |v| size(v, MIB, 1024 * GIB)),
         adopt: section.value("adopt", default.adopt, |v| {
             duration(v, Duration::ZERO, Duration::from_secs(86_400))
+        }),
+        drain: section.value("drain", default.drain, |v| {
+            duration(v, Duration::ZERO, Duration::from_secs(3_600))
+        }),
+        drain_notice: section.value("drain-notice", default.drain_notice, |v| {
+            duration(v, Duration::ZERO, Duration::from_secs(3_600))
         }),
     };
     section.finish();

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use portcullis_config::Token;
+use portcullis_dataplane::drain::Stage;
 use portcullis_dataplane::shared::Shared;
 use portcullis_rollout::Registry;
 
@@ -66,6 +67,9 @@ impl Control {
     /// Returns what is missing, one item per line; empty if the host is ready. The SIP sockets are bound before the control port answers.
     pub(crate) fn missing(&self) -> Vec<String> {
         let mut missing = Vec::new();
+        if self.shared.drain.stage() != Stage::Serving {
+            missing.push("the host is about to end: it was sent SIGTERM".into());
+        }
         let addresses = &self.shared.addresses;
         if addresses.current().generation == 0 {
             missing.push(match addresses.status().last_error {

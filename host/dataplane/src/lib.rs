@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 #![warn(clippy::wildcard_enum_match_arm)]
 
+pub mod drain;
 pub mod handover;
 pub mod notice_log;
 pub mod notices;

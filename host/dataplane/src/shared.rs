@@ -12,6 +12,7 @@ use portcullis_records::Recorder;
 use portcullis_sip::{Proxy, Routes};
 use portcullis_sync::GracePeriod;
 
+use crate::drain::Drain;
 use crate::handover::Handovers;
 use crate::notices::Notices;
 use crate::tenants::{Shadow, Tenants};
@@ -48,6 +49,8 @@ pub struct Shared {
     pub counters: Vec<WorkerCounters>,
     /// Notices for operators about messages that were refused, dropped or not delivered.
     pub notices: Notices,
+    /// What the host still accepts.
+    pub drain: Drain,
     /// When the host started.
     pub started: SystemTime,
 }

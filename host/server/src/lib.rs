@@ -7,6 +7,7 @@
 #![warn(clippy::wildcard_enum_match_arm)]
 
 pub mod cli;
+mod drain;
 pub mod logging;
 mod modes;
 mod rights;

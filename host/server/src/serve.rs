@@ -9,6 +9,7 @@ use anyhow::{Context, bail};
 use portcullis_config::{Config, Listen};
 use portcullis_control::descriptors::{self, Limit, Parts};
 use portcullis_control::{Control, Doors, Listening};
+use portcullis_dataplane::drain::Drain;
 use portcullis_dataplane::handover::Handovers;
 use portcullis_dataplane::notice_log;
 use portcullis_dataplane::notices::Notices;
@@ -31,6 +32,7 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 
+use crate::drain::Draining;
 use crate::logging;
 use crate::modes;
 use crate::rights;
@@ -72,12 +74,15 @@ async fn serve(config: Config, path: Option<&Path>, limit: Limit) -> anyhow::Res
     let (running, mut workers) = host.start(&stopping)?;
     running.announce(path);
     tokio::task::spawn_blocking(rights::tell);
+    let mut draining = Draining::default();
     let ended = loop {
         tokio::select! {
             signal = signals.next() => match signal {
-                Asked::End => break Ok(()),
+                Asked::Drain if draining.begin(&running.shared) => {}
+                Asked::Drain | Asked::End => break Ok(()),
                 Asked::Reload => running.reload(),
             },
+            () = draining.ended() => break Ok(()),
             Some(ended) = workers.join_next() => break ended.context("a worker").and_then(|worker| worker),
         }
     };
@@ -180,6 +185,7 @@ impl Host {
             counters: (0..workers).map(|_| WorkerCounters::default()).collect(),
             handovers: Handovers::new(workers),
             notices: Notices::new(workers),
+            drain: Drain::default(),
             listen: bound,
             started,
             config,
@@ -324,6 +330,9 @@ impl Running {
 
 /// The request of a signal.
 enum Asked {
+    /// To end when no call is in set-up.
+    Drain,
+    /// To end at once.
     End,
     Reload,
 }
@@ -352,7 +361,7 @@ impl Signals {
 
     async fn next(&mut self) -> Asked {
         tokio::select! {
-            _ = self.terminate.recv() => Asked::End,
+            _ = self.terminate.recv() => Asked::Drain,
             _ = self.interrupt.recv() => Asked::End,
             _ = self.hangup.recv() => Asked::Reload,
         }

@@ -54,7 +54,7 @@ pub use params::{Param, Params};
 pub use proxy::{
     Branch, DEFAULT_BREADTH, Dialog, DialogSeal, DropReason, Forward, HeaderChange, Local, Proxy,
     ProxyConfig, Received, RelayError, RelayErrorKind, RequestName, ResponseChanges, Target,
-    Transaction, shorten, write_ack, write_cancel, write_response,
+    Transaction, shorten, to_has_tag, write_ack, write_cancel, write_response,
 };
 pub use reason::standard_reason;
 pub use routes::{RouteError, Routes, RoutesBuilder, mark};

@@ -180,6 +180,14 @@ impl Builder {
                 vec!["answers-per-second = 0".to_owned()],
             ),
             (
+                "transactions".to_owned(),
+                // Tests that end a host do not wait for load balancers.
+                vec![
+                    "drain-notice = \"0s\"".to_owned(),
+                    "drain = \"2s\"".to_owned(),
+                ],
+            ),
+            (
                 "control".to_owned(),
                 vec![format!("listen = \"{}\"", self.lease.addr(1, 8060))],
             ),

@@ -122,7 +122,7 @@ impl Drop for Process {
     /// Asks the process to end, so that it ends its own children (Kamailio has several), and waits for it.
     fn drop(&mut self) {
         let pid = self.child.id().to_string();
-        let asked = Command::new("kill").args(["-TERM", &pid]).status();
+        let asked = Command::new("kill").args(["-INT", &pid]).status();
         let give_up = Instant::now() + Duration::from_secs(10);
         while asked.is_ok() && Instant::now() < give_up {
             if matches!(self.child.try_wait(), Ok(Some(_)) | Err(_)) {

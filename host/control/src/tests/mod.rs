@@ -10,6 +10,7 @@ use axum::body::{Body, to_bytes};
 use axum::http::Request;
 use portcullis_address::{AddressBook, DatabaseUrl, NewRow, RuleFolder};
 use portcullis_config::Config;
+use portcullis_dataplane::drain::Drain;
 use portcullis_dataplane::handover::Handovers;
 use portcullis_dataplane::notices::Notices;
 use portcullis_dataplane::shared::Shared;
@@ -86,6 +87,7 @@ fn control_of(folder: &TempDir, text: &str) -> Arc<Control> {
         counters: vec![WorkerCounters::default(), WorkerCounters::default()],
         handovers: Handovers::new(2),
         notices: Notices::new(2),
+        drain: Drain::default(),
         started: SystemTime::now(),
     };
     Arc::new(Control::new(

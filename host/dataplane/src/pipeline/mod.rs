@@ -1,6 +1,7 @@
 //! The data path of one message, from received bytes to sent bytes: scan, first look, policy, verdict, reply or relay.
 
 mod answers;
+mod draining;
 mod fate;
 mod judge;
 mod relaying;
@@ -292,15 +293,24 @@ impl Pipeline {
         }
         let mut name = None;
         let mut received = self.shared.proxy.receive(message, scanned, arrival, out);
+        if self.is_ping_of_draining(message, &received, out)
+            && let Some(reply) = self.refuse_as_draining(message, arrival, out)
+        {
+            received = Received::Reply(reply);
+        }
         if matches!(received, Received::Judge | Received::Absorbed) {
             match self.belongs(message, arrival) {
                 None | Some(Belongs::Stateless) => {}
                 Some(Belongs::New(new)) => {
                     name = Some(new);
-                    if self.shared.proxy.is_loop(message, arrival) {
-                        let reply = self.refuse_loop(message, arrival, out);
-                        received = reply.map_or(received, Received::Reply);
-                    }
+                    let refused = if self.shared.proxy.is_loop(message, arrival) {
+                        self.refuse_loop(message, arrival, out)
+                    } else if self.refuses_as_draining(message) {
+                        self.refuse_as_draining(message, arrival, out)
+                    } else {
+                        None
+                    };
+                    received = refused.map_or(received, Received::Reply);
                 }
                 Some(Belongs::Handled) => return self.handled(message, arrival),
                 Some(Belongs::Dropped(cause)) => return self.dropped(cause, message, arrival),

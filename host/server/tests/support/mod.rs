@@ -17,6 +17,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use portcullis_address::{AddressBook, BookOptions, Database, DatabaseUrl, NewRow};
 use portcullis_config::{Config, ForceRport};
+use portcullis_dataplane::drain::Drain;
 use portcullis_dataplane::handover::Handovers;
 use portcullis_dataplane::notices::Notices;
 use portcullis_dataplane::pipeline::{Handled, Pipeline};
@@ -172,6 +173,7 @@ impl Setup {
                 .collect(),
             handovers: Handovers::new(self.workers),
             notices: Notices::new(self.workers),
+            drain: Drain::default(),
             started: SystemTime::now(),
             config,
         });

@@ -398,7 +398,7 @@ impl<'a> Planner<'a, '_> {
 }
 
 /// Whether the request is within a dialog (RFC 3261 §12.2).
-pub(super) fn to_has_tag(message: Message<'_>) -> bool {
+pub fn to_has_tag(message: Message<'_>) -> bool {
     let to = message
         .header(HeaderName::To)
         .and_then(|to| NameAddr::parse(to.value).ok());
