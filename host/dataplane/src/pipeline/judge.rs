@@ -75,6 +75,8 @@ pub(super) struct Judgement {
 pub(super) struct Asker {
     seat: Arc<Seat>,
     generation: Arc<Generation>,
+    /// Whether the decision has been recorded: then its further calls are, too.
+    is_recorded: bool,
 }
 
 /// The result of asking a policy after a failure.
@@ -274,7 +276,9 @@ impl Judge {
         let addresses = self.addresses.current();
         let tenant = judgement.tenant.as_ref().unwrap_or(&tenants.default);
         let counters = &self.shared.counters[self.number];
-        let Asker { seat, generation } = asker;
+        let Asker {
+            seat, generation, ..
+        } = asker;
         let now = Instant::now();
         let pauses = counters.pauses.value();
         let pressure = &mut self.pressure;
@@ -294,6 +298,14 @@ impl Judge {
             }
         };
         self.evaluator.set_decision(judgement.id);
+        let records = self.shared.records.as_ref();
+        let recording = records.filter(|_| asker.is_recorded).zip(judgement.id);
+        let moment = Moment::now();
+        if recording.is_some() {
+            self.evaluator.insert_tape(Tape::new(moment));
+        }
+        let tries = judgement.forwarding_limits().tries;
+        let call = tries.saturating_sub(failed.tries_left);
         let (request, step) =
             self.evaluator
                 .on_failure(&generation.policy, &seat.scope, addresses, request, failed);
@@ -306,6 +318,25 @@ impl Judge {
         self.ended = ended;
         let edits = self.evaluator.take_edits();
         let forwarding = self.evaluator.take_forwarding();
+        if let Some((records, id)) = recording {
+            let tape = self.evaluator.take_tape();
+            let tape_bytes = tape.as_ref().map_or(0, Tape::bytes);
+            let decided = records::Decided::of_step(&step);
+            let outcome = decided.to_string();
+            let failure = Decision {
+                id,
+                time: moment.wall,
+                tenant: &tenant.name,
+                request: &request,
+                policies: vec![written(seat, generation, tape, decided, &edits, took)],
+                tape_bytes,
+                outcome: &outcome,
+            };
+            records.write_failure(failure, call.into());
+            self.ended = Instant::now();
+            let copied = self.ended.saturating_duration_since(ended);
+            budget.charge_beside(self.number, ended, copied, pressure, source);
+        }
         match step {
             Ok(step) => {
                 seat.note_success(now);
@@ -612,7 +643,7 @@ impl Asking<'_> {
                 self.cause = Cause::Policy;
                 if let Verdict::Relay(_) = verdict {
                     self.forwarding = self.evaluator.take_forwarding().map(Box::new);
-                    self.asker = asker(seat, decided);
+                    self.asker = asker(seat, decided, self.recorded.is_some());
                 }
                 Opinion::Verdict(verdict)
             }
@@ -650,7 +681,8 @@ impl Asking<'_> {
         if let Some(recorded) = &mut self.recorded {
             let tape = self.evaluator.take_tape();
             recorded.tape_bytes += tape.as_ref().map_or(0, Tape::bytes);
-            let asking = written(seat, generation, tape, &answer, &edits, took);
+            let decided = records::Decided::of(&answer);
+            let asking = written(seat, generation, tape, decided, &edits, took);
             recorded.policies.push(asking);
         }
         (request, answer, edits)
@@ -713,10 +745,11 @@ impl Asking<'_> {
 }
 
 /// The policy to ask when all targets have failed, if it wants to be asked.
-fn asker(seat: &Arc<Seat>, generation: &Arc<Generation>) -> Option<Box<Asker>> {
+fn asker(seat: &Arc<Seat>, generation: &Arc<Generation>, is_recorded: bool) -> Option<Box<Asker>> {
     let asker = || Asker {
         seat: Arc::clone(seat),
         generation: Arc::clone(generation),
+        is_recorded,
     };
     let asks = generation.policy.asks_on_failure();
     asks.then(|| Box::new(asker()))
@@ -766,7 +799,7 @@ fn written(
     seat: &Seat,
     generation: &Generation,
     tape: Option<Tape>,
-    answer: &Result<Verdict, Failure>,
+    decided: records::Decided,
     edits: &Edits,
     took: Duration,
 ) -> records::Asking {
@@ -779,7 +812,7 @@ fn written(
         digest: generation.policy.digest().to_string(),
         asked: asked.into_iter().map(records::Question::of).collect(),
         cut,
-        decided: records::Decided::of(answer),
+        decided,
         edits: records::Change::all(edits),
         duration_us: u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
     }
