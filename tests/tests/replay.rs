@@ -69,6 +69,62 @@ fn replay(host: &Host, words: &str) -> (bool, String) {
 }
 
 #[test]
+fn what_a_policy_decides_after_failures_is_recorded_and_replayed() {
+    let builder = Builder::new();
+    let nobody = |number, port| builder.lease().addr(number, port);
+    let hops = [nobody(3, 5081), nobody(3, 5082), nobody(3, 5083)];
+    let folder = tempfile::tempdir().expect("a temporary directory").keep();
+    let file = folder.join("records.jsonl");
+    let settings =
+        "next-hops = [\"a\", \"b\"]\nlast-resort = \"c\"\nseconds = 0.2\nfailed-code = 480";
+    let mut builder = builder
+        .policy(policy("failover"))
+        .set("policy.settings", settings)
+        .set("records", &format!("file = {file:?}"));
+    for (name, addr) in ["a", "b", "c"].iter().zip(hops) {
+        builder = builder.set("relay.next-hops", &format!("{name} = \"sip:{addr}\""));
+    }
+    let host = builder.start();
+    assert_eq!(
+        ask(&mut host.udp(OFFICE)),
+        "SIP/2.0 480 Temporarily Unavailable"
+    );
+    // The decision, the call after `a` and `b` have failed, and the one after `c` has.
+    wait::until("all is written down", || {
+        (host.rpc("portcullis.status", json!([]))["result"]["records"]["written"] == 3)
+            .then_some(())
+    });
+    let text = fs::read_to_string(&file).expect("the records are there");
+    let lines: Vec<Value> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("JSON"))
+        .collect();
+    let outcomes = lines
+        .iter()
+        .map(|line| (&line["kind"], &line["call"], &line["outcome"]));
+    let expected = [
+        (&Value::Null, &Value::Null, &json!("relay")),
+        (&json!("failure"), &json!(1), &json!("again")),
+        (&json!("failure"), &json!(2), &json!("answer 480")),
+    ];
+    assert_eq!(outcomes.collect::<Vec<_>>(), expected);
+    assert!(lines.iter().all(|line| line["id"] == lines[0]["id"]));
+
+    let words = |name| format!("{} --policy {}", file.display(), policy(name).display());
+    let (is_same, said) = replay(&host, &words("failover"));
+    assert!(
+        is_same && said.starts_with("3 decisions: 3 the same, 0 different\n"),
+        "{said}"
+    );
+    // A policy that is not asked after failures leaves them as they are.
+    let (_, said) = replay(&host, &words("observe"));
+    assert!(
+        said.contains("/1 at ") && said.contains("recorded:      again, add "),
+        "{said}"
+    );
+}
+
+#[test]
 fn a_record_is_replayed_with_its_recorded_answers() {
     let (host, file) = recorded();
     let file = file.display();
