@@ -167,6 +167,11 @@ impl Evaluator {
         self.results.forwarding.take().map(|forwarding| *forwarding)
     }
 
+    /// What [`take_forwarding`](Evaluator::take_forwarding) would take.
+    pub fn forwarding(&self) -> Option<&Forwarding> {
+        self.results.forwarding.as_deref()
+    }
+
     /// The fuel of the last call: about one per instruction of the policy, the same on every machine. `None` if the runtime does not meter
     /// fuel.
     pub fn fuel(&self) -> Option<u64> {

@@ -18,6 +18,9 @@ pub const MAX_REQUEST_URI: usize = 2048;
 /// Most codes that a policy names for the next rank.
 pub const MAX_CODES: usize = 32;
 
+/// Memory of a pair of texts in a list, in addition to their bytes.
+const PAIR: usize = 48;
+
 /// What a call said about where the request goes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Forwarding {
@@ -131,6 +134,12 @@ impl ForwardTarget {
 }
 
 impl Place {
+    fn as_str(&self) -> &str {
+        match self {
+            Self::NextHop(text) | Self::Uri(text) => text,
+        }
+    }
+
     fn check(&self) -> Result<(), Refusal> {
         let is_fine = match self {
             Self::NextHop(name) => check_next_hop(name).is_ok(),
@@ -175,12 +184,45 @@ impl Refusal {
     ];
 }
 
+impl Forwarding {
+    /// Memory beyond the value itself, in bytes.
+    pub fn bytes(&self) -> usize {
+        let targets = self.targets.iter().map(|target| {
+            let headers = target.headers.iter();
+            let headers = headers.map(|(name, value)| PAIR + name.len() + value.len());
+            let uri = target.request_uri.as_ref().map_or(0, String::len);
+            size_of::<ForwardTarget>() + target.place.as_str().len() + uri + headers.sum::<usize>()
+        });
+        let codes = self.retry_on.as_ref().map_or(0, |codes| 2 * codes.len());
+        targets.sum::<usize>() + codes + self.memo.len()
+    }
+}
+
+/// For comparisons: `to {"next-hop":"carrier-a","rank":0,"weight":1}, retry on [486]`.
+impl fmt::Display for Forwarding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut before = "to ";
+        for target in &self.targets {
+            write!(f, "{before}{}", target.as_json())?;
+            before = ", ";
+        }
+        if self.share {
+            f.write_str(", share")?;
+        }
+        if let Some(codes) = &self.retry_on {
+            write!(f, ", retry on {codes:?}")?;
+        }
+        match self.memo.is_empty() {
+            true => Ok(()),
+            false => write!(f, ", memo {:?}", String::from_utf8_lossy(&self.memo)),
+        }
+    }
+}
+
 /// The name or URI.
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NextHop(text) | Self::Uri(text) => f.write_str(text),
-        }
+        f.write_str(self.as_str())
     }
 }
 

@@ -607,7 +607,7 @@ impl Asking<'_> {
                 &seat.scope,
                 self.addresses,
                 candidate,
-                (&answer, &edits),
+                (&answer, &edits, self.evaluator.forwarding()),
                 &comparison,
             );
             self.charge_copies();

@@ -10,7 +10,7 @@ use std::time::{Instant, SystemTime};
 use parking_lot::Mutex;
 use portcullis_address::Snapshot;
 use portcullis_config::RecordsConfig;
-use portcullis_policy::{Edit, Edits, Evaluator, Failure, Generation, Scope, Verdict};
+use portcullis_policy::{Edit, Edits, Evaluator, Failure, Forwarding, Generation, Scope, Verdict};
 
 use portcullis_records::Mask;
 use portcullis_request::Request;
@@ -80,6 +80,7 @@ struct Job {
     generation: Arc<Generation>,
     decided: Result<Verdict, Failure>,
     edits: Edits,
+    forwarding: Option<Forwarding>,
     comparison: Arc<Comparison>,
     /// Its memory, in bytes.
     bytes: usize,
@@ -120,10 +121,11 @@ impl Shadow {
         scope: &Arc<Scope>,
         addresses: &Arc<Snapshot>,
         generation: &Arc<Generation>,
-        (decided, edits): (&Result<Verdict, Failure>, &Edits),
+        decision: Decided<'_>,
         comparison: &Arc<Comparison>,
     ) {
-        let bytes = size_of::<Job>() + request.bytes() + bytes_of(decided, edits);
+        let (decided, edits, forwarding) = decision;
+        let bytes = size_of::<Job>() + request.bytes() + bytes_of(decision);
         if !self.take_room(comparison, bytes) {
             comparison.not_compared.fetch_add(1, Ordering::Relaxed);
             return;
@@ -135,6 +137,7 @@ impl Shadow {
             generation: Arc::clone(generation),
             decided: decided.clone(),
             edits: edits.clone(),
+            forwarding: forwarding.cloned(),
             comparison: Arc::clone(comparison),
             bytes,
         };
@@ -201,7 +204,7 @@ fn leave_room(waiting: &AtomicUsize, comparison: &Comparison, bytes: usize) {
 }
 
 /// Memory of a decision, in bytes.
-fn bytes_of(decided: &Result<Verdict, Failure>, edits: &Edits) -> usize {
+fn bytes_of((decided, edits, forwarding): Decided<'_>) -> usize {
     // Overhead of two strings.
     const PAIR: usize = 64;
 
@@ -218,7 +221,7 @@ fn bytes_of(decided: &Result<Verdict, Failure>, edits: &Edits) -> usize {
         Edit::Add { name, value } => PAIR + name.len() + value.len(),
         Edit::Remove { name } => PAIR + name.len(),
     });
-    decided + edits.sum::<usize>()
+    decided + edits.sum::<usize>() + forwarding.map_or(0, Forwarding::bytes)
 }
 
 fn work(next: &Receiver<Job>, waiting: &AtomicUsize, mask: &Mask) {
@@ -231,6 +234,7 @@ fn work(next: &Receiver<Job>, waiting: &AtomicUsize, mask: &Mask) {
             generation,
             decided,
             edits,
+            forwarding,
             comparison,
             bytes,
         } = job;
@@ -238,14 +242,20 @@ fn work(next: &Receiver<Job>, waiting: &AtomicUsize, mask: &Mask) {
         let (request, answer) = evaluator.decide(&generation.policy, &scope, &addresses, request);
         generation.stats.record(0, &answer, begun.elapsed());
         let changed = evaluator.take_edits();
-        let (active, candidate) = ((&decided, &edits), (&answer, &changed));
+        let said = evaluator.take_forwarding();
+        let active = (&decided, &edits, forwarding.as_ref());
+        let candidate = (&answer, &changed, said.as_ref());
         comparison.note(difference(&request, active, candidate, mask));
         leave_room(waiting, &comparison, bytes);
     }
 }
 
-/// The decision of a policy with its header changes.
-type Decided<'d> = (&'d Result<Verdict, Failure>, &'d Edits);
+/// The decision of a policy with its header changes and its targets.
+type Decided<'d> = (
+    &'d Result<Verdict, Failure>,
+    &'d Edits,
+    Option<&'d Forwarding>,
+);
 
 fn difference(
     request: &Request,
@@ -254,10 +264,10 @@ fn difference(
     mask: &Mask,
 ) -> Option<Difference> {
     let is_same = match (active, candidate) {
-        ((Ok(active), edits), (Ok(candidate), changed)) => {
-            active == candidate && (edits == changed || !may_relay(active))
+        ((Ok(active), edits, targets), (Ok(candidate), changed, others)) => {
+            active == candidate && targets == others && (edits == changed || !may_relay(active))
         }
-        ((Err(active), _), (Err(candidate), _)) => active.kind() == candidate.kind(),
+        ((Err(active), ..), (Err(candidate), ..)) => active.kind() == candidate.kind(),
         _ => false,
     };
     (!is_same).then(|| Difference {
@@ -296,16 +306,21 @@ pub(crate) fn may_relay(verdict: &Verdict) -> bool {
 }
 
 /// A short description of a response.
-fn shown((answer, edits): Decided<'_>) -> String {
-    match answer {
+fn shown((answer, edits, forwarding): Decided<'_>) -> String {
+    let mut shown = match answer {
         Ok(verdict) if may_relay(verdict) && !edits.is_empty() => format!("{verdict}, {edits}"),
         Ok(verdict) => verdict.to_string(),
         Err(failure) => format!("failure: {failure}"),
+    };
+    if let Some(forwarding) = forwarding {
+        shown.push_str(&format!(", {forwarding}"));
     }
+    shown
 }
 
 #[cfg(test)]
 mod tests {
+    use portcullis_policy::{ForwardTarget, Place};
     use portcullis_sip::{Arrival, Framing, Transport};
 
     use super::*;
@@ -348,17 +363,17 @@ mod tests {
              Call-ID: i\r\nCSeq: 1 INVITE\r\nAuthorization: Digest secret\r\n{}Content-Length: 6\r\n\r\nbodies",
             format!("X-Long: {}\r\n", "x".repeat(4000)).repeat(10)
         );
-        let arrival = Arrival {
-            source: "192.0.2.1:5060".parse().unwrap(),
-            local: "192.0.2.9:5060".parse().unwrap(),
-            transport: Transport::Udp,
-            connection: None,
-        };
-        let request = Request::read(text.into_bytes(), Framing::Datagram, arrival).unwrap();
+        let request = request(text);
         let (none, long) = (Edits::default(), "y".repeat(100_000));
         let (active, candidate) = (Ok(Verdict::Drop), Ok(Verdict::Relay(Some(long))));
         let mask = Mask::new(&RecordsConfig::default());
-        let found = difference(&request, (&active, &none), (&candidate, &none), &mask).unwrap();
+        let found = difference(
+            &request,
+            (&active, &none, None),
+            (&candidate, &none, None),
+            &mask,
+        )
+        .unwrap();
         assert!(
             found.request.contains("Authorization: ***\r\n"),
             "{}",
@@ -367,5 +382,50 @@ mod tests {
         assert!(!found.request.contains("secret") && !found.request.contains("bodies"));
         assert!(found.request.len() <= SAMPLE_BYTES + 16 && found.candidate.len() <= SAMPLE_BYTES);
         assert_eq!(found.active, "drop");
+    }
+
+    fn request(text: String) -> Request {
+        let arrival = Arrival {
+            source: "192.0.2.1:5060".parse().unwrap(),
+            local: "192.0.2.9:5060".parse().unwrap(),
+            transport: Transport::Udp,
+            connection: None,
+        };
+        Request::read(text.into_bytes(), Framing::Datagram, arrival).unwrap()
+    }
+
+    #[test]
+    fn other_targets_are_a_difference() {
+        let request = request("OPTIONS sip:b@b SIP/2.0\r\nVia: SIP/2.0/UDP h;branch=z9hG4bK1\r\nFrom: <sip:a@a>;tag=1\r\n\
+            To: <sip:b@b>\r\nCall-ID: i\r\nCSeq: 1 OPTIONS\r\nContent-Length: 0\r\n\r\n".to_owned());
+        let to = |name: &str| Forwarding {
+            targets: vec![ForwardTarget {
+                place: Place::NextHop(name.into()),
+                rank: 0,
+                weight: 1,
+                request_uri: None,
+                headers: Vec::new(),
+                no_answer: None,
+                ring: None,
+            }],
+            ..Forwarding::default()
+        };
+        let (relay, none, mask) = (
+            Ok(Verdict::Relay(None)),
+            Edits::default(),
+            Mask::new(&RecordsConfig::default()),
+        );
+        let (one, other) = (to("one"), to("other"));
+        let compare = |active, candidate| {
+            let decided = |forwarding| (&relay, &none, forwarding);
+            difference(&request, decided(active), decided(candidate), &mask)
+        };
+        assert_eq!(compare(Some(&one), Some(&one)), None);
+        let found = compare(Some(&one), Some(&other)).unwrap();
+        assert_eq!(
+            found.candidate,
+            r#"relay, to {"next-hop":"other","rank":0,"weight":1}"#
+        );
+        assert_eq!(compare(Some(&one), None).unwrap().candidate, "relay");
     }
 }
