@@ -17,7 +17,10 @@ fn scenario(name: &str) -> PathBuf {
 }
 
 fn start(allowed: bool, tcp: bool) -> Host {
-    let builder = Builder::new();
+    start_with(Builder::new(), allowed, tcp)
+}
+
+fn start_with(builder: Builder, allowed: bool, tcp: bool) -> Host {
     let (caller, callee) = (builder.lease().ip(CALLER), builder.lease().ip(CALLEE));
     let transport = if tcp { ";transport=tcp" } else { "" };
     let mut builder = builder
@@ -135,6 +138,33 @@ fn peers_calls_from_tcp_to_udp() {
     with_callee(&host, "callee.xml", "u1", || {
         call(&host, "caller.xml", "t1");
     });
+}
+
+#[test]
+fn peers_calls_from_udp_to_tcp() {
+    let host = start(true, true);
+    with_callee(&host, "callee.xml", "t1", || {
+        call(&host, "caller.xml", "u1");
+    });
+}
+
+#[test]
+fn peers_calls_with_four_workers() {
+    for (tcp, up, down) in [
+        (false, "u1", "u1"),
+        (false, "t1", "u1"),
+        (true, "u1", "t1"),
+        (true, "t1", "t1"),
+    ] {
+        let host = start_with(Builder::new().workers(4), true, tcp);
+        // An ACK and a BYE right after it may be with different workers, and change places. This BYE is sent when the ACK has arrived.
+        with_callee(&host, "callee_hangs_up.xml", down, || {
+            call(&host, "caller_waits.xml", up);
+        });
+        wait::until("no transaction is in progress", || {
+            (host.metric("portcullis_transactions_active", &[]) == 0.0).then_some(())
+        });
+    }
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use portcullis_testkit::host::Builder;
 use portcullis_testkit::peer::{Peer, assert_gaps};
+use portcullis_testkit::policy;
 
 use crate::site::{Site, Summary, at_once, builder, compare, wait_until_idle};
 
@@ -153,6 +154,35 @@ fn each_provisional_response_starts_timer_c_again() {
         host.metric("portcullis_attempts_total", &["result=\"rang_out\""]),
         1.0
     );
+}
+
+/// 11: `setup-limit` ends what rings for ever.
+#[test]
+fn a_call_that_rings_without_end_is_ended() {
+    let new = Builder::new();
+    let network = new.lease().ip(0);
+    let host = builder(new)
+        .set("tenants.acme", "from-domains = [\"acme.example\"]")
+        .set("tenants.acme", &format!("file = {:?}", policy("observe")))
+        .set("tenants.acme", &format!("domains = [\"{network}/24:*\"]"))
+        .set("tenants.acme", "setup-limit = \"2s\"")
+        .start();
+    let site = Site::of(&host);
+    let (caller, callee) = (site.caller(), site.callee());
+    let mut invite = caller.request("INVITE", &callee.uri());
+    invite.from = "<sip:alice@acme.example>".into();
+    site.send(&caller, &invite);
+    let seen = callee.first_request("INVITE");
+    callee.answer(&seen, 180);
+    let cancel = callee.first_request("CANCEL");
+    assert!(cancel.at - seen.at >= Duration::from_millis(1_800));
+    callee.answer(&cancel, 200);
+    callee.answer(&seen, 487);
+    callee.first_request("ACK");
+    let timeout = caller.nth(0, "a final answer", |m| m.code() >= 300);
+    assert_eq!(timeout.message.code(), 408);
+    site.ack_failure(&caller, &invite, &timeout);
+    wait_until_idle(&host);
 }
 
 #[test]

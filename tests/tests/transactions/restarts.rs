@@ -1,12 +1,13 @@
 //! Calls that ring while the host is killed and started again. The new process has the key of the old one, and no transactions.
 
 use portcullis_testkit::host::{Builder, Host};
+use portcullis_testkit::messages::Transport::{Tcp, Udp};
 use portcullis_testkit::peer::branch_of;
 
 use crate::site::{Site, builder, wait_until_idle};
 
 fn start() -> (Host, Site) {
-    let host = builder(Builder::new())
+    let host = builder(Builder::new().workers(4))
         .set("sip", "key-file = \"seal.key\"")
         .start();
     let site = Site::of(&host);
@@ -66,6 +67,24 @@ fn a_copy_after_a_restart_has_the_branch_of_the_first() {
     let copy = callee.nth_request(before, "INVITE");
     assert_eq!(branch_of(&copy.message), branch_of(&seen.message));
     callee.answer(&copy, 200);
+    let ok = caller.first_response("INVITE", 200);
+    site.ack(&caller, &invite, &ok);
+    callee.first_request("ACK");
+    site.hang_up(&caller, &callee, &invite, &ok);
+    wait_until_idle(&host);
+}
+
+/// 29: the callee sends its answer over a connection to the address in Via.
+#[test]
+fn a_call_over_tcp_completes_after_a_restart() {
+    let (mut host, site) = start();
+    let site = site.over(Udp, Tcp);
+    let (caller, callee, invite) = site.start("INVITE");
+    let seen = callee.first_request("INVITE");
+    callee.answer(&seen, 180);
+    caller.first_response("INVITE", 180);
+    host.kill_and_start();
+    callee.send(&callee.response(&seen.message, 200, &[]), site.proxy);
     let ok = caller.first_response("INVITE", 200);
     site.ack(&caller, &invite, &ok);
     callee.first_request("ACK");

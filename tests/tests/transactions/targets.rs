@@ -170,6 +170,130 @@ fn third_answers(targets: &Targets) -> Vec<Summary> {
     targets.summaries(&caller, &invite)
 }
 
+/// A CANCEL of the caller ends all that rings.
+fn fork_cancelled(targets: &Targets) -> Vec<Summary> {
+    let (caller, invite) = targets.call();
+    let seen = targets.callees.each_ref().map(|callee| {
+        let seen = callee.first_request("INVITE");
+        callee.answer(&seen, 180);
+        seen
+    });
+    caller.nth_response(2, "INVITE", 180);
+    targets.site.send(&caller, &invite.cancel());
+    caller.first_response("CANCEL", 200);
+    for (callee, seen) in targets.callees.iter().zip(&seen) {
+        callee.answer(&callee.first_request("CANCEL"), 200);
+        callee.answer(seen, 487);
+        callee.first_request("ACK");
+    }
+    let terminated = caller.first_response("INVITE", 487);
+    targets.site.ack_failure(&caller, &invite, &terminated);
+    targets.summaries(&caller, &invite)
+}
+
+/// After a CANCEL, no further target has its turn.
+fn second_cancelled(targets: &Targets) -> Vec<Summary> {
+    let (caller, invite) = targets.call();
+    let [first, second, third] = &targets.callees;
+    first.answer(&first.first_request("INVITE"), 503);
+    first.first_request("ACK");
+    let seen = second.first_request("INVITE");
+    second.answer(&seen, 180);
+    caller.first_response("INVITE", 180);
+    targets.site.send(&caller, &invite.cancel());
+    caller.first_response("CANCEL", 200);
+    second.answer(&second.first_request("CANCEL"), 200);
+    // A callee may answer so, too.
+    second.answer(&seen, 503);
+    second.first_request("ACK");
+    let end = caller.nth(0, "a final response", |m| {
+        m.code() >= 300 && m.header("CSeq") == Some("1 INVITE")
+    });
+    targets.site.ack_failure(&caller, &invite, &end);
+    assert!(third.seen().is_empty(), "its turn does not come");
+    targets.summaries(&caller, &invite)
+}
+
+#[test]
+fn a_cancel_ends_all_branches() {
+    let (host, targets) = Targets::host(FORK, 3);
+    let summaries = fork_cancelled(&targets);
+    assert_eq!(summaries[0].finals, [487]);
+    assert_eq!(numbers(&summaries), [(1, 1); 3]);
+    wait_until_idle(&host);
+}
+
+#[test]
+fn no_target_has_its_turn_after_a_cancel() {
+    let (host, targets) = Targets::host(FAILOVER, 3);
+    let summaries = second_cancelled(&targets);
+    assert_eq!(numbers(&summaries), [(0, 1), (1, 1), (0, 0)]);
+    wait_until_idle(&host);
+}
+
+/// The first target answers after the second has had its turn.
+#[test]
+fn a_late_200_of_the_first_target_wins() {
+    let (host, targets) = Targets::host(FAILOVER, 2);
+    let (caller, invite) = targets.call();
+    let [first, second, _] = &targets.callees;
+    let slow = first.first_request("INVITE");
+    let seen = second.first_request("INVITE");
+    second.answer(&seen, 180);
+    caller.first_response("INVITE", 180);
+    first.answer(&slow, 200);
+    let ok = caller.first_response("INVITE", 200);
+    let cancel = second.first_request("CANCEL");
+    second.answer(&cancel, 200);
+    second.answer(&seen, 487);
+    second.first_request("ACK");
+    targets.site.ack(&caller, &invite, &ok);
+    first.first_request("ACK");
+    targets.site.hang_up(&caller, first, &invite, &ok);
+    assert_eq!(Summary::of(&caller, second, &invite).finals, [200]);
+    wait_until_idle(&host);
+}
+
+/// `on-failure` adds a target.
+#[test]
+fn the_last_resort_has_its_turn_when_all_have_failed() {
+    let builder = Builder::new();
+    let callees = callees(builder.lease());
+    let [a, b, c] = callees.each_ref().map(Peer::local);
+    let host = with_targets(builder, FAILOVER, &[a, b])
+        .set("policy.settings", "last-resort = \"resort\"")
+        .set("relay.next-hops", &format!("resort = \"sip:{c}\""))
+        .start();
+    let site = Site::of(&host);
+    let targets = Targets { site, callees };
+    let (caller, invite) = targets.call();
+    let [first, second, resort] = &targets.callees;
+    for callee in [first, second] {
+        callee.answer(&callee.first_request("INVITE"), 503);
+        callee.first_request("ACK");
+    }
+    resort.answer(&resort.first_request("INVITE"), 200);
+    let ok = caller.first_response("INVITE", 200);
+    site.ack(&caller, &invite, &ok);
+    resort.first_request("ACK");
+    site.hang_up(&caller, resort, &invite, &ok);
+    wait_until_idle(&host);
+}
+
+/// A request other than INVITE fails over, too: the second target has its turn while the caller still waits.
+#[test]
+fn a_message_goes_to_the_next_target() {
+    let (host, targets) = Targets::host(FAILOVER, 2);
+    let caller = targets.site.caller();
+    let message = caller.request("MESSAGE", "sip:bob@example.com");
+    targets.site.send(&caller, &message);
+    let [silent, answering, _] = &targets.callees;
+    silent.first_request("MESSAGE");
+    answering.answer(&answering.first_request("MESSAGE"), 200);
+    caller.first_response("MESSAGE", 200);
+    wait_until_idle(&host);
+}
+
 #[test]
 fn the_first_to_answer_gets_the_call() {
     let (host, targets) = Targets::host(FORK, 3);
@@ -314,13 +438,20 @@ fn peers_fork_as_kamailio_does() {
             ("one_answers", one_answers),
             ("one_declines", one_declines),
             ("all_challenge", all_challenge),
+            ("fork_cancelled", fork_cancelled),
         ],
     );
 }
 
 #[test]
 fn peers_fail_over_as_kamailio_does() {
-    compare(FAILOVER, &[("third_answers", third_answers)]);
+    compare(
+        FAILOVER,
+        &[
+            ("third_answers", third_answers),
+            ("second_cancelled", second_cancelled),
+        ],
+    );
 }
 
 fn compare(name: &str, scenarios: &[(&str, Scenario)]) {
