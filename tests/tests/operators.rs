@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use std::net::{SocketAddr, UdpSocket};
+use std::os::unix::net::UnixDatagram;
 
 use portcullis_testkit::callee::{Callee, ok_to};
 use portcullis_testkit::host::{Builder, Host};
@@ -216,4 +217,29 @@ fn a_host_whose_calls_do_not_end_ends_after_its_limit() {
         complaints.len() == 1 && complaints[0].contains("event=\"not_drained\""),
         "{complaints:?}"
     );
+}
+
+#[test]
+fn the_service_manager_learns_that_the_host_serves_lives_and_ends() {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let path = folder.path().join("notify");
+    let manager = UnixDatagram::bind(&path).expect("a socket");
+    manager.set_read_timeout(Some(PATIENCE)).expect("a limit");
+    let told = || {
+        let mut buffer = [0; 256];
+        let n = manager.recv(&mut buffer).expect("the host says something");
+        String::from_utf8_lossy(&buffer[..n]).into_owned()
+    };
+    let mut host = Builder::new()
+        .workers(2)
+        .env("NOTIFY_SOCKET", &path.display().to_string())
+        .env("WATCHDOG_USEC", "2000000")
+        .start();
+    assert_eq!(told(), "READY=1");
+    assert_eq!([told(), told()], ["WATCHDOG=1"; 2]);
+    host.signal("TERM");
+    wait::until("it says that it ends", || {
+        (told() == "STOPPING=1").then_some(())
+    });
+    assert!(host.wait_until_ended().success());
 }

@@ -323,6 +323,8 @@ pub struct WorkerCounters {
     pub shortened_answers: Counter,
     /// The decisions, which read published state. A grace period waits for those in progress.
     pub decisions: ReadSections,
+    /// How often the periodic tasks were done, once a second: a worker that hangs does none.
+    pub chores: Counter,
     /// Number of idle parks.
     pub pauses: Counter,
 }

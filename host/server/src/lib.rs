@@ -10,6 +10,7 @@ pub mod cli;
 mod drain;
 pub mod logging;
 mod modes;
+mod notify;
 mod rights;
 pub mod seal_keys;
 pub mod serve;

@@ -35,6 +35,7 @@ use tokio::time::timeout;
 use crate::drain::Draining;
 use crate::logging;
 use crate::modes;
+use crate::notify::Manager;
 use crate::rights;
 use crate::seal_keys::{self, SealKeys};
 
@@ -73,12 +74,15 @@ async fn serve(config: Config, path: Option<&Path>, limit: Limit) -> anyhow::Res
     };
     let (running, mut workers) = host.start(&stopping)?;
     running.announce(path);
+    let manager = Arc::new(Manager::of_environment());
+    manager.ready();
+    tokio::spawn(Arc::clone(&manager).watchdog(Arc::clone(&running.shared)));
     tokio::task::spawn_blocking(rights::tell);
     let mut draining = Draining::default();
     let ended = loop {
         tokio::select! {
             signal = signals.next() => match signal {
-                Asked::Drain if draining.begin(&running.shared) => {}
+                Asked::Drain if draining.begin(&running.shared) => manager.stopping(),
                 Asked::Drain | Asked::End => break Ok(()),
                 Asked::Reload => running.reload(),
             },
@@ -87,6 +91,7 @@ async fn serve(config: Config, path: Option<&Path>, limit: Limit) -> anyhow::Res
         }
     };
     tracing::info!(event = "ending", "Portcullis is ending");
+    manager.stopping();
     let _nobody_listens = stop.send(true);
     let all_ended = async { while workers.join_next().await.is_some() {} };
     if timeout(PATIENCE, all_ended).await.is_err() {

@@ -22,6 +22,7 @@ pub struct Builder {
     sections: Vec<(String, Vec<String>)>,
     workers: usize,
     open_files: Option<(usize, usize)>,
+    environment: Vec<(String, String)>,
 }
 
 /// A running host.
@@ -47,6 +48,7 @@ impl Builder {
             sections: Vec::new(),
             workers: 1,
             open_files: None,
+            environment: Vec::new(),
         }
     }
 
@@ -107,6 +109,13 @@ impl Builder {
         self
     }
 
+    /// Sets an environment variable.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.into(), value.into()));
+        self
+    }
+
     /// Writes the files and starts the host; returns when it is ready.
     pub fn start(self) -> Host {
         let mut host = self.launch();
@@ -144,6 +153,7 @@ impl Builder {
         };
         let child = serve
             .arg("serve")
+            .envs(self.environment)
             .stdout(log.try_clone().expect("a file handle can be cloned"))
             .stderr(log)
             .stdin(Stdio::null())

@@ -180,6 +180,7 @@ async fn chores(worker: Rc<RefCell<Worker>>) {
     loop {
         tick.tick().await;
         let mut worker = worker.borrow_mut();
+        worker.counters().chores.inc();
         let seconds = portcullis_text::unix_seconds();
         worker.pipeline.shared().proxy.set_time(seconds);
         worker.pipeline.refresh_all();

@@ -1,0 +1,104 @@
+//! Messages to the service manager (`sd_notify(3)`): readiness, the end, and signs of life.
+
+use std::env;
+use std::io;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::sync::Arc;
+use std::time::Duration;
+
+use portcullis_dataplane::shared::Shared;
+use tokio::time::{MissedTickBehavior, interval};
+
+/// The service manager; nothing is sent without one.
+#[derive(Debug)]
+pub(crate) struct Manager(Option<(UnixDatagram, SocketAddr)>);
+
+impl Manager {
+    /// The service manager that the environment names (`NOTIFY_SOCKET`).
+    pub(crate) fn of_environment() -> Self {
+        let Some(name) = env::var_os("NOTIFY_SOCKET").filter(|name| !name.is_empty()) else {
+            return Self(None);
+        };
+        let address = match name.as_bytes() {
+            [b'@', name @ ..] => SocketAddr::from_abstract_name(name),
+            path => SocketAddr::from_pathname(std::ffi::OsStr::from_bytes(path)),
+        };
+        match address.and_then(|address| Ok((socket()?, address))) {
+            Ok(manager) => Self(Some(manager)),
+            Err(error) => {
+                tell(&error);
+                Self(None)
+            }
+        }
+    }
+
+    /// The host serves.
+    pub(crate) fn ready(&self) {
+        self.send("READY=1");
+    }
+
+    /// The host will end.
+    pub(crate) fn stopping(&self) {
+        self.send("STOPPING=1");
+    }
+
+    fn send(&self, state: &str) {
+        let Some((socket, address)) = &self.0 else {
+            return;
+        };
+        if let Err(error) = socket.send_to_addr(state.as_bytes(), address) {
+            tell(&error);
+        }
+    }
+
+    /// Sends signs of life, if the service manager wants any (`WatchdogSec=`): one after each worker has done its chores, so that the
+    /// service manager restarts a host with a worker that hangs. Never completes.
+    pub(crate) async fn watchdog(self: Arc<Self>, shared: Arc<Shared>) {
+        let Some(limit) = watchdog_limit().filter(|_| self.0.is_some()) else {
+            return std::future::pending().await;
+        };
+        let mut tick = interval((limit / 4).max(Duration::from_millis(1)));
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut seen = chores(&shared);
+        loop {
+            tick.tick().await;
+            let now = chores(&shared);
+            if now.iter().zip(&seen).all(|(now, seen)| now != seen) {
+                self.send("WATCHDOG=1");
+                seen = now;
+            }
+        }
+    }
+}
+
+/// A manager that does not read its socket does not stop the host.
+fn socket() -> io::Result<UnixDatagram> {
+    let socket = UnixDatagram::unbound()?;
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
+fn chores(shared: &Shared) -> Vec<u64> {
+    let workers = shared.counters.iter();
+    workers.map(|worker| worker.chores.value()).collect()
+}
+
+/// Time after which the service manager takes this process for dead without a sign of life.
+fn watchdog_limit() -> Option<Duration> {
+    let microseconds = env::var("WATCHDOG_USEC").ok()?.parse().ok()?;
+    let is_for_us = match env::var("WATCHDOG_PID") {
+        Ok(pid) => pid == std::process::id().to_string(),
+        Err(_) => true,
+    };
+    is_for_us.then(|| Duration::from_micros(microseconds))
+}
+
+fn tell(error: &io::Error) {
+    tracing::warn!(
+        event = "notify_failed",
+        %error,
+        "the service manager (NOTIFY_SOCKET) cannot be reached"
+    );
+}
