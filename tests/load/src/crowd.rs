@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 use portcullis_udp::{Receiver, Sender};
@@ -44,6 +45,12 @@ struct Caller {
     free: VecDeque<usize>,
 }
 
+/// A round that no run within the last days had: milliseconds since 1970.
+fn first_round() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(0))
+}
+
 impl Crowd {
     /// Binds consecutive sources from this one on.
     pub(crate) fn bind(plan: &Plan, first: IpAddr) -> Result<Self> {
@@ -63,7 +70,7 @@ impl Crowd {
             tally: Tally::default(),
             latencies: Histogram::new(),
             callers,
-            ledger: Ledger::new(count * plan.outstanding),
+            ledger: Ledger::new(count * plan.outstanding, first_round()),
             reader: Reader::new(),
             receiver: Receiver::new(BATCH),
             sender: Sender::new(BATCH),

@@ -35,10 +35,15 @@ struct Slot {
 }
 
 impl Ledger {
-    /// A ledger for this many pending requests.
-    pub(crate) fn new(capacity: usize) -> Self {
+    /// A ledger for this many pending requests. Ids begin with this round: a server must not take the requests of a run for retransmissions of
+    /// those of an earlier one.
+    pub(crate) fn new(capacity: usize, first_round: u64) -> Self {
+        let slot = Slot {
+            rounds: first_round,
+            ..Slot::default()
+        };
         Self {
-            slots: vec![Slot::default(); capacity],
+            slots: vec![slot; capacity],
         }
     }
 
@@ -120,7 +125,7 @@ mod tests {
 
     #[test]
     fn an_answer_counts_once() {
-        let mut ledger = Ledger::new(3);
+        let mut ledger = Ledger::new(3, 5);
         let id = ledger.begin(2, 100);
         assert_eq!(
             ledger.settle(id, 350),
@@ -135,7 +140,7 @@ mod tests {
 
     #[test]
     fn an_answer_to_an_earlier_user_of_the_slot_is_a_repetition() {
-        let mut ledger = Ledger::new(2);
+        let mut ledger = Ledger::new(2, 5);
         let first = ledger.begin(1, 0);
         ledger.settle(first, 1);
         let second = ledger.begin(1, 2);
@@ -149,7 +154,7 @@ mod tests {
 
     #[test]
     fn an_id_that_was_never_given_is_foreign() {
-        let mut ledger = Ledger::new(2);
+        let mut ledger = Ledger::new(2, 5);
         let id = ledger.begin(0, 0);
         assert_eq!(ledger.settle(id + 1, 1), Settled::Foreign);
         assert_eq!(ledger.settle(id + 2, 1), Settled::Foreign);
@@ -158,7 +163,7 @@ mod tests {
 
     #[test]
     fn only_the_overdue_are_sent_again_and_then_have_no_latency() {
-        let mut ledger = Ledger::new(2);
+        let mut ledger = Ledger::new(2, 5);
         let slow = ledger.begin(0, 0);
         let quick = ledger.begin(1, 90);
         assert_eq!(ledger.overdue(110, 100), [(0, slow)]);
@@ -181,7 +186,7 @@ mod tests {
 
     #[test]
     fn an_answer_to_what_was_given_up_is_no_first_answer() {
-        let mut ledger = Ledger::new(2);
+        let mut ledger = Ledger::new(2, 5);
         let id = ledger.begin(0, 0);
         ledger.begin(1, 50);
         assert_eq!(ledger.give_up(101, 100), [0]);

@@ -184,9 +184,11 @@ impl Places {
             .args(["-DD", "-E", "-Y"])
             .arg(&self.folder)
             .args(defines);
+        // MB of shared memory: at these rates the default of 64 is full of transactions after a second, because each lingers for five.
+        command.args(["-m", "2048"]);
         if rows == Some(Rows::Many) {
-            // MB of shared memory, and of private memory of each process: the defaults are too small for so many rows.
-            command.args(["-m", "512", "-M", "256"]);
+            // MB of private memory of each process: the default is too small for so many rows.
+            command.args(["-M", "256"]);
         }
         Ok(command)
     }
