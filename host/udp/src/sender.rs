@@ -15,6 +15,9 @@ const USUAL_BYTES: usize = 2_048;
 /// calls, a third one again.
 const MOST_TRIES: usize = 2;
 
+/// Refused datagrams that are kept, so that a caller who never looks at them uses no more memory.
+const MOST_REFUSED: usize = 1_024;
+
 /// A queue of outgoing datagrams whose buffers are reused.
 #[derive(Debug)]
 pub struct Sender {
@@ -24,30 +27,34 @@ pub struct Sender {
     queued: usize,
     batch: usize,
     system: Outgoing,
-    failed: u64,
-    last_error: Option<(io::Error, SocketAddr)>,
-    /// The first bytes of the datagram that the last error is about.
-    last_bytes: Vec<u8>,
+    refused: Refused,
 }
 
 /// Datagrams that the kernel refused.
-#[derive(Debug)]
-pub struct Refused<'a> {
+#[derive(Debug, Default)]
+pub struct Refused {
     /// How many.
     pub count: u64,
-    /// The last one; `None` if no datagram was refused.
-    pub last: Option<Refusal<'a>>,
+    /// Each of them, in order. Beyond 1,024, only the last one is added.
+    pub kept: Vec<Refusal>,
 }
 
 /// A datagram that the kernel refused.
 #[derive(Debug)]
-pub struct Refusal<'a> {
+pub struct Refusal {
     /// Why.
     pub error: io::Error,
     /// Its destination.
     pub to: SocketAddr,
-    /// Its first bytes.
-    pub bytes: &'a [u8],
+    /// Its first bytes, at most 2,048.
+    pub bytes: Vec<u8>,
+}
+
+impl Refused {
+    /// The last one; `None` if no datagram was refused.
+    pub fn last(&self) -> Option<&Refusal> {
+        self.kept.last()
+    }
 }
 
 impl Sender {
@@ -60,9 +67,7 @@ impl Sender {
             queued: 0,
             batch,
             system: Outgoing::new(batch),
-            failed: 0,
-            last_error: None,
-            last_bytes: Vec::new(),
+            refused: Refused::default(),
         }
     }
 
@@ -126,16 +131,8 @@ impl Sender {
     }
 
     /// The datagrams that the kernel refused since the last call.
-    pub fn failures(&mut self) -> Refused<'_> {
-        let last = self.last_error.take();
-        Refused {
-            count: mem::take(&mut self.failed),
-            last: last.map(|(error, to)| Refusal {
-                error,
-                to,
-                bytes: &self.last_bytes,
-            }),
-        }
+    pub fn failures(&mut self) -> Refused {
+        mem::take(&mut self.refused)
     }
 
     /// `send` passes a batch to the kernel and returns how many datagrams it accepted, or why it refused the first one.
@@ -171,7 +168,6 @@ impl Sender {
                 _ => {
                     self.note_refusal(error);
                     self.sent += 1;
-                    self.failed += 1;
                     tries = 0;
                 }
             }
@@ -181,17 +177,20 @@ impl Sender {
         Ok(taken)
     }
 
-    /// Keeps the error of the first waiting datagram.
+    /// Keeps the error and the first bytes of the first waiting datagram.
     #[cold]
     fn note_refusal(&mut self, error: io::Error) {
         let Some(packet) = self.queue.get(self.sent) else {
             return;
         };
+        self.refused.count += 1;
+        self.refused.kept.truncate(MOST_REFUSED);
         let beginning = packet.bytes.len().min(USUAL_BYTES);
-        self.last_bytes.clear();
-        self.last_bytes
-            .extend_from_slice(&packet.bytes[..beginning]);
-        self.last_error = Some((error, socket_addr(&packet.to).unwrap_or(NOWHERE)));
+        self.refused.kept.push(Refusal {
+            error,
+            to: socket_addr(&packet.to).unwrap_or(NOWHERE),
+            bytes: packet.bytes[..beginning].to_vec(),
+        });
     }
 
     /// Moves the waiting datagrams to the front, so that the queue of a socket that never catches up does not grow without bound.
@@ -283,10 +282,15 @@ mod tests {
         assert_eq!(queue.flush(&sender).unwrap(), 2);
         let failed = queue.failures();
         assert_eq!(failed.count, 2);
-        let last = failed.last.unwrap();
-        assert_eq!((last.to, last.bytes), (to, &[0; USUAL_BYTES][..]));
+        let kept: Vec<_> = failed
+            .kept
+            .iter()
+            .map(|kept| (kept.to, &*kept.bytes))
+            .collect();
+        let nowhere = "[::1]:9".parse().unwrap();
+        assert_eq!(kept, [(nowhere, &b"nowhere"[..]), (to, &[0; USUAL_BYTES])]);
         assert_eq!(queue.failures().count, 0);
-        assert!(queue.failures().last.is_none());
+        assert!(queue.failures().last().is_none());
         assert_eq!(received(&a), b"before");
         assert_eq!(received(&a), b"after");
     }
@@ -359,9 +363,27 @@ mod tests {
         assert_eq!(queue.waiting(), 0);
         let failed = queue.failures();
         assert_eq!(failed.count, 2);
-        let last = failed.last.unwrap().error;
+        let last = &failed.last().unwrap().error;
         assert_eq!(last.raw_os_error(), Some(libc::ENETUNREACH));
         assert_eq!(handed, [0, 1, 3, 4, 7, 8, 9]);
+    }
+
+    #[test]
+    fn refused_datagrams_are_kept_up_to_a_number() {
+        let mut queue = Sender::new(8);
+        let count = MOST_REFUSED + 5;
+        for n in 0..count {
+            queue.push(n.to_string().as_bytes(), "127.0.0.1:9".parse().unwrap());
+        }
+        let sent = queue.flush_by(|_, _| Err(io::Error::from_raw_os_error(libc::EPERM)));
+        assert_eq!(sent.unwrap(), 0);
+        let refused = queue.failures();
+        assert_eq!(
+            (refused.count, refused.kept.len()),
+            (count as u64, MOST_REFUSED + 1)
+        );
+        let last = refused.last().unwrap();
+        assert_eq!(last.bytes, (count - 1).to_string().as_bytes());
     }
 
     #[test]

@@ -39,7 +39,7 @@ pub(crate) fn send(sender: &mut Sender, socket: &UdpSocket) -> io::Result<()> {
             Err(error) => return Err(error),
         }
     }
-    match sender.failures().last {
+    match sender.failures().kept.pop() {
         // An ICMP error of an earlier datagram, as above.
         Some(last) if last.error.kind() != io::ErrorKind::ConnectionRefused => Err(last.error),
         _ => Ok(()),

@@ -42,6 +42,8 @@ pub(crate) struct Worker {
     pub(crate) stream_out: Vec<u8>,
     /// Messages of transactions while they are sent.
     pub(crate) sends: Outbox,
+    /// The first bytes of datagrams that the kernel refused, until their targets fail.
+    pub(crate) refused: Vec<Vec<u8>>,
     pub(crate) timer: Timer,
     this: Weak<RefCell<Self>>,
     /// Each writer of a connection holds a clone: when all are dropped, everything is sent. `None` when the worker is ending.

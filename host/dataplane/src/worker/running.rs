@@ -111,6 +111,7 @@ impl Running {
                 stream_in: Vec::new(),
                 stream_out: Vec::new(),
                 sends: Outbox::default(),
+                refused: Vec::new(),
                 timer: Timer::default(),
                 this: Weak::clone(this),
                 writers: Some(writers),

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use nix::errno::Errno;
 use portcullis_metrics::{IcmpError, Lost};
 use portcullis_request::Request;
 use portcullis_sip::{Arrival, Destination, Framing, Transport};
@@ -302,8 +303,25 @@ impl Worker {
         self.udp[number].sender.waiting() < MOST_WAITING
     }
 
-    /// Passes what waits to the kernel. Returns the number of a socket whose send buffer is full, if there is one.
+    /// Passes what waits to the kernel, and lets the targets of transactions fail whose requests the kernel refuses. Returns the number of a
+    /// socket whose send buffer is full, if there is one.
     fn flush(&mut self) -> Option<usize> {
+        loop {
+            let blocked = self.pass_on();
+            if self.refused.is_empty() {
+                return blocked;
+            }
+            // The requests to the next targets may be refused, too. Each transaction has a limited number of targets.
+            for bytes in std::mem::take(&mut self.refused) {
+                self.fail_undelivered(&bytes);
+            }
+            self.send_transactions();
+        }
+    }
+
+    /// The same, but what is refused is only noted, for the next [`Worker::flush`].
+    fn pass_on(&mut self) -> Option<usize> {
+        let is_stateful = self.pipeline.is_stateful();
         let counters = &self.pipeline.counters().udp;
         let mut blocked = None;
         for (number, udp) in self.udp.iter_mut().enumerate() {
@@ -319,10 +337,16 @@ impl Worker {
                 .sent
                 .add((gone as u64).saturating_sub(failed.count));
             counters.send_errors.add(failed.count);
-            if let Some(last) = failed.last {
-                let (bytes, to) = (last.bytes, last.to);
+            if let Some(last) = failed.last() {
                 self.pipeline
-                    .lose_refused(failed.count, bytes, to, &last.error);
+                    .lose_refused(failed.count, &last.bytes, last.to, &last.error);
+            }
+            if is_stateful {
+                let lasting = failed
+                    .kept
+                    .into_iter()
+                    .filter(|kept| !is_congestion(&kept.error));
+                self.refused.extend(lasting.map(|kept| kept.bytes));
             }
             if flushed.is_err() && sender.waiting() > 0 {
                 blocked = Some(number);
@@ -361,4 +385,10 @@ fn queue_full<'a>(bytes: &'a [u8], to: &Destination) -> Loss<'a> {
         peer: to.addr,
         detail: &"the system takes datagrams too slowly",
     }
+}
+
+/// Whether the system only lacks memory at the moment: a retransmission may be sent.
+fn is_congestion(error: &io::Error) -> bool {
+    let code = error.raw_os_error().map(Errno::from_raw);
+    matches!(code, Some(Errno::ENOBUFS | Errno::ENOMEM))
 }

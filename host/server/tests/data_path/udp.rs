@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use portcullis_metrics::Lost;
+use portcullis_metrics::{AttemptResult, Lost};
 use portcullis_sip::Transport;
 
 use crate::support::peer::{Udp, header, headers, ok_to, request, request_with, start_line};
@@ -80,6 +80,23 @@ fn the_largest_datagram_passes_both_ways() {
     assert_eq!(host.count(|c| c.udp.send_errors.value()), 0);
     assert_eq!(host.count(|c| c.lost.value(Lost::Truncated)), 0);
     assert_eq!(host.count(|c| c.relayed_requests.value()), 1);
+}
+
+#[test]
+fn a_target_fails_at_once_when_the_system_refuses_to_send() {
+    // There is no way from a loopback address to another machine.
+    let elsewhere = "[relay]\nnext-hop = \"sip:192.0.2.1\"\n";
+    let host = Setup::new().config(elsewhere).policy(relaying()).start();
+    let caller = Udp::new("127.0.0.1:0");
+    caller.send(&request("MESSAGE", BOB, "UDP", caller.addr()), host.udp());
+    let (answer, _) = caller.receive();
+    assert_eq!(start_line(&answer), "SIP/2.0 500 Server Internal Error");
+    assert_eq!(host.count(|c| c.udp.send_errors.value()), 1);
+    let unreachable = AttemptResult::Unreachable;
+    assert_eq!(
+        host.count(|c| c.transactions.attempts.value(unreachable)),
+        1
+    );
 }
 
 #[test]
