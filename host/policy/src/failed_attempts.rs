@@ -6,6 +6,8 @@ use portcullis_sip::{
     Framing, Index, Limits, Message, NameAddr, StartLine, is_readable_uri, scan, values,
 };
 
+use crate::forwarding::Place;
+
 /// Most Contact URIs that a policy reads of a response.
 pub const MAX_CONTACTS: usize = 8;
 
@@ -14,6 +16,8 @@ pub const MAX_CONTACTS: usize = 8;
 pub struct FailedAttempts {
     /// The targets that have had their turn, in order.
     pub attempts: Vec<Attempt>,
+    /// The targets among them, which are not tried again.
+    pub tried: Vec<TriedTarget>,
     /// The index of the attempt whose response is the best one, if there is one.
     pub best: Option<usize>,
     /// The best response as received; `None` if it is the host's own.
@@ -22,6 +26,15 @@ pub struct FailedAttempts {
     pub tries_left: u8,
     /// The memo of the previous call.
     pub memo: Vec<u8>,
+}
+
+/// A target that has had its turn.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TriedTarget {
+    /// Where the request was sent.
+    pub place: Place,
+    /// The request URI, if it was not the received one.
+    pub request_uri: Option<String>,
 }
 
 /// The result of one target.

@@ -75,7 +75,7 @@ pub enum Refusal {
     /// Too many targets, header fields or codes.
     #[error("too-many")]
     TooMany,
-    /// A value is out of range.
+    /// A value is out of range, or the target is not a new one.
     #[error("bad-value")]
     BadValue,
 }

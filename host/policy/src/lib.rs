@@ -37,7 +37,7 @@ pub use digest::Digest;
 pub use edits::{Edit, Edits};
 pub use engine::Target;
 pub use evaluator::{Evaluator, KEPT};
-pub use failed_attempts::{Attempt, Cause, FailedAttempts, MAX_CONTACTS};
+pub use failed_attempts::{Attempt, Cause, FailedAttempts, MAX_CONTACTS, TriedTarget};
 pub use failure::{Failure, FailureKind, Refused};
 pub use forwarding::{
     ForwardTarget, Forwarding, MAX_CODES, MAX_MEMO, MAX_REQUEST_URI, MAX_TARGETS, Place, Refusal,

@@ -53,7 +53,7 @@ pub enum Refusal {
     NotPermitted,
     /// There are too many targets, header fields or codes.
     TooMany,
-    /// A value is out of range.
+    /// A value is out of range, or the target was added or tried before.
     BadValue,
 }
 

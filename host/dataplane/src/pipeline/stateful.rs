@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 
 use portcullis_config::{Config, Trying};
 use portcullis_metrics::{AttemptResult, FinalClass, Retransmission, WorkerCounters};
-use portcullis_policy::{FailedAttempts, ForwardTarget, Forwarding, NextStep, Rejection, Verdict};
+use portcullis_policy::{
+    FailedAttempts, ForwardTarget, Forwarding, NextStep, Place, Rejection, TriedTarget, Verdict,
+};
 use portcullis_request::Request;
 use portcullis_sip::{
     Arrival, Destination, Framing, HeaderName, Index, Limits, Message, Proxy, RequestName,
@@ -395,6 +397,8 @@ impl Relay {
             }
         });
         let attempts: Vec<_> = attempts.collect();
+        let tried = transactions.attempts(id);
+        let tried = tried.filter_map(|(&number, _)| self.tried(number));
         let best = transactions.best(id);
         let is_best = |attempt: &portcullis_policy::Attempt| {
             let is_answer = attempt.cause == portcullis_policy::Cause::Answered;
@@ -407,8 +411,26 @@ impl Relay {
             best_response: best.and_then(|(_, response)| response.map(<[u8]>::to_vec)),
             tries_left: self.tries_left,
             memo: self.memo.clone(),
+            tried: tried.collect(),
             attempts,
         }
+    }
+
+    /// The target with this number. `None` if the request went where its own header fields led.
+    fn tried(&self, number: u8) -> Option<TriedTarget> {
+        if let Way::Target(target) = self.ways.get(usize::from(number))? {
+            return Some(TriedTarget {
+                place: target.place.clone(),
+                request_uri: target.request_uri.clone(),
+            });
+        }
+        let Outcome::Verdict(Verdict::Relay(Some(name))) = &self.judgement.outcome else {
+            return None;
+        };
+        Some(TriedTarget {
+            place: Place::NextHop(name.clone()),
+            request_uri: None,
+        })
     }
 
     /// The name of the next hop in the verdict, or the request URI.

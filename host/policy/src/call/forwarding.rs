@@ -2,7 +2,9 @@
 
 use serde_json::json;
 
-use crate::forwarding::{ForwardTarget, Forwarding, MAX_MEMO, MAX_TARGETS, Refusal, check_codes};
+use crate::forwarding::{
+    ForwardTarget, Forwarding, MAX_MEMO, MAX_TARGETS, Place, Refusal, check_codes,
+};
 use crate::tape::{Answer, SideEffect};
 
 use super::Call;
@@ -75,6 +77,9 @@ impl Call {
 
     fn admit_target(&self, target: &ForwardTarget) -> Result<(), Refusal> {
         target.check()?;
+        if self.has_named(target) {
+            return Err(Refusal::BadValue);
+        }
         let tried = self.failed().map_or(0, |failed| failed.attempts.len());
         let added = self.forwarding().map_or(0, |now| now.targets.len());
         if tried + added >= self.scope().targets() {
@@ -85,6 +90,30 @@ impl Call {
             return Err(Refusal::NotPermitted);
         }
         self.scope().admit_place(&target.place)
+    }
+
+    /// Whether the call has added the same place with the same request URI, or the request has been there (RFC 3261 §16.5).
+    fn has_named(&self, target: &ForwardTarget) -> bool {
+        let is_same = |place: &Place, request_uri: &Option<String>| {
+            *place == target.place
+                && self.sent_uri(request_uri) == self.sent_uri(&target.request_uri)
+        };
+        let tried = self.failed().map_or(&[][..], |failed| &failed.tried);
+        let added = self.forwarding().map_or(&[][..], |now| &now.targets);
+        tried
+            .iter()
+            .any(|one| is_same(&one.place, &one.request_uri))
+            || added
+                .iter()
+                .any(|one| is_same(&one.place, &one.request_uri))
+    }
+
+    /// The request URI of a target.
+    fn sent_uri<'c>(&'c self, own: &'c Option<String>) -> &'c [u8] {
+        match own {
+            Some(uri) => uri.as_bytes(),
+            None => self.request().request_uri(),
+        }
     }
 
     fn forwarding_mut(&mut self) -> &mut Forwarding {

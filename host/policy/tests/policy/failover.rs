@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use portcullis_policy::{
-    Attempt, Cause, FailedAttempts, Failure, FailureKind, InvalidVerdict, NextStep, Policy,
-    Rejection, Scope, Settings, Tape, Verdict,
+    Attempt, Cause, FailedAttempts, Failure, FailureKind, InvalidVerdict, NextStep, Place, Policy,
+    Rejection, Scope, Settings, Tape, TriedTarget, Verdict,
 };
 use serde_json::json;
 
@@ -35,6 +35,7 @@ fn failed() -> FailedAttempts {
         ),
         tries_left: 7,
         memo: b"memo".to_vec(),
+        ..FailedAttempts::default()
     }
 }
 
@@ -200,6 +201,30 @@ fn new_targets_have_their_turn() {
     }
 }
 
+/// RFC 3261 §16.5. The received request URI is that of a target without one.
+#[test]
+fn a_place_is_not_tried_again() {
+    let received = invite();
+    let received = String::from_utf8_lossy(received.request_uri()).into_owned();
+    let tried = |request_uri: Option<&str>| TriedTarget {
+        place: Place::NextHop("carrier".into()),
+        request_uri: request_uri.map(str::to_owned),
+    };
+    let invalid = Failure::InvalidVerdict(InvalidVerdict::NoTargets);
+    let mut host = Host::new();
+    for policy in both_forms(&host, &embedded(&again(&format!("(drop {TO_CARRIER})")))) {
+        for (request_uri, expected) in [
+            (None, Err(invalid.clone())),
+            (Some(&*received), Err(invalid.clone())),
+            (Some("sip:other@example.com"), Ok(NextStep::Again)),
+        ] {
+            let mut failed = failed();
+            failed.tried.push(tried(request_uri));
+            assert_eq!(host.fail(&policy, failed), expected, "{request_uri:?}");
+        }
+    }
+}
+
 #[test]
 fn targets_of_another_step_are_discarded() {
     let module = observing(&format!("(drop {TO_CARRIER}) (i32.const 104)"));
@@ -249,6 +274,12 @@ fn a_policy_that_never_gives_up_runs_out_of_targets() {
             let step = host.fail(&policy, failed.clone());
             assert_eq!(step, Ok(NextStep::Again), "{tried}");
             failed.attempts.push(failed.attempts[0].clone());
+            let said = host.evaluator.take_forwarding().unwrap();
+            let said = said.targets.into_iter();
+            failed.tried.extend(said.map(|target| TriedTarget {
+                place: target.place,
+                request_uri: target.request_uri,
+            }));
         }
         let failure = host.fail(&policy, failed).unwrap_err();
         assert_eq!(failure, Failure::InvalidVerdict(InvalidVerdict::NoTargets));
@@ -378,7 +409,12 @@ fn answers_are_recorded_and_replayed() {
 #[test]
 fn a_replay_has_no_more_targets_than_a_request() {
     let mut host = Host::new();
-    let policy = host.load("many-targets");
+    let body = format!(
+        "(block (result i32) (loop $more (drop {TO_CARRIER})
+           (global.set $left (i32.sub (global.get $left) (i32.const 1))) (br_if $more (global.get $left))) (i32.const 0))"
+    );
+    let left = "(global $left (mut i32) (i32.const 17))";
+    let [policy, _] = both_forms(&host, &embedded(&forwarding("carrier", &body, left)));
     host.evaluator.insert_tape(Tape::new(moment()));
     host.ask(&policy, invite()).unwrap();
     let tape = host.evaluator.take_tape().unwrap();

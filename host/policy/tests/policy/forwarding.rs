@@ -193,6 +193,15 @@ fn a_request_has_at_most_the_permitted_number_of_targets() {
     assert_eq!(count(|| tenant().with_targets(200)), 16);
 }
 
+/// RFC 3261 §16.5
+#[test]
+fn a_place_is_added_once() {
+    let add = "(call $to (i32.const 0) (i32.const 256) (i32.const 7) (i32.const 1))";
+    let twice = format!("(block (result i32) (drop {add}) {add})");
+    let (verdict, said, _) = ask(tenant, &embedded(&forwarding("carrier", &twice, "")));
+    assert_eq!((verdict, said), (reject(304, ""), None), "bad-value");
+}
+
 #[test]
 fn places_outside_the_scope_are_refused() {
     let operator = || Scope::operator().with_routes(routes());

@@ -14,7 +14,7 @@ use super::world::World;
 use crate::attempt::Attempt;
 use crate::clock::LocalTime;
 use crate::log::Level;
-use crate::target::{Refusal, Target};
+use crate::target::{Place, Refusal, Target};
 
 /// The result of a call.
 pub(super) struct Ended<T> {
@@ -256,6 +256,9 @@ pub(crate) fn add_target(target: &Target) -> Result<(), Refusal> {
         if tried + call.targets.len() >= rules::MAX_TARGETS {
             return Err(Refusal::TooMany);
         }
+        if call.has_named(target) {
+            return Err(Refusal::BadValue);
+        }
         if call.world.keeps_headers && !target.headers.is_empty() {
             return Err(Refusal::NotPermitted);
         }
@@ -410,6 +413,21 @@ impl Current {
         let Row { group, tag, .. } = self.world.table.find(group, query, port)?;
         self.last_tag.clone_from(tag);
         Some(*group)
+    }
+
+    /// Whether the same place with the same request URI was added or tried (RFC 3261 §16.5).
+    fn has_named(&self, target: &Target) -> bool {
+        let uri =
+            |own: &Option<String>| own.clone().unwrap_or_else(|| self.request.uri().to_owned());
+        let is_same = |place: &Place, own: &Option<String>| {
+            *place == target.place && uri(own) == uri(&target.request_uri)
+        };
+        let tried = self.failed.as_ref().map_or(&[][..], |failed| &failed.tried);
+        tried.iter().any(|(place, own)| is_same(place, own))
+            || self
+                .targets
+                .iter()
+                .any(|one| is_same(&one.place, &one.request_uri))
     }
 
     /// How many of the first `most` rows match; their tags are kept.

@@ -9,7 +9,7 @@ use super::failed::Failed;
 use super::message::Request;
 use super::world::World;
 use crate::attempt::{Attempt, Cause};
-use crate::target::Target;
+use crate::target::{Place, Target};
 use crate::{Forwarding, NextStep, Rejection, Verdict};
 
 /// Most calls of `on_failure`.
@@ -57,6 +57,8 @@ impl Completed {
 struct Way<'w> {
     world: &'w World,
     attempts: Vec<Attempt>,
+    /// The places of the attempts with their request URIs.
+    tried: Vec<(Place, Option<String>)>,
     /// The best final response so far.
     best: Option<(Attempt, Vec<(String, String)>)>,
     retry_on: Option<Vec<u16>>,
@@ -97,6 +99,7 @@ pub(super) fn complete(
     let mut way = Way {
         world,
         attempts: Vec::new(),
+        tried: Vec::new(),
         best: None,
         retry_on: None,
         memo: Vec::new(),
@@ -161,6 +164,7 @@ impl Way<'_> {
         let (best, headers) = self.best.clone().unzip();
         Failed {
             attempts: self.attempts.clone(),
+            tried: self.tried.clone(),
             best,
             headers: headers.unwrap_or_default(),
             tries_left,
@@ -218,6 +222,9 @@ impl Way<'_> {
         }
         self.attempts
             .extend(results.iter().map(|(attempt, _)| attempt.clone()));
+        let tried = targets.iter();
+        self.tried
+            .extend(tried.map(|target| (target.place.clone(), target.request_uri.clone())));
         let best = results
             .into_iter()
             .min_by_key(|(attempt, _)| order(attempt));
@@ -299,6 +306,7 @@ mod tests {
             .callee("busy", Callee::answers(486))
             .callee("broken", Callee::answers(503).header("Retry-After", "9"))
             .callee("silent", Callee::silent())
+            .callee("silent-2", Callee::silent())
             .callee("rings", Callee::rings())
             .callee("gone", Callee::unreachable())
             .callee("never", Callee::answers(603))
@@ -339,7 +347,7 @@ mod tests {
         // A target that another one follows has four seconds, the last one 32.
         let call = host()
             .request(invite())
-            .complete(|| relay_to("silent").or("silent"));
+            .complete(|| relay_to("silent").or("silent-2"));
         let waited: Vec<_> = statuses(&call).iter().map(|(.., time)| *time).collect();
         assert_eq!((call.status, waited), (408, vec![4_000, 32_000]));
     }
@@ -441,18 +449,18 @@ mod tests {
     #[test]
     fn further_targets_may_have_codes_of_their_own() {
         let decide = || relay_to("busy").or("good").retry_on([5]);
-        let host = host();
+        let host = host().callee("busy-2", Callee::answers(486));
         let places = |on_failure: fn() -> NextStep| {
             let call = host.request(invite()).complete_with(decide, on_failure);
             call.attempts.len()
         };
         let again_once = || match outcome::attempts().len() {
-            1 => again(relay_to("busy").or("good").retry_on([4])),
+            1 => again(relay_to("busy-2").or("good").retry_on([4])),
             _ => best_answer(),
         };
         assert_eq!(places(again_once), 3);
         let with_those_of_before = || match outcome::attempts().len() {
-            1 => again(relay_to("busy").or("good")),
+            1 => again(relay_to("busy-2").or("good")),
             _ => best_answer(),
         };
         assert_eq!(places(with_those_of_before), 2);
@@ -460,11 +468,31 @@ mod tests {
 
     #[test]
     fn a_policy_that_never_gives_up_is_asked_eight_times() {
-        let call = host()
-            .request(invite())
-            .complete_with(|| relay_to("gone"), || again(relay_to("gone")));
+        let names: Vec<_> = (0..9).map(|n| format!("gone-{n}")).collect();
+        let gone = |host: Host, name: &String| host.callee(name, Callee::unreachable());
+        let host = names.iter().fold(host(), gone);
+        let call = host.request(invite()).complete_with(
+            || relay_to(&names[0]),
+            || again(relay_to(&names[outcome::attempts().len()])),
+        );
         assert_eq!((call.steps.len(), call.attempts.len()), (8, 9));
         assert_eq!(call.status, 500);
+    }
+
+    /// RFC 3261 §16.5
+    #[test]
+    fn a_target_is_named_once() {
+        let own = Target::next_hop("gone").request_uri("sip:bob@other.example.com");
+        let call = host().request(invite()).complete_with(
+            || relay_to("gone").or("gone").or(own),
+            || match outcome::attempts().len() {
+                2 => again(relay_to("gone").or("busy")),
+                _ => best_answer(),
+            },
+        );
+        assert_eq!(call.places(), ["gone", "gone", "busy"]);
+        let refused = "the host does not accept the target gone: bad-value";
+        assert_eq!(call.messages(), [refused; 2]);
     }
 
     #[test]
@@ -478,7 +506,8 @@ mod tests {
             call.messages(),
             ["the host does not accept the target other: not-permitted"]
         );
-        let many = host.request(invite()).complete(|| in_turn(["gone"; 17]));
+        let to = |user: u8| Target::next_hop("gone").request_uri(format!("sip:{user}@example.com"));
+        let many = host.request(invite()).complete(|| in_turn((0..17).map(to)));
         assert_eq!(many.attempts.len(), 16);
     }
 

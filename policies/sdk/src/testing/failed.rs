@@ -1,11 +1,14 @@
 //! What `on_failure` reads.
 
 use crate::attempt::Attempt;
+use crate::target::Place;
 
 /// What `on_failure` reads.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Failed {
     pub(super) attempts: Vec<Attempt>,
+    /// The places of the attempts with their request URIs.
+    pub(super) tried: Vec<(Place, Option<String>)>,
     pub(super) best: Option<Attempt>,
     pub(super) headers: Vec<(String, String)>,
     pub(super) tries_left: u8,
