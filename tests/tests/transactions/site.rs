@@ -89,6 +89,16 @@ impl Site {
         Self { up, down, ..self }
     }
 
+    /// The same host at another of its addresses, with peers on this address.
+    pub(crate) fn at(self, proxy: SocketAddr, peers: IpAddr) -> Self {
+        Self {
+            proxy,
+            callers: peers,
+            callees: peers,
+            ..self
+        }
+    }
+
     /// A new caller.
     pub(crate) fn caller(&self) -> Peer {
         Peer::over(self.up, self.callers)

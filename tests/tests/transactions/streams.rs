@@ -1,9 +1,12 @@
 //! Connections, and several workers.
 
+use std::net::{Ipv6Addr, SocketAddr};
+
 use portcullis_testkit::host::Builder;
+use portcullis_testkit::lease::free_port_v6;
 use portcullis_testkit::messages::Transport::{Tcp, Udp};
 use portcullis_testkit::sip::Caller;
-use portcullis_testkit::wait;
+use portcullis_testkit::{policy, wait};
 
 use crate::site::{Scenario, Site, at_once, builder, wait_until_idle};
 use crate::{cancelling, inviting};
@@ -34,6 +37,31 @@ fn four_workers_lose_nothing_between_transports() {
         0.0
     );
     assert_eq!(host.metric("portcullis_dropped_total", &[]), 0.0);
+}
+
+#[test]
+fn transactions_work_over_ipv6() {
+    let ip = Ipv6Addr::LOCALHOST.into();
+    let proxy = SocketAddr::new(ip, free_port_v6());
+    let host = Builder::new()
+        .workers(2)
+        .policy(policy("observe"))
+        .listen(&format!("udp:{proxy}"))
+        .listen(&format!("tcp:{proxy}"))
+        .set("relay", "domains = [\"[::1]:*\"]")
+        .start();
+    let scenarios: &[(&str, Scenario)] = &[
+        ("lost_ack", inviting::lost_ack),
+        ("unavailable", inviting::unavailable),
+        ("cancelled", cancelling::cancelled),
+    ];
+    for (up, down) in [(Udp, Udp), (Udp, Tcp), (Tcp, Udp), (Tcp, Tcp)] {
+        let site = Site::of(&host).at(proxy, ip).over(up, down);
+        let summaries = at_once(&site, scenarios);
+        let finals: Vec<_> = summaries.iter().map(|s| s.finals[0]).collect();
+        assert_eq!(finals, [200, 500, 487], "{up} to {down}");
+    }
+    wait_until_idle(&host);
 }
 
 /// 23: the caller's connection ends before the answer comes.
