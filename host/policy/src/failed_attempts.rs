@@ -18,6 +18,8 @@ pub struct FailedAttempts {
     pub attempts: Vec<Attempt>,
     /// The targets among them, which are not tried again.
     pub tried: Vec<TriedTarget>,
+    /// The number of targets named so far, those that have not had their turn included.
+    pub named: usize,
     /// The index of the attempt whose response is the best one, if there is one.
     pub best: Option<usize>,
     /// The best response as received; `None` if it is the host's own.

@@ -412,6 +412,7 @@ impl Relay {
             tries_left: self.tries_left,
             memo: self.memo.clone(),
             tried: tried.collect(),
+            named: self.ways.len(),
             attempts,
         }
     }

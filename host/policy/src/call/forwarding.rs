@@ -80,9 +80,9 @@ impl Call {
         if self.has_named(target) {
             return Err(Refusal::BadValue);
         }
-        let tried = self.failed().map_or(0, |failed| failed.attempts.len());
+        let before = self.failed().map_or(0, |failed| failed.named);
         let added = self.forwarding().map_or(0, |now| now.targets.len());
-        if tried + added >= self.scope().targets() {
+        if before + added >= self.scope().targets() {
             return Err(Refusal::TooMany);
         }
         let mut headers = target.headers.iter();

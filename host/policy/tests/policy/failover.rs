@@ -35,6 +35,7 @@ fn failed() -> FailedAttempts {
         ),
         tries_left: 7,
         memo: b"memo".to_vec(),
+        named: 2,
         ..FailedAttempts::default()
     }
 }
@@ -225,6 +226,19 @@ fn a_place_is_not_tried_again() {
     }
 }
 
+/// The core has a branch for each of them.
+#[test]
+fn targets_that_had_no_turn_count() {
+    let invalid = Failure::InvalidVerdict(InvalidVerdict::NoTargets);
+    let mut host = Host::new();
+    for policy in both_forms(&host, &embedded(&again(&format!("(drop {TO_CARRIER})")))) {
+        for (named, expected) in [(15, Ok(NextStep::Again)), (16, Err(invalid.clone()))] {
+            let failed = FailedAttempts { named, ..failed() };
+            assert_eq!(host.fail(&policy, failed), expected, "{named}");
+        }
+    }
+}
+
 #[test]
 fn targets_of_another_step_are_discarded() {
     let module = observing(&format!("(drop {TO_CARRIER}) (i32.const 104)"));
@@ -269,11 +283,13 @@ fn a_policy_that_never_gives_up_runs_out_of_targets() {
     for policy in both_forms(&host, &guest("endless-again")) {
         let mut failed = failed();
         failed.attempts.truncate(1);
+        failed.named = 1;
         for tried in 1..16 {
             assert_eq!(failed.attempts.len(), tried);
             let step = host.fail(&policy, failed.clone());
             assert_eq!(step, Ok(NextStep::Again), "{tried}");
             failed.attempts.push(failed.attempts[0].clone());
+            failed.named += 1;
             let said = host.evaluator.take_forwarding().unwrap();
             let said = said.targets.into_iter();
             failed.tried.extend(said.map(|target| TriedTarget {

@@ -249,11 +249,8 @@ pub(crate) fn add_target(target: &Target) -> Result<(), Refusal> {
         panic!("the host refuses this target: {error}: {target:?}");
     }
     current(|call| {
-        let tried = call
-            .failed
-            .as_ref()
-            .map_or(0, |failed| failed.attempts.len());
-        if tried + call.targets.len() >= rules::MAX_TARGETS {
+        let before = call.failed.as_ref().map_or(0, |failed| failed.named);
+        if before + call.targets.len() >= rules::MAX_TARGETS {
             return Err(Refusal::TooMany);
         }
         if call.has_named(target) {

@@ -59,6 +59,8 @@ struct Way<'w> {
     attempts: Vec<Attempt>,
     /// The places of the attempts with their request URIs.
     tried: Vec<(Place, Option<String>)>,
+    /// The number of targets named so far.
+    named: usize,
     /// The best final response so far.
     best: Option<(Attempt, Vec<(String, String)>)>,
     retry_on: Option<Vec<u16>>,
@@ -100,6 +102,7 @@ pub(super) fn complete(
         world,
         attempts: Vec::new(),
         tried: Vec::new(),
+        named: 0,
         best: None,
         retry_on: None,
         memo: Vec::new(),
@@ -165,6 +168,7 @@ impl Way<'_> {
         Failed {
             attempts: self.attempts.clone(),
             tried: self.tried.clone(),
+            named: self.named,
             best,
             headers: headers.unwrap_or_default(),
             tries_left,
@@ -174,6 +178,7 @@ impl Way<'_> {
 
     /// Sends the request to these targets, rank by rank. False if the search is over: with a 2xx or a 6xx response.
     fn follow(&mut self, mut targets: Vec<Target>) -> bool {
+        self.named += targets.len();
         let is_shared = targets.iter().any(|target| target.weight.is_some());
         // Nothing is drawn: the heaviest target goes first.
         targets.sort_by_key(|target| {

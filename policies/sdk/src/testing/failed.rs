@@ -9,6 +9,8 @@ pub(super) struct Failed {
     pub(super) attempts: Vec<Attempt>,
     /// The places of the attempts with their request URIs.
     pub(super) tried: Vec<(Place, Option<String>)>,
+    /// The number of targets named so far, those that have not had their turn included.
+    pub(super) named: usize,
     pub(super) best: Option<Attempt>,
     pub(super) headers: Vec<(String, String)>,
     pub(super) tries_left: u8,
