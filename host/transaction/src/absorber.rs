@@ -69,6 +69,8 @@ pub(crate) struct Peer {
 pub(crate) struct Absorbers {
     records: Slab<Absorber>,
     kept: Slab<Kept>,
+    /// Bytes of the buffers of `kept`.
+    bytes: usize,
     long: Queue,
     short: Queue,
 }
@@ -124,6 +126,11 @@ impl Absorbers {
         self.records.len()
     }
 
+    /// Bytes of the stored messages.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     pub(crate) fn insert(
         &mut self,
         peer: Peer,
@@ -132,6 +139,7 @@ impl Absorbers {
         duration: Duration,
         expires: Time,
     ) -> Id {
+        self.bytes += kept.as_ref().map_or(0, Kept::bytes);
         let kept = kept.map_or(NONE, |kept| self.kept.insert(kept).slot());
         let id = self.records.insert(Absorber {
             peer,
@@ -210,12 +218,21 @@ impl Absorbers {
         }
         let kept = self.kept.id_at(record.kept);
         if let Some(mut kept) = kept.and_then(|kept| self.kept.remove(kept)) {
+            self.bytes -= kept.bytes();
             buffers.take_back(&mut kept.reply);
             for ack in &mut kept.acks {
                 buffers.take_back(&mut ack.bytes);
             }
         }
         Some(record.peer.name.transaction)
+    }
+}
+
+impl Kept {
+    /// Bytes of the buffers.
+    fn bytes(&self) -> usize {
+        let acks = self.acks.iter().map(|ack| ack.bytes.capacity());
+        self.reply.capacity() + acks.sum::<usize>()
     }
 }
 

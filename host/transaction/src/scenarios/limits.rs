@@ -7,6 +7,7 @@ use portcullis_sip::Transport;
 use super::{Call, responses};
 use crate::config::{Config, Trying};
 use crate::outbox::What;
+use crate::slab::Id;
 use crate::testing::{Host, from_callee, from_caller, request, response, serial};
 use crate::time::Time;
 use crate::transactions::{BeginError, Receipt};
@@ -34,7 +35,7 @@ fn new_requests_are_shed_at_the_limit_and_those_of_dialogs_at_twice_the_limit() 
             (request("INVITE", 4, ""), false, Err(BeginError::Full)),
             (with_tag(5), true, Err(BeginError::Full)),
         ] {
-            let begun = begin(&mut host, &text, is_in_dialog);
+            let begun = begin(&mut host, &text, is_in_dialog).map(|_| ());
             assert_eq!(begun, expected, "{is_in_dialog} {text}");
         }
     }
@@ -46,7 +47,7 @@ fn with_tag(call: u64) -> String {
     request("BYE", call, "").replace(to, &format!("{to};tag=1"))
 }
 
-fn begin(host: &mut Host, text: &str, is_in_dialog: bool) -> Result<(), BeginError> {
+fn begin(host: &mut Host, text: &str, is_in_dialog: bool) -> Result<Id, BeginError> {
     let caller = from_caller(Transport::Udp);
     let Receipt::New(name) = host.receive(text.as_bytes(), &caller) else {
         panic!("it is new");
@@ -66,10 +67,8 @@ fn begin(host: &mut Host, text: &str, is_in_dialog: bool) -> Result<(), BeginErr
         from: None,
         connection: None,
     };
-    let begun = host
-        .core
-        .begin(host.now, name, message, &caller, back, is_in_dialog);
-    begun.map(|_| ())
+    host.core
+        .begin(host.now, name, message, &caller, back, is_in_dialog)
 }
 
 #[test]
@@ -94,6 +93,37 @@ fn the_oldest_absorber_is_forgotten_at_the_limit() {
     assert!(matches!(receipt(&mut host, 0), Receipt::New(_)));
     assert_eq!(receipt(&mut host, 1), Receipt::Handled);
     assert_eq!(receipt(&mut host, 2), Receipt::Handled);
+}
+
+/// Ended transactions do not shed new requests.
+#[test]
+fn the_oldest_absorbers_are_forgotten_at_the_limit_of_bytes() {
+    let answered = |host: &mut Host, call| {
+        let text = request("MESSAGE", call, "");
+        let id = begin(host, &text, false)?;
+        host.core.answer::<&str>(host.now, id, 200, "", &[]);
+        host.drain();
+        Ok::<_, BeginError>(())
+    };
+    let mut host = Host::new(Config::default());
+    answered(&mut host, 0).unwrap();
+    let bytes = host.core.usage().bytes;
+    assert!(bytes > 0);
+    let mut host = Host::new(Config {
+        bytes: 3 * bytes,
+        ..Config::default()
+    });
+    for call in 0..20 {
+        assert_eq!(answered(&mut host, call), Ok(()), "{call}");
+        assert!(host.core.usage().bytes <= 3 * bytes, "{call}");
+    }
+    assert_eq!(host.core.usage().absorbers, 3);
+    let mut receipt = |call| {
+        let text = request("MESSAGE", call, "");
+        host.receive(text.as_bytes(), &from_caller(Transport::Udp))
+    };
+    assert!(matches!(receipt(0), Receipt::New(_)));
+    assert_eq!(receipt(19), Receipt::Handled);
 }
 
 #[test]

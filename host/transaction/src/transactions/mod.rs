@@ -44,6 +44,9 @@ pub struct Transactions<T> {
 /// Most lists of targets that are kept.
 const MOST_SPARE: usize = 4_096;
 
+/// Most absorbers that are forgotten for the bytes of one new request.
+const FORGET_AT_ONCE: usize = 64;
+
 /// Why a request cannot become a transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum BeginError {
@@ -116,7 +119,7 @@ impl<T: Clone> Transactions<T> {
             return Err(BeginError::Exists);
         }
         let times = if is_in_dialog { 2 } else { 1 };
-        if self.is_full(times) {
+        if self.is_full(times) || !self.make_room(times) {
             return Err(BeginError::Full);
         }
         let branches = self.spare.pop().unwrap_or_default();
@@ -295,11 +298,27 @@ impl<T: Clone> Transactions<T> {
         contexts.flatten().min()
     }
 
-    /// Whether so many times the configured limits are reached.
+    /// Whether active transactions reach so many times the configured limits.
     fn is_full(&self, times: usize) -> bool {
         let Config { most, bytes, .. } = self.tools.config;
         self.contexts.len() >= most.saturating_mul(times)
-            || self.tools.buffers.lent() >= bytes.saturating_mul(times)
+            || self.tools.buffers.lent() - self.absorbers.bytes() >= bytes.saturating_mul(times)
+    }
+
+    /// Forgets the oldest absorbers until all messages take less than so many times the configured bytes. Returns whether they do: few of the
+    /// oldest ones may have a message, and one request has to pay for a bounded number of them only.
+    fn make_room(&mut self, times: usize) -> bool {
+        let most = self.tools.config.bytes.saturating_mul(times);
+        for _ in 0..FORGET_AT_ONCE {
+            if self.tools.buffers.lent() < most {
+                return true;
+            }
+            let Some(oldest) = self.absorbers.oldest() else {
+                break;
+            };
+            self.forget(oldest);
+        }
+        self.tools.buffers.lent() < most
     }
 
     /// Does something with an active transaction, and what follows from it.
