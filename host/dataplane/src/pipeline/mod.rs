@@ -148,6 +148,29 @@ impl Pipeline {
             Framing::Datagram => Patience::InRow,
             Framing::Stream => Patience::ByItself,
         };
+        self.handle_with(patience, bytes, framing, arrival, out)
+    }
+
+    /// The same for a message that another worker has handed over. The worker queues a deferred request, as those in datagrams, and the
+    /// pipeline ensures the order: the connection of a message in a stream does not wait for it.
+    pub fn handle_handed_over(
+        &mut self,
+        bytes: Vec<u8>,
+        framing: Framing,
+        arrival: &Arrival,
+        out: &mut Vec<u8>,
+    ) -> (Vec<u8>, Handled) {
+        self.handle_with(Patience::InRow, bytes, framing, arrival, out)
+    }
+
+    fn handle_with(
+        &mut self,
+        patience: Patience,
+        bytes: Vec<u8>,
+        framing: Framing,
+        arrival: &Arrival,
+        out: &mut Vec<u8>,
+    ) -> (Vec<u8>, Handled) {
         let mut index = mem::take(&mut self.index);
         let scanned = scan(&bytes, framing, &self.shared.config.sip.limits, &mut index);
         let look = self.look(Message::new(&bytes, &index), scanned, arrival, out);

@@ -195,7 +195,9 @@ impl Worker {
 
     fn taken_over(&mut self, bytes: Vec<u8>, arrival: &Arrival, framing: Framing) {
         let out = &mut self.stream_out;
-        let (_, handled) = self.pipeline.handle(bytes, framing, arrival, out);
+        let (_, handled) = self
+            .pipeline
+            .handle_handed_over(bytes, framing, arrival, out);
         match handled {
             Handled::Done(destination) => self.send_stream_out(destination),
             Handled::Relayed => {}

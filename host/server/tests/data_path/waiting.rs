@@ -1,8 +1,10 @@
 //! Requests of slow tenants, which let those of others go first.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use portcullis_dataplane::pipeline::{Handled, Pipeline};
+use portcullis_dataplane::tenants::Pressure;
 use portcullis_sip::{Arrival, Framing, Transport};
 
 use crate::support::peer::{Tcp, Udp, header, request_with, start_line};
@@ -143,6 +145,35 @@ fn only_who_is_slow_beside_others_waits() {
         tenant.counters[0].postponed.value()
     };
     assert_eq!((postponed("slow"), postponed("quick")), (3, 0));
+}
+
+#[test]
+fn a_message_of_a_stream_that_was_handed_over_stays_behind_a_deferred_one() {
+    let parts = parts();
+    let mut pipeline = Pipeline::new(Arc::clone(&parts.shared), 0);
+    let arrival = Arrival {
+        source: "127.0.0.1:40000".parse().unwrap(),
+        local: parts.addr(Transport::Tcp),
+        transport: Transport::Tcp,
+        connection: None,
+    };
+    let mut out = Vec::new();
+    let mut take = || {
+        let bytes = request_with("MESSAGE", SLOW, "TCP", arrival.source, "", b"body");
+        let framing = Framing::Stream;
+        let (_, handled) = pipeline.handle_handed_over(bytes, framing, &arrival, &mut out);
+        matches!(handled, Handled::Waits(_))
+    };
+    assert!(!take(), "nobody knows yet");
+    assert!(take(), "the tenant is slow");
+    let tenants = parts.shared.tenants.load();
+    let slow = tenants.all().find(|one| &*one.name == "slow").unwrap();
+    let (now, pressure) = (Instant::now(), Pressure::new(Instant::now()));
+    for _ in 0..1_000 {
+        slow.budget.charge(0, now, Duration::ZERO, &pressure, None);
+    }
+    assert!(!slow.budget.is_slow(0));
+    assert!(take(), "the one before still waits");
 }
 
 #[test]
