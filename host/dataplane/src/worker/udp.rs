@@ -269,13 +269,17 @@ impl Worker {
         }
     }
 
-    /// Queues a datagram on UDP socket `from`.
+    /// Queues a datagram on UDP socket `from`, and passes whole batches to the kernel. No draft may be in a buffer of a socket.
     pub(super) fn push_datagram(&mut self, from: usize, bytes: &[u8], to: &Destination) {
         if !self.has_room(from) {
             return self.pipeline.lose(&queue_full(bytes, to));
         }
         self.counters().udp.sent_bytes.add(bytes.len() as u64);
         self.udp[from].sender.push(bytes, to.addr);
+        // One turn of timers may send more than may wait. While the send buffer is full, this tries once per batch.
+        if self.udp[from].sender.waiting().is_multiple_of(BATCH) {
+            let _blocked = self.pass_on();
+        }
     }
 
     /// The socket to send from: the one that the destination names, otherwise one of the same address family. Counts the loss if there is
