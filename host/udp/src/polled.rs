@@ -70,18 +70,18 @@ impl Polled {
     /// # Errors
     /// `WouldBlock` when there is none, and those of [`Errors::recv`].
     pub fn recv_errors(&self, errors: &mut Errors) -> io::Result<usize> {
-        let mut received = 0;
+        let mut received = Ok(0);
         let tried = self.socket.try_io(Interest::ERROR, |socket| {
-            received = errors.recv(socket)?;
-            // As in `recv`.
-            if received < errors.batch() {
-                return Err(io::ErrorKind::WouldBlock.into());
+            received = errors.recv(socket);
+            match received {
+                Ok(count) if count >= errors.batch() => Ok(()),
+                // As in `recv`. After an error as well: it would return at once, again and again.
+                _ => Err(io::ErrorKind::WouldBlock.into()),
             }
-            Ok(())
         });
-        match tried {
-            Err(error) if received == 0 => Err(error),
-            _ => Ok(received),
+        match (tried, received) {
+            (Err(none), Ok(0)) => Err(none),
+            (_, received) => received,
         }
     }
 
@@ -191,6 +191,23 @@ mod tests {
             .unwrap();
         LocalSet::new().block_on(&runtime, future);
         pauses.load(Ordering::Relaxed)
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_failed_look_for_reports_is_not_repeated_until_there_is_news() {
+        on_one_thread(async {
+            // The writer of a pipe without a reader has an error, and is no socket.
+            let (reader, writer) = io::pipe().unwrap();
+            drop(reader);
+            let polled = Polled::new(writer).unwrap();
+            polled.ready().await.unwrap();
+            let mut errors = Errors::new();
+            let failed = polled.recv_errors(&mut errors).unwrap_err();
+            assert_eq!(failed.raw_os_error(), Some(libc::ENOTSOCK));
+            let none = polled.recv_errors(&mut errors).unwrap_err();
+            assert_eq!(none.kind(), io::ErrorKind::WouldBlock);
+        });
     }
 
     /// A datagram socket whose send buffer can be filled. UDP over loopback delivers each datagram within the call that sends it.

@@ -29,6 +29,9 @@ const WAIT: Duration = Duration::from_micros(150);
 /// Consecutive batches before other sockets and connections of the worker get their turn.
 const TURN: usize = 4;
 
+/// Batches of ICMP errors read in one turn. Anybody can send such errors.
+const ERROR_TURN: usize = 2;
+
 /// Datagrams that may wait for a socket whose send buffer is full.
 const MOST_WAITING: usize = 1_024;
 
@@ -48,7 +51,7 @@ const KEEP_ALIVE: usize = 4;
 enum Turn {
     /// The socket is empty.
     Drained,
-    /// More datagrams are waiting.
+    /// More datagrams or ICMP errors are waiting.
     Cut,
     /// The system returned an error.
     Failed(io::Error),
@@ -85,8 +88,8 @@ pub(crate) async fn flush_all(worker: &Rc<RefCell<Worker>>) {
             return;
         };
         let socket = Rc::clone(&worker.borrow().udp[number].socket);
-        // A report that is not read ends the wait at once.
-        worker.borrow_mut().read_errors(&socket);
+        // A report that is not read ends the wait at once, and is read then.
+        let _has_more = worker.borrow_mut().read_errors(&socket);
         if let Err(error) = socket.writable().await {
             let lost = worker.borrow_mut().udp[number].sender.clear();
             warn!(event = "udp_write_failed", %error, lost, "UDP socket not writable, waiting datagrams dropped");
@@ -98,7 +101,7 @@ impl Worker {
     /// Receives a few batches, decides on each datagram, and sends the results.
     fn turn(&mut self, socket: &Polled, number: usize) -> Turn {
         self.pipeline.refresh();
-        self.read_errors(socket);
+        let has_more_errors = self.read_errors(socket);
         for _ in 0..TURN {
             let count = match socket.recv(&mut self.receiver) {
                 Ok(count) => count,
@@ -131,18 +134,23 @@ impl Worker {
                 return Turn::Cut;
             }
             if count < BATCH {
-                return Turn::Drained;
+                return match has_more_errors {
+                    true => Turn::Cut,
+                    false => Turn::Drained,
+                };
             }
         }
         Turn::Cut
     }
 
-    /// Reads ICMP errors, and lets the targets of transactions fail that they concern.
-    fn read_errors(&mut self, socket: &Polled) {
+    /// Reads a few batches of ICMP errors, and lets the targets of transactions fail that they concern. Returns whether more are waiting.
+    fn read_errors(&mut self, socket: &Polled) -> bool {
         let Some(mut errors) = self.errors.take() else {
-            return;
+            return false;
         };
-        while let Ok(count @ 1..) = socket.recv_errors(&mut errors) {
+        let mut has_more = true;
+        for _ in 0..ERROR_TURN {
+            let count = socket.recv_errors(&mut errors).unwrap_or(0);
             for nth in 0..count {
                 let report = errors.report(nth);
                 if report.problem.is_failure() {
@@ -155,10 +163,12 @@ impl Worker {
             }
             self.send_transactions();
             if count < errors.batch() {
+                has_more = false;
                 break;
             }
         }
         self.errors = Some(errors);
+        has_more
     }
 
     /// Decides on deferred requests, and sends the results: for about this time, or until none is left.
