@@ -99,7 +99,12 @@ impl Pipeline {
             is_in_dialog,
         };
         match stateful.begin(request, judgement, written, &mut tools) {
-            Ok(()) => Handled::Relayed,
+            Ok(()) => {
+                if let Some(connection) = arrival.connection {
+                    self.shared.connections.begins(connection, message.bytes());
+                }
+                Handled::Relayed
+            }
             Err((BeginError::Exists, _)) => Handled::Done(None),
             Err((BeginError::Full, judgement)) => {
                 Handled::Done(self.shed(&judgement, message, arrival, out))

@@ -275,6 +275,13 @@ impl Connections {
         self.table.lock().make_room(Instant::now())
     }
 
+    /// Notes that a request from this connection begins a transaction, whichever worker has it.
+    pub(crate) fn begins(&self, id: ConnectionId, request: &[u8]) {
+        if let Some(entry) = self.table.lock().by_id.get(&id) {
+            entry.activity.let_in(request);
+        }
+    }
+
     /// Queues a message on the connection that it names, if that is open, otherwise on one that this host opened to its address.
     pub(crate) fn send(&self, message: Outgoing) -> Sent {
         let table = self.table.lock();

@@ -117,7 +117,7 @@ impl Activity {
     /// Notes a message from the peer. Its outcome is reported to [`Activity::relayed`].
     pub(crate) fn received(&self, message: &[u8]) {
         self.used();
-        if is_final(message) {
+        if is_counted(message) {
             self.response();
         }
     }
@@ -126,7 +126,7 @@ impl Activity {
     pub(crate) fn sent(&self, message: &[u8]) {
         self.used();
         match message.starts_with(SIP) {
-            true if is_final(message) => self.response(),
+            true if is_counted(message) => self.response(),
             true => {}
             // The response to a keep-alive.
             false if message.starts_with(b"\r\n") => {}
@@ -144,8 +144,8 @@ impl Activity {
     /// Notes that this request is relayed, from or to the peer.
     pub(crate) fn let_in(&self, request: &[u8]) {
         self.is_known.store(true, Ordering::Relaxed);
-        // An ACK has no response.
-        if !request.starts_with(b"ACK ") {
+        // An ACK has no response, and a CANCEL belongs to a request that is counted.
+        if !request.starts_with(b"ACK ") && !request.starts_with(b"CANCEL ") {
             let now = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);
             self.began.store(now, Ordering::Relaxed);
             self.under_way.fetch_add(1, Ordering::Relaxed);
@@ -189,6 +189,26 @@ impl Standing {
     pub(super) fn rank(self) -> (bool, u64) {
         (self.is_known, self.used)
     }
+}
+
+/// Whether this is the final response to a request that [`Activity::let_in`] counts.
+fn is_counted(message: &[u8]) -> bool {
+    is_final(message) && !is_to_cancel(message)
+}
+
+/// Whether the CSeq of a response has the method CANCEL.
+fn is_to_cancel(response: &[u8]) -> bool {
+    let lines = response
+        .split(|byte| *byte == b'\n')
+        .map(<[u8]>::trim_ascii);
+    let mut head = lines.take_while(|line| !line.is_empty());
+    head.find_map(|line| {
+        let colon = line.iter().position(|byte| *byte == b':')?;
+        let (name, value) = line.split_at(colon);
+        let is_cseq = name.trim_ascii_end().eq_ignore_ascii_case(b"CSeq");
+        is_cseq.then(|| value.ends_with(b" CANCEL") || value.ends_with(b"\tCANCEL"))
+    })
+    .unwrap_or(false)
 }
 
 /// Whether a response is final (RFC 3261 §17).
@@ -281,6 +301,25 @@ mod tests {
         activity.sent(b"OPTIONS sip:a SIP/2.0\r\n");
         assert!(activity.is_busy(now));
         activity.received(b"SIP/2.0 404 Not Found\r\n");
+        assert!(!activity.is_busy(now));
+    }
+
+    #[test]
+    fn a_cancel_and_its_response_do_not_count() {
+        let activity = Activity::new(&Arc::default());
+        let now = Instant::now();
+        activity.let_in(b"INVITE sip:a SIP/2.0\r\n");
+        for response in [
+            &b"SIP/2.0 200 OK\r\nCSeq: 1 CANCEL\r\n\r\n"[..],
+            b"SIP/2.0 481 Gone\r\nVia: x\r\ncseq :\t2\tCANCEL\r\nTo: y\r\n\r\n",
+        ] {
+            activity.sent(response);
+            activity.received(response);
+            assert!(activity.is_busy(now));
+        }
+        activity.let_in(b"CANCEL sip:a SIP/2.0\r\n");
+        activity
+            .sent(b"SIP/2.0 487 Request Terminated\r\nCSeq: 1 INVITE\r\n\r\nCSeq: 1 CANCEL\r\n");
         assert!(!activity.is_busy(now));
     }
 

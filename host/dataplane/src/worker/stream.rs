@@ -347,7 +347,7 @@ impl Worker {
         self.stream_in = buffer;
         match handled {
             Handled::Done(destination) => self.send_handled(destination, activity),
-            Handled::Relayed => activity.let_in(&self.stream_in),
+            Handled::Relayed => {}
             Handled::HandOver(owner) => {
                 self.hand_over_message(owner, &self.stream_in, tcp.arrival(), Framing::Stream);
             }

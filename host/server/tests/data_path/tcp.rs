@@ -231,3 +231,33 @@ fn the_end_sends_what_waits_and_closes() {
         assert_eq!(lines.matches("SIP/2.0 403 Forbidden\r\n").count(), 20);
     }
 }
+
+#[test]
+fn a_connection_keeps_its_place_whichever_worker_has_its_request() {
+    const CONNECTIONS: usize = 8;
+    let callee = Udp::new("127.0.0.1:0");
+    let config = format!(
+        "[sip]\ntcp-max-connections-per-address = {CONNECTIONS}\n[relay]\nnext-hop = \"sip:{}\"\n",
+        callee.addr()
+    );
+    let host = Setup::new()
+        .config(&config)
+        .policy(relaying())
+        .workers(2)
+        .start();
+    // Each request is handed over or not by chance.
+    let connections: Vec<_> = (0..CONNECTIONS)
+        .map(|_| {
+            let mut stream = Tcp::connect(host.tcp());
+            stream.send(&request("INVITE", BOB, "TCP", stream.addr()));
+            assert_eq!(start_line(&stream.receive()), "SIP/2.0 100 Trying");
+            stream
+        })
+        .collect();
+    let _refused = Tcp::connect(host.tcp());
+    until("one more is refused", || {
+        host.count(|c| c.lost.value(Lost::TooManyConnections)) == 1
+    });
+    assert_eq!(host.count(|c| c.connections.evicted.value()), 0);
+    drop(connections);
+}
