@@ -351,7 +351,9 @@ fn the_next_target_has_its_turn_when_one_fails() {
     for callee in [unavailable, answering] {
         assert_eq!(callee.times_of("INVITE").len(), 1);
     }
-    wait_until_idle(&host);
+    // The silent target may still answer: its branch ends with timer B.
+    let ended = host.metric("portcullis_attempts_total", &["no_answer"]);
+    assert_eq!(ended, 1.0);
 }
 
 /// 17: an ICMP error says that nobody listens there.
@@ -369,7 +371,6 @@ fn a_closed_port_fails_a_target_at_once() {
     let ok = caller.first_response("INVITE", 200);
     site.ack(&caller, &invite, &ok);
     callee.first_request("ACK");
-    wait_until_idle(&host);
     let attempts = |result: &str| host.metric("portcullis_attempts_total", &[result]);
     assert_eq!((attempts("unreachable"), attempts("no_answer")), (1.0, 0.0));
 }
