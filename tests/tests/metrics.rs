@@ -21,6 +21,7 @@ fn host() -> Host {
     let host = Builder::new()
         .set("policy", &format!("cache = {:?}", folder.join("compiled")))
         .set("records", &format!("file = {:?}", folder.join("r.jsonl")))
+        .set("records", &format!("calls = {:?}", folder.join("c.jsonl")))
         .start();
     let mut caller = host.udp(10);
     let request = caller.request("MESSAGE", "sip:bob@example.com");

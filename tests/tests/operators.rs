@@ -243,3 +243,44 @@ fn the_service_manager_learns_that_the_host_serves_lives_and_ends() {
     });
     assert!(host.wait_until_ended().success());
 }
+
+#[test]
+fn each_attempt_and_each_transaction_has_a_call_record() {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let file = folder.path().join("calls.jsonl");
+    let builder = Builder::new();
+    let callee = Callee::start(builder.lease().addr(3, 5080));
+    let host = builder
+        .policy(policy("observe"))
+        .set("relay", &format!("next-hop = \"sip:{}\"", callee.addr()))
+        .set("records", &format!("calls = {file:?}\nmask-users = true"))
+        .set("records", "id-header = \"X-Decision\"")
+        .start();
+    let mut caller = host.udp(CALLER);
+    let request = caller.request("MESSAGE", "sip:bob@example.com");
+    assert_eq!(caller.ask(&request).code(), 200);
+    let decision = callee.next().header("X-Decision").map(str::to_owned);
+    let lines = wait::until("both records are written", || {
+        let text = std::fs::read_to_string(&file).ok()?;
+        let lines: Vec<Value> = text
+            .lines()
+            .map(|line| serde_json::from_str(line).expect("JSON"))
+            .collect();
+        (lines.len() == 2).then_some(lines)
+    });
+    for (line, kind) in lines.iter().zip(["attempt", "transaction"]) {
+        assert_eq!(line["kind"], kind);
+        assert_eq!(line["id"].as_str(), decision.as_deref());
+        assert_eq!(line["call_id"], request.call_id);
+        assert_eq!(line["method"], "MESSAGE");
+        assert_eq!(line["tenant"], "default");
+        assert_eq!(line["source"], caller.local().to_string());
+        assert_eq!(line["status"], 200);
+        let uri = line["uri"].as_str().expect("a URI");
+        assert!(uri.starts_with("sip:u") && !uri.contains("bob"), "{uri}");
+    }
+    assert_eq!(lines[0]["cause"], "answered");
+    assert_eq!(lines[1]["attempts"], 1);
+    assert_eq!(lines[1]["cancelled"], false);
+    assert!(lines[1]["final_response_ms"].is_u64());
+}

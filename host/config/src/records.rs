@@ -13,6 +13,8 @@ use super::value::{GIB, KIB, MIB, bytes, count, share};
 pub struct RecordsConfig {
     /// The records file; `None`: no records.
     pub file: Option<PathBuf>,
+    /// The file of call records; `None`: no call records.
+    pub calls: Option<PathBuf>,
     /// Share of the dialogs that are recorded.
     pub share: Share,
     /// Most records per second.
@@ -38,18 +40,20 @@ pub struct RecordsConfig {
 impl RecordsConfig {
     /// Whether decisions have ids.
     pub fn is_on(&self) -> bool {
-        self.file.is_some() || self.id_header.is_some()
+        self.file.is_some() || self.calls.is_some() || self.id_header.is_some()
     }
 
     /// Reads `[records]`.
     pub(super) fn read(mut section: Section<'_>, default: Self) -> Self {
         let file = section.optional("file", |value| Ok(PathBuf::from(value.text()?)));
+        let calls = section.optional("calls", |value| Ok(PathBuf::from(value.text()?)));
         let id_header = section.optional("id-header", |value| match value.text()? {
             "" => Ok(None),
             _ => header_name(value).map(Some),
         });
         let records = Self {
             file: file.filter(|file| !file.as_os_str().is_empty()),
+            calls: calls.filter(|file| !file.as_os_str().is_empty()),
             share: section.value("share", default.share, share),
             per_second: section.value("per-second", default.per_second, |v| count(v, 1, 1_000_000)),
             per_tenant: match section.value("per-tenant", 0, |v| count(v, 0, 1_000_000)) {
@@ -73,6 +77,7 @@ impl Default for RecordsConfig {
     fn default() -> Self {
         Self {
             file: None,
+            calls: None,
             share: Share::ALL,
             per_second: 100,
             per_tenant: None,

@@ -415,6 +415,22 @@ impl Page<'_, '_> {
             "reason",
             records.told().lost(),
         )?;
+        if let Some(calls) = records.calls() {
+            let told = calls.told();
+            self.counter(
+                "call_records_written",
+                "Call records written",
+                told.written(),
+            )?;
+            self.family(
+                "call_records_lost",
+                "Call records lost, by reason: queue full, line too long, file error",
+                "reason",
+                told.lost()
+                    .into_iter()
+                    .filter(|(reason, _)| *reason != "rate"),
+            )?;
+        }
         self.gauge(
             "records_waiting_bytes",
             "Memory of the records that wait to be written",

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 #![warn(clippy::wildcard_enum_match_arm)]
 
+pub mod calls;
 mod decision;
 mod file;
 #[cfg(any(test, feature = "invariants"))]
@@ -36,8 +37,9 @@ pub use mask::Mask;
 pub use record::{Asking, Change, Decided, Kind, Question, Record};
 pub use told::Told;
 
+use calls::Calls;
 use file::File;
-use writer::Job;
+use writer::{Job, Line};
 
 /// Most records in the queue to the writer. Records above it are counted as lost.
 const WAITING: usize = 4096;
@@ -53,6 +55,7 @@ pub struct Recorder {
     share_key: ShareKey,
     jobs: Option<SyncSender<Job>>,
     told: Arc<Told>,
+    calls: Option<Calls>,
 }
 
 /// Rate limit of records.
@@ -83,6 +86,14 @@ pub enum RecordsError {
         /// The error of the system.
         source: std::io::Error,
     },
+    /// The file of call records cannot be opened.
+    #[error("[records] calls: cannot write {path}: {source}")]
+    Calls {
+        /// The file.
+        path: PathBuf,
+        /// The error of the system.
+        source: std::io::Error,
+    },
     /// The thread cannot be started.
     #[error("the thread that writes records cannot be started: {0}")]
     Thread(std::io::Error),
@@ -98,6 +109,20 @@ impl Recorder {
             return Ok(None);
         }
         let told = Arc::new(Told::default());
+        // One for both files: a user has the same pseudonym in both.
+        let mask = Mask::new(config);
+        let calls = match &config.calls {
+            None => None,
+            Some(path) => {
+                let opened = File::open(path, config.size);
+                let file = opened.map_err(|source| RecordsError::Calls {
+                    path: path.clone(),
+                    source,
+                })?;
+                let calls = Calls::start(file, config, mask.clone(), WAITING);
+                Some(calls.map_err(RecordsError::Thread)?)
+            }
+        };
         let jobs = match &config.file {
             None => None,
             Some(path) => {
@@ -107,10 +132,10 @@ impl Recorder {
                     source,
                 })?;
                 let (jobs, next) = sync_channel(WAITING);
-                let (told, config) = (Arc::clone(&told), config.clone());
+                let (told, line) = (Arc::clone(&told), Line::new(config));
                 std::thread::Builder::new()
                     .name("records".to_owned())
-                    .spawn(move || writer::work(&next, file, &config, &told))
+                    .spawn(move || writer::work(&next, file, line, &mask, &told))
                     .map_err(RecordsError::Thread)?;
                 Some(jobs)
             }
@@ -123,6 +148,7 @@ impl Recorder {
             share_key: ShareKey::random(),
             jobs,
             told,
+            calls,
         }))
     }
 
@@ -184,6 +210,11 @@ impl Recorder {
             self.told.waiting.fetch_sub(bytes, Ordering::Relaxed);
             self.told.too_fast.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// The call records; `None` without `calls` in `[records]`.
+    pub fn calls(&self) -> Option<&Calls> {
+        self.calls.as_ref()
     }
 
     /// Returns the statistics of records.

@@ -24,6 +24,7 @@ static DISPLAY_NAME: LazyLock<Regex> = LazyLock::new(|| {
 });
 
 /// Masks requests and queries as configured.
+#[derive(Clone, Debug)]
 pub struct Mask {
     headers: Vec<String>,
     users: Option<RandomState>,
@@ -57,6 +58,14 @@ impl Mask {
                 (bytes, 0)
             }
             false => (bytes, body.len()),
+        }
+    }
+
+    /// The URI with a pseudonym as its user, if users are masked.
+    pub(super) fn uri(&self, uri: &str) -> String {
+        match &self.users {
+            Some(key) => users(uri, key).into_owned(),
+            None => uri.to_owned(),
         }
     }
 

@@ -300,6 +300,7 @@ fn the_queue_is_bounded_in_bytes() {
         next: AtomicU64::new(0),
         pace: Pace::new(),
         share_key: ShareKey::random(),
+        calls: None,
         jobs: Some(jobs),
         told: Arc::default(),
     };

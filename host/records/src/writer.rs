@@ -11,6 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 use portcullis_config::RecordsConfig;
 use portcullis_policy::DecisionId;
 use portcullis_text::rfc3339;
+use serde::Serialize;
 
 use portcullis_request::Request;
 
@@ -21,10 +22,10 @@ use super::record::{Asking, Kind, Record};
 use super::told::Told;
 
 /// How long records are gathered before they are written.
-const PAUSE: Duration = Duration::from_millis(200);
+pub(super) const PAUSE: Duration = Duration::from_millis(200);
 
 /// Interval of the checks whether the file has been removed, while there is nothing to write.
-const IDLE: Duration = Duration::from_secs(5);
+pub(super) const IDLE: Duration = Duration::from_secs(5);
 
 /// Least time between two log lines about a file that cannot be written.
 const BETWEEN_LINES: Duration = Duration::from_secs(60);
@@ -45,7 +46,7 @@ pub(super) struct Job {
 }
 
 /// A line of bounded length.
-struct Line {
+pub(super) struct Line {
     bytes: Vec<u8>,
     most: usize,
 }
@@ -75,23 +76,14 @@ impl Job {
 }
 
 /// Writes records until all senders are gone.
-pub(super) fn work(next: &Receiver<Job>, mut file: File, config: &RecordsConfig, told: &Told) {
-    let mask = Mask::new(config);
-    let mut line = Line {
-        bytes: Vec::new(),
-        // The limit includes the line end, and the file holds at least one line.
-        most: config
-            .line
-            .min(usize::try_from(config.size).unwrap_or(usize::MAX))
-            - 1,
-    };
+pub(super) fn work(next: &Receiver<Job>, mut file: File, mut line: Line, mask: &Mask, told: &Told) {
     let mut flushed = Instant::now();
     let mut wait = IDLE;
     loop {
         match next.recv_timeout(wait) {
             Ok(job) => {
                 let bytes = job.bytes;
-                match line.write(record(job, &mask)) {
+                match line.write(record(job, mask)) {
                     Ok(()) => file.gather(&line.bytes),
                     Err(TooLong) => {
                         told.too_long.fetch_add(1, Ordering::Relaxed);
@@ -114,7 +106,7 @@ pub(super) fn work(next: &Receiver<Job>, mut file: File, config: &RecordsConfig,
 }
 
 /// Updates the statistics, and logs changes of the file's state.
-fn tell(told: &Told, file: &File, flushed: Flushed) {
+pub(super) fn tell(told: &Told, file: &File, flushed: Flushed) {
     let Flushed {
         written,
         lost,
@@ -138,7 +130,7 @@ fn tell(told: &Told, file: &File, flushed: Flushed) {
                     event = "records_failed",
                     file = %path,
                     %error,
-                    "decision records cannot be written; the host runs without them"
+                    "records cannot be written; the host runs without them"
                 );
             }
         }
@@ -149,7 +141,7 @@ fn tell(told: &Told, file: &File, flushed: Flushed) {
                 event = "records_resumed",
                 file = %path,
                 lost,
-                "decision records are written again"
+                "records are written again"
             );
         }
         None => {}
@@ -157,6 +149,22 @@ fn tell(told: &Told, file: &File, flushed: Flushed) {
 }
 
 impl Line {
+    pub(super) fn new(config: &RecordsConfig) -> Self {
+        Self {
+            bytes: Vec::new(),
+            // The limit includes the line end, and the file holds at least one line.
+            most: config
+                .line
+                .min(usize::try_from(config.size).unwrap_or(usize::MAX))
+                - 1,
+        }
+    }
+
+    /// What was written.
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
     /// Formats the line of this record, without the queries of policies if it would be too long.
     fn write(&mut self, mut record: Record) -> Result<(), TooLong> {
         if self.try_write(&record).is_ok() {
@@ -166,7 +174,7 @@ impl Line {
         self.try_write(&record).map_err(|_| TooLong)
     }
 
-    fn try_write(&mut self, record: &Record) -> serde_json::Result<()> {
+    pub(super) fn try_write(&mut self, record: &impl Serialize) -> serde_json::Result<()> {
         self.bytes.clear();
         serde_json::to_writer(self, record)
     }

@@ -268,8 +268,9 @@ fn tell_what_others_see(config: &Config) {
         url.file()
             .and_then(|file| modes::too_open(file, modes::PRIVATE)),
     );
-    let records = config.records.file.as_ref();
-    modes.extend(records.and_then(|file| modes::too_open(file, modes::RECORDS)));
+    let records = [&config.records.file, &config.records.calls];
+    let records = records.into_iter().flatten();
+    modes.extend(records.filter_map(|file| modes::too_open(file, modes::RECORDS)));
     for mode in modes {
         tracing::warn!(event = "file_mode", "{mode}.");
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use portcullis_metrics::WorkerCounters;
 use portcullis_policy::{Edit, ForwardTarget, Place, ShareKey, Verdict};
+use portcullis_records::calls::Calls;
 use portcullis_sip::{
     Arrival, Branch, Destination, Forward, HeaderChange, Message, RelayError, RequestName, Routes,
     Target,
@@ -104,6 +105,11 @@ impl<'p> Relaying<'p> {
         }
         let RequestName { transaction, .. } = self.shared.proxy.name_of(message, arrival)?;
         Some((transaction.into(), max_breadth(message)))
+    }
+
+    /// The call records; `None` without.
+    pub(super) fn calls(&self) -> Option<&'p Calls> {
+        self.shared.records.as_ref()?.calls()
     }
 
     /// The header field with the decision's id, if configured.

@@ -9,10 +9,11 @@ use portcullis_metrics::{AttemptResult, FinalClass, Retransmission, WorkerCounte
 use portcullis_policy::{
     FailedAttempts, ForwardTarget, Forwarding, NextStep, Place, Rejection, TriedTarget, Verdict,
 };
+use portcullis_records::calls::{Call, Happened};
 use portcullis_request::Request;
 use portcullis_sip::{
-    Arrival, Destination, Framing, HeaderName, Index, Limits, Message, Proxy, RequestName,
-    StartLine, scan,
+    Arrival, Destination, Framing, HeaderName, Index, Limits, Message, NameAddr, Proxy,
+    RequestName, StartLine, scan,
 };
 use portcullis_transaction::{
     Attempt, BeginError, Cause, End, Event, Failure, Id, MOST_TARGETS, Outbox, Plan, Receipt, Step,
@@ -49,6 +50,8 @@ pub(super) struct Relay {
     memo: Vec<u8>,
     /// How often the policy may still be asked.
     tries_left: u8,
+    /// For call records; `None` without.
+    call: Option<Arc<Call>>,
 }
 
 /// Where a request goes.
@@ -176,7 +179,10 @@ impl Stateful {
         };
         let counters = tools.relaying.counters();
         counters.transactions.begun.inc();
-        let (relay, plan) = self.planned(judgement, message, tools);
+        let (mut relay, plan) = self.planned(judgement, message, tools);
+        if tools.relaying.calls().is_some() {
+            relay.call = Some(Arc::new(call_of(&relay.judgement, message, arrival)));
+        }
         let slot = id.slot() as usize;
         if self.relays.len() <= slot {
             self.relays.resize_with(slot + 1, || None);
@@ -224,6 +230,7 @@ impl Stateful {
             ways,
             memo,
             tries_left: tries,
+            call: None,
         };
         (relay, plan)
     }
@@ -244,11 +251,19 @@ impl Stateful {
                     self.start_target(id, branch, &tools.relaying);
                 }
                 Event::Ask { id } => self.ask(id, tools),
-                Event::Outcome { attempt, .. } => {
+                Event::Outcome {
+                    id,
+                    target,
+                    attempt,
+                } => {
+                    self.record(id, &tools.relaying, |relay, call| {
+                        relay.attempted(target, &attempt, call)
+                    });
                     let result = result_of(&attempt);
                     counters.transactions.attempts.inc(result);
                 }
                 Event::Ended { id, end } => {
+                    self.record(id, &tools.relaying, |_, _| ended(&end));
                     self.relays[id.slot() as usize] = None;
                     count_end(&end, counters);
                 }
@@ -262,6 +277,23 @@ impl Stateful {
         levels.active.set(usage.active as u64);
         levels.lingering.set(usage.absorbers as u64);
         levels.stored_bytes.set(usage.bytes as u64);
+    }
+
+    /// Writes a call record, if there are any.
+    fn record(
+        &self,
+        id: Id,
+        relaying: &Relaying<'_>,
+        happened: impl FnOnce(&Relay, &Call) -> Happened,
+    ) {
+        let Some(calls) = relaying.calls() else {
+            return;
+        };
+        if let Some(relay) = self.relay(id)
+            && let Some(call) = &relay.call
+        {
+            calls.write(call, happened(relay, call));
+        }
     }
 
     /// Writes the request for a target whose turn has come.
@@ -434,6 +466,26 @@ impl Relay {
         })
     }
 
+    /// The result of a target, for its call record.
+    fn attempted(&self, number: u8, attempt: &Attempt, call: &Call) -> Happened {
+        let target = match self.ways.get(usize::from(number)) {
+            Some(Way::Target(target)) => target.place.to_string(),
+            Some(Way::Decided) | None => match &self.judgement.outcome {
+                Outcome::Verdict(Verdict::Relay(Some(name))) => name.clone(),
+                Outcome::Verdict(_)
+                | Outcome::Default
+                | Outcome::Failed(_)
+                | Outcome::Within(_) => call.uri.clone(),
+            },
+        };
+        Happened::Attempt {
+            target,
+            status: attempt.code,
+            cause: cause_of(attempt.cause).as_str(),
+            ms: millis(attempt.took),
+        }
+    }
+
     /// The name of the next hop in the verdict, or the request URI.
     fn decided_place(&self, request: &Request) -> String {
         match &self.judgement.outcome {
@@ -476,6 +528,50 @@ pub(super) const STORED: Limits = Limits {
     header_bytes: usize::MAX,
     start_line_bytes: usize::MAX,
 };
+
+/// What the call records of a request have in common.
+#[cold]
+fn call_of(judgement: &Judgement, message: Message<'_>, arrival: &Arrival) -> Call {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let (method, uri) = match message.start_line() {
+        StartLine::Request { method, uri, .. } => (method, uri),
+        StartLine::Response { .. } => (&b""[..], &b""[..]),
+    };
+    let party = |name| {
+        let field = message.header(name);
+        let party = field.and_then(|field| NameAddr::parse(field.value).ok());
+        party.map(|party| text(party.uri)).unwrap_or_default()
+    };
+    let call_id = message.header(HeaderName::CallId);
+    let tenant = judgement.tenant.as_ref();
+    Call {
+        id: judgement.id,
+        tenant: tenant.map_or_else(|| "default".into(), |tenant| Arc::clone(&tenant.name)),
+        source: arrival.source,
+        transport: arrival.transport,
+        method: text(method),
+        uri: text(uri),
+        from: party(HeaderName::From),
+        to: party(HeaderName::To),
+        call_id: call_id.map_or_else(String::new, |field| text(field.value)),
+    }
+}
+
+/// The end of a transaction, for its call record.
+fn ended(end: &End) -> Happened {
+    Happened::Transaction {
+        status: end.code,
+        attempts: end.attempts,
+        cancelled: end.cancelled,
+        first_response_ms: end.first_response.map(millis),
+        final_response_ms: end.final_response.map(millis),
+        ms: millis(end.took),
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
 
 fn is_to_cancel(response: Message<'_>) -> bool {
     let is_response = response.header(HeaderName::CSeq).is_some();

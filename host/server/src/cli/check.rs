@@ -229,9 +229,13 @@ fn check_key_file(config: &Config, findings: &mut Findings) {
 
 /// The host creates the file, but not its directory.
 fn check_records(config: &Config, findings: &mut Findings) {
-    let Some(file) = &config.records.file else {
-        return;
-    };
+    let records = &config.records;
+    for file in [&records.file, &records.calls].into_iter().flatten() {
+        check_records_file(file, findings);
+    }
+}
+
+fn check_records_file(file: &Path, findings: &mut Findings) {
     let folder = match file.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
