@@ -20,6 +20,8 @@ pub struct FailedAttempts {
     pub tried: Vec<TriedTarget>,
     /// The number of targets named so far, those that have not had their turn included.
     pub named: usize,
+    /// Bytes of their texts ([`ForwardTarget::text_bytes`](crate::ForwardTarget::text_bytes)).
+    pub named_bytes: usize,
     /// The index of the attempt whose response is the best one, if there is one.
     pub best: Option<usize>,
     /// The best response as received; `None` if it is the host's own.

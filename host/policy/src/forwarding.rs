@@ -13,6 +13,8 @@ use crate::verdict::{MAX_HEADERS, check_next_hop, check_value, may_be_edited};
 pub const MAX_TARGETS: u8 = 16;
 /// Longest memo of a policy in bytes.
 pub const MAX_MEMO: usize = 256;
+/// Most bytes of the texts of all targets of a request, [`MAX_MEMO`] bytes for the memo included. A transaction stores them until it ends.
+pub const MAX_TARGET_BYTES: usize = 64 << 10;
 /// Longest request URI of a target in bytes.
 pub const MAX_REQUEST_URI: usize = 2048;
 /// Most codes that a policy names for the next rank.
@@ -72,7 +74,7 @@ pub enum Refusal {
     /// Outside the scope of the policy.
     #[error("not-permitted")]
     NotPermitted,
-    /// Too many targets, header fields or codes.
+    /// Too many targets, header fields or codes, or too long texts of all targets.
     #[error("too-many")]
     TooMany,
     /// A value is out of range, or the target is not a new one.
@@ -107,6 +109,14 @@ impl ForwardTarget {
 }
 
 impl ForwardTarget {
+    /// Bytes of the texts: place, request URI and header fields.
+    pub fn text_bytes(&self) -> usize {
+        let headers = self.headers.iter();
+        let headers = headers.map(|(name, value)| name.len() + value.len());
+        let uri = self.request_uri.as_ref().map_or(0, String::len);
+        self.place.as_str().len() + uri + headers.sum::<usize>()
+    }
+
     /// The target as it is on a tape.
     pub(crate) fn as_json(&self) -> Value {
         let (next_hop, uri) = match &self.place {

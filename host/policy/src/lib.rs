@@ -40,7 +40,8 @@ pub use evaluator::{Evaluator, KEPT};
 pub use failed_attempts::{Attempt, Cause, FailedAttempts, MAX_CONTACTS, TriedTarget};
 pub use failure::{Failure, FailureKind, Refused};
 pub use forwarding::{
-    ForwardTarget, Forwarding, MAX_CODES, MAX_MEMO, MAX_REQUEST_URI, MAX_TARGETS, Place, Refusal,
+    ForwardTarget, Forwarding, MAX_CODES, MAX_MEMO, MAX_REQUEST_URI, MAX_TARGET_BYTES, MAX_TARGETS,
+    Place, Refusal,
 };
 pub use inspect::{Export, Import, Inspection, Kind, Producer, inspect};
 pub use limits::Limits;

@@ -51,7 +51,7 @@ pub enum Refusal {
     Unknown,
     /// The configuration does not permit this policy to send requests there, or to change a header field.
     NotPermitted,
-    /// There are too many targets, header fields or codes.
+    /// There are too many targets, header fields or codes, or the texts of all targets are too long.
     TooMany,
     /// A value is out of range, or the target was added or tried before.
     BadValue,

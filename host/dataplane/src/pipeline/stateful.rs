@@ -62,6 +62,16 @@ enum Way {
     Target(ForwardTarget),
 }
 
+impl Way {
+    /// Bytes of what the policy said about it.
+    fn text_bytes(&self) -> usize {
+        match self {
+            Self::Decided => 0,
+            Self::Target(target) => target.text_bytes(),
+        }
+    }
+}
+
 /// What the transactions make of a message.
 pub(super) enum Belongs {
     /// A transaction has handled it.
@@ -445,6 +455,7 @@ impl Relay {
             memo: self.memo.clone(),
             tried: tried.collect(),
             named: self.ways.len(),
+            named_bytes: self.ways.iter().map(Way::text_bytes).sum(),
             attempts,
         }
     }

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::forwarding::{
-    ForwardTarget, Forwarding, MAX_MEMO, MAX_TARGETS, Place, Refusal, check_codes,
+    ForwardTarget, Forwarding, MAX_MEMO, MAX_TARGET_BYTES, MAX_TARGETS, Place, Refusal, check_codes,
 };
 use crate::tape::{Answer, SideEffect};
 
@@ -17,12 +17,12 @@ impl Call {
         self.answered("forwarding.add", none, arguments, |call| {
             call.admit_target(&target)
         })?;
-        let targets = &mut self.forwarding_mut().targets;
         // A replayed answer may be repeated any number of times.
-        if targets.len() >= MAX_TARGETS.into() {
+        let added = self.forwarding().map_or(0, |now| now.targets.len());
+        if added >= MAX_TARGETS.into() || !self.has_room(&target) {
             return Err(Refusal::TooMany);
         }
-        targets.push(target);
+        self.forwarding_mut().targets.push(target);
         Ok(())
     }
 
@@ -82,7 +82,7 @@ impl Call {
         }
         let before = self.failed().map_or(0, |failed| failed.named);
         let added = self.forwarding().map_or(0, |now| now.targets.len());
-        if before + added >= self.scope().targets() {
+        if before + added >= self.scope().targets() || !self.has_room(target) {
             return Err(Refusal::TooMany);
         }
         let mut headers = target.headers.iter();
@@ -90,6 +90,14 @@ impl Call {
             return Err(Refusal::NotPermitted);
         }
         self.scope().admit_place(&target.place)
+    }
+
+    /// Whether the texts of all targets of the request stay within their limit with this one.
+    fn has_room(&self, target: &ForwardTarget) -> bool {
+        let before = self.failed().map_or(0, |failed| failed.named_bytes);
+        let added = self.forwarding().map_or(&[][..], |now| &now.targets);
+        let added: usize = added.iter().map(ForwardTarget::text_bytes).sum();
+        before + added + target.text_bytes() + MAX_MEMO <= MAX_TARGET_BYTES
     }
 
     /// Whether the call has added the same place with the same request URI, or the request has been there (RFC 3261 §16.5).

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use portcullis_policy::{
-    Attempt, Cause, FailedAttempts, Failure, FailureKind, InvalidVerdict, NextStep, Place, Policy,
-    Rejection, Scope, Settings, Tape, TriedTarget, Verdict,
+    Attempt, Cause, FailedAttempts, Failure, FailureKind, InvalidVerdict, MAX_MEMO,
+    MAX_TARGET_BYTES, NextStep, Place, Policy, Rejection, Scope, Settings, Tape, TriedTarget,
+    Verdict,
 };
 use serde_json::json;
 
@@ -235,6 +236,34 @@ fn targets_that_had_no_turn_count() {
         for (named, expected) in [(15, Ok(NextStep::Again)), (16, Err(invalid.clone()))] {
             let failed = FailedAttempts { named, ..failed() };
             assert_eq!(host.fail(&policy, failed), expected, "{named}");
+        }
+    }
+}
+
+/// A transaction stores them until it ends.
+#[test]
+fn the_texts_of_all_targets_are_bounded() {
+    let to_domain = "(call $to (i32.const 1) (i32.const 263) (i32.const 15) (i32.const 0))";
+    let step = format!(
+        r#"(func (export "on-failure") (result i32) (drop {TO_CARRIER}) (drop {to_domain}) i32.const 64)"#
+    );
+    let module = forwarding("carriersip:example.com", "(i32.const 0)", &step);
+    let most = MAX_TARGET_BYTES - MAX_MEMO;
+    let mut host = Host::new();
+    for policy in both_forms(&host, &embedded(&module)) {
+        for (named_bytes, added) in [(most - 22, 2), (most - 21, 1), (most - 7, 1), (most - 6, 0)] {
+            let failed = FailedAttempts {
+                named_bytes,
+                ..failed()
+            };
+            let step = host.fail(&policy, failed);
+            let said = host.evaluator.take_forwarding();
+            assert_eq!(step.is_ok(), added > 0, "{named_bytes}");
+            assert_eq!(
+                said.map_or(0, |said| said.targets.len()),
+                added,
+                "{named_bytes}"
+            );
         }
     }
 }

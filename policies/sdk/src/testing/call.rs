@@ -253,6 +253,11 @@ pub(crate) fn add_target(target: &Target) -> Result<(), Refusal> {
         if before + call.targets.len() >= rules::MAX_TARGETS {
             return Err(Refusal::TooMany);
         }
+        let bytes = call.failed.as_ref().map_or(0, |failed| failed.named_bytes);
+        let added = call.targets.iter().map(rules::text_bytes);
+        if !rules::has_room(bytes + added.sum::<usize>(), target) {
+            return Err(Refusal::TooMany);
+        }
         if call.has_named(target) {
             return Err(Refusal::BadValue);
         }

@@ -7,6 +7,7 @@ use super::asking;
 use super::effects::{Edit, Line};
 use super::failed::Failed;
 use super::message::Request;
+use super::rules::text_bytes;
 use super::world::World;
 use crate::attempt::{Attempt, Cause};
 use crate::target::{Place, Target};
@@ -61,6 +62,8 @@ struct Way<'w> {
     tried: Vec<(Place, Option<String>)>,
     /// The number of targets named so far.
     named: usize,
+    /// Bytes of their texts.
+    named_bytes: usize,
     /// The best final response so far.
     best: Option<(Attempt, Vec<(String, String)>)>,
     retry_on: Option<Vec<u16>>,
@@ -103,6 +106,7 @@ pub(super) fn complete(
         attempts: Vec::new(),
         tried: Vec::new(),
         named: 0,
+        named_bytes: 0,
         best: None,
         retry_on: None,
         memo: Vec::new(),
@@ -169,6 +173,7 @@ impl Way<'_> {
             attempts: self.attempts.clone(),
             tried: self.tried.clone(),
             named: self.named,
+            named_bytes: self.named_bytes,
             best,
             headers: headers.unwrap_or_default(),
             tries_left,
@@ -179,6 +184,7 @@ impl Way<'_> {
     /// Sends the request to these targets, rank by rank. False if the search is over: with a 2xx or a 6xx response.
     fn follow(&mut self, mut targets: Vec<Target>) -> bool {
         self.named += targets.len();
+        self.named_bytes += targets.iter().map(text_bytes).sum::<usize>();
         let is_shared = targets.iter().any(|target| target.weight.is_some());
         // Nothing is drawn: the heaviest target goes first.
         targets.sort_by_key(|target| {
@@ -514,6 +520,25 @@ mod tests {
         let to = |user: u8| Target::next_hop("gone").request_uri(format!("sip:{user}@example.com"));
         let many = host.request(invite()).complete(|| in_turn((0..17).map(to)));
         assert_eq!(many.attempts.len(), 16);
+    }
+
+    #[test]
+    fn the_texts_of_all_targets_are_bounded() {
+        let long = |user: u8| {
+            let target = Target::next_hop("gone").request_uri(format!("sip:{user}@example.com"));
+            (0..15).fold(target, |target, _| {
+                target.header("X-Long", "x".repeat(2048))
+            })
+        };
+        let decide = || in_turn((0..3).map(long));
+        let again_once = || match outcome::attempts().len() {
+            2 => again(in_turn([long(4), Target::next_hop("busy")])),
+            _ => best_answer(),
+        };
+        let call = host().request(invite()).complete_with(decide, again_once);
+        assert_eq!(call.places(), ["gone", "gone", "busy"]);
+        let refused = "the host does not accept the target gone: too-many";
+        assert_eq!(call.messages(), [refused; 2]);
     }
 
     #[test]

@@ -11,6 +11,8 @@ pub(super) struct Failed {
     pub(super) tried: Vec<(Place, Option<String>)>,
     /// The number of targets named so far, those that have not had their turn included.
     pub(super) named: usize,
+    /// Bytes of their texts.
+    pub(super) named_bytes: usize,
     pub(super) best: Option<Attempt>,
     pub(super) headers: Vec<(String, String)>,
     pub(super) tries_left: u8,

@@ -12,6 +12,8 @@ pub(super) const MAX_HEADER_VALUE: usize = 2048;
 const MAX_NAME: usize = 128;
 pub(super) const MAX_TARGETS: usize = 16;
 pub(super) const MAX_MEMO: usize = 256;
+/// All targets of a request, the memo included.
+const MAX_TARGET_BYTES: usize = 64 << 10;
 const MAX_URI: usize = 2048;
 const MAX_CODES: usize = 32;
 
@@ -63,6 +65,19 @@ pub(super) fn check_target(target: &Target) -> Result<(), String> {
     }
     let mut headers = target.headers.iter();
     headers.try_for_each(|header| check_change(&header.name, &header.value))
+}
+
+/// Whether a request whose targets have so many bytes may have one more.
+pub(super) fn has_room(before: usize, target: &Target) -> bool {
+    before + text_bytes(target) + MAX_MEMO <= MAX_TARGET_BYTES
+}
+
+/// Bytes of place, request URI and header fields.
+pub(super) fn text_bytes(target: &Target) -> usize {
+    let headers = target.headers.iter();
+    let headers = headers.map(|header| header.name.len() + header.value.len());
+    let uri = target.request_uri.as_ref().map_or(0, String::len);
+    target.place.as_str().len() + uri + headers.sum::<usize>()
 }
 
 /// Whether the host accepts these codes for another target.
