@@ -3,10 +3,11 @@
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use portcullis_metrics::Lost;
+use portcullis_metrics::{HandoverResult, Lost};
 use portcullis_request::Request;
 use portcullis_sip::{Destination, Frame, Framer, Framing, PONG, ScanError, Transport};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -19,6 +20,7 @@ use tracing::debug;
 
 use super::Worker;
 use super::stream_peer::StreamPeer;
+use crate::handover::Item;
 use crate::pipeline::Handled;
 use crate::transport::Activity;
 use crate::transport::{Joined, Outgoing, Queue};
@@ -32,6 +34,9 @@ const PING: Duration = Duration::from_secs(1);
 
 /// Maximum time for which a peer may accept no bytes at all.
 const WRITE: Duration = Duration::from_secs(10);
+
+/// Maximum time for which a connection waits until another worker takes its message.
+const HAND_OVER: Duration = Duration::from_secs(1);
 
 /// Bytes requested by one read, and gathered for one write.
 const CHUNK: usize = 16 * 1024;
@@ -62,6 +67,8 @@ enum Next {
     Bytes,
     /// Its turn, for this deferred request.
     Turn(Box<Request>),
+    /// Room in the queue of the worker with this number, which owns the transaction of this message.
+    Room(usize, Item),
     /// Nothing: the stream cannot be parsed any more.
     Nothing,
 }
@@ -161,6 +168,7 @@ async fn read_all(
                 Next::Bytes => break,
                 Next::Nothing => return End::Unframed,
                 Next::Turn(request) => decide_in_turn(worker, *request, activity).await,
+                Next::Room(owner, item) => hand_over_in_time(worker, owner, item).await,
             }
         }
         if framer.pending() < pending {
@@ -179,6 +187,22 @@ async fn decide_in_turn(worker: &Rc<RefCell<Worker>>, request: Request, activity
     yield_now().await;
     worker.borrow_mut().decide_stream(request, activity);
     super::udp::flush_all(worker).await;
+}
+
+/// Hands a message over to a worker whose queue is full. TCP does not retransmit what is lost here.
+async fn hand_over_in_time(worker: &Rc<RefCell<Worker>>, owner: usize, item: Item) {
+    let shared = Arc::clone(worker.borrow().pipeline.shared());
+    let is_taken = shared.handovers.push_within(HAND_OVER, owner, item).await;
+    let result = match is_taken {
+        true => HandoverResult::Taken,
+        false => HandoverResult::Full,
+    };
+    worker
+        .borrow()
+        .counters()
+        .transactions
+        .handovers
+        .inc(result);
 }
 
 async fn linger(read: &mut OwnedReadHalf) {
@@ -280,7 +304,7 @@ impl Writer {
 }
 
 impl Worker {
-    /// Handles every complete message, up to one that is deferred.
+    /// Handles every complete message, up to one for which the connection has to wait.
     fn take_frames(
         worker: &Rc<RefCell<Self>>,
         framer: &mut Framer,
@@ -293,8 +317,8 @@ impl Worker {
         loop {
             match framer.next() {
                 Ok(Frame::Message(range)) => {
-                    if let Some(request) = this.message(framer.bytes(range), tcp, activity) {
-                        return Next::Turn(request);
+                    if let Some(next) = this.message(framer.bytes(range), tcp, activity) {
+                        return next;
                     }
                 }
                 // Pings received in one piece get one pong: a peer waits for the first pong before it sends a second ping.
@@ -326,13 +350,8 @@ impl Worker {
         }
     }
 
-    /// Decides on one framed message, unless it is a request to be deferred.
-    fn message(
-        &mut self,
-        bytes: &[u8],
-        tcp: StreamPeer,
-        activity: &Activity,
-    ) -> Option<Box<Request>> {
+    /// Decides on one framed message, unless it is to be deferred. Returns what the connection waits for then.
+    fn message(&mut self, bytes: &[u8], tcp: StreamPeer, activity: &Activity) -> Option<Next> {
         activity.received(bytes);
         let counters = &self.counters().tcp;
         counters.received.inc();
@@ -349,9 +368,16 @@ impl Worker {
             Handled::Done(destination) => self.send_handled(destination, activity),
             Handled::Relayed => {}
             Handled::HandOver(owner) => {
-                self.hand_over_message(owner, &self.stream_in, tcp.arrival(), Framing::Stream);
+                let item = Item::Message {
+                    bytes: self.stream_in.clone(),
+                    arrival: tcp.arrival(),
+                    framing: Framing::Stream,
+                };
+                if let Err(item) = self.try_hand_over(owner, item) {
+                    return Some(Next::Room(owner, item));
+                }
             }
-            Handled::Waits(request) => return Some(request),
+            Handled::Waits(request) => return Some(Next::Turn(request)),
         }
         self.send_transactions();
         None

@@ -137,29 +137,33 @@ impl Worker {
     }
 
     /// Hands a received message over to the worker that owns its transaction.
-    pub(super) fn hand_over_message(
-        &self,
-        owner: usize,
-        bytes: &[u8],
-        arrival: Arrival,
-        framing: Framing,
-    ) {
+    pub(super) fn hand_over_message(&self, owner: usize, bytes: &[u8], arrival: Arrival) {
         let bytes = bytes.to_vec();
         let message = Item::Message {
             bytes,
             arrival,
-            framing,
+            framing: Framing::Datagram,
         };
         self.hand_over(owner, message);
     }
 
     fn hand_over(&self, owner: usize, item: Item) {
-        let is_taken = self.pipeline.shared().handovers.push(owner, item);
-        let result = match is_taken {
-            true => HandoverResult::Taken,
-            false => HandoverResult::Full,
-        };
-        self.counters().transactions.handovers.inc(result);
+        let _lost = self.try_hand_over(owner, item).inspect_err(|_lost| {
+            self.counters()
+                .transactions
+                .handovers
+                .inc(HandoverResult::Full);
+        });
+    }
+
+    /// Hands something over to another worker. Returns the item if the queue is full.
+    pub(super) fn try_hand_over(&self, owner: usize, item: Item) -> Result<(), Item> {
+        self.pipeline.shared().handovers.push(owner, item)?;
+        self.counters()
+            .transactions
+            .handovers
+            .inc(HandoverResult::Taken);
+        Ok(())
     }
 
     /// Handles what other workers have handed over: for a worker that ends.

@@ -231,7 +231,7 @@ impl Worker {
             .pipeline
             .handle(bytes, Framing::Datagram, &arrival, out);
         if let Handled::HandOver(owner) = handled {
-            self.hand_over_message(owner, &bytes, arrival, Framing::Datagram);
+            self.hand_over_message(owner, &bytes, arrival);
         }
         self.receiver.restore(nth, bytes);
         match handled {
