@@ -375,6 +375,43 @@ fn a_closed_port_fails_a_target_at_once() {
     assert_eq!((attempts("unreachable"), attempts("no_answer")), (1.0, 0.0));
 }
 
+/// A target that this host cannot reach with any of its sockets.
+#[test]
+fn a_target_that_the_host_refuses_is_followed_by_the_next() {
+    let builder = Builder::new();
+    let callee = Peer::udp(builder.lease().ip(3));
+    let nowhere = "[2001:db8::1]:5060".parse().expect("an address");
+    let host = with_targets(builder, FAILOVER, &[nowhere, callee.local()]).start();
+    let site = Site::of(&host);
+    let caller = site.caller();
+    let message = caller.request("MESSAGE", "sip:bob@example.com");
+    site.send(&caller, &message);
+    callee.answer(&callee.first_request("MESSAGE"), 200);
+    caller.first_response("MESSAGE", 200);
+    let status = host.rpc("portcullis.status", serde_json::json!([]));
+    assert_eq!(
+        status["result"]["troubles"]["no_socket"]["count"], 1,
+        "{status}"
+    );
+}
+
+#[test]
+fn a_stateless_host_uses_the_first_target() {
+    let builder = Builder::new();
+    let callees = callees(builder.lease());
+    let targets = [callees[0].local(), callees[1].local()];
+    let host = with_targets(builder, FAILOVER, &targets)
+        .set("relay", "mode = \"stateless\"")
+        .start();
+    let site = Site::of(&host);
+    let caller = site.caller();
+    let message = caller.request("MESSAGE", "sip:bob@example.com");
+    site.send(&caller, &message);
+    callees[0].answer(&callees[0].first_request("MESSAGE"), 503);
+    caller.first_response("MESSAGE", 503);
+    assert_eq!(callees[1].times_of("MESSAGE").len(), 0);
+}
+
 /// 18: a target over TCP that refuses connections, and one that does not accept them.
 #[test]
 fn a_target_without_a_connection_fails() {

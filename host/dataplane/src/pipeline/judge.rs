@@ -69,6 +69,8 @@ pub(super) struct Judgement {
     pub(super) forwarding: Option<Box<Forwarding>>,
     /// The policy to ask when all targets have failed.
     pub(super) asker: Option<Box<Asker>>,
+    /// Whether the policy that relays is the operator's: its targets are the operator's next hops, within the operator's limits.
+    pub(super) is_operators: bool,
 }
 
 /// The policy that is asked when all targets of a request have failed: the generation that decided on it.
@@ -164,7 +166,7 @@ impl fmt::Display for Outcome {
 impl Judgement {
     /// How far the policy may go in naming targets.
     pub(super) fn forwarding_limits(&self) -> ForwardingLimits {
-        let tenant = self.tenant.as_deref();
+        let tenant = self.tenant.as_deref().filter(|_| !self.is_operators);
         let config = tenant.and_then(|tenant| tenant.config.as_ref());
         config.map_or(ForwardingLimits::OPERATOR, |config| config.forwarding)
     }
@@ -415,6 +417,7 @@ impl Judge {
             asked: Vec::new(),
             forwarding: None,
             asker: None,
+            is_operators: false,
         })
     }
 
@@ -468,6 +471,7 @@ impl Judge {
             decided: None,
             forwarding: None,
             asker: None,
+            is_operators: false,
             asked: traces.is_any().then(Vec::new),
             recorded: recording.map(|_| Recorded::begin()),
         };
@@ -499,6 +503,7 @@ impl Judge {
             asked: asking.asked.unwrap_or_default(),
             forwarding: asking.forwarding,
             asker: asking.asker,
+            is_operators: asking.is_operators,
         };
         (request, Some(judgement))
     }
@@ -532,6 +537,8 @@ struct Asking<'j> {
     forwarding: Option<Box<Forwarding>>,
     /// See [`Judgement::asker`].
     asker: Option<Box<Asker>>,
+    /// See [`Judgement::is_operators`].
+    is_operators: bool,
     /// The policies called so far, if a trace matches the request.
     asked: Option<Vec<Asked>>,
     /// The record of the policy calls, if the decision is recorded.
@@ -772,6 +779,7 @@ fn turned_away(at: Instant, tenant: &Tenant, named: Option<Arc<Tenant>>, shed: S
         asked: Vec::new(),
         forwarding: None,
         asker: None,
+        is_operators: false,
     }
 }
 

@@ -515,9 +515,11 @@ impl Pipeline {
         let relaying = self.relaying();
         let branch = relaying.stateless_branch(message, arrival, self.stateful.is_some());
         // Without a transaction, nothing follows the first target.
-        let targets = judgement.forwarding.as_deref();
-        let targets = targets.map_or(&[][..], |forwarding| &forwarding.targets);
-        let target = targets.iter().min_by_key(|target| target.rank);
+        let targets = match &judgement.forwarding {
+            Some(forwarding) => relaying.in_order((**forwarding).clone(), message),
+            None => Vec::new(),
+        };
+        let target = targets.first();
         let sent = match relaying.write(message, arrival, &judgement, target, branch, out) {
             Ok(destination) => {
                 self.counters().relayed_requests.inc();
@@ -544,11 +546,8 @@ impl Pipeline {
         arrival: &Arrival,
         out: &mut Vec<u8>,
     ) -> Option<Destination> {
-        if let Some(tenant) = &judgement.tenant {
-            tenant.counters[self.number].refused_relays.inc();
-        }
-        self.counters().relay_errors.inc(error.kind());
-        self.note_relay_error(error, message, arrival, judgement);
+        self.relaying()
+            .count_refused(error, message, arrival, judgement);
         let fate = Fate::Rejected {
             code: error.code(),
             reason: error.reason(),
@@ -641,7 +640,10 @@ impl Pipeline {
             }
             return None;
         }
-        if self.is_too_large(out.len(), message.bytes().len(), arrival) {
+        if self
+            .relaying()
+            .is_too_large(out.len(), message.bytes().len(), arrival)
+        {
             debug!(
                 event = "answer_shortened",
                 source = %arrival.source,
@@ -682,29 +684,12 @@ impl Pipeline {
         {
             return true;
         }
-        if self.knows(arrival) {
+        if self.relaying().knows(arrival) {
             // The next lookup is due when the source has used up its limit again.
             self.answers.forget(arrival.source.ip());
             return true;
         }
         false
-    }
-
-    /// Whether the table has a row, of any group, for the source.
-    fn knows(&self, arrival: &Arrival) -> bool {
-        let addresses = self.shared.addresses.current();
-        let mut entries = addresses.table.lookup(arrival.source.ip()).iter();
-        entries.any(|entry| entry.port == 0 || entry.port == arrival.source.port())
-    }
-
-    /// Whether a response of this size is too large for a request of that size. Over a stream, the sender has proved its address. A source
-    /// in the address table may get more, but not without limit: its address may be forged, and a tenant's policy may have written the
-    /// response.
-    fn is_too_large(&self, answer: usize, request: usize, arrival: &Arrival) -> bool {
-        let more = answer.saturating_sub(request);
-        !arrival.transport.is_reliable()
-            && more > MOST_MORE
-            && (more > MOST_MORE_TO_KNOWN || !self.knows(arrival))
     }
 }
 
@@ -725,12 +710,6 @@ fn code_of(reply: &[u8]) -> u16 {
 }
 
 const NO_HEADERS: &[(&str, &str)] = &[];
-
-/// Bytes by which a response over UDP may exceed its request.
-const MOST_MORE: usize = 1024;
-
-/// The same for a source in the address table.
-const MOST_MORE_TO_KNOWN: usize = 8 * 1024;
 
 /// Reason phrase when the next hop refuses connections.
 const UNREACHABLE: &str = "Next Hop Unreachable";

@@ -3,17 +3,25 @@
 use std::sync::Arc;
 
 use portcullis_metrics::WorkerCounters;
-use portcullis_policy::{Edit, ForwardTarget, Place, ShareKey, Verdict};
+use portcullis_policy::{Edit, ForwardTarget, Forwarding, Place, Rejection, Verdict};
 use portcullis_records::calls::Calls;
 use portcullis_sip::{
-    Arrival, Branch, Destination, Forward, HeaderChange, Message, RelayError, RequestName, Routes,
-    Target,
+    Arrival, Branch, Destination, Forward, HeaderChange, HeaderName, Message, RelayError,
+    RequestName, Routes, Target,
 };
 
 use portcullis_transaction::max_breadth;
 
 use super::judge::{Judgement, Outcome};
+use super::targets::in_order;
+use crate::notices::{Example, Trouble};
 use crate::shared::Shared;
+
+/// Bytes by which a response over UDP may exceed its request.
+const MOST_MORE: usize = 1024;
+
+/// The same for a source in the address table.
+const MOST_MORE_TO_KNOWN: usize = 8 * 1024;
 
 /// What writing a relayed request needs.
 pub(super) struct Relaying<'p> {
@@ -32,8 +40,15 @@ impl<'p> Relaying<'p> {
         }
     }
 
-    pub(super) fn share_key(&self) -> &'p ShareKey {
-        &self.shared.share_key
+    /// Targets in the order in which they are tried.
+    pub(super) fn in_order(
+        &self,
+        forwarding: Forwarding,
+        message: Message<'_>,
+    ) -> Vec<ForwardTarget> {
+        let call_id = message.header(HeaderName::CallId);
+        let call_id = call_id.map_or(&b""[..], |field| field.value);
+        in_order(forwarding, call_id, &self.shared.share_key)
     }
 
     pub(super) fn counters(&self) -> &'p WorkerCounters {
@@ -56,6 +71,8 @@ impl<'p> Relaying<'p> {
         let own = own
             .iter()
             .map(|(name, value)| HeaderChange::Add { name, value });
+        // The operator's policies name the operator's next hops, whoever sent the request.
+        let is_operators = target.is_some() && judgement.is_operators;
         let target = match target {
             Some(target) => place_of(target),
             None => target_of(judgement),
@@ -66,19 +83,81 @@ impl<'p> Relaying<'p> {
             .map(|(name, id)| HeaderChange::Add { name, value: id });
         let edits = judgement.edits.iter().map(change_of);
         let changes: Vec<_> = edits.chain(own).chain(id).collect();
-        self.with_routes(judgement, |routes| match branch {
-            Some((branch, breadth)) => {
-                let forward = Forward {
-                    target,
-                    request_uri: request_uri.map(str::as_bytes),
-                    changes: &changes,
-                    branch,
-                    breadth,
-                };
-                proxy.forward(message, arrival, routes, &forward, out)
+        let forward = Forward {
+            target,
+            request_uri: request_uri.map(str::as_bytes),
+            changes: &changes,
+            branch,
+        };
+        let mut write = |routes: &Routes| proxy.forward(message, arrival, routes, &forward, out);
+        match is_operators {
+            true => write(self.routes),
+            false => self.with_routes(judgement, write),
+        }
+    }
+
+    /// Counts a target to which a request cannot be relayed.
+    #[cold]
+    pub(super) fn count_refused(
+        &self,
+        error: &RelayError,
+        message: Message<'_>,
+        arrival: &Arrival,
+        judgement: &Judgement,
+    ) {
+        if let Some(tenant) = &judgement.tenant {
+            tenant.counters[self.number].refused_relays.inc();
+        }
+        self.counters().relay_errors.inc(error.kind());
+        let Some(trouble) = Trouble::of_relay(error.kind()) else {
+            return;
+        };
+        let example = || {
+            let call_id = message.header(HeaderName::CallId);
+            let call_id = call_id.map_or(&b""[..], |field| field.value);
+            let tenant = judgement.tenant.as_ref();
+            Example {
+                tenant: tenant.map(|tenant| tenant.name.clone()),
+                decision: judgement.id,
+                ..Example::new(call_id, Some(arrival.source), error.to_string())
             }
-            None => proxy.relay_changed(message, arrival, routes, target, &changes, out),
-        })
+        };
+        self.shared.notices.note(self.number, trouble, 1, example);
+    }
+
+    /// Whether the table has a row, of any group, for the source.
+    pub(super) fn knows(&self, arrival: &Arrival) -> bool {
+        let addresses = self.shared.addresses.current();
+        let mut entries = addresses.table.lookup(arrival.source.ip()).iter();
+        entries.any(|entry| entry.port == 0 || entry.port == arrival.source.port())
+    }
+
+    /// Whether a response of this size is too large for a request of that size. Over a stream, the sender has proved its address. A source
+    /// in the address table may get more, but not without limit: its address may be forged, and a tenant's policy may have written the
+    /// response.
+    pub(super) fn is_too_large(&self, answer: usize, request: usize, arrival: &Arrival) -> bool {
+        let more = answer.saturating_sub(request);
+        !arrival.transport.is_reliable()
+            && more > MOST_MORE
+            && (more > MOST_MORE_TO_KNOWN || !self.knows(arrival))
+    }
+
+    /// The size of a response of a policy.
+    pub(super) fn answer_size(
+        &self,
+        rejection: &Rejection,
+        message: Message<'_>,
+        arrival: &Arrival,
+    ) -> usize {
+        let Rejection {
+            code,
+            reason,
+            headers,
+        } = rejection;
+        let mut out = Vec::new();
+        let proxy = &self.shared.proxy;
+        let _to = proxy.reject(message, arrival, *code, reason, headers, &mut out);
+        out.len()
     }
 
     /// Where responses to the request go.

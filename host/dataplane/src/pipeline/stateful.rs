@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 use portcullis_config::{Config, Trying};
 use portcullis_metrics::{AttemptResult, FinalClass, Retransmission, WorkerCounters};
 use portcullis_policy::{
-    FailedAttempts, ForwardTarget, Forwarding, NextStep, Place, Rejection, TriedTarget, Verdict,
+    FailedAttempts, ForwardTarget, NextStep, Place, Rejection, TriedTarget, Verdict,
 };
 use portcullis_records::calls::{Call, Happened};
 use portcullis_request::Request;
 use portcullis_sip::{
-    Arrival, Destination, Framing, HeaderName, Index, Limits, Message, NameAddr, Proxy,
+    Arrival, Destination, Framing, HeaderName, Index, Limits, Message, NameAddr, Proxy, RelayError,
     RequestName, StartLine, scan,
 };
 use portcullis_transaction::{
@@ -20,9 +20,11 @@ use portcullis_transaction::{
     Time, Transactions,
 };
 
+use tracing::debug;
+
 use super::judge::{AskedStep, Judge, Judgement, Outcome};
 use super::relaying::Relaying;
-use super::targets::{Times, codes, in_order, planned};
+use super::targets::{Times, codes, planned};
 
 /// The transactions of one worker.
 pub(super) struct Stateful {
@@ -84,8 +86,8 @@ pub(super) enum Belongs {
     Dropped(&'static str),
 }
 
-/// Timers handled in one turn, before sockets get theirs.
-pub(super) const EXPIRE_AT_ONCE: usize = 256;
+/// Timers handled before the clock is read again.
+pub(super) const EXPIRE_AT_ONCE: usize = 16;
 
 impl Stateful {
     pub(super) fn new(proxy: &Arc<Proxy>, config: &Config, workers: usize) -> Self {
@@ -215,7 +217,7 @@ impl Stateful {
         let mut forwarding = forwarding.unwrap_or_default();
         let memo = mem::take(&mut forwarding.memo);
         let retry_on = forwarding.retry_on.as_deref().map(codes);
-        let targets = tools.in_order(forwarding, message);
+        let targets = tools.relaying.in_order(forwarding, message);
         let limits = judgement.forwarding_limits();
         let tries = match judgement.asker {
             Some(_) => limits.tries,
@@ -243,6 +245,13 @@ impl Stateful {
             call: None,
         };
         (relay, plan)
+    }
+
+    /// Handles timers that are due, at most this many. Returns whether all were.
+    pub(super) fn expire(&mut self, at_most: usize, tools: &mut Tools<'_>) -> bool {
+        let is_done = self.transactions.expire(self.now(), at_most);
+        self.settle(tools, None);
+        is_done
     }
 
     /// Handles the events of the transactions. `written` is the request for the first target of a new transaction, if it has been written.
@@ -325,18 +334,26 @@ impl Stateful {
                 };
                 let branch = Some((job.branch, job.breadth));
                 let judgement = &relay.judgement;
-                relaying.write(message, job.arrival, judgement, target, branch, &mut draft)
+                let written =
+                    relaying.write(message, job.arrival, judgement, target, branch, &mut draft);
+                written.map_err(|error| {
+                    relaying.count_refused(&error, message, job.arrival, judgement);
+                    let failure = failure_of(&error);
+                    (error, failure)
+                })
             }
             // The transaction has ended.
-            _ => return,
+            _ => {
+                (self.draft, self.index) = (draft, index);
+                return;
+            }
         };
         match written {
             Ok(to) => {
                 self.transactions.forward(now, id, branch, &draft, to);
             }
-            Err(error) => {
-                relaying.counters().relay_errors.inc(error.kind());
-                let failure = Failure::Refused(error.code());
+            Err((error, failure)) => {
+                debug!(event = "target_refused", branch, %error, "request not relayed to a target of its policy");
                 self.transactions.fail(now, id, branch, failure);
             }
         }
@@ -388,14 +405,15 @@ impl Stateful {
         let (Some(Some(relay)), Some(job)) = (relay, self.transactions.job(id, 0)) else {
             return Step::Best;
         };
-        if !forwarding.memo.is_empty() {
-            relay.memo = mem::take(&mut forwarding.memo);
-        }
+        // The policy may have kept, replaced or cleared it.
+        relay.memo = mem::take(&mut forwarding.memo);
         relay.judgement.edits.append(asked.edits);
         let retry_on = forwarding.retry_on.as_deref().map(codes);
         let scanned = scan(job.request, Framing::Datagram, &STORED, &mut self.index);
         debug_assert!(scanned.is_ok(), "a stored request was scanned before");
-        let targets = tools.in_order(forwarding, Message::new(job.request, &self.index));
+        let targets = tools
+            .relaying
+            .in_order(forwarding, Message::new(job.request, &self.index));
         let first = u8::try_from(relay.ways.len()).unwrap_or(u8::MAX);
         let again = planned(&targets, first, self.times);
         if usize::from(first) + targets.len() <= MOST_TARGETS {
@@ -408,11 +426,22 @@ impl Stateful {
     }
 
     fn answer(&mut self, now: Time, id: Id, rejection: Rejection, relaying: &Relaying<'_>) {
+        let is_too_large = self.transactions.job(id, 0).is_some_and(|job| {
+            let scanned = scan(job.request, Framing::Datagram, &STORED, &mut self.index);
+            debug_assert!(scanned.is_ok(), "a stored request was scanned before");
+            let message = Message::new(job.request, &self.index);
+            let size = relaying.answer_size(&rejection, message, job.arrival);
+            relaying.is_too_large(size, job.request.len(), job.arrival)
+        });
         let Rejection {
             code,
             reason,
             mut headers,
         } = rejection;
+        if is_too_large {
+            relaying.counters().shortened_answers.inc();
+            headers.clear();
+        }
         if let Some(relay) = self.relay(id)
             && let Some((name, id)) = relaying.shown_id(&relay.judgement)
         {
@@ -524,14 +553,6 @@ pub(super) struct Tools<'p> {
     pub(super) judge: &'p mut Judge,
 }
 
-impl Tools<'_> {
-    fn in_order(&self, forwarding: Forwarding, message: Message<'_>) -> Vec<ForwardTarget> {
-        let call_id = message.header(HeaderName::CallId);
-        let call_id = call_id.map_or(&b""[..], |field| field.value);
-        in_order(forwarding, call_id, self.relaying.share_key())
-    }
-}
-
 /// Without limits: the header fields of this host may have taken a stored request beyond the limits of received messages.
 pub(super) const STORED: Limits = Limits {
     message_bytes: usize::MAX,
@@ -582,6 +603,25 @@ fn ended(end: &End) -> Happened {
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// What an error means for a target. Where another target may do better, it counts as one that cannot be reached.
+fn failure_of(error: &RelayError) -> Failure {
+    match error {
+        RelayError::Unresolved(_) => Failure::Unresolved,
+        RelayError::TooManyHops
+        | RelayError::BadRoute(_)
+        | RelayError::BadUri(_)
+        | RelayError::Unrelayable => Failure::Refused(error.code()),
+        RelayError::UnknownNextHop(_)
+        | RelayError::NotPermitted(_)
+        | RelayError::NowhereToGo(_)
+        | RelayError::Loop(_)
+        | RelayError::UnsupportedTransport(_)
+        | RelayError::UnsupportedScheme(_)
+        | RelayError::TooLarge(_)
+        | RelayError::NoSocket { .. } => Failure::Unreachable,
+    }
 }
 
 fn is_to_cancel(response: Message<'_>) -> bool {

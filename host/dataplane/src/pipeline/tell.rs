@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use portcullis_metrics::{Label, Lost};
-use portcullis_sip::{Arrival, Destination, HeaderName, Message, RelayError, StartLine, Transport};
+use portcullis_sip::{Arrival, Destination, HeaderName, Message, StartLine, Transport};
 use tracing::{Level, debug, enabled};
 
 use super::Pipeline;
@@ -57,31 +57,6 @@ impl Pipeline {
         if traces.is_any() && traces.want(message, arrival) {
             traces.show(message, arrival, &entry(message, arrival, judgement, fate));
         }
-    }
-
-    /// Counts a relay error that the operator has to fix.
-    #[cold]
-    pub(super) fn note_relay_error(
-        &self,
-        error: &RelayError,
-        message: Message<'_>,
-        arrival: &Arrival,
-        judgement: &Judgement,
-    ) {
-        let Some(trouble) = Trouble::of_relay(error.kind()) else {
-            return;
-        };
-        let example = || {
-            let call_id = message.header(HeaderName::CallId);
-            let call_id = call_id.map_or(&b""[..], |field| field.value);
-            let tenant = judgement.tenant.as_ref();
-            Example {
-                tenant: tenant.map(|tenant| tenant.name.clone()),
-                decision: judgement.id,
-                ..Example::new(call_id, Some(arrival.source), error.to_string())
-            }
-        };
-        self.shared.notices.note(self.number, trouble, 1, example);
     }
 
     /// Counts a condition that the operator has to fix, without a message.

@@ -15,6 +15,9 @@ use super::relaying::Relaying;
 use super::stateful::{Begun, Belongs, EXPIRE_AT_ONCE, STORED, Stateful, Tools};
 use super::{Handled, NO_HEADERS, Pipeline};
 
+/// Time slice for timers before sockets get theirs: policies are asked in it.
+const EXPIRE_TIME: Duration = Duration::from_micros(500);
+
 /// Seconds after which the sender of a shed request should try again.
 const RETRY_AFTER: &str = "1";
 
@@ -66,7 +69,15 @@ impl Pipeline {
         arrival: &Arrival,
         out: &mut Vec<u8>,
     ) -> Handled {
+        if max_breadth(message) == 0 {
+            return Handled::Done(self.refuse_breadth(&judgement, message, arrival, out));
+        }
         let is_in_dialog = self.is_in_dialog(message, &judgement);
+        let mut judgement = judgement;
+        if is_in_dialog {
+            // A dialog has one path, and nothing else can take the place of its other end.
+            (judgement.forwarding, judgement.asker) = (None, None);
+        }
         let Some((stateful, mut tools)) = self.stateful() else {
             return Handled::Done(None);
         };
@@ -130,6 +141,24 @@ impl Pipeline {
             judge: &mut self.judge,
         };
         Some((stateful, tools))
+    }
+
+    /// Answers a request that must not be relayed to any target (RFC 5393 §5.3.3.1).
+    #[cold]
+    fn refuse_breadth(
+        &self,
+        judgement: &Judgement,
+        message: Message<'_>,
+        arrival: &Arrival,
+        out: &mut Vec<u8>,
+    ) -> Option<Destination> {
+        let fate = Fate::Rejected {
+            code: 440,
+            reason: "Max-Breadth Exceeded",
+            cause: "max_breadth",
+            detail: None,
+        };
+        self.send_reply(&fate, NO_HEADERS, judgement, message, arrival, out)
     }
 
     /// Answers a request for which there is no room (RFC 3261 §21.5.4).
@@ -214,15 +243,18 @@ impl Pipeline {
         }
     }
 
-    /// Handles timers that are due. Returns false if more are due.
+    /// Handles timers that are due, for about [`EXPIRE_TIME`]. Returns false if more are due.
     pub(crate) fn expire(&mut self) -> bool {
         let Some((stateful, mut tools)) = self.stateful() else {
             return true;
         };
-        let now = stateful.now();
-        let is_done = stateful.transactions.expire(now, EXPIRE_AT_ONCE);
-        stateful.settle(&mut tools, None);
-        is_done
+        let begun = Instant::now();
+        while !stateful.expire(EXPIRE_AT_ONCE, &mut tools) {
+            if begun.elapsed() > EXPIRE_TIME {
+                return false;
+            }
+        }
+        true
     }
 
     /// When the next timer is due.

@@ -39,7 +39,7 @@ pub enum HeaderChange<'a> {
     Remove(&'a str),
 }
 
-/// How a stateful proxy relays a request to one of its targets.
+/// How a request is relayed to one target.
 #[derive(Clone, Copy, Debug)]
 pub struct Forward<'f> {
     /// Where it goes.
@@ -48,11 +48,9 @@ pub struct Forward<'f> {
     pub request_uri: Option<&'f [u8]>,
     /// Changes to the header, as for [`Proxy::relay_changed`].
     pub changes: &'f [HeaderChange<'f>],
-    /// The branch to write.
-    pub branch: Branch,
-    /// The target's share of Max-Breadth (RFC 5393 §5.3.3), which replaces the received value. A request without the field that goes to one
-    /// target at a time stays without: it means 60, which is that target's share.
-    pub breadth: u8,
+    /// The branch to write and the target's share of Max-Breadth (RFC 5393 §5.3.3), which replaces the received value. A request without the
+    /// field that goes to one target at a time stays without: it means 60, which is that target's share. `None` for a stateless proxy.
+    pub branch: Option<(Branch, u8)>,
 }
 
 impl Forward<'_> {
@@ -62,29 +60,7 @@ impl Forward<'_> {
             target,
             request_uri: None,
             changes: &[],
-            branch,
-            breadth,
-        }
-    }
-}
-
-/// How a request is relayed.
-#[derive(Clone, Copy)]
-pub(super) struct Order<'f> {
-    target: Target<'f>,
-    request_uri: Option<&'f [u8]>,
-    changes: &'f [HeaderChange<'f>],
-    /// Branch and share of Max-Breadth; `None` for a stateless proxy.
-    fork: Option<(Branch, u8)>,
-}
-
-impl<'f> From<&Forward<'f>> for Order<'f> {
-    fn from(forward: &Forward<'f>) -> Self {
-        Self {
-            target: forward.target,
-            request_uri: forward.request_uri,
-            changes: forward.changes,
-            fork: Some((forward.branch, forward.breadth)),
+            branch: Some((branch, breadth)),
         }
     }
 }
@@ -126,30 +102,33 @@ impl Proxy {
         changes: &[HeaderChange<'_>],
         out: &mut Vec<u8>,
     ) -> Result<Destination, RelayError> {
-        let order = Order {
+        let forward = Forward {
             target,
             request_uri: None,
             changes,
-            fork: None,
+            branch: None,
         };
-        self.relay_as(message, arrival, routes, order, out)
+        self.forward(message, arrival, routes, &forward, out)
     }
 
-    /// Relays as a stateful proxy, or as a stateless one.
-    pub(super) fn relay_as(
+    /// Relays a request to one target. With a branch, it gets a mark that [`Proxy::is_loop`] finds.
+    ///
+    /// # Errors
+    /// As [`Proxy::relay_changed`].
+    pub fn forward(
         &self,
         message: Message<'_>,
         arrival: &Arrival,
         routes: &Routes,
-        order: Order<'_>,
+        forward: &Forward<'_>,
         out: &mut Vec<u8>,
     ) -> Result<Destination, RelayError> {
         out.clear();
-        let relay = match order.changes {
+        let relay = match forward.changes {
             [] => relay_by::<MOST_EDITS>,
             _ => relay_by::<MOST_CHANGES>,
         };
-        relay(self, message, arrival, routes, order, out)
+        relay(self, message, arrival, routes, forward, out)
     }
 }
 
@@ -158,15 +137,15 @@ fn relay_by<const MOST: usize>(
     message: Message<'_>,
     arrival: &Arrival,
     routes: &Routes,
-    order: Order<'_>,
+    forward: &Forward<'_>,
     out: &mut Vec<u8>,
 ) -> Result<Destination, RelayError> {
-    let Order {
+    let Forward {
         target,
         request_uri,
         changes,
-        fork,
-    } = order;
+        branch: fork,
+    } = *forward;
     let top = proxy
         .top_via(message, arrival)
         .ok_or(RelayError::Unrelayable)?;

@@ -5,8 +5,6 @@ use std::net::IpAddr;
 use super::Proxy;
 use super::branch::{Branch, Transaction};
 use super::drop_reason::DropReason;
-use super::relay::Forward;
-use super::relay_error::RelayError;
 use crate::arrival::{Arrival, Destination};
 use crate::edit::read_hex;
 use crate::key::Request;
@@ -73,21 +71,6 @@ impl Proxy {
             addr: self.back_to(&top, arrival, routes),
             ..top.reply_to(arrival)
         })
-    }
-
-    /// Relays a request to one of its targets, with a mark that [`Proxy::is_loop`] finds.
-    ///
-    /// # Errors
-    /// As [`Proxy::relay_changed`].
-    pub fn forward(
-        &self,
-        message: Message<'_>,
-        arrival: &Arrival,
-        routes: &Routes,
-        forward: &Forward<'_>,
-        out: &mut Vec<u8>,
-    ) -> Result<Destination, RelayError> {
-        self.relay_as(message, arrival, routes, forward.into(), out)
     }
 
     /// Writes a 100 (Trying) without a To-tag and with the Timestamp of the request (RFC 3261 §8.2.6.1). `None` when nothing may be sent.
