@@ -36,6 +36,15 @@ impl Edits {
         self.0.iter()
     }
 
+    /// Memory beyond the value itself, in bytes.
+    pub fn bytes(&self) -> usize {
+        let texts = self.0.iter().map(|edit| match edit {
+            Edit::Add { name, value } => name.len() + value.len(),
+            Edit::Remove { name } => name.len(),
+        });
+        self.0.len() * size_of::<Edit>() + texts.sum::<usize>()
+    }
+
     /// Appends the changes of the next policy.
     pub fn append(&mut self, mut next: Self) {
         self.0.append(&mut next.0);

@@ -117,6 +117,11 @@ impl ForwardTarget {
         self.place.as_str().len() + uri + headers.sum::<usize>()
     }
 
+    /// Memory with the value itself, in bytes.
+    pub fn bytes(&self) -> usize {
+        size_of::<Self>() + PAIR * self.headers.len() + self.text_bytes()
+    }
+
     /// The target as it is on a tape.
     pub(crate) fn as_json(&self) -> Value {
         let (next_hop, uri) = match &self.place {
@@ -197,12 +202,7 @@ impl Refusal {
 impl Forwarding {
     /// Memory beyond the value itself, in bytes.
     pub fn bytes(&self) -> usize {
-        let targets = self.targets.iter().map(|target| {
-            let headers = target.headers.iter();
-            let headers = headers.map(|(name, value)| PAIR + name.len() + value.len());
-            let uri = target.request_uri.as_ref().map_or(0, String::len);
-            size_of::<ForwardTarget>() + target.place.as_str().len() + uri + headers.sum::<usize>()
-        });
+        let targets = self.targets.iter().map(ForwardTarget::bytes);
         let codes = self.retry_on.as_ref().map_or(0, |codes| 2 * codes.len());
         targets.sum::<usize>() + codes + self.memo.len()
     }

@@ -21,7 +21,7 @@ pub struct Config {
     pub most: usize,
     /// Most ended transactions that absorb retransmissions; beyond it, the oldest are forgotten.
     pub absorbers: usize,
-    /// Most bytes of stored messages. Beyond it, the oldest ended transactions are forgotten; if active transactions alone reach it, new requests are
+    /// Most bytes of stored messages and of what the caller holds. Beyond it, the oldest ended transactions are forgotten; if active transactions alone reach it, new requests are
     /// shed. Requests within a dialog are shed beyond twice this number.
     pub bytes: usize,
 }

@@ -18,6 +18,8 @@ pub(crate) struct Tools<T> {
     pub(crate) outbox: Outbox,
     pub(crate) events: VecDeque<Event<T>>,
     pub(crate) buffers: Buffers,
+    /// Bytes that the caller holds for active transactions.
+    pub(crate) charged: usize,
     /// For stored messages, which are scanned again when a response or a request is made of them.
     pub(crate) index: Index,
     /// For messages while they are written.
@@ -32,9 +34,15 @@ impl<T> Tools<T> {
             outbox: Outbox::default(),
             events: VecDeque::new(),
             buffers: Buffers::default(),
+            charged: 0,
             index: Index::default(),
             scratch: Vec::new(),
         }
+    }
+
+    /// Bytes of all stored messages, and of what the caller holds.
+    pub(crate) fn bytes(&self) -> usize {
+        self.buffers.lent() + self.charged
     }
 }
 

@@ -199,6 +199,7 @@ impl Stateful {
         if self.relays.len() <= slot {
             self.relays.resize_with(slot + 1, || None);
         }
+        self.transactions.charge(id, relay.bytes());
         self.relays[slot] = Some(Box::new(relay));
         let planned = self.transactions.plan(now, id, plan);
         debug_assert_eq!(planned, Ok(()), "a new transaction waits for its plan");
@@ -419,6 +420,7 @@ impl Stateful {
         if usize::from(first) + targets.len() <= MOST_TARGETS {
             relay.ways.extend(targets.into_iter().map(Way::Target));
         }
+        self.transactions.charge(id, relay.bytes());
         Step::Again {
             targets: again,
             retry_on,
@@ -452,6 +454,15 @@ impl Stateful {
 }
 
 impl Relay {
+    /// Memory beyond the value itself, in bytes.
+    fn bytes(&self) -> usize {
+        let ways = self.ways.iter().map(|way| match way {
+            Way::Decided => size_of::<Way>(),
+            Way::Target(target) => target.bytes(),
+        });
+        self.judgement.edits.bytes() + ways.sum::<usize>() + self.memo.len()
+    }
+
     /// What the policy learns about the targets that have failed.
     fn failed(&self, transactions: &Transactions<u8>, id: Id, request: &Request) -> FailedAttempts {
         let attempts = transactions.attempts(id).map(|(&number, attempt)| {

@@ -65,6 +65,8 @@ pub(crate) struct Context<T> {
     /// When the final response was sent.
     final_response: Option<Time>,
     late_successes: u8,
+    /// Bytes that the caller holds for it ([`Transactions::charge`](crate::Transactions::charge)).
+    pub(crate) charged: usize,
 }
 
 /// What a transaction waits for.
@@ -137,6 +139,7 @@ impl<T: Clone> Context<T> {
             first_response: None,
             final_response: None,
             late_successes: 0,
+            charged: 0,
         }
     }
 

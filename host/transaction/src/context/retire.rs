@@ -46,6 +46,7 @@ impl<T: Clone> Context<T> {
         for branch in &mut self.branches {
             branch.release(tools);
         }
+        tools.charged -= self.charged;
         self.best.clear(&mut tools.buffers);
         tools.buffers.take_back(&mut self.request);
         tools.buffers.take_back(&mut self.reply);

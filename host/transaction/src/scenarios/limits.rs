@@ -126,6 +126,27 @@ fn the_oldest_absorbers_are_forgotten_at_the_limit_of_bytes() {
     assert_eq!(receipt(19), Receipt::Handled);
 }
 
+/// They count until the transaction ends.
+#[test]
+fn bytes_of_the_caller_count() {
+    let mut host = Host::new(Config {
+        bytes: 100_000,
+        ..Config::default()
+    });
+    let message = |call| request("MESSAGE", call, "");
+    let id = begin(&mut host, &message(0), false).unwrap();
+    let own = host.core.usage().bytes;
+    host.core.charge(id, 5_000);
+    host.core.charge(id, 100_000);
+    assert_eq!(host.core.usage().bytes, own + 100_000);
+    assert_eq!(begin(&mut host, &message(1), false), Err(BeginError::Full));
+    host.core.answer::<&str>(host.now, id, 200, "", &[]);
+    host.drain();
+    assert!(host.core.usage().bytes < 100_000);
+    host.core.charge(id, 100_000);
+    assert!(begin(&mut host, &message(2), false).is_ok());
+}
+
 #[test]
 fn a_100_can_wait_or_be_left_out() {
     for (trying, expected) in [

@@ -80,7 +80,7 @@ pub struct Usage {
     pub active: usize,
     /// Ended transactions that absorb retransmissions.
     pub absorbers: usize,
-    /// Bytes of stored messages.
+    /// Bytes of stored messages, and those that the caller holds for transactions.
     pub bytes: usize,
 }
 
@@ -142,6 +142,15 @@ impl<T: Clone> Transactions<T> {
     pub fn plan(&mut self, now: Time, id: Id, plan: Plan<T>) -> Result<(), PlanError> {
         self.with(now, id, |context, tools| context.plan(now, plan, tools))
             .unwrap_or(Err(PlanError::TooLate))
+    }
+
+    /// Says how many bytes the caller holds for a transaction, in place of an earlier number. They count in the limit of bytes until the
+    /// transaction ends.
+    pub fn charge(&mut self, id: Id, bytes: usize) {
+        if let Some(context) = self.contexts.record_mut(id) {
+            self.tools.charged = self.tools.charged - context.charged + bytes;
+            context.charged = bytes;
+        }
     }
 
     /// The answer to [`Event::Ask`].
@@ -282,7 +291,7 @@ impl<T: Clone> Transactions<T> {
         Usage {
             active: self.contexts.len(),
             absorbers: self.absorbers.len(),
-            bytes: self.tools.buffers.lent(),
+            bytes: self.tools.bytes(),
         }
     }
 
@@ -302,7 +311,7 @@ impl<T: Clone> Transactions<T> {
     fn is_full(&self, times: usize) -> bool {
         let Config { most, bytes, .. } = self.tools.config;
         self.contexts.len() >= most.saturating_mul(times)
-            || self.tools.buffers.lent() - self.absorbers.bytes() >= bytes.saturating_mul(times)
+            || self.tools.bytes() - self.absorbers.bytes() >= bytes.saturating_mul(times)
     }
 
     /// Forgets the oldest absorbers until all messages take less than so many times the configured bytes. Returns whether they do: few of the
@@ -310,7 +319,7 @@ impl<T: Clone> Transactions<T> {
     fn make_room(&mut self, times: usize) -> bool {
         let most = self.tools.config.bytes.saturating_mul(times);
         for _ in 0..FORGET_AT_ONCE {
-            if self.tools.buffers.lent() < most {
+            if self.tools.bytes() < most {
                 return true;
             }
             let Some(oldest) = self.absorbers.oldest() else {
@@ -318,7 +327,7 @@ impl<T: Clone> Transactions<T> {
             };
             self.forget(oldest);
         }
-        self.tools.buffers.lent() < most
+        self.tools.bytes() < most
     }
 
     /// Does something with an active transaction, and what follows from it.
