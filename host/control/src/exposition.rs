@@ -216,7 +216,7 @@ impl Page<'_, '_> {
         )?;
         page.gauge(
             "transactions_stored_bytes",
-            "Size of the messages that transactions store",
+            "Size of the messages that transactions store, and of what policies said about their requests",
             total(&|t| t.stored_bytes.value()),
         )?;
         page.counter(

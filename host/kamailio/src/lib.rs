@@ -28,6 +28,7 @@ mod substitution;
 mod surroundings;
 #[cfg(test)]
 mod tests;
+mod tm;
 mod translate;
 
 use std::io;

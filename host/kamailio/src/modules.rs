@@ -56,6 +56,8 @@ fn is_covered(name: &str) -> bool {
         "db_postgres",
         "db_sqlite",
         "sl",
+        "tm",
+        "tmx",
         "rr",
         "maxfwd",
         "sanity",
@@ -80,9 +82,6 @@ fn is_covered(name: &str) -> bool {
 
 fn explanation(name: &str) -> Option<&'static str> {
     Some(match name {
-        "tm" | "tmx" => {
-            "relaying is stateless: the ends retransmit, and there are no failure routes, serial forks or timers"
-        }
         "usrloc" | "registrar" | "nathelper" | "path" => {
             "there is no registrar: relay REGISTER, and calls to registered users, to one with relay_to(\"NAME\")"
         }
@@ -98,8 +97,11 @@ fn explanation(name: &str) -> Option<&'static str> {
         "domain" => {
             "name the domains that may be routed to in `domains` of [relay], and those that mean this host in `aliases` of [sip]"
         }
-        "dialog" | "acc" | "cdr" | "siptrace" | "sipcapture" => {
-            "a stateless host knows no calls: account and trace on the server behind, or from the log lines of a policy"
+        "acc" => {
+            "`calls` in [records] names a file with a line for each attempt and each transaction; there is no database table"
+        }
+        "dialog" | "cdr" | "siptrace" | "sipcapture" => {
+            "the host knows transactions, not dialogs: account for whole calls and trace on the server behind"
         }
         "tls" | "tlsa" => "TLS is not served yet: put a TLS proxy in front, or wait",
         "websocket" | "outbound" => "WebSocket is not served yet",

@@ -13,7 +13,7 @@ use super::permissions;
 use super::settings::{self, LeftOut};
 use super::statement::{Listen, Statement, Value, What};
 use super::surroundings::Surroundings;
-use super::{calls, functions};
+use super::{calls, functions, tm};
 
 /// The configuration made from the statements, and what is not in it.
 pub(super) fn translate(
@@ -132,7 +132,7 @@ impl Translator<'_> {
             draft, findings, ..
         } = self;
         if let Value::Variable(variable) = value
-            && ["permissions", "ctl", "jsonrpcs"]
+            && ["permissions", "ctl", "jsonrpcs", "tm"]
                 .into_iter()
                 .any(|module| pattern.is_match(module))
             && !is_peer_tag(name)
@@ -148,6 +148,9 @@ impl Translator<'_> {
         }
         if pattern.is_match("ctl") {
             self.endpoints.ctl(name, value, place, draft, findings);
+        }
+        if pattern.is_match("tm") {
+            tm::parameter(name, value, place, draft, findings);
         }
         if pattern.is_match("jsonrpcs") {
             self.endpoints.jsonrpcs(name, value, place, draft, findings);

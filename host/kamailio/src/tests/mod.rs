@@ -353,3 +353,27 @@ proptest! {
         invariants::import(&parts.concat());
     }
 }
+
+#[test]
+fn timers_of_tm_become_those_of_the_relay() {
+    let import = imported(
+        "loadmodule \"tm.so\"\nmodparam(\"tm\", \"fr_timer\", 5000)\nmodparam(\"tm\", \"fr_inv_timer\", 120000)\n\
+         modparam(\"tm\", \"auto_inv_100\", 0)\nmodparam(\"tm\", \"wt_timer\", 5000)\n\
+         modparam(\"tm\", \"failure_reply_mode\", 3)\nmodparam(\"tm\", \"ruri_matching\", 1)\n",
+    );
+    for line in [
+        "no-answer = \"5000ms\"",
+        "ring = \"120000ms\"",
+        "trying = \"never\"",
+    ] {
+        assert!(import.text.contains(line), "{line}: {}", import.text);
+    }
+    let said = said(&import);
+    let about = |name: &str| said.iter().filter(|line| line.contains(name)).count();
+    assert_eq!(
+        (about("tm: wt_timer"), about("tm: failure_reply_mode")),
+        (1, 1)
+    );
+    assert_eq!(about("ruri_matching"), 0, "there is nothing to do");
+    assert_eq!(about("module tm"), 0, "{said:?}");
+}
