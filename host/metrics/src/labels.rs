@@ -209,6 +209,8 @@ labels! {
         Pressure = "pressure",
         /// The tenant's policy failed too often and is out of service.
         Breaker = "breaker",
+        /// The generation that decided has been replaced long ago; only for calls after a failure.
+        Replaced = "replaced",
     }
 }
 

@@ -1,8 +1,9 @@
 //! Requests within a dialog.
 
+use portcullis_testkit::host::Builder;
 use portcullis_testkit::messages::Message;
 
-use crate::site::{Site, wait_until_idle};
+use crate::site::{Site, builder, wait_until_idle};
 
 /// 26 and 27.
 #[test]
@@ -61,4 +62,30 @@ fn requests_within_a_dialog_follow_its_route_set() {
     }
     site.hang_up(&caller, &callee, &invite, &ok);
     wait_until_idle(&host);
+}
+
+#[test]
+fn requests_within_a_dialog_are_never_shed() {
+    let host = builder(Builder::new())
+        .set("transactions", "active = 1\nadopt = \"0s\"")
+        .start();
+    let site = Site::of(&host);
+    let (caller, callee, invite) = site.start("INVITE");
+    callee.answer(&callee.first_request("INVITE"), 200);
+    let ok = caller.first_response("INVITE", 200);
+    site.ack(&caller, &invite, &ok);
+    // The table is full at one, and at two for requests within a dialog.
+    for cseq in [2, 3] {
+        site.send(&caller, &invite.within(&ok.message, "INFO", cseq));
+        callee.nth_request(cseq as usize - 2, "INFO");
+    }
+    let other = caller.request("MESSAGE", &callee.uri());
+    site.send(&caller, &other);
+    let shed = caller.first_response("MESSAGE", 503);
+    assert_eq!(shed.message.header("Retry-After"), Some("1"));
+    let update = invite.within(&ok.message, "UPDATE", 4);
+    site.send(&caller, &update);
+    callee.answer(&callee.first_request("UPDATE"), 200);
+    caller.first_response("UPDATE", 200);
+    assert_eq!(host.metric("portcullis_transactions_shed_total", &[]), 1.0);
 }

@@ -1,7 +1,7 @@
 //! Decides what happens to a request: which tenant it belongs to, and what the policies decide.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, Cache};
@@ -33,6 +33,8 @@ pub(super) struct Judge {
     pressure: Pressure,
     /// End of the last policy call.
     ended: Instant,
+    /// Replaced generations that may still be asked after a failure.
+    pinned: Pinned,
     /// Number of the current batch of deferred requests, from 1. A new batch begins when no request is deferred any more.
     row: u64,
 }
@@ -76,7 +78,8 @@ pub(super) struct Judgement {
 /// The policy that is asked when all targets of a request have failed: the generation that decided on it.
 pub(super) struct Asker {
     seat: Arc<Seat>,
-    generation: Arc<Generation>,
+    /// Alive while it is in use, and some time after that ([`Pinned`]).
+    generation: Weak<Generation>,
     /// Whether the decision has been recorded: then its further calls are, too.
     is_recorded: bool,
 }
@@ -120,6 +123,7 @@ impl Cause {
             Self::Shed(Shed::Share) => "shed_share",
             Self::Shed(Shed::Pressure) => "shed_pressure",
             Self::Shed(Shed::Breaker) => "shed_breaker",
+            Self::Shed(Shed::Replaced) => "shed_replaced",
         }
     }
 }
@@ -203,6 +207,7 @@ impl Judge {
             addresses: shared.addresses.reader(),
             pressure: Pressure::new(Instant::now()),
             ended: Instant::now(),
+            pinned: Pinned::default(),
             row: 1,
             shared,
         }
@@ -219,6 +224,7 @@ impl Judge {
             }
         });
         self.addresses.current();
+        self.pinned.expire(Instant::now());
     }
 
     /// End of the last policy call.
@@ -278,9 +284,14 @@ impl Judge {
         let addresses = self.addresses.current();
         let tenant = judgement.tenant.as_ref().unwrap_or(&tenants.default);
         let counters = &self.shared.counters[self.number];
-        let Asker {
-            seat, generation, ..
-        } = asker;
+        let seat = &asker.seat;
+        let Some(generation) = asker.generation.upgrade() else {
+            tenant.counters[self.number]
+                .unasked_failures
+                .inc(Shed::Replaced);
+            return None;
+        };
+        let generation = &*generation;
         let now = Instant::now();
         let pauses = counters.pauses.value();
         let pressure = &mut self.pressure;
@@ -463,6 +474,7 @@ impl Judge {
             tenant,
             source,
             pressure,
+            pinned: &mut self.pinned,
             begun: now,
             edits: Edits::default(),
             id,
@@ -539,6 +551,7 @@ struct Asking<'j> {
     asker: Option<Box<Asker>>,
     /// See [`Judgement::is_operators`].
     is_operators: bool,
+    pinned: &'j mut Pinned,
     /// The policies called so far, if a trace matches the request.
     asked: Option<Vec<Asked>>,
     /// The record of the policy calls, if the decision is recorded.
@@ -650,7 +663,10 @@ impl Asking<'_> {
                 self.cause = Cause::Policy;
                 if let Verdict::Relay(_) = verdict {
                     self.forwarding = self.evaluator.take_forwarding().map(Box::new);
-                    self.asker = asker(seat, decided, self.recorded.is_some());
+                    if decided.policy.asks_on_failure() {
+                        self.pinned.pin(decided, self.begun);
+                        self.asker = Some(asker(seat, decided, self.recorded.is_some()));
+                    }
                 }
                 Opinion::Verdict(verdict)
             }
@@ -752,14 +768,45 @@ impl Asking<'_> {
 }
 
 /// The policy to ask when all targets have failed, if it wants to be asked.
-fn asker(seat: &Arc<Seat>, generation: &Arc<Generation>, is_recorded: bool) -> Option<Box<Asker>> {
-    let asker = || Asker {
+fn asker(seat: &Arc<Seat>, generation: &Arc<Generation>, is_recorded: bool) -> Box<Asker> {
+    Box::new(Asker {
         seat: Arc::clone(seat),
-        generation: Arc::clone(generation),
+        generation: Arc::downgrade(generation),
         is_recorded,
-    };
-    let asks = generation.policy.asks_on_failure();
-    asks.then(|| Box::new(asker()))
+    })
+}
+
+/// Generations that decided on requests not long ago, so that they can be asked after a failure although they have been replaced meanwhile. A
+/// tenant that replaces its policy all the time must not keep any number of them in memory.
+#[derive(Default)]
+struct Pinned(Vec<(Instant, Arc<Generation>)>);
+
+impl Pinned {
+    /// Most of them; beyond it, the one that has not decided for longest goes.
+    const MOST: usize = 64;
+
+    /// No request has targets for longer.
+    const TIME: Duration = ForwardingLimits::OPERATOR.setup_limit;
+
+    fn pin(&mut self, generation: &Arc<Generation>, now: Instant) {
+        let is_it = |(_, pinned): &(Instant, Arc<Generation>)| Arc::ptr_eq(pinned, generation);
+        if let Some(at) = self.0.iter().rposition(is_it) {
+            self.0[at].0 = now;
+            return;
+        }
+        if self.0.len() >= Self::MOST {
+            let oldest = self.0.iter().enumerate().min_by_key(|(_, (at, _))| *at);
+            if let Some((oldest, _)) = oldest {
+                self.0.remove(oldest);
+            }
+        }
+        self.0.push((now, Arc::clone(generation)));
+    }
+
+    fn expire(&mut self, now: Instant) {
+        self.0
+            .retain(|(at, _)| now.saturating_duration_since(*at) < Self::TIME);
+    }
 }
 
 /// The answer to a request above a limit.

@@ -123,6 +123,11 @@ impl Stateful {
         Time::from_millis(u64::try_from(elapsed).unwrap_or(u64::MAX))
     }
 
+    /// Relays responses without a transaction for as long as a request that is relayed without one may have any.
+    pub(super) fn adopt(&mut self) {
+        self.adopts_until = self.adopts_until.max(self.now() + self.times.ring);
+    }
+
     /// Passes a message to the transactions: a response, or a request that has passed the first look.
     pub(super) fn receive(
         &mut self,

@@ -117,6 +117,11 @@ impl Pipeline {
                 Handled::Relayed
             }
             Err((BeginError::Exists, _)) => Handled::Done(None),
+            Err((BeginError::Full, judgement)) if is_in_dialog => {
+                // Without it a call would stay behind. Its responses have no transaction either.
+                stateful.adopt();
+                self.relay(*judgement, None, message, arrival, out)
+            }
             Err((BeginError::Full, judgement)) => {
                 Handled::Done(self.shed(&judgement, message, arrival, out))
             }
