@@ -35,6 +35,8 @@ pub(crate) struct Crowd {
     mode: Mode,
     expected: Option<u16>,
     rest: Rest,
+    /// The BYE of each slot's call, once it has been sent: it is sent again in place of the INVITE.
+    byes: Vec<Vec<u8>>,
 }
 
 /// One source. It owns every slot whose number modulo the number of callers is its own number.
@@ -78,6 +80,7 @@ impl Crowd {
             mode: plan.mode,
             expected: plan.expected_code(),
             rest: Rest::default(),
+            byes: vec![Vec::new(); count * plan.outstanding],
         })
     }
 
@@ -95,6 +98,7 @@ impl Crowd {
                 break;
             };
             let id = self.ledger.begin(slot, now_ns);
+            self.byes[slot].clear();
             self.sender.push(caller.template.with_id(id), self.target);
             sent += 1;
         }
@@ -129,6 +133,8 @@ impl Crowd {
                         if self.ledger.is_under_way(id) && self.rest.write(bytes, id, source) {
                             self.sender.push(&self.rest.ack, self.target);
                             self.sender.push(&self.rest.bye, self.target);
+                            let slot = self.ledger.slot_of(id);
+                            self.byes[slot].clone_from(&self.rest.bye);
                         }
                         continue;
                     }
@@ -160,7 +166,11 @@ impl Crowd {
         let count = self.callers.len();
         for (slot, id) in self.ledger.overdue(now_ns, patience_ns) {
             let caller = &mut self.callers[slot % count];
-            self.sender.push(caller.template.with_id(id), self.target);
+            let request = match &self.byes[slot][..] {
+                [] => caller.template.with_id(id),
+                bye => bye,
+            };
+            self.sender.push(request, self.target);
             socket::send(&mut self.sender, &caller.socket)?;
             self.tally.resent += 1;
         }

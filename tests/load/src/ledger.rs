@@ -61,6 +61,11 @@ impl Ledger {
         id
     }
 
+    /// The slot of the request with this id.
+    pub(crate) fn slot_of(&self, id: u64) -> usize {
+        (id % self.slots.len() as u64) as usize
+    }
+
     /// Whether the request with this id is pending.
     pub(crate) fn is_under_way(&self, id: u64) -> bool {
         let capacity = self.slots.len() as u64;
