@@ -55,7 +55,8 @@ impl<'p> Relaying<'p> {
         &self.shared.counters[self.number]
     }
 
-    /// Writes a request as a decision says, to this target of its policy if there is one, with this branch and Max-Breadth, or with the branch that a stateless proxy writes.
+    /// Writes a request as a decision says, to this target of its policy if there is one, with this branch and Max-Breadth, or with the branch that a
+    /// stateless proxy writes.
     pub(super) fn write(
         &self,
         message: Message<'_>,
@@ -171,8 +172,8 @@ impl<'p> Relaying<'p> {
         self.with_routes(judgement, |routes| proxy.way_up(message, arrival, routes))
     }
 
-    /// The branch and Max-Breadth of a request that is relayed without a transaction: the one that it would have with one, so that an ACK or a CANCEL from
-    /// before a restart still has the branch of its INVITE. `None` in a stateless host.
+    /// The branch and Max-Breadth of a request that is relayed without a transaction: the one that it would have with one, so that an ACK or a CANCEL
+    /// from before a restart still has the branch of its INVITE. `None` in a stateless host.
     pub(super) fn stateless_branch(
         &self,
         message: Message<'_>,
