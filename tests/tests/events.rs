@@ -11,11 +11,12 @@ use portcullis_testkit::root;
 const LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
 
 /// The events whose names are chosen where they are logged: `event` is a variable there.
-const CHOSEN: [&str; 14] = [
+const CHOSEN: [&str; 16] = [
     "answer_limit",
     "database_hung",
     "database_unreachable",
     "datagram_too_large",
+    "handover_full",
     "loop_detected",
     "next_hop_unreachable",
     "next_hop_unresolved",
@@ -25,6 +26,7 @@ const CHOSEN: [&str; 14] = [
     "send_error",
     "table_not_loaded",
     "too_many_connections",
+    "transactions_full",
     "unknown_next_hop",
 ];
 

@@ -88,4 +88,5 @@ fn requests_within_a_dialog_are_never_shed() {
     callee.answer(&callee.first_request("UPDATE"), 200);
     caller.first_response("UPDATE", 200);
     assert_eq!(host.metric("portcullis_transactions_shed_total", &[]), 1.0);
+    host.wait_for_log("event=\"transactions_full\"");
 }

@@ -54,11 +54,15 @@ pub enum Trouble {
     ReceiveBufferFull,
     /// A source over UDP reached its limit of responses.
     AnswerLimit,
+    /// A limit in `[transactions]` is reached.
+    TransactionsFull,
+    /// A worker takes messages for its transactions too slowly from the others.
+    HandoverFull,
 }
 
 impl Trouble {
     /// Every kind, in the order of their discriminants.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::UnknownNextHop,
         Self::Unresolved,
         Self::Loop,
@@ -70,6 +74,8 @@ impl Trouble {
         Self::TooManyConnections,
         Self::ReceiveBufferFull,
         Self::AnswerLimit,
+        Self::TransactionsFull,
+        Self::HandoverFull,
     ];
 
     /// The value of the log field `event`, and the name in `portcullis.status`.
@@ -86,6 +92,8 @@ impl Trouble {
             Self::TooManyConnections => "too_many_connections",
             Self::ReceiveBufferFull => "receive_buffer_full",
             Self::AnswerLimit => "answer_limit",
+            Self::TransactionsFull => "transactions_full",
+            Self::HandoverFull => "handover_full",
         }
     }
 
@@ -112,6 +120,12 @@ impl Trouble {
             }
             Self::AnswerLimit => {
                 "a source over UDP exceeded its answers, further ones are not sent; if it is a trunk or a NAT, put it into the address table or raise `answers-per-second` in [sip]"
+            }
+            Self::TransactionsFull => {
+                "too many transactions; new requests are answered 503: raise `active` or `memory` in [transactions], or share the load among hosts"
+            }
+            Self::HandoverFull => {
+                "a worker is too slow for the messages of its transactions that other workers receive; messages were dropped"
             }
         }
     }

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use portcullis_metrics::Retransmission;
 use portcullis_sip::{
-    Arrival, Branch, Destination, DialogSeal, Framing, Index, Message, RequestName, StartLine, scan,
+    Arrival, Branch, Destination, DialogSeal, Framing, HeaderName, Index, Message, RequestName,
+    StartLine, scan,
 };
 use portcullis_transaction::{BeginError, Failure, Outbox, What, max_breadth};
 
@@ -14,6 +15,7 @@ use super::judge::{Judgement, Outcome};
 use super::relaying::Relaying;
 use super::stateful::{Begun, Belongs, EXPIRE_AT_ONCE, STORED, Stateful, Tools};
 use super::{Handled, NO_HEADERS, Pipeline};
+use crate::notices::{Example, Trouble};
 
 /// Time slice for timers before sockets get theirs: policies are asked in it.
 const EXPIRE_TIME: Duration = Duration::from_micros(500);
@@ -176,6 +178,12 @@ impl Pipeline {
         out: &mut Vec<u8>,
     ) -> Option<Destination> {
         self.counters().transactions.shed.inc();
+        let example = || {
+            let call_id = message.header(HeaderName::CallId);
+            let call_id = call_id.map_or(&b""[..], |field| field.value);
+            Example::new(call_id, Some(arrival.source), "a new request".into())
+        };
+        self.note(Trouble::TransactionsFull, 1, example);
         let fate = Fate::Rejected {
             code: 503,
             reason: "Too Many Transactions",

@@ -197,12 +197,7 @@ async fn hand_over_in_time(worker: &Rc<RefCell<Worker>>, owner: usize, item: Ite
         true => HandoverResult::Taken,
         false => HandoverResult::Full,
     };
-    worker
-        .borrow()
-        .counters()
-        .transactions
-        .handovers
-        .inc(result);
+    worker.borrow().count_handover(owner, result);
 }
 
 async fn linger(read: &mut OwnedReadHalf) {

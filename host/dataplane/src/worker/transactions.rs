@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep_until};
 use super::Worker;
 use super::udp::{SLICE, flush_all};
 use crate::handover::Item;
+use crate::notices::{Example, Trouble};
 use crate::pipeline::Handled;
 use crate::transport::Outgoing;
 
@@ -148,22 +149,25 @@ impl Worker {
     }
 
     fn hand_over(&self, owner: usize, item: Item) {
-        let _lost = self.try_hand_over(owner, item).inspect_err(|_lost| {
-            self.counters()
-                .transactions
-                .handovers
-                .inc(HandoverResult::Full);
-        });
+        if self.try_hand_over(owner, item).is_err() {
+            self.count_handover(owner, HandoverResult::Full);
+        }
     }
 
     /// Hands something over to another worker. Returns the item if the queue is full.
     pub(super) fn try_hand_over(&self, owner: usize, item: Item) -> Result<(), Item> {
         self.pipeline.shared().handovers.push(owner, item)?;
-        self.counters()
-            .transactions
-            .handovers
-            .inc(HandoverResult::Taken);
+        self.count_handover(owner, HandoverResult::Taken);
         Ok(())
+    }
+
+    /// Counts what was handed over to a worker, or lost because its queue was full.
+    pub(super) fn count_handover(&self, owner: usize, result: HandoverResult) {
+        self.counters().transactions.handovers.inc(result);
+        if result == HandoverResult::Full {
+            let example = || Example::new(b"", None, format!("the queue of worker {owner}"));
+            self.pipeline.note(Trouble::HandoverFull, 1, example);
+        }
     }
 
     /// Handles what other workers have handed over: for a worker that ends.
