@@ -20,17 +20,24 @@ use crate::workspace::{Workspace, root};
 /// With --tenants, the host has many tenants instead, each with a policy file. Requests go to all tenants in random order, while the files of
 /// random tenants are replaced. No request may be lost or answered twice, and the host's memory and descriptors may not grow. The report includes
 /// the time until a changed file is live, and is also written to target/soak-tenants.json.
+///
+/// With --calls, that many calls go through a host that does nothing else, --rate of them per second. Each call must end, no transaction may be
+/// left, and the host's memory may not grow. The report has the memory at the start, after each tenth of the calls, and at the end; it is also
+/// written to target/soak-calls.json.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Duration in seconds
     #[arg(long, value_name = "N", default_value_t = 3600)]
     seconds: u32,
-    /// Requests per second of the counted traffic
+    /// Requests per second of the counted traffic, or calls per second
     #[arg(long, value_name = "N", default_value_t = 2000)]
     rate: u32,
     /// Number of tenants, for a soak of many tenants
     #[arg(long, value_name = "N")]
     tenants: Option<u32>,
+    /// Number of calls, for a soak of calls
+    #[arg(long, value_name = "N", conflicts_with_all = ["tenants", "seconds"])]
+    calls: Option<u64>,
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
@@ -42,6 +49,14 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             seconds: args.seconds,
             rate: args.rate,
             turned_away: 0,
+        };
+        return soak.run(&workspace, &build::host(&workspace, Profile::Dist)?);
+    }
+    if let Some(calls) = args.calls {
+        build::policies_with_tests(&workspace)?;
+        let soak = CallsSoak {
+            calls,
+            rate: args.rate,
         };
         return soak.run(&workspace, &build::host(&workspace, Profile::Dist)?);
     }
@@ -109,6 +124,25 @@ impl TenantsSoak {
             .arg(format!("--turned-away={}", self.turned_away))
             .arg("--report")
             .arg(workspace.target.join("soak-tenants.json"));
+        run_command(&mut soak)
+    }
+}
+
+/// One soak of calls.
+pub(crate) struct CallsSoak {
+    pub(crate) calls: u64,
+    pub(crate) rate: u32,
+}
+
+impl CallsSoak {
+    /// Runs it against this binary.
+    pub(crate) fn run(&self, workspace: &Workspace, portcullis: &Path) -> Result<()> {
+        let mut soak = program(workspace, portcullis);
+        soak.arg("calls")
+            .arg(format!("--calls={}", self.calls))
+            .arg(format!("--rate={}", self.rate))
+            .arg("--report")
+            .arg(workspace.target.join("soak-calls.json"));
         run_command(&mut soak)
     }
 }

@@ -10,7 +10,7 @@ use crate::build::{self, Profile};
 use crate::debian::{self, MARIADB, Need};
 use crate::fuzz::Until;
 use crate::process::{cargo, find, run as run_command};
-use crate::soak::{Soak, TenantsSoak};
+use crate::soak::{CallsSoak, Soak, TenantsSoak};
 use crate::steps::Steps;
 use crate::workspace::{Workspace, root};
 use crate::{deny, disk, fuzz, loom};
@@ -19,7 +19,7 @@ use crate::{deny, disk, fuzz, loom};
 ///
 /// In this order: formatting, lints, the rules of `deny.toml` for dependencies, documentation, the policies compiled to Wasm, unit and
 /// property tests (including those with MariaDB or PostgreSQL), models of concurrent parts, documentation tests, end-to-end tests with
-/// these, Kamailio and its tools, SIPp, sipsak, tcpdump, valgrind and Chromium, a few seconds of soak with 50 tenants, a minute of soak,
+/// these, Kamailio and its tools, SIPp, sipsak, tcpdump, valgrind and Chromium, a few seconds of soak with 50 tenants, and with calls, a minute of soak,
 /// and a short run of each fuzz target that builds within a minute. Other programs are installed when this runs as root on Debian;
 /// elsewhere the missing ones are listed and the run fails. The first failing step ends the run and is named; the last line of output is
 /// `N passed, N failed`.
@@ -34,7 +34,7 @@ pub(crate) struct Args {
     /// Number of inputs for each of these fuzz targets, from a fixed seed; 0 skips the targets
     #[arg(long, value_name = "N", default_value_t = 100_000)]
     fuzz_runs: u32,
-    /// Duration of the soak test; 0 skips it and the soak test with 50 tenants
+    /// Duration of the soak test; 0 skips it and those with 50 tenants and with calls
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     soak_seconds: u32,
 }
@@ -248,6 +248,14 @@ fn soak(steps: &mut Steps, workspace: &Workspace, args: &Args) {
     };
     steps.step("soak with 50 tenants", || {
         tenants.run(workspace, &binary(workspace))
+    });
+    // Ten seconds, which an unoptimised host stands beside other work.
+    let calls = CallsSoak {
+        calls: 2_000,
+        rate: 200,
+    };
+    steps.step("soak with calls", || {
+        calls.run(workspace, &binary(workspace))
     });
     if args.without_peers {
         steps.leave_out("soak (--without-peers)");

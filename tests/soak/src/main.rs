@@ -5,6 +5,7 @@
 #![warn(clippy::wildcard_enum_match_arm)]
 
 mod actors;
+mod calls;
 mod disk;
 mod honest;
 mod memory;
@@ -41,6 +42,21 @@ enum Cli {
     },
     /// One host with many tenants, whose policy files are replaced under traffic
     Tenants(TenantsArgs),
+    /// One host with calls, whose memory stays flat
+    Calls(CallsArgs),
+}
+
+#[derive(Debug, clap::Args)]
+struct CallsArgs {
+    /// Number of calls
+    #[arg(long, default_value_t = 1_000_000)]
+    calls: u64,
+    /// Calls per second
+    #[arg(long, default_value_t = 2000)]
+    rate: u64,
+    /// Also write the report to this file, as JSON
+    #[arg(long)]
+    report: Option<PathBuf>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -93,6 +109,7 @@ fn main() -> Result<ExitCode> {
             told.iter().all(memory::Told::is_within)
         }
         Cli::Tenants(args) => soak_with_tenants(&args)?,
+        Cli::Calls(args) => soak_with_calls(&args)?,
     };
     Ok(match holds {
         true => ExitCode::SUCCESS,
@@ -134,6 +151,25 @@ fn soak_with_tenants(args: &TenantsArgs) -> Result<bool> {
         turned_away: args.turned_away,
     };
     let report = tenants::run(&plan)?;
+    print!("{}", report.text());
+    write(args.report.as_deref(), &report)?;
+    Ok(report.broken.is_empty())
+}
+
+/// Runs a soak with calls; true if all invariants held.
+fn soak_with_calls(args: &CallsArgs) -> Result<bool> {
+    ensure!(
+        args.calls >= calls::PARTS && args.rate > 0,
+        "--calls {} --rate {}: at least {} calls are needed, and one per second",
+        args.calls,
+        args.rate,
+        calls::PARTS
+    );
+    let plan = calls::Plan {
+        calls: args.calls,
+        rate: args.rate,
+    };
+    let report = calls::run(&plan)?;
     print!("{}", report.text());
     write(args.report.as_deref(), &report)?;
     Ok(report.broken.is_empty())
