@@ -11,22 +11,21 @@ const UNMATCHED: &str = "portcullis_unmatched_messages_total";
 
 /// 5: a CANCEL before any provisional response waits for one (RFC 3261 §9.1).
 pub(crate) fn early(site: &Site) -> Summary {
-    let (caller, callee, invite) = site.start("INVITE");
-    caller.first_response("INVITE", 100);
-    site.send(&caller, &invite.cancel());
-    caller.first_response("CANCEL", 200);
+    let (call, callee) = site.call();
+    call.is_tried();
+    call.cancels();
     let seen = callee.nth_request(2, "INVITE");
     assert!(
         callee.times_of("CANCEL").is_empty(),
         "the callee has not answered yet"
     );
     callee.answer(&seen, 100);
-    let cancel = callee.first_request("CANCEL");
+    let cancel = call.is_cancelled_at(&callee, &seen, 487);
     assert_eq!(branch_of(&cancel.message), branch_of(&seen.message));
     assert_eq!(cancel.message.headers("Via").len(), 1);
     assert_eq!(
         cancel.message.start_line(),
-        format!("CANCEL {} SIP/2.0", invite.uri)
+        format!("CANCEL {} SIP/2.0", call.invite.uri)
     );
     assert_eq!(
         cancel.message.header("To"),
@@ -34,107 +33,73 @@ pub(crate) fn early(site: &Site) -> Summary {
         "as in the INVITE"
     );
     assert!(cancel.message.headers("Route").is_empty());
-    callee.answer(&cancel, 200);
-    callee.answer(&seen, 487);
     let ack = callee.first_request("ACK");
     assert_eq!(branch_of(&ack.message), branch_of(&seen.message));
-    let terminated = caller.first_response("INVITE", 487);
-    site.ack_failure(&caller, &invite, &terminated);
-    site.settle(&caller, &callee);
-    Summary::of(&caller, &callee, &invite)
+    call.fails_with(487);
+    call.settled_summary(&callee)
 }
 
 /// 7: the callee has answered before the CANCEL arrives there.
 pub(crate) fn crosses_200(site: &Site) -> Summary {
-    let (caller, callee, invite) = site.start("INVITE");
-    let seen = callee.first_request("INVITE");
-    callee.answer(&seen, 180);
-    caller.first_response("INVITE", 180);
-    site.send(&caller, &invite.cancel());
-    caller.first_response("CANCEL", 200);
+    let (call, callee) = site.call();
+    let seen = call.rings_at(&callee);
+    call.cancels();
     let cancel = callee.first_request("CANCEL");
-    callee.answer(&seen, 200);
+    let ok = call.is_answered_by(&callee, &seen);
     callee.answer(&cancel, 200);
-    let ok = caller.first_response("INVITE", 200);
-    site.ack(&caller, &invite, &ok);
-    callee.first_request("ACK");
-    site.hang_up(&caller, &callee, &invite, &ok);
-    Summary::of(&caller, &callee, &invite)
+    call.is_completed_with(&callee, &ok);
+    call.summary(&callee)
 }
 
 /// 7: the 200 has passed the proxy before the CANCEL arrives there.
 pub(crate) fn after_200(site: &Site) -> Summary {
-    let (caller, callee, invite) = site.start("INVITE");
-    let seen = callee.first_request("INVITE");
+    let (call, callee) = site.call();
+    let seen = call.arrives_at(&callee);
     callee.answer(&seen, 180);
-    callee.answer(&seen, 200);
-    let ok = caller.first_response("INVITE", 200);
-    site.send(&caller, &invite.cancel());
-    caller.first_response("CANCEL", 200);
-    site.ack(&caller, &invite, &ok);
-    callee.first_request("ACK");
-    site.hang_up(&caller, &callee, &invite, &ok);
-    Summary::of(&caller, &callee, &invite)
+    let ok = call.is_answered_by(&callee, &seen);
+    call.cancels();
+    call.is_completed_with(&callee, &ok);
+    call.summary(&callee)
 }
 
 /// 8: copies of a CANCEL, and of the 487.
 pub(crate) fn copied(site: &Site) -> Summary {
-    let (caller, callee, invite) = site.start("INVITE");
-    let seen = callee.first_request("INVITE");
-    callee.answer(&seen, 180);
-    caller.first_response("INVITE", 180);
-    for n in 0..3 {
-        site.send(&caller, &invite.cancel());
-        caller.nth_response(n, "CANCEL", 200);
+    let (call, callee) = site.call();
+    let seen = call.rings_at(&callee);
+    for _ in 0..3 {
+        call.cancels();
     }
-    let cancel = callee.first_request("CANCEL");
-    callee.answer(&cancel, 200);
-    callee.answer(&seen, 487);
-    let terminated = caller.first_response("INVITE", 487);
-    site.ack_failure(&caller, &invite, &terminated);
-    callee.first_request("ACK");
-    // Our ACK was lost.
-    callee.answer(&seen, 487);
-    callee.nth_request(1, "ACK");
-    site.send(&caller, &invite.cancel());
-    caller.nth_response(3, "CANCEL", 200);
-    site.settle(&caller, &callee);
+    call.is_cancelled_at(&callee, &seen, 487);
+    call.fails_with(487);
+    // The proxy's ACK was lost.
+    call.is_refused_by(&callee, &seen, 487);
+    call.cancels();
+    let summary = call.settled_summary(&callee);
     assert_eq!(callee.times_of("CANCEL").len(), 1);
-    Summary::of(&caller, &callee, &invite)
+    summary
 }
 
 /// An ordinary CANCEL.
 pub(crate) fn cancelled(site: &Site) -> Summary {
-    let (caller, callee, invite) = site.start("INVITE");
-    let seen = callee.first_request("INVITE");
-    callee.answer(&seen, 180);
-    caller.first_response("INVITE", 180);
-    site.send(&caller, &invite.cancel());
-    caller.first_response("CANCEL", 200);
-    callee.answer(&callee.first_request("CANCEL"), 200);
-    callee.answer(&seen, 487);
-    let terminated = caller.first_response("INVITE", 487);
-    site.ack_failure(&caller, &invite, &terminated);
-    callee.first_request("ACK");
-    site.settle(&caller, &callee);
-    Summary::of(&caller, &callee, &invite)
+    let (call, callee) = site.call();
+    let seen = call.rings_at(&callee);
+    call.cancels();
+    call.is_cancelled_at(&callee, &seen, 487);
+    call.fails_with(487);
+    call.settled_summary(&callee)
 }
 
 /// 9: a caller behind NAT learns its public address between INVITE and CANCEL.
 fn another_sent_by(site: &Site) -> Summary {
-    let (caller, callee, invite) = site.start("INVITE");
-    let seen = callee.first_request("INVITE");
-    callee.answer(&seen, 180);
-    caller.first_response("INVITE", 180);
-    let cancel = invite.cancel().sent_by(([203, 0, 113, 7], 5060).into());
-    site.send(&caller, &cancel);
-    caller.first_response("CANCEL", 200);
-    callee.answer(&callee.first_request("CANCEL"), 200);
-    callee.answer(&seen, 487);
-    let terminated = caller.first_response("INVITE", 487);
-    site.ack_failure(&caller, &invite, &terminated);
-    callee.first_request("ACK");
-    Summary::of(&caller, &callee, &invite)
+    let (call, callee) = site.call();
+    let seen = call.rings_at(&callee);
+    let cancel = call.invite.cancel();
+    let cancel = cancel.sent_by(([203, 0, 113, 7], 5060).into());
+    site.send(&call.caller, &cancel);
+    call.caller.first_response("CANCEL", 200);
+    call.is_cancelled_at(&callee, &seen, 487);
+    call.fails_with(487);
+    call.summary(&callee)
 }
 
 #[test]
@@ -197,22 +162,17 @@ fn a_cancel_of_an_unknown_call_is_relayed_without_state() {
 #[test]
 fn a_cancel_of_a_stranger_does_not_cancel() {
     let (host, site) = Site::host();
-    let (caller, callee, invite) = site.start("INVITE");
-    let seen = callee.first_request("INVITE");
-    callee.answer(&seen, 180);
-    caller.first_response("INVITE", 180);
+    let (call, callee) = site.call();
+    let seen = call.rings_at(&callee);
     // Another source with another sent-by knows branch, Call-ID and CSeq.
     let mut stranger = Caller::udp(host.lease().ip(66), host.sip());
-    let cancel = invite.cancel().sent_by(stranger.local());
+    let cancel = call.invite.cancel().sent_by(stranger.local());
     stranger.send(&cancel.bytes());
     wait::until("the CANCEL is dropped", || {
         (host.metric(UNMATCHED, &["conflict"]) == 1.0).then_some(())
     });
-    callee.answer(&seen, 200);
-    let ok = caller.first_response("INVITE", 200);
-    site.ack(&caller, &invite, &ok);
-    callee.first_request("ACK");
-    site.hang_up(&caller, &callee, &invite, &ok);
+    let ok = call.is_answered_by(&callee, &seen);
+    call.is_completed_with(&callee, &ok);
     assert!(callee.times_of("CANCEL").is_empty());
 }
 

@@ -9,21 +9,20 @@ use crate::site::{Site, builder, wait_until_idle};
 #[test]
 fn requests_within_a_dialog_follow_its_route_set() {
     let (host, site) = Site::host();
-    let (caller, callee, invite) = site.start("INVITE");
-    let seen = callee.first_request("INVITE");
+    let (call, callee) = site.call();
+    let (caller, invite) = (&call.caller, &call.invite);
+    let seen = call.arrives_at(&callee);
     callee.answer_with(&seen, 183, &["Require: 100rel", "RSeq: 1"]);
     let progress = caller.first_response("INVITE", 183);
     let prack = invite
         .within(&progress.message, "PRACK", 2)
         .header("RAck: 1 1 INVITE");
-    site.send(&caller, &prack);
+    site.send(caller, &prack);
     callee.answer(&callee.first_request("PRACK"), 200);
     caller.first_response("PRACK", 200);
-    callee.answer(&seen, 200);
-    let ok = caller.first_response("INVITE", 200);
+    let ok = call.is_answered_by(&callee, &seen);
     let begun = host.metric("portcullis_transactions_begun_total", &[]);
-    site.ack(&caller, &invite, &ok);
-    let ack = callee.first_request("ACK");
+    let ack = call.is_confirmed_to(&callee, &ok);
     assert_eq!(ack.message.headers("Via").len(), 2);
     assert!(
         ack.message.headers("Route").is_empty(),
@@ -40,7 +39,7 @@ fn requests_within_a_dialog_follow_its_route_set() {
     {
         let cseq = 3 + n as u32;
         let request = invite.within(&ok.message, method, cseq);
-        site.send(&caller, &request);
+        site.send(caller, &request);
         let is_it = |m: &Message| {
             let cseq = format!("{cseq} {method}");
             m.header("CSeq") == Some(&cseq)
@@ -56,11 +55,11 @@ fn requests_within_a_dialog_follow_its_route_set() {
             // A copy of the ACK's branch rule: each ACK has a branch of its own.
             let mut again = request.clone();
             again.branch = format!("{}-2", invite.branch);
-            site.ack(&caller, &again, &answer);
+            site.ack(caller, &again, &answer);
             callee.nth_request(1, "ACK");
         }
     }
-    site.hang_up(&caller, &callee, &invite, &ok);
+    call.hangs_up(&callee, &ok);
     wait_until_idle(&host);
 }
 
@@ -70,21 +69,21 @@ fn requests_within_a_dialog_are_never_shed() {
         .set("transactions", "active = 1\nadopt = \"0s\"")
         .start();
     let site = Site::of(&host);
-    let (caller, callee, invite) = site.start("INVITE");
-    callee.answer(&callee.first_request("INVITE"), 200);
-    let ok = caller.first_response("INVITE", 200);
-    site.ack(&caller, &invite, &ok);
+    let (call, callee) = site.call();
+    let (caller, invite) = (&call.caller, &call.invite);
+    let ok = call.is_answered_by(&callee, &call.arrives_at(&callee));
+    call.is_confirmed_to(&callee, &ok);
     // The table is full at one, and at two for requests within a dialog.
     for cseq in [2, 3] {
-        site.send(&caller, &invite.within(&ok.message, "INFO", cseq));
+        site.send(caller, &invite.within(&ok.message, "INFO", cseq));
         callee.nth_request(cseq as usize - 2, "INFO");
     }
     let other = caller.request("MESSAGE", &callee.uri());
-    site.send(&caller, &other);
+    site.send(caller, &other);
     let shed = caller.first_response("MESSAGE", 503);
     assert_eq!(shed.message.header("Retry-After"), Some("1"));
     let update = invite.within(&ok.message, "UPDATE", 4);
-    site.send(&caller, &update);
+    site.send(caller, &update);
     callee.answer(&callee.first_request("UPDATE"), 200);
     caller.first_response("UPDATE", 200);
     assert_eq!(host.metric("portcullis_transactions_shed_total", &[]), 1.0);

@@ -6,56 +6,45 @@ use crate::site::{Site, Summary, compare, wait_until_idle};
 
 /// 2: an INVITE and its copy.
 pub(crate) fn twice(site: &Site) -> Summary {
-    let (caller, callee, invite) = site.start("INVITE");
-    site.send(&caller, &invite);
-    let seen = callee.first_request("INVITE");
-    callee.answer(&seen, 180);
-    caller.first_response("INVITE", 180);
-    site.send(&caller, &invite);
-    callee.answer(&seen, 200);
-    let ok = caller.first_response("INVITE", 200);
-    site.send(&caller, &invite);
-    site.ack(&caller, &invite, &ok);
-    callee.first_request("ACK");
-    site.hang_up(&caller, &callee, &invite, &ok);
+    let (call, callee) = site.call();
+    call.repeat();
+    let seen = call.rings_at(&callee);
+    call.repeat();
+    let ok = call.is_answered_by(&callee, &seen);
+    call.repeat();
+    call.is_completed_with(&callee, &ok);
     assert_eq!(callee.times_of("INVITE").len(), 1, "copies are absorbed");
-    Summary::of(&caller, &callee, &invite)
+    call.summary(&callee)
 }
 
 /// 3: the ACK to a 200 is lost.
 pub(crate) fn lost_ack(site: &Site) -> Summary {
-    let (caller, callee, invite) = site.start("INVITE");
-    let seen = callee.first_request("INVITE");
+    let (call, callee) = site.call();
+    let seen = call.arrives_at(&callee);
     callee.answer(&seen, 180);
+    call.is_answered_by(&callee, &seen);
     callee.answer(&seen, 200);
-    caller.first_response("INVITE", 200);
-    callee.answer(&seen, 200);
-    let ok = caller.nth_response(1, "INVITE", 200);
-    site.ack(&caller, &invite, &ok);
-    callee.first_request("ACK");
-    site.ack(&caller, &invite, &ok);
-    callee.nth_request(1, "ACK");
-    site.hang_up(&caller, &callee, &invite, &ok);
+    let ok = call.caller.nth_response(1, "INVITE", 200);
+    call.is_confirmed_to(&callee, &ok);
+    call.is_completed_with(&callee, &ok);
     for ack in callee.seen() {
         if ack.message.first_word() == "ACK" {
             assert_eq!(ack.message.headers("Via").len(), 2, "the caller's");
         }
     }
-    Summary::of(&caller, &callee, &invite)
+    call.summary(&callee)
 }
 
 /// 19: a 503 is not passed on, nor is its Retry-After (RFC 3261 §16.7(6)).
 pub(crate) fn unavailable(site: &Site) -> Summary {
-    let (caller, callee, invite) = site.start("INVITE");
-    let seen = callee.first_request("INVITE");
+    let (call, callee) = site.call();
+    let seen = call.arrives_at(&callee);
     callee.answer_with(&seen, 503, &["Retry-After: 30"]);
-    let error = caller.first_response("INVITE", 500);
+    let error = call.fails_with(500);
     assert_eq!(error.message.header("Retry-After"), None);
-    site.ack_failure(&caller, &invite, &error);
     let ack = callee.first_request("ACK");
     assert_eq!(branch_of(&ack.message), branch_of(&seen.message));
-    site.settle(&caller, &callee);
-    Summary::of(&caller, &callee, &invite)
+    call.settled_summary(&callee)
 }
 
 #[test]

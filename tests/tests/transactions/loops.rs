@@ -40,15 +40,14 @@ fn a_loop_through_two_hosts_ends_with_482() {
 fn a_spiral_passes() {
     let (host, site) = Site::host();
     let callee = site.callee();
-    let (caller, proxy, invite) = site.start("INVITE");
-    let seen = proxy.first_request("INVITE");
+    let (call, proxy) = site.call();
+    let seen = call.arrives_at(&proxy);
     proxy.send(&forwarded(&proxy, &seen, &callee.uri()), seen.from);
-    callee.answer(&callee.first_request("INVITE"), 200);
+    callee.answer(&call.arrives_at(&callee), 200);
     let ok = proxy.first_response("INVITE", 200);
     proxy.send(&without_top_via(&ok.message), seen.from);
-    let ok = caller.first_response("INVITE", 200);
-    site.ack(&caller, &invite, &ok);
-    callee.first_request("ACK");
+    let ok = call.caller.first_response("INVITE", 200);
+    call.is_confirmed_to(&callee, &ok);
     wait_until_idle(&host);
     assert_eq!(host.metric("portcullis_transactions_begun_total", &[]), 2.0);
 }
@@ -57,7 +56,7 @@ fn a_spiral_passes() {
 #[test]
 fn a_loop_ends_with_482() {
     let (host, site) = Site::host();
-    let (caller, proxy, invite) = site.start("INVITE");
+    let (call, proxy) = site.call();
     let laps = [0, 1].map(|lap| {
         let seen = proxy.nth_request(lap, "INVITE");
         let again = forwarded(&proxy, &seen, &proxy.uri());
@@ -70,8 +69,7 @@ fn a_loop_ends_with_482() {
         proxy.send(&without_top_via(&answer.message), seen.from);
         proxy.nth_request(lap, "ACK");
     }
-    let answer = caller.first_response("INVITE", 482);
-    site.ack_failure(&caller, &invite, &answer);
+    call.fails_with(482);
     wait_until_idle(&host);
     assert_eq!(host.metric("portcullis_transactions_begun_total", &[]), 2.0);
 }

@@ -6,6 +6,7 @@ use portcullis_testkit::host::Builder;
 use portcullis_testkit::peer::{Peer, assert_gaps};
 use portcullis_testkit::policy;
 
+use crate::call::Call;
 use crate::site::{Site, Summary, at_once, builder, compare, wait_until_idle};
 
 /// Intervals of timer A and, up to T2, of timer G and timer E (RFC 3261 §17).
@@ -16,77 +17,66 @@ const G: [u64; 10] = [
 
 /// 1: the callee is silent.
 fn silent(site: &Site) -> Summary {
-    let (caller, callee, invite) = site.start("INVITE");
-    caller.first_response("INVITE", 100);
-    site.send(&caller, &invite);
-    let timeout = caller.first_response("INVITE", 408);
-    site.ack_failure(&caller, &invite, &timeout);
-    site.settle(&caller, &callee);
-    Summary::of(&caller, &callee, &invite)
+    let (call, callee) = site.call();
+    call.is_tried();
+    call.repeat();
+    call.fails_with(408);
+    call.settled_summary(&callee)
 }
 
 fn silent_on_time(site: &Site) -> Summary {
-    let (caller, callee, invite) = site.start("INVITE");
-    caller.first_response("INVITE", 100);
-    assert_eq!(caller.codes("INVITE"), [100], "at once");
+    let (call, callee) = site.call();
+    call.is_tried();
+    assert_eq!(call.caller.codes("INVITE"), [100], "at once");
     callee.nth_request(6, "INVITE");
     assert_gaps(&callee.times_of("INVITE"), &A.map(Duration::from_millis));
-    let timeout = caller.first_response("INVITE", 408);
+    let timeout = call.fails_with(408);
     let first = callee.first_request("INVITE");
     assert!(timeout.at - first.at >= Duration::from_millis(28_800));
-    site.ack_failure(&caller, &invite, &timeout);
-    site.settle(&caller, &callee);
+    let summary = call.settled_summary(&callee);
     assert_eq!(callee.times_of("INVITE").len(), 7);
-    Summary::of(&caller, &callee, &invite)
+    summary
 }
 
 /// 4: ACK and failure are lost for a while.
 fn lost_failure(site: &Site) -> Summary {
-    let (caller, callee, invite) = site.start("INVITE");
-    let seen = callee.first_request("INVITE");
-    callee.answer(&seen, 486);
-    callee.first_request("ACK");
-    callee.answer(&seen, 486);
-    callee.nth_request(1, "ACK");
-    let busy = caller.nth_response(3, "INVITE", 486);
-    site.ack_failure(&caller, &invite, &busy);
-    site.settle(&caller, &callee);
-    Summary::of(&caller, &callee, &invite)
+    let (call, callee) = site.call();
+    let seen = call.arrives_at(&callee);
+    call.is_refused_by(&callee, &seen, 486);
+    call.is_refused_by(&callee, &seen, 486);
+    call.caller.nth_response(3, "INVITE", 486);
+    call.fails_with(486);
+    call.settled_summary(&callee)
 }
 
 /// 4: the caller sends no ACK to a failure.
 fn no_ack(site: &Site) -> Summary {
-    let (caller, callee, invite) = site.start("INVITE");
-    let seen = callee.first_request("INVITE");
-    callee.answer(&seen, 486);
+    let (call, callee) = site.call();
+    let seen = call.arrives_at(&callee);
+    call.is_refused_by(&callee, &seen, 486);
     let ack = callee.first_request("ACK");
     assert_eq!(ack.message.headers("Via").len(), 1, "the proxy's own");
-    callee.answer(&seen, 486);
-    callee.nth_request(1, "ACK");
-    caller.nth_response(9, "INVITE", 486);
+    call.is_refused_by(&callee, &seen, 486);
+    call.caller.nth_response(9, "INVITE", 486);
     assert_gaps(
-        &caller.times_of_responses("INVITE", 486),
+        &call.caller.times_of_responses("INVITE", 486),
         &G[..9]
             .iter()
             .copied()
             .map(Duration::from_millis)
             .collect::<Vec<_>>(),
     );
-    site.settle(&caller, &callee);
-    Summary::of(&caller, &callee, &invite)
+    call.settled_summary(&callee)
 }
 
 /// 6: a CANCEL while the callee is silent.
 fn cancelled_while_silent(site: &Site) -> Summary {
-    let (caller, callee, invite) = site.start("INVITE");
-    caller.first_response("INVITE", 100);
-    site.send(&caller, &invite.cancel());
-    caller.first_response("CANCEL", 200);
+    let (call, callee) = site.call();
+    call.is_tried();
+    call.cancels();
     callee.nth_request(4, "INVITE");
-    let terminated = caller.first_response("INVITE", 487);
-    site.ack_failure(&caller, &invite, &terminated);
-    site.settle(&caller, &callee);
-    Summary::of(&caller, &callee, &invite)
+    call.fails_with(487);
+    call.settled_summary(&callee)
 }
 
 /// 21: nobody answers a request other than INVITE: the caller's own timer F ends it (RFC 4320 §4.2).
@@ -129,8 +119,8 @@ fn each_provisional_response_starts_timer_c_again() {
         .set("relay", "ring = \"3s\"")
         .start();
     let site = Site::of(&host);
-    let (caller, callee, invite) = site.start("INVITE");
-    let seen = callee.first_request("INVITE");
+    let (call, callee) = site.call();
+    let seen = call.arrives_at(&callee);
     // Each 180 is sent within the three seconds, and the last of them after them.
     let clock = Peer::udp(host.lease().ip(20));
     let ticks = site.callee();
@@ -138,18 +128,13 @@ fn each_provisional_response_starts_timer_c_again() {
     for copies in 0..4 {
         ticks.nth_request(copies, "MESSAGE");
         callee.answer(&seen, 180);
-        caller.nth_response(copies, "INVITE", 180);
+        call.caller.nth_response(copies, "INVITE", 180);
         assert!(callee.times_of("CANCEL").is_empty(), "it rings");
     }
-    let last = caller.nth_response(3, "INVITE", 180).at;
-    let cancel = callee.first_request("CANCEL");
+    let last = call.caller.nth_response(3, "INVITE", 180).at;
+    let cancel = call.is_cancelled_at(&callee, &seen, 487);
     assert!(cancel.at - last >= Duration::from_millis(2_700));
-    callee.answer(&cancel, 200);
-    callee.answer(&seen, 487);
-    callee.first_request("ACK");
-    let timeout = caller.nth(0, "a final answer", |m| m.code() >= 300);
-    assert_eq!(timeout.message.code(), 408);
-    site.ack_failure(&caller, &invite, &timeout);
+    call.fails_with(408);
     assert_eq!(
         host.metric("portcullis_attempts_total", &["result=\"rang_out\""]),
         1.0
@@ -171,17 +156,11 @@ fn a_call_that_rings_without_end_is_ended() {
     let (caller, callee) = (site.caller(), site.callee());
     let mut invite = caller.request("INVITE", &callee.uri());
     invite.from = "<sip:alice@acme.example>".into();
-    site.send(&caller, &invite);
-    let seen = callee.first_request("INVITE");
-    callee.answer(&seen, 180);
-    let cancel = callee.first_request("CANCEL");
+    let call = Call::of(&site, caller, invite);
+    let seen = call.rings_at(&callee);
+    let cancel = call.is_cancelled_at(&callee, &seen, 487);
     assert!(cancel.at - seen.at >= Duration::from_millis(1_800));
-    callee.answer(&cancel, 200);
-    callee.answer(&seen, 487);
-    callee.first_request("ACK");
-    let timeout = caller.nth(0, "a final answer", |m| m.code() >= 300);
-    assert_eq!(timeout.message.code(), 408);
-    site.ack_failure(&caller, &invite, &timeout);
+    call.fails_with(408);
     wait_until_idle(&host);
 }
 

@@ -69,16 +69,14 @@ fn transactions_work_over_ipv6() {
 fn a_final_answer_finds_its_way_without_the_connection() {
     let (host, site) = Site::host();
     let site = site.over(Tcp, Udp);
-    let (caller, callee, invite) = site.start("INVITE");
-    let seen = callee.first_request("INVITE");
-    caller.first_response("INVITE", 100);
-    caller.hang_up();
+    let (call, callee) = site.call();
+    let seen = call.arrives_at(&callee);
+    call.is_tried();
+    call.caller.hang_up();
     wait_until_no_connection_is_open(&host);
-    callee.answer(&seen, 200);
     // To the address in Via, on a new connection (RFC 3261 §18.2.2).
-    let ok = caller.first_response("INVITE", 200);
-    site.ack(&caller, &invite, &ok);
-    callee.first_request("ACK");
+    let ok = call.is_answered_by(&callee, &seen);
+    call.is_confirmed_to(&callee, &ok);
     wait_until_idle(&host);
 }
 

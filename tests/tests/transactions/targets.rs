@@ -7,15 +7,18 @@ use std::time::Duration;
 use portcullis_testkit::host::{Builder, Host};
 use portcullis_testkit::kamailio::Kamailio;
 use portcullis_testkit::lease::Lease;
-use portcullis_testkit::messages::Request;
 use portcullis_testkit::peer::{Peer, branch_of};
 use portcullis_testkit::policy;
 
+use crate::call::Call;
 use crate::site::{Site, Summary, wait_until_idle};
 
 /// The policies of these tests, by the name of their crate.
 const FORK: &str = "fork";
 const FAILOVER: &str = "failover";
+
+/// Whom the callers of these tests call. The policy names the targets.
+const BOB: &str = "sip:bob@example.com";
 
 /// A proxy that sends each call to three callees.
 struct Targets {
@@ -50,17 +53,13 @@ impl Targets {
         (kamailio, Self { site, callees })
     }
 
-    fn call(&self) -> (Peer, Request) {
-        let caller = self.site.caller();
-        let invite = caller.request("INVITE", "sip:bob@example.com");
-        self.site.send(&caller, &invite);
-        (caller, invite)
+    fn call(&self) -> Call {
+        Call::to(&self.site, BOB)
     }
 
-    fn summaries(&self, caller: &Peer, invite: &Request) -> Vec<Summary> {
+    fn summaries(&self, call: &Call) -> Vec<Summary> {
         let each = self.callees.iter();
-        each.map(|callee| Summary::of(caller, callee, invite))
-            .collect()
+        each.map(|callee| call.summary(callee)).collect()
     }
 }
 
@@ -83,135 +82,98 @@ fn with_targets(builder: Builder, name: &str, targets: &[SocketAddr]) -> Builder
 
 /// 12: the first 200 cancels what rings.
 fn one_answers(targets: &Targets) -> Vec<Summary> {
-    let (caller, invite) = targets.call();
+    let call = targets.call();
     let [busy, answering, ringing] = &targets.callees;
-    busy.answer(&busy.first_request("INVITE"), 486);
-    busy.first_request("ACK");
-    let other = ringing.first_request("INVITE");
-    ringing.answer(&other, 180);
-    caller.first_response("INVITE", 180);
-    let seen = answering.first_request("INVITE");
-    answering.answer(&seen, 180);
-    caller.nth_response(1, "INVITE", 180);
-    answering.answer(&seen, 200);
-    let ok = caller.first_response("INVITE", 200);
-    let cancel = ringing.first_request("CANCEL");
+    call.is_refused_by(busy, &call.arrives_at(busy), 486);
+    let other = call.rings_at(ringing);
+    let seen = call.rings_at(answering);
+    let ok = call.is_answered_by(answering, &seen);
+    let cancel = call.is_cancelled_at(ringing, &other, 487);
     assert_eq!(branch_of(&cancel.message), branch_of(&other.message));
-    ringing.answer(&cancel, 200);
-    ringing.answer(&other, 487);
-    ringing.first_request("ACK");
-    targets.site.ack(&caller, &invite, &ok);
-    answering.first_request("ACK");
-    targets.site.hang_up(&caller, answering, &invite, &ok);
-    targets.summaries(&caller, &invite)
+    call.is_completed_with(answering, &ok);
+    targets.summaries(&call)
 }
 
 /// 13: a 603 cancels what rings, and is passed on when that has ended.
 fn one_declines(targets: &Targets) -> Vec<Summary> {
-    let (caller, invite) = targets.call();
+    let call = targets.call();
     let [unknown, declining, ringing] = &targets.callees;
-    unknown.answer(&unknown.first_request("INVITE"), 404);
-    let other = ringing.first_request("INVITE");
-    ringing.answer(&other, 180);
-    caller.first_response("INVITE", 180);
-    declining.answer(&declining.first_request("INVITE"), 603);
-    let cancel = ringing.first_request("CANCEL");
-    ringing.answer(&cancel, 200);
-    ringing.answer(&other, 487);
-    let declined = caller.first_response("INVITE", 603);
-    targets.site.ack_failure(&caller, &invite, &declined);
-    for callee in &targets.callees {
-        callee.first_request("ACK");
-    }
-    targets.summaries(&caller, &invite)
+    call.is_refused_by(unknown, &call.arrives_at(unknown), 404);
+    let other = call.rings_at(ringing);
+    call.is_refused_by(declining, &call.arrives_at(declining), 603);
+    call.is_cancelled_at(ringing, &other, 487);
+    call.fails_with(603);
+    targets.summaries(&call)
 }
 
 /// 14: the best response has the challenges of all (RFC 3261 §16.7(7)).
 fn all_challenge(targets: &Targets) -> Vec<Summary> {
-    let (caller, invite) = targets.call();
+    let call = targets.call();
     let [server, proxy, busy] = &targets.callees;
     let digest = |name: &str| format!("{name}: Digest realm=\"{name}\", nonce=\"1\"");
     let (first, second) = (digest("WWW-Authenticate"), digest("Proxy-Authenticate"));
-    server.answer_with(&server.first_request("INVITE"), 401, &[&first]);
+    server.answer_with(&call.arrives_at(server), 401, &[&first]);
     server.first_request("ACK");
-    proxy.answer_with(&proxy.first_request("INVITE"), 407, &[&second]);
+    proxy.answer_with(&call.arrives_at(proxy), 407, &[&second]);
     proxy.first_request("ACK");
-    busy.answer(&busy.first_request("INVITE"), 486);
-    busy.first_request("ACK");
-    let challenge = caller.first_response("INVITE", 401);
+    call.is_refused_by(busy, &call.arrives_at(busy), 486);
+    let challenge = call.fails_with(401);
     for line in [&first, &second] {
         let (name, value) = line.split_once(": ").expect("a header line");
         assert_eq!(challenge.message.header(name), Some(value));
     }
-    targets.site.ack_failure(&caller, &invite, &challenge);
-    targets.summaries(&caller, &invite)
+    targets.summaries(&call)
 }
 
 /// 16: the first is unavailable, and the second silent.
 fn third_answers(targets: &Targets) -> Vec<Summary> {
-    let (caller, invite) = targets.call();
+    let call = targets.call();
     let [unavailable, silent, answering] = &targets.callees;
-    let first = unavailable.first_request("INVITE");
-    unavailable.answer(&first, 503);
-    unavailable.first_request("ACK");
-    let second = silent.first_request("INVITE");
-    let third = answering.first_request("INVITE");
+    let first = call.arrives_at(unavailable);
+    call.is_refused_by(unavailable, &first, 503);
+    let second = call.arrives_at(silent);
+    let third = call.arrives_at(answering);
     assert!(third.at - second.at >= Duration::from_millis(3_600));
-    answering.answer(&third, 200);
-    let ok = caller.first_response("INVITE", 200);
-    targets.site.ack(&caller, &invite, &ok);
-    answering.first_request("ACK");
-    targets.site.hang_up(&caller, answering, &invite, &ok);
+    let ok = call.is_answered_by(answering, &third);
+    call.is_completed_with(answering, &ok);
     let branches = [&first, &second, &third].map(|seen| branch_of(&seen.message));
     assert!(branches[0] != branches[1] && branches[1] != branches[2]);
     for seen in [&second, &third] {
         assert_eq!(seen.message.header("CSeq"), Some("1 INVITE"));
     }
-    targets.summaries(&caller, &invite)
+    targets.summaries(&call)
 }
 
 /// A CANCEL of the caller ends all that rings.
 fn fork_cancelled(targets: &Targets) -> Vec<Summary> {
-    let (caller, invite) = targets.call();
-    let seen = targets.callees.each_ref().map(|callee| {
-        let seen = callee.first_request("INVITE");
-        callee.answer(&seen, 180);
-        seen
-    });
-    caller.nth_response(2, "INVITE", 180);
-    targets.site.send(&caller, &invite.cancel());
-    caller.first_response("CANCEL", 200);
+    let call = targets.call();
+    let seen = targets
+        .callees
+        .each_ref()
+        .map(|callee| call.rings_at(callee));
+    call.cancels();
     for (callee, seen) in targets.callees.iter().zip(&seen) {
-        callee.answer(&callee.first_request("CANCEL"), 200);
-        callee.answer(seen, 487);
-        callee.first_request("ACK");
+        call.is_cancelled_at(callee, seen, 487);
     }
-    let terminated = caller.first_response("INVITE", 487);
-    targets.site.ack_failure(&caller, &invite, &terminated);
-    targets.summaries(&caller, &invite)
+    call.fails_with(487);
+    targets.summaries(&call)
 }
 
 /// After a CANCEL, no further target has its turn.
 fn second_cancelled(targets: &Targets) -> Vec<Summary> {
-    let (caller, invite) = targets.call();
+    let call = targets.call();
     let [first, second, third] = &targets.callees;
-    first.answer(&first.first_request("INVITE"), 503);
-    first.first_request("ACK");
-    let seen = second.first_request("INVITE");
-    second.answer(&seen, 180);
-    caller.first_response("INVITE", 180);
-    targets.site.send(&caller, &invite.cancel());
-    caller.first_response("CANCEL", 200);
-    second.answer(&second.first_request("CANCEL"), 200);
+    call.is_refused_by(first, &call.arrives_at(first), 503);
+    let seen = call.rings_at(second);
+    call.cancels();
     // A callee may answer so, too.
-    second.answer(&seen, 503);
-    second.first_request("ACK");
-    let end = caller.nth(0, "a final response", |m| {
+    call.is_cancelled_at(second, &seen, 503);
+    let end = call.caller.nth(0, "a final response", |m| {
         m.code() >= 300 && m.header("CSeq") == Some("1 INVITE")
     });
-    targets.site.ack_failure(&caller, &invite, &end);
+    targets.site.ack_failure(&call.caller, &call.invite, &end);
     assert!(third.seen().is_empty(), "its turn does not come");
-    targets.summaries(&caller, &invite)
+    targets.summaries(&call)
 }
 
 #[test]
@@ -235,22 +197,14 @@ fn no_target_has_its_turn_after_a_cancel() {
 #[test]
 fn a_late_200_of_the_first_target_wins() {
     let (host, targets) = Targets::host(FAILOVER, 2);
-    let (caller, invite) = targets.call();
+    let call = targets.call();
     let [first, second, _] = &targets.callees;
-    let slow = first.first_request("INVITE");
-    let seen = second.first_request("INVITE");
-    second.answer(&seen, 180);
-    caller.first_response("INVITE", 180);
-    first.answer(&slow, 200);
-    let ok = caller.first_response("INVITE", 200);
-    let cancel = second.first_request("CANCEL");
-    second.answer(&cancel, 200);
-    second.answer(&seen, 487);
-    second.first_request("ACK");
-    targets.site.ack(&caller, &invite, &ok);
-    first.first_request("ACK");
-    targets.site.hang_up(&caller, first, &invite, &ok);
-    assert_eq!(Summary::of(&caller, second, &invite).finals, [200]);
+    let slow = call.arrives_at(first);
+    let seen = call.rings_at(second);
+    let ok = call.is_answered_by(first, &slow);
+    call.is_cancelled_at(second, &seen, 487);
+    call.is_completed_with(first, &ok);
+    assert_eq!(call.summary(second).finals, [200]);
     wait_until_idle(&host);
 }
 
@@ -266,17 +220,13 @@ fn the_last_resort_has_its_turn_when_all_have_failed() {
         .start();
     let site = Site::of(&host);
     let targets = Targets { site, callees };
-    let (caller, invite) = targets.call();
+    let call = targets.call();
     let [first, second, resort] = &targets.callees;
     for callee in [first, second] {
-        callee.answer(&callee.first_request("INVITE"), 503);
-        callee.first_request("ACK");
+        call.is_refused_by(callee, &call.arrives_at(callee), 503);
     }
-    resort.answer(&resort.first_request("INVITE"), 200);
-    let ok = caller.first_response("INVITE", 200);
-    site.ack(&caller, &invite, &ok);
-    resort.first_request("ACK");
-    site.hang_up(&caller, resort, &invite, &ok);
+    let ok = call.is_answered_by(resort, &call.arrives_at(resort));
+    call.is_completed_with(resort, &ok);
     wait_until_idle(&host);
 }
 
@@ -285,7 +235,7 @@ fn the_last_resort_has_its_turn_when_all_have_failed() {
 fn a_message_goes_to_the_next_target() {
     let (host, targets) = Targets::host(FAILOVER, 2);
     let caller = targets.site.caller();
-    let message = caller.request("MESSAGE", "sip:bob@example.com");
+    let message = caller.request("MESSAGE", BOB);
     targets.site.send(&caller, &message);
     let [silent, answering, _] = &targets.callees;
     silent.first_request("MESSAGE");
@@ -324,16 +274,16 @@ fn the_challenges_of_all_targets_are_passed_on() {
 #[test]
 fn a_second_200_is_passed_on_too() {
     let (host, targets) = Targets::host(FORK, 2);
-    let (caller, invite) = targets.call();
+    let call = targets.call();
     let [one, two, _] = &targets.callees;
-    let seen = [one, two].map(|callee| callee.first_request("INVITE"));
+    let seen = [one, two].map(|callee| call.arrives_at(callee));
     one.answer(&seen[0], 200);
     two.answer(&seen[1], 200);
     for n in 0..2 {
-        let ok = caller.nth_response(n, "INVITE", 200);
-        let mut own = invite.clone();
-        own.branch = format!("{}-{n}", invite.branch);
-        targets.site.ack(&caller, &own, &ok);
+        let ok = call.caller.nth_response(n, "INVITE", 200);
+        let mut own = call.invite.clone();
+        own.branch = format!("{}-{n}", own.branch);
+        targets.site.ack(&call.caller, &own, &ok);
     }
     for callee in [one, two] {
         callee.first_request("ACK");
@@ -363,14 +313,9 @@ fn a_closed_port_fails_a_target_at_once() {
     let callee = Peer::udp(builder.lease().ip(3));
     let closed = builder.lease().addr(4, 5080);
     let host = with_targets(builder, FAILOVER, &[closed, callee.local()]).start();
-    let site = Site::of(&host);
-    let caller = site.caller();
-    let invite = caller.request("INVITE", "sip:bob@example.com");
-    site.send(&caller, &invite);
-    callee.answer(&callee.first_request("INVITE"), 200);
-    let ok = caller.first_response("INVITE", 200);
-    site.ack(&caller, &invite, &ok);
-    callee.first_request("ACK");
+    let call = Call::to(&Site::of(&host), BOB);
+    let ok = call.is_answered_by(&callee, &call.arrives_at(&callee));
+    call.is_confirmed_to(&callee, &ok);
     let attempts = |result: &str| host.metric("portcullis_attempts_total", &[result]);
     assert_eq!((attempts("unreachable"), attempts("no_answer")), (1.0, 0.0));
 }
@@ -384,7 +329,7 @@ fn a_target_that_the_host_refuses_is_followed_by_the_next() {
     let host = with_targets(builder, FAILOVER, &[nowhere, callee.local()]).start();
     let site = Site::of(&host);
     let caller = site.caller();
-    let message = caller.request("MESSAGE", "sip:bob@example.com");
+    let message = caller.request("MESSAGE", BOB);
     site.send(&caller, &message);
     callee.answer(&callee.first_request("MESSAGE"), 200);
     caller.first_response("MESSAGE", 200);
@@ -405,7 +350,7 @@ fn a_stateless_host_uses_the_first_target() {
         .start();
     let site = Site::of(&host);
     let caller = site.caller();
-    let message = caller.request("MESSAGE", "sip:bob@example.com");
+    let message = caller.request("MESSAGE", BOB);
     site.send(&caller, &message);
     callees[0].answer(&callees[0].first_request("MESSAGE"), 503);
     caller.first_response("MESSAGE", 503);
@@ -431,14 +376,9 @@ fn a_target_without_a_connection_fails() {
             &format!("c = \"sip:{}\"", callee.local()),
         )
         .start();
-    let site = Site::of(&host);
-    let caller = site.caller();
-    let invite = caller.request("INVITE", "sip:bob@example.com");
-    site.send(&caller, &invite);
-    callee.answer(&callee.first_request("INVITE"), 200);
-    let ok = caller.first_response("INVITE", 200);
-    site.ack(&caller, &invite, &ok);
-    callee.first_request("ACK");
+    let call = Call::to(&Site::of(&host), BOB);
+    let ok = call.is_answered_by(&callee, &call.arrives_at(&callee));
+    call.is_confirmed_to(&callee, &ok);
     wait_until_idle(&host);
     let unreachable = host.metric("portcullis_attempts_total", &["unreachable"]);
     assert_eq!(unreachable, 2.0);
@@ -449,22 +389,17 @@ fn a_target_without_a_connection_fails() {
 fn targets_have_their_turns_within_max_breadth() {
     let (host, targets) = Targets::host(FORK, 2);
     let caller = targets.site.caller();
-    let invite = caller.request("INVITE", "sip:bob@example.com");
-    let invite = invite.header("Max-Breadth: 1");
-    targets.site.send(&caller, &invite);
+    let invite = caller.request("INVITE", BOB).header("Max-Breadth: 1");
+    let call = Call::of(&targets.site, caller, invite);
     let [one, two, _] = &targets.callees;
-    let seen = one.first_request("INVITE");
+    let seen = call.rings_at(one);
     assert_eq!(seen.message.header("Max-Breadth"), Some("1"));
-    one.answer(&seen, 180);
-    caller.first_response("INVITE", 180);
     assert!(two.seen().is_empty(), "its turn has not come");
-    one.answer(&seen, 486);
-    let seen = two.first_request("INVITE");
+    call.is_refused_by(one, &seen, 486);
+    let seen = call.arrives_at(two);
     assert_eq!(seen.message.header("Max-Breadth"), Some("1"));
-    two.answer(&seen, 200);
-    let ok = caller.first_response("INVITE", 200);
-    targets.site.ack(&caller, &invite, &ok);
-    two.first_request("ACK");
+    let ok = call.is_answered_by(two, &seen);
+    call.is_confirmed_to(two, &ok);
     wait_until_idle(&host);
 }
 
