@@ -3,10 +3,9 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::SocketAddr;
 
-use portcullis_sip::{Destination, Message, RequestName, StartLine, Transaction};
+use portcullis_sip::{Message, RequestName, StartLine, Transaction};
 
-use crate::buffers::Buffers;
-use crate::outbox::What;
+use crate::blocks::Blocks;
 use crate::slab::{Id, Slab};
 use crate::time::Time;
 
@@ -16,7 +15,7 @@ pub(crate) struct Absorber {
     pub(crate) peer: Peer,
     expires: Time,
     pub(crate) kind: Kind,
-    /// The slot of the messages that answer retransmissions; [`NONE`] without any.
+    /// The first block of the messages that answer retransmissions; [`NONE`] without any.
     kept: u32,
     /// The slot of the absorber of the same duration that expires after it; [`NONE`] for the last one.
     next: u32,
@@ -36,25 +35,6 @@ pub(crate) enum Kind {
     NonInvite,
 }
 
-/// What retransmissions are answered with.
-#[derive(Debug)]
-pub(crate) struct Kept {
-    pub(crate) back: Destination,
-    /// The final response to a request other than INVITE; empty otherwise.
-    pub(crate) reply: Vec<u8>,
-    /// Whose response that is.
-    pub(crate) reply_is: What,
-    pub(crate) acks: Vec<Ack>,
-}
-
-/// The ACK to the failure of a target.
-#[derive(Debug)]
-pub(crate) struct Ack {
-    pub(crate) branch: u8,
-    pub(crate) to: Destination,
-    pub(crate) bytes: Vec<u8>,
-}
-
 /// The sender of a request, as its retransmissions, its CANCEL and its ACK must have it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Peer {
@@ -68,9 +48,8 @@ pub(crate) struct Peer {
 #[derive(Debug, Default)]
 pub(crate) struct Absorbers {
     records: Slab<Absorber>,
-    kept: Slab<Kept>,
-    /// Bytes of the buffers of `kept`.
-    bytes: usize,
+    /// What retransmissions are answered with: see [`Kept`](crate::kept::Kept).
+    kept: Blocks,
     long: Queue,
     short: Queue,
 }
@@ -128,19 +107,22 @@ impl Absorbers {
 
     /// Bytes of the stored messages.
     pub(crate) fn bytes(&self) -> usize {
-        self.bytes
+        self.kept.bytes()
     }
 
+    /// Adds an absorber that answers retransmissions with what is kept; with nothing if that is empty.
     pub(crate) fn insert(
         &mut self,
         peer: Peer,
         kind: Kind,
-        kept: Option<Kept>,
+        kept: &[u8],
         duration: Duration,
         expires: Time,
     ) -> Id {
-        self.bytes += kept.as_ref().map_or(0, Kept::bytes);
-        let kept = kept.map_or(NONE, |kept| self.kept.insert(kept).slot());
+        let kept = match kept {
+            [] => NONE,
+            kept => self.kept.store(kept),
+        };
         let id = self.records.insert(Absorber {
             peer,
             expires,
@@ -172,8 +154,10 @@ impl Absorbers {
         Some(self.records.at(slot)?.peer.name.transaction)
     }
 
-    pub(crate) fn kept(&self, absorber: &Absorber) -> Option<&Kept> {
-        self.kept.at(absorber.kept)
+    /// Writes what retransmissions are answered with.
+    pub(crate) fn read_kept(&self, absorber: &Absorber, out: &mut Vec<u8>) {
+        out.clear();
+        self.kept.read(absorber.kept, out);
     }
 
     /// When [`Absorbers::expired`] finds the next absorber.
@@ -206,7 +190,7 @@ impl Absorbers {
     }
 
     /// Removes an absorber that [`Absorbers::expired`] or [`Absorbers::oldest`] has found, and returns the name of its transaction.
-    pub(crate) fn remove(&mut self, id: Id, buffers: &mut Buffers) -> Option<Transaction> {
+    pub(crate) fn remove(&mut self, id: Id) -> Option<Transaction> {
         let record = self.records.remove(id)?;
         for queue in [&mut self.long, &mut self.short] {
             if queue.first == id.slot() {
@@ -216,23 +200,8 @@ impl Absorbers {
                 }
             }
         }
-        let kept = self.kept.id_at(record.kept);
-        if let Some(mut kept) = kept.and_then(|kept| self.kept.remove(kept)) {
-            self.bytes -= kept.bytes();
-            buffers.take_back(&mut kept.reply);
-            for ack in &mut kept.acks {
-                buffers.take_back(&mut ack.bytes);
-            }
-        }
+        self.kept.remove(record.kept);
         Some(record.peer.name.transaction)
-    }
-}
-
-impl Kept {
-    /// Bytes of the buffers.
-    fn bytes(&self) -> usize {
-        let acks = self.acks.iter().map(|ack| ack.bytes.capacity());
-        self.reply.capacity() + acks.sum::<usize>()
     }
 }
 

@@ -345,13 +345,13 @@ impl<T> Branch<T> {
         }
     }
 
-    /// Takes its ACK out, if retransmissions of a failure may still come.
-    pub(crate) fn take_ack(&mut self) -> Option<(Destination, Vec<u8>)> {
-        match &mut self.stage {
+    /// Its ACK, if retransmissions of a failure may still come.
+    pub(crate) fn kept_ack(&self) -> Option<(Destination, &[u8])> {
+        match &self.stage {
             Stage::Sent(sent)
                 if !sent.ack.is_empty() && sent.client.retransmissions_until().is_some() =>
             {
-                Some((sent.to, std::mem::take(&mut sent.ack)))
+                Some((sent.to, &sent.ack))
             }
             Stage::Waiting | Stage::Preparing { .. } | Stage::Sent(_) | Stage::Unsent => None,
         }

@@ -13,7 +13,8 @@
 //!    [`Proxy::forward`](portcullis_sip::Proxy::forward), and passes it to [`Transactions::forward`].
 //! 4. Responses, CANCEL and ACK arrive through [`Transactions::receive`], timers through [`Transactions::expire`]. When all targets have
 //!    failed, [`Event::Ask`] may ask for the next step.
-//! 5. [`Event::Ended`] says how it ended. What remains is small: it absorbs retransmissions for 64·T1.
+//! 5. [`Event::Ended`] says how it ended. What remains is small: it absorbs retransmissions for 64·T1. A million of them take less than 300 MB,
+//!    if responses have few lines that are not copies of lines of their requests.
 //!
 //! The four state machines of RFC 3261 §17 are plain values: [`ClientInvite`], [`ClientNonInvite`], [`ServerInvite`] and
 //! [`ServerNonInvite`] know codes and times, but no messages. Messages are stored as they were received or sent. What this host makes itself is
@@ -24,16 +25,19 @@
 
 mod absorber;
 mod best;
+mod blocks;
 mod branch;
 mod buffers;
 mod chunks;
 mod client;
 mod config;
 mod context;
+mod delta;
 mod directory;
 mod event;
 #[cfg(any(test, feature = "invariants"))]
 pub mod invariants;
+mod kept;
 mod machine;
 mod outbox;
 mod plan;

@@ -24,6 +24,8 @@ pub(crate) struct Tools<T> {
     pub(crate) index: Index,
     /// For messages while they are written.
     pub(crate) scratch: Vec<u8>,
+    /// For messages that are written of what is in `scratch`.
+    pub(crate) second_scratch: Vec<u8>,
 }
 
 impl<T> Tools<T> {
@@ -37,10 +39,11 @@ impl<T> Tools<T> {
             charged: 0,
             index: Index::default(),
             scratch: Vec::new(),
+            second_scratch: Vec::new(),
         }
     }
 
-    /// Bytes of all stored messages, and of what the caller holds.
+    /// Bytes of the messages of active transactions, and of what the caller holds.
     pub(crate) fn bytes(&self) -> usize {
         self.buffers.lent() + self.charged
     }

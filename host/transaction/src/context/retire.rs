@@ -1,9 +1,11 @@
 //! The end of a transaction: what is kept for retransmissions.
 
 use super::Context;
-use crate::absorber::{Absorbers, Ack, Duration, Kept, Kind};
+use crate::absorber::{Absorbers, Duration, Kind};
 use crate::branch::Branch;
 use crate::event::{End, Event};
+use crate::kept::Kept;
+use crate::outbox::What;
 use crate::server::Rest;
 use crate::slab::Id;
 use crate::time::Time;
@@ -40,8 +42,8 @@ impl<T: Clone> Context<T> {
                 } else {
                     (Duration::Long, now + tools.config.timers.longest_linger())
                 };
-                let kept = self.kept();
-                absorbers.insert(self.peer, self.kind(), kept, duration, expires)
+                self.write_kept(&mut tools.scratch);
+                absorbers.insert(self.peer, self.kind(), &tools.scratch, duration, expires)
             });
         for branch in &mut self.branches {
             branch.release(tools);
@@ -90,28 +92,33 @@ impl<T: Clone> Context<T> {
         all.flatten().max()
     }
 
-    fn kept(&mut self) -> Option<Kept> {
-        let mut acks = Vec::new();
-        for branch in &mut self.branches {
-            if let Some((to, bytes)) = branch.take_ack() {
-                acks.push(Ack {
+    /// Writes what retransmissions are answered with.
+    fn write_kept(&self, out: &mut Vec<u8>) {
+        out.clear();
+        for branch in &self.branches {
+            if let Some((to, bytes)) = branch.kept_ack() {
+                let ack = Kept {
+                    what: What::Ack,
                     branch: branch.number,
                     to,
                     bytes,
-                });
+                };
+                ack.write(out);
             }
         }
-        let reply = match self.kind() {
-            Kind::NonInvite => std::mem::take(&mut self.reply),
+        let is_answered = match self.kind() {
+            Kind::NonInvite => !self.reply.is_empty(),
             // The failure was acknowledged, or its time is over.
-            Kind::Accepted | Kind::Failed => Vec::new(),
+            Kind::Accepted | Kind::Failed => false,
         };
-        let is_kept = !acks.is_empty() || !reply.is_empty();
-        is_kept.then_some(Kept {
-            back: self.back,
-            reply,
-            reply_is: self.reply_is,
-            acks,
-        })
+        if is_answered {
+            let reply = Kept {
+                what: self.reply_is,
+                branch: 0,
+                to: self.back,
+                bytes: &self.reply,
+            };
+            reply.write_response_to(&self.request, out);
+        }
     }
 }

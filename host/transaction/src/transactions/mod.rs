@@ -291,7 +291,7 @@ impl<T: Clone> Transactions<T> {
         Usage {
             active: self.contexts.len(),
             absorbers: self.absorbers.len(),
-            bytes: self.tools.bytes(),
+            bytes: self.bytes(),
         }
     }
 
@@ -311,7 +311,7 @@ impl<T: Clone> Transactions<T> {
     fn is_full(&self, times: usize) -> bool {
         let Config { most, bytes, .. } = self.tools.config;
         self.contexts.len() >= most.saturating_mul(times)
-            || self.tools.bytes() - self.absorbers.bytes() >= bytes.saturating_mul(times)
+            || self.tools.bytes() >= bytes.saturating_mul(times)
     }
 
     /// Forgets the oldest absorbers until all messages take less than so many times the configured bytes. Returns whether they do: few of the
@@ -319,7 +319,7 @@ impl<T: Clone> Transactions<T> {
     fn make_room(&mut self, times: usize) -> bool {
         let most = self.tools.config.bytes.saturating_mul(times);
         for _ in 0..FORGET_AT_ONCE {
-            if self.tools.bytes() < most {
+            if self.bytes() < most {
                 return true;
             }
             let Some(oldest) = self.absorbers.oldest() else {
@@ -327,7 +327,12 @@ impl<T: Clone> Transactions<T> {
             };
             self.forget(oldest);
         }
-        self.tools.bytes() < most
+        self.bytes() < most
+    }
+
+    /// Bytes of all stored messages, and of what the caller holds.
+    fn bytes(&self) -> usize {
+        self.tools.bytes() + self.absorbers.bytes()
     }
 
     /// Does something with an active transaction, and what follows from it.
@@ -384,7 +389,7 @@ impl<T: Clone> Transactions<T> {
     }
 
     fn forget(&mut self, absorber: Id) {
-        let transaction = self.absorbers.remove(absorber, &mut self.tools.buffers);
+        let transaction = self.absorbers.remove(absorber);
         if let Some(transaction) = transaction {
             let place = Place::Ended(absorber.slot());
             self.directory.remove(transaction, place);

@@ -4,7 +4,9 @@ use portcullis_sip::{Arrival, Branch, HeaderName, Message, RequestName, StartLin
 
 use super::Transactions;
 use crate::absorber::{Absorber, Absorbers, Kind, Peer};
+use crate::delta;
 use crate::directory::Place;
+use crate::kept::{self, Kept};
 use crate::machine::OnAck;
 use crate::outbox::What;
 use crate::slab::Id;
@@ -135,11 +137,19 @@ impl<T: Clone> Transactions<T> {
             MethodClass::Ack => return Receipt::Stateless,
             MethodClass::Cancel => accept_cancel(message, arrival, None, &mut self.tools),
             MethodClass::Other => {
-                let kept = self.absorbers.kept(absorber);
-                if let Some(kept) = kept.filter(|kept| !kept.reply.is_empty()) {
-                    let what = kept.reply_is.again();
-                    let outbox = &mut self.tools.outbox;
-                    outbox.push(what, None, None, kept.back, &kept.reply);
+                let Tools {
+                    outbox,
+                    scratch,
+                    second_scratch,
+                    ..
+                } = &mut self.tools;
+                self.absorbers.read_kept(absorber, scratch);
+                second_scratch.clear();
+                let mut replies = kept::read(scratch).filter(|kept| kept.what != What::Ack);
+                if let Some(reply) = replies.next()
+                    && delta::read(reply.bytes, message.bytes(), second_scratch)
+                {
+                    outbox.push(reply.what.again(), None, None, reply.to, second_scratch);
                 }
             }
         }
@@ -182,12 +192,15 @@ impl<T: Clone> Transactions<T> {
         if (200..300).contains(&code) {
             return Receipt::Stateless;
         }
-        let acks = self.absorbers.kept(absorber).map(|kept| &kept.acks[..]);
-        let mut acks = acks.unwrap_or_default().iter();
-        let ack = acks.find(|ack| ack.branch == branch.number);
-        if let Some(ack) = ack.filter(|_| code >= 300) {
-            let outbox = &mut self.tools.outbox;
-            outbox.push(What::Ack, None, Some(ack.branch), ack.to, &ack.bytes);
+        if code >= 300 {
+            let Tools {
+                outbox, scratch, ..
+            } = &mut self.tools;
+            self.absorbers.read_kept(absorber, scratch);
+            let is_ack = |kept: &Kept<'_>| kept.what == What::Ack && kept.branch == branch.number;
+            if let Some(ack) = kept::read(scratch).find(is_ack) {
+                outbox.push(What::Ack, None, Some(ack.branch), ack.to, ack.bytes);
+            }
         }
         Receipt::Handled
     }
