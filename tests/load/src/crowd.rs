@@ -26,6 +26,10 @@ pub(crate) struct Crowd {
     pub(crate) tally: Tally,
     /// Latencies of requests that were sent once.
     pub(crate) latencies: Histogram,
+    /// Times from the INVITE of a call to its 180.
+    pub(crate) rung: Histogram,
+    /// Times from the INVITE of a call to its 200.
+    pub(crate) accepted: Histogram,
     callers: Vec<Caller>,
     ledger: Ledger,
     reader: Reader,
@@ -71,8 +75,10 @@ impl Crowd {
         Ok(Self {
             tally: Tally::default(),
             latencies: Histogram::new(),
+            rung: Histogram::new(),
+            accepted: Histogram::new(),
             callers,
-            ledger: Ledger::new(count * plan.outstanding, first_round()),
+            ledger: Ledger::new(count * plan.outstanding, first_round(), plan.retransmit()),
             reader: Reader::new(),
             receiver: Receiver::new(BATCH),
             sender: Sender::new(BATCH),
@@ -82,6 +88,13 @@ impl Crowd {
             rest: Rest::default(),
             byes: vec![Vec::new(); count * plan.outstanding],
         })
+    }
+
+    /// Forgets the times measured so far.
+    pub(crate) fn clear_times(&mut self) {
+        self.latencies.clear();
+        self.rung.clear();
+        self.accepted.clear();
     }
 
     /// Number of callers.
@@ -122,19 +135,35 @@ impl Crowd {
                 Mode::Relay | Mode::Message | Mode::Call => match self.reader.read(bytes) {
                     // What a proxy may send before the final response.
                     Some(Answer {
-                        code: 100..=199, ..
-                    }) => continue,
+                        code: code @ 100..=199,
+                        id,
+                        is_to_bye,
+                    }) => {
+                        if self.mode == Mode::Call
+                            && !is_to_bye
+                            && let Some(ns) = self.ledger.proceed(id, code, now_ns)
+                        {
+                            self.rung.record(ns);
+                        }
+                        continue;
+                    }
                     Some(Answer {
                         code: 200,
                         id,
                         is_to_bye: false,
                     }) if self.mode == Mode::Call => {
-                        let source = caller.address;
-                        if self.ledger.is_under_way(id) && self.rest.write(bytes, id, source) {
-                            self.sender.push(&self.rest.ack, self.target);
+                        if !self.rest.write(bytes, id, caller.address) {
+                            continue;
+                        }
+                        // Each copy of the 200 has its ACK (RFC 3261 §13.2.2.4).
+                        self.sender.push(&self.rest.ack, self.target);
+                        let bye = &mut self.byes[self.ledger.slot_of(id)];
+                        if self.ledger.is_under_way(id) && bye.is_empty() {
                             self.sender.push(&self.rest.bye, self.target);
-                            let slot = self.ledger.slot_of(id);
-                            self.byes[slot].clone_from(&self.rest.bye);
+                            bye.clone_from(&self.rest.bye);
+                            if let Some(ns) = self.ledger.hang_up(id, now_ns) {
+                                self.accepted.record(ns);
+                            }
                         }
                         continue;
                     }
@@ -161,10 +190,10 @@ impl Crowd {
         Ok(count)
     }
 
-    /// Sends requests again that have had no response for longer than `patience_ns`.
-    pub(crate) fn call_again(&mut self, now_ns: u64, patience_ns: u64) -> io::Result<()> {
+    /// Sends requests again that are due.
+    pub(crate) fn call_again(&mut self, now_ns: u64) -> io::Result<()> {
         let count = self.callers.len();
-        for (slot, id) in self.ledger.overdue(now_ns, patience_ns) {
+        for (slot, id) in self.ledger.overdue(now_ns) {
             let caller = &mut self.callers[slot % count];
             let request = match &self.byes[slot][..] {
                 [] => caller.template.with_id(id),

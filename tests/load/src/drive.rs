@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 
 use crate::crowd::Crowd;
-use crate::plan::{End, Mode, Plan};
+use crate::plan::{End, Mode, Plan, Retransmit};
 use crate::sink::Sink;
-use crate::tally::{Beside, Report, Window};
+use crate::tally::{Beside, Report, SetUp, Window};
 use crate::usage::{Consumed, Watched};
 
 /// Interval between checks for overdue requests and for the end of a window.
@@ -36,6 +36,7 @@ pub fn run(plan: &Plan) -> Result<Report> {
     drive.finish()?;
     let relayed = drive.sink.as_ref().map(Sink::requests);
     let mut report = drive.crowd.tally.report(plan.mode, relayed, drive.window);
+    report.repeated_answers = drive.sink.as_ref().map_or(0, Sink::repeated);
     report.beside = drive
         .beside
         .iter()
@@ -113,7 +114,7 @@ impl<'p> Drive<'p> {
             End::After(length) => (u64::MAX, start + length.as_nanos() as u64),
         };
         let answered = self.crowd.tally.answered;
-        self.crowd.latencies.clear();
+        self.crowd.clear_times();
         self.pacer = Pacer::new(self.plan.rate, start, limit);
         for (_, pacer) in &mut self.beside {
             *pacer = Pacer::new(self.plan.rate, start, u64::MAX);
@@ -130,6 +131,10 @@ impl<'p> Drive<'p> {
             answered,
             per_second: answered as f64 / seconds,
             latency: self.crowd.latencies.latency(),
+            set_up: (self.plan.mode == Mode::Call).then(|| SetUp {
+                ringing: self.crowd.rung.latency(),
+                accepted: self.crowd.accepted.latency(),
+            }),
             generator_idle: self.idle_ns as f64 / 1e9 / seconds,
             server: before.zip(after).map(|(before, after)| {
                 let memory = self.watched.as_ref().map_or(0, Watched::memory_bytes);
@@ -145,9 +150,9 @@ impl<'p> Drive<'p> {
         for (_, pacer) in &mut self.beside {
             pacer.limit = pacer.sent;
         }
-        let patience = match self.plan.rate {
-            Some(_) => self.plan.patience + REST * 2,
-            None => self.plan.patience * LAST_TRIES,
+        let patience = match self.plan.retransmit() {
+            Retransmit::Never | Retransmit::AsUserAgent => self.plan.patience + REST * 2,
+            Retransmit::Every(time) => time * LAST_TRIES,
         };
         let end = self.now_ns() + patience.as_nanos() as u64;
         self.turn_until(|drive| !drive.crowd.any_under_way() || drive.now_ns() >= end)?;
@@ -202,14 +207,17 @@ impl<'p> Drive<'p> {
 
     fn settle_overdue(&mut self, now_ns: u64) -> Result<()> {
         let patience_ns = self.plan.patience.as_nanos() as u64;
-        match self.plan.rate {
-            Some(_) => {
-                self.crowd.give_up(now_ns, patience_ns);
-                for (crowd, _) in &mut self.beside {
+        let retransmit = self.plan.retransmit();
+        let beside = self.beside.iter_mut().map(|(crowd, _)| crowd);
+        for crowd in [&mut self.crowd].into_iter().chain(beside) {
+            match retransmit {
+                Retransmit::Never => crowd.give_up(now_ns, patience_ns),
+                Retransmit::Every(_) => crowd.call_again(now_ns)?,
+                Retransmit::AsUserAgent => {
                     crowd.give_up(now_ns, patience_ns);
+                    crowd.call_again(now_ns)?;
                 }
             }
-            None => self.crowd.call_again(now_ns, patience_ns)?,
         }
         Ok(())
     }

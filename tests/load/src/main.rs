@@ -74,7 +74,8 @@ struct Run {
     /// End the measurement after this many requests instead.
     #[arg(long)]
     requests: Option<u64>,
-    /// Milliseconds after which a request without a response is sent again or, with --rate, given up. Default: 500, with --rate 5000.
+    /// Milliseconds after which a request without a response is sent again or, with --rate, given up. Default: 500, with --rate 5000. Calls
+    /// are sent again as by a user agent, and given up after this time; default: 32000.
     #[arg(long)]
     patience: Option<u64>,
     /// Run a callee here, for `--mode relay`, `message` and `call`.
@@ -142,10 +143,11 @@ fn serve_sink(listen: SocketAddr) -> Result<()> {
 
 impl Run {
     fn plan(&self) -> Result<Plan> {
-        let patience = match (self.patience, self.rate) {
-            (Some(patience), _) => patience,
-            (None, Some(_)) => 5000,
-            (None, None) => 500,
+        let patience = match (self.patience, self.mode, self.rate) {
+            (Some(patience), _, _) => patience,
+            (None, Mode::Call, _) => 32_000,
+            (None, _, Some(_)) => 5000,
+            (None, _, None) => 500,
         };
         Ok(Plan {
             target: self.target,

@@ -27,8 +27,7 @@ pub struct Plan {
     pub sources: usize,
     /// Largest number of pending requests of each source.
     pub outstanding: usize,
-    /// Requests per second; nothing is sent twice. `None` makes a closed loop: each response triggers the next request, and a request without a
-    /// response is sent again after `patience`.
+    /// Requests per second. `None` makes a closed loop: each response triggers the next request.
     pub rate: Option<u64>,
     /// At a fixed rate: keep the core between requests, so that they are evenly spaced. Otherwise they are sent in small bursts.
     pub spin: bool,
@@ -36,7 +35,8 @@ pub struct Plan {
     pub warm_up: Duration,
     /// Length of the measured window.
     pub end: End,
-    /// Time after which a request without a response is sent again (closed loop) or given up (fixed rate).
+    /// Time after which a request without a response is given up (calls, and everything at a fixed rate) or sent again (in a closed loop). Calls
+    /// are sent again as by a user agent.
     pub patience: Duration,
     /// Address of the callee of [`Mode::Relay`], [`Mode::Message`] and [`Mode::Call`]; `None` if it runs elsewhere.
     pub sink: Option<SocketAddr>,
@@ -48,6 +48,42 @@ pub struct Plan {
     /// Number of tenants that requests are distributed over in random order: the host of request URI and To is `t00000.tenants.example` for the
     /// first tenant, and so on. With `None` it is the target's address.
     pub tenants: Option<u32>,
+}
+
+/// When a request without a response is sent again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retransmit {
+    /// Never: it is given up after a time.
+    Never,
+    /// After this time, until it is answered.
+    Every(Duration),
+    /// As by a user agent (RFC 3261 §17.1): after [`T1`], then after twice the time before, at most [`T2`]. It is given up after a time.
+    AsUserAgent,
+}
+
+/// The time until a user agent sends a request again for the first time.
+pub const T1: Duration = Duration::from_millis(500);
+
+/// The longest time between two retransmissions of a user agent.
+pub const T2: Duration = Duration::from_secs(4);
+
+impl Retransmit {
+    /// Nanoseconds until a request is sent again for the first time.
+    pub(crate) fn first_ns(self) -> u64 {
+        match self {
+            Self::Never => u64::MAX >> 1,
+            Self::Every(time) => time.as_nanos() as u64,
+            Self::AsUserAgent => T1.as_nanos() as u64,
+        }
+    }
+
+    /// Nanoseconds until it is sent once more.
+    pub(crate) fn after_ns(self, interval_ns: u64) -> u64 {
+        match self {
+            Self::Never | Self::Every(_) => self.first_ns(),
+            Self::AsUserAgent => (2 * interval_ns).min(T2.as_nanos() as u64),
+        }
+    }
 }
 
 /// Kind of request.
@@ -96,6 +132,19 @@ impl Plan {
             watch: Vec::new(),
             beside: Vec::new(),
             tenants: None,
+        }
+    }
+
+    /// When a request without a response is sent again.
+    pub fn retransmit(&self) -> Retransmit {
+        match self.mode {
+            Mode::Call => Retransmit::AsUserAgent,
+            Mode::Reject | Mode::Options | Mode::Relay | Mode::Message | Mode::Echo => {
+                match self.rate {
+                    Some(_) => Retransmit::Never,
+                    None => Retransmit::Every(self.patience),
+                }
+            }
         }
     }
 

@@ -1,12 +1,15 @@
 //! A callee that answers every request but ACK with 200.
 
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
+use std::time::{Duration, Instant};
 
-use memchr::memchr;
+use memchr::{memchr, memmem};
 use portcullis_udp::{Receiver, Sender};
 
 use crate::crowd::BATCH;
+use crate::plan::{T1, T2};
 use crate::socket;
 
 /// Header fields that a 200 repeats (RFC 3261 §8.2.6.2).
@@ -30,7 +33,33 @@ pub struct Sink {
     contact: String,
     /// Whether an INVITE is answered 100 and 180 first.
     rings: bool,
+    unacknowledged: Unacknowledged,
 }
+
+/// 200s to INVITE that have no ACK yet: they are sent again (RFC 3261 §13.3.1.4).
+#[derive(Default)]
+struct Unacknowledged {
+    /// By Call-ID.
+    answers: HashMap<Vec<u8>, (Vec<u8>, SocketAddr)>,
+    /// The next retransmissions: the time, the time since the one before, and the Call-ID. Those that are sent for the nth time have an order of
+    /// their own.
+    due: [VecDeque<(Instant, Vec<u8>)>; INTERVALS.len()],
+    repeated: u64,
+}
+
+/// The times between two retransmissions of a 200, until it is given up.
+const INTERVALS: [Duration; 10] = [
+    T1,
+    Duration::from_secs(1),
+    Duration::from_secs(2),
+    T2,
+    T2,
+    T2,
+    T2,
+    T2,
+    T2,
+    T2,
+];
 
 impl Sink {
     /// Binds the callee's non-blocking socket.
@@ -42,6 +71,7 @@ impl Sink {
         Ok(Self {
             contact: format!("Contact: <sip:callee@{}>\r\n", socket.local_addr()?),
             rings: false,
+            unacknowledged: Unacknowledged::default(),
             socket,
             receiver: Receiver::new(BATCH),
             sender: Sender::new(BATCH),
@@ -50,7 +80,7 @@ impl Sink {
         })
     }
 
-    /// Answers an INVITE with 100 and 180 before the 200.
+    /// Answers an INVITE with 100 and 180 before the 200, and sends the 200 again until its ACK comes.
     #[must_use]
     pub fn ringing(self) -> Self {
         Self {
@@ -72,6 +102,11 @@ impl Sink {
         self.requests
     }
 
+    /// Number of 200s that were sent again because no ACK came.
+    pub fn repeated(&self) -> u64 {
+        self.unacknowledged.repeated
+    }
+
     /// Answers the waiting requests and returns their number.
     ///
     /// # Errors
@@ -81,6 +116,9 @@ impl Sink {
         for nth in 0..count {
             let (request, from, _) = self.receiver.datagram(nth);
             self.requests += 1;
+            if self.rings && request.starts_with(b"ACK ") {
+                self.unacknowledged.acknowledge(request);
+            }
             let all: &[&str] = match self.rings && request.starts_with(b"INVITE ") {
                 true => &["100 Trying", "180 Ringing", "200 OK"],
                 false => &["200 OK"],
@@ -90,12 +128,70 @@ impl Sink {
                     self.sender.push(&self.answer, from);
                 }
             }
+            if all.len() > 1 {
+                self.unacknowledged.add(request, &self.answer, from);
+            }
         }
-        if count > 0 {
+        let mut repeated = 0;
+        if self.rings {
+            repeated = self.unacknowledged.send_again(&mut self.sender);
+        }
+        if count + repeated > 0 {
             socket::send(&mut self.sender, &self.socket)?;
         }
         Ok(count)
     }
+}
+
+impl Unacknowledged {
+    fn add(&mut self, invite: &[u8], answer: &[u8], to: SocketAddr) {
+        let Some(call_id) = call_id(invite) else {
+            return;
+        };
+        let answer = (answer.to_vec(), to);
+        if self.answers.insert(call_id.to_vec(), answer).is_none() {
+            let first = (Instant::now() + INTERVALS[0], call_id.to_vec());
+            self.due[0].push_back(first);
+        }
+    }
+
+    fn acknowledge(&mut self, ack: &[u8]) {
+        if let Some(call_id) = call_id(ack) {
+            self.answers.remove(call_id);
+        }
+    }
+
+    /// Sends what is due, and returns how much that was.
+    fn send_again(&mut self, sender: &mut Sender) -> usize {
+        let mut count = 0;
+        let now = Instant::now();
+        for nth in 0..INTERVALS.len() {
+            while let Some((due, _)) = self.due[nth].front()
+                && *due <= now
+                && let Some((_, call_id)) = self.due[nth].pop_front()
+            {
+                let Some((answer, to)) = self.answers.get(&call_id) else {
+                    continue;
+                };
+                sender.push(answer, *to);
+                count += 1;
+                match INTERVALS.get(nth + 1) {
+                    Some(interval) => self.due[nth + 1].push_back((now + *interval, call_id)),
+                    None => drop(self.answers.remove(&call_id)),
+                }
+            }
+        }
+        self.repeated += count as u64;
+        count
+    }
+}
+
+/// The value of Call-ID.
+fn call_id(message: &[u8]) -> Option<&[u8]> {
+    const NAME: &[u8] = b"\r\nCall-ID: ";
+    let start = memmem::find(message, NAME)? + NAME.len();
+    let value = &message[start..];
+    Some(&value[..memchr(b'\r', value)?])
 }
 
 /// Writes the response to a request; false if the request gets none.

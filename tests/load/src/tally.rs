@@ -45,8 +45,11 @@ pub struct Report {
     pub unexpected: u64,
     /// Requests without a response.
     pub lost: u64,
-    /// Requests that were sent again because no response came in time (closed loop only).
+    /// Requests that were sent again because no response came in time, INVITE and BYE of calls each time.
     pub resent: u64,
+    /// 200s to INVITE that the callee sent again because no ACK came in time, if this process runs it.
+    #[serde(default)]
+    pub repeated_answers: u64,
     /// Further responses to a request. A request that was sent again may have several.
     pub repeated: u64,
     /// Datagrams that belong to no request.
@@ -69,6 +72,15 @@ pub struct Beside {
     pub answered: u64,
 }
 
+/// The set-up of calls whose INVITE was sent once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct SetUp {
+    /// From the INVITE to the 180.
+    pub ringing: Latency,
+    /// From the INVITE to its 200.
+    pub accepted: Latency,
+}
+
 /// The part of a run that is measured.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Window {
@@ -80,6 +92,8 @@ pub struct Window {
     pub per_second: f64,
     /// Latencies of requests that were sent once.
     pub latency: Latency,
+    /// Set-up of calls; `None` for other requests.
+    pub set_up: Option<SetUp>,
     /// Share of the window in which this generator was idle. Near 0, the generator limits the rate, and not the server.
     pub generator_idle: f64,
     /// CPU time and memory of the watched processes.
@@ -107,6 +121,7 @@ impl Tally {
             unexpected: self.unexpected,
             lost: self.lost,
             resent: self.resent,
+            repeated_answers: 0,
             repeated: self.repeated,
             foreign: self.foreign,
             relayed,

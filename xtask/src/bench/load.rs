@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
 use super::pinned::pin;
-use super::plan::{Pace, Shape, Task};
+use super::plan::{Pace, Shape, Task, Work};
 use super::servers::{Programs, Running};
 
 /// The part of the generator's report that is used here; the generator documents the meaning of each figure.
@@ -17,6 +17,8 @@ pub(crate) struct Report {
     pub(crate) unexpected: u64,
     pub(crate) lost: u64,
     pub(crate) resent: u64,
+    #[serde(default)]
+    pub(crate) repeated_answers: u64,
     pub(crate) foreign: u64,
     pub(crate) repeated: u64,
     pub(crate) relayed: Option<u64>,
@@ -39,8 +41,16 @@ pub(crate) struct Window {
     pub(crate) answered: u64,
     pub(crate) per_second: f64,
     pub(crate) latency: Latency,
+    pub(crate) set_up: Option<SetUp>,
     pub(crate) generator_idle: f64,
     pub(crate) server: Usage,
+}
+
+/// Times of calls until they are set up.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+pub(crate) struct SetUp {
+    pub(crate) ringing: Latency,
+    pub(crate) accepted: Latency,
 }
 
 /// Microseconds from a request to its response.
@@ -85,13 +95,15 @@ pub(crate) fn measure(
         .args(["--outstanding", &pace.outstanding.to_string()])
         .args(["--warm-up", &pace.warm_up_seconds.to_string()])
         .args(["--seconds", &pace.seconds.to_string()])
-        .args(["--patience", "2000"])
         .args(["--watch", &server.pid().to_string()]);
     if let Some(rate) = task.shape.rate() {
         command.args(["--rate", &rate.to_string()]);
     }
     if Shape::EVEN.contains(&task.shape) {
         command.arg("--spin");
+    }
+    if task.work != Work::Call {
+        command.args(["--patience", "2000"]);
     }
     if task.work.has_callee() {
         command.args(["--sink", &server.callee.to_string()]);
