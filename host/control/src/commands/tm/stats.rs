@@ -1,11 +1,11 @@
-//! `tm.…`: Kamailio's commands about transactions (`src/modules/tm`).
+//! `tm.stats`.
 
 use portcullis_metrics::{FinalClass, TransactionCounters, WorkerCounters};
 use portcullis_rpc::{Call, Fault};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{FromCall, Procedure};
+use crate::commands::{FromCall, Procedure};
 use crate::Control;
 use crate::caller::Caller;
 
