@@ -8,6 +8,7 @@ use std::os::unix::net::UnixDatagram;
 use portcullis_testkit::callee::{Callee, ok_to};
 use portcullis_testkit::host::{Builder, Host};
 use portcullis_testkit::messages::Request;
+use portcullis_testkit::peer::Peer;
 use portcullis_testkit::policy;
 use portcullis_testkit::sip::{Caller, Message};
 use portcullis_testkit::wait::{self, PATIENCE};
@@ -75,12 +76,68 @@ fn transactions_are_counted_in_tm_stats_the_status_and_the_metrics() {
 }
 
 #[test]
+fn active_transactions_are_listed_up_to_a_number_and_calls_are_cancelled() {
+    for workers in [1, 2] {
+        let builder = Builder::new().workers(workers).policy(policy("observe"));
+        let callee = Peer::udp_at(builder.lease().addr(3, 5080));
+        let next_hop = format!("next-hop = \"sip:{}\"", callee.local());
+        let host = builder.set("relay", &next_hop).start();
+        let list = |params: Value| host.rpc("tm.list", params)["result"].take();
+        assert_eq!(list(json!([])), json!([]));
+
+        let mut caller = host.udp(CALLER);
+        let calls: Vec<Request> = (0..5)
+            .map(|_| caller.request("INVITE", "sip:bob@example.com"))
+            .collect();
+        for (n, call) in calls.iter().enumerate() {
+            caller.send(&call.bytes());
+            callee.answer(&callee.nth_request(n, "INVITE"), 180);
+        }
+        let all = list(json!([]));
+        assert_eq!(all.as_array().map(Vec::len), Some(5), "{all}");
+        let some = list(json!([3]));
+        assert_eq!(some.as_array().map(Vec::len), Some(4), "{some}");
+        assert_eq!(some[3], json!({"left_out": 2}));
+        for params in [json!([0]), json!(["many"]), json!([1, 2])] {
+            let refused = host.rpc("tm.list", params);
+            assert_eq!(refused["error"]["code"], 400, "{refused}");
+        }
+
+        let call = Message::new(calls[2].bytes());
+        let call_id = call.header("Call-ID").expect("it has one");
+        let cseq = call.header("CSeq").expect("it has one");
+        let cseq = cseq.split(' ').next().expect("it has a number");
+        let cancelled = host.rpc("tm.cancel", json!([call_id, cseq]))["result"].take();
+        assert_eq!(
+            cancelled,
+            json!([1, "branches remaining (waiting for timeout)"])
+        );
+        let cancel = callee.first_request("CANCEL");
+        assert_eq!(cancel.message.header("Call-ID"), Some(call_id));
+        let rows = list(json!([]));
+        let is_cancelled = |row: &&Value| row["tflags"].as_u64().is_some_and(|flags| flags & 8 > 0);
+        let rows = rows.as_array().expect("a list");
+        let cancelled: Vec<&Value> = rows.iter().filter(is_cancelled).collect();
+        assert_eq!(cancelled.len(), 1, "{rows:?}");
+        assert_eq!(cancelled[0]["callid"], format!("Call-ID: {call_id}\r\n"));
+
+        callee.answer(&callee.nth_request(2, "INVITE"), 487);
+        wait::until("the caller gets the 487", || {
+            (caller.receive_any().code() == 487).then_some(())
+        });
+        let again = host.rpc("tm.cancel", json!([call_id, cseq]));
+        assert_eq!(again["error"]["message"], "Transaction not found");
+    }
+}
+
+#[test]
 fn a_stateless_host_has_no_transactions() {
     let (host, _callee) = start("stateless");
     relay(&host, "MESSAGE");
     let status = host.rpc("portcullis.status", json!([]))["result"].take();
     assert_eq!(status["transactions"], Value::Null);
     assert_eq!(stats(&host)["total"], 0);
+    assert_eq!(host.rpc("tm.list", json!([]))["result"], json!([]));
 }
 
 /// A host with a call that rings, and both ends of the call.

@@ -7,6 +7,9 @@ use portcullis_testkit::host::{Builder, Host};
 use portcullis_testkit::kamailio::Kamailio;
 use portcullis_testkit::mariadb::MariaDb;
 use portcullis_testkit::oracle::exceptions::{FAULT_DATA, LONG_TEST_URI, NAMES_IN_JSON};
+use portcullis_testkit::peer::Peer;
+use portcullis_testkit::policy;
+use portcullis_testkit::sip::Message;
 use portcullis_testkit::tools::Tool::{self, Kamcli, Kamcmd, Kamctl};
 use portcullis_testkit::tools::Tools;
 
@@ -142,6 +145,74 @@ fn peers_statistics_of_transactions_look_the_same() {
         let said = both.same(tool, words);
         assert!(said.contains("delayed_free"), "{tool:?} {words}: {said}");
     }
+}
+
+#[test]
+fn peers_lists_of_transactions_look_the_same_and_both_cancel_a_call() {
+    let builder = Builder::new();
+    let [callee, kamailio] = [(3, 5080), (4, 5060)].map(|(n, port)| builder.lease().addr(n, port));
+    let next = callee.to_string();
+    let builder = builder
+        .policy(policy("observe"))
+        .set("relay", &format!("next-hop = \"sip:{next}\""));
+    let callee = Peer::udp_at(callee);
+    let both = Both::start_with(&["WITH_TM", "RELAY"], &[("NEXT", next)], builder);
+    let listed = |tool, words| {
+        let all = [&both.kamailio, &both.portcullis].map(|tools| tools.run(tool, words));
+        let [of_kamailio, of_portcullis] = all.map(|said| without_numbers(&said));
+        assert_eq!(of_portcullis, of_kamailio, "{tool:?} {words}");
+        of_kamailio
+    };
+    let lists = [
+        (Kamcmd, "tm.list"),
+        (Kamctl, "rpc tm.list"),
+        (Kamcli, "rpc tm.list"),
+    ];
+    for (tool, words) in lists {
+        listed(tool, words);
+    }
+
+    let mut caller = both._host.udp(10);
+    let invite = caller.request("INVITE", "sip:bob@example.com");
+    caller.send(&invite.bytes());
+    caller.turn_to(kamailio);
+    caller.send(&invite.bytes());
+    for n in 0..2 {
+        callee.answer(&callee.nth_request(n, "INVITE"), 180);
+    }
+    for (tool, words) in lists {
+        let said = listed(tool, words);
+        for text in ["outgoings", "From: ", "INVITE"] {
+            assert!(said.contains(text), "{tool:?} {words}: {said}");
+        }
+    }
+
+    let call = Message::new(invite.bytes());
+    let call_id = call.header("Call-ID").expect("it has one");
+    let cseq = call.header("CSeq").expect("it has one");
+    let cseq = cseq.split(' ').next().expect("it has a number");
+    both.same(Kamcmd, "tm.cancel");
+    both.same(Kamcmd, &format!("tm.cancel nobody s:{cseq}"));
+    both.same(Kamcmd, &format!("tm.cancel {call_id} s:77"));
+    let said = both.same(Kamcmd, &format!("tm.cancel {call_id} s:{cseq}"));
+    assert!(said.contains("branches remaining"), "{said}");
+    for n in 0..2 {
+        callee.nth_request(n, "CANCEL");
+    }
+}
+
+/// What a tool says of transactions, without the values that belong to one server: places in memory and in tables, and times.
+fn without_numbers(said: &str) -> String {
+    let is_own = |line: &&str| {
+        let line = line.trim_start_matches([' ', '\t', '"']);
+        let own = ["cell", "tindex", "tlabel", "lifetime"];
+        own.iter().any(|name| line.starts_with(name))
+    };
+    let lines = said.lines().map(|line| match is_own(&line) {
+        true => line.split_once(':').map_or(line, |(name, _)| name),
+        false => line,
+    });
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 #[test]

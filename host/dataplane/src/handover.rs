@@ -1,4 +1,4 @@
-//! Messages that one worker hands over to another one, which owns their transactions.
+//! Messages that one worker hands over to another one, which owns their transactions, and questions of the control side.
 
 use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -6,16 +6,22 @@ use std::time::Duration;
 
 use crossbeam_queue::ArrayQueue;
 use portcullis_sip::{Arrival, Branch, Framing};
-use tokio::sync::{Notify, watch};
+use portcullis_transaction::Id;
+use tokio::sync::{Mutex, Notify, oneshot, watch};
 use tokio::time::{Instant, timeout_at};
+
+use crate::active::{CallName, Page};
 
 /// Most messages that wait for one worker.
 const MOST_WAITING: usize = 4_096;
 
+/// Most questions that wait for the only worker of a host, to which no messages are handed over.
+const MOST_QUESTIONS: usize = 16;
+
 /// Most bytes of messages that wait for one worker.
 const MOST_BYTES: usize = 16 << 20;
 
-/// What a worker hands over to another one.
+/// What is handed over to a worker.
 #[derive(Debug)]
 pub(crate) enum Item {
     /// A received message.
@@ -26,6 +32,21 @@ pub(crate) enum Item {
     },
     /// The branch of a request that could not be delivered.
     Undelivered(Branch),
+    /// Which transactions are active?
+    List {
+        /// The slot to begin with.
+        from: u32,
+        /// Only those of this call.
+        only: Option<CallName>,
+        /// At most this many.
+        most: usize,
+        reply: oneshot::Sender<Page>,
+    },
+    /// Cancel the INVITE with this name. The answer is the number of targets that are not done.
+    Cancel {
+        id: Id,
+        reply: oneshot::Sender<Option<usize>>,
+    },
 }
 
 /// The queues of all workers.
@@ -34,6 +55,8 @@ pub struct Handovers {
     queues: Box<[Queue]>,
     /// Workers that may still hand something over.
     giving: watch::Sender<usize>,
+    /// Held by the one question of the control side that workers answer now.
+    pub(crate) inspections: Mutex<()>,
 }
 
 #[derive(Debug)]
@@ -49,7 +72,7 @@ impl Item {
     fn bytes(&self) -> usize {
         match self {
             Self::Message { bytes, .. } => bytes.len(),
-            Self::Undelivered(_) => 0,
+            Self::Undelivered(_) | Self::List { .. } | Self::Cancel { .. } => 0,
         }
     }
 }
@@ -58,8 +81,10 @@ impl Handovers {
     /// Empty queues for this many workers.
     pub fn new(workers: usize) -> Self {
         let queue = |_| Queue {
-            // A single worker hands nothing over.
-            items: ArrayQueue::new(if workers > 1 { MOST_WAITING } else { 1 }),
+            items: ArrayQueue::new(match workers {
+                0 | 1 => MOST_QUESTIONS,
+                _ => MOST_WAITING,
+            }),
             bytes: AtomicUsize::new(0),
             is_filled: Notify::new(),
             has_room: Notify::new(),
@@ -67,6 +92,7 @@ impl Handovers {
         Self {
             queues: (0..workers).map(queue).collect(),
             giving: watch::Sender::new(workers),
+            inspections: Mutex::new(()),
         }
     }
 

@@ -6,8 +6,10 @@
 #![forbid(unsafe_code)]
 #![warn(clippy::wildcard_enum_match_arm)]
 
+pub mod active;
 pub mod drain;
 pub mod handover;
+pub mod inspection;
 pub mod notice_log;
 pub mod notices;
 pub mod pipeline;

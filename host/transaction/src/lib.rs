@@ -38,6 +38,7 @@ mod event;
 #[cfg(any(test, feature = "invariants"))]
 pub mod invariants;
 mod kept;
+mod listed;
 mod machine;
 mod outbox;
 mod plan;
@@ -61,6 +62,7 @@ mod testing;
 pub use config::{Config, Trying};
 pub use context::max_breadth;
 pub use event::{Attempt, Cause, End, Event, Failure};
+pub use listed::Listed;
 pub use machine::{
     ClientInvite, ClientNonInvite, ClientTimer, OnAck, OnResponse, OnRetransmission, Repeat,
     ServerInvite, ServerNonInvite, ServerTimer,

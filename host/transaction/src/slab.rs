@@ -36,6 +36,11 @@ impl Id {
     pub fn slot(self) -> u32 {
         self.slot
     }
+
+    /// How many transactions have had the slot before.
+    pub fn generation(self) -> u32 {
+        self.generation
+    }
 }
 
 impl<R> Slab<R> {
@@ -46,6 +51,12 @@ impl<R> Slab<R> {
     /// Number of records.
     pub(crate) fn len(&self) -> usize {
         self.len
+    }
+
+    /// Number of slots, used and free ones.
+    pub(crate) fn slots(&self) -> u32 {
+        // Ids have 32 bits: there are no more.
+        self.slots.len() as u32
     }
 
     /// Whether there is no record.

@@ -39,6 +39,8 @@ macro_rules! command_table {
                 "system.methodHelp", "Print the help string for given method." => MethodHelp(system::MethodHelp),
                 "tenant.list", "List the tenants with statistics of their requests; the operator is called default." => TenantList(tenant::List),
                 "tenant.reload", "Read the configuration file again and apply its tenants." => TenantReload(tenant::Reload),
+                "tm.cancel", "Cancel a pending transaction" => TmCancel(tm::Cancel),
+                "tm.list", "List transactions." => TmList(tm::List),
                 "tm.stats", "Print transaction statistics." => TmStats(tm::Stats),
                 "trusted.reload", "Load the trusted peers; report their number and invalid rows." => TrustedReload(trusted::Reload),
             }

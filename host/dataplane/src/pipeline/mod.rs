@@ -4,6 +4,7 @@ mod answers;
 mod draining;
 mod fate;
 mod judge;
+mod listing;
 mod relaying;
 mod stateful;
 mod targets;

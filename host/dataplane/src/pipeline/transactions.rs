@@ -141,7 +141,7 @@ impl Pipeline {
     }
 
     /// The transactions, and what they need of the pipeline. `None` in a stateless host.
-    fn stateful(&mut self) -> Option<(&mut Stateful, Tools<'_>)> {
+    pub(super) fn stateful(&mut self) -> Option<(&mut Stateful, Tools<'_>)> {
         let stateful = self.stateful.as_deref_mut()?;
         let tools = Tools {
             relaying: Relaying::new(&self.shared, self.number, &self.routes),

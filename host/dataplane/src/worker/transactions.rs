@@ -196,6 +196,20 @@ impl Worker {
                     self.pipeline.fail_branch(branch);
                     self.send_transactions();
                 }
+                Item::List {
+                    from,
+                    only,
+                    most,
+                    reply,
+                } => {
+                    let page = self.pipeline.listed(from, only.as_ref(), most);
+                    // Who asked may have given up.
+                    let _sent = reply.send(page);
+                }
+                Item::Cancel { id, reply } => {
+                    let _sent = reply.send(self.pipeline.cancel(id));
+                    self.send_transactions();
+                }
             }
         }
         count

@@ -159,6 +159,36 @@ impl<T: Clone> Context<T> {
         &self.branches
     }
 
+    pub(crate) fn is_invite(&self) -> bool {
+        self.server.is_invite()
+    }
+
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.is_cancelled
+    }
+
+    /// The final code that was sent.
+    pub(crate) fn code(&self) -> Option<u16> {
+        self.code
+    }
+
+    /// When the search ends in any case.
+    pub(crate) fn limit(&self) -> Time {
+        self.limit
+    }
+
+    /// Number of targets whose turn came.
+    pub(crate) fn targets_tried(&self) -> usize {
+        let tried = self.branches.iter().filter(|branch| branch.was_tried());
+        tried.count()
+    }
+
+    /// Number of targets that are not done yet.
+    pub(crate) fn targets_live(&self) -> usize {
+        let live = self.branches.iter().filter(|branch| branch.is_live());
+        live.count()
+    }
+
     pub(crate) fn best(&self) -> &Best {
         &self.best
     }

@@ -58,10 +58,9 @@ impl<T: Clone> Context<T> {
     }
 
     fn end(&self, now: Time) -> End {
-        let tried = self.branches.iter().filter(|branch| branch.was_tried());
         End {
             code: self.code,
-            attempts: tried.count() as u8,
+            attempts: self.targets_tried() as u8,
             cancelled: self.is_cancelled,
             unconfirmed: self.is_unconfirmed,
             late_successes: self.late_successes,

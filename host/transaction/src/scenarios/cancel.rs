@@ -40,6 +40,43 @@ fn a_cancel_waits_for_a_provisional_response() {
 }
 
 #[test]
+fn an_operator_cancels_a_call_as_its_sender_would() {
+    let (mut call, _) = Call::start("INVITE", serial(&[0, 1]));
+    call.answer(0, 180, "");
+    let listed = |call: &Call| {
+        let core = &call.host.core;
+        let mut all = (0..core.slots()).filter_map(|slot| core.listed(slot));
+        let listed = all.next().expect("a call rings");
+        assert!(all.next().is_none() && listed.is_invite && listed.code.is_none());
+        (listed.id, listed.is_cancelled, listed.targets)
+    };
+    let (id, is_cancelled, targets) = listed(&call);
+    assert_eq!((is_cancelled, targets), (false, 1));
+
+    let now = call.host.now;
+    assert_eq!(call.host.core.cancel(now, id), Some(1));
+    assert_eq!(call.host.core.cancel(now, id), Some(1));
+    let (sent, _) = call.host.drain();
+    let cancel = one(&sent, What::Cancel).clone();
+    assert!(listed(&call).1);
+    let sent = call.answer_cancel(0, &cancel.text);
+    assert_eq!(responses(&sent), [(0, 487)]);
+    one(&sent, What::Ack);
+    assert_eq!(call.host.core.cancel(now, id), None, "it has its answer");
+    call.caller("ACK");
+    call.is_gone_after(32_000);
+}
+
+#[test]
+fn an_operator_cancels_nothing_but_calls() {
+    let (mut call, _) = Call::start("MESSAGE", serial(&[0]));
+    let id = call.host.core.listed(0).expect("it waits").id;
+    let now = call.host.now;
+    assert_eq!(call.host.core.cancel(now, id), None);
+    assert!(!call.host.core.listed(0).expect("it waits").is_cancelled);
+}
+
+#[test]
 fn a_cancelled_call_whose_callee_is_silent_gets_487_after_32_seconds() {
     let (mut call, _) = Call::start("INVITE", serial(&[0]));
     call.caller("CANCEL");

@@ -16,6 +16,7 @@ use crate::config::Config;
 use crate::context::{Context, Phase};
 use crate::directory::{Directory, Place};
 use crate::event::{Attempt, Event, Failure};
+use crate::listed::Listed;
 use crate::outbox::Outbox;
 use crate::plan::{Plan, PlanError, Step};
 use crate::slab::{Id, Slab};
@@ -249,6 +250,31 @@ impl<T: Clone> Transactions<T> {
         let chosen = self.contexts.record(id)?.best().answer()?;
         let response = (!chosen.response.is_empty()).then_some(&chosen.response[..]);
         Some((chosen.code, response))
+    }
+
+    /// Cancels an INVITE as its sender would: each target gets a CANCEL once it has sent a provisional response, and the sender a 487 when all
+    /// are done. Returns the number of targets that are not done yet; `None` if the transaction has ended, has its answer, or is none of an
+    /// INVITE.
+    pub fn cancel(&mut self, now: Time, id: Id) -> Option<usize> {
+        let cancelled = self.with(now, id, |context, tools| {
+            let is_pending = context.is_invite() && context.phase() != Phase::Answered;
+            is_pending.then(|| {
+                context.cancel(now, b"", tools);
+                context.targets_live()
+            })
+        });
+        cancelled.flatten()
+    }
+
+    /// The active transaction in a slot ([`Id::slot`]); `None` if there is none.
+    pub fn listed(&self, slot: u32) -> Option<Listed<'_>> {
+        let id = self.contexts.id_at(slot)?;
+        Some(Listed::of(id, self.contexts.record(id)?))
+    }
+
+    /// Number of slots: more than that of any active transaction.
+    pub fn slots(&self) -> u32 {
+        self.contexts.slots()
     }
 
     /// Handles timers that are due, at most this many. Returns whether all were.

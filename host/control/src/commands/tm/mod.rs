@@ -1,6 +1,11 @@
 //! `tm.…`: Kamailio's commands about transactions (`src/modules/tm`).
 
+mod cancel;
+mod list;
 mod stats;
 
+pub(crate) use cancel::Cancel;
+pub(crate) use list::List;
+pub use list::{ListedTransaction, TransactionEntry};
 pub(crate) use stats::Stats;
 pub use stats::TransactionStats;

@@ -5,9 +5,9 @@ use portcullis_rpc::{Call, Fault};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::commands::{FromCall, Procedure};
 use crate::Control;
 use crate::caller::Caller;
+use crate::commands::{FromCall, Procedure};
 
 /// `tm.stats`.
 #[derive(Debug)]
