@@ -39,11 +39,12 @@ impl SmallDisk {
 
     /// Fills the disk until the filler is dropped.
     pub(crate) fn fill(&self) -> Result<Filler> {
-        let filler = Filler(self.path().join("filler"));
-        let mut file = fs::File::create(&filler.0)?;
-        for length in [4096, 1] {
-            while file.write_all(&vec![0; length]).is_ok() {}
-        }
+        let path = self.path().join("filler");
+        let mut filler = Filler {
+            file: fs::File::create(&path)?,
+            path,
+        };
+        filler.top_up();
         Ok(filler)
     }
 }
@@ -59,10 +60,22 @@ impl Drop for SmallDisk {
 }
 
 /// The file that fills the disk.
-pub(crate) struct Filler(PathBuf);
+pub(crate) struct Filler {
+    file: fs::File,
+    path: PathBuf,
+}
+
+impl Filler {
+    /// Fills the room that other files have freed.
+    pub(crate) fn top_up(&mut self) {
+        for length in [4096, 1] {
+            while self.file.write_all(&vec![0; length]).is_ok() {}
+        }
+    }
+}
 
 impl Drop for Filler {
     fn drop(&mut self) {
-        let _removed = fs::remove_file(&self.0);
+        let _removed = fs::remove_file(&self.path);
     }
 }

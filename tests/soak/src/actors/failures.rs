@@ -91,8 +91,10 @@ pub(crate) fn fill_disk(site: &Site, _number: u64) -> Result<()> {
     let _one = site.one_failure();
     let _disruption = site.disruptions.begin();
     let lost = site.host.metric("portcullis_records_lost_total", &[]);
-    let filler = disk.fill()?;
+    let mut filler = disk.fill()?;
     wait::until("records are lost on a full disk", || {
+        // The host frees room for a whole file when it begins a new one in place of the oldest.
+        filler.top_up();
         (site.host.metric("portcullis_records_lost_total", &[]) > lost).then_some(())
     });
     drop(filler);
