@@ -3,9 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use portcullis_config::RecordsConfig;
 use portcullis_policy::DecisionId;
@@ -16,14 +14,12 @@ use serde::Serialize;
 use crate::file::File;
 use crate::mask::Mask;
 use crate::told::Told;
-use crate::writer::{IDLE, Line, PAUSE, tell};
+use crate::writer::{self, Line, TooLong, Writer};
 
 /// Passes call records to a thread that writes them.
 #[derive(Debug)]
 pub struct Calls {
-    jobs: SyncSender<Job>,
-    /// Most bytes that wait.
-    queue: usize,
+    writer: Writer<Job>,
     told: Arc<Told>,
 }
 
@@ -87,7 +83,6 @@ struct Job {
     time: SystemTime,
     call: Arc<Call>,
     happened: Happened,
-    bytes: usize,
 }
 
 /// One line.
@@ -111,43 +106,21 @@ struct Record<'j> {
 }
 
 impl Calls {
-    /// Starts the thread. At most `waiting` records wait for it.
-    pub(super) fn start(
-        file: File,
-        config: &RecordsConfig,
-        mask: Mask,
-        waiting: usize,
-    ) -> io::Result<Self> {
+    /// Starts the thread.
+    pub(super) fn start(file: File, config: &RecordsConfig, mask: Mask) -> io::Result<Self> {
         let told = Arc::new(Told::default());
-        let (jobs, next) = sync_channel(waiting);
-        let line = Line::new(config);
-        let thread_told = Arc::clone(&told);
-        std::thread::Builder::new()
-            .name("calls".to_owned())
-            .spawn(move || work(&next, file, line, &mask, &thread_told))?;
-        Ok(Self {
-            jobs,
-            queue: config.queue,
-            told,
-        })
+        let writer = Writer::start("calls", file, config, mask, Arc::clone(&told))?;
+        Ok(Self { writer, told })
     }
 
     /// Passes a record to the writer, if the queue has room.
     pub fn write(&self, call: &Arc<Call>, happened: Happened) {
         let bytes = size_of::<Job>() + call.bytes() + happened.bytes();
-        let waiting = self.told.waiting.fetch_add(bytes, Ordering::Relaxed);
-        let job = || Job {
+        self.writer.write(bytes, || Job {
             time: SystemTime::now(),
             call: Arc::clone(call),
             happened,
-            bytes,
-        };
-        let is_taken =
-            waiting.saturating_add(bytes) <= self.queue && self.jobs.try_send(job()).is_ok();
-        if !is_taken {
-            self.told.waiting.fetch_sub(bytes, Ordering::Relaxed);
-            self.told.too_fast.fetch_add(1, Ordering::Relaxed);
-        }
+        });
     }
 
     /// The statistics of call records.
@@ -172,59 +145,30 @@ impl Happened {
     }
 }
 
-/// Writes records until the sender is gone.
-fn work(next: &Receiver<Job>, mut file: File, mut line: Line, mask: &Mask, told: &Told) {
-    let mut flushed = Instant::now();
-    let mut wait = IDLE;
-    loop {
-        match next.recv_timeout(wait) {
-            Ok(job) => {
-                let bytes = job.bytes;
-                match write(job, mask, &mut line) {
-                    Ok(()) => file.gather(line.bytes()),
-                    Err(_) => {
-                        told.too_long.fetch_add(1, Ordering::Relaxed);
-                    }
-                }
-                told.waiting.fetch_sub(bytes, Ordering::Relaxed);
-                wait = PAUSE;
-            }
-            Err(RecvTimeoutError::Timeout) => wait = IDLE,
-            Err(RecvTimeoutError::Disconnected) => break,
+impl writer::Job for Job {
+    fn write(self, mask: &Mask, line: &mut Line) -> Result<(), TooLong> {
+        let Self {
+            time,
+            call,
+            mut happened,
+        } = self;
+        if let Happened::Attempt { target, .. } = &mut happened {
+            *target = mask.uri(target);
         }
-        if file.is_due() || flushed.elapsed() >= PAUSE {
-            let done = file.flush();
-            tell(told, &file, done);
-            flushed = Instant::now();
-        }
+        let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+        line.set(&Record {
+            happened: &happened,
+            id: call.id.map(|id| id.to_string()),
+            time: rfc3339(time),
+            time_ms: u64::try_from(since.as_millis()).unwrap_or(u64::MAX),
+            tenant: &call.tenant,
+            source: call.source,
+            transport: call.transport.to_string(),
+            method: &call.method,
+            uri: mask.uri(&call.uri),
+            from: mask.uri(&call.from),
+            to: mask.uri(&call.to),
+            call_id: &call.call_id,
+        })
     }
-    let done = file.flush();
-    tell(told, &file, done);
-}
-
-fn write(job: Job, mask: &Mask, line: &mut Line) -> serde_json::Result<()> {
-    let Job {
-        time,
-        call,
-        mut happened,
-        bytes: _,
-    } = job;
-    if let Happened::Attempt { target, .. } = &mut happened {
-        *target = mask.uri(target);
-    }
-    let since = time.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-    line.try_write(&Record {
-        happened: &happened,
-        id: call.id.map(|id| id.to_string()),
-        time: rfc3339(time),
-        time_ms: u64::try_from(since.as_millis()).unwrap_or(u64::MAX),
-        tenant: &call.tenant,
-        source: call.source,
-        transport: call.transport.to_string(),
-        method: &call.method,
-        uri: mask.uri(&call.uri),
-        from: mask.uri(&call.from),
-        to: mask.uri(&call.to),
-        call_id: &call.call_id,
-    })
 }

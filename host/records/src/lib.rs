@@ -21,7 +21,6 @@ use std::hash::{BuildHasher, RandomState};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::Instant;
 
 use portcullis_config::RecordsConfig;
@@ -38,11 +37,9 @@ pub use record::{Asking, Change, Decided, Kind, Question, Record};
 pub use told::Told;
 
 use calls::Calls;
+use decision::Job;
 use file::File;
-use writer::{Job, Line};
-
-/// Most records in the queue to the writer. Records above it are counted as lost.
-const WAITING: usize = 4096;
+use writer::Writer;
 
 /// Assigns ids to decisions, selects those to be recorded, and passes them to the writer's thread.
 #[derive(Debug)]
@@ -53,7 +50,7 @@ pub struct Recorder {
     pace: Pace,
     /// Key that selects the dialogs in the share.
     share_key: ShareKey,
-    jobs: Option<SyncSender<Job>>,
+    writer: Option<Writer<Job>>,
     told: Arc<Told>,
     calls: Option<Calls>,
 }
@@ -119,11 +116,11 @@ impl Recorder {
                     path: path.clone(),
                     source,
                 })?;
-                let calls = Calls::start(file, config, mask.clone(), WAITING);
+                let calls = Calls::start(file, config, mask.clone());
                 Some(calls.map_err(RecordsError::Thread)?)
             }
         };
-        let jobs = match &config.file {
+        let writer = match &config.file {
             None => None,
             Some(path) => {
                 let opened = File::open(path, config.size);
@@ -131,13 +128,8 @@ impl Recorder {
                     path: path.clone(),
                     source,
                 })?;
-                let (jobs, next) = sync_channel(WAITING);
-                let (told, line) = (Arc::clone(&told), Line::new(config));
-                std::thread::Builder::new()
-                    .name("records".to_owned())
-                    .spawn(move || writer::work(&next, file, line, &mask, &told))
-                    .map_err(RecordsError::Thread)?;
-                Some(jobs)
+                let writer = Writer::start("records", file, config, mask, Arc::clone(&told));
+                Some(writer.map_err(RecordsError::Thread)?)
             }
         };
         Ok(Some(Self {
@@ -146,7 +138,7 @@ impl Recorder {
             next: AtomicU64::new(1),
             pace: Pace::new(),
             share_key: ShareKey::random(),
-            jobs,
+            writer,
             told,
             calls,
         }))
@@ -170,7 +162,7 @@ impl Recorder {
     /// `part` is that of the request's tenant. Each tenant with recorded traffic is guaranteed an equal part of the rate, whatever the
     /// number of requests of others.
     pub fn wants(&self, request: &Request, part: &Part, now: Instant) -> bool {
-        if self.jobs.is_none() {
+        if self.writer.is_none() {
             return false;
         }
         let share = self.config.share;
@@ -198,18 +190,10 @@ impl Recorder {
     }
 
     fn write_call(&self, decision: Decision<'_>, call: usize) {
-        let Some(jobs) = &self.jobs else {
+        let Some(writer) = &self.writer else {
             return;
         };
-        let bytes = Job::bytes(&decision);
-        let waiting = self.told.waiting.fetch_add(bytes, Ordering::Relaxed);
-        // Nothing is copied if there is no room.
-        let is_taken = waiting.saturating_add(bytes) <= self.config.queue
-            && jobs.try_send(Job::of(decision, call, bytes)).is_ok();
-        if !is_taken {
-            self.told.waiting.fetch_sub(bytes, Ordering::Relaxed);
-            self.told.too_fast.fetch_add(1, Ordering::Relaxed);
-        }
+        writer.write(Job::bytes(&decision), || Job::of(decision, call));
     }
 
     /// The call records; `None` without `calls` in `[records]`.

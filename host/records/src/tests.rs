@@ -293,7 +293,8 @@ fn the_queue_is_bounded_in_bytes() {
         queue: 1 << 20,
         ..config()
     };
-    let (jobs, next) = sync_channel(WAITING);
+    let told = Arc::new(Told::default());
+    let (writer, next) = Writer::queue(&config, Arc::clone(&told));
     let recorder = Recorder {
         config,
         start: 0,
@@ -301,8 +302,8 @@ fn the_queue_is_bounded_in_bytes() {
         pace: Pace::new(),
         share_key: ShareKey::random(),
         calls: None,
-        jobs: Some(jobs),
-        told: Arc::default(),
+        writer: Some(writer),
+        told,
     };
     // A few large records, because of queries or of a response, or many small ones.
     let values = vec![("X".to_owned(), "y".repeat(60_000))];

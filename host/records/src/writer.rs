@@ -1,89 +1,123 @@
-//! The thread that writes records.
+//! A thread that writes records as lines of a file.
 
+use std::fmt;
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::time::{Duration, Instant};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use portcullis_config::RecordsConfig;
-use portcullis_policy::DecisionId;
-use portcullis_text::rfc3339;
 use serde::Serialize;
 
-use portcullis_request::Request;
+use crate::file::{File, Flushed};
+use crate::mask::Mask;
+use crate::told::Told;
 
-use super::decision::Decision;
-use super::file::{File, Flushed};
-use super::mask::Mask;
-use super::record::{Asking, Kind, Record};
-use super::told::Told;
+/// Most records in a queue. Records above it are counted as lost.
+const WAITING: usize = 4096;
 
 /// How long records are gathered before they are written.
-pub(super) const PAUSE: Duration = Duration::from_millis(200);
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// Interval of the checks whether the file has been removed, while there is nothing to write.
-pub(super) const IDLE: Duration = Duration::from_secs(5);
+const IDLE: Duration = Duration::from_secs(5);
 
 /// Least time between two log lines about a file that cannot be written.
 const BETWEEN_LINES: Duration = Duration::from_secs(60);
 
-/// One decision to be written.
+/// What the thread writes as one line.
+pub(crate) trait Job: fmt::Debug + Send + 'static {
+    /// Formats the line.
+    ///
+    /// # Errors
+    /// If the line would be too long.
+    fn write(self, mask: &Mask, line: &mut Line) -> Result<(), TooLong>;
+}
+
+/// Passes jobs to the thread. The thread ends when its writer is dropped.
 #[derive(Debug)]
-pub(super) struct Job {
-    id: DecisionId,
-    /// Number of the call of `on-failure`; 0 for a decision.
-    call: usize,
-    time: SystemTime,
-    tenant: Arc<str>,
-    request: Request,
-    policies: Vec<Asking>,
-    outcome: String,
-    /// Memory that the decision takes.
+pub(crate) struct Writer<J> {
+    jobs: SyncSender<Queued<J>>,
+    /// Most bytes that wait.
+    most: usize,
+    told: Arc<Told>,
+}
+
+/// A job in the queue.
+#[derive(Debug)]
+pub(crate) struct Queued<J> {
+    job: J,
+    /// Memory that the job takes.
     bytes: usize,
 }
 
 /// A line of bounded length.
-pub(super) struct Line {
+pub(crate) struct Line {
     bytes: Vec<u8>,
     most: usize,
 }
 
 /// Error for a record that is too long for a line.
-struct TooLong;
+#[derive(Debug)]
+pub(crate) struct TooLong;
 
-impl Job {
-    pub(super) fn of(decision: Decision<'_>, call: usize, bytes: usize) -> Self {
-        Self {
-            id: decision.id,
-            call,
-            time: decision.time,
-            tenant: Arc::clone(decision.tenant),
-            request: decision.request.clone(),
-            policies: decision.policies,
-            outcome: decision.outcome.to_string(),
-            bytes,
-        }
+impl<J: Job> Writer<J> {
+    /// Starts the thread, which counts in `told`.
+    pub(crate) fn start(
+        name: &str,
+        file: File,
+        config: &RecordsConfig,
+        mask: Mask,
+        told: Arc<Told>,
+    ) -> io::Result<Self> {
+        let (writer, next) = Self::queue(config, Arc::clone(&told));
+        let line = Line::new(config);
+        std::thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(move || work(&next, file, line, &mask, &told))?;
+        Ok(writer)
     }
 
-    /// Returns the memory of a decision in the queue, in bytes.
-    pub(super) fn bytes(decision: &Decision<'_>) -> usize {
-        let policies = decision.policies.iter().map(Asking::bytes);
-        size_of::<Self>() + decision.request.bytes() + policies.sum::<usize>() + decision.tape_bytes
+    /// Creates the queue.
+    pub(crate) fn queue(config: &RecordsConfig, told: Arc<Told>) -> (Self, Receiver<Queued<J>>) {
+        let (jobs, next) = sync_channel(WAITING);
+        let writer = Self {
+            jobs,
+            most: config.queue,
+            told,
+        };
+        (writer, next)
+    }
+
+    /// Passes a job of this many bytes to the thread. A job that has no room is counted as lost. It is not even made if its bytes have
+    /// none.
+    pub(crate) fn write(&self, bytes: usize, job: impl FnOnce() -> J) {
+        let waiting = self.told.waiting.fetch_add(bytes, Ordering::Relaxed);
+        let queued = || Queued { job: job(), bytes };
+        let is_taken =
+            waiting.saturating_add(bytes) <= self.most && self.jobs.try_send(queued()).is_ok();
+        if !is_taken {
+            self.told.waiting.fetch_sub(bytes, Ordering::Relaxed);
+            self.told.too_fast.fetch_add(1, Ordering::Relaxed);
+        }
     }
 }
 
-/// Writes records until all senders are gone.
-pub(super) fn work(next: &Receiver<Job>, mut file: File, mut line: Line, mask: &Mask, told: &Told) {
+/// Writes records until the sender is gone.
+fn work<J: Job>(
+    next: &Receiver<Queued<J>>,
+    mut file: File,
+    mut line: Line,
+    mask: &Mask,
+    told: &Told,
+) {
     let mut flushed = Instant::now();
     let mut wait = IDLE;
     loop {
         match next.recv_timeout(wait) {
-            Ok(job) => {
-                let bytes = job.bytes;
-                match line.write(record(job, mask)) {
+            Ok(Queued { job, bytes }) => {
+                match job.write(mask, &mut line) {
                     Ok(()) => file.gather(&line.bytes),
                     Err(TooLong) => {
                         told.too_long.fetch_add(1, Ordering::Relaxed);
@@ -106,7 +140,7 @@ pub(super) fn work(next: &Receiver<Job>, mut file: File, mut line: Line, mask: &
 }
 
 /// Updates the statistics, and logs changes of the file's state.
-pub(super) fn tell(told: &Told, file: &File, flushed: Flushed) {
+fn tell(told: &Told, file: &File, flushed: Flushed) {
     let Flushed {
         written,
         lost,
@@ -149,7 +183,7 @@ pub(super) fn tell(told: &Told, file: &File, flushed: Flushed) {
 }
 
 impl Line {
-    pub(super) fn new(config: &RecordsConfig) -> Self {
+    fn new(config: &RecordsConfig) -> Self {
         Self {
             bytes: Vec::new(),
             // The limit includes the line end, and the file holds at least one line.
@@ -160,23 +194,14 @@ impl Line {
         }
     }
 
-    /// What was written.
-    pub(super) fn bytes(&self) -> &[u8] {
-        &self.bytes
-    }
-
-    /// Formats the line of this record, without the queries of policies if it would be too long.
-    fn write(&mut self, mut record: Record) -> Result<(), TooLong> {
-        if self.try_write(&record).is_ok() {
-            return Ok(());
-        }
-        record.policies.iter_mut().for_each(Asking::cut_off);
-        self.try_write(&record).map_err(|_| TooLong)
-    }
-
-    pub(super) fn try_write(&mut self, record: &impl Serialize) -> serde_json::Result<()> {
+    /// Replaces the text by this record.
+    ///
+    /// # Errors
+    /// If the record is too long.
+    pub(crate) fn set(&mut self, record: &impl Serialize) -> Result<(), TooLong> {
         self.bytes.clear();
-        serde_json::to_writer(self, record)
+        // A record can always be formatted, so the only error is that of `Write`.
+        serde_json::to_writer(self, record).map_err(|_| TooLong)
     }
 }
 
@@ -191,45 +216,5 @@ impl Write for Line {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
-    }
-}
-
-fn record(job: Job, mask: &Mask) -> Record {
-    let Job {
-        id,
-        call,
-        time,
-        tenant,
-        request,
-        mut policies,
-        outcome,
-        bytes: _,
-    } = job;
-    policies.iter_mut().for_each(|asking| mask.asking(asking));
-    let (text, body_bytes) = mask.request(&request);
-    let (text, encoded) = match String::from_utf8(text) {
-        Ok(text) => (Some(text), None),
-        Err(error) => (None, Some(STANDARD.encode(error.as_bytes()))),
-    };
-    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let arrival = &request.arrival;
-    Record {
-        kind: match call {
-            0 => Kind::Decision,
-            _ => Kind::Failure,
-        },
-        id: id.to_string(),
-        call,
-        time: rfc3339(time),
-        time_ms: u64::try_from(since.as_millis()).unwrap_or(u64::MAX),
-        tenant: tenant.to_string(),
-        source: arrival.source,
-        local: arrival.local,
-        transport: arrival.transport.to_string(),
-        request: text,
-        request_base64: encoded,
-        body_bytes,
-        policies,
-        outcome,
     }
 }
