@@ -79,8 +79,8 @@ fn a_response_names_the_branch_that_it_answers() {
 #[test]
 fn the_share_of_max_breadth_replaces_the_received_value_whatever_a_policy_changes() {
     let edge = edge();
-    let written_with = |lines: &[&str], changes: &[HeaderChange<'_>], breadth| {
-        let text = request("INVITE", "sip:grace@example.com", lines);
+    let written_as = |method: &str, lines: &[&str], changes: &[HeaderChange<'_>], breadth| {
+        let text = request(method, "sip:grace@example.com", lines);
         with(&text, |message| {
             let (arrival, routes) = (udp(CALLER), &edge.routes);
             let name = edge.proxy.name_of(message, &arrival).unwrap();
@@ -102,16 +102,24 @@ fn the_share_of_max_breadth_replaces_the_received_value_whatever_a_policy_change
                 .collect::<Vec<_>>()
         })
     };
+    let written_with = |lines: &[&str], changes: &[HeaderChange<'_>], breadth| {
+        written_as("INVITE", lines, changes, breadth)
+    };
     let added = HeaderChange::Add {
         name: "max-breadth",
         value: "50",
     };
     let removed = [HeaderChange::Remove("Max-Breadth")];
     let replaced = [HeaderChange::Remove("Max-Breadth"), added];
-    assert_eq!(written_with(&[], &[added], 60), ["50"]);
+    assert_eq!(written_with(&[], &[added], 60), ["60"]);
     assert_eq!(written_with(&[], &[added], 7), ["7"]);
-    assert_eq!(written_with(&[], &[], 60), [""; 0]);
+    assert_eq!(written_with(&[], &[], 60), ["60"]);
     assert_eq!(written_with(&[], &[], 7), ["7"]);
+    assert_eq!(written_as("MESSAGE", &[], &[], 60), ["60"]);
+    for method in ["ACK", "CANCEL"] {
+        assert_eq!(written_as(method, &[], &[], 60), [""; 0]);
+        assert_eq!(written_as(method, &["Max-Breadth: 9"], &[], 9), ["9"]);
+    }
     for lines in [
         &["Max-Breadth: 9"][..],
         &["Max-Breadth: 9", "Max-Breadth: 8"],

@@ -48,8 +48,8 @@ pub struct Forward<'f> {
     pub request_uri: Option<&'f [u8]>,
     /// Changes to the header, as for [`Proxy::relay_changed`].
     pub changes: &'f [HeaderChange<'f>],
-    /// The branch to write and the target's share of Max-Breadth (RFC 5393 §5.3.3), which replaces the received value. A request without the
-    /// field that goes to one target at a time stays without: it means 60, which is that target's share. `None` for a stateless proxy.
+    /// The branch to write and the target's share of Max-Breadth (RFC 5393 §5.3.3), which replaces the received value. ACK and CANCEL, which
+    /// follow an INVITE and never fork, do not get a value that they have not. `None` for a stateless proxy, which never forks.
     pub branch: Option<(Branch, u8)>,
 }
 
@@ -154,7 +154,7 @@ fn relay_by<const MOST: usize>(
     let has_breadth = message.header(HeaderName::MaxBreadth).is_some();
     let breadth = fork
         .map(|(_, breadth)| breadth)
-        .filter(|breadth| has_breadth || *breadth != DEFAULT_BREADTH);
+        .filter(|_| has_breadth || may_fork(message));
     let head = Head {
         proxy,
         message,
@@ -362,6 +362,16 @@ pub(super) fn write_content_length(message: Message<'_>, out: &mut Vec<u8>) {
     let length = u32::try_from(message.body().len()).unwrap_or(u32::MAX);
     Text::Labelled(b"Content-Length: ", length).write(out);
     out.extend_from_slice(message.line_end().as_bytes());
+}
+
+fn may_fork(message: Message<'_>) -> bool {
+    !matches!(
+        message.start_line(),
+        StartLine::Request {
+            method: b"ACK" | b"CANCEL",
+            ..
+        }
+    )
 }
 
 /// Whether the request may start a dialog (RFC 3261 §12.1, RFC 6665, RFC 3515).
