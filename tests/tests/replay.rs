@@ -221,7 +221,8 @@ fn peers_a_capture_is_replayed() {
     let lines = wait::until("both requests are in the file", || {
         let output = host.command(&format!("replay {words} --tables"));
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
-        (said.lines().count() == 2).then_some(said)
+        // On a slow machine, the first request is there more than once: over UDP it is sent again.
+        (said.lines().count() >= 2 && said.contains("reject")).then_some(said)
     });
     capture.kill().expect("it runs");
     capture.wait().expect("it ends");
@@ -229,8 +230,10 @@ fn peers_a_capture_is_replayed() {
         .lines()
         .map(|line| serde_json::from_str::<Value>(line).expect("JSON")["new"]["decided"].clone())
         .collect();
-    assert_eq!(decided[0], json!({"relay": null}), "{lines}");
-    assert_eq!(decided[1]["reject"]["code"], 401, "{lines}");
+    let (last, others) = decided.split_last().expect("two at least");
+    let relay = json!({"relay": null});
+    assert!(others.iter().all(|decided| *decided == relay), "{lines}");
+    assert_eq!(last["reject"]["code"], 401, "{lines}");
 }
 
 #[test]

@@ -68,11 +68,20 @@ fn callees(lease: &Lease) -> [Peer; 3] {
 }
 
 fn with_targets(builder: Builder, name: &str, targets: &[SocketAddr]) -> Builder {
-    let names: Vec<_> = (0..targets.len()).map(|n| format!("target-{n}")).collect();
+    let names = names_of(targets);
+    let settings = format!("next-hops = {names:?}");
     let builder = builder
         .policy(policy(name))
-        .set("policy.settings", &format!("next-hops = {names:?}"));
-    names
+        .set("policy.settings", &settings);
+    with_next_hops(builder, targets)
+}
+
+fn names_of(targets: &[SocketAddr]) -> Vec<String> {
+    (0..targets.len()).map(|n| format!("target-{n}")).collect()
+}
+
+fn with_next_hops(builder: Builder, targets: &[SocketAddr]) -> Builder {
+    names_of(targets)
         .iter()
         .zip(targets)
         .fold(builder, |builder, (name, target)| {
@@ -304,6 +313,32 @@ fn the_next_target_has_its_turn_when_one_fails() {
     // The silent target may still answer: its branch ends with timer B.
     let ended = host.metric("portcullis_attempts_total", &["no_answer"]);
     assert_eq!(ended, 1.0);
+}
+
+/// The tenant itself has no next hop.
+#[test]
+fn a_policy_of_the_operator_names_targets_for_a_request_of_a_tenant() {
+    let builder = Builder::new();
+    let callees = callees(builder.lease());
+    let [busy, answering, _] = &callees;
+    let targets = [busy.local(), answering.local()];
+    let file = policy(FAILOVER);
+    let settings = format!("next-hops = {:?}", names_of(&targets));
+    let host = with_next_hops(builder, &targets)
+        .set("policy.before", &format!("file = {file:?}"))
+        .set("policy.before.settings", &settings)
+        .set("tenants.acme", "uri-domains = [\"acme.example\"]")
+        .start();
+    let site = Site::of(&host);
+    let caller = site.caller();
+    let invite = caller.request("INVITE", "sip:bob@acme.example");
+    site.send(&caller, &invite);
+    busy.answer(&busy.first_request("INVITE"), 503);
+    busy.first_request("ACK");
+    answering.answer(&answering.first_request("INVITE"), 200);
+    let ok = caller.first_response("INVITE", 200);
+    site.ack(&caller, &invite, &ok);
+    answering.first_request("ACK");
 }
 
 /// 17: an ICMP error says that nobody listens there.

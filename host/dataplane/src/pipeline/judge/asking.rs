@@ -62,7 +62,7 @@ pub(super) struct Asking<'j> {
     pub(super) asker: Option<Box<Asker>>,
     /// See [`Judgement::is_operators`].
     pub(super) is_operators: bool,
-    pub(super) pinned: &'j mut Pinned,
+    pub(super) pinned: &'j mut Pinned<Generation>,
     /// The policies called so far, if a trace matches the request.
     pub(super) asked: Option<Vec<Asked>>,
     /// The record of the policy calls, if the decision is recorded.
@@ -174,6 +174,7 @@ impl Asking<'_> {
                 self.cause = Cause::Policy;
                 if let Verdict::Relay(_) = verdict {
                     self.forwarding = self.evaluator.take_forwarding().map(Box::new);
+                    self.is_operators = seat.is_operators();
                     if decided.policy.asks_on_failure() {
                         self.pinned.pin(decided, self.begun);
                         self.asker = Some(asker(seat, decided, self.recorded.is_some()));

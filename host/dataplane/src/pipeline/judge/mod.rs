@@ -10,7 +10,7 @@ use std::time::Instant;
 use arc_swap::{ArcSwap, Cache};
 use portcullis_address::Reader;
 use portcullis_metrics::Shed;
-use portcullis_policy::{Edits, Evaluator, FailedAttempts, Moment, Tape};
+use portcullis_policy::{Edits, Evaluator, FailedAttempts, Generation, Moment, Tape};
 use portcullis_records as records;
 use portcullis_records::{Decision, Recorder};
 use portcullis_request::Request;
@@ -38,7 +38,7 @@ pub(super) struct Judge {
     /// End of the last policy call.
     ended: Instant,
     /// Replaced generations that may still be asked after a failure.
-    pinned: Pinned,
+    pinned: Pinned<Generation>,
     /// Number of the current batch of deferred requests, from 1. A new batch begins when no request is deferred any more.
     row: u64,
 }
