@@ -72,12 +72,13 @@ impl<'p> Relaying<'p> {
         let own = own
             .iter()
             .map(|(name, value)| HeaderChange::Add { name, value });
-        // The operator's policies name the operator's next hops, whoever sent the request.
-        let is_operators = target.is_some() && judgement.is_operators;
         let target = match target {
             Some(target) => place_of(target),
             None => target_of(judgement),
         };
+        // The operator's policies name the operator's next hops, whoever sent the request.
+        let is_named = matches!(target, Target::NextHop(_) | Target::Uri(_));
+        let is_operators = is_named && judgement.is_operators;
         let id = self.shown_id(judgement);
         let id = id
             .as_ref()
