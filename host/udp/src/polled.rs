@@ -14,6 +14,10 @@ use crate::{Errors, Receiver, Sender};
 /// Datagrams, and reports of errors.
 const RECEIVES: Interest = Interest::READABLE.add(Interest::ERROR);
 
+/// What a socket over UDP never announces.
+#[cfg(target_os = "linux")]
+const NOTHING: Interest = Interest::PRIORITY;
+
 /// A non-blocking socket on a tokio runtime.
 ///
 /// `tokio::net::UdpSocket` polls for both directions all the time, and the kernel reports writability after each datagram that leaves the
@@ -42,6 +46,25 @@ impl Polled {
             twin: Rc::new(socket.try_clone()?),
             // SAFETY: an `OwnedFd` is open and stays the same descriptor until it is dropped.
             socket: unsafe { AsyncFd::register_with_interest(socket, RECEIVES)? },
+            writability: RefCell::new(Weak::new()),
+        })
+    }
+
+    /// The same socket for sending only: datagrams that come do not wake the runtime up. Another process receives them. It takes two
+    /// descriptors.
+    ///
+    /// # Errors
+    /// Those of `dup` and `epoll_ctl`.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    #[cfg(target_os = "linux")]
+    pub fn for_sending(&self) -> io::Result<Self> {
+        let socket = self.as_fd().try_clone_to_owned()?;
+        Ok(Self {
+            twin: Rc::new(socket.try_clone()?),
+            // SAFETY: as in `new`.
+            socket: unsafe { AsyncFd::register_with_interest(socket, NOTHING)? },
             writability: RefCell::new(Weak::new()),
         })
     }
@@ -430,5 +453,33 @@ mod tests {
                 assert_eq!(nothing.kind(), io::ErrorKind::WouldBlock);
             }
         });
+    }
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_socket_for_sending_does_not_wake_up_for_what_comes() {
+        let address = "127.0.0.1:0".parse().unwrap();
+        let polled_socket = bind(address, Bind::default()).unwrap();
+        let (to, caller) = (
+            polled_socket.local_addr().unwrap(),
+            UdpSocket::bind(address).unwrap(),
+        );
+        let pauses = on_one_thread(async move {
+            let polled = Polled::new(polled_socket).unwrap().for_sending().unwrap();
+            for _ in 0..100 {
+                caller.send_to(b"hello", to).unwrap();
+                yield_now().await;
+            }
+            let mut receiver = Receiver::new(1);
+            assert_eq!(
+                receiver.recv(&polled).unwrap(),
+                1,
+                "another process could receive it"
+            );
+            let mut sender = Sender::new(1);
+            sender.push(b"answer", caller.local_addr().unwrap());
+            assert_eq!(polled.flush(&mut sender).unwrap(), 1);
+            polled.writable().await.unwrap();
+        });
+        assert!(pauses <= 1, "{pauses}");
     }
 }
