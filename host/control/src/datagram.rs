@@ -18,6 +18,7 @@ use tokio::sync::{Notify, Semaphore};
 use tokio::time::{Instant, sleep};
 use tracing::{debug, error, warn};
 
+use super::heritage::Lent;
 use super::socket_file::{Owner, SocketFile};
 use super::{Control, answers};
 use crate::caller::{Caller, Door};
@@ -48,6 +49,7 @@ pub(super) struct Datagrams {
     socket: Arc<Socket>,
     /// For a Unix socket, its file and its owner, to recreate it.
     file: Option<(SocketFile, Owner)>,
+    lent: Lent,
 }
 
 enum Socket {
@@ -77,6 +79,7 @@ impl Datagrams {
         socket: UnixDatagram,
         file: SocketFile,
         owner: Owner,
+        lent: Lent,
     ) -> io::Result<Self> {
         let sender = socket.try_clone()?;
         let receiver = net::UnixDatagram::from_std(socket)?;
@@ -88,14 +91,16 @@ impl Datagrams {
                 stuck: Notify::new(),
             }),
             file: Some((file, owner)),
+            lent,
         })
     }
 
-    pub(super) fn udp(protocol: Protocol, socket: UdpSocket) -> Self {
+    pub(super) fn udp(protocol: Protocol, socket: UdpSocket, lent: Lent) -> Self {
         Self {
             protocol,
             socket: Arc::new(Socket::Udp(socket)),
             file: None,
+            lent,
         }
     }
 
@@ -149,8 +154,13 @@ impl Datagrams {
         };
         let path = file.path().to_owned();
         drop(file);
-        let renewed = SocketFile::bind(&path, Type::DGRAM, owner)
-            .and_then(|(socket, file)| Ok(Self::unix(self.protocol, socket.into(), file, owner)?));
+        let lent = self.lent.clone();
+        let renewed = SocketFile::bind(&path, Type::DGRAM, owner, lent.tenure().clone()).and_then(
+            |(socket, file)| {
+                lent.replace(&socket)?;
+                Ok(Self::unix(self.protocol, socket.into(), file, owner, lent)?)
+            },
+        );
         match renewed {
             Ok(renewed) => {
                 *self = renewed;

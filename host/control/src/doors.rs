@@ -1,6 +1,9 @@
 //! The control interfaces: all their sockets, bound at the start and served until the end.
 
+use std::fmt;
+use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -14,6 +17,7 @@ use tokio::task::JoinSet;
 use super::Control;
 use super::datagram::{Datagrams, Protocol};
 use super::fifo::Fifo;
+use super::heritage::{Heritage, Lent, Tenure};
 use super::listening::Listening;
 use super::socket_file::{Owner, SocketFile, cant_make};
 use super::stream::Listener;
@@ -28,14 +32,15 @@ pub struct Doors {
     fifo: Option<Fifo>,
     token: Option<Token>,
     listening: Listening,
+    lent: Vec<Lent>,
 }
 
 impl Doors {
-    /// Opens all configured sockets. Requests are not answered yet.
+    /// Opens all configured sockets, or takes those that another process of this host has lent. Requests are not answered yet.
     ///
     /// # Errors
     /// If a socket cannot be opened. The error names the address and how to correct it.
-    pub async fn open(config: &ControlConfig) -> anyhow::Result<Self> {
+    pub async fn open(config: &ControlConfig, mut heritage: Heritage) -> anyhow::Result<Self> {
         let owner = Owner::find(&config.access)?;
         let mut doors = Self {
             http: None,
@@ -44,6 +49,7 @@ impl Doors {
             fifo: None,
             token: config.token.clone(),
             listening: Listening::default(),
+            lent: Vec::new(),
         };
         if let Some(path) = config.made_token() {
             doors.token = Some(token_file::open_or_make(path)?);
@@ -55,15 +61,21 @@ impl Doors {
             );
         }
         if let Some(addr) = config.listen {
-            doors.open_http(addr).await?;
+            doors.open_http(addr, &mut heritage).await?;
         }
         for endpoint in &config.binrpc {
-            let bound = doors.open_endpoint(endpoint, Protocol::Binrpc, owner).await;
+            let inherited = heritage.take(&name_of("binrpc", endpoint));
+            let bound = doors
+                .open_endpoint(endpoint, Protocol::Binrpc, owner, inherited)
+                .await;
             let bound = bound.with_context(|| format!("cannot open {endpoint} for BINRPC"))?;
             doors.listening.binrpc.push(bound);
         }
         for endpoint in &config.datagram {
-            let bound = doors.open_endpoint(endpoint, Protocol::Json, owner).await;
+            let inherited = heritage.take(&name_of("datagram", endpoint));
+            let bound = doors
+                .open_endpoint(endpoint, Protocol::Json, owner, inherited)
+                .await;
             let bound = bound.with_context(|| format!("cannot open {endpoint} for JSON-RPC"))?;
             doors.listening.datagram.push(bound);
         }
@@ -72,7 +84,16 @@ impl Doors {
             if !folder.is_dir() {
                 bail!(no_reply_folder(folder));
             }
-            let file = SocketFile::fifo(path, owner)?;
+            let name = name_of("fifo", path.display());
+            let is_inherited = heritage.has(&name);
+            let tenure = Tenure::of(is_inherited);
+            let file = match is_inherited {
+                true => SocketFile::inherit(path, owner, tenure.clone())?,
+                false => SocketFile::fifo(path, owner, tenure.clone())?,
+            };
+            doors
+                .lent
+                .push(Lent::new(name, is_inherited, None, tenure)?);
             let fifo = Fifo::open(file, folder.clone());
             doors.fifo = Some(fifo.with_context(|| format!("cannot read {}", path.display()))?);
             doors.listening.fifo = Some(path.clone());
@@ -88,6 +109,11 @@ impl Doors {
     /// Returns the addresses of the sockets.
     pub fn listening(&self) -> &Listening {
         &self.listening
+    }
+
+    /// What another process of this host can take over.
+    pub fn lent(&self) -> &[Lent] {
+        &self.lent
     }
 
     /// Answers requests until `stopping` becomes true, then closes all sockets and removes their files. HTTP requests in progress are
@@ -112,16 +138,30 @@ impl Doors {
         tasks.shutdown().await;
     }
 
-    async fn open_http(&mut self, addr: SocketAddr) -> anyhow::Result<()> {
-        let bound = TcpListener::bind(addr).await;
+    async fn open_http(&mut self, addr: SocketAddr, heritage: &mut Heritage) -> anyhow::Result<()> {
+        let inherited = heritage.take(&name_of("http", addr));
+        let is_inherited = inherited.is_some();
+        let bound = match inherited {
+            Some(socket) => TcpListener::from_std(socket.into()),
+            None => TcpListener::bind(addr).await,
+        };
         let bound = bound.with_context(|| {
             format!(
                 "cannot open the control port {addr}: is it taken? Change `listen` in [control]"
             )
         })?;
-        self.listening.http = Some(bound.local_addr()?);
+        let addr = bound.local_addr()?;
+        self.listening.http = Some(addr);
+        self.lend(name_of("http", addr), is_inherited, &bound)?;
         self.http = Some(bound);
         Ok(())
+    }
+
+    /// Notes a socket without a file for another process.
+    fn lend(&mut self, name: String, is_inherited: bool, socket: &dyn AsFd) -> io::Result<Lent> {
+        let lent = Lent::new(name, is_inherited, Some(socket), Tenure::of(is_inherited))?;
+        self.lent.push(lent.clone());
+        Ok(lent)
     }
 
     async fn open_endpoint(
@@ -129,35 +169,70 @@ impl Doors {
         endpoint: &Endpoint,
         protocol: Protocol,
         owner: Owner,
+        inherited: Option<OwnedFd>,
     ) -> anyhow::Result<Endpoint> {
         let taken = "is it taken? Change [control]";
+        let interface = match protocol {
+            Protocol::Binrpc => "binrpc",
+            Protocol::Json => "datagram",
+        };
+        let is_inherited = inherited.is_some();
+        let unix = |path: &Path, kind, inherited| {
+            let tenure = Tenure::of(is_inherited);
+            let (socket, file) = match inherited {
+                Some(socket) => (socket, SocketFile::inherit(path, owner, tenure.clone())?),
+                None => SocketFile::bind(path, kind, owner, tenure.clone())?,
+            };
+            let name = name_of(interface, endpoint);
+            let lent = Lent::new(name, is_inherited, Some(&socket), tenure)?;
+            anyhow::Ok((socket, file, lent))
+        };
         Ok(match endpoint {
             Endpoint::UnixStream(path) => {
-                let (socket, file) = SocketFile::bind(path, Type::STREAM, owner)?;
+                let (socket, file, lent) = unix(path, Type::STREAM, inherited)?;
                 let listener = UnixListener::from_std(socket.into())?;
                 self.streams.push(Listener::Unix(listener, file));
+                self.lent.push(lent);
                 endpoint.clone()
             }
             Endpoint::UnixDatagram(path) => {
-                let (socket, file) = SocketFile::bind(path, Type::DGRAM, owner)?;
-                self.datagrams
-                    .push(Datagrams::unix(protocol, socket.into(), file, owner)?);
+                let (socket, file, lent) = unix(path, Type::DGRAM, inherited)?;
+                self.lent.push(lent.clone());
+                let datagrams = Datagrams::unix(protocol, socket.into(), file, owner, lent)?;
+                self.datagrams.push(datagrams);
                 endpoint.clone()
             }
             Endpoint::Tcp(addr) => {
-                let listener = TcpListener::bind(addr).await.context(taken)?;
+                let listener = match inherited {
+                    Some(socket) => TcpListener::from_std(socket.into()),
+                    None => TcpListener::bind(addr).await,
+                };
+                let listener = listener.context(taken)?;
                 let bound = listener.local_addr()?;
+                let name = name_of(interface, Endpoint::Tcp(bound));
+                self.lend(name, is_inherited, &listener)?;
                 self.streams.push(Listener::Tcp(listener, bound));
                 Endpoint::Tcp(bound)
             }
             Endpoint::Udp(addr) => {
-                let socket = UdpSocket::bind(addr).await.context(taken)?;
+                let socket = match inherited {
+                    Some(socket) => UdpSocket::from_std(socket.into()),
+                    None => UdpSocket::bind(addr).await,
+                };
+                let socket = socket.context(taken)?;
                 let bound = socket.local_addr()?;
-                self.datagrams.push(Datagrams::udp(protocol, socket));
+                let name = name_of(interface, Endpoint::Udp(bound));
+                let lent = self.lend(name, is_inherited, &socket)?;
+                self.datagrams.push(Datagrams::udp(protocol, socket, lent));
                 Endpoint::Udp(bound)
             }
         })
     }
+}
+
+/// The name of a socket, or of a FIFO, between two processes of a host.
+fn name_of(interface: &str, address: impl fmt::Display) -> String {
+    format!("{interface} {address}")
 }
 
 /// Returns everything that would prevent the sockets from being opened, except that they are in use.

@@ -274,11 +274,13 @@ impl Page<'_, '_> {
         let unmatched = [
             ("stray", total(&|t| t.strays.value())),
             ("adopted", total(&|t| t.adopted.value())),
+            ("passed", total(&|t| t.passed.value())),
+            ("not_passed", total(&|t| t.not_passed.value())),
             ("conflict", total(&|t| t.conflicts.value())),
         ];
         page.family(
             "unmatched_messages",
-            "Messages without a transaction: stray responses, responses adopted after a start, requests in conflict with another sender's",
+            "Messages without a transaction: stray responses, responses adopted after a start, messages passed on to the process before an upgrade or not, requests in conflict with another sender's",
             "kind",
             unmatched,
         )?;

@@ -21,6 +21,7 @@ pub mod descriptors;
 mod doors;
 mod exposition;
 mod fifo;
+mod heritage;
 mod http;
 mod http_server;
 mod listening;
@@ -34,6 +35,7 @@ pub mod token_file;
 
 pub use control::Control;
 pub use doors::{Doors, check};
+pub use heritage::{Heritage, Lent};
 pub use listening::Listening;
 pub use operation::Refused;
 

@@ -15,6 +15,8 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 use portcullis_config::FileAccess;
 
+use crate::heritage::Tenure;
+
 /// Most connections that wait to be accepted.
 const BACKLOG: i32 = 128;
 
@@ -24,6 +26,7 @@ pub(super) struct SocketFile {
     path: PathBuf,
     /// A file that another program has put in its place is not removed.
     identity: Identity,
+    tenure: Tenure,
 }
 
 /// Identity of a file, to recognise another file at the same path. Inode numbers are reused.
@@ -79,7 +82,12 @@ impl SocketFile {
     ///
     /// # Errors
     /// If another process answers there, or the path cannot be used.
-    pub(super) fn bind(path: &Path, kind: Type, owner: Owner) -> anyhow::Result<(OwnedFd, Self)> {
+    pub(super) fn bind(
+        path: &Path,
+        kind: Type,
+        owner: Owner,
+        tenure: Tenure,
+    ) -> anyhow::Result<(OwnedFd, Self)> {
         let shown = path.display();
         let addr = SockAddr::unix(path).with_context(|| format!("cannot use the path {shown}"))?;
         if is_there(path, |file| file.is_socket(), "unix socket")? {
@@ -98,7 +106,7 @@ impl SocketFile {
             Ok(socket)
         };
         let socket = bind().with_context(|| cant_make(path))?;
-        let file = Self::claim(path, owner)?;
+        let file = Self::claim(path, owner, tenure)?;
         if kind == Type::STREAM {
             socket.listen(BACKLOG).with_context(|| cant_make(path))?;
         }
@@ -109,7 +117,7 @@ impl SocketFile {
     ///
     /// # Errors
     /// If another process reads from it, or the path cannot be used.
-    pub(super) fn fifo(path: &Path, owner: Owner) -> anyhow::Result<Self> {
+    pub(super) fn fifo(path: &Path, owner: Owner, tenure: Tenure) -> anyhow::Result<Self> {
         if is_there(path, |file| file.is_fifo(), "FIFO")? {
             let no_wait = nix::libc::O_NONBLOCK;
             take_over(path, || {
@@ -121,7 +129,15 @@ impl SocketFile {
             })?;
         }
         mkfifo(path, Mode::from_bits_truncate(owner.mode)).with_context(|| cant_make(path))?;
-        Self::claim(path, owner)
+        Self::claim(path, owner, tenure)
+    }
+
+    /// The file of a socket or a FIFO that another process of this host has lent.
+    ///
+    /// # Errors
+    /// If it is not there, or cannot get its permissions.
+    pub(super) fn inherit(path: &Path, owner: Owner, tenure: Tenure) -> anyhow::Result<Self> {
+        Self::claim(path, owner, tenure)
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -129,12 +145,13 @@ impl SocketFile {
     }
 
     /// Gives a new file its owner and its permissions, independently of the umask.
-    fn claim(path: &Path, owner: Owner) -> anyhow::Result<Self> {
+    fn claim(path: &Path, owner: Owner, tenure: Tenure) -> anyhow::Result<Self> {
         let shown = path.display();
         let found = fs::symlink_metadata(path).with_context(|| cant_make(path))?;
         let file = Self {
             path: path.to_owned(),
             identity: Identity::of(&found),
+            tenure,
         };
         if owner.user.is_some() || owner.group.is_some() {
             chown(path, owner.user, owner.group).with_context(|| {
@@ -160,6 +177,9 @@ impl Identity {
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
+        if !self.tenure.is_ours() {
+            return;
+        }
         let Ok(found) = fs::symlink_metadata(&self.path) else {
             return;
         };
@@ -222,6 +242,10 @@ mod tests {
 
     use super::*;
 
+    fn kept() -> Tenure {
+        Tenure::of(false)
+    }
+
     fn owner() -> Owner {
         Owner {
             mode: 0o620,
@@ -239,9 +263,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         for kind in [Type::STREAM, Type::DGRAM] {
             let path = folder.path().join("socket");
-            let (socket, file) = SocketFile::bind(&path, kind, owner()).unwrap();
+            let (socket, file) = SocketFile::bind(&path, kind, owner(), kept()).unwrap();
             assert_eq!(mode(&path), 0o620);
-            let error = SocketFile::bind(&path, kind, owner())
+            let error = SocketFile::bind(&path, kind, owner(), kept())
                 .unwrap_err()
                 .to_string();
             assert!(
@@ -253,7 +277,7 @@ mod tests {
             assert!(!path.exists());
         }
         let path = folder.path().join("fifo");
-        let file = SocketFile::fifo(&path, owner()).unwrap();
+        let file = SocketFile::fifo(&path, owner(), kept()).unwrap();
         assert_eq!(mode(&path), 0o620);
         drop(file);
         assert!(!path.exists());
@@ -264,17 +288,19 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("left");
         drop(UnixListener::bind(&path).unwrap());
-        drop(SocketFile::bind(&path, Type::STREAM, owner()).unwrap());
+        drop(SocketFile::bind(&path, Type::STREAM, owner(), kept()).unwrap());
         drop(UnixDatagram::bind(&path).unwrap());
-        drop(SocketFile::bind(&path, Type::DGRAM, owner()).unwrap());
+        drop(SocketFile::bind(&path, Type::DGRAM, owner(), kept()).unwrap());
         mkfifo(&path, Mode::S_IRUSR | Mode::S_IWUSR).unwrap();
-        let ours = SocketFile::fifo(&path, owner()).unwrap();
+        let ours = SocketFile::fifo(&path, owner(), kept()).unwrap();
         let reader = fs::OpenOptions::new()
             .read(true)
             .custom_flags(nix::libc::O_NONBLOCK)
             .open(&path)
             .unwrap();
-        let error = SocketFile::fifo(&path, owner()).unwrap_err().to_string();
+        let error = SocketFile::fifo(&path, owner(), kept())
+            .unwrap_err()
+            .to_string();
         assert!(
             error.starts_with("another process, such as a host or Kamailio, answers at "),
             "{error}"
@@ -288,8 +314,8 @@ mod tests {
         let path = folder.path().join("file");
         fs::write(&path, "precious").unwrap();
         for error in [
-            SocketFile::fifo(&path, owner()).unwrap_err(),
-            SocketFile::bind(&path, Type::STREAM, owner()).unwrap_err(),
+            SocketFile::fifo(&path, owner(), kept()).unwrap_err(),
+            SocketFile::bind(&path, Type::STREAM, owner(), kept()).unwrap_err(),
         ] {
             assert!(
                 error.to_string().contains(" exists and is not a "),
@@ -299,7 +325,7 @@ mod tests {
         assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
 
         let taken = folder.path().join("taken");
-        let file = SocketFile::fifo(&taken, owner()).unwrap();
+        let file = SocketFile::fifo(&taken, owner(), kept()).unwrap();
         fs::remove_file(&taken).unwrap();
         fs::write(&taken, "another's").unwrap();
         drop(file);
@@ -324,7 +350,8 @@ mod tests {
             error.to_string(),
             "the group no such group does not exist: change `socket-group` in [control]"
         );
-        let error = SocketFile::fifo(Path::new("/no/such/folder/fifo"), owner()).unwrap_err();
+        let error =
+            SocketFile::fifo(Path::new("/no/such/folder/fifo"), owner(), kept()).unwrap_err();
         assert!(
             error
                 .to_string()

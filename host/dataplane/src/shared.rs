@@ -15,6 +15,7 @@ use portcullis_sync::GracePeriod;
 use crate::drain::Drain;
 use crate::handover::Handovers;
 use crate::notices::Notices;
+use crate::orders::Orders;
 use crate::tenants::{Shadow, Tenants};
 use crate::trace::Traces;
 use crate::transport::{Bound, Connections};
@@ -45,6 +46,8 @@ pub struct Shared {
     pub connections: Arc<Connections>,
     /// Messages that workers hand over to each other.
     pub handovers: Handovers,
+    /// What the control side asks of workers.
+    pub orders: Orders,
     /// One per worker; worker `n` is the only writer of element `n`.
     pub counters: Vec<WorkerCounters>,
     /// Notices for operators about messages that were refused, dropped or not delivered.

@@ -277,6 +277,10 @@ pub struct TransactionCounters {
     pub strays: Counter,
     /// Responses without a transaction that were relayed, because the host had just started.
     pub adopted: Counter,
+    /// Messages passed on to the process that had the sockets before.
+    pub passed: Counter,
+    /// Messages for that process that it could not take.
+    pub not_passed: Counter,
     /// Requests with branch, Call-ID and CSeq of another sender's transaction, which were dropped.
     pub conflicts: Counter,
     /// ICMP errors: destination unreachable.

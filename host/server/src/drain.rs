@@ -1,4 +1,4 @@
-//! The time between SIGTERM and the end of a host, in which calls in set-up are answered.
+//! The time between SIGTERM, or an upgrade, and the end of a process, in which calls in set-up are answered.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,23 +12,40 @@ use tokio::time::{Instant, interval, sleep, timeout_at};
 /// Interval of the checks whether a transaction is in progress.
 const CHECK: Duration = Duration::from_millis(20);
 
+/// Interval of the checks whether a process has anything left after an upgrade.
+const CHECK_LEFT: Duration = Duration::from_millis(100);
+
 /// A drain that may have begun.
 #[derive(Default)]
-pub(crate) struct Draining(Option<JoinHandle<()>>);
+pub(crate) struct Draining {
+    task: Option<JoinHandle<()>>,
+    is_leaving: bool,
+}
 
 impl Draining {
     /// Begins, unless it has begun already or the host has no transactions. Returns whether it has begun now.
     pub(crate) fn begin(&mut self, shared: &Arc<Shared>) -> bool {
-        if self.0.is_some() || shared.config.relay.mode == RelayMode::Stateless {
+        if self.task.is_some() || shared.config.relay.mode == RelayMode::Stateless {
             return false;
         }
-        self.0 = Some(tokio::spawn(drain(Arc::clone(shared))));
+        self.task = Some(tokio::spawn(drain(Arc::clone(shared))));
         true
+    }
+
+    /// Begins after another process has taken the sockets over: in place of a drain that has begun.
+    pub(crate) fn leave(&mut self, shared: &Arc<Shared>) {
+        self.is_leaving = true;
+        self.task = Some(tokio::spawn(leave(Arc::clone(shared))));
+    }
+
+    /// Whether another process has the sockets.
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.is_leaving
     }
 
     /// Completes when the host may end.
     pub(crate) async fn ended(&mut self) {
-        match &mut self.0 {
+        match &mut self.task {
             Some(draining) => drop(draining.await),
             None => std::future::pending().await,
         }
@@ -52,21 +69,52 @@ async fn drain(shared: Arc<Shared>) {
         "requests outside of dialogs are answered 503 from now on"
     );
     let quiet = async {
-        // A decision in progress may still begin a transaction.
-        let _decided = shared.live_on_all_workers(settings.drain).await;
         let mut tick = interval(CHECK);
-        while active(&shared) > 0 {
+        loop {
+            // A request that waits for its decision may still begin a transaction.
+            shared.orders.settle().await;
+            if active(&shared) == 0 {
+                break;
+            }
             tick.tick().await;
         }
     };
-    if timeout_at(deadline, quiet).await.is_err() && active(&shared) > 0 {
+    if timeout_at(deadline, quiet).await.is_err() {
+        warn_of_rest(&shared);
+    }
+}
+
+/// Returns when nothing is left that only this process can serve, or after `drain`.
+async fn leave(shared: Arc<Shared>) {
+    let deadline = Instant::now() + shared.config.transactions.drain;
+    let nothing_left = async {
+        let mut tick = interval(CHECK_LEFT);
+        while stored(&shared) > 0 || !shared.connections.is_empty() {
+            tick.tick().await;
+        }
+    };
+    if timeout_at(deadline, nothing_left).await.is_err() {
+        warn_of_rest(&shared);
+    }
+}
+
+fn warn_of_rest(shared: &Shared) {
+    let active = active(shared);
+    if active > 0 {
         tracing::warn!(
             event = "not_drained",
-            active = active(&shared),
-            "transactions are still in progress after {:?}; the host ends nevertheless",
-            settings.drain
+            active,
+            "transactions are still in progress after {:?}; the process ends nevertheless",
+            shared.config.transactions.drain
         );
     }
+}
+
+/// Transactions on all workers, in progress or absorbing retransmissions.
+fn stored(shared: &Shared) -> u64 {
+    let workers = shared.counters.iter();
+    let lingering = workers.map(|worker| worker.transactions.lingering.value());
+    active(shared) + lingering.sum::<u64>()
 }
 
 /// Transactions in progress on all workers.

@@ -14,3 +14,4 @@ mod notify;
 mod rights;
 pub mod seal_keys;
 pub mod serve;
+mod upgrade;

@@ -6,6 +6,7 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use portcullis_dataplane::shared::Shared;
@@ -13,24 +14,35 @@ use tokio::time::{MissedTickBehavior, interval};
 
 /// The service manager; nothing is sent without one.
 #[derive(Debug)]
-pub(crate) struct Manager(Option<(UnixDatagram, SocketAddr)>);
+pub(crate) struct Manager {
+    socket: Option<(UnixDatagram, SocketAddr)>,
+    /// The service manager follows another process.
+    is_left: AtomicBool,
+}
 
 impl Manager {
     /// The service manager that the environment names (`NOTIFY_SOCKET`).
     pub(crate) fn of_environment() -> Self {
         let Some(name) = env::var_os("NOTIFY_SOCKET").filter(|name| !name.is_empty()) else {
-            return Self(None);
+            return Self::new(None);
         };
         let address = match name.as_bytes() {
             [b'@', name @ ..] => SocketAddr::from_abstract_name(name),
             path => SocketAddr::from_pathname(std::ffi::OsStr::from_bytes(path)),
         };
         match address.and_then(|address| Ok((socket()?, address))) {
-            Ok(manager) => Self(Some(manager)),
+            Ok(manager) => Self::new(Some(manager)),
             Err(error) => {
                 tell(&error);
-                Self(None)
+                Self::new(None)
             }
+        }
+    }
+
+    fn new(socket: Option<(UnixDatagram, SocketAddr)>) -> Self {
+        Self {
+            socket,
+            is_left: AtomicBool::new(false),
         }
     }
 
@@ -44,10 +56,19 @@ impl Manager {
         self.send("STOPPING=1");
     }
 
+    /// The service manager is to follow this process instead. Nothing more is sent.
+    pub(crate) fn hand_over_to(&self, pid: u32) {
+        self.send(&format!("MAINPID={pid}"));
+        self.is_left.store(true, Ordering::Relaxed);
+    }
+
     fn send(&self, state: &str) {
-        let Some((socket, address)) = &self.0 else {
+        let Some((socket, address)) = &self.socket else {
             return;
         };
+        if self.is_left.load(Ordering::Relaxed) {
+            return;
+        }
         if let Err(error) = socket.send_to_addr(state.as_bytes(), address) {
             tell(&error);
         }
@@ -56,7 +77,7 @@ impl Manager {
     /// Sends signs of life, if the service manager wants any (`WatchdogSec=`): one after each worker has done its chores, so that the
     /// service manager restarts a host with a worker that hangs. Never completes.
     pub(crate) async fn watchdog(self: Arc<Self>, shared: Arc<Shared>) {
-        let Some(limit) = watchdog_limit().filter(|_| self.0.is_some()) else {
+        let Some(limit) = watchdog_limit().filter(|_| self.socket.is_some()) else {
             return std::future::pending().await;
         };
         let mut tick = interval((limit / 4).max(Duration::from_millis(1)));

@@ -8,11 +8,12 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, bail};
 use portcullis_config::{Config, Listen};
 use portcullis_control::descriptors::{self, Limit, Parts};
-use portcullis_control::{Control, Doors, Listening};
-use portcullis_dataplane::drain::Drain;
+use portcullis_control::{Control, Doors, Lent, Listening};
+use portcullis_dataplane::drain::{Drain, Stage};
 use portcullis_dataplane::handover::Handovers;
 use portcullis_dataplane::notice_log;
 use portcullis_dataplane::notices::Notices;
+use portcullis_dataplane::orders::Orders;
 use portcullis_dataplane::shared::Shared;
 use portcullis_dataplane::transport;
 use portcullis_dataplane::transport::{Bound, Connections, WorkerSockets};
@@ -29,7 +30,7 @@ use portcullis_store::Store;
 use portcullis_text::one_line;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::{JoinHandle, JoinSet, block_in_place};
 use tokio::time::timeout;
 
 use crate::drain::Draining;
@@ -38,6 +39,7 @@ use crate::modes;
 use crate::notify::Manager;
 use crate::rights;
 use crate::seal_keys::{self, SealKeys};
+use crate::upgrade::{Inheritance, Predecessor, Upgrade, Upgraded};
 
 /// Time limit for workers and control interfaces to end.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -68,11 +70,11 @@ pub fn run(config: Config, path: Option<PathBuf>) -> anyhow::Result<ExitCode> {
 async fn serve(config: Config, path: Option<&Path>, limit: Limit) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
     let (stop, stopping) = watch::channel(false);
-    let host = tokio::select! {
-        host = Host::assemble(config, path, limit, &stopping) => host?,
+    let predecessor = Predecessor::of_environment()?;
+    let (mut running, mut workers) = tokio::select! {
+        running = begin(config, path, limit, predecessor, &stopping) => running?,
         () = signals.end() => return Ok(()),
     };
-    let (running, mut workers) = host.start(&stopping)?;
     running.announce(path);
     let manager = Arc::new(Manager::of_environment());
     manager.ready();
@@ -83,8 +85,22 @@ async fn serve(config: Config, path: Option<&Path>, limit: Limit) -> anyhow::Res
         tokio::select! {
             signal = signals.next() => match signal {
                 Asked::Drain if draining.begin(&running.shared) => manager.stopping(),
+                // It is meant for the process that has taken over; this one ends by itself.
+                Asked::Drain if draining.is_leaving() => {}
                 Asked::Drain | Asked::End => break Ok(()),
                 Asked::Reload => running.reload(),
+                Asked::Upgrade => running.upgrade(&draining, &manager),
+            },
+            upgraded = running.upgrade.ended() => match upgraded {
+                Ok(upgraded) => {
+                    running.leave(upgraded);
+                    draining.leave(&running.shared);
+                }
+                Err(error) => tracing::error!(
+                    event = "upgrade_failed",
+                    reason = %one_line(&anyhow::Error::from(error)),
+                    "upgrade failed, this process goes on serving: remove the cause and send SIGUSR2 again, or restart the host"
+                ),
             },
             () = draining.ended() => break Ok(()),
             Some(ended) = workers.join_next() => break ended.context("a worker").and_then(|worker| worker),
@@ -93,6 +109,7 @@ async fn serve(config: Config, path: Option<&Path>, limit: Limit) -> anyhow::Res
     tracing::info!(event = "ending", "Portcullis is ending");
     manager.stopping();
     let _nobody_listens = stop.send(true);
+    running.close.send_replace(true);
     let all_ended = async { while workers.join_next().await.is_some() {} };
     if timeout(PATIENCE, all_ended).await.is_err() {
         tracing::warn!(
@@ -110,6 +127,39 @@ async fn serve(config: Config, path: Option<&Path>, limit: Limit) -> anyhow::Res
     ended
 }
 
+/// Loads everything and starts to serve, or to do so in place of a predecessor.
+async fn begin(
+    config: Config,
+    path: Option<&Path>,
+    limit: Limit,
+    predecessor: Option<Predecessor>,
+    stopping: &watch::Receiver<bool>,
+) -> anyhow::Result<(Running, JoinSet<anyhow::Result<()>>)> {
+    let Some(predecessor) = predecessor else {
+        let host = Host::assemble(config, path, limit, stopping, None).await?;
+        let (running, workers, open) = host.start(stopping)?;
+        open.send_replace(true);
+        return Ok((running, workers));
+    };
+    let assembled = Host::assemble(config, path, limit, stopping, Some(&predecessor)).await;
+    let started = assembled.and_then(|mut host| {
+        let inheritance = std::mem::take(&mut host.inheritance);
+        Ok((inheritance, host.start(stopping)?))
+    });
+    let (inheritance, (running, workers, open)) = match started {
+        Ok(started) => started,
+        Err(error) => {
+            predecessor.refuse(&error);
+            return Err(error);
+        }
+    };
+    predecessor
+        .take_over(inheritance, &running.lent, &running.shared)
+        .await?;
+    open.send_replace(true);
+    Ok((running, workers))
+}
+
 /// The parts of a host before it runs.
 struct Host {
     shared: Arc<Shared>,
@@ -120,6 +170,9 @@ struct Host {
     sockets: Vec<WorkerSockets>,
     doors: Doors,
     parts: Parts,
+    /// What is left of it for workers.
+    inheritance: Inheritance,
+    upgrade: Upgrade,
 }
 
 /// A running host.
@@ -128,6 +181,12 @@ struct Running {
     registry: Arc<Registry>,
     control: Listening,
     doors: JoinHandle<()>,
+    /// Closes the control interfaces.
+    close: watch::Sender<bool>,
+    lent: Vec<Lent>,
+    upgrade: Upgrade,
+    /// The process that has taken over.
+    successor: Option<Upgraded>,
 }
 
 impl Host {
@@ -137,8 +196,10 @@ impl Host {
         path: Option<&Path>,
         limit: Limit,
         stopping: &watch::Receiver<bool>,
+        predecessor: Option<&Predecessor>,
     ) -> anyhow::Result<Self> {
         let started = SystemTime::now();
+        let keys = seal_keys(&config, predecessor)?;
         let workers = config.worker_count();
         let opened = address_task::open(&config.database, &config.permissions).await?;
         let store = Store::new(opened.book.database().connections().clone());
@@ -152,9 +213,10 @@ impl Host {
         compiler::keep_code(registry.runtime(), &config.policy.cache);
         registry.load_operators().await?;
         let start = registry.start(&Arc::new(config.clone())).await?;
-        let start = match opened.broken.is_empty() {
+        let start = match opened.broken.is_empty() && predecessor.is_none() {
             true => Some(start),
-            // Whether a tenant's policy needs a broken part is known only when the policy is loaded.
+            // Whether a tenant's policy needs a broken part is known only when the policy is loaded. A successor replaces a process that
+            // has all policies.
             false => {
                 start.finish().await;
                 None
@@ -168,10 +230,16 @@ impl Host {
         routes.store(Arc::new(resolver.routes()));
         let listen = expand(&config.listen)?;
         let wanted = listen.iter().map(|listen| (listen.transport, listen.addr));
-        let (bound, sockets) = transport::bind(wanted, workers, config.spread)?;
-        let doors = Doors::open(&config.control).await?;
+        let mut inheritance = match predecessor {
+            Some(predecessor) => block_in_place(|| predecessor.ask())?,
+            None => Inheritance::default(),
+        };
+        let inherited = std::mem::take(&mut inheritance.sockets);
+        let (bound, sockets) =
+            transport::bind_or_inherit(wanted, workers, config.spread, inherited)?;
+        let heritage = std::mem::take(&mut inheritance.control);
+        let doors = Doors::open(&config.control, heritage).await?;
         let records = Recorder::start(&config.records)?;
-        let keys = seal_keys(&config)?;
         // Each worker duplicates the descriptor of each UDP socket.
         let second = sockets.iter().map(|worker| worker.udp.len());
         let open = descriptors::open_now() + second.sum::<usize>();
@@ -184,11 +252,17 @@ impl Host {
             tenants: Arc::clone(registry.current()),
             sandboxes: registry.sandboxes(),
             shadow: registry.shadow().clone(),
-            proxy: Arc::new(Proxy::new(proxy_config(&config, &listen, &bound, keys))),
+            proxy: Arc::new(Proxy::new(proxy_config(
+                &config,
+                &listen,
+                &bound,
+                keys.clone(),
+            ))),
             routes,
             connections: Arc::new(Connections::new(parts.bounds(&config))),
             counters: (0..workers).map(|_| WorkerCounters::default()).collect(),
             handovers: Handovers::new(workers),
+            orders: Orders::new(workers, predecessor.is_none()),
             notices: Notices::new(workers),
             drain: Drain::default(),
             listen: bound,
@@ -197,6 +271,7 @@ impl Host {
         };
         transport::steer(&sockets, shared.config.spread, shared.proxy.steering());
         Ok(Self {
+            upgrade: Upgrade::new(&shared, &keys)?,
             shared: Arc::new(shared),
             registry,
             start,
@@ -204,14 +279,15 @@ impl Host {
             sockets,
             doors,
             parts,
+            inheritance,
         })
     }
 
-    /// Starts workers and tasks. The set yields when a worker ends.
+    /// Starts workers and tasks. The set yields when a worker ends. The control interfaces answer when the last value becomes true.
     fn start(
         self,
         stopping: &watch::Receiver<bool>,
-    ) -> anyhow::Result<(Running, JoinSet<anyhow::Result<()>>)> {
+    ) -> anyhow::Result<(Running, JoinSet<anyhow::Result<()>>, watch::Sender<bool>)> {
         let mut workers = JoinSet::new();
         for (number, sockets) in self.sockets.into_iter().enumerate() {
             let thread = worker::spawn(number, Arc::clone(&self.shared), sockets, stopping.clone())
@@ -232,7 +308,14 @@ impl Host {
             &self.parts,
             logging::lost_lines,
         );
-        let doors = tokio::spawn(self.doors.serve(Arc::new(control), stopping.clone()));
+        let lent = self.doors.lent().to_vec();
+        let (close, closing) = watch::channel(false);
+        let (open, mut opening) = watch::channel(false);
+        let doors = tokio::spawn(async move {
+            if opening.wait_for(|open| *open).await.is_ok() {
+                self.doors.serve(Arc::new(control), closing).await;
+            }
+        });
         let addresses = Arc::clone(&self.shared.addresses);
         tokio::spawn(async move { addresses.watch().await });
         if let Some(start) = self.start {
@@ -252,8 +335,12 @@ impl Host {
             registry: self.registry,
             control: listening,
             doors,
+            close,
+            lent,
+            upgrade: self.upgrade,
+            successor: None,
         };
-        Ok((running, workers))
+        Ok((running, workers, open))
     }
 }
 
@@ -277,6 +364,42 @@ fn tell_what_others_see(config: &Config) {
 }
 
 impl Running {
+    /// Starts an upgrade after SIGUSR2, if that is possible now.
+    fn upgrade(&mut self, draining: &Draining, manager: &Arc<Manager>) {
+        let refusal = if draining.is_leaving() {
+            Some("another process has taken over already")
+        } else if self.shared.drain.stage() != Stage::Serving {
+            Some("the host is ending")
+        } else if !self.upgrade.begin(&self.shared, &self.lent, manager) {
+            Some("an upgrade is in progress")
+        } else {
+            None
+        };
+        if let Some(reason) = refusal {
+            tracing::warn!(
+                event = "upgrade_refused",
+                reason,
+                "SIGUSR2 has no effect now"
+            );
+        }
+    }
+
+    /// Leaves the control interfaces to the process that has taken over.
+    fn leave(&mut self, upgraded: Upgraded) {
+        let is_taken = |lent: &&Lent| upgraded.taken.iter().any(|name| name == lent.name());
+        for lent in self.lent.iter().filter(is_taken) {
+            lent.give_up();
+        }
+        self.close.send_replace(true);
+        tracing::info!(
+            event = "upgraded",
+            pid = upgraded.pid,
+            pause = ?upgraded.pause,
+            "a new process serves; this one ends when its transactions and connections have"
+        );
+        self.successor = Some(upgraded);
+    }
+
     /// Logs where and with what the host serves.
     fn announce(&self, path: Option<&Path>) {
         let Shared {
@@ -341,12 +464,15 @@ enum Asked {
     /// To end at once.
     End,
     Reload,
+    /// To hand the sockets to a new process.
+    Upgrade,
 }
 
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
+    upgrade: Signal,
     /// Never awaited: registering the signal keeps it from ending the host. A write beyond the file size limit (`LimitFSIZE=`, `ulimit -f`)
     /// then returns EFBIG, like a full disk.
     _file_size: Signal,
@@ -361,6 +487,7 @@ impl Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hangup: signal(SignalKind::hangup())?,
+            upgrade: signal(SignalKind::user_defined2())?,
             _file_size: signal(SignalKind::from_raw(SIGXFSZ))?,
         })
     }
@@ -370,11 +497,12 @@ impl Signals {
             _ = self.terminate.recv() => Asked::Drain,
             _ = self.interrupt.recv() => Asked::End,
             _ = self.hangup.recv() => Asked::Reload,
+            _ = self.upgrade.recv() => Asked::Upgrade,
         }
     }
 
     async fn end(&mut self) {
-        while let Asked::Reload = self.next().await {}
+        while let Asked::Reload | Asked::Upgrade = self.next().await {}
     }
 }
 
@@ -400,10 +528,14 @@ fn expand(listen: &[Listen]) -> anyhow::Result<Vec<Listen>> {
     Ok(all)
 }
 
-/// The keys of the configured file, or of the one in systemd's state directory; otherwise random keys.
-fn seal_keys(config: &Config) -> Result<SealKeys, seal_keys::SealKeyError> {
+/// The keys of the configured file, or of the one in systemd's state directory; otherwise those of the predecessor, or random keys.
+fn seal_keys(config: &Config, predecessor: Option<&Predecessor>) -> anyhow::Result<SealKeys> {
     let file = config.sip.key_file.clone().or_else(seal_keys::default_file);
     let keys = SealKeys::load(file.as_deref())?;
+    let keys = match predecessor {
+        Some(predecessor) => predecessor.keys(config, file.is_some().then_some(keys))?,
+        None => keys,
+    };
     if let Some(file) = file.filter(|file| seal_keys::is_open(file)) {
         tracing::warn!(
             event = "key_file_open",

@@ -183,6 +183,12 @@ impl Absorbers {
         self.records.id_at(slot)
     }
 
+    /// The names of all of them.
+    pub(crate) fn names(&self) -> impl Iterator<Item = Transaction> {
+        let records = self.records.iter();
+        records.map(|record| record.peer.name.transaction)
+    }
+
     /// The absorber that is forgotten first when there are too many: of the longer duration, the oldest one.
     pub(crate) fn oldest(&self) -> Option<Id> {
         let first = |queue: Queue| self.records.id_at(queue.first);

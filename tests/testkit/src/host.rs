@@ -23,12 +23,15 @@ pub struct Builder {
     workers: usize,
     open_files: Option<(usize, usize)>,
     environment: Vec<(String, String)>,
+    has_own_binary: bool,
 }
 
 /// A running host.
 #[derive(Debug)]
 pub struct Host {
     child: Child,
+    /// The processes that have taken over one after another.
+    successors: Vec<u32>,
     folder: TempDir,
     lease: Lease,
     policy: PathBuf,
@@ -49,6 +52,7 @@ impl Builder {
             workers: 1,
             open_files: None,
             environment: Vec::new(),
+            has_own_binary: false,
         }
     }
 
@@ -116,6 +120,13 @@ impl Builder {
         self
     }
 
+    /// Starts the program by a link `portcullis` in the host's directory, which a test can replace.
+    #[must_use]
+    pub fn own_binary(mut self) -> Self {
+        self.has_own_binary = true;
+        self
+    }
+
     /// Writes the files and starts the host; returns when it is ready.
     pub fn start(self) -> Host {
         let mut host = self.launch();
@@ -144,6 +155,11 @@ impl Builder {
         }
         let log = std::fs::File::create(folder.path().join("log")).expect("a log can be written");
         let mut serve = match self.open_files {
+            None if self.has_own_binary => {
+                let link = folder.path().join("portcullis");
+                std::os::unix::fs::symlink(binary(), &link).expect("a link can be made");
+                in_folder(Command::new(link), folder.path())
+            }
             None => command(folder.path()),
             Some((soft, hard)) => {
                 let mut prlimit = Command::new("prlimit");
@@ -161,6 +177,7 @@ impl Builder {
             .expect("portcullis starts");
         Host {
             child,
+            successors: Vec::new(),
             folder,
             lease: self.lease,
             policy,
@@ -271,9 +288,29 @@ impl Host {
         wait::until(&what, || self.log().contains(text).then_some(()));
     }
 
-    /// Returns its process id.
+    /// Returns its process id: after an upgrade, that of the new process.
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        let last = self.successors.last().copied();
+        last.unwrap_or_else(|| self.child.id())
+    }
+
+    /// Upgrades the host (SIGUSR2); returns when a new process has taken over.
+    ///
+    /// # Panics
+    /// If none does.
+    pub fn upgrade(&mut self) {
+        let upgraded = |log: &str| -> Vec<u32> {
+            let lines = log.lines().filter(|l| l.contains("event=\"upgraded\""));
+            let words = lines.filter_map(|line| line.split("pid=").nth(1)?.split(' ').next());
+            words.filter_map(|pid| pid.parse().ok()).collect()
+        };
+        self.signal("USR2");
+        let pid = wait::until("a new process serves", || {
+            let log = self.log();
+            assert!(!log.contains("upgrade_failed"), "{log}");
+            upgraded(&log).get(self.successors.len()).copied()
+        });
+        self.successors.push(pid);
     }
 
     /// The memory that its process has in use, in MiB.
@@ -440,21 +477,23 @@ impl Host {
     /// Returns when `/readyz` answers 200.
     pub fn wait_until_ready(&mut self) {
         wait::until("the host is ready", || {
-            if let Some(status) = self.child.try_wait().expect("the child can be asked") {
+            if self.successors.is_empty()
+                && let Some(status) = self.child.try_wait().expect("the child can be asked")
+            {
                 panic!("the host ended with {status}:\n{}", self.log());
             }
             self.get("/readyz").filter(|(status, _)| *status == 200)
         });
     }
 
-    /// Waits for the host to end by itself.
+    /// Waits for the process that was started first to end by itself.
     pub fn wait_until_ended(&mut self) -> ExitStatus {
         wait::until("the host ends", || {
             self.child.try_wait().expect("the child can be asked")
         })
     }
 
-    /// True as long as the process lives.
+    /// True as long as the process that was started first lives.
     pub fn is_alive(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
     }
@@ -483,7 +522,7 @@ impl Host {
     /// Sends a signal by its name, as `kill` knows it.
     pub fn signal(&self, name: &str) {
         let status = Command::new("kill")
-            .args(["-s", name, &self.child.id().to_string()])
+            .args(["-s", name, &self.pid().to_string()])
             .status()
             .expect("kill runs");
         assert!(status.success(), "kill -s {name}");
@@ -501,6 +540,12 @@ impl Drop for Host {
     fn drop(&mut self) {
         let _gone = self.child.kill();
         let _reaped = self.child.wait();
+        for pid in &self.successors {
+            let kill = Command::new("kill")
+                .args(["-s", "KILL", &pid.to_string()])
+                .output();
+            let _gone_already = kill;
+        }
         if std::thread::panicking() {
             eprintln!("the host's log:\n{}", self.log());
         }

@@ -18,3 +18,4 @@ mod restarts;
 mod site;
 mod streams;
 mod targets;
+mod upgrades;

@@ -13,6 +13,7 @@ use portcullis_config::Config;
 use portcullis_dataplane::drain::Drain;
 use portcullis_dataplane::handover::Handovers;
 use portcullis_dataplane::notices::Notices;
+use portcullis_dataplane::orders::Orders;
 use portcullis_dataplane::shared::Shared;
 use portcullis_dataplane::transport::{Bound, Connections};
 use portcullis_metrics::{Method, WorkerCounters};
@@ -86,6 +87,7 @@ fn control_of(folder: &TempDir, text: &str) -> Arc<Control> {
         connections: Arc::new(Connections::new(bounds)),
         counters: vec![WorkerCounters::default(), WorkerCounters::default()],
         handovers: Handovers::new(2),
+        orders: Orders::new(2, true),
         notices: Notices::new(2),
         drain: Drain::default(),
         started: SystemTime::now(),

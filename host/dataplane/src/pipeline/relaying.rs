@@ -6,7 +6,7 @@ use portcullis_metrics::WorkerCounters;
 use portcullis_policy::{Edit, ForwardTarget, Forwarding, Place, Rejection, Verdict};
 use portcullis_records::calls::Calls;
 use portcullis_sip::{
-    Arrival, Branch, Destination, Forward, HeaderChange, HeaderName, Message, RelayError,
+    Arrival, Branch, Destination, Forward, HeaderChange, HeaderName, Message, Proxy, RelayError,
     RequestName, Routes, Target,
 };
 
@@ -49,6 +49,10 @@ impl<'p> Relaying<'p> {
         let call_id = message.header(HeaderName::CallId);
         let call_id = call_id.map_or(&b""[..], |field| field.value);
         in_order(forwarding, call_id, &self.shared.share_key)
+    }
+
+    pub(super) fn proxy(&self) -> &'p Proxy {
+        &self.shared.proxy
     }
 
     pub(super) fn counters(&self) -> &'p WorkerCounters {

@@ -12,8 +12,8 @@ use portcullis_policy::{
 use portcullis_records::calls::{Call, Happened};
 use portcullis_request::Request;
 use portcullis_sip::{
-    Arrival, Destination, Framing, HeaderName, Index, Limits, Message, NameAddr, Proxy, RelayError,
-    RequestName, StartLine, scan,
+    Arrival, Branch, Destination, Framing, HeaderName, Index, Limits, Message, NameAddr, Proxy,
+    RelayError, RequestName, StartLine, Transaction, scan,
 };
 use portcullis_transaction::{
     Attempt, BeginError, Cause, End, Event, Failure, Id, MOST_TARGETS, Outbox, Plan, Receipt, Step,
@@ -25,6 +25,7 @@ use tracing::debug;
 use super::judge::{AskedStep, Judge, Judgement, Outcome};
 use super::relaying::Relaying;
 use super::targets::{Times, codes, planned};
+use crate::link::{Passing, Predecessor};
 
 /// The transactions of one worker.
 pub(super) struct Stateful {
@@ -37,6 +38,10 @@ pub(super) struct Stateful {
     pub(super) start: Instant,
     /// Until when responses without a transaction are relayed.
     adopts_until: Time,
+    /// The process that had the sockets before, as long as it has transactions.
+    pub(super) predecessor: Option<Predecessor>,
+    /// The numbers of new transactions, while they are noted.
+    noted: Option<Vec<u64>>,
     times: Times,
     /// For requests while they are written.
     pub(super) draft: Vec<u8>,
@@ -86,6 +91,9 @@ pub(super) enum Belongs {
     Dropped(&'static str),
 }
 
+/// Longer than a process lives that has given its sockets away.
+const LEAVING: Duration = Duration::from_secs(86_400);
+
 /// Timers handled before the clock is read again.
 pub(super) const EXPIRE_AT_ONCE: usize = 16;
 
@@ -112,6 +120,8 @@ impl Stateful {
             sends: Outbox::default(),
             start: Instant::now(),
             adopts_until: Time::ZERO + limits.adopt,
+            predecessor: None,
+            noted: None,
             times: Times::of(&config.relay),
             draft: Vec::new(),
             index: Index::default(),
@@ -128,16 +138,39 @@ impl Stateful {
         self.adopts_until = self.adopts_until.max(self.now() + self.times.ring);
     }
 
+    /// As [`Stateful::adopt`], until the process ends.
+    pub(super) fn leave(&mut self) {
+        self.adopts_until = self.now() + LEAVING;
+    }
+
+    /// See `Pipeline::names`.
+    pub(super) fn names(&mut self) -> Vec<u64> {
+        self.noted = Some(Vec::new());
+        // A successor passes on to this process, and this one to its predecessor.
+        let inherited = self.predecessor.iter().flat_map(Predecessor::names);
+        let own = self.transactions.names().map(Transaction::number);
+        own.chain(inherited).collect()
+    }
+
+    /// See `Pipeline::names_since`.
+    pub(super) fn names_since(&mut self) -> Vec<u64> {
+        self.noted.take().unwrap_or_default()
+    }
+
     /// Passes a message to the transactions: a response, or a request that has passed the first look.
     pub(super) fn receive(
         &mut self,
         message: Message<'_>,
         arrival: &Arrival,
-        counters: &WorkerCounters,
+        relaying: &Relaying<'_>,
     ) -> Belongs {
         let now = self.now();
-        let counters = &counters.transactions;
-        match self.transactions.receive(now, message, arrival) {
+        let counters = &relaying.counters().transactions;
+        let receipt = self.transactions.receive(now, message, arrival);
+        if self.predecessor.is_some() && self.pass_on(receipt, message, arrival, relaying) {
+            return Belongs::Handled;
+        }
+        match receipt {
             Receipt::New(name) => Belongs::New(name),
             Receipt::Handled => {
                 if let StartLine::Request { method, .. } = message.start_line()
@@ -164,6 +197,62 @@ impl Stateful {
             }
             // The first look finds the cause.
             Receipt::Stateless | Receipt::Unreadable => Belongs::Stateless,
+        }
+    }
+
+    /// Passes on a message without a transaction here, if it may belong to one of the process that had the sockets before. Returns whether
+    /// that process has it now.
+    #[cold]
+    fn pass_on(
+        &mut self,
+        receipt: Receipt,
+        message: Message<'_>,
+        arrival: &Arrival,
+        relaying: &Relaying<'_>,
+    ) -> bool {
+        let Some(predecessor) = &self.predecessor else {
+            return false;
+        };
+        let is_request = matches!(message.start_line(), StartLine::Request { .. });
+        let passing = match receipt {
+            // The connections of that process lead to it.
+            Receipt::New(_) | Receipt::Stateless if arrival.connection.is_some() => {
+                Passing::Foreign
+            }
+            Receipt::New(name) => predecessor.pass_request(name, message, arrival),
+            Receipt::Stateless if is_request => match relaying.proxy().name_of(message, arrival) {
+                Some(name) => predecessor.pass_request(name, message, arrival),
+                None => Passing::Foreign,
+            },
+            Receipt::Stray => predecessor.pass(message, arrival),
+            Receipt::Stateless | Receipt::Handled | Receipt::Conflict | Receipt::Unreadable => {
+                Passing::Foreign
+            }
+        };
+        self.passed(passing, relaying.counters())
+    }
+
+    /// Counts what was passed on, and forgets a process that has ended. Returns whether that process has the message now.
+    fn passed(&mut self, passing: Passing, counters: &WorkerCounters) -> bool {
+        let counters = &counters.transactions;
+        match passing {
+            Passing::Done => counters.passed.inc(),
+            Passing::Foreign => {}
+            Passing::Full => counters.not_passed.inc(),
+            Passing::Ended => self.predecessor = None,
+        }
+        passing == Passing::Done
+    }
+
+    /// Notes that the request with this branch could not be delivered.
+    pub(super) fn fail_branch(&mut self, branch: Branch, counters: &WorkerCounters) {
+        let now = self.now();
+        let is_ours = self
+            .transactions
+            .fail_branch(now, branch, Failure::Unreachable);
+        if !is_ours && let Some(predecessor) = &self.predecessor {
+            let passing = predecessor.pass_undelivered(branch);
+            self.passed(passing, counters);
         }
     }
 
@@ -194,6 +283,9 @@ impl Stateful {
             Ok(id) => id,
             Err(error) => return Err((error, Box::new(judgement))),
         };
+        if let Some(noted) = &mut self.noted {
+            noted.push(name.transaction.number());
+        }
         let counters = tools.relaying.counters();
         counters.transactions.begun.inc();
         let (mut relay, plan) = self.planned(judgement, message, tools);

@@ -8,13 +8,14 @@ use portcullis_sip::{
     Arrival, Branch, Destination, DialogSeal, Framing, HeaderName, Index, Message, RequestName,
     StartLine, scan,
 };
-use portcullis_transaction::{BeginError, Failure, Outbox, What, max_breadth};
+use portcullis_transaction::{BeginError, Outbox, What, max_breadth};
 
 use super::fate::Fate;
 use super::judge::{Judgement, Outcome};
 use super::relaying::Relaying;
 use super::stateful::{Begun, Belongs, EXPIRE_AT_ONCE, STORED, Stateful, Tools};
 use super::{Handled, NO_HEADERS, Pipeline};
+use crate::link::Predecessor;
 use crate::notices::{Example, Trouble};
 
 /// Time slice for timers before sockets get theirs: policies are asked in it.
@@ -43,7 +44,7 @@ impl Pipeline {
     /// Passes a message to the transactions of this worker. `None` if the host is stateless.
     pub(super) fn belongs(&mut self, message: Message<'_>, arrival: &Arrival) -> Option<Belongs> {
         let (stateful, mut tools) = self.stateful()?;
-        let belongs = stateful.receive(message, arrival, tools.relaying.counters());
+        let belongs = stateful.receive(message, arrival, &tools.relaying);
         stateful.settle(&mut tools, None);
         Some(belongs)
     }
@@ -299,10 +300,34 @@ impl Pipeline {
         let Some((stateful, mut tools)) = self.stateful() else {
             return;
         };
-        let now = stateful.now();
-        let failure = Failure::Unreachable;
-        stateful.transactions.fail_branch(now, branch, failure);
+        stateful.fail_branch(branch, tools.relaying.counters());
         stateful.settle(&mut tools, None);
+    }
+
+    /// The numbers of all transactions. From now on, those that begin are noted for [`Pipeline::names_since`].
+    pub(crate) fn names(&mut self) -> Vec<u64> {
+        let stateful = self.stateful.as_deref_mut();
+        stateful.map(Stateful::names).unwrap_or_default()
+    }
+
+    /// The numbers of the transactions that have begun since [`Pipeline::names`]. No more are noted.
+    pub(crate) fn names_since(&mut self) -> Vec<u64> {
+        let stateful = self.stateful.as_deref_mut();
+        stateful.map(Stateful::names_since).unwrap_or_default()
+    }
+
+    /// Relays all responses without a transaction from now on. Another process has the sockets, and passes on what it does not know.
+    pub(crate) fn leave(&mut self) {
+        if let Some(stateful) = self.stateful.as_deref_mut() {
+            stateful.leave();
+        }
+    }
+
+    /// Passes on what belongs to transactions of the process that had the sockets before, or ceases to.
+    pub(crate) fn succeed(&mut self, predecessor: Option<Predecessor>) {
+        if let Some(stateful) = self.stateful.as_deref_mut() {
+            stateful.predecessor = predecessor;
+        }
     }
 
     /// Whether requests are relayed in transactions.

@@ -6,6 +6,7 @@ mod places;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::os::fd::OwnedFd;
 
 use portcullis_sip::{Steering, Transport};
 use portcullis_udp::Bind;
@@ -48,6 +49,32 @@ pub struct BindError {
     pub source: io::Error,
 }
 
+impl WorkerSockets {
+    /// Adds the socket of an address, from another process of this host.
+    pub fn add(&mut self, transport: Transport, addr: SocketAddr, socket: OwnedFd) {
+        match transport {
+            Transport::Udp => self.udp.push((socket.into(), addr)),
+            Transport::Tcp => self.tcp.push((socket.into(), addr)),
+        }
+    }
+
+    /// Removes the socket of an address.
+    fn take(&mut self, transport: Transport, addr: SocketAddr) -> Option<Self> {
+        let mut taken = Self::default();
+        match transport {
+            Transport::Udp => {
+                let place = self.udp.iter().position(|(_, local)| *local == addr)?;
+                taken.udp.push(self.udp.swap_remove(place));
+            }
+            Transport::Tcp => {
+                let place = self.tcp.iter().position(|(_, local)| *local == addr)?;
+                taken.tcp.push(self.tcp.swap_remove(place));
+            }
+        }
+        Some(taken)
+    }
+}
+
 /// Binds every address once per worker. For port 0 the system chooses a port, the same for all workers.
 ///
 /// # Errors
@@ -56,6 +83,20 @@ pub fn bind(
     listen: impl IntoIterator<Item = (Transport, SocketAddr)>,
     workers: usize,
     spread: Spread,
+) -> Result<(Vec<Bound>, Vec<WorkerSockets>), BindError> {
+    bind_or_inherit(listen, workers, spread, Vec::new())
+}
+
+/// The same, with sockets of another process of this host where it has some. Each of its workers has to have a successor here, because
+/// the kernel knows them by the order in which they were bound.
+///
+/// # Errors
+/// As for [`bind`].
+pub fn bind_or_inherit(
+    listen: impl IntoIterator<Item = (Transport, SocketAddr)>,
+    workers: usize,
+    spread: Spread,
+    mut inherited: Vec<WorkerSockets>,
 ) -> Result<(Vec<Bound>, Vec<WorkerSockets>), BindError> {
     let mut all: Vec<WorkerSockets> = (0..workers.max(1))
         .map(|_| WorkerSockets::default())
@@ -69,6 +110,19 @@ pub fn bind(
                 source,
             }
         };
+        let taken = inherited.iter_mut();
+        let taken: Vec<_> = taken
+            .filter_map(|sockets| sockets.take(transport, addr))
+            .collect();
+        if taken.len() == all.len() {
+            for (sockets, taken) in all.iter_mut().zip(taken) {
+                sockets.udp.extend(taken.udp);
+                sockets.tcp.extend(taken.tcp);
+            }
+            bound.push(Bound { transport, addr });
+            continue;
+        }
+        drop(taken);
         reserve(transport, addr).map_err(at(addr))?;
         let mut addr = addr;
         for sockets in &mut all {
@@ -212,6 +266,7 @@ fn mend(error: &io::Error) -> &'static str {
 #[cfg(test)]
 mod tests {
     use std::collections::HashMap;
+    use std::os::fd::AsRawFd;
 
     use portcullis_sip::{
         Arrival, Forward, Framing, Index, Limits, Local, Message, Proxy, ProxyConfig,
@@ -235,6 +290,25 @@ mod tests {
             assert_eq!(worker.udp[0].1, bound[0].addr);
             assert_eq!(worker.tcp[0].1, bound[1].addr);
         }
+    }
+
+    #[test]
+    fn sockets_of_another_process_are_used_where_there_are_some() {
+        let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        let both = [(Transport::Udp, any), (Transport::Tcp, any)];
+        let (bound, sockets) = bind(both, 2, Spread::Flow).unwrap();
+        let descriptors = |all: &[WorkerSockets]| -> Vec<_> {
+            let udp = all.iter().map(|sockets| sockets.udp[0].0.as_raw_fd());
+            let tcp = all.iter().map(|sockets| sockets.tcp[0].0.as_raw_fd());
+            udp.chain(tcp).collect()
+        };
+        let before = descriptors(&sockets);
+        let wanted = bound.iter().map(|bound| (bound.transport, bound.addr));
+        let wanted = wanted.chain([(Transport::Udp, any)]);
+        let (again, sockets) = bind_or_inherit(wanted, 2, Spread::Flow, sockets).unwrap();
+        assert_eq!(again[..2], bound[..]);
+        assert_eq!(descriptors(&sockets), before);
+        assert!(sockets.iter().all(|sockets| sockets.udp.len() == 2));
     }
 
     #[test]

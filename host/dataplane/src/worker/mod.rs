@@ -1,5 +1,6 @@
 //! One worker: a thread with its own runtime, its own sockets, and a pipeline. Workers share only [`Shared`](crate::shared::Shared).
 
+mod passed;
 mod running;
 mod stream;
 mod stream_peer;

@@ -2,8 +2,10 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -11,17 +13,19 @@ use std::time::Duration;
 
 use portcullis_transaction::Outbox;
 use portcullis_udp::{Errors, Receiver};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UnixDatagram};
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{Semaphore, mpsc, watch};
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, yield_now};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout, timeout_at};
 use tracing::warn;
 
 use super::timer::Timer;
-use super::udp::flush_all;
+use super::udp::{SLICE, flush_all};
 use super::udp_socket::{BATCH, Udp};
-use super::{Worker, tcp, transactions, udp};
+use super::{Worker, passed, tcp, transactions, udp};
+use crate::link::Link;
+use crate::orders::Order;
 use crate::pipeline::Pipeline;
 use crate::shared::Shared;
 use crate::transport::WorkerSockets;
@@ -81,7 +85,12 @@ pub fn spawn(
 /// A worker with its tasks.
 struct Running {
     worker: Rc<RefCell<Worker>>,
+    /// What goes on until the end.
     tasks: JoinSet<()>,
+    /// What receives datagrams and accepts connections.
+    receiving: JoinSet<()>,
+    listeners: Vec<(Rc<TcpListener>, SocketAddr)>,
+    orders: Option<mpsc::UnboundedReceiver<Order>>,
     all_sent: mpsc::Receiver<()>,
 }
 
@@ -89,16 +98,17 @@ impl Running {
     /// Takes ownership of the sockets and starts a task for each.
     fn start(number: usize, shared: Arc<Shared>, sockets: WorkerSockets) -> io::Result<Self> {
         let udp = sockets.udp.into_iter();
+        let orders = shared.orders.of(number);
+        let receives = shared.orders.receives_at_start;
         let pipeline = Pipeline::new(shared, number);
         let reports_errors = pipeline.is_stateful();
         let udp: Vec<Udp> = udp
             .map(|(socket, local)| Udp::new(socket, local, reports_errors))
             .collect::<io::Result<_>>()?;
         let (writers, all_sent) = mpsc::channel(1);
-        let udp_count = udp.len();
         let listeners = sockets.tcp.into_iter();
-        let listeners: Vec<(TcpListener, SocketAddr)> = listeners
-            .map(|(listener, local)| Ok((TcpListener::from_std(listener)?, local)))
+        let listeners = listeners
+            .map(|(listener, local)| Ok((Rc::new(TcpListener::from_std(listener)?), local)))
             .collect::<io::Result<_>>()?;
         let worker = Rc::new_cyclic(|this| {
             RefCell::new(Worker {
@@ -120,28 +130,49 @@ impl Running {
         });
         let mut tasks = JoinSet::new();
         worker.borrow().connections().decides();
-        for socket in 0..udp_count {
-            tasks.spawn_local(udp::serve(Rc::clone(&worker), socket));
-        }
-        for (listener, local) in listeners {
-            tasks.spawn_local(tcp::accept(Rc::clone(&worker), listener, local));
-        }
         tasks.spawn_local(chores(Rc::clone(&worker)));
         if worker.borrow().pipeline.is_stateful() {
             tasks.spawn_local(transactions::run_timers(Rc::clone(&worker)));
             tasks.spawn_local(transactions::take_over(Rc::clone(&worker)));
         }
-        Ok(Self {
+        let mut running = Self {
             worker,
             tasks,
+            receiving: JoinSet::new(),
+            listeners,
+            orders,
             all_sent,
-        })
+        };
+        if receives {
+            running.receive();
+        }
+        Ok(running)
+    }
+
+    /// Starts to receive datagrams and to accept connections, if it does not yet.
+    fn receive(&mut self) {
+        if !self.receiving.is_empty() {
+            return;
+        }
+        let count = self.worker.borrow().udp.len();
+        for socket in 0..count {
+            let serve = udp::serve(Rc::clone(&self.worker), socket);
+            self.receiving.spawn_local(serve);
+        }
+        for (listener, local) in &self.listeners {
+            let accept = tcp::accept(Rc::clone(&self.worker), Rc::clone(listener), *local);
+            self.receiving.spawn_local(accept);
+        }
     }
 
     /// Runs until `stop` becomes true or its sender is dropped.
     async fn until(mut self, mut stop: watch::Receiver<bool>) {
-        let _stopped_or_gone = stop.wait_for(|stop| *stop).await;
+        tokio::select! {
+            _stopped_or_gone = stop.wait_for(|stop| *stop) => {}
+            never = self.obey() => match never {},
+        }
         // From here on, nothing new is received. Everything received is decided, and the results are sent.
+        self.receiving.shutdown().await;
         self.tasks.shutdown().await;
         let deadline = Instant::now() + DRAIN;
         self.worker.borrow_mut().is_ending = true;
@@ -171,6 +202,94 @@ impl Running {
                 "peers did not take their last messages in time"
             );
         }
+    }
+}
+
+impl Running {
+    /// Does what the control side asks for. Never completes.
+    async fn obey(&mut self) -> Infallible {
+        let mut orders = self.orders.take();
+        while let Some(orders) = &mut orders
+            && let Some(order) = orders.recv().await
+        {
+            self.carry_out(order).await;
+        }
+        std::future::pending().await
+    }
+
+    /// Nobody may wait for the answer any more.
+    async fn carry_out(&mut self, order: Order) {
+        match order {
+            Order::Settle(answer) => {
+                self.settle().await;
+                let _gone = answer.send(());
+            }
+            Order::Lend(answer) => drop(answer.send(self.lend())),
+            Order::Names(answer) => {
+                let names = self.worker.borrow_mut().pipeline.names();
+                let _gone = answer.send(names);
+            }
+            Order::Pause(answer) => {
+                self.receiving.shutdown().await;
+                self.settle().await;
+                let names = self.worker.borrow_mut().pipeline.names_since();
+                let _gone = answer.send(names);
+            }
+            Order::Receive(answer) => {
+                let _not_needed = self.worker.borrow_mut().pipeline.names_since();
+                self.receive();
+                let _gone = answer.send(());
+            }
+            Order::Leave(link, answer) => drop(answer.send(self.leave(link))),
+            Order::Succeed(predecessor, answer) => {
+                let predecessor = Some(predecessor);
+                self.worker.borrow_mut().pipeline.succeed(predecessor);
+                let _gone = answer.send(());
+            }
+            Order::Forget(answer) => {
+                self.worker.borrow_mut().pipeline.succeed(None);
+                let _gone = answer.send(());
+            }
+        }
+    }
+
+    /// Decides on everything that waits for a decision, and sends the results.
+    async fn settle(&self) {
+        self.worker.borrow_mut().take_all();
+        while !self.worker.borrow().waiting.is_empty() {
+            self.worker.borrow_mut().decide_waiting(SLICE);
+            yield_now().await;
+        }
+        let slow = Rc::clone(&self.worker.borrow().slow);
+        // The semaphore is fair: this permit follows those of all requests of connections that wait.
+        drop(slow.acquire().await);
+        flush_all(&self.worker).await;
+    }
+
+    fn lend(&self) -> io::Result<WorkerSockets> {
+        let mut lent = WorkerSockets::default();
+        for udp in &self.worker.borrow().udp {
+            let socket = udp.socket.as_fd().try_clone_to_owned()?;
+            lent.udp.push((socket.into(), udp.local));
+        }
+        for (listener, local) in &self.listeners {
+            let listener = listener.as_fd().try_clone_to_owned()?;
+            lent.tcp.push((listener.into(), *local));
+        }
+        Ok(lent)
+    }
+
+    fn leave(&mut self, link: Link) -> io::Result<()> {
+        let link = UnixDatagram::from_std(link.into_socket())?;
+        let mut worker = self.worker.borrow_mut();
+        for udp in &mut worker.udp {
+            udp.leave()?;
+        }
+        self.listeners.clear();
+        worker.pipeline.leave();
+        let passed = passed::receive(Rc::clone(&self.worker), link);
+        self.tasks.spawn_local(passed);
+        Ok(())
     }
 }
 

@@ -29,7 +29,11 @@ const CONNECT: Duration = Duration::from_secs(5);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Accepts connections during the lifetime of the worker.
-pub(crate) async fn accept(worker: Rc<RefCell<Worker>>, listener: TcpListener, local: SocketAddr) {
+pub(crate) async fn accept(
+    worker: Rc<RefCell<Worker>>,
+    listener: Rc<TcpListener>,
+    local: SocketAddr,
+) {
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {

@@ -215,7 +215,7 @@ impl Worker {
         count
     }
 
-    fn taken_over(&mut self, bytes: Vec<u8>, arrival: &Arrival, framing: Framing) {
+    pub(super) fn taken_over(&mut self, bytes: Vec<u8>, arrival: &Arrival, framing: Framing) {
         let out = &mut self.stream_out;
         let (_, handled) = self
             .pipeline

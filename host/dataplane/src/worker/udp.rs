@@ -371,7 +371,7 @@ impl Worker {
 
     /// Counts the datagrams that the kernel has dropped since the last look because the worker was too slow.
     pub(crate) fn count_overflows(&mut self) {
-        for udp in &mut self.udp {
+        for udp in self.udp.iter_mut().filter(|udp| udp.receives) {
             let Ok(overflows) = portcullis_udp::overflows(&*udp.socket) else {
                 continue;
             };

@@ -18,6 +18,8 @@ pub(crate) struct Udp {
     pub(super) sender: Sender,
     /// Drop count reported by the system so far; see [`portcullis_udp::overflows`].
     pub(super) overflows: u32,
+    /// Whether this process receives from the socket, and counts what is lost.
+    pub(super) receives: bool,
 }
 
 impl Udp {
@@ -31,11 +33,21 @@ impl Udp {
         if reports_errors && let Err(error) = portcullis_udp::report_errors(&socket) {
             warn!(event = "icmp_not_reported", %local, %error, "the system does not report ICMP errors: a target that is gone is noticed by timers only");
         }
+        // Another process may have had the socket before.
+        let overflows = portcullis_udp::overflows(&socket).unwrap_or(0);
         Ok(Self {
             socket: Rc::new(Polled::new(socket)?),
             local,
             sender: Sender::new(BATCH),
-            overflows: 0,
+            overflows,
+            receives: true,
         })
+    }
+
+    /// Only sends from now on: another process receives from the socket.
+    pub(super) fn leave(&mut self) -> io::Result<()> {
+        self.socket = Rc::new(self.socket.for_sending()?);
+        self.receives = false;
+        Ok(())
     }
 }

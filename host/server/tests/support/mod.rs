@@ -20,6 +20,7 @@ use portcullis_config::{Config, ForceRport};
 use portcullis_dataplane::drain::Drain;
 use portcullis_dataplane::handover::Handovers;
 use portcullis_dataplane::notices::Notices;
+use portcullis_dataplane::orders::Orders;
 use portcullis_dataplane::pipeline::{Handled, Pipeline};
 use portcullis_dataplane::shared::Shared;
 use portcullis_dataplane::transport::{self, Connections, WorkerSockets};
@@ -172,6 +173,7 @@ impl Setup {
                 .map(|_| WorkerCounters::default())
                 .collect(),
             handovers: Handovers::new(self.workers),
+            orders: Orders::new(self.workers, true),
             notices: Notices::new(self.workers),
             drain: Drain::default(),
             started: SystemTime::now(),

@@ -106,6 +106,11 @@ impl Transaction {
         self.0
     }
 
+    /// The transaction of a number that another process of this host has sent.
+    pub fn of_number(number: u64) -> Self {
+        Self(number)
+    }
+
     /// The worker that has the transaction, of so many.
     pub fn owner(self, workers: usize) -> usize {
         (self.0 & OWNER) as usize % workers.max(1)

@@ -321,6 +321,13 @@ impl<T: Clone> Transactions<T> {
         }
     }
 
+    /// The names of all transactions, active or ended.
+    pub fn names(&self) -> impl Iterator<Item = Transaction> {
+        let active = self.contexts.iter();
+        let active = active.map(|context| context.peer.name.transaction);
+        active.chain(self.absorbers.names())
+    }
+
     /// Whether nothing is stored.
     pub fn is_empty(&self) -> bool {
         self.directory.is_empty() && self.contexts.is_empty() && self.absorbers.len() == 0

@@ -1,0 +1,142 @@
+//! What the control side asks of running workers.
+
+use std::io;
+
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::link::{Link, Predecessor};
+use crate::transport::WorkerSockets;
+
+/// The orders to all workers.
+#[derive(Debug)]
+pub struct Orders {
+    queues: Box<[Queue]>,
+    /// Whether a worker receives as soon as it has started. Otherwise it waits for [`Orders::receive`].
+    pub(crate) receives_at_start: bool,
+}
+
+#[derive(Debug)]
+struct Queue {
+    sender: mpsc::UnboundedSender<Order>,
+    /// Until the worker starts.
+    receiver: Mutex<Option<mpsc::UnboundedReceiver<Order>>>,
+}
+
+/// What a worker is to do. It answers when that is done.
+#[derive(Debug)]
+pub(crate) enum Order {
+    /// To decide on everything that waits for a decision.
+    Settle(Answer<()>),
+    /// To duplicate its sockets.
+    Lend(Answer<io::Result<WorkerSockets>>),
+    /// To return the names of its transactions, and to note those that begin from now on.
+    Names(Answer<Vec<u64>>),
+    /// To receive no datagram and to accept no connection any more, and to return the names of transactions since [`Order::Names`].
+    Pause(Answer<Vec<u64>>),
+    /// To receive and to accept.
+    Receive(Answer<()>),
+    /// To serve only what it has: its transactions, with what comes over the link, and its connections.
+    Leave(Link, Answer<io::Result<()>>),
+    /// To pass on what belongs to transactions of another process.
+    Succeed(Predecessor, Answer<()>),
+    /// The other process has ended.
+    Forget(Answer<()>),
+}
+
+pub(crate) type Answer<R> = oneshot::Sender<R>;
+
+impl Orders {
+    /// Orders to this many workers.
+    pub fn new(workers: usize, receives_at_start: bool) -> Self {
+        let queue = |_| {
+            let (sender, receiver) = mpsc::unbounded_channel();
+            let receiver = Mutex::new(Some(receiver));
+            Queue { sender, receiver }
+        };
+        Self {
+            queues: (0..workers).map(queue).collect(),
+            receives_at_start,
+        }
+    }
+
+    /// Has every worker decide on everything that waits for a decision: deferred requests, and what other workers have handed over.
+    pub async fn settle(&self) {
+        for worker in 0..self.queues.len() {
+            // A worker that has ended has nothing left.
+            let _settled = self.ask(worker, Order::Settle).await;
+        }
+    }
+
+    /// Duplicates of the sockets of a worker.
+    ///
+    /// # Errors
+    /// When no descriptor is left, or the worker has ended.
+    pub async fn lend(&self, worker: usize) -> io::Result<WorkerSockets> {
+        self.ask(worker, Order::Lend).await?
+    }
+
+    /// The numbers of all transactions of a worker. Those that begin later are in the result of [`Orders::pause`].
+    ///
+    /// # Errors
+    /// When the worker has ended.
+    pub async fn names(&self, worker: usize) -> io::Result<Vec<u64>> {
+        self.ask(worker, Order::Names).await
+    }
+
+    /// Has a worker receive no datagram and accept no connection any more, and decide on everything that waits. Returns the numbers of the
+    /// transactions that have begun since [`Orders::names`].
+    ///
+    /// # Errors
+    /// When the worker has ended.
+    pub async fn pause(&self, worker: usize) -> io::Result<Vec<u64>> {
+        self.ask(worker, Order::Pause).await
+    }
+
+    /// Has a worker receive and accept, after [`Orders::pause`] or its start.
+    ///
+    /// # Errors
+    /// When the worker has ended.
+    pub async fn receive(&self, worker: usize) -> io::Result<()> {
+        self.ask(worker, Order::Receive).await
+    }
+
+    /// Has a paused worker serve only what it has: its connections, and its transactions, with the messages that come over the link. Another
+    /// process receives from its sockets.
+    ///
+    /// # Errors
+    /// When no descriptor is left, or the worker has ended.
+    pub async fn leave(&self, worker: usize, link: Link) -> io::Result<()> {
+        self.ask(worker, |answer| Order::Leave(link, answer))
+            .await?
+    }
+
+    /// Has a worker pass on what belongs to transactions of the process that had its sockets before.
+    ///
+    /// # Errors
+    /// When the worker has ended.
+    pub async fn succeed(&self, worker: usize, predecessor: Predecessor) -> io::Result<()> {
+        self.ask(worker, |answer| Order::Succeed(predecessor, answer))
+            .await
+    }
+
+    /// Has every worker pass nothing on any more: that process has ended.
+    pub async fn forget(&self) {
+        for worker in 0..self.queues.len() {
+            let _forgotten = self.ask(worker, Order::Forget).await;
+        }
+    }
+
+    /// The orders to a worker that starts. Its queue has one reader.
+    pub(crate) fn of(&self, worker: usize) -> Option<mpsc::UnboundedReceiver<Order>> {
+        self.queues.get(worker)?.receiver.lock().take()
+    }
+
+    async fn ask<R>(&self, worker: usize, order: impl FnOnce(Answer<R>) -> Order) -> io::Result<R> {
+        let gone = || io::Error::other(format!("worker {worker} has ended"));
+        let (answer, answered) = oneshot::channel();
+        let queue = self.queues.get(worker).ok_or_else(gone)?;
+        queue.sender.send(order(answer)).map_err(|_| gone())?;
+        answered.await.map_err(|_| gone())
+    }
+}

@@ -1,0 +1,211 @@
+//! The side of the new process.
+
+use std::env;
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use portcullis_config::Config;
+use portcullis_control::{Heritage, Lent};
+use portcullis_dataplane::link;
+use portcullis_dataplane::link::Link;
+use portcullis_dataplane::shared::Shared;
+use portcullis_dataplane::transport::WorkerSockets;
+use portcullis_text::one_line;
+use portcullis_udp::Channel;
+use tokio::runtime::Handle;
+
+use super::note::{Note, Terms};
+use super::{PROTOCOL, VARIABLE};
+use crate::seal_keys::SealKeys;
+
+/// How long the old process may take for one step.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Interval at which the end of the old process is looked for.
+const WATCH: Duration = Duration::from_secs(1);
+
+/// The process that has the sockets until this one takes them over.
+pub(crate) struct Predecessor {
+    channel: Channel,
+    terms: Terms,
+}
+
+/// What that process lends.
+#[derive(Default)]
+pub(crate) struct Inheritance {
+    /// By worker.
+    pub(crate) sockets: Vec<WorkerSockets>,
+    pub(crate) control: Heritage,
+    /// By worker.
+    links: Vec<Option<Link>>,
+    names: Vec<Vec<u64>>,
+}
+
+impl Predecessor {
+    /// The process that has started this one for an upgrade; `None` after another start.
+    ///
+    /// # Errors
+    /// When it does not speak the same protocol.
+    pub(crate) fn of_environment() -> anyhow::Result<Option<Self>> {
+        if env::var_os(VARIABLE).is_none() {
+            return Ok(None);
+        }
+        let input = io::stdin().as_fd().try_clone_to_owned()?;
+        let channel = Channel::of(input).with_context(|| {
+            format!("{VARIABLE} is for processes that a host starts itself, to upgrade: unset it")
+        })?;
+        channel.set_patience(PATIENCE)?;
+        let hello = Note::Hello {
+            protocol: PROTOCOL,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        say(&channel, &hello)?;
+        match hear(&channel)? {
+            (Note::Terms(terms), _) => Ok(Some(Self { channel, terms })),
+            (note, _) => bail!("the running process says {note:?} in place of its terms"),
+        }
+    }
+
+    /// Whether a process with this configuration can take over, with the keys of the file, or of the old process if there is no file.
+    ///
+    /// # Errors
+    /// Why not.
+    pub(crate) fn keys(&self, config: &Config, file: Option<SealKeys>) -> anyhow::Result<SealKeys> {
+        if let Some(problem) = self.terms.problem(config) {
+            bail!(problem);
+        }
+        let Some((&current, earlier)) = self.terms.keys.split_first() else {
+            bail!("the running process has no key");
+        };
+        match file {
+            None => Ok(SealKeys {
+                current,
+                earlier: earlier.to_vec(),
+            }),
+            Some(keys) if keys.current == current => Ok(keys),
+            Some(_) => bail!(
+                "the first key of `key-file` in `[sip]` is another one than at the start of the running process: a restart changes it"
+            ),
+        }
+    }
+
+    /// Asks for the sockets: when everything else is loaded.
+    ///
+    /// # Errors
+    /// When the old process has ended, or cannot lend them.
+    pub(crate) fn ask(&self) -> anyhow::Result<Inheritance> {
+        let workers = self.terms.workers;
+        let mut lent = Inheritance::default();
+        lent.sockets.resize_with(workers, WorkerSockets::default);
+        lent.links.resize_with(workers, || None);
+        lent.names.resize_with(workers, Vec::new);
+        say(&self.channel, &Note::Ask)?;
+        loop {
+            match hear(&self.channel)? {
+                (
+                    Note::Sip {
+                        transport,
+                        worker,
+                        addr,
+                    },
+                    Some(descriptor),
+                ) if worker < workers => lent.sockets[worker].add(transport, addr, descriptor),
+                (Note::Link(worker), Some(descriptor)) if worker < workers => {
+                    lent.links[worker] = Some(descriptor.into());
+                }
+                (Note::Control(name), descriptor) => lent.control.add(name, descriptor),
+                (Note::Names { worker, names }, None) if worker < workers => {
+                    lent.names[worker].extend(names);
+                }
+                (Note::Lent, None) => return Ok(lent),
+                (note, _) => bail!("the running process says {note:?} in place of a socket"),
+            }
+        }
+    }
+
+    /// Takes over: returns when the workers of this process receive, and the service manager follows it. They were started without
+    /// receiving.
+    ///
+    /// # Errors
+    /// When the old process has ended or does not let go.
+    pub(crate) async fn take_over(
+        self,
+        inheritance: Inheritance,
+        control: &[Lent],
+        shared: &Arc<Shared>,
+    ) -> anyhow::Result<()> {
+        let predecessors = inheritance.links.into_iter().zip(inheritance.names);
+        let mut predecessors: Vec<_> = predecessors
+            .map(|(link, names)| link.map(|link| link::Predecessor::new(link, names)))
+            .collect();
+        for lent in control.iter().filter(|lent| lent.is_inherited()) {
+            say(&self.channel, &Note::Taken(lent.name().to_owned()))?;
+        }
+        say(&self.channel, &Note::Ready)?;
+        loop {
+            match tokio::task::block_in_place(|| hear(&self.channel))? {
+                (Note::Names { worker, names }, None) => {
+                    if let Some(Some(predecessor)) = predecessors.get_mut(worker) {
+                        predecessor.add(names);
+                    }
+                }
+                (Note::Go, None) => break,
+                (note, _) => bail!("the running process says {note:?} and does not let go"),
+            }
+        }
+        for (worker, predecessor) in predecessors.into_iter().enumerate() {
+            if let Some(predecessor) = predecessor {
+                shared.orders.succeed(worker, predecessor).await?;
+            }
+        }
+        for worker in 0..shared.counters.len() {
+            shared.orders.receive(worker).await?;
+        }
+        say(&self.channel, &Note::Serving)?;
+        for lent in control {
+            lent.keep();
+        }
+        // Without this note, the old process has ended; the service manager starts another one then, or nobody watches.
+        let _done = tokio::task::block_in_place(|| hear(&self.channel));
+        let (shared, runtime) = (Arc::clone(shared), Handle::current());
+        std::thread::spawn(move || self.wait_for_end(&shared, &runtime));
+        Ok(())
+    }
+
+    /// Has the workers pass nothing on any more when the old process has ended.
+    fn wait_for_end(self, shared: &Shared, runtime: &Handle) {
+        if self.channel.set_patience(WATCH).is_err() {
+            return;
+        }
+        while let Err(error) = self.channel.recv().map(drop)
+            && error.kind() == io::ErrorKind::WouldBlock
+        {}
+        runtime.block_on(shared.orders.forget());
+        tracing::info!(
+            event = "predecessor_ended",
+            "the previous process has ended: the upgrade is complete"
+        );
+    }
+
+    /// Says why this process does not take over.
+    pub(crate) fn refuse(&self, error: &anyhow::Error) {
+        // The old process logs it, if it is still there.
+        let _told = say(&self.channel, &Note::Refused(one_line(error)));
+    }
+}
+
+fn say(channel: &Channel, note: &Note) -> anyhow::Result<()> {
+    let said = channel.send(&note.bytes(), None);
+    said.context("the running process cannot be reached")
+}
+
+fn hear(channel: &Channel) -> anyhow::Result<(Note, Option<std::os::fd::OwnedFd>)> {
+    let heard = channel.recv();
+    let heard = heard.context("the running process does not answer")?;
+    let parcel = heard.context("the running process has ended, or has given the upgrade up")?;
+    let note = Note::parse(&parcel.bytes).context("the running process speaks another protocol")?;
+    Ok((note, parcel.descriptor))
+}

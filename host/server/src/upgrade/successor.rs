@@ -1,0 +1,370 @@
+//! The side of the old process.
+
+use std::env;
+use std::ffi::OsString;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use portcullis_control::Lent;
+use portcullis_dataplane::drain::Stage;
+use portcullis_dataplane::link::Link;
+use portcullis_dataplane::shared::Shared;
+use portcullis_sip::Transport;
+use portcullis_udp::Channel;
+use thiserror::Error;
+use tokio::runtime::Handle;
+use tokio::task::{JoinHandle, JoinSet, spawn_blocking};
+use tokio::time::timeout;
+
+use super::note::{NAMES_AT_ONCE, Note, Terms};
+use super::{PROTOCOL, VARIABLE};
+use crate::notify::Manager;
+use crate::seal_keys::SealKeys;
+
+/// How long the new process may take to load everything: policies may have to be compiled.
+const LOAD: Duration = Duration::from_secs(300);
+
+/// How long each later step may take.
+const STEP: Duration = Duration::from_secs(10);
+
+/// How this process was started, and the upgrade in progress.
+pub(crate) struct Upgrade {
+    program: PathBuf,
+    arguments: Vec<OsString>,
+    terms: Terms,
+    running: Option<JoinHandle<Result<Upgraded, UpgradeError>>>,
+}
+
+/// The new process serves.
+pub(crate) struct Upgraded {
+    /// Its number.
+    pub(crate) pid: u32,
+    /// The control interfaces on which it answers.
+    pub(crate) taken: Vec<String>,
+    /// How long neither process received.
+    pub(crate) pause: Duration,
+    /// It learns that this process has ended when this is dropped.
+    _channel: Channel,
+}
+
+/// Why an upgrade failed.
+#[derive(Debug, Error)]
+pub(crate) enum UpgradeError {
+    /// The file cannot be executed.
+    #[error("cannot start {program}: {source}", program = .program.display())]
+    Start { program: PathBuf, source: io::Error },
+    /// The new process has ended.
+    #[error("the new process ended ({0}); its own lines say why")]
+    Ended(ExitStatus),
+    /// The new process has said why it does not begin.
+    #[error("the new process cannot take over: {0}")]
+    Refused(String),
+    /// The new process takes too long.
+    #[error("the new process did not {step} within {limit:?}", step = .0, limit = .1)]
+    Late(&'static str, Duration),
+    /// The new process is of a version with another protocol, or something else.
+    #[error("the new process speaks another protocol: restart the host instead")]
+    Protocol,
+    /// A signal has come meanwhile.
+    #[error("the host is ending")]
+    Ending,
+    /// The system.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// One attempt.
+struct Attempt<'a> {
+    channel: &'a Channel,
+    shared: &'a Arc<Shared>,
+    runtime: &'a Handle,
+}
+
+impl Upgrade {
+    /// For a process with these keys. To be called early: the way to the program may be relative.
+    pub(crate) fn new(shared: &Shared, keys: &SealKeys) -> io::Result<Self> {
+        Ok(Self {
+            program: program()?,
+            arguments: env::args_os().skip(1).collect(),
+            terms: Terms::new(&shared.config, keys),
+            running: None,
+        })
+    }
+
+    /// Begins, unless one is in progress. Returns whether it has begun.
+    pub(crate) fn begin(
+        &mut self,
+        shared: &Arc<Shared>,
+        control: &[Lent],
+        manager: &Arc<Manager>,
+    ) -> bool {
+        if self.running.is_some() {
+            return false;
+        }
+        let (shared, manager) = (Arc::clone(shared), Arc::clone(manager));
+        let (program, arguments) = (self.program.clone(), self.arguments.clone());
+        let (terms, control) = (self.terms.clone(), control.to_vec());
+        let runtime = Handle::current();
+        tracing::info!(
+            event = "upgrade_started",
+            program = %program.display(),
+            "SIGUSR2: starting a new process, which takes over when it is ready"
+        );
+        self.running = Some(spawn_blocking(move || {
+            let (channel, theirs) = Channel::pair()?;
+            let mut child = start(&program, &arguments, theirs)?;
+            let attempt = Attempt {
+                channel: &channel,
+                shared: &shared,
+                runtime: &runtime,
+            };
+            match attempt.hand_over(terms, &control, &manager, child.id()) {
+                Ok((taken, pause)) => Ok(Upgraded {
+                    pid: child.id(),
+                    taken,
+                    pause,
+                    _channel: channel,
+                }),
+                Err(error) => Err(attempt.give_up(&mut child, error)),
+            }
+        }));
+        true
+    }
+
+    /// The result of the attempt. Never completes without one.
+    pub(crate) async fn ended(&mut self) -> Result<Upgraded, UpgradeError> {
+        let Some(running) = &mut self.running else {
+            return std::future::pending().await;
+        };
+        let ended = running.await;
+        self.running = None;
+        ended.unwrap_or_else(|panicked| Err(io::Error::other(panicked).into()))
+    }
+}
+
+impl Attempt<'_> {
+    /// Returns the control interfaces on which the new process answers, and how long neither process received.
+    fn hand_over(
+        &self,
+        terms: Terms,
+        control: &[Lent],
+        manager: &Manager,
+        pid: u32,
+    ) -> Result<(Vec<String>, Duration), UpgradeError> {
+        self.channel.set_patience(STEP)?;
+        let Note::Hello {
+            protocol: PROTOCOL, ..
+        } = self.hear("say hello", STEP)?
+        else {
+            return Err(UpgradeError::Protocol);
+        };
+        self.say(&Note::Terms(terms), None)?;
+        self.channel.set_patience(LOAD)?;
+        let Note::Ask = self.hear("load everything", LOAD)? else {
+            return Err(UpgradeError::Protocol);
+        };
+        self.channel.set_patience(STEP)?;
+        self.may_go_on()?;
+        let links = self.lend(control)?;
+        let taken = self.wait_until_ready()?;
+        self.may_go_on()?;
+        let paused = Instant::now();
+        for (worker, names) in self.pause()?.into_iter().enumerate() {
+            self.say_names(worker, &names)?;
+        }
+        self.say(&Note::Go, None)?;
+        let Note::Serving = self.hear("begin to serve", STEP)? else {
+            return Err(UpgradeError::Protocol);
+        };
+        let pause = paused.elapsed();
+        for (worker, link) in links.into_iter().enumerate() {
+            if let Err(error) = self.wait(self.shared.orders.leave(worker, link)) {
+                tracing::warn!(event = "link_failed", worker, %error, "messages of the new process cannot be received");
+            }
+        }
+        manager.hand_over_to(pid);
+        // The new process goes on without it, too.
+        let _told = self.say(&Note::Done, None);
+        Ok((taken, pause))
+    }
+
+    /// Lends all sockets, and says which transactions there are. Returns the own ends of the links.
+    fn lend(&self, control: &[Lent]) -> Result<Vec<Link>, UpgradeError> {
+        let orders = &self.shared.orders;
+        let mut links = Vec::new();
+        for worker in 0..self.workers() {
+            let sockets = self.wait(orders.lend(worker))?;
+            for (socket, addr) in &sockets.udp {
+                self.say_sip(Transport::Udp, worker, *addr, socket.as_fd())?;
+            }
+            for (socket, addr) in &sockets.tcp {
+                self.say_sip(Transport::Tcp, worker, *addr, socket.as_fd())?;
+            }
+            let (link, theirs) = Link::pair()?;
+            self.say(&Note::Link(worker), Some(theirs.as_fd()))?;
+            links.push(link);
+        }
+        for lent in control {
+            let socket = lent.duplicate()?;
+            let note = Note::Control(lent.name().to_owned());
+            self.say(&note, socket.as_ref().map(OwnedFd::as_fd))?;
+        }
+        for worker in 0..self.workers() {
+            let names = self.wait(orders.names(worker))?;
+            self.say_names(worker, &names)?;
+        }
+        self.say(&Note::Lent, None)?;
+        Ok(links)
+    }
+
+    fn wait_until_ready(&self) -> Result<Vec<String>, UpgradeError> {
+        let mut taken = Vec::new();
+        loop {
+            let note = self.hear("use the sockets", STEP)?;
+            if note == Note::Ready {
+                return Ok(taken);
+            }
+            let Note::Taken(name) = note else {
+                return Err(UpgradeError::Protocol);
+            };
+            taken.push(name);
+        }
+    }
+
+    /// Has all workers stop receiving. Returns the transactions that have begun since they were last asked.
+    fn pause(&self) -> Result<Vec<Vec<u64>>, UpgradeError> {
+        let all = async {
+            let mut paused = JoinSet::new();
+            for worker in 0..self.workers() {
+                let shared = Arc::clone(self.shared);
+                paused.spawn(async move { (worker, shared.orders.pause(worker).await) });
+            }
+            let mut all = vec![Vec::new(); self.workers()];
+            while let Some(one) = paused.join_next().await {
+                let (worker, names) = one?;
+                all[worker] = names?;
+            }
+            Ok::<_, io::Error>(all)
+        };
+        self.wait(all)
+    }
+
+    /// Goes on as if nothing had happened. Returns the error to report.
+    fn give_up(&self, child: &mut Child, error: UpgradeError) -> UpgradeError {
+        // Only one of both processes may receive.
+        let _ended_already = child.kill();
+        let status = child.wait();
+        for worker in 0..self.workers() {
+            if let Err(error) = self.wait(self.shared.orders.receive(worker)) {
+                tracing::error!(event = "upgrade_failed", worker, %error, "a worker does not go on after a failed upgrade");
+            }
+        }
+        match (error, status) {
+            (UpgradeError::Io(error), Ok(status)) if is_end(&error) => UpgradeError::Ended(status),
+            (error, _) => error,
+        }
+    }
+
+    fn may_go_on(&self) -> Result<(), UpgradeError> {
+        match self.shared.drain.stage() {
+            Stage::Serving => Ok(()),
+            Stage::Announced | Stage::Refusing => Err(UpgradeError::Ending),
+        }
+    }
+
+    fn workers(&self) -> usize {
+        self.shared.counters.len()
+    }
+
+    fn say_sip(
+        &self,
+        transport: Transport,
+        worker: usize,
+        addr: SocketAddr,
+        socket: BorrowedFd<'_>,
+    ) -> Result<(), UpgradeError> {
+        let note = Note::Sip {
+            transport,
+            worker,
+            addr,
+        };
+        self.say(&note, Some(socket))
+    }
+
+    fn say_names(&self, worker: usize, names: &[u64]) -> Result<(), UpgradeError> {
+        for names in names.chunks(NAMES_AT_ONCE) {
+            let names = names.to_vec();
+            self.say(&Note::Names { worker, names }, None)?;
+        }
+        Ok(())
+    }
+
+    fn say(&self, note: &Note, descriptor: Option<BorrowedFd<'_>>) -> Result<(), UpgradeError> {
+        Ok(self.channel.send(&note.bytes(), descriptor)?)
+    }
+
+    /// The next note; `step` is what the new process has to do for it.
+    fn hear(&self, step: &'static str, limit: Duration) -> Result<Note, UpgradeError> {
+        let parcel = match self.channel.recv() {
+            Ok(Some(parcel)) => parcel,
+            Ok(None) => return Err(io::Error::from(io::ErrorKind::BrokenPipe).into()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                return Err(UpgradeError::Late(step, limit));
+            }
+            Err(error) => return Err(error.into()),
+        };
+        match Note::parse(&parcel.bytes) {
+            Some(Note::Refused(why)) => Err(UpgradeError::Refused(why)),
+            Some(note) => Ok(note),
+            None => Err(UpgradeError::Protocol),
+        }
+    }
+
+    /// Waits for a worker, with a limit.
+    fn wait<R>(&self, work: impl Future<Output = io::Result<R>>) -> Result<R, UpgradeError> {
+        let done = self.runtime.block_on(async { timeout(STEP, work).await });
+        Ok(done.map_err(io::Error::from)??)
+    }
+}
+
+fn start(program: &Path, arguments: &[OsString], channel: Channel) -> Result<Child, UpgradeError> {
+    let mut command = Command::new(program);
+    let command = command
+        .args(arguments)
+        .env(VARIABLE, PROTOCOL.to_string())
+        // The limit of the watchdog applies to whichever process is the main one.
+        .env_remove("WATCHDOG_PID")
+        .stdin(Stdio::from(OwnedFd::from(channel)));
+    command.spawn().map_err(|source| UpgradeError::Start {
+        program: program.to_owned(),
+        source,
+    })
+}
+
+/// The file that this process was started from, by the name that it was started with: links are followed when it is started again.
+fn program() -> io::Result<PathBuf> {
+    let name = env::args_os().next().unwrap_or_default();
+    let name = Path::new(&name);
+    if name.components().count() > 1 {
+        return std::path::absolute(name);
+    }
+    let folders = env::var_os("PATH").unwrap_or_default();
+    let mut found = env::split_paths(&folders).map(|folder| folder.join(name));
+    match found.find(|file| file.is_file()) {
+        Some(file) => std::path::absolute(file),
+        None => env::current_exe(),
+    }
+}
+
+/// Whether the other end of the channel is closed.
+fn is_end(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
+    )
+}

@@ -1,0 +1,289 @@
+//! Upgrades of a running host (SIGUSR2): calls that ring, steady traffic, and new processes that cannot take over.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+
+use portcullis_testkit::callee::Callee;
+use portcullis_testkit::host::{Builder, Host};
+use portcullis_testkit::messages::Transport::{Tcp, Udp};
+use portcullis_testkit::peer::{Peer, branch_of};
+use portcullis_testkit::wait;
+
+use crate::site::{Site, builder, wait_until_idle};
+
+fn start() -> (Host, Site) {
+    let host = patient(Builder::new().workers(4)).start();
+    let site = Site::of(&host);
+    (host, site)
+}
+
+/// The old process of such a host lives as long as its transactions and connections.
+fn patient(new: Builder) -> Builder {
+    builder(new).set("transactions", "drain = \"120s\"")
+}
+
+fn passed(host: &Host) -> f64 {
+    host.metric("portcullis_unmatched_messages_total", &["kind=\"passed\""])
+}
+
+/// A call through the host as it is now.
+fn call(site: &Site) {
+    let (caller, callee, invite) = site.start("INVITE");
+    callee.answer(&callee.first_request("INVITE"), 200);
+    let ok = caller.first_response("INVITE", 200);
+    site.ack(&caller, &invite, &ok);
+    callee.first_request("ACK");
+    site.hang_up(&caller, &callee, &invite, &ok);
+}
+
+#[test]
+fn a_call_that_rings_completes_after_an_upgrade() {
+    let (mut host, site) = start();
+    let (caller, callee, invite) = site.start("INVITE");
+    let seen = callee.first_request("INVITE");
+    callee.answer(&seen, 180);
+    caller.first_response("INVITE", 180);
+    host.upgrade();
+    callee.answer(&seen, 200);
+    let ok = caller.first_response("INVITE", 200);
+    assert_eq!(passed(&host), 1.0);
+    site.ack(&caller, &invite, &ok);
+    callee.first_request("ACK");
+    site.hang_up(&caller, &callee, &invite, &ok);
+    call(&site);
+    wait_until_idle(&host);
+}
+
+/// The transaction sends the ACK to the failure itself, and absorbs that of the caller.
+#[test]
+fn a_call_that_rings_can_be_cancelled_after_an_upgrade() {
+    let (mut host, site) = start();
+    let (caller, callee, invite) = site.start("INVITE");
+    let seen = callee.first_request("INVITE");
+    callee.answer(&seen, 180);
+    caller.first_response("INVITE", 180);
+    host.upgrade();
+    site.send(&caller, &invite.cancel());
+    caller.first_response("CANCEL", 200);
+    let cancel = callee.first_request("CANCEL");
+    assert_eq!(branch_of(&cancel.message), branch_of(&seen.message));
+    callee.answer(&cancel, 200);
+    callee.answer(&seen, 487);
+    callee.first_request("ACK");
+    let terminated = caller.first_response("INVITE", 487);
+    site.ack_failure(&caller, &invite, &terminated);
+    // The CANCEL, its 200, the 487, and the ACK.
+    wait::until("the old process has all of them", || {
+        (passed(&host) == 4.0).then_some(())
+    });
+    site.settle(&caller, &callee);
+    assert_eq!(callee.times_of("ACK").len(), 1);
+    wait_until_idle(&host);
+}
+
+#[test]
+fn a_copy_of_a_request_is_absorbed_after_an_upgrade() {
+    let (mut host, site) = start();
+    let (caller, callee, invite) = site.start("INVITE");
+    let seen = callee.first_request("INVITE");
+    callee.answer(&seen, 180);
+    caller.first_response("INVITE", 180);
+    host.upgrade();
+    let ringing = |peer: &Peer| {
+        let seen = peer.seen();
+        seen.iter()
+            .filter(|seen| seen.message.code() == 180)
+            .count()
+    };
+    site.send(&caller, &invite);
+    wait::until("the caller has the 180 again", || {
+        (ringing(&caller) == 2).then_some(())
+    });
+    assert_eq!(callee.times_of("INVITE").len(), 1);
+    callee.answer(&seen, 200);
+    caller.first_response("INVITE", 200);
+}
+
+#[test]
+fn timers_of_the_old_process_go_on() {
+    let (mut host, site) = start();
+    let (caller, callee, _message) = site.start("MESSAGE");
+    callee.first_request("MESSAGE");
+    host.upgrade();
+    let before = callee.times_of("MESSAGE").len();
+    let copy = callee.nth_request(before, "MESSAGE");
+    callee.answer(&copy, 200);
+    caller.first_response("MESSAGE", 200);
+}
+
+#[test]
+fn a_connection_of_the_old_process_goes_on() {
+    let (mut host, site) = start();
+    for (up, down) in [(Tcp, Udp), (Tcp, Tcp), (Udp, Tcp)] {
+        let site = site.over(up, down);
+        let (caller, callee, invite) = site.start("INVITE");
+        let seen = callee.first_request("INVITE");
+        callee.answer(&seen, 180);
+        caller.first_response("INVITE", 180);
+        host.upgrade();
+        callee.answer(&seen, 200);
+        let ok = caller.first_response("INVITE", 200);
+        site.ack(&caller, &invite, &ok);
+        callee.first_request("ACK");
+        site.hang_up(&caller, &callee, &invite, &ok);
+    }
+    assert!(host.is_alive(), "it has connections");
+}
+
+#[test]
+fn the_old_process_ends_when_nothing_is_left() {
+    let mut host = builder(Builder::new().workers(2))
+        .set("control", "binrpc = [\"unix:control.sock\"]")
+        .set("control", "fifo = \"control.fifo\"")
+        .set("control", "fifo-reply-dir = \".\"")
+        .set("transactions", "drain = \"3s\"")
+        .start();
+    let site = Site::of(&host);
+    call(&site);
+    host.upgrade();
+    assert!(host.wait_until_ended().success());
+    host.wait_for_log("event=\"predecessor_ended\"");
+    for file in ["control.sock", "control.fifo"] {
+        assert!(host.folder().join(file).exists(), "{file} is in use");
+    }
+    call(&site);
+    host.upgrade();
+    call(&site);
+    assert_eq!(host.get("/readyz").unwrap().0, 200);
+    assert_eq!(host.complaints(), Vec::<String>::new());
+}
+
+/// The status line of the answer to a request over a new connection.
+fn health(control: SocketAddr) -> String {
+    let mut stream = TcpStream::connect(control).expect("the control port accepts");
+    let request = format!("GET /healthz HTTP/1.1\r\nHost: {control}\r\nConnection: close\r\n\r\n");
+    stream
+        .write_all(request.as_bytes())
+        .expect("the control port reads");
+    let mut answer = String::new();
+    stream
+        .read_to_string(&mut answer)
+        .expect("the control port answers");
+    answer.lines().next().unwrap_or_default().to_owned()
+}
+
+/// Callers that ask again and again, without a retransmission: nothing may be lost.
+#[test]
+fn steady_traffic_does_not_notice_upgrades() {
+    const CALLERS: u8 = 6;
+    let mut host = patient(Builder::new().workers(2)).start();
+    let callee = Callee::start(host.lease().addr(3, 5090));
+    let uri = format!("sip:bob@{}", callee.addr());
+    let (stop, answered) = (AtomicBool::new(false), AtomicU64::new(0));
+    thread::scope(|scope| {
+        let mut callers = Vec::new();
+        for number in 0..CALLERS {
+            let caller = match number {
+                0 => host.tcp(10),
+                _ => host.udp(10 + number),
+            };
+            let (uri, stop, answered) = (&uri, &stop, &answered);
+            callers.push(scope.spawn(move || {
+                let mut caller = caller;
+                while !stop.load(Ordering::Relaxed) {
+                    let request = caller.request("MESSAGE", uri);
+                    caller.send(&request.bytes());
+                    let answer = caller.receive();
+                    assert_eq!(answer.code(), 200);
+                    assert_eq!(answer.header("Call-ID"), Some(&*request.call_id));
+                    answered.fetch_add(1, Ordering::Relaxed);
+                }
+            }));
+        }
+        let more = |count: u64| {
+            let goal = answered.load(Ordering::Relaxed) + count;
+            wait::until("the callers go on", || {
+                (answered.load(Ordering::Relaxed) >= goal).then_some(())
+            });
+        };
+        let control = host.lease().addr(1, 8060);
+        let checker = scope.spawn({
+            let stop = &stop;
+            move || {
+                while !stop.load(Ordering::Relaxed) {
+                    assert_eq!(health(control), "HTTP/1.1 200 OK");
+                }
+            }
+        });
+        more(200);
+        for _ in 0..3 {
+            host.upgrade();
+            more(200);
+        }
+        stop.store(true, Ordering::Relaxed);
+        for caller in callers {
+            caller.join().expect("every request is answered");
+        }
+        checker.join().expect("the control port answers");
+    });
+    let mut asked = 0;
+    while !callee.saw_nothing_more() {
+        asked += 1;
+    }
+    assert_eq!(asked, answered.into_inner(), "requests at the callee");
+    assert_eq!(host.complaints(), Vec::<String>::new());
+    assert_eq!(host.metric("portcullis_dropped_total", &[]), 0.0);
+}
+
+#[test]
+fn a_process_that_cannot_take_over_leaves_the_host_as_it_was() {
+    let mut host = patient(Builder::new().workers(2)).own_binary().start();
+    let site = Site::of(&host);
+    let config = std::fs::read_to_string(host.folder().join("portcullis.toml")).unwrap();
+    let (caller, callee, _invite) = site.start("INVITE");
+    let seen = callee.first_request("INVITE");
+    callee.answer(&seen, 180);
+    caller.first_response("INVITE", 180);
+    let mut failures = 0;
+    let mut fails = |host: &Host, reason: &str| {
+        host.signal("USR2");
+        failures += 1;
+        let failed = wait::until("the upgrade fails", || {
+            let log = host.log();
+            let lines = log
+                .lines()
+                .filter(|l| l.contains("event=\"upgrade_failed\""));
+            lines.map(str::to_owned).nth(failures - 1)
+        });
+        assert!(failed.contains(reason), "{failed}");
+        call(&site);
+    };
+
+    host.write("portcullis.toml", "workers = many");
+    fails(&host, "the new process ended (exit status: 1)");
+    host.write(
+        "portcullis.toml",
+        config.replace("workers = 2", "workers = 3"),
+    );
+    fails(&host, "`workers` is 3, and was 2");
+    let elsewhere = config.replace("listen = [", "listen = [\"udp:192.0.2.1:5060\", ");
+    host.write("portcullis.toml", elsewhere);
+    fails(&host, "cannot listen on udp:192.0.2.1:5060");
+    host.write("portcullis.toml", &config);
+    let binary = host.folder().join("portcullis");
+    let real = std::fs::read_link(&binary).unwrap();
+    std::fs::remove_file(&binary).unwrap();
+    host.write("portcullis", "not a program");
+    fails(&host, "cannot start");
+    std::fs::remove_file(&binary).unwrap();
+    std::os::unix::fs::symlink("/bin/true", &binary).unwrap();
+    fails(&host, "the new process ended");
+
+    std::fs::remove_file(&binary).unwrap();
+    std::os::unix::fs::symlink(real, &binary).unwrap();
+    callee.answer(&seen, 200);
+    caller.first_response("INVITE", 200);
+    assert!(host.is_alive());
+}
