@@ -23,6 +23,8 @@ pub(super) async fn receive(worker: Rc<RefCell<Worker>>, link: UnixDatagram) {
         worker.borrow_mut().pipeline.refresh();
         for _ in 0..TURN {
             let length = match received.and_then(|()| link.try_recv(&mut buffer)) {
+                // The new process has ended.
+                Ok(0) => return,
                 Ok(length) => length,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(error) => {
