@@ -107,21 +107,14 @@ fn minute(text: &str) -> Option<u16> {
 
 /// Validates the settings.
 fn check() -> Result<(), String> {
-    const KNOWN: [&str; 6] = [
+    settings::known(&[
         "closed-code",
         "closed-days",
         "closed-next-hop",
         "closed-reason",
         "hours",
         "zone",
-    ];
-    let keys = settings::keys("");
-    if let Some(key) = keys.iter().find(|key| !KNOWN.contains(&&***key)) {
-        return Err(format!(
-            "`{key}` is unknown; there are {}",
-            KNOWN.join(", ")
-        ));
-    }
+    ])?;
     let zone = zone();
     if clock::local(&zone).is_none() {
         return Err(format!("`zone`: unknown time zone {zone}"));
@@ -144,9 +137,7 @@ fn check() -> Result<(), String> {
         }
     }
     let code = settings::integer("closed-code");
-    if keys.iter().any(|key| key == "closed-code")
-        && code.is_none_or(|code| !(300..=699).contains(&code))
-    {
+    if settings::has("closed-code") && code.is_none_or(|code| !(300..=699).contains(&code)) {
         return Err("`closed-code` must be a status code from 300 to 699".to_owned());
     }
     Ok(())

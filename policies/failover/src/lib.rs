@@ -60,20 +60,13 @@ fn failed_reason() -> String {
 
 /// Validates the settings.
 fn check() -> Result<(), String> {
-    const KNOWN: [&str; 5] = [
+    settings::known(&[
         "failed-code",
         "failed-reason",
         "last-resort",
         "next-hops",
         "seconds",
-    ];
-    let keys = settings::keys("");
-    if let Some(key) = keys.iter().find(|key| !KNOWN.contains(&&***key)) {
-        return Err(format!(
-            "`{key}` is unknown; there are {}",
-            KNOWN.join(", ")
-        ));
-    }
+    ])?;
     match settings::texts("next-hops") {
         Some(next_hops) if (1..=15).contains(&next_hops.len()) => {}
         _ => {
@@ -81,12 +74,11 @@ fn check() -> Result<(), String> {
             return Err(what.to_owned());
         }
     }
-    let has = |key: &str| keys.iter().any(|other| other == key);
     let seconds = settings::number("seconds");
-    if has("seconds") && !seconds.is_some_and(|seconds| (0.1..=32.0).contains(&seconds)) {
+    if settings::has("seconds") && !seconds.is_some_and(|seconds| (0.1..=32.0).contains(&seconds)) {
         return Err("`seconds` must be a number from 0.1 to 32".to_owned());
     }
-    if has("failed-code") && !(300..=699).contains(&failed_code()) {
+    if settings::has("failed-code") && !(300..=699).contains(&failed_code()) {
         return Err("`failed-code` must be a status code from 300 to 699".to_owned());
     }
     Ok(())

@@ -31,14 +31,7 @@ fn decide() -> Verdict {
 
 /// Validates the settings.
 fn check() -> Result<(), String> {
-    const KNOWN: [&str; 3] = ["next-hops", "ring-seconds", "then"];
-    let keys = settings::keys("");
-    if let Some(key) = keys.iter().find(|key| !KNOWN.contains(&&***key)) {
-        return Err(format!(
-            "`{key}` is unknown; there are {}",
-            KNOWN.join(", ")
-        ));
-    }
+    settings::known(&["next-hops", "ring-seconds", "then"])?;
     match settings::texts("next-hops") {
         Some(next_hops) if (1..=15).contains(&next_hops.len()) => {}
         _ => {
@@ -47,8 +40,9 @@ fn check() -> Result<(), String> {
         }
     }
     let seconds = settings::number("ring-seconds");
-    let is_there = keys.iter().any(|key| key == "ring-seconds");
-    if is_there && !seconds.is_some_and(|seconds| (1.0..=600.0).contains(&seconds)) {
+    if settings::has("ring-seconds")
+        && !seconds.is_some_and(|seconds| (1.0..=600.0).contains(&seconds))
+    {
         return Err("`ring-seconds` must be a number from 1 to 600".to_owned());
     }
     Ok(())

@@ -79,22 +79,14 @@ fn at_least_one(key: &str, default: i64) -> i64 {
 
 /// Validates the settings.
 fn check() -> Result<(), String> {
-    const KNOWN: [&str; 6] = [
+    settings::known(&[
         "burst",
         "flood",
         "flood-seconds",
         "groups",
         "per-second",
         "retry-after",
-    ];
-    for key in settings::keys("") {
-        if !KNOWN.contains(&&*key) {
-            return Err(format!(
-                "`{key}` is unknown; there are {}",
-                KNOWN.join(", ")
-            ));
-        }
-    }
+    ])?;
     check_rate("")?;
     for group in settings::keys("groups") {
         if group.parse::<u32>().is_err() {
@@ -105,8 +97,7 @@ fn check() -> Result<(), String> {
         check_rate(&format!("groups.{group}."))?;
     }
     for key in ["flood", "flood-seconds", "retry-after"] {
-        let is_set = settings::keys("").iter().any(|known| known == key);
-        if is_set && settings::integer(key).is_none_or(|n| n < 1) {
+        if settings::has(key) && settings::integer(key).is_none_or(|n| n < 1) {
             return Err(format!("`{key}` must be a whole number above 0"));
         }
     }

@@ -20,6 +20,7 @@
 //! }
 //!
 //! fn validate() -> Result<(), String> {
+//!     settings::known(&["greeting"])?;
 //!     match settings::text("greeting") {
 //!         Some(_) => Ok(()),
 //!         None => Err("`greeting` must be a text".into()),
@@ -62,6 +63,37 @@ pub fn texts(key: &str) -> Option<Vec<String>> {
 /// The keys of a table, in alphabetical order; with an empty `key`, those of the settings themselves. Empty if there is no such table.
 pub fn keys(key: &str) -> Vec<String> {
     host::keys(key)
+}
+
+/// Whether the settings themselves have this key, whatever the type of its value.
+pub fn has(key: &str) -> bool {
+    keys("").iter().any(|other| other == key)
+}
+
+/// Fails if the settings have a key that is not among these, which is likely to be a spelling mistake. It is for functions that validate.
+///
+/// ```
+/// use portcullis_sdk::prelude::*;
+/// use portcullis_sdk::testing::Host;
+///
+/// fn validate() -> Result<(), String> {
+///     settings::known(&["burst", "per-second"])
+/// }
+///
+/// let wrong = Host::new().setting("per_second", 20).validate(validate);
+/// assert_eq!(wrong, Err("`per_second` is unknown; there are burst, per-second".to_owned()));
+/// ```
+///
+/// # Errors
+/// For the operator, with the key and the known ones.
+pub fn known(known: &[&str]) -> Result<(), String> {
+    match keys("").iter().find(|key| !known.contains(&&***key)) {
+        Some(key) => Err(format!(
+            "`{key}` is unknown; there are {}",
+            known.join(", ")
+        )),
+        None => Ok(()),
+    }
 }
 
 /// All settings as a JSON object, for values that the other functions cannot return.
