@@ -199,7 +199,7 @@ pub enum LoadProblem {
     },
     /// Components are nested too deeply.
     #[error(
-        "components are nested more than {limit} levels deep; compose the policy of components side by side"
+        "components or their types are nested more than {limit} levels deep; compose the policy of components side by side"
     )]
     TooDeep {
         /// Maximum depth.

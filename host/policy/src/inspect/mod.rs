@@ -2,6 +2,7 @@
 
 mod footprint;
 mod items;
+mod nesting;
 mod toolchain;
 
 use std::collections::BTreeSet;
@@ -22,9 +23,7 @@ pub use items::{Export, Import, Producer};
 pub(crate) use toolchain::Toolchain;
 
 use footprint::Footprint;
-
-/// Maximum nesting depth of components.
-pub(crate) const DEEPEST: u32 = 100;
+pub(crate) use nesting::DEEPEST;
 
 /// The custom section with the version of the SDK.
 const SDK_SECTION: &str = "portcullis-sdk";
@@ -101,6 +100,7 @@ fn inspect_untrusted(bytes: &[u8]) -> Result<Inspection, LoadProblem> {
         utf8: true,
         footprint: Footprint::default(),
     };
+    nesting::check(bytes)?;
     found.read(bytes)?;
     let validated = Validator::new_with_features(features()).validate_all(bytes);
     validated.map_err(|error| LoadProblem::Invalid {
@@ -155,10 +155,6 @@ impl Inspection {
             match &payload {
                 Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => {
                     depth += 1;
-                    // The time for validation grows with the square of the depth.
-                    if depth > DEEPEST {
-                        return Err(LoadProblem::TooDeep { limit: DEEPEST });
-                    }
                 }
                 Payload::End(_) => depth = depth.saturating_sub(1),
                 Payload::CustomSection(section) if section.name() == "producers" => {

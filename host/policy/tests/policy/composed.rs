@@ -2,9 +2,11 @@
 
 use portcullis_policy::{Failure, Limits, LoadProblem, Refused};
 
-use wasm_encoder::{Component, NestedComponentSection};
+use wasm_encoder::{
+    Component, ComponentSectionId, CustomSection, Encode, NestedComponentSection, Section,
+};
 
-use crate::support::{Host, invite, reject};
+use crate::support::{Host, guest, invite, reject};
 
 /// A policy of two components: one counts the letters of a text, the other rejects with 400 plus that number. `body` is executed before, with
 /// the memory of the second component.
@@ -102,6 +104,54 @@ fn the_nesting_depth_of_components_is_limited() {
     };
     assert!(matches!(nested(100), LoadProblem::OtherWorld { .. }));
     assert_eq!(nested(101), LoadProblem::TooDeep { limit: 100 });
+}
+
+/// A file whose component types are nested this deep.
+fn nested_types(depth: usize) -> Vec<u8> {
+    // A component type with one declaration, which is a type.
+    const LEVEL: [u8; 3] = [0x41, 1, 1];
+    let mut types = vec![1];
+    types.extend(LEVEL.repeat(depth));
+    // The innermost type: bool.
+    types.push(0x7f);
+    let mut file = Component::HEADER.to_vec();
+    file.push(ComponentSectionId::Type.into());
+    types.encode(&mut file);
+    file
+}
+
+#[test]
+fn the_nesting_depth_of_types_is_limited_before_they_are_read() {
+    let host = Host::new();
+    let too_deep = LoadProblem::TooDeep { limit: 100 };
+    assert!(matches!(
+        host.refusal(&nested_types(20)),
+        LoadProblem::OtherWorld { .. }
+    ));
+    // Here the validator refuses.
+    assert!(matches!(
+        host.refusal(&nested_types(150)),
+        LoadProblem::Invalid { .. }
+    ));
+    for depth in [151, 10_000, 1_000_000] {
+        assert_eq!(host.refusal(&nested_types(depth)), too_deep);
+    }
+}
+
+#[test]
+fn the_description_of_a_world_is_limited_too() {
+    let host = Host::new();
+    for depth in [151, 10_000, 1_000_000] {
+        let described = nested_types(depth);
+        let section = CustomSection {
+            name: "component-type:deep".into(),
+            data: (&described).into(),
+        };
+        let mut module = guest("reject");
+        section.append_to(&mut module);
+        let refusal = host.refusal(&module);
+        assert_eq!(refusal, LoadProblem::TooDeep { limit: 100 });
+    }
 }
 
 #[test]
