@@ -75,7 +75,7 @@ impl Policy {
         &self.loaded.inspection
     }
 
-    /// How `decide` failed in the trial run, if it failed. It may fail for real requests, too.
+    /// How `decide` or `on-failure` failed in the trial run, if one failed. It may fail for real requests, too.
     pub fn trial_failure(&self) -> Option<&Failure> {
         self.loaded.trial_failure.as_ref()
     }

@@ -259,6 +259,15 @@ pub enum LoadProblem {
         /// The deadline of the trial run in milliseconds.
         limit_ms: u64,
     },
+    /// The policy did not return from `on-failure` in the trial run in time.
+    #[error(
+        "the policy did not say within {limit_ms} ms, a multiple of `deadline` in [policy], what happens after the failure of a plain \
+         OPTIONS (`on-failure`); it has an endless loop, or does far too much work"
+    )]
+    EndlessAfterFailure {
+        /// The deadline of the trial run in milliseconds.
+        limit_ms: u64,
+    },
 }
 
 impl LoadProblem {

@@ -273,8 +273,8 @@ impl Runtime {
             Sandboxes::new(self.machine(), &code).map_err(|error| LoadProblem::Link {
                 cause: last(&error),
             })?;
-        let (trial, trial_failure) = trial_run::run(&sandboxes, limits, settings)?;
         let exports = inspection.exported();
+        let (trial, trial_failure) = trial_run::run(&sandboxes, limits, settings, exports)?;
         Ok(Policy {
             loaded: Arc::new(Loaded {
                 name: name.into(),

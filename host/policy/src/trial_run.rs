@@ -1,4 +1,4 @@
-//! The trial run of a policy: its first call, with a request of the host's own, before it can become active.
+//! The trial run of a policy: its first calls, with a request of the host's own, before it can become active.
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -9,10 +9,12 @@ use portcullis_request::Request;
 use portcullis_sip::{Arrival, Framing, Transport};
 
 use crate::call::{Call, Notes};
+use crate::contract::Exports;
+use crate::failed_attempts::{Attempt, Cause, FailedAttempts};
 use crate::failure::{Failure, Stage};
 use crate::limits::Limits;
 use crate::problem::{LoadProblem, SettingsError};
-use crate::sandbox::{CallLimits, Live, Sandboxes};
+use crate::sandbox::{CallLimits, Live, Outcome, Sandboxes};
 use crate::scope::Scope;
 use crate::settings::Settings;
 use crate::state::{Data, State};
@@ -47,7 +49,7 @@ impl TrialRun {
         sandboxes: &Sandboxes,
         settings: &Arc<Settings>,
     ) -> Result<(), SettingsError> {
-        let call = self.call(settings);
+        let call = self.call(settings, Notes::default());
         match sandboxes.validate(call, &self.limits) {
             None | Some(Ok(Ok(()))) => Ok(()),
             Some(Ok(Err(cause))) => {
@@ -63,23 +65,34 @@ impl TrialRun {
     /// # Errors
     /// If the policy fails before `decide`, because that would happen on every call, or if `decide` exceeds the deadline, because an endless
     /// loop would occupy a worker on every call. Other failures of `decide` are only reported: they may be due to this request.
-    fn ask(
+    fn decide(
         &self,
         sandboxes: &Sandboxes,
         settings: &Arc<Settings>,
     ) -> Result<Option<Failure>, LoadProblem> {
-        let call = self.call(settings);
-        match sandboxes.ask(call, &self.limits, Live::decide).1 {
-            Ok(_) => Ok(None),
-            Err((Stage::Instantiate, failure)) => Err(LoadProblem::Start(failure)),
-            Err((Stage::Decide, Failure::Timeout { deadline, .. })) => Err(LoadProblem::Endless {
-                limit_ms: u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX),
-            }),
-            Err((Stage::Decide, failure)) => Ok(Some(failure)),
-        }
+        let call = self.call(settings, Notes::default());
+        let outcome = sandboxes.ask(call, &self.limits, Live::decide).1;
+        failure_of(outcome, |limit_ms| LoadProblem::Endless { limit_ms })
     }
 
-    fn call(&self, settings: &Arc<Settings>) -> Data {
+    /// The same for `on-failure`, after the failure of a target that is the last one: the policy may not try again.
+    fn fail(
+        &self,
+        sandboxes: &Sandboxes,
+        settings: &Arc<Settings>,
+    ) -> Result<Option<Failure>, LoadProblem> {
+        let notes = Notes {
+            failed: Some(Box::new(failed())),
+            ..Notes::default()
+        };
+        let call = self.call(settings, notes);
+        let outcome = sandboxes.ask(call, &self.limits, Live::on_failure).1;
+        failure_of(outcome, |limit_ms| LoadProblem::EndlessAfterFailure {
+            limit_ms,
+        })
+    }
+
+    fn call(&self, settings: &Arc<Settings>, notes: Notes) -> Data {
         let table = Arc::new(Snapshot::default());
         let name: Arc<str> = Arc::from("trial");
         let scope = Arc::new(Scope::operator().with_settings(Arc::clone(settings)));
@@ -90,13 +103,29 @@ impl TrialRun {
             Arc::clone(&name),
             bounds,
         );
-        call.begin(&table, &scope, &name, bounds, options(), Notes::default());
+        call.begin(&table, &scope, &name, bounds, options(), notes);
         Box::new(State::new(call))
     }
 }
 
-/// Validates the settings and runs a policy once. Returns the trial run, to validate other settings later, and the failure of `decide`, if it
-/// failed.
+/// The failure of a call; an error if the policy must not be used for that reason.
+fn failure_of<T>(
+    outcome: Outcome<T>,
+    endless: impl FnOnce(u64) -> LoadProblem,
+) -> Result<Option<Failure>, LoadProblem> {
+    match outcome {
+        Ok(_) => Ok(None),
+        Err((Stage::Instantiate, failure)) => Err(LoadProblem::Start(failure)),
+        Err((Stage::Decide, Failure::Timeout { deadline, .. })) => {
+            let limit_ms = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
+            Err(endless(limit_ms))
+        }
+        Err((Stage::Decide, failure)) => Ok(Some(failure)),
+    }
+}
+
+/// Validates the settings and runs each function of a policy once; `on-failure` if the policy exports it. Returns the trial run, to validate other
+/// settings later, and the first failure.
 ///
 /// # Errors
 /// If the policy cannot be used.
@@ -104,11 +133,31 @@ pub(crate) fn run(
     sandboxes: &Sandboxes,
     limits: &Limits,
     settings: &Arc<Settings>,
+    exports: Exports,
 ) -> Result<(TrialRun, Option<Failure>), LoadProblem> {
     let trial = TrialRun::new(limits);
     trial.check(sandboxes, settings)?;
-    let failure = trial.ask(sandboxes, settings)?;
-    Ok((trial, failure))
+    let failure = trial.decide(sandboxes, settings)?;
+    let next = match exports.on_failure {
+        true => trial.fail(sandboxes, settings)?,
+        false => None,
+    };
+    Ok((trial, failure.or(next)))
+}
+
+/// The only target of the trial run did not answer.
+fn failed() -> FailedAttempts {
+    FailedAttempts {
+        attempts: vec![Attempt {
+            place: "trial".into(),
+            status: 408,
+            cause: Cause::NoAnswer,
+            milliseconds: 4_000,
+        }],
+        best: Some(0),
+        named: 1,
+        ..FailedAttempts::default()
+    }
 }
 
 /// The request of the trial run: an OPTIONS from the loopback address.

@@ -18,8 +18,11 @@ impl Share {
     pub const ALL: Self = Self(10_000);
 
     /// A share of this many hundredths of a percent; `None` above 10,000.
-    pub fn of_hundredths(hundredths: u16) -> Option<Self> {
-        (hundredths <= Self::ALL.0).then_some(Self(hundredths))
+    pub const fn of_hundredths(hundredths: u16) -> Option<Self> {
+        if hundredths > Self::ALL.0 {
+            return None;
+        }
+        Some(Self(hundredths))
     }
 
     /// Parses a share such as `5%` or `0.25%`.

@@ -345,7 +345,7 @@ fn an_answer_follows_the_rules_of_a_verdict() {
 #[test]
 fn an_endless_loop_ends_at_the_deadline() {
     let mut host = Host::hasty();
-    for policy in both_forms(&host, &guest("loop-in-on-failure")) {
+    for policy in both_forms(&host, &guest("loop-with-tries")) {
         let failure = host.fail(&policy, failed()).unwrap_err();
         assert_eq!(failure.kind(), FailureKind::Timeout);
         assert_eq!(host.ask(&policy, invite()), Ok(Verdict::Relay(None)));

@@ -262,6 +262,9 @@ fn policies_that_do_not_return_from_the_trial_run_are_refused() {
         let problem = host.refusal(&guest(name));
         assert_eq!(problem, LoadProblem::Endless { limit_ms: 250 }, "{name}");
     }
+    let problem = host.refusal(&guest("loop-in-on-failure"));
+    let endless = LoadProblem::EndlessAfterFailure { limit_ms: 250 };
+    assert_eq!(problem, endless);
 }
 
 #[test]
@@ -270,6 +273,8 @@ fn a_failure_in_the_trial_run_is_reported_but_not_refused() {
 
     let policy = host.load("trap");
 
+    assert!(matches!(policy.trial_failure(), Some(Failure::Trap { .. })));
+    let policy = host.load("trap-in-on-failure");
     assert!(matches!(policy.trial_failure(), Some(Failure::Trap { .. })));
     assert_eq!(host.load("reject").trial_failure(), None);
 }
