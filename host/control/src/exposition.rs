@@ -432,7 +432,22 @@ impl Page<'_, '_> {
                     .into_iter()
                     .filter(|(reason, _)| *reason != "rate"),
             )?;
+            self.gauge(
+                "call_records_waiting_bytes",
+                "Memory of the call records that wait to be written",
+                told.waiting() as u64,
+            )?;
+            self.gauge(
+                "call_records_trouble",
+                "1 while the file of call records cannot be written",
+                u64::from(told.error().is_some()),
+            )?;
         }
+        self.gauge(
+            "records_trouble",
+            "1 while the file of records cannot be written",
+            u64::from(records.told().error().is_some()),
+        )?;
         self.gauge(
             "records_waiting_bytes",
             "Memory of the records that wait to be written",

@@ -1,5 +1,7 @@
 //! `portcullis.status`: the state of the host.
 
+use std::path::Path;
+
 use indexmap::IndexMap;
 use portcullis_address::{DatabaseState, PartStatus};
 use portcullis_config::RelayMode;
@@ -215,6 +217,29 @@ pub struct RecordsStatus {
     pub line_too_long: u64,
     /// Records lost because the file could not be written.
     pub file_failed: u64,
+    /// Bytes of the records that wait for the writer.
+    pub waiting_bytes: u64,
+    /// Error of the file; null while it can be written.
+    pub error: Option<String>,
+    /// The call records; null without `calls` in `[records]`.
+    pub calls: Option<CallRecordsStatus>,
+}
+
+/// The call records.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CallRecordsStatus {
+    /// Their file.
+    pub file: Option<String>,
+    /// Number of records written.
+    pub written: u64,
+    /// Records lost because the writer was too slow.
+    pub writer_too_slow: u64,
+    /// Records lost because they were too long.
+    pub line_too_long: u64,
+    /// Records lost because the file could not be written.
+    pub file_failed: u64,
+    /// Bytes of the records that wait for the writer.
+    pub waiting_bytes: u64,
     /// Error of the file; null while it can be written.
     pub error: Option<String>,
 }
@@ -343,23 +368,41 @@ impl TransactionsStatus {
 impl RecordsStatus {
     fn of(control: &Control) -> Option<Self> {
         let records = control.shared.records.as_ref()?;
-        let file = control.shared.config.records.file.as_ref();
+        let config = &control.shared.config.records;
         let told = records.told();
-        let lost = told.lost();
-        let lost = |reason| {
-            let found = lost.iter().find(|(name, _)| *name == reason);
-            found.map_or(0, |(_, count)| *count)
-        };
         Some(Self {
-            file: file.map(|file| file.display().to_string()),
+            file: shown(config.file.as_deref()),
             written: told.written(),
-            beyond_rate: lost("rate"),
-            writer_too_slow: lost("queue"),
-            line_too_long: lost("line"),
-            file_failed: lost("error"),
+            beyond_rate: lost(&told.lost(), "rate"),
+            writer_too_slow: lost(&told.lost(), "queue"),
+            line_too_long: lost(&told.lost(), "line"),
+            file_failed: lost(&told.lost(), "error"),
+            waiting_bytes: told.waiting() as u64,
             error: told.error(),
+            calls: records.calls().map(|calls| {
+                let told = calls.told();
+                CallRecordsStatus {
+                    file: shown(config.calls.as_deref()),
+                    written: told.written(),
+                    writer_too_slow: lost(&told.lost(), "queue"),
+                    line_too_long: lost(&told.lost(), "line"),
+                    file_failed: lost(&told.lost(), "error"),
+                    waiting_bytes: told.waiting() as u64,
+                    error: told.error(),
+                }
+            }),
         })
     }
+}
+
+fn shown(file: Option<&Path>) -> Option<String> {
+    file.map(|file| file.display().to_string())
+}
+
+/// Number of records lost for this reason.
+fn lost(lost: &[(&str, u64)], reason: &str) -> u64 {
+    let found = lost.iter().find(|(name, _)| *name == reason);
+    found.map_or(0, |(_, count)| *count)
 }
 
 impl StoreStatus {
