@@ -230,3 +230,46 @@ fn responses_over_udp_are_limited_per_source() {
     }
     assert_eq!(dropped(&host, "answer_limit"), limited);
 }
+
+#[test]
+fn retransmissions_of_a_final_response_count_in_the_limit_of_answers() {
+    let limited = |is_known: bool| {
+        let builder = Builder::new();
+        let hop = builder.lease().addr(CALLEE, 5080);
+        let source = builder.lease().ip(CALLER);
+        let builder = match is_known {
+            true => builder.row(&format!("1 {source} 32 0")),
+            false => builder,
+        };
+        let host = builder
+            .policy(policy("observe"))
+            .set("relay", &format!("next-hop = \"sip:{hop}\""))
+            .set("sip", "answers-per-second = 1\nanswers-burst = 2")
+            .start();
+        let mut hop = Caller::udp_from(hop, host.sip());
+        // Whoever forges a source repeats its request, and never acknowledges the answer.
+        let mut caller = host.udp(CALLER);
+        let invite = caller.request("INVITE", "sip:b@c");
+        caller.send(&invite.bytes());
+        let refusal = String::from_utf8(ok_to(&hop.receive(), hop.local())).expect("text");
+        hop.send(refusal.replace("200 OK", "404 Not Found").as_bytes());
+        assert_eq!(caller.receive().code(), 404);
+        let copies = 20.0;
+        for _ in 0..20 {
+            caller.send(&invite.bytes());
+        }
+        let lost = || dropped(&host, "answer_limit");
+        wait::until("each copy is answered or not", || {
+            let sent = host.metric(
+                "portcullis_retransmissions_total",
+                &["kind=\"response_sent\""],
+            );
+            (sent + lost() >= copies).then_some(())
+        });
+        lost()
+    };
+    let lost = limited(false);
+    // Two at once, and one for each second that the test takes.
+    assert!(lost >= 10.0, "{lost} of 20 are not sent");
+    assert_eq!(limited(true), 0.0, "the address table has the source");
+}

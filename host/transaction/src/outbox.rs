@@ -93,13 +93,13 @@ impl Outbox {
 
     /// The messages, in the order in which they must be sent.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = Outgoing<'_>> {
-        self.queue.iter().map(|queued| Outgoing {
-            what: queued.what,
-            id: queued.id,
-            branch: queued.branch,
-            to: queued.to,
-            bytes: &self.bytes[queued.place.clone()],
-        })
+        self.queue.iter().map(|queued| queued.outgoing(&self.bytes))
+    }
+
+    /// Removes the messages that are not to be sent.
+    pub fn retain(&mut self, mut is_sent: impl FnMut(Outgoing<'_>) -> bool) {
+        let Self { bytes, queue } = self;
+        queue.retain(|queued| is_sent(queued.outgoing(bytes)));
     }
 
     /// Removes all messages.
@@ -131,6 +131,19 @@ impl Outbox {
     }
 }
 
+impl Queued {
+    /// The message, whose bytes are among these.
+    fn outgoing<'o>(&self, bytes: &'o [u8]) -> Outgoing<'o> {
+        Outgoing {
+            what: self.what,
+            id: self.id,
+            branch: self.branch,
+            to: self.to,
+            bytes: &bytes[self.place.clone()],
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use portcullis_sip::Transport;
@@ -154,6 +167,9 @@ mod tests {
             sent,
             [(What::Request, &b"first"[..]), (What::Ack, b"second")]
         );
+        outbox.retain(|sent| sent.what == What::Ack);
+        let sent: Vec<_> = outbox.iter().map(|sent| sent.bytes).collect();
+        assert_eq!(sent, [b"second"]);
         outbox.clear();
         assert!(outbox.is_empty());
         outbox.push(What::Request, None, None, to, &vec![0; MOST_KEPT + 1]);

@@ -13,6 +13,7 @@ mod transactions;
 
 use std::fmt::Display;
 use std::mem;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -679,15 +680,25 @@ impl Pipeline {
     /// Whether a response may be sent to the source of the request: see `answers-per-second` in `[sip]`. `now` is called only if there is a
     /// limit.
     fn may_answer(&self, arrival: &Arrival, now: impl FnOnce() -> Instant) -> bool {
-        if arrival.transport.is_reliable()
+        self.may_send(arrival.transport, arrival.source, now)
+    }
+
+    /// The same for a response to this address.
+    fn may_send(
+        &self,
+        transport: Transport,
+        to: SocketAddr,
+        now: impl FnOnce() -> Instant,
+    ) -> bool {
+        if transport.is_reliable()
             || !self.answers.is_limited()
-            || self.answers.take(arrival.source.ip(), now())
+            || self.answers.take(to.ip(), now())
         {
             return true;
         }
-        if self.relaying().knows(arrival) {
+        if self.relaying().knows(to) {
             // The next lookup is due when the source has used up its limit again.
-            self.answers.forget(arrival.source.ip());
+            self.answers.forget(to.ip());
             return true;
         }
         false

@@ -1,5 +1,6 @@
 //! Writes relayed requests: the target, the routes and the header changes of a decision.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use portcullis_metrics::WorkerCounters;
@@ -132,10 +133,10 @@ impl<'p> Relaying<'p> {
     }
 
     /// Whether the table has a row, of any group, for the source.
-    pub(super) fn knows(&self, arrival: &Arrival) -> bool {
+    pub(super) fn knows(&self, source: SocketAddr) -> bool {
         let addresses = self.shared.addresses.current();
-        let mut entries = addresses.table.lookup(arrival.source.ip()).iter();
-        entries.any(|entry| entry.port == 0 || entry.port == arrival.source.port())
+        let mut entries = addresses.table.lookup(source.ip()).iter();
+        entries.any(|entry| entry.port == 0 || entry.port == source.port())
     }
 
     /// Whether a response of this size is too large for a request of that size. Over a stream, the sender has proved its address. A source
@@ -145,7 +146,7 @@ impl<'p> Relaying<'p> {
         let more = answer.saturating_sub(request);
         !arrival.transport.is_reliable()
             && more > MOST_MORE
-            && (more > MOST_MORE_TO_KNOWN || !self.knows(arrival))
+            && (more > MOST_MORE_TO_KNOWN || !self.knows(arrival.source))
     }
 
     /// The size of a response of a policy.

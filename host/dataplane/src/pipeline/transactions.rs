@@ -3,7 +3,7 @@
 use std::mem;
 use std::time::{Duration, Instant};
 
-use portcullis_metrics::Retransmission;
+use portcullis_metrics::{Lost, Retransmission, Shed};
 use portcullis_sip::{
     Arrival, Branch, Destination, DialogSeal, Framing, HeaderName, Index, Message, RequestName,
     StartLine, scan,
@@ -195,7 +195,8 @@ impl Pipeline {
         self.send_reply(&fate, &headers, judgement, message, arrival, out)
     }
 
-    /// Exchanges what transactions have to send for the memory of `into`. Returns false if there is nothing.
+    /// Exchanges what transactions have to send for the memory of `into`. Returns false if there is nothing. What remains in `into` after the limit of
+    /// answers may be nothing, too.
     pub fn take_sends(&mut self, into: &mut Outbox) -> bool {
         into.clear();
         let Some(stateful) = self.stateful.as_deref_mut() else {
@@ -205,11 +206,45 @@ impl Pipeline {
             stateful.transactions.take_sends(&mut stateful.sends);
         }
         mem::swap(&mut stateful.sends, into);
+        let is_something = !into.is_empty();
+        self.keep_back_answers(into);
         self.count_sends(into);
         if self.is_watched() {
             self.tell_requests(into);
         }
-        !into.is_empty()
+        is_something
+    }
+
+    /// Removes responses over UDP to sources that have reached their limit: see `answers-per-second` in `[sip]`. Final responses of the host and of
+    /// policies count, and each retransmission: a forged INVITE whose failure is not acknowledged brings up to eleven (timers G and H). Responses
+    /// of targets come once for each request. What is not sent counts as lost: the sender of a request retransmits it, or timer G fires again.
+    fn keep_back_answers(&self, sends: &mut Outbox) {
+        if !self.answers.is_limited() {
+            return;
+        }
+        sends.retain(|sent| {
+            let counts = match sent.what {
+                What::Reply => super::code_of(sent.bytes) >= 200,
+                What::ReplyRetransmission | What::ResponseRetransmission => true,
+                What::Request
+                | What::RequestRetransmission
+                | What::Ack
+                | What::Cancel
+                | What::CancelRetransmission
+                | What::Response => false,
+            };
+            let (transport, to) = (sent.to.transport, sent.to.addr);
+            let is_sent = !counts || self.may_send(transport, to, Instant::now);
+            if !is_sent {
+                self.counters().lost.inc(Lost::AnswerLimit);
+                let example = || {
+                    let text = format!("an answer over UDP to {}", to.ip());
+                    Example::new(b"", Some(to), text)
+                };
+                self.note(Trouble::AnswerLimit, 1, example);
+            }
+            is_sent
+        });
     }
 
     /// Reports the requests that are sent to targets.
