@@ -4,6 +4,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use portcullis_testkit::callee::Callee;
 use portcullis_testkit::guests::{guest, rejecting};
 use portcullis_testkit::host::{Builder, Host};
 use portcullis_testkit::mariadb::MariaDb;
@@ -523,4 +524,53 @@ fn pushes_of_a_tenant_have_a_rate() {
     ship(&host, "policy rollback acme");
     let said = host.run(push);
     assert!(said.contains("loaded in"), "{said}");
+}
+
+#[test]
+fn a_tenant_whose_callees_are_silent_leaves_room_for_the_calls_of_others() {
+    let builder = Builder::new();
+    let [silent, callee] = [3, 4].map(|n| builder.lease().addr(n, 5080));
+    let mut builder = builder
+        .set("transactions", "active = 40")
+        .set("relay.next-hops", &format!("silent = \"sip:{silent}\""))
+        .set("relay.next-hops", &format!("callee = \"sip:{callee}\""));
+    for (tenant, next_hop) in [("flood", "silent"), ("other", "callee")] {
+        let section = format!("tenants.{tenant}");
+        builder = builder
+            .set(&section, &format!("uri-domains = [\"{tenant}.example\"]"))
+            .set(&section, &format!("next-hop = \"{next_hop}\""))
+            .set(&section, "default = \"relay\"");
+    }
+    let host = builder.start();
+    let _silent = std::net::UdpSocket::bind(silent).expect("the address is free");
+    let _callee = Callee::start(callee);
+    let mut caller = host.udp(10);
+    let held = |tenant: &str| {
+        let label = format!("tenant=\"{tenant}\"");
+        host.metric("portcullis_tenant_transactions", &[label.as_str()])
+    };
+    let shed = |tenant: &str| {
+        let labels = [&*format!("tenant=\"{tenant}\""), "bound=\"transactions\""];
+        host.metric("portcullis_tenant_shed_total", &labels)
+    };
+
+    for _ in 0..30 {
+        let request = caller.request("MESSAGE", "sip:bob@flood.example");
+        caller.send(&request.bytes());
+    }
+    for _ in 20..30 {
+        let answer = caller.receive();
+        assert_eq!(answer.code(), 503, "{}", answer.start_line());
+        assert_eq!(answer.header("Retry-After"), Some("1"));
+    }
+    assert_eq!((held("flood"), shed("flood")), (20.0, 10.0));
+
+    let mut other = host.udp(11);
+    for _ in 0..30 {
+        let request = other.request("MESSAGE", "sip:bob@other.example");
+        assert_eq!(other.ask(&request).code(), 200);
+    }
+    assert_eq!((held("other"), shed("other")), (0.0, 0.0));
+    assert_eq!(host.metric("portcullis_transactions_shed_total", &[]), 10.0);
+    host.wait_for_log("a new request of tenant flood");
 }

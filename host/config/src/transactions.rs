@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use portcullis_policy::Share;
+
 use super::section::Section;
-use super::value::{GIB, MIB, count, duration, size};
+use super::value::{GIB, MIB, count, duration, share, size};
 
 /// Limits of the transactions of a stateful proxy.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,6 +16,8 @@ pub struct TransactionsConfig {
     pub lingering: usize,
     /// Most bytes of stored messages, for the host.
     pub memory: u64,
+    /// How full the table of a worker may be before each tenant is held to an equal part of it.
+    pub unshared: Share,
     /// How long after its start the host relays responses of transactions that it does not know.
     pub adopt: Duration,
     /// Most time for calls in set-up to end after SIGTERM, including `drain_notice`.
@@ -22,12 +26,19 @@ pub struct TransactionsConfig {
     pub drain_notice: Duration,
 }
 
+/// 50 %.
+const HALF: Share = match Share::of_hundredths(5_000) {
+    Some(half) => half,
+    None => Share::ALL,
+};
+
 impl Default for TransactionsConfig {
     fn default() -> Self {
         Self {
             active: 200_000,
             lingering: 1_000_000,
             memory: GIB,
+            unshared: HALF,
             adopt: Duration::from_secs(200),
             drain: Duration::from_secs(30),
             drain_notice: Duration::from_secs(5),
@@ -40,6 +51,7 @@ pub(super) fn read(mut section: Section<'_>, default: TransactionsConfig) -> Tra
         active: section.value("active", default.active, |v| count(v, 1, 10_000_000)),
         lingering: section.value("lingering", default.lingering, |v| count(v, 1, 10_000_000)),
         memory: section.value("memory", default.memory, |v| size(v, MIB, 1024 * GIB)),
+        unshared: section.value("unshared", default.unshared, share),
         adopt: section.value("adopt", default.adopt, |v| {
             duration(v, Duration::ZERO, Duration::from_secs(86_400))
         }),

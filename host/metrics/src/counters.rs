@@ -343,7 +343,7 @@ pub struct TenantCounters {
     pub verdicts: Counts<VerdictKind, { VerdictKind::ALL.len() }>,
     /// Requests whose policy failed or was unavailable, and that were answered for that reason.
     pub failed: Counter,
-    /// Requests shed before a policy call, by the limit exceeded.
+    /// Requests shed, by the limit exceeded.
     pub shed: Counts<Shed, { Shed::COUNT }>,
     /// Verdicts of policies in monitor mode.
     pub monitored: Counts<VerdictKind, { VerdictKind::ALL.len() }>,
@@ -355,6 +355,10 @@ pub struct TenantCounters {
     pub refused_relays: Counter,
     /// Failures of all targets after which the policy was not asked, by the limit exceeded.
     pub unasked_failures: Counts<Shed, { Shed::COUNT }>,
+    /// Active transactions: a level.
+    pub transactions: Counter,
+    /// Bytes of their requests, of the copies for their targets, and of what the policy said: a level.
+    pub transaction_bytes: Counter,
 }
 
 /// The counters of a tenant, added up over the workers.
@@ -380,6 +384,8 @@ pub struct TenantCounts {
     pub refused_relays: u64,
     /// Sums of [`TenantCounters::unasked_failures`].
     pub unasked_failures: Sums<Shed, { Shed::COUNT }>,
+    /// Sum of [`TenantCounters::transactions`].
+    pub transactions: u64,
 }
 
 impl TenantCounts {
@@ -397,6 +403,9 @@ impl TenantCounts {
                 postponed,
                 refused_relays,
                 unasked_failures,
+                transactions,
+                // Only the worker compares it with its limit.
+                transaction_bytes: _,
             } = worker;
             for (sum, counter) in [
                 (&mut sums.requests, requests),
@@ -404,6 +413,7 @@ impl TenantCounts {
                 (&mut sums.followed, followed),
                 (&mut sums.postponed, postponed),
                 (&mut sums.refused_relays, refused_relays),
+                (&mut sums.transactions, transactions),
             ] {
                 *sum = sum.wrapping_add(counter.value());
             }

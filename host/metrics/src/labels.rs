@@ -209,6 +209,8 @@ labels! {
         Pressure = "pressure",
         /// The tenant's policy failed too often and is out of service.
         Breaker = "breaker",
+        /// The table of transactions is full, or the tenant exceeds its part of it; after the policy call.
+        Transactions = "transactions",
         /// The generation that decided has been replaced long ago; only for calls after a failure.
         Replaced = "replaced",
     }

@@ -27,6 +27,7 @@ struct Families<'l> {
     unasked_failures: Vec<Value<'l>>,
     verdicts: Vec<Value<'l>>,
     monitored: Vec<Value<'l>>,
+    transactions: Vec<Value<'l>>,
 }
 
 impl<'l> Families<'l> {
@@ -43,6 +44,7 @@ impl<'l> Families<'l> {
                 postponed,
                 refused_relays,
                 unasked_failures,
+                transactions,
             } = TenantCounts::of(&tenant.counters);
             let name = ("tenant", &*tenant.name);
             for (family, n) in [
@@ -51,6 +53,7 @@ impl<'l> Families<'l> {
                 (&mut families.followed, followed),
                 (&mut families.postponed, postponed),
                 (&mut families.refused_relays, refused_relays),
+                (&mut families.transactions, transactions),
             ] {
                 family.push(([name, ("", "")], n));
             }
@@ -99,8 +102,14 @@ impl Page<'_, '_> {
         )?;
         self.series(
             "tenant_shed",
-            "Requests of a tenant above a limit, rejected without a policy call",
+            "Requests of a tenant above a limit, rejected",
             families.shed,
+        )?;
+        self.values(
+            MetricType::Gauge,
+            "tenant_transactions",
+            "Active transactions of a tenant",
+            families.transactions,
         )?;
         self.series(
             "tenant_unasked_failures",
@@ -195,15 +204,27 @@ impl Page<'_, '_> {
         help: &str,
         values: impl IntoIterator<Item = Value<'l>>,
     ) -> fmt::Result {
-        let mut family = self
-            .encoder
-            .encode_descriptor(name, help, None, MetricType::Counter)?;
+        self.values(MetricType::Counter, name, help, values)
+    }
+
+    /// Writes counters or gauges.
+    fn values<'l>(
+        &mut self,
+        kind: MetricType,
+        name: &str,
+        help: &str,
+        values: impl IntoIterator<Item = Value<'l>>,
+    ) -> fmt::Result {
+        let is_gauge = matches!(kind, MetricType::Gauge);
+        let mut family = self.encoder.encode_descriptor(name, help, None, kind)?;
         for (labels, n) in values {
             let used = labels.iter().filter(|(name, _)| !name.is_empty());
             let used: Vec<_> = used.copied().collect();
-            family
-                .encode_family(&used)?
-                .encode_counter::<NoLabelSet, _, u64>(&n, None)?;
+            let mut one = family.encode_family(&used)?;
+            match is_gauge {
+                true => one.encode_gauge(&n)?,
+                false => one.encode_counter::<NoLabelSet, _, u64>(&n, None)?,
+            }
         }
         Ok(())
     }

@@ -122,7 +122,7 @@ impl Trouble {
                 "a source over UDP exceeded its answers, further ones are not sent; if it is a trunk or a NAT, put it into the address table or raise `answers-per-second` in [sip]"
             }
             Self::TransactionsFull => {
-                "too many transactions; new requests are answered 503: raise `active` or `memory` in [transactions], or share the load among hosts"
+                "too many transactions, of all tenants or of one; new requests are answered 503: raise `active` or `memory` in [transactions], or share the load among hosts"
             }
             Self::HandoverFull => {
                 "a worker is too slow for the messages of its transactions that other workers receive; messages were dropped"

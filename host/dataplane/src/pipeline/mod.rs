@@ -6,6 +6,7 @@ mod fate;
 mod judge;
 mod listing;
 mod relaying;
+mod shares;
 mod stateful;
 mod targets;
 mod tell;
@@ -92,8 +93,8 @@ impl Pipeline {
             index: Index::default(),
             stateful: match shared.config.relay.mode {
                 RelayMode::Stateful => {
-                    let workers = shared.counters.len();
-                    let stateful = Stateful::new(&shared.proxy, &shared.config, workers);
+                    let operator = Arc::clone(&shared.tenants.load().default.counters);
+                    let stateful = Stateful::new(&shared.proxy, &shared.config, operator, number);
                     Some(Box::new(stateful))
                 }
                 RelayMode::Stateless => None,

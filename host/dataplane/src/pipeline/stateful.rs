@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use portcullis_config::{Config, Trying};
-use portcullis_metrics::{AttemptResult, FinalClass, Retransmission, WorkerCounters};
+use portcullis_metrics::{
+    AttemptResult, FinalClass, Retransmission, TenantCounters, WorkerCounters,
+};
 use portcullis_policy::{
     FailedAttempts, ForwardTarget, NextStep, Place, Rejection, TriedTarget, Verdict,
 };
@@ -24,6 +26,7 @@ use tracing::debug;
 
 use super::judge::{AskedStep, Judge, Judgement, Outcome};
 use super::relaying::Relaying;
+use super::shares::{Held, Shares};
 use super::targets::{Times, codes, planned};
 use crate::link::{Passing, Predecessor};
 
@@ -43,6 +46,11 @@ pub(super) struct Stateful {
     /// The numbers of new transactions, while they are noted.
     noted: Option<Vec<u64>>,
     times: Times,
+    /// What each tenant holds of the table.
+    shares: Shares,
+    /// The counters of the operator, and the number of the worker's element in those of tenants.
+    operator: Arc<[TenantCounters]>,
+    number: usize,
     /// For requests while they are written.
     pub(super) draft: Vec<u8>,
     pub(super) index: Index,
@@ -59,6 +67,10 @@ pub(super) struct Relay {
     tries_left: u8,
     /// For call records; `None` without.
     call: Option<Arc<Call>>,
+    /// Bytes that count for the tenant.
+    held: usize,
+    /// Where the request went first, if the verdict named no place: as Route, request URI and the default next hop led.
+    first: Option<Destination>,
 }
 
 /// Where a request goes.
@@ -98,9 +110,16 @@ const LEAVING: Duration = Duration::from_secs(86_400);
 pub(super) const EXPIRE_AT_ONCE: usize = 16;
 
 impl Stateful {
-    pub(super) fn new(proxy: &Arc<Proxy>, config: &Config, workers: usize) -> Self {
+    /// `operator` has the counters of the operator, with an element for each worker; `number` is that of this worker.
+    pub(super) fn new(
+        proxy: &Arc<Proxy>,
+        config: &Config,
+        operator: Arc<[TenantCounters]>,
+        number: usize,
+    ) -> Self {
         let limits = &config.transactions;
-        let most_bytes = usize::try_from(limits.memory).unwrap_or(usize::MAX);
+        let workers = operator.len().max(1);
+        let most_bytes = usize::try_from(limits.memory).unwrap_or(usize::MAX) / workers;
         let settings = portcullis_transaction::Config {
             trying: match config.relay.trying {
                 Trying::Now => portcullis_transaction::Trying::Now,
@@ -111,7 +130,7 @@ impl Stateful {
             },
             most: limits.active,
             absorbers: limits.lingering,
-            bytes: most_bytes / workers.max(1),
+            bytes: most_bytes,
             ..Default::default()
         };
         Self {
@@ -123,6 +142,15 @@ impl Stateful {
             predecessor: None,
             noted: None,
             times: Times::of(&config.relay),
+            shares: Shares::new(
+                limits,
+                Held {
+                    transactions: limits.active,
+                    bytes: most_bytes,
+                },
+            ),
+            operator,
+            number,
             draft: Vec::new(),
             index: Index::default(),
         }
@@ -278,6 +306,9 @@ impl Stateful {
             back,
             is_in_dialog,
         } = request;
+        if !is_in_dialog && tools.judge.has_tenants() && !self.has_part(&judgement) {
+            return Err((BeginError::Full, Box::new(judgement)));
+        }
         let transactions = &mut self.transactions;
         let id = match transactions.begin(now, name, message, arrival, back, is_in_dialog) {
             Ok(id) => id,
@@ -296,12 +327,24 @@ impl Stateful {
         if self.relays.len() <= slot {
             self.relays.resize_with(slot + 1, || None);
         }
-        self.transactions.charge(id, relay.bytes());
+        let bytes = relay.bytes();
+        self.transactions.charge(id, bytes);
+        // The request, and a copy for each target.
+        relay.held = bytes + message.bytes().len() * (1 + relay.ways.len());
+        let tenant = counters_of(&relay.judgement, &self.operator, self.number);
+        self.shares.take(tenant, relay.held);
+        relay.first = written;
         self.relays[slot] = Some(Box::new(relay));
         let planned = self.transactions.plan(now, id, plan);
         debug_assert_eq!(planned, Ok(()), "a new transaction waits for its plan");
         self.settle(tools, written);
         Ok(())
+    }
+
+    /// Whether the tenant of a request may have a further transaction.
+    fn has_part(&self, judgement: &Judgement) -> bool {
+        let tenant = counters_of(judgement, &self.operator, self.number);
+        self.shares.admits(tenant, self.transactions.usage())
     }
 
     /// The plan that follows from a decision.
@@ -341,6 +384,8 @@ impl Stateful {
             memo,
             tries_left: tries,
             call: None,
+            held: 0,
+            first: None,
         };
         (relay, plan)
     }
@@ -381,7 +426,10 @@ impl Stateful {
                 }
                 Event::Ended { id, end } => {
                     self.record(id, &tools.relaying, |_, _| ended(&end));
-                    self.relays[id.slot() as usize] = None;
+                    if let Some(relay) = self.relays[id.slot() as usize].take() {
+                        let tenant = counters_of(&relay.judgement, &self.operator, self.number);
+                        self.shares.give_back(tenant, relay.held);
+                    }
                     count_end(&end, counters);
                 }
             }
@@ -642,6 +690,18 @@ impl Relay {
                 String::from_utf8_lossy(request.request_uri()).into_owned()
             }
         }
+    }
+}
+
+/// The counters of a worker for the tenant of a request.
+pub(super) fn counters_of<'c>(
+    judgement: &'c Judgement,
+    operator: &'c [TenantCounters],
+    number: usize,
+) -> &'c TenantCounters {
+    match &judgement.tenant {
+        Some(tenant) => &tenant.counters[number],
+        None => &operator[number],
     }
 }
 

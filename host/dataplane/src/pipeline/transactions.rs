@@ -179,10 +179,14 @@ impl Pipeline {
         out: &mut Vec<u8>,
     ) -> Option<Destination> {
         self.counters().transactions.shed.inc();
+        let tenants = self.shared.tenants.load();
+        let tenant = judgement.tenant.as_ref().unwrap_or(&tenants.default);
+        tenant.counters[self.number].shed.inc(Shed::Transactions);
         let example = || {
             let call_id = message.header(HeaderName::CallId);
             let call_id = call_id.map_or(&b""[..], |field| field.value);
-            Example::new(call_id, Some(arrival.source), "a new request".into())
+            let text = format!("a new request of tenant {}", tenant.name);
+            Example::new(call_id, Some(arrival.source), text)
         };
         self.note(Trouble::TransactionsFull, 1, example);
         let fate = Fate::Rejected {

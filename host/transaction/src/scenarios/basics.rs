@@ -86,6 +86,7 @@ fn every_200_of_a_call_passes_and_no_ack_is_ours() {
         active: 0,
         absorbers: 1,
         bytes: 0,
+        active_bytes: 0,
     };
     assert_eq!(call.host.core.usage(), usage);
     call.is_gone_after(32_000);

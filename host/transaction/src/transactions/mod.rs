@@ -83,6 +83,8 @@ pub struct Usage {
     pub absorbers: usize,
     /// Bytes of stored messages, and those that the caller holds for transactions.
     pub bytes: usize,
+    /// Of these, the bytes of active transactions.
+    pub active_bytes: usize,
 }
 
 impl<T: Clone> Transactions<T> {
@@ -318,6 +320,7 @@ impl<T: Clone> Transactions<T> {
             active: self.contexts.len(),
             absorbers: self.absorbers.len(),
             bytes: self.bytes(),
+            active_bytes: self.tools.bytes(),
         }
     }
 

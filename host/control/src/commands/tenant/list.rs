@@ -46,8 +46,10 @@ pub struct TenantStatus {
     pub pass: u64,
     /// Requests whose policy call failed.
     pub failed: u64,
-    /// Requests above a limit, rejected without a policy call.
+    /// Requests above a limit, rejected.
     pub shed: u64,
+    /// Active transactions.
+    pub transactions: u64,
     /// Requests that yielded to those of other tenants.
     pub postponed: u64,
     /// Requests to next hops that the tenant may not use.
@@ -122,6 +124,7 @@ impl TenantStatus {
             unasked_failures: _,
             postponed,
             refused_relays,
+            transactions,
         } = TenantCounts::of(&tenant.counters);
         let seat = &tenant.seat;
         let generation = seat.slot.current();
@@ -142,6 +145,7 @@ impl TenantStatus {
             pass: verdicts.value(VerdictKind::Pass),
             failed,
             shed: shed.total(),
+            transactions,
             postponed,
             refused_relays,
             crossings: seat.scope.crossings(),

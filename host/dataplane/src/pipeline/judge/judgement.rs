@@ -87,6 +87,7 @@ impl Cause {
             Self::Shed(Shed::Share) => "shed_share",
             Self::Shed(Shed::Pressure) => "shed_pressure",
             Self::Shed(Shed::Breaker) => "shed_breaker",
+            Self::Shed(Shed::Transactions) => "shed_transactions",
             Self::Shed(Shed::Replaced) => "shed_replaced",
         }
     }

@@ -94,6 +94,11 @@ impl Judge {
         self.pinned.expire(Instant::now());
     }
 
+    /// Whether there are tenants beside the operator.
+    pub(super) fn has_tenants(&mut self) -> bool {
+        !self.tenants.load().named.is_empty()
+    }
+
     /// End of the last policy call.
     pub(super) fn ended(&self) -> Instant {
         self.ended
