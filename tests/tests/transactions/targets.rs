@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use portcullis_testkit::guests::guest;
 use portcullis_testkit::host::{Builder, Host};
 use portcullis_testkit::kamailio::Kamailio;
 use portcullis_testkit::lease::Lease;
@@ -560,4 +561,31 @@ impl Deaf {
             _listener: listener,
         }
     }
+}
+
+#[test]
+fn the_place_that_the_request_led_to_is_not_tried_again_under_a_name() {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let file = folder.path().join("again.wasm");
+    std::fs::write(&file, guest("again-unnamed")).expect("it can be written");
+    let builder = Builder::new();
+    let callee = Peer::udp(builder.lease().ip(3));
+    let at = callee.local();
+    let host = builder
+        .policy(file)
+        .set("relay", &format!("next-hop = \"sip:{at}\""))
+        .set("relay.next-hops", &format!("carrier = \"sip:{at}\""))
+        .start();
+    let site = Site::of(&host);
+    let caller = site.caller();
+    let invite = caller.request("INVITE", "sip:bob@example.com");
+    site.send(&caller, &invite);
+    callee.answer(&callee.first_request("INVITE"), 480);
+    callee.first_request("ACK");
+    let failure = caller.first_response("INVITE", 480);
+    site.ack_failure(&caller, &invite, &failure);
+    assert_eq!(callee.times_of("INVITE").len(), 1);
+    wait_until_idle(&host);
+    let refused = host.metric("portcullis_attempts_total", &["result=\"refused\""]);
+    assert_eq!(refused, 1.0);
 }

@@ -482,6 +482,9 @@ impl Stateful {
                 let judgement = &relay.judgement;
                 let written =
                     relaying.write(message, job.arrival, judgement, target, branch, &mut draft);
+                let is_again =
+                    |to: &Destination| target.is_some_and(|target| relay.was_at(target, to));
+                let written = written.map(|to| (to, is_again(&to)));
                 written.map_err(|error| {
                     relaying.count_refused(&error, message, job.arrival, judgement);
                     let failure = failure_of(&error);
@@ -495,8 +498,14 @@ impl Stateful {
             }
         };
         match written {
-            Ok(to) => {
+            Ok((to, false)) => {
                 self.transactions.forward(now, id, branch, &draft, to);
+            }
+            Ok((to, true)) => {
+                let error = format!("the request has been at {to}", to = to.addr);
+                debug!(event = "target_refused", branch, %error, "request not relayed to a target of its policy");
+                self.transactions
+                    .fail(now, id, branch, Failure::Refused(482));
             }
             Err((error, failure)) => {
                 debug!(event = "target_refused", branch, %error, "request not relayed to a target of its policy");
@@ -606,6 +615,13 @@ impl Relay {
             Way::Target(target) => target.bytes(),
         });
         self.judgement.edits.bytes() + ways.sum::<usize>() + self.memo.len()
+    }
+
+    /// Whether this target is where the request has been first, unnamed, with the same request URI: it would be tried again.
+    fn was_at(&self, target: &ForwardTarget, to: &Destination) -> bool {
+        let is_same =
+            |first: &Destination| first.transport == to.transport && first.addr == to.addr;
+        target.request_uri.is_none() && self.first.as_ref().is_some_and(is_same)
     }
 
     /// What the policy learns about the targets that have failed.
