@@ -72,7 +72,9 @@ pub(crate) fn run(plan: &Plan) -> Result<Report> {
         let told = portcullis_load::run(&load)?;
         report.calls += told.answered;
         report.lost += told.lost;
-        if told.unexpected + told.repeated + told.foreign > 0 {
+        report.repeated += told.repeated;
+        report.resent += told.resent;
+        if told.unexpected + told.foreign > 0 {
             let fault = told.fault().unwrap_or_default();
             report.broken.push(format!("part {part}: {fault}"));
         }
@@ -81,6 +83,7 @@ pub(crate) fn run(plan: &Plan) -> Result<Report> {
         report.moments.push(moment);
     }
     report.wait_for_the_end(&host, plan)?;
+    report.retransmissions = host.metric("portcullis_retransmissions_total", &["_sent\""]) as u64;
     report.dropped_by_the_kernel = dropped_by_kernel(host.sip())?;
     report.seconds = begun.elapsed().as_secs();
     report.check(plan);
@@ -115,6 +118,12 @@ pub(crate) struct Report {
     pub(crate) calls: u64,
     /// Calls that were not.
     pub(crate) lost: u64,
+    /// Answers that came again, after a retransmission.
+    pub(crate) repeated: u64,
+    /// Requests that the callers sent again.
+    pub(crate) resent: u64,
+    /// Requests and responses that the host has sent again.
+    pub(crate) retransmissions: u64,
     /// What the host holds at the start, after each part, and at the end.
     pub(crate) moments: Vec<Moment>,
     /// Datagrams that the kernel dropped before the host saw them.
@@ -190,6 +199,13 @@ impl Report {
                 moment.lingering, moment.calls
             ));
         }
+        let copies = self.retransmissions + self.resent;
+        if self.repeated > copies {
+            self.broken.push(format!(
+                "{} answers came again, but only {copies} messages were sent again",
+                self.repeated
+            ));
+        }
         if self.lost > self.dropped_by_the_kernel {
             self.broken.push(format!(
                 "{} calls did not end, but the kernel dropped {} datagrams",
@@ -201,9 +217,14 @@ impl Report {
     /// The report as text.
     pub(crate) fn text(&self) -> String {
         let mut text = format!(
-            "\nSoak of {} calls, {} per second, in {} s\n\n  {:>12}  calls that did not end\n  {:>12}  datagrams dropped by the kernel before \
+            "\nSoak of {} calls, {} per second, in {} s\n\n  {:>12}  calls that did not end\n  {:>12}  messages that were sent again\n  {:>12}  datagrams dropped by the kernel before \
              the host saw them\n\n  after calls    MiB  descriptors  in progress  lingering  MiB stored\n",
-            self.calls, self.rate, self.seconds, self.lost, self.dropped_by_the_kernel
+            self.calls,
+            self.rate,
+            self.seconds,
+            self.lost,
+            self.retransmissions + self.resent,
+            self.dropped_by_the_kernel
         );
         for moment in &self.moments {
             let _infallible = writeln!(
