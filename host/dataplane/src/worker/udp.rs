@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use portcullis_metrics::{IcmpError, Lost};
 use portcullis_request::Request;
 use portcullis_sip::{Arrival, Destination, Framing, Transport};
-use portcullis_udp::Polled;
+use portcullis_udp::{Errors, Polled};
 use tokio::task::yield_now;
 use tokio::time::sleep;
 use tracing::{debug, warn};
@@ -148,9 +148,7 @@ impl Worker {
         let Some(mut errors) = self.errors.take() else {
             return false;
         };
-        let mut has_more = true;
-        for _ in 0..ERROR_TURN {
-            let count = socket.recv_errors(&mut errors).unwrap_or(0);
+        let has_more = read_reports(socket, &mut errors, |errors, count| {
             for nth in 0..count {
                 let report = errors.report(nth);
                 if report.problem.is_failure() {
@@ -162,11 +160,7 @@ impl Worker {
                 }
             }
             self.send_transactions();
-            if count < errors.batch() {
-                has_more = false;
-                break;
-            }
-        }
+        });
         self.errors = Some(errors);
         has_more
     }
@@ -390,6 +384,22 @@ impl Worker {
     }
 }
 
+/// Reads batches of ICMP errors, at most [`ERROR_TURN`] of them. `handle` gets each batch with its size. Returns whether more are waiting.
+fn read_reports(
+    socket: &Polled,
+    errors: &mut Errors,
+    mut handle: impl FnMut(&Errors, usize),
+) -> bool {
+    for _ in 0..ERROR_TURN {
+        let count = socket.recv_errors(errors).unwrap_or(0);
+        handle(errors, count);
+        if count < errors.batch() {
+            return false;
+        }
+    }
+    true
+}
+
 /// Notes the loss of a datagram for a socket whose queue is full.
 fn queue_full<'a>(bytes: &'a [u8], to: &Destination) -> Loss<'a> {
     Loss {
@@ -405,4 +415,35 @@ fn queue_full<'a>(bytes: &'a [u8], to: &Destination) -> Loss<'a> {
 fn is_congestion(error: &io::Error) -> bool {
     let code = error.raw_os_error().map(Errno::from_raw);
     matches!(code, Some(Errno::ENOBUFS | Errno::ENOMEM))
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::net::UdpSocket;
+
+    use portcullis_udp::{Bind, bind, report_errors};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_turn_reads_a_limited_number_of_icmp_errors() {
+        let any = "127.0.0.1:0".parse().unwrap();
+        let socket = bind(any, Bind::default()).unwrap();
+        report_errors(&socket).unwrap();
+        let sending = socket.try_clone().unwrap();
+        let socket = Polled::new(socket).unwrap();
+        let mut errors = Errors::new();
+        let most = ERROR_TURN * errors.batch();
+        let closed = UdpSocket::bind(any).unwrap().local_addr().unwrap();
+        // A send may fail with the error of an earlier one: then nothing is sent.
+        let is_sent = |_: &usize| sending.send_to(b"INVITE sip:a@b SIP/2.0", closed).is_ok();
+        let sent = (0..4 * most).filter(is_sent).take(most + 1).count();
+        assert_eq!(sent, most + 1);
+        socket.ready().await.unwrap();
+        for (read, is_more) in [(most, true), (1, false), (0, false)] {
+            let mut count = 0;
+            let has_more = read_reports(&socket, &mut errors, |_, batch| count += batch);
+            assert_eq!((count, has_more), (read, is_more));
+        }
+    }
 }
