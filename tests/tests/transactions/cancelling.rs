@@ -4,7 +4,7 @@ use portcullis_testkit::peer::branch_of;
 use portcullis_testkit::sip::Caller;
 use portcullis_testkit::wait;
 
-use crate::site::{Site, Summary, compare, wait_until_idle};
+use crate::site::{Compared, Site, Summary, compare, wait_until_idle};
 
 /// Messages that belong to no transaction.
 const UNMATCHED: &str = "portcullis_unmatched_messages_total";
@@ -179,10 +179,10 @@ fn a_cancel_of_a_stranger_does_not_cancel() {
 #[test]
 fn peers_cancel_as_with_kamailio() {
     compare(&[
-        ("early", early),
-        ("crosses_200", crosses_200),
-        ("after_200", after_200),
-        ("copied", copied),
-        ("cancelled", cancelled),
+        Compared::same("early", early),
+        Compared::same("crosses_200", crosses_200),
+        Compared::same("after_200", after_200),
+        Compared::same("copied", copied),
+        Compared::same("cancelled", cancelled),
     ]);
 }

@@ -2,7 +2,7 @@
 
 use portcullis_testkit::peer::branch_of;
 
-use crate::site::{Site, Summary, compare, wait_until_idle};
+use crate::site::{Compared, Site, Summary, compare, wait_until_idle};
 
 /// 2: an INVITE and its copy.
 pub(crate) fn twice(site: &Site) -> Summary {
@@ -78,8 +78,8 @@ fn a_503_becomes_a_500() {
 #[test]
 fn peers_invite_as_with_kamailio() {
     compare(&[
-        ("twice", twice),
-        ("lost_ack", lost_ack),
-        ("unavailable", unavailable),
+        Compared::same("twice", twice),
+        Compared::same("lost_ack", lost_ack),
+        Compared::same("unavailable", unavailable),
     ]);
 }

@@ -3,11 +3,14 @@
 use std::time::Duration;
 
 use portcullis_testkit::host::Builder;
-use portcullis_testkit::peer::{Peer, assert_gaps};
+use portcullis_testkit::oracle::exceptions::{INVITE_INTERVALS, NON_INVITE_TIMEOUT};
+use portcullis_testkit::peer::assert_gaps;
 use portcullis_testkit::policy;
 
 use crate::call::Call;
-use crate::site::{Site, Summary, at_once, builder, compare, wait_until_idle};
+use crate::site::{
+    Compared, Site, Summary, at_once, builder, compare, compare_between, wait_until_idle,
+};
 
 /// Intervals of timer A and, up to T2, of timer G and timer E (RFC 3261 §17).
 const A: [u64; 6] = [500, 1_000, 2_000, 4_000, 8_000, 16_000];
@@ -16,26 +19,32 @@ const G: [u64; 10] = [
 ];
 
 /// 1: the callee is silent.
-fn silent(site: &Site) -> Summary {
+fn silent_on_time(site: &Site) -> Summary {
+    silent(site, &A, 32)
+}
+
+fn silent_with_kamailio(site: &Site) -> Summary {
+    silent(site, &G[..9], 30)
+}
+
+/// The INVITE comes once, and again after each of these intervals, until the proxy gives up.
+fn silent(site: &Site, intervals: &[u64], seconds: u64) -> Summary {
     let (call, callee) = site.call();
     call.is_tried();
     call.repeat();
-    call.fails_with(408);
-    call.settled_summary(&callee)
-}
-
-fn silent_on_time(site: &Site) -> Summary {
-    let (call, callee) = site.call();
-    call.is_tried();
-    assert_eq!(call.caller.codes("INVITE"), [100], "at once");
-    callee.nth_request(6, "INVITE");
-    assert_gaps(&callee.times_of("INVITE"), &A.map(Duration::from_millis));
+    callee.nth_request(intervals.len(), "INVITE");
+    assert_gaps(&callee.times_of("INVITE"), &millis(intervals));
     let timeout = call.fails_with(408);
     let first = callee.first_request("INVITE");
-    assert!(timeout.at - first.at >= Duration::from_millis(28_800));
+    assert!(timeout.at - first.at >= Duration::from_millis(900 * seconds));
     let summary = call.settled_summary(&callee);
-    assert_eq!(callee.times_of("INVITE").len(), 7);
+    assert_eq!(callee.times_of("INVITE").len(), intervals.len() + 1);
     summary
+}
+
+fn millis(intervals: &[u64]) -> Vec<Duration> {
+    let each = intervals.iter().copied();
+    each.map(Duration::from_millis).collect()
 }
 
 /// 4: ACK and failure are lost for a while.
@@ -60,11 +69,7 @@ fn no_ack(site: &Site) -> Summary {
     call.caller.nth_response(9, "INVITE", 486);
     assert_gaps(
         &call.caller.times_of_responses("INVITE", 486),
-        &G[..9]
-            .iter()
-            .copied()
-            .map(Duration::from_millis)
-            .collect::<Vec<_>>(),
+        &millis(&G[..9]),
     );
     call.settled_summary(&callee)
 }
@@ -84,6 +89,13 @@ fn silent_message(site: &Site) -> Summary {
     let (caller, callee, message) = site.start("MESSAGE");
     callee.nth_request(10, "MESSAGE");
     assert_gaps(&callee.times_of("MESSAGE"), &G.map(Duration::from_millis));
+    Summary::of(&caller, &callee, &message)
+}
+
+fn silent_message_with_kamailio(site: &Site) -> Summary {
+    let (caller, callee, message) = site.start("MESSAGE");
+    caller.first_response("MESSAGE", 408);
+    assert_gaps(&callee.times_of("MESSAGE"), &millis(&G[..8]));
     Summary::of(&caller, &callee, &message)
 }
 
@@ -119,10 +131,28 @@ fn each_provisional_response_starts_timer_c_again() {
         .set("relay", "ring = \"3s\"")
         .start();
     let site = Site::of(&host);
+    rings_out(&site);
+    assert_eq!(
+        host.metric("portcullis_attempts_total", &["result=\"rang_out\""]),
+        1.0
+    );
+}
+
+#[test]
+fn peers_calls_ring_out_as_with_kamailio() {
+    let host = builder(Builder::new())
+        .set("relay", "ring = \"3s\"")
+        .start();
+    let (_kamailio, theirs) = Site::kamailio_with(host.lease(), &[], &["RING"]);
+    let same = Compared::same("rings_out", rings_out);
+    compare_between(&Site::of(&host), &theirs, &[same]);
+}
+
+fn rings_out(site: &Site) -> Summary {
     let (call, callee) = site.call();
     let seen = call.arrives_at(&callee);
     // Each 180 is sent within the three seconds, and the last of them after them.
-    let clock = Peer::udp(host.lease().ip(20));
+    let clock = site.caller();
     let ticks = site.callee();
     site.send(&clock, &clock.request("MESSAGE", &ticks.uri()));
     for copies in 0..4 {
@@ -135,10 +165,7 @@ fn each_provisional_response_starts_timer_c_again() {
     let cancel = call.is_cancelled_at(&callee, &seen, 487);
     assert!(cancel.at - last >= Duration::from_millis(2_700));
     call.fails_with(408);
-    assert_eq!(
-        host.metric("portcullis_attempts_total", &["result=\"rang_out\""]),
-        1.0
-    );
+    call.settled_summary(&callee)
 }
 
 /// 11: `setup-limit` ends what rings for ever.
@@ -166,10 +193,18 @@ fn a_call_that_rings_without_end_is_ended() {
 
 #[test]
 fn peers_timers_as_with_kamailio() {
-    // No test of the schedule of Kamailio: its timer A is capped at 4 s, and timer B is 30 s.
     compare(&[
-        ("silent", silent),
-        ("lost_failure", lost_failure),
-        ("cancelled_while_silent", cancelled_while_silent),
+        Compared::same("silent", silent_on_time)
+            .with_kamailio(&INVITE_INTERVALS, silent_with_kamailio),
+        Compared::same("lost_failure", lost_failure),
+        Compared::same("cancelled_while_silent", cancelled_while_silent),
+        Compared::same("silent_message", silent_message)
+            .with_kamailio(&NON_INVITE_TIMEOUT, silent_message_with_kamailio)
+            .except(&NON_INVITE_TIMEOUT, |summary| {
+                assert_eq!(summary.finals, [408]);
+                summary.finals.clear();
+                // NON_INVITE_TRYING
+                summary.provisionals.push(100);
+            }),
     ]);
 }

@@ -8,6 +8,7 @@ use portcullis_testkit::guests::guest;
 use portcullis_testkit::host::{Builder, Host};
 use portcullis_testkit::kamailio::Kamailio;
 use portcullis_testkit::lease::Lease;
+use portcullis_testkit::oracle::exceptions::{MAX_BREADTH, TCP_REFUSED};
 use portcullis_testkit::peer::{Peer, branch_of};
 use portcullis_testkit::policy;
 
@@ -48,10 +49,15 @@ impl Targets {
     fn kamailio(lease: &Lease, name: &str) -> (Kamailio, Self) {
         let callees = callees(lease);
         let addrs = callees.each_ref().map(|peer| peer.local().to_string());
-        let [t0, t1, t2] = addrs;
-        let values = [("T0", t0), ("T1", t1), ("T2", t2)];
-        let (kamailio, site) = Site::kamailio_with(lease, &values, &[name]);
+        let (kamailio, site) = Self::kamailio_site(lease, name, addrs);
         (kamailio, Self { site, callees })
+    }
+
+    /// Kamailio with these targets: addresses, which parameters of URIs may follow.
+    fn kamailio_site(lease: &Lease, name: &str, targets: [String; 3]) -> (Kamailio, Site) {
+        let [t0, t1, t2] = targets;
+        let values = [("T0", t0), ("T1", t1), ("T2", t2)];
+        Site::kamailio_with(lease, &values, &[name])
     }
 
     fn call(&self) -> Call {
@@ -443,35 +449,73 @@ fn a_stateless_host_uses_the_first_target() {
 fn a_target_without_a_connection_fails() {
     let builder = Builder::new();
     let callee = Peer::udp(builder.lease().ip(3));
-    let refusing = builder.lease().addr(4, 5080);
-    let deaf = Deaf::listen(builder.lease().addr(5, 5080));
-    let tcp = |addr| format!("\"sip:{addr};transport=tcp\"");
-    let host = builder
-        .policy(policy(FAILOVER))
-        .set("policy.settings", "next-hops = [\"a\", \"b\", \"c\"]")
-        .set("policy.settings", "seconds = 10")
-        .set("relay.next-hops", &format!("a = {}", tcp(refusing)))
-        .set("relay.next-hops", &format!("b = {}", tcp(deaf.addr)))
-        .set(
-            "relay.next-hops",
-            &format!("c = \"sip:{}\"", callee.local()),
-        )
-        .start();
-    let call = Call::to(&Site::of(&host), BOB);
-    let ok = call.is_answered_by(&callee, &call.arrives_at(&callee));
-    call.is_confirmed_to(&callee, &ok);
+    let (_deaf, targets) = without_connections(builder.lease(), &callee);
+    let host = over_tcp(builder, &targets).start();
+    third_answers_at_once(&Site::of(&host), &callee);
     wait_until_idle(&host);
     let unreachable = host.metric("portcullis_attempts_total", &["unreachable"]);
     assert_eq!(unreachable, 2.0);
+}
+
+/// 18, as the caller and the last target see it.
+#[test]
+fn peers_fail_over_from_tcp_as_with_kamailio() {
+    let builder = Builder::new();
+    let callees = callees(builder.lease());
+    let (_deaf, targets) = without_connections(builder.lease(), &callees[0]);
+    let host = over_tcp(builder, &targets).start();
+    let ours = third_answers_at_once(&Site::of(&host), &callees[0]);
+    let [refusing, deaf, _] = targets;
+    let local = callees[1].local().to_string();
+    let theirs = [deaf.clone(), deaf, local.clone()];
+    let (kamailio, site) = Targets::kamailio_site(host.lease(), FAILOVER, theirs);
+    let theirs = third_answers_at_once(&site, &callees[1]);
+    assert_eq!(ours, theirs);
+    drop(kamailio);
+    let theirs = [refusing, local.clone(), local];
+    let (_kamailio, site) = Targets::kamailio_site(host.lease(), FAILOVER, theirs);
+    let call = Call::to(&site, BOB);
+    let end = call.caller.nth(0, "a final response", |m| m.code() >= 200);
+    assert_eq!(end.message.code(), 477, "{}", TCP_REFUSED.name);
+    assert!(callees[1].times_of("INVITE").len() == 1, "the call before");
+}
+
+/// A call to a callee whose turn comes last.
+fn third_answers_at_once(site: &Site, callee: &Peer) -> Summary {
+    let call = Call::to(site, BOB);
+    let ok = call.is_answered_by(callee, &call.arrives_at(callee));
+    call.is_completed_with(callee, &ok);
+    call.summary(callee)
+}
+
+/// Two targets that no connection can be opened to, and this callee.
+fn without_connections(lease: &Lease, callee: &Peer) -> (Deaf, [String; 3]) {
+    let refusing = lease.addr(4, 5080);
+    let deaf = Deaf::listen(lease.addr(5, 5080));
+    let tcp = |addr: SocketAddr| format!("{addr};transport=tcp");
+    let targets = [tcp(refusing), tcp(deaf.addr), callee.local().to_string()];
+    (deaf, targets)
+}
+
+/// A host whose targets have more time than a connection may take to open.
+fn over_tcp(builder: Builder, targets: &[String; 3]) -> Builder {
+    let builder = builder
+        .policy(policy(FAILOVER))
+        .set("policy.settings", "next-hops = [\"a\", \"b\", \"c\"]")
+        .set("policy.settings", "seconds = 10");
+    ["a", "b", "c"]
+        .iter()
+        .zip(targets)
+        .fold(builder, |builder, (name, target)| {
+            builder.set("relay.next-hops", &format!("{name} = \"sip:{target}\""))
+        })
 }
 
 /// 24: Max-Breadth leaves room for one target at a time (RFC 5393 §5.3).
 #[test]
 fn targets_have_their_turns_within_max_breadth() {
     let (host, targets) = Targets::host(FORK, 2);
-    let caller = targets.site.caller();
-    let invite = caller.request("INVITE", BOB).header("Max-Breadth: 1");
-    let call = Call::of(&targets.site, caller, invite);
+    let call = call_with_breadth(&targets, 1);
     let [one, two, _] = &targets.callees;
     let seen = call.rings_at(one);
     assert_eq!(seen.message.header("Max-Breadth"), Some("1"));
@@ -482,6 +526,42 @@ fn targets_have_their_turns_within_max_breadth() {
     let ok = call.is_answered_by(two, &seen);
     call.is_confirmed_to(two, &ok);
     wait_until_idle(&host);
+}
+
+/// 24: nothing is left of Max-Breadth (RFC 5393 §5.3.3).
+#[test]
+fn a_request_whose_breadth_is_used_up_is_refused() {
+    let (host, targets) = Targets::host(FORK, 2);
+    let call = call_with_breadth(&targets, 0);
+    call.fails_with(440);
+    for callee in &targets.callees {
+        assert!(callee.seen().is_empty());
+    }
+    assert_eq!(host.metric("portcullis_transactions_begun_total", &[]), 0.0);
+}
+
+/// [`MAX_BREADTH`], the exception.
+#[test]
+fn peers_kamailio_ignores_max_breadth() {
+    let lease = Lease::new();
+    let (_kamailio, targets) = Targets::kamailio(&lease, FORK);
+    let call = call_with_breadth(&targets, 1);
+    let breadth = MAX_BREADTH.name;
+    for callee in &targets.callees {
+        let seen = call.arrives_at(callee);
+        assert_eq!(seen.message.header("Max-Breadth"), Some("1"), "{breadth}");
+    }
+    for callee in &targets.callees {
+        call.is_refused_by(callee, &call.arrives_at(callee), 486);
+    }
+    call.fails_with(486);
+}
+
+fn call_with_breadth(targets: &Targets, breadth: u8) -> Call {
+    let caller = targets.site.caller();
+    let invite = caller.request("INVITE", BOB);
+    let invite = invite.header(&format!("Max-Breadth: {breadth}"));
+    Call::of(&targets.site, caller, invite)
 }
 
 #[test]

@@ -233,8 +233,56 @@ pub const STAR_BEHIND_CONTACTS: Exception = Exception {
     reason: "a star stands alone (RFC 3261 §10.2.2), and nothing must hide behind it",
 };
 
+/// A retransmission that comes more than five seconds after the final response.
+pub const LINGERING: Exception = Exception {
+    name: "lingering",
+    kamailio: "forgets a transaction 5 s after its final response (wt_timer): a BYE that is retransmitted later goes to the callee again",
+    portcullis: "answers retransmissions for 32 s",
+    reason: "a sender retransmits for 64·T1 (timer J, RFC 3261 §17.2.2; timer L, RFC 6026 §7.1)",
+};
+
+/// A request other than INVITE that nobody answers.
+pub const NON_INVITE_TIMEOUT: Exception = Exception {
+    name: "non-invite-timeout",
+    kamailio: "answers 408 when fr_timer fires",
+    portcullis: "answers nothing",
+    reason: "the sender has given up by then, and would take a late 408 for that of another request (RFC 4320 §4.2)",
+};
+
+/// A request other than INVITE whose answer takes long.
+pub const NON_INVITE_TRYING: Exception = Exception {
+    name: "non-invite-trying",
+    kamailio: "sends no 100 by itself",
+    portcullis: "sends 100 over UDP after 3.5 s",
+    reason: "the sender then retransmits every 4 s (RFC 4320 §4.1)",
+};
+
+/// An INVITE to a silent target.
+pub const INVITE_INTERVALS: Exception = Exception {
+    name: "invite-intervals",
+    kamailio: "retransmits every 4 s after the first ones (retr_timer2), and gives up after 30 s (fr_timer)",
+    portcullis: "doubles the interval each time, and gives up after 32 s",
+    reason: "timers A and B (RFC 3261 §17.1.1.2)",
+};
+
+/// A forked request with Max-Breadth.
+pub const MAX_BREADTH: Exception = Exception {
+    name: "max-breadth",
+    kamailio: "passes Max-Breadth on, and tries all targets at once",
+    portcullis: "tries as many targets at once as Max-Breadth allows, and answers 440 if it is 0",
+    reason: "several proxies that fork could send any number of requests otherwise (RFC 5393 §5.3)",
+};
+
+/// A target over TCP that refuses connections.
+pub const TCP_REFUSED: Exception = Exception {
+    name: "tcp-refused",
+    kamailio: "answers 477; the failure route is not executed unless the script checks what t_relay() returns",
+    portcullis: "turns to the next target at once",
+    reason: "a transport error is a failure of the target (RFC 3261 §16.9)",
+};
+
 /// All exceptions.
-pub const EXCEPTIONS: [Exception; 26] = [
+pub const EXCEPTIONS: [Exception; 32] = [
     GROUP_ZERO,
     GROUP_ABOVE_31_BITS,
     MASK_OUT_OF_RANGE,
@@ -261,6 +309,12 @@ pub const EXCEPTIONS: [Exception; 26] = [
     TELEPHONE_CONTACT,
     STAR_BEHIND_CONTACTS,
     URI_SPELLING,
+    LINGERING,
+    NON_INVITE_TIMEOUT,
+    NON_INVITE_TRYING,
+    INVITE_INTERVALS,
+    MAX_BREADTH,
+    TCP_REFUSED,
 ];
 
 /// The exceptions that Kamailio's configuration applies to all cases.
@@ -280,6 +334,16 @@ pub const OF_TRUSTED_AND_FILES: [Exception; 12] = [
     TELEPHONE_CONTACT,
     STAR_BEHIND_CONTACTS,
     URI_SPELLING,
+];
+
+/// The exceptions for transactions.
+pub const OF_TRANSACTIONS: [Exception; 6] = [
+    LINGERING,
+    NON_INVITE_TIMEOUT,
+    NON_INVITE_TRYING,
+    INVITE_INTERVALS,
+    MAX_BREADTH,
+    TCP_REFUSED,
 ];
 
 /// The exceptions in the output of clients, which do not affect decisions.
