@@ -2,15 +2,37 @@
 
 #![forbid(unsafe_code)]
 
+use std::net::{Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::Output;
 
 use portcullis_testkit::host::{Builder, Host};
-use portcullis_testkit::{peers, root, wait};
+use portcullis_testkit::lease::free_port_v6;
+use portcullis_testkit::{peers, policy, root, wait};
 
 const CALLER: u8 = 10;
 const CALLEE: u8 = 3;
 const CALLS: &str = "50";
+
+/// Calls per second without PORTCULLIS_CALLS_PER_SECOND.
+const CALLS_PER_SECOND: u32 = 100;
+
+/// Where the peers and the host are.
+struct Ends {
+    caller: SocketAddr,
+    proxy: SocketAddr,
+    callee: SocketAddr,
+}
+
+impl Ends {
+    fn of(host: &Host) -> Self {
+        Self {
+            caller: host.lease().addr(CALLER, 5060),
+            proxy: host.sip(),
+            callee: host.lease().addr(CALLEE, 5080),
+        }
+    }
+}
 
 fn scenario(name: &str) -> PathBuf {
     root().join("tests/scenarios").join(name)
@@ -41,24 +63,38 @@ fn start_with(builder: Builder, allowed: bool, tcp: bool) -> Host {
 /// # Panics
 /// When a call fails or a message is sent twice.
 fn call(host: &Host, name: &str, transport: &str) {
-    let output = peers::sipp(
-        &scenario(name),
-        host.folder(),
-        host.lease().addr(CALLER, 5060),
-        host.sip(),
-        &[
-            "-t", transport, "-m", CALLS, "-r", "100", "-l", "20", "-s", "bob",
-        ],
-    );
-    assert_success(&output, host);
-    let statistics = statistics(host, name);
-    let column = |title: &str| {
-        let titles = statistics.0.iter().position(|t| t == title);
-        statistics.1[titles.unwrap_or_else(|| panic!("SIPp prints {title}"))].as_str()
-    };
+    call_between(host, &Ends::of(host), name, transport);
+}
+
+fn call_between(host: &Host, ends: &Ends, name: &str, transport: &str) {
+    let rest = ["-m", CALLS, "-r", "100", "-l", "20"];
+    let column = run(host, ends, name, transport, &rest);
     assert_eq!(column("SuccessfulCall(C)"), CALLS);
     assert_eq!(column("FailedCall(C)"), "0");
     assert_eq!(column("Retransmissions(C)"), "0");
+}
+
+/// Runs SIPp as the caller. Returns its statistics by their title.
+fn run(
+    host: &Host,
+    ends: &Ends,
+    name: &str,
+    transport: &str,
+    rest: &[&str],
+) -> impl Fn(&str) -> String {
+    let output = peers::sipp(
+        &scenario(name),
+        host.folder(),
+        ends.caller,
+        ends.proxy,
+        &[&["-t", transport, "-s", "bob"], rest].concat(),
+    );
+    assert_success(&output, host);
+    let (titles, values) = statistics(host, name);
+    move |title| {
+        let at = titles.iter().position(|t| t == title);
+        values[at.unwrap_or_else(|| panic!("SIPp prints {title}"))].clone()
+    }
 }
 
 fn assert_success(output: &Output, host: &Host) {
@@ -95,13 +131,24 @@ fn statistics(host: &Host, name: &str) -> (Vec<String>, Vec<String>) {
 }
 
 fn with_callee(host: &Host, scenario_name: &str, transport: &str, run: impl FnOnce()) {
-    let local = host.lease().addr(CALLEE, 5080);
-    let mut callee = peers::sipp_server(
-        &scenario(scenario_name),
-        host.folder(),
-        local,
+    with_callee_at(
+        host,
+        Ends::of(host).callee,
+        scenario_name,
         &["-t", transport, "-m", CALLS],
+        run,
     );
+}
+
+fn with_callee_at(
+    host: &Host,
+    local: SocketAddr,
+    scenario_name: &str,
+    rest: &[&str],
+    run: impl FnOnce(),
+) {
+    let transport = rest[1];
+    let mut callee = peers::sipp_server(&scenario(scenario_name), host.folder(), local, rest);
     wait::until("SIPp listens", || {
         if transport.starts_with('t') {
             std::net::TcpStream::connect(local).ok().map(drop)
@@ -165,6 +212,50 @@ fn peers_calls_with_four_workers() {
             (host.metric("portcullis_transactions_active", &[]) == 0.0).then_some(())
         });
     }
+}
+
+#[test]
+fn peers_calls_over_ipv6() {
+    for (parameter, transport) in [("", "u1"), (";transport=tcp", "t1")] {
+        let [caller, proxy, callee] =
+            [0; 3].map(|_| SocketAddr::new(Ipv6Addr::LOCALHOST.into(), free_port_v6()));
+        let host = Builder::new()
+            .policy(policy("observe"))
+            .listen(&format!("udp:{proxy}"))
+            .listen(&format!("tcp:{proxy}"))
+            .set("relay", &format!("next-hop = \"sip:{callee}{parameter}\""))
+            .set("relay", "domains = [\"[::1]:*\"]")
+            .start();
+        let ends = Ends {
+            caller,
+            proxy,
+            callee,
+        };
+        let rest = ["-t", transport, "-m", CALLS];
+        with_callee_at(&host, callee, "callee.xml", &rest, || {
+            call_between(&host, &ends, "caller.xml", transport);
+        });
+    }
+}
+
+#[test]
+fn peers_calls_at_a_rate() {
+    let rate = std::env::var("PORTCULLIS_CALLS_PER_SECOND");
+    let rate = rate.map_or(CALLS_PER_SECOND, |n| n.parse().expect("a number"));
+    let (calls, rate) = ((5 * rate).to_string(), rate.to_string());
+    let host = start_with(Builder::new().workers(4), true, false);
+    let ends = Ends::of(&host);
+    let rest = ["-t", "u1", "-m", &calls];
+    with_callee_at(&host, ends.callee, "callee_hangs_up.xml", &rest, || {
+        let rest = ["-m", &calls, "-r", &rate, "-l", "10000"];
+        let column = run(&host, &ends, "caller_waits.xml", "u1", &rest);
+        // A slow machine may send something again.
+        assert_eq!(column("SuccessfulCall(C)"), calls);
+        assert_eq!(column("FailedCall(C)"), "0");
+    });
+    wait::until("no transaction is in progress", || {
+        (host.metric("portcullis_transactions_active", &[]) == 0.0).then_some(())
+    });
 }
 
 #[test]

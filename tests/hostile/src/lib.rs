@@ -7,7 +7,7 @@ use portcullis_sdk::prelude::*;
 
 policy!(decide, settings: check);
 
-const WAYS: [&str; 5] = ["well", "loop", "grow", "trap", "log"];
+const WAYS: [&str; 6] = ["well", "loop", "grow", "trap", "log", "spiral"];
 
 fn decide() -> Verdict {
     if request::method() == "OPTIONS" {
@@ -23,6 +23,11 @@ fn decide() -> Verdict {
             for n in 0..1000 {
                 log::error!("line {n} of one call");
             }
+        }
+        // `itself` is the host. No two requests are the same.
+        Some("spiral") => {
+            let user = request::uri().replacen("sip:", "sip:x", 1);
+            return relay_to("itself").request_uri(user);
         }
         _ => {}
     }

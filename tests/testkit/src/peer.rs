@@ -224,6 +224,11 @@ impl Peer {
         self.record.seen().clone()
     }
 
+    /// What it has received so far, without the first messages.
+    pub fn seen_after(&self, first: usize) -> Vec<Seen> {
+        self.record.seen()[first..].to_vec()
+    }
+
     /// Times of arrival of the requests with this method so far.
     pub fn times_of(&self, method: &str) -> Vec<Instant> {
         let seen = self.seen();

@@ -1,10 +1,14 @@
 //! Loops and spirals (RFC 5393 §4.2).
 
-use portcullis_testkit::host::Builder;
+use std::net::SocketAddr;
+
+use portcullis_testkit::host::{Builder, Host};
+use portcullis_testkit::lossy::Lossy;
 use portcullis_testkit::messages::Message;
 use portcullis_testkit::peer::{Peer, Seen};
 use portcullis_testkit::policy;
 
+use crate::call::Call;
 use crate::site::{Site, wait_until_idle};
 
 /// 25: two hosts, each of which is the next hop of the other.
@@ -72,6 +76,69 @@ fn a_loop_ends_with_482() {
     call.fails_with(482);
     wait_until_idle(&host);
     assert_eq!(host.metric("portcullis_transactions_begun_total", &[]), 2.0);
+}
+
+/// A policy that names the host itself as its target.
+#[test]
+fn a_target_that_is_the_host_itself_is_not_tried() {
+    let builder = Builder::new();
+    let own = builder.lease().addr(1, 5060);
+    let host = with_next_hop(builder, "failover", own);
+    let call = Call::to(&Site::of(&host), BOB);
+    let end = call.caller.nth(0, "a final response", |m| m.code() >= 200);
+    assert!(end.message.code() >= 500, "{}", end.message.start_line());
+    call.fails_with(end.message.code());
+    wait_until_idle(&host);
+    assert_eq!(host.metric("portcullis_transactions_begun_total", &[]), 1.0);
+}
+
+/// The same by an address that the host does not know to be its own.
+#[test]
+fn a_target_that_leads_back_to_the_host_ends_with_482() {
+    let builder = Builder::new();
+    let back = back_to(&builder);
+    let host = with_next_hop(builder, "failover", back.addr());
+    let call = Call::to(&Site::of(&host), BOB);
+    call.fails_with(482);
+    wait_until_idle(&host);
+    // From the caller, and once more from the address that leads back.
+    assert_eq!(host.metric("portcullis_transactions_begun_total", &[]), 2.0);
+}
+
+/// The same with another request URI each time: no loop, but Max-Forwards ends it.
+#[test]
+fn a_policy_that_relays_to_the_host_for_ever_ends_with_483() {
+    let builder = Builder::new();
+    let back = back_to(&builder);
+    let builder = builder.set("policy.settings", "how = \"spiral\"");
+    let host = with_next_hop(builder, "hostile", back.addr());
+    let call = Call::to(&Site::of(&host), BOB);
+    call.fails_with(483);
+    wait_until_idle(&host);
+    let begun = host.metric("portcullis_transactions_begun_total", &[]);
+    assert_eq!(begun, 70.0, "Max-Forwards of the caller");
+}
+
+const BOB: &str = "sip:bob@example.com";
+
+/// An address where each datagram is passed on to the host.
+fn back_to(builder: &Builder) -> Lossy {
+    let lease = builder.lease();
+    Lossy::start(lease.ip(3), lease.addr(1, 5060), 0.0, 0)
+}
+
+/// A host with this policy and one next hop.
+fn with_next_hop(builder: Builder, name: &str, next_hop: SocketAddr) -> Host {
+    let builder = match name {
+        "failover" => builder.set("policy.settings", "next-hops = [\"itself\"]"),
+        _ => builder,
+    };
+    builder
+        .policy(policy(name))
+        // Responses go back to where a request came from.
+        .set("sip", "force-rport = true")
+        .set("relay.next-hops", &format!("itself = \"sip:{next_hop}\""))
+        .start()
 }
 
 /// The request as a proxy forwards it to another request URI.

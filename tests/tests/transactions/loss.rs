@@ -11,6 +11,7 @@ use portcullis_testkit::{policy, wait};
 
 use crate::site::wait_until_idle;
 
+/// Number of calls without PORTCULLIS_LOSSY_CALLS.
 const CALLS: usize = 100;
 const LOSS: f64 = 0.3;
 const SEED: u64 = 28;
@@ -22,12 +23,25 @@ enum Call {
     Invited(Request),
     Ended(Request),
     Done,
+    /// Each of the seven copies of the INVITE was lost behind the host, which happens to one of 5,000 calls at a loss of 30 %.
+    Lost,
 }
 
-/// 28: with 30 % loss in each direction on both sides of the host, all calls complete, and the callee sees one transaction each.
+/// 28: with 30 % loss in each direction on both sides of the host, all calls of which the callee hears complete, and it sees one transaction each.
 #[test]
 fn calls_survive_loss() {
-    let builder = Builder::new();
+    let calls = std::env::var("PORTCULLIS_LOSSY_CALLS");
+    survive(1, calls.map_or(CALLS, |n| n.parse().expect("a number")));
+}
+
+/// 28 and 30.
+#[test]
+fn calls_survive_loss_with_four_workers() {
+    survive(4, CALLS);
+}
+
+fn survive(workers: usize, count: usize) {
+    let builder = Builder::new().workers(workers);
     let ip = builder.lease().ip(1);
     let callee = Peer::udp(builder.lease().ip(3));
     let down = Lossy::start(ip, callee.local(), LOSS, SEED);
@@ -37,7 +51,7 @@ fn calls_survive_loss() {
         .start();
     let up = Lossy::start(ip, host.sip(), LOSS, SEED + 10);
     let caller = Peer::udp(host.lease().ip(10));
-    let mut calls: HashMap<String, Call> = (0..CALLS)
+    let mut calls: HashMap<String, Call> = (0..count)
         .map(|_| caller.request("INVITE", "sip:bob@example.com"))
         .map(|invite| (invite.call_id.clone(), Call::Invited(invite)))
         .collect();
@@ -49,17 +63,17 @@ fn calls_survive_loss() {
                 Call::Invited(request) | Call::Ended(request) => {
                     caller.send(&request.bytes(), up.addr());
                 }
-                Call::Done => {}
+                Call::Done | Call::Lost => {}
             }
         }
         answered.repeat(&callee);
         // The pace of both ends, not a wait for something.
         std::thread::sleep(REPEAT);
-        for seen in &callee.seen()[asked..] {
+        for seen in &callee.seen_after(asked) {
             answered.take(&callee, &seen.message, seen.from);
             asked += 1;
         }
-        for seen in &caller.seen()[heard..] {
+        for seen in &caller.seen_after(heard) {
             heard += 1;
             let id = call_id(&seen.message);
             let call = calls.get_mut(id).expect("a call of this test");
@@ -68,7 +82,8 @@ fn calls_survive_loss() {
                 *call = next;
             }
         }
-        let is_done = calls.values().all(|call| matches!(call, Call::Done));
+        let mut states = calls.values();
+        let is_done = states.all(|call| matches!(call, Call::Done | Call::Lost));
         is_done.then_some(())
     })
     .expect("all calls complete");
@@ -83,10 +98,17 @@ fn calls_survive_loss() {
                 .insert(branch_of(&seen.message).to_owned());
         }
     }
-    assert_eq!(branches.len(), CALLS);
+    let lost = calls.iter().filter(|(_, call)| matches!(call, Call::Lost));
+    let lost: Vec<_> = lost.map(|(id, _)| id).collect();
+    assert!(lost.len() <= 1 + count / 200, "{} calls", lost.len());
+    for id in &lost {
+        assert!(!branches.contains_key(*id), "the callee had an INVITE");
+    }
+    assert_eq!(branches.len(), count - lost.len());
     assert!(branches.values().all(|branches| branches.len() == 1));
     let begun = host.metric("portcullis_transactions_begun_total", &[]);
-    assert_eq!(begun, 2.0 * CALLS as f64, "an INVITE and a BYE each");
+    let expected = 2 * count - lost.len();
+    assert_eq!(begun, expected as f64, "an INVITE and a BYE each");
 }
 
 /// What a response changes. An ACK is sent for each 200.
@@ -107,6 +129,10 @@ fn advance(call: &Call, answer: &Message, send: impl Fn(&[u8])) -> Option<Call> 
             None
         }
         (200, "BYE", Call::Ended(_)) => Some(Call::Done),
+        (408, "INVITE", Call::Invited(invite)) => {
+            send(&invite.ack_for(answer).bytes());
+            Some(Call::Lost)
+        }
         (100..=199, ..) | (200, ..) => None,
         (code, method, _) => panic!("{code} to {method}"),
     }

@@ -18,4 +18,5 @@ mod restarts;
 mod site;
 mod streams;
 mod targets;
+mod torn;
 mod upgrades;
