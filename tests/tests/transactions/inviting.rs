@@ -6,6 +6,11 @@ use crate::site::{Compared, Site, Summary, compare, wait_until_idle};
 
 /// 2: an INVITE and its copy.
 pub(crate) fn twice(site: &Site) -> Summary {
+    twice_counted(site).0
+}
+
+/// The same with the number of INVITEs at the callee.
+fn twice_counted(site: &Site) -> (Summary, usize) {
     let (call, callee) = site.call();
     call.repeat();
     let seen = call.rings_at(&callee);
@@ -13,8 +18,7 @@ pub(crate) fn twice(site: &Site) -> Summary {
     let ok = call.is_answered_by(&callee, &seen);
     call.repeat();
     call.is_completed_with(&callee, &ok);
-    assert_eq!(callee.times_of("INVITE").len(), 1, "copies are absorbed");
-    call.summary(&callee)
+    (call.summary(&callee), callee.times_of("INVITE").len())
 }
 
 /// 3: the ACK to a 200 is lost.
@@ -50,12 +54,11 @@ pub(crate) fn unavailable(site: &Site) -> Summary {
 #[test]
 fn copies_of_an_invite_are_absorbed() {
     let (host, site) = Site::host();
-    twice(&site);
-    let absorbed = host.metric(
-        "portcullis_retransmissions_total",
-        &["kind=\"request_received\""],
-    );
-    assert_eq!(absorbed, 3.0);
+    let (_, copies) = twice_counted(&site);
+    let count = |kind: &str| host.metric("portcullis_retransmissions_total", &[kind]);
+    assert_eq!(count("request_received"), 3.0);
+    // On a slow machine, timer A of the host may fire.
+    assert_eq!(copies as f64, 1.0 + count("request_sent"));
     wait_until_idle(&host);
 }
 

@@ -1,5 +1,6 @@
 //! Several targets for a request: forking and failover.
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -315,7 +316,8 @@ fn the_next_target_has_its_turn_when_one_fails() {
     assert_eq!(summaries[0].finals, [200]);
     let [unavailable, _, answering] = &targets.callees;
     for callee in [unavailable, answering] {
-        assert_eq!(callee.times_of("INVITE").len(), 1);
+        // On a slow machine, timer A of the host may fire.
+        assert_eq!(branches_at(callee), 1);
     }
     // The silent target may still answer: its branch ends with timer B.
     let ended = host.metric("portcullis_attempts_total", &["no_answer"]);
@@ -477,7 +479,7 @@ fn peers_fail_over_from_tcp_as_with_kamailio() {
     let call = Call::to(&site, BOB);
     let end = call.caller.nth(0, "a final response", |m| m.code() >= 200);
     assert_eq!(end.message.code(), 477, "{}", TCP_REFUSED.name);
-    assert!(callees[1].times_of("INVITE").len() == 1, "the call before");
+    assert_eq!(branches_at(&callees[1]), 1, "of the call before");
 }
 
 /// A call to a callee whose turn comes last.
@@ -601,6 +603,15 @@ fn compare(name: &str, scenarios: &[(&str, Scenario)]) {
             });
         }
     });
+}
+
+/// Number of branches of the INVITEs that a callee has seen.
+fn branches_at(callee: &Peer) -> usize {
+    let seen = callee.seen();
+    let invites = seen.iter().map(|seen| &seen.message);
+    let invites = invites.filter(|message| message.first_word() == "INVITE");
+    let branches: HashSet<_> = invites.map(branch_of).collect();
+    branches.len()
 }
 
 /// CANCELs and ACKs of each callee.
