@@ -31,7 +31,7 @@ pub(crate) struct Figure {
     pub(crate) cores: f64,
     /// Share of the time in which the generator was idle.
     pub(crate) generator_idle: f64,
-    /// Requests that were sent again, in all rounds.
+    /// Requests and 200s to INVITE that were sent again, in all rounds.
     pub(crate) resent: u64,
     /// Requests answered, in all rounds.
     pub(crate) answered: u64,
@@ -92,7 +92,7 @@ fn figure((task, subject): Key, reports: &[&Report]) -> Figure {
         memory_bytes: over(&|r| r.window.server.memory_bytes as f64) as u64,
         cores: over(&|r| r.window.server.cores),
         generator_idle: over(&|r| r.window.generator_idle),
-        resent: reports.iter().map(|r| r.resent).sum(),
+        resent: reports.iter().map(|r| r.resent + r.repeated_answers).sum(),
         answered: reports.iter().map(|r| r.answered).sum(),
     }
 }

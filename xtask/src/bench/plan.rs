@@ -225,7 +225,8 @@ impl Subject {
                     }
                     Work::Reject => &Shape::EVEN,
                     Work::Relay => &[Shape::Steady],
-                    Work::Options | Work::Message | Work::Call | Work::Echo => &[],
+                    Work::Call => &[Shape::Quiet],
+                    Work::Options | Work::Message | Work::Echo => &[],
                 };
                 tasks.extend(even.iter().map(|shape| task(*work, *shape)));
             }
@@ -376,7 +377,7 @@ mod tests {
         };
         assert_eq!(
             windows(&[], &[]),
-            4 + (5 + 4 + 5) + 3 + (5 + 3 + 5) + (5 + 4)
+            4 + (5 + 5 + 5) + 3 + (5 + 4 + 5) + (5 + 5)
         );
         assert_eq!(windows(&[Part::Relay], &[]), 4 + 2 * 3 + 1 + 2);
         assert_eq!(

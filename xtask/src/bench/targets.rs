@@ -79,6 +79,16 @@ pub(crate) fn comparisons(figures: &Figures) -> Vec<Comparison> {
             key(Work::Call, bare, few),
         ),
         (
+            "Call at 1,000 a second against Kamailio",
+            quiet(key(Work::Call, ours, few)),
+            quiet(key(Work::Call, theirs, few)),
+        ),
+        (
+            "Call at 1,000 a second against Kamailio bare",
+            quiet(key(Work::Call, ours, few)),
+            quiet(key(Work::Call, bare, few)),
+        ),
+        (
             "OPTIONS 200 against Kamailio",
             options(ours),
             options(theirs),
