@@ -1,11 +1,10 @@
 //! The control port of a running host.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
-
-use super::servers::Running;
 
 /// Time limit of a request, far above the usual duration.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -17,11 +16,12 @@ pub(super) struct Control {
 }
 
 impl Control {
-    pub(super) fn new(host: &Running) -> Self {
+    /// For the host with this control port.
+    pub(super) fn new(control: SocketAddr) -> Self {
         let config = ureq::Agent::config_builder().timeout_global(Some(PATIENCE));
         Self {
             agent: config.build().into(),
-            base: format!("http://{}", host.control),
+            base: format!("http://{control}"),
         }
     }
 

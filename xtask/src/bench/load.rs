@@ -32,6 +32,7 @@ pub(crate) struct Report {
 #[derive(Clone, Copy, Debug, Deserialize, Serialize)]
 pub(crate) struct Beside {
     pub(crate) sent: u64,
+    pub(crate) answered: u64,
 }
 
 /// The measured part of a run.
@@ -82,33 +83,35 @@ pub(crate) fn measure(
     programs: &Programs,
     pace: &Pace,
 ) -> Result<Report> {
-    let mut command = Command::new(&programs.load);
+    let mut command = command(task.work, server, programs, pace);
     command
-        .args(["run", "--target", &server.address.to_string()])
-        .args([
-            "--mode",
-            task.work.mode(),
-            "--source",
-            task.work.first_source(),
-        ])
-        .args(["--sources", &pace.sources.to_string()])
         .args(["--outstanding", &pace.outstanding.to_string()])
         .args(["--warm-up", &pace.warm_up_seconds.to_string()])
-        .args(["--seconds", &pace.seconds.to_string()])
-        .args(["--watch", &server.pid().to_string()]);
+        .args(["--seconds", &pace.seconds.to_string()]);
     if let Some(rate) = task.shape.rate() {
         command.args(["--rate", &rate.to_string()]);
     }
     if Shape::EVEN.contains(&task.shape) {
         command.arg("--spin");
     }
-    if task.work != Work::Call {
+    report(&command, pace)
+}
+
+/// The generator with the sources of these requests, against a running server.
+pub(crate) fn command(work: Work, server: &Running, programs: &Programs, pace: &Pace) -> Command {
+    let mut command = Command::new(&programs.load);
+    command
+        .args(["run", "--target", &server.address.to_string()])
+        .args(["--mode", work.mode(), "--source", work.first_source()])
+        .args(["--sources", &pace.sources.to_string()])
+        .args(["--watch", &server.pid().to_string()]);
+    if work != Work::Call {
         command.args(["--patience", "2000"]);
     }
-    if task.work.has_callee() {
+    if work.has_callee() {
         command.args(["--sink", &server.callee.to_string()]);
     }
-    report(&command, pace)
+    command
 }
 
 /// Runs the generator on its core.

@@ -37,7 +37,7 @@ pub(crate) fn measure(programs: &Programs, database: &Database, pace: &Pace) -> 
     };
     let url = database.url("million");
     let host = Running::start(subject, pace.server_core, programs, Some(&url))?;
-    let control = Control::new(&host);
+    let control = Control::new(host.control);
     let mut seconds = Vec::new();
     let mut report = Value::Null;
     for _ in 0..RELOADS {

@@ -1,10 +1,12 @@
 //! `cargo xtask bench`: Portcullis, Kamailio with the configuration of the README, and a bare UDP echo server, side by side.
 
+mod beside;
 mod calls;
 mod control;
 mod database;
 mod datagrams;
 mod figures;
+mod lingering;
 mod load;
 mod machine;
 mod memory;
@@ -16,6 +18,7 @@ mod plan;
 mod reload;
 mod report;
 mod servers;
+mod set_up;
 mod targets;
 mod tenants;
 
@@ -27,6 +30,7 @@ use self::calls::Longest;
 use self::database::Database;
 use self::datagrams::Shaped;
 use self::figures::Figures;
+use self::lingering::Lingering;
 use self::machine::Machine;
 use self::memory::Attacked;
 use self::million::Million;
@@ -35,6 +39,7 @@ use self::plan::{Pace, Part, Server, Subject, Task};
 use self::reload::{Reload, Source};
 use self::report::{Outcome, Peers};
 use self::servers::{Programs, Running};
+use self::set_up::SetUpBeside;
 use self::targets::Parts;
 use self::tenants::Crowded;
 use crate::build::{self, Profile};
@@ -98,6 +103,8 @@ pub(crate) fn run(args: BenchArgs) -> Result<()> {
     let datagrams = bench.datagrams(&args);
     let attacks = bench.attacks(&args);
     let calls = bench.calls(&args);
+    let lingering = bench.lingering(&args);
+    let set_ups = bench.set_ups(&args);
 
     let outcome = Outcome::new(
         machine,
@@ -112,6 +119,8 @@ pub(crate) fn run(args: BenchArgs) -> Result<()> {
             datagrams,
             attacks,
             calls,
+            lingering,
+            set_ups,
         },
         bench.problems,
     );
@@ -284,6 +293,23 @@ impl Bench {
             .unwrap_or_default()
     }
 
+    fn lingering(&mut self, args: &BenchArgs) -> Option<Lingering> {
+        if !(self.has_portcullis() && wants_ours(args, Part::Lingering)) {
+            return None;
+        }
+        let measured = lingering::measure(&self.programs, &self.pace);
+        self.note(measured.context("ended transactions"))
+    }
+
+    fn set_ups(&mut self, args: &BenchArgs) -> Vec<SetUpBeside> {
+        if !(self.has_portcullis() && wants_ours(args, Part::SetUp)) {
+            return Vec::new();
+        }
+        let measured = set_up::measure(&self.programs, &self.pace);
+        self.note(measured.context("the set-up of calls"))
+            .unwrap_or_default()
+    }
+
     fn has_portcullis(&self) -> bool {
         self.programs.portcullis.exists() && self.programs.policy.exists()
     }
@@ -335,6 +361,7 @@ fn programs(as_built: bool) -> Result<Programs> {
         portcullis: build::built(&workspace, Profile::Dist, "portcullis"),
         policy: policies.join("address-acl.wasm"),
         hostile: policies.join("hostile.wasm"),
+        failover: policies.join("failover.wasm"),
         load: build::built(&workspace, Profile::Dist, "portcullis-load"),
     })
 }

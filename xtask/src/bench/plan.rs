@@ -123,6 +123,10 @@ pub(crate) enum Part {
     Memory,
     /// The longest policy call for each host function.
     Calls,
+    /// A million ended transactions.
+    Lingering,
+    /// The set-up of calls beside reloads, swaps and failing targets.
+    SetUp,
 }
 
 /// One server as it is started, with its table.

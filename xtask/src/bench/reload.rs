@@ -5,13 +5,11 @@ use std::fmt;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
-use std::time::Instant;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use serde::Serialize;
 
+use super::beside::beside;
 use super::control::Control;
 use super::database::{self, Database};
 use super::figures::median;
@@ -92,28 +90,32 @@ fn measure_from(source: Source, url: &str, programs: &Programs, pace: &Pace) -> 
         rows: Some(Rows::Many),
     };
     let host = Running::start(subject, pace.server_core, programs, Some(url))?;
-    let control = Control::new(&host);
-    let (mut quiet, mut beside, mut reloads) = (Vec::new(), Vec::new(), Vec::new());
+    let control = Control::new(host.control);
+    let (mut quiet, mut with_reloads, mut reloads) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..pace.rounds {
         let p99 = || {
             let report = load::measure(TASK, &host, programs, pace)?;
             anyhow::Ok(report.window.latency.p99_us)
         };
         quiet.push(p99()?);
-        let (p99, seconds) = with_reloads(&control, p99)?;
-        beside.push(p99);
+        let (p99, seconds) = beside(|| reload(&control), p99)?;
+        with_reloads.push(p99);
         reloads.extend(seconds);
         eprintln!(
             "reload from {source}: p99 {:.0} µs quiet, {p99:.0} µs beside reloads",
             quiet.last().copied().unwrap_or_default()
         );
     }
-    let ratios = beside.iter().zip(&quiet).map(|(of, to)| of / to).collect();
+    let ratios = with_reloads
+        .iter()
+        .zip(&quiet)
+        .map(|(of, to)| of / to)
+        .collect();
     Ok(Reload {
         source,
         rows: Rows::Many.count(),
         quiet_p99_us: median(quiet),
-        p99_us: median(beside),
+        p99_us: median(with_reloads),
         p99_ratio: median(ratios),
         reloads: reloads.len(),
         reload_seconds: median(reloads),
@@ -129,32 +131,12 @@ impl fmt::Display for Source {
     }
 }
 
-/// Runs `work` while reloads follow each other without a pause. Returns its result, and the duration of each reload in seconds.
-fn with_reloads<T>(control: &Control, work: impl FnOnce() -> Result<T>) -> Result<(T, Vec<f64>)> {
-    let is_over = AtomicBool::new(false);
-    thread::scope(|threads| {
-        let reloads = threads.spawn(|| reload_until(control, &is_over));
-        let done = work();
-        is_over.store(true, Ordering::Relaxed);
-        let seconds = reloads
-            .join()
-            .ok()
-            .context("the thread that reloads has panicked")??;
-        Ok((done?, seconds))
-    })
-}
-
-fn reload_until(control: &Control, is_over: &AtomicBool) -> Result<Vec<f64>> {
-    let mut seconds = Vec::new();
-    while !is_over.load(Ordering::Relaxed) {
-        let begun = Instant::now();
-        let report = control.reload()?;
-        let loaded = report["subnets"].as_u64().zip(report["hosts"].as_u64());
-        ensure!(
-            loaded.is_some_and(|(subnets, hosts)| subnets + hosts == u64::from(Rows::Many.count())),
-            "a reload loaded another table: {report}"
-        );
-        seconds.push(begun.elapsed().as_secs_f64());
-    }
-    Ok(seconds)
+fn reload(control: &Control) -> Result<()> {
+    let report = control.reload()?;
+    let loaded = report["subnets"].as_u64().zip(report["hosts"].as_u64());
+    ensure!(
+        loaded.is_some_and(|(subnets, hosts)| subnets + hosts == u64::from(Rows::Many.count())),
+        "a reload loaded another table: {report}"
+    );
+    Ok(())
 }

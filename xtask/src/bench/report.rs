@@ -10,12 +10,14 @@ use serde::Serialize;
 use super::calls::Longest;
 use super::datagrams::Shaped;
 use super::figures::{Figure, Figures};
+use super::lingering::Lingering;
 use super::machine::Machine;
 use super::memory::Attacked;
 use super::million::Million;
 use super::neighbours::{Check, Neighbours};
 use super::plan::{Pace, STEADY, Shape};
 use super::reload::Reload;
+use super::set_up::SetUpBeside;
 use super::targets::{Comparison, Parts, Target, comparisons, targets};
 use super::tenants::Crowded;
 
@@ -34,6 +36,8 @@ pub(crate) struct Outcome {
     datagrams: Vec<Shaped>,
     attacks: Vec<Attacked>,
     calls: Vec<Longest>,
+    lingering: Option<Lingering>,
+    set_ups: Vec<SetUpBeside>,
     targets: Vec<Target>,
     comparisons: Vec<Comparison>,
     problems: Vec<String>,
@@ -70,6 +74,8 @@ impl Outcome {
             datagrams: parts.datagrams,
             attacks: parts.attacks,
             calls: parts.calls,
+            lingering: parts.lingering,
+            set_ups: parts.set_ups,
             problems,
         }
     }
@@ -288,6 +294,32 @@ impl Outcome {
         Ok(())
     }
 
+    fn transactions(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(lingering) = &self.lingering {
+            writeln!(
+                f,
+                "\nMESSAGE at {} a second: {} ended transactions take {:.0} MiB, {:.0} bytes each; {:.2} µs each, {:.2} µs with few",
+                lingering.per_second,
+                lingering.transactions,
+                lingering.grown_bytes as f64 / f64::from(1 << 20),
+                lingering.bytes_each,
+                lingering.many_cpu_us,
+                lingering.few_cpu_us
+            )?;
+        }
+        for set_up in &self.set_ups {
+            let [ringing, accepted] = set_up.p99_us.map(|us| us / 1000.0);
+            let [quiet_ringing, quiet_accepted] = set_up.quiet_p99_us.map(|us| us / 1000.0);
+            writeln!(
+                f,
+                "\nCalls at {} a second beside {} x {:?}: p99 {ringing:.2} ms to 180 and {accepted:.2} ms to 200, \
+                 {quiet_ringing:.2} and {quiet_accepted:.2} ms alone",
+                set_up.per_second, set_up.count, set_up.beside
+            )?;
+        }
+        Ok(())
+    }
+
     fn goals(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "\nTargets")?;
         for target in &self.targets {
@@ -378,6 +410,7 @@ impl fmt::Display for Outcome {
         self.datagrams(f)?;
         self.attacks(f)?;
         self.calls(f)?;
+        self.transactions(f)?;
         self.goals(f)?;
         for problem in &self.problems {
             writeln!(f, "NOT MEASURED: {problem}")?;

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
@@ -34,6 +34,8 @@ pub(crate) struct Programs {
     pub(crate) policy: PathBuf,
     /// The policy that misbehaves as its settings say.
     pub(crate) hostile: PathBuf,
+    /// The policy that tries several next hops.
+    pub(crate) failover: PathBuf,
     /// Load generator, callee and echo server.
     pub(crate) load: PathBuf,
 }
@@ -62,22 +64,36 @@ impl Running {
         database: Option<&str>,
     ) -> Result<Self> {
         let folder = tempfile::tempdir()?;
-        let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        let places = Places {
-            folder: folder.path().to_owned(),
-            address: local(free_port()?),
-            control: local(free_port()?),
-            callee: SocketAddr::from((Ipv4Addr::new(127, 3, 0, 1), free_port()?)),
-        };
+        let places = Places::find(folder.path())?;
         let command = match subject.server {
             Server::Echo => places.echo(programs),
-            Server::Portcullis => places.portcullis(programs, database, "stateful")?,
-            Server::PortcullisStateless => places.portcullis(programs, database, "stateless")?,
+            Server::Portcullis => places.portcullis(programs, database, "stateful", "")?,
+            Server::PortcullisStateless => {
+                places.portcullis(programs, database, "stateless", "")?
+            }
             Server::Kamailio => places.kamailio(subject.rows, database, &["-A", "STOCK"])?,
             Server::KamailioBare => places.kamailio(subject.rows, database, &[])?,
         };
+        Self::started(&subject.server.to_string(), core, &command, places, folder)
+    }
+
+    /// Starts Portcullis with the rows of the README, and with these sections at the end of its configuration.
+    pub(crate) fn start_with(sections: &str, core: usize, programs: &Programs) -> Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let places = Places::find(folder.path())?;
+        let command = places.portcullis(programs, None, "stateful", sections)?;
+        Self::started("Portcullis", core, &command, places, folder)
+    }
+
+    fn started(
+        name: &str,
+        core: usize,
+        command: &Command,
+        places: Places,
+        folder: TempDir,
+    ) -> Result<Self> {
         let log = folder.path().join("log");
-        let mut process = Process::start(&subject.server.to_string(), core, &command, &log)?;
+        let mut process = Process::start(name, core, command, &log)?;
         process.wait_for_sip(places.address)?;
         Ok(Self {
             process,
@@ -110,6 +126,17 @@ struct Places {
 }
 
 impl Places {
+    /// Free ports for a server with its files in this directory.
+    fn find(folder: &Path) -> Result<Self> {
+        let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        Ok(Self {
+            folder: folder.to_owned(),
+            address: local(free_port()?),
+            control: local(free_port()?),
+            callee: SocketAddr::from((Ipv4Addr::new(127, 3, 0, 1), free_port()?)),
+        })
+    }
+
     fn echo(&self, programs: &Programs) -> Command {
         let mut command = Command::new(&programs.load);
         command.args(["echo", "--listen", &self.address.to_string()]);
@@ -121,6 +148,7 @@ impl Places {
         programs: &Programs,
         database: Option<&str>,
         mode: &str,
+        sections: &str,
     ) -> Result<Command> {
         let Self {
             address,
@@ -138,7 +166,7 @@ impl Places {
              [relay]\nnext-hop = \"sip:{callee}\"\nmode = \"{mode}\"\n\
              [control]\nlisten = \"{control}\"\ntoken-file = \"\"\n\
              [sip]\nanswers-per-second = 1000000\nanswers-burst = 10000000\n\
-             [log]\nlevel = \"warn\"\n"
+             [log]\nlevel = \"warn\"\n{sections}"
         );
         let file = self.folder.join("portcullis.toml");
         fs::write(&file, config)?;

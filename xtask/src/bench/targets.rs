@@ -7,11 +7,13 @@ use serde::Serialize;
 use super::calls::{DEADLINE_MS, Longest};
 use super::datagrams::Shaped;
 use super::figures::{Figures, Key};
+use super::lingering::Lingering;
 use super::memory::Attacked;
 use super::million::Million;
 use super::neighbours::{Check, Neighbours};
 use super::plan::{Rows, Server, Shape, Subject, Task, Work};
 use super::reload::{Reload, Source};
+use super::set_up::{Beside, SetUpBeside};
 use super::tenants::Crowded;
 
 /// A figure with its target and aim; smaller is better for all of them.
@@ -142,6 +144,8 @@ pub(crate) struct Parts {
     pub(crate) datagrams: Vec<Shaped>,
     pub(crate) attacks: Vec<Attacked>,
     pub(crate) calls: Vec<Longest>,
+    pub(crate) lingering: Option<Lingering>,
+    pub(crate) set_ups: Vec<SetUpBeside>,
 }
 
 /// Returns all targets, in the order of the project's goals.
@@ -154,6 +158,8 @@ pub(crate) fn targets(figures: &Figures, parts: &Parts) -> Vec<Target> {
         datagrams,
         attacks,
         calls,
+        lingering,
+        set_ups,
     } = parts;
     let million = million.as_ref();
     let mut targets = ratios(figures);
@@ -223,6 +229,8 @@ pub(crate) fn targets(figures: &Figures, parts: &Parts) -> Vec<Target> {
         aim: None,
         unit: Unit::Times,
     });
+    targets.extend(of_lingering(lingering.as_ref()));
+    targets.extend(of_set_ups(set_ups));
     let longest = calls.iter().map(|one| one.milliseconds);
     targets.push(Target {
         what: "The longest call of a function of the host: to its deadline",
@@ -313,6 +321,59 @@ fn of_tenants(tenants: &[Crowded]) -> [Target; 6] {
             Unit::Count,
         ),
     ]
+}
+
+/// Returns the targets for ended transactions.
+fn of_lingering(lingering: Option<&Lingering>) -> [Target; 2] {
+    let million = lingering.map(|lingering| lingering.bytes_each * 1e6);
+    [
+        Target {
+            what: "1,000,000 ended transactions: more memory than with few",
+            value: million.map(|bytes| bytes / f64::from(1 << 20)),
+            bar: 300.0,
+            aim: None,
+            unit: Unit::Mebibytes,
+        },
+        Target {
+            what: "A MESSAGE beside 1,000,000 ended transactions: CPU to beside few",
+            value: lingering.map(|lingering| lingering.cpu_ratio),
+            bar: 1.2,
+            aim: None,
+            unit: Unit::Times,
+        },
+    ]
+}
+
+/// Returns the targets for the set-up of calls.
+fn of_set_ups(set_ups: &[SetUpBeside]) -> [Target; 4] {
+    [
+        (
+            Beside::Reload,
+            "Set-up of a call beside reloads of 100,000 rows: p99 to quiet",
+        ),
+        (
+            Beside::Swap,
+            "Set-up of a call beside swaps of the policy: p99 to quiet",
+        ),
+        (
+            Beside::Closed,
+            "Set-up of a call beside calls to a closed port: p99 to quiet",
+        ),
+        (
+            Beside::Silent,
+            "Set-up of a call beside calls to a silent target: p99 to quiet",
+        ),
+    ]
+    .map(|(beside, what)| Target {
+        what,
+        value: set_ups
+            .iter()
+            .find(|set_up| set_up.beside == beside)
+            .map(|set_up| set_up.p99_ratio),
+        bar: 2.0,
+        aim: None,
+        unit: Unit::Times,
+    })
 }
 
 fn ratios(figures: &Figures) -> Vec<Target> {
