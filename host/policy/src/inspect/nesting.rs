@@ -11,8 +11,9 @@ pub(crate) const DEEPEST: u32 = 100;
 /// The first bytes of a component type and of an instance type.
 const OPENING: [u8; 2] = [0x41, 0x42];
 
-/// Most of these bytes in one section of types. Each level of nested types has one, and the reader of types recurses for each before the validator
-/// can refuse it. They also occur in names and numbers: a policy for the whole contract has a few dozen.
+/// Most of these bytes in one section of types. Each level of nested types has one, and the reader of types recurses for each without a limit; two
+/// MiB of stack are too few for 500 levels in a build with assertions. The bytes also occur in names and numbers: a policy for the whole contract
+/// has about fifteen.
 const MOST_OPENINGS: usize = 150;
 
 /// Checks that modules and components are not nested too deeply in a file, nor types in its sections, nor either of them in the descriptions of

@@ -124,15 +124,11 @@ fn nested_types(depth: usize) -> Vec<u8> {
 fn the_nesting_depth_of_types_is_limited_before_they_are_read() {
     let host = Host::new();
     let too_deep = LoadProblem::TooDeep { limit: 100 };
-    assert!(matches!(
-        host.refusal(&nested_types(20)),
-        LoadProblem::OtherWorld { .. }
-    ));
-    // Here the validator refuses.
-    assert!(matches!(
-        host.refusal(&nested_types(150)),
-        LoadProblem::Invalid { .. }
-    ));
+    for depth in [20, 150] {
+        let refusal = host.refusal(&nested_types(depth));
+        let is_read = matches!(refusal, LoadProblem::OtherWorld { .. });
+        assert!(is_read, "{depth}: {refusal}");
+    }
     for depth in [151, 10_000, 1_000_000] {
         assert_eq!(host.refusal(&nested_types(depth)), too_deep);
     }
