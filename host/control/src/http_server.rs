@@ -15,7 +15,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use portcullis_dataplane::throttle;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_io_timeout::TimeoutStream;
@@ -26,6 +26,9 @@ use super::connections::{Connections, Ends, Place};
 
 /// How long a client may take for the head of a request, and how long a connection may wait for the next request.
 const HEAD: Duration = Duration::from_secs(30);
+
+/// How long a client that has connected may take for its first request when the server stops.
+const FIRST: Duration = Duration::from_millis(500);
 
 /// How long a client may take for the body of a request.
 const BODY: Duration = Duration::from_secs(60);
@@ -125,7 +128,9 @@ async fn serve_connection(
     let mut stream = TimeoutStream::new(stream);
     stream.set_write_timeout(Some(STALL));
     let place = &place;
+    let asked = &Notify::new();
     let service = service_fn(move |mut request: Request<Incoming>| {
+        asked.notify_one();
         request.extensions_mut().insert(Peer(peer));
         let router = router.clone();
         async move {
@@ -148,10 +153,14 @@ async fn serve_connection(
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
         () = place.evicted() => return debug!(event = "http_connection_evicted", %peer, "idle HTTP connection closed to make room"),
-        () = stopped(&mut stopping) => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
+        () = stopped(&mut stopping) => tokio::select! {
+            ended = connection.as_mut() => ended,
+            // A client that has just connected still gets an answer.
+            _asked = timeout(FIRST, asked.notified()) => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        },
     };
     if let Err(error) = ended {
         debug!(event = "http_connection_ended", %peer, %error, "HTTP connection ended");

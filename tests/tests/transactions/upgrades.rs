@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::net::UnixDatagram;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
@@ -286,4 +287,43 @@ fn a_process_that_cannot_take_over_leaves_the_host_as_it_was() {
     callee.answer(&seen, 200);
     caller.first_response("INVITE", 200);
     assert!(host.is_alive());
+}
+
+/// The old process had no watchdog, because `WATCHDOG_PID` named another one.
+#[test]
+fn the_service_manager_follows_the_new_process() {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let path = folder.path().join("notify");
+    let manager = UnixDatagram::bind(&path).expect("a socket can be bound");
+    let patience = Some(wait::PATIENCE);
+    manager.set_read_timeout(patience).expect("it has a limit");
+    let told = || {
+        let mut buffer = [0; 64];
+        let length = manager.recv(&mut buffer).expect("the host reports");
+        String::from_utf8_lossy(&buffer[..length]).into_owned()
+    };
+    let mut host = builder(Builder::new())
+        .env("NOTIFY_SOCKET", &path.display().to_string())
+        .env("WATCHDOG_USEC", "2000000")
+        .env("WATCHDOG_PID", "1")
+        .start();
+    assert_eq!(told(), "READY=1");
+    host.upgrade();
+    assert_eq!(told(), format!("MAINPID={}", host.pid()));
+    assert_eq!([told(), told()], ["READY=1", "WATCHDOG=1"]);
+    assert!(host.wait_until_ended().success());
+    manager.set_nonblocking(true).expect("it has a mode");
+    let mut buffer = [0; 64];
+    while let Ok(length) = manager.recv(&mut buffer) {
+        assert_eq!(
+            &buffer[..length],
+            b"WATCHDOG=1",
+            "the old process says nothing"
+        );
+    }
+    manager.set_nonblocking(false).expect("it has a mode");
+    host.signal("TERM");
+    wait::until("the new process says that it ends", || {
+        (told() == "STOPPING=1").then_some(())
+    });
 }

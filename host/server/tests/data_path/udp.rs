@@ -7,7 +7,7 @@ use portcullis_sip::Transport;
 
 use crate::support::peer::{Udp, header, headers, ok_to, request, request_with, start_line};
 use crate::support::policies::{guest, rejecting, relaying};
-use crate::support::{Setup, until};
+use crate::support::{Setup, block_on, until};
 
 const BOB: &str = "sip:bob@example.com";
 
@@ -28,6 +28,27 @@ fn requests_are_answered_on_both_families() {
             host.count(|c| c.udp.sent.value()) == 2
         });
     }
+}
+
+#[test]
+fn a_paused_worker_leaves_datagrams_to_another_process() {
+    let host = Setup::new().policy(guest("page")).start();
+    let caller = Udp::towards(host.udp());
+    let orders = &host.shared.orders;
+    block_on(orders.pause(0)).unwrap();
+    let first = request("INVITE", BOB, "UDP", caller.addr());
+    caller.send(&first, host.udp());
+    let lent = block_on(orders.lend(0)).unwrap();
+    let mut buffer = [0; 2_048];
+    // Loopback has delivered it by now.
+    let length = lent.udp[0].0.recv(&mut buffer).unwrap();
+    assert_eq!(buffer[..length], first);
+    let second = request("INVITE", BOB, "UDP", caller.addr());
+    caller.send(&second, host.udp());
+    block_on(orders.receive(0)).unwrap();
+    let (answer, _) = caller.receive();
+    assert_eq!(header(&answer, "Call-ID"), header(&second, "Call-ID"));
+    assert!(caller.is_empty());
 }
 
 #[test]

@@ -9,7 +9,7 @@ use portcullis_sip::{Arrival, Framing, Transport};
 
 use crate::support::peer::{Tcp, Udp, header, request_with, start_line};
 use crate::support::policies::guest;
-use crate::support::{Host, Parts, Setup, until};
+use crate::support::{Host, Parts, Setup, block_on, until};
 
 const SLOW: &str = "sip:x@slow.example";
 const QUICK: &str = "sip:x@quick.example";
@@ -107,6 +107,24 @@ fn who_waits_is_answered_before_the_end() {
     host.stop();
     receive(&caller, SENT);
     assert!(caller.is_empty());
+}
+
+/// A drain counts transactions afterwards.
+#[test]
+fn nobody_waits_after_a_worker_has_settled() {
+    const SENT: u64 = 5;
+    let host = parts().start();
+    let caller = Udp::towards(host.udp());
+    send(&caller, &host, SLOW);
+    receive(&caller, 1);
+    for _ in 0..SENT {
+        send(&caller, &host, SLOW);
+    }
+    until("all have come in", || {
+        host.count(|c| c.udp.received.value()) == 1 + SENT
+    });
+    block_on(host.shared.orders.settle());
+    assert_eq!(host.count(|c| c.udp.sent.value()), 1 + SENT);
 }
 
 #[test]

@@ -354,7 +354,8 @@ async fn address_book(url: DatabaseUrl, rows: &[(i64, String)]) -> AddressBook {
     book
 }
 
-fn block_on<T>(future: impl Future<Output = T>) -> T {
+/// Runs a future on this thread.
+pub fn block_on<T>(future: impl Future<Output = T>) -> T {
     let mut builder = tokio::runtime::Builder::new_current_thread();
     builder.enable_all().build().unwrap().block_on(future)
 }
