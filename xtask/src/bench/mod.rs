@@ -21,6 +21,7 @@ mod servers;
 mod set_up;
 mod targets;
 mod tenants;
+mod upgrades;
 
 use std::path::PathBuf;
 
@@ -42,6 +43,7 @@ use self::servers::{Programs, Running};
 use self::set_up::SetUpBeside;
 use self::targets::Parts;
 use self::tenants::Crowded;
+use self::upgrades::Upgrades;
 use crate::build::{self, Profile};
 use crate::debian::{self, Need};
 use crate::workspace::{Workspace, root};
@@ -105,6 +107,7 @@ pub(crate) fn run(args: BenchArgs) -> Result<()> {
     let calls = bench.calls(&args);
     let lingering = bench.lingering(&args);
     let set_ups = bench.set_ups(&args);
+    let upgrades = bench.upgrades(&args);
 
     let outcome = Outcome::new(
         machine,
@@ -121,6 +124,7 @@ pub(crate) fn run(args: BenchArgs) -> Result<()> {
             calls,
             lingering,
             set_ups,
+            upgrades,
         },
         bench.problems,
     );
@@ -308,6 +312,12 @@ impl Bench {
         let measured = set_up::measure(&self.programs, &self.pace);
         self.note(measured.context("the set-up of calls"))
             .unwrap_or_default()
+    }
+
+    fn upgrades(&mut self, args: &BenchArgs) -> Option<Upgrades> {
+        let can = self.has_portcullis() && wants_ours(args, Part::Upgrade);
+        let measured = can.then(|| upgrades::measure(&self.programs, &self.pace))?;
+        self.note(measured.context("upgrades of a running host"))
     }
 
     fn has_portcullis(&self) -> bool {

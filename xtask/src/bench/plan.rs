@@ -127,6 +127,8 @@ pub(crate) enum Part {
     Lingering,
     /// The set-up of calls beside reloads, swaps and failing targets.
     SetUp,
+    /// Upgrades of a running host.
+    Upgrade,
 }
 
 /// One server as it is started, with its table.

@@ -20,6 +20,7 @@ use super::reload::Reload;
 use super::set_up::SetUpBeside;
 use super::targets::{Comparison, Parts, Target, comparisons, targets};
 use super::tenants::Crowded;
+use super::upgrades::Upgrades;
 
 /// All results of a benchmark.
 #[derive(Debug, Serialize)]
@@ -38,6 +39,7 @@ pub(crate) struct Outcome {
     calls: Vec<Longest>,
     lingering: Option<Lingering>,
     set_ups: Vec<SetUpBeside>,
+    upgrades: Option<Upgrades>,
     targets: Vec<Target>,
     comparisons: Vec<Comparison>,
     problems: Vec<String>,
@@ -76,6 +78,7 @@ impl Outcome {
             calls: parts.calls,
             lingering: parts.lingering,
             set_ups: parts.set_ups,
+            upgrades: parts.upgrades,
             problems,
         }
     }
@@ -404,6 +407,18 @@ impl fmt::Display for Outcome {
                 million.load_seconds,
                 mib(million.table_bytes),
                 mib(million.memory_bytes)
+            )?;
+        }
+        if let Some(upgrades) = &self.upgrades {
+            writeln!(
+                f,
+                "\n{} upgrades of a running host beside {} MESSAGEs a second: {} of {} lost, p99 {:.2} ms, the slowest {:.1} ms",
+                upgrades.upgrades,
+                upgrades.per_second,
+                upgrades.lost,
+                upgrades.sent,
+                upgrades.p99_us / 1000.0,
+                upgrades.most_us / 1000.0
             )?;
         }
         self.tenants(f)?;

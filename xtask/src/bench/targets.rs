@@ -15,6 +15,7 @@ use super::plan::{Rows, Server, Shape, Subject, Task, Work};
 use super::reload::{Reload, Source};
 use super::set_up::{Beside, SetUpBeside};
 use super::tenants::Crowded;
+use super::upgrades::Upgrades;
 
 /// A figure with its target and aim; smaller is better for all of them.
 #[derive(Clone, Debug, Serialize)]
@@ -146,6 +147,7 @@ pub(crate) struct Parts {
     pub(crate) calls: Vec<Longest>,
     pub(crate) lingering: Option<Lingering>,
     pub(crate) set_ups: Vec<SetUpBeside>,
+    pub(crate) upgrades: Option<Upgrades>,
 }
 
 /// Returns all targets, in the order of the project's goals.
@@ -160,6 +162,7 @@ pub(crate) fn targets(figures: &Figures, parts: &Parts) -> Vec<Target> {
         calls,
         lingering,
         set_ups,
+        upgrades: _,
     } = parts;
     let million = million.as_ref();
     let mut targets = ratios(figures);
