@@ -1,4 +1,5 @@
-//! The way of a datagram to its 401 allocates nothing but what the call of the policy itself needs.
+//! The way of a datagram to its 401 allocates nothing but what the call of the policy itself needs, and neither does that of a call of seven
+//! messages, but for the list of targets of each of its two transactions.
 //!
 //! A program of its own with one test, because its allocator counts for the whole process.
 
@@ -15,7 +16,8 @@ use portcullis_dataplane::pipeline::{Handled, Pipeline};
 use portcullis_policy::Evaluator;
 use portcullis_request::Request;
 use portcullis_sip::{Arrival, Framing, Transport};
-use support::peer::{Udp, request, start_line};
+use portcullis_transaction::Outbox;
+use support::peer::{Udp, header, ok_to, request, start_line};
 use support::policies::{guest, relaying};
 use support::{Parts, Setup};
 
@@ -92,6 +94,96 @@ fn a_datagram_on_its_way_allocates_nothing_outside_the_sandbox() {
     let relay = || Setup::new().config(&next_hop).policy(relaying());
     let of_relay = of_the_call(&relay().parts());
     assert_eq!(of_the_pipeline(&relay().parts()), of_relay);
+
+    // Ended transactions are forgotten soon, so that none of their memory is new.
+    let next_hop = format!("[relay]\nnext-hop = \"sip:{}\"\n", callee.addr());
+    let stateful = format!("{next_hop}[transactions]\nlingering = 8\n");
+    let parts = Setup::new().config(&stateful).policy(relaying()).parts();
+    let lists_of_targets = 2 * ROUNDS;
+    assert_eq!(of_calls(&parts, &callee), of_relay + lists_of_targets);
+}
+
+/// Calls of seven messages, relayed in transactions.
+fn of_calls(parts: &Parts, callee: &Udp) -> u64 {
+    let mut call = Calls {
+        pipeline: Pipeline::new(Arc::clone(&parts.shared), 0),
+        caller: arrival(parts),
+        callee: Arrival {
+            source: callee.addr(),
+            ..arrival(parts)
+        },
+        sends: Outbox::default(),
+        out: Vec::new(),
+        counted: 0,
+    };
+    (0..40).for_each(|_| call.run());
+    call.counted = 0;
+    (0..ROUNDS).for_each(|_| call.run());
+    call.counted
+}
+
+struct Calls {
+    pipeline: Pipeline,
+    caller: Arrival,
+    callee: Arrival,
+    sends: Outbox,
+    out: Vec<u8>,
+    /// What the pipeline has asked for.
+    counted: u64,
+}
+
+impl Calls {
+    /// INVITE, 100, 180, 200, ACK, BYE, 200.
+    fn run(&mut self) {
+        let Self { caller, callee, .. } = *self;
+        let invite = invite();
+        let relayed = self.handle(invite.clone(), caller);
+        let ok = ok_to(&relayed);
+        let routes = header(&relayed, "Record-Route").unwrap().to_owned();
+        for code in ["100 Trying", "180 Ringing"] {
+            let text = String::from_utf8_lossy(&ok).replace("200 OK", code);
+            self.handle(text.into_bytes(), callee);
+        }
+        assert_eq!(start_line(&self.handle(ok, callee)), "SIP/2.0 200 OK");
+        for (method, number) in [("ACK", 1), ("BYE", 2)] {
+            let text = String::from_utf8_lossy(&invite)
+                .replace("CSeq: 1 INVITE", &format!("CSeq: {number} {method}"))
+                .replace("INVITE", method)
+                .replace("branch=z9hG4bK", &format!("branch=z9hG4bK{method}"))
+                .replace(
+                    "To: <sip:bob@example.com>",
+                    &format!("Route: {routes}\r\nTo: <sip:bob@example.com>;tag=b"),
+                );
+            let relayed = self.handle(text.into_bytes(), caller);
+            assert!(relayed.starts_with(method.as_bytes()));
+            if method == "BYE" {
+                let ok = self.handle(ok_to(&relayed), callee);
+                assert_eq!(start_line(&ok), "SIP/2.0 200 OK");
+            }
+        }
+    }
+
+    /// Returns the last message that is sent.
+    fn handle(&mut self, bytes: Vec<u8>, arrival: Arrival) -> Vec<u8> {
+        let before = MINE.get();
+        self.pipeline.refresh();
+        let (bytes, handled) =
+            self.pipeline
+                .handle(bytes, Framing::Datagram, &arrival, &mut self.out);
+        let has_sent = matches!(handled, Handled::Done(Some(_)));
+        let has_more = self.pipeline.take_sends(&mut self.sends);
+        self.counted += MINE.get() - before;
+        assert!(
+            matches!(handled, Handled::Done(_) | Handled::Relayed),
+            "requests of this policy do not wait"
+        );
+        drop(bytes);
+        match self.sends.iter().last() {
+            Some(last) if has_more => last.bytes.to_vec(),
+            _ if has_sent => self.out.clone(),
+            _ => Vec::new(),
+        }
+    }
 }
 
 /// The policy's call alone.

@@ -34,7 +34,11 @@ use crate::link::{Passing, Predecessor};
 pub(super) struct Stateful {
     pub(super) transactions: Transactions<u8>,
     /// What the requests of transactions need in order to be written for a target, by the slot of the transaction.
-    relays: Vec<Option<Box<Relay>>>,
+    #[expect(
+        clippy::vec_box,
+        reason = "a list that grows moves only pointers, and their memory is used again"
+    )]
+    relays: Vec<Box<Option<Relay>>>,
     /// Messages to send that were taken from the transactions.
     pub(super) sends: Outbox,
     /// The time that [`Time`] counts from.
@@ -59,8 +63,10 @@ pub(super) struct Stateful {
 /// A request that is relayed in a transaction.
 pub(super) struct Relay {
     pub(super) judgement: Judgement,
-    /// Where it goes, by the numbers of branches.
-    ways: Vec<Way>,
+    /// Whether branch 0 goes where the verdict says: no target was named for it.
+    is_as_decided: bool,
+    /// The targets of the policy, in the order of the other branches.
+    targets: Vec<ForwardTarget>,
     /// What the policy wants to have back when it is asked after a failure.
     memo: Vec<u8>,
     /// How often the policy may still be asked.
@@ -74,21 +80,11 @@ pub(super) struct Relay {
 }
 
 /// Where a request goes.
-enum Way {
+enum Way<'r> {
     /// As the verdict says.
     Decided,
     /// To a target of the policy.
-    Target(ForwardTarget),
-}
-
-impl Way {
-    /// Bytes of what the policy said about it.
-    fn text_bytes(&self) -> usize {
-        match self {
-            Self::Decided => 0,
-            Self::Target(target) => target.text_bytes(),
-        }
-    }
+    Target(&'r ForwardTarget),
 }
 
 /// What the transactions make of a message.
@@ -286,7 +282,7 @@ impl Stateful {
 
     /// The relayed request of a transaction.
     pub(super) fn relay(&self, id: Id) -> Option<&Relay> {
-        self.relays.get(id.slot() as usize)?.as_deref()
+        (**self.relays.get(id.slot() as usize)?).as_ref()
     }
 
     /// Makes a transaction of a request, with the targets of its decision. `written` is the destination of the request in the draft, if it has
@@ -325,16 +321,16 @@ impl Stateful {
         }
         let slot = id.slot() as usize;
         if self.relays.len() <= slot {
-            self.relays.resize_with(slot + 1, || None);
+            self.relays.resize_with(slot + 1, Box::default);
         }
         let bytes = relay.bytes();
         self.transactions.charge(id, bytes);
         // The request, and a copy for each target.
-        relay.held = bytes + message.bytes().len() * (1 + relay.ways.len());
+        relay.held = bytes + message.bytes().len() * (1 + relay.named());
         let tenant = counters_of(&relay.judgement, &self.operator, self.number);
         self.shares.take(tenant, relay.held);
         relay.first = written;
-        self.relays[slot] = Some(Box::new(relay));
+        *self.relays[slot] = Some(relay);
         let planned = self.transactions.plan(now, id, plan);
         debug_assert_eq!(planned, Ok(()), "a new transaction waits for its plan");
         self.settle(tools, written);
@@ -374,13 +370,10 @@ impl Stateful {
             parallel: limits.parallel,
             setup_limit: limits.setup_limit,
         };
-        let ways = match targets.is_empty() {
-            true => vec![Way::Decided],
-            false => targets.into_iter().map(Way::Target).collect(),
-        };
         let relay = Relay {
             judgement,
-            ways,
+            is_as_decided: targets.is_empty(),
+            targets,
             memo,
             tries_left: tries,
             call: None,
@@ -467,7 +460,7 @@ impl Stateful {
         let mut draft = mem::take(&mut self.draft);
         let mut index = mem::take(&mut self.index);
         let relay = self.relay(id);
-        let way = relay.and_then(|relay| relay.ways.get(usize::from(branch)));
+        let way = relay.and_then(|relay| relay.way(branch));
         let job = self.transactions.job(id, branch);
         let written = match (relay.zip(way), job) {
             (Some((relay, way)), Some(job)) => {
@@ -537,7 +530,7 @@ impl Stateful {
 
     /// The step of the policy; `None` for the best response.
     fn asked(&mut self, id: Id, tools: &mut Tools<'_>) -> Option<AskedStep> {
-        let relay = self.relays.get_mut(id.slot() as usize)?.as_deref_mut()?;
+        let relay = (**self.relays.get_mut(id.slot() as usize)?).as_mut()?;
         relay.tries_left = relay.tries_left.saturating_sub(1);
         let job = self.transactions.job(id, 0)?;
         let mut index = Index::default();
@@ -557,7 +550,8 @@ impl Stateful {
     fn again(&mut self, id: Id, asked: AskedStep, tools: &Tools<'_>) -> Step<u8> {
         let mut forwarding = asked.forwarding.unwrap_or_default();
         let relay = self.relays.get_mut(id.slot() as usize);
-        let (Some(Some(relay)), Some(job)) = (relay, self.transactions.job(id, 0)) else {
+        let relay = relay.and_then(|relay| (**relay).as_mut());
+        let (Some(relay), Some(job)) = (relay, self.transactions.job(id, 0)) else {
             return Step::Best;
         };
         // The policy may have kept, replaced or cleared it.
@@ -569,10 +563,10 @@ impl Stateful {
         let targets = tools
             .relaying
             .in_order(forwarding, Message::new(job.request, &self.index));
-        let first = u8::try_from(relay.ways.len()).unwrap_or(u8::MAX);
+        let first = u8::try_from(relay.named()).unwrap_or(u8::MAX);
         let again = planned(&targets, first, self.times);
         if usize::from(first) + targets.len() <= MOST_TARGETS {
-            relay.ways.extend(targets.into_iter().map(Way::Target));
+            relay.targets.extend(targets);
         }
         self.transactions.charge(id, relay.bytes());
         Step::Again {
@@ -608,13 +602,24 @@ impl Stateful {
 }
 
 impl Relay {
+    /// Where the branch with this number goes.
+    fn way(&self, branch: u8) -> Option<Way<'_>> {
+        let number = usize::from(branch);
+        match number.checked_sub(usize::from(self.is_as_decided)) {
+            None => Some(Way::Decided),
+            Some(number) => self.targets.get(number).map(Way::Target),
+        }
+    }
+
+    /// Number of all branches that were named.
+    fn named(&self) -> usize {
+        usize::from(self.is_as_decided) + self.targets.len()
+    }
+
     /// Memory beyond the value itself, in bytes.
     fn bytes(&self) -> usize {
-        let ways = self.ways.iter().map(|way| match way {
-            Way::Decided => size_of::<Way>(),
-            Way::Target(target) => target.bytes(),
-        });
-        self.judgement.edits.bytes() + ways.sum::<usize>() + self.memo.len()
+        let targets = self.targets.iter().map(ForwardTarget::bytes);
+        self.judgement.edits.bytes() + targets.sum::<usize>() + self.memo.len()
     }
 
     /// Whether this target is where the request has been first, unnamed, with the same request URI: it would be tried again.
@@ -627,7 +632,7 @@ impl Relay {
     /// What the policy learns about the targets that have failed.
     fn failed(&self, transactions: &Transactions<u8>, id: Id, request: &Request) -> FailedAttempts {
         let attempts = transactions.attempts(id).map(|(&number, attempt)| {
-            let place = match self.ways.get(usize::from(number)) {
+            let place = match self.way(number) {
                 Some(Way::Target(target)) => target.place.to_string(),
                 Some(Way::Decided) | None => self.decided_place(request),
             };
@@ -655,15 +660,15 @@ impl Relay {
             tries_left: self.tries_left,
             memo: self.memo.clone(),
             tried: tried.collect(),
-            named: self.ways.len(),
-            named_bytes: self.ways.iter().map(Way::text_bytes).sum(),
+            named: self.named(),
+            named_bytes: self.targets.iter().map(ForwardTarget::text_bytes).sum(),
             attempts,
         }
     }
 
     /// The target with this number. `None` if the request went where its own header fields led.
     fn tried(&self, number: u8) -> Option<TriedTarget> {
-        if let Way::Target(target) = self.ways.get(usize::from(number))? {
+        if let Way::Target(target) = self.way(number)? {
             return Some(TriedTarget {
                 place: target.place.clone(),
                 request_uri: target.request_uri.clone(),
@@ -680,7 +685,7 @@ impl Relay {
 
     /// The result of a target, for its call record.
     fn attempted(&self, number: u8, attempt: &Attempt, call: &Call) -> Happened {
-        let target = match self.ways.get(usize::from(number)) {
+        let target = match self.way(number) {
             Some(Way::Target(target)) => target.place.to_string(),
             Some(Way::Decided) | None => match &self.judgement.outcome {
                 Outcome::Verdict(Verdict::Relay(Some(name))) => name.clone(),
