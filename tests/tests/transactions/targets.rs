@@ -469,7 +469,7 @@ fn peers_fail_over_from_tcp_as_with_kamailio() {
     let ours = third_answers_at_once(&Site::of(&host), &callees[0]);
     let [refusing, deaf, _] = targets;
     let local = callees[1].local().to_string();
-    let theirs = [deaf.clone(), deaf, local.clone()];
+    let theirs = [deaf, local.clone(), local.clone()];
     let (kamailio, site) = Targets::kamailio_site(host.lease(), FAILOVER, theirs);
     let theirs = third_answers_at_once(&site, &callees[1]);
     assert_eq!(ours, theirs);
