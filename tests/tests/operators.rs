@@ -340,4 +340,20 @@ fn each_attempt_and_each_transaction_has_a_call_record() {
     assert_eq!(lines[1]["attempts"], 1);
     assert_eq!(lines[1]["cancelled"], false);
     assert!(lines[1]["final_response_ms"].is_u64());
+
+    let told = wait::until("both records are counted", || {
+        let status = host.rpc("portcullis.status", json!([]))["result"].take();
+        let told = &status["records"]["calls"];
+        (told["written"] == 2 && told["waiting_bytes"] == 0).then(|| told.clone())
+    });
+    assert_eq!(told["file"].as_str(), file.to_str());
+    for (member, value) in [
+        ("writer_too_slow", json!(0)),
+        ("line_too_long", json!(0)),
+        ("file_failed", json!(0)),
+        ("error", Value::Null),
+    ] {
+        assert_eq!(told[member], value, "{member}: {told}");
+    }
+    assert_eq!(host.metric("portcullis_call_records_trouble", &[]), 0.0);
 }
