@@ -1,5 +1,7 @@
 //! The steps of a call. Each waits until what it describes has happened.
 
+use std::borrow::Borrow;
+
 use portcullis_testkit::messages::Request;
 use portcullis_testkit::peer::{Peer, Seen};
 
@@ -15,6 +17,13 @@ pub(crate) struct Call {
 }
 
 impl Call {
+    /// A caller sends an INVITE to a new callee, which is returned, too.
+    pub(crate) fn start(site: impl Borrow<Site>) -> (Self, Peer) {
+        let site = site.borrow();
+        let callee = site.callee();
+        (Self::to(site, &callee.uri()), callee)
+    }
+
     /// A caller sends an INVITE to this URI.
     pub(crate) fn to(site: &Site, uri: &str) -> Self {
         let caller = site.caller();

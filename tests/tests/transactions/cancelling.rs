@@ -4,6 +4,7 @@ use portcullis_testkit::peer::branch_of;
 use portcullis_testkit::sip::Caller;
 use portcullis_testkit::wait;
 
+use crate::call::Call;
 use crate::site::{Compared, Site, Summary, compare, wait_until_idle};
 
 /// Messages that belong to no transaction.
@@ -11,7 +12,7 @@ const UNMATCHED: &str = "portcullis_unmatched_messages_total";
 
 /// 5: a CANCEL before any provisional response waits for one (RFC 3261 §9.1).
 pub(crate) fn early(site: &Site) -> Summary {
-    let (call, callee) = site.call();
+    let (call, callee) = Call::start(site);
     call.is_tried();
     call.cancels();
     let seen = callee.nth_request(2, "INVITE");
@@ -41,7 +42,7 @@ pub(crate) fn early(site: &Site) -> Summary {
 
 /// 7: the callee has answered before the CANCEL arrives there.
 pub(crate) fn crosses_200(site: &Site) -> Summary {
-    let (call, callee) = site.call();
+    let (call, callee) = Call::start(site);
     let seen = call.rings_at(&callee);
     call.cancels();
     let cancel = callee.first_request("CANCEL");
@@ -53,7 +54,7 @@ pub(crate) fn crosses_200(site: &Site) -> Summary {
 
 /// 7: the 200 has passed the proxy before the CANCEL arrives there.
 pub(crate) fn after_200(site: &Site) -> Summary {
-    let (call, callee) = site.call();
+    let (call, callee) = Call::start(site);
     let seen = call.arrives_at(&callee);
     callee.answer(&seen, 180);
     let ok = call.is_answered_by(&callee, &seen);
@@ -64,7 +65,7 @@ pub(crate) fn after_200(site: &Site) -> Summary {
 
 /// 8: copies of a CANCEL, and of the 487.
 pub(crate) fn copied(site: &Site) -> Summary {
-    let (call, callee) = site.call();
+    let (call, callee) = Call::start(site);
     let seen = call.rings_at(&callee);
     for _ in 0..3 {
         call.cancels();
@@ -81,7 +82,7 @@ pub(crate) fn copied(site: &Site) -> Summary {
 
 /// An ordinary CANCEL.
 pub(crate) fn cancelled(site: &Site) -> Summary {
-    let (call, callee) = site.call();
+    let (call, callee) = Call::start(site);
     let seen = call.rings_at(&callee);
     call.cancels();
     call.is_cancelled_at(&callee, &seen, 487);
@@ -91,7 +92,7 @@ pub(crate) fn cancelled(site: &Site) -> Summary {
 
 /// 9: a caller behind NAT learns its public address between INVITE and CANCEL.
 fn another_sent_by(site: &Site) -> Summary {
-    let (call, callee) = site.call();
+    let (call, callee) = Call::start(site);
     let seen = call.rings_at(&callee);
     let cancel = call.invite.cancel();
     let cancel = cancel.sent_by(([203, 0, 113, 7], 5060).into());
@@ -162,7 +163,7 @@ fn a_cancel_of_an_unknown_call_is_relayed_without_state() {
 #[test]
 fn a_cancel_of_a_stranger_does_not_cancel() {
     let (host, site) = Site::host();
-    let (call, callee) = site.call();
+    let (call, callee) = Call::start(site);
     let seen = call.rings_at(&callee);
     // Another source with another sent-by knows branch, Call-ID and CSeq.
     let mut stranger = Caller::udp(host.lease().ip(66), host.sip());

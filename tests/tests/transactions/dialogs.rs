@@ -3,13 +3,14 @@
 use portcullis_testkit::host::Builder;
 use portcullis_testkit::messages::Message;
 
+use crate::call::Call;
 use crate::site::{Site, builder, wait_until_idle};
 
 /// 26 and 27.
 #[test]
 fn requests_within_a_dialog_follow_its_route_set() {
     let (host, site) = Site::host();
-    let (call, callee) = site.call();
+    let (call, callee) = Call::start(site);
     let (caller, invite) = (&call.caller, &call.invite);
     let seen = call.arrives_at(&callee);
     callee.answer_with(&seen, 183, &["Require: 100rel", "RSeq: 1"]);
@@ -69,7 +70,7 @@ fn requests_within_a_dialog_are_never_shed() {
         .set("transactions", "active = 1\nadopt = \"0s\"")
         .start();
     let site = Site::of(&host);
-    let (call, callee) = site.call();
+    let (call, callee) = Call::start(site);
     let (caller, invite) = (&call.caller, &call.invite);
     let ok = call.is_answered_by(&callee, &call.arrives_at(&callee));
     call.is_confirmed_to(&callee, &ok);

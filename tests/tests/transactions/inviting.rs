@@ -2,6 +2,7 @@
 
 use portcullis_testkit::peer::branch_of;
 
+use crate::call::Call;
 use crate::site::{Compared, Site, Summary, compare, wait_until_idle};
 
 /// 2: an INVITE and its copy.
@@ -11,7 +12,7 @@ pub(crate) fn twice(site: &Site) -> Summary {
 
 /// The same with the number of INVITEs at the callee.
 fn twice_counted(site: &Site) -> (Summary, usize) {
-    let (call, callee) = site.call();
+    let (call, callee) = Call::start(site);
     call.repeat();
     let seen = call.rings_at(&callee);
     call.repeat();
@@ -23,7 +24,7 @@ fn twice_counted(site: &Site) -> (Summary, usize) {
 
 /// 3: the ACK to a 200 is lost.
 pub(crate) fn lost_ack(site: &Site) -> Summary {
-    let (call, callee) = site.call();
+    let (call, callee) = Call::start(site);
     let seen = call.arrives_at(&callee);
     callee.answer(&seen, 180);
     call.is_answered_by(&callee, &seen);
@@ -41,7 +42,7 @@ pub(crate) fn lost_ack(site: &Site) -> Summary {
 
 /// 19: a 503 is not passed on, nor is its Retry-After (RFC 3261 §16.7(6)).
 pub(crate) fn unavailable(site: &Site) -> Summary {
-    let (call, callee) = site.call();
+    let (call, callee) = Call::start(site);
     let seen = call.arrives_at(&callee);
     callee.answer_with(&seen, 503, &["Retry-After: 30"]);
     let error = call.fails_with(500);

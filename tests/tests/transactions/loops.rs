@@ -44,7 +44,7 @@ fn a_loop_through_two_hosts_ends_with_482() {
 fn a_spiral_passes() {
     let (host, site) = Site::host();
     let callee = site.callee();
-    let (call, proxy) = site.call();
+    let (call, proxy) = Call::start(site);
     let seen = call.arrives_at(&proxy);
     proxy.send(&forwarded(&proxy, &seen, &callee.uri()), seen.from);
     callee.answer(&call.arrives_at(&callee), 200);
@@ -60,7 +60,7 @@ fn a_spiral_passes() {
 #[test]
 fn a_loop_ends_with_482() {
     let (host, site) = Site::host();
-    let (call, proxy) = site.call();
+    let (call, proxy) = Call::start(site);
     let laps = [0, 1].map(|lap| {
         let seen = proxy.nth_request(lap, "INVITE");
         let again = forwarded(&proxy, &seen, &proxy.uri());

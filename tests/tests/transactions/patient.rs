@@ -29,7 +29,7 @@ fn silent_with_kamailio(site: &Site) -> Summary {
 
 /// The INVITE comes once, and again after each of these intervals, until the proxy gives up.
 fn silent(site: &Site, intervals: &[u64], seconds: u64) -> Summary {
-    let (call, callee) = site.call();
+    let (call, callee) = Call::start(site);
     call.is_tried();
     call.repeat();
     callee.nth_request(intervals.len(), "INVITE");
@@ -49,7 +49,7 @@ fn millis(intervals: &[u64]) -> Vec<Duration> {
 
 /// 4: ACK and failure are lost for a while.
 fn lost_failure(site: &Site) -> Summary {
-    let (call, callee) = site.call();
+    let (call, callee) = Call::start(site);
     let seen = call.arrives_at(&callee);
     call.is_refused_by(&callee, &seen, 486);
     call.is_refused_by(&callee, &seen, 486);
@@ -60,7 +60,7 @@ fn lost_failure(site: &Site) -> Summary {
 
 /// 4: the caller sends no ACK to a failure.
 fn no_ack(site: &Site) -> Summary {
-    let (call, callee) = site.call();
+    let (call, callee) = Call::start(site);
     let seen = call.arrives_at(&callee);
     call.is_refused_by(&callee, &seen, 486);
     let ack = callee.first_request("ACK");
@@ -76,7 +76,7 @@ fn no_ack(site: &Site) -> Summary {
 
 /// 6: a CANCEL while the callee is silent.
 fn cancelled_while_silent(site: &Site) -> Summary {
-    let (call, callee) = site.call();
+    let (call, callee) = Call::start(site);
     call.is_tried();
     call.cancels();
     callee.nth_request(4, "INVITE");
@@ -149,7 +149,7 @@ fn peers_calls_ring_out_as_with_kamailio() {
 }
 
 fn rings_out(site: &Site) -> Summary {
-    let (call, callee) = site.call();
+    let (call, callee) = Call::start(site);
     let seen = call.arrives_at(&callee);
     // Each 180 is sent within the three seconds, and the last of them after them.
     let clock = site.caller();

@@ -12,8 +12,6 @@ use portcullis_testkit::oracle::exceptions::Exception;
 use portcullis_testkit::peer::{Peer, Seen, method_of};
 use portcullis_testkit::{policy, wait};
 
-use crate::call::Call;
-
 /// Last parts of the addresses of callers, callees and Kamailio in a lease.
 const CALLERS: u8 = 10;
 const CALLEES: u8 = 3;
@@ -170,12 +168,6 @@ impl Site {
         let request = caller.request(method, &callee.uri());
         self.send(&caller, &request);
         (caller, callee, request)
-    }
-
-    /// A call to a new callee, and the callee.
-    pub(crate) fn call(&self) -> (Call, Peer) {
-        let callee = self.callee();
-        (Call::to(self, &callee.uri()), callee)
     }
 
     /// Sends a request of a caller.

@@ -8,6 +8,7 @@ use portcullis_testkit::messages::Transport::{Tcp, Udp};
 use portcullis_testkit::sip::Caller;
 use portcullis_testkit::{policy, wait};
 
+use crate::call::Call;
 use crate::site::{Scenario, Site, at_once, builder, wait_until_idle};
 use crate::{cancelling, inviting};
 
@@ -69,7 +70,7 @@ fn transactions_work_over_ipv6() {
 fn a_final_answer_finds_its_way_without_the_connection() {
     let (host, site) = Site::host();
     let site = site.over(Tcp, Udp);
-    let (call, callee) = site.call();
+    let (call, callee) = Call::start(site);
     let seen = call.arrives_at(&callee);
     call.is_tried();
     call.caller.hang_up();

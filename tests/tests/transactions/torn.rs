@@ -6,6 +6,7 @@ use portcullis_load::{End, Mode, Plan, run};
 use portcullis_testkit::host::Builder;
 use portcullis_testkit::{policy, wait};
 
+use crate::call::Call;
 use crate::site::{Site, builder, wait_until_idle};
 
 /// Number of calls without PORTCULLIS_TORN_CALLS.
@@ -55,7 +56,7 @@ fn calls_that_ring_complete_after_a_kill() {
     let site = Site::of(&host);
     let calls: Vec<_> = (0..RINGING)
         .map(|_| {
-            let (call, callee) = site.call();
+            let (call, callee) = Call::start(site);
             let seen = call.rings_at(&callee);
             (call, callee, seen)
         })
