@@ -329,7 +329,7 @@ impl Stateful {
         relay.held = bytes + message.bytes().len() * (1 + relay.named());
         let tenant = counters_of(&relay.judgement, &self.operator, self.number);
         self.shares.take(tenant, relay.held);
-        relay.first = written;
+        relay.first = written.filter(|_| relay.tried(0).is_none());
         *self.relays[slot] = Some(relay);
         let planned = self.transactions.plan(now, id, plan);
         debug_assert_eq!(planned, Ok(()), "a new transaction waits for its plan");
@@ -497,8 +497,8 @@ impl Stateful {
             Ok((to, true)) => {
                 let error = format!("the request has been at {to}", to = to.addr);
                 debug!(event = "target_refused", branch, %error, "request not relayed to a target of its policy");
-                self.transactions
-                    .fail(now, id, branch, Failure::Refused(482));
+                let failure = self.failure_again(id);
+                self.transactions.fail(now, id, branch, failure);
             }
             Err((error, failure)) => {
                 debug!(event = "target_refused", branch, %error, "request not relayed to a target of its policy");
@@ -507,6 +507,17 @@ impl Stateful {
         }
         self.draft = draft;
         self.index = index;
+    }
+
+    /// The failure of a target where the request has been first: the sender must get what it would get without this target. An answer from
+    /// there takes precedence over any failure of this host, but no answer is not remembered. As after [`RelayError::Loop`], other targets
+    /// may follow.
+    fn failure_again(&self, id: Id) -> Failure {
+        let first = self.transactions.attempts(id).next();
+        match first {
+            Some((_, attempt)) if attempt.code == 408 => Failure::Refused(408),
+            Some(_) | None => Failure::Refused(503),
+        }
     }
 
     /// Asks the policy what happens after all targets have failed.
@@ -622,11 +633,12 @@ impl Relay {
         self.judgement.edits.bytes() + targets.sum::<usize>() + self.memo.len()
     }
 
-    /// Whether this target is where the request has been first, unnamed, with the same request URI: it would be tried again.
+    /// Whether this target is where the request has been first, unnamed, as the same request: it would be tried again.
     fn was_at(&self, target: &ForwardTarget, to: &Destination) -> bool {
         let is_same =
             |first: &Destination| first.transport == to.transport && first.addr == to.addr;
-        target.request_uri.is_none() && self.first.as_ref().is_some_and(is_same)
+        let is_unchanged = target.request_uri.is_none() && target.headers.is_empty();
+        is_unchanged && self.first.as_ref().is_some_and(is_same)
     }
 
     /// What the policy learns about the targets that have failed.
