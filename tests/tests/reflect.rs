@@ -232,6 +232,25 @@ fn responses_over_udp_are_limited_per_source() {
 }
 
 #[test]
+fn confirmed_answers_of_transactions_do_not_count_in_the_limit_of_answers() {
+    let builder = Builder::new();
+    let closed = builder.lease().addr(CALLEE, 5080);
+    let host = builder
+        .policy(policy("observe"))
+        .set("relay", &format!("next-hop = \"sip:{closed}\""))
+        .set("sip", "answers-per-second = 1\nanswers-burst = 2")
+        .start();
+    let mut caller = host.udp(CALLER);
+    for _ in 0..20 {
+        let invite = caller.request("INVITE", "sip:b@c");
+        let answer = caller.ask(&invite);
+        assert_eq!(answer.code(), 500);
+        caller.send(&invite.ack_for(&answer).bytes());
+    }
+    assert_eq!(dropped(&host, "answer_limit"), 0.0);
+}
+
+#[test]
 fn retransmissions_of_a_final_response_count_in_the_limit_of_answers() {
     let limited = |is_known: bool| {
         let builder = Builder::new();

@@ -338,7 +338,12 @@ impl Pipeline {
                     };
                     received = refused.map_or(received, Received::Reply);
                 }
-                Some(Belongs::Handled) => return self.handled(message, arrival),
+                Some(Belongs::Handled) => {
+                    if matches!(received, Received::Absorbed) {
+                        self.answers.give_back(arrival.source.ip());
+                    }
+                    return self.handled(message, arrival);
+                }
                 Some(Belongs::Dropped(cause)) => return self.dropped(cause, message, arrival),
             }
         }
