@@ -357,7 +357,8 @@ pub struct TenantCounters {
     pub unasked_failures: Counts<Shed, { Shed::COUNT }>,
     /// Active transactions: a level.
     pub transactions: Counter,
-    /// Bytes of their requests, of the copies for their targets, and of what the policy said: a level.
+    /// Bytes of their requests, of the copies for targets that are tried at once, and of what the policy said: a level. Less than what is
+    /// stored for them: it is compared with that of other tenants.
     pub transaction_bytes: Counter,
 }
 
@@ -404,7 +405,7 @@ impl TenantCounts {
                 refused_relays,
                 unasked_failures,
                 transactions,
-                // Only the worker compares it with its limit.
+                // Only the worker compares it.
                 transaction_bytes: _,
             } = worker;
             for (sum, counter) in [

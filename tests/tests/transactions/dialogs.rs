@@ -1,5 +1,6 @@
 //! Requests within a dialog.
 
+use portcullis_testkit::callee::Callee;
 use portcullis_testkit::host::Builder;
 use portcullis_testkit::messages::Message;
 
@@ -62,6 +63,38 @@ fn requests_within_a_dialog_follow_its_route_set() {
     }
     call.hangs_up(&callee, &ok);
     wait_until_idle(&host);
+}
+
+#[test]
+fn silence_within_a_dialog_leaves_room_for_the_calls_of_other_tenants() {
+    let builder = builder(Builder::new());
+    let answering = builder.lease().addr(4, 5080);
+    let host = builder
+        .set("transactions", "active = 12")
+        .set("relay.next-hops", &format!("callee = \"sip:{answering}\""))
+        .set("tenants.other", "uri-domains = [\"other.example\"]")
+        .set(
+            "tenants.other",
+            "next-hop = \"callee\"\ndefault = \"relay\"",
+        )
+        .start();
+    let _answering = Callee::start(answering);
+    let site = Site::of(&host);
+    let (call, callee) = Call::start(site);
+    let (caller, invite) = (&call.caller, &call.invite);
+    let ok = call.is_answered_by(&callee, &call.arrives_at(&callee));
+    call.is_confirmed_to(&callee, &ok);
+    for cseq in 2..22 {
+        site.send(caller, &invite.within(&ok.message, "INFO", cseq));
+        let cseq = format!("{cseq} INFO");
+        callee.nth(0, "INFO", |m| m.header("CSeq") == Some(&cseq));
+    }
+    let labels = ["tenant=\"default\""];
+    let held = host.metric("portcullis_tenant_transactions", &labels);
+    assert_eq!(held, 6.0, "the others are relayed without a transaction");
+    site.send(caller, &caller.request("MESSAGE", "sip:bob@other.example"));
+    caller.first_response("MESSAGE", 200);
+    assert_eq!(host.metric("portcullis_transactions_shed_total", &[]), 0.0);
 }
 
 #[test]

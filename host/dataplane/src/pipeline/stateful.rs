@@ -26,7 +26,7 @@ use tracing::debug;
 
 use super::judge::{AskedStep, Judge, Judgement, Outcome};
 use super::relaying::Relaying;
-use super::shares::{Held, Shares};
+use super::shares::{Held, NoRoom, Shares};
 use super::targets::{Times, codes, planned};
 use crate::link::{Passing, Predecessor};
 
@@ -293,7 +293,7 @@ impl Stateful {
         judgement: Judgement,
         written: Option<Destination>,
         tools: &mut Tools<'_>,
-    ) -> Result<(), (BeginError, Box<Judgement>)> {
+    ) -> Result<(), (NotBegun, Box<Judgement>)> {
         let now = self.now();
         let Begun {
             name,
@@ -302,13 +302,15 @@ impl Stateful {
             back,
             is_in_dialog,
         } = request;
-        if !is_in_dialog && tools.judge.has_tenants() && !self.has_part(&judgement) {
-            return Err((BeginError::Full, Box::new(judgement)));
+        if tools.judge.has_tenants()
+            && let Err(no_room) = self.has_part(&judgement)
+        {
+            return Err((no_room.into(), Box::new(judgement)));
         }
         let transactions = &mut self.transactions;
         let id = match transactions.begin(now, name, message, arrival, back, is_in_dialog) {
             Ok(id) => id,
-            Err(error) => return Err((error, Box::new(judgement))),
+            Err(error) => return Err((error.into(), Box::new(judgement))),
         };
         if let Some(noted) = &mut self.noted {
             noted.push(name.transaction.number());
@@ -323,10 +325,8 @@ impl Stateful {
         if self.relays.len() <= slot {
             self.relays.resize_with(slot + 1, Box::default);
         }
-        let bytes = relay.bytes();
-        self.transactions.charge(id, bytes);
-        // The request, and a copy for each target.
-        relay.held = bytes + message.bytes().len() * (1 + relay.named());
+        self.transactions.charge(id, relay.bytes());
+        relay.held = relay.to_hold(message.bytes().len(), relay.copied(&relay.targets));
         let tenant = counters_of(&relay.judgement, &self.operator, self.number);
         self.shares.take(tenant, relay.held);
         relay.first = written.filter(|_| relay.tried(0).is_none());
@@ -338,7 +338,7 @@ impl Stateful {
     }
 
     /// Whether the tenant of a request may have a further transaction.
-    fn has_part(&self, judgement: &Judgement) -> bool {
+    fn has_part(&self, judgement: &Judgement) -> Result<(), NoRoom> {
         let tenant = counters_of(judgement, &self.operator, self.number);
         self.shares.admits(tenant, self.transactions.usage())
     }
@@ -576,9 +576,14 @@ impl Stateful {
             .in_order(forwarding, Message::new(job.request, &self.index));
         let first = u8::try_from(relay.named()).unwrap_or(u8::MAX);
         let again = planned(&targets, first, self.times);
+        let copied = relay.copied(&targets);
         if usize::from(first) + targets.len() <= MOST_TARGETS {
             relay.targets.extend(targets);
         }
+        let held = relay.to_hold(job.request.len(), copied);
+        let tenant = counters_of(&relay.judgement, &self.operator, self.number);
+        self.shares.change(tenant, relay.held, held);
+        relay.held = held;
         self.transactions.charge(id, relay.bytes());
         Step::Again {
             targets: again,
@@ -625,6 +630,19 @@ impl Relay {
     /// Number of all branches that were named.
     fn named(&self) -> usize {
         usize::from(self.is_as_decided) + self.targets.len()
+    }
+
+    /// Copies of the request that exist at once if it goes to these targets, which are sorted by rank; without any, as decided.
+    fn copied(&self, targets: &[ForwardTarget]) -> usize {
+        let at_once = targets.chunk_by(|one, next| one.rank == next.rank);
+        let most = at_once.map(<[_]>::len).max().unwrap_or(1);
+        let parallel = self.judgement.forwarding_limits().parallel;
+        most.min(usize::from(parallel).max(1))
+    }
+
+    /// Bytes that count for the tenant: of what the policy said, of the request, and of so many copies.
+    fn to_hold(&self, request: usize, copies: usize) -> usize {
+        self.bytes() + request * (1 + copies)
     }
 
     /// Memory beyond the value itself, in bytes.
@@ -746,6 +764,35 @@ pub(super) struct Begun<'r> {
     /// Where responses go.
     pub(super) back: Destination,
     pub(super) is_in_dialog: bool,
+}
+
+/// Why a request has not become a transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NotBegun {
+    /// There is one with this name.
+    Exists,
+    /// The table is full.
+    Full,
+    /// The tenant holds its part of the table.
+    PartTaken,
+}
+
+impl From<BeginError> for NotBegun {
+    fn from(error: BeginError) -> Self {
+        match error {
+            BeginError::Full => Self::Full,
+            BeginError::Exists => Self::Exists,
+        }
+    }
+}
+
+impl From<NoRoom> for NotBegun {
+    fn from(no_room: NoRoom) -> Self {
+        match no_room {
+            NoRoom::Table => Self::Full,
+            NoRoom::Part => Self::PartTaken,
+        }
+    }
 }
 
 /// What transactions need of the pipeline.

@@ -8,12 +8,12 @@ use portcullis_sip::{
     Arrival, Branch, Destination, DialogSeal, Framing, HeaderName, Index, Message, RequestName,
     StartLine, scan,
 };
-use portcullis_transaction::{BeginError, Outbox, What, max_breadth};
+use portcullis_transaction::{Outbox, What, max_breadth};
 
 use super::fate::Fate;
-use super::judge::{Judgement, Outcome};
+use super::judge::{Judgement, Outcome, answer_without_room};
 use super::relaying::Relaying;
-use super::stateful::{Begun, Belongs, EXPIRE_AT_ONCE, STORED, Stateful, Tools};
+use super::stateful::{Begun, Belongs, EXPIRE_AT_ONCE, NotBegun, STORED, Stateful, Tools};
 use super::{Handled, NO_HEADERS, Pipeline};
 use crate::link::Predecessor;
 use crate::notices::{Example, Trouble};
@@ -23,6 +23,9 @@ const EXPIRE_TIME: Duration = Duration::from_micros(500);
 
 /// Seconds after which the sender of a shed request should try again.
 const RETRY_AFTER: &str = "1";
+
+/// The cause of the answer to a shed request.
+const SHED: &str = "transactions_full";
 
 impl Pipeline {
     /// The worker that owns the transaction of a message, if that is another one: a keyed hash of what all messages of a transaction have in
@@ -119,14 +122,17 @@ impl Pipeline {
                 }
                 Handled::Relayed
             }
-            Err((BeginError::Exists, _)) => Handled::Done(None),
-            Err((BeginError::Full, judgement)) if is_in_dialog => {
+            Err((NotBegun::Exists, _)) => Handled::Done(None),
+            Err((NotBegun::Full | NotBegun::PartTaken, judgement)) if is_in_dialog => {
                 // Without it a call would stay behind. Its responses have no transaction either.
                 stateful.adopt();
                 self.relay(*judgement, None, message, arrival, out)
             }
-            Err((BeginError::Full, judgement)) => {
+            Err((NotBegun::Full, judgement)) => {
                 Handled::Done(self.shed(&judgement, message, arrival, out))
+            }
+            Err((NotBegun::PartTaken, judgement)) => {
+                Handled::Done(self.shed_part(&judgement, message, arrival, out))
             }
         }
     }
@@ -169,7 +175,7 @@ impl Pipeline {
         self.send_reply(&fate, NO_HEADERS, judgement, message, arrival, out)
     }
 
-    /// Answers a request for which there is no room (RFC 3261 §21.5.4).
+    /// Answers a request for which the table has no room (RFC 3261 §21.5.4).
     #[cold]
     fn shed(
         &self,
@@ -178,6 +184,41 @@ impl Pipeline {
         arrival: &Arrival,
         out: &mut Vec<u8>,
     ) -> Option<Destination> {
+        self.note_shed(judgement, message, arrival);
+        let fate = Fate::Rejected {
+            code: 503,
+            reason: "Too Many Transactions",
+            cause: SHED,
+            detail: None,
+        };
+        let headers = [("Retry-After", RETRY_AFTER)];
+        self.send_reply(&fate, &headers, judgement, message, arrival, out)
+    }
+
+    /// Answers a request whose tenant holds its part of the table. The answer has no Retry-After, which would keep a sender from sending
+    /// the requests of other tenants.
+    #[cold]
+    fn shed_part(
+        &self,
+        judgement: &Judgement,
+        message: Message<'_>,
+        arrival: &Arrival,
+        out: &mut Vec<u8>,
+    ) -> Option<Destination> {
+        self.note_shed(judgement, message, arrival);
+        let tenants = self.shared.tenants.load();
+        let tenant = judgement.tenant.as_ref().unwrap_or(&tenants.default);
+        let answer = answer_without_room(tenant);
+        let fate = Fate::Rejected {
+            code: answer.code,
+            reason: &answer.reason,
+            cause: SHED,
+            detail: None,
+        };
+        self.send_reply(&fate, NO_HEADERS, judgement, message, arrival, out)
+    }
+
+    fn note_shed(&self, judgement: &Judgement, message: Message<'_>, arrival: &Arrival) {
         self.counters().transactions.shed.inc();
         let tenants = self.shared.tenants.load();
         let tenant = judgement.tenant.as_ref().unwrap_or(&tenants.default);
@@ -189,14 +230,6 @@ impl Pipeline {
             Example::new(call_id, Some(arrival.source), text)
         };
         self.note(Trouble::TransactionsFull, 1, example);
-        let fate = Fate::Rejected {
-            code: 503,
-            reason: "Too Many Transactions",
-            cause: "transactions_full",
-            detail: None,
-        };
-        let headers = [("Retry-After", RETRY_AFTER)];
-        self.send_reply(&fate, &headers, judgement, message, arrival, out)
     }
 
     /// Exchanges what transactions have to send for the memory of `into`. Returns false if there is nothing. What remains in `into` after the limit of

@@ -348,7 +348,8 @@ fn without_policy(seat: &Seat) -> Opinion {
     }
 }
 
-fn answer_of(seat: &Seat) -> Answer {
+/// The configured answer to requests whose policy call fails.
+pub(super) fn answer_of(seat: &Seat) -> Answer {
     let mut answer = seat.config.failure.answer.clone();
     if answer.reason.is_empty() {
         answer.reason = FAILED.to_owned();

@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use arc_swap::{ArcSwap, Cache};
 use portcullis_address::Reader;
+use portcullis_config::Answer;
 use portcullis_metrics::Shed;
 use portcullis_policy::{Edits, Evaluator, FailedAttempts, Generation, Moment, Tape};
 use portcullis_records as records;
@@ -23,7 +24,7 @@ use crate::tenants::{Budget, Pressure, Tenant, Tenants, thread_time};
 
 pub(super) use judgement::{AskedStep, Asker, Judgement, Outcome};
 
-use asking::{Asking, Opinion, Recorded, failed, written};
+use asking::{Asking, Opinion, Recorded, answer_of, failed, written};
 use judgement::Cause;
 use pinned::Pinned;
 
@@ -390,6 +391,14 @@ impl Judge {
             is_operators: asking.is_operators,
         };
         (request, Some(judgement))
+    }
+}
+
+/// The answer to a request of a tenant that holds its part of the transactions. A default verdict may say to relay it, which needs one.
+pub(super) fn answer_without_room(tenant: &Tenant) -> Answer {
+    match failed(&tenant.seat, &tenant.seat.config.failure.overload) {
+        Opinion::Failed(answer) => answer,
+        Opinion::Default | Opinion::Verdict(_) | Opinion::None => answer_of(&tenant.seat),
     }
 }
 
