@@ -2,7 +2,7 @@
 
 use portcullis_transaction::Id;
 
-/// An active transaction. The texts are as received, and may contain anything.
+/// An active transaction. The texts are as received, and may contain anything. Long ones are cut, except `call_id`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ActiveTransaction {
     /// The worker that owns it.
@@ -40,10 +40,21 @@ pub struct CallName {
     pub cseq: u32,
 }
 
-/// Some of the transactions of a worker.
+/// A page of the transactions of a worker.
 #[derive(Debug)]
 pub(crate) struct Page {
     pub(crate) transactions: Vec<ActiveTransaction>,
+    /// The slot at which the next page begins; `None` at the end.
+    pub(crate) next: Option<u32>,
+}
+
+/// What was cancelled in a page of the transactions of a worker.
+#[derive(Debug)]
+pub(crate) struct CancelledPage {
+    /// Transactions of the call.
+    pub(crate) found: usize,
+    /// The number of their targets that are not done yet; `None` if none waits for its answer.
+    pub(crate) pending: Option<usize>,
     /// The slot at which the next page begins; `None` at the end.
     pub(crate) next: Option<u32>,
 }

@@ -1,4 +1,4 @@
-//! Messages that one worker hands over to another one, which owns their transactions, and questions of the control side.
+//! Messages that one worker hands over to another one, which owns their transactions.
 
 use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -6,17 +6,11 @@ use std::time::Duration;
 
 use crossbeam_queue::ArrayQueue;
 use portcullis_sip::{Arrival, Branch, Framing};
-use portcullis_transaction::Id;
-use tokio::sync::{Mutex, Notify, oneshot, watch};
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout_at};
-
-use crate::active::{CallName, Page};
 
 /// Most messages that wait for one worker.
 const MOST_WAITING: usize = 4_096;
-
-/// Most questions that wait for the only worker of a host, to which no messages are handed over.
-const MOST_QUESTIONS: usize = 16;
 
 /// Most bytes of messages that wait for one worker.
 const MOST_BYTES: usize = 16 << 20;
@@ -32,21 +26,6 @@ pub(crate) enum Item {
     },
     /// The branch of a request that could not be delivered.
     Undelivered(Branch),
-    /// Which transactions are active?
-    List {
-        /// The slot to begin with.
-        from: u32,
-        /// Only those of this call.
-        only: Option<CallName>,
-        /// At most this many.
-        most: usize,
-        reply: oneshot::Sender<Page>,
-    },
-    /// Cancel the INVITE with this name. The answer is the number of targets that are not done.
-    Cancel {
-        id: Id,
-        reply: oneshot::Sender<Option<usize>>,
-    },
 }
 
 /// The queues of all workers.
@@ -55,8 +34,6 @@ pub struct Handovers {
     queues: Box<[Queue]>,
     /// Workers that may still hand something over.
     giving: watch::Sender<usize>,
-    /// Held by the one question of the control side that workers answer now.
-    pub(crate) inspections: Mutex<()>,
 }
 
 #[derive(Debug)]
@@ -72,7 +49,7 @@ impl Item {
     fn bytes(&self) -> usize {
         match self {
             Self::Message { bytes, .. } => bytes.len(),
-            Self::Undelivered(_) | Self::List { .. } | Self::Cancel { .. } => 0,
+            Self::Undelivered(_) => 0,
         }
     }
 }
@@ -82,7 +59,8 @@ impl Handovers {
     pub fn new(workers: usize) -> Self {
         let queue = |_| Queue {
             items: ArrayQueue::new(match workers {
-                0 | 1 => MOST_QUESTIONS,
+                // Nothing is handed over to the only worker of a host.
+                0 | 1 => 1,
                 _ => MOST_WAITING,
             }),
             bytes: AtomicUsize::new(0),
@@ -92,7 +70,6 @@ impl Handovers {
         Self {
             queues: (0..workers).map(queue).collect(),
             giving: watch::Sender::new(workers),
-            inspections: Mutex::new(()),
         }
     }
 

@@ -5,6 +5,7 @@ use std::io;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::active::{CallName, CancelledPage, Page};
 use crate::link::{Link, Predecessor};
 use crate::transport::WorkerSockets;
 
@@ -14,6 +15,8 @@ pub struct Orders {
     queues: Box<[Queue]>,
     /// Whether a worker receives as soon as it has started. Otherwise it waits for [`Orders::receive`].
     pub(crate) receives_at_start: bool,
+    /// Held by the one inspection that workers answer now.
+    pub(crate) inspections: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug)]
@@ -42,6 +45,23 @@ pub(crate) enum Order {
     Succeed(Predecessor, Answer<()>),
     /// The other process has ended.
     Forget(Answer<()>),
+    /// To return a page of its active transactions.
+    List {
+        /// The slot to begin with.
+        from: u32,
+        /// At most this many.
+        most: usize,
+        answer: Answer<Page>,
+    },
+    /// To cancel the INVITE transactions of a call in a page of slots.
+    Cancel {
+        /// The slot to begin with.
+        from: u32,
+        call: CallName,
+        /// At most this many.
+        most: usize,
+        answer: Answer<CancelledPage>,
+    },
 }
 
 pub(crate) type Answer<R> = oneshot::Sender<R>;
@@ -57,6 +77,7 @@ impl Orders {
         Self {
             queues: (0..workers).map(queue).collect(),
             receives_at_start,
+            inspections: tokio::sync::Mutex::new(()),
         }
     }
 
@@ -125,6 +146,40 @@ impl Orders {
         for worker in 0..self.queues.len() {
             let _forgotten = self.ask(worker, Order::Forget).await;
         }
+    }
+
+    /// A page of the active transactions of a worker, from a slot on: at most this many.
+    ///
+    /// # Errors
+    /// When the worker has ended.
+    pub(crate) async fn list(&self, worker: usize, from: u32, most: usize) -> io::Result<Page> {
+        self.ask(worker, |answer| Order::List { from, most, answer })
+            .await
+    }
+
+    /// Has a worker cancel at most this many transactions of a call in a page of slots.
+    ///
+    /// # Errors
+    /// When the worker has ended.
+    pub(crate) async fn cancel(
+        &self,
+        worker: usize,
+        from: u32,
+        call: CallName,
+        most: usize,
+    ) -> io::Result<CancelledPage> {
+        self.ask(worker, |answer| Order::Cancel {
+            from,
+            call,
+            most,
+            answer,
+        })
+        .await
+    }
+
+    /// The number of workers.
+    pub(crate) fn workers(&self) -> usize {
+        self.queues.len()
     }
 
     /// The orders to a worker that starts. Its queue has one reader.

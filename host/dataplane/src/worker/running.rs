@@ -250,6 +250,22 @@ impl Running {
                 self.worker.borrow_mut().pipeline.succeed(None);
                 let _gone = answer.send(());
             }
+            Order::List { from, most, answer } => {
+                let page = self.worker.borrow_mut().pipeline.listed(from, most);
+                let _gone = answer.send(page);
+            }
+            // Who has given up was told that this worker cancels nothing.
+            Order::Cancel { answer, .. } if answer.is_closed() => {}
+            Order::Cancel {
+                from,
+                call,
+                most,
+                answer,
+            } => {
+                let page = self.worker.borrow_mut().cancel(from, &call, most);
+                let _gone = answer.send(page);
+                flush_all(&self.worker).await;
+            }
         }
     }
 

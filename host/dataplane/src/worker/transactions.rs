@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::Worker;
 use super::udp::{SLICE, flush_all};
+use crate::active::{CallName, CancelledPage};
 use crate::handover::Item;
 use crate::notices::{Example, Trouble};
 use crate::pipeline::Handled;
@@ -196,23 +197,17 @@ impl Worker {
                     self.pipeline.fail_branch(branch);
                     self.send_transactions();
                 }
-                Item::List {
-                    from,
-                    only,
-                    most,
-                    reply,
-                } => {
-                    let page = self.pipeline.listed(from, only.as_ref(), most);
-                    // Who asked may have given up.
-                    let _sent = reply.send(page);
-                }
-                Item::Cancel { id, reply } => {
-                    let _sent = reply.send(self.pipeline.cancel(id));
-                    self.send_transactions();
-                }
             }
         }
         count
+    }
+
+    /// Cancels at most this many transactions of a call in the slots from here on.
+    pub(super) fn cancel(&mut self, from: u32, call: &CallName, most: usize) -> CancelledPage {
+        self.pipeline.refresh();
+        let page = self.pipeline.cancel(from, call, most);
+        self.send_transactions();
+        page
     }
 
     pub(super) fn taken_over(&mut self, bytes: Vec<u8>, arrival: &Arrival, framing: Framing) {

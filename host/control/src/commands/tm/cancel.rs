@@ -1,7 +1,7 @@
 //! `tm.cancel`.
 
 use portcullis_dataplane::active::CallName;
-use portcullis_dataplane::inspection;
+use portcullis_dataplane::inspection::{self, Cancelled};
 use portcullis_rpc::{Call, Fault, Param};
 
 use crate::Control;
@@ -36,22 +36,64 @@ impl FromCall for Cancel {
 }
 
 impl Procedure for Cancel {
-    /// The number of targets that are not done yet, and what that means; nothing if all are done.
+    /// The number of targets that are not done yet, and what that means; nothing if all are done. Then the workers that did not answer.
     type Reply = Vec<Record>;
 
     async fn execute(self, control: &Control, _: &Caller) -> Result<Vec<Record>, Fault> {
         let cancelled = inspection::cancel(&control.shared, &self.call).await;
         let cancelled = cancelled.map_err(|error| Fault::new(500, error.to_string()))?;
-        match cancelled.ok_or_else(not_found)? {
-            0 => Ok(Vec::new()),
-            pending => Ok(vec![
-                Record::Number(i64::try_from(pending).unwrap_or(i64::MAX)),
-                Record::Text("branches remaining (waiting for timeout)".into()),
-            ]),
-        }
+        reply_to(&cancelled)
     }
+}
+
+/// That a worker did not answer is the fault only if the call was not found on another one.
+fn reply_to(cancelled: &Cancelled) -> Result<Vec<Record>, Fault> {
+    let unanswered = cancelled.unanswered.iter();
+    let unanswered = unanswered.map(|worker| format!("worker {worker} does not answer"));
+    let Some(pending) = cancelled.pending else {
+        let cause = unanswered.reduce(|all, one| all + ", " + &one);
+        return Err(cause.map_or_else(not_found, |cause| {
+            Fault::new(500, format!("Transaction not found, but {cause}"))
+        }));
+    };
+    let mut reply = Vec::new();
+    if pending > 0 {
+        reply.extend([
+            Record::Number(i64::try_from(pending).unwrap_or(i64::MAX)),
+            Record::Text("branches remaining (waiting for timeout)".into()),
+        ]);
+    }
+    reply.extend(unanswered.map(Record::Text));
+    Ok(reply)
 }
 
 fn not_found() -> Fault {
     Fault::new(400, "Transaction not found")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reply_names_the_workers_that_do_not_answer() {
+        let reply = |pending, unanswered: &[usize]| {
+            let unanswered = unanswered.to_vec();
+            reply_to(&Cancelled {
+                pending,
+                unanswered,
+            })
+        };
+        let remaining = Record::Text("branches remaining (waiting for timeout)".into());
+        let silent = Record::Text("worker 1 does not answer".into());
+        assert_eq!(reply(Some(0), &[]), Ok(Vec::new()));
+        assert_eq!(reply(Some(0), &[1]), Ok(vec![silent.clone()]));
+        assert_eq!(
+            reply(Some(2), &[1]),
+            Ok(vec![Record::Number(2), remaining, silent])
+        );
+        assert_eq!(reply(None, &[]), Err(not_found()));
+        let text = "Transaction not found, but worker 1 does not answer, worker 3 does not answer";
+        assert_eq!(reply(None, &[1, 3]), Err(Fault::new(500, text)));
+    }
 }

@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 
 use portcullis_dataplane::active::ActiveTransaction;
-use portcullis_dataplane::inspection;
+use portcullis_dataplane::inspection::{self, Listing};
 use portcullis_metrics::WorkerCounters;
 use portcullis_rpc::{Call, Fault, Param, Rows, RowsForm, Value, value_of};
 use portcullis_text::clean;
@@ -33,10 +33,15 @@ pub(crate) struct List {
 pub enum TransactionEntry {
     /// An active transaction.
     Transaction(ListedTransaction),
-    /// The last row, if there are more transactions than the list may have.
+    /// The row behind the transactions, if there are more than the list may have.
     LeftOut {
         /// About how many.
         left_out: u64,
+    },
+    /// A row for each worker that did not answer: some of its transactions may be missing.
+    Unanswered {
+        /// The number of the worker.
+        unanswered: u64,
     },
 }
 
@@ -94,8 +99,11 @@ impl Procedure for List {
     async fn execute(self, control: &Control, _: &Caller) -> Result<Self::Reply, Fault> {
         let shared = &control.shared;
         let most = usize::from(self.most);
-        let listed = inspection::list(shared, None, most).await;
-        let listed = listed.map_err(|error| Fault::new(500, error.to_string()))?;
+        let listing = inspection::list(shared, most).await;
+        let Listing {
+            transactions: listed,
+            unanswered,
+        } = listing.map_err(|error| Fault::new(500, error.to_string()))?;
         let active = |worker: &WorkerCounters| worker.transactions.active.value();
         let all: u64 = shared.counters.iter().map(active).sum();
         let left_out = match listed.len() < most {
@@ -110,6 +118,10 @@ impl Procedure for List {
             }
             if left_out > 0 {
                 write(row_of(TransactionEntry::LeftOut { left_out }))?;
+            }
+            for worker in unanswered {
+                let unanswered = worker as u64;
+                write(row_of(TransactionEntry::Unanswered { unanswered }))?;
             }
             ControlFlow::Continue(())
         })))
