@@ -35,8 +35,10 @@ pub(crate) enum Order {
     Lend(Answer<io::Result<WorkerSockets>>),
     /// To return the names of its transactions, and to note those that begin from now on.
     Names(Answer<Vec<u64>>),
-    /// To receive no datagram and to accept no connection any more, and to return the names of transactions since [`Order::Names`].
-    Pause(Answer<Vec<u64>>),
+    /// To receive no datagram and to accept no connection any more.
+    Pause(Answer<()>),
+    /// To decide on what waits, and to return the names of transactions since [`Order::Names`].
+    NamesSince(Answer<Vec<u64>>),
     /// To receive and to accept.
     Receive(Answer<()>),
     /// To serve only what it has: its transactions, with what comes over the link, and its connections.
@@ -97,7 +99,7 @@ impl Orders {
         self.ask(worker, Order::Lend).await?
     }
 
-    /// The numbers of all transactions of a worker. Those that begin later are in the result of [`Orders::pause`].
+    /// The numbers of all transactions of a worker. Those that begin later are in the result of [`Orders::names_since`].
     ///
     /// # Errors
     /// When the worker has ended.
@@ -105,13 +107,22 @@ impl Orders {
         self.ask(worker, Order::Names).await
     }
 
-    /// Has a worker receive no datagram and accept no connection any more, and decide on everything that waits. Returns the numbers of the
-    /// transactions that have begun since [`Orders::names`].
+    /// Has all workers receive no datagram and accept no connection any more.
     ///
     /// # Errors
-    /// When the worker has ended.
-    pub async fn pause(&self, worker: usize) -> io::Result<Vec<u64>> {
-        self.ask(worker, Order::Pause).await
+    /// When a worker has ended.
+    pub async fn pause(&self) -> io::Result<()> {
+        self.ask_all(Order::Pause).await.map(drop)
+    }
+
+    /// Has all workers decide on what waits. Returns, by worker, the numbers of the transactions that have begun since [`Orders::names`].
+    ///
+    /// To be called when [`Orders::pause`] has completed: until then, a worker may hand a datagram over to one that has answered already.
+    ///
+    /// # Errors
+    /// When a worker has ended.
+    pub async fn names_since(&self) -> io::Result<Vec<Vec<u64>>> {
+        self.ask_all(Order::NamesSince).await
     }
 
     /// Has a worker receive and accept, after [`Orders::pause`] or its start.
@@ -188,10 +199,32 @@ impl Orders {
     }
 
     async fn ask<R>(&self, worker: usize, order: impl FnOnce(Answer<R>) -> Order) -> io::Result<R> {
-        let gone = || io::Error::other(format!("worker {worker} has ended"));
-        let (answer, answered) = oneshot::channel();
-        let queue = self.queues.get(worker).ok_or_else(gone)?;
-        queue.sender.send(order(answer)).map_err(|_| gone())?;
-        answered.await.map_err(|_| gone())
+        self.send(worker, order)?.await.map_err(|_| gone(worker))
     }
+
+    /// All workers have the order before the first answer is waited for.
+    async fn ask_all<R>(&self, order: impl Fn(Answer<R>) -> Order) -> io::Result<Vec<R>> {
+        let workers = 0..self.queues.len();
+        let sent: Vec<_> = workers.map(|worker| self.send(worker, &order)).collect();
+        let mut answers = Vec::new();
+        for (worker, answered) in sent.into_iter().enumerate() {
+            answers.push(answered?.await.map_err(|_| gone(worker))?);
+        }
+        Ok(answers)
+    }
+
+    fn send<R>(
+        &self,
+        worker: usize,
+        order: impl FnOnce(Answer<R>) -> Order,
+    ) -> io::Result<oneshot::Receiver<R>> {
+        let (answer, answered) = oneshot::channel();
+        let queue = self.queues.get(worker).ok_or_else(|| gone(worker))?;
+        let sent = queue.sender.send(order(answer));
+        sent.map(|()| answered).map_err(|_| gone(worker))
+    }
+}
+
+fn gone(worker: usize) -> io::Error {
+    io::Error::other(format!("worker {worker} has ended"))
 }

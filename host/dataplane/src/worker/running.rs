@@ -231,6 +231,9 @@ impl Running {
             }
             Order::Pause(answer) => {
                 self.receiving.shutdown().await;
+                let _gone = answer.send(());
+            }
+            Order::NamesSince(answer) => {
                 self.settle().await;
                 let names = self.worker.borrow_mut().pipeline.names_since();
                 let _gone = answer.send(names);

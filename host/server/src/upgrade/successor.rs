@@ -18,7 +18,7 @@ use portcullis_sip::Transport;
 use portcullis_udp::Channel;
 use thiserror::Error;
 use tokio::runtime::Handle;
-use tokio::task::{JoinHandle, JoinSet, spawn_blocking};
+use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::timeout;
 
 use super::note::{NAMES_AT_ONCE, Note, Terms};
@@ -238,20 +238,10 @@ impl Attempt<'_> {
 
     /// Has all workers stop receiving. Returns the transactions that have begun since they were last asked.
     fn pause(&self) -> Result<Vec<Vec<u64>>, UpgradeError> {
-        let all = async {
-            let mut paused = JoinSet::new();
-            for worker in 0..self.workers() {
-                let shared = Arc::clone(self.shared);
-                paused.spawn(async move { (worker, shared.orders.pause(worker).await) });
-            }
-            let mut all = vec![Vec::new(); self.workers()];
-            while let Some(one) = paused.join_next().await {
-                let (worker, names) = one?;
-                all[worker] = names?;
-            }
-            Ok::<_, io::Error>(all)
-        };
-        self.wait(all)
+        let orders = &self.shared.orders;
+        self.wait(orders.pause())?;
+        // Now no worker hands a datagram over any more, and those that were handed over have their transactions before the answer.
+        self.wait(orders.names_since())
     }
 
     /// Goes on as if nothing had happened. Returns the error to report.

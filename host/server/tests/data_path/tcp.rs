@@ -6,7 +6,7 @@ use portcullis_metrics::Lost;
 
 use crate::support::peer::{Tcp, Udp, header, headers, ok_to, request, request_with, start_line};
 use crate::support::policies::{guest, relaying};
-use crate::support::{Host, Setup, until};
+use crate::support::{Host, Setup, block_on, until};
 
 const BOB: &str = "sip:bob@example.com";
 
@@ -260,4 +260,35 @@ fn a_connection_keeps_its_place_whichever_worker_has_its_request() {
     });
     assert_eq!(host.count(|c| c.connections.evicted.value()), 0);
     drop(connections);
+}
+
+/// Another process that takes the sockets over has to know them.
+#[test]
+fn transactions_that_begin_by_a_hand_over_after_the_pause_are_named() {
+    const INVITES: usize = 16;
+    const WORKERS: usize = 2;
+    let callee = Udp::new("127.0.0.1:0");
+    let config = format!("[relay]\nnext-hop = \"sip:{}\"\n", callee.addr());
+    let host = Setup::new()
+        .config(&config)
+        .policy(relaying())
+        .workers(WORKERS)
+        .start();
+    let mut stream = Tcp::connect(host.tcp());
+    let us = format!("sip:{}", host.tcp());
+    stream.send(&request("OPTIONS", &us, "TCP", stream.addr()));
+    assert_eq!(start_line(&stream.receive()), "SIP/2.0 200 OK");
+    let orders = &host.shared.orders;
+    for worker in 0..WORKERS {
+        assert!(block_on(orders.names(worker)).unwrap().is_empty());
+    }
+    block_on(orders.pause()).unwrap();
+    // Each is handed over or not by chance: connections are read on.
+    for _ in 0..INVITES {
+        stream.send(&request("INVITE", BOB, "TCP", stream.addr()));
+        assert_eq!(start_line(&stream.receive()), "SIP/2.0 100 Trying");
+    }
+    let names = block_on(orders.names_since()).unwrap();
+    assert_eq!(names.iter().map(Vec::len).sum::<usize>(), INVITES);
+    assert_eq!(names.len(), WORKERS);
 }

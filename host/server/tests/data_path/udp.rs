@@ -35,7 +35,7 @@ fn a_paused_worker_leaves_datagrams_to_another_process() {
     let host = Setup::new().policy(guest("page")).start();
     let caller = Udp::towards(host.udp());
     let orders = &host.shared.orders;
-    block_on(orders.pause(0)).unwrap();
+    block_on(orders.pause()).unwrap();
     let first = request("INVITE", BOB, "UDP", caller.addr());
     caller.send(&first, host.udp());
     let lent = block_on(orders.lend(0)).unwrap();
