@@ -37,7 +37,7 @@ pub(crate) enum Order {
     Names(Answer<Vec<u64>>),
     /// To receive no datagram and to accept no connection any more.
     Pause(Answer<()>),
-    /// To decide on what waits, and to return the names of transactions since [`Order::Names`].
+    /// To decide on what waits, for a limited time, and to return the names of transactions since [`Order::Names`].
     NamesSince(Answer<Vec<u64>>),
     /// To receive and to accept.
     Receive(Answer<()>),
@@ -115,7 +115,7 @@ impl Orders {
         self.ask_all(Order::Pause).await.map(drop)
     }
 
-    /// Has all workers decide on what waits. Returns, by worker, the numbers of the transactions that have begun since [`Orders::names`].
+    /// Has all workers decide on what waits, for a second at most. Returns, by worker, the numbers of the transactions that have begun since [`Orders::names`].
     ///
     /// To be called when [`Orders::pause`] has completed: until then, a worker may hand a datagram over to one that has answered already.
     ///
@@ -125,12 +125,12 @@ impl Orders {
         self.ask_all(Order::NamesSince).await
     }
 
-    /// Has a worker receive and accept, after [`Orders::pause`] or its start.
+    /// Has all workers receive and accept, after [`Orders::pause`] or their start. None waits for another one that is busy.
     ///
     /// # Errors
-    /// When the worker has ended.
-    pub async fn receive(&self, worker: usize) -> io::Result<()> {
-        self.ask(worker, Order::Receive).await
+    /// When a worker has ended. The others receive nevertheless.
+    pub async fn receive(&self) -> io::Result<()> {
+        self.ask_all(Order::Receive).await.map(drop)
     }
 
     /// Has a paused worker serve only what it has: its connections, and its transactions, with the messages that come over the link. Another
@@ -227,4 +227,32 @@ impl Orders {
 
 fn gone(worker: usize) -> io::Error {
     io::Error::other(format!("worker {worker} has ended"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_worker_receives_again_while_another_one_is_busy() {
+        let orders = Orders::new(3, true);
+        let mut busy = orders.of(0).unwrap();
+        drop(orders.of(1));
+        let mut idle = orders.of(2).unwrap();
+        let control = async {
+            let received = orders.receive().await;
+            assert!(received.is_err(), "a worker has ended");
+        };
+        let workers = async {
+            let Some(Order::Receive(answer)) = idle.recv().await else {
+                panic!("another order");
+            };
+            answer.send(()).unwrap();
+            let Some(Order::Receive(answer)) = busy.recv().await else {
+                panic!("another order");
+            };
+            answer.send(()).unwrap();
+        };
+        tokio::join!(control, workers);
+    }
 }

@@ -36,6 +36,9 @@ const STACK: usize = 2 << 20;
 /// Interval of the tasks that no message triggers.
 const CHORES: Duration = Duration::from_secs(1);
 
+/// Time limit for the decisions on what waits while another process is about to take the sockets over.
+const SETTLE: Duration = Duration::from_secs(1);
+
 /// Time limit at shutdown for peers to receive their last messages.
 const DRAIN: Duration = Duration::from_secs(2);
 
@@ -234,7 +237,8 @@ impl Running {
                 let _gone = answer.send(());
             }
             Order::NamesSince(answer) => {
-                self.settle().await;
+                // Connections go on, and may fill the queues for as long as they like. Meanwhile nobody reads the sockets.
+                let _all_decided = timeout(SETTLE, self.settle()).await;
                 let names = self.worker.borrow_mut().pipeline.names_since();
                 let _gone = answer.send(names);
             }
@@ -274,7 +278,9 @@ impl Running {
 
     /// Decides on everything that waits for a decision, and sends the results.
     async fn settle(&self) {
-        self.worker.borrow_mut().take_all();
+        while self.worker.borrow_mut().take_turn() > 0 {
+            yield_now().await;
+        }
         while !self.worker.borrow().waiting.is_empty() {
             self.worker.borrow_mut().decide_waiting(SLICE);
             yield_now().await;

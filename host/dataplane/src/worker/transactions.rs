@@ -177,7 +177,7 @@ impl Worker {
     }
 
     /// Handles what other workers have handed over, up to a number. Returns how much that was.
-    fn take_turn(&mut self) -> usize {
+    pub(super) fn take_turn(&mut self) -> usize {
         self.pipeline.refresh();
         let (shared, number) = (
             std::sync::Arc::clone(self.pipeline.shared()),

@@ -161,9 +161,7 @@ impl Predecessor {
                 shared.orders.succeed(worker, predecessor).await?;
             }
         }
-        for worker in 0..shared.counters.len() {
-            shared.orders.receive(worker).await?;
-        }
+        shared.orders.receive().await?;
         say(&self.channel, &Note::Serving)?;
         for lent in control {
             lent.keep();

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use portcullis_control::Lent;
@@ -31,6 +31,9 @@ const LOAD: Duration = Duration::from_secs(300);
 
 /// How long each later step may take.
 const STEP: Duration = Duration::from_secs(10);
+
+/// How long this process waits for the end of a new one that it has killed. Nobody receives meanwhile.
+const END: Duration = Duration::from_secs(1);
 
 /// How this process was started, and the upgrade in progress.
 pub(crate) struct Upgrade {
@@ -117,7 +120,7 @@ impl Upgrade {
         );
         self.running = Some(spawn_blocking(move || {
             let (channel, theirs) = Channel::pair()?;
-            let mut child = start(&program, &arguments, theirs)?;
+            let child = start(&program, &arguments, theirs)?;
             let attempt = Attempt {
                 channel: &channel,
                 shared: &shared,
@@ -130,7 +133,7 @@ impl Upgrade {
                     pause,
                     _channel: channel,
                 }),
-                Err(error) => Err(attempt.give_up(&mut child, error)),
+                Err(error) => Err(attempt.give_up(child, error)),
             }
         }));
         true
@@ -245,17 +248,16 @@ impl Attempt<'_> {
     }
 
     /// Goes on as if nothing had happened. Returns the error to report.
-    fn give_up(&self, child: &mut Child, error: UpgradeError) -> UpgradeError {
+    fn give_up(&self, child: Child, error: UpgradeError) -> UpgradeError {
         // Only one of both processes may receive.
-        let _ended_already = child.kill();
-        let status = child.wait();
-        for worker in 0..self.workers() {
-            if let Err(error) = self.wait(self.shared.orders.receive(worker)) {
-                tracing::error!(event = "upgrade_failed", worker, %error, "a worker does not go on after a failed upgrade");
-            }
+        let status = end(child);
+        if let Err(error) = self.wait(self.shared.orders.receive()) {
+            tracing::error!(event = "upgrade_failed", %error, "a worker does not go on after a failed upgrade");
         }
         match (error, status) {
-            (UpgradeError::Io(error), Ok(status)) if is_end(&error) => UpgradeError::Ended(status),
+            (UpgradeError::Io(error), Some(status)) if is_end(&error) => {
+                UpgradeError::Ended(status)
+            }
             (error, _) => error,
         }
     }
@@ -334,6 +336,14 @@ fn start(program: &Path, arguments: &[OsString], channel: Channel) -> Result<Chi
         program: program.to_owned(),
         source,
     })
+}
+
+/// Kills a process. Returns how it ended, unless that takes too long: the system may keep it for a while, but it runs no more.
+fn end(mut child: Child) -> Option<ExitStatus> {
+    let _ended_already = child.kill();
+    let (tell, told) = mpsc::sync_channel(1);
+    std::thread::spawn(move || tell.send(child.wait()));
+    told.recv_timeout(END).ok()?.ok()
 }
 
 /// The file that this process was started from, by the name that it was started with: links are followed when it is started again.

@@ -45,7 +45,7 @@ fn a_paused_worker_leaves_datagrams_to_another_process() {
     assert_eq!(buffer[..length], first);
     let second = request("INVITE", BOB, "UDP", caller.addr());
     caller.send(&second, host.udp());
-    block_on(orders.receive(0)).unwrap();
+    block_on(orders.receive()).unwrap();
     let (answer, _) = caller.receive();
     assert_eq!(header(&answer, "Call-ID"), header(&second, "Call-ID"));
     assert!(caller.is_empty());
