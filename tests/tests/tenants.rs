@@ -535,8 +535,8 @@ struct Beside {
 }
 
 impl Beside {
-    /// With these limits of transactions.
-    fn start(limits: &str) -> Self {
+    /// With these limits of transactions, and what `flood` gets above them.
+    fn start(limits: &str, overload: &str) -> Self {
         let builder = Builder::new();
         let [silent, callee] = [3, 4].map(|n| builder.lease().addr(n, 5080));
         let mut builder = builder
@@ -550,6 +550,7 @@ impl Beside {
                 .set(&section, &format!("next-hop = \"{next_hop}\""))
                 .set(&section, "default = \"relay\"");
         }
+        builder = builder.set("tenants.flood.on-failure", overload);
         Self {
             host: builder.start(),
             _silent: UdpSocket::bind(silent).expect("the address is free"),
@@ -571,7 +572,7 @@ impl Beside {
 
 #[test]
 fn a_tenant_whose_callees_are_silent_leaves_room_for_the_calls_of_others() {
-    let site = Beside::start("active = 40");
+    let site = Beside::start("active = 40", "");
     let mut caller = site.host.udp(10);
     for _ in 0..30 {
         let request = caller.request("MESSAGE", "sip:bob@flood.example");
@@ -596,10 +597,29 @@ fn a_tenant_whose_callees_are_silent_leaves_room_for_the_calls_of_others() {
     site.host.wait_for_log("a new request of tenant flood");
 }
 
+#[test]
+fn requests_above_the_part_of_a_tenant_get_its_answer() {
+    let answers = [
+        ("overload = \"reject 480 Later\"", "SIP/2.0 480 Later"),
+        // The default verdict relays, which needs a transaction.
+        ("overload = \"default\"", "SIP/2.0 503 Policy Failure"),
+    ];
+    for (overload, expected) in answers {
+        let site = Beside::start("active = 4", overload);
+        let mut caller = site.host.udp(10);
+        for _ in 0..3 {
+            let request = caller.request("MESSAGE", "sip:bob@flood.example");
+            caller.send(&request.bytes());
+        }
+        assert_eq!(caller.receive().start_line(), expected);
+        assert_eq!((site.held("flood"), site.shed("flood")), (2.0, 1.0));
+    }
+}
+
 /// What the host stores for a request takes more than twice its size.
 #[test]
 fn a_tenant_whose_callees_are_silent_leaves_memory_for_the_calls_of_others() {
-    let site = Beside::start("memory = \"1MiB\"");
+    let site = Beside::start("memory = \"1MiB\"", "");
     let (mut caller, mut other) = (site.host.udp(10), site.host.udp(11));
     let padding = format!("X-Padding: {}", "x".repeat(250));
     for n in 0..600 {
