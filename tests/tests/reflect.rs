@@ -251,6 +251,31 @@ fn confirmed_answers_of_transactions_do_not_count_in_the_limit_of_answers() {
 }
 
 #[test]
+fn provisional_responses_do_not_count_in_the_limit_of_answers() {
+    let builder = Builder::new();
+    let hop = builder.lease().addr(CALLEE, 5080);
+    let host = builder
+        .policy(policy("observe"))
+        .set("relay", &format!("next-hop = \"sip:{hop}\""))
+        .set("sip", "answers-per-second = 1\nanswers-burst = 2")
+        .start();
+    let mut hop = Caller::udp_from(hop, host.sip());
+    let mut caller = host.udp(CALLER);
+    let invite = caller.request("INVITE", "sip:b@c");
+    caller.send(&invite.bytes());
+    let ringing = String::from_utf8(ok_to(&hop.receive(), hop.local())).expect("text");
+    hop.send(ringing.replace("200 OK", "180 Ringing").as_bytes());
+    assert_eq!(caller.receive().code(), 180);
+    for _ in 0..20 {
+        caller.send(&invite.bytes());
+    }
+    for _ in 0..20 {
+        assert_eq!(caller.receive().code(), 180);
+    }
+    assert_eq!(dropped(&host, "answer_limit"), 0.0);
+}
+
+#[test]
 fn retransmissions_of_a_final_response_count_in_the_limit_of_answers() {
     let limited = |is_known: bool| {
         let builder = Builder::new();

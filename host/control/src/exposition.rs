@@ -235,7 +235,7 @@ impl Page<'_, '_> {
         )?;
         page.counter(
             "transactions_cancelled",
-            "Transactions that their sender cancelled",
+            "Transactions that their sender or tm.cancel cancelled",
             total(&|t| t.cancelled.value()),
         )?;
         page.counter(

@@ -255,7 +255,7 @@ pub struct TransactionCounters {
     pub lingering: Counter,
     /// Bytes of stored messages: a level.
     pub stored_bytes: Counter,
-    /// Transactions that their sender cancelled.
+    /// Transactions that their sender or a command cancelled.
     pub cancelled: Counter,
     /// Failures of an INVITE that were never acknowledged.
     pub unconfirmed: Counter,

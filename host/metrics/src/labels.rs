@@ -235,7 +235,7 @@ labels! {
         ReceiveBufferFull = "receive_buffer_full",
         /// A rejection of a request that must not be answered: an ACK.
         Unanswerable = "unanswerable",
-        /// A response to a source over UDP that reached its limit.
+        /// A response to a source over UDP that reached its limit, a retransmission too.
         AnswerLimit = "answer_limit",
     }
 }

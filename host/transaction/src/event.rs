@@ -113,7 +113,7 @@ pub struct End {
     pub code: Option<u16>,
     /// Targets that got their turn.
     pub attempts: u8,
-    /// Whether the sender cancelled.
+    /// Whether the sender cancelled, or [`Transactions::cancel`](crate::Transactions::cancel) in its place.
     pub cancelled: bool,
     /// Whether an ACK to a failure never came.
     pub unconfirmed: bool,

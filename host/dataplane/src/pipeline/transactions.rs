@@ -3,12 +3,12 @@
 use std::mem;
 use std::time::{Duration, Instant};
 
-use portcullis_metrics::{Lost, Retransmission, Shed};
+use portcullis_metrics::{Label, Lost, Retransmission, Shed};
 use portcullis_sip::{
     Arrival, Branch, Destination, DialogSeal, Framing, HeaderName, Index, Message, RequestName,
     StartLine, scan,
 };
-use portcullis_transaction::{Outbox, What, max_breadth};
+use portcullis_transaction::{Outbox, Outgoing, What, max_breadth};
 
 use super::fate::Fate;
 use super::judge::{Judgement, Outcome, answer_without_room};
@@ -253,16 +253,18 @@ impl Pipeline {
     }
 
     /// Removes responses over UDP to sources that have reached their limit: see `answers-per-second` in `[sip]`. Final responses of the host and of
-    /// policies count, and each retransmission: a forged INVITE whose failure is not acknowledged brings up to eleven (timers G and H). Responses
-    /// of targets come once for each request. What is not sent counts as lost: the sender of a request retransmits it, or timer G fires again.
+    /// policies count, and each retransmission of a final response: a forged INVITE whose failure is not acknowledged brings up to eleven (timers G
+    /// and H). Responses of targets come once for each request, and a provisional response once for each copy of its request. What is not sent
+    /// counts as lost: the sender of a request retransmits it, or timer G fires again.
     fn keep_back_answers(&self, sends: &mut Outbox) {
         if !self.answers.is_limited() {
             return;
         }
         sends.retain(|sent| {
             let counts = match sent.what {
-                What::Reply => super::code_of(sent.bytes) >= 200,
-                What::ReplyRetransmission | What::ResponseRetransmission => true,
+                What::Reply | What::ReplyRetransmission | What::ResponseRetransmission => {
+                    super::code_of(sent.bytes) >= 200
+                }
                 What::Request
                 | What::RequestRetransmission
                 | What::Ack
@@ -279,9 +281,33 @@ impl Pipeline {
                     Example::new(b"", Some(to), text)
                 };
                 self.note(Trouble::AnswerLimit, 1, example);
+                if self.is_watched() {
+                    self.tell_kept_back(&sent);
+                }
             }
             is_sent
         });
+    }
+
+    /// Reports a response that is not sent, with its request. That of an ended transaction is not stored.
+    #[cold]
+    fn tell_kept_back(&self, sent: &Outgoing<'_>) {
+        let Some((stateful, id)) = self.stateful.as_deref().zip(sent.id) else {
+            return;
+        };
+        let (Some(job), Some(relay)) = (stateful.transactions.job(id, 0), stateful.relay(id))
+        else {
+            return;
+        };
+        let mut index = Index::default();
+        if scan(job.request, Framing::Datagram, &STORED, &mut index).is_ok() {
+            let fate = Fate::Dropped {
+                cause: Lost::AnswerLimit.label(),
+                detail: None,
+            };
+            let message = Message::new(job.request, &index);
+            self.tell(message, job.arrival, Some(&relay.judgement), fate);
+        }
     }
 
     /// Reports the requests that are sent to targets.
