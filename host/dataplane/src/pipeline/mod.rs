@@ -702,7 +702,7 @@ impl Pipeline {
         {
             return true;
         }
-        if self.relaying().knows(to) {
+        if self.relaying().knows_address(to.ip()) {
             // The next lookup is due when the source has used up its limit again.
             self.answers.forget(to.ip());
             return true;

@@ -1,6 +1,6 @@
 //! Writes relayed requests: the target, the routes and the header changes of a decision.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use portcullis_metrics::WorkerCounters;
@@ -137,6 +137,12 @@ impl<'p> Relaying<'p> {
         let addresses = self.shared.addresses.current();
         let mut entries = addresses.table.lookup(source.ip()).iter();
         entries.any(|entry| entry.port == 0 || entry.port == source.port())
+    }
+
+    /// Whether the table has a row for the address, whatever its port. A response may go to another port than its request came from.
+    pub(super) fn knows_address(&self, ip: IpAddr) -> bool {
+        let addresses = self.shared.addresses.current();
+        addresses.table.lookup(ip).iter().next().is_some()
     }
 
     /// Whether a response of this size is too large for a request of that size. Over a stream, the sender has proved its address. A source
