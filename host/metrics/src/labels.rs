@@ -191,6 +191,8 @@ labels! {
     Retransmission {
         /// A request that a transaction absorbed.
         RequestReceived = "request_received",
+        /// A copy of a request that was answered, with other lines than that request: not answered.
+        RequestChanged = "request_changed",
         /// A request to a target.
         RequestSent = "request_sent",
         /// A response to the sender of a request.

@@ -219,6 +219,11 @@ impl Stateful {
                 counters.conflicts.inc();
                 Belongs::Dropped("transaction_of_another_sender")
             }
+            Receipt::Changed => {
+                let kind = Retransmission::RequestChanged;
+                counters.retransmissions.inc(kind);
+                Belongs::Dropped("changed_retransmission")
+            }
             // The first look finds the cause.
             Receipt::Stateless | Receipt::Unreadable => Belongs::Stateless,
         }
@@ -249,9 +254,11 @@ impl Stateful {
                 None => Passing::Foreign,
             },
             Receipt::Stray => predecessor.pass(message, arrival),
-            Receipt::Stateless | Receipt::Handled | Receipt::Conflict | Receipt::Unreadable => {
-                Passing::Foreign
-            }
+            Receipt::Stateless
+            | Receipt::Handled
+            | Receipt::Conflict
+            | Receipt::Changed
+            | Receipt::Unreadable => Passing::Foreign,
         };
         self.passed(passing, relaying.counters())
     }

@@ -81,6 +81,17 @@ fn a_request_with_another_method_is_no_retransmission() {
 }
 
 #[test]
+fn a_retransmission_with_other_lines_than_its_request_is_not_answered() {
+    let (mut call, _) = Call::start("MESSAGE", serial(&[0]));
+    call.answer(0, 200, "");
+    let changed = request("MESSAGE", 1, "").replace("From: <", "From: Someone <");
+    let receipt = call
+        .host
+        .receive(changed.as_bytes(), &from_caller(Transport::Udp));
+    assert_eq!((receipt, call.sent_until(0)), (Receipt::Changed, vec![]));
+}
+
+#[test]
 fn a_response_with_another_method_is_dropped() {
     let (mut call, _) = Call::start("MESSAGE", serial(&[0]));
     for method in ["OPTIONS", "MESS", "MESSAGES"] {

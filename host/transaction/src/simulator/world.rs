@@ -190,6 +190,7 @@ impl<'s> World<'s> {
             receipt @ (Receipt::New(_)
             | Receipt::Stray
             | Receipt::Conflict
+            | Receipt::Changed
             | Receipt::Unreadable) => panic!("{receipt:?}: {text}"),
         }
         self.drain();
@@ -217,7 +218,10 @@ impl<'s> World<'s> {
             }
             // The transaction ended long ago.
             Receipt::Stray => {}
-            receipt @ (Receipt::New(_) | Receipt::Conflict | Receipt::Unreadable) => {
+            receipt @ (Receipt::New(_)
+            | Receipt::Conflict
+            | Receipt::Changed
+            | Receipt::Unreadable) => {
                 panic!("{receipt:?}: {text}");
             }
         }

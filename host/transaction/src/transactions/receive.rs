@@ -28,6 +28,9 @@ pub enum Receipt {
     /// A request with branch, Call-ID and CSeq of a transaction of another sender (a CANCEL, too) or with another method (RFC 3261 §17.2.3):
     /// dropped.
     Conflict,
+    /// A copy of a request whose transaction has ended, with other values of lines that its response repeats: the response cannot be written
+    /// again, and the copy is dropped.
+    Changed,
     /// It cannot be read: dropped.
     Unreadable,
 }
@@ -146,9 +149,10 @@ impl<T: Clone> Transactions<T> {
                 self.absorbers.read_kept(absorber, scratch);
                 second_scratch.clear();
                 let mut replies = kept::read(scratch).filter(|kept| kept.what != What::Ack);
-                if let Some(reply) = replies.next()
-                    && delta::read(reply.bytes, message.bytes(), second_scratch)
-                {
+                if let Some(reply) = replies.next() {
+                    if !delta::read(reply.bytes, message.bytes(), second_scratch) {
+                        return Receipt::Changed;
+                    }
                     outbox.push(reply.what.again(), None, None, reply.to, second_scratch);
                 }
             }
