@@ -5,5 +5,6 @@ use std::process::ExitCode;
 use clap::Parser;
 
 fn main() -> ExitCode {
+    portcullis_server::serve::hold_upgrades();
     portcullis_server::cli::Cli::parse().run()
 }

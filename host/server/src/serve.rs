@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, bail};
+use nix::sys::signal::SigSet;
 use portcullis_config::{Config, Listen};
 use portcullis_control::descriptors::{self, Limit, Parts};
 use portcullis_control::{Control, Doors, Lent, Listening};
@@ -67,8 +68,20 @@ pub fn run(config: Config, path: Option<PathBuf>) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Holds SIGUSR2 back until a host can handle it. Otherwise, a signal to a host that starts, or to all processes of a unit, would end the
+/// host or a compiler. To be called before there is another thread.
+pub fn hold_upgrades() {
+    let _supported = upgrades().thread_block();
+}
+
+fn upgrades() -> SigSet {
+    SigSet::from(nix::sys::signal::Signal::SIGUSR2)
+}
+
 async fn serve(config: Config, path: Option<&Path>, limit: Limit) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
+    // This thread lasts as long as the runtime.
+    let _supported = upgrades().thread_unblock();
     let (stop, stopping) = watch::channel(false);
     let predecessor = Predecessor::of_environment()?;
     let (mut running, mut workers) = tokio::select! {
@@ -157,6 +170,8 @@ async fn begin(
         .take_over(inheritance, &running.lent, &running.shared)
         .await?;
     open.send_replace(true);
+    // What has changed since this process read it was only told to the other one.
+    running.reload();
     Ok((running, workers))
 }
 
