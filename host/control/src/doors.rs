@@ -4,11 +4,12 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use portcullis_config::{ControlConfig, Endpoint, Token};
+use portcullis_text::one_line;
 use socket2::Type;
 use tokio::net::{TcpListener, UdpSocket, UnixListener};
 use tokio::sync::watch;
@@ -33,6 +34,9 @@ pub struct Doors {
     token: Option<Token>,
     listening: Listening,
     lent: Vec<Lent>,
+    owner: Owner,
+    /// The files that another process has lent. They get their permissions when this process serves.
+    inherited_files: Vec<PathBuf>,
 }
 
 impl Doors {
@@ -50,6 +54,8 @@ impl Doors {
             token: config.token.clone(),
             listening: Listening::default(),
             lent: Vec::new(),
+            owner,
+            inherited_files: Vec::new(),
         };
         if let Some(path) = config.made_token() {
             doors.token = Some(token_file::open_or_make(path)?);
@@ -88,9 +94,12 @@ impl Doors {
             let is_inherited = heritage.has(&name);
             let tenure = Tenure::of(is_inherited);
             let file = match is_inherited {
-                true => SocketFile::inherit(path, owner, tenure.clone())?,
+                true => SocketFile::inherit(path, tenure.clone())?,
                 false => SocketFile::fifo(path, owner, tenure.clone())?,
             };
+            if is_inherited {
+                doors.inherited_files.push(path.clone());
+            }
             doors
                 .lent
                 .push(Lent::new(name, is_inherited, None, tenure)?);
@@ -119,9 +128,18 @@ impl Doors {
     /// Answers requests until `stopping` becomes true, then closes all sockets and removes their files. HTTP requests in progress are
     /// finished.
     pub async fn serve(self, control: Arc<Control>, mut stopping: watch::Receiver<bool>) {
+        for path in &self.inherited_files {
+            if let Err(error) = self.owner.take(path) {
+                tracing::warn!(
+                    event = "control_file_permissions",
+                    error = %one_line(&error),
+                    "a control socket file keeps the permissions that the previous process gave it"
+                );
+            }
+        }
         let mut tasks = JoinSet::new();
         for stream in self.streams {
-            tasks.spawn(stream.serve(Arc::clone(&control)));
+            tasks.spawn(stream.serve(Arc::clone(&control), stopping.clone()));
         }
         for datagrams in self.datagrams {
             tasks.spawn(datagrams.serve(Arc::clone(&control)));
@@ -177,10 +195,15 @@ impl Doors {
             Protocol::Json => "datagram",
         };
         let is_inherited = inherited.is_some();
+        if let Endpoint::UnixStream(path) | Endpoint::UnixDatagram(path) = endpoint
+            && is_inherited
+        {
+            self.inherited_files.push(path.clone());
+        }
         let unix = |path: &Path, kind, inherited| {
             let tenure = Tenure::of(is_inherited);
             let (socket, file) = match inherited {
-                Some(socket) => (socket, SocketFile::inherit(path, owner, tenure.clone())?),
+                Some(socket) => (socket, SocketFile::inherit(path, tenure.clone())?),
                 None => SocketFile::bind(path, kind, owner, tenure.clone())?,
             };
             let name = name_of(interface, endpoint);

@@ -75,6 +75,21 @@ impl Owner {
             group: group.transpose()?,
         })
     }
+
+    /// Gives a file to this user and group with these permissions, independently of the umask.
+    ///
+    /// # Errors
+    /// If this process may not do that.
+    pub(super) fn take(self, path: &Path) -> anyhow::Result<()> {
+        let shown = path.display();
+        if self.user.is_some() || self.group.is_some() {
+            chown(path, self.user, self.group).with_context(|| {
+                format!("cannot give {shown} to the user and group of [control]: `socket-user`, `socket-group`")
+            })?;
+        }
+        fs::set_permissions(path, Permissions::from_mode(self.mode))
+            .with_context(|| format!("cannot set the permissions of {shown}"))
+    }
 }
 
 impl SocketFile {
@@ -132,34 +147,27 @@ impl SocketFile {
         Self::claim(path, owner, tenure)
     }
 
-    /// The file of a socket or a FIFO that another process of this host has lent.
+    /// The file of a socket or a FIFO that another process of this host has lent. It keeps its permissions: that process may still need it.
     ///
     /// # Errors
-    /// If it is not there, or cannot get its permissions.
-    pub(super) fn inherit(path: &Path, owner: Owner, tenure: Tenure) -> anyhow::Result<Self> {
-        Self::claim(path, owner, tenure)
+    /// If it is not there.
+    pub(super) fn inherit(path: &Path, tenure: Tenure) -> anyhow::Result<Self> {
+        let found = fs::symlink_metadata(path).with_context(|| cant_make(path))?;
+        Ok(Self {
+            path: path.to_owned(),
+            identity: Identity::of(&found),
+            tenure,
+        })
     }
 
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Gives a new file its owner and its permissions, independently of the umask.
+    /// Gives a new file its owner and its permissions.
     fn claim(path: &Path, owner: Owner, tenure: Tenure) -> anyhow::Result<Self> {
-        let shown = path.display();
-        let found = fs::symlink_metadata(path).with_context(|| cant_make(path))?;
-        let file = Self {
-            path: path.to_owned(),
-            identity: Identity::of(&found),
-            tenure,
-        };
-        if owner.user.is_some() || owner.group.is_some() {
-            chown(path, owner.user, owner.group).with_context(|| {
-                format!("cannot give {shown} to the user and group of [control]: `socket-user`, `socket-group`")
-            })?;
-        }
-        fs::set_permissions(path, Permissions::from_mode(owner.mode))
-            .with_context(|| format!("cannot set the permissions of {shown}"))?;
+        let file = Self::inherit(path, tenure)?;
+        owner.take(path)?;
         Ok(file)
     }
 }

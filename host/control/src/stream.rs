@@ -9,6 +9,7 @@ use portcullis_dataplane::throttle;
 use portcullis_rpc::binrpc::{self, Framer, MOST_REPLY};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
@@ -40,8 +41,8 @@ pub(super) enum Listener {
 }
 
 impl Listener {
-    /// Accepts connections forever.
-    pub(super) async fn serve(self, control: Arc<Control>) {
+    /// Accepts connections forever. When `stopping` becomes true, connections end after the request in progress.
+    pub(super) async fn serve(self, control: Arc<Control>, stopping: watch::Receiver<bool>) {
         let mut was_full = false;
         loop {
             let accepted = match &self {
@@ -51,7 +52,7 @@ impl Listener {
                         from: ("<anonymous unix socket>".into(), String::new()),
                         to: (file.path().display().to_string(), String::new()),
                     };
-                    self::admit(&control, stream, ends)
+                    self::admit(&control, stream, ends, stopping.clone())
                 }),
                 Self::Tcp(listener, addr) => listener.accept().await.map(|(stream, peer)| {
                     let text = |addr: SocketAddr| (addr.ip().to_string(), addr.port().to_string());
@@ -62,7 +63,7 @@ impl Listener {
                         from: text(peer),
                         to: text(*addr),
                     };
-                    self::admit(&control, stream, ends)
+                    self::admit(&control, stream, ends, stopping.clone())
                 }),
             };
             match accepted {
@@ -86,7 +87,7 @@ impl Listener {
 }
 
 /// Serves a connection if there is a place for it.
-fn admit<S>(control: &Arc<Control>, stream: S, ends: Ends) -> bool
+fn admit<S>(control: &Arc<Control>, stream: S, ends: Ends, stopping: watch::Receiver<bool>) -> bool
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -96,7 +97,7 @@ where
     let control = Arc::clone(control);
     tokio::spawn(async move {
         let ended = tokio::select! {
-            ended = serve(&control, stream, &place) => ended,
+            ended = serve(&control, stream, &place, stopping) => ended,
             () = place.evicted() => Err(io::Error::other("its place was needed")),
         };
         if let Err(error) = ended {
@@ -107,7 +108,12 @@ where
 }
 
 /// Answers one request after another, in their order.
-async fn serve<S>(control: &Control, mut stream: S, place: &Place) -> io::Result<()>
+async fn serve<S>(
+    control: &Control,
+    mut stream: S,
+    place: &Place,
+    mut stopping: watch::Receiver<bool>,
+) -> io::Result<()>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -127,9 +133,14 @@ where
         }
         place.waits();
         let space = framer.space();
+        let is_between_requests = space.is_empty();
         space.reserve(CHUNK);
-        if timeout(IDLE, stream.read_buf(space)).await?? == 0 {
-            return Ok(());
+        tokio::select! {
+            biased;
+            read = timeout(IDLE, stream.read_buf(space)) => if read?? == 0 {
+                return Ok(());
+            },
+            _ = stopping.wait_for(|stop| *stop), if is_between_requests => return Ok(()),
         }
     }
 }
