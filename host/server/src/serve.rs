@@ -40,7 +40,7 @@ use crate::modes;
 use crate::notify::Manager;
 use crate::rights;
 use crate::seal_keys::{self, SealKeys};
-use crate::upgrade::{Inheritance, Predecessor, Upgrade, Upgraded};
+use crate::upgrade::{End, Inheritance, Predecessor, Upgrade, Upgraded};
 
 /// Time limit for workers and control interfaces to end.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -115,6 +115,7 @@ async fn serve(config: Config, path: Option<&Path>, limit: Limit) -> anyhow::Res
                     "upgrade failed, this process goes on serving: remove the cause and send SIGUSR2 again, or restart the host"
                 ),
             },
+            end = successor_ended(&mut running.successor) => break after(end),
             () = draining.ended() => break Ok(()),
             Some(ended) = workers.join_next() => break ended.context("a worker").and_then(|worker| worker),
         }
@@ -138,6 +139,33 @@ async fn serve(config: Config, path: Option<&Path>, limit: Limit) -> anyhow::Res
         );
     }
     ended
+}
+
+/// Completes when the process that has taken over has ended. Never without one.
+async fn successor_ended(successor: &mut Option<Upgraded>) -> End {
+    match successor {
+        Some(successor) => successor.ended().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The result of this process when the one that has taken over has ended before it: nobody reads the sockets any more, and a service manager that
+/// restarts the host waits for both.
+fn after(end: End) -> anyhow::Result<()> {
+    if end == End::Exited(0) {
+        tracing::info!(
+            event = "successor_ended",
+            %end,
+            "the process that had taken over has ended, and so does this one"
+        );
+        return Ok(());
+    }
+    tracing::error!(
+        event = "successor_ended",
+        %end,
+        "the process that had taken over ended, nobody reads the sockets: this one ends, too, so that the host is restarted"
+    );
+    bail!("the process that had taken over ended ({end})");
 }
 
 /// Loads everything and starts to serve, or to do so in place of a predecessor.

@@ -161,6 +161,26 @@ fn the_old_process_ends_when_nothing_is_left() {
     assert_eq!(host.complaints(), Vec::<String>::new());
 }
 
+/// Otherwise nobody would read the sockets until the old process has nothing left.
+#[test]
+fn the_old_process_ends_with_the_new_one() {
+    let (mut host, site) = start();
+    let (_caller, callee, _invite) = site.start("INVITE");
+    callee.answer(&callee.first_request("INVITE"), 180);
+    host.upgrade();
+    host.signal("KILL");
+    assert_eq!(host.wait_until_ended().code(), Some(1));
+    host.wait_for_log("event=\"successor_ended\" end=\"signal 9\"");
+
+    let (mut host, site) = start();
+    let (_caller, callee, _invite) = site.start("INVITE");
+    callee.answer(&callee.first_request("INVITE"), 180);
+    host.upgrade();
+    host.signal("INT");
+    assert!(host.wait_until_ended().success());
+    host.wait_for_log("event=\"successor_ended\" end=\"exit code 0\"");
+}
+
 /// The status line of the answer to a request over a new connection.
 fn health(control: SocketAddr) -> String {
     let mut stream = TcpStream::connect(control).expect("the control port accepts");

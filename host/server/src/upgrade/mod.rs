@@ -16,7 +16,7 @@ mod predecessor;
 mod successor;
 
 pub(crate) use predecessor::{Inheritance, Predecessor};
-pub(crate) use successor::{Upgrade, Upgraded};
+pub(crate) use successor::{End, Upgrade, Upgraded};
 
 /// The environment variable of a process whose standard input is the channel to its predecessor.
 const VARIABLE: &str = "PORTCULLIS_UPGRADE";

@@ -16,8 +16,10 @@ use portcullis_dataplane::link::Link;
 use portcullis_dataplane::shared::Shared;
 use portcullis_sip::Transport;
 use portcullis_udp::Channel;
+use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 use thiserror::Error;
 use tokio::runtime::Handle;
+use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::timeout;
 
@@ -51,8 +53,19 @@ pub(crate) struct Upgraded {
     pub(crate) taken: Vec<String>,
     /// How long neither process received.
     pub(crate) pause: Duration,
+    /// Its end.
+    end: oneshot::Receiver<End>,
     /// It learns that this process has ended when this is dropped.
     _channel: Channel,
+}
+
+/// How a process has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// With this exit code.
+    Exited(i32),
+    /// By this signal.
+    Killed(i32),
 }
 
 /// Why an upgrade failed.
@@ -131,6 +144,7 @@ impl Upgrade {
                     pid: child.id(),
                     taken,
                     pause,
+                    end: watch(&child),
                     _channel: channel,
                 }),
                 Err(error) => Err(attempt.give_up(child, error)),
@@ -147,6 +161,25 @@ impl Upgrade {
         let ended = running.await;
         self.running = None;
         ended.unwrap_or_else(|panicked| Err(io::Error::other(panicked).into()))
+    }
+}
+
+impl Upgraded {
+    /// How it has ended. Never completes before.
+    pub(crate) async fn ended(&mut self) -> End {
+        match (&mut self.end).await {
+            Ok(end) => end,
+            Err(_) => std::future::pending().await,
+        }
+    }
+}
+
+impl std::fmt::Display for End {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Exited(code) => write!(f, "exit code {code}"),
+            Self::Killed(signal) => write!(f, "signal {signal}"),
+        }
     }
 }
 
@@ -344,6 +377,27 @@ fn end(mut child: Child) -> Option<ExitStatus> {
     let (tell, told) = mpsc::sync_channel(1);
     std::thread::spawn(move || tell.send(child.wait()));
     told.recv_timeout(END).ok()?.ok()
+}
+
+/// Waits for the end of a process. It is left to the parent that it gets when this process has ended: a service manager learns from it how its
+/// main process has ended.
+fn watch(child: &Child) -> oneshot::Receiver<End> {
+    let pid = Pid::from_child(child);
+    let (ended, end) = oneshot::channel();
+    // Not a task: the runtime waits for those at the end.
+    std::thread::spawn(move || {
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+        let status = rustix::io::retry_on_intr(|| waitid(WaitId::Pid(pid), options));
+        let Ok(Some(status)) = status else {
+            return;
+        };
+        let exited = status.exit_status().map(End::Exited);
+        if let Some(end) = exited.or_else(|| status.terminating_signal().map(End::Killed)) {
+            // Nobody waits when this process is ending.
+            let _told = ended.send(end);
+        }
+    });
+    end
 }
 
 /// The file that this process was started from, by the name that it was started with: links are followed when it is started again.
