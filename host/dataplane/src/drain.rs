@@ -1,10 +1,13 @@
 //! How far a host has got in ending without a lost call. The control side sets it; workers read it for each new request.
 
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 /// What a host that was asked to end still accepts.
 #[derive(Debug, Default)]
-pub struct Drain(AtomicU8);
+pub struct Drain {
+    stage: AtomicU8,
+    has_predecessor: AtomicBool,
+}
 
 /// A stage on the way to the end. A later one is greater.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -20,7 +23,7 @@ pub enum Stage {
 impl Drain {
     /// The present stage.
     pub fn stage(&self) -> Stage {
-        match self.0.load(Ordering::Relaxed) {
+        match self.stage.load(Ordering::Relaxed) {
             0 => Stage::Serving,
             1 => Stage::Announced,
             _ => Stage::Refusing,
@@ -29,7 +32,17 @@ impl Drain {
 
     /// Moves on to a stage. There is no way back.
     pub fn move_to(&self, stage: Stage) {
-        self.0.fetch_max(stage as u8, Ordering::Relaxed);
+        self.stage.fetch_max(stage as u8, Ordering::Relaxed);
+    }
+
+    /// Whether the process before an upgrade still lives: it gets the messages of its transactions through this one.
+    pub fn has_predecessor(&self) -> bool {
+        self.has_predecessor.load(Ordering::Relaxed)
+    }
+
+    /// Sets whether that process still lives.
+    pub fn set_predecessor(&self, lives: bool) {
+        self.has_predecessor.store(lives, Ordering::Relaxed);
     }
 }
 

@@ -73,7 +73,7 @@ async fn drain(shared: Arc<Shared>) {
         loop {
             // A request that waits for its decision may still begin a transaction.
             shared.orders.settle().await;
-            if active(&shared) == 0 {
+            if active(&shared) == 0 && !shared.drain.has_predecessor() {
                 break;
             }
             tick.tick().await;
@@ -84,12 +84,15 @@ async fn drain(shared: Arc<Shared>) {
     }
 }
 
-/// Returns when nothing is left that only this process can serve, or after `drain`.
+/// Returns when nothing is left that only this process can serve, also for its own predecessor, or after `drain`.
 async fn leave(shared: Arc<Shared>) {
     let deadline = Instant::now() + shared.config.transactions.drain;
     let nothing_left = async {
         let mut tick = interval(CHECK_LEFT);
-        while stored(&shared) > 0 || !shared.connections.is_empty() {
+        while stored(&shared) > 0
+            || !shared.connections.is_empty()
+            || shared.drain.has_predecessor()
+        {
             tick.tick().await;
         }
     };

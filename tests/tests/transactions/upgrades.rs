@@ -119,6 +119,39 @@ fn timers_of_the_old_process_go_on() {
     caller.first_response("MESSAGE", 200);
 }
 
+/// The process in between has no transaction of its own.
+#[test]
+fn a_transaction_goes_on_after_two_upgrades() {
+    let (mut host, site) = start();
+    let (caller, callee, _message) = site.start("MESSAGE");
+    callee.first_request("MESSAGE");
+    host.upgrade();
+    host.upgrade();
+    answer_later(&caller, &callee);
+}
+
+#[test]
+fn a_transaction_goes_on_while_the_new_process_drains() {
+    let mut host = patient(Builder::new().workers(4))
+        .set("transactions", "drain-notice = \"0s\"")
+        .start();
+    let site = Site::of(&host);
+    let (caller, callee, _message) = site.start("MESSAGE");
+    callee.first_request("MESSAGE");
+    host.upgrade();
+    host.signal("TERM");
+    host.wait_for_log("event=\"refusing\"");
+    answer_later(&caller, &callee);
+}
+
+/// Answers when the host has sent two more copies of the request: then a process with nothing left would have ended.
+fn answer_later(caller: &Peer, callee: &Peer) {
+    let before = callee.times_of("MESSAGE").len();
+    let copy = callee.nth_request(before + 1, "MESSAGE");
+    callee.answer(&copy, 200);
+    caller.first_response("MESSAGE", 200);
+}
+
 #[test]
 fn a_connection_of_the_old_process_goes_on() {
     let (mut host, site) = start();

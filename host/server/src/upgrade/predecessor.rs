@@ -162,6 +162,7 @@ impl Predecessor {
             }
         }
         shared.orders.receive().await?;
+        shared.drain.set_predecessor(true);
         say(&self.channel, &Note::Serving)?;
         for lent in control {
             lent.keep();
@@ -175,12 +176,12 @@ impl Predecessor {
 
     /// Has the workers pass nothing on any more when the old process has ended.
     fn wait_for_end(self, shared: &Shared, runtime: &Handle) {
-        if self.channel.set_patience(WATCH).is_err() {
-            return;
-        }
+        // Without a limit it waits for longer, until the other end is closed.
+        let _best_effort = self.channel.set_patience(WATCH);
         while let Err(error) = self.channel.recv().map(drop)
             && error.kind() == io::ErrorKind::WouldBlock
         {}
+        shared.drain.set_predecessor(false);
         runtime.block_on(shared.orders.forget());
         tracing::info!(
             event = "predecessor_ended",
