@@ -178,9 +178,14 @@ impl Predecessor {
     fn wait_for_end(self, shared: &Shared, runtime: &Handle) {
         // Without a limit it waits for longer, until the other end is closed.
         let _best_effort = self.channel.set_patience(WATCH);
-        while let Err(error) = self.channel.recv().map(drop)
-            && error.kind() == io::ErrorKind::WouldBlock
-        {}
+        loop {
+            match self.channel.recv() {
+                // `Done`, which has come late.
+                Ok(Some(_)) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Ok(None) | Err(_) => break,
+            }
+        }
         shared.drain.set_predecessor(false);
         runtime.block_on(shared.orders.forget());
         tracing::info!(
