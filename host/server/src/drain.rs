@@ -32,10 +32,14 @@ impl Draining {
         true
     }
 
-    /// Begins after another process has taken the sockets over: in place of a drain that has begun.
-    pub(crate) fn leave(&mut self, shared: &Arc<Shared>) {
+    /// Begins after another process has taken the sockets over. Returns whether this is in place of a drain that had begun.
+    pub(crate) fn leave(&mut self, shared: &Arc<Shared>) -> bool {
         self.is_leaving = true;
-        self.task = Some(tokio::spawn(leave(Arc::clone(shared))));
+        let drain = self.task.replace(tokio::spawn(leave(Arc::clone(shared))));
+        if let Some(drain) = &drain {
+            drain.abort();
+        }
+        drain.is_some()
     }
 
     /// Whether another process has the sockets.

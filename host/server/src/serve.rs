@@ -106,8 +106,11 @@ async fn serve(config: Config, path: Option<&Path>, limit: Limit) -> anyhow::Res
             },
             upgraded = running.upgrade.ended() => match upgraded {
                 Ok(upgraded) => {
+                    if draining.leave(&running.shared) {
+                        // SIGTERM has come while the new process took over.
+                        upgraded.terminate();
+                    }
                     running.leave(upgraded);
-                    draining.leave(&running.shared);
                 }
                 Err(error) => tracing::error!(
                     event = "upgrade_failed",
@@ -436,7 +439,7 @@ impl Running {
         self.close.send_replace(true);
         tracing::info!(
             event = "upgraded",
-            pid = upgraded.pid,
+            pid = upgraded.pid(),
             pause = ?upgraded.pause,
             "a new process serves; this one ends when its transactions and connections have"
         );

@@ -16,7 +16,7 @@ use portcullis_dataplane::link::Link;
 use portcullis_dataplane::shared::Shared;
 use portcullis_sip::Transport;
 use portcullis_udp::Channel;
-use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use thiserror::Error;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
@@ -47,8 +47,7 @@ pub(crate) struct Upgrade {
 
 /// The new process serves.
 pub(crate) struct Upgraded {
-    /// Its number.
-    pub(crate) pid: u32,
+    process: Pid,
     /// The control interfaces on which it answers.
     pub(crate) taken: Vec<String>,
     /// How long neither process received.
@@ -141,7 +140,7 @@ impl Upgrade {
             };
             match attempt.hand_over(terms, &control, &manager, child.id()) {
                 Ok((taken, pause)) => Ok(Upgraded {
-                    pid: child.id(),
+                    process: Pid::from_child(&child),
                     taken,
                     pause,
                     end: watch(&child),
@@ -165,6 +164,17 @@ impl Upgrade {
 }
 
 impl Upgraded {
+    /// Its number.
+    pub(crate) fn pid(&self) -> i32 {
+        self.process.as_raw_pid()
+    }
+
+    /// Sends it the signal to drain.
+    pub(crate) fn terminate(&self) {
+        // It may have ended already, which `ended` says.
+        let _sent = kill_process(self.process, Signal::TERM);
+    }
+
     /// How it has ended. Never completes before.
     pub(crate) async fn ended(&mut self) -> End {
         match (&mut self.end).await {
