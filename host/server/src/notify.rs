@@ -7,10 +7,16 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use portcullis_dataplane::shared::Shared;
 use tokio::time::{MissedTickBehavior, interval};
+
+/// How long a manager that does not read its socket is told again which process to follow.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// Interval of these attempts.
+const RETRY: Duration = Duration::from_millis(50);
 
 /// The service manager; nothing is sent without one.
 #[derive(Debug)]
@@ -56,21 +62,38 @@ impl Manager {
         self.send("STOPPING=1");
     }
 
-    /// The service manager is to follow this process instead. Nothing more is sent.
-    pub(crate) fn hand_over_to(&self, pid: u32) {
-        self.send(&format!("MAINPID={pid}"));
-        self.is_left.store(true, Ordering::Relaxed);
+    /// The service manager is to follow this process instead. Nothing more is sent then. Blocks for some seconds at most; returns whether it was
+    /// told, if there is one.
+    pub(crate) fn hand_over_to(&self, pid: u32) -> bool {
+        let state = format!("MAINPID={pid}");
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match self.try_send(&state) {
+                Ok(()) => {
+                    self.is_left.store(true, Ordering::Relaxed);
+                    return true;
+                }
+                Err(error) if Instant::now() >= deadline => {
+                    tell(&error);
+                    return false;
+                }
+                Err(_) => std::thread::sleep(RETRY),
+            }
+        }
     }
 
     fn send(&self, state: &str) {
-        let Some((socket, address)) = &self.socket else {
-            return;
-        };
-        if self.is_left.load(Ordering::Relaxed) {
-            return;
-        }
-        if let Err(error) = socket.send_to_addr(state.as_bytes(), address) {
+        if let Err(error) = self.try_send(state) {
             tell(&error);
+        }
+    }
+
+    fn try_send(&self, state: &str) -> io::Result<()> {
+        match &self.socket {
+            Some((socket, address)) if !self.is_left.load(Ordering::Relaxed) => {
+                socket.send_to_addr(state.as_bytes(), address).map(drop)
+            }
+            _ => Ok(()),
         }
     }
 

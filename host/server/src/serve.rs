@@ -119,7 +119,7 @@ async fn serve(config: Config, path: Option<&Path>, limit: Limit) -> anyhow::Res
                 ),
             },
             end = successor_ended(&mut running.successor) => break after(end),
-            () = draining.ended() => break Ok(()),
+            () = draining.ended() => break running.left(),
             Some(ended) = workers.join_next() => break ended.context("a worker").and_then(|worker| worker),
         }
     };
@@ -444,6 +444,17 @@ impl Running {
             "a new process serves; this one ends when its transactions and connections have"
         );
         self.successor = Some(upgraded);
+    }
+
+    /// The result of this process when nothing is left.
+    fn left(&self) -> anyhow::Result<()> {
+        match &self.successor {
+            Some(successor) if !successor.is_followed => bail!(
+                "the service manager did not learn that process {} has taken over: this one ends with an error, so that the host is restarted",
+                successor.pid()
+            ),
+            _ => Ok(()),
+        }
     }
 
     /// Logs where and with what the host serves.

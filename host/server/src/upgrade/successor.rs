@@ -52,6 +52,8 @@ pub(crate) struct Upgraded {
     pub(crate) taken: Vec<String>,
     /// How long neither process received.
     pub(crate) pause: Duration,
+    /// The service manager follows it, if there is one.
+    pub(crate) is_followed: bool,
     /// Its end.
     end: oneshot::Receiver<End>,
     /// It learns that this process has ended when this is dropped.
@@ -139,10 +141,11 @@ impl Upgrade {
                 runtime: &runtime,
             };
             match attempt.hand_over(terms, &control, &manager, child.id()) {
-                Ok((taken, pause)) => Ok(Upgraded {
+                Ok((taken, pause, is_followed)) => Ok(Upgraded {
                     process: Pid::from_child(&child),
                     taken,
                     pause,
+                    is_followed,
                     end: watch(&child),
                     _channel: channel,
                 }),
@@ -194,14 +197,15 @@ impl std::fmt::Display for End {
 }
 
 impl Attempt<'_> {
-    /// Returns the control interfaces on which the new process answers, and how long neither process received.
+    /// Returns the control interfaces on which the new process answers, how long neither process received, and whether the service manager follows
+    /// it.
     fn hand_over(
         &self,
         terms: Terms,
         control: &[Lent],
         manager: &Manager,
         pid: u32,
-    ) -> Result<(Vec<String>, Duration), UpgradeError> {
+    ) -> Result<(Vec<String>, Duration, bool), UpgradeError> {
         self.channel.set_patience(STEP)?;
         let Note::Hello {
             protocol: PROTOCOL, ..
@@ -233,10 +237,10 @@ impl Attempt<'_> {
                 tracing::warn!(event = "link_failed", worker, %error, "messages of the new process cannot be received");
             }
         }
-        manager.hand_over_to(pid);
+        let is_followed = manager.hand_over_to(pid);
         // The new process goes on without it, too.
         let _told = self.say(&Note::Done, None);
-        Ok((taken, pause))
+        Ok((taken, pause, is_followed))
     }
 
     /// Lends all sockets, and says which transactions there are. Returns the own ends of the links.
