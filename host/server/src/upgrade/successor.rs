@@ -54,8 +54,8 @@ pub(crate) struct Upgraded {
     pub(crate) pause: Duration,
     /// The service manager follows it, if there is one.
     pub(crate) is_followed: bool,
-    /// Its end.
-    end: oneshot::Receiver<End>,
+    /// Its end; `None` once it cannot be known.
+    end: Option<oneshot::Receiver<End>>,
     /// It learns that this process has ended when this is dropped.
     _channel: Channel,
 }
@@ -146,7 +146,7 @@ impl Upgrade {
                     taken,
                     pause,
                     is_followed,
-                    end: watch(&child),
+                    end: Some(watch(&child)),
                     _channel: channel,
                 }),
                 Err(error) => Err(attempt.give_up(child, error)),
@@ -180,10 +180,14 @@ impl Upgraded {
 
     /// How it has ended. Never completes before.
     pub(crate) async fn ended(&mut self) -> End {
-        match (&mut self.end).await {
-            Ok(end) => end,
-            Err(_) => std::future::pending().await,
+        if let Some(end) = &mut self.end {
+            match end.await {
+                Ok(end) => return end,
+                // The system could not say it. A receiver must not be asked twice.
+                Err(_) => self.end = None,
+            }
         }
+        std::future::pending().await
     }
 }
 
