@@ -260,11 +260,13 @@ fn every_json_rpc_command_matches_its_description() {
             "policy.list" | "policy.status" => json!(["acme"]),
             "policy.mode" => json!(["acme", "monitor"]),
             "system.methodHelp" => json!(["core.echo"]),
+            "tm.cancel" => json!(["a-call", 1]),
             _ => json!([]),
         };
         let answer = host.host.rpc(name, params);
         match name.as_str() {
-            // There are no connections, no comparison, and no rules.
+            // There are no connections, no calls, no comparison, and no rules.
+            "tm.cancel" => assert_eq!(answer["error"]["message"], "Transaction not found"),
             "ctl.who" => assert_eq!(answer["error"]["code"], 400),
             "policy.diff" => assert_eq!(answer["error"]["code"], 404),
             _ => host.check(name, &described["result"], &answer["result"]),
