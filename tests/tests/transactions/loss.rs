@@ -106,8 +106,13 @@ fn survive(workers: usize, count: usize) {
     }
     assert_eq!(branches.len(), count - lost.len());
     assert!(branches.values().all(|branches| branches.len() == 1));
+    // A BYE or its answer is lost eleven times for one of 1,600 calls. Then its transaction ends without an answer (RFC 4320 §4.2), and the next
+    // copy of the caller begins another one.
+    let unanswered = host.metric("portcullis_attempts_total", &["no_answer"]) as usize;
+    let repeated = unanswered - lost.len();
+    assert!(repeated <= 1 + count / 50, "{repeated} BYEs");
     let begun = host.metric("portcullis_transactions_begun_total", &[]);
-    let expected = 2 * count - lost.len();
+    let expected = 2 * count - lost.len() + repeated;
     assert_eq!(begun, expected as f64, "an INVITE and a BYE each");
 }
 
