@@ -7,9 +7,9 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use super::load::Report;
+use super::load::Latency;
 use super::pinned::pin;
 use super::plan::{Pace, Rows, STEADY, Server, Subject, Work};
 use super::servers::{Programs, Running};
@@ -30,6 +30,19 @@ pub(crate) struct Upgrades {
     pub(crate) p99_us: f64,
     /// The slowest response, in microseconds.
     pub(crate) most_us: f64,
+}
+
+/// What the generator reports, without what the server used: no process lives from the beginning to the end.
+#[derive(Debug, Deserialize)]
+struct Report {
+    sent: u64,
+    lost: u64,
+    window: Window,
+}
+
+#[derive(Debug, Deserialize)]
+struct Window {
+    latency: Latency,
 }
 
 const UPGRADES: usize = 3;
