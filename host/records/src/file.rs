@@ -1,14 +1,22 @@
 //! The records file. Each line in it is complete.
 
-use std::fs::{self, Metadata, OpenOptions};
+use std::fs::{self, Metadata, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 /// Mode of the file, which contains the signalling of users.
 const MODE: u32 = 0o600;
+
+/// How long another process may hold the lock of the file.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Pause between two attempts to get the lock.
+const RETRY: Duration = Duration::from_millis(5);
 
 /// Number of bytes to gather before they are written.
 const GATHERED: usize = 64 << 10;
@@ -116,8 +124,8 @@ impl File {
         };
         let mut size = open.size().map_err(nothing)?;
         let mut fit = whole_lines(lines, self.most.saturating_sub(size));
-        if fit == 0 && size > 0 {
-            self.put_aside().map_err(nothing)?;
+        while fit == 0 && size > 0 {
+            self.put_aside(&open).map_err(nothing)?;
             open = Open::new(&self.path).map_err(nothing)?;
             size = open.size().map_err(nothing)?;
             fit = whole_lines(lines, self.most.saturating_sub(size));
@@ -129,7 +137,13 @@ impl File {
         done.map(|()| fit)
     }
 
-    fn put_aside(&self) -> io::Result<()> {
+    /// Renames the file, unless another process has done so: before and after an upgrade, both write to it.
+    fn put_aside(&self, full: &Open) -> io::Result<()> {
+        // Until `full` is closed: whoever renames the file at the path holds its lock.
+        full.lock()?;
+        if !full.is_at(&self.path) {
+            return Ok(());
+        }
         let mut aside = self.path.clone().into_os_string();
         aside.push(".1");
         fs::rename(&self.path, aside)
@@ -160,6 +174,23 @@ impl Open {
     fn is_at(&self, path: &Path) -> bool {
         fs::metadata(path)
             .is_ok_and(|found| (found.dev(), found.ino()) == (self.device, self.inode))
+    }
+
+    /// Waits for the lock of the file. Nobody holds it for long, except a program that knows nothing of these files: then this goes on without.
+    fn lock(&self) -> io::Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match self.file.try_lock() {
+                Ok(()) => return Ok(()),
+                Err(TryLockError::WouldBlock) if Instant::now() < deadline => sleep(RETRY),
+                Err(TryLockError::WouldBlock) => return Ok(()),
+                // Some file systems have no locks.
+                Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => {
+                    return Ok(());
+                }
+                Err(TryLockError::Error(error)) => return Err(error),
+            }
+        }
     }
 
     /// Reads the size, because other programs may have truncated the file.
@@ -290,6 +321,52 @@ mod tests {
                 assert!(text.is_empty() || text.ends_with('\n'));
             }
         }
+    }
+
+    /// The writers are in two processes during an upgrade. Each has a file handle of its own, and so a lock of its own.
+    #[test]
+    fn two_writers_put_a_full_file_aside_once() {
+        for _ in 0..200 {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("x");
+            fs::write(&path, "full full full full\n").unwrap();
+            let barrier = std::sync::Barrier::new(2);
+            std::thread::scope(|scope| {
+                for line in [b"line 1", b"line 2"] {
+                    let mut file = File::open(&path, 20).unwrap();
+                    let barrier = &barrier;
+                    scope.spawn(move || {
+                        file.gather(line);
+                        barrier.wait();
+                        assert_eq!(file.flush().written, 1);
+                    });
+                }
+            });
+            let read = |name| fs::read_to_string(folder.path().join(name)).unwrap();
+            assert_eq!(read("x.1"), "full full full full\n");
+            let mut lines: Vec<_> = read("x").lines().map(str::to_owned).collect();
+            lines.sort();
+            assert_eq!(lines, ["line 1", "line 2"]);
+        }
+    }
+
+    #[test]
+    fn a_file_that_another_writer_has_put_aside_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x");
+        fs::write(&path, "old\n").unwrap();
+        let file = File::open(&path, 4).unwrap();
+        let [late, early] = [Open::new(&path).unwrap(), Open::new(&path).unwrap()];
+        file.put_aside(&early).unwrap();
+        fs::write(&path, "new\n").unwrap();
+        std::thread::scope(|scope| {
+            let waits = scope.spawn(|| file.put_aside(&late));
+            drop(early);
+            waits.join().unwrap().unwrap();
+        });
+        assert_eq!(fs::read_to_string(&path).unwrap(), "new\n");
+        let aside = fs::read_to_string(folder.path().join("x.1")).unwrap();
+        assert_eq!(aside, "old\n");
     }
 
     #[test]
