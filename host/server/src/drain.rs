@@ -6,14 +6,19 @@ use std::time::Duration;
 use portcullis_config::RelayMode;
 use portcullis_dataplane::drain::Stage;
 use portcullis_dataplane::shared::Shared;
+use portcullis_dataplane::transport::Unused;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, interval, sleep, timeout_at};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout_at};
 
 /// Interval of the checks whether a transaction is in progress.
 const CHECK: Duration = Duration::from_millis(20);
 
 /// Interval of the checks whether a process has anything left after an upgrade.
 const CHECK_LEFT: Duration = Duration::from_millis(100);
+
+/// After an upgrade, a connection without a request in progress is closed when it has not been used for this time: longer than an ACK takes, or a
+/// request with the credentials that a response asked for.
+const UNUSED: Duration = Duration::from_secs(1);
 
 /// A drain that may have begun.
 #[derive(Default)]
@@ -88,9 +93,19 @@ async fn drain(shared: Arc<Shared>) {
     }
 }
 
-/// Returns when nothing is left that only this process can serve, also for its own predecessor, or after `drain`.
+/// Returns when nothing is left that only this process can serve, also for its own predecessor, or after `drain`. Connections without a request in
+/// progress are closed meanwhile: their peers open others, to the process that has the sockets.
 async fn leave(shared: Arc<Shared>) {
     let deadline = Instant::now() + shared.config.transactions.drain;
+    let close_unused = async {
+        let mut unused = Unused::default();
+        let mut tick = interval(UNUSED);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tick.tick().await;
+            shared.connections.close_unused(&mut unused);
+        }
+    };
     let nothing_left = async {
         let mut tick = interval(CHECK_LEFT);
         while stored(&shared) > 0
@@ -100,8 +115,13 @@ async fn leave(shared: Arc<Shared>) {
             tick.tick().await;
         }
     };
-    if timeout_at(deadline, nothing_left).await.is_err() {
-        warn_of_rest(&shared);
+    tokio::select! {
+        in_time = timeout_at(deadline, nothing_left) => {
+            if in_time.is_err() {
+                warn_of_rest(&shared);
+            }
+        }
+        never = close_unused => never,
     }
 }
 

@@ -256,6 +256,11 @@ impl Peer {
         self.record.seen().clear();
     }
 
+    /// The number of its open TCP connections: the other end has not closed them.
+    pub fn connections(&self) -> usize {
+        self.record.connections().len()
+    }
+
     /// Closes its TCP connections, and returns when both directions are closed here.
     pub fn hang_up(&self) {
         for (_, stream) in self.record.connections().drain() {

@@ -27,6 +27,12 @@ const MESSAGE_BYTES: usize = 256;
 /// Connections that may be closing, in addition to the open ones: an evicted connection holds its descriptor for a moment.
 pub const CLOSING: usize = 64;
 
+/// Most connections closed by one call of [`Connections::close_unused`]: peers do not all connect again at once.
+const CLOSED_AT_ONCE: usize = 2_000;
+
+/// Connections looked at while the table is locked.
+const LOOKED_AT: usize = 256;
+
 /// A message on its way to a connection.
 #[derive(Clone, Debug)]
 pub(crate) struct Outgoing {
@@ -115,6 +121,10 @@ pub struct Connections {
     /// True when the table is closed.
     closed: watch::Sender<bool>,
 }
+
+/// Connections without a request in progress at the last look, and their last use then.
+#[derive(Debug, Default)]
+pub struct Unused(HashMap<ConnectionId, Standing>);
 
 /// The messages waiting for one connection: the receiving end, held by its writer.
 #[derive(Debug)]
@@ -254,6 +264,34 @@ impl Connections {
     /// Removes a connection. Its queue ends when the waiting messages are taken; its place is free when it is closed.
     pub(crate) fn remove(&self, id: ConnectionId) {
         self.table.lock().begin_closing(id);
+    }
+
+    /// Closes connections without a request in progress that have not been used since the last call with the same `unused`, so that their peers
+    /// open others to the process that has the listeners now. What waits for them is sent. Between two calls, the peer must have time for what
+    /// follows a final response: the ACK, or the request with credentials.
+    pub fn close_unused(&self, unused: &mut Unused) {
+        let ids: Vec<_> = self.table.lock().by_id.keys().copied().collect();
+        let before = std::mem::take(&mut unused.0);
+        let mut closed = 0;
+        for ids in ids.chunks(LOOKED_AT) {
+            let now = Instant::now();
+            let mut table = self.table.lock();
+            for &id in ids {
+                let Some(entry) = table.by_id.get(&id) else {
+                    continue;
+                };
+                if entry.activity.is_busy(now) {
+                    continue;
+                }
+                let standing = entry.activity.standing();
+                if before.get(&id) == Some(&standing) && closed < CLOSED_AT_ONCE {
+                    table.begin_closing(id);
+                    closed += 1;
+                } else {
+                    unused.0.insert(id, standing);
+                }
+            }
+        }
     }
 
     /// Removes all connections and admits no more: the host is ending. Writers send what waits.

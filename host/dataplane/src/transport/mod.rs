@@ -15,7 +15,7 @@ use thiserror::Error;
 use tracing::{info, warn};
 
 pub use bound::Bound;
-pub use connections::{CLOSING, Connections};
+pub use connections::{CLOSING, Connections, Unused};
 pub(crate) use connections::{Full, Joined, Opener, Outgoing, Queue, Sent};
 pub(crate) use places::Activity;
 

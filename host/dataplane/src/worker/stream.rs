@@ -57,6 +57,8 @@ enum End {
     Unframed,
     /// The peer reads nothing.
     Unwritable,
+    /// It was removed from the table: the host ends, or another process has the listeners, and nothing was in progress.
+    Left,
     /// The connection was evicted.
     Evicted,
 }
@@ -99,7 +101,7 @@ pub(super) async fn run(
     let mut writer = spawn_local(writer.run());
     let end = tokio::select! {
         end = read_all(&worker, &mut read, tcp, activity, &has_written) => end,
-        _ = &mut writer => End::Unwritable,
+        written = &mut writer => written.unwrap_or(End::Unwritable),
         () = activity.evicted() => End::Evicted,
     };
     debug!(event = "tcp_connection_ended", peer = %tcp.peer, ?end, "TCP connection ended");
@@ -114,7 +116,7 @@ pub(super) async fn run(
         if end == End::Unframed {
             linger(&mut read).await;
         }
-        if end != End::Unwritable {
+        if !matches!(end, End::Unwritable | End::Left) {
             let _all_sent = (&mut writer).await;
         }
     };
@@ -227,7 +229,7 @@ struct Writer {
 
 impl Writer {
     /// Sends what is queued until the queue ends or the peer accepts no more.
-    async fn run(mut self) {
+    async fn run(mut self) -> End {
         let mut batch = Vec::new();
         while let Some(message) = self.queue.next().await {
             self.gather(message, &mut batch);
@@ -235,10 +237,12 @@ impl Writer {
             self.count(&mut batch, written);
             if let Err(error) = result {
                 debug!(event = "tcp_write_failed", peer = %self.tcp.peer, %error, "TCP write failed");
-                return self.give_up(batch, &error).await;
+                self.give_up(batch, &error).await;
+                return End::Unwritable;
             }
             self.has_written.set(true);
         }
+        End::Left
     }
 
     /// Copies a message, and others already waiting, into the buffer: many small ones are sent in one write.

@@ -300,3 +300,47 @@ fn the_table_closes_when_no_worker_decides_any_more() {
     );
     assert!(taken(&mut joined.queue).is_none());
 }
+
+#[test]
+fn a_connection_is_closed_when_it_is_neither_busy_nor_used() {
+    let connections = connections();
+    let mut unused = Unused::default();
+    let [busy, used, mut idle] = [1, 2, 3].map(|port| add(&connections, peer(port)).unwrap());
+    busy.place.activity().let_in(b"INVITE ");
+    connections.close_unused(&mut unused);
+    let live = |of: [&Joined; 3]| of.map(|joined| is_live(&connections, joined));
+    assert_eq!(live([&busy, &used, &idle]), [true; 3], "the first look");
+    used.place.activity().received(b"ACK ");
+    send(&connections, Some(idle.id), "SIP/2.0 200 ");
+    connections.close_unused(&mut unused);
+    assert_eq!(live([&busy, &used, &idle]), [true; 3], "used since");
+    connections.close_unused(&mut unused);
+    assert_eq!(live([&busy, &used, &idle]), [true, false, false]);
+    let waiting = taken(&mut idle.queue);
+    assert_eq!(waiting.as_deref(), Some(&b"SIP/2.0 200 "[..]));
+
+    busy.place.activity().sent(b"SIP/2.0 200 ");
+    connections.close_unused(&mut unused);
+    assert!(is_live(&connections, &busy), "its ACK may be on the way");
+    connections.close_unused(&mut unused);
+    assert!(connections.is_empty());
+}
+
+#[test]
+fn not_all_unused_connections_are_closed_at_once() {
+    const MANY: usize = CLOSED_AT_ONCE + LOOKED_AT;
+    let connections = Arc::new(Connections::new(ConnectionLimits {
+        total: MANY,
+        per_address: MANY,
+    }));
+    let port = |number: usize| u16::try_from(number + 1).unwrap();
+    let _joined: Vec<_> = (0..MANY)
+        .map(|number| add(&connections, peer(port(number))).unwrap())
+        .collect();
+    let mut unused = Unused::default();
+    let left = [0; 3].map(|_| {
+        connections.close_unused(&mut unused);
+        connections.len()
+    });
+    assert_eq!(left, [MANY, LOOKED_AT, 0]);
+}
