@@ -29,7 +29,8 @@ use portcullis_rollout::{ReconfigureError, Registry, Start};
 use portcullis_sip::{Local, Proxy, ProxyConfig};
 use portcullis_store::Store;
 use portcullis_text::one_line;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use rustix::process::Signal;
+use tokio::signal::unix::{self, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet, block_in_place};
 use tokio::time::timeout;
@@ -94,13 +95,18 @@ async fn serve(config: Config, path: Option<&Path>, limit: Limit) -> anyhow::Res
     tokio::spawn(Arc::clone(&manager).watchdog(Arc::clone(&running.shared)));
     tokio::task::spawn_blocking(rights::tell);
     let mut draining = Draining::default();
+    // The signal for a process that has taken over meanwhile.
+    let mut passed_on = None;
     let ended = loop {
         tokio::select! {
             signal = signals.next() => match signal {
                 Asked::Drain if draining.begin(&running.shared) => manager.stopping(),
                 // It is meant for the process that has taken over; this one ends by itself.
                 Asked::Drain if draining.is_leaving() => {}
-                Asked::Drain | Asked::End => break Ok(()),
+                Asked::Drain | Asked::End => {
+                    passed_on = Some(Signal::INT);
+                    break Ok(());
+                }
                 Asked::Reload => running.reload(),
                 Asked::Upgrade => running.upgrade(&draining, &manager),
             },
@@ -108,7 +114,7 @@ async fn serve(config: Config, path: Option<&Path>, limit: Limit) -> anyhow::Res
                 Ok(upgraded) => {
                     if draining.leave(&running.shared) {
                         // SIGTERM has come while the new process took over.
-                        upgraded.terminate();
+                        upgraded.signal(Signal::TERM);
                     }
                     running.leave(upgraded);
                 }
@@ -119,11 +125,22 @@ async fn serve(config: Config, path: Option<&Path>, limit: Limit) -> anyhow::Res
                 ),
             },
             end = successor_ended(&mut running.successor) => break after(end),
-            () = draining.ended() => break running.left(),
+            () = draining.ended() => {
+                passed_on = Some(Signal::TERM);
+                break running.left();
+            }
             Some(ended) = workers.join_next() => break ended.context("a worker").and_then(|worker| worker),
         }
     };
     tracing::info!(event = "ending", "Portcullis is ending");
+    if running.upgrade.abandon()
+        && let Ok(Ok(upgraded)) = timeout(PATIENCE, running.upgrade.ended()).await
+    {
+        if let Some(signal) = passed_on {
+            upgraded.signal(signal);
+        }
+        running.leave(upgraded);
+    }
     manager.stopping();
     let _nobody_listens = stop.send(true);
     running.close.send_replace(true);
@@ -422,11 +439,7 @@ impl Running {
             None
         };
         if let Some(reason) = refusal {
-            tracing::warn!(
-                event = "upgrade_refused",
-                reason,
-                "SIGUSR2 has no effect now"
-            );
+            refuse_upgrade(reason);
         }
     }
 
@@ -514,6 +527,14 @@ impl Running {
     }
 }
 
+fn refuse_upgrade(reason: &str) {
+    tracing::warn!(
+        event = "upgrade_refused",
+        reason,
+        "SIGUSR2 has no effect now"
+    );
+}
+
 /// The request of a signal.
 enum Asked {
     /// To end when no call is in set-up.
@@ -526,13 +547,13 @@ enum Asked {
 }
 
 struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    hangup: Signal,
-    upgrade: Signal,
+    terminate: unix::Signal,
+    interrupt: unix::Signal,
+    hangup: unix::Signal,
+    upgrade: unix::Signal,
     /// Never awaited: registering the signal keeps it from ending the host. A write beyond the file size limit (`LimitFSIZE=`, `ulimit -f`)
     /// then returns EFBIG, like a full disk.
-    _file_size: Signal,
+    _file_size: unix::Signal,
 }
 
 /// The signal for a file that has reached its size limit.
@@ -558,8 +579,16 @@ impl Signals {
         }
     }
 
+    /// Completes when a host that starts is to end.
     async fn end(&mut self) {
-        while let Asked::Reload | Asked::Upgrade = self.next().await {}
+        loop {
+            match self.next().await {
+                Asked::Drain | Asked::End => return,
+                // It reads everything now.
+                Asked::Reload => {}
+                Asked::Upgrade => refuse_upgrade("the host is starting"),
+            }
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::mem;
+use std::net::Shutdown;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 use std::time::Duration;
@@ -59,6 +60,12 @@ impl Channel {
         let socket = SockRef::from(&self.0);
         socket.set_read_timeout(Some(patience))?;
         socket.set_write_timeout(Some(patience))
+    }
+
+    /// Closes the connection: both processes see its end, also one that waits in [`Channel::recv`] now.
+    pub fn close(&self) {
+        // The other end may be closed already.
+        let _closed = SockRef::from(&self.0).shutdown(Shutdown::Both);
     }
 
     /// Sends a message of at least one byte. The other process gets a duplicate of the descriptor.

@@ -1,7 +1,7 @@
 //! Upgrades of a running host (SIGUSR2): calls that ring, steady traffic, and new processes that cannot take over.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixDatagram;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
@@ -168,7 +168,49 @@ fn a_connection_of_the_old_process_goes_on() {
         callee.first_request("ACK");
         site.hang_up(&caller, &callee, &invite, &ok);
     }
-    assert!(host.is_alive(), "it has connections");
+}
+
+/// Peers learn early that they must connect again: calls in progress are not torn for it.
+#[test]
+fn a_connection_is_closed_as_soon_as_nothing_is_in_progress() {
+    let (mut host, site) = start();
+    let site = site.over(Tcp, Tcp);
+    let (idle, answering, _message) = site.start("MESSAGE");
+    answering.answer(&answering.first_request("MESSAGE"), 200);
+    idle.first_response("MESSAGE", 200);
+    let (caller, callee, invite) = site.start("INVITE");
+    let seen = callee.first_request("INVITE");
+    callee.answer(&seen, 180);
+    caller.first_response("INVITE", 180);
+    host.upgrade();
+    let is_closed = |peer: &Peer| {
+        wait::until("the host closes the connection", || {
+            (peer.connections() == 0).then_some(())
+        });
+    };
+    is_closed(&idle);
+    is_closed(&answering);
+    let accepted = || host.metric("portcullis_connections_total", &["accepted"]);
+    assert_eq!(accepted(), 0.0);
+    let again = idle.request("MESSAGE", &answering.uri());
+    site.send(&idle, &again);
+    answering.answer(&answering.nth_request(1, "MESSAGE"), 200);
+    idle.nth_response(1, "MESSAGE", 200);
+    assert_eq!(accepted(), 1.0, "the new process serves it");
+
+    // The old process serves new requests on its connections.
+    assert_eq!((caller.connections(), callee.connections()), (1, 1));
+    site.settle(&caller, &callee);
+    callee.answer(&seen, 200);
+    let ok = caller.first_response("INVITE", 200);
+    site.ack(&caller, &invite, &ok);
+    callee.first_request("ACK");
+    assert_eq!(accepted(), 1.0);
+    is_closed(&caller);
+    is_closed(&callee);
+    site.hang_up(&caller, &callee, &invite, &ok);
+    assert_eq!(accepted(), 2.0);
+    assert_eq!(host.complaints(), Vec::<String>::new());
 }
 
 #[test]
@@ -340,6 +382,38 @@ fn a_process_that_cannot_take_over_leaves_the_host_as_it_was() {
     callee.answer(&seen, 200);
     caller.first_response("INVITE", 200);
     assert!(host.is_alive());
+}
+
+/// Otherwise the new process would be left behind.
+#[test]
+fn a_host_that_is_to_end_at_once_ends_its_upgrade() {
+    let mut host = patient(Builder::new()).own_binary().start();
+    let binary = host.folder().join("portcullis");
+    std::fs::remove_file(&binary).unwrap();
+    // It says nothing, and does not notice that it should end.
+    host.write("portcullis", "#!/bin/sh\necho $$ > new\nexec sleep 600\n");
+    let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(&binary, executable).unwrap();
+    host.signal("USR2");
+    let new = wait::until("the new process runs", || {
+        let pid = std::fs::read_to_string(host.folder().join("new")).ok()?;
+        pid.trim().parse::<u32>().ok()
+    });
+    host.signal("INT");
+    assert!(host.wait_until_ended().success());
+    let is_there = std::fs::exists(format!("/proc/{new}")).expect("there are processes");
+    assert!(!is_there, "process {new} is left");
+}
+
+#[test]
+fn a_host_that_starts_refuses_to_upgrade() {
+    let builder = Builder::new();
+    let silent = TcpListener::bind(builder.lease().addr(3, 3306)).unwrap();
+    let url = format!("mysql://user:password@{}/db", silent.local_addr().unwrap());
+    let host = builder.database(&url).launch();
+    let _waits = silent.accept().expect("the host asks its database");
+    host.signal("USR2");
+    host.wait_for_log("event=\"upgrade_refused\" reason=\"the host is starting\"");
 }
 
 /// The old process had no watchdog, because `WATCHDOG_PID` named another one.

@@ -42,7 +42,14 @@ pub(crate) struct Upgrade {
     program: PathBuf,
     arguments: Vec<OsString>,
     terms: Terms,
-    running: Option<JoinHandle<Result<Upgraded, UpgradeError>>>,
+    running: Option<Running>,
+}
+
+/// An attempt in progress.
+struct Running {
+    task: JoinHandle<Result<Upgraded, UpgradeError>>,
+    /// To the new process. `None` if there was no descriptor for it.
+    channel: Option<Arc<Channel>>,
 }
 
 /// The new process serves.
@@ -57,7 +64,7 @@ pub(crate) struct Upgraded {
     /// Its end; `None` once it cannot be known.
     end: Option<oneshot::Receiver<End>>,
     /// It learns that this process has ended when this is dropped.
-    _channel: Channel,
+    _channel: Arc<Channel>,
 }
 
 /// How a process has ended.
@@ -132,8 +139,10 @@ impl Upgrade {
             program = %program.display(),
             "SIGUSR2: starting a new process, which takes over when it is ready"
         );
-        self.running = Some(spawn_blocking(move || {
-            let (channel, theirs) = Channel::pair()?;
+        let pair = Channel::pair().map(|(ours, theirs)| (Arc::new(ours), theirs));
+        let channel = pair.as_ref().ok().map(|(ours, _)| Arc::clone(ours));
+        let task = spawn_blocking(move || {
+            let (channel, theirs) = pair?;
             let child = start(&program, &arguments, theirs)?;
             let attempt = Attempt {
                 channel: &channel,
@@ -151,7 +160,8 @@ impl Upgrade {
                 }),
                 Err(error) => Err(attempt.give_up(child, error)),
             }
-        }));
+        });
+        self.running = Some(Running { task, channel });
         true
     }
 
@@ -160,9 +170,20 @@ impl Upgrade {
         let Some(running) = &mut self.running else {
             return std::future::pending().await;
         };
-        let ended = running.await;
+        let ended = (&mut running.task).await;
         self.running = None;
         ended.unwrap_or_else(|panicked| Err(io::Error::other(panicked).into()))
+    }
+
+    /// Has the attempt end, if there is one: it fails, unless the new process serves already. Returns whether there is one.
+    pub(crate) fn abandon(&self) -> bool {
+        let Some(running) = &self.running else {
+            return false;
+        };
+        if let Some(channel) = &running.channel {
+            channel.close();
+        }
+        true
     }
 }
 
@@ -172,10 +193,10 @@ impl Upgraded {
         self.process.as_raw_pid()
     }
 
-    /// Sends it the signal to drain.
-    pub(crate) fn terminate(&self) {
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
         // It may have ended already, which `ended` says.
-        let _sent = kill_process(self.process, Signal::TERM);
+        let _sent = kill_process(self.process, signal);
     }
 
     /// How it has ended. Never completes before.
