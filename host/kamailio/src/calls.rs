@@ -12,7 +12,7 @@ pub(super) fn force_rport(place: &Place, function: &str) -> Finding {
 
 /// The replacement of a call in the policy.
 pub(super) fn finding(place: &Place, function: &str, arguments: &[Value]) -> Finding {
-    let kamailio: Vec<_> = arguments.iter().map(as_written).collect();
+    let kamailio: Vec<_> = arguments.iter().map(Value::as_written).collect();
     let what = format!("{function}({})", kamailio.join(", "));
     let mut blanks = Vec::new();
     let Some(rust) = rust(function, arguments, &mut blanks) else {
@@ -75,8 +75,8 @@ fn rust(function: &str, arguments: &[Value], blanks: &mut Vec<String>) -> Option
         ("allow_routing" | "allow_register" | "allow_register_include_port", [allow, deny]) => {
             blanks.push(format!(
                 "{} and {} are renamed to NAME.allow and NAME.deny",
-                as_written(allow),
-                as_written(deny)
+                allow.as_written(),
+                deny.as_written()
             ));
             format!("{function}(Some(\"NAME\"))")
         }
@@ -108,7 +108,7 @@ fn variable(value: &Value, name: &'static str, blanks: &mut Vec<String>) -> Stri
     if is_known(value.text()) {
         return known(value.text()).to_owned();
     }
-    blanks.push(format!("{name} is what {} held", as_written(value)));
+    blanks.push(format!("{name} is what {} held", value.as_written()));
     name.to_owned()
 }
 
@@ -129,13 +129,6 @@ fn known(variable: &str) -> &'static str {
         "$Rp" => "request::local_port()",
         "$proto" => "request::transport()",
         _ => "",
-    }
-}
-
-fn as_written(value: &Value) -> String {
-    match value {
-        Value::Text(text) => format!("{text:?}"),
-        Value::Word(text) | Value::Variable(text) => text.clone(),
     }
 }
 

@@ -29,6 +29,7 @@ mod surroundings;
 #[cfg(test)]
 mod tests;
 mod tm;
+mod tm_calls;
 mod translate;
 
 use std::io;

@@ -92,7 +92,11 @@ fn explanation(name: &str) -> Option<&'static str> {
             "media is not relayed: leave it to the server behind"
         }
         "dispatcher" | "lcr" | "drouting" | "carrierroute" | "pdt" => {
-            "name the destinations in [relay.next-hops] and choose among them in the policy with relay_to(\"NAME\")"
+            "name the destinations in [relay.next-hops] and choose among them in the policy with relay_to(\"NAME\").or(\"OTHER\"), or with \
+             .weight(n) and .and(\"OTHER\") for shares of the load"
+        }
+        "uac_redirect" => {
+            "after a redirection, outcome::contacts() in on_failure has the contacts: again(relay_to_uri(contact).request_uri(contact))"
         }
         "domain" => {
             "name the domains that may be routed to in `domains` of [relay], and those that mean this host in `aliases` of [sip]"

@@ -13,6 +13,7 @@ use super::permissions;
 use super::settings::{self, LeftOut};
 use super::statement::{Listen, Statement, Value, What};
 use super::surroundings::Surroundings;
+use super::tm_calls::{self, TmCalls};
 use super::{calls, functions, tm};
 
 /// The configuration made from the statements, and what is not in it.
@@ -30,6 +31,7 @@ pub(super) fn translate(
         endpoints: Endpoints::new(),
         left_out: LeftOut::default(),
         modules: Modules::default(),
+        tm_calls: TmCalls::default(),
     };
     for statement in statements {
         if let What::Set { name, value } = &statement.what
@@ -53,6 +55,7 @@ struct Translator<'s> {
     endpoints: Endpoints,
     left_out: LeftOut,
     modules: Modules,
+    tm_calls: TmCalls,
 }
 
 impl Translator<'_> {
@@ -93,6 +96,12 @@ impl Translator<'_> {
                     let origin = Origin::line(place);
                     self.draft.switch_on("sip", "force-rport", origin);
                 }
+            }
+            What::Call {
+                function,
+                arguments,
+            } if tm_calls::function(function).is_some() => {
+                self.tm_calls.call(function, arguments, place);
             }
             What::Call {
                 function,
@@ -181,6 +190,7 @@ impl Translator<'_> {
             "relay",
             "domains = [\"192.0.2.0/24\", \"198.51.100.7:5070\", \"203.0.113.0/24:*\"]",
         );
+        self.findings.extend(self.tm_calls.findings());
         self.findings.extend(self.modules.findings());
         self.findings.extend(self.left_out.findings());
         (self.draft, self.findings)

@@ -355,6 +355,42 @@ proptest! {
 }
 
 #[test]
+fn calls_of_tm_become_calls_of_a_policy() {
+    let import = imported(
+        "loadmodule \"tm.so\"\nrequest_route {\n    t_set_fr(\"120000\", \"4000\");\n    t_on_failure(\"NEXT\");\n    if (!t_relay()) sl_reply_error();\n}\n\
+         failure_route[NEXT] {\n    if (t_is_canceled()) exit;\n    if (t_check_status(\"5[0-9][0-9]\") || t_branch_timeout()) {\n\
+         $du = \"sip:192.0.2.2:5060\";\n        append_branch();\n        t_relay();\n        exit;\n    }\n    t_reply(\"503\", \"No Carrier\");\n}\n",
+    );
+    let said = said(&import);
+    for (call, code) in [
+        (
+            "k.cfg:3: t_set_fr(\"120000\", \"4000\")",
+            ".ring_for(Duration::from_millis(120000)).within(Duration::from_millis(4000))",
+        ),
+        (
+            "k.cfg:4: t_on_failure(\"NEXT\")",
+            "policy!(decide, on_failure: next)",
+        ),
+        ("k.cfg:5: t_relay() (also k.cfg:12)", "return relay()"),
+        ("k.cfg:8: t_is_canceled()", "not needed"),
+        (
+            "k.cfg:9: t_check_status(\"5[0-9][0-9]\"), t_branch_timeout() (also k.cfg:9)",
+            "outcome::best()",
+        ),
+        ("k.cfg:11: append_branch()", "relay_to(\"a\").and(\"b\")"),
+        (
+            "k.cfg:15: t_reply(\"503\", \"No Carrier\")",
+            "answer(503, \"No Carrier\")",
+        ),
+    ] {
+        let is_it = |line: &&String| line.contains(call) && line.contains(code);
+        assert_eq!(said.iter().filter(is_it).count(), 1, "{call}: {said:#?}");
+    }
+    let calls = said.iter().filter(|line| line.contains("k.cfg:"));
+    assert_eq!(calls.count(), 7, "{said:#?}");
+}
+
+#[test]
 fn timers_of_tm_become_those_of_the_relay() {
     let import = imported(
         "loadmodule \"tm.so\"\nmodparam(\"tm\", \"fr_timer\", 5000)\nmodparam(\"tm\", \"fr_inv_timer\", 120000)\n\
