@@ -183,8 +183,8 @@ fn replacement(function: &str, arguments: &[Value]) -> String {
              edits::add_header and edits::remove_header"
         }
         "t_on_reply" => {
-            "no policy is called for responses: they are returned as they came. What the route does for phones behind NAT, \
-             force-rport of [sip] does in part"
+            "no policy is called for responses: they are returned as they came; force-rport of [sip] does part of what such a route does for \
+             phones behind NAT"
         }
         "append_branch" | "t_load_contacts" | "t_next_contacts" | "t_next_contact_flow" => {
             "in the policy, relay_to(\"a\").and(\"b\") or fork(list) for targets at once, .or(\"c\") or in_turn(list) for one after the \
@@ -260,7 +260,7 @@ fn on_failure(arguments: &[Value]) -> String {
     };
     format!(
         "in the policy, write policy!(decide, on_failure: {function}), and {route} as fn {function}() -> NextStep, which is called when \
-         all targets have failed"
+         all targets have failed; a policy has one such function, and .memo(bytes) can say which of several routes applies"
     )
 }
 
@@ -345,7 +345,8 @@ mod tests {
             said,
             [
                 "k.cfg:1: t_on_failure(\"MANAGE-FAILURE\"): in the policy, write policy!(decide, on_failure: manage_failure), and \
-                 failure_route[MANAGE-FAILURE] as fn manage_failure() -> NextStep, which is called when all targets have failed"
+                 failure_route[MANAGE-FAILURE] as fn manage_failure() -> NextStep, which is called when all targets have failed; a policy \
+                 has one such function, and .memo(bytes) can say which of several routes applies"
             ]
         );
         for unnamed in [&[][..], &[Value::Variable("$var(x)".into())], &[word("1")]] {

@@ -8,7 +8,7 @@ use super::{Call, responses};
 use crate::config::{Config, Trying};
 use crate::outbox::What;
 use crate::slab::Id;
-use crate::testing::{Host, from_callee, from_caller, request, response, serial};
+use crate::testing::{Host, from_callee, from_caller, header, request, response, serial};
 use crate::time::Time;
 use crate::transactions::{BeginError, Receipt};
 
@@ -185,6 +185,46 @@ fn a_limit_of_work_leaves_the_rest_for_the_next_call() {
     assert_eq!(host.drain().0.len(), 3);
     assert!(host.core.expire(host.now, 3));
     assert_eq!(host.drain().0.len(), 2);
+}
+
+/// The worker could not run its timers for longer than most of them had.
+#[test]
+fn timers_that_are_long_due_run_in_order_and_a_few_at_a_time() {
+    const CALLS: u64 = 20;
+    const AT_ONCE: usize = 3;
+    let mut host = Host::new(Config::default());
+    for call in 0..CALLS {
+        // The tick of a timer is 10 ms.
+        host.now = Time::from_millis(call * 20);
+        let text = request("MESSAGE", call, "");
+        let id = host.begin(text.as_bytes(), &from_caller(Transport::Udp));
+        host.core.plan(host.now, id, serial(&[0])).unwrap();
+        let (sent, _) = host.drain();
+        assert_eq!(sent.len(), 1);
+    }
+    host.now = Time::from_millis(10_000);
+    let mut turns = Vec::new();
+    loop {
+        let is_done = host.core.expire(host.now, AT_ONCE);
+        let (sent, told) = host.drain();
+        assert_eq!(told, []);
+        let copies = sent
+            .iter()
+            .filter(|sent| sent.what == What::RequestRetransmission);
+        let calls: Vec<_> = copies
+            .map(|sent| header(&sent.text, "Call-ID").unwrap().to_owned())
+            .collect();
+        assert!(calls.len() <= AT_ONCE, "{calls:?}");
+        turns.extend(calls);
+        let next = host.core.next_deadline().unwrap();
+        if is_done {
+            assert!(next > host.now, "nothing is due any more");
+            break;
+        }
+        assert!(next <= host.now, "the rest is due");
+    }
+    let expected: Vec<_> = (0..CALLS).map(|call| format!("call{call}")).collect();
+    assert_eq!(turns, expected);
 }
 
 #[test]
