@@ -24,10 +24,10 @@ pub enum Cause {
     RangOut,
     /// It was cancelled, because another answer made its own needless.
     Cancelled,
-    /// It could not be reached: 503.
+    /// It could not be reached, or is the host itself: 503.
     Unreachable,
     /// Its name has no address: 503.
     Unresolved,
-    /// The request must not be sent there, for example because it would return to the host.
+    /// The request must not be sent there, for example because it has been there already.
     Refused,
 }
