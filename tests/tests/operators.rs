@@ -75,6 +75,24 @@ fn transactions_are_counted_in_tm_stats_the_status_and_the_metrics() {
     }
 }
 
+/// They cost no more than in a stateless host.
+#[test]
+fn rejected_requests_and_options_to_the_host_have_no_transactions() {
+    let host = Builder::new().start();
+    let mut stranger = host.udp(CALLER);
+    let invite = stranger.request("INVITE", "sip:bob@example.com");
+    let answer = stranger.ask(&invite);
+    assert_eq!(answer.code(), 401);
+    stranger.send(&invite.ack_for(&answer).bytes());
+    let options = stranger.request("OPTIONS", &format!("sip:{}", host.sip()));
+    assert_eq!(stranger.ask(&options).code(), 200);
+    let status = host.rpc("portcullis.status", json!([]))["result"].take();
+    let transactions = &status["transactions"];
+    for name in ["begun", "active", "lingering"] {
+        assert_eq!(transactions[name], 0, "{name}: {transactions}");
+    }
+}
+
 #[test]
 fn active_transactions_are_listed_up_to_a_number_and_calls_are_cancelled() {
     for workers in [1, 2] {

@@ -3,11 +3,12 @@
 #![forbid(unsafe_code)]
 
 use std::io::ErrorKind;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 
 use portcullis_testkit::callee::ok_to;
 use portcullis_testkit::guests::{rejecting, rejecting_with};
 use portcullis_testkit::host::{Builder, Host};
+use portcullis_testkit::messages::Request;
 use portcullis_testkit::policy;
 use portcullis_testkit::sip::{Caller, Message};
 use portcullis_testkit::wait;
@@ -231,15 +232,33 @@ fn responses_over_udp_are_limited_per_source() {
     assert_eq!(dropped(&host, "answer_limit"), limited);
 }
 
-#[test]
-fn confirmed_answers_of_transactions_do_not_count_in_the_limit_of_answers() {
-    let builder = Builder::new();
-    let closed = builder.lease().addr(CALLEE, 5080);
+/// A host that relays to a next hop, and answers one source no more than twice and then once per second.
+fn start_with_few_answers(builder: Builder) -> (Host, SocketAddr) {
+    let hop = builder.lease().addr(CALLEE, 5080);
     let host = builder
         .policy(policy("observe"))
-        .set("relay", &format!("next-hop = \"sip:{closed}\""))
+        .set("relay", &format!("next-hop = \"sip:{hop}\""))
         .set("sip", "answers-per-second = 1\nanswers-burst = 2")
         .start();
+    (host, hop)
+}
+
+/// A caller whose INVITE the next hop has answered with this status line, and the INVITE.
+fn answered(host: &Host, hop: &mut Caller, status: &str) -> (Caller, Request) {
+    let mut caller = host.udp(CALLER);
+    let invite = caller.request("INVITE", "sip:b@c");
+    caller.send(&invite.bytes());
+    let answer = String::from_utf8(ok_to(&hop.receive(), hop.local())).expect("text");
+    hop.send(answer.replace("200 OK", status).as_bytes());
+    let code: u16 = status[..3].parse().expect("a code");
+    assert_eq!(caller.receive().code(), code);
+    (caller, invite)
+}
+
+/// Nobody listens at the next hop.
+#[test]
+fn confirmed_answers_of_transactions_do_not_count_in_the_limit_of_answers() {
+    let (host, _closed) = start_with_few_answers(Builder::new());
     let mut caller = host.udp(CALLER);
     for _ in 0..20 {
         let invite = caller.request("INVITE", "sip:b@c");
@@ -252,20 +271,9 @@ fn confirmed_answers_of_transactions_do_not_count_in_the_limit_of_answers() {
 
 #[test]
 fn provisional_responses_do_not_count_in_the_limit_of_answers() {
-    let builder = Builder::new();
-    let hop = builder.lease().addr(CALLEE, 5080);
-    let host = builder
-        .policy(policy("observe"))
-        .set("relay", &format!("next-hop = \"sip:{hop}\""))
-        .set("sip", "answers-per-second = 1\nanswers-burst = 2")
-        .start();
+    let (host, hop) = start_with_few_answers(Builder::new());
     let mut hop = Caller::udp_from(hop, host.sip());
-    let mut caller = host.udp(CALLER);
-    let invite = caller.request("INVITE", "sip:b@c");
-    caller.send(&invite.bytes());
-    let ringing = String::from_utf8(ok_to(&hop.receive(), hop.local())).expect("text");
-    hop.send(ringing.replace("200 OK", "180 Ringing").as_bytes());
-    assert_eq!(caller.receive().code(), 180);
+    let (mut caller, invite) = answered(&host, &mut hop, "180 Ringing");
     for _ in 0..20 {
         caller.send(&invite.bytes());
     }
@@ -279,25 +287,15 @@ fn provisional_responses_do_not_count_in_the_limit_of_answers() {
 fn retransmissions_of_a_final_response_count_in_the_limit_of_answers() {
     let limited = |is_known: bool| {
         let builder = Builder::new();
-        let hop = builder.lease().addr(CALLEE, 5080);
         let source = builder.lease().ip(CALLER);
         let builder = match is_known {
             true => builder.row(&format!("1 {source} 32 0")),
             false => builder,
         };
-        let host = builder
-            .policy(policy("observe"))
-            .set("relay", &format!("next-hop = \"sip:{hop}\""))
-            .set("sip", "answers-per-second = 1\nanswers-burst = 2")
-            .start();
+        let (host, hop) = start_with_few_answers(builder);
         let mut hop = Caller::udp_from(hop, host.sip());
         // Whoever forges a source repeats its request, and never acknowledges the answer.
-        let mut caller = host.udp(CALLER);
-        let invite = caller.request("INVITE", "sip:b@c");
-        caller.send(&invite.bytes());
-        let refusal = String::from_utf8(ok_to(&hop.receive(), hop.local())).expect("text");
-        hop.send(refusal.replace("200 OK", "404 Not Found").as_bytes());
-        assert_eq!(caller.receive().code(), 404);
+        let (mut caller, invite) = answered(&host, &mut hop, "404 Not Found");
         let copies = 20.0;
         for _ in 0..20 {
             caller.send(&invite.bytes());

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use portcullis_testkit::host::{Builder, Host};
 use portcullis_testkit::lossy::Lossy;
 use portcullis_testkit::messages::Message;
-use portcullis_testkit::peer::{Peer, Seen};
+use portcullis_testkit::peer::{Peer, Seen, branch_of};
 use portcullis_testkit::policy;
 
 use crate::call::Call;
@@ -105,6 +105,56 @@ fn a_target_that_leads_back_to_the_host_ends_with_482() {
     assert_eq!(host.metric("portcullis_transactions_begun_total", &[]), 2.0);
 }
 
+/// One target of a fork is the host itself: the other one gets the call.
+#[test]
+fn a_fork_with_the_host_itself_reaches_the_other_target() {
+    let builder = Builder::new();
+    let own = builder.lease().addr(1, 5060);
+    let callee = Peer::udp(builder.lease().ip(4));
+    let host = forking_to(builder, [own, callee.local()]);
+    let call = Call::to(&Site::of(&host), BOB);
+    let ok = call.is_answered_by(&callee, &call.rings_at(&callee));
+    call.is_completed_with(&callee, &ok);
+    wait_until_idle(&host);
+    let unreachable = host.metric("portcullis_attempts_total", &["unreachable"]);
+    assert_eq!(unreachable, 1.0);
+    assert_eq!(callee.times_of("CANCEL").len(), 0);
+}
+
+/// The same by an address that the host does not know to be its own. The request comes back from there, which is a spiral, and then once more,
+/// which is a loop.
+#[test]
+fn a_fork_that_leads_back_to_the_host_reaches_the_other_target() {
+    let builder = Builder::new();
+    let back = back_to(&builder);
+    let callee = Peer::udp(builder.lease().ip(4));
+    let host = forking_to(builder, [back.addr(), callee.local()]);
+    let call = Call::to(&Site::of(&host), BOB);
+    let seen = [0, 1].map(|n| callee.nth_request(n, "INVITE"));
+    let vias = seen
+        .each_ref()
+        .map(|seen| seen.message.headers("Via").len());
+    let (direct, by_the_spiral) = match vias {
+        [2, 3] => (&seen[0], &seen[1]),
+        [3, 2] => (&seen[1], &seen[0]),
+        other => panic!("numbers of Vias: {other:?}"),
+    };
+    callee.answer(by_the_spiral, 180);
+    call.caller.first_response("INVITE", 180);
+    let ok = call.is_answered_by(&callee, direct);
+    let cancel = call.is_cancelled_at(&callee, by_the_spiral, 487);
+    assert_eq!(
+        branch_of(&cancel.message),
+        branch_of(&by_the_spiral.message)
+    );
+    call.is_completed_with(&callee, &ok);
+    wait_until_idle(&host);
+    assert_eq!(call.summary(&callee).finals, [200]);
+    // The INVITE from the caller, and once more from the address that leads back; and the BYE. The third time, the loop is answered without a
+    // transaction.
+    assert_eq!(host.metric("portcullis_transactions_begun_total", &[]), 3.0);
+}
+
 /// The same with another request URI each time: no loop, but Max-Forwards ends it.
 #[test]
 fn a_policy_that_relays_to_the_host_for_ever_ends_with_483() {
@@ -138,6 +188,17 @@ fn with_next_hop(builder: Builder, name: &str, next_hop: SocketAddr) -> Host {
         // Responses go back to where a request came from.
         .set("sip", "force-rport = true")
         .set("relay.next-hops", &format!("itself = \"sip:{next_hop}\""))
+        .start()
+}
+
+/// A host that sends each call to these two targets at once.
+fn forking_to(builder: Builder, [itself, other]: [SocketAddr; 2]) -> Host {
+    let hops = format!("itself = \"sip:{itself}\"\nother = \"sip:{other}\"");
+    builder
+        .policy(policy("fork"))
+        .set("policy.settings", "next-hops = [\"itself\", \"other\"]")
+        .set("sip", "force-rport = true")
+        .set("relay.next-hops", &hops)
         .start()
 }
 

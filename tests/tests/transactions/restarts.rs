@@ -4,6 +4,7 @@ use portcullis_testkit::host::{Builder, Host};
 use portcullis_testkit::messages::Transport::{Tcp, Udp};
 use portcullis_testkit::peer::branch_of;
 
+use crate::call::Call;
 use crate::site::{Site, builder, wait_until_idle};
 
 fn start() -> (Host, Site) {
@@ -18,16 +19,11 @@ fn start() -> (Host, Site) {
 #[test]
 fn a_call_that_rings_completes_after_a_restart() {
     let (mut host, site) = start();
-    let (caller, callee, invite) = site.start("INVITE");
-    let seen = callee.first_request("INVITE");
-    callee.answer(&seen, 180);
-    caller.first_response("INVITE", 180);
+    let (call, callee) = Call::start(site);
+    let seen = call.rings_at(&callee);
     host.kill_and_start();
-    callee.answer(&seen, 200);
-    let ok = caller.first_response("INVITE", 200);
-    site.ack(&caller, &invite, &ok);
-    callee.first_request("ACK");
-    site.hang_up(&caller, &callee, &invite, &ok);
+    let ok = call.is_answered_by(&callee, &seen);
+    call.is_completed_with(&callee, &ok);
     let adopted = host.metric("portcullis_unmatched_messages_total", &["adopted"]);
     assert_eq!(adopted, 1.0);
     wait_until_idle(&host);
@@ -37,19 +33,17 @@ fn a_call_that_rings_completes_after_a_restart() {
 #[test]
 fn a_call_that_rings_can_be_cancelled_after_a_restart() {
     let (mut host, site) = start();
-    let (caller, callee, invite) = site.start("INVITE");
-    let seen = callee.first_request("INVITE");
-    callee.answer(&seen, 180);
-    caller.first_response("INVITE", 180);
+    let (call, callee) = Call::start(site);
+    let seen = call.rings_at(&callee);
     host.kill_and_start();
-    site.send(&caller, &invite.cancel());
+    site.send(&call.caller, &call.invite.cancel());
     let cancel = callee.first_request("CANCEL");
     assert_eq!(branch_of(&cancel.message), branch_of(&seen.message));
     callee.answer(&cancel, 200);
-    caller.first_response("CANCEL", 200);
+    call.caller.first_response("CANCEL", 200);
     callee.answer(&seen, 487);
-    let terminated = caller.first_response("INVITE", 487);
-    site.ack_failure(&caller, &invite, &terminated);
+    call.fails_with(487);
+    // The ACK of the caller, as there is no transaction to send one.
     let ack = callee.first_request("ACK");
     assert_eq!(branch_of(&ack.message), branch_of(&seen.message));
     wait_until_idle(&host);
@@ -59,18 +53,15 @@ fn a_call_that_rings_can_be_cancelled_after_a_restart() {
 #[test]
 fn a_copy_after_a_restart_has_the_branch_of_the_first() {
     let (mut host, site) = start();
-    let (caller, callee, invite) = site.start("INVITE");
-    let seen = callee.first_request("INVITE");
+    let (call, callee) = Call::start(site);
+    let seen = call.arrives_at(&callee);
     host.kill_and_start();
     let before = callee.times_of("INVITE").len();
-    site.send(&caller, &invite);
+    call.repeat();
     let copy = callee.nth_request(before, "INVITE");
     assert_eq!(branch_of(&copy.message), branch_of(&seen.message));
-    callee.answer(&copy, 200);
-    let ok = caller.first_response("INVITE", 200);
-    site.ack(&caller, &invite, &ok);
-    callee.first_request("ACK");
-    site.hang_up(&caller, &callee, &invite, &ok);
+    let ok = call.is_answered_by(&callee, &copy);
+    call.is_completed_with(&callee, &ok);
     wait_until_idle(&host);
 }
 
@@ -79,15 +70,11 @@ fn a_copy_after_a_restart_has_the_branch_of_the_first() {
 fn a_call_over_tcp_completes_after_a_restart() {
     let (mut host, site) = start();
     let site = site.over(Udp, Tcp);
-    let (caller, callee, invite) = site.start("INVITE");
-    let seen = callee.first_request("INVITE");
-    callee.answer(&seen, 180);
-    caller.first_response("INVITE", 180);
+    let (call, callee) = Call::start(site);
+    let seen = call.rings_at(&callee);
     host.kill_and_start();
     callee.send(&callee.response(&seen.message, 200, &[]), site.proxy);
-    let ok = caller.first_response("INVITE", 200);
-    site.ack(&caller, &invite, &ok);
-    callee.first_request("ACK");
-    site.hang_up(&caller, &callee, &invite, &ok);
+    let ok = call.caller.first_response("INVITE", 200);
+    call.is_completed_with(&callee, &ok);
     wait_until_idle(&host);
 }

@@ -1,6 +1,6 @@
 //! Workers behind UDP sockets.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use portcullis_metrics::{AttemptResult, Lost};
 use portcullis_sip::Transport;
@@ -71,6 +71,50 @@ fn a_request_goes_to_the_next_hop_and_its_response_back() {
         assert_eq!(from, host.udp());
         assert_eq!(headers(&answer, "Via").len(), 1);
     }
+}
+
+/// More timers are due than one turn runs.
+#[test]
+fn a_worker_that_was_held_sends_everything_that_was_due() {
+    const REQUESTS: usize = 300;
+    let callee = Udp::new("127.0.0.1:0");
+    let config = format!(
+        "[policy]\ndeadline = \"1s\"\n[relay]\nnext-hop = \"sip:{}\"\n\
+         [tenants.slow]\nuri-domains = [\"slow.example\"]\nbreaker-failures = 0\n",
+        callee.addr()
+    );
+    let parts = Setup::new().config(&config).policy(relaying()).parts();
+    parts.seat("slow", &guest("loop-with-body"));
+    let host = parts.start();
+    let caller = Udp::towards(host.udp());
+    let branch = |message: &[u8]| header(message, "Via").unwrap().to_owned();
+    let mut copies = HashMap::new();
+    for _ in 0..REQUESTS {
+        caller.send(&request("MESSAGE", BOB, "UDP", caller.addr()), host.udp());
+        let (seen, _) = callee.receive();
+        *copies.entry(branch(&seen)).or_insert(0) += 1;
+    }
+    assert_eq!(copies.len(), REQUESTS);
+    // The policy of this tenant holds the worker for a second, and timer E is 500 ms.
+    let other = Udp::towards(host.udp());
+    let slow = request_with(
+        "MESSAGE",
+        "sip:x@slow.example",
+        "UDP",
+        other.addr(),
+        "",
+        b"body",
+    );
+    other.send(&slow, host.udp());
+    while copies.values().any(|&copies| copies < 2) {
+        let (seen, _) = callee.receive();
+        let copies = copies
+            .get_mut(&branch(&seen))
+            .expect("a copy of what was sent");
+        *copies += 1;
+    }
+    let held = other.final_response();
+    assert_eq!(start_line(&held), "SIP/2.0 503 Policy Failure");
 }
 
 #[test]

@@ -26,6 +26,16 @@ fn parts() -> Parts {
     parts
 }
 
+/// How a message of a caller comes.
+fn arrival(parts: &Parts, transport: Transport) -> Arrival {
+    Arrival {
+        source: "127.0.0.1:40000".parse().unwrap(),
+        local: parts.addr(transport),
+        transport,
+        connection: None,
+    }
+}
+
 /// Sends a request; its Call-ID.
 fn send(caller: &Udp, host: &Host, uri: &str) -> String {
     let bytes = request_with("MESSAGE", uri, "UDP", caller.addr(), "", b"body");
@@ -131,12 +141,7 @@ fn nobody_waits_after_a_worker_has_settled() {
 fn only_who_is_slow_beside_others_waits() {
     let parts = parts();
     let mut pipeline = Pipeline::new(Arc::clone(&parts.shared), 0);
-    let arrival = Arrival {
-        source: "127.0.0.1:40000".parse().unwrap(),
-        local: parts.addr(Transport::Udp),
-        transport: Transport::Udp,
-        connection: None,
-    };
+    let arrival = arrival(&parts, Transport::Udp);
     let mut out = Vec::new();
     let mut ask = |uri| {
         let bytes = request_with("MESSAGE", uri, "UDP", arrival.source, "", b"body");
@@ -169,12 +174,7 @@ fn only_who_is_slow_beside_others_waits() {
 fn a_message_of_a_stream_that_was_handed_over_stays_behind_a_deferred_one() {
     let parts = parts();
     let mut pipeline = Pipeline::new(Arc::clone(&parts.shared), 0);
-    let arrival = Arrival {
-        source: "127.0.0.1:40000".parse().unwrap(),
-        local: parts.addr(Transport::Tcp),
-        transport: Transport::Tcp,
-        connection: None,
-    };
+    let arrival = arrival(&parts, Transport::Tcp);
     let mut out = Vec::new();
     let mut take = || {
         let bytes = request_with("MESSAGE", SLOW, "TCP", arrival.source, "", b"body");
