@@ -79,6 +79,18 @@ impl FailedAttempts {
         self.attempts.get(self.best?)
     }
 
+    /// Memory of their texts, in bytes.
+    pub fn bytes(&self) -> usize {
+        let attempts = self.attempts.iter();
+        let attempts = attempts.map(|attempt| size_of::<Attempt>() + attempt.place.len());
+        let tried = self.tried.iter().map(|target| {
+            let uri = target.request_uri.as_ref().map_or(0, String::len);
+            size_of::<TriedTarget>() + target.place.as_str().len() + uri
+        });
+        let response = self.best_response.as_ref().map_or(0, Vec::len);
+        attempts.sum::<usize>() + tried.sum::<usize>() + response + self.memo.len()
+    }
+
     /// `outcome.header`
     pub(crate) fn header(&self, name: &str) -> Option<String> {
         self.with_response(|response| {

@@ -149,7 +149,7 @@ impl ForwardTarget {
 }
 
 impl Place {
-    fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         match self {
             Self::NextHop(text) | Self::Uri(text) => text,
         }

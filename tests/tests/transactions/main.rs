@@ -18,5 +18,6 @@ mod restarts;
 mod site;
 mod streams;
 mod targets;
+mod tenants;
 mod torn;
 mod upgrades;

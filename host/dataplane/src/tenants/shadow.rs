@@ -10,7 +10,10 @@ use std::time::{Instant, SystemTime};
 use parking_lot::Mutex;
 use portcullis_address::Snapshot;
 use portcullis_config::RecordsConfig;
-use portcullis_policy::{Edit, Edits, Evaluator, Failure, Forwarding, Generation, Scope, Verdict};
+use portcullis_policy::{
+    Edit, Edits, Evaluator, FailedAttempts, Failure, Forwarding, Generation, NextStep, Rejection,
+    Scope, Verdict,
+};
 
 use portcullis_records::Mask;
 use portcullis_request::Request;
@@ -71,19 +74,38 @@ pub struct Difference {
     pub candidate: String,
 }
 
-/// One request and the decision on it.
+/// The answer of a policy: its verdict, or its step after these attempts have failed.
+#[derive(Clone, Copy, Debug)]
+pub enum CallResult<'d> {
+    /// The result of `decide`.
+    Verdict(&'d Result<Verdict, Failure>),
+    /// The result of `on-failure`.
+    Step(&'d Result<NextStep, Failure>, &'d FailedAttempts),
+}
+
+/// The answer of a policy with its header changes and its targets.
+type Decided<'d> = (CallResult<'d>, &'d Edits, Option<&'d Forwarding>);
+
+/// One request and the answer to it.
 #[derive(Debug)]
 struct Job {
     request: Request,
     scope: Arc<Scope>,
     addresses: Arc<Snapshot>,
     generation: Arc<Generation>,
-    decided: Result<Verdict, Failure>,
+    answer: Kept,
     edits: Edits,
     forwarding: Option<Forwarding>,
     comparison: Arc<Comparison>,
     /// Its memory, in bytes.
     bytes: usize,
+}
+
+/// A [`CallResult`] that waits for that of the candidate.
+#[derive(Debug)]
+enum Kept {
+    Verdict(Result<Verdict, Failure>),
+    Step(Result<NextStep, Failure>, Box<FailedAttempts>),
 }
 
 impl Shadow {
@@ -114,7 +136,7 @@ impl Shadow {
         has_room
     }
 
-    /// Passes a decided request on, if the limits permit.
+    /// Passes a request and the answer to it on, if the limits permit.
     pub fn offer(
         &self,
         request: &Request,
@@ -124,7 +146,7 @@ impl Shadow {
         decision: Decided<'_>,
         comparison: &Arc<Comparison>,
     ) {
-        let (decided, edits, forwarding) = decision;
+        let (answer, edits, forwarding) = decision;
         let bytes = size_of::<Job>() + request.bytes() + bytes_of(decision);
         if !self.take_room(comparison, bytes) {
             comparison.not_compared.fetch_add(1, Ordering::Relaxed);
@@ -135,7 +157,7 @@ impl Shadow {
             scope: Arc::clone(scope),
             addresses: Arc::clone(addresses),
             generation: Arc::clone(generation),
-            decided: decided.clone(),
+            answer: answer.kept(),
             edits: edits.clone(),
             forwarding: forwarding.cloned(),
             comparison: Arc::clone(comparison),
@@ -203,25 +225,81 @@ fn leave_room(waiting: &AtomicUsize, comparison: &Comparison, bytes: usize) {
     comparison.waiting.fetch_sub(1, Ordering::Relaxed);
 }
 
-/// Memory of a decision, in bytes.
-fn bytes_of((decided, edits, forwarding): Decided<'_>) -> usize {
-    // Overhead of two strings.
-    const PAIR: usize = 64;
+/// Memory of two strings beside their texts, in bytes.
+const PAIR: usize = 64;
 
-    let decided = match decided {
-        Ok(Verdict::Reject(rejection)) => {
-            let headers = rejection.headers.iter();
-            let headers = headers.map(|(name, value)| PAIR + name.len() + value.len());
-            rejection.reason.len() + headers.sum::<usize>()
-        }
-        Ok(Verdict::Relay(next_hop)) => next_hop.as_ref().map_or(0, String::len),
-        Ok(Verdict::Drop | Verdict::Pass) | Err(_) => 0,
-    };
+/// Memory of an answer, in bytes.
+fn bytes_of((answer, edits, forwarding): Decided<'_>) -> usize {
     let edits = edits.iter().map(|edit| match edit {
         Edit::Add { name, value } => PAIR + name.len() + value.len(),
         Edit::Remove { name } => PAIR + name.len(),
     });
-    decided + edits.sum::<usize>() + forwarding.map_or(0, Forwarding::bytes)
+    answer.bytes() + edits.sum::<usize>() + forwarding.map_or(0, Forwarding::bytes)
+}
+
+impl CallResult<'_> {
+    fn bytes(self) -> usize {
+        match self {
+            Self::Verdict(Ok(Verdict::Reject(rejection))) => bytes_of_rejection(rejection),
+            Self::Verdict(Ok(Verdict::Relay(next_hop))) => next_hop.as_ref().map_or(0, String::len),
+            Self::Verdict(Ok(Verdict::Drop | Verdict::Pass) | Err(_)) => 0,
+            Self::Step(step, failed) => {
+                let answer = match step {
+                    Ok(NextStep::Answer(rejection)) => bytes_of_rejection(rejection),
+                    Ok(NextStep::Best | NextStep::Again) | Err(_) => 0,
+                };
+                answer + failed.bytes()
+            }
+        }
+    }
+
+    fn kept(self) -> Kept {
+        match self {
+            Self::Verdict(verdict) => Kept::Verdict(verdict.clone()),
+            Self::Step(step, failed) => Kept::Step(step.clone(), Box::new(failed.clone())),
+        }
+    }
+
+    /// Whether header changes can take effect.
+    fn may_relay(self) -> bool {
+        match self {
+            Self::Verdict(verdict) => verdict.as_ref().is_ok_and(may_relay),
+            Self::Step(step, _) => matches!(step, Ok(NextStep::Again)),
+        }
+    }
+
+    /// Whether both say the same. Failures of one kind do.
+    fn is_same_as(self, other: Self) -> bool {
+        match (self, other) {
+            (Self::Verdict(Ok(one)), Self::Verdict(Ok(other))) => one == other,
+            (Self::Step(Ok(one), _), Self::Step(Ok(other), _)) => one == other,
+            (Self::Verdict(Err(one)), Self::Verdict(Err(other)))
+            | (Self::Step(Err(one), _), Self::Step(Err(other), _)) => one.kind() == other.kind(),
+            _ => false,
+        }
+    }
+
+    fn is_failure(self) -> bool {
+        match self {
+            Self::Verdict(verdict) => verdict.is_err(),
+            Self::Step(step, _) => step.is_err(),
+        }
+    }
+}
+
+impl Kept {
+    fn as_answer(&self) -> CallResult<'_> {
+        match self {
+            Self::Verdict(verdict) => CallResult::Verdict(verdict),
+            Self::Step(step, failed) => CallResult::Step(step, failed),
+        }
+    }
+}
+
+fn bytes_of_rejection(rejection: &Rejection) -> usize {
+    let headers = rejection.headers.iter();
+    let headers = headers.map(|(name, value)| PAIR + name.len() + value.len());
+    rejection.reason.len() + headers.sum::<usize>()
 }
 
 fn work(next: &Receiver<Job>, waiting: &AtomicUsize, mask: &Mask) {
@@ -232,30 +310,35 @@ fn work(next: &Receiver<Job>, waiting: &AtomicUsize, mask: &Mask) {
             scope,
             addresses,
             generation,
-            decided,
+            answer,
             edits,
             forwarding,
             comparison,
             bytes,
         } = job;
-        let begun = Instant::now();
-        let (request, answer) = evaluator.decide(&generation.policy, &scope, &addresses, request);
-        generation.stats.record(0, &answer, begun.elapsed());
+        let (begun, policy) = (Instant::now(), &generation.policy);
+        let (request, other) = match &answer {
+            Kept::Verdict(_) => {
+                let (request, verdict) = evaluator.decide(policy, &scope, &addresses, request);
+                generation.stats.record(0, &verdict, begun.elapsed());
+                (request, Kept::Verdict(verdict))
+            }
+            Kept::Step(_, failed) => {
+                let asked = FailedAttempts::clone(failed);
+                let (request, step) =
+                    evaluator.on_failure(policy, &scope, &addresses, request, asked);
+                generation.stats.record_step(0, &step, begun.elapsed());
+                (request, Kept::Step(step, Box::default()))
+            }
+        };
         let changed = evaluator.take_edits();
         let said = evaluator.take_forwarding();
-        let active = (&decided, &edits, forwarding.as_ref());
-        let candidate = (&answer, &changed, said.as_ref());
+        let active = (answer.as_answer(), &edits, forwarding.as_ref());
+        let candidate = (other.as_answer(), &changed, said.as_ref());
         comparison.note(difference(&request, active, candidate, mask));
         leave_room(waiting, &comparison, bytes);
     }
 }
-
-/// The decision of a policy with its header changes and its targets.
-type Decided<'d> = (
-    &'d Result<Verdict, Failure>,
-    &'d Edits,
-    Option<&'d Forwarding>,
-);
 
 fn difference(
     request: &Request,
@@ -263,13 +346,10 @@ fn difference(
     candidate: Decided<'_>,
     mask: &Mask,
 ) -> Option<Difference> {
-    let is_same = match (active, candidate) {
-        ((Ok(active), edits, targets), (Ok(candidate), changed, others)) => {
-            active == candidate && targets == others && (edits == changed || !may_relay(active))
-        }
-        ((Err(active), ..), (Err(candidate), ..)) => active.kind() == candidate.kind(),
-        _ => false,
-    };
+    let ((answer, edits, targets), (other, changed, others)) = (active, candidate);
+    let is_same = answer.is_same_as(other)
+        && (targets == others || answer.is_failure())
+        && (edits == changed || !answer.may_relay());
     (!is_same).then(|| Difference {
         at: SystemTime::now(),
         source: request.arrival.source,
@@ -305,13 +385,17 @@ pub(crate) fn may_relay(verdict: &Verdict) -> bool {
     matches!(verdict, Verdict::Relay(_) | Verdict::Pass)
 }
 
-/// A short description of a response.
+/// A short description of an answer.
 fn shown((answer, edits, forwarding): Decided<'_>) -> String {
     let mut shown = match answer {
-        Ok(verdict) if may_relay(verdict) && !edits.is_empty() => format!("{verdict}, {edits}"),
-        Ok(verdict) => verdict.to_string(),
-        Err(failure) => format!("failure: {failure}"),
+        CallResult::Verdict(Ok(verdict)) => verdict.to_string(),
+        CallResult::Step(Ok(step), _) => format!("after failure: {step}"),
+        CallResult::Verdict(Err(failure)) => format!("failure: {failure}"),
+        CallResult::Step(Err(failure), _) => format!("after failure: failure: {failure}"),
     };
+    if answer.may_relay() && !edits.is_empty() {
+        shown.push_str(&format!(", {edits}"));
+    }
     if let Some(forwarding) = forwarding {
         shown.push_str(&format!(", {forwarding}"));
     }
@@ -369,8 +453,8 @@ mod tests {
         let mask = Mask::new(&RecordsConfig::default());
         let found = difference(
             &request,
-            (&active, &none, None),
-            (&candidate, &none, None),
+            (CallResult::Verdict(&active), &none, None),
+            (CallResult::Verdict(&candidate), &none, None),
             &mask,
         )
         .unwrap();
@@ -417,7 +501,7 @@ mod tests {
         );
         let (one, other) = (to("one"), to("other"));
         let compare = |active, candidate| {
-            let decided = |forwarding| (&relay, &none, forwarding);
+            let decided = |forwarding| (CallResult::Verdict(&relay), &none, forwarding);
             difference(&request, decided(active), decided(candidate), &mask)
         };
         assert_eq!(compare(Some(&one), Some(&one)), None);
@@ -427,5 +511,41 @@ mod tests {
             r#"relay, to {"next-hop":"other","rank":0,"weight":1}"#
         );
         assert_eq!(compare(Some(&one), None).unwrap().candidate, "relay");
+    }
+
+    #[test]
+    fn other_steps_after_a_failure_are_a_difference() {
+        let request = request("OPTIONS sip:b@b SIP/2.0\r\nVia: SIP/2.0/UDP h;branch=z9hG4bK1\r\nFrom: <sip:a@a>;tag=1\r\n\
+            To: <sip:b@b>\r\nCall-ID: i\r\nCSeq: 1 OPTIONS\r\nContent-Length: 0\r\n\r\n".to_owned());
+        let (none, mask) = (Edits::default(), Mask::new(&RecordsConfig::default()));
+        let failed = FailedAttempts::default();
+        let answer = Ok(NextStep::Answer(Rejection {
+            code: 503,
+            reason: "All Failed".into(),
+            headers: Vec::new(),
+        }));
+        let (best, loop_) = (
+            Ok(NextStep::Best),
+            Err(Failure::Timeout {
+                deadline: std::time::Duration::ZERO,
+                function: None,
+            }),
+        );
+        let compare = |active, candidate| {
+            let decided = |step| (CallResult::Step(step, &failed), &none, None);
+            difference(&request, decided(active), decided(candidate), &mask)
+        };
+        for same in [&best, &answer, &loop_] {
+            assert_eq!(compare(same, same), None);
+        }
+        let found = compare(&best, &answer).unwrap();
+        assert_eq!(found.active, "after failure: best");
+        assert_eq!(found.candidate, "after failure: answer 503 All Failed");
+        assert!(
+            compare(&loop_, &best)
+                .unwrap()
+                .active
+                .starts_with("after failure: failure: ")
+        );
     }
 }

@@ -25,26 +25,26 @@ pub struct Comparison {
     pub active: u64,
     /// Candidate.
     pub candidate: u64,
-    /// Requests with the same verdict.
+    /// Policy calls with the same answer: a verdict, or a step after failures.
     pub same: u64,
-    /// Requests with different verdicts.
+    /// Policy calls with different answers.
     pub different: u64,
-    /// Requests that the candidate has not evaluated.
+    /// Policy calls that the candidate has not repeated.
     pub not_compared: u64,
-    /// The last requests with different verdicts.
+    /// The last policy calls with different answers.
     pub samples: Vec<Difference>,
 }
 
-/// A request with different verdicts.
+/// A policy call with different answers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Difference {
     /// Time.
     pub at: Timestamp,
     /// Source of the request.
     pub source: String,
-    /// Verdict of the active generation.
+    /// Answer of the active generation.
     pub active: String,
-    /// Verdict of the candidate.
+    /// Answer of the candidate.
     pub candidate: String,
     /// The request, without what `[records]` masks.
     pub request: String,

@@ -17,7 +17,7 @@ use tracing::{debug, info};
 use super::judgement::{Asker, Cause, Outcome};
 use super::pinned::Pinned;
 use crate::notices;
-use crate::tenants::{Pressure, Seat, Shadow, Source, Tenant, thread_time};
+use crate::tenants::{CallResult, Pressure, Seat, Shadow, Source, Tenant, thread_time};
 use crate::trace::Asked;
 
 /// The result of one policy.
@@ -138,7 +138,11 @@ impl Asking<'_> {
                 &seat.scope,
                 self.addresses,
                 candidate,
-                (&answer, &edits, self.evaluator.forwarding()),
+                (
+                    CallResult::Verdict(&answer),
+                    &edits,
+                    self.evaluator.forwarding(),
+                ),
                 &comparison,
             );
             self.charge_copies();

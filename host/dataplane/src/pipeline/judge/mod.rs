@@ -20,7 +20,7 @@ use tracing::{Level, debug, enabled};
 
 use crate::notices;
 use crate::shared::Shared;
-use crate::tenants::{Budget, Pressure, Tenant, Tenants, thread_time};
+use crate::tenants::{Budget, CallResult, Pressure, Tenant, Tenants, thread_time};
 
 pub(super) use judgement::{AskedStep, Asker, Judgement, Outcome};
 
@@ -192,6 +192,12 @@ impl Judge {
         }
         let tries = judgement.forwarding_limits().tries;
         let call = tries.saturating_sub(failed.tries_left);
+        let lineup = seat.slot.guard();
+        let lineup = lineup.as_ref();
+        // A comparison is that of a candidate with the active generation.
+        let lineup = lineup.filter(|lineup| lineup.active.number == generation.number);
+        let candidate = lineup.and_then(|lineup| lineup.shadow());
+        let repeated = candidate.map(|candidate| (candidate, failed.clone()));
         let (request, step) =
             self.evaluator
                 .on_failure(&generation.policy, &seat.scope, addresses, request, failed);
@@ -204,7 +210,26 @@ impl Judge {
         self.ended = ended;
         let edits = self.evaluator.take_edits();
         let forwarding = self.evaluator.take_forwarding();
+        if let Some((candidate, failed)) = repeated {
+            let comparison = seat.comparison_of(generation.number, candidate.number);
+            self.shared.shadow.offer(
+                &request,
+                &seat.scope,
+                addresses,
+                candidate,
+                (
+                    CallResult::Step(&step, &failed),
+                    &edits,
+                    forwarding.as_ref(),
+                ),
+                &comparison,
+            );
+            self.ended = Instant::now();
+            let copied = self.ended.saturating_duration_since(ended);
+            budget.charge_beside(self.number, ended, copied, pressure, source);
+        }
         if let Some((records, id)) = recording {
+            let ended = self.ended;
             let tape = self.evaluator.take_tape();
             let tape_bytes = tape.as_ref().map_or(0, Tape::bytes);
             let decided = records::Decided::of_step(&step);

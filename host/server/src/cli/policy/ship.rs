@@ -208,7 +208,7 @@ pub(super) fn diff(client: &Client, seat: &str, out: &mut impl Write) -> anyhow:
         clean(seat),
         compared.candidate,
         compared.active,
-        count(compared.same, "request"),
+        count(compared.same, "call"),
         compared.different,
         compared.not_compared
     )?;
