@@ -1,15 +1,13 @@
 //! The data path of one message, from received bytes to sent bytes: scan, first look, policy, verdict, reply or relay.
 
-mod answers;
 mod draining;
 mod fate;
 mod judge;
-mod listing;
 mod relaying;
-mod shares;
+mod reporter;
+mod responder;
 mod stateful;
 mod targets;
-mod tell;
 mod transactions;
 
 use std::fmt::Display;
@@ -32,13 +30,13 @@ use portcullis_request::Request;
 
 use crate::notices::{Example, Trouble};
 use crate::shared::Shared;
-use answers::Answers;
 use fate::Fate;
 use judge::{Judge, Judgement, Outcome, Patience};
 use relaying::Relaying;
+use responder::answers::Answers;
 use stateful::{Belongs, Stateful};
 
-pub(crate) use tell::Loss;
+pub(crate) use reporter::Loss;
 
 /// The state of one worker for deciding on messages. Other workers share only what is in [`Shared`].
 pub struct Pipeline {

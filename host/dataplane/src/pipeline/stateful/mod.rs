@@ -1,5 +1,8 @@
 //! Relays requests in transactions (RFC 3261 §16): connects `host/transaction` with policies, routes, and the sockets of the worker.
 
+mod listing;
+mod shares;
+
 use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -26,9 +29,9 @@ use tracing::debug;
 
 use super::judge::{AskedStep, Judge, Judgement, Outcome};
 use super::relaying::Relaying;
-use super::shares::{Held, NoRoom, Shares};
 use super::targets::{Times, codes, planned};
 use crate::link::{Passing, Predecessor};
+use shares::{Held, NoRoom, Shares};
 
 /// The transactions of one worker.
 pub(super) struct Stateful {

@@ -5,9 +5,9 @@ use std::borrow::Cow;
 use portcullis_sip::{Framing, HeaderName, Index, Message, StartLine, scan};
 use portcullis_transaction::{Id, Listed, Time};
 
-use super::Pipeline;
-use super::stateful::STORED;
+use super::STORED;
 use crate::active::{ActiveTransaction, CallName, CancelledPage, Page};
+use crate::pipeline::Pipeline;
 
 /// Most slots that one page looks at: a worker relays messages between two pages.
 const SLOTS_OF_PAGE: u32 = 128;

@@ -1,0 +1,3 @@
+//! The responses of the host itself.
+
+pub(super) mod answers;
