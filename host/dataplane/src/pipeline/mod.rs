@@ -12,38 +12,35 @@ mod transactions;
 
 use std::fmt::Display;
 use std::mem;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
 use portcullis_policy::{Rejection, Verdict, VerdictKind};
 use portcullis_sip::{
-    Arrival, Destination, DialogSeal, Framing, HeaderName, Index, Message, Received, RelayError,
-    RequestName, Routes, ScanError, StartLine, Transport, scan,
+    Arrival, Destination, DialogSeal, Framing, Index, Message, Received, RelayError, RequestName,
+    Routes, ScanError, StartLine, Transport, scan,
 };
-
-use tracing::debug;
 
 use portcullis_config::{Answer, DefaultVerdict, InDialog as Mode, RelayMode};
 use portcullis_metrics::{InDialog, Label, Lost, Method, Wire, WorkerCounters};
 use portcullis_request::Request;
 
-use crate::notices::{Example, Trouble};
 use crate::shared::Shared;
-use fate::Fate;
+use fate::{Fate, Rejected};
 use judge::{Judge, Judgement, Outcome, Patience};
 use relaying::Relaying;
-use responder::answers::Answers;
+use responder::{NO_HEADERS, Responder};
 use stateful::{Belongs, Stateful};
 
-pub(crate) use reporter::Loss;
+pub(crate) use reporter::{Loss, Reporter};
 
 /// The state of one worker for deciding on messages. Other workers share only what is in [`Shared`].
 pub struct Pipeline {
     shared: Arc<Shared>,
     number: usize,
     judge: Judge,
-    answers: Answers,
+    reporter: Reporter,
+    responder: Responder,
     routes: Arc<Routes>,
     index: Index,
     /// The transactions; `None` with `mode = "stateless"`.
@@ -80,12 +77,13 @@ impl Pipeline {
     /// When `shared` has no counters for that worker.
     pub fn new(shared: Arc<Shared>, number: usize) -> Self {
         assert!(number < shared.counters.len(), "every worker has counters");
-        let sip = &shared.config.sip;
         // The time stamp of the first messages; a periodic task of the worker updates it.
         shared.proxy.set_time(portcullis_text::unix_seconds());
+        let reporter = Reporter::new(Arc::clone(&shared), number);
         Self {
             number,
-            answers: Answers::new(sip.answers_per_second, sip.answers_burst, Instant::now()),
+            responder: Responder::new(Arc::clone(&shared), number, reporter.clone()),
+            reporter,
             judge: Judge::new(Arc::clone(&shared), number),
             routes: shared.routes.load_full(),
             index: Index::default(),
@@ -109,6 +107,11 @@ impl Pipeline {
     /// The number of the worker.
     pub(crate) fn number(&self) -> usize {
         self.number
+    }
+
+    /// Reports what happens to messages.
+    pub(crate) fn reporter(&self) -> &Reporter {
+        &self.reporter
     }
 
     /// The state that all workers share.
@@ -231,34 +234,14 @@ impl Pipeline {
         }
     }
 
-    /// The response to the sender of a request that could not be delivered (RFC 3261 §16.9): a 503 as if the next hop had sent it. It is
-    /// routed back by the Vias, so no state is needed. `bytes` is the request as it was relayed to `to`.
+    /// The response to the sender of a request that could not be delivered (RFC 3261 §16.9). `bytes` is the request as it was relayed to `to`.
     pub fn undeliverable(
         &self,
         bytes: &[u8],
         to: &Destination,
         out: &mut Vec<u8>,
     ) -> Option<Destination> {
-        let next_hop = Arrival {
-            source: to.addr,
-            local: to.from?,
-            transport: to.transport,
-            connection: None,
-        };
-        let Shared { proxy, config, .. } = &*self.shared;
-        let limits = &config.sip.limits;
-        let mut index = Index::default();
-        scan(bytes, Framing::Stream, limits, &mut index).ok()?;
-        let request = Message::new(bytes, &index);
-        let mut reply = Vec::new();
-        proxy.reject(request, &next_hop, 503, UNREACHABLE, NO_HEADERS, &mut reply)?;
-        let scanned = scan(&reply, Framing::Stream, limits, &mut index);
-        let reply = Message::new(&reply, &index);
-        let Received::Forward(destination) = proxy.receive(reply, scanned, &next_hop, out) else {
-            return None;
-        };
-        self.counters().replies.inc(503);
-        Some(destination)
+        self.responder.undeliverable(bytes, to, out)
     }
 
     /// Relays a request of an admitted dialog along its path, if it is to follow the dialog. `None` if policies are to be called.
@@ -317,8 +300,8 @@ impl Pipeline {
         }
         let mut name = None;
         let mut received = self.shared.proxy.receive(message, scanned, arrival, out);
-        if self.is_ping_of_draining(message, &received, out)
-            && let Some(reply) = self.refuse_as_draining(message, arrival, out)
+        if draining::refuses_ping(&self.shared.drain, message, &received, out)
+            && let Some(reply) = draining::refuse(&self.shared.proxy, message, arrival, out)
         {
             received = Received::Reply(reply);
         }
@@ -327,18 +310,12 @@ impl Pipeline {
                 None | Some(Belongs::Stateless) => {}
                 Some(Belongs::New(new)) => {
                     name = Some(new);
-                    let refused = if self.shared.proxy.is_loop(message, arrival) {
-                        self.refuse_loop(message, arrival, out)
-                    } else if self.refuses_as_draining(message) {
-                        self.refuse_as_draining(message, arrival, out)
-                    } else {
-                        None
-                    };
+                    let refused = self.refuse_new(message, arrival, out);
                     received = refused.map_or(received, Received::Reply);
                 }
                 Some(Belongs::Handled) => {
                     if matches!(received, Received::Absorbed) {
-                        self.answers.give_back(arrival.source.ip());
+                        self.responder.acknowledged(arrival.source);
                     }
                     return self.handled(message, arrival);
                 }
@@ -348,21 +325,24 @@ impl Pipeline {
         let counters = self.counters();
         match &received {
             Received::Judge => {}
-            Received::Reply(_) if !self.may_answer(arrival, Instant::now) => {
-                self.keep_back(Lost::AnswerLimit, message, arrival);
+            Received::Reply(_) if !self.responder.admits(out, message, arrival) => {
                 let cause = Lost::AnswerLimit.label();
                 return self.dropped(cause, message, arrival);
             }
-            Received::Reply(_) => counters.replies.inc(code_of(out)),
+            Received::Reply(_) => {}
             Received::Forward(_) => counters.relayed_responses.inc(),
             Received::Absorbed => {
                 counters.absorbed_acks.inc();
-                self.answers.give_back(arrival.source.ip());
+                self.responder.acknowledged(arrival.source);
             }
             Received::Drop(reason) => counters.dropped.inc(*reason),
         }
-        if self.is_watched() {
-            self.tell_look(message, scanned, arrival, &received, out);
+        if self.reporter.is_watched() {
+            let error = scanned.err();
+            let detail = error.as_ref().map(|error| error as &dyn Display);
+            if let Some(fate) = Fate::of_look(&received, out, detail) {
+                self.reporter.report(message, arrival, None, fate);
+            }
         }
         match received {
             Received::Judge => Look::Judge(name),
@@ -371,6 +351,23 @@ impl Pipeline {
             }
             Received::Absorbed | Received::Drop(_) => Look::Done(None),
         }
+    }
+
+    /// Answers a new request that would loop (RFC 5393 §4.2), or that a host that is about to end does not accept any more.
+    fn refuse_new(
+        &self,
+        message: Message<'_>,
+        arrival: &Arrival,
+        out: &mut Vec<u8>,
+    ) -> Option<Destination> {
+        let Shared { proxy, drain, .. } = &*self.shared;
+        if proxy.is_loop(message, arrival) {
+            return proxy.reject(message, arrival, 482, "", NO_HEADERS, out);
+        }
+        if draining::refuses(drain, message) {
+            return draining::refuse(proxy, message, arrival, out);
+        }
+        None
     }
 
     /// Passes a response to its transaction. `None` if it is to be relayed by its Vias, or to be refused by the first look.
@@ -384,59 +381,18 @@ impl Pipeline {
 
     /// A transaction has handled the message.
     fn handled(&self, message: Message<'_>, arrival: &Arrival) -> Look {
-        if self.is_watched() {
-            self.tell_handled(message, arrival);
+        if self.reporter.is_watched() {
+            self.report_handled(message, arrival);
         }
         Look::Done(None)
     }
 
     fn dropped(&self, cause: &'static str, message: Message<'_>, arrival: &Arrival) -> Look {
-        if self.is_watched() {
-            let fate = Fate::Dropped {
-                cause,
-                detail: None,
-            };
-            self.tell(message, arrival, None, fate);
+        if self.reporter.is_watched() {
+            let fate = Fate::dropped(cause);
+            self.reporter.report(message, arrival, None, fate);
         }
         Look::Done(None)
-    }
-
-    /// Logs the result of the first look.
-    fn tell_look(
-        &self,
-        message: Message<'_>,
-        scanned: Result<(), ScanError>,
-        arrival: &Arrival,
-        received: &Received,
-        out: &[u8],
-    ) {
-        let error = scanned.err();
-        let detail = error.as_ref().map(|error| error as &dyn Display);
-        match received {
-            Received::Reply(_) if code_of(out) >= 400 => {
-                let fate = Fate::Rejected {
-                    code: code_of(out),
-                    reason: fate::phrase_of(out),
-                    cause: "check",
-                    detail,
-                };
-                self.tell(message, arrival, None, fate);
-            }
-            Received::Drop(reason) => {
-                let cause = reason.label();
-                self.tell(message, arrival, None, Fate::Dropped { cause, detail });
-            }
-            Received::Reply(_) => {
-                let fate = Fate::Answered {
-                    code: code_of(out),
-                    reason: fate::phrase_of(out),
-                };
-                self.tell(message, arrival, None, fate);
-            }
-            Received::Forward(to) => self.tell(message, arrival, None, Fate::Returned(*to)),
-            Received::Absorbed => self.tell(message, arrival, None, Fate::Absorbed),
-            Received::Judge => {}
-        }
     }
 
     /// Calls the policies and carries out the verdict, unless the request is to be deferred, if it may.
@@ -473,15 +429,13 @@ impl Pipeline {
                     Verdict::Relay(_) => {
                         return self.relay(judgement, name, message, arrival, out);
                     }
-                    Verdict::Reject(rejection) => match self.relaying().shown_id(&judgement) {
-                        None => self.reject(rejection, &judgement, message, arrival, out),
-                        Some((name, id)) => {
-                            let mut rejection = rejection.clone();
-                            rejection.headers.push((name.to_owned(), id));
-                            self.reject(&rejection, &judgement, message, arrival, out)
-                        }
-                    },
-                    Verdict::Drop | Verdict::Pass => self.drop_it(&judgement, message, arrival),
+                    Verdict::Reject(rejection) => {
+                        self.reject(rejection, &judgement, message, arrival, out)
+                    }
+                    Verdict::Drop | Verdict::Pass => {
+                        self.drop_it(&judgement, message, arrival);
+                        None
+                    }
                 }
             }
             Outcome::Default => {
@@ -498,7 +452,10 @@ impl Pipeline {
                     DefaultVerdict::Reject(answer) => {
                         self.answer(answer, &judgement, message, arrival, out)
                     }
-                    DefaultVerdict::Drop => self.drop_it(&judgement, message, arrival),
+                    DefaultVerdict::Drop => {
+                        self.drop_it(&judgement, message, arrival);
+                        None
+                    }
                 }
             }
             Outcome::Failed(answer) => self.answer(answer, &judgement, message, arrival, out),
@@ -529,9 +486,10 @@ impl Pipeline {
         let sent = match relaying.write(message, arrival, &judgement, target, branch, out) {
             Ok(destination) => {
                 self.counters().relayed_requests.inc();
-                if self.is_watched() {
+                if self.reporter.is_watched() {
                     let fate = Fate::Relayed(destination);
-                    self.tell(message, arrival, Some(&judgement), fate);
+                    let judgement = Some(&judgement);
+                    self.reporter.report(message, arrival, judgement, fate);
                 }
                 Some(destination)
             }
@@ -544,6 +502,7 @@ impl Pipeline {
         Relaying::new(&self.shared, self.number, &self.routes)
     }
 
+    /// Answers a request that cannot be relayed.
     fn refuse(
         &self,
         error: &RelayError,
@@ -554,15 +513,12 @@ impl Pipeline {
     ) -> Option<Destination> {
         self.relaying()
             .count_refused(error, message, arrival, judgement);
-        let fate = Fate::Rejected {
-            code: error.code(),
-            reason: error.reason(),
-            cause: error.kind().label(),
-            detail: Some(error),
-        };
-        self.send_reply(&fate, NO_HEADERS, judgement, message, arrival, out)
+        let rejected = Rejected::of_relay(error);
+        self.responder
+            .reject(rejected, NO_HEADERS, judgement, message, arrival, out)
     }
 
+    /// Answers as a policy says, with the id of the decision if it is shown.
     fn reject(
         &self,
         rejection: &Rejection,
@@ -571,15 +527,20 @@ impl Pipeline {
         arrival: &Arrival,
         out: &mut Vec<u8>,
     ) -> Option<Destination> {
-        let fate = Fate::Rejected {
-            code: rejection.code,
-            reason: &rejection.reason,
-            cause: judgement.cause.label(),
-            detail: None,
+        let rejected = Rejected::of_rejection(rejection, judgement.cause.label());
+        let Some((name, id)) = self.relaying().shown_id(judgement) else {
+            let headers = &rejection.headers;
+            return self
+                .responder
+                .reject(rejected, headers, judgement, message, arrival, out);
         };
-        self.send_reply(&fate, &rejection.headers, judgement, message, arrival, out)
+        let mut headers = rejection.headers.clone();
+        headers.push((name.to_owned(), id));
+        self.responder
+            .reject(rejected, &headers, judgement, message, arrival, out)
     }
 
+    /// Answers as the configuration says.
     fn answer(
         &self,
         answer: &Answer,
@@ -588,124 +549,18 @@ impl Pipeline {
         arrival: &Arrival,
         out: &mut Vec<u8>,
     ) -> Option<Destination> {
-        let fate = Fate::Rejected {
-            code: answer.code,
-            reason: &answer.reason,
-            cause: judgement.cause.label(),
-            detail: None,
-        };
-        self.send_reply(&fate, NO_HEADERS, judgement, message, arrival, out)
+        let rejected = Rejected::of_answer(answer, judgement.cause.label());
+        self.responder
+            .reject(rejected, NO_HEADERS, judgement, message, arrival, out)
     }
 
     /// Sends no response.
-    fn drop_it(
-        &self,
-        judgement: &Judgement,
-        message: Message<'_>,
-        arrival: &Arrival,
-    ) -> Option<Destination> {
-        if self.is_watched() {
-            let fate = Fate::Dropped {
-                cause: judgement.cause.label(),
-                detail: None,
-            };
-            self.tell(message, arrival, Some(judgement), fate);
+    fn drop_it(&self, judgement: &Judgement, message: Message<'_>, arrival: &Arrival) {
+        if self.reporter.is_watched() {
+            let fate = Fate::dropped(judgement.cause.label());
+            self.reporter
+                .report(message, arrival, Some(judgement), fate);
         }
-        None
-    }
-
-    /// Sends a response, if one is permitted, and without the header fields of the policy if it would be too large. Whoever forges a source
-    /// address must not be able to make this host send it much more than the host received, or flood it.
-    fn send_reply<H: AsRef<str>>(
-        &self,
-        fate: &Fate<'_>,
-        headers: &[(H, H)],
-        judgement: &Judgement,
-        message: Message<'_>,
-        arrival: &Arrival,
-        out: &mut Vec<u8>,
-    ) -> Option<Destination> {
-        let Fate::Rejected { code, reason, .. } = *fate else {
-            return None;
-        };
-        let proxy = &self.shared.proxy;
-        let destination = proxy.reject(message, arrival, code, reason, headers, out);
-        let kept_back = match destination {
-            None => Some(Lost::Unanswerable),
-            Some(_) if !self.may_answer(arrival, || judgement.at) => Some(Lost::AnswerLimit),
-            Some(_) => None,
-        };
-        if let Some(lost) = kept_back {
-            self.keep_back(lost, message, arrival);
-            if self.is_watched() {
-                let fate = Fate::Dropped {
-                    cause: lost.label(),
-                    detail: None,
-                };
-                self.tell(message, arrival, Some(judgement), fate);
-            }
-            return None;
-        }
-        if self
-            .relaying()
-            .is_too_large(out.len(), message.bytes().len(), arrival)
-        {
-            debug!(
-                event = "answer_shortened",
-                source = %arrival.source,
-                code,
-                bytes = out.len(),
-                "policy's answer too large for a source over UDP, sent without the policy's header fields"
-            );
-            self.counters().shortened_answers.inc();
-            proxy.reject(message, arrival, code, reason, NO_HEADERS, out)?;
-        }
-        self.counters().replies.inc(code);
-        if self.is_watched() {
-            self.tell(message, arrival, Some(judgement), *fate);
-        }
-        destination
-    }
-
-    /// Counts a response that is not sent.
-    fn keep_back(&self, lost: Lost, message: Message<'_>, arrival: &Arrival) {
-        self.counters().lost.inc(lost);
-        if let Some(trouble) = Trouble::of_loss(lost) {
-            let example = || {
-                let call_id = message.header(HeaderName::CallId);
-                let call_id = call_id.map_or(&b""[..], |field| field.value);
-                let what = format!("an answer over UDP to {}", arrival.source.ip());
-                Example::new(call_id, Some(arrival.source), what)
-            };
-            self.note(trouble, 1, example);
-        }
-    }
-
-    /// Whether a response may be sent to the source of the request: see `answers-per-second` in `[sip]`. `now` is called only if there is a
-    /// limit.
-    fn may_answer(&self, arrival: &Arrival, now: impl FnOnce() -> Instant) -> bool {
-        self.may_send(arrival.transport, arrival.source, now)
-    }
-
-    /// The same for a response to this address.
-    fn may_send(
-        &self,
-        transport: Transport,
-        to: SocketAddr,
-        now: impl FnOnce() -> Instant,
-    ) -> bool {
-        if transport.is_reliable()
-            || !self.answers.is_limited()
-            || self.answers.take(to.ip(), now())
-        {
-            return true;
-        }
-        if self.relaying().knows_address(to.ip()) {
-            // The next lookup is due when the source has used up its limit again.
-            self.answers.forget(to.ip());
-            return true;
-        }
-        false
     }
 }
 
@@ -716,16 +571,3 @@ pub(crate) fn wire_of(transport: Transport) -> Wire {
         Transport::Tcp => Wire::Tcp,
     }
 }
-
-/// The status code of a reply written by this host: `SIP/2.0 401 …`.
-fn code_of(reply: &[u8]) -> u16 {
-    let digits = reply.get(8..11).unwrap_or_default();
-    digits.iter().fold(0, |code, digit| {
-        code * 10 + u16::from(digit.wrapping_sub(b'0'))
-    })
-}
-
-const NO_HEADERS: &[(&str, &str)] = &[];
-
-/// Reason phrase when the next hop refuses connections.
-const UNREACHABLE: &str = "Next Hop Unreachable";

@@ -1,10 +1,9 @@
 //! Writes relayed requests: the target, the routes and the header changes of a decision.
 
-use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use portcullis_metrics::WorkerCounters;
-use portcullis_policy::{Edit, ForwardTarget, Forwarding, Place, Rejection, Verdict};
+use portcullis_policy::{Edit, ForwardTarget, Forwarding, Place, Verdict};
 use portcullis_records::calls::Calls;
 use portcullis_sip::{
     Arrival, Branch, Destination, Forward, HeaderChange, HeaderName, Message, Proxy, RelayError,
@@ -17,12 +16,6 @@ use super::judge::{Judgement, Outcome};
 use super::targets::in_order;
 use crate::notices::{Example, Trouble};
 use crate::shared::Shared;
-
-/// Bytes by which a response over UDP may exceed its request.
-const MOST_MORE: usize = 1024;
-
-/// The same for a source in the address table.
-const MOST_MORE_TO_KNOWN: usize = 8 * 1024;
 
 /// What writing a relayed request needs.
 pub(super) struct Relaying<'p> {
@@ -130,47 +123,6 @@ impl<'p> Relaying<'p> {
             }
         };
         self.shared.notices.note(self.number, trouble, 1, example);
-    }
-
-    /// Whether the table has a row, of any group, for the source.
-    pub(super) fn knows(&self, source: SocketAddr) -> bool {
-        let addresses = self.shared.addresses.current();
-        let mut entries = addresses.table.lookup(source.ip()).iter();
-        entries.any(|entry| entry.port == 0 || entry.port == source.port())
-    }
-
-    /// Whether the table has a row for the address, whatever its port. A response may go to another port than its request came from.
-    pub(super) fn knows_address(&self, ip: IpAddr) -> bool {
-        let addresses = self.shared.addresses.current();
-        addresses.table.lookup(ip).iter().next().is_some()
-    }
-
-    /// Whether a response of this size is too large for a request of that size. Over a stream, the sender has proved its address. A source
-    /// in the address table may get more, but not without limit: its address may be forged, and a tenant's policy may have written the
-    /// response.
-    pub(super) fn is_too_large(&self, answer: usize, request: usize, arrival: &Arrival) -> bool {
-        let more = answer.saturating_sub(request);
-        !arrival.transport.is_reliable()
-            && more > MOST_MORE
-            && (more > MOST_MORE_TO_KNOWN || !self.knows(arrival.source))
-    }
-
-    /// The size of a response of a policy.
-    pub(super) fn answer_size(
-        &self,
-        rejection: &Rejection,
-        message: Message<'_>,
-        arrival: &Arrival,
-    ) -> usize {
-        let Rejection {
-            code,
-            reason,
-            headers,
-        } = rejection;
-        let mut out = Vec::new();
-        let proxy = &self.shared.proxy;
-        let _to = proxy.reject(message, arrival, *code, reason, headers, &mut out);
-        out.len()
     }
 
     /// Where responses to the request go.

@@ -5,16 +5,17 @@
 
 use std::fmt::Display;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use portcullis_metrics::{Label, Lost};
 use portcullis_sip::{Arrival, Destination, HeaderName, Message, StartLine, Transport};
 use tracing::{Level, debug, enabled};
 
-use super::Pipeline;
-use super::fate::Fate;
+use super::fate::{Fate, Rejected};
 use super::judge::Judgement;
 use crate::notices::{self, Example, Trouble};
+use crate::shared::Shared;
 use crate::trace::{self, Entry, Fields, Outcome};
 
 /// Bytes of a first line that are shown.
@@ -22,6 +23,13 @@ const FIRST_LINE: usize = 120;
 
 /// Bytes of an unreadable message that are searched for a Call-ID.
 const SEARCHED: usize = 8 << 10;
+
+/// Reports what happens to the messages of one worker: to the log, to traces, and to the notices for operators.
+#[derive(Clone)]
+pub(crate) struct Reporter {
+    shared: Arc<Shared>,
+    number: usize,
+}
 
 /// A message that a transport could not carry.
 pub(crate) struct Loss<'a> {
@@ -34,16 +42,21 @@ pub(crate) struct Loss<'a> {
     pub(crate) detail: &'a dyn Display,
 }
 
-impl Pipeline {
+impl Reporter {
+    /// The reporter of the worker with this number.
+    pub(super) fn new(shared: Arc<Shared>, number: usize) -> Self {
+        Self { shared, number }
+    }
+
     /// Whether the log or a trace needs the outcome of messages.
     #[inline]
     pub(super) fn is_watched(&self) -> bool {
         enabled!(Level::DEBUG) || self.shared.notices.traces.is_any()
     }
 
-    /// Reports the outcome of a message. To be called only if [`Pipeline::is_watched`] is true.
+    /// Reports the outcome of a message, to be called only if [`Reporter::is_watched`] is true.
     #[cold]
-    pub(super) fn tell(
+    pub(super) fn report(
         &self,
         message: Message<'_>,
         arrival: &Arrival,
@@ -69,8 +82,8 @@ impl Pipeline {
     /// Counts and reports a message that a transport could not carry.
     #[cold]
     pub(crate) fn lose(&self, loss: &Loss<'_>) {
-        self.counters().lost.inc(loss.lost);
-        self.tell_loss(loss, 1);
+        self.shared.counters[self.number].lost.inc(loss.lost);
+        self.report_loss(loss, 1);
     }
 
     /// Counts datagrams that the system refused to send, and reports the last of them.
@@ -92,12 +105,11 @@ impl Pipeline {
         let is_too_large = error.raw_os_error() == Some(nix::errno::Errno::EMSGSIZE as i32);
         if is_too_large {
             let example = || Example::new(call_id_in(bytes), Some(peer), error.to_string());
-            let notices = &self.shared.notices;
-            notices.note(self.number, Trouble::DatagramTooLarge, count, example);
+            self.note(Trouble::DatagramTooLarge, count, example);
             self.trace_loss(&loss);
             return log_loss(&loss);
         }
-        self.tell_loss(&loss, count);
+        self.report_loss(&loss, count);
     }
 
     /// Reports a request that was not delivered to its next hop. `is_down`: the next hop refused the connection.
@@ -109,7 +121,8 @@ impl Pipeline {
         error: &dyn Display,
         is_down: bool,
     ) {
-        self.counters().lost.inc(Lost::NoConnection);
+        let lost = &self.shared.counters[self.number].lost;
+        lost.inc(Lost::NoConnection);
         let loss = Loss {
             lost: Lost::NoConnection,
             bytes,
@@ -122,15 +135,13 @@ impl Pipeline {
             return log_loss(&loss);
         }
         let call_id = call_id_in(bytes);
-        let notices = &self.shared.notices;
         if is_down {
             let error = error.to_string();
-            notices
-                .hops
-                .failed(to.addr, &error, call_id, Instant::now());
+            let hops = &self.shared.notices.hops;
+            hops.failed(to.addr, &error, call_id, Instant::now());
         }
         let example = || Example::new(call_id, Some(to.addr), error.to_string());
-        notices.note(self.number, Trouble::NextHopUnreachable, 1, example);
+        self.note(Trouble::NextHopUnreachable, 1, example);
         debug!(
             event = "next_hop_unreachable",
             next_hop = %to.addr,
@@ -142,15 +153,13 @@ impl Pipeline {
         );
     }
 
-    fn tell_loss(&self, loss: &Loss<'_>, count: u64) {
+    fn report_loss(&self, loss: &Loss<'_>, count: u64) {
         if let Some(trouble) = Trouble::of_loss(loss.lost) {
             let example = || {
                 let call_id = call_id_in(loss.bytes);
                 Example::new(call_id, Some(loss.peer), loss.detail.to_string())
             };
-            self.shared
-                .notices
-                .note(self.number, trouble, count, example);
+            self.note(trouble, count, example);
         }
         self.trace_loss(loss);
         log_loss(loss);
@@ -190,12 +199,12 @@ fn log(message: Message<'_>, arrival: &Arrival, judgement: Option<&Judgement>, f
     let decision = judgement.and_then(|judgement| judgement.id);
     let decision = decision.map(tracing::field::display);
     match fate {
-        Fate::Rejected {
+        Fate::Rejected(Rejected {
             code,
             reason,
             cause,
             detail,
-        } => debug!(
+        }) => debug!(
             event = "request_rejected",
             code,
             reason,
@@ -249,12 +258,12 @@ fn entry<'a>(
             entry.code = trace::code_of(message);
         }
         Fate::Absorbed => {}
-        Fate::Rejected {
+        Fate::Rejected(Rejected {
             code,
             reason,
             cause,
             detail,
-        } => {
+        }) => {
             entry.code = Some(code);
             entry.reason = Some(reason.to_owned());
             entry.cause = Some(cause);
@@ -280,7 +289,7 @@ fn outcome_of(fate: Fate<'_>) -> Outcome {
         Fate::Relayed(_) => Outcome::Relayed,
         Fate::Returned(_) => Outcome::Returned,
         Fate::Absorbed => Outcome::Absorbed,
-        Fate::Rejected { .. } => Outcome::Rejected,
+        Fate::Rejected(_) => Outcome::Rejected,
         Fate::Dropped { .. } => Outcome::Dropped,
     }
 }

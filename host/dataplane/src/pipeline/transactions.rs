@@ -3,29 +3,22 @@
 use std::mem;
 use std::time::{Duration, Instant};
 
-use portcullis_metrics::{Label, Lost, Retransmission, Shed};
+use portcullis_metrics::{Label, Lost, Retransmission};
 use portcullis_sip::{
-    Arrival, Branch, Destination, DialogSeal, Framing, HeaderName, Index, Message, RequestName,
-    StartLine, scan,
+    Arrival, Branch, DialogSeal, Framing, Index, Message, RequestName, StartLine, scan,
 };
 use portcullis_transaction::{Outbox, Outgoing, What, max_breadth};
 
-use super::fate::Fate;
-use super::judge::{Judgement, Outcome, answer_without_room};
+use super::fate::{Fate, code_of};
+use super::judge::{Judgement, Outcome};
 use super::relaying::Relaying;
 use super::stateful::{Begun, Belongs, EXPIRE_AT_ONCE, NotBegun, STORED, Stateful, Tools};
-use super::{Handled, NO_HEADERS, Pipeline};
+use super::{Handled, Pipeline};
 use crate::link::Predecessor;
 use crate::notices::{Example, Trouble};
 
 /// Time slice for timers before sockets get theirs: policies are asked in it.
 const EXPIRE_TIME: Duration = Duration::from_micros(500);
-
-/// Seconds after which the sender of a shed request should try again.
-const RETRY_AFTER: &str = "1";
-
-/// The cause of the answer to a shed request.
-const SHED: &str = "transactions_full";
 
 impl Pipeline {
     /// The worker that owns the transaction of a message, if that is another one: a keyed hash of what all messages of a transaction have in
@@ -54,7 +47,7 @@ impl Pipeline {
 
     /// Reports a message that a transaction has handled.
     #[cold]
-    pub(super) fn tell_handled(&self, message: Message<'_>, arrival: &Arrival) {
+    pub(super) fn report_handled(&self, message: Message<'_>, arrival: &Arrival) {
         let sends = self.stateful.as_deref().map(|stateful| &stateful.sends);
         let mut sends = sends.into_iter().flat_map(Outbox::iter);
         let relayed = sends.find(|sent| sent.what == What::Response);
@@ -62,7 +55,7 @@ impl Pipeline {
             (StartLine::Response { .. }, Some(sent)) => Fate::Returned(sent.to),
             _ => Fate::Absorbed,
         };
-        self.tell(message, arrival, None, fate);
+        self.reporter.report(message, arrival, None, fate);
     }
 
     /// Relays a request in a transaction with this name. What is to be sent goes to [`Pipeline::take_sends`], except for the response to a
@@ -76,7 +69,8 @@ impl Pipeline {
         out: &mut Vec<u8>,
     ) -> Handled {
         if max_breadth(message) == 0 {
-            return Handled::Done(self.refuse_breadth(&judgement, message, arrival, out));
+            let responder = &self.responder;
+            return Handled::Done(responder.refuse_breadth(&judgement, message, arrival, out));
         }
         let is_in_dialog = self.is_in_dialog(message, &judgement);
         let mut judgement = judgement;
@@ -123,16 +117,14 @@ impl Pipeline {
                 Handled::Relayed
             }
             Err((NotBegun::Exists, _)) => Handled::Done(None),
-            Err((NotBegun::Full | NotBegun::PartTaken, judgement)) if is_in_dialog => {
+            Err((NotBegun::NoRoom(_), judgement)) if is_in_dialog => {
                 // Without it a call would stay behind. Its responses have no transaction either.
                 stateful.adopt();
                 self.relay(*judgement, None, message, arrival, out)
             }
-            Err((NotBegun::Full, judgement)) => {
-                Handled::Done(self.shed(&judgement, message, arrival, out))
-            }
-            Err((NotBegun::PartTaken, judgement)) => {
-                Handled::Done(self.shed_part(&judgement, message, arrival, out))
+            Err((NotBegun::NoRoom(no_room), judgement)) => {
+                let responder = &self.responder;
+                Handled::Done(responder.shed(no_room, &judgement, message, arrival, out))
             }
         }
     }
@@ -152,84 +144,10 @@ impl Pipeline {
         let stateful = self.stateful.as_deref_mut()?;
         let tools = Tools {
             relaying: Relaying::new(&self.shared, self.number, &self.routes),
+            responder: &self.responder,
             judge: &mut self.judge,
         };
         Some((stateful, tools))
-    }
-
-    /// Answers a request that must not be relayed to any target (RFC 5393 §5.3.3.1).
-    #[cold]
-    fn refuse_breadth(
-        &self,
-        judgement: &Judgement,
-        message: Message<'_>,
-        arrival: &Arrival,
-        out: &mut Vec<u8>,
-    ) -> Option<Destination> {
-        let fate = Fate::Rejected {
-            code: 440,
-            reason: "Max-Breadth Exceeded",
-            cause: "max_breadth",
-            detail: None,
-        };
-        self.send_reply(&fate, NO_HEADERS, judgement, message, arrival, out)
-    }
-
-    /// Answers a request for which the table has no room (RFC 3261 §21.5.4).
-    #[cold]
-    fn shed(
-        &self,
-        judgement: &Judgement,
-        message: Message<'_>,
-        arrival: &Arrival,
-        out: &mut Vec<u8>,
-    ) -> Option<Destination> {
-        self.note_shed(judgement, message, arrival);
-        let fate = Fate::Rejected {
-            code: 503,
-            reason: "Too Many Transactions",
-            cause: SHED,
-            detail: None,
-        };
-        let headers = [("Retry-After", RETRY_AFTER)];
-        self.send_reply(&fate, &headers, judgement, message, arrival, out)
-    }
-
-    /// Answers a request whose tenant holds its part of the table. The answer has no Retry-After, which would keep a sender from sending
-    /// the requests of other tenants.
-    #[cold]
-    fn shed_part(
-        &self,
-        judgement: &Judgement,
-        message: Message<'_>,
-        arrival: &Arrival,
-        out: &mut Vec<u8>,
-    ) -> Option<Destination> {
-        self.note_shed(judgement, message, arrival);
-        let tenants = self.shared.tenants.load();
-        let tenant = judgement.tenant.as_ref().unwrap_or(&tenants.default);
-        let answer = answer_without_room(tenant);
-        let fate = Fate::Rejected {
-            code: answer.code,
-            reason: &answer.reason,
-            cause: SHED,
-            detail: None,
-        };
-        self.send_reply(&fate, NO_HEADERS, judgement, message, arrival, out)
-    }
-
-    fn note_shed(&self, judgement: &Judgement, message: Message<'_>, arrival: &Arrival) {
-        self.counters().transactions.shed.inc();
-        let tenants = self.shared.tenants.load();
-        let tenant = judgement.tenant.as_ref().unwrap_or(&tenants.default);
-        tenant.counters[self.number].shed.inc(Shed::Transactions);
-        let example = || {
-            let call_id = message.header(HeaderName::CallId);
-            let call_id = call_id.map_or(&b""[..], |field| field.value);
-            let text = format!("a new request of tenant {}", tenant.name);
-            Example::new(call_id, Some(arrival.source), text)
-        };
-        self.note(Trouble::TransactionsFull, 1, example);
     }
 
     /// Exchanges what transactions have to send for the memory of `into`. Returns false if there is nothing. What remains in `into` after the limit of
@@ -246,8 +164,8 @@ impl Pipeline {
         let is_something = !into.is_empty();
         self.keep_back_answers(into);
         self.count_sends(into);
-        if self.is_watched() {
-            self.tell_requests(into);
+        if self.reporter.is_watched() {
+            self.report_requests(into);
         }
         is_something
     }
@@ -257,13 +175,13 @@ impl Pipeline {
     /// and H). Responses of targets come once for each request, and a provisional response once for each copy of its request. What is not sent
     /// counts as lost: the sender of a request retransmits it, or timer G fires again.
     fn keep_back_answers(&self, sends: &mut Outbox) {
-        if !self.answers.is_limited() {
+        if !self.responder.is_limited() {
             return;
         }
         sends.retain(|sent| {
             let counts = match sent.what {
                 What::Reply | What::ReplyRetransmission | What::ResponseRetransmission => {
-                    super::code_of(sent.bytes) >= 200
+                    code_of(sent.bytes) >= 200
                 }
                 What::Request
                 | What::RequestRetransmission
@@ -273,16 +191,16 @@ impl Pipeline {
                 | What::Response => false,
             };
             let (transport, to) = (sent.to.transport, sent.to.addr);
-            let is_sent = !counts || self.may_send(transport, to, Instant::now);
+            let is_sent = !counts || self.responder.may_send(transport, to, Instant::now);
             if !is_sent {
                 self.counters().lost.inc(Lost::AnswerLimit);
                 let example = || {
                     let text = format!("an answer over UDP to {}", to.ip());
                     Example::new(b"", Some(to), text)
                 };
-                self.note(Trouble::AnswerLimit, 1, example);
-                if self.is_watched() {
-                    self.tell_kept_back(&sent);
+                self.reporter.note(Trouble::AnswerLimit, 1, example);
+                if self.reporter.is_watched() {
+                    self.report_kept_back(&sent);
                 }
             }
             is_sent
@@ -291,7 +209,7 @@ impl Pipeline {
 
     /// Reports a response that is not sent, with its request. That of an ended transaction is not stored.
     #[cold]
-    fn tell_kept_back(&self, sent: &Outgoing<'_>) {
+    fn report_kept_back(&self, sent: &Outgoing<'_>) {
         let Some((stateful, id)) = self.stateful.as_deref().zip(sent.id) else {
             return;
         };
@@ -301,18 +219,16 @@ impl Pipeline {
         };
         let mut index = Index::default();
         if scan(job.request, Framing::Datagram, &STORED, &mut index).is_ok() {
-            let fate = Fate::Dropped {
-                cause: Lost::AnswerLimit.label(),
-                detail: None,
-            };
+            let fate = Fate::dropped(Lost::AnswerLimit.label());
             let message = Message::new(job.request, &index);
-            self.tell(message, job.arrival, Some(&relay.judgement), fate);
+            let judgement = Some(&relay.judgement);
+            self.reporter.report(message, job.arrival, judgement, fate);
         }
     }
 
     /// Reports the requests that are sent to targets.
     #[cold]
-    fn tell_requests(&self, sends: &Outbox) {
+    fn report_requests(&self, sends: &Outbox) {
         let Some(stateful) = self.stateful.as_deref() else {
             return;
         };
@@ -328,7 +244,8 @@ impl Pipeline {
             if scan(sent.bytes, Framing::Datagram, &STORED, &mut index).is_ok() {
                 let message = Message::new(sent.bytes, &index);
                 let judgement = Some(&relay.judgement);
-                self.tell(message, job.arrival, judgement, Fate::Relayed(sent.to));
+                let fate = Fate::Relayed(sent.to);
+                self.reporter.report(message, job.arrival, judgement, fate);
             }
         }
     }
@@ -340,7 +257,7 @@ impl Pipeline {
             match sent.what {
                 What::Response => counters.relayed_responses.inc(),
                 What::Reply => {
-                    counters.replies.inc(super::code_of(sent.bytes));
+                    counters.replies.inc(code_of(sent.bytes));
                     counters.transactions.replies.inc();
                 }
                 What::RequestRetransmission | What::CancelRetransmission => {
@@ -431,16 +348,5 @@ impl Pipeline {
     /// Whether requests are relayed in transactions.
     pub(crate) fn is_stateful(&self) -> bool {
         self.stateful.is_some()
-    }
-
-    /// Answers a request that has been here before with the same values of all that routing depends on (RFC 5393 §4.2).
-    pub(super) fn refuse_loop(
-        &self,
-        message: Message<'_>,
-        arrival: &Arrival,
-        out: &mut Vec<u8>,
-    ) -> Option<Destination> {
-        let proxy = &self.shared.proxy;
-        proxy.reject(message, arrival, 482, "", NO_HEADERS, out)
     }
 }

@@ -66,7 +66,7 @@ fn welcome(
     let joined = match borrowed.join(peer, Opener::Peer) {
         Ok(joined) => joined,
         Err(why) => {
-            borrowed.pipeline.lose(&Loss {
+            borrowed.pipeline.reporter().lose(&Loss {
                 lost: Lost::TooManyConnections,
                 bytes: b"",
                 transport: Transport::Tcp,
@@ -94,7 +94,7 @@ impl Worker {
         let connections = Arc::clone(self.connections());
         let to = message.to;
         let lose = |lost, bytes: &[u8], detail: &dyn Display| {
-            self.pipeline.lose(&Loss {
+            self.pipeline.reporter().lose(&Loss {
                 lost,
                 bytes,
                 transport: Transport::Tcp,
@@ -161,6 +161,7 @@ impl Worker {
     /// refused the connection.
     pub(super) fn undeliverable(&mut self, message: &Outgoing, error: &io::Error, is_down: bool) {
         self.pipeline
+            .reporter()
             .lose_undelivered(&message.bytes, &message.to, error, is_down);
         if self.fail_undelivered(&message.bytes) {
             return self.send_transactions();

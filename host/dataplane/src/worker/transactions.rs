@@ -167,7 +167,9 @@ impl Worker {
         self.counters().transactions.handovers.inc(result);
         if result == HandoverResult::Full {
             let example = || Example::new(b"", None, format!("the queue of worker {owner}"));
-            self.pipeline.note(Trouble::HandoverFull, 1, example);
+            self.pipeline
+                .reporter()
+                .note(Trouble::HandoverFull, 1, example);
         }
     }
 

@@ -205,7 +205,7 @@ impl Worker {
         }
         let source = SocketAddr::new(source.ip().to_canonical(), source.port());
         if truncated {
-            return self.pipeline.lose(&Loss {
+            return self.pipeline.reporter().lose(&Loss {
                 lost: Lost::Truncated,
                 bytes,
                 transport: Transport::Udp,
@@ -263,7 +263,7 @@ impl Worker {
             return;
         };
         if !self.has_room(from) {
-            return self.pipeline.lose(&queue_full(draft, &to));
+            return self.pipeline.reporter().lose(&queue_full(draft, &to));
         }
         self.counters().udp.sent_bytes.add(draft.len() as u64);
         match self.udp.get_disjoint_mut([from, number]) {
@@ -276,7 +276,7 @@ impl Worker {
     /// Queues a datagram on UDP socket `from`, and passes whole batches to the kernel. No draft may be in a buffer of a socket.
     pub(super) fn push_datagram(&mut self, from: usize, bytes: &[u8], to: &Destination) {
         if !self.has_room(from) {
-            return self.pipeline.lose(&queue_full(bytes, to));
+            return self.pipeline.reporter().lose(&queue_full(bytes, to));
         }
         self.counters().udp.sent_bytes.add(bytes.len() as u64);
         self.udp[from].sender.push(bytes, to.addr);
@@ -295,7 +295,7 @@ impl Worker {
             .and_then(|from| place(&|udp: &Udp| udp.local == from));
         let found = named.or_else(|| place(&|udp: &Udp| udp.local.is_ipv4() == to.addr.is_ipv4()));
         if found.is_none() {
-            self.pipeline.lose(&Loss {
+            self.pipeline.reporter().lose(&Loss {
                 lost: Lost::SendError,
                 bytes,
                 transport: Transport::Udp,
@@ -346,8 +346,12 @@ impl Worker {
                 .add((gone as u64).saturating_sub(failed.count));
             counters.send_errors.add(failed.count);
             if let Some(last) = failed.last() {
-                self.pipeline
-                    .lose_refused(failed.count, &last.bytes, last.to, &last.error);
+                self.pipeline.reporter().lose_refused(
+                    failed.count,
+                    &last.bytes,
+                    last.to,
+                    &last.error,
+                );
             }
             if is_stateful {
                 let lasting = failed
@@ -378,6 +382,7 @@ impl Worker {
                 let example =
                     || Example::new(b"", Some(local), "the socket's buffer was full".into());
                 self.pipeline
+                    .reporter()
                     .note(Trouble::ReceiveBufferFull, more.into(), example);
             }
         }

@@ -1,5 +1,4 @@
-//! Limits the responses that the host itself sends to one source: whoever forges a source address must not be able to make this host flood
-//! it.
+//! Limits the responses that the host itself sends to one source.
 
 use std::cell::Cell;
 use std::hash::{BuildHasher, RandomState};
@@ -15,7 +14,7 @@ const PER_ANSWER: u64 = 1_000_000;
 /// A token bucket of responses for each source, an IPv4 address or an IPv6 /64. The table has a fixed size, and a response costs a few
 /// instructions. The hash is keyed, so that nobody outside can predict which sources share a bucket.
 #[derive(Debug)]
-pub(in crate::pipeline) struct Answers {
+pub(super) struct Answers {
     buckets: Box<[Cell<Bucket>]>,
     hasher: RandomState,
     per_second: u32,
@@ -34,7 +33,7 @@ struct Bucket {
 
 impl Answers {
     /// With `per_second` 0 there is no limit.
-    pub(in crate::pipeline) fn new(per_second: u32, burst: u32, now: Instant) -> Self {
+    pub(super) fn new(per_second: u32, burst: u32, now: Instant) -> Self {
         let count = if per_second == 0 { 0 } else { BUCKETS };
         Self {
             buckets: (0..count).map(|_| Cell::default()).collect(),
@@ -46,12 +45,12 @@ impl Answers {
     }
 
     /// Whether there is any limit.
-    pub(in crate::pipeline) fn is_limited(&self) -> bool {
+    pub(super) fn is_limited(&self) -> bool {
         self.per_second > 0
     }
 
     /// Counts one response to this source; false if the source has reached its limit.
-    pub(in crate::pipeline) fn take(&self, source: IpAddr, now: Instant) -> bool {
+    pub(super) fn take(&self, source: IpAddr, now: Instant) -> bool {
         let Some(cell) = self.bucket(source) else {
             return true;
         };
@@ -66,7 +65,7 @@ impl Answers {
     }
 
     /// Returns one response to the bucket: its receiver has proved that it received it.
-    pub(in crate::pipeline) fn give_back(&self, source: IpAddr) {
+    pub(super) fn give_back(&self, source: IpAddr) {
         if let Some(cell) = self.bucket(source) {
             let bucket = cell.get();
             cell.set(Bucket {
@@ -77,7 +76,7 @@ impl Answers {
     }
 
     /// Empties the bucket of the source: it is in the address table.
-    pub(in crate::pipeline) fn forget(&self, source: IpAddr) {
+    pub(super) fn forget(&self, source: IpAddr) {
         if let Some(cell) = self.bucket(source) {
             let at = cell.get().at;
             cell.set(Bucket { taken: 0, at });

@@ -1,3 +1,315 @@
-//! The responses of the host itself.
+//! The responses of the host itself, and their limits: whoever forges a source address must not be able to make this host send it much more
+//! than the host received, or flood it.
 
-pub(super) mod answers;
+mod answers;
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Instant;
+
+use portcullis_metrics::{Label, Lost, Shed, WorkerCounters};
+use portcullis_policy::Rejection;
+use portcullis_sip::{
+    Arrival, Destination, Framing, HeaderName, Index, Message, Received, Transport, scan,
+};
+
+use tracing::debug;
+
+use super::fate::{Fate, Rejected, code_of};
+use super::judge::{Judgement, answer_without_room};
+use super::reporter::Reporter;
+use crate::notices::{Example, Trouble};
+use crate::shared::Shared;
+use answers::Answers;
+
+/// Sends the responses of one worker.
+pub(super) struct Responder {
+    shared: Arc<Shared>,
+    number: usize,
+    reporter: Reporter,
+    /// What each source has got.
+    answers: Answers,
+}
+
+/// Why a request gets no transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NoRoom {
+    /// The table is full.
+    Table,
+    /// The tenant holds as much as is free, or more.
+    Part,
+}
+
+/// Bytes by which a response over UDP may exceed its request.
+const MOST_MORE: usize = 1024;
+
+/// The same for a source in the address table.
+const MOST_MORE_TO_KNOWN: usize = 8 * 1024;
+
+/// Seconds after which the sender of a shed request should try again.
+const RETRY_AFTER: &str = "1";
+
+/// The cause of the answer to a shed request.
+const SHED: &str = "transactions_full";
+
+/// Reason phrase when the next hop refuses connections.
+const UNREACHABLE: &str = "Next Hop Unreachable";
+
+/// No further header fields in a response.
+pub(super) const NO_HEADERS: &[(&str, &str)] = &[];
+
+impl Responder {
+    /// The responder of the worker with this number.
+    pub(super) fn new(shared: Arc<Shared>, number: usize, reporter: Reporter) -> Self {
+        let sip = &shared.config.sip;
+        Self {
+            answers: Answers::new(sip.answers_per_second, sip.answers_burst, Instant::now()),
+            number,
+            reporter,
+            shared,
+        }
+    }
+
+    /// Writes a rejection with these header fields, if a response is permitted, and without them if it would be too large.
+    pub(super) fn reject<H: AsRef<str>>(
+        &self,
+        rejected: Rejected<'_>,
+        headers: &[(H, H)],
+        judgement: &Judgement,
+        message: Message<'_>,
+        arrival: &Arrival,
+        out: &mut Vec<u8>,
+    ) -> Option<Destination> {
+        let Rejected { code, reason, .. } = rejected;
+        let proxy = &self.shared.proxy;
+        let destination = proxy.reject(message, arrival, code, reason, headers, out);
+        let kept_back = match destination {
+            None => Some(Lost::Unanswerable),
+            Some(_) if !self.may_answer(arrival, || judgement.at) => Some(Lost::AnswerLimit),
+            Some(_) => None,
+        };
+        if let Some(lost) = kept_back {
+            self.keep_back(lost, message, arrival);
+            if self.reporter.is_watched() {
+                let fate = Fate::dropped(lost.label());
+                self.reporter
+                    .report(message, arrival, Some(judgement), fate);
+            }
+            return None;
+        }
+        if self.is_too_large(out.len(), message.bytes().len(), arrival) {
+            debug!(
+                event = "answer_shortened",
+                source = %arrival.source,
+                code,
+                bytes = out.len(),
+                "policy's answer too large for a source over UDP, sent without the policy's header fields"
+            );
+            self.counters().shortened_answers.inc();
+            proxy.reject(message, arrival, code, reason, NO_HEADERS, out)?;
+        }
+        self.counters().replies.inc(code);
+        if self.reporter.is_watched() {
+            let fate = Fate::Rejected(rejected);
+            self.reporter
+                .report(message, arrival, Some(judgement), fate);
+        }
+        destination
+    }
+
+    /// Answers a request that must not be relayed to any target (RFC 5393 §5.3.3.1).
+    #[cold]
+    pub(super) fn refuse_breadth(
+        &self,
+        judgement: &Judgement,
+        message: Message<'_>,
+        arrival: &Arrival,
+        out: &mut Vec<u8>,
+    ) -> Option<Destination> {
+        let rejected = Rejected {
+            code: 440,
+            reason: "Max-Breadth Exceeded",
+            cause: "max_breadth",
+            detail: None,
+        };
+        self.reject(rejected, NO_HEADERS, judgement, message, arrival, out)
+    }
+
+    /// Answers a request that gets no transaction: as the tenant's policy says if its tenant holds its part of the table, or with a 503 if the
+    /// table is full (RFC 3261 §21.5.4).
+    #[cold]
+    pub(super) fn shed(
+        &self,
+        no_room: NoRoom,
+        judgement: &Judgement,
+        message: Message<'_>,
+        arrival: &Arrival,
+        out: &mut Vec<u8>,
+    ) -> Option<Destination> {
+        let tenants = self.shared.tenants.load();
+        let tenant = judgement.tenant.as_ref().unwrap_or(&tenants.default);
+        self.counters().transactions.shed.inc();
+        tenant.counters[self.number].shed.inc(Shed::Transactions);
+        let example = || {
+            let text = format!("a new request of tenant {}", tenant.name);
+            Example::new(call_id_of(message), Some(arrival.source), text)
+        };
+        self.reporter.note(Trouble::TransactionsFull, 1, example);
+        match no_room {
+            NoRoom::Table => {
+                let rejected = Rejected {
+                    code: 503,
+                    reason: "Too Many Transactions",
+                    cause: SHED,
+                    detail: None,
+                };
+                let headers = [("Retry-After", RETRY_AFTER)];
+                self.reject(rejected, &headers, judgement, message, arrival, out)
+            }
+            // Retry-After would keep a sender from sending the requests of other tenants.
+            NoRoom::Part => {
+                let answer = answer_without_room(tenant);
+                let rejected = Rejected::of_answer(&answer, SHED);
+                self.reject(rejected, NO_HEADERS, judgement, message, arrival, out)
+            }
+        }
+    }
+
+    /// The response to the sender of a request that could not be delivered (RFC 3261 §16.9): a 503 as if the next hop had sent it. It is
+    /// routed back by the Vias, so no state is needed. `bytes` is the request as it was relayed to `to`.
+    pub(super) fn undeliverable(
+        &self,
+        bytes: &[u8],
+        to: &Destination,
+        out: &mut Vec<u8>,
+    ) -> Option<Destination> {
+        let next_hop = Arrival {
+            source: to.addr,
+            local: to.from?,
+            transport: to.transport,
+            connection: None,
+        };
+        let Shared { proxy, config, .. } = &*self.shared;
+        let limits = &config.sip.limits;
+        let mut index = Index::default();
+        scan(bytes, Framing::Stream, limits, &mut index).ok()?;
+        let request = Message::new(bytes, &index);
+        let mut reply = Vec::new();
+        proxy.reject(request, &next_hop, 503, UNREACHABLE, NO_HEADERS, &mut reply)?;
+        let scanned = scan(&reply, Framing::Stream, limits, &mut index);
+        let reply = Message::new(&reply, &index);
+        let Received::Forward(destination) = proxy.receive(reply, scanned, &next_hop, out) else {
+            return None;
+        };
+        self.counters().replies.inc(503);
+        Some(destination)
+    }
+
+    /// Whether the response that the first look has written may be sent. Counts it.
+    pub(super) fn admits(&self, reply: &[u8], message: Message<'_>, arrival: &Arrival) -> bool {
+        if !self.may_answer(arrival, Instant::now) {
+            self.keep_back(Lost::AnswerLimit, message, arrival);
+            return false;
+        }
+        self.counters().replies.inc(code_of(reply));
+        true
+    }
+
+    /// Whether any response may be kept back.
+    pub(super) fn is_limited(&self) -> bool {
+        self.answers.is_limited()
+    }
+
+    /// Whether a response may be sent to this address: see `answers-per-second` in `[sip]`. `now` is called only if there is a limit.
+    pub(super) fn may_send(
+        &self,
+        transport: Transport,
+        to: SocketAddr,
+        now: impl FnOnce() -> Instant,
+    ) -> bool {
+        if transport.is_reliable()
+            || !self.answers.is_limited()
+            || self.answers.take(to.ip(), now())
+        {
+            return true;
+        }
+        if self.knows_address(to.ip()) {
+            // The next lookup is due when the source has used up its limit again.
+            self.answers.forget(to.ip());
+            return true;
+        }
+        false
+    }
+
+    /// The same for a response to the source of a request.
+    fn may_answer(&self, arrival: &Arrival, now: impl FnOnce() -> Instant) -> bool {
+        self.may_send(arrival.transport, arrival.source, now)
+    }
+
+    /// Notes that the source has acknowledged a response: it does not count in the limit.
+    pub(super) fn acknowledged(&self, source: SocketAddr) {
+        self.answers.give_back(source.ip());
+    }
+
+    /// Counts a response that is not sent.
+    fn keep_back(&self, lost: Lost, message: Message<'_>, arrival: &Arrival) {
+        self.counters().lost.inc(lost);
+        if let Some(trouble) = Trouble::of_loss(lost) {
+            let example = || {
+                let what = format!("an answer over UDP to {}", arrival.source.ip());
+                Example::new(call_id_of(message), Some(arrival.source), what)
+            };
+            self.reporter.note(trouble, 1, example);
+        }
+    }
+
+    /// Whether the response of a policy is too large for the source of its request.
+    pub(super) fn is_rejection_too_large(
+        &self,
+        rejection: &Rejection,
+        message: Message<'_>,
+        arrival: &Arrival,
+    ) -> bool {
+        let Rejection {
+            code,
+            reason,
+            headers,
+        } = rejection;
+        let mut out = Vec::new();
+        let proxy = &self.shared.proxy;
+        let _to = proxy.reject(message, arrival, *code, reason, headers, &mut out);
+        self.is_too_large(out.len(), message.bytes().len(), arrival)
+    }
+
+    /// Whether a response of this size is too large for a request of that size. Over a stream, the sender has proved its address. A source
+    /// in the address table may get more, but not without limit: its address may be forged, and a tenant's policy may have written the
+    /// response.
+    fn is_too_large(&self, answer: usize, request: usize, arrival: &Arrival) -> bool {
+        let more = answer.saturating_sub(request);
+        !arrival.transport.is_reliable()
+            && more > MOST_MORE
+            && (more > MOST_MORE_TO_KNOWN || !self.knows(arrival.source))
+    }
+
+    /// Whether the table has a row, of any group, for the source.
+    fn knows(&self, source: SocketAddr) -> bool {
+        let addresses = self.shared.addresses.current();
+        let mut entries = addresses.table.lookup(source.ip()).iter();
+        entries.any(|entry| entry.port == 0 || entry.port == source.port())
+    }
+
+    /// Whether the table has a row for the address, whatever its port. A response may go to another port than its request came from.
+    fn knows_address(&self, ip: IpAddr) -> bool {
+        let addresses = self.shared.addresses.current();
+        addresses.table.lookup(ip).iter().next().is_some()
+    }
+
+    fn counters(&self) -> &WorkerCounters {
+        &self.shared.counters[self.number]
+    }
+}
+
+fn call_id_of(message: Message<'_>) -> &[u8] {
+    let field = message.header(HeaderName::CallId);
+    field.map_or(&b""[..], |field| field.value)
+}

@@ -29,9 +29,10 @@ use tracing::debug;
 
 use super::judge::{AskedStep, Judge, Judgement, Outcome};
 use super::relaying::Relaying;
+use super::responder::{NoRoom, Responder};
 use super::targets::{Times, codes, planned};
 use crate::link::{Passing, Predecessor};
-use shares::{Held, NoRoom, Shares};
+use shares::{Held, Shares};
 
 /// The transactions of one worker.
 pub(super) struct Stateful {
@@ -315,7 +316,7 @@ impl Stateful {
         if tools.judge.has_tenants()
             && let Err(no_room) = self.has_part(&judgement)
         {
-            return Err((no_room.into(), Box::new(judgement)));
+            return Err((NotBegun::NoRoom(no_room), Box::new(judgement)));
         }
         let transactions = &mut self.transactions;
         let id = match transactions.begin(now, name, message, arrival, back, is_in_dialog) {
@@ -538,7 +539,7 @@ impl Stateful {
             Some(asked) => match asked.step {
                 NextStep::Best => Step::Best,
                 NextStep::Answer(rejection) => {
-                    return self.answer(now, id, rejection, &tools.relaying);
+                    return self.answer(now, id, rejection, tools);
                 }
                 NextStep::Again => self.again(id, asked, tools),
             },
@@ -601,13 +602,14 @@ impl Stateful {
         }
     }
 
-    fn answer(&mut self, now: Time, id: Id, rejection: Rejection, relaying: &Relaying<'_>) {
+    fn answer(&mut self, now: Time, id: Id, rejection: Rejection, tools: &Tools<'_>) {
+        let relaying = &tools.relaying;
         let is_too_large = self.transactions.job(id, 0).is_some_and(|job| {
             let scanned = scan(job.request, Framing::Datagram, &STORED, &mut self.index);
             debug_assert!(scanned.is_ok(), "a stored request was scanned before");
             let message = Message::new(job.request, &self.index);
-            let size = relaying.answer_size(&rejection, message, job.arrival);
-            relaying.is_too_large(size, job.request.len(), job.arrival)
+            let responder = tools.responder;
+            responder.is_rejection_too_large(&rejection, message, job.arrival)
         });
         let Rejection {
             code,
@@ -781,26 +783,15 @@ pub(super) struct Begun<'r> {
 pub(super) enum NotBegun {
     /// There is one with this name.
     Exists,
-    /// The table is full.
-    Full,
-    /// The tenant holds its part of the table.
-    PartTaken,
+    /// There is no room for another one.
+    NoRoom(NoRoom),
 }
 
 impl From<BeginError> for NotBegun {
     fn from(error: BeginError) -> Self {
         match error {
-            BeginError::Full => Self::Full,
+            BeginError::Full => Self::NoRoom(NoRoom::Table),
             BeginError::Exists => Self::Exists,
-        }
-    }
-}
-
-impl From<NoRoom> for NotBegun {
-    fn from(no_room: NoRoom) -> Self {
-        match no_room {
-            NoRoom::Table => Self::Full,
-            NoRoom::Part => Self::PartTaken,
         }
     }
 }
@@ -808,6 +799,7 @@ impl From<NoRoom> for NotBegun {
 /// What transactions need of the pipeline.
 pub(super) struct Tools<'p> {
     pub(super) relaying: Relaying<'p>,
+    pub(super) responder: &'p Responder,
     pub(super) judge: &'p mut Judge,
 }
 

@@ -4,6 +4,8 @@ use portcullis_config::TransactionsConfig;
 use portcullis_metrics::{Counter, TenantCounters};
 use portcullis_transaction::Usage;
 
+use crate::pipeline::responder::NoRoom;
+
 /// Keeps room in the table for tenants that need little of it.
 ///
 /// A full table has no room for anybody, so a tenant that floods, or whose callees are silent, could stop the calls of all others. Beyond
@@ -25,15 +27,6 @@ pub(super) struct Held {
     pub(super) transactions: usize,
     /// For a tenant, an estimate from the sizes of requests: only its relation to the estimates of other tenants counts.
     pub(super) bytes: usize,
-}
-
-/// Why a tenant gets no further transaction.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum NoRoom {
-    /// The table is full.
-    Table,
-    /// The tenant holds as much as is free, or more.
-    Part,
 }
 
 impl Shares {
