@@ -41,7 +41,7 @@ pub struct CallName {
 }
 
 /// A page of the transactions of a worker.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Page {
     pub(crate) transactions: Vec<ActiveTransaction>,
     /// The slot at which the next page begins; `None` at the end.
@@ -49,7 +49,7 @@ pub(crate) struct Page {
 }
 
 /// What was cancelled in a page of the transactions of a worker.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct CancelledPage {
     /// Transactions of the call.
     pub(crate) found: usize,

@@ -8,7 +8,6 @@ mod reporter;
 mod responder;
 mod stateful;
 mod targets;
-mod transactions;
 
 use std::fmt::Display;
 use std::mem;
@@ -17,20 +16,23 @@ use std::time::Instant;
 
 use portcullis_policy::{Rejection, Verdict, VerdictKind};
 use portcullis_sip::{
-    Arrival, Destination, DialogSeal, Framing, Index, Message, Received, RelayError, RequestName,
-    Routes, ScanError, StartLine, Transport, scan,
+    Arrival, Branch, Destination, DialogSeal, Framing, Index, Message, Received, RelayError,
+    RequestName, Routes, ScanError, StartLine, Transport, scan,
 };
 
 use portcullis_config::{Answer, DefaultVerdict, InDialog as Mode, RelayMode};
 use portcullis_metrics::{InDialog, Label, Lost, Method, Wire, WorkerCounters};
 use portcullis_request::Request;
+use portcullis_transaction::{Outbox, max_breadth};
 
+use crate::active::{CallName, CancelledPage, Page};
+use crate::link::Predecessor;
 use crate::shared::Shared;
 use fate::{Fate, Rejected};
 use judge::{Judge, Judgement, Outcome, Patience};
 use relaying::Relaying;
 use responder::{NO_HEADERS, Responder};
-use stateful::{Belongs, Stateful};
+use stateful::{Begun, Belongs, NotBegun, Stateful, Tools};
 
 pub(crate) use reporter::{Loss, Reporter};
 
@@ -370,6 +372,28 @@ impl Pipeline {
         None
     }
 
+    /// The worker that owns the transaction of a message, if that is another one: a keyed hash of what all messages of a transaction have in
+    /// common.
+    fn owner(&self, message: Message<'_>, arrival: &Arrival) -> Option<usize> {
+        let workers = self.shared.counters.len();
+        if workers < 2 || self.stateful.is_none() {
+            return None;
+        }
+        let proxy = &self.shared.proxy;
+        let transaction = match message.start_line() {
+            StartLine::Request { .. } => proxy.name_of(message, arrival)?.transaction,
+            StartLine::Response { .. } => proxy.branch_of(message).ok()?.transaction,
+        };
+        let owner = transaction.owner(workers);
+        (owner != self.number).then_some(owner)
+    }
+
+    /// Passes a message to the transactions of this worker. `None` if the host is stateless.
+    fn belongs(&mut self, message: Message<'_>, arrival: &Arrival) -> Option<Belongs> {
+        let (stateful, mut tools) = self.stateful()?;
+        Some(stateful.receive(message, arrival, &mut tools))
+    }
+
     /// Passes a response to its transaction. `None` if it is to be relayed by its Vias, or to be refused by the first look.
     fn response(&mut self, message: Message<'_>, arrival: &Arrival) -> Option<Look> {
         match self.belongs(message, arrival)? {
@@ -385,6 +409,18 @@ impl Pipeline {
             self.report_handled(message, arrival);
         }
         Look::Done(None)
+    }
+
+    /// Reports a message that a transaction has handled.
+    #[cold]
+    fn report_handled(&self, message: Message<'_>, arrival: &Arrival) {
+        let stateful = self.stateful.as_deref();
+        let relayed = stateful.and_then(Stateful::relayed_response);
+        let fate = match (message.start_line(), relayed) {
+            (StartLine::Response { .. }, Some(to)) => Fate::Returned(to),
+            _ => Fate::Absorbed,
+        };
+        self.reporter.report(message, arrival, None, fate);
     }
 
     fn dropped(&self, cause: &'static str, message: Message<'_>, arrival: &Arrival) -> Look {
@@ -498,6 +534,91 @@ impl Pipeline {
         Handled::Done(sent)
     }
 
+    /// Relays a request in a transaction with this name. What is to be sent goes to [`Pipeline::take_sends`], except for the response to a
+    /// request that is not relayed.
+    fn relay_in_transaction(
+        &mut self,
+        name: RequestName,
+        mut judgement: Judgement,
+        message: Message<'_>,
+        arrival: &Arrival,
+        out: &mut Vec<u8>,
+    ) -> Handled {
+        if max_breadth(message) == 0 {
+            let responder = &self.responder;
+            return Handled::Done(responder.refuse_breadth(&judgement, message, arrival, out));
+        }
+        let is_in_dialog = self.is_in_dialog(message, &judgement);
+        if is_in_dialog {
+            // A dialog has one path, and nothing else can take the place of its other end.
+            (judgement.forwarding, judgement.asker) = (None, None);
+        }
+        let Some((stateful, mut tools)) = self.stateful() else {
+            return Handled::Done(None);
+        };
+        let mut written = None;
+        let targets = judgement.forwarding.as_deref();
+        if targets.is_none_or(|forwarding| forwarding.targets.is_empty()) {
+            match stateful.write(name, &judgement, message, arrival, &tools.relaying) {
+                Ok(to) => written = Some(to),
+                Err(error) => {
+                    let sent = self.refuse(&error, &judgement, message, arrival, out);
+                    return Handled::Done(sent);
+                }
+            }
+        }
+        let Some(back) = tools.relaying.way_up(message, arrival, &judgement) else {
+            return Handled::Done(None);
+        };
+        let request = Begun {
+            name,
+            message,
+            arrival,
+            back,
+            is_in_dialog,
+        };
+        match stateful.begin(request, judgement, written, &mut tools) {
+            Ok(()) => {
+                if let Some(connection) = arrival.connection {
+                    self.shared.connections.begins(connection, message.bytes());
+                }
+                Handled::Relayed
+            }
+            Err((NotBegun::Exists, _)) => Handled::Done(None),
+            Err((NotBegun::NoRoom(_), judgement)) if is_in_dialog => {
+                // Without it a call would stay behind. Its responses have no transaction either.
+                stateful.adopt();
+                self.relay(*judgement, None, message, arrival, out)
+            }
+            Err((NotBegun::NoRoom(no_room), judgement)) => {
+                let responder = &self.responder;
+                Handled::Done(responder.shed(no_room, &judgement, message, arrival, out))
+            }
+        }
+    }
+
+    fn is_in_dialog(&self, message: Message<'_>, judgement: &Judgement) -> bool {
+        match judgement.outcome {
+            Outcome::Within(_) => true,
+            Outcome::Verdict(_) | Outcome::Default | Outcome::Failed(_) => {
+                let seal = self.shared.proxy.dialog(message);
+                matches!(seal, DialogSeal::Valid(_))
+            }
+        }
+    }
+
+    /// The transactions, and what they need of the pipeline. `None` in a stateless host.
+    fn stateful(&mut self) -> Option<(&mut Stateful, Tools<'_>)> {
+        let stateful = self.stateful.as_deref_mut()?;
+        let tools = Tools {
+            relaying: Relaying::new(&self.shared, self.number, &self.routes),
+            responder: &self.responder,
+            judge: &mut self.judge,
+        };
+        Some((stateful, tools))
+    }
+
+    /// What writing a relayed request needs.
     fn relaying(&self) -> Relaying<'_> {
         Relaying::new(&self.shared, self.number, &self.routes)
     }
@@ -560,6 +681,90 @@ impl Pipeline {
             let fate = Fate::dropped(judgement.cause.label());
             self.reporter
                 .report(message, arrival, Some(judgement), fate);
+        }
+    }
+
+    /// Exchanges what transactions have to send for the memory of `into`. Returns false if there is nothing. What remains in `into` after the limit of
+    /// answers may be nothing, too.
+    pub fn take_sends(&mut self, into: &mut Outbox) -> bool {
+        into.clear();
+        let counters = &self.shared.counters[self.number];
+        let stateful = self.stateful.as_deref_mut();
+        stateful.is_some_and(|stateful| {
+            stateful.take_sends(into, &self.responder, &self.reporter, counters)
+        })
+    }
+
+    /// Whether requests are relayed in transactions.
+    pub(crate) fn is_stateful(&self) -> bool {
+        self.stateful.is_some()
+    }
+
+    /// Handles timers that are due, for a short time. Returns false if more are due.
+    pub(crate) fn expire(&mut self) -> bool {
+        let stateful = self.stateful();
+        stateful.is_none_or(|(stateful, mut tools)| stateful.expire(&mut tools))
+    }
+
+    /// When the next timer is due.
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        self.stateful.as_deref()?.next_deadline()
+    }
+
+    /// The branch of a request that this host sent and that could not be delivered, and the worker that owns its transaction. `None` in a
+    /// stateless host, and for anything without a transaction that could fail.
+    pub(crate) fn branch_of_undelivered(&mut self, bytes: &[u8]) -> Option<(Branch, usize)> {
+        let workers = self.shared.counters.len();
+        let stateful = self.stateful.as_deref_mut()?;
+        let branch = stateful.branch_of_undelivered(bytes, &self.shared.proxy)?;
+        Some((branch, branch.transaction.owner(workers)))
+    }
+
+    /// Notes that the request with this branch could not be delivered.
+    pub(crate) fn fail_branch(&mut self, branch: Branch) {
+        if let Some((stateful, mut tools)) = self.stateful() {
+            stateful.fail_branch(branch, &mut tools);
+        }
+    }
+
+    /// The active transactions in the slots from here on: a page of at most this many.
+    pub(crate) fn listed(&mut self, from: u32, most: usize) -> Page {
+        let stateful = self.stateful.as_deref_mut();
+        let page = stateful.map(|stateful| stateful.listed(from, None, most));
+        page.unwrap_or_default()
+    }
+
+    /// Cancels the INVITE transactions of a call in the slots from here on: a page of at most this many.
+    pub(crate) fn cancel(&mut self, from: u32, call: &CallName, most: usize) -> CancelledPage {
+        let stateful = self.stateful();
+        let page =
+            stateful.map(|(stateful, mut tools)| stateful.cancel(from, call, most, &mut tools));
+        page.unwrap_or_default()
+    }
+
+    /// The numbers of all transactions. From now on, those that begin are noted for [`Pipeline::names_since`].
+    pub(crate) fn names(&mut self) -> Vec<u64> {
+        let stateful = self.stateful.as_deref_mut();
+        stateful.map(Stateful::names).unwrap_or_default()
+    }
+
+    /// The numbers of the transactions that have begun since [`Pipeline::names`]. No more are noted.
+    pub(crate) fn names_since(&mut self) -> Vec<u64> {
+        let stateful = self.stateful.as_deref_mut();
+        stateful.map(Stateful::names_since).unwrap_or_default()
+    }
+
+    /// Relays all responses without a transaction from now on. Another process has the sockets, and passes on what it does not know.
+    pub(crate) fn leave(&mut self) {
+        if let Some(stateful) = self.stateful.as_deref_mut() {
+            stateful.leave();
+        }
+    }
+
+    /// Passes on what belongs to transactions of the process that had the sockets before, or ceases to.
+    pub(crate) fn succeed(&mut self, predecessor: Option<Predecessor>) {
+        if let Some(stateful) = self.stateful.as_deref_mut() {
+            stateful.succeed(predecessor);
         }
     }
 }

@@ -89,7 +89,7 @@ impl Responder {
             Some(_) => None,
         };
         if let Some(lost) = kept_back {
-            self.keep_back(lost, message, arrival);
+            self.keep_back(lost, call_id_of(message), arrival.source);
             if self.reporter.is_watched() {
                 let fate = Fate::dropped(lost.label());
                 self.reporter
@@ -208,7 +208,7 @@ impl Responder {
     /// Whether the response that the first look has written may be sent. Counts it.
     pub(super) fn admits(&self, reply: &[u8], message: Message<'_>, arrival: &Arrival) -> bool {
         if !self.may_answer(arrival, Instant::now) {
-            self.keep_back(Lost::AnswerLimit, message, arrival);
+            self.keep_back(Lost::AnswerLimit, call_id_of(message), arrival.source);
             return false;
         }
         self.counters().replies.inc(code_of(reply));
@@ -251,13 +251,13 @@ impl Responder {
         self.answers.give_back(source.ip());
     }
 
-    /// Counts a response that is not sent.
-    fn keep_back(&self, lost: Lost, message: Message<'_>, arrival: &Arrival) {
+    /// Counts a response to this address that is not sent.
+    pub(super) fn keep_back(&self, lost: Lost, call_id: &[u8], to: SocketAddr) {
         self.counters().lost.inc(lost);
         if let Some(trouble) = Trouble::of_loss(lost) {
             let example = || {
-                let what = format!("an answer over UDP to {}", arrival.source.ip());
-                Example::new(call_id_of(message), Some(arrival.source), what)
+                let what = format!("an answer over UDP to {}", to.ip());
+                Example::new(call_id, Some(to), what)
             };
             self.reporter.note(trouble, 1, example);
         }

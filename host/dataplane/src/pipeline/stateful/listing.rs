@@ -1,13 +1,12 @@
-//! What operators see of transactions, and what they may do with them.
+//! What operators see of transactions.
 
 use std::borrow::Cow;
 
-use portcullis_sip::{Framing, HeaderName, Index, Message, StartLine, scan};
-use portcullis_transaction::{Id, Listed, Time};
+use portcullis_sip::{HeaderName, Index, StartLine};
+use portcullis_transaction::{Listed, Time, Transactions};
 
-use super::STORED;
-use crate::active::{ActiveTransaction, CallName, CancelledPage, Page};
-use crate::pipeline::Pipeline;
+use super::stored::stored;
+use crate::active::{ActiveTransaction, CallName, Page};
 
 /// Most slots that one page looks at: a worker relays messages between two pages.
 const SLOTS_OF_PAGE: u32 = 128;
@@ -15,43 +14,28 @@ const SLOTS_OF_PAGE: u32 = 128;
 /// Most bytes of a listed method, From and To: a list has up to 10,000 of each, and a sender may write as much as a message can hold.
 const MOST_OF_TEXT: usize = 256;
 
-impl Pipeline {
-    /// The active transactions in the slots from here on: a page of at most this many.
-    pub(crate) fn listed(&mut self, from: u32, most: usize) -> Page {
-        self.page(from, None, most)
-    }
+/// The transactions of a worker at a moment.
+pub(super) struct Listing<'t> {
+    pub(super) transactions: &'t Transactions<u8>,
+    pub(super) worker: usize,
+    pub(super) now: Time,
+}
 
-    /// Cancels the INVITE transactions of a call in the slots from here on: a page of at most this many.
-    pub(crate) fn cancel(&mut self, from: u32, call: &CallName, most: usize) -> CancelledPage {
-        let page = self.page(from, Some(call), most);
-        let found = page.transactions.len();
-        let pending = page.transactions.into_iter();
-        let pending = pending.filter_map(|found| self.cancel_transaction(found.id));
-        CancelledPage {
-            found,
-            pending: pending.reduce(|all, more| all + more),
-            next: page.next,
-        }
-    }
-
-    /// A page of the active transactions, of a call only if one is named.
-    fn page(&mut self, from: u32, only: Option<&CallName>, most: usize) -> Page {
-        let worker = self.number;
-        let Some(stateful) = self.stateful.as_deref_mut() else {
-            return Page {
-                transactions: Vec::new(),
-                next: None,
-            };
-        };
-        let now = stateful.now();
-        let index = &mut stateful.index;
-        let end = stateful.transactions.slots();
+impl Listing<'_> {
+    /// The active transactions in the slots from here on, of a call only if one is named: a page of at most this many.
+    pub(super) fn page(
+        &self,
+        from: u32,
+        only: Option<&CallName>,
+        most: usize,
+        index: &mut Index,
+    ) -> Page {
+        let end = self.transactions.slots();
         let mut transactions = Vec::new();
         let mut slot = from;
         while slot < end.min(from.saturating_add(SLOTS_OF_PAGE)) && transactions.len() < most {
-            let listed = stateful.transactions.listed(slot);
-            let found = listed.and_then(|listed| active(worker, now, listed, only, index));
-            transactions.extend(found);
+            let listed = self.transactions.listed(slot);
+            transactions.extend(listed.and_then(|listed| self.active(listed, only, index)));
             slot += 1;
         }
         Page {
@@ -60,56 +44,44 @@ impl Pipeline {
         }
     }
 
-    /// Cancels an INVITE. Returns the number of targets that are not done yet; `None` if it does not wait for an answer.
-    fn cancel_transaction(&mut self, id: Id) -> Option<usize> {
-        let (stateful, mut tools) = self.stateful()?;
-        let now = stateful.now();
-        let pending = stateful.transactions.cancel(now, id);
-        stateful.settle(&mut tools, None);
-        pending
+    /// What operators see of a transaction; `None` if it belongs to another call than the named one.
+    fn active(
+        &self,
+        listed: Listed<'_>,
+        only: Option<&CallName>,
+        index: &mut Index,
+    ) -> Option<ActiveTransaction> {
+        let message = stored(listed.request, index);
+        let cseq = message.cseq().map_or(0, |cseq| cseq.number);
+        let value = |name| {
+            let field = message.header(name);
+            field.map_or(Cow::Borrowed(&b""[..]), |field| field.unfolded())
+        };
+        let call_id = value(HeaderName::CallId);
+        let is_named = |call: &CallName| call.cseq == cseq && *call.call_id.as_bytes() == *call_id;
+        if !only.is_none_or(is_named) {
+            return None;
+        }
+        let method = match message.start_line() {
+            StartLine::Request { method, .. } => method,
+            StartLine::Response { .. } => b"",
+        };
+        Some(ActiveTransaction {
+            worker: self.worker,
+            id: listed.id,
+            method: cut(method),
+            from: cut(&value(HeaderName::From)),
+            to: cut(&value(HeaderName::To)),
+            // Whole, because it names the call. A longer one than 2,048 bytes is not accepted.
+            call_id: String::from_utf8_lossy(&call_id).into_owned(),
+            cseq,
+            is_invite: listed.is_invite,
+            is_cancelled: listed.is_cancelled,
+            code: listed.code,
+            targets: listed.targets,
+            seconds_left: listed.limit.since(self.now).as_secs(),
+        })
     }
-}
-
-/// What operators see of a transaction; `None` if it belongs to another call than the named one.
-fn active(
-    worker: usize,
-    now: Time,
-    listed: Listed<'_>,
-    only: Option<&CallName>,
-    index: &mut Index,
-) -> Option<ActiveTransaction> {
-    let scanned = scan(listed.request, Framing::Datagram, &STORED, index);
-    debug_assert!(scanned.is_ok(), "a stored request was scanned before");
-    let message = Message::new(listed.request, index);
-    let cseq = message.cseq().map_or(0, |cseq| cseq.number);
-    let value = |name| {
-        let field = message.header(name);
-        field.map_or(Cow::Borrowed(&b""[..]), |field| field.unfolded())
-    };
-    let call_id = value(HeaderName::CallId);
-    let is_named = |call: &CallName| call.cseq == cseq && *call.call_id.as_bytes() == *call_id;
-    if !only.is_none_or(is_named) {
-        return None;
-    }
-    let method = match message.start_line() {
-        StartLine::Request { method, .. } => method,
-        StartLine::Response { .. } => b"",
-    };
-    Some(ActiveTransaction {
-        worker,
-        id: listed.id,
-        method: cut(method),
-        from: cut(&value(HeaderName::From)),
-        to: cut(&value(HeaderName::To)),
-        // Whole, because it names the call. A longer one than 2,048 bytes is not accepted.
-        call_id: String::from_utf8_lossy(&call_id).into_owned(),
-        cseq,
-        is_invite: listed.is_invite,
-        is_cancelled: listed.is_cancelled,
-        code: listed.code,
-        targets: listed.targets,
-        seconds_left: listed.limit.since(now).as_secs(),
-    })
 }
 
 /// The text, with an ellipsis if only its beginning is listed.

@@ -1,94 +1,67 @@
 //! Relays requests in transactions (RFC 3261 §16): connects `host/transaction` with policies, routes, and the sockets of the worker.
 
+mod call_records;
 mod listing;
+mod metrics;
+mod relay;
+mod relays;
+mod sends;
 mod shares;
+mod stored;
+mod succession;
 
 use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use portcullis_config::{Config, Trying};
-use portcullis_metrics::{
-    AttemptResult, FinalClass, Retransmission, TenantCounters, WorkerCounters,
-};
-use portcullis_policy::{
-    FailedAttempts, ForwardTarget, NextStep, Place, Rejection, TriedTarget, Verdict,
-};
+use portcullis_metrics::{Retransmission, TenantCounters, WorkerCounters};
+use portcullis_policy::{NextStep, Rejection};
 use portcullis_records::calls::{Call, Happened};
 use portcullis_request::Request;
 use portcullis_sip::{
-    Arrival, Branch, Destination, Framing, HeaderName, Index, Limits, Message, NameAddr, Proxy,
-    RelayError, RequestName, StartLine, Transaction, scan,
+    Arrival, Branch, Destination, Framing, HeaderName, Index, Message, Proxy, RelayError,
+    RequestName, StartLine, Transaction, scan,
 };
 use portcullis_transaction::{
-    Attempt, BeginError, Cause, End, Event, Failure, Id, MOST_TARGETS, Outbox, Plan, Receipt, Step,
-    Time, Transactions,
+    BeginError, Event, Failure, Id, Outbox, Plan, Receipt, Step, Time, Transactions, What,
+    max_breadth,
 };
 
 use tracing::debug;
 
-use super::judge::{AskedStep, Judge, Judgement, Outcome};
+use super::judge::{AskedStep, Judge, Judgement};
 use super::relaying::Relaying;
+use super::reporter::Reporter;
 use super::responder::{NoRoom, Responder};
 use super::targets::{Times, codes, planned};
-use crate::link::{Passing, Predecessor};
+use crate::active::{CallName, CancelledPage, Page};
+use crate::link::Predecessor;
+use call_records::{attempted, call_of, ended};
+use listing::Listing;
+use relay::{Relay, Way};
+use relays::Relays;
+use sends::Sends;
 use shares::{Held, Shares};
+use stored::{STORED, stored};
+use succession::Succession;
 
 /// The transactions of one worker.
 pub(super) struct Stateful {
-    pub(super) transactions: Transactions<u8>,
-    /// What the requests of transactions need in order to be written for a target, by the slot of the transaction.
-    #[expect(
-        clippy::vec_box,
-        reason = "a list that grows moves only pointers, and their memory is used again"
-    )]
-    relays: Vec<Box<Option<Relay>>>,
+    transactions: Transactions<u8>,
+    relays: Relays,
+    /// What other processes have of transactions.
+    succession: Succession,
     /// Messages to send that were taken from the transactions.
-    pub(super) sends: Outbox,
+    sends: Outbox,
     /// The time that [`Time`] counts from.
-    pub(super) start: Instant,
-    /// Until when responses without a transaction are relayed.
-    adopts_until: Time,
-    /// The process that had the sockets before, as long as it has transactions.
-    pub(super) predecessor: Option<Predecessor>,
-    /// The numbers of new transactions, while they are noted.
-    noted: Option<Vec<u64>>,
+    start: Instant,
     times: Times,
-    /// What each tenant holds of the table.
-    shares: Shares,
-    /// The counters of the operator, and the number of the worker's element in those of tenants.
-    operator: Arc<[TenantCounters]>,
+    /// The number of the worker.
     number: usize,
     /// For requests while they are written.
-    pub(super) draft: Vec<u8>,
-    pub(super) index: Index,
-}
-
-/// A request that is relayed in a transaction.
-pub(super) struct Relay {
-    pub(super) judgement: Judgement,
-    /// Whether branch 0 goes where the verdict says: no target was named for it.
-    is_as_decided: bool,
-    /// The targets of the policy, in the order of the other branches.
-    targets: Vec<ForwardTarget>,
-    /// What the policy wants to have back when it is asked after a failure.
-    memo: Vec<u8>,
-    /// How often the policy may still be asked.
-    tries_left: u8,
-    /// For call records; `None` without.
-    call: Option<Arc<Call>>,
-    /// Bytes that count for the tenant.
-    held: usize,
-    /// Where the request went first, if the verdict named no place: as Route, request URI and the default next hop led.
-    first: Option<Destination>,
-}
-
-/// Where a request goes.
-enum Way<'r> {
-    /// As the verdict says.
-    Decided,
-    /// To a target of the policy.
-    Target(&'r ForwardTarget),
+    draft: Vec<u8>,
+    index: Index,
 }
 
 /// What the transactions make of a message.
@@ -103,11 +76,37 @@ pub(super) enum Belongs {
     Dropped(&'static str),
 }
 
-/// Longer than a process lives that has given its sockets away.
-const LEAVING: Duration = Duration::from_secs(86_400);
+/// A request that becomes a transaction.
+pub(super) struct Begun<'r> {
+    pub(super) name: RequestName,
+    pub(super) message: Message<'r>,
+    pub(super) arrival: &'r Arrival,
+    /// Where responses go.
+    pub(super) back: Destination,
+    pub(super) is_in_dialog: bool,
+}
+
+/// Why a request has not become a transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NotBegun {
+    /// There is one with this name.
+    Exists,
+    /// There is no room for another one.
+    NoRoom(NoRoom),
+}
+
+/// What transactions need of the pipeline.
+pub(super) struct Tools<'p> {
+    pub(super) relaying: Relaying<'p>,
+    pub(super) responder: &'p Responder,
+    pub(super) judge: &'p mut Judge,
+}
 
 /// Timers handled before the clock is read again.
-pub(super) const EXPIRE_AT_ONCE: usize = 16;
+const EXPIRE_AT_ONCE: usize = 16;
+
+/// Time slice for timers before sockets get theirs: policies are asked in it.
+const EXPIRE_TIME: Duration = Duration::from_micros(500);
 
 impl Stateful {
     /// `operator` has the counters of the operator, with an element for each worker; `number` is that of this worker.
@@ -133,60 +132,36 @@ impl Stateful {
             bytes: most_bytes,
             ..Default::default()
         };
+        let most = Held {
+            transactions: limits.active,
+            bytes: most_bytes,
+        };
         Self {
             transactions: Transactions::new(Arc::clone(proxy), settings),
-            relays: Vec::new(),
+            relays: Relays::new(Shares::new(limits, most), operator, number),
+            succession: Succession::new(limits.adopt),
             sends: Outbox::default(),
             start: Instant::now(),
-            adopts_until: Time::ZERO + limits.adopt,
-            predecessor: None,
-            noted: None,
             times: Times::of(&config.relay),
-            shares: Shares::new(
-                limits,
-                Held {
-                    transactions: limits.active,
-                    bytes: most_bytes,
-                },
-            ),
-            operator,
             number,
             draft: Vec::new(),
             index: Index::default(),
         }
     }
 
-    pub(super) fn now(&self) -> Time {
-        let elapsed = self.start.elapsed().as_millis();
-        Time::from_millis(u64::try_from(elapsed).unwrap_or(u64::MAX))
-    }
-
-    /// Relays responses without a transaction for as long as a request that is relayed without one may have any.
-    pub(super) fn adopt(&mut self) {
-        self.adopts_until = self.adopts_until.max(self.now() + self.times.ring);
-    }
-
-    /// As [`Stateful::adopt`], until the process ends.
-    pub(super) fn leave(&mut self) {
-        self.adopts_until = self.now() + LEAVING;
-    }
-
-    /// See `Pipeline::names`.
-    pub(super) fn names(&mut self) -> Vec<u64> {
-        self.noted = Some(Vec::new());
-        // A successor passes on to this process, and this one to its predecessor.
-        let inherited = self.predecessor.iter().flat_map(Predecessor::names);
-        let own = self.transactions.names().map(Transaction::number);
-        own.chain(inherited).collect()
-    }
-
-    /// See `Pipeline::names_since`.
-    pub(super) fn names_since(&mut self) -> Vec<u64> {
-        self.noted.take().unwrap_or_default()
-    }
-
     /// Passes a message to the transactions: a response, or a request that has passed the first look.
     pub(super) fn receive(
+        &mut self,
+        message: Message<'_>,
+        arrival: &Arrival,
+        tools: &mut Tools<'_>,
+    ) -> Belongs {
+        let belongs = self.received(message, arrival, &tools.relaying);
+        self.settle(tools, None);
+        belongs
+    }
+
+    fn received(
         &mut self,
         message: Message<'_>,
         arrival: &Arrival,
@@ -195,7 +170,11 @@ impl Stateful {
         let now = self.now();
         let counters = &relaying.counters().transactions;
         let receipt = self.transactions.receive(now, message, arrival);
-        if self.predecessor.is_some() && self.pass_on(receipt, message, arrival, relaying) {
+        let (proxy, all) = (relaying.proxy(), relaying.counters());
+        if self
+            .succession
+            .pass_on(receipt, message, arrival, proxy, all)
+        {
             return Belongs::Handled;
         }
         match receipt {
@@ -211,7 +190,7 @@ impl Stateful {
             }
             // The responses to a CANCEL that was relayed without a transaction.
             Receipt::Stray if is_to_cancel(message) => Belongs::Stateless,
-            Receipt::Stray if now < self.adopts_until => {
+            Receipt::Stray if self.succession.adopts(now) => {
                 counters.adopted.inc();
                 Belongs::Stateless
             }
@@ -233,71 +212,28 @@ impl Stateful {
         }
     }
 
-    /// Passes on a message without a transaction here, if it may belong to one of the process that had the sockets before. Returns whether
-    /// that process has it now.
-    #[cold]
-    fn pass_on(
+    /// Where a response is relayed that the transactions have just handled.
+    pub(super) fn relayed_response(&self) -> Option<Destination> {
+        let mut sends = self.sends.iter();
+        let response = sends.find(|sent| sent.what == What::Response);
+        response.map(|sent| sent.to)
+    }
+
+    /// Writes a request before it has a transaction, for the only target: one that cannot be relayed is answered without.
+    pub(super) fn write(
         &mut self,
-        receipt: Receipt,
+        name: RequestName,
+        judgement: &Judgement,
         message: Message<'_>,
         arrival: &Arrival,
         relaying: &Relaying<'_>,
-    ) -> bool {
-        let Some(predecessor) = &self.predecessor else {
-            return false;
-        };
-        let is_request = matches!(message.start_line(), StartLine::Request { .. });
-        let passing = match receipt {
-            // The connections of that process lead to it.
-            Receipt::New(_) | Receipt::Stateless if arrival.connection.is_some() => {
-                Passing::Foreign
-            }
-            Receipt::New(name) => predecessor.pass_request(name, message, arrival),
-            Receipt::Stateless if is_request => match relaying.proxy().name_of(message, arrival) {
-                Some(name) => predecessor.pass_request(name, message, arrival),
-                None => Passing::Foreign,
-            },
-            Receipt::Stray => predecessor.pass(message, arrival),
-            Receipt::Stateless
-            | Receipt::Handled
-            | Receipt::Conflict
-            | Receipt::Changed
-            | Receipt::Unreadable => Passing::Foreign,
-        };
-        self.passed(passing, relaying.counters())
+    ) -> Result<Destination, RelayError> {
+        let branch = Some((Branch::from(name.transaction), max_breadth(message)));
+        relaying.write(message, arrival, judgement, None, branch, &mut self.draft)
     }
 
-    /// Counts what was passed on, and forgets a process that has ended. Returns whether that process has the message now.
-    fn passed(&mut self, passing: Passing, counters: &WorkerCounters) -> bool {
-        let counters = &counters.transactions;
-        match passing {
-            Passing::Done => counters.passed.inc(),
-            Passing::Foreign => {}
-            Passing::Full => counters.not_passed.inc(),
-            Passing::Ended => self.predecessor = None,
-        }
-        passing == Passing::Done
-    }
-
-    /// Notes that the request with this branch could not be delivered.
-    pub(super) fn fail_branch(&mut self, branch: Branch, counters: &WorkerCounters) {
-        let now = self.now();
-        let is_ours = self
-            .transactions
-            .fail_branch(now, branch, Failure::Unreachable);
-        if !is_ours && let Some(predecessor) = &self.predecessor {
-            let passing = predecessor.pass_undelivered(branch);
-            self.passed(passing, counters);
-        }
-    }
-
-    /// The relayed request of a transaction.
-    pub(super) fn relay(&self, id: Id) -> Option<&Relay> {
-        (**self.relays.get(id.slot() as usize)?).as_ref()
-    }
-
-    /// Makes a transaction of a request, with the targets of its decision. `written` is the destination of the request in the draft, if it has
-    /// been written for the only target.
+    /// Makes a transaction of a request, with the targets of its decision. `written` is the destination of the request, if it
+    /// has been written ([`Stateful::write`]).
     pub(super) fn begin(
         &mut self,
         request: Begun<'_>,
@@ -314,7 +250,7 @@ impl Stateful {
             is_in_dialog,
         } = request;
         if tools.judge.has_tenants()
-            && let Err(no_room) = self.has_part(&judgement)
+            && let Err(no_room) = self.relays.admits(&judgement, self.transactions.usage())
         {
             return Err((NotBegun::NoRoom(no_room), Box::new(judgement)));
         }
@@ -323,35 +259,20 @@ impl Stateful {
             Ok(id) => id,
             Err(error) => return Err((error.into(), Box::new(judgement))),
         };
-        if let Some(noted) = &mut self.noted {
-            noted.push(name.transaction.number());
-        }
+        self.succession.note_begun(name.transaction.number());
         let counters = tools.relaying.counters();
         counters.transactions.begun.inc();
         let (mut relay, plan) = self.planned(judgement, message, tools);
         if tools.relaying.calls().is_some() {
             relay.call = Some(Arc::new(call_of(&relay.judgement, message, arrival)));
         }
-        let slot = id.slot() as usize;
-        if self.relays.len() <= slot {
-            self.relays.resize_with(slot + 1, Box::default);
-        }
+        relay.note_first(written);
         self.transactions.charge(id, relay.bytes());
-        relay.held = relay.to_hold(message.bytes().len(), relay.copied(&relay.targets));
-        let tenant = counters_of(&relay.judgement, &self.operator, self.number);
-        self.shares.take(tenant, relay.held);
-        relay.first = written.filter(|_| relay.tried(0).is_none());
-        *self.relays[slot] = Some(relay);
+        self.relays.insert(id, relay, message.bytes().len());
         let planned = self.transactions.plan(now, id, plan);
         debug_assert_eq!(planned, Ok(()), "a new transaction waits for its plan");
         self.settle(tools, written);
         Ok(())
-    }
-
-    /// Whether the tenant of a request may have a further transaction.
-    fn has_part(&self, judgement: &Judgement) -> Result<(), NoRoom> {
-        let tenant = counters_of(judgement, &self.operator, self.number);
-        self.shares.admits(tenant, self.transactions.usage())
     }
 
     /// The plan that follows from a decision.
@@ -381,28 +302,29 @@ impl Stateful {
             parallel: limits.parallel,
             setup_limit: limits.setup_limit,
         };
-        let relay = Relay {
-            judgement,
-            is_as_decided: targets.is_empty(),
-            targets,
-            memo,
-            tries_left: tries,
-            call: None,
-            held: 0,
-            first: None,
-        };
-        (relay, plan)
+        (Relay::new(judgement, targets, memo, tries), plan)
     }
 
-    /// Handles timers that are due, at most this many. Returns whether all were.
-    pub(super) fn expire(&mut self, at_most: usize, tools: &mut Tools<'_>) -> bool {
-        let is_done = self.transactions.expire(self.now(), at_most);
-        self.settle(tools, None);
-        is_done
+    /// Handles timers that are due, for about [`EXPIRE_TIME`]. Returns false if more are due.
+    pub(super) fn expire(&mut self, tools: &mut Tools<'_>) -> bool {
+        let begun = Instant::now();
+        loop {
+            let is_done = self.transactions.expire(self.now(), EXPIRE_AT_ONCE);
+            self.settle(tools, None);
+            if is_done || begun.elapsed() > EXPIRE_TIME {
+                return is_done;
+            }
+        }
+    }
+
+    /// When the next timer is due.
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        let deadline = self.transactions.next_deadline()?;
+        Some(self.start + Duration::from_millis(deadline.as_millis()))
     }
 
     /// Handles the events of the transactions. `written` is the request for the first target of a new transaction, if it has been written.
-    pub(super) fn settle(&mut self, tools: &mut Tools<'_>, mut written: Option<Destination>) {
+    fn settle(&mut self, tools: &mut Tools<'_>, mut written: Option<Destination>) {
         let counters = tools.relaying.counters();
         while let Some(event) = self.transactions.poll_event() {
             match event {
@@ -423,29 +345,21 @@ impl Stateful {
                     attempt,
                 } => {
                     self.record(id, &tools.relaying, |relay, call| {
-                        relay.attempted(target, &attempt, call)
+                        attempted(relay, target, &attempt, call)
                     });
-                    let result = result_of(&attempt);
-                    counters.transactions.attempts.inc(result);
+                    metrics::count_attempt(&attempt, counters);
                 }
                 Event::Ended { id, end } => {
                     self.record(id, &tools.relaying, |_, _| ended(&end));
-                    if let Some(relay) = self.relays[id.slot() as usize].take() {
-                        let tenant = counters_of(&relay.judgement, &self.operator, self.number);
-                        self.shares.give_back(tenant, relay.held);
-                    }
-                    count_end(&end, counters);
+                    self.relays.remove(id);
+                    metrics::count_end(&end, counters);
                 }
             }
         }
         if self.sends.is_empty() {
             self.transactions.take_sends(&mut self.sends);
         }
-        let usage = self.transactions.usage();
-        let levels = &counters.transactions;
-        levels.active.set(usage.active as u64);
-        levels.lingering.set(usage.absorbers as u64);
-        levels.stored_bytes.set(usage.bytes as u64);
+        metrics::show_usage(self.transactions.usage(), counters);
     }
 
     /// Writes a call record, if there are any.
@@ -458,7 +372,7 @@ impl Stateful {
         let Some(calls) = relaying.calls() else {
             return;
         };
-        if let Some(relay) = self.relay(id)
+        if let Some(relay) = self.relays.get(id)
             && let Some(call) = &relay.call
         {
             calls.write(call, happened(relay, call));
@@ -470,14 +384,12 @@ impl Stateful {
         let now = self.now();
         let mut draft = mem::take(&mut self.draft);
         let mut index = mem::take(&mut self.index);
-        let relay = self.relay(id);
+        let relay = self.relays.get(id);
         let way = relay.and_then(|relay| relay.way(branch));
         let job = self.transactions.job(id, branch);
         let written = match (relay.zip(way), job) {
             (Some((relay, way)), Some(job)) => {
-                let scanned = scan(job.request, Framing::Datagram, &STORED, &mut index);
-                debug_assert!(scanned.is_ok(), "a stored request was scanned before");
-                let message = Message::new(job.request, &index);
+                let message = stored(job.request, &mut index);
                 let target = match way {
                     Way::Decided => None,
                     Way::Target(target) => Some(target),
@@ -552,8 +464,8 @@ impl Stateful {
 
     /// The step of the policy; `None` for the best response.
     fn asked(&mut self, id: Id, tools: &mut Tools<'_>) -> Option<AskedStep> {
-        let relay = (**self.relays.get_mut(id.slot() as usize)?).as_mut()?;
-        relay.tries_left = relay.tries_left.saturating_sub(1);
+        let relay = self.relays.get_mut(id)?;
+        relay.note_ask();
         let job = self.transactions.job(id, 0)?;
         let mut index = Index::default();
         scan(job.request, Framing::Datagram, &STORED, &mut index).ok()?;
@@ -571,31 +483,19 @@ impl Stateful {
     /// The further targets of a policy.
     fn again(&mut self, id: Id, asked: AskedStep, tools: &Tools<'_>) -> Step<u8> {
         let mut forwarding = asked.forwarding.unwrap_or_default();
-        let relay = self.relays.get_mut(id.slot() as usize);
-        let relay = relay.and_then(|relay| (**relay).as_mut());
-        let (Some(relay), Some(job)) = (relay, self.transactions.job(id, 0)) else {
+        let (Some(relay), Some(job)) = (self.relays.get_mut(id), self.transactions.job(id, 0))
+        else {
             return Step::Best;
         };
-        // The policy may have kept, replaced or cleared it.
-        relay.memo = mem::take(&mut forwarding.memo);
-        relay.judgement.edits.append(asked.edits);
+        relay.note_step(mem::take(&mut forwarding.memo), asked.edits);
         let retry_on = forwarding.retry_on.as_deref().map(codes);
-        let scanned = scan(job.request, Framing::Datagram, &STORED, &mut self.index);
-        debug_assert!(scanned.is_ok(), "a stored request was scanned before");
-        let targets = tools
-            .relaying
-            .in_order(forwarding, Message::new(job.request, &self.index));
+        let message = stored(job.request, &mut self.index);
+        let targets = tools.relaying.in_order(forwarding, message);
         let first = u8::try_from(relay.named()).unwrap_or(u8::MAX);
         let again = planned(&targets, first, self.times);
-        let copied = relay.copied(&targets);
-        if usize::from(first) + targets.len() <= MOST_TARGETS {
-            relay.targets.extend(targets);
-        }
-        let held = relay.to_hold(job.request.len(), copied);
-        let tenant = counters_of(&relay.judgement, &self.operator, self.number);
-        self.shares.change(tenant, relay.held, held);
-        relay.held = held;
-        self.transactions.charge(id, relay.bytes());
+        self.relays.extend(id, targets, job.request.len());
+        let bytes = self.relays.get(id).map_or(0, Relay::bytes);
+        self.transactions.charge(id, bytes);
         Step::Again {
             targets: again,
             retry_on,
@@ -605,9 +505,7 @@ impl Stateful {
     fn answer(&mut self, now: Time, id: Id, rejection: Rejection, tools: &Tools<'_>) {
         let relaying = &tools.relaying;
         let is_too_large = self.transactions.job(id, 0).is_some_and(|job| {
-            let scanned = scan(job.request, Framing::Datagram, &STORED, &mut self.index);
-            debug_assert!(scanned.is_ok(), "a stored request was scanned before");
-            let message = Message::new(job.request, &self.index);
+            let message = stored(job.request, &mut self.index);
             let responder = tools.responder;
             responder.is_rejection_too_large(&rejection, message, job.arrival)
         });
@@ -620,171 +518,131 @@ impl Stateful {
             relaying.counters().shortened_answers.inc();
             headers.clear();
         }
-        if let Some(relay) = self.relay(id)
+        if let Some(relay) = self.relays.get(id)
             && let Some((name, id)) = relaying.shown_id(&relay.judgement)
         {
             headers.push((name.to_owned(), id));
         }
         self.transactions.answer(now, id, code, &reason, &headers);
     }
-}
 
-impl Relay {
-    /// Where the branch with this number goes.
-    fn way(&self, branch: u8) -> Option<Way<'_>> {
-        let number = usize::from(branch);
-        match number.checked_sub(usize::from(self.is_as_decided)) {
-            None => Some(Way::Decided),
-            Some(number) => self.targets.get(number).map(Way::Target),
+    /// Exchanges what transactions have to send for the memory of `into`. Returns false if there is nothing. What remains in `into` after the limit of
+    /// answers may be nothing, too.
+    pub(super) fn take_sends(
+        &mut self,
+        into: &mut Outbox,
+        responder: &Responder,
+        reporter: &Reporter,
+        counters: &WorkerCounters,
+    ) -> bool {
+        if self.sends.is_empty() {
+            self.transactions.take_sends(&mut self.sends);
         }
-    }
-
-    /// Number of all branches that were named.
-    fn named(&self) -> usize {
-        usize::from(self.is_as_decided) + self.targets.len()
-    }
-
-    /// Copies of the request that exist at once if it goes to these targets, which are sorted by rank; without any, as decided.
-    fn copied(&self, targets: &[ForwardTarget]) -> usize {
-        let at_once = targets.chunk_by(|one, next| one.rank == next.rank);
-        let most = at_once.map(<[_]>::len).max().unwrap_or(1);
-        let parallel = self.judgement.forwarding_limits().parallel;
-        most.min(usize::from(parallel).max(1))
-    }
-
-    /// Bytes that count for the tenant: of what the policy said, of the request, and of so many copies.
-    fn to_hold(&self, request: usize, copies: usize) -> usize {
-        self.bytes() + request * (1 + copies)
-    }
-
-    /// Memory beyond the value itself, in bytes.
-    fn bytes(&self) -> usize {
-        let targets = self.targets.iter().map(ForwardTarget::bytes);
-        self.judgement.edits.bytes() + targets.sum::<usize>() + self.memo.len()
-    }
-
-    /// Whether this target is where the request has been first, unnamed, as the same request: it would be tried again.
-    fn was_at(&self, target: &ForwardTarget, to: &Destination) -> bool {
-        let is_same =
-            |first: &Destination| first.transport == to.transport && first.addr == to.addr;
-        let is_unchanged = target.request_uri.is_none() && target.headers.is_empty();
-        is_unchanged && self.first.as_ref().is_some_and(is_same)
-    }
-
-    /// What the policy learns about the targets that have failed.
-    fn failed(&self, transactions: &Transactions<u8>, id: Id, request: &Request) -> FailedAttempts {
-        let attempts = transactions.attempts(id).map(|(&number, attempt)| {
-            let place = match self.way(number) {
-                Some(Way::Target(target)) => target.place.to_string(),
-                Some(Way::Decided) | None => self.decided_place(request),
-            };
-            let milliseconds = u32::try_from(attempt.took.as_millis()).unwrap_or(u32::MAX);
-            portcullis_policy::Attempt {
-                place,
-                status: attempt.code,
-                cause: cause_of(attempt.cause),
-                milliseconds,
-            }
-        });
-        let attempts: Vec<_> = attempts.collect();
-        let tried = transactions.attempts(id);
-        let tried = tried.filter_map(|(&number, _)| self.tried(number));
-        let best = transactions.best(id);
-        let is_best = |attempt: &portcullis_policy::Attempt| {
-            let is_answer = attempt.cause == portcullis_policy::Cause::Answered;
-            best.is_some_and(|(code, response)| {
-                attempt.status == code && is_answer == response.is_some()
-            })
+        mem::swap(&mut self.sends, into);
+        let is_something = !into.is_empty();
+        let sends = Sends {
+            transactions: &self.transactions,
+            relays: &self.relays,
+            responder,
+            reporter,
         };
-        FailedAttempts {
-            best: attempts.iter().rposition(is_best),
-            best_response: best.and_then(|(_, response)| response.map(<[u8]>::to_vec)),
-            tries_left: self.tries_left,
-            memo: self.memo.clone(),
-            tried: tried.collect(),
-            named: self.named(),
-            named_bytes: self.targets.iter().map(ForwardTarget::text_bytes).sum(),
-            attempts,
+        sends.keep_back_answers(into);
+        metrics::count_sends(into, counters);
+        if reporter.is_watched() {
+            sends.report_requests(into);
         }
+        is_something
     }
 
-    /// The target with this number. `None` if the request went where its own header fields led.
-    fn tried(&self, number: u8) -> Option<TriedTarget> {
-        if let Way::Target(target) = self.way(number)? {
-            return Some(TriedTarget {
-                place: target.place.clone(),
-                request_uri: target.request_uri.clone(),
-            });
-        }
-        let Outcome::Verdict(Verdict::Relay(Some(name))) = &self.judgement.outcome else {
+    /// The branch of a request that this host sent and that could not be delivered. `None` for anything else. ACK and CANCEL have no
+    /// transaction that could fail (RFC 3261 §17.1.4).
+    pub(super) fn branch_of_undelivered(&mut self, bytes: &[u8], proxy: &Proxy) -> Option<Branch> {
+        // An ICMP error quotes the beginning of the request.
+        let _cut = scan(bytes, Framing::Datagram, &STORED, &mut self.index);
+        let message = Message::new(bytes, &self.index);
+        if let StartLine::Request { method, .. } = message.start_line()
+            && matches!(method, b"ACK" | b"CANCEL")
+        {
             return None;
-        };
-        Some(TriedTarget {
-            place: Place::NextHop(name.clone()),
-            request_uri: None,
-        })
+        }
+        proxy.branch_of_request(message)
     }
 
-    /// The result of a target, for its call record.
-    fn attempted(&self, number: u8, attempt: &Attempt, call: &Call) -> Happened {
-        let target = match self.way(number) {
-            Some(Way::Target(target)) => target.place.to_string(),
-            Some(Way::Decided) | None => match &self.judgement.outcome {
-                Outcome::Verdict(Verdict::Relay(Some(name))) => name.clone(),
-                Outcome::Verdict(_)
-                | Outcome::Default
-                | Outcome::Failed(_)
-                | Outcome::Within(_) => call.uri.clone(),
-            },
+    /// Notes that the request with this branch could not be delivered.
+    pub(super) fn fail_branch(&mut self, branch: Branch, tools: &mut Tools<'_>) {
+        let now = self.now();
+        let is_ours = self
+            .transactions
+            .fail_branch(now, branch, Failure::Unreachable);
+        if !is_ours {
+            let counters = tools.relaying.counters();
+            self.succession.pass_undelivered(branch, counters);
+        }
+        self.settle(tools, None);
+    }
+
+    /// Relays responses without a transaction for as long as a request that is relayed without one may have any.
+    pub(super) fn adopt(&mut self) {
+        self.succession.adopt(self.now(), self.times.ring);
+    }
+
+    /// See `Pipeline::leave`.
+    pub(super) fn leave(&mut self) {
+        self.succession.leave(self.now());
+    }
+
+    /// See `Pipeline::succeed`.
+    pub(super) fn succeed(&mut self, predecessor: Option<Predecessor>) {
+        self.succession.succeed(predecessor);
+    }
+
+    /// See `Pipeline::names`.
+    pub(super) fn names(&mut self) -> Vec<u64> {
+        let own = self.transactions.names().map(Transaction::number);
+        self.succession.names(own)
+    }
+
+    /// See `Pipeline::names_since`.
+    pub(super) fn names_since(&mut self) -> Vec<u64> {
+        self.succession.names_since()
+    }
+
+    /// The active transactions in the slots from here on, of a call only if one is named: a page of at most this many.
+    pub(super) fn listed(&mut self, from: u32, only: Option<&CallName>, most: usize) -> Page {
+        let listing = Listing {
+            transactions: &self.transactions,
+            worker: self.number,
+            now: self.now(),
         };
-        Happened::Attempt {
-            target,
-            status: attempt.code,
-            cause: cause_of(attempt.cause).as_str(),
-            ms: millis(attempt.took),
+        listing.page(from, only, most, &mut self.index)
+    }
+
+    /// Cancels the INVITE transactions of a call in the slots from here on: a page of at most this many.
+    pub(super) fn cancel(
+        &mut self,
+        from: u32,
+        call: &CallName,
+        most: usize,
+        tools: &mut Tools<'_>,
+    ) -> CancelledPage {
+        let page = self.listed(from, Some(call), most);
+        let found = page.transactions.len();
+        let pending = page.transactions.into_iter().filter_map(|found| {
+            let pending = self.transactions.cancel(self.now(), found.id);
+            self.settle(tools, None);
+            pending
+        });
+        CancelledPage {
+            found,
+            pending: pending.reduce(|all, more| all + more),
+            next: page.next,
         }
     }
 
-    /// The name of the next hop in the verdict, or the request URI.
-    fn decided_place(&self, request: &Request) -> String {
-        match &self.judgement.outcome {
-            Outcome::Verdict(Verdict::Relay(Some(name))) => name.clone(),
-            Outcome::Verdict(_) | Outcome::Default | Outcome::Failed(_) | Outcome::Within(_) => {
-                String::from_utf8_lossy(request.request_uri()).into_owned()
-            }
-        }
+    fn now(&self) -> Time {
+        let elapsed = self.start.elapsed().as_millis();
+        Time::from_millis(u64::try_from(elapsed).unwrap_or(u64::MAX))
     }
-}
-
-/// The counters of a worker for the tenant of a request.
-pub(super) fn counters_of<'c>(
-    judgement: &'c Judgement,
-    operator: &'c [TenantCounters],
-    number: usize,
-) -> &'c TenantCounters {
-    match &judgement.tenant {
-        Some(tenant) => &tenant.counters[number],
-        None => &operator[number],
-    }
-}
-
-/// A request that becomes a transaction.
-pub(super) struct Begun<'r> {
-    pub(super) name: RequestName,
-    pub(super) message: Message<'r>,
-    pub(super) arrival: &'r Arrival,
-    /// Where responses go.
-    pub(super) back: Destination,
-    pub(super) is_in_dialog: bool,
-}
-
-/// Why a request has not become a transaction.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum NotBegun {
-    /// There is one with this name.
-    Exists,
-    /// There is no room for another one.
-    NoRoom(NoRoom),
 }
 
 impl From<BeginError> for NotBegun {
@@ -794,65 +652,6 @@ impl From<BeginError> for NotBegun {
             BeginError::Exists => Self::Exists,
         }
     }
-}
-
-/// What transactions need of the pipeline.
-pub(super) struct Tools<'p> {
-    pub(super) relaying: Relaying<'p>,
-    pub(super) responder: &'p Responder,
-    pub(super) judge: &'p mut Judge,
-}
-
-/// Without limits: the header fields of this host may have taken a stored request beyond the limits of received messages.
-pub(super) const STORED: Limits = Limits {
-    message_bytes: usize::MAX,
-    header_lines: usize::MAX,
-    header_bytes: usize::MAX,
-    start_line_bytes: usize::MAX,
-};
-
-/// What the call records of a request have in common.
-#[cold]
-fn call_of(judgement: &Judgement, message: Message<'_>, arrival: &Arrival) -> Call {
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let (method, uri) = match message.start_line() {
-        StartLine::Request { method, uri, .. } => (method, uri),
-        StartLine::Response { .. } => (&b""[..], &b""[..]),
-    };
-    let party = |name| {
-        let field = message.header(name);
-        let party = field.and_then(|field| NameAddr::parse(field.value).ok());
-        party.map(|party| text(party.uri)).unwrap_or_default()
-    };
-    let call_id = message.header(HeaderName::CallId);
-    let tenant = judgement.tenant.as_ref();
-    Call {
-        id: judgement.id,
-        tenant: tenant.map_or_else(|| "default".into(), |tenant| Arc::clone(&tenant.name)),
-        source: arrival.source,
-        transport: arrival.transport,
-        method: text(method),
-        uri: text(uri),
-        from: party(HeaderName::From),
-        to: party(HeaderName::To),
-        call_id: call_id.map_or_else(String::new, |field| text(field.value)),
-    }
-}
-
-/// The end of a transaction, for its call record.
-fn ended(end: &End) -> Happened {
-    Happened::Transaction {
-        status: end.code,
-        attempts: end.attempts,
-        cancelled: end.cancelled,
-        first_response_ms: end.first_response.map(millis),
-        final_response_ms: end.final_response.map(millis),
-        ms: millis(end.took),
-    }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// What an error means for a target. Where another target may do better, it counts as one that cannot be reached.
@@ -877,47 +676,4 @@ fn failure_of(error: &RelayError) -> Failure {
 fn is_to_cancel(response: Message<'_>) -> bool {
     let is_response = response.header(HeaderName::CSeq).is_some();
     is_response && response.cseq().is_some_and(|cseq| cseq.method == b"CANCEL")
-}
-
-fn cause_of(cause: Cause) -> portcullis_policy::Cause {
-    match cause {
-        Cause::Answered => portcullis_policy::Cause::Answered,
-        Cause::NoAnswer => portcullis_policy::Cause::NoAnswer,
-        Cause::RangOut => portcullis_policy::Cause::RangOut,
-        Cause::Cancelled => portcullis_policy::Cause::Cancelled,
-        Cause::Unreachable => portcullis_policy::Cause::Unreachable,
-        Cause::Unresolved => portcullis_policy::Cause::Unresolved,
-        Cause::Refused => portcullis_policy::Cause::Refused,
-    }
-}
-
-fn result_of(attempt: &Attempt) -> AttemptResult {
-    match attempt.cause {
-        Cause::Answered if attempt.code < 300 => AttemptResult::Success,
-        Cause::Answered => AttemptResult::Failure,
-        Cause::NoAnswer => AttemptResult::NoAnswer,
-        Cause::RangOut => AttemptResult::RangOut,
-        Cause::Cancelled => AttemptResult::Cancelled,
-        Cause::Unreachable => AttemptResult::Unreachable,
-        Cause::Unresolved => AttemptResult::Unresolved,
-        Cause::Refused => AttemptResult::Refused,
-    }
-}
-
-fn count_end(end: &End, counters: &WorkerCounters) {
-    let counters = &counters.transactions;
-    counters.ended.inc(FinalClass::of(end.code));
-    counters.late_successes.add(end.late_successes.into());
-    if let Some(took) = end.first_response {
-        counters.first_responses.record(took);
-    }
-    if let Some(took) = end.final_response {
-        counters.final_responses.record(took);
-    }
-    if end.cancelled {
-        counters.cancelled.inc();
-    }
-    if end.unconfirmed {
-        counters.unconfirmed.inc();
-    }
 }

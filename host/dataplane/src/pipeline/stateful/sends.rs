@@ -1,0 +1,94 @@
+//! What transactions send, on its way to the sockets.
+
+use std::time::Instant;
+
+use portcullis_metrics::{Label, Lost};
+use portcullis_sip::{Framing, Index, Message, scan};
+use portcullis_transaction::{Outbox, Outgoing, Transactions, What};
+
+use super::relays::Relays;
+use super::stored::STORED;
+use crate::pipeline::fate::{Fate, code_of};
+use crate::pipeline::reporter::Reporter;
+use crate::pipeline::responder::Responder;
+
+/// What is needed to keep messages of transactions back, and to report them.
+pub(super) struct Sends<'s> {
+    pub(super) transactions: &'s Transactions<u8>,
+    pub(super) relays: &'s Relays,
+    pub(super) responder: &'s Responder,
+    pub(super) reporter: &'s Reporter,
+}
+
+impl Sends<'_> {
+    /// Removes responses over UDP to sources that have reached their limit: see `answers-per-second` in `[sip]`. Final responses of the host and of
+    /// policies count, and each retransmission of a final response: a forged INVITE whose failure is not acknowledged brings up to eleven (timers G
+    /// and H). Responses of targets come once for each request, and a provisional response once for each copy of its request. What is not sent
+    /// counts as lost: the sender of a request retransmits it, or timer G fires again.
+    pub(super) fn keep_back_answers(&self, sends: &mut Outbox) {
+        if !self.responder.is_limited() {
+            return;
+        }
+        sends.retain(|sent| {
+            let counts = match sent.what {
+                What::Reply | What::ReplyRetransmission | What::ResponseRetransmission => {
+                    code_of(sent.bytes) >= 200
+                }
+                What::Request
+                | What::RequestRetransmission
+                | What::Ack
+                | What::Cancel
+                | What::CancelRetransmission
+                | What::Response => false,
+            };
+            let (transport, to) = (sent.to.transport, sent.to.addr);
+            let is_sent = !counts || self.responder.may_send(transport, to, Instant::now);
+            if !is_sent {
+                self.responder.keep_back(Lost::AnswerLimit, b"", to);
+                if self.reporter.is_watched() {
+                    self.report_kept_back(&sent);
+                }
+            }
+            is_sent
+        });
+    }
+
+    /// Reports a response that is not sent, with its request. That of an ended transaction is not stored.
+    #[cold]
+    fn report_kept_back(&self, sent: &Outgoing<'_>) {
+        let Some(id) = sent.id else {
+            return;
+        };
+        let (Some(job), Some(relay)) = (self.transactions.job(id, 0), self.relays.get(id)) else {
+            return;
+        };
+        let mut index = Index::default();
+        if scan(job.request, Framing::Datagram, &STORED, &mut index).is_ok() {
+            let fate = Fate::dropped(Lost::AnswerLimit.label());
+            let message = Message::new(job.request, &index);
+            let judgement = Some(&relay.judgement);
+            self.reporter.report(message, job.arrival, judgement, fate);
+        }
+    }
+
+    /// Reports the requests that are sent to targets.
+    #[cold]
+    pub(super) fn report_requests(&self, sends: &Outbox) {
+        let mut index = Index::default();
+        for sent in sends.iter().filter(|sent| sent.what == What::Request) {
+            let (Some(id), Some(branch)) = (sent.id, sent.branch) else {
+                continue;
+            };
+            let job = self.transactions.job(id, branch);
+            let (Some(job), Some(relay)) = (job, self.relays.get(id)) else {
+                continue;
+            };
+            if scan(sent.bytes, Framing::Datagram, &STORED, &mut index).is_ok() {
+                let message = Message::new(sent.bytes, &index);
+                let judgement = Some(&relay.judgement);
+                let fate = Fate::Relayed(sent.to);
+                self.reporter.report(message, job.arrival, judgement, fate);
+            }
+        }
+    }
+}
