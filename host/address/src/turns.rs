@@ -7,6 +7,8 @@
 
 /// Steps of a loop over rows in memory between two yields.
 const STEPS: usize = 4096;
+/// Lines of a file that are read, checked and stored between two yields.
+const READ: usize = 64;
 /// Items that are sorted in one turn.
 const SORTED: usize = 1024;
 
@@ -14,17 +16,26 @@ const SORTED: usize = 1024;
 pub(crate) trait InTurns: Iterator + Sized {
     /// Iterates over the same items, yielding the processor at intervals.
     fn in_turns(self) -> impl Iterator<Item = Self::Item> {
-        let mut steps = 0;
-        self.inspect(move |_| {
-            steps += 1;
-            if steps % STEPS == 0 {
-                give_way();
-            }
-        })
+        in_turns_of(STEPS, self)
+    }
+
+    /// Does so for lines of a file that are read and checked: one of them takes much longer than a step in memory.
+    fn read_in_turns(self) -> impl Iterator<Item = Self::Item> {
+        in_turns_of(READ, self)
     }
 }
 
 impl<I: Iterator> InTurns for I {}
+
+fn in_turns_of<I: Iterator>(steps: usize, items: I) -> impl Iterator<Item = I::Item> {
+    let mut done = 0;
+    items.inspect(move |_| {
+        done += 1;
+        if done % steps == 0 {
+            give_way();
+        }
+    })
+}
 
 /// Lets other threads that wait for this core run first.
 pub(crate) fn give_way() {
@@ -71,5 +82,6 @@ mod tests {
     fn no_item_is_lost_between_turns() {
         let count = 3 * STEPS + 1;
         assert!((0..count).in_turns().eq(0..count));
+        assert!((0..count).read_in_turns().eq(0..count));
     }
 }

@@ -12,7 +12,7 @@ use std::{io, thread};
 
 use wasmtime::{Engine, EngineWeak};
 
-use crate::time_slice;
+use crate::scheduling;
 
 /// The period of the clock.
 pub(crate) const TICK: Duration = Duration::from_millis(1);
@@ -96,7 +96,7 @@ impl Ticker {
         let thread = thread::Builder::new()
             .name("policy-clock".into())
             .spawn(move || {
-                if let Err(error) = time_slice::shorten() {
+                if let Err(error) = scheduling::request(scheduling::CLOCK) {
                     tracing::debug!(event = "policy_clock_slow", %error, "no short time slice for the policy clock: deadlines are late on a busy processor");
                 }
                 its.run(&engine);

@@ -15,7 +15,7 @@ use std::thread;
 use std::time::Duration;
 
 use nix::sys::resource::{Resource, setrlimit};
-use portcullis_policy::{CompileFailure, Compiler, Limits, Target, compile};
+use portcullis_policy::{CompileFailure, Compiler, Limits, Target, compile, scheduling};
 
 pub use code::{CodeCacheError, Kept, keep_code, share_code};
 pub use confine::Confinement;
@@ -187,8 +187,8 @@ fn confine(bounds: &Bounds) -> io::Result<Confinement> {
     // At the soft limit, the process gets a signal that names the cause.
     limit(Resource::RLIMIT_CPU, seconds, seconds + 1)?;
     limit(Resource::RLIMIT_CORE, 0, 0)?;
-    // Threads that are created later inherit the priority.
-    rustix::process::nice(bounds.niceness.into())?;
+    // Threads that are created later inherit this.
+    scheduling::to_background(bounds.niceness)?;
     Ok(confine::confine())
 }
 
@@ -196,6 +196,8 @@ fn confine(bounds: &Bounds) -> io::Result<Confinement> {
 pub fn work(bounds: &Bounds) -> ExitCode {
     // A panic while compiling is reported as an error of the file.
     panic::set_hook(Box::new(|_| {}));
+    // Confined processes cannot create timers. Without this one, requests may wait longer for the processor.
+    let _yields = scheduling::yield_at_intervals();
     let confined = match confine(bounds) {
         Ok(confined) => confined,
         Err(error) => {
@@ -243,15 +245,15 @@ fn run(
     behalf: Behalf,
 ) -> Result<Vec<u8>, CompileFailure> {
     let broken = |error: io::Error| CompileFailure::Broken(error.to_string());
-    let mut child = Command::new(SELF)
+    let mut command = Command::new(SELF);
+    command
         .arg(Bounds::COMMAND)
         .args(Bounds::of(limits, target, time, behalf).words())
         .env_clear()
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(broken)?;
+        .stderr(Stdio::piped());
+    let mut child = spawn_in_background(&mut command, behalf).map_err(broken)?;
     let (code, said, is_late) = talk(&mut child, file, time.wall);
     let status = child.wait().map_err(broken)?;
     if is_late {
@@ -262,6 +264,19 @@ fn run(
         return Err(CompileFailure::TooCostly(cause));
     }
     outcome(status, code, &said, limits, time)
+}
+
+/// Starts the process on a thread in the background. The process inherits that: its start alone takes milliseconds of processor time.
+fn spawn_in_background(command: &mut Command, behalf: Behalf) -> io::Result<Child> {
+    let spawn = || {
+        // The process tries this again, and reports why it cannot.
+        let _refused = scheduling::to_background(behalf.niceness());
+        command.spawn()
+    };
+    thread::scope(|scope| match scope.spawn(spawn).join() {
+        Ok(child) => child,
+        Err(_) => Err(io::Error::other("the thread that starts it has panicked")),
+    })
 }
 
 /// Writes the file to the process and reads its output; kills the process if that takes too long.

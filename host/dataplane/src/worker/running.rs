@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use portcullis_policy::scheduling;
 use portcullis_transaction::Outbox;
 use portcullis_udp::{Errors, Receiver};
 use tokio::net::{TcpListener, UnixDatagram};
@@ -18,7 +19,7 @@ use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::{JoinSet, yield_now};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout, timeout_at};
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::timer::Timer;
 use super::udp::{SLICE, flush_all};
@@ -62,6 +63,9 @@ pub fn spawn(
         .name(format!("worker-{number}"))
         .stack_size(STACK + policy_stack)
         .spawn(move || {
+            if let Err(error) = scheduling::request(scheduling::WORKER) {
+                debug!(event = "worker_slow", %error, "no short time slice for a worker: requests may wait for other threads on a busy processor");
+            }
             let mut builder = Builder::new_current_thread();
             let paused = Arc::clone(&shared);
             builder.on_thread_park(move || paused.counters[number].pauses.inc());

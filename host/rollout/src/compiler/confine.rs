@@ -3,7 +3,6 @@
 //! The compiler reads files from anybody with a token, so a vulnerability in it must not give access to anything. Landlock denies files,
 //! network and signals; a seccomp filter denies every system call except those for computing, threads, standard input and output.
 //! [`Confinement`] reports which of these the kernel supports.
-//! offers; [`Confinement`] tells what that was.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -96,7 +96,7 @@ impl Behalf {
     /// Returns the priority of the compiler process (`nice`). Tenants' compilations yield to the operator's, and both yield to calls.
     pub(super) fn niceness(self) -> u8 {
         match self {
-            Self::Operator => 5,
+            Self::Operator => 10,
             Self::Tenant => 19,
         }
     }

@@ -2,6 +2,7 @@
 
 use crate::database::StoredRow;
 use crate::row::{Finding, Row, RowError, RowWarning};
+use crate::turns::InTurns;
 
 /// The fields of a line, in their order, by Kamailio's names of the columns.
 const FIELDS: [&str; 5] = ["grp", "ip_addr", "mask", "port", "tag"];
@@ -47,6 +48,7 @@ pub(crate) fn entries<'t>(
 ) -> impl Iterator<Item = Entry<'t>> + use<'t> {
     let bytes = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes);
     let lines = (1..).zip(bytes.split(|&byte| byte == b'\n'));
+    let lines = lines.read_in_turns();
     lines.filter_map(move |(number, line)| Entry::read(file, number, line))
 }
 

@@ -3,7 +3,7 @@
 mod entry;
 
 use std::fmt;
-use std::hash::Hash;
+use std::hash::Hasher;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -13,6 +13,10 @@ use super::loading::{Loaded, Loading};
 use super::{DatabaseError, NewRow, StoredRow};
 use crate::regular;
 use crate::row::{RowError, RowWarning};
+use crate::turns::give_way;
+
+/// Bytes of the file that are hashed in one turn.
+const HASHED: usize = 64 << 10;
 
 /// A file in the format of Kamailio's parameter `address_file`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,7 +38,10 @@ impl AddressFile {
         let bytes = self.read()?;
         let file = self.to_string();
         let mut loading = Loading::default();
-        bytes.hash(&mut loading.hasher);
+        for piece in bytes.chunks(HASHED) {
+            loading.hasher.write(piece);
+            give_way();
+        }
         let mut first = None;
         for entry in entries(&bytes, &file) {
             let pushed = entry.row.clone().and_then(|row| {
