@@ -8,7 +8,7 @@ mod tcp;
 mod timer;
 mod transactions;
 mod udp;
-mod udp_socket;
+mod udp_sockets;
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -25,7 +25,7 @@ use crate::pipeline::Pipeline;
 pub use running::spawn;
 
 use timer::Timer;
-use udp_socket::Udp;
+use udp_sockets::UdpSockets;
 
 /// The state shared by the tasks of one worker. They run on one thread and never borrow it across an await.
 pub(crate) struct Worker {
@@ -33,7 +33,7 @@ pub(crate) struct Worker {
     pub(crate) receiver: Receiver,
     /// Reports of ICMP errors; `None` while they are handled.
     pub(crate) errors: Option<Errors>,
-    pub(crate) udp: Vec<Udp>,
+    pub(crate) udp: UdpSockets,
     /// Deferred requests, with the number of the UDP socket that received each; `None` for those that another worker received.
     pub(crate) waiting: VecDeque<(Option<usize>, Box<Request>)>,
     /// Turns of the connections with a deferred request.
@@ -43,8 +43,6 @@ pub(crate) struct Worker {
     pub(crate) stream_out: Vec<u8>,
     /// Messages of transactions while they are sent.
     pub(crate) sends: Outbox,
-    /// The first bytes of datagrams that the kernel refused, until their targets fail.
-    pub(crate) refused: Vec<Vec<u8>>,
     pub(crate) timer: Timer,
     this: Weak<RefCell<Self>>,
     /// Each writer of a connection holds a clone: when all are dropped, everything is sent. `None` when the worker is ending.

@@ -34,7 +34,7 @@ pub(super) async fn receive(worker: Rc<RefCell<Worker>>, link: UnixDatagram) {
             };
             received = Ok(());
             let passed = Passed::read(buffer.get(..length).unwrap_or_default());
-            worker.borrow_mut().take_passed(passed);
+            take(&mut worker.borrow_mut(), passed);
         }
         while !worker.borrow().waiting.is_empty() {
             worker.borrow_mut().decide_waiting(SLICE);
@@ -44,20 +44,18 @@ pub(super) async fn receive(worker: Rc<RefCell<Worker>>, link: UnixDatagram) {
     }
 }
 
-impl Worker {
-    fn take_passed(&mut self, passed: Option<Passed<'_>>) {
-        match passed {
-            Some(Passed::Message {
-                bytes,
-                arrival,
-                framing,
-            }) => self.taken_over(bytes.to_vec(), &arrival, framing),
-            Some(Passed::Undelivered(branch)) => {
-                self.pipeline.fail_branch(branch);
-                self.send_transactions();
-            }
-            // Of another version.
-            None => {}
+fn take(worker: &mut Worker, passed: Option<Passed<'_>>) {
+    match passed {
+        Some(Passed::Message {
+            bytes,
+            arrival,
+            framing,
+        }) => worker.taken_over(bytes.to_vec(), &arrival, framing),
+        Some(Passed::Undelivered(branch)) => {
+            worker.pipeline.fail_branch(branch);
+            worker.send_transactions();
         }
+        // Of another version.
+        None => {}
     }
 }

@@ -23,7 +23,7 @@ use tracing::{debug, warn};
 
 use super::timer::Timer;
 use super::udp::{SLICE, flush_all};
-use super::udp_socket::{BATCH, Udp};
+use super::udp_sockets::{BATCH, UdpSockets};
 use super::{Worker, passed, tcp, transactions, udp};
 use crate::link::Link;
 use crate::orders::Order;
@@ -104,14 +104,11 @@ struct Running {
 impl Running {
     /// Takes ownership of the sockets and starts a task for each.
     fn start(number: usize, shared: Arc<Shared>, sockets: WorkerSockets) -> io::Result<Self> {
-        let udp = sockets.udp.into_iter();
         let orders = shared.orders.of(number);
         let receives = shared.orders.receives_at_start;
         let pipeline = Pipeline::new(shared, number);
         let reports_errors = pipeline.is_stateful();
-        let udp: Vec<Udp> = udp
-            .map(|(socket, local)| Udp::new(socket, local, reports_errors))
-            .collect::<io::Result<_>>()?;
+        let udp = UdpSockets::new(sockets.udp, reports_errors)?;
         let (writers, all_sent) = mpsc::channel(1);
         let listeners = sockets.tcp.into_iter();
         let listeners = listeners
@@ -128,7 +125,6 @@ impl Running {
                 stream_in: Vec::new(),
                 stream_out: Vec::new(),
                 sends: Outbox::default(),
-                refused: Vec::new(),
                 timer: Timer::default(),
                 this: Weak::clone(this),
                 writers: Some(writers),
@@ -161,7 +157,7 @@ impl Running {
         if !self.receiving.is_empty() {
             return;
         }
-        let count = self.worker.borrow().udp.len();
+        let count = self.worker.borrow().udp.count();
         for socket in 0..count {
             let serve = udp::serve(Rc::clone(&self.worker), socket);
             self.receiving.spawn_local(serve);
@@ -296,11 +292,10 @@ impl Running {
     }
 
     fn lend(&self) -> io::Result<WorkerSockets> {
-        let mut lent = WorkerSockets::default();
-        for udp in &self.worker.borrow().udp {
-            let socket = udp.socket.as_fd().try_clone_to_owned()?;
-            lent.udp.push((socket.into(), udp.local));
-        }
+        let mut lent = WorkerSockets {
+            udp: self.worker.borrow().udp.lend()?,
+            ..WorkerSockets::default()
+        };
         for (listener, local) in &self.listeners {
             let listener = listener.as_fd().try_clone_to_owned()?;
             lent.tcp.push((listener.into(), *local));
@@ -311,9 +306,7 @@ impl Running {
     fn leave(&mut self, link: Link) -> io::Result<()> {
         let link = UnixDatagram::from_std(link.into_socket())?;
         let mut worker = self.worker.borrow_mut();
-        for udp in &mut worker.udp {
-            udp.leave()?;
-        }
+        worker.udp.leave()?;
         self.listeners.clear();
         worker.pipeline.leave();
         let passed = passed::receive(Rc::clone(&self.worker), link);
@@ -328,11 +321,11 @@ async fn chores(worker: Rc<RefCell<Worker>>) {
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
-        let mut worker = worker.borrow_mut();
+        let worker = &mut *worker.borrow_mut();
         worker.counters().chores.inc();
         let seconds = portcullis_text::unix_seconds();
         worker.pipeline.shared().proxy.set_time(seconds);
         worker.pipeline.refresh_all();
-        worker.count_overflows();
+        worker.udp.count_overflows(&worker.pipeline);
     }
 }

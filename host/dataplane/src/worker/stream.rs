@@ -453,9 +453,7 @@ impl Worker {
             }
             Transport::Udp => {
                 let draft = std::mem::take(&mut self.stream_out);
-                if let Some(from) = self.udp_towards(&draft, &to) {
-                    self.push_datagram(from, &draft, &to);
-                }
+                let _is_sent = self.udp.send(&draft, &to, &self.pipeline);
                 self.stream_out = draft;
             }
         }

@@ -23,9 +23,9 @@ const TURN: usize = 64;
 
 /// Runs the timers of transactions during the lifetime of the worker.
 pub(super) async fn run_timers(worker: Rc<RefCell<Worker>>) {
-    let is_earlier = Rc::clone(&worker.borrow().timer.is_earlier);
+    let is_earlier = worker.borrow().timer.is_earlier();
     loop {
-        let deadline = worker.borrow_mut().arm();
+        let deadline = worker.borrow_mut().next_deadline();
         let due = async {
             match deadline {
                 Some(deadline) => sleep_until(deadline).await,
@@ -69,9 +69,9 @@ pub(super) async fn take_over(worker: Rc<RefCell<Worker>>) {
 
 impl Worker {
     /// The deadline until which the timer task sleeps now.
-    fn arm(&mut self) -> Option<Instant> {
+    fn next_deadline(&mut self) -> Option<Instant> {
         let deadline = self.pipeline.next_deadline().map(Instant::from_std);
-        self.timer.armed = deadline;
+        self.timer.arm(deadline);
         deadline
     }
 
@@ -96,14 +96,8 @@ impl Worker {
             }
         }
         self.sends = sends;
-        if let Some(deadline) = self.pipeline.next_deadline()
-            && self
-                .timer
-                .armed
-                .is_none_or(|armed| Instant::from_std(deadline) < armed)
-        {
-            self.timer.armed = Some(Instant::from_std(deadline));
-            self.timer.is_earlier.notify_one();
+        if let Some(deadline) = self.pipeline.next_deadline() {
+            self.timer.wake_for(Instant::from_std(deadline));
         }
     }
 
@@ -111,13 +105,7 @@ impl Worker {
     fn send_bytes(&mut self, bytes: &[u8], empty: Outgoing) -> bool {
         let to = empty.to;
         match to.transport {
-            Transport::Udp => {
-                let Some(from) = self.udp_towards(bytes, &to) else {
-                    return false;
-                };
-                self.push_datagram(from, bytes, &to);
-                true
-            }
+            Transport::Udp => self.udp.send(bytes, &to, &self.pipeline),
             Transport::Tcp => self.send_stream(Outgoing {
                 bytes: Bytes::copy_from_slice(bytes),
                 ..empty
@@ -212,6 +200,7 @@ impl Worker {
         page
     }
 
+    /// Handles a message that another worker, or the process that has the sockets now, has received.
     pub(super) fn taken_over(&mut self, bytes: Vec<u8>, arrival: &Arrival, framing: Framing) {
         let out = &mut self.stream_out;
         let (_, handled) = self

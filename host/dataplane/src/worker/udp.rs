@@ -7,7 +7,6 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use nix::errno::Errno;
 use portcullis_metrics::{IcmpError, Lost};
 use portcullis_request::Request;
 use portcullis_sip::{Arrival, Destination, Framing, Transport};
@@ -17,8 +16,7 @@ use tokio::time::sleep;
 use tracing::{debug, warn};
 
 use super::Worker;
-use super::udp_socket::{BATCH, Udp};
-use crate::notices::{Example, Trouble};
+use super::udp_sockets::BATCH;
 use crate::pipeline::{Handled, Loss};
 use crate::transport::Outgoing;
 
@@ -31,9 +29,6 @@ const TURN: usize = 4;
 
 /// Batches of ICMP errors read in one turn. Anybody can send such errors.
 const ERROR_TURN: usize = 2;
-
-/// Datagrams that may wait for a socket whose send buffer is full.
-const MOST_WAITING: usize = 1_024;
 
 /// Capacity of the queue of deferred requests, per worker. When it is full, the first one is decided at once.
 const MOST_POSTPONED: usize = 256;
@@ -59,7 +54,7 @@ enum Turn {
 
 /// Serves the worker's UDP socket with this number during the lifetime of the worker.
 pub(crate) async fn serve(worker: Rc<RefCell<Worker>>, number: usize) {
-    let socket = Rc::clone(&worker.borrow().udp[number].socket);
+    let socket = worker.borrow().udp.socket(number);
     loop {
         let nobody_waits = worker.borrow().waiting.is_empty();
         if nobody_waits && let Err(error) = socket.ready().await {
@@ -87,11 +82,11 @@ pub(crate) async fn flush_all(worker: &Rc<RefCell<Worker>>) {
         let Some(number) = blocked else {
             return;
         };
-        let socket = Rc::clone(&worker.borrow().udp[number].socket);
+        let socket = worker.borrow().udp.socket(number);
         // A report that is not read ends the wait at once, and is read then.
         let _has_more = worker.borrow_mut().read_errors(&socket);
         if let Err(error) = socket.writable().await {
-            let lost = worker.borrow_mut().udp[number].sender.clear();
+            let lost = worker.borrow_mut().udp.clear(number);
             warn!(event = "udp_write_failed", %error, lost, "UDP socket not writable, waiting datagrams dropped");
         }
     }
@@ -176,7 +171,7 @@ impl Worker {
     fn decide_first(&mut self) -> bool {
         match self.waiting.pop_front() {
             Some((Some(number), request)) => {
-                let out = self.udp[number].sender.buffer();
+                let out = self.udp.buffer(number);
                 if let Some(to) = self.pipeline.decide(*request, out) {
                     self.send_draft(number, to);
                 }
@@ -215,12 +210,12 @@ impl Worker {
         }
         let arrival = Arrival {
             source,
-            local: self.udp[number].local,
+            local: self.udp.local(number),
             transport: Transport::Udp,
             connection: None,
         };
         let bytes = self.receiver.take(nth);
-        let out = self.udp[number].sender.buffer();
+        let out = self.udp.buffer(number);
         let (bytes, handled) = self
             .pipeline
             .handle(bytes, Framing::Datagram, &arrival, out);
@@ -246,145 +241,33 @@ impl Worker {
 
     /// Sends what the pipeline wrote into the buffer of UDP socket `number`, from the socket or connection of its destination.
     fn send_draft(&mut self, number: usize, to: Destination) {
-        let draft = self.udp[number].sender.draft();
         match to.transport {
-            Transport::Udp => {}
+            Transport::Udp => self.udp.send_draft(number, &to, &self.pipeline),
             Transport::Tcp => {
-                let bytes = Bytes::copy_from_slice(draft);
+                let bytes = Bytes::copy_from_slice(self.udp.draft(number));
                 self.send_stream(Outgoing {
                     to,
                     bytes,
                     may_try_again: true,
                 });
-                return;
             }
         }
-        let Some(from) = self.udp_towards(draft, &to) else {
-            return;
-        };
-        if !self.has_room(from) {
-            return self.pipeline.reporter().lose(&queue_full(draft, &to));
-        }
-        self.counters().udp.sent_bytes.add(draft.len() as u64);
-        match self.udp.get_disjoint_mut([from, number]) {
-            Ok([there, here]) => there.sender.push(here.sender.draft(), to.addr),
-            // They are the same.
-            Err(_) => self.udp[number].sender.commit(to.addr),
-        }
-    }
-
-    /// Queues a datagram on UDP socket `from`, and passes whole batches to the kernel. No draft may be in a buffer of a socket.
-    pub(super) fn push_datagram(&mut self, from: usize, bytes: &[u8], to: &Destination) {
-        if !self.has_room(from) {
-            return self.pipeline.reporter().lose(&queue_full(bytes, to));
-        }
-        self.counters().udp.sent_bytes.add(bytes.len() as u64);
-        self.udp[from].sender.push(bytes, to.addr);
-        // One turn of timers may send more than may wait. While the send buffer is full, this tries once per batch.
-        if self.udp[from].sender.waiting().is_multiple_of(BATCH) {
-            let _blocked = self.pass_on();
-        }
-    }
-
-    /// The socket to send from: the one that the destination names, otherwise one of the same address family. Counts the loss if there is
-    /// none.
-    pub(super) fn udp_towards(&self, bytes: &[u8], to: &Destination) -> Option<usize> {
-        let place = |is_it: &dyn Fn(&Udp) -> bool| self.udp.iter().position(is_it);
-        let named = to
-            .from
-            .and_then(|from| place(&|udp: &Udp| udp.local == from));
-        let found = named.or_else(|| place(&|udp: &Udp| udp.local.is_ipv4() == to.addr.is_ipv4()));
-        if found.is_none() {
-            self.pipeline.reporter().lose(&Loss {
-                lost: Lost::SendError,
-                bytes,
-                transport: Transport::Udp,
-                peer: to.addr,
-                detail: &"no UDP socket of the address family: add one to `listen`",
-            });
-        }
-        found
-    }
-
-    /// Whether the queue of that socket has space for one more datagram.
-    fn has_room(&self, number: usize) -> bool {
-        self.udp[number].sender.waiting() < MOST_WAITING
     }
 
     /// Passes what waits to the kernel, and lets the targets of transactions fail whose requests the kernel refuses. Returns the number of a
     /// socket whose send buffer is full, if there is one.
     fn flush(&mut self) -> Option<usize> {
         loop {
-            let blocked = self.pass_on();
-            if self.refused.is_empty() {
+            let blocked = self.udp.pass_on(&self.pipeline);
+            let refused = self.udp.take_refused();
+            if refused.is_empty() {
                 return blocked;
             }
             // The requests to the next targets may be refused, too. Each transaction has a limited number of targets.
-            for bytes in std::mem::take(&mut self.refused) {
+            for bytes in refused {
                 self.fail_undelivered(&bytes);
             }
             self.send_transactions();
-        }
-    }
-
-    /// The same, but what is refused is only noted, for the next [`Worker::flush`].
-    fn pass_on(&mut self) -> Option<usize> {
-        let is_stateful = self.pipeline.is_stateful();
-        let counters = &self.pipeline.counters().udp;
-        let mut blocked = None;
-        for (number, udp) in self.udp.iter_mut().enumerate() {
-            let before = udp.sender.waiting();
-            if before == 0 {
-                continue;
-            }
-            let sender = &mut udp.sender;
-            let flushed = udp.socket.flush(sender);
-            let gone = before - sender.waiting();
-            let failed = sender.failures();
-            counters
-                .sent
-                .add((gone as u64).saturating_sub(failed.count));
-            counters.send_errors.add(failed.count);
-            if let Some(last) = failed.last() {
-                self.pipeline.reporter().lose_refused(
-                    failed.count,
-                    &last.bytes,
-                    last.to,
-                    &last.error,
-                );
-            }
-            if is_stateful {
-                let lasting = failed
-                    .kept
-                    .into_iter()
-                    .filter(|kept| !is_congestion(&kept.error));
-                self.refused.extend(lasting.map(|kept| kept.bytes));
-            }
-            if flushed.is_err() && sender.waiting() > 0 {
-                blocked = Some(number);
-            }
-        }
-        blocked
-    }
-
-    /// Counts the datagrams that the kernel has dropped since the last look because the worker was too slow.
-    pub(crate) fn count_overflows(&mut self) {
-        for udp in self.udp.iter_mut().filter(|udp| udp.receives) {
-            let Ok(overflows) = portcullis_udp::overflows(&*udp.socket) else {
-                continue;
-            };
-            let more = overflows.wrapping_sub(udp.overflows);
-            udp.overflows = overflows;
-            let lost = &self.pipeline.counters().lost;
-            lost.add(Lost::ReceiveBufferFull, more.into());
-            if more > 0 {
-                let local = udp.local;
-                let example =
-                    || Example::new(b"", Some(local), "the socket's buffer was full".into());
-                self.pipeline
-                    .reporter()
-                    .note(Trouble::ReceiveBufferFull, more.into(), example);
-            }
         }
     }
 }
@@ -403,23 +286,6 @@ fn read_reports(
         }
     }
     true
-}
-
-/// Notes the loss of a datagram for a socket whose queue is full.
-fn queue_full<'a>(bytes: &'a [u8], to: &Destination) -> Loss<'a> {
-    Loss {
-        lost: Lost::QueueFull,
-        bytes,
-        transport: Transport::Udp,
-        peer: to.addr,
-        detail: &"the system takes datagrams too slowly",
-    }
-}
-
-/// Whether the system only lacks memory at the moment: a retransmission may be sent.
-fn is_congestion(error: &io::Error) -> bool {
-    let code = error.raw_os_error().map(Errno::from_raw);
-    matches!(code, Some(Errno::ENOBUFS | Errno::ENOMEM))
 }
 
 #[cfg(all(test, target_os = "linux"))]
