@@ -1,54 +1,44 @@
 //! The response context of a proxy (RFC 3261 §16): one server transaction and the client transactions of its targets.
 
-mod answer;
-mod expire;
-mod retire;
-mod turns;
+mod targets;
+mod upstream;
 
 use portcullis_sip::{
-    Arrival, DEFAULT_BREADTH, Destination, HeaderName, Message, RequestName, StartLine,
+    Arrival, DEFAULT_BREADTH, Destination, HeaderName, Message, RequestName, ResponseChanges,
+    StartLine,
 };
 
-use crate::absorber::Peer;
-use crate::best::Best;
-use crate::branch::{Branch, Reaction, Turn, Why};
+use crate::absorber::{Absorbers, Duration, Kind, Peer};
+use crate::best::{Best, Chosen};
+use crate::branch::{Branch, Reaction, Why};
 use crate::config::Trying;
-use crate::event::{Cause, Failure};
-use crate::machine::{OnAck, OnRetransmission, ServerInvite, ServerNonInvite};
+use crate::event::{Cause, End, Event, Failure};
+use crate::machine::{OnAck, ServerInvite, ServerNonInvite};
 use crate::outbox::What;
-use crate::plan::{MOST_TARGETS, Plan, PlanError, StatusSet, Step, Target};
-use crate::server::Server;
+use crate::plan::{Plan, PlanError, StatusSet, Step};
+use crate::server::{Rest, Server};
 use crate::slab::Id;
 use crate::time::Time;
+use crate::timers::Timers;
 use crate::tools::{Tools, stored};
+use targets::Targets;
+use upstream::Upstream;
 
 /// An active transaction.
 #[derive(Debug)]
 pub(crate) struct Context<T> {
     id: Id,
     pub(crate) peer: Peer,
-    arrival: Arrival,
-    /// Where responses go.
-    back: Destination,
+    upstream: Upstream,
+    targets: Targets<T>,
     began: Time,
     /// The request as received; shortened when no further target can follow.
     request: Vec<u8>,
     is_short: bool,
-    server: Server,
-    /// The last response, for retransmissions of the request and timer G.
-    reply: Vec<u8>,
-    /// Whose response that is: [`What::Response`] or [`What::Reply`].
-    reply_is: What,
     phase: Phase,
     retry_on: StatusSet,
     /// How often the next step may still be asked for.
     asks_left: u8,
-    /// Most targets that are tried at once.
-    parallel: u8,
-    /// What Max-Breadth allows (RFC 5393 §5.3).
-    breadth: u8,
-    branches: Vec<Branch<T>>,
-    turn: Turn,
     best: Best,
     /// No target is started any more: an answer of the kind that ends the search came, the sender cancelled, or the time is over.
     is_closed: bool,
@@ -58,12 +48,6 @@ pub(crate) struct Context<T> {
     is_unconfirmed: bool,
     /// When the search ends in any case.
     limit: Time,
-    /// The final code that was sent.
-    code: Option<u16>,
-    /// When the first response above 100 was sent.
-    first_response: Option<Time>,
-    /// When the final response was sent.
-    final_response: Option<Time>,
     late_successes: u8,
     /// Bytes that the caller holds for it ([`Transactions::charge`](crate::Transactions::charge)).
     pub(crate) charged: usize,
@@ -114,30 +98,20 @@ impl<T: Clone> Context<T> {
         Self {
             id,
             peer: Peer::new(name, message, arrival.source),
-            arrival,
-            back,
+            upstream: Upstream::new(id, arrival, back, server),
+            targets: Targets::new(id, branches, max_breadth(message)),
             began: now,
             request: tools.buffers.copy(message.bytes()),
             is_short: false,
-            server,
-            reply: Vec::new(),
-            reply_is: What::Reply,
             phase: Phase::Deciding,
             retry_on: StatusSet::EMPTY,
             asks_left: 0,
-            parallel: 1,
-            breadth: max_breadth(message),
-            branches,
-            turn: Turn { round: 0, rank: 0 },
             best: Best::new(is_invite),
             is_closed: false,
             is_cancelled: false,
             reason: Vec::new(),
             is_unconfirmed: false,
             limit: now + limit,
-            code: None,
-            first_response: None,
-            final_response: None,
             late_successes: 0,
             charged: 0,
         }
@@ -148,7 +122,7 @@ impl<T: Clone> Context<T> {
     }
 
     pub(crate) fn arrival(&self) -> &Arrival {
-        &self.arrival
+        &self.upstream.arrival
     }
 
     pub(crate) fn request(&self) -> &[u8] {
@@ -156,11 +130,11 @@ impl<T: Clone> Context<T> {
     }
 
     pub(crate) fn branches(&self) -> &[Branch<T>] {
-        &self.branches
+        self.targets.branches()
     }
 
     pub(crate) fn is_invite(&self) -> bool {
-        self.server.is_invite()
+        self.upstream.is_invite()
     }
 
     pub(crate) fn is_cancelled(&self) -> bool {
@@ -169,7 +143,7 @@ impl<T: Clone> Context<T> {
 
     /// The final code that was sent.
     pub(crate) fn code(&self) -> Option<u16> {
-        self.code
+        self.upstream.code
     }
 
     /// When the search ends in any case.
@@ -179,13 +153,12 @@ impl<T: Clone> Context<T> {
 
     /// Number of targets whose turn came.
     pub(crate) fn targets_tried(&self) -> usize {
-        let tried = self.branches.iter().filter(|branch| branch.was_tried());
-        tried.count()
+        self.targets.tried()
     }
 
     /// Number of targets that are not done yet.
     pub(crate) fn targets_live(&self) -> usize {
-        let live = self.branches.iter().filter(|branch| branch.is_live());
+        let live = self.branches().iter().filter(|branch| branch.is_live());
         live.count()
     }
 
@@ -203,24 +176,24 @@ impl<T: Clone> Context<T> {
         if self.phase != Phase::Deciding {
             return Err(PlanError::TooLate);
         }
-        self.add_targets(plan.targets)?;
+        self.targets.add(plan.targets)?;
         self.retry_on = plan.retry_on;
         self.asks_left = plan.asks.min(tools.config.asks);
-        self.parallel = plan.parallel.min(tools.config.parallel).max(1);
-        if self.server.is_invite() {
+        self.targets.parallel = plan.parallel.min(tools.config.parallel).max(1);
+        if self.upstream.is_invite() {
             self.limit = self.limit.min(self.began + plan.setup_limit);
         }
-        if self.breadth == 0 {
+        if !self.targets.are_allowed() {
             // RFC 5393 §5.3.3: the request must not be sent on.
-            self.branches.clear();
+            self.targets.clear();
             self.answer::<&str>(now, 440, "", &[], tools);
             return Ok(());
         }
-        if tools.config.trying == Trying::Now && self.server.awaits_trying() {
-            self.send_trying(now, tools);
+        if tools.config.trying == Trying::Now && self.upstream.awaits_trying() {
+            self.upstream.send_trying(now, &self.request, tools);
         }
         self.phase = Phase::Running;
-        self.begin_turn();
+        self.targets.begin_turn();
         self.advance(now, tools);
         Ok(())
     }
@@ -238,31 +211,54 @@ impl<T: Clone> Context<T> {
         match step {
             Step::Best => self.finish(now, tools),
             Step::Again { targets, retry_on } => {
-                self.add_targets(targets)?;
+                self.targets.add(targets)?;
                 self.retry_on = retry_on.unwrap_or(self.retry_on);
                 self.phase = Phase::Running;
                 self.best.set_aside(&mut tools.buffers);
-                self.begin_turn();
+                self.targets.begin_turn();
                 self.advance(now, tools);
             }
         }
         Ok(())
     }
 
-    fn add_targets(&mut self, targets: Vec<Target<T>>) -> Result<(), PlanError> {
-        if targets.is_empty() {
-            return Err(PlanError::NoTargets);
+    /// Does what is next: waits for targets, starts those whose turn it is, asks, or answers.
+    fn advance(&mut self, now: Time, tools: &mut Tools<T>) {
+        while self.phase == Phase::Running {
+            if !self.is_closed {
+                self.targets.start_turn(now, tools);
+            }
+            if self.targets.are_pending() {
+                return;
+            }
+            if !self.is_closed && self.may_retry() && self.targets.next_turn() {
+                self.best.set_aside(&mut tools.buffers);
+            } else if !self.is_closed && self.asks_left > 0 {
+                self.asks_left -= 1;
+                self.phase = Phase::Asking;
+                tools.events.push_back(Event::Ask { id: self.id });
+            } else {
+                self.finish(now, tools);
+            }
         }
-        if self.branches.len() + targets.len() > MOST_TARGETS {
-            return Err(PlanError::TooManyTargets);
-        }
-        let round = self.branches.last().map_or(0, |last| last.turn.round + 1);
-        for target in targets {
-            let number = self.branches.len() as u8;
-            self.branches
-                .push(Branch::new(self.id, number, target, round));
-        }
-        Ok(())
+    }
+
+    fn may_retry(&self) -> bool {
+        let chosen = self.best.chosen();
+        chosen.is_none_or(|chosen| self.retry_on.has(chosen.code))
+    }
+
+    /// Records that a target ended without an answer.
+    fn end_locally(
+        &mut self,
+        now: Time,
+        number: u8,
+        code: u16,
+        cause: Cause,
+        tools: &mut Tools<T>,
+    ) {
+        self.best.offer_local(code, &mut tools.buffers);
+        self.targets.end(now, number, code, cause, tools);
     }
 
     /// The request for a target was written.
@@ -274,14 +270,14 @@ impl<T: Clone> Context<T> {
         to: Destination,
         tools: &mut Tools<T>,
     ) -> bool {
-        let is_invite = self.server.is_invite();
-        let branch = self.branches.get_mut(usize::from(number));
+        let is_invite = self.upstream.is_invite();
+        let branch = self.targets.branch(number);
         branch.is_some_and(|branch| branch.forward(now, request, to, is_invite, tools))
     }
 
     /// The request for a target could not be written or sent.
     pub(crate) fn fail(&mut self, now: Time, number: u8, failure: Failure, tools: &mut Tools<T>) {
-        let Some(branch) = self.branches.get_mut(usize::from(number)) else {
+        let Some(branch) = self.targets.branch(number) else {
             return;
         };
         if branch.fail() {
@@ -293,20 +289,17 @@ impl<T: Clone> Context<T> {
 
     /// A retransmission of the request came.
     pub(crate) fn retransmission(&self, tools: &mut Tools<T>) {
-        match self.server.retransmission() {
-            OnRetransmission::Resend if !self.reply.is_empty() => self.resend(tools),
-            OnRetransmission::Resend | OnRetransmission::Absorb => {}
-        }
+        self.upstream.retransmission(tools);
     }
 
     /// An ACK came.
     pub(crate) fn ack(&mut self, now: Time, tools: &Tools<T>) -> OnAck {
-        self.server.ack(now, &tools.config.timers)
+        self.upstream.ack(now, tools)
     }
 
     /// The sender cancels (RFC 3261 §9.2, §16.10). `reason` is the value of Reason in the CANCEL; empty for none.
     pub(crate) fn cancel(&mut self, now: Time, reason: &[u8], tools: &mut Tools<T>) {
-        if !self.server.is_invite() || self.phase == Phase::Answered || self.is_cancelled {
+        if !self.upstream.is_invite() || self.phase == Phase::Answered || self.is_cancelled {
             return;
         }
         self.is_cancelled = true;
@@ -325,7 +318,7 @@ impl<T: Clone> Context<T> {
         message: Message<'_>,
         tools: &mut Tools<T>,
     ) {
-        let Some(branch) = self.branches.get_mut(usize::from(number)) else {
+        let Some(branch) = self.targets.branch(number) else {
             return;
         };
         let is_pending = branch.is_pending();
@@ -353,7 +346,7 @@ impl<T: Clone> Context<T> {
         message: Message<'_>,
         tools: &mut Tools<T>,
     ) {
-        if !self.server.is_invite() {
+        if !self.upstream.is_invite() {
             return;
         }
         self.shorten(tools);
@@ -379,11 +372,11 @@ impl<T: Clone> Context<T> {
         }
         self.best.offer(code, message, &mut tools.buffers);
         if is_pending {
-            self.end_branch(now, number, code, Cause::Answered, tools);
+            self.targets.end(now, number, code, Cause::Answered, tools);
         }
         if code >= 600 {
             self.close(now, &reason_of(code), tools);
-            if !self.server.is_invite() {
+            if !self.upstream.is_invite() {
                 // What other targets answer cannot be hurried by a CANCEL, and a 2xx is better (RFC 3261 §16.7(5)).
                 self.limit = self.limit.min(now + tools.config.timers.t2);
             }
@@ -407,17 +400,17 @@ impl<T: Clone> Context<T> {
         message: Message<'_>,
         tools: &mut Tools<T>,
     ) {
-        let is_first = self.code.is_none();
+        let is_first = self.upstream.code.is_none();
         // Every 2xx to an INVITE has a dialog of its own (RFC 3261 §16.7(5)); of other requests, the first final response is the only one.
-        if self.server.is_invite() || is_first {
+        if self.upstream.is_invite() || is_first {
             self.pass_up(now, code, message, tools);
         }
         // A retransmission of a 2xx comes from the same branch.
-        let had_success = self.branch_succeeded(number);
+        let had_success = self.targets.has_succeeded(number);
         if !is_first && !had_success {
             self.late_successes = self.late_successes.saturating_add(1);
         }
-        self.end_branch(now, number, code, Cause::Answered, tools);
+        self.targets.end(now, number, code, Cause::Answered, tools);
         self.phase = Phase::Answered;
         self.close(
             now,
@@ -426,23 +419,13 @@ impl<T: Clone> Context<T> {
         );
     }
 
-    fn branch_succeeded(&self, number: u8) -> bool {
-        let branch = self.branches.get(usize::from(number));
-        let attempt = branch.and_then(|branch| branch.attempt);
-        attempt.is_some_and(|attempt| attempt.code < 300)
-    }
-
     /// Starts no further target, and cancels the others.
     fn close(&mut self, now: Time, reason: &[u8], tools: &mut Tools<T>) {
         self.is_closed = true;
         if !reason.is_empty() {
             tools.buffers.replace(&mut self.reason, reason);
         }
-        for branch in &mut self.branches {
-            if branch.attempt.is_none() {
-                branch.cancel(now, Why::Unneeded, reason, tools);
-            }
-        }
+        self.targets.cancel(now, Why::Unneeded, reason, tools);
     }
 
     /// Shortens the stored request, once it need not be written for a further target.
@@ -450,7 +433,7 @@ impl<T: Clone> Context<T> {
         // The answer to the last question may still bring targets.
         let may_follow = self.asks_left > 0
             || self.phase == Phase::Asking
-            || self.branches.iter().any(Branch::is_unwritten);
+            || self.branches().iter().any(Branch::is_unwritten);
         if self.is_short || may_follow {
             return;
         }
@@ -465,6 +448,274 @@ impl<T: Clone> Context<T> {
             portcullis_sip::shorten(request, scratch);
             buffers.replace(&mut self.request, scratch);
         }
+    }
+
+    /// Answers the request itself, in place of any target.
+    pub(crate) fn answer<H: AsRef<str>>(
+        &mut self,
+        now: Time,
+        code: u16,
+        reason: &str,
+        headers: &[(H, H)],
+        tools: &mut Tools<T>,
+    ) {
+        if !self.upstream.is_invite() && code == 408 {
+            return self.fall_silent(tools);
+        }
+        self.phase = Phase::Answered;
+        self.is_closed = true;
+        // As `Proxy::reject` writes them.
+        let code = if (200..700).contains(&code) {
+            code
+        } else {
+            500
+        };
+        let Tools {
+            proxy,
+            index,
+            scratch,
+            ..
+        } = tools;
+        let written = stored(&self.request, index).and_then(|request| {
+            proxy.reject(
+                request,
+                &self.upstream.arrival,
+                code,
+                reason,
+                headers,
+                scratch,
+            )
+        });
+        match written {
+            Some(_) => self.send_up(now, What::Reply, code, tools),
+            // Nothing can be sent to such a sender: the transaction ends without an answer.
+            None => self.give_up(now, tools),
+        }
+    }
+
+    /// Sends the best answer (RFC 3261 §16.7(6) to (9)).
+    fn finish(&mut self, now: Time, tools: &mut Tools<T>) {
+        let chosen = self.best_to_send();
+        let code = chosen.map_or(408, |chosen| chosen.code);
+        let is_local = chosen.is_none_or(|chosen| chosen.response.is_empty());
+        if self.is_cancelled && is_local {
+            return self.answer::<&str>(now, 487, "", &[], tools);
+        }
+        if !self.upstream.is_invite() && code == 408 {
+            return self.fall_silent(tools);
+        }
+        // A 503 says that a target is overloaded, not this proxy.
+        let sent = if code == 503 { 500 } else { code };
+        if is_local {
+            return self.answer::<&str>(now, sent, "", &[], tools);
+        }
+        self.phase = Phase::Answered;
+        let Tools { index, scratch, .. } = tools;
+        let response = self
+            .best_to_send()
+            .and_then(|chosen| stored(&chosen.response, index));
+        let changes = ResponseChanges {
+            code: (sent != code).then_some(sent),
+            without: (sent != code).then_some(HeaderName::RetryAfter),
+            added: self.best.challenges(),
+        };
+        let is_written =
+            response.is_some_and(|response| self.upstream.write(response, &changes, scratch));
+        if is_written {
+            self.send_up(now, What::Response, sent, tools);
+        } else {
+            self.answer::<&str>(now, 500, "", &[], tools);
+        }
+    }
+
+    /// After a CANCEL, what targets of earlier turns answered is not of use: the answer is 487.
+    fn best_to_send(&self) -> Option<&Chosen> {
+        if self.is_cancelled {
+            self.best.chosen()
+        } else {
+            self.best.answer()
+        }
+    }
+
+    /// Gives a request other than INVITE no answer. Until its sender gives up, retransmissions are absorbed, and a 100 may still be due.
+    fn fall_silent(&mut self, tools: &mut Tools<T>) {
+        self.phase = Phase::Silent;
+        self.is_closed = true;
+        self.best.clear(&mut tools.buffers);
+    }
+
+    /// Ends without an answer: a request other than INVITE (RFC 4320 §4.2), or one that cannot be answered.
+    fn give_up(&mut self, now: Time, tools: &mut Tools<T>) {
+        self.phase = Phase::Answered;
+        self.is_closed = true;
+        self.upstream.give_up(now, tools);
+    }
+
+    /// Passes a response on as it is, without our Via.
+    fn pass_up(&mut self, now: Time, code: u16, message: Message<'_>, tools: &mut Tools<T>) {
+        let changes = ResponseChanges::default();
+        if self.upstream.write(message, &changes, &mut tools.scratch) {
+            self.send_up(now, What::Response, code, tools);
+        }
+    }
+
+    /// Sends what has been written.
+    fn send_up(&mut self, now: Time, what: What, code: u16, tools: &mut Tools<T>) {
+        if self.upstream.send(now, what, code, tools) {
+            self.best.clear(&mut tools.buffers);
+        }
+    }
+
+    /// Handles the timers that are due.
+    pub(crate) fn expire(&mut self, now: Time, tools: &mut Tools<T>) {
+        if self.upstream.expire(now, &self.request, tools) {
+            self.is_unconfirmed = true;
+        }
+        if self.phase != Phase::Answered && self.limit <= now {
+            self.end_search(now, tools);
+        }
+        let mut is_changed = false;
+        for number in 0..self.branches().len() as u8 {
+            let Some(branch) = self.targets.branch(number) else {
+                continue;
+            };
+            if branch.deadline().is_none_or(|deadline| deadline > now) {
+                continue;
+            }
+            if let Some((code, cause)) = branch.expire(now, tools) {
+                self.end_locally(now, number, code, cause, tools);
+                is_changed = true;
+            }
+        }
+        if is_changed {
+            self.advance(now, tools);
+        }
+    }
+
+    /// When [`Context::expire`] should be called next.
+    pub(crate) fn deadline(&self) -> Option<Time> {
+        let limit = (self.phase != Phase::Answered).then_some(self.limit);
+        let sides = [self.upstream.deadline(), self.targets.deadline()];
+        sides.into_iter().chain([limit]).flatten().min()
+    }
+
+    /// The time for the whole transaction is over.
+    fn end_search(&mut self, now: Time, tools: &mut Tools<T>) {
+        if !self.upstream.is_invite() {
+            if self.phase == Phase::Running && self.is_closed {
+                // A 6xx has waited long enough for the other targets.
+                return self.finish(now, tools);
+            }
+            // The sender has given up, too.
+            self.end_pending(now, tools, |_| true);
+            self.targets.terminate();
+            return self.give_up(now, tools);
+        }
+        self.is_closed = true;
+        self.limit = Time::from_millis(u64::MAX);
+        match self.phase {
+            Phase::Deciding | Phase::Asking => self.finish(now, tools),
+            Phase::Running => {
+                self.targets.cancel(now, Why::RangOut, b"", tools);
+                // One that has not answered at all would only be cancelled if it rang later.
+                self.end_pending(now, tools, |branch| !branch.is_ringing());
+                self.advance(now, tools);
+            }
+            Phase::Silent | Phase::Answered => {}
+        }
+    }
+
+    fn end_pending(
+        &mut self,
+        now: Time,
+        tools: &mut Tools<T>,
+        is_over: impl Fn(&Branch<T>) -> bool,
+    ) {
+        for at in 0..self.branches().len() {
+            let branch = &self.branches()[at];
+            if branch.is_pending() && is_over(branch) {
+                self.end_locally(now, branch.number, 408, Cause::NoAnswer, tools);
+            }
+        }
+    }
+
+    /// Whether only retransmissions of messages can still come.
+    pub(crate) fn is_over(&self) -> bool {
+        let is_invite = self.upstream.is_invite();
+        // Nobody needs what a target that was given up says to a request other than INVITE once that is answered.
+        let is_live =
+            |branch: &Branch<T>| branch.is_live() && (is_invite || branch.attempt.is_none());
+        self.upstream.rest() != Rest::Active && !self.branches().iter().any(is_live)
+    }
+
+    /// Ends the transaction. Returns the absorber of its retransmissions, if any can come, and the list of targets for the next transaction.
+    pub(crate) fn retire(
+        mut self,
+        now: Time,
+        absorbers: &mut Absorbers,
+        tools: &mut Tools<T>,
+    ) -> (Option<Id>, Vec<Branch<T>>) {
+        tools.events.push_back(Event::Ended {
+            id: self.id,
+            end: self.end(now),
+        });
+        let absorber = self
+            .retransmissions_until(now, &tools.config.timers)
+            .map(|until| {
+                let short = now + tools.config.timers.t4;
+                let (duration, expires) = if until <= short {
+                    (Duration::Short, short)
+                } else {
+                    (Duration::Long, now + tools.config.timers.longest_linger())
+                };
+                self.write_kept(&mut tools.scratch);
+                absorbers.insert(self.peer, self.kind(), &tools.scratch, duration, expires)
+            });
+        tools.charged -= self.charged;
+        self.best.clear(&mut tools.buffers);
+        tools.buffers.take_back(&mut self.request);
+        tools.buffers.take_back(&mut self.reason);
+        self.upstream.release(tools);
+        (absorber, self.targets.release(tools))
+    }
+
+    fn end(&self, now: Time) -> End {
+        let upstream = &self.upstream;
+        let since = |time: Time| time.since(self.began);
+        End {
+            code: self.upstream.code,
+            attempts: self.targets_tried() as u8,
+            cancelled: self.is_cancelled,
+            unconfirmed: self.is_unconfirmed,
+            late_successes: self.late_successes,
+            first_response: upstream.first_response.map(since),
+            final_response: upstream.final_response.map(since),
+            took: since(now),
+        }
+    }
+
+    fn kind(&self) -> Kind {
+        match self.upstream.code {
+            _ if !self.upstream.is_invite() => Kind::NonInvite,
+            Some(200..300) => Kind::Accepted,
+            Some(_) | None => Kind::Failed,
+        }
+    }
+
+    /// Until when retransmissions of the request or of final responses may come, or the call of a target that has failed.
+    fn retransmissions_until(&self, now: Time, timers: &Timers) -> Option<Time> {
+        let request = match self.upstream.rest() {
+            Rest::Retransmissions { until } => Some(until),
+            Rest::Active | Rest::None => None,
+        };
+        request.max(self.targets.retransmissions_until(now, timers))
+    }
+
+    /// Writes what retransmissions are answered with.
+    fn write_kept(&self, out: &mut Vec<u8>) {
+        out.clear();
+        self.targets.write_kept(out);
+        self.upstream.write_kept(&self.request, out);
     }
 }
 
