@@ -1,6 +1,6 @@
 //! Notices for operators about messages that were refused, dropped or not delivered.
 //!
-//! Each such message is one structured event at `debug`, logged where it happens (`pipeline/tell.rs`, `transport/lost.rs`). Conditions that
+//! Each such message is one structured event at `debug`, logged where it happens (`pipeline/reporter.rs`). Conditions that
 //! the operator has to fix are also counted here, with a few examples: workers put them into queues of fixed size and never block, and
 //! [`notice_log`](crate::notice_log) on the control side logs them at `warn`: the first immediately, then one line per minute for each
 //! kind.

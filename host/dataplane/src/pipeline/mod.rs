@@ -29,7 +29,7 @@ use crate::active::{CallName, CancelledPage, Page};
 use crate::link::Predecessor;
 use crate::shared::Shared;
 use fate::{Fate, Rejected};
-use judge::{Judge, Judgement, Outcome, Patience};
+use judge::{Judge, Judged, Judgement, Outcome, Patience};
 use relaying::Relaying;
 use responder::{NO_HEADERS, Responder};
 use stateful::{Begun, Belongs, NotBegun, Stateful, Tools};
@@ -457,6 +457,7 @@ impl Pipeline {
         out: &mut Vec<u8>,
     ) -> Handled {
         let (message, arrival) = (request.message(), &request.arrival);
+        let judged = judgement.on(message, arrival);
         let verdicts = &self.counters().verdicts;
         let sent = match &judgement.outcome {
             Outcome::Verdict(verdict) => {
@@ -465,13 +466,8 @@ impl Pipeline {
                     Verdict::Relay(_) => {
                         return self.relay(judgement, name, message, arrival, out);
                     }
-                    Verdict::Reject(rejection) => {
-                        self.reject(rejection, &judgement, message, arrival, out)
-                    }
-                    Verdict::Drop | Verdict::Pass => {
-                        self.drop_it(&judgement, message, arrival);
-                        None
-                    }
+                    Verdict::Reject(rejection) => self.reject(rejection, judged, out),
+                    Verdict::Drop | Verdict::Pass => self.drop_it(judged),
                 }
             }
             Outcome::Default => {
@@ -485,16 +481,11 @@ impl Pipeline {
                     DefaultVerdict::Relay => {
                         return self.relay(judgement, name, message, arrival, out);
                     }
-                    DefaultVerdict::Reject(answer) => {
-                        self.answer(answer, &judgement, message, arrival, out)
-                    }
-                    DefaultVerdict::Drop => {
-                        self.drop_it(&judgement, message, arrival);
-                        None
-                    }
+                    DefaultVerdict::Reject(answer) => self.answer(answer, judged, out),
+                    DefaultVerdict::Drop => self.drop_it(judged),
                 }
             }
-            Outcome::Failed(answer) => self.answer(answer, &judgement, message, arrival, out),
+            Outcome::Failed(answer) => self.answer(answer, judged, out),
             Outcome::Within(_) => return self.relay(judgement, name, message, arrival, out),
         };
         Handled::Done(sent)
@@ -519,7 +510,8 @@ impl Pipeline {
             None => Vec::new(),
         };
         let target = targets.first();
-        let sent = match relaying.write(message, arrival, &judgement, target, branch, out) {
+        let judged = judgement.on(message, arrival);
+        let sent = match relaying.write(judged, target, branch, out) {
             Ok(destination) => {
                 self.counters().relayed_requests.inc();
                 if self.reporter.is_watched() {
@@ -529,7 +521,7 @@ impl Pipeline {
                 }
                 Some(destination)
             }
-            Err(error) => self.refuse(&error, &judgement, message, arrival, out),
+            Err(error) => self.refuse(&error, judged, out),
         };
         Handled::Done(sent)
     }
@@ -545,8 +537,8 @@ impl Pipeline {
         out: &mut Vec<u8>,
     ) -> Handled {
         if max_breadth(message) == 0 {
-            let responder = &self.responder;
-            return Handled::Done(responder.refuse_breadth(&judgement, message, arrival, out));
+            let judged = judgement.on(message, arrival);
+            return Handled::Done(self.responder.refuse_breadth(judged, out));
         }
         let is_in_dialog = self.is_in_dialog(message, &judgement);
         if is_in_dialog {
@@ -556,18 +548,16 @@ impl Pipeline {
         let Some((stateful, mut tools)) = self.stateful() else {
             return Handled::Done(None);
         };
+        let judged = judgement.on(message, arrival);
         let mut written = None;
         let targets = judgement.forwarding.as_deref();
         if targets.is_none_or(|forwarding| forwarding.targets.is_empty()) {
-            match stateful.write(name, &judgement, message, arrival, &tools.relaying) {
+            match stateful.write(name, judged, &tools.relaying) {
                 Ok(to) => written = Some(to),
-                Err(error) => {
-                    let sent = self.refuse(&error, &judgement, message, arrival, out);
-                    return Handled::Done(sent);
-                }
+                Err(error) => return Handled::Done(self.refuse(&error, judged, out)),
             }
         }
-        let Some(back) = tools.relaying.way_up(message, arrival, &judgement) else {
+        let Some(back) = tools.relaying.way_up(judged) else {
             return Handled::Done(None);
         };
         let request = Begun {
@@ -591,8 +581,8 @@ impl Pipeline {
                 self.relay(*judgement, None, message, arrival, out)
             }
             Err((NotBegun::NoRoom(no_room), judgement)) => {
-                let responder = &self.responder;
-                Handled::Done(responder.shed(no_room, &judgement, message, arrival, out))
+                let judged = judgement.on(message, arrival);
+                Handled::Done(self.responder.shed(no_room, judged, out))
             }
         }
     }
@@ -627,61 +617,56 @@ impl Pipeline {
     fn refuse(
         &self,
         error: &RelayError,
-        judgement: &Judgement,
-        message: Message<'_>,
-        arrival: &Arrival,
+        judged: Judged<'_>,
         out: &mut Vec<u8>,
     ) -> Option<Destination> {
-        self.relaying()
-            .count_refused(error, message, arrival, judgement);
+        self.relaying().count_refused(error, judged);
         let rejected = Rejected::of_relay(error);
-        self.responder
-            .reject(rejected, NO_HEADERS, judgement, message, arrival, out)
+        self.responder.reject(rejected, NO_HEADERS, judged, out)
     }
 
     /// Answers as a policy says, with the id of the decision if it is shown.
     fn reject(
         &self,
         rejection: &Rejection,
-        judgement: &Judgement,
-        message: Message<'_>,
-        arrival: &Arrival,
+        judged: Judged<'_>,
         out: &mut Vec<u8>,
     ) -> Option<Destination> {
+        let Judged { judgement, .. } = judged;
         let rejected = Rejected::of_rejection(rejection, judgement.cause.label());
+        let headers = &rejection.headers;
         let Some((name, id)) = self.relaying().shown_id(judgement) else {
-            let headers = &rejection.headers;
-            return self
-                .responder
-                .reject(rejected, headers, judgement, message, arrival, out);
+            return self.responder.reject(rejected, headers, judged, out);
         };
-        let mut headers = rejection.headers.clone();
+        let mut headers = headers.clone();
         headers.push((name.to_owned(), id));
-        self.responder
-            .reject(rejected, &headers, judgement, message, arrival, out)
+        self.responder.reject(rejected, &headers, judged, out)
     }
 
     /// Answers as the configuration says.
     fn answer(
         &self,
         answer: &Answer,
-        judgement: &Judgement,
-        message: Message<'_>,
-        arrival: &Arrival,
+        judged: Judged<'_>,
         out: &mut Vec<u8>,
     ) -> Option<Destination> {
-        let rejected = Rejected::of_answer(answer, judgement.cause.label());
-        self.responder
-            .reject(rejected, NO_HEADERS, judgement, message, arrival, out)
+        let rejected = Rejected::of_answer(answer, judged.judgement.cause.label());
+        self.responder.reject(rejected, NO_HEADERS, judged, out)
     }
 
     /// Sends no response.
-    fn drop_it(&self, judgement: &Judgement, message: Message<'_>, arrival: &Arrival) {
+    fn drop_it(&self, judged: Judged<'_>) -> Option<Destination> {
         if self.reporter.is_watched() {
+            let Judged {
+                judgement,
+                message,
+                arrival,
+            } = judged;
             let fate = Fate::dropped(judgement.cause.label());
             self.reporter
                 .report(message, arrival, Some(judgement), fate);
         }
+        None
     }
 
     /// Exchanges what transactions have to send for the memory of `into`. Returns false if there is nothing. What remains in `into` after the limit of

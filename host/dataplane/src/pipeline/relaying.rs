@@ -12,7 +12,7 @@ use portcullis_sip::{
 
 use portcullis_transaction::max_breadth;
 
-use super::judge::{Judgement, Outcome};
+use super::judge::{Judged, Judgement, Outcome};
 use super::targets::in_order;
 use crate::notices::{Example, Trouble};
 use crate::shared::Shared;
@@ -57,13 +57,16 @@ impl<'p> Relaying<'p> {
     /// stateless proxy writes.
     pub(super) fn write(
         &self,
-        message: Message<'_>,
-        arrival: &Arrival,
-        judgement: &Judgement,
+        judged: Judged<'_>,
         target: Option<&ForwardTarget>,
         branch: Option<(Branch, u8)>,
         out: &mut Vec<u8>,
     ) -> Result<Destination, RelayError> {
+        let Judged {
+            judgement,
+            message,
+            arrival,
+        } = judged;
         let proxy = &self.shared.proxy;
         let request_uri = target.and_then(|target| target.request_uri.as_deref());
         let own = target.map_or(&[][..], |target| &target.headers);
@@ -98,13 +101,12 @@ impl<'p> Relaying<'p> {
 
     /// Counts a target to which a request cannot be relayed.
     #[cold]
-    pub(super) fn count_refused(
-        &self,
-        error: &RelayError,
-        message: Message<'_>,
-        arrival: &Arrival,
-        judgement: &Judgement,
-    ) {
+    pub(super) fn count_refused(&self, error: &RelayError, judged: Judged<'_>) {
+        let Judged {
+            judgement,
+            message,
+            arrival,
+        } = judged;
         if let Some(tenant) = &judgement.tenant {
             tenant.counters[self.number].refused_relays.inc();
         }
@@ -126,12 +128,12 @@ impl<'p> Relaying<'p> {
     }
 
     /// Where responses to the request go.
-    pub(super) fn way_up(
-        &self,
-        message: Message<'_>,
-        arrival: &Arrival,
-        judgement: &Judgement,
-    ) -> Option<Destination> {
+    pub(super) fn way_up(&self, judged: Judged<'_>) -> Option<Destination> {
+        let Judged {
+            judgement,
+            message,
+            arrival,
+        } = judged;
         let proxy = &self.shared.proxy;
         self.with_routes(judgement, |routes| proxy.way_up(message, arrival, routes))
     }

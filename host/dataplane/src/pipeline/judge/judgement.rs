@@ -9,7 +9,7 @@ use portcullis_metrics::{Shed, TenantCounters};
 use portcullis_policy::{
     DecisionId, Edits, Forwarding, Generation, NextStep, Verdict, VerdictKind,
 };
-use portcullis_sip::Dialog;
+use portcullis_sip::{Arrival, Dialog, Message};
 
 use crate::tenants::{Seat, Tenant};
 use crate::trace::Asked;
@@ -37,6 +37,14 @@ pub(in crate::pipeline) struct Judgement {
     pub(in crate::pipeline) asker: Option<Box<Asker>>,
     /// Whether the policy that relays is the operator's: its targets are the operator's next hops, within the operator's limits.
     pub(in crate::pipeline) is_operators: bool,
+}
+
+/// A request with the decision on it.
+#[derive(Clone, Copy)]
+pub(in crate::pipeline) struct Judged<'r> {
+    pub(in crate::pipeline) judgement: &'r Judgement,
+    pub(in crate::pipeline) message: Message<'r>,
+    pub(in crate::pipeline) arrival: &'r Arrival,
 }
 
 /// The policy that is asked when all targets of a request have failed: the generation that decided on it.
@@ -121,6 +129,19 @@ impl fmt::Display for Outcome {
 }
 
 impl Judgement {
+    /// The request that this is the decision on, with it.
+    pub(in crate::pipeline) fn on<'r>(
+        &'r self,
+        message: Message<'r>,
+        arrival: &'r Arrival,
+    ) -> Judged<'r> {
+        Judged {
+            judgement: self,
+            message,
+            arrival,
+        }
+    }
+
     /// How far the policy may go in naming targets.
     pub(in crate::pipeline) fn forwarding_limits(&self) -> ForwardingLimits {
         let tenant = self.tenant.as_deref().filter(|_| !self.is_operators);

@@ -22,7 +22,7 @@ use crate::notices;
 use crate::shared::Shared;
 use crate::tenants::{Budget, CallResult, Pressure, Tenant, Tenants, thread_time};
 
-pub(super) use judgement::{AskedStep, Asker, Judgement, Outcome};
+pub(super) use judgement::{AskedStep, Asker, Judged, Judgement, Outcome};
 
 use asking::{Asking, Opinion, Recorded, answer_of, failed, written};
 use judgement::Cause;

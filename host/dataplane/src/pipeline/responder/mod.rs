@@ -16,7 +16,7 @@ use portcullis_sip::{
 use tracing::debug;
 
 use super::fate::{Fate, Rejected, code_of};
-use super::judge::{Judgement, answer_without_room};
+use super::judge::{Judged, answer_without_room};
 use super::reporter::Reporter;
 use crate::notices::{Example, Trouble};
 use crate::shared::Shared;
@@ -75,11 +75,14 @@ impl Responder {
         &self,
         rejected: Rejected<'_>,
         headers: &[(H, H)],
-        judgement: &Judgement,
-        message: Message<'_>,
-        arrival: &Arrival,
+        judged: Judged<'_>,
         out: &mut Vec<u8>,
     ) -> Option<Destination> {
+        let Judged {
+            judgement,
+            message,
+            arrival,
+        } = judged;
         let Rejected { code, reason, .. } = rejected;
         let proxy = &self.shared.proxy;
         let destination = proxy.reject(message, arrival, code, reason, headers, out);
@@ -121,9 +124,7 @@ impl Responder {
     #[cold]
     pub(super) fn refuse_breadth(
         &self,
-        judgement: &Judgement,
-        message: Message<'_>,
-        arrival: &Arrival,
+        judged: Judged<'_>,
         out: &mut Vec<u8>,
     ) -> Option<Destination> {
         let rejected = Rejected {
@@ -132,7 +133,7 @@ impl Responder {
             cause: "max_breadth",
             detail: None,
         };
-        self.reject(rejected, NO_HEADERS, judgement, message, arrival, out)
+        self.reject(rejected, NO_HEADERS, judged, out)
     }
 
     /// Answers a request that gets no transaction: as the tenant's policy says if its tenant holds its part of the table, or with a 503 if the
@@ -141,13 +142,14 @@ impl Responder {
     pub(super) fn shed(
         &self,
         no_room: NoRoom,
-        judgement: &Judgement,
-        message: Message<'_>,
-        arrival: &Arrival,
+        judged: Judged<'_>,
         out: &mut Vec<u8>,
     ) -> Option<Destination> {
+        let Judged {
+            message, arrival, ..
+        } = judged;
         let tenants = self.shared.tenants.load();
-        let tenant = judgement.tenant.as_ref().unwrap_or(&tenants.default);
+        let tenant = judged.judgement.tenant.as_ref().unwrap_or(&tenants.default);
         self.counters().transactions.shed.inc();
         tenant.counters[self.number].shed.inc(Shed::Transactions);
         let example = || {
@@ -164,13 +166,13 @@ impl Responder {
                     detail: None,
                 };
                 let headers = [("Retry-After", RETRY_AFTER)];
-                self.reject(rejected, &headers, judgement, message, arrival, out)
+                self.reject(rejected, &headers, judged, out)
             }
             // Retry-After would keep a sender from sending the requests of other tenants.
             NoRoom::Part => {
                 let answer = answer_without_room(tenant);
                 let rejected = Rejected::of_answer(&answer, SHED);
-                self.reject(rejected, NO_HEADERS, judgement, message, arrival, out)
+                self.reject(rejected, NO_HEADERS, judged, out)
             }
         }
     }

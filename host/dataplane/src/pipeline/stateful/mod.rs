@@ -30,7 +30,7 @@ use portcullis_transaction::{
 
 use tracing::debug;
 
-use super::judge::{AskedStep, Judge, Judgement};
+use super::judge::{AskedStep, Judge, Judged, Judgement};
 use super::relaying::Relaying;
 use super::reporter::Reporter;
 use super::responder::{NoRoom, Responder};
@@ -170,12 +170,12 @@ impl Stateful {
         let now = self.now();
         let counters = &relaying.counters().transactions;
         let receipt = self.transactions.receive(now, message, arrival);
-        let (proxy, all) = (relaying.proxy(), relaying.counters());
-        if self
-            .succession
-            .pass_on(receipt, message, arrival, proxy, all)
-        {
-            return Belongs::Handled;
+        if self.succession.has_predecessor() {
+            let (proxy, counters) = (relaying.proxy(), relaying.counters());
+            let succession = &mut self.succession;
+            if succession.pass_on(receipt, message, arrival, proxy, counters) {
+                return Belongs::Handled;
+            }
         }
         match receipt {
             Receipt::New(name) => Belongs::New(name),
@@ -223,13 +223,12 @@ impl Stateful {
     pub(super) fn write(
         &mut self,
         name: RequestName,
-        judgement: &Judgement,
-        message: Message<'_>,
-        arrival: &Arrival,
+        judged: Judged<'_>,
         relaying: &Relaying<'_>,
     ) -> Result<Destination, RelayError> {
-        let branch = Some((Branch::from(name.transaction), max_breadth(message)));
-        relaying.write(message, arrival, judgement, None, branch, &mut self.draft)
+        let breadth = max_breadth(judged.message);
+        let branch = Some((Branch::from(name.transaction), breadth));
+        relaying.write(judged, None, branch, &mut self.draft)
     }
 
     /// Makes a transaction of a request, with the targets of its decision. `written` is the destination of the request, if it
@@ -395,14 +394,13 @@ impl Stateful {
                     Way::Target(target) => Some(target),
                 };
                 let branch = Some((job.branch, job.breadth));
-                let judgement = &relay.judgement;
-                let written =
-                    relaying.write(message, job.arrival, judgement, target, branch, &mut draft);
+                let judged = relay.judgement.on(message, job.arrival);
+                let written = relaying.write(judged, target, branch, &mut draft);
                 let is_again =
                     |to: &Destination| target.is_some_and(|target| relay.was_at(target, to));
                 let written = written.map(|to| (to, is_again(&to)));
                 written.map_err(|error| {
-                    relaying.count_refused(&error, message, job.arrival, judgement);
+                    relaying.count_refused(&error, judged);
                     let failure = failure_of(&error);
                     (error, failure)
                 })

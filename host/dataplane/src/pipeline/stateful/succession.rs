@@ -71,21 +71,14 @@ impl Succession {
         }
     }
 
-    /// Passes on a message without a transaction here, if it may belong to one of the predecessor. Returns whether that process has it now.
-    pub(super) fn pass_on(
-        &mut self,
-        receipt: Receipt,
-        message: Message<'_>,
-        arrival: &Arrival,
-        proxy: &Proxy,
-        counters: &WorkerCounters,
-    ) -> bool {
+    /// Whether the process that had the sockets before has transactions.
+    pub(super) fn has_predecessor(&self) -> bool {
         self.predecessor.is_some()
-            && self.pass_to_predecessor(receipt, message, arrival, proxy, counters)
     }
 
+    /// Passes on a message without a transaction here, if it may belong to one of the predecessor. Returns whether that process has it now.
     #[cold]
-    fn pass_to_predecessor(
+    pub(super) fn pass_on(
         &mut self,
         receipt: Receipt,
         message: Message<'_>,
