@@ -39,7 +39,7 @@ impl Modules {
         });
         let others = (!self.others.is_empty()).then(|| {
             let what = format!("modules without a counterpart: {}", self.others.join(", "));
-            let mend = "see whether the routing logic needs what they do; a policy sees the request, the permissions tables, counters, its settings and the clock";
+            let mend = "see whether the routing logic needs them; a policy can read the request, the permissions tables, counters, its settings and the clock";
             Finding::whole(what, mend)
         });
         explained.chain(others).collect()
@@ -105,7 +105,7 @@ fn explanation(name: &str) -> Option<&'static str> {
             "`calls` in [records] names a file with a line for each attempt and each transaction; there is no database table"
         }
         "dialog" | "cdr" | "siptrace" | "sipcapture" => {
-            "the host knows transactions, not dialogs: account for whole calls and trace on the server behind"
+            "the host keeps transactions and no dialogs: account for whole calls on the server behind, and trace requests with `portcullis trace`"
         }
         "tls" | "tlsa" => "TLS is not served yet: put a TLS proxy in front, or wait",
         "websocket" | "outbound" => "WebSocket is not served yet",

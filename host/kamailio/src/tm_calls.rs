@@ -107,7 +107,7 @@ impl TmCalls {
     /// Notes a call.
     pub(super) fn call(&mut self, function: &str, arguments: &[Value], place: &Place) {
         let mend = replacement(function, arguments);
-        // The arguments of many a call say what its author knows. Those of a built-in function say nothing.
+        // The arguments of a built-in function do not matter.
         let call = match is_built_in(function) {
             true => format!("{function}()"),
             false => as_written(function, arguments),

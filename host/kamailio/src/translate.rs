@@ -183,7 +183,7 @@ impl Translator<'_> {
             "the import gave. Until `file` names one, every request is answered 403.",
         );
         self.draft.note("policy", "file = \"policy.wasm\"");
-        self.draft.note("relay", "Where relayed requests go, and where Route and request URI may lead: Kamailio's routing logic knew it.");
+        self.draft.note("relay", "Where relayed requests go, and where Route and request URI may lead: as in Kamailio's routing logic.");
         self.draft.note("relay", "next-hop = \"sip:HOST:PORT\"");
         self.draft.note("relay", "An entry of `domains` means the ports 5060 and 5061; \":PORT\" means that one, \":*\" all.");
         self.draft.note(

@@ -12,6 +12,7 @@ use portcullis_testkit::messages::Transport::{Tcp, Udp};
 use portcullis_testkit::peer::{Peer, branch_of};
 use portcullis_testkit::wait;
 
+use crate::call::Call;
 use crate::site::{Site, builder, wait_until_idle};
 
 fn start() -> (Host, Site) {
@@ -30,30 +31,22 @@ fn passed(host: &Host) -> f64 {
 }
 
 /// A call through the host as it is now.
-fn call(site: &Site) {
-    let (caller, callee, invite) = site.start("INVITE");
-    callee.answer(&callee.first_request("INVITE"), 200);
-    let ok = caller.first_response("INVITE", 200);
-    site.ack(&caller, &invite, &ok);
-    callee.first_request("ACK");
-    site.hang_up(&caller, &callee, &invite, &ok);
+fn complete_call(site: &Site) {
+    let (call, callee) = Call::start(site);
+    let ok = call.is_answered_by(&callee, &call.arrives_at(&callee));
+    call.is_completed_with(&callee, &ok);
 }
 
 #[test]
 fn a_call_that_rings_completes_after_an_upgrade() {
     let (mut host, site) = start();
-    let (caller, callee, invite) = site.start("INVITE");
-    let seen = callee.first_request("INVITE");
-    callee.answer(&seen, 180);
-    caller.first_response("INVITE", 180);
+    let (call, callee) = Call::start(site);
+    let seen = call.rings_at(&callee);
     host.upgrade();
-    callee.answer(&seen, 200);
-    let ok = caller.first_response("INVITE", 200);
+    let ok = call.is_answered_by(&callee, &seen);
     assert_eq!(passed(&host), 1.0);
-    site.ack(&caller, &invite, &ok);
-    callee.first_request("ACK");
-    site.hang_up(&caller, &callee, &invite, &ok);
-    call(&site);
+    call.is_completed_with(&callee, &ok);
+    complete_call(&site);
     wait_until_idle(&host);
 }
 
@@ -61,50 +54,32 @@ fn a_call_that_rings_completes_after_an_upgrade() {
 #[test]
 fn a_call_that_rings_can_be_cancelled_after_an_upgrade() {
     let (mut host, site) = start();
-    let (caller, callee, invite) = site.start("INVITE");
-    let seen = callee.first_request("INVITE");
-    callee.answer(&seen, 180);
-    caller.first_response("INVITE", 180);
+    let (call, callee) = Call::start(site);
+    let seen = call.rings_at(&callee);
     host.upgrade();
-    site.send(&caller, &invite.cancel());
-    caller.first_response("CANCEL", 200);
-    let cancel = callee.first_request("CANCEL");
+    call.cancels();
+    let cancel = call.is_cancelled_at(&callee, &seen, 487);
     assert_eq!(branch_of(&cancel.message), branch_of(&seen.message));
-    callee.answer(&cancel, 200);
-    callee.answer(&seen, 487);
-    callee.first_request("ACK");
-    let terminated = caller.first_response("INVITE", 487);
-    site.ack_failure(&caller, &invite, &terminated);
+    call.fails_with(487);
     // The CANCEL, its 200, the 487, and the ACK.
     wait::until("the old process has all of them", || {
         (passed(&host) == 4.0).then_some(())
     });
-    site.settle(&caller, &callee);
-    assert_eq!(callee.times_of("ACK").len(), 1);
+    assert_eq!(call.settled_summary(&callee).acks, 1);
     wait_until_idle(&host);
 }
 
 #[test]
 fn a_copy_of_a_request_is_absorbed_after_an_upgrade() {
     let (mut host, site) = start();
-    let (caller, callee, invite) = site.start("INVITE");
-    let seen = callee.first_request("INVITE");
-    callee.answer(&seen, 180);
-    caller.first_response("INVITE", 180);
+    let (call, callee) = Call::start(site);
+    let seen = call.rings_at(&callee);
     host.upgrade();
-    let ringing = |peer: &Peer| {
-        let seen = peer.seen();
-        seen.iter()
-            .filter(|seen| seen.message.code() == 180)
-            .count()
-    };
-    site.send(&caller, &invite);
-    wait::until("the caller has the 180 again", || {
-        (ringing(&caller) == 2).then_some(())
-    });
+    call.repeat();
+    // The 180 once more.
+    call.caller.nth_response(1, "INVITE", 180);
     assert_eq!(callee.times_of("INVITE").len(), 1);
-    callee.answer(&seen, 200);
-    caller.first_response("INVITE", 200);
+    call.is_answered_by(&callee, &seen);
 }
 
 #[test]
@@ -222,16 +197,16 @@ fn the_old_process_ends_when_nothing_is_left() {
         .set("transactions", "drain = \"3s\"")
         .start();
     let site = Site::of(&host);
-    call(&site);
+    complete_call(&site);
     host.upgrade();
     assert!(host.wait_until_ended().success());
     host.wait_for_log("event=\"predecessor_ended\"");
     for file in ["control.sock", "control.fifo"] {
         assert!(host.folder().join(file).exists(), "{file} is in use");
     }
-    call(&site);
+    complete_call(&site);
     host.upgrade();
-    call(&site);
+    complete_call(&site);
     assert_eq!(host.get("/readyz").unwrap().0, 200);
     assert_eq!(host.complaints(), Vec::<String>::new());
 }
@@ -354,7 +329,7 @@ fn a_process_that_cannot_take_over_leaves_the_host_as_it_was() {
             lines.map(str::to_owned).nth(failures - 1)
         });
         assert!(failed.contains(reason), "{failed}");
-        call(&site);
+        complete_call(&site);
     };
 
     host.write("portcullis.toml", "workers = many");
