@@ -16,10 +16,94 @@ pub(super) const FUNCTIONS: [&str; 9] = [
 /// The core functions that send every response to the source port, and their newer name.
 const FORCE_RPORT: [&str; 2] = ["force_rport", "add_rport"];
 
+/// Functions of `tm` and `tmx`, and `append_branch` of the core, that a policy or the configuration replaces.
+pub(super) const TM: &[&str] = &[
+    "append_branch",
+    "t_any_replied",
+    "t_any_timeout",
+    "t_branch_replied",
+    "t_branch_timeout",
+    "t_cancel_branches",
+    "t_cancel_callid",
+    "t_check_status",
+    "t_continue",
+    "t_drop",
+    "t_drop_replies",
+    "t_forward_nonack",
+    "t_forward_nonack_sctp",
+    "t_forward_nonack_tcp",
+    "t_forward_nonack_tls",
+    "t_forward_nonack_udp",
+    "t_get_status_code",
+    "t_grep_status",
+    "t_is_canceled",
+    "t_is_expired",
+    "t_load_contacts",
+    "t_next_contact_flow",
+    "t_next_contacts",
+    "t_on_branch",
+    "t_on_branch_failure",
+    "t_on_failure",
+    "t_on_reply",
+    "t_relay",
+    "t_relay_to",
+    "t_relay_to_sctp",
+    "t_relay_to_tcp",
+    "t_relay_to_tls",
+    "t_relay_to_udp",
+    "t_replicate",
+    "t_reply",
+    "t_reply_callid",
+    "t_reset_fr",
+    "t_reset_max_lifetime",
+    "t_reset_retr",
+    "t_send_reply",
+    "t_set_auto_inv_100",
+    "t_set_disable_6xx",
+    "t_set_disable_failover",
+    "t_set_disable_internal_reply",
+    "t_set_fr",
+    "t_set_max_lifetime",
+    "t_set_no_e2e_cancel_reason",
+    "t_set_retr",
+    "t_suspend",
+    "t_uac_send",
+];
+
+/// Functions of `tm` and `tmx` whose work the host does for each request that is relayed.
+pub(super) const TM_BUILT_IN: &[&str] = &[
+    "t_check_trans",
+    "t_clean",
+    "t_flush_flags",
+    "t_flush_xflags",
+    "t_is_branch_route",
+    "t_is_failure_route",
+    "t_is_reply_route",
+    "t_is_request_route",
+    "t_is_retr_async_reply",
+    "t_is_set",
+    "t_lookup_cancel",
+    "t_lookup_request",
+    "t_newtran",
+    "t_precheck_trans",
+    "t_relay_cancel",
+    "t_release",
+    "t_retransmit_reply",
+    "t_reuse_branch",
+    "t_save_lumps",
+    "t_use_uac_headers",
+];
+
 /// The function with this name, if it is translated.
 pub(super) fn function(word: &str) -> Option<&'static str> {
-    let mut all = FUNCTIONS.into_iter().chain(FORCE_RPORT);
-    all.find(|name| *name == word)
+    let all = FUNCTIONS.iter().chain(&FORCE_RPORT);
+    let mut all = all.chain(TM).chain(TM_BUILT_IN);
+    all.find(|name| **name == word).copied()
+}
+
+/// Whether it is one of those of `tm` and `tmx`.
+pub(super) fn is_of_tm(function: &str) -> bool {
+    TM.contains(&function) || TM_BUILT_IN.contains(&function)
 }
 
 /// Whether it is one of the functions replaced by `force-rport` of `[sip]`.

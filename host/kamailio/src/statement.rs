@@ -3,9 +3,9 @@
 //! The routing logic itself is not parsed: within braces, only relevant calls are recognised.
 
 use super::finding::{Finding, Place};
+use super::functions;
 use super::lexer::Kind;
 use super::preprocessor::Token;
-use super::{functions, tm_calls};
 
 /// One statement of a configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -149,13 +149,11 @@ impl<'t> Parser<'t> {
                 self.findings
                     .push(Finding::at(&place, "a } without its {", mend));
             }
-            Kind::Word(word) => {
-                match functions::function(word).or_else(|| tm_calls::function(word)) {
-                    Some(function) if self.is_sign(self.at, '(') => self.call(function, place),
-                    _ if self.blocks.is_empty() => self.top_level(word, place),
-                    _ => {}
-                }
-            }
+            Kind::Word(word) => match functions::function(word) {
+                Some(function) if self.is_sign(self.at, '(') => self.call(function, place),
+                _ if self.blocks.is_empty() => self.top_level(word, place),
+                _ => {}
+            },
             Kind::Text(_)
             | Kind::Variable(_)
             | Kind::Sign(_)

@@ -1,6 +1,7 @@
 //! The calls of Kamailio's modules `tm` and `tmx` in a routing logic, and what replaces them in a policy.
 
 use super::finding::{Finding, Place, excerpt};
+use super::functions;
 use super::statement::Value;
 
 /// The calls so far. Those with the same replacement become one finding.
@@ -19,96 +20,12 @@ struct Replaced {
     places: Vec<Place>,
 }
 
-/// The functions that are recognised, except for those of [`BUILT_IN`].
-const REPLACED: &[&str] = &[
-    "append_branch",
-    "t_any_replied",
-    "t_any_timeout",
-    "t_branch_replied",
-    "t_branch_timeout",
-    "t_cancel_branches",
-    "t_cancel_callid",
-    "t_check_status",
-    "t_continue",
-    "t_drop",
-    "t_drop_replies",
-    "t_forward_nonack",
-    "t_forward_nonack_sctp",
-    "t_forward_nonack_tcp",
-    "t_forward_nonack_tls",
-    "t_forward_nonack_udp",
-    "t_get_status_code",
-    "t_grep_status",
-    "t_is_canceled",
-    "t_is_expired",
-    "t_load_contacts",
-    "t_next_contact_flow",
-    "t_next_contacts",
-    "t_on_branch",
-    "t_on_branch_failure",
-    "t_on_failure",
-    "t_on_reply",
-    "t_relay",
-    "t_relay_to",
-    "t_relay_to_sctp",
-    "t_relay_to_tcp",
-    "t_relay_to_tls",
-    "t_relay_to_udp",
-    "t_replicate",
-    "t_reply",
-    "t_reply_callid",
-    "t_reset_fr",
-    "t_reset_max_lifetime",
-    "t_reset_retr",
-    "t_send_reply",
-    "t_set_auto_inv_100",
-    "t_set_disable_6xx",
-    "t_set_disable_failover",
-    "t_set_disable_internal_reply",
-    "t_set_fr",
-    "t_set_max_lifetime",
-    "t_set_no_e2e_cancel_reason",
-    "t_set_retr",
-    "t_suspend",
-    "t_uac_send",
-];
-
-/// Functions whose work the host does for each request that is relayed.
-const BUILT_IN: &[&str] = &[
-    "t_check_trans",
-    "t_clean",
-    "t_flush_flags",
-    "t_flush_xflags",
-    "t_is_branch_route",
-    "t_is_failure_route",
-    "t_is_reply_route",
-    "t_is_request_route",
-    "t_is_retr_async_reply",
-    "t_is_set",
-    "t_lookup_cancel",
-    "t_lookup_request",
-    "t_newtran",
-    "t_precheck_trans",
-    "t_relay_cancel",
-    "t_release",
-    "t_retransmit_reply",
-    "t_reuse_branch",
-    "t_save_lumps",
-    "t_use_uac_headers",
-];
-
-/// The function with this name, if it is one of `tm`, of `tmx`, or `append_branch` of the core.
-pub(super) fn function(word: &str) -> Option<&'static str> {
-    let mut all = REPLACED.iter().chain(BUILT_IN);
-    all.find(|name| **name == word).copied()
-}
-
 impl TmCalls {
     /// Notes a call.
     pub(super) fn call(&mut self, function: &str, arguments: &[Value], place: &Place) {
         let mend = replacement(function, arguments);
         // The arguments of a built-in function do not matter.
-        let call = match is_built_in(function) {
+        let call = match functions::TM_BUILT_IN.contains(&function) {
             true => format!("{function}()"),
             false => as_written(function, arguments),
         };
@@ -148,10 +65,6 @@ impl Replaced {
         }
         Some(Finding::at(first, what, self.mend))
     }
-}
-
-fn is_built_in(function: &str) -> bool {
-    BUILT_IN.contains(&function)
 }
 
 /// What stands in a policy or in the configuration in place of a call.
@@ -417,15 +330,12 @@ mod tests {
 
     #[test]
     fn each_function_has_a_replacement_of_its_own() {
-        for name in REPLACED {
+        for name in functions::TM {
             let mend = replacement(name, &[]);
             assert!(!mend.starts_with("built in"), "{name}: {mend}");
-            assert_eq!(function(name), Some(*name));
         }
-        for name in BUILT_IN {
+        for name in functions::TM_BUILT_IN {
             assert!(replacement(name, &[]).starts_with("built in"), "{name}");
-            assert_eq!(function(name), Some(*name));
         }
-        assert_eq!(function("t_relays"), None);
     }
 }

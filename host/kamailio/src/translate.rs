@@ -13,7 +13,7 @@ use super::permissions;
 use super::settings::{self, LeftOut};
 use super::statement::{Listen, Statement, Value, What};
 use super::surroundings::Surroundings;
-use super::tm_calls::{self, TmCalls};
+use super::tm_calls::TmCalls;
 use super::{calls, functions, tm};
 
 /// The configuration made from the statements, and what is not in it.
@@ -100,7 +100,7 @@ impl Translator<'_> {
             What::Call {
                 function,
                 arguments,
-            } if tm_calls::function(function).is_some() => {
+            } if functions::is_of_tm(function) => {
                 self.tm_calls.call(function, arguments, place);
             }
             What::Call {

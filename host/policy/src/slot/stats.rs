@@ -90,10 +90,10 @@ impl Stats {
         kinds.map(|kind| self.failures(kind)).sum()
     }
 
-    /// Calls, with and without a verdict.
+    /// Calls of both functions, those that failed included.
     pub fn calls(&self) -> u64 {
         let verdicts = VerdictKind::ALL.into_iter().map(|kind| self.verdicts(kind));
-        verdicts.sum::<u64>() + self.all_failures()
+        verdicts.sum::<u64>() + self.steps() + self.all_failures()
     }
 
     /// The total time of all calls.
@@ -146,11 +146,13 @@ mod tests {
         }
         let failure = Failure::HostCall { limit: 1 };
         stats.record(1, &Err(failure), Duration::from_nanos(40));
+        stats.record_step(2, &Ok(NextStep::Best), Duration::from_nanos(5));
 
         assert_eq!(stats.verdicts(VerdictKind::Pass), 20);
         assert_eq!(stats.verdicts(VerdictKind::Drop), 0);
         assert_eq!(stats.failures(FailureKind::HostCall), 1);
-        assert_eq!((stats.calls(), stats.all_failures()), (21, 1));
-        assert_eq!(stats.time(), Duration::from_nanos(100));
+        assert_eq!(stats.steps(), 1);
+        assert_eq!((stats.calls(), stats.all_failures()), (22, 1));
+        assert_eq!(stats.time(), Duration::from_nanos(105));
     }
 }

@@ -108,7 +108,7 @@ pub enum Change {
 /// Statistics of the calls of a generation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CallStats {
-    /// All calls.
+    /// All calls, those of `on-failure` included.
     pub calls: u64,
     /// Verdicts to relay.
     pub relay: u64,
