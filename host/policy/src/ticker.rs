@@ -6,10 +6,11 @@
 
 use std::cell::Cell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use std::{io, thread};
 
+use portcullis_sync::{IdleSleep, NapClock, Running};
 use wasmtime::{Engine, EngineWeak};
 
 use crate::scheduling;
@@ -26,10 +27,6 @@ const LONGEST_NAP: u64 = 8;
 /// Number of stripes, each with the call counters of one thread. Larger than the usual number of workers.
 const STRIPES: usize = 64;
 
-/// A stripe counts running calls in its lower half and begun calls in its upper half.
-const BEGUN: u64 = 1 << 32;
-const RUNNING: u64 = BEGUN - 1;
-
 /// Handle of the clock thread of one engine. The thread ends when the last handle is dropped.
 pub(crate) struct Ticker {
     shared: Arc<Shared>,
@@ -39,28 +36,15 @@ pub(crate) struct Ticker {
 struct Shared {
     /// When the clock was started.
     start: Instant,
-    /// Ticks that have passed. Constant while the clock sleeps, and behind by less than `nap`.
-    ticks: AtomicU64,
-    /// Length of the current nap in ticks; 1 between naps.
-    nap: AtomicU64,
-    /// When the nap began, in nanoseconds since `start`.
-    napping_since: AtomicU64,
+    /// Counts ticks. Constant while the clock sleeps.
+    clock: NapClock,
     /// Maximum length of the next nap in ticks: no longer than the first part of the deadline of any call.
     longest_nap: AtomicU64,
     #[cfg(test)]
     wakes: AtomicU64,
-    stripes: [Stripe; STRIPES],
-    sleeps: AtomicBool,
-    has_ended: AtomicBool,
+    /// Sleep while no call is running.
+    idle: IdleSleep<STRIPES>,
 }
-
-/// On a cache line of its own, so that workers do not contend for it.
-#[derive(Default)]
-#[repr(align(128))]
-struct Stripe(AtomicU64);
-
-/// A running call. The clock does not sleep until this is dropped.
-pub(crate) struct Running<'t>(&'t Stripe);
 
 /// The deadline of a call, in ticks.
 #[derive(Default)]
@@ -82,15 +66,11 @@ impl Ticker {
     pub(crate) fn start(engine: &Engine) -> io::Result<Arc<Self>> {
         let shared = Arc::new(Shared {
             start: Instant::now(),
-            ticks: AtomicU64::new(0),
-            nap: AtomicU64::new(1),
-            napping_since: AtomicU64::new(0),
+            clock: NapClock::new(TICK),
             longest_nap: AtomicU64::new(LONGEST_NAP),
             #[cfg(test)]
             wakes: AtomicU64::new(0),
-            stripes: std::array::from_fn(|_| Stripe::default()),
-            sleeps: AtomicBool::new(false),
-            has_ended: AtomicBool::new(false),
+            idle: IdleSleep::new(),
         });
         let (its, engine) = (Arc::clone(&shared), engine.weak());
         let thread = thread::Builder::new()
@@ -108,57 +88,30 @@ impl Ticker {
     }
 
     /// Counts a call that the calling thread begins, and wakes the clock if it sleeps.
-    ///
-    /// No call runs while the clock sleeps. This function first counts the call and then reads `sleeps`; [`Shared::rest`] first sets
-    /// `sleeps` and then reads the counts. All four operations are sequentially consistent, so they have one total order, and in each
-    /// order at least one side sees the other: either the clock sees the call and does not sleep, or the call sees that the clock
-    /// sleeps and wakes it.
     #[inline]
     pub(crate) fn begin(&self) -> Running<'_> {
-        let stripe = &self.shared.stripes[stripe()];
-        stripe.0.fetch_add(BEGUN + 1, Ordering::SeqCst);
-        if self.shared.sleeps.load(Ordering::SeqCst) {
-            self.wake();
-        }
-        Running(stripe)
+        self.shared.idle.begin(stripe(), &self.thread)
     }
 
     /// Whether the clock is asleep.
     pub(crate) fn sleeps(&self) -> bool {
-        self.shared.sleeps.load(Ordering::SeqCst)
+        self.shared.idle.sleeps()
     }
 
     /// Number of ticks so far. A call ends when this reaches its deadline.
     #[inline]
     fn now(&self) -> u64 {
-        self.shared.ticks.load(Ordering::Relaxed)
+        self.shared.clock.counted()
     }
 
     /// Number of ticks so far, including the elapsed part of a nap. The deadline of a call with `first` ticks counts from here.
     #[inline]
     fn begun(&self, first: u64) -> u64 {
-        let Shared {
-            start,
-            ticks,
-            nap,
-            napping_since,
-            longest_nap,
-            ..
-        } = &*self.shared;
-        if first < longest_nap.load(Ordering::Relaxed) {
+        let shared = &*self.shared;
+        if first < shared.longest_nap.load(Ordering::Relaxed) {
             self.shorten_naps(first);
         }
-        // `nap` is read before `ticks`, which is written first when the nap ends. At worst a nap that has just ended is counted twice, and
-        // the call gets a few ticks more, never less.
-        let nap = nap.load(Ordering::Acquire);
-        let passed = match nap {
-            0 | 1 => 0,
-            nap => {
-                let since = Duration::from_nanos(napping_since.load(Ordering::Relaxed));
-                passed_of(nap, start.elapsed().saturating_sub(since))
-            }
-        };
-        ticks.load(Ordering::Relaxed) + passed
+        shared.clock.passed(|| shared.start.elapsed())
     }
 
     /// Limits naps for a call whose first part is shorter than the longest nap, and ends the current nap.
@@ -168,34 +121,18 @@ impl Ticker {
         longest_nap.fetch_min(first.max(1), Ordering::Relaxed);
         self.thread.unpark();
     }
-
-    #[cold]
-    fn wake(&self) {
-        if self.shared.sleeps.swap(false, Ordering::SeqCst) {
-            self.thread.unpark();
-        }
-    }
 }
 
 impl Drop for Ticker {
     fn drop(&mut self) {
-        self.shared.has_ended.store(true, Ordering::SeqCst);
-        self.wake();
-    }
-}
-
-impl Drop for Running<'_> {
-    #[inline]
-    fn drop(&mut self) {
-        // Relaxed: the count orders nothing else.
-        self.0.0.fetch_sub(1, Ordering::Relaxed);
+        self.shared.idle.end(&self.thread);
     }
 }
 
 impl Shared {
     fn run(&self, engine: &EngineWeak) {
         let (mut begun, mut idle, mut nap) = (0, 0, 1);
-        while !self.has_ended.load(Ordering::SeqCst) {
+        while !self.idle.has_ended() {
             let passed = self.nap(nap);
             let Some(engine) = engine.upgrade() else {
                 return;
@@ -203,18 +140,20 @@ impl Shared {
             // The epoch makes each running call check its deadline.
             engine.increment_epoch();
             drop(engine);
-            let (running, begun_now) = self.calls();
-            idle = match running == 0 && begun_now == begun {
+            let calls = self.idle.work();
+            idle = match calls.running == 0 && calls.begun == begun {
                 true => idle + passed,
                 false => 0,
             };
-            begun = begun_now;
-            nap = match running {
+            begun = calls.begun;
+            nap = match calls.running {
                 0 => self.longest_nap.load(Ordering::Relaxed),
                 _ => 1,
             };
             if idle >= IDLE {
-                self.rest();
+                // The policy that shortened the naps may have been replaced.
+                self.longest_nap.store(LONGEST_NAP, Ordering::Relaxed);
+                self.idle.sleep();
                 (idle, nap) = (0, 1);
             }
         }
@@ -222,44 +161,12 @@ impl Shared {
 
     /// Parks for `ticks` ticks, or until a call with a shorter first part begins. Returns the ticks that passed.
     fn nap(&self, ticks: u64) -> u64 {
-        let since = self.start.elapsed();
-        let nanoseconds = u64::try_from(since.as_nanos()).unwrap_or(u64::MAX);
-        self.napping_since.store(nanoseconds, Ordering::Relaxed);
-        self.nap.store(ticks, Ordering::Release);
+        let nap = self.clock.begin_nap(ticks, self.start.elapsed());
         thread::park_timeout(TICK * u32::try_from(ticks).unwrap_or(1));
-        // Time beyond the nap does not count: whatever keeps this thread from running usually keeps the calls from running, too.
-        let passed = passed_of(ticks + 1, self.start.elapsed().saturating_sub(since));
-        self.ticks.fetch_add(passed, Ordering::Relaxed);
-        self.nap.store(1, Ordering::Release);
+        let passed = self.clock.end_nap(nap, self.start.elapsed());
         #[cfg(test)]
         self.wakes.fetch_add(1, Ordering::Relaxed);
         passed
-    }
-
-    /// Parks until the next call, unless one is running. See [`Ticker::begin`].
-    fn rest(&self) {
-        // The policy that shortened the naps may have been replaced.
-        self.longest_nap.store(LONGEST_NAP, Ordering::Relaxed);
-        self.sleeps.store(true, Ordering::SeqCst);
-        let (running, _) = self.calls();
-        if running > 0 || self.has_ended.load(Ordering::SeqCst) {
-            self.sleeps.store(false, Ordering::SeqCst);
-            return;
-        }
-        // `park` may return spuriously.
-        while self.sleeps.load(Ordering::SeqCst) {
-            thread::park();
-        }
-    }
-
-    /// Number of running calls, and a number that changes when a call begins.
-    fn calls(&self) -> (u64, u64) {
-        let stripes = self.stripes.iter();
-        let stripes = stripes.map(|stripe| stripe.0.load(Ordering::SeqCst));
-        stripes.fold((0, 0), |(running, begun), stripe| {
-            let begun = u64::wrapping_add(begun, stripe >> 32);
-            (running + (stripe & RUNNING), begun)
-        })
     }
 }
 
@@ -294,12 +201,6 @@ impl End {
     fn now(&self) -> u64 {
         self.ticker.as_ref().map_or(0, |ticker| ticker.now())
     }
-}
-
-/// Whole ticks in a duration, at most `bound - 1`.
-fn passed_of(bound: u64, time: Duration) -> u64 {
-    let ticks = time.as_nanos() / TICK.as_nanos();
-    u64::try_from(ticks).unwrap_or(u64::MAX).min(bound - 1)
 }
 
 /// The stripe of the calling thread.
@@ -407,17 +308,6 @@ mod tests {
     }
 
     #[test]
-    fn the_deadline_of_a_call_that_begins_in_a_nap_counts_from_its_begin() {
-        let passed = |nap, microseconds| passed_of(nap, Duration::from_micros(microseconds));
-        assert_eq!(passed(4, 0), 0);
-        assert_eq!(passed(4, 999), 0);
-        assert_eq!(passed(4, 2_500), 2);
-        // The clock is late: the nap counts as one that ends now.
-        assert_eq!(passed(4, 3_999), 3);
-        assert_eq!(passed(4, 100_000), 3);
-    }
-
-    #[test]
     fn the_clock_naps_where_calls_are_short_and_ticks_while_one_runs() {
         let engine = engine();
         let ticker = Ticker::start(&engine).unwrap();
@@ -438,7 +328,7 @@ mod tests {
         assert!(wakes * 2 < ticks, "{wakes} wakes, {ticks} ticks");
 
         let running = ticker.begin();
-        until(|| shared.nap.load(Ordering::Relaxed) == 1);
+        until(|| shared.clock.nap() == 1);
         let begun = ticker.now();
         until(|| ticker.now() > begun);
         let (wakes, ticks) = wakes_and_ticks(50, &|| {});

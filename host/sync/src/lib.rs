@@ -8,11 +8,19 @@
 
 mod breaker;
 mod grace_period;
+mod idle_sleep;
+mod nap_clock;
 mod primitives;
+mod published;
 mod retired;
 mod single_flight;
 
 pub use breaker::{Breaker, Tripped};
 pub use grace_period::{GracePeriod, ReadSections};
+pub use idle_sleep::{IdleSleep, Running, Work};
+pub use nap_clock::{Nap, NapClock};
+#[cfg(not(all(test, loom)))]
+pub use published::PublishedReader;
+pub use published::{Change, Published};
 pub use retired::Retired;
 pub use single_flight::{Flight, SingleFlight};

@@ -1,6 +1,8 @@
 //! Values that were replaced, and that readers may still use.
 
-use crate::primitives::{Arc, Mutex};
+use std::sync::atomic::Ordering;
+
+use crate::primitives::{Arc, Mutex, fence};
 
 /// Keeps replaced values until no reader has them any more, so that a reader never drops the last reference: freeing takes time.
 ///
@@ -24,11 +26,25 @@ impl<T> Retired<T> {
     /// Takes out the values that no reader has any more. The caller drops them.
     #[must_use]
     pub fn take_unused(&self) -> Vec<Arc<T>> {
-        let mut values = self.0.lock();
-        values
-            .extract_if(.., |value| Arc::strong_count(value) == 1)
-            .collect()
+        take_unused(&mut self.0.lock(), |_| true)
     }
+}
+
+/// Takes out the values to which there is no other reference, and of which `is_last` says that there is none to their content.
+pub(crate) fn take_unused<T>(
+    values: &mut Vec<Arc<T>>,
+    is_last: impl Fn(&T) -> bool,
+) -> Vec<Arc<T>> {
+    let is_unused = |value: &mut Arc<T>| {
+        if Arc::strong_count(value) > 1 {
+            return false;
+        }
+        // Pairs with the release of the other references: what their owners did before, such as counting a reference to the content, is
+        // seen by `is_last`.
+        fence(Ordering::Acquire);
+        is_last(value)
+    };
+    values.extract_if(.., is_unused).collect()
 }
 
 #[cfg(all(test, not(loom)))]

@@ -18,8 +18,6 @@ pub(super) struct History {
     pub(super) previous: Option<u64>,
     /// Numbers of condemned generations, with the digests of their files. They may be retained or not.
     condemned: BTreeMap<u64, Digest>,
-    /// Generations to be dropped when no worker uses them any more.
-    pub(super) retired: Vec<Arc<Generation>>,
 }
 
 /// Why a generation cannot be used.
@@ -74,13 +72,14 @@ impl History {
             .any(|condemned| *condemned == digest)
     }
 
-    /// Retires the oldest generations until at most `most` are retained. The one that was active before goes last.
-    pub(super) fn trim(&mut self, most: usize) {
-        while self.retained.len() > most {
-            let is_other = |kept: &Arc<Generation>| Some(kept.number) != self.previous;
-            let at = self.retained.iter().position(is_other).unwrap_or(0);
-            self.retired.extend(self.retained.remove(at));
+    /// Takes out the oldest generation if more than `most` are retained. The one that was active before goes last.
+    pub(super) fn oldest_beyond(&mut self, most: usize) -> Option<Arc<Generation>> {
+        if self.retained.len() <= most {
+            return None;
         }
+        let is_other = |kept: &Arc<Generation>| Some(kept.number) != self.previous;
+        let at = self.retained.iter().position(is_other).unwrap_or(0);
+        self.retained.remove(at)
     }
 }
 

@@ -9,8 +9,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::SystemTime;
 
-use arc_swap::{ArcSwapOption, Cache, Guard};
+use arc_swap::Guard;
 use parking_lot::Mutex;
+use portcullis_sync::{Published, PublishedReader};
 
 use crate::digest::Digest;
 use crate::policy::Policy;
@@ -29,14 +30,12 @@ use history::History;
 /// Workers never drop generations, because freeing compiled code takes time: a replaced generation stays here until no worker uses it any
 /// more, and [`PolicySlot::collect`] drops it.
 pub struct PolicySlot {
-    current: Arc<ArcSwapOption<Lineup>>,
+    lineup: Published<Lineup, Generation, History>,
     last_number: AtomicU64,
     /// Maximum number of retained generations.
     max_retained: usize,
     // Held while a policy is loaded, so that two loads are published in order.
     loading: Mutex<()>,
-    // Held while the lineup changes, so that numbers and publications are in the same order.
-    history: Mutex<History>,
     last_error: Mutex<Option<Failed>>,
 }
 
@@ -58,12 +57,11 @@ pub enum Reload {
     Unchanged(Arc<Generation>),
 }
 
-type Current = Option<Arc<Lineup>>;
+/// A change of the lineup. There is one at a time, so that numbers and publications are in the same order.
+type Change<'s> = portcullis_sync::Change<'s, Lineup, Generation, History>;
 
 /// A worker's view of a slot. Reading costs one atomic load while the lineup does not change.
-pub struct SlotReader {
-    cache: Cache<Arc<ArcSwapOption<Lineup>>, Current>,
-}
+pub struct SlotReader(PublishedReader<Lineup>);
 
 impl PolicySlot {
     /// Loads a policy and makes it active. Blocks meanwhile; loads are executed one after the other. A file that is already active is neither
@@ -123,45 +121,42 @@ impl PolicySlot {
     /// An empty slot that retains this many generations, compiled, so that they can be activated at once.
     pub fn keeping(max_retained: usize) -> Self {
         Self {
-            current: Arc::new(ArcSwapOption::empty()),
+            lineup: Published::new(History::default()),
             last_number: AtomicU64::new(0),
             max_retained,
             loading: Mutex::new(()),
-            history: Mutex::new(History::default()),
             last_error: Mutex::new(None),
         }
     }
 
     /// The active generation. Workers use a [`SlotReader`].
     pub fn current(&self) -> Option<Arc<Generation>> {
-        let lineup = self.current.load();
+        let lineup = self.lineup.guard();
         lineup.as_ref().map(|lineup| Arc::clone(&lineup.active))
     }
 
     /// The lineup.
     pub fn lineup(&self) -> Option<Arc<Lineup>> {
-        self.current.load_full()
+        self.lineup.current()
     }
 
     /// The lineup for a short time, without a change of its reference count: cheap for a worker with many slots.
     #[inline]
     pub fn guard(&self) -> Guard<Option<Arc<Lineup>>> {
-        self.current.load()
+        self.lineup.guard()
     }
 
     /// A view for one worker.
     pub fn reader(&self) -> SlotReader {
-        SlotReader {
-            cache: Cache::new(Arc::clone(&self.current)),
-        }
+        SlotReader(self.lineup.reader())
     }
 
     /// Makes `policy` active and clears the last error. Ends the trial of a candidate, which was compared with another generation.
     pub fn publish(&self, policy: Policy) -> Arc<Generation> {
-        let mut history = self.history.lock();
-        let generation = self.number_of(&history, policy, None);
-        self.serve(&mut history, Arc::clone(&generation));
-        drop(history);
+        let mut change = self.lineup.change();
+        let generation = self.number_of(&change, policy, None);
+        self.serve(&mut change, Arc::clone(&generation));
+        drop(change);
         *self.last_error.lock() = None;
         self.collect();
         generation
@@ -169,12 +164,12 @@ impl PolicySlot {
 
     /// Retains `policy` as a generation that is not active yet. Its number is `number` or, if that is `None`, the next one.
     pub fn admit(&self, policy: Policy, number: Option<u64>) -> Arc<Generation> {
-        let mut history = self.history.lock();
-        let generation = self.number_of(&history, policy, number);
-        history
+        let mut change = self.lineup.change();
+        let generation = self.number_of(&change, policy, number);
+        change
             .retained
             .retain(|kept| kept.number != generation.number);
-        history.retained.push_back(Arc::clone(&generation));
+        change.retained.push_back(Arc::clone(&generation));
         generation
     }
 
@@ -183,10 +178,10 @@ impl PolicySlot {
     /// # Errors
     /// If there is no generation of this number.
     pub fn activate(&self, number: u64) -> Result<Arc<Generation>, NoGeneration> {
-        let mut history = self.history.lock();
-        let generation = self.find(&history, number)?;
-        self.serve(&mut history, Arc::clone(&generation));
-        drop(history);
+        let mut change = self.lineup.change();
+        let generation = self.find(&change, number)?;
+        self.serve(&mut change, Arc::clone(&generation));
+        drop(change);
         self.collect();
         Ok(generation)
     }
@@ -200,11 +195,11 @@ impl PolicySlot {
         number: u64,
         previous: Option<u64>,
     ) -> Result<Arc<Generation>, NoGeneration> {
-        let mut history = self.history.lock();
-        let generation = self.find(&history, number)?;
-        let previous = previous.filter(|previous| self.find(&history, *previous).is_ok());
-        self.serve_after(&mut history, Arc::clone(&generation), previous);
-        drop(history);
+        let mut change = self.lineup.change();
+        let generation = self.find(&change, number)?;
+        let previous = previous.filter(|previous| self.find(&change, *previous).is_ok());
+        self.serve_after(&mut change, Arc::clone(&generation), previous);
+        drop(change);
         self.collect();
         Ok(generation)
     }
@@ -214,14 +209,14 @@ impl PolicySlot {
     /// # Errors
     /// If it is not retained any more, or no generation was active before.
     pub fn roll_back(&self, to: Option<u64>) -> Result<Arc<Generation>, NoGeneration> {
-        let mut history = self.history.lock();
+        let mut change = self.lineup.change();
         let previous = || {
-            let kept = self.numbers_of(&history);
-            history.previous.ok_or(NoGeneration::Previous { kept })
+            let kept = self.numbers_of(&change);
+            change.previous.ok_or(NoGeneration::Previous { kept })
         };
-        let generation = self.find(&history, to.map_or_else(previous, Ok)?)?;
-        self.serve(&mut history, Arc::clone(&generation));
-        drop(history);
+        let generation = self.find(&change, to.map_or_else(previous, Ok)?)?;
+        self.serve(&mut change, Arc::clone(&generation));
+        drop(change);
         self.collect();
         Ok(generation)
     }
@@ -229,27 +224,27 @@ impl PolicySlot {
     /// Condemns the active generation, if it has this number, and makes the fallback active. Returns `None` without a change of the lineup if
     /// the generation is not active, or if there is no fallback that is not condemned.
     pub fn fall_back(&self, number: u64) -> Option<Arc<Generation>> {
-        let mut history = self.history.lock();
+        let mut change = self.lineup.change();
         let lineup = self.lineup()?;
         if lineup.active.number != number {
             return None;
         }
         lineup.active.condemned.store(true, Ordering::Relaxed);
-        history.condemn(&lineup.active);
+        change.condemn(&lineup.active);
         let good = lineup.fallback.clone();
         let good = good.filter(|fallback| !fallback.is_condemned())?;
-        self.serve(&mut history, Arc::clone(&good));
+        self.serve(&mut change, Arc::clone(&good));
         Some(good)
     }
 
     /// Whether the generation of this number is condemned: the breaker took it out of service, and no command has activated it since.
     pub fn is_condemned(&self, number: u64) -> bool {
-        self.history.lock().is_condemned(number)
+        self.lineup.change().is_condemned(number)
     }
 
     /// Whether a generation from the file of this digest is condemned.
     pub fn is_condemned_file(&self, digest: Digest) -> bool {
-        self.history.lock().is_condemned_file(digest)
+        self.lineup.change().is_condemned_file(digest)
     }
 
     /// The number of the last generation.
@@ -259,24 +254,27 @@ impl PolicySlot {
 
     /// Retires all generations except the active one. Their numbers may be used again.
     pub fn forget_kept(&self) {
-        let mut history = self.history.lock();
-        let kept = std::mem::take(&mut history.retained);
-        history.retired.extend(kept);
-        history.previous = None;
+        let mut change = self.lineup.change();
+        let kept = std::mem::take(&mut change.retained);
+        for kept in kept {
+            change.retire(kept);
+        }
+        change.previous = None;
         if let Some(lineup) = self.lineup() {
             let mut lineup = lineup.as_ref().clone();
-            let candidate = lineup.candidate.take();
-            history.retired.extend(candidate.map(|one| one.generation));
+            if let Some(candidate) = lineup.candidate.take() {
+                change.retire(candidate.generation);
+            }
             lineup.fallback = None;
-            self.current.store(Some(Arc::new(lineup)));
+            change.publish(lineup);
         }
     }
 
     /// Removes the generation of this number as the fallback, if it is that. It is still retained and can be activated.
     pub fn forget_previous(&self, number: u64) {
-        let mut history = self.history.lock();
-        if history.previous == Some(number) {
-            history.previous = None;
+        let mut change = self.lineup.change();
+        if change.previous == Some(number) {
+            change.previous = None;
         }
         let Some(lineup) = self.lineup() else {
             return;
@@ -285,7 +283,7 @@ impl PolicySlot {
         if lineup.fallback.as_ref().is_some_and(is_it) {
             let mut lineup = lineup.as_ref().clone();
             lineup.fallback = None;
-            self.current.store(Some(Arc::new(lineup)));
+            change.publish(lineup);
         }
     }
 
@@ -294,64 +292,64 @@ impl PolicySlot {
     /// # Errors
     /// If there is no generation of this number, or no active one.
     pub fn try_out(&self, number: u64, trial: Trial) -> Result<Arc<Generation>, NoGeneration> {
-        let mut history = self.history.lock();
-        let generation = self.find(&history, number)?;
+        let mut change = self.lineup.change();
+        let generation = self.find(&change, number)?;
         let mut lineup = self.lineup().ok_or(NoGeneration::Nothing)?.as_ref().clone();
-        history
+        change
             .retained
             .extend(lineup.candidate.take().map(|old| old.generation));
-        history.retained.retain(|kept| kept.number != number);
+        change.retained.retain(|kept| kept.number != number);
         lineup.candidate = Some(Candidate {
             generation: Arc::clone(&generation),
             trial,
         });
-        self.current.store(Some(Arc::new(lineup)));
-        history.trim(self.max_retained);
+        change.publish(lineup);
+        self.trim(&mut change);
         Ok(generation)
     }
 
     /// Ends the trial of the candidate, which is retained; `None` if there is no candidate.
     pub fn end_trial(&self) -> Option<Arc<Generation>> {
-        let mut history = self.history.lock();
+        let mut change = self.lineup.change();
         let mut lineup = self.lineup()?.as_ref().clone();
         let ended = lineup.candidate.take()?.generation;
-        self.current.store(Some(Arc::new(lineup)));
-        history.retained.push_back(Arc::clone(&ended));
-        history.trim(self.max_retained);
+        change.publish(lineup);
+        change.retained.push_back(Arc::clone(&ended));
+        self.trim(&mut change);
         Some(ended)
     }
 
     /// Sets whether verdicts are carried out, for the active generation and all later ones.
     pub fn set_mode(&self, mode: Mode) {
-        let mut history = self.history.lock();
-        history.mode = mode;
+        let mut change = self.lineup.change();
+        change.mode = mode;
         if let Some(lineup) = self.lineup() {
             let mut lineup = lineup.as_ref().clone();
             lineup.mode = mode;
-            self.current.store(Some(Arc::new(lineup)));
+            change.publish(lineup);
         }
     }
 
     /// Whether verdicts are carried out.
     pub fn mode(&self) -> Mode {
-        self.history.lock().mode
+        self.lineup.change().mode
     }
 
     /// The numbers of all generations that can be activated, in ascending order.
     pub fn numbers(&self) -> Vec<u64> {
-        self.numbers_of(&self.history.lock())
+        self.numbers_of(&self.lineup.change())
     }
 
     /// The generation of this number, if it is in the lineup or retained.
     pub fn generation(&self, number: u64) -> Option<Arc<Generation>> {
-        self.find(&self.history.lock(), number).ok()
+        self.find(&self.lineup.change(), number).ok()
     }
 
     /// The number of the generation that was active before, if it is still retained.
     pub fn previous(&self) -> Option<u64> {
-        let history = self.history.lock();
-        let previous = history.previous?;
-        self.find(&history, previous).ok().map(|found| found.number)
+        let change = self.lineup.change();
+        let previous = change.previous?;
+        self.find(&change, previous).ok().map(|found| found.number)
     }
 
     /// Sets the last error. For failures before [`PolicySlot::load`], for example of a file that cannot be read.
@@ -374,24 +372,20 @@ impl PolicySlot {
 
     /// Number of generations in memory: in the lineup, retained, and replaced ones that a worker still uses.
     pub fn live_generations(&self) -> usize {
-        let history = self.history.lock();
-        let serving = self.current.load();
+        let change = self.lineup.change();
+        let serving = self.lineup.guard();
         let serving = serving
             .as_ref()
             .map_or(0, |lineup| 1 + usize::from(lineup.candidate.is_some()));
-        serving + history.retained.len() + history.retired.len()
+        serving + change.retained.len() + change.retired()
     }
 
     /// Drops replaced generations that no worker uses any more. To be called periodically, not on a worker; changes of the active generation
     /// do it, too.
     pub fn collect(&self) {
-        let unused: Vec<_> = {
-            let mut history = self.history.lock();
-            let is_unused = |generation: &mut Arc<Generation>| {
-                Arc::strong_count(generation) == 1 && generation.policy.is_last()
-            };
-            history.retired.extract_if(.., is_unused).collect()
-        };
+        let unused = self
+            .lineup
+            .collect(|generation| generation.policy.is_last());
         drop(unused);
     }
 
@@ -416,44 +410,52 @@ impl PolicySlot {
     }
 
     /// Makes a generation active and retains the generations that it replaces.
-    fn serve(&self, history: &mut History, generation: Arc<Generation>) {
-        self.serve_after(history, generation, None);
+    fn serve(&self, change: &mut Change<'_>, generation: Arc<Generation>) {
+        self.serve_after(change, generation, None);
     }
 
     /// The same with `previous` as the generation that was active before, if it is set.
     fn serve_after(
         &self,
-        history: &mut History,
+        change: &mut Change<'_>,
         generation: Arc<Generation>,
         previous: Option<u64>,
     ) {
         let number = generation.number;
         generation.condemned.store(false, Ordering::Relaxed);
-        history.pardon(&generation);
+        change.pardon(&generation);
         let old = self.lineup();
         if let Some(old) = &old {
             if old.active.number != number {
-                history.previous = Some(old.active.number);
+                change.previous = Some(old.active.number);
             }
-            history.retained.extend(serving(Some(old)).cloned());
+            change.retained.extend(serving(Some(old)).cloned());
         }
-        history.previous = previous.or(history.previous);
-        history.retained.retain(|kept| kept.number != number);
-        history.trim(self.max_retained);
+        change.previous = previous.or(change.previous);
+        change.retained.retain(|kept| kept.number != number);
+        self.trim(change);
         // A condemned generation is not a fallback.
+        let previous = change.previous;
         let is_previous =
-            |kept: &&Arc<Generation>| Some(kept.number) == history.previous && !kept.is_condemned();
+            |kept: &&Arc<Generation>| Some(kept.number) == previous && !kept.is_condemned();
         let lineup = Lineup {
             active: generation,
-            mode: history.mode,
+            mode: change.mode,
             candidate: None,
-            fallback: history.retained.iter().find(is_previous).cloned(),
+            fallback: change.retained.iter().find(is_previous).cloned(),
         };
-        self.current.store(Some(Arc::new(lineup)));
+        change.publish(lineup);
+    }
+
+    /// Retires the oldest generations beyond those that are retained.
+    fn trim(&self, change: &mut Change<'_>) {
+        while let Some(oldest) = change.oldest_beyond(self.max_retained) {
+            change.retire(oldest);
+        }
     }
 
     fn find(&self, history: &History, number: u64) -> Result<Arc<Generation>, NoGeneration> {
-        let lineup = self.current.load();
+        let lineup = self.lineup.guard();
         // A retained generation takes precedence over one in the lineup with the same number: it was admitted later.
         let mut all = history
             .retained
@@ -470,7 +472,7 @@ impl PolicySlot {
     }
 
     fn numbers_of(&self, history: &History) -> Vec<u64> {
-        let lineup = self.current.load();
+        let lineup = self.lineup.guard();
         let all = serving(lineup.as_deref()).chain(&history.retained);
         let mut numbers: Vec<_> = all.map(|generation| generation.number).collect();
         numbers.sort_unstable();
@@ -481,7 +483,7 @@ impl PolicySlot {
 impl SlotReader {
     /// The lineup.
     pub fn lineup(&mut self) -> Option<&Arc<Lineup>> {
-        self.cache.load().as_ref()
+        self.0.current()
     }
 
     /// The active generation.
