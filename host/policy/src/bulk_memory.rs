@@ -9,14 +9,11 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use wasm_encoder::reencode::{Reencode, RoundtripReencoder};
-use wasm_encoder::{
-    BlockType, CodeSection, Component, Encode, Function, FunctionSection, Instruction, Module,
-    RawSection, TypeSection, ValType,
-};
+use wasm_encoder::{BlockType, Component, Encode, Function, Instruction, ValType};
 
 use wasmparser::{BinaryReader, BinaryReaderError, FunctionBody, Operator, Parser, Payload};
 
+use crate::added_functions::{AddedFunctions, Edit, first_added};
 use crate::inspect::DEEPEST;
 
 /// Size of a piece in bytes. A piece takes a few microseconds, or some tens if its pages are not mapped yet.
@@ -34,19 +31,28 @@ enum Operation {
     Init(u32),
 }
 
-/// The functions to add, and the index of each.
+/// The operations of a module that may be large, each with the index of the added function that executes it in pieces.
 #[derive(Default)]
-struct Added {
-    first: u32,
-    numbers: BTreeMap<Operation, u32>,
-}
+struct Large(BTreeMap<Operation, u32>);
 
 /// Rewrites a valid module so that its bulk memory operations are executed in pieces.
 pub(crate) fn module(file: &[u8]) -> wasmtime::Result<Cow<'_, [u8]>> {
-    Ok(match added(file)? {
-        added if added.numbers.is_empty() => Cow::Borrowed(file),
-        added => Cow::Owned(rewrite(file, &added)?),
-    })
+    let mut large = Large::of(file)?;
+    if large.0.is_empty() {
+        return Ok(Cow::Borrowed(file));
+    }
+    let functions = AddedFunctions {
+        params: &[ValType::I32; 3],
+        results: &[],
+        bodies: large
+            .0
+            .keys()
+            .map(|operation| operation.in_pieces())
+            .collect(),
+    };
+    let module = functions.add_to(file, &mut large);
+    let module = module.ok_or_else(|| wasmtime::Error::msg("the module cannot be rewritten"))?;
+    Ok(Cow::Owned(module))
 }
 
 /// Rewrites all modules of a valid component.
@@ -76,37 +82,42 @@ fn within(file: &[u8], depth: u32) -> wasmtime::Result<Vec<u8>> {
     Ok(whole)
 }
 
-/// The functions that have to be added to a module.
-#[expect(
-    clippy::wildcard_enum_match_arm,
-    reason = "the other sections of a file do not matter here"
-)]
-fn added(file: &[u8]) -> wasmtime::Result<Added> {
-    let mut functions = 0;
-    let mut added = Added::default();
-    for payload in Parser::new(0).parse_all(file) {
-        match payload.map_err(bad)? {
-            Payload::ImportSection(imports) => {
-                for import in imports.into_imports() {
-                    let is_function =
-                        matches!(import.map_err(bad)?.ty, wasmparser::TypeRef::Func(_));
-                    functions += u32::from(is_function);
-                }
-            }
-            Payload::FunctionSection(section) => functions += section.count(),
-            Payload::CodeSectionEntry(body) => {
+impl Large {
+    fn of(file: &[u8]) -> wasmtime::Result<Self> {
+        let mut operations = BTreeMap::new();
+        for payload in Parser::new(0).parse_all(file) {
+            if let Payload::CodeSectionEntry(body) = payload.map_err(bad)? {
                 each_large(&body, |operation, _, _| {
-                    added.numbers.insert(operation, 0);
+                    operations.insert(operation, 0);
                 })?;
             }
-            _ => {}
         }
+        let first = first_added(file);
+        let first = first.ok_or_else(|| wasmtime::Error::msg("the module cannot be read"))?;
+        for (index, place) in (first..).zip(operations.values_mut()) {
+            *place = index;
+        }
+        Ok(Self(operations))
     }
-    added.first = functions;
-    for (number, place) in (functions..).zip(added.numbers.values_mut()) {
-        *place = number;
+}
+
+impl Edit for Large {
+    /// The body with its large operations replaced by calls.
+    fn body<'f>(&mut self, file: &'f [u8], body: &FunctionBody<'f>) -> Option<Cow<'f, [u8]>> {
+        let Range {
+            start: mut copied,
+            end,
+        } = body.range();
+        let mut out = Vec::with_capacity(end - copied);
+        each_large(body, |operation, start, behind| {
+            out.extend_from_slice(&file[copied..start]);
+            Instruction::Call(self.0[&operation]).encode(&mut out);
+            copied = behind;
+        })
+        .ok()?;
+        out.extend_from_slice(&file[copied..end]);
+        Some(Cow::Owned(out))
     }
-    Ok(added)
 }
 
 /// Calls `each` for each operation that may be large, with the start and the end of its instruction.
@@ -139,75 +150,6 @@ fn each_large(
         };
     }
     Ok(())
-}
-
-#[expect(
-    clippy::wildcard_enum_match_arm,
-    reason = "all other sections are copied"
-)]
-fn rewrite(file: &[u8], added: &Added) -> wasmtime::Result<Vec<u8>> {
-    let mut whole = Module::new();
-    let mut code = CodeSection::new();
-    let (mut ty, mut left) = (0, 0);
-    for payload in Parser::new(0).parse_all(file) {
-        let payload = payload.map_err(bad)?;
-        match &payload {
-            Payload::TypeSection(section) => {
-                let mut types = TypeSection::new();
-                RoundtripReencoder
-                    .parse_type_section(&mut types, section.clone())
-                    .map_err(wasmtime::Error::msg)?;
-                ty = types.len();
-                types.ty().function([ValType::I32; 3], []);
-                whole.section(&types);
-            }
-            Payload::FunctionSection(section) => {
-                let mut functions = FunctionSection::new();
-                RoundtripReencoder
-                    .parse_function_section(&mut functions, section.clone())
-                    .map_err(wasmtime::Error::msg)?;
-                for _ in &added.numbers {
-                    functions.function(ty);
-                }
-                whole.section(&functions);
-            }
-            Payload::CodeSectionStart { count, .. } => left = *count,
-            Payload::CodeSectionEntry(body) => {
-                code.raw(&rewritten(file, body, added)?);
-                left -= 1;
-                if left == 0 {
-                    for operation in added.numbers.keys() {
-                        code.function(&operation.in_pieces());
-                    }
-                    whole.section(&code);
-                }
-            }
-            payload => {
-                if let Some((id, range)) = payload.as_section() {
-                    let data = file.get(range);
-                    let data = data.ok_or_else(|| wasmtime::Error::msg("a section ends early"))?;
-                    whole.section(&RawSection { id, data });
-                }
-            }
-        }
-    }
-    Ok(whole.finish())
-}
-
-/// A function whose large operations are replaced by calls.
-fn rewritten(file: &[u8], body: &FunctionBody<'_>, added: &Added) -> wasmtime::Result<Vec<u8>> {
-    let Range {
-        start: mut copied,
-        end,
-    } = body.range();
-    let mut out = Vec::with_capacity(end - copied);
-    each_large(body, |operation, start, behind| {
-        out.extend_from_slice(&file[copied..start]);
-        Instruction::Call(added.numbers[&operation]).encode(&mut out);
-        copied = behind;
-    })?;
-    out.extend_from_slice(&file[copied..end]);
-    Ok(out)
 }
 
 impl Operation {

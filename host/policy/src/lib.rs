@@ -62,6 +62,7 @@ pub use verdict::{
 };
 
 mod abi;
+mod added_functions;
 mod bulk_memory;
 mod call;
 mod check;

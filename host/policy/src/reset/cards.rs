@@ -8,16 +8,18 @@
 //! the global, and every instruction that writes memory is marked. A module with instructions that write memory and are not listed here
 //! gets no marks, and a reset restores its whole memory.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use wasm_encoder::reencode::{Reencode, RoundtripReencoder};
 use wasm_encoder::{
-    BlockType, CodeSection, ConstExpr, Encode, Function, FunctionSection, GlobalSection,
-    GlobalType, Instruction, Module, RawSection, SectionId, TypeSection, ValType,
+    BlockType, ConstExpr, Encode, Function, GlobalSection, GlobalType, Instruction, Module, ValType,
 };
 use wasmparser::{
     FunctionBody, MemArg, Operator, Parser, Payload, TypeRef, Validator, WasmFeatures,
 };
+
+use crate::added_functions::{AddedFunctions, Edit, first_added};
 
 /// Number of cards of a memory.
 const CARDS: usize = u64::BITS as usize;
@@ -97,12 +99,14 @@ pub(crate) struct Marked {
 pub(crate) fn marked(file: &[u8]) -> Option<Marked> {
     let known = Validator::new_with_features(known_features()).validate_all(file);
     known.ok()?;
-    let marking = Marking::of(file)?;
-    if marking.params.is_empty() {
-        return None;
-    }
+    let mut marking = Marking::of(file)?;
+    let functions = AddedFunctions {
+        params: &[ValType::I32; 2],
+        results: &[],
+        bodies: vec![marking.mark_range()],
+    };
     Some(Marked {
-        module: marking.rewrite(file)?,
+        module: functions.add_to(file, &mut marking)?,
         global: marking.global,
     })
 }
@@ -157,8 +161,10 @@ struct Marking {
     global: u32,
     /// The index of the function that marks a range.
     mark: u32,
-    /// The number of parameters of each function of the module.
-    params: Vec<u32>,
+    /// The number of parameters of each function of the module that has not been rewritten yet.
+    params: std::vec::IntoIter<u32>,
+    /// Whether the section with the globals has been written.
+    has_globals: bool,
 }
 
 impl Marking {
@@ -169,7 +175,7 @@ impl Marking {
     fn of(file: &[u8]) -> Option<Self> {
         let mut types = Vec::new();
         let mut params = Vec::new();
-        let (mut imported, mut globals, mut memory) = (0, 0, 0);
+        let (mut globals, mut memory) = (0, 0);
         for payload in Parser::new(0).parse_all(file) {
             match payload.ok()? {
                 Payload::TypeSection(section) => {
@@ -180,7 +186,7 @@ impl Marking {
                 Payload::ImportSection(imports) => {
                     for import in imports.into_imports() {
                         match import.ok()?.ty {
-                            TypeRef::Func(_) => imported += 1,
+                            TypeRef::Func(_) => {}
                             _ => return None,
                         }
                     }
@@ -202,75 +208,10 @@ impl Marking {
         Some(Self {
             shift: shift(memory.checked_mul(crate::engine::PAGE)?),
             global: globals,
-            mark: imported + u32::try_from(params.len()).ok()?,
-            params,
+            mark: first_added(file)?,
+            params: params.into_iter(),
+            has_globals: false,
         })
-    }
-
-    #[expect(
-        clippy::wildcard_enum_match_arm,
-        reason = "all other sections are copied"
-    )]
-    fn rewrite(&self, file: &[u8]) -> Option<Vec<u8>> {
-        let mut whole = Module::new();
-        let mut code = CodeSection::new();
-        let mut params = self.params.iter();
-        let (mut mark_type, mut has_globals) = (0, false);
-        for payload in Parser::new(0).parse_all(file) {
-            let payload = payload.ok()?;
-            match &payload {
-                Payload::TypeSection(section) => {
-                    let mut types = TypeSection::new();
-                    RoundtripReencoder
-                        .parse_type_section(&mut types, section.clone())
-                        .ok()?;
-                    mark_type = types.len();
-                    types.ty().function([ValType::I32; 2], []);
-                    whole.section(&types);
-                }
-                Payload::FunctionSection(section) => {
-                    let mut functions = FunctionSection::new();
-                    RoundtripReencoder
-                        .parse_function_section(&mut functions, section.clone())
-                        .ok()?;
-                    functions.function(mark_type);
-                    whole.section(&functions);
-                }
-                Payload::GlobalSection(section) => {
-                    let mut globals = GlobalSection::new();
-                    RoundtripReencoder
-                        .parse_global_section(&mut globals, section.clone())
-                        .ok()?;
-                    whole.section(&with_marks(globals));
-                    has_globals = true;
-                }
-                Payload::ExportSection(section) => {
-                    if !has_globals {
-                        whole.section(&with_marks(GlobalSection::new()));
-                    }
-                    let data = file.get(section.range())?;
-                    whole.section(&RawSection {
-                        id: SectionId::Export.into(),
-                        data,
-                    });
-                }
-                Payload::CodeSectionStart { .. } => {}
-                Payload::CodeSectionEntry(body) => {
-                    code.raw(&self.function(file, body, *params.next()?)?);
-                    if params.len() == 0 {
-                        code.function(&self.mark_range());
-                        whole.section(&code);
-                    }
-                }
-                payload => {
-                    if let Some((id, range)) = payload.as_section() {
-                        let data = file.get(range)?;
-                        whole.section(&RawSection { id, data });
-                    }
-                }
-            }
-        }
-        Some(whole.finish())
     }
 
     /// The body of a function with a mark before each instruction that writes memory.
@@ -397,6 +338,30 @@ impl Marking {
     }
 }
 
+impl Edit for Marking {
+    fn body<'f>(&mut self, file: &'f [u8], body: &FunctionBody<'f>) -> Option<Cow<'f, [u8]>> {
+        let params = self.params.next()?;
+        self.function(file, body, params).map(Cow::Owned)
+    }
+
+    /// Adds the global with the marks, in a section of its own before the exports if the module has no globals.
+    fn section(&mut self, section: &Payload<'_>, whole: &mut Module) -> Option<bool> {
+        if let Payload::GlobalSection(section) = section {
+            let mut globals = GlobalSection::new();
+            RoundtripReencoder
+                .parse_global_section(&mut globals, section.clone())
+                .ok()?;
+            whole.section(&with_marks(globals));
+            self.has_globals = true;
+            return Some(true);
+        }
+        if matches!(section, Payload::ExportSection(_)) && !self.has_globals {
+            whole.section(&with_marks(GlobalSection::new()));
+        }
+        Some(false)
+    }
+}
+
 /// Scratch locals of each function: address, source and size of a range, and a value of each type.
 const SCRATCH: [ValType; 7] = [
     ValType::I32,
@@ -427,7 +392,7 @@ mod tests {
     use std::sync::LazyLock;
 
     use proptest::prelude::*;
-    use wasm_encoder::{ExportKind, ExportSection};
+    use wasm_encoder::{ExportKind, ExportSection, RawSection};
     use wasmtime::TypedFunc;
 
     use super::*;

@@ -8,11 +8,10 @@
 use std::ops::Range;
 
 use wasm_encoder::reencode::{Reencode, RoundtripReencoder};
-use wasm_encoder::{
-    CodeSection, Encode, ExportKind, ExportSection, Function, FunctionSection, Instruction, Module,
-    RawSection, TypeSection, ValType,
-};
+use wasm_encoder::{Encode, ExportKind, ExportSection, Function, Instruction, Module, ValType};
 use wasmparser::{Operator, Parser, Payload};
+
+use crate::added_functions::{AddedFunctions, Edit, first_added};
 
 /// The export name of the function that restores the globals. It returns the marks of the call, and clears them. No compiler uses such a name.
 pub(crate) const EXPORT: &str = "portcullis:reset";
@@ -41,61 +40,13 @@ impl Resettable {
 
     /// Adds the function [`EXPORT`] to the module, which may have got more functions and globals since it was examined. `marks` is the global
     /// with the marks; without it, the function returns the marks of all cards. `None` for a module without functions of its own.
-    #[expect(
-        clippy::wildcard_enum_match_arm,
-        reason = "all other sections are copied"
-    )]
     pub(crate) fn with_reset(&self, file: &[u8], marks: Option<u32>) -> Option<Vec<u8>> {
-        let mut whole = Module::new();
-        let mut code = CodeSection::new();
-        let (mut ty, mut function, mut bodies) = (0, None, 0);
-        for payload in Parser::new(0).parse_all(file) {
-            let payload = payload.ok()?;
-            match &payload {
-                Payload::TypeSection(section) => {
-                    let mut types = TypeSection::new();
-                    RoundtripReencoder
-                        .parse_type_section(&mut types, section.clone())
-                        .ok()?;
-                    ty = types.len();
-                    types.ty().function([], [ValType::I64]);
-                    whole.section(&types);
-                }
-                Payload::FunctionSection(section) => {
-                    let mut functions = FunctionSection::new();
-                    RoundtripReencoder
-                        .parse_function_section(&mut functions, section.clone())
-                        .ok()?;
-                    function = Some(imported(file)? + functions.len());
-                    functions.function(ty);
-                    whole.section(&functions);
-                }
-                Payload::ExportSection(section) => {
-                    let mut exports = ExportSection::new();
-                    RoundtripReencoder
-                        .parse_export_section(&mut exports, section.clone())
-                        .ok()?;
-                    exports.export(EXPORT, ExportKind::Func, function?);
-                    whole.section(&exports);
-                }
-                Payload::CodeSectionStart { count: 0, .. } => return None,
-                Payload::CodeSectionStart { count, .. } => bodies = *count,
-                Payload::CodeSectionEntry(body) => {
-                    code.raw(file.get(body.range())?);
-                    if code.len() == bodies {
-                        code.function(&self.reset(marks));
-                        whole.section(&code);
-                    }
-                }
-                payload => {
-                    if let Some((id, range)) = payload.as_section() {
-                        let data = file.get(range)?;
-                        whole.section(&RawSection { id, data });
-                    }
-                }
-            }
-        }
-        Some(whole.finish())
+        let functions = AddedFunctions {
+            params: &[],
+            results: &[ValType::I64],
+            bodies: vec![self.reset(marks)],
+        };
+        functions.add_to(file, &mut Exported(first_added(file)?))
     }
 
     /// The function [`EXPORT`].
@@ -121,14 +72,22 @@ impl Resettable {
     }
 }
 
-/// The number of imported functions. The module imports nothing else.
-fn imported(file: &[u8]) -> Option<u32> {
-    for payload in Parser::new(0).parse_all(file) {
-        if let Payload::ImportSection(imports) = payload.ok()? {
-            return u32::try_from(imports.into_imports().count()).ok();
-        }
+/// Exports the function of this index as [`EXPORT`].
+struct Exported(u32);
+
+impl Edit for Exported {
+    fn section(&mut self, section: &Payload<'_>, whole: &mut Module) -> Option<bool> {
+        let Payload::ExportSection(section) = section else {
+            return Some(false);
+        };
+        let mut exports = ExportSection::new();
+        RoundtripReencoder
+            .parse_export_section(&mut exports, section.clone())
+            .ok()?;
+        exports.export(EXPORT, ExportKind::Func, self.0);
+        whole.section(&exports);
+        Some(true)
     }
-    Some(0)
 }
 
 /// The mutable globals; `None` if the module has other state, or a mutable global with a reference.
@@ -217,9 +176,10 @@ fn changes_other_state(operator: &Operator<'_>) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-
+    use wasm_encoder::{CodeSection, FunctionSection, TypeSection};
     use wasmtime::{Engine, Instance, Store};
+
+    use super::*;
 
     /// The indices of the mutable globals.
     fn globals(wat: &str) -> Option<Vec<u32>> {
