@@ -7,15 +7,13 @@
 
 mod support;
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use portcullis_dataplane::pipeline::{Handled, Pipeline};
 use portcullis_policy::Evaluator;
 use portcullis_request::Request;
 use portcullis_sip::{Arrival, Framing, Transport};
+use portcullis_testkit::allocations::{self, CountingAllocator};
 use portcullis_transaction::Outbox;
 use support::peer::{Udp, header, ok_to, request, start_line};
 use support::policies::{guest, relaying};
@@ -24,58 +22,21 @@ use support::{Parts, Setup};
 /// Calls that are counted together.
 const ROUNDS: u64 = 200;
 
-/// The system's allocator, counting what is asked of it.
-struct Counting;
-
-static ALL: AtomicU64 = AtomicU64::new(0);
-
-thread_local! {
-    static MINE: Cell<u64> = const { Cell::new(0) };
-}
-
-// SAFETY: every call goes to the system's allocator as it came; the counters allocate nothing.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count();
-        // SAFETY: the caller keeps the contract of `alloc`.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        count();
-        // SAFETY: the caller keeps the contract of `realloc`.
-        unsafe { System.realloc(pointer, layout, size) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the caller keeps the contract of `dealloc`.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-fn count() {
-    ALL.fetch_add(1, Ordering::Relaxed);
-    MINE.set(MINE.get() + 1);
-}
+static ALLOCATOR: CountingAllocator = CountingAllocator;
 
 /// What this thread has asked for while `work` ran so many times, after it had run a few times.
 fn mine(mut work: impl FnMut()) -> u64 {
     (0..10).for_each(|_| work());
-    let before = MINE.get();
-    (0..ROUNDS).for_each(|_| work());
-    MINE.get() - before
+    allocations::during(|| (0..ROUNDS).for_each(|_| work()))
 }
 
 /// What all other threads have.
 fn others(mut work: impl FnMut()) -> u64 {
-    let theirs = || ALL.load(Ordering::SeqCst) - MINE.get();
     (0..10).for_each(|_| work());
-    let before = theirs();
+    let before = allocations::of_other_threads();
     (0..ROUNDS).for_each(|_| work());
-    theirs() - before
+    allocations::of_other_threads() - before
 }
 
 #[test]
@@ -165,14 +126,14 @@ impl Calls {
 
     /// Returns the last message that is sent.
     fn handle(&mut self, bytes: Vec<u8>, arrival: Arrival) -> Vec<u8> {
-        let before = MINE.get();
+        let before = allocations::of_this_thread();
         self.pipeline.refresh();
         let (bytes, handled) =
             self.pipeline
                 .handle(bytes, Framing::Datagram, &arrival, &mut self.out);
         let has_sent = matches!(handled, Handled::Done(Some(_)));
         let has_more = self.pipeline.take_sends(&mut self.sends);
-        self.counted += MINE.get() - before;
+        self.counted += allocations::of_this_thread() - before;
         assert!(
             matches!(handled, Handled::Done(_) | Handled::Relayed),
             "requests of this policy do not wait"

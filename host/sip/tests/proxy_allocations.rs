@@ -4,54 +4,19 @@
 
 mod edge;
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
-
 use edge::{CALLER, Edge, NEXT_HOP, request, response, tcp, udp};
 use portcullis_sip::{
     Arrival, DialogSeal, Framing, Index, Limits, Message, Received, Target, scan,
 };
-
-/// The system's allocator, counting what each thread asks of it.
-struct Counting;
-
-thread_local! {
-    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
-}
-
-// SAFETY: every call goes to the system's allocator as it came; the counter is a plain cell of the calling thread.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count();
-        // SAFETY: the caller keeps the contract of `alloc`.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        count();
-        // SAFETY: the caller keeps the contract of `realloc`.
-        unsafe { System.realloc(pointer, layout, size) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the caller keeps the contract of `dealloc`.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
+use portcullis_testkit::allocations::{CountingAllocator, during};
 
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-fn count() {
-    ALLOCATIONS.with(|count| count.set(count.get() + 1));
-}
+static ALLOCATOR: CountingAllocator = CountingAllocator;
 
 /// How often `work` allocates when it runs for the second time.
 fn allocations(mut work: impl FnMut()) -> u64 {
     work();
-    let before = ALLOCATIONS.get();
-    work();
-    ALLOCATIONS.get() - before
+    during(work)
 }
 
 struct Worker {

@@ -2,8 +2,6 @@
 
 #![allow(clippy::unwrap_used)] // A panic is how a test fails.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,43 +10,13 @@ use portcullis_sip::{
     Arrival, Forward, Framing, Index, Limits, Local, Message, Proxy, ProxyConfig, Routes,
     RoutesBuilder, Target as SipTarget, Transport, scan,
 };
+use portcullis_testkit::allocations::{CountingAllocator, during};
 use portcullis_transaction::{
     Config, Event, Outbox, Plan, Receipt, StatusSet, Target, Time, Transactions, What,
 };
 
-/// The system's allocator, counting what each thread asks of it.
-struct Counting;
-
-thread_local! {
-    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
-}
-
-// SAFETY: every call goes to the system's allocator as it came; the counter is a plain cell of the calling thread.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count();
-        // SAFETY: the caller keeps the contract of `alloc`.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        count();
-        // SAFETY: the caller keeps the contract of `realloc`.
-        unsafe { System.realloc(pointer, layout, size) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the caller keeps the contract of `dealloc`.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-fn count() {
-    ALLOCATIONS.with(|count| count.set(count.get() + 1));
-}
+static ALLOCATOR: CountingAllocator = CountingAllocator;
 
 /// A host with one next hop.
 struct Host {
@@ -173,15 +141,15 @@ impl Host {
     fn run(&mut self, number: u64, method: &str, codes: &[u16]) -> u64 {
         let request = request(method, number);
         let ack = request.replace("INVITE", "ACK");
-        let mut allocations = count_in(|| self.request(&request));
+        let mut allocations = during(|| self.request(&request));
         for &code in codes {
             let response = response(code, std::str::from_utf8(&self.sent).unwrap());
-            allocations += count_in(|| self.response(&response));
+            allocations += during(|| self.response(&response));
         }
-        allocations += count_in(|| self.request(&ack));
+        allocations += during(|| self.request(&ack));
         while let Some(next) = self.core.next_deadline() {
             self.now = next.max(self.now);
-            allocations += count_in(|| {
+            allocations += during(|| {
                 self.core.expire(self.now, 100);
                 self.drain();
             });
@@ -189,12 +157,6 @@ impl Host {
         assert!(self.core.is_empty());
         allocations
     }
-}
-
-fn count_in(work: impl FnOnce()) -> u64 {
-    let before = ALLOCATIONS.get();
-    work();
-    ALLOCATIONS.get() - before
 }
 
 fn request(method: &str, number: u64) -> String {

@@ -2,9 +2,10 @@
 //!
 //! Nothing here depends on the crates of the host: it starts the binary, writes configuration files and uses sockets.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 #![warn(clippy::wildcard_enum_match_arm)]
 
+pub mod allocations;
 pub mod callee;
 pub mod certificates;
 pub mod contract;
