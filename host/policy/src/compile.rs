@@ -117,6 +117,10 @@ pub(crate) fn take(
 
 #[cfg(test)]
 mod tests {
+    use object::Endianness;
+    use object::elf::FileHeader64;
+    use object::read::elf::{FileHeader as _, SectionHeader as _};
+
     use super::*;
 
     #[test]
@@ -138,6 +142,67 @@ mod tests {
         let instance = wasmtime::Instance::new(&mut store, &module, &[]).unwrap();
         let answer = instance.get_typed_func::<(), i32>(&mut store, "answer");
         assert_eq!(answer.unwrap().call(&mut store, ()).unwrap(), 42);
+    }
+
+    /// A section as it is in a file.
+    struct Section<'f> {
+        name: &'f [u8],
+        offset: u64,
+        alignment: u64,
+        bytes: &'f [u8],
+    }
+
+    /// The sections with bytes, in the order in which they are in the file.
+    fn sections(code: &[u8]) -> Vec<Section<'_>> {
+        let header = FileHeader64::<Endianness>::parse(code).unwrap();
+        let endian = header.endian().unwrap();
+        let table = header.sections(endian, code).unwrap();
+        let sections = table.iter().map(|section| Section {
+            name: table.section_name(endian, section).unwrap(),
+            offset: section.sh_offset(endian),
+            alignment: section.sh_addralign(endian),
+            bytes: section.data(endian, code).unwrap(),
+        });
+        let has_bytes = |section: &Section<'_>| !section.bytes.is_empty();
+        let mut sections: Vec<_> = sections.filter(has_bytes).collect();
+        sections.sort_by_key(|section| section.offset);
+        sections
+    }
+
+    #[test]
+    fn sections_of_whole_pages_follow_each_other_and_smaller_ones_come_after_them() {
+        let engine = engine::compiling(&Limits::default(), Target::Serving).unwrap();
+        // Code, and an image of the memory.
+        let file = wat::parse_str(
+            r#"(module (memory (export "memory") 1) (data (i32.const 9) "image")
+                (func (export "answer") (result i32) i32.const 42))"#,
+        );
+        let code = Module::new(&engine, file.unwrap())
+            .and_then(|module| module.serialize())
+            .unwrap();
+        let compacted = compacted(code.clone());
+
+        let is_whole = |section: &Section<'_>| section.alignment >= PAGE;
+        let (before, after) = (sections(&code), sections(&compacted));
+        let first_whole = before.iter().position(is_whole).unwrap();
+        assert!(
+            !before[first_whole..].is_sorted_by_key(|section| !is_whole(section)),
+            "the compiler's order needs no change any more"
+        );
+        let begin = after.iter().position(is_whole).unwrap();
+        assert!(after[begin..].is_sorted_by_key(|section| !is_whole(section)));
+        assert!(after[begin..].iter().filter(|one| is_whole(one)).count() > 1);
+        assert!(
+            after
+                .iter()
+                .all(|one| one.offset % one.alignment.max(1) == 0)
+        );
+        assert!(compacted.len() < code.len());
+        // What the runtime reads is as it was.
+        for section in after.iter().filter(|one| one.name != b".shstrtab") {
+            let same = before.iter().find(|one| one.name == section.name).unwrap();
+            assert!(section.bytes == same.bytes && section.alignment == same.alignment);
+        }
     }
 
     #[test]
