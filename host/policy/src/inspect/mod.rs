@@ -33,7 +33,6 @@ const IMPORTS_ALONE: &str = "-with-all-of-its-exports-removed";
 
 /// What a policy file contains.
 #[derive(Clone, Debug)]
-#[non_exhaustive]
 pub struct Inspection {
     /// Module or component.
     pub kind: Kind,
