@@ -5,8 +5,10 @@
 
 mod edge;
 
-use edge::{CALLER, Edge, NEXT_HOP, headers, local, request, response, tcp, udp};
-use portcullis_sip::{Arrival, ConnectionId, Destination, DropReason, Received, Target, Transport};
+use edge::{CALLER, Edge, NEXT_HOP, headers, local, request, response, start_line, tcp, udp};
+use portcullis_sip::{
+    Arrival, ConnectionId, Destination, DropReason, Limits, Received, Target, Transport,
+};
 
 fn edge() -> Edge {
     Edge::new(|routes| {
@@ -36,6 +38,49 @@ fn dropped(edge: &Edge, text: &str) -> DropReason {
         (Received::Drop(reason), out) if out.is_empty() => reason,
         (other, out) => panic!("{other:?}, not dropped: {out}"),
     }
+}
+
+/// An INVITE with so many Vias below that of the caller, each a line of so many bytes.
+fn invite_over(vias: usize, bytes: usize) -> String {
+    let line = |n: usize| format!("Via: SIP/2.0/UDP 192.0.2.9:{n:05};branch=z9hG4bK");
+    let line = |n: usize| format!("{:a<1$}", line(n), bytes - 2);
+    let vias: Vec<_> = (0..vias).map(line).collect();
+    let vias: Vec<_> = vias.iter().map(String::as_str).collect();
+    request("INVITE", "sip:grace@example.com", &vias)
+}
+
+#[test]
+fn a_response_to_an_accepted_request_stays_within_the_limits() {
+    let edge = edge();
+    let limits = Limits::default();
+    // Of 256 lines, 192 may be Vias, of which the caller has one; of 65,535 bytes, three quarters.
+    for (vias, bytes) in [(191, 60), (6, 7_900)] {
+        let text = invite_over(vias, bytes);
+        assert_eq!(edge.receive(&text, &udp(CALLER)).0, Received::Judge);
+        let sent = sent(&edge, &text, &udp(CALLER));
+        let own = headers(&sent, "Record-Route").len();
+        let lines = "Supported: what a callee adds\r\n".repeat(50);
+        let routes = format!("Record-Route: {}\r\n", "a".repeat(200)).repeat(own);
+        let ok = response(200, &sent).replace("Call-ID", &format!("{lines}{routes}Call-ID"));
+        assert!(ok.len() < limits.message_bytes);
+        assert_eq!(back(&edge, &ok).addr, CALLER.parse().unwrap());
+        let (_, ours) = edge
+            .reject(&text, &udp(CALLER), 401, "Address not authorised", &[])
+            .unwrap();
+        assert_eq!(headers(&ours, "Via").len(), vias + 1);
+        assert!(ours.len() < 65_535 - 28, "it fits into a datagram");
+    }
+    for (vias, bytes) in [(192, 60), (7, 7_900)] {
+        let refused = edge.answer(&invite_over(vias, bytes), &udp(CALLER));
+        assert_eq!(start_line(&refused), "SIP/2.0 513 Too Many Headers");
+        assert_eq!(headers(&refused, "Via").len(), vias + 1);
+    }
+    // Record-Routes count as well, and other header fields do not.
+    let many = |line: &'static str| request("INVITE", "sip:grace@example.com", &vec![line; 200]);
+    let refused = edge.answer(&many("Record-Route: <sip:p;lr>"), &udp(CALLER));
+    assert_eq!(start_line(&refused), "SIP/2.0 513 Too Many Headers");
+    let routed = edge.receive(&many("Subject: x"), &udp(CALLER)).0;
+    assert_eq!(routed, Received::Judge);
 }
 
 #[test]

@@ -206,13 +206,13 @@ fn shapes() -> Vec<(&'static str, Vec<u8>)> {
         ("folded lines", with(many("X: a\r\n b\r\n c", 80))),
         (
             "Vias",
-            with(many("Via: SIP/2.0/UDP 192.0.2.1;branch=z9hG4bK1", 245)),
+            with(many("Via: SIP/2.0/UDP 192.0.2.1;branch=z9hG4bK1", 190)),
         ),
         (
             "Vias in one line",
             with(many(
                 &format!("Via: SIP/2.0/UDP h{}", ", SIP/2.0/UDP h".repeat(540)),
-                6,
+                5,
             )),
         ),
         ("Routes", with(many("Route: <sip:192.0.2.1;lr>", 245))),

@@ -40,7 +40,8 @@ pub enum Fault {
     /// One header above [`Limits::header_bytes`](super::Limits::header_bytes).
     #[error("a header line is longer than the limit")]
     HeaderTooLong,
-    /// More headers, or more folds, than [`Limits::header_lines`](super::Limits::header_lines).
+    /// More headers, or more folds, than [`Limits::header_lines`](super::Limits::header_lines). Also a request with so many header fields that
+    /// responses repeat that a response could exceed the limits: more than three quarters of the lines or bytes.
     #[error("more header lines than the limit")]
     TooManyHeaders,
     /// A CR without LF, or CRLF and bare LF in one message: peers would see different headers.

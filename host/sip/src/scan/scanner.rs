@@ -73,6 +73,7 @@ impl<'a> Scanner<'a, '_> {
         let body = self.headers(headers);
         self.numbers();
         self.required(framing);
+        self.repeated();
         self.body(body);
     }
 
@@ -240,6 +241,34 @@ impl<'a> Scanner<'a, '_> {
         }
         if framing == Framing::Stream && self.index.first(HeaderName::ContentLength).is_none() {
             self.note(Fault::Missing(HeaderName::ContentLength), end);
+        }
+    }
+
+    /// A response repeats some header fields of its request, and must itself stay within the limits with those that it adds.
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "responses repeat no other header fields"
+    )]
+    fn repeated(&mut self) {
+        let most_lines = self.limits.header_lines / 4 * 3;
+        let most_bytes = self.limits.message_bytes / 4 * 3;
+        let is_request = matches!(self.index.start_line, StartSpans::Request { .. });
+        let bytes = self.index.header_end as usize;
+        if !is_request || self.index.len() <= most_lines && bytes <= most_bytes {
+            return;
+        }
+        let (mut lines, mut bytes) = (0, 0);
+        for entry in &self.index.entries {
+            let is_single = match entry.name {
+                HeaderName::Via | HeaderName::RecordRoute => false,
+                HeaderName::From | HeaderName::To | HeaderName::CallId | HeaderName::CSeq => true,
+                _ => continue,
+            };
+            lines += usize::from(!is_single);
+            bytes += entry.line.range().len();
+        }
+        if lines > most_lines || bytes > most_bytes {
+            self.note(Fault::TooManyHeaders, self.index.header_end as usize);
         }
     }
 
