@@ -66,9 +66,18 @@ fn transactions_are_counted_in_tm_stats_the_status_and_the_metrics() {
         ("handed_over", 0),
         ("handovers_lost", 0),
         ("strays", 0),
+        ("retransmissions_received", 0),
+        ("icmp_errors", 0),
     ] {
         assert_eq!(transactions[name], value, "{name}: {transactions}");
     }
+    let attempts = &transactions["attempts"];
+    assert_eq!(attempts.as_array().map(Vec::len), Some(1), "{attempts}");
+    assert_eq!(attempts[0]["next_hop"], Value::Null);
+    assert_eq!(
+        (&attempts[0]["success"], &attempts[0]["failure"]),
+        (&json!(2), &json!(0))
+    );
     for name in ["first", "final"] {
         let name = format!("portcullis_transaction_{name}_response_seconds_count");
         assert!((host.metric(&name, &[]) - 2.0).abs() < 0.1, "{name}");

@@ -262,6 +262,20 @@ impl Page<'_, '_> {
             "result",
             attempts,
         )?;
+        let named = workers.iter().take(1);
+        let named = named.flat_map(|worker| worker.transactions.next_hop_attempts.names());
+        let total = &total;
+        let attempts = named.flat_map(|name| {
+            AttemptResult::ALL.iter().map(move |&result| {
+                let labels = [("next_hop", name), ("result", result.label())];
+                (labels, total(&|t| t.next_hop_attempts.value(name, result)))
+            })
+        });
+        page.series(
+            "next_hop_attempts",
+            "Targets of transactions that are named next hops, by result",
+            attempts,
+        )?;
         let retransmissions = Retransmission::ALL
             .iter()
             .map(|&kind| (kind.label(), total(&|t| t.retransmissions.value(kind))));

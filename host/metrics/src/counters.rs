@@ -1,6 +1,7 @@
 //! What one worker counts. Every worker owns one [`WorkerCounters`] and is the only one that writes it; a scrape reads the
 //! counters of all workers and adds them up.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -82,6 +83,55 @@ impl<L: Label, const N: usize> Default for Counts<L, N> {
             std::array::from_fn(|_| Counter::default()),
             std::marker::PhantomData,
         )
+    }
+}
+
+/// Counters for each of the names that the configuration gives, one for each value of a label. There are none before [`NamedCounts::begin`].
+#[derive(Debug)]
+pub struct NamedCounts<L, const N: usize>(OnceLock<Box<[NamedCount<L, N>]>>);
+
+type NamedCount<L, const N: usize> = (Box<str>, Counts<L, N>);
+
+impl<L: Label, const N: usize> NamedCounts<L, N> {
+    /// Sets the names. A second call has no effect.
+    pub fn begin<'n>(&self, names: impl IntoIterator<Item = &'n str>) {
+        self.0.get_or_init(|| {
+            let names = names.into_iter();
+            let mut all: Vec<NamedCount<L, N>> =
+                names.map(|name| (name.into(), Counts::default())).collect();
+            all.sort_by(|(one, _), (other, _)| one.cmp(other));
+            all.into()
+        });
+    }
+
+    /// Adds one for a name and a label, if the name is one of those.
+    pub fn inc(&self, name: &str, label: L) {
+        if let Some(counts) = self.of(name) {
+            counts.inc(label);
+        }
+    }
+
+    /// The present value for a name and a label.
+    pub fn value(&self, name: &str, label: L) -> u64 {
+        self.of(name).map_or(0, |counts| counts.value(label))
+    }
+
+    /// The names, sorted.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        let all = self.0.get().into_iter().flatten();
+        all.map(|(name, _)| &**name)
+    }
+
+    fn of(&self, name: &str) -> Option<&Counts<L, N>> {
+        let all = self.0.get()?;
+        let at = all.binary_search_by(|(own, _)| (**own).cmp(name));
+        at.ok().map(|at| &all[at].1)
+    }
+}
+
+impl<L, const N: usize> Default for NamedCounts<L, N> {
+    fn default() -> Self {
+        Self(OnceLock::new())
     }
 }
 
@@ -271,6 +321,8 @@ pub struct TransactionCounters {
     pub final_responses: TimeCounts<ResponseTimes>,
     /// Results of targets.
     pub attempts: Counts<AttemptResult, { AttemptResult::COUNT }>,
+    /// The same for each named next hop of the configuration.
+    pub next_hop_attempts: NamedCounts<AttemptResult, { AttemptResult::COUNT }>,
     /// Retransmissions.
     pub retransmissions: Counts<Retransmission, { Retransmission::COUNT }>,
     /// Responses without a transaction, which were dropped.
@@ -452,6 +504,22 @@ mod tests {
             codes.iter().collect::<Vec<_>>(),
             [(100, 1), (401, 2), (699, 1)]
         );
+    }
+
+    #[test]
+    fn names_have_counters_of_their_own() {
+        let counts = NamedCounts::<Shed, { Shed::COUNT }>::default();
+        let [one, other] = [Shed::ALL[0], Shed::ALL[1]];
+        counts.inc("b", one);
+        assert_eq!(counts.names().count(), 0);
+        counts.begin(["b", "a"]);
+        counts.begin(["c"]);
+        counts.inc("b", one);
+        counts.inc("b", one);
+        counts.inc("c", one);
+        assert_eq!(counts.names().collect::<Vec<_>>(), ["a", "b"]);
+        let values = ["a", "b", "c"].map(|name| counts.value(name, one));
+        assert_eq!((values, counts.value("b", other)), ([0, 2, 0], 0));
     }
 
     #[test]

@@ -9,9 +9,9 @@ mod counters;
 mod labels;
 
 pub use counters::{
-    BUCKETS, CallTimes, CodeCounts, ConnectionCounters, Counter, Counts, ResponseTimes, Scale,
-    Sums, TenantCounters, TenantCounts, TimeCounts, TransactionCounters, WireCounters,
-    WorkerCounters,
+    BUCKETS, CallTimes, CodeCounts, ConnectionCounters, Counter, Counts, NamedCounts,
+    ResponseTimes, Scale, Sums, TenantCounters, TenantCounts, TimeCounts, TransactionCounters,
+    WireCounters, WorkerCounters,
 };
 pub use labels::{
     AttemptResult, FinalClass, HandoverResult, IcmpError, InDialog, Label, Lost, Method,

@@ -8,7 +8,9 @@ use portcullis_config::RelayMode;
 use portcullis_dataplane::notices::{Hops, Notices, Trouble};
 use portcullis_dataplane::shared::Shared;
 use portcullis_dataplane::transport::Bound;
-use portcullis_metrics::{HandoverResult, TransactionCounters, WorkerCounters};
+use portcullis_metrics::{
+    AttemptResult, HandoverResult, IcmpError, Retransmission, TransactionCounters, WorkerCounters,
+};
 use portcullis_policy::FailureKind;
 use portcullis_rollout::Progress;
 use portcullis_rpc::{Call, Fault};
@@ -200,6 +202,37 @@ pub struct TransactionsStatus {
     pub handovers_lost: u64,
     /// Responses without a transaction, which were dropped.
     pub strays: u64,
+    /// Retransmissions received, which were absorbed.
+    pub retransmissions_received: u64,
+    /// Retransmissions sent: requests and responses.
+    pub retransmissions_sent: u64,
+    /// Requests to targets that an ICMP error ended.
+    pub icmp_errors: u64,
+    /// Results of all targets, and of those that are named next hops.
+    pub attempts: Vec<AttemptsStatus>,
+}
+
+/// Results of targets of transactions.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct AttemptsStatus {
+    /// The name of a next hop; null for all targets.
+    pub next_hop: Option<String>,
+    /// 2xx responses.
+    pub success: u64,
+    /// Other final responses.
+    pub failure: u64,
+    /// No response in time.
+    pub no_answer: u64,
+    /// No final response in time.
+    pub rang_out: u64,
+    /// Cancelled, without a final response.
+    pub cancelled: u64,
+    /// Not reached.
+    pub unreachable: u64,
+    /// The name has no address.
+    pub unresolved: u64,
+    /// Not a permitted destination of the request.
+    pub refused: u64,
 }
 
 /// The records of decisions.
@@ -361,7 +394,48 @@ impl TransactionsStatus {
             handed_over: total(&|t| t.handovers.value(HandoverResult::Taken)),
             handovers_lost: total(&|t| t.handovers.value(HandoverResult::Full)),
             strays: total(&|t| t.strays.value()),
+            retransmissions_received: total(&|t| {
+                t.retransmissions.value(Retransmission::RequestReceived)
+            }),
+            retransmissions_sent: total(&|t| {
+                t.retransmissions.value(Retransmission::RequestSent)
+                    + t.retransmissions.value(Retransmission::ResponseSent)
+            }),
+            icmp_errors: total(&|t| t.icmp_errors.value(IcmpError::Target)),
+            attempts: AttemptsStatus::all(counters),
         })
+    }
+}
+
+impl AttemptsStatus {
+    /// The results of all targets, then those of each named next hop.
+    fn all(workers: &[WorkerCounters]) -> Vec<Self> {
+        let each = || workers.iter().map(|worker| &worker.transactions);
+        let all = Self::of(None, |result| {
+            each().map(|t| t.attempts.value(result)).sum()
+        });
+        let names = each().take(1).flat_map(|t| t.next_hop_attempts.names());
+        let named = names.map(|name| {
+            Self::of(Some(name), |result| {
+                let values = each().map(|t| t.next_hop_attempts.value(name, result));
+                values.sum()
+            })
+        });
+        [all].into_iter().chain(named).collect()
+    }
+
+    fn of(next_hop: Option<&str>, count: impl Fn(AttemptResult) -> u64) -> Self {
+        Self {
+            next_hop: next_hop.map(str::to_owned),
+            success: count(AttemptResult::Success),
+            failure: count(AttemptResult::Failure),
+            no_answer: count(AttemptResult::NoAnswer),
+            rang_out: count(AttemptResult::RangOut),
+            cancelled: count(AttemptResult::Cancelled),
+            unreachable: count(AttemptResult::Unreachable),
+            unresolved: count(AttemptResult::Unresolved),
+            refused: count(AttemptResult::Refused),
+        }
     }
 }
 

@@ -198,7 +198,7 @@ impl Page<'_, '_> {
     }
 
     /// Writes counters.
-    fn series<'l>(
+    pub(super) fn series<'l>(
         &mut self,
         name: &str,
         help: &str,

@@ -92,6 +92,9 @@ impl Pipeline {
             stateful: match shared.config.relay.mode {
                 RelayMode::Stateful => {
                     let operator = Arc::clone(&shared.tenants.load().default.counters);
+                    let next_hops = shared.config.relay.next_hops.iter();
+                    let attempts = &shared.counters[number].transactions.next_hop_attempts;
+                    attempts.begin(next_hops.map(|(name, _)| &**name));
                     let stateful = Stateful::new(&shared.proxy, &shared.config, operator, number);
                     Some(Box::new(stateful))
                 }

@@ -116,6 +116,20 @@ fn the_next_target_has_its_turn_when_one_fails() {
     // The silent target may still answer: its branch ends with timer B.
     let ended = host.metric("portcullis_attempts_total", &["no_answer"]);
     assert_eq!(ended, 1.0);
+    for (n, result) in ["failure", "no_answer", "success"].iter().enumerate() {
+        let labels = [
+            format!("next_hop=\"target-{n}\""),
+            format!("result=\"{result}\""),
+        ];
+        let labels = labels.each_ref().map(String::as_str);
+        let attempts = host.metric("portcullis_next_hop_attempts_total", &labels);
+        // The BYE follows its dialog: the policy names no target for it.
+        assert_eq!(attempts, 1.0, "{labels:?}");
+    }
+    let status = host.rpc("portcullis.status", serde_json::json!([]));
+    let attempts = &status["result"]["transactions"]["attempts"];
+    assert_eq!(attempts[1]["next_hop"], "target-0", "{attempts}");
+    assert_eq!(attempts[1]["failure"], 1, "{attempts}");
 }
 
 #[test]

@@ -5,8 +5,8 @@ use portcullis_transaction::{Attempt, Cause, End, Outbox, Usage, What};
 
 use crate::pipeline::fate::code_of;
 
-/// Counts the result of a target.
-pub(super) fn count_attempt(attempt: &Attempt, counters: &WorkerCounters) {
+/// Counts the result of a target, which may be a named next hop.
+pub(super) fn count_attempt(attempt: &Attempt, next_hop: Option<&str>, counters: &WorkerCounters) {
     let result = match attempt.cause {
         Cause::Answered if attempt.code < 300 => AttemptResult::Success,
         Cause::Answered => AttemptResult::Failure,
@@ -18,6 +18,9 @@ pub(super) fn count_attempt(attempt: &Attempt, counters: &WorkerCounters) {
         Cause::Refused => AttemptResult::Refused,
     };
     counters.transactions.attempts.inc(result);
+    if let Some(name) = next_hop {
+        counters.transactions.next_hop_attempts.inc(name, result);
+    }
 }
 
 /// Counts the end of a transaction.

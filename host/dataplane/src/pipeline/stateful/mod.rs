@@ -346,7 +346,9 @@ impl Stateful {
                     self.record(id, &tools.relaying, |relay, call| {
                         attempted(relay, target, &attempt, call)
                     });
-                    metrics::count_attempt(&attempt, counters);
+                    let relay = self.relays.get(id);
+                    let next_hop = relay.and_then(|relay| relay.next_hop(target));
+                    metrics::count_attempt(&attempt, next_hop, counters);
                 }
                 Event::Ended { id, end } => {
                     self.record(id, &tools.relaying, |_, _| ended(&end));

@@ -182,6 +182,21 @@ impl Relay {
         })
     }
 
+    /// The name of the next hop that the branch with this number goes to, if the policy named one.
+    pub(super) fn next_hop(&self, number: u8) -> Option<&str> {
+        match (self.way(number), &self.judgement.outcome) {
+            (Some(Way::Target(target)), _) => match &target.place {
+                Place::NextHop(name) => Some(name),
+                Place::Uri(_) => None,
+            },
+            (Some(Way::Decided) | None, Outcome::Verdict(Verdict::Relay(name))) => name.as_deref(),
+            (
+                Some(Way::Decided) | None,
+                Outcome::Verdict(_) | Outcome::Default | Outcome::Failed(_) | Outcome::Within(_),
+            ) => None,
+        }
+    }
+
     /// Where the branch with this number goes: the place that the policy named, or the request URI.
     pub(super) fn place(&self, number: u8, uri: impl FnOnce() -> String) -> String {
         match (self.way(number), &self.judgement.outcome) {
