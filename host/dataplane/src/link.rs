@@ -7,8 +7,9 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixDatagram;
 use std::str;
+use std::sync::Arc;
 
-use portcullis_sip::{Arrival, Branch, Framing, Message, RequestName, Transaction, Transport};
+use portcullis_sip::{Arrival, Branch, Framing, Message, Transaction, Transport};
 use socket2::{Domain, Socket, Type};
 
 /// Send buffer that holds the messages of calls in set-up while the other process is busy; the system may grant less
@@ -28,8 +29,12 @@ pub struct Link(UnixDatagram);
 #[derive(Debug)]
 pub struct Predecessor {
     link: Link,
-    names: HashSet<u64, BuildHasherDefault<Keyed>>,
+    names: Arc<Names>,
 }
+
+/// The names of transactions, by their numbers.
+#[derive(Debug, Default)]
+pub struct Names(HashSet<u64, BuildHasherDefault<Keyed>>);
 
 /// What is passed on.
 #[derive(Debug, PartialEq, Eq)]
@@ -49,8 +54,6 @@ pub(crate) enum Passed<'a> {
 pub(crate) enum Passing {
     /// It was passed on.
     Done,
-    /// It belongs to none.
-    Foreign,
     /// The link is full, or the message too long.
     Full,
     /// The other process has ended.
@@ -59,7 +62,7 @@ pub(crate) enum Passing {
 
 /// A hasher for values that are keyed hashes already.
 #[derive(Debug, Default)]
-pub(crate) struct Keyed(u64);
+pub struct Keyed(u64);
 
 impl Link {
     /// Both ends of a new connection.
@@ -73,6 +76,14 @@ impl Link {
             let _best_effort = end.set_send_buffer_size(BUFFER);
         }
         Ok((OwnedFd::from(one).into(), OwnedFd::from(other).into()))
+    }
+
+    /// A further handle of this end.
+    ///
+    /// # Errors
+    /// When no descriptor is left.
+    pub fn duplicate(&self) -> io::Result<Self> {
+        self.0.try_clone().map(Self)
     }
 
     pub(crate) fn into_socket(self) -> UnixDatagram {
@@ -106,35 +117,14 @@ impl AsFd for Link {
 }
 
 impl Predecessor {
-    /// A process with transactions of these numbers.
-    pub fn new(link: Link, names: impl IntoIterator<Item = u64>) -> Self {
-        Self {
-            link,
-            names: names.into_iter().collect(),
-        }
+    /// A process with these transactions.
+    pub fn new(link: Link, names: Arc<Names>) -> Self {
+        Self { link, names }
     }
 
-    /// Adds transactions.
-    pub fn add(&mut self, names: impl IntoIterator<Item = u64>) {
-        self.names.extend(names);
-    }
-
-    /// The numbers of the transactions.
-    pub(crate) fn names(&self) -> impl Iterator<Item = u64> {
-        self.names.iter().copied()
-    }
-
-    /// Passes a request of this name on, if it belongs to a transaction of that process.
-    pub(crate) fn pass_request(
-        &self,
-        name: RequestName,
-        message: Message<'_>,
-        arrival: &Arrival,
-    ) -> Passing {
-        match self.has(name.transaction) {
-            true => self.pass(message, arrival),
-            false => Passing::Foreign,
-        }
+    /// Whether that process had a transaction of this name when it gave its sockets away.
+    pub(crate) fn has(&self, transaction: Transaction) -> bool {
+        self.names.0.contains(&transaction.number())
     }
 
     /// Passes a message on.
@@ -153,17 +143,22 @@ impl Predecessor {
         })
     }
 
-    /// Passes on that a request could not be delivered, if it is one of that process.
+    /// Passes on that a request of that process could not be delivered.
     pub(crate) fn pass_undelivered(&self, branch: Branch) -> Passing {
-        match self.has(branch.transaction) {
-            true => self.link.send(&Passed::Undelivered(branch)),
-            false => Passing::Foreign,
-        }
+        self.link.send(&Passed::Undelivered(branch))
     }
+}
 
-    /// Whether that process had a transaction of this name when it gave its sockets away.
-    fn has(&self, transaction: Transaction) -> bool {
-        self.names.contains(&transaction.number())
+impl Names {
+    /// Their numbers.
+    pub fn numbers(&self) -> impl Iterator<Item = u64> {
+        self.0.iter().copied()
+    }
+}
+
+impl Extend<u64> for Names {
+    fn extend<I: IntoIterator<Item = u64>>(&mut self, names: I) {
+        self.0.extend(names);
     }
 }
 
@@ -305,8 +300,11 @@ mod tests {
     #[test]
     fn a_full_link_and_one_without_a_reader_are_told_apart() {
         let (here, there) = Link::pair().unwrap();
-        let predecessor = Predecessor::new(here, [256, 512]);
-        assert_eq!(predecessor.pass_undelivered(branch(1)), Passing::Foreign);
+        let mut names = Names::default();
+        names.extend([256, 512]);
+        let predecessor = Predecessor::new(here, Arc::new(names));
+        let has = [1, 256, 512].map(|number| predecessor.has(branch(number).transaction));
+        assert_eq!(has, [false, true, true]);
         let mut passed = 0;
         while predecessor.pass_undelivered(branch(512)) == Passing::Done {
             passed += 1;

@@ -3,6 +3,7 @@
 use std::io;
 
 use parking_lot::Mutex;
+use portcullis_transaction::NameSlot;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::active::{CallName, CancelledPage, Page};
@@ -26,6 +27,15 @@ struct Queue {
     receiver: Mutex<Option<mpsc::UnboundedReceiver<Order>>>,
 }
 
+/// Some of the transactions of a worker.
+#[derive(Debug, Default)]
+pub struct NamesPage {
+    /// Their numbers.
+    pub names: Vec<u64>,
+    /// Where the next page begins; `None` at the end.
+    pub next: Option<NameSlot>,
+}
+
 /// What a worker is to do. It answers when that is done.
 #[derive(Debug)]
 pub(crate) enum Order {
@@ -33,8 +43,12 @@ pub(crate) enum Order {
     Settle(Answer<()>),
     /// To duplicate its sockets.
     Lend(Answer<io::Result<WorkerSockets>>),
-    /// To return the names of its transactions, and to note those that begin from now on.
-    Names(Answer<Vec<u64>>),
+    /// To return a page of the names of its transactions. With the first page it begins to note those that begin.
+    Names {
+        /// Where the page begins; `None` for the first one.
+        from: Option<NameSlot>,
+        answer: Answer<NamesPage>,
+    },
     /// To receive no datagram and to accept no connection any more.
     Pause(Answer<()>),
     /// To decide on what waits, for a limited time, and to return the names of transactions since [`Order::Names`].
@@ -43,9 +57,9 @@ pub(crate) enum Order {
     Receive(Answer<()>),
     /// To serve only what it has: its transactions, with what comes over the link, and its connections.
     Leave(Link, Answer<io::Result<()>>),
-    /// To pass on what belongs to transactions of another process.
-    Succeed(Predecessor, Answer<()>),
-    /// The other process has ended.
+    /// To pass on what belongs to transactions of other processes.
+    Succeed(Vec<Predecessor>, Answer<()>),
+    /// These processes have ended.
     Forget(Answer<()>),
     /// To return a page of its active transactions.
     List {
@@ -99,12 +113,14 @@ impl Orders {
         self.ask(worker, Order::Lend).await?
     }
 
-    /// The numbers of all transactions of a worker. Those that begin later are in the result of [`Orders::names_since`].
+    /// A page of the numbers of all transactions of a worker: the worker handles messages between two pages. Those that begin after the first page was
+    /// asked for are in the result of [`Orders::names_since`].
     ///
     /// # Errors
     /// When the worker has ended.
-    pub async fn names(&self, worker: usize) -> io::Result<Vec<u64>> {
-        self.ask(worker, Order::Names).await
+    pub async fn names(&self, worker: usize, from: Option<NameSlot>) -> io::Result<NamesPage> {
+        self.ask(worker, |answer| Order::Names { from, answer })
+            .await
     }
 
     /// Has all workers receive no datagram and accept no connection any more.
@@ -143,16 +159,16 @@ impl Orders {
             .await?
     }
 
-    /// Has a worker pass on what belongs to transactions of the process that had its sockets before.
+    /// Has a worker pass on what belongs to transactions of the processes that had its sockets before, the last of them first.
     ///
     /// # Errors
     /// When the worker has ended.
-    pub async fn succeed(&self, worker: usize, predecessor: Predecessor) -> io::Result<()> {
-        self.ask(worker, |answer| Order::Succeed(predecessor, answer))
+    pub async fn succeed(&self, worker: usize, predecessors: Vec<Predecessor>) -> io::Result<()> {
+        self.ask(worker, |answer| Order::Succeed(predecessors, answer))
             .await
     }
 
-    /// Has every worker pass nothing on any more: that process has ended.
+    /// Has every worker pass nothing on any more: these processes have ended.
     pub async fn forget(&self) {
         for worker in 0..self.queues.len() {
             let _forgotten = self.ask(worker, Order::Forget).await;

@@ -93,7 +93,7 @@ async fn drain(shared: Arc<Shared>) {
     }
 }
 
-/// Returns when nothing is left that only this process can serve, also for its own predecessor, or after `drain`. Connections without a request in
+/// Returns when nothing is left that only this process can serve, or after `drain`. Connections without a request in
 /// progress are closed meanwhile: their peers open others, to the process that has the sockets.
 async fn leave(shared: Arc<Shared>) {
     let deadline = Instant::now() + shared.config.transactions.drain;
@@ -108,10 +108,7 @@ async fn leave(shared: Arc<Shared>) {
     };
     let nothing_left = async {
         let mut tick = interval(CHECK_LEFT);
-        while stored(&shared) > 0
-            || !shared.connections.is_empty()
-            || shared.drain.has_predecessor()
-        {
+        while stored(&shared) > 0 || !shared.connections.is_empty() {
             tick.tick().await;
         }
     };

@@ -215,7 +215,12 @@ async fn begin(
         }
     };
     predecessor
-        .take_over(inheritance, &running.lent, &running.shared)
+        .take_over(
+            inheritance,
+            &running.lent,
+            &running.shared,
+            running.upgrade.elders(),
+        )
         .await?;
     open.send_replace(true);
     // What has changed since this process read it was only told to the other one.

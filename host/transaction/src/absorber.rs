@@ -183,10 +183,9 @@ impl Absorbers {
         self.records.id_at(slot)
     }
 
-    /// The names of all of them.
-    pub(crate) fn names(&self) -> impl Iterator<Item = Transaction> {
-        let records = self.records.iter();
-        records.map(|record| record.peer.name.transaction)
+    /// Number of slots, used and free ones.
+    pub(crate) fn slots(&self) -> u32 {
+        self.records.slots()
     }
 
     /// The absorber that is forgotten first when there are too many: of the longer duration, the oldest one.

@@ -51,6 +51,7 @@ impl<E> Chunks<E> {
         self.chunks.get_mut(chunk)?.get_mut(place)
     }
 
+    #[cfg(any(test, feature = "invariants"))]
     pub(crate) fn iter(&self) -> impl Iterator<Item = &E> {
         self.chunks.iter().flatten()
     }

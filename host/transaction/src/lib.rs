@@ -72,4 +72,4 @@ pub use plan::{MOST_TARGETS, Plan, PlanError, StatusSet, Step, Target};
 pub use slab::Id;
 pub use time::Time;
 pub use timers::Timers;
-pub use transactions::{BeginError, Job, Receipt, Transactions, Usage};
+pub use transactions::{BeginError, Job, NameSlot, Receipt, Transactions, Usage};

@@ -141,6 +141,7 @@ impl<R> Slab<R> {
     }
 
     /// All records.
+    #[cfg(any(test, feature = "invariants"))]
     pub(crate) fn iter(&self) -> impl Iterator<Item = &R> {
         self.slots.iter().filter_map(|place| place.record.as_ref())
     }

@@ -52,6 +52,25 @@ impl Channel {
         }
     }
 
+    /// A further handle of this end: the other process sees its end when all are closed.
+    ///
+    /// # Errors
+    /// When no descriptor is left.
+    pub fn duplicate(&self) -> io::Result<Self> {
+        self.0.try_clone().map(Self)
+    }
+
+    /// Waits until the other end is closed, for this time at most. Messages that come are dropped. Returns whether it is still open.
+    pub fn is_open(&self, patience: Duration) -> bool {
+        // Without a limit it waits for longer.
+        let _best_effort = self.set_patience(patience);
+        match self.recv() {
+            Ok(Some(_)) => true,
+            Err(error) => error.kind() == io::ErrorKind::WouldBlock,
+            Ok(None) => false,
+        }
+    }
+
     /// Limits how long [`Channel::send`] and [`Channel::recv`] wait.
     ///
     /// # Errors
@@ -222,6 +241,23 @@ mod tests {
             there.send(b"late", None).unwrap_err().kind(),
             io::ErrorKind::BrokenPipe
         );
+    }
+
+    #[test]
+    fn a_channel_is_open_as_long_as_any_handle_of_its_other_end_is() {
+        let (here, there) = Channel::pair().unwrap();
+        let other = there.duplicate().unwrap();
+        drop(there);
+        other.send(b"dropped", None).unwrap();
+        assert!(here.is_open(Duration::from_secs(60)));
+        assert!(here.is_open(Duration::from_millis(1)));
+        drop(other);
+        assert!(!here.is_open(Duration::from_secs(60)));
+
+        let (here, there) = Channel::pair().unwrap();
+        here.close();
+        assert!(!here.is_open(Duration::from_secs(60)));
+        assert!(!there.is_open(Duration::from_secs(60)));
     }
 
     #[test]

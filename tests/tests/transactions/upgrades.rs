@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixDatagram;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
@@ -103,6 +104,34 @@ fn a_transaction_goes_on_after_two_upgrades() {
     host.upgrade();
     host.upgrade();
     answer_later(&caller, &callee);
+}
+
+/// The first process is the parent of the second one only. The third one reaches the first without the second.
+#[test]
+fn a_transaction_goes_on_when_the_process_in_between_crashes() {
+    let (mut host, site) = start();
+    let (caller, callee, _message) = site.start("MESSAGE");
+    callee.first_request("MESSAGE");
+    host.upgrade();
+    let between = host.pid();
+    let (_caller, ringing, _invite) = site.start("INVITE");
+    ringing.first_request("INVITE");
+    host.upgrade();
+    signal(between, "KILL");
+    host.wait_for_log("WARN the process that had taken over ended after");
+    answer_later(&caller, &callee);
+    assert_eq!(passed(&host), 1.0, "the first process has the response");
+    assert!(host.is_alive());
+    host.signal("KILL");
+    assert_eq!(host.wait_until_ended().code(), Some(1));
+    host.wait_for_log("ERROR the process that had taken over ended");
+}
+
+fn signal(pid: u32, name: &str) {
+    let kill = Command::new("kill")
+        .args(["-s", name, &pid.to_string()])
+        .status();
+    assert!(kill.expect("kill runs").success());
 }
 
 #[test]

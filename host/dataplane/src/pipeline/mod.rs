@@ -23,10 +23,11 @@ use portcullis_sip::{
 use portcullis_config::{Answer, DefaultVerdict, InDialog as Mode, RelayMode};
 use portcullis_metrics::{InDialog, Label, Lost, Method, Wire, WorkerCounters};
 use portcullis_request::Request;
-use portcullis_transaction::{Outbox, max_breadth};
+use portcullis_transaction::{NameSlot, Outbox, max_breadth};
 
 use crate::active::{CallName, CancelledPage, Page};
 use crate::link::Predecessor;
+use crate::orders::NamesPage;
 use crate::shared::Shared;
 use fate::{Fate, Rejected};
 use judge::{Judge, Judged, Judgement, Outcome, Patience};
@@ -730,13 +731,14 @@ impl Pipeline {
         page.unwrap_or_default()
     }
 
-    /// The numbers of all transactions. From now on, those that begin are noted for [`Pipeline::names_since`].
-    pub(crate) fn names(&mut self) -> Vec<u64> {
+    /// A page of the numbers of all transactions. From the first page on, those that begin are noted for [`Pipeline::names_since`].
+    pub(crate) fn names(&mut self, from: Option<NameSlot>) -> NamesPage {
         let stateful = self.stateful.as_deref_mut();
-        stateful.map(Stateful::names).unwrap_or_default()
+        let names = stateful.map(|stateful| stateful.names(from));
+        names.unwrap_or_default()
     }
 
-    /// The numbers of the transactions that have begun since [`Pipeline::names`]. No more are noted.
+    /// The numbers of the transactions that have begun since the first page of [`Pipeline::names`]. No more are noted.
     pub(crate) fn names_since(&mut self) -> Vec<u64> {
         let stateful = self.stateful.as_deref_mut();
         stateful.map(Stateful::names_since).unwrap_or_default()
@@ -749,10 +751,10 @@ impl Pipeline {
         }
     }
 
-    /// Passes on what belongs to transactions of the process that had the sockets before, or ceases to.
-    pub(crate) fn succeed(&mut self, predecessor: Option<Predecessor>) {
+    /// Passes on what belongs to transactions of the processes that had the sockets before; nothing without any.
+    pub(crate) fn succeed(&mut self, predecessors: Vec<Predecessor>) {
         if let Some(stateful) = self.stateful.as_deref_mut() {
-            stateful.succeed(predecessor);
+            stateful.succeed(predecessors);
         }
     }
 }

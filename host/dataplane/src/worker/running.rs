@@ -228,8 +228,8 @@ impl Running {
                 let _gone = answer.send(());
             }
             Order::Lend(answer) => drop(answer.send(self.lend())),
-            Order::Names(answer) => {
-                let names = self.worker.borrow_mut().pipeline.names();
+            Order::Names { from, answer } => {
+                let names = self.worker.borrow_mut().pipeline.names(from);
                 let _gone = answer.send(names);
             }
             Order::Pause(answer) => {
@@ -248,13 +248,12 @@ impl Running {
                 let _gone = answer.send(());
             }
             Order::Leave(link, answer) => drop(answer.send(self.leave(link))),
-            Order::Succeed(predecessor, answer) => {
-                let predecessor = Some(predecessor);
-                self.worker.borrow_mut().pipeline.succeed(predecessor);
+            Order::Succeed(predecessors, answer) => {
+                self.worker.borrow_mut().pipeline.succeed(predecessors);
                 let _gone = answer.send(());
             }
             Order::Forget(answer) => {
-                self.worker.borrow_mut().pipeline.succeed(None);
+                self.worker.borrow_mut().pipeline.succeed(Vec::new());
                 let _gone = answer.send(());
             }
             Order::List { from, most, answer } => {

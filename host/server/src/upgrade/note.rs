@@ -28,10 +28,17 @@ pub(super) enum Note {
     },
     /// A socket of a control interface, with its descriptor, or a FIFO.
     Control(String),
-    /// The link between two workers; with its descriptor.
-    Link(usize),
-    /// Transactions of a worker.
-    Names { worker: usize, names: Vec<u64> },
+    /// The channel to a process before the one that says this, with its descriptor. That process gets the next number: the one that says this has
+    /// 0, and the last one before it 1.
+    Elder,
+    /// The link to a worker of a process, by its number; with its descriptor.
+    Link { elder: usize, worker: usize },
+    /// Transactions of a worker of a process.
+    Names {
+        elder: usize,
+        worker: usize,
+        names: Vec<u64>,
+    },
     /// That was all.
     Lent,
     /// A control interface on which the new process will answer.
@@ -122,9 +129,14 @@ impl Note {
                 addr,
             } => format!("sip {} {worker} {addr}", transport.parameter()),
             Self::Control(name) => format!("control {name}"),
-            Self::Link(worker) => format!("link {worker}"),
-            Self::Names { worker, names } => {
-                let mut bytes = format!("names {worker}\n").into_bytes();
+            Self::Elder => "elder".into(),
+            Self::Link { elder, worker } => format!("link {elder} {worker}"),
+            Self::Names {
+                elder,
+                worker,
+                names,
+            } => {
+                let mut bytes = format!("names {elder} {worker}\n").into_bytes();
                 bytes.extend(names.iter().flat_map(|name| name.to_be_bytes()));
                 return bytes;
             }
@@ -163,13 +175,18 @@ impl Note {
                 addr: words.next()?.parse().ok()?,
             },
             "control" => Self::Control(rest.to_owned()),
-            "link" => Self::Link(rest.parse().ok()?),
+            "elder" => Self::Elder,
+            "link" => Self::Link {
+                elder: words.next()?.parse().ok()?,
+                worker: words.next()?.parse().ok()?,
+            },
             "names" => {
                 let (names, []) = bytes.get(end? + 1..)?.as_chunks() else {
                     return None;
                 };
                 Self::Names {
-                    worker: rest.parse().ok()?,
+                    elder: words.next()?.parse().ok()?,
+                    worker: words.next()?.parse().ok()?,
                     names: names.iter().map(|name| u64::from_be_bytes(*name)).collect(),
                 }
             }
@@ -232,12 +249,18 @@ mod tests {
                 addr: "[::1]:5060".parse().unwrap(),
             },
             Note::Control("fifo /run/a file".into()),
-            Note::Link(2),
+            Note::Elder,
+            Note::Link {
+                elder: 1,
+                worker: 2,
+            },
             Note::Names {
+                elder: 0,
                 worker: 1,
                 names: vec![10, u64::MAX],
             },
             Note::Names {
+                elder: 2,
                 worker: 0,
                 names: Vec::new(),
             },
@@ -254,7 +277,7 @@ mod tests {
         for other in [
             "",
             "hello",
-            "names 1\n1234567",
+            "names 0 1\n1234567",
             "terms 1 flow stateful 12",
             "halt",
         ] {

@@ -9,14 +9,13 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use portcullis_config::Config;
 use portcullis_control::{Heritage, Lent};
-use portcullis_dataplane::link;
-use portcullis_dataplane::link::Link;
 use portcullis_dataplane::shared::Shared;
 use portcullis_dataplane::transport::WorkerSockets;
 use portcullis_text::one_line;
 use portcullis_udp::Channel;
 use tokio::runtime::Handle;
 
+use super::elders::{Elder, Elders};
 use super::note::{Note, Terms};
 use super::{PROTOCOL, VARIABLE};
 use crate::seal_keys::SealKeys;
@@ -39,9 +38,8 @@ pub(crate) struct Inheritance {
     /// By worker.
     pub(crate) sockets: Vec<WorkerSockets>,
     pub(crate) control: Heritage,
-    /// By worker.
-    links: Vec<Option<Link>>,
-    names: Vec<Vec<u64>>,
+    /// The processes that had the sockets before, the last of them first.
+    elders: Vec<Elder>,
 }
 
 impl Predecessor {
@@ -100,8 +98,8 @@ impl Predecessor {
         let workers = self.terms.workers;
         let mut lent = Inheritance::default();
         lent.sockets.resize_with(workers, WorkerSockets::default);
-        lent.links.resize_with(workers, || None);
-        lent.names.resize_with(workers, Vec::new);
+        let elders = &mut lent.elders;
+        elders.push(Elder::new(self.channel.duplicate()?, workers));
         say(&self.channel, &Note::Ask)?;
         loop {
             match hear(&self.channel)? {
@@ -113,13 +111,23 @@ impl Predecessor {
                     },
                     Some(descriptor),
                 ) if worker < workers => lent.sockets[worker].add(transport, addr, descriptor),
-                (Note::Link(worker), Some(descriptor)) if worker < workers => {
-                    lent.links[worker] = Some(descriptor.into());
+                (Note::Elder, Some(descriptor)) => {
+                    elders.push(Elder::new(Channel::of(descriptor)?, workers));
+                }
+                (Note::Link { elder, worker }, Some(descriptor))
+                    if elder < elders.len() && worker < workers =>
+                {
+                    elders[elder].links[worker] = Some(descriptor.into());
                 }
                 (Note::Control(name), descriptor) => lent.control.add(name, descriptor),
-                (Note::Names { worker, names }, None) if worker < workers => {
-                    lent.names[worker].extend(names);
-                }
+                (
+                    Note::Names {
+                        elder,
+                        worker,
+                        names,
+                    },
+                    None,
+                ) if elder < elders.len() && worker < workers => elders[elder].add(worker, names),
                 (Note::Lent, None) => return Ok(lent),
                 (note, _) => bail!("the running process says {note:?} in place of a socket"),
             }
@@ -136,31 +144,38 @@ impl Predecessor {
         inheritance: Inheritance,
         control: &[Lent],
         shared: &Arc<Shared>,
+        elders: &Elders,
     ) -> anyhow::Result<()> {
-        let predecessors = inheritance.links.into_iter().zip(inheritance.names);
-        let mut predecessors: Vec<_> = predecessors
-            .map(|(link, names)| link.map(|link| link::Predecessor::new(link, names)))
-            .collect();
+        let mut inherited = inheritance.elders;
         for lent in control.iter().filter(|lent| lent.is_inherited()) {
             say(&self.channel, &Note::Taken(lent.name().to_owned()))?;
         }
         say(&self.channel, &Note::Ready)?;
         loop {
             match tokio::task::block_in_place(|| hear(&self.channel))? {
-                (Note::Names { worker, names }, None) => {
-                    if let Some(Some(predecessor)) = predecessors.get_mut(worker) {
-                        predecessor.add(names);
-                    }
+                (
+                    Note::Names {
+                        elder,
+                        worker,
+                        names,
+                    },
+                    None,
+                ) if elder < inherited.len() && worker < self.terms.workers => {
+                    inherited[elder].add(worker, names);
                 }
                 (Note::Go, None) => break,
                 (note, _) => bail!("the running process says {note:?} and does not let go"),
             }
         }
-        for (worker, predecessor) in predecessors.into_iter().enumerate() {
-            if let Some(predecessor) = predecessor {
-                shared.orders.succeed(worker, predecessor).await?;
-            }
+        for worker in 0..self.terms.workers {
+            let predecessors = inherited.iter().map(|elder| elder.predecessor(worker));
+            let predecessors = predecessors.filter_map(Result::transpose);
+            let predecessors = predecessors.collect::<io::Result<_>>()?;
+            shared.orders.succeed(worker, predecessors).await?;
         }
+        let channels = inherited.iter().map(|elder| elder.channel.duplicate());
+        let channels = channels.collect::<io::Result<Vec<_>>>()?;
+        *elders.lock() = inherited;
         shared.orders.receive().await?;
         shared.drain.set_predecessor(true);
         say(&self.channel, &Note::Serving)?;
@@ -169,29 +184,9 @@ impl Predecessor {
         }
         // Without this note, the old process has ended; the service manager starts another one then, or nobody watches.
         let _done = tokio::task::block_in_place(|| hear(&self.channel));
-        let (shared, runtime) = (Arc::clone(shared), Handle::current());
-        std::thread::spawn(move || self.wait_for_end(&shared, &runtime));
+        let (shared, elders, runtime) = (Arc::clone(shared), elders.clone(), Handle::current());
+        std::thread::spawn(move || wait_for_end(&channels, &shared, &elders, &runtime));
         Ok(())
-    }
-
-    /// Has the workers pass nothing on any more when the old process has ended.
-    fn wait_for_end(self, shared: &Shared, runtime: &Handle) {
-        // Without a limit it waits for longer, until the other end is closed.
-        let _best_effort = self.channel.set_patience(WATCH);
-        loop {
-            match self.channel.recv() {
-                // `Done`, which has come late.
-                Ok(Some(_)) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Ok(None) | Err(_) => break,
-            }
-        }
-        shared.drain.set_predecessor(false);
-        runtime.block_on(shared.orders.forget());
-        tracing::info!(
-            event = "predecessor_ended",
-            "the previous process has ended: the upgrade is complete"
-        );
     }
 
     /// Says why this process does not take over.
@@ -199,6 +194,21 @@ impl Predecessor {
         // The old process logs it, if it is still there.
         let _told = say(&self.channel, &Note::Refused(one_line(error)));
     }
+}
+
+/// Has the workers pass nothing on any more when all processes before this one have ended.
+fn wait_for_end(channels: &[Channel], shared: &Shared, elders: &Elders, runtime: &Handle) {
+    for channel in channels {
+        // A note is `Done`, which has come late.
+        while channel.is_open(WATCH) {}
+    }
+    shared.drain.set_predecessor(false);
+    elders.lock().clear();
+    runtime.block_on(shared.orders.forget());
+    tracing::info!(
+        event = "predecessor_ended",
+        "the previous process has ended: the upgrade is complete"
+    );
 }
 
 fn say(channel: &Channel, note: &Note) -> anyhow::Result<()> {

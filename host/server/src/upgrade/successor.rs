@@ -23,6 +23,7 @@ use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::timeout;
 
+use super::elders::Elders;
 use super::note::{NAMES_AT_ONCE, Note, Terms};
 use super::{PROTOCOL, VARIABLE};
 use crate::notify::Manager;
@@ -37,11 +38,16 @@ const STEP: Duration = Duration::from_secs(10);
 /// How long this process waits for the end of a new one that it has killed. Nobody receives meanwhile.
 const END: Duration = Duration::from_secs(1);
 
+/// Interval at which the end of the last process after this one is looked for.
+const WATCH: Duration = Duration::from_secs(1);
+
 /// How this process was started, and the upgrade in progress.
 pub(crate) struct Upgrade {
     program: PathBuf,
     arguments: Vec<OsString>,
     terms: Terms,
+    /// The processes before this one.
+    elders: Elders,
     running: Option<Running>,
 }
 
@@ -63,8 +69,6 @@ pub(crate) struct Upgraded {
     pub(crate) is_followed: bool,
     /// Its end; `None` once it cannot be known.
     end: Option<oneshot::Receiver<End>>,
-    /// It learns that this process has ended when this is dropped.
-    _channel: Arc<Channel>,
 }
 
 /// How a process has ended.
@@ -106,6 +110,7 @@ pub(crate) enum UpgradeError {
 struct Attempt<'a> {
     channel: &'a Channel,
     shared: &'a Arc<Shared>,
+    elders: &'a Elders,
     runtime: &'a Handle,
 }
 
@@ -116,8 +121,14 @@ impl Upgrade {
             program: program()?,
             arguments: env::args_os().skip(1).collect(),
             terms: Terms::new(&shared.config, keys),
+            elders: Elders::default(),
             running: None,
         })
+    }
+
+    /// The processes before this one, which its successor has to reach, too.
+    pub(crate) fn elders(&self) -> &Elders {
+        &self.elders
     }
 
     /// Begins, unless one is in progress. Returns whether it has begun.
@@ -133,7 +144,7 @@ impl Upgrade {
         let (shared, manager) = (Arc::clone(shared), Arc::clone(manager));
         let (program, arguments) = (self.program.clone(), self.arguments.clone());
         let (terms, control) = (self.terms.clone(), control.to_vec());
-        let runtime = Handle::current();
+        let (elders, runtime) = (self.elders.clone(), Handle::current());
         tracing::info!(
             event = "upgrade_started",
             program = %program.display(),
@@ -147,6 +158,7 @@ impl Upgrade {
             let attempt = Attempt {
                 channel: &channel,
                 shared: &shared,
+                elders: &elders,
                 runtime: &runtime,
             };
             match attempt.hand_over(terms, &control, &manager, child.id()) {
@@ -155,8 +167,7 @@ impl Upgrade {
                     taken,
                     pause,
                     is_followed,
-                    end: Some(watch(&child)),
-                    _channel: channel,
+                    end: Some(watch(&child, channel)),
                 }),
                 Err(error) => Err(attempt.give_up(child, error)),
             }
@@ -199,7 +210,7 @@ impl Upgraded {
         let _sent = kill_process(self.process, signal);
     }
 
-    /// How it has ended. Never completes before.
+    /// How it has ended. Never completes before, nor as long as a process serves that has taken over from it.
     pub(crate) async fn ended(&mut self) -> End {
         if let Some(end) = &mut self.end {
             match end.await {
@@ -250,7 +261,7 @@ impl Attempt<'_> {
         self.may_go_on()?;
         let paused = Instant::now();
         for (worker, names) in self.pause()?.into_iter().enumerate() {
-            self.say_names(worker, &names)?;
+            self.say_names(0, worker, &names)?;
         }
         self.say(&Note::Go, None)?;
         let Note::Serving = self.hear("begin to serve", STEP)? else {
@@ -281,7 +292,7 @@ impl Attempt<'_> {
                 self.say_sip(Transport::Tcp, worker, *addr, socket.as_fd())?;
             }
             let (link, theirs) = Link::pair()?;
-            self.say(&Note::Link(worker), Some(theirs.as_fd()))?;
+            self.say_link(0, worker, &theirs)?;
             links.push(link);
         }
         for lent in control {
@@ -289,12 +300,36 @@ impl Attempt<'_> {
             let note = Note::Control(lent.name().to_owned());
             self.say(&note, socket.as_ref().map(OwnedFd::as_fd))?;
         }
+        self.lend_elders()?;
         for worker in 0..self.workers() {
-            let names = self.wait(orders.names(worker))?;
-            self.say_names(worker, &names)?;
+            let mut from = None;
+            loop {
+                let page = self.wait(orders.names(worker, from))?;
+                self.say_names(0, worker, &page.names)?;
+                from = page.next;
+                if from.is_none() {
+                    break;
+                }
+            }
         }
         self.say(&Note::Lent, None)?;
         Ok(links)
+    }
+
+    /// Says how the processes before this one are reached, which may outlive it.
+    fn lend_elders(&self) -> Result<(), UpgradeError> {
+        for (number, elder) in (1..).zip(&*self.elders.lock()) {
+            self.say(&Note::Elder, Some(elder.channel.as_fd()))?;
+            for (worker, link) in elder.links.iter().enumerate() {
+                if let Some(link) = link {
+                    self.say_link(number, worker, link)?;
+                }
+            }
+            for (worker, names) in elder.names.iter().enumerate() {
+                self.say_names(number, worker, &names.numbers().collect::<Vec<_>>())?;
+            }
+        }
+        Ok(())
     }
 
     fn wait_until_ready(&self) -> Result<Vec<String>, UpgradeError> {
@@ -360,10 +395,18 @@ impl Attempt<'_> {
         self.say(&note, Some(socket))
     }
 
-    fn say_names(&self, worker: usize, names: &[u64]) -> Result<(), UpgradeError> {
+    fn say_link(&self, elder: usize, worker: usize, link: &Link) -> Result<(), UpgradeError> {
+        self.say(&Note::Link { elder, worker }, Some(link.as_fd()))
+    }
+
+    fn say_names(&self, elder: usize, worker: usize, names: &[u64]) -> Result<(), UpgradeError> {
         for names in names.chunks(NAMES_AT_ONCE) {
-            let names = names.to_vec();
-            self.say(&Note::Names { worker, names }, None)?;
+            let note = Note::Names {
+                elder,
+                worker,
+                names: names.to_vec(),
+            };
+            self.say(&note, None)?;
         }
         Ok(())
     }
@@ -418,9 +461,9 @@ fn end(mut child: Child) -> Option<ExitStatus> {
     told.recv_timeout(END).ok()?.ok()
 }
 
-/// Waits for the end of a process. It is left to the parent that it gets when this process has ended: a service manager learns from it how its
+/// Waits for the end of a process, and of all that take over from it. It is left to the parent that it gets when this process has ended: a service manager learns from it how its
 /// main process has ended.
-fn watch(child: &Child) -> oneshot::Receiver<End> {
+fn watch(child: &Child, channel: Arc<Channel>) -> oneshot::Receiver<End> {
     let pid = Pid::from_child(child);
     let (ended, end) = oneshot::channel();
     // Not a task: the runtime waits for those at the end.
@@ -431,10 +474,21 @@ fn watch(child: &Child) -> oneshot::Receiver<End> {
             return;
         };
         let exited = status.exit_status().map(End::Exited);
-        if let Some(end) = exited.or_else(|| status.terminating_signal().map(End::Killed)) {
-            // Nobody waits when this process is ending.
-            let _told = ended.send(end);
+        let Some(end) = exited.or_else(|| status.terminating_signal().map(End::Killed)) else {
+            return;
+        };
+        if channel.is_open(WATCH) {
+            if end != End::Exited(0) {
+                tracing::warn!(
+                    event = "successor_ended",
+                    %end,
+                    "the process that had taken over ended after another one had taken over from it: this one goes on"
+                );
+            }
+            while channel.is_open(WATCH) {}
         }
+        // Nobody waits when this process is ending.
+        let _told = ended.send(end);
     });
     end
 }

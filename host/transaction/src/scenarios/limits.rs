@@ -8,9 +8,9 @@ use super::{Call, responses};
 use crate::config::{Config, Trying};
 use crate::outbox::What;
 use crate::slab::Id;
-use crate::testing::{Host, from_callee, from_caller, header, request, response, serial};
+use crate::testing::{Host, from_callee, from_caller, header, request, response, serial, small};
 use crate::time::Time;
-use crate::transactions::{BeginError, Receipt};
+use crate::transactions::{BeginError, NameSlot, Receipt};
 
 #[test]
 fn new_requests_are_shed_at_the_limit_and_those_of_dialogs_at_twice_the_limit() {
@@ -255,4 +255,34 @@ fn a_thousand_calls_leave_nothing() {
     host.go_to(999 * 7 + 64_000);
     assert!(host.core.is_empty());
     assert_eq!(host.core.usage().bytes, 0);
+}
+
+#[test]
+fn names_are_found_in_small_parts_while_transactions_end() {
+    const PART: u32 = 7;
+    let mut host = Host::new(small());
+    let mut ids: Vec<_> = (0..50)
+        .map(|call| begin(&mut host, &request("MESSAGE", call, ""), false).unwrap())
+        .collect();
+    let end = |host: &mut Host, id| {
+        host.core.answer::<&str>(host.now, id, 200, "", &[]);
+        host.drain();
+    };
+    ids.drain(..10).for_each(|id| end(&mut host, id));
+    let mut all = Vec::new();
+    let mut next = Some(NameSlot::FIRST);
+    while let Some(from) = next {
+        next = host.core.names(from, u32::MAX, &mut all);
+    }
+    assert_eq!(all.len(), 50);
+
+    let mut found = Vec::new();
+    let mut next = Some(NameSlot::FIRST);
+    while let Some(from) = next {
+        let before = found.len();
+        next = host.core.names(from, PART, &mut found);
+        assert!(found.len() - before <= PART as usize);
+        ids.pop().into_iter().for_each(|id| end(&mut host, id));
+    }
+    assert!(all.iter().all(|name| found.contains(name)));
 }

@@ -74,6 +74,15 @@ pub struct Job<'t, T> {
     pub breadth: u8,
 }
 
+/// Where [`Transactions::names`] goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NameSlot {
+    /// A slot of active transactions.
+    Active(u32),
+    /// A slot of ended ones.
+    Ended(u32),
+}
+
 /// Numbers of records and bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Usage {
@@ -85,6 +94,11 @@ pub struct Usage {
     pub bytes: usize,
     /// Of these, the bytes of active transactions.
     pub active_bytes: usize,
+}
+
+impl NameSlot {
+    /// The first one.
+    pub const FIRST: Self = Self::Active(0);
 }
 
 impl<T: Clone> Transactions<T> {
@@ -324,11 +338,36 @@ impl<T: Clone> Transactions<T> {
         }
     }
 
-    /// The names of all transactions, active or ended.
-    pub fn names(&self) -> impl Iterator<Item = Transaction> {
-        let active = self.contexts.iter();
-        let active = active.map(|context| context.peer.name.transaction);
-        active.chain(self.absorbers.names())
+    /// Adds the names of transactions, active or ended, in this many slots from here on. Returns where the next ones are; `None` at the end.
+    ///
+    /// Between two calls, transactions may begin, end and be forgotten. Those that began before the first call are found nevertheless, because an
+    /// active one that ends meanwhile is found among the ended ones.
+    pub fn names(
+        &self,
+        from: NameSlot,
+        slots: u32,
+        into: &mut Vec<Transaction>,
+    ) -> Option<NameSlot> {
+        let all = match from {
+            NameSlot::Active(_) => self.contexts.slots(),
+            NameSlot::Ended(_) => self.absorbers.slots(),
+        };
+        let (NameSlot::Active(first) | NameSlot::Ended(first)) = from;
+        let end = all.min(first.saturating_add(slots));
+        for slot in first..end {
+            into.extend(match from {
+                NameSlot::Active(_) => self
+                    .contexts
+                    .at(slot)
+                    .map(|active| active.peer.name.transaction),
+                NameSlot::Ended(_) => self.absorbers.transaction_at(slot),
+            });
+        }
+        match from {
+            NameSlot::Active(_) if end < all => Some(NameSlot::Active(end)),
+            NameSlot::Active(_) => Some(NameSlot::Ended(0)),
+            NameSlot::Ended(_) => (end < all).then_some(NameSlot::Ended(end)),
+        }
     }
 
     /// Whether nothing is stored.

@@ -24,8 +24,8 @@ use portcullis_sip::{
     RequestName, StartLine, Transaction, scan,
 };
 use portcullis_transaction::{
-    BeginError, Event, Failure, Id, Outbox, Plan, Receipt, Step, Time, Transactions, What,
-    max_breadth,
+    BeginError, Event, Failure, Id, NameSlot, Outbox, Plan, Receipt, Step, Time, Transactions,
+    What, max_breadth,
 };
 
 use tracing::debug;
@@ -37,6 +37,7 @@ use super::responder::{NoRoom, Responder};
 use super::targets::{Times, codes, planned};
 use crate::active::{CallName, CancelledPage, Page};
 use crate::link::Predecessor;
+use crate::orders::NamesPage;
 use call_records::{attempted, call_of, ended};
 use listing::Listing;
 use relay::{Relay, Way};
@@ -104,6 +105,9 @@ pub(super) struct Tools<'p> {
 
 /// Timers handled before the clock is read again.
 const EXPIRE_AT_ONCE: usize = 16;
+
+/// Slots that one page of names looks at: the worker handles messages between two pages.
+const SLOTS_OF_NAMES: u32 = 4_096;
 
 /// Time slice for timers before sockets get theirs: policies are asked in it.
 const EXPIRE_TIME: Duration = Duration::from_micros(500);
@@ -592,14 +596,20 @@ impl Stateful {
     }
 
     /// See `Pipeline::succeed`.
-    pub(super) fn succeed(&mut self, predecessor: Option<Predecessor>) {
-        self.succession.succeed(predecessor);
+    pub(super) fn succeed(&mut self, predecessors: Vec<Predecessor>) {
+        self.succession.succeed(predecessors);
     }
 
     /// See `Pipeline::names`.
-    pub(super) fn names(&mut self) -> Vec<u64> {
-        let own = self.transactions.names().map(Transaction::number);
-        self.succession.names(own)
+    pub(super) fn names(&mut self, from: Option<NameSlot>) -> NamesPage {
+        let from = from.unwrap_or_else(|| {
+            self.succession.note();
+            NameSlot::FIRST
+        });
+        let mut names = Vec::new();
+        let next = self.transactions.names(from, SLOTS_OF_NAMES, &mut names);
+        let names = names.into_iter().map(Transaction::number).collect();
+        NamesPage { names, next }
     }
 
     /// See `Pipeline::names_since`.

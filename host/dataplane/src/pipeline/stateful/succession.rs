@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use portcullis_metrics::WorkerCounters;
-use portcullis_sip::{Arrival, Branch, Message, Proxy, StartLine};
+use portcullis_sip::{Arrival, Branch, Message, Proxy, StartLine, Transaction};
 use portcullis_transaction::{Receipt, Time};
 
 use crate::link::{Passing, Predecessor};
@@ -12,8 +12,8 @@ use crate::link::{Passing, Predecessor};
 pub(super) struct Succession {
     /// Until when responses without a transaction are relayed.
     adopts_until: Time,
-    /// The process that had the sockets before, as long as it has transactions.
-    predecessor: Option<Predecessor>,
+    /// The processes that had the sockets before, as long as they live, the last of them first.
+    predecessors: Vec<Predecessor>,
     /// The numbers of transactions that have begun, while they are noted.
     noted: Option<Vec<u64>>,
 }
@@ -26,7 +26,7 @@ impl Succession {
     pub(super) fn new(adopt: Duration) -> Self {
         Self {
             adopts_until: Time::ZERO + adopt,
-            predecessor: None,
+            predecessors: Vec::new(),
             noted: None,
         }
     }
@@ -46,20 +46,17 @@ impl Succession {
         self.adopts_until = now + LEAVING;
     }
 
-    /// Passes on what belongs to transactions of the process that had the sockets before, or ceases to.
-    pub(super) fn succeed(&mut self, predecessor: Option<Predecessor>) {
-        self.predecessor = predecessor;
+    /// Passes on what belongs to transactions of the processes that had the sockets before; nothing without any.
+    pub(super) fn succeed(&mut self, predecessors: Vec<Predecessor>) {
+        self.predecessors = predecessors;
     }
 
-    /// The numbers of all transactions: these, and those of the predecessor. From now on, those that begin are noted.
-    pub(super) fn names(&mut self, own: impl Iterator<Item = u64>) -> Vec<u64> {
+    /// Notes the transactions that begin from now on.
+    pub(super) fn note(&mut self) {
         self.noted = Some(Vec::new());
-        // A successor passes on to this process, and this one to its predecessor.
-        let inherited = self.predecessor.iter().flat_map(Predecessor::names);
-        own.chain(inherited).collect()
     }
 
-    /// The numbers of the transactions that have begun since [`Succession::names`]. No more are noted.
+    /// The numbers of the transactions that have begun since [`Succession::note`]. No more are noted.
     pub(super) fn names_since(&mut self) -> Vec<u64> {
         self.noted.take().unwrap_or_default()
     }
@@ -71,12 +68,12 @@ impl Succession {
         }
     }
 
-    /// Whether the process that had the sockets before has transactions.
+    /// Whether a process that had the sockets before may have transactions.
     pub(super) fn has_predecessor(&self) -> bool {
-        self.predecessor.is_some()
+        !self.predecessors.is_empty()
     }
 
-    /// Passes on a message without a transaction here, if it may belong to one of the predecessor. Returns whether that process has it now.
+    /// Passes on a message without a transaction here, if it may belong to one of a predecessor. Returns whether that process has it now.
     #[cold]
     pub(super) fn pass_on(
         &mut self,
@@ -86,47 +83,70 @@ impl Succession {
         proxy: &Proxy,
         counters: &WorkerCounters,
     ) -> bool {
-        let Some(predecessor) = &self.predecessor else {
-            return false;
-        };
         let is_request = matches!(message.start_line(), StartLine::Request { .. });
-        let passing = match receipt {
-            // The connections of that process lead to it.
-            Receipt::New(_) | Receipt::Stateless if arrival.connection.is_some() => {
-                Passing::Foreign
+        let name = match receipt {
+            // The connections of those processes lead to them.
+            Receipt::New(_) | Receipt::Stateless if arrival.connection.is_some() => None,
+            Receipt::New(name) => Some(name.transaction),
+            Receipt::Stateless if is_request => {
+                let name = proxy.name_of(message, arrival);
+                name.map(|name| name.transaction)
             }
-            Receipt::New(name) => predecessor.pass_request(name, message, arrival),
-            Receipt::Stateless if is_request => match proxy.name_of(message, arrival) {
-                Some(name) => predecessor.pass_request(name, message, arrival),
-                None => Passing::Foreign,
-            },
-            Receipt::Stray => predecessor.pass(message, arrival),
+            Receipt::Stray => {
+                let branch = proxy.branch_of(message).ok();
+                branch.map(|branch| branch.transaction)
+            }
             Receipt::Stateless
             | Receipt::Handled
             | Receipt::Conflict
             | Receipt::Changed
-            | Receipt::Unreadable => Passing::Foreign,
+            | Receipt::Unreadable => None,
         };
-        self.passed(passing, counters)
+        let Some(name) = name else {
+            return false;
+        };
+        // The last process may have begun transactions since, for requests of its connections, and so may those before it, to which it passes on.
+        let or_last = receipt == Receipt::Stray;
+        self.pass(name, or_last, counters, |predecessor| {
+            predecessor.pass(message, arrival)
+        })
     }
 
     /// Passes on that the request with this branch could not be delivered.
     pub(super) fn pass_undelivered(&mut self, branch: Branch, counters: &WorkerCounters) {
-        if let Some(predecessor) = &self.predecessor {
-            let passing = predecessor.pass_undelivered(branch);
-            self.passed(passing, counters);
-        }
+        self.pass(branch.transaction, false, counters, |predecessor| {
+            predecessor.pass_undelivered(branch)
+        });
     }
 
-    /// Counts what was passed on, and forgets a process that has ended. Returns whether that process has the message now.
-    fn passed(&mut self, passing: Passing, counters: &WorkerCounters) -> bool {
+    /// Passes something on to the process with this transaction, or otherwise to the last one, if it may. Counts that, and forgets processes that
+    /// have ended. Returns whether one has it now.
+    fn pass(
+        &mut self,
+        transaction: Transaction,
+        or_last: bool,
+        counters: &WorkerCounters,
+        pass: impl Fn(&Predecessor) -> Passing,
+    ) -> bool {
         let counters = &counters.transactions;
-        match passing {
-            Passing::Done => counters.passed.inc(),
-            Passing::Foreign => {}
-            Passing::Full => counters.not_passed.inc(),
-            Passing::Ended => self.predecessor = None,
+        loop {
+            let mut all = self.predecessors.iter();
+            let named = all.position(|predecessor| predecessor.has(transaction));
+            let last = (or_last && !self.predecessors.is_empty()).then_some(0);
+            let Some(at) = named.or(last) else {
+                return false;
+            };
+            match pass(&self.predecessors[at]) {
+                Passing::Done => {
+                    counters.passed.inc();
+                    return true;
+                }
+                Passing::Full => {
+                    counters.not_passed.inc();
+                    return false;
+                }
+                Passing::Ended => drop(self.predecessors.remove(at)),
+            }
         }
-        passing == Passing::Done
     }
 }
