@@ -7,13 +7,13 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use portcullis_dataplane::shared::Shared;
 use tokio::time::{MissedTickBehavior, interval};
 
-/// How long a manager that does not read its socket is told again which process to follow.
-const PATIENCE: Duration = Duration::from_secs(3);
+/// Attempts to tell a manager that does not read its socket which process to follow: for 3 seconds.
+const ATTEMPTS: u32 = 60;
 
 /// Interval of these attempts.
 const RETRY: Duration = Duration::from_millis(50);
@@ -65,20 +65,26 @@ impl Manager {
     /// The service manager is to follow this process instead. Nothing more is sent then. Blocks for some seconds at most; returns whether it was
     /// told, if there is one.
     pub(crate) fn hand_over_to(&self, pid: u32) -> bool {
-        let state = format!("MAINPID={pid}");
-        let deadline = Instant::now() + PATIENCE;
+        let is_told = self.insist(&format!("MAINPID={pid}"), || std::thread::sleep(RETRY));
+        if is_told {
+            self.is_left.store(true, Ordering::Relaxed);
+        }
+        is_told
+    }
+
+    /// Sends again what the manager does not take, with pauses. Returns whether it has taken it.
+    fn insist(&self, state: &str, mut pause: impl FnMut()) -> bool {
+        let mut left = ATTEMPTS;
         loop {
-            match self.try_send(&state) {
-                Ok(()) => {
-                    self.is_left.store(true, Ordering::Relaxed);
-                    return true;
-                }
-                Err(error) if Instant::now() >= deadline => {
-                    tell(&error);
-                    return false;
-                }
-                Err(_) => std::thread::sleep(RETRY),
+            let Err(error) = self.try_send(state) else {
+                return true;
+            };
+            left -= 1;
+            if left == 0 {
+                tell(&error);
+                return false;
             }
+            pause();
         }
     }
 
@@ -145,4 +151,64 @@ fn tell(error: &io::Error) {
         %error,
         "the service manager (NOTIFY_SOCKET) cannot be reached"
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A manager with a full queue, and its end.
+    fn full(folder: &tempfile::TempDir) -> (Manager, UnixDatagram) {
+        let path = folder.path().join("notify");
+        let reads = UnixDatagram::bind(&path).unwrap();
+        let address = SocketAddr::from_pathname(&path).unwrap();
+        let manager = Manager::new(Some((socket().unwrap(), address)));
+        while manager.try_send("WATCHDOG=1").is_ok() {}
+        reads.set_nonblocking(true).unwrap();
+        (manager, reads)
+    }
+
+    fn next(reads: &UnixDatagram) -> Option<String> {
+        let mut buffer = [0; 64];
+        let length = reads.recv(&mut buffer).ok()?;
+        Some(String::from_utf8_lossy(&buffer[..length]).into_owned())
+    }
+
+    #[test]
+    fn a_manager_that_reads_late_is_told_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let (manager, reads) = full(&folder);
+        let mut pauses = 0;
+        let is_told = manager.insist("MAINPID=7", || {
+            pauses += 1;
+            if pauses == 3 {
+                next(&reads).unwrap();
+            }
+        });
+        assert_eq!((is_told, pauses), (true, 3));
+        let last = std::iter::from_fn(|| next(&reads)).last();
+        assert_eq!(last.as_deref(), Some("MAINPID=7"));
+    }
+
+    #[test]
+    fn a_manager_that_never_reads_is_given_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let (manager, _reads) = full(&folder);
+        let mut pauses = 0;
+        assert!(!manager.insist("MAINPID=7", || pauses += 1));
+        assert_eq!(pauses, ATTEMPTS - 1);
+    }
+
+    #[test]
+    fn nothing_is_said_to_a_manager_that_follows_another_process() {
+        let folder = tempfile::tempdir().unwrap();
+        let (manager, reads) = full(&folder);
+        while next(&reads).is_some() {}
+        assert!(manager.hand_over_to(7));
+        manager.ready();
+        manager.stopping();
+        let said: Vec<_> = std::iter::from_fn(|| next(&reads)).collect();
+        assert_eq!(said, ["MAINPID=7"]);
+        assert!(Manager::new(None).hand_over_to(7), "there is none");
+    }
 }

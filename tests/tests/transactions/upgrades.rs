@@ -458,3 +458,22 @@ fn the_service_manager_follows_the_new_process() {
         (told() == "STOPPING=1").then_some(())
     });
 }
+
+/// Otherwise the service manager would take the end of the old process for that of the host.
+#[test]
+fn a_host_whose_service_manager_does_not_learn_of_the_upgrade_ends_with_an_error() {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let path = folder.path().join("notify");
+    let manager = UnixDatagram::bind(&path).expect("a socket can be bound");
+    let mut host = builder(Builder::new())
+        .env("NOTIFY_SOCKET", &path.display().to_string())
+        .start();
+    let other = UnixDatagram::unbound().expect("a socket can be made");
+    other.set_nonblocking(true).expect("it has a mode");
+    while other.send_to(b"X=1", &path).is_ok() {}
+    host.upgrade();
+    host.wait_for_log("event=\"notify_failed\"");
+    assert_eq!(host.wait_until_ended().code(), Some(1));
+    host.wait_for_log("the service manager did not learn that process");
+    drop(manager);
+}
