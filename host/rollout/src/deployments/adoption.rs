@@ -45,7 +45,7 @@ impl Deployments {
             }
             is_changed |= self.adopt_seat(database, files, &held).await?;
         }
-        database.answered();
+        database.health().answered();
         Ok(is_changed)
     }
 

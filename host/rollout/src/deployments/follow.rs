@@ -18,7 +18,7 @@ impl Deployments {
         };
         match self.try_sync(database).await {
             Ok(()) => {}
-            Err(error) => database.note(Some(error)),
+            Err(error) => database.health().note(Some(error)),
         }
     }
 
@@ -46,10 +46,10 @@ impl Deployments {
 
     async fn try_sync(&self, database: &Database) -> Result<(), StoreError> {
         let mut seats = database.store().seats().await?;
-        if database.is_memory() && self.adopt(database).await? {
+        if database.health().is_memory() && self.adopt(database).await? {
             seats = database.store().seats().await?;
         }
-        database.answered();
+        database.health().answered();
         self.sync_seats(database, seats).await
     }
 
@@ -113,7 +113,7 @@ impl Deployments {
         match followed.await {
             Ok(()) => true,
             Err(error) => {
-                database.note(Some(error));
+                database.health().note(Some(error));
                 false
             }
         }

@@ -335,7 +335,7 @@ impl Deployments {
     /// Returns the storage of the desired state of a seat. A seat that follows a file is in memory: only this host has the file.
     fn desired_of(&self, files: &PolicyFiles) -> &dyn DesiredState {
         match &self.database {
-            Some(database) if files.file().is_none() && !database.is_memory() => database,
+            Some(database) if files.file().is_none() && !database.health().is_memory() => database,
             Some(_) | None => &self.memory,
         }
     }

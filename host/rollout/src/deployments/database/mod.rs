@@ -1,12 +1,10 @@
 //! Seats whose generations are in the database. Every host on the database applies the stored state to its seats.
 
-mod fall_backs;
-mod status;
+mod health;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures_util::future::{BoxFuture, FutureExt};
@@ -28,7 +26,7 @@ use super::error::ShipError;
 use super::provenance::{Manifest, Provenance};
 use super::state::{Change, Deployment};
 
-pub use status::StoreStatus;
+use health::Health;
 
 /// Number of locks for applying stored state to seats. Seats share them.
 const TURNS: usize = 256;
@@ -39,6 +37,9 @@ const LISTED: u32 = 2000;
 /// Author of automatic fallbacks, as stored in the database.
 const BREAKER: &str = "breaker";
 
+/// Most attempts to write the row of a fallback that another host changes at the same time.
+const TRIES: usize = 5;
+
 /// The database of pushed policies, with what this host has read from it.
 #[derive(Debug)]
 pub(crate) struct Database {
@@ -46,10 +47,7 @@ pub(crate) struct Database {
     manifest: Arc<Manifest>,
     /// Last state of each seat that this host has read.
     seen: Mutex<BTreeMap<String, Seen>>,
-    /// The last error, and since when it has lasted; `None` if there is none.
-    error: Mutex<Option<(StoreError, SystemTime)>>,
-    /// Whether the tables have ever been read.
-    has_answered: AtomicBool,
+    health: Health,
     /// Automatic fallbacks that are not stored yet.
     fall_backs: Mutex<BTreeMap<String, FallBack>>,
     /// Seats whose generation numbers stand for policies of another host from now on.
@@ -58,6 +56,15 @@ pub(crate) struct Database {
     wake: Notify,
     /// Held while stored state is applied to a seat. Seats share these locks.
     turns: [tokio::sync::Mutex<()>; TURNS],
+}
+
+/// The state of the database, for operators.
+#[derive(Clone, Debug)]
+pub struct StoreStatus {
+    /// The error, and since when it has lasted; `None` if there is none.
+    pub error: Option<(StoreError, SystemTime)>,
+    /// Automatic fallbacks that are not stored yet.
+    pub fall_backs: usize,
 }
 
 /// The last state of a seat that was read.
@@ -90,8 +97,7 @@ impl Database {
             store,
             manifest,
             seen: Mutex::default(),
-            error: Mutex::new(None),
-            has_answered: AtomicBool::new(false),
+            health: Health::default(),
             fall_backs: Mutex::default(),
             foreign: Mutex::default(),
             wake: Notify::new(),
@@ -101,6 +107,19 @@ impl Database {
 
     pub(super) fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// Returns whether the database can be used.
+    pub(super) fn health(&self) -> &Health {
+        &self.health
+    }
+
+    /// Returns the state of the database.
+    pub(super) fn status(&self) -> StoreStatus {
+        StoreStatus {
+            error: self.health.error(),
+            fall_backs: self.fall_backs.lock().len(),
+        }
     }
 
     /// Waits until there is something to store.
@@ -136,7 +155,7 @@ impl Database {
     pub(super) async fn has_changed(&self) -> Result<bool, StoreError> {
         let seen: u64 = self.seen.lock().values().map(|seen| seen.revision).sum();
         let revision = self.store.revision().await?;
-        Ok(revision != seen || self.error.lock().is_some())
+        Ok(revision != seen || self.health.is_impaired())
     }
 
     /// Applies a stored row to its seat on this host.
@@ -149,6 +168,58 @@ impl Database {
         seat: &StoredSeat,
     ) -> Result<(), ShipError> {
         self.sync_seat(files, seat, Said::ByRow).await
+    }
+
+    /// Stores which seats have fallen back, which takes effect on this host at once. What cannot be stored is kept for the next call.
+    pub(super) async fn store_fall_backs(&self) -> Result<(), StoreError> {
+        let waiting = self.fall_backs.lock().clone();
+        for (seat, fall_back) in waiting {
+            match self.store_fall_back(&seat, fall_back).await {
+                Ok(()) => {}
+                Err(error) if error.is_away() => return Err(error),
+                Err(error) => {
+                    tracing::error!(
+                        event = "fall_back_not_stored", seat, %error,
+                        "fallback not yet stored in the database"
+                    );
+                    continue;
+                }
+            }
+            let mut waiting = self.fall_backs.lock();
+            if waiting.get(&seat) == Some(&fall_back) {
+                waiting.remove(&seat);
+            }
+        }
+        Ok(())
+    }
+
+    /// Stores that a seat has fallen back, unless another generation has been activated meanwhile.
+    async fn store_fall_back(&self, seat: &str, fall_back: FallBack) -> Result<(), StoreError> {
+        let FallBack { from, to } = fall_back;
+        for _ in 0..TRIES {
+            let row = self.row(seat).await?;
+            let is_waited_for = self.fall_backs.lock().get(seat) == Some(&fall_back);
+            let Some(before) = row.filter(|_| is_waited_for) else {
+                return Ok(());
+            };
+            let now = roles(&before);
+            let Some(fallen_back) = now.fallen_back(from, to) else {
+                return Ok(());
+            };
+            let after = row_after(&before, &now, &fallen_back);
+            if self.store.replace(&before, &after, BREAKER).await? {
+                self.see(seat, before.revision + 1, Some(to));
+                tracing::info!(
+                    event = "fall_back_stored",
+                    seat,
+                    from,
+                    to,
+                    "fallback stored in the database"
+                );
+                return Ok(());
+            }
+        }
+        Ok(())
     }
 
     async fn row(&self, seat: &str) -> Result<Option<StoredSeat>, StoreError> {

@@ -1,32 +1,33 @@
-//! The state of the database, for the log and for operators.
+//! Whether the database of pushed policies can be used.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
+use parking_lot::Mutex;
 use portcullis_store::StoreError;
 
-use super::Database;
-
-/// The state of the database of pushed policies.
-#[derive(Clone, Debug)]
-pub struct StoreStatus {
-    /// The error, and since when it has lasted; `None` if there is none.
-    pub error: Option<(StoreError, SystemTime)>,
-    /// Automatic fallbacks that are not stored yet.
-    pub fall_backs: usize,
+/// What the last access to the database has shown.
+#[derive(Debug, Default)]
+pub(in crate::deployments) struct Health {
+    /// The last error, and since when it has lasted; `None` if there is none.
+    error: Mutex<Option<(StoreError, SystemTime)>>,
+    /// Whether the tables have ever been read.
+    has_answered: AtomicBool,
 }
 
-impl Database {
-    /// Returns the state of the database of pushed policies.
-    pub(in super::super) fn status(&self) -> StoreStatus {
-        StoreStatus {
-            error: self.error.lock().clone(),
-            fall_backs: self.fall_backs.lock().len(),
-        }
+impl Health {
+    /// Returns the error, and since when it has lasted; `None` if there is none.
+    pub(super) fn error(&self) -> Option<(StoreError, SystemTime)> {
+        self.error.lock().clone()
+    }
+
+    /// Whether there is an error.
+    pub(super) fn is_impaired(&self) -> bool {
+        self.error.lock().is_some()
     }
 
     /// Whether pushed policies are kept in memory, because the tables do not exist or the user may not read them.
-    pub(in super::super) fn is_memory(&self) -> bool {
+    pub(in crate::deployments) fn is_memory(&self) -> bool {
         match self.error.lock().as_ref().map(|(error, _)| error) {
             Some(StoreError::NoTables { .. }) => true,
             Some(StoreError::Denied { .. }) => !self.has_answered.load(Ordering::Relaxed),
@@ -35,7 +36,7 @@ impl Database {
     }
 
     /// Notes the result of an access, and logs it if it differs from the previous one.
-    pub(in super::super) fn note(&self, error: Option<StoreError>) {
+    pub(in crate::deployments) fn note(&self, error: Option<StoreError>) {
         let mut last = self.error.lock();
         if last.as_ref().map(|(error, _)| error) == error.as_ref() {
             return;
@@ -73,7 +74,7 @@ impl Database {
     }
 
     /// Notes that the tables have been read.
-    pub(in super::super) fn answered(&self) {
+    pub(in crate::deployments) fn answered(&self) {
         self.has_answered.store(true, Ordering::Relaxed);
         self.note(None);
     }
