@@ -280,7 +280,12 @@ fn transactions_that_begin_by_a_hand_over_after_the_pause_are_named() {
     assert_eq!(start_line(&stream.receive()), "SIP/2.0 200 OK");
     let orders = &host.shared.orders;
     for worker in 0..WORKERS {
-        assert!(block_on(orders.names(worker)).unwrap().is_empty());
+        assert!(
+            block_on(orders.names(worker, None))
+                .unwrap()
+                .names
+                .is_empty()
+        );
     }
     block_on(orders.pause()).unwrap();
     // Each is handed over or not by chance: connections are read on.
