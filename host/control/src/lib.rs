@@ -25,6 +25,7 @@ mod heritage;
 mod http;
 mod http_server;
 mod listening;
+pub mod memory_maps;
 mod operation;
 mod pages;
 mod parts;

@@ -9,6 +9,7 @@ use anyhow::{Context, bail};
 use nix::sys::signal::SigSet;
 use portcullis_config::{Config, Listen};
 use portcullis_control::descriptors::{self, Limit, Parts};
+use portcullis_control::memory_maps::MemoryMaps;
 use portcullis_control::{Control, Doors, Lent, Listening};
 use portcullis_dataplane::drain::{Drain, Stage};
 use portcullis_dataplane::handover::Handovers;
@@ -313,6 +314,10 @@ impl Host {
         let open = descriptors::open_now() + second.sum::<usize>();
         let parts = Parts::of(limit.now, open, workers, &config);
         parts.tell(limit, &config);
+        let tenants = registry.current().load().named.len();
+        if let Some(maps) = MemoryMaps::of(tenants, &config) {
+            maps.tell();
+        }
         let shared = Shared {
             addresses: opened.book,
             records,

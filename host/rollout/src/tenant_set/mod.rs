@@ -26,7 +26,7 @@ use plan::{Carried, SetUp, plan, step};
 pub(crate) use plan::Changes;
 
 /// Number of generations that a seat retains in addition to those in use.
-pub(crate) const RETAINED_GENERATIONS: usize = 4;
+pub const RETAINED_GENERATIONS: usize = 4;
 
 /// The running tenants, and what workers read of them.
 pub(crate) struct TenantSet {

@@ -12,6 +12,7 @@ use portcullis_config::{
     Config, ConfigError, DEFAULT_FILE, DEFAULTS, Domain, Host, Hosts, Problem, SeatConfig,
 };
 use portcullis_control::Listening;
+use portcullis_control::memory_maps::MemoryMaps;
 use portcullis_policy::Runtime;
 use portcullis_rollout::compiler::{self, Kept};
 use portcullis_rollout::policy_files::{PolicyFileError, PolicyFiles};
@@ -172,6 +173,12 @@ fn check_rest(
     }
     if is_sound("tenants") && is_sound("database") {
         findings.extend("tenants", check_tables::tenants(config)?);
+    }
+    if is_sound("tenants")
+        && let Some(maps) = MemoryMaps::of(config.tenants.len(), config)
+        && let Some(problem) = maps.problem()
+    {
+        findings.odd("tenants", problem);
     }
     if is_sound("relay") {
         check_names(config, findings);
