@@ -84,7 +84,7 @@ fn transactions_are_counted_in_tm_stats_the_status_and_the_metrics() {
     }
 }
 
-/// They cost no more than in a stateless host.
+/// The host answers both by itself, without a transaction.
 #[test]
 fn rejected_requests_and_options_to_the_host_have_no_transactions() {
     let host = Builder::new().start();

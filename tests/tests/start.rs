@@ -4,10 +4,9 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::process::Command;
 
 use portcullis_testkit::guests::large;
-use portcullis_testkit::host::{Builder, Host};
+use portcullis_testkit::host::{Builder, Host, signal};
 use portcullis_testkit::wait;
 use serde_json::json;
 
@@ -29,13 +28,6 @@ fn compilers(host: &Host) -> BTreeSet<u32> {
         words.contains("compile-policy") && words.contains("--niceness\x0019\0")
     };
     children.filter(is_tenants).collect()
-}
-
-fn signal(name: &str, pid: u32) {
-    let status = Command::new("kill")
-        .args(["-s", name, &pid.to_string()])
-        .status();
-    assert!(status.expect("kill runs").success(), "kill -s {name} {pid}");
 }
 
 /// The answers to requests of all tenants, in their order.
@@ -67,7 +59,7 @@ fn tenants_are_served_as_soon_as_their_policies_are_loaded() {
     let mut stopped = BTreeSet::new();
     wait::until("both compilers are stopped", || {
         for pid in compilers(&host).difference(&stopped.clone()) {
-            signal("STOP", *pid);
+            signal(*pid, "STOP");
             stopped.insert(*pid);
         }
         (stopped.len() == TENANTS as usize).then_some(())
@@ -94,13 +86,13 @@ fn tenants_are_served_as_soon_as_their_policies_are_loaded() {
     stopped
         .next()
         .into_iter()
-        .for_each(|pid| signal("CONT", pid));
+        .for_each(|pid| signal(pid, "CONT"));
     not_ready(1);
     let mut mixed = answers(&host);
     mixed.sort();
     assert_eq!(mixed, [OWN, LOADING]);
 
-    stopped.for_each(|pid| signal("CONT", pid));
+    stopped.for_each(|pid| signal(pid, "CONT"));
     host.wait_until_ready();
     assert_eq!(answers(&host), [OWN, OWN]);
     let status = host.rpc("portcullis.status", json!([]));

@@ -113,8 +113,8 @@ impl Orders {
         self.ask(worker, Order::Lend).await?
     }
 
-    /// A page of the numbers of all transactions of a worker: the worker handles messages between two pages. Those that begin after the first page was
-    /// asked for are in the result of [`Orders::names_since`].
+    /// A page of the numbers of all transactions of a worker: the worker handles messages between two pages. Those that begin after the first page
+    /// was asked for are in the result of [`Orders::names_since`].
     ///
     /// # Errors
     /// When the worker has ended.
@@ -131,7 +131,8 @@ impl Orders {
         self.ask_all(Order::Pause).await.map(drop)
     }
 
-    /// Has all workers decide on what waits, for a second at most. Returns, by worker, the numbers of the transactions that have begun since [`Orders::names`].
+    /// Has all workers decide on what waits, for a second at most. Returns, by worker, the numbers of the transactions that have begun since
+    /// [`Orders::names`].
     ///
     /// To be called when [`Orders::pause`] has completed: until then, a worker may hand a datagram over to one that has answered already.
     ///

@@ -521,11 +521,7 @@ impl Host {
 
     /// Sends a signal by its name, as `kill` knows it.
     pub fn signal(&self, name: &str) {
-        let status = Command::new("kill")
-            .args(["-s", name, &self.pid().to_string()])
-            .status()
-            .expect("kill runs");
-        assert!(status.success(), "kill -s {name}");
+        signal(self.pid(), name);
     }
 
     /// Replaces the policy file atomically: writes a new file and renames it.
@@ -550,6 +546,14 @@ impl Drop for Host {
             eprintln!("the host's log:\n{}", self.log());
         }
     }
+}
+
+/// Sends a signal by its name, as `kill` knows it, to a process.
+pub fn signal(pid: u32, name: &str) {
+    let status = Command::new("kill")
+        .args(["-s", name, &pid.to_string()])
+        .status();
+    assert!(status.expect("kill runs").success(), "kill -s {name} {pid}");
 }
 
 fn command(folder: &Path) -> Command {

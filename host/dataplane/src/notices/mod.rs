@@ -103,10 +103,8 @@ impl Trouble {
             Self::UnknownNextHop => {
                 "a policy names a next hop that is not in [relay.next-hops]; requests answered 500"
             }
-            Self::Unresolved => "next hop has no address; requests answered 503",
-            Self::Loop => {
-                "next hop is this host itself; requests answered 482; `portcullis check` names such a next hop"
-            }
+            Self::Unresolved => "next hop has no address",
+            Self::Loop => "next hop is this host itself; `portcullis check` names such a next hop",
             Self::NoSocket => {
                 "no socket for a next hop: add an address of its family and transport to `listen`"
             }

@@ -673,8 +673,8 @@ impl Pipeline {
         None
     }
 
-    /// Exchanges what transactions have to send for the memory of `into`. Returns false if there is nothing. What remains in `into` after the limit of
-    /// answers may be nothing, too.
+    /// Exchanges what transactions have to send for the memory of `into`. Returns false if there is nothing. What remains in `into` after the limit
+    /// of answers may be nothing, too.
     pub fn take_sends(&mut self, into: &mut Outbox) -> bool {
         into.clear();
         let counters = &self.shared.counters[self.number];

@@ -231,7 +231,7 @@ impl UdpSockets {
 impl Udp {
     fn new(socket: UdpSocket, local: SocketAddr, reports_errors: bool) -> io::Result<Self> {
         if reports_errors && let Err(error) = portcullis_udp::report_errors(&socket) {
-            warn!(event = "icmp_not_reported", %local, %error, "the system does not report ICMP errors: a target that is gone is noticed by timers only");
+            warn!(event = "icmp_not_reported", %local, %error, "no reports of ICMP errors from the system: only timers notice a target that is gone");
         }
         // Another process may have had the socket before.
         let overflows = portcullis_udp::overflows(&socket).unwrap_or(0);

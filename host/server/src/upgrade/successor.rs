@@ -461,8 +461,8 @@ fn end(mut child: Child) -> Option<ExitStatus> {
     told.recv_timeout(END).ok()?.ok()
 }
 
-/// Waits for the end of a process, and of all that take over from it. It is left to the parent that it gets when this process has ended: a service manager learns from it how its
-/// main process has ended.
+/// Waits for the end of a process, and of all that take over from it. The process is not reaped: it is left to the parent that it gets when this
+/// process has ended, so that a service manager learns how its main process has ended.
 fn watch(child: &Child, channel: Arc<Channel>) -> oneshot::Receiver<End> {
     let pid = Pid::from_child(child);
     let (ended, end) = oneshot::channel();

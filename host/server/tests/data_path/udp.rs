@@ -89,12 +89,14 @@ fn a_worker_that_was_held_sends_everything_that_was_due() {
     let caller = Udp::towards(host.udp());
     let branch = |message: &[u8]| header(message, "Via").unwrap().to_owned();
     let mut copies = HashMap::new();
-    for _ in 0..REQUESTS {
+    for sent in 1..=REQUESTS {
         caller.send(&request("MESSAGE", BOB, "UDP", caller.addr()), host.udp());
-        let (seen, _) = callee.receive();
-        *copies.entry(branch(&seen)).or_insert(0) += 1;
+        // On a slow machine, copies of earlier requests may come first.
+        while copies.len() < sent {
+            let (seen, _) = callee.receive();
+            *copies.entry(branch(&seen)).or_insert(0) += 1;
+        }
     }
-    assert_eq!(copies.len(), REQUESTS);
     // The policy of this tenant holds the worker for a second, and timer E is 500 ms.
     let other = Udp::towards(host.udp());
     let slow = request_with(

@@ -530,8 +530,8 @@ impl Stateful {
         self.transactions.answer(now, id, code, &reason, &headers);
     }
 
-    /// Exchanges what transactions have to send for the memory of `into`. Returns false if there is nothing. What remains in `into` after the limit of
-    /// answers may be nothing, too.
+    /// Exchanges what transactions have to send for the memory of `into`. Returns false if there is nothing. What remains in `into` after the limit
+    /// of answers may be nothing, too.
     pub(super) fn take_sends(
         &mut self,
         into: &mut Outbox,
