@@ -1,7 +1,7 @@
 //! Memory maps: how many this process may have, and how many its policies take.
 //!
-//! Each policy has maps of its own for its code, for the image of its memory and for its sandboxes. Beyond the system's limit, policies can
-//! not be loaded any more.
+//! Each policy has maps of its own for its code, for the image of its memory and for its sandboxes. Beyond the system's limit, no further
+//! policies can be loaded.
 
 use std::fs;
 

@@ -22,10 +22,6 @@ pub(crate) const CLOCK: Duration = Duration::from_micros(100);
 /// on the same processor.
 pub const WORKER: Duration = Duration::from_micros(400);
 
-/// The slice of work in the background. It is the longest one that the kernel grants.
-#[cfg(target_os = "linux")]
-const BACKGROUND: Duration = Duration::from_millis(100);
-
 /// Interval of [`yield_at_intervals`]: about as long as a call of a policy with its relay takes.
 #[cfg(target_os = "linux")]
 const YIELDS: Duration = Duration::from_micros(300);
@@ -58,7 +54,8 @@ pub fn to_background(niceness: u8) -> io::Result<()> {
     attributes.sched_policy = libc::SCHED_BATCH as u32;
     attributes.sched_priority = 0;
     attributes.sched_nice = attributes.sched_nice.max(niceness.into());
-    attributes.sched_runtime = BACKGROUND.as_nanos() as u64;
+    // The usual slice: with a long one, each yield would give up more time than the work has had.
+    attributes.sched_runtime = 0;
     set(&attributes)
 }
 

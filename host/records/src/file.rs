@@ -18,6 +18,9 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// Pause between two attempts to get the lock.
 const RETRY: Duration = Duration::from_millis(5);
 
+/// Most files that are put aside for one line.
+const RENAMES: usize = 3;
+
 /// Number of bytes to gather before they are written.
 const GATHERED: usize = 64 << 10;
 
@@ -124,7 +127,11 @@ impl File {
         };
         let mut size = open.size().map_err(nothing)?;
         let mut fit = whole_lines(lines, self.most.saturating_sub(size));
-        while fit == 0 && size > 0 {
+        // Another process may have filled the next file as well. Without success, the file grows: no line is lost.
+        for _ in 0..RENAMES {
+            if fit > 0 || size == 0 {
+                break;
+            }
             self.put_aside(&open).map_err(nothing)?;
             open = Open::new(&self.path).map_err(nothing)?;
             size = open.size().map_err(nothing)?;
@@ -140,7 +147,7 @@ impl File {
     /// Renames the file, unless another process has done so: before and after an upgrade, both write to it.
     fn put_aside(&self, full: &Open) -> io::Result<()> {
         // Until `full` is closed: whoever renames the file at the path holds its lock.
-        full.lock()?;
+        full.lock();
         if !full.is_at(&self.path) {
             return Ok(());
         }
@@ -176,19 +183,14 @@ impl Open {
             .is_ok_and(|found| (found.dev(), found.ino()) == (self.device, self.inode))
     }
 
-    /// Waits for the lock of the file. Nobody holds it for long, except a program that knows nothing of these files: then this goes on without.
-    fn lock(&self) -> io::Result<()> {
+    /// Waits for the lock of the file. Goes on without it if a program that knows nothing of these files holds it, or if the file system has no
+    /// locks.
+    fn lock(&self) {
         let deadline = Instant::now() + PATIENCE;
         loop {
             match self.file.try_lock() {
-                Ok(()) => return Ok(()),
                 Err(TryLockError::WouldBlock) if Instant::now() < deadline => sleep(RETRY),
-                Err(TryLockError::WouldBlock) => return Ok(()),
-                // Some file systems have no locks.
-                Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => {
-                    return Ok(());
-                }
-                Err(TryLockError::Error(error)) => return Err(error),
+                Ok(()) | Err(TryLockError::WouldBlock | TryLockError::Error(_)) => return,
             }
         }
     }

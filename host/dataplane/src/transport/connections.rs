@@ -266,7 +266,7 @@ impl Connections {
         self.table.lock().begin_closing(id);
     }
 
-    /// Closes connections without a request in progress that have not been used since the last call with the same `unused`, so that their peers
+    /// Closes connections without a request in progress and without input that have not been used since the last call with the same `unused`, so that their peers
     /// open others to the process that has the listeners now. What waits for them is sent. Between two calls, the peer must have time for what
     /// follows a final response: the ACK, or the request with credentials.
     pub fn close_unused(&self, unused: &mut Unused) {
@@ -280,7 +280,7 @@ impl Connections {
                 let Some(entry) = table.by_id.get(&id) else {
                     continue;
                 };
-                if entry.activity.is_busy(now) {
+                if entry.activity.is_busy(now) || entry.activity.has_input() {
                     continue;
                 }
                 let standing = entry.activity.standing();

@@ -40,6 +40,8 @@ pub(crate) struct Activity {
     /// Start of the last of these requests, in milliseconds since `start`.
     began: AtomicU64,
     start: Instant,
+    /// Whether input waits: a part of a message, or a request whose turn has not come.
+    has_input: AtomicBool,
     evicted: Notify,
 }
 
@@ -97,6 +99,7 @@ impl Activity {
             under_way: AtomicU32::new(0),
             began: AtomicU64::new(0),
             start: Instant::now(),
+            has_input: AtomicBool::new(false),
             evicted: Notify::new(),
         }
     }
@@ -112,6 +115,16 @@ impl Activity {
         if self.is_known.load(Ordering::Relaxed) {
             self.used();
         }
+    }
+
+    /// Notes whether input waits.
+    pub(crate) fn set_input(&self, waits: bool) {
+        self.has_input.store(waits, Ordering::Relaxed);
+    }
+
+    /// Whether input waits.
+    pub(super) fn has_input(&self) -> bool {
+        self.has_input.load(Ordering::Relaxed)
     }
 
     /// Notes a message from the peer. Its outcome is reported to [`Activity::relayed`].

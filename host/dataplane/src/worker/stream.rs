@@ -143,6 +143,7 @@ async fn read_all(
             true => deadline.min(Instant::now() + PING),
             false => deadline,
         };
+        activity.set_input(framer.pending() > 0);
         let space = framer.space();
         space.reserve(CHUNK);
         match timeout_at(until, read.read_buf(space)).await {
@@ -158,6 +159,7 @@ async fn read_all(
             }
             Err(_) => return End::Idle,
         }
+        activity.set_input(true);
         let pending = framer.pending();
         loop {
             if worker.borrow().is_ending {

@@ -26,4 +26,4 @@ pub(crate) use successor::{End, Upgrade, Upgraded};
 const VARIABLE: &str = "PORTCULLIS_UPGRADE";
 
 /// The version of the notes.
-const PROTOCOL: u32 = 1;
+const PROTOCOL: u32 = 2;

@@ -15,6 +15,15 @@ pub struct Limits {
 }
 
 impl Limits {
+    /// No limits: for messages that this host has written or stored. Its own header fields may have taken a request beyond the limits of
+    /// received messages.
+    pub const NONE: Self = Self {
+        message_bytes: usize::MAX,
+        header_lines: usize::MAX,
+        header_bytes: usize::MAX,
+        start_line_bytes: usize::MAX,
+    };
+
     /// The limits as the scanner applies them: offsets are kept in 32 bits and header positions in
     /// 16, so larger wishes are cut down to what those hold.
     pub(crate) fn effective(&self) -> Self {

@@ -10,7 +10,7 @@ use std::time::Instant;
 use portcullis_metrics::{Label, Lost, Shed, WorkerCounters};
 use portcullis_policy::Rejection;
 use portcullis_sip::{
-    Arrival, Destination, Framing, HeaderName, Index, Message, Received, Transport, scan,
+    Arrival, Destination, Framing, HeaderName, Index, Limits, Message, Received, Transport, scan,
 };
 
 use tracing::debug;
@@ -191,14 +191,13 @@ impl Responder {
             transport: to.transport,
             connection: None,
         };
-        let Shared { proxy, config, .. } = &*self.shared;
-        let limits = &config.sip.limits;
+        let proxy = &self.shared.proxy;
         let mut index = Index::default();
-        scan(bytes, Framing::Stream, limits, &mut index).ok()?;
+        scan(bytes, Framing::Stream, &Limits::NONE, &mut index).ok()?;
         let request = Message::new(bytes, &index);
         let mut reply = Vec::new();
         proxy.reject(request, &next_hop, 503, UNREACHABLE, NO_HEADERS, &mut reply)?;
-        let scanned = scan(&reply, Framing::Stream, limits, &mut index);
+        let scanned = scan(&reply, Framing::Stream, &Limits::NONE, &mut index);
         let reply = Message::new(&reply, &index);
         let Received::Forward(destination) = proxy.receive(reply, scanned, &next_hop, out) else {
             return None;

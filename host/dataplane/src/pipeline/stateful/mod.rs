@@ -20,7 +20,7 @@ use portcullis_policy::{NextStep, Rejection};
 use portcullis_records::calls::{Call, Happened};
 use portcullis_request::Request;
 use portcullis_sip::{
-    Arrival, Branch, Destination, Framing, HeaderName, Index, Message, Proxy, RelayError,
+    Arrival, Branch, Destination, Framing, HeaderName, Index, Limits, Message, Proxy, RelayError,
     RequestName, StartLine, Transaction, scan,
 };
 use portcullis_transaction::{
@@ -44,7 +44,7 @@ use relay::{Relay, Way};
 use relays::Relays;
 use sends::Sends;
 use shares::{Held, Shares};
-use stored::{STORED, stored};
+use stored::stored;
 use succession::Succession;
 
 /// The transactions of one worker.
@@ -472,7 +472,7 @@ impl Stateful {
         relay.note_ask();
         let job = self.transactions.job(id, 0)?;
         let mut index = Index::default();
-        scan(job.request, Framing::Datagram, &STORED, &mut index).ok()?;
+        scan(job.request, Framing::Datagram, &Limits::NONE, &mut index).ok()?;
         let request = Request {
             bytes: job.request.to_vec(),
             index,
@@ -562,7 +562,7 @@ impl Stateful {
     /// transaction that could fail (RFC 3261 §17.1.4).
     pub(super) fn branch_of_undelivered(&mut self, bytes: &[u8], proxy: &Proxy) -> Option<Branch> {
         // An ICMP error quotes the beginning of the request.
-        let _cut = scan(bytes, Framing::Datagram, &STORED, &mut self.index);
+        let _cut = scan(bytes, Framing::Datagram, &Limits::NONE, &mut self.index);
         let message = Message::new(bytes, &self.index);
         if let StartLine::Request { method, .. } = message.start_line()
             && matches!(method, b"ACK" | b"CANCEL")

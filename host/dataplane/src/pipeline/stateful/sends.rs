@@ -3,11 +3,10 @@
 use std::time::Instant;
 
 use portcullis_metrics::{Label, Lost};
-use portcullis_sip::{Framing, Index, Message, scan};
+use portcullis_sip::{Framing, Index, Limits, Message, scan};
 use portcullis_transaction::{Outbox, Outgoing, Transactions, What};
 
 use super::relays::Relays;
-use super::stored::STORED;
 use crate::pipeline::fate::{Fate, code_of};
 use crate::pipeline::reporter::Reporter;
 use crate::pipeline::responder::Responder;
@@ -63,7 +62,7 @@ impl Sends<'_> {
             return;
         };
         let mut index = Index::default();
-        if scan(job.request, Framing::Datagram, &STORED, &mut index).is_ok() {
+        if scan(job.request, Framing::Datagram, &Limits::NONE, &mut index).is_ok() {
             let fate = Fate::dropped(Lost::AnswerLimit.label());
             let message = Message::new(job.request, &index);
             let judgement = Some(&relay.judgement);
@@ -83,7 +82,7 @@ impl Sends<'_> {
             let (Some(job), Some(relay)) = (job, self.relays.get(id)) else {
                 continue;
             };
-            if scan(sent.bytes, Framing::Datagram, &STORED, &mut index).is_ok() {
+            if scan(sent.bytes, Framing::Datagram, &Limits::NONE, &mut index).is_ok() {
                 let message = Message::new(sent.bytes, &index);
                 let judgement = Some(&relay.judgement);
                 let fate = Fate::Relayed(sent.to);

@@ -322,6 +322,12 @@ fn a_connection_is_closed_when_it_is_neither_busy_nor_used() {
     busy.place.activity().sent(b"SIP/2.0 200 ");
     connections.close_unused(&mut unused);
     assert!(is_live(&connections, &busy), "its ACK may be on the way");
+    busy.place.activity().set_input(true);
+    connections.close_unused(&mut unused);
+    connections.close_unused(&mut unused);
+    assert!(is_live(&connections, &busy), "a part of a message is there");
+    busy.place.activity().set_input(false);
+    connections.close_unused(&mut unused);
     connections.close_unused(&mut unused);
     assert!(connections.is_empty());
 }
