@@ -22,6 +22,7 @@ fn host() -> Host {
         .set("policy", &format!("cache = {:?}", folder.join("compiled")))
         .set("records", &format!("file = {:?}", folder.join("r.jsonl")))
         .set("records", &format!("calls = {:?}", folder.join("c.jsonl")))
+        .set("relay.next-hops", "carrier = \"sip:192.0.2.1\"")
         .start();
     let mut caller = host.udp(10);
     let request = caller.request("MESSAGE", "sip:bob@example.com");
