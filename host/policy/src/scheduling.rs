@@ -22,7 +22,7 @@ pub(crate) const CLOCK: Duration = Duration::from_micros(100);
 /// on the same processor.
 pub const WORKER: Duration = Duration::from_micros(400);
 
-/// Interval of [`yield_at_intervals`]: about as long as a call of a policy with its relay takes.
+/// Interval of [`yield_at_intervals`]: a worker waits about this long for the processor, in place of a tick of the scheduler.
 #[cfg(target_os = "linux")]
 const YIELDS: Duration = Duration::from_micros(300);
 
