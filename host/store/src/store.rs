@@ -2,13 +2,13 @@
 
 mod tenants;
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use portcullis_database::{
     Connections, DatabaseUrl, Failure, Link, Name, ReadError, Record, Value,
 };
 use sha2::{Digest as _, Sha256};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 pub use tenants::StoredTenant;
 
@@ -24,8 +24,14 @@ const LEAST_SPEED: usize = 1 << 20;
 /// Time limit for locks held by others on an SQLite file.
 const BUSY: Duration = Duration::from_secs(5);
 
-/// Retries of a push that conflicts with another one.
-const TRIES: usize = 5;
+/// How long a push that conflicts with others is tried again. In each conflict one of them is finished, so that each gets its turn.
+const CONFLICTS: Duration = Duration::from_secs(30);
+
+/// The longest pause before the first retry; it doubles with each one, up to [`LONGEST_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_millis(5);
+
+/// The longest pause between two tries. Each pause is a random part of the longest one, so that those who conflict do not meet again.
+const LONGEST_PAUSE: Duration = Duration::from_millis(320);
 
 /// The table of files, locked by writers of files: a file that already exists must not be deleted by a concurrent cleanup of files without
 /// a generation.
@@ -129,20 +135,16 @@ impl Store {
     pub async fn push(&self, new: &NewGeneration<'_>, keep: u32) -> Result<Generation, StoreError> {
         let digest = digest_of(new.bytes);
         let now = now();
-        let mut tries = 0;
-        let number = loop {
-            let mut link = self.open().await?;
+        let number = retried(|| async {
+            let mut link = self.connections.take(self.patience(0)).await?;
             let pushing = push(&mut link, new, &digest, signed(now), keep);
-            match self.whole(new.bytes.len(), pushing).await {
-                Ok(number) => {
-                    link.release().await;
-                    break number;
-                }
-                // Two concurrent pushes may deadlock; the server aborts one of them, which is retried.
-                Err(Failure::Conflict { .. }) if tries < TRIES => tries += 1,
-                Err(failure) => return Err(failure.into()),
-            }
-        };
+            let number = self.whole(new.bytes.len(), pushing).await?;
+            link.release().await;
+            Ok(number)
+        })
+        .await?;
+        // The policy is stored, whatever comes of this. Files that cannot be deleted now are found again by the next push.
+        drop(self.delete_orphans().await);
         Ok(Generation {
             seat: new.seat.to_owned(),
             number: number.unsigned_abs(),
@@ -194,12 +196,31 @@ impl Store {
         by: &str,
     ) -> Result<bool, StoreError> {
         let bytes = generations.iter().map(|kept| kept.new.bytes.len()).sum();
-        let mut link = self.open().await?;
-        let adopting = adopt(&mut link, seat, generations, by);
-        let adopted = self.whole(bytes, adopting).await?;
-        // If another host was first, closing the connection rolls the transaction back.
-        link.release().await;
+        let adopted = retried(|| async {
+            let mut link = self.connections.take(self.patience(0)).await?;
+            let adopting = adopt(&mut link, seat, generations, by);
+            let adopted = self.whole(bytes, adopting).await?;
+            // If another host was first, closing the connection rolls the transaction back.
+            link.release().await;
+            Ok(adopted)
+        })
+        .await?;
         Ok(adopted)
+    }
+
+    /// Deletes the files that no generation has. The list is read without locks, because a statement that finds and deletes them in one scan
+    /// would wait for each file that another push has just written, and that push for this one.
+    async fn delete_orphans(&self) -> Result<(), StoreError> {
+        let orphans = self.rows(ORPHANS, &[], |row| row.text(0)).await?;
+        for digest in orphans.into_iter().flatten() {
+            let mut link = self.open().await?;
+            link.begin_write(Some(&ARTIFACTS)).await?;
+            link.execute(DELETE_ORPHAN, &[digest.as_str().into()])
+                .await?;
+            link.commit().await?;
+            link.release().await;
+        }
+        Ok(())
     }
 
     pub(crate) fn url(&self) -> &DatabaseUrl {
@@ -260,6 +281,24 @@ impl Store {
     }
 }
 
+/// Runs a transaction again as long as it conflicts with others, for at most [`CONFLICTS`].
+async fn retried<T, F>(transaction: impl Fn() -> F) -> Result<T, Failure>
+where
+    F: Future<Output = Result<T, Failure>>,
+{
+    let end = Instant::now() + CONFLICTS;
+    let mut longest = FIRST_PAUSE;
+    loop {
+        match transaction().await {
+            Err(Failure::Conflict { .. }) if Instant::now() < end => {
+                sleep(longest.mul_f64(fastrand::f64())).await;
+                longest = (longest * 2).min(LONGEST_PAUSE);
+            }
+            done => return done,
+        }
+    }
+}
+
 /// The statements of a push, in one transaction; returns the number of the generation.
 async fn push(
     link: &mut Link,
@@ -271,9 +310,8 @@ async fn push(
     // The time limit covers all statements.
     link.set_limit(Duration::MAX);
     link.begin_write(Some(&ARTIFACTS)).await?;
-    insert_artifact(link, digest, new.bytes, now).await?;
     insert_seat(link, new.seat, new.author, now).await?;
-    // Concurrent pushes wait here for their number.
+    // Concurrent pushes wait here for their number, before they lock anything else.
     let count = "UPDATE `portcullis_seat` SET `last` = `last` + 1 WHERE `seat` = ?";
     link.execute(count, &[new.seat.into()]).await?;
     let last = "SELECT `last` FROM `portcullis_seat` WHERE `seat` = ?";
@@ -281,11 +319,13 @@ async fn push(
         .row(last, &[new.seat.into()], |row| row.integer(0))
         .await?;
     let number = number.flatten().unwrap_or(0);
+    insert_artifact(link, digest, new.bytes, now).await?;
     insert_generation(link, new, number, digest, now).await?;
     let up_to = number - i64::from(keep);
-    link.execute(PRUNE, &[new.seat.into(), up_to.into()])
-        .await?;
-    link.execute(ORPHANS, &[]).await?;
+    if up_to > 0 {
+        let values = [new.seat.into(), up_to.into()];
+        link.execute(PRUNE, &values).await?;
+    }
     link.commit().await?;
     Ok(number)
 }
@@ -343,7 +383,17 @@ async fn insert_artifact(
 }
 
 /// Creates the row of a seat, if it does not exist yet.
+///
+/// An existing row is read without a lock first: the statement would take a shared lock, and two transactions that hold one and then update
+/// the row deadlock.
 async fn insert_seat(link: &mut Link, seat: &str, by: &str, now: i64) -> Result<(), Failure> {
+    let exists = "SELECT 1 FROM `portcullis_seat` WHERE `seat` = ?";
+    let found = link
+        .row(exists, &[seat.into()], |row| row.integer(0))
+        .await?;
+    if found.is_some() {
+        return Ok(());
+    }
     let row = "`portcullis_seat` (`seat`, `last`, `revision`, `changed_by`, `changed_at`) VALUES (?, 0, 0, ?, ?)";
     let insert = link.dialect().insert_if_absent(row);
     let values = [seat.into(), by.into(), now.into()];
@@ -424,8 +474,11 @@ const PRUNE: &str = "DELETE FROM `portcullis_generation` WHERE `seat` = ? AND `n
      AND `number` NOT IN (SELECT COALESCE(`previous`, 0) FROM `portcullis_seat` WHERE `portcullis_seat`.`seat` = `portcullis_generation`.`seat`) \
      AND `number` NOT IN (SELECT COALESCE(`candidate`, 0) FROM `portcullis_seat` WHERE `portcullis_seat`.`seat` = `portcullis_generation`.`seat`)";
 
-/// Deletes files without a generation.
-const ORPHANS: &str = "DELETE FROM `portcullis_artifact` WHERE `digest` NOT IN (SELECT `digest` FROM `portcullis_generation`)";
+/// The files without a generation.
+const ORPHANS: &str = "SELECT `digest` FROM `portcullis_artifact` WHERE `digest` NOT IN (SELECT `digest` FROM `portcullis_generation`)";
+
+/// Deletes a file that has no generation.
+const DELETE_ORPHAN: &str = "DELETE FROM `portcullis_artifact` WHERE `digest` = ? AND `digest` NOT IN (SELECT `digest` FROM `portcullis_generation`)";
 
 fn digest_of(bytes: &[u8]) -> String {
     let digest = Sha256::digest(bytes);

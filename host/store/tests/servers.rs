@@ -17,6 +17,7 @@ on_each_server!(
     what_is_pushed_is_numbered_pruned_and_comes_back,
     of_two_who_change_a_seat_one_is_first,
     what_a_host_kept_in_memory_is_taken_over_by_the_first_one,
+    all_who_push_at_once_get_numbers_of_their_own_and_keep_their_files,
     tenants_come_change_and_go_with_a_growing_revision,
     what_is_wrong_is_told_with_its_mend,
 );
@@ -135,14 +136,11 @@ async fn what_a_host_kept_in_memory_is_taken_over_by_the_first_one(dialect: Dial
     assert_eq!(eighth.number, 8);
 }
 
-/// Each push may remove the files that no generation has, also one that another push is about to use. MariaDB aborts pushes that deadlock, and
-/// with so many of them a push fails after its retries.
-#[tokio::test]
-#[ignore = "needs PostgreSQL"]
-async fn postgres_all_who_push_at_once_get_numbers_of_their_own_and_keep_their_files() {
-    let (_server, store) = store(Dialect::Postgres).await;
+/// Each push may remove the files that no generation has, also one that another push is about to use.
+async fn all_who_push_at_once_get_numbers_of_their_own_and_keep_their_files(dialect: Dialect) {
+    let (_server, store) = store(dialect).await;
     let mut pushes = JoinSet::new();
-    for n in 0..32_u8 {
+    for n in 0..64_u8 {
         let store = store.clone();
         pushes.spawn(async move {
             // Two seats that keep one generation each, and take turns with the same three files.
@@ -158,7 +156,7 @@ async fn postgres_all_who_push_at_once_get_numbers_of_their_own_and_keep_their_f
     numbers.sort_unstable();
     let expected: Vec<_> = ["acme", "other"]
         .iter()
-        .flat_map(|seat| (1..=16).map(|number| ((*seat).to_owned(), number)))
+        .flat_map(|seat| (1..=32).map(|number| ((*seat).to_owned(), number)))
         .collect();
     assert_eq!(numbers, expected);
     for seat in ["acme", "other"] {
