@@ -147,6 +147,88 @@ fn peers_statistics_of_transactions_look_the_same() {
     }
 }
 
+/// The commands that exporters and dashboards for Kamailio use.
+const STATISTICS: [&str; 7] = [
+    "sl.stats",
+    "core.tcp_info",
+    "core.shmmem",
+    "core.info",
+    "stats.get_statistics all",
+    "stats.fetch all",
+    "stats.fetchn all",
+];
+
+#[test]
+fn peers_statistics_have_the_same_names_in_the_same_order() {
+    let both = Both::start_with(&["WITH_STATISTICS"], &[], Builder::new());
+    for tool in [Kamcmd, Kamctl, Kamcli] {
+        for command in STATISTICS {
+            let words = match tool {
+                Kamcmd => command.to_owned(),
+                Kamctl | Kamcli => format!("rpc {command}"),
+            };
+            let [kamailio, portcullis] =
+                [&both.kamailio, &both.portcullis].map(|tools| forms(&tools.run(tool, &words)));
+            assert!(kamailio.len() >= 5, "{tool:?} {words}: {kamailio:?}");
+            // A statistic that the host does not count is missing; all others are there in Kamailio's order and form.
+            let mut rest = kamailio.iter();
+            for line in &portcullis {
+                let found = rest.any(|other| other == line);
+                assert!(found, "{tool:?} {words}: {line} is not in {kamailio:?}");
+            }
+            let is_part = command.starts_with("stats.");
+            let enough = if is_part { 50 } else { kamailio.len() };
+            assert!(
+                portcullis.len() >= enough,
+                "{tool:?} {words}: {portcullis:?}"
+            );
+        }
+    }
+    for (tool, words) in [
+        (Kamcmd, "core.shmmem x"),
+        (Kamcmd, "stats.fetch"),
+        (Kamcmd, "stats.fetch nosuch"),
+        (Kamcmd, "stats.fetch nosuch:"),
+        (Kamcmd, "stats.get_statistics"),
+        (Kamcmd, "stats.get_statistics core:rcv_requests"),
+        (Kamcmd, "stats.fetch 401_replies"),
+        (Kamctl, "rpc stats.fetch 401_replies tcp_nosuch sendq_full"),
+        (Kamctl, "rpc stats.fetchn 401_replies"),
+        (Kamcli, "rpc stats.get_statistics 401_replies"),
+    ] {
+        both.same(tool, words);
+    }
+
+    // The same rejection is counted by both, under the same names.
+    let mut caller = both._host.udp(10);
+    let request = caller.request("MESSAGE", "sip:bob@example.com");
+    caller.ask(&request);
+    caller.turn_to(both._host.lease().addr(4, 5060));
+    caller.ask(&request);
+    let counted = |tools: &Tools| {
+        let said = tools.run(Kamcmd, "stats.get_statistics core: sent_replies");
+        let numbers = said.lines().filter(|line| !line.ends_with("= 0"));
+        numbers.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let kamailio = counted(&both.kamailio);
+    assert!(kamailio.contains(&"core:rcv_requests_message = 1".to_owned()));
+    assert_eq!(counted(&both.portcullis), kamailio);
+}
+
+/// The lines of a reply without their values: names, and whether each value is a number or a text.
+fn forms(said: &str) -> Vec<String> {
+    let lines = said.lines().filter_map(|line| {
+        let at = line.rfind(" = ").or_else(|| line.find(": "))?;
+        let value = line[at..].trim_start_matches([' ', '=', ':']);
+        let kind = match value.starts_with(|c: char| c.is_ascii_digit()) {
+            true => "number",
+            false => "text",
+        };
+        Some(format!("{} {kind}", &line[..at]))
+    });
+    lines.collect()
+}
+
 #[test]
 fn peers_lists_of_transactions_look_the_same_and_both_cancel_a_call() {
     let builder = Builder::new();

@@ -19,7 +19,7 @@ use crate::{deny, disk, fuzz, loom};
 ///
 /// In this order: formatting, lints, the rules of `deny.toml` for dependencies, documentation, the policies compiled to Wasm, unit and
 /// property tests (including those with MariaDB or PostgreSQL), models of concurrent parts, documentation tests, end-to-end tests with
-/// these, Kamailio and its tools, SIPp, sipsak, tcpdump, valgrind and Chromium, a few seconds of soak with 50 tenants, and with calls, a minute of soak,
+/// these, Kamailio and its tools, SIPp, sipsak, tcpdump, valgrind, promtool, sngrep and Chromium, a few seconds of soak with 50 tenants, and with calls, a minute of soak,
 /// and a short run of each fuzz target that builds within a minute. Other programs are installed when this runs as root on Debian;
 /// elsewhere the missing ones are listed and the run fails. The first failing step ends the run and is named; the last line of output is
 /// `N passed, N failed`.
@@ -28,7 +28,7 @@ use crate::{deny, disk, fuzz, loom};
 /// PORTCULLIS_FIRE_SECONDS sets the duration of the reloads under fire.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Skip the tests that need MariaDB, PostgreSQL, Kamailio or its tools, SIPp, sipsak, tcpdump, valgrind or Chromium
+    /// Skip the tests that need MariaDB, PostgreSQL, Kamailio or its tools, SIPp, sipsak, tcpdump, valgrind, promtool, sngrep or Chromium
     #[arg(long)]
     without_peers: bool,
     /// Number of inputs for each of these fuzz targets, from a fixed seed; 0 skips the targets
@@ -43,7 +43,17 @@ pub(crate) struct Args {
 const TENANTS_SOAK_SECONDS: u32 = 10;
 
 /// Programs that the tests need, in addition to MariaDB.
-const PEERS: [Need; 15] = [
+const PEERS: [Need; 17] = [
+    // Reads what the host sends to a capture server.
+    Need {
+        name: "sngrep",
+        package: "sngrep",
+    },
+    // Checks the page of metrics, the alert rules and the dashboards.
+    Need {
+        name: "promtool",
+        package: "prometheus",
+    },
     // callgrind counts instructions.
     Need {
         name: "valgrind",

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 #![warn(clippy::wildcard_enum_match_arm)]
 
+mod capture;
 mod config;
 mod control;
 mod database;
@@ -28,6 +29,7 @@ mod token;
 mod transactions;
 mod value;
 
+pub use capture::CaptureConfig;
 pub use config::{Config, DEFAULT_FILE, DEFAULTS, Spread};
 pub use control::{ControlConfig, Endpoint, FileAccess};
 pub use database::DatabaseConfig;

@@ -1,11 +1,12 @@
-//! `/metrics`: the sums of all workers' counters, and the state of tables and policies, in the OpenMetrics text format.
+//! `/metrics`: the sums of all workers' counters, and the state of tables and policies, in the format that the request asks for.
 
+mod format;
+mod process;
 mod tables;
 mod tenants;
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use portcullis_dataplane::shared::Shared;
 use portcullis_policy::{CodeCounts, CodeOrigin, VerdictKind};
@@ -17,17 +18,19 @@ use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet, text};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
+pub(crate) use format::Format;
+use process::{Process, seconds};
+
 use portcullis_metrics::{
     AttemptResult, Counter, FinalClass, HandoverResult, IcmpError, InDialog, Label, Lost, Method,
     Retransmission, Scale, TimeCounts, TransactionCounters, Wire, WireCounters, WorkerCounters,
 };
 
-/// The media type of the text.
-pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-
 /// All metrics of a running host.
 pub(crate) struct Exposition {
-    registry: Registry,
+    host: Registry,
+    /// Metrics whose names are the same for every program.
+    process: Registry,
 }
 
 impl Exposition {
@@ -37,20 +40,25 @@ impl Exposition {
         tenants: Arc<Tenants>,
         lost_log_lines: fn() -> u64,
     ) -> Self {
-        let mut registry = Registry::with_prefix("portcullis");
-        registry.register_collector(Box::new(Host {
+        let mut process = Registry::default();
+        let started = shared.started;
+        process.register_collector(Box::new(Process { started }));
+        let mut host = Registry::with_prefix("portcullis");
+        host.register_collector(Box::new(Host {
             shared,
             tenants,
             lost_log_lines,
         }));
-        Self { registry }
+        Self { host, process }
     }
 
     /// Returns the text of one scrape.
-    pub(crate) fn text(&self) -> Result<String, fmt::Error> {
+    pub(crate) fn text(&self, format: Format) -> Result<String, fmt::Error> {
         let mut page = String::with_capacity(16 << 10);
-        text::encode(&mut page, &self.registry)?;
-        Ok(page)
+        text::encode_registry(&mut page, &self.host)?;
+        text::encode_registry(&mut page, &self.process)?;
+        text::encode_eof(&mut page)?;
+        Ok(format.convert(page))
     }
 }
 
@@ -417,6 +425,19 @@ impl Page<'_, '_> {
             "Running live traces",
             notices.traces.count() as u64,
         )?;
+        if let Some(capture) = &shared.capture {
+            self.counter(
+                "capture_packets",
+                "Packets sent to the capture server",
+                capture.told().sent(),
+            )?;
+            self.family(
+                "capture_lost",
+                "Packets for the capture server lost, by reason: queue full, message too long, refused by the system",
+                "reason",
+                capture.told().lost(),
+            )?;
+        }
         let Some(records) = &shared.records else {
             return Ok(());
         };
@@ -626,10 +647,4 @@ impl Page<'_, '_> {
     fn sum(&self, pick: impl Fn(&WorkerCounters) -> &Counter) -> u64 {
         self.workers.iter().map(|worker| pick(worker).value()).sum()
     }
-}
-
-/// Whole seconds since the Unix epoch.
-fn seconds(time: SystemTime) -> u64 {
-    time.duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs())
 }

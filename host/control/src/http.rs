@@ -21,7 +21,7 @@ use super::control::Control;
 use super::http_server::{Peer, whole};
 use super::{api, operation};
 use crate::caller::{Authority, Caller, Door, NOT_YOURS};
-use crate::exposition::CONTENT_TYPE;
+use crate::exposition::Format;
 
 pub(super) const INDEX: &str = "GET /metrics, GET /healthz, GET /readyz, POST /RPC (JSON-RPC 2.0, start with system.listMethods), /v1 (policies, \
      start with GET /v1/openapi.json)\n";
@@ -168,11 +168,17 @@ async fn index() -> &'static str {
     INDEX
 }
 
-async fn metrics(State(control): State<Arc<Control>>) -> Response {
-    match control.pages.page(|| control.exposition.text()) {
+async fn metrics(State(control): State<Arc<Control>>, headers: HeaderMap) -> Response {
+    let format = Format::accepted(&headers);
+    let make = || control.exposition.text(format);
+    match control.pages.page(format, make) {
         Ok(page) => {
             let page = Bytes::from_owner(page);
-            ([(header::CONTENT_TYPE, CONTENT_TYPE)], page).into_response()
+            let fields = [
+                (header::CONTENT_TYPE, format.content_type()),
+                (header::VARY, "Accept"),
+            ];
+            (fields, page).into_response()
         }
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
     }

@@ -25,12 +25,14 @@ mod heritage;
 mod http;
 mod http_server;
 mod listening;
+mod memory;
 pub mod memory_maps;
 mod operation;
 mod pages;
 mod parts;
 mod room;
 mod socket_file;
+mod statistics;
 mod stream;
 pub mod token_file;
 

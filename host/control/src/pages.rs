@@ -5,12 +5,14 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
-/// Most pages in transfer at the same time. Further clients get the last of these.
-const MOST: usize = 8;
+use crate::exposition::Format;
 
-/// The pages in transfer, oldest first.
+/// Most pages of a format in transfer at the same time. Further clients get the last of these.
+const MOST: usize = 4;
+
+/// The pages in transfer with their formats, oldest first.
 #[derive(Debug, Default)]
-pub(super) struct Pages(Mutex<Vec<Weak<str>>>);
+pub(super) struct Pages(Mutex<Vec<(Format, Weak<str>)>>);
 
 /// A page for one client.
 #[derive(Clone, Debug)]
@@ -23,22 +25,24 @@ impl AsRef<[u8]> for Page {
 }
 
 impl Pages {
-    /// Returns a page made by `make`, or the last one if there are too many.
+    /// Returns a page of this format, made by `make`, or the last one if there are too many.
     ///
     /// # Errors
     /// See `make`.
     pub(super) fn page(
         &self,
+        format: Format,
         make: impl FnOnce() -> Result<String, fmt::Error>,
     ) -> Result<Page, fmt::Error> {
         let mut pages = self.0.lock();
-        pages.retain(|page| page.strong_count() > 0);
-        let last = pages.last().filter(|_| pages.len() >= MOST);
-        if let Some(last) = last.and_then(Weak::upgrade) {
+        pages.retain(|(_, page)| page.strong_count() > 0);
+        let mut alike = pages.iter().filter(|(other, _)| *other == format);
+        let last = alike.clone().nth(MOST - 1).and_then(|_| alike.next_back());
+        if let Some(last) = last.and_then(|(_, page)| page.upgrade()) {
             return Ok(Page(last));
         }
         let page: Arc<str> = make()?.into();
-        pages.push(Arc::downgrade(&page));
+        pages.push((format, Arc::downgrade(&page)));
         Ok(Page(page))
     }
 }
@@ -52,7 +56,7 @@ mod tests {
         let pages = Pages::default();
         let mut made = 0;
         let mut page = || {
-            let page = pages.page(|| {
+            let page = pages.page(Format::Prometheus, || {
                 made += 1;
                 Ok(made.to_string())
             });
@@ -63,9 +67,13 @@ mod tests {
             assert_eq!(page().unwrap().1, number.to_string());
         }
         let held: Vec<_> = (0..100).map(|_| page().unwrap()).collect();
-        assert_eq!(held[MOST - 1].1, "28");
-        assert_eq!(held[99].1, "28");
+        let last = (20 + MOST).to_string();
+        assert_eq!([&held[MOST - 1].1, &held[99].1], [&last, &last]);
+        // A client that asks for the other format gets no page of this one.
+        let other = pages.page(Format::OpenMetrics, || Ok("other".into()));
+        assert_eq!(other.unwrap().as_ref(), b"other");
         drop(held);
-        assert_eq!(page().unwrap().1, "29");
+        let next = pages.page(Format::Prometheus, || Ok("next".into()));
+        assert_eq!(next.unwrap().as_ref(), b"next");
     }
 }

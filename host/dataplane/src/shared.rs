@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use portcullis_address::AddressBook;
+use portcullis_capture::Capture;
 use portcullis_config::Config;
 use portcullis_metrics::WorkerCounters;
 use portcullis_policy::ShareKey;
@@ -38,6 +39,8 @@ pub struct Shared {
     pub share_key: ShareKey,
     /// The recorder of decisions; `None` without `[records]`.
     pub records: Option<Recorder>,
+    /// Copies messages for a capture server; `None` without one.
+    pub capture: Option<Capture>,
     /// The proxy rules.
     pub proxy: Arc<Proxy>,
     /// Next hops and domains with their resolved addresses; a task replaces them when names are resolved again.
@@ -59,6 +62,12 @@ pub struct Shared {
 }
 
 impl Shared {
+    /// Whether a capture server gets the outcome of messages.
+    #[inline]
+    pub(crate) fn captures_verdicts(&self) -> bool {
+        self.capture.as_ref().is_some_and(Capture::has_verdicts)
+    }
+
     /// Waits until every worker has finished any decision that began before this call, so that everything published earlier is in effect on
     /// all workers. Returns false on timeout.
     pub async fn live_on_all_workers(&self, patience: Duration) -> bool {

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, bail};
 use nix::sys::signal::SigSet;
+use portcullis_capture::Capture;
 use portcullis_config::{Config, Listen};
 use portcullis_control::descriptors::{self, Limit, Parts};
 use portcullis_control::memory_maps::MemoryMaps;
@@ -309,6 +310,7 @@ impl Host {
         let heritage = std::mem::take(&mut inheritance.control);
         let doors = Doors::open(&config.control, heritage).await?;
         let records = Recorder::start(&config.records)?;
+        let capture = Capture::start(&config.capture, ShareKey::new(&keys.current))?;
         // Each worker duplicates the descriptor of each UDP socket.
         let second = sockets.iter().map(|worker| worker.udp.len());
         let open = descriptors::open_now() + second.sum::<usize>();
@@ -321,6 +323,7 @@ impl Host {
         let shared = Shared {
             addresses: opened.book,
             records,
+            capture,
             share_key: ShareKey::new(&keys.current),
             tenants: Arc::clone(registry.current()),
             sandboxes: registry.sandboxes(),

@@ -398,6 +398,22 @@ impl Host {
         Some((answer.status().as_u16(), text))
     }
 
+    /// Reads a page of the control port in a media type that this `Accept` allows: status, media type and text.
+    pub fn read(&self, path: &str, accept: &str) -> (u16, String, String) {
+        let url = format!("http://{}{path}", self.lease.addr(1, 8060));
+        let mut get = agent().get(&url).header("Accept", accept);
+        if let Some(bearer) = self.bearer() {
+            get = get.header("Authorization", bearer);
+        }
+        let mut answer = get.call().expect("the control port answers");
+        let media = answer.headers().get("content-type");
+        let media = media.and_then(|media| media.to_str().ok());
+        let media = media.unwrap_or_default().to_owned();
+        let text = answer.body_mut().read_to_string();
+        let text = text.expect("the answer is whole");
+        (answer.status().as_u16(), media, text)
+    }
+
     /// Sends a request to the control port, with this token or that of the host: status, media type and body.
     pub fn ask(
         &self,

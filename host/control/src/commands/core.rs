@@ -1,5 +1,9 @@
 //! `core.…`: Kamailio's commands about the server itself (`src/core/core_cmd.c`), and `jsonrpc.echo`.
 
+mod info;
+mod memory;
+mod tcp_info;
+
 use std::path::Path;
 use std::time::SystemTime;
 
@@ -10,6 +14,12 @@ use serde::{Deserialize, Serialize};
 use super::{FromCall, Procedure, Timestamp};
 use crate::Control;
 use crate::caller::Caller;
+pub(crate) use info::Info;
+pub use info::InfoReply;
+pub(crate) use memory::SharedMemory;
+pub use memory::SharedMemoryReply;
+pub(crate) use tcp_info::TcpInfo;
+pub use tcp_info::TcpInfoReply;
 
 /// `core.echo`: returns strings and whole numbers as strings.
 #[derive(Debug)]

@@ -13,6 +13,8 @@ pub mod policy;
 mod procedure;
 mod reply;
 pub mod rules;
+mod sl;
+mod stats;
 pub mod status;
 mod system;
 mod table;

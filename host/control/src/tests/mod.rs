@@ -82,6 +82,7 @@ fn control_of(folder: &TempDir, text: &str) -> Arc<Control> {
         shadow: registry.shadow().clone(),
         share_key: portcullis_policy::ShareKey::random(),
         records: None,
+        capture: None,
         proxy: Arc::new(proxy),
         routes: Arc::new(ArcSwap::from_pointee(Routes::default())),
         connections: Arc::new(Connections::new(bounds)),
@@ -446,7 +447,9 @@ async fn metrics_add_up_all_workers() {
         worker.connections.accepted.add(2);
         worker.connections.closed.inc();
     }
-    let (status, page) = get(&control, "/metrics").await;
+    let accept = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5";
+    let request = Request::get("/metrics").header("Accept", accept);
+    let (status, page) = send(&control, request.body(Body::empty()).unwrap()).await;
     assert_eq!(status, 200);
     for line in [
         "portcullis_requests_total{transport=\"udp\",method=\"INVITE\"} 2",

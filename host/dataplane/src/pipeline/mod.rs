@@ -289,10 +289,13 @@ impl Pipeline {
         arrival: &Arrival,
         out: &mut Vec<u8>,
     ) -> Look {
+        if scanned.is_ok()
+            && let Some(owner) = self.owner(message, arrival)
+        {
+            return Look::HandOver(owner);
+        }
+        self.reporter.received(message.bytes(), arrival);
         if scanned.is_ok() {
-            if let Some(owner) = self.owner(message, arrival) {
-                return Look::HandOver(owner);
-            }
             let wire = self.counters().wire(wire_of(arrival.transport));
             match message.start_line() {
                 StartLine::Request { method, .. } => wire.requests.inc(Method::of(method)),

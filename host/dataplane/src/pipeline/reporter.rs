@@ -1,13 +1,15 @@
-//! Reports how a message was handled: one structured event at `debug` for each message that was refused, dropped or lost, and one line for
-//! each trace that matches it.
+//! Reports how a message was handled: one structured event at `debug` for each message that was refused, dropped or lost, one line for
+//! each trace that matches it, and one for the capture server. The capture server also gets copies of all messages.
 //!
-//! While neither the log nor a trace needs it, this costs a check of the log level and of the number of traces; nothing is formatted.
+//! While neither the log nor a trace nor a capture server needs it, this costs a check of the log level, of the number of traces and of the
+//! server; nothing is formatted.
 
 use std::fmt::Display;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
+use portcullis_capture::Way;
 use portcullis_metrics::{Label, Lost};
 use portcullis_sip::{Arrival, Destination, HeaderName, Message, StartLine, Transport};
 use tracing::{Level, debug, enabled};
@@ -48,10 +50,49 @@ impl Reporter {
         Self { shared, number }
     }
 
-    /// Whether the log or a trace needs the outcome of messages.
+    /// Whether the log, a trace or the capture server needs the outcome of messages.
     #[inline]
     pub(super) fn is_watched(&self) -> bool {
-        enabled!(Level::DEBUG) || self.shared.notices.traces.is_any()
+        enabled!(Level::DEBUG)
+            || self.shared.notices.traces.is_any()
+            || self.shared.captures_verdicts()
+    }
+
+    /// Copies a received message for the capture server.
+    #[inline]
+    pub(super) fn received(&self, bytes: &[u8], arrival: &Arrival) {
+        if let Some(capture) = &self.shared.capture {
+            capture.message(&way_in(arrival), bytes);
+        }
+    }
+
+    /// Copies a message that is sent, from this address if it is known, for the capture server.
+    #[inline]
+    pub(crate) fn sent(&self, bytes: &[u8], to: &Destination, from: Option<SocketAddr>) {
+        if let Some(capture) = &self.shared.capture {
+            capture.message(&self.way_out(to, from), bytes);
+        }
+    }
+
+    /// The address of the host is that of a listener, if nothing else is known: a stream that the host has opened has a port of its own.
+    #[cold]
+    fn way_out(&self, to: &Destination, from: Option<SocketAddr>) -> Way {
+        let listener = || {
+            let fits = self.shared.listen.iter().find(|bound| {
+                bound.transport == to.transport && bound.addr.is_ipv4() == to.addr.is_ipv4()
+            });
+            fits.map(|bound| bound.addr)
+        };
+        let from = from.or(to.from).or_else(listener);
+        let unknown = || match to.addr {
+            SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+            SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+        };
+        Way {
+            transport: to.transport,
+            from: from.unwrap_or_else(unknown),
+            to: to.addr,
+        }
     }
 
     /// Reports the outcome of a message, to be called only if [`Reporter::is_watched`] is true.
@@ -69,6 +110,13 @@ impl Reporter {
         let traces = &self.shared.notices.traces;
         if traces.is_any() && traces.want(message, arrival) {
             traces.show(message, arrival, &entry(message, arrival, judgement, fate));
+        }
+        if let Some(capture) = self.shared.capture.as_ref().filter(|c| c.has_verdicts())
+            && (judgement.is_some() || matches!(fate, Fate::Rejected(_) | Fate::Dropped { .. }))
+        {
+            capture.log(&way_in(arrival), message.bytes(), || {
+                entry(message, arrival, judgement, fate).line()
+            });
         }
     }
 
@@ -183,6 +231,15 @@ impl Reporter {
         entry.detail = Some(loss.detail.to_string());
         entry.next = Some(loss.peer);
         traces.show_loss(call_id, &entry);
+    }
+}
+
+/// The way of a received message.
+fn way_in(arrival: &Arrival) -> Way {
+    Way {
+        transport: arrival.transport,
+        from: arrival.source,
+        to: arrival.local,
     }
 }
 

@@ -122,7 +122,7 @@ impl<'a> Entry<'a> {
     }
 
     /// As one line of JSON.
-    pub(super) fn line(&self) -> Bytes {
+    pub(crate) fn line(&self) -> Bytes {
         let json = serde_json::to_string(self).unwrap_or_default();
         let mut line = clean_json(&json).into_owned();
         line.push('\n');

@@ -350,6 +350,16 @@ impl Connections {
         self.table.lock().by_id.len()
     }
 
+    /// The most connections at the same time.
+    pub fn limit(&self) -> usize {
+        self.bounds.total
+    }
+
+    /// Bytes that wait to be written to all connections.
+    pub fn waiting_bytes(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
     /// Whether there are no connections.
     pub fn is_empty(&self) -> bool {
         self.len() == 0

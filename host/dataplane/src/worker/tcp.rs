@@ -93,6 +93,7 @@ impl Worker {
     pub(super) fn send_stream(&self, message: Outgoing) -> bool {
         let connections = Arc::clone(self.connections());
         let to = message.to;
+        self.pipeline.reporter().sent(&message.bytes, &to, None);
         let lose = |lost, bytes: &[u8], detail: &dyn Display| {
             self.pipeline.reporter().lose(&Loss {
                 lost,

@@ -87,6 +87,8 @@ impl UdpSockets {
         if !self.has_room(from) {
             return pipeline.reporter().lose(&queue_full(draft, to));
         }
+        let local = self.local(from);
+        pipeline.reporter().sent(draft, to, Some(local));
         let sent_bytes = &pipeline.counters().udp.sent_bytes;
         sent_bytes.add(draft.len() as u64);
         match self.sockets.get_disjoint_mut([from, number]) {
@@ -105,6 +107,8 @@ impl UdpSockets {
             pipeline.reporter().lose(&queue_full(bytes, to));
             return true;
         }
+        let local = self.local(from);
+        pipeline.reporter().sent(bytes, to, Some(local));
         let sent_bytes = &pipeline.counters().udp.sent_bytes;
         sent_bytes.add(bytes.len() as u64);
         let sender = &mut self.sockets[from].sender;

@@ -165,6 +165,7 @@ impl Setup {
             sandboxes: registry.sandboxes(),
             shadow: registry.shadow().clone(),
             share_key: portcullis_policy::ShareKey::random(),
+            capture: None,
             records: portcullis_records::Recorder::start(&config.records).unwrap(),
             proxy: Arc::new(proxy),
             routes: Arc::clone(registry.routes()),

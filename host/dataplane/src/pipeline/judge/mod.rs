@@ -382,7 +382,7 @@ impl Judge {
             forwarding: None,
             asker: None,
             is_operators: false,
-            asked: traces.is_any().then(Vec::new),
+            asked: (traces.is_any() || self.shared.captures_verdicts()).then(Vec::new),
             recorded: recording.map(|_| Recorded::begin()),
         };
         let (before, after) = (&tenants.before, &tenants.after);
