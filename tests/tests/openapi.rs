@@ -102,6 +102,7 @@ const ROLLBACK: &str = "/v1/policies/{seat}/rollback";
 const MODE: &str = "/v1/policies/{seat}/mode";
 const SHADOW: &str = "/v1/policies/{seat}/shadow";
 const CANARY: &str = "/v1/policies/{seat}/canary";
+const DECISIONS: &str = "/v1/policies/{seat}/decisions";
 const CANDIDATE: &str = "/v1/policies/{seat}/candidate";
 const TENANTS: &str = "/v1/tenants";
 const TENANT: &str = "/v1/tenants/{name}";
@@ -182,9 +183,11 @@ fn every_operation_matches_its_description() {
     );
     host.ask(None, ("DELETE", TENANT, ""), none, 200);
 
-    // A trace never ends: only its errors are checked here, and its content in trace.rs.
+    // A stream never ends: only its errors are checked here, and its content in trace.rs and decisions.rs.
     host.ask(None, ("GET", "/v1/trace", "?outcome=lost"), none, 400);
     host.done.insert("trace".to_owned());
+    host.ask(None, ("GET", DECISIONS, "?verdict=refer"), none, 400);
+    host.done.insert("followDecisions".to_owned());
     let paths = host.document["paths"].as_object().expect("there are paths");
     let operations = paths
         .values()

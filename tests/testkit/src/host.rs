@@ -1,5 +1,6 @@
 //! A running `portcullis serve`, started with a configuration file of its own in a temporary directory.
 
+use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -438,6 +439,19 @@ impl Host {
         let body = answer.body_mut().read_to_vec();
         let body = body.expect("the answer is whole");
         (answer.status().as_u16(), media, body)
+    }
+
+    /// Follows what a path of the control port streams, with this token or that of the host.
+    pub fn follow(&self, token: Option<&str>, path: &str) -> impl BufRead + use<> {
+        let url = format!("http://{}{path}", self.lease.addr(1, 8060));
+        let mut get = agent().get(&url);
+        let bearer = token.map(|token| format!("Bearer {token}"));
+        if let Some(bearer) = bearer.or_else(|| self.bearer()) {
+            get = get.header("Authorization", bearer);
+        }
+        let answer = get.call().expect("the control port answers");
+        assert_eq!(answer.status(), 200);
+        BufReader::new(answer.into_body().into_reader())
     }
 
     /// Pushes a policy to a seat over HTTP: status and answer.

@@ -17,7 +17,7 @@ use crate::commands::{self, policy, tenant};
 use crate::operation::{Operation, Routes};
 
 /// Every operation, in the order of the description.
-const OPERATIONS: [fn(Routes) -> Routes; 17] = [
+const OPERATIONS: [fn(Routes) -> Routes; 18] = [
     describe,
     trace::operation,
     tenant::List::operation,
@@ -28,6 +28,7 @@ const OPERATIONS: [fn(Routes) -> Routes; 17] = [
     policy::Push::operation,
     policy::List::operation,
     policy::pull,
+    policy::decisions,
     policy::Activate::operation,
     policy::Rollback::operation,
     policy::SetMode::operation,

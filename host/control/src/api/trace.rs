@@ -14,7 +14,7 @@ use schemars::JsonSchema;
 use serde_json::Value as Json;
 
 use crate::Control;
-use crate::operation::{Operation, Routes, refusal};
+use crate::operation::{IPV4_NETWORK, IPV6_NETWORK, Operation, Routes, refusal};
 
 /// The query as it is described; [`Filter`] parses it.
 #[derive(JsonSchema)]
@@ -48,19 +48,6 @@ struct TraceQuery {
     #[schemars(extend("minimum" = 1, "maximum" = 2000))]
     rate: Option<u32>,
 }
-
-/// Networks in the syntax of `ipnet`. JSON Schema has no format for them.
-const IPV4_NETWORK: &str = concat!(
-    r"^((25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])\.){3}(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])",
-    r"/(3[0-2]|[12]?[0-9])$"
-);
-const IPV6_NETWORK: &str = concat!(
-    r"^(([0-9A-Fa-f]{1,4}:){7}[0-9A-Fa-f]{1,4}|([0-9A-Fa-f]{1,4}:){1,7}:|([0-9A-Fa-f]{1,4}:){1,6}:[0-9A-Fa-f]{1,4}",
-    r"|([0-9A-Fa-f]{1,4}:){1,5}(:[0-9A-Fa-f]{1,4}){1,2}|([0-9A-Fa-f]{1,4}:){1,4}(:[0-9A-Fa-f]{1,4}){1,3}",
-    r"|([0-9A-Fa-f]{1,4}:){1,3}(:[0-9A-Fa-f]{1,4}){1,4}|([0-9A-Fa-f]{1,4}:){1,2}(:[0-9A-Fa-f]{1,4}){1,5}",
-    r"|[0-9A-Fa-f]{1,4}:(:[0-9A-Fa-f]{1,4}){1,6}|:((:[0-9A-Fa-f]{1,4}){1,7}|:))",
-    r"/(12[0-8]|1[01][0-9]|[1-9]?[0-9])$"
-);
 
 /// Interval after which an empty line is sent if there are no messages. Writing it detects clients that are gone.
 const SILENCE: Duration = Duration::from_secs(5);

@@ -1,6 +1,7 @@
 //! Operations below `/v1`: their routes, their description, how requests are read, and the responses.
 
 mod description;
+mod network;
 mod request;
 
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use crate::Control;
 
 pub use description::Refused;
 pub(crate) use description::{Description, Operation, RpcCommand};
+pub(crate) use network::{IPV4_NETWORK, IPV6_NETWORK};
 pub(crate) use request::{Given, Refusal, Segments, refusal};
 
 pub(crate) type Api = State<Arc<Control>>;

@@ -108,7 +108,8 @@ impl Reporter {
             log(message, arrival, judgement, fate);
         }
         let traces = &self.shared.notices.traces;
-        if traces.is_any() && traces.want(message, arrival) {
+        let asked = judgement.map_or(&[][..], |judgement| &judgement.asked);
+        if traces.is_any() && traces.want(message, arrival, asked) {
             traces.show(message, arrival, &entry(message, arrival, judgement, fate));
         }
         if let Some(capture) = self.shared.capture.as_ref().filter(|c| c.has_verdicts())

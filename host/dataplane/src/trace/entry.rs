@@ -8,6 +8,7 @@ use portcullis_sip::{Arrival, HeaderName, Message, StartLine, Transport};
 use portcullis_text::{clean_json, rfc3339};
 use serde::Serialize;
 
+use super::decisions::DecidedKind;
 use super::outcome::Outcome;
 
 /// Bytes shown of one text from a message.
@@ -23,7 +24,26 @@ pub(crate) struct Asked {
     pub(crate) generation: u64,
     /// The verdict, or the failure.
     pub(crate) verdict: String,
+    #[serde(skip)]
+    pub(crate) kind: DecidedKind,
     pub(crate) microseconds: u64,
+}
+
+/// A decision, as a line shows it. It has nothing of other seats, because a tenant may read it.
+#[derive(Serialize)]
+struct Decision<'a> {
+    time: &'a str,
+    #[serde(flatten)]
+    fields: &'a Fields,
+    tenant: &'a str,
+    #[serde(flatten)]
+    asked: &'a Asked,
+    kind: DecidedKind,
+    outcome: &'static str,
+    code: Option<u16>,
+    reason: Option<&'a str>,
+    cause: Option<&'static str>,
+    decision: Option<&'a str>,
 }
 
 /// The outcome of a message, as a line of a trace shows it.
@@ -123,11 +143,31 @@ impl<'a> Entry<'a> {
 
     /// As one line of JSON.
     pub(crate) fn line(&self) -> Bytes {
-        let json = serde_json::to_string(self).unwrap_or_default();
-        let mut line = clean_json(&json).into_owned();
-        line.push('\n');
-        line.into()
+        line(self)
     }
+
+    /// The decision of one of its calls, as one line of JSON.
+    pub(super) fn line_of(&self, asked: &Asked) -> Bytes {
+        line(&Decision {
+            time: &self.time,
+            fields: &self.fields,
+            tenant: self.tenant(),
+            asked,
+            kind: asked.kind,
+            outcome: self.outcome,
+            code: self.code,
+            reason: self.reason.as_deref(),
+            cause: self.cause,
+            decision: self.decision.as_deref(),
+        })
+    }
+}
+
+fn line(shown: &impl Serialize) -> Bytes {
+    let json = serde_json::to_string(shown).unwrap_or_default();
+    let mut line = clean_json(&json).into_owned();
+    line.push('\n');
+    line.into()
 }
 
 /// The status of a received response.

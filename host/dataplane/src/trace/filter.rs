@@ -7,7 +7,8 @@ use portcullis_sip::{Arrival, HeaderName, Message, NameAddr, StartLine, Uri};
 use serde::Deserialize;
 use thiserror::Error;
 
-use super::entry::Entry;
+use super::decisions::Decisions;
+use super::entry::{Asked, Entry};
 use super::outcome::Outcome;
 
 /// Messages per second that a trace shows by default, and the maximum.
@@ -42,6 +43,9 @@ pub struct Filter {
     /// `code`, parsed: the lowest and the highest status.
     #[serde(skip)]
     codes: Option<(u16, u16)>,
+    /// The decisions to show; `None` shows messages.
+    #[serde(skip)]
+    decisions: Option<Decisions>,
 }
 
 /// An invalid filter.
@@ -80,6 +84,25 @@ impl Filter {
         Ok(self)
     }
 
+    /// The same for decisions instead of messages.
+    #[must_use]
+    pub fn of_decisions(self, decisions: Decisions) -> Self {
+        Self {
+            decisions: Some(decisions),
+            ..self
+        }
+    }
+
+    pub(super) fn decisions(&self) -> Option<&Decisions> {
+        self.decisions.as_ref()
+    }
+
+    /// Whether the policies called for a message matter.
+    pub(super) fn concerns(&self, asked: &[Asked]) -> bool {
+        let decisions = self.decisions.as_ref();
+        decisions.is_none_or(|decisions| decisions.concern(asked))
+    }
+
     pub(super) fn rate(&self) -> u32 {
         self.rate.unwrap_or(RATE)
     }
@@ -111,6 +134,10 @@ impl Filter {
         }
         let header = |name| message.header(name).map_or(&b""[..], |field| field.value);
         if self.call_id.is_some() && !self.is_call(header(HeaderName::CallId)) {
+            return false;
+        }
+        let is_in_share = |decisions: &Decisions| decisions.holds(header(HeaderName::CallId));
+        if !self.decisions.as_ref().is_none_or(is_in_share) {
             return false;
         }
         let is_method = |wanted: &String| method(message) == wanted.as_bytes();

@@ -1,8 +1,9 @@
-//! Live traces: the outcome of each message that matches a filter, as one line of JSON, streamed to a client.
+//! Live traces: the outcome of each message that matches a filter, or each decision of a seat, as one line of JSON, streamed to a client.
 //!
 //! While no trace runs, a message costs one load. A worker never waits for a client: lines that exceed the buffer or the rate of a trace
 //! are counted and left out.
 
+mod decisions;
 mod entry;
 mod filter;
 mod outcome;
@@ -18,12 +19,18 @@ use portcullis_sip::{Arrival, Message};
 use thiserror::Error;
 use tokio::sync::{mpsc, watch};
 
+pub use decisions::{DecidedKind, Decisions};
 pub(crate) use entry::{Asked, Entry, Fields, code_of};
 pub use filter::{Filter, FilterError};
 pub use outcome::Outcome;
 
-/// Maximum number of concurrent traces.
+/// Maximum number of concurrent traces of messages.
 const MOST: usize = 4;
+
+/// Maximum number of clients that follow decisions: the operator's, those of one tenant, and those of all tenants.
+const MOST_OPERATORS: usize = 8;
+const MOST_OF_TENANT: usize = 4;
+const MOST_TENANTS: usize = 32;
 
 /// Lines that may wait for a client. A line has a few kilobytes at most.
 const BUFFER: usize = 1_024;
@@ -44,8 +51,22 @@ pub struct Traces {
 
 /// All permitted traces are running.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
-#[error("{MOST} traces run already: end one of them")]
-pub struct TooMany;
+pub enum TooMany {
+    /// Traces of messages.
+    #[error("{MOST} traces run already: end one of them")]
+    Messages,
+    /// Clients of the operator that follow decisions.
+    #[error("{MOST_OPERATORS} clients of the operator follow decisions already: end one of them")]
+    Operators,
+    /// Clients of this tenant that follow decisions.
+    #[error(
+        "{MOST_OF_TENANT} clients follow the decisions of this tenant already: end one of them"
+    )]
+    OfTenant,
+    /// Clients of all tenants that follow decisions.
+    #[error("{MOST_TENANTS} clients of tenants follow decisions already: try again later")]
+    Tenants,
+}
 
 /// One trace.
 #[derive(Debug)]
@@ -108,11 +129,20 @@ impl Traces {
         self.count.load(Ordering::Relaxed)
     }
 
-    /// Whether a trace matches a message like this, as far as can be known before the decision.
-    pub(crate) fn want(&self, message: Message<'_>, arrival: &Arrival) -> bool {
+    /// Whether a trace shows which policies are called, if they are those of these seats.
+    pub(crate) fn want_calls<'s>(&self, seats: impl Iterator<Item = &'s str> + Clone) -> bool {
         let all = self.all.load();
-        all.iter()
-            .any(|trace| trace.filter.matches_message(message, arrival))
+        all.iter().any(|trace| match trace.filter.decisions() {
+            Some(decisions) => seats.clone().any(|seat| seat == decisions.seat),
+            None => true,
+        })
+    }
+
+    /// Whether a trace matches a message like this, with these policy calls, as far as can be known without its outcome.
+    pub(crate) fn want(&self, message: Message<'_>, arrival: &Arrival, asked: &[Asked]) -> bool {
+        let all = self.all.load();
+        let mut filters = all.iter().map(|trace| &trace.filter);
+        filters.any(|filter| filter.concerns(asked) && filter.matches_message(message, arrival))
     }
 
     /// Shows the outcome of a message in all matching traces.
@@ -123,9 +153,14 @@ impl Traces {
             if !filter.matches_message(message, arrival) {
                 continue;
             }
+            if let Some(decisions) = filter.decisions() {
+                let decided = entry.asked.iter().filter(|asked| decisions.include(asked));
+                decided.for_each(|asked| trace.send(|| entry.line_of(asked)));
+                continue;
+            }
             trace.remember(entry.call_id());
             if filter.matches_outcome(entry) {
-                trace.send(line.get_or_insert_with(|| entry.line()));
+                trace.send(|| line.get_or_insert_with(|| entry.line()).clone());
             }
         }
     }
@@ -133,12 +168,16 @@ impl Traces {
     /// Shows the loss of a message after its decision, in traces that showed the call or filter by its Call-ID.
     pub(crate) fn show_loss(&self, call_id: &[u8], entry: &Entry<'_>) {
         let mut line = None;
-        for trace in self.all.load().iter() {
+        let all = self.all.load();
+        let of_messages = all
+            .iter()
+            .filter(|trace| trace.filter.decisions().is_none());
+        for trace in of_messages {
             let is_of = trace.filter.is_of_any()
                 || trace.filter.is_call(call_id)
                 || trace.has_shown(entry.call_id());
             if is_of && trace.filter.matches_loss(entry) {
-                trace.send(line.get_or_insert_with(|| entry.line()));
+                trace.send(|| line.get_or_insert_with(|| entry.line()).clone());
             }
         }
     }
@@ -151,9 +190,7 @@ impl Traces {
     fn begin(&self, filter: Filter) -> Result<(Arc<Trace>, mpsc::Receiver<Bytes>), TooMany> {
         let _turn = self.change.lock();
         let mut all = Vec::clone(&self.all.load());
-        if all.len() >= MOST {
-            return Err(TooMany);
-        }
+        check_room(&all, &filter)?;
         let (lines, waiting) = mpsc::channel(BUFFER);
         let trace = Arc::new(Trace {
             filter,
@@ -182,13 +219,49 @@ impl Traces {
     }
 }
 
+/// Checks that one more trace may begin beside these.
+fn check_room(all: &[Arc<Trace>], filter: &Filter) -> Result<(), TooMany> {
+    let has_room = |most: usize, is_counted: &dyn Fn(Option<&Decisions>) -> bool| {
+        let running = all.iter().map(|trace| trace.filter.decisions());
+        running.filter(|decisions| is_counted(*decisions)).count() < most
+    };
+    let is_of = |is_tenants: bool| {
+        move |decisions: Option<&Decisions>| {
+            decisions.is_some_and(|decisions| decisions.is_tenants == is_tenants)
+        }
+    };
+    match filter.decisions() {
+        None if !has_room(MOST, &|decisions| decisions.is_none()) => Err(TooMany::Messages),
+        None => Ok(()),
+        Some(new) if !new.is_tenants => match has_room(MOST_OPERATORS, &is_of(false)) {
+            true => Ok(()),
+            false => Err(TooMany::Operators),
+        },
+        Some(new) => {
+            let is_own = |decisions: Option<&Decisions>| {
+                let decisions = decisions.filter(|decisions| decisions.is_tenants);
+                decisions.is_some_and(|decisions| decisions.seat == new.seat)
+            };
+            if !has_room(MOST_OF_TENANT, &is_own) {
+                return Err(TooMany::OfTenant);
+            }
+            match has_room(MOST_TENANTS, &is_of(true)) {
+                true => Ok(()),
+                false => Err(TooMany::Tenants),
+            }
+        }
+    }
+}
+
 impl Trace {
-    /// Sends a line to the client, or counts it.
-    fn send(&self, line: &Bytes) {
-        if !self.admits(self.begun.elapsed().as_secs())
-            || self.lines.try_send(line.clone()).is_err()
-        {
-            self.left_out.fetch_add(1, Ordering::Relaxed);
+    /// Sends a line to the client, or counts it. The line is made only if it is sent.
+    fn send(&self, line: impl FnOnce() -> Bytes) {
+        let is_admitted = self.admits(self.begun.elapsed().as_secs());
+        match self.lines.try_reserve() {
+            Ok(place) if is_admitted => place.send(line()),
+            Ok(_) | Err(_) => {
+                self.left_out.fetch_add(1, Ordering::Relaxed);
+            }
         }
     }
 
@@ -287,10 +360,53 @@ mod tests {
         let begin = || traces.begin(Filter::default());
         let all: Vec<_> = (0..MOST).map(|_| begin().unwrap()).collect();
         assert!(traces.is_any());
-        assert_eq!(begin().unwrap_err(), TooMany);
+        assert_eq!(begin().unwrap_err(), TooMany::Messages);
         traces.finish(&all[1].0);
         begin().unwrap();
         assert_eq!(traces.all.load().len(), MOST);
+    }
+
+    #[test]
+    fn clients_of_one_tenant_leave_room_for_others() {
+        let traces = Traces::default();
+        let begin = |seat: &str, is_tenants| {
+            let filter = Filter::default().of_decisions(Decisions {
+                seat: seat.to_owned(),
+                verdict: None,
+                share: None,
+                is_tenants,
+            });
+            traces.begin(filter)
+        };
+        let own: Vec<_> = (0..MOST_OF_TENANT).map(|_| begin("acme", true)).collect();
+        assert!(own.iter().all(Result::is_ok));
+        assert_eq!(begin("acme", true).unwrap_err(), TooMany::OfTenant);
+        let others: Vec<_> = (MOST_OF_TENANT..MOST_TENANTS)
+            .map(|n| begin(&n.to_string(), true))
+            .collect();
+        assert!(others.iter().all(Result::is_ok));
+        assert_eq!(begin("late", true).unwrap_err(), TooMany::Tenants);
+        let operators: Vec<_> = (0..MOST_OPERATORS).map(|_| begin("acme", false)).collect();
+        assert!(operators.iter().all(Result::is_ok));
+        assert_eq!(begin("acme", false).unwrap_err(), TooMany::Operators);
+        traces.begin(Filter::default()).unwrap();
+    }
+
+    #[test]
+    fn a_call_is_noted_only_if_a_trace_shows_it() {
+        let traces = Traces::default();
+        let seats = |seats: &'static [&'static str]| traces.want_calls(seats.iter().copied());
+        assert!(!seats(&["acme"]));
+        let filter = Filter::default().of_decisions(Decisions {
+            seat: "acme".to_owned(),
+            verdict: None,
+            share: None,
+            is_tenants: true,
+        });
+        let _followed = traces.begin(filter).unwrap();
+        assert!(seats(&["before", "acme", "after"]) && !seats(&["before", "other", "after"]));
+        let _traced = traces.begin(Filter::default()).unwrap();
+        assert!(seats(&["before", "other", "after"]));
     }
 
     #[test]
@@ -306,7 +422,7 @@ mod tests {
         let traces = Traces::default();
         let (trace, mut lines) = traces.begin(of_rate(u32::MAX)).unwrap();
         for _ in 0..BUFFER + 7 {
-            trace.send(&Bytes::from_static(b"{}\n"));
+            trace.send(|| Bytes::from_static(b"{}\n"));
         }
         assert_eq!(trace.left_out.load(Ordering::Relaxed), 7);
         assert_eq!(lines.try_recv().unwrap(), "{}\n");

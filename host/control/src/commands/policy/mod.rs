@@ -2,6 +2,7 @@
 
 mod activate;
 mod canary;
+mod decisions;
 mod diff;
 mod end_trial;
 mod list;
@@ -30,6 +31,8 @@ use crate::Control;
 
 pub(crate) use activate::Activate;
 pub(crate) use canary::Canary;
+pub(crate) use decisions::operation as decisions;
+pub use decisions::{Decided, DecisionEvent};
 pub(crate) use diff::Diff;
 pub use diff::{Comparison, Difference};
 pub(crate) use end_trial::EndTrial;

@@ -18,7 +18,7 @@ use super::judgement::{Asker, Cause, Outcome};
 use super::pinned::Pinned;
 use crate::notices;
 use crate::tenants::{CallResult, Pressure, Seat, Shadow, Source, Tenant, thread_time};
-use crate::trace::Asked;
+use crate::trace::{Asked, DecidedKind};
 
 /// The result of one policy.
 pub(super) enum Opinion {
@@ -63,7 +63,7 @@ pub(super) struct Asking<'j> {
     /// See [`Judgement::is_operators`].
     pub(super) is_operators: bool,
     pub(super) pinned: &'j mut Pinned<Generation>,
-    /// The policies called so far, if a trace matches the request.
+    /// The policies called so far, if a trace may show them.
     pub(super) asked: Option<Vec<Asked>>,
     /// The record of the policy calls, if the decision is recorded.
     pub(super) recorded: Option<Recorded>,
@@ -307,6 +307,7 @@ fn shown(
             Ok(verdict) => verdict.to_string(),
             Err(failure) => format!("failed: {failure}"),
         },
+        kind: DecidedKind::of(answer),
         microseconds: u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
     }
 }

@@ -362,6 +362,10 @@ impl Judge {
         let recording = records.filter(|records| records.wants(&request, &tenant.records, now));
         self.evaluator.set_decision(id);
         let traces = &self.shared.notices.traces;
+        let (before, after) = (&tenants.before, &tenants.after);
+        let seats = before.iter().chain([&tenant.seat]).chain(after);
+        let names = seats.clone().map(|seat| &*seat.name);
+        let is_shown = traces.is_any() && traces.want_calls(names);
         let mut asking = Asking {
             evaluator: &mut self.evaluator,
             counters: &self.shared.counters[self.number],
@@ -382,11 +386,9 @@ impl Judge {
             forwarding: None,
             asker: None,
             is_operators: false,
-            asked: (traces.is_any() || self.shared.captures_verdicts()).then(Vec::new),
+            asked: (is_shown || self.shared.captures_verdicts()).then(Vec::new),
             recorded: recording.map(|_| Recorded::begin()),
         };
-        let (before, after) = (&tenants.before, &tenants.after);
-        let seats = before.iter().chain([&tenant.seat]).chain(after);
         let (request, outcome) = asking.outcome(seats, request);
         outcome.count(counters);
         if let (Some(records), Some(id), Some(recorded)) = (recording, id, asking.recorded.take()) {
