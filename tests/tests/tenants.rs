@@ -58,6 +58,39 @@ fn refused(host: &Host, words: &str) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
+/// A policy that counts its calls in its memory, which is kept for three calls.
+#[test]
+fn memory_is_kept_for_a_number_of_calls_of_one_tenant() {
+    let mut builder = Builder::new().workers(1);
+    for name in ["acme", "other", "fresh"] {
+        let section = format!("tenants.{name}");
+        builder = builder.set(&section, &format!("uri-domains = [\"{name}.example\"]"));
+        if name != "fresh" {
+            builder = builder.set(&section, "reuse = \"3 calls\"");
+        }
+    }
+    let host = builder.start();
+    let mut caller = host.udp(10);
+    host.write("counts.wasm", guest("stateful"));
+    for name in ["acme", "other", "fresh"] {
+        host.run(&format!("policy push {name} counts.wasm --activate"));
+    }
+
+    for (tenant, code) in [
+        ("acme", "301"),
+        ("acme", "302"),
+        ("other", "301"),
+        ("acme", "303"),
+        ("acme", "301"),
+        ("other", "302"),
+        ("fresh", "301"),
+        ("fresh", "301"),
+    ] {
+        let answer = answer(&mut caller, tenant);
+        assert!(answer.starts_with(code), "{tenant}: {answer}");
+    }
+}
+
 /// From the first push to a rollback, as in `docs/policies.md`.
 #[test]
 fn a_tenant_pushes_tries_and_rolls_back() {

@@ -1,9 +1,10 @@
 //! `[policy]`, and the keys that all policies share: the file, the limits, and the handling of failures.
 
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use portcullis_policy::{FailureKind, Limits, Mode};
+use portcullis_policy::{FailureKind, Limits, Mode, Reuse};
 use serde_json::Value as Json;
 
 use portcullis_signature::Signers;
@@ -60,8 +61,8 @@ pub struct SeatConfig {
     pub mode: Mode,
     /// Settings for the interface `settings`: an object.
     pub settings: Json,
-    /// Whether the memory of a policy is kept from one call to the next.
-    pub reuse: bool,
+    /// For how many calls the memory of a policy is kept.
+    pub reuse: Reuse,
     /// What a request gets if its policy call fails.
     pub failure: FailureRules,
     /// When the policy is taken out of service.
@@ -189,7 +190,7 @@ impl Default for SeatConfig {
             file: None,
             mode: Mode::Enforce,
             settings: Json::Object(serde_json::Map::new()),
-            reuse: false,
+            reuse: Reuse::Never,
             failure: FailureRules {
                 answer: Answer::new(503),
                 load: OnFailure::Reject,
@@ -358,17 +359,41 @@ fn call_limits(section: &mut Section<'_>, limits: &mut Limits, most: Most<'_>) {
     });
 }
 
-/// Whether the memory of a policy is kept from one call to the next, which `[policy]` must permit.
-fn reuse(value: Value<'_>, most: Most<'_>) -> Result<bool, Bad> {
-    let wanted = value.boolean()?;
-    let allowed = most.0.is_none_or(|operator| operator.reuse);
-    match wanted && !allowed {
-        true => Err(Bad::new(
-            "not allowed here",
-            "remove it (it needs `reuse = true` in [policy])",
-        )),
-        false => Ok(wanted),
+/// Calls for which a sandbox may be kept without the permission of `[policy]`.
+const FREE_REUSE: u32 = 1000;
+
+/// For how many calls the memory of a policy is kept. `[policy]` must permit more than [`FREE_REUSE`].
+fn reuse(value: Value<'_>, most: Most<'_>) -> Result<Reuse, Bad> {
+    let wanted = match value.boolean() {
+        Ok(reuse) => reuse.into(),
+        Err(_) => Reuse::Calls(calls(value)?),
+    };
+    let free = Reuse::Calls(NonZeroU32::new(FREE_REUSE).unwrap_or(NonZeroU32::MIN));
+    let allowed = most.0.is_none_or(|operator| wanted <= operator.reuse);
+    match allowed || wanted <= free {
+        true => Ok(wanted),
+        false => {
+            let needed = match wanted {
+                Reuse::Calls(calls) => format!("\"{calls} calls\""),
+                Reuse::Always | Reuse::Never => wanted.to_string(),
+            };
+            Err(Bad::new(
+                "not allowed here",
+                format!("write at most \"{free}\" (it needs `reuse = {needed}` in [policy])"),
+            ))
+        }
     }
+}
+
+/// Reads a number of calls: `1000 calls`.
+fn calls(value: Value<'_>) -> Result<NonZeroU32, Bad> {
+    const MEND: &str = "write true, false, or a number of calls: \"1000 calls\"";
+    let text = value.text().map_err(|bad| Bad::new(bad.what, MEND))?;
+    let digits = text
+        .strip_suffix(" calls")
+        .or_else(|| text.strip_suffix(" call"));
+    let calls = digits.and_then(|digits| digits.parse().ok());
+    calls.ok_or_else(|| Bad::new("not a number of calls", MEND))
 }
 
 /// Reads the keys that all seats have.

@@ -506,7 +506,7 @@ mod tests {
             ),
             (
                 "[tenants.a]\nsource-groups = [1]\nreuse = true\n",
-                "tenants.a.reuse = true: not allowed here; remove it (it needs `reuse = true` in [policy])",
+                "tenants.a.reuse = true: not allowed here; write at most \"1000 calls\" (it needs `reuse = true` in [policy])",
             ),
             (
                 "[tenants.a]\nsource-groups = [1]\ntargets = 17\n",
@@ -641,11 +641,19 @@ mod tests {
 
         assert_eq!(parse("b", "source-groups = [2]").unwrap().groups, [2]);
         assert_eq!(parse("a", "source-groups = [1, 2]").unwrap().groups, [1, 2]);
+        let bounded = parse("b", "source-groups = [2]\nreuse = \"1000 calls\"").unwrap();
+        assert_eq!(bounded.seat.reuse.to_string(), "1000 calls");
         let limit = "(the limit of [policy] is the maximum)";
         for (beyond, expected) in [
             ("deadline = \"6ms\"", limit),
             ("log-lines = 17", limit),
             ("reuse = true", "(it needs `reuse = true` in [policy])"),
+            (
+                "reuse = \"1001 calls\"",
+                "not allowed here; write at most \"1000 calls\" (it needs `reuse = \"1001 calls\"` in [policy])",
+            ),
+            ("reuse = \"0 calls\"", "a number of calls: \"1000 calls\""),
+            ("reuse = 1000", "a number of calls: \"1000 calls\""),
             ("counters = 20000", limit),
         ] {
             let text = format!("source-groups = [2]\n{beyond}\n");

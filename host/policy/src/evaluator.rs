@@ -16,6 +16,7 @@ use crate::idle_sandboxes::{IdleSandbox, IdleSandboxes};
 use crate::module::Use;
 use crate::next_step::NextStep;
 use crate::policy::Policy;
+use crate::reuse::Reuse;
 use crate::sandbox::{Live, Outcome, Question};
 use crate::scope::Scope;
 use crate::state::{Data, State};
@@ -193,9 +194,9 @@ impl Evaluator {
         question: Question<T>,
     ) -> (Request, Result<T, Failure>) {
         let usage = match about.policy.reuse {
-            true => Use::Again,
-            false if about.policy.loaded.sandboxes.can_reset() => Use::Reset,
-            false => Use::Once,
+            Reuse::Calls(_) | Reuse::Always => Use::Again,
+            Reuse::Never if about.policy.loaded.sandboxes.no_reset().is_none() => Use::Reset,
+            Reuse::Never => Use::Once,
         };
         let (request, outcome) = match usage {
             Use::Once => self.call_fresh(about, request, question),
@@ -256,11 +257,25 @@ impl Evaluator {
                 if let Some(state) = self.idle.make_room(scope) {
                     self.spare = Some(state);
                 }
-                let mut state = self.state(policy, scope, addresses);
-                state
-                    .call
-                    .begin(addresses, scope, &loaded.name, bounds, request, notes);
-                match loaded.sandboxes.open(state, &loaded.limits, usage) {
+                let warm = match usage {
+                    Use::Again => loaded.warm.take(&policy.loaded, scope),
+                    Use::Reset | Use::Once => None,
+                };
+                let opened = match warm {
+                    Some(mut sandbox) => {
+                        let call = sandbox.call();
+                        call.begin(addresses, scope, &loaded.name, bounds, request, notes);
+                        Ok(sandbox)
+                    }
+                    None => {
+                        let mut state = self.state(policy, scope, addresses);
+                        state
+                            .call
+                            .begin(addresses, scope, &loaded.name, bounds, request, notes);
+                        loaded.sandboxes.open(state, &loaded.limits, usage)
+                    }
+                };
+                match opened {
                     Ok(sandbox) => self.idle.insert(IdleSandbox {
                         policy: policy.clone(),
                         scope: Arc::clone(scope),
@@ -278,7 +293,7 @@ impl Evaluator {
         let outcome = sandbox.ask(&loaded.limits, question);
         self.fuel = sandbox.fuel_used();
         let request = self.results.take(sandbox.call(), policy);
-        match outcome.is_ok() && sandbox.make_ready() {
+        match outcome.is_ok() && sandbox.make_ready(policy.reuse) {
             true => self.idle.release(at),
             false => self.spare = Some(self.idle.remove(at).sandbox.close()),
         }

@@ -21,7 +21,7 @@
 //! | `bulk_memory`, `reset` | rewriting of modules before they are compiled, and the reset of their instances |
 //! | `guest`, `state`, `abi`, `interfaces` | the data of a store and the host functions |
 //! | `module`, `component`, `sandbox` | instances of both forms of a policy |
-//! | `trial_run`, `policy`, `compile`, `shared_code`, `code_cache`, `runtime` | loading |
+//! | `trial_run`, `reuse`, `policy` with `warm`, `compile`, `shared_code`, `code_cache`, `runtime` | loading |
 //! | `idle_sandboxes`, `evaluator`, `slot` | serving |
 
 #![deny(unsafe_code)]
@@ -45,9 +45,12 @@ pub use forwarding::{
 };
 pub use inspect::{Export, Import, Inspection, Kind, Producer, inspect};
 pub use limits::Limits;
+pub use module::no_reset;
 pub use next_step::NextStep;
 pub use policy::{CodeOrigin, Policy};
 pub use problem::{LoadError, LoadProblem, SettingsError};
+pub use reset::NoReset;
+pub use reuse::Reuse;
 pub use runtime::{Allocation, CodeCounts, PoolUse, Runtime, RuntimeError};
 pub use scope::Scope;
 pub use settings::Settings;
@@ -60,6 +63,7 @@ pub use verdict::{
     InvalidVerdict, MAX_HEADER_VALUE, MAX_HEADERS, MAX_NAME, MAX_REASON, Rejection, Verdict,
     may_be_edited,
 };
+pub use warm::WARM_POLICIES;
 
 mod abi;
 mod added_functions;
@@ -96,6 +100,7 @@ mod panic;
 mod policy;
 mod problem;
 mod reset;
+mod reuse;
 mod runtime;
 mod sandbox;
 pub mod scheduling;
@@ -109,3 +114,4 @@ mod text;
 mod ticker;
 mod trial_run;
 mod verdict;
+mod warm;

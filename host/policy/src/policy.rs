@@ -7,16 +7,23 @@ use std::time::Duration;
 use crate::digest::Digest;
 use crate::failure::Failure;
 use crate::inspect::Inspection;
+use crate::module::Use;
 use crate::problem::SettingsError;
+use crate::reset::NoReset;
+use crate::reuse::Reuse;
 use crate::sandbox::{CallLimits, Code, Sandboxes};
+use crate::scope::Scope;
 use crate::settings::Settings;
-use crate::trial_run::TrialRun;
+use crate::trial_run::{self, TrialRun};
+use crate::warm::WarmSandboxes;
 
 /// A policy that is compiled, linked and has passed its trial run. [`Evaluator`](crate::Evaluator)s call it. A handle, cheap to clone.
 #[derive(Clone)]
 pub struct Policy {
     pub(crate) loaded: Arc<Loaded>,
-    pub(crate) reuse: bool,
+    pub(crate) reuse: Reuse,
+    /// The scope of most of its calls, for sandboxes that are made before the first of them.
+    pub(crate) home: Option<Arc<Scope>>,
 }
 
 /// The data that all handles of a policy share.
@@ -35,6 +42,7 @@ pub(crate) struct Loaded {
     pub(crate) load_time: Duration,
     pub(crate) code_origin: CodeOrigin,
     pub(crate) dropped_lines: AtomicU64,
+    pub(crate) warm: Arc<WarmSandboxes<Self>>,
 }
 
 /// Where the machine code of a policy came from.
@@ -98,6 +106,11 @@ impl Policy {
         })
     }
 
+    /// Why each call gets a new instance; `None` if an instance is reset after each call, which is faster. [`Policy::with_reuse`] has precedence.
+    pub fn no_reset(&self) -> Option<NoReset> {
+        self.loaded.sandboxes.no_reset()
+    }
+
     /// The time for checking, compiling and the trial run.
     pub fn load_time(&self) -> Duration {
         self.loaded.load_time
@@ -113,11 +126,41 @@ impl Policy {
         self.loaded.dropped_lines.load(Ordering::Relaxed)
     }
 
-    /// Sets whether sandboxes keep their state from call to call; off by default. Only for trusted policies, because a call then finds what
-    /// previous calls left in the memory of the policy. A failure ends the sandbox in any case.
-    pub fn with_reuse(mut self, reuse: bool) -> Self {
-        self.reuse = reuse;
+    /// Sets for how many calls sandboxes keep their state; [`Reuse::Never`] by default. A call then finds what previous calls left in the memory
+    /// of the policy.
+    pub fn with_reuse(mut self, reuse: impl Into<Reuse>) -> Self {
+        self.reuse = reuse.into();
         self
+    }
+
+    /// For how many calls sandboxes keep their state.
+    pub fn reuse(&self) -> Reuse {
+        self.reuse
+    }
+
+    /// Sets the scope in which the policy will be called, for [`Policy::warm_up`].
+    pub fn at_home_in(mut self, scope: &Arc<Scope>) -> Self {
+        self.home = Some(Arc::clone(scope));
+        self
+    }
+
+    /// Makes the first sandbox of each evaluator, if sandboxes keep their state: the first calls do not wait for it. Start functions of the
+    /// policy see a request of the host's own, and empty tables. Takes milliseconds, so it must not run on a worker.
+    ///
+    /// Does nothing without [`Policy::at_home_in`] and [`Runtime::warm_up_for`](crate::Runtime::warm_up_for).
+    pub fn warm_up(&self) {
+        let Some(scope) = self.home.as_ref().filter(|_| self.reuse != Reuse::Never) else {
+            return;
+        };
+        let loaded = &self.loaded;
+        loaded.warm.fill(loaded, scope, || {
+            let (state, limits) = trial_run::first_call(scope, &loaded.name, &loaded.limits);
+            let opened = loaded.sandboxes.open(state, &limits, Use::Again);
+            opened.ok().map(|mut sandbox| {
+                let _options = sandbox.call().end();
+                sandbox
+            })
+        });
     }
 
     /// Whether this is the last handle of the policy.
@@ -128,6 +171,12 @@ impl Policy {
     /// A number that identifies the policy among all loaded policies.
     pub(crate) fn key(&self) -> usize {
         Arc::as_ptr(&self.loaded).addr()
+    }
+}
+
+impl Drop for Loaded {
+    fn drop(&mut self) {
+        self.warm.sweep();
     }
 }
 

@@ -37,8 +37,8 @@ pub enum LoadProblem {
     Empty,
     /// The file is larger than allowed.
     #[error(
-        "the file has {size} bytes, more than {limit}; strip it (`wasm-tools strip`; in Rust, strip = true in the release profile) or \
-         raise `module` in [policy]"
+        "the file has {size} bytes, more than {limit}; strip it (`wasm-tools strip`; Rust: strip = true in the release profile; Go: \
+         -ldflags='-s -w'; JavaScript: componentize-qjs) or raise `module` in [policy] (Python: \"32MiB\")"
     )]
     TooLarge {
         /// Bytes of the file.

@@ -17,11 +17,13 @@ use crate::limits::Limits;
 use crate::panic;
 use crate::policy::{CodeOrigin, Loaded, Policy};
 use crate::problem::{LoadError, LoadProblem};
+use crate::reuse::Reuse;
 use crate::sandbox::{CallLimits, Code, Machine, Sandboxes};
 use crate::settings::Settings;
 use crate::shared_code::SharedCode;
 use crate::ticker::Ticker;
 use crate::trial_run;
+use crate::warm::WarmSandboxes;
 
 /// Compiles and runs policies. A process has one, because it has a clock thread and reserves address space for all sandboxes.
 pub struct Runtime {
@@ -34,6 +36,7 @@ pub struct Runtime {
     /// Not set if there is no cache.
     cache: OnceLock<CodeCache>,
     shared_code: SharedCode,
+    warm: Arc<WarmSandboxes<Loaded>>,
     counts: Counts,
 }
 
@@ -134,6 +137,7 @@ impl Runtime {
             compiler: OnceLock::new(),
             cache: OnceLock::new(),
             shared_code: SharedCode::default(),
+            warm: Arc::default(),
             counts: Counts::default(),
         })
     }
@@ -156,6 +160,7 @@ impl Runtime {
             compiler: OnceLock::new(),
             cache: OnceLock::new(),
             shared_code: SharedCode::default(),
+            warm: Arc::default(),
             counts: Counts::default(),
         })
     }
@@ -166,6 +171,12 @@ impl Runtime {
         if self.allocation == Allocation::Pooled || self.target() == Target::Metered {
             let _first = self.compiler.set(compiler);
         }
+    }
+
+    /// The number of evaluators for which [`Policy::warm_up`] makes sandboxes. They take up to [`WARM_POLICIES`](crate::WARM_POLICIES) slots of
+    /// the pool for each evaluator.
+    pub fn warm_up_for(&self, evaluators: usize) {
+        self.warm.set_evaluators(evaluators);
     }
 
     /// Uses `cache` from now on for code that the compiler process compiles. Only the first call has an effect.
@@ -288,8 +299,10 @@ impl Runtime {
                 load_time: start.elapsed(),
                 code_origin: origin,
                 dropped_lines: AtomicU64::new(0),
+                warm: Arc::clone(&self.warm),
             }),
-            reuse: false,
+            reuse: Reuse::Never,
+            home: None,
         })
     }
 }

@@ -13,6 +13,8 @@ use crate::failure::{Failure, ReportedLimits, Stage};
 use crate::limits::Limits;
 use crate::module::Use;
 use crate::next_step::NextStep;
+use crate::reset::NoReset;
+use crate::reuse::Reuse;
 use crate::state::Data;
 use crate::ticker::Ticker;
 use crate::verdict::Verdict;
@@ -58,6 +60,8 @@ pub(crate) struct Sandbox {
     ticker: Arc<Ticker>,
     live: Live,
     usage: Use,
+    /// Number of calls of a sandbox that keeps its state.
+    calls: u32,
     is_metered: bool,
 }
 
@@ -93,11 +97,11 @@ impl Sandboxes {
         })
     }
 
-    /// Whether sandboxes can be reset after a call.
-    pub(crate) fn can_reset(&self) -> bool {
+    /// Why sandboxes cannot be reset after a call; `None` if they can.
+    pub(crate) fn no_reset(&self) -> Option<NoReset> {
         match &self.prepared {
-            Prepared::Module(prepared) => prepared.can_reset(),
-            Prepared::Component(_) => false,
+            Prepared::Module(prepared) => prepared.no_reset(),
+            Prepared::Component(_) => Some(NoReset::Component),
         }
     }
 
@@ -155,6 +159,7 @@ impl Sandboxes {
                 ticker: Arc::clone(&self.ticker),
                 live,
                 usage,
+                calls: 0,
                 is_metered: self.is_metered,
             }),
             Err(error) => {
@@ -229,10 +234,13 @@ impl Sandbox {
         }
     }
 
-    /// Prepares the sandbox for the next call after a successful one; false if it must be dropped.
-    pub(crate) fn make_ready(&mut self) -> bool {
+    /// Prepares the sandbox for the next call after a successful one; false if it must be dropped. `reuse` is that of the policy.
+    pub(crate) fn make_ready(&mut self, reuse: Reuse) -> bool {
         match (self.usage, &self.live) {
-            (Use::Again, _) => true,
+            (Use::Again, _) => {
+                self.calls = self.calls.saturating_add(1);
+                reuse.goes_on_after(self.calls)
+            }
             (Use::Reset, Live::Module(live)) => live.reset(&mut self.store),
             _ => false,
         }

@@ -96,15 +96,7 @@ impl TrialRun {
         let table = Arc::new(Snapshot::default());
         let name: Arc<str> = Arc::from("trial");
         let scope = Arc::new(Scope::operator().with_settings(Arc::clone(settings)));
-        let bounds = self.limits.bounds;
-        let mut call = Call::new(
-            Arc::clone(&table),
-            Arc::clone(&scope),
-            Arc::clone(&name),
-            bounds,
-        );
-        call.begin(&table, &scope, &name, bounds, options(), notes);
-        Box::new(State::new(call))
+        begun(&table, &scope, &name, &self.limits, notes)
     }
 }
 
@@ -143,6 +135,38 @@ pub(crate) fn run(
         false => None,
     };
     Ok((trial, failure.or(next)))
+}
+
+/// The state of a call with [`options`] in this scope, which is not made: only a sandbox for it. With the limits for that.
+pub(crate) fn first_call(
+    scope: &Arc<Scope>,
+    name: &Arc<str>,
+    limits: &CallLimits,
+) -> (Data, CallLimits) {
+    let limits = limits.with_deadline(LEAST).muted();
+    let table = Arc::new(Snapshot::default());
+    (
+        begun(&table, scope, name, &limits, Notes::default()),
+        limits,
+    )
+}
+
+fn begun(
+    table: &Arc<Snapshot>,
+    scope: &Arc<Scope>,
+    name: &Arc<str>,
+    limits: &CallLimits,
+    notes: Notes,
+) -> Data {
+    let bounds = limits.bounds;
+    let mut call = Call::new(
+        Arc::clone(table),
+        Arc::clone(scope),
+        Arc::clone(name),
+        bounds,
+    );
+    call.begin(table, scope, name, bounds, options(), notes);
+    Box::new(State::new(call))
 }
 
 /// The only target of the trial run did not answer.

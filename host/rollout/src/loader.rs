@@ -89,7 +89,7 @@ impl SignedFile {
         let policy = on_behalf_of(behalf, || {
             runtime.load_within(&self.name, &self.bytes, &config.limits, settings)
         })?;
-        Ok(policy.with_reuse(config.reuse))
+        Ok(policy.with_reuse(config.reuse).at_home_in(&seat.scope))
     }
 
     /// The same on a thread that may block.

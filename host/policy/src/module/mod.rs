@@ -11,7 +11,9 @@ mod lift;
 use std::borrow::Cow;
 
 use wasmparser::{Validator, WasmFeatures};
-use wasmtime::{Engine, Extern, Func, Instance, InstancePre, ModuleExport, Store, TypedFunc};
+use wasmtime::{
+    Engine, Extern, Func, Instance, InstancePre, Memory, ModuleExport, Store, TypedFunc,
+};
 
 use crate::abi::module as abi;
 use crate::bulk_memory;
@@ -23,15 +25,15 @@ use crate::inspect::{Inspection, Kind};
 use crate::interfaces;
 use crate::names;
 use crate::next_step::NextStep;
-use crate::reset::{self, Marked, Pristine, Resettable};
+use crate::reset::{self, Marked, NoReset, Pristine, Resettable};
 use crate::state::Data;
 use crate::verdict::Verdict;
 
 /// A compiled module.
 pub(crate) struct Module {
     module: wasmtime::Module,
-    /// Whether its instances can be reset.
-    can_reset: bool,
+    /// Why its instances cannot be reset; `None` if they can.
+    no_reset: Option<NoReset>,
 }
 
 /// A linked module.
@@ -43,7 +45,11 @@ pub(crate) struct Prepared {
     realloc: Option<ModuleExport>,
     post_return: Option<ModuleExport>,
     post_on_failure: Option<ModuleExport>,
+    /// Runs before the first call.
+    initialize: Option<ModuleExport>,
     reset: Option<ModuleExport>,
+    save: Option<ModuleExport>,
+    no_reset: Option<NoReset>,
     validate: Option<ModuleExport>,
 }
 
@@ -82,7 +88,7 @@ pub(crate) enum Use {
 /// Whether a file that fits the contract can be instantiated directly. A module that uses special exports of the component model is
 /// instantiated as a component.
 pub(crate) fn fits(inspection: &Inspection) -> bool {
-    const SPECIAL: [&str; 3] = ["_initialize", "cabi_import_realloc", "cabi_export_realloc"];
+    const SPECIAL: [&str; 2] = ["cabi_import_realloc", "cabi_export_realloc"];
     let exports = &inspection.exports;
     let has = |name: &str, kind: &str| {
         let mut exports = exports.iter();
@@ -96,13 +102,22 @@ pub(crate) fn fits(inspection: &Inspection) -> bool {
             .any(|export| SPECIAL.contains(&&*export.name))
 }
 
+/// Why instances of a file that fits the contract cannot be reset after a call, so that each call gets a new instance; `None` if they can.
+pub fn no_reset(file: &[u8], inspection: &Inspection) -> Option<NoReset> {
+    match inspection.kind {
+        Kind::Component => Some(NoReset::Component),
+        Kind::Module if !fits(inspection) => Some(NoReset::SpecialExport),
+        Kind::Module => Resettable::of(file).err(),
+    }
+}
+
 /// Rewrites the module of a file that [`fits`], for the compiler: bulk memory operations in pieces, marks, the reset
 /// function, and short names.
 pub(crate) fn rewritten(file: &[u8], has_marks: bool) -> wasmtime::Result<Cow<'_, [u8]>> {
     let module = bulk_memory::module(file)?;
     let module = match Resettable::of(file) {
-        Some(resettable) => with_reset(&resettable, module, has_marks),
-        None => module,
+        Ok(resettable) => with_reset(&resettable, module, has_marks),
+        Err(_) => module,
     };
     Ok(names::shortened(module))
 }
@@ -146,9 +161,12 @@ impl Module {
     pub(crate) fn of(file: &[u8], module: wasmtime::Module) -> wasmtime::Result<Self> {
         module.initialize_copy_on_write_image()?;
         // A file that is not resettable may have an export of this name itself.
-        let can_reset =
-            module.get_export_index(reset::EXPORT).is_some() && Resettable::of(file).is_some();
-        Ok(Self { module, can_reset })
+        let no_reset = match (Resettable::of(file), module.get_export_index(reset::EXPORT)) {
+            (Ok(_), Some(_)) => None,
+            (Ok(_), None) => Some(NoReset::Rewriting),
+            (Err(no_reset), _) => Some(no_reset),
+        };
+        Ok(Self { module, no_reset })
     }
 }
 
@@ -156,7 +174,7 @@ impl Prepared {
     /// Links `module` with the host functions.
     pub(crate) fn new(
         engine: &Engine,
-        Module { module, can_reset }: &Module,
+        Module { module, no_reset }: &Module,
     ) -> wasmtime::Result<Self> {
         let export = |name: &str| {
             let found = module.get_export_index(name);
@@ -170,17 +188,20 @@ impl Prepared {
             realloc: export("cabi_realloc").ok(),
             post_return: export("cabi_post_decide").ok(),
             post_on_failure: export("cabi_post_on-failure").ok(),
-            reset: match can_reset {
-                true => Some(export(reset::EXPORT)?),
-                false => None,
+            initialize: export(reset::INITIALIZE).ok(),
+            reset: match no_reset {
+                None => Some(export(reset::EXPORT)?),
+                Some(_) => None,
             },
+            save: export(reset::SAVE).ok(),
+            no_reset: *no_reset,
             validate: export(VALIDATE).ok(),
         })
     }
 
-    /// Whether instances can be reset.
-    pub(crate) fn can_reset(&self) -> bool {
-        self.reset.is_some()
+    /// Why instances cannot be reset; `None` if they can.
+    pub(crate) fn no_reset(&self) -> Option<NoReset> {
+        self.no_reset
     }
 
     /// Calls `validate-settings` of a new instance; `None` if the policy does not export it.
@@ -213,7 +234,7 @@ impl Prepared {
         lift::result(guest.memory().data(&*store), at, reported.host_call_bytes)
     }
 
-    /// Creates an instance, which runs its start function.
+    /// Creates an instance, which runs its start function and `_initialize`.
     pub(crate) fn instantiate(
         &self,
         store: &mut Store<Data>,
@@ -250,6 +271,16 @@ impl Prepared {
             Use::Reset => self.reset.as_ref().and_then(&mut export),
             Use::Once | Use::Again => None,
         };
+        let mut function =
+            |of: Option<&ModuleExport>| of.and_then(&mut export).and_then(Extern::into_func);
+        let initialize = function(self.initialize.as_ref());
+        let save = function(self.save.as_ref().filter(|_| reset.is_some()));
+        let size = memory.data_size(&*store);
+        let realloc = realloc.and_then(Extern::into_func);
+        store.data_mut().guest = Some(Guest::new(memory, size, realloc));
+        if let Some(initialize) = initialize {
+            initialize.typed::<(), ()>(&*store)?.call(&mut *store, ())?;
+        }
         let function = |export: Option<Extern>| export.and_then(Extern::into_func);
         let live = Live {
             decide: Export::of(decide, function(post_return), store)?,
@@ -261,16 +292,10 @@ impl Prepared {
                 None => None,
             },
             reset: match function(reset) {
-                Some(function) => Some(Box::new(Reset {
-                    globals: function.typed(&*store)?,
-                    memory: Pristine::of(store, memory),
-                })),
+                Some(globals) => Reset::of(memory, globals, save, store)?.map(Box::new),
                 None => None,
             },
         };
-        let size = memory.data_size(&*store);
-        let realloc = realloc.and_then(Extern::into_func);
-        store.data_mut().guest = Some(Guest::new(memory, size, realloc));
         Ok((instance, live))
     }
 }
@@ -310,6 +335,32 @@ impl Live {
         };
         let host = guest.take_marks();
         reset.memory.restore(store, module | host)
+    }
+}
+
+impl Reset {
+    /// Notes the initial state of an instance that has not been called yet; `None` if its memory has grown before: marks are for a memory of
+    /// the declared size.
+    fn of(
+        memory: Memory,
+        globals: Func,
+        save: Option<Func>,
+        store: &mut Store<Data>,
+    ) -> wasmtime::Result<Option<Self>> {
+        let declared = memory
+            .ty(&*store)
+            .minimum()
+            .saturating_mul(engine::PAGE as u64);
+        if declared != memory.data_size(&*store) as u64 {
+            return Ok(None);
+        }
+        if let Some(save) = save {
+            save.typed::<(), u64>(&*store)?.call(&mut *store, ())?;
+        }
+        Ok(Some(Self {
+            globals: globals.typed(&*store)?,
+            memory: Pristine::of(store, memory),
+        }))
     }
 }
 

@@ -6,4 +6,5 @@ mod resettable;
 
 pub(crate) use cards::{Cards, Marked, marked};
 pub(crate) use pristine::Pristine;
-pub(crate) use resettable::{EXPORT, Resettable};
+pub use resettable::NoReset;
+pub(crate) use resettable::{EXPORT, INITIALIZE, Resettable, SAVE};

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 
 use crate::digest::Digest;
 use crate::policy::Policy;
+use crate::reuse::Reuse;
 
 use super::share::{Share, ShareKey};
 use super::stats::Stats;
@@ -119,7 +120,7 @@ impl Generation {
         self.condemned.load(Ordering::Relaxed)
     }
 
-    pub(super) fn serves(&self, name: &str, digest: Digest, reuse: bool) -> bool {
+    pub(super) fn serves(&self, name: &str, digest: Digest, reuse: Reuse) -> bool {
         self.policy.digest() == digest && self.policy.name() == name && self.policy.reuse == reuse
     }
 }

@@ -16,6 +16,7 @@ use portcullis_sync::{Published, PublishedReader};
 use crate::digest::Digest;
 use crate::policy::Policy;
 use crate::problem::LoadError;
+use crate::reuse::Reuse;
 use crate::runtime::Runtime;
 
 pub use history::NoGeneration;
@@ -74,8 +75,9 @@ impl PolicySlot {
         runtime: &Runtime,
         name: &str,
         bytes: &[u8],
-        reuse: bool,
+        reuse: impl Into<Reuse>,
     ) -> Result<Reload, LoadError> {
+        let reuse = reuse.into();
         let load = || {
             let (limits, settings) = (runtime.limits(), Arc::default());
             let policy = runtime.load_within(name, bytes, limits, &settings)?;
@@ -92,7 +94,7 @@ impl PolicySlot {
         &self,
         name: &str,
         digest: Digest,
-        reuse: bool,
+        reuse: Reuse,
         load: impl FnOnce() -> Result<Policy, LoadError>,
     ) -> Result<Reload, LoadError> {
         let _order = self.loading.lock();
@@ -303,6 +305,9 @@ impl PolicySlot {
             generation: Arc::clone(&generation),
             trial,
         });
+        if matches!(trial, Trial::Canary(_)) {
+            generation.policy.warm_up();
+        }
         change.publish(lineup);
         self.trim(&mut change);
         Ok(generation)
@@ -444,6 +449,7 @@ impl PolicySlot {
             candidate: None,
             fallback: change.retained.iter().find(is_previous).cloned(),
         };
+        lineup.active.policy.warm_up();
         change.publish(lineup);
     }
 

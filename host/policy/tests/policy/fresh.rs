@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use portcullis_policy::{Evaluator, KEPT, Verdict};
+use portcullis_policy::{Evaluator, KEPT, NoReset, Verdict};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use crate::support::{Host, component, embedded, invite, reject, with_body};
+use crate::support::{COUNTS_AND_TRAPS, Host, component, embedded, invite, reject, with_body};
 
 /// Number of calls of each policy.
 const CALLS: usize = 5;
@@ -106,28 +106,60 @@ fn modules_with_other_state_get_a_new_sandbox() {
         (data.drop $d)
         i32.const 16";
     stays_the_same("(data $d \"\\2e\\01\")", body, 302, 0);
+}
 
-    let start = "(global $g (mut i32) (i32.const 303)) (func $s (global.set $g (i32.add (global.get $g) (i32.const 1)))) (start $s)";
+/// The state after the start function is that of a new sandbox.
+#[test]
+fn what_a_start_function_leaves_is_kept() {
+    let start = r#"(global $g (mut i32) (i32.const 303)) (data (i32.const 3000) "\01") (func $more (i32.store8 (i32.const 3001) (i32.const 2)))
+        (func $s (call $more) (global.set $g (i32.add (global.get $g) (i32.const 1)))) "#;
     let body = "
-        (i32.store16 (i32.const 20) (global.get $g))
+        (i32.store16 (i32.const 20) (i32.add (global.get $g) (i32.add (i32.load8_u (i32.const 3000)) (i32.load8_u (i32.const 3001)))))
+        (global.set $g (i32.const 0)) (memory.fill (i32.const 2900) (i32.const 9) (i32.const 200))
         i32.const 16";
-    stays_the_same(start, body, 304, 0);
+    for begin in ["(start $s)", r#"(export "_initialize" (func $s))"#] {
+        stays_the_same(&format!("{start} {begin}"), body, 307, 1);
+    }
+
+    // A memory that grows before the first call has no marks for its new part.
+    let start = r#"(func $s (drop (memory.grow (i32.const 1)))) (export "_initialize" (func $s))"#;
+    let body = "
+        (i32.store16 (i32.const 20) (i32.add (i32.const 300) (i32.load8_u (i32.const 70000))))
+        (i32.store8 (i32.const 70000) (i32.const 7))
+        i32.const 16";
+    stays_the_same(start, body, 300, 0);
+}
+
+/// `_initialize` runs for each call if it calls the host.
+#[test]
+fn code_before_the_first_call_may_call_the_host() {
+    let mut host = Host::new();
+    let wat = r#"(module
+        (import "portcullis:policy/request@0.1.0" "body-length" (func $length (result i32)))
+        (memory (export "memory") 1) (global $seen (mut i32) (i32.const 0))
+        (data (i32.const 16) "\01\00\00\00" "\00\00\00\00" "\40\00\00\00" "\00\00\00\00" "\00\00\00\00" "\00\00\00\00")
+        (func (export "_initialize") (global.set $seen (call $length)))
+        (func (export "decide") (result i32)
+            (i32.store16 (i32.const 20) (i32.add (i32.const 300) (global.get $seen)))
+            i32.const 16))"#;
+    let module = embedded(wat);
+    for (bytes, reason) in [
+        (&module, NoReset::Start),
+        (&component(&module), NoReset::Component),
+    ] {
+        let policy = host.runtime.load("fresh", bytes).unwrap();
+        assert_eq!(policy.no_reset(), Some(reason));
+        for length in [3, 5] {
+            let code = 300 + length as u16;
+            assert_eq!(host.ask(&policy, with_body(length)), Ok(reject(code, "")));
+        }
+    }
 }
 
 #[test]
 fn a_failed_call_leaves_no_state() {
     let mut host = Host::new();
-    // Counts its calls, and traps if the request has a body.
-    let wat = r#"(module
-        (import "portcullis:policy/request@0.1.0" "body-length" (func $length (result i32)))
-        (memory (export "memory") 1) (global $calls (mut i32) (i32.const 300))
-        (data (i32.const 16) "\01\00\00\00" "\00\00\00\00" "\40\00\00\00" "\00\00\00\00" "\00\00\00\00" "\00\00\00\00")
-        (func (export "decide") (result i32)
-            (global.set $calls (i32.add (global.get $calls) (i32.const 1)))
-            (if (call $length) (then unreachable))
-            (i32.store16 (i32.const 20) (global.get $calls))
-            i32.const 16))"#;
-    let policy = host.load_text(wat);
+    let policy = host.load_text(COUNTS_AND_TRAPS);
     let with_body = with_body(1);
     for _ in 0..CALLS {
         assert_eq!(host.ask(&policy, invite()), Ok(reject(301, "")));

@@ -33,10 +33,15 @@ pub(crate) struct Host {
 
 impl Host {
     pub(crate) fn new() -> Self {
-        Self::with(Limits {
+        Self::with(Self::patient())
+    }
+
+    /// Limits with a deadline that no correct policy exceeds.
+    pub(crate) fn patient() -> Limits {
+        Limits {
             deadline: PATIENT,
             ..Limits::default()
-        })
+        }
     }
 
     pub(crate) fn with(limits: Limits) -> Self {
@@ -94,6 +99,11 @@ pub(crate) fn invite_from(source: &str) -> Request {
     request(source, CALL_ID, "", 0)
 }
 
+/// A REGISTER from another address.
+pub(crate) fn register_from(source: &str) -> Request {
+    with_method("REGISTER", source, CALL_ID, "", 0)
+}
+
 /// The same with a body of this length.
 pub(crate) fn with_body(length: usize) -> Request {
     request(SOURCE, CALL_ID, "", length)
@@ -110,10 +120,14 @@ pub(crate) fn with_call_id(call_id: &str) -> Request {
 }
 
 fn request(source: &str, call_id: &str, lines: &str, body: usize) -> Request {
+    with_method("INVITE", source, call_id, lines, body)
+}
+
+fn with_method(method: &str, source: &str, call_id: &str, lines: &str, body: usize) -> Request {
     let bytes = format!(
-        "INVITE sip:bob@example.com SIP/2.0\r\nVia: SIP/2.0/UDP 192.0.2.1;branch=z9hG4bK1\r\n\
+        "{method} sip:bob@example.com SIP/2.0\r\nVia: SIP/2.0/UDP 192.0.2.1;branch=z9hG4bK1\r\n\
          Via: SIP/2.0/UDP 192.0.2.2;branch=z9hG4bK2\r\nFrom: <sip:alice@example.org>;tag=1\r\nTo: <sip:bob@example.net>\r\n\
-         Call-ID: {call_id}\r\nCSeq: 42 INVITE\r\nSubject: Grüße\r\n{lines}Content-Length: {body}\r\n\r\n{}",
+         Call-ID: {call_id}\r\nCSeq: 42 {method}\r\nSubject: Grüße\r\n{lines}Content-Length: {body}\r\n\r\n{}",
         "x".repeat(body)
     );
     // Bodies and header fields are larger than a datagram allows.
@@ -330,3 +344,14 @@ pub(crate) fn asking(imports: &str, text: &str, body: &str) -> String {
               i32.const 16))"#
     )
 }
+
+/// A policy that counts its calls, and traps if the request has a body.
+pub(crate) const COUNTS_AND_TRAPS: &str = r#"(module
+        (import "portcullis:policy/request@0.1.0" "body-length" (func $length (result i32)))
+        (memory (export "memory") 1) (global $calls (mut i32) (i32.const 300))
+        (data (i32.const 16) "\01\00\00\00" "\00\00\00\00" "\40\00\00\00" "\00\00\00\00" "\00\00\00\00" "\00\00\00\00")
+        (func (export "decide") (result i32)
+            (global.set $calls (i32.add (global.get $calls) (i32.const 1)))
+            (if (call $length) (then unreachable))
+            (i32.store16 (i32.const 20) (global.get $calls))
+            i32.const 16))"#;

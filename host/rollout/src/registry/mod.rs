@@ -104,6 +104,7 @@ impl Registry {
         limits.instances = limits.instances.max(least);
         let shadow = Shadow::start(limits.stack_bytes, &config.records)?;
         let runtime = Arc::new(Runtime::with_pool(limits, least)?);
+        runtime.warm_up_for(workers);
         let sandboxes = kept_by_each(workers, runtime.limits().instances);
         let wake = Arc::new(Notify::new());
         let routes = Arc::<ArcSwap<Routes>>::default();

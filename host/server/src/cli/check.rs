@@ -25,6 +25,7 @@ use crate::seal_keys::{self, SealKeys};
 use super::check_hops;
 use super::check_tables;
 use super::findings::Finding;
+use super::policy::state_of;
 use super::print::{clean, count, stdout};
 
 #[derive(Debug, clap::Args)]
@@ -399,7 +400,12 @@ fn told(
     let policy = &generation.policy;
     findings.good(
         what,
-        format!("{}, sha256:{:#}", file.display(), policy.digest()),
+        format!(
+            "{}, sha256:{:#}, {}",
+            file.display(),
+            policy.digest(),
+            state_of(policy)
+        ),
     );
     if let Some(failure) = policy.trial_failure() {
         findings.odd(what, format!("it fails on a plain OPTIONS: {failure}"));

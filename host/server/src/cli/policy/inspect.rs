@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use portcullis_config::{Config, SeatConfig, show_size};
-use portcullis_policy::{Inspection, Runtime, inspect};
+use portcullis_policy::{Import, Inspection, NoReset, Policy, Reuse, Runtime, inspect, no_reset};
 
 use portcullis_rollout::compiler;
 use portcullis_rollout::policy_files::PolicyFiles;
@@ -23,7 +23,8 @@ pub(super) fn show(file: &Path, out: &mut impl Write) -> anyhow::Result<()> {
     let bytes = read(file).with_context(|| format!("cannot read {}", file.display()))?;
     compiler::confine_this_process().context("this process cannot be given bounds")?;
     let found = inspect(&bytes).with_context(|| file.display().to_string())?;
-    Ok(write_inspection(file, &found, out)?)
+    let state = between_calls(no_reset(&bytes, &found), Reuse::Never);
+    Ok(write_inspection(file, &found, &state, out)?)
 }
 
 /// Runs all checks that a host makes before it activates a policy.
@@ -66,6 +67,7 @@ pub(super) fn check(
         policy.digest(),
         policy.load_time().as_millis()
     )?;
+    writeln!(out, "state: {}", state_of(policy))?;
     if let Some(failure) = policy.trial_failure() {
         writeln!(
             out,
@@ -74,6 +76,22 @@ pub(super) fn check(
         )?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What happens to an instance of the policy after a call.
+pub(in super::super) fn state_of(policy: &Policy) -> String {
+    between_calls(policy.no_reset(), policy.reuse())
+}
+
+fn between_calls(no_reset: Option<NoReset>, reuse: Reuse) -> String {
+    match (reuse, no_reset) {
+        (Reuse::Calls(calls), _) => format!("kept for {calls} calls"),
+        (Reuse::Always, _) => "kept until a call fails".into(),
+        (Reuse::Never, None) => "reset after each call".into(),
+        (Reuse::Never, Some(reason)) => format!(
+            "new instance for each call, because {reason} (`reuse = \"1000 calls\"` in the configuration keeps it)"
+        ),
+    }
 }
 
 fn read(file: &Path) -> io::Result<Vec<u8>> {
@@ -87,7 +105,12 @@ fn read(file: &Path) -> io::Result<Vec<u8>> {
     }
 }
 
-fn write_inspection(file: &Path, found: &Inspection, out: &mut impl Write) -> std::io::Result<()> {
+fn write_inspection(
+    file: &Path,
+    found: &Inspection,
+    state: &str,
+    out: &mut impl Write,
+) -> io::Result<()> {
     let mut line = |name: &str, value: &str| writeln!(out, "{name:<10}  {}", clean(value));
     line("file:", &file.display().to_string())?;
     line("kind:", &found.kind.to_string())?;
@@ -107,11 +130,15 @@ fn write_inspection(file: &Path, found: &Inspection, out: &mut impl Write) -> st
         "memory:",
         &format!("{} at the start, {most}", show_size(found.memory_bytes)),
     )?;
-    line(
-        "imports:",
-        if found.imports.is_empty() { "none" } else { "" },
-    )?;
-    for import in &found.imports {
+    line("state:", state)?;
+    // A component imports the types of the contract besides its functions.
+    let is_type = |import: &Import| {
+        import.kind == "type" || import.interface.starts_with("portcullis:policy/types@")
+    };
+    let imports = found.imports.iter().filter(|import| !is_type(import));
+    let imports: Vec<_> = imports.collect();
+    line("imports:", if imports.is_empty() { "none" } else { "" })?;
+    for import in imports {
         line("", &format!("{import} ({})", import.kind))?;
     }
     line("exports:", &count(found.exports.len() as u64, "item"))?;

@@ -12,6 +12,7 @@ use portcullis_config::Config;
 use portcullis_control::commands::policy::{PolicyReload, SeatStatus};
 use serde_json::json;
 
+pub(super) use inspect::state_of;
 use ship::Push;
 
 use super::client::Client;
