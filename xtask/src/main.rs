@@ -9,6 +9,7 @@ mod debian;
 mod deny;
 mod disk;
 mod fuzz;
+mod languages;
 mod loom;
 mod miri;
 mod policy;
@@ -48,6 +49,7 @@ enum Verb {
     Fuzz(fuzz::Args),
     /// Check licences, bans and sources of all crates that are used, as `deny.toml` says
     Deny,
+    Languages(languages::Args),
     Loom(loom::Args),
     Miri(miri::Args),
     Soak(soak::Args),
@@ -72,6 +74,7 @@ fn run(verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Policy(args) => policy::run(&args),
         Verb::Fuzz(args) => fuzz::run(&args),
         Verb::Deny => deny::check(),
+        Verb::Languages(args) => languages::run(&args),
         Verb::Loom(args) => loom::run(&args),
         Verb::Miri(args) => miri::run(&args),
         Verb::Soak(args) => soak::run(&args),

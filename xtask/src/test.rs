@@ -13,7 +13,7 @@ use crate::process::{cargo, find, run as run_command};
 use crate::soak::{CallsSoak, Soak, TenantsSoak};
 use crate::steps::Steps;
 use crate::workspace::{Workspace, root};
-use crate::{deny, disk, fuzz, loom};
+use crate::{deny, disk, fuzz, languages, loom};
 
 /// Run all checks and tests
 ///
@@ -161,6 +161,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             debian::require(&[&MARIADB[..], &PEERS].concat())?;
             disk::require(&env::temp_dir(), ROOM)
         });
+        steps.step("policies in other languages", languages::build_quickly);
     }
     steps.step("unit tests", || {
         run_command(&mut tests(&workspace, args, false))

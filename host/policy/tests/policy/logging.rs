@@ -65,7 +65,7 @@ fn the_trial_run_logs_nothing() {
 }
 
 /// The log lines of policies during `run`.
-fn logged(run: impl FnOnce()) -> Vec<BTreeMap<&'static str, String>> {
+pub(crate) fn logged(run: impl FnOnce()) -> Vec<BTreeMap<&'static str, String>> {
     let lines = Arc::new(Mutex::new(Vec::new()));
     let subscriber = tracing_subscriber::registry().with(Capture(Arc::clone(&lines)));
     tracing::subscriber::with_default(subscriber, run);

@@ -16,6 +16,7 @@ mod forwarding;
 mod fresh;
 mod fuel;
 mod hostile;
+mod languages;
 mod lineup;
 mod logging;
 mod mutated;
