@@ -24,8 +24,11 @@ use super::value::count;
 /// A configuration file with every key, its default and its meaning.
 pub const DEFAULTS: &str = include_str!("defaults.toml");
 
-/// Name of the configuration file that is read if no other is named.
+/// Name of the configuration file that is read from the current directory if no other is named.
 pub const DEFAULT_FILE: &str = "portcullis.toml";
+
+/// The configuration file of packages, which is read if no other is named and the current directory has none.
+pub const SYSTEM_FILE: &str = "/etc/portcullis/portcullis.toml";
 
 /// The configuration of one host, validated.
 #[derive(Clone, Debug, PartialEq)]
@@ -102,18 +105,24 @@ impl Config {
         })
     }
 
-    /// Reads the named file; without a name, [`DEFAULT_FILE`] if it is in the current directory; otherwise returns the defaults. Also
-    /// returns the path of the file that was read.
+    /// Reads the named file; without a name, the file of [`Config::default_file`]; without such a file, returns the defaults. Also returns
+    /// the path of the file that was read.
     ///
     /// # Errors
     /// See [`Config::load`].
     pub fn find(named: Option<&Path>) -> Result<(Self, Option<PathBuf>), ConfigError> {
-        let path = match named {
-            Some(path) => path,
-            None if Path::new(DEFAULT_FILE).exists() => Path::new(DEFAULT_FILE),
-            None => return Ok((Self::default(), None)),
+        let Some(path) = named.map(Path::to_owned).or_else(Self::default_file) else {
+            return Ok((Self::default(), None));
         };
-        Ok((Self::load(path)?, Some(path.to_owned())))
+        Ok((Self::load(&path)?, Some(path)))
+    }
+
+    /// Returns the file that is read if none is named: the first of [`DEFAULT_FILE`] and [`SYSTEM_FILE`] that exists.
+    pub fn default_file() -> Option<PathBuf> {
+        [DEFAULT_FILE, SYSTEM_FILE]
+            .map(PathBuf::from)
+            .into_iter()
+            .find(|path| path.exists())
     }
 
     /// Reads the text of a configuration file.

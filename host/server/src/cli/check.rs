@@ -2,14 +2,15 @@
 
 use std::io::Write;
 use std::net::{ToSocketAddrs, UdpSocket};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread;
 
 use portcullis_config::{
-    Config, ConfigError, DEFAULT_FILE, DEFAULTS, Domain, Host, Hosts, Problem, SeatConfig,
+    Config, ConfigError, DEFAULT_FILE, DEFAULTS, Domain, Host, Hosts, Problem, SYSTEM_FILE,
+    SeatConfig,
 };
 use portcullis_control::Listening;
 use portcullis_control::memory_maps::MemoryMaps;
@@ -102,16 +103,12 @@ impl Findings {
 }
 
 fn check(named: Option<&Path>, findings: &mut Findings) -> anyhow::Result<()> {
-    let path = match named {
-        None if !Path::new(DEFAULT_FILE).exists() => {
-            findings.good(
-                "configuration",
-                format!("the defaults: there is no {DEFAULT_FILE} here"),
-            );
-            return check_rest(&Config::default(), &[], findings);
-        }
-        None => PathBuf::from(DEFAULT_FILE),
-        Some(path) => path.to_owned(),
+    let Some(path) = named.map(Path::to_owned).or_else(Config::default_file) else {
+        findings.good(
+            "configuration",
+            format!("the defaults: there is no {DEFAULT_FILE} here and no {SYSTEM_FILE}"),
+        );
+        return check_rest(&Config::default(), &[], findings);
     };
     let text = match std::fs::read_to_string(&path) {
         Ok(text) => text,

@@ -6,10 +6,12 @@ mod check;
 mod check_hops;
 mod check_tables;
 mod client;
+mod completions;
 mod database;
 mod db;
 mod findings;
 mod import;
+mod man;
 mod policy;
 mod print;
 mod probe;
@@ -22,7 +24,7 @@ mod trusted;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use portcullis_config::{Config, ConfigError};
 use portcullis_text::{clean, clean_lines, one_line};
 
@@ -35,7 +37,7 @@ use portcullis_rollout::compiler::{self, Bounds};
     after_help = "`portcullis check --defaults` prints a configuration file with every key, its default and its meaning."
 )]
 pub struct Cli {
-    /// The configuration file [default: ./portcullis.toml if it exists, else the built-in defaults]
+    /// The configuration file [default: ./portcullis.toml, else /etc/portcullis/portcullis.toml, else the built-in defaults]
     #[arg(short, long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
     #[command(subcommand)]
@@ -82,6 +84,10 @@ enum Command {
     Compile(Bounds),
     /// Answer every SIP request with 200, for testing a host.
     Answer(answer::Args),
+    /// Print the completions of the command line for a shell.
+    Completions(completions::Args),
+    /// Write the manual pages: one for each command, and portcullis.toml(5).
+    Man(man::Args),
 }
 
 impl Cli {
@@ -118,6 +124,8 @@ impl Cli {
             Command::Probe(args) => probe::run(&args),
             Command::Compile(bounds) => Ok(compiler::work(&bounds)),
             Command::Answer(args) => answer::run(&args),
+            Command::Completions(args) => completions::run(&args, Self::command()),
+            Command::Man(args) => man::run(&args, Self::command()),
         }
     }
 }
@@ -138,8 +146,6 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
