@@ -1,4 +1,4 @@
-//! What a person or CI types: `cargo xtask build`, `run`, `test`, `bench`, `soak`, `loom`, `miri`, `deny`.
+//! What a person or CI types: `cargo xtask build`, `run`, `test`, `bench`, `soak`, `package`, `loom`, `miri`, `deny`.
 
 #![forbid(unsafe_code)]
 #![warn(clippy::wildcard_enum_match_arm)]
@@ -12,6 +12,7 @@ mod fuzz;
 mod languages;
 mod loom;
 mod miri;
+mod package;
 mod policy;
 mod process;
 mod run;
@@ -45,6 +46,7 @@ enum Verb {
     Run(run::Args),
     Test(test::Args),
     Bench(bench::BenchArgs),
+    Package(package::Args),
     Policy(policy::Args),
     Fuzz(fuzz::Args),
     /// Check licences, bans and sources of all crates that are used, as `deny.toml` says
@@ -71,6 +73,7 @@ fn run(verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Run(args) => run::run(&args),
         Verb::Test(args) => return test::run(&args),
         Verb::Bench(args) => bench::run(args),
+        Verb::Package(args) => package::run(&args),
         Verb::Policy(args) => policy::run(&args),
         Verb::Fuzz(args) => fuzz::run(&args),
         Verb::Deny => deny::check(),

@@ -13,14 +13,15 @@ use crate::process::{cargo, find, run as run_command};
 use crate::soak::{CallsSoak, Soak, TenantsSoak};
 use crate::steps::Steps;
 use crate::workspace::{Workspace, root};
-use crate::{deny, disk, fuzz, languages, loom};
+use crate::{deny, disk, fuzz, languages, loom, package};
 
 /// Run all checks and tests
 ///
 /// In this order: formatting, lints, the rules of `deny.toml` for dependencies, documentation, the policies compiled to Wasm, unit and
-/// property tests (including those with MariaDB or PostgreSQL), models of concurrent parts, documentation tests, end-to-end tests with
-/// these, Kamailio and its tools, SIPp, sipsak, tcpdump, valgrind, promtool, sngrep and Chromium, a few seconds of soak with 50 tenants, and with calls, a minute of soak,
-/// and a short run of each fuzz target that builds within a minute. Other programs are installed when this runs as root on Debian;
+/// property tests (including those with MariaDB or PostgreSQL), models of concurrent parts, documentation tests, the package for Debian
+/// installed in a copy of this machine, end-to-end tests with these, Kamailio and its tools, SIPp, sipsak, tcpdump, valgrind, promtool, sngrep and
+/// Chromium, a few seconds of soak with 50 tenants, and with calls, a minute of soak, and a short run of each fuzz target that builds within a
+/// minute. Other programs are installed when this runs as root on Debian;
 /// elsewhere the missing ones are listed and the run fails. The first failing step ends the run and is named; the last line of output is
 /// `N passed, N failed`.
 ///
@@ -173,6 +174,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     steps.step("host binary", || {
         cargo_in_root(&["build", "--workspace", "--bin", "portcullis"])
     });
+    packages(&mut steps, &workspace);
     steps.step("end-to-end tests", || {
         run_command(&mut tests(&workspace, args, true))
     });
@@ -244,6 +246,19 @@ fn tests(workspace: &Workspace, args: &Args, end_to_end: bool) -> Command {
 
 fn binary(workspace: &Workspace) -> PathBuf {
     build::built(workspace, Profile::Debug, "portcullis")
+}
+
+/// The package for Debian, from the binary of the tests, over a copy of this machine.
+fn packages(steps: &mut Steps, workspace: &Workspace) {
+    if !package::can_try() {
+        steps.leave_out(
+            "package for Debian (needs root, namespaces, dpkg-dev, binutils and iproute2)",
+        );
+        return;
+    }
+    steps.step("package for Debian", || {
+        package::try_quickly(workspace, &binary(workspace))
+    });
 }
 
 fn soak(steps: &mut Steps, workspace: &Workspace, args: &Args) {
