@@ -70,8 +70,7 @@ impl Token {
 
     /// Returns `sha256:` and 64 digits, which can be written instead of the token.
     pub fn as_digest(&self) -> String {
-        let digits = self.digest.iter().map(|byte| format!("{byte:02x}"));
-        SHA256.to_owned() + &digits.collect::<String>()
+        SHA256.to_owned() + &hex::encode(self.digest)
     }
 }
 
@@ -109,15 +108,7 @@ fn parse_digest(digits: &str) -> Result<Token, Bad> {
         Bad::new("not the SHA-256 of a token", mend).hidden()
     };
     let mut digest = [0; 32];
-    if digits.len() != 2 * digest.len() || !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        return Err(bad());
-    }
-    for (nth, byte) in digest.iter_mut().enumerate() {
-        let two = digits.get(2 * nth..2 * nth + 2);
-        *byte = two
-            .and_then(|two| u8::from_str_radix(two, 16).ok())
-            .ok_or_else(bad)?;
-    }
+    hex::decode_to_slice(digits, &mut digest).map_err(|_| bad())?;
     Ok(Token {
         digest,
         secret: None,

@@ -122,7 +122,7 @@ fn secret(file: File) -> io::Result<Option<String>> {
 fn make(path: &Path) -> io::Result<()> {
     let mut random = [0; RANDOM];
     File::open("/dev/urandom")?.read_exact(&mut random)?;
-    let digits: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+    let digits = hex::encode(random);
     let draft = draft(path);
     let mut options = OpenOptions::new();
     options.write(true).create_new(true).mode(0o600);

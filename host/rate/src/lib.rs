@@ -46,7 +46,12 @@ impl Default for Clock {
 impl Clock {
     /// A clock that starts now.
     pub fn new() -> Self {
-        Self(Instant::now())
+        Self::starting(Instant::now())
+    }
+
+    /// A clock that starts at this time.
+    pub fn starting(begun: Instant) -> Self {
+        Self(begun)
     }
 
     /// Nanoseconds since the start.
@@ -90,6 +95,21 @@ impl Due {
         let due = self.0.load(Ordering::Relaxed).max(now);
         let due = due.saturating_add(each).min(now.saturating_add(most));
         self.0.store(due, Ordering::Relaxed);
+    }
+
+    /// Returns one unit that was taken.
+    #[inline]
+    pub fn give_back(&self, each: u64) {
+        let next = |due: u64| Some(due.saturating_sub(each));
+        let _always = self
+            .0
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
+    }
+
+    /// Returns all units that were taken.
+    #[inline]
+    pub fn clear(&self) {
+        self.0.store(0, Ordering::Relaxed);
     }
 
     /// How far ahead of now the theoretical arrival time is, in nanoseconds.

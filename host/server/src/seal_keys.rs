@@ -130,24 +130,15 @@ pub fn is_open(path: &Path) -> bool {
 }
 
 fn key_of(line: &str) -> Option<[u8; 16]> {
-    let digits: Vec<u32> = line
-        .chars()
-        .map(|c| c.to_digit(16))
-        .collect::<Option<_>>()?;
-    let (pairs, []) = digits.as_chunks::<2>() else {
-        return None;
-    };
-    let bytes: Vec<u8> = pairs
-        .iter()
-        .map(|&[high, low]| (high << 4 | low) as u8)
-        .collect();
-    bytes.try_into().ok()
+    let mut key = [0; 16];
+    hex::decode_to_slice(line, &mut key).ok()?;
+    Some(key)
 }
 
 /// Creates the file, readable only by its owner. If another process creates it meanwhile, that file is used: no process ever sees a partial
 /// file.
 fn make(path: &Path, key: [u8; 16]) -> io::Result<()> {
-    let digits: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
+    let digits = hex::encode(key);
     let mut draft = path.as_os_str().to_owned();
     draft.push(format!(".{}", std::process::id()));
     let draft = PathBuf::from(draft);

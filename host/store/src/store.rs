@@ -481,8 +481,7 @@ const ORPHANS: &str = "SELECT `digest` FROM `portcullis_artifact` WHERE `digest`
 const DELETE_ORPHAN: &str = "DELETE FROM `portcullis_artifact` WHERE `digest` = ? AND `digest` NOT IN (SELECT `digest` FROM `portcullis_generation`)";
 
 fn digest_of(bytes: &[u8]) -> String {
-    let digest = Sha256::digest(bytes);
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(Sha256::digest(bytes))
 }
 
 pub(crate) fn now() -> u64 {

@@ -113,10 +113,7 @@ impl Note {
                 mode,
                 keys,
             }) => {
-                let keys = keys.iter().map(|key| {
-                    let digits = key.iter().map(|byte| format!("{byte:02x}"));
-                    format!(" {}", digits.collect::<String>())
-                });
+                let keys = keys.iter().map(|key| format!(" {}", hex::encode(key)));
                 format!(
                     "terms {workers} {spread} {mode}{}",
                     keys.collect::<String>()
@@ -203,8 +200,9 @@ impl Note {
 }
 
 fn key_of(digits: &str) -> Option<[u8; 16]> {
-    let number = u128::from_str_radix(digits, 16).ok()?;
-    (digits.len() == 32).then(|| number.to_be_bytes())
+    let mut key = [0; 16];
+    hex::decode_to_slice(digits, &mut key).ok()?;
+    Some(key)
 }
 
 fn spread_of(config: &Config) -> &'static str {

@@ -1,89 +1,67 @@
 //! Limits the responses that the host itself sends to one source.
 
-use std::cell::Cell;
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::time::Instant;
 
+use portcullis_rate::{Clock, Due, each};
+
 /// Buckets of one worker. Sources that hash to the same bucket share its rate.
 const BUCKETS: usize = 1 << 14;
 
-/// Parts that each second is divided into, in which levels are counted.
-const PER_ANSWER: u64 = 1_000_000;
-
-/// A token bucket of responses for each source, an IPv4 address or an IPv6 /64. The table has a fixed size, and a response costs a few
+/// A rate limiter of responses for each source, an IPv4 address or an IPv6 /64. The table has a fixed size, and a response costs a few
 /// instructions. The hash is keyed, so that nobody outside can predict which sources share a bucket.
 #[derive(Debug)]
 pub(super) struct Answers {
-    buckets: Box<[Cell<Bucket>]>,
+    buckets: Box<[Due]>,
     hasher: RandomState,
-    per_second: u32,
-    burst: u32,
-    begun: Instant,
-}
-
-/// The level of one bucket, which drains with time.
-#[derive(Clone, Copy, Debug, Default)]
-struct Bucket {
-    /// Responses that were sent and are not compensated by time yet, in parts of [`PER_ANSWER`].
-    taken: u64,
-    /// Time of the last update, in microseconds since the start.
-    at: u64,
+    /// Nanoseconds that each response takes.
+    each: u64,
+    /// Nanoseconds that the responses of a burst take.
+    burst: u64,
+    clock: Clock,
 }
 
 impl Answers {
     /// With `per_second` 0 there is no limit.
     pub(super) fn new(per_second: u32, burst: u32, now: Instant) -> Self {
         let count = if per_second == 0 { 0 } else { BUCKETS };
+        let each = each(per_second);
         Self {
-            buckets: (0..count).map(|_| Cell::default()).collect(),
+            buckets: (0..count).map(|_| Due::default()).collect(),
             hasher: RandomState::new(),
-            per_second,
-            burst,
-            begun: now,
+            each,
+            burst: each.saturating_mul(burst.into()),
+            clock: Clock::starting(now),
         }
     }
 
     /// Whether there is any limit.
     pub(super) fn is_limited(&self) -> bool {
-        self.per_second > 0
+        !self.buckets.is_empty()
     }
 
     /// Counts one response to this source; false if the source has reached its limit.
     pub(super) fn take(&self, source: IpAddr, now: Instant) -> bool {
-        let Some(cell) = self.bucket(source) else {
-            return true;
-        };
-        let bucket = self.refilled(cell.get(), now);
-        let taken = bucket.taken + PER_ANSWER;
-        let is_free = taken <= u64::from(self.burst) * PER_ANSWER;
-        cell.set(Bucket {
-            taken: if is_free { taken } else { bucket.taken },
-            ..bucket
-        });
-        is_free
+        let bucket = self.bucket(source);
+        bucket.is_none_or(|due| due.take(self.clock.at(now), self.each, self.burst))
     }
 
     /// Returns one response to the bucket: its receiver has proved that it received it.
     pub(super) fn give_back(&self, source: IpAddr) {
-        if let Some(cell) = self.bucket(source) {
-            let bucket = cell.get();
-            cell.set(Bucket {
-                taken: bucket.taken.saturating_sub(PER_ANSWER),
-                ..bucket
-            });
+        if let Some(due) = self.bucket(source) {
+            due.give_back(self.each);
         }
     }
 
     /// Empties the bucket of the source: it is in the address table.
     pub(super) fn forget(&self, source: IpAddr) {
-        if let Some(cell) = self.bucket(source) {
-            let at = cell.get().at;
-            cell.set(Bucket { taken: 0, at });
+        if let Some(due) = self.bucket(source) {
+            due.clear();
         }
     }
 
-    fn bucket(&self, source: IpAddr) -> Option<&Cell<Bucket>> {
+    fn bucket(&self, source: IpAddr) -> Option<&Due> {
         let source = source.to_canonical();
         let prefix = match source {
             IpAddr::V4(ip) => u64::from(ip.to_bits()),
@@ -92,18 +70,6 @@ impl Answers {
         };
         let hash = self.hasher.hash_one((source.is_ipv4(), prefix));
         self.buckets.get(hash as usize % BUCKETS)
-    }
-
-    fn refilled(&self, bucket: Bucket, now: Instant) -> Bucket {
-        let at = now.saturating_duration_since(self.begun).as_micros();
-        let at = u64::try_from(at).unwrap_or(u64::MAX);
-        // One response costs as many parts as a second has microseconds.
-        let since = at.saturating_sub(bucket.at);
-        let made_up = since.saturating_mul(self.per_second.into());
-        Bucket {
-            taken: bucket.taken.saturating_sub(made_up),
-            at: at.max(bucket.at),
-        }
     }
 }
 
