@@ -119,7 +119,13 @@ fn compile(workspace: &Workspace, compiler: &Compiler, set: Set) -> Result<Vec<P
     if set == Set::WithTests {
         policies.extend(workspace.test_policies());
     }
-    wasm::compile(compiler, &policies, &workspace.target.join("policies"))
+    let folder = workspace.target.join("policies");
+    let mut files = wasm::compile(compiler, &policies, &folder)?;
+    if let Some(recipes) = workspace.collection("policies/recipes") {
+        let folder = folder.join(&recipes.name);
+        files.extend(wasm::compile_examples(compiler, recipes, &folder)?);
+    }
+    Ok(files)
 }
 
 /// Builds the host; returns the path of its binary.

@@ -52,23 +52,52 @@ pub(crate) fn compile(
     let Some(first) = policies.first() else {
         return Ok(Vec::new());
     };
-    // All policies share one build directory, because most of the work is for their common dependencies.
-    let built = Workspace::own()?.target.join("policies-build");
-    let mut command = compiler.build();
-    command
-        .args(["--release", "--target", TARGET, "--manifest-path"])
-        .arg(&first.manifest_path);
-    command.arg("--target-dir").arg(&built);
+    let (mut command, from) = build(compiler, first)?;
     for policy in policies {
         command.args(["--package", &policy.name]);
     }
     run(&mut command)?;
 
-    let from = built.join(TARGET).join("release");
-    policies
-        .iter()
-        .map(|policy| deliver(policy, &from, to))
-        .collect()
+    let deliver = |policy: &&Package| {
+        let library = policy
+            .library()
+            .with_context(|| format!("{} is no policy", policy.name))?;
+        deliver(&policy.name, &from.join(library), to)
+    };
+    policies.iter().map(deliver).collect()
+}
+
+/// Compiles the examples of a crate, each of which is a policy, and writes each to NAME.wasm in the directory `to`.
+pub(crate) fn compile_examples(
+    compiler: &Compiler,
+    package: &Package,
+    to: &Path,
+) -> Result<Vec<PathBuf>> {
+    let (mut command, from) = build(compiler, package)?;
+    command.args([
+        "--package",
+        &package.name,
+        "--examples",
+        "--features",
+        "wasm",
+    ]);
+    run(&mut command)?;
+
+    let from = from.join("examples");
+    let deliver = |name| deliver(name, &from.join(name.replace('-', "_")), to);
+    package.examples().map(deliver).collect()
+}
+
+/// The command that compiles policies of the workspace of `package`, and the directory of its results. All policies share one build directory,
+/// because most of the work is for their common dependencies.
+fn build(compiler: &Compiler, package: &Package) -> Result<(Command, PathBuf)> {
+    let built = Workspace::own()?.target.join("policies-build");
+    let mut command = compiler.build();
+    command
+        .args(["--release", "--target", TARGET, "--manifest-path"])
+        .arg(&package.manifest_path);
+    command.arg("--target-dir").arg(&built);
+    Ok((command, built.join(TARGET).join("release")))
 }
 
 impl Compiler {
@@ -215,19 +244,16 @@ fn linker() -> Option<PathBuf> {
 }
 
 /// Copies a compiled policy to its destination, atomically, and only if it has changed, because a running host reloads a changed file.
-fn deliver(policy: &Package, from: &Path, to: &Path) -> Result<PathBuf> {
-    let library = policy
-        .library()
-        .with_context(|| format!("{} is no policy", policy.name))?;
-    let built = from.join(library).with_extension("wasm");
+fn deliver(name: &str, built: &Path, to: &Path) -> Result<PathBuf> {
+    let built = built.with_extension("wasm");
     let bytes = fs::read(&built).with_context(|| format!("cannot read {}", built.display()))?;
 
     fs::create_dir_all(to).with_context(|| format!("cannot create {}", to.display()))?;
-    let file = to.join(&policy.name).with_extension("wasm");
+    let file = to.join(name).with_extension("wasm");
     if fs::read(&file).is_ok_and(|old| old == bytes) {
         return Ok(file);
     }
-    let fresh = to.join(format!(".{}.wasm.new", policy.name));
+    let fresh = to.join(format!(".{name}.wasm.new"));
     fs::write(&fresh, &bytes)
         .and_then(|()| fs::rename(&fresh, &file))
         .with_context(|| format!("cannot write {}", file.display()))?;

@@ -63,6 +63,14 @@ impl Workspace {
         self.policies_in("policies")
     }
 
+    /// Returns the crate in this folder of the repository, whose examples are policies.
+    pub(crate) fn collection(&self, folder: &str) -> Option<&Package> {
+        let folder = root().join(folder);
+        self.packages
+            .iter()
+            .find(|package| package.manifest_path.starts_with(&folder))
+    }
+
     /// Returns the policies that only tests use.
     pub(crate) fn test_policies(&self) -> impl Iterator<Item = &Package> {
         self.policies_in("tests")
@@ -82,8 +90,16 @@ impl Package {
         let target = self
             .targets
             .iter()
-            .find(|target| target.crate_types.iter().any(|kind| kind == "cdylib"))?;
+            .find(|target| target.kind != ["example"] && target.is_dynamic())?;
         Some(target.name.replace('-', "_"))
+    }
+
+    /// Returns the names of the examples that are dynamic libraries: one policy each.
+    pub(crate) fn examples(&self) -> impl Iterator<Item = &str> {
+        self.targets
+            .iter()
+            .filter(|target| target.kind == ["example"] && target.is_dynamic())
+            .map(|target| target.name.as_str())
     }
 
     /// Returns the names of its binaries.
@@ -92,6 +108,12 @@ impl Package {
             .iter()
             .filter(|target| target.kind == ["bin"])
             .map(|target| target.name.clone())
+    }
+}
+
+impl Target {
+    fn is_dynamic(&self) -> bool {
+        self.crate_types.iter().any(|kind| kind == "cdylib")
     }
 }
 
@@ -111,6 +133,17 @@ mod tests {
         assert!(policies.contains(&"observe"), "{policies:?}");
         assert!(!policies.contains(&"portcullis-sdk"), "{policies:?}");
         assert!(!policies.contains(&"oracle"), "{policies:?}");
+    }
+
+    #[test]
+    fn the_recipes_are_found() {
+        let workspace = Workspace::own().expect("cargo metadata works");
+        let recipes = workspace
+            .collection("policies/recipes")
+            .expect("the crate of the recipes");
+
+        assert_eq!(recipes.library(), None);
+        assert!(recipes.examples().any(|name| name == "emergency"));
     }
 
     #[test]

@@ -43,6 +43,7 @@
 //! - [`trusted`]: is the sender a trusted peer? The table `trusted` of the same module.
 //! - [`rules`]: do allow and deny files permit this pair of URIs? Who may call whom, who may register what.
 //! - [`request`]: method, URIs, header fields, source and transport of the request.
+//! - [`uri`]: user, host and port of a URI.
 //! - [`counters`]: counters and rate limits, shared by all calls.
 //! - [`settings`]: values that the operator's configuration passes to this policy.
 //! - [`clock`]: the time of day.
@@ -112,6 +113,7 @@ pub mod settings;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod testing;
 pub mod trusted;
+pub mod uri;
 
 #[cfg(target_arch = "wasm32")]
 #[doc(hidden)]
@@ -154,6 +156,6 @@ pub mod prelude {
     pub use crate::{
         NextStep, Target, Verdict, again, answer, best_answer, clock, counters, drop_request,
         edits, fork, in_turn, log, outcome, pass, policy, reject, relay, relay_to, relay_to_uri,
-        request, rules, settings, trusted,
+        request, rules, settings, trusted, uri,
     };
 }

@@ -91,7 +91,34 @@ pub fn headers(name: &str) -> Vec<String> {
     host::headers(name)
 }
 
+/// Whether To has a tag: the request belongs to a dialog, or claims to (Kamailio: `has_totag()`).
+pub fn has_to_tag() -> bool {
+    header("To").is_some_and(|to| has_tag(&to))
+}
+
+/// Whether a value of From or To has the parameter `tag`.
+fn has_tag(value: &str) -> bool {
+    let behind_uri = value.rsplit('>').next().unwrap_or_default();
+    let params = behind_uri.split(';').skip(1);
+    params
+        .map(|param| param.split('=').next().unwrap_or_default().trim())
+        .any(|name| name.eq_ignore_ascii_case("tag"))
+}
+
 /// The length of the body in bytes.
 pub fn body_length() -> u32 {
     host::body_length()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tags_are_parameters_of_the_header_field() {
+        assert!(has_tag("<sip:bob@example.com>;tag=7"));
+        assert!(has_tag("sip:bob@example.com ; Tag=7"));
+        assert!(!has_tag("<sip:bob@example.com;tag=no>"));
+        assert!(!has_tag("\"tag\" <sip:bob@example.com>;tagged=no"));
+    }
 }
