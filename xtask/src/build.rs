@@ -121,9 +121,15 @@ fn compile(workspace: &Workspace, compiler: &Compiler, set: Set) -> Result<Vec<P
     }
     let folder = workspace.target.join("policies");
     let mut files = wasm::compile(compiler, &policies, &folder)?;
-    if let Some(recipes) = workspace.collection("policies/recipes") {
-        let folder = folder.join(&recipes.name);
-        files.extend(wasm::compile_examples(compiler, recipes, &folder)?);
+    let collections: &[&str] = match set {
+        Set::Bundled => &["policies/recipes"],
+        Set::WithTests => &["policies/recipes", "tests/imported"],
+    };
+    for name in collections {
+        if let Some(package) = workspace.collection(name) {
+            let folder = folder.join(&package.name);
+            files.extend(wasm::compile_examples(compiler, package, &folder)?);
+        }
     }
     Ok(files)
 }

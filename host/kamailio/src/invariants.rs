@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 
 use portcullis_config::Config;
 
-use crate::{Surroundings, import as translate};
+use crate::{Finding, Surroundings, import as translate, script};
 
 /// Imports a configuration: what precedes the first zero byte is kamailio.cfg, what follows are the files a.cfg, b.cfg and so on that it may
-/// include. Panics if the result is no configuration of ours, or a finding is not in these files.
+/// include. Panics if the result is no configuration of ours, a finding is not in these files, or the policy has a line that ends a comment.
 pub fn import(text: &str) {
     let machine = Imagined {
         files: text.split('\0').collect(),
@@ -20,7 +20,22 @@ pub fn import(text: &str) {
     let read = Config::parse(&import.text);
     assert!(read.is_ok(), "{}\n{read:?}", import.text);
     assert!(import.taken <= import.text.lines().count());
-    for finding in &import.findings {
+    check_places(&import.findings, &machine);
+    let again = translate(main, &defines, &machine).expect("the file is there");
+    assert_eq!(again.text, import.text);
+    assert_eq!(again.findings, import.findings);
+
+    let policy = script(main, &defines, &machine).expect("the file is there");
+    check_places(&policy.findings, &machine);
+    assert!(policy.left <= policy.findings.len());
+    let controls = policy.source.chars().filter(|c| c.is_control());
+    assert!(controls.clone().all(|c| c == '\n'), "{}", policy.source);
+    let again = script(main, &defines, &machine).expect("the file is there");
+    assert_eq!(again.source, policy.source);
+}
+
+fn check_places(findings: &[Finding], machine: &Imagined<'_>) {
+    for finding in findings {
         assert!(!finding.what.is_empty(), "{finding:?}");
         let Some(place) = &finding.place else {
             continue;
@@ -29,9 +44,6 @@ pub fn import(text: &str) {
         let lines = text.matches('\n').count() + 1;
         assert!((1..=lines).contains(&place.line), "{finding:?}");
     }
-    let again = translate(main, &defines, &machine).expect("the file is there");
-    assert_eq!(again.text, import.text);
-    assert_eq!(again.findings, import.findings);
 }
 
 /// A machine with these files.

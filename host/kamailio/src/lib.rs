@@ -5,6 +5,8 @@
 //! out what our own configuration would refuse. Everything that is not translated becomes a [`Finding`] with its place. Nothing here
 //! starts, queries or changes a running Kamailio.
 //!
+//! `script` translates the routing logic of the same tokens into the source of a policy: `portcullis import --policy`.
+//!
 //! Of the host, this crate depends only on the configuration (`portcullis_config`).
 
 #![forbid(unsafe_code)]
@@ -22,6 +24,7 @@ mod listen;
 mod modules;
 mod permissions;
 mod preprocessor;
+mod script;
 mod settings;
 mod statement;
 mod substitution;
@@ -36,9 +39,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 pub use finding::{Finding, Place};
+pub use script::Script;
 pub use surroundings::{Machine, Surroundings};
 
 use preprocessor::Preprocessor;
+use statement::What;
 
 /// What came of a kamailio.cfg.
 #[derive(Clone, Debug)]
@@ -75,12 +80,7 @@ pub fn import(
     defines: &[(String, String)],
     surroundings: &dyn Surroundings,
 ) -> Result<Import, ImportError> {
-    let text = surroundings
-        .read(file)
-        .map_err(|source| ImportError::Unreadable {
-            path: file.to_owned(),
-            source,
-        })?;
+    let text = read(file, surroundings)?;
     let (tokens, mut findings) = Preprocessor::new(file, &text, defines, surroundings).run();
     let (statements, more) = statement::statements(&tokens);
     findings.extend(more);
@@ -94,4 +94,58 @@ pub fn import(
         taken,
         findings,
     })
+}
+
+/// Translates the routing logic into the source of a policy.
+///
+/// # Errors
+/// If `file` itself cannot be read. What cannot be translated is a comment in the source, and a finding.
+pub fn script(
+    file: &Path,
+    defines: &[(String, String)],
+    surroundings: &dyn Surroundings,
+) -> Result<Script, ImportError> {
+    let text = read(file, surroundings)?;
+    let (tokens, _) = Preprocessor::new(file, &text, defines, surroundings).run();
+    let (statements, _) = statement::statements(&tokens);
+    let mut own: Vec<String> = Vec::new();
+    for statement in &statements {
+        match &statement.what {
+            What::Alias(names) => own.extend(names.iter().map(|name| host_of(name).to_owned())),
+            What::Listen(listen) => own.extend(
+                listen
+                    .sockets
+                    .iter()
+                    .map(|socket| host_of(socket).to_owned()),
+            ),
+            What::Set { .. } | What::Module(_) | What::Parameter { .. } | What::Call { .. } => {}
+        }
+    }
+    own.sort();
+    own.dedup();
+    Ok(script::translate(file, &tokens, &own))
+}
+
+/// The host of `udp:192.0.2.1:5060` or `sip.example.com`.
+fn host_of(socket: &str) -> &str {
+    let behind = ["udp:", "tcp:", "tls:", "sctp:"]
+        .iter()
+        .find_map(|scheme| socket.strip_prefix(scheme));
+    let socket = behind.unwrap_or(socket);
+    match socket.rsplit_once(':') {
+        Some((host, port)) if !host.contains(':') || host.ends_with(']') => {
+            let is_port = port.bytes().all(|byte| byte.is_ascii_digit());
+            if is_port { host } else { socket }
+        }
+        _ => socket,
+    }
+}
+
+fn read(file: &Path, surroundings: &dyn Surroundings) -> Result<String, ImportError> {
+    surroundings
+        .read(file)
+        .map_err(|source| ImportError::Unreadable {
+            path: file.to_owned(),
+            source,
+        })
 }

@@ -158,6 +158,11 @@ impl Caller {
             .expect("a message comes from the host")
     }
 
+    /// The next message that is not a 100 (Trying); `None` if nothing comes for a second.
+    pub fn hears(&mut self) -> Option<Message> {
+        self.receive_within(Duration::from_secs(1))
+    }
+
     /// True if nothing but a 100 (Trying) has come and nothing comes for a moment.
     pub fn hears_nothing(&mut self) -> bool {
         self.receive_within(SILENCE).is_none()

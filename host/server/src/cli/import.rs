@@ -1,21 +1,20 @@
 //! `portcullis import`: translates kamailio.cfg into a configuration file.
 
-use std::fs::OpenOptions;
-use std::io::{ErrorKind, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::io::Write;
+use std::path::PathBuf;
 use std::process::ExitCode;
-
-use anyhow::{Context, bail};
 
 use portcullis_config::DEFAULT_FILE;
 use portcullis_kamailio::Machine;
 
 use super::print::{clean, count, data};
 
+mod file;
+mod policy;
+
 /// Translates listen lines, aliases, the database with its tables and columns, control endpoints, and parameters of the module permissions.
-/// The routing logic is not translated; its calls of the module are listed with the Rust code that replaces each. Everything that is not
-/// translated is reported on standard error, with its line and what to do.
+/// The calls of the routing logic are listed with the Rust code that replaces each; --policy translates the routing logic itself. Everything
+/// that is not translated is reported on standard error, with its line and what to do.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Kamailio's configuration, usually /etc/kamailio/kamailio.cfg
@@ -24,8 +23,12 @@ pub(super) struct Args {
     /// The file to write, readable only by its owner: it may contain the database password [default: standard output]
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Replace an existing file
-    #[arg(short, long, requires = "output")]
+    /// Write the routing logic as a policy in Rust to this folder, instead of the configuration unless there is also an --output: conditions,
+    /// routes, replies, logs and relays. What has no counterpart is a comment there
+    #[arg(long, value_name = "FOLDER")]
+    policy: Option<PathBuf>,
+    /// Replace existing files
+    #[arg(short, long)]
     force: bool,
     /// A name that Kamailio is started with as -A, for #!ifdef, with a value if there is one; can be given several times
     #[arg(short = 'A', long = "define", value_name = "NAME[=VALUE]", value_parser = define)]
@@ -33,9 +36,16 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    if let Some(folder) = &args.policy {
+        policy::write(&args.file, &args.defines, folder, args.force)?;
+        if args.output.is_none() {
+            return Ok(ExitCode::SUCCESS);
+        }
+    }
     let import = portcullis_kamailio::import(&args.file, &args.defines, &Machine)?;
     match &args.output {
-        Some(path) => write(path, &import.text, args.force)?,
+        // It may contain the database password.
+        Some(path) => file::write(path, &import.text, 0o600, args.force)?,
         None => data().write_all(import.text.as_bytes())?,
     }
     for finding in &import.findings {
@@ -53,26 +63,6 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         ),
     }
     Ok(ExitCode::SUCCESS)
-}
-
-fn write(path: &Path, text: &str, force: bool) -> anyhow::Result<()> {
-    let mut options = OpenOptions::new();
-    options.write(true).mode(0o600);
-    match force {
-        true => options.create(true).truncate(true),
-        false => options.create_new(true),
-    };
-    let mut file = match options.open(path) {
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-            bail!(
-                "{} exists already; choose another file, or use --force to replace it",
-                path.display()
-            )
-        }
-        opened => opened.with_context(|| format!("cannot write {}", path.display()))?,
-    };
-    file.write_all(text.as_bytes())
-        .with_context(|| format!("cannot write {}", path.display()))
 }
 
 fn define(text: &str) -> Result<(String, String), String> {

@@ -1,0 +1,92 @@
+//! `portcullis import --policy`: the crate of a policy, translated from the routing logic.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::Context;
+use portcullis_kamailio::Machine;
+
+use super::super::print::{clean, count};
+use super::file;
+
+/// Writes Cargo.toml and src/lib.rs, and reports what is not translated.
+pub(super) fn write(
+    kamailio: &Path,
+    defines: &[(String, String)],
+    folder: &Path,
+    force: bool,
+) -> anyhow::Result<()> {
+    let script = portcullis_kamailio::script(kamailio, defines, &Machine)?;
+    let source = folder.join("src");
+    fs::create_dir_all(&source).with_context(|| format!("cannot create {}", source.display()))?;
+    let library = source.join("lib.rs");
+    file::write(&library, &script.source, 0o644, force)?;
+    file::write(&folder.join("Cargo.toml"), &manifest(folder), 0o644, force)?;
+    for finding in &script.findings {
+        eprintln!("{}", clean(&finding.to_string()));
+    }
+    let translated = count(script.translated as u64, "statement");
+    let (library, folder) = (library.display(), folder.display());
+    match script.left {
+        0 => eprintln!("{library}: {translated} translated, nothing left."),
+        left => eprintln!(
+            "{library}: {translated} translated, {left} left: comments, or calls of untranslated(), to be replaced by hand."
+        ),
+    }
+    eprintln!(
+        "Next: name the SDK in {folder}/Cargo.toml, and compile with: cargo xtask policy {folder}"
+    );
+    Ok(())
+}
+
+fn manifest(folder: &Path) -> String {
+    let name = folder.file_name().unwrap_or_default().to_string_lossy();
+    let name: String = name
+        .chars()
+        .map(|c| {
+            if c.is_ascii_alphanumeric() {
+                c.to_ascii_lowercase()
+            } else {
+                '-'
+            }
+        })
+        .collect();
+    let name = match name.trim_matches('-') {
+        name if name.starts_with(|c: char| c.is_ascii_lowercase()) => name,
+        _ => "policy",
+    };
+    format!(
+        "[package]\n\
+         name = \"{name}\"\n\
+         version = \"0.1.0\"\n\
+         edition = \"2024\"\n\
+         \n\
+         [lib]\n\
+         crate-type = [\"cdylib\"]\n\
+         \n\
+         [dependencies]\n\
+         portcullis-sdk = {{ path = \"../portcullis/policies/sdk\" }}\n\
+         \n\
+         [workspace]\n"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_crate_has_the_name_of_its_folder() {
+        for (folder, name) in [
+            ("/etc/kamailio/Edge_1", "edge-1"),
+            ("7", "policy"),
+            ("..", "policy"),
+        ] {
+            let manifest = manifest(Path::new(folder));
+            assert!(
+                manifest.contains(&format!("name = \"{name}\"\n")),
+                "{manifest}"
+            );
+        }
+    }
+}
