@@ -31,6 +31,7 @@ fn host() -> Host {
         .set("policy", &format!("cache = {:?}", folder.join("compiled")))
         .set("records", &format!("file = {:?}", folder.join("r.jsonl")))
         .set("records", &format!("calls = {:?}", folder.join("c.jsonl")))
+        .set("events", &format!("file = {:?}", folder.join("e.jsonl")))
         .set("capture", "hep = \"udp:127.0.0.1:9\"")
         .set("relay.next-hops", "carrier = \"sip:192.0.2.1\"")
         .start();

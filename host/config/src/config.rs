@@ -8,6 +8,7 @@ use portcullis_sip::Transport;
 use super::capture::CaptureConfig;
 use super::control::ControlConfig;
 use super::database::{self, DatabaseConfig};
+use super::events::EventsConfig;
 use super::listen::{Listen, SIP_PORT};
 use super::log::{self, LogConfig};
 use super::permissions::{self, PermissionsConfig};
@@ -55,6 +56,8 @@ pub struct Config {
     pub control: ControlConfig,
     /// `[capture]`
     pub capture: CaptureConfig,
+    /// `[events]`
+    pub events: EventsConfig,
     /// `[records]`
     pub records: RecordsConfig,
     /// `[log]`
@@ -192,6 +195,7 @@ impl Default for Config {
             tenants: Vec::new(),
             control: ControlConfig::default(),
             capture: CaptureConfig::default(),
+            events: EventsConfig::default(),
             records: RecordsConfig::default(),
             log: LogConfig::default(),
             sip: SipConfig::default(),
@@ -215,6 +219,7 @@ fn root(mut root: Section<'_>) -> Config {
         tenants: Vec::new(),
         control: ControlConfig::read(root.section("control"), defaults.control),
         capture: CaptureConfig::read(root.section("capture"), defaults.capture),
+        events: EventsConfig::read(root.section("events"), defaults.events),
         records: RecordsConfig::read(root.section("records"), defaults.records),
         log: log::read(root.section("log"), defaults.log),
         sip: sip::read(root.section("sip"), defaults.sip, &listen),
@@ -448,7 +453,7 @@ level = "loud"
             "1:11: workers = 0: too small; write a whole number from 1 to 1024, or \"auto\" for one worker per core",
             "2:33: listen[1] = \"upd:127.0.0.1:5060\": unknown transport `upd`; write \"udp:ADDRESS:PORT\"",
             "2:55: listen[2] = \"udp:127.0.0.1:5060\": duplicate of udp:127.0.0.1:5060; remove one of them",
-            "3:1: colour: unknown key; known keys: workers, spread, listen, database, permissions, policy, relay, transactions, control, capture, records, log, sip, tenants",
+            "3:1: colour: unknown key; known keys: workers, spread, listen, database, permissions, policy, relay, transactions, control, capture, events, records, log, sip, tenants",
             "5:7: database.url: the database \"oracle\" is not supported; write \"mysql://",
             "6:12: database.required = \"yes\": a string, not a boolean; write true or false",
             "7:8: database.poll = 5: a time without a unit; write a time from \"100ms\" to \"3600s\"",

@@ -10,6 +10,7 @@ mod capture;
 mod config;
 mod control;
 mod database;
+mod events;
 mod forwarding;
 #[cfg(any(test, feature = "invariants"))]
 pub mod invariants;
@@ -33,6 +34,7 @@ pub use capture::CaptureConfig;
 pub use config::{Config, DEFAULT_FILE, DEFAULTS, SYSTEM_FILE, Spread};
 pub use control::{ControlConfig, Endpoint, FileAccess};
 pub use database::DatabaseConfig;
+pub use events::{EventLevel, EventsConfig};
 pub use forwarding::ForwardingLimits;
 pub use listen::{Listen, SIP_PORT};
 pub use log::{LogConfig, LogFormat};

@@ -21,6 +21,8 @@ pub enum LogFormat {
     Human,
     /// One JSON object per line.
     Json,
+    /// Entries of systemd's journal, not on standard error.
+    Journal,
 }
 
 impl Default for LogConfig {
@@ -34,7 +36,7 @@ impl Default for LogConfig {
 
 pub(super) fn read(mut section: Section<'_>, default: LogConfig) -> LogConfig {
     let format = section.value("format", "human".to_owned(), |v| {
-        one_of(v, &["human", "json"])
+        one_of(v, &["human", "json", "journal"])
     });
     let level = section.value("level", default.level, |value| {
         let level = value.text()?;
@@ -45,10 +47,10 @@ pub(super) fn read(mut section: Section<'_>, default: LogConfig) -> LogConfig {
     });
     section.finish();
     LogConfig {
-        format: if format == "json" {
-            LogFormat::Json
-        } else {
-            LogFormat::Human
+        format: match format.as_str() {
+            "json" => LogFormat::Json,
+            "journal" => LogFormat::Journal,
+            _ => LogFormat::Human,
         },
         level,
     }

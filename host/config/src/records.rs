@@ -6,7 +6,7 @@ use portcullis_policy::Share;
 
 use super::problem::Bad;
 use super::section::{Section, Value};
-use super::value::{GIB, KIB, MIB, bytes, count, share};
+use super::value::{GIB, KIB, MIB, bytes, count, http_url, share};
 
 /// Which decisions are recorded, where, and what is masked in them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +33,10 @@ pub struct RecordsConfig {
     pub mask_users: bool,
     /// Whether bodies are recorded.
     pub body: bool,
+    /// The collector of traces over OTLP/HTTP; `None`: no traces.
+    pub otlp: Option<String>,
+    /// Name of the header field with the context of a trace, in received and relayed requests.
+    pub trace_header: Option<String>,
     /// Name of the header field with the id of the decision, in relayed requests and in responses of policies.
     pub id_header: Option<String>,
 }
@@ -40,17 +44,16 @@ pub struct RecordsConfig {
 impl RecordsConfig {
     /// Whether decisions have ids.
     pub fn is_on(&self) -> bool {
-        self.file.is_some() || self.calls.is_some() || self.id_header.is_some()
+        let is_written = self.file.is_some() || self.calls.is_some() || self.otlp.is_some();
+        is_written || self.id_header.is_some()
     }
 
     /// Reads `[records]`.
     pub(super) fn read(mut section: Section<'_>, default: Self) -> Self {
         let file = section.optional("file", |value| Ok(PathBuf::from(value.text()?)));
         let calls = section.optional("calls", |value| Ok(PathBuf::from(value.text()?)));
-        let id_header = section.optional("id-header", |value| match value.text()? {
-            "" => Ok(None),
-            _ => header_name(value).map(Some),
-        });
+        let id_header = section.optional("id-header", optional_header);
+        let trace_header = section.optional("trace-header", optional_header);
         let records = Self {
             file: file.filter(|file| !file.as_os_str().is_empty()),
             calls: calls.filter(|file| !file.as_os_str().is_empty()),
@@ -66,6 +69,8 @@ impl RecordsConfig {
             mask: section.list("mask", default.mask, |v| Ok(v.text()?.to_owned())),
             mask_users: section.value("mask-users", default.mask_users, |v| v.boolean()),
             body: section.value("body", default.body, |v| v.boolean()),
+            otlp: section.value("otlp", None, http_url),
+            trace_header: trace_header.flatten(),
             id_header: id_header.flatten(),
         };
         section.finish();
@@ -89,8 +94,18 @@ impl Default for RecordsConfig {
                 .into(),
             mask_users: false,
             body: false,
+            otlp: None,
+            trace_header: None,
             id_header: None,
         }
+    }
+}
+
+/// Reads the name of a header field, or nothing.
+fn optional_header(value: Value<'_>) -> Result<Option<String>, Bad> {
+    match value.text()? {
+        "" => Ok(None),
+        _ => header_name(value).map(Some),
     }
 }
 

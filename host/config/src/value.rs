@@ -103,6 +103,23 @@ pub(super) fn share(value: Value<'_>) -> Result<Share, Bad> {
     })
 }
 
+/// Reads the URL of a server over HTTP; "" is none.
+pub(super) fn http_url(value: Value<'_>) -> Result<Option<String>, Bad> {
+    const MEND: &str =
+        "write \"http://HOST:PORT/PATH\"; for https, use a proxy or an agent on this machine";
+    let text = value.text()?;
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let rest = text.strip_prefix("http://");
+    let host = rest.map(|rest| rest.split('/').next().unwrap_or_default());
+    let is_plain = text.bytes().all(|byte| byte.is_ascii_graphic());
+    match host.is_some_and(|host| !host.is_empty()) && is_plain {
+        true => Ok(Some(text.to_owned())),
+        false => Err(Bad::new("not a URL with http", MEND)),
+    }
+}
+
 /// Formats a size in the largest unit that divides it.
 pub fn show_size(bytes: u64) -> String {
     const UNITS: [(&str, u64); 3] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];

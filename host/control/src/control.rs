@@ -6,6 +6,7 @@ use std::time::Duration;
 use portcullis_config::Token;
 use portcullis_dataplane::drain::Stage;
 use portcullis_dataplane::shared::Shared;
+use portcullis_export::Exports;
 use portcullis_rollout::Registry;
 
 use crate::connections::Connections;
@@ -39,7 +40,7 @@ pub struct Control {
 
 impl Control {
     /// Creates the control state of a host. `parts` limits the number of connections; `lost_log_lines` returns how many lines the log has
-    /// dropped.
+    /// dropped; `exports` has the statistics of what the host exports.
     pub fn new(
         shared: Arc<Shared>,
         registry: Arc<Registry>,
@@ -47,9 +48,14 @@ impl Control {
         token: Option<Token>,
         parts: &descriptors::Parts,
         lost_log_lines: fn() -> u64,
+        exports: Exports,
     ) -> Self {
-        let exposition =
-            Exposition::new(Arc::clone(&shared), Arc::clone(&registry), lost_log_lines);
+        let exposition = Exposition::new(
+            Arc::clone(&shared),
+            Arc::clone(&registry),
+            lost_log_lines,
+            exports,
+        );
         Self {
             shared,
             registry,

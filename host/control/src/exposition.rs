@@ -9,6 +9,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use portcullis_dataplane::shared::Shared;
+use portcullis_export::Exports;
 use portcullis_policy::{CodeCounts, CodeOrigin, VerdictKind};
 use portcullis_rollout::Registry as Tenants;
 use portcullis_rollout::policy_files::PolicyFiles;
@@ -39,6 +40,7 @@ impl Exposition {
         shared: Arc<Shared>,
         tenants: Arc<Tenants>,
         lost_log_lines: fn() -> u64,
+        exports: Exports,
     ) -> Self {
         let mut process = Registry::default();
         let started = shared.started;
@@ -48,6 +50,7 @@ impl Exposition {
             shared,
             tenants,
             lost_log_lines,
+            exports,
         }));
         Self { host, process }
     }
@@ -66,6 +69,7 @@ struct Host {
     shared: Arc<Shared>,
     tenants: Arc<Tenants>,
     lost_log_lines: fn() -> u64,
+    exports: Exports,
 }
 
 impl fmt::Debug for Host {
@@ -87,6 +91,7 @@ impl Collector for Host {
         page.policy_calls()?;
         page.connections()?;
         page.host(&self.shared)?;
+        page.exports(&self.exports)?;
         page.table(&self.shared)?;
         page.trusted(&self.shared)?;
         page.rules(&self.shared)?;
@@ -487,6 +492,28 @@ impl Page<'_, '_> {
             "records_waiting_bytes",
             "Memory of the records that wait to be written",
             records.told().waiting() as u64,
+        )
+    }
+
+    fn exports(&mut self, exports: &Exports) -> fmt::Result {
+        if exports.is_empty() {
+            return Ok(());
+        }
+        let sent = exports.iter().map(|(to, told)| (*to, told.sent()));
+        self.family(
+            "export_sent",
+            "Spans and events delivered, by destination",
+            "to",
+            sent,
+        )?;
+        let lost = exports.iter().flat_map(|(to, told)| {
+            let reasons = told.lost().into_iter();
+            reasons.map(move |(reason, n)| ([("to", *to), ("reason", reason)], n))
+        });
+        self.series(
+            "export_lost",
+            "Spans and events lost, by destination and reason: queue full, not accepted",
+            lost,
         )
     }
 

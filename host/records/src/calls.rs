@@ -13,8 +13,9 @@ use serde::Serialize;
 
 use crate::file::File;
 use crate::mask::Mask;
+use crate::record::Sink;
 use crate::told::Told;
-use crate::writer::{self, Line, TooLong, Writer};
+use crate::writer::{self, Line, Output, TooLong, Writer};
 
 /// Passes call records to a thread that writes them.
 #[derive(Debug)]
@@ -109,7 +110,7 @@ impl Calls {
     /// Starts the thread.
     pub(super) fn start(file: File, config: &RecordsConfig, mask: Mask) -> io::Result<Self> {
         let told = Arc::new(Told::default());
-        let writer = Writer::start("calls", file, config, mask, Arc::clone(&told))?;
+        let writer = Writer::start("calls", Output::file(file), config, mask, Arc::clone(&told))?;
         Ok(Self { writer, told })
     }
 
@@ -146,7 +147,10 @@ impl Happened {
 }
 
 impl writer::Job for Job {
-    fn write(self, mask: &Mask, line: &mut Line) -> Result<(), TooLong> {
+    fn write(self, mask: &Mask, _: Option<&Sink>, line: Option<&mut Line>) -> Result<(), TooLong> {
+        let Some(line) = line else {
+            return Ok(());
+        };
         let Self {
             time,
             call,

@@ -11,7 +11,7 @@ use portcullis_request::Request;
 use portcullis_text::rfc3339;
 
 use crate::mask::Mask;
-use crate::record::{Asking, Kind, Record};
+use crate::record::{Asking, Kind, Record, Sink};
 use crate::writer::{self, Line, TooLong};
 
 /// One decision, as it is passed to the writer.
@@ -67,8 +67,19 @@ impl Job {
 
 impl writer::Job for Job {
     /// Formats the line, without the queries of policies if it would be too long.
-    fn write(self, mask: &Mask, line: &mut Line) -> Result<(), TooLong> {
+    fn write(
+        self,
+        mask: &Mask,
+        sink: Option<&Sink>,
+        line: Option<&mut Line>,
+    ) -> Result<(), TooLong> {
         let mut record = record(self, mask);
+        if let Some(sink) = sink {
+            sink(&record);
+        }
+        let Some(line) = line else {
+            return Ok(());
+        };
         if line.set(&record).is_ok() {
             return Ok(());
         }

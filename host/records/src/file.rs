@@ -27,7 +27,7 @@ const GATHERED: usize = 64 << 10;
 /// The records file. It is rotated when it is full, and created again after another program has moved or removed it. After an error it is
 /// opened again for the next write, so that writing resumes as soon as there is space.
 #[derive(Debug)]
-pub(super) struct File {
+pub struct File {
     path: PathBuf,
     /// Most bytes in the file.
     most: u64,
@@ -50,16 +50,21 @@ struct Open {
 
 /// Result of writing lines.
 #[derive(Debug, Default)]
-pub(super) struct Flushed {
-    pub(super) written: u64,
-    pub(super) lost: u64,
+pub struct Flushed {
+    /// Lines written.
+    pub written: u64,
+    /// Lines lost.
+    pub lost: u64,
     /// Why lines were lost, if any were.
-    pub(super) error: Option<io::Error>,
+    pub error: Option<io::Error>,
 }
 
 impl File {
     /// Opens the file, and keeps its content.
-    pub(super) fn open(path: &Path, most: u64) -> io::Result<Self> {
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn open(path: &Path, most: u64) -> io::Result<Self> {
         Ok(Self {
             path: path.to_owned(),
             most,
@@ -69,24 +74,25 @@ impl File {
         })
     }
 
-    pub(super) fn path(&self) -> &Path {
+    /// The path.
+    pub fn path(&self) -> &Path {
         &self.path
     }
 
     /// Adds a line, which is at most as long as the file may be.
-    pub(super) fn gather(&mut self, line: &[u8]) {
+    pub fn gather(&mut self, line: &[u8]) {
         self.gathered.extend_from_slice(line);
         self.gathered.push(b'\n');
         self.lines += 1;
     }
 
     /// Whether enough bytes are gathered to be written.
-    pub(super) fn is_due(&self) -> bool {
+    pub fn is_due(&self) -> bool {
         self.gathered.len() >= GATHERED
     }
 
     /// Writes the gathered lines. Lines that cannot be written are lost.
-    pub(super) fn flush(&mut self) -> Flushed {
+    pub fn flush(&mut self) -> Flushed {
         let mut flushed = Flushed::default();
         if self.lines == 0 {
             // A file that was removed occupies disk space until it is closed.

@@ -15,6 +15,7 @@ mod mask;
 mod record;
 pub mod replay;
 mod told;
+mod trace_context;
 mod writer;
 
 use std::hash::{BuildHasher, RandomState};
@@ -33,13 +34,16 @@ use portcullis_request::Request;
 
 pub use decision::Decision;
 pub use mask::Mask;
-pub use record::{Asking, Change, Decided, Kind, Question, Record};
+pub use record::{Asking, Change, Decided, Kind, Question, Record, Sink};
 pub use told::Told;
+pub use trace_context::{TraceContext, header_of};
 
 use calls::Calls;
 use decision::Job;
+pub use file::{File as LineFile, Flushed};
+
 use file::File;
-use writer::Writer;
+use writer::{Output, Writer};
 
 /// Assigns ids to decisions, selects those to be recorded, and passes them to the writer's thread.
 #[derive(Debug)]
@@ -102,6 +106,17 @@ impl Recorder {
     /// # Errors
     /// If the file cannot be written.
     pub fn start(config: &RecordsConfig) -> Result<Option<Self>, RecordsError> {
+        Self::start_with(config, None)
+    }
+
+    /// The same. The sink gets each decision, whether or not there is a file.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn start_with(
+        config: &RecordsConfig,
+        sink: Option<Sink>,
+    ) -> Result<Option<Self>, RecordsError> {
         if !config.is_on() {
             return Ok(None);
         }
@@ -120,7 +135,7 @@ impl Recorder {
                 Some(calls.map_err(RecordsError::Thread)?)
             }
         };
-        let writer = match &config.file {
+        let file = match &config.file {
             None => None,
             Some(path) => {
                 let opened = File::open(path, config.size);
@@ -128,7 +143,14 @@ impl Recorder {
                     path: path.clone(),
                     source,
                 })?;
-                let writer = Writer::start("records", file, config, mask, Arc::clone(&told));
+                Some(file)
+            }
+        };
+        let writer = match file.is_some() || sink.is_some() {
+            false => None,
+            true => {
+                let output = Output { file, sink };
+                let writer = Writer::start("records", output, config, mask, Arc::clone(&told));
                 Some(writer.map_err(RecordsError::Thread)?)
             }
         };
@@ -155,6 +177,21 @@ impl Recorder {
     /// Returns the name of the header field with the id.
     pub fn id_header(&self) -> Option<&str> {
         self.config.id_header.as_deref()
+    }
+
+    /// Returns the name of the header field that carries the context of a trace.
+    pub fn trace_header(&self) -> Option<&str> {
+        self.config.trace_header.as_deref()
+    }
+
+    /// Returns the name of the header field that carries the context of a trace, and its value for a request that is relayed after a decision
+    /// that is recorded.
+    pub fn traceparent(&self, request: &Request, id: DecisionId) -> Option<(&str, String)> {
+        let name = self.config.trace_header.as_deref()?;
+        let given = request.header(name);
+        let call_id = request.call_id();
+        let context = TraceContext::new(given.as_deref(), &call_id, &id.to_string());
+        Some((name, context.traceparent()))
     }
 
     /// Whether the decision on this request is to be recorded. Decisions above the rate are counted as lost.

@@ -11,6 +11,9 @@ use serde_json::Value;
 /// Memory of a pair of strings in a list, in addition to their bytes.
 const PAIR: usize = 64;
 
+/// Gets each record as it is written, on the writer's thread.
+pub type Sink = Box<dyn Fn(&Record) + Send>;
+
 /// One decision, or one call of `on-failure` for it: a line of the file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Record {

@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use crate::file::{File, Flushed};
 use crate::mask::Mask;
+use crate::record::Sink;
 use crate::told::Told;
 
 /// Most records in a queue. Records above it are counted as lost.
@@ -28,11 +29,32 @@ const BETWEEN_LINES: Duration = Duration::from_secs(60);
 
 /// What the thread writes as one line.
 pub(crate) trait Job: fmt::Debug + Send + 'static {
-    /// Formats the line.
+    /// Passes the record to the sink, and formats the line.
     ///
     /// # Errors
     /// If the line would be too long.
-    fn write(self, mask: &Mask, line: &mut Line) -> Result<(), TooLong>;
+    fn write(
+        self,
+        mask: &Mask,
+        sink: Option<&Sink>,
+        line: Option<&mut Line>,
+    ) -> Result<(), TooLong>;
+}
+
+/// Where records go.
+pub(crate) struct Output {
+    pub(crate) file: Option<File>,
+    pub(crate) sink: Option<Sink>,
+}
+
+impl Output {
+    /// Into a file only.
+    pub(crate) fn file(file: File) -> Self {
+        Self {
+            file: Some(file),
+            sink: None,
+        }
+    }
 }
 
 /// Passes jobs to the thread. The thread ends when its writer is dropped.
@@ -66,7 +88,7 @@ impl<J: Job> Writer<J> {
     /// Starts the thread, which counts in `told`.
     pub(crate) fn start(
         name: &str,
-        file: File,
+        output: Output,
         config: &RecordsConfig,
         mask: Mask,
         told: Arc<Told>,
@@ -75,7 +97,7 @@ impl<J: Job> Writer<J> {
         let line = Line::new(config);
         std::thread::Builder::new()
             .name(name.to_owned())
-            .spawn(move || work(&next, file, line, &mask, &told))?;
+            .spawn(move || work(&next, output, line, &mask, &told))?;
         Ok(writer)
     }
 
@@ -107,18 +129,24 @@ impl<J: Job> Writer<J> {
 /// Writes records until the sender is gone.
 fn work<J: Job>(
     next: &Receiver<Queued<J>>,
-    mut file: File,
+    output: Output,
     mut line: Line,
     mask: &Mask,
     told: &Told,
 ) {
+    let Output { mut file, sink } = output;
     let mut flushed = Instant::now();
     let mut wait = IDLE;
     loop {
         match next.recv_timeout(wait) {
             Ok(Queued { job, bytes }) => {
-                match job.write(mask, &mut line) {
-                    Ok(()) => file.gather(&line.bytes),
+                let text = file.is_some().then_some(&mut line);
+                match job.write(mask, sink.as_ref(), text) {
+                    Ok(()) => {
+                        if let Some(file) = &mut file {
+                            file.gather(&line.bytes);
+                        }
+                    }
                     Err(TooLong) => {
                         told.too_long.fetch_add(1, Ordering::Relaxed);
                     }
@@ -129,14 +157,19 @@ fn work<J: Job>(
             Err(RecvTimeoutError::Timeout) => wait = IDLE,
             Err(RecvTimeoutError::Disconnected) => break,
         }
+        let Some(file) = &mut file else {
+            continue;
+        };
         if file.is_due() || flushed.elapsed() >= PAUSE {
             let done = file.flush();
-            tell(told, &file, done);
+            tell(told, file, done);
             flushed = Instant::now();
         }
     }
-    let done = file.flush();
-    tell(told, &file, done);
+    if let Some(file) = &mut file {
+        let done = file.flush();
+        tell(told, file, done);
+    }
 }
 
 /// Updates the statistics, and logs changes of the file's state.

@@ -2,6 +2,8 @@
 //!
 //! Text from files, rows, peers and policies is data: it cannot write an escape sequence to a terminal, begin a line, or look like a field.
 
+mod journal;
+
 use std::borrow::Cow;
 use std::fmt;
 use std::io::{self, Write};
@@ -11,12 +13,17 @@ use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 
 use tracing::field::Field;
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::field::MakeExt;
+use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::format::{self, Writer};
+use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Registry};
 
-use portcullis_config::{LogConfig, LogFormat};
+use journal::{Entries, Journal, SOCKET};
+use portcullis_config::{EventLevel, LogConfig, LogFormat};
+use portcullis_export::Listener;
 use portcullis_text::{clean, clean_json};
 
 /// Number of lines that may wait for the writer. Further lines are dropped and counted.
@@ -29,28 +36,60 @@ pub fn lost_lines() -> u64 {
     LOST.get().map_or(0, |lost| lost.load(Ordering::Relaxed))
 }
 
-/// Starts the log of this process. Waiting lines are written when the guard is dropped.
+/// Starts the log of this process, and passes events of at least this level to a listener. Waiting lines are written, and the listener ended, when
+/// the guard is dropped.
 ///
 /// # Errors
-/// When the level is not a valid filter, or a log was started before.
-pub fn start(config: &LogConfig) -> Result<LogGuard, String> {
+/// When the level is not a valid filter, the journal cannot be reached, or a log was started before.
+pub fn start(
+    config: &LogConfig,
+    listener: Option<(Listener, EventLevel)>,
+) -> Result<LogGuard, String> {
     let filter = EnvFilter::try_new(&config.level).map_err(|error| error.to_string())?;
     let is_json = config.format == LogFormat::Json;
-    let (writer, guard) =
-        background(io::stderr(), WAITING_LINES, is_json).map_err(|error| error.to_string())?;
+    let (writer, mut guard) = match config.format {
+        LogFormat::Journal => {
+            let journal = Entries::connect(SOCKET).map_err(|error| {
+                format!("[log] format: the journal cannot be reached ({SOCKET}): {error}")
+            })?;
+            background(journal, WAITING_LINES, false)
+        }
+        LogFormat::Human | LogFormat::Json => {
+            background(io::BufWriter::new(io::stderr()), WAITING_LINES, is_json)
+        }
+    }
+    .map_err(|error| error.to_string())?;
     let _first = LOST.set(Arc::clone(&writer.lost));
     let color =
         std::env::var_os("NO_COLOR").is_none() && io::IsTerminal::is_terminal(&io::stderr());
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(writer)
-        .with_ansi(color);
-    let set = match config.format {
-        LogFormat::Human => builder
+    let lines = tracing_subscriber::fmt::layer().with_ansi(color);
+    let log: Box<dyn Layer<Registry> + Send + Sync> = match config.format {
+        LogFormat::Human => lines
+            .with_writer(writer)
             .with_target(false)
             .fmt_fields(format::debug_fn(write_field).delimited(" "))
+            .boxed(),
+        LogFormat::Json => lines.with_writer(writer).json().flatten_event(true).boxed(),
+        LogFormat::Journal => Journal(writer).boxed(),
+    };
+    let set = match listener {
+        // A single filter decides once for each place in the code.
+        None => tracing_subscriber::registry()
+            .with(log)
+            .with(filter)
             .try_init(),
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+        Some((listener, level)) => {
+            guard.listener = Some(listener.clone());
+            let level = match level {
+                EventLevel::Error => LevelFilter::ERROR,
+                EventLevel::Warn => LevelFilter::WARN,
+                EventLevel::Info => LevelFilter::INFO,
+            };
+            tracing_subscriber::registry()
+                .with(log.with_filter(filter))
+                .with(listener.with_filter(level))
+                .try_init()
+        }
     };
     set.map_err(|error| error.to_string())?;
     Ok(guard)
@@ -104,10 +143,14 @@ fn is_quoted(text: &str) -> bool {
 pub struct LogGuard {
     end: SyncSender<Line>,
     thread: Option<JoinHandle<()>>,
+    listener: Option<Listener>,
 }
 
 impl Drop for LogGuard {
     fn drop(&mut self) {
+        if let Some(listener) = self.listener.take() {
+            listener.end();
+        }
         let _gone = self.end.send(Line::End);
         if let Some(thread) = self.thread.take() {
             let _panicked = thread.join();
@@ -162,10 +205,11 @@ fn background(
     let counted = Arc::clone(&lost);
     let thread = std::thread::Builder::new()
         .name("log".into())
-        .spawn(move || write_lines(&waiting, io::BufWriter::new(sink), &counted))?;
+        .spawn(move || write_lines(&waiting, sink, &counted))?;
     let guard = LogGuard {
         end: lines.clone(),
         thread: Some(thread),
+        listener: None,
     };
     let background = Background {
         lines,

@@ -21,9 +21,10 @@ use portcullis_dataplane::shared::Shared;
 use portcullis_dataplane::transport;
 use portcullis_dataplane::transport::{Bound, Connections, WorkerSockets};
 use portcullis_dataplane::worker;
+use portcullis_export::{Events, Exports, Listener, Traces};
 use portcullis_metrics::WorkerCounters;
 use portcullis_policy::ShareKey;
-use portcullis_records::Recorder;
+use portcullis_records::{Record, Recorder, Sink};
 use portcullis_rollout::address_task;
 use portcullis_rollout::compiler;
 use portcullis_rollout::resolve::Resolver;
@@ -53,7 +54,10 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// # Errors
 /// If the log cannot be started. Later errors are logged and determine the exit code.
 pub fn run(config: Config, path: Option<PathBuf>) -> anyhow::Result<ExitCode> {
-    let _log = logging::start(&config.log).map_err(anyhow::Error::msg)?;
+    let events = Events::start(&config.events)?;
+    let exports = events.as_ref().map(|events| events.told());
+    let listener = events.map(|events| (Listener::new(events), config.events.level));
+    let _log = logging::start(&config.log, listener).map_err(anyhow::Error::msg)?;
     let limit = descriptors::raise().context("the limit of open files cannot be raised")?;
     // Everything except the workers: loading, compiling, HTTP. Two threads, so that one slow task does not block all others.
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -61,7 +65,12 @@ pub fn run(config: Config, path: Option<PathBuf>) -> anyhow::Result<ExitCode> {
         .thread_name("control")
         .enable_all()
         .build()?;
-    let ended = runtime.block_on(serve(config, path.as_deref(), limit));
+    let ended = runtime.block_on(serve(
+        config,
+        path.as_deref(),
+        limit,
+        exports.unwrap_or_default(),
+    ));
     // A hanging worker or compilation must not keep the process alive.
     runtime.shutdown_timeout(PATIENCE);
     if let Err(error) = ended {
@@ -81,14 +90,19 @@ fn upgrades() -> SigSet {
     SigSet::from(nix::sys::signal::Signal::SIGUSR2)
 }
 
-async fn serve(config: Config, path: Option<&Path>, limit: Limit) -> anyhow::Result<()> {
+async fn serve(
+    config: Config,
+    path: Option<&Path>,
+    limit: Limit,
+    exports: Exports,
+) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
     // This thread lasts as long as the runtime.
     let _supported = upgrades().thread_unblock();
     let (stop, stopping) = watch::channel(false);
     let predecessor = Predecessor::of_environment()?;
     let (mut running, mut workers) = tokio::select! {
-        running = begin(config, path, limit, predecessor, &stopping) => running?,
+        running = begin(config, path, limit, exports, predecessor, &stopping) => running?,
         () = signals.end() => return Ok(()),
     };
     running.announce(path);
@@ -195,16 +209,18 @@ async fn begin(
     config: Config,
     path: Option<&Path>,
     limit: Limit,
+    exports: Exports,
     predecessor: Option<Predecessor>,
     stopping: &watch::Receiver<bool>,
 ) -> anyhow::Result<(Running, JoinSet<anyhow::Result<()>>)> {
     let Some(predecessor) = predecessor else {
-        let host = Host::assemble(config, path, limit, stopping, None).await?;
+        let host = Host::assemble(config, path, limit, exports, stopping, None).await?;
         let (running, workers, open) = host.start(stopping)?;
         open.send_replace(true);
         return Ok((running, workers));
     };
-    let assembled = Host::assemble(config, path, limit, stopping, Some(&predecessor)).await;
+    let assembled =
+        Host::assemble(config, path, limit, exports, stopping, Some(&predecessor)).await;
     let started = assembled.and_then(|mut host| {
         let inheritance = std::mem::take(&mut host.inheritance);
         Ok((inheritance, host.start(stopping)?))
@@ -240,6 +256,8 @@ struct Host {
     sockets: Vec<WorkerSockets>,
     doors: Doors,
     parts: Parts,
+    /// What the host exports.
+    exports: Exports,
     /// What is left of it for workers.
     inheritance: Inheritance,
     upgrade: Upgrade,
@@ -265,6 +283,7 @@ impl Host {
         config: Config,
         path: Option<&Path>,
         limit: Limit,
+        mut exports: Exports,
         stopping: &watch::Receiver<bool>,
         predecessor: Option<&Predecessor>,
     ) -> anyhow::Result<Self> {
@@ -309,7 +328,11 @@ impl Host {
             transport::bind_or_inherit(wanted, workers, config.spread, inherited)?;
         let heritage = std::mem::take(&mut inheritance.control);
         let doors = Doors::open(&config.control, heritage).await?;
-        let records = Recorder::start(&config.records)?;
+        let traces = Traces::start(&config.records)?;
+        exports.extend(traces.iter().map(|traces| ("traces", traces.told())));
+        let sink =
+            traces.map(|traces| -> Sink { Box::new(move |record: &Record| traces.record(record)) });
+        let records = Recorder::start_with(&config.records, sink)?;
         let capture = Capture::start(&config.capture, ShareKey::new(&keys.current))?;
         // Each worker duplicates the descriptor of each UDP socket.
         let second = sockets.iter().map(|worker| worker.udp.len());
@@ -355,6 +378,7 @@ impl Host {
             sockets,
             doors,
             parts,
+            exports,
             inheritance,
         })
     }
@@ -383,6 +407,7 @@ impl Host {
             self.doors.token().cloned(),
             &self.parts,
             logging::lost_lines,
+            self.exports,
         );
         let lent = self.doors.lent().to_vec();
         let (close, closing) = watch::channel(false);

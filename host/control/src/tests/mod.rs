@@ -100,6 +100,7 @@ fn control_of(folder: &TempDir, text: &str) -> Arc<Control> {
         token,
         &parts,
         || 0,
+        Vec::new(),
     ))
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use portcullis_metrics::WorkerCounters;
 use portcullis_policy::{Edit, ForwardTarget, Forwarding, Place, Verdict};
+use portcullis_records::Recorder;
 use portcullis_records::calls::Calls;
 use portcullis_sip::{
     Arrival, Branch, Destination, Forward, HeaderChange, HeaderName, Message, Proxy, RelayError,
@@ -85,7 +86,8 @@ impl<'p> Relaying<'p> {
             .as_ref()
             .map(|(name, id)| HeaderChange::Add { name, value: id });
         let edits = judgement.edits.iter().map(change_of);
-        let changes: Vec<_> = edits.chain(own).chain(id).collect();
+        let trace = self.trace_changes(judgement);
+        let changes: Vec<_> = edits.chain(own).chain(id).chain(trace).collect();
         let forward = Forward {
             target,
             request_uri: request_uri.map(str::as_bytes),
@@ -162,6 +164,23 @@ impl<'p> Relaying<'p> {
     pub(super) fn shown_id(&self, judgement: &Judgement) -> Option<(&'p str, String)> {
         let name = self.shared.records.as_ref()?.id_header()?;
         Some((name, judgement.id?.to_string()))
+    }
+
+    /// The header changes for the context of a trace, if it is known: the field of the sender is replaced.
+    fn trace_changes<'j>(
+        &'j self,
+        judgement: &'j Judgement,
+    ) -> impl Iterator<Item = HeaderChange<'j>> + use<'j, 'p> {
+        let records = self.shared.records.as_ref();
+        let name = records.and_then(Recorder::trace_header);
+        let known = name.zip(judgement.trace.as_deref());
+        let changes = known.map(|(name, value)| {
+            [
+                HeaderChange::Remove(name),
+                HeaderChange::Add { name, value },
+            ]
+        });
+        changes.into_iter().flatten()
     }
 
     /// Calls this with the routes of the request's tenant, or with the operator's.

@@ -25,6 +25,8 @@ pub(in crate::pipeline) struct Judgement {
     pub(in crate::pipeline) edits: Edits,
     /// The id of the decision; `None` without `[records]`.
     pub(in crate::pipeline) id: Option<DecisionId>,
+    /// The value of the header field with the context of the trace, if the decision is recorded and the field is configured.
+    pub(in crate::pipeline) trace: Option<Box<str>>,
     /// The basis of the decision.
     pub(in crate::pipeline) cause: Cause,
     /// The seat and generation that decided, if one did and the log or a trace needs it.

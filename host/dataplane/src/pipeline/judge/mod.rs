@@ -11,7 +11,7 @@ use arc_swap::{ArcSwap, Cache};
 use portcullis_address::Reader;
 use portcullis_config::Answer;
 use portcullis_metrics::Shed;
-use portcullis_policy::{Edits, Evaluator, FailedAttempts, Generation, Moment, Tape};
+use portcullis_policy::{DecisionId, Edits, Evaluator, FailedAttempts, Generation, Moment, Tape};
 use portcullis_records as records;
 use portcullis_records::{Decision, Recorder};
 use portcullis_request::Request;
@@ -321,6 +321,7 @@ impl Judge {
             tenant: named,
             edits: Edits::default(),
             id,
+            trace: trace_of(recording, id, request),
             cause: Cause::Dialog,
             decided: None,
             asked: Vec::new(),
@@ -410,6 +411,7 @@ impl Judge {
             edits: asking.edits,
             tenant: named.cloned(),
             id,
+            trace: trace_of(recording, id, &request),
             cause: asking.cause,
             decided: asking.decided,
             asked: asking.asked.unwrap_or_default(),
@@ -429,6 +431,16 @@ pub(super) fn answer_without_room(tenant: &Tenant) -> Answer {
     }
 }
 
+/// The context of the trace for a request that is relayed after a recorded decision.
+fn trace_of(
+    recording: Option<&Recorder>,
+    id: Option<DecisionId>,
+    request: &Request,
+) -> Option<Box<str>> {
+    let (_, value) = recording?.traceparent(request, id?)?;
+    Some(value.into())
+}
+
 /// The answer to a request above a limit.
 fn turned_away(at: Instant, tenant: &Tenant, named: Option<Arc<Tenant>>, shed: Shed) -> Judgement {
     let outcome = match failed(&tenant.seat, &tenant.seat.config.failure.overload) {
@@ -441,6 +453,7 @@ fn turned_away(at: Instant, tenant: &Tenant, named: Option<Arc<Tenant>>, shed: S
         tenant: named,
         edits: Edits::default(),
         id: None,
+        trace: None,
         cause: Cause::Shed(shed),
         decided: None,
         asked: Vec::new(),

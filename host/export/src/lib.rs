@@ -1,0 +1,20 @@
+//! What the host tells other systems by itself: traces of recorded decisions over OTLP ([`Traces`]), and its events in a file or over HTTP
+//! ([`Events`]).
+//!
+//! Everything here runs on threads of its own with queues of bounded size. What has no room, or cannot be delivered after a few attempts, is
+//! lost and counted.
+
+#![forbid(unsafe_code)]
+#![warn(clippy::wildcard_enum_match_arm)]
+
+mod error;
+mod events;
+mod otlp;
+mod poster;
+mod signature;
+mod told;
+
+pub use error::ExportError;
+pub use events::{Events, Listener};
+pub use otlp::Traces;
+pub use told::{Exports, Told};
